@@ -1,0 +1,363 @@
+//! A very cheap HTTP/1.1 endpoint: one thread, one receive and one send per small request.
+//!
+//! It answers `/b/<bytes>` with that many bytes and every other path with the default size, reads
+//! uploads to their end, and keeps connections open. It must cost clearly less than any proxy
+//! before it, so it keeps no logs, no counters and no timeouts.
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use rustix::io::Errno;
+use weir_benches::http::{Chunks, Framing, Head};
+use weir_benches::net::{self, Address, EventFlags, Moved, Poll};
+
+const HELP: &str = "\
+origin: a very cheap HTTP/1.1 endpoint for load tests
+
+usage: origin [--listen ADDRESS] [--bytes N] [--close]
+
+  --listen ADDRESS   ip:port or unix:/path (127.0.0.1:9000)
+  --bytes N          size of an answer whose path is not /b/<bytes> (1024)
+  --close            end every connection after its first answer
+";
+
+/// The part of a body that stands behind its head, to go out in one send.
+const FIRST_BYTES_MAX: u64 = 64 * 1024;
+/// What longer bodies are sent from, and what uploads are thrown into.
+const BLOCK_BYTES: usize = 1024 * 1024;
+/// Sizes of answers that are kept ready.
+const ANSWERS_MAX: usize = 64;
+/// A longer request head ends the connection.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+const LISTENER: u64 = u64::MAX;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut args = pico_args::Arguments::from_env();
+    if args.contains(["-h", "--help"]) {
+        print!("{HELP}");
+        return Ok(());
+    }
+    let listen = args
+        .opt_value_from_str("--listen")?
+        .unwrap_or_else(|| "127.0.0.1:9000".to_owned());
+    let default_bytes = args.opt_value_from_str("--bytes")?.unwrap_or(1024);
+    let close = args.contains("--close");
+    if let Some(extra) = args.finish().first() {
+        return Err(format!("unknown argument {}", extra.to_string_lossy()).into());
+    }
+    let address = Address::parse(&listen)?;
+    let _ = net::raise_open_files();
+    let listener = address
+        .listen()
+        .map_err(|error| format!("{address}: {error}"))?;
+    println!("origin: listening on {address}");
+    Origin::new(default_bytes, close)?.run(&listener)?;
+    Ok(())
+}
+
+/// The thread's whole state. Connections are named by their place in `slots`.
+struct Origin {
+    poll: Poll,
+    slots: Vec<Option<Connection>>,
+    free: Vec<usize>,
+    answers: Answers,
+    block: Vec<u8>,
+}
+
+impl Origin {
+    fn new(default_bytes: u64, close: bool) -> Result<Self, Errno> {
+        Ok(Self {
+            poll: Poll::new()?,
+            slots: Vec::new(),
+            free: Vec::new(),
+            answers: Answers {
+                ready: HashMap::new(),
+                default_bytes,
+                close,
+            },
+            block: vec![b'x'; BLOCK_BYTES],
+        })
+    }
+
+    fn run(&mut self, listener: &OwnedFd) -> Result<(), Errno> {
+        self.poll.add_listener(listener, LISTENER)?;
+        loop {
+            let events = std::mem::take(self.poll.wait(None)?);
+            // What closes while a batch is worked off must not be mistaken for what opens then.
+            let mut ended = Vec::new();
+            let mut accepts = false;
+            for event in &events {
+                let key = event.data.u64();
+                if key == LISTENER {
+                    accepts = true;
+                    continue;
+                }
+                let index = key as usize;
+                let Some(Some(connection)) = self.slots.get_mut(index) else {
+                    continue;
+                };
+                if !connection.drive(event.flags, &mut self.answers, &mut self.block) {
+                    self.slots[index] = None;
+                    ended.push(index);
+                }
+            }
+            self.free.append(&mut ended);
+            self.poll.give_back(events);
+            if accepts {
+                self.accept(listener)?;
+            }
+        }
+    }
+
+    fn accept(&mut self, listener: &OwnedFd) -> Result<(), Errno> {
+        while let Some(fd) = net::accept(listener)? {
+            let index = self.free.pop().unwrap_or_else(|| {
+                self.slots.push(None);
+                self.slots.len() - 1
+            });
+            self.poll.add(&fd, index as u64)?;
+            self.slots[index] = Some(Connection::new(fd));
+        }
+        Ok(())
+    }
+}
+
+struct Connection {
+    fd: OwnedFd,
+    readable: bool,
+    /// The beginning of a head that is not whole yet, or requests that wait for their turn.
+    kept: Vec<u8>,
+    upload: Upload,
+    output: Option<Output>,
+    closes: bool,
+}
+
+enum Upload {
+    None,
+    Length { left: u64 },
+    Chunked(Chunks),
+}
+
+struct Output {
+    first: Rc<[u8]>,
+    sent: usize,
+    /// Body bytes that follow `first`.
+    left: u64,
+}
+
+impl Connection {
+    fn new(fd: OwnedFd) -> Self {
+        Self {
+            fd,
+            readable: true,
+            kept: Vec::new(),
+            upload: Upload::None,
+            output: None,
+            closes: false,
+        }
+    }
+
+    /// Does all that can be done now; false when the connection is over.
+    fn drive(&mut self, flags: EventFlags, answers: &mut Answers, block: &mut [u8]) -> bool {
+        self.readable |= flags
+            .intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        loop {
+            match self.flush(block) {
+                Ok(true) => {}
+                Ok(false) => return true,
+                Err(_) => return false,
+            }
+            if !self.kept.is_empty() {
+                let kept = std::mem::take(&mut self.kept);
+                match self.receive(&kept, answers) {
+                    None => return false,
+                    Some(taken) => self
+                        .kept
+                        .extend_from_slice(kept.get(taken..).unwrap_or_default()),
+                }
+                if self.output.is_some() {
+                    continue;
+                }
+            }
+            if !self.readable {
+                return true;
+            }
+            if !self.read(answers, block) {
+                return false;
+            }
+        }
+    }
+
+    fn read(&mut self, answers: &mut Answers, block: &mut [u8]) -> bool {
+        if let Upload::Length { left } = self.upload {
+            let room = left.min(block.len() as u64) as usize;
+            return match net::discard(&self.fd, &mut block[..room]) {
+                Ok(Moved::Bytes(bytes)) => {
+                    self.upload = Upload::Length {
+                        left: left - bytes as u64,
+                    };
+                    if left == bytes as u64 {
+                        self.upload = Upload::None;
+                    }
+                    true
+                }
+                Ok(Moved::Later) => {
+                    self.readable = false;
+                    true
+                }
+                Ok(Moved::Closed) | Err(_) => false,
+            };
+        }
+        let mut buffer = [0; 16 * 1024];
+        match net::receive(&self.fd, &mut buffer) {
+            Ok(Moved::Bytes(bytes)) => {
+                // A short read has emptied the socket: the next edge will come.
+                self.readable = bytes == buffer.len();
+                if !self.kept.is_empty() {
+                    self.kept.extend_from_slice(&buffer[..bytes]);
+                    return self.kept.len() <= HEAD_BYTES_MAX;
+                }
+                let Some(taken) = self.receive(&buffer[..bytes], answers) else {
+                    return false;
+                };
+                self.kept.extend_from_slice(&buffer[taken..bytes]);
+                true
+            }
+            Ok(Moved::Later) => {
+                self.readable = false;
+                true
+            }
+            Ok(Moved::Closed) | Err(_) => false,
+        }
+    }
+
+    /// Takes one request (or a part of its body) from `bytes`; returns how many it took.
+    fn receive(&mut self, bytes: &[u8], answers: &mut Answers) -> Option<usize> {
+        match &mut self.upload {
+            Upload::None => {}
+            Upload::Length { left } => {
+                let here = (*left).min(bytes.len() as u64);
+                *left -= here;
+                if *left == 0 {
+                    self.upload = Upload::None;
+                }
+                return Some(here as usize);
+            }
+            Upload::Chunked(chunks) => {
+                let (taken, ended) = chunks.receive(bytes).ok()?;
+                if ended {
+                    self.upload = Upload::None;
+                }
+                return Some(taken);
+            }
+        }
+        let Some(head) = Head::find(bytes) else {
+            return Some(0);
+        };
+        self.closes |= head.close || answers.close;
+        self.upload = match head.request_framing() {
+            Framing::Length(0) | Framing::UntilClose => Upload::None,
+            Framing::Length(left) => Upload::Length { left },
+            Framing::Chunked => Upload::Chunked(Chunks::default()),
+        };
+        // The answer is queued now and sent when the upload has been read: `flush` waits for that.
+        self.output = Some(answers.find(&head)?);
+        if head.expect_continue {
+            net::send(&self.fd, b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
+        }
+        Some(head.bytes)
+    }
+
+    /// Sends what is due; true when nothing is left to send or the upload comes first.
+    fn flush(&mut self, block: &[u8]) -> Result<bool, Errno> {
+        if !matches!(self.upload, Upload::None) {
+            return Ok(true);
+        }
+        let Some(output) = &mut self.output else {
+            return Ok(true);
+        };
+        while let Some(bytes) = output.next(block) {
+            match net::send(&self.fd, bytes)? {
+                Moved::Bytes(sent) => output.advance(sent),
+                Moved::Later | Moved::Closed => return Ok(false),
+            }
+        }
+        self.output = None;
+        if self.closes {
+            return Err(Errno::PIPE);
+        }
+        Ok(true)
+    }
+}
+
+impl Output {
+    fn next<'a>(&'a self, block: &'a [u8]) -> Option<&'a [u8]> {
+        match self.first.get(self.sent..) {
+            Some(rest) if !rest.is_empty() => Some(rest),
+            _ if self.left == 0 => None,
+            _ => block.get(..self.left.min(block.len() as u64) as usize),
+        }
+    }
+
+    fn advance(&mut self, sent: usize) {
+        if self.sent < self.first.len() {
+            self.sent += sent;
+        } else {
+            self.left -= sent as u64;
+        }
+    }
+}
+
+struct Answers {
+    ready: HashMap<u64, Rc<[u8]>>,
+    default_bytes: u64,
+    close: bool,
+}
+
+impl Answers {
+    fn find(&mut self, head: &Head<'_>) -> Option<Output> {
+        let (method, target) = head.request()?;
+        let bytes = match target.strip_prefix(b"/b/") {
+            Some(number) => std::str::from_utf8(number).ok()?.parse().ok()?,
+            None => self.default_bytes,
+        };
+        if method == b"HEAD" {
+            return Some(Output {
+                first: answer(bytes, 0, self.close),
+                sent: 0,
+                left: 0,
+            });
+        }
+        let first_body = bytes.min(FIRST_BYTES_MAX);
+        let first = match self.ready.get(&bytes) {
+            Some(first) => Rc::clone(first),
+            None => {
+                let first = answer(bytes, first_body, self.close);
+                if self.ready.len() < ANSWERS_MAX {
+                    self.ready.insert(bytes, Rc::clone(&first));
+                }
+                first
+            }
+        };
+        Some(Output {
+            first,
+            sent: 0,
+            left: bytes - first_body,
+        })
+    }
+}
+
+/// A head that announces `length` bytes, followed by the first `body` of them.
+fn answer(length: u64, body: u64, close: bool) -> Rc<[u8]> {
+    let connection = if close { "Connection: close\r\n" } else { "" };
+    let mut bytes = format!(
+        "HTTP/1.1 200 OK\r\nServer: origin\r\nContent-Type: application/octet-stream\r\n{connection}Content-Length: {length}\r\n\r\n"
+    )
+    .into_bytes();
+    bytes.resize(bytes.len() + body as usize, b'x');
+    bytes.into()
+}

@@ -1,0 +1,183 @@
+//! A load generator that keeps to its schedule.
+//!
+//! With `--rate` it is an open loop: every request has an intended send time, and its latency is
+//! counted from then, so that a server that stalls is charged for all that waited meanwhile.
+//! Without, every connection sends again as soon as it has its answer (saturation).
+//!
+//! One thread, one epoll set. It writes one JSON line an event, and the last line is the result.
+
+#![forbid(unsafe_code)]
+
+mod connection;
+mod load;
+mod report;
+
+use std::error::Error;
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use weir_benches::net::{self, Address};
+
+use crate::load::Load;
+
+const HELP: &str = "\
+pace: a load generator that keeps to its schedule (HTTP/1.1, one thread)
+
+usage: pace [options] http://HOST:PORT/PATH
+
+  --connections N    keep-alive connections (64)
+  --rate R           requests a second, evenly spaced, latency from the intended time;
+                     without it every connection sends as soon as it has its answer
+  --poisson          with --rate: random gaps of the same mean instead of even ones
+  --seconds S        measured time (5)
+  --warmup S         time before, not counted (1)
+  --new-connections  a new connection for every request
+  --upload N         POST with N bytes instead of GET
+  --idle M           open M more connections first, one request each, and hold them (0)
+  --settle S         pause between the opening of idle connections and the load (0)
+  --header 'N: V'    another request header; may be repeated
+
+It prints {\"event\":\"idle\"}, {\"event\":\"start\"} and {\"event\":\"end\"} as they happen, then
+one line with requests, errors, rate and latencies in microseconds.
+Exit code: 0, or 1 when nothing at all was answered, 2 when it could not start.
+";
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) address: Address,
+    pub(crate) request: Vec<u8>,
+    pub(crate) upload_bytes: u64,
+    pub(crate) connections: usize,
+    /// Requests a second; `None` is a closed loop.
+    pub(crate) rate: Option<f64>,
+    pub(crate) poisson: bool,
+    pub(crate) measured: Duration,
+    pub(crate) warmup: Duration,
+    pub(crate) new_connections: bool,
+    pub(crate) idle: usize,
+    pub(crate) settle: Duration,
+}
+
+fn main() -> std::process::ExitCode {
+    let options = match options() {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            print!("{HELP}");
+            return 0.into();
+        }
+        Err(error) => {
+            eprintln!("pace: {error}");
+            return 2.into();
+        }
+    };
+    match run(options) {
+        Ok(true) => 0.into(),
+        Ok(false) => 1.into(),
+        Err(error) => {
+            eprintln!("pace: {error}");
+            2.into()
+        }
+    }
+}
+
+fn run(options: Options) -> Result<bool, Box<dyn Error>> {
+    let files = net::raise_open_files();
+    let wanted = (options.connections + options.idle) as u64 + 16;
+    if files < wanted {
+        return Err(
+            format!("{wanted} connections need more open files than the limit of {files}").into(),
+        );
+    }
+    // Timers otherwise fire up to 50 us late, which would count as latency.
+    rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
+    let report = Load::new(options)?.run()?;
+    println!("{}", report.line());
+    Ok(report.requests > 0)
+}
+
+fn options() -> Result<Option<Options>, Box<dyn Error>> {
+    let mut args = pico_args::Arguments::from_env();
+    if args.contains(["-h", "--help"]) {
+        return Ok(None);
+    }
+    let seconds = |text: &str| text.parse().map(Duration::from_secs_f64);
+    let connections = args.opt_value_from_str("--connections")?.unwrap_or(64);
+    let rate = args.opt_value_from_str::<_, f64>("--rate")?;
+    let poisson = args.contains("--poisson");
+    let measured = args
+        .opt_value_from_fn("--seconds", seconds)?
+        .unwrap_or(Duration::from_secs(5));
+    let warmup = args
+        .opt_value_from_fn("--warmup", seconds)?
+        .unwrap_or(Duration::from_secs(1));
+    let new_connections = args.contains("--new-connections");
+    let upload_bytes = args.opt_value_from_str("--upload")?.unwrap_or(0);
+    let idle = args.opt_value_from_str("--idle")?.unwrap_or(0);
+    let settle = args
+        .opt_value_from_fn("--settle", seconds)?
+        .unwrap_or(Duration::ZERO);
+    let headers: Vec<String> = args.values_from_str("--header")?;
+    let url: String = args.free_from_str()?;
+    if let Some(extra) = args.finish().first() {
+        return Err(format!("unknown argument {}", extra.to_string_lossy()).into());
+    }
+    if connections == 0 || rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
+        return Err("connections and rate must be above zero".into());
+    }
+    let (host, path) = split_url(&url)?;
+    let address = if host.contains(':') {
+        Address::parse(host)?
+    } else {
+        Address::parse(&format!("{host}:80"))?
+    };
+    Ok(Some(Options {
+        address,
+        request: request_head(host, path, upload_bytes, new_connections, &headers).into_bytes(),
+        upload_bytes,
+        connections,
+        rate,
+        poisson,
+        measured,
+        warmup,
+        new_connections,
+        idle,
+        settle,
+    }))
+}
+
+fn split_url(url: &str) -> Result<(&str, &str), String> {
+    let rest = url
+        .strip_prefix("http://")
+        .ok_or_else(|| format!("{url}: only http:// is spoken"))?;
+    Ok(match rest.find('/') {
+        Some(at) => rest.split_at(at),
+        None => (rest, "/"),
+    })
+}
+
+fn request_head(
+    host: &str,
+    path: &str,
+    upload_bytes: u64,
+    close: bool,
+    headers: &[String],
+) -> String {
+    let method = if upload_bytes > 0 { "POST" } else { "GET" };
+    let mut head =
+        format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: pace\r\nAccept: */*\r\n");
+    if upload_bytes > 0 {
+        head.push_str(&format!(
+            "Content-Type: application/octet-stream\r\nContent-Length: {upload_bytes}\r\n"
+        ));
+    }
+    if close {
+        head.push_str("Connection: close\r\n");
+    }
+    for header in headers {
+        head.push_str(header);
+        head.push_str("\r\n");
+    }
+    head.push_str("\r\n");
+    head
+}

@@ -1,0 +1,246 @@
+//! Non-blocking stream sockets and an edge-triggered epoll set, without `unsafe`.
+
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::process::{Resource, Rlimit};
+
+pub use rustix::event::epoll::{Event, EventFlags};
+
+/// Connections that may wait for an accept: more than any case opens at once.
+const BACKLOG: i32 = 16_384;
+
+/// Events taken at once.
+const EVENTS_MAX: usize = 512;
+
+/// A TCP address or the path of a Unix socket (`unix:/path`).
+#[derive(Clone, Debug)]
+pub enum Address {
+    Tcp(SocketAddr),
+    Unix(rustix::net::SocketAddrUnix, String),
+}
+
+impl Address {
+    /// Takes `unix:/path`, `ip:port` or `name:port`; a name is resolved once, here.
+    ///
+    /// # Errors
+    /// Says what is wrong with `text`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return rustix::net::SocketAddrUnix::new(path)
+                .map(|address| Self::Unix(address, path.to_owned()))
+                .map_err(|error| format!("{path}: {error}"));
+        }
+        let mut found = text
+            .to_socket_addrs()
+            .map_err(|error| format!("{text}: {error}"))?;
+        found
+            .next()
+            .map(Self::Tcp)
+            .ok_or_else(|| format!("{text}: no address"))
+    }
+
+    /// Opens a listening socket; a stale Unix socket is replaced.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn listen(&self) -> Result<OwnedFd, Errno> {
+        let fd = self.socket()?;
+        match self {
+            Self::Tcp(address) => {
+                sockopt::set_socket_reuseaddr(&fd, true)?;
+                rustix::net::bind(&fd, address)?;
+            }
+            Self::Unix(address, path) => {
+                let _ = std::fs::remove_file(path);
+                rustix::net::bind(&fd, address)?;
+            }
+        }
+        rustix::net::listen(&fd, BACKLOG)?;
+        Ok(fd)
+    }
+
+    /// Starts a connection; its end shows as writability.
+    ///
+    /// # Errors
+    /// What the kernel said, other than "in progress".
+    pub fn connect(&self) -> Result<OwnedFd, Errno> {
+        let fd = self.socket()?;
+        let started = match self {
+            Self::Tcp(address) => {
+                sockopt::set_tcp_nodelay(&fd, true)?;
+                rustix::net::connect(&fd, address)
+            }
+            Self::Unix(address, _) => rustix::net::connect(&fd, address),
+        };
+        match started {
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(fd),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn socket(&self) -> Result<OwnedFd, Errno> {
+        let family = match self {
+            Self::Tcp(SocketAddr::V4(_)) => AddressFamily::INET,
+            Self::Tcp(SocketAddr::V6(_)) => AddressFamily::INET6,
+            Self::Unix(..) => AddressFamily::UNIX,
+        };
+        rustix::net::socket_with(
+            family,
+            SocketType::STREAM,
+            SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+            None,
+        )
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(_, path) => write!(f, "unix:{path}"),
+        }
+    }
+}
+
+/// An epoll set. Every socket is registered once, edge-triggered, both ways.
+pub struct Poll {
+    fd: OwnedFd,
+    events: Vec<Event>,
+}
+
+impl Poll {
+    /// # Errors
+    /// What the kernel said.
+    pub fn new() -> Result<Self, Errno> {
+        Ok(Self {
+            fd: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            events: Vec::new(),
+        })
+    }
+
+    /// Registers a connection under `key`; closing it takes it out again.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn add(&self, fd: impl AsFd, key: u64) -> Result<(), Errno> {
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        epoll::add(&self.fd, fd, epoll::EventData::new_u64(key), flags)
+    }
+
+    /// Registers a listening socket under `key`, level-triggered.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn add_listener(&self, fd: impl AsFd, key: u64) -> Result<(), Errno> {
+        epoll::add(&self.fd, fd, epoll::EventData::new_u64(key), EventFlags::IN)
+    }
+
+    /// Waits for events, for ever without a limit, and returns them.
+    ///
+    /// # Errors
+    /// What the kernel said; an interruption is no error.
+    pub fn wait(&mut self, limit: Option<Duration>) -> Result<&mut Vec<Event>, Errno> {
+        let limit = limit.map(|limit| Timespec {
+            tv_sec: limit.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: limit.subsec_nanos().into(),
+        });
+        self.events.clear();
+        self.events.reserve(EVENTS_MAX);
+        match epoll::wait(
+            &self.fd,
+            rustix::buffer::spare_capacity(&mut self.events),
+            limit.as_ref(),
+        ) {
+            Ok(_) | Err(Errno::INTR) => Ok(&mut self.events),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes back the room of events that were moved out, so that no turn allocates.
+    pub fn give_back(&mut self, events: Vec<Event>) {
+        self.events = events;
+    }
+}
+
+/// What came of one non-blocking call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    Bytes(usize),
+    /// Nothing to be had now.
+    Later,
+    /// The peer has ended its side.
+    Closed,
+}
+
+/// Receives into `buffer`.
+///
+/// # Errors
+/// What the kernel said.
+pub fn receive(fd: impl AsFd, buffer: &mut [u8]) -> Result<Moved, Errno> {
+    receive_with(fd, buffer, RecvFlags::empty())
+}
+
+/// Receives and throws away at most as many bytes as `scratch` has; TCP does it without a copy.
+///
+/// # Errors
+/// What the kernel said.
+pub fn discard(fd: impl AsFd, scratch: &mut [u8]) -> Result<Moved, Errno> {
+    receive_with(fd, scratch, RecvFlags::TRUNC)
+}
+
+/// Sends what fits.
+///
+/// # Errors
+/// What the kernel said.
+pub fn send(fd: impl AsFd, bytes: &[u8]) -> Result<Moved, Errno> {
+    match rustix::net::send(fd, bytes, SendFlags::NOSIGNAL) {
+        Ok(sent) => Ok(Moved::Bytes(sent)),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(Moved::Later),
+        Err(error) => Err(error),
+    }
+}
+
+/// Accepts one connection, if one waits.
+///
+/// # Errors
+/// What the kernel said.
+pub fn accept(listener: impl AsFd) -> Result<Option<OwnedFd>, Errno> {
+    match rustix::net::accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+        Ok(fd) => {
+            // Fails on Unix sockets, which have no such delay.
+            let _ = sockopt::set_tcp_nodelay(&fd, true);
+            Ok(Some(fd))
+        }
+        Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Raises the limit of open files as far as it goes and returns it.
+#[must_use]
+pub fn raise_open_files() -> u64 {
+    let now = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = Rlimit {
+        current: now.maximum,
+        maximum: now.maximum,
+    };
+    let _ = rustix::process::setrlimit(Resource::Nofile, wanted);
+    rustix::process::getrlimit(Resource::Nofile)
+        .current
+        .unwrap_or(u64::MAX)
+}
+
+fn receive_with(fd: impl AsFd, buffer: &mut [u8], flags: RecvFlags) -> Result<Moved, Errno> {
+    match rustix::net::recv(fd, buffer, flags) {
+        Ok((_, 0)) => Ok(Moved::Closed),
+        Ok((_, bytes)) => Ok(Moved::Bytes(bytes)),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(Moved::Later),
+        Err(error) => Err(error),
+    }
+}
