@@ -1,0 +1,155 @@
+//! Every default and every bound of the configuration, each with its source.
+//!
+//! Purpose: one place for numbers. The decoder, the JSON schema and the reference read the same
+//! constants, so a default can never be documented as one thing and applied as another.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// A default value together with the reason for choosing it.
+#[derive(Debug, Clone, Copy)]
+pub struct Preset<T> {
+    /// The value that applies when the key is absent.
+    pub value: T,
+    /// Where the value comes from: a clause, a peer's default, or a judgement.
+    pub source: &'static str,
+}
+
+const fn preset<T>(value: T, source: &'static str) -> Preset<T> {
+    Preset { value, source }
+}
+
+const KIB: u64 = 1024;
+
+// Timeouts.
+
+/// Reading a whole request head, from the first moment a byte could come.
+pub const HEAD: Preset<Duration> = preset(
+    Duration::from_secs(10),
+    "tighter than hyper's 30 s and nginx's 60 s; Traefik's whole request 60 s",
+);
+/// Silence between requests, and in an upgraded connection.
+pub const IDLE: Preset<Duration> =
+    preset(Duration::from_secs(75), "nginx `keepalive_timeout` 75 s");
+/// Opening a connection to an endpoint.
+pub const CONNECT: Preset<Duration> = preset(
+    Duration::from_secs(2),
+    "one lost SYN (1 s, RFC 6298) plus a second; Envoy 5 s, nginx 60 s",
+);
+/// From the end of the request to the first byte of the answer.
+pub const FIRST_BYTE: Preset<Duration> =
+    preset(Duration::from_secs(60), "nginx `proxy_read_timeout` 60 s");
+/// Silence in the middle of a body.
+pub const BODY_STALL: Preset<Duration> = preset(
+    Duration::from_secs(30),
+    "half of nginx `client_body_timeout` 60 s",
+);
+/// Silence of a pooled connection to an endpoint.
+pub const UPSTREAM_IDLE: Preset<Duration> = preset(
+    Duration::from_secs(60),
+    "nginx upstream `keepalive_timeout` 60 s",
+);
+/// A whole exchange.
+pub const TOTAL: Preset<Option<Duration>> =
+    preset(None, "long downloads and event streams are legitimate");
+/// Finishing exchanges at shutdown.
+pub const GRACE: Preset<Duration> = preset(
+    Duration::from_secs(30),
+    "Kubernetes' default termination grace of 30 s",
+);
+/// The longest duration a file may ask for.
+pub const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+// Limits.
+
+/// A request or response head, bytes.
+pub const HEAD_BYTES: Preset<u64> = preset(16 * KIB, "HAProxy `tune.bufsize` 16 KiB");
+/// The largest head limit a file may set, bytes.
+pub const HEAD_BYTES_MAX: u64 = 64 * KIB;
+/// The smallest head limit a file may set, bytes.
+pub const HEAD_BYTES_MIN: u64 = KIB;
+/// Fields in one head.
+pub const FIELDS: Preset<u32> = preset(100, "Envoy `max_headers_count` 100; hyper 100");
+/// The largest field limit a file may set.
+pub const FIELDS_MAX: u32 = 1_000;
+/// A request target, bytes.
+pub const TARGET_BYTES: Preset<u64> = preset(
+    8 * KIB,
+    "RFC 9110 section 4.1 asks for at least 8,000 octets; nginx's 8k line buffer",
+);
+/// A request body, bytes.
+pub const BODY_BYTES: Preset<Option<u64>> = preset(
+    None,
+    "bodies stream, so their length costs no memory; HAProxy and Envoy have none",
+);
+/// The slowest upload that is still served, bytes a second.
+pub const BODY_RATE: Preset<Option<u64>> =
+    preset(Some(240), "Kestrel `MinRequestBodyDataRate` 240 B/s");
+/// Connections of one listener, all cores together.
+pub const CONNECTIONS: Preset<u32> = preset(
+    65_536,
+    "memory: 64 KiB for each stuck one stays below 4 GiB",
+);
+/// Connections from one client address to one listener.
+pub const CONNECTIONS_PER_CLIENT: Preset<u32> = preset(
+    16_384,
+    "a quarter of `connections`: one address never takes the whole listener",
+);
+/// The largest connection count a file may set.
+pub const CONNECTIONS_MAX: u32 = 10_000_000;
+/// Pending connections in the kernel's accept queue.
+pub const BACKLOG: Preset<u32> = preset(4_096, "Linux `net.core.somaxconn` 4,096");
+/// The largest accept queue a file may ask for.
+pub const BACKLOG_MAX: u32 = 65_535;
+
+// Upstreams.
+
+/// Connections kept open for reuse, by endpoint and core.
+pub const POOL_IDLE_PER_CORE: Preset<u32> =
+    preset(128, "between nginx `keepalive` 32 and Traefik 200");
+/// Connections to one endpoint, all cores together.
+pub const POOL_CONNECTIONS: Preset<u32> =
+    preset(1_024, "Envoy circuit breaker `max_connections` 1,024");
+/// The weight of an endpoint that does not name one.
+pub const WEIGHT: Preset<NonZeroU32> = preset(NonZeroU32::MIN, "nginx and HAProxy: 1");
+/// The largest weight, so that sums of weights stay in 32 bits.
+pub const WEIGHT_MAX: u32 = 65_535;
+/// Further attempts after a failed one.
+pub const RETRIES: Preset<u32> = preset(1, "Envoy `num_retries` 1");
+/// The largest number of further attempts.
+pub const RETRIES_MAX: u32 = 10;
+/// Share of live exchanges that may be retries, percent.
+pub const RETRY_BUDGET_PERCENT: Preset<u32> = preset(20, "Envoy and Finagle retry budget 20 %");
+/// Retries that the budget always allows at once.
+pub const RETRY_BUDGET_FLOOR: Preset<u32> = preset(3, "Envoy `min_retry_concurrency` 3");
+/// The mean wait before a retry.
+pub const RETRY_BACKOFF: Preset<Duration> =
+    preset(Duration::from_millis(25), "Envoy base interval 25 ms");
+/// The deadline of one attempt.
+pub const RETRY_PER_TRY: Preset<Option<Duration>> =
+    preset(None, "`connect` and `first_byte` bound an attempt already");
+
+// Sizes of the file itself. They bound what a bad or hostile file can cost.
+
+/// The largest file, bytes.
+pub const FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Diagnostics kept; the rest is counted.
+pub const DIAGNOSTICS_MAX: usize = 100;
+/// A fixed answer's body, bytes.
+pub const RESPOND_BODY_BYTES_MAX: usize = 64 * 1024;
+/// A unix socket path, bytes: `sun_path` of unix(7) with its terminating NUL.
+pub const UNIX_PATH_BYTES_MAX: usize = 107;
+/// Endpoints of one upstream.
+pub const ENDPOINTS_MAX: usize = 4_096;
+/// Data cores.
+pub const CORES_MAX: u32 = 1_024;
+
+const _: () = {
+    assert!(TARGET_BYTES.value < HEAD_BYTES.value);
+    assert!(HEAD_BYTES.value <= HEAD_BYTES_MAX && HEAD_BYTES_MIN < HEAD_BYTES.value);
+    assert!(FIELDS.value <= FIELDS_MAX);
+    assert!(CONNECTIONS_PER_CLIENT.value <= CONNECTIONS.value);
+    assert!(CONNECTIONS.value <= CONNECTIONS_MAX);
+    assert!(BACKLOG.value <= BACKLOG_MAX);
+    assert!(RETRIES.value <= RETRIES_MAX);
+};

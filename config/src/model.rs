@@ -1,0 +1,594 @@
+//! The typed configuration: what a file means once every check has passed.
+//!
+//! Purpose: plain data for the plan compiler. Every value is parsed, every name is resolved and
+//! every reference points somewhere, so nothing after this stage handles a mistake in a file.
+//! This module owns the types; [`crate::parse`] is the only way from text to them.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use crate::layers::{Limits, LimitsPatch, Pool, Retries, RetriesPatch, Timeouts, TimeoutsPatch};
+
+/// One whole configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Which CPU cores run the data path.
+    pub cores: Cores,
+    /// Where metrics and health of Weir itself are served; off unless set.
+    pub admin: Option<Address>,
+    /// Where a line about every exchange goes; off unless set.
+    pub access_log: Option<AccessLog>,
+    /// Peers whose forwarded fields are believed.
+    pub trusted_proxies: Vec<Cidr>,
+    /// Time limits that hold unless an upstream or a route says otherwise.
+    pub timeouts: Timeouts,
+    /// Size and count limits that hold unless a route says otherwise.
+    pub limits: Limits,
+    /// Retry rules that hold unless an upstream or a route says otherwise.
+    pub retries: Retries,
+    /// Addresses that accept connections, at least one, in file order.
+    pub listeners: Vec<Listener>,
+    /// Groups of endpoints, in file order.
+    pub upstreams: Vec<Upstream>,
+    /// What to do with which requests, at least one, in file order.
+    pub routes: Vec<Route>,
+    /// What the file says about itself; `weir check` runs these.
+    pub tests: Vec<Test>,
+}
+
+impl Config {
+    /// The configuration of `weir proxy ADDR ENDPOINT...`: one listener, one upstream named
+    /// `default`, and a route that sends every request there. All else is default.
+    ///
+    /// An empty `endpoints` gives an upstream that answers nothing; the command line refuses it.
+    #[must_use]
+    pub fn quick(listen: Address, endpoints: Vec<Endpoint>) -> Self {
+        Self {
+            cores: Cores::Auto,
+            admin: None,
+            access_log: None,
+            trusted_proxies: Vec::new(),
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            retries: Retries::default(),
+            listeners: vec![Listener::new(listen)],
+            upstreams: vec![Upstream::new("default", endpoints)],
+            routes: vec![Route::new(
+                "/*",
+                Match::everything(),
+                Target::Upstream { index: 0 },
+            )],
+            tests: Vec::new(),
+        }
+    }
+
+    /// The upstream that a route sends to, if it sends to one.
+    #[must_use]
+    pub fn upstream_of(&self, route: &Route) -> Option<&Upstream> {
+        match &route.target {
+            Target::Upstream { index } => self.upstreams.get(*index),
+            Target::Redirect(_) | Target::Respond(_) => None,
+        }
+    }
+
+    /// Time limits of an exchange on `route`: top level, then its upstream, then the route.
+    #[must_use]
+    pub fn timeouts_of(&self, route: &Route) -> Timeouts {
+        let base = self
+            .upstream_of(route)
+            .map_or(self.timeouts, |upstream| self.upstream_timeouts(upstream));
+        base.patched(&route.timeouts)
+    }
+
+    /// Time limits of an upstream before any route has its say: what its pool uses.
+    #[must_use]
+    pub fn upstream_timeouts(&self, upstream: &Upstream) -> Timeouts {
+        self.timeouts.patched(&upstream.timeouts)
+    }
+
+    /// Time limits of a connection of `listener` before a route is known.
+    #[must_use]
+    pub fn listener_timeouts(&self, listener: &Listener) -> Timeouts {
+        self.timeouts.patched(&listener.timeouts)
+    }
+
+    /// Limits of an exchange on `route`: top level, then the route.
+    #[must_use]
+    pub fn limits_of(&self, route: &Route) -> Limits {
+        self.limits.patched(&route.limits)
+    }
+
+    /// Retry rules of an exchange on `route`: top level, then its upstream, then the route.
+    #[must_use]
+    pub fn retries_of(&self, route: &Route) -> Retries {
+        let base = self.upstream_of(route).map_or(self.retries, |upstream| {
+            self.retries.patched(&upstream.retries)
+        });
+        base.patched(&route.retries)
+    }
+
+    /// Connections that `listener` serves at once, all cores together.
+    #[must_use]
+    pub fn connections_of(&self, listener: &Listener) -> u32 {
+        listener.connections.unwrap_or(self.limits.connections)
+    }
+
+    /// Connections that one client address may hold at `listener`, never more than
+    /// [`Self::connections_of`].
+    #[must_use]
+    pub fn connections_per_client_of(&self, listener: &Listener) -> u32 {
+        listener
+            .connections_per_client
+            .unwrap_or(self.limits.connections_per_client)
+            .min(self.connections_of(listener))
+    }
+}
+
+/// Which CPU cores run the data path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cores {
+    /// As many as the affinity mask and the cgroup quota allow.
+    Auto,
+    /// This many of the allowed ones.
+    Count(NonZeroU32),
+    /// Exactly these, by kernel number, ascending and without repeats.
+    Set(Vec<u32>),
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// An IP address and port.
+    Tcp(SocketAddr),
+    /// An absolute path of a unix stream socket, at most 107 bytes.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Where the access log goes and what a line looks like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// The destination.
+    pub to: LogTarget,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+/// The destination of log lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard output.
+    Stdout,
+    /// A file that is appended to; an absolute path.
+    File(PathBuf),
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// One readable line.
+    Text,
+}
+
+/// A network in CIDR notation; host bits are zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cidr {
+    /// The network's first address.
+    pub network: IpAddr,
+    /// How many leading bits count: up to 32 or 128.
+    pub prefix_bits: u8,
+}
+
+impl Cidr {
+    /// Whether `address` lies in this network. An IPv4-mapped IPv6 address counts as IPv4.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.network, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let shift = 32_u32.saturating_sub(u32::from(self.prefix_bits));
+                let mask = u32::MAX.checked_shl(shift).unwrap_or(0);
+                address.to_bits() & mask == network.to_bits()
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let shift = 128_u32.saturating_sub(u32::from(self.prefix_bits));
+                let mask = u128::MAX.checked_shl(shift).unwrap_or(0);
+                address.to_bits() & mask == network.to_bits()
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix_bits)
+    }
+}
+
+/// An address that accepts connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Where it listens.
+    pub address: Address,
+    /// Connections at once, if the file says so here; see [`Config::connections_of`].
+    pub connections: Option<u32>,
+    /// The same by client address; see [`Config::connections_per_client_of`].
+    pub connections_per_client: Option<u32>,
+    /// Length of the kernel's accept queue.
+    pub backlog: u32,
+    /// What differs from the top level; see [`Config::listener_timeouts`].
+    pub timeouts: TimeoutsPatch,
+    /// Its line in the file, from 1; 0 when there is no file.
+    pub line: u32,
+}
+
+impl Listener {
+    /// A listener with defaults only.
+    #[must_use]
+    pub fn new(address: Address) -> Self {
+        Self {
+            address,
+            connections: None,
+            connections_per_client: None,
+            backlog: crate::limits::BACKLOG.value,
+            timeouts: TimeoutsPatch::default(),
+            line: 0,
+        }
+    }
+}
+
+/// A named group of endpoints that serve the same thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its name, unique in the file.
+    pub name: String,
+    /// Its endpoints, at least one, in file order.
+    pub endpoints: Vec<Endpoint>,
+    /// How an endpoint is chosen.
+    pub balance: Balance,
+    /// Connection keeping.
+    pub pool: Pool,
+    /// What differs from the top level; see [`Config::timeouts_of`].
+    pub timeouts: TimeoutsPatch,
+    /// What differs from the top level; see [`Config::retries_of`].
+    pub retries: RetriesPatch,
+    /// Its line in the file, from 1; 0 when there is no file.
+    pub line: u32,
+}
+
+impl Upstream {
+    /// An upstream with defaults only.
+    #[must_use]
+    pub fn new(name: &str, endpoints: Vec<Endpoint>) -> Self {
+        Self {
+            name: name.to_owned(),
+            endpoints,
+            balance: Balance::default(),
+            pool: Pool::default(),
+            timeouts: TimeoutsPatch::default(),
+            retries: RetriesPatch::default(),
+            line: 0,
+        }
+    }
+}
+
+/// How an endpoint is chosen for an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// In turn, in proportion to the weights.
+    #[default]
+    RoundRobin,
+}
+
+/// One address of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it is.
+    pub address: EndpointAddress,
+    /// Its share of requests in proportion to the others'.
+    pub weight: NonZeroU32,
+    /// Its line in the file, from 1; 0 when there is no file.
+    pub line: u32,
+}
+
+/// Where an endpoint is. All are spoken to in HTTP/1.1 without TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum EndpointAddress {
+    /// An IP address and port.
+    Ip(SocketAddr),
+    /// A host name, lower case, to be resolved by the control thread.
+    Name {
+        /// The name, without a port.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// An absolute path of a unix stream socket, at most 107 bytes.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A match and what to do with the requests that it takes.
+///
+/// Order of choice: an exact host before a wildcard (longest first) before any host; then an
+/// exact path before a template before a prefix (longest first); then file order among equal
+/// patterns, the first whose predicates all hold. A route whose predicates fail gives way to the
+/// next candidate, up to less specific hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Its name if given, else the text of its match; what logs and metrics show.
+    pub name: String,
+    /// Which requests it takes.
+    pub matches: Match,
+    /// What happens to them.
+    pub target: Target,
+    /// Change of the path on its way upstream.
+    pub rewrite: Option<Rewrite>,
+    /// What differs from upstream and top level; see [`Config::timeouts_of`].
+    pub timeouts: TimeoutsPatch,
+    /// What differs from the top level; see [`Config::limits_of`].
+    pub limits: LimitsPatch,
+    /// What differs from upstream and top level; see [`Config::retries_of`].
+    pub retries: RetriesPatch,
+    /// Its line in the file, from 1; 0 when there is no file.
+    pub line: u32,
+}
+
+impl Route {
+    /// A route with defaults only.
+    #[must_use]
+    pub fn new(name: &str, matches: Match, target: Target) -> Self {
+        Self {
+            name: name.to_owned(),
+            matches,
+            target,
+            rewrite: None,
+            timeouts: TimeoutsPatch::default(),
+            limits: LimitsPatch::default(),
+            retries: RetriesPatch::default(),
+            line: 0,
+        }
+    }
+}
+
+/// Which requests a route takes. All parts must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Match {
+    /// The request's host, port left out.
+    pub host: HostMatch,
+    /// The request's normalised path.
+    pub path: PathMatch,
+    /// Allowed methods, case-sensitive (RFC 9110 section 9.1); empty means every method.
+    pub methods: Vec<String>,
+    /// Request fields by lower-case name; all must hold.
+    pub headers: Vec<FieldMatch>,
+    /// Query parameters by name, case-sensitive; all must hold.
+    pub query: Vec<FieldMatch>,
+}
+
+impl Match {
+    /// Takes every request.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self {
+            host: HostMatch::Any,
+            path: PathMatch::Prefix("/".to_owned()),
+            methods: Vec::new(),
+            headers: Vec::new(),
+            query: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for Match {
+    /// Writes the pattern as a file would: `api.example.com/v1/*`. Predicates are left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.host, self.path)
+    }
+}
+
+/// A pattern for the host of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostMatch {
+    /// Every host.
+    Any,
+    /// This host, lower case; IPv6 in brackets.
+    Exact(String),
+    /// Every host with at least one label before `.` and this name: `*.example.com` holds
+    /// `example.com` here.
+    Wildcard(String),
+}
+
+impl fmt::Display for HostMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => Ok(()),
+            Self::Exact(host) => f.write_str(host),
+            Self::Wildcard(domain) => write!(f, "*.{domain}"),
+        }
+    }
+}
+
+/// A pattern for the normalised path of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum PathMatch {
+    /// This path and no other.
+    Exact(String),
+    /// Every path that starts with these characters: `/v1/*` holds `/v1/`, `/*` holds `/`.
+    Prefix(String),
+    /// Segment by segment: `/users/{id}`, `/users/{id}/*`.
+    Template {
+        /// The segments, without slashes.
+        segments: Vec<Segment>,
+        /// Whether a slash and any rest must follow (`/*`); else the path ends here.
+        open: bool,
+    },
+}
+
+impl fmt::Display for PathMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(path) => f.write_str(path),
+            Self::Prefix(prefix) => write!(f, "{prefix}*"),
+            Self::Template { segments, open } => {
+                for segment in segments {
+                    match segment {
+                        Segment::Literal(text) => write!(f, "/{text}")?,
+                        Segment::Parameter(name) => write!(f, "/{{{name}}}")?,
+                    }
+                }
+                f.write_str(if *open { "/*" } else { "" })
+            }
+        }
+    }
+}
+
+/// One segment of a path template.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Segment {
+    /// These characters. May be empty in last place, for a trailing slash.
+    Literal(String),
+    /// Any characters but a slash, at least one, known by this name.
+    Parameter(String),
+}
+
+/// A predicate on one header field or query parameter.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FieldMatch {
+    /// The name; lower case for header fields.
+    pub name: String,
+    /// What its value must be.
+    pub value: ValueMatch,
+}
+
+/// What a value must be.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ValueMatch {
+    /// There must be one, any.
+    Present,
+    /// There must be none.
+    Absent,
+    /// Exactly this.
+    Exact(String),
+    /// Anything that starts with this.
+    Prefix(String),
+}
+
+/// What a route does with its requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Proxies them to an upstream.
+    Upstream {
+        /// Index in [`Config::upstreams`].
+        index: usize,
+    },
+    /// Sends the client elsewhere.
+    Redirect(Redirect),
+    /// Answers by itself.
+    Respond(Respond),
+}
+
+/// A redirect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// The Location field.
+    pub location: Pattern,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+}
+
+/// A fixed answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Respond {
+    /// 200 to 599.
+    pub status: u16,
+    /// The body; empty for 204, 205 and 304.
+    pub body: String,
+    /// The body's media type; absent without a body.
+    pub content_type: Option<String>,
+    /// Further fields, names lower case, no framing or connection fields among them.
+    pub headers: Vec<(String, String)>,
+}
+
+/// Change of the path on its way upstream. The query stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rewrite {
+    /// The path's beginning is exchanged (`strip`, `replace = { prefix, with }`). The outcome
+    /// gets a leading slash when it has none.
+    Prefix {
+        /// What every path of the route starts with.
+        prefix: String,
+        /// What comes in its place; empty for `strip`.
+        with: String,
+    },
+    /// The whole path is built anew (`replace = "..."`).
+    Path(Pattern),
+}
+
+/// Text with placeholders, filled from the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern(pub Vec<Piece>);
+
+/// A part of a [`Pattern`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// These characters.
+    Text(String),
+    /// `{host}`: the request's host without a port.
+    Host,
+    /// `{path}`: the request's path, with its leading slash.
+    Path,
+    /// `{query}`: the request's query with its question mark, or nothing.
+    Query,
+    /// `{rest}`: what the star of the match took.
+    Rest,
+    /// `{name}`: what this parameter of the match took.
+    Parameter(String),
+}
+
+/// A `[[test]]`: a request and what must become of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Test {
+    /// The request's method.
+    pub method: String,
+    /// `http` or `https`.
+    pub scheme: String,
+    /// The request's host, lower case, without a port.
+    pub host: String,
+    /// The port, if the URL names one.
+    pub port: Option<u16>,
+    /// Path and query, with the leading slash.
+    pub target: String,
+    /// Request fields, names lower case.
+    pub headers: Vec<(String, String)>,
+    /// Index in [`Config::routes`] of the route that must take it.
+    pub route: Option<usize>,
+    /// Index in [`Config::upstreams`] of the upstream that must get it.
+    pub upstream: Option<usize>,
+    /// The status that Weir itself must answer with.
+    pub status: Option<u16>,
+    /// Its line in the file, from 1.
+    pub line: u32,
+}
