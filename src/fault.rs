@@ -1,0 +1,196 @@
+//! Why something failed, and everything that follows from it.
+//!
+//! A [`Fault`] is the one error of the data path. Its status, its stable [`Reason`] code, whether the attempt may be
+//! repeated and how loud the log is are looked up here, so that no caller decides any of it by itself.
+
+use weir_proto_h1::Error as H1Error;
+
+/// Which side of the proxy failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client, or the way to it.
+    Downstream,
+    /// The endpoint, or the way to it.
+    Upstream,
+    /// Weir itself: a limit, a policy, its configuration.
+    Local,
+}
+
+/// How far the exchange had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Reading the request's head.
+    Head,
+    /// Choosing a route.
+    Route,
+    /// Choosing an endpoint, connecting.
+    Connect,
+    /// Sending the request.
+    Send,
+    /// Waiting for the response's head.
+    FirstByte,
+    /// Relaying the response's body.
+    Body,
+}
+
+/// When another attempt is allowed (design: "retry").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Not at all.
+    Never,
+    /// Always: not one byte of the request left.
+    Always,
+    /// If repeating the request is harmless: an idempotent method (RFC 9110 9.2.2).
+    IfIdempotent,
+}
+
+/// Why an exchange failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Who failed.
+    pub side: Side,
+    /// When.
+    pub phase: Phase,
+    /// The documented code; status and the rest follow from it.
+    pub reason: Reason,
+    /// Whether the exchange may try again.
+    pub retry: Retry,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident $code:literal $status:literal $proxy:literal;)+) => {
+        /// The stable code of an answer that Weir made itself, or of an exchange that it had to break off. Codes
+        /// appear in the access log, in metrics, in `Proxy-Status` and in the body of the answer; a published code
+        /// never changes its meaning.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Reason {
+            /// All of them, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The code itself.
+            pub const fn code(self) -> &'static str { match self { $(Self::$name => $code,)+ } }
+
+            /// The status of the answer; 0 where there is none to give.
+            pub const fn status(self) -> u16 { match self { $(Self::$name => $status,)+ } }
+
+            /// The error type of RFC 9209 section 2.3, empty where none fits.
+            pub const fn proxy_status(self) -> &'static str { match self { $(Self::$name => $proxy,)+ } }
+
+            /// One sentence for people, used in the answer's body and in the reference.
+            pub const fn text(self) -> &'static str { match self { $(Self::$name => concat!($($doc),+).trim_ascii(),)+ } }
+        }
+    };
+}
+
+reasons! {
+    /// The request is not valid HTTP.
+    BadRequest "bad_request" 400 "http_request_error";
+    /// The Host field is missing, repeated or not a valid host.
+    BadHost "bad_host" 400 "http_request_error";
+    /// The request's framing is ambiguous: its length cannot be told with certainty.
+    BadFraming "bad_framing" 400 "http_request_error";
+    /// The path has an encoded slash or NUL, or climbs above the root.
+    BadPath "bad_path" 400 "http_request_error";
+    /// TLS or another protocol was spoken to a plain HTTP listener.
+    NotHttp "not_http" 400 "http_request_error";
+    /// The request target is longer than the listener allows.
+    TargetTooLong "target_too_long" 414 "http_request_error";
+    /// The request's head is larger, or has more fields, than the listener allows.
+    HeadTooLarge "head_too_large" 431 "http_request_error";
+    /// The request's body is larger than the route allows.
+    BodyTooLarge "body_too_large" 413 "http_request_denied";
+    /// The method is not enabled here.
+    MethodNotAllowed "method_not_allowed" 405 "http_request_denied";
+    /// The expectation is not one that can be met; only 100-continue can.
+    ExpectationFailed "expectation_failed" 417 "http_request_error";
+    /// The transfer coding is not supported; only chunked is.
+    UnsupportedCoding "unsupported_coding" 501 "http_request_error";
+    /// The HTTP version is not supported.
+    VersionNotSupported "version_not_supported" 505 "http_request_error";
+    /// The head did not arrive in time.
+    HeadTimeout "head_timeout" 408 "http_request_error";
+    /// The request's body stalled.
+    BodyTimeout "body_timeout" 408 "http_request_error";
+    /// The client closed the connection before the exchange was over.
+    ClientClosed "client_closed" 499 "connection_terminated";
+    /// The client stopped reading the response.
+    ClientStalled "client_stalled" 499 "connection_write_timeout";
+    /// No route matches the request.
+    NoRoute "no_route" 404 "destination_not_found";
+    /// The request has come through this proxy before.
+    Loop "loop" 508 "proxy_loop_detected";
+    /// The client address has as many connections as it may have.
+    ClientLimit "client_limit" 429 "connection_limit_reached";
+    /// The listener, or the whole process, has as many connections as it may have.
+    ConnectionLimit "connection_limit" 503 "connection_limit_reached";
+    /// The upstream has no endpoint that could be tried.
+    NoEndpoint "no_endpoint" 503 "destination_unavailable";
+    /// Every connection that the upstream may have is in use, and none came free in time.
+    UpstreamLimit "upstream_limit" 503 "connection_limit_reached";
+    /// No endpoint accepted a connection.
+    ConnectFailed "connect_failed" 502 "connection_refused";
+    /// No endpoint accepted a connection in time.
+    ConnectTimeout "connect_timeout" 504 "connection_timeout";
+    /// The endpoint closed the connection before it answered.
+    UpstreamClosed "upstream_closed" 502 "connection_terminated";
+    /// The endpoint did not answer in time.
+    FirstByteTimeout "first_byte_timeout" 504 "http_response_timeout";
+    /// The endpoint's answer stalled.
+    UpstreamStalled "upstream_stalled" 504 "connection_read_timeout";
+    /// The endpoint did not take the request in time.
+    UpstreamNotReading "upstream_not_reading" 504 "connection_write_timeout";
+    /// The exchange took longer than it may in total.
+    TotalTimeout "total_timeout" 504 "http_response_timeout";
+    /// The endpoint's answer is not valid HTTP.
+    BadResponse "bad_response" 502 "http_protocol_error";
+    /// The head of the endpoint's answer is too large.
+    ResponseHeadTooLarge "response_head_too_large" 502 "http_response_header_section_size";
+    /// The endpoint's answer ended before it was complete.
+    ResponseTruncated "response_truncated" 502 "http_response_incomplete";
+    /// The endpoint switched protocols without being asked, or to another one than was asked for.
+    BadUpgrade "bad_upgrade" 502 "http_upgrade_failed";
+    /// Weir is shutting down and the grace period is over.
+    ShuttingDown "shutting_down" 503 "destination_unavailable";
+    /// Weir failed by its own fault. Please report it.
+    Internal "internal" 500 "proxy_internal_error";
+}
+
+/// How loud an event is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Clients do this all the time.
+    Info,
+    /// An endpoint or a limit deserves a look.
+    Warn,
+    /// Weir is broken.
+    Error,
+}
+
+impl Fault {
+    /// A fault of the client's.
+    pub const fn downstream(phase: Phase, reason: Reason) -> Self {
+        Self { side: Side::Downstream, phase, reason, retry: Retry::Never }
+    }
+
+    /// A fault of the endpoint's.
+    pub const fn upstream(phase: Phase, reason: Reason, retry: Retry) -> Self {
+        Self { side: Side::Upstream, phase, reason, retry }
+    }
+
+    /// A fault that Weir decided on.
+    pub const fn local(phase: Phase, reason: Reason) -> Self {
+        Self { side: Side::Local, phase, reason, retry: Retry::Never }
+    }
+
+    /// How loud to log it.
+    pub const fn level(self) -> Level {
+        match (self.side, self.reason) {
+            (_, Reason::Internal) => Level::Error,
+            (Side::Downstream, _) => Level::Info,
+            _ => Level::Warn,
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! Blocks and chunks: the only memory that bytes travel in.
+//!
+//! A *block* is a pooled piece of memory with room in front ([`HEADROOM_BYTES`]), so that a chunk-size line or a
+//! frame header can be written before the data without moving it. A [`Chunk`] is a counted view into a block; the
+//! block returns to its core's [`Pool`] when the last view is dropped. Counts are not atomic: neither type leaves
+//! its core. [`Filling`] and [`Out`] are the two ways to own a block alone: for the kernel to fill, and for us.
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::cell::{Cell, RefCell};
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use crate::limits::{BLOCK_BYTES, HEADROOM_BYTES, POOL_BYTES_MAX};
+
+/// What stands in front of every block's bytes.
+struct Header {
+    /// How many chunks look into the block.
+    views: Cell<u32>,
+    /// Bytes behind the header, headroom included.
+    room: u32,
+    /// Index into the pool's free lists; `UNPOOLED` for a block of odd size.
+    class: u8,
+    /// Where the block goes when it is free. Empty while it lies in the pool, so that a pool can end.
+    home: Option<Rc<Shelves>>,
+}
+
+const UNPOOLED: u8 = u8::MAX;
+const HEADER_BYTES: usize = size_of::<Header>();
+
+/// The pool's free blocks, one stack a size class: the block used last is the one that caches still hold.
+struct Shelves {
+    free: [RefCell<Vec<NonNull<Header>>>; BLOCK_BYTES.len()],
+    live: Cell<usize>,
+}
+
+/// One core's blocks. Cloning gives another handle to the same pool.
+#[derive(Clone)]
+pub struct Pool {
+    shelves: Rc<Shelves>,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Pool {
+    /// Makes an empty pool; blocks are allocated when first asked for and kept up to [`POOL_BYTES_MAX`] a class.
+    pub fn new() -> Self {
+        let shelves = Shelves { free: Default::default(), live: Cell::new(0) };
+        Self { shelves: Rc::new(shelves) }
+    }
+
+    /// Bytes that blocks in use hold, for metrics and tests.
+    pub fn live_bytes(&self) -> usize {
+        self.shelves.live.get()
+    }
+
+    /// Takes a block of the smallest class that holds `bytes` for the kernel to fill.
+    pub fn filling(&self, bytes: usize) -> Filling {
+        Filling { block: self.take(bytes), start: HEADROOM_BYTES as u32, len: 0 }
+    }
+
+    /// Takes a block of the smallest class that holds `bytes` to be written; it grows when more is put in.
+    pub fn out(&self, bytes: usize) -> Out {
+        Out { block: self.take(bytes), len: 0, pool: self.clone() }
+    }
+
+    /// Copies `bytes` into a block of their own.
+    pub fn copy(&self, bytes: &[u8]) -> Chunk {
+        let mut out = self.out(bytes.len());
+        out.put(bytes);
+        out.freeze()
+    }
+
+    fn take(&self, bytes: usize) -> Block {
+        let class = BLOCK_BYTES.iter().position(|&size| size >= bytes);
+        let pooled = class.and_then(|class| self.shelves.free[class].borrow_mut().pop());
+        let header = pooled.unwrap_or_else(|| {
+            let size = class.map_or(bytes, |class| BLOCK_BYTES[class]);
+            allocate(size + HEADROOM_BYTES, class.map_or(UNPOOLED, |class| class as u8))
+        });
+        // SAFETY: a block from a shelf or fresh from `allocate` has no other view, and its header is initialised.
+        unsafe {
+            (*header.as_ptr()).views.set(1);
+            (*header.as_ptr()).home = Some(self.shelves.clone());
+            self.shelves.live.set(self.shelves.live.get() + (*header.as_ptr()).room as usize);
+        }
+        Block { header }
+    }
+}
+
+impl Drop for Shelves {
+    fn drop(&mut self) {
+        for shelf in &self.free {
+            for header in shelf.borrow_mut().drain(..) {
+                release(header);
+            }
+        }
+    }
+}
+
+fn layout(room: usize) -> Layout {
+    // Only sizes that the process asked for itself come here; a failing layout would be an allocation failure too.
+    Layout::from_size_align(HEADER_BYTES + room, align_of::<Header>())
+        .unwrap_or_else(|_| handle_alloc_error(Layout::new::<Header>()))
+}
+
+fn allocate(room: usize, class: u8) -> NonNull<Header> {
+    let layout = layout(room);
+    // SAFETY: the layout has the header's size at least, hence is not empty; the header is written before use.
+    unsafe {
+        let Some(header) = NonNull::new(alloc(layout).cast::<Header>()) else {
+            handle_alloc_error(layout)
+        };
+        header.write(Header { views: Cell::new(0), room: room as u32, class, home: None });
+        header
+    }
+}
+
+fn release(header: NonNull<Header>) {
+    // SAFETY: called once for a block with no view left, with the layout that `allocate` used.
+    unsafe {
+        let layout = layout(header.as_ref().room as usize);
+        std::ptr::drop_in_place(header.as_ptr());
+        dealloc(header.as_ptr().cast(), layout);
+    }
+}
+
+/// One counted hold on a block.
+struct Block {
+    header: NonNull<Header>,
+}
+
+impl Block {
+    fn header(&self) -> &Header {
+        // SAFETY: the block lives as long as one hold on it does.
+        unsafe { self.header.as_ref() }
+    }
+
+    fn bytes(&self) -> *mut u8 {
+        // SAFETY: the bytes stand directly behind the header in the same allocation.
+        unsafe { self.header.as_ptr().cast::<u8>().add(HEADER_BYTES) }
+    }
+
+    fn room(&self) -> usize {
+        self.header().room as usize
+    }
+}
+
+impl Clone for Block {
+    fn clone(&self) -> Self {
+        let views = &self.header().views;
+        views.set(views.get() + 1);
+        Self { header: self.header }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let views = self.header().views.get() - 1;
+        self.header().views.set(views);
+        if views > 0 {
+            return;
+        }
+        // SAFETY: no view is left, so nobody else reads the header while its home is taken out.
+        let home = unsafe { (*self.header.as_ptr()).home.take() };
+        let (room, class) = (self.room(), self.header().class);
+        let Some(home) = home else { return release(self.header) };
+        home.live.set(home.live.get() - room);
+        match home.free.get(class as usize) {
+            Some(shelf) if shelf.borrow().len() * room < POOL_BYTES_MAX => {
+                shelf.borrow_mut().push(self.header);
+            }
+            _ => release(self.header),
+        }
+    }
+}
+
+/// A counted view of filled bytes. Dropping the last view of a block gives the block back.
+#[derive(Clone)]
+pub struct Chunk {
+    block: Block,
+    start: u32,
+    end: u32,
+}
+
+impl Chunk {
+    /// Bytes in view.
+    pub fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    /// Whether nothing is in view.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Drops the first `n` bytes from the view (all of them if there are fewer).
+    pub fn advance(&mut self, n: usize) {
+        self.start += n.min(self.len()) as u32;
+    }
+
+    /// Keeps the first `n` bytes in view (all of them if there are fewer).
+    pub fn truncate(&mut self, n: usize) {
+        self.end = self.start + n.min(self.len()) as u32;
+    }
+
+    /// A second view of `from..to` of this one; out of range it is shortened.
+    pub fn slice(&self, from: usize, to: usize) -> Self {
+        let mut part = self.clone();
+        part.truncate(to);
+        part.advance(from);
+        part
+    }
+
+    /// Splits off the first `n` bytes as a view of their own.
+    pub fn split_to(&mut self, n: usize) -> Self {
+        let front = self.slice(0, n);
+        self.advance(n);
+        front
+    }
+
+    /// Writes `bytes` directly in front of the view and takes them into it, where nobody else sees that memory
+    /// and there is room. Says whether it did.
+    pub fn prepend(&mut self, bytes: &[u8]) -> bool {
+        if self.block.header().views.get() != 1 || bytes.len() > self.start as usize {
+            return false;
+        }
+        self.start -= bytes.len() as u32;
+        // SAFETY: this is the only view of the block, so the bytes before it are seen by nobody; they lie within
+        // the block because `start` did.
+        unsafe {
+            let to = self.block.bytes().add(self.start as usize);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        }
+        true
+    }
+
+    /// Writes `bytes` directly behind the view and takes them into it, where nobody else sees that memory and
+    /// there is room. Says whether it did.
+    pub fn append(&mut self, bytes: &[u8]) -> bool {
+        if self.block.header().views.get() != 1 || bytes.len() > self.block.room() - self.end as usize {
+            return false;
+        }
+        // SAFETY: as in `prepend`, for the bytes behind the only view.
+        unsafe {
+            let to = self.block.bytes().add(self.end as usize);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        }
+        self.end += bytes.len() as u32;
+        true
+    }
+}
+
+impl Deref for Chunk {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `start..end` was filled before the chunk was made and lies within the block.
+        unsafe { std::slice::from_raw_parts(self.block.bytes().add(self.start as usize), self.len()) }
+    }
+}
+
+impl std::fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Chunk({} bytes)", self.len())
+    }
+}
+
+/// A block that only its holder sees, being filled by the kernel (or the simulator).
+pub struct Filling {
+    block: Block,
+    start: u32,
+    len: u32,
+}
+
+impl Filling {
+    /// Where the next byte goes. Valid while the filling lives, wherever it is moved.
+    pub fn ptr(&mut self) -> *mut u8 {
+        // SAFETY: `start` is the headroom, which every block has.
+        unsafe { self.block.bytes().add(self.start as usize) }
+    }
+
+    /// How many bytes fit.
+    pub fn capacity(&self) -> usize {
+        self.block.room() - self.start as usize
+    }
+
+    /// Copies `bytes` in, as far as they fit; returns how many did. The simulator's way of receiving.
+    pub fn fill(&mut self, bytes: &[u8]) -> usize {
+        let n = bytes.len().min(self.capacity());
+        // SAFETY: `n` bytes fit, and only this filling sees them.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.ptr(), n) };
+        self.len = n as u32;
+        n
+    }
+
+    /// Says that the first `len` bytes have been written.
+    ///
+    /// # Safety
+    /// They have been, and `len` is at most [`Filling::capacity`].
+    pub unsafe fn set_len(&mut self, len: usize) {
+        debug_assert!(len <= self.capacity());
+        self.len = len as u32;
+    }
+
+    /// Ends the filling: what was written becomes a chunk.
+    pub fn freeze(self) -> Chunk {
+        Chunk { start: self.start, end: self.start + self.len, block: self.block }
+    }
+}
+
+/// A block that only its holder sees, being written: heads are encoded into one. Grows when it must.
+pub struct Out {
+    block: Block,
+    len: usize,
+    pool: Pool,
+}
+
+impl Out {
+    /// Appends `bytes`; moves to a larger block first if they do not fit.
+    #[inline]
+    pub fn put(&mut self, bytes: &[u8]) {
+        if HEADROOM_BYTES + self.len + bytes.len() > self.block.room() {
+            self.grow(bytes.len());
+        }
+        // SAFETY: the bytes fit behind `len`, and only this holder sees the block.
+        unsafe {
+            let to = self.block.bytes().add(HEADROOM_BYTES + self.len);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        }
+        self.len += bytes.len();
+    }
+
+    /// Bytes written so far.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing has been written.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Ends the writing: what was put becomes a chunk.
+    pub fn freeze(self) -> Chunk {
+        let start = HEADROOM_BYTES as u32;
+        Chunk { block: self.block, start, end: start + self.len as u32 }
+    }
+
+    #[cold]
+    fn grow(&mut self, more: usize) {
+        let mut larger = self.pool.out((self.len + more).max(self.block.room() * 2));
+        // SAFETY: the first `len` bytes behind the headroom were written by `put`.
+        let written = unsafe {
+            std::slice::from_raw_parts(self.block.bytes().add(HEADROOM_BYTES), self.len)
+        };
+        larger.put(written);
+        std::mem::swap(&mut self.block, &mut larger.block);
+    }
+}
+
+// SAFETY: the pointer is into the block, which stays where it is when the filling moves; `bytes_total` is the room
+// behind it, and `set_init` is called with what was written there.
+unsafe impl monoio::buf::IoBufMut for Filling {
+    fn write_ptr(&mut self) -> *mut u8 {
+        self.ptr()
+    }
+
+    fn bytes_total(&mut self) -> usize {
+        self.capacity()
+    }
+
+    unsafe fn set_init(&mut self, pos: usize) {
+        // SAFETY: handed on to the caller, who promises the same.
+        unsafe { self.set_len(pos) }
+    }
+}
+
+// SAFETY: the pointer is into the block, which stays where it is when the chunk moves, and `len` bytes are filled.
+unsafe impl monoio::buf::IoBuf for Chunk {
+    fn read_ptr(&self) -> *const u8 {
+        self.as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_goes_back_when_the_last_view_is_dropped() {
+        let pool = Pool::new();
+        let chunk = pool.copy(b"hello world");
+        let first = chunk.as_ptr();
+        let mut tail = chunk.slice(6, 99);
+        drop(chunk);
+        assert_eq!(&tail[..], b"world");
+        assert!(pool.live_bytes() > 0);
+        tail.advance(1);
+        assert_eq!(&tail.split_to(2)[..], b"or");
+        drop(tail);
+        assert_eq!(pool.live_bytes(), 0);
+        assert_eq!(pool.copy(b"again").as_ptr(), first, "the block used last is used next");
+    }
+
+    #[test]
+    fn out_grows_over_every_class_and_beyond() {
+        let pool = Pool::new();
+        let mut out = pool.out(10);
+        let mut want = Vec::new();
+        for i in 0..40_000_u32 {
+            out.put(&i.to_le_bytes());
+            want.extend_from_slice(&i.to_le_bytes());
+        }
+        let larger_than_any_class = vec![7; BLOCK_BYTES[BLOCK_BYTES.len() - 1] + 1];
+        out.put(&larger_than_any_class);
+        want.extend_from_slice(&larger_than_any_class);
+        assert_eq!(&out.freeze()[..], &want[..]);
+        assert_eq!(pool.live_bytes(), 0);
+    }
+
+    #[test]
+    fn headroom_is_written_only_by_a_lone_view() {
+        let pool = Pool::new();
+        let mut chunk = pool.copy(b"data");
+        let other = chunk.clone();
+        assert!(!chunk.prepend(b"4\r\n"));
+        assert!(!chunk.append(b"\r\n"));
+        drop(other);
+        assert!(chunk.prepend(b"4\r\n") && chunk.append(b"\r\n"));
+        assert_eq!(&chunk[..], b"4\r\ndata\r\n");
+        assert!(!chunk.prepend(&[0; HEADROOM_BYTES]), "only what is left of the headroom fits");
+    }
+
+    #[test]
+    fn a_filling_takes_what_fits_and_a_pool_may_end_before_its_blocks() {
+        let pool = Pool::new();
+        let mut filling = pool.filling(1);
+        let capacity = filling.capacity();
+        assert_eq!(filling.fill(&vec![9; capacity + 5]), capacity);
+        drop(pool);
+        assert_eq!(filling.freeze().len(), capacity);
+    }
+}
