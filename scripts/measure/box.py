@@ -1,0 +1,181 @@
+"""The place where measurements run: a private network, pinned processes, honest CPU accounts."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PRIVATE = "WEIR_MEASURE_PRIVATE"
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+OPEN_FILES = 200_000
+ANSWER_SECONDS_MAX = 10
+
+
+def enter_private_network():
+    """Starts this script again where only its own processes live.
+
+    New network and process namespaces need no clean-up: the kernel ends both with the script.
+    """
+    if os.environ.get(PRIVATE):
+        prepare_network()
+        return
+    if os.geteuid() != 0:
+        sys.exit("needs root for a private network; or say --no-namespace and live with the noise")
+    command = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, *sys.argv]
+    os.execvpe(command[0], command, {**os.environ, PRIVATE: "1"})
+
+
+def prepare_network():
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    settings = {
+        # Pacing (bbr) would spend timers on a loopback that has no bottleneck.
+        "ipv4/tcp_congestion_control": "reno",
+        "ipv4/ip_local_port_range": "10000 65535",
+        "ipv4/tcp_tw_reuse": "1",
+        "core/somaxconn": "65535",
+        "ipv4/tcp_max_syn_backlog": "65535",
+    }
+    for name, value in settings.items():
+        Path("/proc/sys/net", name).write_text(value)
+
+
+def raise_open_files():
+    """Raises the limit for this process and its children as far as it goes; returns it."""
+    for limit in (OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+            break
+        except (ValueError, OSError):
+            continue
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+class Pinned:
+    """A child process on one core, in its own process group, ended with `stop`."""
+
+    def __init__(self, command, core, nice, log, **options):
+        def before_exec():
+            os.sched_setaffinity(0, {core})
+            try:
+                os.nice(nice)
+            except PermissionError:
+                pass
+
+        self.log = log
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True, preexec_fn=before_exec, **options
+        )
+
+    def pids(self):
+        """The process and all that descend from it."""
+        children = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                except OSError:
+                    continue
+                children.setdefault(int(fields[1]), []).append(int(entry.name))
+        found, todo = [], [self.process.pid]
+        while todo:
+            pid = todo.pop()
+            found.append(pid)
+            todo += children.get(pid, [])
+        return found
+
+    def stop(self):
+        for sig in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self.process.pid, sig)
+                self.process.wait(timeout=3)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                continue
+            return
+
+
+class Account:
+    """CPU time of some processes, all threads, and of everybody on their core."""
+
+    def __init__(self, pids, core):
+        self.pids, self.core = pids, core
+        self.user, self.system, self.precise = 0.0, 0.0, 0.0
+        for pid in pids:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            self.user += int(fields[11]) / TICKS_PER_SECOND
+            self.system += int(fields[12]) / TICKS_PER_SECOND
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                try:
+                    self.precise += int((task / "schedstat").read_text().split()[0]) / 1e9
+                except (OSError, IndexError):
+                    continue
+        self.core_busy = core_busy_seconds(core)
+        self.at = time.monotonic()
+
+    def until_now(self):
+        """Seconds since: user and system of the processes; the share of the core that others used."""
+        now = Account(self.pids, self.core)
+        user, system = now.user - self.user, now.system - self.system
+        ticked = user + system
+        # Ticks are 10 ms wide; the scheduler's own clock is exact, but forgets threads that ended.
+        total = max(now.precise - self.precise, ticked - 2 / TICKS_PER_SECOND)
+        share = user / ticked if ticked else 0.0
+        others = max(0.0, now.core_busy - self.core_busy - total) / max(now.at - self.at, 1e-9)
+        return {"user": total * share, "system": total * (1 - share), "others": others}
+
+
+def core_busy_seconds(core):
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *fields = line.split()
+        if name == f"cpu{core}":
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
+            return (user + nice + system + irq + softirq + steal) / TICKS_PER_SECOND
+    return 0.0
+
+
+def memory(pids):
+    """Resident and private bytes of the processes."""
+    total = {"Rss:": 0, "Private_Clean:": 0, "Private_Dirty:": 0}
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            name, value, *_ = line.split()
+            if name in total:
+                total[name] += int(value) * 1024
+    return {"rss": total["Rss:"], "private": total["Private_Clean:"] + total["Private_Dirty:"]}
+
+
+def wait_until_answers(process, port):
+    """Asks until a 200 comes, the process ends, or the time is over."""
+    import http.client
+
+    end = time.monotonic() + ANSWER_SECONDS_MAX
+    last = "no answer"
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise RuntimeError(f"ended with code {process.returncode}")
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+            connection.request("GET", "/b/1")
+            status = connection.getresponse().status
+            connection.close()
+            if status == 200:
+                return
+            last = f"status {status}"
+        except (OSError, http.client.HTTPException) as error:
+            last = str(error)
+        time.sleep(0.02)
+    raise RuntimeError(last)
+
+
+def events(process):
+    """The JSON lines of a load generator, one by one."""
+    for line in process.stdout:
+        yield json.loads(line)
+
+
+def missing(*tools):
+    return [tool for tool in tools if not shutil.which(tool)]

@@ -1,0 +1,155 @@
+"""The proxies that are compared: where each is found, how it is configured and started.
+
+Every peer does the same work: HTTP/1.1 with keep-alive on both sides, X-Forwarded-For, -Proto and
+-Host set, no access log, no limits in the way. Options are those that cost the peer the least CPU
+in these cases (see the notes at each).
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+NGINX = """
+daemon off;
+user root;
+worker_processes 1;
+error_log stderr error;
+pid {work}/nginx.pid;
+events {{ worker_connections {connections}; multi_accept on; }}
+http {{
+    access_log off;
+    server_tokens off;
+    tcp_nodelay on;
+    keepalive_timeout 300s;
+    keepalive_requests 1000000000;
+    client_body_temp_path {work}/body;
+    proxy_temp_path {work}/proxy;
+    fastcgi_temp_path {work}/fastcgi;
+    uwsgi_temp_path {work}/uwsgi;
+    scgi_temp_path {work}/scgi;
+    upstream origin {{
+        server 127.0.0.1:{origin};
+        keepalive 128;
+        keepalive_requests 1000000000;
+        keepalive_timeout 300s;
+    }}
+    server {{
+        listen 127.0.0.1:{port} backlog=16384;
+        location / {{
+            proxy_pass http://origin;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_set_header X-Forwarded-Host $http_host;
+            # Streams both ways, never to disk, in buffers that stay in the cache.
+            proxy_request_buffering off;
+            proxy_max_temp_file_size 0;
+            proxy_buffer_size 16k;
+            proxy_buffers 4 32k;
+            proxy_busy_buffers_size 64k;
+            client_body_buffer_size 64k;
+            client_max_body_size 0;
+        }}
+    }}
+}}
+"""
+
+HAPROXY = """
+global
+    maxconn {connections}
+    # It would ask for twice as many files as connections; idle ones need one.
+    no strict-limits
+    nbthread 1
+    # Else it drops its idle endpoint connections once clients hold a quarter of the files.
+    tune.pool-low-fd-ratio 95
+    tune.pool-high-fd-ratio 99
+defaults
+    mode http
+    maxconn {connections}
+    timeout connect 5s
+    timeout client 300s
+    timeout server 300s
+    timeout http-keep-alive 300s
+    http-reuse always
+    # Bodies through a pipe: halves its cost of a large answer.
+    option splice-response
+    option splice-request
+frontend edge
+    bind 127.0.0.1:{port} backlog 16384
+    option forwardfor
+    http-request set-header X-Forwarded-Proto http
+    http-request set-header X-Forwarded-Host %[req.hdr(host)]
+    default_backend origin
+backend origin
+    server origin 127.0.0.1:{origin}
+"""
+
+WEIR = """
+cores = "{core}"
+
+[listen."127.0.0.1:{port}"]
+
+[upstream.origin]
+servers = ["127.0.0.1:{origin}"]
+
+[[route]]
+match = "/*"
+to = "origin"
+"""
+
+
+@dataclass
+class Peer:
+    name: str
+    config: str
+    suffix: str
+    command: Callable[[str, Path], list]
+    check: Callable[[str, Path], list]
+    how_to_get: str
+    default: str = ""
+
+    def find(self, chosen):
+        """The program to run: the one chosen on the command line, a default path, or one on PATH."""
+        if self.name in chosen:
+            return chosen[self.name] if Path(chosen[self.name]).is_file() else None
+        if self.default:
+            return self.default if Path(self.default).is_file() else None
+        return shutil.which(self.name)
+
+    def write_config(self, work, **values):
+        path = work / f"{self.name}.{self.suffix}"
+        path.write_text(self.config.format(work=work, **values))
+        return path
+
+
+def table(root):
+    return [
+        Peer(
+            name="nginx",
+            config=NGINX,
+            suffix="conf",
+            command=lambda program, config: [program, "-c", str(config), "-e", "stderr"],
+            check=lambda program, config: [program, "-v"],
+            how_to_get="scripts/compare --install",
+        ),
+        Peer(
+            name="haproxy",
+            config=HAPROXY,
+            suffix="cfg",
+            command=lambda program, config: [program, "-db", "-f", str(config)],
+            check=lambda program, config: [program, "-v"],
+            how_to_get="scripts/compare --install",
+        ),
+        Peer(
+            name="weir",
+            config=WEIR,
+            suffix="toml",
+            command=lambda program, config: [program, "run", str(config)],
+            check=lambda program, config: [program, "--version"],
+            how_to_get="cargo build --release",
+            default=str(root / "target/release/weir"),
+        ),
+    ]
