@@ -31,7 +31,6 @@ pub(crate) struct Load {
     phase: Phase,
     epoch: Instant,
     report: Report,
-    answers: u64,
     failures: u64,
     last_error: Option<Errno>,
 }
@@ -79,7 +78,6 @@ impl Load {
             phase: Phase::Opening,
             epoch: Instant::now(),
             report: Report::new()?,
-            answers: 0,
             failures: 0,
             last_error: None,
             options,
@@ -137,8 +135,8 @@ impl Load {
         };
         let first = self.options.connections;
         let mut next = first;
-        while self.answers < self.options.idle as u64 {
-            let opening = next - first - self.answers as usize;
+        while self.report.answers < self.options.idle as u64 {
+            let opening = next - first - self.report.answers as usize;
             for _ in opening..OPENING_MAX {
                 if next < self.slots.len() {
                     self.start(next, self.now_ns())?;
@@ -147,9 +145,10 @@ impl Load {
             }
             self.turn(Duration::from_millis(100), &window)?;
             if self.failures > 0 || self.epoch.elapsed() > OPENING_TIME_MAX {
-                return Err(
-                    self.complaint(&format!("opened only {} idle connections", self.answers))
-                );
+                return Err(self.complaint(&format!(
+                    "opened only {} idle connections",
+                    self.report.answers
+                )));
             }
         }
         println!(
@@ -235,7 +234,7 @@ impl Load {
         if !ok {
             return self.fail(index, None);
         }
-        self.answers += 1;
+        self.report.answers += 1;
         if (window.start_ns..window.end_ns).contains(&now_ns) {
             self.report.requests += 1;
         }
@@ -268,7 +267,7 @@ impl Load {
         self.failures += 1;
         self.report.errors += 1;
         self.release(index);
-        if self.answers == 0 && self.failures >= FAILURES_MAX {
+        if self.report.answers == 0 && self.failures >= FAILURES_MAX {
             return Err(self.complaint("no request succeeded"));
         }
         Ok(())

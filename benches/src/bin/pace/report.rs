@@ -9,6 +9,8 @@ const LATENCY_NS_MAX: u64 = 60_000_000_000;
 pub(crate) struct Report {
     /// Good answers whose end fell into the measured time.
     pub(crate) requests: u64,
+    /// Good answers over the whole run.
+    pub(crate) answers: u64,
     /// Bad statuses, lost connections and answers that never came, over the whole run.
     pub(crate) errors: u64,
     /// Requests that were due but not sent when the measured time ended (open loop).
@@ -25,6 +27,7 @@ impl Report {
     pub(crate) fn new() -> Result<Self, hdrhistogram::CreationError> {
         Ok(Self {
             requests: 0,
+            answers: 0,
             errors: 0,
             unsent: 0,
             reconnects: 0,
@@ -43,11 +46,12 @@ impl Report {
         let us = |quantile: f64| self.latencies_ns.value_at_quantile(quantile) as f64 / 1e3;
         format!(
             concat!(
-                "{{\"event\":\"result\",\"requests\":{},\"errors\":{},\"unsent\":{},\"reconnects\":{},",
+                "{{\"event\":\"result\",\"requests\":{},\"answers\":{},\"errors\":{},\"unsent\":{},\"reconnects\":{},",
                 "\"idle_lost\":{},\"seconds\":{:.3},\"rate\":{:.1},\"mean_us\":{:.1},",
                 "\"p50_us\":{:.1},\"p90_us\":{:.1},\"p99_us\":{:.1},\"p999_us\":{:.1},\"max_us\":{:.1}}}"
             ),
             self.requests,
+            self.answers,
             self.errors,
             self.unsent,
             self.reconnects,
