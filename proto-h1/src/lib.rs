@@ -1,1 +1,63 @@
-//! Placeholder.
+//! HTTP/1.1 without I/O, for both sides of a proxy: bytes in, events out.
+//!
+//! # What is here
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`head`], [`field`] | the neutral form of a message head: spans over the block that holds it |
+//! | [`edits`] | what the proxy adds to a head or replaces in it |
+//! | [`parse`] | bytes to [`Head`], strict and resumable |
+//! | [`target`] | request targets, hosts, normal paths |
+//! | [`framing`] | how long a body is, what belongs to this hop only |
+//! | [`body`] | [`Decoder`] and [`Encoder`] of bodies, chunked ones included |
+//! | [`encode`] | [`Head`] and [`Edits`] to bytes |
+//! | [`server`], [`client`] | the machines that keep the order of things straight |
+//!
+//! # Contract
+//!
+//! Buffers belong to the caller. Nothing here reads a clock, draws a random number, does I/O or
+//! panics on what came from the network, and a warm message allocates nothing: [`Head`], [`Edits`]
+//! and the machines keep their capacity. What is ambiguous is an [`Error`], never repaired; after
+//! an error in framing the connection has to end, because nothing says where the next message
+//! begins.
+//!
+//! A line of a head is judged when its end has arrived, so the verdict does not depend on how the
+//! network cut the bytes.
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
+
+extern crate alloc;
+
+pub mod body;
+pub mod edits;
+pub mod encode;
+mod error;
+pub mod field;
+pub mod framing;
+pub mod head;
+mod limits;
+pub mod parse;
+mod scan;
+pub mod target;
+
+pub use body::{ChunkPrefix, Decoded, Decoder, Encoder, Trailers};
+pub use edits::{Decimal, Edits};
+pub use encode::{Connection, Framing, Sink, encode_request, encode_response};
+pub use error::Error;
+pub use field::FieldId;
+pub use framing::{
+    BodyKind, HopByHop, Role, keep_alive, request_body, response_body, strip_hop_by_hop,
+};
+pub use head::{Field, Head, Method, Span, TargetForm, Version};
+pub use limits::Limits;
+pub use parse::{Parsed, looks_like_h2_preface, looks_like_tls, parse_request, parse_response};

@@ -1,0 +1,571 @@
+//! Bodies: [`Decoder`] takes the framing off, [`Encoder`] puts it on.
+//!
+//! Neither holds data. The decoder says which part of the caller's input is data; the encoder says
+//! which few bytes go before and after data that the caller sends from where it lies.
+
+use alloc::vec::Vec;
+
+use memchr::memchr;
+
+use crate::encode::Sink;
+use crate::error::Error;
+use crate::field::{FieldId, FieldSet};
+use crate::framing::BodyKind;
+use crate::head::Field;
+use crate::limits::{CHUNK_SIZE_DIGITS_MAX, EXTENSION_BYTES_MAX, LENGTH_MAX, Limits};
+use crate::parse::{Line, field_line};
+use crate::scan;
+
+/// Takes the framing off a body, a piece of input at a time.
+///
+/// Call [`Decoder::decode`] with the input that was not consumed before until it says
+/// [`Decoded::End`]. After an error the connection has to end.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    state: State,
+    /// Bytes of the size line so far.
+    line_bytes: u32,
+    /// Bytes of extensions in this body so far.
+    extension_bytes: u32,
+    line_bytes_max: u32,
+    trailers: Trailers,
+}
+
+/// What a decoder made of its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decoded {
+    /// All that can be used is used; more input is needed.
+    NeedMore {
+        /// Bytes of input that are done with.
+        consumed: usize,
+    },
+    /// `input[skip..skip + len]` is data, one run of it; `skip + len` bytes are consumed.
+    Data {
+        /// Bytes of framing before the data.
+        skip: usize,
+        /// Bytes of data, at least one.
+        len: usize,
+    },
+    /// The body is complete; see [`Decoder::trailers`].
+    End {
+        /// Bytes of input that are done with; the rest belongs to what follows.
+        consumed: usize,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Done,
+    Length(u64),
+    UntilClose,
+    Size { value: u64, digits: u8 },
+    Extension(u64),
+    SizeLf(u64),
+    Data(u64),
+    DataCr,
+    DataLf,
+    Trailers,
+}
+
+impl Decoder {
+    /// Makes a decoder for a body.
+    #[must_use]
+    pub fn new(kind: BodyKind, limits: &Limits) -> Self {
+        let mut decoder = Self {
+            state: State::Done,
+            line_bytes: 0,
+            extension_bytes: 0,
+            line_bytes_max: limits.chunk_line_bytes_max,
+            trailers: Trailers {
+                bytes_max: limits.trailer_bytes_max,
+                fields_max: limits.fields_max,
+                ..Trailers::default()
+            },
+        };
+        decoder.reset(kind);
+        decoder
+    }
+
+    /// Makes the decoder ready for the next body and keeps its capacity.
+    #[inline]
+    pub fn reset(&mut self, kind: BodyKind) {
+        self.state = match kind {
+            BodyKind::None | BodyKind::Length(0) => State::Done,
+            BodyKind::Length(length) => State::Length(length),
+            BodyKind::Chunked => State::Size {
+                value: 0,
+                digits: 0,
+            },
+            BodyKind::UntilClose => State::UntilClose,
+        };
+        self.line_bytes = 0;
+        self.extension_bytes = 0;
+        self.trailers.clear();
+    }
+
+    /// Looks for the next run of data.
+    ///
+    /// # Errors
+    /// Chunked framing that RFC 9112, section 7.1, does not allow to the letter, or that exceeds
+    /// its limits.
+    #[inline]
+    pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, Error> {
+        match self.state {
+            State::Done => Ok(Decoded::End { consumed: 0 }),
+            _ if input.is_empty() => Ok(Decoded::NeedMore { consumed: 0 }),
+            State::Length(remaining) => {
+                let len = up_to(remaining, input.len());
+                let left = remaining - len as u64;
+                self.state = if left == 0 {
+                    State::Done
+                } else {
+                    State::Length(left)
+                };
+                Ok(Decoded::Data { skip: 0, len })
+            }
+            State::UntilClose => Ok(Decoded::Data {
+                skip: 0,
+                len: input.len(),
+            }),
+            _ => self.decode_chunked(input),
+        }
+    }
+
+    /// Notes that the peer has closed its side: that ends a body that lasts until then.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] when any other body is not complete.
+    //= rfc9112#8
+    // A body that ends before its length, or without its last chunk, is incomplete.
+    pub fn close(&mut self) -> Result<(), Error> {
+        if !self.may_end_on_close() {
+            return Err(Error::Truncated);
+        }
+        self.state = State::Done;
+        Ok(())
+    }
+
+    /// Says whether the body is complete.
+    #[inline]
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Says whether a close of the connection is no loss.
+    #[must_use]
+    pub fn may_end_on_close(&self) -> bool {
+        matches!(self.state, State::Done | State::UntilClose)
+    }
+
+    /// The trailers of a body that has ended.
+    #[must_use]
+    pub const fn trailers(&self) -> &Trailers {
+        &self.trailers
+    }
+
+    //= rfc9112#7.1
+    // chunk = size [extension] CRLF data CRLF; last-chunk, trailers, CRLF. A bare LF is no CRLF
+    // anywhere in it.
+    fn decode_chunked(&mut self, input: &[u8]) -> Result<Decoded, Error> {
+        let mut at = 0;
+        while let Some(&byte) = input.get(at) {
+            match self.state {
+                State::Size { value, digits } => {
+                    self.state = self.size_byte(byte, value, digits)?;
+                    at += 1;
+                }
+                State::Extension(value) => {
+                    let end = scan::value_end(input, at);
+                    self.count_extension(end - at)?;
+                    at = end;
+                    match input.get(at) {
+                        Some(b'\r') => self.state = State::SizeLf(value),
+                        Some(b'\n') => return Err(Error::BareLf),
+                        Some(_) => return Err(Error::BadChunk),
+                        None => break,
+                    }
+                    at += 1;
+                }
+                State::SizeLf(value) => {
+                    if byte != b'\n' {
+                        return Err(Error::BareCr);
+                    }
+                    self.state = if value == 0 {
+                        State::Trailers
+                    } else {
+                        State::Data(value)
+                    };
+                    at += 1;
+                }
+                State::Data(remaining) => {
+                    let len = up_to(remaining, input.len() - at);
+                    let left = remaining - len as u64;
+                    self.state = if left == 0 {
+                        State::DataCr
+                    } else {
+                        State::Data(left)
+                    };
+                    return Ok(Decoded::Data { skip: at, len });
+                }
+                State::DataCr => {
+                    match byte {
+                        b'\r' => self.state = State::DataLf,
+                        b'\n' => return Err(Error::BareLf),
+                        _ => return Err(Error::BadChunk),
+                    }
+                    at += 1;
+                }
+                State::DataLf => {
+                    if byte != b'\n' {
+                        return Err(Error::BareCr);
+                    }
+                    self.line_bytes = 0;
+                    self.state = State::Size {
+                        value: 0,
+                        digits: 0,
+                    };
+                    at += 1;
+                }
+                State::Trailers => {
+                    let (taken, is_end) =
+                        self.trailers.take(input.get(at..).unwrap_or_default())?;
+                    at += taken;
+                    if is_end {
+                        self.state = State::Done;
+                        return Ok(Decoded::End { consumed: at });
+                    }
+                }
+                State::Done | State::Length(_) | State::UntilClose => {
+                    return Err(Error::OutOfOrder);
+                }
+            }
+        }
+        Ok(Decoded::NeedMore { consumed: at })
+    }
+
+    /// Takes one byte of a size: up to 16 hexadecimal digits, then CR or an extension.
+    #[inline]
+    fn size_byte(&mut self, byte: u8, value: u64, digits: u8) -> Result<State, Error> {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            b'\r' if digits > 0 => return Ok(State::SizeLf(value)),
+            b';' if digits > 0 => {
+                self.count_extension(1)?;
+                return Ok(State::Extension(value));
+            }
+            b'\n' => return Err(Error::BareLf),
+            _ => return Err(Error::BadChunkSize),
+        };
+        //= rfc9112#7.1
+        // A size is a number that must not overflow.
+        if digits == CHUNK_SIZE_DIGITS_MAX || value > LENGTH_MAX >> 4 {
+            return Err(Error::BadChunkSize);
+        }
+        self.line_bytes += 1;
+        if self.line_bytes > self.line_bytes_max {
+            return Err(Error::ChunkLineTooLong);
+        }
+        Ok(State::Size {
+            value: value << 4 | u64::from(digit),
+            digits: digits + 1,
+        })
+    }
+
+    //= rfc9112#7.1.1
+    // Extensions are ignored, and limited in length.
+    fn count_extension(&mut self, bytes: usize) -> Result<(), Error> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.line_bytes = self.line_bytes.saturating_add(bytes);
+        self.extension_bytes = self.extension_bytes.saturating_add(bytes);
+        if self.line_bytes > self.line_bytes_max || self.extension_bytes > EXTENSION_BYTES_MAX {
+            return Err(Error::ChunkLineTooLong);
+        }
+        Ok(())
+    }
+}
+
+#[inline]
+fn up_to(remaining: u64, have: usize) -> usize {
+    usize::try_from(remaining).unwrap_or(usize::MAX).min(have)
+}
+
+/// The fields after the last chunk. Kept apart from the head for good.
+#[derive(Clone, Debug, Default)]
+pub struct Trailers {
+    block: Vec<u8>,
+    fields: Vec<Field>,
+    line_start: usize,
+    bytes_max: u32,
+    fields_max: u32,
+}
+
+impl Trailers {
+    /// Says whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    /// Names and values. Fields that may not stand in trailers are not among them.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields
+            .iter()
+            .filter(|field| !field.removed)
+            .map(|field| (field.name.get(&self.block), field.value.get(&self.block)))
+    }
+
+    #[inline]
+    fn clear(&mut self) {
+        self.block.clear();
+        self.fields.clear();
+        self.line_start = 0;
+    }
+
+    /// Takes bytes of the section; says how many, and whether the section has ended.
+    fn take(&mut self, input: &[u8]) -> Result<(usize, bool), Error> {
+        if self.block.is_empty() && input.starts_with(b"\r\n") {
+            return Ok((2, true));
+        }
+        let mut at = 0;
+        while at < input.len() {
+            let rest = input.get(at..).unwrap_or_default();
+            let line_end = memchr(b'\n', rest);
+            let len = line_end.map_or(rest.len(), |lf| lf + 1);
+            let room = (self.bytes_max as usize).saturating_sub(self.block.len());
+            let piece = rest.get(..len).filter(|piece| piece.len() <= room);
+            self.block
+                .extend_from_slice(piece.ok_or(Error::TrailersTooLarge)?);
+            at += len;
+            if line_end.is_some() && self.take_line()? {
+                return Ok((at, true));
+            }
+        }
+        Ok((at, false))
+    }
+
+    /// Takes the whole line at the end of the block; says whether it is the empty one.
+    fn take_line(&mut self) -> Result<bool, Error> {
+        match field_line(&self.block, self.line_start)? {
+            Line::Empty => Ok(true),
+            Line::Field {
+                id,
+                name,
+                value,
+                next,
+            } => {
+                if self.fields.len() >= self.fields_max as usize {
+                    return Err(Error::TrailersTooLarge);
+                }
+                //= rfc9110#6.5.1
+                // Fields for framing, routing, authentication and the like mean nothing here.
+                let removed = NOT_IN_TRAILERS.has(id);
+                self.fields.push(Field {
+                    id,
+                    name,
+                    value,
+                    removed,
+                });
+                self.line_start = next;
+                Ok(false)
+            }
+        }
+    }
+}
+
+const NOT_IN_TRAILERS: FieldSet = FieldSet::of(&[
+    FieldId::Host,
+    FieldId::ContentLength,
+    FieldId::TransferEncoding,
+    FieldId::Connection,
+    FieldId::KeepAlive,
+    FieldId::ProxyConnection,
+    FieldId::ProxyAuthenticate,
+    FieldId::ProxyAuthorization,
+    FieldId::Te,
+    FieldId::Trailer,
+    FieldId::Upgrade,
+    FieldId::Http2Settings,
+    FieldId::Expect,
+    FieldId::Via,
+    FieldId::Forwarded,
+    FieldId::XForwardedFor,
+    FieldId::XForwardedProto,
+    FieldId::XForwardedHost,
+    FieldId::XRealIp,
+    FieldId::Authorization,
+    FieldId::WwwAuthenticate,
+    FieldId::Cookie,
+    FieldId::SetCookie,
+    FieldId::ContentType,
+    FieldId::ContentEncoding,
+    FieldId::ContentRange,
+    FieldId::CacheControl,
+    FieldId::Pragma,
+    FieldId::Age,
+    FieldId::Expires,
+    FieldId::Date,
+    FieldId::Location,
+    FieldId::RetryAfter,
+    FieldId::Vary,
+    FieldId::MaxForwards,
+    FieldId::Range,
+    FieldId::IfRange,
+    FieldId::IfMatch,
+    FieldId::IfNoneMatch,
+    FieldId::IfModifiedSince,
+    FieldId::IfUnmodifiedSince,
+]);
+
+/// Puts the framing on a body.
+///
+/// For each piece of data: [`Encoder::prefix`], the data, [`Encoder::suffix`]; at the end
+/// [`Encoder::finish`] or [`Encoder::finish_with_trailers`]. An error means that the receiver must
+/// see an aborted connection, never a complete message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoder {
+    /// No body; also what is left of any body once it is finished.
+    #[default]
+    None,
+    /// A body of known length.
+    Length {
+        /// Bytes still to come.
+        remaining: u64,
+    },
+    /// Chunks.
+    Chunked,
+    /// Whatever comes until the connection closes.
+    UntilClose,
+}
+
+impl Encoder {
+    /// Makes an encoder for a body.
+    #[must_use]
+    pub const fn new(kind: BodyKind) -> Self {
+        match kind {
+            BodyKind::None => Self::None,
+            BodyKind::Length(remaining) => Self::Length { remaining },
+            BodyKind::Chunked => Self::Chunked,
+            BodyKind::UntilClose => Self::UntilClose,
+        }
+    }
+
+    /// Announces `len` bytes of data and returns what goes before them.
+    ///
+    /// # Errors
+    /// [`Error::BodyOverrun`] beyond the length announced or without a body;
+    /// [`Error::OutOfOrder`] for a chunk of 0 bytes, which would end the body.
+    #[inline]
+    pub fn prefix(&mut self, len: usize) -> Result<ChunkPrefix, Error> {
+        match self {
+            Self::None if len == 0 => Ok(ChunkPrefix::EMPTY),
+            Self::None => Err(Error::BodyOverrun),
+            Self::Length { remaining } => {
+                *remaining = remaining
+                    .checked_sub(len as u64)
+                    .ok_or(Error::BodyOverrun)?;
+                Ok(ChunkPrefix::EMPTY)
+            }
+            Self::Chunked if len == 0 => Err(Error::OutOfOrder),
+            Self::Chunked => Ok(ChunkPrefix::size(len as u64)),
+            Self::UntilClose => Ok(ChunkPrefix::EMPTY),
+        }
+    }
+
+    /// What goes after each piece of data.
+    #[inline]
+    #[must_use]
+    pub const fn suffix(&self) -> &'static [u8] {
+        match self {
+            Self::Chunked => b"\r\n",
+            _ => b"",
+        }
+    }
+
+    /// Ends the body and returns the last bytes to send.
+    ///
+    /// # Errors
+    /// [`Error::BodyUnderrun`] when data is missing.
+    #[inline]
+    pub fn finish(&mut self) -> Result<&'static [u8], Error> {
+        match core::mem::take(self) {
+            Self::Length { remaining } if remaining > 0 => Err(Error::BodyUnderrun),
+            Self::Chunked => Ok(b"0\r\n\r\n"),
+            _ => Ok(b""),
+        }
+    }
+
+    /// Ends the body and writes the last bytes with the trailers. Framing other than chunked has no
+    /// place for them: they are left out.
+    ///
+    /// # Errors
+    /// As [`Encoder::finish`].
+    pub fn finish_with_trailers<S: Sink>(
+        &mut self,
+        trailers: &Trailers,
+        sink: &mut S,
+    ) -> Result<(), Error> {
+        if *self != Self::Chunked || trailers.is_empty() {
+            sink.put(self.finish()?);
+            return Ok(());
+        }
+        *self = Self::None;
+        sink.put(b"0\r\n");
+        for (name, value) in trailers.iter() {
+            sink.put(name);
+            sink.put(b": ");
+            sink.put(value);
+            sink.put(b"\r\n");
+        }
+        sink.put(b"\r\n");
+        Ok(())
+    }
+}
+
+/// What goes before a piece of data: the size line of a chunk, or nothing. At most 18 bytes, so
+/// that it fits in front of the data in its block.
+#[derive(Clone, Copy, Debug)]
+pub struct ChunkPrefix {
+    bytes: [u8; 18],
+    start: u8,
+}
+
+impl ChunkPrefix {
+    const EMPTY: Self = Self {
+        bytes: *b"0000000000000000\r\n",
+        start: 18,
+    };
+
+    #[inline]
+    fn size(mut size: u64) -> Self {
+        let mut prefix = Self {
+            start: 16,
+            ..Self::EMPTY
+        };
+        for slot in prefix.bytes.iter_mut().take(16).rev() {
+            let digit = (size & 15) as u8;
+            *slot = if digit < 10 {
+                b'0' + digit
+            } else {
+                b'a' - 10 + digit
+            };
+            prefix.start -= 1;
+            size >>= 4;
+            if size == 0 {
+                break;
+            }
+        }
+        prefix
+    }
+
+    /// The bytes to send.
+    #[inline]
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes
+            .get(usize::from(self.start)..)
+            .unwrap_or_default()
+    }
+}

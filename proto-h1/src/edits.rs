@@ -1,0 +1,181 @@
+//! What the proxy adds to a head or replaces in it.
+
+use alloc::vec::Vec;
+
+use crate::head::Span;
+use crate::scan;
+
+/// Changes laid over a [`Head`](crate::Head) when it is encoded. Reused between messages.
+///
+/// Added fields are kept as finished HTTP/1.1 lines in one arena, so adding all of them to a head
+/// is one copy; [`Edits::iter`] gives names and values to other encoders.
+#[derive(Clone, Debug, Default)]
+pub struct Edits {
+    lines: Vec<u8>,
+    added: Vec<(Span, Span)>,
+    text: Vec<u8>,
+    path: Option<Span>,
+    query: Option<Span>,
+    authority: Option<Span>,
+}
+
+impl Edits {
+    /// Makes an empty set of edits that allocates when something is added.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets everything and keeps the capacity.
+    pub fn clear(&mut self) {
+        self.lines.clear();
+        self.added.clear();
+        self.text.clear();
+        (self.path, self.query, self.authority) = (None, None, None);
+    }
+
+    /// Adds a field.
+    ///
+    /// Bytes that no value may hold become spaces and such a name loses them, so that nothing an
+    /// edit is made of can end a line (RFC 9110, section 5.5).
+    pub fn append(&mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        self.append_pieces(name, &[value.as_ref()]);
+    }
+
+    /// Adds a field whose value is the pieces one after the other. The same rules as for
+    /// [`Edits::append`].
+    pub fn append_pieces(&mut self, name: impl AsRef<[u8]>, pieces: &[&[u8]]) {
+        let name = name.as_ref();
+        debug_assert!(scan::is_token(name), "a field name is a token");
+        let name_at = self.lines.len();
+        if scan::is_token(name) {
+            self.lines.extend_from_slice(name);
+        } else {
+            self.lines
+                .extend(name.iter().filter(|&&byte| scan::is_token_byte(byte)));
+            if self.lines.len() == name_at {
+                return;
+            }
+        }
+        let name_end = self.lines.len();
+        self.lines.extend_from_slice(b": ");
+        let value_at = self.lines.len();
+        for piece in pieces {
+            push_value(&mut self.lines, piece);
+        }
+        let value_end = self.lines.len();
+        self.lines.extend_from_slice(b"\r\n");
+        self.added
+            .push((Span::new(name_at, name_end), Span::new(value_at, value_end)));
+    }
+
+    /// The added fields, names and values, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.added
+            .iter()
+            .map(|(name, value)| (name.get(&self.lines), value.get(&self.lines)))
+    }
+
+    /// Replaces the path that is forwarded. The query stays unless it is replaced too.
+    ///
+    /// Bytes that no target may hold are percent-encoded.
+    pub fn set_path(&mut self, path: &[u8]) {
+        self.path = Some(self.put_target(path));
+    }
+
+    /// Replaces the query that is forwarded, without its question mark; empty takes it away.
+    pub fn set_query(&mut self, query: &[u8]) {
+        self.query = Some(self.put_target(query));
+    }
+
+    /// Replaces the host that is forwarded.
+    pub fn set_authority(&mut self, authority: &[u8]) {
+        let start = self.text.len();
+        push_value(&mut self.text, authority);
+        self.authority = Some(Span::new(start, self.text.len()));
+    }
+
+    /// The path to forward, if it is replaced.
+    #[must_use]
+    pub fn path(&self) -> Option<&[u8]> {
+        self.path.map(|span| span.get(&self.text))
+    }
+
+    /// The query to forward, if it is replaced.
+    #[must_use]
+    pub fn query(&self) -> Option<&[u8]> {
+        self.query.map(|span| span.get(&self.text))
+    }
+
+    /// The host to forward, if it is replaced.
+    #[must_use]
+    pub fn authority(&self) -> Option<&[u8]> {
+        self.authority.map(|span| span.get(&self.text))
+    }
+
+    /// The added fields as HTTP/1.1 lines.
+    #[inline]
+    pub(crate) fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+
+    fn put_target(&mut self, bytes: &[u8]) -> Span {
+        const HEX: &[u8; 16] = b"0123456789ABCDEF";
+        let start = self.text.len();
+        for &byte in bytes {
+            if matches!(byte, 0x21..=0x7e) && byte != b'#' {
+                self.text.push(byte);
+            } else {
+                let digit = |value: u8| HEX.get(usize::from(value & 15)).copied().unwrap_or(b'0');
+                self.text
+                    .extend_from_slice(&[b'%', digit(byte >> 4), digit(byte)]);
+            }
+        }
+        Span::new(start, self.text.len())
+    }
+}
+
+fn push_value(out: &mut Vec<u8>, value: &[u8]) {
+    if scan::value_end(value, 0) == value.len() {
+        out.extend_from_slice(value);
+    } else {
+        out.extend(
+            value
+                .iter()
+                .map(|&b| if scan::is_value_byte(b) { b } else { b' ' }),
+        );
+    }
+}
+
+/// A number in decimal, without allocation: for values made of pieces.
+#[derive(Clone, Copy, Debug)]
+pub struct Decimal {
+    digits: [u8; 20],
+    start: u8,
+}
+
+impl Decimal {
+    /// Writes the digits of a number.
+    #[must_use]
+    pub fn new(mut number: u64) -> Self {
+        let mut digits = [b'0'; 20];
+        let mut start = 20u8;
+        for slot in digits.iter_mut().rev() {
+            *slot = b'0' + (number % 10) as u8;
+            start -= 1;
+            number /= 10;
+            if number == 0 {
+                break;
+            }
+        }
+        Self { digits, start }
+    }
+
+    /// The digits.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.digits
+            .get(usize::from(self.start)..)
+            .unwrap_or_default()
+    }
+}

@@ -1,0 +1,365 @@
+//! [`Head`] and [`Edits`] to bytes.
+//!
+//! Lines that nobody touched are copied from the wire in runs, the start line with them when it is
+//! what would be written: a head that only gains fields is two copies.
+
+use alloc::vec::Vec;
+
+use crate::edits::{Decimal, Edits};
+use crate::field::{FieldId, FieldSet};
+use crate::framing::BodyKind;
+use crate::head::{Head, Method, Span, TargetForm};
+
+/// Where encoded bytes go.
+pub trait Sink {
+    /// Appends bytes.
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Sink for Vec<u8> {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// What a head says about this hop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Framing {
+    /// How the body that follows is framed.
+    ///
+    /// [`BodyKind::None`] in a response leaves a valid Content-Length in place where it tells what
+    /// the body would be: answers to HEAD, and 304.
+    pub body: BodyKind,
+    /// What to say in Connection.
+    pub connection: Connection,
+    /// Says that trailers are welcome (requests).
+    pub te_trailers: bool,
+}
+
+/// What Connection says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Connection {
+    /// Nothing: the version's own rule holds.
+    #[default]
+    Implied,
+    /// `keep-alive`: for HTTP/1.0 peers.
+    KeepAlive,
+    /// `close`.
+    Close,
+    /// `upgrade`, with the protocol as the head spells it.
+    Upgrade(Span),
+}
+
+/// Encodes a request in origin-form (authority-form for CONNECT) as HTTP/1.1.
+///
+/// `block` is what `head` was parsed from. Host is what [`Edits::set_authority`] says, else the
+/// authority of an absolute target, else the Host received; one is always written. The fields of
+/// this hop in the head are never copied: `framing` says what this hop gets.
+pub fn encode_request<S: Sink>(
+    sink: &mut S,
+    block: &[u8],
+    head: &Head,
+    edits: &Edits,
+    framing: &Framing,
+) {
+    let mut skip = skipped(head, framing.body);
+    let mut run = head.start;
+    let host = host(head, block, edits);
+    if !(head.is_start_line_plain && edits.path().is_none() && edits.query().is_none()) {
+        request_line(sink, block, head, edits);
+        run = head
+            .fields
+            .first()
+            .map_or(head.len, |field| field.name.start);
+    }
+    if let Some(host) = host {
+        skip.add(FieldId::Host);
+        // A run that has begun with the start line goes out before Host does.
+        let fields_at = head
+            .fields
+            .first()
+            .map_or_else(|| fields_end(head), |field| field.name.start);
+        if run < fields_at && head.is_wire {
+            sink.put(
+                Span {
+                    start: run,
+                    end: fields_at,
+                }
+                .get(block),
+            );
+            run = fields_at;
+        }
+        sink.put(b"Host: ");
+        sink.put(host);
+        sink.put(b"\r\n");
+    }
+    fields(sink, block, head, run, skip);
+    sink.put(edits.lines());
+    if skip.has(FieldId::ContentLength) {
+        body_fields(sink, framing.body);
+    }
+    connection(sink, block, framing);
+    sink.put(b"\r\n");
+}
+
+/// Encodes a response as HTTP/1.1. A head that was not parsed, with a status and no fields, makes
+/// an answer of the proxy's own.
+pub fn encode_response<S: Sink>(
+    sink: &mut S,
+    block: &[u8],
+    head: &Head,
+    edits: &Edits,
+    framing: &Framing,
+) {
+    let mut skip = skipped(head, framing.body);
+    //= rfc9110#8.6
+    // No Content-Length in 1xx and 204; in answers to HEAD and in 304 it may stay.
+    if framing.body == BodyKind::None {
+        let says_length = matches!(head.framed, Some(BodyKind::Length(_)));
+        if says_length && !matches!(head.status, 100..=199 | 204) {
+            skip.drop(FieldId::ContentLength);
+        }
+    }
+    let mut run = head.start;
+    if !(head.is_start_line_plain && head.status == head.wire_status) {
+        status_line(sink, block, head);
+        run = head
+            .fields
+            .first()
+            .map_or(head.len, |field| field.name.start);
+    }
+    fields(sink, block, head, run, skip);
+    sink.put(edits.lines());
+    if skip.has(FieldId::ContentLength) {
+        body_fields(sink, framing.body);
+    }
+    connection(sink, block, framing);
+    sink.put(b"\r\n");
+}
+
+const BODY_FIELDS: FieldSet = FieldSet::of(&[FieldId::ContentLength, FieldId::TransferEncoding]);
+
+/// Never copied, whatever the caller removed: this hop's fields are written by `connection`.
+const HOP_FIELDS: FieldSet = FieldSet::of(&[
+    FieldId::Connection,
+    FieldId::KeepAlive,
+    FieldId::ProxyConnection,
+    FieldId::Te,
+    FieldId::Upgrade,
+]);
+
+/// The fields to leave out. The framing fields stay when they say on the wire what is wanted.
+#[inline]
+fn skipped(head: &Head, body: BodyKind) -> FieldSet {
+    if head.is_wire && head.framed == Some(body) {
+        HOP_FIELDS
+    } else {
+        HOP_FIELDS.with(BODY_FIELDS)
+    }
+}
+
+/// The host to write, when the line on the wire will not do.
+#[inline]
+fn host<'a>(head: &Head, block: &'a [u8], edits: &'a Edits) -> Option<&'a [u8]> {
+    if let Some(authority) = edits.authority() {
+        return Some(authority);
+    }
+    //= rfc9112#3.2.2
+    // What an absolute target says replaces Host.
+    if head.form == TargetForm::Absolute || head.find(FieldId::Host).is_none() {
+        return Some(head.authority.get(block));
+    }
+    None
+}
+
+#[inline]
+fn fields_end(head: &Head) -> u32 {
+    head.len.saturating_sub(2)
+}
+
+/// Copies the runs of lines that stay; the first begins at `run`, which may be the start line.
+fn fields<S: Sink>(sink: &mut S, block: &[u8], head: &Head, run: u32, skip: FieldSet) {
+    if !head.is_wire {
+        return unwired_fields(sink, block, head, skip);
+    }
+    let mut run = Some(run);
+    for field in &head.fields {
+        if field.removed || skip.has(field.id) {
+            if let Some(start) = run.take()
+                && start < field.name.start
+            {
+                sink.put(
+                    Span {
+                        start,
+                        end: field.name.start,
+                    }
+                    .get(block),
+                );
+            }
+        } else if run.is_none() {
+            run = Some(field.name.start);
+        }
+    }
+    let end = fields_end(head);
+    if let Some(start) = run
+        && start < end
+    {
+        sink.put(Span { start, end }.get(block));
+    }
+}
+
+/// Writes fields that another version's parser found.
+fn unwired_fields<S: Sink>(sink: &mut S, block: &[u8], head: &Head, skip: FieldSet) {
+    for field in head.iter().filter(|field| !skip.has(field.id)) {
+        sink.put(field.name.get(block));
+        sink.put(b": ");
+        sink.put(field.value.get(block));
+        sink.put(b"\r\n");
+    }
+}
+
+fn request_line<S: Sink>(sink: &mut S, block: &[u8], head: &Head, edits: &Edits) {
+    match head.method {
+        Method::Other => sink.put(head.method_span.get(block)),
+        known => sink.put(known.as_str().as_bytes()),
+    }
+    sink.put(b" ");
+    match head.form {
+        TargetForm::Authority => sink.put(
+            edits
+                .authority()
+                .unwrap_or_else(|| head.authority.get(block)),
+        ),
+        _ => origin_form(sink, block, head, edits),
+    }
+    sink.put(b" HTTP/1.1\r\n");
+}
+
+fn origin_form<S: Sink>(sink: &mut S, block: &[u8], head: &Head, edits: &Edits) {
+    let path = edits.path().unwrap_or_else(|| head.path.get(block));
+    match path {
+        //= rfc9112#3.2.4
+        // OPTIONS of a whole server, asked for in absolute-form, becomes the asterisk.
+        [] if head.method == Method::Options && !head.has_query => sink.put(b"*"),
+        [] => sink.put(b"/"),
+        path => sink.put(path),
+    }
+    match edits.query() {
+        Some([]) => {}
+        Some(query) => {
+            sink.put(b"?");
+            sink.put(query);
+        }
+        None if head.has_query => {
+            sink.put(b"?");
+            sink.put(head.query.get(block));
+        }
+        None => {}
+    }
+}
+
+fn status_line<S: Sink>(sink: &mut S, block: &[u8], head: &Head) {
+    sink.put(b"HTTP/1.1 ");
+    sink.put(Decimal::new(u64::from(head.status)).as_bytes());
+    sink.put(b" ");
+    if head.reason.is_empty() || head.status != head.wire_status {
+        sink.put(reason(head.status).as_bytes());
+    } else {
+        sink.put(head.reason.get(block));
+    }
+    sink.put(b"\r\n");
+}
+
+#[inline]
+fn body_fields<S: Sink>(sink: &mut S, body: BodyKind) {
+    match body {
+        BodyKind::Length(length) => {
+            sink.put(b"Content-Length: ");
+            sink.put(Decimal::new(length).as_bytes());
+            sink.put(b"\r\n");
+        }
+        BodyKind::Chunked => sink.put(b"Transfer-Encoding: chunked\r\n"),
+        BodyKind::None | BodyKind::UntilClose => {}
+    }
+}
+
+//= rfc9110#7.6.1
+// Every field that is for the next hop only is named in Connection.
+#[inline]
+fn connection<S: Sink>(sink: &mut S, block: &[u8], framing: &Framing) {
+    let te = framing.te_trailers;
+    match framing.connection {
+        Connection::Implied if te => sink.put(b"Connection: TE\r\nTE: trailers\r\n"),
+        Connection::Implied => {}
+        Connection::KeepAlive if te => sink.put(b"Connection: keep-alive, TE\r\nTE: trailers\r\n"),
+        Connection::KeepAlive => sink.put(b"Connection: keep-alive\r\n"),
+        Connection::Close if te => sink.put(b"Connection: close, TE\r\nTE: trailers\r\n"),
+        Connection::Close => sink.put(b"Connection: close\r\n"),
+        Connection::Upgrade(protocol) => {
+            sink.put(b"Connection: upgrade\r\nUpgrade: ");
+            sink.put(protocol.get(block));
+            sink.put(b"\r\n");
+        }
+    }
+}
+
+/// The reason phrase that goes with a status; empty for one that is not registered.
+#[must_use]
+pub const fn reason(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        103 => "Early Hints",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        203 => "Non-Authoritative Information",
+        204 => "No Content",
+        205 => "Reset Content",
+        206 => "Partial Content",
+        300 => "Multiple Choices",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        407 => "Proxy Authentication Required",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        425 => "Too Early",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        508 => "Loop Detected",
+        511 => "Network Authentication Required",
+        _ => "",
+    }
+}

@@ -1,0 +1,180 @@
+//! Why bytes were refused, or a caller's step was out of order.
+
+use core::fmt;
+
+/// Why a message cannot go on. Every one of them ends the connection it came from: what follows
+/// on it has no certain meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Error {
+    /// Request line without its three parts, or with something between or after them. HTTP/0.9 too.
+    BadRequestLine,
+    /// Method that is no token; binary input mostly ends here.
+    BadMethod,
+    /// Method longer than any that is known.
+    MethodTooLong,
+    /// Target with a byte no target may hold, or of a form its method does not allow.
+    BadTarget,
+    /// Target beyond [`Limits::target_bytes_max`](crate::Limits::target_bytes_max).
+    TargetTooLong,
+    /// Something that is no HTTP version.
+    BadVersion,
+    /// A version whose major number is not 1.
+    UnsupportedVersion,
+    /// Status line without a three-digit status, or with an invalid reason.
+    BadStatusLine,
+    /// More empty lines before a request than are passed over.
+    TooManyEmptyLines,
+    /// LF without CR before it.
+    BareLf,
+    /// CR without LF after it.
+    BareCr,
+    /// NUL in a field value.
+    NulByte,
+    /// White space at the start of a field line: line folding, obsolete since 2014.
+    ObsFold,
+    /// White space between a field name and its colon.
+    SpaceBeforeColon,
+    /// Field line without a colon.
+    MissingColon,
+    /// Field name that is empty or no token.
+    BadFieldName,
+    /// Control byte in a field value.
+    BadFieldValue,
+    /// Head beyond [`Limits::head_bytes_max`](crate::Limits::head_bytes_max).
+    HeadTooLarge,
+    /// More field lines than [`Limits::fields_max`](crate::Limits::fields_max).
+    TooManyFields,
+    /// HTTP/1.1 request without Host.
+    MissingHost,
+    /// More than one Host.
+    RepeatedHost,
+    /// Host, or the authority of the target, that is no host with an optional port.
+    BadHost,
+    /// Content-Length that is no number below 2^63.
+    BadContentLength,
+    /// Content-Lengths that differ.
+    ConflictingContentLength,
+    /// Content-Length and Transfer-Encoding in one head.
+    LengthAndEncoding,
+    /// Transfer-Encoding that is malformed, repeats chunked or does not end with it.
+    BadTransferEncoding,
+    /// Transfer-Encoding with a coding before chunked: none is implemented.
+    UnsupportedTransferCoding,
+    /// Transfer-Encoding in an HTTP/1.0 message.
+    EncodingInHttp10,
+    /// More options in Connection than anyone needs.
+    TooManyConnectionOptions,
+    /// Expectation other than 100-continue.
+    BadExpectation,
+    /// Path with a percent sign that two hexadecimal digits do not follow.
+    BadPercentEncoding,
+    /// Path with `%2F`, `%5C` or a backslash: an encoded separator, refused unless allowed.
+    EncodedSlash,
+    /// Path with `%00`.
+    EncodedNul,
+    /// Chunk size that is no hexadecimal number, is too long or too large.
+    BadChunkSize,
+    /// Control byte or missing CR or LF around a chunk.
+    BadChunk,
+    /// Size line beyond [`Limits::chunk_line_bytes_max`](crate::Limits::chunk_line_bytes_max), or
+    /// too many extensions in one body.
+    ChunkLineTooLong,
+    /// Trailer section beyond its limit in bytes or lines.
+    TrailersTooLarge,
+    /// The peer closed before the message was complete.
+    Truncated,
+    /// 101 that was not asked for, or that names another protocol.
+    UnexpectedSwitch,
+    /// Bytes where none may be: before a request was sent, or after an answer.
+    UnexpectedBytes,
+    /// More interim answers than one request may get.
+    TooManyInterim,
+    /// The body handed over to send is longer than the length announced.
+    BodyOverrun,
+    /// The body handed over to send ended before the length announced.
+    BodyUnderrun,
+    /// A step of the caller that the state of the machine does not allow.
+    OutOfOrder,
+}
+
+impl Error {
+    /// The status to answer a client with. When an endpoint caused it, the answer is 502.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::TargetTooLong => 414,
+            Self::HeadTooLarge | Self::TooManyFields | Self::TrailersTooLarge => 431,
+            Self::UnsupportedVersion => 505,
+            Self::MethodTooLong | Self::UnsupportedTransferCoding => 501,
+            Self::BadExpectation => 417,
+            Self::BadStatusLine
+            | Self::UnexpectedSwitch
+            | Self::UnexpectedBytes
+            | Self::TooManyInterim
+            | Self::BodyUnderrun
+            | Self::BodyOverrun => 502,
+            Self::OutOfOrder => 500,
+            _ => 400,
+        }
+    }
+
+    /// A stable word for logs, metrics and test tables: the name in lower case with underscores.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BadRequestLine => "bad_request_line",
+            Self::BadMethod => "bad_method",
+            Self::MethodTooLong => "method_too_long",
+            Self::BadTarget => "bad_target",
+            Self::TargetTooLong => "target_too_long",
+            Self::BadVersion => "bad_version",
+            Self::UnsupportedVersion => "unsupported_version",
+            Self::BadStatusLine => "bad_status_line",
+            Self::TooManyEmptyLines => "too_many_empty_lines",
+            Self::BareLf => "bare_lf",
+            Self::BareCr => "bare_cr",
+            Self::NulByte => "nul_byte",
+            Self::ObsFold => "obs_fold",
+            Self::SpaceBeforeColon => "space_before_colon",
+            Self::MissingColon => "missing_colon",
+            Self::BadFieldName => "bad_field_name",
+            Self::BadFieldValue => "bad_field_value",
+            Self::HeadTooLarge => "head_too_large",
+            Self::TooManyFields => "too_many_fields",
+            Self::MissingHost => "missing_host",
+            Self::RepeatedHost => "repeated_host",
+            Self::BadHost => "bad_host",
+            Self::BadContentLength => "bad_content_length",
+            Self::ConflictingContentLength => "conflicting_content_length",
+            Self::LengthAndEncoding => "length_and_encoding",
+            Self::BadTransferEncoding => "bad_transfer_encoding",
+            Self::UnsupportedTransferCoding => "unsupported_transfer_coding",
+            Self::EncodingInHttp10 => "encoding_in_http10",
+            Self::TooManyConnectionOptions => "too_many_connection_options",
+            Self::BadExpectation => "bad_expectation",
+            Self::BadPercentEncoding => "bad_percent_encoding",
+            Self::EncodedSlash => "encoded_slash",
+            Self::EncodedNul => "encoded_nul",
+            Self::BadChunkSize => "bad_chunk_size",
+            Self::BadChunk => "bad_chunk",
+            Self::ChunkLineTooLong => "chunk_line_too_long",
+            Self::TrailersTooLarge => "trailers_too_large",
+            Self::Truncated => "truncated",
+            Self::UnexpectedSwitch => "unexpected_switch",
+            Self::UnexpectedBytes => "unexpected_bytes",
+            Self::TooManyInterim => "too_many_interim",
+            Self::BodyOverrun => "body_overrun",
+            Self::BodyUnderrun => "body_underrun",
+            Self::OutOfOrder => "out_of_order",
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl core::error::Error for Error {}

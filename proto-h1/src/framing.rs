@@ -1,0 +1,336 @@
+//! How long a body is, and which fields belong to this hop only.
+
+use crate::error::Error;
+use crate::field::{FieldId, FieldSet};
+use crate::head::{Field, Head, Method, Span, Version};
+use crate::limits::{CONNECTION_OPTIONS_MAX, LENGTH_MAX};
+
+/// How the end of a body is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BodyKind {
+    /// There is none.
+    #[default]
+    None,
+    /// So many bytes.
+    Length(u64),
+    /// Chunks, up to the one of size 0.
+    Chunked,
+    /// All that comes until the connection closes. Responses only.
+    UntilClose,
+}
+
+/// Says how the body of a request is framed.
+///
+/// # Errors
+/// Whatever leaves room for two readings: see RFC 9112, section 6.3; none of it is repaired.
+//= rfc9112#6.3
+// Without Content-Length and Transfer-Encoding a request has no body.
+#[inline]
+pub fn request_body(head: &mut Head, block: &[u8]) -> Result<BodyKind, Error> {
+    if !head.present.meets(BODY_FIELDS) {
+        return Ok(BodyKind::None);
+    }
+    let framed = framed(head, block)?;
+    Ok(framed.unwrap_or_default())
+}
+
+/// Says how the body of a response to `method` is framed.
+///
+/// The fields are checked even where the response can have no body.
+///
+/// # Errors
+/// As [`request_body`].
+//= rfc9112#6.3
+// HEAD, 1xx, 204, 304 and a CONNECT that succeeded have none; then chunked, then the length, then
+// until close.
+#[inline]
+pub fn response_body(head: &mut Head, block: &[u8], method: Method) -> Result<BodyKind, Error> {
+    let framed = if head.present.meets(BODY_FIELDS) {
+        framed(head, block)?
+    } else {
+        None
+    };
+    if has_no_body(head.status, method) {
+        return Ok(BodyKind::None);
+    }
+    Ok(framed.unwrap_or(BodyKind::UntilClose))
+}
+
+/// Says whether a response has no body whatever its fields say.
+#[inline]
+#[must_use]
+pub const fn has_no_body(status: u16, method: Method) -> bool {
+    matches!(method, Method::Head)
+        || matches!(status, 100..=199 | 204 | 304)
+        || matches!((method, status), (Method::Connect, 200..=299))
+}
+
+const BODY_FIELDS: FieldSet = FieldSet::of(&[FieldId::ContentLength, FieldId::TransferEncoding]);
+
+/// What Content-Length and Transfer-Encoding say. When they say it in the form that would be
+/// written, the head remembers that the lines can stay.
+fn framed(head: &mut Head, block: &[u8]) -> Result<Option<BodyKind>, Error> {
+    let (mut kind, mut is_plain) = (None, true);
+    for field in head.all(FieldId::ContentLength) {
+        for element in list(field.value.get(block)) {
+            let length = BodyKind::Length(content_length(element)?);
+            is_plain &= kind.is_none();
+            //= rfc9110#8.6
+            // Equal values may be taken for one; others are an error.
+            if kind.is_some_and(|before| before != length) {
+                return Err(Error::ConflictingContentLength);
+            }
+            kind = Some(length);
+        }
+    }
+    if head.find(FieldId::TransferEncoding).is_some() {
+        //= rfc9112#6.1
+        // Both in one message smell of smuggling; HTTP/1.0 has no transfer codings.
+        if kind.is_some() {
+            return Err(Error::LengthAndEncoding);
+        }
+        if head.version == Version::Http10 {
+            return Err(Error::EncodingInHttp10);
+        }
+        is_plain = transfer_encoding(head.all(FieldId::TransferEncoding), block)?;
+        kind = Some(BodyKind::Chunked);
+    }
+    head.framed = kind.filter(|_| is_plain);
+    Ok(kind)
+}
+
+/// Reads digits and nothing but digits.
+fn content_length(text: &[u8]) -> Result<u64, Error> {
+    if text.is_empty() || text.len() > 19 {
+        return Err(Error::BadContentLength);
+    }
+    let mut length = 0u64;
+    for byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return Err(Error::BadContentLength);
+        }
+        // 19 digits stay below 2^64.
+        length = length * 10 + u64::from(digit);
+    }
+    if length > LENGTH_MAX {
+        Err(Error::BadContentLength)
+    } else {
+        Ok(length)
+    }
+}
+
+/// Accepts `chunked` and nothing else. Says whether one line says just that.
+fn transfer_encoding<'h>(
+    fields: impl Iterator<Item = &'h Field>,
+    block: &[u8],
+) -> Result<bool, Error> {
+    let (mut codings, mut chunked, mut is_last_chunked) = (0u32, 0u32, false);
+    for element in fields.flat_map(|field| list(field.value.get(block))) {
+        if element.is_empty() || !element.iter().all(|&b| b > b' ' && b < 0x7f) {
+            return Err(Error::BadTransferEncoding);
+        }
+        codings += 1;
+        is_last_chunked = element.eq_ignore_ascii_case(b"chunked");
+        chunked += u32::from(is_last_chunked);
+    }
+    match (codings, chunked, is_last_chunked) {
+        (1, 1, true) => Ok(true),
+        //= rfc9112#7.1
+        // Chunked is applied once, as the last coding.
+        (_, 1, true) => Err(Error::UnsupportedTransferCoding),
+        _ => Err(Error::BadTransferEncoding),
+    }
+}
+
+/// The elements of a comma-separated list, trimmed; empty ones too.
+pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(trim)
+}
+
+fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// Who sent a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The client side sent it: a request.
+    Request,
+    /// The server side sent it: a response.
+    Response,
+}
+
+/// What the fields of this hop said, once they are taken off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HopByHop {
+    /// The protocol to switch to: only one that may pass, only when Connection names it, only in
+    /// HTTP/1.1. What may pass is `websocket`.
+    pub upgrade: Option<Span>,
+    /// Says whether TE holds `trailers`.
+    pub te_trailers: bool,
+    /// Says whether Connection holds `keep-alive`.
+    pub keep_alive: bool,
+    /// Says whether Connection holds `close`.
+    pub close: bool,
+}
+
+impl HopByHop {
+    /// Says whether the sender wants the connection to go on.
+    //= rfc9112#9.3
+    // 1.1 goes on unless closed; 1.0 only when asked to.
+    #[inline]
+    #[must_use]
+    pub const fn persists(&self, version: Version) -> bool {
+        !self.close && (self.keep_alive || matches!(version, Version::Http11))
+    }
+}
+
+/// Says whether the sender of a head wants the connection to go on.
+#[must_use]
+pub fn keep_alive(head: &Head, block: &[u8]) -> bool {
+    let mut hop = HopByHop::default();
+    for option in connection_options(head, block) {
+        hop.note(option);
+    }
+    hop.persists(head.version)
+}
+
+/// Removes the fields that are for this hop only, and those that Connection names, and returns
+/// what they said.
+///
+/// Connection cannot name fields that others rely on: Host, Content-Length, credentials, cookies,
+/// Via, the forwarded fields. Naming one has no effect.
+///
+/// # Errors
+/// [`Error::TooManyConnectionOptions`].
+//= rfc9110#7.6.1
+// An intermediary removes Connection and what it names before it forwards.
+#[inline]
+pub fn strip_hop_by_hop(head: &mut Head, block: &[u8], role: Role) -> Result<HopByHop, Error> {
+    if !head.present.meets(HOP_FIELDS) {
+        return Ok(HopByHop::default());
+    }
+    strip(head, block, role)
+}
+
+fn strip(head: &mut Head, block: &[u8], role: Role) -> Result<HopByHop, Error> {
+    let (mut hop, mut has_upgrade, mut has_te) = (HopByHop::default(), false, false);
+    if let Some(field) = head.find(FieldId::Connection) {
+        let value = field.value.get(block);
+        if head.all(FieldId::Connection).nth(1).is_none()
+            && value.eq_ignore_ascii_case(b"keep-alive")
+        {
+            hop.keep_alive = true;
+        } else {
+            let named = named_options(head, block, &mut hop)?;
+            has_upgrade = named.has(FieldId::Upgrade);
+            has_te = named.has(FieldId::Te);
+        }
+    }
+    //= rfc9110#7.8
+    // Upgrade counts only with the connection option, and never in HTTP/1.0.
+    if has_upgrade && head.version == Version::Http11 {
+        let mut upgrades = head.all(FieldId::Upgrade);
+        let only = upgrades.next().filter(|_| upgrades.next().is_none());
+        hop.upgrade = only
+            .map(|field| field.value)
+            .filter(|value| value.get(block).eq_ignore_ascii_case(b"websocket"));
+    }
+    //= rfc9110#10.1.4
+    // TE is for this hop; that trailers are welcome is passed on.
+    if role == Role::Request && has_te {
+        hop.te_trailers = head
+            .all(FieldId::Te)
+            .flat_map(|field| list(field.value.get(block)))
+            .any(|element| element.eq_ignore_ascii_case(b"trailers"));
+    }
+    for id in HOP_IDS {
+        head.remove(*id);
+    }
+    Ok(hop)
+}
+
+const HOP_IDS: &[FieldId] = &[
+    FieldId::Connection,
+    FieldId::KeepAlive,
+    FieldId::ProxyConnection,
+    FieldId::ProxyAuthenticate,
+    FieldId::ProxyAuthorization,
+    FieldId::Te,
+    FieldId::Upgrade,
+    FieldId::Http2Settings,
+];
+const HOP_FIELDS: FieldSet = FieldSet::of(HOP_IDS);
+
+/// Fields that Connection cannot take away. Transfer-Encoding and Content-Length are the framing,
+/// which the encoder writes anew.
+const KEPT: FieldSet = FieldSet::of(&[
+    FieldId::Host,
+    FieldId::ContentLength,
+    FieldId::TransferEncoding,
+    FieldId::Trailer,
+    FieldId::Expect,
+    FieldId::Via,
+    FieldId::Forwarded,
+    FieldId::XForwardedFor,
+    FieldId::XForwardedProto,
+    FieldId::XForwardedHost,
+    FieldId::XRealIp,
+    FieldId::XRequestId,
+    FieldId::Authorization,
+    FieldId::WwwAuthenticate,
+    FieldId::Cookie,
+    FieldId::SetCookie,
+    FieldId::ContentType,
+    FieldId::ContentEncoding,
+    FieldId::ContentRange,
+    FieldId::CacheControl,
+    FieldId::Date,
+    FieldId::Origin,
+    FieldId::Range,
+    FieldId::Vary,
+]);
+
+impl HopByHop {
+    fn note(&mut self, option: &[u8]) {
+        self.close |= option.eq_ignore_ascii_case(b"close");
+        self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+    }
+}
+
+fn connection_options<'b>(head: &Head, block: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
+    head.all(FieldId::Connection)
+        .flat_map(|field| list(field.value.get(block)))
+        .filter(|option| !option.is_empty())
+}
+
+/// Notes each option and removes the fields named. Returns the known names among them.
+fn named_options(head: &mut Head, block: &[u8], hop: &mut HopByHop) -> Result<FieldSet, Error> {
+    let (mut known, mut others) = (FieldSet::EMPTY, [&b""[..]; CONNECTION_OPTIONS_MAX as usize]);
+    let mut free = others.iter_mut();
+    for option in connection_options(head, block) {
+        let slot = free.next().ok_or(Error::TooManyConnectionOptions)?;
+        hop.note(option);
+        match FieldId::from_name(option) {
+            FieldId::Other => *slot = option,
+            id => known.add(id),
+        }
+    }
+    for field in &mut head.fields {
+        field.removed |= match field.id {
+            FieldId::Other => {
+                let name = field.name.get(block);
+                others.iter().any(|other| other.eq_ignore_ascii_case(name))
+            }
+            id => known.has(id) && !KEPT.has(id) && !HOP_FIELDS.has(id),
+        };
+    }
+    Ok(known)
+}

@@ -1,0 +1,246 @@
+//! Byte classes and the searches that parsing is made of, eight bytes at a step.
+//!
+//! A search looks at a word at a time and flags the bytes that end it. Subtraction may flag bytes
+//! *above* the first true hit (a borrow), never below it, so the lowest flag is exact.
+
+/// May stand in a token (RFC 9110, section 5.6.2).
+const TOKEN: u8 = 1;
+/// May stand in a host name that is not an address in brackets.
+const HOST: u8 = 2;
+/// Needs no percent-encoding anywhere in a URI (RFC 3986, section 2.3).
+const UNRESERVED: u8 = 4;
+
+const CLASS: [u8; 256] = classes();
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, which checks it"
+)]
+const fn classes() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let b = byte as u8;
+        let mut class = 0;
+        if b.is_ascii_alphanumeric() {
+            class |= TOKEN | HOST | UNRESERVED;
+        }
+        if matches!(
+            b,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        ) {
+            class |= TOKEN;
+        }
+        if matches!(b, b'-' | b'.' | b'_' | b'~') {
+            class |= HOST | UNRESERVED;
+        }
+        table[byte] = class;
+        byte += 1;
+    }
+    table
+}
+
+#[inline]
+fn has_class(byte: u8, class: u8) -> bool {
+    // A `u8` always indexes a table of 256; `get` keeps that free of a panic path.
+    CLASS
+        .get(usize::from(byte))
+        .is_some_and(|have| have & class != 0)
+}
+
+/// Says whether `byte` may stand in a token.
+#[inline]
+pub(crate) fn is_token_byte(byte: u8) -> bool {
+    has_class(byte, TOKEN)
+}
+
+/// Says whether `bytes` is a token: not empty, token bytes only.
+#[inline]
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|&byte| is_token_byte(byte))
+}
+
+/// Says whether `byte` may stand in a registered name or an IPv4 address.
+#[inline]
+pub(crate) fn is_host_byte(byte: u8) -> bool {
+    has_class(byte, HOST)
+}
+
+/// Says whether `byte` means the same percent-encoded and not.
+#[inline]
+pub(crate) fn is_unreserved(byte: u8) -> bool {
+    has_class(byte, UNRESERVED)
+}
+
+/// Says whether `byte` may stand in a field value: visible, space, tab or above ASCII.
+#[inline]
+pub(crate) fn is_value_byte(byte: u8) -> bool {
+    (byte >= 0x20 && byte != 0x7f) || byte == b'\t'
+}
+
+#[inline]
+fn is_target_byte(byte: u8) -> bool {
+    matches!(byte, 0x21..=0x7e) && byte != b'#'
+}
+
+/// Finds the first byte at or after `at` that no field value may hold, or the end.
+#[inline]
+pub(crate) fn value_end(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(word) = word(bytes, at) {
+        let stops = below(word, 0x20) | equal(word, 0x7f);
+        if stops == 0 {
+            at += 8;
+            continue;
+        }
+        at += lowest(stops);
+        if bytes.get(at) != Some(&b'\t') {
+            return at;
+        }
+        at += 1;
+    }
+    tail(bytes, at, is_value_byte)
+}
+
+/// Finds the first byte at or after `at` that ends a path: `?`, or what no target may hold.
+#[inline]
+pub(crate) fn path_end(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(word) = word(bytes, at) {
+        let stops = target_stops(word) | equal(word, b'?');
+        if stops != 0 {
+            return at + lowest(stops);
+        }
+        at += 8;
+    }
+    tail(bytes, at, |byte| is_target_byte(byte) && byte != b'?')
+}
+
+/// Finds the first byte at or after `at` that no target may hold, or the end.
+#[inline]
+pub(crate) fn target_end(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(word) = word(bytes, at) {
+        let stops = target_stops(word);
+        if stops != 0 {
+            return at + lowest(stops);
+        }
+        at += 8;
+    }
+    tail(bytes, at, is_target_byte)
+}
+
+/// Finds the first colon at or after `at`, or the end.
+#[inline]
+pub(crate) fn colon(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(word) = word(bytes, at) {
+        let stops = equal(word, b':');
+        if stops != 0 {
+            return at + lowest(stops);
+        }
+        at += 8;
+    }
+    tail(bytes, at, |byte| byte != b':')
+}
+
+/// The eight bytes at `at`, when there are eight.
+#[inline]
+pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    let chunk = bytes.get(at..)?.first_chunk::<8>()?;
+    Some(u64::from_le_bytes(*chunk))
+}
+
+#[inline]
+fn target_stops(word: u64) -> u64 {
+    // Above ASCII, DEL, space and controls, the fragment mark.
+    (word & HIGH) | equal(word, 0x7f) | below(word, 0x21) | equal(word, b'#')
+}
+
+#[inline]
+fn tail(bytes: &[u8], mut at: usize, goes_on: impl Fn(u8) -> bool) -> usize {
+    while let Some(&byte) = bytes.get(at) {
+        if !goes_on(byte) {
+            return at;
+        }
+        at += 1;
+    }
+    at
+}
+
+const LOW: u64 = u64::from_le_bytes([0x01; 8]);
+const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+
+/// Flags bytes under `limit`, which is at most 0x80.
+#[inline]
+const fn below(word: u64, limit: u8) -> u64 {
+    word.wrapping_sub(LOW * limit as u64) & !word & HIGH
+}
+
+/// Flags bytes equal to `byte`.
+#[inline]
+const fn equal(word: u64, byte: u8) -> u64 {
+    let differs = word ^ (LOW * byte as u64);
+    differs.wrapping_sub(LOW) & !differs & HIGH
+}
+
+#[inline]
+const fn lowest(flags: u64) -> usize {
+    (flags.trailing_zeros() / 8) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    /// Each search agrees with its byte-wise meaning for every byte at every place of two words.
+    #[test]
+    fn searches_agree_with_their_meaning() {
+        for byte in 0..=255u8 {
+            for place in 0..19 {
+                let mut text = vec![b'a'; 19];
+                text[place] = byte;
+                let expect = |goes_on: &dyn Fn(u8) -> bool| {
+                    text.iter().position(|&b| !goes_on(b)).unwrap_or(text.len())
+                };
+                assert_eq!(
+                    value_end(&text, 0),
+                    expect(&is_value_byte),
+                    "value {byte} {place}"
+                );
+                assert_eq!(
+                    target_end(&text, 0),
+                    expect(&is_target_byte),
+                    "target {byte} {place}"
+                );
+                assert_eq!(
+                    path_end(&text, 0),
+                    expect(&|b| is_target_byte(b) && b != b'?'),
+                    "path {byte} {place}"
+                );
+                assert_eq!(
+                    colon(&text, 0),
+                    expect(&|b| b != b':'),
+                    "colon {byte} {place}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn borrow_after_a_hit_is_not_seen() {
+        // 0x21 right above a space is flagged by the borrow; the space is what counts.
+        assert_eq!(target_end(b"abc !zzzzzz", 0), 3);
+        assert_eq!(value_end(b"a\t b\t\tc\r\n", 0), 7);
+    }
+}
