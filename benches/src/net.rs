@@ -222,6 +222,24 @@ pub fn accept(listener: impl AsFd) -> Result<Option<OwnedFd>, Errno> {
     }
 }
 
+/// The address a listening socket got; differs from the one asked for when that had port 0.
+///
+/// # Errors
+/// What the kernel said.
+pub fn local_address(listener: impl AsFd) -> Result<String, Errno> {
+    let address = rustix::net::getsockname(listener)?;
+    if let Ok(address) = SocketAddr::try_from(address.clone()) {
+        return Ok(address.to_string());
+    }
+    let path = rustix::net::SocketAddrUnix::try_from(address)?;
+    Ok(format!(
+        "unix:{}",
+        path.path()
+            .map(|path| path.to_string_lossy().into_owned())
+            .unwrap_or_default()
+    ))
+}
+
 /// Raises the limit of open files as far as it goes and returns it.
 #[must_use]
 pub fn raise_open_files() -> u64 {

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 PRIVATE = "WEIR_MEASURE_PRIVATE"
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 OPEN_FILES = 200_000
@@ -179,3 +180,27 @@ def events(process):
 
 def missing(*tools):
     return [tool for tool in tools if not shutil.which(tool)]
+
+
+def build(*features):
+    """Builds the measuring programs."""
+    subprocess.run(["cargo", "build", "-q", "--profile", "quick", "-p", "weir-benches", *features], check=True, cwd=ROOT)
+
+
+def tool(name):
+    return str(ROOT / "target/quick" / name)
+
+
+def print_noise():
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(f"note: the load average is {load:.1f}: others work on this machine; trust CPU per request, not time")
+
+
+def print_table(columns, rows):
+    """The first column to the left, the others to the right."""
+    widths = [max(len(line[at]) for line in [columns, *rows]) for at in range(len(columns))]
+    for line in [columns, *rows]:
+        cells = "".join(f"  {cell.rjust(width)}" for cell, width in zip(line[1:], widths[1:]))
+        print("  " + line[0].ljust(widths[0]) + cells)
+    sys.stdout.flush()

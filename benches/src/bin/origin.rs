@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let listener = address
         .listen()
         .map_err(|error| format!("{address}: {error}"))?;
-    println!("origin: listening on {address}");
+    println!("origin: listening on {}", net::local_address(&listener)?);
     Origin::new(default_bytes, close)?.run(&listener)?;
     Ok(())
 }

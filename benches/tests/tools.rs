@@ -1,0 +1,139 @@
+//! The endpoint and the load generator against each other, over real sockets, in every mode.
+//! What they measure is nobody's business here; that they count right is.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall stop")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+
+struct Origin {
+    process: Child,
+    address: String,
+}
+
+impl Origin {
+    fn start(arguments: &[&str]) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_origin"))
+            .args(["--listen", "127.0.0.1:0"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let address = line.trim().rsplit(' ').next().unwrap().to_owned();
+        Self { process, address }
+    }
+
+    /// Sends `request` and reads until the endpoint closes.
+    fn ask(&self, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.write_all(request).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Runs a load and returns the last line's numbers by name.
+fn pace(arguments: &[&str], url: &str) -> impl Fn(&str) -> f64 + use<> {
+    let output = Command::new(env!("CARGO_BIN_EXE_pace"))
+        .args(["--seconds", "0.2", "--warmup", "0", "--connections", "4"])
+        .args(arguments)
+        .arg(url)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let result = text.lines().last().unwrap().to_owned();
+    move |name| {
+        let (_, rest) = result.split_once(&format!("\"{name}\":")).unwrap();
+        rest.split([',', '}']).next().unwrap().parse().unwrap()
+    }
+}
+
+#[test]
+fn every_kind_of_load_is_answered() {
+    let origin = Origin::start(&[]);
+    let kinds: [&[&str]; 6] = [
+        &[],
+        &["--rate", "500"],
+        &["--rate", "500", "--poisson"],
+        &["--new-connections"],
+        &["--upload", "200000"],
+        &["--idle", "100"],
+    ];
+    for kind in kinds {
+        for path in ["/", "/b/0", "/b/3000000"] {
+            let result = pace(kind, &format!("http://{}{path}", origin.address));
+            assert!(result("requests") > 0.0, "{kind:?} {path}");
+            assert_eq!(result("errors"), 0.0, "{kind:?} {path}");
+            assert_eq!(result("idle_lost"), 0.0, "{kind:?} {path}");
+            assert!(result("p50_us") <= result("p999_us"), "{kind:?} {path}");
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_that_closes_costs_connections_but_no_errors() {
+    let origin = Origin::start(&["--close"]);
+    let result = pace(&[], &format!("http://{}/", origin.address));
+    assert!(result("requests") > 0.0);
+    assert_eq!(result("errors"), 0.0);
+}
+
+#[test]
+fn an_open_loop_counts_what_it_could_not_send() {
+    let origin = Origin::start(&[]);
+    // Far more than four connections can carry.
+    let result = pace(
+        &["--rate", "5000000"],
+        &format!("http://{}/", origin.address),
+    );
+    assert!(result("unsent") > 0.0);
+    // Most requests waited for their turn, and that is latency.
+    assert!(result("p50_us") > 1000.0);
+}
+
+#[test]
+fn nobody_there_is_an_error() {
+    let origin = Origin::start(&[]);
+    let address = origin.address.clone();
+    drop(origin);
+    let output = Command::new(env!("CARGO_BIN_EXE_pace"))
+        .args(["--seconds", "5", &format!("http://{address}/")])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn uploads_and_pipelined_requests_are_answered_in_order() {
+    let origin = Origin::start(&[]);
+    let answers = origin.ask(
+        b"POST /b/1 HTTP/1.1\r\nHost: o\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n\
+          POST /b/2 HTTP/1.1\r\nHost: o\r\nContent-Length: 5\r\n\r\nhello\
+          HEAD /b/9 HTTP/1.1\r\nHost: o\r\n\r\n\
+          GET /b/3 HTTP/1.1\r\nHost: o\r\nConnection: close\r\n\r\n",
+    );
+    let bodies: Vec<_> = answers
+        .split("\r\n\r\n")
+        .skip(1)
+        .map(|part| part.split("HTTP").next().unwrap())
+        .collect();
+    assert_eq!(bodies, ["x", "xx", "", "xxx"]);
+}
