@@ -39,21 +39,26 @@
 extern crate alloc;
 
 pub mod body;
+pub mod client;
 pub mod edits;
 pub mod encode;
 mod error;
+pub mod event;
 pub mod field;
 pub mod framing;
 pub mod head;
-mod limits;
+pub mod limits;
 pub mod parse;
 mod scan;
+pub mod server;
 pub mod target;
 
 pub use body::{ChunkPrefix, Decoded, Decoder, Encoder, Trailers};
+pub use client::{Client, Response};
 pub use edits::{Decimal, Edits};
 pub use encode::{Connection, Framing, Sink, encode_request, encode_response};
 pub use error::Error;
+pub use event::{Event, Next, Received};
 pub use field::FieldId;
 pub use framing::{
     BodyKind, HopByHop, Role, keep_alive, request_body, response_body, strip_hop_by_hop,
@@ -61,3 +66,4 @@ pub use framing::{
 pub use head::{Field, Head, Method, Span, TargetForm, Version};
 pub use limits::Limits;
 pub use parse::{Parsed, looks_like_h2_preface, looks_like_tls, parse_request, parse_response};
+pub use server::{Request, Server};

@@ -47,6 +47,9 @@ pub(crate) const EXTENSION_BYTES_MAX: u32 = 16 * 1024;
 /// Options in the Connection fields of one head; each may cost one look at every field.
 pub(crate) const CONNECTION_OPTIONS_MAX: u32 = 32;
 
+/// Interim answers to one request. Enough for 100, 102 and 103 with repeats; hyper has no limit.
+pub(crate) const INTERIM_MAX: u32 = 16;
+
 /// Lengths of bodies and chunks stay below this, so that sums of two never wrap.
 pub(crate) const LENGTH_MAX: u64 = i64::MAX as u64;
 

@@ -1,0 +1,387 @@
+//! The machine towards endpoints: the framing of requests out, responses in.
+//!
+//! # Call order
+//!
+//! 1. [`Client::begin_request`], whose [`Framing`] goes to
+//!    [`encode_request`](crate::encode_request).
+//! 2. [`Client::prefix`] and [`Client::suffix`] around each piece of data, then
+//!    [`Client::end_request`]. An answer may come before that.
+//! 3. [`Client::receive`] with what has come: any number of [`Event::Interim`], then
+//!    [`Event::Head`] (or [`Event::Switch`], after which nothing is HTTP), the data, [`Event::End`].
+//! 4. [`Client::peer_closed`] when the endpoint has closed; that may be how a body ends.
+//! 5. [`Client::finish`] says whether the connection takes another request.
+//!
+//! A step out of order is [`Error::OutOfOrder`] and changes nothing.
+
+use crate::body::{ChunkPrefix, Decoder, Encoder, Trailers};
+use crate::encode::{Connection, Framing, Sink};
+use crate::error::Error;
+use crate::event::{Event, Next, Received};
+use crate::framing::{BodyKind, Role, response_body, strip_hop_by_hop};
+use crate::head::{Head, Method, Span};
+use crate::limits::{INTERIM_MAX, Limits};
+use crate::parse::{Parsed, parse_response};
+
+/// One connection to an endpoint. See the [module](self) for the order of calls.
+#[derive(Clone, Debug)]
+pub struct Client {
+    limits: Limits,
+    sending: Sending,
+    receiving: Receiving,
+    response: Response,
+    decoder: Decoder,
+    encoder: Encoder,
+    method: Method,
+    asked_to_switch: bool,
+    interim: u32,
+}
+
+/// What the head of a response means for this hop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Response {
+    /// The status.
+    pub status: u16,
+    /// How the body is framed.
+    pub body: BodyKind,
+    /// Where the head of a 101 names the protocol.
+    pub upgrade: Option<Span>,
+    /// Says whether the endpoint wants the connection to go on.
+    pub persists: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    /// Before a request.
+    Idle,
+    Body,
+    Done,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Receiving {
+    /// No answer is due.
+    Idle,
+    /// The next call starts a new head.
+    Fresh,
+    Head,
+    Body,
+    Done,
+    /// No byte after an error means anything.
+    Failed(Error),
+    Tunnel,
+}
+
+impl Client {
+    /// Makes the machine for a new connection.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            sending: Sending::Idle,
+            receiving: Receiving::Idle,
+            response: Response::default(),
+            decoder: Decoder::new(BodyKind::None, &limits),
+            encoder: Encoder::None,
+            method: Method::default(),
+            asked_to_switch: false,
+            interim: 0,
+        }
+    }
+
+    /// Begins a request and returns the framing to encode it with.
+    ///
+    /// `upgrade` is where the head names the protocol it wants to switch to, `te_trailers` says
+    /// that trailers are welcome. A body without a length is sent in chunks.
+    ///
+    /// # Errors
+    /// [`Error::OutOfOrder`] unless the connection is new or was finished for reuse.
+    pub fn begin_request(
+        &mut self,
+        method: Method,
+        body: BodyKind,
+        upgrade: Option<Span>,
+        te_trailers: bool,
+    ) -> Result<Framing, Error> {
+        if self.sending != Sending::Idle || self.receiving != Receiving::Idle {
+            return Err(Error::OutOfOrder);
+        }
+        let body = match body {
+            BodyKind::UntilClose => BodyKind::Chunked,
+            body => body,
+        };
+        self.method = method;
+        self.asked_to_switch = upgrade.is_some();
+        self.interim = 0;
+        self.encoder = Encoder::new(body);
+        self.sending = Sending::Body;
+        self.receiving = Receiving::Fresh;
+        self.check_invariants();
+        Ok(Framing {
+            body,
+            connection: upgrade.map_or(Connection::Implied, Connection::Upgrade),
+            te_trailers,
+        })
+    }
+
+    /// Announces a piece of the request's data and returns what goes before it.
+    ///
+    /// # Errors
+    /// As [`Encoder::prefix`]; also [`Error::OutOfOrder`] outside a request's body.
+    #[inline]
+    pub fn prefix(&mut self, len: usize) -> Result<ChunkPrefix, Error> {
+        if self.sending != Sending::Body {
+            return Err(Error::OutOfOrder);
+        }
+        self.encoder.prefix(len)
+    }
+
+    /// What goes after each piece of the request's data.
+    #[inline]
+    #[must_use]
+    pub const fn suffix(&self) -> &'static [u8] {
+        self.encoder.suffix()
+    }
+
+    /// Ends the request and returns its last bytes. Requests without a body need it too.
+    ///
+    /// # Errors
+    /// As [`Encoder::finish`]: the endpoint must then see the connection break off.
+    pub fn end_request(&mut self) -> Result<&'static [u8], Error> {
+        if self.sending != Sending::Body {
+            return Err(Error::OutOfOrder);
+        }
+        let last = self.encoder.finish()?;
+        self.sending = Sending::Done;
+        Ok(last)
+    }
+
+    /// Ends the request with trailers, for which its framing may have no place.
+    ///
+    /// # Errors
+    /// As [`Client::end_request`].
+    pub fn end_request_with_trailers<S: Sink>(
+        &mut self,
+        trailers: &Trailers,
+        sink: &mut S,
+    ) -> Result<(), Error> {
+        if self.sending != Sending::Body {
+            return Err(Error::OutOfOrder);
+        }
+        self.encoder.finish_with_trailers(trailers, sink)?;
+        self.sending = Sending::Done;
+        Ok(())
+    }
+
+    /// Takes the next event from `input`, which starts behind what was consumed before.
+    ///
+    /// Until a head is complete nothing is consumed, and `input` has to start with the same bytes
+    /// every time. `head` is cleared when a new head begins, so that an interim answer is to be
+    /// passed on before the next call.
+    ///
+    /// # Errors
+    /// The first error is final: every later call repeats it.
+    #[inline]
+    pub fn receive(&mut self, input: &[u8], head: &mut Head) -> Result<Received, Error> {
+        let received = match self.receiving {
+            Receiving::Idle if input.is_empty() => Ok(Received::new(0, Event::Blocked)),
+            //= rfc9112#9.2
+            // What an endpoint sends without being asked belongs to no request.
+            Receiving::Idle => Err(self.fail(Error::UnexpectedBytes)),
+            Receiving::Fresh | Receiving::Head => self.receive_head(input, head),
+            Receiving::Body => self.receive_body(input),
+            Receiving::Done => Ok(Received::new(0, Event::Blocked)),
+            Receiving::Failed(error) => Err(error),
+            Receiving::Tunnel => Err(Error::OutOfOrder),
+        };
+        self.check_invariants();
+        received
+    }
+
+    /// Notes that the endpoint has closed its side with `unread` bytes not consumed. A body that
+    /// lasts until then is complete: the next [`Client::receive`] says so. A connection that was
+    /// reset instead never completes anything: do not call this for one.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] when the answer is not complete.
+    pub fn peer_closed(&mut self, unread: usize) -> Result<(), Error> {
+        self.response.persists = false;
+        let closed = match self.receiving {
+            Receiving::Fresh | Receiving::Head => Err(Error::Truncated),
+            Receiving::Body if unread == 0 => self.decoder.close(),
+            Receiving::Body => Err(Error::Truncated),
+            Receiving::Idle => Err(Error::Truncated),
+            Receiving::Done | Receiving::Tunnel => Ok(()),
+            Receiving::Failed(error) => Err(error),
+        };
+        closed.map_err(|error| self.fail(error))
+    }
+
+    /// Ends the exchange with `unread` bytes of input left over. Reuse needs a whole request, a
+    /// whole answer, nothing after it, and the endpoint's will.
+    //= rfc9112#6.3
+    // Bytes after an answer are no answer to anything.
+    pub fn finish(&mut self, unread: usize) -> Next {
+        if !self.may_reuse(unread) {
+            self.fail(Error::OutOfOrder);
+            return Next::Close;
+        }
+        self.sending = Sending::Idle;
+        self.receiving = Receiving::Idle;
+        self.check_invariants();
+        Next::Reuse
+    }
+
+    /// Says whether the connection could take another request, with `unread` bytes left over.
+    #[must_use]
+    pub fn may_reuse(&self, unread: usize) -> bool {
+        unread == 0
+            && self.sending == Sending::Done
+            && self.is_received()
+            && self.receiving != Receiving::Tunnel
+            && self.response.persists
+    }
+
+    /// What the head of the last answer means for this hop.
+    #[inline]
+    #[must_use]
+    pub const fn response(&self) -> &Response {
+        &self.response
+    }
+
+    /// The trailers of an answer that has ended.
+    #[must_use]
+    pub const fn trailers(&self) -> &Trailers {
+        self.decoder.trailers()
+    }
+
+    /// Says whether the whole answer has been received.
+    #[inline]
+    #[must_use]
+    pub fn is_received(&self) -> bool {
+        match self.receiving {
+            Receiving::Done | Receiving::Tunnel => true,
+            Receiving::Body => self.decoder.is_done(),
+            Receiving::Idle | Receiving::Fresh | Receiving::Head | Receiving::Failed(_) => false,
+        }
+    }
+
+    /// Says whether the whole request has been sent.
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
+        self.sending == Sending::Done
+    }
+
+    /// Says whether not one byte of an answer has been seen.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.receiving == Receiving::Fresh && self.interim == 0
+    }
+
+    /// Says whether the connection is no longer HTTP.
+    #[must_use]
+    pub fn is_tunnel(&self) -> bool {
+        self.receiving == Receiving::Tunnel
+    }
+
+    #[inline]
+    fn receive_head(&mut self, input: &[u8], head: &mut Head) -> Result<Received, Error> {
+        if self.receiving == Receiving::Fresh {
+            head.clear();
+            if input.is_empty() {
+                return Ok(Received::new(0, Event::NeedMore));
+            }
+            self.receiving = Receiving::Head;
+        }
+        let taken = match parse_response(input, &self.limits, head) {
+            Ok(Parsed::Complete(len)) => self.take_head(head, input).map(|event| (len, event)),
+            Ok(Parsed::Partial) => Ok((0, Event::NeedMore)),
+            Err(error) => Err(error),
+        };
+        match taken {
+            Ok((consumed, event)) => Ok(Received::new(consumed, event)),
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    fn take_head(&mut self, head: &mut Head, block: &[u8]) -> Result<Event, Error> {
+        let body = response_body(head, block, self.method)?;
+        let hop = strip_hop_by_hop(head, block, Role::Response)?;
+        self.response = Response {
+            status: head.status,
+            body,
+            upgrade: hop.upgrade,
+            //= rfc9112#9.3
+            // A body that ends by closing leaves nothing to go on with.
+            persists: hop.persists(head.version) && body != BodyKind::UntilClose,
+        };
+        match head.status {
+            //= rfc9110#15.2.2
+            // A switch is an answer to Upgrade, to a protocol that was offered.
+            101 if self.asked_to_switch && hop.upgrade.is_some() => {
+                self.receiving = Receiving::Tunnel;
+                Ok(Event::Switch)
+            }
+            101 => Err(Error::UnexpectedSwitch),
+            100..=199 => {
+                self.interim += 1;
+                if self.interim > INTERIM_MAX {
+                    return Err(Error::TooManyInterim);
+                }
+                self.receiving = Receiving::Fresh;
+                Ok(Event::Interim)
+            }
+            200..=299 if self.method == Method::Connect => {
+                self.receiving = Receiving::Tunnel;
+                Ok(Event::Head)
+            }
+            _ => {
+                self.decoder.reset(body);
+                self.receiving = Receiving::Body;
+                Ok(Event::Head)
+            }
+        }
+    }
+
+    #[inline]
+    fn receive_body(&mut self, input: &[u8]) -> Result<Received, Error> {
+        match self.decoder.decode(input) {
+            Ok(decoded) => {
+                let received = Received::from(decoded);
+                if received.event == Event::End {
+                    self.receiving = Receiving::Done;
+                }
+                Ok(received)
+            }
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    /// Keeps the error for good.
+    #[cold]
+    fn fail(&mut self, error: Error) -> Error {
+        self.receiving = Receiving::Failed(error);
+        self.response.persists = false;
+        error
+    }
+
+    /// What holds after every step.
+    fn check_invariants(&self) {
+        debug_assert!(
+            (self.sending == Sending::Idle) == (self.receiving == Receiving::Idle)
+                || matches!(self.receiving, Receiving::Failed(_)),
+            "an answer is due exactly while there is a request"
+        );
+        debug_assert!(
+            self.sending == Sending::Body || self.encoder == Encoder::None,
+            "only a request under way has something to encode"
+        );
+        debug_assert!(
+            !matches!(self.receiving, Receiving::Failed(_)) || !self.response.persists,
+            "no connection outlives an error"
+        );
+        debug_assert!(
+            self.interim <= INTERIM_MAX + 1,
+            "interim answers are counted"
+        );
+    }
+}

@@ -1,0 +1,458 @@
+//! The machine towards clients: requests in, the framing of responses out.
+//!
+//! # Call order
+//!
+//! 1. [`Server::receive`] with what has come until [`Event::Head`]; [`Server::request`] then says
+//!    what the head means for this hop. On an error the request can still be answered (step 4),
+//!    and the connection closes after it.
+//! 2. `receive` for the body, [`Event::Data`] by [`Event::Data`] up to [`Event::End`], at any time
+//!    between the other steps. A request without a body ends at once.
+//! 3. [`Server::interim`] before each 1xx that is passed on.
+//! 4. [`Server::begin_response`], whose [`Framing`] goes to
+//!    [`encode_response`](crate::encode_response); or [`Server::switch`] for a 101.
+//! 5. [`Server::prefix`] and [`Server::suffix`] around each piece of data, then
+//!    [`Server::end_response`].
+//! 6. [`Server::finish`] says whether the connection takes another request. Pipelined requests
+//!    wait until then: `receive` answers [`Event::Blocked`].
+//!
+//! A step out of order is [`Error::OutOfOrder`] and changes nothing.
+
+use crate::body::{ChunkPrefix, Decoder, Encoder, Trailers};
+use crate::encode::{Connection, Framing, Sink};
+use crate::error::Error;
+use crate::event::{Event, Next, Received};
+use crate::field::FieldId;
+use crate::framing::{BodyKind, Role, has_no_body, list, request_body, strip_hop_by_hop};
+use crate::head::{Head, Method, Span, Version};
+use crate::limits::Limits;
+use crate::parse::{Parsed, parse_request};
+
+/// One connection to a client. See the [module](self) for the order of calls.
+#[derive(Clone, Debug)]
+pub struct Server {
+    limits: Limits,
+    receiving: Receiving,
+    sending: Sending,
+    request: Request,
+    decoder: Decoder,
+    encoder: Encoder,
+    is_closing: bool,
+}
+
+/// What the head of a request means for this hop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// The version of the client.
+    pub version: Version,
+    /// How the body is framed.
+    pub body: BodyKind,
+    /// Says whether the client waits for a 100 before it sends the body.
+    pub expects_continue: bool,
+    /// The protocol that the client would switch to, when it may; see
+    /// [`HopByHop::upgrade`](crate::HopByHop::upgrade).
+    pub upgrade: Option<Span>,
+    /// Says whether the client takes trailers.
+    pub te_trailers: bool,
+    /// Says whether the client wants the connection to go on.
+    pub persists: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Receiving {
+    /// Between messages: the next call starts a new head.
+    Fresh,
+    Head,
+    Body,
+    Done,
+    /// No byte after an error means anything.
+    Failed(Error),
+    Tunnel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    /// No request to answer.
+    Idle,
+    /// The final head is still to come.
+    Head,
+    Body,
+    Done,
+}
+
+impl Server {
+    /// Makes the machine for a new connection.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            receiving: Receiving::Fresh,
+            sending: Sending::Idle,
+            request: Request::default(),
+            decoder: Decoder::new(BodyKind::None, &limits),
+            encoder: Encoder::None,
+            is_closing: false,
+        }
+    }
+
+    /// Takes the next event from `input`, which starts behind what was consumed before.
+    ///
+    /// Until the head is complete nothing is consumed, and `input` has to start with the same bytes
+    /// every time. `head` is cleared when a new message begins.
+    ///
+    /// # Errors
+    /// The first error is final: every later call repeats it.
+    #[inline]
+    pub fn receive(&mut self, input: &[u8], head: &mut Head) -> Result<Received, Error> {
+        let received = match self.receiving {
+            Receiving::Fresh | Receiving::Head => self.receive_head(input, head),
+            Receiving::Body => self.receive_body(input),
+            Receiving::Done => Ok(Received::new(0, Event::Blocked)),
+            Receiving::Failed(error) => Err(error),
+            Receiving::Tunnel => Err(Error::OutOfOrder),
+        };
+        self.check_invariants();
+        received
+    }
+
+    /// Notes that the client has closed its side with `unread` bytes not consumed.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] when that cuts a request short. Closing between requests, or after a
+    /// whole one, is no error: the answer may still be wanted.
+    pub fn peer_closed(&mut self, unread: usize) -> Result<(), Error> {
+        let is_cut = match self.receiving {
+            Receiving::Fresh | Receiving::Head => unread > 0,
+            Receiving::Body => !self.decoder.is_done(),
+            Receiving::Done | Receiving::Failed(_) | Receiving::Tunnel => false,
+        };
+        self.is_closing = true;
+        if is_cut {
+            return Err(self.fail(Error::Truncated));
+        }
+        Ok(())
+    }
+
+    /// Asks for the connection to end with the response to come: for a drain.
+    pub const fn close_after(&mut self) {
+        self.is_closing = true;
+    }
+
+    /// Asks whether an interim answer may be passed on to this client, and notes that it is.
+    ///
+    /// # Errors
+    /// [`Error::OutOfOrder`] for 101 and what is no 1xx, and when no answer is due.
+    //= rfc9110#15.2
+    // HTTP/1.0 has no interim answers: none is sent to such a client.
+    pub fn interim(&mut self, status: u16) -> Result<bool, Error> {
+        if self.sending != Sending::Head || !matches!(status, 100 | 102..=199) {
+            return Err(Error::OutOfOrder);
+        }
+        if status == 100 {
+            self.request.expects_continue = false;
+        }
+        Ok(self.request.version == Version::Http11)
+    }
+
+    /// Begins the final response with the framing that its source has, and returns the framing
+    /// that this client gets.
+    ///
+    /// [`BodyKind::None`] for a status that has a body means an empty one. What has no length
+    /// becomes chunked for HTTP/1.1 and ends by closing for HTTP/1.0.
+    ///
+    /// # Errors
+    /// [`Error::OutOfOrder`] when no final response is due, or for a status under 200.
+    pub fn begin_response(&mut self, status: u16, body: BodyKind) -> Result<Framing, Error> {
+        if self.sending != Sending::Head || status < 200 {
+            return Err(Error::OutOfOrder);
+        }
+        let is_http11 = self.request.version == Version::Http11;
+        let body = match body {
+            _ if has_no_body(status, self.request.method) => BodyKind::None,
+            BodyKind::None => BodyKind::Length(0),
+            BodyKind::Length(length) => BodyKind::Length(length),
+            //= rfc9112#6.1
+            // No transfer coding towards HTTP/1.0.
+            BodyKind::Chunked | BodyKind::UntilClose if is_http11 => BodyKind::Chunked,
+            BodyKind::Chunked | BodyKind::UntilClose => BodyKind::UntilClose,
+        };
+        //= rfc9112#9.3
+        // Who will not read a whole request has to close; an answer that refuses it says so.
+        let is_refusal = status >= 400 && !self.is_received();
+        if self.is_closing || is_refusal || body == BodyKind::UntilClose {
+            self.request.persists = false;
+        }
+        if self.request.method == Method::Connect && matches!(status, 200..=299) {
+            self.tunnel();
+            return Ok(Framing::default());
+        }
+        self.encoder = Encoder::new(body);
+        self.sending = Sending::Body;
+        self.check_invariants();
+        let connection = match (self.request.persists, is_http11) {
+            (true, true) => Connection::Implied,
+            (true, false) => Connection::KeepAlive,
+            (false, _) => Connection::Close,
+        };
+        Ok(Framing {
+            body,
+            connection,
+            te_trailers: false,
+        })
+    }
+
+    /// Answers an upgrade with 101; `protocol` is where the head of that answer names it. What
+    /// follows in both directions is not HTTP.
+    ///
+    /// # Errors
+    /// [`Error::UnexpectedSwitch`] when the client did not ask for one.
+    //= rfc9110#15.2.2
+    // 101 answers an Upgrade field and nothing else.
+    pub fn switch(&mut self, protocol: Span) -> Result<Framing, Error> {
+        if self.sending != Sending::Head || self.request.upgrade.is_none() || !self.is_received() {
+            return Err(Error::UnexpectedSwitch);
+        }
+        self.tunnel();
+        Ok(Framing {
+            connection: Connection::Upgrade(protocol),
+            ..Framing::default()
+        })
+    }
+
+    /// Announces a piece of the response's data and returns what goes before it.
+    ///
+    /// # Errors
+    /// As [`Encoder::prefix`]; also [`Error::OutOfOrder`] outside a response's body.
+    #[inline]
+    pub fn prefix(&mut self, len: usize) -> Result<ChunkPrefix, Error> {
+        if self.sending != Sending::Body {
+            return Err(Error::OutOfOrder);
+        }
+        self.encoder.prefix(len)
+    }
+
+    /// What goes after each piece of the response's data.
+    #[inline]
+    #[must_use]
+    pub const fn suffix(&self) -> &'static [u8] {
+        self.encoder.suffix()
+    }
+
+    /// Ends the response and returns its last bytes.
+    ///
+    /// # Errors
+    /// As [`Encoder::finish`]: the client must then see the connection break off.
+    pub fn end_response(&mut self) -> Result<&'static [u8], Error> {
+        self.check_response()?;
+        let last = self.encoder.finish()?;
+        self.sending = Sending::Done;
+        Ok(last)
+    }
+
+    /// Ends the response with trailers, for which the client's framing may have no place.
+    ///
+    /// # Errors
+    /// As [`Server::end_response`].
+    pub fn end_response_with_trailers<S: Sink>(
+        &mut self,
+        trailers: &Trailers,
+        sink: &mut S,
+    ) -> Result<(), Error> {
+        self.check_response()?;
+        self.encoder.finish_with_trailers(trailers, sink)?;
+        self.sending = Sending::Done;
+        Ok(())
+    }
+
+    /// Ends the exchange. Reuse needs a whole request, a whole response, and both sides' will;
+    /// anything else closes.
+    pub fn finish(&mut self) -> Next {
+        let may_reuse = self.sending == Sending::Done
+            && self.is_received()
+            && self.request.persists
+            && !self.is_closing;
+        if !may_reuse {
+            self.is_closing = true;
+            return Next::Close;
+        }
+        self.receiving = Receiving::Fresh;
+        self.sending = Sending::Idle;
+        self.request = Request::default();
+        self.check_invariants();
+        Next::Reuse
+    }
+
+    /// What the head of the request under way means for this hop.
+    #[inline]
+    #[must_use]
+    pub const fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// The trailers of a request that has ended.
+    #[must_use]
+    pub const fn trailers(&self) -> &Trailers {
+        self.decoder.trailers()
+    }
+
+    /// Says whether the whole request has been received.
+    #[inline]
+    #[must_use]
+    pub fn is_received(&self) -> bool {
+        match self.receiving {
+            Receiving::Done | Receiving::Tunnel => true,
+            Receiving::Body => self.decoder.is_done(),
+            Receiving::Fresh | Receiving::Head | Receiving::Failed(_) => false,
+        }
+    }
+
+    /// Says whether no request is under way: not one byte of its head has been seen.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.receiving == Receiving::Fresh
+    }
+
+    /// Says whether the connection is no longer HTTP.
+    #[must_use]
+    pub fn is_tunnel(&self) -> bool {
+        self.receiving == Receiving::Tunnel
+    }
+
+    /// Says whether the final response has begun: then no other answer is possible.
+    #[must_use]
+    pub const fn is_answered(&self) -> bool {
+        matches!(self.sending, Sending::Body | Sending::Done)
+    }
+
+    #[inline]
+    fn receive_head(&mut self, input: &[u8], head: &mut Head) -> Result<Received, Error> {
+        if self.receiving == Receiving::Fresh {
+            head.clear();
+            if input.is_empty() {
+                return Ok(Received::new(0, Event::NeedMore));
+            }
+            self.receiving = Receiving::Head;
+        }
+        let parsed = match parse_request(input, &self.limits, head) {
+            Ok(parsed) => parsed,
+            Err(error) => return Err(self.fail(error)),
+        };
+        let Parsed::Complete(len) = parsed else {
+            return Ok(Received::new(0, Event::NeedMore));
+        };
+        match read_request(head, input) {
+            Ok(request) => self.request = request,
+            Err(error) => {
+                self.request.method = head.method;
+                self.request.version = head.version;
+                return Err(self.fail(error));
+            }
+        }
+        self.decoder.reset(self.request.body);
+        self.receiving = Receiving::Body;
+        self.sending = Sending::Head;
+        Ok(Received::new(len, Event::Head))
+    }
+
+    #[inline]
+    fn receive_body(&mut self, input: &[u8]) -> Result<Received, Error> {
+        match self.decoder.decode(input) {
+            Ok(decoded) => {
+                let received = Received::from(decoded);
+                if received.consumed > 0 {
+                    self.request.expects_continue = false;
+                }
+                if received.event == Event::End {
+                    self.receiving = Receiving::Done;
+                }
+                Ok(received)
+            }
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    /// Keeps the error for good. A request that failed can be answered, once.
+    #[cold]
+    fn fail(&mut self, error: Error) -> Error {
+        self.receiving = Receiving::Failed(error);
+        self.request.persists = false;
+        self.is_closing = true;
+        if self.sending == Sending::Idle {
+            self.sending = Sending::Head;
+        }
+        error
+    }
+
+    fn tunnel(&mut self) {
+        self.receiving = Receiving::Tunnel;
+        self.sending = Sending::Done;
+        self.request.persists = false;
+        self.encoder = Encoder::None;
+    }
+
+    fn check_response(&self) -> Result<(), Error> {
+        if self.sending == Sending::Body {
+            Ok(())
+        } else {
+            Err(Error::OutOfOrder)
+        }
+    }
+
+    /// What holds after every step.
+    fn check_invariants(&self) {
+        debug_assert!(
+            self.sending != Sending::Idle
+                || matches!(self.receiving, Receiving::Fresh | Receiving::Head),
+            "a request that is there, whole or broken, is owed an answer"
+        );
+        debug_assert!(
+            self.sending == Sending::Idle
+                || !matches!(self.receiving, Receiving::Fresh | Receiving::Head),
+            "no head is read while an answer is owed"
+        );
+        debug_assert!(
+            !matches!(self.receiving, Receiving::Failed(_)) || self.is_closing,
+            "no connection outlives an error"
+        );
+        debug_assert!(
+            self.sending == Sending::Body || self.encoder == Encoder::None,
+            "only a response under way has something to encode"
+        );
+    }
+}
+
+/// Reads what a complete head says about this hop, and takes this hop's fields off it.
+fn read_request(head: &mut Head, block: &[u8]) -> Result<Request, Error> {
+    let body = request_body(head, block)?;
+    let expects_continue = expectation(head, block)?;
+    let hop = strip_hop_by_hop(head, block, Role::Request)?;
+    // An upgrade with a body would leave its bytes between two protocols.
+    let may_upgrade = head.method == Method::Get && body == BodyKind::None;
+    Ok(Request {
+        method: head.method,
+        version: head.version,
+        body,
+        expects_continue: expects_continue && body != BodyKind::None,
+        upgrade: hop.upgrade.filter(|_| may_upgrade),
+        te_trailers: hop.te_trailers,
+        persists: hop.persists(head.version),
+    })
+}
+
+//= rfc9110#10.1.1
+// 100-continue is the one expectation; HTTP/1.0 has none; any other is a 417.
+#[inline]
+fn expectation(head: &Head, block: &[u8]) -> Result<bool, Error> {
+    if !head.may_have(FieldId::Expect) || head.version == Version::Http10 {
+        return Ok(false);
+    }
+    let mut expectations = head
+        .all(FieldId::Expect)
+        .flat_map(|field| list(field.value.get(block)));
+    if expectations.all(|expectation| expectation.eq_ignore_ascii_case(b"100-continue")) {
+        Ok(true)
+    } else {
+        Err(Error::BadExpectation)
+    }
+}
