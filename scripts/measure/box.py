@@ -182,9 +182,9 @@ def missing(*tools):
     return [tool for tool in tools if not shutil.which(tool)]
 
 
-def build(*features):
+def build():
     """Builds the measuring programs."""
-    subprocess.run(["cargo", "build", "-q", "--profile", "quick", "-p", "weir-benches", *features], check=True, cwd=ROOT)
+    subprocess.run(["cargo", "build", "-q", "--profile", "quick", "-p", "weir-benches"], check=True, cwd=ROOT)
 
 
 def tool(name):

@@ -1,13 +1,12 @@
 //! The same two small servers on several runtimes, to measure what a runtime itself costs.
 //!
 //! `echo` answers every receive with one fixed response; `relay` passes bytes both ways between a
-//! client and an endpoint. One thread each. `scripts/runtimes` compares them.
+//! client and an endpoint. One thread each. `scripts/runtimes` compares them, and glommio too, which
+//! lives in `benches/glommio`.
 
 #![forbid(unsafe_code)]
 
 mod on_epoll;
-#[cfg(feature = "glommio")]
-mod on_glommio;
 mod on_monoio;
 
 use std::error::Error;
@@ -26,7 +25,6 @@ usage: runtime RUNTIME echo|relay --listen IP:PORT [--to IP:PORT]
             monoio            SINGLE_ISSUER, COOP_TASKRUN, TASKRUN_FLAG (what Weir uses)
             monoio-plain      no ring flags (monoio's own default)
             monoio-defer      SINGLE_ISSUER, DEFER_TASKRUN
-            glommio           when built with --features glommio
   --to      where a relay connects, one connection for each client
 ";
 
@@ -64,8 +62,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         "monoio" => on_monoio::serve(listen, work, Flags::Coop),
         "monoio-plain" => on_monoio::serve(listen, work, Flags::None),
         "monoio-defer" => on_monoio::serve(listen, work, Flags::Defer),
-        #[cfg(feature = "glommio")]
-        "glommio" => on_glommio::serve(listen, work),
-        _ => Err(format!("no runtime {runtime} in this build\n\n{HELP}").into()),
+        _ => Err(format!("no runtime {runtime}\n\n{HELP}").into()),
     }
 }

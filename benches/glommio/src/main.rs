@@ -1,4 +1,6 @@
-//! On glommio: the same tasks as on monoio.
+//! The servers of `benches/src/bin/runtime` on glommio, with the same command line.
+
+#![forbid(unsafe_code)]
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -7,11 +9,39 @@ use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt
 use glommio::net::{TcpListener, TcpStream};
 use glommio::{LocalExecutorBuilder, Placement};
 
-use crate::{ANSWER, BUFFER_BYTES, RING_ENTRIES, Work};
+/// As in the other servers.
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 64\r\n\r\n\
+0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+const BUFFER_BYTES: usize = 16 * 1024;
+const RING_ENTRIES: usize = 4096;
 
-pub(crate) fn serve(listen: SocketAddr, work: Work) -> Result<(), Box<dyn Error>> {
+#[derive(Clone, Copy, Debug)]
+enum Work {
+    Echo,
+    Relay { to: SocketAddr },
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let (listen, work) = match words[..] {
+        ["glommio", "echo", "--listen", listen] => (listen, Work::Echo),
+        ["glommio", "relay", "--listen", listen, "--to", to] => {
+            (listen, Work::Relay { to: to.parse()? })
+        }
+        _ => {
+            return Err(
+                "usage: weir-bench-glommio glommio echo|relay --listen IP:PORT [--to IP:PORT]"
+                    .into(),
+            );
+        }
+    };
+    serve(listen.parse()?, work)
+}
+
+fn serve(listen: SocketAddr, work: Work) -> Result<(), Box<dyn Error>> {
     LocalExecutorBuilder::new(Placement::Unbound)
-        .ring_depth(RING_ENTRIES as usize)
+        .ring_depth(RING_ENTRIES)
         .spawn(move || async move {
             accept(listen, work)
                 .await
