@@ -1,0 +1,435 @@
+//! The cores' counters as a page of Prometheus metrics: sums over cores by name, and a few numbers by core.
+
+use std::sync::Arc;
+
+use super::CoreShared;
+use super::counters::{CLASSES, Count, HistogramTotal, REASONS};
+use super::page::{Kind, Page};
+use super::sheet::{Named, Sheet};
+use crate::fault::Reason;
+use crate::plan::{ListenerId, RouteId, UpstreamId};
+
+/// Exchanges under way and client connections open.
+pub(super) fn load(cores: &[Arc<CoreShared>]) -> (u64, u64) {
+    let sum = |read: fn(&CoreShared) -> u64| cores.iter().map(|core| read(core)).sum::<u64>();
+    let started = sum(|core| core.counts.exchanges_started.get());
+    let ended = sum(|core| core.counts.exchanges_ended.get());
+    let opened = sum(|core| core.counts.connections_opened.get());
+    let closed = sum(|core| core.counts.connections_closed.get());
+    (started.saturating_sub(ended), opened.saturating_sub(closed))
+}
+
+/// Adds everything that cores count.
+pub(super) fn render(cores: &[Arc<CoreShared>], page: &mut Page) {
+    let sheets: Vec<Arc<Sheet>> = cores.iter().map(|core| core.sheet().clone()).collect();
+    let Some(newest) = sheets.iter().max_by_key(|sheet| sheet.epoch()) else {
+        return;
+    };
+    let view = View {
+        newest,
+        sheets: &sheets,
+    };
+    listeners(&view, page);
+    routes(&view, page);
+    upstreams(&view, page);
+    endpoints(&view, page);
+    by_core(cores, page);
+}
+
+/// All cores' sheets, read by the ids of the newest plan.
+struct View<'a> {
+    newest: &'a Sheet,
+    sheets: &'a [Arc<Sheet>],
+}
+
+impl View<'_> {
+    /// Every core's counters of one part, wherever its sheet has them.
+    fn each<'s, C: 's>(
+        &'s self,
+        id: u32,
+        named: impl Fn(&Sheet) -> Option<&Named>,
+        get: impl Fn(&'s Sheet, u32) -> Option<&'s C>,
+    ) -> Vec<&'s C> {
+        let name = named(self.newest).and_then(|named| named.get(id));
+        let find = |sheet: &'s Arc<Sheet>| {
+            let here = if sheet.epoch() == self.newest.epoch() {
+                id
+            } else {
+                named(sheet)?.find(name?)?
+            };
+            get(sheet, here)
+        };
+        self.sheets.iter().filter_map(find).collect()
+    }
+}
+
+fn listeners(view: &View<'_>, page: &mut Page) {
+    let all: Vec<_> = view.newest.names.listeners.unique().collect();
+    let counts = |id| {
+        view.each(
+            id,
+            |s| Some(&s.names.listeners),
+            |s, id| s.listener(ListenerId(id)),
+        )
+    };
+    page.family(
+        "weir_exchanges_total",
+        Kind::Counter,
+        "Exchanges that are over, by listener and class of status.",
+    );
+    for (id, name) in &all {
+        classes(page, &[("listener", name)], &counts(*id), |c| &c.exchanges);
+    }
+    page.family(
+        "weir_request_body_bytes_total",
+        Kind::Counter,
+        "Bytes of request bodies taken from clients.",
+    );
+    for (id, name) in &all {
+        page.sample(&[("listener", name)], sum(&counts(*id), |c| &c.bytes_in));
+    }
+    page.family(
+        "weir_response_body_bytes_total",
+        Kind::Counter,
+        "Bytes of response bodies given to clients.",
+    );
+    for (id, name) in &all {
+        page.sample(&[("listener", name)], sum(&counts(*id), |c| &c.bytes_out));
+    }
+    page.family(
+        "weir_connections_total",
+        Kind::Counter,
+        "Client connections accepted.",
+    );
+    for (id, name) in &all {
+        page.sample(&[("listener", name)], sum(&counts(*id), |c| &c.opened));
+    }
+    page.family(
+        "weir_connections_open",
+        Kind::Gauge,
+        "Client connections open.",
+    );
+    for (id, name) in &all {
+        let counts = counts(*id);
+        page.sample(
+            &[("listener", name)],
+            difference(&counts, |c| &c.opened, |c| &c.closed),
+        );
+    }
+    let help =
+        "Exchanges answered by Weir itself or broken off, and connections turned away, by reason.";
+    page.family("weir_reasons_total", Kind::Counter, help);
+    for (id, name) in &all {
+        reasons(page, ("listener", name), &counts(*id), |c| &c.reasons);
+    }
+}
+
+/// Routes that nobody has used show their exchanges only: thousands of empty histograms help nobody.
+fn routes(view: &View<'_>, page: &mut Page) {
+    let all: Vec<_> = view.newest.names.routes.unique().collect();
+    let counts = |id| view.each(id, |s| Some(&s.names.routes), |s, id| s.route(RouteId(id)));
+    page.family(
+        "weir_route_exchanges_total",
+        Kind::Counter,
+        "Exchanges that a route took, by class of status.",
+    );
+    for (id, name) in &all {
+        classes(page, &[("route", name)], &counts(*id), |c| &c.exchanges);
+    }
+    let used: Vec<_> = all
+        .into_iter()
+        .filter(|(id, _)| {
+            counts(*id)
+                .iter()
+                .any(|c| c.exchanges.iter().any(|count| count.get() > 0))
+        })
+        .collect();
+    page.family(
+        "weir_route_request_body_bytes_total",
+        Kind::Counter,
+        "Bytes of request bodies by route.",
+    );
+    for (id, name) in &used {
+        page.sample(&[("route", name)], sum(&counts(*id), |c| &c.bytes_in));
+    }
+    page.family(
+        "weir_route_response_body_bytes_total",
+        Kind::Counter,
+        "Bytes of response bodies by route.",
+    );
+    for (id, name) in &used {
+        page.sample(&[("route", name)], sum(&counts(*id), |c| &c.bytes_out));
+    }
+    let help = "From the complete request head to the last byte of the answer.";
+    page.family("weir_route_duration_seconds", Kind::Histogram, help);
+    for (id, name) in &used {
+        let mut total = HistogramTotal::default();
+        counts(*id).iter().for_each(|c| c.total.add_to(&mut total));
+        page.histogram(&[("route", name)], &total, 2);
+    }
+}
+
+fn upstreams(view: &View<'_>, page: &mut Page) {
+    let all: Vec<_> = view.newest.names.upstreams.unique().collect();
+    let counts = |id| {
+        view.each(
+            id,
+            |s| Some(&s.names.upstreams),
+            |s, id| s.upstream(UpstreamId(id)),
+        )
+    };
+    page.family(
+        "weir_upstream_exchanges_total",
+        Kind::Counter,
+        "Exchanges sent to an upstream, by class of status.",
+    );
+    for (id, name) in &all {
+        classes(page, &[("upstream", name)], &counts(*id), |c| &c.exchanges);
+    }
+    page.family(
+        "weir_upstream_retries_total",
+        Kind::Counter,
+        "Attempts after the first.",
+    );
+    for (id, name) in &all {
+        page.sample(&[("upstream", name)], sum(&counts(*id), |c| &c.retries));
+    }
+    page.family(
+        "weir_upstream_queue_seconds_total",
+        Kind::Counter,
+        "Time spent waiting for a free connection.",
+    );
+    for (id, name) in &all {
+        page.seconds(&[("upstream", name)], sum(&counts(*id), |c| &c.queued_us));
+    }
+    page.family(
+        "weir_upstream_reasons_total",
+        Kind::Counter,
+        "Exchanges with an upstream that failed, by reason.",
+    );
+    for (id, name) in &all {
+        reasons(page, ("upstream", name), &counts(*id), |c| &c.reasons);
+    }
+    page.family(
+        "weir_upstream_connect_seconds",
+        Kind::Histogram,
+        "Time to open a connection to an endpoint.",
+    );
+    for (id, name) in &all {
+        let mut total = HistogramTotal::default();
+        counts(*id)
+            .iter()
+            .for_each(|c| c.connect.add_to(&mut total));
+        page.histogram(&[("upstream", name)], &total, 1);
+    }
+    page.family(
+        "weir_upstream_first_byte_seconds",
+        Kind::Histogram,
+        "Time to the first byte of an endpoint's answer.",
+    );
+    for (id, name) in &all {
+        let mut total = HistogramTotal::default();
+        counts(*id)
+            .iter()
+            .for_each(|c| c.first_byte.add_to(&mut total));
+        page.histogram(&[("upstream", name)], &total, 1);
+    }
+}
+
+fn endpoints(view: &View<'_>, page: &mut Page) {
+    let names = &view.newest.names;
+    let mut all = Vec::new();
+    for (id, upstream) in names.upstreams.unique() {
+        let Some(named) = names.endpoints.get(id as usize) else {
+            continue;
+        };
+        for (at, endpoint) in named.unique() {
+            // A sheet of another plan finds the upstream first, then the endpoint in it.
+            let find = |sheet: &Sheet| {
+                let up = sheet.names.upstreams.find(upstream)?;
+                Some((up, sheet.names.endpoints.get(up as usize)?.find(endpoint)?))
+            };
+            let counts = view.sheets.iter().filter_map(|sheet| {
+                let here = if sheet.epoch() == names.epoch {
+                    (id, at)
+                } else {
+                    find(sheet)?
+                };
+                sheet.endpoint(UpstreamId(here.0), here.1)
+            });
+            all.push((
+                [
+                    ("upstream", upstream.as_ref()),
+                    ("endpoint", endpoint.as_ref()),
+                ],
+                counts.collect::<Vec<_>>(),
+            ));
+        }
+    }
+    let help = "Exchanges whose last attempt went to an endpoint, by class of status.";
+    page.family("weir_endpoint_exchanges_total", Kind::Counter, help);
+    for (labels, counts) in &all {
+        classes(page, labels, counts, |c| &c.exchanges);
+    }
+    page.family(
+        "weir_endpoint_connections_total",
+        Kind::Counter,
+        "Connections made to an endpoint.",
+    );
+    for (labels, counts) in &all {
+        page.sample(labels, sum(counts, |c| &c.opened));
+    }
+    page.family(
+        "weir_endpoint_connections_open",
+        Kind::Gauge,
+        "Connections to an endpoint open, in use or idle.",
+    );
+    for (labels, counts) in &all {
+        page.sample(labels, difference(counts, |c| &c.opened, |c| &c.closed));
+    }
+    page.family(
+        "weir_endpoint_reuses_total",
+        Kind::Counter,
+        "Attempts on a connection that was open already.",
+    );
+    for (labels, counts) in &all {
+        page.sample(labels, sum(counts, |c| &c.reused));
+    }
+    page.family(
+        "weir_endpoint_connect_failures_total",
+        Kind::Counter,
+        "Connections that could not be made.",
+    );
+    for (labels, counts) in &all {
+        page.sample(labels, sum(counts, |c| &c.failed));
+    }
+}
+
+fn by_core(cores: &[Arc<CoreShared>], page: &mut Page) {
+    type Read = fn(&CoreShared) -> u64;
+    let families: [(&'static str, Kind, &str, Read); 11] = [
+        (
+            "weir_core_exchanges_total",
+            Kind::Counter,
+            "Exchanges that a core finished.",
+            |c| c.counts.exchanges_ended.get(),
+        ),
+        (
+            "weir_core_exchanges_active",
+            Kind::Gauge,
+            "Exchanges under way.",
+            |c| {
+                c.counts
+                    .exchanges_started
+                    .get()
+                    .saturating_sub(c.counts.exchanges_ended.get())
+            },
+        ),
+        (
+            "weir_core_connections_open",
+            Kind::Gauge,
+            "Client connections that a core serves.",
+            |c| {
+                c.counts
+                    .connections_opened
+                    .get()
+                    .saturating_sub(c.counts.connections_closed.get())
+            },
+        ),
+        (
+            "weir_core_handed_on_total",
+            Kind::Counter,
+            "Fresh connections given to another core.",
+            |c| c.counts.handed_on.get(),
+        ),
+        (
+            "weir_core_taken_over_total",
+            Kind::Counter,
+            "Fresh connections taken from another core.",
+            |c| c.counts.taken_over.get(),
+        ),
+        (
+            "weir_core_mailbox_full_total",
+            Kind::Counter,
+            "Messages that found another core's mailbox full.",
+            |c| c.counts.mailbox_full.get(),
+        ),
+        (
+            "weir_core_accept_errors_total",
+            Kind::Counter,
+            "Accepts that failed.",
+            |c| c.counts.accept_errors.get(),
+        ),
+        (
+            "weir_core_panics_total",
+            Kind::Counter,
+            "Exchanges that ended in a panic: bugs.",
+            |c| c.counts.panics.get(),
+        ),
+        (
+            "weir_core_log_dropped_total",
+            Kind::Counter,
+            "Log lines dropped because writing lagged behind.",
+            |c| c.counts.log_dropped.get(),
+        ),
+        (
+            "weir_core_pool_used_bytes",
+            Kind::Gauge,
+            "Bytes of buffers in use.",
+            |c| c.counts.pool_used_bytes.get(),
+        ),
+        (
+            "weir_core_plan_epoch",
+            Kind::Gauge,
+            "The plan that a core counts by.",
+            |c| c.counts.plan_epoch.get(),
+        ),
+    ];
+    for (name, kind, help, read) in families {
+        page.family(name, kind, help);
+        for (index, core) in cores.iter().enumerate() {
+            page.sample(&[("core", &index.to_string())], read(core));
+        }
+    }
+}
+
+fn sum<C>(counts: &[&C], read: impl Fn(&C) -> &Count) -> u64 {
+    counts.iter().map(|c| read(c).get()).sum()
+}
+
+/// What has begun and not ended. Both are read while their cores go on, so the end may seem to come first.
+fn difference<C>(counts: &[&C], begun: impl Fn(&C) -> &Count, ended: impl Fn(&C) -> &Count) -> u64 {
+    let ended = sum(counts, ended);
+    sum(counts, begun).saturating_sub(ended)
+}
+
+/// One sample a class that was seen, and 2xx always, so that every series exists from the start.
+fn classes<C>(
+    page: &mut Page,
+    labels: &[(&str, &str)],
+    counts: &[&C],
+    read: impl Fn(&C) -> &[Count; CLASSES],
+) {
+    const NAMES: [&str; CLASSES] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+    for (class, name) in NAMES.into_iter().enumerate() {
+        let seen = sum(counts, |c| &read(c)[class]);
+        if seen > 0 || name == "2xx" {
+            let labels: Vec<_> = labels.iter().copied().chain([("class", name)]).collect();
+            page.sample(&labels, seen);
+        }
+    }
+}
+
+fn reasons<C>(
+    page: &mut Page,
+    label: (&str, &str),
+    counts: &[&C],
+    read: impl Fn(&C) -> &[Count; REASONS],
+) {
+    for reason in Reason::ALL {
+        let seen = sum(counts, |c| &read(c)[*reason as usize]);
+        if seen > 0 {
+            page.sample(&[label, ("reason", reason.code())], seen);
+        }
+    }
+}

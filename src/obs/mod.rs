@@ -1,0 +1,370 @@
+//! Observability: one event feeds the counters and the access log.
+//!
+//! A core reports to its [`CoreObs`], which adds to counters that only this core writes and, when the access log is
+//! on, copies one record into a ring. Control holds the other side, [`Obs`]: it reads the counters for `/metrics` and
+//! owns the log thread, which formats and writes. A core never blocks, locks or allocates for any of it, and never
+//! makes a system call.
+#![forbid(unsafe_code)]
+
+mod access;
+mod counters;
+mod event;
+pub mod limits;
+mod line;
+mod metrics;
+mod page;
+pub mod process;
+mod record;
+mod sheet;
+mod text;
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{io, thread};
+
+pub use access::{AccessLog, Format};
+pub use event::{Exchange, RequestId};
+pub use process::Level;
+
+use crate::fault::Reason;
+use crate::plan::{ListenerId, Plan, RouteId, UpstreamId};
+use access::LogThread;
+use counters::{CoreCounts, class_of};
+use limits::LOG_RING_BYTES;
+pub(crate) use page::{Kind, Page};
+use sheet::{Names, Sheet};
+
+/// One core's side: what it counts and where it puts log records. Owned by the core, not shared.
+pub struct CoreObs {
+    shared: Arc<CoreShared>,
+    sheet: Arc<Sheet>,
+    ring: RefCell<rtrb::Producer<u8>>,
+}
+
+/// What control can see of a core.
+struct CoreShared {
+    counts: CoreCounts,
+    /// The newest sheet. Locked at a reload and for a scrape, never by an exchange.
+    sheet: Mutex<Arc<Sheet>>,
+    /// Whether exchanges are logged; shared by all cores, written at a reload.
+    logging: Arc<AtomicBool>,
+}
+
+impl CoreShared {
+    fn sheet(&self) -> MutexGuard<'_, Arc<Sheet>> {
+        // The value is replaced whole, so a panic elsewhere cannot have left it broken.
+        self.sheet.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CoreObs {
+    /// A core that counts for itself and logs nowhere: for tests of what is above.
+    pub fn detached(plan: &Plan) -> Self {
+        let names = Arc::new(Names::of(plan));
+        Self::with(&names, Arc::default(), 1).0
+    }
+
+    fn with(
+        names: &Arc<Names>,
+        logging: Arc<AtomicBool>,
+        ring_bytes: usize,
+    ) -> (Self, rtrb::Consumer<u8>) {
+        let sheet = Arc::new(Sheet::new(names.clone(), None));
+        let counts = CoreCounts::default();
+        counts.plan_epoch.set(names.epoch);
+        let shared = Arc::new(CoreShared {
+            counts,
+            sheet: Mutex::new(sheet.clone()),
+            logging,
+        });
+        let (producer, consumer) = rtrb::RingBuffer::new(ring_bytes);
+        (
+            Self {
+                shared,
+                sheet,
+                ring: RefCell::new(producer),
+            },
+            consumer,
+        )
+    }
+
+    /// Counts and logs an exchange that is over. `plan` is the one that it ran under: after a reload, exchanges that
+    /// began before it are counted by name.
+    pub fn exchange(&self, plan: &Plan, event: &Exchange<'_>) {
+        self.shared.counts.exchanges_ended.add(1);
+        if plan.epoch == self.sheet.epoch() {
+            self.count(
+                event,
+                event.listener,
+                event.route,
+                event.upstream,
+                event.endpoint,
+            );
+        } else {
+            self.count_old(plan, event);
+        }
+        if self.shared.logging.load(Ordering::Relaxed) {
+            self.log(plan.epoch, event);
+        }
+    }
+
+    #[inline]
+    fn count(
+        &self,
+        event: &Exchange<'_>,
+        listener: ListenerId,
+        route: Option<RouteId>,
+        upstream: Option<UpstreamId>,
+        endpoint: Option<u32>,
+    ) {
+        let class = class_of(event.status);
+        if let Some(counts) = self.sheet.listener(listener) {
+            counts.exchanges[class].add(1);
+            counts.bytes_in.add(event.bytes_in);
+            counts.bytes_out.add(event.bytes_out);
+            if let Some(reason) = event.reason {
+                counts.reasons[reason as usize].add(1);
+            }
+        }
+        if let Some(counts) = route.and_then(|id| self.sheet.route(id)) {
+            counts.exchanges[class].add(1);
+            counts.bytes_in.add(event.bytes_in);
+            counts.bytes_out.add(event.bytes_out);
+            counts.total.record(event.total_us);
+        }
+        let Some(id) = upstream else { return };
+        if let Some(counts) = self.sheet.upstream(id) {
+            counts.exchanges[class].add(1);
+            counts.queued_us.add(event.queue_us);
+            if event.connect_us > 0 {
+                counts.connect.record(event.connect_us);
+            }
+            if event.first_byte_us > 0 {
+                counts.first_byte.record(event.first_byte_us);
+            }
+            if let Some(reason) = event.reason {
+                counts.reasons[reason as usize].add(1);
+            }
+        }
+        if let Some(counts) = endpoint.and_then(|at| self.sheet.endpoint(id, at)) {
+            counts.exchanges[class].add(1);
+        }
+    }
+
+    #[cold]
+    fn count_old(&self, plan: &Plan, event: &Exchange<'_>) {
+        let sheet = &self.sheet;
+        let upstream = event.upstream.and_then(|id| sheet.find_upstream(plan, id));
+        let endpoint = event.upstream.zip(event.endpoint);
+        self.count(
+            event,
+            // A listener that is gone has no counters any more: an id beyond the list.
+            sheet
+                .find_listener(plan, event.listener)
+                .unwrap_or(ListenerId(u32::MAX)),
+            event.route.and_then(|id| sheet.find_route(plan, id)),
+            upstream,
+            endpoint.and_then(|(id, at)| sheet.find_endpoint(plan, id, at)),
+        );
+    }
+
+    fn log(&self, epoch: u64, event: &Exchange<'_>) {
+        if !record::write(&mut self.ring.borrow_mut(), epoch, event) {
+            self.shared.counts.log_dropped.add(1);
+        }
+    }
+
+    /// A connection was accepted.
+    pub fn connection_opened(&self, listener: ListenerId) {
+        if let Some(counts) = self.sheet.listener(listener) {
+            counts.opened.add(1);
+        }
+        self.shared.counts.connections_opened.add(1);
+    }
+
+    /// An accepted connection is over.
+    pub fn connection_closed(&self, listener: ListenerId) {
+        self.shared.counts.connections_closed.add(1);
+        if let Some(counts) = self.sheet.listener(listener) {
+            counts.closed.add(1);
+        }
+    }
+
+    /// A connection was turned away, or ended without an exchange, for a reason.
+    pub fn connection_refused(&self, listener: ListenerId, reason: Reason) {
+        if let Some(counts) = self.sheet.listener(listener) {
+            counts.reasons[reason as usize].add(1);
+        }
+    }
+
+    /// A connection to an endpoint was made.
+    pub fn upstream_connected(&self, upstream: UpstreamId, endpoint: u32) {
+        if let Some(counts) = self.sheet.endpoint(upstream, endpoint) {
+            counts.opened.add(1);
+        }
+    }
+
+    /// A connection to an endpoint is over.
+    pub fn upstream_closed(&self, upstream: UpstreamId, endpoint: u32) {
+        if let Some(counts) = self.sheet.endpoint(upstream, endpoint) {
+            counts.closed.add(1);
+        }
+    }
+
+    /// An attempt runs on a connection that was open already.
+    pub fn upstream_reused(&self, upstream: UpstreamId, endpoint: u32) {
+        if let Some(counts) = self.sheet.endpoint(upstream, endpoint) {
+            counts.reused.add(1);
+        }
+    }
+
+    /// A connection to an endpoint could not be made.
+    pub fn upstream_failed(&self, upstream: UpstreamId, endpoint: u32) {
+        if let Some(counts) = self.sheet.endpoint(upstream, endpoint) {
+            counts.failed.add(1);
+        }
+    }
+
+    /// An exchange is tried again.
+    pub fn retry(&self, upstream: UpstreamId) {
+        if let Some(counts) = self.sheet.upstream(upstream) {
+            counts.retries.add(1);
+        }
+    }
+
+    /// An exchange has begun: its head is complete.
+    pub fn exchange_started(&self) {
+        self.shared.counts.exchanges_started.add(1);
+    }
+
+    /// A fresh connection was given to another core.
+    pub fn handed_on(&self) {
+        self.shared.counts.handed_on.add(1);
+    }
+
+    /// A fresh connection was taken from another core.
+    pub fn taken_over(&self) {
+        self.shared.counts.taken_over.add(1);
+    }
+
+    /// Another core's mailbox was full.
+    pub fn mailbox_full(&self) {
+        self.shared.counts.mailbox_full.add(1);
+    }
+
+    /// An accept failed.
+    pub fn accept_error(&self) {
+        self.shared.counts.accept_errors.add(1);
+    }
+
+    /// An exchange ended in a panic, which is a bug of Weir's.
+    pub fn panicked(&self) {
+        self.shared.counts.panics.add(1);
+    }
+
+    /// Bytes of blocks in use, as of now; report it now and then.
+    pub fn pool_used(&self, bytes: u64) {
+        self.shared.counts.pool_used_bytes.set(bytes);
+    }
+
+    /// Says something in the process log, by way of the log thread; dropped and counted when that lags behind.
+    pub fn say(&self, level: Level, text: &str) {
+        if !record::write_message(&mut self.ring.borrow_mut(), level, text) {
+            self.shared.counts.log_dropped.add(1);
+        }
+    }
+
+    /// Counts by the ids of `plan` from here on. What is in both plans by name keeps its counters.
+    pub fn plan_changed(&mut self, plan: &Plan) {
+        let mut newest = self.shared.sheet();
+        if newest.epoch() < plan.epoch {
+            // Nobody has prepared it: this core is on its own.
+            *newest = Arc::new(Sheet::new(Arc::new(Names::of(plan)), Some(&newest)));
+        }
+        self.sheet = newest.clone();
+        self.shared.counts.plan_epoch.set(self.sheet.epoch());
+    }
+}
+
+/// Control's side: prepares the cores' counters, reads them, and owns the log thread.
+pub struct Obs {
+    cores: Vec<Arc<CoreShared>>,
+    log: LogThread,
+    logging: Arc<AtomicBool>,
+}
+
+impl Obs {
+    /// Starts the log thread and makes one [`CoreObs`] a core.
+    ///
+    /// # Errors
+    /// The access log cannot be opened, or the thread cannot be started.
+    pub fn start(
+        cores: usize,
+        plan: &Plan,
+        access_log: Option<AccessLog>,
+    ) -> io::Result<(Self, Vec<CoreObs>)> {
+        let names = Arc::new(Names::of(plan));
+        let logging = Arc::new(AtomicBool::new(access_log.is_some()));
+        let (sides, rings): (Vec<_>, Vec<_>) = (0..cores)
+            .map(|_| CoreObs::with(&names, logging.clone(), LOG_RING_BYTES))
+            .unzip();
+        let shared: Vec<_> = sides.iter().map(|side| side.shared.clone()).collect();
+        let log = LogThread::start(
+            rings.into_iter().zip(shared.clone()).collect(),
+            names,
+            access_log,
+        )?;
+        Ok((
+            Self {
+                cores: shared,
+                log,
+                logging,
+            },
+            sides,
+        ))
+    }
+
+    /// Prepares for `plan`; call it before the plan is sent to the cores, so that they need not build anything.
+    pub fn prepare(&self, plan: &Plan) {
+        let names = Arc::new(Names::of(plan));
+        self.log.names(names.clone());
+        for core in &self.cores {
+            let mut sheet = core.sheet();
+            *sheet = Arc::new(Sheet::new(names.clone(), Some(&sheet)));
+        }
+    }
+
+    /// Changes where the access log goes; `None` turns it off. The destination was opened by whoever made it, so
+    /// nothing can fail here.
+    pub fn set_access_log(&self, access_log: Option<AccessLog>) {
+        self.logging.store(access_log.is_some(), Ordering::Relaxed);
+        self.log.set(access_log);
+    }
+
+    /// Opens log files anew, after they were moved away.
+    pub fn reopen(&self) {
+        self.log.reopen();
+    }
+
+    /// Exchanges under way and client connections open, all cores together.
+    pub fn load(&self) -> (u64, u64) {
+        metrics::load(&self.cores)
+    }
+
+    /// Adds all counters to a page of metrics.
+    pub(crate) fn metrics(&self, page: &mut Page) {
+        metrics::render(&self.cores, page);
+    }
+
+    /// Writes what is left in the log and ends its thread, within [`limits::LOG_FLUSH_MAX`]. Call it when the cores
+    /// have ended.
+    pub fn stop(self) {
+        self.log.stop();
+    }
+}
+
+/// A named thread whose failure to start is an error, not a panic.
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).spawn(body)
+}

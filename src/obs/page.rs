@@ -1,0 +1,126 @@
+//! The Prometheus text format, version 0.0.4: what may be on the page and how it is escaped.
+
+use std::fmt::Write as _;
+
+use super::counters::{Histogram, HistogramTotal};
+
+/// A page of metrics under construction.
+#[derive(Default)]
+pub(crate) struct Page {
+    text: String,
+    family: &'static str,
+}
+
+/// What kind of number a family holds.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    /// Only grows; its name ends in `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Buckets, a sum and a count.
+    Histogram,
+}
+
+impl Page {
+    /// Begins a family: all samples until the next one belong to it. Call it once a name.
+    pub(crate) fn family(&mut self, name: &'static str, kind: Kind, help: &str) {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        debug_assert!(kind != "counter" || name.ends_with("_total"));
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        self.family = name;
+    }
+
+    /// One sample of the family.
+    pub(crate) fn sample(&mut self, labels: &[(&str, &str)], value: u64) {
+        self.line("", labels, None);
+        let _ = writeln!(self.text, " {value}");
+    }
+
+    /// One sample whose value is microseconds, shown in seconds.
+    pub(crate) fn seconds(&mut self, labels: &[(&str, &str)], us: u64) {
+        self.line("", labels, None);
+        let _ = writeln!(self.text, " {}", Seconds(us));
+    }
+
+    /// A histogram of times; `step` 2 shows every second bound. What is between two bounds is never lost.
+    pub(super) fn histogram(
+        &mut self,
+        labels: &[(&str, &str)],
+        total: &HistogramTotal,
+        step: usize,
+    ) {
+        let mut below = 0;
+        for (bucket, count) in total.buckets.iter().enumerate() {
+            below += count;
+            match Histogram::bound_us(bucket) {
+                Some(bound) if bucket % step == 0 => {
+                    self.line("_bucket", labels, Some(Seconds(bound)));
+                    let _ = writeln!(self.text, " {below}");
+                }
+                Some(_) => {}
+                None => {
+                    self.line("_bucket", labels, Some(Seconds(u64::MAX)));
+                    let _ = writeln!(self.text, " {below}");
+                }
+            }
+        }
+        self.line("_sum", labels, None);
+        let _ = writeln!(self.text, " {}", Seconds(total.sum_us));
+        self.line("_count", labels, None);
+        let _ = writeln!(self.text, " {below}");
+    }
+
+    /// The page.
+    pub(crate) fn finish(self) -> String {
+        self.text
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], bound: Option<Seconds>) {
+        self.text.push_str(self.family);
+        self.text.push_str(suffix);
+        if labels.is_empty() && bound.is_none() {
+            return;
+        }
+        self.text.push('{');
+        for (name, value) in labels {
+            self.text.push_str(name);
+            self.text.push_str("=\"");
+            for c in value.chars() {
+                match c {
+                    '\\' => self.text.push_str("\\\\"),
+                    '"' => self.text.push_str("\\\""),
+                    '\n' => self.text.push_str("\\n"),
+                    c => self.text.push(c),
+                }
+            }
+            self.text.push_str("\",");
+        }
+        if let Some(bound) = bound {
+            let _ = write!(self.text, "le=\"{bound}\"");
+        } else {
+            self.text.pop();
+        }
+        self.text.push('}');
+    }
+}
+
+/// Microseconds shown as seconds, without needless zeros; the largest is infinite.
+struct Seconds(u64);
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0 == u64::MAX {
+            return f.write_str("+Inf");
+        }
+        let (whole, us) = (self.0 / 1_000_000, self.0 % 1_000_000);
+        if us == 0 {
+            return write!(f, "{whole}");
+        }
+        f.write_str(format!("{whole}.{us:06}").trim_end_matches('0'))
+    }
+}

@@ -1,0 +1,255 @@
+//! What a core puts into its ring for the log thread: a length, a kind, fixed fields, then the texts.
+//!
+//! Both ends are in this file. The form never leaves the process.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::event::{Exchange, RequestId};
+use super::limits::{LOG_HOST_BYTES_MAX, LOG_METHOD_BYTES_MAX, LOG_PATH_BYTES_MAX};
+use super::process::Level;
+use crate::fault::Reason;
+use crate::plan::{ListenerId, RouteId, UpstreamId};
+
+/// A record as the log thread reads it.
+#[derive(Debug)]
+pub(super) enum Record<'a> {
+    /// An exchange, and the epoch of its plan.
+    Exchange(u64, Exchange<'a>),
+    /// A line for the process log.
+    Message(Level, &'a [u8]),
+}
+
+/// Puts an exchange into the ring; false when there is no room for all of it.
+pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &Exchange<'_>) -> bool {
+    let method = cut(event.method, LOG_METHOD_BYTES_MAX);
+    let host = cut(event.host, LOG_HOST_BYTES_MAX);
+    let path = cut(event.path, LOG_PATH_BYTES_MAX);
+    let total = FIXED_BYTES + method.len() + host.len() + path.len();
+    if ring.cached_slots() < total && ring.slots() < total {
+        return false;
+    }
+    let mut head = Head::new();
+    head.u32(total as u32);
+    head.put(&[KIND_EXCHANGE]);
+    head.u64(epoch);
+    head.u64(event.time_ms);
+    head.u64(event.id.0);
+    head.u64(event.id.1);
+    let (tag, octets) = match event.client {
+        None => (0, [0; 16]),
+        Some(IpAddr::V4(v4)) => (4, v4.to_ipv6_mapped().octets()),
+        Some(IpAddr::V6(v6)) => (6, v6.octets()),
+    };
+    head.put(&[tag]);
+    head.put(&octets);
+    head.put(&[VERSIONS
+        .iter()
+        .position(|v| *v == event.version)
+        .unwrap_or(0) as u8]);
+    head.put(&event.status.to_le_bytes());
+    head.put(&[event.reason.map_or(NO_REASON, |reason| reason as u8)]);
+    head.u32(event.listener.0);
+    head.u32(event.route.map_or(NO_ID, |id| id.0));
+    head.u32(event.upstream.map_or(NO_ID, |id| id.0));
+    head.u32(event.endpoint.unwrap_or(NO_ID));
+    head.u32(event.attempts);
+    for n in [
+        event.bytes_in,
+        event.bytes_out,
+        event.total_us,
+        event.queue_us,
+        event.connect_us,
+        event.first_byte_us,
+    ] {
+        head.u64(n);
+    }
+    for text in [method, host, path] {
+        head.put(&(text.len() as u16).to_le_bytes());
+    }
+    debug_assert_eq!(head.at, FIXED_BYTES);
+    push(ring, &[&head.bytes, method, host, path])
+}
+
+/// Puts a line for the process log into the ring; false when there is no room for it.
+pub(super) fn write_message(ring: &mut rtrb::Producer<u8>, level: Level, text: &str) -> bool {
+    let text = cut(text.as_bytes(), LOG_PATH_BYTES_MAX);
+    let total = MESSAGE_BYTES + text.len();
+    if ring.slots() < total {
+        return false;
+    }
+    let mut head = [0; MESSAGE_BYTES];
+    head[..4].copy_from_slice(&(total as u32).to_le_bytes());
+    head[4] = KIND_MESSAGE;
+    head[5] = level as u8;
+    push(ring, &[&head, text])
+}
+
+/// Moves at most `max` bytes of the ring to `out`; false when it is empty. The writer puts a record in by parts, so
+/// the last one may not be whole yet: its beginning waits in `out` for the rest.
+pub(super) fn drain(ring: &mut rtrb::Consumer<u8>, out: &mut Vec<u8>, max: usize) -> bool {
+    let n = ring.slots().min(max);
+    let Ok(chunk) = ring.read_chunk(n) else {
+        return false;
+    };
+    let (first, second) = chunk.as_slices();
+    out.extend_from_slice(first);
+    out.extend_from_slice(second);
+    chunk.commit_all();
+    n > 0
+}
+
+/// Takes the next complete record off `bytes`.
+pub(super) fn next<'a>(bytes: &mut &'a [u8]) -> Option<Record<'a>> {
+    let total = u32::from_le_bytes(*bytes.first_chunk()?) as usize;
+    let record = bytes.get(4..total)?;
+    *bytes = bytes.get(total..)?;
+    read(record)
+}
+
+fn read(record: &[u8]) -> Option<Record<'_>> {
+    let mut fields = Fields(record);
+    if fields.u8()? == KIND_MESSAGE {
+        return Some(Record::Message(Level::from_u8(fields.u8()?), fields.0));
+    }
+    let epoch = fields.u64()?;
+    let time_ms = fields.u64()?;
+    let id = RequestId(fields.u64()?, fields.u64()?);
+    let tag = fields.u8()?;
+    let v6 = Ipv6Addr::from(fields.array::<16>()?);
+    let client = match tag {
+        0 => None,
+        4 => v6.to_ipv4_mapped().map(IpAddr::V4),
+        _ => Some(IpAddr::V6(v6)),
+    };
+    let version = VERSIONS
+        .get(usize::from(fields.u8()?))
+        .copied()
+        .unwrap_or("");
+    let status = fields.u16()?;
+    let reason = Reason::ALL.get(usize::from(fields.u8()?)).copied();
+    let listener = ListenerId(fields.u32()?);
+    let route = fields.id()?.map(RouteId);
+    let upstream = fields.id()?.map(UpstreamId);
+    let endpoint = fields.id()?;
+    let attempts = fields.u32()?;
+    let [bytes_in, bytes_out, total_us] = [fields.u64()?, fields.u64()?, fields.u64()?];
+    let [queue_us, connect_us, first_byte_us] = [fields.u64()?, fields.u64()?, fields.u64()?];
+    let lengths = [fields.u16()?, fields.u16()?, fields.u16()?].map(usize::from);
+    let [method, host, path] = [
+        fields.take(lengths[0])?,
+        fields.take(lengths[1])?,
+        fields.take(lengths[2])?,
+    ];
+    let event = Exchange {
+        time_ms,
+        id,
+        client,
+        method,
+        host,
+        path,
+        version,
+        status,
+        bytes_in,
+        bytes_out,
+        listener,
+        route,
+        upstream,
+        endpoint,
+        attempts,
+        total_us,
+        queue_us,
+        connect_us,
+        first_byte_us,
+        reason,
+    };
+    Some(Record::Exchange(epoch, event))
+}
+
+const KIND_EXCHANGE: u8 = 0;
+const KIND_MESSAGE: u8 = 1;
+const NO_REASON: u8 = u8::MAX;
+const NO_ID: u32 = u32::MAX;
+const MESSAGE_BYTES: usize = 6;
+const FIXED_BYTES: usize = 4 + 1 + 4 * 8 + 17 + 1 + 2 + 1 + 5 * 4 + 6 * 8 + 3 * 2;
+
+/// Protocol names that a record can hold, the first for all others.
+const VERSIONS: [&str; 5] = ["", "HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/3"];
+
+const _: () = assert!(Reason::ALL.len() < NO_REASON as usize);
+
+fn cut(text: &[u8], max: usize) -> &[u8] {
+    text.get(..max).unwrap_or(text)
+}
+
+fn push(ring: &mut rtrb::Producer<u8>, parts: &[&[u8]]) -> bool {
+    parts
+        .iter()
+        .all(|part| ring.push_entire_slice(part).is_ok())
+}
+
+/// The fixed part while it is being filled.
+struct Head {
+    bytes: [u8; FIXED_BYTES],
+    at: usize,
+}
+
+impl Head {
+    fn new() -> Self {
+        Self {
+            bytes: [0; FIXED_BYTES],
+            at: 0,
+        }
+    }
+
+    #[inline]
+    fn put(&mut self, part: &[u8]) {
+        let end = self.at + part.len();
+        self.bytes[self.at..end].copy_from_slice(part);
+        self.at = end;
+    }
+
+    #[inline]
+    fn u32(&mut self, n: u32) {
+        self.put(&n.to_le_bytes());
+    }
+
+    #[inline]
+    fn u64(&mut self, n: u64) {
+        self.put(&n.to_le_bytes());
+    }
+}
+
+/// The rest of a record while it is being read.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(n)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn id(&mut self) -> Option<Option<u32>> {
+        self.u32().map(|id| (id != NO_ID).then_some(id))
+    }
+}

@@ -1,0 +1,191 @@
+//! Which counters belong to which part of a plan.
+//!
+//! A [`Sheet`] is one core's view: counters in arrays indexed by the plan's ids. A reload makes a new sheet that takes
+//! over the counters of everything whose name is still there. Parts of one name share their counters.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::counters::{EndpointCounts, ListenerCounts, RouteCounts, UpstreamCounts};
+use crate::plan::{ListenerId, Plan, RouteId, UpstreamId};
+
+/// The names of a plan's parts, by id; the same for all cores.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// The plan's epoch.
+    pub(super) epoch: u64,
+    /// Listeners.
+    pub(super) listeners: Named,
+    /// Routes.
+    pub(super) routes: Named,
+    /// Upstreams.
+    pub(super) upstreams: Named,
+    /// Endpoints, by upstream.
+    pub(super) endpoints: Vec<Named>,
+}
+
+/// Names by id, and back.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    names: Vec<Arc<str>>,
+    first: HashMap<Arc<str>, u32>,
+}
+
+impl Names {
+    /// The names of `plan`.
+    pub(super) fn of(plan: &Plan) -> Self {
+        let endpoints =
+            |up: &crate::plan::UpstreamPlan| Named::new(up.endpoints.iter().map(|each| &each.name));
+        Self {
+            epoch: plan.epoch,
+            listeners: Named::new(plan.listeners.iter().map(|each| &each.name)),
+            routes: Named::new(plan.routes.iter().map(|each| &each.name)),
+            upstreams: Named::new(plan.upstreams.iter().map(|each| &each.name)),
+            endpoints: plan.upstreams.iter().map(endpoints).collect(),
+        }
+    }
+}
+
+impl Named {
+    fn new<'a>(names: impl Iterator<Item = &'a Arc<str>>) -> Self {
+        let mut named = Self::default();
+        for (id, name) in (0_u32..).zip(names) {
+            named.names.push(name.clone());
+            named.first.entry(name.clone()).or_insert(id);
+        }
+        named
+    }
+
+    /// The name of `id`.
+    pub(super) fn get(&self, id: u32) -> Option<&Arc<str>> {
+        self.names.get(id as usize)
+    }
+
+    /// The first part of that name.
+    pub(super) fn find(&self, name: &str) -> Option<u32> {
+        self.first.get(name).copied()
+    }
+
+    /// Every name once, with the first id that has it, in order of ids.
+    pub(super) fn unique(&self) -> impl Iterator<Item = (u32, &Arc<str>)> {
+        (0_u32..)
+            .zip(&self.names)
+            .filter(|(id, name)| self.find(name) == Some(*id))
+    }
+
+    /// Counters for every id: those of `old` where the name was there before.
+    fn counters<C: Default>(&self, old: Option<(&Self, &[Arc<C>])>) -> Vec<Arc<C>> {
+        let mut made: Vec<Arc<C>> = Vec::with_capacity(self.names.len());
+        for name in &self.names {
+            let twin = self.find(name).and_then(|id| made.get(id as usize));
+            let kept =
+                || old.and_then(|(named, counters)| counters.get(named.find(name)? as usize));
+            let counters = twin.or_else(kept).cloned();
+            made.push(counters.unwrap_or_default());
+        }
+        made
+    }
+}
+
+/// One core's counters for one plan.
+#[derive(Debug)]
+pub(super) struct Sheet {
+    /// What they belong to.
+    pub(super) names: Arc<Names>,
+    listeners: Vec<Arc<ListenerCounts>>,
+    routes: Vec<Arc<RouteCounts>>,
+    upstreams: Vec<Arc<UpstreamCounts>>,
+    endpoints: Vec<Vec<Arc<EndpointCounts>>>,
+}
+
+impl Sheet {
+    /// Counters for a plan's parts, those of `old` carried over by name.
+    pub(super) fn new(names: Arc<Names>, old: Option<&Self>) -> Self {
+        let listeners = names
+            .listeners
+            .counters(old.map(|s| (&s.names.listeners, s.listeners.as_slice())));
+        let routes = names
+            .routes
+            .counters(old.map(|s| (&s.names.routes, s.routes.as_slice())));
+        let upstreams = names
+            .upstreams
+            .counters(old.map(|s| (&s.names.upstreams, s.upstreams.as_slice())));
+        let endpoints = (0_u32..).zip(&names.endpoints).map(|(id, named)| {
+            let before = old.and_then(|s| {
+                let name = names.upstreams.get(id)?;
+                let id = s.names.upstreams.find(name)? as usize;
+                Some((s.names.endpoints.get(id)?, s.endpoints.get(id)?.as_slice()))
+            });
+            named.counters(before)
+        });
+        let endpoints = endpoints.collect();
+        Self {
+            names,
+            listeners,
+            routes,
+            upstreams,
+            endpoints,
+        }
+    }
+
+    /// The epoch of the plan that the ids belong to.
+    #[inline]
+    pub(super) fn epoch(&self) -> u64 {
+        self.names.epoch
+    }
+
+    /// A listener's counters.
+    #[inline]
+    pub(super) fn listener(&self, id: ListenerId) -> Option<&ListenerCounts> {
+        self.listeners.get(id.0 as usize).map(Arc::as_ref)
+    }
+
+    /// A route's counters.
+    #[inline]
+    pub(super) fn route(&self, id: RouteId) -> Option<&RouteCounts> {
+        self.routes.get(id.0 as usize).map(Arc::as_ref)
+    }
+
+    /// An upstream's counters.
+    #[inline]
+    pub(super) fn upstream(&self, id: UpstreamId) -> Option<&UpstreamCounts> {
+        self.upstreams.get(id.0 as usize).map(Arc::as_ref)
+    }
+
+    /// An endpoint's counters.
+    #[inline]
+    pub(super) fn endpoint(&self, id: UpstreamId, endpoint: u32) -> Option<&EndpointCounts> {
+        let endpoints = self.endpoints.get(id.0 as usize)?;
+        endpoints.get(endpoint as usize).map(Arc::as_ref)
+    }
+
+    /// The listener's id in this sheet's plan, for one of another plan.
+    pub(super) fn find_listener(&self, plan: &Plan, id: ListenerId) -> Option<ListenerId> {
+        let name = &plan.listeners.get(id.0 as usize)?.name;
+        self.names.listeners.find(name).map(ListenerId)
+    }
+
+    /// The route's id in this sheet's plan, for one of another plan.
+    pub(super) fn find_route(&self, plan: &Plan, id: RouteId) -> Option<RouteId> {
+        let name = &plan.routes.get(id.0 as usize)?.name;
+        self.names.routes.find(name).map(RouteId)
+    }
+
+    /// The upstream's id in this sheet's plan, for one of another plan.
+    pub(super) fn find_upstream(&self, plan: &Plan, id: UpstreamId) -> Option<UpstreamId> {
+        let name = &plan.upstreams.get(id.0 as usize)?.name;
+        self.names.upstreams.find(name).map(UpstreamId)
+    }
+
+    /// The endpoint's place in this sheet's plan, for one of another plan.
+    pub(super) fn find_endpoint(&self, plan: &Plan, id: UpstreamId, endpoint: u32) -> Option<u32> {
+        let name = &plan
+            .upstreams
+            .get(id.0 as usize)?
+            .endpoints
+            .get(endpoint as usize)?
+            .name;
+        let here = self.find_upstream(plan, id)?;
+        self.names.endpoints.get(here.0 as usize)?.find(name)
+    }
+}
