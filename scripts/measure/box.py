@@ -59,7 +59,7 @@ def raise_open_files():
 class Pinned:
     """A child process on one core, in its own process group, ended with `stop`."""
 
-    def __init__(self, command, core, nice, log, **options):
+    def __init__(self, command, core, nice, log, stdout=subprocess.DEVNULL):
         def before_exec():
             os.sched_setaffinity(0, {core})
             try:
@@ -69,7 +69,12 @@ class Pinned:
 
         self.log = log
         self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True, preexec_fn=before_exec, **options
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=before_exec,
         )
 
     def pids(self):
