@@ -5,109 +5,79 @@
 
 use std::time::Duration;
 
-use crate::limits;
+use crate::kinds::{ByteRate, Count, OrOff, Percent, Size, Time};
+use crate::limits::{
+    self, CONNECTIONS_MAX, FIELDS_MAX, HEAD_BYTES_MAX, HEAD_BYTES_MIN, RETRIES_MAX,
+};
+use crate::table::layer;
 
-/// Declares a settings struct, its defaults, its patch and how they merge.
-macro_rules! layer {
-    (
-        $(#[doc = $doc:literal])+
-        $name:ident, $patch:ident {
-            $( $(#[doc = $field_doc:literal])+ $field:ident: $ty:ty = $preset:expr; )+
-        }
-    ) => {
-        $(#[doc = $doc])+
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub struct $name {
-            $( $(#[doc = $field_doc])+ pub $field: $ty, )+
-        }
-
-        #[doc = concat!("What one place in the file says about [`", stringify!($name), "`].")]
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-        pub struct $patch {
-            $( $(#[doc = $field_doc])+ pub $field: Option<$ty>, )+
-        }
-
-        impl Default for $name {
-            fn default() -> Self {
-                Self { $( $field: $preset.value, )+ }
-            }
-        }
-
-        impl $name {
-            /// These settings with what `patch` says in place of their own.
-            #[must_use]
-            pub fn patched(&self, patch: &$patch) -> Self {
-                Self { $( $field: patch.$field.unwrap_or(self.$field), )+ }
-            }
-        }
-    };
-}
+const BYTES_MAX: u64 = i64::MAX as u64;
 
 layer! {
     /// Time limits.
-    Timeouts, TimeoutsPatch {
+    Timeouts, TimeoutsPatch, "timeouts", "[timeouts]" {
         /// The whole request head must have come within this time.
-        head: Duration = limits::HEAD;
+        head: Duration = "head" as Time, limits::HEAD;
         /// How long a client's connection may be silent between requests; in a route or upstream,
         /// how long an upgraded connection may be silent.
-        idle: Duration = limits::IDLE;
+        idle: Duration = "idle" as Time, limits::IDLE;
         /// How long opening a connection to an endpoint may take.
-        connect: Duration = limits::CONNECT;
+        connect: Duration = "connect" as Time, limits::CONNECT;
         /// How long an endpoint may take from the end of the request to its first byte.
-        first_byte: Duration = limits::FIRST_BYTE;
+        first_byte: Duration = "first_byte" as Time, limits::FIRST_BYTE;
         /// How long a body may stand still, in either direction.
-        body_stall: Duration = limits::BODY_STALL;
+        body_stall: Duration = "body_stall" as Time, limits::BODY_STALL;
         /// How long an unused connection to an endpoint is kept.
-        upstream_idle: Duration = limits::UPSTREAM_IDLE;
+        upstream_idle: Duration = "upstream_idle" as Time, limits::UPSTREAM_IDLE;
         /// How long a whole exchange may take; none when off.
-        total: Option<Duration> = limits::TOTAL;
+        total: Option<Duration> = "total" as OrOff<Time>, limits::TOTAL;
         /// How long running exchanges may go on after a request to stop.
-        grace: Duration = limits::GRACE;
+        grace: Duration = "grace" as Time, limits::GRACE;
     }
 }
 
 layer! {
     /// Limits of size, number and rate.
-    Limits, LimitsPatch {
+    Limits, LimitsPatch, "limits", "[limits]" {
         /// A request or response head, bytes.
-        head_bytes: u64 = limits::HEAD_BYTES;
+        head_bytes: u64 = "head" as Size<HEAD_BYTES_MIN, HEAD_BYTES_MAX>, limits::HEAD_BYTES;
         /// Fields in one head.
-        fields: u32 = limits::FIELDS;
+        fields: u32 = "fields" as Count<1, FIELDS_MAX>, limits::FIELDS;
         /// A request target, bytes.
-        target_bytes: u64 = limits::TARGET_BYTES;
+        target_bytes: u64 = "target" as Size<1, HEAD_BYTES_MAX>, limits::TARGET_BYTES;
         /// A request body, bytes; unlimited when off.
-        body_bytes: Option<u64> = limits::BODY_BYTES;
+        body_bytes: Option<u64> = "body" as OrOff<Size<0, BYTES_MAX>>, limits::BODY_BYTES;
         /// The slowest upload that is still served, bytes a second; any when off.
-        body_rate: Option<u64> = limits::BODY_RATE;
+        body_rate: Option<u64> = "body_rate" as OrOff<ByteRate>, limits::BODY_RATE;
         /// Connections of one listener, all cores together.
-        connections: u32 = limits::CONNECTIONS;
+        connections: u32 = "connections" as Count<1, CONNECTIONS_MAX>, limits::CONNECTIONS;
         /// Connections from one client address to one listener, all cores together.
-        connections_per_client: u32 = limits::CONNECTIONS_PER_CLIENT;
+        connections_per_client: u32 = "connections_per_client" as Count<1, CONNECTIONS_MAX>, limits::CONNECTIONS_PER_CLIENT;
     }
 }
 
 layer! {
     /// When a failed attempt is repeated at another endpoint.
-    Retries, RetriesPatch {
+    Retries, RetriesPatch, "retries", "[retries]" {
         /// Further attempts after the first.
-        count: u32 = limits::RETRIES;
+        count: u32 = "count" as Count<0, RETRIES_MAX>, limits::RETRIES;
         /// The share of live exchanges of the upstream that may be retries, percent.
-        budget_percent: u32 = limits::RETRY_BUDGET_PERCENT;
+        budget_percent: u32 = "budget" as Percent, limits::RETRY_BUDGET_PERCENT;
         /// Retries at once that are allowed whatever the share.
-        budget_floor: u32 = limits::RETRY_BUDGET_FLOOR;
+        budget_floor: u32 = "budget_min" as Count<0, CONNECTIONS_MAX>, limits::RETRY_BUDGET_FLOOR;
         /// The mean wait before a retry; the real one is drawn around it.
-        backoff: Duration = limits::RETRY_BACKOFF;
+        backoff: Duration = "backoff" as Time, limits::RETRY_BACKOFF;
         /// The time limit of one attempt; none when off.
-        per_try: Option<Duration> = limits::RETRY_PER_TRY;
+        per_try: Option<Duration> = "per_try" as OrOff<Time>, limits::RETRY_PER_TRY;
     }
 }
 
 layer! {
     /// Connections kept to an upstream's endpoints.
-    Pool, PoolPatch {
+    Pool, PoolPatch, "pool", "[upstream.NAME.pool]" {
         /// Unused connections kept, by endpoint and core.
-        idle_per_core: u32 = limits::POOL_IDLE_PER_CORE;
+        idle_per_core: u32 = "idle_per_core" as Count<0, CONNECTIONS_MAX>, limits::POOL_IDLE_PER_CORE;
         /// Connections to one endpoint, all cores together.
-        connections: u32 = limits::POOL_CONNECTIONS;
+        connections: u32 = "connections" as Count<1, CONNECTIONS_MAX>, limits::POOL_CONNECTIONS;
     }
 }

@@ -3,8 +3,11 @@
 //! Purpose: one place for numbers. The decoder, the JSON schema and the reference read the same
 //! constants, so a default can never be documented as one thing and applied as another.
 
+use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::time::Duration;
+
+use crate::model::{AccessLog, Balance, Cores, LogFormat};
 
 /// A default value together with the reason for choosing it.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +23,16 @@ const fn preset<T>(value: T, source: &'static str) -> Preset<T> {
 }
 
 const KIB: u64 = 1024;
+
+// The top level.
+
+/// Which cores run the data path.
+pub const CORES: Preset<Cores> = preset(Cores::Auto, "an edge box is there for its proxy");
+/// Where a line about every exchange goes.
+pub const ACCESS_LOG: Preset<Option<AccessLog>> =
+    preset(None, "HAProxy, Envoy and Caddy log no requests unless told");
+/// The form of a log line.
+pub const LOG_FORMAT: Preset<LogFormat> = preset(LogFormat::Json, "Caddy: JSON");
 
 // Timeouts.
 
@@ -128,6 +141,24 @@ pub const RETRY_BACKOFF: Preset<Duration> =
 /// The deadline of one attempt.
 pub const RETRY_PER_TRY: Preset<Option<Duration>> =
     preset(None, "`connect` and `first_byte` bound an attempt already");
+
+/// How an endpoint is chosen.
+pub const BALANCE: Preset<Balance> = preset(Balance::RoundRobin, "nginx, Envoy and Traefik");
+
+// Answers of Weir itself.
+
+/// The status of a redirect.
+pub const REDIRECT_STATUS: Preset<u16> = preset(
+    307,
+    "RFC 9110 section 15.4.8: keeps the method, and a mistake is not cached for ever",
+);
+/// The status of a fixed answer.
+pub const RESPOND_STATUS: Preset<u32> = preset(200, "nginx `return`, Caddy `respond`");
+/// The media type of a fixed answer's body.
+pub const RESPOND_CONTENT_TYPE: Preset<Cow<'static, str>> = preset(
+    Cow::Borrowed("text/plain; charset=utf-8"),
+    "the only type that needs no guess",
+);
 
 // Sizes of the file itself. They bound what a bad or hostile file can cost.
 

@@ -1,0 +1,441 @@
+//! From the tables of a file to a [`Config`]: names are resolved and contradictions found.
+//!
+//! Everything is looked at, whatever has been found wrong before; the outcome only counts when
+//! nothing was.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use toml::de::{DeTable, DeValue};
+
+use crate::address::ListenText;
+use crate::decode::{At, Decoder, Value};
+use crate::diagnostic::{Code, Diagnostic};
+use crate::file::{File, RawListener, RawTest, RawUpstream};
+use crate::forms::header_names;
+use crate::kinds::{Entry, Text, quoted_if_needed};
+use crate::layers::{Limits, LimitsPatch, Pool, Retries, Timeouts, TimeoutsPatch};
+use crate::limits::ENDPOINTS_MAX;
+use crate::model::{
+    Address, Config, Endpoint, EndpointAddress, Listener, Route, Target, Test, Upstream,
+};
+use crate::routes::routes;
+use crate::source::Span;
+use crate::suggest::nearest;
+
+/// Makes a configuration of the tables. The outcome is meaningless if `cx` has errors.
+pub(crate) fn check(file: File, root: &DeTable<'_>, cx: &mut Decoder<'_>) -> Config {
+    let limits = limits(&file.limits.unwrap_or_default(), root, cx);
+    let timeouts = file.timeouts.unwrap_or_default();
+    times_agree(
+        &timeouts,
+        &find(root, &["timeouts"]).unwrap_or_default(),
+        cx,
+    );
+    let listeners = listeners(file.listeners.unwrap_or_default(), &limits, cx);
+    if let Some(admin) = &file.admin
+        && listeners.iter().any(|each| each.address == admin.value)
+    {
+        let message = format!("`{}` is a listener's address too", admin.value);
+        cx.error(Code::Conflict, admin.span.clone(), message)
+            .help("give the admin listener an address of its own");
+    }
+    let raw_upstreams = file.upstreams.unwrap_or_default();
+    let names = Names::new(&raw_upstreams);
+    let upstreams = upstreams(raw_upstreams, &listeners, cx);
+    let routes = routes(file.routes.unwrap_or_default(), &names, cx);
+    let tests = file.tests.unwrap_or_default().into_iter();
+    let tests = tests
+        .filter_map(|raw| test(raw, root, &routes, &names, cx))
+        .collect();
+    let config = Config {
+        cores: file.cores,
+        admin: file.admin.map(|admin| admin.value),
+        access_log: file.access_log,
+        trusted_proxies: file.trusted_proxies.unwrap_or_default(),
+        timeouts: Timeouts::default().patched(&timeouts),
+        limits,
+        retries: Retries::default().patched(&file.retries.unwrap_or_default()),
+        listeners,
+        upstreams,
+        routes,
+        tests,
+    };
+    if !cx.is_broken() {
+        missing(root, &names, cx);
+    }
+    if !cx.has_errors() {
+        unused(&config, &names, cx);
+    }
+    config
+}
+
+/// The upstreams' names, in file order, whether the rest of them could be read or not.
+pub(crate) struct Names {
+    all: Vec<At<String>>,
+    index: HashMap<String, usize>,
+}
+
+impl Names {
+    fn new(upstreams: &[Entry<RawUpstream>]) -> Self {
+        let all: Vec<_> = upstreams.iter().map(|entry| entry.name.clone()).collect();
+        let index = all.iter().enumerate();
+        let index = index.map(|(i, name)| (name.value.clone(), i)).collect();
+        Self { all, index }
+    }
+
+    /// The index of the upstream `name`; an unknown name is reported with the nearest one.
+    pub(crate) fn resolve(&self, name: &At<String>, cx: &mut Decoder<'_>) -> Option<usize> {
+        let found = self.index.get(&name.value).copied();
+        if found.is_none() {
+            let known = self.all.iter().map(|name| name.value.as_str());
+            unknown_name(cx, name, "upstream", known).help(format!(
+                "an upstream is defined like this:\n[upstream.{}]\nservers = [\"10.0.0.11:8080\"]",
+                quoted_if_needed(&name.value)
+            ));
+        }
+        found
+    }
+}
+
+fn unknown_name<'c, 'n>(
+    cx: &'c mut Decoder<'_>,
+    name: &At<String>,
+    noun: &str,
+    known: impl Iterator<Item = &'n str>,
+) -> &'c mut Diagnostic {
+    const LISTED_MAX: usize = 10;
+    let known: Vec<&str> = known.collect();
+    let near = nearest(&name.value, known.iter().copied());
+    let message = format!("there is no {noun} `{}`", name.value);
+    let diagnostic = cx.error(Code::UnknownName, name.span.clone(), message);
+    if let Some(near) = near {
+        diagnostic.label(format!("did you mean `{near}`?"));
+    } else if !known.is_empty() {
+        let more = if known.len() > LISTED_MAX {
+            ", ..."
+        } else {
+            ""
+        };
+        let listed = known.iter().take(LISTED_MAX).copied().collect::<Vec<_>>();
+        diagnostic.help(format!("there are: {}{more}", listed.join(", ")));
+    }
+    diagnostic
+}
+
+fn limits(patch: &LimitsPatch, root: &DeTable<'_>, cx: &mut Decoder<'_>) -> Limits {
+    let mut limits = Limits::default().patched(patch);
+    if patch.target_bytes.is_none() {
+        limits.target_bytes = limits.target_bytes.min(limits.head_bytes);
+    }
+    if limits.target_bytes > limits.head_bytes {
+        let span = find(root, &["limits", "target"]).unwrap_or_default();
+        cx.error(
+            Code::Unreachable,
+            span,
+            "the target is a part of the head, whose limit is lower",
+        )
+        .help("raise `limits.head`, or lower `limits.target`");
+    }
+    if patch.connections_per_client.is_none() {
+        limits.connections_per_client = limits.connections_per_client.min(limits.connections);
+    }
+    if limits.connections_per_client > limits.connections {
+        let span = find(root, &["limits", "connections_per_client"]).unwrap_or_default();
+        per_client_unreachable(span, limits.connections, cx);
+    }
+    limits
+}
+
+fn per_client_unreachable(span: Span, connections: u32, cx: &mut Decoder<'_>) {
+    let message = format!("never reached: the listener stops at {connections} connections");
+    cx.error(Code::Unreachable, span, message)
+        .help("lower `connections_per_client`, or raise `connections`");
+}
+
+/// Warns of time limits that a shorter one, given in the same place, hides.
+pub(crate) fn times_agree(patch: &TimeoutsPatch, span: &Span, cx: &mut Decoder<'_>) {
+    let Some(Some(total)) = patch.total else {
+        return;
+    };
+    let parts: [(&str, Option<Duration>); 2] =
+        [("connect", patch.connect), ("first_byte", patch.first_byte)];
+    for (key, part) in parts {
+        if part.is_some_and(|part| part >= total) {
+            let message = format!("`{key}` is never reached: `total` is not longer");
+            cx.warning(Code::Unreachable, span.clone(), message);
+        }
+    }
+}
+
+fn listeners(
+    entries: Vec<Entry<RawListener>>,
+    limits: &Limits,
+    cx: &mut Decoder<'_>,
+) -> Vec<Listener> {
+    let mut listeners: Vec<Listener> = Vec::with_capacity(entries.len());
+    for Entry { name, value } in entries {
+        let address = match ListenText::parse(&name.value) {
+            Ok(address) => address,
+            Err(problem) => {
+                cx.problem(name.span, &name.value, problem);
+                continue;
+            }
+        };
+        if let Some(first) = listeners.iter().find(|known| known.address == address) {
+            let message = format!("a second listener for `{address}`");
+            let line = first.line;
+            cx.error(Code::Duplicate, name.span, message)
+                .help(format!("the first one is in line {line}"));
+            continue;
+        }
+        let Some(raw) = value else { continue };
+        let connections = raw
+            .connections
+            .as_ref()
+            .map_or(limits.connections, |at| at.value);
+        if let Some(per_client) = &raw.connections_per_client
+            && per_client.value > connections
+        {
+            per_client_unreachable(per_client.span.clone(), connections, cx);
+        }
+        listeners.push(Listener {
+            address,
+            connections: raw.connections.map(|at| at.value),
+            connections_per_client: raw.connections_per_client.map(|at| at.value),
+            backlog: raw.backlog,
+            timeouts: raw.timeouts.unwrap_or_default(),
+            line: cx.line(&name.span),
+        });
+    }
+    listeners
+}
+
+fn upstreams(
+    entries: Vec<Entry<RawUpstream>>,
+    listeners: &[Listener],
+    cx: &mut Decoder<'_>,
+) -> Vec<Upstream> {
+    let mut upstreams = Vec::with_capacity(entries.len());
+    for Entry { name, value } in entries {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.value.is_empty() || !name.value.chars().all(plain) {
+            let message = format!("`{}` is no name for an upstream", name.value);
+            cx.error(Code::BadValue, name.span.clone(), message)
+                .help("letters, digits, hyphens, underscores and dots");
+        }
+        let Some(raw) = value else { continue };
+        let patch = raw.pool.unwrap_or_default();
+        if let (Some(idle), Some(all)) = (patch.idle_per_core, patch.connections)
+            && idle > all
+        {
+            let message = "`pool.idle_per_core` is never reached: `pool.connections` is lower";
+            cx.warning(Code::Unreachable, raw.at.clone(), message);
+        }
+        let timeouts = raw.timeouts.unwrap_or_default();
+        times_agree(&timeouts, &raw.at, cx);
+        upstreams.push(Upstream {
+            endpoints: endpoints(raw.servers, &name, listeners, cx),
+            balance: raw.balance,
+            pool: Pool::default().patched(&patch),
+            timeouts,
+            retries: raw.retries.unwrap_or_default(),
+            line: cx.line(&name.span),
+            name: name.value,
+        });
+    }
+    upstreams
+}
+
+fn endpoints(
+    servers: Vec<At<Endpoint>>,
+    upstream: &At<String>,
+    listeners: &[Listener],
+    cx: &mut Decoder<'_>,
+) -> Vec<Endpoint> {
+    let mut lines: HashMap<EndpointAddress, u32> = HashMap::with_capacity(servers.len());
+    let mut endpoints = Vec::with_capacity(servers.len());
+    if servers.len() > ENDPOINTS_MAX {
+        let message = format!("an upstream has at most {ENDPOINTS_MAX} endpoints");
+        cx.error(Code::BadValue, upstream.span.clone(), message);
+    }
+    for At { value, span } in servers {
+        let line = cx.line(&span);
+        let endpoint = Endpoint { line, ..value };
+        if let Some(first) = lines.get(&endpoint.address) {
+            let message = format!("endpoint `{}` is there twice", endpoint.address);
+            cx.error(Code::Duplicate, span.clone(), message)
+                .help(format!(
+                    "the first one is in line {first}; to give it more requests, raise its `weight`"
+                ));
+        }
+        if let Some(listener) = listeners.iter().find(|each| is_same(each, &endpoint)) {
+            let message = format!(
+                "endpoint `{}` is Weir's own listener `{}`",
+                endpoint.address, listener.address
+            );
+            cx.error(Code::Conflict, span, message)
+                .help("requests would go round in circles");
+        }
+        lines.insert(endpoint.address.clone(), line);
+        endpoints.push(endpoint);
+    }
+    endpoints
+}
+
+/// Whether a connection to `endpoint` surely arrives at `listener`.
+fn is_same(listener: &Listener, endpoint: &Endpoint) -> bool {
+    let reaches = |listen: &SocketAddr, to: &SocketAddr| {
+        listen == to
+            || (listen.port() == to.port()
+                && listen.ip().is_unspecified()
+                && to.ip().is_loopback()
+                && listen.is_ipv4() == to.is_ipv4())
+    };
+    match (&listener.address, &endpoint.address) {
+        (Address::Tcp(listen), EndpointAddress::Ip(to)) => reaches(listen, to),
+        (Address::Unix(listen), EndpointAddress::Unix(to)) => listen == to,
+        _ => false,
+    }
+}
+
+fn test(
+    raw: RawTest,
+    root: &DeTable<'_>,
+    routes: &[Route],
+    names: &Names,
+    cx: &mut Decoder<'_>,
+) -> Option<Test> {
+    let route = raw.route.map(|name| {
+        let found = routes.iter().position(|route| route.name == name.value);
+        if found.is_none() && !names_a_route(root, &name.value) {
+            unknown_name(
+                cx,
+                &name,
+                "route",
+                routes.iter().map(|route| route.name.as_str()),
+            );
+        }
+        found
+    });
+    let upstream = raw.upstream.map(|name| names.resolve(&name, cx));
+    if route.is_none() && upstream.is_none() && raw.status.is_none() {
+        cx.error(Code::MissingKey, raw.at, "this test expects nothing")
+            .help("add `route`, `upstream` or `status`");
+        return None;
+    }
+    let line = cx.line(&raw.request.span);
+    let request = raw.request.value;
+    Some(Test {
+        method: request.method,
+        scheme: request.scheme,
+        host: request.host,
+        port: request.port,
+        target: request.target,
+        headers: header_names(raw.headers.unwrap_or_default(), cx),
+        route: route.flatten(),
+        upstream: upstream.flatten(),
+        status: raw.status.and_then(|status| u16::try_from(status).ok()),
+        line,
+    })
+}
+
+/// Whether a route in the file has this name, be the rest of it as wrong as it may.
+fn names_a_route(root: &DeTable<'_>, name: &str) -> bool {
+    let routes = root
+        .get("route")
+        .and_then(|routes| routes.get_ref().as_array());
+    routes.into_iter().flatten().any(|route| {
+        let table = route.get_ref().as_table();
+        let given = table.and_then(|table| table.get("name"));
+        given.and_then(|given| given.get_ref().as_str()) == Some(name)
+    })
+}
+
+fn missing(root: &DeTable<'_>, names: &Names, cx: &mut Decoder<'_>) {
+    if root.is_empty() {
+        cx.file_error(Code::MissingKey, "the file says nothing")
+            .help(format!(
+                "a small one that works:\n{LISTENER_LINES}\n\n{UPSTREAM_LINES}\n\n{}",
+                route_lines("app")
+            ));
+        return;
+    }
+    if is_empty(root.get("listen")) {
+        cx.file_error(
+            Code::MissingKey,
+            "no listener: nothing would accept a connection",
+        )
+        .help(format!("add these two lines:\n{LISTENER_LINES}"));
+    }
+    if is_empty(root.get("route")) {
+        let upstream = names.all.first();
+        let to = upstream.map_or("app", |name| name.value.as_str());
+        let lines = match upstream {
+            Some(_) => route_lines(to),
+            None => format!("{}\n\n{UPSTREAM_LINES}", route_lines(to)),
+        };
+        cx.file_error(Code::MissingKey, "no route: nothing says where requests go")
+            .help(format!(
+                "to send all of them to one upstream, add:\n{lines}"
+            ));
+    }
+    let upstreams = root
+        .get("upstream")
+        .and_then(|upstreams| upstreams.get_ref().as_table());
+    for name in &names.all {
+        let upstream = upstreams.and_then(|upstreams| upstreams.get(name.value.as_str()));
+        let servers = upstream.and_then(|upstream| match upstream.get_ref().as_table() {
+            Some(table) => table.get("servers"),
+            None => Some(upstream),
+        });
+        if servers.is_some() && is_empty(servers) {
+            let message = format!("upstream `{}` has no endpoint", name.value);
+            cx.error(Code::MissingKey, name.span.clone(), message)
+                .help("for example: servers = [\"10.0.0.11:8080\"]");
+        }
+    }
+}
+
+/// Whether there is nothing: no value, an empty table or an empty list.
+fn is_empty(value: Option<&Value<'_>>) -> bool {
+    value.is_none_or(|value| match value.get_ref() {
+        DeValue::Table(table) => table.is_empty(),
+        DeValue::Array(list) => list.is_empty(),
+        _ => false,
+    })
+}
+
+const LISTENER_LINES: &str =
+    "[listen.\"0.0.0.0:8080\"]\nbacklog = 4096  # the default; the table may be empty";
+const UPSTREAM_LINES: &str = "[upstream.app]\nservers = [\"10.0.0.11:8080\"]";
+
+fn route_lines(upstream: &str) -> String {
+    format!("[[route]]\nmatch = \"/*\"\nto = \"{upstream}\"")
+}
+
+fn unused(config: &Config, names: &Names, cx: &mut Decoder<'_>) {
+    let mut used = vec![false; names.all.len()];
+    for route in &config.routes {
+        if let Target::Upstream { index } = route.target
+            && let Some(used) = used.get_mut(index)
+        {
+            *used = true;
+        }
+    }
+    for (name, _) in names.all.iter().zip(used).filter(|(_, used)| !used) {
+        let message = format!("no route sends anything to upstream `{}`", name.value);
+        cx.warning(Code::Unused, name.span.clone(), message);
+    }
+}
+
+/// The place of the value at `path`, if it is there.
+fn find(root: &DeTable<'_>, path: &[&str]) -> Option<Span> {
+    let (last, parents) = path.split_last()?;
+    let mut table = root;
+    for key in parents {
+        table = table.get(*key)?.get_ref().as_table()?;
+    }
+    table.get(*last).map(toml::Spanned::span)
+}

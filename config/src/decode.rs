@@ -1,0 +1,309 @@
+//! From the tree of a TOML file to values, collecting every mistake on the way.
+//!
+//! Purpose: [`Kind`] says for each sort of value how it is read and how it is described; the
+//! [`Decoder`] collects diagnostics. Nothing here stops at the first mistake: what cannot be read
+//! is reported and left out, so that the rest of the file is still checked.
+
+use toml::de::{DeTable, DeValue};
+
+use crate::diagnostic::{Code, Diagnostic, Severity};
+use crate::limits::DIAGNOSTICS_MAX;
+use crate::shape::{Shape, TableInfo};
+use crate::source::{Source, Span};
+use crate::suggest::nearest;
+use crate::units::Problem;
+
+/// A value in the tree, with its place.
+pub(crate) type Value<'i> = toml::Spanned<DeValue<'i>>;
+
+/// A sort of value: how it is read from the tree, and how it is described to people and editors.
+pub(crate) trait Kind {
+    /// What comes out.
+    type Value;
+
+    /// Reads `value`. `None` means that the reason has been reported.
+    fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Self::Value>;
+
+    /// Describes what may be written.
+    fn shape() -> Shape;
+}
+
+/// A kind whose values can be written back, which defaults need.
+pub(crate) trait Spell: Kind {
+    /// Writes `value` as a file would.
+    fn spell(value: &Self::Value) -> crate::json::Json;
+}
+
+/// A kind that is a table with known keys.
+pub(crate) trait Table: Kind {
+    /// Its keys and what they mean.
+    fn info() -> TableInfo;
+}
+
+/// A value with the place where it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct At<T> {
+    pub(crate) value: T,
+    pub(crate) span: Span,
+}
+
+/// Collects what is wrong while a file is read.
+#[derive(Debug)]
+pub(crate) struct Decoder<'t> {
+    source: &'t Source<'t>,
+    /// Lines that are not even TOML: what else seems wrong with them is noise.
+    broken_lines: Vec<u32>,
+    /// Keys from the root to the value at hand.
+    path: Vec<String>,
+    diagnostics: Vec<(usize, Diagnostic)>,
+    /// Takes what is beyond the bound, so that callers need not care.
+    overflow: Option<Diagnostic>,
+    errors_left_out: usize,
+}
+
+impl<'t> Decoder<'t> {
+    pub(crate) fn new(source: &'t Source<'t>) -> Self {
+        Self {
+            source,
+            broken_lines: Vec::new(),
+            path: Vec::new(),
+            diagnostics: Vec::new(),
+            overflow: None,
+            errors_left_out: 0,
+        }
+    }
+
+    /// Reports that the file is no TOML at `span`.
+    pub(crate) fn syntax_error(&mut self, span: Option<Span>, message: &str) {
+        if let Some(span) = &span {
+            self.broken_lines.push(self.source.line(span.start));
+        }
+        self.report(Severity::Error, Code::Syntax, span, message.to_owned());
+    }
+
+    /// Whether the file is not even TOML, so that missing things mean little.
+    pub(crate) fn is_broken(&self) -> bool {
+        !self.broken_lines.is_empty()
+    }
+
+    /// Whether anything has been found that makes the file unusable.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.errors_left_out > 0 || self.diagnostics.iter().any(|(_, each)| each.is_error())
+    }
+
+    pub(crate) fn error(
+        &mut self,
+        code: Code,
+        span: Span,
+        message: impl Into<String>,
+    ) -> &mut Diagnostic {
+        if self.broken_lines.contains(&self.source.line(span.start)) {
+            return self.spare(Severity::Error, code, Some(span), message.into());
+        }
+        self.report(Severity::Error, code, Some(span), message.into())
+    }
+
+    pub(crate) fn warning(
+        &mut self,
+        code: Code,
+        span: Span,
+        message: impl Into<String>,
+    ) -> &mut Diagnostic {
+        self.report(Severity::Warning, code, Some(span), message.into())
+    }
+
+    /// Reports an error about the file as a whole.
+    pub(crate) fn file_error(&mut self, code: Code, message: impl Into<String>) -> &mut Diagnostic {
+        self.report(Severity::Error, code, None, message.into())
+    }
+
+    /// Reports a problem inside the text of `value`.
+    pub(crate) fn problem(&mut self, span: Span, text: &str, problem: Problem) -> &mut Diagnostic {
+        // Offsets in the value are offsets in the file when the string is written without escapes.
+        let written = self.source.slice(span.clone());
+        let first = if written == text {
+            Some(span.start)
+        } else {
+            let verbatim = written.get(1..text.len() + 1) == Some(text);
+            verbatim.then_some(span.start + 1)
+        };
+        let span = match (problem.at, first) {
+            (Some(at), Some(first)) => first + at.start..first + at.end,
+            _ => span,
+        };
+        let diagnostic = self.error(Code::BadValue, span, problem.message);
+        if let Some(help) = problem.help {
+            diagnostic.help(help);
+        }
+        diagnostic
+    }
+
+    /// Reports a value of the wrong type.
+    pub(crate) fn wrong_type(&mut self, value: &Value<'_>, expected: &str) -> &mut Diagnostic {
+        let found = describe(value.get_ref());
+        self.error(
+            Code::WrongType,
+            value.span(),
+            format!("expected {expected}, found {found}"),
+        )
+    }
+
+    /// Runs `read` with `key` added to the path.
+    pub(crate) fn within<T>(&mut self, key: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        self.path.push(key.to_owned());
+        let out = read(self);
+        self.path.pop();
+        out
+    }
+
+    /// The line of `span`, from 1.
+    pub(crate) fn line(&self, span: &Span) -> u32 {
+        self.source.line(span.start)
+    }
+
+    /// All diagnostics in file order, and whether one of them is an error.
+    pub(crate) fn finish(mut self) -> (Vec<Diagnostic>, bool) {
+        self.diagnostics.sort_by_key(|(offset, _)| *offset);
+        let mut all: Vec<_> = self.diagnostics.into_iter().map(|(_, each)| each).collect();
+        let failed = self.errors_left_out > 0 || all.iter().any(Diagnostic::is_error);
+        if self.errors_left_out > 0 {
+            let message = format!("{} more errors are not shown", self.errors_left_out);
+            all.push(Diagnostic::new(
+                Severity::Error,
+                Code::TooMany,
+                self.source,
+                None,
+                message,
+            ));
+        }
+        (all, failed)
+    }
+
+    fn report(
+        &mut self,
+        severity: Severity,
+        code: Code,
+        span: Option<Span>,
+        message: String,
+    ) -> &mut Diagnostic {
+        if self.diagnostics.len() >= DIAGNOSTICS_MAX {
+            self.errors_left_out += usize::from(severity == Severity::Error);
+            return self.spare(severity, code, span, message);
+        }
+        let offset = span.as_ref().map_or(usize::MAX, |span| span.start);
+        let diagnostic = Diagnostic::new(severity, code, self.source, span, message);
+        self.diagnostics.push((offset, diagnostic));
+        let last = self.diagnostics.len() - 1;
+        &mut self.diagnostics[last].1
+    }
+
+    fn spare(
+        &mut self,
+        severity: Severity,
+        code: Code,
+        span: Option<Span>,
+        message: String,
+    ) -> &mut Diagnostic {
+        let diagnostic = Diagnostic::new(severity, code, self.source, span, message);
+        self.overflow.insert(diagnostic)
+    }
+
+    /// The table at hand as its header would be written.
+    fn here(&self) -> String {
+        match self.path.as_slice() {
+            [] => "at the top level".to_owned(),
+            [list, _number] if list == "route" || list == "test" => format!("in [[{list}]]"),
+            path => format!("in [{}]", path.join(".")),
+        }
+    }
+}
+
+/// Reads the keys of one table.
+pub(crate) struct Reader<'v, 'i> {
+    table: &'v DeTable<'i>,
+    span: Span,
+}
+
+impl<'v, 'i> Reader<'v, 'i> {
+    /// Starts on `value`, which must be a table, and reports keys that `T` does not know.
+    pub(crate) fn new<T: Table>(value: &'v Value<'i>, cx: &mut Decoder<'_>) -> Option<Self> {
+        let Some(table) = value.get_ref().as_table() else {
+            cx.wrong_type(value, "a table");
+            return None;
+        };
+        let known = T::info();
+        for (key, _) in table {
+            let name: &str = key.get_ref();
+            if !known.fields.iter().any(|field| field.key == name) {
+                unknown_key(cx, key.span(), name, &known);
+            }
+        }
+        let span = value.span();
+        Some(Self { table, span })
+    }
+
+    /// Where the table begins.
+    pub(crate) fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    /// Reads a key that may be absent. A value that cannot be read is reported and counts as
+    /// absent: the file is refused anyway, and the rest of the table can still be checked.
+    pub(crate) fn optional<K: Kind>(&self, key: &str, cx: &mut Decoder<'_>) -> Option<K::Value> {
+        let value = self.table.get(key)?;
+        cx.within(key, |cx| K::decode(value, cx))
+    }
+
+    /// Reads a key that must be there.
+    pub(crate) fn required<K: Kind>(&self, key: &str, cx: &mut Decoder<'_>) -> Option<K::Value> {
+        let found = self.optional::<K>(key, cx);
+        if !self.table.contains_key(key) && !cx.is_broken() {
+            let here = cx.here();
+            cx.error(
+                Code::MissingKey,
+                self.span(),
+                format!("`{key}` is missing {here}"),
+            )
+            .label(format!("expected {}", K::shape().in_words()));
+        }
+        found
+    }
+}
+
+/// Keys that are planned and known to be missing. Nothing near them is suggested: a file that
+/// asks for TLS is not a file with a typing slip.
+const LATER: [&str; 8] = [
+    "tls", "health", "jwt", "limit", "tcp", "udp", "cache", "cors",
+];
+
+fn unknown_key(cx: &mut Decoder<'_>, span: Span, name: &str, known: &TableInfo) {
+    let here = cx.here();
+    let keys = || known.fields.iter().map(|field| field.key);
+    let all = keys().collect::<Vec<_>>().join(", ");
+    let home = crate::shape::tables_with_key(name);
+    let diagnostic = cx.error(
+        Code::UnknownKey,
+        span,
+        format!("unknown key `{name}` {here}"),
+    );
+    if LATER.contains(&name) {
+        diagnostic.label("this version of Weir does not have it");
+    } else if let Some(near) = nearest(name, keys()) {
+        diagnostic.label(format!("did you mean `{near}`?"));
+    } else if !home.is_empty() {
+        diagnostic.help(format!("`{name}` is a key of {}", home.join(", ")));
+    }
+    diagnostic.help(format!("known keys here: {all}"));
+}
+
+fn describe(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(_) => "a string".to_owned(),
+        DeValue::Integer(number) => format!("the number {}", number.as_str()),
+        DeValue::Float(number) => format!("the number {}", number.as_str()),
+        DeValue::Boolean(value) => format!("{value}"),
+        DeValue::Datetime(_) => "a date".to_owned(),
+        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}

@@ -1,0 +1,288 @@
+//! What Weir says about a file: errors and warnings, as text for people and JSON for editors.
+//!
+//! Purpose: one form for everything that a file can have wrong. A diagnostic is self-contained:
+//! it carries the file's name and the line it is about, so it outlives the text.
+
+use std::fmt::{self, Write as _};
+
+use crate::json::Json;
+use crate::source::{Source, Span};
+
+/// Characters of a source line that are shown; longer lines are cut around the mark.
+const SHOWN_CHARS_MAX: usize = 120;
+
+/// One thing that is wrong, or worth a second look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Whether the file can be used all the same.
+    pub severity: Severity,
+    /// The kind of trouble.
+    pub code: Code,
+    /// What is wrong, in one sentence without a full stop.
+    pub message: String,
+    /// The file's name as given to [`crate::parse`].
+    pub file: String,
+    /// Where; absent when it is about the file as a whole.
+    pub place: Option<Place>,
+    /// What to do about it, and what else to know; one entry a paragraph.
+    pub help: Vec<String>,
+}
+
+/// Whether a file can be used in spite of a diagnostic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The file cannot be used.
+    Error,
+    /// The file can be used, but probably says something else than was meant.
+    Warning,
+}
+
+/// Kinds of trouble; their names are stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// Not TOML.
+    Syntax,
+    /// A key that Weir does not know.
+    UnknownKey,
+    /// A key that must be there.
+    MissingKey,
+    /// A value of another type, a number without its unit for example.
+    WrongType,
+    /// A value of the right type that means nothing or is out of bounds.
+    BadValue,
+    /// A name that nothing in the file has.
+    UnknownName,
+    /// Said twice.
+    Duplicate,
+    /// A route or limit that can never apply.
+    Unreachable,
+    /// Two settings that exclude each other.
+    Conflict,
+    /// A setting that does nothing where it stands.
+    NoEffect,
+    /// Something that nothing refers to.
+    Unused,
+    /// More diagnostics than are shown.
+    TooMany,
+}
+
+/// A place in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The line, from 1.
+    pub line: u32,
+    /// The column in characters, from 1.
+    pub column: u32,
+    /// How many characters are meant, at least 1, all on this line.
+    pub length: u32,
+    /// The line itself.
+    pub text: String,
+    /// What to say under the mark: what was expected. May be empty.
+    pub label: String,
+}
+
+impl Diagnostic {
+    /// A diagnostic about the place `span` of `source`.
+    pub(crate) fn new(
+        severity: Severity,
+        code: Code,
+        source: &Source<'_>,
+        span: Option<Span>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            severity,
+            code,
+            message: message.into(),
+            file: source.name().to_owned(),
+            place: span.map(|span| Place::new(source, &span)),
+            help: Vec::new(),
+        }
+    }
+
+    /// Says under the mark what was expected.
+    pub(crate) fn label(&mut self, label: impl Into<String>) -> &mut Self {
+        if let Some(place) = &mut self.place {
+            place.label = label.into();
+        }
+        self
+    }
+
+    /// Adds a paragraph of advice.
+    pub(crate) fn help(&mut self, help: impl Into<String>) -> &mut Self {
+        self.help.push(help.into());
+        self
+    }
+
+    /// Whether the file cannot be used because of this.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
+    fn to_json(&self) -> Json {
+        let mut members = vec![
+            ("severity", Json::text(self.severity.as_str())),
+            ("code", Json::text(self.code.as_str())),
+            ("message", Json::text(&self.message)),
+            ("file", Json::text(&self.file)),
+        ];
+        if let Some(place) = &self.place {
+            members.extend([
+                ("line", Json::Number(place.line.into())),
+                ("column", Json::Number(place.column.into())),
+                ("length", Json::Number(place.length.into())),
+                ("text", Json::text(&place.text)),
+                ("label", Json::text(&place.label)),
+            ]);
+        }
+        members.push((
+            "help",
+            Json::List(self.help.iter().map(Json::text).collect()),
+        ));
+        Json::object(members)
+    }
+}
+
+/// Renders diagnostics as a JSON array, one object each, for editors and scripts.
+///
+/// Members: `severity`, `code`, `message`, `file`, `help` (list), and, when there is a place,
+/// `line`, `column` (both from 1), `length` (characters), `text`, `label`.
+#[must_use]
+pub fn to_json(diagnostics: &[Diagnostic]) -> String {
+    Json::List(diagnostics.iter().map(Diagnostic::to_json).collect()).to_string()
+}
+
+/// Renders diagnostics as text, an empty line between them and a count at the end.
+#[must_use]
+pub fn to_text(diagnostics: &[Diagnostic]) -> String {
+    let mut text = String::new();
+    for diagnostic in diagnostics {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{diagnostic}");
+    }
+    let errors = diagnostics.iter().filter(|each| each.is_error()).count();
+    let warnings = diagnostics.len() - errors;
+    let counted = [(errors, "error"), (warnings, "warning")]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, noun)| format!("{count} {noun}{}", if count == 1 { "" } else { "s" }))
+        .collect::<Vec<_>>();
+    if !counted.is_empty() {
+        let _ = writeln!(text, "{}", counted.join(", "));
+    }
+    text
+}
+
+impl fmt::Display for Diagnostic {
+    /// Several lines: the message, the place, the line with a mark under it, the advice.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}: {}", self.severity.as_str(), self.message)?;
+        let gutter = self
+            .place
+            .as_ref()
+            .map_or(0, |place| place.line.to_string().len());
+        match &self.place {
+            None => writeln!(f, " --> {}", self.file)?,
+            Some(place) => {
+                let pad = " ".repeat(gutter);
+                let at = format!("{}:{}:{}", self.file, place.line, place.column);
+                writeln!(f, "{pad} --> {at}")?;
+                writeln!(f, "{pad} |")?;
+                place.draw(f, &pad)?;
+            }
+        }
+        for help in &self.help {
+            let pad = " ".repeat(gutter);
+            let mut lines = help.lines();
+            writeln!(f, "{pad} = {}", lines.next().unwrap_or(""))?;
+            for line in lines {
+                writeln!(f, "{}", format!("{pad}   {line}").trim_end())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    fn new(source: &Source<'_>, span: &Span) -> Self {
+        let (line_start, text) = source.line_text(span.start);
+        let line_end = line_start + text.len();
+        let before = source.slice(line_start..span.start.min(line_end));
+        let marked = source.slice(span.start.min(line_end)..span.end.clamp(line_start, line_end));
+        Self {
+            line: source.line(span.start),
+            column: count(before).saturating_add(1),
+            length: count(marked).max(1),
+            text: text.to_owned(),
+            label: String::new(),
+        }
+    }
+
+    /// Draws the line and the mark, a window of it when it is long.
+    fn draw(&self, f: &mut fmt::Formatter<'_>, pad: &str) -> fmt::Result {
+        let column = self.column.saturating_sub(1) as usize;
+        let skipped = if column + 20 > SHOWN_CHARS_MAX {
+            column - 40
+        } else {
+            0
+        };
+        let total = self.text.chars().count();
+        let mut shown: String = self
+            .text
+            .chars()
+            .skip(skipped)
+            .take(SHOWN_CHARS_MAX)
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        let mut indent = column - skipped;
+        if skipped > 0 {
+            shown.insert_str(0, "...");
+            indent += 3;
+        }
+        let room = SHOWN_CHARS_MAX.saturating_sub(column - skipped).max(1);
+        if total > skipped + SHOWN_CHARS_MAX {
+            shown.push_str("...");
+        }
+        writeln!(f, "{} | {}", self.line, shown.trim_end())?;
+        let mark = "^".repeat((self.length as usize).min(room));
+        let line = format!("{pad} | {}{mark} {}", " ".repeat(indent), self.label);
+        writeln!(f, "{}", line.trim_end())
+    }
+}
+
+impl Severity {
+    /// Its name: `error` or `warning`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+impl Code {
+    /// Its stable name, words joined by hyphens.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Syntax => "syntax",
+            Self::UnknownKey => "unknown-key",
+            Self::MissingKey => "missing-key",
+            Self::WrongType => "wrong-type",
+            Self::BadValue => "bad-value",
+            Self::UnknownName => "unknown-name",
+            Self::Duplicate => "duplicate",
+            Self::Unreachable => "unreachable",
+            Self::Conflict => "conflict",
+            Self::NoEffect => "no-effect",
+            Self::Unused => "unused",
+            Self::TooMany => "too-many",
+        }
+    }
+}
+
+fn count(text: &str) -> u32 {
+    u32::try_from(text.chars().count()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,215 @@
+//! The tables of a file, one declaration each. Keys, types, defaults, documentation, schema and
+//! reference all come from here and from `layers.rs`; nothing is checked against anything yet.
+
+use std::borrow::Cow;
+use std::num::NonZeroU32;
+
+use crate::address::{CidrText, CoresKind, EndpointText, ListenText};
+use crate::decode::At;
+use crate::forms::{
+    FieldName, InListener, InRoute, InUpstream, ListenName, LogText, MediaType, RedirectStatus,
+    RequestLine, RequestText, RespondShort, UpstreamName, ValueKind, Weight,
+};
+use crate::kinds::{
+    Choice, Count, Entry, Forms, Many, Named, OrOff, Placed, PlainText, Scoped, Tables, Tried,
+};
+use crate::layers::{LimitsPatch, PoolPatch, RetriesPatch, TimeoutsPatch};
+use crate::limits::{self, BACKLOG_MAX, CONNECTIONS_MAX, RETRIES_MAX};
+use crate::model::{
+    AccessLog, Address, Balance, Cidr, Cores, Endpoint, EndpointAddress, HostMatch, LogFormat,
+    LogTarget, Match, PathMatch, Pattern, Redirect, Respond, Rewrite, ValueMatch,
+};
+use crate::pattern::{FieldValueText, HostText, MatchText, MethodText, PathText, PatternText};
+use crate::table::table;
+
+table! {
+    /// The whole file.
+    File, "file", "the top level" {
+        /// Which CPU cores run the data path: a number counts cores, a string names them.
+        preset(limits::CORES) cores: Cores = "cores" as CoresKind;
+        /// Where metrics and the health of Weir itself are served. Off unless set.
+        optional admin: At<Address> = "admin" as Placed<ListenText>;
+        /// Where a line about every exchange goes.
+        preset(limits::ACCESS_LOG) access_log: Option<AccessLog> =
+            "access_log" as OrOff<Forms<LogText, RawAccessLog>>;
+        /// Peers whose `X-Forwarded-*` and `Forwarded` fields are believed. None unless set.
+        optional trusted_proxies: Vec<Cidr> = "trusted_proxies" as Many<CidrText>;
+        /// Time limits; upstreams and routes may differ.
+        optional timeouts: TimeoutsPatch = "timeouts" as TimeoutsPatch;
+        /// Limits of size, number and rate; routes may differ.
+        optional limits: LimitsPatch = "limits" as LimitsPatch;
+        /// When a failed attempt is repeated; upstreams and routes may differ. A number is `count`.
+        optional retries: RetriesPatch = "retries" as Forms<Count<0, RETRIES_MAX>, RetriesPatch>;
+        /// Addresses that accept connections, at least one.
+        optional listeners: Vec<Entry<RawListener>> = "listen" as Named<ListenName, RawListener>;
+        /// Groups of endpoints that serve the same thing. A list is `servers`.
+        optional upstreams: Vec<Entry<RawUpstream>> =
+            "upstream" as Named<UpstreamName, Forms<Many<Placed<Server>>, RawUpstream>>;
+        /// Which requests go where, at least one.
+        optional routes: Vec<RawRoute> = "route" as Tables<RawRoute>;
+        /// Requests and what must become of them. `weir check` runs these.
+        optional tests: Vec<RawTest> = "test" as Tables<RawTest>;
+    }
+}
+
+table! {
+    /// The long form of `access_log`.
+    RawAccessLog, "access_log", "[access_log]" {
+        /// The destination: standard output or a file that is appended to.
+        required to: LogTarget = "to" as LogText;
+        /// The form of a line.
+        preset(limits::LOG_FORMAT) format: LogFormat = "format" as Choice<LogFormat>;
+    }
+}
+
+table! {
+    /// An address that accepts connections: IP:PORT, [IPV6]:PORT or unix:/PATH.
+    RawListener, "listen", "[listen.\"ADDR\"]" {
+        /// Connections at once, all cores together, in place of `limits.connections`.
+        optional connections: At<u32> = "connections" as Placed<Count<1, CONNECTIONS_MAX>>;
+        /// The same by client address, in place of `limits.connections_per_client`.
+        optional connections_per_client: At<u32> =
+            "connections_per_client" as Placed<Count<1, CONNECTIONS_MAX>>;
+        /// Length of the kernel's queue of connections that wait to be accepted.
+        preset(limits::BACKLOG) backlog: u32 = "backlog" as Count<1, BACKLOG_MAX>;
+        /// Time limits for connections of this listener. Only `head`, `idle` and `body_stall`
+        /// matter here.
+        optional timeouts: TimeoutsPatch = "timeouts" as Scoped<InListener, TimeoutsPatch>;
+    }
+}
+
+table! {
+    /// A named group of endpoints that serve the same thing.
+    RawUpstream, "upstream", "[upstream.NAME]" {
+        /// The endpoints, at least one.
+        required servers: Vec<At<Endpoint>> = "servers" as Many<Placed<Server>>;
+        /// How an endpoint is chosen.
+        preset(limits::BALANCE) balance: Balance = "balance" as Choice<Balance>;
+        /// Connections kept to the endpoints.
+        optional pool: PoolPatch = "pool" as PoolPatch;
+        /// Time limits in place of the top level's.
+        optional timeouts: TimeoutsPatch = "timeouts" as Scoped<InUpstream, TimeoutsPatch>;
+        /// Retry rules in place of the top level's. A number is `count`.
+        optional retries: RetriesPatch = "retries" as Forms<Count<0, RETRIES_MAX>, RetriesPatch>;
+    }
+}
+
+/// An endpoint, short or long.
+pub(crate) type Server = Forms<EndpointText, RawServer>;
+
+table! {
+    /// The long form of an endpoint.
+    RawServer, "server", "an endpoint of [upstream.NAME]" {
+        /// Where it is: HOST:PORT, http://HOST:PORT or unix:/PATH.
+        required address: EndpointAddress = "address" as EndpointText;
+        /// Its share of requests in proportion to the others'.
+        preset(limits::WEIGHT) weight: NonZeroU32 = "weight" as Weight;
+    }
+}
+
+table! {
+    /// A match and what to do with the requests that it takes. An exact host goes before a
+    /// wildcard (longest first) and that before any host; then an exact path before a template
+    /// before a prefix (longest first); then the order of the file. Exactly one of `to`,
+    /// `redirect` and `respond` must be there.
+    RawRoute, "route", "[[route]]" {
+        /// Which requests it takes: HOST/PATH*, the host being optional.
+        required matches: At<Match> = "match" as Placed<Forms<MatchText, RawMatch>>;
+        /// A name for logs, metrics and tests; else the text of the match.
+        optional name: At<String> = "name" as Placed<PlainText>;
+        /// The upstream that gets the requests.
+        optional to: At<Option<String>> = "to" as Tried<PlainText>;
+        /// Where the client is sent instead.
+        optional redirect: At<Option<Redirect>> = "redirect" as Tried<Forms<PatternText, RawRedirect>>;
+        /// An answer given by Weir itself: a status, a body, or both and more.
+        optional respond: At<Option<Respond>> = "respond" as Tried<Forms<RespondShort, RawRespond>>;
+        /// What is taken off the front of the path on its way upstream.
+        optional strip: At<Option<String>> = "strip" as Tried<PlainText>;
+        /// The path as it goes upstream: a text with placeholders, or one prefix for another.
+        optional replace: At<Option<Rewrite>> = "replace" as Tried<Forms<PatternText, RawReplace>>;
+        /// Time limits in place of the upstream's and the top level's.
+        optional timeouts: TimeoutsPatch = "timeouts" as Scoped<InRoute, TimeoutsPatch>;
+        /// Limits in place of the top level's. Only `body` and `body_rate` matter here.
+        optional limits: LimitsPatch = "limits" as Scoped<InRoute, LimitsPatch>;
+        /// Retry rules in place of the upstream's and the top level's. A number is `count`.
+        optional retries: RetriesPatch = "retries" as Forms<Count<0, RETRIES_MAX>, RetriesPatch>;
+    }
+}
+
+table! {
+    /// The long form of a match. All parts must hold.
+    RawMatch, "match", "match of [[route]]" {
+        /// A host or a wildcard, which stands for one label or more. Any host unless set.
+        optional host: HostMatch = "host" as HostText;
+        /// A path, a prefix with a star at its end, or a template. Any path unless set.
+        optional path: PathMatch = "path" as PathText;
+        /// One of these methods. Any method unless set.
+        optional method: Vec<String> = "method" as Many<MethodText>;
+        /// Header fields that must be there. A string is the whole value; `true` means any
+        /// value, `false` none.
+        optional header: Vec<Entry<ValueMatch>> = "header" as Named<FieldName, ValueKind>;
+        /// Query parameters that must be there, written like header fields.
+        optional query: Vec<Entry<ValueMatch>> = "query" as Named<FieldName, ValueKind>;
+    }
+}
+
+table! {
+    /// The long form of a value to compare with.
+    RawValueMatch, "value", "a value of match" {
+        /// What the value must begin with.
+        required prefix: String = "prefix" as PlainText;
+    }
+}
+
+table! {
+    /// The long form of a redirect.
+    RawRedirect, "redirect", "redirect of [[route]]" {
+        /// The new address: {host}, {path}, {query}, {rest} and parameters of the match are
+        /// filled in from the request.
+        required location: Pattern = "location" as PatternText;
+        /// 301, 302, 303, 307 or 308.
+        preset(limits::REDIRECT_STATUS) status: u16 = "status" as RedirectStatus;
+    }
+}
+
+table! {
+    /// The long form of a fixed answer.
+    RawRespond, "respond", "respond of [[route]]" {
+        /// The status, final.
+        preset(limits::RESPOND_STATUS) status: u32 = "status" as Count<200, 599>;
+        /// The body.
+        optional body: At<String> = "body" as Placed<PlainText>;
+        /// The body's media type.
+        preset(limits::RESPOND_CONTENT_TYPE) content_type: Cow<'static, str> =
+            "content_type" as MediaType;
+        /// Further header fields.
+        optional headers: Vec<Entry<String>> = "headers" as Named<FieldName, FieldValueText>;
+    }
+}
+
+table! {
+    /// The long form of `replace`: one prefix for another.
+    RawReplace, "replace", "replace of [[route]]" {
+        /// What every path of the route begins with.
+        required prefix: String = "prefix" as PlainText;
+        /// What comes in its place.
+        required with: String = "with" as PlainText;
+    }
+}
+
+table! {
+    /// A request and what must become of it. At least one of `route`, `upstream` and `status`
+    /// must be there.
+    RawTest, "test", "[[test]]" {
+        /// METHOD URL.
+        required request: At<RequestLine> = "request" as Placed<RequestText>;
+        /// Header fields of the request.
+        optional headers: Vec<Entry<String>> = "headers" as Named<FieldName, FieldValueText>;
+        /// The name of the route that must take it.
+        optional route: At<String> = "route" as Placed<PlainText>;
+        /// The name of the upstream that must get it.
+        optional upstream: At<String> = "upstream" as Placed<PlainText>;
+        /// The status that Weir itself must answer with.
+        optional status: u32 = "status" as Count<100, 599>;
+    }
+}

@@ -1,0 +1,502 @@
+//! The general sorts of values: texts, counts, choices, lists, names, short and long forms.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use crate::decode::{At, Decoder, Kind, Spell, Table, Value};
+use crate::diagnostic::Code;
+use crate::json::Json;
+use crate::shape::Shape;
+use crate::suggest::nearest;
+use crate::units::{self, Problem};
+
+/// A value that is written as a string with a meaning of its own.
+pub(crate) trait Text {
+    /// What comes out.
+    type Value;
+    /// What it is, with its article.
+    const NOUN: &'static str;
+    /// A regular expression (ECMA-262) for editors.
+    const PATTERN: Option<&'static str> = None;
+    /// Right values.
+    const EXAMPLES: &'static [&'static str];
+
+    fn parse(text: &str) -> Result<Self::Value, Problem>;
+
+    /// What to write in place of this bare number.
+    fn from_number(_number: &str) -> Option<String> {
+        None
+    }
+}
+
+impl<T: Text> Kind for T {
+    type Value = T::Value;
+
+    fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Self::Value> {
+        let Some(text) = value.get_ref().as_str() else {
+            let diagnostic = cx.wrong_type(value, &Self::shape().in_words());
+            if let DeValue::Integer(number) = value.get_ref()
+                && let Some(help) = T::from_number(number.as_str())
+            {
+                diagnostic.help(help);
+            }
+            return None;
+        };
+        match T::parse(text) {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                cx.problem(value.span(), text, problem);
+                None
+            }
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Text {
+            noun: T::NOUN,
+            pattern: T::PATTERN,
+            examples: T::EXAMPLES,
+        }
+    }
+}
+
+/// Any string.
+pub(crate) struct PlainText;
+
+impl Text for PlainText {
+    type Value = String;
+    const NOUN: &'static str = "a string";
+    const EXAMPLES: &'static [&'static str] = &[];
+
+    fn parse(text: &str) -> Result<String, Problem> {
+        Ok(text.to_owned())
+    }
+}
+
+/// A duration of at least a millisecond.
+pub(crate) struct Time;
+
+impl Text for Time {
+    type Value = Duration;
+    const NOUN: &'static str = "a duration";
+    const PATTERN: Option<&'static str> =
+        Some("^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$");
+    const EXAMPLES: &'static [&'static str] = &["5s", "250ms", "1m30s"];
+
+    fn parse(text: &str) -> Result<Duration, Problem> {
+        let duration = units::duration(text)?;
+        if duration.is_zero() {
+            return Err(Problem::new("a time limit of zero leaves no time at all"));
+        }
+        Ok(duration)
+    }
+
+    fn from_number(number: &str) -> Option<String> {
+        Some(format!(
+            "write \"{number}s\" for seconds, \"{number}ms\" for milliseconds"
+        ))
+    }
+}
+
+impl Spell for Time {
+    fn spell(value: &Duration) -> Json {
+        Json::Text(units::show_duration(*value))
+    }
+}
+
+/// A size in bytes within bounds.
+pub(crate) struct Size<const MIN: u64, const MAX: u64>;
+
+impl<const MIN: u64, const MAX: u64> Text for Size<MIN, MAX> {
+    type Value = u64;
+    const NOUN: &'static str = "a size";
+    const PATTERN: Option<&'static str> = Some("^[0-9]+([KMGT]i?)?B$");
+    const EXAMPLES: &'static [&'static str] = &["16KiB", "10MiB", "1MB"];
+
+    fn parse(text: &str) -> Result<u64, Problem> {
+        let bytes = units::size(text)?;
+        if (MIN..=MAX).contains(&bytes) {
+            return Ok(bytes);
+        }
+        let (min, max) = (units::show_size(MIN), units::show_size(MAX));
+        let range = if MAX >= i64::MAX as u64 {
+            format!("at least {min}")
+        } else {
+            format!("from {min} to {max}")
+        };
+        Err(Problem::new(format!("`{text}` is out of bounds")).help(range))
+    }
+
+    fn from_number(number: &str) -> Option<String> {
+        Some(format!(
+            "write \"{number}B\" for bytes, \"{number}KiB\" for kibibytes"
+        ))
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> Spell for Size<MIN, MAX> {
+    fn spell(value: &u64) -> Json {
+        Json::Text(units::show_size(*value))
+    }
+}
+
+/// Bytes a second, at least one.
+pub(crate) struct ByteRate;
+
+impl Text for ByteRate {
+    type Value = u64;
+    const NOUN: &'static str = "a rate";
+    const PATTERN: Option<&'static str> = Some("^[0-9]+([KMGT]i?)?B/s$");
+    const EXAMPLES: &'static [&'static str] = &["240B/s", "1KiB/s"];
+
+    fn parse(text: &str) -> Result<u64, Problem> {
+        match units::byte_rate(text)? {
+            0 => Err(Problem::new("a rate of zero").help("write \"off\"")),
+            rate => Ok(rate),
+        }
+    }
+
+    fn from_number(number: &str) -> Option<String> {
+        Some(format!("write \"{number}B/s\""))
+    }
+}
+
+impl Spell for ByteRate {
+    fn spell(value: &u64) -> Json {
+        Json::Text(format!("{}/s", units::show_size(*value)))
+    }
+}
+
+/// A share in whole percent.
+pub(crate) struct Percent;
+
+impl Text for Percent {
+    type Value = u32;
+    const NOUN: &'static str = "a share";
+    const PATTERN: Option<&'static str> = Some("^(100|[0-9]{1,2})%$");
+    const EXAMPLES: &'static [&'static str] = &["20%"];
+
+    fn parse(text: &str) -> Result<u32, Problem> {
+        units::percent(text)
+    }
+
+    fn from_number(number: &str) -> Option<String> {
+        Some(format!("write \"{number}%\""))
+    }
+}
+
+impl Spell for Percent {
+    fn spell(value: &u32) -> Json {
+        Json::Text(format!("{value}%"))
+    }
+}
+
+/// A whole number within bounds.
+pub(crate) struct Count<const MIN: u32, const MAX: u32>;
+
+impl<const MIN: u32, const MAX: u32> Kind for Count<MIN, MAX> {
+    type Value = u32;
+
+    fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<u32> {
+        let expected = Self::shape().in_words();
+        let Some(number) = integer(value) else {
+            cx.wrong_type(value, &expected);
+            return None;
+        };
+        let found = number
+            .and_then(|number| u32::try_from(number).ok())
+            .filter(|number| (MIN..=MAX).contains(number));
+        if found.is_none() {
+            cx.error(Code::BadValue, value.span(), format!("expected {expected}"));
+        }
+        found
+    }
+
+    fn shape() -> Shape {
+        Shape::Integer {
+            min: MIN.into(),
+            max: MAX.into(),
+        }
+    }
+}
+
+impl<const MIN: u32, const MAX: u32> Spell for Count<MIN, MAX> {
+    fn spell(value: &u32) -> Json {
+        Json::Number((*value).into())
+    }
+}
+
+/// The whole number that `value` is; the inner option is empty when it is negative or huge.
+pub(crate) fn integer(value: &Value<'_>) -> Option<Option<u64>> {
+    let number = value.get_ref().as_integer()?;
+    Some(u64::from_str_radix(number.as_str(), number.radix()).ok())
+}
+
+/// One of a few words.
+pub(crate) trait Words: Sized + Copy + 'static {
+    const ALL: &'static [(&'static str, Self)];
+}
+
+/// One of the words of `W`.
+pub(crate) struct Choice<W>(PhantomData<W>);
+
+impl<W: Words> Kind for Choice<W> {
+    type Value = W;
+
+    fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<W> {
+        let expected = Self::shape().in_words();
+        let Some(word) = value.get_ref().as_str() else {
+            cx.wrong_type(value, &expected);
+            return None;
+        };
+        let found = W::ALL.iter().find(|(known, _)| *known == word);
+        if found.is_none() {
+            let near = nearest(word, W::ALL.iter().map(|(known, _)| *known));
+            let message = format!("unknown value `{word}`, expected {expected}");
+            let diagnostic = cx.error(Code::BadValue, value.span(), message);
+            if let Some(near) = near {
+                diagnostic.label(format!("did you mean \"{near}\"?"));
+            }
+        }
+        found.map(|(_, value)| *value)
+    }
+
+    fn shape() -> Shape {
+        Shape::Choice(W::ALL.iter().map(|(word, _)| *word).collect())
+    }
+}
+
+impl<W: Words + PartialEq> Spell for Choice<W> {
+    fn spell(value: &W) -> Json {
+        let word = W::ALL.iter().find(|(_, known)| known == value);
+        word.map_or(Json::Null, |(word, _)| Json::text(word))
+    }
+}
+
+/// A `K`, or "off" for none.
+pub(crate) struct OrOff<K>(PhantomData<K>);
+
+impl<K: Kind> Kind for OrOff<K> {
+    type Value = Option<K::Value>;
+
+    fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Self::Value> {
+        match value.get_ref() {
+            DeValue::String(text) if text == "off" => Some(None),
+            DeValue::Boolean(false) => {
+                cx.wrong_type(value, &Self::shape().in_words())
+                    .help("write \"off\"");
+                None
+            }
+            _ => K::decode(value, cx).map(Some),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::AnyOf(vec![K::shape(), Shape::Choice(vec!["off"])])
+    }
+}
+
+impl<K: Spell> Spell for OrOff<K> {
+    fn spell(value: &Self::Value) -> Json {
+        value.as_ref().map_or_else(|| Json::text("off"), K::spell)
+    }
+}
+
+/// A list of `K`, or a single one. What cannot be read is reported and left out.
+pub(crate) struct Many<K>(PhantomData<K>);
+
+impl<K: Kind> Kind for Many<K> {
+    type Value = Vec<K::Value>;
+
+    fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Self::Value> {
+        let Some(items) = value.get_ref().as_array() else {
+            return K::decode(value, cx).map(|only| vec![only]);
+        };
+        let mut list = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            let number = (index + 1).to_string();
+            list.extend(cx.within(&number, |cx| K::decode(item, cx)));
+        }
+        Some(list)
+    }
+
+    fn shape() -> Shape {
+        Shape::AnyOf(vec![K::shape(), Shape::List(Box::new(K::shape()))])
+    }
+}
+
+/// An array of tables: `[[route]]`.
+pub(crate) struct Tables<T>(PhantomData<T>);
+
+impl<T: Table> Kind for Tables<T> {
+    type Value = Vec<T::Value>;
+
+    fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Self::Value> {
+        if value.get_ref().is_array() {
+            return Many::<T>::decode(value, cx);
+        }
+        let header = T::info().header;
+        cx.wrong_type(value, "a list of tables")
+            .help(format!("begin each with {header}, in double brackets"));
+        None
+    }
+
+    fn shape() -> Shape {
+        Shape::List(Box::new(T::shape()))
+    }
+}
+
+/// What stands in for the keys of a [`Named`] table.
+pub(crate) trait KeyName {
+    const NAME: &'static str;
+}
+
+/// A table whose keys are names chosen by the file, in file order. A value that could not be
+/// read is kept as `None`, since its name still counts.
+pub(crate) struct Named<N, K>(PhantomData<(N, K)>);
+
+/// One entry of a [`Named`] table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry<T> {
+    pub(crate) name: At<String>,
+    pub(crate) value: Option<T>,
+}
+
+impl<N: KeyName, K: Kind> Kind for Named<N, K> {
+    type Value = Vec<Entry<K::Value>>;
+
+    fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Self::Value> {
+        let Some(table) = value.get_ref().as_table() else {
+            cx.wrong_type(value, &format!("a table, one {} each", N::NAME));
+            return None;
+        };
+        let mut entries = Vec::with_capacity(table.len());
+        for (key, value) in table {
+            let text = key.get_ref().to_string();
+            let value = cx.within(&quoted_if_needed(&text), |cx| K::decode(value, cx));
+            let name = At {
+                value: text,
+                span: key.span(),
+            };
+            entries.push(Entry { name, value });
+        }
+        entries.sort_by_key(|entry| entry.name.span.start);
+        Some(entries)
+    }
+
+    fn shape() -> Shape {
+        Shape::Named {
+            key: N::NAME,
+            value: Box::new(K::shape()),
+        }
+    }
+}
+
+pub(crate) fn quoted_if_needed(key: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !key.is_empty() && key.chars().all(bare) {
+        key.to_owned()
+    } else {
+        format!("\"{key}\"")
+    }
+}
+
+/// A table that is the long form of something.
+pub(crate) trait Long: Table {
+    type Out;
+
+    /// Makes what was meant of the table. `None` means that the reason has been reported.
+    fn build(table: Self::Value, cx: &mut Decoder<'_>) -> Option<Self::Out>;
+}
+
+/// A long form `L`, which is a table, or a short form `S` that converts into the same.
+pub(crate) struct Forms<S, L>(PhantomData<(S, L)>);
+
+impl<S: Kind, L: Long> Kind for Forms<S, L>
+where
+    S::Value: Into<L::Out>,
+{
+    type Value = L::Out;
+
+    fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Self::Value> {
+        if value.get_ref().is_table() {
+            L::build(L::decode(value, cx)?, cx)
+        } else {
+            S::decode(value, cx).map(Into::into)
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::AnyOf(vec![S::shape(), L::shape()])
+    }
+}
+
+/// A `K` with its place.
+pub(crate) struct Placed<K>(PhantomData<K>);
+
+impl<K: Kind> Kind for Placed<K> {
+    type Value = At<K::Value>;
+
+    fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Self::Value> {
+        K::decode(value, cx).map(|inner| At {
+            value: inner,
+            span: value.span(),
+        })
+    }
+
+    fn shape() -> Shape {
+        K::shape()
+    }
+}
+
+/// A `K` with its place, which is known even when the value could not be read.
+pub(crate) struct Tried<K>(PhantomData<K>);
+
+impl<K: Kind> Kind for Tried<K> {
+    type Value = At<Option<K::Value>>;
+
+    fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Self::Value> {
+        Some(At {
+            value: K::decode(value, cx),
+            span: value.span(),
+        })
+    }
+
+    fn shape() -> Shape {
+        K::shape()
+    }
+}
+
+/// Where a shared table stands, and which of its keys do nothing there.
+pub(crate) trait Scope {
+    /// Keys without effect, each with the reason.
+    const NO_EFFECT: &'static [(&'static str, &'static str)];
+}
+
+/// A table that is shared by several places, read at the place `S`.
+pub(crate) struct Scoped<S, T>(PhantomData<(S, T)>);
+
+impl<S: Scope, T: Table> Kind for Scoped<S, T> {
+    type Value = T::Value;
+
+    fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Self::Value> {
+        for (key, _) in value.get_ref().as_table().into_iter().flatten() {
+            let name: &str = key.get_ref();
+            if let Some((_, reason)) = S::NO_EFFECT.iter().find(|(known, _)| *known == name) {
+                cx.warning(
+                    Code::NoEffect,
+                    key.span(),
+                    format!("`{name}` does nothing here"),
+                )
+                .label(*reason);
+            }
+        }
+        T::decode(value, cx)
+    }
+
+    fn shape() -> Shape {
+        T::shape()
+    }
+}

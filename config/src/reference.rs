@@ -1,0 +1,110 @@
+//! The reference of all keys, in Markdown.
+
+use std::fmt::Write as _;
+
+use crate::json::Json;
+use crate::shape::{FieldInfo, Shape, TableInfo, all_tables};
+
+/// The reference of every key: what it does, what may be written, its default and where the
+/// default comes from. Markdown, with a newline at its end.
+#[must_use]
+pub fn reference() -> String {
+    let mut text = INTRODUCTION.to_owned();
+    for table in all_tables() {
+        section(&mut text, &table);
+    }
+    text
+}
+
+const INTRODUCTION: &str = "\
+# Configuration reference
+
+Made from the declarations that the decoder runs; a test compares the two. Do not edit.
+
+A file is TOML. Where a key has a short and a long form, both stand under the same key: the short \
+one is a string, a number or a list, the long one a table. Unknown keys are errors.
+
+- Durations: `5s`, `250ms`, `1m30s`; units d, h, m, s, ms; whole numbers.
+- Sizes: `16KiB`, `10MiB`, `1MB`; units B, KB, MB, GB, TB (powers of 1000) and KiB, MiB, GiB, TiB \
+(powers of 1024).
+- Rates: a size each second, `240B/s`. Shares: `20%`.
+- `\"off\"` switches off what can be switched off.
+
+Settings merge: the top level, then an upstream, then a route. Each says only what differs.
+";
+
+fn section(text: &mut String, table: &TableInfo) {
+    let title = match table.header {
+        header if header.starts_with('[') => format!("`{header}`"),
+        header => header.to_owned(),
+    };
+    // Writing to a string cannot fail.
+    let _ = write!(text, "\n## {title}\n\n{}\n\n", words(table.doc));
+    text.push_str("| key | value | default | meaning |\n|---|---|---|---|\n");
+    for field in &table.fields {
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {} | {} |",
+            field.key,
+            value(&field.shape),
+            default(field),
+            words(field.doc)
+        );
+    }
+    let sources: Vec<_> = table
+        .fields
+        .iter()
+        .filter_map(|field| Some((field.key, field.default.as_ref()?.source)))
+        .collect();
+    if !sources.is_empty() {
+        text.push_str("\nWhere the defaults come from:\n\n");
+        for (key, source) in sources {
+            let _ = writeln!(text, "- `{key}`: {}.", source.trim_end_matches('.'));
+        }
+    }
+}
+
+fn default(field: &FieldInfo) -> String {
+    match &field.default {
+        Some(default) => format!("`{}`", json_line(&default.value)),
+        None if field.required => "required".to_owned(),
+        None => String::new(),
+    }
+}
+
+fn json_line(json: &Json) -> String {
+    json.to_string()
+}
+
+/// What may be written, in a table cell.
+fn value(shape: &Shape) -> String {
+    match shape {
+        Shape::Text { noun, examples, .. } => match examples.first() {
+            Some(example) => format!("{noun}: `\"{}\"`", example.replace('|', "\\|")),
+            None => (*noun).to_owned(),
+        },
+        Shape::Integer { min, max } if min == max => min.to_string(),
+        Shape::Integer { min, max } => format!("{min} to {max}"),
+        Shape::Boolean => "`true` or `false`".to_owned(),
+        Shape::Choice(words) => {
+            let words: Vec<_> = words.iter().map(|word| format!("`\"{word}\"`")).collect();
+            words.join(", ")
+        }
+        Shape::List(each) => format!("list of: {}", value(each)),
+        Shape::AnyOf(shapes) => {
+            let shapes: Vec<_> = shapes.iter().map(value).collect();
+            match shapes.as_slice() {
+                [one, list] if *list == format!("list of: {one}") => format!("{one}; or a list"),
+                shapes => shapes.join("; or "),
+            }
+        }
+        Shape::Named { key, value: each } => format!("table, for each {key}: {}", value(each)),
+        Shape::Table(info) => format!("table `{}`", info().name),
+    }
+}
+
+/// Documentation of several source lines as one line.
+fn words(doc: &str) -> String {
+    let line = doc.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.replace('|', "\\|")
+}

@@ -1,0 +1,441 @@
+//! Routes: their targets and rewrites are resolved, and routes that can never match are found.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::check::{Names, times_agree};
+use crate::decode::{At, Decoder};
+use crate::diagnostic::Code;
+use crate::file::RawRoute;
+use crate::kinds::Text;
+use crate::model::{
+    FieldMatch, HostMatch, Match, PathMatch, Pattern, Piece, Rewrite, Route, Segment, Target,
+    ValueMatch,
+};
+use crate::pattern::PathText;
+use crate::source::Span;
+
+/// Routes with equal patterns that are compared with a new one. Beyond it only work grows.
+const COMPARED_MAX: usize = 1_000;
+
+/// Makes routes of the tables and reports those that contradict themselves or each other.
+pub(crate) fn routes(tables: Vec<RawRoute>, names: &Names, cx: &mut Decoder<'_>) -> Vec<Route> {
+    let mut route_names = RouteNames::given(&tables, cx);
+    let mut routes: Vec<Route> = Vec::with_capacity(tables.len());
+    let mut groups: HashMap<PatternKey, Vec<usize>> = HashMap::new();
+    let mut stars: Vec<(usize, Span)> = Vec::new();
+    for table in tables {
+        let span = table.matches.span.clone();
+        let name = route_names.of(&table);
+        let Some(route) = route(table, name, names, cx) else {
+            continue;
+        };
+        let group = groups.entry(PatternKey::of(&route.matches)).or_default();
+        let earlier = group.iter().filter_map(|index| routes.get(*index));
+        report_if_hidden(&route, &span, earlier.take(COMPARED_MAX), cx);
+        group.push(routes.len());
+        if matches!(route.matches.path, PathMatch::Prefix(_)) {
+            stars.push((routes.len(), span));
+        }
+        routes.push(route);
+    }
+    report_stars_below_templates(&routes, &stars, cx);
+    routes
+}
+
+/// The names of routes: given ones, and made-up ones that keep clear of them.
+struct RouteNames {
+    taken: HashSet<String>,
+    /// How many routes share the text of a match.
+    shared: HashMap<String, usize>,
+}
+
+impl RouteNames {
+    fn given(tables: &[RawRoute], cx: &mut Decoder<'_>) -> Self {
+        let mut taken = HashSet::with_capacity(tables.len());
+        for name in tables.iter().filter_map(|table| table.name.as_ref()) {
+            let span = name.span.clone();
+            if name.value.is_empty() || name.value.chars().any(char::is_control) {
+                cx.error(Code::BadValue, span, "a name has visible characters");
+            } else if !taken.insert(name.value.clone()) {
+                let message = format!("a second route has the name `{}`", name.value);
+                cx.error(Code::Duplicate, span, message)
+                    .help("logs, metrics and tests use the name: it must mean one route");
+            }
+        }
+        Self {
+            taken,
+            shared: HashMap::new(),
+        }
+    }
+
+    fn of(&mut self, table: &RawRoute) -> String {
+        if let Some(name) = &table.name {
+            return name.value.clone();
+        }
+        let text = table.matches.value.to_string();
+        let mut name = text.clone();
+        let count = self.shared.entry(text.clone()).or_insert(0);
+        loop {
+            *count += 1;
+            if *count > 1 {
+                name = format!("{text} #{count}");
+            }
+            if self.taken.insert(name.clone()) {
+                return name;
+            }
+        }
+    }
+}
+
+fn route(table: RawRoute, name: String, names: &Names, cx: &mut Decoder<'_>) -> Option<Route> {
+    let rewrite = rewrite(&table, cx);
+    let timeouts = table.timeouts.unwrap_or_default();
+    times_agree(&timeouts, &table.at, cx);
+    Some(Route {
+        line: cx.line(&table.at),
+        target: target(&table, names, cx)?,
+        name,
+        matches: table.matches.value,
+        rewrite,
+        timeouts,
+        limits: table.limits.unwrap_or_default(),
+        retries: table.retries.unwrap_or_default(),
+    })
+}
+
+fn target(table: &RawRoute, names: &Names, cx: &mut Decoder<'_>) -> Option<Target> {
+    let given = [
+        ("to", table.to.as_ref().map(|at| &at.span)),
+        ("redirect", table.redirect.as_ref().map(|at| &at.span)),
+        ("respond", table.respond.as_ref().map(|at| &at.span)),
+    ];
+    let mut given = given
+        .iter()
+        .filter_map(|(key, span)| Some((*key, (*span)?)));
+    let Some((first, _)) = given.next() else {
+        cx.error(
+            Code::MissingKey,
+            table.at.clone(),
+            "this route has no target",
+        )
+        .help("add to = \"UPSTREAM\", redirect = \"https://...\" or respond = 404");
+        return None;
+    };
+    if let Some((second, span)) = given.next() {
+        let message = format!("a route has one target, this one has `{first}` and `{second}`");
+        cx.error(Code::Conflict, span.clone(), message);
+    }
+    if first != "to" {
+        let rewrites = [
+            ("strip", table.strip.as_ref().map(|at| &at.span)),
+            ("replace", table.replace.as_ref().map(|at| &at.span)),
+        ];
+        for (key, span) in rewrites {
+            if let Some(span) = span {
+                let message = format!("`{key}` does nothing: nothing of this route goes upstream");
+                cx.error(Code::Conflict, span.clone(), message)
+                    .help(format!(
+                        "`{key}` belongs to a route with `to`, this one has `{first}`"
+                    ));
+            }
+        }
+    }
+    if let Some(to) = &table.to {
+        let name = At {
+            value: to.value.clone()?,
+            span: to.span.clone(),
+        };
+        return names
+            .resolve(&name, cx)
+            .map(|index| Target::Upstream { index });
+    }
+    if let Some(redirect) = &table.redirect {
+        let target = redirect.value.clone()?;
+        check_location(&target.location, &table.matches.value, &redirect.span, cx);
+        return Some(Target::Redirect(target));
+    }
+    table.respond.clone()?.value.map(Target::Respond)
+}
+
+fn rewrite(table: &RawRoute, cx: &mut Decoder<'_>) -> Option<Rewrite> {
+    let matches = &table.matches.value;
+    if let (Some(_), Some(replace)) = (&table.strip, &table.replace) {
+        let message = "`strip` and `replace` exclude each other";
+        cx.error(Code::Conflict, replace.span.clone(), message)
+            .help("replace = { prefix = \"/old\", with = \"/new\" } does both");
+        return None;
+    }
+    if let Some(strip) = &table.strip {
+        let prefix = plain_path(strip.value.as_ref()?, &strip.span, cx)?;
+        check_prefix(&prefix, matches, &strip.span, cx);
+        return Some(Rewrite::Prefix {
+            prefix,
+            with: String::new(),
+        });
+    }
+    let replace = table.replace.as_ref()?;
+    match replace.value.as_ref()? {
+        Rewrite::Prefix { prefix, with } => {
+            let prefix = plain_path(prefix, &replace.span, cx)?;
+            let with = plain_path(with, &replace.span, cx)?;
+            check_prefix(&prefix, matches, &replace.span, cx);
+            if prefix.ends_with('/') != with.ends_with('/') {
+                let message =
+                    format!("`{prefix}` and `{with}` must both end with a slash, or none");
+                cx.error(Code::Conflict, replace.span.clone(), message)
+                    .help("else slashes would be doubled or lost");
+            }
+            Some(Rewrite::Prefix { prefix, with })
+        }
+        Rewrite::Path(pattern) => {
+            check_path_pattern(pattern, matches, &replace.span, cx);
+            Some(Rewrite::Path(pattern.clone()))
+        }
+    }
+}
+
+/// A path without star or braces, in the form that requests are matched in.
+fn plain_path(text: &str, span: &Span, cx: &mut Decoder<'_>) -> Option<String> {
+    match PathText::parse(text) {
+        Ok(PathMatch::Exact(path)) => Some(path),
+        Ok(_) => {
+            let message = format!("`{text}` must be a plain path, without star or braces");
+            cx.error(Code::BadValue, span.clone(), message);
+            None
+        }
+        Err(problem) => {
+            cx.problem(span.clone(), text, problem);
+            None
+        }
+    }
+}
+
+fn check_prefix(prefix: &str, matches: &Match, span: &Span, cx: &mut Decoder<'_>) {
+    let start = common_start(&matches.path);
+    if !start.starts_with(prefix) {
+        let message = format!("not every path of this route begins with `{prefix}`");
+        cx.error(Code::Conflict, span.clone(), message)
+            .label(format!("the match is `{matches}`"));
+    } else if start == prefix
+        && !prefix.ends_with('/')
+        && matches!(matches.path, PathMatch::Prefix(_))
+    {
+        let message = format!("paths such as `{prefix}0` match too, and would become `/0`");
+        cx.warning(Code::Conflict, span.clone(), message)
+            .help(format!("for whole segments only, match \"{prefix}/*\""));
+    }
+}
+
+/// What every path that matches begins with.
+fn common_start(path: &PathMatch) -> String {
+    match path {
+        PathMatch::Exact(path) | PathMatch::Prefix(path) => path.clone(),
+        PathMatch::Template { segments, .. } => {
+            let mut start = "/".to_owned();
+            for segment in segments {
+                match segment {
+                    Segment::Literal(text) => {
+                        start.push_str(text);
+                        start.push('/');
+                    }
+                    Segment::Parameter(_) => break,
+                }
+            }
+            start
+        }
+    }
+}
+
+fn check_location(pattern: &Pattern, matches: &Match, span: &Span, cx: &mut Decoder<'_>) {
+    let good = match pattern.0.first() {
+        Some(Piece::Text(text)) => {
+            text.starts_with('/') || text.starts_with("http://") || text.starts_with("https://")
+        }
+        Some(Piece::Path) => true,
+        _ => false,
+    };
+    if !good {
+        cx.error(
+            Code::BadValue,
+            span.clone(),
+            "a redirect leads to a URL or a path",
+        )
+        .help("begin with https://, http:// or a slash");
+    }
+    check_placeholders(pattern, matches, span, cx);
+}
+
+fn check_path_pattern(pattern: &Pattern, matches: &Match, span: &Span, cx: &mut Decoder<'_>) {
+    let good = match pattern.0.first() {
+        Some(Piece::Text(text)) => text.starts_with('/'),
+        Some(Piece::Path) => true,
+        _ => false,
+    };
+    if !good {
+        cx.error(Code::BadValue, span.clone(), "a path begins with a slash");
+    }
+    for piece in &pattern.0 {
+        let message = match piece {
+            Piece::Host => "the host is no part of a path",
+            Piece::Query => "the query is kept as it is",
+            Piece::Text(text) if text.contains(['?', '#']) => "`replace` sets the path only",
+            _ => continue,
+        };
+        cx.error(Code::BadValue, span.clone(), message)
+            .help("`replace` may use {path}, {rest} and parameters of the match");
+    }
+    check_placeholders(pattern, matches, span, cx);
+}
+
+fn check_placeholders(pattern: &Pattern, matches: &Match, span: &Span, cx: &mut Decoder<'_>) {
+    for piece in &pattern.0 {
+        let message = match piece {
+            Piece::Rest if !has_star(&matches.path) => {
+                "{rest} is what the star of the match took, and there is none".to_owned()
+            }
+            Piece::Parameter(name) if !has_parameter(&matches.path, name) => {
+                format!("the match has no parameter `{{{name}}}`")
+            }
+            _ => continue,
+        };
+        cx.error(Code::UnknownName, span.clone(), message)
+            .label(format!("the match is `{matches}`"));
+    }
+}
+
+fn has_star(path: &PathMatch) -> bool {
+    matches!(
+        path,
+        PathMatch::Prefix(_) | PathMatch::Template { open: true, .. }
+    )
+}
+
+fn has_parameter(path: &PathMatch, wanted: &str) -> bool {
+    let PathMatch::Template { segments, .. } = path else {
+        return false;
+    };
+    let is_wanted = |each: &Segment| matches!(each, Segment::Parameter(name) if name == wanted);
+    segments.iter().any(is_wanted)
+}
+
+/// What two routes have in common when their patterns take exactly the same hosts and paths.
+/// Only such routes can hide each other: of any others, the one that is asked first takes less.
+#[derive(PartialEq, Eq, Hash)]
+struct PatternKey(HostMatch, PathMatch);
+
+impl PatternKey {
+    fn of(matches: &Match) -> Self {
+        let mut path = matches.path.clone();
+        if let PathMatch::Template { segments, .. } = &mut path {
+            for segment in segments {
+                if let Segment::Parameter(name) = segment {
+                    name.clear();
+                }
+            }
+        }
+        Self(matches.host.clone(), path)
+    }
+}
+
+fn report_if_hidden<'r>(
+    route: &Route,
+    span: &Span,
+    earlier: impl Iterator<Item = &'r Route>,
+    cx: &mut Decoder<'_>,
+) {
+    for first in earlier {
+        if !covers(&first.matches, &route.matches) {
+            continue;
+        }
+        let line = first.line;
+        if covers(&route.matches, &first.matches) {
+            let message = format!("the route in line {line} takes the same requests");
+            cx.error(Code::Duplicate, span.clone(), message)
+                .help("the second one would never match: remove one, or tell them apart by method, header or query");
+        } else {
+            let message =
+                format!("this route never matches: the one in line {line} takes its requests");
+            cx.error(Code::Unreachable, span.clone(), message)
+                .help("among routes with the same host and path the first in the file wins: move this one up");
+        }
+        return;
+    }
+}
+
+/// A template is asked before a star at the end of plain text, so `/users/{id}/*` leaves nothing
+/// for `/users/admin/*`.
+fn report_stars_below_templates(routes: &[Route], stars: &[(usize, Span)], cx: &mut Decoder<'_>) {
+    let mut templates: HashMap<&HostMatch, Vec<(&[Segment], &Route)>> = HashMap::new();
+    for route in routes {
+        if let PathMatch::Template {
+            segments,
+            open: true,
+        } = &route.matches.path
+        {
+            let of_host = templates.entry(&route.matches.host).or_default();
+            of_host.push((segments, route));
+        }
+    }
+    for (index, span) in stars {
+        let Some(route) = routes.get(*index) else {
+            continue;
+        };
+        let (PathMatch::Prefix(prefix), Some(of_host)) =
+            (&route.matches.path, templates.get(&route.matches.host))
+        else {
+            continue;
+        };
+        let hides = |(segments, first): &&(&[Segment], &Route)| {
+            all_paths_fit(prefix, segments) && covers(&first.matches, &route.matches)
+        };
+        if let Some((_, first)) = of_host.iter().take(COMPARED_MAX).find(hides) {
+            let (line, pattern) = (first.line, first.matches.to_string());
+            let message =
+                format!("this route never matches: `{pattern}` in line {line} takes its requests");
+            cx.error(Code::Unreachable, span.clone(), message)
+                .help("a parameter is asked before a star; a path in full, or with the parameter after this text, goes first");
+        }
+    }
+}
+
+/// Whether every path that begins with `prefix` fits the open template of `segments`.
+fn all_paths_fit(prefix: &str, segments: &[Segment]) -> bool {
+    let mut whole = prefix.split('/').skip(1).collect::<Vec<_>>();
+    // What follows the last slash may go on: it is no whole segment.
+    whole.pop();
+    whole.len() >= segments.len()
+        && segments
+            .iter()
+            .zip(whole)
+            .all(|(segment, text)| match segment {
+                Segment::Literal(literal) => literal == text,
+                Segment::Parameter(_) => !text.is_empty(),
+            })
+}
+
+/// Whether every request that `narrow` takes, of the same host and path, `wide` takes as well.
+fn covers(wide: &Match, narrow: &Match) -> bool {
+    let methods = wide.methods.is_empty()
+        || (!narrow.methods.is_empty() && narrow.methods.iter().all(|m| wide.methods.contains(m)));
+    methods
+        && all_implied(&wide.headers, &narrow.headers)
+        && all_implied(&wide.query, &narrow.query)
+}
+
+fn all_implied(wide: &[FieldMatch], narrow: &[FieldMatch]) -> bool {
+    wide.iter().all(|wide| {
+        narrow
+            .iter()
+            .any(|narrow| narrow.name == wide.name && implies(&narrow.value, &wide.value))
+    })
+}
+
+fn implies(narrow: &ValueMatch, wide: &ValueMatch) -> bool {
+    match (narrow, wide) {
+        (ValueMatch::Exact(_) | ValueMatch::Prefix(_), ValueMatch::Present) => true,
+        (ValueMatch::Exact(text) | ValueMatch::Prefix(text), ValueMatch::Prefix(start)) => {
+            text.starts_with(start.as_str())
+        }
+        (narrow, wide) => narrow == wide,
+    }
+}

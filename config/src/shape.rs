@@ -1,0 +1,129 @@
+//! Descriptions of what may be written: the common source of schema, reference and messages.
+
+use crate::json::Json;
+
+/// What may be written in one place.
+#[derive(Debug, Clone)]
+pub(crate) enum Shape {
+    /// A string.
+    Text {
+        /// What it is, with its article: "a duration".
+        noun: &'static str,
+        /// A regular expression (ECMA-262) that every right value matches; may let wrong ones by.
+        pattern: Option<&'static str>,
+        /// Right values.
+        examples: &'static [&'static str],
+    },
+    /// A whole number.
+    Integer { min: u64, max: u64 },
+    /// `true` or `false`.
+    Boolean,
+    /// One of these strings.
+    Choice(Vec<&'static str>),
+    /// A list.
+    List(Box<Self>),
+    /// Any of these.
+    AnyOf(Vec<Self>),
+    /// A table whose keys are chosen by the file.
+    Named {
+        /// What a key is, as a word to stand in for it: `NAME`.
+        key: &'static str,
+        value: Box<Self>,
+    },
+    /// A table with known keys.
+    Table(fn() -> TableInfo),
+}
+
+/// A table with known keys.
+#[derive(Debug, Clone)]
+pub(crate) struct TableInfo {
+    /// Its name in the schema and the reference.
+    pub(crate) name: &'static str,
+    /// How it is written in a file: `[upstream.NAME]`.
+    pub(crate) header: &'static str,
+    pub(crate) doc: &'static str,
+    pub(crate) fields: Vec<FieldInfo>,
+}
+
+/// A key of a table.
+#[derive(Debug, Clone)]
+pub(crate) struct FieldInfo {
+    pub(crate) key: &'static str,
+    pub(crate) doc: &'static str,
+    pub(crate) shape: Shape,
+    pub(crate) required: bool,
+    pub(crate) default: Option<DefaultInfo>,
+}
+
+/// What applies when a key is absent.
+#[derive(Debug, Clone)]
+pub(crate) struct DefaultInfo {
+    pub(crate) value: Json,
+    pub(crate) source: &'static str,
+}
+
+impl Shape {
+    /// Says what is expected, for the middle of a sentence.
+    pub(crate) fn in_words(&self) -> String {
+        match self {
+            Self::Text { noun, examples, .. } => match examples.first() {
+                Some(example) => format!("{noun} such as \"{example}\""),
+                None => (*noun).to_owned(),
+            },
+            Self::Integer { min, max } => format!("a whole number from {min} to {max}"),
+            Self::Boolean => "true or false".to_owned(),
+            Self::Choice(words) => {
+                let words: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+                words.join(" or ")
+            }
+            Self::List(each) => format!("a list, each {}", each.in_words()),
+            Self::AnyOf(shapes) => {
+                let words: Vec<_> = shapes.iter().map(Self::in_words).collect();
+                words.join(", or ")
+            }
+            Self::Named { key, value } => format!("a table, each {key} {}", value.in_words()),
+            Self::Table(info) => {
+                let info = info();
+                let keys = info.fields.iter().map(|field| field.key);
+                format!("a table {{ {} }}", keys.collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+}
+
+/// Every table of a file, outermost first, each once.
+pub(crate) fn all_tables() -> Vec<TableInfo> {
+    let mut tables = vec![<crate::file::File as crate::decode::Table>::info()];
+    let mut next = 0;
+    while let Some(table) = tables.get(next) {
+        let mut found = Vec::new();
+        for field in &table.fields {
+            collect_tables(&field.shape, &mut found);
+        }
+        for info in found {
+            if !tables.iter().any(|known| known.name == info.name) {
+                tables.push(info);
+            }
+        }
+        next += 1;
+    }
+    tables
+}
+
+/// The headers of the tables that know `key`.
+pub(crate) fn tables_with_key(key: &str) -> Vec<&'static str> {
+    all_tables()
+        .into_iter()
+        .filter(|table| table.fields.iter().any(|field| field.key == key))
+        .map(|table| table.header)
+        .collect()
+}
+
+fn collect_tables(shape: &Shape, found: &mut Vec<TableInfo>) {
+    match shape {
+        Shape::Table(info) => found.push(info()),
+        Shape::List(each) | Shape::Named { value: each, .. } => collect_tables(each, found),
+        Shape::AnyOf(shapes) => shapes.iter().for_each(|each| collect_tables(each, found)),
+        Shape::Text { .. } | Shape::Integer { .. } | Shape::Boolean | Shape::Choice(_) => {}
+    }
+}
