@@ -1,0 +1,239 @@
+//! Config to plan.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use weir_config::{Config, EndpointAddress, Target as ConfigTarget};
+
+use super::{
+    CidrSet, EndpointPlan, ListenerPlan, Plan, Problem, Redirect, Respond, RetryPlan, Rewrite,
+    RoutePlan, Target, Timeouts, UpstreamId, UpstreamPlan,
+};
+use crate::io::Address;
+use crate::route::Table;
+
+/// Finds the addresses of a host name.
+type Resolve<'a> = &'a dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
+
+impl Plan {
+    /// Compiles a configuration.
+    ///
+    /// `resolve` is asked once for every endpoint that is a host name; each address that it gives
+    /// becomes an endpoint with the weight of that entry.
+    ///
+    /// # Errors
+    /// Everything that is wrong, not only the first: host names without an address, rewrites and
+    /// redirects that cannot be built.
+    pub fn compile(config: &Config, resolve: Resolve<'_>) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let upstreams: Vec<_> = config
+            .upstreams
+            .iter()
+            .map(|upstream| compile_upstream(config, upstream, resolve, &mut problems))
+            .collect();
+        let routes: Vec<_> = config
+            .routes
+            .iter()
+            .filter_map(|route| {
+                let compiled = compile_route(config, route);
+                compiled.map_err(|problem| problems.push(problem)).ok()
+            })
+            .collect();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Self {
+            epoch: 0,
+            listeners: compile_listeners(config),
+            table: Table::from_specs(config.routes.iter().map(|route| &route.matches)),
+            via: pseudonym(config, &upstreams),
+            routes,
+            upstreams,
+            trusted_proxies: CidrSet::new(&config.trusted_proxies),
+            grace: config.timeouts.grace,
+        })
+    }
+}
+
+fn compile_listeners(config: &Config) -> Vec<ListenerPlan> {
+    let compile = |listener: &weir_config::Listener| ListenerPlan {
+        name: listener.address.to_string().into(),
+        address: match &listener.address {
+            weir_config::Address::Tcp(address) => Address::Ip(*address),
+            weir_config::Address::Unix(path) => Address::Unix(Arc::new(path.clone())),
+        },
+        timeouts: timeouts(config.listener_timeouts(listener), config.limits),
+        limits: head_limits(config.limits),
+        connections_max: config.connections_of(listener),
+        connections_per_client_max: config.connections_per_client_of(listener),
+        backlog: listener.backlog,
+    };
+    config.listeners.iter().map(compile).collect()
+}
+
+fn compile_upstream(
+    config: &Config,
+    upstream: &weir_config::Upstream,
+    resolve: Resolve<'_>,
+    problems: &mut Vec<Problem>,
+) -> UpstreamPlan {
+    let mut endpoints = Vec::with_capacity(upstream.endpoints.len());
+    for endpoint in &upstream.endpoints {
+        let mut push = |name: String, address| {
+            endpoints.push(EndpointPlan {
+                name: name.into(),
+                address,
+                weight: endpoint.weight.get(),
+            });
+        };
+        let written = endpoint.address.to_string();
+        match &endpoint.address {
+            EndpointAddress::Ip(address) => push(written, Address::Ip(*address)),
+            EndpointAddress::Unix(path) => push(written, Address::Unix(Arc::new(path.clone()))),
+            EndpointAddress::Name { host, port } => match addresses(resolve, host, *port) {
+                Ok(found) => {
+                    for address in found {
+                        push(format!("{written}@{}", address.ip()), Address::Ip(address));
+                    }
+                }
+                Err(why) => problems.push(Problem {
+                    line: endpoint.line,
+                    message: format!(
+                        "endpoint `{written}` of upstream `{}` has no address: {why}",
+                        upstream.name
+                    ),
+                }),
+            },
+        }
+    }
+    let endpoints_max = weir_config::limits::ENDPOINTS_MAX;
+    if endpoints.len() > endpoints_max {
+        problems.push(Problem {
+            line: upstream.line,
+            message: format!(
+                "upstream `{}` has {} endpoints, at most {endpoints_max}",
+                upstream.name,
+                endpoints.len()
+            ),
+        });
+    }
+    UpstreamPlan {
+        name: upstream.name.as_str().into(),
+        endpoints,
+        idle_per_core_max: upstream.pool.idle_per_core,
+        connections_max: upstream.pool.connections,
+        retry: retry(config.retries.patched(&upstream.retries)),
+        timeouts: timeouts(config.upstream_timeouts(upstream), config.limits),
+        limits: head_limits(config.limits),
+    }
+}
+
+/// The addresses of a name, each once, in the resolver's order.
+fn addresses(resolve: Resolve<'_>, host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    let found = resolve(host, port).map_err(|error| error.to_string())?;
+    let mut unique = Vec::with_capacity(found.len());
+    for address in found {
+        if !unique.contains(&address) {
+            unique.push(address);
+        }
+    }
+    if unique.is_empty() {
+        return Err("the name exists without one".to_owned());
+    }
+    Ok(unique)
+}
+
+fn compile_route(config: &Config, route: &weir_config::Route) -> Result<RoutePlan, Problem> {
+    let problem = |message: String| Problem {
+        line: route.line,
+        message: format!("route `{}`: {message}", route.name),
+    };
+    let rewrite = route
+        .rewrite
+        .as_ref()
+        .map(|rewrite| Rewrite::compile(rewrite, &route.matches))
+        .transpose()
+        .map_err(problem)?;
+    let target = match &route.target {
+        ConfigTarget::Upstream { index } => match u32::try_from(*index) {
+            Ok(id) if *index < config.upstreams.len() => Target::Upstream(UpstreamId(id)),
+            _ => return Err(problem(format!("there is no upstream number {index}"))),
+        },
+        ConfigTarget::Redirect(redirect) => {
+            Target::Redirect(Redirect::compile(redirect, &route.matches).map_err(problem)?)
+        }
+        ConfigTarget::Respond(respond) => Target::Respond(compile_respond(respond)),
+    };
+    let limits = config.limits_of(route);
+    Ok(RoutePlan {
+        name: route.name.as_str().into(),
+        line: route.line,
+        target,
+        rewrite,
+        timeouts: timeouts(config.timeouts_of(route), limits),
+        retry: retry(config.retries_of(route)),
+        body_bytes_max: limits.body_bytes,
+    })
+}
+
+fn compile_respond(respond: &weir_config::Respond) -> Respond {
+    let header = |(name, value): &(String, String)| (name.as_str().into(), value.as_str().into());
+    Respond {
+        status: respond.status,
+        content_type: respond.content_type.as_deref().map(Into::into),
+        body: respond.body.as_bytes().into(),
+        headers: respond.headers.iter().map(header).collect(),
+    }
+}
+
+fn timeouts(from: weir_config::Timeouts, limits: weir_config::Limits) -> Timeouts {
+    Timeouts {
+        head: from.head,
+        idle: from.idle,
+        connect: from.connect,
+        first_byte: from.first_byte,
+        body_stall: from.body_stall,
+        upstream_idle: from.upstream_idle,
+        total: from.total,
+        body_rate_bytes_min: limits.body_rate.unwrap_or(0),
+    }
+}
+
+fn retry(from: weir_config::Retries) -> RetryPlan {
+    RetryPlan {
+        retries_max: from.count,
+        budget_percent: from.budget_percent,
+        budget_min: from.budget_floor,
+        backoff: from.backoff,
+        per_try: from.per_try,
+    }
+}
+
+fn head_limits(from: weir_config::Limits) -> weir_proto_h1::Limits {
+    let bytes = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+    weir_proto_h1::Limits {
+        head_bytes_max: bytes(from.head_bytes),
+        target_bytes_max: bytes(from.target_bytes),
+        fields_max: from.fields,
+        ..weir_proto_h1::Limits::default()
+    }
+}
+
+/// A name for Via that follows from what this Weir does: whom it listens for, where it sends.
+fn pseudonym(config: &Config, upstreams: &[UpstreamPlan]) -> Box<str> {
+    let listeners: Vec<_> = config.listeners.iter().map(|each| &each.address).collect();
+    let routes: Vec<_> = config
+        .routes
+        .iter()
+        .map(|each| (&each.matches, &each.target))
+        .collect();
+    let endpoints = upstreams.iter().flat_map(|upstream| &upstream.endpoints);
+    let addresses: Vec<_> = endpoints.map(|endpoint| &endpoint.address).collect();
+    let text = format!("{listeners:?}{routes:?}{addresses:?}");
+    // FNV-1a, 64 bits, folded.
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("weir-{:08x}", (hash ^ hash >> 32) & 0xffff_ffff).into()
+}

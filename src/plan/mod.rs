@@ -1,0 +1,233 @@
+//! The plan: a configuration in the form that cores run.
+//!
+//! Purpose: everything that can be worked out before a request comes is worked out here, once, on
+//! the control thread: names become ids, overrides are merged, patterns become a
+//! [`Table`], host names become addresses. A plan is immutable and shared by all
+//! cores; an exchange holds on to the one it began with. What changes while Weir runs (pools,
+//! budgets, counters) lives beside the plan and survives a reload by name.
+#![forbid(unsafe_code)]
+
+mod cidr;
+mod compile;
+mod diff;
+mod template;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use cidr::CidrSet;
+pub use diff::{Diff, Kept};
+pub use template::{Redirect, Rewrite};
+
+use crate::io::Address;
+use crate::route::Table;
+
+/// A listener's place in [`Plan::listeners`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerId(pub u32);
+
+/// A route's place in [`Plan::routes`], which is its place in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteId(pub u32);
+
+/// An upstream's place in [`Plan::upstreams`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UpstreamId(pub u32);
+
+/// What all cores run. Made by [`Plan::compile`].
+#[derive(Debug)]
+pub struct Plan {
+    /// Counts plans: control gives each a higher number than the one before. 0 until then.
+    pub epoch: u64,
+    /// Addresses that accept connections, in file order.
+    pub listeners: Vec<ListenerPlan>,
+    /// What to do with requests, in file order.
+    pub routes: Vec<RoutePlan>,
+    /// Finds the route of a request.
+    pub table: Table,
+    /// Groups of endpoints, in file order.
+    pub upstreams: Vec<UpstreamPlan>,
+    /// What Weir calls itself in Via, and what it looks for there to notice a loop
+    /// (RFC 9110 section 7.6.3). A token. Follows from listeners, upstreams with their addresses
+    /// and routes, so that two boxes in a row, which differ in these, do not take each other for
+    /// themselves.
+    pub via: Box<str>,
+    /// Peers whose forwarded fields are believed.
+    pub trusted_proxies: CidrSet,
+    /// How long running exchanges may go on after a request to stop.
+    pub grace: Duration,
+}
+
+impl Plan {
+    /// The listener of an id of this plan.
+    #[must_use]
+    pub fn listener(&self, id: ListenerId) -> Option<&ListenerPlan> {
+        self.listeners.get(id.0 as usize)
+    }
+
+    /// The route of an id of this plan.
+    #[must_use]
+    pub fn route(&self, id: RouteId) -> Option<&RoutePlan> {
+        self.routes.get(id.0 as usize)
+    }
+
+    /// The upstream of an id of this plan.
+    #[must_use]
+    pub fn upstream(&self, id: UpstreamId) -> Option<&UpstreamPlan> {
+        self.upstreams.get(id.0 as usize)
+    }
+}
+
+/// An address that accepts connections.
+#[derive(Clone, Debug)]
+pub struct ListenerPlan {
+    /// Its address as in the file: the key under which it survives a reload.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: Address,
+    /// What holds before a route is known.
+    pub timeouts: Timeouts,
+    /// Limits of request heads and framing.
+    pub limits: weir_proto_h1::Limits,
+    /// Connections at once, all cores together.
+    pub connections_max: u32,
+    /// Connections at once from one client address, all cores together.
+    pub connections_per_client_max: u32,
+    /// Length of the kernel's accept queue.
+    pub backlog: u32,
+}
+
+/// Time limits, merged: top level, then listener, or upstream and route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A whole request head must have come within this time.
+    pub head: Duration,
+    /// Silence of a client's connection between requests, and of an upgraded one.
+    pub idle: Duration,
+    /// Opening a connection to an endpoint.
+    pub connect: Duration,
+    /// From the end of the request to the first byte of the answer.
+    pub first_byte: Duration,
+    /// Silence in the middle of a body, either way.
+    pub body_stall: Duration,
+    /// How long an unused connection to an endpoint is kept.
+    pub upstream_idle: Duration,
+    /// A whole exchange.
+    pub total: Option<Duration>,
+    /// The slowest upload that is still served, bytes a second; 0 serves any.
+    pub body_rate_bytes_min: u64,
+}
+
+/// A named group of endpoints that serve the same thing.
+#[derive(Clone, Debug)]
+pub struct UpstreamPlan {
+    /// Its name in the file: the key under which its state survives a reload.
+    pub name: Arc<str>,
+    /// Its endpoints in file order, at least one; all addresses of a host name one after the other.
+    pub endpoints: Vec<EndpointPlan>,
+    /// Unused connections kept, by endpoint and core.
+    pub idle_per_core_max: u32,
+    /// Connections to one endpoint, all cores together.
+    pub connections_max: u32,
+    /// Retry rules before any route has its say; the budget is the upstream's.
+    pub retry: RetryPlan,
+    /// Time limits before any route has its say: what the pool uses.
+    pub timeouts: Timeouts,
+    /// Limits of response heads and framing.
+    pub limits: weir_proto_h1::Limits,
+}
+
+/// One address of an upstream.
+#[derive(Clone, Debug)]
+pub struct EndpointPlan {
+    /// Its address as in the file, unique in its upstream: the key under which its state survives
+    /// a reload. An address that a host name was resolved to is added after an `@`:
+    /// `backend:8080@10.0.0.7`.
+    pub name: Arc<str>,
+    /// Where it is.
+    pub address: Address,
+    /// Its share of requests in proportion to the others', at least 1.
+    pub weight: u32,
+}
+
+/// When a failed attempt is repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPlan {
+    /// Further attempts after the first.
+    pub retries_max: u32,
+    /// The share of the upstream's live exchanges that may be retries, percent.
+    pub budget_percent: u32,
+    /// Retries at once that are allowed whatever the share.
+    pub budget_min: u32,
+    /// The mean wait before a retry.
+    pub backoff: Duration,
+    /// The time limit of one attempt.
+    pub per_try: Option<Duration>,
+}
+
+/// What to do with the requests that a route takes.
+#[derive(Clone, Debug)]
+pub struct RoutePlan {
+    /// Its name if given, else the text of its match.
+    pub name: Arc<str>,
+    /// Its line in the file, from 1; 0 when there is no file.
+    pub line: u32,
+    /// What happens to its requests.
+    pub target: Target,
+    /// Change of the path on its way upstream.
+    pub rewrite: Option<Rewrite>,
+    /// Time limits, merged.
+    pub timeouts: Timeouts,
+    /// Retry rules, merged.
+    pub retry: RetryPlan,
+    /// The largest request body, bytes.
+    pub body_bytes_max: Option<u64>,
+}
+
+/// What a route does with its requests.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// Proxies them.
+    Upstream(UpstreamId),
+    /// Sends the client elsewhere.
+    Redirect(Redirect),
+    /// Answers by itself.
+    Respond(Respond),
+}
+
+/// A fixed answer.
+#[derive(Clone, Debug)]
+pub struct Respond {
+    /// 200 to 599.
+    pub status: u16,
+    /// The media type of the body.
+    pub content_type: Option<Box<str>>,
+    /// The body; empty for 204, 205 and 304.
+    pub body: Arc<[u8]>,
+    /// Further fields, names in lower case, no framing or connection fields among them.
+    pub headers: Box<[(Box<str>, Box<str>)]>,
+}
+
+/// Something in a configuration that only shows when it is compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The line in the file, from 1; 0 when there is no file.
+    pub line: u32,
+    /// What is wrong and what to do, in one sentence without a full stop.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => f.write_str(&self.message),
+            line => write!(f, "line {line}: {}", self.message),
+        }
+    }
+}
+
+impl std::error::Error for Problem {}
+
+#[cfg(test)]
+mod tests;

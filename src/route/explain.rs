@@ -1,0 +1,100 @@
+//! Why a request goes where it goes.
+
+use std::ops::ControlFlow;
+
+use super::{Entry, Failed, Found, RequestView, Table};
+use crate::plan::RouteId;
+
+/// A look-up with its reasons. Comes from the walk that [`Table::find`] does, so it cannot differ.
+#[derive(Debug)]
+pub struct Explained<'t> {
+    /// What the look-up comes to.
+    pub found: Found,
+    /// Every route: first those whose host and path match, in order of precedence, then the
+    /// others in file order.
+    pub considered: Vec<Considered<'t>>,
+}
+
+/// A route and what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Considered<'t> {
+    /// The route.
+    pub route: RouteId,
+    /// What became of it.
+    pub verdict: Verdict<'t>,
+}
+
+/// What became of a route in a look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict<'t> {
+    /// It takes the request.
+    Taken,
+    /// It would have come after the one that takes the request; its predicates were not looked at.
+    Outranked,
+    /// Host and path match, but this predicate does not hold.
+    Failed(Failed<'t>),
+    /// Its host matches, its path does not.
+    Path,
+    /// Its host does not match.
+    Host,
+}
+
+impl Table {
+    /// Looks a request up as [`Table::find`] does and says what became of every route.
+    #[must_use]
+    pub fn explain(&self, view: &RequestView<'_>) -> Explained<'_> {
+        let candidates = self.candidates(view);
+        let mut taken = false;
+        let mut considered: Vec<_> = candidates
+            .iter()
+            .map(|entry| {
+                let verdict = match entry.predicates.check(view) {
+                    _ if taken => Verdict::Outranked,
+                    Ok(()) => Verdict::Taken,
+                    Err(failed) => Verdict::Failed(failed),
+                };
+                taken |= verdict == Verdict::Taken;
+                Considered {
+                    route: entry.route,
+                    verdict,
+                }
+            })
+            .collect();
+        let mut is_candidate = vec![false; self.trees.len()];
+        for each in &considered {
+            if let Some(seen) = is_candidate.get_mut(each.route.0 as usize) {
+                *seen = true;
+            }
+        }
+        let mut hosts = Vec::new();
+        let _: ControlFlow<()> = self.hosts.visit(view.host, |tree| {
+            hosts.push(tree);
+            ControlFlow::Continue(())
+        });
+        let others = (0..).map(RouteId).zip(self.trees.iter().zip(is_candidate));
+        considered.extend(others.filter(|(_, (_, is_candidate))| !is_candidate).map(
+            |(route, (tree, _))| Considered {
+                route,
+                verdict: if hosts.contains(tree) {
+                    Verdict::Path
+                } else {
+                    Verdict::Host
+                },
+            },
+        ));
+        Explained {
+            found: self.find(view),
+            considered,
+        }
+    }
+
+    /// The routes whose host and path match, in order of precedence.
+    fn candidates(&self, view: &RequestView<'_>) -> Vec<&Entry> {
+        let mut candidates = Vec::new();
+        let _: ControlFlow<()> = self.visit(view, &mut |entry| {
+            candidates.push(entry);
+            ControlFlow::Continue(())
+        });
+        candidates
+    }
+}

@@ -1,0 +1,155 @@
+//! Routing: which route takes a request.
+//!
+//! # Precedence
+//!
+//! 1. **Host.** An exact host comes before a wildcard (the longest first), and that before routes
+//!    for any host.
+//! 2. **Path**, among the routes of one host. A path in full comes before a template, and that
+//!    before a star at the end of plain text (the longest first). Of two templates the one whose first
+//!    parameter comes later is first: `/users/me/{x}` before `/users/{id}/posts`. When the
+//!    parameters stand in the same place, what follows them is compared by these rules again.
+//! 3. **File order**, among the routes of one pattern. Their predicates (method, header, query)
+//!    are tried one route after the other and do not change the order.
+//!
+//! A route whose predicates do not hold gives way to the next candidate: of the same pattern, then
+//! of less specific paths, then of less specific hosts.
+//!
+//! # Cost
+//!
+//! One hash look-up for the host (one more for each label when there are wildcards), one walk
+//! down a radix tree along the path (one more for each template on the way), then the predicates.
+//! The number of routes does not matter, the number of routes that share one pattern does. The worst that a
+//! hostile path can do is to visit each template of its host once. Nothing is allocated.
+#![forbid(unsafe_code)]
+
+mod explain;
+mod host;
+mod predicate;
+mod tree;
+mod view;
+
+use std::ops::ControlFlow;
+
+use weir_config::Match;
+
+pub use explain::{Considered, Explained, Verdict};
+pub use predicate::{Failed, Methods};
+pub use view::{RequestView, Scratch};
+
+use crate::plan::RouteId;
+use host::Hosts;
+use predicate::Predicates;
+use tree::{Drafts, Paths};
+
+/// Finds the route of a request. Immutable.
+#[derive(Debug, Default)]
+pub struct Table {
+    hosts: Hosts,
+    paths: Paths<Entry>,
+    /// The tree of each route: tells routes of a host that was not looked at from others.
+    trees: Vec<u32>,
+}
+
+/// A route at the end of its pattern.
+#[derive(Debug)]
+struct Entry {
+    route: RouteId,
+    predicates: Predicates,
+}
+
+/// What a look-up comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// This route takes the request.
+    Route(RouteId),
+    /// No route takes it, but with one of these methods some would: the value of an Allow field
+    /// (RFC 9110 section 10.2.1). The answer is 405.
+    MethodNotAllowed(String),
+    /// No route takes it. The answer is 404.
+    None,
+}
+
+impl Found {
+    /// The route, if there is one.
+    #[must_use]
+    pub fn route(&self) -> Option<RouteId> {
+        match self {
+            Self::Route(id) => Some(*id),
+            Self::MethodNotAllowed(_) | Self::None => None,
+        }
+    }
+}
+
+impl Table {
+    /// Builds a table. The place of each match is its [`RouteId`].
+    pub fn from_specs<'a>(specs: impl IntoIterator<Item = &'a Match>) -> Self {
+        let mut hosts = Hosts::default();
+        let mut drafts = Drafts::default();
+        let mut trees = Vec::new();
+        for (route, spec) in (0..).map(RouteId).zip(specs) {
+            let tree = hosts.tree_of(&spec.host, || drafts.add());
+            trees.push(tree);
+            let predicates = Predicates::compile(spec);
+            drafts.insert(tree, &spec.path, Entry { route, predicates });
+        }
+        Self {
+            hosts,
+            paths: drafts.finish(),
+            trees,
+        }
+    }
+
+    /// Finds the route that takes a request.
+    #[must_use]
+    pub fn find(&self, view: &RequestView<'_>) -> Found {
+        let mut is_method_wrong = false;
+        let flow = self.visit(
+            view,
+            &mut |entry: &Entry| match entry.predicates.check(view) {
+                Ok(()) => ControlFlow::Break(entry.route),
+                Err(Failed::Method(_)) if entry.predicates.check_fields(view).is_ok() => {
+                    is_method_wrong = true;
+                    ControlFlow::Continue(())
+                }
+                Err(_) => ControlFlow::Continue(()),
+            },
+        );
+        match flow {
+            ControlFlow::Break(route) => Found::Route(route),
+            ControlFlow::Continue(()) if is_method_wrong => {
+                Found::MethodNotAllowed(self.allowed(view))
+            }
+            ControlFlow::Continue(()) => Found::None,
+        }
+    }
+
+    /// The methods with which some route would take the request, in order of precedence.
+    #[cold]
+    fn allowed(&self, view: &RequestView<'_>) -> String {
+        let mut methods = Vec::new();
+        let _: ControlFlow<()> = self.visit(view, &mut |entry: &Entry| {
+            if entry.predicates.check_fields(view).is_ok() {
+                for method in entry.predicates.methods() {
+                    if !methods.contains(&method) {
+                        methods.push(method);
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        methods.join(", ")
+    }
+
+    /// Visits the routes whose host and path match, in order of precedence, until `visit` breaks.
+    fn visit<'t, B>(
+        &'t self,
+        view: &RequestView<'_>,
+        visit: &mut impl FnMut(&'t Entry) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        self.hosts
+            .visit(view.host, |tree| self.paths.visit(tree, view.path, visit))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! What a route asks of a request besides host and path.
+
+use std::fmt;
+
+use weir_config::{FieldMatch, Match, ValueMatch};
+use weir_proto_h1::{FieldId, Method};
+
+use super::RequestView;
+
+/// The predicates of one route. All must hold.
+#[derive(Debug)]
+pub(super) struct Predicates {
+    /// Which methods are allowed.
+    methods: Methods,
+    /// On header fields.
+    headers: Box<[FieldMatch]>,
+    /// On query parameters.
+    query: Box<[FieldMatch]>,
+}
+
+/// The methods that a route allows.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Methods {
+    /// One bit for each common method in `names`.
+    common: u16,
+    /// All of them as in the file; empty allows every method.
+    names: Box<[Box<str>]>,
+}
+
+/// The first predicate of a route that does not hold. `Display` says what it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed<'t> {
+    /// The method is not one of these.
+    Method(&'t Methods),
+    /// A header field is not as it must be.
+    Header(&'t FieldMatch),
+    /// A query parameter is not as it must be.
+    Query(&'t FieldMatch),
+}
+
+impl Predicates {
+    pub(super) fn compile(spec: &Match) -> Self {
+        let bit = |name: &String| bit(Method::from_token(name.as_bytes()));
+        Self {
+            methods: Methods {
+                common: spec.methods.iter().map(bit).fold(0, |all, bit| all | bit),
+                names: spec
+                    .methods
+                    .iter()
+                    .map(|name| name.as_str().into())
+                    .collect(),
+            },
+            headers: spec.headers.as_slice().into(),
+            query: spec.query.as_slice().into(),
+        }
+    }
+
+    /// Tries all of them: the method, then fields in the order of the file, then the query.
+    pub(super) fn check(&self, view: &RequestView<'_>) -> Result<(), Failed<'_>> {
+        if !self.methods.allow(view.method) {
+            return Err(Failed::Method(&self.methods));
+        }
+        self.check_fields(view)
+    }
+
+    /// Tries all but the method.
+    pub(super) fn check_fields(&self, view: &RequestView<'_>) -> Result<(), Failed<'_>> {
+        let header = |spec: &&FieldMatch| !holds(&spec.value, header_values(&spec.name, view));
+        if let Some(spec) = self.headers.iter().find(header) {
+            return Err(Failed::Header(spec));
+        }
+        let parameter = |spec: &&FieldMatch| !holds(&spec.value, parameters(&spec.name, view));
+        match self.query.iter().find(parameter) {
+            Some(spec) => Err(Failed::Query(spec)),
+            None => Ok(()),
+        }
+    }
+
+    /// The methods that are allowed; none stands for all.
+    pub(super) fn methods(&self) -> impl Iterator<Item = &str> {
+        self.methods.names.iter().map(|name| &**name)
+    }
+}
+
+impl Methods {
+    fn allow(&self, method: &[u8]) -> bool {
+        match Method::from_token(method) {
+            _ if self.names.is_empty() => true,
+            Method::Other => self.names.iter().any(|name| name.as_bytes() == method),
+            common => self.common & bit(common) != 0,
+        }
+    }
+}
+
+/// The bit of a common method; none for others.
+fn bit(method: Method) -> u16 {
+    match method {
+        Method::Other => 0,
+        common => 1 << common as u8,
+    }
+}
+
+/// The values of every field line with this name.
+fn header_values<'a>(
+    name: &'a str,
+    view: &RequestView<'a>,
+) -> impl Iterator<Item = impl Iterator<Item = u8> + 'a> {
+    let (id, block) = (FieldId::from_name(name.as_bytes()), view.block);
+    let is_it = move |field: &&weir_proto_h1::Field| {
+        field.id == id
+            && (id != FieldId::Other || field.name.get(block).eq_ignore_ascii_case(name.as_bytes()))
+    };
+    let fields = view.head.iter().filter(is_it);
+    fields.map(move |field| field.value.get(block).iter().copied())
+}
+
+/// The values of every query parameter with this name, decoded as HTML forms encode them.
+fn parameters<'a>(
+    name: &'a str,
+    view: &RequestView<'a>,
+) -> impl Iterator<Item = impl Iterator<Item = u8> + 'a> {
+    let pairs = view.query.split(|byte| *byte == b'&');
+    pairs.filter_map(move |pair| {
+        let mut halves = pair.splitn(2, |byte| *byte == b'=');
+        let key = halves.next().unwrap_or_default();
+        let is_it = !pair.is_empty() && decoded(key).eq(name.bytes());
+        is_it.then(|| decoded(halves.next().unwrap_or_default()))
+    })
+}
+
+/// Undoes form encoding: `+` is a space, `%41` is `A`; a percent sign before anything else stays.
+fn decoded(text: &[u8]) -> impl Iterator<Item = u8> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let (byte, after) = match rest {
+            [b'%', high, low, after @ ..] => match (hex(*high), hex(*low)) {
+                (Some(high), Some(low)) => (high << 4 | low, after),
+                _ => (b'%', rest.get(1..)?),
+            },
+            [b'+', after @ ..] => (b' ', after),
+            [byte, after @ ..] => (*byte, after),
+            [] => return None,
+        };
+        rest = after;
+        Some(byte)
+    })
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    let value = char::from(digit).to_digit(16)?;
+    u8::try_from(value).ok()
+}
+
+/// Whether one of the values, or their absence, is what was asked for.
+fn holds<V: Iterator<Item = u8>>(spec: &ValueMatch, mut values: impl Iterator<Item = V>) -> bool {
+    match spec {
+        ValueMatch::Present => values.next().is_some(),
+        ValueMatch::Absent => values.next().is_none(),
+        ValueMatch::Exact(wanted) => values.any(|value| value.eq(wanted.bytes())),
+        ValueMatch::Prefix(wanted) => {
+            values.any(|mut value| wanted.bytes().all(|byte| value.next() == Some(byte)))
+        }
+    }
+}
+
+impl fmt::Display for Failed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Method(methods) => write!(f, "method is not {}", methods.names.join(" or ")),
+            Self::Header(spec) => write_spec(f, "header", spec),
+            Self::Query(spec) => write_spec(f, "query parameter", spec),
+        }
+    }
+}
+
+fn write_spec(f: &mut fmt::Formatter<'_>, kind: &str, spec: &FieldMatch) -> fmt::Result {
+    let name = &spec.name;
+    match &spec.value {
+        ValueMatch::Present => write!(f, "{kind} `{name}` is missing"),
+        ValueMatch::Absent => write!(f, "{kind} `{name}` is there"),
+        ValueMatch::Exact(value) => write!(f, "{kind} `{name}` is not {value:?}"),
+        ValueMatch::Prefix(value) => write!(f, "{kind} `{name}` does not begin with {value:?}"),
+    }
+}

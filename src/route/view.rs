@@ -1,0 +1,93 @@
+//! A request as routing sees it.
+
+use std::io::Write as _;
+use std::net::Ipv6Addr;
+
+use weir_proto_h1::target::{Normal, PathRules, host_port, normalize_path};
+use weir_proto_h1::{Error, Head};
+
+/// A request in the form that routes are matched against. Made by [`Scratch::view`].
+#[derive(Clone, Copy, Debug)]
+pub struct RequestView<'a> {
+    /// The method as received.
+    pub method: &'a [u8],
+    /// The host in lower case, without port and final dot; empty when the request names none.
+    pub host: &'a [u8],
+    /// The path, normalised for matching.
+    pub path: &'a [u8],
+    /// The query as received, without its question mark.
+    pub query: &'a [u8],
+    /// The head as parsed.
+    pub head: &'a Head,
+    /// The block that holds the head.
+    pub block: &'a [u8],
+}
+
+/// Where hosts and paths that need it are brought into normal form. Reused between requests: a
+/// warm one allocates nothing, and most requests need no copy at all.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    host: Vec<u8>,
+    path: Vec<u8>,
+}
+
+impl Scratch {
+    /// The view of a complete request head.
+    ///
+    /// # Errors
+    /// The path has an encoded slash, backslash or NUL, or broken percent-encoding; the host is none.
+    pub fn view<'a>(
+        &'a mut self,
+        head: &'a Head,
+        block: &'a [u8],
+    ) -> Result<RequestView<'a>, Error> {
+        let path = head.path_or_root(block);
+        let path = match normalize_path(path, PathRules::default(), &mut self.path)? {
+            Normal::Same => path,
+            Normal::Rewritten => &self.path,
+        };
+        Ok(RequestView {
+            method: head.method_span.get(block),
+            host: normal_host(head.authority.get(block), &mut self.host)?,
+            path,
+            query: head.query.get(block),
+            head,
+            block,
+        })
+    }
+}
+
+fn normal_host<'a>(authority: &'a [u8], out: &'a mut Vec<u8>) -> Result<&'a [u8], Error> {
+    if authority.is_empty() {
+        return Ok(authority);
+    }
+    let host = host_port(authority)?.host;
+    if host.starts_with(b"[") {
+        return Ok(normal_ipv6(host, out));
+    }
+    // "example.com." is the same name, said to be complete.
+    let host = host.strip_suffix(b".").unwrap_or(host);
+    if !host.iter().any(u8::is_ascii_uppercase) {
+        return Ok(host);
+    }
+    out.clear();
+    out.extend(host.iter().map(u8::to_ascii_lowercase));
+    Ok(out)
+}
+
+/// An IPv6 address can be spelt in many ways; patterns have the canonical one (RFC 5952).
+fn normal_ipv6<'a>(host: &'a [u8], out: &'a mut Vec<u8>) -> &'a [u8] {
+    let inside = host
+        .strip_prefix(b"[")
+        .and_then(|rest| rest.strip_suffix(b"]"));
+    let text = inside.and_then(|inside| std::str::from_utf8(inside).ok());
+    match text.map(str::parse::<Ipv6Addr>) {
+        Some(Ok(address)) => {
+            out.clear();
+            // Writing to memory cannot fail.
+            let _ = write!(out, "[{address}]");
+            out
+        }
+        _ => host,
+    }
+}
