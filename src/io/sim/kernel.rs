@@ -1,0 +1,502 @@
+//! The part of the world that all cores share: clock, events, listeners, connections.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+use std::task::{Poll, Waker};
+
+use super::conn::{Conn, ConnId, Side};
+use super::exec::Hub;
+use super::faults::{Faults, Reach};
+use super::rng::Rng;
+use super::trace::{Actor, Trace, What};
+use crate::io::Address;
+
+/// The kernel behind its lock, and what wakes tasks. Handles that may cross cores hold one.
+pub(super) struct Shared {
+    kernel: Mutex<Kernel>,
+    pub(super) hub: Hub,
+}
+
+impl Shared {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            kernel: Mutex::new(Kernel::new(seed)),
+            hub: Hub::default(),
+        }
+    }
+
+    /// Works on the kernel, then wakes whom that concerns: never while it is locked.
+    pub(super) fn with<R>(&self, work: impl FnOnce(&mut Kernel) -> R) -> R {
+        let (result, wakes) = {
+            let mut kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = work(&mut kernel);
+            (result, std::mem::take(&mut kernel.env.wakes))
+        };
+        self.hub
+            .as_kernel(|| wakes.into_iter().for_each(Waker::wake));
+        result
+    }
+}
+
+/// What every part of the kernel needs at hand.
+pub(super) struct Env {
+    /// Nanoseconds since the world began.
+    pub(super) now: u64,
+    pub(super) rng: Rng,
+    pub(super) events: Events,
+    pub(super) trace: Trace,
+    /// To be woken once the kernel is unlocked.
+    pub(super) wakes: Vec<Waker>,
+}
+
+impl Env {
+    pub(super) fn note(&mut self, actor: Actor, what: What, id: u64, n: u64) {
+        self.trace.add(self.now, actor, what, id, n);
+    }
+}
+
+/// Something that will happen.
+pub(super) enum Event {
+    /// A sleep ends.
+    Wake(Actor, Waker),
+    /// A receive may complete.
+    Recv(ConnId, Side),
+    /// A send may complete.
+    Send(ConnId, Side),
+    /// Bytes sent by that side arrive.
+    Arrive(ConnId, Side),
+    /// A reset arrives at that side.
+    Reset(ConnId, Side),
+    /// A connect reaches its address; so many tries before met a full queue.
+    Syn(OpId, u32),
+    /// A connect or accept completes.
+    Complete(OpId),
+}
+
+/// When an event happens; among equals chance decides.
+pub(super) type EventKey = (u64, u64);
+
+/// Everything that will happen.
+pub(super) struct Events {
+    queue: BTreeMap<EventKey, Event>,
+    ties: Rng,
+    count: u64,
+}
+
+impl Events {
+    pub(super) fn push(&mut self, at: u64, event: Event) -> EventKey {
+        self.count += 1;
+        let key = (at, self.ties.next() << 32 | self.count & 0xFFFF_FFFF);
+        self.queue.insert(key, event);
+        key
+    }
+
+    pub(super) fn remove(&mut self, key: EventKey) {
+        self.queue.remove(&key);
+    }
+
+    pub(super) fn replace(&mut self, key: EventKey, event: Event) {
+        if let Some(old) = self.queue.get_mut(&key) {
+            *old = event;
+        }
+    }
+
+    pub(super) fn next_at(&self) -> Option<u64> {
+        self.queue.first_key_value().map(|(&(at, _), _)| at)
+    }
+}
+
+/// Names an accept or a connect in flight.
+pub(super) type OpId = u64;
+
+struct Op {
+    actor: Actor,
+    waker: Option<Waker>,
+    /// What it will bring; seen once `complete`.
+    result: Option<io::Result<ConnId>>,
+    complete: bool,
+    kind: OpKind,
+}
+
+enum OpKind {
+    Accept,
+    Connect { to: Address, from: IpAddr },
+}
+
+struct Listener {
+    address: Address,
+    queue: VecDeque<ConnId>,
+    accepts: VecDeque<OpId>,
+}
+
+pub(super) struct Kernel {
+    pub(super) env: Env,
+    pub(super) faults: Faults,
+    pub(super) faults_at: BTreeMap<Address, Faults>,
+    pub(super) reach: BTreeMap<Address, Reach>,
+    /// Connections that a listener's queue holds (the system's default for SOMAXCONN is 4,096).
+    pub(super) backlog: usize,
+    conns: BTreeMap<ConnId, Conn>,
+    listeners: BTreeMap<u64, Listener>,
+    ops: BTreeMap<OpId, Op>,
+    last_id: u64,
+    last_port: u16,
+}
+
+impl Kernel {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let faults = Faults::drawn(&mut rng.fork());
+        let events = Events {
+            queue: BTreeMap::new(),
+            ties: rng.fork(),
+            count: 0,
+        };
+        Self {
+            env: Env {
+                now: 0,
+                rng,
+                events,
+                trace: Trace::new(),
+                wakes: Vec::new(),
+            },
+            faults,
+            faults_at: BTreeMap::new(),
+            reach: BTreeMap::new(),
+            backlog: 4096,
+            conns: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            ops: BTreeMap::new(),
+            last_id: 0,
+            last_port: 10_000,
+        }
+    }
+
+    /// Takes the next event that is due.
+    pub(super) fn take_due(&mut self) -> Option<Event> {
+        let (&(at, _), _) = self.env.events.queue.first_key_value()?;
+        if at > self.env.now {
+            return None;
+        }
+        self.env.events.queue.pop_first().map(|(_, event)| event)
+    }
+
+    pub(super) fn apply(&mut self, event: Event) {
+        match event {
+            Event::Wake(actor, waker) => {
+                self.env.note(actor, What::Slept, 0, 0);
+                self.env.wakes.push(waker);
+            }
+            Event::Recv(id, side) => self.conn(id, |conn, env| conn.on_recv(env, side)),
+            Event::Send(id, side) => self.conn(id, |conn, env| conn.on_send(env, side)),
+            Event::Arrive(id, side) => self.conn(id, |conn, env| conn.on_arrive(env, side)),
+            Event::Reset(id, side) => self.conn(id, |conn, env| conn.on_reset(env, side)),
+            Event::Syn(op, tries) => self.on_syn(op, tries),
+            Event::Complete(op) => self.on_complete(op),
+        }
+    }
+
+    /// Works on a connection, if it still is one.
+    pub(super) fn conn(&mut self, id: ConnId, work: impl FnOnce(&mut Conn, &mut Env)) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            work(conn, &mut self.env);
+        }
+    }
+
+    /// Works on a connection of which one end is held, so that it is there.
+    pub(super) fn held<R>(
+        &mut self,
+        id: ConnId,
+        work: impl FnOnce(&mut Conn, &mut Env) -> Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        match self.conns.get_mut(&id) {
+            Some(conn) => work(conn, &mut self.env),
+            None => Poll::Ready(Err(ErrorKind::NotConnected.into())),
+        }
+    }
+
+    pub(super) fn close(&mut self, id: ConnId, side: Side) {
+        self.conn(id, |conn, env| conn.close(env, side));
+        if self.conns.get(&id).is_some_and(Conn::is_over) {
+            self.conns.remove(&id);
+        }
+    }
+
+    pub(super) fn client_of(&self, id: ConnId) -> Option<SocketAddr> {
+        self.conns.get(&id).and_then(|conn| conn.client)
+    }
+
+    /// Connections that the actor holds open, bells apart.
+    pub(super) fn open_connections(&self, actor: Actor) -> usize {
+        self.conns
+            .values()
+            .filter(|conn| !conn.bell && conn.held_by(actor))
+            .count()
+    }
+
+    /// Both ends of a new connection: `None` for the second leaves it to who accepts it.
+    pub(super) fn pair(
+        &mut self,
+        first: Actor,
+        second: Option<Actor>,
+        client: Option<SocketAddr>,
+        faults: Faults,
+    ) -> ConnId {
+        let id = self.id();
+        let mut conn = Conn::new(id, client, faults);
+        conn.set_actor(0, first);
+        if let Some(second) = second {
+            conn.set_actor(1, second);
+        }
+        self.conns.insert(id, conn);
+        id
+    }
+
+    /// A connection for rings: side 0 hears them.
+    pub(super) fn bell(&mut self, actor: Actor) -> ConnId {
+        let latency_us_max = self.faults.latency_us_max;
+        let id = self.pair(
+            actor,
+            None,
+            None,
+            Faults {
+                latency_us_max,
+                ..Faults::none()
+            },
+        );
+        self.conn(id, |conn, _| conn.bell = true);
+        id
+    }
+
+    pub(super) fn listen(&mut self, address: Address) -> u64 {
+        let id = self.id();
+        let listener = Listener {
+            address,
+            queue: VecDeque::new(),
+            accepts: VecDeque::new(),
+        };
+        self.listeners.insert(id, listener);
+        id
+    }
+
+    pub(super) fn close_listener(&mut self, id: u64, actor: Actor) {
+        let Some(listener) = self.listeners.remove(&id) else {
+            return;
+        };
+        self.env
+            .note(actor, What::ListenerClosed, id, listener.queue.len() as u64);
+        for conn in listener.queue {
+            self.conn(conn, |conn, _| conn.set_abort(1));
+            self.close(conn, 1);
+        }
+        for op in listener.accepts {
+            self.resolve(op, Err(ErrorKind::InvalidInput.into()));
+        }
+    }
+
+    pub(super) fn is_listening(&self, address: &Address) -> bool {
+        self.listeners
+            .values()
+            .any(|listener| listener.address == *address)
+    }
+
+    pub(super) fn start_accept(&mut self, listener: u64, actor: Actor) -> OpId {
+        let op = self.op(actor, OpKind::Accept);
+        match self.listeners.get_mut(&listener) {
+            None => self.resolve(op, Err(ErrorKind::InvalidInput.into())),
+            Some(_) if self.env.rng.chance(self.faults.accept_error_permille) => {
+                self.resolve(op, Err(io::Error::from_raw_os_error(libc::EMFILE)));
+            }
+            Some(open) => {
+                open.accepts.push_back(op);
+                self.match_accepts(listener);
+            }
+        }
+        op
+    }
+
+    pub(super) fn start_connect(&mut self, to: Address, from: IpAddr, actor: Actor) -> OpId {
+        let mut at = self.env.now + self.faults.delay(&mut self.env.rng);
+        if let Some(Reach::Slow(more)) = self.reach.get(&to) {
+            at = at.saturating_add(more.as_nanos() as u64);
+        }
+        let op = self.op(actor, OpKind::Connect { to, from });
+        self.env.events.push(at, Event::Syn(op, 0));
+        op
+    }
+
+    pub(super) fn poll_op(&mut self, id: OpId, waker: &Waker) -> Poll<io::Result<ConnId>> {
+        let Some(op) = self.ops.get_mut(&id) else {
+            return Poll::Ready(Err(ErrorKind::InvalidInput.into()));
+        };
+        if op.complete
+            && let Some(result) = op.result.take()
+        {
+            self.ops.remove(&id);
+            return Poll::Ready(result);
+        }
+        op.waker = Some(waker.clone());
+        Poll::Pending
+    }
+
+    /// Gives an operation up that has not been taken. A connection that it had already brought is closed.
+    pub(super) fn cancel_op(&mut self, id: OpId) {
+        let Some(op) = self.ops.remove(&id) else {
+            return;
+        };
+        let side = matches!(op.kind, OpKind::Accept) as Side;
+        self.listeners
+            .values_mut()
+            .for_each(|open| open.accepts.retain(|&other| other != id));
+        if let Some(Ok(conn)) = op.result {
+            self.close(conn, side);
+        }
+    }
+
+    fn id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    fn op(&mut self, actor: Actor, kind: OpKind) -> OpId {
+        let id = self.id();
+        self.ops.insert(
+            id,
+            Op {
+                actor,
+                waker: None,
+                result: None,
+                complete: false,
+                kind,
+            },
+        );
+        id
+    }
+
+    /// Decides an operation; it completes a little later.
+    fn resolve(&mut self, id: OpId, result: io::Result<ConnId>) {
+        if let Some(op) = self.ops.get_mut(&id) {
+            op.result = Some(result);
+            let at = self.env.now + self.faults.delay(&mut self.env.rng);
+            self.env.events.push(at, Event::Complete(id));
+        }
+    }
+
+    fn on_complete(&mut self, id: OpId) {
+        let Some(op) = self.ops.get_mut(&id) else {
+            return;
+        };
+        op.complete = true;
+        let (what, conn) = match (&op.kind, &op.result) {
+            (OpKind::Accept, Some(Ok(conn))) => (What::Accepted, *conn),
+            (OpKind::Connect { .. }, Some(Ok(conn))) => (What::Connected, *conn),
+            _ => (What::Refused, 0),
+        };
+        self.env.wakes.extend(op.waker.take());
+        let actor = op.actor;
+        self.env.note(actor, what, conn, 0);
+    }
+
+    /// A connect has come to its address.
+    fn on_syn(&mut self, id: OpId, tries: u32) {
+        let Some(Op {
+            actor,
+            kind: OpKind::Connect { to, from },
+            ..
+        }) = self.ops.get(&id)
+        else {
+            return;
+        };
+        let (actor, to, from) = (*actor, to.clone(), *from);
+        match self.reach.get(&to) {
+            Some(Reach::BlackHole) => return self.retry_syn(id, tries),
+            Some(Reach::Refused) => {
+                return self.resolve(id, Err(ErrorKind::ConnectionRefused.into()));
+            }
+            Some(Reach::Open | Reach::Slow(_)) | None => {}
+        }
+        if self.env.rng.chance(self.faults_for(&to).refuse_permille) {
+            return self.resolve(id, Err(ErrorKind::ConnectionRefused.into()));
+        }
+        let open: Vec<u64> = self.listeners_of(&to);
+        if open.is_empty() {
+            let unix = matches!(to, Address::Unix(_));
+            let kind = if unix {
+                ErrorKind::NotFound
+            } else {
+                ErrorKind::ConnectionRefused
+            };
+            return self.resolve(id, Err(kind.into()));
+        }
+        let listener = open[self.env.rng.below(open.len())];
+        if self
+            .listeners
+            .get(&listener)
+            .is_some_and(|open| open.queue.len() >= self.backlog)
+        {
+            return self.retry_syn(id, tries);
+        }
+        let client = matches!(to, Address::Ip(_)).then(|| self.client_address(from));
+        let faults = self.faults_for(&to).clone();
+        let conn = self.pair(actor, None, client, faults);
+        if let Some(open) = self.listeners.get_mut(&listener) {
+            open.queue.push_back(conn);
+        }
+        self.resolve(id, Ok(conn));
+        self.match_accepts(listener);
+    }
+
+    /// Nobody answered: asks again after 1 s, 2 s, 4 s ... and gives up after 127 s, like the system.
+    fn retry_syn(&mut self, id: OpId, tries: u32) {
+        let at = self.env.now + (1_000_000_000 << tries);
+        if tries < 7 {
+            self.env.events.push(at, Event::Syn(id, tries + 1));
+        } else {
+            self.resolve(id, Err(ErrorKind::TimedOut.into()));
+        }
+    }
+
+    /// Gives connections in the queue to accepts that wait, in any order.
+    fn match_accepts(&mut self, listener: u64) {
+        loop {
+            let Some(open) = self.listeners.get_mut(&listener) else {
+                return;
+            };
+            if open.queue.is_empty() || open.accepts.is_empty() {
+                return;
+            }
+            let which = self.env.rng.below(open.accepts.len());
+            let (Some(conn), Some(op)) = (open.queue.pop_front(), open.accepts.remove(which))
+            else {
+                return;
+            };
+            if let Some(actor) = self.ops.get(&op).map(|op| op.actor) {
+                self.conn(conn, |conn, _| conn.set_actor(1, actor));
+            }
+            self.resolve(op, Ok(conn));
+        }
+    }
+
+    fn faults_for(&self, address: &Address) -> &Faults {
+        self.faults_at.get(address).unwrap_or(&self.faults)
+    }
+
+    fn listeners_of(&self, address: &Address) -> Vec<u64> {
+        let open = self
+            .listeners
+            .iter()
+            .filter(|(_, open)| open.address == *address);
+        open.map(|(&id, _)| id).collect()
+    }
+
+    fn client_address(&mut self, ip: IpAddr) -> SocketAddr {
+        self.last_port = if self.last_port == u16::MAX {
+            10_000
+        } else {
+            self.last_port + 1
+        };
+        SocketAddr::new(ip, self.last_port)
+    }
+}

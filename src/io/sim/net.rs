@@ -1,0 +1,583 @@
+//! The seam itself: handles that programs under test and scripts hold.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use super::conn::{ConnId, Side};
+use super::kernel::{Event, EventKey, OpId, Shared};
+use super::trace::{Actor, What};
+use super::world::Inner;
+use crate::io::{Address, Bell, Chunk, Connection, Instant, Net, Pool, Rx, Tx};
+use crate::limits::BLOCK_BYTES;
+
+/// When every world begins, in milliseconds since the Unix epoch: 2026-01-01T00:00:00Z.
+const WALL_MS_START: u64 = 1_767_225_600_000;
+
+/// How late a sleep may end: the resolution of the real timer.
+const TIMER_NS: usize = 1_000_000;
+
+/// One core's, or one script's, handle to the world.
+#[derive(Clone)]
+pub struct Sim {
+    core: Rc<Core>,
+}
+
+struct Core {
+    inner: Rc<Inner>,
+    actor: Actor,
+    ip: IpAddr,
+    pool: Pool,
+}
+
+impl Sim {
+    pub(super) fn new(inner: &Rc<Inner>, actor: Actor, ip: IpAddr) -> Self {
+        let core = Core {
+            inner: inner.clone(),
+            actor,
+            ip,
+            pool: Pool::new(),
+        };
+        Self {
+            core: Rc::new(core),
+        }
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.core.inner.shared
+    }
+
+    fn connection(&self, socket: Socket) -> Connection<Self> {
+        let peer = (socket.side == 1).then(|| socket.client()).flatten();
+        self.connection_with(socket, peer)
+    }
+
+    fn connection_with(&self, socket: Socket, peer: Option<SocketAddr>) -> Connection<Self> {
+        let socket = Rc::new(socket);
+        let rx = SimRx::new(socket.clone(), self.core.pool.clone());
+        Connection {
+            rx,
+            tx: SimTx::new(socket),
+            peer,
+        }
+    }
+}
+
+impl Net for Sim {
+    type Socket = SimSocket;
+    type Listener = SimListener;
+    type Rx = SimRx;
+    type Tx = SimTx;
+    type Parcel = SimParcel;
+    type Bell = SimBell;
+
+    fn now(&self) -> Instant {
+        self.core.inner.now()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        WALL_MS_START + self.now().0 / 1_000_000
+    }
+
+    fn pool(&self) -> &Pool {
+        &self.core.pool
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.core.inner.spawn(self.core.actor, task);
+    }
+
+    async fn sleep_until(&self, at: Instant) {
+        Sleep {
+            net: self.clone(),
+            at,
+            key: None,
+        }
+        .await;
+    }
+
+    fn listen(&self, socket: SimSocket) -> io::Result<SimListener> {
+        Ok(SimListener {
+            socket,
+            actor: self.core.actor,
+        })
+    }
+
+    async fn accept(&self, listener: &SimListener) -> io::Result<Connection<Self>> {
+        let (id, actor) = (listener.socket.id, self.core.actor);
+        let op = self.shared().with(|kernel| kernel.start_accept(id, actor));
+        let conn = Pending {
+            shared: self.shared().clone(),
+            op,
+        }
+        .await?;
+        Ok(self.connection(Socket {
+            shared: self.shared().clone(),
+            conn,
+            side: 1,
+        }))
+    }
+
+    fn close_listener(&self, listener: &SimListener) {
+        listener.close();
+    }
+
+    async fn connect(&self, to: &Address) -> io::Result<Connection<Self>> {
+        let (ip, actor) = (self.core.ip, self.core.actor);
+        let op = self
+            .shared()
+            .with(|kernel| kernel.start_connect(to.clone(), ip, actor));
+        let conn = Pending {
+            shared: self.shared().clone(),
+            op,
+        }
+        .await?;
+        let peer = match to {
+            Address::Ip(address) => Some(*address),
+            Address::Unix(_) => None,
+        };
+        Ok(self.connection_with(
+            Socket {
+                shared: self.shared().clone(),
+                conn,
+                side: 0,
+            },
+            peer,
+        ))
+    }
+
+    fn pack(&self, connection: Connection<Self>) -> Result<SimParcel, Connection<Self>> {
+        let Connection { rx, tx, peer } = connection;
+        if rx.touched || tx.touched {
+            return Err(Connection { rx, tx, peer });
+        }
+        let socket = rx.socket.clone();
+        drop((rx, tx));
+        match Rc::try_unwrap(socket) {
+            Ok(socket) => Ok(SimParcel { socket, peer }),
+            Err(socket) => {
+                let rx = SimRx::new(socket.clone(), self.core.pool.clone());
+                Err(Connection {
+                    rx,
+                    tx: SimTx::new(socket),
+                    peer,
+                })
+            }
+        }
+    }
+
+    fn unpack(&self, parcel: SimParcel) -> io::Result<Connection<Self>> {
+        let SimParcel { socket, peer } = parcel;
+        let (actor, conn, side) = (self.core.actor, socket.conn, socket.side);
+        self.shared().with(|kernel| {
+            kernel.conn(conn, |conn, env| {
+                conn.set_actor(side, actor);
+                env.note(actor, What::Unpacked, conn.id, 0);
+            });
+        });
+        Ok(self.connection_with(socket, peer))
+    }
+
+    fn bell(&self) -> io::Result<(SimBell, SimRx)> {
+        let actor = self.core.actor;
+        let conn = self.shared().with(|kernel| kernel.bell(actor));
+        let far = Socket {
+            shared: self.shared().clone(),
+            conn,
+            side: 1,
+        };
+        let near = Rc::new(Socket {
+            shared: self.shared().clone(),
+            conn,
+            side: 0,
+        });
+        let bell = SimBell {
+            state: Arc::new(BellState {
+                rung: AtomicBool::new(false),
+                far,
+            }),
+        };
+        let mut rx = SimRx::new(near, self.core.pool.clone());
+        rx.bell = Some(bell.clone());
+        Ok((bell, rx))
+    }
+}
+
+/// A bound listening socket. Dropped, it is closed.
+pub struct SimSocket {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl SimSocket {
+    pub(super) fn bind(shared: &Arc<Shared>, address: Address) -> Self {
+        let id = shared.with(|kernel| kernel.listen(address));
+        Self {
+            shared: shared.clone(),
+            id,
+        }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl Drop for SimSocket {
+    fn drop(&mut self) {
+        self.shared
+            .with(|kernel| kernel.close_listener(self.id, Actor::Script(0)));
+    }
+}
+
+/// A listening socket on its core.
+pub struct SimListener {
+    socket: SimSocket,
+    actor: Actor,
+}
+
+impl SimListener {
+    fn close(&self) {
+        self.socket
+            .shared
+            .with(|kernel| kernel.close_listener(self.socket.id, self.actor));
+    }
+}
+
+/// An accepted connection between two cores. Dropped, it is closed.
+pub struct SimParcel {
+    socket: Socket,
+    peer: Option<SocketAddr>,
+}
+
+/// One end of a connection. Dropped, it is closed.
+struct Socket {
+    shared: Arc<Shared>,
+    conn: ConnId,
+    side: Side,
+}
+
+impl Socket {
+    fn client(&self) -> Option<SocketAddr> {
+        self.shared.with(|kernel| kernel.client_of(self.conn))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.shared
+            .with(|kernel| kernel.close(self.conn, self.side));
+    }
+}
+
+/// Rings a core awake.
+#[derive(Clone)]
+pub struct SimBell {
+    state: Arc<BellState>,
+}
+
+struct BellState {
+    rung: AtomicBool,
+    far: Socket,
+}
+
+impl Bell for SimBell {
+    fn ring(&self) {
+        if !self.state.rung.swap(true, Ordering::AcqRel) {
+            let far = &self.state.far;
+            far.shared
+                .with(|kernel| kernel.conn(far.conn, |conn, env| conn.ring(env)));
+        }
+    }
+}
+
+/// Receiving half of a connection.
+pub struct SimRx {
+    socket: Rc<Socket>,
+    pool: Pool,
+    bell: Option<SimBell>,
+    class: usize,
+    /// A receive was ever asked for.
+    touched: bool,
+    /// A receive is in flight.
+    waiting: bool,
+    ended: Option<ErrorKind>,
+}
+
+impl SimRx {
+    fn new(socket: Rc<Socket>, pool: Pool) -> Self {
+        Self {
+            socket,
+            pool,
+            bell: None,
+            class: 0,
+            touched: false,
+            waiting: false,
+            ended: None,
+        }
+    }
+
+    fn adapt(&mut self, got: usize) {
+        let size = BLOCK_BYTES[self.class];
+        if got >= size && self.class < BLOCK_BYTES.len() - 1 {
+            self.class += 1;
+        } else if got < size / 8 && self.class > 0 {
+            self.class -= 1;
+        }
+    }
+}
+
+impl Rx for SimRx {
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        match self.ended {
+            Some(ErrorKind::UnexpectedEof) => return Poll::Ready(Ok(None)),
+            Some(kind) => return Poll::Ready(Err(kind.into())),
+            None => (self.touched, self.waiting) = (true, true),
+        }
+        let Socket { shared, conn, side } = &*self.socket;
+        let limit = BLOCK_BYTES[self.class];
+        let received = ready!(shared.with(|kernel| {
+            kernel.held(*conn, |conn, env| {
+                conn.poll_recv(env, *side, limit, cx.waker())
+            })
+        }));
+        self.waiting = false;
+        if let Some(bell) = &self.bell {
+            bell.state.rung.store(false, Ordering::Release);
+        }
+        Poll::Ready(match received {
+            Ok(bytes) if bytes.is_empty() => {
+                self.ended = Some(ErrorKind::UnexpectedEof);
+                Ok(None)
+            }
+            Ok(bytes) => {
+                self.adapt(bytes.len());
+                let mut filling = self.pool.filling(bytes.len());
+                filling.fill(&bytes);
+                Ok(Some(filling.freeze()))
+            }
+            Err(error) => {
+                self.ended = Some(error.kind());
+                Err(error)
+            }
+        })
+    }
+
+    fn expect(&mut self, bytes: usize) {
+        let class = BLOCK_BYTES.iter().position(|&size| size >= bytes);
+        self.class = class.unwrap_or(BLOCK_BYTES.len() - 1);
+    }
+}
+
+impl Drop for SimRx {
+    fn drop(&mut self) {
+        if !self.waiting || self.ended.is_some() {
+            return;
+        }
+        // A receive in flight can only be ended by shutting the socket down. Whether that ends the sending direction
+        // too is left open: a program that still wants to send keeps its receiving half.
+        let Socket { shared, conn, side } = &*self.socket;
+        shared.with(|kernel| {
+            kernel.conn(*conn, |conn, env| {
+                conn.deafen(env, *side);
+                if !conn.aborts(*side) && env.rng.chance(500) {
+                    conn.finish(env, *side);
+                }
+            });
+        });
+    }
+}
+
+/// Sending half of a connection.
+pub struct SimTx {
+    socket: Rc<Socket>,
+    queue: VecDeque<Chunk>,
+    queued: usize,
+    /// Something was ever pushed or ended.
+    touched: bool,
+    ended: Option<ErrorKind>,
+}
+
+impl SimTx {
+    fn new(socket: Rc<Socket>) -> Self {
+        Self {
+            socket,
+            queue: VecDeque::new(),
+            queued: 0,
+            touched: false,
+            ended: None,
+        }
+    }
+
+    fn advance(&mut self, mut n: usize) {
+        self.queued -= n;
+        while let Some(first) = self.queue.front_mut() {
+            if first.len() > n {
+                first.advance(n);
+                return;
+            }
+            n -= first.len();
+            self.queue.pop_front();
+        }
+    }
+}
+
+impl Tx for SimTx {
+    fn push(&mut self, chunk: Chunk) {
+        self.touched = true;
+        if !chunk.is_empty() {
+            self.queued += chunk.len();
+            self.queue.push_back(chunk);
+        }
+    }
+
+    fn queued(&self) -> usize {
+        self.queued
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.touched = true;
+        loop {
+            if let Some(kind) = self.ended {
+                return Poll::Ready(Err(kind.into()));
+            }
+            if self.queued == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            let Socket { shared, conn, side } = &*self.socket;
+            let queue = &self.queue;
+            let sent = ready!(shared.with(|kernel| {
+                kernel.held(*conn, |conn, env| {
+                    let most = conn.send_bytes_max();
+                    conn.poll_send(env, *side, || first_bytes(queue, most), cx.waker())
+                })
+            }));
+            match sent {
+                Ok(n) => self.advance(n),
+                Err(error) => {
+                    self.ended = Some(error.kind());
+                    self.queue.clear();
+                    self.queued = 0;
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        self.touched = true;
+        if self.ended.is_some() {
+            return;
+        }
+        assert_eq!(
+            self.queued, 0,
+            "finish was called before what is queued was sent"
+        );
+        let Socket { shared, conn, side } = &*self.socket;
+        shared.with(|kernel| kernel.conn(*conn, |conn, env| conn.finish(env, *side)));
+    }
+
+    fn abort(&mut self) {
+        self.touched = true;
+        self.ended = Some(ErrorKind::ConnectionAborted);
+        let Socket { shared, conn, side } = &*self.socket;
+        shared.with(|kernel| kernel.conn(*conn, |conn, _| conn.set_abort(*side)));
+    }
+}
+
+impl Drop for SimTx {
+    fn drop(&mut self) {
+        if self.queued == 0 || self.ended.is_some() {
+            return;
+        }
+        // Torn down with bytes unsent and without `abort`: the peer may see a reset or, worse, an orderly end.
+        let Socket { shared, conn, side } = &*self.socket;
+        shared.with(|kernel| {
+            kernel.conn(*conn, |conn, env| {
+                if env.rng.chance(500) {
+                    conn.set_abort(*side);
+                }
+            });
+        });
+    }
+}
+
+fn first_bytes(queue: &VecDeque<Chunk>, most: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for chunk in queue {
+        let n = chunk.len().min(most - bytes.len());
+        bytes.extend_from_slice(&chunk[..n]);
+        if bytes.len() == most {
+            break;
+        }
+    }
+    bytes
+}
+
+/// A connect or accept in flight; given up when dropped.
+struct Pending {
+    shared: Arc<Shared>,
+    op: OpId,
+}
+
+impl Future for Pending {
+    type Output = io::Result<ConnId>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<ConnId>> {
+        self.shared
+            .with(|kernel| kernel.poll_op(self.op, cx.waker()))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.shared.with(|kernel| kernel.cancel_op(self.op));
+    }
+}
+
+/// A sleep; dropped, it wakes nobody.
+struct Sleep {
+    net: Sim,
+    at: Instant,
+    key: Option<EventKey>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { net, at, key } = &mut *self;
+        let event = Event::Wake(net.core.actor, cx.waker().clone());
+        net.shared().with(|kernel| {
+            let env = &mut kernel.env;
+            if env.now >= at.0 {
+                return Poll::Ready(());
+            }
+            match *key {
+                Some(key) => env.events.replace(key, event),
+                None if *at == Instant::NEVER => {}
+                None => {
+                    let late = env.rng.below(TIMER_NS) as u64;
+                    *key = Some(env.events.push(at.0.saturating_add(late), event));
+                }
+            }
+            Poll::Pending
+        })
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.net
+                .shared()
+                .with(|kernel| kernel.env.events.remove(key));
+        }
+    }
+}

@@ -1,0 +1,539 @@
+//! The world as tests see it: made from a seed, run, and asked at the end whether anything was left behind.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Context;
+use std::time::Duration;
+
+use super::exec::{TaskId, TaskWaker};
+use super::faults::{Faults, Reach};
+use super::kernel::Shared;
+use super::net::{Sim, SimSocket};
+use super::peer::Peer;
+use super::rng::Rng;
+use super::trace::{Actor, What};
+use crate::io::{Address, Instant, Net, Pool};
+
+/// Scheduler steps after which a run has failed, unless the test asks for more.
+const STEPS_MAX: u64 = 5_000_000;
+
+/// Virtual time after which a run has failed.
+const RUN_MAX: Duration = Duration::from_secs(3600);
+
+/// Virtual time that cores get to end at the end of a test.
+const END_MAX: Duration = Duration::from_secs(600);
+
+/// Polls in a row that a task may ask for by waking itself. On real cores nothing else runs meanwhile.
+const SPINS_MAX: u32 = 100;
+
+/// Runs a test in `count` worlds, seeds 0 and up, each ending with [`World::finish`].
+///
+/// `WEIR_SEED=n` runs one seed, `WEIR_SEEDS=n` that many instead of `count`.
+///
+/// # Panics
+/// When the test does, after saying which seed it was and what happened last.
+pub fn check(count: u64, test: impl Fn(&World)) {
+    for seed in seeds(count) {
+        let world = World::new(seed);
+        let run = catch_unwind(AssertUnwindSafe(|| {
+            test(&world);
+            world.finish();
+        }));
+        if let Err(panic) = run {
+            eprintln!("{}", world.report());
+            resume_unwind(panic);
+        }
+    }
+}
+
+/// The seeds to run: `0..count`, or what `WEIR_SEED` or `WEIR_SEEDS` says.
+pub fn seeds(count: u64) -> std::ops::Range<u64> {
+    let number = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    match number("WEIR_SEED") {
+        Some(seed) => seed..seed.saturating_add(1),
+        None => 0..number("WEIR_SEEDS").unwrap_or(count),
+    }
+}
+
+/// The address that `text` spells: `10.0.0.1:80`, or `unix:/path`.
+///
+/// # Panics
+/// When it spells none: tests write these themselves.
+pub fn at(text: &str) -> Address {
+    match (text.strip_prefix("unix:"), text.parse()) {
+        (Some(path), _) => Address::Unix(Arc::new(path.into())),
+        (None, Ok(address)) => Address::Ip(address),
+        (None, Err(_)) => panic!("{text:?} is no address"),
+    }
+}
+
+/// A world: its cores, scripts, connections, clock and chance.
+pub struct World {
+    inner: Rc<Inner>,
+}
+
+pub(super) struct Inner {
+    seed: u64,
+    pub(super) shared: Arc<Shared>,
+    tasks: RefCell<BTreeMap<TaskId, Task>>,
+    last_task: Cell<TaskId>,
+    last_script: Cell<u32>,
+    cores: RefCell<BTreeMap<u32, Sim>>,
+    steps: Cell<u64>,
+    steps_max: Cell<u64>,
+    /// The task that woke itself, and how often in a row.
+    spinning: Cell<Option<(TaskId, u32)>>,
+    script_listeners: RefCell<Vec<u64>>,
+}
+
+struct Task {
+    actor: Actor,
+    future: Pin<Box<dyn Future<Output = ()>>>,
+    waker: Arc<TaskWaker>,
+}
+
+impl World {
+    /// Makes a world. Its faults are drawn from the seed: see [`Faults::drawn`].
+    pub fn new(seed: u64) -> Self {
+        Self {
+            inner: Rc::new(Inner {
+                seed,
+                shared: Arc::new(Shared::new(seed)),
+                tasks: RefCell::default(),
+                last_task: Cell::new(0),
+                last_script: Cell::new(0),
+                cores: RefCell::default(),
+                steps: Cell::new(0),
+                steps_max: Cell::new(STEPS_MAX),
+                spinning: Cell::new(None),
+                script_listeners: RefCell::default(),
+            }),
+        }
+    }
+
+    /// The seed it was made from.
+    pub fn seed(&self) -> u64 {
+        self.inner.seed
+    }
+
+    /// A handle of core `n`, always to the same one.
+    pub fn core(&self, n: u32) -> Sim {
+        let mut cores = self.inner.cores.borrow_mut();
+        let ip = IpAddr::V4(Ipv4Addr::new(10, 255, 0, 1));
+        let core = cores.entry(n);
+        core.or_insert_with(|| Sim::new(&self.inner, Actor::Core(n), ip))
+            .clone()
+    }
+
+    /// A handle for scripts: clients, endpoints, tests. They live in the same world under the same rules.
+    pub fn client(&self) -> Sim {
+        self.client_at(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)))
+    }
+
+    /// A handle for scripts whose connections come from `ip`.
+    pub fn client_at(&self, ip: IpAddr) -> Sim {
+        let n = self.inner.last_script.get() + 1;
+        self.inner.last_script.set(n);
+        Sim::new(&self.inner, Actor::Script(n), ip)
+    }
+
+    /// Binds a listening socket, as control does before it hands it to a core. Several may share one address; each
+    /// connect chooses one of them by chance.
+    pub fn listen(&self, address: &Address) -> SimSocket {
+        SimSocket::bind(&self.inner.shared, address.clone())
+    }
+
+    /// Whether any listening socket is bound to the address.
+    pub fn is_listening(&self, address: &Address) -> bool {
+        self.inner
+            .shared
+            .with(|kernel| kernel.is_listening(address))
+    }
+
+    /// A scripted server: every connection to `address` runs `serve`, until the world ends or the returned handle
+    /// is asked to stop.
+    pub fn endpoint<F>(
+        &self,
+        address: &Address,
+        serve: impl Fn(Peer<Sim>) -> F + 'static,
+    ) -> Endpoint
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let socket = self.listen(address);
+        let id = socket.id();
+        self.inner.script_listeners.borrow_mut().push(id);
+        let net = self.client();
+        let accepted = Rc::new(Cell::new(0));
+        let endpoint = Endpoint {
+            inner: self.inner.clone(),
+            id,
+            accepted: accepted.clone(),
+        };
+        let acceptor = net.clone();
+        net.spawn(async move {
+            let Ok(listener) = acceptor.listen(socket) else {
+                return;
+            };
+            while let Ok(connection) = acceptor.accept(&listener).await {
+                accepted.set(accepted.get() + 1);
+                acceptor.spawn(serve(Peer::new(&acceptor, connection)));
+            }
+        });
+        endpoint
+    }
+
+    /// Starts a script.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.client().spawn(task);
+    }
+
+    /// The knobs for connections made from now on. They must not be changed between worlds' clocks: tests set them
+    /// first.
+    pub fn set_faults(&self, change: impl FnOnce(&mut Faults)) {
+        self.inner.shared.with(|kernel| change(&mut kernel.faults));
+    }
+
+    /// Knobs for connections to one address alone, starting from the world's.
+    pub fn set_faults_at(&self, address: &Address, change: impl FnOnce(&mut Faults)) {
+        self.inner.shared.with(|kernel| {
+            let faults = kernel.faults.clone();
+            change(kernel.faults_at.entry(address.clone()).or_insert(faults));
+        });
+    }
+
+    /// What becomes of connects to an address from now on.
+    pub fn set_reach(&self, address: &Address, reach: Reach) {
+        self.inner
+            .shared
+            .with(|kernel| kernel.reach.insert(address.clone(), reach));
+    }
+
+    /// How many connections a listener's queue holds.
+    pub fn set_backlog(&self, connections: usize) {
+        self.inner
+            .shared
+            .with(|kernel| kernel.backlog = connections);
+    }
+
+    /// How many scheduler steps the whole test may take.
+    pub fn set_steps_max(&self, steps: u64) {
+        self.inner.steps_max.set(steps);
+    }
+
+    /// A source of chance for the test's own choices; asking for it does not disturb the world's.
+    pub fn rng(&self, purpose: u64) -> Rng {
+        Rng::new(self.inner.seed ^ purpose.wrapping_mul(0xD1B5_4A32_D192_ED03))
+    }
+
+    /// The virtual time.
+    pub fn now(&self) -> Instant {
+        self.inner.now()
+    }
+
+    /// Runs until `main` is done, as a script beside all others.
+    ///
+    /// # Panics
+    /// When nothing can happen any more before that, after an hour of virtual time, or too many steps.
+    pub fn run<T: 'static>(&self, main: impl Future<Output = T> + 'static) -> T {
+        let slot = Rc::new(RefCell::new(None));
+        let result = slot.clone();
+        self.spawn(async move {
+            let done = main.await;
+            *result.borrow_mut() = Some(done);
+        });
+        self.run_until(|| slot.borrow().is_some());
+        slot.take()
+            .unwrap_or_else(|| self.inner.fail("the run ended without a result"))
+    }
+
+    /// Runs until `met` says so.
+    ///
+    /// # Panics
+    /// As [`World::run`].
+    pub fn run_until(&self, mut met: impl FnMut() -> bool) {
+        let deadline = self.now() + RUN_MAX;
+        while !met() {
+            if !self.inner.step() {
+                self.inner.fail(
+                    "nothing can happen any more: a wake was lost, or everyone waits for another",
+                );
+            }
+            if self.now() > deadline {
+                self.inner
+                    .fail("an hour has passed and what the run waits for has not come");
+            }
+        }
+    }
+
+    /// Runs for some virtual time.
+    pub fn run_for(&self, time: Duration) {
+        let net = self.client();
+        let until = self.now() + time;
+        self.run(async move { net.sleep_until(until).await });
+    }
+
+    /// Tasks of a core that have not ended.
+    pub fn live_tasks(&self, core: u32) -> usize {
+        self.inner.live_tasks(Actor::Core(core))
+    }
+
+    /// Connections that a core holds open, either side, bells apart.
+    pub fn open_connections(&self, core: u32) -> usize {
+        self.inner
+            .shared
+            .with(|kernel| kernel.open_connections(Actor::Core(core)))
+    }
+
+    /// Equal for equal runs: of everything that happened so far.
+    pub fn fingerprint(&self) -> u64 {
+        self.inner
+            .shared
+            .with(|kernel| kernel.env.trace.fingerprint())
+    }
+
+    /// Ends the world: scripted endpoints stop listening, cores get ten virtual minutes to end.
+    ///
+    /// # Panics
+    /// When a core's task has not ended, or a core holds a connection or a block. What scripts hold is no leak.
+    pub fn finish(&self) {
+        let inner = &self.inner;
+        let listeners = std::mem::take(&mut *inner.script_listeners.borrow_mut());
+        for id in listeners {
+            inner
+                .shared
+                .with(|kernel| kernel.close_listener(id, Actor::Script(0)));
+        }
+        let cores: Vec<(u32, Pool)> = {
+            let cores = inner.cores.borrow();
+            cores
+                .iter()
+                .map(|(&n, core)| (n, core.pool().clone()))
+                .collect()
+        };
+        let deadline = inner.now() + END_MAX;
+        let live = || cores.iter().any(|&(n, _)| self.live_tasks(n) > 0);
+        while live() && inner.now() <= deadline && inner.step() {}
+        for (n, pool) in &cores {
+            let tasks = self.live_tasks(*n);
+            let connections = self.open_connections(*n);
+            let bytes = pool.live_bytes();
+            if tasks > 0 || connections > 0 || bytes > 0 {
+                inner.fail(&format!(
+                    "core {n} left behind {tasks} tasks, {connections} connections and {bytes} bytes in blocks"
+                ));
+            }
+        }
+    }
+
+    /// The seed, how to repeat it, and what happened last.
+    pub fn report(&self) -> String {
+        self.inner.report()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Tasks hold handles of the world that holds them. One that is dropped may start another.
+        loop {
+            let tasks = std::mem::take(&mut *self.inner.tasks.borrow_mut());
+            if tasks.is_empty() {
+                break;
+            }
+        }
+        let cores = std::mem::take(&mut *self.inner.cores.borrow_mut());
+        drop(cores);
+    }
+}
+
+/// A scripted server's handle.
+pub struct Endpoint {
+    inner: Rc<Inner>,
+    id: u64,
+    accepted: Rc<Cell<usize>>,
+}
+
+impl Endpoint {
+    /// Connections accepted so far.
+    pub fn accepted(&self) -> usize {
+        self.accepted.get()
+    }
+
+    /// Stops listening: connects are refused from now on. Connections go on.
+    pub fn stop(&self) {
+        self.inner
+            .shared
+            .with(|kernel| kernel.close_listener(self.id, Actor::Script(0)));
+    }
+}
+
+impl Inner {
+    pub(super) fn now(&self) -> Instant {
+        Instant(self.shared.with(|kernel| kernel.env.now))
+    }
+
+    pub(super) fn spawn(&self, actor: Actor, future: impl Future<Output = ()> + 'static) {
+        let id = self.last_task.get() + 1;
+        self.last_task.set(id);
+        let shared = self.shared.clone();
+        let waker = Arc::new(TaskWaker {
+            task: id,
+            actor,
+            shared,
+            queued: AtomicBool::new(false),
+        });
+        self.shared
+            .with(|kernel| kernel.env.note(actor, What::Spawned, id, 0));
+        self.shared.hub.as_kernel(|| waker.waker().wake());
+        self.tasks.borrow_mut().insert(
+            id,
+            Task {
+                actor,
+                future: Box::pin(future),
+                waker,
+            },
+        );
+    }
+
+    fn live_tasks(&self, actor: Actor) -> usize {
+        self.tasks
+            .borrow()
+            .values()
+            .filter(|task| task.actor == actor)
+            .count()
+    }
+
+    /// Does one thing: a completion or a task's turn. False when there is none left.
+    fn step(&self) -> bool {
+        self.steps.set(self.steps.get() + 1);
+        if self.steps.get() > self.steps_max.get() {
+            self.fail("too many steps");
+        }
+        if let Some((task, _)) = self.spinning.get() {
+            self.turn(task);
+            return true;
+        }
+        let ready = self.shared.hub.ready();
+        let (event, which) = self.shared.with(|kernel| {
+            let env = &mut kernel.env;
+            if ready == 0
+                && let Some(at) = env.events.next_at()
+            {
+                env.now = env.now.max(at);
+            }
+            let events_first = ready == 0 || env.rng.chance(500);
+            let which = env.rng.below(ready);
+            (
+                if events_first {
+                    kernel.take_due()
+                } else {
+                    None
+                },
+                which,
+            )
+        });
+        if let Some(event) = event {
+            self.shared.with(|kernel| kernel.apply(event));
+            return true;
+        }
+        let Some(task) = self.shared.hub.take_ready(which) else {
+            return false;
+        };
+        self.turn(task);
+        true
+    }
+
+    /// Gives a task its turn, which takes up to two microseconds.
+    fn turn(&self, id: TaskId) {
+        let Some(mut task) = self.tasks.borrow_mut().remove(&id) else {
+            self.spinning.set(None);
+            return;
+        };
+        let (actor, hub) = (task.actor, &self.shared.hub);
+        task.waker.queued.store(false, Ordering::Relaxed);
+        hub.begin(id, actor);
+        let waker = task.waker.waker();
+        let turn = catch_unwind(AssertUnwindSafe(|| {
+            let done = task
+                .future
+                .as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_ready();
+            if done { None } else { Some(task) }
+        }));
+        let again = hub.end();
+        self.shared.with(|kernel| {
+            kernel.env.now += kernel.env.rng.below(2_000) as u64;
+            if matches!(turn, Ok(None)) {
+                kernel.env.note(actor, What::Ended, id, 0);
+            }
+        });
+        match turn {
+            Ok(None) => self.spinning.set(None),
+            Ok(Some(task)) => {
+                self.tasks.borrow_mut().insert(id, task);
+                self.spun(id, actor, again);
+            }
+            Err(panic) => self.fail_with(actor, panic),
+        }
+        if let Some(wrong) = hub.take_wrong() {
+            self.fail(&wrong);
+        }
+    }
+
+    /// A task that wakes itself is next, as on a real core, where it would keep everything else from running.
+    fn spun(&self, id: TaskId, actor: Actor, again: bool) {
+        let before = self.spinning.get().map_or(0, |(_, spins)| spins);
+        self.spinning.set(again.then_some((id, before + 1)));
+        if before >= SPINS_MAX {
+            self.fail(&format!(
+                "a task of {actor} keeps waking itself, and nothing else can run"
+            ));
+        }
+    }
+
+    fn fail_with(&self, actor: Actor, panic: Box<dyn Any + Send>) -> ! {
+        eprintln!("a task of {actor} panicked (seed {})", self.seed);
+        resume_unwind(panic)
+    }
+
+    fn fail(&self, what: &str) -> ! {
+        panic!("{what} (seed {})", self.seed)
+    }
+
+    fn report(&self) -> String {
+        let live: Vec<String> = {
+            let tasks = self.tasks.borrow();
+            let mut live: BTreeMap<Actor, usize> = BTreeMap::new();
+            tasks
+                .values()
+                .for_each(|task| *live.entry(task.actor).or_default() += 1);
+            live.iter()
+                .map(|(actor, n)| format!("{actor}: {n}"))
+                .collect()
+        };
+        let (seed, steps) = (self.seed, self.steps.get());
+        self.shared.with(|kernel| {
+            format!(
+                "seed {seed} failed after {steps} steps at {} us; WEIR_SEED={seed} repeats it\n\
+                 live tasks: {}\n{:?}\nwhat happened last:\n{}",
+                kernel.env.now / 1000,
+                live.join(", "),
+                kernel.faults,
+                kernel.env.trace,
+            )
+        })
+    }
+}
