@@ -1,0 +1,41 @@
+//! Runs one named case a given number of times, so that callgrind can count instructions an
+//! operation. `scripts/count` does the arithmetic.
+
+#![forbid(unsafe_code)]
+
+mod http1;
+
+use std::error::Error;
+
+const HELP: &str = "\
+count: runs one case so that its instructions can be counted
+
+usage: count --list
+       count CASE TIMES
+";
+
+/// A name and what to run so many times.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(times: u64),
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["--list"] => cases().for_each(|case| println!("{}", case.name)),
+        [name, times] => {
+            let case = cases()
+                .find(|case| case.name == name)
+                .ok_or_else(|| format!("no case {name}"))?;
+            (case.run)(times.parse()?);
+        }
+        _ => print!("{HELP}"),
+    }
+    Ok(())
+}
+
+fn cases() -> impl Iterator<Item = &'static Case> {
+    http1::CASES.iter()
+}
