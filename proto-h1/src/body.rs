@@ -3,18 +3,12 @@
 //! Neither holds data. The decoder says which part of the caller's input is data; the encoder says
 //! which few bytes go before and after data that the caller sends from where it lies.
 
-use alloc::vec::Vec;
-
-use memchr::memchr;
-
 use crate::encode::Sink;
 use crate::error::Error;
-use crate::field::{FieldId, FieldSet};
 use crate::framing::BodyKind;
-use crate::head::Field;
 use crate::limits::{CHUNK_SIZE_DIGITS_MAX, EXTENSION_BYTES_MAX, LENGTH_MAX, Limits};
-use crate::parse::{Line, field_line};
 use crate::scan;
+use crate::trailers::Trailers;
 
 /// Takes the framing off a body, a piece of input at a time.
 ///
@@ -76,11 +70,7 @@ impl Decoder {
             line_bytes: 0,
             extension_bytes: 0,
             line_bytes_max: limits.chunk_line_bytes_max,
-            trailers: Trailers {
-                bytes_max: limits.trailer_bytes_max,
-                fields_max: limits.fields_max,
-                ..Trailers::default()
-            },
+            trailers: Trailers::new(limits),
         };
         decoder.reset(kind);
         decoder
@@ -291,133 +281,6 @@ impl Decoder {
 fn up_to(remaining: u64, have: usize) -> usize {
     usize::try_from(remaining).unwrap_or(usize::MAX).min(have)
 }
-
-/// The fields after the last chunk. Kept apart from the head for good.
-#[derive(Clone, Debug, Default)]
-pub struct Trailers {
-    block: Vec<u8>,
-    fields: Vec<Field>,
-    line_start: usize,
-    bytes_max: u32,
-    fields_max: u32,
-}
-
-impl Trailers {
-    /// Says whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.iter().next().is_none()
-    }
-
-    /// Names and values. Fields that may not stand in trailers are not among them.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.fields
-            .iter()
-            .filter(|field| !field.removed)
-            .map(|field| (field.name.get(&self.block), field.value.get(&self.block)))
-    }
-
-    #[inline]
-    fn clear(&mut self) {
-        self.block.clear();
-        self.fields.clear();
-        self.line_start = 0;
-    }
-
-    /// Takes bytes of the section; says how many, and whether the section has ended.
-    fn take(&mut self, input: &[u8]) -> Result<(usize, bool), Error> {
-        if self.block.is_empty() && input.starts_with(b"\r\n") {
-            return Ok((2, true));
-        }
-        let mut at = 0;
-        while at < input.len() {
-            let rest = input.get(at..).unwrap_or_default();
-            let line_end = memchr(b'\n', rest);
-            let len = line_end.map_or(rest.len(), |lf| lf + 1);
-            let room = (self.bytes_max as usize).saturating_sub(self.block.len());
-            let piece = rest.get(..len).filter(|piece| piece.len() <= room);
-            self.block
-                .extend_from_slice(piece.ok_or(Error::TrailersTooLarge)?);
-            at += len;
-            if line_end.is_some() && self.take_line()? {
-                return Ok((at, true));
-            }
-        }
-        Ok((at, false))
-    }
-
-    /// Takes the whole line at the end of the block; says whether it is the empty one.
-    fn take_line(&mut self) -> Result<bool, Error> {
-        match field_line(&self.block, self.line_start)? {
-            Line::Empty => Ok(true),
-            Line::Field {
-                id,
-                name,
-                value,
-                next,
-            } => {
-                if self.fields.len() >= self.fields_max as usize {
-                    return Err(Error::TrailersTooLarge);
-                }
-                //= rfc9110#6.5.1
-                // Fields for framing, routing, authentication and the like mean nothing here.
-                let removed = NOT_IN_TRAILERS.has(id);
-                self.fields.push(Field {
-                    id,
-                    name,
-                    value,
-                    removed,
-                });
-                self.line_start = next;
-                Ok(false)
-            }
-        }
-    }
-}
-
-const NOT_IN_TRAILERS: FieldSet = FieldSet::of(&[
-    FieldId::Host,
-    FieldId::ContentLength,
-    FieldId::TransferEncoding,
-    FieldId::Connection,
-    FieldId::KeepAlive,
-    FieldId::ProxyConnection,
-    FieldId::ProxyAuthenticate,
-    FieldId::ProxyAuthorization,
-    FieldId::Te,
-    FieldId::Trailer,
-    FieldId::Upgrade,
-    FieldId::Http2Settings,
-    FieldId::Expect,
-    FieldId::Via,
-    FieldId::Forwarded,
-    FieldId::XForwardedFor,
-    FieldId::XForwardedProto,
-    FieldId::XForwardedHost,
-    FieldId::XRealIp,
-    FieldId::Authorization,
-    FieldId::WwwAuthenticate,
-    FieldId::Cookie,
-    FieldId::SetCookie,
-    FieldId::ContentType,
-    FieldId::ContentEncoding,
-    FieldId::ContentRange,
-    FieldId::CacheControl,
-    FieldId::Pragma,
-    FieldId::Age,
-    FieldId::Expires,
-    FieldId::Date,
-    FieldId::Location,
-    FieldId::RetryAfter,
-    FieldId::Vary,
-    FieldId::MaxForwards,
-    FieldId::Range,
-    FieldId::IfRange,
-    FieldId::IfMatch,
-    FieldId::IfNoneMatch,
-    FieldId::IfModifiedSince,
-    FieldId::IfUnmodifiedSince,
-]);
 
 /// Puts the framing on a body.
 ///

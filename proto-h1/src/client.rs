@@ -13,7 +13,7 @@
 //!
 //! A step out of order is [`Error::OutOfOrder`] and changes nothing.
 
-use crate::body::{ChunkPrefix, Decoder, Encoder, Trailers};
+use crate::body::{ChunkPrefix, Decoder, Encoder};
 use crate::encode::{Connection, Framing, Sink};
 use crate::error::Error;
 use crate::event::{Event, Next, Received};
@@ -21,6 +21,7 @@ use crate::framing::{BodyKind, Role, response_body, strip_hop_by_hop};
 use crate::head::{Head, Method, Span};
 use crate::limits::{INTERIM_MAX, Limits};
 use crate::parse::{Parsed, parse_response};
+use crate::trailers::Trailers;
 
 /// One connection to an endpoint. See the [module](self) for the order of calls.
 #[derive(Clone, Debug)]

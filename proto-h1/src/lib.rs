@@ -9,9 +9,10 @@
 //! | [`parse`] | bytes to [`Head`], strict and resumable |
 //! | [`target`] | request targets, hosts, normal paths |
 //! | [`framing`] | how long a body is, what belongs to this hop only |
-//! | [`body`] | [`Decoder`] and [`Encoder`] of bodies, chunked ones included |
+//! | [`body`], [`trailers`] | [`Decoder`] and [`Encoder`] of bodies, chunked ones included |
+//! | [`limits`] | what a peer may ask of memory and work |
 //! | [`encode`] | [`Head`] and [`Edits`] to bytes |
-//! | [`server`], [`client`] | the machines that keep the order of things straight |
+//! | [`server`], [`client`], [`event`] | the machines that keep the order of things straight |
 //!
 //! # Contract
 //!
@@ -52,8 +53,9 @@ pub mod parse;
 mod scan;
 pub mod server;
 pub mod target;
+pub mod trailers;
 
-pub use body::{ChunkPrefix, Decoded, Decoder, Encoder, Trailers};
+pub use body::{ChunkPrefix, Decoded, Decoder, Encoder};
 pub use client::{Client, Response};
 pub use edits::{Decimal, Edits};
 pub use encode::{Connection, Framing, Sink, encode_request, encode_response};
@@ -67,3 +69,4 @@ pub use head::{Field, Head, Method, Span, TargetForm, Version};
 pub use limits::Limits;
 pub use parse::{Parsed, looks_like_h2_preface, looks_like_tls, parse_request, parse_response};
 pub use server::{Request, Server};
+pub use trailers::Trailers;

@@ -275,11 +275,14 @@ fn request_line_cut(
     let (_, method_len) = method(view, at)?;
     let target_at = at + method_len + 1;
     let target_end_max = target_at + limits.target_bytes_max as usize;
-    if view.len() > target_end_max
-        && searched <= target_end_max
-        && scan::target_end(view, target_at) > target_end_max
-    {
-        return Err(Error::TargetTooLong);
+    // Looked for once: when the limit is crossed, and when the view is full.
+    let is_full = view.len() >= limits.head_bytes_max as usize;
+    let crosses = view.len() > target_end_max && searched <= target_end_max;
+    if is_full || crosses {
+        let target_end = scan::target_end(view, target_at);
+        if target_end > target_end_max || (is_full && target_end == view.len()) {
+            return Err(Error::TargetTooLong);
+        }
     }
     head_cut(view, limits)
 }

@@ -17,7 +17,7 @@
 //!
 //! A step out of order is [`Error::OutOfOrder`] and changes nothing.
 
-use crate::body::{ChunkPrefix, Decoder, Encoder, Trailers};
+use crate::body::{ChunkPrefix, Decoder, Encoder};
 use crate::encode::{Connection, Framing, Sink};
 use crate::error::Error;
 use crate::event::{Event, Next, Received};
@@ -26,6 +26,7 @@ use crate::framing::{BodyKind, Role, has_no_body, list, request_body, strip_hop_
 use crate::head::{Head, Method, Span, Version};
 use crate::limits::Limits;
 use crate::parse::{Parsed, parse_request};
+use crate::trailers::Trailers;
 
 /// One connection to a client. See the [module](self) for the order of calls.
 #[derive(Clone, Debug)]
