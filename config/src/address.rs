@@ -345,6 +345,13 @@ impl Kind for CoresKind {
             }
             return count.map(Cores::Count);
         }
+        if !value.get_ref().is_str() {
+            cx.wrong_type(
+                value,
+                "\"auto\", a number of cores, or their names such as \"2-7,10\"",
+            );
+            return None;
+        }
         CoresText::decode(value, cx)
     }
 

@@ -3,7 +3,7 @@
 //! Everything is looked at, whatever has been found wrong before; the outcome only counts when
 //! nothing was.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -44,10 +44,10 @@ pub(crate) fn check(file: File, root: &DeTable<'_>, cx: &mut Decoder<'_>) -> Con
     let raw_upstreams = file.upstreams.unwrap_or_default();
     let names = Names::new(&raw_upstreams);
     let upstreams = upstreams(raw_upstreams, &listeners, cx);
-    let routes = routes(file.routes.unwrap_or_default(), &names, cx);
+    let (routes, route_names) = routes(file.routes.unwrap_or_default(), &names, cx);
     let tests = file.tests.unwrap_or_default().into_iter();
     let tests = tests
-        .filter_map(|raw| test(raw, root, &routes, &names, cx))
+        .filter_map(|raw| test(raw, (&routes, &route_names), &names, cx))
         .collect();
     let config = Config {
         cores: file.cores,
@@ -302,20 +302,15 @@ fn is_same(listener: &Listener, endpoint: &Endpoint) -> bool {
 
 fn test(
     raw: RawTest,
-    root: &DeTable<'_>,
-    routes: &[Route],
+    (routes, route_names): (&[Route], &BTreeSet<String>),
     names: &Names,
     cx: &mut Decoder<'_>,
 ) -> Option<Test> {
     let route = raw.route.map(|name| {
         let found = routes.iter().position(|route| route.name == name.value);
-        if found.is_none() && !names_a_route(root, &name.value) {
-            unknown_name(
-                cx,
-                &name,
-                "route",
-                routes.iter().map(|route| route.name.as_str()),
-            );
+        if found.is_none() && !route_names.contains(&name.value) {
+            let known = route_names.iter().map(String::as_str);
+            unknown_name(cx, &name, "route", known);
         }
         found
     });
@@ -338,18 +333,6 @@ fn test(
         upstream: upstream.flatten(),
         status: raw.status.and_then(|status| u16::try_from(status).ok()),
         line,
-    })
-}
-
-/// Whether a route in the file has this name, be the rest of it as wrong as it may.
-fn names_a_route(root: &DeTable<'_>, name: &str) -> bool {
-    let routes = root
-        .get("route")
-        .and_then(|routes| routes.get_ref().as_array());
-    routes.into_iter().flatten().any(|route| {
-        let table = route.get_ref().as_table();
-        let given = table.and_then(|table| table.get("name"));
-        given.and_then(|given| given.get_ref().as_str()) == Some(name)
     })
 }
 

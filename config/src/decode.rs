@@ -288,9 +288,13 @@ fn unknown_key(cx: &mut Decoder<'_>, span: Span, name: &str, known: &TableInfo) 
     );
     if LATER.contains(&name) {
         diagnostic.label("this version of Weir does not have it");
-    } else if let Some(near) = nearest(name, keys()) {
+        return;
+    }
+    if let Some(near) = nearest(name, keys()) {
         diagnostic.label(format!("did you mean `{near}`?"));
-    } else if !home.is_empty() {
+        return;
+    }
+    if !home.is_empty() {
         diagnostic.help(format!("`{name}` is a key of {}", home.join(", ")));
     }
     diagnostic.help(format!("known keys here: {all}"));

@@ -72,8 +72,7 @@ table! {
             "connections_per_client" as Placed<Count<1, CONNECTIONS_MAX>>;
         /// Length of the kernel's queue of connections that wait to be accepted.
         preset(limits::BACKLOG) backlog: u32 = "backlog" as Count<1, BACKLOG_MAX>;
-        /// Time limits for connections of this listener. Only `head`, `idle` and `body_stall`
-        /// matter here.
+        /// Time limits for connections of this listener. Only `head` and `idle` matter here.
         optional timeouts: TimeoutsPatch = "timeouts" as Scoped<InListener, TimeoutsPatch>;
     }
 }
@@ -114,7 +113,7 @@ table! {
     /// `redirect` and `respond` must be there.
     RawRoute, "route", "[[route]]" {
         /// Which requests it takes: HOST/PATH*, the host being optional.
-        required matches: At<Match> = "match" as Placed<Forms<MatchText, RawMatch>>;
+        required matches: At<Option<Match>> = "match" as Tried<Forms<MatchText, RawMatch>>;
         /// A name for logs, metrics and tests; else the text of the match.
         optional name: At<String> = "name" as Placed<PlainText>;
         /// The upstream that gets the requests.
@@ -140,9 +139,9 @@ table! {
     /// The long form of a match. All parts must hold.
     RawMatch, "match", "match of [[route]]" {
         /// A host or a wildcard, which stands for one label or more. Any host unless set.
-        optional host: HostMatch = "host" as HostText;
+        optional host: At<Option<HostMatch>> = "host" as Tried<HostText>;
         /// A path, a prefix with a star at its end, or a template. Any path unless set.
-        optional path: PathMatch = "path" as PathText;
+        optional path: At<Option<PathMatch>> = "path" as Tried<PathText>;
         /// One of these methods. Any method unless set.
         optional method: Vec<String> = "method" as Many<MethodText>;
         /// Header fields that must be there. A string is the whole value; `true` means any

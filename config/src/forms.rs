@@ -17,8 +17,8 @@ use crate::kinds::{Count, Entry, Forms, KeyName, Long, PlainText, Scope, Text, W
 use crate::layers::RetriesPatch;
 use crate::limits::{self, RESPOND_BODY_BYTES_MAX, WEIGHT_MAX};
 use crate::model::{
-    AccessLog, Balance, Endpoint, FieldMatch, HostMatch, LogFormat, LogTarget, Match, Pattern,
-    Redirect, Respond, Rewrite, ValueMatch,
+    AccessLog, Balance, Endpoint, FieldMatch, LogFormat, LogTarget, Match, Pattern, Redirect,
+    Respond, Rewrite, ValueMatch,
 };
 use crate::pattern::{FieldValueText, is_token};
 use crate::shape::Shape;
@@ -199,6 +199,7 @@ impl Scope for InListener {
     const NO_EFFECT: &'static [(&'static str, &'static str)] = &[
         ("connect", NOT_DOWNSTREAM),
         ("first_byte", NOT_DOWNSTREAM),
+        ("body_stall", NOT_DOWNSTREAM),
         ("upstream_idle", NOT_DOWNSTREAM),
         ("total", NOT_DOWNSTREAM),
         ("grace", ONLY_TOP),
@@ -246,8 +247,8 @@ impl Long for RawMatch {
         let query = table.query.unwrap_or_default();
         let field_match = |(name, value)| FieldMatch { name, value };
         Some(Match {
-            host: table.host.unwrap_or(HostMatch::Any),
-            path: table.path.unwrap_or(everything.path),
+            host: or_any(table.host, everything.host)?,
+            path: or_any(table.path, everything.path)?,
             methods: table.method.unwrap_or_default(),
             headers: header.into_iter().map(field_match).collect(),
             query: query
@@ -257,6 +258,11 @@ impl Long for RawMatch {
                 .collect(),
         })
     }
+}
+
+/// What was read, or `any` if nothing was written. `None` if it could not be read.
+fn or_any<T>(written: Option<At<Option<T>>>, any: T) -> Option<T> {
+    written.map_or(Some(any), |written| written.value)
 }
 
 /// What a value must be: a string, a truth value, or a table.
@@ -372,7 +378,15 @@ impl Long for RawRespond {
     type Out = Respond;
 
     fn build(table: Self, cx: &mut Decoder<'_>) -> Option<Respond> {
-        let headers = header_names(table.headers.unwrap_or_default(), cx);
+        let headers = table.headers.unwrap_or_default();
+        for entry in &headers {
+            if OWN_FIELDS.contains(&entry.name.value.to_ascii_lowercase().as_str()) {
+                let message = format!("Weir sets `{}` by itself", entry.name.value);
+                cx.error(Code::BadValue, entry.name.span.clone(), message)
+                    .help("the media type has its own key: content_type = \"...\"");
+            }
+        }
+        let headers = header_names(headers, cx);
         let body = table.body.unwrap_or(At {
             value: String::new(),
             span: table.at,
@@ -390,6 +404,19 @@ impl Long for RawRespond {
         Some(answer)
     }
 }
+
+/// Fields of an answer that say how it is framed, or that have a key of their own.
+const OWN_FIELDS: [&str; 9] = [
+    "connection",
+    "content-length",
+    "content-type",
+    "date",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
 
 fn respond(status: u32, body: String, content_type: Cow<'static, str>) -> Respond {
     Respond {

@@ -75,7 +75,7 @@ pub fn parse(name: &str, text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Di
     }
     let (tree, errors) = toml::de::DeTable::parse_recoverable(text);
     for error in errors {
-        cx.syntax_error(error.span(), error.message());
+        cx.syntax_error(error.span(), syntax_message(text, &error));
     }
     let span = tree.span();
     let value = toml::Spanned::new(span, toml::de::DeValue::Table(tree.into_inner()));
@@ -87,5 +87,18 @@ pub fn parse(name: &str, text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Di
     match config.flatten() {
         Some(config) if !failed => Ok((config, diagnostics)),
         _ => Err(diagnostics),
+    }
+}
+
+/// The TOML parser's words, or clearer ones for what people get wrong most.
+fn syntax_message<'e>(text: &str, error: &'e toml::de::Error) -> &'e str {
+    let message = error.message();
+    if !message.starts_with("string values must be quoted") {
+        return message;
+    }
+    let rest = error.span().and_then(|span| text.get(span.start..));
+    match rest.and_then(|rest| rest.lines().next()) {
+        Some(line) if !line.trim().is_empty() => "a string must stand in quotes",
+        _ => "a value is missing",
     }
 }

@@ -1,6 +1,6 @@
 //! Routes: their targets and rewrites are resolved, and routes that can never match are found.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use crate::check::{Names, times_agree};
 use crate::decode::{At, Decoder};
@@ -17,8 +17,13 @@ use crate::source::Span;
 /// Routes with equal patterns that are compared with a new one. Beyond it only work grows.
 const COMPARED_MAX: usize = 1_000;
 
-/// Makes routes of the tables and reports those that contradict themselves or each other.
-pub(crate) fn routes(tables: Vec<RawRoute>, names: &Names, cx: &mut Decoder<'_>) -> Vec<Route> {
+/// Makes routes of the tables and reports those that contradict themselves or each other. Also
+/// gives the names of all routes, of those that could not be made as well.
+pub(crate) fn routes(
+    tables: Vec<RawRoute>,
+    names: &Names,
+    cx: &mut Decoder<'_>,
+) -> (Vec<Route>, BTreeSet<String>) {
     let mut route_names = RouteNames::given(&tables, cx);
     let mut routes: Vec<Route> = Vec::with_capacity(tables.len());
     let mut groups: HashMap<PatternKey, Vec<usize>> = HashMap::new();
@@ -39,19 +44,19 @@ pub(crate) fn routes(tables: Vec<RawRoute>, names: &Names, cx: &mut Decoder<'_>)
         routes.push(route);
     }
     report_stars_below_templates(&routes, &stars, cx);
-    routes
+    (routes, route_names.taken)
 }
 
 /// The names of routes: given ones, and made-up ones that keep clear of them.
 struct RouteNames {
-    taken: HashSet<String>,
+    taken: BTreeSet<String>,
     /// How many routes share the text of a match.
     shared: HashMap<String, usize>,
 }
 
 impl RouteNames {
     fn given(tables: &[RawRoute], cx: &mut Decoder<'_>) -> Self {
-        let mut taken = HashSet::with_capacity(tables.len());
+        let mut taken = BTreeSet::new();
         for name in tables.iter().filter_map(|table| table.name.as_ref()) {
             let span = name.span.clone();
             if name.value.is_empty() || name.value.chars().any(char::is_control) {
@@ -72,7 +77,10 @@ impl RouteNames {
         if let Some(name) = &table.name {
             return name.value.clone();
         }
-        let text = table.matches.value.to_string();
+        let Some(matches) = &table.matches.value else {
+            return String::new();
+        };
+        let text = matches.to_string();
         let mut name = text.clone();
         let count = self.shared.entry(text.clone()).or_insert(0);
         loop {
@@ -88,14 +96,15 @@ impl RouteNames {
 }
 
 fn route(table: RawRoute, name: String, names: &Names, cx: &mut Decoder<'_>) -> Option<Route> {
-    let rewrite = rewrite(&table, cx);
+    let matches = table.matches.value.clone();
+    let rewrite = rewrite(&table, matches.as_ref(), cx);
     let timeouts = table.timeouts.unwrap_or_default();
     times_agree(&timeouts, &table.at, cx);
     Some(Route {
         line: cx.line(&table.at),
-        target: target(&table, names, cx)?,
+        target: target(&table, matches.as_ref(), names, cx)?,
         name,
-        matches: table.matches.value,
+        matches: matches?,
         rewrite,
         timeouts,
         limits: table.limits.unwrap_or_default(),
@@ -103,7 +112,12 @@ fn route(table: RawRoute, name: String, names: &Names, cx: &mut Decoder<'_>) -> 
     })
 }
 
-fn target(table: &RawRoute, names: &Names, cx: &mut Decoder<'_>) -> Option<Target> {
+fn target(
+    table: &RawRoute,
+    matches: Option<&Match>,
+    names: &Names,
+    cx: &mut Decoder<'_>,
+) -> Option<Target> {
     let given = [
         ("to", table.to.as_ref().map(|at| &at.span)),
         ("redirect", table.redirect.as_ref().map(|at| &at.span)),
@@ -151,20 +165,22 @@ fn target(table: &RawRoute, names: &Names, cx: &mut Decoder<'_>) -> Option<Targe
     }
     if let Some(redirect) = &table.redirect {
         let target = redirect.value.clone()?;
-        check_location(&target.location, &table.matches.value, &redirect.span, cx);
+        if let Some(matches) = matches {
+            check_location(&target.location, matches, &redirect.span, cx);
+        }
         return Some(Target::Redirect(target));
     }
     table.respond.clone()?.value.map(Target::Respond)
 }
 
-fn rewrite(table: &RawRoute, cx: &mut Decoder<'_>) -> Option<Rewrite> {
-    let matches = &table.matches.value;
+fn rewrite(table: &RawRoute, matches: Option<&Match>, cx: &mut Decoder<'_>) -> Option<Rewrite> {
     if let (Some(_), Some(replace)) = (&table.strip, &table.replace) {
         let message = "`strip` and `replace` exclude each other";
         cx.error(Code::Conflict, replace.span.clone(), message)
             .help("replace = { prefix = \"/old\", with = \"/new\" } does both");
         return None;
     }
+    let matches = matches?;
     if let Some(strip) = &table.strip {
         let prefix = plain_path(strip.value.as_ref()?, &strip.span, cx)?;
         check_prefix(&prefix, matches, &strip.span, cx);
