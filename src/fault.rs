@@ -5,6 +5,8 @@
 
 use weir_proto_h1::Error as H1Error;
 
+use crate::obs::Level;
+
 /// Which side of the proxy failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -158,31 +160,74 @@ reasons! {
     Internal "internal" 500 "proxy_internal_error";
 }
 
-/// How loud an event is in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// Clients do this all the time.
-    Info,
-    /// An endpoint or a limit deserves a look.
-    Warn,
-    /// Weir is broken.
-    Error,
+impl Reason {
+    /// Why a request was refused by the parser.
+    pub const fn from_request(error: H1Error) -> Self {
+        match error {
+            H1Error::TargetTooLong => Self::TargetTooLong,
+            H1Error::HeadTooLarge | H1Error::TooManyFields | H1Error::TrailersTooLarge => {
+                Self::HeadTooLarge
+            }
+            H1Error::UnsupportedVersion => Self::VersionNotSupported,
+            H1Error::UnsupportedTransferCoding => Self::UnsupportedCoding,
+            H1Error::BadExpectation => Self::ExpectationFailed,
+            H1Error::MissingHost | H1Error::RepeatedHost | H1Error::BadHost => Self::BadHost,
+            H1Error::BadPercentEncoding | H1Error::EncodedSlash | H1Error::EncodedNul => {
+                Self::BadPath
+            }
+            H1Error::BadContentLength
+            | H1Error::ConflictingContentLength
+            | H1Error::LengthAndEncoding
+            | H1Error::BadTransferEncoding
+            | H1Error::EncodingInHttp10
+            | H1Error::BadChunkSize
+            | H1Error::BadChunk
+            | H1Error::ChunkLineTooLong => Self::BadFraming,
+            H1Error::Truncated => Self::ClientClosed,
+            H1Error::OutOfOrder => Self::Internal,
+            _ => Self::BadRequest,
+        }
+    }
+
+    /// The same, with a look at what the connection began with: TLS on a plain listener is a mistake to be named.
+    pub fn from_request_bytes(error: H1Error, bytes: &[u8]) -> Self {
+        if weir_proto_h1::looks_like_tls(bytes) == Some(true) {
+            Self::NotHttp
+        } else {
+            Self::from_request(error)
+        }
+    }
 }
 
 impl Fault {
     /// A fault of the client's.
     pub const fn downstream(phase: Phase, reason: Reason) -> Self {
-        Self { side: Side::Downstream, phase, reason, retry: Retry::Never }
+        Self {
+            side: Side::Downstream,
+            phase,
+            reason,
+            retry: Retry::Never,
+        }
     }
 
     /// A fault of the endpoint's.
     pub const fn upstream(phase: Phase, reason: Reason, retry: Retry) -> Self {
-        Self { side: Side::Upstream, phase, reason, retry }
+        Self {
+            side: Side::Upstream,
+            phase,
+            reason,
+            retry,
+        }
     }
 
     /// A fault that Weir decided on.
     pub const fn local(phase: Phase, reason: Reason) -> Self {
-        Self { side: Side::Local, phase, reason, retry: Retry::Never }
+        Self {
+            side: Side::Local,
+            phase,
+            reason,
+            retry: Retry::Never,
+        }
     }
 
     /// How loud to log it.

@@ -1,6 +1,14 @@
 //! Weir: an edge proxy, load balancer and API gateway in one binary.
 #![deny(unsafe_code)]
 
+pub mod conn;
+pub mod core;
+pub mod exchange;
+pub mod fault;
 #[allow(unsafe_code)]
 pub mod io;
 pub mod limits;
+pub mod obs;
+pub mod plan;
+pub mod route;
+pub mod upstream;

@@ -25,5 +25,48 @@ pub const ACCEPTS_POSTED: usize = 8;
 /// Chunks that one vectored send takes.
 pub const SEND_CHUNKS_MAX: usize = 16;
 
+/// Data below this is copied into the block that is being written anyway: one more entry in a vectored send costs
+/// more than the copy.
+pub const COPY_BELOW_BYTES: usize = 2_048;
+
+/// Bytes queued in one direction of an exchange before its source is no longer read: with the block in flight, what
+/// a client that does not read costs.
+pub const QUEUED_BYTES_HIGH: usize = 128 * 1024;
+
+/// Bytes of a request's body that are kept for another attempt (Pingora keeps 64 KiB).
+pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a connection keeps what a conversation needs when no further request comes.
+pub const REST_AFTER_MS: u64 = 1_000;
+
+/// How long a closing connection is read for, so that the last answer is not lost by a reset (nginx
+/// `lingering_timeout` 5 s).
+pub const LINGER_MS: u64 = 2_000;
+
+/// How much is read and thrown away from a closing connection.
+pub const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How finely deadlines are looked at.
+pub const TIMER_TICK_MS: u64 = 20;
+
+/// How often idle upstream connections are looked through.
+pub const HOUSEKEEPING_MS: u64 = 1_000;
+
+/// Letters that wait in a core's mailbox at most.
+pub const MAILBOX_LETTERS_MAX: usize = 1_024;
+
+/// How long an accept waits after an error that is likely to last.
+pub const ACCEPT_RETRY_MS: u64 = 50;
+
+/// A core hands new connections on when it has more than this share of the mean (Envoy's balancers move each; only
+/// the excess is worth the trip).
+pub const SPREAD_PERCENT_MAX: u64 = 125;
+
+/// With fewer connections than this a core hands none on: small numbers are never even.
+pub const SPREAD_MIN: u64 = 8;
+
 const _: () = assert!(BLOCK_BYTES[0] < BLOCK_BYTES[1] && BLOCK_BYTES[1] < BLOCK_BYTES[2]);
-const _: () = assert!(BLOCK_BYTES[1] >= 16_384 + 9, "an HTTP/2 frame of default size fits in one block");
+const _: () = assert!(
+    BLOCK_BYTES[1] >= 16_384 + 9,
+    "an HTTP/2 frame of default size fits in one block"
+);

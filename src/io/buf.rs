@@ -49,8 +49,13 @@ impl Default for Pool {
 impl Pool {
     /// Makes an empty pool; blocks are allocated when first asked for and kept up to [`POOL_BYTES_MAX`] a class.
     pub fn new() -> Self {
-        let shelves = Shelves { free: Default::default(), live: Cell::new(0) };
-        Self { shelves: Rc::new(shelves) }
+        let shelves = Shelves {
+            free: Default::default(),
+            live: Cell::new(0),
+        };
+        Self {
+            shelves: Rc::new(shelves),
+        }
     }
 
     /// Bytes that blocks in use hold, for metrics and tests.
@@ -60,12 +65,20 @@ impl Pool {
 
     /// Takes a block of the smallest class that holds `bytes` for the kernel to fill.
     pub fn filling(&self, bytes: usize) -> Filling {
-        Filling { block: self.take(bytes), start: HEADROOM_BYTES as u32, len: 0 }
+        Filling {
+            block: self.take(bytes),
+            start: HEADROOM_BYTES as u32,
+            len: 0,
+        }
     }
 
     /// Takes a block of the smallest class that holds `bytes` to be written; it grows when more is put in.
     pub fn out(&self, bytes: usize) -> Out {
-        Out { block: self.take(bytes), len: 0, pool: self.clone() }
+        Out {
+            block: self.take(bytes),
+            len: 0,
+            pool: self.clone(),
+        }
     }
 
     /// Copies `bytes` into a block of their own.
@@ -80,13 +93,18 @@ impl Pool {
         let pooled = class.and_then(|class| self.shelves.free[class].borrow_mut().pop());
         let header = pooled.unwrap_or_else(|| {
             let size = class.map_or(bytes, |class| BLOCK_BYTES[class]);
-            allocate(size + HEADROOM_BYTES, class.map_or(UNPOOLED, |class| class as u8))
+            allocate(
+                size + HEADROOM_BYTES,
+                class.map_or(UNPOOLED, |class| class as u8),
+            )
         });
         // SAFETY: a block from a shelf or fresh from `allocate` has no other view, and its header is initialised.
         unsafe {
             (*header.as_ptr()).views.set(1);
             (*header.as_ptr()).home = Some(self.shelves.clone());
-            self.shelves.live.set(self.shelves.live.get() + (*header.as_ptr()).room as usize);
+            self.shelves
+                .live
+                .set(self.shelves.live.get() + (*header.as_ptr()).room as usize);
         }
         Block { header }
     }
@@ -115,7 +133,12 @@ fn allocate(room: usize, class: u8) -> NonNull<Header> {
         let Some(header) = NonNull::new(alloc(layout).cast::<Header>()) else {
             handle_alloc_error(layout)
         };
-        header.write(Header { views: Cell::new(0), room: room as u32, class, home: None });
+        header.write(Header {
+            views: Cell::new(0),
+            room: room as u32,
+            class,
+            home: None,
+        });
         header
     }
 }
@@ -154,7 +177,9 @@ impl Clone for Block {
     fn clone(&self) -> Self {
         let views = &self.header().views;
         views.set(views.get() + 1);
-        Self { header: self.header }
+        Self {
+            header: self.header,
+        }
     }
 }
 
@@ -168,7 +193,9 @@ impl Drop for Block {
         // SAFETY: no view is left, so nobody else reads the header while its home is taken out.
         let home = unsafe { (*self.header.as_ptr()).home.take() };
         let (room, class) = (self.room(), self.header().class);
-        let Some(home) = home else { return release(self.header) };
+        let Some(home) = home else {
+            return release(self.header);
+        };
         home.live.set(home.live.get() - room);
         match home.free.get(class as usize) {
             Some(shelf) if shelf.borrow().len() * room < POOL_BYTES_MAX => {
@@ -179,10 +206,11 @@ impl Drop for Block {
     }
 }
 
-/// A counted view of filled bytes. Dropping the last view of a block gives the block back.
-#[derive(Clone)]
+/// A counted view of filled bytes. Dropping the last view of a block gives the block back. The default looks at
+/// nothing.
+#[derive(Clone, Default)]
 pub struct Chunk {
-    block: Block,
+    block: Option<Block>,
     start: u32,
     end: u32,
 }
@@ -226,14 +254,21 @@ impl Chunk {
     /// Writes `bytes` directly in front of the view and takes them into it, where nobody else sees that memory
     /// and there is room. Says whether it did.
     pub fn prepend(&mut self, bytes: &[u8]) -> bool {
-        if self.block.header().views.get() != 1 || bytes.len() > self.start as usize {
+        let Some(block) = self
+            .block
+            .as_ref()
+            .filter(|block| block.header().views.get() == 1)
+        else {
+            return false;
+        };
+        if bytes.len() > self.start as usize {
             return false;
         }
         self.start -= bytes.len() as u32;
         // SAFETY: this is the only view of the block, so the bytes before it are seen by nobody; they lie within
         // the block because `start` did.
         unsafe {
-            let to = self.block.bytes().add(self.start as usize);
+            let to = block.bytes().add(self.start as usize);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
         }
         true
@@ -242,12 +277,19 @@ impl Chunk {
     /// Writes `bytes` directly behind the view and takes them into it, where nobody else sees that memory and
     /// there is room. Says whether it did.
     pub fn append(&mut self, bytes: &[u8]) -> bool {
-        if self.block.header().views.get() != 1 || bytes.len() > self.block.room() - self.end as usize {
+        let Some(block) = self
+            .block
+            .as_ref()
+            .filter(|block| block.header().views.get() == 1)
+        else {
+            return false;
+        };
+        if bytes.len() > block.room() - self.end as usize {
             return false;
         }
         // SAFETY: as in `prepend`, for the bytes behind the only view.
         unsafe {
-            let to = self.block.bytes().add(self.end as usize);
+            let to = block.bytes().add(self.end as usize);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
         }
         self.end += bytes.len() as u32;
@@ -259,8 +301,9 @@ impl Deref for Chunk {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
+        let Some(block) = &self.block else { return &[] };
         // SAFETY: `start..end` was filled before the chunk was made and lies within the block.
-        unsafe { std::slice::from_raw_parts(self.block.bytes().add(self.start as usize), self.len()) }
+        unsafe { std::slice::from_raw_parts(block.bytes().add(self.start as usize), self.len()) }
     }
 }
 
@@ -309,7 +352,11 @@ impl Filling {
 
     /// Ends the filling: what was written becomes a chunk.
     pub fn freeze(self) -> Chunk {
-        Chunk { start: self.start, end: self.start + self.len, block: self.block }
+        Chunk {
+            start: self.start,
+            end: self.start + self.len,
+            block: Some(self.block),
+        }
     }
 }
 
@@ -348,18 +395,28 @@ impl Out {
     /// Ends the writing: what was put becomes a chunk.
     pub fn freeze(self) -> Chunk {
         let start = HEADROOM_BYTES as u32;
-        Chunk { block: self.block, start, end: start + self.len as u32 }
+        Chunk {
+            block: Some(self.block),
+            start,
+            end: start + self.len as u32,
+        }
     }
 
     #[cold]
     fn grow(&mut self, more: usize) {
         let mut larger = self.pool.out((self.len + more).max(self.block.room() * 2));
         // SAFETY: the first `len` bytes behind the headroom were written by `put`.
-        let written = unsafe {
-            std::slice::from_raw_parts(self.block.bytes().add(HEADROOM_BYTES), self.len)
-        };
+        let written =
+            unsafe { std::slice::from_raw_parts(self.block.bytes().add(HEADROOM_BYTES), self.len) };
         larger.put(written);
         std::mem::swap(&mut self.block, &mut larger.block);
+    }
+}
+
+impl weir_proto_h1::Sink for Out {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        Self::put(self, bytes);
     }
 }
 
@@ -408,7 +465,11 @@ mod tests {
         assert_eq!(&tail.split_to(2)[..], b"or");
         drop(tail);
         assert_eq!(pool.live_bytes(), 0);
-        assert_eq!(pool.copy(b"again").as_ptr(), first, "the block used last is used next");
+        assert_eq!(
+            pool.copy(b"again").as_ptr(),
+            first,
+            "the block used last is used next"
+        );
     }
 
     #[test]
@@ -437,7 +498,10 @@ mod tests {
         drop(other);
         assert!(chunk.prepend(b"4\r\n") && chunk.append(b"\r\n"));
         assert_eq!(&chunk[..], b"4\r\ndata\r\n");
-        assert!(!chunk.prepend(&[0; HEADROOM_BYTES]), "only what is left of the headroom fits");
+        assert!(
+            !chunk.prepend(&[0; HEADROOM_BYTES]),
+            "only what is left of the headroom fits"
+        );
     }
 
     #[test]

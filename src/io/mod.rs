@@ -41,7 +41,10 @@ impl std::ops::Add<Duration> for Instant {
     type Output = Self;
 
     fn add(self, d: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -111,7 +114,10 @@ pub trait Net: Clone + 'static {
 
     /// Waits for the next connection. Several accepts may wait at once. After [`Net::close_listener`] all end with an
     /// error.
-    fn accept(&self, listener: &Self::Listener) -> impl Future<Output = io::Result<Connection<Self>>>;
+    fn accept(
+        &self,
+        listener: &Self::Listener,
+    ) -> impl Future<Output = io::Result<Connection<Self>>>;
 
     /// Stops a listener: connections still in its queue are refused, waiting accepts end.
     fn close_listener(&self, listener: &Self::Listener);

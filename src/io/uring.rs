@@ -72,7 +72,13 @@ where
         match runtime {
             Ok(mut runtime) => {
                 let net = Uring::new();
-                return Ok(runtime.block_on(body(net, RingFeatures { single_issuer, coop_taskrun })));
+                return Ok(runtime.block_on(body(
+                    net,
+                    RingFeatures {
+                        single_issuer,
+                        coop_taskrun,
+                    },
+                )));
             }
             Err(error) => denied = Some(error),
         }
@@ -95,11 +101,19 @@ struct Shared {
 impl Uring {
     fn new() -> Self {
         let start = std::time::Instant::now();
-        Self { core: Rc::new(Shared { start, pool: Pool::new(), armed: Cell::new(0) }) }
+        Self {
+            core: Rc::new(Shared {
+                start,
+                pool: Pool::new(),
+                armed: Cell::new(0),
+            }),
+        }
     }
 
     fn connection(&self, tcp: TcpStream, peer: Option<SocketAddr>) -> Connection<Self> {
-        let socket = Rc::new(Socket { tcp: UnsafeCell::new(tcp) });
+        let socket = Rc::new(Socket {
+            tcp: UnsafeCell::new(tcp),
+        });
         Connection {
             rx: UringRx::new(socket.clone(), self.core.clone()),
             tx: UringTx::new(socket),
@@ -236,7 +250,10 @@ impl Net for Uring {
         let (near, far) = StdUnixStream::pair()?;
         far.set_nonblocking(true)?;
         let near = self.adopt(near.into(), None)?;
-        let bell = Arc::new(BellState { rung: AtomicBool::new(false), far });
+        let bell = Arc::new(BellState {
+            rung: AtomicBool::new(false),
+            far,
+        });
         let mut rx = near.rx;
         rx.bell = Some(bell.clone());
         Ok((Doorbell { bell }, rx))
@@ -323,7 +340,16 @@ struct RxSlot {
 impl UringRx {
     fn new(socket: Rc<Socket>, core: Rc<Shared>) -> Self {
         let slot = Rc::default();
-        Self { socket, core, pump: None, slot, waiting: false, class: 0, ended: None, bell: None }
+        Self {
+            socket,
+            core,
+            pump: None,
+            slot,
+            waiting: false,
+            class: 0,
+            ended: None,
+            bell: None,
+        }
     }
 
     /// A full block says that more is there: take a larger one next. A nearly empty one says the opposite.
@@ -340,14 +366,22 @@ impl UringRx {
 impl super::Rx for UringRx {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         if let Some(kind) = self.ended {
-            return Poll::Ready(if kind == io::ErrorKind::UnexpectedEof { Ok(None) } else { Err(kind.into()) });
+            return Poll::Ready(if kind == io::ErrorKind::UnexpectedEof {
+                Ok(None)
+            } else {
+                Err(kind.into())
+            });
         }
         if !self.waiting {
             self.slot.wanted.set(BLOCK_BYTES[self.class as usize]);
             self.waiting = true;
         }
         let pump = self.pump.get_or_insert_with(|| {
-            Box::pin(receive(self.socket.clone(), self.core.clone(), self.slot.clone()))
+            Box::pin(receive(
+                self.socket.clone(),
+                self.core.clone(),
+                self.slot.clone(),
+            ))
         });
         let _ = pump.as_mut().poll(cx);
         let Some(done) = self.slot.done.take() else {
@@ -454,7 +488,14 @@ enum Batch {
 impl UringTx {
     fn new(socket: Rc<Socket>) -> Self {
         let slot = Rc::default();
-        Self { socket, pump: None, slot, queue: VecDeque::new(), queued: 0, ended: None }
+        Self {
+            socket,
+            pump: None,
+            slot,
+            queue: VecDeque::new(),
+            queued: 0,
+            ended: None,
+        }
     }
 
     fn next_batch(&mut self) -> Option<Batch> {
@@ -513,7 +554,10 @@ impl super::Tx for UringTx {
     }
 
     fn abort(&mut self) {
-        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        let linger = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
         // SAFETY: the option's value is a `linger` of the size given, alive for the call.
         unsafe {
             libc::setsockopt(
@@ -592,17 +636,22 @@ struct Vectored {
 
 impl Vectored {
     fn new(chunks: impl Iterator<Item = Chunk>) -> Self {
-        let mut batch = Self { chunks: chunks.collect(), iovecs: Vec::new(), bytes: 0 };
+        let mut batch = Self {
+            chunks: chunks.collect(),
+            iovecs: Vec::new(),
+            bytes: 0,
+        };
         batch.point();
         batch
     }
 
     fn point(&mut self) {
         self.iovecs.clear();
-        self.iovecs.extend(self.chunks.iter().map(|chunk| libc::iovec {
-            iov_base: chunk.as_ptr().cast_mut().cast(),
-            iov_len: chunk.len(),
-        }));
+        self.iovecs
+            .extend(self.chunks.iter().map(|chunk| libc::iovec {
+                iov_base: chunk.as_ptr().cast_mut().cast(),
+                iov_len: chunk.len(),
+            }));
         self.bytes = self.chunks.iter().map(|chunk| chunk.len()).sum();
     }
 
@@ -630,4 +679,3 @@ unsafe impl IoVecBuf for Vectored {
         self.iovecs.len()
     }
 }
-

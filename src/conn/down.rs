@@ -1,0 +1,335 @@
+//! The downstream side: a client's connection while it is busy, over HTTP/1.1.
+
+use std::net::IpAddr;
+use std::task::{Context, Poll, ready};
+
+use weir_proto_h1::{
+    BodyKind, Edits, Error, Event, Framing, Head, Next, Received, Server, Span, Trailers,
+    encode_response,
+};
+
+use super::inbox::Inbox;
+use super::line::Line;
+use super::outbox::Outbox;
+use crate::core::{Core, Pass, Timer};
+use crate::fault::{Fault, Phase, Reason};
+use crate::io::{Chunk, Connection, Net, Rx};
+use crate::route::Scratch;
+
+/// What came from the client.
+pub enum Piece {
+    /// A piece of the request's body.
+    Data(Chunk),
+    /// The request is complete.
+    End,
+}
+
+/// A client's connection with a request on it.
+pub struct Down<N: Net> {
+    /// Where answers go.
+    pub out: Outbox<N::Tx>,
+    /// The protocol's state.
+    pub machine: Server,
+    /// The head of the request, over [`Down::block`].
+    pub head: Head,
+    /// What the head lies in.
+    pub block: Chunk,
+    /// The connection's deadline.
+    pub timer: Timer,
+    /// Where it came in.
+    pub pass: Pass<N>,
+    /// Reused from request to request: what is added to the request, or to an answer of ours.
+    pub edits: Edits,
+    /// Reused: where hosts and paths are brought into normal form.
+    pub scratch: Scratch,
+    /// Reused: a rewritten path.
+    pub text: Vec<u8>,
+    /// Reused: the endpoint's head.
+    pub up_head: Head,
+    rx: N::Rx,
+    peer: Option<std::net::SocketAddr>,
+    inbox: Inbox,
+    /// The client has closed its side.
+    ended: bool,
+}
+
+impl<N: Net> Down<N> {
+    /// Wakes a connection up with the first bytes of a request.
+    pub fn new(core: &Core<N>, line: Line<N>, first: Chunk) -> Self {
+        let limits = line.pass.door.plan.borrow().limits;
+        let mut inbox = Inbox::default();
+        inbox.add(first, core.net.pool());
+        Self {
+            out: Outbox::new(line.connection.tx, core.net.pool().clone()),
+            machine: Server::new(limits),
+            head: Head::new(),
+            block: Chunk::default(),
+            timer: line.timer,
+            pass: line.pass,
+            edits: Edits::new(),
+            scratch: Scratch::default(),
+            text: Vec::new(),
+            up_head: Head::new(),
+            rx: line.connection.rx,
+            peer: line.connection.peer,
+            inbox,
+            ended: false,
+        }
+    }
+
+    /// Puts the connection to rest: only what an idle connection needs is kept.
+    pub fn rest(self) -> Line<N> {
+        Line {
+            connection: Connection {
+                rx: self.rx,
+                tx: self.out.tx,
+                peer: self.peer,
+            },
+            timer: self.timer,
+            pass: self.pass,
+            is_new: false,
+        }
+    }
+
+    /// The client's address, as far as the connection tells.
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.peer.map(|peer| peer.ip())
+    }
+
+    /// Whether bytes of another request wait.
+    pub fn has_more(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    /// Bytes that wait to be understood: what a bad request began with.
+    pub fn unread(&self) -> &[u8] {
+        self.inbox.bytes()
+    }
+
+    /// Waits for the rest of the head. `Ok(false)`: the client closed between requests.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>, core: &Core<N>) -> Poll<Result<bool, Error>> {
+        loop {
+            if !self.inbox.is_empty() {
+                let Received { consumed, event } =
+                    match self.machine.receive(self.inbox.bytes(), &mut self.head) {
+                        Ok(received) => received,
+                        Err(error) => return Poll::Ready(Err(error)),
+                    };
+                if event == Event::Head {
+                    self.block = self.inbox.cut(consumed, 0..consumed);
+                    return Poll::Ready(Ok(true));
+                }
+                self.inbox.consume(consumed);
+            }
+            if !ready!(self.poll_fill(cx, core)) {
+                let unread = self.inbox.bytes().len();
+                return Poll::Ready(self.machine.peer_closed(unread).map(|()| false));
+            }
+        }
+    }
+
+    /// Waits for the next piece of the request's body.
+    pub fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        core: &Core<N>,
+    ) -> Poll<Result<Piece, Fault>> {
+        loop {
+            let Received { consumed, event } = match self
+                .machine
+                .receive(self.inbox.bytes(), &mut self.head)
+            {
+                Ok(received) => received,
+                Err(Error::Truncated) => {
+                    return Poll::Ready(Err(Fault::downstream(Phase::Body, Reason::ClientClosed)));
+                }
+                Err(error) => {
+                    return Poll::Ready(Err(Fault::downstream(
+                        Phase::Body,
+                        Reason::from_request(error),
+                    )));
+                }
+            };
+            match event {
+                Event::Data(range) => {
+                    return Poll::Ready(Ok(Piece::Data(self.inbox.cut(consumed, range))));
+                }
+                Event::End | Event::Blocked => {
+                    self.inbox.consume(consumed);
+                    return Poll::Ready(Ok(Piece::End));
+                }
+                _ => self.inbox.consume(consumed),
+            }
+            if !ready!(self.poll_fill(cx, core)) {
+                // The next look at the machine reports what that means.
+                let unread = self.inbox.bytes().len();
+                if self.machine.peer_closed(unread).is_err() {
+                    return Poll::Ready(Err(Fault::downstream(Phase::Body, Reason::ClientClosed)));
+                }
+            }
+        }
+    }
+
+    /// Looks after the client while there is nothing to be read for this exchange: an early byte of the next request
+    /// is kept, a half-closed connection is served to the end, a broken one is an error.
+    pub fn poll_watch(&mut self, cx: &mut Context<'_>, core: &Core<N>) -> Result<(), Fault> {
+        if self.ended || !self.inbox.is_empty() {
+            return Ok(());
+        }
+        match self.rx.poll_recv(cx) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(Some(chunk))) => self.inbox.add(chunk, core.net.pool()),
+            Poll::Ready(Ok(None)) => {
+                self.ended = true;
+                self.machine.close_after();
+            }
+            Poll::Ready(Err(_)) => {
+                return Err(Fault::downstream(Phase::FirstByte, Reason::ClientClosed));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes more bytes in. `false`: the client has closed its side, or the connection broke.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, core: &Core<N>) -> Poll<bool> {
+        if self.ended {
+            return Poll::Ready(false);
+        }
+        Poll::Ready(match ready!(self.rx.poll_recv(cx)) {
+            Ok(Some(chunk)) => {
+                self.inbox.add(chunk, core.net.pool());
+                true
+            }
+            Ok(None) | Err(_) => {
+                self.ended = true;
+                false
+            }
+        })
+    }
+
+    /// Waits for bytes of a next request on a connection that is kept alive. `None`: it has ended.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>, core: &Core<N>) -> Poll<Option<()>> {
+        if !self.inbox.is_empty() {
+            return Poll::Ready(Some(()));
+        }
+        Poll::Ready(ready!(self.poll_fill(cx, core)).then_some(()))
+    }
+
+    /// Writes the head of a response.
+    pub fn respond(
+        &mut self,
+        core: &Core<N>,
+        head: &Head,
+        block: &[u8],
+        edits: &Edits,
+        body: BodyKind,
+    ) -> Result<Framing, Fault> {
+        if core.is_draining() || self.pass.door.closed.get() {
+            self.machine.close_after();
+        }
+        let framing = self
+            .machine
+            .begin_response(head.status, body)
+            .map_err(|_| internal())?;
+        encode_response(self.out.open(), block, head, edits, &framing);
+        Ok(framing)
+    }
+
+    /// Passes an interim answer on, if this client takes them.
+    pub fn respond_interim(&mut self, head: &Head, block: &[u8]) -> Result<(), Fault> {
+        if self.machine.interim(head.status).map_err(|_| internal())? {
+            encode_response(
+                self.out.open(),
+                block,
+                head,
+                &Edits::new(),
+                &Framing::default(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Answers an upgrade. What follows in both directions is not HTTP.
+    pub fn respond_switch(
+        &mut self,
+        head: &Head,
+        block: &[u8],
+        protocol: Span,
+    ) -> Result<(), Fault> {
+        let framing = self.machine.switch(protocol).map_err(|_| {
+            Fault::upstream(
+                Phase::FirstByte,
+                Reason::BadUpgrade,
+                crate::fault::Retry::Never,
+            )
+        })?;
+        encode_response(self.out.open(), block, head, &Edits::new(), &framing);
+        Ok(())
+    }
+
+    /// Sends a piece of the response's body.
+    pub fn send_data(&mut self, data: Chunk) -> Result<(), Fault> {
+        let prefix = self.machine.prefix(data.len()).map_err(|_| overrun())?;
+        let suffix = self.machine.suffix();
+        self.out.data(prefix, data, suffix);
+        Ok(())
+    }
+
+    /// Ends the response.
+    pub fn send_end(&mut self, trailers: Option<&Trailers>) -> Result<(), Fault> {
+        let ended = match trailers.filter(|trailers| !trailers.is_empty()) {
+            None => self.machine.end_response().map(|last| self.out.put(last)),
+            Some(trailers) => self
+                .machine
+                .end_response_with_trailers(trailers, self.out.open()),
+        };
+        ended.map_err(|_| overrun())
+    }
+
+    /// Ends the exchange: says whether the connection takes another request.
+    pub fn finish(&mut self) -> bool {
+        self.machine.finish() == Next::Reuse
+    }
+
+    /// Whether the client may still be sending something that nobody will read.
+    pub fn is_quiet(&self) -> bool {
+        self.ended || (self.machine.is_received() && self.inbox.is_empty())
+    }
+
+    /// Reads and forgets. `true`: there is nothing more to come.
+    pub fn poll_forget(
+        &mut self,
+        cx: &mut Context<'_>,
+        core: &Core<N>,
+        forgotten: &mut usize,
+    ) -> Poll<bool> {
+        loop {
+            *forgotten += self.inbox.take().map_or(0, |chunk| chunk.len());
+            if *forgotten > crate::limits::LINGER_BYTES_MAX {
+                return Poll::Ready(true);
+            }
+            if !ready!(self.poll_fill(cx, core)) {
+                return Poll::Ready(true);
+            }
+        }
+    }
+
+    /// What a tunnel works with once HTTP is given up; the last is what was received behind the request.
+    pub fn tunnel_parts(&mut self) -> (&mut N::Rx, &mut Outbox<N::Tx>, &Timer, Option<Chunk>) {
+        let rest = self.inbox.take();
+        (&mut self.rx, &mut self.out, &self.timer, rest)
+    }
+}
+
+fn internal() -> Fault {
+    Fault::local(Phase::FirstByte, Reason::Internal)
+}
+
+/// The endpoint's body is not as long as it said: too much, or too little.
+fn overrun() -> Fault {
+    Fault::upstream(
+        Phase::Body,
+        Reason::ResponseTruncated,
+        crate::fault::Retry::Never,
+    )
+}

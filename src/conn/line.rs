@@ -1,0 +1,49 @@
+//! A client's connection between requests: as little as can be.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use crate::core::{Core, Pass, Timer};
+use crate::io::{Chunk, Connection, Net, Rx};
+
+/// A connection that waits for a request.
+pub struct Line<N: Net> {
+    /// The connection.
+    pub connection: Connection<N>,
+    /// Its deadline.
+    pub timer: Timer,
+    /// Where it came in.
+    pub pass: Pass<N>,
+    /// No request has come yet: the head deadline counts from the accept.
+    pub is_new: bool,
+}
+
+impl<N: Net> Line<N> {
+    /// Waits for the first bytes of a request. `None`: closed, broken, idle for too long, or not wanted any more.
+    pub async fn wait(&mut self, core: &Rc<Core<N>>) -> Option<Chunk> {
+        let timeouts = self.pass.door.plan.borrow().timeouts;
+        let limit = if self.is_new {
+            timeouts.head
+        } else {
+            timeouts.idle
+        };
+        let deadline = core.net.now() + limit;
+        self.timer.set(deadline);
+        poll_fn(|cx| {
+            self.timer.watch(cx);
+            match self.connection.rx.poll_recv(cx) {
+                Poll::Ready(Ok(Some(chunk))) => return Poll::Ready(Some(chunk)),
+                Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(None),
+                Poll::Pending => {}
+            }
+            let unwanted = core.is_draining() || self.pass.door.closed.get();
+            if unwanted || core.net.now() >= deadline {
+                Poll::Ready(None)
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,189 @@
+//! The life of a connection: it waits, it converses, it waits again or ends.
+//!
+//! While it waits it is a small future ([`Line`]). What requests need lives in a box of its own ([`Down`]) that is
+//! made when bytes come and given back when none have come for a while; in between, requests on the connection
+//! allocate nothing.
+
+mod down;
+mod inbox;
+mod line;
+mod outbox;
+mod tunnel;
+mod up;
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+pub use down::{Down, Piece};
+pub use line::Line;
+pub use outbox::Outbox;
+pub use tunnel::tunnel;
+pub use up::{Answer, Up};
+
+use crate::core::{Core, Pass};
+use crate::exchange::{self, After};
+use crate::fault::{Fault, Phase, Reason};
+use crate::io::{Connection, Net, Tx};
+use crate::limits::{LINGER_MS, REST_AFTER_MS};
+use crate::obs::Level;
+
+/// Serves a client's connection to its end.
+pub async fn serve<N: Net>(core: Rc<Core<N>>, pass: Pass<N>, connection: Connection<N>) {
+    let timer = core.timers.timer();
+    let mut line = Line {
+        connection,
+        timer,
+        pass,
+        is_new: true,
+    };
+    while let Some(first) = line.wait(&core).await {
+        let down = Down::new(&core, line, first);
+        match guarded(Box::pin(converse(core.clone(), down))).await {
+            Ok(Some(rested)) => line = rested,
+            Ok(None) => return,
+            Err(panic) => {
+                let obs = core.obs.borrow();
+                obs.panicked();
+                return obs.say(Level::Error, message(&*panic));
+            }
+        }
+    }
+}
+
+/// Serves requests until the connection ends or has been silent for a while.
+async fn converse<N: Net>(core: Rc<Core<N>>, mut down: Down<N>) -> Option<Line<N>> {
+    loop {
+        match head(&core, &mut down).await {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(fault) => {
+                exchange::refuse(&core, &mut down, fault).await;
+                linger(&core, down).await;
+                return None;
+            }
+        }
+        match exchange::run(&core, &mut down).await {
+            After::Next => {}
+            After::Close => {
+                linger(&core, down).await;
+                return None;
+            }
+            After::Abort => {
+                down.out.tx.abort();
+                return None;
+            }
+        }
+        let wait = core.net.now() + Duration::from_millis(REST_AFTER_MS);
+        down.timer.set(wait);
+        let next = poll_fn(|cx| {
+            down.timer.watch(cx);
+            if let Poll::Ready(next) = down.poll_next(cx, &core) {
+                return Poll::Ready(Some(next));
+            }
+            if core.is_draining() || down.pass.door.closed.get() {
+                return Poll::Ready(Some(None));
+            }
+            if core.net.now() >= wait {
+                Poll::Ready(None)
+            } else {
+                Poll::Pending
+            }
+        });
+        match next.await {
+            Some(Some(())) => {}
+            Some(None) => return None,
+            None => return Some(down.rest()),
+        }
+    }
+}
+
+/// Reads the head of a request within its deadline. `Ok(false)`: the client closed before one began.
+async fn head<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) -> Result<bool, Fault> {
+    let mut deadline = None;
+    poll_fn(|cx| {
+        match down.poll_head(cx, core) {
+            Poll::Ready(Ok(complete)) => return Poll::Ready(Ok(complete)),
+            Poll::Ready(Err(error)) => {
+                let reason = Reason::from_request_bytes(error, down.unread());
+                return Poll::Ready(Err(Fault::downstream(Phase::Head, reason)));
+            }
+            Poll::Pending => {}
+        }
+        // Most heads come whole: the clock is only read for those that do not.
+        let now = core.net.now();
+        let deadline =
+            *deadline.get_or_insert_with(|| now + down.pass.door.plan.borrow().timeouts.head);
+        down.timer.set(deadline);
+        down.timer.watch(cx);
+        if core.is_stopping() {
+            return Poll::Ready(Err(Fault::local(Phase::Head, Reason::ShuttingDown)));
+        }
+        if now >= deadline {
+            return Poll::Ready(Err(Fault::downstream(Phase::Head, Reason::HeadTimeout)));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Ends a connection so that the client can read the last answer: a close with unread bytes would reset it.
+async fn linger<N: Net>(core: &Rc<Core<N>>, mut down: Down<N>) {
+    down.out.tx.finish();
+    if down.is_quiet() {
+        return;
+    }
+    let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
+    down.timer.set(deadline);
+    let mut forgotten = 0;
+    poll_fn(|cx| {
+        down.timer.watch(cx);
+        match down.poll_forget(cx, core, &mut forgotten) {
+            Poll::Pending if core.net.now() < deadline && !core.is_stopping() => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
+    })
+    .await;
+}
+
+/// Turns a connection away that is one too many, with the shortest answer that says so.
+pub async fn refuse<N: Net>(core: Rc<Core<N>>, connection: Connection<N>, reason: Reason) {
+    let mut out = Outbox::new(connection.tx, core.net.pool().clone());
+    exchange::refuse_connection(&mut out, reason);
+    let timer = core.timers.timer();
+    let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
+    timer.set(deadline);
+    poll_fn(|cx| {
+        timer.watch(cx);
+        match out.poll_send(cx) {
+            Poll::Pending if core.net.now() < deadline => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
+    })
+    .await;
+    out.tx.finish();
+}
+
+/// Runs a future so that its panic ends it alone and not the core.
+fn guarded<T>(
+    mut future: Pin<Box<impl Future<Output = T>>>,
+) -> impl Future<Output = Result<T, Box<dyn Any + Send>>> {
+    poll_fn(move |cx: &mut Context<'_>| {
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(done)) => Poll::Ready(Ok(done)),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    })
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

@@ -1,0 +1,100 @@
+//! Bytes on their way out of one direction of a connection.
+//!
+//! Heads, framing and small pieces of data are written into one open block; larger pieces go out by reference. So a
+//! small answer is one send, and a large one copies nothing.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use weir_proto_h1::ChunkPrefix;
+
+use crate::io::{Chunk, Out, Pool, Tx};
+use crate::limits::{BLOCK_BYTES, COPY_BELOW_BYTES};
+
+/// The sending half of a connection with what is being written to it.
+pub struct Outbox<T: Tx> {
+    /// The half itself.
+    pub tx: T,
+    pool: Pool,
+    open: Option<Out>,
+    pushed: u64,
+}
+
+impl<T: Tx> Outbox<T> {
+    /// For a connection's sending half.
+    pub fn new(tx: T, pool: Pool) -> Self {
+        Self {
+            tx,
+            pool,
+            open: None,
+            pushed: 0,
+        }
+    }
+
+    /// Where heads and framing are written.
+    pub fn open(&mut self) -> &mut Out {
+        self.open
+            .get_or_insert_with(|| self.pool.out(BLOCK_BYTES[0]))
+    }
+
+    /// Writes framing.
+    pub fn put(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.open().put(bytes);
+        }
+    }
+
+    /// Sends data with its framing around it.
+    pub fn data(&mut self, prefix: ChunkPrefix, mut data: Chunk, suffix: &[u8]) {
+        let prefix = prefix.as_bytes();
+        if data.len() < COPY_BELOW_BYTES {
+            let open = self.open();
+            open.put(prefix);
+            open.put(&data);
+            open.put(suffix);
+            return;
+        }
+        if self.open.is_some() || !data.prepend(prefix) {
+            self.put(prefix);
+        }
+        let enclosed = data.append(suffix);
+        self.close();
+        self.push(data);
+        if !enclosed {
+            self.put(suffix);
+        }
+    }
+
+    /// Sends bytes as they are.
+    pub fn raw(&mut self, bytes: Chunk) {
+        self.close();
+        self.push(bytes);
+    }
+
+    /// Bytes that the kernel has not taken yet.
+    pub fn queued(&self) -> usize {
+        self.tx.queued() + self.open.as_ref().map_or(0, Out::len)
+    }
+
+    /// Bytes that the kernel has taken since the connection began: how progress is told from standing still.
+    pub fn sent(&self) -> u64 {
+        self.pushed - self.tx.queued() as u64
+    }
+
+    /// Sends all that was written; ready when the kernel has taken it.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.close();
+        self.tx.poll_send(cx)
+    }
+
+    fn close(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.push(open.freeze());
+        }
+    }
+
+    fn push(&mut self, chunk: Chunk) {
+        self.pushed += chunk.len() as u64;
+        self.tx.push(chunk);
+    }
+}

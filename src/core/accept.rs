@@ -1,0 +1,250 @@
+//! Where connections come in: doors, who may pass, and which core serves whom.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Core;
+use super::boot::{DoorCount, Shared};
+use super::mailbox::Letter;
+use crate::conn;
+use crate::fault::Reason;
+use crate::io::{Address, Connection, Net};
+use crate::limits::{ACCEPT_RETRY_MS, ACCEPTS_POSTED, SPREAD_MIN, SPREAD_PERCENT_MAX};
+use crate::obs::Level;
+use crate::plan::{ListenerId, ListenerPlan, Plan};
+
+/// One listener on one core. Its connections hold on to it, also when it no longer listens.
+pub struct Door<N: Net> {
+    /// Its place in the plan of the day, for events.
+    pub id: Cell<ListenerId>,
+    /// Its settings by the plan of the day.
+    pub plan: RefCell<Rc<ListenerPlan>>,
+    /// Set when the listener is gone: connections end after the exchange that they are in.
+    pub closed: Cell<bool>,
+    address: Address,
+    listener: RefCell<Option<Rc<N::Listener>>>,
+    count: Arc<DoorCount>,
+}
+
+/// The id that events of a listener carry that the plan no longer has.
+const GONE: ListenerId = ListenerId(u32::MAX);
+
+impl<N: Net> Core<N> {
+    /// Listens on sockets that control has bound.
+    pub(super) fn open_doors(self: &Rc<Self>, sockets: Vec<(ListenerId, N::Socket)>) {
+        let plan = self.plan();
+        for (id, socket) in sockets {
+            let Some(listener) = plan.plan.listeners.get(id.0 as usize) else {
+                continue;
+            };
+            let opened = match self.net.listen(socket) {
+                Ok(opened) => Rc::new(opened),
+                Err(error) => {
+                    let text = format!(
+                        "core {} cannot listen on {}: {error}",
+                        self.index, listener.name
+                    );
+                    self.obs.borrow().say(Level::Error, &text);
+                    continue;
+                }
+            };
+            let door = Rc::new(Door {
+                id: Cell::new(id),
+                plan: RefCell::new(Rc::new(listener.clone())),
+                closed: Cell::new(false),
+                address: listener.address.clone(),
+                listener: RefCell::new(Some(opened.clone())),
+                count: self.shared.count(&listener.address),
+            });
+            for _ in 0..ACCEPTS_POSTED {
+                self.net
+                    .spawn(self.clone().accept(door.clone(), opened.clone()));
+            }
+            self.doors.borrow_mut().push(door);
+        }
+    }
+
+    /// Gives the doors their places in the new plan and closes those that it does not have.
+    pub(super) fn renumber_doors(&self, new: &Plan) {
+        self.doors.borrow_mut().retain(|door| {
+            let place = new.listeners.iter().position(|l| l.address == door.address);
+            match place {
+                Some(i) => {
+                    door.id.set(ListenerId(i as u32));
+                    *door.plan.borrow_mut() = Rc::new(new.listeners[i].clone());
+                }
+                None => self.close_door(door),
+            }
+            place.is_some()
+        });
+    }
+
+    pub(super) fn close_doors(&self) {
+        self.doors
+            .borrow_mut()
+            .drain(..)
+            .for_each(|door| self.close_door(&door));
+    }
+
+    fn close_door(&self, door: &Door<N>) {
+        door.closed.set(true);
+        door.id.set(GONE);
+        if let Some(listener) = door.listener.take() {
+            self.net.close_listener(&listener);
+        }
+        self.timers.wake_all();
+    }
+
+    /// One of the accepts that are posted for a door.
+    async fn accept(self: Rc<Self>, door: Rc<Door<N>>, listener: Rc<N::Listener>) {
+        loop {
+            match self.net.accept(&listener).await {
+                Ok(connection) => self.welcome(&door, connection),
+                Err(_) if door.closed.get() => return,
+                Err(error) => {
+                    // Out of descriptors or memory, or a client that left already. Waiting a little keeps a lasting
+                    // error from eating the core; connections wait in the kernel meanwhile.
+                    self.obs.borrow().accept_error();
+                    let text = format!("accept on {}: {error}", door.plan.borrow().name);
+                    self.obs.borrow().say(Level::Warn, &text);
+                    let then = self.net.now() + Duration::from_millis(ACCEPT_RETRY_MS);
+                    self.net.sleep_until(then).await;
+                }
+            }
+        }
+    }
+
+    /// Serves a fresh connection here, or hands it on if this core has more than its share.
+    fn welcome(self: &Rc<Self>, door: &Rc<Door<N>>, connection: Connection<N>) {
+        let Some(other) = self.shared.less_loaded(self.index) else {
+            return self.admit(door, connection);
+        };
+        match self.net.pack(connection) {
+            Ok(parcel) => match self.shared.mails[other]
+                .post(Letter::Connection(door.address.clone(), parcel))
+            {
+                Ok(()) => self.obs.borrow().handed_on(),
+                Err(letter) => {
+                    self.obs.borrow().mailbox_full();
+                    if let Letter::Connection(_, parcel) = letter {
+                        self.adopt(&door.address, parcel);
+                    }
+                }
+            },
+            Err(connection) => self.admit(door, connection),
+        }
+    }
+
+    /// Serves a connection that another core has accepted.
+    pub(super) fn adopt(self: &Rc<Self>, address: &Address, parcel: N::Parcel) {
+        let door = self
+            .doors
+            .borrow()
+            .iter()
+            .find(|door| door.address == *address)
+            .cloned();
+        if let (Some(door), Ok(connection)) = (door, self.net.unpack(parcel)) {
+            self.obs.borrow().taken_over();
+            self.admit(&door, connection);
+        }
+    }
+
+    fn admit(self: &Rc<Self>, door: &Rc<Door<N>>, connection: Connection<N>) {
+        if door.closed.get() {
+            return;
+        }
+        match Pass::new(self, door, connection.peer.map(|peer| peer.ip())) {
+            Ok(pass) => self.net.spawn(conn::serve(self.clone(), pass, connection)),
+            Err(reason) => {
+                self.obs.borrow().connection_refused(door.id.get(), reason);
+                self.net
+                    .spawn(conn::refuse(self.clone(), connection, reason));
+            }
+        }
+    }
+}
+
+/// The right of one connection to be here; dropping it counts the connection out.
+pub struct Pass<N: Net> {
+    core: Rc<Core<N>>,
+    /// Through which door it came.
+    pub door: Rc<Door<N>>,
+    client: Option<IpAddr>,
+}
+
+impl<N: Net> Pass<N> {
+    fn new(core: &Rc<Core<N>>, door: &Rc<Door<N>>, client: Option<IpAddr>) -> Result<Self, Reason> {
+        let (max, per_client_max) = {
+            let plan = door.plan.borrow();
+            (plan.connections_max, plan.connections_per_client_max)
+        };
+        if door.count.connections.fetch_add(1, Ordering::Relaxed) >= max {
+            door.count.connections.fetch_sub(1, Ordering::Relaxed);
+            return Err(Reason::ConnectionLimit);
+        }
+        if let Some(client) = client
+            && !door.count.clients.enter(client, per_client_max)
+        {
+            door.count.connections.fetch_sub(1, Ordering::Relaxed);
+            return Err(Reason::ClientLimit);
+        }
+        core.obs.borrow().connection_opened(door.id.get());
+        core.connections.set(core.connections.get() + 1);
+        core.shared.set_load(core.index, core.connections.get());
+        Ok(Self {
+            core: core.clone(),
+            door: door.clone(),
+            client,
+        })
+    }
+}
+
+impl<N: Net> Drop for Pass<N> {
+    fn drop(&mut self) {
+        let core = &self.core;
+        if let Some(client) = self.client {
+            self.door.count.clients.leave(client);
+        }
+        self.door.count.connections.fetch_sub(1, Ordering::Relaxed);
+        core.obs.borrow().connection_closed(self.door.id.get());
+        core.connections.set(core.connections.get() - 1);
+        core.shared.set_load(core.index, core.connections.get());
+        if core.connections.get() == 0 {
+            core.wake_waiter();
+        }
+    }
+}
+
+impl<N: Net> Shared<N> {
+    /// The core with the fewest connections, if `index` has so many more than the mean that handing one on is worth
+    /// it (Seastar places each connection; here only the excess moves).
+    fn less_loaded(&self, index: usize) -> Option<usize> {
+        let n = self.loads.len();
+        let mine = u64::from(self.loads[index].load(Ordering::Relaxed));
+        if n < 2 || mine < SPREAD_MIN {
+            return None;
+        }
+        let loads = self
+            .loads
+            .iter()
+            .map(|load| u64::from(load.load(Ordering::Relaxed)));
+        let sum: u64 = loads.clone().sum();
+        if mine * n as u64 * 100 <= sum * SPREAD_PERCENT_MAX {
+            return None;
+        }
+        loads
+            .enumerate()
+            .min_by_key(|&(_, load)| load)
+            .map(|(i, _)| i)
+            .filter(|&i| i != index)
+    }
+
+    /// Says how many connections a core has. Only the core itself does.
+    fn set_load(&self, index: usize, connections: usize) {
+        self.loads[index].store(connections as u32, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,227 @@
+//! Starting the cores and talking to them from the outside.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use super::{Clients, Command, Core, Mail, Mailbox};
+use crate::io::uring::{self, ListenSocket, RingFeatures, Uring};
+use crate::io::{Address, Net};
+use crate::obs::CoreObs;
+use crate::plan::{ListenerId, Plan};
+
+/// What all cores share: the limits of the whole box, and the way to each other.
+pub struct Shared<N: Net> {
+    /// Every core's mailbox, by its index.
+    pub mails: Vec<Mail<N>>,
+    /// Every core's connections. Written by that core alone.
+    pub(super) loads: Vec<AtomicU32>,
+    counts: Mutex<HashMap<Address, Arc<DoorCount>>>,
+}
+
+/// The connections of one listener over all cores. Touched when one begins or ends.
+#[derive(Default)]
+pub(super) struct DoorCount {
+    pub(super) connections: AtomicU32,
+    pub(super) clients: Clients,
+}
+
+impl<N: Net> Shared<N> {
+    /// For as many cores as there are mailboxes.
+    pub fn new(mails: Vec<Mail<N>>) -> Arc<Self> {
+        let loads = mails.iter().map(|_| AtomicU32::new(0)).collect();
+        Arc::new(Self {
+            mails,
+            loads,
+            counts: Mutex::default(),
+        })
+    }
+
+    /// How many cores there are.
+    pub fn cores(&self) -> usize {
+        self.mails.len()
+    }
+
+    /// The count of a listener, the same for every core. Locks: for opening listeners only.
+    pub(super) fn count(&self, address: &Address) -> Arc<DoorCount> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.entry(address.clone()).or_default().clone()
+    }
+}
+
+/// What the cores start with.
+pub struct CoreSpec {
+    /// The processor that each core is pinned to, if any.
+    pub cpus: Vec<Option<usize>>,
+    /// The first plan.
+    pub plan: Arc<Plan>,
+    /// Each core's listening sockets.
+    pub sockets: Vec<Vec<(ListenerId, ListenSocket)>>,
+    /// Each core's counters.
+    pub obs: Vec<CoreObs>,
+}
+
+/// The running cores.
+pub struct Cores {
+    mails: Vec<Mail<Uring>>,
+    threads: Vec<JoinHandle<()>>,
+    features: RingFeatures,
+}
+
+impl Cores {
+    /// Starts one thread a core and returns when all of them listen.
+    ///
+    /// # Errors
+    /// No io_uring, no threads, or out of file descriptors.
+    pub fn start(spec: CoreSpec) -> io::Result<Self> {
+        let (to_boot, from_cores) = mpsc::channel();
+        let mut threads = Vec::new();
+        let mut starts = Vec::new();
+        for (index, ((cpu, sockets), obs)) in
+            spec.cpus.iter().zip(spec.sockets).zip(spec.obs).enumerate()
+        {
+            let (to_core, start) = mpsc::channel();
+            starts.push(to_core);
+            let boot = Boot {
+                index,
+                cpu: *cpu,
+                sockets,
+                obs,
+                plan: spec.plan.clone(),
+                start,
+                ready: to_boot.clone(),
+            };
+            let name = format!("weir-core-{index}");
+            threads.push(
+                std::thread::Builder::new()
+                    .name(name)
+                    .spawn(move || boot.run())?,
+            );
+        }
+        drop(to_boot);
+        let mut mails: Vec<Option<Mail<Uring>>> = threads.iter().map(|_| None).collect();
+        let mut features = None;
+        for _ in 0..threads.len() {
+            let (index, ready) = from_cores
+                .recv()
+                .map_err(|_| io::Error::other("a core died while starting"))?;
+            let (mail, got) = ready?;
+            mails[index] = Some(mail);
+            features = Some(got);
+        }
+        let mails: Vec<_> = mails.into_iter().flatten().collect();
+        let shared = Shared::new(mails.clone());
+        for start in starts {
+            start
+                .send(shared.clone())
+                .map_err(|_| io::Error::other("a core died while starting"))?;
+        }
+        let features = features.ok_or_else(|| io::Error::other("no cores to start"))?;
+        Ok(Self {
+            mails,
+            threads,
+            features,
+        })
+    }
+
+    /// What the kernel granted the cores' rings.
+    pub fn features(&self) -> RingFeatures {
+        self.features
+    }
+
+    /// How many cores there are.
+    pub fn len(&self) -> usize {
+        self.mails.len()
+    }
+
+    /// Whether there are none; there always are some.
+    pub fn is_empty(&self) -> bool {
+        self.mails.is_empty()
+    }
+
+    /// Sends a command to one core.
+    ///
+    /// # Errors
+    /// Its mailbox is full: the command comes back, to be sent again later.
+    pub fn send(&self, core: usize, command: Command<Uring>) -> Result<(), Command<Uring>> {
+        self.mails[core].send(command)
+    }
+
+    /// Whether every core has ended.
+    pub fn has_ended(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+}
+
+/// One core's thread on its way up.
+struct Boot {
+    index: usize,
+    cpu: Option<usize>,
+    sockets: Vec<(ListenerId, ListenSocket)>,
+    obs: CoreObs,
+    plan: Arc<Plan>,
+    start: mpsc::Receiver<Arc<Shared<Uring>>>,
+    ready: mpsc::Sender<(usize, io::Result<(Mail<Uring>, RingFeatures)>)>,
+}
+
+impl Boot {
+    fn run(self) {
+        if let Some(id) = self.cpu {
+            core_affinity::set_for_current(core_affinity::CoreId { id });
+        }
+        let (index, ready) = (self.index, self.ready.clone());
+        if let Err(error) = uring::run(|net, features| self.serve(net, features)) {
+            // Nobody hears it if the start has failed for another core already.
+            let _ = ready.send((index, Err(error)));
+        }
+    }
+
+    async fn serve(self, net: Uring, features: RingFeatures) {
+        let mailbox = match Mailbox::new(&net) {
+            Ok((mail, mailbox)) => {
+                let _ = self.ready.send((self.index, Ok((mail, features))));
+                mailbox
+            }
+            Err(error) => {
+                let _ = self.ready.send((self.index, Err(error)));
+                return;
+            }
+        };
+        drop(self.ready);
+        // The others are still starting: there is nothing else to do yet than to wait for them.
+        let Ok(shared) = self.start.recv() else {
+            return;
+        };
+        let seed = fastrand::u64(..);
+        run(
+            net,
+            self.index,
+            self.plan,
+            self.obs,
+            shared,
+            seed,
+            self.sockets,
+            mailbox,
+        )
+        .await;
+    }
+}
+
+/// Runs a core in any world until it has been drained or stopped.
+#[allow(clippy::too_many_arguments)]
+pub async fn run<N: Net>(
+    net: N,
+    index: usize,
+    plan: Arc<Plan>,
+    obs: CoreObs,
+    shared: Arc<Shared<N>>,
+    seed: u64,
+    sockets: Vec<(ListenerId, N::Socket)>,
+    mailbox: Mailbox<N>,
+) {
+    let core = Core::new(net, index, plan, obs, shared, seed);
+    core.open_doors(sockets);
+    core.run(mailbox).await;
+}

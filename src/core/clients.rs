@@ -1,0 +1,94 @@
+//! How many connections each client address holds, over all cores.
+//!
+//! A fixed table of counters, two rows with different hashes: an address has the smaller of its two counts. So memory
+//! is bounded whatever addresses come, nothing is locked, and two addresses are only taken for one when they meet in
+//! both rows. The error is always towards counting too many.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Counters a row: 64 KiB of memory.
+const ROW: usize = 1 << 14;
+
+/// The table of one listener.
+pub struct Clients {
+    rows: [Box<[AtomicU32]>; 2],
+    hash: RandomState,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        let row = || (0..ROW).map(|_| AtomicU32::new(0)).collect();
+        Self {
+            rows: [row(), row()],
+            hash: RandomState::new(),
+        }
+    }
+}
+
+impl Clients {
+    /// Counts a connection of `client` in; says whether that is still within `max`. If not, it is not counted.
+    pub fn enter(&self, client: IpAddr, max: u32) -> bool {
+        let [a, b] = self.cells(client);
+        let count = a
+            .fetch_add(1, Ordering::Relaxed)
+            .min(b.fetch_add(1, Ordering::Relaxed));
+        if count >= max {
+            self.leave(client);
+        }
+        count < max
+    }
+
+    /// Counts a connection of `client` out.
+    pub fn leave(&self, client: IpAddr) {
+        for cell in self.cells(client) {
+            cell.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn cells(&self, client: IpAddr) -> [&AtomicU32; 2] {
+        let hash = self.hash.hash_one(network(client));
+        [
+            &self.rows[0][hash as usize % ROW],
+            &self.rows[1][(hash >> 32) as usize % ROW],
+        ]
+    }
+}
+
+/// Whom a limit counts: an IPv4 address, or the /64 that an IPv6 client can choose its addresses from.
+fn network(client: IpAddr) -> u64 {
+    match client.to_canonical() {
+        IpAddr::V4(v4) => u64::from(v4.to_bits()),
+        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64 | 1 << 63,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_has_as_many_as_it_may_and_others_are_not_in_its_way() {
+        let clients = Clients::default();
+        let one: IpAddr = "192.0.2.1".parse().expect("an address");
+        let same: IpAddr = "::ffff:192.0.2.1".parse().expect("an address");
+        assert!(clients.enter(one, 2) && clients.enter(same, 2));
+        assert!(!clients.enter(one, 2));
+        let mut met = 0;
+        for i in 0..1000_u32 {
+            met += u32::from(!clients.enter(IpAddr::V4((0x0a00_0000 + i).into()), 1));
+        }
+        assert!(met < 10, "{met} of 1000 strangers were taken for another");
+        clients.leave(one);
+        assert!(clients.enter(one, 2));
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_network_are_one_client() {
+        let clients = Clients::default();
+        assert!(clients.enter("2001:db8::1".parse().expect("an address"), 1));
+        assert!(!clients.enter("2001:db8::2".parse().expect("an address"), 1));
+        assert!(clients.enter("2001:db8:0:1::1".parse().expect("an address"), 1));
+    }
+}

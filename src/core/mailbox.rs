@@ -1,0 +1,113 @@
+//! What other threads have to say to a core: a bounded lock-free queue and a doorbell.
+//!
+//! Control sends commands; other cores hand connections on. A full queue never blocks the sender: it is told, counts
+//! it and keeps what it wanted to send.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_queue::ArrayQueue;
+
+use super::Core;
+use crate::io::{Address, Bell, Net, Rx};
+use crate::limits::MAILBOX_LETTERS_MAX;
+use crate::plan::{ListenerId, Plan};
+
+/// What control asks of a core.
+pub enum Command<N: Net> {
+    /// Runs this plan from the next exchange on, and listens on these sockets besides.
+    Plan {
+        /// The plan.
+        plan: Arc<Plan>,
+        /// Sockets of listeners that are new in it.
+        sockets: Vec<(ListenerId, N::Socket)>,
+    },
+    /// Stops accepting, lets exchanges finish, ends after `grace` at the latest.
+    Drain {
+        /// How long exchanges may take.
+        grace: Duration,
+    },
+    /// Ends at once.
+    Stop,
+}
+
+pub(super) enum Letter<N: Net> {
+    Command(Command<N>),
+    Connection(Address, N::Parcel),
+}
+
+/// The sender's side of a core's mailbox.
+pub struct Mail<N: Net> {
+    queue: Arc<ArrayQueue<Letter<N>>>,
+    bell: N::Bell,
+}
+
+impl<N: Net> Clone for Mail<N> {
+    fn clone(&self) -> Self {
+        Self {
+            queue: self.queue.clone(),
+            bell: self.bell.clone(),
+        }
+    }
+}
+
+impl<N: Net> Mail<N> {
+    /// Sends a command.
+    ///
+    /// # Errors
+    /// The mailbox is full: the command comes back.
+    pub fn send(&self, command: Command<N>) -> Result<(), Command<N>> {
+        self.post(Letter::Command(command))
+            .map_err(|letter| match letter {
+                Letter::Command(command) => command,
+                Letter::Connection(..) => unreachable!("what comes back is what was sent"),
+            })
+    }
+
+    pub(super) fn post(&self, letter: Letter<N>) -> Result<(), Letter<N>> {
+        self.queue.push(letter)?;
+        self.bell.ring();
+        Ok(())
+    }
+}
+
+/// The core's side of its mailbox.
+pub struct Mailbox<N: Net> {
+    queue: Arc<ArrayQueue<Letter<N>>>,
+    ear: N::Rx,
+}
+
+impl<N: Net> Mailbox<N> {
+    /// Makes a mailbox in this core's world.
+    ///
+    /// # Errors
+    /// Out of file descriptors for the doorbell.
+    pub fn new(net: &N) -> std::io::Result<(Mail<N>, Self)> {
+        let (bell, ear) = net.bell()?;
+        let queue = Arc::new(ArrayQueue::new(MAILBOX_LETTERS_MAX));
+        Ok((
+            Mail {
+                queue: queue.clone(),
+                bell,
+            },
+            Self { queue, ear },
+        ))
+    }
+
+    /// Answers letters for as long as the core lives.
+    pub(super) async fn serve(mut self, core: Rc<Core<N>>) {
+        loop {
+            while let Some(letter) = self.queue.pop() {
+                match letter {
+                    Letter::Command(command) => core.obey(command),
+                    Letter::Connection(door, parcel) => core.adopt(&door, parcel),
+                }
+            }
+            if !matches!(poll_fn(|cx| self.ear.poll_recv(cx)).await, Ok(Some(_))) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! One core: a pinned thread and all that it owns.
+//!
+//! [`Core`] is the one struct that tasks of a core share; it is passed explicitly and never leaves its thread. Other
+//! threads reach it through its [`Mailbox`] only.
+
+mod accept;
+mod boot;
+mod clients;
+mod mailbox;
+mod timers;
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+pub use boot::{CoreSpec, Cores, Shared, run};
+pub use clients::Clients;
+pub use mailbox::{Command, Mail, Mailbox};
+pub use timers::{Timer, Timers};
+
+use crate::io::{Instant, Net};
+use crate::limits::HOUSEKEEPING_MS;
+use crate::obs::{CoreObs, RequestId};
+use crate::plan::{ListenerId, Plan};
+use crate::upstream::{Reaper, Upstream};
+pub use accept::{Door, Pass};
+
+/// What one core owns.
+pub struct Core<N: Net> {
+    /// The world.
+    pub net: N,
+    /// Deadlines of all connections.
+    pub timers: Rc<Timers>,
+    /// Closes idle upstream connections.
+    pub reaper: Rc<Reaper<N>>,
+    /// Counters and the access log.
+    pub obs: Rc<RefCell<CoreObs>>,
+    /// What all cores share: limits of the whole box.
+    pub shared: Arc<Shared<N>>,
+    /// This core's place among them.
+    pub index: usize,
+    plan: RefCell<Rc<CorePlan<N>>>,
+    doors: RefCell<Vec<Rc<Door<N>>>>,
+    ids: Cell<(u64, u64)>,
+    draining: Cell<bool>,
+    stopping: Cell<bool>,
+    connections: Cell<usize>,
+    waiting_for_end: Cell<Option<Waker>>,
+}
+
+/// The plan with this core's side of it. Exchanges hold on to the one they began with.
+pub struct CorePlan<N: Net> {
+    /// The plan that all cores run.
+    pub plan: Arc<Plan>,
+    /// This core's upstreams, by `UpstreamId`.
+    pub upstreams: Vec<Rc<Upstream<N>>>,
+}
+
+impl<N: Net> Core<N> {
+    /// Makes a core; `seed` differs per core and process.
+    pub fn new(
+        net: N,
+        index: usize,
+        plan: Arc<Plan>,
+        obs: CoreObs,
+        shared: Arc<Shared<N>>,
+        seed: u64,
+    ) -> Rc<Self> {
+        let obs = Rc::new(RefCell::new(obs));
+        Rc::new(Self {
+            timers: Rc::default(),
+            reaper: Rc::default(),
+            plan: RefCell::new(Rc::new(CorePlan::new(plan, None, seed, &obs))),
+            obs,
+            doors: RefCell::default(),
+            ids: Cell::new((seed, 0)),
+            draining: Cell::new(false),
+            stopping: Cell::new(false),
+            connections: Cell::new(0),
+            waiting_for_end: Cell::new(None),
+            net,
+            shared,
+            index,
+        })
+    }
+
+    /// The plan for an exchange that begins now.
+    pub fn plan(&self) -> Rc<CorePlan<N>> {
+        self.plan.borrow().clone()
+    }
+
+    /// An identifier for an exchange, unlike any other's.
+    pub fn next_id(&self) -> RequestId {
+        let (process, n) = self.ids.get();
+        self.ids.set((process, n + 1));
+        RequestId(process, n)
+    }
+
+    /// Whether connections are to end after the exchange that they are in.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Whether the grace period is over: connections are to end now.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Runs the core until it has been told to stop or drain and its last connection has ended.
+    ///
+    /// # Errors
+    /// The mailbox's doorbell cannot be made.
+    pub async fn run(self: Rc<Self>, mailbox: Mailbox<N>) {
+        self.net.spawn(self.timers.clone().run(self.net.clone()));
+        self.net.spawn(self.reaper.clone().run());
+        self.net.spawn(self.clone().keep_house());
+        self.net.spawn(mailbox.serve(self.clone()));
+        poll_fn(|cx| {
+            if self.draining.get() && self.connections.get() == 0 {
+                return Poll::Ready(());
+            }
+            self.waiting_for_end.set(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// What is done about once a second.
+    async fn keep_house(self: Rc<Self>) {
+        loop {
+            let then = self.net.now() + Duration::from_millis(HOUSEKEEPING_MS);
+            self.net.sleep_until(then).await;
+            self.reaper.close_old(self.net.now());
+        }
+    }
+
+    fn obey(self: &Rc<Self>, command: Command<N>) {
+        match command {
+            Command::Plan { plan, sockets } => self.change_plan(plan, sockets),
+            Command::Drain { grace } => self.drain(grace),
+            Command::Stop => {
+                self.drain(Duration::ZERO);
+                self.stop();
+            }
+        }
+    }
+
+    /// Swaps the plan. Exchanges under way keep theirs; listeners that stay are not touched.
+    fn change_plan(self: &Rc<Self>, plan: Arc<Plan>, sockets: Vec<(ListenerId, N::Socket)>) {
+        let old = self.plan();
+        let new = Rc::new(CorePlan::new(plan, Some(&old), self.ids.get().0, &self.obs));
+        for upstream in &old.upstreams {
+            upstream.retire_missing(
+                new.upstreams
+                    .iter()
+                    .find(|u| u.name == upstream.name)
+                    .map(Rc::as_ref),
+            );
+        }
+        self.obs.borrow_mut().plan_changed(&new.plan);
+        *self.plan.borrow_mut() = new.clone();
+        self.renumber_doors(&new.plan);
+        self.open_doors(sockets);
+    }
+
+    fn drain(self: &Rc<Self>, grace: Duration) {
+        self.draining.set(true);
+        self.close_doors();
+        self.timers.wake_all();
+        self.wake_waiter();
+        let core = self.clone();
+        self.net.spawn(async move {
+            core.net.sleep_until(core.net.now() + grace).await;
+            core.stop();
+        });
+    }
+
+    fn stop(&self) {
+        self.stopping.set(true);
+        self.timers.wake_all();
+    }
+
+    fn wake_waiter(&self) {
+        if let Some(waker) = self.waiting_for_end.take() {
+            waker.wake();
+        }
+    }
+
+    /// Connections open at present.
+    pub fn connections(&self) -> usize {
+        self.connections.get()
+    }
+}
+
+impl<N: Net> CorePlan<N> {
+    fn new(plan: Arc<Plan>, old: Option<&Self>, seed: u64, obs: &Rc<RefCell<CoreObs>>) -> Self {
+        let upstreams = plan.upstreams.iter().enumerate().map(|(i, upstream)| {
+            let old = old.and_then(|old| old.upstreams.iter().find(|u| u.name == upstream.name));
+            let id = crate::plan::UpstreamId(i as u32);
+            Rc::new(Upstream::new(id, upstream, old.map(Rc::as_ref), seed, obs))
+        });
+        Self {
+            upstreams: upstreams.collect(),
+            plan,
+        }
+    }
+}
+
+/// A deadline in milliseconds from `now`; `NEVER` if there is none.
+pub fn after(now: Instant, limit: Option<Duration>) -> Instant {
+    limit.map_or(Instant::NEVER, |limit| now + limit)
+}

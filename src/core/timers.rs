@@ -1,0 +1,250 @@
+//! Deadlines as data: one sleeping task a core serves the timers of all its connections.
+//!
+//! A connection owns one [`Timer`] and moves its deadline with a plain store, several times a request. Only when the
+//! deadline comes to lie before the one that the queue knows is the queue touched; a queued time that turns out to
+//! be too early is put back. A timer that fires late is never wrong: whoever is woken compares with the clock.
+
+use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::io::{Instant, Net};
+use crate::limits::TIMER_TICK_MS;
+
+/// All timers of a core.
+#[derive(Default)]
+pub struct Timers {
+    entries: RefCell<Entries>,
+}
+
+#[derive(Default)]
+struct Entries {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    queue: BinaryHeap<Reverse<(Instant, u32, u32)>>,
+    live: usize,
+}
+
+struct Slot {
+    /// Tells a slot's present owner from former ones that the queue still names.
+    generation: u32,
+    deadline: Instant,
+    /// The earliest entry that the queue has for this slot; `NEVER` if none.
+    queued: Instant,
+    waker: Option<Waker>,
+    used: bool,
+}
+
+impl Timers {
+    /// Registers a timer that fires never, until it is set.
+    pub fn timer(self: &Rc<Self>) -> Timer {
+        let mut entries = self.entries.borrow_mut();
+        entries.live += 1;
+        let key = entries.free.pop().unwrap_or_else(|| {
+            let (deadline, queued) = (Instant::NEVER, Instant::NEVER);
+            entries.slots.push(Slot {
+                generation: 0,
+                deadline,
+                queued,
+                waker: None,
+                used: false,
+            });
+            (entries.slots.len() - 1) as u32
+        });
+        let slot = &mut entries.slots[key as usize];
+        slot.used = true;
+        slot.deadline = Instant::NEVER;
+        slot.queued = Instant::NEVER;
+        Timer {
+            timers: self.clone(),
+            key,
+            deadline: Cell::new(Instant::NEVER),
+        }
+    }
+
+    /// Wakes the owner of every timer: something changed that all of them have to look at.
+    pub fn wake_all(&self) {
+        let wakers: Vec<Waker> = self
+            .entries
+            .borrow()
+            .slots
+            .iter()
+            .filter_map(|slot| slot.waker.clone())
+            .collect();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Timers registered at present: one a connection.
+    pub fn live(&self) -> usize {
+        self.entries.borrow().live
+    }
+
+    /// Serves the timers for as long as the core lives.
+    pub async fn run<N: Net>(self: Rc<Self>, net: N) {
+        loop {
+            let tick = net.now() + Duration::from_millis(TIMER_TICK_MS);
+            net.sleep_until(tick).await;
+            self.fire(net.now());
+        }
+    }
+
+    fn fire(&self, now: Instant) {
+        loop {
+            let mut entries = self.entries.borrow_mut();
+            let entries = &mut *entries;
+            let Some(&Reverse((at, key, generation))) = entries.queue.peek() else {
+                return;
+            };
+            if at > now {
+                return;
+            }
+            entries.queue.pop();
+            let slot = &mut entries.slots[key as usize];
+            if slot.generation != generation || !slot.used || slot.queued != at {
+                continue;
+            }
+            slot.queued = Instant::NEVER;
+            if slot.deadline > now {
+                // It was moved to later since it was queued.
+                if slot.deadline != Instant::NEVER {
+                    slot.queued = slot.deadline;
+                    entries
+                        .queue
+                        .push(Reverse((slot.deadline, key, generation)));
+                }
+                continue;
+            }
+            if let Some(waker) = &slot.waker {
+                waker.wake_by_ref();
+            }
+        }
+    }
+}
+
+/// One connection's timer. Dropping it unregisters it.
+pub struct Timer {
+    timers: Rc<Timers>,
+    key: u32,
+    deadline: Cell<Instant>,
+}
+
+impl Timer {
+    /// Moves the deadline. The task that last called [`Timer::watch`] is woken soon after it has passed.
+    #[inline]
+    pub fn set(&self, deadline: Instant) {
+        if self.deadline.replace(deadline) == deadline {
+            return;
+        }
+        let mut entries = self.timers.entries.borrow_mut();
+        let entries = &mut *entries;
+        let slot = &mut entries.slots[self.key as usize];
+        slot.deadline = deadline;
+        if deadline < slot.queued {
+            slot.queued = deadline;
+            entries
+                .queue
+                .push(Reverse((deadline, self.key, slot.generation)));
+        }
+    }
+
+    /// The deadline as it was set last.
+    pub fn deadline(&self) -> Instant {
+        self.deadline.get()
+    }
+
+    /// Lets this task be the one that is woken.
+    #[inline]
+    pub fn watch(&self, cx: &Context<'_>) {
+        let mut entries = self.timers.entries.borrow_mut();
+        let waker = &mut entries.slots[self.key as usize].waker;
+        if !waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Waits until `at` has passed, give or take a tick.
+    pub async fn until<N: Net>(&self, net: &N, at: Instant) {
+        self.set(at);
+        poll_fn(|cx| {
+            self.watch(cx);
+            if net.now() >= at {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        let mut entries = self.timers.entries.borrow_mut();
+        let slot = &mut entries.slots[self.key as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.used = false;
+        let waker = slot.waker.take();
+        entries.free.push(self.key);
+        entries.live -= 1;
+        drop(entries);
+        drop(waker);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_timer_fires_at_its_last_deadline_and_not_after_it_is_dropped() {
+        let timers = Rc::new(Timers::default());
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(count.clone());
+        let cx = Context::from_waker(&waker);
+        let woken = || count.0.load(Ordering::Relaxed);
+
+        let timer = timers.timer();
+        timer.watch(&cx);
+        timer.set(Instant(100));
+        timer.set(Instant(300));
+        timers.fire(Instant(150));
+        assert_eq!(woken(), 0, "moved to later");
+        timer.set(Instant(200));
+        timers.fire(Instant(210));
+        assert_eq!(woken(), 1, "moved to earlier");
+        timers.fire(Instant(310));
+        assert_eq!(woken(), 1, "fires once a deadline");
+        timer.set(Instant(400));
+        drop(timer);
+        let other = timers.timer();
+        other.watch(&cx);
+        timers.fire(Instant(500));
+        assert_eq!(
+            woken(),
+            1,
+            "the slot's next owner is not woken by the former one's deadline"
+        );
+        assert_eq!(timers.live(), 1);
+        timers.wake_all();
+        assert_eq!(woken(), 2);
+    }
+}

@@ -1,0 +1,98 @@
+//! Whether a body moves: it may neither stand still nor crawl.
+
+use std::time::Duration;
+
+use crate::io::Instant;
+
+/// The progress of one direction.
+pub struct Pace {
+    stall: Duration,
+    rate_bytes_min: u64,
+    /// Some count that grows with every byte moved.
+    count: u64,
+    /// When it last grew.
+    last: Instant,
+    /// The window over which the rate is taken: as long as a stall may last.
+    window: Instant,
+    window_count: u64,
+}
+
+impl Pace {
+    /// Nothing may stand still for longer than `stall`, nor wait for a peer that is slower than `rate_bytes_min` a
+    /// second over a window of that length (0 for any speed).
+    pub fn new(now: Instant, stall: Duration, rate_bytes_min: u64) -> Self {
+        Self {
+            stall,
+            rate_bytes_min,
+            count: 0,
+            last: now,
+            window: now,
+            window_count: 0,
+        }
+    }
+
+    /// Notes how far the direction has come.
+    pub fn moved(&mut self, now: Instant, count: u64) {
+        if count == self.count {
+            return;
+        }
+        (self.count, self.last) = (count, now);
+        if count.saturating_sub(self.window_count) >= self.rate_bytes_min * self.stall.as_secs() {
+            (self.window, self.window_count) = (now, count);
+        }
+    }
+
+    /// When patience ends if nothing moves; with `rated`, also if what moves is too little.
+    pub fn deadline(&mut self, now: Instant, rated: bool) -> Instant {
+        let still = self.last + self.stall;
+        if rated && self.rate_bytes_min > 0 {
+            return still.min(self.window + 2 * self.stall);
+        }
+        (self.window, self.window_count) = (now, self.count);
+        still
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Instant {
+        Instant(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn standing_still_ends_after_the_stall_and_crawling_after_two() {
+        let mut pace = Pace::new(at(0), Duration::from_secs(30), 240);
+        assert_eq!(pace.deadline(at(0), true), at(30));
+        for second in 1..60 {
+            pace.moved(at(second), second);
+            assert!(at(second) < pace.deadline(at(second), true));
+        }
+        assert_eq!(
+            pace.deadline(at(59), true),
+            at(60),
+            "a byte a second is too little"
+        );
+        pace.moved(at(59), 240 * 30 + 59);
+        assert_eq!(
+            pace.deadline(at(59), true),
+            at(89),
+            "enough came within the window"
+        );
+    }
+
+    #[test]
+    fn only_a_rated_wait_needs_a_rate() {
+        let mut pace = Pace::new(at(0), Duration::from_secs(30), 240);
+        for second in 1..600 {
+            pace.moved(at(second), second);
+            assert_eq!(pace.deadline(at(second), false), at(second + 30));
+        }
+        assert_eq!(
+            pace.deadline(at(600), true),
+            at(629),
+            "the window begins when it is rated"
+        );
+    }
+}

@@ -1,0 +1,62 @@
+//! What is remembered of an exchange while it runs, for the one event at its end.
+
+use std::net::IpAddr;
+
+use crate::fault::Reason;
+use crate::io::Instant;
+use crate::obs::RequestId;
+use crate::plan::{RouteId, UpstreamId};
+
+/// The life of one exchange in numbers.
+pub struct Record {
+    /// Its identifier, in logs, in answers of ours and in `X-Request-Id`.
+    pub id: RequestId,
+    /// Wall clock when its head was complete, milliseconds since the Unix epoch.
+    pub time_ms: u64,
+    /// The client: the peer, or what a trusted proxy says.
+    pub client: Option<IpAddr>,
+    /// When its head was complete.
+    pub began: Instant,
+    /// Status that the client got; 0 if none.
+    pub status: u16,
+    /// Body bytes from the client.
+    pub bytes_in: u64,
+    /// Body bytes to the client.
+    pub bytes_out: u64,
+    /// The route that matched.
+    pub route: Option<RouteId>,
+    /// Where it was sent.
+    pub upstream: Option<UpstreamId>,
+    /// Which endpoint was tried last.
+    pub endpoint: Option<u32>,
+    /// How many were tried.
+    pub attempts: u32,
+    /// Time spent connecting, over all attempts, in nanoseconds.
+    pub connect_ns: u64,
+    /// From the request's head on its way to the first byte of the answer, in the last attempt, in nanoseconds.
+    pub first_byte_ns: u64,
+    /// Why Weir answered itself or broke off.
+    pub reason: Option<Reason>,
+}
+
+impl Record {
+    /// Begins the record of an exchange.
+    pub fn new(id: RequestId, began: Instant, time_ms: u64, client: Option<IpAddr>) -> Self {
+        Self {
+            id,
+            time_ms,
+            client,
+            began,
+            status: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            route: None,
+            upstream: None,
+            endpoint: None,
+            attempts: 0,
+            connect_ns: 0,
+            first_byte_ns: 0,
+            reason: None,
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Request up, response down, both at once, until both are done or something fails.
+
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use weir_proto_h1::{BodyKind, Edits};
+
+use super::pace::Pace;
+use super::record::Record;
+use crate::conn::{Answer, Down, Piece, Up};
+use crate::core::{Core, after};
+use crate::fault::{Fault, Phase, Reason, Retry};
+use crate::io::{Chunk, Instant, Net};
+use crate::limits::{QUEUED_BYTES_HIGH, REPLAY_BYTES_MAX};
+use crate::plan::RoutePlan;
+
+/// One attempt's way of bytes.
+pub struct Relay<'a, N: Net> {
+    core: &'a Rc<Core<N>>,
+    down: &'a mut Down<N>,
+    up: &'a mut Up<N>,
+    record: &'a mut Record,
+    replay: &'a mut Replay,
+    route: &'a RoutePlan,
+    /// When the exchange has to be over.
+    total: Instant,
+    /// When this attempt has to have an answer.
+    per_try: Instant,
+    upload: Upload,
+    download: Download,
+    upload_pace: Pace,
+    download_pace: Pace,
+    /// When the request was sent in full: the wait for the answer counts from here.
+    asked: Instant,
+}
+
+/// Where the request is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Upload {
+    Reading,
+    Done,
+    /// The endpoint does not take the rest. Its answer may still come.
+    Stopped,
+}
+
+/// Where the response is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Download {
+    Head,
+    Body,
+    Done,
+}
+
+/// How a relay ended well.
+pub enum Relayed {
+    /// The response is with the client.
+    Response,
+    /// The protocol was switched.
+    Switched,
+}
+
+/// The request's body as far as it was sent, for another attempt. Bounded: a longer one is not kept, and the request
+/// cannot be repeated then.
+#[derive(Default)]
+pub struct Replay {
+    pieces: Vec<Chunk>,
+    bytes: usize,
+    is_over: bool,
+    lost: bool,
+}
+
+impl Replay {
+    fn keep(&mut self, piece: &Chunk) {
+        self.bytes += piece.len();
+        self.lost |= self.bytes > REPLAY_BYTES_MAX;
+        if self.lost {
+            self.pieces.clear();
+        } else {
+            self.pieces.push(piece.clone());
+        }
+    }
+
+    /// Whether all that was taken from the client so far is still here.
+    pub fn is_whole(&self) -> bool {
+        !self.lost
+    }
+}
+
+impl<'a, N: Net> Relay<'a, N> {
+    /// Prepares the relay of a request whose head was written to `up`.
+    pub fn new(
+        core: &'a Rc<Core<N>>,
+        down: &'a mut Down<N>,
+        up: &'a mut Up<N>,
+        record: &'a mut Record,
+        replay: &'a mut Replay,
+        route: &'a RoutePlan,
+        total: Instant,
+    ) -> Self {
+        let now = core.net.now();
+        let (stall, rate) = (
+            route.timeouts.body_stall,
+            route.timeouts.body_rate_bytes_min,
+        );
+        Self {
+            core,
+            down,
+            up,
+            record,
+            replay,
+            route,
+            total,
+            per_try: after(now, route.retry.per_try),
+            upload: Upload::Reading,
+            download: Download::Head,
+            upload_pace: Pace::new(now, stall, rate),
+            download_pace: Pace::new(now, stall, rate),
+            asked: Instant::NEVER,
+        }
+    }
+
+    /// Sends again what a former attempt has taken from the client.
+    pub fn resend(&mut self) -> Result<(), Fault> {
+        for piece in &self.replay.pieces {
+            self.up.send_data(piece.clone())?;
+        }
+        if self.replay.is_over {
+            self.end_upload()?;
+        }
+        Ok(())
+    }
+
+    /// Moves what can be moved and looks at the clock.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Relayed, Fault>> {
+        self.down.timer.watch(cx);
+        loop {
+            let mut moved = self.poll_upload(cx)?;
+            if self.download != Download::Done && self.down.out.queued() < QUEUED_BYTES_HIGH {
+                match self.up.poll_answer(cx, self.core) {
+                    Poll::Pending => {}
+                    Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
+                    Poll::Ready(Ok(Answer::Switch)) => return Poll::Ready(self.switch()),
+                    Poll::Ready(Ok(answer)) => {
+                        self.take(answer)?;
+                        moved = true;
+                    }
+                }
+            }
+            let (sent, all_sent) = (self.down.out.sent(), self.down.out.poll_send(cx));
+            moved |= self.down.out.sent() != sent;
+            match all_sent {
+                Poll::Ready(Err(_)) => {
+                    return Poll::Ready(Err(Fault::downstream(Phase::Body, Reason::ClientClosed)));
+                }
+                Poll::Ready(Ok(())) if self.download == Download::Done => {
+                    return Poll::Ready(Ok(Relayed::Response));
+                }
+                _ => {}
+            }
+            if !moved {
+                return self.poll_clock().map(Err);
+            }
+        }
+    }
+
+    /// Takes the request's body from the client and gives it to the endpoint. Says whether anything moved.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<bool, Fault> {
+        let mut moved = false;
+        match self.upload {
+            Upload::Reading if self.up.out.queued() < QUEUED_BYTES_HIGH => {
+                match self.down.poll_body(cx, self.core) {
+                    Poll::Ready(Ok(Piece::Data(data))) => {
+                        self.record.bytes_in += data.len() as u64;
+                        if self
+                            .route
+                            .body_bytes_max
+                            .is_some_and(|max| self.record.bytes_in > max)
+                        {
+                            return Err(Fault::local(Phase::Body, Reason::BodyTooLarge));
+                        }
+                        self.replay.keep(&data);
+                        self.up.send_data(data)?;
+                        moved = true;
+                    }
+                    Poll::Ready(Ok(Piece::End)) => {
+                        self.replay.is_over = true;
+                        self.end_upload()?;
+                        moved = true;
+                    }
+                    Poll::Ready(Err(fault)) => return Err(fault),
+                    Poll::Pending => {}
+                }
+            }
+            Upload::Reading => {}
+            Upload::Done | Upload::Stopped => self.down.poll_watch(cx, self.core)?,
+        }
+        let before = self.up.out.sent();
+        match self.up.out.poll_send(cx) {
+            // It will not read on, but it may have answered: what it said is read first.
+            Poll::Ready(Err(_)) if self.upload != Upload::Stopped => {
+                self.upload = Upload::Stopped;
+                self.asked = self.asked.min(self.core.net.now());
+                moved = true;
+            }
+            _ => {}
+        }
+        Ok(moved | (self.up.out.sent() != before))
+    }
+
+    fn end_upload(&mut self) -> Result<(), Fault> {
+        self.up.send_end(self.down.machine.trailers())?;
+        self.upload = Upload::Done;
+        self.asked = self.core.net.now();
+        Ok(())
+    }
+
+    /// Passes a part of the answer on.
+    fn take(&mut self, answer: Answer) -> Result<(), Fault> {
+        match answer {
+            Answer::Interim => self.down.respond_interim(&self.up.head, &self.up.block),
+            Answer::Head => {
+                let now = self.core.net.now();
+                self.record.first_byte_ns = now.since(self.asked.min(now)).as_nanos() as u64;
+                self.record.status = self.up.head.status;
+                self.download = Download::Body;
+                self.download_pace.moved(now, 0);
+                let body = self.up.body();
+                if let BodyKind::Length(length) = body {
+                    self.up
+                        .expect(length.min(QUEUED_BYTES_HIGH as u64) as usize);
+                }
+                self.down
+                    .respond(
+                        self.core,
+                        &self.up.head,
+                        &self.up.block,
+                        &Edits::new(),
+                        body,
+                    )
+                    .map(|_| ())
+            }
+            Answer::Data(data) => {
+                self.record.bytes_out += data.len() as u64;
+                self.down.send_data(data)
+            }
+            Answer::End => {
+                self.download = Download::Done;
+                self.down.send_end(Some(self.up.trailers()))
+            }
+            Answer::Switch => Ok(()),
+        }
+    }
+
+    fn switch(&mut self) -> Result<Relayed, Fault> {
+        self.record.status = self.up.head.status;
+        let asked = self
+            .down
+            .machine
+            .request()
+            .upgrade
+            .map(|span| span.get(&self.down.block).to_vec());
+        let Some(got) = self.up.switched_to() else {
+            return Err(Fault::upstream(
+                Phase::FirstByte,
+                Reason::BadUpgrade,
+                Retry::Never,
+            ));
+        };
+        if asked.is_none_or(|asked| !asked.eq_ignore_ascii_case(got.get(&self.up.block))) {
+            return Err(Fault::upstream(
+                Phase::FirstByte,
+                Reason::BadUpgrade,
+                Retry::Never,
+            ));
+        }
+        self.down
+            .respond_switch(&self.up.head, &self.up.block, got)?;
+        Ok(Relayed::Switched)
+    }
+
+    /// Nothing more can be moved now: says how long that may last, and what it means when it has lasted too long.
+    fn poll_clock(&mut self) -> Poll<Fault> {
+        let now = self.core.net.now();
+        if self.core.is_stopping() {
+            return Poll::Ready(Fault::local(Phase::Body, Reason::ShuttingDown));
+        }
+        if now >= self.total {
+            return Poll::Ready(Fault::local(self.phase(), Reason::TotalTimeout));
+        }
+        if now >= self.per_try && self.download == Download::Head {
+            return Poll::Ready(Fault::upstream(
+                self.phase(),
+                Reason::FirstByteTimeout,
+                Retry::IfIdempotent,
+            ));
+        }
+        let mut next = self.total.min(self.per_try);
+        if self.upload == Upload::Reading || self.up.out.queued() > 0 {
+            self.upload_pace
+                .moved(now, self.up.out.sent() + self.record.bytes_in);
+            let waits_for_client = self.up.out.queued() == 0;
+            let deadline = self.upload_pace.deadline(now, waits_for_client);
+            if now >= deadline {
+                return Poll::Ready(if waits_for_client {
+                    Fault::downstream(Phase::Body, Reason::BodyTimeout)
+                } else {
+                    Fault::upstream(Phase::Send, Reason::UpstreamNotReading, Retry::Never)
+                });
+            }
+            next = next.min(deadline);
+        }
+        let deadline = match self.download {
+            Download::Head => self.asked + self.route.timeouts.first_byte,
+            Download::Body | Download::Done => {
+                self.download_pace
+                    .moved(now, self.down.out.sent() + self.record.bytes_out);
+                self.download_pace.deadline(now, self.down.out.queued() > 0)
+            }
+        };
+        if now >= deadline {
+            return Poll::Ready(match self.download {
+                Download::Head => {
+                    Fault::upstream(Phase::FirstByte, Reason::FirstByteTimeout, Retry::Never)
+                }
+                _ if self.down.out.queued() > 0 => {
+                    Fault::downstream(Phase::Body, Reason::ClientStalled)
+                }
+                _ => Fault::upstream(Phase::Body, Reason::UpstreamStalled, Retry::Never),
+            });
+        }
+        self.down.timer.set(next.min(deadline));
+        Poll::Pending
+    }
+
+    fn phase(&self) -> Phase {
+        match (self.upload, self.download) {
+            (Upload::Reading, Download::Head) => Phase::Send,
+            (_, Download::Head) => Phase::FirstByte,
+            _ => Phase::Body,
+        }
+    }
+}

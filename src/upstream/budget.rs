@@ -1,0 +1,43 @@
+//! The retry budget: retries may be a share of the requests, so that a failing upstream is not buried by them.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use crate::io::Instant;
+use crate::plan::RetryPlan;
+
+/// Window over which the share is taken (Envoy counts active requests; a short window needs no bookkeeping at the
+/// end of each).
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// One upstream's requests and retries on one core.
+#[derive(Default)]
+pub struct Budget {
+    began: Cell<Instant>,
+    requests: Cell<u64>,
+    retries: Cell<u64>,
+}
+
+impl Budget {
+    /// Counts a request.
+    #[inline]
+    pub fn request(&self, now: Instant) {
+        if now.since(self.began.get()) >= WINDOW {
+            // The half of the former window stays, so that a budget does not start at nothing every ten seconds.
+            self.began.set(now);
+            self.requests.set(self.requests.get() / 2);
+            self.retries.set(self.retries.get() / 2);
+        }
+        self.requests.set(self.requests.get() + 1);
+    }
+
+    /// Asks for one retry: granted while retries stay below the share of the window's requests, or below the floor.
+    pub fn retry(&self, plan: &RetryPlan) -> bool {
+        let share = self.requests.get() * u64::from(plan.budget_percent) / 100;
+        let granted = self.retries.get() < share.max(u64::from(plan.budget_min));
+        if granted {
+            self.retries.set(self.retries.get() + 1);
+        }
+        granted
+    }
+}

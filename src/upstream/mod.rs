@@ -1,0 +1,125 @@
+//! Upstreams as one core sees them: endpoints, whose turn it is, and connections kept for the next request.
+//!
+//! Everything here belongs to one core and survives a reload by name: an endpoint that is in the old plan and in the
+//! new one keeps its connections.
+
+mod balance;
+mod budget;
+mod permit;
+mod pool;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use balance::Tried;
+use budget::Budget;
+use permit::Place;
+pub use permit::{Held, Permit};
+use pool::Idle;
+pub use pool::Reaper;
+
+use crate::io::{Address, Net};
+use crate::obs::CoreObs;
+use crate::plan::{UpstreamId, UpstreamPlan};
+use balance::RoundRobin;
+
+/// One upstream on one core.
+pub struct Upstream<N: Net> {
+    /// Its place in the plan, for events.
+    pub id: UpstreamId,
+    /// Its name, under which it survives a reload.
+    pub name: Arc<str>,
+    /// The endpoints in the order of the plan.
+    pub endpoints: Vec<Rc<Endpoint<N>>>,
+    turn: RefCell<RoundRobin>,
+    /// What may be retried.
+    pub budget: Rc<Budget>,
+}
+
+/// One endpoint on one core.
+pub struct Endpoint<N: Net> {
+    /// Its name as in the file, under which it survives a reload.
+    pub name: Arc<str>,
+    /// Where it is.
+    pub address: Address,
+    /// Connections that wait for the next request, the one used last on top.
+    idle: RefCell<Vec<Idle<N>>>,
+    /// Its place in the plan of the day, and how many connections it has.
+    place: Rc<Place>,
+    /// How many connections it may have, all cores together.
+    connections_max: Cell<u32>,
+    /// How many may wait.
+    idle_max: Cell<usize>,
+    /// How long one may wait.
+    idle_timeout: Cell<Duration>,
+    /// Whether the reaper has it on its list.
+    watched: Cell<bool>,
+    /// Set when the plan no longer has the endpoint: connections are not kept any more.
+    retired: Cell<bool>,
+}
+
+impl<N: Net> Upstream<N> {
+    /// Makes the core's side of `plan`, taking over from `old` what has the same name.
+    pub fn new(
+        id: UpstreamId,
+        plan: &UpstreamPlan,
+        old: Option<&Self>,
+        seed: u64,
+        obs: &Rc<RefCell<CoreObs>>,
+    ) -> Self {
+        let endpoints = plan.endpoints.iter().enumerate().map(|(i, endpoint)| {
+            let kept = old.and_then(|old| {
+                let same =
+                    |e: &&Rc<Endpoint<N>>| e.name == endpoint.name && e.address == endpoint.address;
+                old.endpoints.iter().find(same)
+            });
+            let kept = kept.cloned().unwrap_or_else(|| {
+                Rc::new(Endpoint {
+                    name: endpoint.name.clone(),
+                    address: endpoint.address.clone(),
+                    idle: RefCell::default(),
+                    place: Rc::new(Place::new(obs.clone())),
+                    connections_max: Cell::new(0),
+                    idle_max: Cell::new(0),
+                    idle_timeout: Cell::new(Duration::ZERO),
+                    watched: Cell::new(false),
+                    retired: Cell::new(false),
+                })
+            });
+            kept.idle_max.set(plan.idle_per_core_max as usize);
+            kept.idle_timeout.set(plan.timeouts.upstream_idle);
+            kept.retired.set(false);
+            kept.connections_max.set(plan.connections_max);
+            kept.place.set(id, i as u32);
+            kept
+        });
+        Self {
+            id,
+            name: plan.name.clone(),
+            endpoints: endpoints.collect(),
+            turn: RefCell::new(RoundRobin::new(
+                plan.endpoints.iter().map(|e| e.weight),
+                seed,
+            )),
+            budget: old.map_or_else(Rc::default, |old| old.budget.clone()),
+        }
+    }
+
+    /// Closes the idle connections of every endpoint that `new` does not have.
+    pub fn retire_missing(&self, new: Option<&Self>) {
+        let stays = |old: &Rc<Endpoint<N>>| {
+            new.is_some_and(|new| new.endpoints.iter().any(|e| Rc::ptr_eq(e, old)))
+        };
+        self.endpoints
+            .iter()
+            .filter(|endpoint| !stays(endpoint))
+            .for_each(|endpoint| endpoint.retire());
+    }
+
+    /// Chooses the endpoint for an attempt: the next in turn that was not tried by this exchange.
+    pub fn pick(&self, tried: &Tried) -> Option<u32> {
+        self.turn.borrow_mut().next(tried)
+    }
+}

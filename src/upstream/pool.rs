@@ -1,0 +1,110 @@
+//! Connections that wait for the next request.
+//!
+//! The newest is used first, so that the others can grow old and be closed. Every waiting connection keeps a receive
+//! armed, heard by the core's one [`Reaper`]: when an endpoint closes it, or says something that nobody asked for,
+//! it is dropped at once; and whoever takes one out looks again.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+
+use super::{Endpoint, Held};
+use crate::io::{Instant, Net, Rx};
+
+/// A connection on which a request can be sent at once.
+pub(super) struct Idle<N: Net> {
+    held: Held<N>,
+    since: Instant,
+}
+
+impl<N: Net> Endpoint<N> {
+    /// Takes the newest connection that is still open. `cx` is the caller's: it will wait on the connection next.
+    pub fn checkout(&self, cx: &mut Context<'_>) -> Option<Held<N>> {
+        loop {
+            let mut idle = self.idle.borrow_mut().pop()?;
+            if idle.held.connection.rx.poll_recv(cx).is_pending() {
+                return Some(idle.held);
+            }
+        }
+    }
+
+    /// Keeps a connection for the next request, unless enough wait or it has ended meanwhile.
+    pub fn checkin(self: &Rc<Self>, mut held: Held<N>, now: Instant, reaper: &Reaper<N>) {
+        if self.retired.get() || self.idle.borrow().len() >= self.idle_max.get() {
+            return;
+        }
+        let Some(waker) = reaper.waker.take() else {
+            return;
+        };
+        let open = held
+            .connection
+            .rx
+            .poll_recv(&mut Context::from_waker(&waker))
+            .is_pending();
+        reaper.waker.set(Some(waker));
+        if !open {
+            return;
+        }
+        if !self.watched.replace(true) {
+            reaper.watched.borrow_mut().push(Rc::downgrade(self));
+        }
+        self.idle.borrow_mut().push(Idle { held, since: now });
+    }
+
+    /// Connections that wait at present.
+    pub fn idle(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
+    /// The plan no longer has this endpoint: closes what waits, keeps nothing any more.
+    pub fn retire(&self) {
+        self.retired.set(true);
+        self.idle.borrow_mut().clear();
+    }
+}
+
+/// Closes idle connections that have ended or grown old. One a core.
+pub struct Reaper<N: Net> {
+    waker: Cell<Option<Waker>>,
+    /// Endpoints that have had an idle connection since the last look.
+    watched: RefCell<Vec<Weak<Endpoint<N>>>>,
+}
+
+impl<N: Net> Default for Reaper<N> {
+    fn default() -> Self {
+        Self {
+            waker: Cell::new(None),
+            watched: RefCell::default(),
+        }
+    }
+}
+
+impl<N: Net> Reaper<N> {
+    /// Looks after idle connections for as long as the core lives. Connections are kept from its first poll on.
+    pub async fn run(self: Rc<Self>) {
+        poll_fn::<(), _>(|cx| {
+            self.waker.set(Some(cx.waker().clone()));
+            self.retain(|_, idle| idle.held.connection.rx.poll_recv(cx).is_pending());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Closes connections that have waited for longer than their endpoint's limit.
+    pub fn close_old(&self, now: Instant) {
+        self.retain(|endpoint, idle| now.since(idle.since) < endpoint.idle_timeout.get());
+    }
+
+    fn retain(&self, mut keep: impl FnMut(&Endpoint<N>, &mut Idle<N>) -> bool) {
+        self.watched.borrow_mut().retain(|endpoint| {
+            let Some(endpoint) = endpoint.upgrade() else {
+                return false;
+            };
+            let mut idle = endpoint.idle.borrow_mut();
+            idle.retain_mut(|idle| keep(&endpoint, idle));
+            endpoint.watched.set(!idle.is_empty());
+            !idle.is_empty()
+        });
+    }
+}
