@@ -1,7 +1,9 @@
 //! Weir: an edge proxy, load balancer and API gateway in one binary.
 #![deny(unsafe_code)]
 
+pub mod cli;
 pub mod conn;
+pub mod control;
 pub mod core;
 pub mod exchange;
 pub mod fault;

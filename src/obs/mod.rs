@@ -16,7 +16,7 @@ mod page;
 pub mod process;
 mod record;
 mod sheet;
-mod text;
+pub(crate) mod text;
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -359,7 +359,7 @@ impl Obs {
 
     /// Writes what is left in the log and ends its thread, within [`limits::LOG_FLUSH_MAX`]. Call it when the cores
     /// have ended.
-    pub fn stop(self) {
+    pub fn stop(&self) {
         self.log.stop();
     }
 }

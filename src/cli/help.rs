@@ -1,0 +1,119 @@
+//! What `weir --help` and `weir COMMAND --help` print.
+
+/// The overview.
+pub(super) const MAIN: &str = "\
+Weir, an edge proxy for Linux: load balancer and API gateway in one binary.
+
+Usage: weir COMMAND [ARGUMENTS]
+
+Try it:
+  demo [LISTEN]                   a proxy with two built-in endpoints, and things to try
+  proxy LISTEN ENDPOINT...        proxy to these endpoints, without any file
+
+Run it:
+  run FILE                        serve what the file says until told to stop
+  check FILE                      say everything that is wrong with a file, and run its tests
+  explain FILE METHOD URL         show what becomes of a request, and why
+
+Look it up:
+  schema                          the JSON schema of the file, for editors
+  reference                       every key of the file with its default, as Markdown
+  help [COMMAND], --help          this, or more about a command
+  --version                       the version
+
+A file of ten lines:
+  [listen.\"0.0.0.0:8080\"]
+
+  [upstream.api]
+  servers = [\"10.0.0.11:8080\", \"10.0.0.12:8080\"]
+
+  [[route]]
+  match = \"/*\"
+  to = \"api\"
+
+Signals:
+  SIGTERM, SIGINT  stop accepting, finish what is under way, end; a second one ends at once
+  SIGHUP           read the file again and reopen logs; a bad file changes nothing and says why
+  SIGUSR1          reopen logs
+
+Exit codes:
+  0  success, and the end after a signal
+  1  could not start, or broke: an address in use, no io_uring, a full disk
+  2  wrong usage of this command
+  3  the configuration cannot be used, or one of its tests fails
+";
+
+/// `weir demo`.
+pub(super) const DEMO: &str = "\
+Usage: weir demo [LISTEN] [--cores CORES]
+
+Proxies LISTEN (127.0.0.1:8080 unless given) to two small endpoints inside this process, and prints
+commands to try. Metrics are on 127.0.0.1:9901, or on a free port when that is taken. The access log
+goes to standard output. Ctrl-C ends it.
+
+  --cores CORES   auto, a number such as 2, or processors such as 0,2-3 (quoted as \"0\" for one)
+";
+
+/// `weir proxy`.
+pub(super) const PROXY: &str = "\
+Usage: weir proxy LISTEN ENDPOINT... [OPTIONS]
+
+Proxies every request that LISTEN gets to the endpoints in turn, with all defaults.
+
+  LISTEN               address and port (0.0.0.0:8080, [::]:8080), or unix:/path
+  ENDPOINT             host:port, http://host:port, or unix:/path
+  --cores CORES        auto (the default), a number such as 2, or processors such as 2-7,10
+  --admin ADDRESS      serve metrics and health there: 127.0.0.1:9901, or unix:/path
+  --access-log TO      off (the default), stdout, or an absolute path
+
+Example: weir proxy 0.0.0.0:8080 10.0.0.11:8080 10.0.0.12:8080
+";
+
+/// `weir run`.
+pub(super) const RUN: &str = "\
+Usage: weir run FILE
+
+Serves what FILE says, after checking it like `weir check`. Says on standard error what it listens
+on, how many cores it has and what the kernel's io_uring grants. SIGTERM drains, SIGHUP reloads,
+SIGUSR1 reopens logs; see `weir help`.
+";
+
+/// `weir check`.
+pub(super) const CHECK: &str = "\
+Usage: weir check FILE [--json]
+
+Checks FILE like `run` and a reload do: says everything that is wrong at once, resolves host names,
+and runs the [[test]] blocks. Prints nothing but `FILE: ok` and a summary when all is well.
+
+  --json   print the findings as a JSON array, for editors and scripts
+";
+
+/// `weir explain`.
+pub(super) const EXPLAIN: &str = "\
+Usage: weir explain FILE METHOD URL [-H 'name: value']... [--all]
+
+Takes a request through the same code that serves, without sending anything: the listener, every
+route considered with the first predicate that fails, the route chosen, its upstream and endpoints,
+the path after rewriting, the time limits. Words are those of the access log.
+
+  -H, --header 'name: value'   a field of the request; may be repeated
+  -a, --all                    list every route, however far from matching
+
+Example: weir explain edge.toml GET http://api.example.com/v1/users -H 'x-beta: 1'
+";
+
+/// `weir schema`.
+pub(super) const SCHEMA: &str = "\
+Usage: weir schema
+
+Prints the JSON schema (draft 2020-12) of the configuration file, for editors that complete and
+check TOML. Example: weir schema > weir.schema.json
+";
+
+/// `weir reference`.
+pub(super) const REFERENCE: &str = "\
+Usage: weir reference
+
+Prints every key of the configuration file as Markdown: type, default, and where the default comes
+from.
+";

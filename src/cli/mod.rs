@@ -1,0 +1,180 @@
+//! The command line: one file a command. Each gets its arguments and gives an exit code.
+#![forbid(unsafe_code)]
+
+mod check;
+mod demo;
+pub mod explain;
+mod help;
+mod proxy;
+mod question;
+mod run;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use lexopt::{Arg, Parser, ValueExt};
+
+use crate::control::{self, Failure, Options};
+
+/// Could not start, or broke.
+pub const FAILED: u8 = 1;
+/// Wrong usage.
+pub const USAGE: u8 = 2;
+/// The configuration cannot be used.
+pub const CONFIG: u8 = 3;
+
+/// Why a command ends without success.
+#[derive(Debug)]
+pub enum Exit {
+    /// The arguments make no sense; says what to do.
+    Usage(String),
+    /// The configuration cannot be used; says why, with the line ends.
+    Config(String),
+    /// It failed; says why.
+    Failed(String),
+}
+
+type Done = Result<(), Exit>;
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let mut args = Parser::from_env();
+    let outcome = dispatch(&mut args);
+    let (code, text) = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Exit::Usage(why)) => (USAGE, format!("error: {why}\nTry `weir help`.\n")),
+        Err(Exit::Config(why)) => (CONFIG, why),
+        Err(Exit::Failed(why)) => (FAILED, format!("error: {why}\n")),
+    };
+    // Without a standard error there is nobody to tell; the exit code remains.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    ExitCode::from(code)
+}
+
+fn dispatch(args: &mut Parser) -> Done {
+    match args.next()? {
+        None => Err(Exit::Usage("a command is missing".to_owned())),
+        Some(Arg::Short('h') | Arg::Long("help")) => print(help::MAIN),
+        Some(Arg::Short('V') | Arg::Long("version")) => version(args),
+        Some(Arg::Value(command)) => {
+            let command = command.string()?;
+            match command.as_str() {
+                "demo" => demo::main(args),
+                "proxy" => proxy::main(args),
+                "run" => run::main(args),
+                "check" => check::main(args),
+                "explain" => question::main(args),
+                "schema" => text(args, help::SCHEMA, weir_config::schema),
+                "reference" => text(args, help::REFERENCE, weir_config::reference),
+                "version" => version(args),
+                "help" => more(args),
+                _ => Err(Exit::Usage(unknown(&command))),
+            }
+        }
+        Some(other) => Err(other.unexpected().into()),
+    }
+}
+
+/// The next argument; `--help` anywhere prints the command's help and ends the process' work.
+enum Next {
+    Value(OsString),
+    Long(String),
+    Help,
+    End,
+}
+
+fn next(args: &mut Parser) -> Result<Next, Exit> {
+    match args.next()? {
+        None => Ok(Next::End),
+        Some(Arg::Value(value)) => Ok(Next::Value(value)),
+        Some(Arg::Short('h') | Arg::Long("help")) => Ok(Next::Help),
+        Some(Arg::Long(name)) => Ok(Next::Long(name.to_owned())),
+        Some(other) => Err(other.unexpected().into()),
+    }
+}
+
+/// A command without arguments that prints a text.
+fn text(args: &mut Parser, help: &str, make: impl FnOnce() -> String) -> Done {
+    match next(args)? {
+        Next::End => print(&make()),
+        Next::Help => print(help),
+        Next::Value(value) => Err(unexpected(&value)),
+        Next::Long(name) => Err(Exit::Usage(format!("there is no option --{name} here"))),
+    }
+}
+
+fn version(args: &mut Parser) -> Done {
+    let text_of = || format!("weir {}\n", env!("CARGO_PKG_VERSION"));
+    text(args, "Usage: weir --version\n", text_of)
+}
+
+fn more(args: &mut Parser) -> Done {
+    let Next::Value(command) = next(args)? else {
+        return print(help::MAIN);
+    };
+    let command = command.string()?;
+    print(match command.as_str() {
+        "demo" => help::DEMO,
+        "proxy" => help::PROXY,
+        "run" => help::RUN,
+        "check" => help::CHECK,
+        "explain" => help::EXPLAIN,
+        "schema" => help::SCHEMA,
+        "reference" => help::REFERENCE,
+        "help" | "version" => help::MAIN,
+        _ => return Err(Exit::Usage(unknown(&command))),
+    })
+}
+
+/// Prints to standard output; a closed pipe (`weir schema | head`) is no failure.
+fn print(text: &str) -> Done {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Exit::Failed(error.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Serves until told to stop.
+fn serve(options: Options) -> Done {
+    control::run(options).map_err(|failure| match failure {
+        Failure::Config(error) => Exit::Config(error.to_string()),
+        Failure::Run(error) => Exit::Failed(error),
+    })
+}
+
+fn unexpected(value: &OsString) -> Exit {
+    Exit::Usage(format!("unexpected argument {:?}", value.to_string_lossy()))
+}
+
+fn unknown(command: &str) -> String {
+    const COMMANDS: [&str; 8] = [
+        "demo",
+        "proxy",
+        "run",
+        "check",
+        "explain",
+        "schema",
+        "reference",
+        "help",
+    ];
+    let begins =
+        |known: &&&str| !command.is_empty() && known.starts_with(&command[..1.min(command.len())]);
+    let hint = COMMANDS
+        .iter()
+        .find(begins)
+        .map_or(String::new(), |known| format!("; did you mean {known:?}?"));
+    format!("there is no command {command:?}{hint}")
+}
+
+impl From<lexopt::Error> for Exit {
+    fn from(error: lexopt::Error) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests;

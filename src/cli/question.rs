@@ -1,0 +1,38 @@
+//! `weir explain FILE METHOD URL`: the arguments; [`super::explain`] answers.
+
+use std::path::PathBuf;
+
+use lexopt::{Arg, Parser, ValueExt};
+
+use super::explain::{Question, explain};
+use super::{Done, Exit, help, print};
+use crate::control::{Source, load};
+
+pub(super) fn main(args: &mut Parser) -> Done {
+    let (mut values, mut headers, mut all) = (Vec::new(), Vec::new(), false);
+    while let Some(arg) = args.next()? {
+        match arg {
+            Arg::Long("help") => return print(help::EXPLAIN),
+            Arg::Short('H') | Arg::Long("header") => headers.push(args.value()?.string()?),
+            Arg::Short('a') | Arg::Long("all") => all = true,
+            Arg::Value(value) => values.push(value),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let values: Result<[_; 3], _> = values.try_into();
+    let [file, method, url] = values.map_err(|_| {
+        Exit::Usage(
+            "`explain` needs a file, a method and a URL: weir explain edge.toml GET http://host/"
+                .to_owned(),
+        )
+    })?;
+    let question = Question {
+        method: method.string()?,
+        url: url.string()?,
+        headers,
+        all,
+    };
+    let loaded = load(&Source::File(PathBuf::from(file)))
+        .map_err(|error| Exit::Config(error.to_string()))?;
+    print(&explain(&loaded.plan, &question).map_err(Exit::Usage)?)
+}

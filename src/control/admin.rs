@@ -1,0 +1,207 @@
+//! The admin listener: `/metrics` for Prometheus, `/healthz` for load balancers and orchestrators, `/plan` for people.
+//! It reads; it changes nothing. Connections, heads and lifetimes are bounded like everywhere else.
+
+use std::convert::Infallible;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::{sleep, timeout};
+
+use super::listen::{self, UnixFile};
+use super::{Control, limits, report};
+use crate::io::Address;
+
+/// A bound admin listener. Dropping it closes it and its connections.
+pub(super) struct Admin {
+    address: String,
+    listener: Option<Listener>,
+    task: Option<AbortHandle>,
+    /// Removes the socket's file.
+    _file: Option<UnixFile>,
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Admin {
+    /// Binds. A Unix socket is for owner and group only.
+    ///
+    /// # Errors
+    /// The address cannot be bound; says what helps.
+    pub(super) fn bind(address: &weir_config::Address) -> Result<Self, String> {
+        let address = match address {
+            weir_config::Address::Tcp(ip) => Address::Ip(*ip),
+            weir_config::Address::Unix(path) => Address::Unix(Arc::new(path.clone())),
+        };
+        Self::open(&address)
+            .map_err(|error| format!("admin: {}", listen::explain(&address, &error)))
+    }
+
+    fn open(address: &Address) -> io::Result<Self> {
+        let (listener, shown, file) = match address {
+            Address::Ip(ip) => {
+                let socket = listen::tcp(*ip, limits::ADMIN_BACKLOG, false)?;
+                socket.set_nonblocking(true)?;
+                let shown = socket.local_addr()?.to_string();
+                (Listener::Tcp(TcpListener::from_std(socket)?), shown, None)
+            }
+            Address::Unix(path) => {
+                let (socket, file) = listen::unix(path, limits::ADMIN_BACKLOG, Some(0o660))?;
+                socket.set_nonblocking(true)?;
+                (
+                    Listener::Unix(UnixListener::from_std(socket)?),
+                    address.to_string(),
+                    Some(file),
+                )
+            }
+        };
+        Ok(Self {
+            address: shown,
+            listener: Some(listener),
+            task: None,
+            _file: file,
+        })
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Begins to answer.
+    pub(super) fn serve(&mut self, control: Rc<Control>) {
+        if let Some(listener) = self.listener.take() {
+            self.task = Some(spawn_local(accept(listener, control)).abort_handle());
+        }
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+async fn accept(listener: Listener, control: Rc<Control>) {
+    let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_MAX));
+    // Connections end together with this task.
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        let control = control.clone();
+        let accepted = match &listener {
+            Listener::Tcp(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| Stream::Tcp(stream)),
+            Listener::Unix(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| Stream::Unix(stream)),
+        };
+        match accepted {
+            Ok(stream) => drop(connections.spawn_local(async move {
+                match stream {
+                    Stream::Tcp(stream) => converse(stream, control).await,
+                    Stream::Unix(stream) => converse(stream, control).await,
+                }
+                drop(place);
+            })),
+            // Out of descriptors, most likely: the connection stays in the queue until there are some.
+            Err(_) => sleep(limits::WATCH).await,
+        }
+    }
+}
+
+enum Stream {
+    Tcp(tokio::net::TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, control: Rc<Control>) {
+    let service = hyper::service::service_fn(move |request| {
+        let control = control.clone();
+        async move { Ok::<_, Infallible>(answer(&request, &control)) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(hyper_util::rt::TokioTimer::new())
+        .header_read_timeout(limits::ADMIN_HEAD)
+        .max_buf_size(limits::ADMIN_HEAD_BYTES_MAX)
+        .serve_connection(hyper_util::rt::TokioIo::new(stream), service);
+    // An error is the client's affair: it went away, or spoke nonsense and got 400.
+    let _ = timeout(limits::ADMIN_CONNECTION, connection).await;
+}
+
+fn answer(request: &Request<Incoming>, control: &Control) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = plain(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "GET and HEAD only\n".to_owned(),
+        );
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    match request.uri().path() {
+        "/metrics" => page(
+            StatusCode::OK,
+            "text/plain; version=0.0.4; charset=utf-8",
+            report::metrics(control),
+        ),
+        "/healthz" => {
+            let verbose = request
+                .uri()
+                .query()
+                .is_some_and(|query| query.split('&').any(|word| word == "verbose"));
+            let status = if control.draining.get() {
+                StatusCode::SERVICE_UNAVAILABLE
+            } else {
+                StatusCode::OK
+            };
+            plain(status, report::health(control, verbose))
+        }
+        "/plan" => page(StatusCode::OK, "application/json", report::plan(control)),
+        "/" => plain(StatusCode::OK, INDEX.to_owned()),
+        _ => plain(StatusCode::NOT_FOUND, INDEX.to_owned()),
+    }
+}
+
+const INDEX: &str = "\
+/metrics          counters and times, for Prometheus
+/healthz          200 while serving, 503 while draining
+/healthz?verbose  the same with details, the last failed reload among them
+/plan             what is running, as JSON
+";
+
+fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    page(status, "text/plain; charset=utf-8", text)
+}
+
+fn page(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,214 @@
+//! Two endpoints to play with: what `weir demo` proxies to. They live on the control thread and listen on loopback.
+//!
+//! Both answer with their name and the request as it reached them. `/slow?ms=500` waits first, `/big?bytes=1000000`
+//! sends that much, `/status?code=503` answers with that status, `/echo` sends the request's body back.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Request, Response, StatusCode};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_local;
+use tokio::time::sleep;
+
+use super::limits;
+use super::listen;
+use crate::obs::text;
+
+/// Bound demo endpoints.
+pub struct Demo {
+    endpoints: Vec<(&'static str, std::net::TcpListener)>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Demo {
+    /// Binds two ports of loopback that are free.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn bind() -> io::Result<Self> {
+        let (mut endpoints, mut addresses) = (Vec::new(), Vec::new());
+        for name in ["one", "two"] {
+            let listener = listen::tcp(
+                (Ipv4Addr::LOCALHOST, 0).into(),
+                limits::ADMIN_BACKLOG,
+                false,
+            )?;
+            addresses.push(listener.local_addr()?);
+            endpoints.push((name, listener));
+        }
+        Ok(Self {
+            endpoints,
+            addresses,
+        })
+    }
+
+    /// Where they are.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Begins to answer, on the control thread's runtime.
+    pub(super) fn serve(self) -> io::Result<()> {
+        for (name, listener) in self.endpoints {
+            listener.set_nonblocking(true)?;
+            spawn_local(accept(name, TcpListener::from_std(listener)?));
+        }
+        Ok(())
+    }
+}
+
+async fn accept(name: &'static str, listener: TcpListener) {
+    let places = Arc::new(Semaphore::new(limits::DEMO_CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(limits::WATCH).await;
+            continue;
+        };
+        spawn_local(async move {
+            let service = hyper::service::service_fn(move |request| async move {
+                Ok::<_, Infallible>(answer(name, request).await)
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(hyper_util::rt::TokioTimer::new())
+                .serve_connection(hyper_util::rt::TokioIo::new(stream), service);
+            // It ends when Weir closes it.
+            let _ = connection.await;
+            drop(place);
+        });
+    }
+}
+
+async fn answer(name: &str, request: Request<Incoming>) -> Response<Answer> {
+    let mut response = match request.uri().path() {
+        "/slow" => {
+            let wait = Duration::from_millis(parameter(&request, "ms").unwrap_or(1_000));
+            sleep(wait.min(limits::DEMO_WAIT_MAX)).await;
+            Response::new(Answer::text(echo(name, &request)))
+        }
+        "/big" => {
+            let bytes = parameter(&request, "bytes")
+                .unwrap_or(1024 * 1024)
+                .min(limits::DEMO_BODY_BYTES_MAX);
+            Response::new(Answer::Dots(bytes))
+        }
+        "/status" => {
+            let code: Option<u16> = parameter(&request, "code");
+            let status = code
+                .filter(|code| (200..600).contains(code))
+                .and_then(|code| StatusCode::from_u16(code).ok());
+            let mut response = Response::new(Answer::text(echo(name, &request)));
+            *response.status_mut() = status.unwrap_or(StatusCode::BAD_REQUEST);
+            response
+        }
+        "/echo" => Response::new(Answer::Back(request.into_body())),
+        _ => Response::new(Answer::text(echo(name, &request))),
+    };
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    if let Ok(name) = HeaderValue::from_str(name) {
+        response.headers_mut().insert("x-demo-endpoint", name);
+    }
+    response
+}
+
+/// The request as it came, so that one can see what Weir did to it.
+fn echo(name: &str, request: &Request<Incoming>) -> String {
+    let mut out = format!("Hello from endpoint {name}. This is what reached it:\n\n");
+    let _ = writeln!(
+        out,
+        "{} {} {:?}",
+        request.method(),
+        request.uri(),
+        request.version()
+    );
+    for (field, value) in request.headers() {
+        let _ = write!(out, "{field}: ");
+        text::plain(&mut out, value.as_bytes());
+        out.push('\n');
+    }
+    out
+}
+
+fn parameter<T: FromStr>(request: &Request<Incoming>, name: &str) -> Option<T> {
+    let pairs = request
+        .uri()
+        .query()?
+        .split('&')
+        .filter_map(|pair| pair.split_once('='));
+    pairs
+        .filter(|(key, _)| *key == name)
+        .find_map(|(_, value)| value.parse().ok())
+}
+
+/// The body of an answer.
+enum Answer {
+    /// This text.
+    Text(Option<Bytes>),
+    /// This many dots.
+    Dots(u64),
+    /// The request's own body.
+    Back(Incoming),
+}
+
+impl Answer {
+    fn text(text: String) -> Self {
+        Self::Text(Some(Bytes::from(text)))
+    }
+}
+
+static DOTS: [u8; 64 * 1024] = [b'.'; 64 * 1024];
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut *self {
+            Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Self::Dots(0) => Poll::Ready(None),
+            Self::Dots(left) => {
+                let n = DOTS.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= n as u64;
+                Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&DOTS).slice(..n)))))
+            }
+            Self::Back(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_none(),
+            Self::Dots(left) => *left == 0,
+            Self::Back(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Text(text) => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
+            }
+            Self::Dots(left) => SizeHint::with_exact(*left),
+            Self::Back(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Binding listening sockets, for every core.
+//!
+//! TCP: each core has a socket of its own on the same port (`SO_REUSEPORT`), so the kernel spreads connections and
+//! nothing is shared. Unix: one socket, cloned. All are blocking: io_uring would hand `EAGAIN` through otherwise.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::{fs, net};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::io::Address;
+use crate::io::uring::ListenSocket;
+use crate::plan::{ListenerId, Plan};
+
+/// Sockets that are bound and not given away yet.
+#[derive(Default)]
+pub(super) struct Bound {
+    /// By core.
+    pub(super) sockets: Vec<Vec<(ListenerId, ListenSocket)>>,
+    /// Where they listen in truth: a port that the kernel chose is filled in.
+    pub(super) addresses: Vec<String>,
+    /// Files of Unix sockets, removed when dropped.
+    pub(super) files: Vec<UnixFile>,
+}
+
+/// Binds `listeners` of `plan` for `cores` cores. `taken` are TCP addresses that this process listens on already.
+///
+/// # Errors
+/// One cannot be bound: what to do about it is said, and none stays bound.
+pub(super) fn bind(
+    plan: &Plan,
+    listeners: &[ListenerId],
+    cores: usize,
+    taken: &[SocketAddr],
+) -> Result<Bound, String> {
+    let mut bound = Bound {
+        sockets: (0..cores).map(|_| Vec::new()).collect(),
+        ..Bound::default()
+    };
+    for &id in listeners {
+        let Some(listener) = plan.listener(id) else {
+            continue;
+        };
+        let cannot = |error: io::Error| explain(&listener.address, &error);
+        match &listener.address {
+            Address::Ip(address) => {
+                let ours = taken.iter().any(|other| other.port() == address.port());
+                if address.port() != 0 && !ours {
+                    probe(*address).map_err(cannot)?;
+                }
+                let mut address = *address;
+                for sockets in &mut bound.sockets {
+                    let socket = tcp(address, listener.backlog, true).map_err(cannot)?;
+                    address = socket.local_addr().map_err(cannot)?;
+                    sockets.push((id, ListenSocket::Tcp(socket)));
+                }
+                bound.addresses.push(address.to_string());
+            }
+            Address::Unix(path) => {
+                let (socket, file) = unix(path, listener.backlog, None).map_err(cannot)?;
+                bound.files.push(file);
+                for sockets in &mut bound.sockets {
+                    sockets.push((id, ListenSocket::Unix(socket.try_clone().map_err(cannot)?)));
+                }
+                bound.addresses.push(listener.address.to_string());
+            }
+        }
+    }
+    Ok(bound)
+}
+
+/// A listening TCP socket; blocking. Accepted sockets inherit `TCP_NODELAY` from it. An IPv6 wildcard takes IPv6 only,
+/// like nginx, so that it can stand beside an IPv4 one.
+pub(super) fn tcp(address: SocketAddr, backlog: u32, shared: bool) -> io::Result<net::TcpListener> {
+    let socket = tcp_socket(address)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+/// Finds out whether somebody else listens there. Without this, a second Weir of the same user would quietly take half
+/// of the connections, because both share the port.
+fn probe(address: SocketAddr) -> io::Result<()> {
+    tcp_socket(address)?.bind(&address.into())
+}
+
+/// A listening Unix socket; blocking. The file of a process that is gone is replaced; one that answers, or that is no
+/// socket, is left alone. `mode` sets its permissions, which otherwise follow the umask.
+pub(super) fn unix(
+    path: &Path,
+    backlog: u32,
+    mode: Option<u32>,
+) -> io::Result<(UnixListener, UnixFile)> {
+    if let Ok(found) = fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "the file exists and is no socket",
+            ));
+        }
+        match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path)?
+            }
+            Err(error) => return Err(error),
+            Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+        }
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    let file = UnixFile::new(path)?;
+    if let Some(mode) = mode {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    }
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok((socket.into(), file))
+}
+
+/// The file of a Unix socket that we made. Dropping it removes the file, unless another has come in its place.
+#[derive(Debug)]
+pub(super) struct UnixFile {
+    pub(super) path: PathBuf,
+    made: (u64, u64),
+}
+
+impl UnixFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        let made = fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            made: (made.dev(), made.ino()),
+        })
+    }
+}
+
+impl Drop for UnixFile {
+    fn drop(&mut self) {
+        let found = fs::symlink_metadata(&self.path);
+        if found.is_ok_and(|found| (found.dev(), found.ino()) == self.made) {
+            // If it cannot be removed, the next start replaces it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// What is wrong with an address, and what helps.
+pub(super) fn explain(address: &Address, error: &io::Error) -> String {
+    let help = match (error.kind(), address) {
+        (io::ErrorKind::AddrInUse, Address::Ip(ip)) => {
+            format!("the address is in use; `ss -ltnp 'sport = :{}'` shows by whom", ip.port())
+        }
+        (io::ErrorKind::AddrInUse, Address::Unix(_)) => "another process listens there".to_owned(),
+        (io::ErrorKind::PermissionDenied, Address::Ip(ip)) if ip.port() < 1024 => {
+            "ports below 1024 need the capability CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=)".to_owned()
+        }
+        (io::ErrorKind::AddrNotAvailable, _) => "no interface of this machine has the address".to_owned(),
+        _ => error.to_string(),
+    };
+    format!("cannot listen on {address}: {help}")
+}

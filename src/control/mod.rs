@@ -1,0 +1,407 @@
+//! The control thread: everything slow or global. It loads and reloads the configuration, binds sockets, starts the
+//! cores, answers signals, and serves metrics and health. No request ever waits for it.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod cpus;
+pub mod demo;
+mod limits;
+mod listen;
+mod load;
+mod reload;
+mod report;
+mod system;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep, timeout};
+
+pub use load::{LoadError, Loaded, Source, load};
+
+use crate::core::{Command, CoreSpec, Cores};
+use crate::io::Address;
+use crate::io::uring::Uring;
+use crate::obs::{AccessLog, Format, Obs, process};
+use crate::plan::Plan;
+use admin::Admin;
+use demo::Demo;
+use listen::UnixFile;
+
+/// What a process is to do.
+pub struct Options {
+    /// Its configuration.
+    pub source: Source,
+    /// Endpoints to play with, served by this process.
+    pub demo: Option<Demo>,
+    /// Called when everything listens.
+    pub ready: Box<dyn FnOnce(&Started)>,
+}
+
+/// What has been started.
+pub struct Started {
+    /// Where it listens.
+    pub addresses: Vec<String>,
+    /// How many cores there are.
+    pub cores: usize,
+    /// What the kernel grants their rings.
+    pub features: String,
+}
+
+/// Why a process ended other than by being told to.
+#[derive(Debug)]
+pub enum Failure {
+    /// The configuration cannot be used.
+    Config(LoadError),
+    /// It could not start, or broke.
+    Run(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Run(error) => writeln!(f, "error: {error}"),
+        }
+    }
+}
+
+/// Runs until a signal says to stop. SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads and reopens
+/// logs; SIGUSR1 reopens logs.
+///
+/// # Errors
+/// It cannot start, or the cores break.
+pub fn run(options: Options) -> Result<(), Failure> {
+    let loaded = load(&options.source).map_err(Failure::Config)?;
+    say_warnings(&loaded);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime
+        .map_err(|error| Failure::Run(format!("cannot start the control thread: {error}")))?;
+    let local = tokio::task::LocalSet::new();
+    local
+        .block_on(&runtime, start(options, loaded))
+        .map_err(Failure::Run)
+}
+
+/// The running process, as control sees it.
+struct Control {
+    source: Source,
+    cores: Cores,
+    obs: Obs,
+    state: RefCell<State>,
+    draining: Cell<bool>,
+    started_ms: u64,
+}
+
+/// What a reload may change.
+struct State {
+    plan: Arc<Plan>,
+    config: weir_config::Config,
+    admin: Option<Admin>,
+    files: Vec<UnixFile>,
+    reloads: Reloads,
+}
+
+/// How reloads went.
+#[derive(Default)]
+struct Reloads {
+    done: u64,
+    failed: u64,
+    last_error: Option<String>,
+    last_ms: u64,
+}
+
+async fn start(options: Options, loaded: Loaded) -> Result<(), String> {
+    let Options {
+        source,
+        demo,
+        ready,
+    } = options;
+    let Loaded {
+        config, mut plan, ..
+    } = loaded;
+    plan.epoch = 1;
+    let plan = Arc::new(plan);
+    let mut signals = Signals::new()?;
+    process::info(system::raise_open_files());
+    let choice = cpus::choose(&config.cores)?;
+    choice.remark.iter().for_each(process::warn);
+    let count = choice.cpus.len();
+    let all: Vec<_> = (0..)
+        .map(crate::plan::ListenerId)
+        .take(plan.listeners.len())
+        .collect();
+    let bound = listen::bind(&plan, &all, count, &[])?;
+    let admin = config.admin.as_ref().map(Admin::bind).transpose()?;
+    let access_log = config.access_log.as_ref().map(open_log).transpose()?;
+    let (obs, sides) =
+        Obs::start(count, &plan, access_log).map_err(|e| format!("cannot start the log: {e}"))?;
+    let spec = CoreSpec {
+        cpus: choice.cpus.clone(),
+        plan: plan.clone(),
+        sockets: bound.sockets,
+        obs: sides,
+    };
+    let cores = Cores::start(spec).map_err(|error| system::explain_start(&error))?;
+    if let Some(demo) = demo {
+        demo.serve()
+            .map_err(|error| format!("cannot serve the demo's endpoints: {error}"))?;
+    }
+    let started = Started {
+        addresses: bound.addresses,
+        cores: count,
+        features: cores.features().to_string(),
+    };
+    announce(&plan, &started, &choice.cpus, admin.as_ref());
+    let state = State {
+        plan,
+        config,
+        admin: None,
+        files: bound.files,
+        reloads: Reloads::default(),
+    };
+    let started_ms = process::now_ms();
+    let (state, draining) = (RefCell::new(state), Cell::new(false));
+    let control = Rc::new(Control {
+        source,
+        cores,
+        obs,
+        state,
+        draining,
+        started_ms,
+    });
+    if let Some(mut admin) = admin {
+        admin.serve(control.clone());
+        control.state.borrow_mut().admin = Some(admin);
+    }
+    ready(&started);
+    let outcome = control.clone().live(&mut signals).await;
+    control.finish();
+    outcome
+}
+
+impl Control {
+    /// Answers signals until a drain has ended.
+    async fn live(self: Rc<Self>, signals: &mut Signals) -> Result<(), String> {
+        let reloader = reload::Reloader::new(self.clone());
+        loop {
+            match timeout(limits::WATCH * 10, signals.next()).await {
+                Ok(Sent::Stop(name)) => {
+                    process::info(format_args!("{name}: draining"));
+                    return self.drain(signals).await;
+                }
+                Ok(Sent::Reload) => {
+                    self.obs.reopen();
+                    reloader.request();
+                }
+                Ok(Sent::Reopen) => {
+                    process::info("SIGUSR1: reopening logs");
+                    self.obs.reopen();
+                }
+                Err(_) if self.cores.has_ended() => {
+                    return Err("all cores have ended by themselves".to_owned());
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Stops accepting, waits for exchanges to finish, and ends the cores.
+    async fn drain(&self, signals: &mut Signals) -> Result<(), String> {
+        self.draining.set(true);
+        let grace = self.state.borrow().plan.grace;
+        let deadline = Instant::now() + grace;
+        self.tell_all(|| Command::Drain { grace }, deadline).await;
+        while !self.cores.has_ended() && Instant::now() < deadline {
+            if let Ok(Sent::Stop(name)) = timeout(limits::WATCH, signals.next()).await {
+                process::warn(format_args!("{name} again: ending at once"));
+                break;
+            }
+        }
+        if self.cores.has_ended() {
+            process::info("drained");
+            return Ok(());
+        }
+        let (exchanges, connections) = self.obs.load();
+        process::warn(format_args!(
+            "cutting off {connections} connections with {exchanges} exchanges under way"
+        ));
+        let deadline = Instant::now() + limits::STOP;
+        self.tell_all(|| Command::Stop, deadline).await;
+        while !self.cores.has_ended() {
+            if Instant::now() >= deadline {
+                return Err("the cores do not end; leaving without them".to_owned());
+            }
+            sleep(limits::WATCH).await;
+        }
+        Ok(())
+    }
+
+    /// Sends a command to every core.
+    async fn tell_all(&self, mut command: impl FnMut() -> Command<Uring>, deadline: Instant) {
+        for core in 0..self.cores.len() {
+            let _ = timeout(
+                deadline.saturating_duration_since(Instant::now()),
+                self.tell(core, command()),
+            )
+            .await;
+        }
+    }
+
+    /// Sends a command to a core, however long its mailbox is full.
+    async fn tell(&self, core: usize, mut command: Command<Uring>) {
+        let begun = Instant::now();
+        let mut said = false;
+        while let Err(back) = self.cores.send(core, command) {
+            if self.cores.has_ended() {
+                return;
+            }
+            command = back;
+            if !said && begun.elapsed() > limits::MAILBOX_PATIENCE {
+                process::warn(format_args!("core {core} does not empty its mailbox"));
+                said = true;
+            }
+            sleep(limits::MAILBOX_RETRY).await;
+        }
+    }
+
+    /// Writes the rest of the log and removes what was made.
+    fn finish(&self) {
+        let mut state = self.state.borrow_mut();
+        state.admin = None;
+        state.files.clear();
+        self.obs.stop();
+    }
+
+    /// TCP addresses of the running plan.
+    fn tcp_addresses(&self) -> Vec<SocketAddr> {
+        let state = self.state.borrow();
+        let addresses = state
+            .plan
+            .listeners
+            .iter()
+            .map(|listener| &listener.address);
+        addresses
+            .filter_map(|address| {
+                if let Address::Ip(ip) = address {
+                    Some(*ip)
+                } else {
+                    None
+                }
+            })
+            .collect()
+    }
+}
+
+/// Signals that mean something.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    user1: Signal,
+}
+
+enum Sent {
+    Stop(&'static str),
+    Reload,
+    Reopen,
+}
+
+impl Signals {
+    fn new() -> Result<Self, String> {
+        let listen =
+            |kind| signal(kind).map_err(|error| format!("cannot listen to signals: {error}"));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+            user1: listen(SignalKind::user_defined1())?,
+        })
+    }
+
+    async fn next(&mut self) -> Sent {
+        tokio::select! {
+            _ = self.terminate.recv() => Sent::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Sent::Stop("SIGINT"),
+            _ = self.hangup.recv() => Sent::Reload,
+            _ = self.user1.recv() => Sent::Reopen,
+        }
+    }
+}
+
+fn open_log(log: &weir_config::AccessLog) -> Result<AccessLog, String> {
+    let format = match log.format {
+        weir_config::LogFormat::Json => Format::Json,
+        weir_config::LogFormat::Text => Format::Text,
+    };
+    match &log.to {
+        weir_config::LogTarget::Stdout => Ok(AccessLog::stdout(format)),
+        weir_config::LogTarget::File(path) => AccessLog::file(path.clone(), format)
+            .map_err(|error| format!("cannot open the access log {}: {error}", path.display())),
+    }
+}
+
+fn say_warnings(loaded: &Loaded) {
+    for warning in &loaded.warnings {
+        process::warn(warning);
+    }
+}
+
+fn announce(plan: &Plan, started: &Started, cpus: &[Option<usize>], admin: Option<&Admin>) {
+    let pinned: Vec<_> = cpus.iter().flatten().map(usize::to_string).collect();
+    let pinned = if pinned.is_empty() {
+        "not pinned".to_owned()
+    } else {
+        format!("on {}", pinned.join(","))
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    let (cores, features) = (started.cores, &started.features);
+    process::info(format_args!(
+        "weir {version}: {cores} cores {pinned}; io_uring: {features}"
+    ));
+    process::info(summary(plan));
+    process::info(format_args!("listening on {}", few(&started.addresses)));
+    if let Some(admin) = admin {
+        process::info(format_args!("metrics and health on {}", admin.address()));
+    }
+}
+
+/// A plan in a few words.
+fn summary(plan: &Plan) -> String {
+    let count = |n: usize, noun: &str| format!("{n} {noun}{}", if n == 1 { "" } else { "s" });
+    let endpoints = plan
+        .upstreams
+        .iter()
+        .map(|upstream| upstream.endpoints.len())
+        .sum();
+    format!(
+        "plan {}: {}, {}, {} with {}",
+        plan.epoch,
+        count(plan.listeners.len(), "listener"),
+        count(plan.routes.len(), "route"),
+        count(plan.upstreams.len(), "upstream"),
+        count(endpoints, "endpoint"),
+    )
+}
+
+fn few(addresses: &[String]) -> String {
+    let (named, rest) = addresses.split_at(addresses.len().min(limits::LISTENERS_NAMED_MAX));
+    let rest = if rest.is_empty() {
+        String::new()
+    } else {
+        format!(" and {} more", rest.len())
+    };
+    format!("{}{rest}", named.join(", "))
+}
+
+/// A whole number of seconds, for people.
+fn seconds(duration: Duration) -> String {
+    format!("{:.3} s", duration.as_secs_f64())
+}

@@ -1,0 +1,208 @@
+//! Changing the configuration of a running process.
+//!
+//! Everything that can fail comes first: reading, parsing, compiling, the file's own tests, binding new sockets,
+//! opening logs. Only then does anything change. A reload that fails leaves no trace but its message.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::admin::Admin;
+use super::listen::{self, Bound, UnixFile};
+use super::load::{Loaded, Source, load};
+use super::{Control, few, open_log, say_warnings, seconds, summary};
+use crate::core::Command;
+use crate::io::Address;
+use crate::obs::{AccessLog, process};
+use crate::plan::{Diff, Plan};
+
+/// Reloads one after the other: requests that come meanwhile are one more reload.
+pub(super) struct Reloader {
+    control: Rc<Control>,
+    running: Rc<Cell<bool>>,
+    wanted: Rc<Cell<bool>>,
+}
+
+impl Reloader {
+    pub(super) fn new(control: Rc<Control>) -> Self {
+        Self {
+            control,
+            running: Rc::default(),
+            wanted: Rc::default(),
+        }
+    }
+
+    /// Asks for a reload, now or after the one that is running.
+    pub(super) fn request(&self) {
+        self.wanted.set(true);
+        if self.running.replace(true) {
+            return;
+        }
+        let (control, running, wanted) = (
+            self.control.clone(),
+            self.running.clone(),
+            self.wanted.clone(),
+        );
+        tokio::task::spawn_local(async move {
+            while wanted.replace(false) {
+                control.reload().await;
+            }
+            running.set(false);
+        });
+    }
+}
+
+/// Everything that a reload needs, ready to be swapped in.
+struct Ready {
+    plan: Arc<Plan>,
+    config: weir_config::Config,
+    bound: Bound,
+    admin: Change<Admin>,
+    access_log: Change<AccessLog>,
+    gone: Vec<Address>,
+}
+
+/// A part that stays as it is, or is replaced by another or by none.
+enum Change<T> {
+    Keep,
+    To(Option<T>),
+}
+
+impl Control {
+    async fn reload(self: &Rc<Self>) {
+        if !matches!(self.source, Source::File(_)) {
+            process::warn("SIGHUP: there is no file to reload; logs were reopened");
+            return;
+        }
+        let begun = Instant::now();
+        let outcome = match self.prepare().await {
+            Ok(_) if self.draining.get() => return,
+            Ok(ready) => {
+                self.swap(ready).await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        let mut state = self.state.borrow_mut();
+        state.reloads.last_ms = process::now_ms();
+        match outcome {
+            Ok(()) => {
+                state.reloads.done += 1;
+                state.reloads.last_error = None;
+                process::info(format_args!(
+                    "reloaded in {}: {}",
+                    seconds(begun.elapsed()),
+                    summary(&state.plan)
+                ));
+            }
+            Err(error) => {
+                state.reloads.failed += 1;
+                process::error(format_args!(
+                    "reload failed, nothing has changed:\n{}",
+                    error.trim_end()
+                ));
+                state.reloads.last_error = Some(error);
+            }
+        }
+    }
+
+    /// Does all that can fail.
+    async fn prepare(&self) -> Result<Ready, String> {
+        let source = self.source.clone();
+        // Names are resolved on the way, which may take seconds.
+        let loaded = tokio::task::spawn_blocking(move || load(&source)).await;
+        let loaded = loaded.map_err(|_| "the configuration's compiler has panicked".to_owned())?;
+        let loaded = loaded.map_err(|error| error.to_string())?;
+        say_warnings(&loaded);
+        let Loaded {
+            config, mut plan, ..
+        } = loaded;
+        let taken = self.tcp_addresses();
+        let state = self.state.borrow();
+        plan.epoch = state.plan.epoch + 1;
+        let diff = Diff::between(&state.plan, &plan);
+        let bound = listen::bind(&plan, &diff.added, self.cores.len(), &taken)?;
+        let admin = if config.admin == state.config.admin {
+            Change::Keep
+        } else {
+            Change::To(config.admin.as_ref().map(Admin::bind).transpose()?)
+        };
+        let access_log = if config.access_log == state.config.access_log {
+            Change::Keep
+        } else {
+            Change::To(config.access_log.as_ref().map(open_log).transpose()?)
+        };
+        if config.cores != state.config.cores {
+            process::warn("reload: `cores` takes effect at the next start");
+        }
+        if diff.kept.iter().any(|kept| kept.backlog_changed) {
+            process::warn(
+                "reload: `backlog` of a listener that stays takes effect at the next start",
+            );
+        }
+        let gone = diff
+            .removed
+            .iter()
+            .filter_map(|id| state.plan.listener(*id));
+        let gone = gone.map(|listener| listener.address.clone()).collect();
+        Ok(Ready {
+            plan: Arc::new(plan),
+            config,
+            bound,
+            admin,
+            access_log,
+            gone,
+        })
+    }
+
+    /// Puts it into effect. Nothing here can fail.
+    async fn swap(self: &Rc<Self>, ready: Ready) {
+        let Ready {
+            plan,
+            config,
+            bound,
+            admin,
+            access_log,
+            gone,
+        } = ready;
+        // Names and counters are there before the first exchange that needs them.
+        self.obs.prepare(&plan);
+        if let Change::To(log) = access_log {
+            self.obs.set_access_log(log);
+        }
+        for (core, sockets) in bound.sockets.into_iter().enumerate() {
+            self.tell(
+                core,
+                Command::Plan {
+                    plan: plan.clone(),
+                    sockets,
+                },
+            )
+            .await;
+        }
+        if !bound.addresses.is_empty() {
+            process::info(format_args!(
+                "reload: listening on {} too",
+                few(&bound.addresses)
+            ));
+        }
+        let mut state = self.state.borrow_mut();
+        state
+            .files
+            .retain(|file| !gone.iter().any(|address| is_file(address, file)));
+        state.files.extend(bound.files);
+        state.plan = plan;
+        state.config = config;
+        if let Change::To(mut admin) = admin {
+            if let Some(admin) = &mut admin {
+                admin.serve(self.clone());
+            }
+            state.admin = admin;
+        }
+    }
+}
+
+fn is_file(address: &Address, file: &UnixFile) -> bool {
+    matches!(address, Address::Unix(path) if **path == file.path)
+}

@@ -1,0 +1,208 @@
+//! What the admin listener says.
+
+use std::fmt::Write as _;
+
+use super::{Control, State, summary, system};
+use crate::io::Address;
+use crate::obs::{Kind, Page, process, text};
+use crate::plan::{Plan, Target};
+
+/// The page of metrics.
+pub(super) fn metrics(control: &Control) -> String {
+    let mut page = Page::default();
+    let state = control.state.borrow();
+    page.family(
+        "weir_build_info",
+        Kind::Gauge,
+        "The version that is running.",
+    );
+    page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.family(
+        "weir_draining",
+        Kind::Gauge,
+        "1 while finishing what is under way before the end.",
+    );
+    page.sample(&[], u64::from(control.draining.get()));
+    page.family("weir_cores", Kind::Gauge, "Cores that serve.");
+    page.sample(&[], control.cores.len() as u64);
+    page.family(
+        "weir_plan_epoch",
+        Kind::Gauge,
+        "The number of the plan that is running; each reload adds one.",
+    );
+    page.sample(&[], state.plan.epoch);
+    page.family(
+        "weir_reload_total",
+        Kind::Counter,
+        "Reloads that took effect.",
+    );
+    page.sample(&[], state.reloads.done);
+    page.family(
+        "weir_reload_failed_total",
+        Kind::Counter,
+        "Reloads that were refused and changed nothing.",
+    );
+    page.sample(&[], state.reloads.failed);
+    control.obs.metrics(&mut page);
+    process_metrics(control, &mut page);
+    page.finish()
+}
+
+/// The names that Prometheus' own clients use.
+fn process_metrics(control: &Control, page: &mut Page) {
+    if let Some(us) = system::cpu_us() {
+        page.family(
+            "process_cpu_seconds_total",
+            Kind::Counter,
+            "CPU time spent.",
+        );
+        page.seconds(&[], us);
+    }
+    let gauges = [
+        (
+            "process_resident_memory_bytes",
+            "Memory in use.",
+            system::resident_bytes(),
+        ),
+        ("process_open_fds", "Open files.", system::open_files()),
+        (
+            "process_max_fds",
+            "The limit of open files.",
+            system::open_files_max(),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        if let Some(value) = value {
+            page.family(name, Kind::Gauge, help);
+            page.sample(&[], value);
+        }
+    }
+    page.family(
+        "process_start_time_seconds",
+        Kind::Gauge,
+        "When the process began to serve, since the Unix epoch.",
+    );
+    page.seconds(&[], control.started_ms * 1_000);
+}
+
+/// The state in words: the first line alone says what matters.
+pub(super) fn health(control: &Control, verbose: bool) -> String {
+    let mut out = String::from(if control.draining.get() {
+        "draining\n"
+    } else {
+        "serving\n"
+    });
+    if verbose {
+        let state = control.state.borrow();
+        let (exchanges, connections) = control.obs.load();
+        let _ = writeln!(out, "{}", summary(&state.plan));
+        let _ = writeln!(
+            out,
+            "{connections} connections, {exchanges} exchanges under way"
+        );
+        let _ = writeln!(
+            out,
+            "{} reloads done, {} failed",
+            state.reloads.done, state.reloads.failed
+        );
+        if let Some(error) = &state.reloads.last_error {
+            let mut when = String::new();
+            text::time(&mut when, state.reloads.last_ms);
+            let _ = writeln!(
+                out,
+                "the last reload failed at {when}:\n{}",
+                error.trim_end()
+            );
+        }
+    }
+    out
+}
+
+/// The running plan as JSON.
+pub(super) fn plan(control: &Control) -> String {
+    let state = control.state.borrow();
+    let State { plan, reloads, .. } = &*state;
+    let mut out = String::from("{");
+    let _ = write!(
+        out,
+        "\"version\":\"{}\",\"epoch\":{}",
+        env!("CARGO_PKG_VERSION"),
+        plan.epoch
+    );
+    let _ = write!(
+        out,
+        ",\"draining\":{},\"cores\":{}",
+        control.draining.get(),
+        control.cores.len()
+    );
+    let _ = write!(
+        out,
+        ",\"reloads\":{{\"done\":{},\"failed\":{},\"last_error\":",
+        reloads.done, reloads.failed
+    );
+    match &reloads.last_error {
+        Some(error) => text::json(&mut out, error.as_bytes()),
+        None => out.push_str("null"),
+    }
+    out.push('}');
+    list(&mut out, "listeners", &plan.listeners, |out, listener| {
+        string(out, "address", &listener.name);
+        let (max, per_client) = (
+            listener.connections_max,
+            listener.connections_per_client_max,
+        );
+        let _ = write!(
+            out,
+            ",\"connections_max\":{max},\"connections_per_client_max\":{per_client}"
+        );
+    });
+    list(&mut out, "routes", &plan.routes, |out, route| {
+        string(out, "name", &route.name);
+        let _ = write!(out, ",\"line\":{},", route.line);
+        target(out, plan, &route.target);
+    });
+    list(&mut out, "upstreams", &plan.upstreams, |out, upstream| {
+        string(out, "name", &upstream.name);
+        list(out, "endpoints", &upstream.endpoints, |out, endpoint| {
+            string(out, "name", &endpoint.name);
+            out.push(',');
+            string(out, "address", &shown(&endpoint.address));
+            let _ = write!(out, ",\"weight\":{}", endpoint.weight);
+        });
+    });
+    out.push_str("}\n");
+    out
+}
+
+fn target(out: &mut String, plan: &Plan, target: &Target) {
+    match target {
+        Target::Upstream(id) => string(
+            out,
+            "upstream",
+            plan.upstream(*id).map_or("", |upstream| &upstream.name),
+        ),
+        Target::Redirect(_) => string(out, "target", "redirect"),
+        Target::Respond(respond) => {
+            let _ = write!(out, "\"respond\":{}", respond.status);
+        }
+    }
+}
+
+fn shown(address: &Address) -> String {
+    address.to_string()
+}
+
+fn string(out: &mut String, name: &str, value: &str) {
+    let _ = write!(out, "\"{name}\":");
+    text::json(out, value.as_bytes());
+}
+
+fn list<T>(out: &mut String, name: &str, items: &[T], mut each: impl FnMut(&mut String, &T)) {
+    let _ = write!(out, ",\"{name}\":[");
+    for (at, item) in items.iter().enumerate() {
+        out.push_str(if at == 0 { "{" } else { ",{" });
+        each(out, item);
+        out.push('}');
+    }
+    out.push(']');
+}
