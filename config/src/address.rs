@@ -385,7 +385,7 @@ impl Text for CoresText {
     type Value = Cores;
     const NOUN: &'static str = "a set of cores";
     const PATTERN: Option<&'static str> = Some("^(auto|[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)$");
-    const EXAMPLES: &'static [&'static str] = &["auto", "0", "2-7,10"];
+    const EXAMPLES: &'static [&'static str] = &["2-7,10", "0"];
 
     fn parse(text: &str) -> Result<Cores, Problem> {
         if text == "auto" {

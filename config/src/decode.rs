@@ -277,6 +277,11 @@ const LATER: [&str; 8] = [
 ];
 
 fn unknown_key(cx: &mut Decoder<'_>, span: Span, name: &str, known: &TableInfo) {
+    if cx.diagnostics.len() >= DIAGNOSTICS_MAX {
+        // It is only counted: no need to look for what was meant.
+        cx.error(Code::UnknownKey, span, "unknown key");
+        return;
+    }
     let here = cx.here();
     let keys = || known.fields.iter().map(|field| field.key);
     let all = keys().collect::<Vec<_>>().join(", ");

@@ -3,6 +3,7 @@
 //! Purpose: one form for everything that a file can have wrong. A diagnostic is self-contained:
 //! it carries the file's name and the line it is about, so it outlives the text.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
 use crate::json::Json;
@@ -177,16 +178,16 @@ pub fn to_text(diagnostics: &[Diagnostic]) -> String {
 impl fmt::Display for Diagnostic {
     /// Several lines: the message, the place, the line with a mark under it, the advice.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}: {}", self.severity.as_str(), self.message)?;
+        writeln!(f, "{}: {}", self.severity.as_str(), visible(&self.message))?;
         let gutter = self
             .place
             .as_ref()
             .map_or(0, |place| place.line.to_string().len());
         match &self.place {
-            None => writeln!(f, " --> {}", self.file)?,
+            None => writeln!(f, " --> {}", visible(&self.file))?,
             Some(place) => {
                 let pad = " ".repeat(gutter);
-                let at = format!("{}:{}:{}", self.file, place.line, place.column);
+                let at = format!("{}:{}:{}", visible(&self.file), place.line, place.column);
                 writeln!(f, "{pad} --> {at}")?;
                 writeln!(f, "{pad} |")?;
                 place.draw(f, &pad)?;
@@ -195,9 +196,9 @@ impl fmt::Display for Diagnostic {
         for help in &self.help {
             let pad = " ".repeat(gutter);
             let mut lines = help.lines();
-            writeln!(f, "{pad} = {}", lines.next().unwrap_or(""))?;
+            writeln!(f, "{pad} = {}", visible(lines.next().unwrap_or("")))?;
             for line in lines {
-                writeln!(f, "{}", format!("{pad}   {line}").trim_end())?;
+                writeln!(f, "{}", format!("{pad}   {}", visible(line)).trim_end())?;
             }
         }
         Ok(())
@@ -233,7 +234,7 @@ impl Place {
             .chars()
             .skip(skipped)
             .take(SHOWN_CHARS_MAX)
-            .map(|c| if c.is_control() { ' ' } else { c })
+            .map(|c| if is_hidden(c) { ' ' } else { c })
             .collect();
         let mut indent = column - skipped;
         if skipped > 0 {
@@ -246,7 +247,11 @@ impl Place {
         }
         writeln!(f, "{} | {}", self.line, shown.trim_end())?;
         let mark = "^".repeat((self.length as usize).min(room));
-        let line = format!("{pad} | {}{mark} {}", " ".repeat(indent), self.label);
+        let line = format!(
+            "{pad} | {}{mark} {}",
+            " ".repeat(indent),
+            visible(&self.label)
+        );
         writeln!(f, "{}", line.trim_end())
     }
 }
@@ -281,6 +286,27 @@ impl Code {
             Self::TooMany => "too-many",
         }
     }
+}
+
+/// `text` with escapes in place of characters that a terminal would obey instead of showing.
+fn visible(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if is_hidden(c) {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// Control characters, and those that change the direction of text.
+fn is_hidden(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn count(text: &str) -> u32 {

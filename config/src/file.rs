@@ -19,12 +19,14 @@ use crate::model::{
     AccessLog, Address, Balance, Cidr, Cores, Endpoint, EndpointAddress, HostMatch, LogFormat,
     LogTarget, Match, PathMatch, Pattern, Redirect, Respond, Rewrite, ValueMatch,
 };
-use crate::pattern::{FieldValueText, HostText, MatchText, MethodText, PathText, PatternText};
+use crate::pattern::{
+    FieldValueText, HostText, MatchText, MethodText, PathPatternText, PathText, PatternText,
+};
 use crate::table::table;
 
 table! {
     /// The whole file.
-    File, "file", "the top level" {
+    File, "file", "The top level" {
         /// Which CPU cores run the data path: a number counts cores, a string names them.
         preset(limits::CORES) cores: Cores = "cores" as CoresKind;
         /// Where metrics and the health of Weir itself are served. Off unless set.
@@ -107,12 +109,16 @@ table! {
 }
 
 table! {
-    /// A match and what to do with the requests that it takes. An exact host goes before a
-    /// wildcard (longest first) and that before any host; then an exact path before a template
-    /// before a prefix (longest first); then the order of the file. Exactly one of `to`,
-    /// `redirect` and `respond` must be there.
+    /// A match and what to do with the requests that it takes. Exactly one of `to`, `redirect` and
+    /// `respond` must be there. Which route is asked first: one for an exact host before one for
+    /// a wildcard (the longest first) and that before one for any host; then a path in full
+    /// before one with parameters (the later the first parameter, the earlier) and that before
+    /// a star (the longest text in front of it first); then the order of the file. A route whose
+    /// predicates do not hold gives way to the next.
     RawRoute, "route", "[[route]]" {
-        /// Which requests it takes: HOST/PATH*, the host being optional.
+        /// Which requests it takes: HOST/PATH. Without a host it takes every host; `*.` in front of
+        /// one stands for one label or more. A star at the end of the path stands for any rest,
+        /// even none; `{name}` stands for one segment.
         required matches: At<Option<Match>> = "match" as Tried<Forms<MatchText, RawMatch>>;
         /// A name for logs, metrics and tests; else the text of the match.
         optional name: At<String> = "name" as Placed<PlainText>;
@@ -125,7 +131,7 @@ table! {
         /// What is taken off the front of the path on its way upstream.
         optional strip: At<Option<String>> = "strip" as Tried<PlainText>;
         /// The path as it goes upstream: a text with placeholders, or one prefix for another.
-        optional replace: At<Option<Rewrite>> = "replace" as Tried<Forms<PatternText, RawReplace>>;
+        optional replace: At<Option<Rewrite>> = "replace" as Tried<Forms<PathPatternText, RawReplace>>;
         /// Time limits in place of the upstream's and the top level's.
         optional timeouts: TimeoutsPatch = "timeouts" as Scoped<InRoute, TimeoutsPatch>;
         /// Limits in place of the top level's. Only `body` and `body_rate` matter here.

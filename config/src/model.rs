@@ -333,9 +333,9 @@ impl fmt::Display for EndpointAddress {
 /// A match and what to do with the requests that it takes.
 ///
 /// Order of choice: an exact host before a wildcard (longest first) before any host; then an
-/// exact path before a template before a prefix (longest first); then file order among equal
-/// patterns, the first whose predicates all hold. A route whose predicates fail gives way to the
-/// next candidate, up to less specific hosts.
+/// exact path before a template (the later its first parameter, the earlier) before a prefix
+/// (longest first); then file order among equal patterns, the first whose predicates all hold. A
+/// route whose predicates fail gives way to the next candidate, up to less specific hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// Its name if given, else the text of its match; what logs and metrics show.

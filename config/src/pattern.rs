@@ -350,6 +350,19 @@ impl Text for PatternText {
     }
 }
 
+/// A path with placeholders, on its way upstream.
+pub(crate) struct PathPatternText;
+
+impl Text for PathPatternText {
+    type Value = Pattern;
+    const NOUN: &'static str = "a path with placeholders";
+    const EXAMPLES: &'static [&'static str] = &["/v2/{rest}", "/users/{id}"];
+
+    fn parse(text: &str) -> Result<Pattern, Problem> {
+        PatternText::parse(text)
+    }
+}
+
 /// A request method.
 pub(crate) struct MethodText;
 

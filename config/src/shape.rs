@@ -93,20 +93,11 @@ impl Shape {
 
 /// Every table of a file, outermost first, each once.
 pub(crate) fn all_tables() -> Vec<TableInfo> {
-    let mut tables = vec![<crate::file::File as crate::decode::Table>::info()];
-    let mut next = 0;
-    while let Some(table) = tables.get(next) {
-        let mut found = Vec::new();
-        for field in &table.fields {
-            collect_tables(&field.shape, &mut found);
-        }
-        for info in found {
-            if !tables.iter().any(|known| known.name == info.name) {
-                tables.push(info);
-            }
-        }
-        next += 1;
-    }
+    let mut tables = Vec::new();
+    add_table(
+        <crate::file::File as crate::decode::Table>::info(),
+        &mut tables,
+    );
     tables
 }
 
@@ -119,11 +110,25 @@ pub(crate) fn tables_with_key(key: &str) -> Vec<&'static str> {
         .collect()
 }
 
-fn collect_tables(shape: &Shape, found: &mut Vec<TableInfo>) {
+fn add_table(table: TableInfo, tables: &mut Vec<TableInfo>) {
+    if tables.iter().any(|known| known.name == table.name) {
+        return;
+    }
+    tables.push(table.clone());
+    for field in &table.fields {
+        add_tables_of(&field.shape, tables);
+    }
+}
+
+fn add_tables_of(shape: &Shape, tables: &mut Vec<TableInfo>) {
     match shape {
-        Shape::Table(info) => found.push(info()),
-        Shape::List(each) | Shape::Named { value: each, .. } => collect_tables(each, found),
-        Shape::AnyOf(shapes) => shapes.iter().for_each(|each| collect_tables(each, found)),
+        Shape::Table(info) => add_table(info(), tables),
+        Shape::List(each) | Shape::Named { value: each, .. } => add_tables_of(each, tables),
+        // Long forms stand last, and what only a short form holds is of less interest.
+        Shape::AnyOf(shapes) => shapes
+            .iter()
+            .rev()
+            .for_each(|each| add_tables_of(each, tables)),
         Shape::Text { .. } | Shape::Integer { .. } | Shape::Boolean | Shape::Choice(_) => {}
     }
 }

@@ -3,6 +3,7 @@
 //! Every `tests/cases/NAME.toml` has its expected diagnostics in `NAME.txt`; adding a case needs
 //! no Rust. `WEIR_UPDATE=1 cargo test -p weir-config` writes the expectations anew, to be read
 //! before they are committed.
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 
