@@ -20,8 +20,11 @@ pub use cidr::CidrSet;
 pub use diff::{Diff, Kept};
 pub use template::{Redirect, Rewrite};
 
+use weir_proto_h1::Method;
+
+use crate::fault::Reason;
 use crate::io::Address;
-use crate::route::Table;
+use crate::route::{Found, RequestView, Table};
 
 /// A listener's place in [`Plan::listeners`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,7 +62,40 @@ pub struct Plan {
     pub grace: Duration,
 }
 
+/// What becomes of a request whose head is valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// This route takes it.
+    Route(RouteId),
+    /// Weir answers itself.
+    Refuse {
+        /// Why.
+        reason: Reason,
+        /// The value of an Allow field, where the method is at fault.
+        allow: Option<String>,
+    },
+}
+
 impl Plan {
+    /// Decides what becomes of a request. Data path, `weir explain` and `[[test]]` blocks all come
+    /// here.
+    #[must_use]
+    pub fn decide(&self, view: &RequestView<'_>) -> Decision {
+        let refuse = |reason, allow| Decision::Refuse { reason, allow };
+        match view.head.method {
+            // Neither makes sense through a gateway: one asks for a tunnel, one for an echo.
+            Method::Connect | Method::Trace => {
+                let allow = "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH".to_owned();
+                refuse(Reason::MethodNotAllowed, Some(allow))
+            }
+            _ => match self.table.find(view) {
+                Found::Route(id) => Decision::Route(id),
+                Found::MethodNotAllowed(allow) => refuse(Reason::MethodNotAllowed, Some(allow)),
+                Found::None => refuse(Reason::NoRoute, None),
+            },
+        }
+    }
+
     /// The listener of an id of this plan.
     #[must_use]
     pub fn listener(&self, id: ListenerId) -> Option<&ListenerPlan> {

@@ -97,8 +97,7 @@ impl Redirect {
         })
     }
 
-    /// Appends the Location of a request that the route has taken. Bytes that no URL may hold are
-    /// percent-encoded.
+    /// Appends the Location of a request that the route has taken.
     pub fn location(&self, view: &RequestView<'_>, out: &mut Vec<u8>) {
         let mut scratch = Vec::new();
         let path = settled(view.head.path_or_root(view.block), &mut scratch);
@@ -113,9 +112,7 @@ impl Redirect {
         } else {
             0
         };
-        for &byte in location.iter().skip(skipped) {
-            push_url_byte(byte, out);
-        }
+        out.extend(location.iter().skip(skipped));
     }
 }
 
@@ -278,15 +275,4 @@ fn is_decoded_in_normal_form(high: u8, low: u8) -> bool {
     };
     u8::try_from(high << 4 | low)
         .is_ok_and(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
-}
-
-fn push_url_byte(byte: u8, out: &mut Vec<u8>) {
-    if byte.is_ascii_graphic() {
-        out.push(byte);
-        return;
-    }
-    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
-    out.push(b'%');
-    out.push(digit(byte >> 4).to_ascii_uppercase() as u8);
-    out.push(digit(byte & 15).to_ascii_uppercase() as u8);
 }

@@ -1,1 +1,448 @@
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
 
+use weir_config::{Config, Match};
+use weir_proto_h1::{Event, Head, Server};
+
+use super::{CidrSet, Decision, Diff, Kept, ListenerId, Plan, Rewrite, Target};
+use crate::fault::Reason;
+use crate::io::Address;
+use crate::route::Scratch;
+
+fn config(text: &str) -> Config {
+    match weir_config::parse("test.toml", text) {
+        Ok((config, _)) => config,
+        Err(all) => panic!("{}", weir_config::to_text(&all)),
+    }
+}
+
+/// Knows `one`, `two` (with a repeated address) and `empty`.
+fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let addresses: &[[u8; 4]] = match host {
+        "one" => &[[10, 0, 0, 1]],
+        "two" => &[[10, 0, 0, 2], [10, 0, 0, 3], [10, 0, 0, 2]],
+        "empty" => &[],
+        _ => return Err(io::Error::other("no such name")),
+    };
+    Ok(addresses
+        .iter()
+        .map(|address| SocketAddr::from((*address, port)))
+        .collect())
+}
+
+fn plan(text: &str) -> Plan {
+    Plan::compile(&config(text), &resolve).unwrap()
+}
+
+const REST: &str = r#"
+    [upstream]
+    app = ["10.1.1.1:80"]
+    [[route]]
+    match = "/*"
+    to = "app"
+"#;
+
+fn listening(listeners: &str) -> Plan {
+    plan(&format!("{listeners}{REST}"))
+}
+
+#[test]
+fn endpoints_are_addresses_with_stable_names() {
+    let plan = plan(
+        r#"
+        [listen."127.0.0.1:80"]
+        [upstream]
+        app = ["10.1.1.1:80", { address = "two:8080", weight = 3 }, "one:1", "unix:/run/app.sock"]
+        [[route]]
+        match = "/*"
+        to = "app"
+        "#,
+    );
+    let upstream = &plan.upstreams[0];
+    let shown: Vec<_> = upstream
+        .endpoints
+        .iter()
+        .map(|each| format!("{} = {} x{}", each.name, each.address, each.weight))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "10.1.1.1:80 = 10.1.1.1:80 x1",
+            "two:8080@10.0.0.2 = 10.0.0.2:8080 x3",
+            "two:8080@10.0.0.3 = 10.0.0.3:8080 x3",
+            "one:1@10.0.0.1 = 10.0.0.1:1 x1",
+            "unix:/run/app.sock = unix:/run/app.sock x1",
+        ]
+    );
+}
+
+#[test]
+fn every_problem_is_reported_with_its_line() {
+    let config = config(
+        r#"
+        [listen."127.0.0.1:80"]
+        [upstream]
+        app = [
+          "gone:80",
+          "one:80",
+          "empty:80",
+        ]
+        [[route]]
+        match = "/old*"
+        redirect = "https://example.com{rest}"
+        [[route]]
+        match = "/*"
+        to = "app"
+        "#,
+    );
+    let problems: Vec<_> = Plan::compile(&config, &resolve)
+        .unwrap_err()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        problems,
+        [
+            "line 5: endpoint `gone:80` of upstream `app` has no address: no such name",
+            "line 7: endpoint `empty:80` of upstream `app` has no address: the name exists without one",
+            "line 9: route `/old*`: the location would let clients choose the host: put a slash after `https://example.com`",
+        ]
+    );
+}
+
+#[test]
+fn settings_are_merged_from_top_to_route() {
+    let plan = plan(
+        r#"
+        trusted_proxies = ["10.0.0.0/8"]
+        [timeouts]
+        connect = "1s"
+        first_byte = "2s"
+        grace = "7s"
+        [limits]
+        fields = 50
+        body_rate = "off"
+        [listen."127.0.0.1:80"]
+        connections = 10
+        [upstream.app]
+        servers = ["10.1.1.1:80"]
+        timeouts = { first_byte = "3s", total = "9s" }
+        retries = 2
+        [[route]]
+        match = "/*"
+        to = "app"
+        timeouts = { total = "off" }
+        limits = { body = "1MiB" }
+        "#,
+    );
+    let (listener, upstream, route) = (&plan.listeners[0], &plan.upstreams[0], &plan.routes[0]);
+    let seconds = Duration::from_secs;
+    assert_eq!(plan.grace, seconds(7));
+    assert_eq!(
+        (
+            listener.connections_max,
+            listener.connections_per_client_max
+        ),
+        (10, 10)
+    );
+    assert_eq!(listener.limits.fields_max, 50);
+    assert_eq!(listener.timeouts.first_byte, seconds(2));
+    assert_eq!(upstream.timeouts.first_byte, seconds(3));
+    assert_eq!(upstream.timeouts.total, Some(seconds(9)));
+    assert_eq!(upstream.limits.fields_max, 50);
+    assert_eq!(route.timeouts.connect, seconds(1));
+    assert_eq!(route.timeouts.first_byte, seconds(3));
+    assert_eq!(route.timeouts.total, None);
+    assert_eq!(route.timeouts.body_rate_bytes_min, 0);
+    assert_eq!(route.body_bytes_max, Some(1 << 20));
+    assert_eq!(
+        (route.retry.retries_max, upstream.retry.retries_max),
+        (2, 2)
+    );
+    assert!(plan.trusted_proxies.contains([10, 9, 8, 7].into()));
+}
+
+#[test]
+fn the_name_in_via_follows_from_what_weir_does() {
+    let one = listening("[listen.\"127.0.0.1:80\"]");
+    let again = listening("# A comment.\n[listen.\"127.0.0.1:80\"]");
+    let other = listening("[listen.\"127.0.0.1:81\"]");
+    assert_eq!(one.via, again.via);
+    assert_ne!(one.via, other.via);
+    assert!(
+        one.via.starts_with("weir-") && one.via.len() == 13,
+        "{}",
+        one.via
+    );
+}
+
+#[test]
+fn a_diff_pairs_listeners_by_address() {
+    let old = listening("[listen.\"127.0.0.1:1\"]\n[listen.\"127.0.0.1:2\"]\n[listen.\"unix:/a\"]");
+    let new = listening(
+        "[listen.\"unix:/a\"]\nbacklog = 9\n[listen.\"127.0.0.1:3\"]\n[listen.\"127.0.0.1:1\"]",
+    );
+    let kept = |old, new, backlog_changed| Kept {
+        old: ListenerId(old),
+        new: ListenerId(new),
+        backlog_changed,
+    };
+    let diff = Diff::between(&old, &new);
+    assert_eq!(diff.added, [ListenerId(1)]);
+    assert_eq!(diff.removed, [ListenerId(1)]);
+    assert_eq!(diff.kept, [kept(2, 0, true), kept(0, 2, false)]);
+    assert!(!diff.is_empty());
+    assert!(Diff::between(&old, &old).is_empty());
+}
+
+#[test]
+fn a_set_of_networks_holds_their_union() {
+    let text =
+        r#"trusted_proxies = ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.7", "2001:db8::/32", "::1"]"#;
+    let set =
+        CidrSet::new(&config(&format!("{text}\n[listen.\"127.0.0.1:80\"]{REST}")).trusted_proxies);
+    for (address, expected) in [
+        ("10.0.0.0", true),
+        ("10.255.255.255", true),
+        ("11.0.0.0", false),
+        ("9.255.255.255", false),
+        ("192.0.2.7", true),
+        ("192.0.2.8", false),
+        ("::ffff:10.2.3.4", true),
+        ("::ffff:11.2.3.4", false),
+        ("2001:db8:ffff::1", true),
+        ("2001:db9::", false),
+        ("::1", true),
+        ("::2", false),
+    ] {
+        assert_eq!(
+            set.contains(address.parse().unwrap()),
+            expected,
+            "{address}"
+        );
+    }
+    assert!(!set.is_empty() && CidrSet::default().is_empty());
+    assert!(!CidrSet::default().contains([127, 0, 0, 1].into()));
+    let all = config(&format!(
+        "trusted_proxies = [\"0.0.0.0/0\"]\n[listen.\"127.0.0.1:80\"]{REST}"
+    ));
+    assert!(CidrSet::new(&all.trusted_proxies).contains([1, 2, 3, 4].into()));
+}
+
+/// The rewrite of a route written as in a file.
+fn rewrite(route: &str) -> Rewrite {
+    let text = format!(
+        "[listen.\"127.0.0.1:80\"]\n[upstream]\napp = \"10.1.1.1:80\"\n[[route]]\nto = \"app\"\n{route}"
+    );
+    plan(&text).routes[0].rewrite.clone().unwrap()
+}
+
+#[test]
+fn rewrites_keep_what_was_received() {
+    let strip = "match = \"/api/*\"\nstrip = \"/api\"";
+    let replace = "match = \"/old/*\"\nreplace = { prefix = \"/old\", with = \"/new/deep\" }";
+    let open = "match = \"/u/{id}/*\"\nreplace = \"/v2/{id}/x/{rest}\"";
+    let whole = "match = \"/u/{id}/p/{post}\"\nreplace = \"/{post}/of/{id}\"";
+    let star = "match = \"/a*\"\nreplace = \"/b{rest}\"";
+    let encoded = "match = \"/caf%C3%A9/*\"\nstrip = \"/caf%C3%A9\"";
+    let before = "match = \"/x/*\"\nreplace = \"/front{path}\"";
+    for (route, path, expected) in [
+        (strip, "/api/v1", "/v1"),
+        (strip, "/api/", "/"),
+        (strip, "/api/a%7eb/%c3%a9", "/a%7eb/%c3%a9"),
+        (strip, "/%61pi/%7Eb", "/%7Eb"),
+        // Only what was meant is cut off, and nothing climbs out of what is left.
+        (strip, "/api//v1", "/v1"),
+        (strip, "/api/../api/secret", "/secret"),
+        (strip, "/x/../api/a", "/a"),
+        (strip, "/api/a/..", "/"),
+        (strip, "/api/.", "/"),
+        (replace, "/old/a/b/", "/new/deep/a/b/"),
+        (replace, "/o%6Cd/%2D", "/new/deep/%2D"),
+        (open, "/u/7/a/b/", "/v2/7/x/a/b/"),
+        (open, "/u/7/", "/v2/7/x/"),
+        (open, "/u/%37/%61", "/v2/%37/x/%61"),
+        (whole, "/u/7/p/9", "/9/of/7"),
+        (whole, "/u/./7//p/9", "/9/of/7"),
+        (star, "/a", "/b"),
+        (star, "/abc/d", "/bbc/d"),
+        (encoded, "/caf%c3%a9/x", "/x"),
+        (before, "/x/y", "/front/x/y"),
+    ] {
+        let mut out = b"kept".to_vec();
+        rewrite(route).apply(path.as_bytes(), &mut out);
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            format!("kept{expected}"),
+            "{path} by {route}"
+        );
+    }
+}
+
+/// What a plan makes of `METHOD TARGET` at a host.
+fn decide<T>(
+    plan: &Plan,
+    request: &str,
+    host: &str,
+    then: impl FnOnce(Decision, &crate::route::RequestView<'_>) -> T,
+) -> T {
+    let text = format!("{request} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let mut head = Head::new();
+    let received =
+        Server::new(weir_proto_h1::Limits::default()).receive(text.as_bytes(), &mut head);
+    assert_eq!(
+        received.map(|received| received.event),
+        Ok(Event::Head),
+        "{request}"
+    );
+    let mut scratch = Scratch::default();
+    let view = scratch.view(&head, text.as_bytes()).unwrap();
+    then(plan.decide(&view), &view)
+}
+
+#[test]
+fn redirects_stay_where_they_lead() {
+    let cases = [
+        (
+            "/*",
+            "https://{host}{path}{query}",
+            "/a/b?c=d",
+            "https://a.example/a/b?c=d",
+        ),
+        (
+            "/*",
+            "https://{host}:8443{path}{query}",
+            "/",
+            "https://a.example:8443/",
+        ),
+        (
+            "/*",
+            "https://{host}{path}{query}",
+            "/%7Ea?",
+            "https://a.example/%7Ea",
+        ),
+        ("/old/*", "/new/{rest}{query}", "/old/x/y?z", "/new/x/y?z"),
+        ("/old/*", "/{rest}", "/old/x", "/x"),
+        (
+            "/u/{id}/*",
+            "https://b.example/{id}?rest={rest}",
+            "/u/7/a",
+            "https://b.example/7?rest=a",
+        ),
+        // No request chooses another host.
+        ("/old*", "/{rest}", "/old/evil.example", "/evil.example"),
+        ("/old/*", "/{rest}", "/old//evil.example", "/evil.example"),
+        ("/*", "{path}", "//evil.example/..", "/"),
+        ("/*", "{path}x", "//evil.example", "/evil.examplex"),
+    ];
+    for (matches, location, target, expected) in cases {
+        let plan = plan(&format!(
+            "[listen.\"127.0.0.1:80\"]\n[[route]]\nmatch = \"{matches}\"\nredirect = \"{location}\""
+        ));
+        let Target::Redirect(redirect) = &plan.routes[0].target else {
+            panic!("a redirect")
+        };
+        let mut out = Vec::new();
+        decide(
+            &plan,
+            &format!("GET {target}"),
+            "A.example:80",
+            |decision, view| {
+                assert_eq!(decision, Decision::Route(super::RouteId(0)), "{target}");
+                redirect.location(view, &mut out);
+            },
+        );
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            expected,
+            "{target} by {location}"
+        );
+    }
+}
+
+#[test]
+fn redirects_that_clients_could_turn_elsewhere_are_refused() {
+    let config = weir_config::Redirect {
+        location: weir_config::Pattern(Vec::new()),
+        status: 302,
+    };
+    let matches = Match {
+        path: weir_config::PathMatch::Prefix("/a".into()),
+        ..Match::everything()
+    };
+    let compile = |pieces: &[weir_config::Piece]| {
+        let location = weir_config::Pattern(pieces.to_vec());
+        super::Redirect::compile(
+            &weir_config::Redirect {
+                location,
+                ..config.clone()
+            },
+            &matches,
+        )
+    };
+    use weir_config::Piece::{Host, Path, Query, Rest, Text};
+    let text = |text: &str| Text(text.to_owned());
+    for (refused, pieces) in [
+        (true, vec![Rest]),
+        (true, vec![text("https://example.com"), Rest]),
+        (true, vec![text("https://"), Rest]),
+        (true, vec![text("https://"), Host, Rest]),
+        (true, vec![text("https:/"), Rest]),
+        (true, vec![text("https:"), Rest]),
+        (true, vec![text("//"), Rest]),
+        (true, vec![text("https://user@"), Rest, text("/")]),
+        (false, vec![text("https://example.com/"), Rest]),
+        (false, vec![text("https://example.com?x="), Rest]),
+        (false, vec![text("https://"), Host, Path, Rest]),
+        (false, vec![text("https://"), Host, Query, Rest]),
+        (false, vec![text("/"), Rest]),
+        (false, vec![text("/a:"), Rest]),
+        (false, vec![Path, Rest]),
+    ] {
+        assert_eq!(compile(&pieces).is_err(), refused, "{pieces:?}");
+    }
+}
+
+#[test]
+fn a_decision_is_a_route_or_a_reason() {
+    let plan = plan(
+        r#"
+        [listen."127.0.0.1:80"]
+        [[route]]
+        match = { path = "/a", method = ["GET", "HEAD"] }
+        respond = 200
+        "#,
+    );
+    let refuse = |reason, allow: Option<&str>| Decision::Refuse {
+        reason,
+        allow: allow.map(str::to_owned),
+    };
+    let all = "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";
+    for (request, expected) in [
+        ("GET /a", Decision::Route(super::RouteId(0))),
+        ("GET /b", refuse(Reason::NoRoute, None)),
+        (
+            "PATCH /a",
+            refuse(Reason::MethodNotAllowed, Some("GET, HEAD")),
+        ),
+        ("TRACE /a", refuse(Reason::MethodNotAllowed, Some(all))),
+        ("CONNECT h:80", refuse(Reason::MethodNotAllowed, Some(all))),
+        ("OPTIONS *", refuse(Reason::NoRoute, None)),
+        ("GET http://other", refuse(Reason::NoRoute, None)),
+    ] {
+        decide(&plan, request, "h", |decision, _| {
+            assert_eq!(decision, expected, "{request}")
+        });
+    }
+}
+
+#[test]
+fn a_plan_is_shared_by_all_cores() {
+    fn is_shared<T: Send + Sync + 'static>() {}
+    is_shared::<Plan>();
+    assert!(matches!(
+        listening("[listen.\"unix:/a\"]").listeners[0].address,
+        Address::Unix(_)
+    ));
+}

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use weir_config::{FieldMatch, Match, ValueMatch};
-use weir_proto_h1::{FieldId, Method};
+use weir_proto_h1::{Field, FieldId, Method};
 
 use super::RequestView;
 
@@ -100,17 +100,18 @@ fn bit(method: Method) -> u16 {
     }
 }
 
-/// The values of every field line with this name.
+/// The values of every field line with this name as the client sent them: hop-by-hop fields too,
+/// so that `upgrade = "websocket"` can tell requests apart.
 fn header_values<'a>(
     name: &'a str,
     view: &RequestView<'a>,
 ) -> impl Iterator<Item = impl Iterator<Item = u8> + 'a> {
     let (id, block) = (FieldId::from_name(name.as_bytes()), view.block);
-    let is_it = move |field: &&weir_proto_h1::Field| {
+    let is_it = move |field: &&Field| {
         field.id == id
             && (id != FieldId::Other || field.name.get(block).eq_ignore_ascii_case(name.as_bytes()))
     };
-    let fields = view.head.iter().filter(is_it);
+    let fields = view.head.fields.iter().filter(is_it);
     fields.map(move |field| field.value.get(block).iter().copied())
 }
 

@@ -1,1 +1,317 @@
+//! Tables of cases, and a naive matcher that the table must agree with.
 
+mod model;
+
+use weir_config::{Config, Match};
+use weir_proto_h1::{Event, Head, Server};
+
+use super::{Found, Scratch, Table, Verdict};
+use crate::plan::RouteId;
+
+/// The matches of routes that are written as in a file, one a line. A line in braces is an inline
+/// table.
+pub(crate) fn matches(lines: &str) -> Vec<Match> {
+    let mut text = String::from("[listen.\"127.0.0.1:80\"]\n[upstream]\na = \"127.0.0.1:1\"\n");
+    for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let quote = if line.starts_with('{') { "" } else { "\"" };
+        text.push_str(&format!(
+            "[[route]]\nmatch = {quote}{line}{quote}\nto = \"a\"\n"
+        ));
+    }
+    let parsed: Result<(Config, _), _> = weir_config::parse("test.toml", &text);
+    let (config, _) = parsed.unwrap_or_else(|all| panic!("{}", weir_config::to_text(&all)));
+    config
+        .routes
+        .into_iter()
+        .map(|route| route.matches)
+        .collect()
+}
+
+/// Asks with a request such as `GET http://host/path`, field lines after it.
+fn ask<T>(request: &str, look_up: impl FnOnce(&super::RequestView<'_>) -> T) -> T {
+    let mut lines = request.lines().map(str::trim);
+    let (method, url) = lines.next().and_then(|line| line.split_once(' ')).unwrap();
+    let url = url.strip_prefix("http://").unwrap();
+    let (host, target) = url.split_at(url.find('/').unwrap());
+    let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
+    for line in lines {
+        text.push_str(line);
+        text.push_str("\r\n");
+    }
+    text.push_str("\r\n");
+    let mut head = Head::new();
+    let mut server = Server::new(weir_proto_h1::Limits::default());
+    let received = server.receive(text.as_bytes(), &mut head);
+    assert_eq!(
+        received.map(|received| received.event),
+        Ok(Event::Head),
+        "{request}"
+    );
+    let mut scratch = Scratch::default();
+    let view = scratch.view(&head, text.as_bytes());
+    look_up(&view.unwrap_or_else(|error| panic!("{request}: {error}")))
+}
+
+/// Checks `REQUEST -> LINE` cases, where `LINE` is the route as it stands in `routes`, `404`, or
+/// `405 METHODS`.
+fn check(routes: &str, cases: &[(&str, &str)]) {
+    let names: Vec<&str> = routes
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let table = Table::from_specs(&matches(routes));
+    for (request, expected) in cases {
+        let found = match ask(request, |view| table.find(view)) {
+            Found::Route(RouteId(id)) => names[id as usize].to_owned(),
+            Found::MethodNotAllowed(methods) => format!("405 {methods}"),
+            Found::None => "404".to_owned(),
+        };
+        assert_eq!(found, *expected, "{request}");
+    }
+}
+
+#[test]
+fn hosts_from_exact_over_wildcards_to_any() {
+    check(
+        "/*
+         *.com/*
+         *.example.com/*
+         *.eu.example.com/*
+         api.example.com/*
+         [2001:db8::1]/*
+         192.0.2.1/*",
+        &[
+            ("GET http://api.example.com/", "api.example.com/*"),
+            ("GET http://API.Example.COM:8080/", "api.example.com/*"),
+            ("GET http://api.example.com./", "api.example.com/*"),
+            ("GET http://www.example.com/", "*.example.com/*"),
+            ("GET http://a.eu.example.com/", "*.eu.example.com/*"),
+            ("GET http://b.a.eu.example.com/", "*.eu.example.com/*"),
+            ("GET http://eu.example.com/", "*.example.com/*"),
+            ("GET http://example.com/", "*.com/*"),
+            ("GET http://notexample.com/", "*.com/*"),
+            ("GET http://com/", "/*"),
+            ("GET http://example.org/", "/*"),
+            ("GET http://[2001:DB8:0:0::1]:80/", "[2001:db8::1]/*"),
+            ("GET http://[2001:db8::2]/", "/*"),
+            ("GET http://192.0.2.1/", "192.0.2.1/*"),
+        ],
+    );
+}
+
+#[test]
+fn paths_from_whole_over_templates_to_stars() {
+    check(
+        "/users
+         /users/
+         /users/me
+         /users/{id}
+         /users/{id}/
+         /users/{id}/posts
+         /users/{id}/posts/{post}
+         /users/me/{section}
+         /users/{id}/files/*
+         /users/*
+         /users/m*
+         /us*
+         /static/a/*
+         /static/*",
+        &[
+            ("GET http://h/users", "/users"),
+            ("GET http://h/users/", "/users/"),
+            ("GET http://h/users/me", "/users/me"),
+            ("GET http://h/users/mo", "/users/{id}"),
+            ("GET http://h/users/7/", "/users/{id}/"),
+            ("GET http://h/users/7/posts", "/users/{id}/posts"),
+            ("GET http://h/users/7/posts/1", "/users/{id}/posts/{post}"),
+            ("GET http://h/users/7/posts/1/x", "/users/*"),
+            ("GET http://h/users/me/posts", "/users/me/{section}"),
+            ("GET http://h/users/me/posts/3", "/users/{id}/posts/{post}"),
+            ("GET http://h/users/me/files/", "/users/{id}/files/*"),
+            ("GET http://h/users/me/files/a/b", "/users/{id}/files/*"),
+            ("GET http://h/users/me/files", "/users/me/{section}"),
+            ("GET http://h/users/a/files", "/users/*"),
+            ("GET http://h/users/ma/x/y", "/users/m*"),
+            ("GET http://h/use", "/us*"),
+            ("GET http://h/u", "404"),
+            ("GET http://h/static/a", "/static/*"),
+            ("GET http://h/static/a/", "/static/a/*"),
+            ("GET http://h/static/ab/c", "/static/*"),
+            ("GET http://h/static", "404"),
+            ("GET http://h/", "404"),
+        ],
+    );
+}
+
+#[test]
+fn paths_are_compared_in_normal_form() {
+    check(
+        "/a/b
+         /caf%c3%a9/*
+         /x/{y}",
+        &[
+            ("GET http://h/a//b", "/a/b"),
+            ("GET http://h/a/./b", "/a/b"),
+            ("GET http://h/c/../a/%62", "/a/b"),
+            ("GET http://h/caf%C3%A9/x", "/caf%c3%a9/*"),
+            ("GET http://h/caf%c3%a9/", "/caf%c3%a9/*"),
+            ("GET http://h/x/../b", "404"),
+            ("GET http://h/x/%2e%2e/a/b", "/a/b"),
+            ("GET http://h/x/a%20b", "/x/{y}"),
+            ("GET http://h/x/", "404"),
+            ("GET http://h/A/b", "404"),
+        ],
+    );
+}
+
+#[test]
+fn predicates_in_file_order() {
+    check(
+        r#"{ path = "/*", header = { upgrade = "websocket" } }
+           { path = "/*", method = ["POST", "PUT"], header = { x-key = { prefix = "k" } } }
+           { path = "/*", query = { v = "2", q = true } }
+           { path = "/*", method = "PURGE" }
+           { path = "/*", method = "GET", header = { x-old = true } }
+           { path = "/*", method = "GET" }"#,
+        &[
+            (
+                "GET http://h/\nConnection: upgrade\nUpgrade: websocket",
+                r#"{ path = "/*", header = { upgrade = "websocket" } }"#,
+            ),
+            (
+                "PUT http://h/\nX-KEY: a\nx-key: kb\nContent-Length: 0",
+                r#"{ path = "/*", method = ["POST", "PUT"], header = { x-key = { prefix = "k" } } }"#,
+            ),
+            (
+                "PUT http://h/?v=2&q",
+                r#"{ path = "/*", query = { v = "2", q = true } }"#,
+            ),
+            (
+                "GET http://h/?q=&v=1&%76=%32",
+                r#"{ path = "/*", query = { v = "2", q = true } }"#,
+            ),
+            ("GET http://h/?v=2", r#"{ path = "/*", method = "GET" }"#),
+            (
+                "GET http://h/?v=22&q=",
+                r#"{ path = "/*", method = "GET" }"#,
+            ),
+            ("PURGE http://h/", r#"{ path = "/*", method = "PURGE" }"#),
+            ("HEAD http://h/", "405 PURGE, GET"),
+            ("purge http://h/", "405 PURGE, GET"),
+        ],
+    );
+}
+
+#[test]
+fn what_fails_gives_way_to_paths_and_hosts_that_say_less() {
+    check(
+        r#"{ host = "a.b.c", path = "/x", method = "GET" }
+           { host = "a.b.c", path = "/{any}", method = "PUT" }
+           { host = "a.b.c", path = "/*", header = { need = "1" } }
+           { host = "*.b.c", path = "/x", method = "DELETE" }
+           { host = "*.c", path = "/x", header = { other = "1" }, method = "PATCH" }
+           { path = "/x", query = { any = true } }"#,
+        &[
+            (
+                "GET http://a.b.c/x",
+                r#"{ host = "a.b.c", path = "/x", method = "GET" }"#,
+            ),
+            (
+                "PUT http://a.b.c/x\nContent-Length: 0",
+                r#"{ host = "a.b.c", path = "/{any}", method = "PUT" }"#,
+            ),
+            (
+                "PUT http://a.b.c/x/y\nneed: 1\nContent-Length: 0",
+                r#"{ host = "a.b.c", path = "/*", header = { need = "1" } }"#,
+            ),
+            (
+                "DELETE http://a.b.c/x",
+                r#"{ host = "*.b.c", path = "/x", method = "DELETE" }"#,
+            ),
+            (
+                "OPTIONS http://a.b.c/x?any",
+                r#"{ path = "/x", query = { any = true } }"#,
+            ),
+            ("OPTIONS http://a.b.c/x", "405 GET, PUT, DELETE"),
+            (
+                "OPTIONS http://a.b.c/x\nother: 1",
+                "405 GET, PUT, DELETE, PATCH",
+            ),
+            ("GET http://a.b.c/x/y", "404"),
+        ],
+    );
+}
+
+#[test]
+fn explained_in_order_with_the_first_predicate_that_failed() {
+    let table = Table::from_specs(&matches(
+        r#"other.com/*
+           { path = "/*", header = { x = "1" } }
+           { path = "/a", method = "PUT" }
+           { path = "/a", query = { q = "1" } }
+           { path = "/a", header = { x = "2" }, query = { q = "2" } }
+           /{b}
+           /b"#,
+    ));
+    let explained = ask("GET http://h/a\nx: 1", |view| {
+        let explained = table.explain(view);
+        assert_eq!(explained.found, table.find(view));
+        explained
+    });
+    assert_eq!(explained.found, Found::Route(RouteId(5)));
+    let said: Vec<_> = explained
+        .considered
+        .iter()
+        .map(|each| match each.verdict {
+            Verdict::Failed(failed) => format!("{} {failed}", each.route.0),
+            verdict => format!("{} {verdict:?}", each.route.0),
+        })
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "2 method is not PUT",
+            "3 query parameter `q` is not \"1\"",
+            "4 header `x` is not \"2\"",
+            "5 Taken",
+            "1 Outranked",
+            "0 Host",
+            "6 Path",
+        ]
+    );
+}
+
+#[test]
+fn an_empty_table_finds_nothing() {
+    let table = Table::default();
+    assert_eq!(ask("GET http://h/", |view| table.find(view)), Found::None);
+}
+
+/// All templates of ten segments, each a letter or a parameter: a walk that forgot where it had
+/// been would not come back.
+#[test]
+fn overlapping_templates_are_visited_once() {
+    let mut routes = String::new();
+    for bits in 0..1 << 10 {
+        for place in 0..10 {
+            let is_parameter = bits & 1 << place != 0;
+            routes.push_str(&if is_parameter {
+                format!("/{{p{place}}}")
+            } else {
+                "/a".to_owned()
+            });
+        }
+        routes.push_str("/end\n");
+    }
+    let table = Table::from_specs(&matches(&routes));
+    let path = "/a".repeat(10);
+    let find = |rest: &str| {
+        ask(&format!("GET http://h{path}{rest}"), |view| {
+            table.find(view)
+        })
+    };
+    assert_eq!(find("/end"), Found::Route(RouteId(0)));
+    assert_eq!(find("/other"), Found::None);
+    assert_eq!(find("/a/a/a/a/a/a/a/a/a/a/a/a/end"), Found::None);
+}

@@ -1,0 +1,491 @@
+//! `weir explain FILE METHOD URL`: what becomes of a request, and why. Also runs `[[test]]` blocks.
+//!
+//! A real request head is built, and taken through the parser, the normaliser and the routing that
+//! the data path runs; nothing here decides anything by itself.
+#![forbid(unsafe_code)]
+
+use std::fmt::{self, Write as _};
+
+use weir_config::{Config, Test};
+use weir_proto_h1::{Event, Head, Server};
+
+use crate::fault::Reason;
+use crate::io::Address;
+use crate::plan::{Decision, ListenerPlan, Plan, RouteId, RoutePlan, Target, UpstreamId};
+use crate::route::{Considered, Scratch, Verdict};
+
+/// Routes of other hosts and paths that are listed; the rest is counted.
+const OTHERS_LISTED_MAX: usize = 10;
+
+/// A request to explain.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// The method.
+    pub method: String,
+    /// `http://host[:port]/path?query`.
+    pub url: String,
+    /// Field lines as curl's `-H` takes them: `name: value`. A Host replaces that of the URL.
+    pub headers: Vec<String>,
+    /// Whether every route is listed, however far from matching.
+    pub all: bool,
+}
+
+/// Explains what becomes of a request.
+///
+/// # Errors
+/// The question is not one: no URL, a field line without a colon, control characters.
+pub fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
+    let url = Url::parse(&question.url)?;
+    let mut host = url.authority.to_owned();
+    let mut fields = Vec::with_capacity(question.headers.len());
+    for line in &question.headers {
+        let (name, value) = line
+            .split_once(':')
+            .ok_or_else(|| format!("`{line}` is no field line: write 'name: value'"))?;
+        if name.eq_ignore_ascii_case("host") {
+            value.trim().clone_into(&mut host);
+        } else {
+            fields.push((name, value.trim()));
+        }
+    }
+    let text = head_text(&question.method, &url.target, &host, fields)?;
+    let listeners = listeners_at(plan, url.port);
+    let listener = match listeners.as_slice() {
+        [] => plan.listeners.first(),
+        [first, ..] => Some(*first),
+    };
+    let answer = answer(plan, listener, &text);
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "request    {} {}", question.method, question.url);
+    write_listener(&mut out, plan, &listeners, url.port);
+    if let (Some(host), Some(path)) = (&answer.host, &answer.path) {
+        let _ = writeln!(out, "matched as {host}{path}");
+    }
+    write_considered(&mut out, plan, &answer, question.all);
+    write_outcome(&mut out, plan, &answer);
+    Ok(out)
+}
+
+/// A `[[test]]` block that the configuration does not meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestFailure {
+    /// The block's line in the file, from 1.
+    pub line: u32,
+    /// What was expected and what happens, in one sentence without a full stop.
+    pub message: String,
+}
+
+impl fmt::Display for TestFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.message)
+    }
+}
+
+/// Runs the `[[test]]` blocks of a configuration against its plan.
+#[must_use]
+pub fn run_tests(config: &Config, plan: &Plan) -> Vec<TestFailure> {
+    let run = |test: &Test| {
+        let message = run_test(plan, test).err()?;
+        let port = test.port.map(|port| format!(":{port}")).unwrap_or_default();
+        let Test {
+            line,
+            method,
+            scheme,
+            host,
+            target,
+            ..
+        } = test;
+        Some(TestFailure {
+            line: *line,
+            message: format!("test `{method} {scheme}://{host}{port}{target}`: {message}"),
+        })
+    };
+    config.tests.iter().filter_map(run).collect()
+}
+
+fn run_test(plan: &Plan, test: &Test) -> Result<(), String> {
+    let port = test.port.unwrap_or_else(|| default_port(&test.scheme));
+    let mut host = match test.port {
+        Some(port) => format!("{}:{port}", test.host),
+        None => test.host.clone(),
+    };
+    let mut fields = Vec::with_capacity(test.headers.len());
+    for (name, value) in &test.headers {
+        match name.as_str() {
+            "host" => value.clone_into(&mut host),
+            name => fields.push((name, value.as_str())),
+        }
+    }
+    let text = head_text(&test.method, &test.target, &host, fields)?;
+    let listener = listeners_at(plan, port)
+        .first()
+        .copied()
+        .or_else(|| plan.listeners.first());
+    let answer = answer(plan, listener, &text);
+    let becomes = answer.in_words(plan);
+    if let Some(index) = test.route
+        && answer.route().map(|id| id.0 as usize) != Some(index)
+    {
+        let wanted = u32::try_from(index).map(RouteId).ok();
+        let (name, why) = wanted.map_or(("", String::new()), |id| {
+            (route_name(plan, id), answer.why_not(id))
+        });
+        return Err(format!("expected route `{name}`, but {becomes}{why}"));
+    }
+    if let Some(index) = test.upstream
+        && answer.upstream(plan).map(|id| id.0 as usize) != Some(index)
+    {
+        let wanted = u32::try_from(index)
+            .ok()
+            .and_then(|id| plan.upstream(UpstreamId(id)));
+        let name = wanted.map_or("", |upstream| &*upstream.name);
+        return Err(format!("expected upstream `{name}`, but {becomes}"));
+    }
+    if let Some(status) = test.status
+        && answer.status(plan) != Some(status)
+    {
+        return Err(format!("expected status {status}, but {becomes}"));
+    }
+    Ok(())
+}
+
+/// What becomes of a request, and everything that `explain` says about it.
+struct Answer<'p> {
+    decision: Decision,
+    considered: Vec<Considered<'p>>,
+    /// Host and path in the form that was matched, if it came to that.
+    host: Option<String>,
+    path: Option<String>,
+    /// The path that is sent upstream, if it is another than the one received.
+    rewritten: Option<String>,
+    /// Where a redirect leads.
+    location: Option<String>,
+}
+
+/// Takes a request head through the data path's parser and decision.
+fn answer<'p>(plan: &'p Plan, listener: Option<&ListenerPlan>, text: &str) -> Answer<'p> {
+    let block = text.as_bytes();
+    let mut head = Head::new();
+    let mut answer = Answer {
+        decision: Decision::Refuse {
+            reason: Reason::BadRequest,
+            allow: None,
+        },
+        considered: Vec::new(),
+        host: None,
+        path: None,
+        rewritten: None,
+        location: None,
+    };
+    let limits = listener.map(|listener| listener.limits).unwrap_or_default();
+    let mut scratch = Scratch::default();
+    let received = Server::new(limits).receive(block, &mut head);
+    let view = received.and_then(|received| match received.event {
+        Event::Head => scratch.view(&head, block),
+        _ => Err(weir_proto_h1::Error::BadRequestLine),
+    });
+    let view = match view {
+        Ok(view) => view,
+        Err(error) => {
+            let reason = Reason::from_request(error);
+            answer.decision = Decision::Refuse {
+                reason,
+                allow: None,
+            };
+            return answer;
+        }
+    };
+    answer.host = Some(lossy(view.host));
+    answer.path = Some(lossy(view.path));
+    answer.decision = plan.decide(&view);
+    answer.considered = plan.table.explain(&view).considered;
+    if let Some(route) = answer.route().and_then(|id| plan.route(id)) {
+        let mut bytes = Vec::new();
+        if let Some(rewrite) = &route.rewrite {
+            rewrite.apply(head.path_or_root(block), &mut bytes);
+            answer.rewritten = Some(lossy(&bytes));
+        }
+        if let Target::Redirect(redirect) = &route.target {
+            redirect.location(&view, &mut bytes);
+            answer.location = Some(lossy(&bytes));
+        }
+    }
+    answer
+}
+
+impl Answer<'_> {
+    fn route(&self) -> Option<RouteId> {
+        match self.decision {
+            Decision::Route(id) => Some(id),
+            Decision::Refuse { .. } => None,
+        }
+    }
+
+    fn upstream(&self, plan: &Plan) -> Option<UpstreamId> {
+        match plan.route(self.route()?)?.target {
+            Target::Upstream(id) => Some(id),
+            Target::Redirect(_) | Target::Respond(_) => None,
+        }
+    }
+
+    /// The status that Weir answers with by itself; none when it is the endpoint's to give.
+    fn status(&self, plan: &Plan) -> Option<u16> {
+        match &self.decision {
+            Decision::Refuse { reason, .. } => Some(reason.status()),
+            Decision::Route(id) => match &plan.route(*id)?.target {
+                Target::Upstream(_) => None,
+                Target::Redirect(redirect) => Some(redirect.status),
+                Target::Respond(respond) => Some(respond.status),
+            },
+        }
+    }
+
+    fn in_words(&self, plan: &Plan) -> String {
+        let id = match &self.decision {
+            Decision::Refuse { reason, .. } => {
+                return format!("Weir answers {} ({})", reason.status(), reason.code());
+            }
+            Decision::Route(id) => *id,
+        };
+        let name = route_name(plan, id);
+        match (
+            self.upstream(plan).and_then(|id| plan.upstream(id)),
+            self.status(plan),
+        ) {
+            (Some(upstream), _) => {
+                format!("route `{name}` sends it to upstream `{}`", upstream.name)
+            }
+            (None, Some(status)) => format!("route `{name}` answers {status}"),
+            (None, None) => format!("route `{name}` takes it"),
+        }
+    }
+
+    fn why_not(&self, wanted: RouteId) -> String {
+        let considered = self.considered.iter().find(|each| each.route == wanted);
+        match considered.map(|each| each.verdict) {
+            None | Some(Verdict::Taken) => String::new(),
+            Some(verdict) => format!(": {}", verdict_in_words(verdict)),
+        }
+    }
+}
+
+fn verdict_in_words(verdict: Verdict<'_>) -> String {
+    match verdict {
+        Verdict::Taken => "takes the request".to_owned(),
+        Verdict::Outranked => "comes after the route that takes it".to_owned(),
+        Verdict::Failed(failed) => failed.to_string(),
+        Verdict::Path => "its path does not match".to_owned(),
+        Verdict::Host => "its host does not match".to_owned(),
+    }
+}
+
+fn write_listener(out: &mut String, plan: &Plan, listeners: &[&ListenerPlan], port: u16) {
+    let names = |listeners: &[&ListenerPlan]| {
+        let names: Vec<_> = listeners.iter().map(|listener| &*listener.name).collect();
+        names.join(", ")
+    };
+    let _ = if listeners.is_empty() {
+        let all: Vec<_> = plan.listeners.iter().collect();
+        writeln!(
+            out,
+            "listener   none has port {port}; there are: {}",
+            names(&all)
+        )
+    } else {
+        writeln!(out, "listener   {}", names(listeners))
+    };
+}
+
+fn write_considered(out: &mut String, plan: &Plan, answer: &Answer<'_>, all: bool) {
+    let is_other = |each: &&Considered<'_>| matches!(each.verdict, Verdict::Host | Verdict::Path);
+    let (others, candidates): (Vec<&Considered<'_>>, Vec<_>) =
+        answer.considered.iter().partition(is_other);
+    if !answer.considered.is_empty() {
+        let _ = writeln!(out, "routes     in order of precedence:");
+    }
+    // Routes whose host fits are nearer to a match than the others.
+    let near = others.iter().filter(|each| each.verdict == Verdict::Path);
+    let far = others.iter().filter(|each| each.verdict == Verdict::Host);
+    let others_listed = if all { others.len() } else { OTHERS_LISTED_MAX };
+    let listed = candidates.iter().chain(near.chain(far).take(others_listed));
+    for each in listed {
+        let mark = if each.verdict == Verdict::Taken {
+            '>'
+        } else {
+            ' '
+        };
+        let line = plan.route(each.route).map_or(0, |route| route.line);
+        let at = if line > 0 {
+            format!(" (line {line})")
+        } else {
+            String::new()
+        };
+        let name = route_name(plan, each.route);
+        let _ = writeln!(
+            out,
+            "  {mark} {name}{at}: {}",
+            verdict_in_words(each.verdict)
+        );
+    }
+    if others.len() > others_listed {
+        let more = others.len() - others_listed;
+        let _ = writeln!(
+            out,
+            "    and {more} more whose host or path does not match (--all)"
+        );
+    }
+}
+
+fn write_outcome(out: &mut String, plan: &Plan, answer: &Answer<'_>) {
+    let route = match &answer.decision {
+        Decision::Refuse { reason, allow } => {
+            let (status, code, text) = (reason.status(), reason.code(), reason.text());
+            let _ = writeln!(out, "answer     {status}, reason {code}: {text}");
+            if let Some(allow) = allow {
+                let _ = writeln!(out, "allow      {allow}");
+            }
+            return;
+        }
+        Decision::Route(id) => plan.route(*id),
+    };
+    let Some(route) = route else { return };
+    let _ = writeln!(out, "route      {}", route.name);
+    match &route.target {
+        Target::Upstream(id) => write_upstream(out, plan, *id, route, answer),
+        Target::Redirect(redirect) => {
+            let location = answer.location.as_deref().unwrap_or_default();
+            let _ = writeln!(out, "answer     {}, location {location}", redirect.status);
+        }
+        Target::Respond(respond) => {
+            let media = respond.content_type.as_deref().unwrap_or("no body");
+            let bytes = respond.body.len();
+            let _ = writeln!(out, "answer     {}, {bytes} bytes, {media}", respond.status);
+        }
+    }
+}
+
+fn write_upstream(
+    out: &mut String,
+    plan: &Plan,
+    id: UpstreamId,
+    route: &RoutePlan,
+    answer: &Answer<'_>,
+) {
+    let Some(upstream) = plan.upstream(id) else {
+        return;
+    };
+    let _ = writeln!(out, "upstream   {}", upstream.name);
+    for endpoint in &upstream.endpoints {
+        let weight = match endpoint.weight {
+            1 => String::new(),
+            weight => format!(", weight {weight}"),
+        };
+        let _ = writeln!(out, "  endpoint {}{weight}", endpoint.name);
+    }
+    if let Some(path) = &answer.rewritten {
+        let _ = writeln!(out, "sent as    {path}");
+    }
+    let times = route.timeouts;
+    let total = times
+        .total
+        .map_or_else(|| "off".to_owned(), |total| format!("{total:?}"));
+    let _ = writeln!(
+        out,
+        "timeouts   connect {:?}, first byte {:?}, body stall {:?}, total {total}",
+        times.connect, times.first_byte, times.body_stall,
+    );
+    let retry = route.retry;
+    let per_try = retry
+        .per_try
+        .map_or(String::new(), |limit| format!(", {limit:?} each"));
+    let _ = writeln!(
+        out,
+        "retries    {}{per_try}, within {} % of live requests or {} at once",
+        retry.retries_max, retry.budget_percent, retry.budget_min,
+    );
+    if let Some(bytes) = route.body_bytes_max {
+        let _ = writeln!(out, "body       at most {bytes} bytes");
+    }
+}
+
+fn route_name(plan: &Plan, id: RouteId) -> &str {
+    plan.route(id).map_or("", |route| &*route.name)
+}
+
+/// The listeners that a client reaches at this port.
+fn listeners_at(plan: &Plan, port: u16) -> Vec<&ListenerPlan> {
+    let has_port = |listener: &&ListenerPlan| match &listener.address {
+        Address::Ip(address) => address.port() == port,
+        Address::Unix(_) => false,
+    };
+    plan.listeners.iter().filter(has_port).collect()
+}
+
+/// An absolute URL, taken apart.
+struct Url<'u> {
+    authority: &'u str,
+    port: u16,
+    /// Path and query.
+    target: String,
+}
+
+impl<'u> Url<'u> {
+    fn parse(url: &'u str) -> Result<Self, String> {
+        let wrong = || format!("`{url}` is no URL: write http://host/path");
+        let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
+        if !matches!(scheme, "http" | "https") {
+            return Err(format!(
+                "`{scheme}` is no scheme that Weir serves: write http or https"
+            ));
+        }
+        // The fragment stays in the client.
+        let rest = rest.split('#').next().unwrap_or(rest);
+        let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        if authority.is_empty() {
+            return Err(wrong());
+        }
+        let after_host = authority.rsplit(']').next().unwrap_or(authority);
+        let port = match after_host.rsplit_once(':') {
+            Some((_, port)) => port.parse().map_err(|_| format!("`{port}` is no port"))?,
+            None => default_port(scheme),
+        };
+        let slash = if target.starts_with('/') { "" } else { "/" };
+        Ok(Self {
+            authority,
+            port,
+            target: format!("{slash}{target}"),
+        })
+    }
+}
+
+fn default_port(scheme: &str) -> u16 {
+    if scheme == "https" { 443 } else { 80 }
+}
+
+fn head_text<'f>(
+    method: &str,
+    target: &str,
+    host: &str,
+    fields: impl IntoIterator<Item = (&'f str, &'f str)>,
+) -> Result<String, String> {
+    let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
+    let mut lines = 2;
+    for (name, value) in fields {
+        let _ = write!(text, "{name}: {value}\r\n");
+        lines += 1;
+    }
+    // A line break in an argument would make another request of it.
+    if text.matches(['\r', '\n']).count() != lines * 2 {
+        return Err("a request has no line breaks in it".to_owned());
+    }
+    text.push_str("\r\n");
+    Ok(text)
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

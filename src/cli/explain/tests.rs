@@ -1,0 +1,298 @@
+use super::{Question, explain, run_tests};
+use crate::plan::Plan;
+
+const FILE: &str = r#"
+[listen."127.0.0.1:8080"]
+[listen."0.0.0.0:8081"]
+
+[upstream.api]
+servers = ["10.0.0.11:8080", { address = "10.0.0.12:8080", weight = 2 }]
+timeouts = { total = "20s" }
+
+[[route]]
+name = "old"
+match = "api.example.com/v0/*"
+redirect = "https://{host}/v1/{rest}"
+
+[[route]]
+name = "beta"
+match = { host = "api.example.com", path = "/v1/*", header = { x-beta = "1" } }
+to = "api"
+
+[[route]]
+name = "api"
+match = { host = "api.example.com", path = "/v1/*", method = ["GET", "HEAD"] }
+to = "api"
+strip = "/v1"
+
+[[route]]
+name = "health"
+match = "/healthz"
+respond = { status = 200, body = "fine" }
+"#;
+
+fn plan(text: &str) -> (weir_config::Config, Plan) {
+    let (config, _) = weir_config::parse("edge.toml", text)
+        .unwrap_or_else(|all| panic!("{}", weir_config::to_text(&all)));
+    let plan = Plan::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
+    (config, plan)
+}
+
+fn ask(method: &str, url: &str, headers: &[&str]) -> Result<String, String> {
+    let headers = headers.iter().map(|&line| line.to_owned()).collect();
+    let (method, url) = (method.to_owned(), url.to_owned());
+    explain(
+        &plan(FILE).1,
+        &Question {
+            method,
+            url,
+            headers,
+            all: false,
+        },
+    )
+}
+
+#[test]
+fn a_request_that_goes_upstream() {
+    let text = ask(
+        "GET",
+        "http://API.example.com:8080/v1/./users?a=b#top",
+        &["X-Beta: 0"],
+    );
+    assert_eq!(
+        text.unwrap(),
+        "\
+request    GET http://API.example.com:8080/v1/./users?a=b#top
+listener   127.0.0.1:8080
+matched as api.example.com/v1/users
+routes     in order of precedence:
+    beta (line 14): header `x-beta` is not \"1\"
+  > api (line 19): takes the request
+    old (line 9): its path does not match
+    health (line 25): its path does not match
+route      api
+upstream   api
+  endpoint 10.0.0.11:8080
+  endpoint 10.0.0.12:8080, weight 2
+sent as    /users
+timeouts   connect 2s, first byte 60s, body stall 30s, total 20s
+retries    1, within 20 % of live requests or 3 at once
+"
+    );
+}
+
+#[test]
+fn a_request_that_weir_answers() {
+    let text = ask("GET", "http://api.example.com/v0/a", &[]).unwrap();
+    assert!(
+        text.contains("listener   none has port 80; there are: 127.0.0.1:8080, 0.0.0.0:8081\n"),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("route      old\nanswer     307, location https://api.example.com/v1/a\n"),
+        "{text}"
+    );
+    let text = ask("GET", "http://x:8081/healthz", &[]).unwrap();
+    assert!(text.contains("listener   0.0.0.0:8081\n"), "{text}");
+    assert!(
+        text.contains("answer     200, 4 bytes, text/plain"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_request_that_is_refused() {
+    for (method, url, headers, expected) in [
+        (
+            "GET",
+            "http://x/",
+            &[][..],
+            "answer     404, reason no_route: ",
+        ),
+        (
+            "PUT",
+            "http://api.example.com/v1/a",
+            &[],
+            "answer     405, reason method_not_allowed: ",
+        ),
+        (
+            "PUT",
+            "http://api.example.com/v1/a",
+            &[],
+            "allow      GET, HEAD\n",
+        ),
+        (
+            "GET",
+            "http://x/a%2fb",
+            &[],
+            "answer     400, reason bad_path: ",
+        ),
+        (
+            "GET",
+            "http://x/",
+            &["Host: a b"],
+            "answer     400, reason bad_host: ",
+        ),
+        (
+            "GET",
+            "http://x/",
+            &["Expect: magic"],
+            "answer     417, reason expectation_failed: ",
+        ),
+        (
+            "POST",
+            "http://x/",
+            &["Content-Length: 1", "Transfer-Encoding: chunked"],
+            "answer     400, reason bad_framing: ",
+        ),
+        (
+            "TRACE",
+            "http://x/healthz",
+            &[],
+            "answer     405, reason method_not_allowed: ",
+        ),
+    ] {
+        let text = ask(method, url, headers).unwrap();
+        assert!(
+            text.contains(expected),
+            "{method} {url} {headers:?}: {text}"
+        );
+    }
+}
+
+#[test]
+fn a_host_field_replaces_that_of_the_url() {
+    let text = ask(
+        "GET",
+        "http://127.0.0.1:8080/v1/a",
+        &["host:api.example.com"],
+    )
+    .unwrap();
+    assert!(text.contains("matched as api.example.com/v1/a\n"), "{text}");
+    assert!(text.contains("\nroute      api\n"), "{text}");
+}
+
+#[test]
+fn what_is_no_question_is_said() {
+    for (url, headers, expected) in [
+        ("/v1", &[][..], "`/v1` is no URL: write http://host/path"),
+        (
+            "http:///v1",
+            &[],
+            "`http:///v1` is no URL: write http://host/path",
+        ),
+        (
+            "ftp://h/",
+            &[],
+            "`ftp` is no scheme that Weir serves: write http or https",
+        ),
+        ("http://h:x/", &[], "`x` is no port"),
+        (
+            "http://h/",
+            &["a"],
+            "`a` is no field line: write 'name: value'",
+        ),
+        (
+            "http://h/",
+            &["a: b\r\nc: d"],
+            "a request has no line breaks in it",
+        ),
+        ("http://h/\n", &[], "a request has no line breaks in it"),
+    ] {
+        assert_eq!(
+            ask("GET", url, headers).unwrap_err(),
+            expected,
+            "{url} {headers:?}"
+        );
+    }
+    let text = ask("GET", "http://[::1]:8081?q", &[]).unwrap();
+    assert!(
+        text.contains("listener   0.0.0.0:8081\nmatched as [::1]/\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn far_routes_are_counted_unless_all_are_wanted() {
+    let mut file = FILE.to_owned();
+    for number in 0..30 {
+        file.push_str(&format!(
+            "[[route]]\nmatch = \"h{number}/*\"\nrespond = 404\n"
+        ));
+    }
+    let plan = plan(&file).1;
+    let question = Question {
+        method: "GET".into(),
+        url: "http://x/healthz".into(),
+        headers: Vec::new(),
+        all: false,
+    };
+    let text = explain(&plan, &question).unwrap();
+    assert!(
+        text.contains("    and 23 more whose host or path does not match (--all)\n"),
+        "{text}"
+    );
+    let text = explain(
+        &plan,
+        &Question {
+            all: true,
+            ..question
+        },
+    )
+    .unwrap();
+    assert!(
+        text.contains("h29/*") && !text.contains("more whose"),
+        "{text}"
+    );
+}
+
+#[test]
+fn test_blocks_say_what_happens_instead() {
+    let tests = r#"
+[[test]]
+request = "GET http://api.example.com/v1/a"
+route = "api"
+upstream = "api"
+
+[[test]]
+request = "GET http://api.example.com/v1/a"
+headers = { X-Beta = "1" }
+route = "api"
+
+[[test]]
+request = "POST http://api.example.com/v1/a"
+route = "api"
+
+[[test]]
+request = "GET http://api.example.com/v0/a"
+upstream = "api"
+
+[[test]]
+request = "GET http://api.example.com/v1/a"
+status = 200
+
+[[test]]
+request = "GET http://x:8080/nothing"
+headers = { host = "api.example.com" }
+status = 200
+
+[[test]]
+request = "GET http://x/nothing"
+status = 404
+"#;
+    let (config, plan) = plan(&format!("{FILE}{tests}"));
+    let failures: Vec<_> = run_tests(&config, &plan)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        failures,
+        [
+            "line 36: test `GET http://api.example.com/v1/a`: expected route `api`, but route `beta` sends it to upstream `api`: comes after the route that takes it",
+            "line 41: test `POST http://api.example.com/v1/a`: expected route `api`, but Weir answers 405 (method_not_allowed): method is not GET or HEAD",
+            "line 45: test `GET http://api.example.com/v0/a`: expected upstream `api`, but route `old` answers 307",
+            "line 49: test `GET http://api.example.com/v1/a`: expected status 200, but route `api` sends it to upstream `api`",
+            "line 53: test `GET http://x:8080/nothing`: expected status 200, but Weir answers 404 (no_route)",
+        ]
+    );
+}

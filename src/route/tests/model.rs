@@ -1,0 +1,285 @@
+//! The table against a matcher that looks at every route and sorts what matches by the documented
+//! precedence.
+
+use std::cmp::Reverse;
+
+use weir_config::{FieldMatch, HostMatch, Match, PathMatch, Segment, ValueMatch};
+
+use super::ask;
+use crate::plan::RouteId;
+use crate::route::{Found, Table};
+
+const TABLES: u64 = 2_000;
+const REQUESTS_PER_TABLE: usize = 25;
+
+#[test]
+fn the_table_agrees_with_a_naive_matcher() {
+    let (mut routed, mut refused, mut missed) = (0, 0, 0);
+    for seed in 1..=TABLES {
+        let mut random = Random(seed);
+        let specs: Vec<_> = (0..random.below(24)).map(|_| random.spec()).collect();
+        let table = Table::from_specs(&specs);
+        for _ in 0..REQUESTS_PER_TABLE {
+            let request = random.request();
+            let found = ask(&request.text(), |view| table.find(view));
+            let expected = naive(&specs, &request);
+            assert_eq!(found, expected, "seed {seed}, {request:?}, {specs:#?}");
+            match found {
+                Found::Route(_) => routed += 1,
+                Found::MethodNotAllowed(_) => refused += 1,
+                Found::None => missed += 1,
+            }
+        }
+    }
+    // Cases of all kinds, or the comparison says little.
+    assert!(
+        routed > 10_000 && refused > 1_000 && missed > 1_000,
+        "{routed} {refused} {missed}"
+    );
+}
+
+#[derive(Debug)]
+struct Request {
+    method: &'static str,
+    host: &'static str,
+    path: String,
+    x: Option<&'static str>,
+    q: Option<&'static str>,
+}
+
+impl Request {
+    fn text(&self) -> String {
+        let query = self
+            .q
+            .map(|value| format!("?r=1&q={value}"))
+            .unwrap_or_default();
+        let field = self
+            .x
+            .map(|value| format!("\nX: {value}"))
+            .unwrap_or_default();
+        format!(
+            "{} http://{}{}{query}{field}",
+            self.method, self.host, self.path
+        )
+    }
+}
+
+fn naive(specs: &[Match], request: &Request) -> Found {
+    let fits = |spec: &&(usize, &Match)| {
+        host_fits(&spec.1.host, request.host) && path_fits(&spec.1.path, &request.path)
+    };
+    let all: Vec<_> = specs.iter().enumerate().collect();
+    let mut candidates: Vec<_> = all.iter().filter(fits).collect();
+    candidates.sort_by_key(|(index, spec)| (host_rank(&spec.host), path_rank(&spec.path), *index));
+    let fields_fit = |spec: &Match| {
+        let x = spec
+            .headers
+            .iter()
+            .all(|each| value_fits(&each.value, request.x));
+        x && spec
+            .query
+            .iter()
+            .all(|each| value_fits(&each.value, request.q))
+    };
+    candidates.retain(|(_, spec)| fields_fit(spec));
+    let method_fits = |spec: &Match| {
+        spec.methods.is_empty() || spec.methods.iter().any(|each| each == request.method)
+    };
+    if let Some((index, _)) = candidates.iter().find(|(_, spec)| method_fits(spec)) {
+        return Found::Route(RouteId(*index as u32));
+    }
+    let mut methods: Vec<&str> = Vec::new();
+    for method in candidates.iter().flat_map(|(_, spec)| &spec.methods) {
+        if !methods.contains(&method.as_str()) {
+            methods.push(method);
+        }
+    }
+    if methods.is_empty() {
+        Found::None
+    } else {
+        Found::MethodNotAllowed(methods.join(", "))
+    }
+}
+
+fn host_fits(pattern: &HostMatch, host: &str) -> bool {
+    match pattern {
+        HostMatch::Any => true,
+        HostMatch::Exact(name) => host == name,
+        HostMatch::Wildcard(name) => host.ends_with(&format!(".{name}")),
+    }
+}
+
+fn host_rank(pattern: &HostMatch) -> (u8, Reverse<usize>) {
+    match pattern {
+        HostMatch::Exact(_) => (0, Reverse(0)),
+        HostMatch::Wildcard(name) => (1, Reverse(name.len())),
+        HostMatch::Any => (2, Reverse(0)),
+    }
+}
+
+fn path_fits(pattern: &PathMatch, path: &str) -> bool {
+    let (segments, open) = match pattern {
+        PathMatch::Exact(whole) => return path == whole,
+        PathMatch::Prefix(start) => return path.starts_with(start.as_str()),
+        PathMatch::Template { segments, open } => (segments, *open),
+    };
+    let parts: Vec<_> = path.split('/').skip(1).collect();
+    let is_long_enough = if open {
+        parts.len() > segments.len()
+    } else {
+        parts.len() == segments.len()
+    };
+    is_long_enough
+        && segments
+            .iter()
+            .zip(parts)
+            .all(|(segment, part)| match segment {
+                Segment::Literal(text) => text == part,
+                Segment::Parameter(_) => !part.is_empty(),
+            })
+}
+
+/// One step for each piece between parameters: whole text first, then text with a parameter after
+/// it, then text with a star after it, the longer the earlier.
+fn path_rank(pattern: &PathMatch) -> Vec<(u8, Reverse<usize>)> {
+    let (segments, open) = match pattern {
+        PathMatch::Exact(_) => return vec![(0, Reverse(0))],
+        PathMatch::Prefix(start) => return vec![(2, Reverse(start.len()))],
+        PathMatch::Template { segments, open } => (segments, *open),
+    };
+    let mut rank = Vec::new();
+    let mut bytes = 0;
+    for segment in segments {
+        bytes += 1;
+        match segment {
+            Segment::Literal(text) => bytes += text.len(),
+            Segment::Parameter(_) => {
+                rank.push((1, Reverse(bytes)));
+                bytes = 0;
+            }
+        }
+    }
+    rank.push(if open {
+        (2, Reverse(bytes + 1))
+    } else {
+        (0, Reverse(0))
+    });
+    rank
+}
+
+fn value_fits(wanted: &ValueMatch, value: Option<&str>) -> bool {
+    match wanted {
+        ValueMatch::Present => value.is_some(),
+        ValueMatch::Absent => value.is_none(),
+        ValueMatch::Exact(text) => value == Some(text),
+        ValueMatch::Prefix(text) => value.is_some_and(|value| value.starts_with(text.as_str())),
+    }
+}
+
+/// Small words, so that patterns and requests meet often.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        // xorshift64*.
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % end
+    }
+
+    fn pick<T: Clone>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())].clone()
+    }
+
+    fn spec(&mut self) -> Match {
+        let host = match self.below(5) {
+            0 => HostMatch::Exact(self.pick(&["a.b.c", "b.c", "c"]).to_owned()),
+            1 => HostMatch::Wildcard(self.pick(&["b.c", "c", "a.b.c"]).to_owned()),
+            _ => HostMatch::Any,
+        };
+        let mut spec = Match {
+            host,
+            path: self.pattern(),
+            ..Match::everything()
+        };
+        if self.below(2) == 0 {
+            let lists: [&[&str]; 5] = [&["GET"], &["PUT"], &["GET", "PUT"], &["X"], &["X", "GET"]];
+            spec.methods = self
+                .pick(&lists)
+                .iter()
+                .map(|&name| name.to_owned())
+                .collect();
+        }
+        if self.below(4) == 0 {
+            spec.headers.push(FieldMatch {
+                name: "x".to_owned(),
+                value: self.value(),
+            });
+        }
+        if self.below(4) == 0 {
+            spec.query.push(FieldMatch {
+                name: "q".to_owned(),
+                value: self.value(),
+            });
+        }
+        spec
+    }
+
+    fn value(&mut self) -> ValueMatch {
+        match self.below(4) {
+            0 => ValueMatch::Present,
+            1 => ValueMatch::Absent,
+            2 => ValueMatch::Exact("aa".to_owned()),
+            _ => ValueMatch::Prefix("a".to_owned()),
+        }
+    }
+
+    fn pattern(&mut self) -> PathMatch {
+        let mut segments: Vec<_> = (0..self.below(5))
+            .map(|place| match self.below(3) {
+                0 => Segment::Parameter(format!("p{place}")),
+                _ => Segment::Literal(self.pick(&["a", "b", "ab"]).to_owned()),
+            })
+            .collect();
+        let is_template = segments
+            .iter()
+            .any(|each| matches!(each, Segment::Parameter(_)));
+        let end = self.below(3);
+        if end == 0 {
+            segments.push(Segment::Literal(String::new()));
+        }
+        if is_template {
+            let open = end == 1;
+            return PathMatch::Template { segments, open };
+        }
+        let text: String = PathMatch::Template {
+            segments,
+            open: false,
+        }
+        .to_string();
+        match self.below(2) {
+            0 if !text.is_empty() => PathMatch::Exact(text),
+            _ if text.is_empty() => PathMatch::Prefix("/".to_owned()),
+            _ => PathMatch::Prefix(text),
+        }
+    }
+
+    fn request(&mut self) -> Request {
+        let mut path = String::new();
+        for _ in 0..self.below(5) {
+            path.push('/');
+            path.push_str(self.pick(&["a", "b", "ab", "c"]));
+        }
+        if path.is_empty() || self.below(3) == 0 {
+            path.push('/');
+        }
+        Request {
+            method: self.pick(&["GET", "PUT", "X"]),
+            host: self.pick(&["a.b.c", "x.a.b.c", "b.c", "c", "d"]),
+            path,
+            x: self.pick(&[None, Some("a"), Some("aa"), Some("b")]),
+            q: self.pick(&[None, Some("a"), Some("aa"), Some("b")]),
+        }
+    }
+}
