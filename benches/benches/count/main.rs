@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod http1;
+mod routing;
 
 use std::error::Error;
 
@@ -37,5 +38,5 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn cases() -> impl Iterator<Item = &'static Case> {
-    http1::CASES.iter()
+    http1::CASES.iter().chain(routing::CASES)
 }
