@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Control, State, summary, system};
 use crate::io::Address;
-use crate::obs::{Kind, Page, process, text};
+use crate::obs::{Kind, Page, text};
 use crate::plan::{Plan, Target};
 
 /// The page of metrics.

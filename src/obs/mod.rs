@@ -368,3 +368,6 @@ impl Obs {
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
     thread::Builder::new().name(name.to_owned()).spawn(body)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,427 @@
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use tinyjson::JsonValue;
+
+use super::counters::Histogram;
+use super::limits::{LOG_PATH_BYTES_MAX, LOG_RING_BYTES};
+use super::*;
+
+fn plan(epoch: u64, text: &str) -> Plan {
+    let config = weir_config::parse("test.toml", text)
+        .expect("a right file")
+        .0;
+    let resolve = |_: &str, _: u16| Ok(Vec::new());
+    let mut plan = Plan::compile(&config, &resolve).expect("a right plan");
+    plan.epoch = epoch;
+    plan
+}
+
+/// Two routes to two upstreams; `flip` lists them the other way round, so that all ids differ.
+fn two(epoch: u64, flip: bool) -> Plan {
+    let routes = [
+        "[[route]]\nname = \"a\"\nmatch = \"/a\"\nto = \"one\"\n",
+        "[[route]]\nname = \"b\"\nmatch = \"/b\"\nto = \"two\"\n",
+    ];
+    let upstreams = [
+        "one = [\"10.0.0.1:80\", \"10.0.0.2:80\"]\n",
+        "two = [\"10.0.0.3:80\"]\n",
+    ];
+    let order = if flip { [1, 0] } else { [0, 1] };
+    let [a, b] = order.map(|i| routes[i]);
+    let [one, two] = order.map(|i| upstreams[i]);
+    let text = format!("[listen.\"127.0.0.1:8080\"]\n[upstream]\n{one}{two}{a}{b}");
+    plan(epoch, &text)
+}
+
+fn event(route: u32) -> Exchange<'static> {
+    Exchange {
+        time_ms: 1_795_339_800_125,
+        id: RequestId(1, 2),
+        client: Some(IpAddr::from([192, 0, 2, 7])),
+        method: b"GET",
+        host: b"example.com",
+        path: b"/a?x=1",
+        version: "HTTP/1.1",
+        status: 200,
+        bytes_in: 10,
+        bytes_out: 1_000,
+        listener: ListenerId(0),
+        route: Some(RouteId(route)),
+        upstream: Some(UpstreamId(route)),
+        endpoint: Some(0),
+        attempts: 1,
+        total_us: 12_345,
+        queue_us: 0,
+        connect_us: 250,
+        first_byte_us: 9_000,
+        reason: None,
+    }
+}
+
+fn page(obs: &Obs) -> String {
+    let mut page = Page::default();
+    obs.metrics(&mut page);
+    page.finish()
+}
+
+/// The value of a series, exactly as written on the page.
+fn series(page: &str, name: &str) -> Option<u64> {
+    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+    page.lines().find_map(value)
+}
+
+#[test]
+fn ids_are_32_digits() {
+    let id = RequestId(0xab, 0x0123_4567_89ab_cdef);
+    let mut hex = [0; 32];
+    id.write_hex(&mut hex);
+    assert_eq!(&hex, b"00000000000000ab0123456789abcdef");
+    assert_eq!(id.to_string().as_bytes(), hex);
+}
+
+#[test]
+fn every_time_falls_between_its_bounds() {
+    for us in (0..100_000_u64)
+        .chain((0..60).map(|bits| 1 << bits))
+        .chain([u64::MAX])
+    {
+        let bucket = Histogram::bucket(us);
+        assert!(bucket < Histogram::BUCKETS);
+        assert!(
+            Histogram::bound_us(bucket).is_none_or(|bound| us < bound),
+            "{us}"
+        );
+        if bucket > 0 {
+            assert!(us >= Histogram::bound_us(bucket - 1).unwrap(), "{us}");
+        }
+    }
+    assert_eq!(Histogram::bound_us(Histogram::BUCKETS - 2), Some(1 << 27));
+}
+
+#[test]
+fn counters_survive_a_reload_by_name() {
+    let (old, new) = (two(1, false), two(2, true));
+    let (obs, mut cores) = Obs::start(2, &old, None).unwrap();
+    cores[0].exchange(&old, &event(0));
+    cores[1].exchange(&old, &event(0));
+    cores[1].exchange(&old, &event(1));
+    let before = page(&obs);
+    assert_eq!(
+        series(
+            &before,
+            "weir_route_exchanges_total{route=\"a\",class=\"2xx\"}"
+        ),
+        Some(2)
+    );
+    assert_eq!(
+        series(
+            &before,
+            "weir_route_exchanges_total{route=\"b\",class=\"2xx\"}"
+        ),
+        Some(1)
+    );
+
+    obs.prepare(&new);
+    // The first core has the new plan, the second has not; an exchange of each plan ends on both.
+    cores[0].plan_changed(&new);
+    for core in &cores {
+        core.exchange(&new, &event(1));
+        core.exchange(&old, &event(1));
+    }
+    let after = page(&obs);
+    assert_eq!(
+        series(
+            &after,
+            "weir_route_exchanges_total{route=\"a\",class=\"2xx\"}"
+        ),
+        Some(4)
+    );
+    assert_eq!(
+        series(
+            &after,
+            "weir_route_exchanges_total{route=\"b\",class=\"2xx\"}"
+        ),
+        Some(3)
+    );
+    let endpoint = "{upstream=\"one\",endpoint=\"10.0.0.1:80\",class=\"2xx\"}";
+    assert_eq!(
+        series(&after, &format!("weir_endpoint_exchanges_total{endpoint}")),
+        Some(4)
+    );
+    assert_eq!(series(&after, "weir_core_plan_epoch{core=\"0\"}"), Some(2));
+    assert_eq!(series(&after, "weir_core_plan_epoch{core=\"1\"}"), Some(1));
+    obs.stop();
+}
+
+#[test]
+fn what_a_reload_removes_is_counted_no_more() {
+    let old = two(1, false);
+    let new = plan(
+        2,
+        "[listen.\"127.0.0.1:9090\"]\n[[route]]\nname = \"c\"\nmatch = \"/*\"\nrespond = { status = 204 }\n",
+    );
+    let (obs, mut cores) = Obs::start(1, &old, None).unwrap();
+    obs.prepare(&new);
+    cores[0].plan_changed(&new);
+    cores[0].exchange(&old, &event(1));
+    cores[0].upstream_closed(UpstreamId(7), 9);
+    cores[0].connection_closed(ListenerId(7));
+    let page = page(&obs);
+    assert!(!page.contains("route=\"b\""));
+    assert_eq!(
+        series(
+            &page,
+            "weir_route_exchanges_total{route=\"c\",class=\"2xx\"}"
+        ),
+        Some(0)
+    );
+    assert_eq!(
+        series(&page, "weir_core_exchanges_total{core=\"0\"}"),
+        Some(1)
+    );
+    obs.stop();
+}
+
+#[test]
+fn a_core_on_its_own_follows_its_plan() {
+    let (old, new) = (two(1, false), two(2, true));
+    let mut core = CoreObs::detached(&old);
+    core.exchange(&old, &event(0));
+    core.plan_changed(&new);
+    core.exchange(&new, &event(1));
+    let shared = [core.shared.clone()];
+    let mut page = Page::default();
+    metrics::render(&shared, &mut page);
+    assert_eq!(
+        series(
+            &page.finish(),
+            "weir_route_exchanges_total{route=\"a\",class=\"2xx\"}"
+        ),
+        Some(2)
+    );
+}
+
+#[test]
+fn the_page_is_well_formed() {
+    let plan = plan(
+        1,
+        "[listen.\"127.0.0.1:8080\"]\n[upstream]\none = [\"10.0.0.1:80\"]\n\
+         [[route]]\nname = 'odd \"name\" \\'\nmatch = \"/*\"\nto = \"one\"\n",
+    );
+    let (obs, cores) = Obs::start(1, &plan, None).unwrap();
+    let failed = Exchange {
+        status: 502,
+        reason: Some(Reason::ConnectFailed),
+        ..event(0)
+    };
+    cores[0].exchange(&plan, &event(0));
+    cores[0].exchange(&plan, &failed);
+    let page = page(&obs);
+    let (mut families, mut seen) = (HashSet::new(), HashSet::new());
+    let mut family = "";
+    for line in page.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            family = rest.split(' ').next().unwrap();
+            assert!(families.insert(family), "{family} twice");
+        } else if !line.starts_with("# HELP ") {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(name.starts_with(family), "{line} outside {family}");
+            assert!(seen.insert(name), "{name} twice");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+    assert_eq!(
+        series(
+            &page,
+            "weir_reasons_total{listener=\"127.0.0.1:8080\",reason=\"connect_failed\"}"
+        ),
+        Some(1)
+    );
+    assert!(page.contains("{route=\"odd \\\"name\\\" \\\\\",class=\"5xx\"} 1"));
+    assert!(
+        page.contains("weir_upstream_connect_seconds_bucket{upstream=\"one\",le=\"0.000256\"} 2\n")
+    );
+    assert!(page.contains("weir_upstream_connect_seconds_sum{upstream=\"one\"} 0.0005\n"));
+    obs.stop();
+}
+
+/// A directory that goes away with the test.
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("weir-obs-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn lines_have_every_field_and_the_names_of_their_plan() {
+    let scratch = Scratch::new("fields");
+    let file = scratch.path("access.log");
+    let (old, new) = (two(1, false), two(2, true));
+    let log = AccessLog::file(file.clone(), Format::Json).unwrap();
+    let (obs, mut cores) = Obs::start(1, &old, Some(log)).unwrap();
+    let failed = Exchange {
+        status: 502,
+        client: Some("2001:db8::1".parse().unwrap()),
+        reason: Some(Reason::ConnectFailed),
+        path: b"/\"}\r\n{\"forged\":1,\xff",
+        ..event(1)
+    };
+    let local = Exchange {
+        route: None,
+        upstream: None,
+        endpoint: None,
+        client: None,
+        method: b"",
+        status: 400,
+        reason: Some(Reason::BadRequest),
+        ..event(0)
+    };
+    cores[0].exchange(&old, &failed);
+    obs.prepare(&new);
+    cores[0].plan_changed(&new);
+    cores[0].exchange(&old, &event(0));
+    cores[0].exchange(&new, &event(0));
+    cores[0].exchange(&new, &local);
+    obs.stop();
+    let text = fs::read_to_string(&file).unwrap();
+    let lines: Vec<JsonValue> = text.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(lines.len(), 4);
+    let expected: JsonValue = r#"{
+        "time": "2026-11-22T09:30:00.125Z", "id": "00000000000000010000000000000002",
+        "client": "2001:db8::1", "listener": "127.0.0.1:8080", "method": "GET",
+        "host": "example.com", "path": "/\"}\r\n{\"forged\":1,\\xff", "version": "HTTP/1.1",
+        "status": 502, "bytes_in": 10, "bytes_out": 1000, "route": "b", "upstream": "two",
+        "endpoint": "10.0.0.3:80", "attempts": 1, "total_ms": 12.345, "queue_ms": 0,
+        "connect_ms": 0.25, "first_byte_ms": 9, "reason": "connect_failed"
+    }"#
+    .parse()
+    .unwrap();
+    assert_eq!(lines[0], expected);
+    let text = |line: usize, member: &str| lines[line][member].get::<String>().cloned();
+    assert_eq!(text(1, "route").as_deref(), Some("a"));
+    assert_eq!(text(2, "route").as_deref(), Some("b"));
+    assert_eq!(text(1, "client").as_deref(), Some("192.0.2.7"));
+    assert_eq!(text(3, "reason").as_deref(), Some("bad_request"));
+    for absent in ["client", "route", "upstream", "endpoint"] {
+        assert!(lines[3][absent].is_null(), "{absent}");
+    }
+}
+
+#[test]
+fn a_text_line_is_one_line() {
+    let mut out = String::new();
+    let names = Names::of(&two(1, false));
+    let event = Exchange {
+        path: b"/\n\" x",
+        reason: Some(Reason::NoRoute),
+        ..event(0)
+    };
+    line::text(&mut out, &event, Some(&names));
+    assert_eq!(
+        out,
+        "2026-11-22T09:30:00.125Z 192.0.2.7 \"GET\" \"example.com\" \"/\\x0a\\\" x\" HTTP/1.1 200 in=10 out=1000 \
+         total=12.345 queue=0.000 connect=0.250 first_byte=9.000 listener=\"127.0.0.1:8080\" route=\"a\" \
+         upstream=\"one\" endpoint=\"10.0.0.1:80\" attempts=1 reason=no_route \
+         id=00000000000000010000000000000002\n"
+    );
+}
+
+#[test]
+fn a_full_ring_drops_whole_lines_and_says_so() {
+    let scratch = Scratch::new("full");
+    // The writer hangs in a pipe that nobody reads yet: a disk that stands still.
+    let file = scratch.path("pipe");
+    rustix::fs::mkfifoat(
+        rustix::fs::CWD,
+        &file,
+        rustix::fs::Mode::from_raw_mode(0o600),
+    )
+    .unwrap();
+    let reader = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&file)
+        .unwrap();
+    let plan = two(1, false);
+    let log = AccessLog::file(file.clone(), Format::Json).unwrap();
+    let (obs, cores) = Obs::start(1, &plan, Some(log)).unwrap();
+    let long = vec![b'/'; 4 * LOG_PATH_BYTES_MAX];
+    let event = Exchange {
+        path: &long,
+        ..event(0)
+    };
+    let fit = LOG_RING_BYTES / LOG_PATH_BYTES_MAX;
+    let sent = 4 * fit as u64;
+    for _ in 0..sent {
+        cores[0].exchange(&plan, &event);
+    }
+    let dropped = cores[0].shared.counts.log_dropped.get();
+    assert!(dropped > sent / 4, "{dropped} of {sent}");
+    let (mut lines, mut told) = (0, 0);
+    for line in io::BufRead::lines(io::BufReader::new(reader)) {
+        let line: JsonValue = line.unwrap().parse().unwrap();
+        let line: &HashMap<String, JsonValue> = line.get().unwrap();
+        if let Some(dropped) = line.get("dropped") {
+            told += *dropped.get::<f64>().unwrap() as u64;
+        } else {
+            assert_eq!(
+                line["path"].get::<String>().unwrap().len(),
+                LOG_PATH_BYTES_MAX
+            );
+            lines += 1;
+        }
+        if lines + told == sent {
+            break;
+        }
+    }
+    assert_eq!(told, dropped);
+    obs.stop();
+}
+
+#[test]
+fn a_log_that_was_moved_away_is_opened_anew() {
+    let scratch = Scratch::new("rotate");
+    let (file, moved) = (scratch.path("access.log"), scratch.path("access.log.1"));
+    let plan = two(1, false);
+    let log = AccessLog::file(file.clone(), Format::Text).unwrap();
+    let (obs, cores) = Obs::start(1, &plan, Some(log)).unwrap();
+    let lines =
+        |path: &std::path::Path| fs::read_to_string(path).map_or(0, |text| text.lines().count());
+    cores[0].exchange(&plan, &event(0));
+    until("the first line", || lines(&file) == 1);
+    fs::rename(&file, &moved).unwrap();
+    obs.reopen();
+    until("a new file", || file.exists());
+    cores[0].exchange(&plan, &event(0));
+    until("the second line", || lines(&file) == 1);
+    assert_eq!(lines(&moved), 1);
+    obs.set_access_log(None);
+    cores[0].exchange(&plan, &event(0));
+    obs.stop();
+    assert_eq!(lines(&file), 1);
+}
