@@ -20,7 +20,7 @@ pub use cidr::CidrSet;
 pub use diff::{Diff, Kept};
 pub use template::{Redirect, Rewrite};
 
-use weir_proto_h1::Method;
+use weir_proto_h1::{FieldId, Method};
 
 use crate::fault::Reason;
 use crate::io::Address;
@@ -88,12 +88,28 @@ impl Plan {
                 let allow = "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH".to_owned();
                 refuse(Reason::MethodNotAllowed, Some(allow))
             }
+            _ if self.is_loop(view) => refuse(Reason::Loop, None),
             _ => match self.table.find(view) {
                 Found::Route(id) => Decision::Route(id),
                 Found::MethodNotAllowed(allow) => refuse(Reason::MethodNotAllowed, Some(allow)),
                 Found::None => refuse(Reason::NoRoute, None),
             },
         }
+    }
+
+    /// Whether the request has come through this Weir before: Via names it.
+    fn is_loop(&self, view: &RequestView<'_>) -> bool {
+        let is_us = |hop: &[u8]| {
+            // A hop is the protocol, who received it, and perhaps a comment.
+            let mut words = hop
+                .split(u8::is_ascii_whitespace)
+                .filter(|word| !word.is_empty());
+            words.nth(1) == Some(self.via.as_bytes())
+        };
+        view.head.all(FieldId::Via).any(|field| {
+            let value = field.value.get(view.block);
+            value.split(|byte| *byte == b',').any(is_us)
+        })
     }
 
     /// The listener of an id of this plan.

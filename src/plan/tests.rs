@@ -438,6 +438,34 @@ fn a_decision_is_a_route_or_a_reason() {
 }
 
 #[test]
+fn a_request_that_comes_again_is_a_loop() {
+    let plan = listening("[listen.\"127.0.0.1:80\"]");
+    let us = &*plan.via;
+    for (via, expected) in [
+        (format!("1.1 {us}"), true),
+        (format!("1.0 fred, HTTP/1.1  {us} (edge),1.1 proxy"), true),
+        (format!("1.1 fred\r\nVia: 1.1\t{us}"), true),
+        (format!("1.1 {us}0"), false),
+        (format!("{us} fred"), false),
+        ("1.1 weir, ,".to_owned(), false),
+    ] {
+        let is_loop = decide(
+            &plan,
+            "GET /",
+            &format!("h\r\nVia: {via}"),
+            |decision, _| {
+                decision
+                    == Decision::Refuse {
+                        reason: Reason::Loop,
+                        allow: None,
+                    }
+            },
+        );
+        assert_eq!(is_loop, expected, "{via}");
+    }
+}
+
+#[test]
 fn a_plan_is_shared_by_all_cores() {
     fn is_shared<T: Send + Sync + 'static>() {}
     is_shared::<Plan>();

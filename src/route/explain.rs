@@ -48,7 +48,7 @@ impl Table {
         let mut considered: Vec<_> = candidates
             .iter()
             .map(|entry| {
-                let verdict = match entry.predicates.check(view) {
+                let verdict = match entry.check(view) {
                     _ if taken => Verdict::Outranked,
                     Ok(()) => Verdict::Taken,
                     Err(failed) => Verdict::Failed(failed),

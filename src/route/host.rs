@@ -76,11 +76,18 @@ impl Hasher for NameHasher {
         for word in words {
             self.write_u64(u64::from_le_bytes(*word));
         }
-        let mut last = [0; 8];
-        if let Some(place) = last.get_mut(..rest.len()) {
-            place.copy_from_slice(rest);
-            self.write_u64(u64::from_le_bytes(last));
-        }
+        // What is left, together with what comes before it where that makes a whole word.
+        let last = match (bytes.last_chunk::<8>(), rest.first_chunk::<4>()) {
+            (Some(word), _) => u64::from_le_bytes(*word),
+            (None, Some(half)) => {
+                let end = rest.last_chunk::<4>().unwrap_or(half);
+                u64::from(u32::from_le_bytes(*half)) << 32 | u64::from(u32::from_le_bytes(*end))
+            }
+            (None, None) => rest
+                .iter()
+                .fold(1, |word, byte| word << 8 | u64::from(*byte)),
+        };
+        self.write_u64(last);
     }
 
     fn write_u64(&mut self, word: u64) {

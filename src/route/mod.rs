@@ -54,7 +54,23 @@ pub struct Table {
 #[derive(Debug)]
 struct Entry {
     route: RouteId,
-    predicates: Predicates,
+    predicates: Option<Box<Predicates>>,
+}
+
+impl Entry {
+    #[inline]
+    fn check(&self, view: &RequestView<'_>) -> Result<(), Failed<'_>> {
+        self.predicates
+            .as_ref()
+            .map_or(Ok(()), |all| all.check(view))
+    }
+
+    /// The methods that would make the request match; none if it does not depend on them.
+    fn methods_wanted(&self, view: &RequestView<'_>) -> impl Iterator<Item = &str> {
+        let fields_hold = |all: &&Box<Predicates>| all.check_fields(view).is_ok();
+        let predicates = self.predicates.as_ref().filter(fields_hold);
+        predicates.into_iter().flat_map(|all| all.methods())
+    }
 }
 
 /// What a look-up comes to.
@@ -103,41 +119,36 @@ impl Table {
     #[must_use]
     pub fn find(&self, view: &RequestView<'_>) -> Found {
         let mut is_method_wrong = false;
-        let flow = self.visit(
-            view,
-            &mut |entry: &Entry| match entry.predicates.check(view) {
-                Ok(()) => ControlFlow::Break(entry.route),
-                Err(Failed::Method(_)) if entry.predicates.check_fields(view).is_ok() => {
-                    is_method_wrong = true;
-                    ControlFlow::Continue(())
-                }
-                Err(_) => ControlFlow::Continue(()),
-            },
-        );
+        let flow = self.visit(view, &mut |entry: &Entry| match entry.check(view) {
+            Ok(()) => ControlFlow::Break(entry.route),
+            Err(failed) => {
+                is_method_wrong |= matches!(failed, Failed::Method(_));
+                ControlFlow::Continue(())
+            }
+        });
         match flow {
             ControlFlow::Break(route) => Found::Route(route),
-            ControlFlow::Continue(()) if is_method_wrong => {
-                Found::MethodNotAllowed(self.allowed(view))
-            }
+            ControlFlow::Continue(()) if is_method_wrong => self.refuse_method(view),
             ControlFlow::Continue(()) => Found::None,
         }
     }
 
-    /// The methods with which some route would take the request, in order of precedence.
+    /// Collects the methods with which some route would take the request, in order of precedence.
     #[cold]
-    fn allowed(&self, view: &RequestView<'_>) -> String {
-        let mut methods = Vec::new();
+    fn refuse_method(&self, view: &RequestView<'_>) -> Found {
+        let mut methods: Vec<&str> = Vec::new();
         let _: ControlFlow<()> = self.visit(view, &mut |entry: &Entry| {
-            if entry.predicates.check_fields(view).is_ok() {
-                for method in entry.predicates.methods() {
-                    if !methods.contains(&method) {
-                        methods.push(method);
-                    }
+            for method in entry.methods_wanted(view) {
+                if !methods.contains(&method) {
+                    methods.push(method);
                 }
             }
             ControlFlow::Continue(())
         });
-        methods.join(", ")
+        if methods.is_empty() {
+            return Found::None;
+        }
+        Found::MethodNotAllowed(methods.join(", "))
     }
 
     /// Visits the routes whose host and path match, in order of precedence, until `visit` breaks.

@@ -39,9 +39,13 @@ pub enum Failed<'t> {
 }
 
 impl Predicates {
-    pub(super) fn compile(spec: &Match) -> Self {
+    /// The predicates of a match; none if it has none.
+    pub(super) fn compile(spec: &Match) -> Option<Box<Self>> {
+        if spec.methods.is_empty() && spec.headers.is_empty() && spec.query.is_empty() {
+            return None;
+        }
         let bit = |name: &String| bit(Method::from_token(name.as_bytes()));
-        Self {
+        Some(Box::new(Self {
             methods: Methods {
                 common: spec.methods.iter().map(bit).fold(0, |all, bit| all | bit),
                 names: spec
@@ -52,7 +56,7 @@ impl Predicates {
             },
             headers: spec.headers.as_slice().into(),
             query: spec.query.as_slice().into(),
-        }
+        }))
     }
 
     /// Tries all of them: the method, then fields in the order of the file, then the query.

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::net::Ipv6Addr;
 
-use weir_proto_h1::target::{Normal, PathRules, host_port, normalize_path};
+use weir_proto_h1::target::{Normal, PathRules, normalize_path};
 use weir_proto_h1::{Error, Head};
 
 /// A request in the form that routes are matched against. Made by [`Scratch::view`].
@@ -35,7 +35,7 @@ impl Scratch {
     /// The view of a complete request head.
     ///
     /// # Errors
-    /// The path has an encoded slash, backslash or NUL, or broken percent-encoding; the host is none.
+    /// The path has an encoded slash, backslash or NUL, or broken percent-encoding.
     pub fn view<'a>(
         &'a mut self,
         head: &'a Head,
@@ -48,7 +48,7 @@ impl Scratch {
         };
         Ok(RequestView {
             method: head.method_span.get(block),
-            host: normal_host(head.authority.get(block), &mut self.host)?,
+            host: normal_host(head.authority.get(block), &mut self.host),
             path,
             query: head.query.get(block),
             head,
@@ -57,22 +57,51 @@ impl Scratch {
     }
 }
 
-fn normal_host<'a>(authority: &'a [u8], out: &'a mut Vec<u8>) -> Result<&'a [u8], Error> {
-    if authority.is_empty() {
-        return Ok(authority);
-    }
-    let host = host_port(authority)?.host;
+/// The host of an authority that the parser has found valid. What is not valid matches nothing.
+fn normal_host<'a>(authority: &'a [u8], out: &'a mut Vec<u8>) -> &'a [u8] {
+    let digits = authority
+        .iter()
+        .rev()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    let before_port = authority.len() - digits;
+    let host = match authority.split_at_checked(before_port) {
+        Some(([host @ .., b':'], _)) => host,
+        _ => authority,
+    };
     if host.starts_with(b"[") {
-        return Ok(normal_ipv6(host, out));
+        return normal_ipv6(host, out);
     }
     // "example.com." is the same name, said to be complete.
     let host = host.strip_suffix(b".").unwrap_or(host);
-    if !host.iter().any(u8::is_ascii_uppercase) {
-        return Ok(host);
+    if !has_upper_case(host) {
+        return host;
     }
     out.clear();
     out.extend(host.iter().map(u8::to_ascii_lowercase));
-    Ok(out)
+    out
+}
+
+/// Eight bytes at a time where there are as many.
+fn has_upper_case(text: &[u8]) -> bool {
+    let (words, _) = text.as_chunks::<8>();
+    match text.last_chunk::<8>() {
+        Some(last) => words
+            .iter()
+            .chain([last])
+            .any(|word| word_has_upper_case(*word)),
+        None => text.iter().any(u8::is_ascii_uppercase),
+    }
+}
+
+fn word_has_upper_case(word: [u8; 8]) -> bool {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let word = u64::from_le_bytes(word);
+    // In each byte's top bit: whether it is at least `A`, and whether it is more than `Z`.
+    let low = word & (EACH * 0x7f);
+    let from_a = low + EACH * (0x80 - b'A' as u64);
+    let above_z = low + EACH * (0x7f - b'Z' as u64);
+    !word & (from_a ^ above_z) & (EACH * 0x80) != 0
 }
 
 /// An IPv6 address can be spelt in many ways; patterns have the canonical one (RFC 5952).
