@@ -44,4 +44,7 @@ pub use rng::Rng;
 pub use world::{Endpoint, World, at, check, seeds};
 
 #[cfg(test)]
+#[path = "conformance.rs"]
+mod conformance;
+#[cfg(test)]
 mod tests;

@@ -34,6 +34,9 @@ const END_MAX: Duration = Duration::from_secs(600);
 /// Polls in a row that a task may ask for by waking itself. On real cores nothing else runs meanwhile.
 const SPINS_MAX: u32 = 100;
 
+/// Looks at the clock that a task may take in one turn.
+const LOOKS_MAX: u32 = 1_000_000;
+
 /// Runs a test in `count` worlds, seeds 0 and up, each ending with [`World::finish`].
 ///
 /// `WEIR_SEED=n` runs one seed, `WEIR_SEEDS=n` that many instead of `count`.
@@ -93,6 +96,8 @@ pub(super) struct Inner {
     cores: RefCell<BTreeMap<u32, Sim>>,
     steps: Cell<u64>,
     steps_max: Cell<u64>,
+    /// Looks at the clock within one turn.
+    looks: Cell<u32>,
     /// The task that woke itself, and how often in a row.
     spinning: Cell<Option<(TaskId, u32)>>,
     script_listeners: RefCell<Vec<u64>>,
@@ -117,6 +122,7 @@ impl World {
                 cores: RefCell::default(),
                 steps: Cell::new(0),
                 steps_max: Cell::new(STEPS_MAX),
+                looks: Cell::new(0),
                 spinning: Cell::new(None),
                 script_listeners: RefCell::default(),
             }),
@@ -153,6 +159,12 @@ impl World {
     /// connect chooses one of them by chance.
     pub fn listen(&self, address: &Address) -> SimSocket {
         SimSocket::bind(&self.inner.shared, address.clone())
+    }
+
+    /// Binds like [`World::listen`], for scripts that cannot borrow the world.
+    pub fn binder(&self) -> impl Fn(&Address) -> SimSocket + 'static {
+        let shared = self.inner.shared.clone();
+        move |address| SimSocket::bind(&shared, address.clone())
     }
 
     /// Whether any listening socket is bound to the address.
@@ -380,7 +392,17 @@ impl Endpoint {
 }
 
 impl Inner {
-    pub(super) fn now(&self) -> Instant {
+    /// The time, as a program asks for it: time does not pass within a turn, so one that waits for it never ends.
+    pub(super) fn look_at_clock(&self) -> Instant {
+        self.looks.set(self.looks.get() + 1);
+        assert!(
+            self.looks.get() < LOOKS_MAX,
+            "a turn does not end: does a loop wait for time to pass?"
+        );
+        self.now()
+    }
+
+    fn now(&self) -> Instant {
         Instant(self.shared.with(|kernel| kernel.env.now))
     }
 
@@ -464,6 +486,7 @@ impl Inner {
         let (actor, hub) = (task.actor, &self.shared.hub);
         task.waker.queued.store(false, Ordering::Relaxed);
         hub.begin(id, actor);
+        self.looks.set(0);
         let waker = task.waker.waker();
         let turn = catch_unwind(AssertUnwindSafe(|| {
             let done = task

@@ -1,0 +1,666 @@
+//! What the seam promises, as programs that run in both worlds: on the simulator under hundreds of seeds, and on
+//! io_uring over loopback. A promise that only one of them keeps is an error of the other.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io::ErrorKind;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::io::sim::{self, End, Peer, Rng, Sim};
+use crate::io::uring::{self, ListenSocket, Uring};
+use crate::io::{Address, Bell, Connection, Instant, Net, Rx, Tx};
+
+/// Seeds that each program runs under in the simulator.
+const SEEDS: u64 = 300;
+
+/// Real time after which a program on io_uring has failed.
+const REAL_MAX: Duration = Duration::from_secs(30);
+
+/// Far more than any socket buffers between two ends hold.
+const MORE_THAN_BUFFERS: usize = 24 * 1024 * 1024;
+
+/// Where a program runs.
+struct Place<N: Net> {
+    net: N,
+    /// Another core, where there is one.
+    other: N,
+    bind: Box<dyn Fn(bool) -> (N::Socket, Address)>,
+    rng: Rng,
+    /// Bytes that no buffers hold.
+    much: usize,
+}
+
+impl<N: Net> Place<N> {
+    fn listen(&self) -> (N::Listener, Address) {
+        let (socket, address) = (self.bind)(false);
+        (self.net.listen(socket).unwrap(), address)
+    }
+
+    /// Both ends of a new connection: who connected, who accepted.
+    async fn pair(&self) -> (Peer<N>, Peer<N>) {
+        let (listener, address) = self.listen();
+        let (near, far) = join(self.net.connect(&address), self.net.accept(&listener)).await;
+        (
+            Peer::new(&self.net, near.unwrap()),
+            Peer::new(&self.net, far.unwrap()),
+        )
+    }
+}
+
+fn simulated<F: Future<Output = ()> + 'static>(program: impl Fn(Place<Sim>) -> F) {
+    sim::check(SEEDS, |world| {
+        let count = Cell::new(0);
+        let shared = world.binder();
+        let bind = move |unix| {
+            count.set(count.get() + 1);
+            let address = if unix {
+                sim::at(&format!("unix:/run/{}", count.get()))
+            } else {
+                sim::at(&format!("10.0.0.1:{}", 1000 + count.get()))
+            };
+            (shared(&address), address)
+        };
+        let place = Place {
+            net: world.core(0),
+            other: world.core(1),
+            bind: Box::new(bind),
+            rng: world.rng(1),
+            much: 600_000,
+        };
+        world.run(program(place));
+    });
+}
+
+fn real<F: Future<Output = ()> + 'static>(program: impl Fn(Place<Uring>) -> F + Send + 'static) {
+    let (done, wait) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let run = uring::run(|net, _| {
+            program(Place {
+                net: net.clone(),
+                other: net,
+                bind: Box::new(bind_real),
+                rng: Rng::new(7),
+                much: MORE_THAN_BUFFERS,
+            })
+        });
+        run.unwrap();
+        done.send(()).unwrap();
+    });
+    match wait.recv_timeout(REAL_MAX) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("not done after {REAL_MAX:?}"),
+        _ => thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+    }
+}
+
+fn bind_real(unix: bool) -> (ListenSocket, Address) {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    if unix {
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("weir-conformance-{}-{n}.sock", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        return (ListenSocket::Unix(socket), Address::Unix(Arc::new(path)));
+    }
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    (ListenSocket::Tcp(socket), Address::Ip(address))
+}
+
+/// Names programs; each becomes a test in either world.
+macro_rules! in_both_worlds {
+    ($($program:ident)+) => { $(
+        mod $program {
+            #[test]
+            fn simulated() {
+                super::simulated(super::$program);
+            }
+
+            #[test]
+            fn on_io_uring() {
+                super::real(super::$program);
+            }
+        }
+    )+ };
+}
+
+in_both_worlds! {
+    relays_carry_every_byte
+    polls_given_up_lose_nothing
+    an_end_is_sticky_and_leaves_the_other_direction_open
+    what_was_sent_before_the_end_arrives
+    a_reset_is_an_error_and_never_an_end
+    an_abort_is_seen_though_a_send_is_in_flight
+    a_close_with_unread_bytes_is_a_reset
+    sending_stops_when_nobody_reads
+    bytes_to_a_closed_end_break_the_connection
+    accepts_end_when_the_listener_closes
+    connects_to_nobody_are_refused
+    a_connect_given_up_harms_nobody
+    fresh_connections_move_between_cores_and_used_ones_stay
+    unix_sockets_carry_bytes_both_ways
+    a_bell_is_heard_once_for_many_rings
+    clocks_and_sleeps_agree
+}
+
+// Promises that io_uring's side does not keep yet.
+mod in_the_simulator {
+    #[test]
+    fn a_reset_is_an_error_to_the_reader_though_the_writer_met_it_first() {
+        super::simulated(super::a_reset_is_an_error_to_the_reader_though_the_writer_met_it_first);
+    }
+
+    #[test]
+    fn an_abort_is_seen_though_a_receive_is_in_flight() {
+        super::simulated(super::an_abort_is_seen_though_a_receive_is_in_flight);
+    }
+}
+
+/// Clients talk through a relay to an echo server, sizes and all by chance.
+async fn relays_carry_every_byte<N: Net>(mut place: Place<N>) {
+    let (echo, echo_at) = place.listen();
+    let echo = Rc::new(echo);
+    let (net, listener) = (place.net.clone(), echo.clone());
+    net.clone().spawn(async move {
+        while let Ok(connection) = net.accept(&listener).await {
+            net.spawn(echo_back(Peer::new(&net, connection)));
+        }
+    });
+    let (front, front_at) = place.listen();
+    let front = Rc::new(front);
+    let (net, listener) = (place.net.clone(), front.clone());
+    net.clone().spawn(async move {
+        while let Ok(connection) = net.accept(&listener).await {
+            let (net, to) = (net.clone(), echo_at.clone());
+            net.clone().spawn(async move {
+                let far = net.connect(&to).await.unwrap();
+                relay(connection, far).await;
+            });
+        }
+    });
+    let left = Rc::new(Cell::new(5));
+    for _ in 0..left.get() {
+        let most = place.rng.size(300_000);
+        let bytes = place.rng.bytes(most);
+        let (net, left, to) = (place.net.clone(), left.clone(), front_at.clone());
+        net.clone().spawn(async move {
+            let mut peer = Peer::connect(&net, &to).await.unwrap();
+            let Peer { rx, tx, .. } = &mut peer;
+            let got = join(send_all(&net, tx, &bytes), receive_all(rx)).await.1;
+            assert!(got == (bytes, End::Orderly));
+            left.set(left.get() - 1);
+        });
+    }
+    until(&place.net, || left.get() == 0).await;
+    place.net.close_listener(&front);
+    place.net.close_listener(&echo);
+}
+
+/// A receive is waited for only so long, again and again, and the same with a send.
+async fn polls_given_up_lose_nothing<N: Net>(mut place: Place<N>) {
+    let (mut near, mut far) = place.pair().await;
+    let bytes = place.rng.bytes(200_000);
+    let want = bytes.clone();
+    let (net, mut rng) = (place.net.clone(), place.rng.fork());
+    let sender = async {
+        for part in bytes.chunks(7_001) {
+            near.tx.push(net.pool().copy(part));
+            let patience = Duration::from_micros(rng.between(1, 400) as u64);
+            while near.tx.queued() > 0 {
+                let _ = within(&net, patience, poll_fn(|cx| near.tx.poll_send(cx))).await;
+            }
+        }
+        near.tx.finish();
+    };
+    let mut rng = place.rng.fork();
+    let receiver = async {
+        let mut got = Vec::new();
+        loop {
+            let patience = Duration::from_micros(rng.between(1, 400) as u64);
+            match within(&net, patience, poll_fn(|cx| far.rx.poll_recv(cx))).await {
+                None => {}
+                Some(chunk) => match chunk.unwrap() {
+                    Some(chunk) => got.extend_from_slice(&chunk),
+                    None => return got,
+                },
+            }
+        }
+    };
+    let ((), got) = join(sender, receiver).await;
+    assert!(got == want, "{} of {} bytes", got.len(), want.len());
+}
+
+async fn an_end_is_sticky_and_leaves_the_other_direction_open<N: Net>(place: Place<N>) {
+    let (mut near, mut far) = place.pair().await;
+    near.send(b"question").await.unwrap();
+    near.finish();
+    assert_eq!(
+        far.read_to_end().await,
+        (b"question".to_vec(), End::Orderly)
+    );
+    assert_eq!(far.recv().await.unwrap(), None);
+    far.send(b"answer").await.unwrap();
+    far.finish();
+    assert_eq!(near.read_to_end().await, (b"answer".to_vec(), End::Orderly));
+    assert_eq!(near.recv().await.unwrap(), None);
+}
+
+async fn what_was_sent_before_the_end_arrives<N: Net>(mut place: Place<N>) {
+    let (mut near, mut far) = place.pair().await;
+    let bytes = place.rng.bytes(100_000);
+    let want = bytes.clone();
+    let send = async move {
+        near.send(&bytes).await.unwrap();
+        drop(near);
+    };
+    let ((), got) = join(send, far.read_to_end()).await;
+    assert!(
+        got == (want, End::Orderly),
+        "{} bytes, {:?}",
+        got.0.len(),
+        got.1
+    );
+}
+
+async fn a_reset_is_an_error_and_never_an_end<N: Net>(mut place: Place<N>) {
+    let (mut near, mut far) = place.pair().await;
+    let len = place.rng.below(3000);
+    let bytes = place.rng.bytes(len);
+    near.send(&bytes).await.unwrap();
+    near.reset();
+    let (got, end) = far.read_to_end().await;
+    assert!(bytes.starts_with(&got));
+    assert_eq!(end, End::Failed(ErrorKind::ConnectionReset));
+    assert_eq!(
+        far.recv().await.unwrap_err().kind(),
+        ErrorKind::ConnectionReset,
+        "sticky"
+    );
+    assert!(far.send(b"too late").await.is_err());
+}
+
+/// The system tells of a reset once; the reader must not take what follows for an orderly end.
+async fn a_reset_is_an_error_to_the_reader_though_the_writer_met_it_first<N: Net>(place: Place<N>) {
+    let (near, mut far) = place.pair().await;
+    near.reset();
+    until_async(&place.net, async || far.send(b"anyone?").await.is_err()).await;
+    assert!(far.send(b"sticky").await.is_err());
+    let (_, end) = far.read_to_end().await;
+    assert!(matches!(end, End::Failed(_)), "{end:?}");
+}
+
+async fn an_abort_is_seen_though_a_receive_is_in_flight<N: Net>(place: Place<N>) {
+    let (mut near, mut far) = place.pair().await;
+    near.send(b"a part of").await.unwrap();
+    assert!(once(|cx| near.rx.poll_recv(cx)).await.is_pending());
+    assert_eq!(far.read_exact(9).await.unwrap(), b"a part of");
+    assert!(once(|cx| far.rx.poll_recv(cx)).await.is_pending());
+    near.reset();
+    let (got, end) = far.read_to_end().await;
+    assert!(got.is_empty() && matches!(end, End::Failed(_)), "{end:?}");
+}
+
+async fn an_abort_is_seen_though_a_send_is_in_flight<N: Net>(mut place: Place<N>) {
+    let (mut near, mut far) = place.pair().await;
+    let bytes = place.rng.bytes(place.much);
+    for part in bytes.chunks(60_000) {
+        near.tx.push(place.net.pool().copy(part));
+    }
+    // Goes as far as the buffers do.
+    let most = near.tx.queued();
+    let patience = Duration::from_millis(20);
+    assert!(
+        within(&place.net, patience, poll_fn(|cx| near.tx.poll_send(cx)))
+            .await
+            .is_none()
+    );
+    assert!(near.tx.queued() > 0 && near.tx.queued() < most);
+    let (got, end) = join(async move { near.reset() }, far.read_to_end()).await.1;
+    assert!(got.len() < bytes.len() && bytes.starts_with(&got));
+    assert!(matches!(end, End::Failed(_)), "{end:?}");
+}
+
+async fn a_close_with_unread_bytes_is_a_reset<N: Net>(place: Place<N>) {
+    let (mut near, mut far) = place.pair().await;
+    far.send(b"unwanted, and more of it").await.unwrap();
+    // One byte of it is known to be there; the rest came with it or is on its way.
+    place
+        .net
+        .sleep_until(place.net.now() + Duration::from_millis(100))
+        .await;
+    near.send(b"answer").await.unwrap();
+    drop(near);
+    let (got, end) = far.read_to_end().await;
+    assert!(b"answer".starts_with(&got[..]));
+    assert!(matches!(end, End::Failed(_)), "{end:?}");
+}
+
+async fn sending_stops_when_nobody_reads<N: Net>(mut place: Place<N>) {
+    let (mut near, mut far) = place.pair().await;
+    let bytes = place.rng.bytes(place.much);
+    let want = bytes.clone();
+    let mut pushed = 0;
+    let stalled = loop {
+        let part = &bytes[pushed..bytes.len().min(pushed + 30_000)];
+        near.tx.push(place.net.pool().copy(part));
+        assert_eq!(near.tx.queued(), part.len());
+        pushed += part.len();
+        let sent = poll_fn(|cx| near.tx.poll_send(cx));
+        match within(&place.net, Duration::from_millis(30), sent).await {
+            Some(sent) => sent.unwrap(),
+            None => break near.tx.queued(),
+        }
+        assert_eq!(near.tx.queued(), 0);
+        assert!(
+            pushed < bytes.len(),
+            "buffers took {pushed} bytes and nobody reads"
+        );
+    };
+    assert!(stalled > 0 && stalled <= 30_000);
+    let (net, rest) = (place.net.clone(), pushed);
+    let send = async {
+        poll_fn(|cx| near.tx.poll_send(cx)).await.unwrap();
+        send_all(&net, &mut near.tx, &bytes[rest..]).await;
+    };
+    let ((), got) = join(send, far.read_to_end()).await;
+    assert!(got == (want, End::Orderly));
+}
+
+async fn bytes_to_a_closed_end_break_the_connection<N: Net>(place: Place<N>) {
+    let (near, mut far) = place.pair().await;
+    drop(near);
+    until_async(&place.net, async || far.send(b"hello?").await.is_err()).await;
+}
+
+async fn accepts_end_when_the_listener_closes<N: Net>(place: Place<N>) {
+    let (listener, address) = place.listen();
+    let listener = Rc::new(listener);
+    let ended = Rc::new(Cell::new(0));
+    for _ in 0..8 {
+        let (net, listener, ended) = (place.net.clone(), listener.clone(), ended.clone());
+        net.clone().spawn(async move {
+            while net.accept(&listener).await.is_ok() {}
+            ended.set(ended.get() + 1);
+        });
+    }
+    let mut peer = Peer::connect(&place.net, &address).await.unwrap();
+    let _ = peer.read_to_end().await;
+    place.net.close_listener(&listener);
+    until(&place.net, || ended.get() == 8).await;
+    assert!(place.net.accept(&listener).await.is_err());
+    let error = place.net.connect(&address).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+}
+
+async fn connects_to_nobody_are_refused<N: Net>(place: Place<N>) {
+    let (socket, address) = (place.bind)(false);
+    drop(socket);
+    let error = place.net.connect(&address).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+}
+
+async fn a_connect_given_up_harms_nobody<N: Net>(mut place: Place<N>) {
+    let (listener, address) = place.listen();
+    for _ in 0..10 {
+        let patience = Duration::from_micros(place.rng.below(300) as u64);
+        let _ = within(&place.net, patience, place.net.connect(&address)).await;
+    }
+    let accepted = async {
+        loop {
+            let peer = Peer::new(&place.net, place.net.accept(&listener).await.unwrap());
+            let (got, end) = { peer }.read_to_end().await;
+            if end == End::Orderly && got == b"last" {
+                return;
+            }
+            assert!(got.is_empty());
+        }
+    };
+    let last = async {
+        let mut peer = Peer::connect(&place.net, &address).await.unwrap();
+        peer.send(b"last").await.unwrap();
+        peer.finish();
+        peer.read_to_end().await
+    };
+    join(accepted, last).await;
+}
+
+async fn fresh_connections_move_between_cores_and_used_ones_stay<N: Net>(place: Place<N>) {
+    let (listener, address) = place.listen();
+    let (near, far) = join(place.net.connect(&address), place.net.accept(&listener)).await;
+    let (mut near, far) = (Peer::new(&place.net, near.unwrap()), far.unwrap());
+    let from = far.peer;
+    assert!(from.is_some());
+    near.send(b"to whom it concerns").await.unwrap();
+    let parcel = place.net.pack(far).map_err(|_| ()).unwrap();
+    let done = Rc::new(Cell::new(false));
+    let (other, flag) = (place.other.clone(), done.clone());
+    // As if it had come through the other core's queue.
+    other.clone().spawn(async move {
+        let far = other.unpack(parcel).unwrap();
+        assert_eq!(far.peer, from);
+        let mut far = Peer::new(&other, far);
+        assert_eq!(far.read_exact(19).await.unwrap(), b"to whom it concerns");
+        let Peer {
+            rx, tx, address, ..
+        } = far;
+        let connection = Connection {
+            rx,
+            tx,
+            peer: address,
+        };
+        let back = other.pack(connection).err();
+        let mut far = Peer::new(&other, back.unwrap());
+        far.send(b"thanks").await.unwrap();
+        far.finish();
+        assert_eq!(far.read_to_end().await, (Vec::new(), End::Orderly));
+        flag.set(true);
+    });
+    near.finish();
+    assert_eq!(near.read_to_end().await, (b"thanks".to_vec(), End::Orderly));
+    until(&place.net, || done.get()).await;
+}
+
+async fn unix_sockets_carry_bytes_both_ways<N: Net>(mut place: Place<N>) {
+    let (socket, address) = (place.bind)(true);
+    let listener = place.net.listen(socket).unwrap();
+    let (near, far) = join(place.net.connect(&address), place.net.accept(&listener)).await;
+    let (near, far) = (near.unwrap(), far.unwrap());
+    assert_eq!(far.peer, None);
+    place.net.spawn(echo_back(Peer::new(&place.net, far)));
+    let bytes = place.rng.bytes(300_000);
+    let mut near = Peer::new(&place.net, near);
+    let Peer { rx, tx, .. } = &mut near;
+    let got = join(send_all(&place.net, tx, &bytes), receive_all(rx))
+        .await
+        .1;
+    assert!(got == (bytes, End::Orderly));
+    if let Address::Unix(path) = address {
+        let _ = std::fs::remove_file(&*path);
+    }
+}
+
+async fn a_bell_is_heard_once_for_many_rings<N: Net>(place: Place<N>) {
+    let (bell, mut heard) = place.net.bell().unwrap();
+    for _ in 0..1000 {
+        bell.ring();
+    }
+    assert_eq!(
+        poll_fn(|cx| heard.poll_recv(cx))
+            .await
+            .unwrap()
+            .unwrap()
+            .len(),
+        1
+    );
+    assert!(once(|cx| heard.poll_recv(cx)).await.is_pending());
+    let other = bell.clone();
+    drop(bell);
+    let net = place.net.clone();
+    place.other.spawn(async move {
+        net.sleep_until(net.now() + Duration::from_millis(5)).await;
+        other.ring();
+    });
+    assert_eq!(
+        poll_fn(|cx| heard.poll_recv(cx))
+            .await
+            .unwrap()
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+async fn clocks_and_sleeps_agree<N: Net>(place: Place<N>) {
+    let net = &place.net;
+    let (start, wall) = (net.now(), net.wall_ms());
+    net.sleep_until(start + Duration::from_millis(40)).await;
+    assert!(net.now().since(start) >= Duration::from_millis(40));
+    assert!(net.wall_ms() >= wall + 39);
+    net.sleep_until(start).await;
+    let never = net.sleep_until(Instant::NEVER);
+    assert!(within(net, Duration::from_millis(5), never).await.is_none());
+}
+
+/// The smallest relay that is one: both directions in one task, each with a bounded queue.
+async fn relay<N: Net>(near: Connection<N>, far: Connection<N>) {
+    let Connection {
+        rx: mut near_rx,
+        tx: mut near_tx,
+        ..
+    } = near;
+    let Connection {
+        rx: mut far_rx,
+        tx: mut far_tx,
+        ..
+    } = far;
+    let up = RefCell::new(Pump::default());
+    let down = RefCell::new(Pump::default());
+    poll_fn(|cx| {
+        let up = up.borrow_mut().poll(cx, &mut near_rx, &mut far_tx);
+        let down = down.borrow_mut().poll(cx, &mut far_rx, &mut near_tx);
+        if up && down {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+}
+
+#[derive(Default)]
+struct Pump {
+    ended: bool,
+    done: bool,
+}
+
+impl Pump {
+    const QUEUED_MAX: usize = 40_000;
+
+    fn poll(&mut self, cx: &mut Context<'_>, rx: &mut impl Rx, tx: &mut impl Tx) -> bool {
+        while !self.done {
+            let sent = tx.poll_send(cx).is_ready();
+            if sent && self.ended {
+                tx.finish();
+                self.done = true;
+            } else if self.ended || tx.queued() >= Self::QUEUED_MAX {
+                break;
+            } else {
+                match rx.poll_recv(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(Ok(Some(chunk))) => tx.push(chunk),
+                    Poll::Ready(_) => self.ended = true,
+                }
+            }
+        }
+        self.done
+    }
+}
+
+async fn echo_back<N: Net>(mut peer: Peer<N>) {
+    while let Ok(Some(bytes)) = peer.recv().await {
+        if peer.send(&bytes).await.is_err() {
+            return;
+        }
+    }
+    peer.finish();
+}
+
+async fn send_all<N: Net>(net: &N, tx: &mut N::Tx, bytes: &[u8]) {
+    for part in bytes.chunks(10_000) {
+        tx.push(net.pool().copy(part));
+        poll_fn(|cx| tx.poll_send(cx)).await.unwrap();
+    }
+    tx.finish();
+}
+
+async fn receive_all(rx: &mut impl Rx) -> (Vec<u8>, End) {
+    let mut got = Vec::new();
+    loop {
+        match poll_fn(|cx| rx.poll_recv(cx)).await {
+            Ok(Some(chunk)) => got.extend_from_slice(&chunk),
+            Ok(None) => return (got, End::Orderly),
+            Err(error) => return (got, End::Failed(error.kind())),
+        }
+    }
+}
+
+/// Polls once.
+async fn once<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    poll_fn(|cx| Poll::Ready(poll(cx))).await
+}
+
+/// Waits for both, in one task.
+async fn join<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
+    let (mut a, mut b) = (std::pin::pin!(a), std::pin::pin!(b));
+    let (mut first, mut second) = (None, None);
+    poll_fn(|cx| {
+        if first.is_none()
+            && let Poll::Ready(value) = a.as_mut().poll(cx)
+        {
+            first = Some(value);
+        }
+        if second.is_none()
+            && let Poll::Ready(value) = b.as_mut().poll(cx)
+        {
+            second = Some(value);
+        }
+        match (first.take(), second.take()) {
+            (Some(a), Some(b)) => Poll::Ready((a, b)),
+            (a, b) => {
+                (first, second) = (a, b);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// Waits for `what`, but not for longer than `patience`.
+async fn within<N: Net, F: Future>(net: &N, patience: Duration, what: F) -> Option<F::Output> {
+    let (mut what, mut late) = (
+        std::pin::pin!(what),
+        std::pin::pin!(net.sleep_until(net.now() + patience)),
+    );
+    poll_fn(|cx| match what.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => late.as_mut().poll(cx).map(|()| None),
+    })
+    .await
+}
+
+/// Looks every millisecond whether something has become true.
+async fn until<N: Net>(net: &N, mut met: impl FnMut() -> bool) {
+    until_async(net, async || met()).await;
+}
+
+async fn until_async<N: Net>(net: &N, mut met: impl AsyncFnMut() -> bool) {
+    while !met().await {
+        net.sleep_until(net.now() + Duration::from_millis(1)).await;
+    }
+}
