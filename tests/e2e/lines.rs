@@ -1,0 +1,76 @@
+//! Lines that a child process writes, while it writes them.
+
+use std::io::{BufRead, BufReader, Read};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+use super::DEADLINE;
+
+/// What a child has written so far. Clones see the same.
+#[derive(Clone, Default)]
+pub struct Lines {
+    shared: Arc<(Mutex<Text>, Condvar)>,
+}
+
+#[derive(Default)]
+struct Text {
+    lines: Vec<String>,
+    ended: bool,
+}
+
+impl Lines {
+    /// Collects until the source ends.
+    pub fn of(source: impl Read + Send + 'static) -> Self {
+        let lines = Self::default();
+        let shared = lines.shared.clone();
+        std::thread::spawn(move || {
+            let (text, changed) = &*shared;
+            for line in BufReader::new(source).lines().map_while(Result::ok) {
+                text.lock().unwrap().lines.push(line);
+                changed.notify_all();
+            }
+            text.lock().unwrap().ended = true;
+            changed.notify_all();
+        });
+        lines
+    }
+
+    /// Waits for the first line that `pick` makes something of.
+    #[track_caller]
+    pub fn wait<T>(&self, what: &str, mut pick: impl FnMut(&str) -> Option<T>) -> T {
+        let (text, changed) = &*self.shared;
+        let (deadline, mut looked_at) = (Instant::now() + DEADLINE, 0);
+        let mut text = text.lock().unwrap();
+        loop {
+            for line in &text.lines[looked_at..] {
+                if let Some(found) = pick(line) {
+                    return found;
+                }
+            }
+            looked_at = text.lines.len();
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(
+                !text.ended && !left.is_zero(),
+                "no line with {what} in:\n{}",
+                text.lines.join("\n")
+            );
+            text = changed.wait_timeout(text, left).unwrap().0;
+        }
+    }
+
+    /// Waits for the end and returns all of it.
+    #[track_caller]
+    pub fn to_end(&self) -> Vec<String> {
+        let (text, changed) = &*self.shared;
+        let (text, _) = changed
+            .wait_timeout_while(text.lock().unwrap(), DEADLINE, |text| !text.ended)
+            .unwrap();
+        assert!(text.ended, "no end after:\n{}", text.lines.join("\n"));
+        text.lines.clone()
+    }
+
+    /// What there is by now.
+    pub fn so_far(&self) -> Vec<String> {
+        self.shared.0.lock().unwrap().lines.clone()
+    }
+}

@@ -1,0 +1,247 @@
+//! The binary under test.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tinyjson::JsonValue;
+
+use super::conn::Conn;
+use super::endpoint::Endpoint;
+use super::lines::Lines;
+use super::message::Message;
+
+/// A running `weir`. Dropping it kills it.
+pub struct Weir {
+    /// Where its first listener is.
+    pub address: SocketAddr,
+    /// Where its admin listener is.
+    pub admin: SocketAddr,
+    /// What it says on standard error.
+    pub stderr: Lines,
+    /// Its access log.
+    pub log: Lines,
+    dir: PathBuf,
+    processor: usize,
+    child: Child,
+}
+
+impl Weir {
+    /// Runs `weir run` with this configuration. What every test wants is added: one core, an admin listener, the access
+    /// log on standard output, and a listener on a free port unless the text has its own.
+    #[track_caller]
+    pub fn start(config: &str) -> Self {
+        Self::start_in(&Self::dir(), config)
+    }
+
+    /// A directory for files of a test, empty.
+    pub fn dir() -> PathBuf {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        // Short: the path of a Unix socket has at most 107 bytes.
+        let name = format!("{}-{count}", std::process::id());
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    /// The same in a directory made by [`Weir::dir`], which goes with it.
+    #[track_caller]
+    pub fn start_in(dir: &Path, config: &str) -> Self {
+        let file = dir.join("weir.toml");
+        let processor = processor();
+        std::fs::write(&file, complete(config, processor)).unwrap();
+        let (child, stderr, log) = spawn(&["run", file.to_str().unwrap()]);
+        let mut weir = Self {
+            address: ([127, 0, 0, 1], 0).into(),
+            admin: ([127, 0, 0, 2], 0).into(),
+            stderr,
+            log,
+            dir: dir.to_owned(),
+            processor,
+            child,
+        };
+        let listening = weir.wait_for("listening on ");
+        weir.address = listening
+            .split(", ")
+            .find_map(|address| address.parse().ok())
+            .unwrap_or(weir.address);
+        weir.admin = weir.wait_for("metrics and health on ").parse().unwrap();
+        weir
+    }
+
+    /// Sends everything to these endpoints.
+    #[track_caller]
+    pub fn to(endpoints: &[&Endpoint]) -> Self {
+        Self::with("", endpoints)
+    }
+
+    /// Sends everything to these endpoints, with further keys of the top level.
+    #[track_caller]
+    pub fn with(keys: &str, endpoints: &[&Endpoint]) -> Self {
+        Self::start(&format!("{keys}\n{}", route_to(endpoints)))
+    }
+
+    /// A connection to its first listener.
+    pub fn connect(&self) -> Conn {
+        Conn::to(self.address)
+    }
+
+    /// Sends these bytes on a connection of their own and returns the response.
+    #[track_caller]
+    pub fn ask(&self, request: impl AsRef<[u8]>) -> Message {
+        let mut client = self.connect();
+        client.send(request);
+        client.response()
+    }
+
+    /// Gets a page of the admin listener.
+    #[track_caller]
+    pub fn admin(&self, path: &str) -> Message {
+        let mut client = Conn::to(self.admin);
+        client.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"
+        ));
+        client.response()
+    }
+
+    /// The value of a metric; its labels are part of the name, as on the page. 0 when it is not there.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> f64 {
+        let page = self.admin("/metrics").text();
+        let value = page
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Waits until a line of standard error has `text`, and returns what follows it.
+    #[track_caller]
+    pub fn wait_for(&self, text: &str) -> String {
+        let after = |line: &str| line.split_once(text).map(|(_, rest)| rest.to_owned());
+        self.stderr.wait(text, after)
+    }
+
+    /// Waits for the line of the access log about the path (with its query).
+    #[track_caller]
+    pub fn entry(&self, path: &str) -> Entry {
+        let parse = |line: &str| Entry::parse(line).filter(|entry| entry.text("path") == path);
+        self.log.wait(path, parse)
+    }
+
+    /// Replaces the configuration and asks for a reload; does not wait for it.
+    pub fn reload(&self, config: &str) {
+        std::fs::write(self.dir.join("weir.toml"), complete(config, self.processor)).unwrap();
+        self.signal(Signal::HUP);
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for the end.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        self.stderr.to_end();
+        self.child.wait().unwrap()
+    }
+
+    /// The memory that it has in use, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
+        let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+        pages * rustix::param::page_size() as u64
+    }
+}
+
+impl Drop for Weir {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            for line in self.stderr.so_far().iter().chain(&self.log.so_far()) {
+                println!("weir: {line}");
+            }
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Everything to these endpoints.
+pub fn route_to(endpoints: &[&Endpoint]) -> String {
+    let servers: Vec<_> = endpoints.iter().map(|endpoint| &endpoint.name).collect();
+    format!("[upstream.up]\nservers = {servers:?}\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n")
+}
+
+/// One line of the access log.
+#[derive(Debug)]
+pub struct Entry(HashMap<String, JsonValue>);
+
+impl Entry {
+    fn parse(line: &str) -> Option<Self> {
+        let parsed: JsonValue = line.parse().unwrap_or_else(|e| panic!("{e}: {line}"));
+        parsed.get::<HashMap<_, _>>().cloned().map(Self)
+    }
+
+    /// A member that is a string; empty when it is null.
+    #[track_caller]
+    pub fn text(&self, name: &str) -> String {
+        let value = self.0.get(name).unwrap_or_else(|| panic!("no {name}"));
+        value.get::<String>().cloned().unwrap_or_default()
+    }
+
+    /// A member that is a number.
+    #[track_caller]
+    pub fn number(&self, name: &str) -> f64 {
+        let value = self.0.get(name).and_then(JsonValue::get::<f64>);
+        *value.unwrap_or_else(|| panic!("no number {name} in {self:?}"))
+    }
+}
+
+/// Runs the binary with these arguments.
+pub fn spawn(arguments: &[&str]) -> (Child, Lines, Lines) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let stderr = Lines::of(child.stderr.take().unwrap());
+    let stdout = Lines::of(child.stdout.take().unwrap());
+    (child, stderr, stdout)
+}
+
+fn complete(config: &str, processor: usize) -> String {
+    let has = |key: &str| config.lines().any(|line| line.starts_with(key));
+    let mut text = String::new();
+    if !has("cores") {
+        text += &format!("cores = \"{processor}\"\n");
+    }
+    if !has("admin") {
+        text += "admin = \"127.0.0.2:0\"\n";
+    }
+    if !has("access_log") {
+        text += "access_log = \"stdout\"\n";
+    }
+    text += config;
+    if !has("[listen.") {
+        text += "\n[listen.\"127.0.0.1:0\"]\n";
+    }
+    text
+}
+
+/// A processor that this process may use, another one each time: tests run side by side.
+fn processor() -> usize {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let mask = rustix::thread::sched_getaffinity(None).unwrap();
+    let allowed: Vec<_> = (0..rustix::thread::CpuSet::MAX_CPU)
+        .filter(|&cpu| mask.is_set(cpu))
+        .collect();
+    allowed[COUNT.fetch_add(1, Ordering::Relaxed) % allowed.len()]
+}

@@ -1,0 +1,696 @@
+//! The process from the outside: commands and their exit codes, signals, reload, logs, the admin listener.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Longer than anything takes on a busy machine; only a failure waits for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn the_demo_answers_and_ends() {
+    let mut weir = Weir::start(&["demo", "127.0.0.1:0", "--cores", "1"]);
+    let at = weir.address();
+    let admin = weir.admin();
+    let first = get(at, "/hello");
+    assert!(first.starts_with("HTTP/1.1 200 "), "{first}");
+    assert!(
+        first.contains("Hello from endpoint one") && first.contains("GET /hello"),
+        "{first}"
+    );
+    assert!(get(at, "/").contains("Hello from endpoint two"));
+    let big = get(at, "/big?bytes=300000");
+    assert_eq!(big.split_once("\r\n\r\n").unwrap().1.len(), 300_000);
+    assert!(get(at, "/status?code=503").starts_with("HTTP/1.1 503 "));
+    wait_for("the metrics", || {
+        let page = get(admin, "/metrics");
+        page.contains("weir_route_exchanges_total{route=\"/*\",class=\"5xx\"} 1\n")
+            && page.contains("weir_route_exchanges_total{route=\"/*\",class=\"2xx\"} 3\n")
+    });
+    weir.signal(Signal::INT);
+    assert_eq!(weir.wait().code(), Some(0));
+    let said = weir.stdout();
+    assert!(
+        said.contains(&format!("curl -i http://{at}/hello")),
+        "{said}"
+    );
+    assert_eq!(said.matches("\" HTTP/1.1 200 ").count(), 3, "{said}");
+}
+
+#[test]
+fn proxy_needs_no_file() {
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    let (one_at, two_at) = (one.address.to_string(), two.address.to_string());
+    let mut weir = Weir::start(&["proxy", "127.0.0.1:0", &one_at, &two_at, "--cores", "1"]);
+    let at = weir.address();
+    let mut answers: Vec<_> = (0..4).map(|_| body(&get(at, "/"))).collect();
+    answers.sort();
+    assert_eq!(answers, ["one", "one", "two", "two"]);
+    weir.signal(Signal::HUP);
+    weir.line("there is no file to reload");
+    weir.signal(Signal::TERM);
+    assert_eq!(weir.wait().code(), Some(0));
+}
+
+#[test]
+fn a_reload_reaches_old_connections_and_a_bad_file_changes_nothing() {
+    let scratch = Scratch::new("reload");
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    let file = scratch.path("edge.toml");
+    fs::write(&file, edge(one.address, "")).unwrap();
+    let mut weir = Weir::start(&["run", file.to_str().unwrap()]);
+    let (at, admin) = (weir.address(), weir.admin());
+    let mut old = Client::connect(at);
+    assert_eq!(old.get("/"), "one");
+
+    fs::write(&file, "[listn]\n").unwrap();
+    weir.signal(Signal::HUP);
+    weir.line("reload failed, nothing has changed");
+    weir.line("did you mean `listen`?");
+    assert_eq!(old.get("/"), "one");
+    assert!(get(admin, "/healthz").starts_with("HTTP/1.1 200 "));
+    assert!(get(admin, "/healthz?verbose").contains("did you mean `listen`?"));
+    assert!(get(admin, "/metrics").contains("\nweir_reload_failed_total 1\n"));
+
+    let failing = "[[test]]\nrequest = \"GET http://h/\"\nstatus = 404\n";
+    fs::write(&file, edge(two.address, failing)).unwrap();
+    weir.signal(Signal::HUP);
+    wait_for("the second refusal", || {
+        get(admin, "/metrics").contains("\nweir_reload_failed_total 2\n")
+    });
+    assert_eq!(old.get("/"), "one");
+
+    // A listener that somebody else has: nothing of the file takes effect.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let more = format!("[listen.\"{}\"]\n", taken.local_addr().unwrap());
+    fs::write(&file, edge(two.address, &more)).unwrap();
+    weir.signal(Signal::HUP);
+    weir.line("the address is in use");
+    assert_eq!(old.get("/"), "one");
+
+    drop(taken);
+    weir.signal(Signal::HUP);
+    weir.line("plan 2: 2 listeners");
+    assert_eq!(old.get("/"), "two");
+    let added = weir.line("reload: listening on ");
+    let added: SocketAddr = added.split(' ').find_map(|word| word.parse().ok()).unwrap();
+    assert_eq!(body(&get(added, "/")), "two");
+
+    fs::write(&file, edge(two.address, "")).unwrap();
+    weir.signal(Signal::HUP);
+    weir.line("plan 3: 1 listener,");
+    wait_for("the end of the listener", || {
+        TcpStream::connect(added).is_err()
+    });
+    assert_eq!(old.get("/"), "two");
+    let health = get(admin, "/healthz?verbose");
+    assert!(
+        health.contains("2 reloads done, 3 failed") && !health.contains("last reload"),
+        "{health}"
+    );
+    weir.signal(Signal::TERM);
+    assert_eq!(weir.wait().code(), Some(0));
+}
+
+#[test]
+fn a_drain_finishes_what_is_under_way() {
+    let scratch = Scratch::new("drain");
+    let backend = Backend::start("one");
+    let file = scratch.path("edge.toml");
+    fs::write(&file, edge(backend.address, "")).unwrap();
+    let mut weir = Weir::start(&["run", file.to_str().unwrap()]);
+    let (at, admin) = (weir.address(), weir.admin());
+    let mut idle = Client::connect(at);
+    assert_eq!(idle.get("/"), "one");
+    let slow = std::thread::spawn(move || get(at, "/wait"));
+    backend.wait_for_guest();
+    weir.signal(Signal::TERM);
+    weir.line("SIGTERM: draining");
+    wait_for("the end of listening", || TcpStream::connect(at).is_err());
+    let health = get(admin, "/healthz");
+    assert!(
+        health.starts_with("HTTP/1.1 503 ") && health.ends_with("draining\n"),
+        "{health}"
+    );
+    assert_eq!(
+        idle.stream.read(&mut [0; 16]).unwrap(),
+        0,
+        "an idle connection is closed"
+    );
+    assert!(weir.is_alive());
+    backend.release();
+    let answer = slow.join().unwrap();
+    assert_eq!(body(&answer), "one");
+    assert!(
+        answer.to_ascii_lowercase().contains("connection: close"),
+        "{answer}"
+    );
+    assert_eq!(weir.wait().code(), Some(0));
+    weir.line("drained");
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let scratch = Scratch::new("second");
+    let backend = Backend::start("one");
+    let file = scratch.path("edge.toml");
+    fs::write(&file, edge(backend.address, "")).unwrap();
+    let mut weir = Weir::start(&["run", file.to_str().unwrap()]);
+    let at = weir.address();
+    let slow = std::thread::spawn(move || {
+        let mut client = Client::connect(at);
+        client.send("/wait");
+        let mut rest = Vec::new();
+        // Reset or closed, but over.
+        let _ = client.stream.read_to_end(&mut rest);
+    });
+    backend.wait_for_guest();
+    weir.signal(Signal::TERM);
+    weir.line("SIGTERM: draining");
+    weir.signal(Signal::INT);
+    weir.line("SIGINT again: ending at once");
+    assert_eq!(weir.wait().code(), Some(0));
+    slow.join().unwrap();
+    backend.release();
+}
+
+#[test]
+fn logs_are_opened_anew_on_request() {
+    let scratch = Scratch::new("logs");
+    let backend = Backend::start("one");
+    let (file, log) = (scratch.path("edge.toml"), scratch.path("access.log"));
+    let with_log = |path: &Path| format!("access_log = {path:?}\n{}", edge(backend.address, ""));
+    fs::write(&file, with_log(&log)).unwrap();
+    let mut weir = Weir::start(&["run", file.to_str().unwrap()]);
+    let at = weir.address();
+    let lines = |path: &Path| fs::read_to_string(path).map_or(0, |text| text.lines().count());
+    get(at, "/1");
+    wait_for("the first line", || lines(&log) == 1);
+    for (turn, signal) in [Signal::USR1, Signal::HUP].into_iter().enumerate() {
+        let moved = scratch.path(&format!("access.log.{turn}"));
+        fs::rename(&log, &moved).unwrap();
+        weir.signal(signal);
+        wait_for("the new file", || log.exists());
+        get(at, "/2");
+        wait_for("the next line", || lines(&log) == 1);
+        assert_eq!(lines(&moved), 1);
+    }
+    let other = scratch.path("other.log");
+    fs::write(&file, with_log(&other)).unwrap();
+    weir.signal(Signal::HUP);
+    weir.line("plan 3:");
+    get(at, "/3");
+    wait_for("a line in the other file", || lines(&other) == 1);
+    weir.signal(Signal::TERM);
+    assert_eq!(weir.wait().code(), Some(0));
+    assert_eq!(lines(&log), 1);
+    assert!(
+        fs::read_to_string(&other)
+            .unwrap()
+            .contains("\"path\":\"/3\"")
+    );
+}
+
+#[test]
+fn an_address_in_use_is_said_and_left_alone() {
+    let backend = Backend::start("one");
+    let endpoint = backend.address.to_string();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let refused = weir(&["proxy", &address, &endpoint]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        said.contains(&format!(
+            "cannot listen on {address}: the address is in use"
+        )),
+        "{said}"
+    );
+    // Another Weir shares its port among its own cores, but not with a stranger.
+    let first = Weir::start(&["proxy", "127.0.0.1:0", &endpoint]);
+    let second = weir(&["proxy", &first.address().to_string(), &endpoint]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(body(&get(first.address(), "/")) == "one");
+}
+
+#[test]
+fn a_unix_socket_of_the_dead_is_replaced_and_one_of_the_living_is_not() {
+    let scratch = Scratch::new("unix");
+    let backend = Backend::start("one");
+    let endpoint = backend.address.to_string();
+    let path = scratch.path("weir.sock");
+    let listen = format!("unix:{}", path.display());
+    drop(UnixListener::bind(&path).unwrap());
+    let mut first = Weir::start(&["proxy", &listen, &endpoint, "--cores", "2"]);
+    first.line("listening on unix:");
+    for _ in 0..4 {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(body(&answer), "one");
+    }
+    let second = weir(&["proxy", &listen, &endpoint]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another process listens there"));
+    first.signal(Signal::TERM);
+    assert_eq!(first.wait().code(), Some(0));
+    assert!(!path.exists());
+    fs::write(&path, "precious").unwrap();
+    let third = weir(&["proxy", &listen, &endpoint]);
+    assert_eq!(third.status.code(), Some(1));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[test]
+fn commands_tell_by_their_exit_code() {
+    let scratch = Scratch::new("codes");
+    let (good, bad) = (scratch.path("good.toml"), scratch.path("bad.toml"));
+    fs::write(&good, edge("127.0.0.1:1".parse().unwrap(), "")).unwrap();
+    fs::write(&bad, "[listn]\n").unwrap();
+    let (good, bad) = (good.to_str().unwrap(), bad.to_str().unwrap());
+    for (args, code, on_stdout, on_stderr) in [
+        (
+            vec!["check", good],
+            0,
+            "good.toml: ok; 1 listener, 1 route, 1 upstream; 0 tests passed",
+            "",
+        ),
+        (vec!["check", bad], 3, "", "did you mean `listen`?"),
+        (
+            vec!["check", "--json", bad],
+            3,
+            "\"code\": \"unknown-key\"",
+            "",
+        ),
+        (vec!["check", "--json", good], 0, "[]", ""),
+        (vec!["run", bad], 3, "", "did you mean `listen`?"),
+        (vec!["explain", good, "GET", "http://h/x"], 0, "app", ""),
+        (
+            vec!["schema"],
+            0,
+            "https://json-schema.org/draft/2020-12/schema",
+            "",
+        ),
+        (vec!["reference"], 0, "first_byte", ""),
+        (vec!["--help"], 0, "Exit codes:", ""),
+        (
+            vec!["--version"],
+            0,
+            concat!("weir ", env!("CARGO_PKG_VERSION")),
+            "",
+        ),
+        (vec!["rnu"], 2, "", "did you mean \"run\"?"),
+        (vec![], 2, "", "a command is missing"),
+    ] {
+        let output = weir(&args);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complained = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{args:?}\n{said}{complained}"
+        );
+        assert!(said.contains(on_stdout), "{args:?}\n{said}");
+        assert!(complained.contains(on_stderr), "{args:?}\n{complained}");
+        assert_eq!(
+            complained.is_empty(),
+            on_stderr.is_empty(),
+            "{args:?}\n{complained}"
+        );
+    }
+}
+
+#[test]
+fn the_admin_listener_is_strict() {
+    let scratch = Scratch::new("admin");
+    let file = scratch.path("edge.toml");
+    fs::write(&file, edge("127.0.0.1:1".parse().unwrap(), "")).unwrap();
+    let mut weir = Weir::start(&["run", file.to_str().unwrap()]);
+    let admin = weir.admin();
+    assert!(get(admin, "/nothing").starts_with("HTTP/1.1 404 "));
+    let post = exchange(
+        admin,
+        "POST /metrics HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+    );
+    assert!(
+        post.starts_with("HTTP/1.1 405 ") && post.contains("allow: GET, HEAD"),
+        "{post}"
+    );
+    let plan = get(admin, "/plan");
+    assert!(plan.contains("content-type: application/json"), "{plan}");
+    let plan: tinyjson::JsonValue = body(&plan).parse().unwrap();
+    assert_eq!(plan["epoch"].get::<f64>(), Some(&1.0));
+    assert_eq!(
+        plan["upstreams"][0]["endpoints"][0]["address"]
+            .get::<String>()
+            .unwrap(),
+        "127.0.0.1:1"
+    );
+    // It moves with a reload.
+    let text = fs::read_to_string(&file).unwrap();
+    let socket = scratch.path("admin.sock");
+    fs::write(
+        &file,
+        text.replace(
+            "admin = \"127.0.0.2:0\"",
+            &format!("admin = \"unix:{}\"", socket.display()),
+        ),
+    )
+    .unwrap();
+    weir.signal(Signal::HUP);
+    weir.line("plan 2:");
+    wait_for("the end of the old one", || {
+        TcpStream::connect(admin).is_err()
+    });
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(body(&answer), "serving\n");
+    weir.signal(Signal::TERM);
+    assert_eq!(weir.wait().code(), Some(0));
+    assert!(!socket.exists());
+}
+
+/// A file with one listener, one upstream and one route, and something more.
+fn edge(endpoint: SocketAddr, more: &str) -> String {
+    format!(
+        "cores = 2\nadmin = \"127.0.0.2:0\"\n[listen.\"127.0.0.1:0\"]\n\
+         [upstream.app]\nservers = [\"{endpoint}\"]\n\
+         [[route]]\nmatch = \"/*\"\nto = \"app\"\n{more}"
+    )
+}
+
+/// Runs a command to its end.
+fn weir(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// A running Weir. Dropping it kills it.
+struct Weir {
+    child: Child,
+    stderr: Arc<Lines>,
+    seen: usize,
+}
+
+/// What a process has said so far.
+#[derive(Default)]
+struct Lines {
+    said: Mutex<(Vec<String>, bool)>,
+    more: Condvar,
+}
+
+impl Weir {
+    /// Starts a command and waits until it listens.
+    fn start(args: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = Arc::new(Lines::default());
+        let (pipe, lines) = (child.stderr.take().unwrap(), stderr.clone());
+        std::thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                lines.said.lock().unwrap().0.push(line);
+                lines.more.notify_all();
+            }
+            lines.said.lock().unwrap().1 = true;
+            lines.more.notify_all();
+        });
+        let mut weir = Self {
+            child,
+            stderr,
+            seen: 0,
+        };
+        weir.line("listening on ");
+        weir.seen = 0;
+        weir
+    }
+
+    /// Waits for a line with `text` that was not asked for before.
+    fn line(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut said = self.stderr.said.lock().unwrap();
+        loop {
+            if let Some(at) = said
+                .0
+                .iter()
+                .skip(self.seen)
+                .position(|line| line.contains(text))
+            {
+                self.seen += at;
+                return said.0[self.seen].clone();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(
+                !said.1 && !left.is_zero(),
+                "no line with {text:?} in\n{}",
+                said.0.join("\n")
+            );
+            said = self.stderr.more.wait_timeout(said, left).unwrap().0;
+        }
+    }
+
+    /// The address after the first line that holds `text`.
+    fn address_after(&self, text: &str) -> SocketAddr {
+        let find = |said: &(Vec<String>, bool)| {
+            let line = said
+                .0
+                .iter()
+                .find_map(|line| Some(line.split_once(text)?.1.to_owned()))?;
+            Some(line.split([' ', ',']).next()?.parse().unwrap())
+        };
+        let mut found = None;
+        wait_for(text, || {
+            found = find(&self.stderr.said.lock().unwrap());
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address_after("listening on ")
+    }
+
+    fn admin(&self) -> SocketAddr {
+        self.address_after("metrics and health on ")
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_for("the end", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    /// Standard output of a process that has ended.
+    fn stdout(&mut self) -> String {
+        let mut text = String::new();
+        self.child
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
+        text
+    }
+}
+
+impl Drop for Weir {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let said = self
+                .stderr
+                .said
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            eprintln!("{}", said.0.join("\n"));
+        }
+    }
+}
+
+/// An endpoint that answers with its name; `/wait` only once it is released.
+struct Backend {
+    address: SocketAddr,
+    gate: Arc<Gate>,
+}
+
+#[derive(Default)]
+struct Gate {
+    /// How many wait, and whether they may go.
+    state: Mutex<(usize, bool)>,
+    changed: Condvar,
+}
+
+impl Backend {
+    fn start(name: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let gate = Arc::new(Gate::default());
+        let shared = gate.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let gate = shared.clone();
+                std::thread::spawn(move || drop(answer(stream, name, &gate)));
+            }
+        });
+        Self { address, gate }
+    }
+
+    fn wait_for_guest(&self) {
+        let state = self.gate.state.lock().unwrap();
+        let waited = self
+            .gate
+            .changed
+            .wait_timeout_while(state, PATIENCE, |state| state.0 == 0);
+        assert!(waited.unwrap().0.0 > 0, "nobody came");
+    }
+
+    fn release(&self) {
+        self.gate.state.lock().unwrap().1 = true;
+        self.gate.changed.notify_all();
+    }
+}
+
+fn answer(stream: TcpStream, name: &str, gate: &Gate) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut writer = stream;
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if reader.read_line(&mut head)? == 0 {
+                return Ok(());
+            }
+        }
+        if head.starts_with("GET /wait ") {
+            let mut state = gate.state.lock().unwrap();
+            state.0 += 1;
+            gate.changed.notify_all();
+            drop(
+                gate.changed
+                    .wait_timeout_while(state, PATIENCE, |state| !state.1)
+                    .unwrap(),
+            );
+        }
+        write!(
+            writer,
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}",
+            name.len()
+        )?;
+    }
+}
+
+/// A client that keeps its connection.
+struct Client {
+    stream: TcpStream,
+}
+
+impl Client {
+    fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { stream }
+    }
+
+    fn send(&mut self, path: &str) {
+        write!(self.stream, "GET {path} HTTP/1.1\r\nhost: h\r\n\r\n").unwrap();
+    }
+
+    fn get(&mut self, path: &str) -> String {
+        self.send(path);
+        let mut reader = BufReader::new(&self.stream);
+        let (mut length, mut line) = (0, String::new());
+        while line != "\r\n" {
+            line.clear();
+            assert!(reader.read_line(&mut line).unwrap() > 0, "closed");
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).unwrap();
+        String::from_utf8(body).unwrap()
+    }
+}
+
+fn get(address: SocketAddr, path: &str) -> String {
+    exchange(
+        address,
+        &format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n"),
+    )
+}
+
+fn exchange(address: SocketAddr, request: &str) -> String {
+    let mut client = Client::connect(address);
+    client.stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    client.stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+fn body(answer: &str) -> String {
+    answer
+        .split_once("\r\n\r\n")
+        .map_or_else(String::new, |(_, body)| body.to_owned())
+}
+
+fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}: it did not come");
+        std::thread::yield_now();
+    }
+}
+
+/// A directory that goes away with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("weir-e2e-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
