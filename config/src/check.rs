@@ -106,9 +106,12 @@ fn unknown_name<'c, 'n>(
     known: impl Iterator<Item = &'n str>,
 ) -> &'c mut Diagnostic {
     const LISTED_MAX: usize = 10;
+    let message = format!("there is no {noun} `{}`", name.value);
+    if cx.is_full() {
+        return cx.error(Code::UnknownName, name.span.clone(), message);
+    }
     let known: Vec<&str> = known.collect();
     let near = nearest(&name.value, known.iter().copied());
-    let message = format!("there is no {noun} `{}`", name.value);
     let diagnostic = cx.error(Code::UnknownName, name.span.clone(), message);
     if let Some(near) = near {
         diagnostic.label(format!("did you mean `{near}`?"));

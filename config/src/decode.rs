@@ -4,6 +4,8 @@
 //! [`Decoder`] collects diagnostics. Nothing here stops at the first mistake: what cannot be read
 //! is reported and left out, so that the rest of the file is still checked.
 
+use std::collections::HashSet;
+
 use toml::de::{DeTable, DeValue};
 
 use crate::diagnostic::{Code, Diagnostic, Severity};
@@ -52,7 +54,7 @@ pub(crate) struct At<T> {
 pub(crate) struct Decoder<'t> {
     source: &'t Source<'t>,
     /// Lines that are not even TOML: what else seems wrong with them is noise.
-    broken_lines: Vec<u32>,
+    broken_lines: HashSet<u32>,
     /// Keys from the root to the value at hand.
     path: Vec<String>,
     diagnostics: Vec<(usize, Diagnostic)>,
@@ -65,7 +67,7 @@ impl<'t> Decoder<'t> {
     pub(crate) fn new(source: &'t Source<'t>) -> Self {
         Self {
             source,
-            broken_lines: Vec::new(),
+            broken_lines: HashSet::new(),
             path: Vec::new(),
             diagnostics: Vec::new(),
             overflow: None,
@@ -76,7 +78,7 @@ impl<'t> Decoder<'t> {
     /// Reports that the file is no TOML at `span`.
     pub(crate) fn syntax_error(&mut self, span: Option<Span>, message: &str) {
         if let Some(span) = &span {
-            self.broken_lines.push(self.source.line(span.start));
+            self.broken_lines.insert(self.source.line(span.start));
         }
         self.report(Severity::Error, Code::Syntax, span, message.to_owned());
     }
@@ -84,6 +86,11 @@ impl<'t> Decoder<'t> {
     /// Whether the file is not even TOML, so that missing things mean little.
     pub(crate) fn is_broken(&self) -> bool {
         !self.broken_lines.is_empty()
+    }
+
+    /// Whether further errors are only counted, so that nobody need look for what was meant.
+    pub(crate) fn is_full(&self) -> bool {
+        self.diagnostics.len() >= DIAGNOSTICS_MAX
     }
 
     /// Whether anything has been found that makes the file unusable.
@@ -97,7 +104,7 @@ impl<'t> Decoder<'t> {
         span: Span,
         message: impl Into<String>,
     ) -> &mut Diagnostic {
-        if self.broken_lines.contains(&self.source.line(span.start)) {
+        if self.broken_lines.contains(&self.line(&span)) {
             return self.spare(Severity::Error, code, Some(span), message.into());
         }
         self.report(Severity::Error, code, Some(span), message.into())
@@ -277,8 +284,7 @@ const LATER: [&str; 8] = [
 ];
 
 fn unknown_key(cx: &mut Decoder<'_>, span: Span, name: &str, known: &TableInfo) {
-    if cx.diagnostics.len() >= DIAGNOSTICS_MAX {
-        // It is only counted: no need to look for what was meant.
+    if cx.is_full() {
         cx.error(Code::UnknownKey, span, "unknown key");
         return;
     }

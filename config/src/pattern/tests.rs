@@ -1,1 +1,194 @@
+use super::*;
 
+fn literal(text: &str) -> Segment {
+    Segment::Literal(text.to_owned())
+}
+
+fn parameter(name: &str) -> Segment {
+    Segment::Parameter(name.to_owned())
+}
+
+#[test]
+fn hosts() {
+    let exact = |host: &str| HostMatch::Exact(host.to_owned());
+    for (text, host) in [
+        ("*", HostMatch::Any),
+        ("example.com", exact("example.com")),
+        ("EXAMPLE.com", exact("example.com")),
+        ("localhost", exact("localhost")),
+        ("127.0.0.1", exact("127.0.0.1")),
+        ("[0:0::1]", exact("[::1]")),
+        ("xn--mnchen-3ya.de", exact("xn--mnchen-3ya.de")),
+        (
+            "*.Example.com",
+            HostMatch::Wildcard("example.com".to_owned()),
+        ),
+    ] {
+        assert_eq!(HostText::parse(text), Ok(host), "{text}");
+    }
+    for text in [
+        "",
+        "*.",
+        "*.*.com",
+        "a.*.com",
+        "*a.com",
+        "a..b",
+        "a.com.",
+        "a.com:80",
+        "*.a.com:80",
+        "[::1]:80",
+        "[::g]",
+        "user@a.com",
+        "a b",
+        "1.2.3",
+        "*.1.2.3.4",
+        "-a.com",
+    ] {
+        assert!(HostText::parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn paths() {
+    let exact = |path: &str| PathMatch::Exact(path.to_owned());
+    let prefix = |path: &str| PathMatch::Prefix(path.to_owned());
+    let template = |segments: &[Segment], open| PathMatch::Template {
+        segments: segments.to_vec(),
+        open,
+    };
+    for (text, path) in [
+        ("/", exact("/")),
+        ("/a/b", exact("/a/b")),
+        ("/a/b/", exact("/a/b/")),
+        ("/*", prefix("/")),
+        ("/v1/*", prefix("/v1/")),
+        ("/v1*", prefix("/v1")),
+        ("/%7euser", exact("/~user")),
+        ("/caf%c3%a9", exact("/caf%C3%A9")),
+        ("/café", exact("/caf%C3%A9")),
+        ("/a:b@c;d=1,2", exact("/a:b@c;d=1,2")),
+        (
+            "/users/{id}",
+            template(&[literal("users"), parameter("id")], false),
+        ),
+        (
+            "/users/{id}/*",
+            template(&[literal("users"), parameter("id")], true),
+        ),
+        (
+            "/users/{id}/",
+            template(&[literal("users"), parameter("id"), literal("")], false),
+        ),
+        (
+            "/{a}/x%2d/{b_2}",
+            template(&[parameter("a"), literal("x-"), parameter("b_2")], false),
+        ),
+    ] {
+        assert_eq!(PathText::parse(text), Ok(path), "{text}");
+    }
+    for text in [
+        "",
+        "a",
+        "*",
+        "/**",
+        "/*a",
+        "//",
+        "/a//b",
+        "/.",
+        "/a/./b",
+        "/..",
+        "/%2e%2e/a",
+        "/%2F",
+        "/%00",
+        "/%",
+        "/%4",
+        "/%+1",
+        "/a b",
+        "/a?b",
+        "/a#b",
+        "/a\\b",
+        "/\u{7f}",
+        "/{",
+        "/}",
+        "/{}",
+        "/{A}",
+        "/{1}",
+        "/{a}b",
+        "/{a}*",
+        "/{a}/b*",
+        "/{a}/{a}",
+        "/{host}",
+        "/{a}//b",
+        "/{a}//",
+        "/{a}//*",
+        "/{a}/..",
+        "/{é}",
+        "/{a}/%é",
+    ] {
+        let problem = PathText::parse(text).expect_err(text);
+        if let Some(at) = problem.at {
+            assert!(text.get(at.clone()).is_some(), "{text}: {at:?}");
+        }
+    }
+}
+
+#[test]
+fn matches_show_what_was_written() {
+    for text in [
+        "/*",
+        "/",
+        "example.com/",
+        "*.example.com/v1/*",
+        "[::1]/a",
+        "example.com/users/{id}",
+        "example.com/users/{id}/*",
+        "/users/{id}/",
+        "/v1*",
+    ] {
+        let parsed = MatchText::parse(text).expect(text);
+        assert_eq!(parsed.to_string(), text);
+        assert_eq!(MatchText::parse(&parsed.to_string()), Ok(parsed));
+    }
+}
+
+#[test]
+fn placeholders() {
+    let text = |text: &str| Piece::Text(text.to_owned());
+    for (written, pieces) in [
+        ("/a", vec![text("/a")]),
+        (
+            "https://{host}{path}{query}",
+            vec![text("https://"), Piece::Host, Piece::Path, Piece::Query],
+        ),
+        ("/{rest}", vec![text("/"), Piece::Rest]),
+        (
+            "/{id}/x",
+            vec![text("/"), Piece::Parameter("id".to_owned()), text("/x")],
+        ),
+    ] {
+        assert_eq!(
+            PatternText::parse(written),
+            Ok(Pattern(pieces)),
+            "{written}"
+        );
+    }
+    for written in [
+        "", "{", "}", "/{", "/}", "/{}", "/{A}", "/a b", "/é", "/\n", "}{", "/{a{b}}",
+    ] {
+        assert!(PatternText::parse(written).is_err(), "{written}");
+    }
+}
+
+#[test]
+fn methods_and_values() {
+    assert_eq!(MethodText::parse("GET").as_deref(), Ok("GET"));
+    assert_eq!(MethodText::parse("purge").as_deref(), Ok("purge"));
+    for text in ["", "get", "Post", "G T", "GÉT", "GET\n"] {
+        assert!(MethodText::parse(text).is_err(), "{text}");
+    }
+    assert_eq!(FieldValueText::parse("a b\tc").as_deref(), Ok("a b\tc"));
+    assert_eq!(FieldValueText::parse("").as_deref(), Ok(""));
+    for text in [" a", "a ", "a\nb", "a\r", "\0", "\t"] {
+        assert!(FieldValueText::parse(text).is_err(), "{text}");
+    }
+}

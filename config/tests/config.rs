@@ -1,0 +1,252 @@
+//! What a right file means.
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use weir_config::{
+    Address, Balance, Config, Cores, EndpointAddress, FieldMatch, HostMatch, LogFormat, LogTarget,
+    PathMatch, Pattern, Piece, Rewrite, Segment, Target, ValueMatch, parse,
+};
+
+fn config(text: &str) -> Config {
+    match parse("test.toml", text) {
+        Ok((config, _)) => config,
+        Err(errors) => panic!("{}", weir_config::to_text(&errors)),
+    }
+}
+
+fn example(name: &str) -> Config {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    config(&std::fs::read_to_string(root.join("examples").join(name)).expect("an example"))
+}
+
+#[test]
+fn a_quick_config_is_what_the_smallest_file_says() {
+    let mut written = example("minimal.toml");
+    written.listeners[0].line = 0;
+    written.routes[0].line = 0;
+    written.upstreams[0].line = 0;
+    written.upstreams[0].name = "default".to_owned();
+    for endpoint in &mut written.upstreams[0].endpoints {
+        endpoint.line = 0;
+    }
+    let endpoints = ["10.0.0.11:8080", "10.0.0.12:8080"];
+    let quick = Config::quick(
+        "0.0.0.0:8080".parse().expect("an address"),
+        endpoints
+            .map(|text| text.parse().expect("an endpoint"))
+            .to_vec(),
+    );
+    assert_eq!(quick, written);
+}
+
+#[test]
+fn everything_is_read() {
+    let config = example("everything.toml");
+    assert_eq!(config.cores, Cores::Set(vec![2, 3, 4, 5, 6, 7, 10]));
+    assert_eq!(
+        config.admin,
+        Some(Address::Unix("/run/weir/admin.sock".into()))
+    );
+    let log = config.access_log.as_ref().expect("a log");
+    assert_eq!(log.to, LogTarget::File("/var/log/weir/access.log".into()));
+    assert_eq!(log.format, LogFormat::Text);
+    assert_eq!(config.trusted_proxies.len(), 3);
+    assert_eq!(config.limits.body_rate, Some(240));
+    assert_eq!(config.timeouts.total, None);
+    assert_eq!(config.listeners.len(), 3);
+    assert_eq!(config.connections_of(&config.listeners[0]), 10_000);
+    assert_eq!(config.connections_of(&config.listeners[1]), 65_536);
+    assert_eq!(
+        config.listener_timeouts(&config.listeners[0]).idle,
+        Duration::from_secs(90)
+    );
+    let upstream = &config.upstreams[0];
+    assert_eq!(upstream.balance, Balance::RoundRobin);
+    assert_eq!(
+        upstream.endpoints[1].address,
+        EndpointAddress::Name {
+            host: "app.internal".to_owned(),
+            port: 8080
+        }
+    );
+    assert_eq!(Some(upstream.endpoints[3].weight), NonZeroU32::new(2));
+    let route = &config.routes[0];
+    assert_eq!(route.name, "everything");
+    assert_eq!(route.target, Target::Upstream { index: 0 });
+    assert_eq!(
+        route.matches.host,
+        HostMatch::Wildcard("example.com".to_owned())
+    );
+    assert_eq!(
+        route.matches.path,
+        PathMatch::Template {
+            segments: vec![
+                Segment::Literal("t".to_owned()),
+                Segment::Parameter("tenant".to_owned())
+            ],
+            open: true
+        }
+    );
+    assert_eq!(route.matches.methods, ["GET", "HEAD"]);
+    let header = |name: &str, value| FieldMatch {
+        name: name.to_owned(),
+        value,
+    };
+    assert_eq!(
+        route.matches.headers,
+        [
+            header("x-version", ValueMatch::Exact("2".to_owned())),
+            header("x-old", ValueMatch::Absent),
+            header("x-trace", ValueMatch::Present),
+            header("authorization", ValueMatch::Prefix("Bearer ".to_owned())),
+        ]
+    );
+    assert_eq!(
+        route.rewrite,
+        Some(Rewrite::Path(Pattern(vec![
+            Piece::Text("/".to_owned()),
+            Piece::Parameter("tenant".to_owned()),
+            Piece::Text("/".to_owned()),
+            Piece::Rest,
+        ])))
+    );
+    let test = &config.tests[0];
+    assert_eq!(
+        (test.method.as_str(), test.scheme.as_str()),
+        ("GET", "https")
+    );
+    assert_eq!(
+        (test.host.as_str(), test.port),
+        ("a.example.com", Some(8443))
+    );
+    assert_eq!(test.target, "/t/acme/x?format=json");
+    assert_eq!(
+        (test.route, test.upstream, test.status),
+        (Some(0), Some(0), None)
+    );
+    assert!(
+        test.headers
+            .contains(&("x-version".to_owned(), "2".to_owned()))
+    );
+}
+
+#[test]
+fn settings_merge_from_the_top_to_the_route() {
+    let config = config(
+        r#"
+        timeouts = { connect = "1s", first_byte = "10s", total = "1m" }
+        retries = { count = 2, budget = "30%" }
+        limits = { body = "1MiB" }
+        listen."0.0.0.0:80" = {}
+        [upstream.a]
+        servers = "10.0.0.1:80"
+        timeouts = { first_byte = "20s" }
+        retries = { backoff = "1s" }
+        [[route]]
+        match = "/a"
+        to = "a"
+        timeouts = { total = "off" }
+        limits = { body_rate = "off" }
+        retries = 0
+        [[route]]
+        match = "/b"
+        respond = 404
+        timeouts = { idle = "1s" }
+        "#,
+    );
+    let seconds = Duration::from_secs;
+    let first = config.timeouts_of(&config.routes[0]);
+    assert_eq!(first.connect, seconds(1), "from the top");
+    assert_eq!(first.first_byte, seconds(20), "from the upstream");
+    assert_eq!(first.total, None, "from the route");
+    assert_eq!(first.idle, seconds(75), "the default");
+    let second = config.timeouts_of(&config.routes[1]);
+    assert_eq!((second.idle, second.first_byte), (seconds(1), seconds(10)));
+    assert_eq!(second.total, Some(seconds(60)));
+    let retries = config.retries_of(&config.routes[0]);
+    assert_eq!((retries.count, retries.budget_percent), (0, 30));
+    assert_eq!(retries.backoff, seconds(1));
+    let limits = config.limits_of(&config.routes[0]);
+    assert_eq!((limits.body_bytes, limits.body_rate), (Some(1 << 20), None));
+    assert_eq!(config.limits_of(&config.routes[1]).body_rate, Some(240));
+}
+
+#[test]
+fn low_limits_pull_their_defaults_along() {
+    let config = config(
+        "limits = { head = \"4KiB\", connections = 100 }\n\
+         [listen.\"0.0.0.0:80\"]\n[listen.\"0.0.0.0:81\"]\nconnections = 10\n\
+         [[route]]\nmatch = \"/\"\nrespond = 404\n",
+    );
+    assert_eq!(config.limits.target_bytes, 4_096);
+    assert_eq!(config.limits.connections_per_client, 100);
+    assert_eq!(config.connections_per_client_of(&config.listeners[1]), 10);
+}
+
+#[test]
+fn things_know_their_lines() {
+    let config = config(
+        "[listen.\"0.0.0.0:80\"]\n\
+         [upstream.a]\nservers = [\n\"10.0.0.1:80\",\n{ address = \"10.0.0.2:80\" },\n]\n\
+         [upstream]\nb = \"10.0.0.3:80\"\n\
+         [[route]]\nmatch = \"/a\"\nto = \"a\"\n\n[[route]]\nmatch = \"/b\"\nto = \"b\"\n\
+         [[test]]\nrequest = \"GET http://x/\"\nstatus = 404\n",
+    );
+    assert_eq!(config.listeners[0].line, 1);
+    assert_eq!(config.upstreams[0].line, 2);
+    assert_eq!(config.upstreams[0].endpoints[0].line, 4);
+    assert_eq!(config.upstreams[0].endpoints[1].line, 5);
+    assert_eq!(config.upstreams[1].line, 8);
+    assert_eq!(config.upstreams[1].endpoints[0].line, 8);
+    assert_eq!([config.routes[0].line, config.routes[1].line], [9, 13]);
+    assert_eq!(config.tests[0].line, 17);
+}
+
+#[test]
+fn routes_without_names_are_told_apart() {
+    let config = config(
+        "[listen.\"0.0.0.0:80\"]\n\
+         [[route]]\nmatch = { path = \"/a\", method = \"GET\" }\nrespond = 200\n\
+         [[route]]\nmatch = { path = \"/a\", method = \"PUT\" }\nrespond = 200\n\
+         [[route]]\nmatch = \"/a\"\nrespond = 200\n\
+         [[route]]\nname = \"/b\"\nmatch = \"/c\"\nrespond = 200\n\
+         [[route]]\nmatch = \"/b\"\nrespond = 200\n",
+    );
+    let names: Vec<_> = config
+        .routes
+        .iter()
+        .map(|route| route.name.as_str())
+        .collect();
+    assert_eq!(names, ["/a", "/a #2", "/a #3", "/b", "/b #2"]);
+}
+
+#[test]
+fn files_with_other_line_ends_and_a_mark_are_read() {
+    let text = "\u{feff}[listen.\"0.0.0.0:80\"]\r\n[[route]]\r\nmatch = \"/\"\r\nrespond = 404\r\n";
+    assert_eq!(config(text).routes[0].line, 2);
+    let errors = parse("x", "cores = 1\r\ncore = 1\r\n").expect_err("a wrong file");
+    assert!(weir_config::to_text(&errors).contains("2 | core = 1\n"));
+}
+
+#[test]
+fn diagnostics_as_json() {
+    let errors = parse("edge \"1\".toml", "[listn]\n").expect_err("a wrong file");
+    let json: serde_json::Value =
+        serde_json::from_str(&weir_config::to_json(&errors)).expect("JSON");
+    let first = &json[0];
+    assert_eq!(first["code"], "unknown-key");
+    assert_eq!(first["severity"], "error");
+    assert_eq!(first["file"], "edge \"1\".toml");
+    assert_eq!(
+        (&first["line"], &first["column"], &first["length"]),
+        (&1.into(), &2.into(), &5.into())
+    );
+    assert_eq!(first["label"], "did you mean `listen`?");
+    assert_eq!(
+        json[1]["line"],
+        serde_json::Value::Null,
+        "it is about the whole file"
+    );
+}
