@@ -157,7 +157,7 @@ struct Answer<'p> {
     /// Host and path in the form that was matched, if it came to that.
     host: Option<String>,
     path: Option<String>,
-    /// The path that is sent upstream, if it is another than the one received.
+    /// Path and query that are sent upstream, if the route rewrites the path.
     rewritten: Option<String>,
     /// Where a redirect leads.
     location: Option<String>,
@@ -204,6 +204,10 @@ fn answer<'p>(plan: &'p Plan, listener: Option<&ListenerPlan>, text: &str) -> An
         let mut bytes = Vec::new();
         if let Some(rewrite) = &route.rewrite {
             rewrite.apply(head.path_or_root(block), &mut bytes);
+            if head.has_query {
+                bytes.push(b'?');
+                bytes.extend_from_slice(view.query);
+            }
             answer.rewritten = Some(lossy(&bytes));
         }
         if let Target::Redirect(redirect) = &route.target {
@@ -281,20 +285,26 @@ fn verdict_in_words(verdict: Verdict<'_>) -> String {
 }
 
 fn write_listener(out: &mut String, plan: &Plan, listeners: &[&ListenerPlan], port: u16) {
-    let names = |listeners: &[&ListenerPlan]| {
-        let names: Vec<_> = listeners.iter().map(|listener| &*listener.name).collect();
-        names.join(", ")
-    };
-    let _ = if listeners.is_empty() {
-        let all: Vec<_> = plan.listeners.iter().collect();
-        writeln!(
+    if listeners.is_empty() {
+        let names: Vec<_> = plan
+            .listeners
+            .iter()
+            .map(|listener| &*listener.name)
+            .collect();
+        let _ = writeln!(
             out,
             "listener   none has port {port}; there are: {}",
-            names(&all)
-        )
-    } else {
-        writeln!(out, "listener   {}", names(listeners))
-    };
+            names.join(", ")
+        );
+    }
+    for listener in listeners {
+        let ListenerPlan { name, timeouts, .. } = listener;
+        let _ = writeln!(
+            out,
+            "listener   {name}, timeouts: head {:?}, idle {:?}",
+            timeouts.head, timeouts.idle
+        );
+    }
 }
 
 fn write_considered(out: &mut String, plan: &Plan, answer: &Answer<'_>, all: bool) {

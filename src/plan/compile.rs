@@ -1,5 +1,6 @@
 //! Config to plan.
 
+use std::fmt::{self, Write as _};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -222,18 +223,34 @@ fn head_limits(from: weir_config::Limits) -> weir_proto_h1::Limits {
 
 /// A name for Via that follows from what this Weir does: whom it listens for, where it sends.
 fn pseudonym(config: &Config, upstreams: &[UpstreamPlan]) -> Box<str> {
-    let listeners: Vec<_> = config.listeners.iter().map(|each| &each.address).collect();
-    let routes: Vec<_> = config
-        .routes
-        .iter()
-        .map(|each| (&each.matches, &each.target))
-        .collect();
-    let endpoints = upstreams.iter().flat_map(|upstream| &upstream.endpoints);
-    let addresses: Vec<_> = endpoints.map(|endpoint| &endpoint.address).collect();
-    let text = format!("{listeners:?}{routes:?}{addresses:?}");
-    // FNV-1a, 64 bits, folded.
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    format!("weir-{:08x}", (hash ^ hash >> 32) & 0xffff_ffff).into()
+    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+    for listener in &config.listeners {
+        hash.add(&listener.address);
+    }
+    for route in &config.routes {
+        hash.add(&(&route.matches, &route.target));
+    }
+    for endpoint in upstreams.iter().flat_map(|upstream| &upstream.endpoints) {
+        hash.add(&endpoint.address);
+    }
+    format!("weir-{:08x}", (hash.0 ^ hash.0 >> 32) & 0xffff_ffff).into()
+}
+
+/// FNV-1a of 64 bits over what is written to it.
+struct Fnv(u64);
+
+impl Fnv {
+    fn add(&mut self, part: &dyn fmt::Debug) {
+        // Hashing cannot fail.
+        let _ = writeln!(self, "{part:?}");
+    }
+}
+
+impl fmt::Write for Fnv {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        Ok(())
+    }
 }

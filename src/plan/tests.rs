@@ -280,6 +280,68 @@ fn rewrites_keep_what_was_received() {
     }
 }
 
+/// Whatever a path looks like, rewriting it as received and rewriting its normal form come to the
+/// same, and nothing climbs out of what the rewrite leaves.
+#[test]
+fn rewriting_before_or_after_normalising_is_the_same() {
+    const PIECES: [&str; 12] = [
+        "/", "/", "/api", "/x/", ".", "..", "a", "%61", "%2e", "%2E", "%c3%a9", "%41pi",
+    ];
+    let routes = [
+        "match = \"/api/*\"\nstrip = \"/api\"",
+        "match = \"/a*\"\nreplace = \"/b{rest}\"",
+        "match = \"/{p}/*\"\nreplace = \"/v/{p}/{rest}\"",
+        "match = \"/*\"\nreplace = { prefix = \"/\", with = \"/in/\" }",
+        "match = \"/*\"\nreplace = \"{path}\"",
+    ];
+    let mut applied = 0;
+    for route in routes {
+        let text = format!(
+            "[listen.\"127.0.0.1:80\"]\n[upstream]\napp = \"10.1.1.1:80\"\n[[route]]\nto = \"app\"\n{route}"
+        );
+        let plan = plan(&text);
+        let rewrite = plan.routes[0].rewrite.as_ref().unwrap();
+        let rewritten = |path: &[u8]| {
+            let mut out = Vec::new();
+            rewrite.apply(path, &mut out);
+            out
+        };
+        let normal = |path: &[u8]| {
+            let mut out = path.to_vec();
+            let rules = weir_proto_h1::target::PathRules::default();
+            weir_proto_h1::target::normalize_path(path, rules, &mut out).unwrap();
+            out
+        };
+        let mut random = 7_u64;
+        for _ in 0..20_000 {
+            let mut path = String::from("/");
+            for _ in 0..6 {
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                path.push_str(PIECES[(random >> 33) as usize % PIECES.len()]);
+            }
+            let is_taken = decide(&plan, &format!("GET {path}"), "h", |decision, _| {
+                matches!(decision, Decision::Route(_))
+            });
+            if !is_taken {
+                continue;
+            }
+            applied += 1;
+            let sent = rewritten(path.as_bytes());
+            let sent_normal = normal(&sent);
+            assert_eq!(
+                sent_normal,
+                normal(&rewritten(&normal(path.as_bytes()))),
+                "{path} by {route}"
+            );
+            let slashes = |path: &[u8]| path.iter().filter(|&&byte| byte == b'/').count();
+            assert_eq!(slashes(&sent), slashes(&sent_normal), "{path} by {route}");
+        }
+    }
+    assert!(applied > 30_000, "{applied}");
+}
+
 /// What a plan makes of `METHOD TARGET` at a host.
 fn decide<T>(
     plan: &Plan,

@@ -106,3 +106,27 @@ impl Hasher for NameHasher {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+    use std::hash::{BuildHasher, BuildHasherDefault};
+
+    /// Every byte counts, wherever it stands and however long the name is.
+    #[test]
+    fn names_that_differ_in_one_byte_hash_apart() {
+        let hasher = BuildHasherDefault::<NameHasher>::default();
+        for length in 1..40 {
+            let mut hashes = HashSet::new();
+            for place in 0..length {
+                for byte in b"abcdefgh-.0" {
+                    let mut name = vec![b'x'; length];
+                    name[place] = *byte;
+                    hashes.insert(hasher.hash_one(name.as_slice()));
+                }
+            }
+            assert_eq!(hashes.len(), length * 11, "{length} bytes");
+        }
+    }
+}

@@ -67,9 +67,9 @@ impl Entry {
 
     /// The methods that would make the request match; none if it does not depend on them.
     fn methods_wanted(&self, view: &RequestView<'_>) -> impl Iterator<Item = &str> {
-        let fields_hold = |all: &&Box<Predicates>| all.check_fields(view).is_ok();
-        let predicates = self.predicates.as_ref().filter(fields_hold);
-        predicates.into_iter().flat_map(|all| all.methods())
+        let fields_hold = |all: &&Predicates| all.check_fields(view).is_ok();
+        let predicates = self.predicates.as_deref().filter(fields_hold);
+        predicates.into_iter().flat_map(Predicates::methods)
     }
 }
 

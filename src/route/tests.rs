@@ -80,7 +80,9 @@ fn hosts_from_exact_over_wildcards_to_any() {
          *.eu.example.com/*
          api.example.com/*
          [2001:db8::1]/*
-         192.0.2.1/*",
+         192.0.2.1/*
+         z.y/*
+         zoo.example.com/*",
         &[
             ("GET http://api.example.com/", "api.example.com/*"),
             ("GET http://API.Example.COM:8080/", "api.example.com/*"),
@@ -92,6 +94,10 @@ fn hosts_from_exact_over_wildcards_to_any() {
             ("GET http://example.com/", "*.com/*"),
             ("GET http://notexample.com/", "*.com/*"),
             ("GET http://com/", "/*"),
+            ("GET http://.com/", "/*"),
+            ("GET http://Z.y/", "z.y/*"),
+            ("GET http://Zoo.example.com/", "zoo.example.com/*"),
+            ("GET http://zoo.example.coM/", "zoo.example.com/*"),
             ("GET http://example.org/", "/*"),
             ("GET http://[2001:DB8:0:0::1]:80/", "[2001:db8::1]/*"),
             ("GET http://[2001:db8::2]/", "/*"),
@@ -171,6 +177,7 @@ fn predicates_in_file_order() {
         r#"{ path = "/*", header = { upgrade = "websocket" } }
            { path = "/*", method = ["POST", "PUT"], header = { x-key = { prefix = "k" } } }
            { path = "/*", query = { v = "2", q = true } }
+           { path = "/*", query = { "a b" = "+ c" } }
            { path = "/*", method = "PURGE" }
            { path = "/*", method = "GET", header = { x-old = true } }
            { path = "/*", method = "GET" }"#,
@@ -194,6 +201,19 @@ fn predicates_in_file_order() {
             ("GET http://h/?v=2", r#"{ path = "/*", method = "GET" }"#),
             (
                 "GET http://h/?v=22&q=",
+                r#"{ path = "/*", method = "GET" }"#,
+            ),
+            ("PUT http://h/?v=2&q+x&q%20=1", "405 PURGE, GET"),
+            (
+                "PUT http://h/?v=2&q+x&q=+",
+                r#"{ path = "/*", query = { v = "2", q = true } }"#,
+            ),
+            (
+                "GET http://h/?a+b=%2B+c",
+                r#"{ path = "/*", query = { "a b" = "+ c" } }"#,
+            ),
+            (
+                "GET http://h/?a+b=%2B%c",
                 r#"{ path = "/*", method = "GET" }"#,
             ),
             ("PURGE http://h/", r#"{ path = "/*", method = "PURGE" }"#),

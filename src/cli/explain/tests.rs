@@ -63,7 +63,7 @@ fn a_request_that_goes_upstream() {
         text.unwrap(),
         "\
 request    GET http://API.example.com:8080/v1/./users?a=b#top
-listener   127.0.0.1:8080
+listener   127.0.0.1:8080, timeouts: head 10s, idle 75s
 matched as api.example.com/v1/users
 routes     in order of precedence:
     beta (line 14): header `x-beta` is not \"1\"
@@ -74,7 +74,7 @@ route      api
 upstream   api
   endpoint 10.0.0.11:8080
   endpoint 10.0.0.12:8080, weight 2
-sent as    /users
+sent as    /users?a=b
 timeouts   connect 2s, first byte 60s, body stall 30s, total 20s
 retries    1, within 20 % of live requests or 3 at once
 "
@@ -93,7 +93,10 @@ fn a_request_that_weir_answers() {
         "{text}"
     );
     let text = ask("GET", "http://x:8081/healthz", &[]).unwrap();
-    assert!(text.contains("listener   0.0.0.0:8081\n"), "{text}");
+    assert!(
+        text.contains("listener   0.0.0.0:8081, timeouts: head 10s, idle 75s\n"),
+        "{text}"
+    );
     assert!(
         text.contains("answer     200, 4 bytes, text/plain"),
         "{text}"
@@ -207,7 +210,7 @@ fn what_is_no_question_is_said() {
     }
     let text = ask("GET", "http://[::1]:8081?q", &[]).unwrap();
     assert!(
-        text.contains("listener   0.0.0.0:8081\nmatched as [::1]/\n"),
+        text.contains("listener   0.0.0.0:8081, timeouts: head 10s, idle 75s\nmatched as [::1]/\n"),
         "{text}"
     );
 }
