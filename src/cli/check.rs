@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use lexopt::Parser;
 
 use super::{Done, Exit, Next, help, next, print, unexpected};
-use crate::control::{LoadError, Loaded, Source, load};
+use crate::control::{LoadError, Loaded, Source, count, load};
 
 pub(super) fn main(args: &mut Parser) -> Done {
     let (mut file, mut json) = (None, false);
@@ -69,7 +69,6 @@ fn plain_json(error: &LoadError) -> String {
 }
 
 fn summary(loaded: &Loaded) -> String {
-    let count = |n: usize, noun: &str| format!("{n} {noun}{}", if n == 1 { "" } else { "s" });
     let plan = &loaded.plan;
     format!(
         "{}, {}, {}; {} passed",

@@ -11,7 +11,7 @@ use weir_config::{
 use super::proxy::{parse, parse_cores};
 use super::{Done, Exit, Next, help, next, print, serve, unexpected};
 use crate::control::demo::Demo;
-use crate::control::{Options, Source, Started};
+use crate::control::{Options, Source, Started, count};
 
 /// Where the demo listens unless told otherwise.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -75,14 +75,14 @@ fn admin() -> std::io::Result<SocketAddr> {
 
 fn welcome(started: &Started, endpoints: &str, admin: SocketAddr) -> String {
     let at = started.addresses.first().map_or("", String::as_str);
-    let (cores, features) = (started.cores, &started.features);
+    let (cores, features) = (count(started.cores, "core"), &started.features);
     let (flags, base) = match at.strip_prefix("unix:") {
         Some(path) => (format!("--unix-socket {path} "), "http://demo".to_owned()),
         None => (String::new(), format!("http://{at}")),
     };
     format!(
         "
-Weir listens on {at}, with {cores} cores on io_uring ({features}).
+Weir listens on {at}, with {cores} on io_uring ({features}).
 Behind it are two endpoints, {endpoints}. Try:
 
   curl {flags}-i {base}/hello

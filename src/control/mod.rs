@@ -130,9 +130,8 @@ async fn start(options: Options, loaded: Loaded) -> Result<(), String> {
     plan.epoch = 1;
     let plan = Arc::new(plan);
     let mut signals = Signals::new()?;
-    process::info(system::raise_open_files());
+    let open_files = system::raise_open_files();
     let choice = cpus::choose(&config.cores)?;
-    choice.remark.iter().for_each(process::warn);
     let count = choice.cpus.len();
     let all: Vec<_> = (0..)
         .map(crate::plan::ListenerId)
@@ -159,7 +158,8 @@ async fn start(options: Options, loaded: Loaded) -> Result<(), String> {
         cores: count,
         features: cores.features().to_string(),
     };
-    announce(&plan, &started, &choice.cpus, admin.as_ref());
+    announce(&plan, &started, &choice, admin.as_ref());
+    process::info(open_files);
     let state = State {
         plan,
         config,
@@ -354,18 +354,19 @@ fn say_warnings(loaded: &Loaded) {
     }
 }
 
-fn announce(plan: &Plan, started: &Started, cpus: &[Option<usize>], admin: Option<&Admin>) {
-    let pinned: Vec<_> = cpus.iter().flatten().map(usize::to_string).collect();
+fn announce(plan: &Plan, started: &Started, choice: &cpus::Choice, admin: Option<&Admin>) {
+    let pinned: Vec<_> = choice.cpus.iter().flatten().map(usize::to_string).collect();
     let pinned = if pinned.is_empty() {
         "not pinned".to_owned()
     } else {
         format!("on {}", pinned.join(","))
     };
-    let version = env!("CARGO_PKG_VERSION");
-    let (cores, features) = (started.cores, &started.features);
+    let (version, features) = (env!("CARGO_PKG_VERSION"), &started.features);
+    let cores = count(started.cores, "core");
     process::info(format_args!(
-        "weir {version}: {cores} cores {pinned}; io_uring: {features}"
+        "weir {version}: {cores} {pinned}; io_uring: {features}"
     ));
+    choice.remark.iter().for_each(process::warn);
     process::info(summary(plan));
     process::info(format_args!("listening on {}", few(&started.addresses)));
     if let Some(admin) = admin {
@@ -373,9 +374,13 @@ fn announce(plan: &Plan, started: &Started, cpus: &[Option<usize>], admin: Optio
     }
 }
 
+/// A number of things: `1 core`, `2 cores`.
+pub(crate) fn count(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
 /// A plan in a few words.
 fn summary(plan: &Plan) -> String {
-    let count = |n: usize, noun: &str| format!("{n} {noun}{}", if n == 1 { "" } else { "s" });
     let endpoints = plan
         .upstreams
         .iter()

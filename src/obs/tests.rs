@@ -248,6 +248,49 @@ fn the_page_is_well_formed() {
     obs.stop();
 }
 
+#[test]
+fn the_reference_names_what_there_is() {
+    let reference = include_str!("reference.md");
+    let (metrics, rest) = reference.split_once("## Access log").unwrap();
+    let plan = two(1, false);
+    let (obs, cores) = Obs::start(1, &plan, None).unwrap();
+    cores[0].exchange(&plan, &event(0));
+    let page = page(&obs);
+    let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let on_page: HashSet<_> = types.filter_map(|rest| rest.split(' ').next()).collect();
+    let quoted: HashSet<_> = metrics
+        .split('`')
+        .filter(|word| word.starts_with("weir_"))
+        .collect();
+    for name in &on_page {
+        assert!(quoted.contains(name), "{name} is not in the reference");
+    }
+    // What control adds is on its page.
+    let of_control = include_str!("../control/report.rs");
+    for name in quoted {
+        let known = on_page.contains(name) || of_control.contains(&format!("\"{name}\""));
+        assert!(known, "{name} is in the reference only");
+    }
+    let mut line = String::new();
+    line::json(&mut line, &event(0), None);
+    let line: JsonValue = line.parse().unwrap();
+    let log = rest.split("## Process log").next().unwrap();
+    let rows = log
+        .lines()
+        .filter_map(|row| row.strip_prefix("| `")?.split_once(" |"));
+    let fields: HashSet<_> = rows
+        .flat_map(|(cell, _)| cell.trim_end_matches('`').split("`, `"))
+        .collect();
+    let written: HashSet<_> = line
+        .get::<HashMap<String, JsonValue>>()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert_eq!(fields, written);
+    obs.stop();
+}
+
 /// A directory that goes away with the test.
 struct Scratch(std::path::PathBuf);
 
