@@ -34,6 +34,23 @@ impl Edits {
         (self.path, self.query, self.authority) = (None, None, None);
     }
 
+    /// Remembers what is there now, for [`Edits::rewind`]: fields that are the same for many messages are made once.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark {
+            lines: self.lines.len(),
+            added: self.added.len(),
+        }
+    }
+
+    /// Goes back to what was there at a mark of these edits. Replaced paths, queries and hosts are forgotten.
+    pub fn rewind(&mut self, mark: Mark) {
+        self.lines.truncate(mark.lines);
+        self.added.truncate(mark.added);
+        self.text.clear();
+        (self.path, self.query, self.authority) = (None, None, None);
+    }
+
     /// Adds a field.
     ///
     /// Bytes that no value may hold become spaces and such a name loses them, so that nothing an
@@ -145,6 +162,13 @@ fn push_value(out: &mut Vec<u8>, value: &[u8]) {
                 .map(|&b| if scan::is_value_byte(b) { b } else { b' ' }),
         );
     }
+}
+
+/// A point in the making of [`Edits`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    lines: usize,
+    added: usize,
 }
 
 /// A number in decimal, without allocation: for values made of pieces.

@@ -57,7 +57,7 @@ pub mod trailers;
 
 pub use body::{ChunkPrefix, Decoded, Decoder, Encoder};
 pub use client::{Client, Response};
-pub use edits::{Decimal, Edits};
+pub use edits::{Decimal, Edits, Mark};
 pub use encode::{Connection, Framing, Sink, encode_request, encode_response};
 pub use error::Error;
 pub use event::{Event, Next, Received};

@@ -12,6 +12,7 @@ use super::inbox::Inbox;
 use super::line::Line;
 use super::outbox::Outbox;
 use crate::core::{Core, Pass, Timer};
+use crate::exchange::Added;
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Chunk, Connection, Net, Rx};
 use crate::route::Scratch;
@@ -38,7 +39,9 @@ pub struct Down<N: Net> {
     pub timer: Timer,
     /// Where it came in.
     pub pass: Pass<N>,
-    /// Reused from request to request: what is added to the request, or to an answer of ours.
+    /// Reused from request to request: what is added to the request.
+    pub added: Added,
+    /// Reused: what is added to an answer of ours.
     pub edits: Edits,
     /// Reused: where hosts and paths are brought into normal form.
     pub scratch: Scratch,
@@ -66,6 +69,7 @@ impl<N: Net> Down<N> {
             block: Chunk::default(),
             timer: line.timer,
             pass: line.pass,
+            added: Added::default(),
             edits: Edits::new(),
             scratch: Scratch::default(),
             text: Vec::new(),

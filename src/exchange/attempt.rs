@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use super::forward::{self, Forwarded};
+use super::forward::Forwarded;
 use super::record::Record;
 use super::relay::{Relay, Relayed, Replay};
 use crate::conn::{Down, Up, tunnel};
@@ -76,27 +76,20 @@ pub async fn forward<N: Net>(
 
 /// What the request gains and loses on its way; the same for all attempts.
 fn prepare<N: Net>(plan: &CorePlan<N>, down: &mut Down<N>, record: &Record, route: &RoutePlan) {
-    if let Some(rewrite) = &route.rewrite {
-        down.text.clear();
-        rewrite.apply(down.head.path_or_root(&down.block), &mut down.text);
-        down.edits.set_path(&down.text);
-    }
     let peer = down.peer();
-    let host = down.head.authority;
     let with = Forwarded {
         trusted: peer.is_some_and(|peer| plan.plan.trusted_proxies.contains(peer)),
         peer,
         scheme: "http",
-        host: host.get(&down.block),
         id: record.id,
     };
-    forward::forward(
-        &mut down.head,
-        &down.block,
-        &mut down.edits,
-        &plan.plan,
-        &with,
-    );
+    down.added
+        .forward(&mut down.head, &down.block, &plan.plan, &with);
+    if let Some(rewrite) = &route.rewrite {
+        down.text.clear();
+        rewrite.apply(down.head.path_or_root(&down.block), &mut down.text);
+        down.added.edits.set_path(&down.text);
+    }
 }
 
 impl<N: Net> Way<'_, N> {
@@ -168,7 +161,12 @@ impl<N: Net> Way<'_, N> {
         down: &mut Down<N>,
         record: &mut Record,
     ) -> Result<Relayed, Fault> {
-        up.request(down.machine.request(), &down.head, &down.block, &down.edits)?;
+        up.request(
+            down.machine.request(),
+            &down.head,
+            &down.block,
+            &down.added.edits,
+        )?;
         let mut relay = Relay::new(
             self.core,
             down,

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use weir_proto_h1::{Edits, FieldId, Head, Version};
+use weir_proto_h1::{Edits, FieldId, Head, Mark, Version};
 
 use crate::obs::RequestId;
 use crate::plan::Plan;
@@ -18,94 +18,138 @@ pub struct Forwarded<'a> {
     pub peer: Option<IpAddr>,
     /// The scheme that the client used.
     pub scheme: &'a str,
-    /// The host that the client asked for, port included.
-    pub host: &'a [u8],
     /// The exchange's identifier.
     pub id: RequestId,
 }
 
-/// Adds the fields to `edits`, taking those that they replace out of `head`.
-pub fn forward(
-    head: &mut Head,
-    block: &[u8],
-    edits: &mut Edits,
-    plan: &Plan,
-    with: &Forwarded<'_>,
-) {
+/// The fields added to the requests of one connection. Most of them are the same from request to request and are
+/// only made anew when they are not.
+#[derive(Default)]
+pub struct Added {
+    /// The fields, and what else changes in the request.
+    pub edits: Edits,
+    same: Mark,
+    made_for: Option<MadeFor>,
+}
+
+#[derive(PartialEq, Eq)]
+struct MadeFor {
+    epoch: u64,
+    version: Version,
+    host: Vec<u8>,
+}
+
+impl Added {
+    /// Adds the fields for a request, taking those that they replace out of its head.
+    pub fn forward(&mut self, head: &mut Head, block: &[u8], plan: &Plan, with: &Forwarded<'_>) {
+        let host = head.authority;
+        let host = host.get(block);
+        if with.trusted {
+            self.made_for = None;
+            self.edits.clear();
+            trusted(head, block, &mut self.edits, with, host);
+            self.via(head.version, plan);
+        } else {
+            REPLACED.iter().for_each(|&id| {
+                head.remove(id);
+            });
+            let made = self.made_for.as_ref();
+            if !made.is_some_and(|m| {
+                m.host == host && m.epoch == plan.epoch && m.version == head.version
+            }) {
+                self.edits.clear();
+                untrusted(&mut self.edits, with, host);
+                self.via(head.version, plan);
+                self.same = self.edits.mark();
+                self.made_for = Some(MadeFor {
+                    epoch: plan.epoch,
+                    version: head.version,
+                    host: host.to_vec(),
+                });
+            }
+            self.edits.rewind(self.same);
+        }
+        if head.find(FieldId::XRequestId).is_none() {
+            let mut id = [0; 32];
+            with.id.write_hex(&mut id);
+            self.edits.append("X-Request-Id", id);
+        }
+    }
+
+    fn via(&mut self, version: Version, plan: &Plan) {
+        let version: &[u8] = if version == Version::Http10 {
+            b"1.0 "
+        } else {
+            b"1.1 "
+        };
+        self.edits
+            .append_pieces("Via", &[version, plan.via.as_bytes()]);
+    }
+}
+
+/// What a client may not say by itself.
+const REPLACED: [FieldId; 6] = [
+    FieldId::XForwardedFor,
+    FieldId::XForwardedProto,
+    FieldId::XForwardedHost,
+    FieldId::Forwarded,
+    FieldId::XRequestId,
+    FieldId::XRealIp,
+];
+
+fn untrusted(edits: &mut Edits, with: &Forwarded<'_>, host: &[u8]) {
     let text = AddressText::new(with.peer);
-    let peer = text.as_bytes();
-    if !with.trusted {
-        for id in [
-            FieldId::XForwardedFor,
-            FieldId::XForwardedProto,
-            FieldId::XForwardedHost,
-            FieldId::Forwarded,
-        ] {
-            head.remove(id);
-        }
-        head.remove(FieldId::XRequestId);
-        head.remove(FieldId::XRealIp);
+    edits.append("X-Forwarded-For", text.as_bytes());
+    edits.append("X-Forwarded-Proto", with.scheme);
+    edits.append("X-Forwarded-Host", host);
+    forwarded(edits, with, text.as_bytes(), host);
+}
+
+/// A trusted proxy's own words stay, and we add ours.
+fn trusted(head: &mut Head, block: &[u8], edits: &mut Edits, with: &Forwarded<'_>, host: &[u8]) {
+    let text = AddressText::new(with.peer);
+    // Some endpoints read one line only: what is in several becomes one.
+    let mut pieces: Vec<&[u8]> = Vec::new();
+    for field in head.all(FieldId::XForwardedFor) {
+        pieces.extend([field.value.get(block), b", "]);
     }
-    match head
-        .value(FieldId::XForwardedFor, block)
-        .filter(|_| with.trusted)
-    {
-        Some(before) => {
-            edits.append_pieces("X-Forwarded-For", &[before, b", ", peer]);
-            head.remove(FieldId::XForwardedFor);
-        }
-        None => edits.append("X-Forwarded-For", peer),
-    }
+    pieces.push(text.as_bytes());
+    edits.append_pieces("X-Forwarded-For", &pieces);
+    head.remove(FieldId::XForwardedFor);
     if head.find(FieldId::XForwardedProto).is_none() {
         edits.append("X-Forwarded-Proto", with.scheme);
     }
     if head.find(FieldId::XForwardedHost).is_none() {
-        edits.append("X-Forwarded-Host", with.host);
+        edits.append("X-Forwarded-Host", host);
     }
+    // RFC 7239: more than one line is one list, so one before ours stays as it is.
+    forwarded(edits, with, text.as_bytes(), host);
+}
+
+fn forwarded(edits: &mut Edits, with: &Forwarded<'_>, peer: &[u8], host: &[u8]) {
     let (open, close): (&[u8], &[u8]) = match with.peer.map(|peer| peer.to_canonical()) {
         Some(IpAddr::V6(_)) => (b"for=\"[", b"]\";host=\""),
         _ => (b"for=", b";host=\""),
     };
-    // RFC 7239: more than one line is one list, so a trusted one before ours stays as it is.
+    let scheme = with.scheme.as_bytes();
     edits.append_pieces(
         "Forwarded",
-        &[
-            open,
-            peer,
-            close,
-            with.host,
-            b"\";proto=",
-            with.scheme.as_bytes(),
-        ],
+        &[open, peer, close, host, b"\";proto=", scheme],
     );
-    if head.find(FieldId::XRequestId).is_none() {
-        let mut id = [0; 32];
-        with.id.write_hex(&mut id);
-        edits.append("X-Request-Id", id);
-    }
-    let version: &[u8] = if head.version == Version::Http10 {
-        b"1.0 "
-    } else {
-        b"1.1 "
-    };
-    edits.append_pieces("Via", &[version, plan.via.as_bytes()]);
 }
 
-/// Whether the request has come through this proxy before: Via names it.
+/// Whether the request has come through this proxy before: a hop in Via bears its name.
 pub fn is_loop(head: &Head, block: &[u8], via: &str) -> bool {
-    head.all(FieldId::Via).any(|field| {
-        let received_by = |hop: &[u8]| {
-            hop.split(u8::is_ascii_whitespace)
-                .filter(|word| !word.is_empty())
-                .nth(1)
-                .map(<[u8]>::to_vec)
-        };
-        field
-            .value
-            .get(block)
-            .split(|&b| b == b',')
-            .any(|hop| received_by(hop).is_some_and(|by| by == via.as_bytes()))
-    })
+    let is_ours = |hop: &[u8]| {
+        let mut words = hop
+            .split(u8::is_ascii_whitespace)
+            .filter(|word| !word.is_empty());
+        words.nth(1) == Some(via.as_bytes())
+    };
+    let mut hops = head
+        .all(FieldId::Via)
+        .flat_map(|field| field.value.get(block).split(|&b| b == b','));
+    head.may_have(FieldId::Via) && hops.any(is_ours)
 }
 
 /// The client as a trusted proxy names it: the last address in X-Forwarded-For that is no trusted proxy itself.

@@ -26,6 +26,7 @@ use crate::plan::{Plan, RouteId, Target, UpstreamId};
 use crate::route::Found;
 use record::Record;
 
+pub use forward::Added;
 pub use local::refuse_connection;
 
 /// What becomes of a client's connection after an exchange.

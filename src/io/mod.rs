@@ -10,6 +10,7 @@
 //! - What was pushed to a [`Tx`] is sent to the end, or the connection is torn down.
 
 pub mod buf;
+mod signal;
 pub mod sim;
 pub mod uring;
 
@@ -91,7 +92,7 @@ pub trait Net: Clone + 'static {
     /// What other threads ring to wake this core.
     type Bell: Bell;
 
-    /// The time. Monotonic; also the clock of deadlines.
+    /// The time as of the last event that woke a task of this core. Monotonic; also the clock of deadlines.
     fn now(&self) -> Instant;
 
     /// Milliseconds since the Unix epoch, for logs and the `Date` field.

@@ -24,6 +24,7 @@ use monoio::buf::IoVecBuf;
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use super::signal::Slot;
 use super::{Address, Chunk, Connection, Instant, Net, Pool};
 use crate::limits::{ARMED_RECEIVES_MAX, BLOCK_BYTES, RING_ENTRIES, SEND_CHUNKS_MAX};
 
@@ -94,19 +95,43 @@ pub struct Uring {
 
 struct Shared {
     start: std::time::Instant,
+    /// The time as of the last event: reading the clock for every look at it would cost more than the looks.
+    now: Cell<Instant>,
+    /// Milliseconds from the Unix epoch to `start`, set anew with every sleep that ends.
+    epoch_ms: Cell<u64>,
     pool: Pool,
     armed: Cell<usize>,
 }
 
+impl Shared {
+    /// Reads the clock: something has happened.
+    fn tick(&self) {
+        self.now
+            .set(Instant(self.start.elapsed().as_nanos() as u64));
+    }
+
+    /// Follows the wall clock, which may be set.
+    fn tick_wall(&self) {
+        self.tick();
+        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let wall_ms = wall.map_or(0, |wall| wall.as_millis() as u64);
+        self.epoch_ms
+            .set(wall_ms.saturating_sub(self.now.get().0 / 1_000_000));
+    }
+}
+
 impl Uring {
     fn new() -> Self {
-        let start = std::time::Instant::now();
+        let core = Shared {
+            start: std::time::Instant::now(),
+            now: Cell::new(Instant::default()),
+            epoch_ms: Cell::new(0),
+            pool: Pool::new(),
+            armed: Cell::new(0),
+        };
+        core.tick_wall();
         Self {
-            core: Rc::new(Shared {
-                start,
-                pool: Pool::new(),
-                armed: Cell::new(0),
-            }),
+            core: Rc::new(core),
         }
     }
 
@@ -159,12 +184,11 @@ impl Net for Uring {
 
     #[inline]
     fn now(&self) -> Instant {
-        Instant(self.core.start.elapsed().as_nanos() as u64)
+        self.core.now.get()
     }
 
     fn wall_ms(&self) -> u64 {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        since.map_or(0, |since| since.as_millis() as u64)
+        self.core.epoch_ms.get() + self.core.now.get().0 / 1_000_000
     }
 
     #[inline]
@@ -177,7 +201,9 @@ impl Net for Uring {
     }
 
     async fn sleep_until(&self, at: Instant) {
+        self.core.tick();
         monoio::time::sleep(at.since(self.now())).await;
+        self.core.tick_wall();
     }
 
     fn listen(&self, socket: ListenSocket) -> io::Result<Listener> {
@@ -191,6 +217,7 @@ impl Net for Uring {
         match listener {
             Listener::Tcp(listener) => {
                 let (tcp, peer) = listener.accept().await?;
+                self.core.tick();
                 Ok(self.connection(tcp, Some(peer)))
             }
             Listener::Unix(listener) => {
@@ -212,11 +239,13 @@ impl Net for Uring {
         match to {
             Address::Ip(address) => {
                 let tcp = TcpStream::connect_addr(*address).await?;
+                self.core.tick();
                 tcp.set_nodelay(true)?;
                 Ok(self.connection(tcp, Some(*address)))
             }
             Address::Unix(path) => {
                 let unix = UnixStream::connect(path.as_path()).await?;
+                self.core.tick();
                 self.adopt(owned(unix.into_raw_fd()), None)
             }
         }
@@ -323,7 +352,7 @@ pub struct UringRx {
     socket: Rc<Socket>,
     core: Rc<Shared>,
     pump: Option<Pump>,
-    slot: Rc<RxSlot>,
+    slot: Rc<Slot<RxState>>,
     waiting: bool,
     class: u8,
     ended: Option<io::ErrorKind>,
@@ -331,7 +360,7 @@ pub struct UringRx {
 }
 
 #[derive(Default)]
-struct RxSlot {
+struct RxState {
     /// Bytes to make room for in the next receive; 0 when none is asked for.
     wanted: Cell<usize>,
     done: Cell<Option<io::Result<Chunk>>>,
@@ -339,7 +368,7 @@ struct RxSlot {
 
 impl UringRx {
     fn new(socket: Rc<Socket>, core: Rc<Shared>) -> Self {
-        let slot = Rc::default();
+        let slot = Slot::new(RxState::default());
         Self {
             socket,
             core,
@@ -372,6 +401,9 @@ impl super::Rx for UringRx {
                 Err(kind.into())
             });
         }
+        if !self.slot.is_due(cx) && self.waiting {
+            return Poll::Pending;
+        }
         if !self.waiting {
             self.slot.wanted.set(BLOCK_BYTES[self.class as usize]);
             self.waiting = true;
@@ -383,7 +415,8 @@ impl super::Rx for UringRx {
                 self.slot.clone(),
             ))
         });
-        let _ = pump.as_mut().poll(cx);
+        let news = self.slot.listen();
+        let _ = pump.as_mut().poll(&mut Context::from_waker(&news));
         let Some(done) = self.slot.done.take() else {
             return Poll::Pending;
         };
@@ -423,7 +456,7 @@ impl Drop for UringRx {
 }
 
 /// The receiving pump: one receive whenever one is wanted.
-async fn receive(socket: Rc<Socket>, core: Rc<Shared>, slot: Rc<RxSlot>) {
+async fn receive(socket: Rc<Socket>, core: Rc<Shared>, slot: Rc<Slot<RxState>>) {
     loop {
         let bytes = poll_fn(|_| match slot.wanted.take() {
             0 => Poll::Pending,
@@ -437,6 +470,7 @@ async fn receive(socket: Rc<Socket>, core: Rc<Shared>, slot: Rc<RxSlot>) {
         }
         let (n, filling) = socket.tcp_mut().read(core.pool.filling(bytes)).await;
         drop(armed);
+        core.tick();
         slot.done.set(Some(n.map(|_| filling.freeze())));
     }
 }
@@ -466,14 +500,14 @@ impl Drop for Armed {
 pub struct UringTx {
     socket: Rc<Socket>,
     pump: Option<Pump>,
-    slot: Rc<TxSlot>,
+    slot: Rc<Slot<TxState>>,
     queue: VecDeque<Chunk>,
     queued: usize,
     ended: Option<io::ErrorKind>,
 }
 
 #[derive(Default)]
-struct TxSlot {
+struct TxState {
     next: Cell<Option<Batch>>,
     /// Bytes of the batch that is being sent; 0 between batches.
     sending: Cell<usize>,
@@ -487,7 +521,7 @@ enum Batch {
 
 impl UringTx {
     fn new(socket: Rc<Socket>) -> Self {
-        let slot = Rc::default();
+        let slot = Slot::new(TxState::default());
         Self {
             socket,
             pump: None,
@@ -520,6 +554,10 @@ impl super::Tx for UringTx {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_due = self.slot.is_due(cx);
+        if self.slot.sending.get() > 0 && !is_due {
+            return Poll::Pending;
+        }
         loop {
             if let Some(kind) = self.ended {
                 return Poll::Ready(Err(kind.into()));
@@ -536,7 +574,8 @@ impl super::Tx for UringTx {
             let pump = self
                 .pump
                 .get_or_insert_with(|| Box::pin(send(self.socket.clone(), self.slot.clone())));
-            let _ = pump.as_mut().poll(cx);
+            let news = self.slot.listen();
+            let _ = pump.as_mut().poll(&mut Context::from_waker(&news));
             if let Some(error) = self.slot.failed.take() {
                 self.ended = Some(error.kind());
                 self.queue.clear();
@@ -581,7 +620,7 @@ impl Drop for UringTx {
 }
 
 /// The sending pump: takes a batch, sends all of it, waits for the next.
-async fn send(socket: Rc<Socket>, slot: Rc<TxSlot>) {
+async fn send(socket: Rc<Socket>, slot: Rc<Slot<TxState>>) {
     loop {
         let mut batch = poll_fn(|_| slot.next.take().map_or(Poll::Pending, Poll::Ready)).await;
         while batch.len() > 0 {
