@@ -7,8 +7,8 @@ use std::num::NonZeroU32;
 use crate::address::{CidrText, CoresKind, EndpointText, ListenText};
 use crate::decode::At;
 use crate::forms::{
-    FieldName, InListener, InRoute, InUpstream, ListenName, LogText, MediaType, RedirectStatus,
-    RequestLine, RequestText, RespondShort, UpstreamName, ValueKind, Weight,
+    FieldName, ListenName, LogText, MediaType, RedirectStatus, RespondShort, UpstreamName,
+    ValueKind, Weight,
 };
 use crate::kinds::{
     Choice, Count, Entry, Forms, Many, Named, OrOff, Placed, PlainText, Scoped, Tables, Tried,
@@ -22,6 +22,8 @@ use crate::model::{
 use crate::pattern::{
     FieldValueText, HostText, MatchText, MethodText, PathPatternText, PathText, PatternText,
 };
+use crate::request::{RequestLine, RequestText};
+use crate::scopes::{InListener, InRoute, InUpstream};
 use crate::table::table;
 
 table! {

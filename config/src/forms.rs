@@ -13,7 +13,7 @@ use crate::file::{
     RawValueMatch,
 };
 use crate::json::Json;
-use crate::kinds::{Count, Entry, Forms, KeyName, Long, PlainText, Scope, Text, Words, integer};
+use crate::kinds::{Count, Entry, Forms, KeyName, Long, PlainText, Text, Words, integer};
 use crate::layers::RetriesPatch;
 use crate::limits::{self, RESPOND_BODY_BYTES_MAX, WEIGHT_MAX};
 use crate::model::{
@@ -191,52 +191,6 @@ pub(crate) struct FieldName;
 impl KeyName for FieldName {
     const NAME: &'static str = "FIELD";
 }
-
-/// Time limits of a listener.
-pub(crate) struct InListener;
-
-impl Scope for InListener {
-    const NO_EFFECT: &'static [(&'static str, &'static str)] = &[
-        ("connect", NOT_DOWNSTREAM),
-        ("first_byte", NOT_DOWNSTREAM),
-        ("body_stall", NOT_DOWNSTREAM),
-        ("upstream_idle", NOT_DOWNSTREAM),
-        ("total", NOT_DOWNSTREAM),
-        ("grace", ONLY_TOP),
-    ];
-}
-
-/// Time limits of an upstream.
-pub(crate) struct InUpstream;
-
-impl Scope for InUpstream {
-    const NO_EFFECT: &'static [(&'static str, &'static str)] =
-        &[("head", HEAD_TOO_LATE), ("grace", ONLY_TOP)];
-}
-
-/// Time limits and limits of a route.
-pub(crate) struct InRoute;
-
-impl Scope for InRoute {
-    const NO_EFFECT: &'static [(&'static str, &'static str)] = &[
-        ("head", HEAD_TOO_LATE),
-        ("fields", HEAD_TOO_LATE),
-        ("target", HEAD_TOO_LATE),
-        (
-            "upstream_idle",
-            "unused connections belong to the upstream: set it there",
-        ),
-        ("connections", NOT_IN_ROUTE),
-        ("connections_per_client", NOT_IN_ROUTE),
-        ("grace", ONLY_TOP),
-    ];
-}
-
-const HEAD_TOO_LATE: &str = "the head is read before a route is known: set it at the top level";
-const NOT_DOWNSTREAM: &str =
-    "not a matter of listeners: set it at the top level, in an upstream or a route";
-const NOT_IN_ROUTE: &str = "connections belong to the listener: set it there or at the top level";
-const ONLY_TOP: &str = "the whole process stops at once: set it at the top level";
 
 impl Long for RawMatch {
     type Out = Match;
@@ -482,86 +436,6 @@ impl Long for RawReplace {
             with: table.with,
         })
     }
-}
-
-/// `METHOD URL`.
-pub(crate) struct RequestText;
-
-/// What a [`RequestText`] says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RequestLine {
-    pub(crate) method: String,
-    pub(crate) scheme: String,
-    pub(crate) host: String,
-    pub(crate) port: Option<u16>,
-    pub(crate) target: String,
-}
-
-impl Text for RequestText {
-    type Value = RequestLine;
-    const NOUN: &'static str = "a request";
-    const PATTERN: Option<&'static str> = Some("^[^ ]+ https?://[^ ]+$");
-    const EXAMPLES: &'static [&'static str] = &["GET http://api.example.com/v1/users"];
-
-    fn parse(text: &str) -> Result<RequestLine, Problem> {
-        let bad =
-            |message: &str| Problem::new(message).help("write \"GET http://api.example.com/path\"");
-        let (method, url) = text
-            .split_once(' ')
-            .ok_or_else(|| bad("a request is a method, a space and a URL"))?;
-        if !is_token(method) {
-            return Err(bad("a request begins with its method").at(0, method.len()));
-        }
-        let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-        if !matches!(scheme, "http" | "https") {
-            return Err(
-                bad("the URL begins with http:// or https://").at(method.len() + 1, url.len())
-            );
-        }
-        if let Some(at) = rest.find(|c: char| !c.is_ascii_graphic() || c == '#') {
-            return Err(
-                bad("a URL in a request holds visible ASCII characters and no fragment").at(
-                    text.len() - rest.len() + at,
-                    rest[at..].chars().next().map_or(1, char::len_utf8),
-                ),
-            );
-        }
-        let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (authority, target) = rest.split_at(authority_end);
-        let (host, port) = split_port(authority).ok_or_else(|| bad("the URL has no valid host"))?;
-        Ok(RequestLine {
-            method: method.to_owned(),
-            scheme: scheme.to_owned(),
-            host: host.to_ascii_lowercase(),
-            port,
-            //= rfc9110#4.2.3: an empty path is the same as a slash.
-            target: if target.starts_with('/') {
-                target.to_owned()
-            } else {
-                format!("/{target}")
-            },
-        })
-    }
-}
-
-/// Splits `host:port`. `None` when either is invalid.
-fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
-    let bracket_end = authority.rfind(']').unwrap_or(0);
-    let (host, port) = match authority.get(bracket_end..)?.find(':') {
-        Some(colon) => {
-            let (host, port) = authority.split_at(bracket_end + colon);
-            (host, Some(port.get(1..)?.parse::<u16>().ok()?))
-        }
-        None => (authority, None),
-    };
-    let literal = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    let valid = match literal {
-        Some(inside) => inside.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => host.parse::<std::net::Ipv4Addr>().is_ok() || crate::address::is_host_name(host),
-    };
-    valid.then_some((host, port))
 }
 
 /// Checks names of header fields and makes them lower case. What is wrong is left out.

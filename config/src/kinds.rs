@@ -1,7 +1,6 @@
 //! The general sorts of values: texts, counts, choices, lists, names, short and long forms.
 
 use std::marker::PhantomData;
-use std::time::Duration;
 
 use toml::de::DeValue;
 
@@ -10,7 +9,7 @@ use crate::diagnostic::Code;
 use crate::json::Json;
 use crate::shape::Shape;
 use crate::suggest::nearest;
-use crate::units::{self, Problem};
+use crate::units::Problem;
 
 /// A value that is written as a string with a meaning of its own.
 pub(crate) trait Text {
@@ -72,124 +71,6 @@ impl Text for PlainText {
 
     fn parse(text: &str) -> Result<String, Problem> {
         Ok(text.to_owned())
-    }
-}
-
-/// A duration of at least a millisecond.
-pub(crate) struct Time;
-
-impl Text for Time {
-    type Value = Duration;
-    const NOUN: &'static str = "a duration";
-    const PATTERN: Option<&'static str> =
-        Some("^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$");
-    const EXAMPLES: &'static [&'static str] = &["5s", "250ms", "1m30s"];
-
-    fn parse(text: &str) -> Result<Duration, Problem> {
-        let duration = units::duration(text)?;
-        if duration.is_zero() {
-            return Err(Problem::new("a time limit of zero leaves no time at all"));
-        }
-        Ok(duration)
-    }
-
-    fn from_number(number: &str) -> Option<String> {
-        Some(format!(
-            "write \"{number}s\" for seconds, \"{number}ms\" for milliseconds"
-        ))
-    }
-}
-
-impl Spell for Time {
-    fn spell(value: &Duration) -> Json {
-        Json::Text(units::show_duration(*value))
-    }
-}
-
-/// A size in bytes within bounds.
-pub(crate) struct Size<const MIN: u64, const MAX: u64>;
-
-impl<const MIN: u64, const MAX: u64> Text for Size<MIN, MAX> {
-    type Value = u64;
-    const NOUN: &'static str = "a size";
-    const PATTERN: Option<&'static str> = Some("^[0-9]+([KMGT]i?)?B$");
-    const EXAMPLES: &'static [&'static str] = &["16KiB", "10MiB", "1MB"];
-
-    fn parse(text: &str) -> Result<u64, Problem> {
-        let bytes = units::size(text)?;
-        if (MIN..=MAX).contains(&bytes) {
-            return Ok(bytes);
-        }
-        let (min, max) = (units::show_size(MIN), units::show_size(MAX));
-        let range = if MAX >= i64::MAX as u64 {
-            format!("at least {min}")
-        } else {
-            format!("from {min} to {max}")
-        };
-        Err(Problem::new(format!("`{text}` is out of bounds")).help(range))
-    }
-
-    fn from_number(number: &str) -> Option<String> {
-        Some(format!(
-            "write \"{number}B\" for bytes, \"{number}KiB\" for kibibytes"
-        ))
-    }
-}
-
-impl<const MIN: u64, const MAX: u64> Spell for Size<MIN, MAX> {
-    fn spell(value: &u64) -> Json {
-        Json::Text(units::show_size(*value))
-    }
-}
-
-/// Bytes a second, at least one.
-pub(crate) struct ByteRate;
-
-impl Text for ByteRate {
-    type Value = u64;
-    const NOUN: &'static str = "a rate";
-    const PATTERN: Option<&'static str> = Some("^[0-9]+([KMGT]i?)?B/s$");
-    const EXAMPLES: &'static [&'static str] = &["240B/s", "1KiB/s"];
-
-    fn parse(text: &str) -> Result<u64, Problem> {
-        match units::byte_rate(text)? {
-            0 => Err(Problem::new("a rate of zero").help("write \"off\"")),
-            rate => Ok(rate),
-        }
-    }
-
-    fn from_number(number: &str) -> Option<String> {
-        Some(format!("write \"{number}B/s\""))
-    }
-}
-
-impl Spell for ByteRate {
-    fn spell(value: &u64) -> Json {
-        Json::Text(format!("{}/s", units::show_size(*value)))
-    }
-}
-
-/// A share in whole percent.
-pub(crate) struct Percent;
-
-impl Text for Percent {
-    type Value = u32;
-    const NOUN: &'static str = "a share";
-    const PATTERN: Option<&'static str> = Some("^(100|[0-9]{1,2})%$");
-    const EXAMPLES: &'static [&'static str] = &["20%"];
-
-    fn parse(text: &str) -> Result<u32, Problem> {
-        units::percent(text)
-    }
-
-    fn from_number(number: &str) -> Option<String> {
-        Some(format!("write \"{number}%\""))
-    }
-}
-
-impl Spell for Percent {
-    fn spell(value: &u32) -> Json {
-        Json::Text(format!("{value}%"))
     }
 }
 

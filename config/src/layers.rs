@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use crate::kinds::{ByteRate, Count, OrOff, Percent, Size, Time};
+use crate::amounts::{ByteRate, Percent, Size, Time};
+use crate::kinds::{Count, OrOff};
 use crate::limits::{
     self, CONNECTIONS_MAX, FIELDS_MAX, HEAD_BYTES_MAX, HEAD_BYTES_MIN, RETRIES_MAX,
 };

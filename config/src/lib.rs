@@ -1,7 +1,7 @@
 //! The configuration of Weir: TOML text in, a typed [`Config`] or a list of diagnostics out.
 //!
 //! [`parse`] reads a file, reports everything that is wrong with it at once, and gives back plain
-//! data in which every name is resolved and every value is parsed. [`schema`] and [`reference`]
+//! data in which every name is resolved and every value is parsed. [`schema()`] and [`reference()`]
 //! come from the declarations that the decoder runs, so they cannot disagree with it.
 //!
 //! ```
@@ -26,6 +26,7 @@
 pub mod limits;
 
 mod address;
+mod amounts;
 mod check;
 mod decode;
 mod diagnostic;
@@ -37,8 +38,10 @@ mod layers;
 mod model;
 mod pattern;
 mod reference;
+mod request;
 mod routes;
 mod schema;
+mod scopes;
 mod shape;
 mod source;
 mod suggest;
