@@ -88,12 +88,19 @@ impl FieldId {
     #[inline]
     #[must_use]
     pub fn from_name(name: &[u8]) -> Self {
-        let ends = ends(name);
+        Self::at_front(name, name.len())
+    }
+
+    /// Finds the id of the name that is the first `len` bytes of `bytes`. Bytes behind it make
+    /// that cheaper.
+    #[inline]
+    pub(crate) fn at_front(bytes: &[u8], len: usize) -> Self {
+        let ends = ends(bytes, len);
         let slot = usize::from(hash(ends));
         let Some(known) = SLOTS.get(slot).and_then(|&id| KNOWN.get(usize::from(id))) else {
             return Self::Other;
         };
-        if known.is(name, ends) {
+        if known.is(bytes, len, ends) {
             known.id
         } else {
             Self::Other
@@ -144,9 +151,20 @@ impl FieldSet {
         self.0 |= 1 << id as u8;
     }
 
+    /// Adds `id` when `other` has it.
+    #[inline]
+    pub(crate) const fn add_if(&mut self, id: FieldId, other: Self) {
+        self.0 |= other.0 & 1 << id as u8;
+    }
+
     #[inline]
     pub(crate) const fn drop(&mut self, id: FieldId) {
         self.0 &= !(1 << id as u8);
+    }
+
+    #[inline]
+    pub(crate) const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     #[inline]
@@ -203,7 +221,7 @@ impl Word {
 impl Known {
     const fn of(id: FieldId, name: &[u8]) -> Self {
         assert!(name.len() <= 24, "three words hold a known name");
-        let (first, last) = ends(name);
+        let (first, last) = ends(name, name.len());
         let (first, middle, last) = (Word::of(first), Word::of(middle(name)), Word::of(last));
         Self {
             id,
@@ -215,36 +233,46 @@ impl Known {
     }
 
     #[inline]
-    fn is(&self, name: &[u8], (first, last): (u64, u64)) -> bool {
-        usize::from(self.len) == name.len()
+    fn is(&self, bytes: &[u8], len: usize, (first, last): (u64, u64)) -> bool {
+        usize::from(self.len) == len
             && self.first.is(first)
             && self.last.is(last)
-            && (self.len <= 16 || self.middle.is(middle(name)))
+            && (len <= 16 || self.middle.is(middle(bytes)))
     }
 }
 
-/// The first and the last bytes of a name, eight each if it has them; they overlap in a short one.
+/// The first and the last eight bytes of a name; of a shorter one, all of them and zeros, twice.
 #[inline]
-const fn ends(name: &[u8]) -> (u64, u64) {
-    if let (Some(first), Some(last)) = (name.first_chunk::<8>(), name.last_chunk::<8>()) {
-        return (u64::from_le_bytes(*first), u64::from_le_bytes(*last));
+const fn ends(bytes: &[u8], len: usize) -> (u64, u64) {
+    if len < 8 {
+        let word = match bytes.first_chunk::<8>() {
+            Some(chunk) => u64::from_le_bytes(*chunk) & !(u64::MAX << (8 * len)),
+            None => short(bytes, len),
+        };
+        return (word, word);
     }
-    if let (Some(first), Some(last)) = (name.first_chunk::<4>(), name.last_chunk::<4>()) {
-        return (
-            u32::from_le_bytes(*first) as u64,
-            u32::from_le_bytes(*last) as u64,
-        );
-    }
-    if let (Some(first), Some(last)) = (name.first_chunk::<2>(), name.last_chunk::<2>()) {
-        return (
-            u16::from_le_bytes(*first) as u64,
-            u16::from_le_bytes(*last) as u64,
-        );
-    }
-    match name {
-        [only] => (*only as u64, *only as u64),
+    match (bytes.first_chunk::<8>(), bytes.split_at_checked(len)) {
+        (Some(first), Some((name, _))) => match name.last_chunk::<8>() {
+            Some(last) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+            None => (0, 0),
+        },
         _ => (0, 0),
     }
+}
+
+/// A name of less than eight bytes with nothing behind it.
+#[cold]
+const fn short(bytes: &[u8], len: usize) -> u64 {
+    let (mut word, mut shift, mut rest) = (0, 0, bytes);
+    while let [byte, tail @ ..] = rest {
+        if shift == 8 * len {
+            break;
+        }
+        word |= (*byte as u64) << shift;
+        shift += 8;
+        rest = tail;
+    }
+    word
 }
 
 /// Bytes 8 to 15 of a name that is long enough.
@@ -263,7 +291,7 @@ const fn middle(name: &[u8]) -> u64 {
 #[inline]
 const fn hash((first, last): (u64, u64)) -> u8 {
     const FOLD: u64 = u64::from_le_bytes([0x20; 8]);
-    const SPREAD: u64 = 0x5d0a_f5b0_aa7a_45a5;
+    const SPREAD: u64 = 0x473d_e855_8aa9_7467;
     let folded = (first | FOLD).wrapping_add((last | FOLD) << 1);
     (folded.wrapping_mul(SPREAD) >> 56) as u8
 }
@@ -290,7 +318,7 @@ const SLOTS: [u8; 256] = {
     let mut slots = [0; 256];
     let mut at = 1;
     while at < NAMES.len() {
-        let slot = hash(ends(NAMES[at].as_bytes())) as usize;
+        let slot = hash(ends(NAMES[at].as_bytes(), NAMES[at].len())) as usize;
         assert!(
             slots[slot] == 0,
             "two names share a slot: choose another SPREAD"

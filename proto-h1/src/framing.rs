@@ -71,17 +71,16 @@ const BODY_FIELDS: FieldSet = FieldSet::of(&[FieldId::ContentLength, FieldId::Tr
 /// written, the head remembers that the lines can stay.
 fn framed(head: &mut Head, block: &[u8]) -> Result<Option<BodyKind>, Error> {
     let (mut kind, mut is_plain) = (None, true);
-    for field in head.all(FieldId::ContentLength) {
-        for element in list(field.value.get(block)) {
-            let length = BodyKind::Length(content_length(element)?);
-            is_plain &= kind.is_none();
-            //= rfc9110#8.6
-            // Equal values may be taken for one; others are an error.
-            if kind.is_some_and(|before| before != length) {
-                return Err(Error::ConflictingContentLength);
-            }
-            kind = Some(length);
+    if head.repeated.has(FieldId::ContentLength) {
+        is_plain = false;
+        for field in head.all(FieldId::ContentLength) {
+            kind = equal_lengths(kind, field.value.get(block))?;
         }
+    } else if let Some(field) = head.find(FieldId::ContentLength) {
+        let value = field.value.get(block);
+        kind = equal_lengths(None, value)?;
+        // A zero in front makes an octal number of it for some.
+        is_plain = !value.contains(&b',') && (value.len() == 1 || value.first() != Some(&b'0'));
     }
     if head.find(FieldId::TransferEncoding).is_some() {
         //= rfc9112#6.1
@@ -96,6 +95,22 @@ fn framed(head: &mut Head, block: &[u8]) -> Result<Option<BodyKind>, Error> {
         kind = Some(BodyKind::Chunked);
     }
     head.framed = kind.filter(|_| is_plain);
+    Ok(kind)
+}
+
+/// Reads a list of lengths that are all equal to each other and to the one `before`.
+//= rfc9110#8.6
+// Equal values may be taken for one; others are an error.
+#[inline]
+fn equal_lengths(before: Option<BodyKind>, value: &[u8]) -> Result<Option<BodyKind>, Error> {
+    let mut kind = before;
+    for element in list(value) {
+        let length = BodyKind::Length(content_length(element)?);
+        if kind.is_some_and(|before| before != length) {
+            return Err(Error::ConflictingContentLength);
+        }
+        kind = Some(length);
+    }
     Ok(kind)
 }
 
@@ -131,7 +146,7 @@ fn transfer_encoding<'h>(
             return Err(Error::BadTransferEncoding);
         }
         codings += 1;
-        is_last_chunked = element.eq_ignore_ascii_case(b"chunked");
+        is_last_chunked = is_word(element, b"chunked");
         chunked += u32::from(is_last_chunked);
     }
     match (codings, chunked, is_last_chunked) {
@@ -223,10 +238,8 @@ pub fn strip_hop_by_hop(head: &mut Head, block: &[u8], role: Role) -> Result<Hop
 fn strip(head: &mut Head, block: &[u8], role: Role) -> Result<HopByHop, Error> {
     let (mut hop, mut has_upgrade, mut has_te) = (HopByHop::default(), false, false);
     if let Some(field) = head.find(FieldId::Connection) {
-        let value = field.value.get(block);
-        if head.all(FieldId::Connection).nth(1).is_none()
-            && value.eq_ignore_ascii_case(b"keep-alive")
-        {
+        let is_alone = !head.repeated.has(FieldId::Connection);
+        if is_alone && is_word(field.value.get(block), b"keep-alive") {
             hop.keep_alive = true;
         } else {
             let named = named_options(head, block, &mut hop)?;
@@ -237,11 +250,11 @@ fn strip(head: &mut Head, block: &[u8], role: Role) -> Result<HopByHop, Error> {
     //= rfc9110#7.8
     // Upgrade counts only with the connection option, and never in HTTP/1.0.
     if has_upgrade && head.version == Version::Http11 {
-        let mut upgrades = head.all(FieldId::Upgrade);
-        let only = upgrades.next().filter(|_| upgrades.next().is_none());
-        hop.upgrade = only
+        hop.upgrade = head
+            .find(FieldId::Upgrade)
+            .filter(|_| !head.repeated.has(FieldId::Upgrade))
             .map(|field| field.value)
-            .filter(|value| value.get(block).eq_ignore_ascii_case(b"websocket"));
+            .filter(|value| is_word(value.get(block), b"websocket"));
     }
     //= rfc9110#10.1.4
     // TE is for this hop; that trailers are welcome is passed on.
@@ -249,15 +262,26 @@ fn strip(head: &mut Head, block: &[u8], role: Role) -> Result<HopByHop, Error> {
         hop.te_trailers = head
             .all(FieldId::Te)
             .flat_map(|field| list(field.value.get(block)))
-            .any(|element| element.eq_ignore_ascii_case(b"trailers"));
+            .any(|element| is_word(element, b"trailers"));
     }
-    for id in HOP_IDS {
-        head.remove(*id);
-    }
+    head.remove_set(HOP_FIELDS);
     Ok(hop)
 }
 
-const HOP_IDS: &[FieldId] = &[
+/// Says whether a value is one word of letters, digits and hyphens, given in lower case. Control
+/// bytes, the only others that the fold would confuse with those, are in no value.
+#[inline]
+fn is_word<const N: usize>(value: &[u8], word: &[u8; N]) -> bool {
+    value.len() == N
+        && value.first_chunk::<N>().is_some_and(|value| {
+            value
+                .iter()
+                .zip(word)
+                .fold(true, |same, (a, b)| same & (a | 0x20 == *b))
+        })
+}
+
+const HOP_FIELDS: FieldSet = FieldSet::of(&[
     FieldId::Connection,
     FieldId::KeepAlive,
     FieldId::ProxyConnection,
@@ -266,8 +290,7 @@ const HOP_IDS: &[FieldId] = &[
     FieldId::Te,
     FieldId::Upgrade,
     FieldId::Http2Settings,
-];
-const HOP_FIELDS: FieldSet = FieldSet::of(HOP_IDS);
+]);
 
 /// Fields that Connection cannot take away. Transfer-Encoding and Content-Length are the framing,
 /// which the encoder writes anew.
@@ -300,8 +323,8 @@ const KEPT: FieldSet = FieldSet::of(&[
 
 impl HopByHop {
     fn note(&mut self, option: &[u8]) {
-        self.close |= option.eq_ignore_ascii_case(b"close");
-        self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+        self.close |= is_word(option, b"close");
+        self.keep_alive |= is_word(option, b"keep-alive");
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Head {
     pub len: u32,
     /// Which known names occur in `fields`.
     pub(crate) present: FieldSet,
+    /// Which of them occurred more than once.
+    pub(crate) repeated: FieldSet,
     /// Where the start line begins: after the empty lines passed over.
     pub(crate) start: u32,
     /// Where parsing goes on when more bytes have come: the first line not yet taken.
@@ -91,6 +93,7 @@ impl Head {
     /// Adds a field whose name and value lie in the block. For parsers of other versions.
     #[inline]
     pub fn push(&mut self, id: FieldId, name: Span, value: Span) {
+        self.repeated.add_if(id, self.present);
         self.present.add(id);
         self.fields.push(Field {
             id,
@@ -118,6 +121,14 @@ impl Head {
             count += 1;
         }
         count
+    }
+
+    /// Removes every field of a set of names.
+    pub(crate) fn remove_set(&mut self, set: FieldSet) {
+        for field in &mut self.fields {
+            field.removed |= set.has(field.id);
+        }
+        self.present = self.present.without(set);
     }
 
     /// Removes every field of a name, known or not, whatever its case. Returns how many there were.

@@ -29,10 +29,7 @@ pub struct HostPort<'b> {
 pub fn host_port(authority: &[u8]) -> Result<HostPort<'_>, Error> {
     let host_len = match authority.first() {
         Some(b'[') => ipv6_literal_len(authority)?,
-        _ => authority
-            .iter()
-            .take_while(|&&byte| scan::is_host_byte(byte))
-            .count(),
+        _ => host_len(authority),
     };
     let (host, rest) = authority.split_at_checked(host_len).ok_or(Error::BadHost)?;
     if host.is_empty() {
@@ -44,6 +41,12 @@ pub fn host_port(authority: &[u8]) -> Result<HostPort<'_>, Error> {
         _ => return Err(Error::BadHost),
     };
     Ok(HostPort { host, port })
+}
+
+#[inline]
+fn host_len(authority: &[u8]) -> usize {
+    let stop = authority.iter().position(|&byte| !scan::is_host_byte(byte));
+    stop.unwrap_or(authority.len())
 }
 
 fn ipv6_literal_len(authority: &[u8]) -> Result<usize, Error> {
@@ -79,13 +82,10 @@ fn port(digits: &[u8]) -> Result<u16, Error> {
 // 400 for a 1.1 request without Host, and for any request with two or an invalid one.
 #[inline]
 pub(crate) fn check_host(head: &mut Head, block: &[u8]) -> Result<(), Error> {
-    let mut hosts = head.all(FieldId::Host);
-    let host = hosts.next().map(|field| field.value);
-    let is_repeated = hosts.next().is_some();
-    drop(hosts);
-    if is_repeated {
+    if head.repeated.has(FieldId::Host) {
         return Err(Error::RepeatedHost);
     }
+    let host = head.find(FieldId::Host).map(|field| field.value);
     match host {
         Some(value) => {
             host_port(value.get(block))?;
