@@ -3,40 +3,40 @@
 use std::time::Duration;
 
 /// Connections to the admin listener at once; more wait in the kernel's queue.
-pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+pub(super) const ADMIN_CONNECTIONS_MAX: usize = 32;
 
 /// How long a client of the admin listener may take for a request's head.
-pub const ADMIN_HEAD: Duration = Duration::from_secs(5);
+pub(super) const ADMIN_HEAD: Duration = Duration::from_secs(5);
 
 /// How long one connection to the admin listener may live, reading slowly included. Scrapers come back.
-pub const ADMIN_CONNECTION: Duration = Duration::from_secs(60);
+pub(super) const ADMIN_CONNECTION: Duration = Duration::from_secs(60);
 
 /// Pending connections in the kernel's queue of the admin listener.
-pub const ADMIN_BACKLOG: u32 = 64;
+pub(super) const ADMIN_BACKLOG: u32 = 64;
 
 /// Bytes of a request head that the admin listener and the demo endpoints read.
-pub const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;
+pub(super) const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// How often control looks whether the cores have ended.
-pub const WATCH: Duration = Duration::from_millis(20);
+pub(super) const WATCH: Duration = Duration::from_millis(20);
 
 /// How long control waits before it offers a command again to a core whose mailbox is full.
-pub const MAILBOX_RETRY: Duration = Duration::from_millis(5);
+pub(super) const MAILBOX_RETRY: Duration = Duration::from_millis(5);
 
 /// How long a core may leave its mailbox full before that is said.
-pub const MAILBOX_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const MAILBOX_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long cores may take to end once the grace period is over, before the process ends without them.
-pub const STOP: Duration = Duration::from_secs(3);
+pub(super) const STOP: Duration = Duration::from_secs(3);
 
 /// Listeners that are named in the log when Weir starts or reloads; the rest is counted.
-pub const LISTENERS_NAMED_MAX: usize = 16;
+pub(super) const LISTENERS_NAMED_MAX: usize = 16;
 
 /// Connections to a demo endpoint at once.
-pub const DEMO_CONNECTIONS_MAX: usize = 1_024;
+pub(super) const DEMO_CONNECTIONS_MAX: usize = 1_024;
 
 /// The largest body of the demo's `/big`, bytes.
-pub const DEMO_BODY_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+pub(super) const DEMO_BODY_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
 /// The longest wait of the demo's `/slow`.
-pub const DEMO_WAIT_MAX: Duration = Duration::from_secs(60);
+pub(super) const DEMO_WAIT_MAX: Duration = Duration::from_secs(60);

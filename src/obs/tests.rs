@@ -411,7 +411,7 @@ fn a_full_ring_drops_whole_lines_and_says_so() {
         .open(&file)
         .unwrap();
     let plan = two(1, false);
-    let log = AccessLog::file(file.clone(), Format::Json).unwrap();
+    let log = AccessLog::file(file, Format::Json).unwrap();
     let (obs, cores) = Obs::start(1, &plan, Some(log)).unwrap();
     let long = vec![b'/'; 4 * LOG_PATH_BYTES_MAX];
     let event = Exchange {
