@@ -37,6 +37,7 @@ mod kinds;
 mod layers;
 mod model;
 mod pattern;
+mod placeholders;
 mod reference;
 mod request;
 mod routes;

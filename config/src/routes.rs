@@ -8,10 +8,10 @@ use crate::diagnostic::Code;
 use crate::file::RawRoute;
 use crate::kinds::Text;
 use crate::model::{
-    FieldMatch, HostMatch, Match, PathMatch, Pattern, Piece, Rewrite, Route, Segment, Target,
-    ValueMatch,
+    FieldMatch, HostMatch, Match, PathMatch, Rewrite, Route, Segment, Target, ValueMatch,
 };
 use crate::pattern::PathText;
+use crate::placeholders::{check_location, check_path_pattern};
 use crate::source::Span;
 
 /// Routes with equal patterns that are compared with a new one. Beyond it only work grows.
@@ -260,78 +260,6 @@ fn common_start(path: &PathMatch) -> String {
             start
         }
     }
-}
-
-fn check_location(pattern: &Pattern, matches: &Match, span: &Span, cx: &mut Decoder<'_>) {
-    let good = match pattern.0.first() {
-        Some(Piece::Text(text)) => {
-            text.starts_with('/') || text.starts_with("http://") || text.starts_with("https://")
-        }
-        Some(Piece::Path) => true,
-        _ => false,
-    };
-    if !good {
-        cx.error(
-            Code::BadValue,
-            span.clone(),
-            "a redirect leads to a URL or a path",
-        )
-        .help("begin with https://, http:// or a slash");
-    }
-    check_placeholders(pattern, matches, span, cx);
-}
-
-fn check_path_pattern(pattern: &Pattern, matches: &Match, span: &Span, cx: &mut Decoder<'_>) {
-    let good = match pattern.0.first() {
-        Some(Piece::Text(text)) => text.starts_with('/'),
-        Some(Piece::Path) => true,
-        _ => false,
-    };
-    if !good {
-        cx.error(Code::BadValue, span.clone(), "a path begins with a slash");
-    }
-    for piece in &pattern.0 {
-        let message = match piece {
-            Piece::Host => "the host is no part of a path",
-            Piece::Query => "the query is kept as it is",
-            Piece::Text(text) if text.contains(['?', '#']) => "`replace` sets the path only",
-            _ => continue,
-        };
-        cx.error(Code::BadValue, span.clone(), message)
-            .help("`replace` may use {path}, {rest} and parameters of the match");
-    }
-    check_placeholders(pattern, matches, span, cx);
-}
-
-fn check_placeholders(pattern: &Pattern, matches: &Match, span: &Span, cx: &mut Decoder<'_>) {
-    for piece in &pattern.0 {
-        let message = match piece {
-            Piece::Rest if !has_star(&matches.path) => {
-                "{rest} is what the star of the match took, and there is none".to_owned()
-            }
-            Piece::Parameter(name) if !has_parameter(&matches.path, name) => {
-                format!("the match has no parameter `{{{name}}}`")
-            }
-            _ => continue,
-        };
-        cx.error(Code::UnknownName, span.clone(), message)
-            .label(format!("the match is `{matches}`"));
-    }
-}
-
-fn has_star(path: &PathMatch) -> bool {
-    matches!(
-        path,
-        PathMatch::Prefix(_) | PathMatch::Template { open: true, .. }
-    )
-}
-
-fn has_parameter(path: &PathMatch, wanted: &str) -> bool {
-    let PathMatch::Template { segments, .. } = path else {
-        return false;
-    };
-    let is_wanted = |each: &Segment| matches!(each, Segment::Parameter(name) if name == wanted);
-    segments.iter().any(is_wanted)
 }
 
 /// What two routes have in common when their patterns take exactly the same hosts and paths.

@@ -1,0 +1,121 @@
+//! Texts with placeholders against the match that fills them.
+
+use crate::decode::Decoder;
+use crate::diagnostic::Code;
+use crate::model::{Match, PathMatch, Pattern, Piece, Segment};
+use crate::source::Span;
+
+/// Checks where a redirect leads.
+pub(crate) fn check_location(
+    pattern: &Pattern,
+    matches: &Match,
+    span: &Span,
+    cx: &mut Decoder<'_>,
+) {
+    let good = match pattern.0.first() {
+        Some(Piece::Text(text)) => {
+            text.starts_with('/') || text.starts_with("http://") || text.starts_with("https://")
+        }
+        Some(Piece::Path) => true,
+        _ => false,
+    };
+    if !good {
+        cx.error(
+            Code::BadValue,
+            span.clone(),
+            "a redirect leads to a URL or a path",
+        )
+        .help("begin with https://, http:// or a slash");
+    }
+    if let Some(piece) = piece_in_host(pattern) {
+        let message = format!("`{{{piece}}}` would let clients choose the host they are sent to");
+        cx.error(Code::BadValue, span.clone(), message)
+            .help("put a slash in front of it, where the host ends");
+    }
+    check_placeholders(pattern, matches, span, cx);
+}
+
+/// Checks a path that is built anew.
+pub(crate) fn check_path_pattern(
+    pattern: &Pattern,
+    matches: &Match,
+    span: &Span,
+    cx: &mut Decoder<'_>,
+) {
+    let good = match pattern.0.first() {
+        Some(Piece::Text(text)) => text.starts_with('/'),
+        Some(Piece::Path) => true,
+        _ => false,
+    };
+    if !good {
+        cx.error(Code::BadValue, span.clone(), "a path begins with a slash");
+    }
+    for piece in &pattern.0 {
+        let message = match piece {
+            Piece::Host => "the host is no part of a path",
+            Piece::Query => "the query is kept as it is",
+            Piece::Text(text) if text.contains(['?', '#']) => "`replace` sets the path only",
+            _ => continue,
+        };
+        cx.error(Code::BadValue, span.clone(), message)
+            .help("`replace` may use {path}, {rest} and parameters of the match");
+    }
+    check_placeholders(pattern, matches, span, cx);
+}
+
+fn check_placeholders(pattern: &Pattern, matches: &Match, span: &Span, cx: &mut Decoder<'_>) {
+    for piece in &pattern.0 {
+        let message = match piece {
+            Piece::Rest if !has_star(&matches.path) => {
+                "{rest} is what the star of the match took, and there is none".to_owned()
+            }
+            Piece::Parameter(name) if !has_parameter(&matches.path, name) => {
+                format!("the match has no parameter `{{{name}}}`")
+            }
+            _ => continue,
+        };
+        cx.error(Code::UnknownName, span.clone(), message)
+            .label(format!("the match is `{matches}`"));
+    }
+}
+
+fn has_star(path: &PathMatch) -> bool {
+    matches!(
+        path,
+        PathMatch::Prefix(_) | PathMatch::Template { open: true, .. }
+    )
+}
+
+fn has_parameter(path: &PathMatch, wanted: &str) -> bool {
+    let PathMatch::Template { segments, .. } = path else {
+        return false;
+    };
+    let is_wanted = |each: &Segment| matches!(each, Segment::Parameter(name) if name == wanted);
+    segments.iter().any(is_wanted)
+}
+
+/// The first part of the request's path that stands where the location's host is still open:
+/// `https://example.com{rest}` leads to `example.com.evil.net` for whoever asks for it.
+fn piece_in_host(pattern: &Pattern) -> Option<&str> {
+    let mut pieces = pattern.0.iter();
+    let Some(Piece::Text(first)) = pieces.next() else {
+        return None;
+    };
+    let ends_host = |text: &str| text.contains(['/', '?', '#']);
+    let (_, host) = first
+        .split_once("//")
+        .filter(|(scheme, _)| !scheme.contains('/'))?;
+    if ends_host(host) {
+        return None;
+    }
+    for piece in pieces {
+        match piece {
+            Piece::Text(text) if ends_host(text) => return None,
+            Piece::Path | Piece::Query => return None,
+            Piece::Rest => return Some("rest"),
+            Piece::Parameter(name) => return Some(name),
+            Piece::Text(_) | Piece::Host => {}
+        }
+    }
+    None
+}
