@@ -311,40 +311,49 @@ fn write_considered(out: &mut String, plan: &Plan, answer: &Answer<'_>, all: boo
     let is_other = |each: &&Considered<'_>| matches!(each.verdict, Verdict::Host | Verdict::Path);
     let (others, candidates): (Vec<&Considered<'_>>, Vec<_>) =
         answer.considered.iter().partition(is_other);
-    if !answer.considered.is_empty() {
-        let _ = writeln!(out, "routes     in order of precedence:");
+    if !candidates.is_empty() {
+        let _ = writeln!(
+            out,
+            "routes     whose host and path match, in order of precedence:"
+        );
     }
-    // Routes whose host fits are nearer to a match than the others.
+    for each in candidates {
+        write_route(out, plan, each);
+    }
+    // Routes whose host fits are nearer to a match than the rest.
     let near = others.iter().filter(|each| each.verdict == Verdict::Path);
     let far = others.iter().filter(|each| each.verdict == Verdict::Host);
-    let others_listed = if all { others.len() } else { OTHERS_LISTED_MAX };
-    let listed = candidates.iter().chain(near.chain(far).take(others_listed));
-    for each in listed {
-        let mark = if each.verdict == Verdict::Taken {
-            '>'
-        } else {
-            ' '
-        };
-        let line = plan.route(each.route).map_or(0, |route| route.line);
-        let at = if line > 0 {
-            format!(" (line {line})")
-        } else {
-            String::new()
-        };
-        let name = route_name(plan, each.route);
-        let _ = writeln!(
-            out,
-            "  {mark} {name}{at}: {}",
-            verdict_in_words(each.verdict)
-        );
+    let listed = if all { others.len() } else { OTHERS_LISTED_MAX };
+    if !others.is_empty() {
+        let _ = writeln!(out, "others     whose path or host does not match:");
     }
-    if others.len() > others_listed {
-        let more = others.len() - others_listed;
-        let _ = writeln!(
-            out,
-            "    and {more} more whose host or path does not match (--all)"
-        );
+    for each in near.chain(far).take(listed) {
+        write_route(out, plan, each);
     }
+    if others.len() > listed {
+        let more = others.len() - listed;
+        let _ = writeln!(out, "    and {more} more (--all)");
+    }
+}
+
+fn write_route(out: &mut String, plan: &Plan, considered: &Considered<'_>) {
+    let mark = if considered.verdict == Verdict::Taken {
+        '>'
+    } else {
+        ' '
+    };
+    let line = plan.route(considered.route).map_or(0, |route| route.line);
+    let at = if line > 0 {
+        format!(" (line {line})")
+    } else {
+        String::new()
+    };
+    let name = route_name(plan, considered.route);
+    let _ = writeln!(
+        out,
+        "  {mark} {name}{at}: {}",
+        verdict_in_words(considered.verdict)
+    );
 }
 
 fn write_outcome(out: &mut String, plan: &Plan, answer: &Answer<'_>) {

@@ -79,7 +79,7 @@ fn endpoints_are_addresses_with_stable_names() {
 
 #[test]
 fn every_problem_is_reported_with_its_line() {
-    let config = config(
+    let mut config = config(
         r#"
         [listen."127.0.0.1:80"]
         [upstream]
@@ -90,12 +90,15 @@ fn every_problem_is_reported_with_its_line() {
         ]
         [[route]]
         match = "/old*"
-        redirect = "https://example.com{rest}"
+        redirect = "https://example.com/{rest}"
         [[route]]
         match = "/*"
         to = "app"
         "#,
     );
+    if let weir_config::Target::Redirect(redirect) = &mut config.routes[0].target {
+        redirect.location.0[0] = weir_config::Piece::Text("https://example.com".to_owned());
+    }
     let problems: Vec<_> = Plan::compile(&config, &resolve)
         .unwrap_err()
         .iter()
