@@ -77,15 +77,12 @@ impl Redirect {
     /// Compiles the redirect of a route with this match.
     ///
     /// # Errors
-    /// A sentence about a placeholder that has no meaning here, or that would let a client choose
-    /// the host it is sent to.
+    /// A sentence about a placeholder that has no meaning here.
     pub(super) fn compile(
         redirect: &weir_config::Redirect,
         matches: &Match,
     ) -> Result<Self, String> {
-        let pieces = &redirect.location.0;
-        refuse_open_host(pieces)?;
-        let is_local = match pieces.first() {
+        let is_local = match redirect.location.0.first() {
             Some(Piece::Text(text)) => text.starts_with('/') && !text.starts_with("//"),
             Some(Piece::Path) => true,
             _ => false,
@@ -114,38 +111,6 @@ impl Redirect {
         };
         out.extend(location.iter().skip(skipped));
     }
-}
-
-/// Refuses `https://example.com{rest}` and `{rest}`: a client that asks for `.evil.net` or
-/// `https:/evil.net` would be sent there.
-fn refuse_open_host(pieces: &[Piece]) -> Result<(), String> {
-    let mut before = String::new();
-    for piece in pieces {
-        match piece {
-            Piece::Text(text) => before.push_str(text),
-            Piece::Host => before.push('h'),
-            // It brings its own slash, or question mark.
-            Piece::Path | Piece::Query => before.push('/'),
-            Piece::Rest | Piece::Parameter(_) if is_in_authority(&before) => {
-                return Err(format!(
-                    "the location would let clients choose the host: put a slash after `{before}`"
-                ));
-            }
-            Piece::Rest | Piece::Parameter(_) => before.push('r'),
-        }
-    }
-    Ok(())
-}
-
-/// Whether what follows this beginning of a location could name its host, or its scheme.
-fn is_in_authority(before: &str) -> bool {
-    let ends_host = |c: char| matches!(c, '/' | '?' | '#');
-    let after_scheme = match before.split_once(':') {
-        Some((scheme, after)) if !scheme.contains(ends_host) => after,
-        _ if before.starts_with("//") || before.is_empty() => before,
-        _ => return false,
-    };
-    !after_scheme.trim_start_matches('/').contains(ends_host)
 }
 
 /// Text with places to be filled from a request.
