@@ -76,6 +76,13 @@ impl<N: Net> Peer<N> {
         poll_fn(|cx| self.tx.poll_send(cx)).await
     }
 
+    /// Queues bytes that are sent while something is read: both ways at once, in one task.
+    pub fn write(&mut self, bytes: &[u8]) {
+        for part in bytes.chunks(16 * 1024) {
+            self.tx.push(self.net.pool().copy(part));
+        }
+    }
+
     /// What comes next, as it comes; `None` is the orderly end.
     ///
     /// # Errors
@@ -145,6 +152,10 @@ impl<N: Net> Peer<N> {
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Vec<u8>>>> {
+        if self.tx.queued() > 0 {
+            // What it means that the peer takes no more, its answer says.
+            let _ = self.tx.poll_send(cx);
+        }
         self.rx
             .poll_recv(cx)
             .map_ok(|chunk| chunk.map(|chunk| chunk.to_vec()))

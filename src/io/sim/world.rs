@@ -105,6 +105,8 @@ pub(super) struct Inner {
 
 struct Task {
     actor: Actor,
+    /// The core ends with it.
+    main: bool,
     future: Pin<Box<dyn Future<Output = ()>>>,
     waker: Arc<TaskWaker>,
 }
@@ -153,6 +155,13 @@ impl World {
         let n = self.inner.last_script.get() + 1;
         self.inner.last_script.set(n);
         Sim::new(&self.inner, Actor::Script(n), ip)
+    }
+
+    /// Runs a core: `main` is what a real core's thread waits for. When it is done the core has ended, and the tasks
+    /// that it has left are dropped.
+    pub fn start(&self, core: u32, main: impl Future<Output = ()> + 'static) {
+        self.core(core);
+        self.inner.start(Actor::Core(core), true, main);
     }
 
     /// Binds a listening socket, as control does before it hands it to a core. Several may share one address; each
@@ -407,6 +416,10 @@ impl Inner {
     }
 
     pub(super) fn spawn(&self, actor: Actor, future: impl Future<Output = ()> + 'static) {
+        self.start(actor, false, future);
+    }
+
+    fn start(&self, actor: Actor, main: bool, future: impl Future<Output = ()> + 'static) {
         let id = self.last_task.get() + 1;
         self.last_task.set(id);
         let shared = self.shared.clone();
@@ -423,6 +436,7 @@ impl Inner {
             id,
             Task {
                 actor,
+                main,
                 future: Box::pin(future),
                 waker,
             },
@@ -483,7 +497,7 @@ impl Inner {
             self.spinning.set(None);
             return;
         };
-        let (actor, hub) = (task.actor, &self.shared.hub);
+        let (actor, main, hub) = (task.actor, task.main, &self.shared.hub);
         task.waker.queued.store(false, Ordering::Relaxed);
         hub.begin(id, actor);
         self.looks.set(0);
@@ -504,7 +518,12 @@ impl Inner {
             }
         });
         match turn {
-            Ok(None) => self.spinning.set(None),
+            Ok(None) => {
+                self.spinning.set(None);
+                if main {
+                    self.drop_tasks(actor);
+                }
+            }
             Ok(Some(task)) => {
                 self.tasks.borrow_mut().insert(id, task);
                 self.spun(id, actor, again);
@@ -513,6 +532,23 @@ impl Inner {
         }
         if let Some(wrong) = hub.take_wrong() {
             self.fail(&wrong);
+        }
+    }
+
+    /// Drops all tasks of an actor, and what they start while they are dropped.
+    fn drop_tasks(&self, actor: Actor) {
+        loop {
+            let tasks = {
+                let mut all = self.tasks.borrow_mut();
+                let (gone, kept) = std::mem::take(&mut *all)
+                    .into_iter()
+                    .partition::<BTreeMap<_, _>, _>(|(_, task)| task.actor == actor);
+                *all = kept;
+                gone
+            };
+            if tasks.is_empty() {
+                return;
+            }
         }
     }
 

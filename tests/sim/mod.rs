@@ -1,0 +1,126 @@
+//! Whole cores under the simulator: a rig that runs them, scripted clients and endpoints that know what they must see.
+//!
+//! Clients and endpoints speak HTTP by means of their own, so that Weir is not measured against itself.
+#![allow(dead_code, unreachable_pub)]
+
+pub mod client;
+pub mod endpoint;
+pub mod message;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use weir::core::{self, Command, Mail, Mailbox, Shared};
+use weir::io::sim::{self, Sim, World};
+use weir::obs::CoreObs;
+use weir::plan::{ListenerId, Plan};
+
+pub use endpoint::Ledger;
+
+thread_local! {
+    static PANICS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Runs a test in many worlds. A panic anywhere fails it, also one that a core has caught.
+pub fn check(count: u64, test: impl Fn(&World)) {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            PANICS.set(PANICS.get() + 1);
+            before(info);
+        }));
+    });
+    sim::check(count, |world| {
+        // Backoff jitter comes from there.
+        fastrand::seed(world.seed());
+        PANICS.set(0);
+        test(world);
+        assert_eq!(PANICS.get(), 0, "something panicked and was caught");
+    });
+}
+
+/// Running cores and the way to command them.
+pub struct Rig<'a> {
+    pub world: &'a World,
+    pub ledger: Ledger,
+    mails: Vec<Mail<Sim>>,
+    plan: RefCell<Arc<Plan>>,
+}
+
+impl<'a> Rig<'a> {
+    /// Starts cores with a configuration.
+    pub fn start(world: &'a World, cores: u32, config: &str) -> Self {
+        let plan = Arc::new(compile(config, 1));
+        let (mails, boxes): (Vec<_>, Vec<_>) = (0..cores)
+            .map(|n| Mailbox::new(&world.core(n)).unwrap())
+            .unzip();
+        let shared = Shared::new(mails.clone());
+        for (mailbox, n) in boxes.into_iter().zip(0..) {
+            let sockets = plan.listeners.iter().zip(0..).map(|(listener, id)| {
+                let socket = world.listen(&listener.address);
+                (ListenerId(id), socket)
+            });
+            let main = core::run(
+                world.core(n),
+                n as usize,
+                plan.clone(),
+                CoreObs::detached(&plan),
+                shared.clone(),
+                world.seed() ^ u64::from(n),
+                sockets.collect(),
+                mailbox,
+            );
+            world.start(n, main);
+        }
+        Self {
+            world,
+            ledger: Ledger::default(),
+            mails,
+            plan: RefCell::new(plan),
+        }
+    }
+
+    /// Lets exchanges finish and then ends; `finish` of the world checks that nothing is left.
+    pub fn drain(&self, grace: Duration) {
+        for mail in &self.mails {
+            assert!(mail.send(Command::Drain { grace }).is_ok());
+        }
+    }
+
+    /// Changes to another configuration, as control does it: sockets for the listeners that are new.
+    pub fn reload(&self, config: &str) {
+        let old = self.plan.borrow().clone();
+        let new = Arc::new(compile(config, old.epoch + 1));
+        for mail in &self.mails {
+            let fresh = new.listeners.iter().zip(0..).filter(|(listener, _)| {
+                let mut before = old.listeners.iter();
+                !before.any(|other| other.address == listener.address)
+            });
+            let sockets =
+                fresh.map(|(listener, id)| (ListenerId(id), self.world.listen(&listener.address)));
+            let command = Command::Plan {
+                plan: new.clone(),
+                sockets: sockets.collect(),
+            };
+            assert!(mail.send(command).is_ok());
+        }
+        *self.plan.borrow_mut() = new;
+    }
+
+    /// Runs until `count` has come down to nothing.
+    pub fn run_down(&self, count: &Rc<Cell<usize>>) {
+        self.world.run_until(|| count.get() == 0);
+    }
+}
+
+fn compile(config: &str, epoch: u64) -> Plan {
+    let (config, _) = weir_config::parse("sim.toml", config)
+        .unwrap_or_else(|errors| panic!("{}", weir_config::to_text(&errors)));
+    let nobody = |_: &str, _: u16| Ok(Vec::new());
+    let mut plan = Plan::compile(&config, &nobody).unwrap();
+    plan.epoch = epoch;
+    plan
+}
