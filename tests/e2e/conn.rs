@@ -110,9 +110,10 @@ impl Conn {
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
-    /// Breaks the connection off by a reset.
-    pub fn reset(self) {
+    /// Breaks the connection off by a reset. Nothing can be done with it afterwards.
+    pub fn reset_now(&mut self) {
         self.socket.set_linger(Some(Duration::ZERO)).unwrap();
+        self.socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
     }
 
     /// The next request.
