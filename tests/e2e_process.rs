@@ -289,12 +289,16 @@ fn commands_tell_by_their_exit_code() {
     let (good, bad) = (scratch.path("good.toml"), scratch.path("bad.toml"));
     fs::write(&good, edge("127.0.0.1:1".parse().unwrap(), "")).unwrap();
     fs::write(&bad, "[listn]\n").unwrap();
+    let untrue = scratch.path("untrue.toml");
+    let test = "[[test]]\nrequest = \"GET http://h/\"\nstatus = 404\n";
+    fs::write(&untrue, edge("127.0.0.1:1".parse().unwrap(), test)).unwrap();
     let (good, bad) = (good.to_str().unwrap(), bad.to_str().unwrap());
+    let untrue = untrue.to_str().unwrap();
     for (args, code, on_stdout, on_stderr) in [
         (
             vec!["check", good],
             0,
-            "good.toml: ok; 1 listener, 1 route, 1 upstream; 0 tests passed",
+            "good.toml: ok; 1 listener, 1 route, 1 upstream\n",
             "",
         ),
         (vec!["check", bad], 3, "", "did you mean `listen`?"),
@@ -305,6 +309,14 @@ fn commands_tell_by_their_exit_code() {
             "",
         ),
         (vec!["check", "--json", good], 0, "[]", ""),
+        (vec!["check", untrue], 3, "", "untrue.toml:10\n"),
+        (vec!["check", "--json", untrue], 3, "\"line\": 10", ""),
+        (
+            vec!["check", "--json", "/nonexistent"],
+            3,
+            "cannot read /nonexistent",
+            "",
+        ),
         (vec!["run", bad], 3, "", "did you mean `listen`?"),
         (vec!["explain", good, "GET", "http://h/x"], 0, "app", ""),
         (
@@ -325,6 +337,10 @@ fn commands_tell_by_their_exit_code() {
         (vec![], 2, "", "a command is missing"),
     ] {
         let output = weir(&args);
+        if args.contains(&"--json") {
+            let json = String::from_utf8_lossy(&output.stdout);
+            assert!(json.parse::<tinyjson::JsonValue>().is_ok(), "{json}");
+        }
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let complained = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use lexopt::Parser;
 
 use super::{Done, Exit, Next, help, next, print, unexpected};
-use crate::control::{LoadError, Loaded, Source, count, load};
+use crate::control::{Finding, LoadError, Loaded, Source, count, load};
+use crate::obs::text;
 
 pub(super) fn main(args: &mut Parser) -> Done {
     let (mut file, mut json) = (None, false);
@@ -47,34 +48,48 @@ fn check_json(outcome: Result<Loaded, LoadError>) -> Done {
     }
 }
 
-/// Findings without a place, in the same form as those of the parser.
+/// Findings that are not the parser's, in the same form.
 fn plain_json(error: &LoadError) -> String {
-    let messages = match error {
-        LoadError::Unreadable(why) => vec![why.clone()],
-        LoadError::Refused(problems) => problems.clone(),
+    let findings = match error {
+        LoadError::Unreadable(why) => vec![Finding {
+            code: "file",
+            file: String::new(),
+            line: 0,
+            message: why.clone(),
+        }],
+        LoadError::Refused(findings) => findings.clone(),
         LoadError::Invalid(_) => Vec::new(),
     };
     let mut out = String::from("[");
-    for (at, message) in messages.iter().enumerate() {
-        out.push_str(if at == 0 {
-            "{\"severity\":\"error\",\"message\":"
-        } else {
-            ",{\"severity\":\"error\",\"message\":"
-        });
-        crate::obs::text::json(&mut out, message.as_bytes());
-        out.push('}');
+    for (at, finding) in findings.iter().enumerate() {
+        let lead = if at == 0 { "" } else { "," };
+        let code = finding.code;
+        let _ = write!(
+            out,
+            "{lead}\n  {{\"severity\": \"error\", \"code\": \"{code}\", \"message\": "
+        );
+        text::json(&mut out, finding.message.as_bytes());
+        out.push_str(", \"file\": ");
+        text::json(&mut out, finding.file.as_bytes());
+        if finding.line > 0 {
+            let _ = write!(out, ", \"line\": {}", finding.line);
+        }
+        out.push_str(", \"help\": []}");
     }
-    out.push_str("]\n");
+    out.push_str("\n]\n");
     out
 }
 
 fn summary(loaded: &Loaded) -> String {
     let plan = &loaded.plan;
-    format!(
-        "{}, {}, {}; {} passed",
+    let parts = [
         count(plan.listeners.len(), "listener"),
         count(plan.routes.len(), "route"),
         count(plan.upstreams.len(), "upstream"),
-        count(loaded.config.tests.len(), "test"),
-    )
+    ];
+    let tests = match loaded.config.tests.len() {
+        0 => String::new(),
+        n => format!("; {} passed", count(n, "test")),
+    };
+    format!("{}{tests}", parts.join(", "))
 }

@@ -37,8 +37,21 @@ pub enum LoadError {
     Unreadable(String),
     /// The file says something wrong; all of it.
     Invalid(Vec<Diagnostic>),
-    /// It cannot be compiled, or its own tests fail: one line each.
-    Refused(Vec<String>),
+    /// It cannot be compiled, or does not meet its own tests.
+    Refused(Vec<Finding>),
+}
+
+/// Something wrong with a configuration that its text alone does not show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// `plan` or `test`.
+    pub code: &'static str,
+    /// The file; empty when there is none.
+    pub file: String,
+    /// The line, from 1; 0 when there is no file.
+    pub line: u32,
+    /// What is wrong, in one sentence without a full stop.
+    pub message: String,
 }
 
 /// Reads, parses, compiles and runs the `[[test]]` blocks. Resolves host names, which may block.
@@ -53,11 +66,32 @@ pub fn load(source: &Source) -> Result<Loaded, LoadError> {
         }
         Source::Given(config) => ((**config).clone(), Vec::new()),
     };
-    let plan = Plan::compile(&config, &resolve)
-        .map_err(|problems| LoadError::Refused(lines(source, &problems)))?;
-    let failures = explain::run_tests(&config, &plan);
+    let finding = |code, line, message| {
+        let file = match source {
+            Source::File(path) => path.display().to_string(),
+            Source::Given(_) => String::new(),
+        };
+        Finding {
+            code,
+            file,
+            line,
+            message,
+        }
+    };
+    let plan = Plan::compile(&config, &resolve).map_err(|problems| {
+        let problems = problems.into_iter();
+        LoadError::Refused(
+            problems
+                .map(|each| finding("plan", each.line, each.message))
+                .collect(),
+        )
+    })?;
+    let failures = explain::run_tests(&config, &plan).into_iter();
+    let failures: Vec<_> = failures
+        .map(|each| finding("test", each.line, each.message))
+        .collect();
     if !failures.is_empty() {
-        return Err(LoadError::Refused(lines(source, &failures)));
+        return Err(LoadError::Refused(failures));
     }
     Ok(Loaded {
         config,
@@ -84,28 +118,24 @@ fn read(path: &Path) -> Result<String, String> {
     })
 }
 
-fn lines(source: &Source, problems: &[impl Display]) -> Vec<String> {
-    let prefix = match source {
-        Source::File(path) => format!("{}: ", path.display()),
-        Source::Given(_) => String::new(),
-    };
-    problems
-        .iter()
-        .map(|problem| format!("{prefix}{problem}"))
-        .collect()
-}
-
 impl Display for LoadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unreadable(why) => writeln!(f, "error: {why}"),
             Self::Invalid(diagnostics) => f.write_str(&weir_config::to_text(diagnostics)),
-            Self::Refused(problems) => {
-                for problem in problems {
-                    writeln!(f, "error: {problem}")?;
-                }
-                Ok(())
-            }
+            Self::Refused(findings) => findings.iter().try_for_each(|each| writeln!(f, "{each}")),
+        }
+    }
+}
+
+impl Display for Finding {
+    /// Like the parser's findings: the message, then the place.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "error: {}", self.message)?;
+        match (self.file.as_str(), self.line) {
+            ("", _) => Ok(()),
+            (file, 0) => writeln!(f, " --> {file}"),
+            (file, line) => writeln!(f, " --> {file}:{line}"),
         }
     }
 }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
-pub use load::{LoadError, Loaded, Source, load};
+pub use load::{Finding, LoadError, Loaded, Source, load};
 
 use crate::core::{Command, CoreSpec, Cores};
 use crate::io::Address;
@@ -85,9 +85,10 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let runtime = runtime
         .map_err(|error| Failure::Run(format!("cannot start the control thread: {error}")))?;
     let local = tokio::task::LocalSet::new();
-    local
-        .block_on(&runtime, start(options, loaded))
-        .map_err(Failure::Run)
+    let outcome = local.block_on(&runtime, start(options, loaded));
+    // A name that is still being resolved for a reload holds nobody up.
+    runtime.shutdown_background();
+    outcome.map_err(Failure::Run)
 }
 
 /// The running process, as control sees it.
@@ -160,6 +161,7 @@ async fn start(options: Options, loaded: Loaded) -> Result<(), String> {
     };
     announce(&plan, &started, &choice, admin.as_ref());
     process::info(open_files);
+    system::remarks(&plan).iter().for_each(process::warn);
     let state = State {
         plan,
         config,
@@ -260,7 +262,8 @@ impl Control {
         let begun = Instant::now();
         let mut said = false;
         while let Err(back) = self.cores.send(core, command) {
-            if self.cores.has_ended() {
+            let late = self.draining.get() && matches!(back, Command::Plan { .. });
+            if late || self.cores.has_ended() {
                 return;
             }
             command = back;

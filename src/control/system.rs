@@ -4,6 +4,8 @@ use std::{fs, io};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::plan::Plan;
+
 /// Raises the limit of open files to the hard limit; says what came of it.
 pub(super) fn raise_open_files() -> String {
     let before = getrlimit(Resource::Nofile);
@@ -30,6 +32,40 @@ pub(super) fn raise_open_files() -> String {
             show(before.current)
         ),
     }
+}
+
+/// What the system grants less of than the plan wants: its listeners' connections and accept queues.
+pub(super) fn remarks(plan: &Plan) -> Vec<String> {
+    let somaxconn = fs::read_to_string("/proc/sys/net/core/somaxconn");
+    let somaxconn = somaxconn.ok().and_then(|text| text.trim().parse().ok());
+    shortages(plan, open_files_max(), somaxconn)
+}
+
+fn shortages(plan: &Plan, open_files: Option<u64>, somaxconn: Option<u32>) -> Vec<String> {
+    let mut found = Vec::new();
+    let connections = plan
+        .listeners
+        .iter()
+        .map(|listener| u64::from(listener.connections_max));
+    let connections: u64 = connections.sum();
+    // A client's connection and one to an endpoint.
+    let wanted = connections.saturating_mul(2);
+    if let Some(open_files) = open_files.filter(|files| *files < wanted) {
+        found.push(format!(
+            "open files: {open_files} are fewer than the {wanted} that {connections} proxied connections need; \
+             raise the hard limit (`ulimit -Hn`, systemd: LimitNOFILE=) or lower `connections`"
+        ));
+    }
+    let backlog = plan.listeners.iter().map(|listener| listener.backlog).max();
+    if let (Some(backlog), Some(max)) = (backlog, somaxconn)
+        && backlog > max
+    {
+        found.push(format!(
+            "accept queue: the kernel cuts a backlog of {backlog} to {max}; \
+             `sysctl net.core.somaxconn={backlog}` allows it"
+        ));
+    }
+    found
 }
 
 /// The limit of open files.
@@ -113,6 +149,19 @@ mod tests {
         assert!(of(rustix::io::Errno::PERM, "0").contains("seccomp"));
         assert!(of(rustix::io::Errno::NOSYS, "").contains("5.19"));
         assert!(of(rustix::io::Errno::NOMEM, "0").contains("ulimit -l"));
+    }
+
+    #[test]
+    fn shortages_are_said() {
+        let text = "[listen.\"127.0.0.1:1\"]\nconnections = 1000\nbacklog = 9000\n\
+                    [[route]]\nmatch = \"/*\"\nrespond = { status = 204 }\n";
+        let config = weir_config::parse("test.toml", text).unwrap().0;
+        let plan = Plan::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
+        assert!(shortages(&plan, Some(2_000), Some(9_000)).is_empty());
+        assert!(shortages(&plan, None, None).is_empty());
+        let found = shortages(&plan, Some(1_999), Some(4_096));
+        assert!(found[0].contains("1999") && found[0].contains("2000"));
+        assert!(found[1].contains("cuts a backlog of 9000 to 4096"));
     }
 
     #[test]

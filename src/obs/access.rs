@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, Thread};
 
+use super::counters::Count;
 use super::event::Exchange;
 use super::limits::{LOG_BATCH_BYTES, LOG_FLUSH_MAX, LOG_PLANS_MAX, LOG_REST, LOG_REST_MAX};
 use super::record::{self, Record};
@@ -99,6 +100,7 @@ pub(super) struct LogThread {
     note: Arc<Mutex<Note>>,
     thread: Thread,
     ended: mpsc::Receiver<()>,
+    lost_bytes: Arc<Count>,
 }
 
 /// What control wants of the thread.
@@ -121,12 +123,14 @@ impl LogThread {
             ..Note::default()
         }));
         let (alive, ended) = mpsc::channel();
+        let lost_bytes = Arc::<Count>::default();
         let writer = Writer {
             note: note.clone(),
             names: VecDeque::new(),
             sources: sources.into_iter().map(Reading::new).collect(),
             log,
             lines: String::new(),
+            lost_bytes: lost_bytes.clone(),
             _alive: alive,
         };
         let thread = super::spawn("weir-log", move || writer.run())?;
@@ -134,6 +138,7 @@ impl LogThread {
             note,
             thread: thread.thread().clone(),
             ended,
+            lost_bytes,
         })
     }
 
@@ -150,6 +155,11 @@ impl LogThread {
     pub(super) fn reopen(&self) {
         lock(&self.note).reopen = true;
         self.thread.unpark();
+    }
+
+    /// Bytes of lines that could not be written.
+    pub(super) fn lost_bytes(&self) -> u64 {
+        self.lost_bytes.get()
     }
 
     pub(super) fn stop(&self) {
@@ -178,6 +188,7 @@ struct Writer {
     sources: Vec<Reading>,
     log: Option<AccessLog>,
     lines: String,
+    lost_bytes: Arc<Count>,
     _alive: mpsc::Sender<()>,
 }
 
@@ -316,14 +327,15 @@ impl Writer {
         if self.lines.is_empty() {
             return;
         }
-        if let Some(Err(error)) = self
+        let written = self
             .log
             .as_mut()
-            .map(|log| log.write(self.lines.as_bytes()))
-        {
+            .map(|log| log.write(self.lines.as_bytes()));
+        if let Some(Err(error)) = written {
+            let bytes = self.lines.len();
+            self.lost_bytes.add(bytes as u64);
             process::error(format_args!(
-                "access log: {} bytes of lines lost: {error}",
-                self.lines.len()
+                "access log: {bytes} bytes of lines lost: {error}"
             ));
         }
         self.lines.clear();

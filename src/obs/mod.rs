@@ -355,6 +355,9 @@ impl Obs {
     /// Adds all counters to a page of metrics.
     pub(crate) fn metrics(&self, page: &mut Page) {
         metrics::render(&self.cores, page);
+        let help = "Bytes of log lines that could not be written.";
+        page.family("weir_log_lost_bytes_total", Kind::Counter, help);
+        page.sample(&[], self.log.lost_bytes());
     }
 
     /// Writes what is left in the log and ends its thread, within [`limits::LOG_FLUSH_MAX`]. Call it when the cores

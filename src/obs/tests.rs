@@ -447,6 +447,18 @@ fn a_full_ring_drops_whole_lines_and_says_so() {
 }
 
 #[test]
+fn a_full_disk_is_counted_and_survived() {
+    let plan = two(1, false);
+    let log = AccessLog::file("/dev/full".into(), Format::Json).unwrap();
+    let (obs, cores) = Obs::start(1, &plan, Some(log)).unwrap();
+    cores[0].exchange(&plan, &event(0));
+    until("the loss", || {
+        series(&page(&obs), "weir_log_lost_bytes_total").unwrap() > 100
+    });
+    obs.stop();
+}
+
+#[test]
 fn a_log_that_was_moved_away_is_opened_anew() {
     let scratch = Scratch::new("rotate");
     let (file, moved) = (scratch.path("access.log"), scratch.path("access.log.1"));
