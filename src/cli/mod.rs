@@ -161,8 +161,8 @@ fn unknown(command: &str) -> String {
         "reference",
         "help",
     ];
-    let begins =
-        |known: &&&str| !command.is_empty() && known.starts_with(&command[..1.min(command.len())]);
+    let first = command.chars().next();
+    let begins = |known: &&&str| first.is_some() && known.chars().next() == first;
     let hint = COMMANDS
         .iter()
         .find(begins)

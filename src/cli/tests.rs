@@ -21,6 +21,7 @@ fn usage(args: &[&str]) -> String {
 fn wrong_usage_says_what_to_do() {
     assert!(usage(&[]).contains("a command is missing"));
     assert!(usage(&["rnu"]).contains("did you mean \"run\""));
+    assert!(usage(&["\u{e9}t\u{e9}"]).contains("no command"));
     assert!(usage(&["run"]).contains("weir run FILE"));
     assert!(usage(&["run", "a", "b"]).contains("\"b\""));
     assert!(usage(&["run", "--fast", "a"]).contains("--fast"));

@@ -177,3 +177,58 @@ pub(super) fn explain(address: &Address, error: &io::Error) -> String {
     };
     format!("cannot listen on {address}: {help}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    fn plan(listeners: &str) -> Plan {
+        let text = format!("{listeners}[[route]]\nmatch = \"/*\"\nrespond = {{ status = 204 }}\n");
+        let config = weir_config::parse("test.toml", &text).unwrap().0;
+        Plan::compile(&config, &|_, _| Ok(Vec::new())).unwrap()
+    }
+
+    #[test]
+    fn cores_share_a_port_and_accepted_sockets_do_not_wait_to_send() {
+        let plan = plan("[listen.\"127.0.0.1:0\"]\n[listen.\"[::1]:0\"]\n");
+        let bound = bind(&plan, &[ListenerId(0), ListenerId(1)], 3, &[]).unwrap();
+        assert_eq!(bound.sockets.len(), 3);
+        assert_eq!(bound.addresses.len(), 2);
+        for sockets in &bound.sockets {
+            for ((id, socket), address) in sockets.iter().zip(&bound.addresses) {
+                let ListenSocket::Tcp(socket) = socket else {
+                    panic!("{id:?} is no TCP socket");
+                };
+                assert_eq!(socket.local_addr().unwrap().to_string(), *address);
+                let flags = rustix::fs::fcntl_getfl(socket).unwrap();
+                assert!(!flags.contains(rustix::fs::OFlags::NONBLOCK));
+            }
+        }
+        let one = tcp("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
+        let _client = TcpStream::connect(one.local_addr().unwrap()).unwrap();
+        assert!(one.accept().unwrap().0.nodelay().unwrap());
+    }
+
+    #[test]
+    fn what_cannot_be_bound_leaves_nothing_bound() {
+        // An address of loopback that no other test uses, so that the free port stays free.
+        let taken = tcp("127.0.0.7:0".parse().unwrap(), 1, true).unwrap();
+        let free = tcp("127.0.0.7:0".parse().unwrap(), 1, true).unwrap();
+        let (taken_at, free_at) = (taken.local_addr().unwrap(), free.local_addr().unwrap());
+        drop(free);
+        let plan = plan(&format!(
+            "[listen.\"{free_at}\"]\n[listen.\"{taken_at}\"]\n"
+        ));
+        let all = [ListenerId(0), ListenerId(1)];
+        let error = bind(&plan, &all, 2, &[]).err().unwrap();
+        assert!(
+            error.contains(&format!("cannot listen on {taken_at}")),
+            "{error}"
+        );
+        assert!(TcpStream::connect(free_at).is_err());
+        // Beside sockets of our own it may share.
+        assert!(bind(&plan, &all, 2, &[taken_at]).is_ok());
+    }
+}
