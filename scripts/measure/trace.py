@@ -1,5 +1,6 @@
-"""System calls per request, counted by strace."""
+"""System calls and ring operations per request, counted by strace and perf."""
 
+import signal
 import subprocess
 import tempfile
 
@@ -26,3 +27,39 @@ def calls(pids, start_load):
             if len(fields) >= 5 and fields[3].isdigit() and fields[-1] != "total":
                 counted[fields[-1]] = int(fields[3]) / result["answers"]
     return dict(sorted(counted.items(), key=lambda call: -call[1]))
+
+
+# Operations of io_uring that a proxy may use, by their number in the kernel's interface.
+RING_OPERATIONS = {
+    "poll_add": 6,
+    "sendmsg": 9,
+    "recvmsg": 10,
+    "timeout": 11,
+    "accept": 13,
+    "async_cancel": 14,
+    "connect": 16,
+    "close": 19,
+    "read": 22,
+    "write": 23,
+    "send": 26,
+    "recv": 27,
+    "splice": 30,
+    "shutdown": 34,
+}
+
+
+def ring_operations(pids, start_load):
+    """Operations submitted to io_uring by name and request; empty without perf or without a ring."""
+    if box.missing("perf"):
+        return {}
+    command = ["perf", "stat", "-x", ",", "-p", ",".join(map(str, pids))]
+    for number in RING_OPERATIONS.values():
+        command += ["-e", "io_uring:io_uring_submit_req", "--filter", f"opcode=={number}"]
+    tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    *_, result = box.events(start_load().process)
+    tracer.send_signal(signal.SIGINT)
+    said = tracer.communicate()[1]
+    counts = [line.split(",")[0] for line in said.splitlines() if "io_uring_submit_req" in line]
+    named = zip(RING_OPERATIONS, counts)
+    counted = {name: int(count) / result["answers"] for name, count in named if count.isdigit() and int(count)}
+    return dict(sorted(counted.items(), key=lambda operation: -operation[1]))
