@@ -155,6 +155,9 @@ impl Cores {
     }
 }
 
+/// What a core says when it is up: how to reach it, and what its ring got.
+type Ready = io::Result<(Mail<Uring>, RingFeatures)>;
+
 /// One core's thread on its way up.
 struct Boot {
     index: usize,
@@ -163,7 +166,7 @@ struct Boot {
     obs: CoreObs,
     plan: Arc<Plan>,
     start: mpsc::Receiver<Arc<Shared<Uring>>>,
-    ready: mpsc::Sender<(usize, io::Result<(Mail<Uring>, RingFeatures)>)>,
+    ready: mpsc::Sender<(usize, Ready)>,
 }
 
 impl Boot {

@@ -13,7 +13,7 @@ use crate::conn::{Down, Up, tunnel};
 use crate::core::{Core, CorePlan, after};
 use crate::fault::{Fault, Phase, Reason, Retry, Side};
 use crate::io::{Instant, Net};
-use crate::plan::{RouteId, RoutePlan, UpstreamId, UpstreamPlan};
+use crate::plan::{RoutePlan, UpstreamId, UpstreamPlan};
 use crate::upstream::{Endpoint, Held, Tried, Upstream};
 
 /// What the attempts of one exchange have in common.
@@ -33,19 +33,16 @@ struct Way<'a, N: Net> {
 
 /// Sends the request to an endpoint of the upstream, to another one if that fails and may be repeated, and relays the
 /// answer.
-pub async fn forward<N: Net>(
+pub(super) async fn forward<N: Net>(
     core: &Rc<Core<N>>,
     plan: &CorePlan<N>,
     down: &mut Down<N>,
     record: &mut Record,
-    route: RouteId,
+    route: &RoutePlan,
     upstream: UpstreamId,
 ) -> Result<(), Fault> {
     let internal = Fault::local(Phase::Route, Reason::Internal);
-    let (Some(route), Some(upstream_plan)) = (plan.plan.route(route), plan.plan.upstream(upstream))
-    else {
-        return Err(internal);
-    };
+    let upstream_plan = plan.plan.upstream(upstream).ok_or(internal)?;
     let upstream = plan.upstreams.get(upstream.0 as usize).ok_or(internal)?;
     prepare(plan, down, record, route);
     let now = core.net.now();

@@ -11,15 +11,15 @@ use crate::obs::RequestId;
 use crate::plan::Plan;
 
 /// What the forwarded fields say.
-pub struct Forwarded<'a> {
+pub(super) struct Forwarded<'a> {
     /// Whether what the client says of these is kept.
-    pub trusted: bool,
+    pub(super) trusted: bool,
     /// The address that the connection came from; `None` on a Unix socket.
-    pub peer: Option<IpAddr>,
+    pub(super) peer: Option<IpAddr>,
     /// The scheme that the client used.
-    pub scheme: &'a str,
+    pub(super) scheme: &'a str,
     /// The exchange's identifier.
-    pub id: RequestId,
+    pub(super) id: RequestId,
 }
 
 /// The fields added to the requests of one connection. Most of them are the same from request to request and are
@@ -27,7 +27,7 @@ pub struct Forwarded<'a> {
 #[derive(Default)]
 pub struct Added {
     /// The fields, and what else changes in the request.
-    pub edits: Edits,
+    pub(super) edits: Edits,
     same: Mark,
     made_for: Option<MadeFor>,
 }
@@ -41,7 +41,7 @@ struct MadeFor {
 
 impl Added {
     /// Adds the fields for a request, taking those that they replace out of its head.
-    pub fn forward(&mut self, head: &mut Head, block: &[u8], plan: &Plan, with: &Forwarded<'_>) {
+    pub(super) fn forward(&mut self, head: &mut Head, block: &[u8], plan: &Plan, with: &Forwarded<'_>) {
         let host = head.authority;
         let host = host.get(block);
         if with.trusted {
@@ -101,7 +101,9 @@ fn untrusted(edits: &mut Edits, with: &Forwarded<'_>, host: &[u8]) {
     let text = AddressText::new(with.peer);
     edits.append("X-Forwarded-For", text.as_bytes());
     edits.append("X-Forwarded-Proto", with.scheme);
-    edits.append("X-Forwarded-Host", host);
+    if !host.is_empty() {
+        edits.append("X-Forwarded-Host", host);
+    }
     forwarded(edits, with, text.as_bytes(), host);
 }
 
@@ -119,7 +121,7 @@ fn trusted(head: &mut Head, block: &[u8], edits: &mut Edits, with: &Forwarded<'_
     if head.find(FieldId::XForwardedProto).is_none() {
         edits.append("X-Forwarded-Proto", with.scheme);
     }
-    if head.find(FieldId::XForwardedHost).is_none() {
+    if head.find(FieldId::XForwardedHost).is_none() && !host.is_empty() {
         edits.append("X-Forwarded-Host", host);
     }
     // RFC 7239: more than one line is one list, so one before ours stays as it is.
@@ -138,22 +140,8 @@ fn forwarded(edits: &mut Edits, with: &Forwarded<'_>, peer: &[u8], host: &[u8]) 
     );
 }
 
-/// Whether the request has come through this proxy before: a hop in Via bears its name.
-pub fn is_loop(head: &Head, block: &[u8], via: &str) -> bool {
-    let is_ours = |hop: &[u8]| {
-        let mut words = hop
-            .split(u8::is_ascii_whitespace)
-            .filter(|word| !word.is_empty());
-        words.nth(1) == Some(via.as_bytes())
-    };
-    let mut hops = head
-        .all(FieldId::Via)
-        .flat_map(|field| field.value.get(block).split(|&b| b == b','));
-    head.may_have(FieldId::Via) && hops.any(is_ours)
-}
-
 /// The client as a trusted proxy names it: the last address in X-Forwarded-For that is no trusted proxy itself.
-pub fn client(head: &Head, block: &[u8], peer: IpAddr, plan: &Plan) -> IpAddr {
+pub(super) fn client(head: &Head, block: &[u8], peer: IpAddr, plan: &Plan) -> IpAddr {
     let mut client = peer;
     for field in head
         .all(FieldId::XForwardedFor)

@@ -17,15 +17,15 @@ use crate::io::{Net, Tx};
 use crate::obs::RequestId;
 
 /// An answer to a fault.
-pub struct Problem {
+pub(super) struct Problem {
     /// The status.
-    pub status: u16,
+    pub(super) status: u16,
     /// The body.
-    pub body: Vec<u8>,
+    pub(super) body: Vec<u8>,
 }
 
 /// Makes the answer to a fault; its fields go into `edits`.
-pub fn problem(reason: Reason, id: RequestId, via: &str, edits: &mut Edits) -> Problem {
+pub(super) fn problem(reason: Reason, id: RequestId, via: &str, edits: &mut Edits) -> Problem {
     let status = reason.status();
     let title = weir_proto_h1::encode::reason(status);
     let (text, code) = (reason.text(), reason.code());
@@ -57,7 +57,7 @@ fn fields(reason: Reason, via: &str, edits: &mut Edits) {
 }
 
 /// Writes a local answer to the client; `down.edits` has its fields.
-pub fn write<N: Net>(
+pub(super) fn write<N: Net>(
     core: &Rc<Core<N>>,
     down: &mut Down<N>,
     record: &mut Record,

@@ -14,16 +14,15 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
+use weir_proto_h1::Version;
 use weir_proto_h1::target::host_port;
-use weir_proto_h1::{Method, Version};
 
 use crate::conn::{Down, Piece};
 use crate::core::{Core, CorePlan};
 use crate::fault::{Fault, Phase, Reason, Side};
 use crate::io::Net;
 use crate::obs;
-use crate::plan::{Plan, RouteId, Target, UpstreamId};
-use crate::route::Found;
+use crate::plan::{Decision, Plan, RouteId, Target};
 use record::Record;
 
 pub use forward::Added;
@@ -39,26 +38,12 @@ pub enum After {
     Abort,
 }
 
-/// What the plan says about a request.
-enum Decision {
-    Forward(RouteId, UpstreamId),
-    Answer(RouteId),
-    NotAllowed(String),
-}
-
 /// Serves the request whose head is in `down`.
 pub async fn run<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) -> After {
     let plan = core.plan();
     let mut record = begin(core, &plan.plan, down);
     let served = match decide(&plan.plan, down, &mut record) {
-        Ok(Decision::Forward(route, upstream)) => {
-            attempt::forward(core, &plan, down, &mut record, route, upstream).await
-        }
-        Ok(Decision::Answer(route)) => answer(core, &plan.plan, down, &mut record, route).await,
-        Ok(Decision::NotAllowed(allow)) => {
-            down.edits.append("Allow", allow);
-            Err(Fault::local(Phase::Route, Reason::MethodNotAllowed))
-        }
+        Ok(route) => serve(core, &plan, down, &mut record, route).await,
         Err(fault) => Err(fault),
     };
     let after = match served {
@@ -96,48 +81,42 @@ fn begin<N: Net>(core: &Core<N>, plan: &Plan, down: &mut Down<N>) -> Record {
 }
 
 /// Looks the request up in the plan.
-fn decide<N: Net>(plan: &Plan, down: &mut Down<N>, record: &mut Record) -> Result<Decision, Fault> {
-    if matches!(down.head.method, Method::Connect | Method::Trace) {
-        return Err(Fault::local(Phase::Route, Reason::MethodNotAllowed));
-    }
-    if forward::is_loop(&down.head, &down.block, &plan.via) {
-        return Err(Fault::local(Phase::Route, Reason::Loop));
-    }
+fn decide<N: Net>(plan: &Plan, down: &mut Down<N>, record: &mut Record) -> Result<RouteId, Fault> {
     let view = down
         .scratch
         .view(&down.head, &down.block)
         .map_err(|error| Fault::downstream(Phase::Route, Reason::from_request(error)))?;
-    let id = match plan.table.find(&view) {
-        Found::Route(id) => id,
-        Found::MethodNotAllowed(allow) => return Ok(Decision::NotAllowed(allow)),
-        Found::None => return Err(Fault::local(Phase::Route, Reason::NoRoute)),
-    };
-    record.route = Some(id);
-    let route = plan
-        .route(id)
-        .ok_or(Fault::local(Phase::Route, Reason::Internal))?;
-    match route.target {
-        Target::Upstream(upstream) => {
-            record.upstream = Some(upstream);
-            Ok(Decision::Forward(id, upstream))
+    match plan.decide(&view) {
+        Decision::Route(id) => {
+            record.route = Some(id);
+            Ok(id)
         }
-        Target::Redirect(_) | Target::Respond(_) => Ok(Decision::Answer(id)),
+        Decision::Refuse { reason, allow } => {
+            if let Some(allow) = allow {
+                down.edits.append("Allow", allow);
+            }
+            Err(Fault::local(Phase::Route, reason))
+        }
     }
 }
 
-/// Answers by the route itself: a redirect or a fixed response.
-async fn answer<N: Net>(
+/// Does what the route says.
+async fn serve<N: Net>(
     core: &Rc<Core<N>>,
-    plan: &Plan,
+    plan: &CorePlan<N>,
     down: &mut Down<N>,
     record: &mut Record,
-    route: RouteId,
+    id: RouteId,
 ) -> Result<(), Fault> {
-    forget_body(core, down).await;
     let route = plan
-        .route(route)
+        .plan
+        .route(id)
         .ok_or(Fault::local(Phase::Route, Reason::Internal))?;
-    let (status, body) = match &route.target {
+    match &route.target {
+        Target::Upstream(upstream) => {
+            record.upstream = Some(*upstream);
+            attempt::forward(core, plan, down, record, route, *upstream).await
+        }
         Target::Redirect(redirect) => {
             let view = down
                 .scratch
@@ -146,7 +125,7 @@ async fn answer<N: Net>(
             let mut location = Vec::new();
             redirect.location(&view, &mut location);
             down.edits.append("Location", location);
-            (redirect.status, &[][..])
+            answer(core, down, record, redirect.status, &[]).await
         }
         Target::Respond(respond) => {
             if let Some(content_type) = &respond.content_type {
@@ -155,10 +134,20 @@ async fn answer<N: Net>(
             for (name, value) in &respond.headers {
                 down.edits.append(&**name, &**value);
             }
-            (respond.status, &respond.body[..])
+            answer(core, down, record, respond.status, &respond.body).await
         }
-        Target::Upstream(_) => return Err(Fault::local(Phase::Route, Reason::Internal)),
-    };
+    }
+}
+
+/// Answers by itself; `down.edits` has the fields.
+async fn answer<N: Net>(
+    core: &Rc<Core<N>>,
+    down: &mut Down<N>,
+    record: &mut Record,
+    status: u16,
+    body: &[u8],
+) -> Result<(), Fault> {
+    forget_body(core, down).await;
     local::write(core, down, record, status, body)?;
     flush(core, down).await
 }
@@ -183,13 +172,14 @@ async fn fail<N: Net>(
     if down.machine.is_idle() {
         return After::Close;
     }
-    forget_body(core, down).await;
     if fault.phase != Phase::Route {
         down.edits.clear();
     }
-    let answer = local::problem(fault.reason, record.id, &plan.plan.via, &mut down.edits);
-    let written = local::write(core, down, record, answer.status, &answer.body);
-    if written.is_err() || flush(core, down).await.is_err() {
+    let problem = local::problem(fault.reason, record.id, &plan.plan.via, &mut down.edits);
+    if answer(core, down, record, problem.status, &problem.body)
+        .await
+        .is_err()
+    {
         return After::Abort;
     }
     if down.finish() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::io::Instant;
 
 /// The progress of one direction.
-pub struct Pace {
+pub(super) struct Pace {
     stall: Duration,
     rate_bytes_min: u64,
     /// Some count that grows with every byte moved.
@@ -20,7 +20,7 @@ pub struct Pace {
 impl Pace {
     /// Nothing may stand still for longer than `stall`, nor wait for a peer that is slower than `rate_bytes_min` a
     /// second over a window of that length (0 for any speed).
-    pub fn new(now: Instant, stall: Duration, rate_bytes_min: u64) -> Self {
+    pub(super) fn new(now: Instant, stall: Duration, rate_bytes_min: u64) -> Self {
         Self {
             stall,
             rate_bytes_min,
@@ -32,7 +32,7 @@ impl Pace {
     }
 
     /// Notes how far the direction has come.
-    pub fn moved(&mut self, now: Instant, count: u64) {
+    pub(super) fn moved(&mut self, now: Instant, count: u64) {
         if count == self.count {
             return;
         }
@@ -43,7 +43,7 @@ impl Pace {
     }
 
     /// When patience ends if nothing moves; with `rated`, also if what moves is too little.
-    pub fn deadline(&mut self, now: Instant, rated: bool) -> Instant {
+    pub(super) fn deadline(&mut self, now: Instant, rated: bool) -> Instant {
         let still = self.last + self.stall;
         if rated && self.rate_bytes_min > 0 {
             return still.min(self.window + 2 * self.stall);

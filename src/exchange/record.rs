@@ -8,40 +8,40 @@ use crate::obs::RequestId;
 use crate::plan::{RouteId, UpstreamId};
 
 /// The life of one exchange in numbers.
-pub struct Record {
+pub(super) struct Record {
     /// Its identifier, in logs, in answers of ours and in `X-Request-Id`.
-    pub id: RequestId,
+    pub(super) id: RequestId,
     /// Wall clock when its head was complete, milliseconds since the Unix epoch.
-    pub time_ms: u64,
+    pub(super) time_ms: u64,
     /// The client: the peer, or what a trusted proxy says.
-    pub client: Option<IpAddr>,
+    pub(super) client: Option<IpAddr>,
     /// When its head was complete.
-    pub began: Instant,
+    pub(super) began: Instant,
     /// Status that the client got; 0 if none.
-    pub status: u16,
+    pub(super) status: u16,
     /// Body bytes from the client.
-    pub bytes_in: u64,
+    pub(super) bytes_in: u64,
     /// Body bytes to the client.
-    pub bytes_out: u64,
+    pub(super) bytes_out: u64,
     /// The route that matched.
-    pub route: Option<RouteId>,
+    pub(super) route: Option<RouteId>,
     /// Where it was sent.
-    pub upstream: Option<UpstreamId>,
+    pub(super) upstream: Option<UpstreamId>,
     /// Which endpoint was tried last.
-    pub endpoint: Option<u32>,
+    pub(super) endpoint: Option<u32>,
     /// How many were tried.
-    pub attempts: u32,
+    pub(super) attempts: u32,
     /// Time spent connecting, over all attempts, in nanoseconds.
-    pub connect_ns: u64,
+    pub(super) connect_ns: u64,
     /// From the request's head on its way to the first byte of the answer, in the last attempt, in nanoseconds.
-    pub first_byte_ns: u64,
+    pub(super) first_byte_ns: u64,
     /// Why Weir answered itself or broke off.
-    pub reason: Option<Reason>,
+    pub(super) reason: Option<Reason>,
 }
 
 impl Record {
     /// Begins the record of an exchange.
-    pub fn new(id: RequestId, began: Instant, time_ms: u64, client: Option<IpAddr>) -> Self {
+    pub(super) fn new(id: RequestId, began: Instant, time_ms: u64, client: Option<IpAddr>) -> Self {
         Self {
             id,
             time_ms,

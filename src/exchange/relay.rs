@@ -15,7 +15,7 @@ use crate::limits::{QUEUED_BYTES_HIGH, REPLAY_BYTES_MAX};
 use crate::plan::RoutePlan;
 
 /// One attempt's way of bytes.
-pub struct Relay<'a, N: Net> {
+pub(super) struct Relay<'a, N: Net> {
     core: &'a Rc<Core<N>>,
     down: &'a mut Down<N>,
     up: &'a mut Up<N>,
@@ -52,7 +52,7 @@ enum Download {
 }
 
 /// How a relay ended well.
-pub enum Relayed {
+pub(super) enum Relayed {
     /// The response is with the client.
     Response,
     /// The protocol was switched.
@@ -62,7 +62,7 @@ pub enum Relayed {
 /// The request's body as far as it was sent, for another attempt. Bounded: a longer one is not kept, and the request
 /// cannot be repeated then.
 #[derive(Default)]
-pub struct Replay {
+pub(super) struct Replay {
     pieces: Vec<Chunk>,
     bytes: usize,
     is_over: bool,
@@ -81,14 +81,14 @@ impl Replay {
     }
 
     /// Whether all that was taken from the client so far is still here.
-    pub fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         !self.lost
     }
 }
 
 impl<'a, N: Net> Relay<'a, N> {
     /// Prepares the relay of a request whose head was written to `up`.
-    pub fn new(
+    pub(super) fn new(
         core: &'a Rc<Core<N>>,
         down: &'a mut Down<N>,
         up: &'a mut Up<N>,
@@ -120,7 +120,7 @@ impl<'a, N: Net> Relay<'a, N> {
     }
 
     /// Sends again what a former attempt has taken from the client.
-    pub fn resend(&mut self) -> Result<(), Fault> {
+    pub(super) fn resend(&mut self) -> Result<(), Fault> {
         for piece in &self.replay.pieces {
             self.up.send_data(piece.clone())?;
         }
@@ -131,80 +131,90 @@ impl<'a, N: Net> Relay<'a, N> {
     }
 
     /// Moves what can be moved and looks at the clock.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Relayed, Fault>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Relayed, Fault>> {
         self.down.timer.watch(cx);
+        self.poll_upload(cx)?;
+        match self.poll_download(cx)? {
+            Some(relayed) => Poll::Ready(Ok(relayed)),
+            None => self.poll_clock().map(Err),
+        }
+    }
+
+    /// Takes the request's body from the client and gives it to the endpoint.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
         loop {
-            let mut moved = self.poll_upload(cx)?;
-            if self.download != Download::Done && self.down.out.queued() < QUEUED_BYTES_HIGH {
-                match self.up.poll_answer(cx, self.core) {
-                    Poll::Pending => {}
-                    Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
-                    Poll::Ready(Ok(Answer::Switch)) => return Poll::Ready(self.switch()),
-                    Poll::Ready(Ok(answer)) => {
-                        self.take(answer)?;
-                        moved = true;
-                    }
+            while self.upload == Upload::Reading && self.up.out.queued() < QUEUED_BYTES_HIGH {
+                match self.down.poll_body(cx, self.core) {
+                    Poll::Ready(piece) => self.give(piece?)?,
+                    Poll::Pending => break,
                 }
             }
-            let (sent, all_sent) = (self.down.out.sent(), self.down.out.poll_send(cx));
-            moved |= self.down.out.sent() != sent;
-            match all_sent {
-                Poll::Ready(Err(_)) => {
-                    return Poll::Ready(Err(Fault::downstream(Phase::Body, Reason::ClientClosed)));
-                }
-                Poll::Ready(Ok(())) if self.download == Download::Done => {
-                    return Poll::Ready(Ok(Relayed::Response));
-                }
-                _ => {}
+            if self.upload != Upload::Reading {
+                self.down.poll_watch(cx, self.core)?;
             }
-            if !moved {
-                return self.poll_clock().map(Err);
+            let was_full = self.up.out.queued() >= QUEUED_BYTES_HIGH;
+            if let Poll::Ready(Err(_)) = self.up.out.poll_send(cx)
+                && self.upload != Upload::Stopped
+            {
+                // It will not read on, but it may have answered: what it said is read first.
+                self.upload = Upload::Stopped;
+                self.asked = self.asked.min(self.core.net.now());
+            }
+            let may_read =
+                self.upload == Upload::Reading && self.up.out.queued() < QUEUED_BYTES_HIGH;
+            if !(was_full && may_read) {
+                return Ok(());
             }
         }
     }
 
-    /// Takes the request's body from the client and gives it to the endpoint. Says whether anything moved.
-    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<bool, Fault> {
-        let mut moved = false;
-        match self.upload {
-            Upload::Reading if self.up.out.queued() < QUEUED_BYTES_HIGH => {
-                match self.down.poll_body(cx, self.core) {
-                    Poll::Ready(Ok(Piece::Data(data))) => {
-                        self.record.bytes_in += data.len() as u64;
-                        if self
-                            .route
-                            .body_bytes_max
-                            .is_some_and(|max| self.record.bytes_in > max)
-                        {
-                            return Err(Fault::local(Phase::Body, Reason::BodyTooLarge));
-                        }
-                        self.replay.keep(&data);
-                        self.up.send_data(data)?;
-                        moved = true;
-                    }
-                    Poll::Ready(Ok(Piece::End)) => {
-                        self.replay.is_over = true;
-                        self.end_upload()?;
-                        moved = true;
-                    }
-                    Poll::Ready(Err(fault)) => return Err(fault),
-                    Poll::Pending => {}
+    /// Takes the answer from the endpoint and gives it to the client. Says how that ended when it has.
+    fn poll_download(&mut self, cx: &mut Context<'_>) -> Result<Option<Relayed>, Fault> {
+        loop {
+            while self.download != Download::Done && self.down.out.queued() < QUEUED_BYTES_HIGH {
+                match self.up.poll_answer(cx, self.core) {
+                    Poll::Ready(Ok(Answer::Switch)) => return self.switch().map(Some),
+                    Poll::Ready(answer) => self.take(answer?)?,
+                    Poll::Pending => break,
                 }
             }
-            Upload::Reading => {}
-            Upload::Done | Upload::Stopped => self.down.poll_watch(cx, self.core)?,
-        }
-        let before = self.up.out.sent();
-        match self.up.out.poll_send(cx) {
-            // It will not read on, but it may have answered: what it said is read first.
-            Poll::Ready(Err(_)) if self.upload != Upload::Stopped => {
-                self.upload = Upload::Stopped;
-                self.asked = self.asked.min(self.core.net.now());
-                moved = true;
+            let was_full = self.down.out.queued() >= QUEUED_BYTES_HIGH;
+            match self.down.out.poll_send(cx) {
+                Poll::Ready(Err(_)) => {
+                    return Err(Fault::downstream(Phase::Body, Reason::ClientClosed));
+                }
+                Poll::Ready(Ok(())) if self.download == Download::Done => {
+                    return Ok(Some(Relayed::Response));
+                }
+                _ => {}
             }
-            _ => {}
+            let may_read =
+                self.download != Download::Done && self.down.out.queued() < QUEUED_BYTES_HIGH;
+            if !(was_full && may_read) {
+                return Ok(None);
+            }
         }
-        Ok(moved | (self.up.out.sent() != before))
+    }
+
+    /// Passes a part of the request on.
+    fn give(&mut self, piece: Piece) -> Result<(), Fault> {
+        let data = match piece {
+            Piece::Data(data) => data,
+            Piece::End => {
+                self.replay.is_over = true;
+                return self.end_upload();
+            }
+        };
+        self.record.bytes_in += data.len() as u64;
+        if self
+            .route
+            .body_bytes_max
+            .is_some_and(|max| self.record.bytes_in > max)
+        {
+            return Err(Fault::local(Phase::Body, Reason::BodyTooLarge));
+        }
+        self.replay.keep(&data);
+        self.up.send_data(data)
     }
 
     fn end_upload(&mut self) -> Result<(), Fault> {
