@@ -1,23 +1,311 @@
-//! What requests and responses gain and lose on their way through.
+//! What requests gain and lose on their way to an endpoint.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
 
+use std::net::SocketAddr;
+
 use e2e::*;
+
+/// The request as an endpoint gets it that answers "hello".
+#[track_caller]
+fn forwarded(keys: &str, request: &str) -> Message {
+    let endpoint = Endpoint::answering(|_| ok("hello"));
+    let weir = Weir::with(keys, &[&endpoint]);
+    assert_eq!(weir.ask(request).text(), "hello");
+    endpoint.only()
+}
 
 #[test]
 fn a_request_is_relayed_and_its_answer_comes_back() {
-    let endpoint = Endpoint::answering(|_| ok("hello"));
+    let endpoint = Endpoint::answering(
+        |_| "HTTP/1.1 201 Made\r\nX-Answer: yes\r\nContent-Length: 5\r\n\r\nhello",
+    );
     let weir = Weir::to(&[&endpoint]);
     let response = weir.ask(post("/some/path?q=1", "a body"));
+    assert_eq!(response.start, "HTTP/1.1 201 Made");
     assert_eq!(
-        (response.status(), response.text().as_str()),
-        (200, "hello")
+        (response.text().as_str(), response.field("X-Answer")),
+        ("hello", Some("yes"))
     );
     let request = endpoint.only();
     assert_eq!(request.start, "POST /some/path?q=1 HTTP/1.1");
     assert_eq!(request.field("Host"), Some("weir.test"));
     assert_eq!(request.text(), "a body");
-    assert_eq!(weir.entry("/some/path?q=1").number("status"), 200.0);
-    assert_eq!(weir.metric("weir_build_info{version=\"0.1.0\"}"), 1.0);
+}
+
+#[test]
+fn fields_of_one_hop_are_removed_with_those_that_connection_names() {
+    let request = forwarded(
+        "",
+        "GET / HTTP/1.1\r\nHost: weir.test\r\nConnection: X-Private, keep-alive\r\nConnection: x-other\r\n\
+         X-Private: 1\r\nX-Other: 2\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\n\
+         Proxy-Authorization: Basic eA==\r\nTE: gzip\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\nX-Public: 3\r\n\r\n",
+    );
+    for name in [
+        "Connection",
+        "X-Private",
+        "X-Other",
+        "Keep-Alive",
+        "Proxy-Connection",
+        "Proxy-Authorization",
+        "TE",
+        "Upgrade",
+        "HTTP2-Settings",
+    ] {
+        assert_eq!(request.field(name), None, "{name}");
+    }
+    assert_eq!(request.field("X-Public"), Some("3"));
+}
+
+#[test]
+fn connection_cannot_name_what_endpoints_rely_on() {
+    let request = forwarded(
+        "",
+        "POST / HTTP/1.1\r\nConnection: Host, Content-Length, Authorization, Cookie, X-Forwarded-For, Via, X-Request-Id\r\n\
+         Connection: close, X-Forwarded-Proto, Forwarded, X-Real-Ip\r\n\
+         Host: weir.test\r\nContent-Length: 4\r\nAuthorization: Bearer x\r\nCookie: a=b\r\n\r\nbody",
+    );
+    for name in [
+        "Host",
+        "Content-Length",
+        "Authorization",
+        "Cookie",
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "Forwarded",
+        "Via",
+        "X-Request-Id",
+    ] {
+        assert!(request.field(name).is_some(), "{name}");
+    }
+    assert_eq!(request.text(), "body");
+}
+
+#[test]
+fn te_trailers_is_passed_on() {
+    let request = forwarded(
+        "",
+        "GET / HTTP/1.1\r\nHost: weir.test\r\nTE: gzip, trailers\r\nConnection: TE\r\n\r\n",
+    );
+    assert_eq!(
+        (request.field("TE"), request.field("Connection")),
+        (Some("trailers"), Some("TE"))
+    );
+}
+
+#[test]
+fn forwarded_fields_are_set() {
+    let request = forwarded("", "GET / HTTP/1.1\r\nHost: weir.test:81\r\n\r\n");
+    assert_eq!(request.field("X-Forwarded-For"), Some("127.0.0.1"));
+    assert_eq!(request.field("X-Forwarded-Proto"), Some("http"));
+    assert_eq!(request.field("X-Forwarded-Host"), Some("weir.test:81"));
+    assert_eq!(
+        request.field("Forwarded"),
+        Some("for=127.0.0.1;host=\"weir.test:81\";proto=http")
+    );
+    assert_eq!(request.field("X-Request-Id").map(str::len), Some(32));
+    assert!(
+        request.field("Via").unwrap().starts_with("1.1 weir-"),
+        "{request:?}"
+    );
+}
+
+/// A request that says where it comes from.
+const CLAIMS: &str = "GET / HTTP/1.1\r\nHost: weir.test\r\nX-Forwarded-For: 192.0.2.7, 10.1.1.1\r\nX-Forwarded-Proto: https\r\n\
+    X-Forwarded-Host: outer.test\r\nForwarded: for=192.0.2.7;proto=https\r\nX-Request-Id: outer-id\r\nX-Real-Ip: 192.0.2.7\r\n\r\n";
+
+#[test]
+fn what_a_client_says_of_itself_is_not_believed() {
+    let endpoint = Endpoint::answering(|_| ok("hello"));
+    let weir = Weir::to(&[&endpoint]);
+    weir.ask(CLAIMS);
+    let request = endpoint.only();
+    assert_eq!(request.field("X-Forwarded-For"), Some("127.0.0.1"));
+    assert_eq!(request.field("X-Forwarded-Proto"), Some("http"));
+    assert_eq!(request.field("X-Forwarded-Host"), Some("weir.test"));
+    assert_eq!(
+        request.field("Forwarded"),
+        Some("for=127.0.0.1;host=\"weir.test\";proto=http")
+    );
+    assert_ne!(request.field("X-Request-Id"), Some("outer-id"));
+    assert_eq!(request.field("X-Real-Ip"), None);
+    assert_eq!(weir.entry("/").text("client"), "127.0.0.1");
+}
+
+#[test]
+fn what_a_trusted_proxy_says_is_kept_and_added_to() {
+    let endpoint = Endpoint::answering(|_| ok("hello"));
+    let weir = Weir::with(
+        "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]",
+        &[&endpoint],
+    );
+    weir.ask(CLAIMS);
+    let request = endpoint.only();
+    assert_eq!(
+        request.field("X-Forwarded-For"),
+        Some("192.0.2.7, 10.1.1.1, 127.0.0.1")
+    );
+    assert_eq!(request.field("X-Forwarded-Proto"), Some("https"));
+    assert_eq!(request.field("X-Forwarded-Host"), Some("outer.test"));
+    let elements = [
+        "for=192.0.2.7;proto=https",
+        "for=127.0.0.1;host=\"weir.test\";proto=http",
+    ];
+    assert_eq!(request.all("Forwarded"), elements);
+    assert_eq!(request.field("X-Request-Id"), Some("outer-id"));
+    // The last address that is no proxy of ours.
+    assert_eq!(weir.entry("/").text("client"), "192.0.2.7");
+}
+
+#[test]
+fn trust_ends_at_the_first_address_that_is_not_a_proxy() {
+    let endpoint = Endpoint::answering(|_| ok("hello"));
+    let weir = Weir::with("trusted_proxies = \"127.0.0.9\"", &[&endpoint]);
+    let ask = |from: &str| {
+        let mut client = Conn::from_to(from.parse::<SocketAddr>().unwrap(), weir.address);
+        client.send("GET /spoof HTTP/1.1\r\nHost: weir.test\r\nX-Forwarded-For: 192.0.2.1, 192.0.2.2\r\n\r\n");
+        client.response();
+    };
+    ask("127.0.0.9:0");
+    assert_eq!(weir.entry("/spoof").text("client"), "192.0.2.2");
+    ask("127.0.0.8:0");
+    assert_eq!(
+        endpoint.seen()[1].field("X-Forwarded-For"),
+        Some("127.0.0.8")
+    );
+}
+
+#[test]
+fn via_is_added_to_what_is_there() {
+    let request = forwarded(
+        "",
+        "GET / HTTP/1.0\r\nHost: weir.test\r\nVia: 1.1 other\r\n\r\n",
+    );
+    let via = request.all("Via").join(", ");
+    assert!(via.starts_with("1.1 other, 1.0 weir-"), "{via}");
+}
+
+#[test]
+fn a_loop_is_broken_with_508() {
+    // A file that names its own listener is refused, so the way back has another name here.
+    let dir = Weir::dir();
+    let (socket, alias) = (dir.join("loop.sock"), dir.join("alias.sock"));
+    std::os::unix::fs::symlink(&socket, &alias).unwrap();
+    let (socket, alias) = (socket.display(), alias.display());
+    let config = format!(
+        "[listen.\"127.0.0.1:0\"]\n[listen.\"unix:{socket}\"]\n[upstream.self]\nservers = [\"unix:{alias}\"]\n\
+         [[route]]\nmatch = \"/*\"\nto = \"self\"\n"
+    );
+    let weir = Weir::start_in(&dir, &config);
+    let response = weir.ask(get("/"));
+    assert_eq!(response.status(), 508);
+    assert!(
+        response.text().contains("\"reason\":\"loop\""),
+        "{}",
+        response.text()
+    );
+    assert!(
+        response
+            .field("Proxy-Status")
+            .unwrap()
+            .contains("proxy_loop_detected")
+    );
+}
+
+#[test]
+fn what_is_forwarded_is_the_original_path() {
+    let endpoint = Endpoint::answering(|_| ok("hello"));
+    let weir = Weir::to(&[&endpoint]);
+    for target in [
+        "/a/../b//c/./d?x=../y",
+        "/%61%2e/%C3%A9",
+        "/a;p=1/b?&&=%",
+        "/~user/(x)*'!",
+        "/?",
+        "/a%20b?c%0Ad",
+    ] {
+        assert_eq!(weir.ask(get(target)).text(), "hello", "{target}");
+        assert_eq!(endpoint.seen().last().unwrap().target(), target);
+    }
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let endpoint =
+        Endpoint::answering(|request| ok(&format!("{} {}", request.target(), request.text())));
+    let weir = Weir::to(&[&endpoint]);
+    let mut client = weir.connect();
+    let mut all = String::new();
+    for n in 0..30 {
+        all += &get(&format!("/get/{n}"));
+        all += &post(&format!("/post/{n}"), &format!("body {n}"));
+        all += &format!(
+            "PUT /put/{n} HTTP/1.1\r\nHost: weir.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nput\r\n0\r\n\r\n"
+        );
+    }
+    client.send(&all);
+    client.finish();
+    for n in 0..30 {
+        assert_eq!(client.response().text(), format!("/get/{n} "));
+        assert_eq!(client.response().text(), format!("/post/{n} body {n}"));
+        assert_eq!(client.response().text(), format!("/put/{n} put"));
+    }
+    client.expect_closed();
+}
+
+#[test]
+fn pipelined_requests_may_go_to_different_upstreams() {
+    // The first answer is the slower one: it waits for the second request's connection in vain.
+    let slow = Endpoint::script(|conn| {
+        conn.request();
+        // A megabyte takes many turns of the loop.
+        conn.send(ok(&"s".repeat(1 << 20)));
+        conn.expect_end();
+    });
+    let fast = Endpoint::answering(|_| ok("fast"));
+    let weir = Weir::start(&format!(
+        "[upstream]\nslow = {:?}\nfast = {:?}\n[[route]]\nmatch = \"/slow\"\nto = \"slow\"\n[[route]]\nmatch = \"/fast\"\nto = \"fast\"\n",
+        slow.name, fast.name
+    ));
+    let mut client = weir.connect();
+    client.send(get("/slow") + &get("/fast") + &get("/none"));
+    assert_eq!(client.response().body.len(), 1 << 20);
+    assert_eq!(client.response().text(), "fast");
+    assert_eq!(client.response().status(), 404);
+}
+
+#[test]
+fn connections_are_kept_on_both_sides() {
+    let endpoint = Endpoint::answering(|_| ok("hello"));
+    let weir = Weir::to(&[&endpoint]);
+    let mut first = weir.connect();
+    let mut second = weir.connect();
+    for _ in 0..20 {
+        first.send(get("/"));
+        first.response();
+        second.send(post("/", "x"));
+        second.response();
+    }
+    assert_eq!(
+        (endpoint.seen().len(), endpoint.connections()),
+        (40, 1),
+        "one at a time needs one connection"
+    );
+}
+
+#[test]
+fn connection_close_is_obeyed() {
+    let endpoint = Endpoint::answering(|_| ok("hello"));
+    let weir = Weir::to(&[&endpoint]);
+    let mut client = weir.connect();
+    client.send("GET / HTTP/1.1\r\nHost: weir.test\r\nConnection: close\r\n\r\nGET /more HTTP/1.1\r\nHost: weir.test\r\n\r\n");
+    let response = client.response();
+    assert_eq!(
+        (response.text().as_str(), response.field("Connection")),
+        ("hello", Some("close"))
+    );
+    client.finish();
+    client.expect_end();
+    assert_eq!(endpoint.only().target(), "/");
 }

@@ -1,7 +1,7 @@
 //! Lines that a child process writes, while it writes them.
 
 use std::io::{BufRead, BufReader, Read};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::DEADLINE;
@@ -38,9 +38,9 @@ impl Lines {
     /// Waits for the first line that `pick` makes something of.
     #[track_caller]
     pub fn wait<T>(&self, what: &str, mut pick: impl FnMut(&str) -> Option<T>) -> T {
-        let (text, changed) = &*self.shared;
+        let changed = &self.shared.1;
         let (deadline, mut looked_at) = (Instant::now() + DEADLINE, 0);
-        let mut text = text.lock().unwrap();
+        let mut text = self.lock();
         loop {
             for line in &text.lines[looked_at..] {
                 if let Some(found) = pick(line) {
@@ -61,9 +61,10 @@ impl Lines {
     /// Waits for the end and returns all of it.
     #[track_caller]
     pub fn to_end(&self) -> Vec<String> {
-        let (text, changed) = &*self.shared;
-        let (text, _) = changed
-            .wait_timeout_while(text.lock().unwrap(), DEADLINE, |text| !text.ended)
+        let (text, _) = self
+            .shared
+            .1
+            .wait_timeout_while(self.lock(), DEADLINE, |text| !text.ended)
             .unwrap();
         assert!(text.ended, "no end after:\n{}", text.lines.join("\n"));
         text.lines.clone()
@@ -71,6 +72,11 @@ impl Lines {
 
     /// What there is by now.
     pub fn so_far(&self) -> Vec<String> {
-        self.shared.0.lock().unwrap().lines.clone()
+        self.lock().lines.clone()
+    }
+
+    /// A failed wait poisons the lock, and what there was is shown all the same.
+    fn lock(&self) -> MutexGuard<'_, Text> {
+        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
