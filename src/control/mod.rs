@@ -207,8 +207,11 @@ impl Control {
                     process::info("SIGUSR1: reopening logs");
                     self.obs.reopen();
                 }
-                Err(_) if self.cores.has_ended() => {
-                    return Err("all cores have ended by themselves".to_owned());
+                Err(_) if self.obs.ended_core().is_some() => {
+                    let core = self.obs.ended_core().unwrap_or_default();
+                    process::error(format_args!("core {core} has died; draining the others"));
+                    self.drain(signals).await?;
+                    return Err(format!("core {core} has died, which is a bug of Weir's"));
                 }
                 Err(_) => {}
             }

@@ -49,6 +49,8 @@ struct CoreShared {
     sheet: Mutex<Arc<Sheet>>,
     /// Whether exchanges are logged; shared by all cores, written at a reload.
     logging: Arc<AtomicBool>,
+    /// Whether the core is gone.
+    ended: AtomicBool,
 }
 
 impl CoreShared {
@@ -77,6 +79,7 @@ impl CoreObs {
             counts,
             sheet: Mutex::new(sheet.clone()),
             logging,
+            ended: AtomicBool::new(false),
         });
         let (producer, consumer) = rtrb::RingBuffer::new(ring_bytes);
         (
@@ -287,6 +290,13 @@ impl CoreObs {
     }
 }
 
+impl Drop for CoreObs {
+    /// However the core's thread ends, control learns of it.
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::Release);
+    }
+}
+
 /// Control's side: prepares the cores' counters, reads them, and owns the log thread.
 pub struct Obs {
     cores: Vec<Arc<CoreShared>>,
@@ -345,6 +355,12 @@ impl Obs {
     /// Opens log files anew, after they were moved away.
     pub fn reopen(&self) {
         self.log.reopen();
+    }
+
+    /// A core that has ended, if any.
+    pub fn ended_core(&self) -> Option<usize> {
+        let ended = |core: &Arc<CoreShared>| core.ended.load(Ordering::Acquire);
+        self.cores.iter().position(ended)
     }
 
     /// Exchanges under way and client connections open, all cores together.

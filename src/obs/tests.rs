@@ -169,6 +169,7 @@ fn what_a_reload_removes_is_counted_no_more() {
     cores[0].exchange(&old, &event(1));
     cores[0].upstream_closed(UpstreamId(7), 9);
     cores[0].connection_closed(ListenerId(7));
+    assert_eq!(obs.ended_core(), None);
     let page = page(&obs);
     assert!(!page.contains("route=\"b\""));
     assert_eq!(
@@ -182,6 +183,19 @@ fn what_a_reload_removes_is_counted_no_more() {
         series(&page, "weir_core_exchanges_total{core=\"0\"}"),
         Some(1)
     );
+    obs.stop();
+}
+
+#[test]
+fn the_end_of_a_core_is_noticed() {
+    let (obs, mut cores) = Obs::start(3, &two(1, false), None).unwrap();
+    let core = cores.remove(1);
+    let thread = thread::spawn(move || {
+        let _core = core;
+        std::panic::resume_unwind(Box::new("a bug"));
+    });
+    assert!(thread.join().is_err());
+    assert_eq!(obs.ended_core(), Some(1));
     obs.stop();
 }
 
