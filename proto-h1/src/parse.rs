@@ -162,9 +162,11 @@ fn request_line(view: &[u8], at: usize, limits: &Limits, head: &mut Head) -> Res
         Some(b' ' | b'\r' | b'\n') => return Err(Error::BadRequestLine),
         _ => return Err(Error::BadTarget),
     }
-    let (version, next) = match view.get(end..).and_then(|rest| rest.first_chunk::<11>()) {
-        Some(b" HTTP/1.1\r\n") => (Version::Http11, end + 11),
-        _ => version_and_end(view, end + 1)?,
+    // Any later minor version is spoken as 1.1, but its line is not the one to write.
+    let ((version, next), is_ours) = match view.get(end..).and_then(|rest| rest.first_chunk::<11>())
+    {
+        Some(b" HTTP/1.1\r\n") => ((Version::Http11, end + 11), true),
+        _ => (version_and_end(view, end + 1)?, false),
     };
     head.method = method;
     head.method_span = Span::new(at, at + method_len);
@@ -176,7 +178,7 @@ fn request_line(view: &[u8], at: usize, limits: &Limits, head: &mut Head) -> Res
         head.query = Span::new(path_end + 1, end);
     }
     if view.get(target_at) == Some(&b'/') && method != Method::Connect {
-        head.is_start_line_plain = version == Version::Http11;
+        head.is_start_line_plain = is_ours;
     } else {
         target::split(head, view)?;
     }
@@ -330,7 +332,7 @@ fn status_line(view: &[u8], head: &mut Head) -> Result<usize, Error> {
     head.status = 100 * digit(a) + 10 * digit(b) + digit(c);
     head.wire_status = head.status;
     head.reason = Span::new(reason_at, reason_end);
-    head.is_start_line_plain = version == Version::Http11 && reason_at == 13;
+    head.is_start_line_plain = view.starts_with(b"HTTP/1.1 ") && reason_at == 13;
     Ok(next)
 }
 

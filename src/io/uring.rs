@@ -449,8 +449,9 @@ impl super::Rx for UringRx {
 impl Drop for UringRx {
     fn drop(&mut self) {
         if self.waiting && self.ended.is_none() {
-            // Ends the operation in flight, whatever becomes of its cancellation; the descriptor closes after it.
-            shut(self.socket.fd(), libc::SHUT_RDWR);
+            // Ends the operation in flight, whatever becomes of its cancellation; the descriptor closes after it. The
+            // sending direction is left alone: it may be about to end in a reset.
+            shut(self.socket.fd(), libc::SHUT_RD);
         }
     }
 }
@@ -613,7 +614,7 @@ impl super::Tx for UringTx {
 
 impl Drop for UringTx {
     fn drop(&mut self) {
-        if self.slot.sending.get() > 0 {
+        if self.slot.sending.get() > 0 && self.ended.is_none() {
             shut(self.socket.fd(), libc::SHUT_RDWR);
         }
     }
