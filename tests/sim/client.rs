@@ -153,13 +153,12 @@ pub async fn ask_all(net: &Sim, to: &Address, asks: &[Ask], rng: &mut Rng) -> Ve
         };
         open.write(&ask.wire(rng));
         let (outcome, goes_on) = ask.read(&mut open).await;
+        let whole = matches!(outcome, Outcome::Answered | Outcome::Refused(..));
         outcomes.push(outcome);
         // Where the answer came before the request was sent, the rest of it is not worth sending.
         if goes_on && open.tx.queued() == 0 {
             peer = Some(open);
-        } else if goes_on {
-            drop(open);
-        } else {
+        } else if !goes_on && whole {
             expect_end(open).await;
         }
     }

@@ -186,9 +186,6 @@ async fn serve(mut peer: Peer<Sim>, ledger: Ledger, endpoint: String, mut rng: R
         if !reply(&mut peer, id, &method, answer, &mut rng).await {
             return;
         }
-        if answer.twist == Twist::Stall {
-            return until_closed(peer).await;
-        }
     }
 }
 
@@ -214,8 +211,10 @@ async fn reply(peer: &mut Peer<Sim>, id: u64, method: &str, answer: Answer, rng:
     }
     wire += "\r\n";
     let mut wire = wire.into_bytes();
+    let mut whole = wire.len();
     if method != "HEAD" && !bodiless {
         let mut body = frame(framing, &body_of(id, true, len), rng);
+        whole += body.len();
         if matches!(
             answer.twist,
             Twist::CloseWithin | Twist::ResetWithin | Twist::Stall
@@ -227,6 +226,7 @@ async fn reply(peer: &mut Peer<Sim>, id: u64, method: &str, answer: Answer, rng:
     if peer.send(&wire).await.is_err() {
         return false;
     }
+    let cut = wire.len() < whole;
     match answer.twist {
         Twist::ResetWithin => peer.tx.abort(),
         // What is still to come of the request is taken in, so that the answer is not lost by a reset.
@@ -234,7 +234,9 @@ async fn reply(peer: &mut Peer<Sim>, id: u64, method: &str, answer: Answer, rng:
             peer.finish();
             while let Ok(Some(_)) = peer.recv().await {}
         }
-        Twist::None | Twist::Interim | Twist::Stall => return framing != Framing::Close,
+        Twist::Stall if cut => while let Ok(Some(_)) = peer.recv().await {},
+        Twist::Stall => return framing != Framing::Close,
+        Twist::None | Twist::Interim => return framing != Framing::Close,
         _ => {}
     }
     false
