@@ -1,0 +1,348 @@
+//! The world on io_uring, through monoio.
+//!
+//! monoio lends an operation to the future that waits for it: drop that future and the bytes are lost. Here each half
+//! of a connection owns a small long-lived future, its *pump*, that runs the operations; polls of the half only look
+//! at what the pump has brought. So a poll may be given up at any time.
+//!
+//! Receives come in two kinds. While few connections wait, a block is posted together with the operation (armed).
+//! Past [`ARMED_RECEIVES_MAX`](crate::limits::ARMED_RECEIVES_MAX) a half first waits for readiness, which takes no memory, and then receives.
+
+mod rx;
+mod tx;
+
+use std::cell::{Cell, UnsafeCell};
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpStream as StdTcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use monoio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use super::{Address, Connection, Instant, Net, Pool};
+use crate::limits::RING_ENTRIES;
+
+pub use rx::UringRx;
+pub use tx::UringTx;
+
+/// What the kernel granted a core's ring, best first: each is worth CPU, none is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingFeatures {
+    /// The kernel may assume that one thread submits (6.0).
+    pub single_issuer: bool,
+    /// Completions do not interrupt the core (5.19).
+    pub coop_taskrun: bool,
+}
+
+impl std::fmt::Display for RingFeatures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match (self.single_issuer, self.coop_taskrun) {
+            (true, true) => "single_issuer coop_taskrun taskrun_flag",
+            (_, true) => "coop_taskrun taskrun_flag",
+            _ => "none",
+        })
+    }
+}
+
+/// Runs one core's world on the calling thread until the future that `body` makes is done.
+///
+/// # Errors
+/// The kernel has no io_uring, or forbids it.
+pub fn run<F, B>(body: B) -> io::Result<F::Output>
+where
+    F: Future,
+    B: FnOnce(Uring, RingFeatures) -> F,
+{
+    let mut denied = None;
+    for (single_issuer, coop_taskrun) in [(true, true), (false, true), (false, false)] {
+        let mut ring = io_uring::IoUring::builder();
+        if single_issuer {
+            ring.setup_single_issuer();
+        }
+        if coop_taskrun {
+            ring.setup_coop_taskrun().setup_taskrun_flag();
+        }
+        let runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
+            .with_entries(RING_ENTRIES)
+            .uring_builder(ring)
+            .enable_timer()
+            .build();
+        match runtime {
+            Ok(mut runtime) => {
+                let net = Uring::new();
+                return Ok(runtime.block_on(body(
+                    net,
+                    RingFeatures {
+                        single_issuer,
+                        coop_taskrun,
+                    },
+                )));
+            }
+            Err(error) => denied = Some(error),
+        }
+    }
+    Err(denied.unwrap_or_else(|| io::ErrorKind::Unsupported.into()))
+}
+
+/// A core's handle to its ring.
+#[derive(Clone)]
+pub struct Uring {
+    core: Rc<Shared>,
+}
+
+struct Shared {
+    start: std::time::Instant,
+    /// The time as of the last event: reading the clock for every look at it would cost more than the looks.
+    now: Cell<Instant>,
+    /// Milliseconds from the Unix epoch to `start`, set anew with every sleep that ends.
+    epoch_ms: Cell<u64>,
+    pool: Pool,
+    armed: Cell<usize>,
+}
+
+impl Shared {
+    /// Reads the clock: something has happened.
+    fn tick(&self) {
+        self.now
+            .set(Instant(self.start.elapsed().as_nanos() as u64));
+    }
+
+    /// Follows the wall clock, which may be set.
+    fn tick_wall(&self) {
+        self.tick();
+        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let wall_ms = wall.map_or(0, |wall| wall.as_millis() as u64);
+        self.epoch_ms
+            .set(wall_ms.saturating_sub(self.now.get().0 / 1_000_000));
+    }
+}
+
+impl Uring {
+    fn new() -> Self {
+        let core = Shared {
+            start: std::time::Instant::now(),
+            now: Cell::new(Instant::default()),
+            epoch_ms: Cell::new(0),
+            pool: Pool::new(),
+            armed: Cell::new(0),
+        };
+        core.tick_wall();
+        Self {
+            core: Rc::new(core),
+        }
+    }
+
+    fn connection(&self, tcp: TcpStream, peer: Option<SocketAddr>) -> Connection<Self> {
+        let socket = Rc::new(Socket {
+            tcp: UnsafeCell::new(tcp),
+        });
+        Connection {
+            rx: UringRx::new(socket.clone(), self.core.clone()),
+            tx: UringTx::new(socket),
+            peer,
+        }
+    }
+
+    /// Takes a connected socket of any stream family over: monoio's TCP type issues operations by descriptor alone.
+    fn adopt(&self, fd: OwnedFd, peer: Option<SocketAddr>) -> io::Result<Connection<Self>> {
+        Ok(self.connection(TcpStream::from_std(StdTcpStream::from(fd))?, peer))
+    }
+}
+
+/// A bound listening socket.
+pub enum ListenSocket {
+    /// TCP; shares its port with the other cores' by `SO_REUSEPORT`.
+    Tcp(std::net::TcpListener),
+    /// Unix; cores accept from clones of one socket.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// A listening socket registered with the core's runtime.
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// Unix.
+    Unix(UnixListener),
+}
+
+/// An accepted connection between two cores.
+pub struct Parcel {
+    fd: OwnedFd,
+    peer: Option<SocketAddr>,
+}
+
+impl Net for Uring {
+    type Socket = ListenSocket;
+    type Listener = Listener;
+    type Rx = UringRx;
+    type Tx = UringTx;
+    type Parcel = Parcel;
+    type Bell = Doorbell;
+
+    #[inline]
+    fn now(&self) -> Instant {
+        self.core.now.get()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        self.core.epoch_ms.get() + self.core.now.get().0 / 1_000_000
+    }
+
+    #[inline]
+    fn pool(&self) -> &Pool {
+        &self.core.pool
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        monoio::spawn(task);
+    }
+
+    async fn sleep_until(&self, at: Instant) {
+        self.core.tick();
+        monoio::time::sleep(at.since(self.now())).await;
+        self.core.tick_wall();
+    }
+
+    fn listen(&self, socket: ListenSocket) -> io::Result<Listener> {
+        Ok(match socket {
+            ListenSocket::Tcp(socket) => Listener::Tcp(TcpListener::from_std(socket)?),
+            ListenSocket::Unix(socket) => Listener::Unix(UnixListener::from_std(socket)?),
+        })
+    }
+
+    async fn accept(&self, listener: &Listener) -> io::Result<Connection<Self>> {
+        match listener {
+            Listener::Tcp(listener) => {
+                let (tcp, peer) = listener.accept().await?;
+                self.core.tick();
+                Ok(self.connection(tcp, Some(peer)))
+            }
+            Listener::Unix(listener) => {
+                let (unix, _) = listener.accept().await?;
+                self.adopt(owned(unix.into_raw_fd()), None)
+            }
+        }
+    }
+
+    fn close_listener(&self, listener: &Listener) {
+        let fd = match listener {
+            Listener::Tcp(listener) => listener.as_raw_fd(),
+            Listener::Unix(listener) => listener.as_raw_fd(),
+        };
+        shut(fd, libc::SHUT_RDWR);
+    }
+
+    async fn connect(&self, to: &Address) -> io::Result<Connection<Self>> {
+        match to {
+            Address::Ip(address) => {
+                let tcp = TcpStream::connect_addr(*address).await?;
+                self.core.tick();
+                tcp.set_nodelay(true)?;
+                Ok(self.connection(tcp, Some(*address)))
+            }
+            Address::Unix(path) => {
+                let unix = UnixStream::connect(path.as_path()).await?;
+                self.core.tick();
+                self.adopt(owned(unix.into_raw_fd()), None)
+            }
+        }
+    }
+
+    fn pack(&self, connection: Connection<Self>) -> Result<Parcel, Connection<Self>> {
+        let Connection { rx, tx, peer } = connection;
+        if rx.pump.is_some() || tx.pump.is_some() {
+            return Err(Connection { rx, tx, peer });
+        }
+        let socket = rx.socket.clone();
+        drop((rx, tx));
+        match Rc::try_unwrap(socket) {
+            Ok(socket) => {
+                let fd = owned(socket.tcp.into_inner().into_raw_fd());
+                Ok(Parcel { fd, peer })
+            }
+            Err(socket) => Err(Connection {
+                rx: UringRx::new(socket.clone(), self.core.clone()),
+                tx: UringTx::new(socket),
+                peer,
+            }),
+        }
+    }
+
+    fn unpack(&self, parcel: Parcel) -> io::Result<Connection<Self>> {
+        self.adopt(parcel.fd, parcel.peer)
+    }
+
+    fn bell(&self) -> io::Result<(Doorbell, UringRx)> {
+        let (near, far) = StdUnixStream::pair()?;
+        far.set_nonblocking(true)?;
+        let near = self.adopt(near.into(), None)?;
+        let bell = Arc::new(BellState {
+            rung: AtomicBool::new(false),
+            far,
+        });
+        let mut rx = near.rx;
+        rx.bell = Some(bell.clone());
+        Ok((Doorbell { bell }, rx))
+    }
+}
+
+fn owned(fd: i32) -> OwnedFd {
+    // SAFETY: callers pass what `into_raw_fd` has just given away, so nobody else closes it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn shut(fd: i32, how: i32) {
+    // SAFETY: shutdown takes a descriptor and touches no memory; one that is no socket gives an error, which means
+    // the direction is closed already.
+    unsafe { libc::shutdown(fd, how) };
+}
+
+/// Rings a core awake: a byte through a socket pair, unless one is on its way.
+#[derive(Clone)]
+pub struct Doorbell {
+    bell: Arc<BellState>,
+}
+
+struct BellState {
+    rung: AtomicBool,
+    far: StdUnixStream,
+}
+
+impl super::Bell for Doorbell {
+    fn ring(&self) {
+        if !self.bell.rung.swap(true, Ordering::AcqRel) {
+            // A full socket buffer means that rings are waiting to be heard; a closed one, that the core has ended.
+            let _ = io::Write::write(&mut &self.bell.far, &[1]);
+        }
+    }
+}
+/// One connected socket, shared by its halves and their pumps.
+struct Socket {
+    tcp: UnsafeCell<TcpStream>,
+}
+
+impl Socket {
+    fn tcp(&self) -> &TcpStream {
+        // SAFETY: see `tcp_mut`.
+        unsafe { &*self.tcp.get() }
+    }
+
+    /// monoio asks for `&mut` to read and to write, though both only clone the descriptor's counted handle while the
+    /// call lasts: its own split halves share the stream the same way.
+    #[allow(clippy::mut_from_ref)]
+    fn tcp_mut(&self) -> &mut TcpStream {
+        // SAFETY: one thread; the reference is used for the call that starts an operation and by nobody after it,
+        // so two of them are never used in turn.
+        unsafe { &mut *self.tcp.get() }
+    }
+
+    fn fd(&self) -> i32 {
+        self.tcp().as_raw_fd()
+    }
+}
+
+type Pump = Pin<Box<dyn Future<Output = ()>>>;

@@ -1,0 +1,167 @@
+//! The receiving half: a pump that receives when it is asked to.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use monoio::io::AsyncReadRent;
+
+use super::super::Rx;
+use super::super::buf::Chunk;
+use super::super::signal::Slot;
+use super::{BellState, Pump, Shared, Socket, shut};
+use crate::limits::{ARMED_RECEIVES_MAX, BLOCK_BYTES};
+
+/// Receiving half of a socket.
+pub struct UringRx {
+    pub(super) socket: Rc<Socket>,
+    core: Rc<Shared>,
+    pub(super) pump: Option<Pump>,
+    slot: Rc<Slot<RxState>>,
+    waiting: bool,
+    class: u8,
+    ended: Option<io::ErrorKind>,
+    pub(super) bell: Option<Arc<BellState>>,
+}
+
+#[derive(Default)]
+struct RxState {
+    /// Bytes to make room for in the next receive; 0 when none is asked for.
+    wanted: Cell<usize>,
+    done: Cell<Option<io::Result<Chunk>>>,
+}
+
+impl UringRx {
+    pub(super) fn new(socket: Rc<Socket>, core: Rc<Shared>) -> Self {
+        let slot = Slot::new(RxState::default());
+        Self {
+            socket,
+            core,
+            pump: None,
+            slot,
+            waiting: false,
+            class: 0,
+            ended: None,
+            bell: None,
+        }
+    }
+
+    /// A full block says that more is there: take a larger one next. A nearly empty one says the opposite.
+    fn adapt(&mut self, got: usize) {
+        let size = BLOCK_BYTES[self.class as usize];
+        if got >= size && (self.class as usize) < BLOCK_BYTES.len() - 1 {
+            self.class += 1;
+        } else if got < size / 8 && self.class > 0 {
+            self.class -= 1;
+        }
+    }
+}
+
+impl Rx for UringRx {
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        if let Some(kind) = self.ended {
+            return Poll::Ready(if kind == io::ErrorKind::UnexpectedEof {
+                Ok(None)
+            } else {
+                Err(kind.into())
+            });
+        }
+        if !self.slot.is_due(cx) && self.waiting {
+            return Poll::Pending;
+        }
+        if !self.waiting {
+            self.slot.wanted.set(BLOCK_BYTES[self.class as usize]);
+            self.waiting = true;
+        }
+        let pump = self.pump.get_or_insert_with(|| {
+            Box::pin(receive(
+                self.socket.clone(),
+                self.core.clone(),
+                self.slot.clone(),
+            ))
+        });
+        let news = self.slot.listen();
+        let _ = pump.as_mut().poll(&mut Context::from_waker(&news));
+        let Some(done) = self.slot.done.take() else {
+            return Poll::Pending;
+        };
+        self.waiting = false;
+        if let Some(bell) = &self.bell {
+            bell.rung.store(false, Ordering::Release);
+        }
+        Poll::Ready(match done {
+            Ok(chunk) if chunk.is_empty() => {
+                self.ended = Some(io::ErrorKind::UnexpectedEof);
+                Ok(None)
+            }
+            Ok(chunk) => {
+                self.adapt(chunk.len());
+                Ok(Some(chunk))
+            }
+            Err(error) => {
+                self.ended = Some(error.kind());
+                Err(error)
+            }
+        })
+    }
+
+    fn expect(&mut self, bytes: usize) {
+        let class = BLOCK_BYTES.iter().position(|&size| size >= bytes);
+        self.class = class.unwrap_or(BLOCK_BYTES.len() - 1) as u8;
+    }
+}
+
+impl Drop for UringRx {
+    fn drop(&mut self) {
+        if self.waiting && self.ended.is_none() {
+            // Ends the operation in flight, whatever becomes of its cancellation; the descriptor closes after it. The
+            // sending direction is left alone: it may be about to end in a reset.
+            shut(self.socket.fd(), libc::SHUT_RD);
+        }
+    }
+}
+
+/// The receiving pump: one receive whenever one is wanted.
+async fn receive(socket: Rc<Socket>, core: Rc<Shared>, slot: Rc<Slot<RxState>>) {
+    loop {
+        let bytes = poll_fn(|_| match slot.wanted.take() {
+            0 => Poll::Pending,
+            bytes => Poll::Ready(bytes),
+        });
+        let bytes = bytes.await;
+        let armed = Armed::take(&core);
+        if armed.is_none() {
+            // Its error, if any, is the receive's as well.
+            let _ = socket.tcp().readable(true).await;
+        }
+        let (n, filling) = socket.tcp_mut().read(core.pool.filling(bytes)).await;
+        drop(armed);
+        core.tick();
+        slot.done.set(Some(n.map(|_| filling.freeze())));
+    }
+}
+
+/// A place among the receives that may hold a block while they wait.
+struct Armed {
+    core: Rc<Shared>,
+}
+
+impl Armed {
+    fn take(core: &Rc<Shared>) -> Option<Self> {
+        let armed = core.armed.get();
+        (armed < ARMED_RECEIVES_MAX).then(|| {
+            core.armed.set(armed + 1);
+            Self { core: core.clone() }
+        })
+    }
+}
+
+impl Drop for Armed {
+    fn drop(&mut self) {
+        self.core.armed.set(self.core.armed.get() - 1);
+    }
+}

@@ -1,0 +1,240 @@
+//! The sending half: a pump that sends a batch of chunks to its end.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use monoio::buf::IoVecBuf;
+use monoio::io::AsyncWriteRent;
+
+use super::super::Tx;
+use super::super::buf::Chunk;
+use super::super::signal::Slot;
+use super::{Pump, Socket, shut};
+use crate::limits::SEND_CHUNKS_MAX;
+
+/// Sending half of a socket.
+pub struct UringTx {
+    socket: Rc<Socket>,
+    pub(super) pump: Option<Pump>,
+    slot: Rc<Slot<TxState>>,
+    queue: VecDeque<Chunk>,
+    queued: usize,
+    ended: Option<io::ErrorKind>,
+}
+
+#[derive(Default)]
+struct TxState {
+    next: Cell<Option<Batch>>,
+    /// Bytes of the batch that is being sent; 0 between batches.
+    sending: Cell<usize>,
+    failed: Cell<Option<io::Error>>,
+}
+
+enum Batch {
+    One(Chunk),
+    Many(Vectored),
+}
+
+impl UringTx {
+    pub(super) fn new(socket: Rc<Socket>) -> Self {
+        let slot = Slot::new(TxState::default());
+        Self {
+            socket,
+            pump: None,
+            slot,
+            queue: VecDeque::new(),
+            queued: 0,
+            ended: None,
+        }
+    }
+
+    fn next_batch(&mut self) -> Option<Batch> {
+        if self.queue.len() <= 1 {
+            return self.queue.pop_front().map(Batch::One);
+        }
+        let n = self.queue.len().min(SEND_CHUNKS_MAX);
+        Some(Batch::Many(Vectored::new(self.queue.drain(..n))))
+    }
+}
+
+impl Tx for UringTx {
+    fn push(&mut self, chunk: Chunk) {
+        if !chunk.is_empty() {
+            self.queued += chunk.len();
+            self.queue.push_back(chunk);
+        }
+    }
+
+    fn queued(&self) -> usize {
+        self.queued + self.slot.sending.get()
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_due = self.slot.is_due(cx);
+        if self.slot.sending.get() > 0 && !is_due {
+            return Poll::Pending;
+        }
+        loop {
+            if let Some(kind) = self.ended {
+                return Poll::Ready(Err(kind.into()));
+            }
+            if self.slot.sending.get() == 0 {
+                let Some(batch) = self.next_batch() else {
+                    return Poll::Ready(Ok(()));
+                };
+                let bytes = batch.len();
+                self.queued -= bytes;
+                self.slot.sending.set(bytes);
+                self.slot.next.set(Some(batch));
+            }
+            let pump = self
+                .pump
+                .get_or_insert_with(|| Box::pin(send(self.socket.clone(), self.slot.clone())));
+            let news = self.slot.listen();
+            let _ = pump.as_mut().poll(&mut Context::from_waker(&news));
+            if let Some(error) = self.slot.failed.take() {
+                self.ended = Some(error.kind());
+                self.queue.clear();
+                self.queued = 0;
+                return Poll::Ready(Err(error));
+            }
+            if self.slot.sending.get() > 0 {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        shut(self.socket.fd(), libc::SHUT_WR);
+    }
+
+    fn abort(&mut self) {
+        let linger = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        // SAFETY: the option's value is a `linger` of the size given, alive for the call.
+        unsafe {
+            libc::setsockopt(
+                self.socket.fd(),
+                libc::SOL_SOCKET,
+                libc::SO_LINGER,
+                (&raw const linger).cast(),
+                size_of::<libc::linger>() as libc::socklen_t,
+            );
+        }
+        self.ended = Some(io::ErrorKind::ConnectionAborted);
+    }
+}
+
+impl Drop for UringTx {
+    fn drop(&mut self) {
+        if self.slot.sending.get() > 0 && self.ended.is_none() {
+            shut(self.socket.fd(), libc::SHUT_RDWR);
+        }
+    }
+}
+
+/// The sending pump: takes a batch, sends all of it, waits for the next.
+async fn send(socket: Rc<Socket>, slot: Rc<Slot<TxState>>) {
+    loop {
+        let mut batch = poll_fn(|_| slot.next.take().map_or(Poll::Pending, Poll::Ready)).await;
+        while batch.len() > 0 {
+            let sent;
+            (sent, batch) = match batch {
+                Batch::One(chunk) => {
+                    let (sent, chunk) = socket.tcp_mut().write(chunk).await;
+                    (sent, Batch::One(chunk))
+                }
+                Batch::Many(chunks) => {
+                    let (sent, chunks) = socket.tcp_mut().writev(chunks).await;
+                    (sent, Batch::Many(chunks))
+                }
+            };
+            match sent {
+                Ok(0) => slot.failed.set(Some(io::ErrorKind::WriteZero.into())),
+                Ok(n) => {
+                    batch.advance(n);
+                    slot.sending.set(batch.len());
+                    continue;
+                }
+                Err(error) => slot.failed.set(Some(error)),
+            }
+            slot.sending.set(0);
+            break;
+        }
+    }
+}
+
+impl Batch {
+    fn len(&self) -> usize {
+        match self {
+            Self::One(chunk) => chunk.len(),
+            Self::Many(chunks) => chunks.bytes,
+        }
+    }
+
+    fn advance(&mut self, n: usize) {
+        match self {
+            Self::One(chunk) => chunk.advance(n),
+            Self::Many(chunks) => chunks.advance(n),
+        }
+    }
+}
+
+/// Several chunks for one vectored send.
+struct Vectored {
+    chunks: VecDeque<Chunk>,
+    iovecs: Vec<libc::iovec>,
+    bytes: usize,
+}
+
+impl Vectored {
+    fn new(chunks: impl Iterator<Item = Chunk>) -> Self {
+        let mut batch = Self {
+            chunks: chunks.collect(),
+            iovecs: Vec::new(),
+            bytes: 0,
+        };
+        batch.point();
+        batch
+    }
+
+    fn point(&mut self) {
+        self.iovecs.clear();
+        self.iovecs
+            .extend(self.chunks.iter().map(|chunk| libc::iovec {
+                iov_base: chunk.as_ptr().cast_mut().cast(),
+                iov_len: chunk.len(),
+            }));
+        self.bytes = self.chunks.iter().map(|chunk| chunk.len()).sum();
+    }
+
+    fn advance(&mut self, mut n: usize) {
+        while let Some(first) = self.chunks.front_mut() {
+            if first.len() > n {
+                first.advance(n);
+                break;
+            }
+            n -= first.len();
+            self.chunks.pop_front();
+        }
+        self.point();
+    }
+}
+
+// SAFETY: the iovecs stand on the heap and point into blocks that `chunks` holds; both stay put when the batch moves
+// and are only rewritten between operations.
+unsafe impl IoVecBuf for Vectored {
+    fn read_iovec_ptr(&self) -> *const libc::iovec {
+        self.iovecs.as_ptr()
+    }
+
+    fn read_iovec_len(&self) -> usize {
+        self.iovecs.len()
+    }
+}
