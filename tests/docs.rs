@@ -1,0 +1,156 @@
+//! The documents say what is there: reasons as in the code, a file that works, names that exist.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use weir::fault::Reason;
+
+/// Where the generated part of `src/reasons.md` begins.
+const TABLE: &str = "| code |";
+
+#[test]
+fn the_reasons_are_those_of_the_code() {
+    let file = root().join("src/reasons.md");
+    let committed = read("src/reasons.md");
+    let text = committed.split(TABLE).next().unwrap_or_default();
+    let wanted = format!("{text}{}", reasons());
+    if std::env::var_os("WEIR_UPDATE").is_some() {
+        fs::write(&file, &wanted).unwrap();
+        return;
+    }
+    assert!(
+        committed == wanted,
+        "src/reasons.md is out of date: WEIR_UPDATE=1 cargo test --test docs"
+    );
+}
+
+fn reasons() -> String {
+    let mut table =
+        format!("{TABLE} status | `error` of Proxy-Status | meaning |\n|---|---|---|---|\n");
+    for reason in Reason::ALL {
+        let (code, status) = (reason.code(), reason.status());
+        let (error, text) = (reason.proxy_status(), reason.text());
+        table += &format!("| `{code}` | {status} | `{error}` | {text} |\n");
+    }
+    table
+}
+
+/// The examples are parsed, and held against the schema, by the tests of the crate that reads them.
+#[test]
+fn the_file_in_the_readme_is_an_example() {
+    let example = read("config/examples/minimal.toml");
+    let is_config = |line: &&str| !line.starts_with('#');
+    let wanted: Vec<_> = example.lines().filter(is_config).collect();
+    let readme = read("README.md");
+    let block = readme.split("```toml\n").nth(1).unwrap();
+    let shown: Vec<_> = block
+        .lines()
+        .take_while(|line| *line != "```")
+        .filter(is_config)
+        .collect();
+    assert_eq!(
+        shown, wanted,
+        "the first TOML of README.md is not config/examples/minimal.toml"
+    );
+}
+
+/// A name in a document that nothing has any more would mislead its reader.
+#[test]
+fn what_the_documents_name_is_there() {
+    let sources: String = files(&root())
+        .iter()
+        .map(|file| fs::read_to_string(file).unwrap_or_default())
+        .collect();
+    let mut missing = Vec::new();
+    for document in DOCUMENTS {
+        let text = read(document);
+        let folder = root().join(document).parent().unwrap().to_owned();
+        for link in links(&text) {
+            if !folder.join(link).exists() {
+                missing.push(format!("{document}: link to {link}"));
+            }
+        }
+        for name in quoted(&text) {
+            if !is_there(name, &sources) {
+                missing.push(format!("{document}: `{name}`"));
+            }
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "named but not there:\n{}",
+        missing.join("\n")
+    );
+}
+
+const DOCUMENTS: [&str; 5] = [
+    "README.md",
+    "src/ARCHITECTURE.md",
+    "src/DECISIONS.md",
+    "src/conn/LIFECYCLE.md",
+    "src/reasons.md",
+];
+
+/// Targets of links within the project.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1);
+    let targets = targets.filter_map(|rest| rest.split([')', '#']).next());
+    targets.filter(|target| !target.is_empty() && !target.contains("://"))
+}
+
+/// What stands in back quotes outside of code blocks, if it looks like a name of the code or the project's.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    let prose = text.split("```").step_by(2);
+    prose.flat_map(|part| part.split('`').skip(1).step_by(2))
+}
+
+/// Paths exist, types and functions and constants are in the sources. Anything else is no name.
+fn is_there(name: &str, sources: &str) -> bool {
+    let is_word = |text: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let is_path = name
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c));
+    let begins_here = ["src/", "config/", "proto-h1/", "scripts/", "benches/", "tests/"]
+        .iter()
+        .any(|folder| name.starts_with(folder));
+    if begins_here && is_path {
+        return root().join(name).exists();
+    }
+    let last = name.rsplit("::").next().unwrap_or(name);
+    let is_symbol = name.split("::").all(is_word)
+        && (name.contains("::") || name.contains('_') || last.starts_with(char::is_uppercase));
+    !is_symbol || name.split("::").all(|word| has_word(sources, word))
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    text.match_indices(word).any(|(at, _)| {
+        let is_part = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
+        !is_part(text[..at].chars().next_back()) && !is_part(text[at + word.len()..].chars().next())
+    })
+}
+
+/// Every source of the project: Rust, configuration and scripts, but no document and not this file.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let skip = name.starts_with('.') || name == "target" || name == "docs.rs";
+        if path.is_dir() && !skip {
+            found.extend(files(&path));
+        } else if !skip && !name.ends_with(".md") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_default()
+}
+
+fn root() -> PathBuf {
+    env!("CARGO_MANIFEST_DIR").into()
+}
