@@ -136,6 +136,7 @@ in_both_worlds! {
     an_end_is_sticky_and_leaves_the_other_direction_open
     what_was_sent_before_the_end_arrives
     a_reset_is_an_error_and_never_an_end
+    an_abort_is_seen_though_a_receive_is_in_flight
     an_abort_is_seen_though_a_send_is_in_flight
     a_close_with_unread_bytes_is_a_reset
     sending_stops_when_nobody_reads
@@ -154,11 +155,6 @@ mod in_the_simulator {
     #[test]
     fn a_reset_is_an_error_to_the_reader_though_the_writer_met_it_first() {
         super::simulated(super::a_reset_is_an_error_to_the_reader_though_the_writer_met_it_first);
-    }
-
-    #[test]
-    fn an_abort_is_seen_though_a_receive_is_in_flight() {
-        super::simulated(super::an_abort_is_seen_though_a_receive_is_in_flight);
     }
 }
 

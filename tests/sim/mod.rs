@@ -1,7 +1,7 @@
 //! Whole cores under the simulator: a rig that runs them, scripted clients and endpoints that know what they must see.
 //!
 //! Clients and endpoints speak HTTP by means of their own, so that Weir is not measured against itself.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::expect_used, clippy::unwrap_used)]
 
 pub mod client;
 pub mod endpoint;

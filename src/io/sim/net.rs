@@ -380,17 +380,9 @@ impl Drop for SimRx {
         if !self.waiting || self.ended.is_some() {
             return;
         }
-        // A receive in flight can only be ended by shutting the socket down. Whether that ends the sending direction
-        // too is left open: a program that still wants to send keeps its receiving half.
+        // A receive in flight can only be ended by shutting that direction down.
         let Socket { shared, conn, side } = &*self.socket;
-        shared.with(|kernel| {
-            kernel.conn(*conn, |conn, env| {
-                conn.deafen(env, *side);
-                if !conn.aborts(*side) && env.rng.chance(500) {
-                    conn.finish(env, *side);
-                }
-            });
-        });
+        shared.with(|kernel| kernel.conn(*conn, |conn, env| conn.deafen(env, *side)));
     }
 }
 
