@@ -22,6 +22,31 @@
 //! an error in framing the connection has to end, because nothing says where the next message
 //! begins.
 //!
+//! A request through a proxy, with all of it in one block:
+//!
+//! ```
+//! use weir_proto_h1::{Client, Edits, Event, Head, Limits, Server, encode_request};
+//!
+//! # fn main() -> Result<(), weir_proto_h1::Error> {
+//! let mut server = Server::new(Limits::default());
+//! let mut client = Client::new(Limits::default());
+//! let (mut head, mut edits, mut out) = (Head::new(), Edits::new(), Vec::new());
+//!
+//! let block = b"GET /x HTTP/1.1\r\nConnection: keep-alive\r\nHost: a.test\r\n\r\n";
+//! let received = server.receive(block, &mut head)?;
+//! assert_eq!((received.event, received.consumed), (Event::Head, block.len()));
+//!
+//! edits.append("Via", "1.1 weir");
+//! let asked = server.request();
+//! let framing =
+//!     client.begin_request(asked.method, asked.body, asked.upgrade, asked.te_trailers)?;
+//! encode_request(&mut out, block, &head, &edits, &framing);
+//! out.extend_from_slice(client.end_request()?);
+//! assert_eq!(out, b"GET /x HTTP/1.1\r\nHost: a.test\r\nVia: 1.1 weir\r\n\r\n");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! A line of a head is judged when its end has arrived, so the verdict does not depend on how the
 //! network cut the bytes.
 #![no_std]

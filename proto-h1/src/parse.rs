@@ -162,11 +162,12 @@ fn request_line(view: &[u8], at: usize, limits: &Limits, head: &mut Head) -> Res
         Some(b' ' | b'\r' | b'\n') => return Err(Error::BadRequestLine),
         _ => return Err(Error::BadTarget),
     }
-    // Any later minor version is spoken as 1.1, but its line is not the one to write.
-    let ((version, next), is_ours) = match view.get(end..).and_then(|rest| rest.first_chunk::<11>())
-    {
-        Some(b" HTTP/1.1\r\n") => ((Version::Http11, end + 11), true),
-        _ => (version_and_end(view, end + 1)?, false),
+    // Any later minor version is spoken to as 1.1, but its line is not the one to write.
+    let is_plain = starts_at(view, end, b" HTTP/1.1\r\n");
+    let (version, next) = if is_plain {
+        (Version::Http11, end + 11)
+    } else {
+        version_and_end(view, end + 1)?
     };
     head.method = method;
     head.method_span = Span::new(at, at + method_len);
@@ -178,7 +179,7 @@ fn request_line(view: &[u8], at: usize, limits: &Limits, head: &mut Head) -> Res
         head.query = Span::new(path_end + 1, end);
     }
     if view.get(target_at) == Some(&b'/') && method != Method::Connect {
-        head.is_start_line_plain = is_ours;
+        head.is_start_line_plain = is_plain;
     } else {
         target::split(head, view)?;
     }
@@ -254,10 +255,17 @@ fn other_version(rest: &[u8]) -> Result<Version, Error> {
 /// Takes CRLF and returns where the next line starts.
 #[inline]
 fn line_end(view: &[u8], at: usize) -> Result<usize, Error> {
-    match view.get(at..).and_then(|rest| rest.first_chunk::<2>()) {
-        Some(b"\r\n") => Ok(at + 2),
-        _ => no_line_end(view, at),
+    if starts_at(view, at, b"\r\n") {
+        Ok(at + 2)
+    } else {
+        no_line_end(view, at)
     }
+}
+
+/// Says whether `text` stands at `at`. By its length known when compiled: a comparison or two.
+#[inline]
+fn starts_at<const N: usize>(view: &[u8], at: usize, text: &[u8; N]) -> bool {
+    view.get(at..).and_then(|rest| rest.first_chunk::<N>()) == Some(text)
 }
 
 #[cold]

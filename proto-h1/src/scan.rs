@@ -134,37 +134,34 @@ pub(crate) fn value_end(bytes: &[u8], mut at: usize) -> usize {
             at += 1;
             continue;
         }
-        at += 8;
         // A value that is longer than a word is often much longer.
-        at = skip(bytes, at, |byte| (byte < 0x20) | (byte == 0x7f));
+        at = skip(bytes, at + 8, |byte| (byte < 0x20) | (byte == 0x7f));
     }
     tail(bytes, at, is_value_byte)
 }
 
 /// Finds the first byte at or after `at` that ends a path: `?`, or what no target may hold.
 #[inline]
-pub(crate) fn path_end(bytes: &[u8], at: usize) -> usize {
-    let mut at = skip(bytes, at, |byte| !is_target_byte(byte) | (byte == b'?'));
+pub(crate) fn path_end(bytes: &[u8], mut at: usize) -> usize {
     while let Some(word) = word(bytes, at) {
         let stops = target_stops(word) | equal(word, b'?');
         if stops != 0 {
             return at + lowest(stops);
         }
-        at += 8;
+        at = skip(bytes, at + 8, |byte| !is_target_byte(byte) | (byte == b'?'));
     }
     tail(bytes, at, |byte| is_target_byte(byte) && byte != b'?')
 }
 
 /// Finds the first byte at or after `at` that no target may hold, or the end.
 #[inline]
-pub(crate) fn target_end(bytes: &[u8], at: usize) -> usize {
-    let mut at = skip(bytes, at, |byte| !is_target_byte(byte));
+pub(crate) fn target_end(bytes: &[u8], mut at: usize) -> usize {
     while let Some(word) = word(bytes, at) {
         let stops = target_stops(word);
         if stops != 0 {
             return at + lowest(stops);
         }
-        at += 8;
+        at = skip(bytes, at + 8, |byte| !is_target_byte(byte));
     }
     tail(bytes, at, is_target_byte)
 }
