@@ -131,16 +131,17 @@ fn has_word(text: &str, word: &str) -> bool {
     })
 }
 
-/// Every source of the project: Rust, configuration and scripts, but no document and not this file.
+/// Every source of the project: Rust, TOML and scripts.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let skip = name.starts_with('.') || name == "target" || name == "docs.rs";
-        if path.is_dir() && !skip {
+        if path.is_dir() && !name.starts_with('.') && name != "target" && name != "corpus" {
             found.extend(files(&path));
-        } else if !skip && !name.ends_with(".md") {
+        } else if [".rs", ".toml", ".py"].iter().any(|end| name.ends_with(end))
+            || !name.contains('.') && folder.ends_with("scripts")
+        {
             found.push(path);
         }
     }
