@@ -228,6 +228,7 @@ impl Client {
         }
         self.sending = Sending::Idle;
         self.receiving = Receiving::Idle;
+        self.decoder.reset(BodyKind::None);
         self.check_invariants();
         Next::Reuse
     }

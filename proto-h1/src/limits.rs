@@ -44,6 +44,13 @@ pub(crate) const CHUNK_SIZE_DIGITS_MAX: u8 = 16;
 /// to make servers read without end.
 pub(crate) const EXTENSION_BYTES_MAX: u32 = 16 * 1024;
 
+/// Room for trailers that a connection keeps between messages: with the fields, under half of the
+/// 1 KiB that an idle connection may hold.
+pub(crate) const TRAILER_BYTES_KEPT: usize = 256;
+
+/// Fields that go with [`TRAILER_BYTES_KEPT`].
+pub(crate) const TRAILER_FIELDS_KEPT: usize = 8;
+
 /// Options in the Connection fields of one head; each may cost one look at every field.
 pub(crate) const CONNECTION_OPTIONS_MAX: u32 = 32;
 

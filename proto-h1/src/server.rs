@@ -280,6 +280,7 @@ impl Server {
         self.receiving = Receiving::Fresh;
         self.sending = Sending::Idle;
         self.request = Request::default();
+        self.decoder.reset(BodyKind::None);
         self.check_invariants();
         Next::Reuse
     }

@@ -7,7 +7,7 @@ use memchr::memchr;
 use crate::error::Error;
 use crate::field::{FieldId, FieldSet};
 use crate::head::Field;
-use crate::limits::Limits;
+use crate::limits::{Limits, TRAILER_BYTES_KEPT, TRAILER_FIELDS_KEPT};
 use crate::parse::{Line, field_line};
 
 /// The fields after the last chunk. Kept apart from the head for good.
@@ -43,11 +43,19 @@ impl Trailers {
         }
     }
 
+    /// Empties it. Room for usual trailers is kept; what one large section took is given back, so
+    /// that no idle connection goes on holding it.
     #[inline]
     pub(crate) fn clear(&mut self) {
         self.block.clear();
         self.fields.clear();
         self.line_start = 0;
+        if self.block.capacity() > TRAILER_BYTES_KEPT {
+            self.block = Vec::new();
+        }
+        if self.fields.capacity() > TRAILER_FIELDS_KEPT {
+            self.fields = Vec::new();
+        }
     }
 
     /// Takes bytes of the section; says how many, and whether the section has ended.

@@ -118,3 +118,27 @@ fn idle_connections_are_small() {
     assert_eq!(counted.count_total, 0);
     assert!(size_of::<Server>() <= 192 && size_of::<Client>() <= 192);
 }
+
+/// What one message with large trailers took is given back when its exchange is over.
+#[test]
+fn large_trailers_do_not_stay() {
+    let (mut server, mut head) = (Server::new(Limits::default()), Head::new());
+    let mut wire =
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n".to_vec();
+    for _ in 0..90 {
+        wire.extend_from_slice(b"X-Trailer: some text that takes its room in the block\r\n");
+    }
+    wire.extend_from_slice(b"\r\n");
+    let counted = allocation_counter::measure(|| {
+        let len = server.receive(&wire, &mut head).unwrap().consumed;
+        let end = server.receive(&wire[len..], &mut head).unwrap();
+        assert_eq!(end.event, Event::End);
+        assert_eq!(server.trailers().iter().count(), 90);
+        server.begin_response(200, BodyKind::None).unwrap();
+        server.end_response().unwrap();
+        assert_eq!(server.finish(), Next::Reuse);
+        head = Head::new();
+    });
+    assert!(counted.bytes_max > 4096);
+    assert_eq!(counted.bytes_current, 0);
+}
