@@ -104,6 +104,20 @@ impl Conn {
         sent
     }
 
+    /// Sends the piece again and again, a pause between, until the peer answers or closes.
+    #[track_caller]
+    pub fn trickle(&mut self, piece: &str, pause: Duration) {
+        super::eventually("news from the peer", || {
+            if self.has_news() {
+                return Some(());
+            }
+            // It may have closed just now: that is news, too.
+            let _ = self.try_send(piece);
+            std::thread::sleep(pause);
+            None
+        });
+    }
+
     /// Closes the sending direction.
     pub fn finish(&self) {
         // The peer may have reset the connection.
