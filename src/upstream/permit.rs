@@ -24,6 +24,11 @@ impl Place {
         }
     }
 
+    /// The plan no longer has the endpoint: what ends from now on is counted for none.
+    pub(super) fn forget(&self) {
+        self.ids.set((UpstreamId(u32::MAX), u32::MAX));
+    }
+
     pub(super) fn set(&self, upstream: UpstreamId, endpoint: u32) {
         self.ids.set((upstream, endpoint));
     }

@@ -60,6 +60,7 @@ impl<N: Net> Endpoint<N> {
     /// The plan no longer has this endpoint: closes what waits, keeps nothing any more.
     pub fn retire(&self) {
         self.retired.set(true);
+        self.place.forget();
         self.idle.borrow_mut().clear();
     }
 }

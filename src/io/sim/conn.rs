@@ -94,6 +94,11 @@ impl Conn {
             .any(|end| end.open && end.actor == Some(actor))
     }
 
+    /// Whether this actor has accepted it and holds it open.
+    pub(super) fn accepted_by(&self, actor: Actor) -> bool {
+        self.ends[1].open && self.ends[1].actor == Some(actor)
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.ends.iter().all(|end| !end.open)
     }

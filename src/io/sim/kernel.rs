@@ -236,6 +236,14 @@ impl Kernel {
             .count()
     }
 
+    /// Connections that the actor has accepted and holds open.
+    pub(super) fn accepted_connections(&self, actor: Actor) -> usize {
+        self.conns
+            .values()
+            .filter(|conn| !conn.bell && conn.accepted_by(actor))
+            .count()
+    }
+
     /// Both ends of a new connection: `None` for the second leaves it to who accepts it.
     pub(super) fn pair(
         &mut self,

@@ -318,6 +318,13 @@ impl World {
             .with(|kernel| kernel.open_connections(Actor::Core(core)))
     }
 
+    /// Connections that a core has accepted, or taken over, and holds open.
+    pub fn accepted_connections(&self, core: u32) -> usize {
+        self.inner
+            .shared
+            .with(|kernel| kernel.accepted_connections(Actor::Core(core)))
+    }
+
     /// Equal for equal runs: of everything that happened so far.
     pub fn fingerprint(&self) -> u64 {
         self.inner

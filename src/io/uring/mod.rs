@@ -139,6 +139,7 @@ impl Uring {
     fn connection(&self, tcp: TcpStream, peer: Option<SocketAddr>) -> Connection<Self> {
         let socket = Rc::new(Socket {
             tcp: UnsafeCell::new(tcp),
+            aborting: Cell::new(false),
         });
         Connection {
             rx: UringRx::new(socket.clone(), self.core.clone()),
@@ -323,6 +324,8 @@ impl super::Bell for Doorbell {
 /// One connected socket, shared by its halves and their pumps.
 struct Socket {
     tcp: UnsafeCell<TcpStream>,
+    /// The connection is to end in a reset: nobody may end it in an orderly way first.
+    aborting: Cell<bool>,
 }
 
 impl Socket {

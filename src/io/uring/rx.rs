@@ -118,9 +118,14 @@ impl Rx for UringRx {
 impl Drop for UringRx {
     fn drop(&mut self) {
         if self.waiting && self.ended.is_none() {
-            // Ends the operation in flight, whatever becomes of its cancellation; the descriptor closes after it. The
-            // sending direction is left alone: it may be about to end in a reset.
-            shut(self.socket.fd(), libc::SHUT_RD);
+            // Ends the operation in flight, whatever becomes of its cancellation; the descriptor closes after it.
+            let is_reset = self.socket.aborting.get();
+            let how = if is_reset {
+                libc::SHUT_RD
+            } else {
+                libc::SHUT_RDWR
+            };
+            shut(self.socket.fd(), how);
         }
     }
 }

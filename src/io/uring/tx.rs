@@ -127,13 +127,14 @@ impl Tx for UringTx {
                 size_of::<libc::linger>() as libc::socklen_t,
             );
         }
+        self.socket.aborting.set(true);
         self.ended = Some(io::ErrorKind::ConnectionAborted);
     }
 }
 
 impl Drop for UringTx {
     fn drop(&mut self) {
-        if self.slot.sending.get() > 0 && self.ended.is_none() {
+        if self.slot.sending.get() > 0 && !self.socket.aborting.get() {
             shut(self.socket.fd(), libc::SHUT_RDWR);
         }
     }
