@@ -112,9 +112,16 @@ fn is_there(name: &str, sources: &str) -> bool {
     let is_path = name
         .chars()
         .all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c));
-    let begins_here = ["src/", "config/", "proto-h1/", "scripts/", "benches/", "tests/"]
-        .iter()
-        .any(|folder| name.starts_with(folder));
+    let begins_here = [
+        "src/",
+        "config/",
+        "proto-h1/",
+        "scripts/",
+        "benches/",
+        "tests/",
+    ]
+    .iter()
+    .any(|folder| name.starts_with(folder));
     if begins_here && is_path {
         return root().join(name).exists();
     }
@@ -139,7 +146,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if path.is_dir() && !name.starts_with('.') && name != "target" && name != "corpus" {
             found.extend(files(&path));
-        } else if [".rs", ".toml", ".py"].iter().any(|end| name.ends_with(end))
+        } else if [".rs", ".toml", ".py"]
+            .iter()
+            .any(|end| name.ends_with(end))
             || !name.contains('.') && folder.ends_with("scripts")
         {
             found.push(path);
