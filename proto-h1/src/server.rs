@@ -135,6 +135,14 @@ impl Server {
         Ok(())
     }
 
+    /// Gives up a head that has begun and is not wanted any more: it came too slowly. It can be answered, once, and
+    /// the connection closes after that. Without a byte of a head there is nothing to give up.
+    pub fn give_up_head(&mut self) {
+        if self.receiving == Receiving::Head {
+            self.fail(Error::Truncated);
+        }
+    }
+
     /// Asks for the connection to end with the response to come: for a drain.
     pub const fn close_after(&mut self) {
         self.is_closing = true;

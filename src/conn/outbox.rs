@@ -67,8 +67,12 @@ impl<T: Tx> Outbox<T> {
 
     /// Sends bytes as they are.
     pub fn raw(&mut self, bytes: Chunk) {
-        self.close();
-        self.push(bytes);
+        if bytes.len() < COPY_BELOW_BYTES {
+            self.put(&bytes);
+        } else {
+            self.close();
+            self.push(bytes);
+        }
     }
 
     /// Bytes that the kernel has not taken yet.

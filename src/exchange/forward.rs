@@ -41,7 +41,13 @@ struct MadeFor {
 
 impl Added {
     /// Adds the fields for a request, taking those that they replace out of its head.
-    pub(super) fn forward(&mut self, head: &mut Head, block: &[u8], plan: &Plan, with: &Forwarded<'_>) {
+    pub(super) fn forward(
+        &mut self,
+        head: &mut Head,
+        block: &[u8],
+        plan: &Plan,
+        with: &Forwarded<'_>,
+    ) {
         let host = head.authority;
         let host = host.get(block);
         if with.trusted {

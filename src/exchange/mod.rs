@@ -65,6 +65,7 @@ pub async fn refuse<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>, fault: Fault
         down.peer(),
     );
     down.edits.clear();
+    down.machine.give_up_head();
     fail(core, &plan, down, &mut record, fault).await;
     report(core, &plan.plan, down, &record);
 }

@@ -42,6 +42,11 @@ impl Pace {
         }
     }
 
+    /// Whether nothing has moved for too long, rather than too little.
+    pub(super) fn stands_still(&self, now: Instant) -> bool {
+        now >= self.last + self.stall
+    }
+
     /// When patience ends if nothing moves; with `rated`, also if what moves is too little.
     pub(super) fn deadline(&mut self, now: Instant, rated: bool) -> Instant {
         let still = self.last + self.stall;

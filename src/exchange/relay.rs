@@ -10,8 +10,8 @@ use super::record::Record;
 use crate::conn::{Answer, Down, Piece, Up};
 use crate::core::{Core, after};
 use crate::fault::{Fault, Phase, Reason, Retry};
-use crate::io::{Chunk, Instant, Net};
-use crate::limits::{QUEUED_BYTES_HIGH, REPLAY_BYTES_MAX};
+use crate::io::{Chunk, Instant, Net, Pool};
+use crate::limits::{COPY_BELOW_BYTES, QUEUED_BYTES_HIGH, REPLAY_BYTES_MAX};
 use crate::plan::RoutePlan;
 
 /// One attempt's way of bytes.
@@ -70,13 +70,20 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    fn keep(&mut self, piece: &Chunk) {
+    /// Keeps a piece. Small ones are put together: each would hold a block of its own otherwise.
+    fn keep(&mut self, piece: &Chunk, pool: &Pool) {
         self.bytes += piece.len();
         self.lost |= self.bytes > REPLAY_BYTES_MAX;
         if self.lost {
             self.pieces.clear();
-        } else {
+        } else if piece.len() >= COPY_BELOW_BYTES {
             self.pieces.push(piece.clone());
+        } else if !self
+            .pieces
+            .last_mut()
+            .is_some_and(|last| last.append(piece))
+        {
+            self.pieces.push(pool.copy(piece));
         }
     }
 
@@ -213,7 +220,11 @@ impl<'a, N: Net> Relay<'a, N> {
         {
             return Err(Fault::local(Phase::Body, Reason::BodyTooLarge));
         }
-        self.replay.keep(&data);
+        if self.down.head.method.is_idempotent() {
+            self.replay.keep(&data, self.core.net.pool());
+        } else {
+            self.replay.lost = true;
+        }
         self.up.send_data(data)
     }
 
@@ -308,13 +319,15 @@ impl<'a, N: Net> Relay<'a, N> {
         if self.upload == Upload::Reading || self.up.out.queued() > 0 {
             self.upload_pace
                 .moved(now, self.up.out.sent() + self.record.bytes_in);
-            let waits_for_client = self.up.out.queued() == 0;
-            let deadline = self.upload_pace.deadline(now, waits_for_client);
+            // While the endpoint takes what comes, the client sets the pace.
+            let rated = self.upload == Upload::Reading && self.up.out.queued() < QUEUED_BYTES_HIGH;
+            let deadline = self.upload_pace.deadline(now, rated);
             if now >= deadline {
-                return Poll::Ready(if waits_for_client {
-                    Fault::downstream(Phase::Body, Reason::BodyTimeout)
-                } else {
+                let is_endpoint = self.up.out.queued() > 0 && self.upload_pace.stands_still(now);
+                return Poll::Ready(if is_endpoint {
                     Fault::upstream(Phase::Send, Reason::UpstreamNotReading, Retry::Never)
+                } else {
+                    Fault::downstream(Phase::Body, Reason::BodyTimeout)
                 });
             }
             next = next.min(deadline);
