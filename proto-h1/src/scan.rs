@@ -198,6 +198,16 @@ pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*chunk))
 }
 
+/// Says whether eight bytes of a path hold what is not in normal form, or may not be: a percent
+/// sign, a backslash, a slash before a slash or a dot.
+#[inline]
+pub(crate) fn is_path_odd(word: u64) -> bool {
+    let slashes = exactly(word, b'/');
+    let dots = exactly(word, b'.');
+    let encoded = exactly(word, b'%') | exactly(word, b'\\');
+    encoded | (slashes & (slashes | dots) >> 8) != 0
+}
+
 #[inline]
 fn target_stops(word: u64) -> u64 {
     // Above ASCII, DEL, space and controls, the fragment mark.
@@ -229,6 +239,13 @@ const fn below(word: u64, limit: u8) -> u64 {
 const fn equal(word: u64, byte: u8) -> u64 {
     let differs = word ^ (LOW * byte as u64);
     differs.wrapping_sub(LOW) & !differs & HIGH
+}
+
+/// Flags bytes equal to `byte` and no others, at one more step than [`equal`].
+#[inline]
+const fn exactly(word: u64, byte: u8) -> u64 {
+    let differs = word ^ (LOW * byte as u64);
+    !(((differs & !HIGH) + !HIGH) | differs) & HIGH
 }
 
 #[inline]
@@ -267,6 +284,31 @@ mod tests {
                     "path {byte} {place}"
                 );
                 assert_eq!(colon(&text), expect(&|b| b != b':'), "colon {byte} {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn odd_paths_are_seen_at_every_place() {
+        for place in 0..8 {
+            for byte in 0..=255u8 {
+                let mut text = *b"abcdefgh";
+                text[place] = byte;
+                let is_odd = matches!(byte, b'%' | b'\\');
+                assert_eq!(
+                    is_path_odd(u64::from_le_bytes(text)),
+                    is_odd,
+                    "{byte} {place}"
+                );
+                if place > 0 {
+                    text[place - 1] = b'/';
+                    let is_odd = is_odd || matches!(byte, b'/' | b'.');
+                    assert_eq!(
+                        is_path_odd(u64::from_le_bytes(text)),
+                        is_odd,
+                        "/{byte} {place}"
+                    );
+                }
             }
         }
     }

@@ -231,12 +231,27 @@ pub fn normalize_path(path: &[u8], rules: PathRules, out: &mut Vec<u8>) -> Resul
 /// Says quickly that nothing in a path asks for a closer look; mostly right.
 #[inline]
 fn is_plainly_normal(path: &[u8]) -> bool {
-    let mut last = 0;
-    for &byte in path {
-        if matches!(byte, b'%' | b'\\') || (last == b'/' && matches!(byte, b'/' | b'.')) {
+    let Some(last) = path.last_chunk::<8>() else {
+        return is_short_path_normal(path);
+    };
+    let mut at = 0;
+    while let Some(word) = scan::word(path, at) {
+        if scan::is_path_odd(word) {
             return false;
         }
-        last = byte;
+        // Words overlap by a byte, so that every pair of neighbours is seen in one of them.
+        at += 7;
+    }
+    !scan::is_path_odd(u64::from_le_bytes(*last))
+}
+
+fn is_short_path_normal(path: &[u8]) -> bool {
+    let mut before = 0;
+    for &byte in path {
+        if matches!(byte, b'%' | b'\\') || (before == b'/' && matches!(byte, b'/' | b'.')) {
+            return false;
+        }
+        before = byte;
     }
     true
 }
