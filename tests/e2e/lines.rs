@@ -22,15 +22,14 @@ impl Lines {
     /// Collects until the source ends.
     pub fn of(source: impl Read + Send + 'static) -> Self {
         let lines = Self::default();
-        let shared = lines.shared.clone();
+        let writer = lines.clone();
         std::thread::spawn(move || {
-            let (text, changed) = &*shared;
             for line in BufReader::new(source).lines().map_while(Result::ok) {
-                text.lock().unwrap().lines.push(line);
-                changed.notify_all();
+                writer.lock().lines.push(line);
+                writer.shared.1.notify_all();
             }
-            text.lock().unwrap().ended = true;
-            changed.notify_all();
+            writer.lock().ended = true;
+            writer.shared.1.notify_all();
         });
         lines
     }

@@ -1,0 +1,418 @@
+//! Which attempts are repeated, at whom, and which never are; connections that wait for the next request.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
+
+mod e2e;
+
+use std::net::TcpListener;
+use std::sync::mpsc::channel;
+
+use e2e::*;
+
+/// A PUT may be repeated (RFC 9110 section 9.2.2).
+fn put(path: &str, body: &str) -> String {
+    post(path, body).replacen("POST", "PUT", 1)
+}
+
+/// The address of nobody: bound once, and closed.
+fn nobody() -> String {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string()
+}
+
+/// Everything to these servers.
+fn to_servers(keys: &str, servers: &[&str]) -> Weir {
+    Weir::start(&format!(
+        "{keys}\n[upstream.up]\nservers = {servers:?}\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n"
+    ))
+}
+
+/// Takes a whole request and closes without an answer.
+fn mute() -> Endpoint {
+    Endpoint::script(|conn| drop(conn.next_request()))
+}
+
+/// Connections to the endpoint that Weir has open.
+fn open_to(weir: &Weir, endpoint: &Endpoint) -> f64 {
+    let name = &endpoint.name;
+    weir.metric(&format!(
+        "weir_endpoint_connections_open{{upstream=\"up\",endpoint=\"{name}\"}}"
+    ))
+}
+
+#[test]
+fn the_next_endpoint_is_asked_when_one_refuses() {
+    let endpoint = Endpoint::answering(|request| ok(&request.text()));
+    let weir = to_servers("", &[&nobody(), &endpoint.name, &nobody()]);
+    for n in 0..6 {
+        // Nothing was sent to those that refuse, so a POST goes on as well.
+        assert_eq!(weir.ask(get(&format!("/get/{n}"))).status(), 200);
+        assert_eq!(weir.ask(post("/post", "body")).text(), "body");
+    }
+    assert_eq!(endpoint.seen().len(), 12);
+}
+
+#[test]
+fn when_all_refuse_it_is_502() {
+    let weir = to_servers("", &[&nobody(), &nobody()]);
+    let response = weir.ask(get("/"));
+    assert_eq!(response.status(), 502);
+    assert!(
+        response.text().contains("\"connect_failed\""),
+        "{}",
+        response.text()
+    );
+    assert!(
+        response
+            .field("Proxy-Status")
+            .unwrap()
+            .contains("error=connection_refused")
+    );
+    let entry = weir.entry("/");
+    assert_eq!(
+        (entry.text("reason").as_str(), entry.number("attempts")),
+        ("connect_failed", 2.0)
+    );
+}
+
+#[test]
+fn a_get_without_an_answer_is_repeated_at_another_endpoint() {
+    let (first, second) = (mute(), Endpoint::answering(|_| ok("from the other")));
+    let weir = Weir::with(
+        "retries = { count = 1, budget_min = 100 }",
+        &[&first, &second],
+    );
+    for _ in 0..4 {
+        assert_eq!(weir.ask(get("/")).text(), "from the other");
+    }
+    assert!(first.connections() > 0);
+    assert_eq!(
+        weir.metric("weir_upstream_retries_total{upstream=\"up\"}"),
+        first.connections() as f64
+    );
+}
+
+#[test]
+fn a_request_with_a_body_is_repeated_whole() {
+    let (first, second) = (mute(), Endpoint::answering(|request| ok(&request.text())));
+    let weir = Weir::with(
+        "retries = { count = 1, budget_min = 100 }",
+        &[&first, &second],
+    );
+    let body = "0123456789".repeat(3_000);
+    for _ in 0..4 {
+        assert_eq!(weir.ask(put("/", &body)).text(), body);
+        let chunked = "PUT / HTTP/1.1\r\nHost: weir.test\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nX-T: 1\r\n\r\n";
+        assert_eq!(weir.ask(chunked).text(), "body");
+        assert_eq!(second.seen().last().unwrap().trailer("X-T"), Some("1"));
+    }
+    assert!(first.connections() > 0);
+}
+
+#[test]
+fn a_body_too_large_to_be_kept_is_not_repeated() {
+    let (first, second) = (mute(), mute());
+    let weir = Weir::to(&[&first, &second]);
+    assert_eq!(weir.ask(put("/", &"x".repeat(100_000))).status(), 502);
+    assert_eq!(first.connections() + second.connections(), 1);
+}
+
+#[test]
+fn a_post_is_never_sent_twice() {
+    let (first, second) = (mute(), mute());
+    let weir = Weir::with("retries = 5", &[&first, &second]);
+    for n in 1..5 {
+        let response = weir.ask(post("/", "once"));
+        assert_eq!(response.status(), 502);
+        assert!(
+            response.text().contains("\"upstream_closed\""),
+            "{}",
+            response.text()
+        );
+        assert_eq!(first.connections() + second.connections(), n);
+    }
+}
+
+#[test]
+fn nothing_is_repeated_once_an_answer_has_begun() {
+    let first = Endpoint::script(|conn| {
+        if conn.next_request().is_some() {
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart");
+        }
+    });
+    let second = Endpoint::script(|conn| {
+        if conn.next_request().is_some() {
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart");
+        }
+    });
+    let weir = Weir::to(&[&first, &second]);
+    let mut client = weir.connect();
+    client.send(get("/"));
+    client.head();
+    assert_eq!(client.rest().0, b"part");
+    assert_eq!(first.connections() + second.connections(), 1);
+}
+
+#[test]
+fn what_an_endpoint_answers_is_an_answer() {
+    let endpoint = Endpoint::answering(|_| "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy");
+    let weir = Weir::to(&[&endpoint]);
+    let response = weir.ask(get("/"));
+    assert_eq!(
+        (response.start.as_str(), response.text().as_str()),
+        ("HTTP/1.1 503 Busy", "busy")
+    );
+    assert_eq!(endpoint.seen().len(), 1);
+}
+
+#[test]
+fn retries_may_be_off() {
+    let endpoint = mute();
+    let weir = Weir::with("retries = 0", &[&endpoint]);
+    assert_eq!(weir.ask(get("/")).status(), 502);
+    assert_eq!(endpoint.connections(), 1);
+    let weir = to_servers("retries = 0", &[&nobody(), &nobody()]);
+    weir.ask(get("/"));
+    assert_eq!(weir.entry("/").number("attempts"), 1.0);
+}
+
+#[test]
+fn retries_may_be_many() {
+    let endpoint = Endpoint::numbered(|conn, number| {
+        if conn.next_request().is_some() && number == 3 {
+            conn.send(ok("at last"));
+        }
+    });
+    let weir = Weir::with("retries = { count = 3, backoff = \"1ms\" }", &[&endpoint]);
+    assert_eq!(weir.ask(get("/")).text(), "at last");
+    assert_eq!(weir.entry("/").number("attempts"), 4.0);
+}
+
+#[test]
+fn retries_have_a_budget() {
+    let endpoint = mute();
+    let weir = Weir::with(
+        "retries = { count = 1, budget = \"10%\", budget_min = 2, backoff = \"1ms\" }",
+        &[&endpoint],
+    );
+    for _ in 0..15 {
+        assert_eq!(weir.ask(get("/")).status(), 502);
+    }
+    assert_eq!(
+        endpoint.connections(),
+        15 + 2,
+        "the floor, as a tenth of 15 is less"
+    );
+    for _ in 0..20 {
+        weir.ask(get("/"));
+    }
+    let retries = endpoint.connections() - 35;
+    assert!(retries <= 3, "a tenth of 35 requests, not {retries}");
+}
+
+#[test]
+fn an_attempt_may_be_bounded_by_itself() {
+    let silent = Endpoint::script(|conn| drop(conn.rest()));
+    let endpoint = Endpoint::answering(|_| ok("quick"));
+    let weir = Weir::with(
+        "retries = { count = 1, budget_min = 100, per_try = \"200ms\" }",
+        &[&silent, &endpoint],
+    );
+    for _ in 0..4 {
+        assert_eq!(weir.ask(get("/")).text(), "quick");
+    }
+    assert!(silent.connections() > 0);
+    // Nobody knows what became of a POST.
+    let statuses: Vec<_> = (0..2).map(|_| weir.ask(post("/", "x")).status()).collect();
+    assert!(
+        statuses.contains(&200) && statuses.contains(&504),
+        "{statuses:?}"
+    );
+}
+
+#[test]
+fn a_closed_idle_connection_is_noticed_and_never_picked() {
+    let endpoint = Endpoint::script(|conn| {
+        // One answer, no word about closing, and the end.
+        if let Some(request) = conn.next_request() {
+            conn.send(ok(&request.text()));
+        }
+    });
+    let weir = Weir::to(&[&endpoint]);
+    let mut client = weir.connect();
+    for n in 1..6 {
+        // A POST could not be repeated.
+        client.send(post("/", "precious"));
+        assert_eq!(client.response().text(), "precious");
+        eventually("the end of the connection", || {
+            (open_to(&weir, &endpoint) == 0.0).then_some(())
+        });
+        assert_eq!(endpoint.connections(), n);
+    }
+}
+
+#[test]
+fn an_idle_connection_that_speaks_unasked_is_dropped() {
+    let endpoint = Endpoint::script(|conn| {
+        if conn.next_request().is_some() {
+            conn.send(ok("first"));
+            conn.send("HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n");
+            conn.expect_end();
+        }
+    });
+    let weir = Weir::to(&[&endpoint]);
+    for _ in 0..3 {
+        assert_eq!(weir.ask(get("/")).text(), "first");
+        eventually("the end of the connection", || {
+            (open_to(&weir, &endpoint) == 0.0).then_some(())
+        });
+    }
+}
+
+/// An endpoint that resets its connection on the second request: the end of an idle connection that crosses a request
+/// looks like this.
+fn one_per_connection() -> Endpoint {
+    Endpoint::script(|conn| {
+        if conn.next_request().is_some() {
+            conn.send(ok("hello"));
+            if conn.next_request().is_some() {
+                conn.reset_now();
+            }
+        }
+    })
+}
+
+#[test]
+fn a_stale_connection_never_loses_an_idempotent_request() {
+    let (first, second) = (one_per_connection(), one_per_connection());
+    // It costs no budget: the endpoint has not failed.
+    let weir = Weir::with(
+        "retries = { count = 1, budget = \"1%\", budget_min = 0 }",
+        &[&first, &second],
+    );
+    let mut client = weir.connect();
+    for n in 0..100 {
+        client.send(if n % 2 == 0 {
+            get("/")
+        } else {
+            put("/", "again")
+        });
+        assert_eq!(client.response().status(), 200, "request {n}");
+    }
+}
+
+#[test]
+fn a_stale_connection_fails_a_post_rather_than_send_it_twice() {
+    let endpoint = Endpoint::script(|conn| {
+        if conn.next_request().is_some() {
+            conn.send(ok("hello"));
+            // This time the request has arrived.
+            conn.request();
+            conn.reset_now();
+        }
+    });
+    let weir = Weir::to(&[&endpoint]);
+    let mut client = weir.connect();
+    client.send(post("/", "one"));
+    assert_eq!(client.response().status(), 200);
+    client.send(post("/", "two"));
+    assert_eq!(client.response().status(), 502);
+    assert_eq!(endpoint.connections(), 1);
+}
+
+#[test]
+fn connection_close_of_an_endpoint_is_obeyed() {
+    let endpoint = Endpoint::script(|conn| {
+        if conn.next_request().is_some() {
+            conn.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi");
+            conn.expect_end();
+        }
+    });
+    let weir = Weir::to(&[&endpoint]);
+    let mut client = weir.connect();
+    for n in 1..4 {
+        client.send(get("/"));
+        let response = client.response();
+        assert_eq!(
+            (response.text().as_str(), response.field("Connection")),
+            ("hi", None),
+            "it is of the other hop"
+        );
+        assert_eq!(endpoint.connections(), n);
+    }
+}
+
+#[test]
+fn requests_go_round_by_weight() {
+    let endpoints: Vec<_> = ["a", "b", "c"]
+        .map(|name| Endpoint::answering(move |_| ok(name)))
+        .into();
+    let weir = Weir::start(&format!(
+        "[upstream.up]\nservers = [{:?}, {{ address = {:?}, weight = 2 }}, {:?}]\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n",
+        endpoints[0].name, endpoints[1].name, endpoints[2].name,
+    ));
+    let mut client = weir.connect();
+    for _ in 0..40 {
+        client.send(get("/"));
+        client.response();
+    }
+    let shares: Vec<_> = endpoints
+        .iter()
+        .map(|endpoint| endpoint.seen().len())
+        .collect();
+    assert_eq!(shares, [10, 20, 10]);
+}
+
+#[test]
+fn idle_connections_are_bounded_in_number_and_time() {
+    let endpoint = Endpoint::answering(|_| ok("hello"));
+    let weir = Weir::start(&format!(
+        "[upstream.up]\nservers = [{:?}]\npool = {{ idle_per_core = 0 }}\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n",
+        endpoint.name
+    ));
+    for _ in 0..3 {
+        weir.ask(get("/"));
+    }
+    assert_eq!(endpoint.connections(), 3);
+    drop(weir);
+    let weir = Weir::with("timeouts = { upstream_idle = \"100ms\" }", &[&endpoint]);
+    weir.ask(get("/"));
+    eventually("the end of the idle connection", || {
+        (open_to(&weir, &endpoint) == 0.0).then_some(())
+    });
+}
+
+#[test]
+fn connections_to_an_endpoint_are_bounded() {
+    let (begun, has_begun) = channel();
+    let endpoint = Endpoint::script(move |conn| {
+        if conn.next_request().is_some() {
+            begun.send(()).unwrap();
+            conn.expect_end();
+        }
+    });
+    let weir = Weir::start(&format!(
+        "[upstream.up]\nservers = [{:?}]\npool = {{ connections = 2 }}\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n",
+        endpoint.name
+    ));
+    let mut waiting: Vec<_> = (0..2).map(|_| weir.connect()).collect();
+    for client in &mut waiting {
+        client.send(get("/"));
+        has_begun.recv_timeout(DEADLINE).unwrap();
+    }
+    let response = weir.ask(get("/"));
+    assert_eq!(response.status(), 503);
+    assert!(
+        response.text().contains("\"upstream_limit\""),
+        "{}",
+        response.text()
+    );
+    // One that leaves makes room.
+    waiting.remove(1).reset_now();
+    eventually("room", || (open_to(&weir, &endpoint) == 1.0).then_some(()));
+    waiting.push(weir.connect());
+    waiting[1].send(get("/"));
+    has_begun.recv_timeout(DEADLINE).unwrap();
+}
