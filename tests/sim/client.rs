@@ -62,7 +62,8 @@ impl Ask {
         self.method != "POST"
     }
 
-    fn wire(&self, rng: &mut Rng) -> Vec<u8> {
+    /// The request as it goes over the wire.
+    pub fn wire(&self, rng: &mut Rng) -> Vec<u8> {
         let (method, path, id, len) = (self.method, self.path, self.id, self.len);
         let (answer, framing) = (self.answer.spell(), announce(self.framing, len));
         let head = format!(
