@@ -292,6 +292,7 @@ impl<N: Net> Down<N> {
 
     /// Ends the exchange: says whether the connection takes another request.
     pub fn finish(&mut self) -> bool {
+        self.rx.expect(0);
         self.machine.finish() == Next::Reuse
     }
 

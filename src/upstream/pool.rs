@@ -34,6 +34,7 @@ impl<N: Net> Endpoint<N> {
         if self.retired.get() || self.idle.borrow().len() >= self.idle_max.get() {
             return;
         }
+        held.connection.rx.expect(0);
         let Some(waker) = reaper.waker.take() else {
             return;
         };

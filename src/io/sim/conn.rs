@@ -222,6 +222,10 @@ impl Conn {
         self.ends[side].abort = true;
     }
 
+    pub(super) fn aborts(&self, side: Side) -> bool {
+        self.ends[side].abort
+    }
+
     /// Closes an end. Bytes that nobody has read make it a reset, as `abort` does.
     pub(super) fn close(&mut self, env: &mut Env, side: Side) {
         if !self.ends[side].open {

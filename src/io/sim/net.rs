@@ -380,9 +380,17 @@ impl Drop for SimRx {
         if !self.waiting || self.ended.is_some() {
             return;
         }
-        // A receive in flight can only be ended by shutting that direction down.
+        // A receive in flight can only be ended by shutting the socket down. Whether that ends the sending direction
+        // too is left open, unless it is to end in a reset.
         let Socket { shared, conn, side } = &*self.socket;
-        shared.with(|kernel| kernel.conn(*conn, |conn, env| conn.deafen(env, *side)));
+        shared.with(|kernel| {
+            kernel.conn(*conn, |conn, env| {
+                conn.deafen(env, *side);
+                if !conn.aborts(*side) && env.rng.chance(500) {
+                    conn.finish(env, *side);
+                }
+            });
+        });
     }
 }
 

@@ -32,6 +32,8 @@ pub struct UringRx {
 struct RxState {
     /// Bytes to make room for in the next receive; 0 when none is asked for.
     wanted: Cell<usize>,
+    /// The last receive took all there was.
+    drained: Cell<bool>,
     done: Cell<Option<io::Result<Chunk>>>,
 }
 
@@ -138,7 +140,10 @@ async fn receive(socket: Rc<Socket>, core: Rc<Shared>, slot: Rc<Slot<RxState>>) 
             bytes => Poll::Ready(bytes),
         });
         let bytes = bytes.await;
-        let armed = Armed::take(&core);
+        // A large block is taken when there is something to put in it: the one used last is then still in the cache,
+        // which is worth more than the receive that it may cost.
+        let is_bulk = bytes > BLOCK_BYTES[0] && slot.drained.get();
+        let armed = if is_bulk { None } else { Armed::take(&core) };
         if armed.is_none() {
             // Its error, if any, is the receive's as well.
             let _ = socket.tcp().readable(true).await;
@@ -146,6 +151,7 @@ async fn receive(socket: Rc<Socket>, core: Rc<Shared>, slot: Rc<Slot<RxState>>) 
         let (n, filling) = socket.tcp_mut().read(core.pool.filling(bytes)).await;
         drop(armed);
         core.tick();
+        slot.drained.set(n.as_ref().is_ok_and(|&n| n < bytes));
         slot.done.set(Some(n.map(|_| filling.freeze())));
     }
 }
