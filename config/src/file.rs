@@ -113,10 +113,11 @@ table! {
 table! {
     /// A match and what to do with the requests that it takes. Exactly one of `to`, `redirect` and
     /// `respond` must be there. Which route is asked first: one for an exact host before one for
-    /// a wildcard (the longest first) and that before one for any host; then a path in full
-    /// before one with parameters (the later the first parameter, the earlier) and that before
-    /// a star (the longest text in front of it first); then the order of the file. A route whose
-    /// predicates do not hold gives way to the next.
+    /// a wildcard (the longest first) and that before one for any host; then the paths are compared
+    /// segment by segment from the left, and where two first differ, text goes before a parameter
+    /// and that before a star: a path in full before all others, `/users/admin/*` before
+    /// `/users/{id}/*`; then the order of the file. A route whose predicates do not hold gives way
+    /// to the next.
     RawRoute, "route", "[[route]]" {
         /// Which requests it takes: HOST/PATH. Without a host it takes every host; `*.` in front of
         /// one stands for one label or more. A star at the end of the path stands for any rest,

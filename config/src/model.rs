@@ -332,10 +332,11 @@ impl fmt::Display for EndpointAddress {
 
 /// A match and what to do with the requests that it takes.
 ///
-/// Order of choice: an exact host before a wildcard (longest first) before any host; then an
-/// exact path before a template (the later its first parameter, the earlier) before a prefix
-/// (longest first); then file order among equal patterns, the first whose predicates all hold. A
-/// route whose predicates fail gives way to the next candidate, up to less specific hosts.
+/// Order of choice: an exact host before a wildcard (longest first) before any host; then the path
+/// segment by segment from the left, where two patterns first differ text before a parameter
+/// before a star, so that an exact path comes before all else; then file order among equal
+/// patterns, the first whose predicates all hold. A route whose predicates fail gives way to the
+/// next candidate, up to less specific hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// Its name if given, else the text of its match; what logs and metrics show.

@@ -27,7 +27,6 @@ pub(crate) fn routes(
     let mut route_names = RouteNames::given(&tables, cx);
     let mut routes: Vec<Route> = Vec::with_capacity(tables.len());
     let mut groups: HashMap<PatternKey, Vec<usize>> = HashMap::new();
-    let mut stars: Vec<(usize, Span)> = Vec::new();
     for table in tables {
         let span = table.matches.span.clone();
         let name = route_names.of(&table);
@@ -38,12 +37,8 @@ pub(crate) fn routes(
         let earlier = group.iter().filter_map(|index| routes.get(*index));
         report_if_hidden(&route, &span, earlier.take(COMPARED_MAX), cx);
         group.push(routes.len());
-        if matches!(route.matches.path, PathMatch::Prefix(_)) {
-            stars.push((routes.len(), span));
-        }
         routes.push(route);
     }
-    report_stars_below_templates(&routes, &stars, cx);
     (routes, route_names.taken)
 }
 
@@ -263,7 +258,8 @@ fn common_start(path: &PathMatch) -> String {
 }
 
 /// What two routes have in common when their patterns take exactly the same hosts and paths.
-/// Only such routes can hide each other: of any others, the one that is asked first takes less.
+/// Only such routes can hide each other: of any others, the one that is asked first has text or a
+/// parameter where the other has more choice, and leaves what differs there to it.
 #[derive(PartialEq, Eq, Hash)]
 struct PatternKey(HostMatch, PathMatch);
 
@@ -304,57 +300,6 @@ fn report_if_hidden<'r>(
         }
         return;
     }
-}
-
-/// A template is asked before a star at the end of plain text, so `/users/{id}/*` leaves nothing
-/// for `/users/admin/*`.
-fn report_stars_below_templates(routes: &[Route], stars: &[(usize, Span)], cx: &mut Decoder<'_>) {
-    let mut templates: HashMap<&HostMatch, Vec<(&[Segment], &Route)>> = HashMap::new();
-    for route in routes {
-        if let PathMatch::Template {
-            segments,
-            open: true,
-        } = &route.matches.path
-        {
-            let of_host = templates.entry(&route.matches.host).or_default();
-            of_host.push((segments, route));
-        }
-    }
-    for (index, span) in stars {
-        let Some(route) = routes.get(*index) else {
-            continue;
-        };
-        let (PathMatch::Prefix(prefix), Some(of_host)) =
-            (&route.matches.path, templates.get(&route.matches.host))
-        else {
-            continue;
-        };
-        let hides = |(segments, first): &&(&[Segment], &Route)| {
-            all_paths_fit(prefix, segments) && covers(&first.matches, &route.matches)
-        };
-        if let Some((_, first)) = of_host.iter().take(COMPARED_MAX).find(hides) {
-            let (line, pattern) = (first.line, first.matches.to_string());
-            let message =
-                format!("this route never matches: `{pattern}` in line {line} takes its requests");
-            cx.error(Code::Unreachable, span.clone(), message)
-                .help("a parameter is asked before a star; a path in full, or with the parameter after this text, goes first");
-        }
-    }
-}
-
-/// Whether every path that begins with `prefix` fits the open template of `segments`.
-fn all_paths_fit(prefix: &str, segments: &[Segment]) -> bool {
-    let mut whole = prefix.split('/').skip(1).collect::<Vec<_>>();
-    // What follows the last slash may go on: it is no whole segment.
-    whole.pop();
-    whole.len() >= segments.len()
-        && segments
-            .iter()
-            .zip(whole)
-            .all(|(segment, text)| match segment {
-                Segment::Literal(literal) => literal == text,
-                Segment::Parameter(_) => !text.is_empty(),
-            })
 }
 
 /// Whether every request that `narrow` takes, of the same host and path, `wide` takes as well.

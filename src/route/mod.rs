@@ -4,15 +4,17 @@
 //!
 //! 1. **Host.** An exact host comes before a wildcard (the longest first), and that before routes
 //!    for any host.
-//! 2. **Path**, among the routes of one host. A path in full comes before a template, and that
-//!    before a star at the end of plain text (the longest first). Of two templates the one whose first
-//!    parameter comes later is first: `/users/me/{x}` before `/users/{id}/posts`. When the
-//!    parameters stand in the same place, what follows them is compared by these rules again.
+//! 2. **Path**, among the routes of one host: segment by segment from the left. Where two patterns
+//!    first differ, plain text comes before a parameter, and that before a star. So a path in full
+//!    comes before everything else that takes it, `/static/*` before `/{tenant}/*`,
+//!    `/users/admin/*` before `/users/{id}/*`, and that before `/users/*`. Text is text also where a star cuts
+//!    a segment short: `/users/a*` comes before `/users/{id}`.
 //! 3. **File order**, among the routes of one pattern. Their predicates (method, header, query)
 //!    are tried one route after the other and do not change the order.
 //!
 //! A route whose predicates do not hold gives way to the next candidate: of the same pattern, then
-//! of less specific paths, then of less specific hosts.
+//! of the paths that come after it, then of less specific hosts. Only routes of one pattern can
+//! hide each other: whatever comes first, there are paths that it leaves to the next.
 //!
 //! # Cost
 //!

@@ -107,7 +107,7 @@ fn hosts_from_exact_over_wildcards_to_any() {
 }
 
 #[test]
-fn paths_from_whole_over_templates_to_stars() {
+fn paths_from_text_over_parameters_to_stars() {
     check(
         "/users
          /users/
@@ -127,15 +127,15 @@ fn paths_from_whole_over_templates_to_stars() {
             ("GET http://h/users", "/users"),
             ("GET http://h/users/", "/users/"),
             ("GET http://h/users/me", "/users/me"),
-            ("GET http://h/users/mo", "/users/{id}"),
+            ("GET http://h/users/mo", "/users/m*"),
             ("GET http://h/users/7/", "/users/{id}/"),
             ("GET http://h/users/7/posts", "/users/{id}/posts"),
             ("GET http://h/users/7/posts/1", "/users/{id}/posts/{post}"),
             ("GET http://h/users/7/posts/1/x", "/users/*"),
             ("GET http://h/users/me/posts", "/users/me/{section}"),
-            ("GET http://h/users/me/posts/3", "/users/{id}/posts/{post}"),
-            ("GET http://h/users/me/files/", "/users/{id}/files/*"),
-            ("GET http://h/users/me/files/a/b", "/users/{id}/files/*"),
+            ("GET http://h/users/me/posts/3", "/users/m*"),
+            ("GET http://h/users/me/files/", "/users/m*"),
+            ("GET http://h/users/to/files/a/b", "/users/{id}/files/*"),
             ("GET http://h/users/me/files", "/users/me/{section}"),
             ("GET http://h/users/a/files", "/users/*"),
             ("GET http://h/users/ma/x/y", "/users/m*"),
@@ -146,6 +146,83 @@ fn paths_from_whole_over_templates_to_stars() {
             ("GET http://h/static/ab/c", "/static/*"),
             ("GET http://h/static", "404"),
             ("GET http://h/", "404"),
+        ],
+    );
+}
+
+#[test]
+fn the_first_segment_that_differs_decides() {
+    check(
+        "/{tenant}/*
+         /{tenant}/billing
+         /{tenant}/{page}/edit
+         /static/*
+         /users/{id}/*
+         /users/{id}/posts
+         /users/admin/*
+         /users/*
+         /{tenant}
+         /*",
+        &[
+            ("GET http://h/static/a.css", "/static/*"),
+            ("GET http://h/static/billing", "/static/*"),
+            ("GET http://h/static/a/edit", "/static/*"),
+            ("GET http://h/static", "/{tenant}"),
+            ("GET http://h/users/admin/", "/users/admin/*"),
+            ("GET http://h/users/admin/posts", "/users/admin/*"),
+            ("GET http://h/users/admin", "/users/*"),
+            ("GET http://h/users/7/posts", "/users/{id}/posts"),
+            ("GET http://h/users/7/posts/1", "/users/{id}/*"),
+            ("GET http://h/users/7", "/users/*"),
+            ("GET http://h/users/", "/users/*"),
+            ("GET http://h/acme/billing", "/{tenant}/billing"),
+            ("GET http://h/acme/home/edit", "/{tenant}/{page}/edit"),
+            ("GET http://h/acme/home/view", "/{tenant}/*"),
+            ("GET http://h/acme/", "/{tenant}/*"),
+            ("GET http://h/", "/*"),
+        ],
+    );
+}
+
+/// What stands in front of a parameter or a star may have been left already: it must be gone back to.
+#[test]
+fn what_fails_gives_way_to_the_next_segment_that_fits() {
+    check(
+        r#"{ path = "/users/admin/x", method = "PUT" }
+           { path = "/users/admin/*", header = { a = "1" } }
+           { path = "/users/{id}/x", header = { b = "1" } }
+           { path = "/users/{id}/*", header = { c = "1" } }
+           { path = "/{any}/admin/x", header = { d = "1" } }
+           { path = "/*", method = "GET" }"#,
+        &[
+            (
+                "PUT http://h/users/admin/x\na: 1",
+                r#"{ path = "/users/admin/x", method = "PUT" }"#,
+            ),
+            (
+                "GET http://h/users/admin/x\na: 1\nb: 1\nc: 1\nd: 1",
+                r#"{ path = "/users/admin/*", header = { a = "1" } }"#,
+            ),
+            (
+                "GET http://h/users/admin/x\nb: 1\nc: 1\nd: 1",
+                r#"{ path = "/users/{id}/x", header = { b = "1" } }"#,
+            ),
+            (
+                "GET http://h/users/admin/x\nc: 1\nd: 1",
+                r#"{ path = "/users/{id}/*", header = { c = "1" } }"#,
+            ),
+            (
+                "GET http://h/users/admin/x\nd: 1",
+                r#"{ path = "/{any}/admin/x", header = { d = "1" } }"#,
+            ),
+            (
+                "GET http://h/users/admin/x",
+                r#"{ path = "/*", method = "GET" }"#,
+            ),
+            (
+                "POST http://h/users/admin/x\nContent-Length: 0",
+                "405 PUT, GET",
+            ),
         ],
     );
 }

@@ -35,12 +35,10 @@ struct Node {
     exact: u32,
     /// Patterns that go on with anything.
     star: u32,
-    /// The nearest node above that has a star.
-    star_above: u32,
     /// The tree for what follows a parameter that comes here.
     parameter: u32,
-    /// The nearest node above at which a parameter comes.
-    parameter_above: u32,
+    /// The nearest node above at which a parameter or a star comes.
+    open_above: u32,
 }
 
 impl<E> Default for Paths<E> {
@@ -55,47 +53,38 @@ impl<E> Default for Paths<E> {
 }
 
 impl<E> Paths<E> {
-    /// Visits what matches `path` in the tree at `root`, the most specific first, until `visit`
-    /// breaks. Goes as deep as the longest template has parameters.
+    /// Visits what matches `path` in the tree at `root`, in order of precedence, until `visit`
+    /// breaks: the more plain text the sooner, after the same text a parameter before a star.
+    /// Goes as deep as the longest template has parameters.
     pub(super) fn visit<'t, B>(
         &'t self,
         root: u32,
         path: &[u8],
         visit: &mut impl FnMut(&'t E) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        let Some((deepest, node)) = self.descend(root, path) else {
+        let Some(deepest) = self.descend(root, path) else {
             return ControlFlow::Continue(());
         };
-        if node.depth as usize == path.len() {
-            self.visit_leaf(node.exact, visit)?;
+        if deepest.depth as usize == path.len() {
+            self.visit_leaf(deepest.exact, visit)?;
         }
-        let mut at = if node.parameter == NONE {
-            node.parameter_above
-        } else {
-            deepest
-        };
-        while let Some(node) = self.node(at) {
-            let rest = path.get(node.depth as usize..).unwrap_or_default();
-            let taken = rest.iter().take_while(|byte| **byte != b'/').count();
-            if let Some(rest) = rest.get(taken..).filter(|_| taken > 0) {
-                self.visit(node.parameter, rest, visit)?;
+        let mut at = Some(deepest);
+        while let Some(node) = at {
+            if node.parameter != NONE {
+                let rest = path.get(node.depth as usize..).unwrap_or_default();
+                let taken = rest.iter().take_while(|byte| **byte != b'/').count();
+                if let Some(rest) = rest.get(taken..).filter(|_| taken > 0) {
+                    self.visit(node.parameter, rest, visit)?;
+                }
             }
-            at = node.parameter_above;
-        }
-        let mut at = if node.star == NONE {
-            node.star_above
-        } else {
-            deepest
-        };
-        while let Some(node) = self.node(at) {
             self.visit_leaf(node.star, visit)?;
-            at = node.star_above;
+            at = self.node(node.open_above);
         }
         ControlFlow::Continue(())
     }
 
     /// The deepest node whose key `path` begins with.
-    fn descend(&self, root: u32, path: &[u8]) -> Option<(u32, &Node)> {
+    fn descend(&self, root: u32, path: &[u8]) -> Option<&Node> {
         let mut found = None;
         let mut at = root;
         loop {
@@ -110,7 +99,7 @@ impl<E> Paths<E> {
             let Some(rest) = rest.strip_prefix(label) else {
                 return found;
             };
-            found = Some((at, node));
+            found = Some(node);
             let Some(first) = rest.first() else {
                 return found;
             };
@@ -216,7 +205,7 @@ impl<E> Drafts<E> {
     pub(super) fn finish(self) -> Paths<E> {
         let mut paths = Paths::default();
         for _ in &self.0 {
-            paths.add(NONE, NONE, 0);
+            paths.add(NONE, 0);
         }
         for (root, draft) in (0..).zip(self.0) {
             paths.lay_out(root, draft.into_iter().collect());
@@ -246,14 +235,16 @@ impl<E> Paths<E> {
             }
             let label = label_start..id_of(self.labels.len());
             let first_child = id_of(self.nodes.len());
-            let nearest = |has: u32, above: u32| if has == NONE { above } else { id };
-            let node = &self.nodes[id as usize];
-            let star_above = nearest(star, node.star_above);
-            let parameter_above = nearest(parameter, node.parameter_above);
+            let is_open = parameter != NONE || star != NONE;
+            let open_above = if is_open {
+                id
+            } else {
+                self.nodes[id as usize].open_above
+            };
             while range.start < range.end {
                 let byte = keys[range.start].0[depth];
                 let same = keys[range.clone()].partition_point(|(key, _)| key[depth] <= byte);
-                let child = self.add(star_above, parameter_above, byte);
+                let child = self.add(open_above, byte);
                 queue.push_back((child, range.start..range.start + same, depth));
                 range.start += same;
             }
@@ -272,7 +263,7 @@ impl<E> Paths<E> {
         }
     }
 
-    fn add(&mut self, star_above: u32, parameter_above: u32, first: u8) -> u32 {
+    fn add(&mut self, open_above: u32, first: u8) -> u32 {
         self.firsts.push(first);
         self.nodes.push(Node {
             label: 0..0,
@@ -280,9 +271,8 @@ impl<E> Paths<E> {
             depth: 0,
             exact: NONE,
             star: NONE,
-            star_above,
             parameter: NONE,
-            parameter_above,
+            open_above,
         });
         id_of(self.nodes.len() - 1)
     }

@@ -139,31 +139,28 @@ fn path_fits(pattern: &PathMatch, path: &str) -> bool {
             })
 }
 
-/// One step for each piece between parameters: whole text first, then text with a parameter after
-/// it, then text with a star after it, the longer the earlier.
-fn path_rank(pattern: &PathMatch) -> Vec<(u8, Reverse<usize>)> {
+/// The pattern from the left, a number for each byte of text, parameter and star. Of two that take
+/// the same path, the one that has less where they first differ comes first.
+fn path_rank(pattern: &PathMatch) -> Vec<u8> {
+    const TEXT: u8 = 0;
+    const PARAMETER: u8 = 1;
+    const STAR: u8 = 2;
     let (segments, open) = match pattern {
-        PathMatch::Exact(_) => return vec![(0, Reverse(0))],
-        PathMatch::Prefix(start) => return vec![(2, Reverse(start.len()))],
+        PathMatch::Exact(whole) => return vec![TEXT; whole.len()],
+        PathMatch::Prefix(start) => return [vec![TEXT; start.len()], vec![STAR]].concat(),
         PathMatch::Template { segments, open } => (segments, *open),
     };
     let mut rank = Vec::new();
-    let mut bytes = 0;
     for segment in segments {
-        bytes += 1;
+        rank.push(TEXT);
         match segment {
-            Segment::Literal(text) => bytes += text.len(),
-            Segment::Parameter(_) => {
-                rank.push((1, Reverse(bytes)));
-                bytes = 0;
-            }
+            Segment::Literal(text) => rank.extend(text.bytes().map(|_| TEXT)),
+            Segment::Parameter(_) => rank.push(PARAMETER),
         }
     }
-    rank.push(if open {
-        (2, Reverse(bytes + 1))
-    } else {
-        (0, Reverse(0))
-    });
+    if open {
+        rank.extend([TEXT, STAR]);
+    }
     rank
 }
 
