@@ -1,413 +1,577 @@
-//! The process from the outside: commands and their exit codes, signals, reload, logs, the admin listener.
+//! The process: signals, reload, logs, metrics, exit codes, the other commands.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+mod e2e;
 
-mod process;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::mpsc::{Sender, channel};
 
-use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
-
+use e2e::*;
 use rustix::process::Signal;
 
-use process::{
-    Backend, Client, PATIENCE, Scratch, Weir, body, edge, exchange, get, wait_for, weir,
-};
+/// An endpoint whose answers wait for the test: one word on the channel lets one of them go.
+fn waiting(answer: &'static str) -> (Endpoint, Sender<()>, std::sync::mpsc::Receiver<()>) {
+    let (go, wait) = channel::<()>();
+    let (begun, has_begun) = channel();
+    let wait = Mutex::new(wait);
+    let endpoint = Endpoint::script(move |conn| {
+        while conn.next_request().is_some() {
+            begun.send(()).unwrap();
+            if wait.lock().unwrap().recv_timeout(DEADLINE).is_err() {
+                return;
+            }
+            let _ = conn.try_send(ok(answer));
+        }
+    });
+    (endpoint, go, has_begun)
+}
 
 #[test]
-fn the_demo_answers_and_ends() {
-    let mut weir = Weir::start(&["demo", "127.0.0.1:0", "--cores", "1"]);
-    let at = weir.address();
-    let admin = weir.admin();
-    let answers = [get(at, "/hello"), get(at, "/hello")];
-    for (name, answer) in ["one", "two"]
-        .into_iter()
-        .zip(["x-demo-endpoint: one", "x-demo-endpoint: two"])
-    {
-        let answer = answers
-            .iter()
-            .find(|text| text.contains(answer))
-            .expect("both in turn");
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        assert!(
-            answer.contains(&format!("Hello from endpoint {name}")),
-            "{answer}"
-        );
-        assert!(answer.contains("GET /hello"), "{answer}");
+fn unix_sockets_on_both_sides() {
+    let dir = Weir::dir();
+    let (front, back) = (dir.join("front.sock"), dir.join("back.sock"));
+    let endpoint = Endpoint::answering_unix(&back, |request| {
+        ok(&format!(
+            "{} {}",
+            request.field("X-Forwarded-For").unwrap(),
+            request.text()
+        ))
+    });
+    let weir = Weir::start_in(
+        &dir,
+        &format!(
+            "[listen.\"unix:{}\"]\n[listen.\"127.0.0.1:0\"]\n{}",
+            front.display(),
+            route_to(&[&endpoint])
+        ),
+    );
+    let mut client = Conn::to_unix(&front);
+    for _ in 0..3 {
+        client.send(post("/", "over a file"));
+        assert_eq!(client.response().text(), "unknown over a file");
     }
-    let big = get(at, "/big?bytes=300000");
-    assert_eq!(big.split_once("\r\n\r\n").unwrap().1.len(), 300_000);
-    assert!(get(at, "/status?code=503").starts_with("HTTP/1.1 503 "));
-    wait_for("the metrics", || {
-        let page = get(admin, "/metrics");
-        page.contains("weir_route_exchanges_total{route=\"/*\",class=\"5xx\"} 1\n")
-            && page.contains("weir_route_exchanges_total{route=\"/*\",class=\"2xx\"} 3\n")
-    });
-    weir.signal(Signal::INT);
-    assert_eq!(weir.wait().code(), Some(0));
-    let said = weir.stdout();
-    assert!(
-        said.contains(&format!("curl -i http://{at}/hello")),
-        "{said}"
-    );
-    assert_eq!(said.matches("\" HTTP/1.1 200 ").count(), 3, "{said}");
-}
-
-#[test]
-fn proxy_needs_no_file() {
-    let (one, two) = (Backend::start("one"), Backend::start("two"));
-    let (one_at, two_at) = (one.address.to_string(), two.address.to_string());
-    let mut weir = Weir::start(&["proxy", "127.0.0.1:0", &one_at, &two_at, "--cores", "1"]);
-    let at = weir.address();
-    let mut answers: Vec<_> = (0..4).map(|_| body(&get(at, "/"))).collect();
-    answers.sort();
-    assert_eq!(answers, ["one", "one", "two", "two"]);
-    weir.signal(Signal::HUP);
-    weir.line("there is no file to reload");
-    weir.signal(Signal::TERM);
-    assert_eq!(weir.wait().code(), Some(0));
-}
-
-#[test]
-fn a_reload_reaches_old_connections_and_a_bad_file_changes_nothing() {
-    let scratch = Scratch::new("reload");
-    let (one, two) = (Backend::start("one"), Backend::start("two"));
-    let file = scratch.path("edge.toml");
-    fs::write(&file, edge(one.address, "")).unwrap();
-    let mut weir = Weir::start(&["run", file.to_str().unwrap()]);
-    let (at, admin) = (weir.address(), weir.admin());
-    let mut old = Client::connect(at);
-    assert_eq!(old.get("/"), "one");
-
-    fs::write(&file, "[listn]\n").unwrap();
-    weir.signal(Signal::HUP);
-    weir.line("reload failed, nothing has changed");
-    weir.line("did you mean `listen`?");
-    assert_eq!(old.get("/"), "one");
-    assert!(get(admin, "/healthz").starts_with("HTTP/1.1 200 "));
-    assert!(get(admin, "/healthz?verbose").contains("did you mean `listen`?"));
-    assert!(get(admin, "/metrics").contains("\nweir_reload_failed_total 1\n"));
-
-    let failing = "[[test]]\nrequest = \"GET http://h/\"\nstatus = 404\n";
-    fs::write(&file, edge(two.address, failing)).unwrap();
-    weir.signal(Signal::HUP);
-    wait_for("the second refusal", || {
-        get(admin, "/metrics").contains("\nweir_reload_failed_total 2\n")
-    });
-    assert_eq!(old.get("/"), "one");
-
-    // A listener that somebody else has: nothing of the file takes effect.
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let more = format!("[listen.\"{}\"]\n", taken.local_addr().unwrap());
-    fs::write(&file, edge(two.address, &more)).unwrap();
-    weir.signal(Signal::HUP);
-    weir.line("the address is in use");
-    assert_eq!(old.get("/"), "one");
-
-    drop(taken);
-    weir.signal(Signal::HUP);
-    let added = weir.line("reload: listening on ");
-    weir.line("plan 2: 2 listeners");
-    assert_eq!(old.get("/"), "two");
-    let added: SocketAddr = added.split(' ').find_map(|word| word.parse().ok()).unwrap();
-    assert_eq!(body(&get(added, "/")), "two");
-
-    fs::write(&file, edge(two.address, "")).unwrap();
-    weir.signal(Signal::HUP);
-    weir.line("plan 3: 1 listener,");
-    wait_for("the end of the listener", || {
-        TcpStream::connect(added).is_err()
-    });
-    assert_eq!(old.get("/"), "two");
-    let health = get(admin, "/healthz?verbose");
-    assert!(
-        health.contains("2 reloads done, 3 failed") && !health.contains("last reload"),
-        "{health}"
-    );
-    weir.signal(Signal::TERM);
-    assert_eq!(weir.wait().code(), Some(0));
-}
-
-#[test]
-fn a_drain_finishes_what_is_under_way() {
-    let scratch = Scratch::new("drain");
-    let backend = Backend::start("one");
-    let file = scratch.path("edge.toml");
-    fs::write(&file, edge(backend.address, "")).unwrap();
-    let mut weir = Weir::start(&["run", file.to_str().unwrap()]);
-    let (at, admin) = (weir.address(), weir.admin());
-    let mut idle = Client::connect(at);
-    assert_eq!(idle.get("/"), "one");
-    let slow = std::thread::spawn(move || get(at, "/wait"));
-    backend.wait_for_guest();
-    weir.signal(Signal::TERM);
-    weir.line("SIGTERM: draining");
-    wait_for("the end of listening", || TcpStream::connect(at).is_err());
-    let health = get(admin, "/healthz");
-    assert!(
-        health.starts_with("HTTP/1.1 503 ") && health.ends_with("draining\n"),
-        "{health}"
-    );
+    assert_eq!(weir.ask(post("/tcp", "mixed")).text(), "127.0.0.1 mixed");
+    assert_eq!(endpoint.connections(), 1);
+    let entry = weir.entry("/");
     assert_eq!(
-        idle.stream.read(&mut [0; 16]).unwrap(),
-        0,
-        "an idle connection is closed"
+        (entry.text("client").as_str(), entry.text("listener")),
+        ("", format!("unix:{}", front.display()))
     );
-    assert!(weir.is_alive());
-    backend.release();
-    let answer = slow.join().unwrap();
-    assert_eq!(body(&answer), "one");
-    assert!(
-        answer.to_ascii_lowercase().contains("connection: close"),
-        "{answer}"
+    weir.signal(Signal::TERM);
+    weir.wait_for("drained");
+    eventually("the file to go", || (!front.exists()).then_some(()));
+}
+
+#[test]
+fn sigterm_finishes_what_is_under_way() {
+    let (endpoint, go, has_begun) = waiting("finished");
+    let mut weir = Weir::to(&[&endpoint]);
+    let (mut busy, mut idle) = (weir.connect(), weir.connect());
+    idle.send(get("/"));
+    go.send(()).unwrap();
+    idle.response();
+    has_begun.recv_timeout(DEADLINE).unwrap();
+    busy.send(get("/busy"));
+    has_begun.recv_timeout(DEADLINE).unwrap();
+    assert_eq!(weir.admin("/healthz").status(), 200);
+    weir.signal(Signal::TERM);
+    weir.wait_for("SIGTERM: draining");
+    // Idle connections end at once; there are no new ones; health says why.
+    idle.expect_closed();
+    eventually("nobody to listen", || {
+        std::net::TcpStream::connect(weir.address)
+            .is_err()
+            .then_some(())
+    });
+    let health = weir.admin("/healthz");
+    assert_eq!(
+        (health.status(), health.text().as_str()),
+        (503, "draining\n")
     );
+    assert_eq!(weir.metric("weir_draining"), 1.0);
+    go.send(()).unwrap();
+    let response = busy.response();
+    assert_eq!(
+        (response.text().as_str(), response.field("Connection")),
+        ("finished", Some("close"))
+    );
+    busy.expect_closed();
     assert_eq!(weir.wait().code(), Some(0));
-    weir.line("drained");
+    // The log is complete.
+    assert_eq!(weir.log.to_end().len(), 2);
 }
 
 #[test]
 fn a_second_signal_ends_at_once() {
-    let scratch = Scratch::new("second");
-    let backend = Backend::start("one");
-    let file = scratch.path("edge.toml");
-    fs::write(&file, edge(backend.address, "")).unwrap();
-    let mut weir = Weir::start(&["run", file.to_str().unwrap()]);
-    let at = weir.address();
-    let slow = std::thread::spawn(move || {
-        let mut client = Client::connect(at);
-        client.send("/wait");
-        let mut rest = Vec::new();
-        // Reset or closed, but over.
-        let _ = client.stream.read_to_end(&mut rest);
-    });
-    backend.wait_for_guest();
+    let (endpoint, _go, has_begun) = waiting("never");
+    let mut weir = Weir::to(&[&endpoint]);
+    let mut client = weir.connect();
+    client.send(get("/"));
+    has_begun.recv_timeout(DEADLINE).unwrap();
     weir.signal(Signal::TERM);
-    weir.line("SIGTERM: draining");
-    weir.signal(Signal::INT);
-    weir.line("SIGINT again: ending at once");
-    assert_eq!(weir.wait().code(), Some(0));
-    slow.join().unwrap();
-    backend.release();
-}
-
-#[test]
-fn logs_are_opened_anew_on_request() {
-    let scratch = Scratch::new("logs");
-    let backend = Backend::start("one");
-    let (file, log) = (scratch.path("edge.toml"), scratch.path("access.log"));
-    let with_log = |path: &Path| format!("access_log = {path:?}\n{}", edge(backend.address, ""));
-    fs::write(&file, with_log(&log)).unwrap();
-    let mut weir = Weir::start(&["run", file.to_str().unwrap()]);
-    let at = weir.address();
-    let lines = |path: &Path| fs::read_to_string(path).map_or(0, |text| text.lines().count());
-    get(at, "/1");
-    wait_for("the first line", || lines(&log) == 1);
-    for (turn, signal) in [Signal::USR1, Signal::HUP].into_iter().enumerate() {
-        let moved = scratch.path(&format!("access.log.{turn}"));
-        fs::rename(&log, &moved).unwrap();
-        weir.signal(signal);
-        wait_for("the new file", || log.exists());
-        get(at, "/2");
-        wait_for("the next line", || lines(&log) == 1);
-        assert_eq!(lines(&moved), 1);
-    }
-    let other = scratch.path("other.log");
-    fs::write(&file, with_log(&other)).unwrap();
-    weir.signal(Signal::HUP);
-    weir.line("plan 3:");
-    get(at, "/3");
-    wait_for("a line in the other file", || lines(&other) == 1);
+    weir.wait_for("SIGTERM: draining");
     weir.signal(Signal::TERM);
+    weir.wait_for("SIGTERM again: ending at once");
+    let _ = client.rest();
     assert_eq!(weir.wait().code(), Some(0));
-    assert_eq!(lines(&log), 1);
-    assert!(
-        fs::read_to_string(&other)
-            .unwrap()
-            .contains("\"path\":\"/3\"")
-    );
 }
 
 #[test]
-fn an_address_in_use_is_said_and_left_alone() {
-    let backend = Backend::start("one");
-    let endpoint = backend.address.to_string();
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let refused = weir(&["proxy", &address, &endpoint]);
-    assert_eq!(refused.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(
-        said.contains(&format!(
-            "cannot listen on {address}: the address is in use"
-        )),
-        "{said}"
-    );
-    // Another Weir shares its port among its own cores, but not with a stranger.
-    let first = Weir::start(&["proxy", "127.0.0.1:0", &endpoint]);
-    let second = weir(&["proxy", &first.address().to_string(), &endpoint]);
-    assert_eq!(second.status.code(), Some(1));
-    assert!(body(&get(first.address(), "/")) == "one");
-}
-
-#[test]
-fn a_unix_socket_of_the_dead_is_replaced_and_one_of_the_living_is_not() {
-    let scratch = Scratch::new("unix");
-    let backend = Backend::start("one");
-    let endpoint = backend.address.to_string();
-    let path = scratch.path("weir.sock");
-    let listen = format!("unix:{}", path.display());
-    drop(UnixListener::bind(&path).unwrap());
-    let mut first = Weir::start(&["proxy", &listen, &endpoint, "--cores", "2"]);
-    first.line("listening on unix:");
-    for _ in 0..4 {
-        let mut stream = UnixStream::connect(&path).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream
-            .write_all(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
-            .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert_eq!(body(&answer), "one");
-    }
-    let second = weir(&["proxy", &listen, &endpoint]);
-    assert_eq!(second.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&second.stderr).contains("another process listens there"));
-    first.signal(Signal::TERM);
-    assert_eq!(first.wait().code(), Some(0));
-    assert!(!path.exists());
-    fs::write(&path, "precious").unwrap();
-    let third = weir(&["proxy", &listen, &endpoint]);
-    assert_eq!(third.status.code(), Some(1));
-    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
-}
-
-#[test]
-fn commands_tell_by_their_exit_code() {
-    let scratch = Scratch::new("codes");
-    let (good, bad) = (scratch.path("good.toml"), scratch.path("bad.toml"));
-    fs::write(&good, edge("127.0.0.1:1".parse().unwrap(), "")).unwrap();
-    fs::write(&bad, "[listn]\n").unwrap();
-    let untrue = scratch.path("untrue.toml");
-    let test = "[[test]]\nrequest = \"GET http://h/\"\nstatus = 404\n";
-    fs::write(&untrue, edge("127.0.0.1:1".parse().unwrap(), test)).unwrap();
-    let (good, bad) = (good.to_str().unwrap(), bad.to_str().unwrap());
-    let untrue = untrue.to_str().unwrap();
-    for (args, code, on_stdout, on_stderr) in [
-        (
-            vec!["check", good],
-            0,
-            "good.toml: ok; 1 listener, 1 route, 1 upstream\n",
-            "",
-        ),
-        (vec!["check", bad], 3, "", "did you mean `listen`?"),
-        (
-            vec!["check", "--json", bad],
-            3,
-            "\"code\": \"unknown-key\"",
-            "",
-        ),
-        (vec!["check", "--json", good], 0, "[]", ""),
-        (vec!["check", untrue], 3, "", "untrue.toml:10\n"),
-        (vec!["check", "--json", untrue], 3, "\"line\": 10", ""),
-        (
-            vec!["check", "--json", "/nonexistent"],
-            3,
-            "cannot read /nonexistent",
-            "",
-        ),
-        (vec!["run", bad], 3, "", "did you mean `listen`?"),
-        (vec!["explain", good, "GET", "http://h/x"], 0, "app", ""),
-        (
-            vec!["schema"],
-            0,
-            "https://json-schema.org/draft/2020-12/schema",
-            "",
-        ),
-        (vec!["reference"], 0, "first_byte", ""),
-        (vec!["--help"], 0, "Exit codes:", ""),
-        (
-            vec!["--version"],
-            0,
-            concat!("weir ", env!("CARGO_PKG_VERSION")),
-            "",
-        ),
-        (vec!["rnu"], 2, "", "did you mean \"run\"?"),
-        (vec![], 2, "", "a command is missing"),
-    ] {
-        let output = weir(&args);
-        if args.contains(&"--json") {
-            let json = String::from_utf8_lossy(&output.stdout);
-            assert!(json.parse::<tinyjson::JsonValue>().is_ok(), "{json}");
-        }
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let complained = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(
-            output.status.code(),
-            Some(code),
-            "{args:?}\n{said}{complained}"
-        );
-        assert!(said.contains(on_stdout), "{args:?}\n{said}");
-        assert!(complained.contains(on_stderr), "{args:?}\n{complained}");
-        assert_eq!(
-            complained.is_empty(),
-            on_stderr.is_empty(),
-            "{args:?}\n{complained}"
-        );
-    }
-}
-
-#[test]
-fn the_admin_listener_is_strict() {
-    let scratch = Scratch::new("admin");
-    let file = scratch.path("edge.toml");
-    fs::write(&file, edge("127.0.0.1:1".parse().unwrap(), "")).unwrap();
-    let mut weir = Weir::start(&["run", file.to_str().unwrap()]);
-    let admin = weir.admin();
-    assert!(get(admin, "/nothing").starts_with("HTTP/1.1 404 "));
-    let post = exchange(
-        admin,
-        "POST /metrics HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
-    );
-    assert!(
-        post.starts_with("HTTP/1.1 405 ") && post.contains("allow: GET, HEAD"),
-        "{post}"
-    );
-    let plan = get(admin, "/plan");
-    assert!(plan.contains("content-type: application/json"), "{plan}");
-    let plan: tinyjson::JsonValue = body(&plan).parse().unwrap();
-    assert_eq!(plan["epoch"].get::<f64>(), Some(&1.0));
+fn a_reload_is_for_new_exchanges_on_old_connections_too() {
+    let (endpoint, go, has_begun) = waiting("old plan");
+    let weir = Weir::start(&format!(
+        "{}[[route]]\nmatch = \"/v\"\nrespond = \"one\"\n",
+        route_to(&[&endpoint])
+    ));
+    let (mut client, mut busy) = (weir.connect(), weir.connect());
+    client.send(get("/v"));
+    assert_eq!(client.response().text(), "one");
+    busy.send(get("/busy"));
+    has_begun.recv_timeout(DEADLINE).unwrap();
+    weir.reload("[[route]]\nmatch = \"/v\"\nrespond = \"two\"\n");
+    weir.wait_for("reloaded in");
+    client.send(get("/v"));
+    assert_eq!(client.response().text(), "two");
+    client.send(get("/busy"));
+    assert_eq!(client.response().status(), 404);
+    // What had begun ends as it began, by its own plan.
+    go.send(()).unwrap();
+    assert_eq!(busy.response().text(), "old plan");
+    busy.send(get("/v"));
+    assert_eq!(busy.response().text(), "two");
     assert_eq!(
-        plan["upstreams"][0]["endpoints"][0]["address"]
-            .get::<String>()
-            .unwrap(),
-        "127.0.0.1:1"
-    );
-    // It moves with a reload.
-    let text = fs::read_to_string(&file).unwrap();
-    let socket = scratch.path("admin.sock");
-    fs::write(
-        &file,
-        text.replace(
-            "admin = \"127.0.0.2:0\"",
-            &format!("admin = \"unix:{}\"", socket.display()),
+        (
+            weir.metric("weir_plan_epoch"),
+            weir.metric("weir_reload_total")
         ),
-    )
-    .unwrap();
-    weir.signal(Signal::HUP);
-    weir.line("plan 2:");
-    wait_for("the end of the old one", || {
-        TcpStream::connect(admin).is_err()
-    });
-    let mut stream = UnixStream::connect(&socket).unwrap();
-    stream
-        .write_all(b"GET /healthz HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+        (2.0, 1.0)
+    );
+    let entry = weir.entry("/busy");
+    assert_eq!(
+        (entry.text("upstream"), entry.text("route")),
+        (String::new(), String::new())
+    );
+    let old = |line: &str| {
+        (line.contains("\"path\":\"/busy\"") && line.contains("\"upstream\":\"up\"")).then_some(())
+    };
+    weir.log.wait("the exchange of the old plan", old);
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_says_why() {
+    let weir = Weir::start("[[route]]\nmatch = \"/v\"\nrespond = \"one\"\n");
+    let mut client = weir.connect();
+    for (bad, said) in [
+        ("[[route]]\nmatch = \"/v\"\nrespnd = \"two\"\n", "respnd"),
+        ("[[route]]\nmatch = \"/v\"\nto = \"nowhere\"\n", "nowhere"),
+        (
+            "[[route]]\nmatch = \"/v\"\nrespond = \"two\"\n[[test]]\nrequest = \"GET http://a/v\"\nstatus = 404\n",
+            "404",
+        ),
+        (
+            "[[route]]\nmatch = \"/v\"\nrespond = \"two\"\n[listen.\"127.0.0.1:0\"]\n[listen.\"192.0.2.1:80\"]\n",
+            "192.0.2.1",
+        ),
+        ("not even TOML", "weir.toml"),
+    ] {
+        weir.reload(bad);
+        weir.wait_for("reload failed, nothing has changed");
+        let failed = weir.metric("weir_reload_failed_total");
+        eventually("the failure to be counted", || {
+            (weir.metric("weir_reload_failed_total") >= failed.max(1.0)).then_some(())
+        });
+        eventually("the reason", || {
+            weir.admin("/healthz?verbose")
+                .text()
+                .contains(said)
+                .then_some(())
+        });
+        client.send(get("/v"));
+        assert_eq!(client.response().text(), "one", "{bad}");
+    }
+    assert_eq!(weir.metric("weir_plan_epoch"), 1.0);
+    assert_eq!(weir.admin("/healthz").status(), 200, "it serves as before");
+    weir.reload("[[route]]\nmatch = \"/v\"\nrespond = \"two\"\n");
+    weir.wait_for("reloaded in");
+    client.send(get("/v"));
+    assert_eq!(client.response().text(), "two");
+    assert!(
+        !weir
+            .admin("/healthz?verbose")
+            .text()
+            .contains("the last reload failed")
+    );
+}
+
+#[test]
+fn a_reload_adds_and_removes_listeners_and_leaves_the_others_alone() {
+    let route = "[[route]]\nmatch = \"/*\"\nrespond = \"hello\"\n";
+    let weir = Weir::start(&format!("[listen.\"127.0.0.1:0\"]\n{route}"));
+    let mut stays = weir.connect();
+    weir.reload(&format!(
+        "[listen.\"127.0.0.1:0\"]\n[listen.\"127.0.0.3:0\"]\n{route}"
+    ));
+    let added: SocketAddr = weir
+        .wait_for("reload: listening on ")
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse()
         .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert_eq!(body(&answer), "serving\n");
-    weir.signal(Signal::TERM);
-    assert_eq!(weir.wait().code(), Some(0));
-    assert!(!socket.exists());
+    let mut goes = Conn::to(added);
+    goes.send(get("/"));
+    assert_eq!(goes.response().text(), "hello");
+    weir.reload(&format!("[listen.\"127.0.0.1:0\"]\n{route}"));
+    goes.expect_closed();
+    eventually("nobody to listen", || {
+        std::net::TcpStream::connect(added).is_err().then_some(())
+    });
+    stays.send(get("/"));
+    assert_eq!(stays.response().text(), "hello");
+}
+
+#[test]
+fn a_reload_keeps_connections_to_endpoints_that_stay() {
+    let (stays, goes) = (
+        Endpoint::answering(|_| ok("stays")),
+        Endpoint::answering(|_| ok("goes")),
+    );
+    let weir = Weir::to(&[&stays, &goes]);
+    let mut client = weir.connect();
+    for _ in 0..4 {
+        client.send(get("/"));
+        client.response();
+    }
+    weir.reload(&route_to(&[&stays]));
+    weir.wait_for("reloaded in");
+    for _ in 0..4 {
+        client.send(get("/"));
+        assert_eq!(client.response().text(), "stays");
+    }
+    assert_eq!((stays.connections(), goes.connections()), (1, 1));
+    let name = format!(
+        "weir_endpoint_connections_open{{upstream=\"up\",endpoint=\"{}\"}}",
+        stays.name
+    );
+    assert_eq!(weir.metric(&name), 1.0);
+}
+
+#[test]
+fn the_access_log_says_what_happened() {
+    let endpoint = Endpoint::answering(|_| ok("an answer"));
+    let weir = Weir::to(&[&endpoint]);
+    weir.ask("POST /log?q=\"x\" HTTP/1.1\r\nHost: Weir.test:80\r\nContent-Length: 4\r\n\r\nbody");
+    let entry = weir.entry("/log?q=\"x\"");
+    for (name, expected) in [
+        ("client", "127.0.0.1"),
+        ("listener", "127.0.0.1:0"),
+        ("method", "POST"),
+        ("version", "HTTP/1.1"),
+        ("route", "/*"),
+        ("upstream", "up"),
+        ("endpoint", &endpoint.name),
+        ("reason", ""),
+    ] {
+        assert_eq!(entry.text(name), expected, "{name}");
+    }
+    assert!(entry.text("host").eq_ignore_ascii_case("weir.test"));
+    for (name, expected) in [
+        ("status", 200.0),
+        ("bytes_in", 4.0),
+        ("bytes_out", 9.0),
+        ("attempts", 1.0),
+    ] {
+        assert_eq!(entry.number(name), expected, "{name}");
+    }
+    for name in ["total_ms", "queue_ms", "connect_ms", "first_byte_ms"] {
+        assert!(entry.number(name) >= 0.0, "{name}");
+    }
+    assert!(entry.number("total_ms") >= entry.number("connect_ms"));
+    let sent = endpoint.only();
+    assert_eq!(
+        entry.text("id"),
+        sent.field("X-Request-Id").unwrap(),
+        "one number for log and endpoint"
+    );
+    let time = entry.text("time");
+    assert!(
+        time.ends_with('Z') && time.len() == "2026-01-01T00:00:00.000Z".len(),
+        "{time}"
+    );
+}
+
+#[test]
+fn the_access_log_cannot_be_forged() {
+    let weir = Weir::start("[[route]]\nmatch = \"/*\"\nrespond = \"hello\"\n");
+    weir.ask("GET /%0a\"},{\x22 HTTP/1.1\r\nHost: a\r\n\r\n");
+    weir.ask("GET /\u{202e}\u{85}x HTTP/1.1\r\nHost: a\r\n\r\n");
+    weir.ask(get("/last"));
+    weir.entry("/last");
+    assert_eq!(weir.log.so_far().len(), 3);
+    assert!(
+        weir.log
+            .so_far()
+            .iter()
+            .all(|line| !line.contains('\u{85}'))
+    );
+}
+
+#[test]
+fn the_access_log_file_is_reopened_and_may_be_text() {
+    let dir = Weir::dir();
+    let (log, rotated) = (dir.join("access.log"), dir.join("access.log.1"));
+    let weir = Weir::start_in(
+        &dir,
+        &format!(
+            "access_log = {{ to = {:?}, format = \"text\" }}\n[[route]]\nmatch = \"/*\"\nrespond = \"hello\"\n",
+            log.display().to_string()
+        ),
+    );
+    let wait_for = |file: &std::path::Path, path: &str| {
+        eventually(path, || {
+            let text = std::fs::read_to_string(file).ok()?;
+            text.lines()
+                .find(|line| line.contains(path))
+                .map(str::to_owned)
+        })
+    };
+    weir.ask(get("/first"));
+    let line = wait_for(&log, "/first");
+    assert!(
+        line.contains("127.0.0.1 \"GET\" \"weir.test\" \"/first\" HTTP/1.1 200 in=0 out=5"),
+        "{line}"
+    );
+    std::fs::rename(&log, &rotated).unwrap();
+    weir.signal(Signal::USR1);
+    eventually("a new file", || log.exists().then_some(()));
+    weir.ask(get("/second"));
+    wait_for(&log, "/second");
+    assert!(
+        !std::fs::read_to_string(&rotated)
+            .unwrap()
+            .contains("/second")
+    );
+}
+
+#[test]
+fn metrics_count_what_happened() {
+    let endpoint = Endpoint::answering(|_| ok("12345"));
+    let weir = Weir::start(&format!(
+        "{}[[route]]\nmatch = \"/teapot\"\nrespond = 418\n",
+        route_to(&[&endpoint])
+    ));
+    for _ in 0..3 {
+        weir.ask(post("/", "abc"));
+    }
+    weir.ask(get("/teapot"));
+    weir.ask(get("/a%00"));
+    for (name, value) in [
+        (
+            "weir_exchanges_total{listener=\"127.0.0.1:0\",class=\"2xx\"}",
+            3.0,
+        ),
+        (
+            "weir_exchanges_total{listener=\"127.0.0.1:0\",class=\"4xx\"}",
+            2.0,
+        ),
+        (
+            "weir_request_body_bytes_total{listener=\"127.0.0.1:0\"}",
+            9.0,
+        ),
+        (
+            "weir_route_exchanges_total{route=\"/teapot\",class=\"4xx\"}",
+            1.0,
+        ),
+        (
+            "weir_upstream_exchanges_total{upstream=\"up\",class=\"2xx\"}",
+            3.0,
+        ),
+        (
+            "weir_reasons_total{listener=\"127.0.0.1:0\",reason=\"bad_path\"}",
+            1.0,
+        ),
+        ("weir_connections_total{listener=\"127.0.0.1:0\"}", 5.0),
+        ("weir_route_duration_seconds_count{route=\"/*\"}", 3.0),
+    ] {
+        eventually(name, || (weir.metric(name) == value).then_some(()));
+    }
+    let page = weir.admin("/metrics");
+    assert!(
+        page.field("Content-Type")
+            .unwrap()
+            .starts_with("text/plain; version=0.0.4")
+    );
+    let mut family = String::new();
+    for line in page.text().lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            family = rest.split(' ').next().unwrap().to_owned();
+        } else if !line.starts_with('#') {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(name.starts_with(&family), "{line} is not of {family}");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+}
+
+#[test]
+fn the_admin_listener_reads_and_changes_nothing() {
+    let weir = Weir::start("[[route]]\nmatch = \"/*\"\nrespond = \"hello\"\n");
+    assert_eq!(weir.admin("/nothing").status(), 404);
+    let plan: tinyjson::JsonValue = weir.admin("/plan").text().parse().unwrap();
+    assert_eq!(plan["epoch"].get::<f64>(), Some(&1.0));
+    let mut client = Conn::to(weir.admin);
+    client.send("POST /metrics HTTP/1.1\r\nHost: admin\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(client.response().status(), 405);
+}
+
+/// Runs a command to its end: exit code, standard output, standard error.
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code().unwrap(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+#[test]
+fn exit_codes_are_as_documented() {
+    let dir = Weir::dir();
+    let file = |name: &str, text: &str| {
+        let path = dir.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let good = file(
+        "good.toml",
+        "[listen.\"127.0.0.1:0\"]\n[[route]]\nmatch = \"/*\"\nrespond = \"x\"\n",
+    );
+    let bad = file(
+        "bad.toml",
+        "[listen.\"127.0.0.1:0\"]\n[[route]]\nmatch = \"/*\"\nrespnd = \"x\"\n",
+    );
+    let missing = dir.join("missing.toml").display().to_string();
+    assert_eq!(run(&["--help"]).0, 0);
+    assert_eq!(run(&["--version"]).0, 0);
+    let (code, out, _) = run(&["check", &good]);
+    assert_eq!(
+        (code, out.contains(": ok; 1 listener, 1 route")),
+        (0, true),
+        "{out}"
+    );
+    for command in ["check", "run"] {
+        let (code, _, err) = run(&[command, &bad]);
+        assert_eq!(
+            (code, err.contains("respond")),
+            (3, true),
+            "{command}: {err}"
+        );
+        let (code, _, err) = run(&[command, &missing]);
+        assert_eq!(
+            (code, err.contains("missing.toml")),
+            (3, true),
+            "{command}: {err}"
+        );
+    }
+    for arguments in [
+        &["frobnicate"][..],
+        &["run"],
+        &["run", &good, &good],
+        &["run", "--fast", &good],
+        &[],
+    ] {
+        let (code, _, err) = run(arguments);
+        assert_eq!(
+            (code, err.starts_with("error: ")),
+            (2, true),
+            "{arguments:?}: {err}"
+        );
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, _, err) = run(&["proxy", &address, "127.0.0.1:9"]);
+    assert_eq!((code, err.contains("in use")), (1, true), "{err}");
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn explain_uses_the_words_of_the_log() {
+    let dir = Weir::dir();
+    let file = dir.join("weir.toml");
+    let text = "[listen.\"127.0.0.1:0\"]\n[[route]]\nname = \"only posts\"\nmatch = { path = \"/p\", method = \"POST\" }\nrespond = \"x\"\n";
+    std::fs::write(&file, text).unwrap();
+    let (code, out, err) = run(&["explain", file.to_str().unwrap(), "GET", "http://a/p"]);
+    assert!(
+        out.contains("only posts") && out.contains("method_not_allowed"),
+        "{code} {out} {err}"
+    );
+    let (_, out, _) = run(&["explain", file.to_str().unwrap(), "GET", "http://a/nowhere"]);
+    assert!(out.contains("no_route"), "{out}");
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn proxy_needs_no_file() {
+    let endpoint = Endpoint::answering(|_| ok("hello"));
+    let weir = Weir::command(&[
+        "proxy",
+        "127.0.0.1:0",
+        &endpoint.name,
+        "--cores",
+        "1",
+        "--access-log",
+        "stdout",
+    ]);
+    assert_eq!(weir.ask(get("/x")).text(), "hello");
+    assert_eq!(weir.entry("/x").text("endpoint"), endpoint.name);
+    weir.signal(Signal::HUP);
+    weir.wait_for("there is no file to reload");
+    assert_eq!(weir.ask(get("/x")).text(), "hello");
+}
+
+#[test]
+fn demo_shows_what_to_try() {
+    let weir = Weir::command(&["demo", "127.0.0.1:0", "--cores", "1"]);
+    let hello = weir.ask(get("/hello"));
+    assert_eq!(hello.status(), 200);
+    assert!(hello.text().contains("GET /hello"), "{}", hello.text());
+    assert_eq!(weir.ask(get("/status?code=503")).status(), 503);
+    assert_eq!(weir.ask(get("/big?bytes=1000000")).body.len(), 1_000_000);
+    assert_eq!(weir.ask(post("/echo", "back")).text(), "back");
+    weir.log.wait("a curl line to try", |line| {
+        line.contains("curl").then_some(())
+    });
+    weir.signal(Signal::INT);
+    weir.wait_for("drained");
+}
+
+#[test]
+fn several_cores_serve_side_by_side() {
+    let endpoint = Endpoint::answering(|request| ok(request.target()));
+    let weir = Weir::with("cores = 2", &[&endpoint]);
+    let mut clients: Vec<_> = (0..40).map(|_| weir.connect()).collect();
+    for round in 0..5 {
+        for (n, client) in clients.iter_mut().enumerate() {
+            client.send(get(&format!("/{round}/{n}")));
+        }
+        for (n, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.response().text(), format!("/{round}/{n}"));
+        }
+    }
+    let by_core: Vec<_> = (0..2)
+        .map(|n| weir.metric(&format!("weir_core_exchanges_total{{core=\"{n}\"}}")))
+        .collect();
+    eventually("all to be counted", || {
+        let sum: f64 = (0..2)
+            .map(|n| weir.metric(&format!("weir_core_exchanges_total{{core=\"{n}\"}}")))
+            .sum();
+        (sum == 200.0).then_some(())
+    });
+    assert!(by_core.iter().all(|&count| count > 0.0), "{by_core:?}");
 }

@@ -1,11 +1,11 @@
 //! Endpoints that do what a script says.
 
 use std::any::Any;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Shutdown, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, spawn};
 
@@ -18,19 +18,13 @@ use super::message::Message;
 pub struct Endpoint {
     /// What goes into `servers`.
     pub name: String,
-    wake: Where,
+    listener: Socket,
     state: Arc<State>,
     acceptor: Option<JoinHandle<()>>,
 }
 
-enum Where {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
-
 #[derive(Default)]
 struct State {
-    stop: AtomicBool,
     connections: AtomicUsize,
     seen: Mutex<Vec<Message>>,
     failures: Mutex<Vec<String>>,
@@ -45,7 +39,8 @@ impl Endpoint {
     /// Runs the script on every connection, with its number: 0 for the first.
     pub fn numbered(script: impl Fn(&mut Conn, usize) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        Self::on_tcp(listener, script)
+        let name = listener.local_addr().unwrap().to_string();
+        Self::start(name, listener.into(), Arc::default(), script)
     }
 
     /// Answers every request with what `answer` makes of it, on connections that stay open.
@@ -53,80 +48,33 @@ impl Endpoint {
         answer: impl Fn(&Message) -> T + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        Self::accepting(listener, answer)
-    }
-
-    /// The same behind a listener that was bound before.
-    pub fn accepting<T: AsRef<[u8]>>(
-        listener: TcpListener,
-        answer: impl Fn(&Message) -> T + Send + Sync + 'static,
-    ) -> Self {
-        let wake = Where::Tcp(listener.local_addr().unwrap());
+        let name = listener.local_addr().unwrap().to_string();
         let state = Arc::<State>::default();
-        let script = serve(state.clone(), answer);
-        Self::start(
-            wake,
-            state,
-            move || listener.accept().map(|(stream, _)| stream.into()),
-            script,
-        )
+        Self::start(name, listener.into(), state.clone(), serve(state, answer))
     }
 
-    /// Runs the script behind a listener that was bound before.
-    pub fn on_tcp(
-        listener: TcpListener,
-        script: impl Fn(&mut Conn, usize) + Send + Sync + 'static,
-    ) -> Self {
-        let wake = Where::Tcp(listener.local_addr().unwrap());
-        let accept = move || listener.accept().map(|(stream, _)| stream.into());
-        Self::start(wake, Arc::default(), accept, script)
-    }
-
-    /// Answers on a Unix socket.
+    /// The same on a Unix socket.
     pub fn answering_unix<T: AsRef<[u8]>>(
         path: &Path,
         answer: impl Fn(&Message) -> T + Send + Sync + 'static,
     ) -> Self {
         let listener = UnixListener::bind(path).unwrap();
+        let name = format!("unix:{}", path.display());
         let state = Arc::<State>::default();
-        let script = serve(state.clone(), answer);
-        let accept = move || listener.accept().map(|(stream, _)| stream.into());
-        Self::start(Where::Unix(path.to_owned()), state, accept, script)
+        Self::start(name, listener.into(), state.clone(), serve(state, answer))
     }
 
     fn start(
-        wake: Where,
+        name: String,
+        listener: Socket,
         state: Arc<State>,
-        accept: impl Fn() -> std::io::Result<Socket> + Send + 'static,
         script: impl Fn(&mut Conn, usize) + Send + Sync + 'static,
     ) -> Self {
-        let name = match &wake {
-            Where::Tcp(address) => address.to_string(),
-            Where::Unix(path) => format!("unix:{}", path.display()),
-        };
-        let (shared, script) = (state.clone(), Arc::new(script));
-        let acceptor = spawn(move || {
-            let mut running = Vec::new();
-            while let Ok(socket) = accept() {
-                if shared.stop.load(Ordering::SeqCst) {
-                    break;
-                }
-                let number = shared.connections.fetch_add(1, Ordering::SeqCst);
-                let (shared, script) = (shared.clone(), script.clone());
-                running.push(spawn(move || {
-                    let mut conn = Conn::new(socket);
-                    let ran = catch_unwind(AssertUnwindSafe(|| script(&mut conn, number)));
-                    if let Err(panic) = ran {
-                        let text = format!("connection {number}: {}", said(&*panic));
-                        shared.failures.lock().unwrap().push(text);
-                    }
-                }));
-            }
-            running.into_iter().for_each(|thread| drop(thread.join()));
-        });
+        let (accepting, shared) = (listener.try_clone().unwrap(), state.clone());
+        let acceptor = spawn(move || accept(&accepting, &shared, &Arc::new(script)));
         Self {
             name,
-            wake,
+            listener,
             state,
             acceptor: Some(acceptor),
         }
@@ -153,11 +101,8 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        self.state.stop.store(true, Ordering::SeqCst);
-        match &self.wake {
-            Where::Tcp(address) => drop(std::net::TcpStream::connect(address)),
-            Where::Unix(path) => drop(std::os::unix::net::UnixStream::connect(path)),
-        }
+        // Ends the accept that is under way, and with it the loop.
+        let _ = self.listener.shutdown(Shutdown::Both);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
         }
@@ -166,6 +111,27 @@ impl Drop for Endpoint {
             panic!("endpoint {}: {failures}", self.name);
         }
     }
+}
+
+/// Runs the script on a thread for each connection, until the listener is shut down; waits for all of them.
+fn accept<F>(listener: &Socket, state: &Arc<State>, script: &Arc<F>)
+where
+    F: Fn(&mut Conn, usize) + Send + Sync + 'static,
+{
+    let mut running = Vec::new();
+    while let Ok((socket, _)) = listener.accept() {
+        let number = state.connections.fetch_add(1, Ordering::SeqCst);
+        let (state, script) = (state.clone(), script.clone());
+        running.push(spawn(move || {
+            let mut conn = Conn::new(socket);
+            let ran = catch_unwind(AssertUnwindSafe(|| script(&mut conn, number)));
+            if let Err(panic) = ran {
+                let text = format!("connection {number}: {}", said(&*panic));
+                state.failures.lock().unwrap().push(text);
+            }
+        }));
+    }
+    running.into_iter().for_each(|thread| drop(thread.join()));
 }
 
 /// A plain answer with this body.

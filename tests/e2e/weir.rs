@@ -55,22 +55,40 @@ impl Weir {
         let file = dir.join("weir.toml");
         let processor = processor();
         std::fs::write(&file, complete(config, processor)).unwrap();
-        let (child, stderr, log) = spawn(&["run", file.to_str().unwrap()]);
+        let mut weir = Self::spawn(&["run", file.to_str().unwrap()], dir, processor);
+        weir.admin = weir.wait_for("metrics and health on ").parse().unwrap();
+        weir
+    }
+
+    /// Runs another command that serves; it has no admin listener that a test knows.
+    #[track_caller]
+    pub fn command(arguments: &[&str]) -> Self {
+        Self::spawn(arguments, &Self::dir(), 0)
+    }
+
+    #[track_caller]
+    fn spawn(arguments: &[&str], dir: &Path, processor: usize) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
         let mut weir = Self {
             address: ([127, 0, 0, 1], 0).into(),
             admin: ([127, 0, 0, 2], 0).into(),
-            stderr,
-            log,
+            stderr: Lines::of(child.stderr.take().unwrap()),
+            log: Lines::of(child.stdout.take().unwrap()),
             dir: dir.to_owned(),
             processor,
             child,
         };
         let listening = weir.wait_for("listening on ");
-        weir.address = listening
-            .split(", ")
+        let mut addresses = listening.split(", ");
+        weir.address = addresses
             .find_map(|address| address.parse().ok())
-            .unwrap_or(weir.address);
-        weir.admin = weir.wait_for("metrics and health on ").parse().unwrap();
+            .expect("one listener is TCP");
         weir
     }
 
@@ -184,7 +202,7 @@ pub struct Entry(HashMap<String, JsonValue>);
 
 impl Entry {
     fn parse(line: &str) -> Option<Self> {
-        let parsed: JsonValue = line.parse().unwrap_or_else(|e| panic!("{e}: {line}"));
+        let parsed: JsonValue = line.parse().ok()?;
         parsed.get::<HashMap<_, _>>().cloned().map(Self)
     }
 
@@ -201,20 +219,6 @@ impl Entry {
         let value = self.0.get(name).and_then(JsonValue::get::<f64>);
         *value.unwrap_or_else(|| panic!("no number {name} in {self:?}"))
     }
-}
-
-/// Runs the binary with these arguments.
-pub fn spawn(arguments: &[&str]) -> (Child, Lines, Lines) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary runs");
-    let stderr = Lines::of(child.stderr.take().unwrap());
-    let stdout = Lines::of(child.stdout.take().unwrap());
-    (child, stderr, stdout)
 }
 
 fn complete(config: &str, processor: usize) -> String {

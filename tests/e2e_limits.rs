@@ -1,0 +1,180 @@
+//! How much one peer may take.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
+
+mod e2e;
+
+use std::net::SocketAddr;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use e2e::*;
+
+const HELLO: &str = "[[route]]\nmatch = \"/*\"\nrespond = \"hello\"\n";
+
+/// The status that a fresh connection gets.
+#[track_caller]
+fn status(mut client: Conn) -> u16 {
+    // A connection that is one too many may be closed before its request has come.
+    let _ = client.try_send(get("/"));
+    client.response().status()
+}
+
+#[test]
+fn a_listener_takes_so_many_connections() {
+    let weir = Weir::start(&format!(
+        "[listen.\"127.0.0.1:0\"]\nconnections = 2\n{HELLO}"
+    ));
+    let mut here: Vec<_> = (0..2).map(|_| weir.connect()).collect();
+    for client in &mut here {
+        client.send(get("/"));
+        client.response();
+    }
+    let mut refused = weir.connect();
+    let response = refused.response();
+    assert_eq!(
+        (response.status(), response.field("Connection")),
+        (503, Some("close"))
+    );
+    assert!(
+        response
+            .field("Proxy-Status")
+            .unwrap()
+            .contains("connection_limit"),
+        "{response:?}"
+    );
+    assert!(response.field("Retry-After").is_some());
+    refused.expect_end();
+    let name = "weir_reasons_total{listener=\"127.0.0.1:0\",reason=\"connection_limit\"}";
+    assert_eq!(weir.metric(name), 1.0);
+    // Those who are here are not disturbed, and one that leaves makes room.
+    here[0].send(get("/"));
+    assert_eq!(here[0].response().status(), 200);
+    here.pop();
+    eventually("room", || (status(weir.connect()) == 200).then_some(()));
+}
+
+#[test]
+fn a_client_address_has_so_many_connections() {
+    let weir = Weir::start(&format!(
+        "[listen.\"127.0.0.1:0\"]\nconnections_per_client = 1\n{HELLO}"
+    ));
+    let mut first = weir.connect();
+    first.send(get("/"));
+    first.response();
+    let mut second = weir.connect();
+    let response = second.response();
+    assert_eq!(
+        (response.status(), response.field("Connection")),
+        (429, Some("close"))
+    );
+    assert!(
+        response
+            .field("Proxy-Status")
+            .unwrap()
+            .contains("client_limit"),
+        "{response:?}"
+    );
+    // Another address is another client.
+    let elsewhere = SocketAddr::from(([127, 0, 0, 3], 0));
+    assert_eq!(status(Conn::from_to(elsewhere, weir.address)), 200);
+    drop(first);
+    eventually("room", || (status(weir.connect()) == 200).then_some(()));
+}
+
+#[test]
+fn a_request_body_has_a_limit_by_route() {
+    let endpoint = Endpoint::answering(|request| ok(&request.text()));
+    let weir = Weir::start(&format!(
+        "[upstream.up]\nservers = [{:?}]\n\
+         [[route]]\nmatch = \"/small\"\nto = \"up\"\nlimits = {{ body = \"10B\" }}\n\
+         [[route]]\nmatch = \"/*\"\nto = \"up\"\n",
+        endpoint.name
+    ));
+    assert_eq!(weir.ask(post("/small", "0123456789")).text(), "0123456789");
+    assert_eq!(
+        weir.ask(post("/large", &"x".repeat(100_000))).body.len(),
+        100_000
+    );
+    let chunked = "POST /small HTTP/1.1\r\nHost: weir.test\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n012345\r\n5\r\n67890\r\n0\r\n\r\n";
+    for request in [post("/small", "0123456789x"), chunked.to_owned()] {
+        let response = weir.ask(&request);
+        assert_eq!(response.status(), 413, "{request}");
+        assert!(
+            response.text().contains("\"body_too_large\""),
+            "{}",
+            response.text()
+        );
+    }
+    assert!(
+        endpoint
+            .seen()
+            .iter()
+            .all(|request| request.target() == "/large" || request.body.len() <= 10)
+    );
+}
+
+#[test]
+fn slow_readers_cost_bounded_memory() {
+    const READERS: usize = 64;
+    const BODY: usize = 1 << 30;
+    let (stuck, is_stuck) = channel();
+    let endpoint = Endpoint::script(move |conn| {
+        let Some(_) = conn.next_request() else { return };
+        conn.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n"));
+        stuck
+            .send(conn.send_until_stuck(BODY, Duration::from_millis(500)))
+            .unwrap();
+        conn.rest();
+    });
+    let weir = Weir::to(&[&endpoint]);
+    let idle = weir.resident_bytes();
+    let mut readers: Vec<_> = (0..READERS).map(|_| Conn::narrow(weir.address)).collect();
+    for reader in &mut readers {
+        reader.send(get("/large"));
+        assert_eq!(reader.message_head().status(), 200);
+    }
+    let sent: Vec<usize> = (0..READERS)
+        .map(|_| is_stuck.recv_timeout(4 * DEADLINE).unwrap())
+        .collect();
+    assert!(
+        sent.iter().all(|&sent| sent < BODY / 8),
+        "endpoints are held back: {sent:?}"
+    );
+    let grown = weir.resident_bytes().saturating_sub(idle);
+    assert!(grown < 32 << 20, "{grown} bytes for {READERS} slow readers");
+    // They are slow, not forgotten.
+    for reader in &mut readers {
+        reader.take(100_000);
+    }
+}
+
+#[test]
+fn stuck_heads_cost_bounded_memory() {
+    const CLIENTS: usize = 200;
+    let weir = Weir::start(HELLO);
+    let idle = weir.resident_bytes();
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| weir.connect()).collect();
+    for client in &mut clients {
+        // As much as a head may have, in crumbs.
+        client.send_split(
+            format!(
+                "GET / HTTP/1.1\r\nHost: weir.test\r\nX-Large: {}",
+                "x".repeat(8_000)
+            ),
+            500,
+        );
+    }
+    // When the last one is served, all before it have been received.
+    let mut last = weir.connect();
+    last.send(get("/"));
+    last.response();
+    let grown = weir.resident_bytes().saturating_sub(idle);
+    assert!(
+        grown < (CLIENTS as u64 * 64) << 10,
+        "{grown} bytes for {CLIENTS} stuck connections"
+    );
+    for client in &mut clients {
+        client.send("\r\n\r\n");
+        assert_eq!(client.response().status(), 200);
+    }
+}
