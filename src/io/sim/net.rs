@@ -358,7 +358,8 @@ impl Rx for SimRx {
             }
             Ok(bytes) => {
                 self.adapt(bytes.len());
-                let mut filling = self.pool.filling(bytes.len());
+                // As large as was asked for, like in the real world, however little has come.
+                let mut filling = self.pool.filling(limit.max(bytes.len()));
                 filling.fill(&bytes);
                 Ok(Some(filling.freeze()))
             }

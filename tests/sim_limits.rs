@@ -1,0 +1,290 @@
+//! Peers that are slow, stuck or greedy: what they cost is bounded, in memory and in time.
+
+#![allow(clippy::unwrap_used)] // What fails here fails the test.
+
+mod sim;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use sim::client::Ask;
+use sim::endpoint::{Answer, Twist};
+use sim::message::{Framing, Head, body_of};
+use sim::{Rig, check};
+use weir::io::sim::{End, Peer, World, at};
+use weir::io::{Instant, Net};
+use weir::limits::{BLOCK_BYTES, QUEUED_BYTES_HIGH};
+
+const CONFIG: &str = r#"
+[listen."10.1.0.1:80"]
+connections = 40
+connections_per_client = 10
+[timeouts]
+head = "10s"
+idle = "20s"
+first_byte = "15s"
+body_stall = "5s"
+[limits]
+body_rate = "off"
+[upstream]
+app = "10.2.0.1:8080"
+[[route]]
+match = "/*"
+to = "app"
+"#;
+
+const ENDPOINT: &str = "10.2.0.1:8080";
+
+/// What one direction may hold on to: a piece that goes out by reference fills an eighth of its block at least, and
+/// besides what is queued there are a block that is being filled, one that is being sent, and the heads.
+const HELD_MAX: usize = 8 * QUEUED_BYTES_HIGH + 2 * BLOCK_BYTES[2] + 4 * BLOCK_BYTES[0];
+
+/// More than all buffers on the way hold.
+const LARGE: usize = 2_000_000;
+
+fn front() -> weir::io::Address {
+    at("10.1.0.1:80")
+}
+
+fn ask(method: &'static str, len: usize, answer_len: usize) -> Ask {
+    Ask {
+        id: 7,
+        method,
+        path: "/",
+        len,
+        framing: if len > 0 {
+            Framing::Length
+        } else {
+            Framing::None
+        },
+        answer: Answer {
+            status: 200,
+            len: answer_len,
+            framing: Framing::Length,
+            delay_ms: 0,
+            twist: Twist::None,
+        },
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_costs_a_bounded_amount_of_memory() {
+    check(12, |world| {
+        let rig = Rig::start(world, 1, CONFIG);
+        rig.ledger.endpoint(world, ENDPOINT);
+        let mut rng = world.rng(1);
+        let done = Rc::new(Cell::new(0));
+        for _ in 0..8 {
+            let (net, done, wire) = (
+                world.client(),
+                done.clone(),
+                ask("GET", 0, LARGE).wire(&mut rng),
+            );
+            world.spawn(async move {
+                let mut peer = Peer::connect(&net, &front()).await.unwrap();
+                peer.send(&wire).await.unwrap();
+                // Reads nothing for a while, but comes back before patience ends.
+                net.sleep_until(net.now() + Duration::from_secs(3)).await;
+                let head = Head::read(&mut peer).await.unwrap();
+                assert_eq!(head.get("content-length"), Some("2000000"));
+                let body = peer.read_exact(LARGE).await.unwrap();
+                assert!(
+                    body == body_of(7, true, LARGE),
+                    "the answer was changed on the way"
+                );
+                done.set(done.get() + 1);
+            });
+        }
+        let (core, most) = (world.core(0), Cell::new(0));
+        world.run_until(|| {
+            most.set(most.get().max(core.pool().live_bytes()));
+            done.get() == 8
+        });
+        let bound = 8 * HELD_MAX;
+        assert!(most.get() <= bound, "{} of {bound} bytes", most.get());
+        rig.drain(Duration::from_secs(30));
+    });
+}
+
+#[test]
+fn an_endpoint_that_does_not_read_costs_a_bounded_amount_of_memory() {
+    check(12, |world| {
+        let rig = Rig::start(
+            world,
+            1,
+            &CONFIG.replace("body_stall = \"5s\"", "body_stall = \"60s\""),
+        );
+        let rested = Rc::new(Cell::new(false));
+        let flag = rested.clone();
+        world.endpoint(&at(ENDPOINT), move |mut peer| {
+            let flag = flag.clone();
+            async move {
+                let net = peer.net().clone();
+                net.sleep_until(net.now() + Duration::from_secs(3)).await;
+                flag.set(true);
+                let head = Head::read(&mut peer).await.unwrap();
+                assert_eq!(head.get("content-length"), Some("2000000"));
+                let body = peer.read_exact(LARGE).await.unwrap();
+                assert!(
+                    body == body_of(7, false, LARGE),
+                    "the body was changed on the way"
+                );
+                peer.send(b"HTTP/1.1 204 Fine\r\nX-Id: 7\r\n\r\n")
+                    .await
+                    .unwrap();
+                let _ = peer.read_to_end().await;
+            }
+        });
+        let mut rng = world.rng(1);
+        let (core, most, done) = (world.core(0), Cell::new(0), Rc::new(Cell::new(false)));
+        let (net, flag, ask) = (world.client(), done.clone(), ask("POST", LARGE, 0));
+        let wire = ask.wire(&mut rng);
+        world.spawn(async move {
+            let mut peer = Peer::connect(&net, &front()).await.unwrap();
+            peer.write(&wire);
+            let head = Head::read(&mut peer).await.unwrap();
+            assert!(head.line.starts_with("HTTP/1.1 204 "), "{}", head.line);
+            flag.set(true);
+        });
+        world.run_until(|| {
+            most.set(most.get().max(core.pool().live_bytes()));
+            done.get()
+        });
+        assert!(rested.get());
+        let bound = HELD_MAX;
+        assert!(most.get() <= bound, "{} of {bound} bytes", most.get());
+        rig.drain(Duration::from_secs(30));
+    });
+}
+
+/// What a client that sends `bytes` and then nothing more gets, and when it is over.
+fn silent_after(world: &World, bytes: Vec<u8>) -> (Vec<u8>, Duration) {
+    let net = world.client();
+    world.run(async move {
+        let mut peer = Peer::connect(&net, &front()).await.unwrap();
+        peer.write(&bytes);
+        let start: Instant = net.now();
+        let (got, _) = peer.read_to_end().await;
+        (got, net.now().since(start))
+    })
+}
+
+#[test]
+fn whoever_stands_still_is_told_or_dropped_in_time() {
+    check(60, |world| {
+        let rig = Rig::start(world, 1, CONFIG);
+        rig.ledger.endpoint(world, ENDPOINT);
+        let head = |id: u64, more: &str, twist| {
+            let mut stuck = ask("GET", 0, 5);
+            (stuck.id, stuck.answer.twist) = (id, twist);
+            let mut wire = stuck.wire(&mut world.rng(1));
+            wire.truncate(wire.len() - 2);
+            wire.extend_from_slice(more.as_bytes());
+            wire
+        };
+        let mut half = head(1, "Content-Length: 9\r\n\r\n", Twist::None);
+        half.extend_from_slice(&body_of(1, false, 9)[..4]);
+        let cases = [
+            // Nothing at all: the time for a head.
+            (Vec::new(), "", 10),
+            (head(2, "", Twist::None), "HTTP/1.1 408 ", 10),
+            (half, "HTTP/1.1 408 ", 5),
+            // The endpoint never answers.
+            (
+                head(3, "Connection: close\r\n\r\n", Twist::Silent),
+                "HTTP/1.1 504 ",
+                15,
+            ),
+        ];
+        for (bytes, start, seconds) in cases {
+            let (got, time) = silent_after(world, bytes.clone());
+            let (asked, got) = (
+                String::from_utf8_lossy(&bytes),
+                String::from_utf8_lossy(&got).into_owned(),
+            );
+            assert!(
+                got.starts_with(start) && got.is_empty() == start.is_empty(),
+                "{got:?} to {asked:?}"
+            );
+            let (least, most) = (
+                Duration::from_secs(seconds),
+                Duration::from_millis(seconds * 1000 + 2_600),
+            );
+            assert!(
+                time + Duration::from_millis(50) >= least && time <= most,
+                "{time:?} for {asked:?}"
+            );
+        }
+        rig.drain(Duration::from_secs(30));
+    });
+}
+
+#[test]
+fn a_client_that_stops_reading_is_dropped_in_time() {
+    check(60, |world| {
+        let rig = Rig::start(world, 1, CONFIG);
+        rig.ledger.endpoint(world, ENDPOINT);
+        let mut rng = world.rng(1);
+        let wire = ask("GET", 0, LARGE).wire(&mut rng);
+        let net = world.client();
+        let core = world.core(0);
+        let (got, end) = world.run(async move {
+            let mut peer = Peer::connect(&net, &front()).await.unwrap();
+            peer.send(&wire).await.unwrap();
+            net.sleep_until(net.now() + Duration::from_secs(15)).await;
+            assert_eq!(core.pool().live_bytes(), 0, "nothing is kept for it");
+            peer.read_to_end().await
+        });
+        assert!(
+            got.len() < LARGE && matches!(end, End::Failed(_)),
+            "{} bytes, {end:?}",
+            got.len()
+        );
+        rig.drain(Duration::from_secs(30));
+    });
+}
+
+#[test]
+fn connections_beyond_the_limits_are_turned_away_and_counted_out_again() {
+    check(60, |world| {
+        let rig = Rig::start(world, 1 + (world.seed() % 2) as u32, CONFIG);
+        let open: Rc<RefCell<Vec<_>>> = Rc::default();
+        let connect = |ip: [u8; 4]| {
+            let (net, open) = (world.client_at(ip.into()), open.clone());
+            world.run(async move {
+                let mut peer = Peer::connect(&net, &front()).await.unwrap();
+                let wait = net.now() + Duration::from_millis(200);
+                // Who is turned away hears of it at once; who is welcome hears nothing.
+                let mut late = std::pin::pin!(net.sleep_until(wait));
+                let answer = {
+                    let mut head = std::pin::pin!(Head::read(&mut peer));
+                    std::future::poll_fn(|cx| match head.as_mut().poll(cx) {
+                        std::task::Poll::Ready(head) => std::task::Poll::Ready(head),
+                        std::task::Poll::Pending => late.as_mut().poll(cx).map(|()| None),
+                    })
+                    .await
+                };
+                if answer.is_none() {
+                    open.borrow_mut().push(peer);
+                }
+                answer.map(|head| head.line)
+            })
+        };
+        for _ in 0..3 {
+            for _ in 0..10 {
+                assert_eq!(connect([192, 0, 2, 1]), None);
+            }
+            let refused = connect([192, 0, 2, 1]).unwrap();
+            assert!(refused.starts_with("HTTP/1.1 429 "), "{refused}");
+            open.borrow_mut().clear();
+            world.run_for(Duration::from_millis(200));
+        }
+        // Forty in ten seconds: the first would otherwise run out of time for a head.
+        for i in 0..8 {
+            assert_eq!(connect([192, 0, 2, i]), None);
+        }
+        rig.drain(Duration::from_secs(1));
+        open.borrow_mut().clear();
+    });
+}
