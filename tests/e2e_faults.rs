@@ -422,3 +422,67 @@ fn a_slow_reader_gets_all_of_it() {
     }
     assert!(got == body.as_bytes());
 }
+
+#[test]
+fn no_endpoint_is_asked_before_the_head_is_whole() {
+    let endpoint = Endpoint::answering(|_| ok("hello"));
+    let weir = Weir::with("timeouts = { head = \"300ms\" }", &[&endpoint]);
+    for part in ["G", "GET / HTTP/1.1\r\nHost: weir.test\r\nX-Slow"] {
+        let mut client = weir.connect();
+        client.send(part);
+        let response = client.response();
+        assert_eq!(
+            (response.status(), response.field("Connection")),
+            (408, Some("close")),
+            "{part:?}"
+        );
+        assert!(
+            response.text().contains("\"head_timeout\""),
+            "{}",
+            response.text()
+        );
+        client.finish();
+        client.expect_end();
+    }
+    assert_eq!(endpoint.connections(), 0);
+}
+
+#[test]
+fn a_head_that_trickles_is_timed_as_a_whole() {
+    let endpoint = Endpoint::answering(|_| ok("hello"));
+    let weir = Weir::with("timeouts = { head = \"300ms\" }", &[&endpoint]);
+    let mut client = weir.connect();
+    client.send("GET / HTTP/1.1\r\nHost: weir.test\r\n");
+    // Each line is early enough, together they are too late.
+    client.trickle("X-Slow: 1\r\n", Duration::from_millis(50));
+    assert_eq!(client.response().status(), 408);
+}
+
+#[test]
+fn a_head_has_its_own_deadline_on_a_used_connection() {
+    let endpoint = Endpoint::answering(|_| ok("hello"));
+    let weir = Weir::with("timeouts = { head = \"300ms\" }", &[&endpoint]);
+    let mut client = weir.connect();
+    client.send(get("/"));
+    client.response();
+    client.send("GET / HTTP/1.1\r\n");
+    assert_eq!(client.response().status(), 408);
+}
+
+#[test]
+fn a_request_body_that_crawls_is_408() {
+    let endpoint = Endpoint::script(|conn| drop(conn.rest()));
+    let weir = Weir::with(
+        "timeouts = { body_stall = \"1s\" }\nlimits = { body_rate = \"1KiB/s\" }",
+        &[&endpoint],
+    );
+    let mut client = weir.connect();
+    client.send("POST / HTTP/1.1\r\nHost: weir.test\r\nContent-Length: 1000000\r\n\r\n");
+    client.trickle("x", Duration::from_millis(20));
+    let response = client.response();
+    assert!(
+        response.text().contains("\"body_timeout\""),
+        "{}",
+        response.text()
+    );
+}

@@ -477,3 +477,12 @@ fn segmentation_never_matters() {
         assert_eq!(pair[1].trailer("X-Trailer"), Some("end"));
     }
 }
+
+#[test]
+fn a_later_minor_version_is_served_as_1_1() {
+    let endpoint = Endpoint::answering(|_| ok("reached"));
+    let weir = Weir::to(&[&endpoint]);
+    let response = weir.ask("GET / HTTP/1.2\r\nHost: weir.test\r\n\r\n");
+    assert_eq!(response.text(), "reached");
+    assert_eq!(endpoint.only().start, "GET / HTTP/1.1");
+}

@@ -508,3 +508,49 @@ fn connection_of_an_answer_cannot_name_what_others_rely_on() {
         assert!(response.field(name).is_some(), "{name}");
     }
 }
+
+#[test]
+fn a_close_delimited_answer_that_ends_by_a_reset_is_truncated() {
+    // The reset must come after the bytes, and not in their stead: the client says when it has them.
+    let (seen, has_seen) = mpsc::channel::<()>();
+    let has_seen = std::sync::Mutex::new(has_seen);
+    let endpoint = Endpoint::script(move |conn| {
+        conn.request();
+        conn.send("HTTP/1.1 200 OK\r\n\r\nmore to come");
+        has_seen.lock().unwrap().recv().unwrap();
+        conn.reset_now();
+    });
+    let weir = Weir::to(&[&endpoint]);
+    let mut client = weir.connect();
+    client.send(get("/"));
+    assert!(client.message_head().is_chunked());
+    assert_eq!(client.line(), "c");
+    client.expect("more to come\r\n");
+    seen.send(()).unwrap();
+    client.expect_end();
+    let mut client = weir.connect();
+    client.send(GET_10);
+    client.head();
+    client.expect("more to come");
+    seen.send(()).unwrap();
+    assert_eq!(client.rest(), (Vec::new(), End::Reset));
+}
+
+#[test]
+fn a_truncated_answer_without_a_length_is_a_reset_to_1_0() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nonly\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nonly",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nonly\r\n0\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nonly\r\nx\r\n",
+    ] {
+        for how in [End::Closed, End::Reset] {
+            let (_endpoint, weir) = ending(answer, how);
+            let mut client = weir.connect();
+            client.send(GET_10);
+            let (bytes, end) = client.rest();
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            assert_eq!(end, End::Reset, "{answer:?}, {how:?}: {text:?}");
+        }
+    }
+}
