@@ -1,0 +1,232 @@
+//! What a proxied request costs in heap allocations once connections and buffers are warm: none. One would be allowed.
+//!
+//! A whole core runs on a real ring, in a thread whose allocations are counted, with the access log on. Clients and
+//! endpoints keep their connections and live in other threads.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+#[path = "allocations/counting_allocator.rs"]
+mod counting_allocator;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use weir::core::{self, Command, Mail, Mailbox, Shared};
+use weir::io::uring::{self, ListenSocket, Uring};
+use weir::obs::{AccessLog, Format, Obs};
+use weir::plan::{ListenerId, Plan};
+
+use counting_allocator::{CountingAllocator, count_in};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+/// Requests that come before counting begins: connections are opened, tables grow, blocks are made.
+const WARM: u64 = 500;
+const COUNTED: u64 = 4_000;
+/// What is left to housekeeping, and to more requests at once than there were before. One for each request would be
+/// ten times as much.
+const ALLOCATIONS_MAX: u64 = COUNTED / 10;
+const DEADLINE: Duration = Duration::from_secs(20);
+
+const GET: &str = "GET /users/42/orders?page=2 HTTP/1.1\r\nHost: shop.example.com\r\n\
+                   User-Agent: test\r\nAccept: */*\r\nCookie: a=b\r\n\r\n";
+
+#[test]
+fn answers_of_known_length_cost_no_allocation() {
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n{}",
+        "x".repeat(1024)
+    );
+    check(GET, &answer, 1);
+    check(GET, &answer, 16);
+}
+
+#[test]
+fn chunked_answers_cost_no_allocation() {
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n400\r\n{}\r\n0\r\n\r\n",
+        "x".repeat(1024)
+    );
+    check(GET, &answer, 1);
+    check(GET, &answer, 16);
+}
+
+#[test]
+fn uploads_cost_no_allocation() {
+    let request = format!(
+        "POST /users/42/orders HTTP/1.1\r\nHost: shop.example.com\r\nContent-Length: 1024\r\n\r\n{}",
+        "x".repeat(1024)
+    );
+    check(
+        &request,
+        "HTTP/1.1 204 No Content\r\nServer: endpoint\r\n\r\n",
+        4,
+    );
+}
+
+/// Asks over so many connections at once and counts what the core allocates meanwhile.
+#[track_caller]
+fn check(request: &str, answer: &str, clients: u64) {
+    let endpoint = endpoint(request, answer);
+    let core = Core::start(endpoint);
+    // All clients stand still while the tally is read.
+    let still = Arc::new(Barrier::new(clients as usize + 1));
+    let running: Vec<_> = (0..clients)
+        .map(|_| {
+            let (request, address, still) = (request.to_owned(), core.address, still.clone());
+            std::thread::spawn(move || {
+                let mut client = connect(address);
+                ask(&mut client, &request, WARM);
+                still.wait();
+                still.wait();
+                ask(&mut client, &request, COUNTED / clients);
+                still.wait();
+            })
+        })
+        .collect();
+    still.wait();
+    let before = core.tally.load(Ordering::Relaxed);
+    still.wait();
+    still.wait();
+    let allocations = core.tally.load(Ordering::Relaxed) - before;
+    running
+        .into_iter()
+        .for_each(|client| client.join().unwrap());
+    core.stop();
+    let requests = COUNTED / clients * clients;
+    assert!(before > 0, "the core's thread is not counted");
+    assert!(
+        allocations <= ALLOCATIONS_MAX,
+        "{clients} clients: {allocations} allocations for {requests} requests"
+    );
+}
+
+/// A core in a thread of its own.
+struct Core {
+    address: SocketAddr,
+    mail: Mail<Uring>,
+    tally: &'static AtomicU64,
+    thread: JoinHandle<()>,
+    obs: Obs,
+}
+
+impl Core {
+    fn start(endpoint: SocketAddr) -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let text = format!(
+            "[listen.\"{address}\"]\n[upstream]\napp = \"{endpoint}\"\n\
+             [[route]]\nmatch = \"shop.example.com/users/{{id}}/*\"\nto = \"app\"\n"
+        );
+        let (config, _) = weir_config::parse("test.toml", &text).expect("a good file");
+        let plan = Arc::new(Plan::compile(&config, &|_, _| Ok(Vec::new())).unwrap());
+        let log = AccessLog::file("/dev/null".into(), Format::Json).unwrap();
+        let (obs, sides) = Obs::start(1, &plan, Some(log)).unwrap();
+        let side = sides.into_iter().next().unwrap();
+        let tally: &'static AtomicU64 = Box::leak(Box::default());
+        let (up, is_up) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            count_in(tally);
+            let ended = uring::run(|net, _| async move {
+                let (mail, mailbox) = Mailbox::new(&net).unwrap();
+                up.send(mail.clone()).unwrap();
+                let shared = Shared::new(vec![mail]);
+                let sockets = vec![(ListenerId(0), ListenSocket::Tcp(socket))];
+                core::run(net, 0, plan, side, shared, 1, sockets, mailbox).await;
+            });
+            ended.expect("io_uring is there");
+        });
+        let mail = is_up.recv().unwrap();
+        Self {
+            address,
+            mail,
+            tally,
+            thread,
+            obs,
+        }
+    }
+
+    fn stop(self) {
+        assert!(self.mail.send(Command::Stop).is_ok());
+        self.thread.join().unwrap();
+        self.obs.stop();
+    }
+}
+
+/// Starts an endpoint that gives one answer to one request, as often as it is asked, over connections that stay. Only
+/// lengths are looked at: heads end with an empty line, and bodies are as long as the request's.
+fn endpoint(request: &str, answer: &str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_, body) = request.split_once("\r\n\r\n").unwrap();
+    let (body_bytes, answer) = (body.len(), answer.to_owned());
+    std::thread::spawn(move || {
+        while let Ok((mut peer, _)) = listener.accept() {
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                while read_message(&mut peer, body_bytes) {
+                    peer.write_all(answer.as_bytes()).unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect(address).unwrap();
+    client.set_nodelay(true).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    client
+}
+
+/// Asks one time after the other.
+fn ask(client: &mut TcpStream, request: &str, times: u64) {
+    for _ in 0..times {
+        client.write_all(request.as_bytes()).unwrap();
+        read_answer(client);
+    }
+}
+
+fn read_answer(client: &mut TcpStream) {
+    let mut read = Vec::new();
+    let mut block = [0; 4096];
+    loop {
+        let n = client.read(&mut block).unwrap();
+        assert!(n > 0, "the connection ended: {}", read.escape_ascii());
+        read.extend_from_slice(&block[..n]);
+        let Some(end) = read.windows(4).position(|part| part == b"\r\n\r\n") else {
+            continue;
+        };
+        let (head, body) = (String::from_utf8_lossy(&read[..end]), &read[end + 4..]);
+        assert!(head.starts_with("HTTP/1.1 20"), "{head}");
+        let is_whole = match head.to_ascii_lowercase() {
+            head if head.contains("transfer-encoding: chunked") => body.ends_with(b"\r\n0\r\n\r\n"),
+            head if head.contains("content-length: 1024") => body.len() == 1024,
+            _ => head.starts_with("HTTP/1.1 204"),
+        };
+        if is_whole {
+            return;
+        }
+    }
+}
+
+/// Reads a head and so many bytes after it. False when the connection has ended before that.
+fn read_message(peer: &mut TcpStream, body_bytes: usize) -> bool {
+    let mut read = Vec::new();
+    let mut block = [0; 4096];
+    loop {
+        match peer.read(&mut block) {
+            Ok(0) | Err(_) => return false,
+            Ok(n) => read.extend_from_slice(&block[..n]),
+        }
+        let end = read.windows(4).position(|part| part == b"\r\n\r\n");
+        if end.is_some_and(|end| read.len() >= end + 4 + body_bytes) {
+            return true;
+        }
+    }
+}
