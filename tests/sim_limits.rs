@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use sim::client::Ask;
+use sim::client::{Ask, Outcome};
 use sim::endpoint::{Answer, Twist};
 use sim::message::{Framing, Head, body_of};
 use sim::{Rig, check};
@@ -286,5 +286,26 @@ fn connections_beyond_the_limits_are_turned_away_and_counted_out_again() {
         }
         rig.drain(Duration::from_secs(1));
         open.borrow_mut().clear();
+    });
+}
+
+#[test]
+fn an_answer_that_took_longer_than_a_body_may_stand_still_is_relayed() {
+    check(60, |world| {
+        let rig = Rig::start(world, 1, CONFIG);
+        rig.ledger.endpoint(world, ENDPOINT);
+        let mut rng = world.rng(1);
+        for (status, len) in [(204, 0), (200, 40_000)] {
+            let mut slow = ask("GET", 0, len);
+            (slow.answer.status, slow.answer.delay_ms) = (status, 8_000);
+            let (net, wire) = (world.client(), slow.wire(&mut rng));
+            let outcome = world.run(async move {
+                let mut peer = Peer::connect(&net, &front()).await.unwrap();
+                peer.write(&wire);
+                slow.read(&mut peer).await.0
+            });
+            assert!(matches!(outcome, Outcome::Answered), "{outcome:?}");
+        }
+        rig.drain(Duration::from_secs(30));
     });
 }

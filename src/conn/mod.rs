@@ -62,8 +62,10 @@ async fn converse<N: Net>(core: Rc<Core<N>>, mut down: Down<N>) -> Option<Line<N
             Ok(true) => {}
             Ok(false) => return None,
             Err(fault) => {
-                exchange::refuse(&core, &mut down, fault).await;
-                linger(&core, down).await;
+                match exchange::refuse(&core, &mut down, fault).await {
+                    After::Abort => down.out.tx.abort(),
+                    After::Next | After::Close => linger(&core, down).await,
+                }
                 return None;
             }
         }

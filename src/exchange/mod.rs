@@ -13,6 +13,7 @@ mod relay;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use weir_proto_h1::Version;
 use weir_proto_h1::target::host_port;
@@ -21,6 +22,7 @@ use crate::conn::{Down, Piece};
 use crate::core::{Core, CorePlan};
 use crate::fault::{Fault, Phase, Reason, Side};
 use crate::io::Net;
+use crate::limits::LINGER_MS;
 use crate::obs;
 use crate::plan::{Decision, Plan, RouteId, Target};
 use record::Record;
@@ -56,7 +58,7 @@ pub async fn run<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) -> After {
 }
 
 /// Answers a request whose head was not understood, or did not come in time.
-pub async fn refuse<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>, fault: Fault) {
+pub async fn refuse<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>, fault: Fault) -> After {
     let plan = core.plan();
     let mut record = Record::new(
         core.next_id(),
@@ -66,8 +68,9 @@ pub async fn refuse<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>, fault: Fault
     );
     down.edits.clear();
     down.machine.give_up_head();
-    fail(core, &plan, down, &mut record, fault).await;
+    let after = fail(core, &plan, down, &mut record, fault).await;
     report(core, &plan.plan, down, &record);
+    after
 }
 
 fn begin<N: Net>(core: &Core<N>, plan: &Plan, down: &mut Down<N>) -> Record {
@@ -204,16 +207,23 @@ async fn forget_body<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) {
 
 /// Sends what was written to the client.
 async fn flush<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) -> Result<(), Fault> {
-    let deadline = core.net.now() + down.pass.door.plan.borrow().timeouts.body_stall;
+    let mut deadline = core.net.now() + down.pass.door.plan.borrow().timeouts.body_stall;
     down.timer.set(deadline);
+    let mut is_last = false;
     poll_fn(|cx| {
         down.timer.watch(cx);
+        if core.is_stopping() && !is_last {
+            // The answer that says so gets a moment to leave: hardly any send is done at once.
+            is_last = true;
+            deadline = deadline.min(core.net.now() + Duration::from_millis(LINGER_MS));
+            down.timer.set(deadline);
+        }
         match down.out.poll_send(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
             Poll::Ready(Err(_)) => {
                 Poll::Ready(Err(Fault::downstream(Phase::Body, Reason::ClientClosed)))
             }
-            Poll::Pending if core.is_stopping() || core.net.now() >= deadline => {
+            Poll::Pending if core.net.now() >= deadline => {
                 Poll::Ready(Err(Fault::downstream(Phase::Body, Reason::ClientStalled)))
             }
             Poll::Pending => Poll::Pending,

@@ -244,7 +244,10 @@ impl<'a, N: Net> Relay<'a, N> {
                 self.record.first_byte_ns = now.since(self.asked.min(now)).as_nanos() as u64;
                 self.record.status = self.up.head.status;
                 self.download = Download::Body;
-                self.download_pace.moved(now, 0);
+                // What came before was the wait for an answer; the body's patience begins here.
+                let timeouts = self.route.timeouts;
+                let rate = timeouts.body_rate_bytes_min;
+                self.download_pace = Pace::new(now, timeouts.body_stall, rate);
                 let body = self.up.body();
                 if let BodyKind::Length(length) = body {
                     self.up

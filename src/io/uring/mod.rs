@@ -140,6 +140,8 @@ impl Uring {
         let socket = Rc::new(Socket {
             tcp: UnsafeCell::new(tcp),
             aborting: Cell::new(false),
+            broken: Cell::new(false),
+            sending: Cell::new(0),
         });
         Connection {
             rx: UringRx::new(socket.clone(), self.core.clone()),
@@ -255,7 +257,7 @@ impl Net for Uring {
 
     fn pack(&self, connection: Connection<Self>) -> Result<Parcel, Connection<Self>> {
         let Connection { rx, tx, peer } = connection;
-        if rx.pump.is_some() || tx.pump.is_some() {
+        if rx.pump.is_some() || tx.pump.is_some() || super::Tx::queued(&tx) > 0 {
             return Err(Connection { rx, tx, peer });
         }
         let socket = rx.socket.clone();
@@ -326,6 +328,10 @@ struct Socket {
     tcp: UnsafeCell<TcpStream>,
     /// The connection is to end in a reset: nobody may end it in an orderly way first.
     aborting: Cell<bool>,
+    /// A send has failed. The system tells of a reset only once, so that a receive may read it as an end.
+    broken: Cell<bool>,
+    /// Bytes of the batch that is being sent; 0 between batches.
+    sending: Cell<usize>,
 }
 
 impl Socket {
@@ -346,6 +352,43 @@ impl Socket {
     fn fd(&self) -> i32 {
         self.tcp().as_raw_fd()
     }
+
+    /// Whether an end that was read is a reset of which a send has been told, or is about to be told: then the
+    /// connection is gone in both directions, though we have not ended ours.
+    fn is_broken(&self) -> bool {
+        self.broken.get() || self.sending.get() > 0 && self.is_gone()
+    }
+
+    fn is_gone(&self) -> bool {
+        let mut state = 0_u8;
+        let mut size = size_of::<u8>() as libc::socklen_t;
+        // SAFETY: what is told is cut to the size given, and `state` is alive for the call: the first byte.
+        let got = unsafe {
+            libc::getsockopt(
+                self.fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                (&raw mut state).cast(),
+                &raw mut size,
+            )
+        };
+        // A Unix socket has no such option, and no resets that look like an end.
+        got == 0 && state == TCP_CLOSE
+    }
+
+    /// Resets the connection at once; a Unix socket, which cannot be reset, is closed both ways.
+    fn reset(&self) {
+        // SAFETY: all zeroes are an address of the unspecified family, which takes a connection apart.
+        let nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+        let size = size_of::<libc::sockaddr>() as libc::socklen_t;
+        // SAFETY: the address lives for the call and is as large as said.
+        if unsafe { libc::connect(self.fd(), &raw const nowhere, size) } != 0 {
+            shut(self.fd(), libc::SHUT_RDWR);
+        }
+    }
 }
+
+/// TCP's state of a connection that is no more, as `TCP_INFO` tells it.
+const TCP_CLOSE: u8 = 7;
 
 type Pump = Pin<Box<dyn Future<Output = ()>>>;

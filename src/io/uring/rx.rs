@@ -96,6 +96,10 @@ impl Rx for UringRx {
             bell.rung.store(false, Ordering::Release);
         }
         Poll::Ready(match done {
+            Ok(chunk) if chunk.is_empty() && self.socket.is_broken() => {
+                self.ended = Some(io::ErrorKind::ConnectionReset);
+                Err(io::ErrorKind::ConnectionReset.into())
+            }
             Ok(chunk) if chunk.is_empty() => {
                 self.ended = Some(io::ErrorKind::UnexpectedEof);
                 Ok(None)

@@ -29,8 +29,6 @@ pub struct UringTx {
 #[derive(Default)]
 struct TxState {
     next: Cell<Option<Batch>>,
-    /// Bytes of the batch that is being sent; 0 between batches.
-    sending: Cell<usize>,
     failed: Cell<Option<io::Error>>,
 }
 
@@ -70,25 +68,25 @@ impl Tx for UringTx {
     }
 
     fn queued(&self) -> usize {
-        self.queued + self.slot.sending.get()
+        self.queued + self.socket.sending.get()
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let is_due = self.slot.is_due(cx);
-        if self.slot.sending.get() > 0 && !is_due {
+        if self.socket.sending.get() > 0 && !is_due {
             return Poll::Pending;
         }
         loop {
             if let Some(kind) = self.ended {
                 return Poll::Ready(Err(kind.into()));
             }
-            if self.slot.sending.get() == 0 {
+            if self.socket.sending.get() == 0 {
                 let Some(batch) = self.next_batch() else {
                     return Poll::Ready(Ok(()));
                 };
                 let bytes = batch.len();
                 self.queued -= bytes;
-                self.slot.sending.set(bytes);
+                self.socket.sending.set(bytes);
                 self.slot.next.set(Some(batch));
             }
             let pump = self
@@ -97,12 +95,13 @@ impl Tx for UringTx {
             let news = self.slot.listen();
             let _ = pump.as_mut().poll(&mut Context::from_waker(&news));
             if let Some(error) = self.slot.failed.take() {
+                self.socket.broken.set(true);
                 self.ended = Some(error.kind());
                 self.queue.clear();
                 self.queued = 0;
                 return Poll::Ready(Err(error));
             }
-            if self.slot.sending.get() > 0 {
+            if self.socket.sending.get() > 0 {
                 return Poll::Pending;
             }
         }
@@ -134,8 +133,9 @@ impl Tx for UringTx {
 
 impl Drop for UringTx {
     fn drop(&mut self) {
-        if self.slot.sending.get() > 0 && !self.socket.aborting.get() {
-            shut(self.socket.fd(), libc::SHUT_RDWR);
+        // What was pushed is not sent to the end: that must not look like an orderly one.
+        if self.queued() > 0 {
+            self.socket.reset();
         }
     }
 }
@@ -160,12 +160,12 @@ async fn send(socket: Rc<Socket>, slot: Rc<Slot<TxState>>) {
                 Ok(0) => slot.failed.set(Some(io::ErrorKind::WriteZero.into())),
                 Ok(n) => {
                     batch.advance(n);
-                    slot.sending.set(batch.len());
+                    socket.sending.set(batch.len());
                     continue;
                 }
                 Err(error) => slot.failed.set(Some(error)),
             }
-            slot.sending.set(0);
+            socket.sending.set(0);
             break;
         }
     }
