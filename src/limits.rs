@@ -37,7 +37,7 @@ pub const QUEUED_BYTES_HIGH: usize = 128 * 1024;
 pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
 
 /// How long a connection keeps what a conversation needs when no further request comes.
-pub const REST_AFTER_MS: u64 = 1_000;
+pub const REST_AFTER_MS: u64 = 100;
 
 /// How long a closing connection is read for, so that the last answer is not lost by a reset (nginx
 /// `lingering_timeout` 5 s).

@@ -14,7 +14,7 @@ use super::outbox::Outbox;
 use crate::core::{Core, Pass, Timer};
 use crate::exchange::Added;
 use crate::fault::{Fault, Phase, Reason};
-use crate::io::{Chunk, Connection, Net, Rx};
+use crate::io::{Chunk, Connection, Net, Rx, Tx};
 use crate::route::Scratch;
 
 /// What came from the client.
@@ -82,7 +82,8 @@ impl<N: Net> Down<N> {
     }
 
     /// Puts the connection to rest: only what an idle connection needs is kept.
-    pub fn rest(self) -> Line<N> {
+    pub fn rest(mut self) -> Line<N> {
+        self.out.tx.rest();
         Line {
             connection: Connection {
                 rx: self.rx,

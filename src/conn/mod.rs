@@ -33,7 +33,11 @@ use crate::limits::{LINGER_MS, REST_AFTER_MS};
 use crate::obs::Level;
 
 /// Serves a client's connection to its end.
-pub async fn serve<N: Net>(core: Rc<Core<N>>, pass: Pass<N>, connection: Connection<N>) {
+pub fn serve<N: Net>(
+    core: Rc<Core<N>>,
+    pass: Pass<N>,
+    connection: Connection<N>,
+) -> impl Future<Output = ()> {
     let timer = core.timers.timer();
     let mut line = Line {
         connection,
@@ -41,15 +45,18 @@ pub async fn serve<N: Net>(core: Rc<Core<N>>, pass: Pass<N>, connection: Connect
         pass,
         is_new: true,
     };
-    while let Some(first) = line.wait(&core).await {
-        let down = Down::new(&core, line, first);
-        match guarded(Box::pin(converse(core.clone(), down))).await {
-            Ok(Some(rested)) => line = rested,
-            Ok(None) => return,
-            Err(panic) => {
-                let obs = core.obs.borrow();
-                obs.panicked();
-                return obs.say(Level::Error, message(&*panic));
+    // A block and not an `async fn`: it uses what it captures in place, where arguments would be kept twice.
+    async move {
+        while let Some(first) = line.wait(&core).await {
+            let down = Down::new(&core, line, first);
+            match guarded(Box::pin(converse(core.clone(), down))).await {
+                Ok(Some(rested)) => line = rested,
+                Ok(None) => return,
+                Err(panic) => {
+                    let obs = core.obs.borrow();
+                    obs.panicked();
+                    return obs.say(Level::Error, message(&*panic));
+                }
             }
         }
     }

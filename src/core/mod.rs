@@ -134,6 +134,7 @@ impl<N: Net> Core<N> {
             let then = self.net.now() + Duration::from_millis(HOUSEKEEPING_MS);
             self.net.sleep_until(then).await;
             self.reaper.close_old(self.net.now());
+            self.net.pool().trim();
             self.obs
                 .borrow()
                 .pool_used(self.net.pool().live_bytes() as u64);

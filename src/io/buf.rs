@@ -32,6 +32,8 @@ const HEADER_BYTES: usize = size_of::<Header>();
 struct Shelves {
     free: [RefCell<Vec<NonNull<Header>>>; BLOCK_BYTES.len()],
     live: Cell<usize>,
+    /// The fewest free blocks of each size since the last trim: nobody has needed these.
+    spare: [Cell<usize>; BLOCK_BYTES.len()],
 }
 
 /// One core's blocks. Cloning gives another handle to the same pool.
@@ -52,6 +54,7 @@ impl Pool {
         let shelves = Shelves {
             free: Default::default(),
             live: Cell::new(0),
+            spare: Default::default(),
         };
         Self {
             shelves: Rc::new(shelves),
@@ -88,9 +91,26 @@ impl Pool {
         out.freeze()
     }
 
+    /// Gives half of the blocks that nobody has needed since the last call back to the allocator. Call it now and
+    /// then: what a rush has taken does not stay for ever.
+    pub fn trim(&self) {
+        for (shelf, spare) in self.shelves.free.iter().zip(&self.shelves.spare) {
+            let mut shelf = shelf.borrow_mut();
+            let excess = spare.get().min(shelf.len()).div_ceil(2);
+            shelf.drain(..excess).for_each(release);
+            spare.set(shelf.len());
+        }
+    }
+
     fn take(&self, bytes: usize) -> Block {
         let class = BLOCK_BYTES.iter().position(|&size| size >= bytes);
-        let pooled = class.and_then(|class| self.shelves.free[class].borrow_mut().pop());
+        let pooled = class.and_then(|class| {
+            let mut shelf = self.shelves.free[class].borrow_mut();
+            let block = shelf.pop();
+            let spare = &self.shelves.spare[class];
+            spare.set(spare.get().min(shelf.len()));
+            block
+        });
         let header = pooled.unwrap_or_else(|| {
             let size = class.map_or(bytes, |class| BLOCK_BYTES[class]);
             allocate(
@@ -486,6 +506,22 @@ mod tests {
         want.extend_from_slice(&larger_than_any_class);
         assert_eq!(&out.freeze()[..], &want[..]);
         assert_eq!(pool.live_bytes(), 0);
+    }
+
+    #[test]
+    fn what_a_rush_has_taken_is_given_back_in_time_and_what_is_in_use_is_kept() {
+        let pool = Pool::new();
+        let rush: Vec<Chunk> = (0..100).map(|_| pool.copy(b"x")).collect();
+        drop(rush);
+        let free = || pool.shelves.free[0].borrow().len();
+        pool.trim();
+        assert_eq!(free(), 100, "the rush was since the last call");
+        for _ in 0..10 {
+            let used = [pool.copy(b"y"), pool.copy(b"z")];
+            drop(used);
+            pool.trim();
+        }
+        assert_eq!(free(), 2, "two are needed all the time");
     }
 
     #[test]

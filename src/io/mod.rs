@@ -174,6 +174,9 @@ pub trait Tx: 'static {
     /// to make progress; a poll that is given up loses nothing.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// Gives back what only a busy connection needs: nothing is sent for a while.
+    fn rest(&mut self) {}
+
     /// Ends the sending direction in an orderly way (FIN). What is queued must have been sent.
     fn finish(&mut self);
 

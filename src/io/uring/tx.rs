@@ -34,7 +34,8 @@ struct TxState {
 
 enum Batch {
     One(Chunk),
-    Many(Vectored),
+    /// In a box: a slot that waits for the next batch is to be small.
+    Many(Box<Vectored>),
 }
 
 impl UringTx {
@@ -55,7 +56,8 @@ impl UringTx {
             return self.queue.pop_front().map(Batch::One);
         }
         let n = self.queue.len().min(SEND_CHUNKS_MAX);
-        Some(Batch::Many(Vectored::new(self.queue.drain(..n))))
+        let chunks = Vectored::new(self.queue.drain(..n));
+        Some(Batch::Many(Box::new(chunks)))
     }
 }
 
@@ -104,6 +106,13 @@ impl Tx for UringTx {
             if self.socket.sending.get() > 0 {
                 return Poll::Pending;
             }
+        }
+    }
+
+    fn rest(&mut self) {
+        if self.queued() == 0 {
+            self.pump = None;
+            self.queue = VecDeque::new();
         }
     }
 
@@ -230,7 +239,7 @@ impl Vectored {
 
 // SAFETY: the iovecs stand on the heap and point into blocks that `chunks` holds; both stay put when the batch moves
 // and are only rewritten between operations.
-unsafe impl IoVecBuf for Vectored {
+unsafe impl IoVecBuf for Box<Vectored> {
     fn read_iovec_ptr(&self) -> *const libc::iovec {
         self.iovecs.as_ptr()
     }
