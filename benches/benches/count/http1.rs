@@ -14,45 +14,54 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "request-small",
         run: |times| parse_requests(SMALL, times),
+        base: None,
     },
     Case {
         name: "request-browser",
         run: |times| parse_requests(BROWSER, times),
+        base: None,
     },
     Case {
         name: "request-small-httparse",
         run: |times| parse_requests_httparse(SMALL, times),
+        base: None,
     },
     Case {
         name: "request-browser-httparse",
         run: |times| parse_requests_httparse(BROWSER, times),
+        base: None,
     },
     Case {
         name: "response",
         run: parse_responses,
+        base: None,
     },
     Case {
         name: "path-normal",
         run: |times| normalize_paths(b"/api/v1/users/42/orders", times),
+        base: None,
     },
     Case {
         name: "path-dirty",
         run: |times| normalize_paths(b"/api//v1/./users/%34%32/../42", times),
+        base: None,
     },
     Case {
         name: "forward-request",
         run: forward_requests,
+        base: None,
     },
     Case {
         name: "forward-response",
         run: forward_responses,
+        base: None,
     },
 ];
 
 const SMALL: &[u8] =
     b"GET /b/1024 HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: pace\r\nAccept: */*\r\n\r\n";
 
-const BROWSER: &[u8] = b"GET /api/v1/users/42/orders?page=3&sort=date HTTP/1.1\r\n\
+pub(crate) const BROWSER: &[u8] = b"GET /api/v1/users/42/orders?page=3&sort=date HTTP/1.1\r\n\
 Host: shop.example.com\r\n\
 User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n\
 Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\

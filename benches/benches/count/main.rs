@@ -2,8 +2,14 @@
 //! operation. `scripts/count` does the arithmetic.
 
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::expect_used,
+    reason = "a case that cannot run shall stop, or it would look cheap"
+)]
 
+mod exchange;
 mod http1;
+mod plan;
 mod routing;
 
 use std::error::Error;
@@ -15,17 +21,24 @@ usage: count --list
        count CASE TIMES
 ";
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A name and what to run so many times.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) run: fn(times: u64),
+    /// The case that costs the same but for what this one is about.
+    pub(crate) base: Option<&'static str>,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
-        ["--list"] => cases().for_each(|case| println!("{}", case.name)),
+        ["--list"] => {
+            cases().for_each(|case| println!("{} {}", case.name, case.base.unwrap_or("-")));
+        }
         [name, times] => {
             let case = cases()
                 .find(|case| case.name == name)
@@ -38,5 +51,6 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn cases() -> impl Iterator<Item = &'static Case> {
-    http1::CASES.iter().chain(routing::CASES)
+    let cases = http1::CASES.iter().chain(routing::CASES);
+    cases.chain(plan::CASES).chain(exchange::CASES)
 }

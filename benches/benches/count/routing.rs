@@ -1,4 +1,4 @@
-//! From a parsed head to its route, with few routes and with many.
+//! From a view of a request to its route, with few routes and with many.
 
 use std::hint::black_box;
 
@@ -11,23 +11,37 @@ use crate::Case;
 
 pub(crate) const CASES: &[Case] = &[
     Case {
+        name: "view",
+        run: view,
+        base: None,
+    },
+    Case {
         name: "route-10",
-        run: |times| decide(10, times),
+        run: |times| find(10, times),
+        base: None,
     },
     Case {
         name: "route-1000",
-        run: |times| decide(1_000, times),
+        run: |times| find(1_000, times),
+        base: None,
     },
     Case {
         name: "route-10000",
-        run: |times| decide(10_000, times),
+        run: |times| find(10_000, times),
+        base: None,
+    },
+    Case {
+        name: "route-10000-one-host",
+        run: find_in_one_host,
+        base: None,
     },
 ];
 
+const REQUEST: &str = "GET /v1/thing4/42/orders?page=2 HTTP/1.1\r\nHost: shop0.example.com\r\n\r\n";
+
 /// Routes of one host each tenth: prefixes, templates and exact paths, one upstream.
 fn edge(routes: u32) -> String {
-    let mut text =
-        String::from("[listen.\"127.0.0.1:8080\"]\n[upstream]\napp = [\"127.0.0.1:9000\"]\n");
+    let mut text = String::new();
     for number in 0..routes {
         let (host, path) = (number / 10, number % 10);
         let path = match path % 3 {
@@ -35,31 +49,58 @@ fn edge(routes: u32) -> String {
             1 => format!("/v1/thing{path}/{{id}}/orders"),
             _ => format!("/v1/thing{path}/exact"),
         };
-        text.push_str(&format!(
-            "[[route]]\nmatch = \"shop{host}.example.com{path}\"\nto = \"app\"\n"
-        ));
+        text.push_str(&route(&format!("shop{host}.example.com{path}")));
     }
     text
 }
 
-fn decide(routes: u32, times: u64) {
-    let Ok((config, _)) = weir_config::parse("edge.toml", &edge(routes)) else {
-        return;
-    };
-    let Ok(plan) = Plan::compile(&config, &|_, _| Ok(Vec::new())) else {
-        return;
-    };
-    let host = routes / 20;
-    let block =
-        format!("GET /v1/thing4/42/orders?page=2 HTTP/1.1\r\nHost: shop{host}.example.com\r\n\r\n")
-            .into_bytes();
-    let (limits, mut head, mut scratch) = (Limits::default(), Head::new(), Scratch::default());
-    let Ok(_) = parse_request(&block, &limits, &mut head) else {
-        return;
-    };
+fn route(matches: &str) -> String {
+    format!("[[route]]\nmatch = \"{matches}\"\nto = \"app\"\n")
+}
+
+/// Brings host and path of a parsed head into the form that is looked up.
+fn view(times: u64) {
+    let (block, mut scratch) = (REQUEST.as_bytes(), Scratch::default());
+    let head = head_of(block);
     for _ in 0..times {
-        if let Ok(view) = scratch.view(&head, black_box(&block)) {
-            black_box(plan.decide(&view));
-        }
+        let _ = black_box(scratch.view(&head, black_box(block)));
     }
+}
+
+fn find(routes: u32, times: u64) {
+    let host = format!("shop{}.", routes / 20);
+    find_among(&edge(routes), &REQUEST.replace("shop0.", &host), times);
+}
+
+/// All paths in one tree, a star and a template of less text among them.
+fn find_in_one_host(times: u64) {
+    let mut text: String = (0..10_000)
+        .map(|number| route(&format!("/v1/thing{number}/{{id}}/orders")))
+        .collect();
+    text.push_str(&route("/*"));
+    text.push_str(&route("/{version}/*"));
+    find_among(&text, &REQUEST.replace("thing4", "thing4321"), times);
+}
+
+fn find_among(routes: &str, request: &str, times: u64) {
+    let (plan, block) = (compile(routes), request.as_bytes());
+    let (head, mut scratch) = (head_of(block), Scratch::default());
+    let view = scratch.view(&head, block).expect("a good path");
+    assert!(plan.table.find(&view).route().is_some());
+    for _ in 0..times {
+        black_box(plan.table.find(black_box(&view)));
+    }
+}
+
+/// A plan of these routes beside one listener and the upstream `app`.
+pub(crate) fn compile(routes: &str) -> Plan {
+    let text = format!("[listen.\"10.1.0.1:80\"]\n[upstream]\napp = [\"10.2.0.1:8080\"]\n{routes}");
+    let (config, _) = weir_config::parse("edge.toml", &text).expect("a good file");
+    Plan::compile(&config, &|_, _| Ok(Vec::new())).expect("a good plan")
+}
+
+pub(crate) fn head_of(block: &[u8]) -> Head {
+    let mut head = Head::new();
+    parse_request(block, &Limits::default(), &mut head).expect("a whole head");
+    head
 }

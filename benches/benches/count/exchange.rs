@@ -1,0 +1,148 @@
+//! Whole exchanges: a core under the simulator between a client and an endpoint that keep their connections.
+//!
+//! The simulator's own work is part of the figures. So each exchange has a base, a bare relay in the core's place
+//! that hands the same messages on over the same connections without looking at them. What an exchange costs more
+//! than that is Weir's.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use weir::core::{self, Mailbox, Shared};
+use weir::io::sim::{Faults, Peer, Sim, World, at};
+use weir::io::{Net, Rx, Tx};
+use weir::obs::CoreObs;
+use weir::plan::ListenerId;
+
+use crate::Case;
+use crate::http1::BROWSER;
+use crate::routing::compile;
+
+pub(crate) const CASES: &[Case] = &[
+    Case {
+        name: "exchange-small",
+        run: |times| exchange(SMALL, proxy, times),
+        base: Some("relay-small"),
+    },
+    Case {
+        name: "relay-small",
+        run: |times| exchange(SMALL, relay, times),
+        base: None,
+    },
+    Case {
+        name: "exchange-browser",
+        run: |times| exchange(BROWSER, proxy, times),
+        base: Some("relay-browser"),
+    },
+    Case {
+        name: "relay-browser",
+        run: |times| exchange(BROWSER, relay, times),
+        base: None,
+    },
+    Case {
+        name: "exchange-not-found",
+        run: |times| exchange(ELSEWHERE, proxy, times),
+        base: None,
+    },
+];
+
+const SMALL: &[u8] =
+    b"GET /b/1024 HTTP/1.1\r\nHost: shop.example.com\r\nUser-Agent: pace\r\nAccept: */*\r\n\r\n";
+
+/// Nothing takes it.
+const ELSEWHERE: &[u8] =
+    b"GET /b/1024 HTTP/1.1\r\nHost: example.org\r\nUser-Agent: pace\r\nAccept: */*\r\n\r\n";
+
+const ROUTES: &str = "[[route]]\nmatch = \"shop.example.com/*\"\nto = \"app\"\n";
+const LISTENER: &str = "10.1.0.1:80";
+const ENDPOINT: &str = "10.2.0.1:8080";
+
+/// What a small answer brings, bytes.
+const BODY_BYTES: usize = 1024;
+
+/// Asks so many times over one connection, with a core that `start` starts.
+fn exchange(request: &'static [u8], start: fn(&World), times: u64) {
+    let world = World::new(1);
+    world.set_faults(|faults| *faults = Faults::none());
+    world.set_steps_max(u64::MAX);
+    let _endpoint = world.endpoint(&at(ENDPOINT), serve);
+    start(&world);
+    let client = world.client();
+    world.run(async move {
+        let connected = Peer::connect(&client, &at(LISTENER)).await;
+        let mut peer = connected.expect("the core listens");
+        for _ in 0..times {
+            peer.send(request).await.expect("the connection stays");
+            while !is_end(&recv(&mut peer).await.expect("an answer")) {}
+        }
+    });
+}
+
+/// Whether an answer ends here: bodies end with a brace, and perhaps a new line.
+fn is_end(read: &[u8]) -> bool {
+    read.trim_ascii_end().ends_with(b"}")
+}
+
+/// Answers every request, which have no bodies.
+async fn serve(mut peer: Peer<Sim>) {
+    let mut answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {BODY_BYTES}\r\n\r\n"
+    )
+    .into_bytes();
+    answer.resize(answer.len() + BODY_BYTES - 1, b'x');
+    answer.push(b'}');
+    while let Some(read) = recv(&mut peer).await {
+        if read.ends_with(b"\r\n\r\n") && peer.send(&answer).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What comes next; `None` once the connection has ended, however.
+async fn recv(peer: &mut Peer<Sim>) -> Option<Vec<u8>> {
+    peer.recv().await.ok().flatten()
+}
+
+/// Starts a core of Weir.
+fn proxy(world: &World) {
+    let plan = Arc::new(compile(ROUTES));
+    let net = world.core(0);
+    let (mail, mailbox) = Mailbox::new(&net).expect("a bell");
+    let obs = CoreObs::detached(&plan);
+    let sockets = vec![(ListenerId(0), world.listen(&at(LISTENER)))];
+    let shared = Shared::new(vec![mail]);
+    let main = core::run(net, 0, plan, obs, shared, 1, sockets, mailbox);
+    world.start(0, main);
+}
+
+/// Starts a core that relays one connection.
+fn relay(world: &World) {
+    let (net, socket) = (world.core(0), world.listen(&at(LISTENER)));
+    world.start(0, async move {
+        let listener = net.listen(socket).expect("a listener");
+        let mut down = net.accept(&listener).await.expect("a client");
+        let mut up = net.connect(&at(ENDPOINT)).await.expect("an endpoint");
+        poll_fn(|cx| {
+            let to_endpoint = hand_on(&mut down.rx, &mut up.tx, cx);
+            let to_client = hand_on(&mut up.rx, &mut down.tx, cx);
+            if to_endpoint.is_ready() || to_client.is_ready() {
+                return Poll::Ready(());
+            }
+            Poll::Pending
+        })
+        .await;
+    });
+}
+
+/// Hands on what comes until nothing more is there. Ready when the connection has ended.
+fn hand_on(rx: &mut impl Rx, tx: &mut impl Tx, cx: &mut Context<'_>) -> Poll<()> {
+    loop {
+        if tx.queued() > 0 && ready!(tx.poll_send(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        match ready!(rx.poll_recv(cx)) {
+            Ok(Some(chunk)) => tx.push(chunk),
+            Ok(None) | Err(_) => return Poll::Ready(()),
+        }
+    }
+}
