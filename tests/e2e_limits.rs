@@ -178,3 +178,71 @@ fn stuck_heads_cost_bounded_memory() {
         assert_eq!(client.response().status(), 200);
     }
 }
+
+#[test]
+fn a_trickled_body_costs_bounded_memory() {
+    let (all, is_all) = channel();
+    let endpoint = Endpoint::script(move |conn| {
+        conn.head();
+        conn.take(20_000);
+        all.send(()).unwrap();
+        conn.expect_end();
+    });
+    let weir = Weir::to(&[&endpoint]);
+    let idle = weir.resident_bytes();
+    let mut client = weir.connect();
+    client.send("PUT / HTTP/1.1\r\nHost: weir.test\r\nContent-Length: 60000\r\n\r\n");
+    // What is kept for another attempt is bounded by what it occupies, not by what it says.
+    client.send_split("x".repeat(20_000), 1);
+    is_all.recv_timeout(DEADLINE).unwrap();
+    let grown = weir.resident_bytes().saturating_sub(idle);
+    assert!(grown < 2 << 20, "{grown} bytes for 20,000 in crumbs");
+}
+
+#[test]
+fn crumbs_in_a_tunnel_cost_bounded_memory() {
+    const CRUMBS: usize = 4_000;
+    let (order, orders) = channel::<usize>();
+    let orders = std::sync::Mutex::new(orders);
+    let (done, is_done) = channel();
+    let endpoint = Endpoint::script(move |conn| {
+        let Some(_) = conn.next_request() else { return };
+        conn.send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        );
+        while let Ok(size) = orders.lock().unwrap().recv() {
+            conn.send(vec![b'x'; size]);
+            done.send(()).unwrap();
+        }
+    });
+    let weir = Weir::to(&[&endpoint]);
+    let in_use = || weir.metric("weir_core_pool_used_bytes{core=\"0\"}");
+    let mut client = Conn::narrow(weir.address);
+    client.send(
+        "GET / HTTP/1.1\r\nHost: weir.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    );
+    client.head();
+    let send = |size| {
+        order.send(size).unwrap();
+        is_done.recv_timeout(DEADLINE).unwrap();
+    };
+    // Fills all buffers of the kernel, until a little stays with Weir: then it still reads.
+    let idle = in_use();
+    let stuck = |()| {
+        send(16 * 1024);
+        (0..50).all(|_| {
+            std::thread::sleep(Duration::from_millis(2));
+            in_use() > idle
+        })
+    };
+    eventually("the client to be stuck", || stuck(()).then_some(()));
+    for _ in 0..CRUMBS {
+        send(1);
+    }
+    let grown = in_use() - idle;
+    assert!(
+        grown < 600_000.0,
+        "{grown} bytes of blocks for {CRUMBS} bytes of data"
+    );
+    drop(order);
+}
