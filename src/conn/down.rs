@@ -297,27 +297,9 @@ impl<N: Net> Down<N> {
         self.machine.finish() == Next::Reuse
     }
 
-    /// Whether the client may still be sending something that nobody will read.
-    pub fn is_quiet(&self) -> bool {
-        self.ended || (self.machine.is_received() && self.inbox.is_empty())
-    }
-
-    /// Reads and forgets. `true`: there is nothing more to come.
-    pub fn poll_forget(
-        &mut self,
-        cx: &mut Context<'_>,
-        core: &Core<N>,
-        forgotten: &mut usize,
-    ) -> Poll<bool> {
-        loop {
-            *forgotten += self.inbox.take().map_or(0, |chunk| chunk.len());
-            if *forgotten > crate::limits::LINGER_BYTES_MAX {
-                return Poll::Ready(true);
-            }
-            if !ready!(self.poll_fill(cx, core)) {
-                return Poll::Ready(true);
-            }
-        }
+    /// Whether the client has closed its side.
+    pub fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// What a tunnel works with once HTTP is given up; the last is what was received behind the request.

@@ -3,9 +3,11 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use crate::core::{Core, Pass, Timer};
 use crate::io::{Chunk, Connection, Net, Rx};
+use crate::limits::{LINGER_BYTES_MAX, LINGER_MS};
 
 /// A connection that waits for a request.
 pub struct Line<N: Net> {
@@ -45,5 +47,27 @@ impl<N: Net> Line<N> {
             }
         })
         .await
+    }
+
+    /// Reads and forgets what the client still sends until it has closed its side, for a while.
+    pub async fn linger(&mut self, core: &Rc<Core<N>>) {
+        let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
+        self.timer.set(deadline);
+        let mut forgotten = 0;
+        poll_fn(|cx| {
+            self.timer.watch(cx);
+            while let Poll::Ready(received) = self.connection.rx.poll_recv(cx) {
+                match received {
+                    Ok(Some(chunk)) if forgotten < LINGER_BYTES_MAX => forgotten += chunk.len(),
+                    _ => return Poll::Ready(()),
+                }
+            }
+            if core.is_stopping() || core.net.now() >= deadline {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
     }
 }

@@ -50,8 +50,9 @@ pub fn serve<N: Net>(
         while let Some(first) = line.wait(&core).await {
             let down = Down::new(&core, line, first);
             match guarded(Box::pin(converse(core.clone(), down))).await {
-                Ok(Some(rested)) => line = rested,
-                Ok(None) => return,
+                Ok(Then::Wait(rested)) => line = rested,
+                Ok(Then::End(mut rested)) => return rested.linger(&core).await,
+                Ok(Then::Drop) => return,
                 Err(panic) => {
                     let obs = core.obs.borrow();
                     obs.panicked();
@@ -62,30 +63,33 @@ pub fn serve<N: Net>(
     }
 }
 
+/// How a conversation ends.
+enum Then<N: Net> {
+    /// Nothing has come for a while: the connection waits.
+    Wait(Line<N>),
+    /// The last answer is on its way: the connection ends when the client has read it.
+    End(Line<N>),
+    /// The connection is gone, or is to be.
+    Drop,
+}
+
 /// Serves requests until the connection ends or has been silent for a while.
-async fn converse<N: Net>(core: Rc<Core<N>>, mut down: Down<N>) -> Option<Line<N>> {
+async fn converse<N: Net>(core: Rc<Core<N>>, mut down: Down<N>) -> Then<N> {
     loop {
         match head(&core, &mut down).await {
             Ok(true) => {}
-            Ok(false) => return None,
+            Ok(false) => return Then::Drop,
             Err(fault) => {
-                match exchange::refuse(&core, &mut down, fault).await {
-                    After::Abort => down.out.tx.abort(),
-                    After::Next | After::Close => linger(&core, down).await,
-                }
-                return None;
+                return match exchange::refuse(&core, &mut down, fault).await {
+                    After::Abort => abort(down),
+                    After::Next | After::Close => end(down),
+                };
             }
         }
         match exchange::run(&core, &mut down).await {
             After::Next => {}
-            After::Close => {
-                linger(&core, down).await;
-                return None;
-            }
-            After::Abort => {
-                down.out.tx.abort();
-                return None;
-            }
+            After::Close => return end(down),
+            After::Abort => return abort(down),
         }
         let wait = core.net.now() + Duration::from_millis(REST_AFTER_MS);
         down.timer.set(wait);
@@ -105,8 +109,8 @@ async fn converse<N: Net>(core: Rc<Core<N>>, mut down: Down<N>) -> Option<Line<N
         });
         match next.await {
             Some(Some(())) => {}
-            Some(None) => return None,
-            None => return Some(down.rest()),
+            Some(None) => return Then::Drop,
+            None => return Then::Wait(down.rest()),
         }
     }
 }
@@ -140,23 +144,21 @@ async fn head<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) -> Result<bool, Fa
     .await
 }
 
-/// Ends a connection so that the client can read the last answer: a close with unread bytes would reset it.
-async fn linger<N: Net>(core: &Rc<Core<N>>, mut down: Down<N>) {
+/// Ends our direction. The client's is still read, so that it can read the last answer: a close with unread bytes, or
+/// before the client has closed, would reset it.
+fn end<N: Net>(mut down: Down<N>) -> Then<N> {
     down.out.tx.finish();
-    if down.is_quiet() {
-        return;
+    if down.has_ended() {
+        Then::Drop
+    } else {
+        Then::End(down.rest())
     }
-    let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
-    down.timer.set(deadline);
-    let mut forgotten = 0;
-    poll_fn(|cx| {
-        down.timer.watch(cx);
-        match down.poll_forget(cx, core, &mut forgotten) {
-            Poll::Pending if core.net.now() < deadline && !core.is_stopping() => Poll::Pending,
-            _ => Poll::Ready(()),
-        }
-    })
-    .await;
+}
+
+/// Breaks the connection off, so that the client sees that something is missing.
+fn abort<N: Net>(mut down: Down<N>) -> Then<N> {
+    down.out.tx.abort();
+    Then::Drop
 }
 
 /// Turns a connection away that is one too many, with the shortest answer that says so.
