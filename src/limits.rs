@@ -46,6 +46,9 @@ pub const LINGER_MS: u64 = 2_000;
 /// How much is read and thrown away from a closing connection.
 pub const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// How much of a body is read after its answer was sent, to keep the connection (Go's server reads 256 KiB).
+pub const UNREAD_BYTES_MAX: usize = 256 * 1024;
+
 /// How finely deadlines are looked at.
 pub const TIMER_TICK_MS: u64 = 20;
 

@@ -22,7 +22,7 @@ use crate::conn::{Down, Piece};
 use crate::core::{Core, CorePlan};
 use crate::fault::{Fault, Phase, Reason, Side};
 use crate::io::Net;
-use crate::limits::LINGER_MS;
+use crate::limits::{LINGER_MS, UNREAD_BYTES_MAX};
 use crate::obs;
 use crate::plan::{Decision, Plan, RouteId, Target};
 use record::Record;
@@ -48,6 +48,9 @@ pub async fn run<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) -> After {
         Ok(route) => serve(core, &plan, down, &mut record, route).await,
         Err(fault) => Err(fault),
     };
+    if served.is_ok() && !down.machine.is_received() {
+        rest_of_body(core, down).await;
+    }
     let after = match served {
         Ok(()) if down.finish() => After::Next,
         Ok(()) => After::Close,
@@ -201,6 +204,29 @@ async fn forget_body<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) {
             && matches!(down.poll_body(cx, core), Poll::Ready(Ok(Piece::Data(_))))
         {}
         Poll::Ready(())
+    })
+    .await;
+}
+
+/// Reads a body on whose end the answer has not waited, if it is short and comes soon: then the connection can go on,
+/// as the client expects who was not told otherwise.
+async fn rest_of_body<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) {
+    let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
+    down.timer.set(deadline);
+    let mut forgotten = 0;
+    poll_fn(|cx| {
+        down.timer.watch(cx);
+        while let Poll::Ready(piece) = down.poll_body(cx, core) {
+            match piece {
+                Ok(Piece::Data(data)) if forgotten < UNREAD_BYTES_MAX => forgotten += data.len(),
+                _ => return Poll::Ready(()),
+            }
+        }
+        if core.is_draining() || core.net.now() >= deadline {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     })
     .await;
 }
