@@ -36,6 +36,21 @@ pub const QUEUED_BYTES_HIGH: usize = 128 * 1024;
 /// Bytes of a request's body that are kept for another attempt (Pingora keeps 64 KiB).
 pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
 
+/// A body of this length or more goes from socket to socket without being copied to us and back (HAProxy does so from
+/// 16 KiB on). Below it, the system calls that it takes cost more than the copies.
+pub const PASS_BYTES_MIN: u64 = 32 * 1024;
+
+/// Bytes that pass at a time, and what is asked of the system as a pipe's size: what the users of a system may take
+/// for one without a privilege (Linux `pipe-max-size`).
+pub const PASS_BYTES_MAX: usize = 256 * 1024;
+
+/// Pipes that a core has at most. One is held while bytes wait in it for a slow reader, and is two descriptors; bodies
+/// beyond are copied.
+pub const PIPES_MAX: usize = 256;
+
+/// Empty pipes that a core keeps for the next bodies.
+pub const PIPES_KEPT_MAX: usize = 16;
+
 /// How long a connection keeps what a conversation needs when no further request comes.
 pub const REST_AFTER_MS: u64 = 100;
 

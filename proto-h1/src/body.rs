@@ -135,6 +135,35 @@ impl Decoder {
         Ok(())
     }
 
+    /// How many bytes of data may come yet that no framing is mixed with: the rest of a length,
+    /// [`u64::MAX`] until a close, 0 of anything else.
+    #[inline]
+    #[must_use]
+    pub const fn bare(&self) -> u64 {
+        match self.state {
+            State::Length(remaining) => remaining,
+            State::UntilClose => u64::MAX,
+            _ => 0,
+        }
+    }
+
+    /// Counts `len` bytes of data that went by without being shown to [`Decoder::decode`].
+    ///
+    /// # Errors
+    /// [`Error::OutOfOrder`] beyond [`Decoder::bare`], and nothing is counted.
+    pub fn skip(&mut self, len: u64) -> Result<(), Error> {
+        match self.state {
+            State::Length(remaining) if len < remaining => {
+                self.state = State::Length(remaining - len);
+            }
+            State::Length(remaining) if len == remaining => self.state = State::Done,
+            State::UntilClose => {}
+            _ if len == 0 => {}
+            _ => return Err(Error::OutOfOrder),
+        }
+        Ok(())
+    }
+
     /// Says whether the body is complete.
     #[inline]
     #[must_use]

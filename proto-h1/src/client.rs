@@ -198,6 +198,28 @@ impl Client {
         received
     }
 
+    /// How many bytes of the answer's body may go by unseen: see [`Decoder::bare`].
+    #[inline]
+    #[must_use]
+    pub fn bare(&self) -> u64 {
+        match self.receiving {
+            Receiving::Body => self.decoder.bare(),
+            _ => 0,
+        }
+    }
+
+    /// Counts bytes of the answer's body that went by without being shown to [`Client::receive`],
+    /// which still says when the body ends.
+    ///
+    /// # Errors
+    /// [`Error::OutOfOrder`] beyond [`Client::bare`].
+    pub fn receive_unseen(&mut self, len: u64) -> Result<(), Error> {
+        if len > self.bare() {
+            return Err(Error::OutOfOrder);
+        }
+        self.decoder.skip(len)
+    }
+
     /// Notes that the endpoint has closed its side with `unread` bytes not consumed. A body that
     /// lasts until then is complete: the next [`Client::receive`] says so. A connection that was
     /// reset instead never completes anything: do not call this for one.

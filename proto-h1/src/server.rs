@@ -117,6 +117,31 @@ impl Server {
         received
     }
 
+    /// How many bytes of the request's body may go by unseen: see [`Decoder::bare`].
+    #[inline]
+    #[must_use]
+    pub fn bare(&self) -> u64 {
+        match self.receiving {
+            Receiving::Body => self.decoder.bare(),
+            _ => 0,
+        }
+    }
+
+    /// Counts bytes of the request's body that went by without being shown to [`Server::receive`],
+    /// which still says when the body ends.
+    ///
+    /// # Errors
+    /// [`Error::OutOfOrder`] beyond [`Server::bare`].
+    pub fn receive_unseen(&mut self, len: u64) -> Result<(), Error> {
+        if len > self.bare() {
+            return Err(Error::OutOfOrder);
+        }
+        if len > 0 {
+            self.request.expects_continue = false;
+        }
+        self.decoder.skip(len)
+    }
+
     /// Notes that the client has closed its side with `unread` bytes not consumed.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use weir_proto_h1::{
 
 use super::inbox::Inbox;
 use super::line::Line;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, is_long};
 use crate::core::{Core, Pass, Timer};
 use crate::exchange::Added;
 use crate::fault::{Fault, Phase, Reason};
@@ -173,6 +173,33 @@ impl<N: Net> Down<N> {
                 }
             }
         }
+    }
+
+    /// Lets what comes of a long request go to the endpoint unseen, and says how many bytes did. 0: not now or not this
+    /// request; [`Down::poll_body`] goes on.
+    pub fn poll_pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        core: &Core<N>,
+        to: &mut Outbox<N::Tx>,
+    ) -> Poll<Result<usize, Fault>> {
+        let bare = self.machine.bare();
+        if bare == 0 || !self.inbox.is_empty() || !is_long(self.machine.request().body) {
+            return Poll::Ready(Ok(0));
+        }
+        let passed = ready!(to.poll_pass(cx, &core.net, &mut self.rx, bare));
+        let counted = self.machine.receive_unseen(passed as u64);
+        Poll::Ready(counted.map(|()| passed).map_err(|_| internal()))
+    }
+
+    /// Whether the response's body is sent as it is, without framing.
+    pub fn sends_bare(&self) -> bool {
+        self.machine.suffix().is_empty()
+    }
+
+    /// Notes that a piece of the response's body was sent unseen.
+    pub fn sent_unseen(&mut self, len: usize) -> Result<(), Fault> {
+        self.machine.prefix(len).map(drop).map_err(|_| overrun())
     }
 
     /// Looks after the client while there is nothing to be read for this exchange: an early byte of the next request

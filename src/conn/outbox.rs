@@ -4,12 +4,21 @@
 //! small answer is one send, and a large one copies nothing.
 
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use weir_proto_h1::ChunkPrefix;
+use weir_proto_h1::{BodyKind, ChunkPrefix};
 
-use crate::io::{Chunk, Out, Pool, Tx};
-use crate::limits::{BLOCK_BYTES, COPY_BELOW_BYTES};
+use crate::io::{Chunk, Net, Out, Pool, Tx};
+use crate::limits::{BLOCK_BYTES, COPY_BELOW_BYTES, PASS_BYTES_MAX, PASS_BYTES_MIN};
+
+/// Whether a body is long enough to let it pass unseen.
+pub(super) fn is_long(body: BodyKind) -> bool {
+    match body {
+        BodyKind::Length(length) => length >= PASS_BYTES_MIN,
+        BodyKind::UntilClose => true,
+        BodyKind::None | BodyKind::Chunked => false,
+    }
+}
 
 /// The sending half of a connection with what is being written to it.
 pub struct Outbox<T: Tx> {
@@ -73,6 +82,21 @@ impl<T: Tx> Outbox<T> {
             self.close();
             self.push(bytes);
         }
+    }
+
+    /// Lets bytes pass from another connection behind what was written: see [`Net::poll_pass`].
+    pub fn poll_pass<N: Net<Tx = T>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        net: &N,
+        from: &mut N::Rx,
+        at_most: u64,
+    ) -> Poll<usize> {
+        self.close();
+        let at_most = at_most.min(PASS_BYTES_MAX as u64) as usize;
+        let passed = ready!(net.poll_pass(cx, from, &mut self.tx, at_most));
+        self.pushed += passed as u64;
+        Poll::Ready(passed)
     }
 
     /// Bytes that the kernel has not taken yet.

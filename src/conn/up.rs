@@ -10,7 +10,7 @@ use weir_proto_h1::{
 };
 
 use super::inbox::Inbox;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, is_long};
 use crate::core::Core;
 use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Chunk, Connection, Net, Rx};
@@ -173,6 +173,36 @@ impl<N: Net> Up<N> {
                 }
                 Err(_) => return Poll::Ready(Err(self.misbehaved(Error::Truncated))),
             }
+        }
+    }
+
+    /// Lets what comes of a long answer go to the client unseen, and says how many bytes did. 0: not now or not this
+    /// answer; [`Up::poll_answer`] goes on.
+    pub fn poll_pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        core: &Core<N>,
+        to: &mut Outbox<N::Tx>,
+    ) -> Poll<Result<usize, Fault>> {
+        let bare = self.machine.bare();
+        if bare == 0 || !self.inbox.is_empty() || !is_long(self.body()) {
+            return Poll::Ready(Ok(0));
+        }
+        let passed = ready!(to.poll_pass(cx, &core.net, &mut self.rx, bare));
+        let counted = self.machine.receive_unseen(passed as u64);
+        Poll::Ready(counted.map(|()| passed).map_err(|e| self.misbehaved(e)))
+    }
+
+    /// Whether the request's body is sent as it is, without framing.
+    pub fn sends_bare(&self) -> bool {
+        self.machine.suffix().is_empty()
+    }
+
+    /// Notes that a piece of the request's body was sent unseen.
+    pub fn sent_unseen(&mut self, len: usize) -> Result<(), Fault> {
+        match self.machine.prefix(len) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Fault::local(Phase::Send, Reason::Internal)),
         }
     }
 

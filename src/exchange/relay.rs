@@ -1,7 +1,7 @@
 //! Request up, response down, both at once, until both are done or something fails.
 
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use weir_proto_h1::{BodyKind, Edits};
 
@@ -151,6 +151,11 @@ impl<'a, N: Net> Relay<'a, N> {
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
         loop {
             while self.upload == Upload::Reading && self.up.out.queued() < QUEUED_BYTES_HIGH {
+                match self.pass_upload(cx) {
+                    Poll::Ready(passed) if passed? > 0 => continue,
+                    Poll::Ready(_) => {}
+                    Poll::Pending => break,
+                }
                 match self.down.poll_body(cx, self.core) {
                     Poll::Ready(piece) => self.give(piece?)?,
                     Poll::Pending => break,
@@ -179,6 +184,11 @@ impl<'a, N: Net> Relay<'a, N> {
     fn poll_download(&mut self, cx: &mut Context<'_>) -> Result<Option<Relayed>, Fault> {
         loop {
             while self.download != Download::Done && self.down.out.queued() < QUEUED_BYTES_HIGH {
+                match self.pass_answer(cx) {
+                    Poll::Ready(passed) if passed? > 0 => continue,
+                    Poll::Ready(_) => {}
+                    Poll::Pending => break,
+                }
                 match self.up.poll_answer(cx, self.core) {
                     Poll::Ready(Ok(Answer::Switch)) => return self.switch().map(Some),
                     Poll::Ready(answer) => self.take(answer?)?,
@@ -201,6 +211,40 @@ impl<'a, N: Net> Relay<'a, N> {
                 return Ok(None);
             }
         }
+    }
+
+    /// Lets a part of the request's body go to the endpoint unseen, if it is bare on both sides and there is nothing to
+    /// be kept of it: 0 bytes if not.
+    fn pass_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
+        let is_kept = self.down.head.method.is_idempotent() && !self.replay.lost;
+        let fits = match (self.route.body_bytes_max, self.down.machine.request().body) {
+            (None, _) => true,
+            (Some(max), BodyKind::Length(length)) => length <= max,
+            _ => false,
+        };
+        if is_kept || !fits || !self.up.sends_bare() {
+            return Poll::Ready(Ok(0));
+        }
+        let passed = ready!(self.down.poll_pass(cx, self.core, &mut self.up.out))?;
+        if passed > 0 {
+            self.record.bytes_in += passed as u64;
+            self.replay.lost = true;
+            self.up.sent_unseen(passed)?;
+        }
+        Poll::Ready(Ok(passed))
+    }
+
+    /// Lets a part of the answer's body go to the client unseen, if it is bare on both sides: 0 bytes if not.
+    fn pass_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
+        if self.download != Download::Body || !self.down.sends_bare() {
+            return Poll::Ready(Ok(0));
+        }
+        let passed = ready!(self.up.poll_pass(cx, self.core, &mut self.down.out))?;
+        if passed > 0 {
+            self.record.bytes_out += passed as u64;
+            self.down.sent_unseen(passed)?;
+        }
+        Poll::Ready(Ok(passed))
     }
 
     /// Passes a part of the request on.

@@ -1,6 +1,9 @@
 //! What the seam promises, as programs that run in both worlds: on the simulator under hundreds of seeds, and on
 //! io_uring over loopback. A promise that only one of them keeps is an error of the other.
 
+#[path = "conformance/passing.rs"]
+mod passing;
+
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
@@ -14,6 +17,11 @@ use std::time::Duration;
 use crate::io::sim::{self, End, Peer, Rng, Sim};
 use crate::io::uring::{self, ListenSocket, Uring};
 use crate::io::{Address, Bell, Connection, Instant, Net, Rx, Tx};
+
+use passing::{
+    an_end_is_told_apart_from_a_reset_while_bytes_pass, bytes_that_pass_keep_their_place,
+    bytes_that_were_passing_go_down_with_their_connection,
+};
 
 /// Seeds that each program runs under in the simulator.
 const SEEDS: u64 = 300;
@@ -148,6 +156,9 @@ in_both_worlds! {
     unix_sockets_carry_bytes_both_ways
     a_bell_is_heard_once_for_many_rings
     clocks_and_sleeps_agree
+    bytes_that_pass_keep_their_place
+    an_end_is_told_apart_from_a_reset_while_bytes_pass
+    bytes_that_were_passing_go_down_with_their_connection
 }
 
 // Promises that io_uring's side does not keep yet.

@@ -126,6 +126,23 @@ pub trait Net: Clone + 'static {
     /// Connects to `to`. Dropping the future gives the attempt up.
     fn connect(&self, to: &Address) -> impl Future<Output = io::Result<Connection<Self>>>;
 
+    /// Lets up to `at_most` bytes pass from one connection to another without looking at them: what has come on `from`
+    /// is queued on `to`, behind what is queued there. Returns how many; they count as queued until they are sent.
+    ///
+    /// 0 says that nothing passes this way now: receive instead, which also tells of an end or an error. That is so
+    /// while a receive is in flight on `from`.
+    ///
+    /// Pending until bytes come and what is being sent on `to` has been sent, so that both halves are to be polled:
+    /// [`Tx::poll_send`] tells how sending goes. A poll that is given up loses nothing; its `at_most` may grow until
+    /// bytes have come, but not shrink.
+    fn poll_pass(
+        &self,
+        cx: &mut Context<'_>,
+        from: &mut Self::Rx,
+        to: &mut Self::Tx,
+        at_most: usize,
+    ) -> Poll<usize>;
+
     /// Packs a fresh connection for another core.
     ///
     /// # Errors

@@ -152,6 +152,27 @@ impl Net for Sim {
         ))
     }
 
+    /// By copying: a receive that no `poll_recv` waits for, of a size by chance.
+    fn poll_pass(
+        &self,
+        cx: &mut Context<'_>,
+        from: &mut SimRx,
+        to: &mut SimTx,
+        at_most: usize,
+    ) -> Poll<usize> {
+        if from.waiting || from.ended.is_some() {
+            return Poll::Ready(0);
+        }
+        if to.queued > 0 && ready!(to.poll_send(cx)).is_err() {
+            return Poll::Ready(0);
+        }
+        // Now and then the system grants no pipe.
+        if !from.passing && self.shared().with(|kernel| kernel.env.rng.chance(50)) {
+            return Poll::Ready(0);
+        }
+        from.poll_pass(cx, to, at_most)
+    }
+
     fn pack(&self, connection: Connection<Self>) -> Result<SimParcel, Connection<Self>> {
         let Connection { rx, tx, peer } = connection;
         if rx.touched || tx.touched {
@@ -307,6 +328,8 @@ pub struct SimRx {
     touched: bool,
     /// A receive is in flight.
     waiting: bool,
+    /// A receive is in flight whose bytes go on to another connection.
+    passing: bool,
     ended: Option<ErrorKind>,
 }
 
@@ -319,8 +342,36 @@ impl SimRx {
             class: 0,
             touched: false,
             waiting: false,
+            passing: false,
             ended: None,
         }
+    }
+
+    /// Receives what another connection is to send. What is asked for at first holds while the receive is in flight.
+    fn poll_pass(&mut self, cx: &Context<'_>, to: &mut SimTx, at_most: usize) -> Poll<usize> {
+        (self.touched, self.passing) = (true, true);
+        let Socket { shared, conn, side } = &*self.socket;
+        let limit = at_most.min(BLOCK_BYTES[BLOCK_BYTES.len() - 1]);
+        let received = ready!(shared.with(|kernel| {
+            kernel.held(*conn, |conn, env| {
+                conn.poll_recv(env, *side, limit, cx.waker())
+            })
+        }));
+        self.passing = false;
+        Poll::Ready(match received {
+            Ok(bytes) if bytes.is_empty() => {
+                self.ended = Some(ErrorKind::UnexpectedEof);
+                0
+            }
+            Ok(bytes) => {
+                to.push(self.pool.copy(&bytes));
+                bytes.len()
+            }
+            Err(error) => {
+                self.ended = Some(error.kind());
+                0
+            }
+        })
     }
 
     fn adapt(&mut self, got: usize) {
@@ -347,7 +398,7 @@ impl Rx for SimRx {
                 conn.poll_recv(env, *side, limit, cx.waker())
             })
         }));
-        self.waiting = false;
+        (self.waiting, self.passing) = (false, false);
         if let Some(bell) = &self.bell {
             bell.state.rung.store(false, Ordering::Release);
         }
@@ -378,7 +429,7 @@ impl Rx for SimRx {
 
 impl Drop for SimRx {
     fn drop(&mut self) {
-        if !self.waiting || self.ended.is_some() {
+        if !(self.waiting || self.passing) || self.ended.is_some() {
             return;
         }
         // A receive in flight can only be ended by shutting the socket down. Whether that ends the sending direction

@@ -7,6 +7,7 @@
 //! Receives come in two kinds. While few connections wait, a block is posted together with the operation (armed).
 //! Past [`ARMED_RECEIVES_MAX`](crate::limits::ARMED_RECEIVES_MAX) a half first waits for readiness, which takes no memory, and then receives.
 
+mod pipe;
 mod rx;
 mod tx;
 
@@ -20,11 +21,14 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 
 use monoio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::{Address, Connection, Instant, Net, Pool};
 use crate::limits::RING_ENTRIES;
+
+use pipe::{Pipe, Pipes};
 
 pub use rx::UringRx;
 pub use tx::UringTx;
@@ -102,6 +106,7 @@ struct Shared {
     epoch_ms: Cell<u64>,
     pool: Pool,
     armed: Cell<usize>,
+    pipes: Pipes,
 }
 
 impl Shared {
@@ -129,6 +134,7 @@ impl Uring {
             epoch_ms: Cell::new(0),
             pool: Pool::new(),
             armed: Cell::new(0),
+            pipes: Pipes::default(),
         };
         core.tick_wall();
         Self {
@@ -140,6 +146,7 @@ impl Uring {
         let socket = Rc::new(Socket {
             tcp: UnsafeCell::new(tcp),
             aborting: Cell::new(false),
+            nonblocking: Cell::new(false),
             broken: Cell::new(false),
             sending: Cell::new(0),
         });
@@ -255,6 +262,28 @@ impl Net for Uring {
         }
     }
 
+    fn poll_pass(
+        &self,
+        cx: &mut Context<'_>,
+        from: &mut UringRx,
+        to: &mut UringTx,
+        at_most: usize,
+    ) -> Poll<usize> {
+        if !from.may_pass() {
+            return Poll::Ready(0);
+        }
+        ready!(to.poll_idle(cx));
+        let pipe = to.may_pass().then(|| Pipe::take(&self.core)).flatten();
+        let Some(mut pipe) = pipe else {
+            return Poll::Ready(0);
+        };
+        let passed = ready!(from.poll_fill(cx, &mut pipe, at_most));
+        if passed > 0 {
+            to.pass(pipe);
+        }
+        Poll::Ready(passed)
+    }
+
     fn pack(&self, connection: Connection<Self>) -> Result<Parcel, Connection<Self>> {
         let Connection { rx, tx, peer } = connection;
         if rx.pump.is_some() || tx.pump.is_some() || super::Tx::queued(&tx) > 0 {
@@ -328,6 +357,8 @@ struct Socket {
     tcp: UnsafeCell<TcpStream>,
     /// The connection is to end in a reset: nobody may end it in an orderly way first.
     aborting: Cell<bool>,
+    /// Calls past the ring do not wait.
+    nonblocking: Cell<bool>,
     /// A send has failed. The system tells of a reset only once, so that a receive may read it as an end.
     broken: Cell<bool>,
     /// Bytes of the batch that is being sent; 0 between batches.
@@ -335,6 +366,19 @@ struct Socket {
 }
 
 impl Socket {
+    /// Lets calls that do not go through the ring fail instead of waiting. Says whether they do.
+    fn set_nonblocking(&self) -> bool {
+        if !self.nonblocking.get() {
+            // SAFETY: reads and sets flags of a descriptor that is open; no memory is passed.
+            let set = unsafe {
+                let flags = libc::fcntl(self.fd(), libc::F_GETFL);
+                flags >= 0 && libc::fcntl(self.fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) == 0
+            };
+            self.nonblocking.set(set);
+        }
+        self.nonblocking.get()
+    }
+
     fn tcp(&self) -> &TcpStream {
         // SAFETY: see `tcp_mut`.
         unsafe { &*self.tcp.get() }

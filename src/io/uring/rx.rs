@@ -6,14 +6,14 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use monoio::io::AsyncReadRent;
 
 use super::super::Rx;
 use super::super::buf::Chunk;
 use super::super::signal::Slot;
-use super::{BellState, Pump, Shared, Socket, shut};
+use super::{BellState, Pipe, Pump, Shared, Socket, shut};
 use crate::limits::{ARMED_RECEIVES_MAX, BLOCK_BYTES};
 
 /// Receiving half of a socket.
@@ -22,19 +22,35 @@ pub struct UringRx {
     core: Rc<Shared>,
     pub(super) pump: Option<Pump>,
     slot: Rc<Slot<RxState>>,
-    waiting: bool,
+    awaited: Awaited,
     class: u8,
     ended: Option<io::ErrorKind>,
     pub(super) bell: Option<Arc<BellState>>,
 }
 
+/// What is in flight.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Awaited {
+    #[default]
+    Nothing,
+    /// A receive, into a block of this size.
+    Bytes(usize),
+    /// That there is something to receive.
+    Readiness,
+}
+
+enum Done {
+    Bytes(io::Result<Chunk>),
+    Readiness,
+}
+
 #[derive(Default)]
 struct RxState {
-    /// Bytes to make room for in the next receive; 0 when none is asked for.
-    wanted: Cell<usize>,
+    /// What the pump is asked to begin.
+    wanted: Cell<Awaited>,
     /// The last receive took all there was.
     drained: Cell<bool>,
-    done: Cell<Option<io::Result<Chunk>>>,
+    done: Cell<Option<Done>>,
 }
 
 impl UringRx {
@@ -45,11 +61,74 @@ impl UringRx {
             core,
             pump: None,
             slot,
-            waiting: false,
+            awaited: Awaited::Nothing,
             class: 0,
             ended: None,
             bell: None,
         }
+    }
+
+    /// Whether bytes may pass unseen: no receive is in flight that would take them.
+    pub(super) fn may_pass(&self) -> bool {
+        let receives = matches!(self.awaited, Awaited::Bytes(_));
+        !receives && self.ended.is_none() && self.socket.set_nonblocking()
+    }
+
+    /// Fills a pipe with what has come; 0 is an end or an error, which a receive then tells. What comes after is waited for through the ring, so
+    /// that a fast peer does not keep others waiting.
+    pub(super) fn poll_fill(
+        &mut self,
+        cx: &Context<'_>,
+        pipe: &mut Pipe,
+        at_most: usize,
+    ) -> Poll<usize> {
+        loop {
+            if self.awaited == Awaited::Readiness || self.slot.drained.get() {
+                ready!(self.poll_pump(cx, Awaited::Readiness));
+                self.slot.drained.set(false);
+            }
+            match pipe.fill(self.socket.fd(), at_most) {
+                Ok(n) => {
+                    self.slot.drained.set(true);
+                    // What comes next on this connection is a head.
+                    self.class = 0;
+                    return Poll::Ready(n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.slot.drained.set(true);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.ended = Some(error.kind());
+                    return Poll::Ready(0);
+                }
+            }
+        }
+    }
+
+    /// Waits for what is in flight, or for `next` if nothing is.
+    fn poll_pump(&mut self, cx: &Context<'_>, next: Awaited) -> Poll<Done> {
+        if !self.slot.is_due(cx) && self.awaited != Awaited::Nothing {
+            return Poll::Pending;
+        }
+        if self.awaited == Awaited::Nothing {
+            self.slot.wanted.set(next);
+            self.awaited = next;
+        }
+        let pump = self.pump.get_or_insert_with(|| {
+            Box::pin(receive(
+                self.socket.clone(),
+                self.core.clone(),
+                self.slot.clone(),
+            ))
+        });
+        let news = self.slot.listen();
+        let _ = pump.as_mut().poll(&mut Context::from_waker(&news));
+        let Some(done) = self.slot.done.take() else {
+            return Poll::Pending;
+        };
+        self.awaited = Awaited::Nothing;
+        Poll::Ready(done)
     }
 
     /// A full block says that more is there: take a larger one next. A nearly empty one says the opposite.
@@ -72,30 +151,16 @@ impl Rx for UringRx {
                 Err(kind.into())
             });
         }
-        if !self.slot.is_due(cx) && self.waiting {
-            return Poll::Pending;
-        }
-        if !self.waiting {
-            self.slot.wanted.set(BLOCK_BYTES[self.class as usize]);
-            self.waiting = true;
-        }
-        let pump = self.pump.get_or_insert_with(|| {
-            Box::pin(receive(
-                self.socket.clone(),
-                self.core.clone(),
-                self.slot.clone(),
-            ))
-        });
-        let news = self.slot.listen();
-        let _ = pump.as_mut().poll(&mut Context::from_waker(&news));
-        let Some(done) = self.slot.done.take() else {
-            return Poll::Pending;
+        let received = loop {
+            let size = BLOCK_BYTES[self.class as usize];
+            if let Done::Bytes(received) = ready!(self.poll_pump(cx, Awaited::Bytes(size))) {
+                break received;
+            }
         };
-        self.waiting = false;
         if let Some(bell) = &self.bell {
             bell.rung.store(false, Ordering::Release);
         }
-        Poll::Ready(match done {
+        Poll::Ready(match received {
             Ok(chunk) if chunk.is_empty() && self.socket.is_broken() => {
                 self.ended = Some(io::ErrorKind::ConnectionReset);
                 Err(io::ErrorKind::ConnectionReset.into())
@@ -123,7 +188,7 @@ impl Rx for UringRx {
 
 impl Drop for UringRx {
     fn drop(&mut self) {
-        if self.waiting && self.ended.is_none() {
+        if self.awaited != Awaited::Nothing && self.ended.is_none() {
             // Ends the operation in flight, whatever becomes of its cancellation; the descriptor closes after it.
             let is_reset = self.socket.aborting.get();
             let how = if is_reset {
@@ -136,14 +201,20 @@ impl Drop for UringRx {
     }
 }
 
-/// The receiving pump: one receive whenever one is wanted.
+/// The receiving pump: one receive, or wait for one, whenever it is wanted.
 async fn receive(socket: Rc<Socket>, core: Rc<Shared>, slot: Rc<Slot<RxState>>) {
     loop {
-        let bytes = poll_fn(|_| match slot.wanted.take() {
-            0 => Poll::Pending,
-            bytes => Poll::Ready(bytes),
+        let wanted = poll_fn(|_| match slot.wanted.take() {
+            Awaited::Nothing => Poll::Pending,
+            wanted => Poll::Ready(wanted),
         });
-        let bytes = bytes.await;
+        let Awaited::Bytes(bytes) = wanted.await else {
+            // Its error, if any, is that of what follows as well.
+            let _ = socket.tcp().readable(true).await;
+            core.tick();
+            slot.done.set(Some(Done::Readiness));
+            continue;
+        };
         // A large block is taken when there is something to put in it: the one used last is then still in the cache,
         // which is worth more than the receive that it may cost.
         let is_bulk = bytes > BLOCK_BYTES[0] && slot.drained.get();
@@ -156,7 +227,8 @@ async fn receive(socket: Rc<Socket>, core: Rc<Shared>, slot: Rc<Slot<RxState>>) 
         drop(armed);
         core.tick();
         slot.drained.set(n.as_ref().is_ok_and(|&n| n < bytes));
-        slot.done.set(Some(n.map(|_| filling.freeze())));
+        slot.done
+            .set(Some(Done::Bytes(n.map(|_| filling.freeze()))));
     }
 }
 

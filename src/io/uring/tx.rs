@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use monoio::buf::IoVecBuf;
 use monoio::io::AsyncWriteRent;
@@ -13,7 +13,7 @@ use monoio::io::AsyncWriteRent;
 use super::super::Tx;
 use super::super::buf::Chunk;
 use super::super::signal::Slot;
-use super::{Pump, Socket, shut};
+use super::{Pipe, Pump, Socket, shut};
 use crate::limits::SEND_CHUNKS_MAX;
 
 /// Sending half of a socket.
@@ -36,6 +36,8 @@ enum Batch {
     One(Chunk),
     /// In a box: a slot that waits for the next batch is to be small.
     Many(Box<Vectored>),
+    /// Chunks, and what is in a pipe behind them.
+    Piped(Box<(Vectored, Pipe)>),
 }
 
 impl UringTx {
@@ -58,6 +60,56 @@ impl UringTx {
         let n = self.queue.len().min(SEND_CHUNKS_MAX);
         let chunks = Vectored::new(self.queue.drain(..n));
         Some(Batch::Many(Box::new(chunks)))
+    }
+
+    /// Waits until no batch is in flight.
+    pub(super) fn poll_idle(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let is_due = self.slot.is_due(cx);
+        match self.socket.sending.get() {
+            0 => Poll::Ready(()),
+            _ if is_due => self.drive(),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Whether a pipe's bytes can be sent.
+    pub(super) fn may_pass(&self) -> bool {
+        self.ended.is_none() && self.socket.set_nonblocking()
+    }
+
+    /// Begins to send what is queued and then what is in the pipe. Only while no batch is in flight.
+    pub(super) fn pass(&mut self, pipe: Pipe) {
+        let ahead = Vectored::new(self.queue.drain(..));
+        self.queued += pipe.len();
+        self.start(Batch::Piped(Box::new((ahead, pipe))));
+        // How that ends is told by the next `poll_send`.
+        let _ = self.drive();
+    }
+
+    fn start(&mut self, batch: Batch) {
+        let bytes = batch.len();
+        self.queued -= bytes;
+        self.socket.sending.set(bytes);
+        self.slot.next.set(Some(batch));
+    }
+
+    /// Polls the pump; ready when the batch is sent or has failed.
+    fn drive(&mut self) -> Poll<()> {
+        let pump = self
+            .pump
+            .get_or_insert_with(|| Box::pin(send(self.socket.clone(), self.slot.clone())));
+        let news = self.slot.listen();
+        let _ = pump.as_mut().poll(&mut Context::from_waker(&news));
+        if let Some(error) = self.slot.failed.take() {
+            self.socket.broken.set(true);
+            self.ended = Some(error.kind());
+            self.queue.clear();
+            self.queued = 0;
+        }
+        if self.socket.sending.get() > 0 {
+            return Poll::Pending;
+        }
+        Poll::Ready(())
     }
 }
 
@@ -86,26 +138,9 @@ impl Tx for UringTx {
                 let Some(batch) = self.next_batch() else {
                     return Poll::Ready(Ok(()));
                 };
-                let bytes = batch.len();
-                self.queued -= bytes;
-                self.socket.sending.set(bytes);
-                self.slot.next.set(Some(batch));
+                self.start(batch);
             }
-            let pump = self
-                .pump
-                .get_or_insert_with(|| Box::pin(send(self.socket.clone(), self.slot.clone())));
-            let news = self.slot.listen();
-            let _ = pump.as_mut().poll(&mut Context::from_waker(&news));
-            if let Some(error) = self.slot.failed.take() {
-                self.socket.broken.set(true);
-                self.ended = Some(error.kind());
-                self.queue.clear();
-                self.queued = 0;
-                return Poll::Ready(Err(error));
-            }
-            if self.socket.sending.get() > 0 {
-                return Poll::Pending;
-            }
+            ready!(self.drive());
         }
     }
 
@@ -155,20 +190,10 @@ async fn send(socket: Rc<Socket>, slot: Rc<Slot<TxState>>) {
         let mut batch = poll_fn(|_| slot.next.take().map_or(Poll::Pending, Poll::Ready)).await;
         while batch.len() > 0 {
             let sent;
-            (sent, batch) = match batch {
-                Batch::One(chunk) => {
-                    let (sent, chunk) = socket.tcp_mut().write(chunk).await;
-                    (sent, Batch::One(chunk))
-                }
-                Batch::Many(chunks) => {
-                    let (sent, chunks) = socket.tcp_mut().writev(chunks).await;
-                    (sent, Batch::Many(chunks))
-                }
-            };
+            (sent, batch) = send_some(&socket, batch).await;
             match sent {
                 Ok(0) => slot.failed.set(Some(io::ErrorKind::WriteZero.into())),
-                Ok(n) => {
-                    batch.advance(n);
+                Ok(_) => {
                     socket.sending.set(batch.len());
                     continue;
                 }
@@ -180,18 +205,58 @@ async fn send(socket: Rc<Socket>, slot: Rc<Slot<TxState>>) {
     }
 }
 
+/// Sends what the socket takes of a batch.
+async fn send_some(socket: &Socket, batch: Batch) -> (io::Result<usize>, Batch) {
+    let (sent, mut batch) = match batch {
+        Batch::One(chunk) => {
+            let (sent, chunk) = socket.tcp_mut().write(chunk).await;
+            (sent, Batch::One(chunk))
+        }
+        Batch::Many(chunks) => {
+            let (sent, chunks) = socket.tcp_mut().writev(chunks).await;
+            (sent, Batch::Many(chunks))
+        }
+        Batch::Piped(mut piped) => loop {
+            let (ahead, pipe) = &mut *piped;
+            // Past the ring, so that what is ahead leaves together with what is in the pipe.
+            let sent = if ahead.bytes > 0 {
+                ahead.send_before_more(socket)
+            } else {
+                pipe.drain(socket.fd())
+            };
+            let waited = match &sent {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    socket.tcp().writable(true).await
+                }
+                _ => return (sent, Batch::Piped(piped)),
+            };
+            if let Err(error) = waited {
+                return (Err(error), Batch::Piped(piped));
+            }
+        },
+    };
+    if let Ok(n) = sent {
+        batch.advance(n);
+    }
+    (sent, batch)
+}
+
 impl Batch {
     fn len(&self) -> usize {
         match self {
             Self::One(chunk) => chunk.len(),
             Self::Many(chunks) => chunks.bytes,
+            Self::Piped(piped) => piped.0.bytes + piped.1.len(),
         }
     }
 
+    /// Forgets what was sent; a pipe does so by itself.
     fn advance(&mut self, n: usize) {
         match self {
             Self::One(chunk) => chunk.advance(n),
             Self::Many(chunks) => chunks.advance(n),
+            Self::Piped(..) => {}
         }
     }
 }
@@ -222,6 +287,20 @@ impl Vectored {
                 iov_len: chunk.len(),
             }));
         self.bytes = self.chunks.iter().map(|chunk| chunk.len()).sum();
+    }
+
+    /// Sends what the socket takes at once, and tells the system that more follows.
+    fn send_before_more(&mut self, socket: &Socket) -> io::Result<usize> {
+        // SAFETY: all zeroes are an empty message.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = self.iovecs.as_mut_ptr();
+        message.msg_iovlen = self.iovecs.len();
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_MORE;
+        // SAFETY: the message lives for the call, and its iovecs point into blocks that `chunks` holds.
+        let sent = unsafe { libc::sendmsg(socket.fd(), &raw const message, flags) };
+        let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;
+        self.advance(sent);
+        Ok(sent)
     }
 
     fn advance(&mut self, mut n: usize) {

@@ -1,0 +1,215 @@
+//! Bytes that pass from one connection to another without being looked at.
+
+use super::*;
+
+/// Passes, receives and own words in any order, each waited for only so long: what arrives is what was queued, in the
+/// order in which it was.
+pub(super) async fn bytes_that_pass_keep_their_place<N: Net>(mut place: Place<N>) {
+    let (mut near, from) = place.pair().await;
+    let (to, mut far) = place.pair().await;
+    let most = place.rng.size(place.much.min(2_000_000));
+    let bytes = place.rng.bytes(most);
+    let net = place.net.clone();
+    let mut relay = Mixed {
+        net: net.clone(),
+        rng: place.rng.fork(),
+        from: from.rx,
+        to: to.tx,
+        taken: 0,
+        queued: Vec::new(),
+        at_most: 1,
+    };
+    let receive = async {
+        let mut got = Vec::new();
+        let mut rng = place.rng.fork();
+        while let Some(part) = far.recv().await.unwrap() {
+            got.extend(part);
+            if rng.chance(50) {
+                let pause = Duration::from_micros(rng.below(500) as u64);
+                net.sleep_until(net.now() + pause).await;
+            }
+        }
+        got
+    };
+    let sent = join(send_all(&net, &mut near.tx, &bytes), relay.run(&bytes));
+    let (_, got) = join(sent, receive).await;
+    assert_eq!(relay.taken, bytes.len());
+    assert!(got == relay.queued, "{} bytes", got.len());
+}
+
+struct Mixed<N: Net> {
+    net: N,
+    rng: Rng,
+    from: N::Rx,
+    to: N::Tx,
+    /// Bytes taken from the one connection.
+    taken: usize,
+    /// Everything that was queued on the other.
+    queued: Vec<u8>,
+    at_most: usize,
+}
+
+impl<N: Net> Mixed<N> {
+    /// Relays to the end of the stream, which is to hold `bytes`.
+    async fn run(&mut self, bytes: &[u8]) {
+        loop {
+            let Self { net, from, to, .. } = self;
+            let patience = Duration::from_micros(self.rng.between(1, 400) as u64);
+            let mut took = 0;
+            if self.rng.chance(100) {
+                let len = self.rng.between(1, 5_000);
+                let own = self.rng.bytes(len);
+                to.push(net.pool().copy(&own));
+                self.queued.extend(own);
+            } else if self.rng.chance(700) {
+                let at_most = self.at_most;
+                let pass = poll_fn(|cx| {
+                    let passed = net.poll_pass(cx, from, to, at_most);
+                    let _ = to.poll_send(cx);
+                    passed
+                });
+                took = within(net, patience, pass).await.unwrap_or(0);
+                assert!(took <= at_most);
+            } else {
+                let receive = poll_fn(|cx| {
+                    let _ = to.poll_send(cx);
+                    from.poll_recv(cx)
+                });
+                match within(net, patience, receive).await.map(Result::unwrap) {
+                    None => {}
+                    Some(None) => break,
+                    Some(Some(chunk)) => {
+                        took = chunk.len();
+                        to.push(chunk);
+                    }
+                }
+            }
+            if took > 0 {
+                let end = self.taken + took;
+                self.queued.extend_from_slice(&bytes[self.taken..end]);
+                self.taken = end;
+                self.at_most = self.rng.size(300_000);
+            }
+        }
+        poll_fn(|cx| self.to.poll_send(cx)).await.unwrap();
+        self.to.finish();
+    }
+}
+
+/// What passes must not hide how the stream ended.
+pub(super) async fn an_end_is_told_apart_from_a_reset_while_bytes_pass<N: Net>(
+    mut place: Place<N>,
+) {
+    for is_reset in [false, true] {
+        let (mut near, mut from) = place.pair().await;
+        let (mut to, mut far) = place.pair().await;
+        let len = place.rng.between(1, 3_000);
+        let bytes = place.rng.bytes(len);
+        near.send(&bytes).await.unwrap();
+        let net = place.net.clone();
+        // At least a byte has arrived before the end does.
+        let first = poll_fn(|cx| net.poll_pass(cx, &mut from.rx, &mut to.tx, 1 << 20));
+        let mut passed = first.await;
+        if is_reset {
+            near.reset();
+        } else {
+            near.finish();
+        }
+        let end = loop {
+            let pass = poll_fn(|cx| {
+                let passed = net.poll_pass(cx, &mut from.rx, &mut to.tx, 1 << 20);
+                let _ = to.tx.poll_send(cx);
+                passed
+            });
+            match pass.await {
+                0 => match poll_fn(|cx| from.rx.poll_recv(cx)).await {
+                    Ok(None) => break End::Orderly,
+                    Err(error) => break End::Failed(error.kind()),
+                    Ok(Some(chunk)) => {
+                        passed += chunk.len();
+                        to.tx.push(chunk);
+                    }
+                },
+                n => passed += n,
+            }
+        };
+        match is_reset {
+            true => assert_eq!(end, End::Failed(ErrorKind::ConnectionReset)),
+            false => assert_eq!((end, passed), (End::Orderly, bytes.len())),
+        }
+        poll_fn(|cx| to.tx.poll_send(cx)).await.unwrap();
+        to.finish();
+        assert_eq!(
+            far.read_to_end().await,
+            (bytes[..passed].to_vec(), End::Orderly)
+        );
+    }
+}
+
+/// A connection given up with bytes in between: nobody takes them for the whole, and no other connection gets them.
+pub(super) async fn bytes_that_were_passing_go_down_with_their_connection<N: Net>(
+    mut place: Place<N>,
+) {
+    // There are two connections' buffers to fill.
+    let bytes = place.rng.bytes(2 * place.much);
+    let net = place.net.clone();
+    let (mut near, mut from) = place.pair().await;
+    let (mut to, mut far) = place.pair().await;
+    let send = async {
+        for part in bytes.chunks(60_000) {
+            near.tx.push(net.pool().copy(part));
+        }
+        poll_fn(|cx| near.tx.poll_send(cx)).await
+    };
+    let stuck = async {
+        loop {
+            let pass = poll_fn(|cx| {
+                let passed = net.poll_pass(cx, &mut from.rx, &mut to.tx, 1 << 20);
+                let _ = to.tx.poll_send(cx);
+                passed
+            });
+            match within(&net, Duration::from_millis(30), pass).await {
+                None => return,
+                Some(0) => {
+                    let received = poll_fn(|cx| from.rx.poll_recv(cx)).await;
+                    to.tx.push(received.unwrap().unwrap());
+                }
+                Some(_) => {}
+            }
+        }
+    };
+    // Sending stands still as well then, and is given up.
+    let either = async {
+        let (mut send, mut stuck) = (std::pin::pin!(send), std::pin::pin!(stuck));
+        poll_fn(|cx| {
+            assert!(send.as_mut().poll(cx).is_pending(), "nobody reads");
+            stuck.as_mut().poll(cx)
+        })
+        .await;
+    };
+    either.await;
+    assert!(to.tx.queued() > 0);
+    to.reset();
+    let (got, end) = far.read_to_end().await;
+    assert!(got.len() < bytes.len() && bytes.starts_with(&got));
+    assert!(matches!(end, End::Failed(_)), "{end:?}");
+    drop((near, from));
+
+    let (mut near, mut from) = place.pair().await;
+    let (mut to, mut far) = place.pair().await;
+    near.send(b"fresh").await.unwrap();
+    let mut passed = 0;
+    while passed < 5 {
+        let pass = poll_fn(|cx| net.poll_pass(cx, &mut from.rx, &mut to.tx, 5 - passed));
+        match pass.await {
+            0 => {
+                let chunk = poll_fn(|cx| from.rx.poll_recv(cx)).await.unwrap().unwrap();
+                passed += chunk.len();
+                to.tx.push(chunk);
+            }
+            n => passed += n,
+        }
+        poll_fn(|cx| to.tx.poll_send(cx)).await.unwrap();
+    }
+    assert_eq!(far.read_exact(5).await.unwrap(), b"fresh");
+}

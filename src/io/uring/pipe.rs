@@ -1,0 +1,110 @@
+//! Pipes: how bytes go from socket to socket without being copied to us and back.
+//!
+//! `splice` moves references to the pages that the network card or the peer has filled. It is called directly: the
+//! ring would hand it to a thread of its own. `SPLICE_F_NONBLOCK` speaks of the pipe alone; a socket's side waits
+//! unless the socket itself is set not to, which [`Socket::set_nonblocking`] does once. The ring's receives and sends
+//! do not care: they wait for readiness by themselves.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::null_mut;
+use std::rc::Rc;
+
+use super::{Shared, owned};
+use crate::limits::{PASS_BYTES_MAX, PIPES_KEPT_MAX, PIPES_MAX};
+
+/// A core's pipes.
+#[derive(Default)]
+pub(super) struct Pipes {
+    free: RefCell<Vec<Ends>>,
+    taken: Cell<usize>,
+}
+
+struct Ends {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+/// A pipe that is taken. It goes back when it is dropped empty; with bytes in it, it is closed.
+pub(super) struct Pipe {
+    core: Rc<Shared>,
+    ends: Option<Ends>,
+    bytes: usize,
+}
+
+impl Pipe {
+    /// Takes an empty pipe. `None`: there are enough, or the system grants no more.
+    pub(super) fn take(core: &Rc<Shared>) -> Option<Self> {
+        let pipes = &core.pipes;
+        if pipes.taken.get() >= PIPES_MAX {
+            return None;
+        }
+        let free = pipes.free.borrow_mut().pop();
+        let ends = free.or_else(Ends::new)?;
+        pipes.taken.set(pipes.taken.get() + 1);
+        Some(Self {
+            core: core.clone(),
+            ends: Some(ends),
+            bytes: 0,
+        })
+    }
+
+    /// Bytes in the pipe.
+    pub(super) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes in what has come on a socket, up to `at_most` bytes and the pipe's size; 0 is the end of the stream.
+    pub(super) fn fill(&mut self, socket: i32, at_most: usize) -> io::Result<usize> {
+        let Some(ends) = &self.ends else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let n = splice(socket, ends.write.as_raw_fd(), at_most.min(PASS_BYTES_MAX))?;
+        self.bytes += n;
+        Ok(n)
+    }
+
+    /// Gives what it can to a socket.
+    pub(super) fn drain(&mut self, socket: i32) -> io::Result<usize> {
+        let Some(ends) = &self.ends else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let n = splice(ends.read.as_raw_fd(), socket, self.bytes)?;
+        self.bytes -= n;
+        Ok(n)
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        let pipes = &self.core.pipes;
+        pipes.taken.set(pipes.taken.get() - 1);
+        let mut free = pipes.free.borrow_mut();
+        if self.bytes == 0 && free.len() < PIPES_KEPT_MAX {
+            free.extend(self.ends.take());
+        }
+    }
+}
+
+impl Ends {
+    fn new() -> Option<Self> {
+        let mut ends = [0; 2];
+        // SAFETY: two descriptors are written to an array of two.
+        if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) } != 0 {
+            return None;
+        }
+        let [read, write] = ends.map(owned);
+        // SAFETY: sets a number of a descriptor that is open. A pipe that stays smaller works as well, in more steps.
+        unsafe { libc::fcntl(write.as_raw_fd(), libc::F_SETPIPE_SZ, PASS_BYTES_MAX) };
+        Some(Self { read, write })
+    }
+}
+
+/// Moves up to `bytes` from one descriptor to the other, without waiting.
+fn splice(from: i32, to: i32, bytes: usize) -> io::Result<usize> {
+    let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
+    // SAFETY: descriptors only; no offsets are passed, so no memory of ours is touched.
+    let moved = unsafe { libc::splice(from, null_mut(), to, null_mut(), bytes, flags) };
+    usize::try_from(moved).map_err(|_| io::Error::last_os_error())
+}
