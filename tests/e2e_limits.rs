@@ -210,7 +210,7 @@ fn crumbs_in_a_tunnel_cost_bounded_memory() {
         conn.send(
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
         );
-        while let Ok(size) = orders.lock().unwrap().recv() {
+        while let Ok(size) = orders.lock().unwrap().recv_timeout(DEADLINE) {
             conn.send(vec![b'x'; size]);
             done.send(()).unwrap();
         }

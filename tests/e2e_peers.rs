@@ -48,7 +48,7 @@ impl Hyper {
             });
         });
         Self {
-            address: told.recv().unwrap(),
+            address: told.recv_timeout(DEADLINE).unwrap(),
             stop: Some(stop),
             thread: Some(thread),
         }

@@ -225,7 +225,10 @@ fn expect_100_continue_is_relayed() {
         (interim.status(), interim.field("X-Interim")),
         (100, Some("1"))
     );
-    assert_eq!(told.recv().unwrap().field("Expect"), Some("100-continue"));
+    assert_eq!(
+        told.recv_timeout(DEADLINE).unwrap().field("Expect"),
+        Some("100-continue")
+    );
     client.send("hello");
     assert_eq!(client.response().text(), "hello");
 }
@@ -425,10 +428,10 @@ fn a_head_goes_out_without_waiting_for_its_body() {
         let wait = wait.lock().unwrap();
         conn.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n");
         for event in ["one", "two"] {
-            wait.recv().unwrap();
+            wait.recv_timeout(DEADLINE).unwrap();
             conn.send(event);
         }
-        wait.recv().unwrap();
+        wait.recv_timeout(DEADLINE).unwrap();
     });
     let weir = Weir::to(&[&endpoint]);
     let mut client = weir.connect();
@@ -517,7 +520,7 @@ fn a_close_delimited_answer_that_ends_by_a_reset_is_truncated() {
     let endpoint = Endpoint::script(move |conn| {
         conn.request();
         conn.send("HTTP/1.1 200 OK\r\n\r\nmore to come");
-        has_seen.lock().unwrap().recv().unwrap();
+        has_seen.lock().unwrap().recv_timeout(DEADLINE).unwrap();
         conn.reset_now();
     });
     let weir = Weir::to(&[&endpoint]);

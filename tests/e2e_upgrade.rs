@@ -159,7 +159,7 @@ fn a_tunnel_holds_back_whom_the_other_side_does_not_read() {
     let (open, gate) = channel::<()>();
     let gate = std::sync::Mutex::new(gate);
     let endpoint = switching(move |conn| {
-        gate.lock().unwrap().recv().unwrap();
+        gate.lock().unwrap().recv_timeout(DEADLINE).unwrap();
         let received = conn.rest().0.len();
         conn.send(received.to_string());
     });
