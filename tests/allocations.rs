@@ -25,8 +25,8 @@ use counting_allocator::{CountingAllocator, count_in};
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Requests that come before counting begins: connections are opened, tables grow, blocks are made.
-const WARM: u64 = 500;
-const COUNTED: u64 = 4_000;
+const WARM: u64 = 300;
+const COUNTED: u64 = 2_000;
 /// What is left to housekeeping, and to more requests at once than there were before. One for each request would be
 /// ten times as much.
 const ALLOCATIONS_MAX: u64 = COUNTED / 10;
