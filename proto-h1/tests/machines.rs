@@ -412,3 +412,54 @@ fn a_trickled_head_costs_linear_work() {
     );
     assert_eq!(head.fields.len(), 91);
 }
+
+/// Bytes that went by unseen count like those that were shown, and no more than there may be.
+#[test]
+fn unseen_bytes_of_a_body_count() {
+    let (mut client, mut head) = client_after(Method::Get);
+    assert_eq!(client.bare(), 0, "no body yet");
+    client
+        .receive(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n", &mut head)
+        .unwrap();
+    assert_eq!(client.bare(), 10);
+    client.receive(b"abc", &mut head).unwrap();
+    assert_eq!(client.receive_unseen(8), Err(Error::OutOfOrder));
+    assert_eq!(client.receive_unseen(4), Ok(()));
+    assert_eq!((client.bare(), client.is_received()), (3, false));
+    assert_eq!(client.receive_unseen(3), Ok(()));
+    assert_eq!((client.bare(), client.is_received()), (0, true));
+    let received = client.receive(b"", &mut head).unwrap();
+    assert_eq!(received.event, Event::End);
+    assert_eq!(client.receive_unseen(1), Err(Error::OutOfOrder));
+
+    let (mut client, mut head) = client_after(Method::Get);
+    client
+        .receive(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            &mut head,
+        )
+        .unwrap();
+    assert_eq!(
+        (client.bare(), client.receive_unseen(1)),
+        (0, Err(Error::OutOfOrder))
+    );
+
+    let (mut client, mut head) = client_after(Method::Get);
+    client
+        .receive(b"HTTP/1.1 200 OK\r\n\r\n", &mut head)
+        .unwrap();
+    assert_eq!(
+        (client.bare(), client.receive_unseen(1 << 40)),
+        (u64::MAX, Ok(()))
+    );
+    assert_eq!(client.peer_closed(0), Ok(()));
+
+    let mut server = Server::new(Limits::default());
+    let request =
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    server.receive(request, &mut head).unwrap();
+    assert_eq!(server.bare(), 5);
+    assert_eq!(server.receive_unseen(2), Ok(()));
+    assert!(!server.request().expects_continue, "the client has gone on");
+    assert_eq!(server.peer_closed(0), Err(Error::Truncated));
+}
