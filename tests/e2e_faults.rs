@@ -200,7 +200,7 @@ fn an_early_answer_reaches_a_client_that_still_uploads() {
         client.expect_end();
         assert_eq!(weir.entry("/").number("status"), 403.0);
         // Nobody can say what of the body is still on its way: that connection serves nobody else.
-        let mut next = weir.connect();
+        let next = weir.connect();
         next.send(get("/next"));
         eventually("a connection of its own", || {
             (endpoint.connections() > 1).then_some(())

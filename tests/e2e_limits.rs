@@ -190,7 +190,7 @@ fn a_trickled_body_costs_bounded_memory() {
     });
     let weir = Weir::to(&[&endpoint]);
     let idle = weir.resident_bytes();
-    let mut client = weir.connect();
+    let client = weir.connect();
     client.send("PUT / HTTP/1.1\r\nHost: weir.test\r\nContent-Length: 60000\r\n\r\n");
     // What is kept for another attempt is bounded by what it occupies, not by what it says.
     client.send_split("x".repeat(20_000), 1);

@@ -13,7 +13,7 @@ const LENGTHS: [usize; 6] = [1_000, 32_767, 32_768, 65_536, 1_048_576, 5_000_000
 /// Bytes that are not the same anywhere near.
 fn body(len: usize) -> Vec<u8> {
     (0..len)
-        .map(|i| (i ^ (i >> 8) * 7 ^ (i >> 16) * 31) as u8)
+        .map(|i| (i ^ ((i >> 8) * 7) ^ ((i >> 16) * 31)) as u8)
         .collect()
 }
 
@@ -158,7 +158,7 @@ fn clients_that_go_in_a_long_body_are_noticed() {
     client.reset_now();
     assert_eq!(weir.entry("/down").text("reason"), "client_closed");
 
-    let mut client = weir.connect();
+    let client = weir.connect();
     client.send("POST /up HTTP/1.1\r\nHost: weir.test\r\nContent-Length: 1000000\r\n\r\n");
     client.send(body(300_000));
     client.finish();

@@ -104,6 +104,25 @@ fn sigterm_finishes_what_is_under_way() {
 }
 
 #[test]
+fn a_drain_is_bounded_by_the_grace_period() {
+    let (endpoint, _go, has_begun) = waiting("never");
+    let mut weir = Weir::with("timeouts = { grace = \"300ms\" }", &[&endpoint]);
+    let mut client = weir.connect();
+    client.send(get("/"));
+    has_begun.recv_timeout(DEADLINE).unwrap();
+    weir.signal(Signal::INT);
+    let response = client.response();
+    assert_eq!(response.status(), 503);
+    assert!(
+        response.text().contains("\"shutting_down\""),
+        "{}",
+        response.text()
+    );
+    assert_eq!(weir.wait().code(), Some(0));
+    assert_eq!(weir.entry("/").text("reason"), "shutting_down");
+}
+
+#[test]
 fn a_second_signal_ends_at_once() {
     let (endpoint, _go, has_begun) = waiting("never");
     let mut weir = Weir::to(&[&endpoint]);

@@ -470,7 +470,7 @@ fn large_bodies_arrive_whole() {
     let weir = Weir::to(&[&endpoint]);
     let mut client = weir.connect();
     for target in ["/length", "/chunked", "/length"] {
-        let mut sender = client.sender();
+        let sender = client.sender();
         let request = post(target, &body);
         let sending = std::thread::spawn(move || sender.send(request));
         assert_eq!(client.response().text(), expected, "{target}");

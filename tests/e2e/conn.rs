@@ -73,25 +73,25 @@ impl Conn {
 
     /// Sends all of it.
     #[track_caller]
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub fn send(&self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes).expect("the peer takes bytes");
     }
 
     /// Sends all of it, if the peer takes it.
-    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+    pub fn try_send(&self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         (&self.socket).write_all(bytes.as_ref())
     }
 
     /// Sends it in pieces of `size` bytes, each in a segment of its own.
     #[track_caller]
-    pub fn send_split(&mut self, bytes: impl AsRef<[u8]>, size: usize) {
+    pub fn send_split(&self, bytes: impl AsRef<[u8]>, size: usize) {
         for piece in bytes.as_ref().chunks(size) {
             self.send(piece);
         }
     }
 
     /// Sends zeros until the peer has taken none for `patience`, or `limit` are sent. Returns how many.
-    pub fn send_until_stuck(&mut self, limit: usize, patience: Duration) -> usize {
+    pub fn send_until_stuck(&self, limit: usize, patience: Duration) -> usize {
         self.socket.set_write_timeout(Some(patience)).unwrap();
         let (zeros, mut sent) = ([0; 16 * 1024], 0);
         while sent < limit {
@@ -106,7 +106,7 @@ impl Conn {
 
     /// Sends the piece again and again, a pause between, until the peer answers or closes.
     #[track_caller]
-    pub fn trickle(&mut self, piece: &str, pause: Duration) {
+    pub fn trickle(&self, piece: &str, pause: Duration) {
         super::eventually("news from the peer", || {
             if self.has_news() {
                 return Some(());

@@ -3,8 +3,9 @@
 //!
 //! Everything that waits has a deadline, and nothing waits without one. Declare endpoints before the [`Weir`] that
 //! asks them: it is dropped first then, and their scripts see its connections end.
-// Each binary uses a part of it; what fails here fails the test.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+// Each binary uses a part of it, and what fails here fails the test.
+#![allow(dead_code, unused_imports, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod conn;
 mod endpoint;
