@@ -249,14 +249,16 @@ impl Net for Uring {
     async fn connect(&self, to: &Address) -> io::Result<Connection<Self>> {
         match to {
             Address::Ip(address) => {
-                let tcp = TcpStream::connect_addr(*address).await?;
+                let tcp = TcpStream::connect_addr(*address).await;
                 self.core.tick();
+                let tcp = tcp?;
                 tcp.set_nodelay(true)?;
                 Ok(self.connection(tcp, Some(*address)))
             }
             Address::Unix(path) => {
-                let unix = UnixStream::connect(path.as_path()).await?;
+                let unix = UnixStream::connect(path.as_path()).await;
                 self.core.tick();
+                let unix = unix?;
                 self.adopt(owned(unix.into_raw_fd()), None)
             }
         }

@@ -108,3 +108,40 @@ fn splice(from: i32, to: i32, bytes: usize) -> io::Result<usize> {
     let moved = unsafe { libc::splice(from, null_mut(), to, null_mut(), bytes, flags) };
     usize::try_from(moved).map_err(|_| io::Error::last_os_error())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::io::uring::Uring;
+
+    #[test]
+    fn pipes_are_counted_and_only_empty_ones_used_again() {
+        let core = Uring::new().core;
+        let pipes: Vec<Pipe> = (0..PIPES_MAX).map(|_| Pipe::take(&core).unwrap()).collect();
+        assert!(Pipe::take(&core).is_none(), "that is one too many");
+        drop(pipes);
+        assert_eq!(core.pipes.free.borrow().len(), PIPES_KEPT_MAX);
+        core.pipes.free.borrow_mut().clear();
+
+        let (mut near, from) = UnixStream::pair().unwrap();
+        let (to, mut far) = UnixStream::pair().unwrap();
+        near.write_all(b"some bytes").unwrap();
+        let mut pipe = Pipe::take(&core).unwrap();
+        assert_eq!(pipe.fill(from.as_raw_fd(), 4).unwrap(), 4);
+        drop(pipe);
+        assert!(core.pipes.free.borrow().is_empty(), "it was not empty");
+
+        let mut pipe = Pipe::take(&core).unwrap();
+        assert_eq!(pipe.fill(from.as_raw_fd(), 100).unwrap(), 6);
+        assert_eq!(pipe.drain(to.as_raw_fd()).unwrap(), 6);
+        drop((pipe, to));
+        assert_eq!(core.pipes.free.borrow().len(), 1);
+        assert_eq!(core.pipes.taken.get(), 0);
+        let mut got = String::new();
+        far.read_to_string(&mut got).unwrap();
+        assert_eq!(got, " bytes");
+    }
+}

@@ -33,8 +33,8 @@ pub struct UringRx {
 enum Awaited {
     #[default]
     Nothing,
-    /// A receive, into a block of this size.
-    Bytes(usize),
+    /// A receive, into a block of this class.
+    Bytes(u8),
     /// That there is something to receive.
     Readiness,
 }
@@ -152,8 +152,8 @@ impl Rx for UringRx {
             });
         }
         let received = loop {
-            let size = BLOCK_BYTES[self.class as usize];
-            if let Done::Bytes(received) = ready!(self.poll_pump(cx, Awaited::Bytes(size))) {
+            let next = Awaited::Bytes(self.class);
+            if let Done::Bytes(received) = ready!(self.poll_pump(cx, next)) {
                 break received;
             }
         };
@@ -208,13 +208,14 @@ async fn receive(socket: Rc<Socket>, core: Rc<Shared>, slot: Rc<Slot<RxState>>) 
             Awaited::Nothing => Poll::Pending,
             wanted => Poll::Ready(wanted),
         });
-        let Awaited::Bytes(bytes) = wanted.await else {
+        let Awaited::Bytes(class) = wanted.await else {
             // Its error, if any, is that of what follows as well.
             let _ = socket.tcp().readable(true).await;
             core.tick();
             slot.done.set(Some(Done::Readiness));
             continue;
         };
+        let bytes = BLOCK_BYTES[class as usize];
         // A large block is taken when there is something to put in it: the one used last is then still in the cache,
         // which is worth more than the receive that it may cost.
         let is_bulk = bytes > BLOCK_BYTES[0] && slot.drained.get();
