@@ -130,7 +130,7 @@ reasons! {
     ConnectionLimit "connection_limit" 503 "connection_limit_reached";
     /// The upstream has no endpoint that could be tried.
     NoEndpoint "no_endpoint" 503 "destination_unavailable";
-    /// Every connection that the upstream may have is in use, and none came free in time.
+    /// The endpoint has as many connections as it may have.
     UpstreamLimit "upstream_limit" 503 "connection_limit_reached";
     /// No endpoint accepted a connection.
     ConnectFailed "connect_failed" 502 "connection_refused";

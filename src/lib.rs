@@ -1,4 +1,4 @@
-//! Weir: an edge proxy, load balancer and API gateway in one binary.
+#![doc = include_str!("ARCHITECTURE.md")]
 #![deny(unsafe_code)]
 
 pub mod cli;

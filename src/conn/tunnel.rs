@@ -20,7 +20,11 @@ pub async fn tunnel<N: Net>(
 ) -> (u64, u64) {
     let (mut up_rx, mut up_out, up_rest) = up.into_tunnel();
     let (rx, out, timer, rest) = down.tunnel_parts();
-    let before = (up_out.sent(), out.sent());
+    // Heads that are still queued are not the tunnel's bytes.
+    let before = (
+        up_out.sent() + up_out.queued() as u64,
+        out.sent() + out.queued() as u64,
+    );
     let mut there = Direction {
         rx,
         out: &mut up_out,
@@ -55,7 +59,10 @@ pub async fn tunnel<N: Net>(
         }
     })
     .await;
-    (there.out.sent() - before.0, back.out.sent() - before.1)
+    (
+        there.out.sent().saturating_sub(before.0),
+        back.out.sent().saturating_sub(before.1),
+    )
 }
 
 /// One direction.

@@ -47,6 +47,8 @@ pub struct Up<N: Net> {
     reused: bool,
     /// Not one byte has come for this request.
     silent: bool,
+    /// The connection is not to serve another request.
+    forsaken: bool,
 }
 
 impl<N: Net> Up<N> {
@@ -64,6 +66,7 @@ impl<N: Net> Up<N> {
             machine: Client::new(limits),
             reused,
             silent: true,
+            forsaken: false,
         }
     }
 
@@ -245,10 +248,15 @@ impl<N: Net> Up<N> {
         self.reused && self.silent
     }
 
+    /// Has the connection end with this exchange.
+    pub fn forsake(&mut self) {
+        self.forsaken = true;
+    }
+
     /// Method and framing of the request must have been sent and answered in full for the connection to be kept.
     pub fn finish(mut self, core: &Rc<Core<N>>, endpoint: &Rc<Endpoint<N>>) {
         let unread = self.inbox.bytes().len();
-        if self.out.queued() == 0 && self.machine.finish(unread) == Next::Reuse {
+        if !self.forsaken && self.out.queued() == 0 && self.machine.finish(unread) == Next::Reuse {
             let connection = Connection {
                 rx: self.rx,
                 tx: self.out.tx,

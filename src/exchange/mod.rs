@@ -48,7 +48,7 @@ pub async fn run<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) -> After {
         Ok(route) => serve(core, &plan, down, &mut record, route).await,
         Err(fault) => Err(fault),
     };
-    if served.is_ok() && !down.machine.is_received() {
+    if served.is_ok() && !down.machine.is_received() && down.machine.request().persists {
         rest_of_body(core, down).await;
     }
     let after = match served {

@@ -279,6 +279,21 @@ impl<'a, N: Net> Relay<'a, N> {
         Ok(())
     }
 
+    /// The answer has come before the request was sent in full. What of it is still sent may be taken for anything by
+    /// an endpoint that does not want it, so that the connection is not used again; and where the answer is a refusal,
+    /// or the client has waited to hear whether its body is wanted, nothing more is sent at all.
+    //= rfc9110#10.1.1
+    fn answered_early(&mut self) {
+        self.up.forsake();
+        let was_asked = self.down.machine.request().expects_continue;
+        if was_asked {
+            self.down.machine.close_after();
+        }
+        if was_asked || self.up.head.status >= 300 {
+            self.upload = Upload::Stopped;
+        }
+    }
+
     /// Passes a part of the answer on.
     fn take(&mut self, answer: Answer) -> Result<(), Fault> {
         match answer {
@@ -288,6 +303,9 @@ impl<'a, N: Net> Relay<'a, N> {
                 self.record.first_byte_ns = now.since(self.asked.min(now)).as_nanos() as u64;
                 self.record.status = self.up.head.status;
                 self.download = Download::Body;
+                if self.upload == Upload::Reading {
+                    self.answered_early();
+                }
                 // What came before was the wait for an answer; the body's patience begins here.
                 let timeouts = self.route.timeouts;
                 let rate = timeouts.body_rate_bytes_min;
