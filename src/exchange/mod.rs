@@ -1,7 +1,7 @@
 //! One request and its response: what happens to it, from the complete head to the event that reports it.
 //!
 //! [`run`] reads top to bottom like the life of a request. Decisions are plain functions of the plan and the head;
-//! the bytes move in [`relay`].
+//! the bytes move in `relay`.
 
 mod attempt;
 mod forward;
