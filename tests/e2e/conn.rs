@@ -33,6 +33,11 @@ impl Conn {
         Self::connect(Domain::for_address(address), &address.into(), |_| {})
     }
 
+    /// Connects, if somebody listens.
+    pub fn try_to(address: SocketAddr) -> std::io::Result<Self> {
+        std::net::TcpStream::connect(address).map(|stream| Self::new(stream.into()))
+    }
+
     /// Connects with a receive buffer as small as the kernel allows: a reader that stops is felt at once.
     pub fn narrow(address: SocketAddr) -> Self {
         Self::connect(Domain::for_address(address), &address.into(), |socket| {
@@ -104,6 +109,12 @@ impl Conn {
         sent
     }
 
+    /// Sends all of it unless the peer takes nothing for `patience`; says whether all was taken.
+    pub fn send_while_taken(&self, bytes: &str, patience: Duration) -> bool {
+        self.socket.set_write_timeout(Some(patience)).unwrap();
+        (&self.socket).write_all(bytes.as_bytes()).is_ok()
+    }
+
     /// Sends the piece again and again, a pause between, until the peer answers or closes.
     #[track_caller]
     pub fn trickle(&self, piece: &str, pause: Duration) {
@@ -145,6 +156,15 @@ impl Conn {
         let mut request = self.message_head();
         request.read_body(self, false);
         Some(request)
+    }
+
+    /// The next response, or `None` when the connection ends before it begins.
+    #[track_caller]
+    pub fn next_response(&mut self) -> Option<Message> {
+        if self.unread.is_empty() && self.fill().is_err() {
+            return None;
+        }
+        Some(self.response())
     }
 
     /// The next response, to a request that was no HEAD.
@@ -213,6 +233,11 @@ impl Conn {
             }
         };
         (std::mem::take(&mut self.unread), end)
+    }
+
+    /// Waits for anything at all; says whether it was bytes.
+    pub fn wait_for_bytes(&mut self) -> bool {
+        !self.unread.is_empty() || self.fill().is_ok()
     }
 
     /// Expects an orderly end with nothing before it.

@@ -187,6 +187,10 @@ impl Drop for Weir {
             }
         }
         let _ = std::fs::remove_dir_all(&self.dir);
+        let panicked = |line: &String| line.contains("panicked");
+        if !std::thread::panicking() && self.stderr.so_far().iter().any(panicked) {
+            panic!("a core panicked:\n{}", self.stderr.so_far().join("\n"));
+        }
     }
 }
 
