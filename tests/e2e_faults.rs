@@ -486,3 +486,37 @@ fn a_request_body_that_crawls_is_408() {
         response.text()
     );
 }
+
+#[test]
+fn the_nearest_time_limit_counts() {
+    let endpoint = Endpoint::script(|conn| drop(conn.rest()));
+    let weir = Weir::start(&format!(
+        "timeouts = {{ first_byte = \"1h\" }}\n[upstream.up]\nservers = [{:?}]\ntimeouts = {{ first_byte = \"300ms\" }}\n\
+         [[route]]\nmatch = \"/slow\"\nto = \"up\"\ntimeouts = {{ first_byte = \"1h\" }}\n\
+         [[route]]\nmatch = \"/*\"\nto = \"up\"\n",
+        endpoint.name
+    ));
+    let mut slow = weir.connect();
+    slow.send(get("/slow"));
+    assert_eq!(weir.ask(get("/quick")).status(), 504);
+    assert!(!slow.has_news(), "the route's own limit is an hour");
+}
+
+#[test]
+fn an_endpoint_that_reads_slowly_gets_all_of_it() {
+    let body: String = (0..3_000_000u32)
+        .map(|n| char::from(b'a' + (n % 1_009 % 26) as u8))
+        .collect();
+    let expected = body.clone();
+    let endpoint = Endpoint::script(move |conn| {
+        conn.head();
+        let mut got = Vec::new();
+        while got.len() < expected.len() {
+            got.extend(conn.take(10_000));
+        }
+        conn.send(ok(&(got == expected.as_bytes()).to_string()));
+        conn.expect_end();
+    });
+    let weir = Weir::to(&[&endpoint]);
+    assert_eq!(weir.ask(post("/", &body)).text(), "true");
+}

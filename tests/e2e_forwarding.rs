@@ -309,3 +309,100 @@ fn connection_close_is_obeyed() {
     client.expect_end();
     assert_eq!(endpoint.only().target(), "/");
 }
+
+#[test]
+fn fields_keep_their_order_their_case_and_their_bytes() {
+    let request = forwarded(
+        "",
+        "GET / HTTP/1.1\r\nx-ODD-case: 1\r\nHost: weir.test\r\nX-Many: b\r\nX-Empty:\r\nX-Many: a\r\nX-Text: caf\u{e9}, \t \"q\"\r\n\r\n",
+    );
+    let names: Vec<_> = request
+        .fields
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .take(6)
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "x-ODD-case",
+            "Host",
+            "X-Many",
+            "X-Empty",
+            "X-Many",
+            "X-Text"
+        ]
+    );
+    assert_eq!(request.all("X-Many"), ["b", "a"]);
+    assert_eq!(
+        (request.field("X-Empty"), request.field("X-Text")),
+        (Some(""), Some("caf\u{e9}, \t \"q\""))
+    );
+}
+
+#[test]
+fn fields_of_answers_are_repeated_as_they_came() {
+    let endpoint = Endpoint::answering(
+        |_| "HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nServer: own\r\nset-cookie: b=2\r\nContent-Length: 0\r\n\r\n",
+    );
+    let weir = Weir::to(&[&endpoint]);
+    let response = weir.ask(get("/"));
+    assert_eq!(response.all("Set-Cookie"), ["a=1", "b=2"]);
+    assert_eq!(
+        (response.field("Server"), response.fields[2].0.as_str()),
+        (Some("own"), "set-cookie")
+    );
+}
+
+#[test]
+fn any_method_may_have_a_body() {
+    for method in ["GET", "DELETE", "OPTIONS", "PURGE", "QUERY"] {
+        let request = forwarded("", &post("/", "body").replacen("POST", method, 1));
+        assert_eq!(
+            (request.method(), request.text().as_str()),
+            (method, "body")
+        );
+    }
+}
+
+#[test]
+fn a_post_without_a_body_says_so() {
+    let request = forwarded("", &post("/", ""));
+    assert_eq!(
+        (
+            request.field("Content-Length"),
+            request.field("Transfer-Encoding")
+        ),
+        (Some("0"), None)
+    );
+}
+
+#[test]
+fn options_of_the_whole_server_are_for_no_path() {
+    let endpoint = Endpoint::answering(|_| ok("hello"));
+    let weir = Weir::to(&[&endpoint]);
+    let response = weir.ask("OPTIONS * HTTP/1.1\r\nHost: weir.test\r\n\r\n");
+    assert_eq!(response.status(), 404);
+    assert_eq!(endpoint.connections(), 0);
+}
+
+#[test]
+fn addresses_of_ipv6_are_written_by_their_rules() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return; // There is no IPv6 on this machine.
+    }
+    let endpoint = Endpoint::answering(|_| ok("hello"));
+    let weir = Weir::start(&format!("[listen.\"[::1]:0\"]\n{}", route_to(&[&endpoint])));
+    weir.ask("GET / HTTP/1.1\r\nHost: [::1]:8080\r\n\r\n");
+    let request = endpoint.only();
+    assert_eq!(request.field("X-Forwarded-For"), Some("::1"));
+    assert_eq!(
+        request.field("Forwarded"),
+        Some("for=\"[::1]\";host=\"[::1]:8080\";proto=http")
+    );
+    let entry = weir.entry("/");
+    assert_eq!(
+        (entry.text("client").as_str(), entry.text("host").as_str()),
+        ("::1", "[::1]")
+    );
+}

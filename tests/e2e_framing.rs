@@ -486,3 +486,28 @@ fn a_later_minor_version_is_served_as_1_1() {
     assert_eq!(response.text(), "reached");
     assert_eq!(endpoint.only().start, "GET / HTTP/1.1");
 }
+
+#[test]
+fn user_information_in_a_target_is_refused() {
+    let fortress = Fortress::new();
+    for target in ["http://user@weir.test/", "http://user:secret@weir.test/"] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: weir.test\r\n\r\n");
+        fortress.refuses(request, 400, "bad_host");
+    }
+}
+
+#[test]
+fn a_bad_request_behind_a_good_one_is_answered_in_its_turn() {
+    let endpoint = Endpoint::answering(|_| ok("good"));
+    let weir = Weir::to(&[&endpoint]);
+    let mut client = weir.connect();
+    client.send(format!(
+        "{}GET / HTTP/1.1\r\nno colon\r\n\r\n{SMUGGLED}",
+        get("/")
+    ));
+    assert_eq!(client.response().text(), "good");
+    assert_eq!(client.response().status(), 400);
+    client.finish();
+    client.expect_end();
+    assert_eq!(endpoint.seen().len(), 1);
+}

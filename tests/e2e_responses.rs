@@ -557,3 +557,47 @@ fn a_truncated_answer_without_a_length_is_a_reset_to_1_0() {
         }
     }
 }
+
+#[test]
+fn an_answer_that_comes_before_the_end_of_a_short_body_keeps_the_connection() {
+    let endpoint = Endpoint::script(|conn| {
+        if conn.message_head().target() == "/early" {
+            conn.send(ok("early"));
+            conn.rest();
+        } else {
+            conn.send(ok("next"));
+            conn.expect_end();
+        }
+    });
+    let weir = Weir::to(&[&endpoint]);
+    let mut client = weir.connect();
+    client.send("POST /early HTTP/1.1\r\nHost: weir.test\r\nContent-Length: 10\r\n\r\n0123");
+    let response = client.response();
+    assert_eq!(
+        (response.text().as_str(), response.field("Connection")),
+        ("early", None)
+    );
+    client.send(format!("456789{}", get("/next")));
+    assert_eq!(client.response().text(), "next");
+}
+
+#[test]
+fn a_1_0_client_with_an_expectation_gets_the_answer_alone() {
+    let endpoint = Endpoint::script(|conn| {
+        let request = conn.message_head();
+        conn.send("HTTP/1.1 100 Continue\r\n\r\n");
+        let body = conn.take(request.field("Content-Length").unwrap().parse().unwrap());
+        conn.send(ok(&String::from_utf8(body).unwrap()));
+        conn.expect_end();
+    });
+    let weir = Weir::to(&[&endpoint]);
+    let (text, end) = all_of(
+        &weir,
+        "POST / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\nbody",
+    );
+    assert!(
+        text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\nbody"),
+        "{text}"
+    );
+    assert_eq!(end, End::Closed);
+}
