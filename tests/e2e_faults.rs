@@ -496,7 +496,7 @@ fn the_nearest_time_limit_counts() {
          [[route]]\nmatch = \"/*\"\nto = \"up\"\n",
         endpoint.name
     ));
-    let mut slow = weir.connect();
+    let slow = weir.connect();
     slow.send(get("/slow"));
     assert_eq!(weir.ask(get("/quick")).status(), 504);
     assert!(!slow.has_news(), "the route's own limit is an hour");
