@@ -94,7 +94,7 @@ reasons! {
     BadHost "bad_host" 400 "http_request_error";
     /// The request's framing is ambiguous: its length cannot be told with certainty.
     BadFraming "bad_framing" 400 "http_request_error";
-    /// The path has an encoded slash or NUL, or climbs above the root.
+    /// The path has an encoded slash or NUL, or broken percent-encoding.
     BadPath "bad_path" 400 "http_request_error";
     /// TLS or another protocol was spoken to a plain HTTP listener.
     NotHttp "not_http" 400 "http_request_error";

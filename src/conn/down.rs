@@ -111,6 +111,14 @@ impl<N: Net> Down<N> {
         self.inbox.bytes()
     }
 
+    /// Lets the head, as far as it was understood, be looked up in the bytes that wait: a request that is refused is
+    /// to be known by what it said.
+    pub fn show_unread(&mut self) {
+        if self.block.is_empty() || !self.head.is_complete() {
+            self.block = self.inbox.view();
+        }
+    }
+
     /// Waits for the rest of the head. `Ok(false)`: the client closed between requests.
     pub fn poll_head(&mut self, cx: &mut Context<'_>, core: &Core<N>) -> Poll<Result<bool, Error>> {
         loop {

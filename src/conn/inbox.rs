@@ -16,6 +16,11 @@ impl Inbox {
         self.chunk.as_deref().unwrap_or_default()
     }
 
+    /// A view of what is there.
+    pub(super) fn view(&self) -> Chunk {
+        self.chunk.clone().unwrap_or_default()
+    }
+
     /// Whether nothing is there.
     pub(super) fn is_empty(&self) -> bool {
         self.chunk.is_none()

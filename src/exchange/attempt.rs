@@ -12,7 +12,7 @@ use super::relay::{Relay, Relayed, Replay};
 use crate::conn::{Down, Up, tunnel};
 use crate::core::{Core, CorePlan, after};
 use crate::fault::{Fault, Phase, Reason, Retry, Side};
-use crate::io::{Instant, Net};
+use crate::io::{Address, Instant, Net};
 use crate::plan::{RoutePlan, UpstreamId, UpstreamPlan};
 use crate::upstream::{Endpoint, Held, Tried, Upstream};
 
@@ -119,6 +119,14 @@ impl<N: Net> Way<'_, N> {
                 .await
                 .inspect_err(|_| self.free = true)?,
         };
+        if down.head.authority.is_empty() {
+            // HTTP/1.0 may name no host; the endpoint is asked by its own.
+            let host = match &endpoint.address {
+                Address::Ip(address) => address.to_string(),
+                Address::Unix(_) => "localhost".to_owned(),
+            };
+            down.added.edits.set_authority(host.as_bytes());
+        }
         let mut up = Up::new(
             self.core,
             held,

@@ -136,14 +136,16 @@ fn trusted(head: &mut Head, block: &[u8], edits: &mut Edits, with: &Forwarded<'_
 
 fn forwarded(edits: &mut Edits, with: &Forwarded<'_>, peer: &[u8], host: &[u8]) {
     let (open, close): (&[u8], &[u8]) = match with.peer.map(|peer| peer.to_canonical()) {
-        Some(IpAddr::V6(_)) => (b"for=\"[", b"]\";host=\""),
-        _ => (b"for=", b";host=\""),
+        Some(IpAddr::V6(_)) => (b"for=\"[", b"]\""),
+        _ => (b"for=", b""),
     };
-    let scheme = with.scheme.as_bytes();
-    edits.append_pieces(
-        "Forwarded",
-        &[open, peer, close, host, b"\";proto=", scheme],
-    );
+    let proto = with.scheme.as_bytes();
+    if host.is_empty() {
+        edits.append_pieces("Forwarded", &[open, peer, close, b";proto=", proto]);
+    } else {
+        let pieces: &[&[u8]] = &[open, peer, close, b";host=\"", host, b"\";proto=", proto];
+        edits.append_pieces("Forwarded", pieces);
+    }
 }
 
 /// The client as a trusted proxy names it: the last address in X-Forwarded-For that is no trusted proxy itself.

@@ -42,6 +42,11 @@ pub(super) fn problem(reason: Reason, id: RequestId, via: &str, edits: &mut Edit
 fn fields(reason: Reason, via: &str, edits: &mut Edits) {
     edits.append("Content-Type", "application/problem+json");
     edits.append("Cache-Control", "no-store");
+    status_field(reason, via, edits);
+}
+
+/// Says why to proxies and their operators (RFC 9209).
+fn status_field(reason: Reason, via: &str, edits: &mut Edits) {
     let (error, code) = (reason.proxy_status().as_bytes(), reason.code().as_bytes());
     edits.append_pieces(
         "Proxy-Status",
@@ -87,7 +92,7 @@ pub(super) fn write<N: Net>(
 /// Writes the answer for a connection that is one too many: nothing was read on it.
 pub fn refuse_connection<T: Tx>(out: &mut Outbox<T>, reason: Reason) {
     let mut edits = Edits::new();
-    fields(reason, "weir", &mut edits);
+    status_field(reason, "weir", &mut edits);
     edits.append("Retry-After", "1");
     let framing = Framing {
         body: BodyKind::Length(0),

@@ -15,8 +15,8 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use weir_proto_h1::Version;
 use weir_proto_h1::target::host_port;
+use weir_proto_h1::{BodyKind, Version};
 
 use crate::conn::{Down, Piece};
 use crate::core::{Core, CorePlan};
@@ -24,7 +24,7 @@ use crate::fault::{Fault, Phase, Reason, Side};
 use crate::io::Net;
 use crate::limits::{LINGER_MS, UNREAD_BYTES_MAX};
 use crate::obs;
-use crate::plan::{Decision, Plan, RouteId, Target};
+use crate::plan::{Decision, Plan, RouteId, RoutePlan, Target};
 use record::Record;
 
 pub use forward::Added;
@@ -70,6 +70,7 @@ pub async fn refuse<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>, fault: Fault
         down.peer(),
     );
     down.edits.clear();
+    down.show_unread();
     down.machine.give_up_head();
     let after = fail(core, &plan, down, &mut record, fault).await;
     report(core, &plan.plan, down, &record);
@@ -120,6 +121,9 @@ async fn serve<N: Net>(
         .route(id)
         .ok_or(Fault::local(Phase::Route, Reason::Internal))?;
     match &route.target {
+        Target::Upstream(_) if is_too_large(down, route) => {
+            Err(Fault::local(Phase::Route, Reason::BodyTooLarge))
+        }
         Target::Upstream(upstream) => {
             record.upstream = Some(*upstream);
             attempt::forward(core, plan, down, record, route, *upstream).await
@@ -143,6 +147,14 @@ async fn serve<N: Net>(
             }
             answer(core, down, record, respond.status, &respond.body).await
         }
+    }
+}
+
+/// Whether the request says of its body that it is larger than the route allows: no endpoint is troubled with it then.
+fn is_too_large<N: Net>(down: &Down<N>, route: &RoutePlan) -> bool {
+    match down.machine.request().body {
+        BodyKind::Length(length) => route.body_bytes_max.is_some_and(|max| length > max),
+        _ => false,
     }
 }
 
