@@ -293,12 +293,12 @@ fn an_endpoint_that_does_not_answer_is_504() {
 fn the_wait_for_an_answer_begins_when_the_request_is_sent() {
     let endpoint = Endpoint::answering(|_| ok("hello"));
     let weir = Weir::with(
-        "timeouts = { first_byte = \"400ms\", body_stall = \"10s\" }",
+        "timeouts = { first_byte = \"1s\", body_stall = \"10s\" }",
         &[&endpoint],
     );
     let mut client = weir.connect();
-    client.send("POST / HTTP/1.1\r\nHost: weir.test\r\nContent-Length: 20\r\n\r\n");
-    for _ in 0..20 {
+    client.send("POST / HTTP/1.1\r\nHost: weir.test\r\nContent-Length: 30\r\n\r\n");
+    for _ in 0..30 {
         std::thread::sleep(Duration::from_millis(50));
         client.send("x");
     }
@@ -324,7 +324,7 @@ fn an_answer_that_stalls_is_broken_off() {
 fn an_endpoint_that_does_not_read_is_504() {
     let (open, gate) = Gate::new();
     let endpoint = Endpoint::script(move |_| gate.wait());
-    let weir = Weir::with("timeouts = { body_stall = \"300ms\" }", &[&endpoint]);
+    let weir = Weir::with("timeouts = { body_stall = \"1s\" }", &[&endpoint]);
     let mut client = weir.connect();
     client.send("POST / HTTP/1.1\r\nHost: weir.test\r\nContent-Length: 1000000000\r\n\r\n");
     let sent = client.send_until_stuck(1_000_000_000, Duration::from_millis(200));
@@ -346,7 +346,7 @@ fn a_client_that_does_not_read_is_broken_off() {
         conn.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
         conn.send_until_stuck(1_000_000_000, DEADLINE);
     });
-    let weir = Weir::with("timeouts = { body_stall = \"300ms\" }", &[&endpoint]);
+    let weir = Weir::with("timeouts = { body_stall = \"1s\" }", &[&endpoint]);
     let mut client = Conn::narrow(weir.address);
     client.send(get("/"));
     assert_eq!(weir.entry("/").text("reason"), "client_stalled");

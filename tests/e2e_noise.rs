@@ -64,8 +64,8 @@ fn noise_from_both_sides_takes_nothing_down() {
     });
     let calm = Endpoint::answering(|_| ok("calm"));
     let weir = Weir::start(&format!(
-        "timeouts = {{ head = \"100ms\", idle = \"100ms\", first_byte = \"100ms\", body_stall = \"100ms\" }}\n\
-         [upstream]\nnoisy = [{:?}]\ncalm = [{:?}]\n\
+        "timeouts = {{ head = \"300ms\", idle = \"300ms\", body_stall = \"100ms\" }}\n\
+         [upstream]\nnoisy = {{ servers = [{:?}], timeouts = {{ first_byte = \"100ms\" }} }}\ncalm = [{:?}]\n\
          [[route]]\nmatch = \"/calm\"\nto = \"calm\"\n[[route]]\nmatch = \"/*\"\nto = \"noisy\"\n",
         endpoint.name, calm.name
     ));

@@ -417,6 +417,15 @@ fn bytes_beyond_an_answer_are_never_the_next_answer() {
         client.send(get("/next"));
         assert_eq!(client.response().text(), "clean", "after {target}");
     }
+    // An endpoint that answers HEAD with a body.
+    client.send("HEAD /length HTTP/1.1\r\nHost: weir.test\r\n\r\n");
+    assert_eq!(client.message_head().status(), 200);
+    client.send(get("/next"));
+    assert_eq!(
+        client.response().text(),
+        "clean",
+        "after a HEAD with a body"
+    );
 }
 
 #[test]

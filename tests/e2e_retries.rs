@@ -217,7 +217,7 @@ fn an_attempt_may_be_bounded_by_itself() {
     let silent = Endpoint::script(|conn| drop(conn.rest()));
     let endpoint = Endpoint::answering(|_| ok("quick"));
     let weir = Weir::with(
-        "retries = { count = 1, budget_min = 100, per_try = \"200ms\" }",
+        "retries = { count = 1, budget_min = 100, per_try = \"500ms\" }",
         &[&silent, &endpoint],
     );
     for _ in 0..4 {

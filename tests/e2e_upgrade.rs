@@ -185,10 +185,10 @@ fn a_silent_tunnel_ends_after_the_idle_time() {
         }
         conn.expect_end();
     });
-    let weir = Weir::with("timeouts = { idle = \"500ms\" }", &[&endpoint]);
+    let weir = Weir::with("timeouts = { idle = \"1s\" }", &[&endpoint]);
     let mut client = switched(&weir);
     for _ in 0..10 {
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(150));
         client.send("ping");
         client.expect("pong");
     }
