@@ -1,4 +1,4 @@
-//! Answers that come before the request they belong to is whole.
+//! Answers that come before the request they belong to is whole, or before there is a request at all.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod e2e;
@@ -43,4 +43,29 @@ fn a_body_that_was_asked_about_and_not_wanted_never_reaches_the_endpoint() {
     e2e::eventually("a connection of its own", || {
         (endpoint.connections() > 1).then_some(())
     });
+}
+
+#[test]
+fn an_answer_to_nothing_is_never_the_next_request_s() {
+    for length in [2, 4_000, 20_000, 100_000, 1_000_000] {
+        let endpoint = Endpoint::numbered(move |conn, number| {
+            conn.head();
+            let body = "x".repeat(length);
+            let surplus = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL";
+            let surplus = if number == 0 { surplus } else { "" };
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+            // What finds no reader any more is lost, which is the point.
+            let _ = conn.try_send(format!("{head}{body}{surplus}"));
+            conn.rest();
+        });
+        let weir = Weir::to(&[&endpoint]);
+        let mut client = weir.connect();
+        client.send(format!("{}{}", get("/one"), get("/two")));
+        assert_eq!(client.response().text().len(), length);
+        assert_eq!(
+            client.response().text().len(),
+            length,
+            "the second answer after {length} bytes"
+        );
+    }
 }

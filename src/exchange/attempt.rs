@@ -103,7 +103,8 @@ impl<N: Net> Way<'_, N> {
         let waiting = if self.fresh {
             None
         } else {
-            poll_fn(|cx| Poll::Ready(endpoint.checkout(cx))).await
+            let ask = !down.head.method.is_idempotent();
+            poll_fn(|cx| Poll::Ready(endpoint.checkout(cx, ask))).await
         };
         let reused = waiting.is_some();
         let held = match waiting {

@@ -69,6 +69,7 @@ pub async fn refuse<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>, fault: Fault
         core.net.wall_ms(),
         down.peer(),
     );
+    core.obs.borrow().exchange_started();
     down.edits.clear();
     down.show_unread();
     down.machine.give_up_head();

@@ -37,7 +37,8 @@ impl Pace {
             return;
         }
         (self.count, self.last) = (count, now);
-        if count.saturating_sub(self.window_count) >= self.rate_bytes_min * self.stall.as_secs() {
+        let window_ms = self.stall.as_millis() as u64;
+        if (count.saturating_sub(self.window_count)) * 1_000 >= self.rate_bytes_min * window_ms {
             (self.window, self.window_count) = (now, count);
         }
     }

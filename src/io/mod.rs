@@ -175,6 +175,13 @@ pub trait Rx: 'static {
     /// nothing.
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>>;
 
+    /// Says whether nothing is there to be received, neither bytes nor an end. A world may answer from what the last
+    /// receive left, unless it is to `ask`: a receive that was only just armed has not looked yet.
+    fn is_quiet(&mut self, ask: bool) -> bool {
+        let _ = ask;
+        true
+    }
+
     /// Says how much is expected: bulk bodies are received into large blocks. Only a hint.
     fn expect(&mut self, bytes: usize);
 }

@@ -20,10 +20,12 @@ pub(super) struct Idle<N: Net> {
 
 impl<N: Net> Endpoint<N> {
     /// Takes the newest connection that is still open. `cx` is the caller's: it will wait on the connection next.
-    pub fn checkout(&self, cx: &mut Context<'_>) -> Option<Held<N>> {
+    /// For a request that cannot be repeated, `ask` once more whether it is: its end may have come this very moment.
+    pub fn checkout(&self, cx: &mut Context<'_>, ask: bool) -> Option<Held<N>> {
         loop {
             let mut idle = self.idle.borrow_mut().pop()?;
-            if idle.held.connection.rx.poll_recv(cx).is_pending() {
+            let rx = &mut idle.held.connection.rx;
+            if rx.poll_recv(cx).is_pending() && rx.is_quiet(ask) {
                 return Some(idle.held);
             }
         }
@@ -32,6 +34,10 @@ impl<N: Net> Endpoint<N> {
     /// Keeps a connection for the next request, unless enough wait or it has ended meanwhile.
     pub fn checkin(self: &Rc<Self>, mut held: Held<N>, now: Instant, reaper: &Reaper<N>) {
         if self.retired.get() || self.idle.borrow().len() >= self.idle_max.get() {
+            return;
+        }
+        // Bytes behind an answer are no answer to the next request.
+        if !held.connection.rx.is_quiet(false) {
             return;
         }
         held.connection.rx.expect(0);

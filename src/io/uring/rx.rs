@@ -50,6 +50,8 @@ struct RxState {
     wanted: Cell<Awaited>,
     /// The last receive took all there was.
     drained: Cell<bool>,
+    /// The last bytes were received, and there was room for more of them.
+    emptied: Cell<bool>,
     done: Cell<Option<Done>>,
 }
 
@@ -90,6 +92,7 @@ impl UringRx {
             match pipe.fill(self.socket.fd(), at_most) {
                 Ok(n) => {
                     self.slot.drained.set(true);
+                    self.slot.emptied.set(false);
                     // What comes next on this connection is a head.
                     self.class = 0;
                     return Poll::Ready(n);
@@ -180,6 +183,28 @@ impl Rx for UringRx {
         })
     }
 
+    fn is_quiet(&mut self, ask: bool) -> bool {
+        if self.ended.is_some() {
+            return false;
+        }
+        if self.slot.emptied.get() && !ask {
+            return true;
+        }
+        let mut byte = 0_u8;
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        loop {
+            // SAFETY: one byte of ours is written at most, and it is alive for the call.
+            let n = unsafe { libc::recv(self.socket.fd(), (&raw mut byte).cast(), 1, flags) };
+            if n >= 0 {
+                return false;
+            }
+            match io::Error::last_os_error().kind() {
+                io::ErrorKind::Interrupted => {}
+                kind => return kind == io::ErrorKind::WouldBlock,
+            }
+        }
+    }
+
     fn expect(&mut self, bytes: usize) {
         let class = BLOCK_BYTES.iter().position(|&size| size >= bytes);
         self.class = class.unwrap_or(BLOCK_BYTES.len() - 1) as u8;
@@ -227,7 +252,9 @@ async fn receive(socket: Rc<Socket>, core: Rc<Shared>, slot: Rc<Slot<RxState>>) 
         let (n, filling) = socket.tcp_mut().read(core.pool.filling(bytes)).await;
         drop(armed);
         core.tick();
-        slot.drained.set(n.as_ref().is_ok_and(|&n| n < bytes));
+        let emptied = n.as_ref().is_ok_and(|&n| n < bytes);
+        slot.drained.set(emptied);
+        slot.emptied.set(emptied);
         slot.done
             .set(Some(Done::Bytes(n.map(|_| filling.freeze()))));
     }
