@@ -62,9 +62,9 @@ layer! {
     Retries, RetriesPatch, "retries", "[retries]" {
         /// Further attempts after the first.
         count: u32 = "count" as Count<0, RETRIES_MAX>, limits::RETRIES;
-        /// The share of live exchanges of the upstream that may be retries, percent.
+        /// The share of the upstream's requests of the last ten seconds that may be retries, percent; by core.
         budget_percent: u32 = "budget" as Percent, limits::RETRY_BUDGET_PERCENT;
-        /// Retries at once that are allowed whatever the share.
+        /// Retries in ten seconds that are allowed whatever the share; by core.
         budget_floor: u32 = "budget_min" as Count<0, CONNECTIONS_MAX>, limits::RETRY_BUDGET_FLOOR;
         /// The mean wait before a retry; the real one is drawn around it.
         backoff: Duration = "backoff" as Time, limits::RETRY_BACKOFF;
@@ -78,7 +78,7 @@ layer! {
     Pool, PoolPatch, "pool", "[upstream.NAME.pool]" {
         /// Unused connections kept, by endpoint and core.
         idle_per_core: u32 = "idle_per_core" as Count<0, CONNECTIONS_MAX>, limits::POOL_IDLE_PER_CORE;
-        /// Connections to one endpoint, all cores together.
+        /// Connections to one endpoint: each core has its share, rounded up.
         connections: u32 = "connections" as Count<1, CONNECTIONS_MAX>, limits::POOL_CONNECTIONS;
     }
 }
