@@ -19,7 +19,7 @@ fn a_body_that_was_asked_about_and_not_wanted_never_reaches_the_endpoint() {
         }
         conn.head();
         conn.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
-        wait.lock().unwrap().recv().unwrap();
+        wait.lock().unwrap().recv_timeout(e2e::DEADLINE).unwrap();
         conn.send("later");
         tell.lock().unwrap().send(conn.rest().0).unwrap();
     });

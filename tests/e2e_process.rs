@@ -253,6 +253,30 @@ fn a_reload_adds_and_removes_listeners_and_leaves_the_others_alone() {
 }
 
 #[test]
+fn an_exchange_ends_well_though_its_listener_is_gone() {
+    let (endpoint, go, has_begun) = waiting("finished");
+    let weir = Weir::start(&format!(
+        "[listen.\"127.0.0.1:0\"]\n{}",
+        route_to(&[&endpoint])
+    ));
+    let mut client = weir.connect();
+    client.send(get("/"));
+    has_begun.recv_timeout(DEADLINE).unwrap();
+    weir.reload(&format!(
+        "[listen.\"127.0.0.3:0\"]\n{}",
+        route_to(&[&endpoint])
+    ));
+    weir.wait_for("reloaded in");
+    go.send(()).unwrap();
+    let response = client.response();
+    assert_eq!(
+        (response.text().as_str(), response.field("Connection")),
+        ("finished", Some("close"))
+    );
+    client.expect_closed();
+}
+
+#[test]
 fn a_reload_keeps_connections_to_endpoints_that_stay() {
     let (stays, goes) = (
         Endpoint::answering(|_| ok("stays")),
@@ -593,4 +617,22 @@ fn several_cores_serve_side_by_side() {
         "{} on the first",
         by_core(0)
     );
+}
+
+#[test]
+fn refused_heads_do_not_confuse_the_count_of_exchanges_under_way() {
+    let (begun, has_begun) = channel();
+    let endpoint = Endpoint::script(move |conn| {
+        conn.request();
+        begun.send(()).unwrap();
+        conn.rest();
+    });
+    let weir = Weir::to(&[&endpoint]);
+    for _ in 0..5 {
+        assert_eq!(weir.ask("BAD\r\n\r\n").status(), 400);
+    }
+    let client = weir.connect();
+    client.send(get("/"));
+    has_begun.recv_timeout(DEADLINE).unwrap();
+    assert_eq!(weir.metric("weir_core_exchanges_active{core=\"0\"}"), 1.0);
 }

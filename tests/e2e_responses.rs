@@ -610,3 +610,24 @@ fn a_1_0_client_with_an_expectation_gets_the_answer_alone() {
     );
     assert_eq!(end, End::Closed);
 }
+
+#[test]
+fn bytes_beyond_an_answer_that_wait_in_the_kernel_are_never_the_next_answer() {
+    let endpoint = Endpoint::answering(|request| {
+        let Some(size) = request.target().strip_prefix("/long/") else {
+            return ok("own");
+        };
+        let body = "x".repeat(size.parse().unwrap());
+        format!(
+            "{}HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL",
+            ok(&body)
+        )
+    });
+    let weir = Weir::to(&[&endpoint]);
+    for size in [1_000, 4_055, 16_384, 20_000, 65_536, 100_000, 1_000_000] {
+        let mut client = weir.connect();
+        client.send(get(&format!("/long/{size}")) + &get("/next"));
+        assert_eq!(client.response().body.len(), size);
+        assert_eq!(client.response().text(), "own", "after {size} bytes");
+    }
+}

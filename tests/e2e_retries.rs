@@ -416,3 +416,43 @@ fn connections_to_an_endpoint_are_bounded() {
     waiting[1].send(get("/"));
     has_begun.recv_timeout(DEADLINE).unwrap();
 }
+
+#[test]
+fn an_upload_goes_on_at_the_next_endpoint() {
+    let (begun, has_begun) = channel();
+    let endpoint = Endpoint::numbered(move |conn, number| {
+        conn.head();
+        conn.expect("first ");
+        begun.send(()).unwrap();
+        if number > 0 {
+            conn.expect("second");
+            conn.send(ok("whole"));
+            conn.expect_end();
+        }
+    });
+    let weir = Weir::to(&[&endpoint]);
+    let mut client = weir.connect();
+    client.send("PUT / HTTP/1.1\r\nHost: weir.test\r\nContent-Length: 12\r\n\r\nfirst ");
+    // The first endpoint dies half way; what it had is sent again, and what is still to come goes on.
+    for _ in 0..2 {
+        has_begun.recv_timeout(DEADLINE).unwrap();
+    }
+    client.send("second");
+    assert_eq!(client.response().text(), "whole");
+}
+
+#[test]
+fn an_end_that_is_there_already_fails_no_post() {
+    let endpoint = Endpoint::script(|conn| {
+        if let Some(request) = conn.next_request() {
+            conn.send_last(ok(request.target()));
+        }
+    });
+    let weir = Weir::to(&[&endpoint]);
+    for _ in 0..20 {
+        let mut client = weir.connect();
+        client.send(get("/fin") + &post("/post", ""));
+        assert_eq!(client.response().text(), "/fin");
+        assert_eq!(client.response().text(), "/post");
+    }
+}

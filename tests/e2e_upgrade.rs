@@ -261,3 +261,29 @@ fn a_switch_that_was_not_asked_for_is_502() {
         );
     }
 }
+
+#[test]
+fn a_tunnel_outlives_a_reload_and_ends_with_the_grace_period() {
+    let endpoint = switching(|conn| {
+        for _ in 0..2 {
+            conn.expect("ping");
+            conn.send("pong");
+        }
+        conn.expect_end();
+    });
+    let config = format!(
+        "timeouts = {{ grace = \"500ms\" }}\n{}",
+        route_to(&[&endpoint])
+    );
+    let mut weir = Weir::start(&config);
+    let mut client = switched(&weir);
+    client.send("ping");
+    client.expect("pong");
+    weir.reload("timeouts = { grace = \"500ms\" }\n[[route]]\nmatch = \"/*\"\nrespond = 404\n");
+    weir.wait_for("reloaded in");
+    client.send("ping");
+    client.expect("pong");
+    weir.signal(rustix::process::Signal::TERM);
+    client.expect_end();
+    assert_eq!(weir.wait().code(), Some(0));
+}

@@ -87,6 +87,15 @@ impl Conn {
         (&self.socket).write_all(bytes.as_ref())
     }
 
+    /// Sends it and closes the sending direction, both in one segment.
+    #[track_caller]
+    pub fn send_last(&self, bytes: impl AsRef<[u8]>) {
+        let bytes = bytes.as_ref();
+        let sent = self.socket.send_with_flags(bytes, MSG_MORE);
+        assert_eq!(sent.expect("the peer takes bytes"), bytes.len());
+        self.finish();
+    }
+
     /// Sends it in pieces of `size` bytes, each in a segment of its own.
     #[track_caller]
     pub fn send_split(&self, bytes: impl AsRef<[u8]>, size: usize) {
@@ -315,6 +324,9 @@ impl Conn {
         String::from_utf8_lossy(&self.unread[..end]).into_owned()
     }
 }
+
+/// As Linux has it: more will follow, so wait with the segment.
+const MSG_MORE: i32 = 0x8000;
 
 /// `MSG_PEEK | MSG_DONTWAIT` as Linux has them.
 const MSG_PEEK_DONTWAIT: i32 = 0x2 | 0x40;
