@@ -54,6 +54,10 @@ pub const PIPES_KEPT_MAX: usize = 16;
 /// How long a connection keeps what a conversation needs when no further request comes.
 pub const REST_AFTER_MS: u64 = 100;
 
+/// Conversations of a core beyond which none waits for its next request: memory is scarcer then than the allocation
+/// that waiting saves.
+pub const WAITING_CONVERSATIONS_MAX: usize = 256;
+
 /// How long a closing connection is read for, so that the last answer is not lost by a reset (nginx
 /// `lingering_timeout` 5 s).
 pub const LINGER_MS: u64 = 2_000;

@@ -29,7 +29,7 @@ use crate::core::{Core, Pass};
 use crate::exchange::{self, After};
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Connection, Net, Tx};
-use crate::limits::{LINGER_MS, REST_AFTER_MS};
+use crate::limits::{LINGER_MS, REST_AFTER_MS, WAITING_CONVERSATIONS_MAX};
 use crate::obs::Level;
 
 /// Serves a client's connection to its end.
@@ -75,6 +75,7 @@ enum Then<N: Net> {
 
 /// Serves requests until the connection ends or has been silent for a while.
 async fn converse<N: Net>(core: Rc<Core<N>>, mut down: Down<N>) -> Then<N> {
+    let _counted = core.conversation();
     loop {
         match head(&core, &mut down).await {
             Ok(true) => {}
@@ -90,6 +91,9 @@ async fn converse<N: Net>(core: Rc<Core<N>>, mut down: Down<N>) -> Then<N> {
             After::Next => {}
             After::Close => return end(down),
             After::Abort => return abort(down),
+        }
+        if core.conversations() > WAITING_CONVERSATIONS_MAX && !down.has_more() {
+            return Then::Wait(down.rest());
         }
         let wait = core.net.now() + Duration::from_millis(REST_AFTER_MS);
         down.timer.set(wait);

@@ -48,6 +48,7 @@ pub struct Core<N: Net> {
     draining: Cell<bool>,
     stopping: Cell<bool>,
     connections: Cell<usize>,
+    conversations: Cell<usize>,
     waiting_for_end: Cell<Option<Waker>>,
 }
 
@@ -80,6 +81,7 @@ impl<N: Net> Core<N> {
             draining: Cell::new(false),
             stopping: Cell::new(false),
             connections: Cell::new(0),
+            conversations: Cell::new(0),
             waiting_for_end: Cell::new(None),
             net,
             shared,
@@ -193,6 +195,17 @@ impl<N: Net> Core<N> {
         }
     }
 
+    /// Counts a conversation for as long as what is returned lives.
+    pub fn conversation(self: &Rc<Self>) -> Conversation<N> {
+        self.conversations.set(self.conversations.get() + 1);
+        Conversation { core: self.clone() }
+    }
+
+    /// Conversations under way: connections that are not at rest.
+    pub fn conversations(&self) -> usize {
+        self.conversations.get()
+    }
+
     /// Connections open at present.
     pub fn connections(&self) -> usize {
         self.connections.get()
@@ -210,6 +223,19 @@ impl<N: Net> CorePlan<N> {
             upstreams: upstreams.collect(),
             plan,
         }
+    }
+}
+
+/// One conversation, counted.
+pub struct Conversation<N: Net> {
+    core: Rc<Core<N>>,
+}
+
+impl<N: Net> Drop for Conversation<N> {
+    fn drop(&mut self) {
+        self.core
+            .conversations
+            .set(self.core.conversations.get() - 1);
     }
 }
 
