@@ -86,7 +86,7 @@ Weir listens on {at}, with {cores} on io_uring ({features}).
 Behind it are two endpoints, {endpoints}. Try:
 
   curl {flags}-i {base}/hello
-  curl {flags}{base}/big?bytes=1000000000 -o /dev/null
+  curl {flags}'{base}/big?bytes=1000000000' -o /dev/null
   curl -s http://{admin}/metrics | grep weir_route
 
 Also /slow?ms=500, /status?code=503 and /echo. Each exchange is logged below. Ctrl-C ends it.
