@@ -5,8 +5,6 @@
 
 use weir_proto_h1::Error as H1Error;
 
-use crate::obs::Level;
-
 /// Which side of the proxy failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -227,15 +225,6 @@ impl Fault {
             phase,
             reason,
             retry: Retry::Never,
-        }
-    }
-
-    /// How loud to log it.
-    pub const fn level(self) -> Level {
-        match (self.side, self.reason) {
-            (_, Reason::Internal) => Level::Error,
-            (Side::Downstream, _) => Level::Info,
-            _ => Level::Warn,
         }
     }
 }

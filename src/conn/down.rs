@@ -258,13 +258,12 @@ impl<N: Net> Down<N> {
     /// Writes the head of a response.
     pub fn respond(
         &mut self,
-        core: &Core<N>,
         head: &Head,
         block: &[u8],
         edits: &Edits,
         body: BodyKind,
     ) -> Result<Framing, Fault> {
-        if core.is_draining() || self.pass.door.closed.get() {
+        if self.pass.is_unwanted() {
             self.machine.close_after();
         }
         let framing = self

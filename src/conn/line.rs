@@ -39,7 +39,7 @@ impl<N: Net> Line<N> {
                 Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(None),
                 Poll::Pending => {}
             }
-            let unwanted = core.is_draining() || self.pass.door.closed.get();
+            let unwanted = self.pass.is_unwanted();
             if unwanted || core.net.now() >= deadline {
                 Poll::Ready(None)
             } else {

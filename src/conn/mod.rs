@@ -102,7 +102,7 @@ async fn converse<N: Net>(core: Rc<Core<N>>, mut down: Down<N>) -> Then<N> {
             if let Poll::Ready(next) = down.poll_next(cx, &core) {
                 return Poll::Ready(Some(next));
             }
-            if core.is_draining() || down.pass.door.closed.get() {
+            if down.pass.is_unwanted() {
                 return Poll::Ready(Some(None));
             }
             if core.net.now() >= wait {

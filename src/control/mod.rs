@@ -251,7 +251,7 @@ impl Control {
 
     /// Sends a command to every core.
     async fn tell_all(&self, mut command: impl FnMut() -> Command<Uring>, deadline: Instant) {
-        for core in 0..self.cores.len() {
+        for core in 0..self.cores.count() {
             let _ = timeout(
                 deadline.saturating_duration_since(Instant::now()),
                 self.tell(core, command()),

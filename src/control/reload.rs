@@ -122,7 +122,7 @@ impl Control {
         let state = self.state.borrow();
         plan.epoch = state.plan.epoch + 1;
         let diff = Diff::between(&state.plan, &plan);
-        let bound = listen::bind(&plan, &diff.added, self.cores.len(), &taken)?;
+        let bound = listen::bind(&plan, &diff.added, self.cores.count(), &taken)?;
         let admin = if config.admin == state.config.admin {
             Change::Keep
         } else {

@@ -24,7 +24,7 @@ pub(super) fn metrics(control: &Control) -> String {
     );
     page.sample(&[], u64::from(control.draining.get()));
     page.family("weir_cores", Kind::Gauge, "Cores that serve.");
-    page.sample(&[], control.cores.len() as u64);
+    page.sample(&[], control.cores.count() as u64);
     page.family(
         "weir_plan_epoch",
         Kind::Gauge,
@@ -133,7 +133,7 @@ pub(super) fn plan(control: &Control) -> String {
         out,
         ",\"draining\":{},\"cores\":{}",
         control.draining.get(),
-        control.cores.len()
+        control.cores.count()
     );
     let _ = write!(
         out,

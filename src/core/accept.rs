@@ -203,6 +203,13 @@ impl<N: Net> Pass<N> {
     }
 }
 
+impl<N: Net> Pass<N> {
+    /// Whether the connection is to end after the exchange that it is in.
+    pub fn is_unwanted(&self) -> bool {
+        self.core.is_draining() || self.door.closed.get()
+    }
+}
+
 impl<N: Net> Drop for Pass<N> {
     fn drop(&mut self) {
         let core = &self.core;

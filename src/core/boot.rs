@@ -132,13 +132,8 @@ impl Cores {
     }
 
     /// How many cores there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.mails.len()
-    }
-
-    /// Whether there are none; there always are some.
-    pub fn is_empty(&self) -> bool {
-        self.mails.is_empty()
     }
 
     /// Sends a command to one core.

@@ -205,11 +205,6 @@ impl<N: Net> Core<N> {
     pub fn conversations(&self) -> usize {
         self.conversations.get()
     }
-
-    /// Connections open at present.
-    pub fn connections(&self) -> usize {
-        self.connections.get()
-    }
 }
 
 impl<N: Net> CorePlan<N> {

@@ -151,11 +151,6 @@ impl Timer {
         }
     }
 
-    /// The deadline as it was set last.
-    pub fn deadline(&self) -> Instant {
-        self.deadline.get()
-    }
-
     /// Lets this task be the one that is woken.
     #[inline]
     pub fn watch(&self, cx: &Context<'_>) {

@@ -73,10 +73,9 @@ pub(super) async fn forward<N: Net>(
 
 /// What the request gains and loses on its way; the same for all attempts.
 fn prepare<N: Net>(plan: &CorePlan<N>, down: &mut Down<N>, record: &Record, route: &RoutePlan) {
-    let peer = down.peer();
     let with = Forwarded {
-        trusted: peer.is_some_and(|peer| plan.plan.trusted_proxies.contains(peer)),
-        peer,
+        trusted: record.trusted,
+        peer: down.peer(),
         scheme: "http",
         id: record.id,
     };

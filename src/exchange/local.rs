@@ -73,13 +73,7 @@ pub(super) fn write<N: Net>(
     down.edits.append("Date", httpdate::fmt_http_date(now));
     let head = head(status);
     let edits = std::mem::take(&mut down.edits);
-    let framing = down.respond(
-        core,
-        &head,
-        &[],
-        &edits,
-        BodyKind::Length(body.len() as u64),
-    );
+    let framing = down.respond(&head, &[], &edits, BodyKind::Length(body.len() as u64));
     down.edits = edits;
     record.status = status;
     if framing?.body != BodyKind::None && !body.is_empty() {

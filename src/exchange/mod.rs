@@ -86,7 +86,9 @@ fn begin<N: Net>(core: &Core<N>, plan: &Plan, down: &mut Down<N>) -> Record {
     let client = trusted
         .map(|peer| forward::client(&down.head, &down.block, peer, plan))
         .or(peer);
-    Record::new(core.next_id(), core.net.now(), core.net.wall_ms(), client)
+    let mut record = Record::new(core.next_id(), core.net.now(), core.net.wall_ms(), client);
+    record.trusted = trusted.is_some();
+    record
 }
 
 /// Looks the request up in the plan.

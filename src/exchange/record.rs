@@ -15,6 +15,8 @@ pub(super) struct Record {
     pub(super) time_ms: u64,
     /// The client: the peer, or what a trusted proxy says.
     pub(super) client: Option<IpAddr>,
+    /// The peer is a trusted proxy: what it says of the client is believed.
+    pub(super) trusted: bool,
     /// When its head was complete.
     pub(super) began: Instant,
     /// Status that the client got; 0 if none.
@@ -46,6 +48,7 @@ impl Record {
             id,
             time_ms,
             client,
+            trusted: false,
             began,
             status: 0,
             bytes_in: 0,

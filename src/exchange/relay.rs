@@ -316,13 +316,7 @@ impl<'a, N: Net> Relay<'a, N> {
                         .expect(length.min(QUEUED_BYTES_HIGH as u64) as usize);
                 }
                 self.down
-                    .respond(
-                        self.core,
-                        &self.up.head,
-                        &self.up.block,
-                        &Edits::new(),
-                        body,
-                    )
+                    .respond(&self.up.head, &self.up.block, &Edits::new(), body)
                     .map(|_| ())
             }
             Answer::Data(data) => {

@@ -59,11 +59,6 @@ impl<N: Net> Endpoint<N> {
         self.idle.borrow_mut().push(Idle { held, since: now });
     }
 
-    /// Connections that wait at present.
-    pub fn idle(&self) -> usize {
-        self.idle.borrow().len()
-    }
-
     /// The plan no longer has this endpoint: closes what waits, keeps nothing any more.
     pub fn retire(&self) {
         self.retired.set(true);
