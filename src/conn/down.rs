@@ -1,16 +1,18 @@
 //! The downstream side: a client's connection while it is busy, over HTTP/1.1.
 
+use std::io;
 use std::net::IpAddr;
 use std::task::{Context, Poll, ready};
 
 use weir_proto_h1::{
-    BodyKind, Edits, Error, Event, Framing, Head, Next, Received, Server, Span, Trailers,
+    BodyKind, Edits, Error, Event, Framing, Head, Next, Received, Request, Server, Span, Trailers,
     encode_response,
 };
 
 use super::inbox::Inbox;
 use super::line::Line;
 use super::outbox::{Outbox, is_long};
+use super::up::Up;
 use crate::core::{Core, Pass, Timer};
 use crate::exchange::Added;
 use crate::fault::{Fault, Phase, Reason};
@@ -27,10 +29,6 @@ pub enum Piece {
 
 /// A client's connection with a request on it.
 pub struct Down<N: Net> {
-    /// Where answers go.
-    pub out: Outbox<N::Tx>,
-    /// The protocol's state.
-    pub machine: Server,
     /// The head of the request, over [`Down::block`].
     pub head: Head,
     /// What the head lies in.
@@ -49,6 +47,8 @@ pub struct Down<N: Net> {
     pub text: Vec<u8>,
     /// Reused: the endpoint's head.
     pub up_head: Head,
+    pub(super) out: Outbox<N::Tx>,
+    machine: Server,
     rx: N::Rx,
     peer: Option<std::net::SocketAddr>,
     inbox: Inbox,
@@ -99,6 +99,66 @@ impl<N: Net> Down<N> {
     /// The client's address, as far as the connection tells.
     pub fn peer(&self) -> Option<IpAddr> {
         self.peer.map(|peer| peer.ip())
+    }
+
+    /// What the head of the request means for this hop.
+    pub fn request(&self) -> &Request {
+        self.machine.request()
+    }
+
+    /// The trailers of a request that has ended.
+    pub fn trailers(&self) -> &Trailers {
+        self.machine.trailers()
+    }
+
+    /// Whether the whole request has come.
+    pub fn is_received(&self) -> bool {
+        self.machine.is_received()
+    }
+
+    /// Whether the final answer has begun: then no other is possible.
+    pub fn is_answered(&self) -> bool {
+        self.machine.is_answered()
+    }
+
+    /// Whether not one byte of a request has come.
+    pub fn is_idle(&self) -> bool {
+        self.machine.is_idle()
+    }
+
+    /// Gives up a head that has begun; it can still be answered.
+    pub fn give_up_head(&mut self) {
+        self.machine.give_up_head();
+    }
+
+    /// Has the connection end with the answer to come.
+    pub fn close_after(&mut self) {
+        self.machine.close_after();
+    }
+
+    /// Bytes of the answer that have not left yet.
+    pub fn queued(&self) -> usize {
+        self.out.queued()
+    }
+
+    /// Bytes that have left since the connection began: how progress is told from standing still.
+    pub fn sent(&self) -> u64 {
+        self.out.sent()
+    }
+
+    /// Sends what was written; ready when all of it has left.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.out.poll_send(cx)
+    }
+
+    /// Ends our direction in an orderly way, when all that was written has left.
+    pub fn end(&mut self) {
+        self.out.tx.finish();
+    }
+
+    /// Makes the end visible as a failure: what was sent is not whole.
+    pub fn abort(&mut self) {
+        self.out.tx.abort();
     }
 
     /// Whether bytes of another request wait.
@@ -189,13 +249,13 @@ impl<N: Net> Down<N> {
         &mut self,
         cx: &mut Context<'_>,
         core: &Core<N>,
-        to: &mut Outbox<N::Tx>,
+        to: &mut Up<N>,
     ) -> Poll<Result<usize, Fault>> {
         let bare = self.machine.bare();
         if bare == 0 || !self.inbox.is_empty() || !is_long(self.machine.request().body) {
             return Poll::Ready(Ok(0));
         }
-        let passed = ready!(to.poll_pass(cx, &core.net, &mut self.rx, bare));
+        let passed = ready!(to.out.poll_pass(cx, &core.net, &mut self.rx, bare));
         let counted = self.machine.receive_unseen(passed as u64);
         Poll::Ready(counted.map(|()| passed).map_err(|_| internal()))
     }

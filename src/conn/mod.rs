@@ -151,7 +151,7 @@ async fn head<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) -> Result<bool, Fa
 /// Ends our direction. The client's is still read, so that it can read the last answer: a close with unread bytes, or
 /// before the client has closed, would reset it.
 fn end<N: Net>(mut down: Down<N>) -> Then<N> {
-    down.out.tx.finish();
+    down.end();
     if down.has_ended() {
         Then::Drop
     } else {
@@ -161,7 +161,7 @@ fn end<N: Net>(mut down: Down<N>) -> Then<N> {
 
 /// Breaks the connection off, so that the client sees that something is missing.
 fn abort<N: Net>(mut down: Down<N>) -> Then<N> {
-    down.out.tx.abort();
+    down.abort();
     Then::Drop
 }
 

@@ -1,5 +1,6 @@
 //! The upstream side of an exchange: one request to an endpoint and its answer, over HTTP/1.1.
 
+use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -9,6 +10,7 @@ use weir_proto_h1::{
     encode_request,
 };
 
+use super::down::Down;
 use super::inbox::Inbox;
 use super::outbox::{Outbox, is_long};
 use crate::core::Core;
@@ -32,12 +34,11 @@ pub enum Answer {
 
 /// A connection to an endpoint while it serves a request.
 pub struct Up<N: Net> {
-    /// Where requests go.
-    pub out: Outbox<N::Tx>,
     /// The head of the answer, over [`Up::block`].
     pub head: Head,
     /// What the head lies in.
     pub block: Chunk,
+    pub(super) out: Outbox<N::Tx>,
     rx: N::Rx,
     peer: Option<std::net::SocketAddr>,
     permit: Permit,
@@ -113,6 +114,21 @@ impl<N: Net> Up<N> {
         ended.map_err(|_| Fault::local(Phase::Send, Reason::Internal))
     }
 
+    /// Bytes of the request that have not left yet.
+    pub fn queued(&self) -> usize {
+        self.out.queued()
+    }
+
+    /// Bytes that have left since this request began.
+    pub fn sent(&self) -> u64 {
+        self.out.sent()
+    }
+
+    /// Sends what was written; ready when all of it has left.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.out.poll_send(cx)
+    }
+
     /// How the body of the answer is framed.
     pub fn body(&self) -> BodyKind {
         self.machine.response().body
@@ -185,13 +201,13 @@ impl<N: Net> Up<N> {
         &mut self,
         cx: &mut Context<'_>,
         core: &Core<N>,
-        to: &mut Outbox<N::Tx>,
+        to: &mut Down<N>,
     ) -> Poll<Result<usize, Fault>> {
         let bare = self.machine.bare();
         if bare == 0 || !self.inbox.is_empty() || !is_long(self.body()) {
             return Poll::Ready(Ok(0));
         }
-        let passed = ready!(to.poll_pass(cx, &core.net, &mut self.rx, bare));
+        let passed = ready!(to.out.poll_pass(cx, &core.net, &mut self.rx, bare));
         let counted = self.machine.receive_unseen(passed as u64);
         Poll::Ready(counted.map(|()| passed).map_err(|e| self.misbehaved(e)))
     }

@@ -166,12 +166,7 @@ impl<N: Net> Way<'_, N> {
         down: &mut Down<N>,
         record: &mut Record,
     ) -> Result<Relayed, Fault> {
-        up.request(
-            down.machine.request(),
-            &down.head,
-            &down.block,
-            &down.added.edits,
-        )?;
+        up.request(down.request(), &down.head, &down.block, &down.added.edits)?;
         let mut relay = Relay::new(
             self.core,
             down,
@@ -227,7 +222,7 @@ impl<N: Net> Way<'_, N> {
 
     /// Whether the exchange may try once more after this fault.
     fn may_repeat(&self, down: &Down<N>, record: &Record, fault: Fault) -> bool {
-        if down.machine.is_answered() || !self.replay.is_whole() || self.core.is_stopping() {
+        if down.is_answered() || !self.replay.is_whole() || self.core.is_stopping() {
             return false;
         }
         let harmless = match fault.retry {

@@ -48,7 +48,7 @@ pub async fn run<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) -> After {
         Ok(route) => serve(core, &plan, down, &mut record, route).await,
         Err(fault) => Err(fault),
     };
-    if served.is_ok() && !down.machine.is_received() && down.machine.request().persists {
+    if served.is_ok() && !down.is_received() && down.request().persists {
         rest_of_body(core, down).await;
     }
     let after = match served {
@@ -72,7 +72,7 @@ pub async fn refuse<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>, fault: Fault
     core.obs.borrow().exchange_started();
     down.edits.clear();
     down.show_unread();
-    down.machine.give_up_head();
+    down.give_up_head();
     let after = fail(core, &plan, down, &mut record, fault).await;
     report(core, &plan.plan, down, &record);
     after
@@ -155,7 +155,7 @@ async fn serve<N: Net>(
 
 /// Whether the request says of its body that it is larger than the route allows: no endpoint is troubled with it then.
 fn is_too_large<N: Net>(down: &Down<N>, route: &RoutePlan) -> bool {
-    match down.machine.request().body {
+    match down.request().body {
         BodyKind::Length(length) => route.body_bytes_max.is_some_and(|max| length > max),
         _ => false,
     }
@@ -185,13 +185,13 @@ async fn fail<N: Net>(
     record.reason = Some(fault.reason);
     let is_gone = fault.side == Side::Downstream
         && matches!(fault.reason, Reason::ClientClosed | Reason::ClientStalled);
-    if is_gone || down.machine.is_answered() {
-        if !down.machine.is_answered() {
+    if is_gone || down.is_answered() {
+        if !down.is_answered() {
             record.status = fault.reason.status();
         }
         return After::Abort;
     }
-    if down.machine.is_idle() {
+    if down.is_idle() {
         return After::Close;
     }
     if fault.phase != Phase::Route {
@@ -215,7 +215,7 @@ async fn fail<N: Net>(
 /// connection can go on.
 async fn forget_body<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) {
     poll_fn(|cx| {
-        while !down.machine.is_received()
+        while !down.is_received()
             && matches!(down.poll_body(cx, core), Poll::Ready(Ok(Piece::Data(_))))
         {}
         Poll::Ready(())
@@ -259,7 +259,7 @@ async fn flush<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) -> Result<(), Fau
             deadline = deadline.min(core.net.now() + Duration::from_millis(LINGER_MS));
             down.timer.set(deadline);
         }
-        match down.out.poll_send(cx) {
+        match down.poll_send(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
             Poll::Ready(Err(_)) => {
                 Poll::Ready(Err(Fault::downstream(Phase::Body, Reason::ClientClosed)))

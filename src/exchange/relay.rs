@@ -150,7 +150,7 @@ impl<'a, N: Net> Relay<'a, N> {
     /// Takes the request's body from the client and gives it to the endpoint.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
         loop {
-            while self.upload == Upload::Reading && self.up.out.queued() < QUEUED_BYTES_HIGH {
+            while self.upload == Upload::Reading && self.up.queued() < QUEUED_BYTES_HIGH {
                 match self.pass_upload(cx) {
                     Poll::Ready(passed) if passed? > 0 => continue,
                     Poll::Ready(_) => {}
@@ -164,16 +164,15 @@ impl<'a, N: Net> Relay<'a, N> {
             if self.upload != Upload::Reading {
                 self.down.poll_watch(cx, self.core)?;
             }
-            let was_full = self.up.out.queued() >= QUEUED_BYTES_HIGH;
-            if let Poll::Ready(Err(_)) = self.up.out.poll_send(cx)
+            let was_full = self.up.queued() >= QUEUED_BYTES_HIGH;
+            if let Poll::Ready(Err(_)) = self.up.poll_send(cx)
                 && self.upload != Upload::Stopped
             {
                 // It will not read on, but it may have answered: what it said is read first.
                 self.upload = Upload::Stopped;
                 self.asked = self.asked.min(self.core.net.now());
             }
-            let may_read =
-                self.upload == Upload::Reading && self.up.out.queued() < QUEUED_BYTES_HIGH;
+            let may_read = self.upload == Upload::Reading && self.up.queued() < QUEUED_BYTES_HIGH;
             if !(was_full && may_read) {
                 return Ok(());
             }
@@ -183,7 +182,7 @@ impl<'a, N: Net> Relay<'a, N> {
     /// Takes the answer from the endpoint and gives it to the client. Says how that ended when it has.
     fn poll_download(&mut self, cx: &mut Context<'_>) -> Result<Option<Relayed>, Fault> {
         loop {
-            while self.download != Download::Done && self.down.out.queued() < QUEUED_BYTES_HIGH {
+            while self.download != Download::Done && self.down.queued() < QUEUED_BYTES_HIGH {
                 match self.pass_answer(cx) {
                     Poll::Ready(passed) if passed? > 0 => continue,
                     Poll::Ready(_) => {}
@@ -195,8 +194,8 @@ impl<'a, N: Net> Relay<'a, N> {
                     Poll::Pending => break,
                 }
             }
-            let was_full = self.down.out.queued() >= QUEUED_BYTES_HIGH;
-            match self.down.out.poll_send(cx) {
+            let was_full = self.down.queued() >= QUEUED_BYTES_HIGH;
+            match self.down.poll_send(cx) {
                 Poll::Ready(Err(_)) => {
                     return Err(Fault::downstream(Phase::Body, Reason::ClientClosed));
                 }
@@ -206,7 +205,7 @@ impl<'a, N: Net> Relay<'a, N> {
                 _ => {}
             }
             let may_read =
-                self.download != Download::Done && self.down.out.queued() < QUEUED_BYTES_HIGH;
+                self.download != Download::Done && self.down.queued() < QUEUED_BYTES_HIGH;
             if !(was_full && may_read) {
                 return Ok(None);
             }
@@ -217,7 +216,7 @@ impl<'a, N: Net> Relay<'a, N> {
     /// be kept of it: 0 bytes if not.
     fn pass_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
         let is_kept = self.down.head.method.is_idempotent() && !self.replay.lost;
-        let fits = match (self.route.body_bytes_max, self.down.machine.request().body) {
+        let fits = match (self.route.body_bytes_max, self.down.request().body) {
             (None, _) => true,
             (Some(max), BodyKind::Length(length)) => length <= max,
             _ => false,
@@ -225,7 +224,7 @@ impl<'a, N: Net> Relay<'a, N> {
         if is_kept || !fits || !self.up.sends_bare() {
             return Poll::Ready(Ok(0));
         }
-        let passed = ready!(self.down.poll_pass(cx, self.core, &mut self.up.out))?;
+        let passed = ready!(self.down.poll_pass(cx, self.core, self.up))?;
         if passed > 0 {
             self.record.bytes_in += passed as u64;
             self.replay.lost = true;
@@ -239,7 +238,7 @@ impl<'a, N: Net> Relay<'a, N> {
         if self.download != Download::Body || !self.down.sends_bare() {
             return Poll::Ready(Ok(0));
         }
-        let passed = ready!(self.up.poll_pass(cx, self.core, &mut self.down.out))?;
+        let passed = ready!(self.up.poll_pass(cx, self.core, self.down))?;
         if passed > 0 {
             self.record.bytes_out += passed as u64;
             self.down.sent_unseen(passed)?;
@@ -273,7 +272,7 @@ impl<'a, N: Net> Relay<'a, N> {
     }
 
     fn end_upload(&mut self) -> Result<(), Fault> {
-        self.up.send_end(self.down.machine.trailers())?;
+        self.up.send_end(self.down.trailers())?;
         self.upload = Upload::Done;
         self.asked = self.core.net.now();
         Ok(())
@@ -285,9 +284,9 @@ impl<'a, N: Net> Relay<'a, N> {
     //= rfc9110#10.1.1
     fn answered_early(&mut self) {
         self.up.forsake();
-        let was_asked = self.down.machine.request().expects_continue;
+        let was_asked = self.down.request().expects_continue;
         if was_asked {
-            self.down.machine.close_after();
+            self.down.close_after();
         }
         if was_asked || self.up.head.status >= 300 {
             self.upload = Upload::Stopped;
@@ -335,7 +334,6 @@ impl<'a, N: Net> Relay<'a, N> {
         self.record.status = self.up.head.status;
         let asked = self
             .down
-            .machine
             .request()
             .upgrade
             .map(|span| span.get(&self.down.block).to_vec());
@@ -375,14 +373,14 @@ impl<'a, N: Net> Relay<'a, N> {
             ));
         }
         let mut next = self.total.min(self.per_try);
-        if self.upload == Upload::Reading || self.up.out.queued() > 0 {
+        if self.upload == Upload::Reading || self.up.queued() > 0 {
             self.upload_pace
-                .moved(now, self.up.out.sent() + self.record.bytes_in);
+                .moved(now, self.up.sent() + self.record.bytes_in);
             // While the endpoint takes what comes, the client sets the pace.
-            let rated = self.upload == Upload::Reading && self.up.out.queued() < QUEUED_BYTES_HIGH;
+            let rated = self.upload == Upload::Reading && self.up.queued() < QUEUED_BYTES_HIGH;
             let deadline = self.upload_pace.deadline(now, rated);
             if now >= deadline {
-                let is_endpoint = self.up.out.queued() > 0 && self.upload_pace.stands_still(now);
+                let is_endpoint = self.up.queued() > 0 && self.upload_pace.stands_still(now);
                 return Poll::Ready(if is_endpoint {
                     Fault::upstream(Phase::Send, Reason::UpstreamNotReading, Retry::Never)
                 } else {
@@ -395,8 +393,8 @@ impl<'a, N: Net> Relay<'a, N> {
             Download::Head => self.asked + self.route.timeouts.first_byte,
             Download::Body | Download::Done => {
                 self.download_pace
-                    .moved(now, self.down.out.sent() + self.record.bytes_out);
-                self.download_pace.deadline(now, self.down.out.queued() > 0)
+                    .moved(now, self.down.sent() + self.record.bytes_out);
+                self.download_pace.deadline(now, self.down.queued() > 0)
             }
         };
         if now >= deadline {
@@ -404,7 +402,7 @@ impl<'a, N: Net> Relay<'a, N> {
                 Download::Head => {
                     Fault::upstream(Phase::FirstByte, Reason::FirstByteTimeout, Retry::Never)
                 }
-                _ if self.down.out.queued() > 0 => {
+                _ if self.down.queued() > 0 => {
                     Fault::downstream(Phase::Body, Reason::ClientStalled)
                 }
                 _ => Fault::upstream(Phase::Body, Reason::UpstreamStalled, Retry::Never),
