@@ -1,10 +1,11 @@
 //! The life of a connection: it waits, it converses, it waits again or ends.
 //!
-//! While it waits it is a small future ([`Line`]). What requests need lives in a box of its own ([`Down`]) that is
+//! While it waits it is a small future ([`Line`]). What requests need lives in a box of its own ([`Kit`]) that is
 //! made when bytes come and given back when none have come for a while; in between, requests on the connection
 //! allocate nothing.
 
 mod down;
+pub mod http1;
 mod inbox;
 mod line;
 mod outbox;
@@ -19,11 +20,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-pub use down::{Down, Piece};
+pub use down::{Down, Kit, Piece};
 pub use line::Line;
 pub use outbox::Outbox;
 pub use tunnel::tunnel;
 pub use up::{Answer, Up};
+
+use http1::Downstream;
 
 use crate::core::{Core, Pass};
 use crate::exchange::{self, After};
@@ -48,8 +51,8 @@ pub fn serve<N: Net>(
     // A block and not an `async fn`: it uses what it captures in place, where arguments would be kept twice.
     async move {
         while let Some(first) = line.wait(&core).await {
-            let down = Down::new(&core, line, first);
-            match guarded(Box::pin(converse(core.clone(), down))).await {
+            let (wire, kit) = Downstream::new(&core, line, first);
+            match guarded(Box::pin(converse(core.clone(), wire, kit))).await {
                 Ok(Then::Wait(rested)) => line = rested,
                 Ok(Then::End(mut rested)) => return rested.linger(&core).await,
                 Ok(Then::Drop) => return,
@@ -74,35 +77,41 @@ enum Then<N: Net> {
 }
 
 /// Serves requests until the connection ends or has been silent for a while.
-async fn converse<N: Net>(core: Rc<Core<N>>, mut down: Down<N>) -> Then<N> {
+async fn converse<N: Net>(core: Rc<Core<N>>, mut wire: Downstream<N>, mut kit: Kit<N>) -> Then<N> {
     let _counted = core.conversation();
     loop {
-        match head(&core, &mut down).await {
-            Ok(true) => {}
+        let after = match head(&core, &mut wire, &mut kit).await {
+            Ok(true) => exchange::run(&core, &mut Down::http1(&mut kit, &mut wire)).await,
             Ok(false) => return Then::Drop,
             Err(fault) => {
-                return match exchange::refuse(&core, &mut down, fault).await {
-                    After::Abort => abort(down),
-                    After::Next | After::Close => end(down),
-                };
+                wire.show_unread(&mut kit);
+                wire.machine.give_up_head();
+                let down = &mut Down::http1(&mut kit, &mut wire);
+                match exchange::refuse(&core, down, fault).await {
+                    After::Next => After::Close,
+                    after => after,
+                }
+            }
+        };
+        match after {
+            After::Next => {}
+            After::Close => return end(wire, kit),
+            After::Abort => {
+                wire.out.tx.abort();
+                return Then::Drop;
             }
         }
-        match exchange::run(&core, &mut down).await {
-            After::Next => {}
-            After::Close => return end(down),
-            After::Abort => return abort(down),
-        }
-        if core.conversations() > WAITING_CONVERSATIONS_MAX && !down.has_more() {
-            return Then::Wait(down.rest());
+        if core.conversations() > WAITING_CONVERSATIONS_MAX && !wire.has_more() {
+            return Then::Wait(wire.rest(kit));
         }
         let wait = core.net.now() + Duration::from_millis(REST_AFTER_MS);
-        down.timer.set(wait);
+        kit.timer.set(wait);
         let next = poll_fn(|cx| {
-            down.timer.watch(cx);
-            if let Poll::Ready(next) = down.poll_next(cx, &core) {
+            kit.timer.watch(cx);
+            if let Poll::Ready(next) = wire.poll_next(cx, &core) {
                 return Poll::Ready(Some(next));
             }
-            if down.pass.is_unwanted() {
+            if wire.pass.is_unwanted() {
                 return Poll::Ready(Some(None));
             }
             if core.net.now() >= wait {
@@ -114,29 +123,32 @@ async fn converse<N: Net>(core: Rc<Core<N>>, mut down: Down<N>) -> Then<N> {
         match next.await {
             Some(Some(())) => {}
             Some(None) => return Then::Drop,
-            None => return Then::Wait(down.rest()),
+            None => return Then::Wait(wire.rest(kit)),
         }
     }
 }
 
 /// Reads the head of a request within its deadline. `Ok(false)`: the client closed before one began.
-async fn head<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) -> Result<bool, Fault> {
+async fn head<N: Net>(
+    core: &Rc<Core<N>>,
+    wire: &mut Downstream<N>,
+    kit: &mut Kit<N>,
+) -> Result<bool, Fault> {
     let mut deadline = None;
     poll_fn(|cx| {
-        match down.poll_head(cx, core) {
+        match wire.poll_head(cx, core, kit) {
             Poll::Ready(Ok(complete)) => return Poll::Ready(Ok(complete)),
             Poll::Ready(Err(error)) => {
-                let reason = Reason::from_request_bytes(error, down.unread());
+                let reason = Reason::from_request_bytes(error, wire.unread());
                 return Poll::Ready(Err(Fault::downstream(Phase::Head, reason)));
             }
             Poll::Pending => {}
         }
         // Most heads come whole: the clock is only read for those that do not.
         let now = core.net.now();
-        let deadline =
-            *deadline.get_or_insert_with(|| now + down.pass.door.plan.borrow().timeouts.head);
-        down.timer.set(deadline);
-        down.timer.watch(cx);
+        let deadline = *deadline.get_or_insert_with(|| now + kit.door.plan.borrow().timeouts.head);
+        kit.timer.set(deadline);
+        kit.timer.watch(cx);
         if core.is_stopping() {
             return Poll::Ready(Err(Fault::local(Phase::Head, Reason::ShuttingDown)));
         }
@@ -150,19 +162,13 @@ async fn head<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) -> Result<bool, Fa
 
 /// Ends our direction. The client's is still read, so that it can read the last answer: a close with unread bytes, or
 /// before the client has closed, would reset it.
-fn end<N: Net>(mut down: Down<N>) -> Then<N> {
-    down.end();
-    if down.has_ended() {
+fn end<N: Net>(mut wire: Downstream<N>, kit: Kit<N>) -> Then<N> {
+    wire.out.tx.finish();
+    if wire.has_ended() {
         Then::Drop
     } else {
-        Then::End(down.rest())
+        Then::End(wire.rest(kit))
     }
-}
-
-/// Breaks the connection off, so that the client sees that something is missing.
-fn abort<N: Net>(mut down: Down<N>) -> Then<N> {
-    down.abort();
-    Then::Drop
 }
 
 /// Turns a connection away that is one too many, with the shortest answer that says so.

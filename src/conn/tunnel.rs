@@ -1,56 +1,59 @@
 //! Bytes both ways, as they are: a connection that has switched protocols.
 
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::{Down, Outbox, Up};
+use super::{Down, Up};
 use crate::core::Core;
-use crate::io::{Chunk, Instant, Net, Rx, Tx};
+use crate::io::{Chunk, Instant, Net};
 use crate::limits::QUEUED_BYTES_HIGH;
+
+/// One end of a tunnel: what carried a message and now carries bytes.
+pub(super) trait End {
+    /// Waits for bytes. `None` is the orderly end.
+    fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>>;
+    /// Queues bytes.
+    fn send_raw(&mut self, bytes: Chunk);
+    /// Sends what is queued; ready when all of it has left.
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Bytes that have not left yet.
+    fn waiting(&self) -> usize;
+    /// Bytes that have left.
+    fn gone(&self) -> u64;
+    /// Ends the sending direction in an orderly way.
+    fn finish_raw(&mut self);
+}
 
 /// Relays until both directions have ended, one has broken, or nothing has moved for `idle`. Returns the bytes that
 /// went towards the endpoint and towards the client.
 pub async fn tunnel<N: Net>(
     core: &Rc<Core<N>>,
-    down: &mut Down<N>,
-    up: Up<N>,
+    down: &mut Down<'_, N>,
+    mut up: Up<N>,
     idle: Duration,
 ) -> (u64, u64) {
-    let (mut up_rx, mut up_out, up_rest) = up.into_tunnel();
-    let (rx, out, timer, rest) = down.tunnel_parts();
     // Heads that are still queued are not the tunnel's bytes.
     let before = (
-        up_out.sent() + up_out.queued() as u64,
-        out.sent() + out.queued() as u64,
+        up.gone() + up.waiting() as u64,
+        down.gone() + down.waiting() as u64,
     );
-    let mut there = Direction {
-        rx,
-        out: &mut up_out,
-        ended: false,
-        finished: false,
-        waiting: rest,
-    };
-    let mut back = Direction {
-        rx: &mut up_rx,
-        out,
-        ended: false,
-        finished: false,
-        waiting: up_rest,
-    };
+    let (mut there, mut back) = (Direction::default(), Direction::default());
     let (mut moved, mut last) = (u64::MAX, Instant::default());
     poll_fn(|cx| {
-        timer.watch(cx);
-        let broken = there.poll(cx).is_err() || back.poll(cx).is_err();
+        down.kit.timer.watch(cx);
+        let broken =
+            there.poll(cx, down, &mut up).is_err() || back.poll(cx, &mut up, down).is_err();
         if broken || (there.finished && back.finished) || core.is_stopping() {
             return Poll::Ready(());
         }
         let now = core.net.now();
-        let sum = there.out.sent().wrapping_add(back.out.sent());
+        let sum = up.gone().wrapping_add(down.gone());
         if sum != moved {
             (moved, last) = (sum, now);
-            timer.set(now + idle);
+            down.kit.timer.set(now + idle);
         }
         if now >= last + idle {
             Poll::Ready(())
@@ -60,47 +63,45 @@ pub async fn tunnel<N: Net>(
     })
     .await;
     (
-        there.out.sent().saturating_sub(before.0),
-        back.out.sent().saturating_sub(before.1),
+        up.gone().saturating_sub(before.0),
+        down.gone().saturating_sub(before.1),
     )
 }
 
-/// One direction.
-struct Direction<'a, R: Rx, T: Tx> {
-    rx: &'a mut R,
-    out: &'a mut Outbox<T>,
-    /// What was received before the switch was known.
-    waiting: Option<Chunk>,
+/// How far one direction is.
+#[derive(Default)]
+struct Direction {
     ended: bool,
     finished: bool,
 }
 
-impl<R: Rx, T: Tx> Direction<'_, R, T> {
+impl Direction {
     /// Moves what can be moved. An error means that the direction broke.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Result<(), ()> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut impl End,
+        to: &mut impl End,
+    ) -> io::Result<()> {
         loop {
-            if let Some(chunk) = self.waiting.take() {
-                self.out.raw(chunk);
-            }
-            let sent = match self.out.poll_send(cx) {
-                Poll::Ready(Err(_)) => return Err(()),
-                Poll::Ready(Ok(())) => true,
+            let sent = match to.poll_sent(cx) {
+                Poll::Ready(sent) => sent.map(|()| true)?,
                 Poll::Pending => false,
             };
             if self.ended {
                 if sent && !self.finished {
-                    self.out.tx.finish();
+                    to.finish_raw();
                     self.finished = true;
                 }
                 return Ok(());
             }
-            if self.out.queued() >= QUEUED_BYTES_HIGH {
+            if to.waiting() >= QUEUED_BYTES_HIGH {
                 return Ok(());
             }
-            match self.rx.poll_recv(cx) {
-                Poll::Ready(Ok(Some(chunk))) => self.waiting = Some(chunk),
+            match from.poll_raw(cx) {
+                Poll::Ready(Ok(Some(bytes))) => to.send_raw(bytes),
                 Poll::Ready(Ok(None)) => self.ended = true,
-                Poll::Ready(Err(_)) => return Err(()),
+                Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => return Ok(()),
             }
         }

@@ -1,22 +1,17 @@
-//! The upstream side of an exchange: one request to an endpoint and its answer, over HTTP/1.1.
+//! The upstream side of an exchange: one request to an endpoint and its answer, whatever protocol it speaks.
 
 use std::io;
-use std::ops::Range;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use weir_proto_h1::{
-    BodyKind, Client, Edits, Error, Event, Head, Limits, Next, Received, Request, Span, Trailers,
-    encode_request,
-};
+use weir_proto_h1::{BodyKind, Edits, Head, Limits, Request, Span, Trailers};
 
-use super::down::Down;
-use super::inbox::Inbox;
-use super::outbox::{Outbox, is_long};
+use super::http1;
+use super::tunnel::End;
 use crate::core::Core;
-use crate::fault::{Fault, Phase, Reason, Retry};
-use crate::io::{Chunk, Connection, Net, Rx};
-use crate::upstream::{Endpoint, Held, Permit};
+use crate::fault::Fault;
+use crate::io::{Chunk, Net, Tx};
+use crate::upstream::{Endpoint, Held};
 
 /// What came from the endpoint.
 pub enum Answer {
@@ -32,42 +27,27 @@ pub enum Answer {
     End,
 }
 
-/// A connection to an endpoint while it serves a request.
+/// A request at an endpoint, as the exchange sees it.
 pub struct Up<N: Net> {
     /// The head of the answer, over [`Up::block`].
     pub head: Head,
     /// What the head lies in.
     pub block: Chunk,
-    pub(super) out: Outbox<N::Tx>,
-    rx: N::Rx,
-    peer: Option<std::net::SocketAddr>,
-    permit: Permit,
-    inbox: Inbox,
-    machine: Client,
-    /// The connection has served a request before: its end may have crossed ours on the way.
-    reused: bool,
-    /// Not one byte has come for this request.
-    silent: bool,
-    /// The connection is not to serve another request.
-    forsaken: bool,
+    pub(super) wire: UpWire<N>,
+}
+
+/// What carries the request.
+pub(super) enum UpWire<N: Net> {
+    Http1(http1::Upstream<N>),
 }
 
 impl<N: Net> Up<N> {
-    /// Takes a connection for one request.
-    pub fn new(core: &Core<N>, held: Held<N>, reused: bool, limits: Limits, head: Head) -> Self {
-        let Held { connection, permit } = held;
+    /// Takes a connection of HTTP/1.1 for one request.
+    pub fn http1(core: &Core<N>, held: Held<N>, reused: bool, limits: Limits, head: Head) -> Self {
         Self {
-            out: Outbox::new(connection.tx, core.net.pool().clone()),
             head,
             block: Chunk::default(),
-            rx: connection.rx,
-            peer: connection.peer,
-            permit,
-            inbox: Inbox::default(),
-            machine: Client::new(limits),
-            reused,
-            silent: true,
-            forsaken: false,
+            wire: UpWire::Http1(http1::Upstream::new(core, held, reused, limits)),
         }
     }
 
@@ -79,69 +59,44 @@ impl<N: Net> Up<N> {
         block: &[u8],
         edits: &Edits,
     ) -> Result<(), Fault> {
-        let framing = self
-            .machine
-            .begin_request(
-                request.method,
-                request.body,
-                request.upgrade,
-                request.te_trailers,
-            )
-            .map_err(|_| Fault::local(Phase::Send, Reason::Internal))?;
-        encode_request(self.out.open(), block, head, edits, &framing);
-        Ok(())
+        match &mut self.wire {
+            UpWire::Http1(wire) => wire.request(request, head, block, edits),
+        }
     }
 
     /// Sends a piece of the request's body.
     pub fn send_data(&mut self, data: Chunk) -> Result<(), Fault> {
-        let prefix = self
-            .machine
-            .prefix(data.len())
-            .map_err(|_| Fault::local(Phase::Send, Reason::Internal))?;
-        let suffix = self.machine.suffix();
-        self.out.data(prefix, data, suffix);
-        Ok(())
+        match &mut self.wire {
+            UpWire::Http1(wire) => wire.send_data(data),
+        }
     }
 
     /// Ends the request.
     pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
-        let ended = if trailers.is_empty() {
-            self.machine.end_request().map(|last| self.out.put(last))
-        } else {
-            self.machine
-                .end_request_with_trailers(trailers, self.out.open())
-        };
-        ended.map_err(|_| Fault::local(Phase::Send, Reason::Internal))
+        match &mut self.wire {
+            UpWire::Http1(wire) => wire.send_end(trailers),
+        }
     }
 
     /// Bytes of the request that have not left yet.
     pub fn queued(&self) -> usize {
-        self.out.queued()
+        match &self.wire {
+            UpWire::Http1(wire) => wire.out.queued(),
+        }
     }
 
     /// Bytes that have left since this request began.
     pub fn sent(&self) -> u64 {
-        self.out.sent()
+        match &self.wire {
+            UpWire::Http1(wire) => wire.out.sent(),
+        }
     }
 
     /// Sends what was written; ready when all of it has left.
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.out.poll_send(cx)
-    }
-
-    /// How the body of the answer is framed.
-    pub fn body(&self) -> BodyKind {
-        self.machine.response().body
-    }
-
-    /// Where the head of a 101 names the protocol.
-    pub fn switched_to(&self) -> Option<Span> {
-        self.machine.response().upgrade
-    }
-
-    /// The trailers of an answer that has ended.
-    pub fn trailers(&self) -> &Trailers {
-        self.machine.trailers()
+        match &mut self.wire {
+            UpWire::Http1(wire) => wire.out.poll_send(cx),
+        }
     }
 
     /// Waits for the next part of the answer.
@@ -150,145 +105,89 @@ impl<N: Net> Up<N> {
         cx: &mut Context<'_>,
         core: &Core<N>,
     ) -> Poll<Result<Answer, Fault>> {
-        loop {
-            let Received { consumed, event } =
-                match self.machine.receive(self.inbox.bytes(), &mut self.head) {
-                    Ok(received) => received,
-                    Err(error) => return Poll::Ready(Err(self.misbehaved(error))),
-                };
-            let head = match event {
-                Event::Data(range) => {
-                    return Poll::Ready(Ok(Answer::Data(self.inbox.cut(consumed, range))));
-                }
-                Event::End => {
-                    self.inbox.consume(consumed);
-                    return Poll::Ready(Ok(Answer::End));
-                }
-                Event::Head => Some(Answer::Head),
-                Event::Interim => Some(Answer::Interim),
-                Event::Switch => Some(Answer::Switch),
-                Event::NeedMore | Event::Blocked => None,
-            };
-            if let Some(answer) = head {
-                self.block = self.inbox.cut(
-                    consumed,
-                    Range {
-                        start: 0,
-                        end: consumed,
-                    },
-                );
-                return Poll::Ready(Ok(answer));
-            }
-            self.inbox.consume(consumed);
-            match ready!(self.rx.poll_recv(cx)) {
-                Ok(Some(chunk)) => {
-                    self.silent = false;
-                    self.inbox.add(chunk, core.net.pool());
-                }
-                Ok(None) => {
-                    if let Err(error) = self.machine.peer_closed(self.inbox.bytes().len()) {
-                        return Poll::Ready(Err(self.misbehaved(error)));
-                    }
-                }
-                Err(_) => return Poll::Ready(Err(self.misbehaved(Error::Truncated))),
-            }
+        match &mut self.wire {
+            UpWire::Http1(wire) => wire.poll_answer(cx, core, &mut self.head, &mut self.block),
         }
     }
 
-    /// Lets what comes of a long answer go to the client unseen, and says how many bytes did. 0: not now or not this
-    /// answer; [`Up::poll_answer`] goes on.
-    pub fn poll_pass(
-        &mut self,
-        cx: &mut Context<'_>,
-        core: &Core<N>,
-        to: &mut Down<N>,
-    ) -> Poll<Result<usize, Fault>> {
-        let bare = self.machine.bare();
-        if bare == 0 || !self.inbox.is_empty() || !is_long(self.body()) {
-            return Poll::Ready(Ok(0));
+    /// How the body of the answer is framed.
+    pub fn body(&self) -> BodyKind {
+        match &self.wire {
+            UpWire::Http1(wire) => wire.body(),
         }
-        let passed = ready!(to.out.poll_pass(cx, &core.net, &mut self.rx, bare));
-        let counted = self.machine.receive_unseen(passed as u64);
-        Poll::Ready(counted.map(|()| passed).map_err(|e| self.misbehaved(e)))
     }
 
-    /// Whether the request's body is sent as it is, without framing.
-    pub fn sends_bare(&self) -> bool {
-        self.machine.suffix().is_empty()
+    /// Where the head of a 101 names the protocol.
+    pub fn switched_to(&self) -> Option<Span> {
+        match &self.wire {
+            UpWire::Http1(wire) => wire.switched_to(),
+        }
     }
 
-    /// Notes that a piece of the request's body was sent unseen.
-    pub fn sent_unseen(&mut self, len: usize) -> Result<(), Fault> {
-        match self.machine.prefix(len) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Fault::local(Phase::Send, Reason::Internal)),
+    /// The trailers of an answer that has ended.
+    pub fn trailers(&self) -> &Trailers {
+        match &self.wire {
+            UpWire::Http1(wire) => wire.trailers(),
         }
     }
 
     /// A hint that the rest of the body is large.
     pub fn expect(&mut self, bytes: usize) {
-        self.rx.expect(bytes);
-    }
-
-    /// What a broken answer or a lost connection means.
-    fn misbehaved(&self, error: Error) -> Fault {
-        match error {
-            Error::Truncated
-                if self.head.is_complete() && self.machine.response().status >= 200 =>
-            {
-                Fault::upstream(Phase::Body, Reason::ResponseTruncated, Retry::Never)
-            }
-            Error::Truncated => self.lost(),
-            Error::HeadTooLarge | Error::TooManyFields => {
-                Fault::upstream(Phase::FirstByte, Reason::ResponseHeadTooLarge, Retry::Never)
-            }
-            Error::UnexpectedSwitch => {
-                Fault::upstream(Phase::FirstByte, Reason::BadUpgrade, Retry::Never)
-            }
-            _ => Fault::upstream(Phase::FirstByte, Reason::BadResponse, Retry::Never),
+        match &mut self.wire {
+            UpWire::Http1(wire) => wire.expect(bytes),
         }
-    }
-
-    /// The connection ended before an answer.
-    pub fn lost(&self) -> Fault {
-        let retry = if self.silent {
-            Retry::IfIdempotent
-        } else {
-            Retry::Never
-        };
-        Fault::upstream(Phase::FirstByte, Reason::UpstreamClosed, retry)
     }
 
     /// Whether a loss may be no more than the end of an idle connection that crossed the request on its way.
     pub fn was_stale(&self) -> bool {
-        self.reused && self.silent
-    }
-
-    /// Has the connection end with this exchange.
-    pub fn forsake(&mut self) {
-        self.forsaken = true;
-    }
-
-    /// Method and framing of the request must have been sent and answered in full for the connection to be kept.
-    pub fn finish(mut self, core: &Rc<Core<N>>, endpoint: &Rc<Endpoint<N>>) {
-        let unread = self.inbox.bytes().len();
-        if !self.forsaken && self.out.queued() == 0 && self.machine.finish(unread) == Next::Reuse {
-            let connection = Connection {
-                rx: self.rx,
-                tx: self.out.tx,
-                peer: self.peer,
-            };
-            let held = Held {
-                connection,
-                permit: self.permit,
-            };
-            endpoint.checkin(held, core.net.now(), &core.reaper);
+        match &self.wire {
+            UpWire::Http1(wire) => wire.was_stale(),
         }
     }
 
-    /// Gives up HTTP: the halves, and what was received behind the head.
-    pub fn into_tunnel(mut self) -> (N::Rx, Outbox<N::Tx>, Option<Chunk>) {
-        let rest = self.inbox.take();
-        (self.rx, self.out, rest)
+    /// Has the connection serve no other request.
+    pub fn forsake(&mut self) {
+        match &mut self.wire {
+            UpWire::Http1(wire) => wire.forsake(),
+        }
+    }
+
+    /// Ends the exchange; what carried it is kept for others if all of it was sent and read.
+    pub fn finish(self, core: &Rc<Core<N>>, endpoint: &Rc<Endpoint<N>>) {
+        match self.wire {
+            UpWire::Http1(wire) => wire.finish(core, endpoint),
+        }
+    }
+}
+
+impl<N: Net> End for Up<N> {
+    fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        match &mut self.wire {
+            UpWire::Http1(wire) => wire.poll_raw(cx),
+        }
+    }
+
+    fn send_raw(&mut self, bytes: Chunk) {
+        match &mut self.wire {
+            UpWire::Http1(wire) => wire.out.raw(bytes),
+        }
+    }
+
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_send(cx)
+    }
+
+    fn waiting(&self) -> usize {
+        self.queued()
+    }
+
+    fn gone(&self) -> u64 {
+        self.sent()
+    }
+
+    fn finish_raw(&mut self) {
+        match &mut self.wire {
+            UpWire::Http1(wire) => wire.out.tx.finish(),
+        }
     }
 }

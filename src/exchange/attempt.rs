@@ -36,7 +36,7 @@ struct Way<'a, N: Net> {
 pub(super) async fn forward<N: Net>(
     core: &Rc<Core<N>>,
     plan: &CorePlan<N>,
-    down: &mut Down<N>,
+    down: &mut Down<'_, N>,
     record: &mut Record,
     route: &RoutePlan,
     upstream: UpstreamId,
@@ -72,24 +72,28 @@ pub(super) async fn forward<N: Net>(
 }
 
 /// What the request gains and loses on its way; the same for all attempts.
-fn prepare<N: Net>(plan: &CorePlan<N>, down: &mut Down<N>, record: &Record, route: &RoutePlan) {
+fn prepare<N: Net>(plan: &CorePlan<N>, down: &mut Down<'_, N>, record: &Record, route: &RoutePlan) {
     let with = Forwarded {
         trusted: record.trusted,
-        peer: down.peer(),
+        peer: down.kit.peer,
         scheme: "http",
         id: record.id,
     };
-    down.added
-        .forward(&mut down.head, &down.block, &plan.plan, &with);
+    down.kit
+        .added
+        .forward(&mut down.kit.head, &down.kit.block, &plan.plan, &with);
     if let Some(rewrite) = &route.rewrite {
-        down.text.clear();
-        rewrite.apply(down.head.path_or_root(&down.block), &mut down.text);
-        down.added.edits.set_path(&down.text);
+        down.kit.text.clear();
+        rewrite.apply(
+            down.kit.head.path_or_root(&down.kit.block),
+            &mut down.kit.text,
+        );
+        down.kit.added.edits.set_path(&down.kit.text);
     }
 }
 
 impl<N: Net> Way<'_, N> {
-    async fn attempt(&mut self, down: &mut Down<N>, record: &mut Record) -> Result<(), Fault> {
+    async fn attempt(&mut self, down: &mut Down<'_, N>, record: &mut Record) -> Result<(), Fault> {
         self.free = false;
         let Some(index) = self.upstream.pick(&self.tried) else {
             return Err(Fault::local(Phase::Connect, Reason::NoEndpoint));
@@ -102,7 +106,7 @@ impl<N: Net> Way<'_, N> {
         let waiting = if self.fresh {
             None
         } else {
-            let ask = !down.head.method.is_idempotent();
+            let ask = !down.kit.head.method.is_idempotent();
             poll_fn(|cx| Poll::Ready(endpoint.checkout(cx, ask))).await
         };
         let reused = waiting.is_some();
@@ -119,20 +123,20 @@ impl<N: Net> Way<'_, N> {
                 .await
                 .inspect_err(|_| self.free = true)?,
         };
-        if down.head.authority.is_empty() {
+        if down.kit.head.authority.is_empty() {
             // HTTP/1.0 may name no host; the endpoint is asked by its own.
             let host = match &endpoint.address {
                 Address::Ip(address) => address.to_string(),
                 Address::Unix(_) => "localhost".to_owned(),
             };
-            down.added.edits.set_authority(host.as_bytes());
+            down.kit.added.edits.set_authority(host.as_bytes());
         }
-        let mut up = Up::new(
+        let mut up = Up::http1(
             self.core,
             held,
             reused,
             self.plan.limits,
-            mem::take(&mut down.up_head),
+            mem::take(&mut down.kit.up_head),
         );
         let relayed = self.relay(&mut up, down, record).await;
         if let Err(fault) = &relayed
@@ -143,7 +147,7 @@ impl<N: Net> Way<'_, N> {
         }
         match relayed {
             Ok(Relayed::Response) => {
-                down.up_head = mem::take(&mut up.head);
+                down.kit.up_head = mem::take(&mut up.head);
                 up.finish(self.core, endpoint);
                 Ok(())
             }
@@ -154,7 +158,7 @@ impl<N: Net> Way<'_, N> {
                 Ok(())
             }
             Err(fault) => {
-                down.up_head = mem::take(&mut up.head);
+                down.kit.up_head = mem::take(&mut up.head);
                 Err(fault)
             }
         }
@@ -163,10 +167,15 @@ impl<N: Net> Way<'_, N> {
     async fn relay(
         &mut self,
         up: &mut Up<N>,
-        down: &mut Down<N>,
+        down: &mut Down<'_, N>,
         record: &mut Record,
     ) -> Result<Relayed, Fault> {
-        up.request(down.request(), &down.head, &down.block, &down.added.edits)?;
+        up.request(
+            down.request(),
+            &down.kit.head,
+            &down.kit.block,
+            &down.kit.added.edits,
+        )?;
         let mut relay = Relay::new(
             self.core,
             down,
@@ -184,7 +193,7 @@ impl<N: Net> Way<'_, N> {
     async fn connect(
         &self,
         endpoint: &Rc<Endpoint<N>>,
-        down: &Down<N>,
+        down: &Down<'_, N>,
         record: &mut Record,
     ) -> Result<Held<N>, Fault> {
         let core = self.core;
@@ -197,10 +206,10 @@ impl<N: Net> Way<'_, N> {
         };
         let began = core.net.now();
         let deadline = self.total.min(began + self.route.timeouts.connect);
-        down.timer.set(deadline);
+        down.kit.timer.set(deadline);
         let mut connecting = pin!(core.net.connect(&endpoint.address));
         let connected = poll_fn(|cx| {
-            down.timer.watch(cx);
+            down.kit.timer.watch(cx);
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
                 return Poll::Ready(connected.map_err(|_| Reason::ConnectFailed));
             }
@@ -221,14 +230,14 @@ impl<N: Net> Way<'_, N> {
     }
 
     /// Whether the exchange may try once more after this fault.
-    fn may_repeat(&self, down: &Down<N>, record: &Record, fault: Fault) -> bool {
+    fn may_repeat(&self, down: &Down<'_, N>, record: &Record, fault: Fault) -> bool {
         if down.is_answered() || !self.replay.is_whole() || self.core.is_stopping() {
             return false;
         }
         let harmless = match fault.retry {
             Retry::Never => false,
             Retry::Always => true,
-            Retry::IfIdempotent => down.head.method.is_idempotent(),
+            Retry::IfIdempotent => down.kit.head.method.is_idempotent(),
         };
         if !harmless || self.core.net.now() >= self.total {
             return false;
@@ -252,13 +261,13 @@ impl<N: Net> Way<'_, N> {
     }
 
     /// Waits before another attempt where the same endpoint is asked again.
-    async fn back_off(&self, down: &Down<N>, record: &Record) {
+    async fn back_off(&self, down: &Down<'_, N>, record: &Record) {
         if self.free && (self.fresh || (record.attempts as usize) < self.upstream.endpoints.len()) {
             return;
         }
         let backoff = self.route.retry.backoff;
         let jittered = backoff.mul_f64(0.5 + fastrand::f64());
         let until = self.total.min(self.core.net.now() + jittered);
-        down.timer.until(&self.core.net, until).await;
+        down.kit.timer.until(&self.core.net, until).await;
     }
 }

@@ -61,20 +61,20 @@ fn status_field(reason: Reason, via: &str, edits: &mut Edits) {
     );
 }
 
-/// Writes a local answer to the client; `down.edits` has its fields.
+/// Writes a local answer to the client; `down.kit.edits` has its fields.
 pub(super) fn write<N: Net>(
     core: &Rc<Core<N>>,
-    down: &mut Down<N>,
+    down: &mut Down<'_, N>,
     record: &mut Record,
     status: u16,
     body: &[u8],
 ) -> Result<(), Fault> {
     let now = UNIX_EPOCH + Duration::from_millis(core.net.wall_ms());
-    down.edits.append("Date", httpdate::fmt_http_date(now));
+    down.kit.edits.append("Date", httpdate::fmt_http_date(now));
     let head = head(status);
-    let edits = std::mem::take(&mut down.edits);
+    let edits = std::mem::take(&mut down.kit.edits);
     let framing = down.respond(&head, &[], &edits, BodyKind::Length(body.len() as u64));
-    down.edits = edits;
+    down.kit.edits = edits;
     record.status = status;
     if framing?.body != BodyKind::None && !body.is_empty() {
         record.bytes_out += body.len() as u64;

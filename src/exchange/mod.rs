@@ -41,7 +41,7 @@ pub enum After {
 }
 
 /// Serves the request whose head is in `down`.
-pub async fn run<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) -> After {
+pub async fn run<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>) -> After {
     let plan = core.plan();
     let mut record = begin(core, &plan.plan, down);
     let served = match decide(&plan.plan, down, &mut record) {
@@ -60,31 +60,29 @@ pub async fn run<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) -> After {
     after
 }
 
-/// Answers a request whose head was not understood, or did not come in time.
-pub async fn refuse<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>, fault: Fault) -> After {
+/// Answers a request whose head was not understood, or did not come in time. What was understood of it is in `down`.
+pub async fn refuse<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>, fault: Fault) -> After {
     let plan = core.plan();
     let mut record = Record::new(
         core.next_id(),
         core.net.now(),
         core.net.wall_ms(),
-        down.peer(),
+        down.kit.peer,
     );
     core.obs.borrow().exchange_started();
-    down.edits.clear();
-    down.show_unread();
-    down.give_up_head();
+    down.kit.edits.clear();
     let after = fail(core, &plan, down, &mut record, fault).await;
     report(core, &plan.plan, down, &record);
     after
 }
 
-fn begin<N: Net>(core: &Core<N>, plan: &Plan, down: &mut Down<N>) -> Record {
-    down.edits.clear();
+fn begin<N: Net>(core: &Core<N>, plan: &Plan, down: &mut Down<'_, N>) -> Record {
+    down.kit.edits.clear();
     core.obs.borrow().exchange_started();
-    let peer = down.peer();
+    let peer = down.kit.peer;
     let trusted = peer.filter(|&peer| plan.trusted_proxies.contains(peer));
     let client = trusted
-        .map(|peer| forward::client(&down.head, &down.block, peer, plan))
+        .map(|peer| forward::client(&down.kit.head, &down.kit.block, peer, plan))
         .or(peer);
     let mut record = Record::new(core.next_id(), core.net.now(), core.net.wall_ms(), client);
     record.trusted = trusted.is_some();
@@ -92,10 +90,15 @@ fn begin<N: Net>(core: &Core<N>, plan: &Plan, down: &mut Down<N>) -> Record {
 }
 
 /// Looks the request up in the plan.
-fn decide<N: Net>(plan: &Plan, down: &mut Down<N>, record: &mut Record) -> Result<RouteId, Fault> {
+fn decide<N: Net>(
+    plan: &Plan,
+    down: &mut Down<'_, N>,
+    record: &mut Record,
+) -> Result<RouteId, Fault> {
     let view = down
+        .kit
         .scratch
-        .view(&down.head, &down.block)
+        .view(&down.kit.head, &down.kit.block)
         .map_err(|error| Fault::downstream(Phase::Route, Reason::from_request(error)))?;
     match plan.decide(&view) {
         Decision::Route(id) => {
@@ -104,7 +107,7 @@ fn decide<N: Net>(plan: &Plan, down: &mut Down<N>, record: &mut Record) -> Resul
         }
         Decision::Refuse { reason, allow } => {
             if let Some(allow) = allow {
-                down.edits.append("Allow", allow);
+                down.kit.edits.append("Allow", allow);
             }
             Err(Fault::local(Phase::Route, reason))
         }
@@ -115,7 +118,7 @@ fn decide<N: Net>(plan: &Plan, down: &mut Down<N>, record: &mut Record) -> Resul
 async fn serve<N: Net>(
     core: &Rc<Core<N>>,
     plan: &CorePlan<N>,
-    down: &mut Down<N>,
+    down: &mut Down<'_, N>,
     record: &mut Record,
     id: RouteId,
 ) -> Result<(), Fault> {
@@ -133,20 +136,21 @@ async fn serve<N: Net>(
         }
         Target::Redirect(redirect) => {
             let view = down
+                .kit
                 .scratch
-                .view(&down.head, &down.block)
+                .view(&down.kit.head, &down.kit.block)
                 .map_err(|error| Fault::downstream(Phase::Route, Reason::from_request(error)))?;
             let mut location = Vec::new();
             redirect.location(&view, &mut location);
-            down.edits.append("Location", location);
+            down.kit.edits.append("Location", location);
             answer(core, down, record, redirect.status, &[]).await
         }
         Target::Respond(respond) => {
             if let Some(content_type) = &respond.content_type {
-                down.edits.append("Content-Type", &**content_type);
+                down.kit.edits.append("Content-Type", &**content_type);
             }
             for (name, value) in &respond.headers {
-                down.edits.append(&**name, &**value);
+                down.kit.edits.append(&**name, &**value);
             }
             answer(core, down, record, respond.status, &respond.body).await
         }
@@ -154,17 +158,17 @@ async fn serve<N: Net>(
 }
 
 /// Whether the request says of its body that it is larger than the route allows: no endpoint is troubled with it then.
-fn is_too_large<N: Net>(down: &Down<N>, route: &RoutePlan) -> bool {
+fn is_too_large<N: Net>(down: &Down<'_, N>, route: &RoutePlan) -> bool {
     match down.request().body {
         BodyKind::Length(length) => route.body_bytes_max.is_some_and(|max| length > max),
         _ => false,
     }
 }
 
-/// Answers by itself; `down.edits` has the fields.
+/// Answers by itself; `down.kit.edits` has the fields.
 async fn answer<N: Net>(
     core: &Rc<Core<N>>,
-    down: &mut Down<N>,
+    down: &mut Down<'_, N>,
     record: &mut Record,
     status: u16,
     body: &[u8],
@@ -178,7 +182,7 @@ async fn answer<N: Net>(
 async fn fail<N: Net>(
     core: &Rc<Core<N>>,
     plan: &CorePlan<N>,
-    down: &mut Down<N>,
+    down: &mut Down<'_, N>,
     record: &mut Record,
     fault: Fault,
 ) -> After {
@@ -195,9 +199,9 @@ async fn fail<N: Net>(
         return After::Close;
     }
     if fault.phase != Phase::Route {
-        down.edits.clear();
+        down.kit.edits.clear();
     }
-    let problem = local::problem(fault.reason, record.id, &plan.plan.via, &mut down.edits);
+    let problem = local::problem(fault.reason, record.id, &plan.plan.via, &mut down.kit.edits);
     if answer(core, down, record, problem.status, &problem.body)
         .await
         .is_err()
@@ -213,7 +217,7 @@ async fn fail<N: Net>(
 
 /// Takes in what has come of a body that nobody wants, without waiting for more: when that is all of it, the
 /// connection can go on.
-async fn forget_body<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) {
+async fn forget_body<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>) {
     poll_fn(|cx| {
         while !down.is_received()
             && matches!(down.poll_body(cx, core), Poll::Ready(Ok(Piece::Data(_))))
@@ -225,12 +229,12 @@ async fn forget_body<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) {
 
 /// Reads a body on whose end the answer has not waited, if it is short and comes soon: then the connection can go on,
 /// as the client expects who was not told otherwise.
-async fn rest_of_body<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) {
+async fn rest_of_body<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>) {
     let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
-    down.timer.set(deadline);
+    down.kit.timer.set(deadline);
     let mut forgotten = 0;
     poll_fn(|cx| {
-        down.timer.watch(cx);
+        down.kit.timer.watch(cx);
         while let Poll::Ready(piece) = down.poll_body(cx, core) {
             match piece {
                 Ok(Piece::Data(data)) if forgotten < UNREAD_BYTES_MAX => forgotten += data.len(),
@@ -247,17 +251,17 @@ async fn rest_of_body<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) {
 }
 
 /// Sends what was written to the client.
-async fn flush<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) -> Result<(), Fault> {
-    let mut deadline = core.net.now() + down.pass.door.plan.borrow().timeouts.body_stall;
-    down.timer.set(deadline);
+async fn flush<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>) -> Result<(), Fault> {
+    let mut deadline = core.net.now() + down.kit.door.plan.borrow().timeouts.body_stall;
+    down.kit.timer.set(deadline);
     let mut is_last = false;
     poll_fn(|cx| {
-        down.timer.watch(cx);
+        down.kit.timer.watch(cx);
         if core.is_stopping() && !is_last {
             // The answer that says so gets a moment to leave: hardly any send is done at once.
             is_last = true;
             deadline = deadline.min(core.net.now() + Duration::from_millis(LINGER_MS));
-            down.timer.set(deadline);
+            down.kit.timer.set(deadline);
         }
         match down.poll_send(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
@@ -274,8 +278,8 @@ async fn flush<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) -> Result<(), Fau
 }
 
 /// Tells the counters and the log.
-fn report<N: Net>(core: &Core<N>, plan: &Plan, down: &Down<N>, record: &Record) {
-    let (head, block) = (&down.head, &down.block[..]);
+fn report<N: Net>(core: &Core<N>, plan: &Plan, down: &Down<'_, N>, record: &Record) {
+    let (head, block) = (&down.kit.head, &down.kit.block[..]);
     let host = host_port(head.authority.get(block)).map_or(&[][..], |host| host.host);
     let microseconds = |ns: u64| ns / 1_000;
     core.obs.borrow().exchange(
@@ -295,7 +299,7 @@ fn report<N: Net>(core: &Core<N>, plan: &Plan, down: &Down<N>, record: &Record) 
             status: record.status,
             bytes_in: record.bytes_in,
             bytes_out: record.bytes_out,
-            listener: down.pass.door.id.get(),
+            listener: down.kit.door.id.get(),
             route: record.route,
             upstream: record.upstream,
             endpoint: record.endpoint,

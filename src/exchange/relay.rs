@@ -15,9 +15,9 @@ use crate::limits::{COPY_BELOW_BYTES, QUEUED_BYTES_HIGH, REPLAY_BYTES_MAX};
 use crate::plan::RoutePlan;
 
 /// One attempt's way of bytes.
-pub(super) struct Relay<'a, N: Net> {
+pub(super) struct Relay<'a, 'd, N: Net> {
     core: &'a Rc<Core<N>>,
-    down: &'a mut Down<N>,
+    down: &'a mut Down<'d, N>,
     up: &'a mut Up<N>,
     record: &'a mut Record,
     replay: &'a mut Replay,
@@ -93,11 +93,11 @@ impl Replay {
     }
 }
 
-impl<'a, N: Net> Relay<'a, N> {
+impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
     /// Prepares the relay of a request whose head was written to `up`.
     pub(super) fn new(
         core: &'a Rc<Core<N>>,
-        down: &'a mut Down<N>,
+        down: &'a mut Down<'d, N>,
         up: &'a mut Up<N>,
         record: &'a mut Record,
         replay: &'a mut Replay,
@@ -139,7 +139,7 @@ impl<'a, N: Net> Relay<'a, N> {
 
     /// Moves what can be moved and looks at the clock.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Relayed, Fault>> {
-        self.down.timer.watch(cx);
+        self.down.kit.timer.watch(cx);
         self.poll_upload(cx)?;
         match self.poll_download(cx)? {
             Some(relayed) => Poll::Ready(Ok(relayed)),
@@ -215,34 +215,30 @@ impl<'a, N: Net> Relay<'a, N> {
     /// Lets a part of the request's body go to the endpoint unseen, if it is bare on both sides and there is nothing to
     /// be kept of it: 0 bytes if not.
     fn pass_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
-        let is_kept = self.down.head.method.is_idempotent() && !self.replay.lost;
+        let is_kept = self.down.kit.head.method.is_idempotent() && !self.replay.lost;
         let fits = match (self.route.body_bytes_max, self.down.request().body) {
             (None, _) => true,
             (Some(max), BodyKind::Length(length)) => length <= max,
             _ => false,
         };
-        if is_kept || !fits || !self.up.sends_bare() {
+        if is_kept || !fits {
             return Poll::Ready(Ok(0));
         }
         let passed = ready!(self.down.poll_pass(cx, self.core, self.up))?;
         if passed > 0 {
             self.record.bytes_in += passed as u64;
             self.replay.lost = true;
-            self.up.sent_unseen(passed)?;
         }
         Poll::Ready(Ok(passed))
     }
 
     /// Lets a part of the answer's body go to the client unseen, if it is bare on both sides: 0 bytes if not.
     fn pass_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
-        if self.download != Download::Body || !self.down.sends_bare() {
+        if self.download != Download::Body {
             return Poll::Ready(Ok(0));
         }
-        let passed = ready!(self.up.poll_pass(cx, self.core, self.down))?;
-        if passed > 0 {
-            self.record.bytes_out += passed as u64;
-            self.down.sent_unseen(passed)?;
-        }
+        let passed = ready!(self.down.poll_pass_back(cx, self.core, self.up))?;
+        self.record.bytes_out += passed as u64;
         Poll::Ready(Ok(passed))
     }
 
@@ -263,7 +259,7 @@ impl<'a, N: Net> Relay<'a, N> {
         {
             return Err(Fault::local(Phase::Body, Reason::BodyTooLarge));
         }
-        if self.down.head.method.is_idempotent() {
+        if self.down.kit.head.method.is_idempotent() {
             self.replay.keep(&data, self.core.net.pool());
         } else {
             self.replay.lost = true;
@@ -336,7 +332,7 @@ impl<'a, N: Net> Relay<'a, N> {
             .down
             .request()
             .upgrade
-            .map(|span| span.get(&self.down.block).to_vec());
+            .map(|span| span.get(&self.down.kit.block).to_vec());
         let Some(got) = self.up.switched_to() else {
             return Err(Fault::upstream(
                 Phase::FirstByte,
@@ -408,7 +404,7 @@ impl<'a, N: Net> Relay<'a, N> {
                 _ => Fault::upstream(Phase::Body, Reason::UpstreamStalled, Retry::Never),
             });
         }
-        self.down.timer.set(next.min(deadline));
+        self.down.kit.timer.set(next.min(deadline));
         Poll::Pending
     }
 

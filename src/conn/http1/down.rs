@@ -1,0 +1,337 @@
+//! A client's connection over HTTP/1.1.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use weir_proto_h1::{
+    BodyKind, Edits, Error, Event, Framing, Head, Next, Received, Server, Span, Trailers,
+    encode_response,
+};
+
+use super::Upstream;
+use crate::conn::down::{Kit, Piece};
+use crate::conn::inbox::Inbox;
+use crate::conn::line::Line;
+use crate::conn::outbox::{Outbox, is_long};
+use crate::core::{Core, Pass};
+use crate::fault::{Fault, Phase, Reason};
+use crate::io::{Chunk, Connection, Net, Rx, Tx};
+
+/// A client's connection while it is busy.
+pub struct Downstream<N: Net> {
+    /// Where answers go.
+    pub(in crate::conn) out: Outbox<N::Tx>,
+    /// The protocol's state.
+    pub(in crate::conn) machine: Server,
+    /// Where it came in.
+    pub(in crate::conn) pass: Pass<N>,
+    rx: N::Rx,
+    peer: Option<std::net::SocketAddr>,
+    inbox: Inbox,
+    /// The client has closed its side.
+    ended: bool,
+}
+
+impl<N: Net> Downstream<N> {
+    /// Wakes a connection up with the first bytes of a request.
+    pub fn new(core: &Core<N>, line: Line<N>, first: Chunk) -> (Self, Kit<N>) {
+        let Line {
+            connection,
+            timer,
+            pass,
+            ..
+        } = line;
+        let limits = pass.door.plan.borrow().limits;
+        let peer = connection.peer.map(|peer| peer.ip());
+        let kit = Kit::new(timer, pass.door.clone(), peer);
+        let mut inbox = Inbox::default();
+        inbox.add(first, core.net.pool());
+        let wire = Self {
+            out: Outbox::new(connection.tx, core.net.pool().clone()),
+            machine: Server::new(limits),
+            pass,
+            rx: connection.rx,
+            peer: connection.peer,
+            inbox,
+            ended: false,
+        };
+        (wire, kit)
+    }
+
+    /// Puts the connection to rest: only what an idle connection needs is kept.
+    pub fn rest(mut self, kit: Kit<N>) -> Line<N> {
+        self.out.tx.rest();
+        Line {
+            connection: Connection {
+                rx: self.rx,
+                tx: self.out.tx,
+                peer: self.peer,
+            },
+            timer: kit.timer,
+            pass: self.pass,
+            is_new: false,
+        }
+    }
+
+    /// Whether bytes of another request wait.
+    pub fn has_more(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    /// Bytes that wait to be understood: what a bad request began with.
+    pub fn unread(&self) -> &[u8] {
+        self.inbox.bytes()
+    }
+
+    /// Lets the head, as far as it was understood, be looked up in the bytes that wait: a request that is refused is
+    /// to be known by what it said.
+    pub fn show_unread(&self, kit: &mut Kit<N>) {
+        if kit.block.is_empty() || !kit.head.is_complete() {
+            kit.block = self.inbox.view();
+        }
+    }
+
+    /// Waits for the rest of the head. `Ok(false)`: the client closed between requests.
+    pub fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        core: &Core<N>,
+        kit: &mut Kit<N>,
+    ) -> Poll<Result<bool, Error>> {
+        loop {
+            if !self.inbox.is_empty() {
+                let Received { consumed, event } =
+                    match self.machine.receive(self.inbox.bytes(), &mut kit.head) {
+                        Ok(received) => received,
+                        Err(error) => return Poll::Ready(Err(error)),
+                    };
+                if event == Event::Head {
+                    kit.block = self.inbox.cut(consumed, 0..consumed);
+                    return Poll::Ready(Ok(true));
+                }
+                self.inbox.consume(consumed);
+            }
+            if !ready!(self.poll_fill(cx, core)) {
+                let unread = self.inbox.bytes().len();
+                return Poll::Ready(self.machine.peer_closed(unread).map(|()| false));
+            }
+        }
+    }
+
+    /// Waits for the next piece of the request's body.
+    pub fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        core: &Core<N>,
+        head: &mut Head,
+    ) -> Poll<Result<Piece, Fault>> {
+        loop {
+            let Received { consumed, event } = match self.machine.receive(self.inbox.bytes(), head)
+            {
+                Ok(received) => received,
+                Err(Error::Truncated) => {
+                    return Poll::Ready(Err(Fault::downstream(Phase::Body, Reason::ClientClosed)));
+                }
+                Err(error) => {
+                    return Poll::Ready(Err(Fault::downstream(
+                        Phase::Body,
+                        Reason::from_request(error),
+                    )));
+                }
+            };
+            match event {
+                Event::Data(range) => {
+                    return Poll::Ready(Ok(Piece::Data(self.inbox.cut(consumed, range))));
+                }
+                Event::End | Event::Blocked => {
+                    self.inbox.consume(consumed);
+                    return Poll::Ready(Ok(Piece::End));
+                }
+                _ => self.inbox.consume(consumed),
+            }
+            if !ready!(self.poll_fill(cx, core)) {
+                // The next look at the machine reports what that means.
+                let unread = self.inbox.bytes().len();
+                if self.machine.peer_closed(unread).is_err() {
+                    return Poll::Ready(Err(Fault::downstream(Phase::Body, Reason::ClientClosed)));
+                }
+            }
+        }
+    }
+
+    /// Lets what comes of a long request go to the endpoint unseen, if it is bare on both sides.
+    pub fn poll_pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        core: &Core<N>,
+        to: &mut Upstream<N>,
+    ) -> Poll<Result<usize, Fault>> {
+        let bare = self.machine.bare();
+        let is_long = is_long(self.machine.request().body);
+        if bare == 0 || !is_long || !self.inbox.is_empty() || !to.sends_bare() {
+            return Poll::Ready(Ok(0));
+        }
+        let passed = ready!(to.out.poll_pass(cx, &core.net, &mut self.rx, bare));
+        let counted = self.machine.receive_unseen(passed as u64);
+        counted.map_err(|_| internal())?;
+        to.sent_unseen(passed)?;
+        Poll::Ready(Ok(passed))
+    }
+
+    /// Whether the response's body is sent as it is, without framing.
+    pub fn sends_bare(&self) -> bool {
+        self.machine.suffix().is_empty()
+    }
+
+    /// Notes that a piece of the response's body was sent unseen.
+    pub fn sent_unseen(&mut self, len: usize) -> Result<(), Fault> {
+        self.machine.prefix(len).map(drop).map_err(|_| overrun())
+    }
+
+    /// Looks after the client while there is nothing to be read for this exchange: an early byte of the next request
+    /// is kept, a half-closed connection is served to the end, a broken one is an error.
+    pub fn poll_watch(&mut self, cx: &mut Context<'_>, core: &Core<N>) -> Result<(), Fault> {
+        if self.ended || !self.inbox.is_empty() {
+            return Ok(());
+        }
+        match self.rx.poll_recv(cx) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(Some(chunk))) => self.inbox.add(chunk, core.net.pool()),
+            Poll::Ready(Ok(None)) => {
+                self.ended = true;
+                self.machine.close_after();
+            }
+            Poll::Ready(Err(_)) => {
+                return Err(Fault::downstream(Phase::FirstByte, Reason::ClientClosed));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes more bytes in. `false`: the client has closed its side, or the connection broke.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, core: &Core<N>) -> Poll<bool> {
+        if self.ended {
+            return Poll::Ready(false);
+        }
+        Poll::Ready(match ready!(self.rx.poll_recv(cx)) {
+            Ok(Some(chunk)) => {
+                self.inbox.add(chunk, core.net.pool());
+                true
+            }
+            Ok(None) | Err(_) => {
+                self.ended = true;
+                false
+            }
+        })
+    }
+
+    /// Waits for bytes of a next request on a connection that is kept alive. `None`: it has ended.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>, core: &Core<N>) -> Poll<Option<()>> {
+        if !self.inbox.is_empty() {
+            return Poll::Ready(Some(()));
+        }
+        Poll::Ready(ready!(self.poll_fill(cx, core)).then_some(()))
+    }
+
+    /// Writes the head of a response.
+    pub fn respond(
+        &mut self,
+        head: &Head,
+        block: &[u8],
+        edits: &Edits,
+        body: BodyKind,
+    ) -> Result<Framing, Fault> {
+        if self.pass.is_unwanted() {
+            self.machine.close_after();
+        }
+        let framing = self
+            .machine
+            .begin_response(head.status, body)
+            .map_err(|_| internal())?;
+        encode_response(self.out.open(), block, head, edits, &framing);
+        Ok(framing)
+    }
+
+    /// Passes an interim answer on, if this client takes them.
+    pub fn respond_interim(&mut self, head: &Head, block: &[u8]) -> Result<(), Fault> {
+        if self.machine.interim(head.status).map_err(|_| internal())? {
+            encode_response(
+                self.out.open(),
+                block,
+                head,
+                &Edits::new(),
+                &Framing::default(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Answers an upgrade. What follows in both directions is not HTTP.
+    pub fn respond_switch(
+        &mut self,
+        head: &Head,
+        block: &[u8],
+        protocol: Span,
+    ) -> Result<(), Fault> {
+        let framing = self.machine.switch(protocol).map_err(|_| {
+            Fault::upstream(
+                Phase::FirstByte,
+                Reason::BadUpgrade,
+                crate::fault::Retry::Never,
+            )
+        })?;
+        encode_response(self.out.open(), block, head, &Edits::new(), &framing);
+        Ok(())
+    }
+
+    /// Sends a piece of the response's body.
+    pub fn send_data(&mut self, data: Chunk) -> Result<(), Fault> {
+        let prefix = self.machine.prefix(data.len()).map_err(|_| overrun())?;
+        let suffix = self.machine.suffix();
+        self.out.data(prefix, data, suffix);
+        Ok(())
+    }
+
+    /// Ends the response.
+    pub fn send_end(&mut self, trailers: Option<&Trailers>) -> Result<(), Fault> {
+        let ended = match trailers.filter(|trailers| !trailers.is_empty()) {
+            None => self.machine.end_response().map(|last| self.out.put(last)),
+            Some(trailers) => self
+                .machine
+                .end_response_with_trailers(trailers, self.out.open()),
+        };
+        ended.map_err(|_| overrun())
+    }
+
+    /// Ends the exchange: says whether the connection takes another request.
+    pub fn finish(&mut self) -> bool {
+        self.rx.expect(0);
+        self.machine.finish() == Next::Reuse
+    }
+
+    /// Whether the client has closed its side.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Waits for bytes once HTTP is given up, beginning with what was received behind the request.
+    pub fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        match self.inbox.take() {
+            Some(rest) => Poll::Ready(Ok(Some(rest))),
+            None => self.rx.poll_recv(cx),
+        }
+    }
+}
+
+fn internal() -> Fault {
+    Fault::local(Phase::FirstByte, Reason::Internal)
+}
+
+/// The endpoint's body is not as long as it said: too much, or too little.
+fn overrun() -> Fault {
+    Fault::upstream(
+        Phase::Body,
+        Reason::ResponseTruncated,
+        crate::fault::Retry::Never,
+    )
+}

@@ -1,0 +1,7 @@
+//! HTTP/1.1: the connection is the request's, one at a time.
+
+mod down;
+mod up;
+
+pub use down::Downstream;
+pub use up::Upstream;

@@ -1,0 +1,258 @@
+//! A connection to an endpoint over HTTP/1.1: one request and its answer at a time.
+
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use weir_proto_h1::{
+    BodyKind, Client, Edits, Error, Event, Head, Limits, Next, Received, Request, Span, Trailers,
+    encode_request,
+};
+
+use super::Downstream;
+use crate::conn::inbox::Inbox;
+use crate::conn::outbox::{Outbox, is_long};
+use crate::conn::up::Answer;
+use crate::core::Core;
+use crate::fault::{Fault, Phase, Reason, Retry};
+use crate::io::{Chunk, Connection, Net, Rx};
+use crate::upstream::{Endpoint, Held, Permit};
+
+/// A connection to an endpoint while it serves a request.
+pub struct Upstream<N: Net> {
+    /// Where requests go.
+    pub(in crate::conn) out: Outbox<N::Tx>,
+    rx: N::Rx,
+    peer: Option<std::net::SocketAddr>,
+    permit: Permit,
+    inbox: Inbox,
+    machine: Client,
+    /// The connection has served a request before: its end may have crossed ours on the way.
+    reused: bool,
+    /// Not one byte has come for this request.
+    silent: bool,
+    /// The connection is not to serve another request.
+    forsaken: bool,
+}
+
+impl<N: Net> Upstream<N> {
+    /// Takes a connection for one request.
+    pub fn new(core: &Core<N>, held: Held<N>, reused: bool, limits: Limits) -> Self {
+        let Held { connection, permit } = held;
+        Self {
+            out: Outbox::new(connection.tx, core.net.pool().clone()),
+            rx: connection.rx,
+            peer: connection.peer,
+            permit,
+            inbox: Inbox::default(),
+            machine: Client::new(limits),
+            reused,
+            silent: true,
+            forsaken: false,
+        }
+    }
+
+    /// Writes the request's head. `head` must have been rid of the fields that are for one hop only.
+    pub fn request(
+        &mut self,
+        request: &Request,
+        head: &Head,
+        block: &[u8],
+        edits: &Edits,
+    ) -> Result<(), Fault> {
+        let framing = self
+            .machine
+            .begin_request(
+                request.method,
+                request.body,
+                request.upgrade,
+                request.te_trailers,
+            )
+            .map_err(|_| Fault::local(Phase::Send, Reason::Internal))?;
+        encode_request(self.out.open(), block, head, edits, &framing);
+        Ok(())
+    }
+
+    /// Sends a piece of the request's body.
+    pub fn send_data(&mut self, data: Chunk) -> Result<(), Fault> {
+        let prefix = self
+            .machine
+            .prefix(data.len())
+            .map_err(|_| Fault::local(Phase::Send, Reason::Internal))?;
+        let suffix = self.machine.suffix();
+        self.out.data(prefix, data, suffix);
+        Ok(())
+    }
+
+    /// Ends the request.
+    pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
+        let ended = if trailers.is_empty() {
+            self.machine.end_request().map(|last| self.out.put(last))
+        } else {
+            self.machine
+                .end_request_with_trailers(trailers, self.out.open())
+        };
+        ended.map_err(|_| Fault::local(Phase::Send, Reason::Internal))
+    }
+
+    /// How the body of the answer is framed.
+    pub fn body(&self) -> BodyKind {
+        self.machine.response().body
+    }
+
+    /// Where the head of a 101 names the protocol.
+    pub fn switched_to(&self) -> Option<Span> {
+        self.machine.response().upgrade
+    }
+
+    /// The trailers of an answer that has ended.
+    pub fn trailers(&self) -> &Trailers {
+        self.machine.trailers()
+    }
+
+    /// Waits for the next part of the answer.
+    pub fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        core: &Core<N>,
+        head: &mut Head,
+        block: &mut Chunk,
+    ) -> Poll<Result<Answer, Fault>> {
+        loop {
+            let Received { consumed, event } = match self.machine.receive(self.inbox.bytes(), head)
+            {
+                Ok(received) => received,
+                Err(error) => return Poll::Ready(Err(self.misbehaved(error, head))),
+            };
+            let answer = match event {
+                Event::Data(range) => {
+                    return Poll::Ready(Ok(Answer::Data(self.inbox.cut(consumed, range))));
+                }
+                Event::End => {
+                    self.inbox.consume(consumed);
+                    return Poll::Ready(Ok(Answer::End));
+                }
+                Event::Head => Some(Answer::Head),
+                Event::Interim => Some(Answer::Interim),
+                Event::Switch => Some(Answer::Switch),
+                Event::NeedMore | Event::Blocked => None,
+            };
+            if let Some(answer) = answer {
+                *block = self.inbox.cut(consumed, 0..consumed);
+                return Poll::Ready(Ok(answer));
+            }
+            self.inbox.consume(consumed);
+            match ready!(self.rx.poll_recv(cx)) {
+                Ok(Some(chunk)) => {
+                    self.silent = false;
+                    self.inbox.add(chunk, core.net.pool());
+                }
+                Ok(None) => {
+                    if let Err(error) = self.machine.peer_closed(self.inbox.bytes().len()) {
+                        return Poll::Ready(Err(self.misbehaved(error, head)));
+                    }
+                }
+                Err(_) => return Poll::Ready(Err(self.misbehaved(Error::Truncated, head))),
+            }
+        }
+    }
+
+    /// Lets what comes of a long answer go to the client unseen, if it is bare on both sides.
+    pub fn poll_pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        core: &Core<N>,
+        head: &Head,
+        to: &mut Downstream<N>,
+    ) -> Poll<Result<usize, Fault>> {
+        let bare = self.machine.bare();
+        if bare == 0 || !is_long(self.body()) || !self.inbox.is_empty() || !to.sends_bare() {
+            return Poll::Ready(Ok(0));
+        }
+        let passed = ready!(to.out.poll_pass(cx, &core.net, &mut self.rx, bare));
+        let counted = self.machine.receive_unseen(passed as u64);
+        counted.map_err(|error| self.misbehaved(error, head))?;
+        to.sent_unseen(passed)?;
+        Poll::Ready(Ok(passed))
+    }
+
+    /// Whether the request's body is sent as it is, without framing.
+    pub fn sends_bare(&self) -> bool {
+        self.machine.suffix().is_empty()
+    }
+
+    /// Notes that a piece of the request's body was sent unseen.
+    pub fn sent_unseen(&mut self, len: usize) -> Result<(), Fault> {
+        match self.machine.prefix(len) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Fault::local(Phase::Send, Reason::Internal)),
+        }
+    }
+
+    /// A hint that the rest of the body is large.
+    pub fn expect(&mut self, bytes: usize) {
+        self.rx.expect(bytes);
+    }
+
+    /// What a broken answer or a lost connection means.
+    fn misbehaved(&self, error: Error, head: &Head) -> Fault {
+        match error {
+            Error::Truncated if head.is_complete() && self.machine.response().status >= 200 => {
+                Fault::upstream(Phase::Body, Reason::ResponseTruncated, Retry::Never)
+            }
+            Error::Truncated => self.lost(),
+            Error::HeadTooLarge | Error::TooManyFields => {
+                Fault::upstream(Phase::FirstByte, Reason::ResponseHeadTooLarge, Retry::Never)
+            }
+            Error::UnexpectedSwitch => {
+                Fault::upstream(Phase::FirstByte, Reason::BadUpgrade, Retry::Never)
+            }
+            _ => Fault::upstream(Phase::FirstByte, Reason::BadResponse, Retry::Never),
+        }
+    }
+
+    /// The connection ended before an answer.
+    pub fn lost(&self) -> Fault {
+        let retry = if self.silent {
+            Retry::IfIdempotent
+        } else {
+            Retry::Never
+        };
+        Fault::upstream(Phase::FirstByte, Reason::UpstreamClosed, retry)
+    }
+
+    /// Whether a loss may be no more than the end of an idle connection that crossed the request on its way.
+    pub fn was_stale(&self) -> bool {
+        self.reused && self.silent
+    }
+
+    /// Has the connection end with this exchange.
+    pub fn forsake(&mut self) {
+        self.forsaken = true;
+    }
+
+    /// Method and framing of the request must have been sent and answered in full for the connection to be kept.
+    pub fn finish(mut self, core: &Rc<Core<N>>, endpoint: &Rc<Endpoint<N>>) {
+        let unread = self.inbox.bytes().len();
+        if !self.forsaken && self.out.queued() == 0 && self.machine.finish(unread) == Next::Reuse {
+            let connection = Connection {
+                rx: self.rx,
+                tx: self.out.tx,
+                peer: self.peer,
+            };
+            let held = Held {
+                connection,
+                permit: self.permit,
+            };
+            endpoint.checkin(held, core.net.now(), &core.reaper);
+        }
+    }
+
+    /// Waits for bytes once HTTP is given up, beginning with what was received behind the head.
+    pub fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        match self.inbox.take() {
+            Some(rest) => Poll::Ready(Ok(Some(rest))),
+            None => self.rx.poll_recv(cx),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What gRPC asks of a proxy: deadlines that the client sets, and errors in the form that its libraries read.
+//!
+//! A gRPC answer tells how the call ended in `grpc-status`, not in the status of HTTP; an error of Weir's own is an
+//! answer of one head with both (trailers-only, as gRPC's description of its use of HTTP/2 has it).
+
+use std::time::Duration;
+
+use weir_proto_h1::{Decimal, Edits, FieldId, Head};
+
+use crate::fault::Reason;
+
+/// Digits of a `grpc-timeout`; the protocol allows no more.
+const TIMEOUT_DIGITS_MAX: usize = 8;
+
+/// Whether a request is a gRPC call: its media type is `application/grpc`, alone or with a suffix or parameter.
+pub(super) fn is_call(head: &Head, block: &[u8]) -> bool {
+    let kind = b"application/grpc";
+    let Some(value) = head.value(FieldId::ContentType, block) else {
+        return false;
+    };
+    value
+        .split_at_checked(kind.len())
+        .is_some_and(|(start, rest)| {
+            start.eq_ignore_ascii_case(kind) && matches!(rest.first(), None | Some(b'+' | b';'))
+        })
+}
+
+/// How long the client waits for the call to end: its `grpc-timeout`. What is not well-formed says nothing.
+pub(super) fn timeout(head: &Head, block: &[u8]) -> Option<Duration> {
+    let field = head.find_name(b"grpc-timeout", block)?;
+    let (unit, digits) = field.value.get(block).split_last()?;
+    if digits.is_empty() || digits.len() > TIMEOUT_DIGITS_MAX {
+        return None;
+    }
+    let mut amount = 0;
+    for digit in digits {
+        amount = amount * 10 + u64::from(char::from(*digit).to_digit(10)?);
+    }
+    Some(match unit {
+        b'H' => Duration::from_secs(amount * 3_600),
+        b'M' => Duration::from_secs(amount * 60),
+        b'S' => Duration::from_secs(amount),
+        b'm' => Duration::from_millis(amount),
+        b'u' => Duration::from_micros(amount),
+        b'n' => Duration::from_nanos(amount),
+        _ => return None,
+    })
+}
+
+/// Makes the fields of an answer that tells a gRPC client why its call failed.
+pub(super) fn problem(reason: Reason, edits: &mut Edits) {
+    edits.append("Content-Type", "application/grpc");
+    edits.append("Grpc-Status", Decimal::new(status(reason)).as_bytes());
+    // Our sentences are printable ASCII without a percent sign: nothing in them needs to be encoded.
+    edits.append("Grpc-Message", reason.text());
+}
+
+/// The gRPC status that goes with a reason. What the gRPC libraries make of a bare HTTP status is the rule (their
+/// `http-grpc-status-mapping`); deadlines, sizes and our own bugs have statuses that say more.
+fn status(reason: Reason) -> u64 {
+    const CANCELLED: u64 = 1;
+    const DEADLINE_EXCEEDED: u64 = 4;
+    const PERMISSION_DENIED: u64 = 7;
+    const RESOURCE_EXHAUSTED: u64 = 8;
+    const UNIMPLEMENTED: u64 = 12;
+    const INTERNAL: u64 = 13;
+    const UNAVAILABLE: u64 = 14;
+    const UNAUTHENTICATED: u64 = 16;
+    const UNKNOWN: u64 = 2;
+    match (reason, reason.status()) {
+        (Reason::TotalTimeout | Reason::FirstByteTimeout | Reason::BodyTimeout, _) => {
+            DEADLINE_EXCEEDED
+        }
+        (_, 413 | 414 | 431) => RESOURCE_EXHAUSTED,
+        (_, 499) => CANCELLED,
+        (_, 400 | 500 | 508) => INTERNAL,
+        (_, 401) => UNAUTHENTICATED,
+        (_, 403) => PERMISSION_DENIED,
+        (_, 404 | 405 | 501 | 505) => UNIMPLEMENTED,
+        (_, 429 | 502..=504) => UNAVAILABLE,
+        _ => UNKNOWN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_proto_h1::{Limits, parse_request};
+
+    use super::*;
+
+    fn with(field: &str) -> (Head, Vec<u8>) {
+        let block = format!("POST /a.B/C HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n").into_bytes();
+        let mut head = Head::new();
+        parse_request(&block, &Limits::default(), &mut head).expect("a valid request");
+        (head, block)
+    }
+
+    #[test]
+    fn calls_are_told_by_their_media_type() {
+        for (value, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("Application/GRPC;charset=x", true),
+            ("application/grpc-web", false),
+            ("application/grpcx", false),
+            ("application/json", false),
+        ] {
+            let (head, block) = with(&format!("Content-Type: {value}"));
+            assert_eq!(is_call(&head, &block), expected, "{value}");
+        }
+        let (head, block) = with("X: y");
+        assert!(!is_call(&head, &block));
+    }
+
+    #[test]
+    fn timeouts_have_eight_digits_and_a_unit() {
+        for (value, expected) in [
+            ("1S", Some(Duration::from_secs(1))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3_600))),
+            ("15M", Some(Duration::from_secs(900))),
+            ("100m", Some(Duration::from_millis(100))),
+            ("250u", Some(Duration::from_micros(250))),
+            ("7n", Some(Duration::from_nanos(7))),
+            ("0S", Some(Duration::ZERO)),
+            ("100000000S", None),
+            ("S", None),
+            ("10", None),
+            ("1s", None),
+            ("-1S", None),
+            ("1.5S", None),
+        ] {
+            let (head, block) = with(&format!("grpc-timeout: {value}"));
+            assert_eq!(timeout(&head, &block), expected, "{value}");
+        }
+        let (head, block) = with("X: y");
+        assert_eq!(timeout(&head, &block), None);
+    }
+
+    /// Texts of reasons stand in a field as they are.
+    #[test]
+    fn every_reason_has_a_status_and_a_message_that_needs_no_encoding() {
+        for &reason in Reason::ALL {
+            assert!((1..=16).contains(&status(reason)), "{}", reason.code());
+            let text = reason.text();
+            assert!(
+                text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'%'),
+                "{text}"
+            );
+        }
+        assert_eq!(status(Reason::NoEndpoint), 14);
+        assert_eq!(status(Reason::ConnectTimeout), 14);
+        assert_eq!(status(Reason::TotalTimeout), 4);
+        assert_eq!(status(Reason::NoRoute), 12);
+        assert_eq!(status(Reason::BodyTooLarge), 8);
+    }
+}
