@@ -1,0 +1,215 @@
+//! A client's request over HTTP/2.
+
+use std::io;
+use std::mem;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use weir_proto_h1::{BodyKind, Edits, FieldId, Framing as Framed, Head, Request, Trailers};
+use weir_proto_h2::{Code, Error, Framing};
+
+use super::mux::{Asked, Mux};
+use super::stream::{Came, Handle};
+use super::streams::{End, Lost};
+use crate::conn::{Kit, Piece};
+use crate::fault::{Fault, Phase, Reason};
+use crate::io::{Chunk, Net};
+
+/// A request's stream.
+pub struct Downstream<N: Net> {
+    handle: Handle<N>,
+    request: Request,
+    trailers: Trailers,
+    is_received: bool,
+    is_answered: bool,
+}
+
+impl<N: Net> Downstream<N> {
+    /// Takes a request over; its head goes into the kit.
+    pub(super) fn new(mux: Rc<Mux<N>>, asked: Asked, kit: &mut Kit<N>) -> Self {
+        kit.block = asked.block;
+        let spare = mem::replace(&mut kit.head, asked.head);
+        mux.state.borrow_mut().heads.push(spare);
+        Self {
+            handle: Handle {
+                mux,
+                slot: asked.slot,
+            },
+            request: asked.request,
+            trailers: Trailers::default(),
+            is_received: false,
+            is_answered: false,
+        }
+    }
+
+    /// What the head of the request means.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// The trailers of a request that has ended.
+    pub fn trailers(&self) -> &Trailers {
+        &self.trailers
+    }
+
+    /// Whether the whole request has come.
+    pub fn is_received(&self) -> bool {
+        self.is_received
+    }
+
+    /// Whether the final answer has begun.
+    pub fn is_answered(&self) -> bool {
+        self.is_answered
+    }
+
+    /// Bytes of the answer that wait for room.
+    pub fn queued(&self) -> usize {
+        self.handle.waiting()
+    }
+
+    /// Bytes of the answer that were framed.
+    pub fn sent(&self) -> u64 {
+        self.handle.framed()
+    }
+
+    /// Waits until all that was written is framed.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.handle.poll_sent(cx)
+    }
+
+    /// Waits for the next piece of the request's body.
+    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Fault>> {
+        if self.is_received {
+            return Poll::Ready(Ok(Piece::End));
+        }
+        Poll::Ready(match ready!(self.handle.poll_next(cx)) {
+            Ok(Came::Data(data)) => Ok(Piece::Data(data)),
+            Ok(Came::End) => {
+                self.is_received = true;
+                self.trailers = self.handle.take_trailers();
+                Ok(Piece::End)
+            }
+            // Servers get no answers.
+            Ok(Came::Answer(_)) => Err(internal()),
+            Err(lost) => Err(gone(lost)),
+        })
+    }
+
+    /// Looks after the client while nothing is to be read: it may have gone.
+    pub fn poll_watch(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        match self.handle.poll_lost(cx) {
+            Some(lost) => Err(gone(lost)),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the head of a response.
+    pub fn respond(
+        &mut self,
+        head: &Head,
+        block: &[u8],
+        edits: &Edits,
+        body: BodyKind,
+    ) -> Result<Framed, Fault> {
+        let framing = Framing {
+            body,
+            ..Framing::default()
+        };
+        let is_end = self.begin(head, block, edits, &framing)?;
+        Ok(Framed {
+            body: if is_end { BodyKind::None } else { body },
+            ..Framed::default()
+        })
+    }
+
+    fn begin(
+        &mut self,
+        head: &Head,
+        block: &[u8],
+        edits: &Edits,
+        framing: &Framing<'_>,
+    ) -> Result<bool, Fault> {
+        let mut state = self.handle.mux.state.borrow_mut();
+        let state = &mut *state;
+        let key = state.streams.peek(self.handle.slot).key;
+        let begun = state
+            .machine
+            .respond(state.out.open(), key, block, head, edits, framing);
+        state.wake();
+        match begun {
+            Ok(is_end) => {
+                self.is_answered = true;
+                if is_end {
+                    state.streams.at(self.handle.slot).end = End::Done;
+                }
+                Ok(is_end)
+            }
+            Err(Error::StreamGone) => {
+                Err(Fault::downstream(Phase::FirstByte, Reason::ClientClosed))
+            }
+            Err(_) => Err(internal()),
+        }
+    }
+
+    /// Passes an interim answer on.
+    pub fn respond_interim(&mut self, head: &Head, block: &[u8]) -> Result<(), Fault> {
+        let mut state = self.handle.mux.state.borrow_mut();
+        let state = &mut *state;
+        let key = state.streams.peek(self.handle.slot).key;
+        // A client that is gone is heard of soon.
+        let _ = state
+            .machine
+            .interim(state.out.open(), key, block, head, &Edits::new());
+        state.wake();
+        Ok(())
+    }
+
+    /// Answers an extended CONNECT: what follows in both directions is not HTTP.
+    //= rfc8441#5
+    // What was 101 is a 200, and the handshake's proof of HTTP/1.1 is left out.
+    pub fn respond_switch(&mut self, head: &mut Head, block: &[u8]) -> Result<(), Fault> {
+        head.remove_name(b"sec-websocket-accept", block);
+        head.remove(FieldId::ContentLength);
+        head.status = 200;
+        let framing = Framing {
+            body: BodyKind::Chunked,
+            ..Framing::default()
+        };
+        self.begin(head, block, &Edits::new(), &framing).map(|_| ())
+    }
+
+    /// Sends a piece of the response's body.
+    pub fn send_data(&mut self, data: Chunk) -> Result<(), Fault> {
+        self.handle.push(data);
+        Ok(())
+    }
+
+    /// Ends the response.
+    pub fn send_end(&mut self, trailers: Option<&Trailers>) -> Result<(), Fault> {
+        self.handle.finish(trailers);
+        Ok(())
+    }
+
+    /// Has the client see that something is missing.
+    pub(super) fn abort(&self) {
+        self.handle.reset(Code::INTERNAL_ERROR);
+    }
+
+    /// Waits for bytes once HTTP is given up.
+    pub fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        self.handle.poll_raw(cx)
+    }
+}
+
+/// What it means that a client's stream is gone.
+fn gone(lost: Lost) -> Fault {
+    let reason = match lost {
+        Lost::Misbehaved(error) => error.into(),
+        Lost::Reset { .. } | Lost::Disconnected => Reason::ClientClosed,
+    };
+    Fault::downstream(Phase::Body, reason)
+}
+
+fn internal() -> Fault {
+    Fault::local(Phase::FirstByte, Reason::Internal)
+}

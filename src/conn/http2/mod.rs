@@ -1,0 +1,19 @@
+//! HTTP/2: one connection carries many requests.
+//!
+//! A connection has one task, which receives, frames and sends; each request has one of its own, which runs its
+//! exchange. Both meet in a [`Mux`](mux::Mux): tasks of requests leave there what is to be sent and take out what has
+//! come; the connection's task runs after them and sends what all of them have left in one go.
+
+mod client;
+mod down;
+mod mux;
+mod server;
+mod stream;
+mod streams;
+mod up;
+
+pub use client::begin;
+pub use down::Downstream;
+pub use mux::Mux;
+pub use server::serve;
+pub use up::Upstream;

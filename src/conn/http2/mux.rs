@@ -1,0 +1,521 @@
+//! What the task of a connection and the tasks of its requests share.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::task::{Context, Poll, Waker};
+
+use weir_proto_h1::{BodyKind, Edits, Head, Request, Trailers};
+use weir_proto_h2::{Code, Connection, Error, Event, Framing, Priority, StreamKey};
+
+use super::streams::{Answered, End, Lost, Streams};
+use crate::conn::Outbox;
+use crate::io::{Chunk, Instant, Net, Pool, Rx};
+use crate::limits::{COPY_BELOW_BYTES, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX};
+
+/// One connection of HTTP/2, in either role.
+pub struct Mux<N: Net> {
+    net: N,
+    pub(super) state: RefCell<State<N>>,
+}
+
+pub(super) struct State<N: Net> {
+    pub(super) machine: Connection,
+    pub(super) out: Outbox<N::Tx>,
+    pub(super) streams: Streams,
+    /// Requests that no task has taken yet. Servers only.
+    pub(super) requests: VecDeque<Asked>,
+    /// Requests for which a task is still to be started. Servers only.
+    pub(super) unserved: usize,
+    /// Tasks that wait for a request. Servers only.
+    pub(super) workers: Vec<Waker>,
+    /// Slots of streams that may have something to frame.
+    listed: Vec<u32>,
+    /// The connection's task.
+    task: Option<Waker>,
+    /// The connection is gone.
+    pub(super) is_gone: bool,
+    /// When something was received last.
+    pub(super) heard: Instant,
+    /// Heads are decoded into these, and heads that are done with come back.
+    head: Head,
+    text: Vec<u8>,
+    pub(super) heads: Vec<Head>,
+}
+
+/// A request that has come.
+pub(super) struct Asked {
+    pub(super) slot: u32,
+    pub(super) request: Request,
+    pub(super) head: Head,
+    pub(super) block: Chunk,
+    /// It asks too much: it is to be answered with this.
+    pub(super) refused: Option<Error>,
+}
+
+/// What a turn of a connection's task came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// All is done that can be done now.
+    Waits,
+    /// The peer has closed its side, or the connection broke.
+    Closed,
+    /// The peer broke the rules: what waits says so, and is to be sent before the end.
+    Failed(Error),
+}
+
+impl<N: Net> Mux<N> {
+    pub(super) fn new(net: N, machine: Connection, out: Outbox<N::Tx>) -> Self {
+        let heard = net.now();
+        Self {
+            net,
+            state: RefCell::new(State {
+                machine,
+                out,
+                streams: Streams::default(),
+                requests: VecDeque::new(),
+                unserved: 0,
+                workers: Vec::new(),
+                listed: Vec::new(),
+                task: None,
+                is_gone: false,
+                heard,
+                head: Head::new(),
+                text: Vec::new(),
+                heads: Vec::new(),
+            }),
+        }
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        self.net.now().0 / 1_000_000
+    }
+
+    /// Receives, frames and sends whatever there is.
+    pub(super) fn turn(
+        &self,
+        cx: &mut Context<'_>,
+        rx: &mut N::Rx,
+        first: &mut Option<Chunk>,
+    ) -> Turn {
+        let mut state = self.state.borrow_mut();
+        if !state
+            .task
+            .as_ref()
+            .is_some_and(|task| task.will_wake(cx.waker()))
+        {
+            state.task = Some(cx.waker().clone());
+        }
+        let mut received = 0;
+        loop {
+            // Who does not read what it provokes is not read either.
+            let may_read =
+                state.out.queued() < H2_QUEUED_BYTES_HIGH && received < H2_RECEIVES_MAX;
+            let mut chunk = None;
+            if may_read {
+                match first.take() {
+                    Some(bytes) => chunk = Some(bytes),
+                    None => match rx.poll_recv(cx) {
+                        Poll::Ready(Ok(Some(bytes))) => chunk = Some(bytes),
+                        Poll::Ready(Ok(None) | Err(_)) => return Turn::Closed,
+                        Poll::Pending => {}
+                    },
+                }
+            }
+            let is_idle = chunk.is_none();
+            if let Some(bytes) = chunk {
+                received += 1;
+                state.heard = self.net.now();
+                if let Err(error) = state.receive(&bytes, self.now_ms(), self.net.pool()) {
+                    return Turn::Failed(error);
+                }
+                if received < H2_RECEIVES_MAX {
+                    continue;
+                }
+            }
+            let had_room = state.out.queued() < H2_QUEUED_BYTES_HIGH;
+            if state.send(cx, self.now_ms()).is_err() {
+                return Turn::Closed;
+            }
+            let has_room = state.out.queued() < H2_QUEUED_BYTES_HIGH;
+            if has_room && (!had_room || !is_idle || state.has_unframed()) {
+                received = 0;
+                continue;
+            }
+            return Turn::Waits;
+        }
+    }
+
+    /// Sends what is left; for a connection that has nothing more to receive.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.state.borrow_mut();
+        state.flush_output();
+        state.out.poll_send(cx)
+    }
+
+    /// The connection is gone: all that wait for something hear of it.
+    pub(super) fn lose(&self) {
+        let mut state = self.state.borrow_mut();
+        state.is_gone = true;
+        let slots: Vec<u32> = state.streams.slots().collect();
+        for slot in slots {
+            state.streams.at(slot).lose(Lost::Disconnected);
+        }
+        state.requests.clear();
+        state.workers.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl<N: Net> State<N> {
+    /// Has the connection's task run, after the tasks that are due already.
+    pub(super) fn wake(&self) {
+        if let Some(task) = &self.task {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Gives back what only a busy connection needs: no stream is open.
+    pub(super) fn rest(&mut self) {
+        self.machine.rest();
+        self.streams.rest();
+        self.out.tx.rest();
+        (self.head, self.text) = (Head::new(), Vec::new());
+        (self.heads, self.listed) = (Vec::new(), Vec::new());
+        self.requests = VecDeque::new();
+        mem::take(&mut self.workers).into_iter().for_each(Waker::wake);
+    }
+
+    /// Puts a stream on the list of those that may have something to frame.
+    pub(super) fn list(&mut self, slot: u32) {
+        let stream = self.streams.at(slot);
+        if !mem::replace(&mut stream.is_listed, true) {
+            self.listed.push(slot);
+        }
+    }
+
+    pub(super) fn unlist(&mut self, slot: u32) {
+        self.listed.retain(|&listed| listed != slot);
+    }
+
+    fn receive(&mut self, bytes: &Chunk, now_ms: u64, pool: &Pool) -> Result<(), Error> {
+        let mut at = 0;
+        loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let received = self
+                .machine
+                .receive(rest, now_ms, &mut self.head, &mut self.text)?;
+            let start = at;
+            at += received.consumed;
+            match received.event {
+                Event::NeedMore => return Ok(()),
+                Event::Data {
+                    stream,
+                    range,
+                    is_end,
+                } => {
+                    let piece = bytes.slice(start + range.start, start + range.end);
+                    self.take_data(stream, piece, is_end, now_ms, pool);
+                }
+                event => self.take(event, pool),
+            }
+        }
+    }
+
+    fn take_data(
+        &mut self,
+        key: StreamKey,
+        piece: Chunk,
+        is_end: bool,
+        now_ms: u64,
+        pool: &Pool,
+    ) {
+        let Some((_, stream)) = self.streams.find(key) else {
+            // Its request was answered and forgotten.
+            self.machine.consumed(key, piece.len(), now_ms);
+            return;
+        };
+        // Small pieces are put together: each would hold a block of its own otherwise.
+        if piece.len() >= COPY_BELOW_BYTES {
+            stream.came.push_back(piece);
+        } else if !stream
+            .came
+            .back_mut()
+            .is_some_and(|last| last.append(&piece))
+        {
+            stream.came.push_back(pool.copy(&piece));
+        }
+        stream.has_ended |= is_end;
+        stream.wake();
+    }
+
+    fn take(&mut self, event: Event, pool: &Pool) {
+        match event {
+            Event::Request {
+                stream,
+                request,
+                is_end,
+            } => self.asked(stream, request, is_end, None, pool),
+            Event::Refused {
+                stream,
+                error,
+                is_end,
+            } => {
+                let request = Request {
+                    method: self.head.method,
+                    version: self.head.version,
+                    ..Request::default()
+                };
+                self.asked(stream, request, is_end, Some(error), pool);
+            }
+            Event::Interim { stream } => self.answered(stream, None, false, pool),
+            Event::Response {
+                stream,
+                body,
+                is_end,
+            } => self.answered(stream, Some(body), is_end, pool),
+            Event::Trailers { stream } => {
+                if let Some((_, stream)) = self.streams.find(stream) {
+                    stream.trailers.fill(&self.head, &self.text);
+                    stream.has_ended = true;
+                    stream.wake();
+                }
+            }
+            Event::End { stream } => {
+                if let Some((_, stream)) = self.streams.find(stream) {
+                    stream.has_ended = true;
+                    stream.wake();
+                }
+            }
+            Event::Reset {
+                stream,
+                code,
+                is_unprocessed,
+            } => self.lost(
+                stream,
+                Lost::Reset {
+                    code,
+                    is_unprocessed,
+                },
+            ),
+            Event::Failed { stream, error } => self.lost(stream, Lost::Misbehaved(error)),
+            Event::WindowOpened {
+                stream: Some(stream),
+            } => {
+                if let Some((slot, _)) = self.streams.find(stream) {
+                    self.list(slot);
+                }
+            }
+            Event::WindowOpened { stream: None } | Event::SettingsChanged => {
+                let slots: Vec<u32> = self.streams.slots().collect();
+                slots.into_iter().for_each(|slot| self.list(slot));
+            }
+            Event::NeedMore
+            | Event::Data { .. }
+            | Event::GoAway { .. }
+            | Event::PingAck { .. }
+            | Event::SettingsAcked => {}
+        }
+    }
+
+    fn lost(&mut self, key: StreamKey, lost: Lost) {
+        if let Some((_, stream)) = self.streams.find(key) {
+            stream.lose(lost);
+        }
+    }
+
+    fn take_head(&mut self, pool: &Pool) -> (Head, Chunk) {
+        let spare = self.heads.pop().unwrap_or_default();
+        let head = mem::replace(&mut self.head, spare);
+        (head, pool.copy(&self.text))
+    }
+
+    fn asked(
+        &mut self,
+        key: StreamKey,
+        request: Request,
+        is_end: bool,
+        refused: Option<Error>,
+        pool: &Pool,
+    ) {
+        let (head, block) = self.take_head(pool);
+        let slot = self.streams.add(key);
+        self.streams.at(slot).has_ended = is_end;
+        self.requests.push_back(Asked {
+            slot,
+            request,
+            head,
+            block,
+            refused,
+        });
+        match self.workers.pop() {
+            Some(worker) => worker.wake(),
+            None => self.unserved += 1,
+        }
+    }
+
+    fn answered(&mut self, key: StreamKey, body: Option<BodyKind>, is_end: bool, pool: &Pool) {
+        let (head, block) = self.take_head(pool);
+        let Some((_, stream)) = self.streams.find(key) else {
+            return;
+        };
+        stream.answers.push_back(Answered { head, block, body });
+        stream.has_ended |= is_end;
+        stream.wake();
+    }
+
+    /// Frames what there is room for and sends it.
+    fn send(&mut self, cx: &mut Context<'_>, now_ms: u64) -> io::Result<()> {
+        self.flush_output();
+        while self.out.queued() < H2_QUEUED_BYTES_HIGH {
+            let Some(place) = self.most_urgent() else {
+                break;
+            };
+            let slot = self.listed[place];
+            if !self.frame_one(slot, now_ms) {
+                self.listed.remove(place);
+                self.streams.at(slot).is_listed = false;
+            } else if self.listed.len() > 1 {
+                // Streams of one urgency take turns.
+                let slot = self.listed.remove(place);
+                self.listed.push(slot);
+            }
+        }
+        self.flush_output();
+        match self.out.poll_send(cx) {
+            Poll::Ready(Err(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn flush_output(&mut self) {
+        if self.machine.has_output() {
+            self.machine.take_output(self.out.open());
+        }
+    }
+
+    fn has_unframed(&self) -> bool {
+        !self.listed.is_empty()
+    }
+
+    /// The place in the list of the stream to be framed next.
+    //= rfc9218#10
+    // By urgency; what is of use in parts, or of which nothing is said, takes turns.
+    fn most_urgent(&self) -> Option<usize> {
+        if self.listed.len() <= 1 {
+            return (!self.listed.is_empty()).then_some(0);
+        }
+        let urgency = |slot: u32| -> u8 {
+            let priority: Priority = self.machine.priority(self.streams.peek(slot).key);
+            priority.urgency
+        };
+        let places = self.listed.iter().enumerate();
+        places
+            .min_by_key(|&(_, &slot)| urgency(slot))
+            .map(|(place, _)| place)
+    }
+
+    /// Frames one piece of a stream. Says whether there may be another.
+    pub(super) fn frame_one(&mut self, slot: u32, now_ms: u64) -> bool {
+        let stream = self.streams.at(slot);
+        if stream.lost.is_some() {
+            return false;
+        }
+        let key = stream.key;
+        let Some(first) = stream.waiting.front() else {
+            return self.frame_end(slot);
+        };
+        let first_len = first.len();
+        let room = self.machine.data_room(key, now_ms);
+        let len = first_len.min(room);
+        if len == 0 {
+            return false;
+        }
+        let is_last = len == first_len && stream.waiting.len() == 1;
+        let is_end = is_last && matches!(stream.end, End::Data);
+        let head = match self.machine.data_frame(key, len, is_end) {
+            Ok(head) => head,
+            Err(error) => {
+                self.fail(slot, error);
+                return false;
+            }
+        };
+        let piece = if len == first_len {
+            stream.waiting.pop_front()
+        } else {
+            stream.waiting.front_mut().map(|first| first.split_to(len))
+        };
+        stream.waiting_bytes -= len;
+        stream.framed += len as u64;
+        if is_end {
+            stream.end = End::Done;
+        }
+        let is_more = !stream.waiting.is_empty() || matches!(stream.end, End::Trailers(_));
+        if !is_more || stream.waiting_bytes < H2_QUEUED_BYTES_HIGH / 2 {
+            stream.wake();
+        }
+        if let Some(piece) = piece {
+            self.out.data(&head, piece, &[]);
+        }
+        is_more
+    }
+
+    /// Ends our message, when all its data was framed and it is to end.
+    fn frame_end(&mut self, slot: u32) -> bool {
+        let stream = self.streams.at(slot);
+        let key = stream.key;
+        let ended = match mem::replace(&mut stream.end, End::Done) {
+            End::Data => self.machine.end(self.out.open(), key),
+            End::Trailers(trailers) => {
+                self.machine
+                    .send_trailers(self.out.open(), key, &trailers)
+            }
+            End::Open => {
+                stream.end = End::Open;
+                return false;
+            }
+            End::Done => return false,
+        };
+        match ended {
+            Ok(()) => self.streams.peek(slot).wake(),
+            Err(error) => self.fail(slot, error),
+        }
+        false
+    }
+
+    /// Ends our message with trailers, behind data that was all framed.
+    pub(super) fn send_trailers(&mut self, slot: u32, key: StreamKey, trailers: &Trailers) {
+        let sent = self.machine.send_trailers(self.out.open(), key, trailers);
+        match sent {
+            Ok(()) => self.wake(),
+            Err(error) => self.fail(slot, error),
+        }
+    }
+
+    /// A message of ours is not what was announced: it must not look whole.
+    fn fail(&mut self, slot: u32, error: Error) {
+        let stream = self.streams.at(slot);
+        let key = stream.key;
+        stream.lose(Lost::Misbehaved(error));
+        self.machine.reset(key, Code::INTERNAL_ERROR);
+    }
+
+    /// Opens a stream with a request. `None`: no stream can be opened now.
+    pub(super) fn open(
+        &mut self,
+        block: &[u8],
+        head: &Head,
+        edits: &Edits,
+        framing: &Framing<'_>,
+    ) -> Option<u32> {
+        let opened = self
+            .machine
+            .open(self.out.open(), block, head, edits, framing);
+        let slot = self.streams.add(opened.ok()?);
+        if self.machine.is_sent(self.streams.peek(slot).key) {
+            self.streams.at(slot).end = End::Done;
+        }
+        self.wake();
+        Some(slot)
+    }
+}

@@ -1,0 +1,259 @@
+//! Clients over HTTP/2: the life of a connection.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use weir_proto_h2::{Code, Connection};
+
+use super::down::Downstream;
+use super::mux::{Asked, Mux, Turn};
+use crate::conn::{Down, Kit, Line, Outbox, guarded, report_panic};
+use crate::core::{Core, Door, Pass, Timer};
+use crate::exchange::{self, After};
+use crate::fault::{Fault, Phase};
+use crate::io::{Chunk, Instant, Net, Rx, Tx};
+use crate::limits::{
+    H2_LEAVE_MS, H2_WORKERS_WAITING_MAX, LINGER_BYTES_MAX, LINGER_MS, REST_AFTER_MS,
+};
+
+/// Serves a connection whose first bytes are those of HTTP/2.
+pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Option<Chunk>) {
+    let Line {
+        connection,
+        timer,
+        pass,
+        ..
+    } = line;
+    let config = pass.door.plan.borrow().http2;
+    let out = Outbox::new(connection.tx, core.net.pool().clone());
+    let mux = Mux::new(core.net.clone(), Connection::server(config), out);
+    let shop = Shop {
+        core: core.clone(),
+        mux: Rc::new(mux),
+        door: pass.door.clone(),
+        peer: connection.peer.map(|peer| peer.ip()),
+    };
+    let mut rx = connection.rx;
+    converse(&shop, &pass, &mut rx, &timer, first).await;
+    shop.mux.lose();
+    part(&shop, &mut rx, &timer).await;
+}
+
+/// What a connection needs to set tasks to its requests.
+struct Shop<N: Net> {
+    core: Rc<Core<N>>,
+    mux: Rc<Mux<N>>,
+    door: Rc<Door<N>>,
+    peer: Option<IpAddr>,
+}
+
+/// Receives and sends until the connection is over.
+async fn converse<N: Net>(
+    shop: &Shop<N>,
+    pass: &Pass<N>,
+    rx: &mut N::Rx,
+    timer: &Timer,
+    mut first: Option<Chunk>,
+) {
+    let core = &shop.core;
+    let mut watch = Watch::new(core.net.now());
+    poll_fn(|cx| {
+        timer.watch(cx);
+        let turn = shop.mux.turn(cx, rx, &mut first);
+        shop.set_to_work();
+        if turn != Turn::Waits || core.is_stopping() {
+            return Poll::Ready(());
+        }
+        let deadline = watch.look(shop, pass);
+        let mut state = shop.mux.state.borrow_mut();
+        if state.machine.has_output() {
+            state.wake();
+        }
+        if state.machine.is_over() && state.streams.is_empty() {
+            return Poll::Ready(());
+        }
+        timer.set(deadline);
+        Poll::Pending
+    })
+    .await;
+}
+
+/// What is waited for on a connection, and since when.
+struct Watch {
+    /// When the connection began, until its client has said that it speaks the protocol.
+    began: Option<Instant>,
+    /// When a field block began whose end has not come.
+    block: Option<Instant>,
+    /// When the last stream ended.
+    idle: Option<Instant>,
+    /// When no more requests are taken, once the client knows that there will be an end.
+    leave: Option<Instant>,
+    /// How much was sent, and when that last grew while something waited.
+    sent: (u64, Instant),
+    is_resting: bool,
+}
+
+impl Watch {
+    fn new(now: Instant) -> Self {
+        Self {
+            began: Some(now),
+            block: None,
+            idle: Some(now),
+            leave: None,
+            sent: (0, now),
+            is_resting: false,
+        }
+    }
+
+    /// Does what is due, and says when to look again.
+    fn look<N: Net>(&mut self, shop: &Shop<N>, pass: &Pass<N>) -> Instant {
+        let now = shop.core.net.now();
+        let timeouts = pass.door.plan.borrow().timeouts;
+        let mut state = shop.mux.state.borrow_mut();
+        let state = &mut *state;
+        let mut next = Instant::NEVER;
+        let mut is_due = |at: Instant| {
+            next = next.min(if now >= at { next } else { at });
+            now >= at
+        };
+        if self.began.is_some_and(|began| is_due(began + timeouts.head)) {
+            state.machine.abort(Code::SETTINGS_TIMEOUT);
+        }
+        if state.machine.is_acked() {
+            self.began = None;
+        }
+        self.block = state
+            .machine
+            .is_within_block()
+            .then(|| self.block.unwrap_or(now));
+        if self.block.is_some_and(|began| is_due(began + timeouts.head)) {
+            state.machine.abort(Code::ENHANCE_YOUR_CALM);
+        }
+        if state.out.sent() != self.sent.0 || state.out.queued() == 0 {
+            self.sent = (state.out.sent(), now);
+        } else if is_due(self.sent.1 + timeouts.body_stall) {
+            state.machine.abort(Code::NO_ERROR);
+            state.out.tx.abort();
+        }
+        if pass.is_unwanted() && self.leave.is_none() {
+            self.leave = Some(now + Duration::from_millis(H2_LEAVE_MS));
+            state.machine.shut_down();
+        }
+        if self.leave.is_some_and(&mut is_due) {
+            state.machine.stop();
+        }
+        if !state.streams.is_empty() || state.machine.streams() > 0 {
+            self.idle = None;
+            self.is_resting = false;
+            return next;
+        }
+        let idle = *self.idle.get_or_insert(now);
+        if is_due(idle + timeouts.idle) {
+            state.machine.stop();
+        }
+        if !self.is_resting && is_due(idle + Duration::from_millis(REST_AFTER_MS)) {
+            self.is_resting = true;
+            state.rest();
+        }
+        next
+    }
+}
+
+/// Sends what is left to be said, then reads until the client has closed too: a close with unread bytes would be a
+/// reset, and could destroy what was said.
+async fn part<N: Net>(shop: &Shop<N>, rx: &mut N::Rx, timer: &Timer) {
+    let core = &shop.core;
+    let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
+    timer.set(deadline);
+    let (mut is_finished, mut has_ended, mut forgotten) = (false, false, 0);
+    poll_fn(|cx| {
+        timer.watch(cx);
+        if !is_finished {
+            match shop.mux.poll_flush(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => {
+                    shop.mux.state.borrow_mut().out.tx.finish();
+                    is_finished = true;
+                }
+                Poll::Ready(Err(_)) => (is_finished, has_ended) = (true, true),
+            }
+        }
+        while !has_ended {
+            match rx.poll_recv(cx) {
+                Poll::Ready(Ok(Some(chunk))) if forgotten < LINGER_BYTES_MAX => {
+                    forgotten += chunk.len();
+                }
+                Poll::Ready(_) => has_ended = true,
+                Poll::Pending => break,
+            }
+        }
+        let is_over = (is_finished && has_ended) || core.net.now() >= deadline;
+        if is_over || core.is_stopping() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+}
+
+impl<N: Net> Shop<N> {
+    /// Starts a task for each request that none waits for.
+    fn set_to_work(&self) {
+        let unserved = std::mem::take(&mut self.mux.state.borrow_mut().unserved);
+        for _ in 0..unserved {
+            let kit = Kit::new(self.core.timers.timer(), self.door.clone(), self.peer);
+            let work = Box::pin(work(self.core.clone(), self.mux.clone(), kit));
+            let core = self.core.clone();
+            self.core.net.spawn(async move {
+                if let Err(panic) = guarded(work).await {
+                    report_panic(&core, &*panic);
+                }
+            });
+        }
+    }
+}
+
+/// Runs the exchanges of one request after the other.
+async fn work<N: Net>(core: Rc<Core<N>>, mux: Rc<Mux<N>>, mut kit: Kit<N>) {
+    let _counted = core.conversation();
+    while let Some(asked) = next(&mux, &kit).await {
+        let refused = asked.refused;
+        let mut wire = Downstream::new(mux.clone(), asked, &mut kit);
+        let mut down = Down::http2(&mut kit, &mut wire);
+        let after = match refused {
+            None => exchange::run(&core, &mut down).await,
+            Some(error) => {
+                let fault = Fault::downstream(Phase::Head, error.into());
+                exchange::refuse(&core, &mut down, fault).await
+            }
+        };
+        if matches!(after, After::Abort) {
+            wire.abort();
+        }
+    }
+}
+
+/// Waits for a request that no task has taken. `None`: the connection is over, or enough tasks wait.
+async fn next<N: Net>(mux: &Mux<N>, kit: &Kit<N>) -> Option<Asked> {
+    kit.timer.set(Instant::NEVER);
+    let waits = Cell::new(false);
+    poll_fn(|cx| {
+        let mut state = mux.state.borrow_mut();
+        if let Some(asked) = state.requests.pop_front() {
+            return Poll::Ready(Some(asked));
+        }
+        // Woken for nothing: whoever wakes a task to have it end does so.
+        if waits.replace(true) || state.is_gone || state.workers.len() >= H2_WORKERS_WAITING_MAX {
+            state.workers.retain(|worker| !worker.will_wake(cx.waker()));
+            return Poll::Ready(None);
+        }
+        state.workers.push(cx.waker().clone());
+        Poll::Pending
+    })
+    .await
+}

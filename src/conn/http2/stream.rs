@@ -1,0 +1,166 @@
+//! One request's hold on its stream.
+
+use std::io;
+use std::mem;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use weir_proto_h1::Trailers;
+use weir_proto_h2::Code;
+
+use super::mux::Mux;
+use super::streams::{Answered, End, Lost};
+use crate::io::{Chunk, Net};
+
+/// A stream as the task of its request has it. Dropping it ends the stream if it has not ended by itself.
+pub(super) struct Handle<N: Net> {
+    pub(super) mux: Rc<Mux<N>>,
+    pub(super) slot: u32,
+}
+
+/// What came on a stream.
+pub(super) enum Came {
+    /// The head of an answer. Clients only.
+    Answer(Answered),
+    /// A piece of the body.
+    Data(Chunk),
+    /// The message has ended.
+    End,
+}
+
+impl<N: Net> Handle<N> {
+    /// Waits for what comes next.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Came, Lost>> {
+        let now_ms = self.mux.now_ms();
+        let mut state = self.mux.state.borrow_mut();
+        let state = &mut *state;
+        let stream = state.streams.at(self.slot);
+        if let Some(answer) = stream.answers.pop_front() {
+            return Poll::Ready(Ok(Came::Answer(answer)));
+        }
+        if let Some(data) = stream.came.pop_front() {
+            state.machine.consumed(stream.key, data.len(), now_ms);
+            if state.machine.has_output() {
+                state.wake();
+            }
+            return Poll::Ready(Ok(Came::Data(data)));
+        }
+        if stream.has_ended {
+            return Poll::Ready(Ok(Came::End));
+        }
+        if let Some(lost) = stream.lost {
+            return Poll::Ready(Err(lost));
+        }
+        stream.watch(cx);
+        Poll::Pending
+    }
+
+    /// Says whether the stream is gone, although it has not ended; hears of it if that happens later.
+    pub(super) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Option<Lost> {
+        let mut state = self.mux.state.borrow_mut();
+        let stream = state.streams.at(self.slot);
+        stream.watch(cx);
+        stream.lost
+    }
+
+    /// The trailers of a message that has ended.
+    pub(super) fn take_trailers(&self) -> Trailers {
+        mem::take(&mut self.mux.state.borrow_mut().streams.at(self.slot).trailers)
+    }
+
+    /// Waits for bytes of a stream that carries something else than a message. `None` is the orderly end.
+    pub(super) fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        Poll::Ready(match ready!(self.poll_next(cx)) {
+            Ok(Came::Data(data)) => Ok(Some(data)),
+            Ok(Came::End | Came::Answer(_)) => Ok(None),
+            Err(_) => Err(io::ErrorKind::ConnectionReset.into()),
+        })
+    }
+
+    /// Leaves data to be sent.
+    pub(super) fn push(&self, data: Chunk) {
+        let mut state = self.mux.state.borrow_mut();
+        let stream = state.streams.at(self.slot);
+        if data.is_empty() || stream.lost.is_some() {
+            return;
+        }
+        stream.waiting_bytes += data.len();
+        stream.waiting.push_back(data);
+        state.list(self.slot);
+        state.wake();
+    }
+
+    /// Ends our message behind the data that waits.
+    pub(super) fn finish(&self, trailers: Option<&Trailers>) {
+        let now_ms = self.mux.now_ms();
+        let mut state = self.mux.state.borrow_mut();
+        let stream = state.streams.at(self.slot);
+        if matches!(stream.end, End::Done) || stream.lost.is_some() {
+            return;
+        }
+        match trailers.filter(|trailers| !trailers.is_empty()) {
+            None => stream.end = End::Data,
+            Some(trailers) => {
+                // Most often there is room for all that waits: nothing is kept then.
+                let key = stream.key;
+                while state.frame_one(self.slot, now_ms) {}
+                let stream = state.streams.at(self.slot);
+                if stream.waiting.is_empty() {
+                    stream.end = End::Done;
+                    state.send_trailers(self.slot, key, trailers);
+                    return;
+                }
+                stream.end = End::Trailers(Box::new(trailers.clone()));
+            }
+        }
+        state.list(self.slot);
+        state.wake();
+    }
+
+    /// Waits until all that was left is framed.
+    pub(super) fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.mux.state.borrow_mut();
+        let stream = state.streams.at(self.slot);
+        if stream.lost.is_some() && !matches!(stream.end, End::Done) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        if stream.waiting.is_empty() && matches!(stream.end, End::Open | End::Done) {
+            return Poll::Ready(Ok(()));
+        }
+        stream.watch(cx);
+        Poll::Pending
+    }
+
+    /// Bytes that were left and not framed.
+    pub(super) fn waiting(&self) -> usize {
+        self.mux.state.borrow().streams.peek(self.slot).waiting_bytes
+    }
+
+    /// Bytes that were framed.
+    pub(super) fn framed(&self) -> u64 {
+        self.mux.state.borrow().streams.peek(self.slot).framed
+    }
+
+    /// Ends the stream in both directions, so that the peer sees that something is missing.
+    pub(super) fn reset(&self, code: Code) {
+        let mut state = self.mux.state.borrow_mut();
+        let key = state.streams.peek(self.slot).key;
+        state.machine.reset(key, code);
+        state.wake();
+    }
+}
+
+impl<N: Net> Drop for Handle<N> {
+    fn drop(&mut self) {
+        let mut state = self.mux.state.borrow_mut();
+        let state = &mut *state;
+        let stream = state.streams.at(self.slot);
+        let (key, is_listed) = (stream.key, stream.is_listed);
+        state.machine.release(key);
+        if is_listed {
+            state.unlist(self.slot);
+        }
+        state.streams.remove(self.slot);
+        state.wake();
+    }
+}

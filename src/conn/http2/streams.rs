@@ -1,0 +1,201 @@
+//! The streams of one connection, as the tasks of their requests left them.
+
+use std::collections::VecDeque;
+use std::task::{Context, Waker};
+
+use weir_proto_h1::{BodyKind, Head, Trailers};
+use weir_proto_h2::{Code, Error, StreamKey};
+
+use crate::io::Chunk;
+
+/// One stream: what has come on it and was not taken yet, what is to be sent on it and was not framed yet.
+pub(super) struct Stream {
+    /// Its name in the protocol's state.
+    pub(super) key: StreamKey,
+    /// The task of its request.
+    pub(super) task: Option<Waker>,
+    /// Heads of answers. Clients only.
+    pub(super) answers: VecDeque<Answered>,
+    /// Data that has come.
+    pub(super) came: VecDeque<Chunk>,
+    /// The peer's message ends behind what has come.
+    pub(super) has_ended: bool,
+    /// The trailers that it ended with.
+    pub(super) trailers: Trailers,
+    /// The stream is gone before both messages had ended.
+    pub(super) lost: Option<Lost>,
+    /// Data that waits to be framed, and how much of it there is.
+    pub(super) waiting: VecDeque<Chunk>,
+    pub(super) waiting_bytes: usize,
+    /// Bytes of data that were framed.
+    pub(super) framed: u64,
+    /// How our message ends.
+    pub(super) end: End,
+    /// The stream is on the list of those that have something to frame.
+    pub(super) is_listed: bool,
+}
+
+/// The head of an answer.
+pub(super) struct Answered {
+    pub(super) head: Head,
+    pub(super) block: Chunk,
+    /// How long the body is; `None` for an interim answer.
+    pub(super) body: Option<BodyKind>,
+}
+
+/// How a message of ours ends.
+pub(super) enum End {
+    /// There is more to come.
+    Open,
+    /// With the last of the data that waits.
+    Data,
+    /// With trailers behind the data that waits.
+    Trailers(Box<Trailers>),
+    /// It has ended.
+    Done,
+}
+
+/// Why a stream is gone.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Lost {
+    /// The peer has reset it, or goes away without having looked at it.
+    Reset { code: Code, is_unprocessed: bool },
+    /// The peer broke the rules on it.
+    Misbehaved(Error),
+    /// The connection is gone.
+    Disconnected,
+}
+
+impl Stream {
+    pub(super) fn new(key: StreamKey) -> Self {
+        Self {
+            key,
+            task: None,
+            answers: VecDeque::new(),
+            came: VecDeque::new(),
+            has_ended: false,
+            trailers: Trailers::default(),
+            lost: None,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            framed: 0,
+            end: End::Open,
+            is_listed: false,
+        }
+    }
+
+    /// Has this task be the one that hears of news.
+    pub(super) fn watch(&mut self, cx: &Context<'_>) {
+        if !self
+            .task
+            .as_ref()
+            .is_some_and(|task| task.will_wake(cx.waker()))
+        {
+            self.task = Some(cx.waker().clone());
+        }
+    }
+
+    /// Has the request's task look again.
+    pub(super) fn wake(&self) {
+        if let Some(task) = &self.task {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Empties it for the next request and keeps its capacity.
+    fn clear(&mut self) {
+        self.task = None;
+        self.answers.clear();
+        self.came.clear();
+        self.has_ended = false;
+        self.lost = None;
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+        self.framed = 0;
+        self.end = End::Open;
+        self.is_listed = false;
+    }
+
+    /// Notes that nothing more comes or goes. What has come stays: it may be the whole answer.
+    pub(super) fn lose(&mut self, lost: Lost) {
+        self.lost.get_or_insert(lost);
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+        self.wake();
+    }
+}
+
+/// All streams of a connection that a request's task still holds. The protocol forgets a stream when both messages
+/// have ended; here it stays until its task is done with it.
+#[derive(Default)]
+pub(super) struct Streams {
+    slots: Vec<Stream>,
+    free: Vec<u32>,
+    /// Numbers of streams, in their order, and their slots. Streams are opened in that order, so that a new one goes to
+    /// the end.
+    order: Vec<(u32, u32)>,
+}
+
+impl Streams {
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// Takes a stream in; says where it is.
+    pub(super) fn add(&mut self, key: StreamKey) -> u32 {
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot as usize].key = key;
+                slot
+            }
+            None => {
+                self.slots.push(Stream::new(key));
+                (self.slots.len() - 1) as u32
+            }
+        };
+        self.order.push((key.id(), slot));
+        slot
+    }
+
+    /// Lets go of a stream.
+    pub(super) fn remove(&mut self, slot: u32) {
+        let id = self.slots[slot as usize].key.id();
+        if let Ok(at) = self.order.binary_search_by_key(&id, |entry| entry.0) {
+            self.order.remove(at);
+            self.slots[slot as usize].clear();
+            self.free.push(slot);
+        }
+    }
+
+    /// The stream in a slot, which its holder has not removed.
+    pub(super) fn at(&mut self, slot: u32) -> &mut Stream {
+        &mut self.slots[slot as usize]
+    }
+
+    pub(super) fn peek(&self, slot: u32) -> &Stream {
+        &self.slots[slot as usize]
+    }
+
+    /// Finds a stream by its name in the protocol's state.
+    pub(super) fn find(&mut self, key: StreamKey) -> Option<(u32, &mut Stream)> {
+        let at = self.order.binary_search_by_key(&key.id(), |entry| entry.0);
+        let slot = self.order[at.ok()?].1;
+        Some((slot, &mut self.slots[slot as usize]))
+    }
+
+    /// The slots of all streams.
+    pub(super) fn slots(&self) -> impl Iterator<Item = u32> {
+        self.order.iter().map(|entry| entry.1)
+    }
+
+    /// Gives back what only a busy connection needs.
+    pub(super) fn rest(&mut self) {
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+}

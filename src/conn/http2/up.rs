@@ -1,0 +1,212 @@
+//! A request at an endpoint over HTTP/2.
+
+use std::io;
+use std::mem;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use weir_proto_h1::{BodyKind, Edits, Head, Request, Trailers};
+use weir_proto_h2::{Code, Error, Framing};
+
+use super::mux::Mux;
+use super::stream::{Came, Handle};
+use super::streams::Lost;
+use crate::conn::Answer;
+use crate::fault::{Fault, Phase, Reason, Retry};
+use crate::io::{Chunk, Net};
+
+/// A request's stream.
+pub struct Upstream<N: Net> {
+    mux: Rc<Mux<N>>,
+    /// `None` until the request was begun.
+    handle: Option<Handle<N>>,
+    body: BodyKind,
+    trailers: Trailers,
+    /// The head of the answer has come.
+    is_answered: bool,
+    /// Not one byte has come for this request.
+    is_silent: bool,
+    /// The connection has served requests before: its end may have crossed this one on the way.
+    is_reused: bool,
+}
+
+impl<N: Net> Upstream<N> {
+    /// For a request on a connection that takes one.
+    pub fn new(mux: Rc<Mux<N>>, is_reused: bool) -> Self {
+        Self {
+            mux,
+            handle: None,
+            body: BodyKind::None,
+            trailers: Trailers::default(),
+            is_answered: false,
+            is_silent: true,
+            is_reused,
+        }
+    }
+
+    /// Writes the request's head.
+    pub fn request(
+        &mut self,
+        request: &Request,
+        head: &Head,
+        block: &[u8],
+        edits: &Edits,
+    ) -> Result<(), Fault> {
+        if request.upgrade.is_some() {
+            // Protocols are switched at endpoints of HTTP/1.1 only.
+            return Err(Fault::upstream(
+                Phase::Send,
+                Reason::BadUpgrade,
+                Retry::Never,
+            ));
+        }
+        let framing = Framing {
+            body: request.body,
+            te_trailers: request.te_trailers,
+            ..Framing::default()
+        };
+        let opened = self
+            .mux
+            .state
+            .borrow_mut()
+            .open(block, head, edits, &framing);
+        let slot = opened.ok_or(Fault::upstream(
+            Phase::Connect,
+            Reason::UpstreamClosed,
+            Retry::Always,
+        ))?;
+        self.handle = Some(Handle {
+            mux: self.mux.clone(),
+            slot,
+        });
+        Ok(())
+    }
+
+    /// Sends a piece of the request's body.
+    pub fn send_data(&mut self, data: Chunk) -> Result<(), Fault> {
+        if let Some(handle) = &self.handle {
+            handle.push(data);
+        }
+        Ok(())
+    }
+
+    /// Ends the request.
+    pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
+        if let Some(handle) = &self.handle {
+            handle.finish(Some(trailers));
+        }
+        Ok(())
+    }
+
+    /// Bytes of the request that wait for room.
+    pub fn queued(&self) -> usize {
+        self.handle.as_ref().map_or(0, Handle::waiting)
+    }
+
+    /// Bytes of the request that were framed.
+    pub fn sent(&self) -> u64 {
+        self.handle.as_ref().map_or(0, Handle::framed)
+    }
+
+    /// Waits until all that was written is framed.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.handle {
+            Some(handle) => handle.poll_sent(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// How long the body of the answer is.
+    pub fn body(&self) -> BodyKind {
+        self.body
+    }
+
+    /// The trailers of an answer that has ended.
+    pub fn trailers(&self) -> &Trailers {
+        &self.trailers
+    }
+
+    /// Waits for the next part of the answer.
+    pub fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut Head,
+        block: &mut Chunk,
+    ) -> Poll<Result<Answer, Fault>> {
+        let Some(handle) = &mut self.handle else {
+            return Poll::Ready(Err(Fault::local(Phase::FirstByte, Reason::Internal)));
+        };
+        let came = match ready!(handle.poll_next(cx)) {
+            Ok(came) => came,
+            Err(lost) => return Poll::Ready(Err(self.gone(lost))),
+        };
+        self.is_silent = false;
+        Poll::Ready(Ok(match came {
+            Came::Data(data) => Answer::Data(data),
+            Came::End => {
+                self.trailers = handle.take_trailers();
+                Answer::End
+            }
+            Came::Answer(answered) => {
+                let spare = mem::replace(head, answered.head);
+                self.mux.state.borrow_mut().heads.push(spare);
+                *block = answered.block;
+                match answered.body {
+                    None => Answer::Interim,
+                    Some(body) => {
+                        self.is_answered = true;
+                        self.body = body;
+                        Answer::Head
+                    }
+                }
+            }
+        }))
+    }
+
+    /// What it means that the stream is gone.
+    fn gone(&self, lost: Lost) -> Fault {
+        let (phase, silent) = if self.is_answered {
+            (Phase::Body, false)
+        } else {
+            (Phase::FirstByte, self.is_silent)
+        };
+        let (reason, retry) = match lost {
+            Lost::Misbehaved(Error::HeadTooLarge | Error::TooManyFields) => {
+                (Reason::ResponseHeadTooLarge, Retry::Never)
+            }
+            Lost::Misbehaved(Error::BodyTooShort) if self.is_answered => {
+                (Reason::ResponseTruncated, Retry::Never)
+            }
+            Lost::Misbehaved(_) => (Reason::BadResponse, Retry::Never),
+            _ if self.is_answered => (Reason::ResponseTruncated, Retry::Never),
+            //= rfc9113#8.7
+            // What a server says that it has not looked at may be repeated, whatever it is.
+            Lost::Reset {
+                is_unprocessed: true,
+                ..
+            } => (Reason::UpstreamClosed, Retry::Always),
+            Lost::Reset {
+                code: Code::HTTP_1_1_REQUIRED,
+                ..
+            } => (Reason::BadResponse, Retry::Never),
+            Lost::Reset { .. } | Lost::Disconnected if silent => {
+                (Reason::UpstreamClosed, Retry::IfIdempotent)
+            }
+            Lost::Reset { .. } | Lost::Disconnected => (Reason::UpstreamClosed, Retry::Never),
+        };
+        Fault::upstream(phase, reason, retry)
+    }
+
+    /// Whether a loss may be no more than the end of an idle connection that crossed the request on its way.
+    pub fn was_stale(&self) -> bool {
+        self.is_reused && self.is_silent
+    }
+
+    /// Waits for bytes once HTTP is given up.
+    pub fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        match &mut self.handle {
+            Some(handle) => handle.poll_raw(cx),
+            None => Poll::Ready(Ok(None)),
+        }
+    }
+}
