@@ -4,6 +4,7 @@
 //! repeated and how loud the log is are looked up here, so that no caller decides any of it by itself.
 
 use weir_proto_h1::Error as H1Error;
+use weir_proto_h2::Error as H2Error;
 
 /// Which side of the proxy failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +194,27 @@ impl Reason {
             Self::NotHttp
         } else {
             Self::from_request(error)
+        }
+    }
+}
+
+impl From<H2Error> for Reason {
+    /// Why a request over HTTP/2 was refused, or broken off.
+    fn from(error: H2Error) -> Self {
+        match error {
+            H2Error::HeadTooLarge | H2Error::TooManyFields => Self::HeadTooLarge,
+            H2Error::TargetTooLong => Self::TargetTooLong,
+            H2Error::BadExpectation => Self::ExpectationFailed,
+            H2Error::BadAuthority | H2Error::MissingAuthority | H2Error::BadHost => Self::BadHost,
+            H2Error::BadContentLength | H2Error::BodyTooLong | H2Error::BodyTooShort => {
+                Self::BadFraming
+            }
+            H2Error::ShuttingDown => Self::ShuttingDown,
+            H2Error::BodyOverrun | H2Error::BodyUnderrun => Self::ResponseTruncated,
+            H2Error::StreamGone | H2Error::OutOfOrder | H2Error::NoRoom | H2Error::CannotOpen => {
+                Self::Internal
+            }
+            _ => Self::BadRequest,
         }
     }
 }

@@ -87,6 +87,35 @@ pub const SPREAD_PERCENT_MAX: u64 = 125;
 /// With fewer connections than this a core hands none on: small numbers are never even.
 pub const SPREAD_MIN: u64 = 8;
 
+/// Bytes framed for a connection of HTTP/2 that its peer has not taken, before no more is framed and nothing more is
+/// received: a peer that reads nothing costs this much and what its streams hold.
+pub const H2_QUEUED_BYTES_HIGH: usize = 128 * 1024;
+
+/// Bytes that wait on one stream of HTTP/2 before its source is no longer read: windows may be closed on all of a
+/// connection's streams at once.
+pub const H2_STREAM_QUEUED_BYTES_HIGH: usize = 32 * 1024;
+
+/// Receives that one turn of a connection of HTTP/2 takes in before it sends.
+pub const H2_RECEIVES_MAX: usize = 16;
+
+/// Tasks that a connection of HTTP/2 keeps for its next requests.
+pub const H2_WORKERS_WAITING_MAX: usize = 32;
+
+/// How long requests that are on their way are still taken after a client was told that its connection will end: a
+/// round trip around the world, and time to spare.
+pub const H2_LEAVE_MS: u64 = 1_000;
+
+/// Silence of an endpoint that owes answers, before it is asked for a sign of life (gRPC libraries ask after 10 s or
+/// more).
+pub const H2_PING_AFTER_MS: u64 = 10_000;
+
+/// How long an endpoint may take to answer a PING (gRPC libraries wait 20 s, Go's client 15 s; its transport's other
+/// deadlines hold as well).
+pub const H2_PING_TIMEOUT_MS: u64 = 15_000;
+
+/// How long an endpoint may take nothing of what is to be sent to it.
+pub const H2_SEND_STALL_MS: u64 = 30_000;
+
 const _: () = assert!(BLOCK_BYTES[0] < BLOCK_BYTES[1] && BLOCK_BYTES[1] < BLOCK_BYTES[2]);
 const _: () = assert!(
     BLOCK_BYTES[1] >= 16_384 + 9,

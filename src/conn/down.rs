@@ -7,13 +7,14 @@ use std::task::{Context, Poll};
 
 use weir_proto_h1::{BodyKind, Edits, Framing, Head, Request, Span, Trailers};
 
-use super::http1;
 use super::tunnel::End;
 use super::up::{Up, UpWire};
+use super::{http1, http2};
 use crate::core::{Core, Door, Timer};
 use crate::exchange::Added;
 use crate::fault::Fault;
 use crate::io::{Chunk, Net, Tx};
+use crate::limits::{H2_STREAM_QUEUED_BYTES_HIGH, QUEUED_BYTES_HIGH};
 use crate::route::Scratch;
 
 /// What came from the client.
@@ -76,6 +77,7 @@ pub struct Down<'a, N: Net> {
 /// What carries the request.
 enum Wire<'a, N: Net> {
     Http1(&'a mut http1::Downstream<N>),
+    Http2(&'a mut http2::Downstream<N>),
 }
 
 impl<'a, N: Net> Down<'a, N> {
@@ -87,10 +89,32 @@ impl<'a, N: Net> Down<'a, N> {
         }
     }
 
+    /// A request over HTTP/2.
+    pub(super) fn http2(kit: &'a mut Kit<N>, wire: &'a mut http2::Downstream<N>) -> Self {
+        Self {
+            kit,
+            wire: Wire::Http2(wire),
+        }
+    }
+
+    /// Whether the client speaks HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        matches!(self.wire, Wire::Http2(_))
+    }
+
+    /// Bytes of the answer that may wait before its source is no longer read.
+    pub fn queued_high(&self) -> usize {
+        match &self.wire {
+            Wire::Http1(_) => QUEUED_BYTES_HIGH,
+            Wire::Http2(_) => H2_STREAM_QUEUED_BYTES_HIGH,
+        }
+    }
+
     /// What the head of the request means for this hop.
     pub fn request(&self) -> &Request {
         match &self.wire {
             Wire::Http1(wire) => wire.machine.request(),
+            Wire::Http2(wire) => wire.request(),
         }
     }
 
@@ -98,6 +122,7 @@ impl<'a, N: Net> Down<'a, N> {
     pub fn trailers(&self) -> &Trailers {
         match &self.wire {
             Wire::Http1(wire) => wire.machine.trailers(),
+            Wire::Http2(wire) => wire.trailers(),
         }
     }
 
@@ -105,6 +130,7 @@ impl<'a, N: Net> Down<'a, N> {
     pub fn is_received(&self) -> bool {
         match &self.wire {
             Wire::Http1(wire) => wire.machine.is_received(),
+            Wire::Http2(wire) => wire.is_received(),
         }
     }
 
@@ -112,6 +138,7 @@ impl<'a, N: Net> Down<'a, N> {
     pub fn is_answered(&self) -> bool {
         match &self.wire {
             Wire::Http1(wire) => wire.machine.is_answered(),
+            Wire::Http2(wire) => wire.is_answered(),
         }
     }
 
@@ -119,6 +146,7 @@ impl<'a, N: Net> Down<'a, N> {
     pub fn is_idle(&self) -> bool {
         match &self.wire {
             Wire::Http1(wire) => wire.machine.is_idle(),
+            Wire::Http2(_) => false,
         }
     }
 
@@ -126,6 +154,8 @@ impl<'a, N: Net> Down<'a, N> {
     pub fn close_after(&mut self) {
         match &mut self.wire {
             Wire::Http1(wire) => wire.machine.close_after(),
+            // Its connection has other requests.
+            Wire::Http2(_) => {}
         }
     }
 
@@ -133,6 +163,7 @@ impl<'a, N: Net> Down<'a, N> {
     pub fn queued(&self) -> usize {
         match &self.wire {
             Wire::Http1(wire) => wire.out.queued(),
+            Wire::Http2(wire) => wire.queued(),
         }
     }
 
@@ -140,6 +171,7 @@ impl<'a, N: Net> Down<'a, N> {
     pub fn sent(&self) -> u64 {
         match &self.wire {
             Wire::Http1(wire) => wire.out.sent(),
+            Wire::Http2(wire) => wire.sent(),
         }
     }
 
@@ -147,6 +179,7 @@ impl<'a, N: Net> Down<'a, N> {
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.wire {
             Wire::Http1(wire) => wire.out.poll_send(cx),
+            Wire::Http2(wire) => wire.poll_send(cx),
         }
     }
 
@@ -158,6 +191,7 @@ impl<'a, N: Net> Down<'a, N> {
     ) -> Poll<Result<Piece, Fault>> {
         match &mut self.wire {
             Wire::Http1(wire) => wire.poll_body(cx, core, &mut self.kit.head),
+            Wire::Http2(wire) => wire.poll_body(cx),
         }
     }
 
@@ -171,6 +205,7 @@ impl<'a, N: Net> Down<'a, N> {
     ) -> Poll<Result<usize, Fault>> {
         match (&mut self.wire, &mut to.wire) {
             (Wire::Http1(from), UpWire::Http1(to)) => from.poll_pass(cx, core, to),
+            _ => Poll::Ready(Ok(0)),
         }
     }
 
@@ -184,6 +219,7 @@ impl<'a, N: Net> Down<'a, N> {
     ) -> Poll<Result<usize, Fault>> {
         match (&mut self.wire, &mut from.wire) {
             (Wire::Http1(to), UpWire::Http1(wire)) => wire.poll_pass(cx, core, &from.head, to),
+            _ => Poll::Ready(Ok(0)),
         }
     }
 
@@ -191,6 +227,7 @@ impl<'a, N: Net> Down<'a, N> {
     pub fn poll_watch(&mut self, cx: &mut Context<'_>, core: &Core<N>) -> Result<(), Fault> {
         match &mut self.wire {
             Wire::Http1(wire) => wire.poll_watch(cx, core),
+            Wire::Http2(wire) => wire.poll_watch(cx),
         }
     }
 
@@ -204,6 +241,7 @@ impl<'a, N: Net> Down<'a, N> {
     ) -> Result<Framing, Fault> {
         match &mut self.wire {
             Wire::Http1(wire) => wire.respond(head, block, edits, body),
+            Wire::Http2(wire) => wire.respond(head, block, edits, body),
         }
     }
 
@@ -211,18 +249,20 @@ impl<'a, N: Net> Down<'a, N> {
     pub fn respond_interim(&mut self, head: &Head, block: &[u8]) -> Result<(), Fault> {
         match &mut self.wire {
             Wire::Http1(wire) => wire.respond_interim(head, block),
+            Wire::Http2(wire) => wire.respond_interim(head, block),
         }
     }
 
     /// Answers an upgrade. What follows in both directions is not HTTP.
     pub fn respond_switch(
         &mut self,
-        head: &Head,
+        head: &mut Head,
         block: &[u8],
         protocol: Span,
     ) -> Result<(), Fault> {
         match &mut self.wire {
             Wire::Http1(wire) => wire.respond_switch(head, block, protocol),
+            Wire::Http2(wire) => wire.respond_switch(head, block),
         }
     }
 
@@ -230,6 +270,7 @@ impl<'a, N: Net> Down<'a, N> {
     pub fn send_data(&mut self, data: Chunk) -> Result<(), Fault> {
         match &mut self.wire {
             Wire::Http1(wire) => wire.send_data(data),
+            Wire::Http2(wire) => wire.send_data(data),
         }
     }
 
@@ -237,6 +278,7 @@ impl<'a, N: Net> Down<'a, N> {
     pub fn send_end(&mut self, trailers: Option<&Trailers>) -> Result<(), Fault> {
         match &mut self.wire {
             Wire::Http1(wire) => wire.send_end(trailers),
+            Wire::Http2(wire) => wire.send_end(trailers),
         }
     }
 
@@ -244,6 +286,7 @@ impl<'a, N: Net> Down<'a, N> {
     pub fn finish(&mut self) -> bool {
         match &mut self.wire {
             Wire::Http1(wire) => wire.finish(),
+            Wire::Http2(_) => true,
         }
     }
 }
@@ -252,12 +295,14 @@ impl<N: Net> End for Down<'_, N> {
     fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         match &mut self.wire {
             Wire::Http1(wire) => wire.poll_raw(cx),
+            Wire::Http2(wire) => wire.poll_raw(cx),
         }
     }
 
     fn send_raw(&mut self, bytes: Chunk) {
         match &mut self.wire {
             Wire::Http1(wire) => wire.out.raw(bytes),
+            Wire::Http2(wire) => wire.send_raw(bytes),
         }
     }
 
@@ -276,6 +321,7 @@ impl<N: Net> End for Down<'_, N> {
     fn finish_raw(&mut self) {
         match &mut self.wire {
             Wire::Http1(wire) => wire.out.tx.finish(),
+            Wire::Http2(wire) => wire.finish_raw(),
         }
     }
 }

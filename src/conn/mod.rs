@@ -6,6 +6,7 @@
 
 mod down;
 pub mod http1;
+pub mod http2;
 mod inbox;
 mod line;
 mod outbox;
@@ -51,16 +52,15 @@ pub fn serve<N: Net>(
     // A block and not an `async fn`: it uses what it captures in place, where arguments would be kept twice.
     async move {
         while let Some(first) = line.wait(&core).await {
+            if line.is_new && begins_http2(&line, &first) {
+                return Box::pin(http2::serve(core, line, Some(first))).await;
+            }
             let (wire, kit) = Downstream::new(&core, line, first);
             match guarded(Box::pin(converse(core.clone(), wire, kit))).await {
                 Ok(Then::Wait(rested)) => line = rested,
                 Ok(Then::End(mut rested)) => return rested.linger(&core).await,
                 Ok(Then::Drop) => return,
-                Err(panic) => {
-                    let obs = core.obs.borrow();
-                    obs.panicked();
-                    return obs.say(Level::Error, message(&*panic));
-                }
+                Err(panic) => return report_panic(&core, &*panic),
             }
         }
     }
@@ -200,6 +200,21 @@ fn guarded<T>(
             Err(panic) => Poll::Ready(Err(panic)),
         }
     })
+}
+
+/// Whether the first bytes of a connection are those of HTTP/2, by a client that knows beforehand that we speak it.
+//= rfc9113#3.4
+// What comes first is unlike any request of HTTP/1.1.
+fn begins_http2<N: Net>(line: &Line<N>, first: &[u8]) -> bool {
+    line.pass.door.plan.borrow().takes_http2
+        && weir_proto_h1::looks_like_h2_preface(first) == Some(true)
+}
+
+/// Counts a panic and says what it said.
+fn report_panic<N: Net>(core: &Core<N>, panic: &(dyn Any + Send)) {
+    let obs = core.obs.borrow();
+    obs.panicked();
+    obs.say(Level::Error, message(panic));
 }
 
 /// What a panic said.

@@ -6,7 +6,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use weir_proto_h1::{BodyKind, ChunkPrefix};
+use weir_proto_h1::BodyKind;
 
 use crate::io::{Chunk, Net, Out, Pool, Tx};
 use crate::limits::{BLOCK_BYTES, COPY_BELOW_BYTES, PASS_BYTES_MAX, PASS_BYTES_MIN};
@@ -54,8 +54,7 @@ impl<T: Tx> Outbox<T> {
     }
 
     /// Sends data with its framing around it.
-    pub fn data(&mut self, prefix: ChunkPrefix, mut data: Chunk, suffix: &[u8]) {
-        let prefix = prefix.as_bytes();
+    pub fn data(&mut self, prefix: &[u8], mut data: Chunk, suffix: &[u8]) {
         if data.len() < COPY_BELOW_BYTES {
             let open = self.open();
             open.put(prefix);

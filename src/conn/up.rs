@@ -6,11 +6,12 @@ use std::task::{Context, Poll};
 
 use weir_proto_h1::{BodyKind, Edits, Head, Limits, Request, Span, Trailers};
 
-use super::http1;
 use super::tunnel::End;
+use super::{http1, http2};
 use crate::core::Core;
 use crate::fault::Fault;
 use crate::io::{Chunk, Net, Tx};
+use crate::limits::{H2_STREAM_QUEUED_BYTES_HIGH, QUEUED_BYTES_HIGH};
 use crate::upstream::{Endpoint, Held};
 
 /// What came from the endpoint.
@@ -39,6 +40,7 @@ pub struct Up<N: Net> {
 /// What carries the request.
 pub(super) enum UpWire<N: Net> {
     Http1(http1::Upstream<N>),
+    Http2(http2::Upstream<N>),
 }
 
 impl<N: Net> Up<N> {
@@ -48,6 +50,23 @@ impl<N: Net> Up<N> {
             head,
             block: Chunk::default(),
             wire: UpWire::Http1(http1::Upstream::new(core, held, reused, limits)),
+        }
+    }
+
+    /// Takes a place on a connection of HTTP/2.
+    pub fn http2(mux: Rc<http2::Mux<N>>, reused: bool, head: Head) -> Self {
+        Self {
+            head,
+            block: Chunk::default(),
+            wire: UpWire::Http2(http2::Upstream::new(mux, reused)),
+        }
+    }
+
+    /// Bytes of the request that may wait before its source is no longer read.
+    pub fn queued_high(&self) -> usize {
+        match &self.wire {
+            UpWire::Http1(_) => QUEUED_BYTES_HIGH,
+            UpWire::Http2(_) => H2_STREAM_QUEUED_BYTES_HIGH,
         }
     }
 
@@ -61,6 +80,7 @@ impl<N: Net> Up<N> {
     ) -> Result<(), Fault> {
         match &mut self.wire {
             UpWire::Http1(wire) => wire.request(request, head, block, edits),
+            UpWire::Http2(wire) => wire.request(request, head, block, edits),
         }
     }
 
@@ -68,6 +88,7 @@ impl<N: Net> Up<N> {
     pub fn send_data(&mut self, data: Chunk) -> Result<(), Fault> {
         match &mut self.wire {
             UpWire::Http1(wire) => wire.send_data(data),
+            UpWire::Http2(wire) => wire.send_data(data),
         }
     }
 
@@ -75,6 +96,7 @@ impl<N: Net> Up<N> {
     pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
         match &mut self.wire {
             UpWire::Http1(wire) => wire.send_end(trailers),
+            UpWire::Http2(wire) => wire.send_end(trailers),
         }
     }
 
@@ -82,6 +104,7 @@ impl<N: Net> Up<N> {
     pub fn queued(&self) -> usize {
         match &self.wire {
             UpWire::Http1(wire) => wire.out.queued(),
+            UpWire::Http2(wire) => wire.queued(),
         }
     }
 
@@ -89,6 +112,7 @@ impl<N: Net> Up<N> {
     pub fn sent(&self) -> u64 {
         match &self.wire {
             UpWire::Http1(wire) => wire.out.sent(),
+            UpWire::Http2(wire) => wire.sent(),
         }
     }
 
@@ -96,6 +120,7 @@ impl<N: Net> Up<N> {
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.wire {
             UpWire::Http1(wire) => wire.out.poll_send(cx),
+            UpWire::Http2(wire) => wire.poll_send(cx),
         }
     }
 
@@ -107,6 +132,7 @@ impl<N: Net> Up<N> {
     ) -> Poll<Result<Answer, Fault>> {
         match &mut self.wire {
             UpWire::Http1(wire) => wire.poll_answer(cx, core, &mut self.head, &mut self.block),
+            UpWire::Http2(wire) => wire.poll_answer(cx, &mut self.head, &mut self.block),
         }
     }
 
@@ -114,6 +140,7 @@ impl<N: Net> Up<N> {
     pub fn body(&self) -> BodyKind {
         match &self.wire {
             UpWire::Http1(wire) => wire.body(),
+            UpWire::Http2(wire) => wire.body(),
         }
     }
 
@@ -121,6 +148,7 @@ impl<N: Net> Up<N> {
     pub fn switched_to(&self) -> Option<Span> {
         match &self.wire {
             UpWire::Http1(wire) => wire.switched_to(),
+            UpWire::Http2(_) => None,
         }
     }
 
@@ -128,6 +156,7 @@ impl<N: Net> Up<N> {
     pub fn trailers(&self) -> &Trailers {
         match &self.wire {
             UpWire::Http1(wire) => wire.trailers(),
+            UpWire::Http2(wire) => wire.trailers(),
         }
     }
 
@@ -135,6 +164,7 @@ impl<N: Net> Up<N> {
     pub fn expect(&mut self, bytes: usize) {
         match &mut self.wire {
             UpWire::Http1(wire) => wire.expect(bytes),
+            UpWire::Http2(_) => {}
         }
     }
 
@@ -142,6 +172,7 @@ impl<N: Net> Up<N> {
     pub fn was_stale(&self) -> bool {
         match &self.wire {
             UpWire::Http1(wire) => wire.was_stale(),
+            UpWire::Http2(wire) => wire.was_stale(),
         }
     }
 
@@ -149,6 +180,8 @@ impl<N: Net> Up<N> {
     pub fn forsake(&mut self) {
         match &mut self.wire {
             UpWire::Http1(wire) => wire.forsake(),
+            // Its connection has other requests.
+            UpWire::Http2(_) => {}
         }
     }
 
@@ -156,6 +189,7 @@ impl<N: Net> Up<N> {
     pub fn finish(self, core: &Rc<Core<N>>, endpoint: &Rc<Endpoint<N>>) {
         match self.wire {
             UpWire::Http1(wire) => wire.finish(core, endpoint),
+            UpWire::Http2(_) => {}
         }
     }
 }
@@ -164,12 +198,14 @@ impl<N: Net> End for Up<N> {
     fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         match &mut self.wire {
             UpWire::Http1(wire) => wire.poll_raw(cx),
+            UpWire::Http2(wire) => wire.poll_raw(cx),
         }
     }
 
     fn send_raw(&mut self, bytes: Chunk) {
         match &mut self.wire {
             UpWire::Http1(wire) => wire.out.raw(bytes),
+            UpWire::Http2(wire) => wire.send_raw(bytes),
         }
     }
 
@@ -188,6 +224,7 @@ impl<N: Net> End for Up<N> {
     fn finish_raw(&mut self) {
         match &mut self.wire {
             UpWire::Http1(wire) => wire.out.tx.finish(),
+            UpWire::Http2(wire) => wire.finish_raw(),
         }
     }
 }

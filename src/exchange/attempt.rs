@@ -7,13 +7,14 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use super::forward::Forwarded;
+use super::grpc;
 use super::record::Record;
 use super::relay::{Relay, Relayed, Replay};
-use crate::conn::{Down, Up, tunnel};
+use crate::conn::{Down, Up, http2, tunnel};
 use crate::core::{Core, CorePlan, after};
 use crate::fault::{Fault, Phase, Reason, Retry, Side};
 use crate::io::{Address, Instant, Net};
-use crate::plan::{RoutePlan, UpstreamId, UpstreamPlan};
+use crate::plan::{Protocol, RoutePlan, UpstreamId, UpstreamPlan};
 use crate::upstream::{Endpoint, Held, Tried, Upstream};
 
 /// What the attempts of one exchange have in common.
@@ -44,6 +45,9 @@ pub(super) async fn forward<N: Net>(
     let internal = Fault::local(Phase::Route, Reason::Internal);
     let upstream_plan = plan.plan.upstream(upstream).ok_or(internal)?;
     let upstream = plan.upstreams.get(upstream.0 as usize).ok_or(internal)?;
+    let patience = grpc::is_call(&down.kit.head, &down.kit.block)
+        .then(|| grpc::timeout(&down.kit.head, &down.kit.block))
+        .flatten();
     prepare(plan, down, record, route);
     let now = core.net.now();
     upstream.budget.request(now);
@@ -52,7 +56,7 @@ pub(super) async fn forward<N: Net>(
         plan: upstream_plan,
         route,
         upstream,
-        total: after(now, route.timeouts.total),
+        total: after(now, route.timeouts.total).min(after(now, patience)),
         tried: Tried::default(),
         replay: Replay::default(),
         fresh: false,
@@ -103,26 +107,6 @@ impl<N: Net> Way<'_, N> {
         let Some(endpoint) = self.upstream.endpoints.get(index as usize) else {
             return Err(Fault::local(Phase::Connect, Reason::Internal));
         };
-        let waiting = if self.fresh {
-            None
-        } else {
-            let ask = !down.kit.head.method.is_idempotent();
-            poll_fn(|cx| Poll::Ready(endpoint.checkout(cx, ask))).await
-        };
-        let reused = waiting.is_some();
-        let held = match waiting {
-            Some(held) => {
-                self.core
-                    .obs
-                    .borrow()
-                    .upstream_reused(self.upstream.id, index);
-                held
-            }
-            None => self
-                .connect(endpoint, down, record)
-                .await
-                .inspect_err(|_| self.free = true)?,
-        };
         if down.kit.head.authority.is_empty() {
             // HTTP/1.0 may name no host; the endpoint is asked by its own.
             let host = match &endpoint.address {
@@ -131,13 +115,11 @@ impl<N: Net> Way<'_, N> {
             };
             down.kit.added.edits.set_authority(host.as_bytes());
         }
-        let mut up = Up::http1(
-            self.core,
-            held,
-            reused,
-            self.plan.limits,
-            mem::take(&mut down.kit.up_head),
-        );
+        let mut up = match endpoint.protocol {
+            Protocol::Http1 => self.lone(endpoint, down, record).await,
+            Protocol::Http2 => self.shared(endpoint, down, record).await,
+        }
+        .inspect_err(|_| self.free = true)?;
         let relayed = self.relay(&mut up, down, record).await;
         if let Err(fault) = &relayed
             && fault.side == Side::Upstream
@@ -162,6 +144,97 @@ impl<N: Net> Way<'_, N> {
                 Err(fault)
             }
         }
+    }
+
+    /// A connection for this exchange alone: one that waits, or a fresh one.
+    async fn lone(
+        &self,
+        endpoint: &Rc<Endpoint<N>>,
+        down: &mut Down<'_, N>,
+        record: &mut Record,
+    ) -> Result<Up<N>, Fault> {
+        let waiting = if self.fresh {
+            None
+        } else {
+            let ask = !down.kit.head.method.is_idempotent();
+            poll_fn(|cx| Poll::Ready(endpoint.checkout(cx, ask))).await
+        };
+        let reused = waiting.is_some();
+        let held = match waiting {
+            Some(held) => {
+                self.reused(record);
+                held
+            }
+            None => self.connect(endpoint, down, record).await?,
+        };
+        let head = mem::take(&mut down.kit.up_head);
+        Ok(Up::http1(self.core, held, reused, self.plan.limits, head))
+    }
+
+    /// A place on a connection that exchanges share; made first if there is none.
+    async fn shared(
+        &self,
+        endpoint: &Rc<Endpoint<N>>,
+        down: &mut Down<'_, N>,
+        record: &mut Record,
+    ) -> Result<Up<N>, Fault> {
+        let mut has_waited = false;
+        let mux = loop {
+            if let Some(mux) = endpoint.join() {
+                self.reused(record);
+                break mux;
+            }
+            if let Some(_joiner) = endpoint.joiner() {
+                if has_waited && !endpoint.has_shared() {
+                    // Who made one for us has failed: trying again at once would ask as often as there are exchanges.
+                    let reason = Reason::ConnectFailed;
+                    return Err(Fault::upstream(Phase::Connect, reason, Retry::Always));
+                }
+                let held = self.connect(endpoint, down, record).await?;
+                let mux = http2::begin(self.core, endpoint, held, self.plan.http2);
+                endpoint.share(mux.clone());
+                break mux;
+            }
+            has_waited = true;
+            self.joined(endpoint, down, record).await?;
+        };
+        let reused = mux.was_used();
+        Ok(Up::http2(mux, reused, mem::take(&mut down.kit.up_head)))
+    }
+
+    /// Waits for the connection that another exchange makes.
+    async fn joined(
+        &self,
+        endpoint: &Rc<Endpoint<N>>,
+        down: &Down<'_, N>,
+        record: &mut Record,
+    ) -> Result<(), Fault> {
+        let core = self.core;
+        let began = core.net.now();
+        let deadline = self.total.min(began + self.route.timeouts.connect);
+        down.kit.timer.set(deadline);
+        let joined = poll_fn(|cx| {
+            down.kit.timer.watch(cx);
+            if endpoint.poll_joined(cx).is_ready() {
+                return Poll::Ready(true);
+            }
+            match core.net.now() >= deadline || core.is_stopping() {
+                true => Poll::Ready(false),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+        record.connect_ns += core.net.now().since(began).as_nanos() as u64;
+        if joined {
+            return Ok(());
+        }
+        let reason = Reason::ConnectTimeout;
+        Err(Fault::upstream(Phase::Connect, reason, Retry::Always))
+    }
+
+    fn reused(&self, record: &Record) {
+        let obs = self.core.obs.borrow();
+        obs.upstream_reused(self.upstream.id, record.endpoint.unwrap_or_default());
     }
 
     async fn relay(

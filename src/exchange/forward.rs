@@ -83,10 +83,10 @@ impl Added {
     }
 
     fn via(&mut self, version: Version, plan: &Plan) {
-        let version: &[u8] = if version == Version::Http10 {
-            b"1.0 "
-        } else {
-            b"1.1 "
+        let version: &[u8] = match version {
+            Version::Http10 => b"1.0 ",
+            Version::Http11 => b"1.1 ",
+            Version::Http2 => b"2.0 ",
         };
         self.edits
             .append_pieces("Via", &[version, plan.via.as_bytes()]);

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod forward;
+mod grpc;
 mod local;
 mod pace;
 mod record;
@@ -48,7 +49,7 @@ pub async fn run<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>) -> After {
         Ok(route) => serve(core, &plan, down, &mut record, route).await,
         Err(fault) => Err(fault),
     };
-    if served.is_ok() && !down.is_received() && down.request().persists {
+    if served.is_ok() && !down.is_received() && down.request().persists && !down.is_http2() {
         rest_of_body(core, down).await;
     }
     let after = match served {
@@ -201,11 +202,14 @@ async fn fail<N: Net>(
     if fault.phase != Phase::Route {
         down.kit.edits.clear();
     }
-    let problem = local::problem(fault.reason, record.id, &plan.plan.via, &mut down.kit.edits);
-    if answer(core, down, record, problem.status, &problem.body)
-        .await
-        .is_err()
-    {
+    let answered = if down.is_http2() && grpc::is_call(&down.kit.head, &down.kit.block) {
+        grpc::problem(fault.reason, &mut down.kit.edits);
+        answer(core, down, record, 200, &[]).await
+    } else {
+        let problem = local::problem(fault.reason, record.id, &plan.plan.via, &mut down.kit.edits);
+        answer(core, down, record, problem.status, &problem.body).await
+    };
+    if answered.is_err() {
         return After::Abort;
     }
     if down.finish() {
@@ -291,10 +295,10 @@ fn report<N: Net>(core: &Core<N>, plan: &Plan, down: &Down<'_, N>, record: &Reco
             method: head.method_span.get(block),
             host,
             path: head.target.get(block),
-            version: if head.version == Version::Http10 {
-                "HTTP/1.0"
-            } else {
-                "HTTP/1.1"
+            version: match head.version {
+                Version::Http10 => "HTTP/1.0",
+                Version::Http11 => "HTTP/1.1",
+                Version::Http2 => "HTTP/2",
             },
             status: record.status,
             bytes_in: record.bytes_in,

@@ -150,7 +150,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
     /// Takes the request's body from the client and gives it to the endpoint.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
         loop {
-            while self.upload == Upload::Reading && self.up.queued() < QUEUED_BYTES_HIGH {
+            while self.upload == Upload::Reading && self.up.queued() < self.up.queued_high() {
                 match self.pass_upload(cx) {
                     Poll::Ready(passed) if passed? > 0 => continue,
                     Poll::Ready(_) => {}
@@ -164,7 +164,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             if self.upload != Upload::Reading {
                 self.down.poll_watch(cx, self.core)?;
             }
-            let was_full = self.up.queued() >= QUEUED_BYTES_HIGH;
+            let was_full = self.up.queued() >= self.up.queued_high();
             if let Poll::Ready(Err(_)) = self.up.poll_send(cx)
                 && self.upload != Upload::Stopped
             {
@@ -172,7 +172,8 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                 self.upload = Upload::Stopped;
                 self.asked = self.asked.min(self.core.net.now());
             }
-            let may_read = self.upload == Upload::Reading && self.up.queued() < QUEUED_BYTES_HIGH;
+            let may_read =
+                self.upload == Upload::Reading && self.up.queued() < self.up.queued_high();
             if !(was_full && may_read) {
                 return Ok(());
             }
@@ -182,7 +183,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
     /// Takes the answer from the endpoint and gives it to the client. Says how that ended when it has.
     fn poll_download(&mut self, cx: &mut Context<'_>) -> Result<Option<Relayed>, Fault> {
         loop {
-            while self.download != Download::Done && self.down.queued() < QUEUED_BYTES_HIGH {
+            while self.download != Download::Done && self.down.queued() < self.down.queued_high() {
                 match self.pass_answer(cx) {
                     Poll::Ready(passed) if passed? > 0 => continue,
                     Poll::Ready(_) => {}
@@ -194,7 +195,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                     Poll::Pending => break,
                 }
             }
-            let was_full = self.down.queued() >= QUEUED_BYTES_HIGH;
+            let was_full = self.down.queued() >= self.down.queued_high();
             match self.down.poll_send(cx) {
                 Poll::Ready(Err(_)) => {
                     return Err(Fault::downstream(Phase::Body, Reason::ClientClosed));
@@ -205,7 +206,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                 _ => {}
             }
             let may_read =
-                self.download != Download::Done && self.down.queued() < QUEUED_BYTES_HIGH;
+                self.download != Download::Done && self.down.queued() < self.down.queued_high();
             if !(was_full && may_read) {
                 return Ok(None);
             }
@@ -348,7 +349,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             ));
         }
         self.down
-            .respond_switch(&self.up.head, &self.up.block, got)?;
+            .respond_switch(&mut self.up.head, &self.up.block, got)?;
         Ok(Relayed::Switched)
     }
 
@@ -373,7 +374,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             self.upload_pace
                 .moved(now, self.up.sent() + self.record.bytes_in);
             // While the endpoint takes what comes, the client sets the pace.
-            let rated = self.upload == Upload::Reading && self.up.queued() < QUEUED_BYTES_HIGH;
+            let rated = self.upload == Upload::Reading && self.up.queued() < self.up.queued_high();
             let deadline = self.upload_pace.deadline(now, rated);
             if now >= deadline {
                 let is_endpoint = self.up.queued() > 0 && self.upload_pace.stands_still(now);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use weir_config::{Config, EndpointAddress, Target as ConfigTarget};
 
 use super::{
-    CidrSet, EndpointPlan, ListenerPlan, Plan, Problem, Redirect, Respond, RetryPlan, Rewrite,
-    RoutePlan, Target, Timeouts, UpstreamId, UpstreamPlan,
+    CidrSet, EndpointPlan, ListenerPlan, Plan, Problem, Protocol, Redirect, Respond, RetryPlan,
+    Rewrite, RoutePlan, Target, Timeouts, UpstreamId, UpstreamPlan,
 };
 use crate::io::Address;
 use crate::route::Table;
@@ -66,6 +66,8 @@ fn compile_listeners(config: &Config) -> Vec<ListenerPlan> {
         },
         timeouts: timeouts(config.listener_timeouts(listener), config.limits),
         limits: head_limits(config.limits),
+        takes_http2: true,
+        http2: http2_limits(config.limits),
         connections_max: config.connections_of(listener),
         connections_per_client_max: config.connections_per_client_of(listener),
         backlog: listener.backlog,
@@ -85,6 +87,7 @@ fn compile_upstream(
             endpoints.push(EndpointPlan {
                 name: name.into(),
                 address,
+                protocol: Protocol::default(),
                 weight: endpoint.weight.get(),
             });
         };
@@ -127,6 +130,7 @@ fn compile_upstream(
         retry: retry(config.retries.patched(&upstream.retries)),
         timeouts: timeouts(config.upstream_timeouts(upstream), config.limits),
         limits: head_limits(config.limits),
+        http2: http2_limits(config.limits),
     }
 }
 
@@ -218,6 +222,18 @@ fn head_limits(from: weir_config::Limits) -> weir_proto_h1::Limits {
         target_bytes_max: bytes(from.target_bytes),
         fields_max: from.fields,
         ..weir_proto_h1::Limits::default()
+    }
+}
+
+/// What one connection of HTTP/2 may ask of us: the limits of heads are those of HTTP/1.1.
+fn http2_limits(from: weir_config::Limits) -> weir_proto_h2::Config {
+    let heads = head_limits(from);
+    weir_proto_h2::Config {
+        list_bytes_max: heads.head_bytes_max,
+        fields_max: heads.fields_max,
+        target_bytes_max: heads.target_bytes_max,
+        extended_connect: true,
+        ..weir_proto_h2::Config::default()
     }
 }
 

@@ -142,6 +142,10 @@ pub struct ListenerPlan {
     pub timeouts: Timeouts,
     /// Limits of request heads and framing.
     pub limits: weir_proto_h1::Limits,
+    /// Whether it speaks HTTP/2 with clients that do.
+    pub takes_http2: bool,
+    /// Limits of HTTP/2.
+    pub http2: weir_proto_h2::Config,
     /// Connections at once, all cores together.
     pub connections_max: u32,
     /// Connections at once from one client address, all cores together.
@@ -188,6 +192,8 @@ pub struct UpstreamPlan {
     pub timeouts: Timeouts,
     /// Limits of response heads and framing.
     pub limits: weir_proto_h1::Limits,
+    /// Limits of HTTP/2.
+    pub http2: weir_proto_h2::Config,
 }
 
 /// One address of an upstream.
@@ -199,8 +205,20 @@ pub struct EndpointPlan {
     pub name: Arc<str>,
     /// Where it is.
     pub address: Address,
+    /// What it speaks.
+    pub protocol: Protocol,
     /// Its share of requests in proportion to the others', at least 1.
     pub weight: u32,
+}
+
+/// What an endpoint speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, known beforehand.
+    Http2,
 }
 
 /// When a failed attempt is repeated.

@@ -7,10 +7,12 @@ mod balance;
 mod budget;
 mod permit;
 mod pool;
+mod shared;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 pub use balance::Tried;
@@ -20,9 +22,10 @@ pub use permit::{Held, Permit};
 use pool::Idle;
 pub use pool::Reaper;
 
+use crate::conn::http2::Mux;
 use crate::io::{Address, Net};
 use crate::obs::CoreObs;
-use crate::plan::{UpstreamId, UpstreamPlan};
+use crate::plan::{Protocol, UpstreamId, UpstreamPlan};
 use balance::RoundRobin;
 
 /// One upstream on one core.
@@ -46,6 +49,13 @@ pub struct Endpoint<N: Net> {
     pub address: Address,
     /// Connections that wait for the next request, the one used last on top.
     idle: RefCell<Vec<Idle<N>>>,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Connections that exchanges share.
+    shared: RefCell<Vec<Rc<Mux<N>>>>,
+    /// Exchanges that wait for the connection that one of them is making.
+    joining: RefCell<Vec<Waker>>,
+    is_joining: Cell<bool>,
     /// Its place in the plan of the day, and how many connections it has.
     place: Rc<Place>,
     /// How many connections it may have, all cores together.
@@ -71,8 +81,11 @@ impl<N: Net> Upstream<N> {
     ) -> Self {
         let endpoints = plan.endpoints.iter().enumerate().map(|(i, endpoint)| {
             let kept = old.and_then(|old| {
-                let same =
-                    |e: &&Rc<Endpoint<N>>| e.name == endpoint.name && e.address == endpoint.address;
+                let same = |e: &&Rc<Endpoint<N>>| {
+                    e.name == endpoint.name
+                        && e.address == endpoint.address
+                        && e.protocol == endpoint.protocol
+                };
                 old.endpoints.iter().find(same)
             });
             let kept = kept.cloned().unwrap_or_else(|| {
@@ -80,6 +93,10 @@ impl<N: Net> Upstream<N> {
                     name: endpoint.name.clone(),
                     address: endpoint.address.clone(),
                     idle: RefCell::default(),
+                    protocol: endpoint.protocol,
+                    shared: RefCell::default(),
+                    joining: RefCell::default(),
+                    is_joining: Cell::new(false),
                     place: Rc::new(Place::new(obs.clone())),
                     connections_max: Cell::new(0),
                     idle_max: Cell::new(0),

@@ -64,6 +64,7 @@ impl<N: Net> Endpoint<N> {
         self.retired.set(true);
         self.place.forget();
         self.idle.borrow_mut().clear();
+        self.tell_shared();
     }
 }
 

@@ -302,6 +302,14 @@ impl Connection {
         self.is_acked
     }
 
+    /// Says whether a field block has begun whose end has not come: how long that may last is for the caller to say.
+    #[must_use]
+    pub fn is_within_block(&self) -> bool {
+        let is_headers = |kind| matches!(kind, Kind::Headers | Kind::Continuation);
+        self.continuing.is_some()
+            || matches!(self.state, State::Payload(frame) if is_headers(frame.kind))
+    }
+
     /// Goes away when all is done that was begun. A server first says that there will be an end,
     /// and which stream was the last when the peer has answered a PING, so that no request that was
     /// on its way is lost; [`Connection::stop`] does not wait for that. A client opens no more

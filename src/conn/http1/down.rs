@@ -288,7 +288,7 @@ impl<N: Net> Downstream<N> {
     pub fn send_data(&mut self, data: Chunk) -> Result<(), Fault> {
         let prefix = self.machine.prefix(data.len()).map_err(|_| overrun())?;
         let suffix = self.machine.suffix();
-        self.out.data(prefix, data, suffix);
+        self.out.data(prefix.as_bytes(), data, suffix);
         Ok(())
     }
 

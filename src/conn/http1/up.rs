@@ -80,7 +80,7 @@ impl<N: Net> Upstream<N> {
             .prefix(data.len())
             .map_err(|_| Fault::local(Phase::Send, Reason::Internal))?;
         let suffix = self.machine.suffix();
-        self.out.data(prefix, data, suffix);
+        self.out.data(prefix.as_bytes(), data, suffix);
         Ok(())
     }
 

@@ -55,7 +55,11 @@ async fn drive<N: Net>(
         }
         let is_kept = endpoint.upgrade().filter(|endpoint| endpoint.keeps());
         let idle = is_kept.map_or(Duration::ZERO, |endpoint| endpoint.idle_timeout());
-        let idle = if core.is_draining() { Duration::ZERO } else { idle };
+        let idle = if core.is_draining() {
+            Duration::ZERO
+        } else {
+            idle
+        };
         let deadline = watch.look(&core, &mux, idle);
         let state = mux.state.borrow();
         if state.machine.has_output() {

@@ -168,7 +168,7 @@ impl<N: Net> Downstream<N> {
     //= rfc8441#5
     // What was 101 is a 200, and the handshake's proof of HTTP/1.1 is left out.
     pub fn respond_switch(&mut self, head: &mut Head, block: &[u8]) -> Result<(), Fault> {
-        head.remove_name(b"sec-websocket-accept", block);
+        head.remove(FieldId::SecWebSocketAccept);
         head.remove(FieldId::ContentLength);
         head.status = 200;
         let framing = Framing {
@@ -198,6 +198,16 @@ impl<N: Net> Downstream<N> {
     /// Waits for bytes once HTTP is given up.
     pub fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         self.handle.poll_raw(cx)
+    }
+
+    /// Sends bytes once HTTP is given up.
+    pub fn send_raw(&mut self, bytes: Chunk) {
+        self.handle.push(bytes);
+    }
+
+    /// Ends our direction once HTTP is given up.
+    pub fn finish_raw(&mut self) {
+        self.handle.finish(None);
     }
 }
 

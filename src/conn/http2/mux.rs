@@ -6,12 +6,12 @@ use std::io;
 use std::mem;
 use std::task::{Context, Poll, Waker};
 
-use weir_proto_h1::{BodyKind, Edits, Head, Request, Trailers};
+use weir_proto_h1::{BodyKind, Edits, FieldId, Head, Request, Span, Trailers};
 use weir_proto_h2::{Code, Connection, Error, Event, Framing, Priority, StreamKey};
 
 use super::streams::{Answered, End, Lost, Streams};
 use crate::conn::Outbox;
-use crate::io::{Chunk, Instant, Net, Pool, Rx};
+use crate::io::{Chunk, Instant, Net, Pool, Rx, Tx};
 use crate::limits::{COPY_BELOW_BYTES, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX};
 
 /// One connection of HTTP/2, in either role.
@@ -36,6 +36,8 @@ pub(super) struct State<N: Net> {
     task: Option<Waker>,
     /// The connection is gone.
     pub(super) is_gone: bool,
+    /// A request was begun on it before.
+    was_used: bool,
     /// When something was received last.
     pub(super) heard: Instant,
     /// Heads are decoded into these, and heads that are done with come back.
@@ -80,6 +82,7 @@ impl<N: Net> Mux<N> {
                 listed: Vec::new(),
                 task: None,
                 is_gone: false,
+                was_used: false,
                 heard,
                 head: Head::new(),
                 text: Vec::new(),
@@ -90,6 +93,22 @@ impl<N: Net> Mux<N> {
 
     pub(super) fn now_ms(&self) -> u64 {
         self.net.now().0 / 1_000_000
+    }
+
+    /// Whether a request may be begun.
+    pub fn can_open(&self) -> bool {
+        let state = self.state.borrow();
+        !state.is_gone && state.machine.can_open()
+    }
+
+    /// Whether the connection has served a request.
+    pub fn was_used(&self) -> bool {
+        self.state.borrow().was_used
+    }
+
+    /// Has the connection's task look at what has changed.
+    pub fn wake(&self) {
+        self.state.borrow().wake();
     }
 
     /// Receives, frames and sends whatever there is.
@@ -110,8 +129,7 @@ impl<N: Net> Mux<N> {
         let mut received = 0;
         loop {
             // Who does not read what it provokes is not read either.
-            let may_read =
-                state.out.queued() < H2_QUEUED_BYTES_HIGH && received < H2_RECEIVES_MAX;
+            let may_read = state.out.queued() < H2_QUEUED_BYTES_HIGH && received < H2_RECEIVES_MAX;
             let mut chunk = None;
             if may_read {
                 match first.take() {
@@ -183,7 +201,9 @@ impl<N: Net> State<N> {
         (self.head, self.text) = (Head::new(), Vec::new());
         (self.heads, self.listed) = (Vec::new(), Vec::new());
         self.requests = VecDeque::new();
-        mem::take(&mut self.workers).into_iter().for_each(Waker::wake);
+        mem::take(&mut self.workers)
+            .into_iter()
+            .for_each(Waker::wake);
     }
 
     /// Puts a stream on the list of those that may have something to frame.
@@ -222,14 +242,7 @@ impl<N: Net> State<N> {
         }
     }
 
-    fn take_data(
-        &mut self,
-        key: StreamKey,
-        piece: Chunk,
-        is_end: bool,
-        now_ms: u64,
-        pool: &Pool,
-    ) {
+    fn take_data(&mut self, key: StreamKey, piece: Chunk, is_end: bool, now_ms: u64, pool: &Pool) {
         let Some((_, stream)) = self.streams.find(key) else {
             // Its request was answered and forgotten.
             self.machine.consumed(key, piece.len(), now_ms);
@@ -338,6 +351,9 @@ impl<N: Net> State<N> {
         refused: Option<Error>,
         pool: &Pool,
     ) {
+        if request.upgrade.is_some() {
+            as_upgrade(&mut self.head, &mut self.text);
+        }
         let (head, block) = self.take_head(pool);
         let slot = self.streams.add(key);
         self.streams.at(slot).has_ended = is_end;
@@ -466,10 +482,7 @@ impl<N: Net> State<N> {
         let key = stream.key;
         let ended = match mem::replace(&mut stream.end, End::Done) {
             End::Data => self.machine.end(self.out.open(), key),
-            End::Trailers(trailers) => {
-                self.machine
-                    .send_trailers(self.out.open(), key, &trailers)
-            }
+            End::Trailers(trailers) => self.machine.send_trailers(self.out.open(), key, &trailers),
             End::Open => {
                 stream.end = End::Open;
                 return false;
@@ -515,7 +528,30 @@ impl<N: Net> State<N> {
         if self.machine.is_sent(self.streams.peek(slot).key) {
             self.streams.at(slot).end = End::Done;
         }
+        self.was_used = true;
         self.wake();
         Some(slot)
     }
+}
+
+/// Makes of an extended CONNECT what the same request is in HTTP/1.1: routes, logs and endpoints know it as that.
+//= rfc8441#5
+// A GET with the handshake that a WebSocket begins with there; its key is nobody's secret.
+fn as_upgrade(head: &mut Head, text: &mut Vec<u8>) {
+    let put = |text: &mut Vec<u8>, bytes: &[u8]| {
+        let start = text.len();
+        text.extend_from_slice(bytes);
+        Span::new(start, text.len())
+    };
+    let method = put(text, b"GET");
+    // GET is a token.
+    let _ = head.set_method(method, text);
+    let mut key = [b'A'; 24];
+    key[..22].fill_with(|| fastrand::alphanumeric() as u8);
+    // The last digit of sixteen bytes has two bits.
+    key[21] = b"AQgw"[fastrand::usize(..4)];
+    key[22..].fill(b'=');
+    let name = put(text, b"Sec-WebSocket-Key");
+    let value = put(text, &key);
+    head.push(FieldId::SecWebSocketKey, name, value);
 }

@@ -69,7 +69,7 @@ async fn converse<N: Net>(
             return Poll::Ready(());
         }
         let deadline = watch.look(shop, pass);
-        let mut state = shop.mux.state.borrow_mut();
+        let state = shop.mux.state.borrow();
         if state.machine.has_output() {
             state.wake();
         }
@@ -120,7 +120,10 @@ impl Watch {
             next = next.min(if now >= at { next } else { at });
             now >= at
         };
-        if self.began.is_some_and(|began| is_due(began + timeouts.head)) {
+        if self
+            .began
+            .is_some_and(|began| is_due(began + timeouts.head))
+        {
             state.machine.abort(Code::SETTINGS_TIMEOUT);
         }
         if state.machine.is_acked() {
@@ -130,7 +133,10 @@ impl Watch {
             .machine
             .is_within_block()
             .then(|| self.block.unwrap_or(now));
-        if self.block.is_some_and(|began| is_due(began + timeouts.head)) {
+        if self
+            .block
+            .is_some_and(|began| is_due(began + timeouts.head))
+        {
             state.machine.abort(Code::ENHANCE_YOUR_CALM);
         }
         if state.out.sent() != self.sent.0 || state.out.queued() == 0 {

@@ -133,7 +133,12 @@ impl<N: Net> Handle<N> {
 
     /// Bytes that were left and not framed.
     pub(super) fn waiting(&self) -> usize {
-        self.mux.state.borrow().streams.peek(self.slot).waiting_bytes
+        self.mux
+            .state
+            .borrow()
+            .streams
+            .peek(self.slot)
+            .waiting_bytes
     }
 
     /// Bytes that were framed.

@@ -137,10 +137,6 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    pub(super) fn len(&self) -> usize {
-        self.order.len()
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.order.is_empty()
     }

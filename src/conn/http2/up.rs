@@ -209,4 +209,18 @@ impl<N: Net> Upstream<N> {
             None => Poll::Ready(Ok(None)),
         }
     }
+
+    /// Sends bytes once HTTP is given up.
+    pub fn send_raw(&mut self, bytes: Chunk) {
+        if let Some(handle) = &self.handle {
+            handle.push(bytes);
+        }
+    }
+
+    /// Ends our direction once HTTP is given up.
+    pub fn finish_raw(&mut self) {
+        if let Some(handle) = &self.handle {
+            handle.finish(None);
+        }
+    }
 }
