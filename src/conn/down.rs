@@ -1,5 +1,6 @@
 //! The downstream side: a client's connection while it is busy, over HTTP/1.1.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::task::{Context, Poll, ready};
 
@@ -11,11 +12,13 @@ use weir_proto_h1::{
 use super::inbox::Inbox;
 use super::line::Line;
 use super::outbox::{Outbox, is_long};
+use super::wire::{Wire, WireRx, WireTx};
 use crate::core::{Core, Pass, Timer};
 use crate::exchange::Added;
 use crate::fault::{Fault, Phase, Reason};
-use crate::io::{Chunk, Connection, Net, Rx, Tx};
+use crate::io::{Chunk, Net, Rx, Tx};
 use crate::route::Scratch;
+use crate::tls::Agreed;
 
 /// What came from the client.
 pub enum Piece {
@@ -28,7 +31,7 @@ pub enum Piece {
 /// A client's connection with a request on it.
 pub struct Down<N: Net> {
     /// Where answers go.
-    pub out: Outbox<N::Tx>,
+    pub out: Outbox<WireTx<N>>,
     /// The protocol's state.
     pub machine: Server,
     /// The head of the request, over [`Down::block`].
@@ -49,7 +52,7 @@ pub struct Down<N: Net> {
     pub text: Vec<u8>,
     /// Reused: the endpoint's head.
     pub up_head: Head,
-    rx: N::Rx,
+    rx: WireRx<N>,
     peer: Option<std::net::SocketAddr>,
     inbox: Inbox,
     /// The client has closed its side.
@@ -63,7 +66,7 @@ impl<N: Net> Down<N> {
         let mut inbox = Inbox::default();
         inbox.add(first, core.net.pool());
         Self {
-            out: Outbox::new(line.connection.tx, core.net.pool().clone()),
+            out: Outbox::new(line.wire.tx, core.net.pool().clone()),
             machine: Server::new(limits),
             head: Head::new(),
             block: Chunk::default(),
@@ -74,8 +77,8 @@ impl<N: Net> Down<N> {
             scratch: Scratch::default(),
             text: Vec::new(),
             up_head: Head::new(),
-            rx: line.connection.rx,
-            peer: line.connection.peer,
+            rx: line.wire.rx,
+            peer: line.wire.peer,
             inbox,
             ended: false,
         }
@@ -85,7 +88,7 @@ impl<N: Net> Down<N> {
     pub fn rest(mut self) -> Line<N> {
         self.out.tx.rest();
         Line {
-            connection: Connection {
+            wire: Wire {
                 rx: self.rx,
                 tx: self.out.tx,
                 peer: self.peer,
@@ -99,6 +102,19 @@ impl<N: Net> Down<N> {
     /// The client's address, as far as the connection tells.
     pub fn peer(&self) -> Option<IpAddr> {
         self.peer.map(|peer| peer.ip())
+    }
+
+    /// What was agreed on with the client; `None` in the clear.
+    pub fn agreed(&self) -> Option<Agreed> {
+        self.rx.agreed()
+    }
+
+    /// The scheme of the client's requests.
+    pub fn scheme(&self) -> &'static str {
+        match self.rx {
+            WireRx::Plain(_) => "http",
+            WireRx::Tls(_) => "https",
+        }
     }
 
     /// Whether bytes of another request wait.
@@ -189,7 +205,7 @@ impl<N: Net> Down<N> {
         &mut self,
         cx: &mut Context<'_>,
         core: &Core<N>,
-        to: &mut Outbox<N::Tx>,
+        to: &mut Outbox<WireTx<N>>,
     ) -> Poll<Result<usize, Fault>> {
         let bare = self.machine.bare();
         if bare == 0 || !self.inbox.is_empty() || !is_long(self.machine.request().body) {
@@ -220,6 +236,11 @@ impl<N: Net> Down<N> {
             Poll::Pending => {}
             Poll::Ready(Ok(Some(chunk))) => self.inbox.add(chunk, core.net.pool()),
             Poll::Ready(Ok(None)) => {
+                self.ended = true;
+                self.machine.close_after();
+            }
+            // The request is here; that its sender did not say goodbye takes nothing from it.
+            Poll::Ready(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => {
                 self.ended = true;
                 self.machine.close_after();
             }
@@ -337,7 +358,14 @@ impl<N: Net> Down<N> {
     }
 
     /// What a tunnel works with once HTTP is given up; the last is what was received behind the request.
-    pub fn tunnel_parts(&mut self) -> (&mut N::Rx, &mut Outbox<N::Tx>, &Timer, Option<Chunk>) {
+    pub fn tunnel_parts(
+        &mut self,
+    ) -> (
+        &mut WireRx<N>,
+        &mut Outbox<WireTx<N>>,
+        &Timer,
+        Option<Chunk>,
+    ) {
         let rest = self.inbox.take();
         (&mut self.rx, &mut self.out, &self.timer, rest)
     }

@@ -10,6 +10,7 @@ mod line;
 mod outbox;
 mod tunnel;
 mod up;
+mod wire;
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -24,13 +25,15 @@ pub use line::Line;
 pub use outbox::Outbox;
 pub use tunnel::tunnel;
 pub use up::{Answer, Up};
+pub use wire::{Wire, WireRx, WireTx};
 
-use crate::core::{Core, Pass};
+use crate::core::{Core, Pass, Timer};
 use crate::exchange::{self, After};
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Connection, Net, Tx};
 use crate::limits::{LINGER_MS, REST_AFTER_MS, WAITING_CONVERSATIONS_MAX};
 use crate::obs::Level;
+use crate::tls::Failure;
 
 /// Serves a client's connection to its end.
 pub fn serve<N: Net>(
@@ -38,16 +41,26 @@ pub fn serve<N: Net>(
     pass: Pass<N>,
     connection: Connection<N>,
 ) -> impl Future<Output = ()> {
-    let timer = core.timers.timer();
-    let mut line = Line {
-        connection,
-        timer,
+    let wire = wire(&core, &pass, connection);
+    let line = wire.map(|wire| Line {
+        wire,
+        timer: core.timers.timer(),
         pass,
         is_new: true,
-    };
+    });
     // A block and not an `async fn`: it uses what it captures in place, where arguments would be kept twice.
     async move {
-        while let Some(first) = line.wait(&core).await {
+        let Some(mut line) = line else {
+            return;
+        };
+        loop {
+            let Some(first) = line.wait(&core).await else {
+                return match line.wire.rx {
+                    WireRx::Plain(_) => {}
+                    WireRx::Tls(_) => Box::pin(leave(core, line)).await,
+                };
+            };
+            line.tell_handshake(&core);
             let down = Down::new(&core, line, first);
             match guarded(Box::pin(converse(core.clone(), down))).await {
                 Ok(Then::Wait(rested)) => line = rested,
@@ -60,6 +73,46 @@ pub fn serve<N: Net>(
                 }
             }
         }
+    }
+}
+
+/// The connection as it will be spoken on. `None`: it cannot be.
+fn wire<N: Net>(core: &Core<N>, pass: &Pass<N>, connection: Connection<N>) -> Option<Wire<N>> {
+    let plan = pass.door.plan.borrow();
+    let Some(tls) = &plan.tls else {
+        return Some(connection.into());
+    };
+    let halves = tls.accept((connection.rx, connection.tx), core.net.pool(), &core.gate);
+    let (rx, tx) = halves.ok()?;
+    Some(Wire {
+        rx: WireRx::Tls(rx),
+        tx: WireTx::Tls(tx),
+        peer: connection.peer,
+    })
+}
+
+/// Ends a TLS connection that waits: says so, or why it never came to anything.
+async fn leave<N: Net>(core: Rc<Core<N>>, mut line: Line<N>) {
+    match line.tell_handshake(&core) {
+        None => line.linger(&core).await,
+        Some(Failure::PlainHttp) => {
+            let Some(connection) = line.wire.into_raw() else {
+                return;
+            };
+            let Wire { rx, tx, peer } = Wire::from(connection);
+            let mut out = Outbox::new(tx, core.net.pool().clone());
+            exchange::refuse_connection(&mut out, Reason::PlainHttp);
+            flush(&core, &line.timer, &mut out).await;
+            let wire = Wire {
+                rx,
+                tx: out.tx,
+                peer,
+            };
+            Line { wire, ..line }.linger(&core).await;
+        }
+        // Nobody is there, or nobody who would hear it.
+        Some(Failure::ClosedInHandshake | Failure::Timeout) => {}
+        Some(_) => line.linger(&core).await,
     }
 }
 
@@ -150,13 +203,8 @@ async fn head<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) -> Result<bool, Fa
 
 /// Ends our direction. The client's is still read, so that it can read the last answer: a close with unread bytes, or
 /// before the client has closed, would reset it.
-fn end<N: Net>(mut down: Down<N>) -> Then<N> {
-    down.out.tx.finish();
-    if down.has_ended() {
-        Then::Drop
-    } else {
-        Then::End(down.rest())
-    }
+fn end<N: Net>(down: Down<N>) -> Then<N> {
+    Then::End(down.rest())
 }
 
 /// Breaks the connection off, so that the client sees that something is missing.
@@ -169,7 +217,12 @@ fn abort<N: Net>(mut down: Down<N>) -> Then<N> {
 pub async fn refuse<N: Net>(core: Rc<Core<N>>, connection: Connection<N>, reason: Reason) {
     let mut out = Outbox::new(connection.tx, core.net.pool().clone());
     exchange::refuse_connection(&mut out, reason);
-    let timer = core.timers.timer();
+    flush(&core, &core.timers.timer(), &mut out).await;
+    out.tx.finish();
+}
+
+/// Sends a last answer, if that takes no longer than it may.
+async fn flush<N: Net, T: Tx>(core: &Core<N>, timer: &Timer, out: &mut Outbox<T>) {
     let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
     timer.set(deadline);
     poll_fn(|cx| {
@@ -180,7 +233,6 @@ pub async fn refuse<N: Net>(core: Rc<Core<N>>, connection: Connection<N>, reason
         }
     })
     .await;
-    out.tx.finish();
 }
 
 /// Runs a future so that its panic ends it alone and not the core.

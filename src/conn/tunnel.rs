@@ -5,9 +5,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::wire::{WireRx, WireTx};
 use super::{Down, Outbox, Up};
 use crate::core::Core;
-use crate::io::{Chunk, Instant, Net, Rx, Tx};
+use crate::io::{Chunk, Instant, Net, Rx};
 use crate::limits::QUEUED_BYTES_HIGH;
 
 /// Relays until both directions have ended, one has broken, or nothing has moved for `idle`. Returns the bytes that
@@ -66,16 +67,16 @@ pub async fn tunnel<N: Net>(
 }
 
 /// One direction.
-struct Direction<'a, R: Rx, T: Tx> {
-    rx: &'a mut R,
-    out: &'a mut Outbox<T>,
+struct Direction<'a, N: Net> {
+    rx: &'a mut WireRx<N>,
+    out: &'a mut Outbox<WireTx<N>>,
     /// What was received before the switch was known.
     waiting: Option<Chunk>,
     ended: bool,
     finished: bool,
 }
 
-impl<R: Rx, T: Tx> Direction<'_, R, T> {
+impl<N: Net> Direction<'_, N> {
     /// Moves what can be moved. An error means that the direction broke.
     fn poll(&mut self, cx: &mut Context<'_>) -> Result<(), ()> {
         loop {
@@ -89,8 +90,7 @@ impl<R: Rx, T: Tx> Direction<'_, R, T> {
             };
             if self.ended {
                 if sent && !self.finished {
-                    self.out.tx.finish();
-                    self.finished = true;
+                    self.finished = self.out.tx.poll_finish(cx).is_ready();
                 }
                 return Ok(());
             }

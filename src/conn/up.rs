@@ -11,9 +11,10 @@ use weir_proto_h1::{
 
 use super::inbox::Inbox;
 use super::outbox::{Outbox, is_long};
+use super::wire::{Wire, WireRx, WireTx};
 use crate::core::Core;
 use crate::fault::{Fault, Phase, Reason, Retry};
-use crate::io::{Chunk, Connection, Net, Rx};
+use crate::io::{Chunk, Net, Rx};
 use crate::upstream::{Endpoint, Held, Permit};
 
 /// What came from the endpoint.
@@ -33,12 +34,12 @@ pub enum Answer {
 /// A connection to an endpoint while it serves a request.
 pub struct Up<N: Net> {
     /// Where requests go.
-    pub out: Outbox<N::Tx>,
+    pub out: Outbox<WireTx<N>>,
     /// The head of the answer, over [`Up::block`].
     pub head: Head,
     /// What the head lies in.
     pub block: Chunk,
-    rx: N::Rx,
+    rx: WireRx<N>,
     peer: Option<std::net::SocketAddr>,
     permit: Permit,
     inbox: Inbox,
@@ -54,13 +55,13 @@ pub struct Up<N: Net> {
 impl<N: Net> Up<N> {
     /// Takes a connection for one request.
     pub fn new(core: &Core<N>, held: Held<N>, reused: bool, limits: Limits, head: Head) -> Self {
-        let Held { connection, permit } = held;
+        let Held { wire, permit } = held;
         Self {
-            out: Outbox::new(connection.tx, core.net.pool().clone()),
+            out: Outbox::new(wire.tx, core.net.pool().clone()),
             head,
             block: Chunk::default(),
-            rx: connection.rx,
-            peer: connection.peer,
+            rx: wire.rx,
+            peer: wire.peer,
             permit,
             inbox: Inbox::default(),
             machine: Client::new(limits),
@@ -185,7 +186,7 @@ impl<N: Net> Up<N> {
         &mut self,
         cx: &mut Context<'_>,
         core: &Core<N>,
-        to: &mut Outbox<N::Tx>,
+        to: &mut Outbox<WireTx<N>>,
     ) -> Poll<Result<usize, Fault>> {
         let bare = self.machine.bare();
         if bare == 0 || !self.inbox.is_empty() || !is_long(self.body()) {
@@ -257,13 +258,13 @@ impl<N: Net> Up<N> {
     pub fn finish(mut self, core: &Rc<Core<N>>, endpoint: &Rc<Endpoint<N>>) {
         let unread = self.inbox.bytes().len();
         if !self.forsaken && self.out.queued() == 0 && self.machine.finish(unread) == Next::Reuse {
-            let connection = Connection {
+            let wire = Wire {
                 rx: self.rx,
                 tx: self.out.tx,
                 peer: self.peer,
             };
             let held = Held {
-                connection,
+                wire,
                 permit: self.permit,
             };
             endpoint.checkin(held, core.net.now(), &core.reaper);
@@ -271,7 +272,7 @@ impl<N: Net> Up<N> {
     }
 
     /// Gives up HTTP: the halves, and what was received behind the head.
-    pub fn into_tunnel(mut self) -> (N::Rx, Outbox<N::Tx>, Option<Chunk>) {
+    pub fn into_tunnel(mut self) -> (WireRx<N>, Outbox<WireTx<N>>, Option<Chunk>) {
         let rest = self.inbox.take();
         (self.rx, self.out, rest)
     }

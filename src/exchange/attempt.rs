@@ -9,12 +9,12 @@ use std::task::Poll;
 use super::forward::Forwarded;
 use super::record::Record;
 use super::relay::{Relay, Relayed, Replay};
-use crate::conn::{Down, Up, tunnel};
+use crate::conn::{Down, Up, Wire, WireRx, WireTx, tunnel};
 use crate::core::{Core, CorePlan, after};
 use crate::fault::{Fault, Phase, Reason, Retry, Side};
-use crate::io::{Address, Instant, Net};
+use crate::io::{Address, Connection, Instant, Net};
 use crate::plan::{RoutePlan, UpstreamId, UpstreamPlan};
-use crate::upstream::{Endpoint, Held, Tried, Upstream};
+use crate::upstream::{Endpoint, Held, Secure, Tried, Upstream};
 
 /// What the attempts of one exchange have in common.
 struct Way<'a, N: Net> {
@@ -76,7 +76,7 @@ fn prepare<N: Net>(plan: &CorePlan<N>, down: &mut Down<N>, record: &Record, rout
     let with = Forwarded {
         trusted: record.trusted,
         peer: down.peer(),
-        scheme: "http",
+        scheme: down.scheme(),
         id: record.id,
     };
     down.added
@@ -86,6 +86,37 @@ fn prepare<N: Net>(plan: &CorePlan<N>, down: &mut Down<N>, record: &Record, rout
         rewrite.apply(down.head.path_or_root(&down.block), &mut down.text);
         down.added.edits.set_path(&down.text);
     }
+}
+
+/// Opens a connection to an endpoint, with all that comes before a request.
+async fn open<N: Net>(core: &Rc<Core<N>>, endpoint: &Endpoint<N>) -> Result<Wire<N>, Reason> {
+    let connected = core.net.connect(&endpoint.address).await;
+    let connection = connected.map_err(|_| Reason::ConnectFailed)?;
+    match endpoint.secure() {
+        None => Ok(connection.into()),
+        // In a box: the handshake is rare, and what it holds is large.
+        Some(secure) => Box::pin(shake_hands(core, secure, connection)).await,
+    }
+}
+
+async fn shake_hands<N: Net>(
+    core: &Rc<Core<N>>,
+    secure: Secure,
+    connection: Connection<N>,
+) -> Result<Wire<N>, Reason> {
+    let Connection { rx, tx, peer } = connection;
+    let begun = secure
+        .client
+        .connect(&secure.name, (rx, tx), core.net.pool(), &core.gate);
+    let (mut rx, tx) = begun.map_err(|_| Reason::Internal)?;
+    if poll_fn(|cx| rx.poll_open(cx)).await.is_err() {
+        return Err(Reason::from_tls(rx.failure()));
+    }
+    Ok(Wire {
+        rx: WireRx::Tls(rx),
+        tx: WireTx::Tls(tx),
+        peer,
+    })
 }
 
 impl<N: Net> Way<'_, N> {
@@ -203,11 +234,11 @@ impl<N: Net> Way<'_, N> {
         let began = core.net.now();
         let deadline = self.total.min(began + self.route.timeouts.connect);
         down.timer.set(deadline);
-        let mut connecting = pin!(core.net.connect(&endpoint.address));
+        let mut connecting = pin!(open(core, endpoint));
         let connected = poll_fn(|cx| {
             down.timer.watch(cx);
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-                return Poll::Ready(connected.map_err(|_| Reason::ConnectFailed));
+                return Poll::Ready(connected);
             }
             match core.net.now() >= deadline || core.is_stopping() {
                 true => Poll::Ready(Err(Reason::ConnectTimeout)),
@@ -217,7 +248,7 @@ impl<N: Net> Way<'_, N> {
         .await;
         record.connect_ns += core.net.now().since(began).as_nanos() as u64;
         match connected {
-            Ok(connection) => Ok(permit.hold(connection)),
+            Ok(wire) => Ok(permit.hold(wire)),
             Err(reason) => {
                 permit.failed();
                 Err(Fault::upstream(Phase::Connect, reason, Retry::Always))
