@@ -6,6 +6,8 @@
 use weir_proto_h1::Error as H1Error;
 use weir_proto_h2::Error as H2Error;
 
+use crate::tls::Failure;
+
 /// Which side of the proxy failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -97,6 +99,8 @@ reasons! {
     BadPath "bad_path" 400 "http_request_error";
     /// TLS or another protocol was spoken to a plain HTTP listener.
     NotHttp "not_http" 400 "http_request_error";
+    /// HTTP was spoken in the clear to a listener that speaks TLS: use https.
+    PlainHttp "plain_http" 400 "http_request_error";
     /// The request target is longer than the listener allows.
     TargetTooLong "target_too_long" 414 "http_request_error";
     /// The request's head is larger, or has more fields, than the listener allows.
@@ -135,6 +139,12 @@ reasons! {
     ConnectFailed "connect_failed" 502 "connection_refused";
     /// No endpoint accepted a connection in time.
     ConnectTimeout "connect_timeout" 504 "connection_timeout";
+    /// The endpoint's certificate is not one to be trusted with the request.
+    UpstreamTlsCertificate "upstream_tls_certificate" 502 "tls_certificate_error";
+    /// The endpoint refused the TLS connection.
+    UpstreamTlsAlert "upstream_tls_alert" 502 "tls_alert_received";
+    /// No TLS connection to the endpoint could be made.
+    UpstreamTlsFailed "upstream_tls_failed" 502 "tls_protocol_error";
     /// The endpoint closed the connection before it answered.
     UpstreamClosed "upstream_closed" 502 "connection_terminated";
     /// The endpoint did not answer in time.
@@ -185,6 +195,28 @@ impl Reason {
             H1Error::Truncated => Self::ClientClosed,
             H1Error::OutOfOrder => Self::Internal,
             _ => Self::BadRequest,
+        }
+    }
+
+    /// Why no TLS connection to an endpoint could be made.
+    pub const fn from_tls(failure: Option<Failure>) -> Self {
+        match failure {
+            Some(
+                Failure::PeerCertificateExpired
+                | Failure::PeerCertificateUnknownIssuer
+                | Failure::PeerCertificateName
+                | Failure::PeerCertificateBad
+                | Failure::PeerCertificateMissing,
+            ) => Self::UpstreamTlsCertificate,
+            Some(
+                Failure::CertificateRefused
+                | Failure::Alert
+                | Failure::NoCertificate
+                | Failure::Version
+                | Failure::Cipher
+                | Failure::Alpn,
+            ) => Self::UpstreamTlsAlert,
+            _ => Self::UpstreamTlsFailed,
         }
     }
 

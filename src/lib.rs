@@ -13,4 +13,5 @@ pub mod limits;
 pub mod obs;
 pub mod plan;
 pub mod route;
+pub mod tls;
 pub mod upstream;

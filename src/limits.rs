@@ -116,6 +116,32 @@ pub const H2_PING_TIMEOUT_MS: u64 = 15_000;
 /// How long an endpoint may take nothing of what is to be sent to it.
 pub const H2_SEND_STALL_MS: u64 = 30_000;
 
+/// The most plaintext in one TLS record (RFC 8446 section 5.1).
+pub const RECORD_BYTES_MAX: usize = 16 * 1024;
+
+/// What a record adds at most: header, explicit nonce, inner type, tag; or all of an alert.
+pub const RECORD_OVERHEAD_BYTES_MAX: usize = 48;
+
+/// Encrypted bytes that wait for the kernel before more is encrypted: four full records.
+pub const SEALED_BYTES_HIGH: usize = 64 * 1024;
+
+/// Steps of handshakes that a core takes before it has looked at everything else once: with a signature of up to
+/// 100 us (P-256) in each, others wait for less than half a millisecond.
+pub const HANDSHAKE_STEPS_MAX: usize = 4;
+
+/// Sessions with endpoints that a core remembers by upstream, to be taken up again.
+pub const TLS_SESSIONS_KEPT_MAX: usize = 256;
+
+/// The largest file with certificates or keys: system bundles have some 250 KiB.
+pub const TLS_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// A certificate that ends within so many days is warned of: automatic renewal comes at 30 days (certbot).
+pub const CERTIFICATE_EXPIRES_SOON_DAYS: i64 = 30;
+
+const _: () = assert!(
+    BLOCK_BYTES[1] >= RECORD_BYTES_MAX + RECORD_OVERHEAD_BYTES_MAX,
+    "a full record fits in one block"
+);
 const _: () = assert!(BLOCK_BYTES[0] < BLOCK_BYTES[1] && BLOCK_BYTES[1] < BLOCK_BYTES[2]);
 const _: () = assert!(
     BLOCK_BYTES[1] >= 16_384 + 9,

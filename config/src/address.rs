@@ -56,9 +56,9 @@ impl FromStr for Address {
 impl FromStr for Endpoint {
     type Err = ValueError;
 
-    /// Reads `HOST:PORT`, `http://HOST:PORT` or `unix:/PATH`, with weight 1.
+    /// Reads `HOST:PORT`, `http://HOST:PORT`, `https://HOST:PORT` or `unix:/PATH`, with weight 1.
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        Ok(EndpointText::parse(text)?.into())
+        EndpointText::parse(text).map_err(Into::into)
     }
 }
 
@@ -67,6 +67,7 @@ impl From<EndpointAddress> for Endpoint {
     fn from(address: EndpointAddress) -> Self {
         Self {
             address,
+            tls: false,
             weight: crate::limits::WEIGHT.value,
             line: 0,
         }
@@ -121,28 +122,33 @@ impl Text for ListenText {
 pub(crate) struct EndpointText;
 
 impl Text for EndpointText {
-    type Value = EndpointAddress;
+    type Value = Endpoint;
     const NOUN: &'static str = "an endpoint";
-    const PATTERN: Option<&'static str> = Some("^(unix:/.+|(http://)?[^/]+:[0-9]+|http://[^/]+)$");
+    const PATTERN: Option<&'static str> =
+        Some("^(unix:/.+|(https?://)?[^/]+:[0-9]+|https?://[^/]+)$");
     const EXAMPLES: &'static [&'static str] = &[
         "10.0.0.11:8080",
         "http://app.internal:8080",
+        "https://app.internal:8443",
         "unix:/run/app.sock",
     ];
 
-    fn parse(text: &str) -> Result<EndpointAddress, Problem> {
+    fn parse(text: &str) -> Result<Endpoint, Problem> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return unix_path(path).map(EndpointAddress::Unix);
+            return unix_path(path).map(|path| EndpointAddress::Unix(path).into());
         }
+        let tls = text.starts_with("https://");
         let authority = match text.split_once("://") {
             None => text,
-            Some(("http", authority)) => authority,
+            Some(("http" | "https", authority)) => authority,
             Some((scheme, _)) => {
                 return Err(Problem::new(format!(
                     "this version of Weir does not speak `{scheme}`"
                 ))
                 .at(0, scheme.len())
-                .help("an endpoint is \"host:port\", \"http://host:port\" or \"unix:/path\""));
+                .help(
+                    "an endpoint is \"host:port\", \"http://host:port\", \"https://host:port\" or \"unix:/path\"",
+                ));
             }
         };
         let at = text.len() - authority.len();
@@ -159,13 +165,18 @@ impl Text for EndpointText {
                 ))
             });
         }
-        let default_port = (at > 0).then_some(80);
-        host_and_port(authority, default_port).map_err(|problem| match problem.at {
+        let default_port = (at > 0).then_some(if tls { 443 } else { 80 });
+        let address = host_and_port(authority, default_port);
+        let address = address.map_err(|problem| match problem.at {
             Some(span) => Problem {
                 at: Some(span.start + at..span.end + at),
                 ..problem
             },
             None => problem,
+        })?;
+        Ok(Endpoint {
+            tls,
+            ..address.into()
         })
     }
 }

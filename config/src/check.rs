@@ -203,11 +203,22 @@ fn listeners(
         {
             per_client_unreachable(per_client.span.clone(), connections, cx);
         }
+        let tls = raw.tls.and_then(|at| at.value);
+        if let (Some(_), Some(redirect)) = (&tls, &raw.redirect_https)
+            && redirect.value.is_some()
+        {
+            let message = "a listener with TLS has nothing to redirect to `https`";
+            cx.error(Code::Conflict, redirect.span.clone(), message)
+                .help("`redirect_https` belongs to the listener of port 80");
+        }
         listeners.push(Listener {
             address,
             connections: raw.connections.map(|at| at.value),
             connections_per_client: raw.connections_per_client.map(|at| at.value),
             backlog: raw.backlog,
+            tls,
+            redirect_https: raw.redirect_https.and_then(|at| at.value),
+            proxy_protocol: raw.proxy_protocol.unwrap_or_default(),
             timeouts: raw.timeouts.unwrap_or_default(),
             line: cx.line(&name.span),
         });
@@ -238,8 +249,19 @@ fn upstreams(
         }
         let timeouts = raw.timeouts.unwrap_or_default();
         times_agree(&timeouts, &raw.at, cx);
+        let endpoints = endpoints(raw.servers, &name, listeners, cx);
+        if let Some(tls) = &raw.tls
+            && !endpoints.iter().any(|endpoint| endpoint.tls)
+        {
+            let message = "no endpoint of this upstream begins with `https://`";
+            cx.warning(Code::NoEffect, tls.at.clone(), message)
+                .label("does nothing without one");
+        }
+        let tls = raw.tls.map(|tls| tls.build(cx)).unwrap_or_default();
         upstreams.push(Upstream {
-            endpoints: endpoints(raw.servers, &name, listeners, cx),
+            endpoints,
+            tls,
+            proxy_protocol: raw.proxy_protocol,
             balance: raw.balance,
             pool: Pool::default().patched(&patch),
             timeouts,

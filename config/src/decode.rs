@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::diagnostic::{Code, Diagnostic, Severity};
+use crate::diagnostic::{Code, Diagnostic, Place, Severity};
 use crate::limits::DIAGNOSTICS_MAX;
 use crate::shape::{Shape, TableInfo};
 use crate::source::{Source, Span};
@@ -168,6 +168,11 @@ impl<'t> Decoder<'t> {
         self.source.line(span.start)
     }
 
+    /// The place of `span`, for what is found out about it later.
+    pub(crate) fn place(&self, span: &Span) -> Place {
+        Place::new(self.source, span)
+    }
+
     /// All diagnostics in file order, and whether one of them is an error.
     pub(crate) fn finish(mut self) -> (Vec<Diagnostic>, bool) {
         self.diagnostics.sort_by_key(|(offset, _)| *offset);
@@ -278,10 +283,8 @@ impl<'v, 'i> Reader<'v, 'i> {
 }
 
 /// Keys that are planned and known to be missing. Nothing near them is suggested: a file that
-/// asks for TLS is not a file with a typing slip.
-const LATER: [&str; 8] = [
-    "tls", "health", "jwt", "limit", "tcp", "udp", "cache", "cors",
-];
+/// asks for them is not a file with a typing slip.
+const LATER: [&str; 7] = ["health", "jwt", "limit", "tcp", "udp", "cache", "cors"];
 
 fn unknown_key(cx: &mut Decoder<'_>, span: Span, name: &str, known: &TableInfo) {
     if cx.is_full() {

@@ -63,6 +63,10 @@ pub enum Code {
     NoEffect,
     /// Something that nothing refers to.
     Unused,
+    /// A file that the configuration names cannot be used, or not for long.
+    NamedFile,
+    /// A protection that is switched off.
+    Unsafe,
     /// More diagnostics than are shown.
     TooMany,
 }
@@ -206,7 +210,7 @@ impl fmt::Display for Diagnostic {
 }
 
 impl Place {
-    fn new(source: &Source<'_>, span: &Span) -> Self {
+    pub(crate) fn new(source: &Source<'_>, span: &Span) -> Self {
         let (line_start, text) = source.line_text(span.start);
         let line_end = line_start + text.len();
         let before = source.slice(line_start..span.start.min(line_end));
@@ -283,6 +287,8 @@ impl Code {
             Self::Conflict => "conflict",
             Self::NoEffect => "no-effect",
             Self::Unused => "unused",
+            Self::NamedFile => "named-file",
+            Self::Unsafe => "unsafe",
             Self::TooMany => "too-many",
         }
     }

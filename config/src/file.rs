@@ -16,8 +16,8 @@ use crate::kinds::{
 use crate::layers::{LimitsPatch, PoolPatch, RetriesPatch, TimeoutsPatch};
 use crate::limits::{self, BACKLOG_MAX, CONNECTIONS_MAX, RETRIES_MAX};
 use crate::model::{
-    AccessLog, Address, Balance, Cidr, Cores, Endpoint, EndpointAddress, HostMatch, LogFormat,
-    LogTarget, Match, PathMatch, Pattern, Redirect, Respond, Rewrite, ValueMatch,
+    AccessLog, Address, Balance, Cidr, Cores, Endpoint, HostMatch, LogFormat, LogTarget, Match,
+    PathMatch, Pattern, Redirect, Respond, Rewrite, ValueMatch,
 };
 use crate::pattern::{
     FieldValueText, HostText, MatchText, MethodText, PathPatternText, PathText, PatternText,
@@ -25,6 +25,7 @@ use crate::pattern::{
 use crate::request::{RequestLine, RequestText};
 use crate::scopes::{InListener, InRoute, InUpstream};
 use crate::table::table;
+use crate::tls::{HttpsPort, ListenTls, ListenTlsKind, ProxyProtocol, RawUpstreamTls};
 
 table! {
     /// The whole file.
@@ -76,6 +77,14 @@ table! {
             "connections_per_client" as Placed<Count<1, CONNECTIONS_MAX>>;
         /// Length of the kernel's queue of connections that wait to be accepted.
         preset(limits::BACKLOG) backlog: u32 = "backlog" as Count<1, BACKLOG_MAX>;
+        /// TLS. Without it, HTTP is spoken in the clear.
+        optional tls: At<Option<ListenTls>> = "tls" as Placed<ListenTlsKind>;
+        /// Sends every request to `https`: `true` for port 443, or another port. Clients keep method
+        /// and body (308), and remember.
+        optional redirect_https: At<Option<u16>> = "redirect_https" as Placed<HttpsPort>;
+        /// Networks of load balancers that say in the PROXY protocol (v1 or v2) whose each
+        /// connection is. They must say it, and others are refused.
+        optional proxy_protocol: Vec<Cidr> = "proxy_protocol" as Many<CidrText>;
         /// Time limits for connections of this listener. Only `head` and `idle` matter here.
         optional timeouts: TimeoutsPatch = "timeouts" as Scoped<InListener, TimeoutsPatch>;
     }
@@ -90,6 +99,11 @@ table! {
         preset(limits::BALANCE) balance: Balance = "balance" as Choice<Balance>;
         /// Connections kept to the endpoints.
         optional pool: PoolPatch = "pool" as PoolPatch;
+        /// TLS towards those endpoints that begin with `https://`.
+        optional tls: RawUpstreamTls = "tls" as RawUpstreamTls;
+        /// Has every connection begin with the client's address, in the PROXY protocol. Each client
+        /// then has connections of its own.
+        optional proxy_protocol: ProxyProtocol = "proxy_protocol" as Choice<ProxyProtocol>;
         /// Time limits in place of the top level's.
         optional timeouts: TimeoutsPatch = "timeouts" as Scoped<InUpstream, TimeoutsPatch>;
         /// Retry rules in place of the top level's. A number is `count`.
@@ -103,8 +117,8 @@ pub(crate) type Server = Forms<EndpointText, RawServer>;
 table! {
     /// The long form of an endpoint.
     RawServer, "server", "an endpoint of [upstream.NAME]" {
-        /// Where it is: HOST:PORT, http://HOST:PORT or unix:/PATH.
-        required address: EndpointAddress = "address" as EndpointText;
+        /// Where it is: HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:/PATH.
+        required address: Endpoint = "address" as EndpointText;
         /// Its share of requests in proportion to the others'.
         preset(limits::WEIGHT) weight: NonZeroU32 = "weight" as Weight;
     }
@@ -158,6 +172,9 @@ table! {
         optional header: Vec<Entry<ValueMatch>> = "header" as Named<FieldName, ValueKind>;
         /// Query parameters that must be there, written like header fields.
         optional query: Vec<Entry<ValueMatch>> = "query" as Named<FieldName, ValueKind>;
+        /// The client's certificate: `true` for any, `false` for none, or its subject or one of
+        /// its names, such as `DNS:a.example.com`; the value is written like a header field's.
+        optional client_cert: ValueMatch = "client_cert" as ValueKind;
     }
 }
 

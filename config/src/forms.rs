@@ -145,6 +145,8 @@ impl From<Vec<At<Endpoint>>> for RawUpstream {
             servers,
             balance: limits::BALANCE.value,
             pool: None,
+            tls: None,
+            proxy_protocol: None,
             timeouts: None,
             retries: None,
         }
@@ -164,9 +166,9 @@ impl Long for RawServer {
 
     fn build(table: Self, cx: &mut Decoder<'_>) -> Option<Endpoint> {
         Some(Endpoint {
-            address: table.address,
             weight: table.weight,
             line: cx.line(&table.at),
+            ..table.address
         })
     }
 }
@@ -210,6 +212,7 @@ impl Long for RawMatch {
                 .filter_map(|entry| Some((entry.name.value, entry.value?)))
                 .map(field_match)
                 .collect(),
+            client_cert: table.client_cert,
         })
     }
 }

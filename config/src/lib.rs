@@ -47,6 +47,7 @@ mod shape;
 mod source;
 mod suggest;
 mod table;
+mod tls;
 mod units;
 
 pub use address::ValueError;
@@ -57,6 +58,10 @@ pub use layers::{
 pub use model::*;
 pub use reference::reference;
 pub use schema::schema;
+pub use tls::{
+    CertFiles, Cipher, ClientCert, ListenTls, NamedFile, ProxyProtocol, TlsVersion, UpstreamTls,
+    Verify,
+};
 
 use crate::decode::{Decoder, Kind};
 use crate::source::Source;

@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::model::{AccessLog, Balance, Cores, LogFormat};
+use crate::tls::{ClientCert, TlsVersion, Verify};
 
 /// A default value together with the reason for choosing it.
 #[derive(Debug, Clone, Copy)]
@@ -141,6 +142,26 @@ pub const RETRY_BACKOFF: Preset<Duration> =
 /// The deadline of one attempt.
 pub const RETRY_PER_TRY: Preset<Option<Duration>> =
     preset(None, "`connect` and `first_byte` bound an attempt already");
+
+// TLS.
+
+/// The lowest version that is spoken.
+pub const TLS_MIN_VERSION: Preset<TlsVersion> = preset(
+    TlsVersion::V12,
+    "RFC 9325 section 3.1.1; nginx, HAProxy and Envoy: 1.2",
+);
+/// Whether clients must show a certificate, where they may.
+pub const CLIENT_CERT: Preset<ClientCert> = preset(
+    ClientCert::Required,
+    "who names an authority for clients wants their certificates",
+);
+/// Whether endpoints' certificates are looked at.
+pub const TLS_VERIFY: Preset<Verify> = preset(
+    Verify::On,
+    "TLS that is not verified protects from nobody on the way; nginx `proxy_ssl_verify off`",
+);
+/// Where plain requests are sent: no redirect.
+pub const REDIRECT_HTTPS: Preset<Option<u16>> = preset(None, "a listener does what its routes say");
 
 /// How an endpoint is chosen.
 pub const BALANCE: Preset<Balance> = preset(Balance::RoundRobin, "nginx, Envoy and Traefik");

@@ -10,6 +10,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use crate::layers::{Limits, LimitsPatch, Pool, Retries, RetriesPatch, Timeouts, TimeoutsPatch};
+use crate::tls::{ListenTls, ProxyProtocol, UpstreamTls};
 
 /// One whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,6 +230,12 @@ pub struct Listener {
     pub connections_per_client: Option<u32>,
     /// Length of the kernel's accept queue.
     pub backlog: u32,
+    /// TLS, if it is spoken here.
+    pub tls: Option<ListenTls>,
+    /// The port that every request is sent to by a redirect, over `https`.
+    pub redirect_https: Option<u16>,
+    /// Who may, and must, say in the PROXY protocol where connections come from; nobody if empty.
+    pub proxy_protocol: Vec<Cidr>,
     /// What differs from the top level; see [`Config::listener_timeouts`].
     pub timeouts: TimeoutsPatch,
     /// Its line in the file, from 1; 0 when there is no file.
@@ -244,6 +251,9 @@ impl Listener {
             connections: None,
             connections_per_client: None,
             backlog: crate::limits::BACKLOG.value,
+            tls: None,
+            redirect_https: None,
+            proxy_protocol: Vec::new(),
             timeouts: TimeoutsPatch::default(),
             line: 0,
         }
@@ -261,6 +271,10 @@ pub struct Upstream {
     pub balance: Balance,
     /// Connection keeping.
     pub pool: Pool,
+    /// How its `https://` endpoints are spoken to.
+    pub tls: UpstreamTls,
+    /// What is said to endpoints before every connection: whose it is.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// What differs from the top level; see [`Config::timeouts_of`].
     pub timeouts: TimeoutsPatch,
     /// What differs from the top level; see [`Config::retries_of`].
@@ -278,6 +292,8 @@ impl Upstream {
             endpoints,
             balance: Balance::default(),
             pool: Pool::default(),
+            tls: UpstreamTls::default(),
+            proxy_protocol: None,
             timeouts: TimeoutsPatch::default(),
             retries: RetriesPatch::default(),
             line: 0,
@@ -298,13 +314,23 @@ pub enum Balance {
 pub struct Endpoint {
     /// Where it is.
     pub address: EndpointAddress,
+    /// It is spoken to over TLS (`https://`).
+    pub tls: bool,
     /// Its share of requests in proportion to the others'.
     pub weight: NonZeroU32,
     /// Its line in the file, from 1; 0 when there is no file.
     pub line: u32,
 }
 
-/// Where an endpoint is. All are spoken to in HTTP/1.1 without TLS.
+impl fmt::Display for Endpoint {
+    /// As a file would have it, without its weight.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https://" } else { "" };
+        write!(f, "{scheme}{}", self.address)
+    }
+}
+
+/// Where an endpoint is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum EndpointAddress {
     /// An IP address and port.
@@ -387,6 +413,8 @@ pub struct Match {
     pub headers: Vec<FieldMatch>,
     /// Query parameters by name, case-sensitive; all must hold.
     pub query: Vec<FieldMatch>,
+    /// What the client's certificate must be: its subject, or one of its names.
+    pub client_cert: Option<ValueMatch>,
 }
 
 impl Match {
@@ -399,6 +427,7 @@ impl Match {
             methods: Vec::new(),
             headers: Vec::new(),
             query: Vec::new(),
+            client_cert: None,
         }
     }
 }

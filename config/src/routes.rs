@@ -309,6 +309,11 @@ fn covers(wide: &Match, narrow: &Match) -> bool {
     methods
         && all_implied(&wide.headers, &narrow.headers)
         && all_implied(&wide.query, &narrow.query)
+        && match (&wide.client_cert, &narrow.client_cert) {
+            (None, _) => true,
+            (Some(wide), Some(narrow)) => implies(narrow, wide),
+            (Some(_), None) => false,
+        }
 }
 
 fn all_implied(wide: &[FieldMatch], narrow: &[FieldMatch]) -> bool {

@@ -23,7 +23,7 @@ pub(super) fn main(args: &mut Parser) -> Done {
     }
     let file =
         file.ok_or_else(|| Exit::Usage("`check` needs a file: weir check FILE".to_owned()))?;
-    let outcome = load(&Source::File(file.clone()));
+    let outcome = load(&Source::File(file.clone()), None);
     if json {
         return check_json(outcome);
     }

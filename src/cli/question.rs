@@ -32,7 +32,7 @@ pub(super) fn main(args: &mut Parser) -> Done {
         headers,
         all,
     };
-    let loaded = load(&Source::File(PathBuf::from(file)))
+    let loaded = load(&Source::File(PathBuf::from(file)), None)
         .map_err(|error| Exit::Config(error.to_string()))?;
     print(&explain(&loaded.plan, &question).map_err(Exit::Usage)?)
 }

@@ -13,9 +13,10 @@ use super::{http1, http2};
 use crate::core::{Core, Door, Timer};
 use crate::exchange::Added;
 use crate::fault::Fault;
-use crate::io::{Chunk, Net, Tx};
+use crate::io::{Chunk, Net};
 use crate::limits::{H2_STREAM_QUEUED_BYTES_HIGH, QUEUED_BYTES_HIGH};
 use crate::route::Scratch;
+use crate::tls::Agreed;
 
 /// What came from the client.
 pub enum Piece {
@@ -37,6 +38,8 @@ pub struct Kit<N: Net> {
     pub door: Rc<Door<N>>,
     /// The client's address, as far as the connection tells.
     pub peer: Option<IpAddr>,
+    /// What was agreed on with the client in a TLS handshake; `None` in the clear.
+    pub agreed: Option<Agreed>,
     /// What is added to the request.
     pub added: Added,
     /// What is added to an answer of ours.
@@ -51,18 +54,35 @@ pub struct Kit<N: Net> {
 
 impl<N: Net> Kit<N> {
     /// Makes a kit for requests that come in by `door`.
-    pub(super) fn new(timer: Timer, door: Rc<Door<N>>, peer: Option<IpAddr>) -> Self {
+    pub(super) fn new(
+        timer: Timer,
+        door: Rc<Door<N>>,
+        peer: Option<IpAddr>,
+        agreed: Option<Agreed>,
+    ) -> Self {
         Self {
             head: Head::new(),
             block: Chunk::default(),
             timer,
             door,
             peer,
+            agreed,
             added: Added::default(),
             edits: Edits::new(),
             scratch: Scratch::default(),
             text: Vec::new(),
             up_head: Head::new(),
+        }
+    }
+}
+
+impl<N: Net> Kit<N> {
+    /// The scheme of the client's requests.
+    pub fn scheme(&self) -> &'static str {
+        if self.agreed.is_some() {
+            "https"
+        } else {
+            "http"
         }
     }
 }
@@ -318,10 +338,13 @@ impl<N: Net> End for Down<'_, N> {
         self.sent()
     }
 
-    fn finish_raw(&mut self) {
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.wire {
-            Wire::Http1(wire) => wire.out.tx.finish(),
-            Wire::Http2(wire) => wire.finish_raw(),
+            Wire::Http1(wire) => wire.out.tx.poll_finish(cx),
+            Wire::Http2(wire) => {
+                wire.finish_raw();
+                Poll::Ready(())
+            }
         }
     }
 }

@@ -5,14 +5,16 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use super::wire::{Wire, WireRx};
 use crate::core::{Core, Pass, Timer};
-use crate::io::{Chunk, Connection, Net, Rx};
+use crate::io::{Chunk, Net, Rx};
 use crate::limits::{LINGER_BYTES_MAX, LINGER_MS};
+use crate::tls::Failure;
 
 /// A connection that waits for a request.
 pub struct Line<N: Net> {
     /// The connection.
-    pub connection: Connection<N>,
+    pub wire: Wire<N>,
     /// Its deadline.
     pub timer: Timer,
     /// Where it came in.
@@ -34,7 +36,7 @@ impl<N: Net> Line<N> {
         self.timer.set(deadline);
         poll_fn(|cx| {
             self.timer.watch(cx);
-            match self.connection.rx.poll_recv(cx) {
+            match self.wire.rx.poll_recv(cx) {
                 Poll::Ready(Ok(Some(chunk))) => return Poll::Ready(Some(chunk)),
                 Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(None),
                 Poll::Pending => {}
@@ -49,14 +51,35 @@ impl<N: Net> Line<N> {
         .await
     }
 
-    /// Reads and forgets what the client still sends until it has closed its side, for a while.
+    /// Counts how the handshake went, once; says why it failed, if it did.
+    pub fn tell_handshake(&mut self, core: &Core<N>) -> Option<Failure> {
+        let WireRx::Tls(rx) = &mut self.wire.rx else {
+            return None;
+        };
+        if !self.is_new {
+            return None;
+        }
+        self.is_new = false;
+        let listener = self.pass.door.id.get();
+        if let Some(agreed) = rx.agreed() {
+            core.obs.borrow().tls_opened(listener, &agreed);
+            return None;
+        }
+        let failure = rx.failure().unwrap_or(Failure::Timeout);
+        rx.fail(failure);
+        core.obs.borrow().tls_failed(listener, failure);
+        Some(failure)
+    }
+
+    /// Ends our direction, and reads and forgets what the client still sends until it has closed its own, for a while.
     pub async fn linger(&mut self, core: &Rc<Core<N>>) {
         let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
         self.timer.set(deadline);
-        let mut forgotten = 0;
+        let (mut forgotten, mut ended) = (0, false);
         poll_fn(|cx| {
             self.timer.watch(cx);
-            while let Poll::Ready(received) = self.connection.rx.poll_recv(cx) {
+            ended = ended || self.wire.tx.poll_finish(cx).is_ready();
+            while ended && let Poll::Ready(received) = self.wire.rx.poll_forget(cx) {
                 match received {
                     Ok(Some(chunk)) if forgotten < LINGER_BYTES_MAX => forgotten += chunk.len(),
                     _ => return Poll::Ready(()),

@@ -12,6 +12,7 @@ mod line;
 mod outbox;
 mod tunnel;
 mod up;
+mod wire;
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -26,15 +27,17 @@ pub use line::Line;
 pub use outbox::Outbox;
 pub use tunnel::tunnel;
 pub use up::{Answer, Up};
+pub use wire::{Wire, WireRx, WireTx};
 
 use http1::Downstream;
 
-use crate::core::{Core, Pass};
+use crate::core::{Core, Pass, Timer};
 use crate::exchange::{self, After};
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Connection, Net, Tx};
 use crate::limits::{LINGER_MS, REST_AFTER_MS, WAITING_CONVERSATIONS_MAX};
 use crate::obs::Level;
+use crate::tls::{self, Failure};
 
 /// Serves a client's connection to its end.
 pub fn serve<N: Net>(
@@ -42,19 +45,30 @@ pub fn serve<N: Net>(
     pass: Pass<N>,
     connection: Connection<N>,
 ) -> impl Future<Output = ()> {
-    let timer = core.timers.timer();
-    let mut line = Line {
-        connection,
-        timer,
+    let wire = wire(&core, &pass, connection);
+    let line = wire.map(|wire| Line {
+        wire,
+        timer: core.timers.timer(),
         pass,
         is_new: true,
-    };
+    });
     // A block and not an `async fn`: it uses what it captures in place, where arguments would be kept twice.
     async move {
-        while let Some(first) = line.wait(&core).await {
+        let Some(mut line) = line else {
+            return;
+        };
+        loop {
+            let Some(first) = line.wait(&core).await else {
+                return match line.wire.rx {
+                    WireRx::Plain(_) => {}
+                    WireRx::Tls(_) => Box::pin(leave(core, line)).await,
+                };
+            };
             if line.is_new && begins_http2(&line, &first) {
+                line.tell_handshake(&core);
                 return Box::pin(http2::serve(core, line, Some(first))).await;
             }
+            line.tell_handshake(&core);
             let (wire, kit) = Downstream::new(&core, line, first);
             match guarded(Box::pin(converse(core.clone(), wire, kit))).await {
                 Ok(Then::Wait(rested)) => line = rested,
@@ -63,6 +77,46 @@ pub fn serve<N: Net>(
                 Err(panic) => return report_panic(&core, &*panic),
             }
         }
+    }
+}
+
+/// The connection as it will be spoken on. `None`: it cannot be.
+fn wire<N: Net>(core: &Core<N>, pass: &Pass<N>, connection: Connection<N>) -> Option<Wire<N>> {
+    let plan = pass.door.plan.borrow();
+    let Some(tls) = &plan.tls else {
+        return Some(connection.into());
+    };
+    let halves = tls.accept((connection.rx, connection.tx), core.net.pool(), &core.gate);
+    let (rx, tx) = halves.ok()?;
+    Some(Wire {
+        rx: WireRx::Tls(rx),
+        tx: WireTx::Tls(tx),
+        peer: connection.peer,
+    })
+}
+
+/// Ends a TLS connection that waits: says so, or why it never came to anything.
+async fn leave<N: Net>(core: Rc<Core<N>>, mut line: Line<N>) {
+    match line.tell_handshake(&core) {
+        None => line.linger(&core).await,
+        Some(Failure::PlainHttp) => {
+            let Some(connection) = line.wire.into_raw() else {
+                return;
+            };
+            let Wire { rx, tx, peer } = Wire::from(connection);
+            let mut out = Outbox::new(tx, core.net.pool().clone());
+            exchange::refuse_connection(&mut out, Reason::PlainHttp);
+            flush(&core, &line.timer, &mut out).await;
+            let wire = Wire {
+                rx,
+                tx: out.tx,
+                peer,
+            };
+            Line { wire, ..line }.linger(&core).await;
+        }
+        // Nobody is there, or nobody who would hear it.
+        Some(Failure::ClosedInHandshake | Failure::Timeout) => {}
+        Some(_) => line.linger(&core).await,
     }
 }
 
@@ -95,7 +149,7 @@ async fn converse<N: Net>(core: Rc<Core<N>>, mut wire: Downstream<N>, mut kit: K
         };
         match after {
             After::Next => {}
-            After::Close => return end(wire, kit),
+            After::Close => return Then::End(wire.rest(kit)),
             After::Abort => {
                 wire.out.tx.abort();
                 return Then::Drop;
@@ -160,22 +214,16 @@ async fn head<N: Net>(
     .await
 }
 
-/// Ends our direction. The client's is still read, so that it can read the last answer: a close with unread bytes, or
-/// before the client has closed, would reset it.
-fn end<N: Net>(mut wire: Downstream<N>, kit: Kit<N>) -> Then<N> {
-    wire.out.tx.finish();
-    if wire.has_ended() {
-        Then::Drop
-    } else {
-        Then::End(wire.rest(kit))
-    }
-}
-
 /// Turns a connection away that is one too many, with the shortest answer that says so.
 pub async fn refuse<N: Net>(core: Rc<Core<N>>, connection: Connection<N>, reason: Reason) {
     let mut out = Outbox::new(connection.tx, core.net.pool().clone());
     exchange::refuse_connection(&mut out, reason);
-    let timer = core.timers.timer();
+    flush(&core, &core.timers.timer(), &mut out).await;
+    out.tx.finish();
+}
+
+/// Sends a last answer, if that takes no longer than it may.
+async fn flush<N: Net, T: Tx>(core: &Core<N>, timer: &Timer, out: &mut Outbox<T>) {
     let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
     timer.set(deadline);
     poll_fn(|cx| {
@@ -186,7 +234,6 @@ pub async fn refuse<N: Net>(core: Rc<Core<N>>, connection: Connection<N>, reason
         }
     })
     .await;
-    out.tx.finish();
 }
 
 /// Runs a future so that its panic ends it alone and not the core.
@@ -202,10 +249,14 @@ fn guarded<T>(
     })
 }
 
-/// Whether the first bytes of a connection are those of HTTP/2, by a client that knows beforehand that we speak it.
+/// Whether the first bytes of a connection are those of HTTP/2, by agreement, or by a client that knows beforehand
+/// that we speak it.
 //= rfc9113#3.4
 // What comes first is unlike any request of HTTP/1.1.
 fn begins_http2<N: Net>(line: &Line<N>, first: &[u8]) -> bool {
+    if let Some(agreed) = line.wire.rx.agreed() {
+        return agreed.protocol == tls::Protocol::Http2;
+    }
     line.pass.door.plan.borrow().takes_http2
         && weir_proto_h1::looks_like_h2_preface(first) == Some(true)
 }

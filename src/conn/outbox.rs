@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use weir_proto_h1::BodyKind;
 
+use super::wire::{WireRx, WireTx};
 use crate::io::{Chunk, Net, Out, Pool, Tx};
 use crate::limits::{BLOCK_BYTES, COPY_BELOW_BYTES, PASS_BYTES_MAX, PASS_BYTES_MIN};
 
@@ -83,21 +84,6 @@ impl<T: Tx> Outbox<T> {
         }
     }
 
-    /// Lets bytes pass from another connection behind what was written: see [`Net::poll_pass`].
-    pub fn poll_pass<N: Net<Tx = T>>(
-        &mut self,
-        cx: &mut Context<'_>,
-        net: &N,
-        from: &mut N::Rx,
-        at_most: u64,
-    ) -> Poll<usize> {
-        self.close();
-        let at_most = at_most.min(PASS_BYTES_MAX as u64) as usize;
-        let passed = ready!(net.poll_pass(cx, from, &mut self.tx, at_most));
-        self.pushed += passed as u64;
-        Poll::Ready(passed)
-    }
-
     /// Bytes that the kernel has not taken yet.
     pub fn queued(&self) -> usize {
         self.tx.queued() + self.open.as_ref().map_or(0, Out::len)
@@ -123,5 +109,29 @@ impl<T: Tx> Outbox<T> {
     fn push(&mut self, chunk: Chunk) {
         self.pushed += chunk.len() as u64;
         self.tx.push(chunk);
+    }
+}
+
+impl<N: Net> Outbox<WireTx<N>> {
+    /// Lets bytes pass from another connection behind what was written: see [`Net::poll_pass`]. Only from one in the
+    /// clear to another.
+    pub fn poll_pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        net: &N,
+        from: &mut WireRx<N>,
+        at_most: u64,
+    ) -> Poll<usize> {
+        let (WireRx::Plain(from), WireTx::Plain(_)) = (from, &self.tx) else {
+            return Poll::Ready(0);
+        };
+        self.close();
+        let WireTx::Plain(to) = &mut self.tx else {
+            return Poll::Ready(0);
+        };
+        let at_most = at_most.min(PASS_BYTES_MAX as u64) as usize;
+        let passed = ready!(net.poll_pass(cx, from, to, at_most));
+        self.pushed += passed as u64;
+        Poll::Ready(passed)
     }
 }

@@ -23,8 +23,8 @@ pub(super) trait End {
     fn waiting(&self) -> usize;
     /// Bytes that have left.
     fn gone(&self) -> u64;
-    /// Ends the sending direction in an orderly way.
-    fn finish_raw(&mut self);
+    /// Ends the sending direction in an orderly way; ready when what that takes is sent.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 /// Relays until both directions have ended, one has broken, or nothing has moved for `idle`. Returns the bytes that
@@ -90,8 +90,7 @@ impl Direction {
             };
             if self.ended {
                 if sent && !self.finished {
-                    to.finish_raw();
-                    self.finished = true;
+                    self.finished = to.poll_finish(cx).is_ready();
                 }
                 return Ok(());
             }

@@ -10,7 +10,7 @@ use super::tunnel::End;
 use super::{http1, http2};
 use crate::core::Core;
 use crate::fault::Fault;
-use crate::io::{Chunk, Net, Tx};
+use crate::io::{Chunk, Net};
 use crate::limits::{H2_STREAM_QUEUED_BYTES_HIGH, QUEUED_BYTES_HIGH};
 use crate::upstream::{Endpoint, Held};
 
@@ -221,10 +221,13 @@ impl<N: Net> End for Up<N> {
         self.sent()
     }
 
-    fn finish_raw(&mut self) {
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.wire {
-            UpWire::Http1(wire) => wire.out.tx.finish(),
-            UpWire::Http2(wire) => wire.finish_raw(),
+            UpWire::Http1(wire) => wire.out.tx.poll_finish(cx),
+            UpWire::Http2(wire) => {
+                wire.finish_raw();
+                Poll::Ready(())
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use weir_config::{Config, Diagnostic};
 
 use crate::cli::explain;
 use crate::plan::Plan;
+use crate::tls::{self, Tickets};
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Loaded {
     pub config: Config,
     /// What cores run; its epoch is still to be set.
     pub plan: Plan,
+    /// What the files for TLS gave.
+    pub tls: tls::Loaded,
     /// What is worth a second look.
     pub warnings: Vec<Diagnostic>,
 }
@@ -54,12 +57,13 @@ pub struct Finding {
     pub message: String,
 }
 
-/// Reads, parses, compiles and runs the `[[test]]` blocks. Resolves host names, which may block.
+/// Reads, parses, compiles and runs the `[[test]]` blocks. Resolves host names, which may block. Without `tickets`, for
+/// who only wants to know, listeners would resume no sessions.
 ///
 /// # Errors
 /// Everything that is wrong, as far as it can be known at once.
-pub fn load(source: &Source) -> Result<Loaded, LoadError> {
-    let (config, warnings) = match source {
+pub fn load(source: &Source, tickets: Option<&Tickets>) -> Result<Loaded, LoadError> {
+    let (config, mut warnings) = match source {
         Source::File(path) => {
             let text = read(path).map_err(LoadError::Unreadable)?;
             weir_config::parse(&path.display().to_string(), &text).map_err(LoadError::Invalid)?
@@ -78,7 +82,13 @@ pub fn load(source: &Source) -> Result<Loaded, LoadError> {
             message,
         }
     };
-    let plan = Plan::compile(&config, &resolve).map_err(|problems| {
+    let name = match source {
+        Source::File(path) => path.display().to_string(),
+        Source::Given(_) => String::new(),
+    };
+    let (tls, more) = tls::load(&config, tickets, &name).map_err(LoadError::Invalid)?;
+    warnings.extend(more);
+    let mut plan = Plan::compile(&config, &resolve).map_err(|problems| {
         let problems = problems.into_iter();
         LoadError::Refused(
             problems
@@ -86,6 +96,7 @@ pub fn load(source: &Source) -> Result<Loaded, LoadError> {
                 .collect(),
         )
     })?;
+    plan.equip(&tls);
     let failures = explain::run_tests(&config, &plan).into_iter();
     let failures: Vec<_> = failures
         .map(|each| finding("test", each.line, each.message))
@@ -96,6 +107,7 @@ pub fn load(source: &Source) -> Result<Loaded, LoadError> {
     Ok(Loaded {
         config,
         plan,
+        tls,
         warnings,
     })
 }

@@ -29,6 +29,7 @@ use crate::io::Address;
 use crate::io::uring::Uring;
 use crate::obs::{AccessLog, Format, Obs, process};
 use crate::plan::Plan;
+use crate::tls::Tickets;
 use admin::Admin;
 use demo::Demo;
 use listen::UnixFile;
@@ -77,7 +78,9 @@ impl fmt::Display for Failure {
 /// # Errors
 /// It cannot start, or the cores break.
 pub fn run(options: Options) -> Result<(), Failure> {
-    let loaded = load(&options.source).map_err(Failure::Config)?;
+    let tickets = Tickets::new()
+        .map_err(|error| Failure::Run(format!("no keys for session tickets: {error}")))?;
+    let loaded = load(&options.source, Some(&tickets)).map_err(Failure::Config)?;
     say_warnings(&loaded);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -85,7 +88,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let runtime = runtime
         .map_err(|error| Failure::Run(format!("cannot start the control thread: {error}")))?;
     let local = tokio::task::LocalSet::new();
-    let outcome = local.block_on(&runtime, start(options, loaded));
+    let outcome = local.block_on(&runtime, start(options, loaded, tickets));
     // A name that is still being resolved for a reload holds nobody up.
     runtime.shutdown_background();
     outcome.map_err(Failure::Run)
@@ -94,6 +97,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
 /// The running process, as control sees it.
 struct Control {
     source: Source,
+    tickets: Tickets,
     cores: Cores,
     obs: Obs,
     state: RefCell<State>,
@@ -119,7 +123,7 @@ struct Reloads {
     last_ms: u64,
 }
 
-async fn start(options: Options, loaded: Loaded) -> Result<(), String> {
+async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(), String> {
     let Options {
         source,
         demo,
@@ -173,6 +177,7 @@ async fn start(options: Options, loaded: Loaded) -> Result<(), String> {
     let (state, draining) = (RefCell::new(state), Cell::new(false));
     let control = Rc::new(Control {
         source,
+        tickets,
         cores,
         obs,
         state,

@@ -109,9 +109,9 @@ impl Control {
 
     /// Does all that can fail.
     async fn prepare(&self) -> Result<Ready, String> {
-        let source = self.source.clone();
+        let (source, tickets) = (self.source.clone(), self.tickets.clone());
         // Names are resolved on the way, which may take seconds.
-        let loaded = tokio::task::spawn_blocking(move || load(&source)).await;
+        let loaded = tokio::task::spawn_blocking(move || load(&source, Some(&tickets))).await;
         let loaded = loaded.map_err(|_| "the configuration's compiler has panicked".to_owned())?;
         let loaded = loaded.map_err(|error| error.to_string())?;
         say_warnings(&loaded);

@@ -66,6 +66,11 @@ impl<N: Net> Mail<N> {
             })
     }
 
+    /// Wakes the core, which then opens its gate for handshakes.
+    pub(super) fn ring(&self) {
+        self.bell.ring();
+    }
+
     pub(super) fn post(&self, letter: Letter<N>) -> Result<(), Letter<N>> {
         self.queue.push(letter)?;
         self.bell.ring();
@@ -108,6 +113,7 @@ impl<N: Net> Mailbox<N> {
             if !matches!(poll_fn(|cx| self.ear.poll_recv(cx)).await, Ok(Some(_))) {
                 return;
             }
+            core.gate.open();
         }
     }
 }

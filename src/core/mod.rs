@@ -25,6 +25,7 @@ use crate::io::{Instant, Net};
 use crate::limits::HOUSEKEEPING_MS;
 use crate::obs::{CoreObs, RequestId};
 use crate::plan::{ListenerId, Plan};
+use crate::tls::Gate;
 use crate::upstream::{Reaper, Upstream};
 pub use accept::{Door, Pass};
 
@@ -38,6 +39,8 @@ pub struct Core<N: Net> {
     pub reaper: Rc<Reaper<N>>,
     /// Counters and the access log.
     pub obs: Rc<RefCell<CoreObs>>,
+    /// Whose turn it is to make a step of a handshake.
+    pub gate: Rc<Gate>,
     /// What all cores share: limits of the whole box.
     pub shared: Arc<Shared<N>>,
     /// This core's place among them.
@@ -71,7 +74,9 @@ impl<N: Net> Core<N> {
         seed: u64,
     ) -> Rc<Self> {
         let obs = Rc::new(RefCell::new(obs));
+        let mail = shared.mails.get(index).cloned();
         Rc::new(Self {
+            gate: Gate::new(move || mail.iter().for_each(Mail::ring)),
             timers: Rc::default(),
             reaper: Rc::default(),
             plan: RefCell::new(Rc::new(CorePlan::new(plan, None, seed, &obs))),

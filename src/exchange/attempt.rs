@@ -10,12 +10,13 @@ use super::forward::Forwarded;
 use super::grpc;
 use super::record::Record;
 use super::relay::{Relay, Relayed, Replay};
-use crate::conn::{Down, Up, http2, tunnel};
+use crate::conn::{Down, Up, Wire, WireRx, WireTx, http2, tunnel};
 use crate::core::{Core, CorePlan, after};
 use crate::fault::{Fault, Phase, Reason, Retry, Side};
-use crate::io::{Address, Instant, Net};
+use crate::io::{Address, Connection, Instant, Net};
 use crate::plan::{Protocol, RoutePlan, UpstreamId, UpstreamPlan};
-use crate::upstream::{Endpoint, Held, Tried, Upstream};
+use crate::tls;
+use crate::upstream::{Endpoint, Held, Secure, Tried, Upstream};
 
 /// What the attempts of one exchange have in common.
 struct Way<'a, N: Net> {
@@ -80,7 +81,7 @@ fn prepare<N: Net>(plan: &CorePlan<N>, down: &mut Down<'_, N>, record: &Record, 
     let with = Forwarded {
         trusted: record.trusted,
         peer: down.kit.peer,
-        scheme: "http",
+        scheme: down.kit.scheme(),
         id: record.id,
     };
     down.kit
@@ -94,6 +95,43 @@ fn prepare<N: Net>(plan: &CorePlan<N>, down: &mut Down<'_, N>, record: &Record, 
         );
         down.kit.added.edits.set_path(&down.kit.text);
     }
+}
+
+/// Opens a connection to an endpoint, with all that comes before a request.
+async fn open<N: Net>(core: &Rc<Core<N>>, endpoint: &Endpoint<N>) -> Result<Wire<N>, Reason> {
+    let connected = core.net.connect(&endpoint.address).await;
+    let connection = connected.map_err(|_| Reason::ConnectFailed)?;
+    match endpoint.secure() {
+        None => Ok(connection.into()),
+        // In a box: the handshake is rare, and what it holds is large.
+        Some(secure) => Box::pin(shake_hands(core, secure, connection)).await,
+    }
+}
+
+async fn shake_hands<N: Net>(
+    core: &Rc<Core<N>>,
+    secure: Secure,
+    connection: Connection<N>,
+) -> Result<Wire<N>, Reason> {
+    let Connection { rx, tx, peer } = connection;
+    let begun = secure
+        .client
+        .connect(&secure.name, (rx, tx), core.net.pool(), &core.gate);
+    let (mut rx, tx) = begun.map_err(|_| Reason::Internal)?;
+    if poll_fn(|cx| rx.poll_open(cx)).await.is_err() {
+        return Err(Reason::from_tls(rx.failure()));
+    }
+    Ok(Wire {
+        rx: WireRx::Tls(rx),
+        tx: WireTx::Tls(tx),
+        peer,
+    })
+}
+
+/// Whether HTTP/2 was agreed on in the handshake of a connection.
+fn speaks_http2<N: Net>(held: &Held<N>) -> bool {
+    let agreed = held.wire.rx.agreed();
+    agreed.is_some_and(|agreed| agreed.protocol == tls::Protocol::Http2)
 }
 
 impl<N: Net> Way<'_, N> {
@@ -115,7 +153,7 @@ impl<N: Net> Way<'_, N> {
             };
             down.kit.added.edits.set_authority(host.as_bytes());
         }
-        let mut up = match endpoint.protocol {
+        let mut up = match endpoint.protocol.get() {
             Protocol::Http1 => self.lone(endpoint, down, record).await,
             Protocol::Http2 => self.shared(endpoint, down, record).await,
         }
@@ -167,6 +205,9 @@ impl<N: Net> Way<'_, N> {
             }
             None => self.connect(endpoint, down, record).await?,
         };
+        if speaks_http2(&held) {
+            return Ok(self.begin_shared(endpoint, held, down));
+        }
         let head = mem::take(&mut down.kit.up_head);
         Ok(Up::http1(self.core, held, reused, self.plan.limits, head))
     }
@@ -191,15 +232,35 @@ impl<N: Net> Way<'_, N> {
                     return Err(Fault::upstream(Phase::Connect, reason, Retry::Always));
                 }
                 let held = self.connect(endpoint, down, record).await?;
-                let mux = http2::begin(self.core, endpoint, held, self.plan.http2);
-                endpoint.share(mux.clone());
-                break mux;
+                if endpoint.is_secure() && !speaks_http2(&held) {
+                    endpoint.protocol.set(Protocol::Http1);
+                    let head = mem::take(&mut down.kit.up_head);
+                    return Ok(Up::http1(self.core, held, false, self.plan.limits, head));
+                }
+                return Ok(self.begin_shared(endpoint, held, down));
             }
             has_waited = true;
             self.joined(endpoint, down, record).await?;
         };
         let reused = mux.was_used();
         Ok(Up::http2(mux, reused, mem::take(&mut down.kit.up_head)))
+    }
+
+    /// Takes the first place on a fresh connection that others will share.
+    fn begin_shared(
+        &self,
+        endpoint: &Rc<Endpoint<N>>,
+        held: Held<N>,
+        down: &mut Down<'_, N>,
+    ) -> Up<N> {
+        endpoint.protocol.set(Protocol::Http2);
+        let config = weir_proto_h2::Config {
+            is_https: endpoint.is_secure(),
+            ..self.plan.http2
+        };
+        let mux = http2::begin(self.core, endpoint, held, config);
+        endpoint.share(mux.clone());
+        Up::http2(mux, false, mem::take(&mut down.kit.up_head))
     }
 
     /// Waits for the connection that another exchange makes.
@@ -280,11 +341,11 @@ impl<N: Net> Way<'_, N> {
         let began = core.net.now();
         let deadline = self.total.min(began + self.route.timeouts.connect);
         down.kit.timer.set(deadline);
-        let mut connecting = pin!(core.net.connect(&endpoint.address));
+        let mut connecting = pin!(open(core, endpoint));
         let connected = poll_fn(|cx| {
             down.kit.timer.watch(cx);
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-                return Poll::Ready(connected.map_err(|_| Reason::ConnectFailed));
+                return Poll::Ready(connected);
             }
             match core.net.now() >= deadline || core.is_stopping() {
                 true => Poll::Ready(Err(Reason::ConnectTimeout)),
@@ -294,7 +355,7 @@ impl<N: Net> Way<'_, N> {
         .await;
         record.connect_ns += core.net.now().since(began).as_nanos() as u64;
         match connected {
-            Ok(connection) => Ok(permit.hold(connection)),
+            Ok(wire) => Ok(permit.hold(wire)),
             Err(reason) => {
                 permit.failed();
                 Err(Fault::upstream(Phase::Connect, reason, Retry::Always))

@@ -87,13 +87,21 @@ pub(super) fn write<N: Net>(
 pub fn refuse_connection<T: Tx>(out: &mut Outbox<T>, reason: Reason) {
     let mut edits = Edits::new();
     status_field(reason, "weir", &mut edits);
-    edits.append("Retry-After", "1");
+    let mut body = String::new();
+    if reason == Reason::PlainHttp {
+        // A person's mistake: in words.
+        body = format!("{}\n", reason.text());
+        edits.append("Content-Type", "text/plain; charset=utf-8");
+    } else {
+        edits.append("Retry-After", "1");
+    }
     let framing = Framing {
-        body: BodyKind::Length(0),
+        body: BodyKind::Length(body.len() as u64),
         connection: weir_proto_h1::Connection::Close,
         te_trailers: false,
     };
     encode_response(out.open(), &[], &head(reason.status()), &edits, &framing);
+    out.put(body.as_bytes());
 }
 
 fn head(status: u16) -> Head {

@@ -45,8 +45,13 @@ pub enum After {
 pub async fn run<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>) -> After {
     let plan = core.plan();
     let mut record = begin(core, &plan.plan, down);
-    let served = match decide(&plan.plan, down, &mut record) {
-        Ok(route) => serve(core, &plan, down, &mut record, route).await,
+    let decided = match to_https(down) {
+        None => decide(&plan.plan, down, &mut record).map(Some),
+        Some(redirected) => redirected.map(|()| None),
+    };
+    let served = match decided {
+        Ok(Some(route)) => serve(core, &plan, down, &mut record, route).await,
+        Ok(None) => answer(core, down, &mut record, 308, &[]).await,
         Err(fault) => Err(fault),
     };
     if served.is_ok() && !down.is_received() && down.request().persists && !down.is_http2() {
@@ -113,6 +118,22 @@ fn decide<N: Net>(
             Err(Fault::local(Phase::Route, reason))
         }
     }
+}
+
+/// Where the listener sends every request to `https`: prepares the redirect.
+fn to_https<N: Net>(down: &mut Down<'_, N>) -> Option<Result<(), Fault>> {
+    let port = down.kit.door.plan.borrow().redirect_https?;
+    let (head, block) = (&down.kit.head, &down.kit.block);
+    let Ok(authority) = host_port(head.authority.get(block)) else {
+        return Some(Err(Fault::downstream(Phase::Route, Reason::BadHost)));
+    };
+    let shown = format!(":{port}");
+    let port: &[u8] = if port == 443 { b"" } else { shown.as_bytes() };
+    let (path, query) = (head.path_or_root(block), head.query.get(block));
+    let mark: &[u8] = if query.is_empty() { b"" } else { b"?" };
+    let pieces: [&[u8]; 6] = [b"https://", authority.host, port, path, mark, query];
+    down.kit.edits.append_pieces("Location", &pieces);
+    Some(Ok(()))
 }
 
 /// Does what the route says.

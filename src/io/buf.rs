@@ -5,7 +5,7 @@
 //! block returns to its core's [`Pool`] when the last view is dropped. Counts are not atomic: neither type leaves
 //! its core. [`Filling`] and [`Out`] are the two ways to own a block alone: for the kernel to fill, and for us.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::ptr::NonNull;
@@ -148,9 +148,10 @@ fn layout(room: usize) -> Layout {
 
 fn allocate(room: usize, class: u8) -> NonNull<Header> {
     let layout = layout(room);
-    // SAFETY: the layout has the header's size at least, hence is not empty; the header is written before use.
+    // SAFETY: the layout has the header's size at least, hence is not empty; the header is written before use. The bytes
+    // behind it are zeroes: all of a block is initialised from its first day, so that it can be lent as a slice.
     unsafe {
-        let Some(header) = NonNull::new(alloc(layout).cast::<Header>()) else {
+        let Some(header) = NonNull::new(alloc_zeroed(layout).cast::<Header>()) else {
             handle_alloc_error(layout)
         };
         header.write(Header {
@@ -317,6 +318,20 @@ impl Chunk {
     }
 }
 
+impl Chunk {
+    /// The bytes in view, to be changed in place, where nobody else sees them.
+    pub fn lone_mut(&mut self) -> Option<&mut [u8]> {
+        let block = self.block.as_ref()?;
+        if block.header().views.get() != 1 {
+            return None;
+        }
+        let (len, start) = (self.len(), self.start as usize);
+        // SAFETY: `start..end` lies within the block and is initialised; this is the only view of it, and it is
+        // borrowed for as long as the slice.
+        Some(unsafe { std::slice::from_raw_parts_mut(block.bytes().add(start), len) })
+    }
+}
+
 impl Deref for Chunk {
     type Target = [u8];
 
@@ -400,6 +415,28 @@ impl Out {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
         }
         self.len += bytes.len();
+    }
+
+    /// Room for `bytes` behind what was written; moves to a larger block first if there is none. What is written there
+    /// counts from [`Out::wrote`] on.
+    pub fn room(&mut self, bytes: usize) -> &mut [u8] {
+        if HEADROOM_BYTES + self.len + bytes > self.block.room() {
+            self.grow(bytes);
+        }
+        let (at, end) = (HEADROOM_BYTES + self.len, self.block.room());
+        // SAFETY: the bytes lie within the block and are initialised since it was allocated; only this holder sees
+        // them, and it is borrowed for as long as the slice.
+        unsafe { std::slice::from_raw_parts_mut(self.block.bytes().add(at), end - at) }
+    }
+
+    /// Bytes that fit without moving to a larger block.
+    pub fn left(&self) -> usize {
+        self.block.room() - HEADROOM_BYTES - self.len
+    }
+
+    /// Takes the first `n` bytes of the room in, as far as there is any.
+    pub fn wrote(&mut self, n: usize) {
+        self.len += n.min(self.left());
     }
 
     /// Bytes written so far.
@@ -538,6 +575,36 @@ mod tests {
             !chunk.prepend(&[0; HEADROOM_BYTES]),
             "only what is left of the headroom fits"
         );
+    }
+
+    #[test]
+    fn only_a_lone_view_is_changed_in_place() {
+        let pool = Pool::new();
+        let mut chunk = pool.copy(b"data");
+        let other = chunk.slice(1, 3);
+        assert!(chunk.lone_mut().is_none());
+        drop(other);
+        chunk.advance(1);
+        chunk
+            .lone_mut()
+            .expect("a lone view")
+            .copy_from_slice(b"one");
+        assert_eq!(&chunk[..], b"one");
+        assert!(Chunk::default().lone_mut().is_none());
+    }
+
+    #[test]
+    fn what_is_written_into_the_room_counts_when_it_is_said() {
+        let pool = Pool::new();
+        let mut out = pool.out(10);
+        out.put(b"head ");
+        out.room(BLOCK_BYTES[0])[..4].copy_from_slice(b"body");
+        assert_eq!(out.len(), 5);
+        out.wrote(4);
+        let left = out.left();
+        out.wrote(left + 1);
+        assert_eq!(out.left(), 0);
+        assert_eq!(&out.freeze()[..9], b"head body");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::fault::Reason;
+use crate::tls::Failure;
 
 /// A number that only its core changes.
 #[derive(Debug, Default)]
@@ -173,6 +174,10 @@ pub(super) struct ListenerCounts {
     pub(super) closed: Count,
     /// Exchanges and connections that ended for a reason of their own.
     pub(super) reasons: [Count; REASONS],
+    /// Handshakes by what was agreed on: 1.2 and 1.3, each in full and resumed.
+    pub(super) handshakes: [Count; HANDSHAKES],
+    /// TLS connections that failed, by kind.
+    pub(super) tls_failures: [Count; FAILURES],
 }
 
 /// What a core counts by route. With its handle, 512 bytes: the price of one more route on one more core. An exchange
@@ -224,6 +229,12 @@ pub(super) struct EndpointCounts {
     pub(super) failed: Count,
 }
 
+/// Sorts of handshakes.
+pub(super) const HANDSHAKES: usize = 4;
+
+/// Kinds of failures of TLS; the place is the discriminant.
+pub(super) const FAILURES: usize = Failure::ALL.len();
+
 /// Places of a count by reason; the place is the discriminant.
 pub(super) const REASONS: usize = Reason::ALL.len();
 
@@ -243,7 +254,7 @@ macro_rules! zero {
 }
 
 zero! {
-    ListenerCounts { exchanges, reasons; bytes_in, bytes_out, opened, closed }
+    ListenerCounts { exchanges, reasons, handshakes, tls_failures; bytes_in, bytes_out, opened, closed }
     RouteCounts { exchanges; bytes_in, bytes_out, total }
     UpstreamCounts { exchanges, reasons; retries, queued_us, connect, first_byte }
     EndpointCounts { exchanges; opened, closed, reused, failed }

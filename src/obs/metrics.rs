@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::CoreShared;
-use super::counters::{CLASSES, Count, HistogramTotal, REASONS};
+use super::counters::{CLASSES, Count, HANDSHAKES, HistogramTotal, REASONS};
 use super::page::{Kind, Page};
 use super::sheet::{Named, Sheet};
 use crate::fault::Reason;
 use crate::plan::{ListenerId, RouteId, UpstreamId};
+use crate::tls::Failure;
 
 /// Exchanges under way and client connections open.
 pub(super) fn load(cores: &[Arc<CoreShared>]) -> (u64, u64) {
@@ -116,11 +117,50 @@ fn listeners(view: &View<'_>, page: &mut Page) {
             difference(&counts, |c| &c.opened, |c| &c.closed),
         );
     }
+    page.family(
+        "weir_tls_handshakes_total",
+        Kind::Counter,
+        "TLS handshakes with clients that succeeded, by version and whether a session was resumed.",
+    );
+    for (id, name) in &all {
+        let counts = counts(*id);
+        for (at, (version, resumed)) in HANDSHAKE_LABELS.iter().enumerate() {
+            let labels = [
+                ("listener", &***name),
+                ("version", *version),
+                ("resumed", *resumed),
+            ];
+            sample_if_any(page, &labels, sum(&counts, |c| &c.handshakes[at]));
+        }
+    }
+    page.family(
+        "weir_tls_failures_total",
+        Kind::Counter,
+        "TLS connections with clients that failed in the handshake, by kind.",
+    );
+    for (id, name) in &all {
+        let counts = counts(*id);
+        for (at, failure) in Failure::ALL.iter().enumerate() {
+            let labels = [("listener", &***name), ("failure", failure.code())];
+            sample_if_any(page, &labels, sum(&counts, |c| &c.tls_failures[at]));
+        }
+    }
     let help =
         "Exchanges answered by Weir itself or broken off, and connections turned away, by reason.";
     page.family("weir_reasons_total", Kind::Counter, help);
     for (id, name) in &all {
         reasons(page, ("listener", name), &counts(*id), |c| &c.reasons);
+    }
+}
+
+/// Version and resumption, by the places of `ListenerCounts::handshakes`.
+const HANDSHAKE_LABELS: [(&str, &str); HANDSHAKES] =
+    [("1.2", "no"), ("1.2", "yes"), ("1.3", "no"), ("1.3", "yes")];
+
+/// What has never happened is left out.
+fn sample_if_any(page: &mut Page, labels: &[(&str, &str)], value: u64) {
+    if value > 0 {
+        page.sample(labels, value);
     }
 }
 

@@ -29,6 +29,7 @@ pub use process::Level;
 
 use crate::fault::Reason;
 use crate::plan::{ListenerId, Plan, RouteId, UpstreamId};
+use crate::tls::{Agreed, Failure};
 use access::LogThread;
 use counters::{CoreCounts, class_of};
 use limits::LOG_RING_BYTES;
@@ -198,6 +199,21 @@ impl CoreObs {
     pub fn connection_refused(&self, listener: ListenerId, reason: Reason) {
         if let Some(counts) = self.sheet.listener(listener) {
             counts.reasons[reason as usize].add(1);
+        }
+    }
+
+    /// A TLS handshake with a client has succeeded.
+    pub fn tls_opened(&self, listener: ListenerId, agreed: &Agreed) {
+        if let Some(counts) = self.sheet.listener(listener) {
+            let place = 2 * usize::from(agreed.is_13) + usize::from(agreed.resumed);
+            counts.handshakes[place].add(1);
+        }
+    }
+
+    /// A TLS connection with a client has failed.
+    pub fn tls_failed(&self, listener: ListenerId, failure: Failure) {
+        if let Some(counts) = self.sheet.listener(listener) {
+            counts.tls_failures[failure as usize].add(1);
         }
     }
 

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::io::Address;
 use crate::route::Table;
+use crate::tls::Name;
 
 /// Finds the addresses of a host name.
 type Resolve<'a> = &'a dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
@@ -71,6 +72,10 @@ fn compile_listeners(config: &Config) -> Vec<ListenerPlan> {
         connections_max: config.connections_of(listener),
         connections_per_client_max: config.connections_per_client_of(listener),
         backlog: listener.backlog,
+        tls: None,
+        redirect_https: listener.redirect_https,
+        proxy_protocol: (!listener.proxy_protocol.is_empty())
+            .then(|| Arc::new(CidrSet::new(&listener.proxy_protocol))),
     };
     config.listeners.iter().map(compile).collect()
 }
@@ -89,9 +94,10 @@ fn compile_upstream(
                 address,
                 protocol: Protocol::default(),
                 weight: endpoint.weight.get(),
+                tls_name: tls_name(upstream, endpoint),
             });
         };
-        let written = endpoint.address.to_string();
+        let written = endpoint.to_string();
         match &endpoint.address {
             EndpointAddress::Ip(address) => push(written, Address::Ip(*address)),
             EndpointAddress::Unix(path) => push(written, Address::Unix(Arc::new(path.clone()))),
@@ -130,7 +136,21 @@ fn compile_upstream(
         retry: retry(config.retries.patched(&upstream.retries)),
         timeouts: timeouts(config.upstream_timeouts(upstream), config.limits),
         limits: head_limits(config.limits),
+        tls: None,
         http2: http2_limits(config.limits),
+    }
+}
+
+/// The name that an endpoint is asked for over TLS: what the upstream says, or the host of its address.
+fn tls_name(upstream: &weir_config::Upstream, endpoint: &weir_config::Endpoint) -> Option<Name> {
+    if !endpoint.tls {
+        return None;
+    }
+    match (&upstream.tls.server_name, &endpoint.address) {
+        (Some(name), _) => Name::parse(name),
+        (None, EndpointAddress::Ip(address)) => Name::parse(&address.ip().to_string()),
+        (None, EndpointAddress::Name { host, .. }) => Name::parse(host),
+        (None, EndpointAddress::Unix(_)) => None,
     }
 }
 

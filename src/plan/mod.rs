@@ -25,6 +25,7 @@ use weir_proto_h1::{FieldId, Method};
 use crate::fault::Reason;
 use crate::io::Address;
 use crate::route::{Found, RequestView, Table};
+use crate::tls;
 
 /// A listener's place in [`Plan::listeners`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,6 +113,16 @@ impl Plan {
         })
     }
 
+    /// Puts in what was made of the files for TLS: by place in the file, as both come from the same configuration.
+    pub fn equip(&mut self, tls: &tls::Loaded) {
+        for (listener, server) in self.listeners.iter_mut().zip(&tls.servers) {
+            listener.tls.clone_from(server);
+        }
+        for (upstream, client) in self.upstreams.iter_mut().zip(&tls.clients) {
+            upstream.tls.clone_from(client);
+        }
+    }
+
     /// The listener of an id of this plan.
     #[must_use]
     pub fn listener(&self, id: ListenerId) -> Option<&ListenerPlan> {
@@ -152,6 +163,12 @@ pub struct ListenerPlan {
     pub connections_per_client_max: u32,
     /// Length of the kernel's accept queue.
     pub backlog: u32,
+    /// What TLS is terminated with, where it is spoken. Filled in by whoever has read the files.
+    pub tls: Option<Arc<tls::Server>>,
+    /// The port that every request is sent to by a redirect, over `https`.
+    pub redirect_https: Option<u16>,
+    /// Who must say in the PROXY protocol whose a connection is.
+    pub proxy_protocol: Option<Arc<CidrSet>>,
 }
 
 /// Time limits, merged: top level, then listener, or upstream and route.
@@ -194,6 +211,8 @@ pub struct UpstreamPlan {
     pub limits: weir_proto_h1::Limits,
     /// Limits of HTTP/2.
     pub http2: weir_proto_h2::Config,
+    /// How its endpoints are spoken to over TLS, where one is. Filled in by whoever has read the files.
+    pub tls: Option<Arc<tls::Client>>,
 }
 
 /// One address of an upstream.
@@ -209,6 +228,8 @@ pub struct EndpointPlan {
     pub protocol: Protocol,
     /// Its share of requests in proportion to the others', at least 1.
     pub weight: u32,
+    /// The name that it is asked for over TLS; `None` for one that is spoken to in the clear.
+    pub tls_name: Option<tls::Name>,
 }
 
 /// What an endpoint speaks.

@@ -26,6 +26,7 @@ use crate::conn::http2::Mux;
 use crate::io::{Address, Net};
 use crate::obs::CoreObs;
 use crate::plan::{Protocol, UpstreamId, UpstreamPlan};
+use crate::tls::{Client, Name};
 use balance::RoundRobin;
 
 /// One upstream on one core.
@@ -47,10 +48,13 @@ pub struct Endpoint<N: Net> {
     pub name: Arc<str>,
     /// Where it is.
     pub address: Address,
+    /// How it is spoken to over TLS, if it is.
+    secure: RefCell<Option<Secure>>,
     /// Connections that wait for the next request, the one used last on top.
     idle: RefCell<Vec<Idle<N>>>,
-    /// What it speaks.
-    pub protocol: Protocol,
+    /// What it speaks by the plan, and what it spoke when it was last asked.
+    configured: Protocol,
+    pub protocol: Cell<Protocol>,
     /// Connections that exchanges share.
     shared: RefCell<Vec<Rc<Mux<N>>>>,
     /// Exchanges that wait for the connection that one of them is making.
@@ -70,6 +74,39 @@ pub struct Endpoint<N: Net> {
     retired: Cell<bool>,
 }
 
+/// How an endpoint is spoken to over TLS.
+#[derive(Clone)]
+pub struct Secure {
+    /// This core's side of it.
+    pub client: Rc<Client>,
+    /// The name that it must have.
+    pub name: Name,
+}
+
+impl Secure {
+    /// Whether connections may be kept when the plan has these settings.
+    fn fits(own: Option<&Self>, client: Option<&Client>, name: Option<&Name>) -> bool {
+        match (own, client, name) {
+            (Some(own), Some(client), Some(name)) => {
+                own.name == *name && own.client.is_like(client)
+            }
+            (own, _, name) => own.is_none() && name.is_none(),
+        }
+    }
+}
+
+impl<N: Net> Endpoint<N> {
+    /// Whether it is spoken to over TLS, where what is spoken is agreed on connection by connection.
+    pub fn is_secure(&self) -> bool {
+        self.secure.borrow().is_some()
+    }
+
+    /// How it is spoken to over TLS, if it is.
+    pub fn secure(&self) -> Option<Secure> {
+        self.secure.borrow().clone()
+    }
+}
+
 impl<N: Net> Upstream<N> {
     /// Makes the core's side of `plan`, taking over from `old` what has the same name.
     pub fn new(
@@ -79,12 +116,15 @@ impl<N: Net> Upstream<N> {
         seed: u64,
         obs: &Rc<RefCell<CoreObs>>,
     ) -> Self {
+        let client = plan.tls.as_ref().map(|client| Rc::new(client.for_core()));
         let endpoints = plan.endpoints.iter().enumerate().map(|(i, endpoint)| {
+            let name = endpoint.tls_name.as_ref();
             let kept = old.and_then(|old| {
                 let same = |e: &&Rc<Endpoint<N>>| {
                     e.name == endpoint.name
                         && e.address == endpoint.address
-                        && e.protocol == endpoint.protocol
+                        && e.configured == endpoint.protocol
+                        && Secure::fits(e.secure.borrow().as_ref(), client.as_deref(), name)
                 };
                 old.endpoints.iter().find(same)
             });
@@ -92,8 +132,10 @@ impl<N: Net> Upstream<N> {
                 Rc::new(Endpoint {
                     name: endpoint.name.clone(),
                     address: endpoint.address.clone(),
+                    secure: RefCell::default(),
                     idle: RefCell::default(),
-                    protocol: endpoint.protocol,
+                    configured: endpoint.protocol,
+                    protocol: Cell::new(endpoint.protocol),
                     shared: RefCell::default(),
                     joining: RefCell::default(),
                     is_joining: Cell::new(false),
@@ -105,6 +147,10 @@ impl<N: Net> Upstream<N> {
                     retired: Cell::new(false),
                 })
             });
+            *kept.secure.borrow_mut() = client
+                .clone()
+                .zip(name.cloned())
+                .map(|(client, name)| Secure { client, name });
             kept.idle_max.set(plan.idle_per_core_max as usize);
             kept.idle_timeout.set(plan.timeouts.upstream_idle);
             kept.retired.set(false);

@@ -4,7 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::Endpoint;
-use crate::io::{Connection, Net};
+use crate::conn::Wire;
+use crate::io::Net;
 use crate::obs::CoreObs;
 use crate::plan::UpstreamId;
 
@@ -43,7 +44,7 @@ pub struct Permit {
 /// A connection with its permit.
 pub struct Held<N: Net> {
     /// The connection.
-    pub connection: Connection<N>,
+    pub wire: Wire<N>,
     /// Its permit.
     pub permit: Permit,
 }
@@ -66,17 +67,14 @@ impl<N: Net> Endpoint<N> {
 
 impl Permit {
     /// The connection was made.
-    pub fn hold<N: Net>(mut self, connection: Connection<N>) -> Held<N> {
+    pub fn hold<N: Net>(mut self, wire: Wire<N>) -> Held<N> {
         self.connected = true;
         let (upstream, endpoint) = self.place.ids.get();
         self.place
             .obs
             .borrow()
             .upstream_connected(upstream, endpoint);
-        Held {
-            connection,
-            permit: self,
-        }
+        Held { wire, permit: self }
     }
 
     /// The connection could not be made.

@@ -24,7 +24,7 @@ impl<N: Net> Endpoint<N> {
     pub fn checkout(&self, cx: &mut Context<'_>, ask: bool) -> Option<Held<N>> {
         loop {
             let mut idle = self.idle.borrow_mut().pop()?;
-            let rx = &mut idle.held.connection.rx;
+            let rx = &mut idle.held.wire.rx;
             if rx.poll_recv(cx).is_pending() && rx.is_quiet(ask) {
                 return Some(idle.held);
             }
@@ -37,15 +37,15 @@ impl<N: Net> Endpoint<N> {
             return;
         }
         // Bytes behind an answer are no answer to the next request.
-        if !held.connection.rx.is_quiet(false) {
+        if !held.wire.rx.is_quiet(false) {
             return;
         }
-        held.connection.rx.expect(0);
+        held.wire.rx.expect(0);
         let Some(waker) = reaper.waker.take() else {
             return;
         };
         let open = held
-            .connection
+            .wire
             .rx
             .poll_recv(&mut Context::from_waker(&waker))
             .is_pending();
@@ -89,7 +89,7 @@ impl<N: Net> Reaper<N> {
     pub async fn run(self: Rc<Self>) {
         poll_fn::<(), _>(|cx| {
             self.waker.set(Some(cx.waker().clone()));
-            self.retain(|_, idle| idle.held.connection.rx.poll_recv(cx).is_pending());
+            self.retain(|_, idle| idle.held.wire.rx.poll_recv(cx).is_pending());
             Poll::Pending
         })
         .await;

@@ -13,19 +13,20 @@ use crate::conn::down::{Kit, Piece};
 use crate::conn::inbox::Inbox;
 use crate::conn::line::Line;
 use crate::conn::outbox::{Outbox, is_long};
+use crate::conn::wire::{Wire, WireRx, WireTx};
 use crate::core::{Core, Pass};
 use crate::fault::{Fault, Phase, Reason};
-use crate::io::{Chunk, Connection, Net, Rx, Tx};
+use crate::io::{Chunk, Net, Rx, Tx};
 
 /// A client's connection while it is busy.
 pub struct Downstream<N: Net> {
     /// Where answers go.
-    pub(in crate::conn) out: Outbox<N::Tx>,
+    pub(in crate::conn) out: Outbox<WireTx<N>>,
     /// The protocol's state.
     pub(in crate::conn) machine: Server,
     /// Where it came in.
     pub(in crate::conn) pass: Pass<N>,
-    rx: N::Rx,
+    rx: WireRx<N>,
     peer: Option<std::net::SocketAddr>,
     inbox: Inbox,
     /// The client has closed its side.
@@ -36,33 +37,30 @@ impl<N: Net> Downstream<N> {
     /// Wakes a connection up with the first bytes of a request.
     pub fn new(core: &Core<N>, line: Line<N>, first: Chunk) -> (Self, Kit<N>) {
         let Line {
-            connection,
-            timer,
-            pass,
-            ..
+            wire, timer, pass, ..
         } = line;
         let limits = pass.door.plan.borrow().limits;
-        let peer = connection.peer.map(|peer| peer.ip());
-        let kit = Kit::new(timer, pass.door.clone(), peer);
+        let peer = wire.peer.map(|peer| peer.ip());
+        let kit = Kit::new(timer, pass.door.clone(), peer, wire.rx.agreed());
         let mut inbox = Inbox::default();
         inbox.add(first, core.net.pool());
-        let wire = Self {
-            out: Outbox::new(connection.tx, core.net.pool().clone()),
+        let down = Self {
+            out: Outbox::new(wire.tx, core.net.pool().clone()),
             machine: Server::new(limits),
             pass,
-            rx: connection.rx,
-            peer: connection.peer,
+            rx: wire.rx,
+            peer: wire.peer,
             inbox,
             ended: false,
         };
-        (wire, kit)
+        (down, kit)
     }
 
     /// Puts the connection to rest: only what an idle connection needs is kept.
     pub fn rest(mut self, kit: Kit<N>) -> Line<N> {
         self.out.tx.rest();
         Line {
-            connection: Connection {
+            wire: Wire {
                 rx: self.rx,
                 tx: self.out.tx,
                 peer: self.peer,
@@ -198,6 +196,11 @@ impl<N: Net> Downstream<N> {
             Poll::Pending => {}
             Poll::Ready(Ok(Some(chunk))) => self.inbox.add(chunk, core.net.pool()),
             Poll::Ready(Ok(None)) => {
+                self.ended = true;
+                self.machine.close_after();
+            }
+            // The request is here; that its sender did not say goodbye takes nothing from it.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 self.ended = true;
                 self.machine.close_after();
             }

@@ -13,16 +13,17 @@ use super::Downstream;
 use crate::conn::inbox::Inbox;
 use crate::conn::outbox::{Outbox, is_long};
 use crate::conn::up::Answer;
+use crate::conn::wire::{Wire, WireRx, WireTx};
 use crate::core::Core;
 use crate::fault::{Fault, Phase, Reason, Retry};
-use crate::io::{Chunk, Connection, Net, Rx};
+use crate::io::{Chunk, Net, Rx};
 use crate::upstream::{Endpoint, Held, Permit};
 
 /// A connection to an endpoint while it serves a request.
 pub struct Upstream<N: Net> {
     /// Where requests go.
-    pub(in crate::conn) out: Outbox<N::Tx>,
-    rx: N::Rx,
+    pub(in crate::conn) out: Outbox<WireTx<N>>,
+    rx: WireRx<N>,
     peer: Option<std::net::SocketAddr>,
     permit: Permit,
     inbox: Inbox,
@@ -38,11 +39,11 @@ pub struct Upstream<N: Net> {
 impl<N: Net> Upstream<N> {
     /// Takes a connection for one request.
     pub fn new(core: &Core<N>, held: Held<N>, reused: bool, limits: Limits) -> Self {
-        let Held { connection, permit } = held;
+        let Held { wire, permit } = held;
         Self {
-            out: Outbox::new(connection.tx, core.net.pool().clone()),
-            rx: connection.rx,
-            peer: connection.peer,
+            out: Outbox::new(wire.tx, core.net.pool().clone()),
+            rx: wire.rx,
+            peer: wire.peer,
             permit,
             inbox: Inbox::default(),
             machine: Client::new(limits),
@@ -235,13 +236,13 @@ impl<N: Net> Upstream<N> {
     pub fn finish(mut self, core: &Rc<Core<N>>, endpoint: &Rc<Endpoint<N>>) {
         let unread = self.inbox.bytes().len();
         if !self.forsaken && self.out.queued() == 0 && self.machine.finish(unread) == Next::Reuse {
-            let connection = Connection {
+            let wire = Wire {
                 rx: self.rx,
                 tx: self.out.tx,
                 peer: self.peer,
             };
             let held = Held {
-                connection,
+                wire,
                 permit: self.permit,
             };
             endpoint.checkin(held, core.net.now(), &core.reaper);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use weir_proto_h2::{Code, Config, Connection};
 
 use super::mux::{Mux, Turn};
-use crate::conn::Outbox;
+use crate::conn::{Outbox, WireRx};
 use crate::core::Core;
 use crate::io::{Instant, Net, Tx};
 use crate::limits::{H2_PING_AFTER_MS, H2_PING_TIMEOUT_MS, H2_SEND_STALL_MS, LINGER_MS};
@@ -22,15 +22,15 @@ pub fn begin<N: Net>(
     held: Held<N>,
     config: Config,
 ) -> Rc<Mux<N>> {
-    let Held { connection, permit } = held;
-    let out = Outbox::new(connection.tx, core.net.pool().clone());
+    let Held { wire, permit } = held;
+    let out = Outbox::new(wire.tx, core.net.pool().clone());
     let machine = Connection::client(config);
     let mux = Rc::new(Mux::new(core.net.clone(), machine, out));
     core.net.spawn(drive(
         core.clone(),
         mux.clone(),
         Rc::downgrade(endpoint),
-        connection.rx,
+        wire.rx,
         permit,
     ));
     mux
@@ -41,7 +41,7 @@ async fn drive<N: Net>(
     core: Rc<Core<N>>,
     mux: Rc<Mux<N>>,
     endpoint: Weak<Endpoint<N>>,
-    mut rx: N::Rx,
+    mut rx: WireRx<N>,
     _permit: Permit,
 ) {
     let timer = core.timers.timer();

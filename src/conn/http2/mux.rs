@@ -10,7 +10,7 @@ use weir_proto_h1::{BodyKind, Edits, FieldId, Head, Request, Span, Trailers};
 use weir_proto_h2::{Code, Connection, Error, Event, Framing, Priority, StreamKey};
 
 use super::streams::{Answered, End, Lost, Streams};
-use crate::conn::Outbox;
+use crate::conn::{Outbox, WireRx, WireTx};
 use crate::io::{Chunk, Instant, Net, Pool, Rx, Tx};
 use crate::limits::{COPY_BELOW_BYTES, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX};
 
@@ -22,7 +22,7 @@ pub struct Mux<N: Net> {
 
 pub(super) struct State<N: Net> {
     pub(super) machine: Connection,
-    pub(super) out: Outbox<N::Tx>,
+    pub(super) out: Outbox<WireTx<N>>,
     pub(super) streams: Streams,
     /// Requests that no task has taken yet. Servers only.
     pub(super) requests: VecDeque<Asked>,
@@ -68,7 +68,7 @@ pub(super) enum Turn {
 }
 
 impl<N: Net> Mux<N> {
-    pub(super) fn new(net: N, machine: Connection, out: Outbox<N::Tx>) -> Self {
+    pub(super) fn new(net: N, machine: Connection, out: Outbox<WireTx<N>>) -> Self {
         let heard = net.now();
         Self {
             net,
@@ -115,7 +115,7 @@ impl<N: Net> Mux<N> {
     pub(super) fn turn(
         &self,
         cx: &mut Context<'_>,
-        rx: &mut N::Rx,
+        rx: &mut WireRx<N>,
         first: &mut Option<Chunk>,
     ) -> Turn {
         let mut state = self.state.borrow_mut();

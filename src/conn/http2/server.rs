@@ -11,33 +11,32 @@ use weir_proto_h2::{Code, Connection};
 
 use super::down::Downstream;
 use super::mux::{Asked, Mux, Turn};
-use crate::conn::{Down, Kit, Line, Outbox, guarded, report_panic};
+use crate::conn::{Down, Kit, Line, Outbox, WireRx, guarded, report_panic};
 use crate::core::{Core, Door, Pass, Timer};
 use crate::exchange::{self, After};
 use crate::fault::{Fault, Phase};
-use crate::io::{Chunk, Instant, Net, Rx, Tx};
+use crate::io::{Chunk, Instant, Net, Tx};
 use crate::limits::{
     H2_LEAVE_MS, H2_WORKERS_WAITING_MAX, LINGER_BYTES_MAX, LINGER_MS, REST_AFTER_MS,
 };
+use crate::tls::Agreed;
 
 /// Serves a connection whose first bytes are those of HTTP/2.
 pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Option<Chunk>) {
     let Line {
-        connection,
-        timer,
-        pass,
-        ..
+        wire, timer, pass, ..
     } = line;
     let config = pass.door.plan.borrow().http2;
-    let out = Outbox::new(connection.tx, core.net.pool().clone());
+    let out = Outbox::new(wire.tx, core.net.pool().clone());
     let mux = Mux::new(core.net.clone(), Connection::server(config), out);
     let shop = Shop {
         core: core.clone(),
         mux: Rc::new(mux),
         door: pass.door.clone(),
-        peer: connection.peer.map(|peer| peer.ip()),
+        peer: wire.peer.map(|peer| peer.ip()),
+        agreed: wire.rx.agreed(),
     };
-    let mut rx = connection.rx;
+    let mut rx = wire.rx;
     converse(&shop, &pass, &mut rx, &timer, first).await;
     shop.mux.lose();
     part(&shop, &mut rx, &timer).await;
@@ -49,13 +48,14 @@ struct Shop<N: Net> {
     mux: Rc<Mux<N>>,
     door: Rc<Door<N>>,
     peer: Option<IpAddr>,
+    agreed: Option<Agreed>,
 }
 
 /// Receives and sends until the connection is over.
 async fn converse<N: Net>(
     shop: &Shop<N>,
     pass: &Pass<N>,
-    rx: &mut N::Rx,
+    rx: &mut WireRx<N>,
     timer: &Timer,
     mut first: Option<Chunk>,
 ) {
@@ -171,7 +171,7 @@ impl Watch {
 
 /// Sends what is left to be said, then reads until the client has closed too: a close with unread bytes would be a
 /// reset, and could destroy what was said.
-async fn part<N: Net>(shop: &Shop<N>, rx: &mut N::Rx, timer: &Timer) {
+async fn part<N: Net>(shop: &Shop<N>, rx: &mut WireRx<N>, timer: &Timer) {
     let core = &shop.core;
     let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
     timer.set(deadline);
@@ -182,14 +182,14 @@ async fn part<N: Net>(shop: &Shop<N>, rx: &mut N::Rx, timer: &Timer) {
             match shop.mux.poll_flush(cx) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => {
-                    shop.mux.state.borrow_mut().out.tx.finish();
-                    is_finished = true;
+                    let mut state = shop.mux.state.borrow_mut();
+                    is_finished = state.out.tx.poll_finish(cx).is_ready();
                 }
                 Poll::Ready(Err(_)) => (is_finished, has_ended) = (true, true),
             }
         }
         while !has_ended {
-            match rx.poll_recv(cx) {
+            match rx.poll_forget(cx) {
                 Poll::Ready(Ok(Some(chunk))) if forgotten < LINGER_BYTES_MAX => {
                     forgotten += chunk.len();
                 }
@@ -212,7 +212,8 @@ impl<N: Net> Shop<N> {
     fn set_to_work(&self) {
         let unserved = std::mem::take(&mut self.mux.state.borrow_mut().unserved);
         for _ in 0..unserved {
-            let kit = Kit::new(self.core.timers.timer(), self.door.clone(), self.peer);
+            let timer = self.core.timers.timer();
+            let kit = Kit::new(timer, self.door.clone(), self.peer, self.agreed);
             let work = Box::pin(work(self.core.clone(), self.mux.clone(), kit));
             let core = self.core.clone();
             self.core.net.spawn(async move {

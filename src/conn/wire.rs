@@ -1,0 +1,161 @@
+//! A connection as it is spoken on: in the clear, or over TLS. Who uses one need not know.
+
+use std::io;
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+
+use crate::io::{Chunk, Connection, Net, Rx, Tx};
+use crate::tls::{Agreed, TlsRx, TlsTx};
+
+/// A connection, split into its directions.
+pub struct Wire<N: Net> {
+    /// The receiving half.
+    pub rx: WireRx<N>,
+    /// The sending half.
+    pub tx: WireTx<N>,
+    /// The other side, as far as it is known.
+    pub peer: Option<SocketAddr>,
+}
+
+/// Receiving half.
+pub enum WireRx<N: Net> {
+    /// In the clear.
+    Plain(N::Rx),
+    /// Over TLS.
+    Tls(TlsRx<N::Rx, N::Tx>),
+}
+
+/// Sending half.
+pub enum WireTx<N: Net> {
+    /// In the clear.
+    Plain(N::Tx),
+    /// Over TLS.
+    Tls(TlsTx<N::Tx>),
+}
+
+impl<N: Net> From<Connection<N>> for Wire<N> {
+    fn from(connection: Connection<N>) -> Self {
+        Self {
+            rx: WireRx::Plain(connection.rx),
+            tx: WireTx::Plain(connection.tx),
+            peer: connection.peer,
+        }
+    }
+}
+
+impl<N: Net> Wire<N> {
+    /// The connection below, of a client that turned out not to speak TLS.
+    pub fn into_raw(self) -> Option<Connection<N>> {
+        let (rx, tx) = match (self.rx, self.tx) {
+            (WireRx::Tls(rx), WireTx::Tls(tx)) => rx.into_raw(tx)?,
+            (WireRx::Plain(rx), WireTx::Plain(tx)) => (rx, tx),
+            _ => return None,
+        };
+        let peer = self.peer;
+        Some(Connection { rx, tx, peer })
+    }
+}
+
+impl<N: Net> WireRx<N> {
+    /// What was agreed on in the handshake; `None` in the clear, or before.
+    pub fn agreed(&self) -> Option<Agreed> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(rx) => rx.agreed(),
+        }
+    }
+
+    /// Waits for bytes that are not looked at.
+    pub fn poll_forget(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        match self {
+            Self::Plain(rx) => rx.poll_recv(cx),
+            Self::Tls(rx) => rx.poll_forget(cx),
+        }
+    }
+}
+
+impl<N: Net> Rx for WireRx<N> {
+    #[inline]
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        match self {
+            Self::Plain(rx) => rx.poll_recv(cx),
+            Self::Tls(rx) => rx.poll_recv(cx),
+        }
+    }
+
+    #[inline]
+    fn is_quiet(&mut self, ask: bool) -> bool {
+        match self {
+            Self::Plain(rx) => rx.is_quiet(ask),
+            Self::Tls(rx) => rx.is_quiet(ask),
+        }
+    }
+
+    #[inline]
+    fn expect(&mut self, bytes: usize) {
+        match self {
+            Self::Plain(rx) => rx.expect(bytes),
+            Self::Tls(rx) => rx.expect(bytes),
+        }
+    }
+}
+
+impl<N: Net> WireTx<N> {
+    /// Ends the direction in an orderly way. Ready when what that takes is sent, or cannot be.
+    pub fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Plain(tx) => {
+                tx.finish();
+                Poll::Ready(())
+            }
+            Self::Tls(tx) => tx.poll_finish(cx),
+        }
+    }
+}
+
+impl<N: Net> Tx for WireTx<N> {
+    #[inline]
+    fn push(&mut self, chunk: Chunk) {
+        match self {
+            Self::Plain(tx) => tx.push(chunk),
+            Self::Tls(tx) => tx.push(chunk),
+        }
+    }
+
+    #[inline]
+    fn queued(&self) -> usize {
+        match self {
+            Self::Plain(tx) => tx.queued(),
+            Self::Tls(tx) => tx.queued(),
+        }
+    }
+
+    #[inline]
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(tx) => tx.poll_send(cx),
+            Self::Tls(tx) => tx.poll_send(cx),
+        }
+    }
+
+    fn rest(&mut self) {
+        match self {
+            Self::Plain(tx) => tx.rest(),
+            Self::Tls(tx) => tx.rest(),
+        }
+    }
+
+    fn finish(&mut self) {
+        match self {
+            Self::Plain(tx) => tx.finish(),
+            Self::Tls(tx) => tx.finish(),
+        }
+    }
+
+    fn abort(&mut self) {
+        match self {
+            Self::Plain(tx) => tx.abort(),
+            Self::Tls(tx) => tx.abort(),
+        }
+    }
+}

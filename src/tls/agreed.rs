@@ -1,0 +1,95 @@
+//! What both sides of a connection have agreed on.
+
+use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
+
+use super::halves::TlsRx;
+use super::session::{Session, Side};
+use crate::io::{Rx, Tx};
+
+/// The protocol that was agreed on by ALPN (RFC 7301).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1, also for a client that named none.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+impl Protocol {
+    /// What we can speak on either side, in the order of our preference.
+    pub fn offered() -> Vec<Vec<u8>> {
+        [Self::Http2, Self::Http1]
+            .map(|protocol| protocol.name().to_vec())
+            .into()
+    }
+
+    /// The name on the wire.
+    pub const fn name(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 => b"h2",
+        }
+    }
+
+    fn from_name(name: Option<&[u8]>) -> Self {
+        match name {
+            Some(b"h2") => Self::Http2,
+            _ => Self::Http1,
+        }
+    }
+}
+
+/// What was agreed on in a handshake: for logs and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// TLS 1.3, or else 1.2.
+    pub is_13: bool,
+    /// The number of the cipher suite; [`Agreed::cipher`] has its name.
+    pub suite: u16,
+    /// A former session was taken up again: no certificate was shown.
+    pub resumed: bool,
+    /// What is spoken on the connection.
+    pub protocol: Protocol,
+}
+
+impl Agreed {
+    /// The version as logs and metrics have it.
+    pub const fn version(&self) -> &'static str {
+        if self.is_13 { "1.3" } else { "1.2" }
+    }
+
+    /// The name of the cipher suite, as rustls has it.
+    pub fn cipher(&self) -> &'static str {
+        CipherSuite::from(self.suite).as_str().unwrap_or("unknown")
+    }
+}
+
+impl<R: Rx, T: Tx> TlsRx<R, T> {
+    /// What was agreed on; `None` before the handshake is over.
+    pub fn agreed(&self) -> Option<Agreed> {
+        self.look(|session| session.is_open.then(|| of(session)))
+    }
+}
+
+fn of<T: Tx>(session: &Session<T>) -> Agreed {
+    let (version, suite, kind, alpn) = match &session.side {
+        Side::Server(side) => (
+            side.protocol_version(),
+            side.negotiated_cipher_suite(),
+            side.handshake_kind(),
+            side.alpn_protocol(),
+        ),
+        Side::Client(side) => (
+            side.protocol_version(),
+            side.negotiated_cipher_suite(),
+            side.handshake_kind(),
+            side.alpn_protocol(),
+        ),
+    };
+    Agreed {
+        is_13: version == Some(ProtocolVersion::TLSv1_3),
+        suite: suite.map_or(0, |suite| suite.suite().into()),
+        resumed: kind == Some(HandshakeKind::Resumed),
+        protocol: Protocol::from_name(alpn),
+    }
+}

@@ -1,0 +1,117 @@
+//! The client's side: connections to endpoints that speak TLS.
+
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, UnbufferedClientConnection};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+
+use super::gate::Gate;
+use super::halves::{TlsRx, TlsTx, halves};
+use super::session::{Session, Side};
+use crate::io::{Pool, Rx, Tx};
+use crate::limits::TLS_SESSIONS_KEPT_MAX;
+
+/// How an upstream's endpoints are spoken to over TLS. Immutable; [`Client::for_core`] makes what a core uses.
+pub struct Client {
+    pub(super) config: Arc<ClientConfig>,
+    /// Equal for equal settings.
+    pub(super) likeness: String,
+}
+
+impl Client {
+    /// Whether connections that the other has made are as good.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.likeness == other.likeness
+    }
+
+    /// The same for one core: sessions that it takes up again are its own, so that cores share no lock.
+    pub fn for_core(&self) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.resumption = Resumption::in_memory_sessions(TLS_SESSIONS_KEPT_MAX);
+        Self {
+            config: Arc::new(config),
+            likeness: self.likeness.clone(),
+        }
+    }
+
+    /// Begins to speak TLS on a connection to an endpoint.
+    ///
+    /// # Errors
+    /// The configuration cannot be used, which was found out when it was loaded.
+    pub fn connect<R: Rx, T: Tx>(
+        &self,
+        name: &Name,
+        (rx, tx): (R, T),
+        pool: &Pool,
+        gate: &Rc<Gate>,
+    ) -> io::Result<(TlsRx<R, T>, TlsTx<T>)> {
+        let side = UnbufferedClientConnection::new(self.config.clone(), name.0.clone())
+            .map_err(io::Error::other)?;
+        let session = Session::new(Side::Client(side), tx, pool.clone());
+        Ok(halves(rx, session, gate, false))
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Client")
+    }
+}
+
+/// The name that an endpoint is asked for, and that its certificate must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name(ServerName<'static>);
+
+impl Name {
+    /// Reads a host name or an IP address. `None`: it is neither.
+    pub fn parse(text: &str) -> Option<Self> {
+        ServerName::try_from(text.to_owned()).ok().map(Self)
+    }
+}
+
+/// Takes any certificate, as long as the endpoint has its key.
+#[derive(Debug)]
+pub(super) struct AnyCertificate(pub(super) Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _certificate: &CertificateDer<'_>,
+        _chain: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let known = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, known)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let known = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

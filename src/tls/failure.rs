@@ -1,0 +1,139 @@
+//! Why a TLS connection failed, in a few kinds: what is counted, logged and told.
+
+use std::fmt;
+use std::io;
+
+use rustls::{AlertDescription, CertificateError, Error};
+
+macro_rules! kinds {
+    ($($(#[doc = $doc:literal])+ $name:ident $code:literal;)+) => {
+        /// Why a TLS connection failed. Codes appear in metrics and logs.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Failure { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Failure {
+            /// All of them, in the order of the reference.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The code.
+            pub const fn code(self) -> &'static str { match self { $(Self::$name => $code,)+ } }
+
+            /// What it means, for the reference.
+            pub const fn text(self) -> &'static str { match self { $(Self::$name => concat!($($doc),+).trim_ascii(),)+ } }
+        }
+    };
+}
+
+kinds! {
+    /// The peer spoke HTTP without TLS.
+    PlainHttp "plain_http";
+    /// The peer spoke something that is not TLS.
+    NotTls "not_tls";
+    /// Both sides have no version in common.
+    Version "version";
+    /// Both sides have no cipher, group or signature in common.
+    Cipher "cipher";
+    /// Both sides have no protocol (ALPN) in common.
+    Alpn "alpn";
+    /// There is no certificate for the name that was asked for.
+    NoCertificate "no_certificate";
+    /// The peer showed no certificate, and has to.
+    PeerCertificateMissing "peer_certificate_missing";
+    /// The peer's certificate has expired, or is not valid yet.
+    PeerCertificateExpired "peer_certificate_expired";
+    /// The peer's certificate is from nobody that is trusted.
+    PeerCertificateUnknownIssuer "peer_certificate_unknown_issuer";
+    /// The peer's certificate is not for its name.
+    PeerCertificateName "peer_certificate_name";
+    /// The peer's certificate cannot be used for another reason.
+    PeerCertificateBad "peer_certificate_bad";
+    /// The peer refuses our certificate or does not know who has signed it.
+    CertificateRefused "certificate_refused";
+    /// The peer sent another alert.
+    Alert "alert";
+    /// The peer ended the connection before the handshake was over.
+    ClosedInHandshake "closed_in_handshake";
+    /// The handshake was not over in time.
+    Timeout "timeout";
+    /// The connection was ended without saying so: what came may not be all.
+    Truncated "truncated";
+    /// A record or message is broken, or came when it must not.
+    Protocol "protocol";
+}
+
+impl Failure {
+    /// The kind of an error of rustls.
+    pub(super) fn of(error: &Error, is_open: bool) -> Self {
+        use rustls::PeerIncompatible as Unfit;
+        match error {
+            Error::NoCertificatesPresented => Self::PeerCertificateMissing,
+            Error::InvalidCertificate(why) => match why {
+                CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. } => Self::PeerCertificateExpired,
+                CertificateError::UnknownIssuer => Self::PeerCertificateUnknownIssuer,
+                CertificateError::NotValidForName
+                | CertificateError::NotValidForNameContext { .. } => Self::PeerCertificateName,
+                _ => Self::PeerCertificateBad,
+            },
+            Error::AlertReceived(alert) => match alert {
+                AlertDescription::ProtocolVersion => Self::Version,
+                AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
+                    Self::Cipher
+                }
+                AlertDescription::NoApplicationProtocol => Self::Alpn,
+                AlertDescription::UnrecognisedName => Self::NoCertificate,
+                AlertDescription::BadCertificate
+                | AlertDescription::UnsupportedCertificate
+                | AlertDescription::CertificateRevoked
+                | AlertDescription::CertificateExpired
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::UnknownCA
+                | AlertDescription::CertificateRequired
+                | AlertDescription::AccessDenied => Self::CertificateRefused,
+                _ => Self::Alert,
+            },
+            Error::NoApplicationProtocol => Self::Alpn,
+            Error::PeerIncompatible(why) => match why {
+                Unfit::Tls12NotOffered
+                | Unfit::Tls12NotOfferedOrEnabled
+                | Unfit::Tls13RequiredForQuic
+                | Unfit::SupportedVersionsExtensionRequired
+                | Unfit::ServerDoesNotSupportTls12Or13
+                | Unfit::ServerTlsVersionIsDisabledByOurConfig => Self::Version,
+                _ => Self::Cipher,
+            },
+            // rustls says so when its resolver finds nothing.
+            Error::General(why)
+                if why.contains("certificate resolver")
+                    || why.contains("no server certificate") =>
+            {
+                Self::NoCertificate
+            }
+            Error::InvalidMessage(_) if !is_open => Self::NotTls,
+            _ => Self::Protocol,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> Self {
+        let kind = match failure {
+            // What came before it is good; whether it was all is for the caller to know.
+            Failure::Truncated => io::ErrorKind::UnexpectedEof,
+            Failure::ClosedInHandshake => io::ErrorKind::ConnectionReset,
+            _ => io::ErrorKind::InvalidData,
+        };
+        kind.into()
+    }
+}

@@ -1,0 +1,250 @@
+//! The halves of a TLS connection, with the promises of [`Rx`] and [`Tx`].
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use super::failure::Failure;
+use super::gate::{Gate, Turn};
+use super::session::{Seen, Session};
+use crate::io::{Chunk, Rx, Tx};
+use crate::limits::RECORD_OVERHEAD_BYTES_MAX;
+
+/// Receiving half. It makes the handshake on its way to the first bytes.
+pub struct TlsRx<R: Rx, T: Tx> {
+    raw: R,
+    session: Rc<RefCell<Session<T>>>,
+    /// There until the handshake is over.
+    entry: Option<Entry>,
+    /// How much `raw` was told to expect.
+    expected: usize,
+}
+
+/// What a connection needs until its handshake is over.
+struct Entry {
+    gate: Rc<Gate>,
+    turn: Option<Rc<Turn>>,
+    /// There is something to do before bytes come: a client speaks first.
+    speaks_first: bool,
+    /// Nothing has come yet, and it might not be TLS at all.
+    is_fresh: bool,
+}
+
+/// Sending half.
+pub struct TlsTx<T: Tx> {
+    session: Rc<RefCell<Session<T>>>,
+}
+
+/// Makes the halves of a connection.
+pub(super) fn halves<R: Rx, T: Tx>(
+    raw: R,
+    session: Session<T>,
+    gate: &Rc<Gate>,
+    is_server: bool,
+) -> (TlsRx<R, T>, TlsTx<T>) {
+    let session = Rc::new(RefCell::new(session));
+    let entry = Some(Entry {
+        gate: gate.clone(),
+        turn: None,
+        speaks_first: !is_server,
+        is_fresh: is_server,
+    });
+    (
+        TlsRx {
+            raw,
+            session: session.clone(),
+            entry,
+            expected: 0,
+        },
+        TlsTx { session },
+    )
+}
+
+impl<R: Rx, T: Tx> TlsRx<R, T> {
+    /// Waits until the handshake is over.
+    pub fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.session.borrow().is_open {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_more(cx))?;
+        }
+    }
+
+    /// Reads and forgets: nothing that comes is of interest any more.
+    pub fn poll_forget(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        self.raw.poll_recv(cx)
+    }
+
+    /// Why the connection has failed, if it has.
+    pub fn failure(&self) -> Option<Failure> {
+        self.session.borrow().failure
+    }
+
+    /// Notes that the connection has failed for a reason that only the caller knows.
+    pub fn fail(&mut self, failure: Failure) {
+        let mut session = self.session.borrow_mut();
+        if session.failure.is_none() {
+            session.fail(failure);
+        }
+    }
+
+    /// Looks at the session, for what was agreed on.
+    pub(super) fn look<U>(&self, look: impl FnOnce(&Session<T>) -> U) -> U {
+        look(&self.session.borrow())
+    }
+
+    /// The connection below: of one that has turned out not to be TLS.
+    pub fn into_raw(self, tx: TlsTx<T>) -> Option<(R, T)> {
+        drop(tx);
+        let session = Rc::try_unwrap(self.session).ok()?;
+        Some((self.raw, session.into_inner().raw))
+    }
+
+    /// Goes one step on: bytes come, or what has come is looked at.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut session = self.session.borrow_mut();
+        if let Some(failure) = session.failure {
+            if failure != Failure::PlainHttp {
+                // The alert is to be on its way before the connection is given up.
+                let _ = ready!(session.poll_flush(cx));
+            }
+            return Poll::Ready(Err(failure.into()));
+        }
+        let starts = self.entry.as_ref().is_some_and(|entry| entry.speaks_first);
+        if starts || !session.desk.incoming.is_empty() {
+            if let Some(entry) = &mut self.entry {
+                ready!(entry.gate.poll_turn(cx, &mut entry.turn));
+                entry.speaks_first = false;
+            }
+            match session.read() {
+                Ok(Seen::Data | Seen::End) => return Poll::Ready(Ok(())),
+                Ok(_) => {}
+                // The next call tells it, once the alert is on its way.
+                Err(_) => return Poll::Ready(Ok(())),
+            }
+            if session.is_open && self.entry.take().is_some() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let missing = session.desk.incoming.missing();
+        if missing > self.expected {
+            self.expected = missing;
+            self.raw.expect(missing);
+        }
+        let received = match self.raw.poll_recv(cx) {
+            Poll::Ready(received) => received,
+            Poll::Pending => {
+                // Nothing more is to come with it: the handshake's messages go out now.
+                let _ = session.poll_flush(cx);
+                return Poll::Pending;
+            }
+        };
+        match received {
+            Ok(Some(chunk)) => {
+                if let Some(entry) = &mut self.entry
+                    && std::mem::take(&mut entry.is_fresh)
+                    && speaks_http(&chunk)
+                {
+                    session.failure = Some(Failure::PlainHttp);
+                }
+                session.desk.incoming.add(chunk);
+                Poll::Ready(Ok(()))
+            }
+            Ok(None) => {
+                session.failure = Some(if session.is_open {
+                    Failure::Truncated
+                } else {
+                    Failure::ClosedInHandshake
+                });
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+}
+
+/// Whether bytes begin like a request and not like a handshake, which begins with 22.
+fn speaks_http(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(u8::is_ascii_uppercase)
+}
+
+impl<R: Rx, T: Tx> Rx for TlsRx<R, T> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        loop {
+            {
+                let mut session = self.session.borrow_mut();
+                if let Some(chunk) = session.desk.plain.pop_front() {
+                    return Poll::Ready(Ok(Some(chunk)));
+                }
+                if session.is_ended {
+                    return Poll::Ready(Ok(None));
+                }
+            }
+            ready!(self.poll_more(cx))?;
+        }
+    }
+
+    fn is_quiet(&mut self, ask: bool) -> bool {
+        let session = self.session.borrow();
+        let is_still = session.desk.plain.is_empty()
+            && session.desk.incoming.is_empty()
+            && !session.is_ended
+            && session.failure.is_none();
+        is_still && self.raw.is_quiet(ask)
+    }
+
+    fn expect(&mut self, bytes: usize) {
+        self.expected = match bytes {
+            0 => 0,
+            bytes => bytes + RECORD_OVERHEAD_BYTES_MAX,
+        };
+        self.raw.expect(self.expected);
+    }
+}
+
+impl<T: Tx> TlsTx<T> {
+    /// Says that nothing more comes and ends the direction; ready when that is sent, or cannot be.
+    pub fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.session.borrow_mut().poll_finish(cx)
+    }
+}
+
+impl<T: Tx> Tx for TlsTx<T> {
+    fn push(&mut self, chunk: Chunk) {
+        self.session.borrow_mut().push(chunk);
+    }
+
+    fn queued(&self) -> usize {
+        self.session.borrow().queued()
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.session.borrow_mut().poll_send(cx)
+    }
+
+    fn rest(&mut self) {
+        self.session.borrow_mut().rest();
+    }
+
+    /// The end is only written; [`TlsTx::poll_finish`] sends it.
+    fn finish(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let _ = self.session.borrow_mut().poll_finish(&mut cx);
+    }
+
+    fn abort(&mut self) {
+        self.session.borrow_mut().raw.abort();
+    }
+}
+
+impl<T: Tx> Drop for TlsTx<T> {
+    fn drop(&mut self) {
+        let mut session = self.session.borrow_mut();
+        if session.has_pending() && session.failure.is_none() {
+            // What was pushed is not sent to the end: that must not look like an orderly one.
+            session.raw.abort();
+        }
+    }
+}

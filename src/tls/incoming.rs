@@ -1,0 +1,126 @@
+//! Bytes received that are no whole record yet, or not looked at.
+
+use crate::io::{Chunk, Pool};
+
+/// A record's header: type, version, length.
+const HEADER_BYTES: usize = 5;
+
+/// What has come and is not understood. Records are opened where they were received; of a record that was cut by the
+/// end of a block, the rest is copied to its beginning, and no more than that.
+#[derive(Default)]
+pub(super) struct Incoming {
+    /// What is looked at.
+    part: Chunk,
+    /// What came behind it, while `part` is waiting for a piece of it.
+    next: Chunk,
+}
+
+impl Incoming {
+    /// Takes what was received. Only after [`Incoming::advance`] has no more to give.
+    pub(super) fn add(&mut self, chunk: Chunk) {
+        debug_assert!(self.next.is_empty());
+        if self.part.is_empty() {
+            self.part = chunk;
+        } else {
+            self.next = chunk;
+        }
+    }
+
+    /// Whether nothing is here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.part.is_empty() && self.next.is_empty()
+    }
+
+    /// What is to be looked at.
+    pub(super) fn bytes(&mut self, pool: &Pool) -> &mut [u8] {
+        if self.part.is_empty() {
+            return &mut [];
+        }
+        if self.part.lone_mut().is_none() {
+            self.part = pool.copy(&self.part);
+        }
+        self.part.lone_mut().unwrap_or_default()
+    }
+
+    /// Drops the first `n` bytes, which are understood.
+    pub(super) fn consume(&mut self, n: usize) {
+        self.part.advance(n);
+        if self.part.is_empty() {
+            self.part = std::mem::take(&mut self.next);
+        }
+    }
+
+    /// Completes the record that was cut, from what came behind it. `false`: there is nothing.
+    pub(super) fn advance(&mut self, pool: &Pool) -> bool {
+        if self.next.is_empty() {
+            return false;
+        }
+        let missing = missing(&self.part);
+        let piece = self.next.split_to(missing);
+        if !self.part.append(&piece) {
+            let mut joined = pool.out(self.part.len() + missing + HEADER_BYTES);
+            joined.put(&self.part);
+            joined.put(&piece);
+            self.part = joined.freeze();
+        }
+        true
+    }
+
+    /// How many bytes are missing of what is here in part: a good size for the next receive.
+    pub(super) fn missing(&self) -> usize {
+        if self.is_empty() {
+            0
+        } else {
+            missing(&self.part)
+        }
+    }
+}
+
+/// How many bytes the last record lacks, or its header; at least one.
+fn missing(mut records: &[u8]) -> usize {
+    loop {
+        let Some(&[_, _, _, high, low]) = records.first_chunk() else {
+            return HEADER_BYTES - records.len();
+        };
+        let record = HEADER_BYTES + usize::from(u16::from_be_bytes([high, low]));
+        match records.get(record..) {
+            Some(rest) => records = rest,
+            None => return record - records.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_was_cut_gets_its_rest_and_no_more() {
+        let pool = Pool::new();
+        let mut record = vec![23, 3, 3, 0, 100];
+        record.resize(105, b'x');
+        let all = record.repeat(3);
+        for cut in 1..all.len() {
+            let mut incoming = Incoming::default();
+            incoming.add(pool.copy(&all[..cut]));
+            let mut seen = Vec::new();
+            let mut opened = |incoming: &mut Incoming| {
+                while let Some(record) = incoming.bytes(&pool).get(..105).map(<[u8]>::to_vec) {
+                    seen.push(record);
+                    incoming.consume(105);
+                }
+            };
+            opened(&mut incoming);
+            assert_eq!(incoming.is_empty(), cut % 105 == 0);
+            incoming.add(pool.copy(&all[cut..]));
+            while incoming.advance(&pool) {
+                opened(&mut incoming);
+                assert!(incoming.part.len() <= 210, "only one record is copied");
+            }
+            opened(&mut incoming);
+            assert_eq!(seen.concat(), all, "cut at {cut}");
+            assert!(incoming.is_empty());
+        }
+        assert_eq!(pool.live_bytes(), 0);
+    }
+}

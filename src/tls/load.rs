@@ -1,0 +1,438 @@
+//! From the files that a configuration names to what connections are made of. Everything that can be wrong with a
+//! file is found here, on the control thread, with its place in the configuration.
+
+use std::fmt::Display;
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::client::ClientConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ServerConfig, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{Error, RootCertStore, SupportedCipherSuite};
+use weir_config::{
+    CertFiles, Cipher, ClientCert, Code, Config, Diagnostic, ListenTls, NamedFile, Place, Severity,
+    TlsVersion, UpstreamTls, Verify,
+};
+
+use super::client::{AnyCertificate, Client};
+use super::server::{ByName, Server, Tickets, finish};
+use super::x509::Identity;
+use crate::limits::{CERTIFICATE_EXPIRES_SOON_DAYS, TLS_FILE_BYTES_MAX};
+
+/// What was made of a configuration's files.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// By listener, in file order.
+    pub servers: Vec<Option<Arc<Server>>>,
+    /// By upstream, in file order.
+    pub clients: Vec<Option<Arc<Client>>>,
+    /// Every certificate that Weir shows.
+    pub certificates: Vec<Certificate>,
+    /// Every file that was read.
+    pub files: Vec<PathBuf>,
+}
+
+/// A certificate that Weir shows, for those who look after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Its file.
+    pub path: PathBuf,
+    /// What it says.
+    pub identity: Identity,
+}
+
+impl Certificate {
+    /// Days until it ends; negative since it has.
+    pub fn days_left(&self) -> i64 {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        (self.identity.not_after as i64 - now.as_secs() as i64).div_euclid(86_400)
+    }
+}
+
+/// Reads all files that a configuration names. `file` is the configuration's own, for diagnostics.
+///
+/// # Errors
+/// Everything that is wrong with any of them.
+pub fn load(
+    config: &Config,
+    tickets: Option<&Tickets>,
+    file: &str,
+) -> Result<(Loaded, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let mut reader = Reader {
+        file,
+        loaded: Loaded::default(),
+        warnings: Vec::new(),
+        errors: Vec::new(),
+    };
+    for listener in &config.listeners {
+        let server = listener
+            .tls
+            .as_ref()
+            .and_then(|tls| reader.server(tls, tickets));
+        reader.loaded.servers.push(server);
+    }
+    for upstream in &config.upstreams {
+        let speaks = upstream.endpoints.iter().any(|endpoint| endpoint.tls);
+        let client = speaks.then(|| reader.client(&upstream.tls)).flatten();
+        reader.loaded.clients.push(client);
+    }
+    if reader.errors.is_empty() {
+        Ok((reader.loaded, reader.warnings))
+    } else {
+        Err(reader.errors)
+    }
+}
+
+struct Reader<'a> {
+    file: &'a str,
+    loaded: Loaded,
+    warnings: Vec<Diagnostic>,
+    errors: Vec<Diagnostic>,
+}
+
+impl Reader<'_> {
+    fn server(&mut self, tls: &ListenTls, tickets: Option<&Tickets>) -> Option<Arc<Server>> {
+        let provider = Arc::new(provider(&tls.ciphers));
+        let mut names = ByName::default();
+        let errors = self.errors.len();
+        for files in &tls.certs {
+            if let Some((key, hosts)) = self.certified(files, &provider) {
+                names.add(&hosts, Arc::new(key));
+            }
+        }
+        let verifier = match &tls.client_ca {
+            None => None,
+            Some(ca) => {
+                let roots = Arc::new(self.roots(ca)?);
+                let builder = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+                let builder = match tls.client_cert {
+                    ClientCert::Required => builder,
+                    ClientCert::Optional => builder.allow_unauthenticated(),
+                };
+                match builder.build() {
+                    Ok(verifier) => Some(verifier),
+                    Err(error) => return self.wrong(ca, &error),
+                }
+            }
+        };
+        if self.errors.len() > errors {
+            return None;
+        }
+        let versions: &[_] = match tls.min_version {
+            TlsVersion::V12 if tls.ciphers.is_empty() || tls.ciphers.iter().any(|c| !c.is_13()) => {
+                &[&TLS13, &TLS12]
+            }
+            _ => &[&TLS13],
+        };
+        let versions: Vec<_> = versions
+            .iter()
+            .copied()
+            .filter(|version| {
+                provider
+                    .cipher_suites
+                    .iter()
+                    .any(|suite| suite.version() == *version)
+            })
+            .collect();
+        let builder =
+            ServerConfig::builder_with_provider(provider).with_protocol_versions(&versions);
+        let builder = match builder {
+            Ok(builder) => builder,
+            Err(error) => return self.wrong(&tls.certs.first()?.cert, &error),
+        };
+        let builder = match verifier {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(names));
+        finish(&mut config, tickets);
+        Some(Arc::new(Server {
+            config: Arc::new(config),
+            client_headers: tls.client_headers,
+        }))
+    }
+
+    fn client(&mut self, tls: &UpstreamTls) -> Option<Arc<Client>> {
+        let provider = Arc::new(provider(&[]));
+        let builder = ClientConfig::builder_with_provider(provider.clone());
+        let builder = builder.with_protocol_versions(&[&TLS13, &TLS12]).ok()?;
+        let builder = match (tls.verify, &tls.ca) {
+            (Verify::Off, _) => {
+                self.warn_unverified(tls.verify_place.clone());
+                let any = Arc::new(AnyCertificate(provider));
+                builder.dangerous().with_custom_certificate_verifier(any)
+            }
+            (Verify::On, Some(ca)) => builder.with_root_certificates(self.roots(ca)?),
+            (Verify::On, None) => builder.with_root_certificates(self.system_roots()?),
+        };
+        let mut config = match &tls.cert {
+            None => builder.with_no_client_auth(),
+            Some((cert, key)) => {
+                let (chain, private) = (self.chain(cert), self.key(key));
+                self.note_certificate(cert, chain.as_ref()?.first()?);
+                match builder.with_client_auth_cert(chain?, private?) {
+                    Ok(config) => config,
+                    Err(error) => return self.wrong(key, &say(&error)),
+                }
+            }
+        };
+        config.alpn_protocols = super::Protocol::offered();
+        Some(Arc::new(Client {
+            config: Arc::new(config),
+            likeness: likeness(tls),
+        }))
+    }
+
+    /// A certificate with its key, and the hosts that it is for.
+    fn certified(
+        &mut self,
+        files: &CertFiles,
+        provider: &CryptoProvider,
+    ) -> Option<(CertifiedKey, Vec<String>)> {
+        let (chain, key) = (self.chain(&files.cert), self.key(&files.key));
+        let ocsp = match &files.ocsp {
+            None => None,
+            Some(file) => Some(self.read(file)?),
+        };
+        let (chain, key) = (chain?, key?);
+        let hosts = self.note_certificate(&files.cert, chain.first()?)?;
+        match CertifiedKey::from_der(chain, key, provider) {
+            Ok(certified) => Some((CertifiedKey { ocsp, ..certified }, hosts)),
+            Err(error) => self.wrong(&files.key, &say(&error)),
+        }
+    }
+
+    /// Remembers a certificate that is shown, and warns of its end.
+    fn note_certificate(
+        &mut self,
+        file: &NamedFile,
+        certificate: &CertificateDer<'_>,
+    ) -> Option<Vec<String>> {
+        let Some(identity) = Identity::of(certificate) else {
+            return self.wrong(file, &"it is no certificate that can be read");
+        };
+        let hosts = identity.hosts().map(str::to_owned).collect();
+        let certificate = Certificate {
+            path: file.path.clone(),
+            identity,
+        };
+        let days = certificate.days_left();
+        let message = match days {
+            ..0 => Some(format!("expired {} days ago", -days)),
+            0..CERTIFICATE_EXPIRES_SOON_DAYS => Some(format!("expires in {days} days")),
+            _ => None,
+        };
+        if let Some(message) = message {
+            let message = format!("the certificate {} {message}", file.path.display());
+            self.warnings.push(self.diagnostic(
+                Severity::Warning,
+                Code::NamedFile,
+                message,
+                &file.place,
+            ));
+        }
+        self.loaded.certificates.push(certificate);
+        Some(hosts)
+    }
+
+    fn chain(&mut self, file: &NamedFile) -> Option<Vec<CertificateDer<'static>>> {
+        let bytes = self.read(file)?;
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+        match chain {
+            Ok(chain) if chain.is_empty() => {
+                self.wrong(file, &"there is no certificate in it (PEM)")
+            }
+            Ok(chain) => Some(chain),
+            Err(error) => self.wrong(file, &error),
+        }
+    }
+
+    fn key(&mut self, file: &NamedFile) -> Option<PrivateKeyDer<'static>> {
+        let bytes = self.read(file)?;
+        match PrivateKeyDer::from_pem_slice(&bytes) {
+            Ok(key) => Some(key),
+            Err(rustls::pki_types::pem::Error::NoItemsFound) => {
+                let is_locked = bytes.windows(9).any(|word| word == b"ENCRYPTED");
+                self.wrong(
+                    file,
+                    if is_locked {
+                        &"it is protected by a passphrase"
+                    } else {
+                        &"there is no private key in it (PEM)"
+                    },
+                )
+            }
+            Err(error) => self.wrong(file, &error),
+        }
+    }
+
+    fn roots(&mut self, file: &NamedFile) -> Option<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        for certificate in self.chain(file)? {
+            if let Err(error) = roots.add(certificate) {
+                return self.wrong(file, &say(&error));
+            }
+        }
+        Some(roots)
+    }
+
+    fn system_roots(&mut self) -> Option<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            let message = "the system has no certificates of authorities (package `ca-certificates`): name some in `ca`";
+            self.errors.push(self.diagnostic(
+                Severity::Error,
+                Code::NamedFile,
+                message.to_owned(),
+                &None,
+            ));
+            return None;
+        }
+        Some(roots)
+    }
+
+    fn read(&mut self, file: &NamedFile) -> Option<Vec<u8>> {
+        if !self.loaded.files.contains(&file.path) {
+            self.loaded.files.push(file.path.clone());
+        }
+        match read(&file.path) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                let message = format!("cannot read {}: {error}", file.path.display());
+                self.errors.push(self.diagnostic(
+                    Severity::Error,
+                    Code::NamedFile,
+                    message,
+                    &file.place,
+                ));
+                None
+            }
+        }
+    }
+
+    fn wrong<T>(&mut self, file: &NamedFile, why: &dyn Display) -> Option<T> {
+        let message = format!("cannot use {}: {why}", file.path.display());
+        self.errors
+            .push(self.diagnostic(Severity::Error, Code::NamedFile, message, &file.place));
+        None
+    }
+
+    fn warn_unverified(&mut self, place: Option<Place>) {
+        let message = "certificates of these endpoints are not verified: whoever is on the way can read and change everything".to_owned();
+        let mut warning = self.diagnostic(Severity::Warning, Code::Unsafe, message, &place);
+        warning.help.push(
+            "`ca` names the authority of endpoints with certificates of their own".to_owned(),
+        );
+        self.warnings.push(warning);
+    }
+
+    fn diagnostic(
+        &self,
+        severity: Severity,
+        code: Code,
+        message: String,
+        place: &Option<Place>,
+    ) -> Diagnostic {
+        Diagnostic {
+            severity,
+            code,
+            message,
+            file: self.file.to_owned(),
+            place: place.clone(),
+            help: Vec::new(),
+        }
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?
+        .take(TLS_FILE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > TLS_FILE_BYTES_MAX {
+        return Err(std::io::Error::other(
+            "it is too large for what it should be",
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Tells whether two upstreams have the same settings: where they stand in a file is none.
+fn likeness(tls: &UpstreamTls) -> String {
+    let path = |file: &NamedFile| file.path.clone();
+    let (ca, cert) = (tls.ca.as_ref().map(path), &tls.cert);
+    let cert = cert.as_ref().map(|(cert, key)| (path(cert), path(key)));
+    format!("{ca:?} {cert:?} {:?}", tls.verify)
+}
+
+/// An error of rustls in the words of somebody who looks after files.
+fn say(error: &Error) -> String {
+    match error {
+        Error::InconsistentKeys(_) => "it is not the key of the certificate".to_owned(),
+        error => error.to_string(),
+    }
+}
+
+/// The cryptography, with these cipher suites, or its own choice.
+fn provider(ciphers: &[Cipher]) -> CryptoProvider {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    if !ciphers.is_empty() {
+        provider
+            .cipher_suites
+            .retain(|suite| ciphers.iter().any(|cipher| is_it(*suite, *cipher)));
+    }
+    provider
+}
+
+/// Whether a cipher of the configuration is this suite: OpenSSL's names leave out what is always the same.
+fn is_it(suite: SupportedCipherSuite, cipher: Cipher) -> bool {
+    let name = suite.suite().as_str().unwrap_or_default();
+    match name.strip_prefix("TLS13_") {
+        Some(name) => cipher.0.strip_prefix("TLS_") == Some(name),
+        None => {
+            let name = name
+                .strip_prefix("TLS_")
+                .unwrap_or(name)
+                .replace("_WITH", "");
+            let name = name.replace("AES_", "AES").replace('_', "-");
+            name == cipher.0 || name.strip_suffix("-SHA256") == Some(cipher.0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cipher_of_the_configuration_is_one_that_can_be_spoken() {
+        let all = provider(&[]).cipher_suites;
+        let text = weir_config::reference();
+        let mut known = 0;
+        for suite in &all {
+            let name = suite.suite().as_str().unwrap_or_default();
+            let names: Vec<_> = text
+                .split('"')
+                .filter(|word| word.starts_with("TLS_") || word.starts_with("ECDHE-"))
+                .collect();
+            let found = names.iter().any(|name| {
+                let name: &'static str = Box::leak((*name).to_owned().into_boxed_str());
+                is_it(*suite, Cipher(name))
+            });
+            assert!(found, "{name} has no name in the configuration");
+            known += 1;
+        }
+        assert_eq!(known, 9);
+    }
+}

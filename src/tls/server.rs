@@ -1,0 +1,126 @@
+//! The server's side: which certificate is shown for which name, and everything that is the same for all connections
+//! of a listener.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert,
+    UnbufferedServerConnection,
+};
+use rustls::sign::CertifiedKey;
+
+use super::gate::Gate;
+use super::halves::{TlsRx, TlsTx, halves};
+use super::session::{Session, Side};
+use crate::io::{Pool, Rx, Tx};
+
+/// What a listener terminates TLS with. Immutable and shared by all cores; another one takes its place when a file
+/// changes.
+pub struct Server {
+    pub(super) config: Arc<ServerConfig>,
+    /// Endpoints are told who the client is.
+    pub client_headers: bool,
+}
+
+impl Server {
+    /// Begins to serve a connection that a client has made.
+    ///
+    /// # Errors
+    /// The configuration cannot be used, which was found out when it was loaded.
+    pub fn accept<R: Rx, T: Tx>(
+        &self,
+        (rx, tx): (R, T),
+        pool: &Pool,
+        gate: &Rc<Gate>,
+    ) -> io::Result<(TlsRx<R, T>, TlsTx<T>)> {
+        let side =
+            UnbufferedServerConnection::new(self.config.clone()).map_err(io::Error::other)?;
+        let session = Session::new(Side::Server(side), tx, pool.clone());
+        Ok(halves(rx, session, gate, true))
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Server")
+    }
+}
+
+/// Keys that tickets of sessions are encrypted with: one set for the whole process, so that any core can take up what
+/// another began, before and after a reload. New keys every six hours; the former ones are good for as long again.
+#[derive(Clone)]
+pub struct Tickets(pub(super) Arc<dyn ProducesTickets>);
+
+impl Tickets {
+    /// Makes the first keys.
+    ///
+    /// # Errors
+    /// The system has no random numbers.
+    pub fn new() -> io::Result<Self> {
+        let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new();
+        ticketer.map(Self).map_err(io::Error::other)
+    }
+}
+
+/// Applies what is the same for every listener.
+pub(super) fn finish(config: &mut ServerConfig, tickets: Option<&Tickets>) {
+    if let Some(tickets) = tickets {
+        config.ticketer = tickets.0.clone();
+    }
+    // Tickets alone: what a core remembers, another does not know.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.alpn_protocols = super::Protocol::offered();
+    // What the client prefers of our own choice is what its hardware is good at.
+    config.ignore_client_order = false;
+}
+
+/// Certificates by the names that they are for.
+#[derive(Debug, Default)]
+pub(super) struct ByName {
+    exact: HashMap<Box<str>, Arc<CertifiedKey>>,
+    /// By what follows the star and its dot.
+    wildcard: HashMap<Box<str>, Arc<CertifiedKey>>,
+    default: Option<Arc<CertifiedKey>>,
+}
+
+impl ByName {
+    /// Adds a certificate for these names. The first is the default; of several for a name the first is shown.
+    pub(super) fn add(&mut self, names: &[String], key: Arc<CertifiedKey>) {
+        for name in names {
+            let name = name.to_ascii_lowercase();
+            let (map, name) = match name.strip_prefix("*.") {
+                Some(parent) => (&mut self.wildcard, parent),
+                None => (&mut self.exact, name.as_str()),
+            };
+            map.entry(name.into()).or_insert_with(|| key.clone());
+        }
+        self.default.get_or_insert(key);
+    }
+
+    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        let lower;
+        let name = if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            lower = name.to_ascii_lowercase();
+            &lower
+        } else {
+            name
+        };
+        self.exact.get(name).or_else(|| {
+            //= rfc6125#6.4.3: a star stands for one label.
+            let (_, parent) = name.split_once('.')?;
+            self.wildcard.get(parent)
+        })
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let named = hello.server_name().and_then(|name| self.find(name));
+        named.or(self.default.as_ref()).cloned()
+    }
+}

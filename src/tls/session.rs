@@ -1,0 +1,442 @@
+//! One TLS connection: what both of its halves share.
+//!
+//! Received records are opened where they lie. rustls hands plaintext out as a vector of its own, one for each record,
+//! which is copied into a block; and what it makes of a record to be sent it copies into ours. These copies and
+//! allocations are what its interface costs.
+
+use std::collections::VecDeque;
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use rustls::Error;
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, ReadTraffic, UnbufferedStatus,
+    WriteTraffic,
+};
+
+use super::failure::Failure;
+use super::incoming::Incoming;
+use crate::io::{Chunk, Out, Pool, Tx};
+use crate::limits::{BLOCK_BYTES, RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES_MAX, SEALED_BYTES_HIGH};
+
+/// Either side of a connection.
+pub(super) enum Side {
+    /// Ours is the server's.
+    Server(UnbufferedServerConnection),
+    /// Ours is the client's.
+    Client(UnbufferedClientConnection),
+}
+
+/// What the halves of a connection share.
+pub(super) struct Session<T: Tx> {
+    pub(super) side: Side,
+    pub(super) raw: T,
+    pub(super) desk: Desk,
+    flight: Flight,
+    /// The handshake is over.
+    pub(super) is_open: bool,
+    /// The peer has said that nothing more comes.
+    pub(super) is_ended: bool,
+    pub(super) failure: Option<Failure>,
+    /// Our own end has been written.
+    closing: bool,
+    /// Our own end has been sent.
+    finished: bool,
+}
+
+/// What is worked on.
+pub(super) struct Desk {
+    pub(super) pool: Pool,
+    pub(super) incoming: Incoming,
+    /// Decrypted and not taken yet.
+    pub(super) plain: VecDeque<Chunk>,
+    /// To be encrypted.
+    pending: VecDeque<Chunk>,
+    pending_bytes: usize,
+    /// Encrypted, to be sent.
+    open: Option<Out>,
+}
+
+/// What a look at the connection gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Plaintext has come.
+    Data,
+    /// The peer has ended its direction.
+    End,
+    /// Nothing more without more bytes; the handshake is not over.
+    Blocked,
+    /// Nothing more without more bytes.
+    Open,
+    /// What was to be written has been.
+    Written,
+    /// There is more to see.
+    More,
+}
+
+/// What is to be written as soon as that may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Write {
+    Nothing,
+    Record,
+    Close,
+}
+
+/// How much plaintext the bytes stand for that the kernel has not taken yet.
+#[derive(Default)]
+struct Flight {
+    plain: usize,
+    sealed: usize,
+}
+
+impl Flight {
+    fn left(&self, queued: usize) -> usize {
+        match self.sealed {
+            0 => 0,
+            sealed => (self.plain as u64 * queued.min(sealed) as u64 / sealed as u64) as usize,
+        }
+    }
+
+    fn add(&mut self, queued: usize, plain: usize, sealed: usize) {
+        self.plain = self.left(queued) + plain;
+        self.sealed = queued + sealed;
+    }
+}
+
+impl<T: Tx> Session<T> {
+    pub(super) fn new(side: Side, raw: T, pool: Pool) -> Self {
+        let desk = Desk {
+            pool,
+            incoming: Incoming::default(),
+            plain: VecDeque::new(),
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            open: None,
+        };
+        Self {
+            side,
+            raw,
+            desk,
+            flight: Flight::default(),
+            is_open: false,
+            is_ended: false,
+            failure: None,
+            closing: false,
+            finished: false,
+        }
+    }
+
+    /// Looks at the bytes that have come until something is there for the caller, or more bytes are needed.
+    pub(super) fn read(&mut self) -> Result<Seen, Failure> {
+        loop {
+            match self.look(Write::Nothing)? {
+                Seen::Blocked | Seen::Open if self.desk.incoming.advance(&self.desk.pool) => {}
+                seen => return Ok(seen),
+            }
+        }
+    }
+
+    fn look(&mut self, write: Write) -> Result<Seen, Failure> {
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        let seen = match &mut self.side {
+            Side::Server(side) => self.desk.look(side, write),
+            Side::Client(side) => self.desk.look(side, write),
+        };
+        match seen {
+            Ok(seen) => {
+                self.is_open |= matches!(seen, Seen::Open | Seen::Data | Seen::Written);
+                self.is_ended |= seen == Seen::End;
+                Ok(seen)
+            }
+            Err(error) => Err(self.fail(Failure::of(&error, self.is_open))),
+        }
+    }
+
+    /// Nothing can be read or written any more. If rustls has an alert for the peer, it is written.
+    pub(super) fn fail(&mut self, failure: Failure) -> Failure {
+        self.desk.drop_pending();
+        let _ = match &mut self.side {
+            Side::Server(side) => self.desk.look(side, Write::Nothing),
+            Side::Client(side) => self.desk.look(side, Write::Nothing),
+        };
+        self.desk.incoming = Incoming::default();
+        self.failure = Some(failure);
+        failure
+    }
+
+    /// Takes application data to be sent.
+    pub(super) fn push(&mut self, chunk: Chunk) {
+        if !chunk.is_empty() && self.failure.is_none() {
+            self.desk.pending_bytes += chunk.len();
+            self.desk.pending.push_back(chunk);
+        }
+    }
+
+    /// Application data that the kernel has not taken yet.
+    pub(super) fn queued(&self) -> usize {
+        self.desk.pending_bytes + self.flight.left(self.raw.queued())
+    }
+
+    /// Encrypts and sends; ready when all of it is taken by the kernel.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            while self.desk.pending_bytes > 0 && self.raw.queued() < SEALED_BYTES_HIGH {
+                let before = self.desk.pending_bytes;
+                match self.look(Write::Record) {
+                    // It waits for the end of the handshake.
+                    Ok(Seen::Blocked) => break,
+                    Ok(_) => {}
+                    Err(failure) => {
+                        let _ = self.poll_flush(cx);
+                        return Poll::Ready(Err(failure.into()));
+                    }
+                }
+                self.hand_over(before - self.desk.pending_bytes);
+            }
+            ready!(self.poll_flush(cx))?;
+            match self.failure {
+                Some(failure) => return Poll::Ready(Err(failure.into())),
+                None if self.desk.pending_bytes == 0 => return Poll::Ready(Ok(())),
+                None if !self.is_open => return Poll::Pending,
+                None => {}
+            }
+        }
+    }
+
+    /// Sends what is encrypted.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.hand_over(0);
+        if self.raw.queued() == 0 {
+            // An error is told when there is something to be sent.
+            return Poll::Ready(Ok(()));
+        }
+        self.raw.poll_send(cx)
+    }
+
+    fn hand_over(&mut self, plain: usize) {
+        if let Some(open) = self.desk.open.take().filter(|open| !open.is_empty()) {
+            self.flight.add(self.raw.queued(), plain, open.len());
+            self.raw.push(open.freeze());
+        }
+    }
+
+    /// Says that nothing more comes from us and ends our direction; ready when that is sent, or cannot be.
+    pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.finished {
+            return Poll::Ready(());
+        }
+        if self.failure.is_none() {
+            if self.desk.pending_bytes > 0 && ready!(self.poll_send(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            if !self.closing && self.is_open {
+                self.closing = true;
+                // If it cannot be written, the connection has failed and the end is no orderly one.
+                let _ = self.look(Write::Close);
+            }
+        }
+        let sent = ready!(self.poll_flush(cx));
+        self.finished = true;
+        if sent.is_ok() {
+            self.raw.finish();
+        }
+        Poll::Ready(())
+    }
+
+    /// Gives back what only a busy connection needs.
+    pub(super) fn rest(&mut self) {
+        self.desk.pending = VecDeque::new();
+        self.desk.plain.shrink_to_fit();
+        self.raw.rest();
+    }
+
+    /// Whether application data waits to be encrypted.
+    pub(super) fn has_pending(&self) -> bool {
+        self.desk.pending_bytes > 0 || self.desk.open.is_some()
+    }
+}
+
+/// A side of a connection, as rustls has it.
+trait Machine {
+    type Data;
+
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+}
+
+impl Machine for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(input)
+    }
+}
+
+impl Machine for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(input)
+    }
+}
+
+impl Desk {
+    fn look<M: Machine>(&mut self, machine: &mut M, write: Write) -> Result<Seen, Error> {
+        loop {
+            let Self {
+                incoming,
+                plain,
+                pool,
+                open,
+                ..
+            } = &mut *self;
+            let UnbufferedStatus { discard, state, .. } = machine.process(incoming.bytes(pool));
+            let seen = match state {
+                Err(error) => Err(error),
+                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, open, pool),
+                Ok(ConnectionState::TransmitTlsData(sent)) => {
+                    sent.done();
+                    Ok(Seen::More)
+                }
+                Ok(ConnectionState::ReadTraffic(traffic)) => take(traffic, plain, pool),
+                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Ok(Seen::End),
+                Ok(ConnectionState::WriteTraffic(traffic)) => match write {
+                    Write::Nothing => Ok(Seen::Open),
+                    Write::Record => self.seal(traffic),
+                    Write::Close => close(traffic, open, pool),
+                },
+                // Early data is never offered, so that it is never taken.
+                Ok(_) => Ok(Seen::Blocked),
+            };
+            self.incoming.consume(discard);
+            match seen? {
+                Seen::More => {}
+                // What comes is not in the way of what is to be written.
+                Seen::Data | Seen::End if write != Write::Nothing => {}
+                seen => return Ok(seen),
+            }
+        }
+    }
+
+    /// Encrypts one record of what is pending.
+    fn seal<D>(&mut self, mut traffic: WriteTraffic<'_, D>) -> Result<Seen, Error> {
+        let first = self.pending.front().map_or(0, |chunk| chunk.len());
+        let (plain, sealed);
+        if first >= RECORD_BYTES_MAX || first == self.pending_bytes {
+            plain = first.min(RECORD_BYTES_MAX);
+            let record = self
+                .pending
+                .front()
+                .map_or(&[][..], |chunk| &chunk[..plain]);
+            sealed = encrypt(&mut traffic, record, &mut self.open, &self.pool);
+        } else {
+            // Several small pieces are one record: a record costs more than the copy.
+            plain = self.pending_bytes.min(RECORD_BYTES_MAX);
+            let mut gathered = self.pool.out(plain);
+            for chunk in &self.pending {
+                let room = plain - gathered.len();
+                gathered.put(chunk.get(..room).unwrap_or(chunk));
+            }
+            sealed = encrypt(&mut traffic, &gathered.freeze(), &mut self.open, &self.pool);
+        }
+        sealed.map_err(|error| Error::General(error.to_string()))?;
+        self.pending_bytes -= plain;
+        let mut left = plain;
+        while let Some(chunk) = self.pending.front_mut().filter(|_| left > 0) {
+            let n = left.min(chunk.len());
+            chunk.advance(n);
+            left -= n;
+            if chunk.is_empty() {
+                self.pending.pop_front();
+            }
+        }
+        Ok(Seen::Written)
+    }
+
+    fn drop_pending(&mut self) {
+        self.pending.clear();
+        self.pending_bytes = 0;
+    }
+}
+
+/// Where the next record is written: behind the last if it fits there.
+fn room<'o>(open: &'o mut Option<Out>, pool: &Pool, bytes: usize) -> &'o mut Out {
+    open.get_or_insert_with(|| pool.out(bytes.max(BLOCK_BYTES[0])))
+}
+
+fn encrypt<D>(
+    traffic: &mut WriteTraffic<'_, D>,
+    record: &[u8],
+    open: &mut Option<Out>,
+    pool: &Pool,
+) -> Result<(), EncryptError> {
+    let mut bytes = record.len() + RECORD_OVERHEAD_BYTES_MAX;
+    let out = room(open, pool, bytes);
+    loop {
+        match traffic.encrypt(record, out.room(bytes)) {
+            Ok(written) => {
+                out.wrote(written);
+                return Ok(());
+            }
+            Err(EncryptError::InsufficientSize(more)) if more.required_size > bytes => {
+                bytes = more.required_size;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn close<D>(
+    mut traffic: WriteTraffic<'_, D>,
+    open: &mut Option<Out>,
+    pool: &Pool,
+) -> Result<Seen, Error> {
+    let out = room(open, pool, RECORD_OVERHEAD_BYTES_MAX);
+    let written = traffic.queue_close_notify(out.room(2 * RECORD_OVERHEAD_BYTES_MAX));
+    out.wrote(written.map_err(|error| Error::General(error.to_string()))?);
+    Ok(Seen::Written)
+}
+
+/// Takes a message of the handshake that is to be sent.
+fn encode<D>(
+    mut data: EncodeTlsData<'_, D>,
+    open: &mut Option<Out>,
+    pool: &Pool,
+) -> Result<Seen, Error> {
+    let mut bytes = BLOCK_BYTES[0] / 2;
+    let out = room(open, pool, bytes);
+    loop {
+        match data.encode(out.room(bytes)) {
+            Ok(written) => {
+                out.wrote(written);
+                return Ok(Seen::More);
+            }
+            Err(EncodeError::InsufficientSize(more)) if more.required_size > bytes => {
+                bytes = more.required_size;
+            }
+            Err(error) => return Err(Error::General(error.to_string())),
+        }
+    }
+}
+
+/// Takes what was decrypted.
+fn take<D>(
+    mut traffic: ReadTraffic<'_, '_, D>,
+    plain: &mut VecDeque<Chunk>,
+    pool: &Pool,
+) -> Result<Seen, Error> {
+    while let Some(record) = traffic.next_record() {
+        let payload = record?.payload;
+        if !payload.is_empty() {
+            plain.push_back(pool.copy(payload));
+        }
+    }
+    Ok(if plain.is_empty() {
+        Seen::More
+    } else {
+        Seen::Data
+    })
+}
