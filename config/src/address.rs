@@ -56,7 +56,8 @@ impl FromStr for Address {
 impl FromStr for Endpoint {
     type Err = ValueError;
 
-    /// Reads `HOST:PORT`, `http://HOST:PORT`, `https://HOST:PORT` or `unix:/PATH`, with weight 1.
+    /// Reads `HOST:PORT`, `http://HOST:PORT`, `https://HOST:PORT`, `h2c://HOST:PORT` or
+    /// `unix:/PATH`, with weight 1.
     fn from_str(text: &str) -> Result<Self, ValueError> {
         EndpointText::parse(text).map_err(Into::into)
     }
@@ -68,6 +69,7 @@ impl From<EndpointAddress> for Endpoint {
         Self {
             address,
             tls: false,
+            h2c: false,
             weight: crate::limits::WEIGHT.value,
             line: 0,
         }
@@ -125,11 +127,12 @@ impl Text for EndpointText {
     type Value = Endpoint;
     const NOUN: &'static str = "an endpoint";
     const PATTERN: Option<&'static str> =
-        Some("^(unix:/.+|(https?://)?[^/]+:[0-9]+|https?://[^/]+)$");
+        Some("^(unix:/.+|((https?|h2c)://)?[^/]+:[0-9]+|(https?|h2c)://[^/]+)$");
     const EXAMPLES: &'static [&'static str] = &[
         "10.0.0.11:8080",
         "http://app.internal:8080",
         "https://app.internal:8443",
+        "h2c://grpc.internal:50051",
         "unix:/run/app.sock",
     ];
 
@@ -137,17 +140,17 @@ impl Text for EndpointText {
         if let Some(path) = text.strip_prefix("unix:") {
             return unix_path(path).map(|path| EndpointAddress::Unix(path).into());
         }
-        let tls = text.starts_with("https://");
+        let (tls, h2c) = (text.starts_with("https://"), text.starts_with("h2c://"));
         let authority = match text.split_once("://") {
             None => text,
-            Some(("http" | "https", authority)) => authority,
+            Some(("http" | "https" | "h2c", authority)) => authority,
             Some((scheme, _)) => {
                 return Err(Problem::new(format!(
                     "this version of Weir does not speak `{scheme}`"
                 ))
                 .at(0, scheme.len())
                 .help(
-                    "an endpoint is \"host:port\", \"http://host:port\", \"https://host:port\" or \"unix:/path\"",
+                    "an endpoint is \"host:port\", \"http://host:port\", \"https://host:port\", \"h2c://host:port\" or \"unix:/path\"",
                 ));
             }
         };
@@ -176,6 +179,7 @@ impl Text for EndpointText {
         })?;
         Ok(Endpoint {
             tls,
+            h2c,
             ..address.into()
         })
     }

@@ -15,7 +15,7 @@ use crate::diagnostic::{Code, Diagnostic};
 use crate::file::{File, RawListener, RawTest, RawUpstream};
 use crate::forms::header_names;
 use crate::kinds::{Entry, Text, quoted_if_needed};
-use crate::layers::{Limits, LimitsPatch, Pool, Retries, Timeouts, TimeoutsPatch};
+use crate::layers::{Http2, Limits, LimitsPatch, Pool, Retries, Timeouts, TimeoutsPatch};
 use crate::limits::ENDPOINTS_MAX;
 use crate::model::{
     Address, Config, Endpoint, EndpointAddress, Listener, Route, Target, Test, Upstream,
@@ -56,6 +56,7 @@ pub(crate) fn check(file: File, root: &DeTable<'_>, cx: &mut Decoder<'_>) -> Con
         trusted_proxies: file.trusted_proxies.unwrap_or_default(),
         timeouts: Timeouts::default().patched(&timeouts),
         limits,
+        http2: Http2::default().patched(&file.http2.unwrap_or_default()),
         retries: Retries::default().patched(&file.retries.unwrap_or_default()),
         listeners,
         upstreams,
@@ -216,6 +217,7 @@ fn listeners(
             connections: raw.connections.map(|at| at.value),
             connections_per_client: raw.connections_per_client.map(|at| at.value),
             backlog: raw.backlog,
+            http2: raw.http2,
             tls,
             redirect_https: raw.redirect_https.and_then(|at| at.value),
             proxy_protocol: raw.proxy_protocol.unwrap_or_default(),

@@ -13,7 +13,7 @@ use crate::forms::{
 use crate::kinds::{
     Choice, Count, Entry, Forms, Many, Named, OrOff, Placed, PlainText, Scoped, Tables, Tried,
 };
-use crate::layers::{LimitsPatch, PoolPatch, RetriesPatch, TimeoutsPatch};
+use crate::layers::{Http2Patch, LimitsPatch, PoolPatch, RetriesPatch, TimeoutsPatch};
 use crate::limits::{self, BACKLOG_MAX, CONNECTIONS_MAX, RETRIES_MAX};
 use crate::model::{
     AccessLog, Address, Balance, Cidr, Cores, Endpoint, HostMatch, LogFormat, LogTarget, Match,
@@ -25,7 +25,7 @@ use crate::pattern::{
 use crate::request::{RequestLine, RequestText};
 use crate::scopes::{InListener, InRoute, InUpstream};
 use crate::table::table;
-use crate::tls::{HttpsPort, ListenTls, ListenTlsKind, ProxyProtocol, RawUpstreamTls};
+use crate::tls::{Flag, HttpsPort, ListenTls, ListenTlsKind, ProxyProtocol, RawUpstreamTls};
 
 table! {
     /// The whole file.
@@ -43,6 +43,8 @@ table! {
         optional timeouts: TimeoutsPatch = "timeouts" as TimeoutsPatch;
         /// Limits of size, number and rate; routes may differ.
         optional limits: LimitsPatch = "limits" as LimitsPatch;
+        /// HTTP/2: what one connection may ask of Weir.
+        optional http2: Http2Patch = "http2" as Http2Patch;
         /// When a failed attempt is repeated; upstreams and routes may differ. A number is `count`.
         optional retries: RetriesPatch = "retries" as Forms<Count<0, RETRIES_MAX>, RetriesPatch>;
         /// Addresses that accept connections, at least one.
@@ -77,6 +79,9 @@ table! {
             "connections_per_client" as Placed<Count<1, CONNECTIONS_MAX>>;
         /// Length of the kernel's queue of connections that wait to be accepted.
         preset(limits::BACKLOG) backlog: u32 = "backlog" as Count<1, BACKLOG_MAX>;
+        /// Whether HTTP/2 is spoken here with clients that do: chosen by ALPN over TLS, known beforehand
+        /// in the clear.
+        preset(limits::LISTEN_HTTP2) http2: bool = "http2" as Flag;
         /// TLS. Without it, HTTP is spoken in the clear.
         optional tls: At<Option<ListenTls>> = "tls" as Placed<ListenTlsKind>;
         /// Sends every request to `https`: `true` for port 443, or another port. Clients keep method

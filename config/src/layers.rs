@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::amounts::{ByteRate, Percent, Size, Time};
 use crate::kinds::{Count, OrOff};
 use crate::limits::{
-    self, CONNECTIONS_MAX, FIELDS_MAX, HEAD_BYTES_MAX, HEAD_BYTES_MIN, RETRIES_MAX,
+    self, CONNECTIONS_MAX, FIELDS_MAX, H2_FRAMES_MAX, H2_STREAMS_MAX, H2_WINDOW_MAX, H2_WINDOW_MIN,
+    HEAD_BYTES_MAX, HEAD_BYTES_MIN, RETRIES_MAX,
 };
 use crate::table::layer;
 
@@ -54,6 +55,28 @@ layer! {
         connections: u32 = "connections" as Count<1, CONNECTIONS_MAX>, limits::CONNECTIONS;
         /// Connections from one client address to one listener, all cores together.
         connections_per_client: u32 = "connections_per_client" as Count<1, CONNECTIONS_MAX>, limits::CONNECTIONS_PER_CLIENT;
+    }
+}
+
+layer! {
+    /// HTTP/2: what one connection may ask of Weir. Sizes of heads are those of `[limits]`.
+    Http2, Http2Patch, "http2", "[http2]" {
+        /// Requests at once on one connection.
+        streams: u32 = "streams" as Count<1, H2_STREAMS_MAX>, limits::H2_STREAMS;
+        /// Bytes that may come on one stream before any was passed on; grows to sixteen times as much where it is used up quickly.
+        stream_window: u64 = "stream_window" as Size<H2_WINDOW_MIN, H2_WINDOW_MAX>, limits::H2_STREAM_WINDOW;
+        /// The same for all streams of a connection.
+        connection_window: u64 = "connection_window" as Size<H2_WINDOW_MIN, H2_WINDOW_MAX>, limits::H2_CONNECTION_WINDOW;
+        /// Requests that a client gives up, or makes Weir give up, in ten seconds.
+        resets: u32 = "resets" as Count<1, H2_FRAMES_MAX>, limits::H2_RESETS;
+        /// SETTINGS frames in ten seconds.
+        settings: u32 = "settings" as Count<1, H2_FRAMES_MAX>, limits::H2_SETTINGS;
+        /// PING frames in ten seconds, beyond those that go with data.
+        pings: u32 = "pings" as Count<1, H2_FRAMES_MAX>, limits::H2_PINGS;
+        /// DATA frames without data in ten seconds.
+        empty_data: u32 = "empty_data" as Count<1, H2_FRAMES_MAX>, limits::H2_EMPTY_DATA;
+        /// CONTINUATION frames of one head.
+        continuations: u32 = "continuations" as Count<1, H2_FRAMES_MAX>, limits::H2_CONTINUATIONS;
     }
 }
 

@@ -53,7 +53,7 @@ mod units;
 pub use address::ValueError;
 pub use diagnostic::{Code, Diagnostic, Place, Severity, to_json, to_text};
 pub use layers::{
-    Limits, LimitsPatch, Pool, PoolPatch, Retries, RetriesPatch, Timeouts, TimeoutsPatch,
+    Http2, Limits, LimitsPatch, Pool, PoolPatch, Retries, RetriesPatch, Timeouts, TimeoutsPatch,
 };
 pub use model::*;
 pub use reference::reference;

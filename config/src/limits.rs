@@ -116,6 +116,46 @@ pub const BACKLOG: Preset<u32> = preset(4_096, "Linux `net.core.somaxconn` 4,096
 /// The largest accept queue a file may ask for.
 pub const BACKLOG_MAX: u32 = 65_535;
 
+// HTTP/2.
+
+/// Whether a listener speaks HTTP/2 with clients that do.
+pub const LISTEN_HTTP2: Preset<bool> =
+    preset(true, "HAProxy, Envoy and Caddy speak both; clients choose");
+/// Requests at once on one connection.
+pub const H2_STREAMS: Preset<u32> = preset(
+    100,
+    "the least that RFC 9113 section 6.5.2 advises; HAProxy 100",
+);
+/// The most streams a file may allow.
+pub const H2_STREAMS_MAX: u32 = 10_000;
+/// Bytes on one stream.
+pub const H2_STREAM_WINDOW: Preset<u64> = preset(64 * KIB, "RFC 9113's own 65,535; grows with use");
+/// Bytes on one connection.
+pub const H2_CONNECTION_WINDOW: Preset<u64> =
+    preset(KIB * KIB, "sixteen streams' worth; hyper 1 MiB");
+/// The smallest window a file may ask for: clients may use so much before they know better.
+pub const H2_WINDOW_MIN: u64 = 65_535;
+/// The largest window a file may ask for.
+pub const H2_WINDOW_MAX: u64 = 1 << 30;
+/// Requests given up in ten seconds.
+pub const H2_RESETS: Preset<u32> = preset(
+    100,
+    "as many as streams may be open; Envoy and Go reset the connection at like figures",
+);
+/// SETTINGS frames in ten seconds.
+pub const H2_SETTINGS: Preset<u32> = preset(50, "a client changes them once or twice");
+/// PING frames in ten seconds.
+pub const H2_PINGS: Preset<u32> = preset(100, "gRPC clients ask once in ten seconds");
+/// Empty DATA frames in ten seconds.
+pub const H2_EMPTY_DATA: Preset<u32> = preset(100, "no client needs one that ends nothing");
+/// CONTINUATION frames of one head.
+pub const H2_CONTINUATIONS: Preset<u32> = preset(
+    20,
+    "a head of 16 KiB needs none; Envoy has limits by size alone",
+);
+/// The most frames of a kind a file may allow.
+pub const H2_FRAMES_MAX: u32 = 1_000_000;
+
 // Upstreams.
 
 /// Connections kept open for reuse, by endpoint and core.

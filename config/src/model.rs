@@ -9,7 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use crate::layers::{Limits, LimitsPatch, Pool, Retries, RetriesPatch, Timeouts, TimeoutsPatch};
+use crate::layers::{
+    Http2, Limits, LimitsPatch, Pool, Retries, RetriesPatch, Timeouts, TimeoutsPatch,
+};
 use crate::tls::{ListenTls, ProxyProtocol, UpstreamTls};
 
 /// One whole configuration.
@@ -27,6 +29,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Size and count limits that hold unless a route says otherwise.
     pub limits: Limits,
+    /// What one connection of HTTP/2 may ask of Weir.
+    pub http2: Http2,
     /// Retry rules that hold unless an upstream or a route says otherwise.
     pub retries: Retries,
     /// Addresses that accept connections, at least one, in file order.
@@ -53,6 +57,7 @@ impl Config {
             trusted_proxies: Vec::new(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
+            http2: Http2::default(),
             retries: Retries::default(),
             listeners: vec![Listener::new(listen)],
             upstreams: vec![Upstream::new("default", endpoints)],
@@ -230,6 +235,8 @@ pub struct Listener {
     pub connections_per_client: Option<u32>,
     /// Length of the kernel's accept queue.
     pub backlog: u32,
+    /// Whether HTTP/2 is spoken here with clients that do.
+    pub http2: bool,
     /// TLS, if it is spoken here.
     pub tls: Option<ListenTls>,
     /// The port that every request is sent to by a redirect, over `https`.
@@ -251,6 +258,7 @@ impl Listener {
             connections: None,
             connections_per_client: None,
             backlog: crate::limits::BACKLOG.value,
+            http2: crate::limits::LISTEN_HTTP2.value,
             tls: None,
             redirect_https: None,
             proxy_protocol: Vec::new(),
@@ -316,6 +324,8 @@ pub struct Endpoint {
     pub address: EndpointAddress,
     /// It is spoken to over TLS (`https://`).
     pub tls: bool,
+    /// It speaks HTTP/2 in the clear, known beforehand (`h2c://`).
+    pub h2c: bool,
     /// Its share of requests in proportion to the others'.
     pub weight: NonZeroU32,
     /// Its line in the file, from 1; 0 when there is no file.
@@ -325,7 +335,11 @@ pub struct Endpoint {
 impl fmt::Display for Endpoint {
     /// As a file would have it, without its weight.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "https://" } else { "" };
+        let scheme = match (self.tls, self.h2c) {
+            (true, _) => "https://",
+            (false, true) => "h2c://",
+            (false, false) => "",
+        };
         write!(f, "{scheme}{}", self.address)
     }
 }

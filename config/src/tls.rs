@@ -475,6 +475,12 @@ impl Kind for Flag {
     }
 }
 
+impl Spell for Flag {
+    fn spell(value: &bool) -> Json {
+        Json::Bool(*value)
+    }
+}
+
 /// `true` for the usual port, or a port.
 pub(crate) struct HttpsPort(PhantomData<()>);
 

@@ -38,6 +38,10 @@ pub struct Up<N: Net> {
 }
 
 /// What carries the request.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives in each exchange, where a box would be an allocation a request"
+)]
 pub(super) enum UpWire<N: Net> {
     Http1(http1::Upstream<N>),
     Http2(http2::Upstream<N>),

@@ -67,8 +67,8 @@ fn compile_listeners(config: &Config) -> Vec<ListenerPlan> {
         },
         timeouts: timeouts(config.listener_timeouts(listener), config.limits),
         limits: head_limits(config.limits),
-        takes_http2: true,
-        http2: http2_limits(config.limits),
+        takes_http2: listener.http2,
+        http2: http2_limits(config),
         connections_max: config.connections_of(listener),
         connections_per_client_max: config.connections_per_client_of(listener),
         backlog: listener.backlog,
@@ -92,7 +92,11 @@ fn compile_upstream(
             endpoints.push(EndpointPlan {
                 name: name.into(),
                 address,
-                protocol: Protocol::default(),
+                protocol: if endpoint.h2c {
+                    Protocol::Http2
+                } else {
+                    Protocol::Http1
+                },
                 weight: endpoint.weight.get(),
                 tls_name: tls_name(upstream, endpoint),
             });
@@ -137,7 +141,7 @@ fn compile_upstream(
         timeouts: timeouts(config.upstream_timeouts(upstream), config.limits),
         limits: head_limits(config.limits),
         tls: None,
-        http2: http2_limits(config.limits),
+        http2: http2_limits(config),
     }
 }
 
@@ -245,15 +249,34 @@ fn head_limits(from: weir_config::Limits) -> weir_proto_h1::Limits {
     }
 }
 
-/// What one connection of HTTP/2 may ask of us: the limits of heads are those of HTTP/1.1.
-fn http2_limits(from: weir_config::Limits) -> weir_proto_h2::Config {
-    let heads = head_limits(from);
+/// What one connection of HTTP/2 may ask of us: the limits of heads are those of HTTP/1.1. Windows grow to sixteen
+/// times what they begin with.
+fn http2_limits(config: &Config) -> weir_proto_h2::Config {
+    let (heads, from) = (head_limits(config.limits), config.http2);
+    let window = |bytes: u64| {
+        u32::try_from(bytes)
+            .unwrap_or(u32::MAX)
+            .min(i32::MAX as u32)
+    };
     weir_proto_h2::Config {
+        streams_max: from.streams,
+        stream_window_bytes: window(from.stream_window),
+        stream_window_bytes_max: window(16 * from.stream_window),
+        connection_window_bytes: window(from.connection_window),
+        connection_window_bytes_max: window(16 * from.connection_window),
         list_bytes_max: heads.head_bytes_max,
         fields_max: heads.fields_max,
         target_bytes_max: heads.target_bytes_max,
         extended_connect: true,
-        ..weir_proto_h2::Config::default()
+        is_https: false,
+        floods: weir_proto_h2::FloodLimits {
+            resets_max: from.resets,
+            settings_max: from.settings,
+            pings_max: from.pings,
+            empty_data_max: from.empty_data,
+            continuations_max: from.continuations,
+            ..weir_proto_h2::FloodLimits::default()
+        },
     }
 }
 

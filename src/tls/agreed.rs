@@ -17,10 +17,15 @@ pub enum Protocol {
 
 impl Protocol {
     /// What we can speak on either side, in the order of our preference.
-    pub fn offered() -> Vec<Vec<u8>> {
-        [Self::Http2, Self::Http1]
+    pub fn offered(http2: bool) -> Vec<Vec<u8>> {
+        let all: &[Self] = if http2 {
+            &[Self::Http2, Self::Http1]
+        } else {
+            &[Self::Http1]
+        };
+        all.iter()
             .map(|protocol| protocol.name().to_vec())
-            .into()
+            .collect()
     }
 
     /// The name on the wire.

@@ -77,7 +77,7 @@ pub fn load(
         let server = listener
             .tls
             .as_ref()
-            .and_then(|tls| reader.server(tls, tickets));
+            .and_then(|tls| reader.server(tls, tickets, listener.http2));
         reader.loaded.servers.push(server);
     }
     for upstream in &config.upstreams {
@@ -100,7 +100,12 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn server(&mut self, tls: &ListenTls, tickets: Option<&Tickets>) -> Option<Arc<Server>> {
+    fn server(
+        &mut self,
+        tls: &ListenTls,
+        tickets: Option<&Tickets>,
+        http2: bool,
+    ) -> Option<Arc<Server>> {
         let provider = Arc::new(provider(&tls.ciphers));
         let mut names = ByName::default();
         let errors = self.errors.len();
@@ -154,7 +159,7 @@ impl Reader<'_> {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::new(names));
-        finish(&mut config, tickets);
+        finish(&mut config, tickets, http2);
         Some(Arc::new(Server {
             config: Arc::new(config),
             client_headers: tls.client_headers,
@@ -185,7 +190,7 @@ impl Reader<'_> {
                 }
             }
         };
-        config.alpn_protocols = super::Protocol::offered();
+        config.alpn_protocols = super::Protocol::offered(true);
         Some(Arc::new(Client {
             config: Arc::new(config),
             likeness: likeness(tls),

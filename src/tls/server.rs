@@ -68,13 +68,13 @@ impl Tickets {
 }
 
 /// Applies what is the same for every listener.
-pub(super) fn finish(config: &mut ServerConfig, tickets: Option<&Tickets>) {
+pub(super) fn finish(config: &mut ServerConfig, tickets: Option<&Tickets>, http2: bool) {
     if let Some(tickets) = tickets {
         config.ticketer = tickets.0.clone();
     }
     // Tickets alone: what a core remembers, another does not know.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.alpn_protocols = super::Protocol::offered();
+    config.alpn_protocols = super::Protocol::offered(http2);
     // What the client prefers of our own choice is what its hardware is good at.
     config.ignore_client_order = false;
 }

@@ -30,7 +30,7 @@ pub(super) enum Came {
 
 impl<N: Net> Handle<N> {
     /// Waits for what comes next.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Came, Lost>> {
+    pub(super) fn poll_next(&self, cx: &Context<'_>) -> Poll<Result<Came, Lost>> {
         let now_ms = self.mux.now_ms();
         let mut state = self.mux.state.borrow_mut();
         let state = &mut *state;
@@ -56,7 +56,7 @@ impl<N: Net> Handle<N> {
     }
 
     /// Says whether the stream is gone, although it has not ended; hears of it if that happens later.
-    pub(super) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Option<Lost> {
+    pub(super) fn poll_lost(&self, cx: &Context<'_>) -> Option<Lost> {
         let mut state = self.mux.state.borrow_mut();
         let stream = state.streams.at(self.slot);
         stream.watch(cx);
@@ -69,7 +69,7 @@ impl<N: Net> Handle<N> {
     }
 
     /// Waits for bytes of a stream that carries something else than a message. `None` is the orderly end.
-    pub(super) fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+    pub(super) fn poll_raw(&self, cx: &Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         Poll::Ready(match ready!(self.poll_next(cx)) {
             Ok(Came::Data(data)) => Ok(Some(data)),
             Ok(Came::End | Came::Answer(_)) => Ok(None),
@@ -118,7 +118,7 @@ impl<N: Net> Handle<N> {
     }
 
     /// Waits until all that was left is framed.
-    pub(super) fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_sent(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.mux.state.borrow_mut();
         let stream = state.streams.at(self.slot);
         if stream.lost.is_some() && !matches!(stream.end, End::Done) {
