@@ -175,18 +175,19 @@ async fn part<N: Net>(shop: &Shop<N>, rx: &mut WireRx<N>, timer: &Timer) {
     let core = &shop.core;
     let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
     timer.set(deadline);
-    let (mut is_finished, mut has_ended, mut forgotten) = (false, false, 0);
+    let (mut is_sent, mut is_finished, mut has_ended, mut forgotten) = (false, false, false, 0);
     poll_fn(|cx| {
         timer.watch(cx);
-        if !is_finished {
+        if !is_sent {
             match shop.mux.poll_flush(cx) {
                 Poll::Pending => {}
-                Poll::Ready(Ok(())) => {
-                    let mut state = shop.mux.state.borrow_mut();
-                    is_finished = state.out.tx.poll_finish(cx).is_ready();
-                }
-                Poll::Ready(Err(_)) => (is_finished, has_ended) = (true, true),
+                Poll::Ready(Ok(())) => is_sent = true,
+                Poll::Ready(Err(_)) => (is_sent, is_finished, has_ended) = (true, true, true),
             }
+        }
+        if is_sent && !is_finished {
+            let mut state = shop.mux.state.borrow_mut();
+            is_finished = state.out.tx.poll_finish(cx).is_ready();
         }
         while !has_ended {
             match rx.poll_forget(cx) {
