@@ -51,6 +51,7 @@ pub(crate) fn check(file: File, root: &DeTable<'_>, cx: &mut Decoder<'_>) -> Con
         .collect();
     let config = Config {
         cores: file.cores,
+        driver: file.driver,
         admin: file.admin.map(|admin| admin.value),
         access_log: file.access_log,
         trusted_proxies: file.trusted_proxies.unwrap_or_default(),

@@ -16,7 +16,7 @@ use crate::kinds::{
 use crate::layers::{LimitsPatch, PoolPatch, RetriesPatch, TimeoutsPatch};
 use crate::limits::{self, BACKLOG_MAX, CONNECTIONS_MAX, RETRIES_MAX};
 use crate::model::{
-    AccessLog, Address, Balance, Cidr, Cores, Endpoint, EndpointAddress, HostMatch, LogFormat,
+    AccessLog, Address, Balance, Cidr, Cores, Driver, Endpoint, EndpointAddress, HostMatch, LogFormat,
     LogTarget, Match, PathMatch, Pattern, Redirect, Respond, Rewrite, ValueMatch,
 };
 use crate::pattern::{
@@ -31,6 +31,9 @@ table! {
     File, "file", "The top level" {
         /// Which CPU cores run the data path: a number counts cores, a string names them.
         preset(limits::CORES) cores: Cores = "cores" as CoresKind;
+        /// What drives each core's io_uring: `ring` is Weir's own and needs Linux 6.1, `monoio` needs 5.19, and
+        /// `auto` takes the first that the kernel grants.
+        preset(limits::DRIVER) driver: Driver = "driver" as Choice<Driver>;
         /// Where metrics and the health of Weir itself are served. Off unless set.
         optional admin: At<Address> = "admin" as Placed<ListenText>;
         /// Where a line about every exchange goes.

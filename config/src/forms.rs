@@ -17,8 +17,8 @@ use crate::kinds::{Count, Entry, Forms, KeyName, Long, PlainText, Text, Words, i
 use crate::layers::RetriesPatch;
 use crate::limits::{self, RESPOND_BODY_BYTES_MAX, WEIGHT_MAX};
 use crate::model::{
-    AccessLog, Balance, Endpoint, FieldMatch, LogFormat, LogTarget, Match, Pattern, Redirect,
-    Respond, Rewrite, ValueMatch,
+    AccessLog, Balance, Driver, Endpoint, FieldMatch, LogFormat, LogTarget, Match, Pattern,
+    Redirect, Respond, Rewrite, ValueMatch,
 };
 use crate::pattern::{FieldValueText, is_token};
 use crate::shape::Shape;
@@ -26,6 +26,14 @@ use crate::units::Problem;
 
 impl Words for Balance {
     const ALL: &'static [(&'static str, Self)] = &[("round_robin", Self::RoundRobin)];
+}
+
+impl Words for Driver {
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("ring", Self::Ring),
+        ("monoio", Self::Monoio),
+    ];
 }
 
 impl Words for LogFormat {

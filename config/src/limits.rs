@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::model::{AccessLog, Balance, Cores, LogFormat};
+use crate::model::{AccessLog, Balance, Cores, Driver, LogFormat};
 
 /// A default value together with the reason for choosing it.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +28,8 @@ const KIB: u64 = 1024;
 
 /// Which cores run the data path.
 pub const CORES: Preset<Cores> = preset(Cores::Auto, "an edge box is there for its proxy");
+/// What drives each core's io_uring.
+pub const DRIVER: Preset<Driver> = preset(Driver::Auto, "the better one where the kernel has it");
 /// Where a line about every exchange goes.
 pub const ACCESS_LOG: Preset<Option<AccessLog>> =
     preset(None, "HAProxy, Envoy and Caddy log no requests unless told");

@@ -16,6 +16,8 @@ use crate::layers::{Limits, LimitsPatch, Pool, Retries, RetriesPatch, Timeouts, 
 pub struct Config {
     /// Which CPU cores run the data path.
     pub cores: Cores,
+    /// What drives each core's io_uring.
+    pub driver: Driver,
     /// Where metrics and health of Weir itself are served; off unless set.
     pub admin: Option<Address>,
     /// Where a line about every exchange goes; off unless set.
@@ -47,6 +49,7 @@ impl Config {
     pub fn quick(listen: Address, endpoints: Vec<Endpoint>) -> Self {
         Self {
             cores: Cores::Auto,
+            driver: Driver::Auto,
             admin: None,
             access_log: None,
             trusted_proxies: Vec::new(),
@@ -135,6 +138,17 @@ pub enum Cores {
     Count(NonZeroU32),
     /// Exactly these, by kernel number, ascending and without repeats.
     Set(Vec<u32>),
+}
+
+/// What drives each core's io_uring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    /// The first that the kernel grants.
+    Auto,
+    /// Weir's own; Linux 6.1.
+    Ring,
+    /// monoio; Linux 5.19.
+    Monoio,
 }
 
 /// An address to listen on.

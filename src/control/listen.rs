@@ -1,7 +1,7 @@
 //! Binding listening sockets, for every core.
 //!
 //! TCP: each core has a socket of its own on the same port (`SO_REUSEPORT`), so the kernel spreads connections and
-//! nothing is shared. Unix: one socket, cloned. All are blocking: io_uring would hand `EAGAIN` through otherwise.
+//! nothing is shared. Unix: one socket, cloned. All are blocking: monoio would hand `EAGAIN` through otherwise.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,8 +12,7 @@ use std::{fs, net};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::io::Address;
-use crate::io::uring::ListenSocket;
+use crate::io::{Address, ListenSocket};
 use crate::plan::{ListenerId, Plan};
 
 /// Sockets that are bound and not given away yet.

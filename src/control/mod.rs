@@ -26,7 +26,7 @@ pub use load::{Finding, LoadError, Loaded, Source, load};
 
 use crate::core::{Command, CoreSpec, Cores};
 use crate::io::Address;
-use crate::io::uring::Uring;
+use crate::io::ListenSocket;
 use crate::obs::{AccessLog, Format, Obs, process};
 use crate::plan::Plan;
 use admin::Admin;
@@ -144,6 +144,7 @@ async fn start(options: Options, loaded: Loaded) -> Result<(), String> {
     let (obs, sides) =
         Obs::start(count, &plan, access_log).map_err(|e| format!("cannot start the log: {e}"))?;
     let spec = CoreSpec {
+        driver: config.driver,
         cpus: choice.cpus.clone(),
         plan: plan.clone(),
         sockets: bound.sockets,
@@ -157,7 +158,7 @@ async fn start(options: Options, loaded: Loaded) -> Result<(), String> {
     let started = Started {
         addresses: bound.addresses,
         cores: count,
-        features: cores.features().to_string(),
+        features: cores.features().to_owned(),
     };
     announce(&plan, &started, &choice, admin.as_ref());
     process::info(open_files);
@@ -250,7 +251,7 @@ impl Control {
     }
 
     /// Sends a command to every core.
-    async fn tell_all(&self, mut command: impl FnMut() -> Command<Uring>, deadline: Instant) {
+    async fn tell_all(&self, mut command: impl FnMut() -> Command<ListenSocket>, deadline: Instant) {
         for core in 0..self.cores.count() {
             let _ = timeout(
                 deadline.saturating_duration_since(Instant::now()),
@@ -261,7 +262,7 @@ impl Control {
     }
 
     /// Sends a command to a core, however long its mailbox is full.
-    async fn tell(&self, core: usize, mut command: Command<Uring>) {
+    async fn tell(&self, core: usize, mut command: Command<ListenSocket>) {
         let begun = Instant::now();
         let mut said = false;
         while let Err(back) = self.cores.send(core, command) {

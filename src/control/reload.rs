@@ -136,6 +136,9 @@ impl Control {
         if config.cores != state.config.cores {
             process::warn("reload: `cores` takes effect at the next start");
         }
+        if config.driver != state.config.driver {
+            process::warn("reload: `driver` takes effect at the next start");
+        }
         if diff.kept.iter().any(|kept| kept.backlog_changed) {
             process::warn(
                 "reload: `backlog` of a listener that stays takes effect at the next start",

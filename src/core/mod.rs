@@ -143,7 +143,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    fn obey(self: &Rc<Self>, command: Command<N>) {
+    fn obey(self: &Rc<Self>, command: Command<N::Socket>) {
         match command {
             Command::Plan { plan, sockets } => self.change_plan(plan, sockets),
             Command::Drain { grace } => self.drain(grace),
