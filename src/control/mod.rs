@@ -251,7 +251,11 @@ impl Control {
     }
 
     /// Sends a command to every core.
-    async fn tell_all(&self, mut command: impl FnMut() -> Command<ListenSocket>, deadline: Instant) {
+    async fn tell_all(
+        &self,
+        mut command: impl FnMut() -> Command<ListenSocket>,
+        deadline: Instant,
+    ) {
         for core in 0..self.cores.count() {
             let _ = timeout(
                 deadline.saturating_duration_since(Instant::now()),

@@ -99,7 +99,9 @@ fn real(run: impl FnOnce() + Send + 'static) {
     }
 }
 
-fn on_monoio<F: Future<Output = ()>>(program: impl FnOnce(Place<uring::Uring>) -> F + Send + 'static) {
+fn on_monoio<F: Future<Output = ()>>(
+    program: impl FnOnce(Place<uring::Uring>) -> F + Send + 'static,
+) {
     real(|| uring::run(|net, _| program(real_place(net))).unwrap());
 }
 
@@ -111,7 +113,11 @@ fn on_ring<F: Future<Output = ()>>(program: impl FnOnce(Place<ring::Ring>) -> F 
             program(real_place(net))
         });
         run.unwrap();
-        assert_eq!(pool.map(|pool| pool.live_bytes()), Some(0), "every block is given back");
+        assert_eq!(
+            pool.map(|pool| pool.live_bytes()),
+            Some(0),
+            "every block is given back"
+        );
     });
 }
 

@@ -16,7 +16,7 @@ use super::listen::Gate;
 use super::socket::Socket;
 use super::tasks::{ROOT, Tasks};
 use super::timers::Timers;
-use crate::limits::{RING_SUBMISSIONS, RING_COMPLETIONS, TURN_WAKES_MAX};
+use crate::limits::{RING_COMPLETIONS, RING_SUBMISSIONS, TURN_WAKES_MAX};
 
 /// What an operation is about. All that the ring is asked for is to tell when a descriptor is ready, and the time: no
 /// memory of ours is ever lent to the kernel.
@@ -171,7 +171,10 @@ impl Core {
     }
 
     /// Runs until `root` is done.
-    pub(super) fn run<T>(self: &Rc<Self>, mut root: Pin<Box<impl Future<Output = T>>>) -> io::Result<T> {
+    pub(super) fn run<T>(
+        self: &Rc<Self>,
+        mut root: Pin<Box<impl Future<Output = T>>>,
+    ) -> io::Result<T> {
         loop {
             // Tasks that are woken meanwhile run as well, but a task that wakes itself without end does not keep the
             // others from their news.
@@ -181,7 +184,9 @@ impl Core {
                 };
                 if index != ROOT {
                     self.tasks.run(index, &waker);
-                } else if let Poll::Ready(done) = root.as_mut().poll(&mut Context::from_waker(&waker)) {
+                } else if let Poll::Ready(done) =
+                    root.as_mut().poll(&mut Context::from_waker(&waker))
+                {
                     return Ok(done);
                 }
             }
@@ -356,6 +361,17 @@ impl Core {
 
     pub(super) fn wall_ms(&self) -> u64 {
         self.epoch_ms.get() + self.now.get().0 / 1_000_000
+    }
+
+    /// How many places the table has, taken or not.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> usize {
+        self.owners.slots.borrow().len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.get()
     }
 
     /// Ends everything: tasks, then what they have left in flight.

@@ -17,6 +17,8 @@ mod listen;
 mod rx;
 mod socket;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod tx;
 

@@ -86,7 +86,11 @@ impl Rx for RingRx {
             if !self.socket.may_receive(cx) {
                 return Poll::Pending;
             }
-            let mut filling = self.socket.core.pool.filling(BLOCK_BYTES[self.class as usize]);
+            let mut filling = self
+                .socket
+                .core
+                .pool
+                .filling(BLOCK_BYTES[self.class as usize]);
             match receive(self.socket.fd(), &mut filling) {
                 Ok(0) if self.socket.broken.get() => {
                     self.ended = Some(io::ErrorKind::ConnectionReset);
@@ -109,7 +113,14 @@ impl Rx for RingRx {
         if self.ended.is_some() {
             return false;
         }
-        !self.socket.readable.get() && !ask || os::is_quiet(self.socket.fd())
+        if !self.socket.readable.get() && !ask {
+            return true;
+        }
+        let is_quiet = os::is_quiet(self.socket.fd());
+        if is_quiet {
+            self.socket.readable.set(false);
+        }
+        is_quiet
     }
 
     fn expect(&mut self, bytes: usize) {

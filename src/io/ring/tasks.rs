@@ -116,7 +116,11 @@ impl Tasks {
             index,
             is_done: true,
         };
-        if task.as_mut().poll(&mut Context::from_waker(waker)).is_pending() {
+        if task
+            .as_mut()
+            .poll(&mut Context::from_waker(waker))
+            .is_pending()
+        {
             self.slots.borrow_mut()[index as usize].task = Some(task);
             running.is_done = false;
         }
@@ -126,7 +130,12 @@ impl Tasks {
     pub(super) fn clear(&self) {
         loop {
             let left = |slot: &mut Slot| slot.task.take();
-            let tasks: Vec<Task> = self.slots.borrow_mut().iter_mut().filter_map(left).collect();
+            let tasks: Vec<Task> = self
+                .slots
+                .borrow_mut()
+                .iter_mut()
+                .filter_map(left)
+                .collect();
             if tasks.is_empty() {
                 return;
             }

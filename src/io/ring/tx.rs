@@ -131,7 +131,12 @@ fn send<'a>(
     chunks: impl Iterator<Item = &'a Chunk>,
     flags: i32,
 ) -> io::Result<(usize, usize)> {
-    let mut parts = [const { libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 } }; SEND_CHUNKS_MAX];
+    let mut parts = [const {
+        libc::iovec {
+            iov_base: std::ptr::null_mut(),
+            iov_len: 0,
+        }
+    }; SEND_CHUNKS_MAX];
     let (mut count, mut wanted) = (0, 0);
     for (part, chunk) in parts.iter_mut().zip(chunks) {
         part.iov_base = chunk.as_ptr().cast_mut().cast();

@@ -257,7 +257,10 @@ impl Net for Uring {
             return Poll::Ready(0);
         }
         ready!(to.poll_idle(cx));
-        let pipe = to.may_pass().then(|| Pipe::take(&self.core.pipes)).flatten();
+        let pipe = to
+            .may_pass()
+            .then(|| Pipe::take(&self.core.pipes))
+            .flatten();
         let Some(mut pipe) = pipe else {
             return Poll::Ready(0);
         };
