@@ -596,6 +596,16 @@ fn demo_shows_what_to_try() {
 }
 
 #[test]
+fn the_driver_is_named_and_can_be_chosen() {
+    let config = "[[route]]\nmatch = \"/*\"\nrespond = { status = 204 }\n";
+    let weir = Weir::start(&format!("driver = \"monoio\"\n{config}"));
+    assert!(weir.wait_for("io_uring: ").starts_with("monoio, "));
+    assert_eq!(weir.ask(get("/")).status(), 204);
+    weir.reload(config);
+    weir.wait_for("reload: `driver` takes effect at the next start");
+}
+
+#[test]
 fn several_cores_serve_side_by_side() {
     let endpoint = Endpoint::answering(|request| ok(request.target()));
     let weir = Weir::with("cores = 2", &[&endpoint]);

@@ -74,8 +74,8 @@ pub(super) const RUN: &str = "\
 Usage: weir run FILE
 
 Serves what FILE says, after checking it like `weir check`. Says on standard error what it listens
-on, how many cores it has and what the kernel's io_uring grants. SIGTERM drains, SIGHUP reloads,
-SIGUSR1 reopens logs; see `weir help`.
+on, how many cores it has, what drives their io_uring and what the kernel grants. SIGTERM drains,
+SIGHUP reloads, SIGUSR1 reopens logs; see `weir help`.
 ";
 
 /// `weir check`.

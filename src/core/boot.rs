@@ -93,21 +93,67 @@ impl Cores {
             Driver::Auto => ring::probe().is_ok(),
         };
         if is_granted {
-            let (mails, threads, features) = start_on(spec, |boot: Boot<Ring>| {
-                ring::run(|net| boot.serve(net, "own driver, single_issuer defer_taskrun".into()))
-            })?;
-            let mails = Mails::Ring(mails);
-            return Ok(Self {
-                mails,
-                threads,
-                features,
+            return Self::start_on(spec, Mails::Ring, |boot| {
+                let features = "own driver, single_issuer defer_taskrun".to_owned();
+                ring::run(|net| boot.serve(net, features))
             });
         }
-        let (mails, threads, features) = start_on(spec, |boot: Boot<Uring>| {
+        Self::start_on(spec, Mails::Monoio, |boot| {
             uring::run(|net, features| boot.serve(net, format!("monoio, {features}")))
-        })?;
+        })
+    }
+
+    /// Starts the cores on one driver, each with what `run` makes of it.
+    fn start_on<N: Net<Socket = ListenSocket>>(
+        spec: CoreSpec,
+        mails_of: fn(Vec<Mail<N>>) -> Mails,
+        run: fn(Boot<N>) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let (to_boot, from_cores) = mpsc::channel();
+        let mut threads = Vec::new();
+        let mut starts = Vec::new();
+        for (index, ((cpu, sockets), obs)) in
+            spec.cpus.iter().zip(spec.sockets).zip(spec.obs).enumerate()
+        {
+            let (to_core, start) = mpsc::channel();
+            starts.push(to_core);
+            let boot = Boot {
+                index,
+                cpu: *cpu,
+                sockets,
+                obs,
+                plan: spec.plan.clone(),
+                start,
+                ready: to_boot.clone(),
+            };
+            let name = format!("weir-core-{index}");
+            threads.push(
+                std::thread::Builder::new()
+                    .name(name)
+                    .spawn(move || boot.run(run))?,
+            );
+        }
+        drop(to_boot);
+        let mut mails: Vec<Option<Mail<N>>> = threads.iter().map(|_| None).collect();
+        let mut features = None;
+        for _ in 0..threads.len() {
+            let (index, ready) = from_cores
+                .recv()
+                .map_err(|_| io::Error::other("a core died while starting"))?;
+            let (mail, got) = ready?;
+            mails[index] = Some(mail);
+            features = Some(got);
+        }
+        let mails: Vec<_> = mails.into_iter().flatten().collect();
+        let shared = Shared::new(mails.clone());
+        for start in starts {
+            start
+                .send(shared.clone())
+                .map_err(|_| io::Error::other("a core died while starting"))?;
+        }
+        let features = features.ok_or_else(|| io::Error::other("no cores to start"))?;
         Ok(Self {
-            mails: Mails::Monoio(mails),
+            mails: mails_of(mails),
             threads,
             features,
         })
@@ -142,57 +188,6 @@ impl Cores {
     pub fn has_ended(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
     }
-}
-
-/// Starts the cores on one driver, each with what `run` makes of it.
-fn start_on<N: Net<Socket = ListenSocket>>(
-    spec: CoreSpec,
-    run: fn(Boot<N>) -> io::Result<()>,
-) -> io::Result<(Vec<Mail<N>>, Vec<JoinHandle<()>>, String)> {
-    let (to_boot, from_cores) = mpsc::channel();
-    let mut threads = Vec::new();
-    let mut starts = Vec::new();
-    for (index, ((cpu, sockets), obs)) in
-        spec.cpus.iter().zip(spec.sockets).zip(spec.obs).enumerate()
-    {
-        let (to_core, start) = mpsc::channel();
-        starts.push(to_core);
-        let boot = Boot {
-            index,
-            cpu: *cpu,
-            sockets,
-            obs,
-            plan: spec.plan.clone(),
-            start,
-            ready: to_boot.clone(),
-        };
-        let name = format!("weir-core-{index}");
-        threads.push(
-            std::thread::Builder::new()
-                .name(name)
-                .spawn(move || boot.run(run))?,
-        );
-    }
-    drop(to_boot);
-    let mut mails: Vec<Option<Mail<N>>> = threads.iter().map(|_| None).collect();
-    let mut features = None;
-    for _ in 0..threads.len() {
-        let (index, ready) = from_cores
-            .recv()
-            .map_err(|_| io::Error::other("a core died while starting"))?;
-        let (mail, got) = ready?;
-        mails[index] = Some(mail);
-        features = Some(got);
-    }
-    let mails: Vec<_> = mails.into_iter().flatten().collect();
-    let shared = Shared::new(mails.clone());
-    for start in starts {
-        start
-            .send(shared.clone())
-            .map_err(|_| io::Error::other("a core died while starting"))?;
-    }
-    let features = features.ok_or_else(|| io::Error::other("no cores to start"))?;
-    Ok((mails, threads, features))
 }
 
 /// What a core says when it is up: how to reach it, and what its ring got.

@@ -328,10 +328,7 @@ impl Core {
 
     /// Wakes the task in the next turn.
     pub(super) fn wake_later(&self, cx: &Context<'_>) {
-        let mut later = self.later.borrow_mut();
-        if !later.iter().any(|waker| waker.will_wake(cx.waker())) {
-            later.push(cx.waker().clone());
-        }
+        self.later.borrow_mut().push(cx.waker().clone());
     }
 
     /// Lets the kernel know of the next time to wake up, unless it knows of an earlier one.
@@ -367,6 +364,12 @@ impl Core {
     #[cfg(test)]
     pub(super) fn places(&self) -> usize {
         self.owners.slots.borrow().len()
+    }
+
+    /// Asks the kernel for so many things that come to nothing.
+    #[cfg(test)]
+    pub(super) fn flood(&self, count: usize) {
+        (0..count).for_each(|_| self.push(opcode::Nop::new().build()));
     }
 
     #[cfg(test)]

@@ -9,7 +9,7 @@ use std::task::Poll;
 
 use super::*;
 use crate::io::{Chunk, Rx};
-use crate::limits::{BLOCK_BYTES, TURN_BYTES_MAX};
+use crate::limits::{BLOCK_BYTES, RING_COMPLETIONS, TURN_BYTES_MAX};
 
 type Halves = (RingRx, RingTx);
 
@@ -143,6 +143,24 @@ fn late_news_are_not_for_the_next_owner_of_a_place() {
     let core = left.unwrap().core;
     assert!(core.places() < 40, "{} places", core.places());
     assert_eq!(core.in_flight(), 0);
+}
+
+#[test]
+fn more_than_the_queues_hold_is_lost_nowhere() {
+    run(|net| async move {
+        let ((_near, mut tx), (mut rx, _far)) = pair(&net).await;
+        for _ in 0..5 {
+            assert!(has_nothing(&mut rx).await);
+            net.core.flood(3 * RING_COMPLETIONS as usize);
+            tx.push(net.pool().copy(b"news"));
+            poll_fn(|cx| tx.poll_send(cx)).await.unwrap();
+            assert_eq!(&receive_some(&mut rx).await.unwrap()[..], b"news");
+            net.core.flood(3 * RING_COMPLETIONS as usize);
+            net.sleep_until(net.now() + Duration::from_micros(100))
+                .await;
+        }
+    })
+    .unwrap();
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl RingTx {
     }
 
     /// Waits until no pipe is being emptied. False: sending has failed.
-    pub(super) fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+    pub(super) fn poll_idle(&mut self, cx: &Context<'_>) -> Poll<bool> {
         while self.ended.is_none() && self.work.as_ref().is_some_and(|work| work.pipe.is_some()) {
             ready!(self.poll_some(cx));
         }
