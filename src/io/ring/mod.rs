@@ -6,7 +6,7 @@
 //! the same; and so no memory is ever lent to the kernel, an idle connection holds no buffer, nothing has to be
 //! cancelled before bytes pass through a pipe, and a half that nobody polls takes nothing in.
 //!
-//! Readiness is told when it begins ([`Socket`] remembers it until a call says otherwise), by a watch that lasts for
+//! Readiness is told when it begins (`Socket` remembers it until a call says otherwise), by a watch that lasts for
 //! the life of a connection, and costs no operation a request.
 //!
 //! A turn: every task that is to run runs once, and what it wakes; the kernel is told of new watches, and waits if
