@@ -114,6 +114,49 @@ fn a_request_body_has_a_limit_by_route() {
 }
 
 #[test]
+fn requests_wait_for_an_endpoint_at_its_limit() {
+    let (order, orders) = channel::<()>();
+    let orders = std::sync::Mutex::new(orders);
+    let endpoint = Endpoint::answering(move |_| {
+        orders.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+        ok("hello")
+    });
+    let weir = Weir::start(&format!(
+        "[upstream.up]\nservers = [{:?}]\npool = {{ connections = 1, pending = 2 }}\n\
+         [[route]]\nmatch = \"/*\"\nto = \"up\"\n",
+        endpoint.name
+    ));
+    let metric = |name: &str| weir.metric(&format!("weir_upstream_{name}"));
+    let waiting = || metric("queue_waiting{upstream=\"up\"}");
+    let mut clients: Vec<_> = (0..3).map(|_| weir.connect()).collect();
+    for (n, client) in clients.iter().enumerate() {
+        client.send(get(&format!("/{n}")));
+        eventually("it waits", || {
+            (endpoint.seen().len() == 1 && waiting() == n as f64).then_some(())
+        });
+    }
+    // One more than may wait.
+    let refused = weir.ask(get("/refused"));
+    assert_eq!(refused.status(), 503);
+    assert!(refused.text().contains("\"upstream_limit\""));
+    assert_eq!(weir.entry("/refused").number("attempts"), 0.0);
+    for (n, client) in clients.iter_mut().enumerate() {
+        order.send(()).unwrap();
+        assert_eq!(client.response().text(), "hello");
+        assert_eq!(endpoint.seen()[n].target(), format!("/{n}"));
+        let entry = weir.entry(&format!("/{n}"));
+        assert_eq!(entry.number("queue_ms") > 0.0, n > 0, "{entry:?}");
+        assert_eq!(entry.number("attempts"), 1.0);
+    }
+    assert_eq!(endpoint.connections(), 1);
+    assert_eq!(waiting(), 0.0);
+    assert_eq!(metric("queued_total{upstream=\"up\"}"), 2.0);
+    assert!(metric("queue_seconds_total{upstream=\"up\"}") > 0.0);
+    let refused = "reasons_total{upstream=\"up\",reason=\"upstream_limit\"}";
+    assert_eq!(metric(refused), 1.0);
+}
+
+#[test]
 fn slow_readers_cost_bounded_memory() {
     const READERS: usize = 64;
     const BODY: usize = 1 << 30;

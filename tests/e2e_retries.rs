@@ -394,7 +394,7 @@ fn connections_to_an_endpoint_are_bounded() {
         }
     });
     let weir = Weir::start(&format!(
-        "[upstream.up]\nservers = [{:?}]\npool = {{ connections = 2 }}\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n",
+        "[upstream.up]\nservers = [{:?}]\npool = {{ connections = 2, pending = 0 }}\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n",
         endpoint.name
     ));
     let mut waiting: Vec<_> = (0..2).map(|_| weir.connect()).collect();

@@ -162,8 +162,11 @@ pub(crate) fn times_agree(patch: &TimeoutsPatch, span: &Span, cx: &mut Decoder<'
     let Some(Some(total)) = patch.total else {
         return;
     };
-    let parts: [(&str, Option<Duration>); 2] =
-        [("connect", patch.connect), ("first_byte", patch.first_byte)];
+    let parts: [(&str, Option<Duration>); 3] = [
+        ("connect", patch.connect),
+        ("queue", patch.queue),
+        ("first_byte", patch.first_byte),
+    ];
     for (key, part) in parts {
         if part.is_some_and(|part| part >= total) {
             let message = format!("`{key}` is never reached: `total` is not longer");

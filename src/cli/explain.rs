@@ -411,8 +411,13 @@ fn write_upstream(
         .map_or_else(|| "off".to_owned(), |total| format!("{total:?}"));
     let _ = writeln!(
         out,
-        "timeouts   connect {:?}, first byte {:?}, body stall {:?}, total {total}",
-        times.connect, times.first_byte, times.body_stall,
+        "timeouts   connect {:?}, queue {:?}, first byte {:?}, body stall {:?}, total {total}",
+        times.connect, times.queue, times.first_byte, times.body_stall,
+    );
+    let _ = writeln!(
+        out,
+        "pool       at most {} connections to each endpoint, then {} requests waiting",
+        upstream.connections_max, upstream.pending_max,
     );
     let retry = route.retry;
     let per_try = retry

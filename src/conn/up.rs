@@ -41,7 +41,7 @@ pub struct Up<N: Net> {
     pub(super) out: Outbox<N::Tx>,
     rx: N::Rx,
     peer: Option<std::net::SocketAddr>,
-    permit: Permit,
+    permit: Permit<N>,
     inbox: Inbox,
     machine: Client,
     /// The connection has served a request before: its end may have crossed ours on the way.
@@ -286,9 +286,9 @@ impl<N: Net> Up<N> {
         }
     }
 
-    /// Gives up HTTP: the halves, and what was received behind the head.
-    pub fn into_tunnel(mut self) -> (N::Rx, Outbox<N::Tx>, Option<Chunk>) {
+    /// What a tunnel works with once HTTP is given up; the last is what was received behind the head.
+    pub fn tunnel_parts(&mut self) -> (&mut N::Rx, &mut Outbox<N::Tx>, Option<Chunk>) {
         let rest = self.inbox.take();
-        (self.rx, self.out, rest)
+        (&mut self.rx, &mut self.out, rest)
     }
 }

@@ -301,7 +301,7 @@ fn report<N: Net>(core: &Core<N>, plan: &Plan, down: &Down<N>, record: &Record) 
             endpoint: record.endpoint,
             attempts: record.attempts,
             total_us: microseconds(core.net.now().since(record.began).as_nanos() as u64),
-            queue_us: 0,
+            queue_us: microseconds(record.queue_ns),
             connect_us: microseconds(record.connect_ns),
             first_byte_us: microseconds(record.first_byte_ns),
             reason: record.reason,

@@ -33,6 +33,8 @@ pub(super) struct Record {
     pub(super) endpoint: Option<u32>,
     /// How many were tried.
     pub(super) attempts: u32,
+    /// Time spent waiting for a free connection, over all attempts, in nanoseconds.
+    pub(super) queue_ns: u64,
     /// Time spent connecting, over all attempts, in nanoseconds.
     pub(super) connect_ns: u64,
     /// From the request's head on its way to the first byte of the answer, in the last attempt, in nanoseconds.
@@ -57,6 +59,7 @@ impl Record {
             upstream: None,
             endpoint: None,
             attempts: 0,
+            queue_ns: 0,
             connect_ns: 0,
             first_byte_ns: 0,
             reason: None,

@@ -236,6 +236,20 @@ impl CoreObs {
         }
     }
 
+    /// An exchange begins to wait for a connection.
+    pub fn queue_entered(&self, upstream: UpstreamId) {
+        if let Some(counts) = self.sheet.upstream(upstream) {
+            counts.queue_entered.add(1);
+        }
+    }
+
+    /// An exchange waits no more, with a connection or without.
+    pub fn queue_left(&self, upstream: UpstreamId) {
+        if let Some(counts) = self.sheet.upstream(upstream) {
+            counts.queue_left.add(1);
+        }
+    }
+
     /// An exchange has begun: its head is complete.
     pub fn exchange_started(&self) {
         self.shared.counts.exchanges_started.add(1);

@@ -159,6 +159,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// Opening a connection to an endpoint.
     pub connect: Duration,
+    /// Waiting for a free connection to an endpoint.
+    pub queue: Duration,
     /// From the end of the request to the first byte of the answer.
     pub first_byte: Duration,
     /// Silence in the middle of a body, either way.
@@ -182,6 +184,8 @@ pub struct UpstreamPlan {
     pub idle_per_core_max: u32,
     /// Connections to one endpoint, all cores together.
     pub connections_max: u32,
+    /// Requests that wait for a connection, all cores together.
+    pub pending_max: u32,
     /// Retry rules before any route has its say; the budget is the upstream's.
     pub retry: RetryPlan,
     /// Time limits before any route has its say: what the pool uses.

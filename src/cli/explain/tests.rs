@@ -76,7 +76,8 @@ upstream   api
   endpoint 10.0.0.11:8080
   endpoint 10.0.0.12:8080, weight 2
 sent as    /users?a=b
-timeouts   connect 2s, first byte 60s, body stall 30s, total 20s
+timeouts   connect 2s, queue 10s, first byte 60s, body stall 30s, total 20s
+pool       at most 1024 connections to each endpoint, then 1024 requests waiting
 retries    1, within 20 % of live requests or 3 at once
 "
     );
