@@ -545,6 +545,47 @@ fn exit_codes_are_as_documented() {
 }
 
 #[test]
+fn check_shows_the_place_of_names_and_tests_that_fail() {
+    let dir = Weir::dir();
+    let path = dir.join("weir.toml").display().to_string();
+    let write = |status: u16| {
+        let text = format!(
+            "[listen.\"127.0.0.1:0\"]\n[upstream.up]\nservers = [\"127.0.0.1:9\", \"nowhere.invalid:80\"]\n\
+             [[route]]\nmatch = \"/x\"\nto = \"up\"\n[[test]]\nrequest = \"GET http://a/y\"\nstatus = {status}\n"
+        );
+        std::fs::write(&path, text).unwrap();
+    };
+    write(404);
+    let (code, _, err) = run(&["check", &path]);
+    let place = format!(
+        " --> {path}:3:27\n  |\n3 | servers = [\"127.0.0.1:9\", \"nowhere.invalid:80\"]\n  |                           ^^^^"
+    );
+    assert!(
+        code == 3 && err.contains(&place) && err.contains("--no-resolve"),
+        "{err}"
+    );
+    let (_, json, _) = run(&["check", &path, "--json"]);
+    assert!(
+        json.contains("\"code\": \"unresolved\"") && json.contains("\"column\": 27"),
+        "{json}"
+    );
+    let (code, out, _) = run(&["check", &path, "--no-resolve"]);
+    assert!(
+        code == 0 && out.ends_with("1 test passed; names were not resolved\n"),
+        "{out}"
+    );
+    write(200);
+    let (code, _, err) = run(&["check", &path, "--no-resolve"]);
+    let place =
+        format!(" --> {path}:8:11\n  |\n8 | request = \"GET http://a/y\"\n  |           ^^^^");
+    assert!(
+        code == 3 && err.contains(&place) && err.contains("expected status 200"),
+        "{err}"
+    );
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
 fn explain_uses_the_words_of_the_log() {
     let dir = Weir::dir();
     let file = dir.join("weir.toml");

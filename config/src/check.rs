@@ -191,7 +191,7 @@ fn listeners(
         };
         if let Some(first) = listeners.iter().find(|known| known.address == address) {
             let message = format!("a second listener for `{address}`");
-            let line = first.line;
+            let line = first.spot.line;
             cx.error(Code::Duplicate, name.span, message)
                 .help(format!("the first one is in line {line}"));
             continue;
@@ -212,7 +212,7 @@ fn listeners(
             connections_per_client: raw.connections_per_client.map(|at| at.value),
             backlog: raw.backlog,
             timeouts: raw.timeouts.unwrap_or_default(),
-            line: cx.line(&name.span),
+            spot: cx.spot(&name.span),
         });
     }
     listeners
@@ -247,7 +247,7 @@ fn upstreams(
             pool: Pool::default().patched(&patch),
             timeouts,
             retries: raw.retries.unwrap_or_default(),
-            line: cx.line(&name.span),
+            spot: cx.spot(&name.span),
             name: name.value,
         });
     }
@@ -267,8 +267,9 @@ fn endpoints(
         cx.error(Code::BadValue, upstream.span.clone(), message);
     }
     for At { value, span } in servers {
-        let line = cx.line(&span);
-        let endpoint = Endpoint { line, ..value };
+        let spot = cx.spot(&span);
+        let line = spot.line;
+        let endpoint = Endpoint { spot, ..value };
         if let Some(first) = lines.get(&endpoint.address) {
             let message = format!("endpoint `{}` is there twice", endpoint.address);
             cx.error(Code::Duplicate, span.clone(), message)
@@ -326,7 +327,7 @@ fn test(
             .help("add `route`, `upstream` or `status`");
         return None;
     }
-    let line = cx.line(&raw.request.span);
+    let spot = cx.spot(&raw.request.span);
     let request = raw.request.value;
     Some(Test {
         method: request.method,
@@ -338,7 +339,7 @@ fn test(
         route: route.flatten(),
         upstream: upstream.flatten(),
         status: raw.status.and_then(|status| u16::try_from(status).ok()),
-        line,
+        spot,
     })
 }
 

@@ -166,7 +166,7 @@ impl Long for RawServer {
         Some(Endpoint {
             address: table.address,
             weight: table.weight,
-            line: cx.line(&table.at),
+            spot: cx.spot(&table.at),
         })
     }
 }

@@ -50,7 +50,7 @@ mod table;
 mod units;
 
 pub use address::ValueError;
-pub use diagnostic::{Code, Diagnostic, Place, Severity, to_json, to_text};
+pub use diagnostic::{Code, Diagnostic, Place, Severity, Spot, to_json, to_text};
 pub use layers::{
     Limits, LimitsPatch, Pool, PoolPatch, Retries, RetriesPatch, Timeouts, TimeoutsPatch,
 };

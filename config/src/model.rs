@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use crate::diagnostic::Spot;
 use crate::layers::{Limits, LimitsPatch, Pool, Retries, RetriesPatch, Timeouts, TimeoutsPatch};
 
 /// One whole configuration.
@@ -231,8 +232,8 @@ pub struct Listener {
     pub backlog: u32,
     /// What differs from the top level; see [`Config::listener_timeouts`].
     pub timeouts: TimeoutsPatch,
-    /// Its line in the file, from 1; 0 when there is no file.
-    pub line: u32,
+    /// Where it is in the file.
+    pub spot: Spot,
 }
 
 impl Listener {
@@ -245,7 +246,7 @@ impl Listener {
             connections_per_client: None,
             backlog: crate::limits::BACKLOG.value,
             timeouts: TimeoutsPatch::default(),
-            line: 0,
+            spot: Spot::default(),
         }
     }
 }
@@ -265,8 +266,8 @@ pub struct Upstream {
     pub timeouts: TimeoutsPatch,
     /// What differs from the top level; see [`Config::retries_of`].
     pub retries: RetriesPatch,
-    /// Its line in the file, from 1; 0 when there is no file.
-    pub line: u32,
+    /// Where it is in the file.
+    pub spot: Spot,
 }
 
 impl Upstream {
@@ -280,7 +281,7 @@ impl Upstream {
             pool: Pool::default(),
             timeouts: TimeoutsPatch::default(),
             retries: RetriesPatch::default(),
-            line: 0,
+            spot: Spot::default(),
         }
     }
 }
@@ -300,8 +301,8 @@ pub struct Endpoint {
     pub address: EndpointAddress,
     /// Its share of requests in proportion to the others'.
     pub weight: NonZeroU32,
-    /// Its line in the file, from 1; 0 when there is no file.
-    pub line: u32,
+    /// Where it is in the file.
+    pub spot: Spot,
 }
 
 /// Where an endpoint is. All are spoken to in HTTP/1.1 without TLS.
@@ -353,8 +354,8 @@ pub struct Route {
     pub limits: LimitsPatch,
     /// What differs from upstream and top level; see [`Config::retries_of`].
     pub retries: RetriesPatch,
-    /// Its line in the file, from 1; 0 when there is no file.
-    pub line: u32,
+    /// Where it is in the file.
+    pub spot: Spot,
 }
 
 impl Route {
@@ -369,7 +370,7 @@ impl Route {
             timeouts: TimeoutsPatch::default(),
             limits: LimitsPatch::default(),
             retries: RetriesPatch::default(),
-            line: 0,
+            spot: Spot::default(),
         }
     }
 }
@@ -590,6 +591,6 @@ pub struct Test {
     pub upstream: Option<usize>,
     /// The status that Weir itself must answer with.
     pub status: Option<u16>,
-    /// Its line in the file, from 1.
-    pub line: u32,
+    /// Where its request is in the file.
+    pub spot: Spot,
 }

@@ -96,7 +96,7 @@ fn route(table: RawRoute, name: String, names: &Names, cx: &mut Decoder<'_>) -> 
     let timeouts = table.timeouts.unwrap_or_default();
     times_agree(&timeouts, &table.at, cx);
     Some(Route {
-        line: cx.line(&table.at),
+        spot: cx.spot(&table.at),
         target: target(&table, matches.as_ref(), names, cx)?,
         name,
         matches: matches?,
@@ -287,7 +287,7 @@ fn report_if_hidden<'r>(
         if !covers(&first.matches, &route.matches) {
             continue;
         }
-        let line = first.line;
+        let line = first.spot.line;
         if covers(&route.matches, &first.matches) {
             let message = format!("the route in line {line} takes the same requests");
             cx.error(Code::Duplicate, span.clone(), message)

@@ -4,14 +4,14 @@
 //! the data path runs; nothing here decides anything by itself.
 #![forbid(unsafe_code)]
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
-use weir_config::{Config, Test};
+use weir_config::{Code, Config, Test};
 use weir_proto_h1::{Event, Head, Server};
 
 use crate::fault::Reason;
 use crate::io::Address;
-use crate::plan::{Decision, ListenerPlan, Plan, RouteId, RoutePlan, Target, UpstreamId};
+use crate::plan::{Decision, ListenerPlan, Plan, Problem, RouteId, RoutePlan, Target, UpstreamId};
 use crate::route::{Considered, Scratch, Verdict};
 
 /// Routes of other hosts and paths that are listed; the rest is counted.
@@ -67,37 +67,23 @@ pub fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
     Ok(out)
 }
 
-/// A `[[test]]` block that the configuration does not meet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TestFailure {
-    /// The block's line in the file, from 1.
-    pub line: u32,
-    /// What was expected and what happens, in one sentence without a full stop.
-    pub message: String,
-}
-
-impl fmt::Display for TestFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.message)
-    }
-}
-
 /// Runs the `[[test]]` blocks of a configuration against its plan.
 #[must_use]
-pub fn run_tests(config: &Config, plan: &Plan) -> Vec<TestFailure> {
+pub fn run_tests(config: &Config, plan: &Plan) -> Vec<Problem> {
     let run = |test: &Test| {
         let message = run_test(plan, test).err()?;
         let port = test.port.map(|port| format!(":{port}")).unwrap_or_default();
         let Test {
-            line,
+            spot,
             method,
             scheme,
             host,
             target,
             ..
         } = test;
-        Some(TestFailure {
-            line: *line,
+        Some(Problem {
+            code: Code::Test,
+            spot: spot.clone(),
             message: format!("test `{method} {scheme}://{host}{port}{target}`: {message}"),
         })
     };

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use weir_config::{Config, EndpointAddress, Target as ConfigTarget};
+use weir_config::{Code, Config, EndpointAddress, Target as ConfigTarget};
 
 use super::{
     CidrSet, EndpointPlan, ListenerPlan, Plan, Problem, Redirect, Respond, RetryPlan, Rewrite,
@@ -99,7 +99,8 @@ fn compile_upstream(
                     }
                 }
                 Err(why) => problems.push(Problem {
-                    line: endpoint.line,
+                    code: Code::Unresolved,
+                    spot: endpoint.spot.clone(),
                     message: format!(
                         "endpoint `{written}` of upstream `{}` has no address: {why}",
                         upstream.name
@@ -111,7 +112,8 @@ fn compile_upstream(
     let endpoints_max = weir_config::limits::ENDPOINTS_MAX;
     if endpoints.len() > endpoints_max {
         problems.push(Problem {
-            line: upstream.line,
+            code: Code::Plan,
+            spot: upstream.spot.clone(),
             message: format!(
                 "upstream `{}` has {} endpoints, at most {endpoints_max}",
                 upstream.name,
@@ -148,7 +150,8 @@ fn addresses(resolve: Resolve<'_>, host: &str, port: u16) -> Result<Vec<SocketAd
 
 fn compile_route(config: &Config, route: &weir_config::Route) -> Result<RoutePlan, Problem> {
     let problem = |message: String| Problem {
-        line: route.line,
+        code: Code::Plan,
+        spot: route.spot.clone(),
         message: format!("route `{}`: {message}", route.name),
     };
     let rewrite = route
@@ -170,7 +173,7 @@ fn compile_route(config: &Config, route: &weir_config::Route) -> Result<RoutePla
     let limits = config.limits_of(route);
     Ok(RoutePlan {
         name: route.name.as_str().into(),
-        line: route.line,
+        line: route.spot.line,
         target,
         rewrite,
         timeouts: timeouts(config.timeouts_of(route), limits),

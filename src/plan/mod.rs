@@ -20,6 +20,7 @@ pub use cidr::CidrSet;
 pub use diff::{Diff, Kept};
 pub use template::{Redirect, Rewrite};
 
+use weir_config::{Code, Spot};
 use weir_proto_h1::{FieldId, Method};
 
 use crate::fault::Reason;
@@ -265,18 +266,20 @@ pub struct Respond {
     pub headers: Box<[(Box<str>, Box<str>)]>,
 }
 
-/// Something in a configuration that only shows when it is compiled.
+/// Something in a configuration that only shows when it is compiled or tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The line in the file, from 1; 0 when there is no file.
-    pub line: u32,
+    /// What kind of thing.
+    pub code: Code,
+    /// Where it is in the file.
+    pub spot: Spot,
     /// What is wrong and what to do, in one sentence without a full stop.
     pub message: String,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
+        match self.spot.line {
             0 => f.write_str(&self.message),
             line => write!(f, "line {line}: {}", self.message),
         }
