@@ -289,7 +289,10 @@ fn a_reload_keeps_connections_to_endpoints_that_stay() {
         client.response();
     }
     weir.reload(&route_to(&[&stays]));
-    weir.wait_for("reloaded in");
+    // Control says that it has reloaded before the core has read its letter.
+    eventually("the core's new plan", || {
+        (weir.metric("weir_core_plan_epoch{core=\"0\"}") == 2.0).then_some(())
+    });
     for _ in 0..4 {
         client.send(get("/"));
         assert_eq!(client.response().text(), "stays");
@@ -582,6 +585,16 @@ fn check_shows_the_place_of_names_and_tests_that_fail() {
         code == 3 && err.contains(&place) && err.contains("expected status 200"),
         "{err}"
     );
+    // Who asks why a test fails gets an answer.
+    std::fs::write(
+        &path,
+        std::fs::read_to_string(&path)
+            .unwrap()
+            .replace("nowhere.invalid", "127.0.0.2"),
+    )
+    .unwrap();
+    let (code, out, _) = run(&["explain", &path, "GET", "http://a/y"]);
+    assert!(code == 0 && out.contains("no_route"), "{out}");
     std::fs::remove_dir_all(dir).unwrap();
 }
 

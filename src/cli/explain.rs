@@ -48,7 +48,8 @@ pub fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
             fields.push((name, value.trim()));
         }
     }
-    let text = head_text(&question.method, &url.target, &host, fields)?;
+    let target = target(&question.method, url.authority, url.port, url.target);
+    let text = head_text(&question.method, &target, &host, fields)?;
     let listeners = listeners_at(plan, url.port);
     let listener = match listeners.as_slice() {
         [] => plan.listeners.first(),
@@ -103,7 +104,8 @@ fn run_test(plan: &Plan, test: &Test) -> Result<(), String> {
             name => fields.push((name, value.as_str())),
         }
     }
-    let text = head_text(&test.method, &test.target, &host, fields)?;
+    let target = target(&test.method, &test.host, port, test.target.clone());
+    let text = head_text(&test.method, &target, &host, fields)?;
     let listener = listeners_at(plan, port)
         .first()
         .copied()
@@ -185,7 +187,9 @@ fn answer<'p>(plan: &'p Plan, listener: Option<&ListenerPlan>, text: &str) -> An
     answer.host = Some(lossy(view.host));
     answer.path = Some(lossy(view.path));
     answer.decision = plan.decide(&view);
-    answer.considered = plan.table.explain(&view).considered;
+    if plan.refuse(&view).is_none() {
+        answer.considered = plan.table.explain(&view).considered;
+    }
     if let Some(route) = answer.route().and_then(|id| plan.route(id)) {
         let mut bytes = Vec::new();
         if let Some(rewrite) = &route.rewrite {
@@ -471,6 +475,16 @@ impl<'u> Url<'u> {
 
 fn default_port(scheme: &str) -> u16 {
     if scheme == "https" { 443 } else { 80 }
+}
+
+/// The target as a client would write it: CONNECT names a host and a port, and nothing else (RFC 9112 section 3.2.3).
+fn target(method: &str, authority: &str, port: u16, origin_form: String) -> String {
+    if method != "CONNECT" {
+        return origin_form;
+    }
+    let port = format!(":{port}");
+    let host = authority.strip_suffix(&port).unwrap_or(authority);
+    format!("{host}{port}")
 }
 
 fn head_text<'f>(

@@ -48,39 +48,66 @@ pub enum Names {
 /// # Errors
 /// Everything that is wrong, as far as it can be known at once.
 pub fn load(source: &Source, names: Names) -> Result<Loaded, LoadError> {
-    let (name, text) = match source {
-        Source::File(path) => (path.display().to_string(), read(path)?),
-        Source::Given(_) => Default::default(),
-    };
-    let (config, warnings) = match source {
-        Source::File(_) => weir_config::parse(&name, &text).map_err(LoadError)?,
-        Source::Given(config) => ((**config).clone(), Vec::new()),
-    };
-    let refused = |problems: Vec<Problem>| {
-        let later = |Problem {
-                         code,
-                         spot,
-                         message,
-                     }| Diagnostic::later(&name, &text, &spot, code, message);
-        let mut all = warnings.clone();
-        all.extend(problems.into_iter().map(later));
-        all.sort_by_key(|each| each.place.as_ref().map_or(0, |place| place.line));
-        LoadError(all)
+    let (loaded, text) = compile(source, names)?;
+    let failures = explain::run_tests(&loaded.config, &loaded.plan);
+    if failures.is_empty() {
+        return Ok(loaded);
+    }
+    Err(refused(source, &text, loaded.warnings, failures))
+}
+
+/// The same without the tests: who asks why one fails needs the plan.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_untested(source: &Source) -> Result<Loaded, LoadError> {
+    compile(source, Names::Resolve).map(|(loaded, _)| loaded)
+}
+
+/// Reads, parses and compiles; gives the text too.
+fn compile(source: &Source, names: Names) -> Result<(Loaded, String), LoadError> {
+    let (config, warnings, text) = match source {
+        Source::File(path) => {
+            let text = read(path)?;
+            let parsed = weir_config::parse(&path.display().to_string(), &text);
+            let (config, warnings) = parsed.map_err(LoadError)?;
+            (config, warnings, text)
+        }
+        Source::Given(config) => ((**config).clone(), Vec::new(), String::new()),
     };
     let resolve = match names {
         Names::Resolve => resolve,
         Names::Skip => nowhere,
     };
-    let plan = Plan::compile(&config, &resolve).map_err(refused)?;
-    let failures = explain::run_tests(&config, &plan);
-    if !failures.is_empty() {
-        return Err(refused(failures));
+    match Plan::compile(&config, &resolve) {
+        Ok(plan) => {
+            let loaded = Loaded {
+                config,
+                plan,
+                warnings,
+            };
+            Ok((loaded, text))
+        }
+        Err(problems) => Err(refused(source, &text, warnings, problems)),
     }
-    Ok(Loaded {
-        config,
-        plan,
-        warnings,
-    })
+}
+
+/// What is wrong with a file whose text is right, in the order of the file.
+fn refused(
+    source: &Source,
+    text: &str,
+    warnings: Vec<Diagnostic>,
+    problems: Vec<Problem>,
+) -> LoadError {
+    let name = match source {
+        Source::File(path) => path.display().to_string(),
+        Source::Given(_) => String::new(),
+    };
+    let later = |each: Problem| Diagnostic::later(&name, text, &each.spot, each.code, each.message);
+    let mut all = warnings;
+    all.extend(problems.into_iter().map(later));
+    all.sort_by_key(|each| each.place.as_ref().map_or(0, |place| place.line));
+    LoadError(all)
 }
 
 /// The addresses of a host name: the system's resolver, hosts file included.

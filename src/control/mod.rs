@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
-pub use load::{LoadError, Loaded, Names, Source, load};
+pub use load::{LoadError, Loaded, Names, Source, load, load_untested};
 
 use crate::core::{Command, CoreSpec, Cores};
 use crate::io::Address;

@@ -82,20 +82,30 @@ impl Plan {
     /// here.
     #[must_use]
     pub fn decide(&self, view: &RequestView<'_>) -> Decision {
+        if let Some(refused) = self.refuse(view) {
+            return refused;
+        }
         let refuse = |reason, allow| Decision::Refuse { reason, allow };
-        match view.head.method {
+        match self.table.find(view) {
+            Found::Route(id) => Decision::Route(id),
+            Found::MethodNotAllowed(allow) => refuse(Reason::MethodNotAllowed, Some(allow)),
+            Found::None => refuse(Reason::NoRoute, None),
+        }
+    }
+
+    /// Refuses what no route is asked about.
+    #[must_use]
+    pub fn refuse(&self, view: &RequestView<'_>) -> Option<Decision> {
+        let (reason, allow) = match view.head.method {
             // Neither makes sense through a gateway: one asks for a tunnel, one for an echo.
             Method::Connect | Method::Trace => {
                 let allow = "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH".to_owned();
-                refuse(Reason::MethodNotAllowed, Some(allow))
+                (Reason::MethodNotAllowed, Some(allow))
             }
-            _ if self.is_loop(view) => refuse(Reason::Loop, None),
-            _ => match self.table.find(view) {
-                Found::Route(id) => Decision::Route(id),
-                Found::MethodNotAllowed(allow) => refuse(Reason::MethodNotAllowed, Some(allow)),
-                Found::None => refuse(Reason::NoRoute, None),
-            },
-        }
+            _ if self.is_loop(view) => (Reason::Loop, None),
+            _ => return None,
+        };
+        Some(Decision::Refuse { reason, allow })
     }
 
     /// Whether the request has come through this Weir before: Via names it.

@@ -217,6 +217,25 @@ fn what_is_no_question_is_said() {
     );
 }
 
+/// CONNECT has a target of its own form, and gets the answer that the data path gives.
+#[test]
+fn methods_that_no_route_can_take() {
+    for url in ["http://a:8080/x", "http://[::1]", "https://a:443"] {
+        for method in ["CONNECT", "TRACE"] {
+            let text = ask(method, url, &[]).unwrap();
+            assert!(
+                text.contains("answer     405, reason method_not_allowed:")
+                    && !text.contains("routes")
+                    && text.ends_with("allow      GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\n"),
+                "{text}"
+            );
+        }
+    }
+    let test = "[[test]]\nrequest = \"CONNECT http://a:443/\"\nstatus = 405\n";
+    let (config, plan) = plan(&format!("{FILE}{test}"));
+    assert_eq!(run_tests(&config, &plan), []);
+}
+
 #[test]
 fn far_routes_are_counted_unless_all_are_wanted() {
     let mut file = FILE.to_owned();
