@@ -42,8 +42,27 @@ fn a_listener_takes_so_many_connections() {
             .contains("connection_limit"),
         "{response:?}"
     );
-    assert!(response.field("Retry-After").is_some());
+    assert!(response.field("Retry-After").is_some() && response.field("Date").is_some());
+    assert_eq!(
+        response.field("Content-Type"),
+        Some("application/problem+json")
+    );
     refused.expect_end();
+    // One line says so, by the number that the client was given.
+    let entry = weir.entry("");
+    assert_eq!(
+        (entry.number("status"), entry.text("reason").as_str()),
+        (503.0, "connection_limit")
+    );
+    assert_eq!(entry.text("client"), "127.0.0.1");
+    assert_eq!(entry.text("listener"), "127.0.0.1:0");
+    let body = response.text();
+    assert!(
+        body.contains(&format!("\"request_id\":\"{}\"", entry.text("id"))),
+        "{body}"
+    );
+    let exchanges = "weir_exchanges_total{listener=\"127.0.0.1:0\",class=\"5xx\"}";
+    assert_eq!(weir.metric(exchanges), 0.0, "it was none");
     let name = "weir_reasons_total{listener=\"127.0.0.1:0\",reason=\"connection_limit\"}";
     assert_eq!(weir.metric(name), 1.0);
     // Those who are here are not disturbed, and one that leaves makes room.
