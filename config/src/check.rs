@@ -206,11 +206,17 @@ fn listeners(
         {
             per_client_unreachable(per_client.span.clone(), connections, cx);
         }
+        if let (Some(mode), Address::Tcp(_)) = (&raw.mode, &address) {
+            let message = "`mode` does nothing here";
+            cx.warning(Code::NoEffect, mode.span.clone(), message)
+                .label("only a Unix socket has a file");
+        }
         listeners.push(Listener {
             address,
             connections: raw.connections.map(|at| at.value),
             connections_per_client: raw.connections_per_client.map(|at| at.value),
             backlog: raw.backlog,
+            mode: raw.mode.map(|at| at.value),
             timeouts: raw.timeouts.unwrap_or_default(),
             spot: cx.spot(&name.span),
         });

@@ -57,6 +57,7 @@ pub use layers::{
 pub use model::*;
 pub use reference::reference;
 pub use schema::schema;
+pub use units::{show_duration, show_size};
 
 use crate::decode::{Decoder, Kind};
 use crate::source::Source;

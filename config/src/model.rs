@@ -230,6 +230,8 @@ pub struct Listener {
     pub connections_per_client: Option<u32>,
     /// Length of the kernel's accept queue.
     pub backlog: u32,
+    /// Permissions of a Unix socket's file; the umask has its say where there are none.
+    pub mode: Option<u32>,
     /// What differs from the top level; see [`Config::listener_timeouts`].
     pub timeouts: TimeoutsPatch,
     /// Where it is in the file.
@@ -245,6 +247,7 @@ impl Listener {
             connections: None,
             connections_per_client: None,
             backlog: crate::limits::BACKLOG.value,
+            mode: None,
             timeouts: TimeoutsPatch::default(),
             spot: Spot::default(),
         }

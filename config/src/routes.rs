@@ -10,7 +10,7 @@ use crate::kinds::Text;
 use crate::model::{
     FieldMatch, HostMatch, Match, PathMatch, Rewrite, Route, Segment, Target, ValueMatch,
 };
-use crate::pattern::PathText;
+use crate::pattern::{PathText, is_parameter_name};
 use crate::placeholders::{check_location, check_path_pattern};
 use crate::source::Span;
 
@@ -33,6 +33,7 @@ pub(crate) fn routes(
         let Some(route) = route(table, name, names, cx) else {
             continue;
         };
+        report_colons(&route.matches.path, &span, cx);
         let group = groups.entry(PatternKey::of(&route.matches)).or_default();
         let earlier = group.iter().filter_map(|index| routes.get(*index));
         report_if_hidden(&route, &span, earlier.take(COMPARED_MAX), cx);
@@ -234,6 +235,27 @@ fn check_prefix(prefix: &str, matches: &Match, span: &Span, cx: &mut Decoder<'_>
         let message = format!("paths such as `{prefix}0` match too, and would become `/0`");
         cx.warning(Code::Conflict, span.clone(), message)
             .help(format!("for whole segments only, match \"{prefix}/*\""));
+    }
+}
+
+/// Warns of `:id`, which means any segment elsewhere, and here itself.
+fn report_colons(path: &PathMatch, span: &Span, cx: &mut Decoder<'_>) {
+    let literal = |segment: &Segment| match segment {
+        Segment::Literal(text) => text.clone(),
+        Segment::Parameter(_) => String::new(),
+    };
+    let segments: Vec<String> = match path {
+        PathMatch::Exact(path) | PathMatch::Prefix(path) => {
+            path.split('/').map(str::to_owned).collect()
+        }
+        PathMatch::Template { segments, .. } => segments.iter().map(literal).collect(),
+    };
+    for name in segments.iter().filter_map(|each| each.strip_prefix(':')) {
+        if is_parameter_name(name) {
+            let message = format!("`:{name}` stands for itself, not for any segment");
+            cx.warning(Code::NoEffect, span.clone(), message)
+                .help(format!("a parameter is written \"{{{name}}}\""));
+        }
     }
 }
 

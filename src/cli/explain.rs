@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use weir_config::{Code, Config, Test};
+use weir_config::{Code, Config, Test, show_duration, show_size};
 use weir_proto_h1::{Event, Head, Server};
 
 use crate::fault::Reason;
@@ -288,11 +288,20 @@ fn write_listener(out: &mut String, plan: &Plan, listeners: &[&ListenerPlan], po
         );
     }
     for listener in listeners {
-        let ListenerPlan { name, timeouts, .. } = listener;
+        let ListenerPlan {
+            name,
+            timeouts,
+            limits,
+            ..
+        } = listener;
         let _ = writeln!(
             out,
-            "listener   {name}, timeouts: head {:?}, idle {:?}",
-            timeouts.head, timeouts.idle
+            "listener   {name}, head within {} and {}, {} fields, target {}, idle {}",
+            show_duration(timeouts.head),
+            show_size(limits.head_bytes_max.into()),
+            limits.fields_max,
+            show_size(limits.target_bytes_max.into()),
+            show_duration(timeouts.idle),
         );
     }
 }
@@ -396,31 +405,41 @@ fn write_upstream(
         let _ = writeln!(out, "sent as    {path}");
     }
     let times = route.timeouts;
-    let total = times
-        .total
-        .map_or_else(|| "off".to_owned(), |total| format!("{total:?}"));
+    let total = times.total.map_or_else(|| "off".to_owned(), show_duration);
     let _ = writeln!(
         out,
-        "timeouts   connect {:?}, queue {:?}, first byte {:?}, body stall {:?}, total {total}",
-        times.connect, times.queue, times.first_byte, times.body_stall,
+        "timeouts   connect {}, queue {}, first byte {}, body stall {}, total {total}",
+        show_duration(times.connect),
+        show_duration(times.queue),
+        show_duration(times.first_byte),
+        show_duration(times.body_stall),
     );
     let _ = writeln!(
         out,
-        "pool       at most {} connections to each endpoint, then {} requests waiting",
+        "pool       at most {} connections to each endpoint, then {} requests waiting, all cores together",
         upstream.connections_max, upstream.pending_max,
     );
     let retry = route.retry;
-    let per_try = retry
-        .per_try
-        .map_or(String::new(), |limit| format!(", {limit:?} each"));
+    let per_try = retry.per_try.map_or(String::new(), |limit| {
+        format!(", each try within {}", show_duration(limit))
+    });
     let _ = writeln!(
         out,
-        "retries    {}{per_try}, within {} % of live requests or {} at once",
-        retry.retries_max, retry.budget_percent, retry.budget_min,
+        "retries    {}{per_try}, after about {}, up to {}% of the requests of the last 10s or {} of them",
+        retry.retries_max,
+        show_duration(retry.backoff),
+        retry.budget_percent,
+        retry.budget_min,
     );
-    if let Some(bytes) = route.body_bytes_max {
-        let _ = writeln!(out, "body       at most {bytes} bytes");
-    }
+    let most = route.body_bytes_max.map_or_else(
+        || "of any size".to_owned(),
+        |max| format!("at most {}", show_size(max)),
+    );
+    let least = match times.body_rate_bytes_min {
+        0 => "at any rate".to_owned(),
+        rate => format!("at least {}/s", show_size(rate)),
+    };
+    let _ = writeln!(out, "body       {most}, {least}");
 }
 
 fn route_name(plan: &Plan, id: RouteId) -> &str {

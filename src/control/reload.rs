@@ -136,9 +136,9 @@ impl Control {
         if config.cores != state.config.cores {
             process::warn("reload: `cores` takes effect at the next start");
         }
-        if diff.kept.iter().any(|kept| kept.backlog_changed) {
+        if diff.kept.iter().any(|kept| kept.socket_changed) {
             process::warn(
-                "reload: `backlog` of a listener that stays takes effect at the next start",
+                "reload: `backlog` and `mode` of a listener that stays take effect at the next start",
             );
         }
         let gone = diff

@@ -69,6 +69,7 @@ fn compile_listeners(config: &Config) -> Vec<ListenerPlan> {
         connections_max: config.connections_of(listener),
         connections_per_client_max: config.connections_per_client_of(listener),
         backlog: listener.backlog,
+        mode: listener.mode,
     };
     config.listeners.iter().map(compile).collect()
 }

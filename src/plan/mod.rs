@@ -159,6 +159,8 @@ pub struct ListenerPlan {
     pub connections_per_client_max: u32,
     /// Length of the kernel's accept queue.
     pub backlog: u32,
+    /// Permissions of a Unix socket's file, else by the umask.
+    pub mode: Option<u32>,
 }
 
 /// Time limits, merged: top level, then listener, or upstream and route.
