@@ -24,7 +24,7 @@ use crate::pattern::{
 };
 use crate::request::{RequestLine, RequestText};
 use crate::scopes::{InListener, InRoute, InUpstream};
-use crate::table::table;
+use crate::table::{frame, table};
 
 table! {
     /// The whole file.

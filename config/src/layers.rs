@@ -10,7 +10,7 @@ use crate::kinds::{Count, OrOff};
 use crate::limits::{
     self, CONNECTIONS_MAX, FIELDS_MAX, HEAD_BYTES_MAX, HEAD_BYTES_MIN, RETRIES_MAX,
 };
-use crate::table::layer;
+use crate::table::{frame, layer, table};
 
 const BYTES_MAX: u64 = i64::MAX as u64;
 

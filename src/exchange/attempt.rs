@@ -202,7 +202,7 @@ impl<N: Net> Way<'_, N> {
                 });
             }
             down.poll_watch(cx, core)?;
-            if down.has_ended() && !down.machine.is_received() {
+            if down.is_cut_short() {
                 let gone = Fault::downstream(Phase::Connect, Reason::ClientClosed);
                 return Poll::Ready(Err(gone));
             }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use weir_proto_h1::{BodyKind, Edits, Framing, Head, encode_response};
+use weir_proto_h1::{BodyKind, Edits, Framing, Head, Trailers, encode_response};
 
 use super::record::Record;
 use crate::conn::{Down, Outbox};
@@ -77,7 +77,7 @@ pub(super) fn write<N: Net>(
         record.bytes_out += body.len() as u64;
         down.send_data(core.net.pool().copy(body))?;
     }
-    down.send_end(None)
+    down.send_end(&Trailers::default())
 }
 
 /// Writes the answer for a connection that is one too many, and reports it: nothing was read on it.

@@ -15,7 +15,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use weir_proto_h1::target::host_port;
 use weir_proto_h1::{BodyKind, Version};
 
 use crate::conn::{Down, Piece};
@@ -276,10 +275,9 @@ async fn flush<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) -> Result<(), Fau
 /// Tells the counters and the log.
 fn report<N: Net>(core: &Core<N>, plan: &Plan, down: &Down<N>, record: &Record) {
     let (head, block) = (&down.head, &down.block[..]);
-    let host = host_port(head.authority.get(block)).map_or(&[][..], |host| host.host);
     let event = obs::Exchange {
         method: head.method_span.get(block),
-        host,
+        host: head.host(block),
         path: head.target.get(block),
         version: if head.version == Version::Http10 {
             "HTTP/1.0"

@@ -117,10 +117,7 @@ impl Plan {
                 .filter(|word| !word.is_empty());
             words.nth(1) == Some(self.via.as_bytes())
         };
-        view.head.all(FieldId::Via).any(|field| {
-            let value = field.value.get(view.block);
-            value.split(|byte| *byte == b',').any(is_us)
-        })
+        view.head.elements(FieldId::Via, view.block).any(is_us)
     }
 
     /// The listener of an id of this plan.
