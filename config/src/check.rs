@@ -163,8 +163,11 @@ pub(crate) fn times_agree(patch: &TimeoutsPatch, span: &Span, cx: &mut Decoder<'
     let Some(Some(total)) = patch.total else {
         return;
     };
-    let parts: [(&str, Option<Duration>); 2] =
-        [("connect", patch.connect), ("first_byte", patch.first_byte)];
+    let parts: [(&str, Option<Duration>); 3] = [
+        ("connect", patch.connect),
+        ("queue", patch.queue),
+        ("first_byte", patch.first_byte),
+    ];
     for (key, part) in parts {
         if part.is_some_and(|part| part >= total) {
             let message = format!("`{key}` is never reached: `total` is not longer");
@@ -189,7 +192,7 @@ fn listeners(
         };
         if let Some(first) = listeners.iter().find(|known| known.address == address) {
             let message = format!("a second listener for `{address}`");
-            let line = first.line;
+            let line = first.spot.line;
             cx.error(Code::Duplicate, name.span, message)
                 .help(format!("the first one is in line {line}"));
             continue;
@@ -204,13 +207,19 @@ fn listeners(
         {
             per_client_unreachable(per_client.span.clone(), connections, cx);
         }
+        if let (Some(mode), Address::Tcp(_)) = (&raw.mode, &address) {
+            let message = "`mode` does nothing here";
+            cx.warning(Code::NoEffect, mode.span.clone(), message)
+                .label("only a Unix socket has a file");
+        }
         listeners.push(Listener {
             address,
             connections: raw.connections.map(|at| at.value),
             connections_per_client: raw.connections_per_client.map(|at| at.value),
             backlog: raw.backlog,
+            mode: raw.mode.map(|at| at.value),
             timeouts: raw.timeouts.unwrap_or_default(),
-            line: cx.line(&name.span),
+            spot: cx.spot(&name.span),
         });
     }
     listeners
@@ -245,7 +254,7 @@ fn upstreams(
             pool: Pool::default().patched(&patch),
             timeouts,
             retries: raw.retries.unwrap_or_default(),
-            line: cx.line(&name.span),
+            spot: cx.spot(&name.span),
             name: name.value,
         });
     }
@@ -265,8 +274,9 @@ fn endpoints(
         cx.error(Code::BadValue, upstream.span.clone(), message);
     }
     for At { value, span } in servers {
-        let line = cx.line(&span);
-        let endpoint = Endpoint { line, ..value };
+        let spot = cx.spot(&span);
+        let line = spot.line;
+        let endpoint = Endpoint { spot, ..value };
         if let Some(first) = lines.get(&endpoint.address) {
             let message = format!("endpoint `{}` is there twice", endpoint.address);
             cx.error(Code::Duplicate, span.clone(), message)
@@ -324,7 +334,7 @@ fn test(
             .help("add `route`, `upstream` or `status`");
         return None;
     }
-    let line = cx.line(&raw.request.span);
+    let spot = cx.spot(&raw.request.span);
     let request = raw.request.value;
     Some(Test {
         method: request.method,
@@ -336,7 +346,7 @@ fn test(
         route: route.flatten(),
         upstream: upstream.flatten(),
         status: raw.status.and_then(|status| u16::try_from(status).ok()),
-        line,
+        spot,
     })
 }
 

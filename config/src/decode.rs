@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::diagnostic::{Code, Diagnostic, Severity};
+use crate::diagnostic::{Code, Diagnostic, Severity, Spot};
 use crate::limits::DIAGNOSTICS_MAX;
 use crate::shape::{Shape, TableInfo};
 use crate::source::{Source, Span};
@@ -166,6 +166,14 @@ impl<'t> Decoder<'t> {
     /// The line of `span`, from 1.
     pub(crate) fn line(&self, span: &Span) -> u32 {
         self.source.line(span.start)
+    }
+
+    /// The place of `span`, for what is only found out later.
+    pub(crate) fn spot(&self, span: &Span) -> Spot {
+        Spot {
+            line: self.line(span),
+            span: span.clone(),
+        }
     }
 
     /// All diagnostics in file order, and whether one of them is an error.

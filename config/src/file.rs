@@ -7,8 +7,8 @@ use std::num::NonZeroU32;
 use crate::address::{CidrText, CoresKind, EndpointText, ListenText};
 use crate::decode::At;
 use crate::forms::{
-    FieldName, ListenName, LogText, MediaType, RedirectStatus, RespondShort, UpstreamName,
-    ValueKind, Weight,
+    FieldName, ListenName, LogText, MediaType, ModeText, RedirectStatus, RespondShort,
+    UpstreamName, ValueKind, Weight,
 };
 use crate::kinds::{
     Choice, Count, Entry, Forms, Many, Named, OrOff, Placed, PlainText, Scoped, Tables, Tried,
@@ -24,7 +24,7 @@ use crate::pattern::{
 };
 use crate::request::{RequestLine, RequestText};
 use crate::scopes::{InListener, InRoute, InUpstream};
-use crate::table::table;
+use crate::table::{frame, table};
 
 table! {
     /// The whole file.
@@ -79,6 +79,8 @@ table! {
             "connections_per_client" as Placed<Count<1, CONNECTIONS_MAX>>;
         /// Length of the kernel's queue of connections that wait to be accepted.
         preset(limits::BACKLOG) backlog: u32 = "backlog" as Count<1, BACKLOG_MAX>;
+        /// Permissions of a Unix socket's file, octal; else the umask has its say.
+        optional mode: At<u32> = "mode" as Placed<ModeText>;
         /// Time limits for connections of this listener. Only `head` and `idle` matter here.
         optional timeouts: TimeoutsPatch = "timeouts" as Scoped<InListener, TimeoutsPatch>;
     }

@@ -50,13 +50,14 @@ mod table;
 mod units;
 
 pub use address::ValueError;
-pub use diagnostic::{Code, Diagnostic, Place, Severity, to_json, to_text};
+pub use diagnostic::{Code, Diagnostic, Place, Severity, Spot, to_json, to_text};
 pub use layers::{
     Limits, LimitsPatch, Pool, PoolPatch, Retries, RetriesPatch, Timeouts, TimeoutsPatch,
 };
 pub use model::*;
 pub use reference::reference;
 pub use schema::schema;
+pub use units::{show_duration, show_size};
 
 use crate::decode::{Decoder, Kind};
 use crate::source::Source;

@@ -51,6 +51,11 @@ pub const CONNECT: Preset<Duration> = preset(
     Duration::from_secs(2),
     "one lost SYN (1 s, RFC 6298) plus a second; Envoy 5 s, nginx 60 s",
 );
+/// Waiting for a free connection to an endpoint.
+pub const QUEUE: Preset<Duration> = preset(
+    Duration::from_secs(10),
+    "between HAProxy, where it is `timeout connect` unless set, and nginx `queue` 60 s",
+);
 /// From the end of the request to the first byte of the answer.
 pub const FIRST_BYTE: Preset<Duration> =
     preset(Duration::from_secs(60), "nginx `proxy_read_timeout` 60 s");
@@ -125,6 +130,9 @@ pub const POOL_IDLE_PER_CORE: Preset<u32> =
 /// Connections to one endpoint, all cores together.
 pub const POOL_CONNECTIONS: Preset<u32> =
     preset(1_024, "Envoy circuit breaker `max_connections` 1,024");
+/// Requests of one upstream that wait for a connection, all cores together.
+pub const POOL_PENDING: Preset<u32> =
+    preset(1_024, "Envoy circuit breaker `max_pending_requests` 1,024");
 /// The weight of an endpoint that does not name one.
 pub const WEIGHT: Preset<NonZeroU32> = preset(NonZeroU32::MIN, "nginx and HAProxy: 1");
 /// The largest weight, so that sums of weights stay in 32 bits.

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use crate::diagnostic::Spot;
 use crate::layers::{Limits, LimitsPatch, Pool, Retries, RetriesPatch, Timeouts, TimeoutsPatch};
 
 /// One whole configuration.
@@ -243,10 +244,12 @@ pub struct Listener {
     pub connections_per_client: Option<u32>,
     /// Length of the kernel's accept queue.
     pub backlog: u32,
+    /// Permissions of a Unix socket's file; the umask has its say where there are none.
+    pub mode: Option<u32>,
     /// What differs from the top level; see [`Config::listener_timeouts`].
     pub timeouts: TimeoutsPatch,
-    /// Its line in the file, from 1; 0 when there is no file.
-    pub line: u32,
+    /// Where it is in the file.
+    pub spot: Spot,
 }
 
 impl Listener {
@@ -258,8 +261,9 @@ impl Listener {
             connections: None,
             connections_per_client: None,
             backlog: crate::limits::BACKLOG.value,
+            mode: None,
             timeouts: TimeoutsPatch::default(),
-            line: 0,
+            spot: Spot::default(),
         }
     }
 }
@@ -279,8 +283,8 @@ pub struct Upstream {
     pub timeouts: TimeoutsPatch,
     /// What differs from the top level; see [`Config::retries_of`].
     pub retries: RetriesPatch,
-    /// Its line in the file, from 1; 0 when there is no file.
-    pub line: u32,
+    /// Where it is in the file.
+    pub spot: Spot,
 }
 
 impl Upstream {
@@ -294,7 +298,7 @@ impl Upstream {
             pool: Pool::default(),
             timeouts: TimeoutsPatch::default(),
             retries: RetriesPatch::default(),
-            line: 0,
+            spot: Spot::default(),
         }
     }
 }
@@ -314,8 +318,8 @@ pub struct Endpoint {
     pub address: EndpointAddress,
     /// Its share of requests in proportion to the others'.
     pub weight: NonZeroU32,
-    /// Its line in the file, from 1; 0 when there is no file.
-    pub line: u32,
+    /// Where it is in the file.
+    pub spot: Spot,
 }
 
 /// Where an endpoint is. All are spoken to in HTTP/1.1 without TLS.
@@ -367,8 +371,8 @@ pub struct Route {
     pub limits: LimitsPatch,
     /// What differs from upstream and top level; see [`Config::retries_of`].
     pub retries: RetriesPatch,
-    /// Its line in the file, from 1; 0 when there is no file.
-    pub line: u32,
+    /// Where it is in the file.
+    pub spot: Spot,
 }
 
 impl Route {
@@ -383,7 +387,7 @@ impl Route {
             timeouts: TimeoutsPatch::default(),
             limits: LimitsPatch::default(),
             retries: RetriesPatch::default(),
-            line: 0,
+            spot: Spot::default(),
         }
     }
 }
@@ -604,6 +608,6 @@ pub struct Test {
     pub upstream: Option<usize>,
     /// The status that Weir itself must answer with.
     pub status: Option<u16>,
-    /// Its line in the file, from 1.
-    pub line: u32,
+    /// Where its request is in the file.
+    pub spot: Spot,
 }

@@ -11,8 +11,8 @@ use weir_proto_h1::{
 
 use super::inbox::Inbox;
 use super::line::Line;
-use super::outbox::{Outbox, is_long};
-use super::up::Up;
+use super::outbox::Outbox;
+use super::up::{self, Up};
 use crate::core::{Core, Pass, Timer};
 use crate::exchange::Added;
 use crate::fault::{Fault, Phase, Reason};
@@ -48,7 +48,7 @@ pub struct Down<N: Net> {
     /// Reused: the endpoint's head.
     pub up_head: Head,
     pub(super) out: Outbox<N::Tx>,
-    machine: Server,
+    pub(super) machine: Server,
     rx: N::Rx,
     peer: Option<std::net::SocketAddr>,
     inbox: Inbox,
@@ -243,31 +243,21 @@ impl<N: Net> Down<N> {
         }
     }
 
-    /// Lets what comes of a long request go to the endpoint unseen, and says how many bytes did. 0: not now or not this
-    /// request; [`Down::poll_body`] goes on.
+    /// Lets what comes of a long request go to the endpoint unseen, where nothing is framed around it, and says how many
+    /// bytes did. 0: not now or not this request; [`Down::poll_body`] goes on.
     pub fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,
         core: &Core<N>,
         to: &mut Up<N>,
     ) -> Poll<Result<usize, Fault>> {
-        let bare = self.machine.bare();
-        if bare == 0 || !self.inbox.is_empty() || !is_long(self.machine.request().body) {
-            return Poll::Ready(Ok(0));
-        }
-        let passed = ready!(to.out.poll_pass(cx, &core.net, &mut self.rx, bare));
+        let body = (self.machine.request().body, self.machine.bare());
+        let from = (&mut self.rx, &self.inbox);
+        let sender = to.machine.sender();
+        let passed = ready!(to.out.poll_pass(cx, &core.net, from, body, sender));
+        let passed = passed.map_err(|_| up::internal())?;
         let counted = self.machine.receive_unseen(passed as u64);
         Poll::Ready(counted.map(|()| passed).map_err(|_| internal()))
-    }
-
-    /// Whether the response's body is sent as it is, without framing.
-    pub fn sends_bare(&self) -> bool {
-        self.machine.suffix().is_empty()
-    }
-
-    /// Notes that a piece of the response's body was sent unseen.
-    pub fn sent_unseen(&mut self, len: usize) -> Result<(), Fault> {
-        self.machine.prefix(len).map(drop).map_err(|_| overrun())
     }
 
     /// Looks after the client while there is nothing to be read for this exchange: an early byte of the next request
@@ -368,20 +358,13 @@ impl<N: Net> Down<N> {
 
     /// Sends a piece of the response's body.
     pub fn send_data(&mut self, data: Chunk) -> Result<(), Fault> {
-        let prefix = self.machine.prefix(data.len()).map_err(|_| overrun())?;
-        let suffix = self.machine.suffix();
-        self.out.data(prefix, data, suffix);
-        Ok(())
+        let sent = self.out.send(self.machine.sender(), data);
+        sent.map_err(|_| overrun())
     }
 
     /// Ends the response.
-    pub fn send_end(&mut self, trailers: Option<&Trailers>) -> Result<(), Fault> {
-        let ended = match trailers.filter(|trailers| !trailers.is_empty()) {
-            None => self.machine.end_response().map(|last| self.out.put(last)),
-            Some(trailers) => self
-                .machine
-                .end_response_with_trailers(trailers, self.out.open()),
-        };
+    pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
+        let ended = self.out.end(self.machine.sender(), trailers);
         ended.map_err(|_| overrun())
     }
 
@@ -389,6 +372,11 @@ impl<N: Net> Down<N> {
     pub fn finish(&mut self) -> bool {
         self.rx.expect(0);
         self.machine.finish() == Next::Reuse
+    }
+
+    /// Whether the client has closed its side in the middle of its request.
+    pub fn is_cut_short(&self) -> bool {
+        self.ended && !self.machine.is_received()
     }
 
     /// Whether the client has closed its side.
@@ -408,7 +396,7 @@ fn internal() -> Fault {
 }
 
 /// The endpoint's body is not as long as it said: too much, or too little.
-fn overrun() -> Fault {
+pub(super) fn overrun() -> Fault {
     Fault::upstream(
         Phase::Body,
         Reason::ResponseTruncated,

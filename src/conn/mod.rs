@@ -31,6 +31,7 @@ use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Connection, Net, Tx};
 use crate::limits::{LINGER_MS, REST_AFTER_MS, WAITING_CONVERSATIONS_MAX};
 use crate::obs::Level;
+use crate::plan::ListenerId;
 
 /// Serves a client's connection to its end.
 pub fn serve<N: Net>(
@@ -165,10 +166,16 @@ fn abort<N: Net>(mut down: Down<N>) -> Then<N> {
     Then::Drop
 }
 
-/// Turns a connection away that is one too many, with the shortest answer that says so.
-pub async fn refuse<N: Net>(core: Rc<Core<N>>, connection: Connection<N>, reason: Reason) {
+/// Turns a connection away that came in at this listener and is one too many, with an answer that says so.
+pub async fn refuse<N: Net>(
+    core: Rc<Core<N>>,
+    listener: ListenerId,
+    connection: Connection<N>,
+    reason: Reason,
+) {
+    let peer = connection.peer.map(|peer| peer.ip());
     let mut out = Outbox::new(connection.tx, core.net.pool().clone());
-    exchange::refuse_connection(&mut out, reason);
+    exchange::refuse_connection(&core, &mut out, (listener, peer), reason);
     let timer = core.timers.timer();
     let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
     timer.set(deadline);

@@ -6,13 +6,14 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use weir_proto_h1::{BodyKind, ChunkPrefix};
+use weir_proto_h1::{BodyKind, ChunkPrefix, Error, Sender, Trailers};
 
+use super::inbox::Inbox;
 use crate::io::{Chunk, Net, Out, Pool, Tx};
 use crate::limits::{BLOCK_BYTES, COPY_BELOW_BYTES, PASS_BYTES_MAX, PASS_BYTES_MIN};
 
 /// Whether a body is long enough to let it pass unseen.
-pub(super) fn is_long(body: BodyKind) -> bool {
+fn is_long(body: BodyKind) -> bool {
     match body {
         BodyKind::Length(length) => length >= PASS_BYTES_MIN,
         BodyKind::UntilClose => true,
@@ -54,7 +55,7 @@ impl<T: Tx> Outbox<T> {
     }
 
     /// Sends data with its framing around it.
-    pub fn data(&mut self, prefix: ChunkPrefix, mut data: Chunk, suffix: &[u8]) {
+    fn data(&mut self, prefix: ChunkPrefix, mut data: Chunk, suffix: &[u8]) {
         let prefix = prefix.as_bytes();
         if data.len() < COPY_BELOW_BYTES {
             let open = self.open();
@@ -84,19 +85,45 @@ impl<T: Tx> Outbox<T> {
         }
     }
 
-    /// Lets bytes pass from another connection behind what was written: see [`Net::poll_pass`].
-    pub fn poll_pass<N: Net<Tx = T>>(
+    /// Sends a piece of a body as the machine frames it.
+    pub fn send(&mut self, sender: &mut Sender, data: Chunk) -> Result<(), Error> {
+        let prefix = sender.prefix(data.len())?;
+        self.data(prefix, data, sender.suffix());
+        Ok(())
+    }
+
+    /// Ends a message as the machine frames it.
+    pub fn end(&mut self, sender: &mut Sender, trailers: &Trailers) -> Result<(), Error> {
+        if trailers.is_empty() {
+            self.put(sender.end()?);
+            return Ok(());
+        }
+        sender.end_with_trailers(trailers, self.open())
+    }
+
+    /// Lets what comes of a long body pass from another connection, behind what was written: see [`Net::poll_pass`].
+    /// 0: not now or not this body. `at_most` of it may pass; not where something came in `before`, nor where the
+    /// machine frames what is sent.
+    pub(super) fn poll_pass<N: Net<Tx = T>>(
         &mut self,
         cx: &mut Context<'_>,
         net: &N,
-        from: &mut N::Rx,
-        at_most: u64,
-    ) -> Poll<usize> {
+        (from, before): (&mut N::Rx, &Inbox),
+        (body, at_most): (BodyKind, u64),
+        sender: &mut Sender,
+    ) -> Poll<Result<usize, Error>> {
+        if at_most == 0 || !before.is_empty() || !is_long(body) || !sender.is_bare() {
+            return Poll::Ready(Ok(0));
+        }
         self.close();
         let at_most = at_most.min(PASS_BYTES_MAX as u64) as usize;
         let passed = ready!(net.poll_pass(cx, from, &mut self.tx, at_most));
         self.pushed += passed as u64;
-        Poll::Ready(passed)
+        let framed = match passed {
+            0 => Ok(0),
+            _ => sender.prefix(passed).map(|_| passed),
+        };
+        Poll::Ready(framed)
     }
 
     /// Bytes that the kernel has not taken yet.

@@ -15,10 +15,10 @@ use crate::limits::QUEUED_BYTES_HIGH;
 pub async fn tunnel<N: Net>(
     core: &Rc<Core<N>>,
     down: &mut Down<N>,
-    up: Up<N>,
+    mut up: Up<N>,
     idle: Duration,
 ) -> (u64, u64) {
-    let (mut up_rx, mut up_out, up_rest) = up.into_tunnel();
+    let (up_rx, up_out, up_rest) = up.tunnel_parts();
     let (rx, out, timer, rest) = down.tunnel_parts();
     // Heads that are still queued are not the tunnel's bytes.
     let before = (
@@ -27,13 +27,13 @@ pub async fn tunnel<N: Net>(
     );
     let mut there = Direction {
         rx,
-        out: &mut up_out,
+        out: up_out,
         ended: false,
         finished: false,
         waiting: rest,
     };
     let mut back = Direction {
-        rx: &mut up_rx,
+        rx: up_rx,
         out,
         ended: false,
         finished: false,

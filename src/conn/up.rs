@@ -10,9 +10,9 @@ use weir_proto_h1::{
     encode_request,
 };
 
-use super::down::Down;
+use super::down::{Down, overrun};
 use super::inbox::Inbox;
-use super::outbox::{Outbox, is_long};
+use super::outbox::Outbox;
 use crate::core::Core;
 use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Chunk, Connection, Net, Rx};
@@ -41,9 +41,9 @@ pub struct Up<N: Net> {
     pub(super) out: Outbox<N::Tx>,
     rx: N::Rx,
     peer: Option<std::net::SocketAddr>,
-    permit: Permit,
+    permit: Permit<N>,
     inbox: Inbox,
-    machine: Client,
+    pub(super) machine: Client,
     /// The connection has served a request before: its end may have crossed ours on the way.
     reused: bool,
     /// Not one byte has come for this request.
@@ -87,31 +87,21 @@ impl<N: Net> Up<N> {
                 request.upgrade,
                 request.te_trailers,
             )
-            .map_err(|_| Fault::local(Phase::Send, Reason::Internal))?;
+            .map_err(|_| internal())?;
         encode_request(self.out.open(), block, head, edits, &framing);
         Ok(())
     }
 
     /// Sends a piece of the request's body.
     pub fn send_data(&mut self, data: Chunk) -> Result<(), Fault> {
-        let prefix = self
-            .machine
-            .prefix(data.len())
-            .map_err(|_| Fault::local(Phase::Send, Reason::Internal))?;
-        let suffix = self.machine.suffix();
-        self.out.data(prefix, data, suffix);
-        Ok(())
+        let sent = self.out.send(self.machine.sender(), data);
+        sent.map_err(|_| internal())
     }
 
     /// Ends the request.
     pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
-        let ended = if trailers.is_empty() {
-            self.machine.end_request().map(|last| self.out.put(last))
-        } else {
-            self.machine
-                .end_request_with_trailers(trailers, self.out.open())
-        };
-        ended.map_err(|_| Fault::local(Phase::Send, Reason::Internal))
+        let ended = self.out.end(self.machine.sender(), trailers);
+        ended.map_err(|_| internal())
     }
 
     /// Bytes of the request that have not left yet.
@@ -195,34 +185,21 @@ impl<N: Net> Up<N> {
         }
     }
 
-    /// Lets what comes of a long answer go to the client unseen, and says how many bytes did. 0: not now or not this
-    /// answer; [`Up::poll_answer`] goes on.
+    /// Lets what comes of a long answer go to the client unseen, where nothing is framed around it, and says how many
+    /// bytes did. 0: not now or not this answer; [`Up::poll_answer`] goes on.
     pub fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,
         core: &Core<N>,
         to: &mut Down<N>,
     ) -> Poll<Result<usize, Fault>> {
-        let bare = self.machine.bare();
-        if bare == 0 || !self.inbox.is_empty() || !is_long(self.body()) {
-            return Poll::Ready(Ok(0));
-        }
-        let passed = ready!(to.out.poll_pass(cx, &core.net, &mut self.rx, bare));
+        let body = (self.body(), self.machine.bare());
+        let from = (&mut self.rx, &self.inbox);
+        let sender = to.machine.sender();
+        let passed = ready!(to.out.poll_pass(cx, &core.net, from, body, sender));
+        let passed = passed.map_err(|_| overrun())?;
         let counted = self.machine.receive_unseen(passed as u64);
         Poll::Ready(counted.map(|()| passed).map_err(|e| self.misbehaved(e)))
-    }
-
-    /// Whether the request's body is sent as it is, without framing.
-    pub fn sends_bare(&self) -> bool {
-        self.machine.suffix().is_empty()
-    }
-
-    /// Notes that a piece of the request's body was sent unseen.
-    pub fn sent_unseen(&mut self, len: usize) -> Result<(), Fault> {
-        match self.machine.prefix(len) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Fault::local(Phase::Send, Reason::Internal)),
-        }
     }
 
     /// A hint that the rest of the body is large.
@@ -286,9 +263,13 @@ impl<N: Net> Up<N> {
         }
     }
 
-    /// Gives up HTTP: the halves, and what was received behind the head.
-    pub fn into_tunnel(mut self) -> (N::Rx, Outbox<N::Tx>, Option<Chunk>) {
+    /// What a tunnel works with once HTTP is given up; the last is what was received behind the head.
+    pub fn tunnel_parts(&mut self) -> (&mut N::Rx, &mut Outbox<N::Tx>, Option<Chunk>) {
         let rest = self.inbox.take();
-        (self.rx, self.out, rest)
+        (&mut self.rx, &mut self.out, rest)
     }
+}
+
+pub(super) fn internal() -> Fault {
+    Fault::local(Phase::Send, Reason::Internal)
 }

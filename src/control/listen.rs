@@ -60,7 +60,7 @@ pub(super) fn bind(
                 bound.addresses.push(address.to_string());
             }
             Address::Unix(path) => {
-                let (socket, file) = unix(path, listener.backlog, None).map_err(cannot)?;
+                let (socket, file) = unix(path, listener.backlog, listener.mode).map_err(cannot)?;
                 bound.files.push(file);
                 for sockets in &mut bound.sockets {
                     sockets.push((id, ListenSocket::Unix(socket.try_clone().map_err(cannot)?)));

@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
-pub use load::{Finding, LoadError, Loaded, Source, load};
+pub use load::{LoadError, Loaded, Names, Source, load, load_untested};
 
 use crate::core::{Command, CoreSpec, Cores};
 use crate::io::Address;
@@ -77,7 +77,7 @@ impl fmt::Display for Failure {
 /// # Errors
 /// It cannot start, or the cores break.
 pub fn run(options: Options) -> Result<(), Failure> {
-    let loaded = load(&options.source).map_err(Failure::Config)?;
+    let loaded = load(&options.source, Names::Resolve).map_err(Failure::Config)?;
     say_warnings(&loaded);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

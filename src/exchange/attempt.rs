@@ -5,6 +5,7 @@ use std::mem;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::forward::Forwarded;
 use super::record::Record;
@@ -14,7 +15,7 @@ use crate::core::{Core, CorePlan, after};
 use crate::fault::{Fault, Phase, Reason, Retry, Side};
 use crate::io::{Address, Instant, Net};
 use crate::plan::{RoutePlan, UpstreamId, UpstreamPlan};
-use crate::upstream::{Endpoint, Held, Tried, Upstream};
+use crate::upstream::{Endpoint, Held, Need, Permit, Tried, Turn, Upstream};
 
 /// What the attempts of one exchange have in common.
 struct Way<'a, N: Net> {
@@ -59,11 +60,10 @@ pub(super) async fn forward<N: Net>(
         free: false,
     };
     loop {
-        record.attempts += 1;
         match way.attempt(down, record).await {
             Ok(()) => return Ok(()),
             Err(fault) if way.may_repeat(down, record, fault) => {
-                core.obs.borrow().retry(upstream.id);
+                core.obs.borrow().retry(upstream.id());
                 way.back_off(down, record).await;
             }
             Err(fault) => return Err(fault),
@@ -91,33 +91,28 @@ fn prepare<N: Net>(plan: &CorePlan<N>, down: &mut Down<N>, record: &Record, rout
 impl<N: Net> Way<'_, N> {
     async fn attempt(&mut self, down: &mut Down<N>, record: &mut Record) -> Result<(), Fault> {
         self.free = false;
-        let Some(index) = self.upstream.pick(&self.tried) else {
-            return Err(Fault::local(Phase::Connect, Reason::NoEndpoint));
+        let need = Need {
+            fresh: self.fresh,
+            sure: !down.head.method.is_idempotent(),
+        };
+        let turn = poll_fn(|cx| Poll::Ready(self.upstream.take(cx, &self.tried, need))).await;
+        let (index, turn) = match turn {
+            Some(turn) => turn,
+            // In a box: few wait, and each connection would hold what it takes.
+            None => Box::pin(self.wait(need, down, record)).await?,
         };
         self.tried.add(index);
         record.endpoint = Some(index);
+        record.attempts += 1;
         let Some(endpoint) = self.upstream.endpoints.get(index as usize) else {
             return Err(Fault::local(Phase::Connect, Reason::Internal));
         };
-        let waiting = if self.fresh {
-            None
-        } else {
-            let ask = !down.head.method.is_idempotent();
-            poll_fn(|cx| Poll::Ready(endpoint.checkout(cx, ask))).await
-        };
-        let reused = waiting.is_some();
-        let held = match waiting {
-            Some(held) => {
-                self.core
-                    .obs
-                    .borrow()
-                    .upstream_reused(self.upstream.id, index);
-                held
+        let (held, reused) = match turn {
+            Turn::Reuse(held) => (held, true),
+            Turn::Connect(permit) => {
+                let connected = self.connect(endpoint, permit, down, record).await;
+                (connected.inspect_err(|_| self.free = true)?, false)
             }
-            None => self
-                .connect(endpoint, down, record)
-                .await
-                .inspect_err(|_| self.free = true)?,
         };
         if down.head.authority.is_empty() {
             // HTTP/1.0 may name no host; the endpoint is asked by its own.
@@ -180,44 +175,98 @@ impl<N: Net> Way<'_, N> {
         poll_fn(|cx| relay.poll(cx)).await
     }
 
+    /// Waits in the upstream's queue, for as long as the exchange may wait in all, and while the client is there.
+    async fn wait(
+        &self,
+        need: Need,
+        down: &mut Down<N>,
+        record: &mut Record,
+    ) -> Result<(u32, Turn<N>), Fault> {
+        let fault = |reason| Fault::local(Phase::Connect, reason);
+        let core = self.core;
+        if self.upstream.endpoints.is_empty() {
+            return Err(fault(Reason::NoEndpoint));
+        }
+        let waited = Duration::from_nanos(record.queue_ns);
+        let began = core.net.now();
+        let deadline = began + self.route.timeouts.queue.saturating_sub(waited);
+        let place = self.upstream.wait(&self.tried);
+        let mut place = place.ok_or_else(|| fault(Reason::UpstreamLimit))?;
+        down.timer.set(self.total.min(deadline));
+        let turn = poll_fn(|cx| {
+            down.timer.watch(cx);
+            if let Poll::Ready((index, turn)) = place.poll(cx) {
+                return Poll::Ready(match self.upstream.endpoints.get(index as usize) {
+                    Some(endpoint) => Ok((index, endpoint.accept(cx, turn, need))),
+                    None => Err(fault(Reason::Internal)),
+                });
+            }
+            down.poll_watch(cx, core)?;
+            if down.is_cut_short() {
+                let gone = Fault::downstream(Phase::Connect, Reason::ClientClosed);
+                return Poll::Ready(Err(gone));
+            }
+            let late = core.net.now() >= deadline;
+            match self
+                .is_over()
+                .or_else(|| late.then(|| fault(Reason::QueueTimeout)))
+            {
+                Some(fault) => Poll::Ready(Err(fault)),
+                None => Poll::Pending,
+            }
+        })
+        .await;
+        record.queue_ns += core.net.now().since(began).as_nanos() as u64;
+        turn
+    }
+
     /// Makes a connection within its time.
     async fn connect(
         &self,
         endpoint: &Rc<Endpoint<N>>,
+        permit: Permit<N>,
         down: &Down<N>,
         record: &mut Record,
     ) -> Result<Held<N>, Fault> {
         let core = self.core;
-        let Some(permit) = endpoint.permit(core.shared.cores()) else {
-            return Err(Fault::upstream(
-                Phase::Connect,
-                Reason::UpstreamLimit,
-                Retry::Always,
-            ));
-        };
         let began = core.net.now();
-        let deadline = self.total.min(began + self.route.timeouts.connect);
-        down.timer.set(deadline);
+        let deadline = began + self.route.timeouts.connect;
+        let failed = |reason| Fault::upstream(Phase::Connect, reason, Retry::Always);
+        down.timer.set(self.total.min(deadline));
         let mut connecting = pin!(core.net.connect(&endpoint.address));
         let connected = poll_fn(|cx| {
             down.timer.watch(cx);
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-                return Poll::Ready(connected.map_err(|_| Reason::ConnectFailed));
+                return Poll::Ready(connected.map_err(|_| failed(Reason::ConnectFailed)));
             }
-            match core.net.now() >= deadline || core.is_stopping() {
-                true => Poll::Ready(Err(Reason::ConnectTimeout)),
-                false => Poll::Pending,
+            let over = self.is_over();
+            let late = core.net.now() >= deadline;
+            match over.or_else(|| late.then(|| failed(Reason::ConnectTimeout))) {
+                Some(fault) => Poll::Ready(Err(fault)),
+                None => Poll::Pending,
             }
         })
         .await;
         record.connect_ns += core.net.now().since(began).as_nanos() as u64;
         match connected {
             Ok(connection) => Ok(permit.hold(connection)),
-            Err(reason) => {
+            Err(fault) => {
                 permit.failed();
-                Err(Fault::upstream(Phase::Connect, reason, Retry::Always))
+                Err(fault)
             }
         }
+    }
+
+    /// Whether time is over for an exchange that has no connection yet.
+    fn is_over(&self) -> Option<Fault> {
+        let reason = if self.core.is_stopping() {
+            Reason::ShuttingDown
+        } else if self.core.net.now() >= self.total {
+            Reason::TotalTimeout
+        } else {
+            return None;
+        };
+        Some(Fault::local(Phase::Connect, reason))
     }
 
     /// Whether the exchange may try once more after this fault.

@@ -15,7 +15,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use weir_proto_h1::target::host_port;
 use weir_proto_h1::{BodyKind, Version};
 
 use crate::conn::{Down, Piece};
@@ -276,35 +275,16 @@ async fn flush<N: Net>(core: &Rc<Core<N>>, down: &mut Down<N>) -> Result<(), Fau
 /// Tells the counters and the log.
 fn report<N: Net>(core: &Core<N>, plan: &Plan, down: &Down<N>, record: &Record) {
     let (head, block) = (&down.head, &down.block[..]);
-    let host = host_port(head.authority.get(block)).map_or(&[][..], |host| host.host);
-    let microseconds = |ns: u64| ns / 1_000;
-    core.obs.borrow().exchange(
-        plan,
-        &obs::Exchange {
-            time_ms: record.time_ms,
-            id: record.id,
-            client: record.client,
-            method: head.method_span.get(block),
-            host,
-            path: head.target.get(block),
-            version: if head.version == Version::Http10 {
-                "HTTP/1.0"
-            } else {
-                "HTTP/1.1"
-            },
-            status: record.status,
-            bytes_in: record.bytes_in,
-            bytes_out: record.bytes_out,
-            listener: down.pass.door.id.get(),
-            route: record.route,
-            upstream: record.upstream,
-            endpoint: record.endpoint,
-            attempts: record.attempts,
-            total_us: microseconds(core.net.now().since(record.began).as_nanos() as u64),
-            queue_us: 0,
-            connect_us: microseconds(record.connect_ns),
-            first_byte_us: microseconds(record.first_byte_ns),
-            reason: record.reason,
+    let event = obs::Exchange {
+        method: head.method_span.get(block),
+        host: head.host(block),
+        path: head.target.get(block),
+        version: if head.version == Version::Http10 {
+            "HTTP/1.0"
+        } else {
+            "HTTP/1.1"
         },
-    );
+        ..record.event(core.net.now(), down.pass.door.id.get())
+    };
+    core.obs.borrow().exchange(plan, &event);
 }

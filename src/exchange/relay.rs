@@ -212,8 +212,7 @@ impl<'a, N: Net> Relay<'a, N> {
         }
     }
 
-    /// Lets a part of the request's body go to the endpoint unseen, if it is bare on both sides and there is nothing to
-    /// be kept of it: 0 bytes if not.
+    /// Lets a part of the request's body go to the endpoint unseen, if there is nothing to be kept of it: 0 bytes if not.
     fn pass_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
         let is_kept = self.down.head.method.is_idempotent() && !self.replay.lost;
         let fits = match (self.route.body_bytes_max, self.down.request().body) {
@@ -221,27 +220,25 @@ impl<'a, N: Net> Relay<'a, N> {
             (Some(max), BodyKind::Length(length)) => length <= max,
             _ => false,
         };
-        if is_kept || !fits || !self.up.sends_bare() {
+        if is_kept || !fits {
             return Poll::Ready(Ok(0));
         }
         let passed = ready!(self.down.poll_pass(cx, self.core, self.up))?;
         if passed > 0 {
             self.record.bytes_in += passed as u64;
             self.replay.lost = true;
-            self.up.sent_unseen(passed)?;
         }
         Poll::Ready(Ok(passed))
     }
 
     /// Lets a part of the answer's body go to the client unseen, if it is bare on both sides: 0 bytes if not.
     fn pass_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
-        if self.download != Download::Body || !self.down.sends_bare() {
+        if self.download != Download::Body {
             return Poll::Ready(Ok(0));
         }
         let passed = ready!(self.up.poll_pass(cx, self.core, self.down))?;
         if passed > 0 {
             self.record.bytes_out += passed as u64;
-            self.down.sent_unseen(passed)?;
         }
         Poll::Ready(Ok(passed))
     }
@@ -324,7 +321,7 @@ impl<'a, N: Net> Relay<'a, N> {
             }
             Answer::End => {
                 self.download = Download::Done;
-                self.down.send_end(Some(self.up.trailers()))
+                self.down.send_end(self.up.trailers())
             }
             Answer::Switch => Ok(()),
         }
