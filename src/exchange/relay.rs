@@ -213,8 +213,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
         }
     }
 
-    /// Lets a part of the request's body go to the endpoint unseen, if it is bare on both sides and there is nothing to
-    /// be kept of it: 0 bytes if not.
+    /// Lets a part of the request's body go to the endpoint unseen, if there is nothing to be kept of it: 0 bytes if not.
     fn pass_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
         let is_kept = self.down.kit.head.method.is_idempotent() && !self.replay.lost;
         let fits = match (self.route.body_bytes_max, self.down.request().body) {
@@ -321,7 +320,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             }
             Answer::End => {
                 self.download = Download::Done;
-                self.down.send_end(Some(self.up.trailers()))
+                self.down.send_end(self.up.trailers())
             }
             Answer::Switch => Ok(()),
         }

@@ -1,7 +1,7 @@
 //! Endpoints over HTTP/2: connections that the exchanges of a core share.
 
 use std::future::poll_fn;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -25,26 +25,21 @@ pub fn begin<N: Net>(
     let Held { wire, permit } = held;
     let out = Outbox::new(wire.tx, core.net.pool().clone());
     let machine = Connection::client(config);
-    let mux = Rc::new(Mux::new(core.net.clone(), machine, out));
-    core.net.spawn(drive(
-        core.clone(),
-        mux.clone(),
+    let mux = Rc::new(Mux::new(
+        core.net.clone(),
         Rc::downgrade(endpoint),
-        wire.rx,
-        permit,
+        machine,
+        out,
     ));
+    core.net
+        .spawn(drive(core.clone(), mux.clone(), wire.rx, permit));
     mux
 }
 
 /// Receives and sends until the connection is over.
-async fn drive<N: Net>(
-    core: Rc<Core<N>>,
-    mux: Rc<Mux<N>>,
-    endpoint: Weak<Endpoint<N>>,
-    mut rx: WireRx<N>,
-    _permit: Permit,
-) {
+async fn drive<N: Net>(core: Rc<Core<N>>, mux: Rc<Mux<N>>, mut rx: WireRx<N>, _permit: Permit<N>) {
     let timer = core.timers.timer();
+    let endpoint = mux.endpoint.clone();
     let mut watch = Watch::new(core.net.now());
     let mut first = None;
     poll_fn(|cx| {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
+use std::rc::Weak;
 use std::task::{Context, Poll, Waker};
 
 use weir_proto_h1::{BodyKind, Edits, FieldId, Head, Request, Span, Trailers};
@@ -13,10 +14,13 @@ use super::streams::{Answered, End, Lost, Streams};
 use crate::conn::{Outbox, WireRx, WireTx};
 use crate::io::{Chunk, Instant, Net, Pool, Rx, Tx};
 use crate::limits::{COPY_BELOW_BYTES, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX};
+use crate::upstream::Endpoint;
 
 /// One connection of HTTP/2, in either role.
 pub struct Mux<N: Net> {
     net: N,
+    /// The endpoint that it leads to, which hears when a stream has ended. Clients only.
+    pub(super) endpoint: Weak<Endpoint<N>>,
     pub(super) state: RefCell<State<N>>,
 }
 
@@ -68,10 +72,16 @@ pub(super) enum Turn {
 }
 
 impl<N: Net> Mux<N> {
-    pub(super) fn new(net: N, machine: Connection, out: Outbox<WireTx<N>>) -> Self {
+    pub(super) fn new(
+        net: N,
+        endpoint: Weak<Endpoint<N>>,
+        machine: Connection,
+        out: Outbox<WireTx<N>>,
+    ) -> Self {
         let heard = net.now();
         Self {
             net,
+            endpoint,
             state: RefCell::new(State {
                 machine,
                 out,

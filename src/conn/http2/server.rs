@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -28,7 +28,12 @@ pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Option<Chunk
     } = line;
     let config = pass.door.plan.borrow().http2;
     let out = Outbox::new(wire.tx, core.net.pool().clone());
-    let mux = Mux::new(core.net.clone(), Connection::server(config), out);
+    let mux = Mux::new(
+        core.net.clone(),
+        Weak::new(),
+        Connection::server(config),
+        out,
+    );
     let shop = Shop {
         core: core.clone(),
         mux: Rc::new(mux),

@@ -93,7 +93,7 @@ impl<N: Net> Upstream<N> {
     /// Ends the request.
     pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
         if let Some(handle) = &self.handle {
-            handle.finish(Some(trailers));
+            handle.finish(trailers);
         }
         Ok(())
     }
@@ -220,7 +220,7 @@ impl<N: Net> Upstream<N> {
     /// Ends our direction once HTTP is given up.
     pub fn finish_raw(&mut self) {
         if let Some(handle) = &self.handle {
-            handle.finish(None);
+            handle.finish(&Trailers::default());
         }
     }
 }
