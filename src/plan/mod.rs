@@ -95,6 +95,7 @@ impl Plan {
     }
 
     /// Refuses what no route is asked about.
+    #[inline]
     #[must_use]
     pub fn refuse(&self, view: &RequestView<'_>) -> Option<Decision> {
         let (reason, allow) = match view.head.method {
@@ -118,7 +119,8 @@ impl Plan {
                 .filter(|word| !word.is_empty());
             words.nth(1) == Some(self.via.as_bytes())
         };
-        view.head.elements(FieldId::Via, view.block).any(is_us)
+        let head = view.head;
+        head.find(FieldId::Via).is_some() && head.elements(FieldId::Via, view.block).any(is_us)
     }
 
     /// Puts in what was made of the files for TLS: by place in the file, as both come from the same configuration.

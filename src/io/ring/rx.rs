@@ -78,10 +78,16 @@ impl RingRx {
 impl Rx for RingRx {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         loop {
-            match self.ended {
-                None => {}
-                Some(io::ErrorKind::UnexpectedEof) => return Poll::Ready(Ok(None)),
-                Some(kind) => return Poll::Ready(Err(kind.into())),
+            if let Some(kind) = self.ended {
+                // Whoever passes bytes on is to have sent them before it hears that there will be no more.
+                if self.socket.has_received_now() {
+                    self.socket.go_on_later(cx);
+                    return Poll::Pending;
+                }
+                return Poll::Ready(match kind {
+                    io::ErrorKind::UnexpectedEof => Ok(None),
+                    kind => Err(kind.into()),
+                });
             }
             if !self.socket.may_receive(cx) {
                 return Poll::Pending;

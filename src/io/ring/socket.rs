@@ -76,15 +76,16 @@ impl Socket {
     /// Whether something may be received now. If not, the task is woken when that changes.
     pub(super) fn may_receive(&self, cx: &Context<'_>) -> bool {
         self.used.set(true);
-        let is_spent =
-            self.turn.get() == self.core.turn.get() && self.spent.get() >= TURN_BYTES_MAX;
+        let is_spent = self.has_received_now() && self.spent.get() >= TURN_BYTES_MAX;
         if self.readable.get() && !is_spent {
             return true;
         }
-        remember(&self.receiver, cx);
         if self.readable.get() {
-            self.core.wake_later(cx);
-        } else if !self.watches_receive.replace(true) {
+            self.go_on_later(cx);
+            return false;
+        }
+        remember(&self.receiver, cx);
+        if !self.watches_receive.replace(true) {
             // A lasting watch has to be cancelled at the end; connections for one request do without.
             let watches = self.watches.get();
             self.watches.set((watches + 1).min(2));
@@ -92,6 +93,17 @@ impl Socket {
                 .watch(self.key, Kind::Receive, self.fd(), watches > 0);
         }
         false
+    }
+
+    /// Whether something was received in this turn.
+    pub(super) fn has_received_now(&self) -> bool {
+        self.spent.get() > 0 && self.turn.get() == self.core.turn.get()
+    }
+
+    /// Has the receiving task polled again in the next turn.
+    pub(super) fn go_on_later(&self, cx: &Context<'_>) {
+        remember(&self.receiver, cx);
+        self.core.wake_later(cx);
     }
 
     /// Takes note of a receive that has brought `n` bytes, all that there was if `is_all`.

@@ -112,6 +112,45 @@ fn a_half_that_nobody_polls_takes_nothing_in() {
     .unwrap();
 }
 
+/// So that whoever passes bytes on has sent them before it hears that there will be no more.
+#[test]
+fn an_end_is_told_in_a_later_turn_than_the_bytes_before_it() {
+    run(|net| async move {
+        for is_reset in [false, true] {
+            let ((mut rx, mut tx), mut plain) = with_plain(&net).await;
+            assert!(has_nothing(&mut rx).await);
+            plain.write_all(b"the last").unwrap();
+            if is_reset {
+                // A close with unread bytes is a reset.
+                tx.push(net.pool().copy(b"unread"));
+                poll_fn(|cx| tx.poll_send(cx)).await.unwrap();
+            }
+            drop(plain);
+            // The ring tells of both at once.
+            net.sleep_until(net.now() + Duration::from_millis(2)).await;
+            let mut got = Vec::new();
+            let mut turns = Vec::new();
+            let end = poll_fn(|cx| {
+                loop {
+                    match rx.poll_recv(cx) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Ok(Some(chunk))) => got.extend_from_slice(&chunk),
+                        Poll::Ready(end) => {
+                            turns.push(net.core.turn.get());
+                            return Poll::Ready(end);
+                        }
+                    }
+                    turns.push(net.core.turn.get());
+                }
+            });
+            assert_eq!(end.await.is_err(), is_reset);
+            assert!(b"the last".starts_with(&got[..]));
+            assert!(turns.is_sorted_by(|a, b| a < b), "{turns:?}");
+        }
+    })
+    .unwrap();
+}
+
 /// Connections end while news of them are on their way, and others take their places at once.
 #[test]
 fn late_news_are_not_for_the_next_owner_of_a_place() {
