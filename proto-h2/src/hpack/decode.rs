@@ -1,0 +1,294 @@
+//! A block to fields.
+
+use alloc::vec::Vec;
+
+use weir_proto_h1::{FieldId, Span};
+
+use super::error::Error;
+use super::label::{Label, Pseudo, is_name, is_value};
+use super::table::Table;
+use super::{FIELD_OVERHEAD_BYTES, fixed, huffman, integer};
+
+/// Table sizes at the front of one block: the lowest since the last block, and the last (RFC 7541,
+/// section 4.2).
+const SIZE_UPDATES_MAX: u32 = 2;
+
+/// How many times what they may the fields of a block can take before no more work is done for it.
+const BOMB_FACTOR: usize = 16;
+
+/// Decodes the blocks that one peer sends, in their order.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    table: Table,
+    /// What the peer has agreed to.
+    table_bytes_max: u32,
+    /// Says that the next block has to begin with a table size.
+    expects_table_size: bool,
+}
+
+/// One field of a block. The spans are over the text that was passed to [`Decoder::decode`], the
+/// value right behind the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// Which field of the start line it is; none for those of the names that are not defined, which
+    /// begin with a colon too.
+    pub pseudo: Option<Pseudo>,
+    /// The name, when it is known.
+    pub id: FieldId,
+    /// The name as received.
+    pub name: Span,
+    /// The value as received.
+    pub value: Span,
+    /// Says that no intermediary may index it (RFC 7541, section 6.2.3).
+    pub is_sensitive: bool,
+    /// Says that the name is a lower-case token or a defined pseudo-field, and that the value has
+    /// no control byte and no white space around it (RFC 9113, section 8.2.1). A message with a
+    /// field of which this is false is malformed.
+    pub is_valid: bool,
+}
+
+/// What became of a block that could be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome<E> {
+    /// Every field was passed on.
+    Complete {
+        /// Names and values with 32 bytes for each field (RFC 9113, section 6.5.2).
+        list_bytes: u32,
+    },
+    /// The fields take more than they may; those that did not fit any more were not passed on.
+    TooLarge,
+    /// The caller refused a field; those behind it were not passed on.
+    Refused(E),
+}
+
+impl Decoder {
+    /// Makes a decoder for a table of so many bytes: what the peer knows before it has acknowledged
+    /// any setting, which is [`TABLE_BYTES`](super::TABLE_BYTES).
+    #[must_use]
+    pub fn new(table_bytes_max: u32) -> Self {
+        Self {
+            table: Table::new(table_bytes_max),
+            table_bytes_max,
+            expects_table_size: false,
+        }
+    }
+
+    /// Takes over a SETTINGS_HEADER_TABLE_SIZE of ours when the peer has acknowledged it.
+    pub fn set_table_bytes_max(&mut self, table_bytes_max: u32) {
+        self.table_bytes_max = table_bytes_max;
+        //= rfc9113#4.3.1
+        // A table that has become too large has to be made smaller by the next block.
+        self.expects_table_size = self.table.size_max() > table_bytes_max;
+    }
+
+    /// Decodes one complete block. Names and values are appended to `text`, and each field is
+    /// passed on with the text so far.
+    ///
+    /// The fields may take `list_bytes_max` in all. Those beyond it, and all that follow the first
+    /// that `each` refuses, are not stored; the table stays in step, so that the next block can be
+    /// read, unless they are a [`Error::Bomb`]. Beyond `list_bytes_max`, `text` grows for a moment
+    /// by no more than the table and twice the block.
+    ///
+    /// # Errors
+    ///
+    /// The block is malformed, and no other can be read.
+    pub fn decode<E>(
+        &mut self,
+        block: &[u8],
+        text: &mut Vec<u8>,
+        list_bytes_max: u32,
+        each: impl FnMut(&[u8], Decoded) -> Result<(), E>,
+    ) -> Result<Outcome<E>, Error> {
+        let mut fields = Fields {
+            text,
+            each,
+            list_bytes: 0,
+            list_bytes_max: list_bytes_max as usize,
+            refused: None,
+        };
+        let mut rest = self.table_sizes(block)?;
+        while let Some((&first, tail)) = rest.split_first() {
+            rest = tail;
+            if first & 0x80 != 0 {
+                let index = integer::read(first, 0x7f, &mut rest)?;
+                self.indexed(index, &mut fields)?;
+            } else if first & 0x40 != 0 {
+                self.literal(first, 0x3f, &mut rest, &mut fields)?;
+            } else if first & 0x20 != 0 {
+                return Err(Error::UnexpectedTableSize);
+            } else {
+                self.literal(first, 0x0f, &mut rest, &mut fields)?;
+            }
+        }
+        Ok(fields.outcome())
+    }
+
+    /// Takes the table sizes at the front of a block; gives what is behind them.
+    fn table_sizes<'b>(&mut self, mut block: &'b [u8]) -> Result<&'b [u8], Error> {
+        let mut count = 0;
+        while let Some((&first, mut tail)) = block.split_first()
+            && first & 0xe0 == 0x20
+        {
+            let size = integer::read(first, 0x1f, &mut tail)?;
+            block = tail;
+            count += 1;
+            if count > SIZE_UPDATES_MAX {
+                return Err(Error::UnexpectedTableSize);
+            }
+            if size > self.table_bytes_max as usize {
+                return Err(Error::TableSizeTooLarge);
+            }
+            self.table.resize(size as u32);
+            self.expects_table_size = false;
+        }
+        if self.expects_table_size {
+            return Err(Error::MissingTableSize);
+        }
+        Ok(block)
+    }
+
+    /// A field that is in a table (RFC 7541, section 6.1).
+    #[inline]
+    fn indexed<E, F>(&self, index: usize, fields: &mut Fields<'_, F, E>) -> Result<(), Error>
+    where
+        F: FnMut(&[u8], Decoded) -> Result<(), E>,
+    {
+        let (text, name_len, label, is_valid) = self.entry(index)?;
+        if fields.has_room(text.len())? {
+            let start = fields.text.len();
+            fields.text.extend_from_slice(text);
+            fields.pass_on(start, name_len, label, false, is_valid);
+        }
+        Ok(())
+    }
+
+    /// A field that is spelt out, its name perhaps in a table (RFC 7541, section 6.2). It is
+    /// decoded even if it is not stored: the table may need it, and errors must be found.
+    fn literal<E, F>(
+        &mut self,
+        first: u8,
+        mask: u8,
+        rest: &mut &[u8],
+        fields: &mut Fields<'_, F, E>,
+    ) -> Result<(), Error>
+    where
+        F: FnMut(&[u8], Decoded) -> Result<(), E>,
+    {
+        let start = fields.text.len();
+        let index = integer::read(first, mask, rest)?;
+        let (label, is_valid_name);
+        if index == 0 {
+            string(rest, fields.text)?;
+            let name = fields.text.get(start..).unwrap_or_default();
+            (label, is_valid_name) = (Label::of(name), is_name(name));
+        } else {
+            let (text, name_len, known, is_valid) = self.entry(index)?;
+            let name = text.get(..name_len).unwrap_or_default();
+            (label, is_valid_name) = (known, is_valid || is_name(name));
+            fields.text.extend_from_slice(name);
+        }
+        let name_end = fields.text.len();
+        string(rest, fields.text)?;
+        let value = fields.text.get(name_end..).unwrap_or_default();
+        let is_valid = is_valid_name && is_value(value);
+        if mask == 0x3f {
+            let name = fields.text.get(start..name_end).unwrap_or_default();
+            self.table.insert(name, value, label, is_valid);
+        }
+        if fields.has_room(fields.text.len() - start)? {
+            let is_sensitive = mask == 0x0f && first & 0x10 != 0;
+            fields.pass_on(start, name_end - start, label, is_sensitive, is_valid);
+        } else {
+            fields.text.truncate(start);
+        }
+        Ok(())
+    }
+
+    /// Text, length of the name, what is known of it, and whether both may be so.
+    #[inline]
+    fn entry(&self, index: usize) -> Result<(&[u8], usize, Label, bool), Error> {
+        if let Some(fixed) = fixed::get(index) {
+            return Ok((fixed.text, fixed.name_len, fixed.label, true));
+        }
+        // 0 becomes a number that no table reaches.
+        let entry = self.table.get(index.wrapping_sub(fixed::LEN + 1));
+        let entry = entry.ok_or(Error::BadIndex)?;
+        Ok((
+            self.table.text(entry),
+            entry.name_len(),
+            entry.label,
+            entry.is_valid,
+        ))
+    }
+}
+
+/// Takes a string (RFC 7541, section 5.2) and appends what it says.
+fn string(rest: &mut &[u8], text: &mut Vec<u8>) -> Result<(), Error> {
+    let (&first, tail) = rest.split_first().ok_or(Error::Truncated)?;
+    *rest = tail;
+    let len = integer::read(first, 0x7f, rest)?;
+    let (string, tail) = rest.split_at_checked(len).ok_or(Error::Truncated)?;
+    *rest = tail;
+    if first & 0x80 != 0 {
+        return huffman::decode(string, text);
+    }
+    text.extend_from_slice(string);
+    Ok(())
+}
+
+/// Where the fields of a block go.
+struct Fields<'t, F, E> {
+    text: &'t mut Vec<u8>,
+    each: F,
+    list_bytes: usize,
+    list_bytes_max: usize,
+    refused: Option<E>,
+}
+
+impl<E, F: FnMut(&[u8], Decoded) -> Result<(), E>> Fields<'_, F, E> {
+    /// Counts a field; says whether it is still wanted.
+    #[inline]
+    fn has_room(&mut self, len: usize) -> Result<bool, Error> {
+        self.list_bytes += len + FIELD_OVERHEAD_BYTES as usize;
+        if self.list_bytes <= self.list_bytes_max {
+            return Ok(self.refused.is_none());
+        }
+        match self.list_bytes > self.list_bytes_max.saturating_mul(BOMB_FACTOR) {
+            true => Err(Error::Bomb),
+            false => Ok(false),
+        }
+    }
+
+    /// Passes on the field at the end of the text.
+    #[inline]
+    fn pass_on(
+        &mut self,
+        start: usize,
+        name_len: usize,
+        label: Label,
+        is_sensitive: bool,
+        is_valid: bool,
+    ) {
+        let field = Decoded {
+            pseudo: label.pseudo,
+            id: label.id,
+            name: Span::new(start, start + name_len),
+            value: Span::new(start + name_len, self.text.len()),
+            is_sensitive,
+            is_valid,
+        };
+        if let Err(why) = (self.each)(self.text, field) {
+            self.refused = Some(why);
+        }
+    }
+
+    fn outcome(self) -> Outcome<E> {
+        match self.refused {
+            Some(why) => Outcome::Refused(why),
+            None if self.list_bytes > self.list_bytes_max => Outcome::TooLarge,
+            None => Outcome::Complete {
+                list_bytes: self.list_bytes as u32,
+            },
+        }
+    }
+}

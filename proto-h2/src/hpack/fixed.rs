@@ -1,0 +1,222 @@
+//! The static table (RFC 7541, appendix A).
+
+use weir_proto_h1::FieldId;
+
+use super::label::{Label, Pseudo};
+
+/// An entry of the static table.
+pub(super) struct Fixed {
+    /// Name and value, one behind the other.
+    pub(super) text: &'static [u8],
+    pub(super) name_len: usize,
+    pub(super) label: Label,
+}
+
+impl Fixed {
+    #[inline]
+    pub(super) fn name(&self) -> &'static [u8] {
+        self.text.get(..self.name_len).unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    pub(super) fn value(&self) -> &'static [u8] {
+        self.text.get(self.name_len..).unwrap_or_default()
+    }
+}
+
+/// Finds an entry by its index, which begins at 1.
+#[inline]
+pub(super) fn get(index: usize) -> Option<&'static Fixed> {
+    FIXED.get(index.wrapping_sub(1))
+}
+
+/// Entries of the static table. The dynamic one goes on behind them.
+pub(super) const LEN: usize = FIXED.len();
+
+/// The first index that has a known name; 0 if none has.
+#[inline]
+pub(super) fn name_index(id: FieldId) -> usize {
+    usize::from(NAME_INDEX.get(id as usize).copied().unwrap_or_default())
+}
+
+/// The first index that has the name of a pseudo-field; 0 if none has.
+#[inline]
+pub(super) const fn pseudo_index(pseudo: Pseudo) -> usize {
+    match pseudo {
+        Pseudo::Authority => 1,
+        Pseudo::Method => 2,
+        Pseudo::Path => 4,
+        Pseudo::Scheme => 6,
+        Pseudo::Status => 8,
+        Pseudo::Protocol => 0,
+    }
+}
+
+/// The index of a field of the start line; 0 if it is not there.
+#[inline]
+pub(super) fn pseudo_field(pseudo: Pseudo, value: &[u8]) -> usize {
+    match (pseudo, value) {
+        (Pseudo::Method, b"GET") => 2,
+        (Pseudo::Method, b"POST") => 3,
+        (Pseudo::Path, b"/") => 4,
+        (Pseudo::Path, b"/index.html") => 5,
+        (Pseudo::Scheme, b"http") => 6,
+        (Pseudo::Scheme, b"https") => 7,
+        (Pseudo::Status, b"200") => 8,
+        (Pseudo::Status, b"204") => 9,
+        (Pseudo::Status, b"206") => 10,
+        (Pseudo::Status, b"304") => 11,
+        (Pseudo::Status, b"400") => 12,
+        (Pseudo::Status, b"404") => 13,
+        (Pseudo::Status, b"500") => 14,
+        _ => 0,
+    }
+}
+
+/// The index of a name that is in the table and no [`FieldId`], whatever its case; 0 if it is not there.
+#[inline]
+pub(super) fn unlisted_index(name: &[u8]) -> usize {
+    let index = match name.len() {
+        4 => 37,
+        7 => 52,
+        14 => 15,
+        19 => 25,
+        25 => 56,
+        27 => 20,
+        _ => return 0,
+    };
+    match get(index) {
+        Some(entry) if entry.name().eq_ignore_ascii_case(name) => index,
+        _ => 0,
+    }
+}
+
+macro_rules! fixed {
+    ($($label:expr, $name:literal $(= $value:literal)?;)*) => {
+        static FIXED: [Fixed; 61] = [$(Fixed {
+            text: concat!($name $(, $value)?).as_bytes(),
+            name_len: $name.len(),
+            label: $label,
+        },)*];
+    };
+}
+
+const AUTHORITY: Label = Label::pseudo(Pseudo::Authority);
+const METHOD: Label = Label::pseudo(Pseudo::Method);
+const PATH: Label = Label::pseudo(Pseudo::Path);
+const SCHEME: Label = Label::pseudo(Pseudo::Scheme);
+const STATUS: Label = Label::pseudo(Pseudo::Status);
+const UNLISTED: Label = Label::UNKNOWN;
+
+const fn id(id: FieldId) -> Label {
+    Label::field(id)
+}
+
+fixed! {
+    AUTHORITY, ":authority";
+    METHOD, ":method" = "GET";
+    METHOD, ":method" = "POST";
+    PATH, ":path" = "/";
+    PATH, ":path" = "/index.html";
+    SCHEME, ":scheme" = "http";
+    SCHEME, ":scheme" = "https";
+    STATUS, ":status" = "200";
+    STATUS, ":status" = "204";
+    STATUS, ":status" = "206";
+    STATUS, ":status" = "304";
+    STATUS, ":status" = "400";
+    STATUS, ":status" = "404";
+    STATUS, ":status" = "500";
+    UNLISTED, "accept-charset";
+    id(FieldId::AcceptEncoding), "accept-encoding" = "gzip, deflate";
+    id(FieldId::AcceptLanguage), "accept-language";
+    id(FieldId::AcceptRanges), "accept-ranges";
+    id(FieldId::Accept), "accept";
+    UNLISTED, "access-control-allow-origin";
+    id(FieldId::Age), "age";
+    id(FieldId::Allow), "allow";
+    id(FieldId::Authorization), "authorization";
+    id(FieldId::CacheControl), "cache-control";
+    UNLISTED, "content-disposition";
+    id(FieldId::ContentEncoding), "content-encoding";
+    id(FieldId::ContentLanguage), "content-language";
+    id(FieldId::ContentLength), "content-length";
+    id(FieldId::ContentLocation), "content-location";
+    id(FieldId::ContentRange), "content-range";
+    id(FieldId::ContentType), "content-type";
+    id(FieldId::Cookie), "cookie";
+    id(FieldId::Date), "date";
+    id(FieldId::Etag), "etag";
+    id(FieldId::Expect), "expect";
+    id(FieldId::Expires), "expires";
+    UNLISTED, "from";
+    id(FieldId::Host), "host";
+    id(FieldId::IfMatch), "if-match";
+    id(FieldId::IfModifiedSince), "if-modified-since";
+    id(FieldId::IfNoneMatch), "if-none-match";
+    id(FieldId::IfRange), "if-range";
+    id(FieldId::IfUnmodifiedSince), "if-unmodified-since";
+    id(FieldId::LastModified), "last-modified";
+    id(FieldId::Link), "link";
+    id(FieldId::Location), "location";
+    id(FieldId::MaxForwards), "max-forwards";
+    id(FieldId::ProxyAuthenticate), "proxy-authenticate";
+    id(FieldId::ProxyAuthorization), "proxy-authorization";
+    id(FieldId::Range), "range";
+    id(FieldId::Referer), "referer";
+    UNLISTED, "refresh";
+    id(FieldId::RetryAfter), "retry-after";
+    id(FieldId::Server), "server";
+    id(FieldId::SetCookie), "set-cookie";
+    UNLISTED, "strict-transport-security";
+    id(FieldId::TransferEncoding), "transfer-encoding";
+    id(FieldId::UserAgent), "user-agent";
+    id(FieldId::Vary), "vary";
+    id(FieldId::Via), "via";
+    id(FieldId::WwwAuthenticate), "www-authenticate";
+}
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, which checks it"
+)]
+static NAME_INDEX: [u8; 64] = {
+    let mut indices = [0; 64];
+    let mut at = FIXED.len();
+    while at > 0 {
+        indices[FIXED[at - 1].label.id as usize] = at as u8;
+        at -= 1;
+    }
+    indices[FieldId::Other as usize] = 0;
+    indices
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_where_they_are() {
+        for index in 1..=LEN {
+            let entry = get(index).unwrap();
+            assert_eq!(Label::of(entry.name()), entry.label, "{index}");
+            let first = match entry.label.pseudo {
+                Some(pseudo) => pseudo_index(pseudo),
+                None if entry.label.is_unknown() => unlisted_index(entry.name()),
+                None => name_index(entry.label.id),
+            };
+            if let Some(pseudo) = entry.label.pseudo
+                && pseudo != Pseudo::Authority
+            {
+                assert_eq!(pseudo_field(pseudo, entry.value()), index);
+            }
+            assert!((1..=index).contains(&first));
+            assert_eq!(get(first).unwrap().name(), entry.name());
+        }
+        assert!(get(0).is_none() && get(LEN + 1).is_none());
+        assert_eq!(name_index(FieldId::Other), 0);
+        assert_eq!(name_index(FieldId::XRequestId), 0);
+        assert_eq!(unlisted_index(b"From"), 37);
+        assert_eq!(unlisted_index(b"fron"), 0);
+    }
+}

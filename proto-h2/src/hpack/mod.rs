@@ -1,0 +1,53 @@
+//! Field blocks of HTTP/2: names and values compressed with what was said before (RFC 7541).
+//!
+//! | module | owns |
+//! |---|---|
+//! | `decode` | [`Decoder`]: a block to fields |
+//! | `encode` | [`Encoder`]: fields to a block; what is worth a place in the peer's table |
+//! | `label` | which names are known: [`Pseudo`] |
+//! | `fixed` | the static table |
+//! | `table` | the dynamic table |
+//! | `huffman`, `integer` | the two codes that everything is written in |
+//! | `error` | [`Error`]: why a block cannot be read |
+//!
+//! One direction of a connection is one [`Encoder`] here and one decoder at the peer, and they stay
+//! in step block by block. So a block is always decoded to its end, whatever is done with its
+//! fields; and any [`Error`] ends the connection, as COMPRESSION_ERROR (RFC 9113, section 4.3).
+//!
+//! ```
+//! use weir_proto_h1::FieldId;
+//! use weir_proto_h2::hpack::{Decoder, Encoder, Indexing, Name, Outcome, TABLE_BYTES};
+//!
+//! let (mut encoder, mut block) = (Encoder::new(), Vec::new());
+//! let name = Name::Known(FieldId::UserAgent);
+//! encoder.encode(&mut block, name, b"pace/1", Indexing::of(name, b"pace/1"));
+//!
+//! let (mut decoder, mut text) = (Decoder::new(TABLE_BYTES), Vec::new());
+//! let outcome = decoder.decode(&block, &mut text, 16 * 1024, |text, field| {
+//!     assert_eq!(field.id, FieldId::UserAgent);
+//!     assert_eq!(field.name.get(text), b"user-agent");
+//!     assert_eq!(field.value.get(text), b"pace/1");
+//!     Ok::<(), ()>(())
+//! });
+//! assert_eq!(outcome, Ok(Outcome::Complete { list_bytes: 10 + 6 + 32 }));
+//! ```
+
+mod decode;
+mod encode;
+mod error;
+mod fixed;
+mod huffman;
+mod integer;
+mod label;
+mod table;
+
+pub use decode::{Decoded, Decoder, Outcome};
+pub use encode::{Encoder, Indexing, Name};
+pub use error::Error;
+pub use label::Pseudo;
+
+/// Bytes of a dynamic table before any setting says otherwise (RFC 9113, section 6.5.2).
+pub const TABLE_BYTES: u32 = 4096;
+
+/// What an entry or a field counts beyond its name and value (RFC 7541, section 4.1; RFC 9113, section 6.5.2).
+pub const FIELD_OVERHEAD_BYTES: u32 = 32;

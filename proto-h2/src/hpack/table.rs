@@ -1,0 +1,141 @@
+//! The dynamic table (RFC 7541, sections 2.3.2 and 4).
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use super::FIELD_OVERHEAD_BYTES;
+use super::label::Label;
+
+/// An entry of the dynamic table: where its text is, and what was found out about it once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    /// Place of the text among all that was ever put in, wrapping: name and value, one behind the other.
+    place: u32,
+    name_len: u32,
+    value_len: u32,
+    pub(super) label: Label,
+    /// Says whether name and value hold only what they may.
+    pub(super) is_valid: bool,
+}
+
+impl Entry {
+    #[inline]
+    pub(super) fn name_len(&self) -> usize {
+        self.name_len as usize
+    }
+
+    #[inline]
+    pub(super) fn text_len(&self) -> usize {
+        self.name_len as usize + self.value_len as usize
+    }
+
+    fn size(&self) -> u32 {
+        self.name_len + self.value_len + FIELD_OVERHEAD_BYTES
+    }
+}
+
+/// The last fields that fit. Texts lie in one run, the oldest first; what was dropped goes when it
+/// is as much as what is left, so each byte moves about once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Table {
+    /// The newest first.
+    entries: VecDeque<Entry>,
+    text: Vec<u8>,
+    /// The place of `text`'s first byte.
+    origin: u32,
+    size: u32,
+    size_max: u32,
+}
+
+impl Table {
+    pub(super) fn new(size_max: u32) -> Self {
+        Self {
+            size_max,
+            ..Self::default()
+        }
+    }
+
+    #[inline]
+    pub(super) const fn size_max(&self) -> u32 {
+        self.size_max
+    }
+
+    /// Finds an entry; 0 is the newest.
+    #[inline]
+    pub(super) fn get(&self, index: usize) -> Option<&Entry> {
+        self.entries.get(index)
+    }
+
+    /// Name and value of an entry of this table.
+    #[inline]
+    pub(super) fn text(&self, entry: &Entry) -> &[u8] {
+        let start = entry.place.wrapping_sub(self.origin) as usize;
+        self.text
+            .get(start..start + entry.text_len())
+            .unwrap_or_default()
+    }
+
+    #[inline]
+    pub(super) fn name(&self, entry: &Entry) -> &[u8] {
+        self.text(entry).get(..entry.name_len()).unwrap_or_default()
+    }
+
+    #[inline]
+    pub(super) fn value(&self, entry: &Entry) -> &[u8] {
+        self.text(entry).get(entry.name_len()..).unwrap_or_default()
+    }
+
+    /// Drops what does not fit a new size.
+    pub(super) fn resize(&mut self, size_max: u32) {
+        self.size_max = size_max;
+        self.evict(size_max);
+    }
+
+    /// Puts a field in front of all others. One that is larger than the table empties it (RFC 7541,
+    /// section 4.4).
+    pub(super) fn insert(&mut self, name: &[u8], value: &[u8], label: Label, is_valid: bool) {
+        let len = name.len() + value.len();
+        let room = (self.size_max as usize).checked_sub(len + FIELD_OVERHEAD_BYTES as usize);
+        let Some(room) = room else {
+            return self.evict(0);
+        };
+        self.evict(room as u32);
+        self.compact(len);
+        let entry = Entry {
+            place: self.origin.wrapping_add(self.text.len() as u32),
+            name_len: name.len() as u32,
+            value_len: value.len() as u32,
+            label,
+            is_valid,
+        };
+        self.text.extend_from_slice(name);
+        self.text.extend_from_slice(value);
+        self.size += entry.size();
+        self.entries.push_front(entry);
+    }
+
+    /// Drops the oldest entries until the rest takes no more than `size`.
+    fn evict(&mut self, size: u32) {
+        while self.size > size {
+            match self.entries.pop_back() {
+                Some(entry) => self.size -= entry.size(),
+                None => self.size = 0,
+            }
+        }
+    }
+
+    /// Makes room for a text by moving the others over what was dropped, if that is worth it.
+    fn compact(&mut self, len: usize) {
+        if self.text.len() + len <= self.text.capacity() {
+            return;
+        }
+        let dropped = match self.entries.back() {
+            Some(oldest) => oldest.place.wrapping_sub(self.origin) as usize,
+            None => self.text.len(),
+        };
+        if dropped * 2 >= self.text.len() && dropped <= self.text.len() {
+            self.text.drain(..dropped);
+            self.origin = self.origin.wrapping_add(dropped as u32);
+        }
+    }
+}
