@@ -1,7 +1,7 @@
 //! The neutral form of a message head: spans over the block that holds it.
 //!
-//! HTTP/1.1 parses into it and encodes from it; so will HTTP/2. It owns no bytes and keeps its
-//! capacity between messages. What is public is for reading: changes go through
+//! HTTP/1.1 and HTTP/2 parse into it and encode from it. It owns no bytes and keeps its capacity
+//! between messages. What is public is for reading: changes go through
 //! [`Head::remove`] and [`Edits`](crate::Edits), so that the encoder can copy what is untouched
 //! straight from the wire.
 
@@ -364,6 +364,8 @@ pub enum Version {
     /// HTTP/1.1, and any later minor version (RFC 9110, section 2.5).
     #[default]
     Http11,
+    /// HTTP/2. The head came from another parser than this crate's.
+    Http2,
 }
 
 /// The form of a request target (RFC 9112, section 3.2).

@@ -6,6 +6,7 @@ use core::net::Ipv6Addr;
 use crate::error::Error;
 use crate::field::FieldId;
 use crate::head::{Head, Method, Span, TargetForm, Version};
+use crate::limits::METHOD_BYTES_MAX;
 use crate::scan;
 
 /// A host and its port, as an authority spells them.
@@ -166,6 +167,52 @@ pub(crate) fn split(head: &mut Head, view: &[u8]) -> Result<(), Error> {
     head.authority = Span::new(authority_at, authority_at + authority_len);
     head.path = Span::new(authority_at + authority_len, before_query);
     Ok(())
+}
+
+impl Head {
+    /// Fills in the method of a request. For parsers of other versions.
+    ///
+    /// # Errors
+    /// [`Error::BadMethod`] for what is no token, [`Error::MethodTooLong`].
+    pub fn set_method(&mut self, method: Span, block: &[u8]) -> Result<(), Error> {
+        let token = method.get(block);
+        if token.len() > METHOD_BYTES_MAX {
+            return Err(Error::MethodTooLong);
+        }
+        self.method = Method::from_token(token);
+        self.method_span = method;
+        // A known method is a token; any other has to show it.
+        if self.method == Method::Other && !scan::is_token(token) {
+            return Err(Error::BadMethod);
+        }
+        Ok(())
+    }
+
+    /// Fills in a target in origin-form, or the asterisk, behind the method. For parsers of other
+    /// versions.
+    ///
+    /// # Errors
+    /// [`Error::BadTarget`] for any other form, a byte that no target may hold, and an asterisk
+    /// without OPTIONS.
+    pub fn set_target(&mut self, target: Span, block: &[u8]) -> Result<(), Error> {
+        let text = target.get(block);
+        let path_len = scan::path_end(text, 0);
+        let (start, mut end) = (target.start as usize, path_len);
+        if text.get(path_len) == Some(&b'?') {
+            end = scan::target_end(text, path_len + 1);
+            self.has_query = true;
+            self.query = Span::new(start + path_len + 1, start + end);
+        }
+        self.form = match text {
+            _ if end != text.len() => return Err(Error::BadTarget),
+            [b'/', ..] => TargetForm::Origin,
+            b"*" if self.method == Method::Options => TargetForm::Asterisk,
+            _ => return Err(Error::BadTarget),
+        };
+        self.target = target;
+        self.path = Span::new(start, start + path_len);
+        Ok(())
+    }
 }
 
 /// What normalising a path found.

@@ -1,4 +1,4 @@
-//! The fields after the last chunk of a body.
+//! The fields after a body.
 
 use alloc::vec::Vec;
 
@@ -6,11 +6,12 @@ use memchr::memchr;
 
 use crate::error::Error;
 use crate::field::{FieldId, FieldSet};
-use crate::head::Field;
+use crate::head::{Field, Head};
 use crate::limits::{Limits, TRAILER_BYTES_KEPT, TRAILER_FIELDS_KEPT};
 use crate::parse::{Line, field_line};
 
-/// The fields after the last chunk. Kept apart from the head for good.
+/// The fields after the last chunk, or those of the field section that ends an HTTP/2 message. Kept
+/// apart from the head for good.
 #[derive(Clone, Debug, Default)]
 pub struct Trailers {
     block: Vec<u8>,
@@ -33,6 +34,17 @@ impl Trailers {
             .iter()
             .filter(|field| !field.removed)
             .map(|field| (field.name.get(&self.block), field.value.get(&self.block)))
+    }
+
+    /// Takes over the fields of a section that another version's parser has checked and put into
+    /// `head`, over `block`. What was here before is forgotten; its room is kept.
+    pub fn fill(&mut self, head: &Head, block: &[u8]) {
+        self.clear();
+        self.block.extend_from_slice(block);
+        self.fields.extend(head.iter().map(|field| Field {
+            removed: NOT_IN_TRAILERS.has(field.id),
+            ..*field
+        }));
     }
 
     pub(crate) fn new(limits: &Limits) -> Self {

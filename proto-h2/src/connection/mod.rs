@@ -1,0 +1,471 @@
+//! One connection with its streams, in either role.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `mod` | what a connection is, how it begins and ends, what is read from it |
+//! | `receive` | the order of frames; the frames of the connection |
+//! | `sections` | field blocks to events: heads and trailers |
+//! | `data` | DATA, and the windows of the peer |
+//! | `send` | heads, data and ends of ours |
+
+mod data;
+mod receive;
+mod sections;
+mod send;
+
+use alloc::vec::Vec;
+
+use weir_proto_h1::{Head, Sink};
+
+use crate::code::Code;
+use crate::config::{Config, MAX_31_BITS, WINDOW_BYTES};
+use crate::error::Error;
+use crate::event::{Event, Received};
+use crate::flood::Floods;
+use crate::flow::{Inflow, Outflow};
+use crate::frame::{FrameHead, Kind};
+use crate::hpack::{Decoder, Encoder, TABLE_BYTES};
+use crate::priority::Priority;
+use crate::settings::{self, Settings};
+use crate::stream::{Half, NEVER, Resets, Stream, StreamKey, Streams};
+
+/// What a client sends first (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What the PING carries between the two GOAWAY of a connection that shuts down.
+const SHUTDOWN_PING: [u8; 8] = *b"weirdown";
+
+/// Which side of the connection we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Server,
+    Client,
+}
+
+/// One connection. See the [crate] for the order of calls.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    role: Role,
+    config: Config,
+    state: State,
+    /// A frame that has come in part.
+    partial: Vec<u8>,
+    /// A field block whose end has not come.
+    block: Vec<u8>,
+    continuing: Option<Continuing>,
+    decoder: Decoder,
+    encoder: Encoder,
+    /// Where blocks are written before their length is known.
+    encoded: Vec<u8>,
+    /// Where targets are put together.
+    target: Vec<u8>,
+    peer: Settings,
+    /// The peer has sent its first SETTINGS, and has acknowledged ours.
+    is_met: bool,
+    is_acked: bool,
+    streams: Streams,
+    resets: Resets,
+    floods: Floods,
+    inflow: Inflow,
+    outflow: Outflow,
+    /// Frames of ours that wait for [`Connection::take_output`].
+    output: Vec<u8>,
+    /// The last stream that the peer has opened.
+    last_id: u32,
+    /// The next stream that we open.
+    next_id: u32,
+    leaving: Leaving,
+    /// The last stream that the peer takes, once it goes away.
+    peer_last: Option<u32>,
+    /// Streams above [`Connection::peer_last`] may be there that were not reported.
+    is_swept: bool,
+    /// Streams that wait for room.
+    stalled: u32,
+    /// Tiny pieces of data that were not consumed.
+    tiny: u32,
+    now_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// So many bytes of the preface have come.
+    Preface(u8),
+    /// Before or within the nine bytes of a frame.
+    Frame,
+    /// Before or within a payload that is taken whole.
+    Payload(FrameHead),
+    /// Before the length of the padding of DATA.
+    Padding(FrameHead, StreamKey),
+    Data(data::Data),
+    /// Within a payload that is passed over.
+    Skip(u32),
+    /// Nothing that comes means anything.
+    Failed(Error),
+}
+
+/// A field block of which more is to come.
+#[derive(Clone, Copy, Debug)]
+struct Continuing {
+    stream: u32,
+    is_end: bool,
+    frames: u32,
+}
+
+/// How far we are with going away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    No,
+    /// The peer knows that there will be an end.
+    Announced,
+    /// The peer knows which stream is the last.
+    Told,
+}
+
+impl Connection {
+    /// Makes the side of a connection that takes requests. What it sends first waits already.
+    #[must_use]
+    pub fn server(config: Config) -> Self {
+        Self::new(config, Role::Server)
+    }
+
+    /// Makes the side of a connection that sends requests. What it sends first waits already.
+    #[must_use]
+    pub fn client(config: Config) -> Self {
+        Self::new(config, Role::Client)
+    }
+
+    fn new(mut config: Config, role: Role) -> Self {
+        let window = config.stream_window_bytes;
+        config.stream_window_bytes = window.clamp(WINDOW_BYTES, MAX_31_BITS);
+        let (size, max) = (
+            config.connection_window_bytes.max(WINDOW_BYTES),
+            config.connection_window_bytes_max,
+        );
+        let mut connection = Self {
+            role,
+            state: match role {
+                Role::Server => State::Preface(0),
+                Role::Client => State::Frame,
+            },
+            partial: Vec::new(),
+            block: Vec::new(),
+            continuing: None,
+            decoder: Decoder::new(TABLE_BYTES),
+            encoder: Encoder::new(),
+            encoded: Vec::new(),
+            target: Vec::new(),
+            peer: Settings::new(),
+            is_met: false,
+            is_acked: false,
+            streams: Streams::new(),
+            resets: Resets::default(),
+            floods: Floods::new(config.floods),
+            inflow: Inflow::new(size, max, 0),
+            outflow: Outflow::new(WINDOW_BYTES),
+            output: Vec::new(),
+            last_id: 0,
+            next_id: 1,
+            leaving: Leaving::No,
+            peer_last: None,
+            is_swept: true,
+            stalled: 0,
+            tiny: 0,
+            now_ms: 0,
+            config,
+        };
+        connection.begin(size.min(MAX_31_BITS));
+        connection
+    }
+
+    //= rfc9113#3.4
+    // Each side begins with SETTINGS, the client with the preface before them.
+    fn begin(&mut self, window: u32) {
+        if self.role == Role::Client {
+            self.output.extend_from_slice(PREFACE);
+        }
+        settings::write(&mut self.output, &self.config, self.role);
+        if window > WINDOW_BYTES {
+            self.queue_number(Kind::WindowUpdate, 0, window - WINDOW_BYTES);
+        }
+    }
+
+    /// Takes the next event from `input`, which starts behind what was consumed before. `now_ms` is
+    /// any clock that does not go back, in milliseconds.
+    ///
+    /// `head` and `text` are cleared and filled when a head or trailers are complete, and are not
+    /// touched otherwise: they are to be taken out before the next call. To be called until it says
+    /// [`Event::NeedMore`]; all input is consumed then.
+    ///
+    /// # Errors
+    /// The connection has to end: what [`Connection::take_output`] gives is to be sent, and then it
+    /// is to be closed. All its streams have failed. Every later call repeats the error.
+    pub fn receive(
+        &mut self,
+        input: &[u8],
+        now_ms: u64,
+        head: &mut Head,
+        text: &mut Vec<u8>,
+    ) -> Result<Received, Error> {
+        self.now_ms = now_ms;
+        self.floods.at(now_ms);
+        match self.run(input, head, text) {
+            Ok(received) => Ok(received),
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    /// Moves what waits to be sent: answers to control frames, window updates, resets, GOAWAY.
+    ///
+    /// To be called after every [`Connection::receive`] and before the connection waits.
+    /// Whatever writes a head or an end calls it, so that all is sent in the order of the calls.
+    pub fn take_output<S: Sink>(&mut self, sink: &mut S) {
+        if !self.output.is_empty() {
+            sink.put(&self.output);
+            self.output.clear();
+        }
+    }
+
+    /// Says whether [`Connection::take_output`] has something.
+    #[inline]
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        !self.output.is_empty()
+    }
+
+    /// The number of streams that are open.
+    #[inline]
+    #[must_use]
+    pub fn streams(&self) -> u32 {
+        self.streams.len()
+    }
+
+    /// Says whether a stream is still there, be it half closed.
+    #[inline]
+    #[must_use]
+    pub fn is_open(&self, stream: StreamKey) -> bool {
+        self.streams.get(stream).is_some()
+    }
+
+    /// Says whether the peer has ended its message. True for a stream that is gone.
+    #[must_use]
+    pub fn is_received(&self, stream: StreamKey) -> bool {
+        let stream = self.streams.get(stream);
+        stream.is_none_or(|stream| stream.receiving == Half::Done)
+    }
+
+    /// Says whether our message was ended. True for a stream that is gone.
+    #[must_use]
+    pub fn is_sent(&self, stream: StreamKey) -> bool {
+        let stream = self.streams.get(stream);
+        stream.is_none_or(|stream| stream.sending == Half::Done)
+    }
+
+    /// How urgent the peer finds the answer on a stream; the default for one that is gone.
+    #[must_use]
+    pub fn priority(&self, stream: StreamKey) -> Priority {
+        let stream = self.streams.get(stream);
+        stream.map_or_else(Priority::default, |stream| stream.priority)
+    }
+
+    /// Says whether [`Connection::open`] may be called: the peer takes another stream, and neither
+    /// side goes away. Clients only.
+    #[must_use]
+    pub fn can_open(&self) -> bool {
+        self.role == Role::Client
+            && !matches!(self.state, State::Failed(_))
+            && self.leaving == Leaving::No
+            && self.peer_last.is_none()
+            && self.next_id <= MAX_31_BITS
+            && self.streams.len() < self.streams_max()
+    }
+
+    /// Streams that may be open at a time: of a client, what the server takes by now, and no more
+    /// than configured.
+    #[must_use]
+    pub fn streams_max(&self) -> u32 {
+        match self.role {
+            Role::Server => self.config.streams_max,
+            Role::Client => self.config.streams_max.min(self.peer.streams_max),
+        }
+    }
+
+    /// Says whether the peer takes extended CONNECT (RFC 8441); a server says so in its SETTINGS.
+    #[must_use]
+    pub const fn takes_extended_connect(&self) -> bool {
+        self.peer.extended_connect
+    }
+
+    /// Says whether the peer has acknowledged our SETTINGS. How long it may take is for the caller
+    /// to say, who then calls [`Connection::abort`] with [`Code::SETTINGS_TIMEOUT`].
+    #[must_use]
+    pub const fn is_acked(&self) -> bool {
+        self.is_acked
+    }
+
+    /// Goes away when all is done that was begun. A server first says that there will be an end,
+    /// and which stream was the last when the peer has answered a PING, so that no request that was
+    /// on its way is lost; [`Connection::stop`] does not wait for that. A client opens no more
+    /// streams.
+    //= rfc9113#6.8
+    // A GOAWAY with 2^31 - 1, and the true one a round trip later.
+    pub fn shut_down(&mut self) {
+        match (self.role, self.leaving) {
+            (Role::Server, Leaving::No) => {
+                self.leaving = Leaving::Announced;
+                self.queue_go_away(MAX_31_BITS, Code::NO_ERROR);
+                self.queue_ping(0, SHUTDOWN_PING);
+            }
+            (Role::Client, Leaving::No) => self.stop(),
+            _ => {}
+        }
+    }
+
+    /// Takes no more streams from now on; those that are open go on.
+    pub fn stop(&mut self) {
+        if self.leaving != Leaving::Told && !matches!(self.state, State::Failed(_)) {
+            self.leaving = Leaving::Told;
+            self.queue_go_away(self.last_id, Code::NO_ERROR);
+        }
+    }
+
+    /// Says whether the connection can be closed with nothing lost: one side goes away, and no
+    /// stream is open.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        let is_leaving = self.leaving == Leaving::Told || self.peer_last.is_some();
+        matches!(self.state, State::Failed(_)) || (is_leaving && self.streams.len() == 0)
+    }
+
+    /// Ends the connection at once, for a reason of the caller's: GOAWAY waits to be sent, and
+    /// nothing is received any more.
+    pub fn abort(&mut self, code: Code) {
+        if !matches!(self.state, State::Failed(_)) {
+            self.queue_go_away(self.last_id, code);
+            self.state = State::Failed(Error::ShuttingDown);
+        }
+    }
+
+    /// Asks the peer for a sign of life: [`Event::PingAck`] has the payload.
+    pub fn ping(&mut self, payload: [u8; 8]) {
+        if !matches!(self.state, State::Failed(_)) {
+            self.queue_ping(0, payload);
+        }
+    }
+
+    /// When the first of the streams that wait for room will have waited for `stall_ms`; `None`
+    /// while none waits. Compare with the clock of [`Connection::receive`].
+    #[must_use]
+    pub fn next_deadline(&self, stall_ms: u64) -> Option<u64> {
+        if self.stalled == 0 {
+            return None;
+        }
+        let since = self.streams.iter().map(|(_, stream)| stream.stalled_ms);
+        let first = since.min().filter(|&first| first != NEVER);
+        first.map(|first| first.saturating_add(stall_ms))
+    }
+
+    /// A stream that has waited for room for `stall_ms`: its peer does not read. To be reset.
+    #[must_use]
+    pub fn expired(&self, stall_ms: u64, now_ms: u64) -> Option<StreamKey> {
+        if self.stalled == 0 {
+            return None;
+        }
+        let waits_too_long = |stream: &Stream| stream.stalled_ms.saturating_add(stall_ms) <= now_ms;
+        let mut streams = self.streams.iter();
+        streams.find_map(|(key, stream)| waits_too_long(stream).then_some(key))
+    }
+
+    /// Gives back memory that only a busy connection needs: for one that waits with no stream open.
+    pub fn rest(&mut self) {
+        self.streams.rest();
+        for buffer in [
+            &mut self.encoded,
+            &mut self.target,
+            &mut self.output,
+            &mut self.partial,
+            &mut self.block,
+        ] {
+            if buffer.is_empty() {
+                *buffer = Vec::new();
+            }
+        }
+    }
+
+    /// Keeps the error for good and tells the peer.
+    #[cold]
+    fn fail(&mut self, error: Error) -> Error {
+        if !matches!(self.state, State::Failed(_)) {
+            if error != Error::BadPreface {
+                self.queue_go_away(self.last_id, error.code());
+            }
+            self.state = State::Failed(error);
+        }
+        error
+    }
+
+    /// Ends a stream for what the peer did on it.
+    fn fail_stream(&mut self, key: StreamKey, error: Error) -> Result<Event, Error> {
+        self.queue_reset(key.id(), error.code());
+        self.remove(key);
+        self.floods.reset()?;
+        Ok(Event::Failed { stream: key, error })
+    }
+
+    /// Forgets a stream. What it had not consumed no longer holds the connection back.
+    fn remove(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get(key) else {
+            return;
+        };
+        let (unread, tiny, was_stalled) = (
+            stream.inflow.unread(),
+            stream.tiny,
+            stream.stalled_ms != NEVER,
+        );
+        self.tiny -= tiny.min(self.tiny);
+        self.stalled -= u32::from(was_stalled).min(self.stalled);
+        self.streams.remove(key);
+        self.give_back(unread);
+    }
+
+    /// Forgets a stream that both sides have ended.
+    fn settle(&mut self, key: StreamKey) {
+        let is_done =
+            |stream: &Stream| stream.receiving == Half::Done && stream.sending == Half::Done;
+        if self.streams.get(key).is_some_and(is_done) {
+            self.remove(key);
+        }
+    }
+
+    fn queue(&mut self, kind: Kind, flags: u8, stream: u32, payload: &[u8]) {
+        let head = FrameHead {
+            len: payload.len() as u32,
+            kind,
+            flags,
+            stream,
+        };
+        self.output.extend_from_slice(&head.bytes());
+        self.output.extend_from_slice(payload);
+    }
+
+    fn queue_number(&mut self, kind: Kind, stream: u32, number: u32) {
+        self.queue(kind, 0, stream, &number.to_be_bytes());
+    }
+
+    fn queue_ping(&mut self, flags: u8, payload: [u8; 8]) {
+        self.queue(Kind::Ping, flags, 0, &payload);
+    }
+
+    /// Resets a stream towards the peer. What may still come for it is passed over.
+    fn queue_reset(&mut self, id: u32, code: Code) {
+        self.resets.remember(id, self.config.streams_max);
+        self.queue_number(Kind::RstStream, id, code.0);
+    }
+
+    fn queue_go_away(&mut self, last: u32, code: Code) {
+        let mut payload = [0; 8];
+        let (stream, reason) = payload.split_at_mut(4);
+        stream.copy_from_slice(&last.to_be_bytes());
+        reason.copy_from_slice(&code.0.to_be_bytes());
+        self.queue(Kind::GoAway, 0, 0, &payload);
+    }
+}

@@ -1,0 +1,251 @@
+//! Field blocks to events: heads and trailers.
+
+use alloc::vec::Vec;
+
+use weir_proto_h1::{BodyKind, Head, Method, Request};
+
+use super::receive::Step;
+use super::{Connection, Leaving, Role};
+use crate::config::INTERIM_MAX;
+use crate::error::Error;
+use crate::event::Event;
+use crate::flow::{Inflow, Outflow};
+use crate::hpack::Outcome;
+use crate::message::{Fields, Section};
+use crate::stream::{Half, NO_LENGTH, Stream, StreamKey};
+
+impl Connection {
+    /// Takes a whole field block. Whatever becomes of it, it is decoded to its end.
+    //= rfc9113#4.3
+    // Both sides keep their tables in step, also through blocks that nobody wants.
+    pub(super) fn section(
+        &mut self,
+        id: u32,
+        is_end: bool,
+        fragment: &[u8],
+        head: &mut Head,
+        text: &mut Vec<u8>,
+    ) -> Result<Step, Error> {
+        head.clear();
+        text.clear();
+        let found = self.streams.find(id);
+        let receiving = found.and_then(|key| self.streams.get(key));
+        let receiving = receiving.map(|stream| stream.receiving);
+        let section = match (receiving, self.role) {
+            (None, Role::Server) => Section::Request,
+            (Some(Half::Head), _) => Section::Response,
+            _ => Section::Trailers,
+        };
+        if found.is_none() && self.role == Role::Client && self.is_idle(id) {
+            return Err(Error::IdleStream);
+        }
+        let mut fields = Fields::new(section, &self.config);
+        let problem = self.decode(fragment, &mut fields, head, text)?;
+        match (found, receiving) {
+            (Some(key), Some(Half::Head)) => {
+                self.response(key, is_end, &fields, problem, head, text)
+            }
+            (Some(key), Some(Half::Body)) => {
+                self.trailers(key, is_end, &fields, problem, head, text)
+            }
+            (Some(key), _) => self.fail_stream(key, Error::ClosedStream).map(Step::Event),
+            (None, _) if self.role == Role::Server && id > self.last_id => {
+                self.request(id, is_end, &fields, problem, head, text)
+            }
+            (None, _) => self.late(id),
+        }
+    }
+
+    /// Decodes a block. What is wrong with the message, if anything is, is no error here.
+    fn decode(
+        &mut self,
+        fragment: &[u8],
+        fields: &mut Fields,
+        head: &mut Head,
+        text: &mut Vec<u8>,
+    ) -> Result<Option<Error>, Error> {
+        let take = |text: &[u8], field| fields.take(head, text, &field);
+        let max = self.config.list_bytes_max;
+        match self.decoder.decode(fragment, text, max, take) {
+            Ok(Outcome::Complete { .. }) => Ok(None),
+            Ok(Outcome::TooLarge) => Ok(Some(Error::HeadTooLarge)),
+            Ok(Outcome::Refused(error)) => Ok(Some(error)),
+            Err(_) => Err(Error::Compression),
+        }
+    }
+
+    /// Passes over what comes for a stream that has ended. Only one that we have reset may still get
+    /// some.
+    pub(super) fn late(&mut self, id: u32) -> Result<Step, Error> {
+        self.floods.reset()?;
+        let is_after_last = self.leaving == Leaving::Told && id > self.last_id;
+        if !is_after_last && !self.resets.has(id) {
+            self.queue_reset(id, Error::ClosedStream.code());
+        }
+        Ok(Step::On)
+    }
+
+    fn request(
+        &mut self,
+        id: u32,
+        is_end: bool,
+        fields: &Fields,
+        problem: Option<Error>,
+        head: &mut Head,
+        text: &mut Vec<u8>,
+    ) -> Result<Step, Error> {
+        //= rfc9113#6.8
+        // Streams after the last are passed over.
+        if self.leaving == Leaving::Told {
+            return self.late(id);
+        }
+        self.last_id = id;
+        self.floods.stream();
+        //= rfc9113#5.1.2
+        // More streams than announced are refused.
+        if self.streams.len() >= self.config.streams_max {
+            return self.refuse(id, Error::TooManyStreams);
+        }
+        let request = match problem {
+            None => fields.request(head, text, is_end, &self.config),
+            Some(error) => Err(error),
+        };
+        match request {
+            Ok(request) => {
+                let to_come = match request.body {
+                    BodyKind::Length(length) => length,
+                    _ => NO_LENGTH,
+                };
+                let stream = self.insert(id, &request, is_end, to_come, fields);
+                Ok(Step::Event(Event::Request {
+                    stream,
+                    request,
+                    is_end,
+                }))
+            }
+            Err(error) if error.is_answerable() => {
+                fields.outline(head, text, &self.config);
+                let request = Request {
+                    method: head.method,
+                    ..Request::default()
+                };
+                let stream = self.insert(id, &request, is_end, NO_LENGTH, fields);
+                Ok(Step::Event(Event::Refused {
+                    stream,
+                    error,
+                    is_end,
+                }))
+            }
+            Err(error) => self.refuse(id, error),
+        }
+    }
+
+    /// Resets a stream that was never kept.
+    fn refuse(&mut self, id: u32, error: Error) -> Result<Step, Error> {
+        self.queue_reset(id, error.code());
+        self.floods.reset()?;
+        Ok(Step::Event(Event::Failed {
+            stream: StreamKey::outside(id),
+            error,
+        }))
+    }
+
+    fn insert(
+        &mut self,
+        id: u32,
+        request: &Request,
+        is_end: bool,
+        to_come: u64,
+        fields: &Fields,
+    ) -> StreamKey {
+        let mut stream = self.new_stream(id, request.method);
+        stream.receiving = if is_end { Half::Done } else { Half::Body };
+        stream.to_come = to_come;
+        stream.priority = fields.priority;
+        self.streams.insert(stream)
+    }
+
+    pub(super) fn new_stream(&self, id: u32, method: Method) -> Stream {
+        let (size, max) = (
+            self.config.stream_window_bytes,
+            self.config.stream_window_bytes_max,
+        );
+        Stream::new(
+            id,
+            method,
+            Inflow::new(size, max, self.now_ms),
+            Outflow::new(self.peer.window),
+        )
+    }
+
+    fn response(
+        &mut self,
+        key: StreamKey,
+        is_end: bool,
+        fields: &Fields,
+        problem: Option<Error>,
+        head: &mut Head,
+        text: &[u8],
+    ) -> Result<Step, Error> {
+        let Some(stream) = self.streams.get_mut(key) else {
+            return Ok(Step::On);
+        };
+        let body = match problem {
+            None => fields.response(head, text, stream.method, is_end),
+            Some(error) => Err(error),
+        };
+        let body = match body {
+            Ok(body) => body,
+            Err(error) => return self.fail_stream(key, error).map(Step::Event),
+        };
+        if head.status < 200 {
+            stream.interim += 1;
+            if stream.interim > INTERIM_MAX {
+                return self
+                    .fail_stream(key, Error::TooManyInterim)
+                    .map(Step::Event);
+            }
+            return Ok(Step::Event(Event::Interim { stream: key }));
+        }
+        stream.receiving = Half::Body;
+        stream.to_come = match body {
+            BodyKind::None => 0,
+            BodyKind::Length(length) => length,
+            _ => NO_LENGTH,
+        };
+        if is_end {
+            self.end_receiving(key);
+        }
+        Ok(Step::Event(Event::Response {
+            stream: key,
+            body,
+            is_end,
+        }))
+    }
+
+    //= rfc9113#8.1
+    // A section behind the data ends the message, which has to be complete by then.
+    fn trailers(
+        &mut self,
+        key: StreamKey,
+        is_end: bool,
+        fields: &Fields,
+        problem: Option<Error>,
+        head: &mut Head,
+        text: &[u8],
+    ) -> Result<Step, Error> {
+        let to_come = self.streams.get(key).map_or(0, |stream| stream.to_come);
+        let problem = match problem {
+            Some(error) => Some(error),
+            None if !is_end => Some(Error::UnendedTrailers),
+            None if to_come != NO_LENGTH && to_come > 0 => Some(Error::BodyTooShort),
+            None => None,
+        };
+        if let Some(error) = problem {
+            return self.fail_stream(key, error).map(Step::Event);
+        }
+        fields.trailers(head, text);
+        self.end_receiving(key);
+        Ok(Step::Event(Event::Trailers { stream: key }))
+    }
+}

@@ -1,0 +1,106 @@
+//! What wears a connection out without bringing anything: counted for ten seconds at a time.
+
+use crate::config::{FLOOD_WINDOW_MS, FloodLimits};
+use crate::error::Error;
+
+/// Counts of what a peer did since the window began. Those that stand for something useful, new
+/// streams or data that we sent, are credits for the others.
+#[derive(Clone, Debug)]
+pub(crate) struct Floods {
+    limits: FloodLimits,
+    since_ms: u64,
+    counts: Counts,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    resets: u32,
+    settings: u32,
+    pings: u32,
+    priorities: u32,
+    window_updates: u32,
+    empty_data: u32,
+    unknown: u32,
+    streams: u32,
+    data_sent: u32,
+}
+
+impl Floods {
+    pub(crate) fn new(limits: FloodLimits) -> Self {
+        Self {
+            limits,
+            since_ms: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    pub(crate) const fn limits(&self) -> &FloodLimits {
+        &self.limits
+    }
+
+    /// Begins to count anew when it is time.
+    #[inline]
+    pub(crate) fn at(&mut self, now_ms: u64) {
+        if now_ms.saturating_sub(self.since_ms) >= FLOOD_WINDOW_MS {
+            self.since_ms = now_ms;
+            self.counts = Counts::default();
+        }
+    }
+
+    /// A new stream.
+    #[inline]
+    pub(crate) fn stream(&mut self) {
+        self.counts.streams = self.counts.streams.saturating_add(1);
+    }
+
+    /// A DATA frame of ours.
+    #[inline]
+    pub(crate) fn data_sent(&mut self) {
+        self.counts.data_sent = self.counts.data_sent.saturating_add(1);
+    }
+
+    /// A stream that ended early.
+    pub(crate) fn reset(&mut self) -> Result<(), Error> {
+        let max = self.limits.resets_max;
+        count(&mut self.counts.resets, max, Error::TooManyResets)
+    }
+
+    pub(crate) fn settings(&mut self) -> Result<(), Error> {
+        let max = self.limits.settings_max;
+        count(&mut self.counts.settings, max, Error::TooManySettings)
+    }
+
+    pub(crate) fn ping(&mut self) -> Result<(), Error> {
+        let max = self.limits.pings_max.saturating_add(self.counts.data_sent);
+        count(&mut self.counts.pings, max, Error::TooManyPings)
+    }
+
+    pub(crate) fn priority(&mut self) -> Result<(), Error> {
+        let credit = self.counts.streams.saturating_mul(10);
+        let max = self.limits.priorities_max.saturating_add(credit);
+        count(&mut self.counts.priorities, max, Error::TooManyPriorities)
+    }
+
+    pub(crate) fn window_update(&mut self) -> Result<(), Error> {
+        let brought = self.counts.streams.saturating_add(self.counts.data_sent);
+        let credit = brought.saturating_mul(4);
+        let max = self.limits.window_updates_max.saturating_add(credit);
+        let error = Error::TooManyWindowUpdates;
+        count(&mut self.counts.window_updates, max, error)
+    }
+
+    pub(crate) fn empty_data(&mut self) -> Result<(), Error> {
+        let max = self.limits.empty_data_max;
+        count(&mut self.counts.empty_data, max, Error::TooMuchEmptyData)
+    }
+
+    pub(crate) fn unknown(&mut self) -> Result<(), Error> {
+        let max = self.limits.unknown_max;
+        count(&mut self.counts.unknown, max, Error::TooManyUnknownFrames)
+    }
+}
+
+fn count(count: &mut u32, max: u32, error: Error) -> Result<(), Error> {
+    *count = count.saturating_add(1);
+    if *count > max { Err(error) } else { Ok(()) }
+}

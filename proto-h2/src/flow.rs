@@ -1,0 +1,156 @@
+//! Windows: how much a peer may send, and how much we may.
+
+use crate::config::{MAX_31_BITS, WINDOW_QUICK_MS};
+
+/// What a peer may send, on a stream or on the whole connection.
+///
+/// Every byte of flow-controlled payload is in one of three places: still allowed, received and not
+/// consumed, or consumed and not yet given back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inflow {
+    /// What the peer may still send.
+    window: u32,
+    /// Consumed and not yet given back.
+    consumed: u32,
+    /// The whole of it.
+    size: u32,
+    size_max: u32,
+    /// Since when `taken` is counted.
+    since_ms: u64,
+    /// Consumed since then.
+    taken: u32,
+}
+
+impl Inflow {
+    pub(crate) fn new(size: u32, size_max: u32, now_ms: u64) -> Self {
+        let size = size.min(MAX_31_BITS);
+        Self {
+            window: size,
+            consumed: 0,
+            size,
+            size_max: size_max.clamp(size, MAX_31_BITS),
+            since_ms: now_ms,
+            taken: 0,
+        }
+    }
+
+    /// Takes a payload in; says whether the window let it through.
+    #[inline]
+    pub(crate) fn receive(&mut self, bytes: u32) -> bool {
+        let left = self.window.checked_sub(bytes);
+        self.window = left.unwrap_or(self.window);
+        left.is_some()
+    }
+
+    /// What was received and not consumed.
+    #[inline]
+    pub(crate) const fn unread(&self) -> u32 {
+        self.size
+            .saturating_sub(self.window)
+            .saturating_sub(self.consumed)
+    }
+
+    /// Notes that the caller is done with bytes; no more than were received. Says by how much the
+    /// peer's window is to be increased now, which is mostly nothing: half a window at a time.
+    #[inline]
+    pub(crate) fn consume(&mut self, bytes: u32, now_ms: u64) -> u32 {
+        let bytes = bytes.min(self.unread());
+        self.consumed += bytes;
+        self.taken = self.taken.saturating_add(bytes);
+        if self.consumed < self.size / 2 {
+            return 0;
+        }
+        let mut increment = self.consumed;
+        if self.taken >= self.size {
+            if now_ms.saturating_sub(self.since_ms) <= WINDOW_QUICK_MS {
+                let size = self.size.saturating_mul(2).min(self.size_max);
+                increment += size - self.size;
+                self.size = size;
+            }
+            self.taken = 0;
+            self.since_ms = now_ms;
+        }
+        self.window += increment;
+        self.consumed = 0;
+        increment
+    }
+}
+
+/// What we may send, on a stream or on the whole connection. Settings can make it negative.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outflow(i32);
+
+impl Outflow {
+    pub(crate) const fn new(window: u32) -> Self {
+        Self(if window > MAX_31_BITS {
+            i32::MAX
+        } else {
+            window as i32
+        })
+    }
+
+    /// Bytes that may be sent now.
+    #[inline]
+    pub(crate) fn room(self) -> usize {
+        self.0.max(0) as usize
+    }
+
+    /// Counts bytes as sent; no more than there is room for.
+    #[inline]
+    pub(crate) fn send(&mut self, bytes: usize) {
+        self.0 -= bytes.min(self.room()) as i32;
+    }
+
+    /// Changes the window; says whether it stays within bounds.
+    //= rfc9113#6.9.1
+    // No window grows beyond 2^31 - 1.
+    #[inline]
+    pub(crate) fn change(&mut self, by: i64) -> bool {
+        let window = i32::try_from(i64::from(self.0) + by);
+        self.0 = window.unwrap_or(self.0);
+        window.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_window_is_given_back_at_a_time() {
+        let mut inflow = Inflow::new(100, 100, 0);
+        assert!(inflow.receive(60) && !inflow.receive(41) && inflow.receive(40));
+        assert_eq!(inflow.consume(49, 0), 0);
+        assert_eq!(inflow.consume(1, 0), 50);
+        assert_eq!(inflow.unread(), 50);
+        assert_eq!(inflow.consume(1_000, 0), 50, "no more than was received");
+        assert!(inflow.receive(100) && !inflow.receive(1));
+    }
+
+    #[test]
+    fn a_window_that_is_read_quickly_doubles_up_to_its_limit() {
+        let mut inflow = Inflow::new(100, 300, 0);
+        let mut pass = |now| {
+            let bytes = inflow.window;
+            assert!(inflow.receive(bytes));
+            inflow.consume(bytes, now)
+        };
+        assert_eq!(pass(WINDOW_QUICK_MS + 1), 100, "too slow");
+        assert_eq!(pass(2 * WINDOW_QUICK_MS), 200);
+        assert_eq!(pass(3 * WINDOW_QUICK_MS), 300);
+        assert_eq!(pass(4 * WINDOW_QUICK_MS), 300);
+    }
+
+    #[test]
+    fn what_may_be_sent_stays_within_bounds() {
+        let mut outflow = Outflow::new(10);
+        outflow.send(4);
+        assert!(outflow.change(-20));
+        assert_eq!(outflow.room(), 0);
+        assert!(outflow.change(15));
+        assert_eq!(outflow.room(), 1);
+        assert!(!outflow.change(i64::from(MAX_31_BITS)));
+        assert_eq!(outflow.room(), 1, "and stays as it was");
+        assert!(outflow.change(i64::from(MAX_31_BITS) - 1));
+    }
+}

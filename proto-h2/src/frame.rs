@@ -1,0 +1,174 @@
+//! The nine bytes before each payload, and what payloads begin and end with.
+
+use crate::error::Error;
+
+/// The type of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Data,
+    Headers,
+    Priority,
+    RstStream,
+    Settings,
+    PushPromise,
+    Ping,
+    GoAway,
+    WindowUpdate,
+    Continuation,
+    /// RFC 9218.
+    PriorityUpdate,
+    /// Any other: passed over (RFC 9113, section 4.1).
+    Unknown,
+}
+
+impl Kind {
+    #[inline]
+    const fn of(byte: u8) -> Self {
+        match byte {
+            0x0 => Self::Data,
+            0x1 => Self::Headers,
+            0x2 => Self::Priority,
+            0x3 => Self::RstStream,
+            0x4 => Self::Settings,
+            0x5 => Self::PushPromise,
+            0x6 => Self::Ping,
+            0x7 => Self::GoAway,
+            0x8 => Self::WindowUpdate,
+            0x9 => Self::Continuation,
+            0x10 => Self::PriorityUpdate,
+            _ => Self::Unknown,
+        }
+    }
+
+    const fn byte(self) -> u8 {
+        match self {
+            Self::Data => 0x0,
+            Self::Headers => 0x1,
+            Self::Priority => 0x2,
+            Self::RstStream => 0x3,
+            Self::Settings => 0x4,
+            Self::PushPromise => 0x5,
+            Self::Ping => 0x6,
+            Self::GoAway => 0x7,
+            Self::WindowUpdate => 0x8,
+            Self::Continuation => 0x9,
+            Self::PriorityUpdate => 0x10,
+            Self::Unknown => 0xff,
+        }
+    }
+}
+
+pub(crate) const END_STREAM: u8 = 0x1;
+pub(crate) const ACK: u8 = 0x1;
+pub(crate) const END_HEADERS: u8 = 0x4;
+pub(crate) const PADDED: u8 = 0x8;
+pub(crate) const PRIORITY: u8 = 0x20;
+
+/// Bytes before every payload.
+pub(crate) const HEAD_BYTES: usize = 9;
+
+/// What is before a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FrameHead {
+    /// Bytes of the payload.
+    pub(crate) len: u32,
+    pub(crate) kind: Kind,
+    pub(crate) flags: u8,
+    /// 0 is the connection.
+    pub(crate) stream: u32,
+}
+
+impl FrameHead {
+    #[inline]
+    pub(crate) fn read(bytes: &[u8; HEAD_BYTES]) -> Self {
+        let [a, b, c, kind, flags, s0, s1, s2, s3] = *bytes;
+        Self {
+            len: u32::from_be_bytes([0, a, b, c]),
+            kind: Kind::of(kind),
+            flags,
+            //= rfc9113#4.1
+            // The reserved bit is ignored.
+            stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn bytes(&self) -> [u8; HEAD_BYTES] {
+        let [_, a, b, c] = self.len.to_be_bytes();
+        let [s0, s1, s2, s3] = self.stream.to_be_bytes();
+        [a, b, c, self.kind.byte(), self.flags, s0, s1, s2, s3]
+    }
+
+    #[inline]
+    pub(crate) const fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// The first four bytes as a number.
+#[inline]
+pub(crate) fn number(payload: &[u8]) -> Option<u32> {
+    payload
+        .first_chunk()
+        .map(|bytes| u32::from_be_bytes(*bytes))
+}
+
+/// The fragment of a field block in the payload of HEADERS: without padding and priority.
+//= rfc9113#6.2
+// Padding that leaves no room for the rest is a connection error.
+#[inline]
+pub(crate) fn fragment<'p>(head: &FrameHead, mut payload: &'p [u8]) -> Result<&'p [u8], Error> {
+    let mut padding = 0;
+    if head.has(PADDED) {
+        let (&length, rest) = payload.split_first().ok_or(Error::BadFrameLength)?;
+        (padding, payload) = (usize::from(length), rest);
+    }
+    if head.has(PRIORITY) {
+        payload = payload.get(5..).ok_or(Error::BadFrameLength)?;
+    }
+    let len = payload.len().checked_sub(padding);
+    let fragment = len.and_then(|len| payload.get(..len));
+    fragment.ok_or(Error::BadPadding)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_read_as_they_are_written() {
+        for byte in 0..=255u8 {
+            let bytes = [1, 2, 3, byte, 0x25, 0x80, 5, 6, 7];
+            let head = FrameHead::read(&bytes);
+            assert_eq!((head.len, head.stream), (0x01_02_03, 0x05_06_07));
+            let again = FrameHead::read(&head.bytes());
+            assert_eq!(again, head);
+            if head.kind != Kind::Unknown {
+                assert_eq!(head.bytes()[3], byte);
+            }
+        }
+    }
+
+    #[test]
+    fn fragments_are_what_padding_and_priority_leave() {
+        let head = |flags| FrameHead {
+            len: 0,
+            kind: Kind::Headers,
+            flags,
+            stream: 1,
+        };
+        assert_eq!(fragment(&head(0), b"abc"), Ok(&b"abc"[..]));
+        assert_eq!(fragment(&head(PADDED), b"\x02abc"), Ok(&b"a"[..]));
+        assert_eq!(fragment(&head(PADDED), b"\x03abc"), Ok(&b""[..]));
+        assert_eq!(fragment(&head(PADDED), b"\x04abc"), Err(Error::BadPadding));
+        assert_eq!(fragment(&head(PADDED), b""), Err(Error::BadFrameLength));
+        assert_eq!(fragment(&head(PRIORITY), b"12345a"), Ok(&b"a"[..]));
+        assert_eq!(
+            fragment(&head(PRIORITY), b"1234"),
+            Err(Error::BadFrameLength)
+        );
+        let both = head(PADDED | PRIORITY);
+        assert_eq!(fragment(&both, b"\x0112345ab"), Ok(&b"a"[..]));
+        assert_eq!(fragment(&both, b"\x0112345"), Err(Error::BadPadding));
+    }
+}

@@ -1,0 +1,358 @@
+//! Field sections to heads: what RFC 9113, section 8, asks of a message.
+//!
+//! A section is judged field by field while it is decoded, and as a whole at its end. Whatever is
+//! wrong makes the message malformed, which is an error of its stream; nothing is repaired.
+
+use alloc::vec::Vec;
+
+use weir_proto_h1::framing::has_no_body;
+use weir_proto_h1::target::host_port;
+use weir_proto_h1::{
+    BodyKind, FieldId, Head, Method, Request, Span, TargetForm, Version, request_body,
+    response_body,
+};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::hpack::{Decoded, Pseudo};
+use crate::priority::Priority;
+
+/// What a section belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Section {
+    Request,
+    Response,
+    Trailers,
+}
+
+/// A section while it is decoded: what does not go into the head as it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Fields {
+    section: Section,
+    fields_max: usize,
+    pseudo: [Option<Span>; 6],
+    host: Option<Span>,
+    cookies: u32,
+    has_fields: bool,
+    te_trailers: bool,
+    pub(crate) priority: Priority,
+}
+
+impl Fields {
+    pub(crate) fn new(section: Section, config: &Config) -> Self {
+        Self {
+            section,
+            fields_max: config.fields_max as usize,
+            pseudo: [None; 6],
+            host: None,
+            cookies: 0,
+            has_fields: false,
+            te_trailers: false,
+            priority: Priority::default(),
+        }
+    }
+
+    /// Takes a field, over the text so far, into the head or apart.
+    pub(crate) fn take(
+        &mut self,
+        head: &mut Head,
+        text: &[u8],
+        field: &Decoded,
+    ) -> Result<(), Error> {
+        if !field.is_valid {
+            return Err(invalid(text, field));
+        }
+        if let Some(pseudo) = field.pseudo {
+            return self.take_pseudo(pseudo, field.value);
+        }
+        self.has_fields = true;
+        match field.id {
+            //= rfc9113#8.2.2
+            // Fields of one connection have no place here; TE may say trailers and nothing else.
+            FieldId::Connection
+            | FieldId::KeepAlive
+            | FieldId::ProxyConnection
+            | FieldId::TransferEncoding
+            | FieldId::Upgrade => return Err(Error::ConnectionField),
+            FieldId::Te => {
+                if !field.value.get(text).eq_ignore_ascii_case(b"trailers") {
+                    return Err(Error::BadTe);
+                }
+                self.te_trailers = true;
+                return Ok(());
+            }
+            // For this hop, as in HTTP/1.1.
+            FieldId::Http2Settings | FieldId::ProxyAuthenticate | FieldId::ProxyAuthorization => {
+                return Ok(());
+            }
+            //= rfc9113#8.3.1
+            // Host says no more than the authority, which takes its place.
+            FieldId::Host if self.section == Section::Request => {
+                let before = self.host.replace(field.value);
+                return before.map_or(Ok(()), |_| Err(Error::BadHost));
+            }
+            FieldId::Cookie => self.cookies += 1,
+            FieldId::Other if field.name.get(text) == b"priority" => {
+                self.priority = Priority::parse(field.value.get(text));
+            }
+            _ => {}
+        }
+        if head.fields.len() >= self.fields_max {
+            return Err(Error::TooManyFields);
+        }
+        head.push(field.id, field.name, field.value);
+        Ok(())
+    }
+
+    //= rfc9113#8.3
+    // Each once, before all fields, only those of this kind of message, none in trailers.
+    fn take_pseudo(&mut self, pseudo: Pseudo, value: Span) -> Result<(), Error> {
+        match self.section {
+            Section::Trailers => return Err(Error::PseudoInTrailers),
+            Section::Request if pseudo == Pseudo::Status => return Err(Error::UnknownPseudo),
+            Section::Response if pseudo != Pseudo::Status => return Err(Error::UnknownPseudo),
+            _ if self.has_fields => return Err(Error::LatePseudo),
+            _ => {}
+        }
+        match self.pseudo.get_mut(pseudo as usize) {
+            Some(slot @ None) => *slot = Some(value),
+            _ => return Err(Error::RepeatedPseudo),
+        }
+        Ok(())
+    }
+
+    fn get(&self, pseudo: Pseudo) -> Option<Span> {
+        self.pseudo.get(pseudo as usize).copied().flatten()
+    }
+
+    fn need(&self, pseudo: Pseudo) -> Result<Span, Error> {
+        self.get(pseudo).ok_or(Error::MissingPseudo)
+    }
+
+    /// Makes the head of a request of a complete section.
+    pub(crate) fn request(
+        &self,
+        head: &mut Head,
+        text: &mut Vec<u8>,
+        is_end: bool,
+        config: &Config,
+    ) -> Result<Request, Error> {
+        head.version = Version::Http2;
+        self.method(head, text)?;
+        let protocol = self.get(Pseudo::Protocol);
+        if head.method == Method::Connect && protocol.is_none() {
+            self.connect(head, text)?;
+        } else {
+            //= rfc8441#4
+            // Only CONNECT has a protocol, and only where that is enabled.
+            if protocol.is_some() && !(config.extended_connect && head.method == Method::Connect) {
+                return Err(Error::BadConnect);
+            }
+            self.target(head, text, config)?;
+        }
+        let body = self.body(head, text, is_end)?;
+        if self.cookies > 1 {
+            join_cookies(head, text);
+        }
+        head.len = (text.len() as u32).max(1);
+        Ok(Request {
+            method: head.method,
+            version: Version::Http2,
+            body,
+            expects_continue: expectation(head, text)? && !is_end,
+            upgrade: protocol,
+            te_trailers: self.te_trailers,
+            persists: true,
+        })
+    }
+
+    /// Shows what can be shown of a request that is refused for what it asks.
+    pub(crate) fn outline(&self, head: &mut Head, text: &[u8], config: &Config) {
+        head.version = Version::Http2;
+        if self.method(head, text).is_ok() && self.target(head, text, config).is_err() {
+            head.target = self.get(Pseudo::Path).unwrap_or_default();
+        }
+        head.len = (text.len() as u32).max(1);
+    }
+
+    fn method(&self, head: &mut Head, text: &[u8]) -> Result<(), Error> {
+        head.set_method(self.need(Pseudo::Method)?, text)
+            .map_err(|error| match error {
+                weir_proto_h1::Error::MethodTooLong => Error::MethodTooLong,
+                _ => Error::BadMethod,
+            })
+    }
+
+    //= rfc9113#8.5
+    // CONNECT has a method and an authority with a port, and neither scheme nor path.
+    fn connect(&self, head: &mut Head, text: &[u8]) -> Result<(), Error> {
+        if self
+            .get(Pseudo::Scheme)
+            .or_else(|| self.get(Pseudo::Path))
+            .is_some()
+        {
+            return Err(Error::BadConnect);
+        }
+        let authority = self.need(Pseudo::Authority)?;
+        match host_port(authority.get(text)) {
+            Ok(host) if host.port.is_some() => {}
+            _ => return Err(Error::BadAuthority),
+        }
+        self.check_host(authority, text)?;
+        head.form = TargetForm::Authority;
+        (head.authority, head.target) = (authority, authority);
+        Ok(())
+    }
+
+    //= rfc9113#8.3.1
+    // Scheme and path have to be there; the path is in origin-form, or the asterisk of OPTIONS.
+    fn target(&self, head: &mut Head, text: &[u8], config: &Config) -> Result<(), Error> {
+        head.scheme = self.need(Pseudo::Scheme)?;
+        let scheme = head.scheme.get(text);
+        if !scheme.eq_ignore_ascii_case(b"http") && !scheme.eq_ignore_ascii_case(b"https") {
+            return Err(Error::BadScheme);
+        }
+        let path = self.need(Pseudo::Path)?;
+        if path.len() > config.target_bytes_max as usize {
+            return Err(Error::TargetTooLong);
+        }
+        head.set_target(path, text).map_err(|_| Error::BadPath)?;
+        let authority = self.get(Pseudo::Authority).or(self.host);
+        head.authority = authority.ok_or(Error::MissingAuthority)?;
+        host_port(head.authority.get(text)).map_err(|_| Error::BadAuthority)?;
+        self.check_host(head.authority, text)
+    }
+
+    //= rfc9113#8.3.1
+    // A Host that differs from the authority makes two requests of one.
+    fn check_host(&self, authority: Span, text: &[u8]) -> Result<(), Error> {
+        let (host, authority) = (self.host.unwrap_or(authority), authority.get(text));
+        if host.get(text).eq_ignore_ascii_case(authority) {
+            Ok(())
+        } else {
+            Err(Error::BadHost)
+        }
+    }
+
+    //= rfc9113#8.1.1
+    // A length has to be that of the data, which may be none at all.
+    fn body(&self, head: &mut Head, text: &[u8], is_end: bool) -> Result<BodyKind, Error> {
+        let body = request_body(head, text).map_err(|_| Error::BadContentLength)?;
+        match body {
+            BodyKind::Length(1..) if is_end => Err(Error::BodyTooShort),
+            _ if is_end => Ok(BodyKind::None),
+            BodyKind::Length(_) => Ok(body),
+            _ => Ok(BodyKind::Chunked),
+        }
+    }
+
+    /// Makes the head of a response to `method` of a complete section.
+    pub(crate) fn response(
+        &self,
+        head: &mut Head,
+        text: &[u8],
+        method: Method,
+        is_end: bool,
+    ) -> Result<BodyKind, Error> {
+        head.version = Version::Http2;
+        head.status = status(self.need(Pseudo::Status)?.get(text))?;
+        let body = response_body(head, text, method).map_err(|_| Error::BadContentLength)?;
+        head.len = (text.len() as u32).max(1);
+        let is_tunnel = method == Method::Connect && matches!(head.status, 200..=299);
+        match body {
+            //= rfc9113#8.1
+            // An interim answer does not end the stream.
+            _ if matches!(head.status, 100..=199) && is_end => Err(Error::EndedInterim),
+            _ if is_tunnel && !is_end => Ok(BodyKind::Chunked),
+            _ if has_no_body(head.status, method) => Ok(BodyKind::None),
+            BodyKind::Length(1..) if is_end => Err(Error::BodyTooShort),
+            _ if is_end => Ok(BodyKind::None),
+            BodyKind::Length(_) => Ok(body),
+            _ => Ok(BodyKind::Chunked),
+        }
+    }
+
+    /// Completes a section of trailers.
+    pub(crate) fn trailers(&self, head: &mut Head, text: &[u8]) {
+        head.version = Version::Http2;
+        head.len = (text.len() as u32).max(1);
+    }
+}
+
+impl Error {
+    /// Says whether a request can be answered that this is the matter with.
+    pub(crate) const fn is_answerable(self) -> bool {
+        matches!(
+            self,
+            Self::HeadTooLarge
+                | Self::TooManyFields
+                | Self::TargetTooLong
+                | Self::MethodTooLong
+                | Self::BadExpectation
+        )
+    }
+}
+
+/// Says what is wrong with a field.
+//= rfc9113#8.2.1
+// Names are tokens in lower case; values have no control bytes and no white space around them.
+#[cold]
+fn invalid(text: &[u8], field: &Decoded) -> Error {
+    let (name, value) = (field.name.get(text), field.value.get(text));
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let is_control = |&byte: &u8| matches!(byte, 0..=0x08 | 0x0a..=0x1f | 0x7f);
+    if name.first() == Some(&b':') && field.pseudo.is_none() {
+        Error::UnknownPseudo
+    } else if is_blank(value.first()) || is_blank(value.last()) || value.iter().any(is_control) {
+        Error::BadFieldValue
+    } else {
+        Error::BadFieldName
+    }
+}
+
+/// Reads a status: three digits, and no switch of protocols, which HTTP/2 does not have.
+//= rfc9113#8.6
+// 101 is no status of HTTP/2.
+fn status(text: &[u8]) -> Result<u16, Error> {
+    let [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'] = text else {
+        return Err(Error::BadStatus);
+    };
+    let digit = |byte: &u8| u16::from(byte - b'0');
+    match 100 * digit(a) + 10 * digit(b) + digit(c) {
+        101 => Err(Error::BadStatus),
+        status => Ok(status),
+    }
+}
+
+//= rfc9110#10.1.1
+// 100-continue is the one expectation; any other is a 417.
+fn expectation(head: &Head, text: &[u8]) -> Result<bool, Error> {
+    if !head.may_have(FieldId::Expect) {
+        return Ok(false);
+    }
+    let mut values = head.all(FieldId::Expect).map(|field| field.value.get(text));
+    if values.all(|value| value.eq_ignore_ascii_case(b"100-continue")) {
+        Ok(true)
+    } else {
+        Err(Error::BadExpectation)
+    }
+}
+
+/// Makes one Cookie of several.
+//= rfc9113#8.2.3
+// Crumbs are joined before anyone sees them who knows only one Cookie.
+fn join_cookies(head: &mut Head, text: &mut Vec<u8>) {
+    let (start, mut name) = (text.len(), Span::EMPTY);
+    for field in head.all(FieldId::Cookie) {
+        if text.len() > start {
+            text.extend_from_slice(b"; ");
+        }
+        let value = field.value.start as usize..field.value.end as usize;
+        if value.end <= start {
+            text.extend_from_within(value);
+        }
+        name = field.name;
+    }
+    head.remove(FieldId::Cookie);
+    head.push(FieldId::Cookie, name, Span::new(start, text.len()));
+}

@@ -1,0 +1,68 @@
+//! Priorities of RFC 9218, as the `priority` field and PRIORITY_UPDATE spell them.
+
+/// How urgent an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Priority {
+    /// 0 is the most urgent, 7 the least.
+    pub urgency: u8,
+    /// The answer is of use in parts: such answers share the connection.
+    pub is_incremental: bool,
+}
+
+impl Default for Priority {
+    /// Urgency 3, not incremental (RFC 9218, section 4).
+    fn default() -> Self {
+        Self {
+            urgency: 3,
+            is_incremental: false,
+        }
+    }
+}
+
+impl Priority {
+    /// Reads a dictionary of structured fields. What is not understood is passed over, as is a
+    /// value that is out of range.
+    //= rfc9218#4
+    // Unknown parameters, values out of range and of the wrong type are ignored.
+    #[must_use]
+    pub fn parse(value: &[u8]) -> Self {
+        let mut priority = Self::default();
+        for member in value.split(|&byte| byte == b',') {
+            let member = member.split(|&byte| byte == b';').next();
+            match member.unwrap_or_default().trim_ascii() {
+                [b'u', b'=', digit @ b'0'..=b'7'] => priority.urgency = digit - b'0',
+                b"i" | b"i=?1" => priority.is_incremental = true,
+                b"i=?0" => priority.is_incremental = false,
+                _ => {}
+            }
+        }
+        priority
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_and_nonsense_is_passed_over() {
+        let of = |urgency, is_incremental| Priority {
+            urgency,
+            is_incremental,
+        };
+        for (text, want) in [
+            (&b""[..], of(3, false)),
+            (b"u=0", of(0, false)),
+            (b"u=7, i", of(7, true)),
+            (b"i=?1,u=1", of(1, true)),
+            (b"i, i=?0", of(3, false)),
+            (b"u=5;x=1", of(5, false)),
+            (b"u=8, i=1, x=\"y\"", of(3, false)),
+            (b"u=-1", of(3, false)),
+            (b"u=2, u=4", of(4, false)),
+            (b"\xff,,;=", of(3, false)),
+        ] {
+            assert_eq!(Priority::parse(text), want, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Streams: what is known of each, and where they are kept.
+
+use alloc::vec::Vec;
+
+use weir_proto_h1::Method;
+
+use crate::config::RESETS_REMEMBERED;
+use crate::flow::{Inflow, Outflow};
+use crate::priority::Priority;
+
+/// Names a stream of one connection. A key of a stream that is gone names nothing any more: numbers
+/// of streams do not come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamKey {
+    id: u32,
+    slot: u32,
+}
+
+impl StreamKey {
+    /// A stream that was never kept.
+    pub(crate) const fn outside(id: u32) -> Self {
+        Self { id, slot: NONE }
+    }
+
+    /// The number of the stream on the wire.
+    #[must_use]
+    pub const fn id(self) -> u32 {
+        self.id
+    }
+}
+
+/// How far one direction of a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Half {
+    /// The final head is still to come.
+    Head,
+    /// The head was there: data, then the end.
+    Body,
+    /// It has ended.
+    Done,
+}
+
+/// A length that is not known.
+pub(crate) const NO_LENGTH: u64 = u64::MAX;
+
+/// When nothing is stalled.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    /// 0 marks a free slot.
+    pub(crate) id: u32,
+    pub(crate) receiving: Half,
+    pub(crate) sending: Half,
+    /// What was asked.
+    pub(crate) method: Method,
+    pub(crate) priority: Priority,
+    pub(crate) interim: u8,
+    /// Bytes of the message received that are still to come, when it says how many.
+    pub(crate) to_come: u64,
+    /// Bytes of the message sent that are still to be sent, when it says how many.
+    pub(crate) to_send: u64,
+    pub(crate) inflow: Inflow,
+    pub(crate) outflow: Outflow,
+    /// Tiny pieces among what was received and not consumed.
+    pub(crate) tiny: u32,
+    /// Since when data waits for room.
+    pub(crate) stalled_ms: u64,
+    /// Next in the bucket, or in the list of free slots.
+    next: u32,
+}
+
+impl Stream {
+    pub(crate) fn new(id: u32, method: Method, inflow: Inflow, outflow: Outflow) -> Self {
+        Self {
+            id,
+            receiving: Half::Head,
+            sending: Half::Head,
+            method,
+            priority: Priority::default(),
+            interim: 0,
+            to_come: NO_LENGTH,
+            to_send: NO_LENGTH,
+            inflow,
+            outflow,
+            tiny: 0,
+            stalled_ms: NEVER,
+            next: NONE,
+        }
+    }
+}
+
+const NONE: u32 = u32::MAX;
+
+/// The streams that are open. Slots are reused, so that their number stays that of the most that
+/// were open at a time; a stream is found by its number through buckets of chains, which numbers
+/// that follow each other fill evenly.
+#[derive(Clone, Debug)]
+pub(crate) struct Streams {
+    slots: Vec<Stream>,
+    free: u32,
+    len: u32,
+    buckets: Vec<u32>,
+}
+
+impl Streams {
+    pub(crate) const fn new() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: NONE,
+            len: 0,
+            buckets: Vec::new(),
+        }
+    }
+
+    pub(crate) const fn len(&self) -> u32 {
+        self.len
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, key: StreamKey) -> Option<&Stream> {
+        let stream = self.slots.get(key.slot as usize);
+        stream.filter(|stream| stream.id == key.id)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, key: StreamKey) -> Option<&mut Stream> {
+        let stream = self.slots.get_mut(key.slot as usize);
+        stream.filter(|stream| stream.id == key.id)
+    }
+
+    /// Finds a stream by its number, which is not 0.
+    #[inline]
+    pub(crate) fn find(&self, id: u32) -> Option<StreamKey> {
+        let mut slot = *self.buckets.get(self.bucket(id))?;
+        while let Some(stream) = self.slots.get(slot as usize) {
+            if stream.id == id {
+                return Some(StreamKey { id, slot });
+            }
+            slot = stream.next;
+        }
+        None
+    }
+
+    pub(crate) fn insert(&mut self, stream: Stream) -> StreamKey {
+        if self.len as usize >= self.buckets.len() {
+            self.grow();
+        }
+        let id = stream.id;
+        let slot = match self.slots.get_mut(self.free as usize) {
+            Some(free) => {
+                let slot = self.free;
+                self.free = free.next;
+                *free = stream;
+                slot
+            }
+            None => {
+                self.slots.push(stream);
+                self.slots.len() as u32 - 1
+            }
+        };
+        self.link(slot);
+        self.len += 1;
+        StreamKey { id, slot }
+    }
+
+    pub(crate) fn remove(&mut self, key: StreamKey) {
+        if self.get(key).is_none() {
+            return;
+        }
+        let bucket = self.bucket(key.id);
+        let mut at = self.buckets.get(bucket).copied().unwrap_or(NONE);
+        let next = self.slots.get(key.slot as usize).map_or(NONE, |s| s.next);
+        if at == key.slot {
+            if let Some(first) = self.buckets.get_mut(bucket) {
+                *first = next;
+            }
+        } else {
+            while let Some(stream) = self.slots.get_mut(at as usize) {
+                if stream.next == key.slot {
+                    stream.next = next;
+                    break;
+                }
+                at = stream.next;
+            }
+        }
+        if let Some(stream) = self.slots.get_mut(key.slot as usize) {
+            stream.id = 0;
+            stream.next = self.free;
+            self.free = key.slot;
+            self.len -= 1;
+        }
+    }
+
+    /// Every stream that is open.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (StreamKey, &Stream)> {
+        let slots = self.slots.iter().zip(0..);
+        slots
+            .filter(|(stream, _)| stream.id != 0)
+            .map(|(stream, slot)| {
+                let id = stream.id;
+                (StreamKey { id, slot }, stream)
+            })
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
+        self.slots.iter_mut().filter(|stream| stream.id != 0)
+    }
+
+    /// Gives back the memory of streams that are gone, when none is open.
+    pub(crate) fn rest(&mut self) {
+        if self.len == 0 {
+            *self = Self::new();
+        }
+    }
+
+    #[inline]
+    fn bucket(&self, id: u32) -> usize {
+        // Numbers of one side are all odd or all even.
+        (id >> 1) as usize & self.buckets.len().wrapping_sub(1)
+    }
+
+    fn link(&mut self, slot: u32) {
+        let Some(id) = self.slots.get(slot as usize).map(|stream| stream.id) else {
+            return;
+        };
+        let bucket = self.bucket(id);
+        if let (Some(first), Some(stream)) = (
+            self.buckets.get_mut(bucket),
+            self.slots.get_mut(slot as usize),
+        ) {
+            stream.next = *first;
+            *first = slot;
+        }
+    }
+
+    /// Doubles the buckets and puts every stream into its new one.
+    #[cold]
+    fn grow(&mut self) {
+        let count = (2 * self.buckets.len()).max(8);
+        self.buckets.clear();
+        self.buckets.resize(count, NONE);
+        for slot in 0..self.slots.len() as u32 {
+            if self.slots.get(slot as usize).is_some_and(|s| s.id != 0) {
+                self.link(slot);
+            }
+        }
+    }
+}
+
+/// The numbers of streams that we have reset lately: what is still on its way for them is passed
+/// over. The oldest is forgotten first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Resets {
+    ids: Vec<u32>,
+    next: usize,
+}
+
+impl Resets {
+    /// Remembers a stream, with room for `streams_max` of them at least.
+    pub(crate) fn remember(&mut self, id: u32, streams_max: u32) {
+        if self.ids.len() < RESETS_REMEMBERED.max(streams_max as usize) {
+            self.ids.push(id);
+        } else if let Some(oldest) = self.ids.get_mut(self.next) {
+            *oldest = id;
+            self.next = (self.next + 1) % self.ids.len();
+        }
+    }
+
+    pub(crate) fn has(&self, id: u32) -> bool {
+        self.ids.contains(&id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeMap;
+
+    fn stream(id: u32) -> Stream {
+        Stream::new(id, Method::Get, Inflow::new(1, 1, 0), Outflow::new(1))
+    }
+
+    /// Any sequence of steps finds what a map would find; keys of streams that are gone find nothing.
+    #[test]
+    fn streams_are_found_by_key_and_by_number() {
+        let (mut streams, mut model, mut gone) = (Streams::new(), BTreeMap::new(), Vec::new());
+        let (mut random, mut id) = (7u64, 1);
+        for _ in 0..5_000 {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(99);
+            let choice = (random >> 33) as usize;
+            if choice % 5 < 2 || model.is_empty() {
+                id += 2 * (1 + choice as u32 % 3);
+                model.insert(id, streams.insert(stream(id)));
+            } else {
+                let (&id, &key) = model.iter().nth(choice % model.len()).unwrap();
+                streams.remove(key);
+                streams.remove(key);
+                model.remove(&id);
+                gone.push(key);
+            }
+            assert_eq!(streams.len() as usize, model.len());
+            for (&id, &key) in &model {
+                assert_eq!(streams.find(id), Some(key));
+                assert_eq!(streams.get(key).map(|stream| stream.id), Some(id));
+            }
+            for &key in gone.iter().rev().take(8) {
+                assert!(streams.find(key.id()).is_none() && streams.get(key).is_none());
+            }
+            assert_eq!(streams.iter().count(), model.len());
+        }
+    }
+
+    #[test]
+    fn the_oldest_reset_is_forgotten_first() {
+        let mut resets = Resets::default();
+        (1..=RESETS_REMEMBERED as u32 + 2).for_each(|id| resets.remember(id, 1));
+        assert!(!resets.has(1) && !resets.has(2) && resets.has(3) && resets.has(130));
+        assert_eq!(resets.ids.len(), RESETS_REMEMBERED);
+    }
+}
