@@ -176,11 +176,11 @@ impl Head {
     /// [`Error::BadMethod`] for what is no token, [`Error::MethodTooLong`].
     pub fn set_method(&mut self, method: Span, block: &[u8]) -> Result<(), Error> {
         let token = method.get(block);
+        self.method = Method::from_token(token);
+        self.method_span = method;
         if token.len() > METHOD_BYTES_MAX {
             return Err(Error::MethodTooLong);
         }
-        self.method = Method::from_token(token);
-        self.method_span = method;
         // A known method is a token; any other has to show it.
         if self.method == Method::Other && !scan::is_token(token) {
             return Err(Error::BadMethod);

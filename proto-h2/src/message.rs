@@ -169,7 +169,9 @@ impl Fields {
     /// Shows what can be shown of a request that is refused for what it asks.
     pub(crate) fn outline(&self, head: &mut Head, text: &[u8], config: &Config) {
         head.version = Version::Http2;
-        if self.method(head, text).is_ok() && self.target(head, text, config).is_err() {
+        // What is wrong with them is known, or of no matter to this.
+        let _ = self.method(head, text);
+        if self.target(head, text, config).is_err() {
             head.target = self.get(Pseudo::Path).unwrap_or_default();
         }
         head.len = (text.len() as u32).max(1);

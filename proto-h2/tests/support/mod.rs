@@ -8,7 +8,7 @@ mod driver;
 mod frames;
 
 pub(crate) use driver::run;
-pub(crate) use frames::{FrameReader, write_frame};
+pub(crate) use frames::write_frame;
 
 use std::path::Path;
 
