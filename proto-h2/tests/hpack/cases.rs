@@ -1,0 +1,111 @@
+//! Every case of `cases`, and every block of theirs cut off.
+
+use std::collections::HashSet;
+
+use weir_proto_h2::hpack::*;
+
+use crate::support::*;
+
+#[test]
+fn every_case_gives_what_its_file_says() {
+    let cases = load();
+    let mut failures = Vec::new();
+    for case in &cases {
+        assert!(
+            !case.why.is_empty(),
+            "{}: {} has no reason",
+            case.file,
+            case.name
+        );
+        let is = run(case);
+        if is != case.out {
+            failures.push(format!(
+                "{}: {}\n  is:     {}\n  should: {}",
+                case.file,
+                case.name,
+                is.join("\n          "),
+                case.out.join("\n          ")
+            ));
+        }
+    }
+    assert!(
+        failures.is_empty(),
+        "{} of {} cases:\n{}",
+        failures.len(),
+        cases.len(),
+        failures.join("\n")
+    );
+}
+
+#[test]
+fn names_of_cases_are_their_own() {
+    let cases = load();
+    let names: HashSet<_> = cases.iter().map(|case| (&case.file, &case.name)).collect();
+    assert_eq!(names.len(), cases.len());
+}
+
+/// A block that is cut off is missing something, or ends between two fields: then the fields before
+/// the cut are the first of the whole.
+#[test]
+fn a_block_cut_off_is_noticed() {
+    for case in load() {
+        let mut decoder = Decoder::new(TABLE_BYTES);
+        for step in &case.steps {
+            match step {
+                Step::Setting(bytes) => decoder.set_table_bytes_max(*bytes),
+                Step::Block(block) if block.len() < 2000 => {
+                    let (outcome, whole) = decode(&mut decoder.clone(), block, u32::MAX);
+                    for cut in 0..block.len() {
+                        let (cut_outcome, part) =
+                            decode(&mut decoder.clone(), &block[..cut], u32::MAX);
+                        assert!(whole.starts_with(&part), "{}: at {cut}", case.name);
+                        let expected = match cut_outcome {
+                            Ok(Outcome::Complete { .. }) => true,
+                            Err(Error::Truncated | Error::MissingTableSize) => true,
+                            other => other == outcome,
+                        };
+                        assert!(expected, "{}: at {cut}: {cut_outcome:?}", case.name);
+                    }
+                    if decode(&mut decoder, block, u32::MAX).0.is_err() {
+                        break;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A field that the caller refuses ends the passing on, not the decoding.
+#[test]
+fn the_table_stays_in_step_when_a_field_is_refused() {
+    let (mut decoder, mut text) = (Decoder::new(TABLE_BYTES), Vec::new());
+    let block = wire(r#"82 40 01 "a" 01 "b" 40 01 "c" 01 "d""#, 1);
+    let mut count = 0;
+    let outcome = decoder.decode(&block, &mut text, 1000, |_, field| {
+        count += 1;
+        match field.pseudo {
+            Some(_) => Ok(()),
+            None => Err("not this one"),
+        }
+    });
+    assert_eq!(outcome, Ok(Outcome::Refused("not this one")));
+    assert_eq!(count, 2);
+    let plain = |name: &str, value: &str| (name.into(), value.into());
+    assert_eq!(entries(&decoder), [plain("c", "d"), plain("a", "b")]);
+}
+
+/// What a bomb makes the text hold, and for how long it is worked on, is bounded.
+#[test]
+fn a_bomb_costs_bounded_memory() {
+    let (mut decoder, mut text) = (Decoder::new(TABLE_BYTES), Vec::new());
+    let block = wire(&format!(r#"40 01 "a" 7f a1 1e {}"#, "61".repeat(4000)), 1);
+    let indexed = [block.clone(), vec![0xbe; 60_000]].concat();
+    let mut longest = 0;
+    let outcome = decoder.decode(&indexed, &mut text, 16_384, |text, _| {
+        longest = longest.max(text.len());
+        Ok::<(), ()>(())
+    });
+    assert_eq!(outcome, Err(Error::Bomb));
+    assert!(longest <= 16_384 && text.capacity() <= 32_768);
+}

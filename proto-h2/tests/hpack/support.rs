@@ -1,0 +1,282 @@
+//! Case files and what they run. No verdict is written here: the files say what must come out.
+
+use std::path::Path;
+
+use weir_proto_h1::FieldId;
+use weir_proto_h2::hpack::*;
+
+/// One case of a file.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Case {
+    pub(crate) file: String,
+    pub(crate) name: String,
+    pub(crate) why: String,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) out: Vec<String>,
+}
+
+/// One thing that a case does, in its order.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// Fields may take so many bytes from now on.
+    List(u32),
+    /// The table may have so many bytes from now on.
+    Setting(u32),
+    /// A block is decoded.
+    Block(Vec<u8>),
+    /// The entries of the decoder's table are listed.
+    Entries,
+    /// Fields are encoded: what to do with each, its name, its value.
+    Fields(Vec<(String, Vec<u8>, Vec<u8>)>),
+}
+
+/// Reads every case of this test.
+pub(crate) fn load() -> Vec<Case> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hpack/cases");
+    let mut paths: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|f| f.unwrap().path())
+        .collect();
+    paths.retain(|path| path.extension().is_some_and(|end| end == "case"));
+    paths.sort();
+    paths.iter().flat_map(|path| load_file(path)).collect()
+}
+
+fn load_file(path: &Path) -> Vec<Case> {
+    let file = path.file_name().unwrap().to_string_lossy().into_owned();
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut defaults = Case {
+        file,
+        ..Case::default()
+    };
+    let mut cases: Vec<Case> = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (key, value) = line
+            .split_once(": ")
+            .unwrap_or_else(|| panic!("{}:{}: expected `key: value`", defaults.file, number + 1));
+        if key == "case" {
+            cases.push(Case {
+                name: value.into(),
+                ..defaults.clone()
+            });
+            continue;
+        }
+        let case = cases.last_mut().unwrap_or(&mut defaults);
+        let step = match key {
+            "why" => {
+                case.why = value.into();
+                continue;
+            }
+            "out" => {
+                case.out.push(value.into());
+                continue;
+            }
+            "list" => Step::List(value.parse().unwrap()),
+            "setting" => Step::Setting(value.parse().unwrap()),
+            "block" => Step::Block(wire(value, 1)),
+            "show" => Step::Entries,
+            "fields" => Step::Fields(value.split(" | ").map(field).collect()),
+            _ => match (key.strip_prefix("more*"), case.steps.last_mut()) {
+                (Some(times), Some(Step::Block(block))) => {
+                    block.extend(wire(value, times.parse().unwrap()));
+                    continue;
+                }
+                _ => panic!("{}:{}: unknown key {key}", case.file, number + 1),
+            },
+        };
+        case.steps.push(step);
+    }
+    cases
+}
+
+/// `KIND NAME: VALUE`.
+fn field(text: &str) -> (String, Vec<u8>, Vec<u8>) {
+    let (kind, field) = text.split_once(' ').unwrap();
+    let at = 1 + field[1..].find(": ").unwrap();
+    (
+        kind.into(),
+        unescape(&field[..at]),
+        unescape(&field[at + 2..]),
+    )
+}
+
+/// Hexadecimal digits with spaces where they help, and text in quotation marks.
+pub(crate) fn wire(text: &str, times: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (number, part) in text.split('"').enumerate() {
+        if number % 2 == 1 {
+            out.extend(unescape(part));
+            continue;
+        }
+        let digits: Vec<u8> = part.bytes().filter(|byte| *byte != b' ').collect();
+        for pair in digits.chunks(2) {
+            let pair = std::str::from_utf8(pair).unwrap();
+            out.push(u8::from_str_radix(pair, 16).unwrap_or_else(|_| panic!("{text}: {pair}")));
+        }
+    }
+    out.repeat(times)
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = text.bytes();
+    let mut out = Vec::new();
+    while let Some(byte) = bytes.next() {
+        if byte != b'\\' {
+            out.push(byte);
+            continue;
+        }
+        out.push(match bytes.next().unwrap() {
+            b't' => b'\t',
+            b'0' => 0,
+            b'\\' => b'\\',
+            b'x' => {
+                let digits = [bytes.next().unwrap(), bytes.next().unwrap()];
+                u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+            }
+            other => panic!("unknown escape {}", char::from(other)),
+        });
+    }
+    out
+}
+
+pub(crate) fn show(bytes: &[u8]) -> String {
+    let shown = bytes.escape_ascii().to_string();
+    shown
+        .replace("\\'", "'")
+        .replace("\\\"", "\"")
+        .replace("\\x00", "\\0")
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A field as tests compare it.
+pub(crate) type Plain = (Vec<u8>, Vec<u8>);
+
+/// Decodes a block and checks what every field must fulfil.
+pub(crate) fn decode(
+    decoder: &mut Decoder,
+    block: &[u8],
+    list_bytes_max: u32,
+) -> (Result<Outcome<()>, Error>, Vec<(Plain, Decoded)>) {
+    const BEFORE: &[u8] = b"what was there";
+    let (mut text, mut fields) = (BEFORE.to_vec(), Vec::new());
+    let outcome = decoder.decode(block, &mut text, list_bytes_max, |text, field| {
+        assert_eq!(field.name.end, field.value.start);
+        let (name, value) = (field.name.get(text), field.value.get(text));
+        assert_eq!(field.pseudo, Pseudo::from_name(name));
+        assert_eq!(field.id, FieldId::from_name(name));
+        fields.push(((name.to_vec(), value.to_vec()), field));
+        Ok(())
+    });
+    assert!(text.starts_with(BEFORE));
+    if outcome.is_ok() {
+        let stored: usize = fields.iter().map(|((n, v), _)| n.len() + v.len()).sum();
+        assert_eq!(text.len(), BEFORE.len() + stored);
+        assert!(stored + 32 * fields.len() <= list_bytes_max as usize);
+    }
+    (outcome, fields)
+}
+
+/// The entries of a decoder's table, asked for by their indices.
+pub(crate) fn entries(decoder: &Decoder) -> Vec<Plain> {
+    let mut decoder = decoder.clone();
+    let mut entries = Vec::new();
+    for index in 62u32.. {
+        let mut block = Vec::new();
+        match index {
+            ..127 => block.push(0x80 | index as u8),
+            _ => {
+                let rest = index - 127;
+                block.extend([0xff, rest as u8 | 0x80, (rest >> 7) as u8]);
+            }
+        }
+        let (outcome, fields) = decode(&mut decoder, &block, u32::MAX);
+        match outcome {
+            Ok(_) => entries.extend(fields.into_iter().map(|(plain, _)| plain)),
+            Err(error) => {
+                assert_eq!(error, Error::BadIndex);
+                break;
+            }
+        }
+    }
+    entries
+}
+
+pub(crate) fn name(text: &[u8]) -> Name<'_> {
+    match Pseudo::from_name(text) {
+        Some(pseudo) => Name::Pseudo(pseudo),
+        None => Name::of(FieldId::from_name(text), text),
+    }
+}
+
+/// Runs a case: what it decodes, and what it encodes as hexadecimal digits.
+pub(crate) fn run(case: &Case) -> Vec<String> {
+    let mut out = Vec::new();
+    let (mut decoder, mut encoder) = (Decoder::new(TABLE_BYTES), Encoder::new());
+    let mut list_bytes_max = 16 * 1024;
+    for step in &case.steps {
+        match step {
+            Step::List(bytes) => list_bytes_max = *bytes,
+            Step::Setting(bytes) => {
+                decoder.set_table_bytes_max(*bytes);
+                encoder.set_table_bytes_max(*bytes);
+            }
+            Step::Block(block) => {
+                let (outcome, fields) = decode(&mut decoder, block, list_bytes_max);
+                for ((name, value), field) in fields {
+                    let kind = match (field.is_sensitive, field.is_valid) {
+                        (false, true) => "field",
+                        (false, false) => "invalid",
+                        (true, true) => "sensitive",
+                        (true, false) => "sensitive invalid",
+                    };
+                    out.push(format!("{kind} {}: {}", show(&name), show(&value)));
+                }
+                match outcome {
+                    Ok(Outcome::Complete { list_bytes }) => out.push(format!("end {list_bytes}")),
+                    Ok(other) => out.push(format!("{other:?}")),
+                    Err(error) => {
+                        out.push(format!("error {error}"));
+                        return out;
+                    }
+                }
+            }
+            Step::Entries => {
+                for (name, value) in entries(&decoder) {
+                    out.push(format!("entry {}: {}", show(&name), show(&value)));
+                }
+            }
+            Step::Fields(fields) => {
+                let mut block = Vec::new();
+                for (kind, text, value) in fields {
+                    let name = name(text);
+                    let indexing = match kind.as_str() {
+                        "index" => Indexing::Index,
+                        "repeated" => Indexing::IfRepeated,
+                        "no" => Indexing::NoIndex,
+                        "never" => Indexing::Never,
+                        "policy" => Indexing::of(name, value),
+                        _ => panic!("unknown kind {kind}"),
+                    };
+                    encoder.encode(&mut block, name, value, indexing);
+                }
+                out.push(hex(&block));
+                // What is written is read back, so one decoder goes along.
+                let (outcome, read) = decode(&mut decoder, &block, u32::MAX);
+                assert!(matches!(outcome, Ok(Outcome::Complete { .. })));
+                let read: Vec<_> = read.into_iter().map(|(plain, _)| plain).collect();
+                let said: Vec<_> = fields
+                    .iter()
+                    .map(|(_, n, v)| (n.to_ascii_lowercase(), v.clone()))
+                    .collect();
+                assert_eq!(read, said);
+            }
+        }
+    }
+    out
+}
