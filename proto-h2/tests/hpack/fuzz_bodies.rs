@@ -1,1 +1,215 @@
+//! What each fuzz target does with its bytes. Shared by the targets and by the test that replays
+//! their corpus. A property that does not hold panics.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Properties, not input handling.
+
+use weir_proto_h1::FieldId;
+use weir_proto_h2::hpack::*;
+
+/// A body of a target, by the name that its corpus has too.
+pub(crate) type Body = fn(&[u8]);
+
+pub(crate) const BODIES: &[(&str, Body)] =
+    &[("hpack_decode", decode), ("hpack_identity", identity)];
+
+/// A field as bodies compare it.
+type Plain = (Vec<u8>, Vec<u8>);
+
+/// What fields may take in the decoder that is held short.
+const SHORT: u32 = 512;
+
+/// Decodes blocks, each with its length in front, and compares with another implementation, and
+/// with a decoder that may keep less.
+pub(crate) fn decode(bytes: &[u8]) {
+    let mut theirs = loona_hpack::Decoder::new();
+    theirs.set_max_allowed_table_size(TABLE_BYTES as usize);
+    let (mut ours, mut short) = (Decoder::new(TABLE_BYTES), Decoder::new(TABLE_BYTES));
+    let mut rest = bytes;
+    while let Some((&len, tail)) = rest.split_first() {
+        let (block, tail) = tail.split_at(tail.len().min(usize::from(len)));
+        rest = tail;
+        let (outcome, fields) = run(&mut ours, block, u32::MAX);
+        let expected = theirs.decode(block);
+        match outcome {
+            Ok(outcome) => {
+                let list_bytes: usize = fields.iter().map(|(n, v)| n.len() + v.len() + 32).sum();
+                let list_bytes = list_bytes as u32;
+                assert_eq!(outcome, Outcome::Complete { list_bytes });
+                match expected {
+                    Ok(expected) => assert_eq!(fields, expected),
+                    // Nothing says that a table size needs a field behind it.
+                    Err(error) => assert!(format!("{error:?}").contains("SizeUpdateAtEnd")),
+                }
+            }
+            Err(error) => {
+                // The other one takes table sizes anywhere.
+                assert!(
+                    expected.is_err() || error == Error::UnexpectedTableSize,
+                    "{error}"
+                );
+            }
+        }
+        let (held, part) = run(&mut short, block, SHORT);
+        assert!(fields.starts_with(&part));
+        match (outcome, held) {
+            (Ok(_), Ok(Outcome::Complete { .. })) => assert_eq!(fields, part),
+            (Ok(_), Ok(other)) => assert_eq!(other, Outcome::TooLarge),
+            (Ok(_), Err(error)) => {
+                assert_eq!(error, Error::Bomb);
+                return;
+            }
+            (Err(error), Err(other)) => {
+                assert!(error == other || other == Error::Bomb);
+                return;
+            }
+            (Err(error), Ok(_)) => panic!("{error} is not noticed"),
+        }
+    }
+}
+
+fn run(
+    decoder: &mut Decoder,
+    block: &[u8],
+    list_bytes_max: u32,
+) -> (Result<Outcome<()>, Error>, Vec<Plain>) {
+    let (mut text, mut fields) = (Vec::new(), Vec::new());
+    let outcome = decoder.decode(block, &mut text, list_bytes_max, |text, field| {
+        let (name, value) = (field.name.get(text), field.value.get(text));
+        assert_eq!(field.pseudo, Pseudo::from_name(name));
+        assert_eq!(field.id, FieldId::from_name(name));
+        assert_eq!(field.is_valid, is_valid(name, value));
+        fields.push((name.to_vec(), value.to_vec()));
+        Ok(())
+    });
+    (outcome, fields)
+}
+
+/// The rule for what a field may hold, written in another way.
+fn is_valid(name: &[u8], value: &[u8]) -> bool {
+    let is_token = |byte: &u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(byte)
+    };
+    let is_name = !name.is_empty() && name.iter().all(is_token);
+    let is_control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+    (is_name || Pseudo::from_name(name).is_some())
+        && !value.iter().any(is_control)
+        && value.trim_ascii().len() == value.len()
+}
+
+/// Encodes what the bytes say, with changes of the table's size, and decodes it here and with
+/// another implementation: the fields are the same.
+pub(crate) fn identity(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new(TABLE_BYTES));
+    let mut theirs = loona_hpack::Decoder::new();
+    while !input.0.is_empty() {
+        let operation = input.byte();
+        if operation & 0xc0 == 0xc0 {
+            // Several settings between two blocks are one for the decoder: the last.
+            let setting = u32::from(operation & 0x3f) * 130;
+            encoder.set_table_bytes_max(setting);
+            if input.0.first().is_some_and(|next| next & 0xc0 == 0xc0) {
+                continue;
+            }
+            decoder.set_table_bytes_max(setting);
+        }
+        let (mut block, mut said) = (Vec::new(), Vec::new());
+        for _ in 0..=operation & 7 {
+            let (text, value) = (input.name(), input.value());
+            let name = match Pseudo::from_name(&text) {
+                Some(pseudo) => Name::Pseudo(pseudo),
+                None => Name::of(FieldId::from_name(&text), &text),
+            };
+            let indexing = match input.byte() % 5 {
+                0 => Indexing::Index,
+                1 => Indexing::IfRepeated,
+                2 => Indexing::NoIndex,
+                3 => Indexing::Never,
+                _ => Indexing::of(name, &value),
+            };
+            encoder.encode(&mut block, name, &value, indexing);
+            said.push((text.to_ascii_lowercase(), value));
+        }
+        let (outcome, fields) = run(&mut decoder, &block, u32::MAX);
+        assert!(
+            matches!(outcome, Ok(Outcome::Complete { .. })),
+            "{outcome:?}"
+        );
+        assert_eq!(fields, said);
+        assert_eq!(theirs.decode(&block).unwrap(), said);
+    }
+}
+
+/// Takes what an operation needs from the front; zeros when there is no more.
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn byte(&mut self) -> u8 {
+        match self.0.split_first() {
+            Some((&byte, rest)) => {
+                self.0 = rest;
+                byte
+            }
+            None => 0,
+        }
+    }
+
+    fn name(&mut self) -> Vec<u8> {
+        const NAMES: [&str; 24] = [
+            ":method",
+            ":path",
+            ":status",
+            ":authority",
+            ":protocol",
+            ":scheme",
+            "Host",
+            "Content-Type",
+            "x-a",
+            "X-A",
+            "x-b",
+            "Cookie",
+            "Authorization",
+            "set-cookie",
+            "via",
+            "from",
+            "Refresh",
+            "access-control-allow-origin",
+            "strict-transport-security",
+            "accept-encoding",
+            "x-request-id",
+            "traceparent",
+            "content-length",
+            "date",
+        ];
+        let byte = self.byte();
+        match NAMES.get(usize::from(byte)) {
+            Some(name) => name.as_bytes().to_vec(),
+            None => self.text(usize::from(byte) % 16 + 1),
+        }
+    }
+
+    fn value(&mut self) -> Vec<u8> {
+        const VALUES: [&str; 8] = [
+            "GET",
+            "/",
+            "200",
+            "https",
+            "gzip, deflate",
+            "a",
+            "",
+            "text/html",
+        ];
+        let byte = self.byte();
+        match VALUES.get(usize::from(byte)) {
+            Some(value) => value.as_bytes().to_vec(),
+            None if byte < 0xe0 => self.text(usize::from(byte) % 40),
+            None => self.text(2).repeat(usize::from(byte & 0x1f) * 40),
+        }
+    }
+
+    fn text(&mut self, len: usize) -> Vec<u8> {
+        let (text, rest) = self.0.split_at(len.min(self.0.len()));
+        self.0 = rest;
+        text.to_vec()
+    }
+}

@@ -3,10 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
-//mod allocations;
+mod allocations;
 mod cases;
-//mod fuzz_bodies;
-//mod peer;
-//mod random;
-//mod replay;
+mod fuzz_bodies;
+mod peer;
+mod random;
+mod replay;
 mod support;
