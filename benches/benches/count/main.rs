@@ -8,6 +8,7 @@
 )]
 
 mod exchange;
+mod hpack;
 mod http1;
 mod plan;
 mod routing;
@@ -51,6 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn cases() -> impl Iterator<Item = &'static Case> {
-    let cases = http1::CASES.iter().chain(routing::CASES);
+    let cases = http1::CASES.iter().chain(hpack::CASES);
+    let cases = cases.chain(routing::CASES);
     cases.chain(plan::CASES).chain(exchange::CASES)
 }

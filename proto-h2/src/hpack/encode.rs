@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use weir_proto_h1::FieldId;
 
-use super::label::{Label, Pseudo};
+use super::label::{CODES, Label, Pseudo};
 use super::table::{Entry, Table};
 use super::{TABLE_BYTES, fixed, huffman, integer};
 
@@ -118,24 +118,26 @@ pub struct Encoder {
     /// How many entries were ever put in, wrapping: an entry's number is the count before it. The
     /// table never holds 256, so a byte tells them apart.
     count: u8,
-    /// Numbers of entries by a hash of name and value. What is found has to be compared.
+    /// The newest entry by a hash of name and value. What is found has to be compared.
     fields: [u8; FIELD_SLOTS],
-    /// Numbers of entries by a hash of the name.
+    /// The next older entry of the same hash, by the number of an entry.
+    older: [u8; ENTRIES_MAX],
+    /// The newest entry by a hash of the name.
     names: [u8; NAME_SLOTS],
-    /// Hashes of fields that came once.
-    seen: [u16; SEEN_SLOTS],
+    /// Hashes of fields that came once, the last ones of each set.
+    seen: [[u16; SEEN_WAYS]; SEEN_SETS],
     /// A name in lower case.
     name: Vec<u8>,
 }
 
+const ENTRIES_MAX: usize = (TABLE_BYTES / super::FIELD_OVERHEAD_BYTES) as usize;
 const FIELD_SLOTS: usize = 128;
-const NAME_SLOTS: usize = 64;
-const SEEN_SLOTS: usize = 64;
+/// Known names have one each.
+const NAME_SLOTS: usize = 128;
+const SEEN_SETS: usize = 32;
+const SEEN_WAYS: usize = 4;
 
-const _: () = assert!(
-    TABLE_BYTES / super::FIELD_OVERHEAD_BYTES < 256,
-    "a byte numbers entries"
-);
+const _: () = assert!(ENTRIES_MAX < 256 && 256 % ENTRIES_MAX == 0);
 
 impl Default for Encoder {
     fn default() -> Self {
@@ -152,8 +154,9 @@ impl Encoder {
             lowest: None,
             count: 0,
             fields: [0; FIELD_SLOTS],
+            older: [0; ENTRIES_MAX],
             names: [0; NAME_SLOTS],
-            seen: [0; SEEN_SLOTS],
+            seen: [[0; SEEN_WAYS]; SEEN_SETS],
             name: Vec::new(),
         }
     }
@@ -170,20 +173,27 @@ impl Encoder {
 
     /// Appends a field to the block that is being made. A block is made at once, by this encoder
     /// alone; its bytes come to stand in `out` because a frame says its length before them.
+    #[inline]
     pub fn encode(&mut self, out: &mut Vec<u8>, name: Name<'_>, value: &[u8], indexing: Indexing) {
         if self.lowest.is_some() {
             self.table_sizes(out);
         }
         let key = Key::of(name);
-        match indexing {
-            Indexing::Index | Indexing::IfRepeated => {
-                self.find_or_index(out, &key, value, indexing)
+        let found = match name {
+            Name::Pseudo(pseudo) => fixed::pseudo_field(pseudo, value),
+            _ => 0,
+        };
+        if found != 0 {
+            integer::write(out, INDEXED, 0x7f, found);
+        } else if let Indexing::Index | Indexing::IfRepeated = indexing {
+            match self.newest_of(&key) {
+                Some((newer, entry)) if self.table.value(entry) == value => {
+                    integer::write(out, INDEXED, 0x7f, fixed::LEN + 1 + newer);
+                }
+                _ => self.search(out, &key, value, indexing),
             }
-            Indexing::NoIndex => match key.fixed_field(value) {
-                0 => self.literal(out, &key, value, 0x00, 0x0f),
-                index => integer::write(out, 0x80, 0x7f, index),
-            },
-            Indexing::Never => self.literal(out, &key, value, 0x10, 0x0f),
+        } else {
+            self.spell_out(out, &key, value, indexing);
         }
     }
 
@@ -200,82 +210,119 @@ impl Encoder {
         integer::write(out, 0x20, 0x1f, size as usize);
     }
 
-    fn find_or_index(
-        &mut self,
-        out: &mut Vec<u8>,
-        key: &Key<'_>,
-        value: &[u8],
-        indexing: Indexing,
-    ) {
-        match key.fixed_field(value) {
-            0 => {}
-            index => return integer::write(out, 0x80, 0x7f, index),
+    /// Finds a field in what is left to be searched, or puts it there.
+    fn search(&mut self, out: &mut Vec<u8>, key: &Key<'_>, value: &[u8], indexing: Indexing) {
+        if key.code == FieldId::AcceptEncoding as u8 && value == b"gzip, deflate" {
+            return out.push(INDEXED | 16);
         }
-        let hash = hash(value, key.hash);
-        let slot = (hash >> 57) as usize;
-        if let Some(number) = self.fields.get(slot)
-            && let Some((index, entry)) = self.entry(*number)
-            && key.is_name_of(entry, &self.table)
-            && self.table.value(entry) == value
-        {
-            return integer::write(out, 0x80, 0x7f, fixed::LEN + 1 + index);
+        let hash = hash::<0>(value, u64::from(key.slot) << 32 | value.len() as u64);
+        if let Some((newer, number)) = self.find(hash, key, value) {
+            // The next field of this name is like this one rather than like the newest.
+            if let Some(newest) = self.names.get_mut(usize::from(key.slot)) {
+                *newest = number;
+            }
+            return integer::write(out, INDEXED, 0x7f, fixed::LEN + 1 + newer);
         }
         if indexing == Indexing::IfRepeated && !self.is_repeated(hash) {
-            return self.literal(out, key, value, 0x00, 0x0f);
+            return self.spell_out(out, key, value, Indexing::NoIndex);
         }
-        self.literal(out, key, value, 0x40, 0x3f);
-        if let Some(number) = self.fields.get_mut(slot) {
-            *number = self.count;
+        self.literal(out, WITH_INDEXING, 0x3f, self.name_index(key), key, value);
+        self.insert(key, value, hash);
+    }
+
+    /// Finds a whole field among the entries of its hash: how many are newer, and its number.
+    fn find(&self, hash: u64, key: &Key<'_>, value: &[u8]) -> Option<(usize, u8)> {
+        let mut number = *self.fields.get(field_slot(hash))?;
+        let (mut newer, mut entry) = self.entry(number)?;
+        loop {
+            if key.is_name_of(entry, &self.table) && self.table.value(entry) == value {
+                return Some((newer, number));
+            }
+            number = *self.older.get(usize::from(number) % ENTRIES_MAX)?;
+            let next = self.entry(number)?;
+            // The number of an entry that is gone may be another's by now, even a newer one's.
+            if next.0 <= newer {
+                return None;
+            }
+            (newer, entry) = next;
         }
-        self.insert(key, value);
     }
 
     /// Says whether a field came before, and remembers it if not.
     fn is_repeated(&mut self, hash: u64) -> bool {
         let mark = (hash >> 32) as u16;
-        match self.seen.get_mut((hash >> 48) as usize % SEEN_SLOTS) {
-            Some(seen) if *seen == mark => true,
-            Some(seen) => {
-                *seen = mark;
-                false
-            }
-            None => false,
+        let Some(seen) = self.seen.get_mut((hash >> 48) as usize % SEEN_SETS) else {
+            return false;
+        };
+        if seen.contains(&mark) {
+            return true;
         }
+        seen.rotate_right(1);
+        if let Some(first) = seen.first_mut() {
+            *first = mark;
+        }
+        false
     }
 
-    fn insert(&mut self, key: &Key<'_>, value: &[u8]) {
-        self.name.clear();
-        self.name.extend_from_slice(key.text);
-        self.name.make_ascii_lowercase();
-        if let Some(number) = self.names.get_mut(key.slot()) {
-            *number = self.count;
+    fn insert(&mut self, key: &Key<'_>, value: &[u8], hash: u64) {
+        if let Some(newest) = self.fields.get_mut(field_slot(hash))
+            && let Some(older) = self.older.get_mut(usize::from(self.count) % ENTRIES_MAX)
+        {
+            (*newest, *older) = (self.count, *newest);
+        }
+        if let Some(newest) = self.names.get_mut(usize::from(key.slot)) {
+            *newest = self.count;
         }
         self.count = self.count.wrapping_add(1);
-        self.table.insert(&self.name, value, key.label, true);
+        key.lower(&mut self.name);
+        let label = key.label();
+        self.table.insert(&self.name, value, label, true);
     }
 
-    /// Writes a field that is spelt out, its name as an index if a table has it.
-    fn literal(&mut self, out: &mut Vec<u8>, key: &Key<'_>, value: &[u8], pattern: u8, mask: u8) {
-        let index = match key.fixed_name {
-            0 => self.name_index(key),
-            index => index,
-        };
-        integer::write(out, pattern, mask, index);
-        if index == 0 {
-            self.name.clear();
-            self.name.extend_from_slice(key.text);
-            self.name.make_ascii_lowercase();
-            string(out, &self.name);
+    /// Writes a field that is not looked for. A known name that the peer does not have yet goes into
+    /// its table with this value, so that it is spelt out once.
+    fn spell_out(&mut self, out: &mut Vec<u8>, key: &Key<'_>, value: &[u8], indexing: Indexing) {
+        let index = self.name_index(key);
+        if indexing == Indexing::Never {
+            self.literal(out, NEVER_INDEXED, 0x0f, index, key, value);
+        } else if index == 0 && key.code != 0 && value.len() <= VALUE_BYTES_MAX {
+            self.literal(out, WITH_INDEXING, 0x3f, index, key, value);
+            self.insert(key, value, u64::from(key.code) << 57);
+        } else {
+            self.literal(out, WITHOUT_INDEXING, 0x0f, index, key, value);
         }
-        string(out, value);
     }
 
+    fn literal(
+        &mut self,
+        out: &mut Vec<u8>,
+        pattern: u8,
+        mask: u8,
+        name_index: usize,
+        key: &Key<'_>,
+        value: &[u8],
+    ) {
+        integer::write(out, pattern, mask, name_index);
+        if name_index == 0 {
+            key.lower(&mut self.name);
+            huffman::write(out, &self.name);
+        }
+        huffman::write(out, value);
+    }
+
+    /// The index of a name; 0 if no table has it.
     fn name_index(&self, key: &Key<'_>) -> usize {
-        let number = self.names.get(key.slot()).copied().unwrap_or_default();
-        match self.entry(number) {
-            Some((index, entry)) if key.is_name_of(entry, &self.table) => fixed::LEN + 1 + index,
-            _ => 0,
+        match (key.fixed_name(), self.newest_of(key)) {
+            (0, Some((newer, _))) => fixed::LEN + 1 + newer,
+            (index, _) => index,
         }
+    }
+
+    /// Finds the newest entry of a name, or the one that was used last, and how many are newer.
+    #[inline]
+    fn newest_of(&self, key: &Key<'_>) -> Option<(usize, &Entry)> {
+        let (newer, entry) = self.entry(*self.names.get(usize::from(key.slot))?)?;
+        key.is_name_of(entry, &self.table).then_some((newer, entry))
     }
 
     /// Finds an entry by its number, if it is still there, and how many are newer.
@@ -286,91 +333,108 @@ impl Encoder {
     }
 }
 
+/// The bits that begin each form of a field (RFC 7541, section 6).
+const INDEXED: u8 = 0x80;
+const WITH_INDEXING: u8 = 0x40;
+const WITHOUT_INDEXING: u8 = 0x00;
+const NEVER_INDEXED: u8 = 0x10;
+
 /// A name as it is looked up.
 struct Key<'a> {
-    label: Label,
-    /// The name in any case.
-    text: &'a [u8],
-    /// The first index of the name in the static table; 0 if it is not there.
-    fixed_name: usize,
-    hash: u64,
+    name: Name<'a>,
+    /// The code of its label.
+    code: u8,
+    /// Where its newest entry is noted.
+    slot: u8,
 }
 
 impl<'a> Key<'a> {
     #[inline]
     fn of(name: Name<'a>) -> Self {
-        match name {
-            Name::Pseudo(pseudo) => Self {
-                label: Label::pseudo(pseudo),
-                text: pseudo.name().as_bytes(),
-                fixed_name: fixed::pseudo_index(pseudo),
-                hash: 64 + pseudo as u64,
-            },
-            Name::Known(id) => Self {
-                label: Label::field(id),
-                text: id.name().as_bytes(),
-                fixed_name: fixed::name_index(id),
-                hash: id as u64,
-            },
-            Name::Text(text) => Self {
-                label: Label::UNKNOWN,
-                text,
-                fixed_name: fixed::unlisted_index(text),
-                hash: text.iter().fold(0, |hash: u64, &byte| {
-                    (hash ^ u64::from(byte | 0x20)).wrapping_mul(SPREAD)
-                }),
-            },
-        }
+        let (code, slot) = match name {
+            Name::Pseudo(pseudo) => (Label::pseudo(pseudo).code(), Label::pseudo(pseudo).code()),
+            Name::Known(id) => (id as u8, id as u8),
+            Name::Text(text) => {
+                let slots = NAME_SLOTS as u64 - u64::from(CODES);
+                let hash = hash::<0x20>(text, text.len() as u64) >> 32;
+                (0, CODES + (hash % slots) as u8)
+            }
+        };
+        Self { name, code, slot }
     }
 
-    #[inline]
-    fn slot(&self) -> usize {
-        (self.hash ^ self.hash >> 32) as usize % NAME_SLOTS
+    const fn label(&self) -> Label {
+        match self.name {
+            Name::Pseudo(pseudo) => Label::pseudo(pseudo),
+            Name::Known(id) => Label::field(id),
+            Name::Text(_) => Label::UNKNOWN,
+        }
     }
 
     #[inline]
     fn is_name_of(&self, entry: &Entry, table: &Table) -> bool {
-        entry.label == self.label
-            && (!self.label.is_unknown() || table.name(entry).eq_ignore_ascii_case(self.text))
+        entry.code == self.code
+            && match self.name {
+                Name::Text(text) => {
+                    let name = table.name(entry);
+                    name == text || name.eq_ignore_ascii_case(text)
+                }
+                _ => true,
+            }
     }
 
-    /// The index of the whole field in the static table; 0 if it is not there.
-    #[inline]
-    fn fixed_field(&self, value: &[u8]) -> usize {
-        match (self.label.pseudo, self.label.id) {
-            (None, FieldId::AcceptEncoding) if value == b"gzip, deflate" => 16,
-            (None, _) => 0,
-            (Some(pseudo), _) => fixed::pseudo_field(pseudo, value),
+    /// The first index of the name in the static table; 0 if it is not there.
+    fn fixed_name(&self) -> usize {
+        match self.name {
+            Name::Pseudo(pseudo) => fixed::pseudo_index(pseudo),
+            Name::Known(id) => fixed::name_index(id),
+            Name::Text(text) => fixed::unlisted_index(text),
         }
     }
+
+    /// Spells the name in lower case.
+    fn lower(&self, out: &mut Vec<u8>) {
+        out.clear();
+        out.extend_from_slice(match self.name {
+            Name::Pseudo(pseudo) => pseudo.name().as_bytes(),
+            Name::Known(id) => id.name().as_bytes(),
+            Name::Text(text) => text,
+        });
+        out.make_ascii_lowercase();
+    }
 }
 
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// A hash whose high bits depend on all of a value.
 #[inline]
-fn hash(value: &[u8], seed: u64) -> u64 {
-    let mut hash = (seed ^ (value.len() as u64) << 32).wrapping_mul(SPREAD);
-    let (words, rest) = value.as_chunks::<8>();
-    for word in words {
-        hash = (hash ^ u64::from_le_bytes(*word)).wrapping_mul(SPREAD);
-        hash ^= hash >> 32;
-    }
-    let mut last = 0;
-    for &byte in rest {
-        last = last << 8 | u64::from(byte);
-    }
-    (hash ^ last).wrapping_mul(SPREAD)
+const fn field_slot(hash: u64) -> usize {
+    (hash >> 57) as usize
 }
 
-/// Writes a string (RFC 7541, section 5.2), by the Huffman code if that is shorter.
-fn string(out: &mut Vec<u8>, text: &[u8]) {
-    let len = huffman::len(text);
-    if len < text.len() {
-        integer::write(out, 0x80, 0x7f, len);
-        huffman::encode(text, out);
-    } else {
-        integer::write(out, 0x00, 0x7f, text.len());
-        out.extend_from_slice(text);
-    }
+/// A hash whose high bits depend on all of the bytes, taken with the bits of `FOLD` set.
+#[inline]
+fn hash<const FOLD: u8>(bytes: &[u8], seed: u64) -> u64 {
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let fold = u64::from_le_bytes([FOLD; 8]);
+    let mix = |hash: u64, word: u64| {
+        let hash = (hash ^ (word | fold)).wrapping_mul(SPREAD);
+        hash ^ hash >> 32
+    };
+    let (words, rest) = bytes.as_chunks::<8>();
+    let hash = words
+        .iter()
+        .fold(seed, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    let last = match (
+        bytes.last_chunk::<8>(),
+        bytes.first_chunk::<4>(),
+        bytes.last_chunk::<4>(),
+    ) {
+        // Some bytes come twice, which does no harm.
+        (Some(last), _, _) => u64::from_le_bytes(*last),
+        (None, Some(first), Some(last)) => {
+            u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last))
+        }
+        _ => rest
+            .iter()
+            .fold(0, |word, &byte| word << 8 | u64::from(byte)),
+    };
+    (hash ^ (last | fold)).wrapping_mul(SPREAD)
 }

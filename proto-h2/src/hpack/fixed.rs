@@ -202,7 +202,7 @@ mod tests {
             assert_eq!(Label::of(entry.name()), entry.label, "{index}");
             let first = match entry.label.pseudo {
                 Some(pseudo) => pseudo_index(pseudo),
-                None if entry.label.is_unknown() => unlisted_index(entry.name()),
+                None if entry.label.code() == 0 => unlisted_index(entry.name()),
                 None => name_index(entry.label.id),
             };
             if let Some(pseudo) = entry.label.pseudo

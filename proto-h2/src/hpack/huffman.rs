@@ -7,6 +7,7 @@
 use alloc::vec::Vec;
 
 use super::error::Error;
+use super::integer;
 
 /// Bits of each symbol's code. The last is EOS, which no string may hold.
 #[rustfmt::skip]
@@ -121,28 +122,18 @@ const LOOK: usize = 12;
 struct Step {
     /// The symbols, the first one in the low byte.
     symbols: u16,
-    /// Bits of both; of the only one; 0 if the word is longer than a look.
+    /// Bits that they take; 0 if the word is longer than a look.
     len: u8,
-    /// Bits of the first, and above the lowest five how many there are.
-    first: u8,
+    /// Bits of the symbols themselves: 8 or 16.
+    width: u8,
 }
 
 impl Step {
     const LONGER: Self = Self {
         symbols: 0,
         len: 0,
-        first: 0,
+        width: 0,
     };
-
-    #[inline]
-    const fn count(self) -> u32 {
-        self.first as u32 >> 5
-    }
-
-    #[inline]
-    const fn first_len(self) -> u32 {
-        self.first as u32 & 31
-    }
 }
 
 #[expect(
@@ -161,7 +152,7 @@ static STEPS: [Step; 1 << LOOK] = {
             steps[place] = Step {
                 symbols: symbol,
                 len,
-                first: len | 1 << 5,
+                width: 8,
             };
             place += 1;
         }
@@ -176,7 +167,7 @@ static STEPS: [Step; 1 << LOOK] = {
             steps[place] = Step {
                 symbols: one.symbols | two.symbols << 8,
                 len: one.len + two.len,
-                first: one.len | 2 << 5,
+                width: 16,
             };
         }
         place += 1;
@@ -184,39 +175,50 @@ static STEPS: [Step; 1 << LOOK] = {
     steps
 };
 
-/// Bits of the input, from the highest of a word on.
+/// Bits of the input, from the highest of a word on, and behind the last of them ones, as padding
+/// is.
 struct Bits<'i> {
     word: u64,
-    count: u32,
-    input: &'i [u8],
+    /// How many are of the input. Below 0, symbols were made of bits that are not there.
+    count: i32,
+    rest: &'i [u8],
+    /// The last eight bytes of the input.
+    last: u64,
 }
 
-impl Bits<'_> {
-    /// Fills the word, eight bytes at a time; it then has 56 bits at least. Says whether there were
-    /// eight.
-    #[inline]
-    fn fill(&mut self) -> bool {
-        let Some(next) = self.input.first_chunk::<8>() else {
-            return false;
+impl<'i> Bits<'i> {
+    fn new(input: &'i [u8]) -> Self {
+        let last = match input.last_chunk::<8>() {
+            Some(chunk) => u64::from_be_bytes(*chunk),
+            None => input
+                .iter()
+                .fold(0, |word, &byte| word << 8 | u64::from(byte)),
         };
-        self.word |= u64::from_be_bytes(*next) >> self.count;
-        let taken = (63 - self.count) >> 3;
-        self.input = self.input.get(taken as usize..).unwrap_or_default();
-        self.count += taken << 3;
-        true
+        Self {
+            word: 0,
+            count: 0,
+            rest: input,
+            last,
+        }
     }
 
-    /// Fills the word byte by byte, and when none is left with ones, as padding does.
-    fn fill_up(&mut self) {
-        while self.count <= 56
-            && let Some((&byte, rest)) = self.input.split_first()
-        {
-            self.word |= u64::from(byte) << (56 - self.count);
-            self.count += 8;
-            self.input = rest;
-        }
-        if self.input.is_empty() {
-            self.word |= u64::MAX.checked_shr(self.count).unwrap_or_default();
+    /// Fills the word to 56 bits at least, if the input has so many. `count` is not negative.
+    #[inline]
+    fn fill(&mut self) {
+        let next = match (self.rest.first_chunk::<8>(), self.rest.len()) {
+            (Some(chunk), _) => u64::from_be_bytes(*chunk),
+            (None, 0) => {
+                self.word |= u64::MAX.checked_shr(self.count as u32).unwrap_or_default();
+                return;
+            }
+            (None, len) => self.last << (64 - 8 * len),
+        };
+        self.word |= next >> self.count;
+        let taken = self.rest.len().min((63 - self.count as usize) >> 3);
+        self.rest = self.rest.get(taken..).unwrap_or_default();
+        self.count += 8 * taken as i32;
+        if self.rest.is_empty() {
+            self.word |= u64::MAX >> self.count;
         }
     }
 
@@ -229,95 +231,67 @@ impl Bits<'_> {
     }
 
     #[inline]
-    fn take(&mut self, count: u32) {
-        self.word <<= count;
-        self.count -= count;
+    fn take(&mut self, len: u8) {
+        self.word <<= len & 63;
+        self.count -= i32::from(len);
     }
 
-    /// The symbol whose word is longer than a look, and the word's length.
+    /// Says whether nothing but padding is left: less than a byte, of ones.
+    #[inline]
+    fn is_padding(&self) -> bool {
+        self.rest.is_empty() && self.count < 8 && self.word >> (64 - 8) == 0xff
+    }
+
+    /// Takes a symbol whose word is longer than a look; none if that is EOS, also for what padding
+    /// makes of the bits.
     #[cold]
-    fn long(&self) -> (u16, u32) {
+    fn long(&mut self) -> Option<u8> {
         for len in LOOK + 1..=LENGTH_MAX {
             let word = (self.word >> (64 - len)) as u32;
             if let Some(symbol) = CANONICAL.symbol(word, len) {
-                return (symbol, len as u32);
+                self.take(len as u8);
+                return u8::try_from(symbol).ok();
             }
         }
-        (EOS as u16, LENGTH_MAX as u32)
+        None
     }
 }
 
 /// Decodes a string and appends it.
 pub(super) fn decode(input: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
-    let mut bits = Bits {
-        word: 0,
-        count: 0,
-        input,
-    };
-    // Four looks take 48 bits at most and give eight symbols at most.
-    while bits.fill() {
-        let (mut symbols, mut count, mut last) = (0, 0, Step::LONGER);
+    let mut bits = Bits::new(input);
+    loop {
+        bits.fill();
+        // Four looks take 48 bits at most and give eight symbols at most.
+        let (mut symbols, mut width, mut last) = (0, 0, Step::LONGER);
         for _ in 0..4 {
             last = bits.step();
-            symbols |= u64::from(last.symbols) << (8 * count);
-            count += last.count();
-            bits.take(u32::from(last.len));
+            symbols |= u64::from(last.symbols) << (width & 63);
+            width += u32::from(last.width);
+            bits.take(last.len);
         }
-        let len = out.len() + count as usize;
+        let len = out.len() + (width >> 3) as usize;
         out.extend_from_slice(&symbols.to_le_bytes());
         out.truncate(len);
-        if last.len == 0 {
-            bits.fill_up();
-            long_symbol(&mut bits, out)?;
-        }
-    }
-    tail(bits, out)
-}
-
-/// Decodes the end of a string, where padding may begin at any bit.
-fn tail(mut bits: Bits<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-    loop {
-        bits.fill_up();
-        let step = bits.step();
-        let [first, second] = step.symbols.to_le_bytes();
-        if step.len == 0 {
-            if is_padding(&bits) {
-                return Ok(());
-            }
-            long_symbol(&mut bits, out)?;
-        } else if u32::from(step.len) <= bits.count {
-            out.push(first);
-            if step.count() == 2 {
-                out.push(second);
-            }
-            bits.take(u32::from(step.len));
-        } else if step.first_len() <= bits.count {
-            out.push(first);
-            bits.take(step.first_len());
-        } else {
+        if bits.count < 0 {
             return Err(Error::BadHuffman);
         }
+        if last.len == 0 {
+            bits.fill();
+            if bits.is_padding() {
+                return Ok(());
+            }
+            let symbol = bits.long().ok_or(Error::BadHuffman)?;
+            if bits.count < 0 {
+                return Err(Error::BadHuffman);
+            }
+            out.push(symbol);
+        }
     }
-}
-
-/// Says whether nothing but padding is left: less than a byte, of ones.
-fn is_padding(bits: &Bits<'_>) -> bool {
-    bits.count < 8 && bits.input.is_empty() && bits.word == u64::MAX
-}
-
-#[cold]
-fn long_symbol(bits: &mut Bits<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-    let (symbol, len) = bits.long();
-    if len > bits.count || symbol as usize == EOS {
-        return Err(Error::BadHuffman);
-    }
-    out.push(symbol as u8);
-    bits.take(len);
-    Ok(())
 }
 
 /// Bytes that a string takes when it is encoded.
-pub(super) fn len(text: &[u8]) -> usize {
+fn len(text: &[u8]) -> usize {
     let bits: usize = text.iter().map(|&byte| word(byte).len as usize).sum();
     bits.div_ceil(8)
 }
@@ -344,11 +318,37 @@ pub(super) fn encode(text: &[u8], out: &mut Vec<u8>) {
     }
     //= rfc7541#5.2
     // The last byte is filled with the beginning of EOS, which is ones.
-    let padding = count.wrapping_neg() & 7;
-    bits = bits << padding | ((1 << padding) - 1);
-    count += padding;
-    while count > 0 {
-        count -= 8;
-        out.push((bits >> count) as u8);
+    let len = out.len() + count.div_ceil(8) as usize;
+    let last = ((bits << 32 | 0xffff_ffff) >> count) as u32;
+    out.extend_from_slice(&last.to_be_bytes());
+    out.truncate(len);
+}
+
+/// The longest text that is encoded before it is known whether that is shorter: its length is one
+/// byte either way.
+const TRIED_BYTES_MAX: usize = 126;
+
+/// Writes a string with its length in front (RFC 7541, section 5.2), encoded if that is shorter.
+pub(super) fn write(out: &mut Vec<u8>, text: &[u8]) {
+    if text.len() <= TRIED_BYTES_MAX {
+        let start = out.len();
+        out.push(0x80);
+        encode(text, out);
+        let len = out.len() - start - 1;
+        if len < text.len() {
+            if let Some(first) = out.get_mut(start) {
+                *first |= len as u8;
+            }
+            return;
+        }
+        out.truncate(start);
+    } else {
+        let len = len(text);
+        if len < text.len() {
+            integer::write(out, 0x80, 0x7f, len);
+            return encode(text, out);
+        }
     }
+    integer::write(out, 0x00, 0x7f, text.len());
+    out.extend_from_slice(text);
 }

@@ -82,11 +82,17 @@ impl Label {
         }
     }
 
-    /// Says whether the name is in no list.
-    pub(super) fn is_unknown(self) -> bool {
-        self == Self::UNKNOWN
+    /// One number for each: 0 for a name in no list, below [`CODES`] for any other.
+    pub(super) const fn code(self) -> u8 {
+        match self.pseudo {
+            Some(pseudo) => 64 + pseudo as u8,
+            None => self.id as u8,
+        }
     }
 }
+
+/// Below this are all codes of labels.
+pub(super) const CODES: u8 = 64 + 6;
 
 /// Says whether a name holds what a name in HTTP/2 may hold: a token without upper case (RFC 9113,
 /// section 8.2.1; RFC 9110, section 5.1), or a pseudo-field.
@@ -94,45 +100,64 @@ pub(super) fn is_name(name: &[u8]) -> bool {
     match name {
         [] => false,
         [b':', ..] => Pseudo::from_name(name).is_some(),
-        _ => name.iter().all(|&byte| is_name_byte(byte)),
+        _ => all(name, is_plain_name_byte) || name.iter().all(|&byte| is_name_byte(byte)),
     }
 }
 
+/// What nearly all names are made of.
+#[inline]
+const fn is_plain_name_byte(byte: u8) -> bool {
+    (byte.wrapping_sub(b'a') < 26) | (byte.wrapping_sub(b'0') < 10) | (byte == b'-')
+}
+
 const fn is_name_byte(byte: u8) -> bool {
-    matches!(byte,
-        b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\''
-        | b'*' | b'+' | b'^' | b'`' | b'|' | b'~')
+    is_plain_name_byte(byte)
+        || matches!(
+            byte,
+            b'_' | b'.'
+                | b'!'
+                | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'^'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
 }
 
 /// Says whether a value holds what a value may hold: visible bytes, those above ASCII, and inside
 /// it spaces and tabs (RFC 9113, section 8.2.1; RFC 9110, section 5.5).
 pub(super) fn is_value(value: &[u8]) -> bool {
-    if matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t']) {
-        return false;
-    }
-    // Two looks that overlap are enough for most; each is vector code.
-    match (value.first_chunk::<16>(), value.last_chunk::<16>()) {
-        (Some(first), Some(last)) => {
-            let middle = value.get(16..value.len() - 16).unwrap_or_default();
-            are_value_bytes(first)
-                && are_value_bytes(last)
-                && middle.chunks(16).all(|chunk| match chunk.first_chunk() {
-                    Some(whole) => are_value_bytes::<16>(whole),
-                    None => chunk.iter().all(|&byte| is_value_byte(byte)),
-                })
-        }
-        _ => value.iter().all(|&byte| is_value_byte(byte)),
-    }
-}
-
-#[inline]
-fn are_value_bytes<const N: usize>(bytes: &[u8; N]) -> bool {
-    bytes
-        .iter()
-        .fold(true, |all, &byte| all & is_value_byte(byte))
+    !matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t']) && all(value, is_value_byte)
 }
 
 #[inline]
 const fn is_value_byte(byte: u8) -> bool {
     ((byte >= 0x20) & (byte != 0x7f)) | (byte == b'\t')
+}
+
+/// Says whether something holds for all bytes: 16 or 8 at a time, the last of them overlapping
+/// those before. Written so that each look becomes vector code.
+#[inline]
+fn all(bytes: &[u8], holds: impl Fn(u8) -> bool + Copy) -> bool {
+    let (chunks, rest) = bytes.as_chunks::<16>();
+    let fits = match (bytes.last_chunk::<16>(), rest) {
+        (_, []) => true,
+        (Some(last), _) => all_of(last, holds),
+        (None, _) => match (rest.first_chunk::<8>(), rest.last_chunk::<8>()) {
+            (Some(first), Some(last)) => all_of(first, holds) & all_of(last, holds),
+            _ => rest.iter().all(|&byte| holds(byte)),
+        },
+    };
+    fits && chunks.iter().all(|chunk| all_of(chunk, holds))
+}
+
+#[inline]
+fn all_of<const N: usize>(bytes: &[u8; N], holds: impl Fn(u8) -> bool) -> bool {
+    bytes.iter().fold(true, |all, &byte| all & holds(byte))
 }

@@ -14,6 +14,8 @@ pub(super) struct Entry {
     name_len: u32,
     value_len: u32,
     pub(super) label: Label,
+    /// The code of the label.
+    pub(super) code: u8,
     /// Says whether name and value hold only what they may.
     pub(super) is_valid: bool,
 }
@@ -106,6 +108,7 @@ impl Table {
             name_len: name.len() as u32,
             value_len: value.len() as u32,
             label,
+            code: label.code(),
             is_valid,
         };
         self.text.extend_from_slice(name);
