@@ -85,7 +85,7 @@ const RESPONSE: Fields<12> = [
     ("last-modified", "Sat, 21 Nov 2026 10:20:30 GMT"),
     ("vary", "Accept-Encoding"),
     ("via", "1.1 weir"),
-    ("x-request-id", "4bf92f3577b34da6a3ce929d0e0e4736"),
+    ("x-content-type-options", "nosniff"),
     ("strict-transport-security", "max-age=31536000"),
 ];
 

@@ -13,7 +13,8 @@ use super::{FIELD_OVERHEAD_BYTES, fixed, huffman, integer};
 /// section 4.2).
 const SIZE_UPDATES_MAX: u32 = 2;
 
-/// How many times what they may the fields of a block can take before no more work is done for it.
+/// How many times what they may those fields can take that are not passed on, before no more work
+/// is done for the block.
 const BOMB_FACTOR: usize = 16;
 
 /// Decodes the blocks that one peer sends, in their order.
@@ -102,23 +103,24 @@ impl Decoder {
         let mut fields = Fields {
             text,
             each,
-            list_bytes: 0,
             list_bytes_max: list_bytes_max as usize,
+            room: list_bytes_max as usize,
+            lost: 0,
             refused: None,
         };
         let mut rest = self.table_sizes(block)?;
         while let Some((&first, tail)) = rest.split_first() {
-            rest = tail;
-            if first & 0x80 != 0 {
-                let index = integer::read(first, 0x7f, &mut rest)?;
+            rest = if first & 0x80 != 0 {
+                let (index, tail) = integer::read(first, 0x7f, tail)?;
                 self.indexed(index, &mut fields)?;
+                tail
             } else if first & 0x40 != 0 {
-                self.literal(first, 0x3f, &mut rest, &mut fields)?;
+                self.literal(first, 0x3f, tail, &mut fields)?
             } else if first & 0x20 != 0 {
                 return Err(Error::UnexpectedTableSize);
             } else {
-                self.literal(first, 0x0f, &mut rest, &mut fields)?;
-            }
+                self.literal(first, 0x0f, tail, &mut fields)?
+            };
         }
         Ok(fields.outcome())
     }
@@ -126,11 +128,11 @@ impl Decoder {
     /// Takes the table sizes at the front of a block; gives what is behind them.
     fn table_sizes<'b>(&mut self, mut block: &'b [u8]) -> Result<&'b [u8], Error> {
         let mut count = 0;
-        while let Some((&first, mut tail)) = block.split_first()
+        while let Some((&first, tail)) = block.split_first()
             && first & 0xe0 == 0x20
         {
-            let size = integer::read(first, 0x1f, &mut tail)?;
-            block = tail;
+            let size;
+            (size, block) = integer::read(first, 0x1f, tail)?;
             count += 1;
             if count > SIZE_UPDATES_MAX {
                 return Err(Error::UnexpectedTableSize);
@@ -153,42 +155,50 @@ impl Decoder {
     where
         F: FnMut(&[u8], Decoded) -> Result<(), E>,
     {
-        let (text, name_len, label, is_valid) = self.entry(index)?;
-        if fields.has_room(text.len())? {
-            let start = fields.text.len();
-            fields.text.extend_from_slice(text);
-            fields.pass_on(start, name_len, label, false, is_valid);
+        let start = fields.text.len();
+        if let Some(index) = index.checked_sub(fixed::LEN + 1) {
+            let entry = self.table.get(index).ok_or(Error::BadIndex)?;
+            if fields.has_room(entry.text_len())? {
+                fields.text.extend_from_slice(self.table.text(entry));
+                let (name_len, label) = (entry.name_len(), entry.label);
+                fields.pass_on(start, name_len, label, false, entry.is_valid);
+            }
+        } else {
+            let entry = fixed::get(index).ok_or(Error::BadIndex)?;
+            if fields.has_room(entry.text.len())? {
+                fields.text.extend_from_slice(entry.text);
+                fields.pass_on(start, entry.name_len, entry.label, false, true);
+            }
         }
         Ok(())
     }
 
     /// A field that is spelt out, its name perhaps in a table (RFC 7541, section 6.2). It is
     /// decoded even if it is not stored: the table may need it, and errors must be found.
-    fn literal<E, F>(
+    fn literal<'b, E, F>(
         &mut self,
         first: u8,
         mask: u8,
-        rest: &mut &[u8],
+        rest: &'b [u8],
         fields: &mut Fields<'_, F, E>,
-    ) -> Result<(), Error>
+    ) -> Result<&'b [u8], Error>
     where
         F: FnMut(&[u8], Decoded) -> Result<(), E>,
     {
         let start = fields.text.len();
-        let index = integer::read(first, mask, rest)?;
+        let (index, mut rest) = integer::read(first, mask, rest)?;
         let (label, is_valid_name);
         if index == 0 {
-            string(rest, fields.text)?;
+            rest = string(rest, fields.text)?;
             let name = fields.text.get(start..).unwrap_or_default();
             (label, is_valid_name) = (Label::of(name), is_name(name));
         } else {
-            let (text, name_len, known, is_valid) = self.entry(index)?;
-            let name = text.get(..name_len).unwrap_or_default();
+            let (name, known, is_valid) = self.name(index)?;
             (label, is_valid_name) = (known, is_valid || is_name(name));
             fields.text.extend_from_slice(name);
         }
         let name_end = fields.text.len();
-        string(rest, fields.text)?;
+        rest = string(rest, fields.text)?;
         let value = fields.text.get(name_end..).unwrap_or_default();
         let is_valid = is_valid_name && is_value(value);
         if mask == 0x3f {
@@ -201,47 +211,43 @@ impl Decoder {
         } else {
             fields.text.truncate(start);
         }
-        Ok(())
+        Ok(rest)
     }
 
-    /// Text, length of the name, what is known of it, and whether both may be so.
-    #[inline]
-    fn entry(&self, index: usize) -> Result<(&[u8], usize, Label, bool), Error> {
-        if let Some(fixed) = fixed::get(index) {
-            return Ok((fixed.text, fixed.name_len, fixed.label, true));
+    /// The name of an entry, what is known of it, and whether the entry holds only what it may.
+    fn name(&self, index: usize) -> Result<(&[u8], Label, bool), Error> {
+        if let Some(entry) = fixed::get(index) {
+            return Ok((entry.name(), entry.label, true));
         }
         // 0 becomes a number that no table reaches.
         let entry = self.table.get(index.wrapping_sub(fixed::LEN + 1));
         let entry = entry.ok_or(Error::BadIndex)?;
-        Ok((
-            self.table.text(entry),
-            entry.name_len(),
-            entry.label,
-            entry.is_valid,
-        ))
+        Ok((self.table.name(entry), entry.label, entry.is_valid))
     }
 }
 
-/// Takes a string (RFC 7541, section 5.2) and appends what it says.
-fn string(rest: &mut &[u8], text: &mut Vec<u8>) -> Result<(), Error> {
-    let (&first, tail) = rest.split_first().ok_or(Error::Truncated)?;
-    *rest = tail;
-    let len = integer::read(first, 0x7f, rest)?;
-    let (string, tail) = rest.split_at_checked(len).ok_or(Error::Truncated)?;
-    *rest = tail;
+/// Takes a string (RFC 7541, section 5.2) and appends what it says. Gives the rest.
+fn string<'b>(block: &'b [u8], text: &mut Vec<u8>) -> Result<&'b [u8], Error> {
+    let (&first, rest) = block.split_first().ok_or(Error::Truncated)?;
+    let (len, rest) = integer::read(first, 0x7f, rest)?;
+    let (string, rest) = rest.split_at_checked(len).ok_or(Error::Truncated)?;
     if first & 0x80 != 0 {
-        return huffman::decode(string, text);
+        huffman::decode(string, text)?;
+    } else {
+        text.extend_from_slice(string);
     }
-    text.extend_from_slice(string);
-    Ok(())
+    Ok(rest)
 }
 
 /// Where the fields of a block go.
 struct Fields<'t, F, E> {
     text: &'t mut Vec<u8>,
     each: F,
-    list_bytes: usize,
     list_bytes_max: usize,
+    /// What is left of that; nothing once a field was refused.
+    room: usize,
+    /// What the fields take that were not passed on.
+    lost: usize,
     refused: Option<E>,
 }
 
@@ -249,14 +255,23 @@ impl<E, F: FnMut(&[u8], Decoded) -> Result<(), E>> Fields<'_, F, E> {
     /// Counts a field; says whether it is still wanted.
     #[inline]
     fn has_room(&mut self, len: usize) -> Result<bool, Error> {
-        self.list_bytes += len + FIELD_OVERHEAD_BYTES as usize;
-        if self.list_bytes <= self.list_bytes_max {
-            return Ok(self.refused.is_none());
+        match self.room.checked_sub(len + FIELD_OVERHEAD_BYTES as usize) {
+            Some(room) => {
+                self.room = room;
+                Ok(true)
+            }
+            None => self.lose(len + FIELD_OVERHEAD_BYTES as usize),
         }
-        match self.list_bytes > self.list_bytes_max.saturating_mul(BOMB_FACTOR) {
-            true => Err(Error::Bomb),
-            false => Ok(false),
+    }
+
+    #[cold]
+    fn lose(&mut self, size: usize) -> Result<bool, Error> {
+        self.room = 0;
+        self.lost += size;
+        if self.lost > self.list_bytes_max.saturating_mul(BOMB_FACTOR) {
+            return Err(Error::Bomb);
         }
+        Ok(false)
     }
 
     /// Passes on the field at the end of the text.
@@ -279,15 +294,16 @@ impl<E, F: FnMut(&[u8], Decoded) -> Result<(), E>> Fields<'_, F, E> {
         };
         if let Err(why) = (self.each)(self.text, field) {
             self.refused = Some(why);
+            self.room = 0;
         }
     }
 
     fn outcome(self) -> Outcome<E> {
         match self.refused {
             Some(why) => Outcome::Refused(why),
-            None if self.list_bytes > self.list_bytes_max => Outcome::TooLarge,
+            None if self.lost > 0 => Outcome::TooLarge,
             None => Outcome::Complete {
-                list_bytes: self.list_bytes as u32,
+                list_bytes: (self.list_bytes_max - self.room) as u32,
             },
         }
     }

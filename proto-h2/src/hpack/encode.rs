@@ -175,25 +175,36 @@ impl Encoder {
     /// alone; its bytes come to stand in `out` because a frame says its length before them.
     #[inline]
     pub fn encode(&mut self, out: &mut Vec<u8>, name: Name<'_>, value: &[u8], indexing: Indexing) {
+        // Most fields are the same as last time, and this is all there is to do for them.
+        if let (Name::Known(id), Indexing::Index | Indexing::IfRepeated) = (name, indexing)
+            && self.lowest.is_none()
+            && let Some((newer, entry)) = self.newest_in(id as u8)
+            && entry.code == id as u8
+            && self.table.value(entry) == value
+        {
+            return integer::write(out, INDEXED, 0x7f, fixed::LEN + 1 + newer);
+        }
+        self.encode_any(out, name, value, indexing);
+    }
+
+    fn encode_any(&mut self, out: &mut Vec<u8>, name: Name<'_>, value: &[u8], indexing: Indexing) {
         if self.lowest.is_some() {
             self.table_sizes(out);
         }
+        if let Name::Pseudo(pseudo) = name
+            && let index @ 1.. = fixed::pseudo_field(pseudo, value)
+        {
+            return out.push(INDEXED | index as u8);
+        }
         let key = Key::of(name);
-        let found = match name {
-            Name::Pseudo(pseudo) => fixed::pseudo_field(pseudo, value),
-            _ => 0,
-        };
-        if found != 0 {
-            integer::write(out, INDEXED, 0x7f, found);
-        } else if let Indexing::Index | Indexing::IfRepeated = indexing {
-            match self.newest_of(&key) {
-                Some((newer, entry)) if self.table.value(entry) == value => {
-                    integer::write(out, INDEXED, 0x7f, fixed::LEN + 1 + newer);
-                }
-                _ => self.search(out, &key, value, indexing),
+        if let Indexing::NoIndex | Indexing::Never = indexing {
+            return self.spell_out(out, &key, value, indexing);
+        }
+        match self.newest_of(&key) {
+            Some((newer, entry)) if self.table.value(entry) == value => {
+                integer::write(out, INDEXED, 0x7f, fixed::LEN + 1 + newer);
             }
-        } else {
-            self.spell_out(out, &key, value, indexing);
+            _ => self.search(out, &key, value, indexing),
         }
     }
 
@@ -211,6 +222,7 @@ impl Encoder {
     }
 
     /// Finds a field in what is left to be searched, or puts it there.
+    #[inline(never)]
     fn search(&mut self, out: &mut Vec<u8>, key: &Key<'_>, value: &[u8], indexing: Indexing) {
         if key.code == FieldId::AcceptEncoding as u8 && value == b"gzip, deflate" {
             return out.push(INDEXED | 16);
@@ -281,6 +293,7 @@ impl Encoder {
 
     /// Writes a field that is not looked for. A known name that the peer does not have yet goes into
     /// its table with this value, so that it is spelt out once.
+    #[inline]
     fn spell_out(&mut self, out: &mut Vec<u8>, key: &Key<'_>, value: &[u8], indexing: Indexing) {
         let index = self.name_index(key);
         if indexing == Indexing::Never {
@@ -293,6 +306,7 @@ impl Encoder {
         }
     }
 
+    #[inline]
     fn literal(
         &mut self,
         out: &mut Vec<u8>,
@@ -311,18 +325,26 @@ impl Encoder {
     }
 
     /// The index of a name; 0 if no table has it.
+    #[inline]
     fn name_index(&self, key: &Key<'_>) -> usize {
-        match (key.fixed_name(), self.newest_of(key)) {
-            (0, Some((newer, _))) => fixed::LEN + 1 + newer,
-            (index, _) => index,
+        match key.fixed_name() {
+            0 => self
+                .newest_of(key)
+                .map_or(0, |(newer, _)| fixed::LEN + 1 + newer),
+            index => index,
         }
     }
 
     /// Finds the newest entry of a name, or the one that was used last, and how many are newer.
     #[inline]
     fn newest_of(&self, key: &Key<'_>) -> Option<(usize, &Entry)> {
-        let (newer, entry) = self.entry(*self.names.get(usize::from(key.slot))?)?;
+        let (newer, entry) = self.newest_in(key.slot)?;
         key.is_name_of(entry, &self.table).then_some((newer, entry))
+    }
+
+    #[inline]
+    fn newest_in(&self, slot: u8) -> Option<(usize, &Entry)> {
+        self.entry(*self.names.get(usize::from(slot))?)
     }
 
     /// Finds an entry by its number, if it is still there, and how many are newer.

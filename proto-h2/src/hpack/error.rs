@@ -20,7 +20,7 @@ pub enum Error {
     TableSizeTooLarge,
     /// A table size behind a field, or a third one (RFC 7541, section 4.2).
     UnexpectedTableSize,
-    /// Fields that take 16 times what they may: an attack on memory or time.
+    /// Fields that take 16 times what they may, beyond what they may: an attack on memory or time.
     Bomb,
     /// No table size at the front of the block after the agreed one was lowered (RFC 9113, section
     /// 4.3.1).

@@ -305,16 +305,33 @@ fn word(byte: u8) -> Word {
 }
 
 /// Encodes a string and appends it.
-pub(super) fn encode(text: &[u8], out: &mut Vec<u8>) {
+fn encode(text: &[u8], out: &mut Vec<u8>) {
     let (mut bits, mut count) = (0u64, 0);
-    for &byte in text {
-        let word = word(byte);
-        bits = bits << word.len | u64::from(word.bits);
-        count += word.len;
+    let mut put = |bits_more: u32, len| {
+        bits = bits << len | u64::from(bits_more);
+        count += len;
         if count >= 32 {
             count -= 32;
             out.extend_from_slice(&((bits >> count) as u32).to_be_bytes());
         }
+    };
+    // Four symbols of usual text are one word of 32 bits at most.
+    let (fours, rest) = text.as_chunks::<4>();
+    for four in fours {
+        let [a, b, c, d] = four.map(word);
+        let len = a.len + b.len + c.len + d.len;
+        if len <= 32 {
+            let front = a.bits << b.len | b.bits;
+            put((front << c.len | c.bits) << d.len | d.bits, len);
+        } else {
+            for word in [a, b, c, d] {
+                put(word.bits, word.len);
+            }
+        }
+    }
+    for &byte in rest {
+        let word = word(byte);
+        put(word.bits, word.len);
     }
     //= rfc7541#5.2
     // The last byte is filled with the beginning of EOS, which is ones.
