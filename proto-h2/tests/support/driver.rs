@@ -515,9 +515,6 @@ fn message(words: &[&str], rest: Option<&str>) -> (Vec<u8>, Head, Framing<'stati
         let id = FieldId::from_name(name.as_bytes());
         head.push(id, Span::new(start, middle), Span::new(middle, block.len()));
     }
-    if head.find(FieldId::ContentLength).is_some() {
-        weir_proto_h1::response_body(&mut head, &block, Method::Get).unwrap();
-    }
     (block, head, Framing::default())
 }
 
