@@ -1,0 +1,169 @@
+//! What each fuzz target does with its bytes. Shared by the targets and by the test that replays
+//! their corpus. A property that does not hold panics.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Properties, not input handling.
+
+mod machine;
+mod peer;
+
+use weir_proto_h1::{FieldId, Head};
+use weir_proto_h2::{Config, Connection, Event, FloodLimits};
+
+/// A body of a target, by the name that its corpus has too.
+pub(crate) type Body = fn(&[u8]);
+
+pub(crate) const BODIES: &[(&str, Body)] =
+    &[("frames", frames), ("server", server), ("client", client)];
+
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What both bodies of machines are set up with: small, so that limits are met.
+pub(crate) const CONFIG: Config = Config {
+    streams_max: 6,
+    stream_window_bytes: 65_535,
+    stream_window_bytes_max: 200_000,
+    connection_window_bytes: 100_000,
+    connection_window_bytes_max: 300_000,
+    list_bytes_max: 2_048,
+    fields_max: 16,
+    target_bytes_max: 128,
+    extended_connect: true,
+    is_https: false,
+    floods: FloodLimits {
+        resets_max: 30,
+        settings_max: 20,
+        pings_max: 20,
+        priorities_max: 20,
+        window_updates_max: 40,
+        empty_data_max: 20,
+        tiny_data_max: 60,
+        unknown_max: 20,
+        continuations_max: 4,
+        block_bytes_max: 4_096,
+    },
+};
+
+/// Receives frames whole, cut at a place, and byte by byte, behind the preface and SETTINGS: events
+/// and answers are the same.
+pub(crate) fn frames(bytes: &[u8]) {
+    let Some((&cut, wire)) = bytes.split_first() else {
+        return;
+    };
+    let cut = usize::from(cut).min(wire.len());
+    let mut input = PREFACE.to_vec();
+    input.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    let start = input.len();
+    input.extend_from_slice(wire);
+    let whole = receive_all(&input, &[]);
+    assert_eq!(
+        whole,
+        receive_all(&input, &[start + cut]),
+        "a cut changes nothing"
+    );
+    let every: Vec<usize> = (1..input.len()).collect();
+    assert_eq!(whole, receive_all(&input, &every), "cuts change nothing");
+}
+
+/// The events in text, neighbouring data joined, and all that was sent.
+fn receive_all(input: &[u8], cuts: &[usize]) -> (Vec<String>, Vec<u8>) {
+    let mut connection = Connection::server(CONFIG);
+    let (mut head, mut text) = (Head::new(), Vec::new());
+    let (mut lines, mut out, mut start) = (Vec::<String>::new(), Vec::new(), 0);
+    for end in cuts.iter().copied().chain([input.len()]) {
+        let mut rest = &input[start..end];
+        start = end;
+        loop {
+            let received = match connection.receive(rest, 0, &mut head, &mut text) {
+                Ok(received) => received,
+                Err(error) => {
+                    assert_eq!(
+                        connection.receive(b"x", 0, &mut head, &mut text),
+                        Err(error)
+                    );
+                    lines.push(format!("error {error}"));
+                    connection.take_output(&mut out);
+                    return (lines, out);
+                }
+            };
+            connection.take_output(&mut out);
+            assert!(
+                received.consumed <= rest.len(),
+                "more consumed than there was"
+            );
+            let at = rest;
+            rest = &rest[received.consumed..];
+            match received.event {
+                Event::NeedMore => {
+                    assert!(rest.is_empty(), "all input is taken");
+                    break;
+                }
+                Event::Data {
+                    stream,
+                    range,
+                    is_end,
+                } => {
+                    let name = format!("data {} ", stream.id());
+                    let data = String::from_utf8_lossy(&at[range]).into_owned();
+                    match lines.last_mut() {
+                        Some(line) if line.starts_with(&name) => line.push_str(&data),
+                        _ => lines.push(name + &data),
+                    }
+                    if is_end {
+                        lines.push(format!("end {}", stream.id()));
+                    }
+                }
+                Event::End { stream } => lines.push(format!("end {}", stream.id())),
+                event => {
+                    lines.push(format!("{event:?}"));
+                    if matches!(event, Event::Request { .. } | Event::Trailers { .. }) {
+                        check_head(&head, &text);
+                        lines.push(format!("{:?} {:?}", head.fields, text));
+                    }
+                }
+            }
+        }
+    }
+    (lines, out)
+}
+
+/// What a head must not hold, whatever was sent.
+pub(crate) fn check_head(head: &Head, text: &[u8]) {
+    assert!(head.is_complete() && head.fields.len() <= CONFIG.fields_max as usize + 1);
+    for field in head.iter() {
+        let (name, value) = (field.name.get(text), field.value.get(text));
+        assert!(!name.is_empty() && !name.iter().any(u8::is_ascii_uppercase));
+        assert!(
+            name.iter()
+                .all(|byte| byte.is_ascii_graphic() && *byte != b':')
+        );
+        assert!(
+            value
+                .iter()
+                .all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f))
+        );
+        assert_eq!(value.trim_ascii(), value);
+        assert!(!matches!(
+            field.id,
+            FieldId::Connection
+                | FieldId::TransferEncoding
+                | FieldId::KeepAlive
+                | FieldId::Upgrade
+                | FieldId::ProxyConnection
+                | FieldId::Te
+        ));
+    }
+    for span in [head.authority, head.target, head.method_span] {
+        assert!(span.get(text).iter().all(u8::is_ascii_graphic));
+    }
+    assert!(head.all(FieldId::Cookie).count() <= 1, "crumbs are joined");
+}
+
+/// Steps of peer and caller in any order, the machine as server.
+pub(crate) fn server(bytes: &[u8]) {
+    machine::Machine::new(false).run(bytes);
+}
+
+/// The same with the machine as client.
+pub(crate) fn client(bytes: &[u8]) {
+    machine::Machine::new(true).run(bytes);
+}
