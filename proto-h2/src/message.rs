@@ -91,13 +91,22 @@ impl Fields {
                 let before = self.host.replace(field.value);
                 return before.map_or(Ok(()), |_| Err(Error::BadHost));
             }
-            FieldId::Cookie => self.cookies += 1,
+            //= rfc9113#8.2.3
+            // Crumbs are one field, however many there are; the size of the list bounds them.
+            FieldId::Cookie => {
+                self.cookies += 1;
+                if self.cookies > 1 {
+                    head.push(field.id, field.name, field.value);
+                    return Ok(());
+                }
+            }
             FieldId::Other if field.name.get(text) == b"priority" => {
                 self.priority = Priority::parse(field.value.get(text));
             }
             _ => {}
         }
-        if head.fields.len() >= self.fields_max {
+        let crumbs = self.cookies.saturating_sub(1) as usize;
+        if head.fields.len() - crumbs.min(head.fields.len()) >= self.fields_max {
             return Err(Error::TooManyFields);
         }
         head.push(field.id, field.name, field.value);

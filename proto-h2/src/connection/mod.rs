@@ -341,7 +341,7 @@ impl Connection {
     pub fn abort(&mut self, code: Code) {
         if !matches!(self.state, State::Failed(_)) {
             self.queue_go_away(self.last_id, code);
-            self.state = State::Failed(Error::ShuttingDown);
+            self.finish(Error::ShuttingDown);
         }
     }
 
@@ -398,9 +398,16 @@ impl Connection {
             if error != Error::BadPreface {
                 self.queue_go_away(self.last_id, error.code());
             }
-            self.state = State::Failed(error);
+            self.finish(error);
         }
         error
+    }
+
+    /// Nothing is received any more, and no stream goes on.
+    fn finish(&mut self, error: Error) {
+        self.state = State::Failed(error);
+        self.streams = Streams::new();
+        (self.stalled, self.tiny) = (0, 0);
     }
 
     /// Ends a stream for what the peer did on it.
