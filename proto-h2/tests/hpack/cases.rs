@@ -109,3 +109,10 @@ fn a_bomb_costs_bounded_memory() {
     assert_eq!(outcome, Err(Error::Bomb));
     assert!(longest <= 16_384 && text.capacity() <= 32_768);
 }
+
+#[test]
+fn large_values_have_no_place_in_the_table() {
+    let policy = |len| Indexing::of(Name::Text(b"x"), &vec![b'a'; len]);
+    assert_eq!(policy(512), Indexing::IfRepeated);
+    assert_eq!(policy(513), Indexing::NoIndex);
+}
