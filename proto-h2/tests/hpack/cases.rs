@@ -100,7 +100,7 @@ fn the_table_stays_in_step_when_a_field_is_refused() {
 fn a_bomb_costs_bounded_memory() {
     let (mut decoder, mut text) = (Decoder::new(TABLE_BYTES), Vec::new());
     let block = wire(&format!(r#"40 01 "a" 7f a1 1e {}"#, "61".repeat(4000)), 1);
-    let indexed = [block.clone(), vec![0xbe; 60_000]].concat();
+    let indexed = [block, vec![0xbe; 60_000]].concat();
     let mut longest = 0;
     let outcome = decoder.decode(&indexed, &mut text, 16_384, |text, _| {
         longest = longest.max(text.len());
