@@ -91,25 +91,25 @@ impl Fields {
                 let before = self.host.replace(field.value);
                 return before.map_or(Ok(()), |_| Err(Error::BadHost));
             }
-            //= rfc9113#8.2.3
-            // Crumbs are one field, however many there are; the size of the list bounds them.
-            FieldId::Cookie => {
-                self.cookies += 1;
-                if self.cookies > 1 {
-                    head.push(field.id, field.name, field.value);
-                    return Ok(());
-                }
-            }
+            FieldId::Cookie => self.cookies += 1,
             FieldId::Other if field.name.get(text) == b"priority" => {
                 self.priority = Priority::parse(field.value.get(text));
             }
             _ => {}
         }
+        //= rfc9113#8.2.3
+        // Crumbs are one field, however many there are; the size of the list bounds them.
         let crumbs = self.cookies.saturating_sub(1) as usize;
-        if head.fields.len() - crumbs.min(head.fields.len()) >= self.fields_max {
+        let is_crumb = field.id == FieldId::Cookie && crumbs > 0;
+        if !is_crumb && head.fields.len() >= self.fields_max + crumbs {
             return Err(Error::TooManyFields);
         }
         head.push(field.id, field.name, field.value);
+        if field.is_sensitive
+            && let Some(last) = head.fields.last_mut()
+        {
+            last.sensitive = true;
+        }
         Ok(())
     }
 
@@ -353,7 +353,7 @@ fn expectation(head: &Head, text: &[u8]) -> Result<bool, Error> {
 //= rfc9113#8.2.3
 // Crumbs are joined before anyone sees them who knows only one Cookie.
 fn join_cookies(head: &mut Head, text: &mut Vec<u8>) {
-    let (start, mut name) = (text.len(), Span::EMPTY);
+    let (start, mut name, mut sensitive) = (text.len(), Span::EMPTY, false);
     for field in head.all(FieldId::Cookie) {
         if text.len() > start {
             text.extend_from_slice(b"; ");
@@ -363,7 +363,11 @@ fn join_cookies(head: &mut Head, text: &mut Vec<u8>) {
             text.extend_from_within(value);
         }
         name = field.name;
+        sensitive |= field.sensitive;
     }
     head.remove(FieldId::Cookie);
     head.push(FieldId::Cookie, name, Span::new(start, text.len()));
+    if let Some(last) = head.fields.last_mut() {
+        last.sensitive = sensitive;
+    }
 }
