@@ -100,6 +100,7 @@ impl Head {
             name,
             value,
             removed: false,
+            sensitive: false,
         });
     }
 
@@ -253,6 +254,9 @@ pub struct Field {
     pub value: Span,
     /// Says whether the field is dropped: it will not be encoded.
     pub removed: bool,
+    /// Says that no intermediary may compress it with what it said before (RFC 7541, section 6.2.3).
+    /// Peers say so over HTTP/2 only.
+    pub sensitive: bool,
 }
 
 impl Field {

@@ -31,10 +31,19 @@ impl Trailers {
 
     /// Names and values. Fields that may not stand in trailers are not among them.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.fields
-            .iter()
-            .filter(|field| !field.removed)
+        self.fields()
             .map(|field| (field.name.get(&self.block), field.value.get(&self.block)))
+    }
+
+    /// The fields that [`Trailers::iter`] gives, over [`Trailers::block`].
+    pub fn fields(&self) -> impl Iterator<Item = &Field> {
+        self.fields.iter().filter(|field| !field.removed)
+    }
+
+    /// What the spans of the fields are over.
+    #[must_use]
+    pub fn block(&self) -> &[u8] {
+        &self.block
     }
 
     /// Takes over the fields of a section that another version's parser has checked and put into
@@ -114,6 +123,7 @@ impl Trailers {
                     name,
                     value,
                     removed,
+                    sensitive: false,
                 });
                 self.line_start = next;
                 Ok(false)

@@ -22,6 +22,7 @@ struct Counts {
     empty_data: u32,
     unknown: u32,
     streams: u32,
+    answered: u32,
     data_sent: u32,
 }
 
@@ -53,6 +54,12 @@ impl Floods {
         self.counts.streams = self.counts.streams.saturating_add(1);
     }
 
+    /// A whole answer of ours.
+    #[inline]
+    pub(crate) fn answered(&mut self) {
+        self.counts.answered = self.counts.answered.saturating_add(1);
+    }
+
     /// A DATA frame of ours.
     #[inline]
     pub(crate) fn data_sent(&mut self) {
@@ -61,7 +68,10 @@ impl Floods {
 
     /// A stream that ended early.
     pub(crate) fn reset(&mut self) -> Result<(), Error> {
-        let max = self.limits.resets_max;
+        let max = self
+            .limits
+            .resets_max
+            .saturating_add(self.counts.answered / 8);
         count(&mut self.counts.resets, max, Error::TooManyResets)
     }
 
@@ -90,12 +100,15 @@ impl Floods {
     }
 
     pub(crate) fn empty_data(&mut self) -> Result<(), Error> {
-        let max = self.limits.empty_data_max;
+        let max = self
+            .limits
+            .empty_data_max
+            .saturating_add(self.counts.streams);
         count(&mut self.counts.empty_data, max, Error::TooMuchEmptyData)
     }
 
     pub(crate) fn unknown(&mut self) -> Result<(), Error> {
-        let max = self.limits.unknown_max;
+        let max = self.limits.unknown_max.saturating_add(self.counts.streams);
         count(&mut self.counts.unknown, max, Error::TooManyUnknownFrames)
     }
 }

@@ -306,8 +306,8 @@ impl Connection {
     #[must_use]
     pub fn is_within_block(&self) -> bool {
         let is_headers = |kind| matches!(kind, Kind::Headers | Kind::Continuation);
-        self.continuing.is_some()
-            || matches!(self.state, State::Payload(frame) if is_headers(frame.kind))
+        let is_partial = matches!(self.state, State::Payload(frame) if is_headers(frame.kind));
+        self.continuing.is_some() || is_partial
     }
 
     /// Goes away when all is done that was begun. A server first says that there will be an end,
@@ -349,7 +349,7 @@ impl Connection {
     pub fn abort(&mut self, code: Code) {
         if !matches!(self.state, State::Failed(_)) {
             self.queue_go_away(self.last_id, code);
-            self.state = State::Failed(Error::ShuttingDown);
+            self.finish(Error::ShuttingDown);
         }
     }
 
@@ -406,9 +406,16 @@ impl Connection {
             if error != Error::BadPreface {
                 self.queue_go_away(self.last_id, error.code());
             }
-            self.state = State::Failed(error);
+            self.finish(error);
         }
         error
+    }
+
+    /// Nothing is received any more, and no stream goes on.
+    fn finish(&mut self, error: Error) {
+        self.state = State::Failed(error);
+        self.streams = Streams::new();
+        (self.stalled, self.tiny) = (0, 0);
     }
 
     /// Ends a stream for what the peer did on it.
