@@ -11,9 +11,11 @@ pub struct Config {
     pub stream_window_bytes: u32,
     /// Bytes up to which the window of a stream grows that is read quickly. Default 1 MiB.
     pub stream_window_bytes_max: u32,
-    /// The same for the whole connection. Default 1 MiB.
+    /// The same for the whole connection. Default 1 MiB. A client counts what has come as read: its
+    /// streams hold back each its own sender, and none those of others.
     pub connection_window_bytes: u32,
-    /// Bytes up to which the window of a connection grows. Default 16 MiB.
+    /// Bytes up to which the window of a connection grows, and by which the windows of all its
+    /// streams may grow together. Default 16 MiB.
     pub connection_window_bytes_max: u32,
     /// Bytes of a field section, decoded, with 32 for each field (RFC 9113, section 6.5.2).
     /// Default 16 KiB, as for HTTP/1.1. Beyond: 431.
@@ -68,7 +70,8 @@ pub struct FloodLimits {
     /// Default 200.
     pub priorities_max: u32,
     /// WINDOW_UPDATE frames beyond four for each new stream and each DATA frame that was sent to
-    /// the peer. Default 1,000.
+    /// the peer, but for those that a window cut to less than [`TINY_DATA_BYTES`] (CVE-2019-9511).
+    /// Default 1,000.
     pub window_updates_max: u32,
     /// DATA frames that neither carry nor end anything, beyond one for each new stream
     /// (CVE-2019-9518). Default 100.
@@ -78,6 +81,9 @@ pub struct FloodLimits {
     pub tiny_data_max: u32,
     /// Frames of unknown types beyond one for each new stream. Default 100.
     pub unknown_max: u32,
+    /// Frames that say nothing, beyond one for each new stream: RST_STREAM for streams that are
+    /// gone, answers to PING, GOAWAY. Default 100.
+    pub idle_max: u32,
     /// CONTINUATION frames of one field block (CVE-2024-27316 and others). Default 20.
     pub continuations_max: u32,
     /// Bytes of one field block as it is sent, all its frames together. Default 64 KiB: four times
@@ -97,6 +103,7 @@ impl Default for FloodLimits {
             empty_data_max: 100,
             tiny_data_max: 32_768,
             unknown_max: 100,
+            idle_max: 100,
             continuations_max: 20,
             block_bytes_max: 64 * 1024,
         }

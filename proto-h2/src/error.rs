@@ -18,6 +18,15 @@ macro_rules! errors {
         }
 
         impl Error {
+            /// Every error, in the order of [`Error::place`].
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// Its place in [`Error::ALL`], for counts by error.
+            #[must_use]
+            pub const fn place(self) -> usize {
+                self as usize
+            }
+
             /// A stable word for logs, metrics and test tables.
             #[must_use]
             pub const fn name(self) -> &'static str {
@@ -90,6 +99,8 @@ errors! {
     TooMuchTinyData = "too_much_tiny_data", ENHANCE_YOUR_CALM;
     /// Beyond [`FloodLimits::unknown_max`](crate::FloodLimits::unknown_max).
     TooManyUnknownFrames = "too_many_unknown_frames", ENHANCE_YOUR_CALM;
+    /// Beyond [`FloodLimits::idle_max`](crate::FloodLimits::idle_max).
+    TooManyIdleFrames = "too_many_idle_frames", ENHANCE_YOUR_CALM;
     /// Beyond [`FloodLimits::continuations_max`](crate::FloodLimits::continuations_max).
     TooManyContinuations = "too_many_continuations", ENHANCE_YOUR_CALM;
     /// Beyond [`FloodLimits::block_bytes_max`](crate::FloodLimits::block_bytes_max).

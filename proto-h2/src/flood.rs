@@ -21,9 +21,11 @@ struct Counts {
     window_updates: u32,
     empty_data: u32,
     unknown: u32,
+    idle: u32,
     streams: u32,
     answered: u32,
     data_sent: u32,
+    data_cut_small: u32,
 }
 
 impl Floods {
@@ -60,10 +62,13 @@ impl Floods {
         self.counts.answered = self.counts.answered.saturating_add(1);
     }
 
-    /// A DATA frame of ours.
+    /// A DATA frame of ours. One that is tiny because a window let no more through has brought the peer nothing that
+    /// another opening would be due for.
     #[inline]
-    pub(crate) fn data_sent(&mut self) {
-        self.counts.data_sent = self.counts.data_sent.saturating_add(1);
+    pub(crate) fn data_sent(&mut self, is_cut_small: bool) {
+        let counts = &mut self.counts;
+        counts.data_sent = counts.data_sent.saturating_add(1);
+        counts.data_cut_small += u32::from(is_cut_small);
     }
 
     /// A stream that ended early.
@@ -92,7 +97,8 @@ impl Floods {
     }
 
     pub(crate) fn window_update(&mut self) -> Result<(), Error> {
-        let brought = self.counts.streams.saturating_add(self.counts.data_sent);
+        let data = self.counts.data_sent - self.counts.data_cut_small;
+        let brought = self.counts.streams.saturating_add(data);
         let credit = brought.saturating_mul(4);
         let max = self.limits.window_updates_max.saturating_add(credit);
         let error = Error::TooManyWindowUpdates;
@@ -105,6 +111,12 @@ impl Floods {
             .empty_data_max
             .saturating_add(self.counts.streams);
         count(&mut self.counts.empty_data, max, Error::TooMuchEmptyData)
+    }
+
+    /// A frame that says nothing: for a stream that is gone, or what was said before.
+    pub(crate) fn idle(&mut self) -> Result<(), Error> {
+        let max = self.limits.idle_max.saturating_add(self.counts.streams);
+        count(&mut self.counts.idle, max, Error::TooManyIdleFrames)
     }
 
     pub(crate) fn unknown(&mut self) -> Result<(), Error> {

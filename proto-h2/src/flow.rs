@@ -50,10 +50,17 @@ impl Inflow {
             .saturating_sub(self.consumed)
     }
 
-    /// Notes that the caller is done with bytes; no more than were received. Says by how much the
-    /// peer's window is to be increased now, which is mostly nothing: half a window at a time.
+    /// The whole of it, which grows.
     #[inline]
-    pub(crate) fn consume(&mut self, bytes: u32, now_ms: u64) -> u32 {
+    pub(crate) const fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// Notes that the caller is done with bytes; no more than were received. Says by how much the
+    /// peer's window is to be increased now, which is mostly nothing: half a window at a time. The
+    /// window grows by `growth_max` at most.
+    #[inline]
+    pub(crate) fn consume(&mut self, bytes: u32, now_ms: u64, growth_max: u32) -> u32 {
         let bytes = bytes.min(self.unread());
         self.consumed += bytes;
         self.taken = self.taken.saturating_add(bytes);
@@ -63,9 +70,9 @@ impl Inflow {
         let mut increment = self.consumed;
         if self.taken >= self.size {
             if now_ms.saturating_sub(self.since_ms) <= WINDOW_QUICK_MS {
-                let size = self.size.saturating_mul(2).min(self.size_max);
-                increment += size - self.size;
-                self.size = size;
+                let growth = self.size.min(self.size_max - self.size).min(growth_max);
+                increment += growth;
+                self.size += growth;
             }
             self.taken = 0;
             self.since_ms = now_ms;
@@ -120,10 +127,14 @@ mod tests {
     fn half_a_window_is_given_back_at_a_time() {
         let mut inflow = Inflow::new(100, 100, 0);
         assert!(inflow.receive(60) && !inflow.receive(41) && inflow.receive(40));
-        assert_eq!(inflow.consume(49, 0), 0);
-        assert_eq!(inflow.consume(1, 0), 50);
+        assert_eq!(inflow.consume(49, 0, u32::MAX), 0);
+        assert_eq!(inflow.consume(1, 0, u32::MAX), 50);
         assert_eq!(inflow.unread(), 50);
-        assert_eq!(inflow.consume(1_000, 0), 50, "no more than was received");
+        assert_eq!(
+            inflow.consume(1_000, 0, u32::MAX),
+            50,
+            "no more than was received"
+        );
         assert!(inflow.receive(100) && !inflow.receive(1));
     }
 
@@ -133,7 +144,7 @@ mod tests {
         let mut pass = |now| {
             let bytes = inflow.window;
             assert!(inflow.receive(bytes));
-            inflow.consume(bytes, now)
+            inflow.consume(bytes, now, u32::MAX)
         };
         assert_eq!(pass(WINDOW_QUICK_MS + 1), 100, "too slow");
         assert_eq!(pass(2 * WINDOW_QUICK_MS), 200);

@@ -1,7 +1,7 @@
 //! DATA, and what the peer may send of it.
 
 use super::receive::Step;
-use super::{Connection, State};
+use super::{Connection, Role, State};
 use crate::config::TINY_DATA_BYTES;
 use crate::error::Error;
 use crate::event::Event;
@@ -36,7 +36,10 @@ impl Connection {
             return;
         };
         let bytes = bytes.min(stream.inflow.unread());
-        let mut increment = stream.inflow.consume(bytes, now_ms);
+        let size = stream.inflow.size();
+        let growth_max = self.config.connection_window_bytes_max - self.grown;
+        let mut increment = stream.inflow.consume(bytes, now_ms, growth_max);
+        self.grown += stream.inflow.size() - size;
         if stream.inflow.unread() == 0 {
             self.tiny -= stream.tiny.min(self.tiny);
             stream.tiny = 0;
@@ -48,12 +51,19 @@ impl Connection {
         if increment > 0 {
             self.queue_number(Kind::WindowUpdate, key.id(), increment);
         }
-        self.give_back(bytes);
+        self.let_go(bytes);
+    }
+
+    /// Notes that bytes no longer hold the connection back.
+    pub(super) fn let_go(&mut self, bytes: u32) {
+        if self.role == Role::Server {
+            self.give_back(bytes);
+        }
     }
 
     /// Lets the peer send so many bytes more on the connection.
-    pub(super) fn give_back(&mut self, bytes: u32) {
-        let increment = self.inflow.consume(bytes, self.now_ms);
+    fn give_back(&mut self, bytes: u32) {
+        let increment = self.inflow.consume(bytes, self.now_ms, u32::MAX);
         if increment > 0 {
             self.queue_number(Kind::WindowUpdate, 0, increment);
         }
@@ -67,6 +77,11 @@ impl Connection {
         if !self.inflow.receive(frame.len) {
             return Err(Error::WindowExceeded);
         }
+        // A connection to an endpoint carries the requests of many clients: those that do not read their answers hold
+        // back their streams, and not the connection.
+        if self.role == Role::Client {
+            self.give_back(frame.len);
+        }
         let found = match self.known(frame.stream) {
             Ok(found) => found,
             // What comes after the last stream was never opened for us.
@@ -74,7 +89,7 @@ impl Connection {
             Err(error) => return Err(error),
         };
         let Some(key) = found else {
-            self.give_back(frame.len);
+            self.let_go(frame.len);
             return self.late_data(frame.stream);
         };
         let Some(stream) = self.streams.get_mut(key) else {
@@ -87,7 +102,7 @@ impl Connection {
             Half::Body => None,
         };
         if let Some(error) = problem {
-            self.give_back(frame.len);
+            self.let_go(frame.len);
             return self.fail_stream(key, error).map(Step::Event);
         }
         if frame.has(PADDED) {

@@ -67,6 +67,8 @@ pub struct Connection {
     resets: Resets,
     floods: Floods,
     inflow: Inflow,
+    /// How much the windows of streams have grown, all together.
+    grown: u32,
     outflow: Outflow,
     /// Frames of ours that wait for [`Connection::take_output`].
     output: Vec<u8>,
@@ -161,6 +163,7 @@ impl Connection {
             resets: Resets::default(),
             floods: Floods::new(config.floods),
             inflow: Inflow::new(size, max, 0),
+            grown: 0,
             outflow: Outflow::new(WINDOW_BYTES),
             output: Vec::new(),
             last_id: 0,
@@ -344,6 +347,20 @@ impl Connection {
         matches!(self.state, State::Failed(_)) || (is_leaving && self.streams.len() == 0)
     }
 
+    /// Says whether the connection has ended for an error or by [`Connection::abort`]: nothing is received any more, and
+    /// nothing becomes of its streams.
+    #[must_use]
+    pub const fn has_failed(&self) -> bool {
+        matches!(self.state, State::Failed(_))
+    }
+
+    /// Says whether the connection's window lets any data through.
+    #[inline]
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.outflow.room() > 0
+    }
+
     /// Ends the connection at once, for a reason of the caller's: GOAWAY waits to be sent, and
     /// nothing is received any more.
     pub fn abort(&mut self, code: Code) {
@@ -386,6 +403,8 @@ impl Connection {
     /// Gives back memory that only a busy connection needs: for one that waits with no stream open.
     pub fn rest(&mut self) {
         self.streams.rest();
+        self.decoder.rest();
+        self.encoder.rest();
         for buffer in [
             &mut self.encoded,
             &mut self.target,
@@ -422,8 +441,18 @@ impl Connection {
     fn fail_stream(&mut self, key: StreamKey, error: Error) -> Result<Event, Error> {
         self.queue_reset(key.id(), error.code());
         self.remove(key);
-        self.floods.reset()?;
+        self.count_reset()?;
         Ok(Event::Failed { stream: key, error })
+    }
+
+    /// Counts a stream that ended early for what the peer did. An endpoint is not counted: what it is asked wears
+    /// nobody out, clients that give up make it answer streams that are gone, and its connection carries the requests
+    /// of others.
+    fn count_reset(&mut self) -> Result<(), Error> {
+        match self.role {
+            Role::Server => self.floods.reset(),
+            Role::Client => Ok(()),
+        }
     }
 
     /// Forgets a stream. What it had not consumed no longer holds the connection back.
@@ -436,10 +465,12 @@ impl Connection {
             stream.tiny,
             stream.stalled_ms != NEVER,
         );
+        let grown = stream.inflow.size() - self.config.stream_window_bytes;
+        self.grown -= grown.min(self.grown);
         self.tiny -= tiny.min(self.tiny);
         self.stalled -= u32::from(was_stalled).min(self.stalled);
         self.streams.remove(key);
-        self.give_back(unread);
+        self.let_go(unread);
     }
 
     /// Forgets a stream that both sides have ended.

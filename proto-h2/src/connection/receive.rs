@@ -203,7 +203,7 @@ impl Connection {
             Kind::RstStream => self.rst_stream(frame.stream, payload),
             Kind::Settings => self.settings(frame, payload),
             Kind::Ping => self.pinged(frame, payload),
-            Kind::GoAway => Ok(self.go_away(payload)),
+            Kind::GoAway => self.go_away(payload),
             Kind::PriorityUpdate => self.priority_update(payload),
             //= rfc9113#5.3.2
             // The priorities of RFC 7540 are read and not used.
@@ -339,14 +339,17 @@ impl Connection {
 
     fn rst_stream(&mut self, id: u32, payload: &[u8]) -> Result<Step, Error> {
         let Some(key) = self.known(id)? else {
+            // Both sides may end a stream at once.
+            if self.role == Role::Server {
+                self.floods.idle()?;
+            }
             return Ok(Step::On);
         };
         let code = Code(frame::number(payload).unwrap_or_default());
         let is_sent = self.is_sent(key);
         self.remove(key);
-        // An endpoint that resets what we ask it wears nobody out.
-        if self.role == Role::Server && !is_sent {
-            self.floods.reset()?;
+        if !is_sent {
+            self.count_reset()?;
         }
         //= rfc9113#8.7
         // A refused stream was not processed: its request may be sent again.
@@ -405,10 +408,12 @@ impl Connection {
             self.stop();
             return Ok(Step::On);
         }
+        self.floods.idle()?;
         Ok(Step::Event(Event::PingAck { payload }))
     }
 
-    fn go_away(&mut self, payload: &[u8]) -> Step {
+    fn go_away(&mut self, payload: &[u8]) -> Result<Step, Error> {
+        self.floods.idle()?;
         let last = frame::number(payload).unwrap_or_default() & 0x7fff_ffff;
         let code = payload.get(4..).and_then(frame::number).unwrap_or_default();
         //= rfc9113#6.8
@@ -416,10 +421,10 @@ impl Connection {
         let last = self.peer_last.map_or(last, |before| before.min(last));
         self.peer_last = Some(last);
         self.is_swept = self.role == Role::Server;
-        Step::Event(Event::GoAway {
+        Ok(Step::Event(Event::GoAway {
             last_stream: last,
             code: Code(code),
-        })
+        }))
     }
 
     /// Reports a stream that the server will not answer, until there is none left.

@@ -77,7 +77,7 @@ impl Connection {
     /// Passes over what comes for a stream that has ended. Only one that we have reset may still get
     /// some.
     pub(super) fn late(&mut self, id: u32) -> Result<Step, Error> {
-        self.floods.reset()?;
+        self.count_reset()?;
         let is_after_last = self.leaving == Leaving::Told && id > self.last_id;
         if !is_after_last && !self.resets.has(id) {
             self.queue_reset(id, Error::ClosedStream.code());

@@ -5,6 +5,7 @@ use weir_proto_h1::{BodyKind, Edits, Head, Method, Sink, Trailers};
 
 use super::{Connection, Role};
 use crate::code::Code;
+use crate::config::TINY_DATA_BYTES;
 use crate::encode::{Block, Framing};
 use crate::error::Error;
 use crate::frame::{END_HEADERS, END_STREAM, FrameHead, HEAD_BYTES, Kind};
@@ -183,7 +184,8 @@ impl Connection {
         }
         stream.outflow.send(len);
         self.outflow.send(len);
-        self.floods.data_sent();
+        let is_cut_small = len == window && !is_end && len < TINY_DATA_BYTES as usize;
+        self.floods.data_sent(is_cut_small);
         if stream.stalled_ms != NEVER {
             stream.stalled_ms = NEVER;
             self.stalled -= self.stalled.min(1);

@@ -82,6 +82,11 @@ impl Decoder {
         self.expects_table_size = self.table.size_max() > table_bytes_max;
     }
 
+    /// Gives back memory that the table does not need now.
+    pub fn rest(&mut self) {
+        self.table.rest();
+    }
+
     /// Decodes one complete block. Names and values are appended to `text`, and each field is
     /// passed on with the text so far.
     ///

@@ -171,6 +171,12 @@ impl Encoder {
         }
     }
 
+    /// Gives back memory that the table does not need now.
+    pub fn rest(&mut self) {
+        self.table.rest();
+        self.name = Vec::new();
+    }
+
     /// Appends a field to the block that is being made. A block is made at once, by this encoder
     /// alone; its bytes come to stand in `out` because a frame says its length before them.
     #[inline]

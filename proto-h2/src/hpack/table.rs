@@ -117,6 +117,18 @@ impl Table {
         self.entries.push_front(entry);
     }
 
+    /// Gives back what the entries do not need.
+    pub(super) fn rest(&mut self) {
+        let dropped = match self.entries.back() {
+            Some(oldest) => oldest.place.wrapping_sub(self.origin) as usize,
+            None => self.text.len(),
+        };
+        self.text.drain(..dropped.min(self.text.len()));
+        self.origin = self.origin.wrapping_add(dropped as u32);
+        self.text.shrink_to_fit();
+        self.entries.shrink_to_fit();
+    }
+
     /// Drops the oldest entries until the rest takes no more than `size`.
     fn evict(&mut self, size: u32) {
         while self.size > size {

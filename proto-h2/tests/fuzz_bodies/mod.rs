@@ -41,6 +41,7 @@ pub(crate) const CONFIG: Config = Config {
         empty_data_max: 20,
         tiny_data_max: 60,
         unknown_max: 20,
+        idle_max: 20,
         continuations_max: 4,
         block_bytes_max: 4_096,
     },

@@ -124,6 +124,7 @@ fn read_limits(text: &str, config: &mut Config) {
             "empty_data_max" => config.floods.empty_data_max = value,
             "tiny_data_max" => config.floods.tiny_data_max = value,
             "unknown_max" => config.floods.unknown_max = value,
+            "idle_max" => config.floods.idle_max = value,
             "continuations_max" => config.floods.continuations_max = value,
             "block_bytes_max" => config.floods.block_bytes_max = value,
             _ => panic!("unknown limit {name}"),
