@@ -16,8 +16,8 @@ use crate::kinds::{
 use crate::layers::{Http2Patch, LimitsPatch, PoolPatch, RetriesPatch, TimeoutsPatch};
 use crate::limits::{self, BACKLOG_MAX, CONNECTIONS_MAX, RETRIES_MAX};
 use crate::model::{
-    AccessLog, Address, Balance, Cidr, Cores, Driver, Endpoint, HostMatch,
-    LogFormat, LogTarget, Match, PathMatch, Pattern, Redirect, Respond, Rewrite, ValueMatch,
+    AccessLog, Address, Balance, Cidr, Cores, Driver, Endpoint, HostMatch, LogFormat, LogTarget,
+    Match, PathMatch, Pattern, Redirect, Respond, Rewrite, ValueMatch,
 };
 use crate::pattern::{
     FieldValueText, HostText, MatchText, MethodText, PathPatternText, PathText, PatternText,
