@@ -125,6 +125,10 @@ pub const H2_WORKERS_WAITING_MAX: usize = 32;
 /// round trip around the world, and time to spare.
 pub const H2_LEAVE_MS: u64 = 1_000;
 
+/// How long an endpoint may take from the connection to its SETTINGS, for which nothing has to be worked out: what the
+/// head of a request may take.
+pub const H2_SETTINGS_TIMEOUT_MS: u64 = 10_000;
+
 /// Silence of an endpoint that owes answers, before it is asked for a sign of life (gRPC libraries ask after 10 s or
 /// more).
 pub const H2_PING_AFTER_MS: u64 = 10_000;

@@ -13,11 +13,11 @@ use super::record::Record;
 use super::relay::{Relay, Relayed, Replay};
 use crate::conn::{Down, Up, Wire, WireRx, WireTx, http2, tunnel};
 use crate::core::{Core, CorePlan, after};
-use crate::fault::{Fault, Phase, Reason, Retry, Side};
+use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Address, Connection, Instant, Net};
 use crate::plan::{Protocol, RoutePlan, UpstreamId, UpstreamPlan};
 use crate::tls;
-use crate::upstream::{Endpoint, Held, Need, Permit, Secure, Tried, Turn, Upstream};
+use crate::upstream::{Endpoint, Held, Joiner, Need, Permit, Secure, Tried, Turn, Upstream};
 
 /// What the attempts of one exchange have in common.
 struct Way<'a, N: Net> {
@@ -30,7 +30,7 @@ struct Way<'a, N: Net> {
     replay: Replay,
     /// A connection that had waited was found dead: the next attempt makes its own.
     fresh: bool,
-    /// The last attempt failed before a byte of the request was sent, or only met a dead connection.
+    /// The last attempt failed before a byte of the request was sent or looked at, or only met a dead connection.
     free: bool,
 }
 
@@ -140,10 +140,11 @@ impl<N: Net> Way<'_, N> {
         let (endpoint, mut up) = self.begin(down, record).await?;
         let relayed = self.relay(&mut up, down, record).await;
         if let Err(fault) = &relayed
-            && fault.side == Side::Upstream
-            && up.was_stale()
+            && fault.reason == Reason::UpstreamClosed
         {
-            (self.fresh, self.free) = (true, true);
+            let is_stale = up.was_stale();
+            self.fresh |= is_stale;
+            self.free = is_stale || fault.retry == Retry::Always;
         }
         match relayed {
             Ok(Relayed::Response) => {
@@ -212,7 +213,11 @@ impl<N: Net> Way<'_, N> {
             turn = match again {
                 // Who made a connection for us has failed: to try at once again would ask as often as there are
                 // exchanges.
-                Some(Turn::Connect(_)) if has_waited && !endpoint.has_shared() => {
+                Some(Turn::Connect(_))
+                    if has_waited
+                        && endpoint.protocol.get() == Protocol::Http2
+                        && !endpoint.has_shared() =>
+                {
                     self.free = true;
                     let reason = Reason::ConnectFailed;
                     return Err(Fault::upstream(Phase::Connect, reason, Retry::Always));
@@ -236,10 +241,10 @@ impl<N: Net> Way<'_, N> {
         record: &mut Record,
     ) -> Result<Up<N>, Fault> {
         let speaks = endpoint.protocol.get();
-        let _joiner = (speaks == Protocol::Http2).then(|| endpoint.joiner());
+        let joiner = (speaks == Protocol::Http2).then(|| endpoint.joiner());
         let held = self.connect(endpoint, permit, down, record).await?;
         if speaks_http2(&held) || (speaks == Protocol::Http2 && !endpoint.is_secure()) {
-            return Ok(self.begin_shared(endpoint, held, down));
+            return Ok(self.begin_shared(endpoint, held, down, joiner));
         }
         endpoint.protocol.set(Protocol::Http1);
         let head = mem::take(&mut down.kit.up_head);
@@ -252,13 +257,14 @@ impl<N: Net> Way<'_, N> {
         endpoint: &Rc<Endpoint<N>>,
         held: Held<N>,
         down: &mut Down<'_, N>,
+        joiner: Option<Joiner<N>>,
     ) -> Up<N> {
         endpoint.protocol.set(Protocol::Http2);
         let config = weir_proto_h2::Config {
             is_https: endpoint.is_secure(),
             ..self.plan.http2
         };
-        let mux = http2::begin(self.core, endpoint, held, config);
+        let mux = http2::begin(self.core, endpoint, held, config, joiner);
         endpoint.share(mux.clone());
         Up::http2(mux, false, mem::take(&mut down.kit.up_head))
     }
@@ -449,8 +455,11 @@ impl<N: Net> Way<'_, N> {
                         .len()
                         .max(1 + retry.retries_max as usize)
             }
-            // An idle connection that was dead is no failure of the endpoint's: it costs no budget.
-            _ if self.free && retry.retries_max > 0 => tries <= 1 + retry.retries_max,
+            // An idle connection that was dead is no failure of the endpoint's and no attempt that counts, and what it
+            // has not looked at costs it nothing: neither costs budget.
+            _ if self.free && retry.retries_max > 0 => {
+                tries <= retry.retries_max + u32::from(self.fresh)
+            }
             _ => tries <= retry.retries_max && self.upstream.budget.retry(retry),
         }
     }

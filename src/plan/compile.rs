@@ -93,7 +93,8 @@ fn compile_upstream(
             endpoints.push(EndpointPlan {
                 name: name.into(),
                 address,
-                protocol: if endpoint.h2c {
+                // With TLS, the handshake tells.
+                protocol: if endpoint.h2c || endpoint.tls {
                     Protocol::Http2
                 } else {
                     Protocol::Http1

@@ -24,7 +24,7 @@ use pool::Idle;
 pub use pool::{Need, Reaper};
 use queue::Queue;
 pub use queue::{Turn, Wait};
-pub use shared::Seat;
+pub use shared::{Joiner, Seat};
 
 use crate::conn::http2::Mux;
 use crate::io::{Address, Net};

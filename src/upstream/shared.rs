@@ -1,7 +1,8 @@
 //! Connections that exchanges share: HTTP/2.
 //!
 //! A core makes another only when those that it has take no more requests. Of the exchanges that find none, one makes
-//! it and the others wait: a burst of requests is not a burst of connections.
+//! it and the others wait until the endpoint has said how many it takes: a burst of requests is neither a burst of
+//! connections nor one of refusals.
 
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -61,12 +62,23 @@ impl<N: Net> Endpoint<N> {
         self.is_joining.get() || self.place.has_room() || self.join().is_some()
     }
 
-    /// Gives room on a connection to the first that waits for the endpoint.
-    pub fn offer(self: &Rc<Self>) {
+    /// Gives room on a connection to the first that waits for the endpoint; says whether there was both.
+    pub fn offer(self: &Rc<Self>) -> bool {
         if let Some(mux) = self.join()
             && let Some(waiter) = self.place.first()
         {
             waiter.give(Turn::Join(self.seat(mux)));
+            return true;
+        }
+        false
+    }
+
+    /// Gives room for so many more.
+    pub fn offer_many(self: &Rc<Self>, room: u32) {
+        for _ in 0..room {
+            if !self.offer() {
+                return;
+            }
         }
     }
 
@@ -123,7 +135,7 @@ impl<N: Net> Drop for Seat<N> {
     }
 }
 
-/// A connection that is being made. When it is dropped, those that wait look again.
+/// A connection that is being made, until others can use it. When it is dropped, those that wait look again.
 pub struct Joiner<N: Net> {
     endpoint: Rc<Endpoint<N>>,
 }

@@ -152,8 +152,14 @@ impl Weir {
     /// Waits for the line of the access log about the path (with its query).
     #[track_caller]
     pub fn entry(&self, path: &str) -> Entry {
-        let parse = |line: &str| Entry::parse(line).filter(|entry| entry.text("path") == path);
-        self.log.wait(path, parse)
+        self.entry_with("path", path)
+    }
+
+    /// Waits for the first line of the access log with this text in a member.
+    #[track_caller]
+    pub fn entry_with(&self, name: &str, text: &str) -> Entry {
+        let parse = |line: &str| Entry::parse(line).filter(|entry| entry.text(name) == text);
+        self.log.wait(text, parse)
     }
 
     /// Replaces the configuration and asks for a reload; does not wait for it.

@@ -298,6 +298,12 @@ impl Connection {
         self.peer.extended_connect
     }
 
+    /// Says whether the peer has sent its SETTINGS: what it takes is known from then on.
+    #[must_use]
+    pub const fn is_met(&self) -> bool {
+        self.is_met
+    }
+
     /// Says whether the peer has acknowledged our SETTINGS. How long it may take is for the caller
     /// to say, who then calls [`Connection::abort`] with [`Code::SETTINGS_TIMEOUT`].
     #[must_use]

@@ -11,16 +11,19 @@ use super::mux::{Mux, Turn};
 use crate::conn::{Outbox, WireRx};
 use crate::core::Core;
 use crate::io::{Instant, Net, Tx};
-use crate::limits::{H2_PING_AFTER_MS, H2_PING_TIMEOUT_MS, H2_SEND_STALL_MS, LINGER_MS};
-use crate::upstream::{Endpoint, Held, Permit};
+use crate::limits::{
+    H2_PING_AFTER_MS, H2_PING_TIMEOUT_MS, H2_SEND_STALL_MS, H2_SETTINGS_TIMEOUT_MS, LINGER_MS,
+};
+use crate::upstream::{Endpoint, Held, Joiner, Permit};
 
 /// Begins HTTP/2 on a connection to an endpoint. Its task lives until the connection is over, and takes it off the
-/// endpoint's list then.
+/// endpoint's list then. `joiner` is held until the endpoint has said how many requests it takes.
 pub fn begin<N: Net>(
     core: &Rc<Core<N>>,
     endpoint: &Rc<Endpoint<N>>,
     held: Held<N>,
     config: Config,
+    joiner: Option<Joiner<N>>,
 ) -> Rc<Mux<N>> {
     let Held { wire, permit } = held;
     let out = Outbox::new(wire.tx, core.net.pool().clone());
@@ -32,22 +35,36 @@ pub fn begin<N: Net>(
         out,
     ));
     core.net
-        .spawn(drive(core.clone(), mux.clone(), wire.rx, permit));
+        .spawn(drive(core.clone(), mux.clone(), wire.rx, (permit, joiner)));
     mux
 }
 
 /// Receives and sends until the connection is over.
-async fn drive<N: Net>(core: Rc<Core<N>>, mux: Rc<Mux<N>>, mut rx: WireRx<N>, _permit: Permit<N>) {
+async fn drive<N: Net>(
+    core: Rc<Core<N>>,
+    mux: Rc<Mux<N>>,
+    mut rx: WireRx<N>,
+    (_permit, mut joiner): (Permit<N>, Option<Joiner<N>>),
+) {
     let timer = core.timers.timer();
     let endpoint = mux.endpoint.clone();
     let mut watch = Watch::new(core.net.now());
-    let mut first = None;
+    let (mut first, mut taken) = (None, 0);
     poll_fn(|cx| {
         timer.watch(cx);
         let turn = mux.turn(cx, &mut rx, &mut first);
         if turn != Turn::Waits || core.is_stopping() {
             return Poll::Ready(());
         }
+        // What the endpoint takes is known, or has become more.
+        let takes = mux.streams_max();
+        if takes > taken {
+            joiner = None;
+            if let Some(endpoint) = endpoint.upgrade() {
+                endpoint.offer_many(takes - taken);
+            }
+        }
+        taken = takes;
         let is_kept = endpoint.upgrade().filter(|endpoint| endpoint.keeps());
         let idle = is_kept.map_or(Duration::ZERO, |endpoint| endpoint.idle_timeout());
         let idle = if core.is_draining() {
@@ -71,6 +88,7 @@ async fn drive<N: Net>(core: Rc<Core<N>>, mux: Rc<Mux<N>>, mut rx: WireRx<N>, _p
     if let Some(endpoint) = endpoint.upgrade() {
         endpoint.unshare(&mux);
     }
+    drop(joiner);
     // What is left to be said is GOAWAY.
     let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
     timer.set(deadline);
@@ -87,6 +105,8 @@ async fn drive<N: Net>(core: Rc<Core<N>>, mux: Rc<Mux<N>>, mut rx: WireRx<N>, _p
 
 /// What is waited for on a connection, and since when.
 struct Watch {
+    /// When the connection began.
+    began: Instant,
     idle: Option<Instant>,
     /// When the endpoint was asked for a sign of life.
     asked: Option<Instant>,
@@ -97,6 +117,7 @@ struct Watch {
 impl Watch {
     fn new(now: Instant) -> Self {
         Self {
+            began: now,
             idle: None,
             asked: None,
             sent: (0, now),
@@ -117,6 +138,10 @@ impl Watch {
             self.sent = (state.out.sent(), now);
         } else if is_due(self.sent.1 + Duration::from_millis(H2_SEND_STALL_MS)) {
             state.machine.abort(Code::NO_ERROR);
+        }
+        let settings = self.began + Duration::from_millis(H2_SETTINGS_TIMEOUT_MS);
+        if !state.machine.is_met() && is_due(settings) {
+            state.machine.abort(Code::SETTINGS_TIMEOUT);
         }
         if state.streams.is_empty() {
             self.asked = None;

@@ -105,10 +105,22 @@ impl<N: Net> Mux<N> {
         self.net.now().0 / 1_000_000
     }
 
-    /// Whether a request may be begun.
+    /// Whether a request may be begun: the endpoint has said how many it takes, and takes another. The one for which
+    /// the connection was made does not wait for that.
     pub fn can_open(&self) -> bool {
         let state = self.state.borrow();
-        !state.is_gone && state.machine.can_open()
+        !state.is_gone && state.machine.is_met() && state.machine.can_open()
+    }
+
+    /// How many requests the endpoint takes at once; none before it has said so.
+    pub(super) fn streams_max(&self) -> u32 {
+        let state = self.state.borrow();
+        let machine = &state.machine;
+        if machine.is_met() {
+            machine.streams_max()
+        } else {
+            0
+        }
     }
 
     /// Whether the connection has served a request.

@@ -108,6 +108,7 @@ impl Stream {
         self.answers.clear();
         self.came.clear();
         self.has_ended = false;
+        self.trailers = Trailers::default();
         self.lost = None;
         self.waiting.clear();
         self.waiting_bytes = 0;
