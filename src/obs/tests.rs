@@ -46,6 +46,8 @@ fn event(route: u32) -> Exchange<'static> {
         host: b"example.com",
         path: b"/a?x=1",
         version: "HTTP/1.1",
+        tls: None,
+        client_cert: b"",
         status: 200,
         bytes_in: 10,
         bytes_out: 1_000,

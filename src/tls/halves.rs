@@ -1,6 +1,6 @@
 //! The halves of a TLS connection, with the promises of [`Rx`] and [`Tx`].
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 use super::failure::Failure;
 use super::gate::{Gate, Turn};
 use super::session::{Seen, Session};
+use super::x509::Identity;
 use crate::io::{Chunk, Rx, Tx};
 use crate::limits::RECORD_OVERHEAD_BYTES_MAX;
 
@@ -19,6 +20,8 @@ pub struct TlsRx<R: Rx, T: Tx> {
     entry: Option<Entry>,
     /// How much `raw` was told to expect.
     expected: usize,
+    /// Whose certificate the client has shown, once that was asked.
+    pub(super) identity: OnceCell<Option<Rc<Identity>>>,
 }
 
 /// What a connection needs until its handshake is over.
@@ -56,6 +59,7 @@ pub(super) fn halves<R: Rx, T: Tx>(
             session: session.clone(),
             entry,
             expected: 0,
+            identity: OnceCell::new(),
         },
         TlsTx { session },
     )
@@ -80,6 +84,15 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
     /// Why the connection has failed, if it has.
     pub fn failure(&self) -> Option<Failure> {
         self.session.borrow().failure
+    }
+
+    /// Why it has failed, for people.
+    pub fn cause(&self) -> String {
+        self.look(|session| match (session.failure, &session.cause) {
+            (Some(failure), Some(cause)) => format!("{failure}: {cause}"),
+            (Some(failure), None) => failure.to_string(),
+            (None, _) => String::new(),
+        })
     }
 
     /// Notes that the connection has failed for a reason that only the caller knows.
@@ -118,13 +131,10 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
                 ready!(entry.gate.poll_turn(cx, &mut entry.turn));
                 entry.speaks_first = false;
             }
-            match session.read() {
-                Ok(Seen::Data | Seen::End) => return Poll::Ready(Ok(())),
-                Ok(_) => {}
-                // The next call tells it, once the alert is on its way.
-                Err(_) => return Poll::Ready(Ok(())),
-            }
-            if session.is_open && self.entry.take().is_some() {
+            let seen = session.read();
+            let opened = session.is_open && self.entry.take().is_some();
+            // A failure is told by the next call, once the alert is on its way.
+            if opened || !matches!(seen, Ok(Seen::Blocked | Seen::Open)) {
                 return Poll::Ready(Ok(()));
             }
         }

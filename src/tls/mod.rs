@@ -20,6 +20,6 @@ pub use client::{Client, Name};
 pub use failure::Failure;
 pub use gate::Gate;
 pub use halves::{TlsRx, TlsTx};
-pub use load::{Certificate, Loaded, load};
+pub use load::{Certificate, Loaded, Stamp, load};
 pub use server::{Server, Tickets};
 pub use x509::Identity;

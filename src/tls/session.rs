@@ -40,6 +40,8 @@ pub(super) struct Session<T: Tx> {
     /// The peer has said that nothing more comes.
     pub(super) is_ended: bool,
     pub(super) failure: Option<Failure>,
+    /// The failure in rustls' words, for the log.
+    pub(super) cause: Option<Box<str>>,
     /// Our own end has been written.
     closing: bool,
     /// Our own end has been sent.
@@ -123,6 +125,7 @@ impl<T: Tx> Session<T> {
             is_open: false,
             is_ended: false,
             failure: None,
+            cause: None,
             closing: false,
             finished: false,
         }
@@ -152,17 +155,20 @@ impl<T: Tx> Session<T> {
                 self.is_ended |= seen == Seen::End;
                 Ok(seen)
             }
-            Err(error) => Err(self.fail(Failure::of(&error, self.is_open))),
+            Err(error) => {
+                self.cause = Some(error.to_string().into());
+                Err(self.fail(Failure::of(&error, self.is_open)))
+            }
         }
     }
 
     /// Nothing can be read or written any more. If rustls has an alert for the peer, it is written.
     pub(super) fn fail(&mut self, failure: Failure) -> Failure {
         self.desk.drop_pending();
-        let _ = match &mut self.side {
-            Side::Server(side) => self.desk.look(side, Write::Nothing),
-            Side::Client(side) => self.desk.look(side, Write::Nothing),
-        };
+        match &mut self.side {
+            Side::Server(side) => self.desk.last_words(side),
+            Side::Client(side) => self.desk.last_words(side),
+        }
         self.desk.incoming = Incoming::default();
         self.failure = Some(failure);
         failure
@@ -264,11 +270,18 @@ impl<T: Tx> Session<T> {
 trait Machine {
     type Data;
 
+    /// Whether it has something to send of its own.
+    fn has_words(&self) -> bool;
+
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
 }
 
 impl Machine for UnbufferedServerConnection {
     type Data = ServerConnectionData;
+
+    fn has_words(&self) -> bool {
+        self.wants_write()
+    }
 
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(input)
@@ -277,6 +290,10 @@ impl Machine for UnbufferedServerConnection {
 
 impl Machine for UnbufferedClientConnection {
     type Data = ClientConnectionData;
+
+    fn has_words(&self) -> bool {
+        self.wants_write()
+    }
 
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(input)
@@ -322,6 +339,21 @@ impl Desk {
                 // What comes is not in the way of what is to be written.
                 Seen::Data | Seen::End if write != Write::Nothing => {}
                 seen => return Ok(seen),
+            }
+        }
+    }
+
+    /// Takes what is still to be sent of a connection that has failed: its alert. Nothing is read any more.
+    fn last_words<M: Machine>(&mut self, machine: &mut M) {
+        while machine.has_words() {
+            match machine.process(&mut []).state {
+                Ok(ConnectionState::EncodeTlsData(data)) => {
+                    if encode(data, &mut self.open, &self.pool).is_err() {
+                        return;
+                    }
+                }
+                Ok(ConnectionState::TransmitTlsData(sent)) => sent.done(),
+                _ => return,
             }
         }
     }
