@@ -17,7 +17,7 @@ pub struct TlsRx<R: Rx, T: Tx> {
     raw: R,
     session: Rc<RefCell<Session<T>>>,
     /// There until the handshake is over.
-    entry: Option<Entry>,
+    entry: Option<Box<Entry>>,
     /// How much `raw` was told to expect.
     expected: usize,
     /// Whose certificate the client has shown, once that was asked.
@@ -47,12 +47,12 @@ pub(super) fn halves<R: Rx, T: Tx>(
     is_server: bool,
 ) -> (TlsRx<R, T>, TlsTx<T>) {
     let session = Rc::new(RefCell::new(session));
-    let entry = Some(Entry {
+    let entry = Some(Box::new(Entry {
         gate: gate.clone(),
         turn: None,
         speaks_first: !is_server,
         is_fresh: is_server,
-    });
+    }));
     (
         TlsRx {
             raw,
@@ -126,7 +126,7 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
             return Poll::Ready(Err(failure.into()));
         }
         let starts = self.entry.as_ref().is_some_and(|entry| entry.speaks_first);
-        if starts || !session.desk.incoming.is_empty() {
+        if starts || session.has_incoming() {
             if let Some(entry) = &mut self.entry {
                 ready!(entry.gate.poll_turn(cx, &mut entry.turn));
                 entry.speaks_first = false;
@@ -138,7 +138,7 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
                 return Poll::Ready(Ok(()));
             }
         }
-        let missing = session.desk.incoming.missing();
+        let missing = session.missing();
         if missing > self.expected {
             self.expected = missing;
             self.raw.expect(missing);
@@ -159,7 +159,7 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
                 {
                     session.failure = Some(Failure::PlainHttp);
                 }
-                session.desk.incoming.add(chunk);
+                session.add(chunk);
                 Poll::Ready(Ok(()))
             }
             Ok(None) => {
@@ -185,7 +185,7 @@ impl<R: Rx, T: Tx> Rx for TlsRx<R, T> {
         loop {
             {
                 let mut session = self.session.borrow_mut();
-                if let Some(chunk) = session.desk.plain.pop_front() {
+                if let Some(chunk) = session.take_plain() {
                     return Poll::Ready(Ok(Some(chunk)));
                 }
                 if session.is_ended {
@@ -198,8 +198,8 @@ impl<R: Rx, T: Tx> Rx for TlsRx<R, T> {
 
     fn is_quiet(&mut self, ask: bool) -> bool {
         let session = self.session.borrow();
-        let is_still = session.desk.plain.is_empty()
-            && session.desk.incoming.is_empty()
+        let is_still = !session.has_plain()
+            && !session.has_incoming()
             && !session.is_ended
             && session.failure.is_none();
         is_still && self.raw.is_quiet(ask)

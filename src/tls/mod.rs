@@ -13,6 +13,7 @@ mod incoming;
 mod load;
 mod server;
 mod session;
+mod throw_away;
 mod x509;
 
 pub use agreed::{Agreed, Protocol};
@@ -22,4 +23,5 @@ pub use gate::Gate;
 pub use halves::{TlsRx, TlsTx};
 pub use load::{Certificate, Loaded, Stamp, load};
 pub use server::{Server, Tickets};
+pub use throw_away::throw_away;
 pub use x509::Identity;

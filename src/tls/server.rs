@@ -43,7 +43,7 @@ impl Server {
             UnbufferedServerConnection::new(self.config.clone()).map_err(io::Error::other)?;
         let mut session = Session::new(Side::Server(side), tx, pool.clone());
         if !early.is_empty() {
-            session.desk.incoming.add(early);
+            session.add(early);
         }
         Ok(halves(rx, session, gate, true))
     }
