@@ -170,6 +170,14 @@ impl<'a, N: Net> Down<'a, N> {
         }
     }
 
+    /// Whether it is known by now that nobody waits for the answer. Looks at nothing new.
+    pub fn is_gone(&self) -> bool {
+        match &self.wire {
+            Wire::Http1(_) => false,
+            Wire::Http2(wire) => wire.is_gone(),
+        }
+    }
+
     /// Has the connection end with the answer to come.
     pub fn close_after(&mut self) {
         match &mut self.wire {

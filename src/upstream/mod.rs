@@ -60,6 +60,8 @@ pub struct Endpoint<N: Net> {
     /// Exchanges that wait for the connection that one of them is making.
     joining: RefCell<Vec<Waker>>,
     is_joining: Cell<bool>,
+    /// How often one was made, or could not be, wrapping.
+    joined: Cell<u32>,
     /// Its place in the plan of the day, and how many connections it has.
     place: Rc<Place>,
     /// How many connections it may have, all cores together.
@@ -139,6 +141,7 @@ impl<N: Net> Upstream<N> {
                     shared: RefCell::default(),
                     joining: RefCell::default(),
                     is_joining: Cell::new(false),
+                    joined: Cell::new(0),
                     place: Rc::new(Place::new(obs.clone())),
                     connections_max: Cell::new(0),
                     idle_max: Cell::new(0),
