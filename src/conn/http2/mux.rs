@@ -467,7 +467,7 @@ impl<N: Net> State<N> {
         let is_due = |slot: u32| has_room || self.streams.peek(slot).waiting.is_empty();
         let mut places = self.listed.iter().copied().enumerate();
         let mut places = places.by_ref().filter(|&(_, slot)| is_due(slot));
-        if self.listed.len() <= 1 || self.pieces % H2_FAIR_TURN == 0 {
+        if self.listed.len() <= 1 || self.pieces.is_multiple_of(H2_FAIR_TURN) {
             return places.next().map(|(place, _)| place);
         }
         let urgency = |slot: u32| -> u8 {
