@@ -133,8 +133,10 @@ reasons! {
     ConnectionLimit "connection_limit" 503 "connection_limit_reached";
     /// The upstream has no endpoint that could be tried.
     NoEndpoint "no_endpoint" 503 "destination_unavailable";
-    /// The endpoint has as many connections as it may have.
+    /// All endpoints have as many connections as they may have, and as many requests wait for one as may wait.
     UpstreamLimit "upstream_limit" 503 "connection_limit_reached";
+    /// No connection to an endpoint became free in time.
+    QueueTimeout "queue_timeout" 503 "connection_limit_reached";
     /// No endpoint accepted a connection.
     ConnectFailed "connect_failed" 502 "connection_refused";
     /// No endpoint accepted a connection in time.

@@ -15,9 +15,25 @@ pub const POOL_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// and takes a block when there is something to put in it, so that idle connections cost no buffer.
 pub const ARMED_RECEIVES_MAX: usize = 256;
 
-/// Entries of a core's submission queue. A full one forces an early system call; monoio cannot recover from one
-/// that stays full.
+/// Entries of a core's submission queue under monoio. A full one forces an early system call; monoio cannot recover
+/// from one that stays full.
 pub const RING_ENTRIES: u32 = 4096;
+
+/// Entries of a core's submission queue under our own driver. What finds no room waits in memory; few kilobytes that
+/// are used again and again stay in the cache.
+pub const RING_SUBMISSIONS: u32 = 256;
+
+/// Entries of its completion queue: what one turn takes in at most. The kernel keeps what finds no room.
+pub const RING_COMPLETIONS: u32 = 4096;
+
+/// Tasks that run in one turn of the loop besides those that were to run when it began.
+pub const TURN_WAKES_MAX: usize = 64;
+
+/// Bytes that one connection receives in a turn before others have theirs: as many as pass at a time.
+pub const TURN_BYTES_MAX: u32 = PASS_BYTES_MAX as u32;
+
+/// Connections that a core accepts at a time from one listener, so that a storm does not keep others waiting.
+pub const ACCEPTS_AT_ONCE_MAX: u32 = 16;
 
 /// Accept operations that each core keeps posted per listener, so that a storm is not one accept per loop.
 pub const ACCEPTS_POSTED: usize = 8;
@@ -84,6 +100,10 @@ pub const MAILBOX_LETTERS_MAX: usize = 1_024;
 /// How long an accept waits after an error that is likely to last.
 pub const ACCEPT_RETRY_MS: u64 = 50;
 
+/// How long a connect to a Unix socket with a full queue waits before it is tried again. The kernel does not tell when
+/// there is room.
+pub const CONNECT_RETRY_MS: u64 = 1;
+
 /// A core hands new connections on when it has more than this share of the mean (Envoy's balancers move each; only
 /// the excess is worth the trip).
 pub const SPREAD_PERCENT_MAX: u64 = 125;
@@ -112,6 +132,10 @@ pub const H2_WORKERS_WAITING_MAX: usize = 32;
 /// How long requests that are on their way are still taken after a client was told that its connection will end: a
 /// round trip around the world, and time to spare.
 pub const H2_LEAVE_MS: u64 = 1_000;
+
+/// How long an endpoint may take from the connection to its SETTINGS, for which nothing has to be worked out: what the
+/// head of a request may take.
+pub const H2_SETTINGS_TIMEOUT_MS: u64 = 10_000;
 
 /// Silence of an endpoint that owes answers, before it is asked for a sign of life (gRPC libraries ask after 10 s or
 /// more).

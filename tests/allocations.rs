@@ -15,7 +15,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use weir::core::{self, Command, Mail, Mailbox, Shared};
-use weir::io::uring::{self, ListenSocket, Uring};
+use weir::io::ListenSocket;
+use weir::io::ring::{self, Ring};
 use weir::obs::{AccessLog, Format, Obs};
 use weir::plan::{ListenerId, Plan};
 
@@ -100,7 +101,7 @@ fn check(request: &str, answer: &str, clients: u64) {
 /// A core in a thread of its own.
 struct Core {
     address: SocketAddr,
-    mail: Mail<Uring>,
+    mail: Mail<Ring>,
     tally: &'static AtomicU64,
     thread: JoinHandle<()>,
     obs: Obs,
@@ -123,7 +124,7 @@ impl Core {
         let (up, is_up) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             count_in(tally);
-            let ended = uring::run(|net, _| async move {
+            let ended = ring::run(|net| async move {
                 let (mail, mailbox) = Mailbox::new(&net).unwrap();
                 up.send(mail.clone()).unwrap();
                 let shared = Shared::new(vec![mail]);

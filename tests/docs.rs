@@ -84,10 +84,11 @@ fn what_the_documents_name_is_there() {
     );
 }
 
-const DOCUMENTS: [&str; 5] = [
+const DOCUMENTS: [&str; 6] = [
     "README.md",
     "src/ARCHITECTURE.md",
     "src/DECISIONS.md",
+    "proto-h2/LIFECYCLE.md",
     "src/conn/LIFECYCLE.md",
     "src/reasons.md",
 ];

@@ -42,8 +42,27 @@ fn a_listener_takes_so_many_connections() {
             .contains("connection_limit"),
         "{response:?}"
     );
-    assert!(response.field("Retry-After").is_some());
+    assert!(response.field("Retry-After").is_some() && response.field("Date").is_some());
+    assert_eq!(
+        response.field("Content-Type"),
+        Some("application/problem+json")
+    );
     refused.expect_end();
+    // One line says so, by the number that the client was given.
+    let entry = weir.entry("");
+    assert_eq!(
+        (entry.number("status"), entry.text("reason").as_str()),
+        (503.0, "connection_limit")
+    );
+    assert_eq!(entry.text("client"), "127.0.0.1");
+    assert_eq!(entry.text("listener"), "127.0.0.1:0");
+    let body = response.text();
+    assert!(
+        body.contains(&format!("\"request_id\":\"{}\"", entry.text("id"))),
+        "{body}"
+    );
+    let exchanges = "weir_exchanges_total{listener=\"127.0.0.1:0\",class=\"5xx\"}";
+    assert_eq!(weir.metric(exchanges), 0.0, "it was none");
     let name = "weir_reasons_total{listener=\"127.0.0.1:0\",reason=\"connection_limit\"}";
     assert_eq!(weir.metric(name), 1.0);
     // Those who are here are not disturbed, and one that leaves makes room.
@@ -111,6 +130,48 @@ fn a_request_body_has_a_limit_by_route() {
             .iter()
             .all(|request| request.target() == "/large" || request.body.len() <= 10)
     );
+}
+
+#[test]
+fn requests_wait_for_an_endpoint_at_its_limit() {
+    let (order, orders) = channel::<()>();
+    let orders = std::sync::Mutex::new(orders);
+    let endpoint = Endpoint::answering(move |_| {
+        orders.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+        ok("hello")
+    });
+    let weir = Weir::start(&format!(
+        "[upstream.up]\nservers = [{:?}]\npool = {{ connections = 1, pending = 2 }}\n\
+         [[route]]\nmatch = \"/*\"\nto = \"up\"\n",
+        endpoint.name
+    ));
+    let metric = |name: &str| weir.metric(&format!("weir_upstream_{name}"));
+    let waiting = || metric("queue_waiting{upstream=\"up\"}");
+    let mut clients: Vec<_> = (0..3).map(|_| weir.connect()).collect();
+    for (n, client) in clients.iter().enumerate() {
+        client.send(get(&format!("/{n}")));
+        eventually("it waits", || {
+            (endpoint.seen().len() == 1 && waiting() == n as f64).then_some(())
+        });
+    }
+    // One more than may wait.
+    weir.ask(get("/refused"))
+        .expect_refusal(503, "upstream_limit", "connection_limit_reached");
+    assert_eq!(weir.entry("/refused").number("attempts"), 0.0);
+    for (n, client) in clients.iter_mut().enumerate() {
+        order.send(()).unwrap();
+        assert_eq!(client.response().text(), "hello");
+        assert_eq!(endpoint.seen()[n].target(), format!("/{n}"));
+        let entry = weir.entry(&format!("/{n}"));
+        assert_eq!(entry.number("queue_ms") > 0.0, n > 0, "{entry:?}");
+        assert_eq!(entry.number("attempts"), 1.0);
+    }
+    assert_eq!(endpoint.connections(), 1);
+    assert_eq!(waiting(), 0.0);
+    assert_eq!(metric("queued_total{upstream=\"up\"}"), 2.0);
+    assert!(metric("queue_seconds_total{upstream=\"up\"}") > 0.0);
+    let refused = "reasons_total{upstream=\"up\",reason=\"upstream_limit\"}";
+    assert_eq!(metric(refused), 1.0);
 }
 
 #[test]

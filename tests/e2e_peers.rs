@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::pin::Pin;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
@@ -336,13 +337,15 @@ fn curl_speaks_to_unix_sockets_and_to_the_admin_listener() {
     let weir = Weir::start_in(
         &dir,
         &format!(
-            "[listen.\"127.0.0.1:0\"]\n[listen.\"unix:{text}\"]\n[[route]]\nmatch = \"/*\"\nrespond = \"by file\"\n"
+            "[listen.\"127.0.0.1:0\"]\n[listen.\"unix:{text}\"]\nmode = \"0606\"\n[[route]]\nmatch = \"/*\"\nrespond = \"by file\"\n"
         ),
     );
     assert_eq!(
         curl(&["--unix-socket", &text, "http://any/"], b""),
         "by file"
     );
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o606);
     assert_eq!(
         curl(&[&format!("http://{}/healthz", weir.admin)], b""),
         "serving\n"

@@ -289,7 +289,10 @@ fn a_reload_keeps_connections_to_endpoints_that_stay() {
         client.response();
     }
     weir.reload(&route_to(&[&stays]));
-    weir.wait_for("reloaded in");
+    // Control says that it has reloaded before the core has read its letter.
+    eventually("the core's new plan", || {
+        (weir.metric("weir_core_plan_epoch{core=\"0\"}") == 2.0).then_some(())
+    });
     for _ in 0..4 {
         client.send(get("/"));
         assert_eq!(client.response().text(), "stays");
@@ -545,6 +548,57 @@ fn exit_codes_are_as_documented() {
 }
 
 #[test]
+fn check_shows_the_place_of_names_and_tests_that_fail() {
+    let dir = Weir::dir();
+    let path = dir.join("weir.toml").display().to_string();
+    let write = |status: u16| {
+        let text = format!(
+            "[listen.\"127.0.0.1:0\"]\n[upstream.up]\nservers = [\"127.0.0.1:9\", \"nowhere.invalid:80\"]\n\
+             [[route]]\nmatch = \"/x\"\nto = \"up\"\n[[test]]\nrequest = \"GET http://a/y\"\nstatus = {status}\n"
+        );
+        std::fs::write(&path, text).unwrap();
+    };
+    write(404);
+    let (code, _, err) = run(&["check", &path]);
+    let place = format!(
+        " --> {path}:3:27\n  |\n3 | servers = [\"127.0.0.1:9\", \"nowhere.invalid:80\"]\n  |                           ^^^^"
+    );
+    assert!(
+        code == 3 && err.contains(&place) && err.contains("--no-resolve"),
+        "{err}"
+    );
+    let (_, json, _) = run(&["check", &path, "--json"]);
+    assert!(
+        json.contains("\"code\": \"unresolved\"") && json.contains("\"column\": 27"),
+        "{json}"
+    );
+    let (code, out, _) = run(&["check", &path, "--no-resolve"]);
+    assert!(
+        code == 0 && out.ends_with("1 test passed; names were not resolved\n"),
+        "{out}"
+    );
+    write(200);
+    let (code, _, err) = run(&["check", &path, "--no-resolve"]);
+    let place =
+        format!(" --> {path}:8:11\n  |\n8 | request = \"GET http://a/y\"\n  |           ^^^^");
+    assert!(
+        code == 3 && err.contains(&place) && err.contains("expected status 200"),
+        "{err}"
+    );
+    // Who asks why a test fails gets an answer.
+    std::fs::write(
+        &path,
+        std::fs::read_to_string(&path)
+            .unwrap()
+            .replace("nowhere.invalid", "127.0.0.2"),
+    )
+    .unwrap();
+    let (code, out, _) = run(&["explain", &path, "GET", "http://a/y"]);
+    assert!(code == 0 && out.contains("no_route"), "{out}");
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
 fn explain_uses_the_words_of_the_log() {
     let dir = Weir::dir();
     let file = dir.join("weir.toml");
@@ -593,6 +647,16 @@ fn demo_shows_what_to_try() {
     });
     weir.signal(Signal::INT);
     weir.wait_for("drained");
+}
+
+#[test]
+fn the_driver_is_named_and_can_be_chosen() {
+    let config = "[[route]]\nmatch = \"/*\"\nrespond = { status = 204 }\n";
+    let weir = Weir::start(&format!("driver = \"monoio\"\n{config}"));
+    assert!(weir.wait_for("io_uring: ").starts_with("monoio, "));
+    assert_eq!(weir.ask(get("/")).status(), 204);
+    weir.reload(config);
+    weir.wait_for("reload: `driver` takes effect at the next start");
 }
 
 #[test]

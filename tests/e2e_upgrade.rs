@@ -98,6 +98,25 @@ fn websockets_echo_through_an_independent_library() {
 }
 
 #[test]
+fn a_tunnel_counts_as_a_connection_to_its_endpoint() {
+    let endpoint = switching(|conn| conn.expect_end());
+    let name = &endpoint.name;
+    let weir = Weir::start(&format!(
+        "[upstream.up]\nservers = [{name:?}]\npool = {{ connections = 1, pending = 0 }}\n\
+         [[route]]\nmatch = \"/*\"\nto = \"up\"\n"
+    ));
+    let open = format!("weir_endpoint_connections_open{{upstream=\"up\",endpoint=\"{name}\"}}");
+    let client = switched(&weir);
+    assert_eq!(weir.metric(&open), 1.0);
+    assert_eq!(weir.ask(get("/")).status(), 503);
+    drop(client);
+    eventually("the end of the tunnel", || {
+        (weir.metric(&open) == 0.0).then_some(())
+    });
+    switched(&weir);
+}
+
+#[test]
 fn bytes_behind_the_heads_belong_to_the_new_protocol() {
     let endpoint = Endpoint::script(|conn| {
         let Some(_) = conn.next_request() else { return };

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::decode::{Decoder, Kind, Spell, Value};
-use crate::diagnostic::Code;
+use crate::diagnostic::{Code, Spot};
 use crate::json::Json;
 use crate::kinds::{Text, integer};
 use crate::limits::{CORES_MAX, UNIX_PATH_BYTES_MAX};
@@ -64,14 +64,14 @@ impl FromStr for Endpoint {
 }
 
 impl From<EndpointAddress> for Endpoint {
-    /// An endpoint of weight 1 without a line.
+    /// An endpoint of weight 1 that is in no file.
     fn from(address: EndpointAddress) -> Self {
         Self {
             address,
             tls: false,
             h2c: false,
             weight: crate::limits::WEIGHT.value,
-            line: 0,
+            spot: Spot::default(),
         }
     }
 }

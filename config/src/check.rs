@@ -51,6 +51,7 @@ pub(crate) fn check(file: File, root: &DeTable<'_>, cx: &mut Decoder<'_>) -> Con
         .collect();
     let config = Config {
         cores: file.cores,
+        driver: file.driver,
         admin: file.admin.map(|admin| admin.value),
         access_log: file.access_log,
         trusted_proxies: file.trusted_proxies.unwrap_or_default(),
@@ -163,8 +164,11 @@ pub(crate) fn times_agree(patch: &TimeoutsPatch, span: &Span, cx: &mut Decoder<'
     let Some(Some(total)) = patch.total else {
         return;
     };
-    let parts: [(&str, Option<Duration>); 2] =
-        [("connect", patch.connect), ("first_byte", patch.first_byte)];
+    let parts: [(&str, Option<Duration>); 3] = [
+        ("connect", patch.connect),
+        ("queue", patch.queue),
+        ("first_byte", patch.first_byte),
+    ];
     for (key, part) in parts {
         if part.is_some_and(|part| part >= total) {
             let message = format!("`{key}` is never reached: `total` is not longer");
@@ -189,7 +193,7 @@ fn listeners(
         };
         if let Some(first) = listeners.iter().find(|known| known.address == address) {
             let message = format!("a second listener for `{address}`");
-            let line = first.line;
+            let line = first.spot.line;
             cx.error(Code::Duplicate, name.span, message)
                 .help(format!("the first one is in line {line}"));
             continue;
@@ -212,6 +216,11 @@ fn listeners(
             cx.error(Code::Conflict, redirect.span.clone(), message)
                 .help("`redirect_https` belongs to the listener of port 80");
         }
+        if let (Some(mode), Address::Tcp(_)) = (&raw.mode, &address) {
+            let message = "`mode` does nothing here";
+            cx.warning(Code::NoEffect, mode.span.clone(), message)
+                .label("only a Unix socket has a file");
+        }
         listeners.push(Listener {
             address,
             connections: raw.connections.map(|at| at.value),
@@ -221,8 +230,9 @@ fn listeners(
             tls,
             redirect_https: raw.redirect_https.and_then(|at| at.value),
             proxy_protocol: raw.proxy_protocol.unwrap_or_default(),
+            mode: raw.mode.map(|at| at.value),
             timeouts: raw.timeouts.unwrap_or_default(),
-            line: cx.line(&name.span),
+            spot: cx.spot(&name.span),
         });
     }
     listeners
@@ -268,7 +278,7 @@ fn upstreams(
             pool: Pool::default().patched(&patch),
             timeouts,
             retries: raw.retries.unwrap_or_default(),
-            line: cx.line(&name.span),
+            spot: cx.spot(&name.span),
             name: name.value,
         });
     }
@@ -288,8 +298,9 @@ fn endpoints(
         cx.error(Code::BadValue, upstream.span.clone(), message);
     }
     for At { value, span } in servers {
-        let line = cx.line(&span);
-        let endpoint = Endpoint { line, ..value };
+        let spot = cx.spot(&span);
+        let line = spot.line;
+        let endpoint = Endpoint { spot, ..value };
         if let Some(first) = lines.get(&endpoint.address) {
             let message = format!("endpoint `{}` is there twice", endpoint.address);
             cx.error(Code::Duplicate, span.clone(), message)
@@ -347,7 +358,7 @@ fn test(
             .help("add `route`, `upstream` or `status`");
         return None;
     }
-    let line = cx.line(&raw.request.span);
+    let spot = cx.spot(&raw.request.span);
     let request = raw.request.value;
     Some(Test {
         method: request.method,
@@ -359,7 +370,7 @@ fn test(
         route: route.flatten(),
         upstream: upstream.flatten(),
         status: raw.status.and_then(|status| u16::try_from(status).ok()),
-        line,
+        spot,
     })
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::diagnostic::{Code, Diagnostic, Place, Severity};
+use crate::diagnostic::{Code, Diagnostic, Place, Severity, Spot};
 use crate::limits::DIAGNOSTICS_MAX;
 use crate::shape::{Shape, TableInfo};
 use crate::source::{Source, Span};
@@ -171,6 +171,14 @@ impl<'t> Decoder<'t> {
     /// The place of `span`, for what is found out about it later.
     pub(crate) fn place(&self, span: &Span) -> Place {
         Place::new(self.source, span)
+    }
+
+    /// The place of `span`, for what is only found out later.
+    pub(crate) fn spot(&self, span: &Span) -> Spot {
+        Spot {
+            line: self.line(span),
+            span: span.clone(),
+        }
     }
 
     /// All diagnostics in file order, and whether one of them is an error.

@@ -21,7 +21,7 @@ pub struct Diagnostic {
     pub code: Code,
     /// What is wrong, in one sentence without a full stop.
     pub message: String,
-    /// The file's name as given to [`crate::parse`].
+    /// The file's name as given to [`crate::parse`]; empty when there is no file.
     pub file: String,
     /// Where; absent when it is about the file as a whole.
     pub place: Option<Place>,
@@ -69,6 +69,14 @@ pub enum Code {
     Unsafe,
     /// More diagnostics than are shown.
     TooMany,
+    /// The file cannot be read.
+    File,
+    /// A host name without an address.
+    Unresolved,
+    /// Something that cannot be built as it is described.
+    Plan,
+    /// A `[[test]]` that fails.
+    Test,
 }
 
 /// A place in a file.
@@ -86,7 +94,31 @@ pub struct Place {
     pub label: String,
 }
 
+/// Where something stands in a file, for what is found out about it after the file was read: see
+/// [`Diagnostic::later`]. The default is nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Spot {
+    /// The line, from 1; 0 when there is no file.
+    pub line: u32,
+    pub(crate) span: Span,
+}
+
 impl Diagnostic {
+    /// An error that shows after the file `name` with this `text` was read: that a name has no
+    /// address, say.
+    #[must_use]
+    pub fn later(
+        name: &str,
+        text: &str,
+        spot: &Spot,
+        code: Code,
+        message: impl Into<String>,
+    ) -> Self {
+        let source = Source::new(name, text);
+        let span = (spot.line > 0).then(|| spot.span.clone());
+        Self::new(Severity::Error, code, &source, span, message)
+    }
+
     /// A diagnostic about the place `span` of `source`.
     pub(crate) fn new(
         severity: Severity,
@@ -188,6 +220,7 @@ impl fmt::Display for Diagnostic {
             .as_ref()
             .map_or(0, |place| place.line.to_string().len());
         match &self.place {
+            None if self.file.is_empty() => {}
             None => writeln!(f, " --> {}", visible(&self.file))?,
             Some(place) => {
                 let pad = " ".repeat(gutter);
@@ -290,6 +323,10 @@ impl Code {
             Self::NamedFile => "named-file",
             Self::Unsafe => "unsafe",
             Self::TooMany => "too-many",
+            Self::File => "file",
+            Self::Unresolved => "unresolved",
+            Self::Plan => "plan",
+            Self::Test => "test",
         }
     }
 }

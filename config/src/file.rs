@@ -7,8 +7,8 @@ use std::num::NonZeroU32;
 use crate::address::{CidrText, CoresKind, EndpointText, ListenText};
 use crate::decode::At;
 use crate::forms::{
-    FieldName, ListenName, LogText, MediaType, RedirectStatus, RespondShort, UpstreamName,
-    ValueKind, Weight,
+    FieldName, ListenName, LogText, MediaType, ModeText, RedirectStatus, RespondShort,
+    UpstreamName, ValueKind, Weight,
 };
 use crate::kinds::{
     Choice, Count, Entry, Forms, Many, Named, OrOff, Placed, PlainText, Scoped, Tables, Tried,
@@ -16,15 +16,15 @@ use crate::kinds::{
 use crate::layers::{Http2Patch, LimitsPatch, PoolPatch, RetriesPatch, TimeoutsPatch};
 use crate::limits::{self, BACKLOG_MAX, CONNECTIONS_MAX, RETRIES_MAX};
 use crate::model::{
-    AccessLog, Address, Balance, Cidr, Cores, Endpoint, HostMatch, LogFormat, LogTarget, Match,
-    PathMatch, Pattern, Redirect, Respond, Rewrite, ValueMatch,
+    AccessLog, Address, Balance, Cidr, Cores, Driver, Endpoint, HostMatch, LogFormat, LogTarget,
+    Match, PathMatch, Pattern, Redirect, Respond, Rewrite, ValueMatch,
 };
 use crate::pattern::{
     FieldValueText, HostText, MatchText, MethodText, PathPatternText, PathText, PatternText,
 };
 use crate::request::{RequestLine, RequestText};
 use crate::scopes::{InListener, InRoute, InUpstream};
-use crate::table::table;
+use crate::table::{frame, table};
 use crate::tls::{Flag, HttpsPort, ListenTls, ListenTlsKind, ProxyProtocol, RawUpstreamTls};
 
 table! {
@@ -32,6 +32,9 @@ table! {
     File, "file", "The top level" {
         /// Which CPU cores run the data path: a number counts cores, a string names them.
         preset(limits::CORES) cores: Cores = "cores" as CoresKind;
+        /// What drives each core's io_uring: `ring` is Weir's own and needs Linux 6.1, `monoio` needs 5.19, and
+        /// `auto` takes the first that the kernel grants.
+        preset(limits::DRIVER) driver: Driver = "driver" as Choice<Driver>;
         /// Where metrics and the health of Weir itself are served. Off unless set.
         optional admin: At<Address> = "admin" as Placed<ListenText>;
         /// Where a line about every exchange goes.
@@ -90,6 +93,8 @@ table! {
         /// Networks of load balancers that say in the PROXY protocol (v1 or v2) whose each
         /// connection is. They must say it, and others are refused.
         optional proxy_protocol: Vec<Cidr> = "proxy_protocol" as Many<CidrText>;
+        /// Permissions of a Unix socket's file, octal; else the umask has its say.
+        optional mode: At<u32> = "mode" as Placed<ModeText>;
         /// Time limits for connections of this listener. Only `head` and `idle` matter here.
         optional timeouts: TimeoutsPatch = "timeouts" as Scoped<InListener, TimeoutsPatch>;
     }

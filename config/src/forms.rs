@@ -17,8 +17,8 @@ use crate::kinds::{Count, Entry, Forms, KeyName, Long, PlainText, Text, Words, i
 use crate::layers::RetriesPatch;
 use crate::limits::{self, RESPOND_BODY_BYTES_MAX, WEIGHT_MAX};
 use crate::model::{
-    AccessLog, Balance, Endpoint, FieldMatch, LogFormat, LogTarget, Match, Pattern, Redirect,
-    Respond, Rewrite, ValueMatch,
+    AccessLog, Balance, Driver, Endpoint, FieldMatch, LogFormat, LogTarget, Match, Pattern,
+    Redirect, Respond, Rewrite, ValueMatch,
 };
 use crate::pattern::{FieldValueText, is_token};
 use crate::shape::Shape;
@@ -26,6 +26,14 @@ use crate::units::Problem;
 
 impl Words for Balance {
     const ALL: &'static [(&'static str, Self)] = &[("round_robin", Self::RoundRobin)];
+}
+
+impl Words for Driver {
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("ring", Self::Ring),
+        ("monoio", Self::Monoio),
+    ];
 }
 
 impl Words for LogFormat {
@@ -153,6 +161,33 @@ impl From<Vec<At<Endpoint>>> for RawUpstream {
     }
 }
 
+/// Permissions of a file, as chmod(1) takes them: `0660`.
+pub(crate) struct ModeText;
+
+impl Text for ModeText {
+    type Value = u32;
+    const NOUN: &'static str = "permissions of a file";
+    const PATTERN: Option<&'static str> = Some("^0?[0-7]{3}$");
+    const EXAMPLES: &'static [&'static str] = &["0660"];
+
+    fn parse(text: &str) -> Result<u32, Problem> {
+        let digits = text.strip_prefix('0').filter(|rest| rest.len() == 3);
+        let digits = digits.unwrap_or(text);
+        let is_octal = digits.len() == 3 && digits.bytes().all(|b| (b'0'..=b'7').contains(&b));
+        u32::from_str_radix(digits, 8)
+            .ok()
+            .filter(|_| is_octal)
+            .ok_or_else(|| {
+                Problem::new(format!("`{text}` are no permissions of a file"))
+                    .help("three octal digits for owner, group and others: \"0660\"")
+            })
+    }
+
+    fn from_number(_number: &str) -> Option<String> {
+        Some("write them as a text: \"0660\"".to_owned())
+    }
+}
+
 impl Long for RawUpstream {
     type Out = Self;
 
@@ -167,7 +202,7 @@ impl Long for RawServer {
     fn build(table: Self, cx: &mut Decoder<'_>) -> Option<Endpoint> {
         Some(Endpoint {
             weight: table.weight,
-            line: cx.line(&table.at),
+            spot: cx.spot(&table.at),
             ..table.address
         })
     }

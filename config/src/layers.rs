@@ -11,7 +11,7 @@ use crate::limits::{
     self, CONNECTIONS_MAX, FIELDS_MAX, H2_FRAMES_MAX, H2_STREAMS_MAX, H2_WINDOW_MAX, H2_WINDOW_MIN,
     HEAD_BYTES_MAX, HEAD_BYTES_MIN, RETRIES_MAX,
 };
-use crate::table::layer;
+use crate::table::{frame, layer, table};
 
 const BYTES_MAX: u64 = i64::MAX as u64;
 
@@ -25,6 +25,9 @@ layer! {
         idle: Duration = "idle" as Time, limits::IDLE;
         /// How long opening a connection to an endpoint may take.
         connect: Duration = "connect" as Time, limits::CONNECT;
+        /// How long a request may wait for a connection when all endpoints have as many as they may
+        /// have.
+        queue: Duration = "queue" as Time, limits::QUEUE;
         /// How long an endpoint may take from the end of the request to its first byte.
         first_byte: Duration = "first_byte" as Time, limits::FIRST_BYTE;
         /// How long a body may stand still, in either direction.
@@ -103,5 +106,8 @@ layer! {
         idle_per_core: u32 = "idle_per_core" as Count<0, CONNECTIONS_MAX>, limits::POOL_IDLE_PER_CORE;
         /// Connections to one endpoint: each core has its share, rounded up.
         connections: u32 = "connections" as Count<1, CONNECTIONS_MAX>, limits::POOL_CONNECTIONS;
+        /// Requests that may wait while all endpoints have that many; 0 refuses them at once. Each
+        /// core has its share, rounded up.
+        pending: u32 = "pending" as Count<0, CONNECTIONS_MAX>, limits::POOL_PENDING;
     }
 }

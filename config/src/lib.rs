@@ -51,7 +51,7 @@ mod tls;
 mod units;
 
 pub use address::ValueError;
-pub use diagnostic::{Code, Diagnostic, Place, Severity, to_json, to_text};
+pub use diagnostic::{Code, Diagnostic, Place, Severity, Spot, to_json, to_text};
 pub use layers::{
     Http2, Limits, LimitsPatch, Pool, PoolPatch, Retries, RetriesPatch, Timeouts, TimeoutsPatch,
 };
@@ -62,6 +62,7 @@ pub use tls::{
     CertFiles, Cipher, ClientCert, ListenTls, NamedFile, ProxyProtocol, TlsVersion, UpstreamTls,
     Verify,
 };
+pub use units::{show_duration, show_size};
 
 use crate::decode::{Decoder, Kind};
 use crate::source::Source;

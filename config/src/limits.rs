@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::model::{AccessLog, Balance, Cores, LogFormat};
+use crate::model::{AccessLog, Balance, Cores, Driver, LogFormat};
 use crate::tls::{ClientCert, TlsVersion, Verify};
 
 /// A default value together with the reason for choosing it.
@@ -29,6 +29,8 @@ const KIB: u64 = 1024;
 
 /// Which cores run the data path.
 pub const CORES: Preset<Cores> = preset(Cores::Auto, "an edge box is there for its proxy");
+/// What drives each core's io_uring.
+pub const DRIVER: Preset<Driver> = preset(Driver::Auto, "the better one where the kernel has it");
 /// Where a line about every exchange goes.
 pub const ACCESS_LOG: Preset<Option<AccessLog>> =
     preset(None, "HAProxy, Envoy and Caddy log no requests unless told");
@@ -49,6 +51,11 @@ pub const IDLE: Preset<Duration> =
 pub const CONNECT: Preset<Duration> = preset(
     Duration::from_secs(2),
     "one lost SYN (1 s, RFC 6298) plus a second; Envoy 5 s, nginx 60 s",
+);
+/// Waiting for a free connection to an endpoint.
+pub const QUEUE: Preset<Duration> = preset(
+    Duration::from_secs(10),
+    "between HAProxy, where it is `timeout connect` unless set, and nginx `queue` 60 s",
 );
 /// From the end of the request to the first byte of the answer.
 pub const FIRST_BYTE: Preset<Duration> =
@@ -164,6 +171,9 @@ pub const POOL_IDLE_PER_CORE: Preset<u32> =
 /// Connections to one endpoint, all cores together.
 pub const POOL_CONNECTIONS: Preset<u32> =
     preset(1_024, "Envoy circuit breaker `max_connections` 1,024");
+/// Requests of one upstream that wait for a connection, all cores together.
+pub const POOL_PENDING: Preset<u32> =
+    preset(1_024, "Envoy circuit breaker `max_pending_requests` 1,024");
 /// The weight of an endpoint that does not name one.
 pub const WEIGHT: Preset<NonZeroU32> = preset(NonZeroU32::MIN, "nginx and HAProxy: 1");
 /// The largest weight, so that sums of weights stay in 32 bits.

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use crate::diagnostic::Spot;
 use crate::layers::{
     Http2, Limits, LimitsPatch, Pool, Retries, RetriesPatch, Timeouts, TimeoutsPatch,
 };
@@ -19,6 +20,8 @@ use crate::tls::{ListenTls, ProxyProtocol, UpstreamTls};
 pub struct Config {
     /// Which CPU cores run the data path.
     pub cores: Cores,
+    /// What drives each core's io_uring.
+    pub driver: Driver,
     /// Where metrics and health of Weir itself are served; off unless set.
     pub admin: Option<Address>,
     /// Where a line about every exchange goes; off unless set.
@@ -52,6 +55,7 @@ impl Config {
     pub fn quick(listen: Address, endpoints: Vec<Endpoint>) -> Self {
         Self {
             cores: Cores::Auto,
+            driver: Driver::Auto,
             admin: None,
             access_log: None,
             trusted_proxies: Vec::new(),
@@ -141,6 +145,17 @@ pub enum Cores {
     Count(NonZeroU32),
     /// Exactly these, by kernel number, ascending and without repeats.
     Set(Vec<u32>),
+}
+
+/// What drives each core's io_uring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    /// The first that the kernel grants.
+    Auto,
+    /// Weir's own; Linux 6.1.
+    Ring,
+    /// monoio; Linux 5.19.
+    Monoio,
 }
 
 /// An address to listen on.
@@ -243,10 +258,12 @@ pub struct Listener {
     pub redirect_https: Option<u16>,
     /// Who may, and must, say in the PROXY protocol where connections come from; nobody if empty.
     pub proxy_protocol: Vec<Cidr>,
+    /// Permissions of a Unix socket's file; the umask has its say where there are none.
+    pub mode: Option<u32>,
     /// What differs from the top level; see [`Config::listener_timeouts`].
     pub timeouts: TimeoutsPatch,
-    /// Its line in the file, from 1; 0 when there is no file.
-    pub line: u32,
+    /// Where it is in the file.
+    pub spot: Spot,
 }
 
 impl Listener {
@@ -262,8 +279,9 @@ impl Listener {
             tls: None,
             redirect_https: None,
             proxy_protocol: Vec::new(),
+            mode: None,
             timeouts: TimeoutsPatch::default(),
-            line: 0,
+            spot: Spot::default(),
         }
     }
 }
@@ -287,8 +305,8 @@ pub struct Upstream {
     pub timeouts: TimeoutsPatch,
     /// What differs from the top level; see [`Config::retries_of`].
     pub retries: RetriesPatch,
-    /// Its line in the file, from 1; 0 when there is no file.
-    pub line: u32,
+    /// Where it is in the file.
+    pub spot: Spot,
 }
 
 impl Upstream {
@@ -304,7 +322,7 @@ impl Upstream {
             proxy_protocol: None,
             timeouts: TimeoutsPatch::default(),
             retries: RetriesPatch::default(),
-            line: 0,
+            spot: Spot::default(),
         }
     }
 }
@@ -328,8 +346,8 @@ pub struct Endpoint {
     pub h2c: bool,
     /// Its share of requests in proportion to the others'.
     pub weight: NonZeroU32,
-    /// Its line in the file, from 1; 0 when there is no file.
-    pub line: u32,
+    /// Where it is in the file.
+    pub spot: Spot,
 }
 
 impl fmt::Display for Endpoint {
@@ -393,8 +411,8 @@ pub struct Route {
     pub limits: LimitsPatch,
     /// What differs from upstream and top level; see [`Config::retries_of`].
     pub retries: RetriesPatch,
-    /// Its line in the file, from 1; 0 when there is no file.
-    pub line: u32,
+    /// Where it is in the file.
+    pub spot: Spot,
 }
 
 impl Route {
@@ -409,7 +427,7 @@ impl Route {
             timeouts: TimeoutsPatch::default(),
             limits: LimitsPatch::default(),
             retries: RetriesPatch::default(),
-            line: 0,
+            spot: Spot::default(),
         }
     }
 }
@@ -633,6 +651,6 @@ pub struct Test {
     pub upstream: Option<usize>,
     /// The status that Weir itself must answer with.
     pub status: Option<u16>,
-    /// Its line in the file, from 1.
-    pub line: u32,
+    /// Where its request is in the file.
+    pub spot: Spot,
 }

@@ -1,5 +1,7 @@
 //! Patterns of requests: hosts, paths, field values, and texts with placeholders.
 
+mod meant;
+
 use crate::address::is_host_name;
 use crate::kinds::Text;
 use crate::model::{HostMatch, Match, PathMatch, Pattern, Piece, Segment};
@@ -18,34 +20,43 @@ impl Text for MatchText {
     const EXAMPLES: &'static [&'static str] = &["api.example.com/v1/*", "/*", "/users/{id}"];
 
     fn parse(text: &str) -> Result<Match, Problem> {
-        if text.contains("://") {
-            return Err(Problem::new(format!("`{text}` has a scheme"))
-                .help("a match is a host and a path: \"api.example.com/v1/*\""));
-        }
-        let Some(slash) = text.find('/') else {
-            let whole = if text.is_empty() { "" } else { text };
-            return Err(Problem::new(format!("`{text}` has no path"))
-                .help(format!("for every path write \"{whole}/*\"")));
-        };
-        let (host, path) = text.split_at(slash);
-        let host = if host.is_empty() {
-            HostMatch::Any
-        } else {
-            HostText::parse(host)?
-        };
-        let path = PathText::parse(path).map_err(|problem| match problem.at {
-            Some(at) => Problem {
-                at: Some(at.start + slash..at.end + slash),
-                ..problem
-            },
-            None => problem,
-        })?;
-        Ok(Match {
-            host,
-            path,
-            ..Match::everything()
+        read_match(text).map_err(|problem| {
+            let is_right = |text: &str| read_match(text).is_ok();
+            match meant::by_match(text, is_right) {
+                Some(meant) => problem.help(meant.advice()),
+                None => problem,
+            }
         })
     }
+}
+
+fn read_match(text: &str) -> Result<Match, Problem> {
+    if text.contains("://") {
+        return Err(Problem::new(format!("`{text}` has a scheme"))
+            .help("a match is a host and a path: \"api.example.com/v1/*\""));
+    }
+    let Some(slash) = text.find('/') else {
+        return Err(Problem::new(format!("`{text}` has no path"))
+            .help("a match is a host and a path: \"api.example.com/v1/*\""));
+    };
+    let (host, path) = text.split_at(slash);
+    let host = if host.is_empty() {
+        HostMatch::Any
+    } else {
+        HostText::parse(host)?
+    };
+    let path = read_path(path).map_err(|problem| match problem.at {
+        Some(at) => Problem {
+            at: Some(at.start + slash..at.end + slash),
+            ..problem
+        },
+        None => problem,
+    })?;
+    Ok(Match {
+        host,
+        path,
+        ..Match::everything()
+    })
 }
 
 /// A host or a wildcard.
@@ -116,31 +127,41 @@ impl Text for PathText {
     const EXAMPLES: &'static [&'static str] = &["/v1/*", "/health", "/users/{id}", "/users/{id}/*"];
 
     fn parse(text: &str) -> Result<PathMatch, Problem> {
-        if !text.starts_with('/') {
-            return Err(
-                Problem::new(format!("path `{text}` does not begin with a slash"))
-                    .help(format!("write \"/{text}\"")),
-            );
-        }
-        let (body, open) = match text.strip_suffix('*') {
-            Some(body) => (body, true),
-            None => (text, false),
-        };
-        if let Some(star) = body.find('*') {
-            return Err(Problem::new("a star can only be the last character")
-                .at(star, 1)
-                .help("for one segment write a name in braces: \"/users/{id}/orders\""));
-        }
-        if body.contains(['{', '}']) {
-            return template(body, open);
-        }
-        let path = normal_path(body)?;
-        Ok(if open {
-            PathMatch::Prefix(path)
-        } else {
-            PathMatch::Exact(path)
+        read_path(text).map_err(|problem| {
+            let is_right = |text: &str| read_path(text).is_ok();
+            match meant::by_path(text, is_right) {
+                Some(meant) => problem.help(meant.advice()),
+                None => problem,
+            }
         })
     }
+}
+
+fn read_path(text: &str) -> Result<PathMatch, Problem> {
+    if !text.starts_with('/') {
+        return Err(
+            Problem::new(format!("path `{text}` does not begin with a slash"))
+                .help(format!("write \"/{text}\"")),
+        );
+    }
+    let (body, open) = match text.strip_suffix('*') {
+        Some(body) => (body, true),
+        None => (text, false),
+    };
+    if let Some(star) = body.find('*') {
+        return Err(Problem::new("a star can only be the last character")
+            .at(star, 1)
+            .help("for one segment write a name in braces: \"/users/{id}/orders\""));
+    }
+    if body.contains(['{', '}']) {
+        return template(body, open);
+    }
+    let path = normal_path(body)?;
+    Ok(if open {
+        PathMatch::Prefix(path)
+    } else {
+        PathMatch::Exact(path)
+    })
 }
 
 fn template(body: &str, open: bool) -> Result<PathMatch, Problem> {
@@ -243,9 +264,16 @@ fn normal_path(path: &str) -> Result<String, Problem> {
             }
             c => {
                 let encoded = format!("%{:02X}", u32::from(c));
+                let help = if "|^[]\\".contains(c) {
+                    format!(
+                        "a match is no regular expression; for the sign itself write \"{encoded}\""
+                    )
+                } else {
+                    format!("write \"{encoded}\"")
+                };
                 return Err(Problem::new(format!("a path cannot hold {c:?} as it is"))
                     .at(at, c.len_utf8())
-                    .help(format!("write \"{encoded}\"")));
+                    .help(help));
             }
         }
     }
@@ -286,7 +314,8 @@ fn is_path_octet(octet: u8) -> bool {
     is_unreserved(octet) || b"!$&'()*+,;=:@/".contains(&octet)
 }
 
-fn is_parameter_name(name: &str) -> bool {
+/// Whether a parameter may have this name.
+pub(crate) fn is_parameter_name(name: &str) -> bool {
     let first = |c: char| c.is_ascii_lowercase() || c == '_';
     name.starts_with(first) && name.chars().all(|c| first(c) || c.is_ascii_digit())
 }

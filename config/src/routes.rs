@@ -10,7 +10,7 @@ use crate::kinds::Text;
 use crate::model::{
     FieldMatch, HostMatch, Match, PathMatch, Rewrite, Route, Segment, Target, ValueMatch,
 };
-use crate::pattern::PathText;
+use crate::pattern::{PathText, is_parameter_name};
 use crate::placeholders::{check_location, check_path_pattern};
 use crate::source::Span;
 
@@ -33,6 +33,7 @@ pub(crate) fn routes(
         let Some(route) = route(table, name, names, cx) else {
             continue;
         };
+        report_colons(&route.matches.path, &span, cx);
         let group = groups.entry(PatternKey::of(&route.matches)).or_default();
         let earlier = group.iter().filter_map(|index| routes.get(*index));
         report_if_hidden(&route, &span, earlier.take(COMPARED_MAX), cx);
@@ -96,7 +97,7 @@ fn route(table: RawRoute, name: String, names: &Names, cx: &mut Decoder<'_>) -> 
     let timeouts = table.timeouts.unwrap_or_default();
     times_agree(&timeouts, &table.at, cx);
     Some(Route {
-        line: cx.line(&table.at),
+        spot: cx.spot(&table.at),
         target: target(&table, matches.as_ref(), names, cx)?,
         name,
         matches: matches?,
@@ -237,6 +238,27 @@ fn check_prefix(prefix: &str, matches: &Match, span: &Span, cx: &mut Decoder<'_>
     }
 }
 
+/// Warns of `:id`, which means any segment elsewhere, and here itself.
+fn report_colons(path: &PathMatch, span: &Span, cx: &mut Decoder<'_>) {
+    let literal = |segment: &Segment| match segment {
+        Segment::Literal(text) => text.clone(),
+        Segment::Parameter(_) => String::new(),
+    };
+    let segments: Vec<String> = match path {
+        PathMatch::Exact(path) | PathMatch::Prefix(path) => {
+            path.split('/').map(str::to_owned).collect()
+        }
+        PathMatch::Template { segments, .. } => segments.iter().map(literal).collect(),
+    };
+    for name in segments.iter().filter_map(|each| each.strip_prefix(':')) {
+        if is_parameter_name(name) {
+            let message = format!("`:{name}` stands for itself, not for any segment");
+            cx.warning(Code::NoEffect, span.clone(), message)
+                .help(format!("a parameter is written \"{{{name}}}\""));
+        }
+    }
+}
+
 /// What every path that matches begins with.
 fn common_start(path: &PathMatch) -> String {
     match path {
@@ -287,7 +309,7 @@ fn report_if_hidden<'r>(
         if !covers(&first.matches, &route.matches) {
             continue;
         }
-        let line = first.line;
+        let line = first.spot.line;
         if covers(&route.matches, &first.matches) {
             let message = format!("the route in line {line} takes the same requests");
             cx.error(Code::Duplicate, span.clone(), message)

@@ -10,6 +10,7 @@ pub(crate) struct InListener;
 impl Scope for InListener {
     const NO_EFFECT: &'static [(&'static str, &'static str)] = &[
         ("connect", NOT_DOWNSTREAM),
+        ("queue", NOT_DOWNSTREAM),
         ("first_byte", NOT_DOWNSTREAM),
         ("body_stall", NOT_DOWNSTREAM),
         ("upstream_idle", NOT_DOWNSTREAM),

@@ -37,41 +37,19 @@ macro_rules! table {
             $( $(#[doc = $field_doc])+ pub(crate) $field: table!(@type $mode $ty), )+
         }
 
-        impl $crate::decode::Kind for $name {
-            type Value = Self;
-
-            fn decode(
-                value: &$crate::decode::Value<'_>,
-                cx: &mut $crate::decode::Decoder<'_>,
-            ) -> Option<Self> {
-                let reader = $crate::decode::Reader::new::<Self>(value, cx)?;
+        frame! {
+            $name, $title, $header, ($($doc),+),
+            |reader, cx| {
                 $( let $field = table!(@read $mode $(($preset))? reader, cx, $key, $kind); )+
                 Some(Self {
                     at: reader.span(),
                     $( $field: table!(@keep $mode $field), )+
                 })
-            }
-
-            fn shape() -> $crate::shape::Shape {
-                $crate::shape::Shape::Table(<Self as $crate::decode::Table>::info)
-            }
-        }
-
-        impl $crate::decode::Table for $name {
-            fn info() -> $crate::shape::TableInfo {
-                $crate::shape::TableInfo {
-                    name: $title,
-                    header: $header,
-                    doc: concat!($($doc),+),
-                    fields: vec![$( $crate::shape::FieldInfo {
-                        key: $key,
-                        doc: concat!($($field_doc),+),
-                        shape: <$kind as $crate::decode::Kind>::shape(),
-                        required: table!(@required $mode),
-                        default: table!(@default $mode $(($preset))? $kind),
-                    }, )+],
-                }
-            }
+            },
+            $(
+                $key, ($($field_doc),+), $kind,
+                table!(@required $mode), table!(@default $mode $(($preset))? $kind);
+            )+
         }
     };
     (@type required $ty:ty) => { $ty };
@@ -137,15 +115,34 @@ macro_rules! layer {
             }
         }
 
-        impl $crate::decode::Kind for $patch {
+        frame! {
+            $patch, $title, $header, ($($doc),+),
+            |reader, cx| Some(Self { $( $field: reader.optional::<$kind>($key, cx), )+ }),
+            $(
+                $key, ($($field_doc),+), $kind,
+                false, table!(@default preset($preset) $kind);
+            )+
+        }
+    };
+}
+
+/// What a `table!` and the patch of a `layer!` have in common: how they are read from a file, and
+/// what they say about themselves.
+macro_rules! frame {
+    (
+        $name:ident, $title:literal, $header:literal, ($($doc:literal),+),
+        |$reader:ident, $cx:ident| $made:expr,
+        $( $key:literal, ($($field_doc:literal),+), $kind:ty, $required:expr, $default:expr; )+
+    ) => {
+        impl $crate::decode::Kind for $name {
             type Value = Self;
 
             fn decode(
                 value: &$crate::decode::Value<'_>,
-                cx: &mut $crate::decode::Decoder<'_>,
+                $cx: &mut $crate::decode::Decoder<'_>,
             ) -> Option<Self> {
-                let reader = $crate::decode::Reader::new::<Self>(value, cx)?;
-                Some(Self { $( $field: reader.optional::<$kind>($key, cx), )+ })
+                let $reader = $crate::decode::Reader::new::<Self>(value, $cx)?;
+                $made
             }
 
             fn shape() -> $crate::shape::Shape {
@@ -153,7 +150,7 @@ macro_rules! layer {
             }
         }
 
-        impl $crate::decode::Table for $patch {
+        impl $crate::decode::Table for $name {
             fn info() -> $crate::shape::TableInfo {
                 $crate::shape::TableInfo {
                     name: $title,
@@ -163,11 +160,8 @@ macro_rules! layer {
                         key: $key,
                         doc: concat!($($field_doc),+),
                         shape: <$kind as $crate::decode::Kind>::shape(),
-                        required: false,
-                        default: Some($crate::shape::DefaultInfo {
-                            value: <$kind as $crate::decode::Spell>::spell(&$preset.value),
-                            source: $preset.source,
-                        }),
+                        required: $required,
+                        default: $default,
                     }, )+],
                 }
             }
@@ -175,4 +169,4 @@ macro_rules! layer {
     };
 }
 
-pub(crate) use {layer, table};
+pub(crate) use {frame, layer, table};

@@ -10,7 +10,7 @@ use crate::json::Json;
 use crate::kinds::{Choice, Forms, Long, Many, Placed, Text, Words, integer};
 use crate::limits;
 use crate::shape::Shape;
-use crate::table::table;
+use crate::table::{frame, table};
 use crate::units::Problem;
 
 /// How a listener speaks TLS.

@@ -156,7 +156,8 @@ pub(crate) fn percent(text: &str) -> Result<u32, Problem> {
 }
 
 /// Writes a duration as a file would.
-pub(crate) fn show_duration(duration: Duration) -> String {
+#[must_use]
+pub fn show_duration(duration: Duration) -> String {
     let mut rest_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if rest_ms == 0 {
         return "0s".to_owned();
@@ -175,7 +176,8 @@ pub(crate) fn show_duration(duration: Duration) -> String {
 }
 
 /// Writes a size as a file would.
-pub(crate) fn show_size(bytes: u64) -> String {
+#[must_use]
+pub fn show_size(bytes: u64) -> String {
     let largest = SIZE_UNITS
         .iter()
         .rev()

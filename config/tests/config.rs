@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use weir_config::{
     Address, Balance, Config, Cores, EndpointAddress, FieldMatch, HostMatch, LogFormat, LogTarget,
-    PathMatch, Pattern, Piece, Rewrite, Segment, Target, ValueMatch, parse,
+    PathMatch, Pattern, Piece, Rewrite, Segment, Spot, Target, ValueMatch, parse,
 };
 
 fn config(text: &str) -> Config {
@@ -24,12 +24,12 @@ fn example(name: &str) -> Config {
 #[test]
 fn a_quick_config_is_what_the_smallest_file_says() {
     let mut written = example("minimal.toml");
-    written.listeners[0].line = 0;
-    written.routes[0].line = 0;
-    written.upstreams[0].line = 0;
+    written.listeners[0].spot = Spot::default();
+    written.routes[0].spot = Spot::default();
+    written.upstreams[0].spot = Spot::default();
     written.upstreams[0].name = "default".to_owned();
     for endpoint in &mut written.upstreams[0].endpoints {
-        endpoint.line = 0;
+        endpoint.spot = Spot::default();
     }
     let endpoints = ["10.0.0.11:8080", "10.0.0.12:8080"];
     let quick = Config::quick(
@@ -194,14 +194,17 @@ fn things_know_their_lines() {
          [[route]]\nmatch = \"/a\"\nto = \"a\"\n\n[[route]]\nmatch = \"/b\"\nto = \"b\"\n\
          [[test]]\nrequest = \"GET http://x/\"\nstatus = 404\n",
     );
-    assert_eq!(config.listeners[0].line, 1);
-    assert_eq!(config.upstreams[0].line, 2);
-    assert_eq!(config.upstreams[0].endpoints[0].line, 4);
-    assert_eq!(config.upstreams[0].endpoints[1].line, 5);
-    assert_eq!(config.upstreams[1].line, 8);
-    assert_eq!(config.upstreams[1].endpoints[0].line, 8);
-    assert_eq!([config.routes[0].line, config.routes[1].line], [9, 13]);
-    assert_eq!(config.tests[0].line, 17);
+    assert_eq!(config.listeners[0].spot.line, 1);
+    assert_eq!(config.upstreams[0].spot.line, 2);
+    assert_eq!(config.upstreams[0].endpoints[0].spot.line, 4);
+    assert_eq!(config.upstreams[0].endpoints[1].spot.line, 5);
+    assert_eq!(config.upstreams[1].spot.line, 8);
+    assert_eq!(config.upstreams[1].endpoints[0].spot.line, 8);
+    assert_eq!(
+        [config.routes[0].spot.line, config.routes[1].spot.line],
+        [9, 13]
+    );
+    assert_eq!(config.tests[0].spot.line, 17);
 }
 
 #[test]
@@ -225,7 +228,7 @@ fn routes_without_names_are_told_apart() {
 #[test]
 fn files_with_other_line_ends_and_a_mark_are_read() {
     let text = "\u{feff}[listen.\"0.0.0.0:80\"]\r\n[[route]]\r\nmatch = \"/\"\r\nrespond = 404\r\n";
-    assert_eq!(config(text).routes[0].line, 2);
+    assert_eq!(config(text).routes[0].spot.line, 2);
     let errors = parse("x", "cores = 1\r\ncore = 1\r\n").expect_err("a wrong file");
     assert!(weir_config::to_text(&errors).contains("2 | core = 1\n"));
 }

@@ -97,7 +97,7 @@ fn the_reference_is_up_to_date() {
 fn defaults_can_be_written() {
     let rest = "[listen.\"0.0.0.0:80\"]\n[[route]]\nmatch = \"/\"\nrespond = 404\n";
     let short = weir_config::parse("short", rest).expect("a right file").0;
-    let written = "cores = \"auto\"\naccess_log = \"off\"\n\
+    let written = "cores = \"auto\"\ndriver = \"auto\"\naccess_log = \"off\"\n\
         timeouts = { head = \"10s\", idle = \"75s\", connect = \"2s\", first_byte = \"1m\", \
         body_stall = \"30s\", upstream_idle = \"60s\", total = \"off\", grace = \"30s\" }\n\
         limits = { head = \"16KiB\", fields = 100, target = \"8KiB\", body = \"off\", \
@@ -109,6 +109,7 @@ fn defaults_can_be_written() {
     assert_eq!(short.limits, long.0.limits);
     assert_eq!(short.retries, long.0.retries);
     assert_eq!(short.cores, long.0.cores);
+    assert_eq!(short.driver, long.0.driver);
     assert_eq!(short.access_log, long.0.access_log);
 }
 

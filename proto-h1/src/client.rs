@@ -4,8 +4,8 @@
 //!
 //! 1. [`Client::begin_request`], whose [`Framing`] goes to
 //!    [`encode_request`](crate::encode_request).
-//! 2. [`Client::prefix`] and [`Client::suffix`] around each piece of data, then
-//!    [`Client::end_request`]. An answer may come before that.
+//! 2. [`Client::sender`] for what goes around each piece of data, and for the end. An answer may come
+//!    before that.
 //! 3. [`Client::receive`] with what has come: any number of [`Event::Interim`], then
 //!    [`Event::Head`] (or [`Event::Switch`], after which nothing is HTTP), the data, [`Event::End`].
 //! 4. [`Client::peer_closed`] when the endpoint has closed; that may be how a body ends.
@@ -13,25 +13,25 @@
 //!
 //! A step out of order is [`Error::OutOfOrder`] and changes nothing.
 
-use crate::body::{ChunkPrefix, Decoder, Encoder};
-use crate::encode::{Connection, Framing, Sink};
+use crate::body::Decoder;
+use crate::encode::{Connection, Framing};
 use crate::error::Error;
 use crate::event::{Event, Next, Received};
 use crate::framing::{BodyKind, Role, response_body, strip_hop_by_hop};
 use crate::head::{Head, Method, Span};
 use crate::limits::{INTERIM_MAX, Limits};
 use crate::parse::{Parsed, parse_response};
+use crate::sender::{Sender, Step};
 use crate::trailers::Trailers;
 
 /// One connection to an endpoint. See the [module](self) for the order of calls.
 #[derive(Clone, Debug)]
 pub struct Client {
     limits: Limits,
-    sending: Sending,
+    sender: Sender,
     receiving: Receiving,
     response: Response,
     decoder: Decoder,
-    encoder: Encoder,
     method: Method,
     asked_to_switch: bool,
     interim: u32,
@@ -48,14 +48,6 @@ pub struct Response {
     pub upgrade: Option<Span>,
     /// Says whether the endpoint wants the connection to go on.
     pub persists: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sending {
-    /// Before a request.
-    Idle,
-    Body,
-    Done,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,11 +70,10 @@ impl Client {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
-            sending: Sending::Idle,
+            sender: Sender::new(),
             receiving: Receiving::Idle,
             response: Response::default(),
             decoder: Decoder::new(BodyKind::None, &limits),
-            encoder: Encoder::None,
             method: Method::default(),
             asked_to_switch: false,
             interim: 0,
@@ -103,7 +94,7 @@ impl Client {
         upgrade: Option<Span>,
         te_trailers: bool,
     ) -> Result<Framing, Error> {
-        if self.sending != Sending::Idle || self.receiving != Receiving::Idle {
+        if self.sender.step() != Step::Idle || self.receiving != Receiving::Idle {
             return Err(Error::OutOfOrder);
         }
         let body = match body {
@@ -113,8 +104,7 @@ impl Client {
         self.method = method;
         self.asked_to_switch = upgrade.is_some();
         self.interim = 0;
-        self.encoder = Encoder::new(body);
-        self.sending = Sending::Body;
+        self.sender.begin(body);
         self.receiving = Receiving::Fresh;
         self.check_invariants();
         Ok(Framing {
@@ -124,53 +114,10 @@ impl Client {
         })
     }
 
-    /// Announces a piece of the request's data and returns what goes before it.
-    ///
-    /// # Errors
-    /// As [`Encoder::prefix`]; also [`Error::OutOfOrder`] outside a request's body.
+    /// What frames the body of the request that was begun.
     #[inline]
-    pub fn prefix(&mut self, len: usize) -> Result<ChunkPrefix, Error> {
-        if self.sending != Sending::Body {
-            return Err(Error::OutOfOrder);
-        }
-        self.encoder.prefix(len)
-    }
-
-    /// What goes after each piece of the request's data.
-    #[inline]
-    #[must_use]
-    pub const fn suffix(&self) -> &'static [u8] {
-        self.encoder.suffix()
-    }
-
-    /// Ends the request and returns its last bytes. Requests without a body need it too.
-    ///
-    /// # Errors
-    /// As [`Encoder::finish`]: the endpoint must then see the connection break off.
-    pub fn end_request(&mut self) -> Result<&'static [u8], Error> {
-        if self.sending != Sending::Body {
-            return Err(Error::OutOfOrder);
-        }
-        let last = self.encoder.finish()?;
-        self.sending = Sending::Done;
-        Ok(last)
-    }
-
-    /// Ends the request with trailers, for which its framing may have no place.
-    ///
-    /// # Errors
-    /// As [`Client::end_request`].
-    pub fn end_request_with_trailers<S: Sink>(
-        &mut self,
-        trailers: &Trailers,
-        sink: &mut S,
-    ) -> Result<(), Error> {
-        if self.sending != Sending::Body {
-            return Err(Error::OutOfOrder);
-        }
-        self.encoder.finish_with_trailers(trailers, sink)?;
-        self.sending = Sending::Done;
-        Ok(())
+    pub const fn sender(&mut self) -> &mut Sender {
+        &mut self.sender
     }
 
     /// Takes the next event from `input`, which starts behind what was consumed before.
@@ -248,7 +195,7 @@ impl Client {
             self.fail(Error::OutOfOrder);
             return Next::Close;
         }
-        self.sending = Sending::Idle;
+        self.sender.reset();
         self.receiving = Receiving::Idle;
         self.decoder.reset(BodyKind::None);
         self.check_invariants();
@@ -259,7 +206,7 @@ impl Client {
     #[must_use]
     pub fn may_reuse(&self, unread: usize) -> bool {
         unread == 0
-            && self.sending == Sending::Done
+            && self.sender.step() == Step::Done
             && self.is_received()
             && self.receiving != Receiving::Tunnel
             && self.response.persists
@@ -292,7 +239,7 @@ impl Client {
     /// Says whether the whole request has been sent.
     #[must_use]
     pub fn is_sent(&self) -> bool {
-        self.sending == Sending::Done
+        self.sender.step() == Step::Done
     }
 
     /// Says whether not one byte of an answer has been seen.
@@ -391,14 +338,11 @@ impl Client {
     /// What holds after every step.
     fn check_invariants(&self) {
         debug_assert!(
-            (self.sending == Sending::Idle) == (self.receiving == Receiving::Idle)
+            (self.sender.step() == Step::Idle) == (self.receiving == Receiving::Idle)
                 || matches!(self.receiving, Receiving::Failed(_)),
             "an answer is due exactly while there is a request"
         );
-        debug_assert!(
-            self.sending == Sending::Body || self.encoder == Encoder::None,
-            "only a request under way has something to encode"
-        );
+        self.sender.check_invariants();
         debug_assert!(
             !matches!(self.receiving, Receiving::Failed(_)) || !self.response.persists,
             "no connection outlives an error"

@@ -260,8 +260,7 @@ fn strip(head: &mut Head, block: &[u8], role: Role) -> Result<HopByHop, Error> {
     // TE is for this hop; that trailers are welcome is passed on.
     if role == Role::Request && has_te {
         hop.te_trailers = head
-            .all(FieldId::Te)
-            .flat_map(|field| list(field.value.get(block)))
+            .elements(FieldId::Te, block)
             .any(|element| is_word(element, b"trailers"));
     }
     head.remove_set(HOP_FIELDS);
@@ -281,7 +280,8 @@ fn is_word<const N: usize>(value: &[u8], word: &[u8; N]) -> bool {
         })
 }
 
-const HOP_FIELDS: FieldSet = FieldSet::of(&[
+/// Fields that are for one hop only.
+pub(crate) const HOP_FIELDS: FieldSet = FieldSet::of(&[
     FieldId::Connection,
     FieldId::KeepAlive,
     FieldId::ProxyConnection,
@@ -292,9 +292,9 @@ const HOP_FIELDS: FieldSet = FieldSet::of(&[
     FieldId::Http2Settings,
 ]);
 
-/// Fields that Connection cannot take away. Transfer-Encoding and Content-Length are the framing,
-/// which the encoder writes anew.
-const KEPT: FieldSet = FieldSet::of(&[
+/// Fields that say where a message goes, from whom it comes, what its body is and how long: they
+/// stand in a head, and nobody takes them off it.
+pub(crate) const HEAD_FIELDS: FieldSet = FieldSet::of(&[
     FieldId::Host,
     FieldId::ContentLength,
     FieldId::TransferEncoding,
@@ -306,7 +306,6 @@ const KEPT: FieldSet = FieldSet::of(&[
     FieldId::XForwardedProto,
     FieldId::XForwardedHost,
     FieldId::XRealIp,
-    FieldId::XRequestId,
     FieldId::Authorization,
     FieldId::WwwAuthenticate,
     FieldId::Cookie,
@@ -316,10 +315,13 @@ const KEPT: FieldSet = FieldSet::of(&[
     FieldId::ContentRange,
     FieldId::CacheControl,
     FieldId::Date,
-    FieldId::Origin,
     FieldId::Range,
     FieldId::Vary,
 ]);
+
+/// Fields that Connection cannot take away. Transfer-Encoding and Content-Length are the framing,
+/// which the encoder writes anew.
+const KEPT: FieldSet = HEAD_FIELDS.with(FieldSet::of(&[FieldId::XRequestId, FieldId::Origin]));
 
 impl HopByHop {
     fn note(&mut self, option: &[u8]) {
@@ -329,8 +331,7 @@ impl HopByHop {
 }
 
 fn connection_options<'b>(head: &Head, block: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
-    head.all(FieldId::Connection)
-        .flat_map(|field| list(field.value.get(block)))
+    head.elements(FieldId::Connection, block)
         .filter(|option| !option.is_empty())
 }
 

@@ -8,7 +8,7 @@
 use alloc::vec::Vec;
 
 use crate::field::{FieldId, FieldSet};
-use crate::framing::BodyKind;
+use crate::framing::{BodyKind, list};
 
 /// The head of one request or response.
 #[derive(Clone, Debug, Default)]
@@ -100,6 +100,7 @@ impl Head {
             name,
             value,
             removed: false,
+            sensitive: false,
         });
     }
 
@@ -181,6 +182,13 @@ impl Head {
             .filter(move |field| field.id == id && !field.removed)
     }
 
+    /// The elements of the comma-separated list that all fields of a known name make together,
+    /// trimmed; empty ones too.
+    #[inline]
+    pub fn elements<'b>(&self, id: FieldId, block: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
+        self.all(id).flat_map(|field| list(field.value.get(block)))
+    }
+
     /// The first field of a name, known or not, that was not removed.
     #[must_use]
     pub fn find_name(&self, name: &[u8], block: &[u8]) -> Option<&Field> {
@@ -211,6 +219,22 @@ impl Head {
         self.path.get(block)
     }
 
+    /// The authority, which was found valid, without its port.
+    #[inline]
+    #[must_use]
+    pub fn host<'b>(&self, block: &'b [u8]) -> &'b [u8] {
+        let authority = self.authority.get(block);
+        let digits = authority
+            .iter()
+            .rev()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
+        match authority.split_at_checked(authority.len() - digits) {
+            Some(([host @ .., b':'], _)) => host,
+            _ => authority,
+        }
+    }
+
     /// Says whether the whole head has been parsed.
     #[inline]
     #[must_use]
@@ -230,6 +254,9 @@ pub struct Field {
     pub value: Span,
     /// Says whether the field is dropped: it will not be encoded.
     pub removed: bool,
+    /// Says that no intermediary may compress it with what it said before (RFC 7541, section 6.2.3).
+    /// Peers say so over HTTP/2 only.
+    pub sensitive: bool,
 }
 
 impl Field {

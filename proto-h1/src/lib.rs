@@ -12,7 +12,7 @@
 //! | [`body`], [`trailers`] | [`Decoder`] and [`Encoder`] of bodies, chunked ones included |
 //! | [`limits`] | what a peer may ask of memory and work |
 //! | [`encode`] | [`Head`] and [`Edits`] to bytes |
-//! | [`server`], [`client`], [`event`] | the machines that keep the order of things straight |
+//! | [`server`], [`client`], [`sender`], [`event`] | the machines that keep the order of things straight |
 //!
 //! # Contract
 //!
@@ -41,7 +41,7 @@
 //! let framing =
 //!     client.begin_request(asked.method, asked.body, asked.upgrade, asked.te_trailers)?;
 //! encode_request(&mut out, block, &head, &edits, &framing);
-//! out.extend_from_slice(client.end_request()?);
+//! out.extend_from_slice(client.sender().end()?);
 //! assert_eq!(out, b"GET /x HTTP/1.1\r\nHost: a.test\r\nVia: 1.1 weir\r\n\r\n");
 //! # Ok(())
 //! # }
@@ -76,6 +76,7 @@ pub mod head;
 pub mod limits;
 pub mod parse;
 mod scan;
+pub mod sender;
 pub mod server;
 pub mod target;
 pub mod trailers;
@@ -93,5 +94,6 @@ pub use framing::{
 pub use head::{Field, Head, Method, Span, TargetForm, Version};
 pub use limits::Limits;
 pub use parse::{Parsed, looks_like_h2_preface, looks_like_tls, parse_request, parse_response};
+pub use sender::Sender;
 pub use server::{Request, Server};
 pub use trailers::Trailers;

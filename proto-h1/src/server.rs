@@ -10,22 +10,22 @@
 //! 3. [`Server::interim`] before each 1xx that is passed on.
 //! 4. [`Server::begin_response`], whose [`Framing`] goes to
 //!    [`encode_response`](crate::encode_response); or [`Server::switch`] for a 101.
-//! 5. [`Server::prefix`] and [`Server::suffix`] around each piece of data, then
-//!    [`Server::end_response`].
+//! 5. [`Server::sender`] for what goes around each piece of data, and for the end.
 //! 6. [`Server::finish`] says whether the connection takes another request. Pipelined requests
 //!    wait until then: `receive` answers [`Event::Blocked`].
 //!
 //! A step out of order is [`Error::OutOfOrder`] and changes nothing.
 
-use crate::body::{ChunkPrefix, Decoder, Encoder};
-use crate::encode::{Connection, Framing, Sink};
+use crate::body::Decoder;
+use crate::encode::{Connection, Framing};
 use crate::error::Error;
 use crate::event::{Event, Next, Received};
 use crate::field::FieldId;
-use crate::framing::{BodyKind, Role, has_no_body, list, request_body, strip_hop_by_hop};
+use crate::framing::{BodyKind, Role, has_no_body, request_body, strip_hop_by_hop};
 use crate::head::{Head, Method, Span, Version};
 use crate::limits::Limits;
 use crate::parse::{Parsed, parse_request};
+use crate::sender::{Sender, Step};
 use crate::trailers::Trailers;
 
 /// One connection to a client. See the [module](self) for the order of calls.
@@ -33,10 +33,9 @@ use crate::trailers::Trailers;
 pub struct Server {
     limits: Limits,
     receiving: Receiving,
-    sending: Sending,
+    sender: Sender,
     request: Request,
     decoder: Decoder,
-    encoder: Encoder,
     is_closing: bool,
 }
 
@@ -72,16 +71,6 @@ enum Receiving {
     Tunnel,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sending {
-    /// No request to answer.
-    Idle,
-    /// The final head is still to come.
-    Head,
-    Body,
-    Done,
-}
-
 impl Server {
     /// Makes the machine for a new connection.
     #[must_use]
@@ -89,10 +78,9 @@ impl Server {
         Self {
             limits,
             receiving: Receiving::Fresh,
-            sending: Sending::Idle,
+            sender: Sender::new(),
             request: Request::default(),
             decoder: Decoder::new(BodyKind::None, &limits),
-            encoder: Encoder::None,
             is_closing: false,
         }
     }
@@ -180,7 +168,7 @@ impl Server {
     //= rfc9110#15.2
     // HTTP/1.0 has no interim answers: none is sent to such a client.
     pub fn interim(&mut self, status: u16) -> Result<bool, Error> {
-        if self.sending != Sending::Head || !matches!(status, 100 | 102..=199) {
+        if self.sender.step() != Step::Owed || !matches!(status, 100 | 102..=199) {
             return Err(Error::OutOfOrder);
         }
         if status == 100 {
@@ -198,7 +186,7 @@ impl Server {
     /// # Errors
     /// [`Error::OutOfOrder`] when no final response is due, or for a status under 200.
     pub fn begin_response(&mut self, status: u16, body: BodyKind) -> Result<Framing, Error> {
-        if self.sending != Sending::Head || status < 200 {
+        if self.sender.step() != Step::Owed || status < 200 {
             return Err(Error::OutOfOrder);
         }
         let is_http11 = self.request.version == Version::Http11;
@@ -221,8 +209,7 @@ impl Server {
             self.tunnel();
             return Ok(Framing::default());
         }
-        self.encoder = Encoder::new(body);
-        self.sending = Sending::Body;
+        self.sender.begin(body);
         self.check_invariants();
         let connection = match (self.request.persists, is_http11) {
             (true, true) => Connection::Implied,
@@ -244,7 +231,8 @@ impl Server {
     //= rfc9110#15.2.2
     // 101 answers an Upgrade field and nothing else.
     pub fn switch(&mut self, protocol: Span) -> Result<Framing, Error> {
-        if self.sending != Sending::Head || self.request.upgrade.is_none() || !self.is_received() {
+        if self.sender.step() != Step::Owed || self.request.upgrade.is_none() || !self.is_received()
+        {
             return Err(Error::UnexpectedSwitch);
         }
         self.tunnel();
@@ -254,55 +242,16 @@ impl Server {
         })
     }
 
-    /// Announces a piece of the response's data and returns what goes before it.
-    ///
-    /// # Errors
-    /// As [`Encoder::prefix`]; also [`Error::OutOfOrder`] outside a response's body.
+    /// What frames the body of the response that was begun.
     #[inline]
-    pub fn prefix(&mut self, len: usize) -> Result<ChunkPrefix, Error> {
-        if self.sending != Sending::Body {
-            return Err(Error::OutOfOrder);
-        }
-        self.encoder.prefix(len)
-    }
-
-    /// What goes after each piece of the response's data.
-    #[inline]
-    #[must_use]
-    pub const fn suffix(&self) -> &'static [u8] {
-        self.encoder.suffix()
-    }
-
-    /// Ends the response and returns its last bytes.
-    ///
-    /// # Errors
-    /// As [`Encoder::finish`]: the client must then see the connection break off.
-    pub fn end_response(&mut self) -> Result<&'static [u8], Error> {
-        self.check_response()?;
-        let last = self.encoder.finish()?;
-        self.sending = Sending::Done;
-        Ok(last)
-    }
-
-    /// Ends the response with trailers, for which the client's framing may have no place.
-    ///
-    /// # Errors
-    /// As [`Server::end_response`].
-    pub fn end_response_with_trailers<S: Sink>(
-        &mut self,
-        trailers: &Trailers,
-        sink: &mut S,
-    ) -> Result<(), Error> {
-        self.check_response()?;
-        self.encoder.finish_with_trailers(trailers, sink)?;
-        self.sending = Sending::Done;
-        Ok(())
+    pub const fn sender(&mut self) -> &mut Sender {
+        &mut self.sender
     }
 
     /// Ends the exchange. Reuse needs a whole request, a whole response, and both sides' will;
     /// anything else closes.
     pub fn finish(&mut self) -> Next {
-        let may_reuse = self.sending == Sending::Done
+        let may_reuse = self.sender.step() == Step::Done
             && self.is_received()
             && self.request.persists
             && !self.is_closing;
@@ -311,7 +260,7 @@ impl Server {
             return Next::Close;
         }
         self.receiving = Receiving::Fresh;
-        self.sending = Sending::Idle;
+        self.sender.reset();
         self.request = Request::default();
         self.decoder.reset(BodyKind::None);
         self.check_invariants();
@@ -357,7 +306,7 @@ impl Server {
     /// Says whether the final response has begun: then no other answer is possible.
     #[must_use]
     pub const fn is_answered(&self) -> bool {
-        matches!(self.sending, Sending::Body | Sending::Done)
+        matches!(self.sender.step(), Step::Body | Step::Done)
     }
 
     #[inline]
@@ -386,7 +335,7 @@ impl Server {
         }
         self.decoder.reset(self.request.body);
         self.receiving = Receiving::Body;
-        self.sending = Sending::Head;
+        self.sender.owe();
         Ok(Received::new(len, Event::Head))
     }
 
@@ -413,36 +362,27 @@ impl Server {
         self.receiving = Receiving::Failed(error);
         self.request.persists = false;
         self.is_closing = true;
-        if self.sending == Sending::Idle {
-            self.sending = Sending::Head;
+        if self.sender.step() == Step::Idle {
+            self.sender.owe();
         }
         error
     }
 
     fn tunnel(&mut self) {
         self.receiving = Receiving::Tunnel;
-        self.sending = Sending::Done;
+        self.sender.give_up();
         self.request.persists = false;
-        self.encoder = Encoder::None;
-    }
-
-    fn check_response(&self) -> Result<(), Error> {
-        if self.sending == Sending::Body {
-            Ok(())
-        } else {
-            Err(Error::OutOfOrder)
-        }
     }
 
     /// What holds after every step.
     fn check_invariants(&self) {
         debug_assert!(
-            self.sending != Sending::Idle
+            self.sender.step() != Step::Idle
                 || matches!(self.receiving, Receiving::Fresh | Receiving::Head),
             "a request that is there, whole or broken, is owed an answer"
         );
         debug_assert!(
-            self.sending == Sending::Idle
+            self.sender.step() == Step::Idle
                 || !matches!(self.receiving, Receiving::Fresh | Receiving::Head),
             "no head is read while an answer is owed"
         );
@@ -450,10 +390,7 @@ impl Server {
             !matches!(self.receiving, Receiving::Failed(_)) || self.is_closing,
             "no connection outlives an error"
         );
-        debug_assert!(
-            self.sending == Sending::Body || self.encoder == Encoder::None,
-            "only a response under way has something to encode"
-        );
+        self.sender.check_invariants();
     }
 }
 
@@ -482,9 +419,7 @@ fn expectation(head: &Head, block: &[u8]) -> Result<bool, Error> {
     if !head.may_have(FieldId::Expect) || head.version == Version::Http10 {
         return Ok(false);
     }
-    let mut expectations = head
-        .all(FieldId::Expect)
-        .flat_map(|field| list(field.value.get(block)));
+    let mut expectations = head.elements(FieldId::Expect, block);
     if expectations.all(|expectation| expectation.eq_ignore_ascii_case(b"100-continue")) {
         Ok(true)
     } else {

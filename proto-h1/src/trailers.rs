@@ -6,6 +6,7 @@ use memchr::memchr;
 
 use crate::error::Error;
 use crate::field::{FieldId, FieldSet};
+use crate::framing::{HEAD_FIELDS, HOP_FIELDS};
 use crate::head::{Field, Head};
 use crate::limits::{Limits, TRAILER_BYTES_KEPT, TRAILER_FIELDS_KEPT};
 use crate::parse::{Line, field_line};
@@ -30,10 +31,19 @@ impl Trailers {
 
     /// Names and values. Fields that may not stand in trailers are not among them.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.fields
-            .iter()
-            .filter(|field| !field.removed)
+        self.fields()
             .map(|field| (field.name.get(&self.block), field.value.get(&self.block)))
+    }
+
+    /// The fields that [`Trailers::iter`] gives, over [`Trailers::block`].
+    pub fn fields(&self) -> impl Iterator<Item = &Field> {
+        self.fields.iter().filter(|field| !field.removed)
+    }
+
+    /// What the spans of the fields are over.
+    #[must_use]
+    pub fn block(&self) -> &[u8] {
+        &self.block
     }
 
     /// Takes over the fields of a section that another version's parser has checked and put into
@@ -113,6 +123,7 @@ impl Trailers {
                     name,
                     value,
                     removed,
+                    sensitive: false,
                 });
                 self.line_start = next;
                 Ok(false)
@@ -121,46 +132,16 @@ impl Trailers {
     }
 }
 
-const NOT_IN_TRAILERS: FieldSet = FieldSet::of(&[
-    FieldId::Host,
-    FieldId::ContentLength,
-    FieldId::TransferEncoding,
-    FieldId::Connection,
-    FieldId::KeepAlive,
-    FieldId::ProxyConnection,
-    FieldId::ProxyAuthenticate,
-    FieldId::ProxyAuthorization,
-    FieldId::Te,
-    FieldId::Trailer,
-    FieldId::Upgrade,
-    FieldId::Http2Settings,
-    FieldId::Expect,
-    FieldId::Via,
-    FieldId::Forwarded,
-    FieldId::XForwardedFor,
-    FieldId::XForwardedProto,
-    FieldId::XForwardedHost,
-    FieldId::XRealIp,
-    FieldId::Authorization,
-    FieldId::WwwAuthenticate,
-    FieldId::Cookie,
-    FieldId::SetCookie,
-    FieldId::ContentType,
-    FieldId::ContentEncoding,
-    FieldId::ContentRange,
-    FieldId::CacheControl,
+const NOT_IN_TRAILERS: FieldSet = HEAD_FIELDS.with(HOP_FIELDS).with(FieldSet::of(&[
     FieldId::Pragma,
     FieldId::Age,
     FieldId::Expires,
-    FieldId::Date,
     FieldId::Location,
     FieldId::RetryAfter,
-    FieldId::Vary,
     FieldId::MaxForwards,
-    FieldId::Range,
     FieldId::IfRange,
     FieldId::IfMatch,
     FieldId::IfNoneMatch,
     FieldId::IfModifiedSince,
     FieldId::IfUnmodifiedSince,
-]);
+]));

@@ -48,7 +48,7 @@ impl Connections {
                     encode_request(&mut self.out, rest, &self.request, &self.edits, &framing);
                 }
                 Event::Data(range) => {
-                    let prefix = self.client.prefix(range.len()).unwrap();
+                    let prefix = self.client.sender().prefix(range.len()).unwrap();
                     self.out.extend_from_slice(prefix.as_bytes());
                 }
                 Event::End => break,
@@ -57,7 +57,8 @@ impl Connections {
             rest = &rest[received.consumed..];
         }
         self.client
-            .end_request_with_trailers(self.server.trailers(), &mut self.out)
+            .sender()
+            .end_with_trailers(self.server.trailers(), &mut self.out)
             .unwrap();
         let mut rest = RESPONSE;
         loop {
@@ -72,7 +73,7 @@ impl Connections {
                     encode_response(&mut self.out, rest, &self.response, &self.edits, &framing);
                 }
                 Event::Data(range) => {
-                    let prefix = self.server.prefix(range.len()).unwrap();
+                    let prefix = self.server.sender().prefix(range.len()).unwrap();
                     self.out.extend_from_slice(prefix.as_bytes());
                 }
                 Event::End => break,
@@ -81,7 +82,8 @@ impl Connections {
             rest = &rest[received.consumed..];
         }
         self.server
-            .end_response_with_trailers(self.client.trailers(), &mut self.out)
+            .sender()
+            .end_with_trailers(self.client.trailers(), &mut self.out)
             .unwrap();
         assert_eq!(self.client.finish(0), Next::Reuse);
         assert_eq!(self.server.finish(), Next::Reuse);
@@ -135,7 +137,7 @@ fn large_trailers_do_not_stay() {
         assert_eq!(end.event, Event::End);
         assert_eq!(server.trailers().iter().count(), 90);
         server.begin_response(200, BodyKind::None).unwrap();
-        server.end_response().unwrap();
+        server.sender().end().unwrap();
         assert_eq!(server.finish(), Next::Reuse);
         head = Head::new();
     });

@@ -28,7 +28,7 @@ fn client_after(method: Method) -> (Client, Head) {
     client
         .begin_request(method, BodyKind::None, None, false)
         .unwrap();
-    client.end_request().unwrap();
+    client.sender().end().unwrap();
     (client, Head::new())
 }
 
@@ -39,8 +39,8 @@ fn steps_out_of_order_are_refused_and_change_nothing() {
         server.begin_response(200, BodyKind::None),
         Err(Error::OutOfOrder)
     );
-    assert_eq!(server.prefix(1).unwrap_err(), Error::OutOfOrder);
-    assert_eq!(server.end_response(), Err(Error::OutOfOrder));
+    assert_eq!(server.sender().prefix(1).unwrap_err(), Error::OutOfOrder);
+    assert_eq!(server.sender().end(), Err(Error::OutOfOrder));
     assert_eq!(server.interim(103), Err(Error::OutOfOrder));
     assert_eq!(server.switch(Span::EMPTY), Err(Error::UnexpectedSwitch));
     assert_eq!(server.receive(GET, &mut head).unwrap().event, Event::Head);
@@ -56,13 +56,13 @@ fn steps_out_of_order_are_refused_and_change_nothing() {
         Err(Error::OutOfOrder)
     );
     assert_eq!(server.interim(103), Err(Error::OutOfOrder));
-    server.end_response().unwrap();
-    assert_eq!(server.end_response(), Err(Error::OutOfOrder));
+    server.sender().end().unwrap();
+    assert_eq!(server.sender().end(), Err(Error::OutOfOrder));
     assert_eq!(server.finish(), Next::Reuse);
 
     let mut client = Client::new(Limits::default());
-    assert_eq!(client.prefix(1).unwrap_err(), Error::OutOfOrder);
-    assert_eq!(client.end_request(), Err(Error::OutOfOrder));
+    assert_eq!(client.sender().prefix(1).unwrap_err(), Error::OutOfOrder);
+    assert_eq!(client.sender().end(), Err(Error::OutOfOrder));
     client
         .begin_request(Method::Get, BodyKind::None, None, false)
         .unwrap();
@@ -83,8 +83,8 @@ fn the_next_head_waits_for_the_response() {
     assert_eq!(server.receive(GET, &mut head), Ok(blocked.clone()));
     server.begin_response(200, BodyKind::Length(2)).unwrap();
     assert_eq!(server.receive(GET, &mut head), Ok(blocked.clone()));
-    server.prefix(2).unwrap();
-    server.end_response().unwrap();
+    server.sender().prefix(2).unwrap();
+    server.sender().end().unwrap();
     assert_eq!(server.receive(GET, &mut head), Ok(blocked));
     assert_eq!(head.fields, before, "the head under way stays as it is");
     assert_eq!(server.finish(), Next::Reuse);
@@ -142,14 +142,14 @@ fn a_client_gets_the_framing_it_understands() {
 fn a_response_that_falls_short_never_completes() {
     let (mut server, _) = server_after(GET, &Event::End);
     server.begin_response(200, BodyKind::Length(5)).unwrap();
-    server.prefix(3).unwrap();
-    assert_eq!(server.prefix(3).unwrap_err(), Error::BodyOverrun);
-    assert_eq!(server.end_response(), Err(Error::BodyUnderrun));
+    server.sender().prefix(3).unwrap();
+    assert_eq!(server.sender().prefix(3).unwrap_err(), Error::BodyOverrun);
+    assert_eq!(server.sender().end(), Err(Error::BodyUnderrun));
     assert_eq!(server.finish(), Next::Close);
 
     let (mut server, _) = server_after(GET, &Event::End);
     server.begin_response(200, BodyKind::Chunked).unwrap();
-    server.prefix(3).unwrap();
+    server.sender().prefix(3).unwrap();
     assert_eq!(server.finish(), Next::Close, "no last chunk, no reuse");
 }
 
@@ -163,7 +163,7 @@ fn a_broken_request_gets_one_answer_and_a_close() {
     );
     let framing = server.begin_response(400, BodyKind::Length(0)).unwrap();
     assert_eq!(framing.connection, Connection::Close);
-    server.end_response().unwrap();
+    server.sender().end().unwrap();
     assert_eq!(server.finish(), Next::Close);
     assert_eq!(server.receive(GET, &mut head), Err(Error::SpaceBeforeColon));
 }
@@ -183,7 +183,7 @@ fn an_error_in_a_body_ends_the_connection_after_the_answer() {
             .connection,
         Connection::Close
     );
-    server.end_response().unwrap();
+    server.sender().end().unwrap();
     assert_eq!(server.finish(), Next::Close);
 }
 
@@ -204,7 +204,7 @@ fn an_early_refusal_closes_and_an_early_answer_may_go_on() {
         let (mut server, mut head) = (Server::new(Limits::default()), Head::new());
         let len = server.receive(POST, &mut head).unwrap().consumed;
         server.begin_response(200, BodyKind::None).unwrap();
-        server.end_response().unwrap();
+        server.sender().end().unwrap();
         if read_on {
             assert_eq!(
                 server.receive(&POST[len..], &mut head).unwrap().event,
@@ -243,13 +243,13 @@ fn a_drain_closes_after_the_answer() {
     server.close_after();
     let framing = server.begin_response(200, BodyKind::None).unwrap();
     assert_eq!(framing.connection, Connection::Close);
-    server.end_response().unwrap();
+    server.sender().end().unwrap();
     assert_eq!(server.finish(), Next::Close);
 
     let (mut server, _) = server_after(GET, &Event::End);
     server.begin_response(200, BodyKind::None).unwrap();
     server.close_after();
-    server.end_response().unwrap();
+    server.sender().end().unwrap();
     assert_eq!(
         server.finish(),
         Next::Close,
@@ -306,15 +306,15 @@ fn an_answer_before_the_request_is_sent_is_relayed_and_not_reused() {
     client
         .begin_request(Method::Post, BodyKind::Length(10), None, false)
         .unwrap();
-    client.prefix(4).unwrap();
+    client.sender().prefix(4).unwrap();
     let wire = b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n";
     assert!(client.is_silent());
     assert_eq!(client.receive(wire, &mut head).unwrap().event, Event::Head);
     assert!(!client.is_silent());
     assert_eq!(client.receive(b"", &mut head).unwrap().event, Event::End);
     assert!(client.is_received() && !client.is_sent() && !client.may_reuse(0));
-    client.prefix(6).unwrap();
-    client.end_request().unwrap();
+    client.sender().prefix(6).unwrap();
+    client.sender().end().unwrap();
     assert!(client.may_reuse(0), "unless the rest was sent after all");
     assert!(!client.may_reuse(1));
     assert_eq!(client.finish(0), Next::Reuse);

@@ -20,7 +20,7 @@ pub struct Config {
     /// Bytes of a field section, decoded, with 32 for each field (RFC 9113, section 6.5.2).
     /// Default 16 KiB, as for HTTP/1.1. Beyond: 431.
     pub list_bytes_max: u32,
-    /// Fields of a section. Default 100, as for HTTP/1.1. Beyond: 431.
+    /// Fields of a section, all Cookie crumbs as one. Default 100, as for HTTP/1.1. Beyond: 431.
     pub fields_max: u32,
     /// Bytes of `:path`. Default 8 KiB, as for HTTP/1.1. Beyond: 414.
     pub target_bytes_max: u32,
@@ -58,7 +58,8 @@ impl Default for Config {
 pub struct FloodLimits {
     /// Streams that end early: reset by the peer before they were answered ("rapid reset",
     /// CVE-2023-44487), or by us for what the peer did ("MadeYouReset", CVE-2025-8671), refused
-    /// streams and frames for closed ones included. Default 100.
+    /// streams and frames for closed ones included. One more for every eight whole answers: a proxy
+    /// passes on what all its clients give up. Default 100.
     pub resets_max: u32,
     /// SETTINGS frames (CVE-2019-9515). Default 50.
     pub settings_max: u32,
@@ -72,12 +73,13 @@ pub struct FloodLimits {
     /// the peer, but for those that a window cut to less than [`TINY_DATA_BYTES`] (CVE-2019-9511).
     /// Default 1,000.
     pub window_updates_max: u32,
-    /// DATA frames that neither carry nor end anything (CVE-2019-9518). Default 100.
+    /// DATA frames that neither carry nor end anything, beyond one for each new stream
+    /// (CVE-2019-9518). Default 100.
     pub empty_data_max: u32,
     /// DATA frames under [`TINY_DATA_BYTES`] at a time that wait to be consumed. Default 32,768:
     /// the windows bound bytes, this bounds pieces.
     pub tiny_data_max: u32,
-    /// Frames of unknown types. Default 100.
+    /// Frames of unknown types beyond one for each new stream. Default 100.
     pub unknown_max: u32,
     /// Frames that say nothing, beyond one for each new stream: RST_STREAM for streams that are
     /// gone, answers to PING, GOAWAY. Default 100.

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use weir_proto_h1::framing::has_no_body;
-use weir_proto_h1::{BodyKind, Decimal, Edits, FieldId, Head, Method, TargetForm, Trailers};
+use weir_proto_h1::{BodyKind, Decimal, Edits, Field, FieldId, Head, Method, TargetForm, Trailers};
 
 use crate::hpack::{Encoder, Indexing, Name, Pseudo};
 
@@ -66,7 +66,11 @@ impl Block<'_> {
             let scheme: &[u8] = if is_https { b"https" } else { b"http" };
             self.pseudo(Pseudo::Scheme, scheme);
         }
-        self.pseudo(Pseudo::Authority, authority);
+        //= rfc9113#8.3.1
+        // None is made up where there was none, as in HTTP/1.0.
+        if !authority.is_empty() {
+            self.pseudo(Pseudo::Authority, authority);
+        }
         if !is_connect {
             self.path(block, head, edits);
         }
@@ -163,8 +167,7 @@ impl Block<'_> {
                 _ => false,
             };
             if !is_skipped {
-                let name = Name::of(field.id, field.name.get(block));
-                self.put(name, field.value.get(block));
+                self.field(field, block);
             }
         }
         for (name, value) in edits.iter() {
@@ -177,8 +180,22 @@ impl Block<'_> {
     }
 
     pub(crate) fn trailers(&mut self, trailers: &Trailers) {
-        for (name, value) in trailers.iter() {
-            self.put(Name::of(FieldId::from_name(name), name), value);
+        for field in trailers.fields() {
+            self.field(field, trailers.block());
         }
+    }
+
+    //= rfc7541#6.2.3
+    // What must not be indexed stays so on every hop.
+    #[inline]
+    fn field(&mut self, field: &Field, block: &[u8]) {
+        let name = Name::of(field.id, field.name.get(block));
+        let value = field.value.get(block);
+        let indexing = if field.sensitive {
+            Indexing::Never
+        } else {
+            Indexing::of(name, value)
+        };
+        self.encoder.encode(self.out, name, value, indexing);
     }
 }

@@ -23,6 +23,7 @@ struct Counts {
     unknown: u32,
     idle: u32,
     streams: u32,
+    answered: u32,
     data_sent: u32,
     data_cut_small: u32,
 }
@@ -55,6 +56,12 @@ impl Floods {
         self.counts.streams = self.counts.streams.saturating_add(1);
     }
 
+    /// A whole answer of ours.
+    #[inline]
+    pub(crate) fn answered(&mut self) {
+        self.counts.answered = self.counts.answered.saturating_add(1);
+    }
+
     /// A DATA frame of ours. One that is tiny because a window let no more through has brought the peer nothing that
     /// another opening would be due for.
     #[inline]
@@ -66,7 +73,10 @@ impl Floods {
 
     /// A stream that ended early.
     pub(crate) fn reset(&mut self) -> Result<(), Error> {
-        let max = self.limits.resets_max;
+        let max = self
+            .limits
+            .resets_max
+            .saturating_add(self.counts.answered / 8);
         count(&mut self.counts.resets, max, Error::TooManyResets)
     }
 
@@ -96,7 +106,10 @@ impl Floods {
     }
 
     pub(crate) fn empty_data(&mut self) -> Result<(), Error> {
-        let max = self.limits.empty_data_max;
+        let max = self
+            .limits
+            .empty_data_max
+            .saturating_add(self.counts.streams);
         count(&mut self.counts.empty_data, max, Error::TooMuchEmptyData)
     }
 
@@ -107,7 +120,7 @@ impl Floods {
     }
 
     pub(crate) fn unknown(&mut self) -> Result<(), Error> {
-        let max = self.limits.unknown_max;
+        let max = self.limits.unknown_max.saturating_add(self.counts.streams);
         count(&mut self.counts.unknown, max, Error::TooManyUnknownFrames)
     }
 }

@@ -97,10 +97,19 @@ impl Fields {
             }
             _ => {}
         }
-        if head.fields.len() >= self.fields_max {
+        //= rfc9113#8.2.3
+        // Crumbs are one field, however many there are; the size of the list bounds them.
+        let crumbs = self.cookies.saturating_sub(1) as usize;
+        let is_crumb = field.id == FieldId::Cookie && crumbs > 0;
+        if !is_crumb && head.fields.len() >= self.fields_max + crumbs {
             return Err(Error::TooManyFields);
         }
         head.push(field.id, field.name, field.value);
+        if field.is_sensitive
+            && let Some(last) = head.fields.last_mut()
+        {
+            last.sensitive = true;
+        }
         Ok(())
     }
 
@@ -344,7 +353,7 @@ fn expectation(head: &Head, text: &[u8]) -> Result<bool, Error> {
 //= rfc9113#8.2.3
 // Crumbs are joined before anyone sees them who knows only one Cookie.
 fn join_cookies(head: &mut Head, text: &mut Vec<u8>) {
-    let (start, mut name) = (text.len(), Span::EMPTY);
+    let (start, mut name, mut sensitive) = (text.len(), Span::EMPTY, false);
     for field in head.all(FieldId::Cookie) {
         if text.len() > start {
             text.extend_from_slice(b"; ");
@@ -354,7 +363,11 @@ fn join_cookies(head: &mut Head, text: &mut Vec<u8>) {
             text.extend_from_within(value);
         }
         name = field.name;
+        sensitive |= field.sensitive;
     }
     head.remove(FieldId::Cookie);
     head.push(FieldId::Cookie, name, Span::new(start, text.len()));
+    if let Some(last) = head.fields.last_mut() {
+        last.sensitive = sensitive;
+    }
 }

@@ -4,7 +4,8 @@ mod support;
 
 use std::collections::HashSet;
 
-use support::*;
+use support::driver::run;
+use support::load;
 
 /// Inputs beyond this are cut at some places only.
 const CUT_EVERYWHERE_BYTES_MAX: usize = 700;

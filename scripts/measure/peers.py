@@ -36,6 +36,10 @@ http {{
     }}
     server {{
         listen 127.0.0.1:{port} backlog=16384;
+        listen 127.0.0.1:{tls_port} ssl backlog=16384;
+        ssl_certificate {work}/cert.pem;
+        ssl_certificate_key {work}/key.pem;
+        ssl_protocols TLSv1.2 TLSv1.3;
         location / {{
             proxy_pass http://origin;
             proxy_http_version 1.1;
@@ -79,6 +83,7 @@ defaults
     option splice-request
 frontend edge
     bind 127.0.0.1:{port} backlog 16384
+    bind 127.0.0.1:{tls_port} backlog 16384 ssl crt {work}/both.pem
     option forwardfor
     http-request set-header X-Forwarded-Proto http
     http-request set-header X-Forwarded-Host %[req.hdr(host)]
@@ -91,6 +96,9 @@ WEIR = """
 cores = "{core}"
 
 [listen."127.0.0.1:{port}"]
+
+[listen."127.0.0.1:{tls_port}"]
+tls = {{ cert = "{work}/cert.pem", key = "{work}/key.pem" }}
 
 [upstream.origin]
 servers = ["127.0.0.1:{origin}"]

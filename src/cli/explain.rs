@@ -4,14 +4,14 @@
 //! the data path runs; nothing here decides anything by itself.
 #![forbid(unsafe_code)]
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
-use weir_config::{Config, Test};
+use weir_config::{Code, Config, Test, show_duration, show_size};
 use weir_proto_h1::{Event, Head, Server};
 
 use crate::fault::Reason;
 use crate::io::Address;
-use crate::plan::{Decision, ListenerPlan, Plan, RouteId, RoutePlan, Target, UpstreamId};
+use crate::plan::{Decision, ListenerPlan, Plan, Problem, RouteId, RoutePlan, Target, UpstreamId};
 use crate::route::{Considered, Scratch, Verdict};
 
 /// Routes of other hosts and paths that are listed; the rest is counted.
@@ -48,7 +48,8 @@ pub fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
             fields.push((name, value.trim()));
         }
     }
-    let text = head_text(&question.method, &url.target, &host, fields)?;
+    let target = target(&question.method, url.authority, url.port, url.target);
+    let text = head_text(&question.method, &target, &host, fields)?;
     let listeners = listeners_at(plan, url.port);
     let listener = match listeners.as_slice() {
         [] => plan.listeners.first(),
@@ -67,37 +68,23 @@ pub fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
     Ok(out)
 }
 
-/// A `[[test]]` block that the configuration does not meet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TestFailure {
-    /// The block's line in the file, from 1.
-    pub line: u32,
-    /// What was expected and what happens, in one sentence without a full stop.
-    pub message: String,
-}
-
-impl fmt::Display for TestFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.message)
-    }
-}
-
 /// Runs the `[[test]]` blocks of a configuration against its plan.
 #[must_use]
-pub fn run_tests(config: &Config, plan: &Plan) -> Vec<TestFailure> {
+pub fn run_tests(config: &Config, plan: &Plan) -> Vec<Problem> {
     let run = |test: &Test| {
         let message = run_test(plan, test).err()?;
         let port = test.port.map(|port| format!(":{port}")).unwrap_or_default();
         let Test {
-            line,
+            spot,
             method,
             scheme,
             host,
             target,
             ..
         } = test;
-        Some(TestFailure {
-            line: *line,
+        Some(Problem {
+            code: Code::Test,
+            spot: spot.clone(),
             message: format!("test `{method} {scheme}://{host}{port}{target}`: {message}"),
         })
     };
@@ -117,7 +104,8 @@ fn run_test(plan: &Plan, test: &Test) -> Result<(), String> {
             name => fields.push((name, value.as_str())),
         }
     }
-    let text = head_text(&test.method, &test.target, &host, fields)?;
+    let target = target(&test.method, &test.host, port, test.target.clone());
+    let text = head_text(&test.method, &target, &host, fields)?;
     let listener = listeners_at(plan, port)
         .first()
         .copied()
@@ -199,7 +187,9 @@ fn answer<'p>(plan: &'p Plan, listener: Option<&ListenerPlan>, text: &str) -> An
     answer.host = Some(lossy(view.host));
     answer.path = Some(lossy(view.path));
     answer.decision = plan.decide(&view);
-    answer.considered = plan.table.explain(&view).considered;
+    if plan.refuse(&view).is_none() {
+        answer.considered = plan.table.explain(&view).considered;
+    }
     if let Some(route) = answer.route().and_then(|id| plan.route(id)) {
         let mut bytes = Vec::new();
         if let Some(rewrite) = &route.rewrite {
@@ -298,11 +288,20 @@ fn write_listener(out: &mut String, plan: &Plan, listeners: &[&ListenerPlan], po
         );
     }
     for listener in listeners {
-        let ListenerPlan { name, timeouts, .. } = listener;
+        let ListenerPlan {
+            name,
+            timeouts,
+            limits,
+            ..
+        } = listener;
         let _ = writeln!(
             out,
-            "listener   {name}, timeouts: head {:?}, idle {:?}",
-            timeouts.head, timeouts.idle
+            "listener   {name}, head within {} and {}, {} fields, target {}, idle {}",
+            show_duration(timeouts.head),
+            show_size(limits.head_bytes_max.into()),
+            limits.fields_max,
+            show_size(limits.target_bytes_max.into()),
+            show_duration(timeouts.idle),
         );
     }
 }
@@ -406,26 +405,41 @@ fn write_upstream(
         let _ = writeln!(out, "sent as    {path}");
     }
     let times = route.timeouts;
-    let total = times
-        .total
-        .map_or_else(|| "off".to_owned(), |total| format!("{total:?}"));
+    let total = times.total.map_or_else(|| "off".to_owned(), show_duration);
     let _ = writeln!(
         out,
-        "timeouts   connect {:?}, first byte {:?}, body stall {:?}, total {total}",
-        times.connect, times.first_byte, times.body_stall,
+        "timeouts   connect {}, queue {}, first byte {}, body stall {}, total {total}",
+        show_duration(times.connect),
+        show_duration(times.queue),
+        show_duration(times.first_byte),
+        show_duration(times.body_stall),
+    );
+    let _ = writeln!(
+        out,
+        "pool       at most {} connections to each endpoint, then {} requests waiting, all cores together",
+        upstream.connections_max, upstream.pending_max,
     );
     let retry = route.retry;
-    let per_try = retry
-        .per_try
-        .map_or(String::new(), |limit| format!(", {limit:?} each"));
+    let per_try = retry.per_try.map_or(String::new(), |limit| {
+        format!(", each try within {}", show_duration(limit))
+    });
     let _ = writeln!(
         out,
-        "retries    {}{per_try}, within {} % of live requests or {} at once",
-        retry.retries_max, retry.budget_percent, retry.budget_min,
+        "retries    {}{per_try}, after about {}, up to {}% of the requests of the last 10s or {} of them",
+        retry.retries_max,
+        show_duration(retry.backoff),
+        retry.budget_percent,
+        retry.budget_min,
     );
-    if let Some(bytes) = route.body_bytes_max {
-        let _ = writeln!(out, "body       at most {bytes} bytes");
-    }
+    let most = route.body_bytes_max.map_or_else(
+        || "of any size".to_owned(),
+        |max| format!("at most {}", show_size(max)),
+    );
+    let least = match times.body_rate_bytes_min {
+        0 => "at any rate".to_owned(),
+        rate => format!("at least {}/s", show_size(rate)),
+    };
+    let _ = writeln!(out, "body       {most}, {least}");
 }
 
 fn route_name(plan: &Plan, id: RouteId) -> &str {
@@ -480,6 +494,16 @@ impl<'u> Url<'u> {
 
 fn default_port(scheme: &str) -> u16 {
     if scheme == "https" { 443 } else { 80 }
+}
+
+/// The target as a client would write it: CONNECT names a host and a port, and nothing else (RFC 9112 section 3.2.3).
+fn target(method: &str, authority: &str, port: u16, origin_form: String) -> String {
+    if method != "CONNECT" {
+        return origin_form;
+    }
+    let port = format!(":{port}");
+    let host = authority.strip_suffix(&port).unwrap_or(authority);
+    format!("{host}{port}")
 }
 
 fn head_text<'f>(

@@ -74,18 +74,20 @@ pub(super) const RUN: &str = "\
 Usage: weir run FILE
 
 Serves what FILE says, after checking it like `weir check`. Says on standard error what it listens
-on, how many cores it has and what the kernel's io_uring grants. SIGTERM drains, SIGHUP reloads,
-SIGUSR1 reopens logs; see `weir help`.
+on, how many cores it has, what drives their io_uring and what the kernel grants. SIGTERM drains,
+SIGHUP reloads, SIGUSR1 reopens logs; see `weir help`.
 ";
 
 /// `weir check`.
 pub(super) const CHECK: &str = "\
-Usage: weir check FILE [--json]
+Usage: weir check FILE [--no-resolve] [--json]
 
 Checks FILE like `run` and a reload do: says everything that is wrong at once, resolves host names,
 and runs the [[test]] blocks. Prints nothing but `FILE: ok` and a summary when all is well.
 
-  --json   print the findings as a JSON array, for editors and scripts
+  --no-resolve   leave host names of endpoints alone: for a machine that cannot resolve them, a build
+                 server say. `run` and a reload always resolve them, and refuse one without an address
+  --json         print the findings as a JSON array, for editors and scripts
 ";
 
 /// `weir explain`.

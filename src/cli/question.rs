@@ -6,7 +6,7 @@ use lexopt::{Arg, Parser, ValueExt};
 
 use super::explain::{Question, explain};
 use super::{Done, Exit, help, print};
-use crate::control::{Source, load};
+use crate::control::{Source, load_untested};
 
 pub(super) fn main(args: &mut Parser) -> Done {
     let (mut values, mut headers, mut all) = (Vec::new(), Vec::new(), false);
@@ -32,7 +32,7 @@ pub(super) fn main(args: &mut Parser) -> Done {
         headers,
         all,
     };
-    let loaded = load(&Source::File(PathBuf::from(file)), None)
+    let loaded = load_untested(&Source::File(PathBuf::from(file)))
         .map_err(|error| Exit::Config(error.to_string()))?;
     print(&explain(&loaded.plan, &question).map_err(Exit::Usage)?)
 }

@@ -259,6 +259,15 @@ impl<'a, N: Net> Down<'a, N> {
         }
     }
 
+    /// Whether the client is gone in the middle of its request.
+    pub fn is_cut_short(&self) -> bool {
+        match &self.wire {
+            Wire::Http1(wire) => wire.is_cut_short(),
+            // That is an error of its own there.
+            Wire::Http2(_) => false,
+        }
+    }
+
     /// Writes the head of a response.
     pub fn respond(
         &mut self,
@@ -303,7 +312,7 @@ impl<'a, N: Net> Down<'a, N> {
     }
 
     /// Ends the response.
-    pub fn send_end(&mut self, trailers: Option<&Trailers>) -> Result<(), Fault> {
+    pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
         match &mut self.wire {
             Wire::Http1(wire) => wire.send_end(trailers),
             Wire::Http2(wire) => wire.send_end(trailers),

@@ -38,6 +38,7 @@ use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Chunk, Connection, Net, Tx};
 use crate::limits::{LINGER_MS, REST_AFTER_MS, WAITING_CONVERSATIONS_MAX};
 use crate::obs::Level;
+use crate::plan::ListenerId;
 use crate::tls::{self, Failure};
 
 /// Serves a client's connection to its end.
@@ -125,7 +126,8 @@ async fn leave<N: Net>(core: Rc<Core<N>>, mut line: Line<N>) {
             };
             let Wire { rx, tx, peer } = Wire::from(connection);
             let mut out = Outbox::new(tx, core.net.pool().clone());
-            exchange::refuse_connection(&mut out, Reason::PlainHttp);
+            let from = (line.pass.door.id.get(), peer.map(|peer| peer.ip()));
+            exchange::refuse_connection(&core, &mut out, from, Reason::PlainHttp);
             flush(&core, &line.timer, &mut out).await;
             let wire = Wire {
                 rx,
@@ -234,10 +236,16 @@ async fn head<N: Net>(
     .await
 }
 
-/// Turns a connection away that is one too many, with the shortest answer that says so.
-pub async fn refuse<N: Net>(core: Rc<Core<N>>, connection: Connection<N>, reason: Reason) {
+/// Turns a connection away that came in at this listener and is one too many, with an answer that says so.
+pub async fn refuse<N: Net>(
+    core: Rc<Core<N>>,
+    listener: ListenerId,
+    connection: Connection<N>,
+    reason: Reason,
+) {
+    let peer = connection.peer.map(|peer| peer.ip());
     let mut out = Outbox::new(connection.tx, core.net.pool().clone());
-    exchange::refuse_connection(&mut out, reason);
+    exchange::refuse_connection(&core, &mut out, (listener, peer), reason);
     flush(&core, &core.timers.timer(), &mut out).await;
     out.tx.finish();
 }

@@ -6,14 +6,15 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use weir_proto_h1::BodyKind;
+use weir_proto_h1::{BodyKind, Error, Sender, Trailers};
 
+use super::inbox::Inbox;
 use super::wire::{WireRx, WireTx};
 use crate::io::{Chunk, Net, Out, Pool, Tx};
 use crate::limits::{BLOCK_BYTES, COPY_BELOW_BYTES, PASS_BYTES_MAX, PASS_BYTES_MIN};
 
 /// Whether a body is long enough to let it pass unseen.
-pub(super) fn is_long(body: BodyKind) -> bool {
+fn is_long(body: BodyKind) -> bool {
     match body {
         BodyKind::Length(length) => length >= PASS_BYTES_MIN,
         BodyKind::UntilClose => true,
@@ -84,6 +85,22 @@ impl<T: Tx> Outbox<T> {
         }
     }
 
+    /// Sends a piece of a body as the machine frames it.
+    pub fn send(&mut self, sender: &mut Sender, data: Chunk) -> Result<(), Error> {
+        let prefix = sender.prefix(data.len())?;
+        self.data(prefix.as_bytes(), data, sender.suffix());
+        Ok(())
+    }
+
+    /// Ends a message as the machine frames it.
+    pub fn end(&mut self, sender: &mut Sender, trailers: &Trailers) -> Result<(), Error> {
+        if trailers.is_empty() {
+            self.put(sender.end()?);
+            return Ok(());
+        }
+        sender.end_with_trailers(trailers, self.open())
+    }
+
     /// Bytes that the kernel has not taken yet.
     pub fn queued(&self) -> usize {
         self.tx.queued() + self.open.as_ref().map_or(0, Out::len)
@@ -113,25 +130,34 @@ impl<T: Tx> Outbox<T> {
 }
 
 impl<N: Net> Outbox<WireTx<N>> {
-    /// Lets bytes pass from another connection behind what was written: see [`Net::poll_pass`]. Only from one in the
-    /// clear to another.
-    pub fn poll_pass(
+    /// Lets what comes of a long body pass from another connection, behind what was written: see [`Net::poll_pass`].
+    /// 0: not now or not this body. `at_most` of it may pass; not where something came in `before`, nor where the
+    /// machine frames what is sent, nor where either side is encrypted.
+    pub(super) fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,
         net: &N,
-        from: &mut WireRx<N>,
-        at_most: u64,
-    ) -> Poll<usize> {
-        let (WireRx::Plain(from), WireTx::Plain(_)) = (from, &self.tx) else {
-            return Poll::Ready(0);
+        (from, before): (&mut WireRx<N>, &Inbox),
+        (body, at_most): (BodyKind, u64),
+        sender: &mut Sender,
+    ) -> Poll<Result<usize, Error>> {
+        if at_most == 0 || !before.is_empty() || !is_long(body) || !sender.is_bare() {
+            return Poll::Ready(Ok(0));
+        }
+        let (WireRx::Plain(from), true) = (from, matches!(self.tx, WireTx::Plain(_))) else {
+            return Poll::Ready(Ok(0));
         };
         self.close();
         let WireTx::Plain(to) = &mut self.tx else {
-            return Poll::Ready(0);
+            return Poll::Ready(Ok(0));
         };
         let at_most = at_most.min(PASS_BYTES_MAX as u64) as usize;
         let passed = ready!(net.poll_pass(cx, from, to, at_most));
         self.pushed += passed as u64;
-        Poll::Ready(passed)
+        let framed = match passed {
+            0 => Ok(0),
+            _ => sender.prefix(passed).map(|_| passed),
+        };
+        Poll::Ready(framed)
     }
 }

@@ -180,6 +180,11 @@ impl<N: Net> Up<N> {
         }
     }
 
+    /// Whether the endpoint may say that it has not looked at the request: then any request may be sent again.
+    pub fn may_refuse(&self) -> bool {
+        matches!(self.wire, UpWire::Http2(_))
+    }
+
     /// Has the connection serve no other request.
     pub fn forsake(&mut self) {
         match &mut self.wire {

@@ -1,7 +1,7 @@
 //! Binding listening sockets, for every core.
 //!
 //! TCP: each core has a socket of its own on the same port (`SO_REUSEPORT`), so the kernel spreads connections and
-//! nothing is shared. Unix: one socket, cloned. All are blocking: io_uring would hand `EAGAIN` through otherwise.
+//! nothing is shared. Unix: one socket, cloned. All are blocking: monoio would hand `EAGAIN` through otherwise.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,8 +12,7 @@ use std::{fs, net};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::io::Address;
-use crate::io::uring::ListenSocket;
+use crate::io::{Address, ListenSocket};
 use crate::plan::{ListenerId, Plan};
 
 /// Sockets that are bound and not given away yet.
@@ -61,7 +60,7 @@ pub(super) fn bind(
                 bound.addresses.push(address.to_string());
             }
             Address::Unix(path) => {
-                let (socket, file) = unix(path, listener.backlog, None).map_err(cannot)?;
+                let (socket, file) = unix(path, listener.backlog, listener.mode).map_err(cannot)?;
                 bound.files.push(file);
                 for sockets in &mut bound.sockets {
                     sockets.push((id, ListenSocket::Unix(socket.try_clone().map_err(cannot)?)));

@@ -1,14 +1,14 @@
 //! From a file to a plan, with everything that `weir check`, `weir run` and a reload do first.
 
 use std::fmt::Display;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use weir_config::{Config, Diagnostic};
+use weir_config::{Code, Config, Diagnostic, Spot};
 
 use crate::cli::explain;
-use crate::plan::Plan;
+use crate::plan::{Plan, Problem};
 use crate::tls::{self, Tickets};
 
 /// Where a configuration comes from.
@@ -33,28 +33,17 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Why a configuration cannot be used.
+/// Why a configuration cannot be used: everything that is wrong, warnings among it.
 #[derive(Debug)]
-pub enum LoadError {
-    /// The file cannot be read.
-    Unreadable(String),
-    /// The file says something wrong; all of it.
-    Invalid(Vec<Diagnostic>),
-    /// It cannot be compiled, or does not meet its own tests.
-    Refused(Vec<Finding>),
-}
+pub struct LoadError(pub Vec<Diagnostic>);
 
-/// Something wrong with a configuration that its text alone does not show.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// `plan` or `test`.
-    pub code: &'static str,
-    /// The file; empty when there is none.
-    pub file: String,
-    /// The line, from 1; 0 when there is no file.
-    pub line: u32,
-    /// What is wrong, in one sentence without a full stop.
-    pub message: String,
+/// Whether host names are looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// They are, and one without an address is an error.
+    Resolve,
+    /// They are not: the plan has an address that leads nowhere in their place. For checks only.
+    Skip,
 }
 
 /// Reads, parses, compiles and runs the `[[test]]` blocks. Resolves host names, which may block. Without `tickets`, for
@@ -62,54 +51,80 @@ pub struct Finding {
 ///
 /// # Errors
 /// Everything that is wrong, as far as it can be known at once.
-pub fn load(source: &Source, tickets: Option<&Tickets>) -> Result<Loaded, LoadError> {
-    let (config, mut warnings) = match source {
+pub fn load(source: &Source, names: Names, tickets: Option<&Tickets>) -> Result<Loaded, LoadError> {
+    let (loaded, text) = compile(source, names, tickets)?;
+    let failures = explain::run_tests(&loaded.config, &loaded.plan);
+    if failures.is_empty() {
+        return Ok(loaded);
+    }
+    Err(refused(source, &text, loaded.warnings, failures))
+}
+
+/// The same without the tests: who asks why one fails needs the plan.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_untested(source: &Source) -> Result<Loaded, LoadError> {
+    compile(source, Names::Resolve, None).map(|(loaded, _)| loaded)
+}
+
+/// Reads, parses and compiles; gives the text too.
+fn compile(
+    source: &Source,
+    names: Names,
+    tickets: Option<&Tickets>,
+) -> Result<(Loaded, String), LoadError> {
+    let (config, mut warnings, text) = match source {
         Source::File(path) => {
-            let text = read(path).map_err(LoadError::Unreadable)?;
-            weir_config::parse(&path.display().to_string(), &text).map_err(LoadError::Invalid)?
+            let text = read(path)?;
+            let parsed = weir_config::parse(&path.display().to_string(), &text);
+            let (config, warnings) = parsed.map_err(LoadError)?;
+            (config, warnings, text)
         }
-        Source::Given(config) => ((**config).clone(), Vec::new()),
+        Source::Given(config) => ((**config).clone(), Vec::new(), String::new()),
     };
-    let finding = |code, line, message| {
-        let file = match source {
-            Source::File(path) => path.display().to_string(),
-            Source::Given(_) => String::new(),
-        };
-        Finding {
-            code,
-            file,
-            line,
-            message,
+    let resolve = match names {
+        Names::Resolve => resolve,
+        Names::Skip => nowhere,
+    };
+    let (tls, more) = tls::load(&config, tickets, &name(source)).map_err(LoadError)?;
+    warnings.extend(more);
+    match Plan::compile(&config, &resolve) {
+        Ok(mut plan) => {
+            plan.equip(&tls);
+            let loaded = Loaded {
+                config,
+                plan,
+                tls,
+                warnings,
+            };
+            Ok((loaded, text))
         }
-    };
-    let name = match source {
+        Err(problems) => Err(refused(source, &text, warnings, problems)),
+    }
+}
+
+/// What messages call the source.
+fn name(source: &Source) -> String {
+    match source {
         Source::File(path) => path.display().to_string(),
         Source::Given(_) => String::new(),
-    };
-    let (tls, more) = tls::load(&config, tickets, &name).map_err(LoadError::Invalid)?;
-    warnings.extend(more);
-    let mut plan = Plan::compile(&config, &resolve).map_err(|problems| {
-        let problems = problems.into_iter();
-        LoadError::Refused(
-            problems
-                .map(|each| finding("plan", each.line, each.message))
-                .collect(),
-        )
-    })?;
-    plan.equip(&tls);
-    let failures = explain::run_tests(&config, &plan).into_iter();
-    let failures: Vec<_> = failures
-        .map(|each| finding("test", each.line, each.message))
-        .collect();
-    if !failures.is_empty() {
-        return Err(LoadError::Refused(failures));
     }
-    Ok(Loaded {
-        config,
-        plan,
-        tls,
-        warnings,
-    })
+}
+
+/// What is wrong with a file whose text is right, in the order of the file.
+fn refused(
+    source: &Source,
+    text: &str,
+    warnings: Vec<Diagnostic>,
+    problems: Vec<Problem>,
+) -> LoadError {
+    let name = name(source);
+    let later = |each: Problem| Diagnostic::later(&name, text, &each.spot, each.code, each.message);
+    let mut all = warnings;
+    all.extend(problems.into_iter().map(later));
+    all.sort_by_key(|each| each.place.as_ref().map_or(0, |place| place.line));
+    LoadError(all)
 }
 
 /// The addresses of a host name: the system's resolver, hosts file included.
@@ -117,8 +132,18 @@ fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     (host, port).to_socket_addrs().map(Iterator::collect)
 }
 
-fn read(path: &Path) -> Result<String, String> {
-    let cannot = |error: &dyn Display| format!("cannot read {}: {error}", path.display());
+/// What stands for the addresses of a name that is not looked up.
+fn nowhere(_: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok(vec![(Ipv4Addr::UNSPECIFIED, port).into()])
+}
+
+fn read(path: &Path) -> Result<String, LoadError> {
+    let cannot = |error: &dyn Display| {
+        let name = path.display().to_string();
+        let message = format!("cannot read {name}: {error}");
+        let unread = Diagnostic::later(&name, "", &Spot::default(), Code::File, message);
+        LoadError(vec![unread])
+    };
     let bytes = fs::metadata(path).map_err(|error| cannot(&error))?.len();
     if bytes > weir_config::limits::FILE_BYTES_MAX as u64 {
         let max = weir_config::limits::FILE_BYTES_MAX / (1024 * 1024);
@@ -132,22 +157,6 @@ fn read(path: &Path) -> Result<String, String> {
 
 impl Display for LoadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unreadable(why) => writeln!(f, "error: {why}"),
-            Self::Invalid(diagnostics) => f.write_str(&weir_config::to_text(diagnostics)),
-            Self::Refused(findings) => findings.iter().try_for_each(|each| writeln!(f, "{each}")),
-        }
-    }
-}
-
-impl Display for Finding {
-    /// Like the parser's findings: the message, then the place.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "error: {}", self.message)?;
-        match (self.file.as_str(), self.line) {
-            ("", _) => Ok(()),
-            (file, 0) => writeln!(f, " --> {file}"),
-            (file, line) => writeln!(f, " --> {file}:{line}"),
-        }
+        f.write_str(&weir_config::to_text(&self.0))
     }
 }

@@ -22,11 +22,11 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
-pub use load::{Finding, LoadError, Loaded, Source, load};
+pub use load::{LoadError, Loaded, Names, Source, load, load_untested};
 
 use crate::core::{Command, CoreSpec, Cores};
 use crate::io::Address;
-use crate::io::uring::Uring;
+use crate::io::ListenSocket;
 use crate::obs::{AccessLog, Format, Obs, process};
 use crate::plan::Plan;
 use crate::tls::Tickets;
@@ -80,7 +80,7 @@ impl fmt::Display for Failure {
 pub fn run(options: Options) -> Result<(), Failure> {
     let tickets = Tickets::new()
         .map_err(|error| Failure::Run(format!("no keys for session tickets: {error}")))?;
-    let loaded = load(&options.source, Some(&tickets)).map_err(Failure::Config)?;
+    let loaded = load(&options.source, Names::Resolve, Some(&tickets)).map_err(Failure::Config)?;
     say_warnings(&loaded);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -148,6 +148,7 @@ async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(),
     let (obs, sides) =
         Obs::start(count, &plan, access_log).map_err(|e| format!("cannot start the log: {e}"))?;
     let spec = CoreSpec {
+        driver: config.driver,
         cpus: choice.cpus.clone(),
         plan: plan.clone(),
         sockets: bound.sockets,
@@ -161,7 +162,7 @@ async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(),
     let started = Started {
         addresses: bound.addresses,
         cores: count,
-        features: cores.features().to_string(),
+        features: cores.features().to_owned(),
     };
     announce(&plan, &started, &choice, admin.as_ref());
     process::info(open_files);
@@ -255,7 +256,11 @@ impl Control {
     }
 
     /// Sends a command to every core.
-    async fn tell_all(&self, mut command: impl FnMut() -> Command<Uring>, deadline: Instant) {
+    async fn tell_all(
+        &self,
+        mut command: impl FnMut() -> Command<ListenSocket>,
+        deadline: Instant,
+    ) {
         for core in 0..self.cores.count() {
             let _ = timeout(
                 deadline.saturating_duration_since(Instant::now()),
@@ -266,7 +271,7 @@ impl Control {
     }
 
     /// Sends a command to a core, however long its mailbox is full.
-    async fn tell(&self, core: usize, mut command: Command<Uring>) {
+    async fn tell(&self, core: usize, mut command: Command<ListenSocket>) {
         let begun = Instant::now();
         let mut said = false;
         while let Err(back) = self.cores.send(core, command) {

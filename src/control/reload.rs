@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::admin::Admin;
 use super::listen::{self, Bound, UnixFile};
-use super::load::{Loaded, Source, load};
+use super::load::{Loaded, Names, Source, load};
 use super::{Control, few, open_log, say_warnings, seconds, summary};
 use crate::core::Command;
 use crate::io::Address;
@@ -111,7 +111,9 @@ impl Control {
     async fn prepare(&self) -> Result<Ready, String> {
         let (source, tickets) = (self.source.clone(), self.tickets.clone());
         // Names are resolved on the way, which may take seconds.
-        let loaded = tokio::task::spawn_blocking(move || load(&source, Some(&tickets))).await;
+        let loaded =
+            tokio::task::spawn_blocking(move || load(&source, Names::Resolve, Some(&tickets)))
+                .await;
         let loaded = loaded.map_err(|_| "the configuration's compiler has panicked".to_owned())?;
         let loaded = loaded.map_err(|error| error.to_string())?;
         say_warnings(&loaded);
@@ -136,9 +138,12 @@ impl Control {
         if config.cores != state.config.cores {
             process::warn("reload: `cores` takes effect at the next start");
         }
-        if diff.kept.iter().any(|kept| kept.backlog_changed) {
+        if config.driver != state.config.driver {
+            process::warn("reload: `driver` takes effect at the next start");
+        }
+        if diff.kept.iter().any(|kept| kept.socket_changed) {
             process::warn(
-                "reload: `backlog` of a listener that stays takes effect at the next start",
+                "reload: `backlog` and `mode` of a listener that stays take effect at the next start",
             );
         }
         let gone = diff

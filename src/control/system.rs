@@ -126,6 +126,10 @@ fn explain(error: &io::Error, disabled: &str) -> String {
             "io_uring is forbidden to this process. In a container, its seccomp profile must allow io_uring_setup, \
              io_uring_enter and io_uring_register"
         }
+        (Some(rustix::io::Errno::INVAL), _) => {
+            "this kernel does not grant what `driver = \"ring\"` needs, which is Linux 6.1 or newer; `driver = \"auto\"` \
+             takes what there is"
+        }
         (Some(rustix::io::Errno::NOMEM), _) => {
             "no memory for the rings: raise the limit of locked memory (`ulimit -l`, systemd: LimitMEMLOCK=)"
         }
@@ -149,6 +153,7 @@ mod tests {
         assert!(of(rustix::io::Errno::PERM, "0").contains("seccomp"));
         assert!(of(rustix::io::Errno::NOSYS, "").contains("5.19"));
         assert!(of(rustix::io::Errno::NOMEM, "0").contains("ulimit -l"));
+        assert!(of(rustix::io::Errno::INVAL, "0").contains("6.1"));
     }
 
     #[test]

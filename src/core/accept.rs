@@ -160,9 +160,8 @@ impl<N: Net> Core<N> {
         match Pass::new(self, door, connection.peer.map(|peer| peer.ip())) {
             Ok(pass) => self.net.spawn(conn::serve(self.clone(), pass, connection)),
             Err(reason) => {
-                self.obs.borrow().connection_refused(door.id.get(), reason);
-                self.net
-                    .spawn(conn::refuse(self.clone(), connection, reason));
+                let refused = conn::refuse(self.clone(), door.id.get(), connection, reason);
+                self.net.spawn(refused);
             }
         }
     }

@@ -6,9 +6,12 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
+use weir_config::Driver;
+
 use super::{Clients, Command, Core, Mail, Mailbox};
-use crate::io::uring::{self, ListenSocket, RingFeatures, Uring};
-use crate::io::{Address, Net};
+use crate::io::ring::{self, Ring};
+use crate::io::uring::{self, Uring};
+use crate::io::{Address, ListenSocket, Net};
 use crate::obs::CoreObs;
 use crate::plan::{ListenerId, Plan};
 
@@ -53,6 +56,8 @@ impl<N: Net> Shared<N> {
 
 /// What the cores start with.
 pub struct CoreSpec {
+    /// What drives their rings.
+    pub driver: Driver,
     /// The processor that each core is pinned to, if any.
     pub cpus: Vec<Option<usize>>,
     /// The first plan.
@@ -65,17 +70,45 @@ pub struct CoreSpec {
 
 /// The running cores.
 pub struct Cores {
-    mails: Vec<Mail<Uring>>,
+    mails: Mails,
     threads: Vec<JoinHandle<()>>,
-    features: RingFeatures,
+    features: String,
+}
+
+/// The cores' mailboxes: all run on one driver.
+enum Mails {
+    Ring(Vec<Mail<Ring>>),
+    Monoio(Vec<Mail<Uring>>),
 }
 
 impl Cores {
     /// Starts one thread a core and returns when all of them listen.
     ///
     /// # Errors
-    /// No io_uring, no threads, or out of file descriptors.
+    /// No io_uring, not the driver that was asked for, no threads, or out of file descriptors.
     pub fn start(spec: CoreSpec) -> io::Result<Self> {
+        let is_granted = match spec.driver {
+            Driver::Monoio => false,
+            Driver::Ring => ring::probe().map(|()| true)?,
+            Driver::Auto => ring::probe().is_ok(),
+        };
+        if is_granted {
+            return Self::start_on(spec, Mails::Ring, |boot| {
+                let features = "own driver, single_issuer defer_taskrun".to_owned();
+                ring::run(|net| boot.serve(net, features))
+            });
+        }
+        Self::start_on(spec, Mails::Monoio, |boot| {
+            uring::run(|net, features| boot.serve(net, format!("monoio, {features}")))
+        })
+    }
+
+    /// Starts the cores on one driver, each with what `run` makes of it.
+    fn start_on<N: Net<Socket = ListenSocket>>(
+        spec: CoreSpec,
+        mails_of: fn(Vec<Mail<N>>) -> Mails,
+        run: fn(Boot<N>) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let (to_boot, from_cores) = mpsc::channel();
         let mut threads = Vec::new();
         let mut starts = Vec::new();
@@ -97,11 +130,11 @@ impl Cores {
             threads.push(
                 std::thread::Builder::new()
                     .name(name)
-                    .spawn(move || boot.run())?,
+                    .spawn(move || boot.run(run))?,
             );
         }
         drop(to_boot);
-        let mut mails: Vec<Option<Mail<Uring>>> = threads.iter().map(|_| None).collect();
+        let mut mails: Vec<Option<Mail<N>>> = threads.iter().map(|_| None).collect();
         let mut features = None;
         for _ in 0..threads.len() {
             let (index, ready) = from_cores
@@ -120,28 +153,35 @@ impl Cores {
         }
         let features = features.ok_or_else(|| io::Error::other("no cores to start"))?;
         Ok(Self {
-            mails,
+            mails: mails_of(mails),
             threads,
             features,
         })
     }
 
-    /// What the kernel granted the cores' rings.
-    pub fn features(&self) -> RingFeatures {
-        self.features
+    /// Which driver runs, and what the kernel granted its rings.
+    pub fn features(&self) -> &str {
+        &self.features
     }
 
     /// How many cores there are.
     pub fn count(&self) -> usize {
-        self.mails.len()
+        self.threads.len()
     }
 
     /// Sends a command to one core.
     ///
     /// # Errors
     /// Its mailbox is full: the command comes back, to be sent again later.
-    pub fn send(&self, core: usize, command: Command<Uring>) -> Result<(), Command<Uring>> {
-        self.mails[core].send(command)
+    pub fn send(
+        &self,
+        core: usize,
+        command: Command<ListenSocket>,
+    ) -> Result<(), Command<ListenSocket>> {
+        match &self.mails {
+            Mails::Ring(mails) => mails[core].send(command),
+            Mails::Monoio(mails) => mails[core].send(command),
+        }
     }
 
     /// Whether every core has ended.
@@ -151,32 +191,32 @@ impl Cores {
 }
 
 /// What a core says when it is up: how to reach it, and what its ring got.
-type Ready = io::Result<(Mail<Uring>, RingFeatures)>;
+type Ready<N> = io::Result<(Mail<N>, String)>;
 
 /// One core's thread on its way up.
-struct Boot {
+struct Boot<N: Net> {
     index: usize,
     cpu: Option<usize>,
-    sockets: Vec<(ListenerId, ListenSocket)>,
+    sockets: Vec<(ListenerId, N::Socket)>,
     obs: CoreObs,
     plan: Arc<Plan>,
-    start: mpsc::Receiver<Arc<Shared<Uring>>>,
-    ready: mpsc::Sender<(usize, Ready)>,
+    start: mpsc::Receiver<Arc<Shared<N>>>,
+    ready: mpsc::Sender<(usize, Ready<N>)>,
 }
 
-impl Boot {
-    fn run(self) {
+impl<N: Net> Boot<N> {
+    fn run(self, run: fn(Self) -> io::Result<()>) {
         if let Some(id) = self.cpu {
             core_affinity::set_for_current(core_affinity::CoreId { id });
         }
         let (index, ready) = (self.index, self.ready.clone());
-        if let Err(error) = uring::run(|net, features| self.serve(net, features)) {
+        if let Err(error) = run(self) {
             // Nobody hears it if the start has failed for another core already.
             let _ = ready.send((index, Err(error)));
         }
     }
 
-    async fn serve(self, net: Uring, features: RingFeatures) {
+    async fn serve(self, net: N, features: String) {
         let mailbox = match Mailbox::new(&net) {
             Ok((mail, mailbox)) => {
                 let _ = self.ready.send((self.index, Ok((mail, features))));

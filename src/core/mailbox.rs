@@ -15,14 +15,14 @@ use crate::io::{Address, Bell, Net, Rx};
 use crate::limits::MAILBOX_LETTERS_MAX;
 use crate::plan::{ListenerId, Plan};
 
-/// What control asks of a core.
-pub enum Command<N: Net> {
+/// What control asks of a core; `S` is a listening socket.
+pub enum Command<S> {
     /// Runs this plan from the next exchange on, and listens on these sockets besides.
     Plan {
         /// The plan.
         plan: Arc<Plan>,
         /// Sockets of listeners that are new in it.
-        sockets: Vec<(ListenerId, N::Socket)>,
+        sockets: Vec<(ListenerId, S)>,
     },
     /// Stops accepting, lets exchanges finish, ends after `grace` at the latest.
     Drain {
@@ -34,7 +34,7 @@ pub enum Command<N: Net> {
 }
 
 pub(super) enum Letter<N: Net> {
-    Command(Command<N>),
+    Command(Command<N::Socket>),
     Connection(Address, N::Parcel),
 }
 
@@ -58,7 +58,7 @@ impl<N: Net> Mail<N> {
     ///
     /// # Errors
     /// The mailbox is full: the command comes back.
-    pub fn send(&self, command: Command<N>) -> Result<(), Command<N>> {
+    pub fn send(&self, command: Command<N::Socket>) -> Result<(), Command<N::Socket>> {
         self.post(Letter::Command(command))
             .map_err(|letter| match letter {
                 Letter::Command(command) => command,

@@ -79,7 +79,12 @@ impl<N: Net> Core<N> {
             gate: Gate::new(move || mail.iter().for_each(Mail::ring)),
             timers: Rc::default(),
             reaper: Rc::default(),
-            plan: RefCell::new(Rc::new(CorePlan::new(plan, None, seed, &obs))),
+            plan: RefCell::new(Rc::new(CorePlan::new(
+                plan,
+                None,
+                (shared.cores(), seed),
+                &obs,
+            ))),
             obs,
             doors: RefCell::default(),
             ids: Cell::new((seed, 0)),
@@ -148,7 +153,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    fn obey(self: &Rc<Self>, command: Command<N>) {
+    fn obey(self: &Rc<Self>, command: Command<N::Socket>) {
         match command {
             Command::Plan { plan, sockets } => self.change_plan(plan, sockets),
             Command::Drain { grace } => self.drain(grace),
@@ -162,7 +167,8 @@ impl<N: Net> Core<N> {
     /// Swaps the plan. Exchanges under way keep theirs; listeners that stay are not touched.
     fn change_plan(self: &Rc<Self>, plan: Arc<Plan>, sockets: Vec<(ListenerId, N::Socket)>) {
         let old = self.plan();
-        let new = Rc::new(CorePlan::new(plan, Some(&old), self.ids.get().0, &self.obs));
+        let with = (self.shared.cores(), self.ids.get().0);
+        let new = Rc::new(CorePlan::new(plan, Some(&old), with, &self.obs));
         for upstream in &old.upstreams {
             upstream.retire_missing(
                 new.upstreams
@@ -213,11 +219,16 @@ impl<N: Net> Core<N> {
 }
 
 impl<N: Net> CorePlan<N> {
-    fn new(plan: Arc<Plan>, old: Option<&Self>, seed: u64, obs: &Rc<RefCell<CoreObs>>) -> Self {
+    fn new(
+        plan: Arc<Plan>,
+        old: Option<&Self>,
+        with: (usize, u64),
+        obs: &Rc<RefCell<CoreObs>>,
+    ) -> Self {
         let upstreams = plan.upstreams.iter().enumerate().map(|(i, upstream)| {
             let old = old.and_then(|old| old.upstreams.iter().find(|u| u.name == upstream.name));
             let id = crate::plan::UpstreamId(i as u32);
-            Rc::new(Upstream::new(id, upstream, old.map(Rc::as_ref), seed, obs))
+            Rc::new(Upstream::new(id, upstream, old.map(Rc::as_ref), with, obs))
         });
         Self {
             upstreams: upstreams.collect(),

@@ -5,6 +5,7 @@ use std::mem;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::forward::Forwarded;
 use super::grpc;
@@ -12,11 +13,11 @@ use super::record::Record;
 use super::relay::{Relay, Relayed, Replay};
 use crate::conn::{Down, Up, Wire, WireRx, WireTx, http2, tunnel};
 use crate::core::{Core, CorePlan, after};
-use crate::fault::{Fault, Phase, Reason, Retry, Side};
+use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Address, Connection, Instant, Net};
 use crate::plan::{Protocol, RoutePlan, UpstreamId, UpstreamPlan};
 use crate::tls;
-use crate::upstream::{Endpoint, Held, Secure, Tried, Upstream};
+use crate::upstream::{Endpoint, Held, Joiner, Need, Permit, Secure, Tried, Turn, Upstream};
 
 /// What the attempts of one exchange have in common.
 struct Way<'a, N: Net> {
@@ -29,7 +30,7 @@ struct Way<'a, N: Net> {
     replay: Replay,
     /// A connection that had waited was found dead: the next attempt makes its own.
     fresh: bool,
-    /// The last attempt failed before a byte of the request was sent, or only met a dead connection.
+    /// The last attempt failed before a byte of the request was sent or looked at, or only met a dead connection.
     free: bool,
 }
 
@@ -64,11 +65,10 @@ pub(super) async fn forward<N: Net>(
         free: false,
     };
     loop {
-        record.attempts += 1;
         match way.attempt(down, record).await {
             Ok(()) => return Ok(()),
             Err(fault) if way.may_repeat(down, record, fault) => {
-                core.obs.borrow().retry(upstream.id);
+                core.obs.borrow().retry(upstream.id());
                 way.back_off(down, record).await;
             }
             Err(fault) => return Err(fault),
@@ -147,38 +147,19 @@ impl<N: Net> Way<'_, N> {
     async fn attempt(&mut self, down: &mut Down<'_, N>, record: &mut Record) -> Result<(), Fault> {
         self.free = false;
         still_there(down)?;
-        let Some(index) = self.upstream.pick(&self.tried) else {
-            return Err(Fault::local(Phase::Connect, Reason::NoEndpoint));
-        };
-        self.tried.add(index);
-        record.endpoint = Some(index);
-        let Some(endpoint) = self.upstream.endpoints.get(index as usize) else {
-            return Err(Fault::local(Phase::Connect, Reason::Internal));
-        };
-        if down.kit.head.authority.is_empty() {
-            // HTTP/1.0 may name no host; the endpoint is asked by its own.
-            let host = match &endpoint.address {
-                Address::Ip(address) => address.to_string(),
-                Address::Unix(_) => "localhost".to_owned(),
-            };
-            down.kit.added.edits.set_authority(host.as_bytes());
-        }
-        let mut up = match endpoint.protocol.get() {
-            Protocol::Http1 => self.lone(endpoint, down, record).await,
-            Protocol::Http2 => self.shared(endpoint, down, record).await,
-        }
-        .inspect_err(|_| self.free = true)?;
+        let (endpoint, mut up) = self.begin(down, record).await?;
         let relayed = self.relay(&mut up, down, record).await;
         if let Err(fault) = &relayed
-            && fault.side == Side::Upstream
-            && up.was_stale()
+            && fault.reason == Reason::UpstreamClosed
         {
-            (self.fresh, self.free) = (true, true);
+            let is_stale = up.was_stale();
+            self.fresh |= is_stale;
+            self.free = is_stale || fault.retry == Retry::Always;
         }
         match relayed {
             Ok(Relayed::Response) => {
                 down.kit.up_head = mem::take(&mut up.head);
-                up.finish(self.core, endpoint);
+                up.finish(self.core, &endpoint);
                 Ok(())
             }
             Ok(Relayed::Switched) => {
@@ -194,66 +175,90 @@ impl<N: Net> Way<'_, N> {
         }
     }
 
-    /// A connection for this exchange alone: one that waits, or a fresh one.
-    async fn lone(
-        &self,
-        endpoint: &Rc<Endpoint<N>>,
+    /// Chooses an endpoint and gets what the request is sent on.
+    async fn begin(
+        &mut self,
         down: &mut Down<'_, N>,
         record: &mut Record,
-    ) -> Result<Up<N>, Fault> {
-        let waiting = if self.fresh {
-            None
-        } else {
-            let ask = !down.kit.head.method.is_idempotent();
-            poll_fn(|cx| Poll::Ready(endpoint.checkout(cx, ask))).await
+    ) -> Result<(Rc<Endpoint<N>>, Up<N>), Fault> {
+        let need = Need {
+            fresh: self.fresh,
+            sure: !down.kit.head.method.is_idempotent(),
         };
-        let reused = waiting.is_some();
-        let held = match waiting {
-            Some(held) => {
-                self.reused(record);
-                held
-            }
-            None => self.connect(endpoint, down, record).await?,
+        let turn = poll_fn(|cx| Poll::Ready(self.upstream.take(cx, &self.tried, need))).await;
+        let (mut index, mut turn) = match turn {
+            Some(turn) => turn,
+            // In a box: few wait, and each connection would hold what it takes.
+            None => Box::pin(self.wait(need, down, record)).await?,
         };
-        if speaks_http2(&held) {
-            return Ok(self.begin_shared(endpoint, held, down));
-        }
-        let head = mem::take(&mut down.kit.up_head);
-        Ok(Up::http1(self.core, held, reused, self.plan.limits, head))
-    }
-
-    /// A place on a connection that exchanges share; made first if there is none.
-    async fn shared(
-        &self,
-        endpoint: &Rc<Endpoint<N>>,
-        down: &mut Down<'_, N>,
-        record: &mut Record,
-    ) -> Result<Up<N>, Fault> {
-        let mut has_waited = false;
-        let mux = loop {
-            if let Some(mux) = endpoint.join() {
-                self.reused(record);
-                break mux;
+        record.attempts += 1;
+        loop {
+            self.tried.add(index);
+            record.endpoint = Some(index);
+            let endpoint = self.upstream.endpoints.get(index as usize).cloned();
+            let endpoint = endpoint.ok_or(Fault::local(Phase::Connect, Reason::Internal))?;
+            let mut has_waited = false;
+            match turn {
+                Turn::Reuse(held) => {
+                    let head = mem::take(&mut down.kit.up_head);
+                    let up = Up::http1(self.core, held, true, self.plan.limits, head);
+                    return Ok((endpoint, up));
+                }
+                Turn::Connect(permit) => {
+                    let up = self.connected(&endpoint, permit, down, record).await;
+                    return Ok((endpoint, up.inspect_err(|_| self.free = true)?));
+                }
+                Turn::Join(seat) => {
+                    if let Some(mux) = seat.sit() {
+                        let (used, head) = (mux.was_used(), mem::take(&mut down.kit.up_head));
+                        return Ok((endpoint, Up::http2(mux, used, head)));
+                    }
+                }
+                Turn::Await => {
+                    self.joined(&endpoint, down, record).await?;
+                    has_waited = true;
+                }
             }
-            if let Some(_joiner) = endpoint.joiner() {
-                if has_waited && !endpoint.has_shared() {
-                    // Who made one for us has failed: trying again at once would ask as often as there are exchanges.
+            let again = poll_fn(|cx| Poll::Ready(endpoint.take(cx, need))).await;
+            turn = match again {
+                // Who made a connection for us has failed: to try at once again would ask as often as there are
+                // exchanges.
+                Some(Turn::Connect(_))
+                    if has_waited
+                        && endpoint.protocol.get() == Protocol::Http2
+                        && !endpoint.has_shared() =>
+                {
+                    self.free = true;
                     let reason = Reason::ConnectFailed;
                     return Err(Fault::upstream(Phase::Connect, reason, Retry::Always));
                 }
-                let held = self.connect(endpoint, down, record).await?;
-                if endpoint.is_secure() && !speaks_http2(&held) {
-                    endpoint.protocol.set(Protocol::Http1);
-                    let head = mem::take(&mut down.kit.up_head);
-                    return Ok(Up::http1(self.core, held, false, self.plan.limits, head));
+                Some(turn) => turn,
+                None => {
+                    let waited = Box::pin(self.wait(need, down, record)).await?;
+                    index = waited.0;
+                    waited.1
                 }
-                return Ok(self.begin_shared(endpoint, held, down));
-            }
-            has_waited = true;
-            self.joined(endpoint, down, record).await?;
-        };
-        let reused = mux.was_used();
-        Ok(Up::http2(mux, reused, mem::take(&mut down.kit.up_head)))
+            };
+        }
+    }
+
+    /// Makes a connection, for this exchange alone or for others too: what is spoken on it may only now be known.
+    async fn connected(
+        &self,
+        endpoint: &Rc<Endpoint<N>>,
+        permit: Permit<N>,
+        down: &mut Down<'_, N>,
+        record: &mut Record,
+    ) -> Result<Up<N>, Fault> {
+        let speaks = endpoint.protocol.get();
+        let joiner = (speaks == Protocol::Http2).then(|| endpoint.joiner());
+        let held = self.connect(endpoint, permit, down, record).await?;
+        if speaks_http2(&held) || (speaks == Protocol::Http2 && !endpoint.is_secure()) {
+            return Ok(self.begin_shared(endpoint, held, down, joiner));
+        }
+        endpoint.protocol.set(Protocol::Http1);
+        let head = mem::take(&mut down.kit.up_head);
+        Ok(Up::http1(self.core, held, false, self.plan.limits, head))
     }
 
     /// Takes the first place on a fresh connection that others will share.
@@ -262,13 +267,14 @@ impl<N: Net> Way<'_, N> {
         endpoint: &Rc<Endpoint<N>>,
         held: Held<N>,
         down: &mut Down<'_, N>,
+        joiner: Option<Joiner<N>>,
     ) -> Up<N> {
         endpoint.protocol.set(Protocol::Http2);
         let config = weir_proto_h2::Config {
             is_https: endpoint.is_secure(),
             ..self.plan.http2
         };
-        let mux = http2::begin(self.core, endpoint, held, config);
+        let mux = http2::begin(self.core, endpoint, held, config, joiner);
         endpoint.share(mux.clone());
         Up::http2(mux, false, mem::take(&mut down.kit.up_head))
     }
@@ -304,11 +310,6 @@ impl<N: Net> Way<'_, N> {
         Err(Fault::upstream(Phase::Connect, reason, Retry::Always))
     }
 
-    fn reused(&self, record: &Record) {
-        let obs = self.core.obs.borrow();
-        obs.upstream_reused(self.upstream.id, record.endpoint.unwrap_or_default());
-    }
-
     async fn relay(
         &mut self,
         up: &mut Up<N>,
@@ -316,6 +317,18 @@ impl<N: Net> Way<'_, N> {
         record: &mut Record,
     ) -> Result<Relayed, Fault> {
         still_there(down)?;
+        if down.kit.head.authority.is_empty()
+            && let Some(endpoint) = record
+                .endpoint
+                .and_then(|i| self.upstream.endpoints.get(i as usize))
+        {
+            // HTTP/1.0 may name no host; the endpoint is asked by its own.
+            let host = match &endpoint.address {
+                Address::Ip(address) => address.to_string(),
+                Address::Unix(_) => "localhost".to_owned(),
+            };
+            down.kit.added.edits.set_authority(host.as_bytes());
+        }
         up.request(
             down.request(),
             &down.kit.head,
@@ -335,44 +348,98 @@ impl<N: Net> Way<'_, N> {
         poll_fn(|cx| relay.poll(cx)).await
     }
 
+    /// Waits in the upstream's queue, for as long as the exchange may wait in all, and while the client is there.
+    async fn wait(
+        &self,
+        need: Need,
+        down: &mut Down<'_, N>,
+        record: &mut Record,
+    ) -> Result<(u32, Turn<N>), Fault> {
+        let fault = |reason| Fault::local(Phase::Connect, reason);
+        let core = self.core;
+        if self.upstream.endpoints.is_empty() {
+            return Err(fault(Reason::NoEndpoint));
+        }
+        let waited = Duration::from_nanos(record.queue_ns);
+        let began = core.net.now();
+        let deadline = began + self.route.timeouts.queue.saturating_sub(waited);
+        let place = self.upstream.wait(&self.tried);
+        let mut place = place.ok_or_else(|| fault(Reason::UpstreamLimit))?;
+        down.kit.timer.set(self.total.min(deadline));
+        let turn = poll_fn(|cx| {
+            down.kit.timer.watch(cx);
+            if let Poll::Ready((index, turn)) = place.poll(cx) {
+                return Poll::Ready(match self.upstream.endpoints.get(index as usize) {
+                    Some(endpoint) => Ok((index, endpoint.accept(cx, turn, need))),
+                    None => Err(fault(Reason::Internal)),
+                });
+            }
+            down.poll_watch(cx, core)?;
+            if down.is_cut_short() {
+                let gone = Fault::downstream(Phase::Connect, Reason::ClientClosed);
+                return Poll::Ready(Err(gone));
+            }
+            let late = core.net.now() >= deadline;
+            match self
+                .is_over()
+                .or_else(|| late.then(|| fault(Reason::QueueTimeout)))
+            {
+                Some(fault) => Poll::Ready(Err(fault)),
+                None => Poll::Pending,
+            }
+        })
+        .await;
+        record.queue_ns += core.net.now().since(began).as_nanos() as u64;
+        turn
+    }
+
     /// Makes a connection within its time.
     async fn connect(
         &self,
         endpoint: &Rc<Endpoint<N>>,
+        permit: Permit<N>,
         down: &Down<'_, N>,
         record: &mut Record,
     ) -> Result<Held<N>, Fault> {
         let core = self.core;
-        let Some(permit) = endpoint.permit(core.shared.cores()) else {
-            return Err(Fault::upstream(
-                Phase::Connect,
-                Reason::UpstreamLimit,
-                Retry::Always,
-            ));
-        };
         let began = core.net.now();
-        let deadline = self.total.min(began + self.route.timeouts.connect);
-        down.kit.timer.set(deadline);
+        let deadline = began + self.route.timeouts.connect;
+        let failed = |reason| Fault::upstream(Phase::Connect, reason, Retry::Always);
+        down.kit.timer.set(self.total.min(deadline));
         let mut connecting = pin!(open(core, endpoint));
         let connected = poll_fn(|cx| {
             down.kit.timer.watch(cx);
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-                return Poll::Ready(connected);
+                return Poll::Ready(connected.map_err(failed));
             }
-            match core.net.now() >= deadline || core.is_stopping() {
-                true => Poll::Ready(Err(Reason::ConnectTimeout)),
-                false => Poll::Pending,
+            let over = self.is_over();
+            let late = core.net.now() >= deadline;
+            match over.or_else(|| late.then(|| failed(Reason::ConnectTimeout))) {
+                Some(fault) => Poll::Ready(Err(fault)),
+                None => Poll::Pending,
             }
         })
         .await;
         record.connect_ns += core.net.now().since(began).as_nanos() as u64;
         match connected {
             Ok(wire) => Ok(permit.hold(wire)),
-            Err(reason) => {
+            Err(fault) => {
                 permit.failed();
-                Err(Fault::upstream(Phase::Connect, reason, Retry::Always))
+                Err(fault)
             }
         }
+    }
+
+    /// Whether time is over for an exchange that has no connection yet.
+    fn is_over(&self) -> Option<Fault> {
+        let reason = if self.core.is_stopping() {
+            Reason::ShuttingDown
+        } else if self.core.net.now() >= self.total {
+            Reason::TotalTimeout
+        } else {
+            return None;
+        };
+        Some(Fault::local(Phase::Connect, reason))
     }
 
     /// Whether the exchange may try once more after this fault.
@@ -400,8 +467,11 @@ impl<N: Net> Way<'_, N> {
                         .len()
                         .max(1 + retry.retries_max as usize)
             }
-            // An idle connection that was dead is no failure of the endpoint's: it costs no budget.
-            _ if self.free && retry.retries_max > 0 => tries <= 1 + retry.retries_max,
+            // An idle connection that was dead is no failure of the endpoint's and no attempt that counts, and what it
+            // has not looked at costs it nothing: neither costs budget.
+            _ if self.free && retry.retries_max > 0 => {
+                tries <= retry.retries_max + u32::from(self.fresh)
+            }
             _ => tries <= retry.retries_max && self.upstream.budget.retry(retry),
         }
     }

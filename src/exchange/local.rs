@@ -4,10 +4,11 @@
 //! `application/problem+json` body (RFC 9457) with the number of the exchange.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use weir_proto_h1::{BodyKind, Edits, Framing, Head, encode_response};
+use weir_proto_h1::{BodyKind, Edits, Framing, Head, Trailers, encode_response};
 
 use super::record::Record;
 use crate::conn::{Down, Outbox};
@@ -15,6 +16,7 @@ use crate::core::Core;
 use crate::fault::{Fault, Reason};
 use crate::io::{Net, Tx};
 use crate::obs::RequestId;
+use crate::plan::ListenerId;
 
 /// An answer to a fault.
 pub(super) struct Problem {
@@ -35,14 +37,10 @@ pub(super) fn problem(reason: Reason, id: RequestId, via: &str, edits: &mut Edit
         body,
         r#"{{"type":"about:blank","title":"{title}","status":{status},"detail":"{text}","reason":"{code}","request_id":"{id}"}}"#,
     );
-    fields(reason, via, edits);
-    Problem { status, body }
-}
-
-fn fields(reason: Reason, via: &str, edits: &mut Edits) {
     edits.append("Content-Type", "application/problem+json");
     edits.append("Cache-Control", "no-store");
     status_field(reason, via, edits);
+    Problem { status, body }
 }
 
 /// Says why to proxies and their operators (RFC 9209).
@@ -69,8 +67,7 @@ pub(super) fn write<N: Net>(
     status: u16,
     body: &[u8],
 ) -> Result<(), Fault> {
-    let now = UNIX_EPOCH + Duration::from_millis(core.net.wall_ms());
-    down.kit.edits.append("Date", httpdate::fmt_http_date(now));
+    date(&mut down.kit.edits, core.net.wall_ms());
     let head = head(status);
     let edits = std::mem::take(&mut down.kit.edits);
     let framing = down.respond(&head, &[], &edits, BodyKind::Length(body.len() as u64));
@@ -80,28 +77,42 @@ pub(super) fn write<N: Net>(
         record.bytes_out += body.len() as u64;
         down.send_data(core.net.pool().copy(body))?;
     }
-    down.send_end(None)
+    down.send_end(&Trailers::default())
 }
 
-/// Writes the answer for a connection that is one too many: nothing was read on it.
-pub fn refuse_connection<T: Tx>(out: &mut Outbox<T>, reason: Reason) {
+/// Writes the answer for a connection that is one too many, and reports it: nothing was read on it.
+pub fn refuse_connection<N: Net, T: Tx>(
+    core: &Core<N>,
+    out: &mut Outbox<T>,
+    (listener, peer): (ListenerId, Option<IpAddr>),
+    reason: Reason,
+) {
+    let plan = core.plan();
+    let now = core.net.now();
+    let mut record = Record::new(core.next_id(), now, core.net.wall_ms(), peer);
     let mut edits = Edits::new();
-    status_field(reason, "weir", &mut edits);
-    let mut body = String::new();
-    if reason == Reason::PlainHttp {
-        // A person's mistake: in words.
-        body = format!("{}\n", reason.text());
-        edits.append("Content-Type", "text/plain; charset=utf-8");
-    } else {
+    let problem = problem(reason, record.id, &plan.plan.via, &mut edits);
+    if reason != Reason::PlainHttp {
         edits.append("Retry-After", "1");
     }
+    date(&mut edits, record.time_ms);
     let framing = Framing {
-        body: BodyKind::Length(body.len() as u64),
+        body: BodyKind::Length(problem.body.len() as u64),
         connection: weir_proto_h1::Connection::Close,
         te_trailers: false,
     };
-    encode_response(out.open(), &[], &head(reason.status()), &edits, &framing);
-    out.put(body.as_bytes());
+    encode_response(out.open(), &[], &head(problem.status), &edits, &framing);
+    out.put(&problem.body);
+    record.status = problem.status;
+    record.bytes_out = problem.body.len() as u64;
+    record.reason = Some(reason);
+    let event = record.event(now, listener);
+    core.obs.borrow().connection_refused(&plan.plan, &event);
+}
+
+fn date(edits: &mut Edits, wall_ms: u64) {
+    let now = UNIX_EPOCH + Duration::from_millis(wall_ms);
+    edits.append("Date", httpdate::fmt_http_date(now));
 }
 
 fn head(status: u16) -> Head {

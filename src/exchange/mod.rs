@@ -16,7 +16,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use weir_proto_h1::target::host_port;
 use weir_proto_h1::{BodyKind, Version};
 
 use crate::conn::{Down, Piece};
@@ -124,14 +123,15 @@ fn decide<N: Net>(
 fn to_https<N: Net>(down: &mut Down<'_, N>) -> Option<Result<(), Fault>> {
     let port = down.kit.door.plan.borrow().redirect_https?;
     let (head, block) = (&down.kit.head, &down.kit.block);
-    let Ok(authority) = host_port(head.authority.get(block)) else {
+    let host = head.host(block);
+    if host.is_empty() {
         return Some(Err(Fault::downstream(Phase::Route, Reason::BadHost)));
-    };
+    }
     let shown = format!(":{port}");
     let port: &[u8] = if port == 443 { b"" } else { shown.as_bytes() };
     let (path, query) = (head.path_or_root(block), head.query.get(block));
     let mark: &[u8] = if query.is_empty() { b"" } else { b"?" };
-    let pieces: [&[u8]; 6] = [b"https://", authority.host, port, path, mark, query];
+    let pieces: [&[u8]; 6] = [b"https://", host, port, path, mark, query];
     down.kit.edits.append_pieces("Location", &pieces);
     Some(Ok(()))
 }
@@ -305,35 +305,16 @@ async fn flush<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>) -> Result<(),
 /// Tells the counters and the log.
 fn report<N: Net>(core: &Core<N>, plan: &Plan, down: &Down<'_, N>, record: &Record) {
     let (head, block) = (&down.kit.head, &down.kit.block[..]);
-    let host = host_port(head.authority.get(block)).map_or(&[][..], |host| host.host);
-    let microseconds = |ns: u64| ns / 1_000;
-    core.obs.borrow().exchange(
-        plan,
-        &obs::Exchange {
-            time_ms: record.time_ms,
-            id: record.id,
-            client: record.client,
-            method: head.method_span.get(block),
-            host,
-            path: head.target.get(block),
-            version: match head.version {
-                Version::Http10 => "HTTP/1.0",
-                Version::Http11 => "HTTP/1.1",
-                Version::Http2 => "HTTP/2",
-            },
-            status: record.status,
-            bytes_in: record.bytes_in,
-            bytes_out: record.bytes_out,
-            listener: down.kit.door.id.get(),
-            route: record.route,
-            upstream: record.upstream,
-            endpoint: record.endpoint,
-            attempts: record.attempts,
-            total_us: microseconds(core.net.now().since(record.began).as_nanos() as u64),
-            queue_us: 0,
-            connect_us: microseconds(record.connect_ns),
-            first_byte_us: microseconds(record.first_byte_ns),
-            reason: record.reason,
+    let event = obs::Exchange {
+        method: head.method_span.get(block),
+        host: head.host(block),
+        path: head.target.get(block),
+        version: match head.version {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+            Version::Http2 => "HTTP/2",
         },
-    );
+        ..record.event(core.net.now(), down.kit.door.id.get())
+    };
+    core.obs.borrow().exchange(plan, &event);
 }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use crate::fault::Reason;
 use crate::io::Instant;
-use crate::obs::RequestId;
-use crate::plan::{RouteId, UpstreamId};
+use crate::obs::{Exchange, RequestId};
+use crate::plan::{ListenerId, RouteId, UpstreamId};
 
 /// The life of one exchange in numbers.
 pub(super) struct Record {
@@ -33,6 +33,8 @@ pub(super) struct Record {
     pub(super) endpoint: Option<u32>,
     /// How many were tried.
     pub(super) attempts: u32,
+    /// Time spent waiting for a free connection, over all attempts, in nanoseconds.
+    pub(super) queue_ns: u64,
     /// Time spent connecting, over all attempts, in nanoseconds.
     pub(super) connect_ns: u64,
     /// From the request's head on its way to the first byte of the answer, in the last attempt, in nanoseconds.
@@ -57,9 +59,37 @@ impl Record {
             upstream: None,
             endpoint: None,
             attempts: 0,
+            queue_ns: 0,
             connect_ns: 0,
             first_byte_ns: 0,
             reason: None,
+        }
+    }
+
+    /// What counters and log are told at `now`, when it is over; what the request said is still to be filled in.
+    pub(super) fn event(&self, now: Instant, listener: ListenerId) -> Exchange<'static> {
+        let microseconds = |ns: u64| ns / 1_000;
+        Exchange {
+            time_ms: self.time_ms,
+            id: self.id,
+            client: self.client,
+            method: b"",
+            host: b"",
+            path: b"",
+            version: "HTTP/1.1",
+            status: self.status,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            listener,
+            route: self.route,
+            upstream: self.upstream,
+            endpoint: self.endpoint,
+            attempts: self.attempts,
+            total_us: microseconds(now.since(self.began).as_nanos() as u64),
+            queue_us: microseconds(self.queue_ns),
+            connect_us: microseconds(self.connect_ns),
+            first_byte_us: microseconds(self.first_byte_ns),
+            reason: self.reason,
         }
     }
 }

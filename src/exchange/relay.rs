@@ -87,6 +87,12 @@ impl Replay {
         }
     }
 
+    /// Gives up what is kept: there will be no other attempt.
+    fn forget(&mut self) {
+        self.pieces.clear();
+        self.lost = true;
+    }
+
     /// Whether all that was taken from the client so far is still here.
     pub(super) fn is_whole(&self) -> bool {
         !self.lost
@@ -213,8 +219,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
         }
     }
 
-    /// Lets a part of the request's body go to the endpoint unseen, if it is bare on both sides and there is nothing to
-    /// be kept of it: 0 bytes if not.
+    /// Lets a part of the request's body go to the endpoint unseen, if there is nothing to be kept of it: 0 bytes if not.
     fn pass_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
         let is_kept = self.down.kit.head.method.is_idempotent() && !self.replay.lost;
         let fits = match (self.route.body_bytes_max, self.down.request().body) {
@@ -260,7 +265,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
         {
             return Err(Fault::local(Phase::Body, Reason::BodyTooLarge));
         }
-        if self.down.kit.head.method.is_idempotent() {
+        if self.down.kit.head.method.is_idempotent() || self.up.may_refuse() {
             self.replay.keep(&data, self.core.net.pool());
         } else {
             self.replay.lost = true;
@@ -299,6 +304,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                 self.record.first_byte_ns = now.since(self.asked.min(now)).as_nanos() as u64;
                 self.record.status = self.up.head.status;
                 self.download = Download::Body;
+                self.replay.forget();
                 if self.upload == Upload::Reading {
                     self.answered_early();
                 }
@@ -321,7 +327,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             }
             Answer::End => {
                 self.download = Download::Done;
-                self.down.send_end(Some(self.up.trailers()))
+                self.down.send_end(self.up.trailers())
             }
             Answer::Switch => Ok(()),
         }

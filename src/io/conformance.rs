@@ -1,5 +1,5 @@
-//! What the seam promises, as programs that run in both worlds: on the simulator under hundreds of seeds, and on
-//! io_uring over loopback. A promise that only one of them keeps is an error of the other.
+//! What the seam promises, as programs that run in every world: on the simulator under hundreds of seeds, and on
+//! io_uring over loopback, by either driver. A promise that only one of them keeps is an error of the others.
 
 #[path = "conformance/passing.rs"]
 mod passing;
@@ -15,8 +15,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::io::sim::{self, End, Peer, Rng, Sim};
-use crate::io::uring::{self, ListenSocket, Uring};
-use crate::io::{Address, Bell, Connection, Instant, Net, Rx, Tx};
+use crate::io::{Address, Bell, Connection, Instant, ListenSocket, Net, Rx, Tx};
+use crate::io::{ring, uring};
 
 use passing::{
     an_end_is_told_apart_from_a_reset_while_bytes_pass, bytes_that_pass_keep_their_place,
@@ -84,19 +84,11 @@ fn simulated<F: Future<Output = ()> + 'static>(program: impl Fn(Place<Sim>) -> F
     });
 }
 
-fn real<F: Future<Output = ()> + 'static>(program: impl Fn(Place<Uring>) -> F + Send + 'static) {
+/// Runs a program where io_uring is real; `run` runs a future on one of the drivers.
+fn real(run: impl FnOnce() + Send + 'static) {
     let (done, wait) = mpsc::channel();
     let thread = std::thread::spawn(move || {
-        let run = uring::run(|net, _| {
-            program(Place {
-                net: net.clone(),
-                other: net,
-                bind: Box::new(bind_real),
-                rng: Rng::new(7),
-                much: MORE_THAN_BUFFERS,
-            })
-        });
-        run.unwrap();
+        run();
         done.send(()).unwrap();
     });
     match wait.recv_timeout(REAL_MAX) {
@@ -104,6 +96,38 @@ fn real<F: Future<Output = ()> + 'static>(program: impl Fn(Place<Uring>) -> F + 
         _ => thread
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+    }
+}
+
+fn on_monoio<F: Future<Output = ()>>(
+    program: impl FnOnce(Place<uring::Uring>) -> F + Send + 'static,
+) {
+    real(|| uring::run(|net, _| program(real_place(net))).unwrap());
+}
+
+fn on_ring<F: Future<Output = ()>>(program: impl FnOnce(Place<ring::Ring>) -> F + Send + 'static) {
+    real(|| {
+        let mut pool = None;
+        let run = ring::run(|net| {
+            pool = Some(net.pool().clone());
+            program(real_place(net))
+        });
+        run.unwrap();
+        assert_eq!(
+            pool.map(|pool| pool.live_bytes()),
+            Some(0),
+            "every block is given back"
+        );
+    });
+}
+
+fn real_place<N: Net<Socket = ListenSocket>>(net: N) -> Place<N> {
+    Place {
+        net: net.clone(),
+        other: net,
+        bind: Box::new(bind_real),
+        rng: Rng::new(7),
+        much: MORE_THAN_BUFFERS,
     }
 }
 
@@ -121,8 +145,8 @@ fn bind_real(unix: bool) -> (ListenSocket, Address) {
     (ListenSocket::Tcp(socket), Address::Ip(address))
 }
 
-/// Names programs; each becomes a test in either world.
-macro_rules! in_both_worlds {
+/// Names programs; each becomes a test in every world.
+macro_rules! in_all_worlds {
     ($($program:ident)+) => { $(
         mod $program {
             #[test]
@@ -131,14 +155,19 @@ macro_rules! in_both_worlds {
             }
 
             #[test]
-            fn on_io_uring() {
-                super::real(super::$program);
+            fn on_monoio() {
+                super::on_monoio(super::$program);
+            }
+
+            #[test]
+            fn on_ring() {
+                super::on_ring(super::$program);
             }
         }
     )+ };
 }
 
-in_both_worlds! {
+in_all_worlds! {
     relays_carry_every_byte
     polls_given_up_lose_nothing
     an_end_is_sticky_and_leaves_the_other_direction_open
@@ -161,11 +190,18 @@ in_both_worlds! {
     bytes_that_were_passing_go_down_with_their_connection
 }
 
-// Promises that io_uring's side does not keep yet.
-mod in_the_simulator {
+// A promise that monoio does not keep yet.
+mod a_reset_is_an_error_to_the_reader_though_the_writer_met_it_first {
+    use super::a_reset_is_an_error_to_the_reader_though_the_writer_met_it_first as program;
+
     #[test]
-    fn a_reset_is_an_error_to_the_reader_though_the_writer_met_it_first() {
-        super::simulated(super::a_reset_is_an_error_to_the_reader_though_the_writer_met_it_first);
+    fn simulated() {
+        super::simulated(program);
+    }
+
+    #[test]
+    fn on_ring() {
+        super::on_ring(program);
     }
 }
 

@@ -1,7 +1,8 @@
 //! The seam: all that the data path may ask of the world.
 //!
-//! [`Net`] is implemented twice: [`uring`] on monoio and [`sim`], a deterministic world for tests. Everything above
-//! is generic over it and never names the runtime, a socket or a file descriptor.
+//! [`Net`] is implemented three times: [`ring`] on io_uring, [`uring`] on io_uring through monoio for older kernels, and
+//! [`sim`], a deterministic world for tests. Everything above is generic over it and never names the runtime, a socket
+//! or a file descriptor.
 //!
 //! Three rules make completion-based I/O safe to use from ordinary `async` code:
 //! - An operation in flight belongs to its socket half ([`Rx`], [`Tx`]), not to the future that waits for it. A poll
@@ -10,6 +11,9 @@
 //! - What was pushed to a [`Tx`] is sent to the end, or the connection is torn down.
 
 pub mod buf;
+mod os;
+mod pipe;
+pub mod ring;
 mod signal;
 pub mod sim;
 pub mod uring;
@@ -23,6 +27,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use buf::{Chunk, Filling, Out, Pool};
+pub use os::{Doorbell, ListenSocket, Parcel};
 
 /// A point in time: nanoseconds on the clock of one [`Net`], which never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -208,6 +208,10 @@ pub(super) struct UpstreamCounts {
     pub(super) retries: Count,
     /// Waiting for a free connection, microseconds.
     pub(super) queued_us: Count,
+    /// Attempts that began to wait for one.
+    pub(super) queue_entered: Count,
+    /// Attempts that wait no more.
+    pub(super) queue_left: Count,
     /// Why exchanges with it failed.
     pub(super) reasons: [Count; REASONS],
     /// Why connections of HTTP/2 with its endpoints ended.
@@ -261,6 +265,6 @@ macro_rules! zero {
 zero! {
     ListenerCounts { exchanges, reasons, handshakes, tls_failures; bytes_in, bytes_out, opened, closed, http2 }
     RouteCounts { exchanges; bytes_in, bytes_out, total }
-    UpstreamCounts { exchanges, reasons, http2_errors; retries, queued_us, connect, first_byte }
+    UpstreamCounts { exchanges, reasons, http2_errors; retries, queued_us, queue_entered, queue_left, connect, first_byte }
     EndpointCounts { exchanges; opened, closed, reused, failed }
 }

@@ -241,6 +241,29 @@ fn upstreams(view: &View<'_>, page: &mut Page) {
         page.sample(&[("upstream", name)], sum(&counts(*id), |c| &c.retries));
     }
     page.family(
+        "weir_upstream_queued_total",
+        Kind::Counter,
+        "Attempts that had to wait for a free connection.",
+    );
+    for (id, name) in &all {
+        page.sample(
+            &[("upstream", name)],
+            sum(&counts(*id), |c| &c.queue_entered),
+        );
+    }
+    page.family(
+        "weir_upstream_queue_waiting",
+        Kind::Gauge,
+        "Attempts that wait for a free connection.",
+    );
+    for (id, name) in &all {
+        let counts = counts(*id);
+        page.sample(
+            &[("upstream", name)],
+            difference(&counts, |c| &c.queue_entered, |c| &c.queue_left),
+        );
+    }
+    page.family(
         "weir_upstream_queue_seconds_total",
         Kind::Counter,
         "Time spent waiting for a free connection.",

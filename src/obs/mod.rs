@@ -30,7 +30,6 @@ pub use process::Level;
 
 use weir_proto_h2::Error as H2Error;
 
-use crate::fault::Reason;
 use crate::plan::{ListenerId, Plan, RouteId, UpstreamId};
 use crate::tls::{Agreed, Failure};
 use access::LogThread;
@@ -198,10 +197,23 @@ impl CoreObs {
         }
     }
 
-    /// A connection was turned away, or ended without an exchange, for a reason.
-    pub fn connection_refused(&self, listener: ListenerId, reason: Reason) {
-        if let Some(counts) = self.sheet.listener(listener) {
+    /// A connection was turned away: counts its reason, and logs it unless the ring is half full already, so that a
+    /// flood of them leaves room for exchanges. `plan` is the one of the day.
+    pub fn connection_refused(&self, plan: &Plan, event: &Exchange<'_>) {
+        if let Some((counts, reason)) = self.sheet.listener(event.listener).zip(event.reason) {
             counts.reasons[reason as usize].add(1);
+        }
+        if !self.shared.logging.load(Ordering::Relaxed) {
+            return;
+        }
+        let half_full = {
+            let ring = self.ring.borrow();
+            ring.slots() < ring.buffer().capacity() / 2
+        };
+        if half_full {
+            self.shared.counts.log_dropped.add(1);
+        } else {
+            self.log(plan.epoch, event);
         }
     }
 
@@ -280,6 +292,20 @@ impl CoreObs {
     pub fn retry(&self, upstream: UpstreamId) {
         if let Some(counts) = self.sheet.upstream(upstream) {
             counts.retries.add(1);
+        }
+    }
+
+    /// An exchange begins to wait for a connection.
+    pub fn queue_entered(&self, upstream: UpstreamId) {
+        if let Some(counts) = self.sheet.upstream(upstream) {
+            counts.queue_entered.add(1);
+        }
+    }
+
+    /// An exchange waits no more, with a connection or without.
+    pub fn queue_left(&self, upstream: UpstreamId) {
+        if let Some(counts) = self.sheet.upstream(upstream) {
+            counts.queue_left.add(1);
         }
     }
 

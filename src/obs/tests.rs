@@ -8,6 +8,7 @@ use tinyjson::JsonValue;
 use super::counters::Histogram;
 use super::limits::{LOG_PATH_BYTES_MAX, LOG_RING_BYTES};
 use super::*;
+use crate::fault::Reason;
 
 fn plan(epoch: u64, text: &str) -> Plan {
     let config = weir_config::parse("test.toml", text)
@@ -458,6 +459,34 @@ fn a_full_ring_drops_whole_lines_and_says_so() {
     }
     assert_eq!(told, dropped);
     obs.stop();
+}
+
+#[test]
+fn connections_turned_away_leave_half_of_the_ring_to_exchanges() {
+    let plan = two(1, false);
+    let logging = Arc::new(AtomicBool::new(true));
+    let (core, _reader) = CoreObs::with(&Arc::new(Names::of(&plan)), logging, 8 * 1024);
+    let refused = Exchange {
+        reason: Some(Reason::ConnectionLimit),
+        ..event(0)
+    };
+    let dropped = || core.shared.counts.log_dropped.get();
+    for _ in 0..1_000 {
+        core.connection_refused(&plan, &refused);
+    }
+    let flood = dropped();
+    assert!((900..1_000).contains(&flood), "{flood}");
+    for _ in 0..20 {
+        core.exchange(&plan, &event(0));
+    }
+    assert_eq!(dropped(), flood, "there was room for exchanges");
+    let counts = core.sheet.listener(ListenerId(0)).unwrap();
+    assert_eq!(
+        counts.reasons[Reason::ConnectionLimit as usize].get(),
+        1_000
+    );
+    let answered: u64 = counts.exchanges.iter().map(|count| count.get()).sum();
+    assert_eq!(answered, 20);
 }
 
 #[test]

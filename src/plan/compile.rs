@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use weir_config::{Config, EndpointAddress, Target as ConfigTarget};
+use weir_config::{Code, Config, EndpointAddress, Target as ConfigTarget};
 
 use super::{
     CidrSet, EndpointPlan, ListenerPlan, Plan, Problem, Protocol, Redirect, Respond, RetryPlan,
@@ -76,6 +76,7 @@ fn compile_listeners(config: &Config) -> Vec<ListenerPlan> {
         redirect_https: listener.redirect_https,
         proxy_protocol: (!listener.proxy_protocol.is_empty())
             .then(|| Arc::new(CidrSet::new(&listener.proxy_protocol))),
+        mode: listener.mode,
     };
     config.listeners.iter().map(compile).collect()
 }
@@ -92,7 +93,8 @@ fn compile_upstream(
             endpoints.push(EndpointPlan {
                 name: name.into(),
                 address,
-                protocol: if endpoint.h2c {
+                // With TLS, the handshake tells.
+                protocol: if endpoint.h2c || endpoint.tls {
                     Protocol::Http2
                 } else {
                     Protocol::Http1
@@ -112,7 +114,8 @@ fn compile_upstream(
                     }
                 }
                 Err(why) => problems.push(Problem {
-                    line: endpoint.line,
+                    code: Code::Unresolved,
+                    spot: endpoint.spot.clone(),
                     message: format!(
                         "endpoint `{written}` of upstream `{}` has no address: {why}",
                         upstream.name
@@ -124,7 +127,8 @@ fn compile_upstream(
     let endpoints_max = weir_config::limits::ENDPOINTS_MAX;
     if endpoints.len() > endpoints_max {
         problems.push(Problem {
-            line: upstream.line,
+            code: Code::Plan,
+            spot: upstream.spot.clone(),
             message: format!(
                 "upstream `{}` has {} endpoints, at most {endpoints_max}",
                 upstream.name,
@@ -137,6 +141,7 @@ fn compile_upstream(
         endpoints,
         idle_per_core_max: upstream.pool.idle_per_core,
         connections_max: upstream.pool.connections,
+        pending_max: upstream.pool.pending,
         retry: retry(config.retries.patched(&upstream.retries)),
         timeouts: timeouts(config.upstream_timeouts(upstream), config.limits),
         limits: head_limits(config.limits),
@@ -175,7 +180,8 @@ fn addresses(resolve: Resolve<'_>, host: &str, port: u16) -> Result<Vec<SocketAd
 
 fn compile_route(config: &Config, route: &weir_config::Route) -> Result<RoutePlan, Problem> {
     let problem = |message: String| Problem {
-        line: route.line,
+        code: Code::Plan,
+        spot: route.spot.clone(),
         message: format!("route `{}`: {message}", route.name),
     };
     let rewrite = route
@@ -197,7 +203,7 @@ fn compile_route(config: &Config, route: &weir_config::Route) -> Result<RoutePla
     let limits = config.limits_of(route);
     Ok(RoutePlan {
         name: route.name.as_str().into(),
-        line: route.line,
+        line: route.spot.line,
         target,
         rewrite,
         timeouts: timeouts(config.timeouts_of(route), limits),
@@ -221,6 +227,7 @@ fn timeouts(from: weir_config::Timeouts, limits: weir_config::Limits) -> Timeout
         head: from.head,
         idle: from.idle,
         connect: from.connect,
+        queue: from.queue,
         first_byte: from.first_byte,
         body_stall: from.body_stall,
         upstream_idle: from.upstream_idle,

@@ -20,8 +20,9 @@ pub struct Kept {
     pub old: ListenerId,
     /// Its id in the new plan.
     pub new: ListenerId,
-    /// Whether the kernel has to be told of another length of the accept queue.
-    pub backlog_changed: bool,
+    /// Whether something differs that a socket is given when it is bound: the length of the accept queue, the
+    /// permissions of its file.
+    pub socket_changed: bool,
 }
 
 impl Diff {
@@ -36,7 +37,8 @@ impl Diff {
                 Some((old_id, before)) => diff.kept.push(Kept {
                     old: old_id,
                     new: new_id,
-                    backlog_changed: before.backlog != listener.backlog,
+                    socket_changed: (before.backlog, before.mode)
+                        != (listener.backlog, listener.mode),
                 }),
             }
         }
@@ -51,7 +53,7 @@ impl Diff {
     /// Whether the sockets stay as they are.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let same = |kept: &Kept| !kept.backlog_changed;
+        let same = |kept: &Kept| !kept.socket_changed;
         self.added.is_empty() && self.removed.is_empty() && self.kept.iter().all(same)
     }
 }

@@ -20,6 +20,7 @@ pub use cidr::CidrSet;
 pub use diff::{Diff, Kept};
 pub use template::{Redirect, Rewrite};
 
+use weir_config::{Code, Spot};
 use weir_proto_h1::{FieldId, Method};
 
 use crate::fault::Reason;
@@ -82,20 +83,31 @@ impl Plan {
     /// here.
     #[must_use]
     pub fn decide(&self, view: &RequestView<'_>) -> Decision {
+        if let Some(refused) = self.refuse(view) {
+            return refused;
+        }
         let refuse = |reason, allow| Decision::Refuse { reason, allow };
-        match view.head.method {
+        match self.table.find(view) {
+            Found::Route(id) => Decision::Route(id),
+            Found::MethodNotAllowed(allow) => refuse(Reason::MethodNotAllowed, Some(allow)),
+            Found::None => refuse(Reason::NoRoute, None),
+        }
+    }
+
+    /// Refuses what no route is asked about.
+    #[inline]
+    #[must_use]
+    pub fn refuse(&self, view: &RequestView<'_>) -> Option<Decision> {
+        let (reason, allow) = match view.head.method {
             // Neither makes sense through a gateway: one asks for a tunnel, one for an echo.
             Method::Connect | Method::Trace => {
                 let allow = "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH".to_owned();
-                refuse(Reason::MethodNotAllowed, Some(allow))
+                (Reason::MethodNotAllowed, Some(allow))
             }
-            _ if self.is_loop(view) => refuse(Reason::Loop, None),
-            _ => match self.table.find(view) {
-                Found::Route(id) => Decision::Route(id),
-                Found::MethodNotAllowed(allow) => refuse(Reason::MethodNotAllowed, Some(allow)),
-                Found::None => refuse(Reason::NoRoute, None),
-            },
-        }
+            _ if self.is_loop(view) => (Reason::Loop, None),
+            _ => return None,
+        };
+        Some(Decision::Refuse { reason, allow })
     }
 
     /// Whether the request has come through this Weir before: Via names it.
@@ -107,10 +119,8 @@ impl Plan {
                 .filter(|word| !word.is_empty());
             words.nth(1) == Some(self.via.as_bytes())
         };
-        view.head.all(FieldId::Via).any(|field| {
-            let value = field.value.get(view.block);
-            value.split(|byte| *byte == b',').any(is_us)
-        })
+        let head = view.head;
+        head.find(FieldId::Via).is_some() && head.elements(FieldId::Via, view.block).any(is_us)
     }
 
     /// Puts in what was made of the files for TLS: by place in the file, as both come from the same configuration.
@@ -169,6 +179,8 @@ pub struct ListenerPlan {
     pub redirect_https: Option<u16>,
     /// Who must say in the PROXY protocol whose a connection is.
     pub proxy_protocol: Option<Arc<CidrSet>>,
+    /// Permissions of a Unix socket's file, else by the umask.
+    pub mode: Option<u32>,
 }
 
 /// Time limits, merged: top level, then listener, or upstream and route.
@@ -180,6 +192,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// Opening a connection to an endpoint.
     pub connect: Duration,
+    /// Waiting for a free connection to an endpoint.
+    pub queue: Duration,
     /// From the end of the request to the first byte of the answer.
     pub first_byte: Duration,
     /// Silence in the middle of a body, either way.
@@ -203,6 +217,8 @@ pub struct UpstreamPlan {
     pub idle_per_core_max: u32,
     /// Connections to one endpoint, all cores together.
     pub connections_max: u32,
+    /// Requests that wait for a connection, all cores together.
+    pub pending_max: u32,
     /// Retry rules before any route has its say; the budget is the upstream's.
     pub retry: RetryPlan,
     /// Time limits before any route has its say: what the pool uses.
@@ -300,18 +316,20 @@ pub struct Respond {
     pub headers: Box<[(Box<str>, Box<str>)]>,
 }
 
-/// Something in a configuration that only shows when it is compiled.
+/// Something in a configuration that only shows when it is compiled or tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The line in the file, from 1; 0 when there is no file.
-    pub line: u32,
+    /// What kind of thing.
+    pub code: Code,
+    /// Where it is in the file.
+    pub spot: Spot,
     /// What is wrong and what to do, in one sentence without a full stop.
     pub message: String,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
+        match self.spot.line {
             0 => f.write_str(&self.message),
             line => write!(f, "line {line}: {}", self.message),
         }

@@ -186,10 +186,10 @@ fn a_diff_pairs_listeners_by_address() {
     let new = listening(
         "[listen.\"unix:/a\"]\nbacklog = 9\n[listen.\"127.0.0.1:3\"]\n[listen.\"127.0.0.1:1\"]",
     );
-    let kept = |old, new, backlog_changed| Kept {
+    let kept = |old, new, socket_changed| Kept {
         old: ListenerId(old),
         new: ListenerId(new),
-        backlog_changed,
+        socket_changed,
     };
     let diff = Diff::between(&old, &new);
     assert_eq!(diff.added, [ListenerId(1)]);

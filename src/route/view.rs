@@ -48,7 +48,7 @@ impl Scratch {
         };
         Ok(RequestView {
             method: head.method_span.get(block),
-            host: normal_host(head.authority.get(block), &mut self.host),
+            host: normal_host(head.host(block), &mut self.host),
             path,
             query: head.query.get(block),
             head,
@@ -57,18 +57,8 @@ impl Scratch {
     }
 }
 
-/// The host of an authority that the parser has found valid. What is not valid matches nothing.
-fn normal_host<'a>(authority: &'a [u8], out: &'a mut Vec<u8>) -> &'a [u8] {
-    let digits = authority
-        .iter()
-        .rev()
-        .take_while(|byte| byte.is_ascii_digit())
-        .count();
-    let before_port = authority.len() - digits;
-    let host = match authority.split_at_checked(before_port) {
-        Some(([host @ .., b':'], _)) => host,
-        _ => authority,
-    };
+/// The normal form of a host that the parser has found valid. What is not valid matches nothing.
+fn normal_host<'a>(host: &'a [u8], out: &'a mut Vec<u8>) -> &'a [u8] {
     if host.starts_with(b"[") {
         return normal_ipv6(host, out);
     }

@@ -302,7 +302,12 @@ impl Desk {
                     Ok(Seen::More)
                 }
                 Ok(ConnectionState::ReadTraffic(traffic)) => take(traffic, plain, pool),
-                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Ok(Seen::End),
+                Ok(ConnectionState::PeerClosed) => Ok(Seen::End),
+                // We have said goodbye as well: nothing can be written any more.
+                Ok(ConnectionState::Closed) if write != Write::Nothing => {
+                    return Err(Error::General("written to after its end".to_owned()));
+                }
+                Ok(ConnectionState::Closed) => Ok(Seen::End),
                 Ok(ConnectionState::WriteTraffic(traffic)) => match write {
                     Write::Nothing => Ok(Seen::Open),
                     Write::Record => self.seal(traffic),

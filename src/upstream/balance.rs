@@ -1,7 +1,7 @@
 //! Round robin, weighted smoothly: an endpoint of weight 3 gets three of four turns, spread out, not in a row.
 
 /// Endpoints that an exchange has tried. Few: as many as its attempts.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Tried {
     endpoints: [u32; 7],
     len: u8,
@@ -16,7 +16,9 @@ impl Tried {
         }
     }
 
-    fn has(&self, endpoint: u32) -> bool {
+    /// Whether the endpoint was tried.
+    #[inline]
+    pub(super) fn has(&self, endpoint: u32) -> bool {
         self.endpoints[..self.len as usize].contains(&endpoint)
     }
 }
@@ -53,41 +55,38 @@ impl RoundRobin {
         };
         let mut turn = Self { seats, even, next };
         for _ in 0..if even { 0 } else { next } {
-            turn.next(&Tried::default());
+            turn.next(|_| true);
         }
         turn
     }
 
-    /// The next endpoint that is not in `tried`; any if all are; `None` if there is none at all.
-    pub(super) fn next(&mut self, tried: &Tried) -> Option<u32> {
-        if self.seats.is_empty() {
-            return None;
-        }
+    /// The next endpoint that `may` have a turn.
+    #[inline]
+    pub(super) fn next(&mut self, may: impl Fn(u32) -> bool) -> Option<u32> {
         if self.even {
-            Some(self.rotate(tried))
+            self.rotate(may)
         } else {
-            self.smooth(tried)
-                .or_else(|| self.smooth(&Tried::default()))
+            self.smooth(may)
         }
     }
 
-    fn rotate(&mut self, tried: &Tried) -> u32 {
-        let first = self.next;
-        loop {
+    fn rotate(&mut self, may: impl Fn(u32) -> bool) -> Option<u32> {
+        for _ in 0..self.seats.len() {
             let chosen = self.next;
             self.next = (self.next + 1) % self.seats.len();
-            if !tried.has(chosen as u32) || self.next == first {
-                return chosen as u32;
+            if may(chosen as u32) {
+                return Some(chosen as u32);
             }
         }
+        None
     }
 
     /// Each seat earns its weight every turn; the richest is served and pays the sum (as nginx does it).
-    fn smooth(&mut self, tried: &Tried) -> Option<u32> {
+    fn smooth(&mut self, may: impl Fn(u32) -> bool) -> Option<u32> {
         let mut total = 0;
         let mut best: Option<(usize, i64)> = None;
         for (i, seat) in self.seats.iter_mut().enumerate() {
-            if tried.has(i as u32) {
+            if !may(i as u32) {
                 continue;
             }
             seat.credit += seat.weight;
@@ -108,9 +107,7 @@ mod tests {
 
     fn turns(weights: &[u32], n: usize) -> Vec<u32> {
         let mut turn = RoundRobin::new(weights.iter().copied(), 0);
-        (0..n)
-            .filter_map(|_| turn.next(&Tried::default()))
-            .collect()
+        (0..n).filter_map(|_| turn.next(|_| true)).collect()
     }
 
     #[test]
@@ -123,16 +120,16 @@ mod tests {
     }
 
     #[test]
-    fn a_tried_endpoint_is_passed_over_until_all_are() {
+    fn who_may_not_is_passed_over() {
         for weights in [[1, 1, 1], [5, 1, 2]] {
             let mut turn = RoundRobin::new(weights.into_iter(), 1);
             let mut tried = Tried::default();
             for _ in 0..3 {
-                let next = turn.next(&tried).expect("there are endpoints");
-                assert!(!tried.has(next));
-                tried.add(next);
+                let next = turn.next(|each| !tried.has(each));
+                tried.add(next.expect("one is left"));
             }
-            assert!(turn.next(&tried).is_some(), "all tried: any will do");
+            assert_eq!(turn.next(|each| !tried.has(each)), None, "all were tried");
+            assert!(turn.next(|_| true).is_some());
         }
     }
 }

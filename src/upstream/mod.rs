@@ -7,12 +7,13 @@ mod balance;
 mod budget;
 mod permit;
 mod pool;
+mod queue;
 mod shared;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 pub use balance::Tried;
@@ -20,7 +21,10 @@ use budget::Budget;
 use permit::Place;
 pub use permit::{Held, Permit};
 use pool::Idle;
-pub use pool::Reaper;
+pub use pool::{Need, Reaper};
+use queue::Queue;
+pub use queue::{Turn, Wait};
+pub use shared::{Joiner, Seat};
 
 use crate::conn::http2::Mux;
 use crate::io::{Address, Net};
@@ -29,10 +33,10 @@ use crate::plan::{Protocol, UpstreamId, UpstreamPlan};
 use crate::tls::{Client, Name};
 use balance::RoundRobin;
 
-/// One upstream on one core.
+/// One upstream on one core, by one plan.
 pub struct Upstream<N: Net> {
-    /// Its place in the plan, for events.
-    pub id: UpstreamId,
+    /// Its place in the plan of the day, for events.
+    id: Rc<Cell<UpstreamId>>,
     /// Its name, under which it survives a reload.
     pub name: Arc<str>,
     /// The endpoints in the order of the plan.
@@ -40,6 +44,10 @@ pub struct Upstream<N: Net> {
     turn: RefCell<RoundRobin>,
     /// What may be retried.
     pub budget: Rc<Budget>,
+    queue: Rc<Queue<N>>,
+    /// How many may wait.
+    pending_max: usize,
+    obs: Rc<RefCell<CoreObs>>,
 }
 
 /// One endpoint on one core.
@@ -63,10 +71,8 @@ pub struct Endpoint<N: Net> {
     /// How often one was made, or could not be, wrapping.
     joined: Cell<u32>,
     /// Its place in the plan of the day, and how many connections it has.
-    place: Rc<Place>,
-    /// How many connections it may have, all cores together.
-    connections_max: Cell<u32>,
-    /// How many may wait.
+    place: Rc<Place<N>>,
+    /// How many connections may wait.
     idle_max: Cell<usize>,
     /// How long one may wait.
     idle_timeout: Cell<Duration>,
@@ -110,15 +116,18 @@ impl<N: Net> Endpoint<N> {
 }
 
 impl<N: Net> Upstream<N> {
-    /// Makes the core's side of `plan`, taking over from `old` what has the same name.
+    /// Makes the core's side of `plan`, taking over from `old` what has the same name. What the plan allows the whole
+    /// box is divided by `cores`.
     pub fn new(
         id: UpstreamId,
         plan: &UpstreamPlan,
         old: Option<&Self>,
-        seed: u64,
+        (cores, seed): (usize, u64),
         obs: &Rc<RefCell<CoreObs>>,
     ) -> Self {
         let client = plan.tls.as_ref().map(|client| Rc::new(client.for_core()));
+        let queue = Rc::default();
+        let cores = cores.max(1) as u32;
         let endpoints = plan.endpoints.iter().enumerate().map(|(i, endpoint)| {
             let name = endpoint.tls_name.as_ref();
             let kept = old.and_then(|old| {
@@ -143,7 +152,6 @@ impl<N: Net> Upstream<N> {
                     is_joining: Cell::new(false),
                     joined: Cell::new(0),
                     place: Rc::new(Place::new(obs.clone())),
-                    connections_max: Cell::new(0),
                     idle_max: Cell::new(0),
                     idle_timeout: Cell::new(Duration::ZERO),
                     watched: Cell::new(false),
@@ -157,20 +165,31 @@ impl<N: Net> Upstream<N> {
             kept.idle_max.set(plan.idle_per_core_max as usize);
             kept.idle_timeout.set(plan.timeouts.upstream_idle);
             kept.retired.set(false);
-            kept.connections_max.set(plan.connections_max);
-            kept.place.set(id, i as u32);
+            let share = plan.connections_max.div_ceil(cores);
+            kept.place.set((id, i as u32), share, &queue);
             kept
         });
+        let endpoints = endpoints.collect();
+        let counted = old.map_or_else(|| Rc::new(Cell::new(id)), |old| old.id.clone());
+        counted.set(id);
         Self {
-            id,
+            id: counted,
             name: plan.name.clone(),
-            endpoints: endpoints.collect(),
+            endpoints,
             turn: RefCell::new(RoundRobin::new(
                 plan.endpoints.iter().map(|e| e.weight),
                 seed,
             )),
             budget: old.map_or_else(Rc::default, |old| old.budget.clone()),
+            queue,
+            pending_max: plan.pending_max.div_ceil(cores) as usize,
+            obs: obs.clone(),
         }
+    }
+
+    /// Its place in the plan of the day, for events.
+    pub fn id(&self) -> UpstreamId {
+        self.id.get()
     }
 
     /// Closes the idle connections of every endpoint that `new` does not have.
@@ -182,10 +201,30 @@ impl<N: Net> Upstream<N> {
             .iter()
             .filter(|endpoint| !stays(endpoint))
             .for_each(|endpoint| endpoint.retire());
+        if new.is_none() {
+            self.id.set(UpstreamId(u32::MAX));
+        }
     }
 
-    /// Chooses the endpoint for an attempt: the next in turn that was not tried by this exchange.
-    pub fn pick(&self, tried: &Tried) -> Option<u32> {
-        self.turn.borrow_mut().next(tried)
+    /// Gives an attempt what it can begin with, from the next endpoint in turn that has it and was not tried by this
+    /// exchange (any, if all were). `None`: all of them have as many connections as they may have.
+    pub fn take(&self, cx: &mut Context<'_>, tried: &Tried, need: Need) -> Option<(u32, Turn<N>)> {
+        let all = !self.is_left(tried);
+        let has_room = |index: u32| {
+            let endpoint = self.endpoints.get(index as usize);
+            (all || !tried.has(index)) && endpoint.is_some_and(|endpoint| endpoint.has_room())
+        };
+        loop {
+            let index = self.turn.borrow_mut().next(has_room)?;
+            let endpoint = self.endpoints.get(index as usize)?;
+            if let Some(turn) = endpoint.take(cx, need) {
+                return Some((index, turn));
+            }
+        }
+    }
+
+    /// Whether there is an endpoint that was not tried.
+    fn is_left(&self, tried: &Tried) -> bool {
+        (0..self.endpoints.len() as u32).any(|index| !tried.has(index))
     }
 }

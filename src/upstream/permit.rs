@@ -1,43 +1,111 @@
-//! The right to hold a connection to an endpoint: counts them, for the endpoint's limit and for metrics.
+//! The right to hold a connection to an endpoint: counts them, for the endpoint's limit and for metrics, and gives
+//! those that become free to whoever waits.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
-use super::Endpoint;
+use super::queue::{Queue, Turn, Waiter};
 use crate::conn::Wire;
 use crate::io::Net;
 use crate::obs::CoreObs;
 use crate::plan::UpstreamId;
 
-/// An endpoint's connections on this core, and under which ids they are counted.
-pub(super) struct Place {
+/// An endpoint's connections on this core, under which ids they are counted, and who waits for one.
+pub(super) struct Place<N: Net> {
     obs: Rc<RefCell<CoreObs>>,
     ids: Cell<(UpstreamId, u32)>,
     open: Cell<u32>,
+    /// How many may be open.
+    share: Cell<u32>,
+    /// The queues that it serves, and its number there: that of the plan of the day last, before it those of former
+    /// plans that some exchange still runs by.
+    queues: RefCell<Vec<(Weak<Queue<N>>, u32)>>,
 }
 
-impl Place {
+impl<N: Net> Place<N> {
     pub(super) fn new(obs: Rc<RefCell<CoreObs>>) -> Self {
         Self {
             obs,
-            ids: Cell::new((UpstreamId(u32::MAX), u32::MAX)),
+            ids: Cell::new(NOWHERE),
             open: Cell::new(0),
+            share: Cell::new(0),
+            queues: RefCell::default(),
         }
     }
 
     /// The plan no longer has the endpoint: what ends from now on is counted for none.
     pub(super) fn forget(&self) {
-        self.ids.set((UpstreamId(u32::MAX), u32::MAX));
+        self.ids.set(NOWHERE);
     }
 
-    pub(super) fn set(&self, upstream: UpstreamId, endpoint: u32) {
+    /// The endpoint's place in a new plan, and how many connections it may have by that.
+    pub(super) fn set(
+        self: &Rc<Self>,
+        (upstream, endpoint): (UpstreamId, u32),
+        share: u32,
+        queue: &Rc<Queue<N>>,
+    ) {
         self.ids.set((upstream, endpoint));
+        self.share.set(share);
+        let mut queues = self.queues.borrow_mut();
+        queues.retain(|(queue, _)| queue.strong_count() > 0);
+        queues.push((Rc::downgrade(queue), endpoint));
+        drop(queues);
+        self.serve();
+    }
+
+    /// Whether one more connection may be made.
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        self.open.get() < self.share.get()
+    }
+
+    /// The right to one more connection, if there is one.
+    #[inline]
+    pub(super) fn permit(self: &Rc<Self>) -> Option<Permit<N>> {
+        self.has_room().then(|| self.grant())
+    }
+
+    fn grant(self: &Rc<Self>) -> Permit<N> {
+        self.open.set(self.open.get() + 1);
+        Permit {
+            place: self.clone(),
+            connected: false,
+        }
+    }
+
+    /// An exchange takes a connection that was open already.
+    pub(super) fn reused(&self) {
+        let (upstream, endpoint) = self.ids.get();
+        self.obs.borrow().upstream_reused(upstream, endpoint);
+    }
+
+    /// Gives what room there is to those who wait.
+    #[inline]
+    fn serve(self: &Rc<Self>) {
+        while self.has_room()
+            && let Some(waiter) = self.first()
+        {
+            waiter.give(Turn::Connect(self.grant()));
+        }
+    }
+
+    /// Takes out the first of those who wait for this endpoint.
+    #[inline]
+    pub(super) fn first(&self) -> Option<Waiter<N>> {
+        let queues = self.queues.borrow();
+        queues
+            .iter()
+            .find_map(|(queue, endpoint)| queue.upgrade()?.first_for(*endpoint))
     }
 }
 
-/// The right to one connection. Dropping it gives it back.
-pub struct Permit {
-    place: Rc<Place>,
+/// The ids of what no plan has.
+const NOWHERE: (UpstreamId, u32) = (UpstreamId(u32::MAX), u32::MAX);
+
+/// The right to one connection. Dropping it gives it back, to the first that waits.
+pub struct Permit<N: Net> {
+    place: Rc<Place<N>>,
     connected: bool,
 }
 
@@ -46,28 +114,21 @@ pub struct Held<N: Net> {
     /// The connection.
     pub wire: Wire<N>,
     /// Its permit.
-    pub permit: Permit,
+    pub permit: Permit<N>,
 }
 
-impl<N: Net> Endpoint<N> {
-    /// Asks for one more connection. `None`: this core has its share of what the endpoint may have, at least one.
-    pub fn permit(&self, cores: usize) -> Option<Permit> {
-        let share = (self.connections_max.get() as usize).div_ceil(cores.max(1));
-        let open = self.place.open.get();
-        if open as usize >= share {
-            return None;
-        }
-        self.place.open.set(open + 1);
-        Some(Permit {
-            place: self.place.clone(),
-            connected: false,
-        })
+impl<N: Net> Held<N> {
+    /// Closes the connection and keeps the right to another.
+    pub(super) fn close(self) -> Permit<N> {
+        let mut permit = self.permit;
+        permit.closed();
+        permit
     }
 }
 
-impl Permit {
+impl<N: Net> Permit<N> {
     /// The connection was made.
-    pub fn hold<N: Net>(mut self, wire: Wire<N>) -> Held<N> {
+    pub fn hold(mut self, wire: Wire<N>) -> Held<N> {
         self.connected = true;
         let (upstream, endpoint) = self.place.ids.get();
         self.place
@@ -89,14 +150,19 @@ impl Permit {
         let (upstream, endpoint) = self.place.ids.get();
         self.place.obs.borrow().upstream_failed(upstream, endpoint);
     }
-}
 
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.place.open.set(self.place.open.get() - 1);
-        if self.connected {
+    fn closed(&mut self) {
+        if std::mem::take(&mut self.connected) {
             let (upstream, endpoint) = self.place.ids.get();
             self.place.obs.borrow().upstream_closed(upstream, endpoint);
         }
+    }
+}
+
+impl<N: Net> Drop for Permit<N> {
+    fn drop(&mut self) {
+        self.closed();
+        self.place.open.set(self.place.open.get() - 1);
+        self.place.serve();
     }
 }

@@ -9,8 +9,9 @@ use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
-use super::{Endpoint, Held};
+use super::{Endpoint, Held, Turn};
 use crate::io::{Instant, Net, Rx};
+use crate::plan::Protocol;
 
 /// A connection on which a request can be sent at once.
 pub(super) struct Idle<N: Net> {
@@ -18,29 +19,77 @@ pub(super) struct Idle<N: Net> {
     since: Instant,
 }
 
+/// What an attempt asks of a connection.
+#[derive(Clone, Copy)]
+pub struct Need {
+    /// One that has waited will not do: another was found dead.
+    pub fresh: bool,
+    /// The request cannot be repeated: ask once more whether the connection is open, its end may have come this very
+    /// moment.
+    pub sure: bool,
+}
+
 impl<N: Net> Endpoint<N> {
-    /// Takes the newest connection that is still open. `cx` is the caller's: it will wait on the connection next.
-    /// For a request that cannot be repeated, `ask` once more whether it is: its end may have come this very moment.
-    pub fn checkout(&self, cx: &mut Context<'_>, ask: bool) -> Option<Held<N>> {
+    /// Whether [`Endpoint::take`] has something to give.
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        if self.protocol.get() == Protocol::Http2 {
+            return self.has_shared_room();
+        }
+        self.place.has_room() || !self.idle.borrow().is_empty()
+    }
+
+    /// Takes the newest connection that is still open, else the right to make one. `None`: this core has its share of
+    /// what the endpoint may have.
+    #[inline]
+    pub fn take(self: &Rc<Self>, cx: &mut Context<'_>, need: Need) -> Option<Turn<N>> {
+        if self.protocol.get() == Protocol::Http2 {
+            return self.take_shared();
+        }
+        if need.fresh {
+            let closed = || self.idle.borrow_mut().pop().map(|idle| idle.held.close());
+            return self.place.permit().or_else(closed).map(Turn::Connect);
+        }
         loop {
-            let mut idle = self.idle.borrow_mut().pop()?;
-            let rx = &mut idle.held.wire.rx;
-            if rx.poll_recv(cx).is_pending() && rx.is_quiet(ask) {
-                return Some(idle.held);
+            let idle = self.idle.borrow_mut().pop();
+            let Some(Idle { mut held, .. }) = idle else {
+                return self.place.permit().map(Turn::Connect);
+            };
+            if held.is_open(cx, need.sure) {
+                self.place.reused();
+                return Some(Turn::Reuse(held));
+            }
+            if self.idle.borrow().is_empty() {
+                return Some(Turn::Connect(held.close()));
             }
         }
     }
 
+    /// Takes what an exchange has waited for.
+    pub fn accept(&self, cx: &mut Context<'_>, turn: Turn<N>, need: Need) -> Turn<N> {
+        let Turn::Reuse(mut held) = turn else {
+            return turn;
+        };
+        if need.fresh || !held.is_open(cx, need.sure) {
+            return Turn::Connect(held.close());
+        }
+        self.place.reused();
+        Turn::Reuse(held)
+    }
+
     /// Keeps a connection for the next request, unless enough wait or it has ended meanwhile.
     pub fn checkin(self: &Rc<Self>, mut held: Held<N>, now: Instant, reaper: &Reaper<N>) {
-        if self.retired.get() || self.idle.borrow().len() >= self.idle_max.get() {
-            return;
-        }
         // Bytes behind an answer are no answer to the next request.
         if !held.wire.rx.is_quiet(false) {
             return;
         }
         held.wire.rx.expect(0);
+        if let Some(waiter) = self.place.first() {
+            return waiter.give(Turn::Reuse(held));
+        }
+        if self.retired.get() || self.idle.borrow().len() >= self.idle_max.get() {
+            return;
+        }
         let Some(waker) = reaper.waker.take() else {
             return;
         };
@@ -65,6 +114,15 @@ impl<N: Net> Endpoint<N> {
         self.place.forget();
         self.idle.borrow_mut().clear();
         self.tell_shared();
+    }
+}
+
+impl<N: Net> Held<N> {
+    /// Looks whether the connection is still open. `cx` is the caller's: it will wait on the connection next.
+    #[inline]
+    fn is_open(&mut self, cx: &mut Context<'_>, sure: bool) -> bool {
+        let rx = &mut self.wire.rx;
+        rx.poll_recv(cx).is_pending() && rx.is_quiet(sure)
     }
 }
 

@@ -1,13 +1,14 @@
 //! Connections that exchanges share: HTTP/2.
 //!
 //! A core makes another only when those that it has take no more requests. Of the exchanges that find none, one makes
-//! it and the others wait: a burst of requests is not a burst of connections.
+//! it and the others wait until the endpoint has said how many it takes: a burst of requests is neither a burst of
+//! connections nor one of refusals.
 
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::Endpoint;
+use super::{Endpoint, Turn};
 use crate::conn::http2::Mux;
 use crate::io::Net;
 
@@ -36,11 +37,56 @@ impl<N: Net> Endpoint<N> {
             .retain(|other| !Rc::ptr_eq(other, mux));
     }
 
-    /// The right to make a connection for all that wait for one. `None`: somebody else makes one.
-    pub fn joiner(self: &Rc<Self>) -> Option<Joiner<N>> {
-        (!self.is_joining.replace(true)).then(|| Joiner {
+    /// Says that a connection is being made for all that wait for one, until what is returned is dropped.
+    pub fn joiner(self: &Rc<Self>) -> Joiner<N> {
+        self.is_joining.set(true);
+        Joiner {
             endpoint: self.clone(),
-        })
+        }
+    }
+
+    /// Takes a place on a connection that others share, else the right to make one, unless one is being made.
+    pub(super) fn take_shared(self: &Rc<Self>) -> Option<Turn<N>> {
+        if let Some(mux) = self.join() {
+            self.place.reused();
+            return Some(Turn::Join(self.seat(mux)));
+        }
+        if self.is_joining.get() {
+            return Some(Turn::Await);
+        }
+        self.place.permit().map(Turn::Connect)
+    }
+
+    /// Whether [`Endpoint::take_shared`] has something to give.
+    pub(super) fn has_shared_room(&self) -> bool {
+        self.is_joining.get() || self.place.has_room() || self.join().is_some()
+    }
+
+    /// Gives room on a connection to the first that waits for the endpoint; says whether there was both.
+    pub fn offer(self: &Rc<Self>) -> bool {
+        if let Some(mux) = self.join()
+            && let Some(waiter) = self.place.first()
+        {
+            waiter.give(Turn::Join(self.seat(mux)));
+            return true;
+        }
+        false
+    }
+
+    /// Gives room for so many more.
+    pub fn offer_many(self: &Rc<Self>, room: u32) {
+        for _ in 0..room {
+            if !self.offer() {
+                return;
+            }
+        }
+    }
+
+    fn seat(self: &Rc<Self>, mux: Rc<Mux<N>>) -> Seat<N> {
+        Seat {
+            endpoint: self.clone(),
+            mux: Some(mux),
+        }
     }
 
     /// Waits until nobody makes a connection. `listed` is the wait's own, `None` at first: which connection it is known
@@ -72,7 +118,28 @@ impl<N: Net> Endpoint<N> {
     }
 }
 
-/// The right to make a connection. When it is dropped, those that wait look again.
+/// A place on a shared connection. If it is not taken, it is for the next that waits.
+pub struct Seat<N: Net> {
+    endpoint: Rc<Endpoint<N>>,
+    mux: Option<Rc<Mux<N>>>,
+}
+
+impl<N: Net> Seat<N> {
+    /// Takes it. `None`: others were faster.
+    pub fn sit(mut self) -> Option<Rc<Mux<N>>> {
+        self.mux.take().filter(|mux| mux.can_open())
+    }
+}
+
+impl<N: Net> Drop for Seat<N> {
+    fn drop(&mut self) {
+        if self.mux.is_some() {
+            self.endpoint.offer();
+        }
+    }
+}
+
+/// A connection that is being made, until others can use it. When it is dropped, those that wait look again.
 pub struct Joiner<N: Net> {
     endpoint: Rc<Endpoint<N>>,
 }

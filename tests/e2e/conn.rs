@@ -308,7 +308,15 @@ impl Conn {
     #[track_caller]
     fn fill(&mut self) -> Result<(), End> {
         let mut bytes = [0; 64 * 1024];
-        match (&self.socket).read(&mut bytes) {
+        // A machine that is suspended for a moment interrupts whoever waits.
+        let interrupted = |error: &std::io::Error| error.kind() == ErrorKind::Interrupted;
+        let received = loop {
+            match (&self.socket).read(&mut bytes) {
+                Err(error) if interrupted(&error) => {}
+                received => break received,
+            }
+        };
+        match received {
             Ok(0) => Err(End::Closed),
             Ok(n) => {
                 self.unread.extend_from_slice(&bytes[..n]);

@@ -16,6 +16,18 @@ pub struct Message {
 }
 
 impl Message {
+    /// Expects an answer of Weir's own that says why, in all the places that it says it in.
+    #[track_caller]
+    pub fn expect_refusal(&self, status: u16, reason: &str, error: &str) {
+        let (body, why) = (self.text(), self.field("Proxy-Status").unwrap_or(""));
+        assert_eq!(self.status(), status, "{body}");
+        assert!(body.contains(&format!("\"reason\":\"{reason}\"")), "{body}");
+        let wanted = format!("; error={error}; details=\"{reason}\"");
+        assert!(why.ends_with(&wanted), "{why}");
+        let media = self.field("Content-Type");
+        assert_eq!(media, Some("application/problem+json"));
+    }
+
     /// Reads a head.
     #[track_caller]
     pub fn parse(head: &str) -> Self {

@@ -40,13 +40,18 @@ impl Weir {
     /// A directory for files of a test, empty.
     pub fn dir() -> PathBuf {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        // Short: the path of a Unix socket has at most 107 bytes.
-        let name = format!("{}-{count}", std::process::id());
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let _ = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir_all(&dir).unwrap();
-        dir
+        loop {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            // Short: the path of a Unix socket has at most 107 bytes.
+            let name = format!("{}-{count}", std::process::id());
+            let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+            match std::fs::create_dir(&dir) {
+                Ok(()) => return dir,
+                // A test's whose file is compiled in elsewhere, or one that was killed.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: {error}", dir.display()),
+            }
+        }
     }
 
     /// The same in a directory made by [`Weir::dir`], which goes with it.
@@ -147,8 +152,14 @@ impl Weir {
     /// Waits for the line of the access log about the path (with its query).
     #[track_caller]
     pub fn entry(&self, path: &str) -> Entry {
-        let parse = |line: &str| Entry::parse(line).filter(|entry| entry.text("path") == path);
-        self.log.wait(path, parse)
+        self.entry_with("path", path)
+    }
+
+    /// Waits for the first line of the access log with this text in a member.
+    #[track_caller]
+    pub fn entry_with(&self, name: &str, text: &str) -> Entry {
+        let parse = |line: &str| Entry::parse(line).filter(|entry| entry.text(name) == text);
+        self.log.wait(text, parse)
     }
 
     /// Replaces the configuration and asks for a reload; does not wait for it.
@@ -233,6 +244,10 @@ fn complete(config: &str, processor: usize) -> String {
     }
     if !has("admin") {
         text += "admin = \"127.0.0.2:0\"\n";
+    }
+    // That target holds the tests that run on this driver as well.
+    if !has("driver") && env!("CARGO_CRATE_NAME") == "e2e_monoio" {
+        text += "driver = \"monoio\"\n";
     }
     if !has("access_log") {
         text += "access_log = \"stdout\"\n";

@@ -10,6 +10,7 @@
 mod exchange;
 mod hpack;
 mod http1;
+mod http2;
 mod plan;
 mod routing;
 
@@ -52,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn cases() -> impl Iterator<Item = &'static Case> {
-    let cases = http1::CASES.iter().chain(hpack::CASES);
+    let cases = http1::CASES.iter().chain(hpack::CASES).chain(http2::CASES);
     let cases = cases.chain(routing::CASES);
     cases.chain(plan::CASES).chain(exchange::CASES)
 }

@@ -192,3 +192,122 @@ fn methods_and_values() {
         assert!(FieldValueText::parse(text).is_err(), "{text}");
     }
 }
+
+/// Slips, and patterns of nginx, Traefik, Express and their like, with what to write instead.
+#[test]
+fn wrong_matches_are_put_right() {
+    for (text, advice) in [
+        ("", "write \"/*\""),
+        ("*", "write \"/*\""),
+        (
+            "api",
+            "write \"api/*\" for this host, or \"/api/*\" for paths that begin so",
+        ),
+        ("example.com", "write \"example.com/*\""),
+        ("example.com*", "write \"example.com/*\""),
+        (".example.com/x", "write \"*.example.com/x\""),
+        ("*example.com/", "write \"*.example.com/\""),
+        ("example.com./x", "write \"example.com/x\""),
+        ("::1/x", "write \"[::1]/x\""),
+        ("{host}/x", "write \"/x\""),
+        ("me@example.com/x", "write \"example.com/x\""),
+        (
+            "a.com:80/x",
+            "a match looks at the host without its port: write \"a.com/x\"",
+        ),
+        (
+            "http://a.com:80/x",
+            "a match is a host and a path: write \"a.com/x\"",
+        ),
+        ("  /x ", "write \"/x\""),
+        ("//x//y/", "write \"/x/y/\""),
+        ("/a b", "write \"/a%20b\""),
+        ("/a/**", "write \"/a/*\""),
+        (
+            "/a/*/",
+            "a star stands at the end, a name in braces for one segment: write \"/a/*\"",
+        ),
+        (
+            "/*/b/*/c",
+            "a star stands at the end, a name in braces for one segment: write \"/{name}/b/{name2}/c\"",
+        ),
+        ("/users/{id", "write \"/users/{id}\""),
+        ("/users/id}", "write \"/users/{id}\""),
+        ("/users/{ ID }/{}", "write \"/users/{id}/{name}\""),
+        ("/{id}/{id}", "write \"/{id}/{id2}\""),
+        ("/users/<int:id>", "write \"/users/{id}\""),
+        ("/users/{id...}", "write \"/users/*\""),
+        (
+            "/users/{*rest}",
+            "a star stands at the end, a name in braces for one segment: write \"/users/*\"",
+        ),
+        (
+            "/users/{id:[0-9]+}",
+            "a match is no regular expression, a star at its end stands for any rest: write \"/users/{id}\"",
+        ),
+        (
+            "/users/[0-9]+",
+            "a match is no regular expression, a star at its end stands for any rest: write \"/users/{name}\"",
+        ),
+        (
+            "^/api/.*$",
+            "a match is no regular expression, a star at its end stands for any rest: write \"/api/*\"",
+        ),
+        (
+            "~* ^/x$",
+            "a match is no regular expression, a star at its end stands for any rest: write \"/x\"",
+        ),
+        ("= /x", "write \"/x\""),
+        (
+            "/(a|b)",
+            "a match is no regular expression; for the sign itself write \"%7C\"",
+        ),
+        (
+            "GET /x",
+            "a method is a part of the long form: write match = { path = \"/x\", method = \"GET\" }",
+        ),
+        (
+            "Host(`a.com`) && PathPrefix(`/b`)",
+            "a match is a host and a path, without functions: write \"a.com/b/*\"",
+        ),
+        (
+            "PathPrefix('/b/')",
+            "a match is a host and a path, without functions: write \"/b/*\"",
+        ),
+        // Where nobody can know what was meant, the rule is all there is to say.
+        (
+            "Host(`a.com`) && Method(`GET`)",
+            "a match is a host and a path: \"api.example.com/v1/*\"",
+        ),
+        (
+            "www.*",
+            "a match is a host and a path: \"api.example.com/v1/*\"",
+        ),
+        (
+            "a.*/x",
+            "a star stands for whole labels in front: \"*.example.com\"",
+        ),
+        (
+            "/x{id}",
+            "a whole segment in braces, lower case: \"/users/{id}\"",
+        ),
+        (
+            "/a?b=c",
+            "the query has predicates of its own: match = { path = \"...\", query = { key = \"value\" } }",
+        ),
+    ] {
+        let problem = MatchText::parse(text).expect_err(text);
+        assert_eq!(problem.help.as_deref(), Some(advice), "{text}");
+    }
+    for (text, advice) in [
+        ("v1/*", "write \"/v1/*\""),
+        ("https://a.com/x//y", "write \"/x/y\""),
+        (
+            "^/a/.*",
+            "a match is no regular expression, a star at its end stands for any rest: write \"/a/*\"",
+        ),
+    ] {
+        let problem = PathText::parse(text).expect_err(text);
+        assert_eq!(problem.help.as_deref(), Some(advice), "{text}");
+    }
+}

@@ -231,10 +231,10 @@ pub(crate) fn server(bytes: &[u8]) {
                 }
             }
             10 => {
-                let _ = server.prefix(choice);
+                let _ = server.sender().prefix(choice);
             }
             11 => {
-                let _ = server.end_response();
+                let _ = server.sender().end();
             }
             12 => {
                 let was_received = server.is_received();
@@ -318,10 +318,10 @@ pub(crate) fn client(bytes: &[u8]) {
                 }
             }
             10 => {
-                let _ = client.prefix(choice);
+                let _ = client.sender().prefix(choice);
             }
             11 => {
-                let _ = client.end_request();
+                let _ = client.sender().end();
             }
             12 | 13 => {
                 let may = client.may_reuse(input.have().len());

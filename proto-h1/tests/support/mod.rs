@@ -224,7 +224,7 @@ fn version(version: Version) -> &'static str {
     match version {
         Version::Http10 => "1.0",
         Version::Http11 => "1.1",
-        Version::Http2 => "2",
+        Version::Http2 => panic!("this crate does not parse it"),
     }
 }
 
@@ -265,7 +265,7 @@ pub(crate) fn run_server(case: &Case, cuts: &[usize]) -> Vec<String> {
             Event::NeedMore => break,
             Event::Blocked => {
                 server.begin_response(200, BodyKind::None).unwrap();
-                assert_eq!(server.end_response(), Ok(&b""[..]));
+                assert_eq!(server.sender().end(), Ok(&b""[..]));
                 let next = server.finish();
                 log.line(format!("{next:?}").to_lowercase());
                 if next == Next::Close {
@@ -331,7 +331,7 @@ pub(crate) fn run_client(case: &Case, cuts: &[usize]) -> Vec<String> {
             false,
         )
         .unwrap();
-    client.end_request().unwrap();
+    client.sender().end().unwrap();
     loop {
         let have = segments.have();
         let received = match client.receive(have, &mut head) {
@@ -418,13 +418,14 @@ pub(crate) fn run_forward(case: &Case, cuts: &[usize]) -> Vec<String> {
                 encode_request(&mut out, have, &head, &edits, &framing);
             }
             Event::Data(range) => {
-                out.extend_from_slice(client.prefix(range.len()).unwrap().as_bytes());
+                out.extend_from_slice(client.sender().prefix(range.len()).unwrap().as_bytes());
                 out.extend_from_slice(&have[range]);
-                out.extend_from_slice(client.suffix());
+                out.extend_from_slice(client.sender().suffix());
             }
             Event::End => {
                 client
-                    .end_request_with_trailers(server.trailers(), &mut out)
+                    .sender()
+                    .end_with_trailers(server.trailers(), &mut out)
                     .unwrap();
                 return vec![show(&out)];
             }
@@ -447,7 +448,7 @@ pub(crate) fn run_answer(case: &Case, cuts: &[usize]) -> Vec<String> {
     client
         .begin_request(method, BodyKind::None, None, false)
         .unwrap();
-    client.end_request().unwrap();
+    client.sender().end().unwrap();
     let mut segments = Segments::new(&case.input, cuts);
     loop {
         let have = segments.have();
@@ -466,13 +467,14 @@ pub(crate) fn run_answer(case: &Case, cuts: &[usize]) -> Vec<String> {
                 encode_response(&mut out, have, &head, &Edits::new(), &framing);
             }
             Event::Data(range) => {
-                out.extend_from_slice(server.prefix(range.len()).unwrap().as_bytes());
+                out.extend_from_slice(server.sender().prefix(range.len()).unwrap().as_bytes());
                 out.extend_from_slice(&have[range]);
-                out.extend_from_slice(server.suffix());
+                out.extend_from_slice(server.sender().suffix());
             }
             Event::End => {
                 server
-                    .end_response_with_trailers(client.trailers(), &mut out)
+                    .sender()
+                    .end_with_trailers(client.trailers(), &mut out)
                     .unwrap();
                 return vec![show(&out)];
             }

@@ -298,6 +298,12 @@ impl Connection {
         self.peer.extended_connect
     }
 
+    /// Says whether the peer has sent its SETTINGS: what it takes is known from then on.
+    #[must_use]
+    pub const fn is_met(&self) -> bool {
+        self.is_met
+    }
+
     /// Says whether the peer has acknowledged our SETTINGS. How long it may take is for the caller
     /// to say, who then calls [`Connection::abort`] with [`Error::SettingsTimeout`].
     #[must_use]
@@ -309,8 +315,8 @@ impl Connection {
     #[must_use]
     pub fn is_within_block(&self) -> bool {
         let is_headers = |kind| matches!(kind, Kind::Headers | Kind::Continuation);
-        self.continuing.is_some()
-            || matches!(self.state, State::Payload(frame) if is_headers(frame.kind))
+        let is_partial = matches!(self.state, State::Payload(frame) if is_headers(frame.kind));
+        self.continuing.is_some() || is_partial
     }
 
     /// Goes away when all is done that was begun. A server first says that there will be an end,
@@ -434,9 +440,16 @@ impl Connection {
             if error != Error::BadPreface {
                 self.queue_go_away(self.last_id, error.code());
             }
-            self.state = State::Failed(error);
+            self.finish(error);
         }
         error
+    }
+
+    /// Nothing is received any more, and no stream goes on.
+    fn finish(&mut self, error: Error) {
+        self.state = State::Failed(error);
+        self.streams = Streams::new();
+        (self.stalled, self.tiny, self.grown) = (0, 0, 0);
     }
 
     /// Ends a stream for what the peer did on it.

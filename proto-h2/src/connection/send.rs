@@ -47,6 +47,7 @@ impl Connection {
         let mut stream = self.new_stream(id, method);
         begin_body(&mut stream, framing.body, is_end);
         let key = self.streams.insert(stream);
+        self.floods.stream();
         self.put_section(sink, id, is_end);
         Ok(key)
     }
@@ -77,7 +78,9 @@ impl Connection {
             begin_body(stream, framing.body, is_end);
         }
         self.put_section(sink, key.id(), is_end);
-        self.settle(key);
+        if is_end {
+            self.end_sending(key);
+        }
         Ok(is_end)
     }
 
@@ -263,10 +266,12 @@ impl Connection {
         self.reset(key, code);
     }
 
+    /// Our message has ended.
     fn end_sending(&mut self, key: StreamKey) {
         if let Some(stream) = self.streams.get_mut(key) {
             stream.sending = Half::Done;
         }
+        self.floods.answered();
         self.settle(key);
     }
 

@@ -194,6 +194,7 @@ impl Encoder {
     }
 
     fn encode_any(&mut self, out: &mut Vec<u8>, name: Name<'_>, value: &[u8], indexing: Indexing) {
+        debug_assert_ne!(name, Name::Known(FieldId::Other), "that is no name");
         if self.lowest.is_some() {
             self.table_sizes(out);
         }

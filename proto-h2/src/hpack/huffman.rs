@@ -158,6 +158,7 @@ static STEPS: [Step; 1 << LOOK] = {
         }
         at += 1;
     }
+    assert!(place >> (LOOK - 8) == 0xff, "longer words begin with ones");
     let single = steps;
     let mut place = 0;
     while place < single.len() {
@@ -202,7 +203,7 @@ impl<'i> Bits<'i> {
         }
     }
 
-    /// Fills the word to 56 bits at least, if the input has so many. `count` is not negative.
+    /// Fills the word to 56 bits at least, if the input has so many.
     #[inline]
     fn fill(&mut self) {
         let next = match (self.rest.first_chunk::<8>(), self.rest.len()) {
@@ -236,10 +237,11 @@ impl<'i> Bits<'i> {
         self.count -= i32::from(len);
     }
 
-    /// Says whether nothing but padding is left: less than a byte, of ones.
+    /// Says whether nothing but padding is left, less than a byte, where a look says that the word
+    /// is longer: then it begins with eight ones.
     #[inline]
     fn is_padding(&self) -> bool {
-        self.rest.is_empty() && self.count < 8 && self.word >> (64 - 8) == 0xff
+        self.rest.is_empty() && self.count < 8
     }
 
     /// Takes a symbol whose word is longer than a look; none if that is EOS, also for what padding
@@ -281,11 +283,8 @@ pub(super) fn decode(input: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
             if bits.is_padding() {
                 return Ok(());
             }
-            let symbol = bits.long().ok_or(Error::BadHuffman)?;
-            if bits.count < 0 {
-                return Err(Error::BadHuffman);
-            }
-            out.push(symbol);
+            // Whether all of its bits were there is seen at the next turn.
+            out.push(bits.long().ok_or(Error::BadHuffman)?);
         }
     }
 }

@@ -78,7 +78,7 @@ async fn serve(plan: Rc<Plan>, io: tokio::io::DuplexStream) {
             false
         });
         // Every other connection is ended by the server.
-        if served == plan.exchanges.len() && plan.exchanges.len() % 2 == 0 {
+        if served == plan.exchanges.len() && plan.exchanges.len().is_multiple_of(2) {
             ours.connection.shut_down();
         }
     }

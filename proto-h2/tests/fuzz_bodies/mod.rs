@@ -6,7 +6,10 @@
 mod machine;
 mod peer;
 
-use weir_proto_h1::{FieldId, Head};
+use weir_proto_h1::{
+    Edits, FieldId, Framing as Http1Framing, Head, Limits, Parsed, Request, Span, encode_request,
+    parse_request, request_body,
+};
 use weir_proto_h2::{Config, Connection, Event, FloodLimits};
 
 /// A body of a target, by the name that its corpus has too.
@@ -116,6 +119,9 @@ fn receive_all(input: &[u8], cuts: &[usize]) -> (Vec<String>, Vec<u8>) {
                 Event::End { stream } => lines.push(format!("end {}", stream.id())),
                 event => {
                     lines.push(format!("{event:?}"));
+                    if let Event::Request { request, .. } = &event {
+                        survives_http1(&head, &text, request);
+                    }
                     if matches!(event, Event::Request { .. } | Event::Trailers { .. }) {
                         check_head(&head, &text);
                         lines.push(format!("{:?} {:?}", head.fields, text));
@@ -127,9 +133,55 @@ fn receive_all(input: &[u8], cuts: &[usize]) -> (Vec<String>, Vec<u8>) {
     (lines, out)
 }
 
+/// A request that was taken means the same when it is passed on as HTTP/1.1.
+fn survives_http1(head: &Head, text: &[u8], request: &Request) {
+    if request.upgrade.is_some() {
+        return; // An extended CONNECT is another request there.
+    }
+    let framing = Http1Framing {
+        body: request.body,
+        te_trailers: request.te_trailers,
+        ..Http1Framing::default()
+    };
+    let mut wire = Vec::new();
+    encode_request(&mut wire, text, head, &Edits::new(), &framing);
+    let limits = Limits {
+        head_bytes_max: 1 << 20,
+        ..Limits::default()
+    };
+    let mut copy = Head::new();
+    let parsed = parse_request(&wire, &limits, &mut copy);
+    assert_eq!(
+        parsed,
+        Ok(Parsed::Complete(wire.len())),
+        "one request, whole"
+    );
+    assert_eq!(copy.method_span.get(&wire), head.method_span.get(text));
+    assert_eq!(copy.target.get(&wire), head.target.get(text));
+    assert_eq!(copy.authority.get(&wire), head.authority.get(text));
+    assert_eq!(request_body(&mut copy, &wire), Ok(request.body));
+    let fields = |head: &Head, block: &[u8]| -> Vec<(Vec<u8>, Vec<u8>)> {
+        let rest = head.iter().filter(|field| {
+            let id = field.id;
+            !matches!(
+                id,
+                FieldId::Host
+                    | FieldId::ContentLength
+                    | FieldId::TransferEncoding
+                    | FieldId::Connection
+                    | FieldId::Te
+            )
+        });
+        let text = |span: Span| span.get(block).to_vec();
+        rest.map(|field| (text(field.name), text(field.value)))
+            .collect()
+    };
+    assert_eq!(fields(&copy, &wire), fields(head, text));
+}
+
 /// What a head must not hold, whatever was sent.
 pub(crate) fn check_head(head: &Head, text: &[u8]) {
-    assert!(head.is_complete() && head.fields.len() <= CONFIG.fields_max as usize + 1);
+    assert!(head.is_complete() && head.iter().count() <= CONFIG.fields_max as usize);
     for field in head.iter() {
         let (name, value) = (field.name.get(text), field.value.get(text));
         assert!(!name.is_empty() && !name.iter().any(u8::is_ascii_uppercase));

@@ -82,5 +82,5 @@ fn tables_are_small_and_begin_with_nothing() {
                 .unwrap();
         }
     });
-    assert!(counted.bytes_max < 40 * 1024, "{}", counted.bytes_max);
+    assert!(counted.bytes_max < 24 * 1024, "{}", counted.bytes_max);
 }

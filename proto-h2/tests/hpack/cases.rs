@@ -100,7 +100,7 @@ fn the_table_stays_in_step_when_a_field_is_refused() {
 fn a_bomb_costs_bounded_memory() {
     let (mut decoder, mut text) = (Decoder::new(TABLE_BYTES), Vec::new());
     let block = wire(&format!(r#"40 01 "a" 7f a1 1e {}"#, "61".repeat(4000)), 1);
-    let indexed = [block.clone(), vec![0xbe; 60_000]].concat();
+    let indexed = [block, vec![0xbe; 60_000]].concat();
     let mut longest = 0;
     let outcome = decoder.decode(&indexed, &mut text, 16_384, |text, _| {
         longest = longest.max(text.len());
@@ -108,4 +108,11 @@ fn a_bomb_costs_bounded_memory() {
     });
     assert_eq!(outcome, Err(Error::Bomb));
     assert!(longest <= 16_384 && text.capacity() <= 32_768);
+}
+
+#[test]
+fn large_values_have_no_place_in_the_table() {
+    let policy = |len| Indexing::of(Name::Text(b"x"), &vec![b'a'; len]);
+    assert_eq!(policy(512), Indexing::IfRepeated);
+    assert_eq!(policy(513), Indexing::NoIndex);
 }

@@ -157,12 +157,15 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// A field as tests compare it.
 pub(crate) type Plain = (Vec<u8>, Vec<u8>);
 
+/// What became of a block.
+pub(crate) type Verdict = Result<Outcome<()>, Error>;
+
 /// Decodes a block and checks what every field must fulfil.
 pub(crate) fn decode(
     decoder: &mut Decoder,
     block: &[u8],
     list_bytes_max: u32,
-) -> (Result<Outcome<()>, Error>, Vec<(Plain, Decoded)>) {
+) -> (Verdict, Vec<(Plain, Decoded)>) {
     const BEFORE: &[u8] = b"what was there";
     let (mut text, mut fields) = (BEFORE.to_vec(), Vec::new());
     let outcome = decoder.decode(block, &mut text, list_bytes_max, |text, field| {

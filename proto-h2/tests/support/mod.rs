@@ -4,14 +4,12 @@
 #![allow(dead_code)] // Each test uses its part.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
-mod driver;
-mod frames;
-
-pub(crate) use driver::run;
-pub(crate) use frames::write_frame;
+pub(crate) mod driver;
+pub(crate) mod frames;
 
 use std::path::Path;
 
+use frames::write_frame;
 use weir_proto_h2::Config;
 
 /// One case of a file.

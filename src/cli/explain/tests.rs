@@ -63,7 +63,7 @@ fn a_request_that_goes_upstream() {
         text.unwrap(),
         "\
 request    GET http://API.example.com:8080/v1/./users?a=b#top
-listener   127.0.0.1:8080, timeouts: head 10s, idle 75s
+listener   127.0.0.1:8080, head within 10s and 16KiB, 100 fields, target 8KiB, idle 75s
 matched as api.example.com/v1/users
 routes     whose host and path match, in order of precedence:
     beta (line 14): header `x-beta` is not \"1\"
@@ -76,8 +76,10 @@ upstream   api
   endpoint 10.0.0.11:8080
   endpoint 10.0.0.12:8080, weight 2
 sent as    /users?a=b
-timeouts   connect 2s, first byte 60s, body stall 30s, total 20s
-retries    1, within 20 % of live requests or 3 at once
+timeouts   connect 2s, queue 10s, first byte 1m, body stall 30s, total 20s
+pool       at most 1024 connections to each endpoint, then 1024 requests waiting, all cores together
+retries    1, after about 25ms, up to 20% of the requests of the last 10s or 3 of them
+body       of any size, at least 240B/s
 "
     );
 }
@@ -95,7 +97,7 @@ fn a_request_that_weir_answers() {
     );
     let text = ask("GET", "http://x:8081/healthz", &[]).unwrap();
     assert!(
-        text.contains("listener   0.0.0.0:8081, timeouts: head 10s, idle 75s\n"),
+        text.contains("listener   0.0.0.0:8081, head within 10s and 16KiB, 100 fields, target 8KiB, idle 75s\n"),
         "{text}"
     );
     assert!(
@@ -211,9 +213,28 @@ fn what_is_no_question_is_said() {
     }
     let text = ask("GET", "http://[::1]:8081?q", &[]).unwrap();
     assert!(
-        text.contains("listener   0.0.0.0:8081, timeouts: head 10s, idle 75s\nmatched as [::1]/\n"),
+        text.contains("listener   0.0.0.0:8081, head within 10s and 16KiB, 100 fields, target 8KiB, idle 75s\nmatched as [::1]/\n"),
         "{text}"
     );
+}
+
+/// CONNECT has a target of its own form, and gets the answer that the data path gives.
+#[test]
+fn methods_that_no_route_can_take() {
+    for url in ["http://a:8080/x", "http://[::1]", "https://a:443"] {
+        for method in ["CONNECT", "TRACE"] {
+            let text = ask(method, url, &[]).unwrap();
+            assert!(
+                text.contains("answer     405, reason method_not_allowed:")
+                    && !text.contains("routes")
+                    && text.ends_with("allow      GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\n"),
+                "{text}"
+            );
+        }
+    }
+    let test = "[[test]]\nrequest = \"CONNECT http://a:443/\"\nstatus = 405\n";
+    let (config, plan) = plan(&format!("{FILE}{test}"));
+    assert_eq!(run_tests(&config, &plan), []);
 }
 
 #[test]

@@ -8,11 +8,11 @@ use weir_proto_h1::{
     encode_response,
 };
 
-use super::Upstream;
+use super::{Upstream, up};
 use crate::conn::down::{Kit, Piece};
 use crate::conn::inbox::Inbox;
 use crate::conn::line::Line;
-use crate::conn::outbox::{Outbox, is_long};
+use crate::conn::outbox::Outbox;
 use crate::conn::wire::{Wire, WireRx, WireTx};
 use crate::core::{Core, Pass};
 use crate::fault::{Fault, Phase, Reason};
@@ -157,33 +157,20 @@ impl<N: Net> Downstream<N> {
         }
     }
 
-    /// Lets what comes of a long request go to the endpoint unseen, if it is bare on both sides.
+    /// Lets what comes of a long request go to the endpoint unseen, where nothing is framed around it.
     pub fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,
         core: &Core<N>,
         to: &mut Upstream<N>,
     ) -> Poll<Result<usize, Fault>> {
-        let bare = self.machine.bare();
-        let is_long = is_long(self.machine.request().body);
-        if bare == 0 || !is_long || !self.inbox.is_empty() || !to.sends_bare() {
-            return Poll::Ready(Ok(0));
-        }
-        let passed = ready!(to.out.poll_pass(cx, &core.net, &mut self.rx, bare));
+        let body = (self.machine.request().body, self.machine.bare());
+        let from = (&mut self.rx, &self.inbox);
+        let sender = to.machine.sender();
+        let passed = ready!(to.out.poll_pass(cx, &core.net, from, body, sender));
+        let passed = passed.map_err(|_| up::internal())?;
         let counted = self.machine.receive_unseen(passed as u64);
-        counted.map_err(|_| internal())?;
-        to.sent_unseen(passed)?;
-        Poll::Ready(Ok(passed))
-    }
-
-    /// Whether the response's body is sent as it is, without framing.
-    pub fn sends_bare(&self) -> bool {
-        self.machine.suffix().is_empty()
-    }
-
-    /// Notes that a piece of the response's body was sent unseen.
-    pub fn sent_unseen(&mut self, len: usize) -> Result<(), Fault> {
-        self.machine.prefix(len).map(drop).map_err(|_| overrun())
+        Poll::Ready(counted.map(|()| passed).map_err(|_| internal()))
     }
 
     /// Looks after the client while there is nothing to be read for this exchange: an early byte of the next request
@@ -289,20 +276,13 @@ impl<N: Net> Downstream<N> {
 
     /// Sends a piece of the response's body.
     pub fn send_data(&mut self, data: Chunk) -> Result<(), Fault> {
-        let prefix = self.machine.prefix(data.len()).map_err(|_| overrun())?;
-        let suffix = self.machine.suffix();
-        self.out.data(prefix.as_bytes(), data, suffix);
-        Ok(())
+        let sent = self.out.send(self.machine.sender(), data);
+        sent.map_err(|_| overrun())
     }
 
     /// Ends the response.
-    pub fn send_end(&mut self, trailers: Option<&Trailers>) -> Result<(), Fault> {
-        let ended = match trailers.filter(|trailers| !trailers.is_empty()) {
-            None => self.machine.end_response().map(|last| self.out.put(last)),
-            Some(trailers) => self
-                .machine
-                .end_response_with_trailers(trailers, self.out.open()),
-        };
+    pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
+        let ended = self.out.end(self.machine.sender(), trailers);
         ended.map_err(|_| overrun())
     }
 
@@ -312,9 +292,9 @@ impl<N: Net> Downstream<N> {
         self.machine.finish() == Next::Reuse
     }
 
-    /// Whether the client has closed its side.
-    pub fn has_ended(&self) -> bool {
-        self.ended
+    /// Whether the client has closed its side in the middle of its request.
+    pub fn is_cut_short(&self) -> bool {
+        self.ended && !self.machine.is_received()
     }
 
     /// Waits for bytes once HTTP is given up, beginning with what was received behind the request.
@@ -331,7 +311,7 @@ fn internal() -> Fault {
 }
 
 /// The endpoint's body is not as long as it said: too much, or too little.
-fn overrun() -> Fault {
+pub(super) fn overrun() -> Fault {
     Fault::upstream(
         Phase::Body,
         Reason::ResponseTruncated,

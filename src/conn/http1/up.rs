@@ -10,8 +10,9 @@ use weir_proto_h1::{
 };
 
 use super::Downstream;
+use super::down::overrun;
 use crate::conn::inbox::Inbox;
-use crate::conn::outbox::{Outbox, is_long};
+use crate::conn::outbox::Outbox;
 use crate::conn::up::Answer;
 use crate::conn::wire::{Wire, WireRx, WireTx};
 use crate::core::Core;
@@ -25,9 +26,9 @@ pub struct Upstream<N: Net> {
     pub(in crate::conn) out: Outbox<WireTx<N>>,
     rx: WireRx<N>,
     peer: Option<std::net::SocketAddr>,
-    permit: Permit,
+    permit: Permit<N>,
     inbox: Inbox,
-    machine: Client,
+    pub(super) machine: Client,
     /// The connection has served a request before: its end may have crossed ours on the way.
     reused: bool,
     /// Not one byte has come for this request.
@@ -69,31 +70,21 @@ impl<N: Net> Upstream<N> {
                 request.upgrade,
                 request.te_trailers,
             )
-            .map_err(|_| Fault::local(Phase::Send, Reason::Internal))?;
+            .map_err(|_| internal())?;
         encode_request(self.out.open(), block, head, edits, &framing);
         Ok(())
     }
 
     /// Sends a piece of the request's body.
     pub fn send_data(&mut self, data: Chunk) -> Result<(), Fault> {
-        let prefix = self
-            .machine
-            .prefix(data.len())
-            .map_err(|_| Fault::local(Phase::Send, Reason::Internal))?;
-        let suffix = self.machine.suffix();
-        self.out.data(prefix.as_bytes(), data, suffix);
-        Ok(())
+        let sent = self.out.send(self.machine.sender(), data);
+        sent.map_err(|_| internal())
     }
 
     /// Ends the request.
     pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
-        let ended = if trailers.is_empty() {
-            self.machine.end_request().map(|last| self.out.put(last))
-        } else {
-            self.machine
-                .end_request_with_trailers(trailers, self.out.open())
-        };
-        ended.map_err(|_| Fault::local(Phase::Send, Reason::Internal))
+        let ended = self.out.end(self.machine.sender(), trailers);
+        ended.map_err(|_| internal())
     }
 
     /// How the body of the answer is framed.
@@ -158,7 +149,7 @@ impl<N: Net> Upstream<N> {
         }
     }
 
-    /// Lets what comes of a long answer go to the client unseen, if it is bare on both sides.
+    /// Lets what comes of a long answer go to the client unseen, where nothing is framed around it.
     pub fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,
@@ -166,28 +157,17 @@ impl<N: Net> Upstream<N> {
         head: &Head,
         to: &mut Downstream<N>,
     ) -> Poll<Result<usize, Fault>> {
-        let bare = self.machine.bare();
-        if bare == 0 || !is_long(self.body()) || !self.inbox.is_empty() || !to.sends_bare() {
-            return Poll::Ready(Ok(0));
-        }
-        let passed = ready!(to.out.poll_pass(cx, &core.net, &mut self.rx, bare));
+        let body = (self.body(), self.machine.bare());
+        let from = (&mut self.rx, &self.inbox);
+        let sender = to.machine.sender();
+        let passed = ready!(to.out.poll_pass(cx, &core.net, from, body, sender));
+        let passed = passed.map_err(|_| overrun())?;
         let counted = self.machine.receive_unseen(passed as u64);
-        counted.map_err(|error| self.misbehaved(error, head))?;
-        to.sent_unseen(passed)?;
-        Poll::Ready(Ok(passed))
-    }
-
-    /// Whether the request's body is sent as it is, without framing.
-    pub fn sends_bare(&self) -> bool {
-        self.machine.suffix().is_empty()
-    }
-
-    /// Notes that a piece of the request's body was sent unseen.
-    pub fn sent_unseen(&mut self, len: usize) -> Result<(), Fault> {
-        match self.machine.prefix(len) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Fault::local(Phase::Send, Reason::Internal)),
-        }
+        Poll::Ready(
+            counted
+                .map(|()| passed)
+                .map_err(|error| self.misbehaved(error, head)),
+        )
     }
 
     /// A hint that the rest of the body is large.
@@ -256,4 +236,9 @@ impl<N: Net> Upstream<N> {
             None => self.rx.poll_recv(cx),
         }
     }
+}
+
+/// A step that the request does not allow.
+pub(super) fn internal() -> Fault {
+    Fault::local(Phase::Send, Reason::Internal)
 }

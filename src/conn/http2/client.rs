@@ -1,7 +1,7 @@
 //! Endpoints over HTTP/2: connections that the exchanges of a core share.
 
 use std::future::poll_fn;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -12,30 +12,32 @@ use crate::conn::{Outbox, WireRx, guarded, report_panic};
 use crate::core::{Core, Timer};
 use crate::io::{Instant, Net, Tx};
 use crate::limits::{
-    H2_PING_AFTER_MS, H2_PING_TIMEOUT_MS, H2_SEND_STALL_MS, LINGER_MS, REST_AFTER_MS,
+    H2_PING_AFTER_MS, H2_PING_TIMEOUT_MS, H2_SEND_STALL_MS, H2_SETTINGS_TIMEOUT_MS, LINGER_MS,
+    REST_AFTER_MS,
 };
 use crate::obs::{Http2Tally, Level};
-use crate::upstream::{Endpoint, Held, Permit};
+use crate::upstream::{Endpoint, Held, Joiner, Permit};
 
 /// Begins HTTP/2 on a connection to an endpoint. Its task lives until the connection is over, and takes it off the
-/// endpoint's list then.
+/// endpoint's list then. `joiner` is held until the endpoint has said how many requests it takes.
 pub fn begin<N: Net>(
     core: &Rc<Core<N>>,
     endpoint: &Rc<Endpoint<N>>,
     held: Held<N>,
     config: Config,
+    joiner: Option<Joiner<N>>,
 ) -> Rc<Mux<N>> {
     let Held { wire, permit } = held;
     let out = Outbox::new(wire.tx, core.net.pool().clone());
     let machine = Connection::client(config);
-    let mux = Rc::new(Mux::new(core.net.clone(), machine, out));
-    core.net.spawn(drive(
-        core.clone(),
-        mux.clone(),
+    let mux = Rc::new(Mux::new(
+        core.net.clone(),
         Rc::downgrade(endpoint),
-        wire.rx,
-        permit,
+        machine,
+        out,
     ));
+    core.net
+        .spawn(drive(core.clone(), mux.clone(), wire.rx, (permit, joiner)));
     mux
 }
 
@@ -43,18 +45,18 @@ pub fn begin<N: Net>(
 async fn drive<N: Net>(
     core: Rc<Core<N>>,
     mux: Rc<Mux<N>>,
-    endpoint: Weak<Endpoint<N>>,
     mut rx: WireRx<N>,
-    permit: Permit,
+    (permit, mut joiner): (Permit<N>, Option<Joiner<N>>),
 ) {
     let timer = core.timers.timer();
-    let conversation = Box::pin(converse(&core, &mux, &endpoint, &mut rx, &timer));
+    let conversation = Box::pin(converse(&core, &mux, &mut rx, &timer, &mut joiner));
     let ended = guarded(conversation).await;
     mux.lose();
-    let endpoint = endpoint.upgrade();
+    let endpoint = mux.endpoint.upgrade();
     if let Some(endpoint) = &endpoint {
         endpoint.unshare(&mux);
     }
+    drop(joiner);
     if let Err(panic) = ended {
         return report_panic(&core, &*panic);
     }
@@ -86,12 +88,13 @@ async fn drive<N: Net>(
 async fn converse<N: Net>(
     core: &Core<N>,
     mux: &Mux<N>,
-    endpoint: &Weak<Endpoint<N>>,
     rx: &mut WireRx<N>,
     timer: &Timer,
+    joiner: &mut Option<Joiner<N>>,
 ) {
-    let mut watch = Watch::new();
-    let mut first = None;
+    let endpoint = mux.endpoint.clone();
+    let mut watch = Watch::new(core.net.now());
+    let (mut first, mut taken) = (None, 0);
     poll_fn(|cx| {
         timer.watch(cx);
         let turn = mux.turn(cx, rx, &mut first);
@@ -100,6 +103,15 @@ async fn converse<N: Net>(
         if turn != Turn::Waits || core.is_stopping() {
             return Poll::Ready(());
         }
+        // What the endpoint takes is known, or has become more.
+        let takes = mux.streams_max();
+        if takes > taken {
+            *joiner = None;
+            if let Some(endpoint) = endpoint.upgrade() {
+                endpoint.offer_many(takes - taken);
+            }
+        }
+        taken = takes;
         let is_kept = endpoint.upgrade().filter(|endpoint| endpoint.keeps());
         let idle = is_kept.map_or(Duration::ZERO, |endpoint| endpoint.idle_timeout());
         let idle = if core.is_draining() {
@@ -123,6 +135,8 @@ async fn converse<N: Net>(
 
 /// What is waited for on a connection, and since when.
 struct Watch {
+    /// When the connection began.
+    began: Instant,
     /// When the last stream ended.
     idle: Option<Instant>,
     is_resting: bool,
@@ -134,8 +148,9 @@ struct Watch {
 }
 
 impl Watch {
-    fn new() -> Self {
+    fn new(now: Instant) -> Self {
         Self {
+            began: now,
             idle: None,
             is_resting: false,
             busy: None,
@@ -158,6 +173,10 @@ impl Watch {
         let patience = Duration::from_millis(H2_SEND_STALL_MS);
         if stalled.is_some_and(|since| is_due(since + patience)) {
             state.machine.abort(Error::NotReading);
+        }
+        let settings = self.began + Duration::from_millis(H2_SETTINGS_TIMEOUT_MS);
+        if !state.machine.is_met() && is_due(settings) {
+            state.machine.abort(Error::SettingsTimeout);
         }
         if state.streams.is_empty() {
             (self.busy, self.asked) = (None, None);

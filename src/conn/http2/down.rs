@@ -190,7 +190,7 @@ impl<N: Net> Downstream<N> {
     }
 
     /// Ends the response.
-    pub fn send_end(&mut self, trailers: Option<&Trailers>) -> Result<(), Fault> {
+    pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
         self.handle.finish(trailers);
         Ok(())
     }
@@ -212,7 +212,7 @@ impl<N: Net> Downstream<N> {
 
     /// Ends our direction once HTTP is given up.
     pub fn finish_raw(&mut self) {
-        self.handle.finish(None);
+        self.handle.finish(&Trailers::default());
     }
 }
 

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
+use std::rc::Weak;
 use std::task::{Context, Poll, Waker};
 
 use weir_proto_h1::{BodyKind, Edits, FieldId, Head, Request, Span, Trailers};
@@ -16,10 +17,13 @@ use crate::limits::{
     COPY_BELOW_BYTES, H2_FAIR_TURN, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX, PIECE_SHARE_MIN,
 };
 use crate::obs::Http2Tally;
+use crate::upstream::Endpoint;
 
 /// One connection of HTTP/2, in either role.
 pub struct Mux<N: Net> {
     net: N,
+    /// The endpoint that it leads to, which hears when a stream has ended. Clients only.
+    pub(super) endpoint: Weak<Endpoint<N>>,
     pub(super) state: RefCell<State<N>>,
 }
 
@@ -77,10 +81,16 @@ pub(super) enum Turn {
 }
 
 impl<N: Net> Mux<N> {
-    pub(super) fn new(net: N, machine: Connection, out: Outbox<WireTx<N>>) -> Self {
+    pub(super) fn new(
+        net: N,
+        endpoint: Weak<Endpoint<N>>,
+        machine: Connection,
+        out: Outbox<WireTx<N>>,
+    ) -> Self {
         let heard = net.now();
         Self {
             net,
+            endpoint,
             state: RefCell::new(State {
                 machine,
                 out,
@@ -107,10 +117,22 @@ impl<N: Net> Mux<N> {
         self.net.now().0 / 1_000_000
     }
 
-    /// Whether a request may be begun.
+    /// Whether a request may be begun: the endpoint has said how many it takes, and takes another. The one for which
+    /// the connection was made does not wait for that.
     pub fn can_open(&self) -> bool {
         let state = self.state.borrow();
-        !state.is_gone && state.machine.can_open()
+        !state.is_gone && state.machine.is_met() && state.machine.can_open()
+    }
+
+    /// How many requests the endpoint takes at once; none before it has said so.
+    pub(super) fn streams_max(&self) -> u32 {
+        let state = self.state.borrow();
+        let machine = &state.machine;
+        if machine.is_met() {
+            machine.streams_max()
+        } else {
+            0
+        }
     }
 
     /// Whether the connection has served a request.

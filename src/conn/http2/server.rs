@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -29,7 +29,12 @@ pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Option<Chunk
     } = line;
     let config = pass.door.plan.borrow().http2;
     let out = Outbox::new(wire.tx, core.net.pool().clone());
-    let mux = Mux::new(core.net.clone(), Connection::server(config), out);
+    let mux = Mux::new(
+        core.net.clone(),
+        Weak::new(),
+        Connection::server(config),
+        out,
+    );
     let shop = Shop {
         core: core.clone(),
         mux: Rc::new(mux),
@@ -181,18 +186,19 @@ async fn part<N: Net>(shop: &Shop<N>, rx: &mut WireRx<N>, timer: &Timer) {
     let core = &shop.core;
     let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
     timer.set(deadline);
-    let (mut is_finished, mut has_ended, mut forgotten) = (false, false, 0);
+    let (mut is_sent, mut is_finished, mut has_ended, mut forgotten) = (false, false, false, 0);
     poll_fn(|cx| {
         timer.watch(cx);
-        if !is_finished {
+        if !is_sent {
             match shop.mux.poll_flush(cx) {
                 Poll::Pending => {}
-                Poll::Ready(Ok(())) => {
-                    let mut state = shop.mux.state.borrow_mut();
-                    is_finished = state.out.tx.poll_finish(cx).is_ready();
-                }
-                Poll::Ready(Err(_)) => (is_finished, has_ended) = (true, true),
+                Poll::Ready(Ok(())) => is_sent = true,
+                Poll::Ready(Err(_)) => (is_sent, is_finished, has_ended) = (true, true, true),
             }
+        }
+        if is_sent && !is_finished {
+            let mut state = shop.mux.state.borrow_mut();
+            is_finished = state.out.tx.poll_finish(cx).is_ready();
         }
         while !has_ended {
             match rx.poll_forget(cx) {

@@ -97,27 +97,26 @@ impl<N: Net> Handle<N> {
     }
 
     /// Ends our message behind the data that waits.
-    pub(super) fn finish(&self, trailers: Option<&Trailers>) {
+    pub(super) fn finish(&self, trailers: &Trailers) {
         let now_ms = self.mux.now_ms();
         let mut state = self.mux.state.borrow_mut();
         let stream = state.streams.at(self.slot);
         if matches!(stream.end, End::Done) || stream.lost.is_some() {
             return;
         }
-        match trailers.filter(|trailers| !trailers.is_empty()) {
-            None => stream.end = End::Data,
-            Some(trailers) => {
-                // Most often there is room for all that waits: nothing is kept then.
-                let key = stream.key;
-                while state.frame_one(self.slot, now_ms) {}
-                let stream = state.streams.at(self.slot);
-                if stream.waiting.is_empty() {
-                    stream.end = End::Done;
-                    state.send_trailers(self.slot, key, trailers);
-                    return;
-                }
-                stream.end = End::Trailers(Box::new(trailers.clone()));
+        if trailers.is_empty() {
+            stream.end = End::Data;
+        } else {
+            // Most often there is room for all that waits: nothing is kept then.
+            let key = stream.key;
+            while state.frame_one(self.slot, now_ms) {}
+            let stream = state.streams.at(self.slot);
+            if stream.waiting.is_empty() {
+                stream.end = End::Done;
+                state.send_trailers(self.slot, key, trailers);
+                return;
             }
+            stream.end = End::Trailers(Box::new(trailers.clone()));
         }
         state.list(self.slot);
         state.wake();
@@ -163,8 +162,8 @@ impl<N: Net> Handle<N> {
 
 impl<N: Net> Drop for Handle<N> {
     fn drop(&mut self) {
-        let mut state = self.mux.state.borrow_mut();
-        let state = &mut *state;
+        let mut borrowed = self.mux.state.borrow_mut();
+        let state = &mut *borrowed;
         let stream = state.streams.at(self.slot);
         let (key, is_listed) = (stream.key, stream.is_listed);
         state.machine.release(key);
@@ -173,5 +172,9 @@ impl<N: Net> Drop for Handle<N> {
         }
         state.streams.remove(self.slot);
         state.wake();
+        drop(borrowed);
+        if let Some(endpoint) = self.mux.endpoint.upgrade() {
+            endpoint.offer();
+        }
     }
 }

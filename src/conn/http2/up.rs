@@ -26,6 +26,8 @@ pub struct Upstream<N: Net> {
     is_answered: bool,
     /// Not one byte has come for this request.
     is_silent: bool,
+    /// The stream is gone with its connection.
+    is_disconnected: bool,
     /// The connection has served requests before: its end may have crossed this one on the way.
     is_reused: bool,
 }
@@ -40,6 +42,7 @@ impl<N: Net> Upstream<N> {
             trailers: Trailers::default(),
             is_answered: false,
             is_silent: true,
+            is_disconnected: false,
             is_reused,
         }
     }
@@ -93,7 +96,7 @@ impl<N: Net> Upstream<N> {
     /// Ends the request.
     pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
         if let Some(handle) = &self.handle {
-            handle.finish(Some(trailers));
+            handle.finish(trailers);
         }
         Ok(())
     }
@@ -138,7 +141,10 @@ impl<N: Net> Upstream<N> {
         };
         let came = match ready!(handle.poll_next(cx)) {
             Ok(came) => came,
-            Err(lost) => return Poll::Ready(Err(self.gone(lost))),
+            Err(lost) => {
+                self.is_disconnected = matches!(lost, Lost::Disconnected);
+                return Poll::Ready(Err(self.gone(lost)));
+            }
         };
         self.is_silent = false;
         Poll::Ready(Ok(match came {
@@ -199,7 +205,7 @@ impl<N: Net> Upstream<N> {
 
     /// Whether a loss may be no more than the end of an idle connection that crossed the request on its way.
     pub fn was_stale(&self) -> bool {
-        self.is_reused && self.is_silent
+        self.is_reused && self.is_silent && self.is_disconnected
     }
 
     /// Waits for bytes once HTTP is given up.
@@ -220,7 +226,7 @@ impl<N: Net> Upstream<N> {
     /// Ends our direction once HTTP is given up.
     pub fn finish_raw(&mut self) {
         if let Some(handle) = &self.handle {
-            handle.finish(None);
+            handle.finish(&Trailers::default());
         }
     }
 }

@@ -7,7 +7,6 @@
 //! Receives come in two kinds. While few connections wait, a block is posted together with the operation (armed).
 //! Past [`ARMED_RECEIVES_MAX`](crate::limits::ARMED_RECEIVES_MAX) a half first waits for readiness, which takes no memory, and then receives.
 
-mod pipe;
 mod rx;
 mod tx;
 
@@ -15,20 +14,17 @@ use std::cell::{Cell, UnsafeCell};
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use monoio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use super::os::{Doorbell, ListenSocket, Parcel, owned, set_nonblocking, shut};
+use super::pipe::{Pipe, Pipes};
 use super::{Address, Connection, Instant, Net, Pool};
 use crate::limits::RING_ENTRIES;
-
-use pipe::{Pipe, Pipes};
 
 pub use rx::UringRx;
 pub use tx::UringTx;
@@ -63,7 +59,7 @@ where
 {
     let mut denied = None;
     for (single_issuer, coop_taskrun) in [(true, true), (false, true), (false, false)] {
-        let mut ring = io_uring::IoUring::builder();
+        let mut ring = monoio_ring::IoUring::builder();
         if single_issuer {
             ring.setup_single_issuer();
         }
@@ -106,7 +102,7 @@ struct Shared {
     epoch_ms: Cell<u64>,
     pool: Pool,
     armed: Cell<usize>,
-    pipes: Pipes,
+    pipes: Rc<Pipes>,
 }
 
 impl Shared {
@@ -134,7 +130,7 @@ impl Uring {
             epoch_ms: Cell::new(0),
             pool: Pool::new(),
             armed: Cell::new(0),
-            pipes: Pipes::default(),
+            pipes: Rc::default(),
         };
         core.tick_wall();
         Self {
@@ -163,26 +159,12 @@ impl Uring {
     }
 }
 
-/// A bound listening socket.
-pub enum ListenSocket {
-    /// TCP; shares its port with the other cores' by `SO_REUSEPORT`.
-    Tcp(std::net::TcpListener),
-    /// Unix; cores accept from clones of one socket.
-    Unix(std::os::unix::net::UnixListener),
-}
-
 /// A listening socket registered with the core's runtime.
 pub enum Listener {
     /// TCP.
     Tcp(TcpListener),
     /// Unix.
     Unix(UnixListener),
-}
-
-/// An accepted connection between two cores.
-pub struct Parcel {
-    fd: OwnedFd,
-    peer: Option<SocketAddr>,
 }
 
 impl Net for Uring {
@@ -275,7 +257,10 @@ impl Net for Uring {
             return Poll::Ready(0);
         }
         ready!(to.poll_idle(cx));
-        let pipe = to.may_pass().then(|| Pipe::take(&self.core)).flatten();
+        let pipe = to
+            .may_pass()
+            .then(|| Pipe::take(&self.core.pipes))
+            .flatten();
         let Some(mut pipe) = pipe else {
             return Poll::Ready(0);
         };
@@ -311,49 +296,13 @@ impl Net for Uring {
     }
 
     fn bell(&self) -> io::Result<(Doorbell, UringRx)> {
-        let (near, far) = StdUnixStream::pair()?;
-        far.set_nonblocking(true)?;
-        let near = self.adopt(near.into(), None)?;
-        let bell = Arc::new(BellState {
-            rung: AtomicBool::new(false),
-            far,
-        });
-        let mut rx = near.rx;
-        rx.bell = Some(bell.clone());
-        Ok((Doorbell { bell }, rx))
+        let (bell, near, state) = Doorbell::new()?;
+        let mut rx = self.adopt(near, None)?.rx;
+        rx.bell = Some(state);
+        Ok((bell, rx))
     }
 }
 
-fn owned(fd: i32) -> OwnedFd {
-    // SAFETY: callers pass what `into_raw_fd` has just given away, so nobody else closes it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
-fn shut(fd: i32, how: i32) {
-    // SAFETY: shutdown takes a descriptor and touches no memory; one that is no socket gives an error, which means
-    // the direction is closed already.
-    unsafe { libc::shutdown(fd, how) };
-}
-
-/// Rings a core awake: a byte through a socket pair, unless one is on its way.
-#[derive(Clone)]
-pub struct Doorbell {
-    bell: Arc<BellState>,
-}
-
-struct BellState {
-    rung: AtomicBool,
-    far: StdUnixStream,
-}
-
-impl super::Bell for Doorbell {
-    fn ring(&self) {
-        if !self.bell.rung.swap(true, Ordering::AcqRel) {
-            // A full socket buffer means that rings are waiting to be heard; a closed one, that the core has ended.
-            let _ = io::Write::write(&mut &self.bell.far, &[1]);
-        }
-    }
-}
 /// One connected socket, shared by its halves and their pumps.
 struct Socket {
     tcp: UnsafeCell<TcpStream>,
@@ -371,12 +320,7 @@ impl Socket {
     /// Lets calls that do not go through the ring fail instead of waiting. Says whether they do.
     fn set_nonblocking(&self) -> bool {
         if !self.nonblocking.get() {
-            // SAFETY: reads and sets flags of a descriptor that is open; no memory is passed.
-            let set = unsafe {
-                let flags = libc::fcntl(self.fd(), libc::F_GETFL);
-                flags >= 0 && libc::fcntl(self.fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) == 0
-            };
-            self.nonblocking.set(set);
+            self.nonblocking.set(set_nonblocking(self.fd()));
         }
         self.nonblocking.get()
     }
@@ -420,17 +364,6 @@ impl Socket {
         };
         // A Unix socket has no such option, and no resets that look like an end.
         got == 0 && state == TCP_CLOSE
-    }
-
-    /// Resets the connection at once; a Unix socket, which cannot be reset, is closed both ways.
-    fn reset(&self) {
-        // SAFETY: all zeroes are an address of the unspecified family, which takes a connection apart.
-        let nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
-        let size = size_of::<libc::sockaddr>() as libc::socklen_t;
-        // SAFETY: the address lives for the call and is as large as said.
-        if unsafe { libc::connect(self.fd(), &raw const nowhere, size) } != 0 {
-            shut(self.fd(), libc::SHUT_RDWR);
-        }
     }
 }
 

@@ -5,15 +5,15 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use monoio::io::AsyncReadRent;
 
 use super::super::Rx;
 use super::super::buf::Chunk;
+use super::super::os::{self, BellState};
 use super::super::signal::Slot;
-use super::{BellState, Pipe, Pump, Shared, Socket, shut};
+use super::{Pipe, Pump, Shared, Socket, shut};
 use crate::limits::{ARMED_RECEIVES_MAX, BLOCK_BYTES};
 
 /// Receiving half of a socket.
@@ -161,7 +161,7 @@ impl Rx for UringRx {
             }
         };
         if let Some(bell) = &self.bell {
-            bell.rung.store(false, Ordering::Release);
+            bell.heard();
         }
         Poll::Ready(match received {
             Ok(chunk) if chunk.is_empty() && self.socket.is_broken() => {
@@ -190,19 +190,7 @@ impl Rx for UringRx {
         if self.slot.emptied.get() && !ask {
             return true;
         }
-        let mut byte = 0_u8;
-        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-        loop {
-            // SAFETY: one byte of ours is written at most, and it is alive for the call.
-            let n = unsafe { libc::recv(self.socket.fd(), (&raw mut byte).cast(), 1, flags) };
-            if n >= 0 {
-                return false;
-            }
-            match io::Error::last_os_error().kind() {
-                io::ErrorKind::Interrupted => {}
-                kind => return kind == io::ErrorKind::WouldBlock,
-            }
-        }
+        os::is_quiet(self.socket.fd())
     }
 
     fn expect(&mut self, bytes: usize) {

@@ -12,6 +12,7 @@ use monoio::io::AsyncWriteRent;
 
 use super::super::Tx;
 use super::super::buf::Chunk;
+use super::super::os::reset;
 use super::super::signal::Slot;
 use super::{Pipe, Pump, Socket, shut};
 use crate::limits::SEND_CHUNKS_MAX;
@@ -179,7 +180,7 @@ impl Drop for UringTx {
     fn drop(&mut self) {
         // What was pushed is not sent to the end: that must not look like an orderly one.
         if self.queued() > 0 {
-            self.socket.reset();
+            reset(self.socket.fd());
         }
     }
 }

@@ -1,10 +1,10 @@
 //! One client connection: sends a request, finds the end of its answer.
 
-use std::os::fd::OwnedFd;
-
 use rustix::io::Errno;
 use weir_benches::http::{Chunks, Framing, Head};
-use weir_benches::net::{self, EventFlags, Moved};
+use weir_benches::net::{EventFlags, Moved};
+
+use crate::stream::Stream;
 
 /// A longer response head counts as an error.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -31,7 +31,7 @@ pub(crate) struct Shared {
 
 #[derive(Debug)]
 pub(crate) struct Connection {
-    fd: OwnedFd,
+    stream: Stream,
     sending: Option<Sending>,
     answer: Answer,
     kept: Vec<u8>,
@@ -56,9 +56,9 @@ enum Answer {
 }
 
 impl Connection {
-    pub(crate) fn new(fd: OwnedFd) -> Self {
+    pub(crate) fn new(stream: Stream) -> Self {
         Self {
-            fd,
+            stream,
             sending: None,
             answer: Answer::NotDue,
             kept: Vec::new(),
@@ -74,13 +74,24 @@ impl Connection {
 
     /// Does what `flags` allows.
     pub(crate) fn drive(&mut self, flags: EventFlags, shared: &mut Shared) -> Progress {
-        if flags.intersects(EventFlags::OUT) && self.sending.is_some() && self.send(shared).is_err()
-        {
-            return Progress::Broken;
+        if flags.intersects(EventFlags::OUT) {
+            let sent = match self.sending {
+                Some(_) => self.send(shared),
+                None => self.stream.flush(),
+            };
+            if sent.is_err() {
+                return Progress::Broken;
+            }
         }
         if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR)
         {
-            return self.receive(shared);
+            let progress = self.receive(shared);
+            // A handshake may be over now.
+            if progress == Progress::Pending && self.sending.is_some() && self.send(shared).is_err()
+            {
+                return Progress::Broken;
+            }
+            return progress;
         }
         Progress::Pending
     }
@@ -97,7 +108,7 @@ impl Connection {
                     *left,
                 ),
             };
-            let Moved::Bytes(moved) = net::send(&self.fd, bytes)? else {
+            let Moved::Bytes(moved) = self.stream.send(bytes)? else {
                 return Ok(());
             };
             match sending {
@@ -119,12 +130,12 @@ impl Connection {
                     ..
                 } => {
                     let room = (*left).min(shared.block.len() as u64) as usize;
-                    net::discard(&self.fd, &mut shared.block[..room])
+                    self.stream.discard(&mut shared.block[..room])
                 }
                 Answer::Body {
                     framing: Framing::UntilClose,
                     ..
-                } => net::discard(&self.fd, &mut shared.block),
+                } => self.stream.discard(&mut shared.block),
                 _ => self.receive_kept(),
             };
             match moved {
@@ -144,7 +155,7 @@ impl Connection {
     /// Receives bytes that have to be looked at, and keeps them.
     fn receive_kept(&mut self) -> Result<Moved, Errno> {
         let mut buffer = [0; 16 * 1024];
-        let moved = net::receive(&self.fd, &mut buffer)?;
+        let moved = self.stream.receive(&mut buffer)?;
         if let Moved::Bytes(bytes) = moved {
             self.kept.extend_from_slice(&buffer[..bytes]);
         }

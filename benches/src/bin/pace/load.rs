@@ -10,6 +10,7 @@ use weir_benches::net::Poll;
 use crate::Options;
 use crate::connection::{Connection, Progress, Shared};
 use crate::report::Report;
+use crate::stream::Stream;
 
 /// Idle connections that are being opened at the same time.
 const OPENING_MAX: usize = 64;
@@ -184,7 +185,7 @@ impl Load {
                 slot.generation = slot.generation.wrapping_add(1);
                 self.poll
                     .add(&fd, u64::from(slot.generation) << 32 | index as u64)?;
-                none.insert(Connection::new(fd))
+                none.insert(Connection::new(Stream::new(fd, self.options.tls.as_ref())?))
             }
         };
         match connection.start(&self.shared, opened) {

@@ -11,6 +11,7 @@
 mod connection;
 mod load;
 mod report;
+mod stream;
 
 use std::error::Error;
 use std::num::NonZeroU64;
@@ -21,9 +22,9 @@ use weir_benches::net::{self, Address};
 use crate::load::Load;
 
 const HELP: &str = "\
-pace: a load generator that keeps to its schedule (HTTP/1.1, one thread)
+pace: a load generator that keeps to its schedule (HTTP/1.1, one thread, also over TLS)
 
-usage: pace [options] http://HOST:PORT/PATH
+usage: pace [options] http[s]://HOST:PORT/PATH
 
   --connections N    keep-alive connections (64)
   --rate R           requests a second, evenly spaced, latency from the intended time;
@@ -35,6 +36,8 @@ usage: pace [options] http://HOST:PORT/PATH
   --upload N         POST with N bytes instead of GET
   --idle M           open M more connections first, one request each, and hold them (0)
   --settle S         pause between the opening of idle connections and the load (0)
+  --resume           over TLS: connections resume sessions; without it each handshake is a full one
+  --tls12            speak TLS 1.2 instead of 1.3
   --header 'N: V'    another request header; may be repeated
 
 It prints {\"event\":\"idle\"}, {\"event\":\"start\"} and {\"event\":\"end\"} as they happen, then
@@ -57,6 +60,7 @@ pub(crate) struct Options {
     pub(crate) new_connections: bool,
     pub(crate) idle: usize,
     pub(crate) settle: Duration,
+    pub(crate) tls: Option<stream::Tls>,
 }
 
 fn main() -> std::process::ExitCode {
@@ -117,6 +121,7 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
     let settle = args
         .opt_value_from_fn("--settle", seconds)?
         .unwrap_or(Duration::ZERO);
+    let (resume, is_12) = (args.contains("--resume"), args.contains("--tls12"));
     let headers: Vec<String> = args.values_from_str("--header")?;
     let url: String = args.free_from_str()?;
     if let Some(extra) = args.finish().first() {
@@ -125,11 +130,15 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
     if connections == 0 || rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
         return Err("connections and rate must be above zero".into());
     }
-    let (host, path) = split_url(&url)?;
+    let (is_tls, host, path) = split_url(&url)?;
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let tls = is_tls
+        .then(|| stream::Tls::new(name, resume, is_12))
+        .transpose()?;
     let address = if host.contains(':') {
         Address::parse(host)?
     } else {
-        Address::parse(&format!("{host}:80"))?
+        Address::parse(&format!("{host}:{}", if is_tls { 443 } else { 80 }))?
     };
     Ok(Some(Options {
         address,
@@ -143,17 +152,22 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
         new_connections,
         idle,
         settle,
+        tls,
     }))
 }
 
-fn split_url(url: &str) -> Result<(&str, &str), String> {
-    let rest = url
-        .strip_prefix("http://")
-        .ok_or_else(|| format!("{url}: only http:// is spoken"))?;
-    Ok(match rest.find('/') {
+/// Whether it is over TLS, the host with its port, and the path.
+fn split_url(url: &str) -> Result<(bool, &str, &str), String> {
+    let (is_tls, rest) = match url.split_once("://") {
+        Some(("http", rest)) => (false, rest),
+        Some(("https", rest)) => (true, rest),
+        _ => return Err(format!("{url}: only http:// and https:// are spoken")),
+    };
+    let (host, path) = match rest.find('/') {
         Some(at) => rest.split_at(at),
         None => (rest, "/"),
-    })
+    };
+    Ok((is_tls, host, path))
 }
 
 fn request_head(

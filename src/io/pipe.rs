@@ -2,8 +2,7 @@
 //!
 //! `splice` moves references to the pages that the network card or the peer has filled. It is called directly: the
 //! ring would hand it to a thread of its own. `SPLICE_F_NONBLOCK` speaks of the pipe alone; a socket's side waits
-//! unless the socket itself is set not to, which [`Socket::set_nonblocking`] does once. The ring's receives and sends
-//! do not care: they wait for readiness by themselves.
+//! unless the socket itself is set not to.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -11,7 +10,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::null_mut;
 use std::rc::Rc;
 
-use super::{Shared, owned};
+use super::os::owned;
 use crate::limits::{PASS_BYTES_MAX, PIPES_KEPT_MAX, PIPES_MAX};
 
 /// A core's pipes.
@@ -28,15 +27,14 @@ struct Ends {
 
 /// A pipe that is taken. It goes back when it is dropped empty; with bytes in it, it is closed.
 pub(super) struct Pipe {
-    core: Rc<Shared>,
+    home: Rc<Pipes>,
     ends: Option<Ends>,
     bytes: usize,
 }
 
 impl Pipe {
     /// Takes an empty pipe. `None`: there are enough, or the system grants no more.
-    pub(super) fn take(core: &Rc<Shared>) -> Option<Self> {
-        let pipes = &core.pipes;
+    pub(super) fn take(pipes: &Rc<Pipes>) -> Option<Self> {
         if pipes.taken.get() >= PIPES_MAX {
             return None;
         }
@@ -44,7 +42,7 @@ impl Pipe {
         let ends = free.or_else(Ends::new)?;
         pipes.taken.set(pipes.taken.get() + 1);
         Some(Self {
-            core: core.clone(),
+            home: pipes.clone(),
             ends: Some(ends),
             bytes: 0,
         })
@@ -78,7 +76,7 @@ impl Pipe {
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        let pipes = &self.core.pipes;
+        let pipes = &self.home;
         pipes.taken.set(pipes.taken.get() - 1);
         let mut free = pipes.free.borrow_mut();
         if self.bytes == 0 && free.len() < PIPES_KEPT_MAX {
@@ -115,31 +113,30 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
-    use crate::io::uring::Uring;
 
     #[test]
     fn pipes_are_counted_and_only_empty_ones_used_again() {
-        let core = Uring::new().core;
-        let pipes: Vec<Pipe> = (0..PIPES_MAX).map(|_| Pipe::take(&core).unwrap()).collect();
-        assert!(Pipe::take(&core).is_none(), "that is one too many");
+        let home = Rc::new(Pipes::default());
+        let pipes: Vec<Pipe> = (0..PIPES_MAX).map(|_| Pipe::take(&home).unwrap()).collect();
+        assert!(Pipe::take(&home).is_none(), "that is one too many");
         drop(pipes);
-        assert_eq!(core.pipes.free.borrow().len(), PIPES_KEPT_MAX);
-        core.pipes.free.borrow_mut().clear();
+        assert_eq!(home.free.borrow().len(), PIPES_KEPT_MAX);
+        home.free.borrow_mut().clear();
 
         let (mut near, from) = UnixStream::pair().unwrap();
         let (to, mut far) = UnixStream::pair().unwrap();
         near.write_all(b"some bytes").unwrap();
-        let mut pipe = Pipe::take(&core).unwrap();
+        let mut pipe = Pipe::take(&home).unwrap();
         assert_eq!(pipe.fill(from.as_raw_fd(), 4).unwrap(), 4);
         drop(pipe);
-        assert!(core.pipes.free.borrow().is_empty(), "it was not empty");
+        assert!(home.free.borrow().is_empty(), "it was not empty");
 
-        let mut pipe = Pipe::take(&core).unwrap();
+        let mut pipe = Pipe::take(&home).unwrap();
         assert_eq!(pipe.fill(from.as_raw_fd(), 100).unwrap(), 6);
         assert_eq!(pipe.drain(to.as_raw_fd()).unwrap(), 6);
         drop((pipe, to));
-        assert_eq!(core.pipes.free.borrow().len(), 1);
-        assert_eq!(core.pipes.taken.get(), 0);
+        assert_eq!(home.free.borrow().len(), 1);
+        assert_eq!(home.taken.get(), 0);
         let mut got = String::new();
         far.read_to_string(&mut got).unwrap();
         assert_eq!(got, " bytes");

@@ -1,0 +1,196 @@
+//! What a connection is spoken on: in the clear, or over TLS.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientConfig, ClientConnection, Resumption};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+use weir_benches::net::{self, Moved};
+
+/// One connection's stream.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    fd: OwnedFd,
+    tls: Option<Box<ClientConnection>>,
+}
+
+impl Stream {
+    pub(crate) fn new(fd: OwnedFd, tls: Option<&Tls>) -> Result<Self, Errno> {
+        let tls = tls.map(|tls| ClientConnection::new(tls.config.clone(), tls.name.clone()));
+        let tls = tls.transpose().map_err(|_| Errno::PROTO)?.map(Box::new);
+        Ok(Self { fd, tls })
+    }
+
+    /// Sends what fits. Over TLS everything fits once the handshake is over: it is kept until it is sent.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<Moved, Errno> {
+        let Some(tls) = &mut self.tls else {
+            return net::send(&self.fd, bytes);
+        };
+        if tls.is_handshaking() || tls.wants_write() {
+            flush(tls, &self.fd)?;
+            if tls.is_handshaking() || tls.wants_write() {
+                return Ok(Moved::Later);
+            }
+        }
+        let written = tls.writer().write(bytes).map_err(|_| Errno::PROTO)?;
+        flush(tls, &self.fd)?;
+        Ok(Moved::Bytes(written))
+    }
+
+    /// Whether something is to be sent that `send` was not told of.
+    pub(crate) fn flush(&mut self) -> Result<(), Errno> {
+        match &mut self.tls {
+            Some(tls) => flush(tls, &self.fd),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> Result<Moved, Errno> {
+        let Some(tls) = &mut self.tls else {
+            return net::receive(&self.fd, buffer);
+        };
+        loop {
+            match tls.reader().read(buffer) {
+                Ok(0) => return Ok(Moved::Closed),
+                Ok(n) => return Ok(Moved::Bytes(n)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Err(Errno::PROTO),
+            }
+            match tls.read_tls(&mut Bare(&self.fd)) {
+                Ok(0) => return Ok(Moved::Closed),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Moved::Later);
+                }
+                Err(_) => return Err(Errno::CONNRESET),
+            }
+            tls.process_new_packets().map_err(|_| Errno::PROTO)?;
+            flush(tls, &self.fd)?;
+        }
+    }
+
+    pub(crate) fn discard(&mut self, scratch: &mut [u8]) -> Result<Moved, Errno> {
+        match self.tls {
+            Some(_) => self.receive(scratch),
+            None => net::discard(&self.fd, scratch),
+        }
+    }
+}
+
+fn flush(tls: &mut ClientConnection, fd: &OwnedFd) -> Result<(), Errno> {
+    while tls.wants_write() {
+        match tls.write_tls(&mut Bare(fd)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(_) => return Err(Errno::CONNRESET),
+        }
+    }
+    Ok(())
+}
+
+/// The socket as rustls wants it.
+struct Bare<'a>(&'a OwnedFd);
+
+impl Read for Bare<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        moved(net::receive(self.0.as_fd(), buffer))
+    }
+}
+
+impl Write for Bare<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        moved(net::send(self.0.as_fd(), bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn moved(moved: Result<Moved, Errno>) -> io::Result<usize> {
+    match moved? {
+        Moved::Bytes(n) => Ok(n),
+        Moved::Closed => Ok(0),
+        Moved::Later => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+/// How TLS is spoken: any certificate will do, as it is speed that is measured.
+#[derive(Debug)]
+pub(crate) struct Tls {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+impl Tls {
+    pub(crate) fn new(
+        host: &str,
+        resume: bool,
+        is_12: bool,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let version = if is_12 {
+            &rustls::version::TLS12
+        } else {
+            &rustls::version::TLS13
+        };
+        let builder =
+            ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version])?;
+        let builder = builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Any));
+        let mut config = builder.with_no_client_auth();
+        if !resume {
+            config.resumption = Resumption::disabled();
+        }
+        Ok(Self {
+            config: Arc::new(config),
+            name: ServerName::try_from(host.to_owned())?,
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Any;
+
+impl ServerCertVerifier for Any {
+    fn verify_server_cert(
+        &self,
+        _certificate: &CertificateDer<'_>,
+        _chain: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        aws_lc_rs::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}

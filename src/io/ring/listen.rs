@@ -1,0 +1,160 @@
+//! Listening sockets.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use socket2::SockAddr;
+
+use super::super::os::shut;
+use super::driver::{Core, Key, Kind, Owner};
+use crate::limits::ACCEPTS_AT_ONCE_MAX;
+
+/// Accepts in a row that found somebody before more than one is tried.
+const STREAK_MIN: u32 = 4;
+
+/// A listening socket on its core.
+pub struct Listener {
+    gate: Rc<Gate>,
+}
+
+/// What a listener and the ring share.
+pub(super) struct Gate {
+    core: Rc<Core>,
+    key: Key,
+    fd: OwnedFd,
+    is_watched: Cell<bool>,
+    is_closed: Cell<bool>,
+    is_dropped: Cell<bool>,
+    /// How many are accepted before the ring is asked again.
+    left: Cell<u32>,
+    /// How often in a row all that were to be accepted were there.
+    streak: Cell<u32>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl Listener {
+    pub(super) fn new(core: &Rc<Core>, fd: OwnedFd) -> Self {
+        let mut made = None;
+        core.add(|key| {
+            let gate = Rc::new(Gate {
+                core: core.clone(),
+                key,
+                fd,
+                is_watched: Cell::new(false),
+                is_closed: Cell::new(false),
+                is_dropped: Cell::new(false),
+                left: Cell::new(1),
+                streak: Cell::new(0),
+                waiting: RefCell::default(),
+            });
+            made = Some(gate.clone());
+            Owner::Gate(gate)
+        });
+        Self {
+            gate: made.unwrap_or_else(|| unreachable!("the table has asked for it")),
+        }
+    }
+
+    /// Waits for the next connection.
+    pub(super) async fn accept(&self) -> io::Result<(i32, Option<SocketAddr>)> {
+        poll_fn(|cx| self.gate.poll_accept(cx)).await
+    }
+
+    pub(super) fn close(&self) {
+        self.gate.is_closed.set(true);
+        shut(self.gate.fd.as_raw_fd(), libc::SHUT_RDWR);
+        self.gate.wake_all();
+    }
+}
+
+impl Gate {
+    fn poll_accept(&self, cx: &Context<'_>) -> Poll<io::Result<(i32, Option<SocketAddr>)>> {
+        loop {
+            if self.is_closed.get() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+            if self.left.get() == 0 {
+                self.wait(cx);
+                return Poll::Pending;
+            }
+            match accept(self.fd.as_raw_fd()) {
+                Ok(accepted) => {
+                    self.left.set(self.left.get() - 1);
+                    return Poll::Ready(Ok(accepted));
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => {
+                        self.left.set(0);
+                        self.streak.set(0);
+                    }
+                    Some(libc::EINTR) => {}
+                    _ => return Poll::Ready(Err(error)),
+                },
+            }
+        }
+    }
+
+    fn wait(&self, cx: &Context<'_>) {
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        if !self.is_watched.replace(true) {
+            self.core
+                .watch(self.key, Kind::Accept, self.fd.as_raw_fd(), false);
+        }
+    }
+
+    /// Hears from the ring. Says whether nothing is left of the listener.
+    pub(super) fn told(&self) -> bool {
+        self.is_watched.set(false);
+        // An accept that finds nobody costs as much as one that finds somebody, so that usually one is tried for each
+        // time that the ring tells. More while they come faster than that.
+        let streak = self.streak.get();
+        self.streak.set(streak + 1);
+        let at_once = 1 << streak.saturating_sub(STREAK_MIN).min(8);
+        self.left.set(ACCEPTS_AT_ONCE_MAX.min(at_once));
+        self.wake_all();
+        self.is_dropped.get()
+    }
+
+    fn wake_all(&self) {
+        let waiting = self.waiting.take();
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.gate.is_dropped.set(true);
+        self.gate.is_closed.set(true);
+        self.gate.wake_all();
+        if self.gate.is_watched.get() {
+            self.gate.core.forget(self.gate.key, Kind::Accept);
+        } else {
+            self.gate.core.remove(self.gate.key);
+        }
+    }
+}
+
+/// Accepts a connection, non-blocking, with its other side's address if that has one.
+fn accept(fd: i32) -> io::Result<(i32, Option<SocketAddr>)> {
+    // SAFETY: the system writes an address no longer than `size` says there is room for, and its size.
+    let accepted = unsafe {
+        SockAddr::try_init(|address, size| {
+            let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+            let accepted = libc::accept4(fd, address.cast(), size, flags);
+            if accepted < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(accepted)
+        })
+    };
+    let (accepted, address) = accepted?;
+    Ok((accepted, address.as_socket()))
+}

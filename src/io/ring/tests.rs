@@ -1,0 +1,283 @@
+//! What the conformance programs cannot see: the loop, its bounds, and what is left when it ends.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::panic::AssertUnwindSafe;
+use std::task::Poll;
+
+use super::*;
+use crate::io::{Chunk, Rx};
+use crate::limits::{BLOCK_BYTES, RING_COMPLETIONS, TURN_BYTES_MAX};
+
+type Halves = (RingRx, RingTx);
+
+/// A connection's two ends, both on the ring.
+async fn pair(net: &Ring) -> (Halves, Halves) {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = Address::Ip(socket.local_addr().unwrap());
+    let listener = net.listen(ListenSocket::Tcp(socket)).unwrap();
+    let near = net.connect(&to).await.unwrap();
+    let far = net.accept(&listener).await.unwrap();
+    ((near.rx, near.tx), (far.rx, far.tx))
+}
+
+/// The ring's end of a connection whose other end is a plain socket.
+async fn with_plain(net: &Ring) -> (Halves, TcpStream) {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let plain = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+    let listener = net.listen(ListenSocket::Tcp(socket)).unwrap();
+    let Connection { rx, tx, .. } = net.accept(&listener).await.unwrap();
+    ((rx, tx), plain)
+}
+
+async fn receive_some(rx: &mut RingRx) -> Option<Chunk> {
+    poll_fn(|cx| rx.poll_recv(cx)).await.unwrap()
+}
+
+async fn has_nothing(rx: &mut RingRx) -> bool {
+    poll_fn(|cx| Poll::Ready(rx.poll_recv(cx).is_pending())).await
+}
+
+#[test]
+fn a_task_that_wakes_itself_starves_nobody() {
+    run(|net| async move {
+        let is_over = Rc::new(Cell::new(false));
+        let (flag, polls) = (is_over.clone(), Rc::new(Cell::new(0_u64)));
+        let counted = polls.clone();
+        net.spawn(poll_fn(move |cx| {
+            counted.set(counted.get() + 1);
+            if flag.get() {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }));
+        let ((_near, mut tx), (mut rx, _far)) = pair(&net).await;
+        for _ in 0..10 {
+            assert!(has_nothing(&mut rx).await);
+            tx.push(net.pool().copy(b"news"));
+            poll_fn(|cx| tx.poll_send(cx)).await.unwrap();
+            assert_eq!(&receive_some(&mut rx).await.unwrap()[..], b"news");
+            net.sleep_until(net.now() + Duration::from_micros(100))
+                .await;
+        }
+        assert!(polls.get() > 10);
+        is_over.set(true);
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_turn_takes_a_bounded_part_of_what_one_connection_has() {
+    run(|net| async move {
+        let ((mut rx, _tx), mut plain) = with_plain(&net).await;
+        let bytes = vec![7; 16 * TURN_BYTES_MAX as usize];
+        let writer = std::thread::spawn(move || plain.write_all(&bytes).map(|()| bytes.len()));
+        let (mut turn, mut got, mut most, mut all) = (0, 0, 0, 0);
+        while let Some(chunk) = receive_some(&mut rx).await {
+            if std::mem::replace(&mut turn, net.core.turn.get()) != turn {
+                got = 0;
+            }
+            got += chunk.len();
+            all += chunk.len();
+            most = most.max(got);
+        }
+        assert_eq!(all, writer.join().unwrap().unwrap());
+        assert!(most < TURN_BYTES_MAX as usize + BLOCK_BYTES[2], "{most}");
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_half_that_nobody_polls_takes_nothing_in() {
+    run(|net| async move {
+        let ((mut rx, _tx), mut plain) = with_plain(&net).await;
+        assert!(has_nothing(&mut rx).await);
+        plain.set_nonblocking(true).unwrap();
+        let mut sent = 0;
+        while let Ok(n) = plain.write(&[7; 100_000]) {
+            sent += n;
+            net.sleep_until(net.now() + Duration::from_micros(200))
+                .await;
+            assert_eq!(net.pool().live_bytes(), 0);
+        }
+        drop(plain);
+        while let Some(chunk) = receive_some(&mut rx).await {
+            sent -= chunk.len();
+        }
+        assert_eq!(sent, 0);
+    })
+    .unwrap();
+}
+
+/// So that whoever passes bytes on has sent them before it hears that there will be no more.
+#[test]
+fn an_end_is_told_in_a_later_turn_than_the_bytes_before_it() {
+    run(|net| async move {
+        for is_reset in [false, true] {
+            let ((mut rx, mut tx), mut plain) = with_plain(&net).await;
+            assert!(has_nothing(&mut rx).await);
+            plain.write_all(b"the last").unwrap();
+            if is_reset {
+                // A close with unread bytes is a reset.
+                tx.push(net.pool().copy(b"unread"));
+                poll_fn(|cx| tx.poll_send(cx)).await.unwrap();
+            }
+            drop(plain);
+            // The ring tells of both at once.
+            net.sleep_until(net.now() + Duration::from_millis(2)).await;
+            let mut got = Vec::new();
+            let mut turns = Vec::new();
+            let end = poll_fn(|cx| {
+                loop {
+                    match rx.poll_recv(cx) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Ok(Some(chunk))) => got.extend_from_slice(&chunk),
+                        Poll::Ready(end) => {
+                            turns.push(net.core.turn.get());
+                            return Poll::Ready(end);
+                        }
+                    }
+                    turns.push(net.core.turn.get());
+                }
+            });
+            assert_eq!(end.await.is_err(), is_reset);
+            assert!(b"the last".starts_with(&got[..]));
+            assert!(turns.is_sorted_by(|a, b| a < b), "{turns:?}");
+        }
+    })
+    .unwrap();
+}
+
+/// Connections end while news of them are on their way, and others take their places at once.
+#[test]
+fn late_news_are_not_for_the_next_owner_of_a_place() {
+    let left = run(|net| async move {
+        for round in 0..500_u32 {
+            let (near, far) = pair(&net).await;
+            let ((mut near_rx, mut near_tx), (mut far_rx, far_tx)) = (near, far);
+            // The second watch of a half is a lasting one.
+            for _ in 0..2 {
+                assert!(has_nothing(&mut far_rx).await && has_nothing(&mut near_rx).await);
+                near_tx.push(net.pool().copy(&round.to_le_bytes()));
+                poll_fn(|cx| near_tx.poll_send(cx)).await.unwrap();
+                assert_eq!(
+                    receive_some(&mut far_rx).await.unwrap()[..],
+                    round.to_le_bytes()
+                );
+            }
+            assert!(has_nothing(&mut far_rx).await);
+            near_tx.push(net.pool().copy(b"for nobody"));
+            if round % 2 == 0 {
+                poll_fn(|cx| near_tx.poll_send(cx)).await.unwrap();
+            }
+            if round % 3 == 0 {
+                drop((far_rx, far_tx));
+            }
+        }
+        net
+    });
+    let core = left.unwrap().core;
+    assert!(core.places() < 40, "{} places", core.places());
+    assert_eq!(core.in_flight(), 0);
+}
+
+#[test]
+fn more_than_the_queues_hold_is_lost_nowhere() {
+    run(|net| async move {
+        let ((_near, mut tx), (mut rx, _far)) = pair(&net).await;
+        for _ in 0..5 {
+            assert!(has_nothing(&mut rx).await);
+            net.core.flood(3 * RING_COMPLETIONS as usize);
+            tx.push(net.pool().copy(b"news"));
+            poll_fn(|cx| tx.poll_send(cx)).await.unwrap();
+            assert_eq!(&receive_some(&mut rx).await.unwrap()[..], b"news");
+            net.core.flood(3 * RING_COMPLETIONS as usize);
+            net.sleep_until(net.now() + Duration::from_micros(100))
+                .await;
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn nothing_outlives_the_loop() {
+    let mut plain = None;
+    let core = run(|net| {
+        let kept = net.core.clone();
+        let plain = &mut plain;
+        async move {
+            let ((mut rx, tx), peer) = with_plain(&net).await;
+            *plain = Some(peer);
+            // A task that would wait for ever.
+            net.spawn(async move {
+                let _tx = tx;
+                while receive_some(&mut rx).await.is_some() {}
+            });
+            net.sleep_until(net.now() + Duration::from_millis(1)).await;
+            kept
+        }
+    });
+    let core = core.unwrap();
+    assert_eq!(core.in_flight(), 0);
+    assert_eq!(Rc::strong_count(&core), 1, "nobody holds the world");
+    let mut rest = Vec::new();
+    let ended = plain.unwrap().read_to_end(&mut rest);
+    assert_eq!(ended.unwrap(), 0, "the connection has ended");
+}
+
+#[test]
+fn a_panic_ends_the_loop_and_what_it_had() {
+    let mut plain = None;
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        run(|net| {
+            let plain = &mut plain;
+            async move {
+                let (halves, peer) = with_plain(&net).await;
+                *plain = Some(peer);
+                net.spawn(async move {
+                    let _halves = halves;
+                    panic!("as it is wanted here");
+                });
+                std::future::pending::<()>().await;
+            }
+        })
+    }));
+    assert!(ended.is_err());
+    assert_eq!(plain.unwrap().read(&mut [0]).unwrap(), 0);
+    run(|net| async move {
+        pair(&net).await;
+    })
+    .unwrap();
+}
+
+#[test]
+fn connects_to_a_full_unix_socket_wait_for_room() {
+    let name = format!("weir-ring-{}.sock", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    socket.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+    socket.listen(0).unwrap();
+    let to = Address::Unix(std::sync::Arc::new(path.clone()));
+    run(|net| async move {
+        let connected = Rc::new(Cell::new(0));
+        for _ in 0..5 {
+            let (net, to, connected) = (net.clone(), to.clone(), connected.clone());
+            net.clone().spawn(async move {
+                net.connect(&to).await.unwrap();
+                connected.set(connected.get() + 1);
+            });
+        }
+        net.sleep_until(net.now() + Duration::from_millis(5)).await;
+        assert!(connected.get() < 5, "the queue was to be full");
+        let listener = net.listen(ListenSocket::Unix(socket.into())).unwrap();
+        while connected.get() < 5 {
+            net.accept(&listener).await.unwrap();
+            net.sleep_until(net.now() + Duration::from_millis(2)).await;
+        }
+    })
+    .unwrap();
+    std::fs::remove_file(path).unwrap();
+}
