@@ -45,6 +45,10 @@ pub const SEND_CHUNKS_MAX: usize = 16;
 /// more than the copy.
 pub const COPY_BELOW_BYTES: usize = 2_048;
 
+/// A piece of data keeps the block in which it was received from others if it is at least such a share of it (a
+/// quarter); smaller ones are copied. What waits costs no more than four times what it is then.
+pub const PIECE_SHARE_MIN: usize = 4;
+
 /// Bytes queued in one direction of an exchange before its source is no longer read: with the block in flight, what
 /// a client that does not read costs.
 pub const QUEUED_BYTES_HIGH: usize = 128 * 1024;
@@ -114,6 +118,10 @@ pub const H2_QUEUED_BYTES_HIGH: usize = 128 * 1024;
 /// Bytes that wait on one stream of HTTP/2 before its source is no longer read: windows may be closed on all of a
 /// connection's streams at once.
 pub const H2_STREAM_QUEUED_BYTES_HIGH: usize = 32 * 1024;
+
+/// Of so many pieces that are framed on a connection of HTTP/2, one is of the stream that has waited longest, however
+/// urgent others are.
+pub const H2_FAIR_TURN: usize = 16;
 
 /// Receives that one turn of a connection of HTTP/2 takes in before it sends.
 pub const H2_RECEIVES_MAX: usize = 16;

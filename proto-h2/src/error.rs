@@ -173,6 +173,14 @@ errors! {
     /// An expectation other than 100-continue.
     BadExpectation = "bad_expectation", PROTOCOL_ERROR;
 
+    /// The caller: our SETTINGS were not acknowledged in time.
+    SettingsTimeout = "settings_timeout", SETTINGS_TIMEOUT;
+    /// The caller: a field block has begun and its end did not come in time.
+    BlockTimeout = "block_timeout", ENHANCE_YOUR_CALM;
+    /// The caller: the peer takes nothing of what is sent.
+    NotReading = "not_reading", NO_ERROR;
+    /// The caller: the peer gives no sign of life.
+    PingTimeout = "ping_timeout", NO_ERROR;
     /// The caller: the stream has ended or never was.
     StreamGone = "stream_gone", INTERNAL_ERROR;
     /// The caller: a step that the state does not allow.

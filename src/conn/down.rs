@@ -58,7 +58,7 @@ pub struct Kit<N: Net> {
 
 /// Who a client is, as far as its connection tells.
 pub(super) struct Client {
-    address: Option<SocketAddr>,
+    pub(super) address: Option<SocketAddr>,
     agreed: Option<Agreed>,
     identity: Option<Rc<Identity>>,
 }
@@ -186,6 +186,14 @@ impl<'a, N: Net> Down<'a, N> {
         match &self.wire {
             Wire::Http1(wire) => wire.machine.is_idle(),
             Wire::Http2(_) => false,
+        }
+    }
+
+    /// Whether it is known by now that nobody waits for the answer. Looks at nothing new.
+    pub fn is_gone(&self) -> bool {
+        match &self.wire {
+            Wire::Http1(_) => false,
+            Wire::Http2(wire) => wire.is_gone(),
         }
     }
 

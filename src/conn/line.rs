@@ -10,7 +10,7 @@ use super::proxy_protocol;
 use super::wire::{Wire, WireRx};
 use crate::core::{Core, Pass, Timer};
 use crate::fault::Reason;
-use crate::io::{Chunk, Net, Rx};
+use crate::io::{Chunk, Instant, Net, Rx};
 use crate::limits::{LINGER_BYTES_MAX, LINGER_MS};
 use crate::obs::Level;
 use crate::tls::Failure;
@@ -41,7 +41,11 @@ impl<N: Net> Line<N> {
         } else {
             timeouts.idle
         };
-        let deadline = core.net.now() + limit;
+        self.wait_until(core, core.net.now() + limit).await
+    }
+
+    /// The same, no longer than until a deadline.
+    pub async fn wait_until(&mut self, core: &Rc<Core<N>>, deadline: Instant) -> Option<Chunk> {
         self.timer.set(deadline);
         poll_fn(|cx| {
             self.timer.watch(cx);

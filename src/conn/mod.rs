@@ -31,6 +31,7 @@ pub use up::{Answer, Up};
 pub use wire::{Wire, WireRx, WireTx};
 
 use http1::Downstream;
+use inbox::Inbox;
 
 use crate::core::{Core, Pass, Timer};
 use crate::exchange::{self, After};
@@ -68,13 +69,19 @@ pub fn serve<N: Net>(
             line = entered;
         }
         loop {
-            let Some(first) = line.wait(&core).await else {
+            let Some(mut first) = line.wait(&core).await else {
                 return match line.wire.rx {
                     WireRx::Plain(_) => {}
                     WireRx::Tls(_) => Box::pin(leave(core, line)).await,
                 };
             };
-            if line.is_new && begins_http2(&line, &first) {
+            if line.is_new && begins_http2(&line, &first).is_none() {
+                match Box::pin(beginning(&core, &mut line, first)).await {
+                    Some(whole) => first = whole,
+                    None => return,
+                }
+            }
+            if line.is_new && begins_http2(&line, &first) == Some(true) {
                 line.tell_handshake(&core);
                 return Box::pin(http2::serve(core, line, Some(first))).await;
             }
@@ -88,6 +95,19 @@ pub fn serve<N: Net>(
             }
         }
     }
+}
+
+/// Receives until it can be told from the first bytes what is spoken: a preface of HTTP/2 may come in pieces. `None`:
+/// closed, or too slow.
+async fn beginning<N: Net>(core: &Rc<Core<N>>, line: &mut Line<N>, first: Chunk) -> Option<Chunk> {
+    let deadline = core.net.now() + line.pass.door.plan.borrow().timeouts.head;
+    let mut inbox = Inbox::default();
+    inbox.add(first, core.net.pool());
+    while begins_http2(line, inbox.bytes()).is_none() {
+        let more = line.wait_until(core, deadline).await?;
+        inbox.add(more, core.net.pool());
+    }
+    inbox.take()
 }
 
 /// What comes before HTTP: who the client is, where a load balancer says it, and then TLS. `None`: it did not come to
@@ -293,15 +313,17 @@ fn guarded<T>(
 }
 
 /// Whether the first bytes of a connection are those of HTTP/2, by agreement, or by a client that knows beforehand
-/// that we speak it.
+/// that we speak it. `None`: there are too few to tell.
 //= rfc9113#3.4
 // What comes first is unlike any request of HTTP/1.1.
-fn begins_http2<N: Net>(line: &Line<N>, first: &[u8]) -> bool {
+fn begins_http2<N: Net>(line: &Line<N>, first: &[u8]) -> Option<bool> {
     if let Some(agreed) = line.wire.rx.agreed() {
-        return agreed.protocol == tls::Protocol::Http2;
+        return Some(agreed.protocol == tls::Protocol::Http2);
     }
-    line.pass.door.plan.borrow().takes_http2
-        && weir_proto_h1::looks_like_h2_preface(first) == Some(true)
+    match line.pass.door.plan.borrow().takes_http2 {
+        true => weir_proto_h1::looks_like_h2_preface(first),
+        false => Some(false),
+    }
 }
 
 /// Counts a panic and says what it said.

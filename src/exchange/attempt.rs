@@ -109,6 +109,15 @@ fn prepare<N: Net>(plan: &CorePlan<N>, down: &mut Down<'_, N>, record: &Record, 
     }
 }
 
+/// Looks whether anybody still waits for the answer, before an endpoint is asked: a request over HTTP/2 can be taken
+/// back while it waits for its turn or for a connection.
+fn still_there<N: Net>(down: &Down<'_, N>) -> Result<(), Fault> {
+    if down.is_gone() {
+        return Err(Fault::downstream(Phase::Connect, Reason::ClientClosed));
+    }
+    Ok(())
+}
+
 /// Opens a connection to an endpoint, with all that comes before a request.
 async fn open<N: Net>(
     core: &Rc<Core<N>>,
@@ -160,6 +169,7 @@ fn speaks_http2<N: Net>(held: &Held<N>) -> bool {
 impl<N: Net> Way<'_, N> {
     async fn attempt(&mut self, down: &mut Down<'_, N>, record: &mut Record) -> Result<(), Fault> {
         self.free = false;
+        still_there(down)?;
         let (endpoint, mut up) = self.begin(down, record).await?;
         let relayed = self.relay(&mut up, down, record).await;
         if let Err(fault) = &relayed
@@ -304,9 +314,10 @@ impl<N: Net> Way<'_, N> {
         let began = core.net.now();
         let deadline = self.total.min(began + self.route.timeouts.connect);
         down.kit.timer.set(deadline);
+        let mut listed = None;
         let joined = poll_fn(|cx| {
             down.kit.timer.watch(cx);
-            if endpoint.poll_joined(cx).is_ready() {
+            if endpoint.poll_joined(cx, &mut listed).is_ready() {
                 return Poll::Ready(true);
             }
             match core.net.now() >= deadline || core.is_stopping() {
@@ -329,6 +340,7 @@ impl<N: Net> Way<'_, N> {
         down: &mut Down<'_, N>,
         record: &mut Record,
     ) -> Result<Relayed, Fault> {
+        still_there(down)?;
         if down.kit.head.authority.is_empty()
             && let Some(endpoint) = record
                 .endpoint

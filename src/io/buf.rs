@@ -247,6 +247,13 @@ impl Chunk {
         self.start == self.end
     }
 
+    /// Bytes that the block could hold, whatever is in view: what the view keeps from others.
+    pub fn held_bytes(&self) -> usize {
+        self.block
+            .as_ref()
+            .map_or(0, |block| block.room() - HEADROOM_BYTES)
+    }
+
     /// Drops the first `n` bytes from the view (all of them if there are fewer).
     pub fn advance(&mut self, n: usize) {
         self.start += n.min(self.len()) as u32;

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::http2::{ERRORS, Http2Counts};
 use crate::fault::Reason;
 use crate::tls::Failure;
 
@@ -178,6 +179,8 @@ pub(super) struct ListenerCounts {
     pub(super) handshakes: [Count; HANDSHAKES],
     /// TLS connections that failed, by kind.
     pub(super) tls_failures: [Count; FAILURES],
+    /// What is of HTTP/2 alone.
+    pub(super) http2: Http2Counts,
 }
 
 /// What a core counts by route. With its handle, 512 bytes: the price of one more route on one more core. An exchange
@@ -211,6 +214,8 @@ pub(super) struct UpstreamCounts {
     pub(super) queue_left: Count,
     /// Why exchanges with it failed.
     pub(super) reasons: [Count; REASONS],
+    /// Why connections of HTTP/2 with its endpoints ended.
+    pub(super) http2_errors: [Count; ERRORS],
     /// Connect times of new connections.
     pub(super) connect: Histogram,
     /// Times to the first byte.
@@ -258,8 +263,8 @@ macro_rules! zero {
 }
 
 zero! {
-    ListenerCounts { exchanges, reasons, handshakes, tls_failures; bytes_in, bytes_out, opened, closed }
+    ListenerCounts { exchanges, reasons, handshakes, tls_failures; bytes_in, bytes_out, opened, closed, http2 }
     RouteCounts { exchanges; bytes_in, bytes_out, total }
-    UpstreamCounts { exchanges, reasons; retries, queued_us, queue_entered, queue_left, connect, first_byte }
+    UpstreamCounts { exchanges, reasons, http2_errors; retries, queued_us, queue_entered, queue_left, connect, first_byte }
     EndpointCounts { exchanges; opened, closed, reused, failed }
 }

@@ -76,3 +76,23 @@ impl fmt::Display for RequestId {
         write!(f, "{:016x}{:016x}", self.0, self.1)
     }
 }
+
+/// What has happened on a client's connection of HTTP/2 since it was last told.
+#[derive(Clone, Debug, Default)]
+pub struct Http2Tally {
+    /// Requests that have come.
+    pub requests: u32,
+    /// Streams that the client has reset.
+    pub resets: u32,
+    /// GOAWAY that have come.
+    pub goaways: u32,
+    /// Why streams were reset for what the client did on them.
+    pub failed: Vec<weir_proto_h2::Error>,
+}
+
+impl Http2Tally {
+    /// Whether there is nothing to be told.
+    pub fn is_empty(&self) -> bool {
+        (self.requests | self.resets | self.goaways) == 0 && self.failed.is_empty()
+    }
+}

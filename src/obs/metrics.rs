@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::CoreShared;
 use super::counters::{CLASSES, Count, HANDSHAKES, HistogramTotal, REASONS};
+use super::http2;
 use super::page::{Kind, Page};
 use super::sheet::{Named, Sheet};
 use crate::fault::Reason;
@@ -145,6 +146,11 @@ fn listeners(view: &View<'_>, page: &mut Page) {
             sample_if_any(page, &labels, sum(&counts, |c| &c.tls_failures[at]));
         }
     }
+    let by_name: Vec<_> = all
+        .iter()
+        .map(|(id, name)| (&***name, counts(*id)))
+        .collect();
+    http2::listeners(&by_name, page);
     let help =
         "Exchanges answered by Weir itself or broken off, and connections turned away, by reason.";
     page.family("weir_reasons_total", Kind::Counter, help);
@@ -273,6 +279,11 @@ fn upstreams(view: &View<'_>, page: &mut Page) {
     for (id, name) in &all {
         reasons(page, ("upstream", name), &counts(*id), |c| &c.reasons);
     }
+    let by_name: Vec<_> = all
+        .iter()
+        .map(|(id, name)| (&***name, counts(*id)))
+        .collect();
+    http2::upstreams(&by_name, page);
     page.family(
         "weir_upstream_connect_seconds",
         Kind::Histogram,

@@ -9,6 +9,7 @@
 mod access;
 mod counters;
 mod event;
+mod http2;
 pub mod limits;
 mod line;
 mod metrics;
@@ -24,8 +25,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, thread};
 
 pub use access::{AccessLog, Format};
-pub use event::{Exchange, RequestId};
+pub use event::{Exchange, Http2Tally, RequestId};
 pub use process::Level;
+
+use weir_proto_h2::Error as H2Error;
 
 use crate::plan::{ListenerId, Plan, RouteId, UpstreamId};
 use crate::tls::{Agreed, Failure};
@@ -226,6 +229,34 @@ impl CoreObs {
     pub fn tls_failed(&self, listener: ListenerId, failure: Failure) {
         if let Some(counts) = self.sheet.listener(listener) {
             counts.tls_failures[failure as usize].add(1);
+        }
+    }
+
+    /// A client's connection speaks HTTP/2.
+    pub fn http2_opened(&self, listener: ListenerId) {
+        if let Some(counts) = self.sheet.listener(listener) {
+            counts.http2.connections.add(1);
+        }
+    }
+
+    /// Things have happened on a client's connection of HTTP/2.
+    pub fn http2_happened(&self, listener: ListenerId, tally: &Http2Tally) {
+        if let Some(counts) = self.sheet.listener(listener) {
+            counts.http2.add(tally);
+        }
+    }
+
+    /// A client's connection of HTTP/2 has ended: why, if that was for an error, and whether the client was told.
+    pub fn http2_ended(&self, listener: ListenerId, failure: Option<H2Error>, was_told: bool) {
+        if let Some(counts) = self.sheet.listener(listener) {
+            counts.http2.end(failure, was_told);
+        }
+    }
+
+    /// A connection of HTTP/2 to an endpoint has ended for an error.
+    pub fn upstream_http2_failed(&self, upstream: UpstreamId, error: H2Error) {
+        if let Some(counts) = self.sheet.upstream(upstream) {
+            counts.http2_errors[error.place()].add(1);
         }
     }
 

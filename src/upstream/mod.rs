@@ -68,6 +68,8 @@ pub struct Endpoint<N: Net> {
     /// Exchanges that wait for the connection that one of them is making.
     joining: RefCell<Vec<Waker>>,
     is_joining: Cell<bool>,
+    /// How often one was made, or could not be, wrapping.
+    joined: Cell<u32>,
     /// Its place in the plan of the day, and how many connections it has.
     place: Rc<Place<N>>,
     /// How many connections may wait.
@@ -148,6 +150,7 @@ impl<N: Net> Upstream<N> {
                     shared: RefCell::default(),
                     joining: RefCell::default(),
                     is_joining: Cell::new(false),
+                    joined: Cell::new(0),
                     place: Rc::new(Place::new(obs.clone())),
                     idle_max: Cell::new(0),
                     idle_timeout: Cell::new(Duration::ZERO),

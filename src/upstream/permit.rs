@@ -145,6 +145,13 @@ impl<N: Net> Permit<N> {
         }
     }
 
+    /// The connection spoke HTTP/2 and has ended for an error.
+    pub fn http2_failed(&self, error: weir_proto_h2::Error) {
+        let (upstream, _) = self.place.ids.get();
+        let obs = self.place.obs.borrow();
+        obs.upstream_http2_failed(upstream, error);
+    }
+
     /// The connection could not be made.
     pub fn failed(self) {
         let (upstream, endpoint) = self.place.ids.get();

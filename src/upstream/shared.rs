@@ -89,12 +89,16 @@ impl<N: Net> Endpoint<N> {
         }
     }
 
-    /// Waits until nobody makes a connection.
-    pub fn poll_joined(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Waits until nobody makes a connection. `listed` is the wait's own, `None` at first: which connection it is known
+    /// to wait for.
+    pub fn poll_joined(&self, cx: &mut Context<'_>, listed: &mut Option<u32>) -> Poll<()> {
         if !self.is_joining.get() {
             return Poll::Ready(());
         }
-        self.joining.borrow_mut().push(cx.waker().clone());
+        let joined = self.joined.get();
+        if listed.replace(joined) != Some(joined) {
+            self.joining.borrow_mut().push(cx.waker().clone());
+        }
         Poll::Pending
     }
 
@@ -143,6 +147,8 @@ pub struct Joiner<N: Net> {
 impl<N: Net> Drop for Joiner<N> {
     fn drop(&mut self) {
         self.endpoint.is_joining.set(false);
+        let joined = &self.endpoint.joined;
+        joined.set(joined.get().wrapping_add(1));
         let waiting = std::mem::take(&mut *self.endpoint.joining.borrow_mut());
         waiting.into_iter().for_each(std::task::Waker::wake);
     }

@@ -305,7 +305,7 @@ impl Connection {
     }
 
     /// Says whether the peer has acknowledged our SETTINGS. How long it may take is for the caller
-    /// to say, who then calls [`Connection::abort`] with [`Code::SETTINGS_TIMEOUT`].
+    /// to say, who then calls [`Connection::abort`] with [`Error::SettingsTimeout`].
     #[must_use]
     pub const fn is_acked(&self) -> bool {
         self.is_acked
@@ -353,11 +353,23 @@ impl Connection {
         matches!(self.state, State::Failed(_)) || (is_leaving && self.streams.len() == 0)
     }
 
-    /// Says whether the connection has ended for an error or by [`Connection::abort`]: nothing is received any more, and
-    /// nothing becomes of its streams.
+    /// Why the connection has ended at once, for what the peer did or by [`Connection::abort`]: nothing is received any
+    /// more, and nothing becomes of its streams.
     #[must_use]
-    pub const fn has_failed(&self) -> bool {
-        matches!(self.state, State::Failed(_))
+    pub const fn failure(&self) -> Option<Error> {
+        match self.state {
+            State::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Says whether the peer was told that there will be an end.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        match self.state {
+            State::Failed(error) => error != Error::BadPreface,
+            _ => self.leaving != Leaving::No,
+        }
     }
 
     /// Says whether the connection's window lets any data through.
@@ -369,11 +381,8 @@ impl Connection {
 
     /// Ends the connection at once, for a reason of the caller's: GOAWAY waits to be sent, and
     /// nothing is received any more.
-    pub fn abort(&mut self, code: Code) {
-        if !matches!(self.state, State::Failed(_)) {
-            self.queue_go_away(self.last_id, code);
-            self.finish(Error::ShuttingDown);
-        }
+    pub fn abort(&mut self, error: Error) {
+        self.fail(error);
     }
 
     /// Asks the peer for a sign of life: [`Event::PingAck`] has the payload.
@@ -440,7 +449,7 @@ impl Connection {
     fn finish(&mut self, error: Error) {
         self.state = State::Failed(error);
         self.streams = Streams::new();
-        (self.stalled, self.tiny) = (0, 0);
+        (self.stalled, self.tiny, self.grown) = (0, 0, 0);
     }
 
     /// Ends a stream for what the peer did on it.

@@ -357,7 +357,7 @@ impl Driver {
                 Ok(())
             }
             "abort" => {
-                self.connection.abort(Code::SETTINGS_TIMEOUT);
+                self.connection.abort(Error::SettingsTimeout);
                 Ok(())
             }
             "ping" => {

@@ -5,15 +5,17 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use weir_proto_h2::{Code, Config, Connection};
+use weir_proto_h2::{Config, Connection, Error};
 
-use super::mux::{Mux, Turn};
-use crate::conn::{Outbox, WireRx};
-use crate::core::Core;
+use super::mux::{Mux, Stall, Turn};
+use crate::conn::{Outbox, WireRx, guarded, report_panic};
+use crate::core::{Core, Timer};
 use crate::io::{Instant, Net, Tx};
 use crate::limits::{
     H2_PING_AFTER_MS, H2_PING_TIMEOUT_MS, H2_SEND_STALL_MS, H2_SETTINGS_TIMEOUT_MS, LINGER_MS,
+    REST_AFTER_MS,
 };
+use crate::obs::{Http2Tally, Level};
 use crate::upstream::{Endpoint, Held, Joiner, Permit};
 
 /// Begins HTTP/2 on a connection to an endpoint. Its task lives until the connection is over, and takes it off the
@@ -39,56 +41,35 @@ pub fn begin<N: Net>(
     mux
 }
 
-/// Receives and sends until the connection is over.
+/// Serves the connection to its end, whoever asks on it.
 async fn drive<N: Net>(
     core: Rc<Core<N>>,
     mux: Rc<Mux<N>>,
     mut rx: WireRx<N>,
-    (_permit, mut joiner): (Permit<N>, Option<Joiner<N>>),
+    (permit, mut joiner): (Permit<N>, Option<Joiner<N>>),
 ) {
     let timer = core.timers.timer();
-    let endpoint = mux.endpoint.clone();
-    let mut watch = Watch::new(core.net.now());
-    let (mut first, mut taken) = (None, 0);
-    poll_fn(|cx| {
-        timer.watch(cx);
-        let turn = mux.turn(cx, &mut rx, &mut first);
-        if turn != Turn::Waits || core.is_stopping() {
-            return Poll::Ready(());
-        }
-        // What the endpoint takes is known, or has become more.
-        let takes = mux.streams_max();
-        if takes > taken {
-            joiner = None;
-            if let Some(endpoint) = endpoint.upgrade() {
-                endpoint.offer_many(takes - taken);
-            }
-        }
-        taken = takes;
-        let is_kept = endpoint.upgrade().filter(|endpoint| endpoint.keeps());
-        let idle = is_kept.map_or(Duration::ZERO, |endpoint| endpoint.idle_timeout());
-        let idle = if core.is_draining() {
-            Duration::ZERO
-        } else {
-            idle
-        };
-        let deadline = watch.look(&core, &mux, idle);
-        let state = mux.state.borrow();
-        if state.machine.has_output() {
-            state.wake();
-        }
-        if state.machine.is_over() && state.streams.is_empty() {
-            return Poll::Ready(());
-        }
-        timer.set(deadline);
-        Poll::Pending
-    })
-    .await;
+    let conversation = Box::pin(converse(&core, &mux, &mut rx, &timer, &mut joiner));
+    let ended = guarded(conversation).await;
     mux.lose();
-    if let Some(endpoint) = endpoint.upgrade() {
+    let endpoint = mux.endpoint.upgrade();
+    if let Some(endpoint) = &endpoint {
         endpoint.unshare(&mux);
     }
     drop(joiner);
+    if let Err(panic) = ended {
+        return report_panic(&core, &*panic);
+    }
+    let failure = mux.state.borrow().machine.failure();
+    if let Some(error) = failure {
+        permit.http2_failed(error);
+        let name = endpoint.as_ref().map_or("an endpoint", |it| &*it.name);
+        let obs = core.obs.borrow();
+        obs.say(
+            Level::Warn,
+            &format!("http2: {name}: connection ended: {error}"),
+        );
+    }
     // What is left to be said is GOAWAY.
     let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
     timer.set(deadline);
@@ -103,15 +84,67 @@ async fn drive<N: Net>(
     mux.state.borrow_mut().out.tx.finish();
 }
 
+/// Receives and sends until the connection is over.
+async fn converse<N: Net>(
+    core: &Core<N>,
+    mux: &Mux<N>,
+    rx: &mut WireRx<N>,
+    timer: &Timer,
+    joiner: &mut Option<Joiner<N>>,
+) {
+    let endpoint = mux.endpoint.clone();
+    let mut watch = Watch::new(core.net.now());
+    let (mut first, mut taken) = (None, 0);
+    poll_fn(|cx| {
+        timer.watch(cx);
+        let turn = mux.turn(cx, rx, &mut first);
+        // What becomes of streams is in the exchanges' reasons.
+        mux.state.borrow_mut().tally = Http2Tally::default();
+        if turn != Turn::Waits || core.is_stopping() {
+            return Poll::Ready(());
+        }
+        // What the endpoint takes is known, or has become more.
+        let takes = mux.streams_max();
+        if takes > taken {
+            *joiner = None;
+            if let Some(endpoint) = endpoint.upgrade() {
+                endpoint.offer_many(takes - taken);
+            }
+        }
+        taken = takes;
+        let is_kept = endpoint.upgrade().filter(|endpoint| endpoint.keeps());
+        let idle = is_kept.map_or(Duration::ZERO, |endpoint| endpoint.idle_timeout());
+        let idle = if core.is_draining() {
+            Duration::ZERO
+        } else {
+            idle
+        };
+        let deadline = watch.look(core, mux, idle);
+        let state = mux.state.borrow();
+        if state.machine.has_output() {
+            state.wake();
+        }
+        if state.is_over() {
+            return Poll::Ready(());
+        }
+        timer.set(deadline);
+        Poll::Pending
+    })
+    .await;
+}
+
 /// What is waited for on a connection, and since when.
 struct Watch {
     /// When the connection began.
     began: Instant,
+    /// When the last stream ended.
     idle: Option<Instant>,
+    is_resting: bool,
+    /// When the first of the streams began that are there.
+    busy: Option<Instant>,
     /// When the endpoint was asked for a sign of life.
     asked: Option<Instant>,
-    /// How much was sent, and when that last grew while something waited.
-    sent: (u64, Instant),
+    stall: Stall,
 }
 
 impl Watch {
@@ -119,8 +152,10 @@ impl Watch {
         Self {
             began: now,
             idle: None,
+            is_resting: false,
+            busy: None,
             asked: None,
-            sent: (0, now),
+            stall: Stall::default(),
         }
     }
 
@@ -134,34 +169,39 @@ impl Watch {
             next = next.min(if now >= at { next } else { at });
             now >= at
         };
-        if state.out.sent() != self.sent.0 || state.out.queued() == 0 {
-            self.sent = (state.out.sent(), now);
-        } else if is_due(self.sent.1 + Duration::from_millis(H2_SEND_STALL_MS)) {
-            state.machine.abort(Code::NO_ERROR);
+        let stalled = self.stall.since(&state.out, now);
+        let patience = Duration::from_millis(H2_SEND_STALL_MS);
+        if stalled.is_some_and(|since| is_due(since + patience)) {
+            state.machine.abort(Error::NotReading);
         }
         let settings = self.began + Duration::from_millis(H2_SETTINGS_TIMEOUT_MS);
         if !state.machine.is_met() && is_due(settings) {
-            state.machine.abort(Code::SETTINGS_TIMEOUT);
+            state.machine.abort(Error::SettingsTimeout);
         }
         if state.streams.is_empty() {
-            self.asked = None;
+            (self.busy, self.asked) = (None, None);
             let since = *self.idle.get_or_insert(now);
             if is_due(since + idle) {
                 state.machine.shut_down();
             }
+            if !self.is_resting && is_due(since + Duration::from_millis(REST_AFTER_MS)) {
+                self.is_resting = true;
+                state.rest();
+            }
             return next;
         }
-        self.idle = None;
-        // An endpoint that is silent may be gone without a word.
+        (self.idle, self.is_resting) = (None, false);
+        // An endpoint that is silent may be gone without a word; one that was asked nothing has nothing to say.
+        let silent = state.heard.max(*self.busy.get_or_insert(now));
         match self.asked {
             Some(asked) if state.heard > asked => self.asked = None,
             Some(asked) => {
                 if is_due(asked + Duration::from_millis(H2_PING_TIMEOUT_MS)) {
-                    state.machine.abort(Code::NO_ERROR);
+                    state.machine.abort(Error::PingTimeout);
                 }
             }
             None => {
-                if is_due(state.heard + Duration::from_millis(H2_PING_AFTER_MS)) {
+                if is_due(silent + Duration::from_millis(H2_PING_AFTER_MS)) {
                     state.machine.ping(*b"weirping");
                     self.asked = Some(now);
                     is_due(now + Duration::from_millis(H2_PING_TIMEOUT_MS));

@@ -62,6 +62,11 @@ impl<N: Net> Downstream<N> {
         self.is_answered
     }
 
+    /// Whether the stream is gone.
+    pub fn is_gone(&self) -> bool {
+        self.handle.is_lost()
+    }
+
     /// Bytes of the answer that wait for room.
     pub fn queued(&self) -> usize {
         self.handle.waiting()

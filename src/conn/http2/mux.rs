@@ -13,7 +13,10 @@ use weir_proto_h2::{Code, Connection, Error, Event, Framing, Priority, StreamKey
 use super::streams::{Answered, End, Lost, Streams};
 use crate::conn::{Outbox, WireRx, WireTx};
 use crate::io::{Chunk, Instant, Net, Pool, Rx, Tx};
-use crate::limits::{COPY_BELOW_BYTES, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX};
+use crate::limits::{
+    COPY_BELOW_BYTES, H2_FAIR_TURN, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX, PIECE_SHARE_MIN,
+};
+use crate::obs::Http2Tally;
 use crate::upstream::Endpoint;
 
 /// One connection of HTTP/2, in either role.
@@ -36,6 +39,10 @@ pub(super) struct State<N: Net> {
     pub(super) workers: Vec<Waker>,
     /// Slots of streams that may have something to frame.
     listed: Vec<u32>,
+    /// All streams may have room again.
+    is_reopened: bool,
+    /// Pieces that were framed, wrapping.
+    pieces: usize,
     /// The connection's task.
     task: Option<Waker>,
     /// The connection is gone.
@@ -48,6 +55,8 @@ pub(super) struct State<N: Net> {
     head: Head,
     text: Vec<u8>,
     pub(super) heads: Vec<Head>,
+    /// What is still to be counted.
+    pub(super) tally: Http2Tally,
 }
 
 /// A request that has come.
@@ -68,7 +77,7 @@ pub(super) enum Turn {
     /// The peer has closed its side, or the connection broke.
     Closed,
     /// The peer broke the rules: what waits says so, and is to be sent before the end.
-    Failed(Error),
+    Failed,
 }
 
 impl<N: Net> Mux<N> {
@@ -90,6 +99,8 @@ impl<N: Net> Mux<N> {
                 unserved: 0,
                 workers: Vec::new(),
                 listed: Vec::new(),
+                is_reopened: false,
+                pieces: 0,
                 task: None,
                 is_gone: false,
                 was_used: false,
@@ -97,6 +108,7 @@ impl<N: Net> Mux<N> {
                 head: Head::new(),
                 text: Vec::new(),
                 heads: Vec::new(),
+                tally: Http2Tally::default(),
             }),
         }
     }
@@ -167,8 +179,9 @@ impl<N: Net> Mux<N> {
             if let Some(bytes) = chunk {
                 received += 1;
                 state.heard = self.net.now();
-                if let Err(error) = state.receive(&bytes, self.now_ms(), self.net.pool()) {
-                    return Turn::Failed(error);
+                let taken = state.receive(&bytes, self.now_ms(), self.net.pool());
+                if taken.is_err() {
+                    return Turn::Failed;
                 }
                 if received < H2_RECEIVES_MAX {
                     continue;
@@ -179,7 +192,7 @@ impl<N: Net> Mux<N> {
                 return Turn::Closed;
             }
             let has_room = state.out.queued() < H2_QUEUED_BYTES_HIGH;
-            if has_room && (!had_room || !is_idle || state.has_unframed()) {
+            if has_room && (!had_room || !is_idle || state.next_to_frame().is_some()) {
                 received = 0;
                 continue;
             }
@@ -207,12 +220,37 @@ impl<N: Net> Mux<N> {
     }
 }
 
+/// How long a peer takes nothing of what waits to be sent.
+#[derive(Default)]
+pub(super) struct Stall {
+    /// How much was sent, and since when that has not grown; `None` while nothing waits.
+    last: Option<(u64, Instant)>,
+}
+
+impl Stall {
+    /// Looks at what was sent by now; says since when nothing was taken.
+    pub(super) fn since<T: Tx>(&mut self, out: &Outbox<T>, now: Instant) -> Option<Instant> {
+        let sent = out.sent();
+        self.last = match self.last {
+            _ if out.queued() == 0 => None,
+            Some((before, since)) if before == sent => Some((before, since)),
+            _ => Some((sent, now)),
+        };
+        self.last.map(|(_, since)| since)
+    }
+}
+
 impl<N: Net> State<N> {
     /// Has the connection's task run, after the tasks that are due already.
     pub(super) fn wake(&self) {
         if let Some(task) = &self.task {
             task.wake_by_ref();
         }
+    }
+
+    /// Whether there is nothing left to be done on the connection.
+    pub(super) fn is_over(&self) -> bool {
+        self.machine.failure().is_some() || (self.machine.is_over() && self.streams.is_empty())
     }
 
     /// Gives back what only a busy connection needs: no stream is open.
@@ -222,6 +260,7 @@ impl<N: Net> State<N> {
         self.out.tx.rest();
         (self.head, self.text) = (Head::new(), Vec::new());
         (self.heads, self.listed) = (Vec::new(), Vec::new());
+        self.is_reopened = false;
         self.requests = VecDeque::new();
         mem::take(&mut self.workers)
             .into_iter()
@@ -270,8 +309,9 @@ impl<N: Net> State<N> {
             self.machine.consumed(key, piece.len(), now_ms);
             return;
         };
-        // Small pieces are put together: each would hold a block of its own otherwise.
-        if piece.len() >= COPY_BELOW_BYTES {
+        // Small pieces are put together: each would hold a block of its own otherwise. So would larger ones in a block
+        // that is mostly other streams'.
+        if piece.len() >= COPY_BELOW_BYTES && piece.len() * PIECE_SHARE_MIN >= piece.held_bytes() {
             stream.came.push_back(piece);
         } else if !stream
             .came
@@ -326,14 +366,18 @@ impl<N: Net> State<N> {
                 stream,
                 code,
                 is_unprocessed,
-            } => self.lost(
-                stream,
-                Lost::Reset {
+            } => {
+                self.tally.resets += 1;
+                let lost = Lost::Reset {
                     code,
                     is_unprocessed,
-                },
-            ),
-            Event::Failed { stream, error } => self.lost(stream, Lost::Misbehaved(error)),
+                };
+                self.lost(stream, lost);
+            }
+            Event::Failed { stream, error } => {
+                self.tally.failed.push(error);
+                self.lost(stream, Lost::Misbehaved(error));
+            }
             Event::WindowOpened {
                 stream: Some(stream),
             } => {
@@ -342,14 +386,11 @@ impl<N: Net> State<N> {
                 }
             }
             Event::WindowOpened { stream: None } | Event::SettingsChanged => {
-                let slots: Vec<u32> = self.streams.slots().collect();
-                slots.into_iter().for_each(|slot| self.list(slot));
+                self.is_reopened = true
             }
-            Event::NeedMore
-            | Event::Data { .. }
-            | Event::GoAway { .. }
-            | Event::PingAck { .. }
-            | Event::SettingsAcked => {}
+            Event::GoAway { .. } => self.tally.goaways += 1,
+            Event::NeedMore | Event::Data { .. } | Event::PingAck { .. } | Event::SettingsAcked => {
+            }
         }
     }
 
@@ -376,6 +417,7 @@ impl<N: Net> State<N> {
         if request.upgrade.is_some() {
             as_upgrade(&mut self.head, &mut self.text);
         }
+        self.tally.requests += 1;
         let (head, block) = self.take_head(pool);
         let slot = self.streams.add(key);
         self.streams.at(slot).has_ended = is_end;
@@ -405,10 +447,15 @@ impl<N: Net> State<N> {
     /// Frames what there is room for and sends it.
     fn send(&mut self, cx: &mut Context<'_>, now_ms: u64) -> io::Result<()> {
         self.flush_output();
+        if mem::take(&mut self.is_reopened) {
+            let slots: Vec<u32> = self.streams.slots().collect();
+            slots.into_iter().for_each(|slot| self.list(slot));
+        }
         while self.out.queued() < H2_QUEUED_BYTES_HIGH {
-            let Some(place) = self.most_urgent() else {
+            let Some(place) = self.next_to_frame() else {
                 break;
             };
+            self.pieces = self.pieces.wrapping_add(1);
             let slot = self.listed[place];
             if !self.frame_one(slot, now_ms) {
                 self.listed.remove(place);
@@ -432,24 +479,25 @@ impl<N: Net> State<N> {
         }
     }
 
-    fn has_unframed(&self) -> bool {
-        !self.listed.is_empty()
-    }
-
-    /// The place in the list of the stream to be framed next.
+    /// The place in the list of the stream to be framed next. While the connection's window is shut, that is one whose
+    /// message ends without data; others wait in the list.
     //= rfc9218#10
-    // By urgency; what is of use in parts, or of which nothing is said, takes turns.
-    fn most_urgent(&self) -> Option<usize> {
-        if self.listed.len() <= 1 {
-            return (!self.listed.is_empty()).then_some(0);
+    // By urgency; those of one urgency take turns. Now and then it is the turn of whoever has waited longest, so that
+    // the least urgent answer comes to its end, too.
+    fn next_to_frame(&self) -> Option<usize> {
+        let has_room = self.machine.has_room();
+        let is_due = |slot: u32| has_room || self.streams.peek(slot).waiting.is_empty();
+        let mut places = self.listed.iter().copied().enumerate();
+        let mut places = places.by_ref().filter(|&(_, slot)| is_due(slot));
+        if self.listed.len() <= 1 || self.pieces.is_multiple_of(H2_FAIR_TURN) {
+            return places.next().map(|(place, _)| place);
         }
         let urgency = |slot: u32| -> u8 {
             let priority: Priority = self.machine.priority(self.streams.peek(slot).key);
             priority.urgency
         };
-        let places = self.listed.iter().enumerate();
         places
-            .min_by_key(|&(_, &slot)| urgency(slot))
+            .min_by_key(|&(_, slot)| urgency(slot))
             .map(|(place, _)| place)
     }
 

@@ -6,10 +6,10 @@ use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use weir_proto_h2::{Code, Connection};
+use weir_proto_h2::{Code, Connection, Error};
 
 use super::down::Downstream;
-use super::mux::{Asked, Mux, Turn};
+use super::mux::{Asked, Mux, Stall, Turn};
 use crate::conn::down::Client;
 use crate::conn::{Down, Kit, Line, Outbox, WireRx, guarded, report_panic};
 use crate::core::{Core, Door, Pass, Timer};
@@ -19,6 +19,7 @@ use crate::io::{Chunk, Instant, Net, Tx};
 use crate::limits::{
     H2_LEAVE_MS, H2_WORKERS_WAITING_MAX, LINGER_BYTES_MAX, LINGER_MS, REST_AFTER_MS,
 };
+use crate::obs::Level;
 
 /// Serves a connection whose first bytes are those of HTTP/2.
 pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Option<Chunk>) {
@@ -41,8 +42,14 @@ pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Option<Chunk
         client,
     };
     let mut rx = wire.rx;
-    converse(&shop, &pass, &mut rx, &timer, first).await;
+    core.obs.borrow().http2_opened(shop.door.id.get());
+    let conversation = Box::pin(converse(&shop, &pass, &mut rx, &timer, first));
+    let ended = guarded(conversation).await;
     shop.mux.lose();
+    match ended {
+        Ok(()) => shop.tell_end(),
+        Err(panic) => return report_panic(&core, &*panic),
+    }
     part(&shop, &mut rx, &timer).await;
 }
 
@@ -67,6 +74,7 @@ async fn converse<N: Net>(
     poll_fn(|cx| {
         timer.watch(cx);
         let turn = shop.mux.turn(cx, rx, &mut first);
+        shop.tell();
         shop.set_to_work();
         if turn != Turn::Waits || core.is_stopping() {
             return Poll::Ready(());
@@ -76,7 +84,7 @@ async fn converse<N: Net>(
         if state.machine.has_output() {
             state.wake();
         }
-        if state.machine.is_over() && state.streams.is_empty() {
+        if state.is_over() {
             return Poll::Ready(());
         }
         timer.set(deadline);
@@ -95,8 +103,7 @@ struct Watch {
     idle: Option<Instant>,
     /// When no more requests are taken, once the client knows that there will be an end.
     leave: Option<Instant>,
-    /// How much was sent, and when that last grew while something waited.
-    sent: (u64, Instant),
+    stall: Stall,
     is_resting: bool,
 }
 
@@ -107,7 +114,7 @@ impl Watch {
             block: None,
             idle: Some(now),
             leave: None,
-            sent: (0, now),
+            stall: Stall::default(),
             is_resting: false,
         }
     }
@@ -123,14 +130,14 @@ impl Watch {
             next = next.min(if now >= at { next } else { at });
             now >= at
         };
+        if state.machine.is_acked() {
+            self.began = None;
+        }
         if self
             .began
             .is_some_and(|began| is_due(began + timeouts.head))
         {
-            state.machine.abort(Code::SETTINGS_TIMEOUT);
-        }
-        if state.machine.is_acked() {
-            self.began = None;
+            state.machine.abort(Error::SettingsTimeout);
         }
         self.block = state
             .machine
@@ -140,12 +147,11 @@ impl Watch {
             .block
             .is_some_and(|began| is_due(began + timeouts.head))
         {
-            state.machine.abort(Code::ENHANCE_YOUR_CALM);
+            state.machine.abort(Error::BlockTimeout);
         }
-        if state.out.sent() != self.sent.0 || state.out.queued() == 0 {
-            self.sent = (state.out.sent(), now);
-        } else if is_due(self.sent.1 + timeouts.body_stall) {
-            state.machine.abort(Code::NO_ERROR);
+        let stalled = self.stall.since(&state.out, now);
+        if stalled.is_some_and(|since| is_due(since + timeouts.body_stall)) {
+            state.machine.abort(Error::NotReading);
             state.out.tx.abort();
         }
         if pass.is_unwanted() && self.leave.is_none() {
@@ -212,6 +218,33 @@ async fn part<N: Net>(shop: &Shop<N>, rx: &mut WireRx<N>, timer: &Timer) {
 }
 
 impl<N: Net> Shop<N> {
+    /// Tells the counters what has happened.
+    fn tell(&self) {
+        let tally = std::mem::take(&mut self.mux.state.borrow_mut().tally);
+        if !tally.is_empty() {
+            let obs = self.core.obs.borrow();
+            obs.http2_happened(self.door.id.get(), &tally);
+        }
+    }
+
+    /// Tells how the connection ended.
+    fn tell_end(&self) {
+        let state = self.mux.state.borrow();
+        let (failure, was_told) = (state.machine.failure(), state.machine.is_leaving());
+        let obs = self.core.obs.borrow();
+        obs.http2_ended(self.door.id.get(), failure, was_told);
+        let Some(error) = failure.filter(|error| error.code() == Code::ENHANCE_YOUR_CALM) else {
+            return;
+        };
+        let peer = self.client.address.map(|peer| peer.to_string());
+        let peer = peer.as_deref().unwrap_or("a client");
+        let listener = &self.door.plan.borrow().name;
+        obs.say(
+            Level::Info,
+            &format!("http2: {peer} on {listener}: connection ended: {error}"),
+        );
+    }
+
     /// Starts a task for each request that none waits for.
     fn set_to_work(&self) {
         let unserved = std::mem::take(&mut self.mux.state.borrow_mut().unserved);
@@ -231,8 +264,8 @@ impl<N: Net> Shop<N> {
 
 /// Runs the exchanges of one request after the other.
 async fn work<N: Net>(core: Rc<Core<N>>, mux: Rc<Mux<N>>, mut kit: Kit<N>) {
-    let _counted = core.conversation();
-    while let Some(asked) = next(&mux, &kit).await {
+    while let Some(asked) = next(&mux, &mut kit).await {
+        let _counted = core.conversation();
         let refused = asked.refused;
         let mut wire = Downstream::new(mux.clone(), asked, &mut kit);
         let mut down = Down::http2(&mut kit, &mut wire);
@@ -250,17 +283,21 @@ async fn work<N: Net>(core: Rc<Core<N>>, mux: Rc<Mux<N>>, mut kit: Kit<N>) {
 }
 
 /// Waits for a request that no task has taken. `None`: the connection is over, or enough tasks wait.
-async fn next<N: Net>(mux: &Mux<N>, kit: &Kit<N>) -> Option<Asked> {
+async fn next<N: Net>(mux: &Mux<N>, kit: &mut Kit<N>) -> Option<Asked> {
     kit.timer.set(Instant::NEVER);
+    kit.block = Chunk::default();
     let waits = Cell::new(false);
     poll_fn(|cx| {
         let mut state = mux.state.borrow_mut();
+        if waits.get() {
+            // Whoever woke it may have been somebody else than who has a request: no other is to be lost on it.
+            state.workers.retain(|worker| !worker.will_wake(cx.waker()));
+        }
         if let Some(asked) = state.requests.pop_front() {
             return Poll::Ready(Some(asked));
         }
         // Woken for nothing: whoever wakes a task to have it end does so.
         if waits.replace(true) || state.is_gone || state.workers.len() >= H2_WORKERS_WAITING_MAX {
-            state.workers.retain(|worker| !worker.will_wake(cx.waker()));
             return Poll::Ready(None);
         }
         state.workers.push(cx.waker().clone());

@@ -63,6 +63,12 @@ impl<N: Net> Handle<N> {
         stream.lost
     }
 
+    /// Whether the stream is gone before both messages had ended.
+    pub(super) fn is_lost(&self) -> bool {
+        let state = self.mux.state.borrow();
+        state.streams.peek(self.slot).lost.is_some()
+    }
+
     /// The trailers of a message that has ended.
     pub(super) fn take_trailers(&self) -> Trailers {
         mem::take(&mut self.mux.state.borrow_mut().streams.at(self.slot).trailers)

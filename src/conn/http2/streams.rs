@@ -108,6 +108,7 @@ impl Stream {
         self.answers.clear();
         self.came.clear();
         self.has_ended = false;
+        // They may be there without having been taken, and are nobody else's.
         self.trailers = Trailers::default();
         self.lost = None;
         self.waiting.clear();
@@ -128,6 +129,10 @@ impl Stream {
 
 /// All streams of a connection that a request's task still holds. The protocol forgets a stream when both messages
 /// have ended; here it stays until its task is done with it.
+///
+/// Slots are ours alone: [`Streams::add`] makes them, and each is held by one request, by way of `Asked` and then
+/// `Handle`, which removes it when it is dropped. Slots are given back to the allocator only when no stream is left, so
+/// that whoever holds one may index with it; nothing that a peer sends is a slot.
 #[derive(Default)]
 pub(super) struct Streams {
     slots: Vec<Stream>,

@@ -1,0 +1,146 @@
+//! HTTP/2 in numbers: by listener, and errors by upstream.
+
+use weir_proto_h2::Error;
+
+use super::Http2Tally;
+use super::counters::{Count, ListenerCounts, UpstreamCounts};
+use super::page::{Kind, Page};
+
+/// Places of a count by error.
+pub(super) const ERRORS: usize = Error::ALL.len();
+
+/// What a core counts of HTTP/2 by listener.
+#[derive(Debug)]
+pub(super) struct Http2Counts {
+    /// Connections that speak it.
+    pub(super) connections: Count,
+    requests: Count,
+    resets: Count,
+    goaways_received: Count,
+    goaways_sent: Count,
+    errors: [Count; ERRORS],
+    stream_errors: [Count; ERRORS],
+}
+
+impl Default for Http2Counts {
+    fn default() -> Self {
+        Self {
+            connections: Count::default(),
+            requests: Count::default(),
+            resets: Count::default(),
+            goaways_received: Count::default(),
+            goaways_sent: Count::default(),
+            errors: std::array::from_fn(|_| Count::default()),
+            stream_errors: std::array::from_fn(|_| Count::default()),
+        }
+    }
+}
+
+impl Http2Counts {
+    /// Adds what has happened on a connection.
+    pub(super) fn add(&self, tally: &Http2Tally) {
+        self.requests.add(tally.requests.into());
+        self.resets.add(tally.resets.into());
+        self.goaways_received.add(tally.goaways.into());
+        for error in &tally.failed {
+            self.stream_errors[error.place()].add(1);
+        }
+    }
+
+    /// Adds the end of a connection.
+    pub(super) fn end(&self, failure: Option<Error>, was_told: bool) {
+        self.goaways_sent.add(was_told.into());
+        if let Some(error) = failure {
+            self.errors[error.place()].add(1);
+        }
+    }
+}
+
+/// A listener's name and what each core counts by it.
+pub(super) type Listener<'a> = (&'a str, Vec<&'a ListenerCounts>);
+
+/// Adds what is counted by listener.
+pub(super) fn listeners(all: &[Listener<'_>], page: &mut Page) {
+    type Read = fn(&Http2Counts) -> &Count;
+    let families: [(&'static str, &str, Read); 3] = [
+        (
+            "weir_http2_connections_total",
+            "Client connections that speak HTTP/2.",
+            |c| &c.connections,
+        ),
+        (
+            "weir_http2_requests_total",
+            "Requests over HTTP/2 that were taken, each a stream.",
+            |c| &c.requests,
+        ),
+        (
+            "weir_http2_resets_total",
+            "Streams that clients have reset.",
+            |c| &c.resets,
+        ),
+    ];
+    for (name, help, read) in families {
+        page.family(name, Kind::Counter, help);
+        for (listener, counts) in all {
+            page.sample(&[("listener", listener)], sum(counts, |c| read(&c.http2)));
+        }
+    }
+    page.family(
+        "weir_http2_goaways_total",
+        Kind::Counter,
+        "GOAWAY by who has sent it; of Weir's, one a connection.",
+    );
+    for (listener, counts) in all {
+        let by = |who| [("listener", *listener), ("by", who)];
+        page.sample(&by("client"), sum(counts, |c| &c.http2.goaways_received));
+        page.sample(&by("weir"), sum(counts, |c| &c.http2.goaways_sent));
+    }
+    page.family(
+        "weir_http2_errors_total",
+        Kind::Counter,
+        "Client connections of HTTP/2 that ended for an error, by error.",
+    );
+    for (listener, counts) in all {
+        errors(page, ("listener", listener), |at| {
+            sum(counts, |c| &c.http2.errors[at])
+        });
+    }
+    page.family(
+        "weir_http2_stream_errors_total",
+        Kind::Counter,
+        "Streams that were reset for what the client did on them, by error.",
+    );
+    for (listener, counts) in all {
+        errors(page, ("listener", listener), |at| {
+            sum(counts, |c| &c.http2.stream_errors[at])
+        });
+    }
+}
+
+/// Adds what is counted by upstream.
+pub(super) fn upstreams(all: &[(&str, Vec<&UpstreamCounts>)], page: &mut Page) {
+    page.family(
+        "weir_upstream_http2_errors_total",
+        Kind::Counter,
+        "Connections of HTTP/2 to endpoints that ended for an error, by error.",
+    );
+    for (upstream, counts) in all {
+        errors(page, ("upstream", upstream), |at| {
+            sum(counts, |c| &c.http2_errors[at])
+        });
+    }
+}
+
+/// One sample an error that was seen.
+fn errors(page: &mut Page, label: (&str, &str), read: impl Fn(usize) -> u64) {
+    for error in Error::ALL {
+        let seen = read(error.place());
+        if seen > 0 {
+            page.sample(&[label, ("error", error.name())], seen);
+        }
+    }
+}
+
+fn sum<C>(counts: &[&C], read: impl Fn(&C) -> &Count) -> u64 {
+    counts.iter().map(|c| read(c).get()).sum()
+}

@@ -1,0 +1,605 @@
+//! What a client of HTTP/2 can do to wear a server out. The connection that does it ends, with the code that says so,
+//! or costs a bounded amount; a guest on the same core is served all the while; and nothing goes on for nobody.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
+
+mod e2e;
+mod floods;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use e2e::*;
+use floods::*;
+
+/// What all connections of a test may make the process grow by: what one connection may hold, as `LIFECYCLE.md` has it,
+/// and what the allocator and a build for debugging take beside it.
+const GROWS_BYTES_MAX: u64 = 48 << 20;
+
+/// An endpoint that reads and never answers, and how many connections to it are open.
+fn mute() -> (Endpoint, Arc<AtomicUsize>) {
+    let open = Arc::<AtomicUsize>::default();
+    let count = open.clone();
+    let endpoint = Endpoint::script(move |conn| {
+        count.fetch_add(1, Ordering::SeqCst);
+        conn.rest();
+        count.fetch_sub(1, Ordering::SeqCst);
+    });
+    (endpoint, open)
+}
+
+/// An endpoint that reads heads and nothing more, until what is returned with it is dropped.
+fn deaf() -> (Endpoint, Sender<()>) {
+    let (release, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let endpoint = Endpoint::script(move |conn| {
+        conn.head();
+        let _ = wait.lock().unwrap().recv();
+    });
+    (endpoint, release)
+}
+
+/// An endpoint with more to say than anyone takes.
+fn endless() -> Endpoint {
+    Endpoint::script(|conn| {
+        if conn.next_request().is_none() {
+            return;
+        }
+        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+        while conn.try_send([b'x'; 64 * 1024]).is_ok() {}
+    })
+}
+
+/// A server with `/good` for guests, `/up` at an endpoint, and an answer of its own for everything else.
+fn server(keys: &str, endpoint: &Endpoint) -> Arc<Weir> {
+    server_at(keys, &endpoint.name)
+}
+
+/// The same for an endpoint by name.
+fn server_at(keys: &str, endpoint: &str) -> Arc<Weir> {
+    Arc::new(Weir::start(&format!(
+        "{keys}\n[upstream.up]\nservers = [{endpoint:?}]\n\
+         [[route]]\nmatch = \"/good\"\nrespond = \"good\"\n\
+         [[route]]\nmatch = \"/up*\"\nto = \"up\"\n\
+         [[route]]\nmatch = \"/*\"\nrespond = \"hello\"\n",
+    )))
+}
+
+/// Lets an attack loose on a server. It says how its connection ended.
+#[track_caller]
+fn survives(weir: &Arc<Weir>, attack: impl FnOnce(&Weir) -> Option<u32>) -> Option<u32> {
+    let guest = Guest::of(weir);
+    guest.is_served();
+    let before = guest.resident_max();
+    let code = attack(weir);
+    guest.is_served();
+    let grown = guest.resident_max() - before;
+    println!("grown by {} KiB", grown >> 10);
+    assert!(grown < GROWS_BYTES_MAX, "grown by {grown} bytes");
+    drop(guest);
+    is_at_rest(weir);
+    code
+}
+
+/// Nothing goes on: every exchange has ended, also at endpoints.
+#[track_caller]
+fn is_at_rest(weir: &Weir) {
+    eventually("every exchange has ended", || {
+        let active = weir.metric("weir_core_exchanges_active{core=\"0\"}");
+        (active == 0.0).then_some(())
+    });
+    assert_eq!(weir.metric("weir_core_panics_total{core=\"0\"}"), 0.0);
+}
+
+/// An attack that is a flood of frames, behind what comes before it.
+#[track_caller]
+fn ends_calmly(before: &[u8], what: impl FnMut(u32) -> Vec<u8>) {
+    let (endpoint, open) = mute();
+    let weir = server("", &endpoint);
+    let code = survives(&weir, |weir| {
+        let mut peer = Peer::to(weir);
+        peer.send(before);
+        peer.flood(100_000, what);
+        peer.end()
+    });
+    assert_eq!(code, Some(ENHANCE_YOUR_CALM));
+    eventually("nothing asked for nobody", || {
+        (open.load(Ordering::SeqCst) == 0).then_some(())
+    });
+}
+
+/// A request on a stream, its message ended or not.
+fn ask(stream: u32, flags: u8, path: &str) -> Vec<u8> {
+    let block = request(if flags & END == 0 { "POST" } else { "GET" }, path, &[]);
+    frame(HEADERS, flags | END_HEADERS, stream, &block)
+}
+
+#[test]
+fn rapid_reset() {
+    ends_calmly(&[], |stream| {
+        [ask(stream, END, "/up"), number(RST_STREAM, stream, 8)].concat()
+    });
+}
+
+#[test]
+fn resets_that_the_client_provokes() {
+    let ways: [fn(u32) -> Vec<u8>; 5] = [
+        |stream| number(WINDOW_UPDATE, stream, 0),
+        |stream| number(WINDOW_UPDATE, stream, 0x7fff_ffff),
+        |stream| frame(DATA, 0, stream, b"behind the end"),
+        |stream| frame(HEADERS, END_HEADERS, stream, &block(&[(":late", "x")])),
+        |_| Vec::new(),
+    ];
+    for (at, way) in ways.into_iter().enumerate() {
+        ends_calmly(&[], |stream| match at {
+            4 => {
+                let block = request("POST", "/up", &[("content-length", "3")]);
+                let head = frame(HEADERS, END_HEADERS, stream, &block);
+                [head, frame(DATA, END, stream, b"four")].concat()
+            }
+            _ => [ask(stream, END, "/up"), way(stream)].concat(),
+        });
+    }
+}
+
+#[test]
+fn requests_that_are_no_requests() {
+    ends_calmly(&[], |stream| {
+        frame(HEADERS, END | END_HEADERS, stream, &block(&[("a", "b")]))
+    });
+}
+
+#[test]
+fn continuations_without_end() {
+    let head = frame(HEADERS, END, 1, &request("GET", "/up", &[]));
+    ends_calmly(&head, |_| frame(CONTINUATION, 0, 1, &block(&[("a", "b")])));
+    ends_calmly(&head, |_| frame(CONTINUATION, 0, 1, &[]));
+}
+
+#[test]
+fn floods_of_frames_that_bring_nothing() {
+    let open = ask(1, 0, "/up");
+    ends_calmly(&[], |n| settings(&[(4, n)]));
+    ends_calmly(&[], |_| frame(PING, 0, 0, b"anybody?"));
+    ends_calmly(&[], |_| frame(PING, END, 0, b"answered"));
+    ends_calmly(&open, |n| frame(PRIORITY, 0, n, &[0, 0, 0, 0, 9]));
+    ends_calmly(&open, |_| frame(PRIORITY_UPDATE, 0, 0, b"\0\0\0\x01u=1"));
+    ends_calmly(&open, |_| number(WINDOW_UPDATE, 1, 1));
+    ends_calmly(&open, |_| number(WINDOW_UPDATE, 0, 1));
+    ends_calmly(&open, |_| frame(0xfe, 0, 0, &[0; 1000]));
+    ends_calmly(&open, |_| frame(DATA, 0, 1, &[]));
+    ends_calmly(&open, |_| {
+        let padded = [&[255][..], &[0; 255]].concat();
+        frame(DATA, PADDED, 1, &padded)
+    });
+    ends_calmly(&open, |_| frame(GOAWAY, 0, 0, &[0; 8]));
+    let ended = [ask(1, END, "/hello"), ask(3, 0, "/up")].concat();
+    ends_calmly(&ended, |_| number(RST_STREAM, 1, 8));
+}
+
+#[test]
+fn data_in_pieces_of_one_byte() {
+    let (endpoint, _release) = deaf();
+    let weir = server("", &endpoint);
+    let code = survives(&weir, |weir| {
+        let mut peer = Peer::to(weir);
+        peer.send(ask(1, 0, "/up"));
+        peer.flood(60_000, |_| frame(DATA, 0, 1, b"x"));
+        // As much as fits is taken, or it is too much: never more.
+        peer.send(number(RST_STREAM, 1, 8));
+        peer.get(3, "/hello");
+        peer.answer(3).map(|_| NO_ERROR).or(Some(ENHANCE_YOUR_CALM))
+    });
+    assert!(matches!(code, Some(NO_ERROR | ENHANCE_YOUR_CALM)));
+}
+
+#[test]
+fn more_streams_than_announced() {
+    ends_calmly(&[], |stream| ask(stream, END, "/up"));
+}
+
+#[test]
+fn references_to_large_fields() {
+    // One field that fills the table, then a byte for each time that it is wanted again.
+    let value = "v".repeat(4_000);
+    let mut bomb = request("GET", "/hello", &[]);
+    bomb.push(0x40);
+    bomb.extend(&block(&[("x", &value)])[1..]);
+    let bytes = bomb.len();
+    bomb.extend(vec![0x80 | 62; 16_000 - bytes]);
+    let (endpoint, _) = mute();
+    let weir = server("", &endpoint);
+    let code = survives(&weir, |weir| {
+        let mut peer = Peer::to(weir);
+        peer.flood(1_000, |stream| {
+            frame(HEADERS, END | END_HEADERS, stream, &bomb)
+        });
+        peer.end()
+    });
+    assert_eq!(code, Some(COMPRESSION_ERROR));
+}
+
+#[test]
+fn heads_as_large_as_they_may_be_on_streams_that_stay() {
+    let (endpoint, open) = mute();
+    let weir = server("limits = { fields = 1000 }", &endpoint);
+    // Crumbs that are joined: what waits is twice what was sent.
+    let crumb = "c".repeat(150);
+    let crumbs: Vec<_> = (0..80).map(|_| ("cookie", crumb.as_str())).collect();
+    let large = request("GET", "/up", &crumbs);
+    let code = survives(&weir, |weir| {
+        let mut peer = Peer::to(weir);
+        for stream in 0..100 {
+            peer.send(frame(HEADERS, END | END_HEADERS, 2 * stream + 1, &large));
+        }
+        eventually("all were asked", || {
+            (open.load(Ordering::SeqCst) == 100).then_some(())
+        });
+        // Beyond the list that is taken there is an answer, which says so.
+        for stream in 0..100 {
+            peer.send(number(RST_STREAM, 2 * stream + 1, 8));
+        }
+        peer.get(201, "/hello");
+        peer.answer(201).map(|_| NO_ERROR)
+    });
+    assert_eq!(code, Some(NO_ERROR));
+}
+
+#[test]
+fn windows_that_stay_shut() {
+    let endpoint = endless();
+    let weir = server("timeouts = { body_stall = \"1s\" }", &endpoint);
+    let code = survives(&weir, |weir| {
+        let mut peer = Peer::with(weir.address, &[(4, 0)]);
+        (0..100).for_each(|n| peer.get(2 * n + 1, "/up"));
+        let mut resets = 0;
+        peer.find(|frame| {
+            resets += usize::from(frame.kind == RST_STREAM);
+            (resets == 100).then_some(NO_ERROR)
+        })
+    });
+    assert_eq!(code, Some(NO_ERROR), "each stream is given up");
+}
+
+#[test]
+fn windows_that_open_by_a_byte() {
+    let endpoint = endless();
+    let weir = server("", &endpoint);
+    let code = survives(&weir, |weir| {
+        // The connection's window is used up first, by a stream of its own.
+        let mut peer = Peer::with(weir.address, &[(4, 0x7fff_ffff)]);
+        (0..100).for_each(|n| peer.get(2 * n + 1, "/up"));
+        let mut taken = 0;
+        peer.find(|frame| {
+            taken += if frame.kind == DATA {
+                frame.payload.len()
+            } else {
+                0
+            };
+            (taken == 65_535).then_some(())
+        });
+        // One at a time, so that each is a frame of one byte.
+        loop {
+            peer.send(number(WINDOW_UPDATE, 0, 1));
+            let end = peer.find(|frame| match frame.kind {
+                GOAWAY => Some(Some(frame.number(4))),
+                DATA => Some(None),
+                _ => None,
+            });
+            match end {
+                Some(None) => {}
+                Some(code) => return code,
+                None => return None,
+            }
+        }
+    });
+    assert_eq!(code, Some(ENHANCE_YOUR_CALM));
+}
+
+#[test]
+fn answers_that_nobody_reads() {
+    let endpoint = endless();
+    let weir = server("timeouts = { body_stall = \"1s\" }", &endpoint);
+    survives(&weir, |weir| {
+        let mut peer = Peer::narrow(weir.address).begun(&[(4, 0x7fff_ffff)]);
+        peer.send(number(WINDOW_UPDATE, 0, 0x7fff_0000));
+        (0..100).for_each(|n| peer.get(2 * n + 1, "/up"));
+        eventually("the connection is given up", || {
+            (weir.metric("weir_core_connections_open{core=\"0\"}") == 2.0).then_some(())
+        });
+        None
+    });
+}
+
+#[test]
+fn uploads_that_do_not_read_the_answers() {
+    let answer = "x".repeat(8_000);
+    let back = Weir::start(&format!(
+        "access_log = \"off\"\n[[route]]\nmatch = \"/*\"\nrespond = \"{answer}\"\n"
+    ));
+    let weir = server_at(
+        "timeouts = { body_stall = \"1s\" }",
+        &back.address.to_string(),
+    );
+    survives(&weir, |weir| {
+        let mut peer = Peer::narrow(weir.address).begun(&[(4, 0x7fff_ffff)]);
+        peer.send(number(WINDOW_UPDATE, 0, 0x7fff_0000));
+        let body = [b'x'; 8_000];
+        // Until it is not taken any more.
+        peer.flood(20_000, |stream| {
+            let data = frame(DATA, END, stream, &body);
+            [ask(stream, 0, "/up"), data].concat()
+        });
+        eventually("the connection is given up", || {
+            (weir.metric("weir_core_connections_open{core=\"0\"}") == 2.0).then_some(())
+        });
+        None
+    });
+}
+
+#[test]
+fn requests_that_do_not_end() {
+    let (endpoint, open) = mute();
+    let weir = server("timeouts = { body_stall = \"1s\" }", &endpoint);
+    let code = survives(&weir, |weir| {
+        let mut peer = Peer::to(weir);
+        (0..100).for_each(|n| {
+            peer.send(ask(2 * n + 1, 0, "/up"));
+        });
+        let mut resets = 0;
+        peer.find(|frame| {
+            resets += usize::from(frame.kind == RST_STREAM);
+            (resets == 100).then_some(())
+        });
+        // The connection goes on.
+        peer.get(201, "/hello");
+        peer.answer(201).map(|_| NO_ERROR)
+    });
+    assert_eq!(code, Some(NO_ERROR));
+    eventually("nothing asked for nobody", || {
+        (open.load(Ordering::SeqCst) == 0).then_some(())
+    });
+}
+
+/// One large piece in each block that was received: what the stream holds back is that, and not the block.
+#[test]
+fn pieces_hold_no_more_than_they_are() {
+    let (endpoint, _release) = deaf();
+    let weir = server("limits = { body = \"1GiB\" }", &endpoint);
+    survives(&weir, |weir| {
+        let mut peers: Vec<_> = (0..8).map(|_| Peer::to(weir)).collect();
+        for peer in &mut peers {
+            (1..16).for_each(|n| {
+                peer.send(ask(2 * n + 1, 0, "/up"));
+            });
+            // What is between the pieces is for a stream that is gone, whose data is passed over.
+            peer.send(ask(1_001, 0, "/hello"));
+            assert!(peer.answer(1_001).is_some());
+            let filler = frame(DATA, 0, 1_001, &[0; 16_000]);
+            for n in 0..15 * 28 {
+                let piece = frame(DATA, 0, 2 * (n % 15 + 1) + 1, &[0; 2_100]);
+                peer.send([piece, filler.repeat(4)].concat());
+            }
+            peer.get(1_003, "/hello");
+            assert!(peer.answer(1_003).is_some());
+        }
+        None
+    });
+}
+
+#[test]
+fn beginnings_that_do_not_go_on() {
+    let (endpoint, _) = mute();
+    let weir = server(
+        "timeouts = { head = \"500ms\", idle = \"500ms\" }",
+        &endpoint,
+    );
+    let half = |bytes: Vec<u8>| bytes[..bytes.len() - 1].to_vec();
+    let begun = |rest: &[u8]| {
+        let ack = frame(SETTINGS, END, 0, &[]);
+        [PREFACE, &settings(&[]), &ack, rest].concat()
+    };
+    let calm = Some(ENHANCE_YOUR_CALM);
+    let cases = [
+        (Vec::new(), None),
+        (PREFACE[..10].to_vec(), None),
+        (PREFACE[..23].to_vec(), None),
+        (PREFACE.to_vec(), Some(SETTINGS_TIMEOUT)),
+        ([PREFACE, &settings(&[])].concat(), Some(SETTINGS_TIMEOUT)),
+        // A request does not make up for it.
+        (
+            [PREFACE, &settings(&[]), &ask(1, END, "/up")].concat(),
+            Some(SETTINGS_TIMEOUT),
+        ),
+        (begun(&half(ask(1, END, "/up"))), calm),
+        (
+            begun(&frame(HEADERS, 0, 1, &request("GET", "/up", &[]))),
+            calm,
+        ),
+        (begun(&half(frame(PING, 0, 0, b"anybody?"))), Some(NO_ERROR)),
+        (begun(&half(settings(&[(4, 1)]))), Some(NO_ERROR)),
+        (begun(&settings(&[])[..5]), Some(NO_ERROR)),
+    ];
+    survives(&weir, |weir| {
+        let peers = cases.map(|(bytes, expected)| {
+            let mut peer = Peer::silent(weir.address);
+            peer.send(&bytes);
+            (peer, bytes, expected)
+        });
+        for (mut peer, bytes, expected) in peers {
+            let shown = String::from_utf8_lossy(&bytes).into_owned();
+            match expected {
+                // What was no HTTP/2 yet may be answered in HTTP/1.1.
+                None => peer.until_end(),
+                code => assert_eq!(peer.end(), code, "{shown:?}"),
+            }
+        }
+        None
+    });
+}
+
+#[test]
+fn a_beginning_in_pieces_is_one() {
+    let (endpoint, _) = mute();
+    let weir = server("", &endpoint);
+    for cut in 1..PREFACE.len() {
+        let mut peer = Peer::silent(weir.address);
+        peer.send(&PREFACE[..cut]);
+        pause();
+        peer.send([&PREFACE[cut..], &settings(&[]), &ask(1, END, "/good")].concat());
+        assert_eq!(peer.answer(1), Some((true, b"good".to_vec())), "at {cut}");
+    }
+    // What begins alike and is something else stays that.
+    let mut client = weir.connect();
+    for piece in [
+        "P",
+        "OST / HTTP/1.1\r\nHost: weir.test\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        client.send(piece);
+        pause();
+    }
+    assert_eq!(client.response().text(), "hello");
+}
+
+/// A server whose endpoint speaks HTTP/2, and what stands behind that.
+fn two_servers(endpoint: &Endpoint) -> (Arc<Weir>, Weir) {
+    let back = Weir::start(&format!(
+        "access_log = \"off\"\n[upstream.up]\nservers = [{:?}]\n\
+         [[route]]\nmatch = \"/up*\"\nto = \"up\"\n\
+         [[route]]\nmatch = \"/*\"\nrespond = \"good\"\n",
+        endpoint.name
+    ));
+    let front = Weir::start(&format!(
+        "timeouts = {{ body_stall = \"5s\" }}\n[upstream.back]\nservers = [\"h2c://{}\"]\n\
+         [[route]]\nmatch = \"/*\"\nto = \"back\"\n",
+        back.address
+    ));
+    (Arc::new(front), back)
+}
+
+#[test]
+fn answers_that_a_client_does_not_take_hold_back_no_other_clients() {
+    let endpoint = endless();
+    let (front, _back) = two_servers(&endpoint);
+    // All on one connection to the endpoint, whose window they could use up many times over.
+    let mut peer = Peer::with(front.address, &[(4, 0)]);
+    (0..90).for_each(|n| peer.get(2 * n + 1, "/up"));
+    let mut heads = 0;
+    peer.find(|frame| {
+        heads += usize::from(frame.kind == HEADERS);
+        (heads == 90).then_some(())
+    });
+    let guest = Guest::of(&front);
+    (0..10).for_each(|_| guest.is_served());
+    let up = "weir_endpoint_connections_total{upstream=\"back\",endpoint=";
+    let page = front.admin("/metrics").text();
+    let made = page.lines().find(|line| line.starts_with(up)).unwrap();
+    assert!(made.ends_with(" 1"), "{made}");
+}
+
+#[test]
+fn clients_that_give_up_end_no_connection_that_others_use() {
+    let endpoint = Endpoint::answering(|request| ok(&request.text()));
+    let (front, _back) = two_servers(&endpoint);
+    let guest = Guest::of(&front);
+    guest.is_served();
+    for _ in 0..5 {
+        let mut peer = Peer::to(&front);
+        for stream in 0..90 {
+            peer.get(2 * stream + 1, "/up");
+            peer.send(number(RST_STREAM, 2 * stream + 1, 8));
+        }
+        peer.get(1_001, "/good");
+        assert_eq!(peer.answer(1_001), Some((true, b"good".to_vec())));
+    }
+    guest.is_served();
+    let page = front.admin("/metrics").text();
+    assert!(
+        !page.contains("weir_upstream_http2_errors_total{"),
+        "{page}"
+    );
+}
+
+#[test]
+fn trailers_stay_with_their_request() {
+    let endpoint = Endpoint::answering(|request| ok(&format!("{request:?}")));
+    let weir = server("", &endpoint);
+    let mut peer = Peer::to(&weir);
+    for round in 0..20 {
+        // One whose trailers nobody takes, because it is answered without them.
+        let (first, second) = (8 * round + 1, 8 * round + 3);
+        let trailers = frame(
+            HEADERS,
+            END | END_HEADERS,
+            first,
+            &block(&[("x-secret", "of another")]),
+        );
+        peer.send([ask(first, 0, "/hello"), trailers].concat());
+        assert!(peer.answer(first).is_some());
+        // One that has a body and no trailers.
+        let data = frame(DATA, END, second, b"body");
+        peer.send([ask(second, 0, "/up"), data].concat());
+        let (is_ok, seen) = peer.answer(second).unwrap();
+        assert!(is_ok);
+        let seen = String::from_utf8_lossy(&seen).into_owned();
+        assert!(!seen.contains("secret"), "{seen}");
+    }
+}
+
+#[test]
+fn the_least_urgent_answer_comes_to_its_end_too() {
+    let endpoint = endless();
+    let weir = server("", &endpoint);
+    let mut peer = Peer::with(weir.address, &[(4, 0x7fff_ffff)]);
+    for (stream, priority) in [(1, "u=0"), (3, "u=7")] {
+        let block = request("GET", "/up", &[("priority", priority)]);
+        peer.send(frame(HEADERS, END | END_HEADERS, stream, &block));
+    }
+    let mut taken = 0;
+    peer.find(|frame| {
+        let is_data = frame.kind == DATA;
+        taken += if is_data { frame.payload.len() } else { 0 };
+        (taken == 65_535).then_some(())
+    });
+    // From now on the connection lets one frame through at a time: there is always more of the first.
+    peer.send(number(WINDOW_UPDATE, 0, 16_384));
+    let mut seen = [0; 2];
+    while seen[1] < 5 {
+        let stream = peer.find(|frame| (frame.kind == DATA).then_some(frame.stream));
+        seen[stream.unwrap() as usize / 2] += 1;
+        assert!(seen[0] < 1_000, "{seen:?}");
+        peer.send(number(WINDOW_UPDATE, 0, 16_384));
+    }
+    // How much more depends on how soon the endpoint has more.
+    assert!(seen[0] > seen[1], "and the urgent one first: {seen:?}");
+}
+
+#[test]
+fn floods_are_counted_and_told() {
+    let (endpoint, _) = mute();
+    let weir = server("", &endpoint);
+    let mut peer = Peer::to(&weir);
+    peer.get(1, "/good");
+    peer.answer(1);
+    peer.send(frame(HEADERS, END | END_HEADERS, 3, &block(&[("a", "b")])));
+    peer.send([ask(5, END, "/up"), number(RST_STREAM, 5, 8)].concat());
+    // With one under way the client's GOAWAY is not the end yet.
+    peer.send([ask(7, END, "/up"), frame(GOAWAY, 0, 0, &[0; 8])].concat());
+    peer.flood(1_000, |_| frame(PING, 0, 0, b"anybody?"));
+    assert_eq!(peer.end(), Some(ENHANCE_YOUR_CALM));
+    let line = weir.wait_for("http2: 127.0.0.1 on 127.0.0.1:0: ");
+    assert_eq!(line, "connection ended: too_many_pings");
+    let metric = |name: &str, label: &str| {
+        weir.metric(&format!(
+            "weir_http2_{name}_total{{listener=\"127.0.0.1:0\"{label}}}"
+        ))
+    };
+    assert_eq!(metric("connections", ""), 1.0);
+    assert_eq!(metric("requests", ""), 3.0);
+    assert_eq!(metric("resets", ""), 1.0);
+    assert_eq!(metric("errors", ",error=\"too_many_pings\""), 1.0);
+    assert_eq!(metric("stream_errors", ",error=\"missing_pseudo\""), 1.0);
+    assert_eq!(metric("goaways", ",by=\"client\""), 1.0);
+    assert_eq!(metric("goaways", ",by=\"weir\""), 1.0);
+    is_at_rest(&weir);
+}
