@@ -106,7 +106,11 @@ pub fn load(
     }
     for upstream in &config.upstreams {
         let speaks = upstream.endpoints.iter().any(|endpoint| endpoint.tls);
-        let client = speaks.then(|| reader.client(&upstream.tls)).flatten();
+        // Endpoints that are told whose a connection is get one for each client: nothing is shared there.
+        let http2 = upstream.proxy_protocol.is_none();
+        let client = speaks
+            .then(|| reader.client(&upstream.tls, http2))
+            .flatten();
         reader.loaded.clients.push(client);
     }
     if reader.errors.is_empty() {
@@ -190,7 +194,7 @@ impl Reader<'_> {
         }))
     }
 
-    fn client(&mut self, tls: &UpstreamTls) -> Option<Arc<Client>> {
+    fn client(&mut self, tls: &UpstreamTls, http2: bool) -> Option<Arc<Client>> {
         let provider = Arc::new(provider(&[]));
         let builder = ClientConfig::builder_with_provider(provider.clone());
         let builder = builder.with_protocol_versions(&[&TLS13, &TLS12]).ok()?;
@@ -214,10 +218,10 @@ impl Reader<'_> {
                 }
             }
         };
-        config.alpn_protocols = super::Protocol::offered(true);
+        config.alpn_protocols = super::Protocol::offered(http2);
         Some(Arc::new(Client {
             config: Arc::new(config),
-            likeness: likeness(tls),
+            likeness: likeness(tls, http2),
         }))
     }
 
@@ -404,11 +408,11 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 /// Tells whether two upstreams have the same settings: where they stand in a file is none.
-fn likeness(tls: &UpstreamTls) -> String {
+fn likeness(tls: &UpstreamTls, http2: bool) -> String {
     let path = |file: &NamedFile| file.path.clone();
     let (ca, cert) = (tls.ca.as_ref().map(path), &tls.cert);
     let cert = cert.as_ref().map(|(cert, key)| (path(cert), path(key)));
-    format!("{ca:?} {cert:?} {:?}", tls.verify)
+    format!("{ca:?} {cert:?} {:?} {http2}", tls.verify)
 }
 
 /// An error of rustls in the words of somebody who looks after files.
