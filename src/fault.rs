@@ -97,6 +97,8 @@ reasons! {
     BadFraming "bad_framing" 400 "http_request_error";
     /// The path has an encoded slash or NUL, or broken percent-encoding.
     BadPath "bad_path" 400 "http_request_error";
+    /// The connection did not begin with a header of the PROXY protocol, or came from nobody who may send one.
+    NotIntroduced "not_introduced" 400 "http_request_error";
     /// TLS or another protocol was spoken to a plain HTTP listener.
     NotHttp "not_http" 400 "http_request_error";
     /// HTTP was spoken in the clear to a listener that speaks TLS: use https.

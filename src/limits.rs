@@ -161,6 +161,13 @@ pub const SEALED_BYTES_HIGH: usize = 64 * 1024;
 /// 100 us (P-256) in each, others wait for less than half a millisecond.
 pub const HANDSHAKE_STEPS_MAX: usize = 4;
 
+/// How often a core says at most in the process log that a handshake has failed; all are counted.
+pub const HANDSHAKE_TOLD_MS: u64 = 1_000;
+
+/// The longest header of the PROXY protocol: what follows the addresses is skipped, but has to be received (HAProxy
+/// takes as much as its 16 KiB buffer; 536 bytes are what the specification has everyone send in one segment).
+pub const PROXY_HEADER_BYTES_MAX: usize = 4_096;
+
 /// Sessions with endpoints that a core remembers by upstream, to be taken up again.
 pub const TLS_SESSIONS_KEPT_MAX: usize = 256;
 

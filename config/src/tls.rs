@@ -7,7 +7,7 @@ use crate::address::is_host_name;
 use crate::decode::{At, Decoder, Kind, Spell, Value};
 use crate::diagnostic::{Code, Place};
 use crate::json::Json;
-use crate::kinds::{Choice, Forms, Long, Many, Placed, Text, Words, integer};
+use crate::kinds::{Choice, Forms, Long, Many, Placed, Text, Tried, Words, integer};
 use crate::limits;
 use crate::shape::Shape;
 use crate::table::{frame, table};
@@ -185,9 +185,9 @@ table! {
     /// with `cert` and `key` is `certs`. Files that change are read again by themselves.
     RawListenTls, "listen_tls", "[listen.\"ADDR\".tls]" {
         /// The certificate and those that lead to its root, PEM.
-        optional cert: NamedFile = "cert" as FileText;
+        optional cert: At<Option<NamedFile>> = "cert" as Tried<FileText>;
         /// Its private key, PEM: PKCS#8, PKCS#1 or SEC1; ECDSA, RSA or Ed25519.
-        optional key: NamedFile = "key" as FileText;
+        optional key: At<Option<NamedFile>> = "key" as Tried<FileText>;
         /// The authority's word that the certificate is not revoked (an OCSP response, DER),
         /// handed to clients that ask for it.
         optional ocsp: NamedFile = "ocsp" as FileText;
@@ -251,12 +251,13 @@ impl Kind for CertList {
             return None;
         }
         let certs: Vec<_> = Many::<RawCert>::decode(value, cx)?;
-        if certs.is_empty() {
-            cx.error(
-                Code::MissingKey,
-                value.span(),
-                "a list without a certificate",
-            );
+        if value
+            .get_ref()
+            .as_array()
+            .is_some_and(|list| list.is_empty())
+        {
+            let message = "a list without a certificate";
+            cx.error(Code::MissingKey, value.span(), message);
         }
         Some(Some(listen_tls(
             certs.into_iter().map(Into::into).collect(),
@@ -310,8 +311,8 @@ impl Long for RawListenTls {
         let mut certs = Vec::new();
         match (table.cert, table.key) {
             (Some(cert), Some(key)) => certs.push(CertFiles {
-                cert,
-                key,
+                cert: cert.value?,
+                key: key.value?,
                 ocsp: table.ocsp,
             }),
             (None, None) if table.certs.is_some() => {}

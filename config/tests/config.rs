@@ -55,7 +55,7 @@ fn everything_is_read() {
     assert_eq!(config.trusted_proxies.len(), 3);
     assert_eq!(config.limits.body_rate, Some(240));
     assert_eq!(config.timeouts.total, None);
-    assert_eq!(config.listeners.len(), 3);
+    assert_eq!(config.listeners.len(), 4);
     assert_eq!(config.connections_of(&config.listeners[0]), 10_000);
     assert_eq!(config.connections_of(&config.listeners[1]), 65_536);
     assert_eq!(
@@ -71,7 +71,7 @@ fn everything_is_read() {
             port: 8080
         }
     );
-    assert_eq!(Some(upstream.endpoints[3].weight), NonZeroU32::new(2));
+    assert_eq!(Some(upstream.endpoints[5].weight), NonZeroU32::new(2));
     let route = &config.routes[0];
     assert_eq!(route.name, "everything");
     assert_eq!(route.target, Target::Upstream { index: 0 });

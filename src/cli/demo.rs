@@ -1,20 +1,27 @@
 //! `weir demo [LISTEN]`.
 
-use std::io::Write as _;
+use std::fs::{self, DirBuilder};
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
 
 use lexopt::{Parser, ValueExt};
 use weir_config::{
-    AccessLog, Address, Config, Cores, Endpoint, EndpointAddress, LogFormat, LogTarget,
+    AccessLog, Address, Config, Cores, Endpoint, EndpointAddress, ListenTls, Listener, LogFormat,
+    LogTarget,
 };
 
 use super::proxy::{parse, parse_cores};
 use super::{Done, Exit, Next, help, next, print, serve, unexpected};
 use crate::control::demo::Demo;
 use crate::control::{Options, Source, Started, count};
+use crate::tls;
 
 /// Where the demo listens unless told otherwise.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+/// Where it speaks TLS.
+const SECURE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
 /// Where its metrics are.
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 
@@ -45,9 +52,10 @@ pub(super) fn main(args: &mut Parser) -> Done {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(" and ");
-    let admin = admin()
-        .map_err(|error| Exit::Failed(format!("cannot bind the admin listener: {error}")))?;
-    let config = Config {
+    let admin = free(ADMIN)?;
+    let certificate = Certificate::make()
+        .map_err(|error| Exit::Failed(format!("cannot make a certificate: {error}")))?;
+    let mut config = Config {
         cores,
         admin: Some(Address::Tcp(admin)),
         access_log: Some(AccessLog {
@@ -56,9 +64,13 @@ pub(super) fn main(args: &mut Parser) -> Done {
         }),
         ..Config::quick(listen.unwrap_or(Address::Tcp(LISTEN)), endpoints)
     };
+    let mut secure = Listener::new(Address::Tcp(free(SECURE)?));
+    secure.tls = Some(certificate.tls());
+    config.listeners.push(secure);
+    let ca = certificate.cert.display().to_string();
     let ready = move |started: &Started| {
         // A closed standard output stops nobody from trying the demo.
-        let _ = std::io::stdout().write_all(welcome(started, &shown, admin).as_bytes());
+        let _ = io::stdout().write_all(welcome(started, &shown, admin, &ca).as_bytes());
     };
     serve(Options {
         source: Source::Given(Box::new(config)),
@@ -67,13 +79,49 @@ pub(super) fn main(args: &mut Parser) -> Done {
     })
 }
 
-/// The usual admin port, or any other that is free.
-fn admin() -> std::io::Result<SocketAddr> {
-    let free = TcpListener::bind(ADMIN).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
-    free.local_addr()
+/// The usual port, or any other that is free.
+fn free(usual: SocketAddr) -> Result<SocketAddr, Exit> {
+    let free = TcpListener::bind(usual).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    free.and_then(|free| free.local_addr())
+        .map_err(|error| Exit::Failed(format!("cannot bind a port of loopback: {error}")))
 }
 
-fn welcome(started: &Started, endpoints: &str, admin: SocketAddr) -> String {
+/// A certificate for loopback, in files that go away with it.
+struct Certificate {
+    dir: PathBuf,
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+impl Certificate {
+    fn make() -> io::Result<Self> {
+        let dir = std::env::temp_dir().join(format!("weir-demo-{}", std::process::id()));
+        DirBuilder::new().mode(0o700).create(&dir)?;
+        let made = Self {
+            cert: dir.join("cert.pem"),
+            key: dir.join("key.pem"),
+            dir,
+        };
+        let (cert, key) = tls::throw_away(&["localhost", "127.0.0.1"])?;
+        fs::write(&made.cert, cert)?;
+        fs::write(&made.key, key)?;
+        Ok(made)
+    }
+
+    fn tls(&self) -> ListenTls {
+        ListenTls::new(self.cert.clone(), self.key.clone())
+    }
+}
+
+impl Drop for Certificate {
+    fn drop(&mut self) {
+        // What is left behind is of no use to anybody.
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn welcome(started: &Started, endpoints: &str, admin: SocketAddr, ca: &str) -> String {
+    let secure = started.addresses.get(1).map_or("", String::as_str);
     let at = started.addresses.first().map_or("", String::as_str);
     let (cores, features) = (count(started.cores, "core"), &started.features);
     let (flags, base) = match at.strip_prefix("unix:") {
@@ -82,11 +130,12 @@ fn welcome(started: &Started, endpoints: &str, admin: SocketAddr) -> String {
     };
     format!(
         "
-Weir listens on {at}, with {cores} on io_uring ({features}).
+Weir listens on {at} and, over TLS, on {secure}, with {cores} on io_uring ({features}).
 Behind it are two endpoints, {endpoints}. Try:
 
   curl {flags}-i {base}/hello
   curl {flags}'{base}/big?bytes=1000000000' -o /dev/null
+  curl --cacert {ca} -i https://{secure}/hello
   curl -s http://{admin}/metrics | grep weir_route
 
 Also /slow?ms=500, /status?code=503 and /echo. Each exchange is logged below. Ctrl-C ends it.

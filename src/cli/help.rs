@@ -48,7 +48,8 @@ pub(super) const DEMO: &str = "\
 Usage: weir demo [LISTEN] [--cores CORES]
 
 Proxies LISTEN (127.0.0.1:8080 unless given) to two small endpoints inside this process, and prints
-commands to try. Metrics are on 127.0.0.1:9901, or on a free port when that is taken. The access log
+commands to try. It speaks TLS on 127.0.0.1:8443 too, with a certificate that goes away with it, and
+has metrics on 127.0.0.1:9901, or on free ports when these are taken. The access log
 goes to standard output. Ctrl-C ends it.
 
   --cores CORES   auto, a number such as 2, or processors such as 0,2-3 (quoted as \"0\" for one)

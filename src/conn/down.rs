@@ -1,7 +1,7 @@
 //! The downstream side of an exchange, whatever protocol the client speaks.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -16,7 +16,7 @@ use crate::fault::Fault;
 use crate::io::{Chunk, Net};
 use crate::limits::{H2_STREAM_QUEUED_BYTES_HIGH, QUEUED_BYTES_HIGH};
 use crate::route::Scratch;
-use crate::tls::Agreed;
+use crate::tls::{Agreed, Identity};
 
 /// What came from the client.
 pub enum Piece {
@@ -38,8 +38,12 @@ pub struct Kit<N: Net> {
     pub door: Rc<Door<N>>,
     /// The client's address, as far as the connection tells.
     pub peer: Option<IpAddr>,
+    /// The same with its port.
+    pub address: Option<SocketAddr>,
     /// What was agreed on with the client in a TLS handshake; `None` in the clear.
     pub agreed: Option<Agreed>,
+    /// Whose certificate the client has shown, if any.
+    pub identity: Option<Rc<Identity>>,
     /// What is added to the request.
     pub added: Added,
     /// What is added to an answer of ours.
@@ -52,21 +56,36 @@ pub struct Kit<N: Net> {
     pub up_head: Head,
 }
 
+/// Who a client is, as far as its connection tells.
+pub(super) struct Client {
+    pub(super) address: Option<SocketAddr>,
+    agreed: Option<Agreed>,
+    identity: Option<Rc<Identity>>,
+}
+
+impl Client {
+    /// The client of a connection.
+    pub(super) fn of<N: Net>(wire: &super::Wire<N>) -> Self {
+        Self {
+            address: wire.peer,
+            agreed: wire.rx.agreed(),
+            identity: wire.rx.identity(),
+        }
+    }
+}
+
 impl<N: Net> Kit<N> {
     /// Makes a kit for requests that come in by `door`.
-    pub(super) fn new(
-        timer: Timer,
-        door: Rc<Door<N>>,
-        peer: Option<IpAddr>,
-        agreed: Option<Agreed>,
-    ) -> Self {
+    pub(super) fn new(timer: Timer, door: Rc<Door<N>>, client: &Client) -> Self {
         Self {
             head: Head::new(),
             block: Chunk::default(),
             timer,
             door,
-            peer,
-            agreed,
+            peer: client.address.map(|address| address.ip()),
+            address: client.address,
+            agreed: client.agreed,
+            identity: client.identity.clone(),
             added: Added::default(),
             edits: Edits::new(),
             scratch: Scratch::default(),

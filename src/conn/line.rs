@@ -5,10 +5,14 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use super::inbox::Inbox;
+use super::proxy_protocol;
 use super::wire::{Wire, WireRx};
 use crate::core::{Core, Pass, Timer};
+use crate::fault::Reason;
 use crate::io::{Chunk, Instant, Net, Rx};
 use crate::limits::{LINGER_BYTES_MAX, LINGER_MS};
+use crate::obs::Level;
 use crate::tls::Failure;
 
 /// A connection that waits for a request.
@@ -21,11 +25,16 @@ pub struct Line<N: Net> {
     pub pass: Pass<N>,
     /// No request has come yet: the head deadline counts from the accept.
     pub is_new: bool,
+    /// What came behind a header of the PROXY protocol.
+    pub early: Option<Box<Chunk>>,
 }
 
 impl<N: Net> Line<N> {
     /// Waits for the first bytes of a request. `None`: closed, broken, idle for too long, or not wanted any more.
     pub async fn wait(&mut self, core: &Rc<Core<N>>) -> Option<Chunk> {
+        if let Some(early) = self.early.take() {
+            return Some(*early);
+        }
         let timeouts = self.pass.door.plan.borrow().timeouts;
         let limit = if self.is_new {
             timeouts.head
@@ -72,7 +81,49 @@ impl<N: Net> Line<N> {
         let failure = rx.failure().unwrap_or(Failure::Timeout);
         rx.fail(failure);
         core.obs.borrow().tls_failed(listener, failure);
+        core.tell_handshake(Level::Info, || {
+            let name = self.pass.door.plan.borrow().name.clone();
+            let peer = self
+                .wire
+                .peer
+                .map_or_else(|| "a client".to_owned(), |peer| peer.to_string());
+            format!("TLS with {peer} on {name} failed: {}", rx.cause())
+        });
         Some(failure)
+    }
+
+    /// Waits for the header of the PROXY protocol. The client that it names is the one that counts from here on. What
+    /// came behind it is returned.
+    pub async fn introduce(&mut self, core: &Rc<Core<N>>) -> Result<Chunk, Reason> {
+        let deadline = core.net.now() + self.pass.door.plan.borrow().timeouts.head;
+        self.timer.set(deadline);
+        let mut inbox = Inbox::default();
+        let introduced = poll_fn(|cx| {
+            self.timer.watch(cx);
+            while let Poll::Ready(received) = self.wire.rx.poll_recv(cx) {
+                let Ok(Some(chunk)) = received else {
+                    return Poll::Ready(Err(Reason::ClientClosed));
+                };
+                inbox.add(chunk, core.net.pool());
+                match proxy_protocol::read(inbox.bytes()) {
+                    Ok(None) => {}
+                    Ok(Some(introduced)) => return Poll::Ready(Ok(introduced)),
+                    Err(_) => return Poll::Ready(Err(Reason::NotIntroduced)),
+                }
+            }
+            if self.pass.is_unwanted() || core.net.now() >= deadline {
+                Poll::Ready(Err(Reason::HeadTimeout))
+            } else {
+                Poll::Pending
+            }
+        });
+        let introduced = introduced.await?;
+        inbox.consume(introduced.bytes);
+        if let Some(source) = introduced.source {
+            self.pass.name_client(source.ip())?;
+            self.wire.peer = Some(source);
+        }
+        Ok(inbox.take().unwrap_or_default())
     }
 
     /// Ends our direction, and reads and forgets what the client still sends until it has closed its own, for a while.

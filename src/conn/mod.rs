@@ -10,6 +10,7 @@ pub mod http2;
 mod inbox;
 mod line;
 mod outbox;
+pub mod proxy_protocol;
 mod tunnel;
 mod up;
 mod wire;
@@ -47,18 +48,26 @@ pub fn serve<N: Net>(
     pass: Pass<N>,
     connection: Connection<N>,
 ) -> impl Future<Output = ()> {
-    let wire = wire(&core, &pass, connection);
-    let line = wire.map(|wire| Line {
-        wire,
+    let has_entry = {
+        let plan = pass.door.plan.borrow();
+        plan.tls.is_some() || plan.proxy_protocol.is_some()
+    };
+    let mut line = Line {
+        wire: connection.into(),
         timer: core.timers.timer(),
         pass,
         is_new: true,
-    });
+        early: None,
+    };
     // A block and not an `async fn`: it uses what it captures in place, where arguments would be kept twice.
     async move {
-        let Some(mut line) = line else {
-            return;
-        };
+        if has_entry {
+            // In a box: only some listeners have it, and it is soon over.
+            let Some(entered) = Box::pin(enter(&core, line)).await else {
+                return;
+            };
+            line = entered;
+        }
         loop {
             let Some(mut first) = line.wait(&core).await else {
                 return match line.wire.rx {
@@ -101,19 +110,45 @@ async fn beginning<N: Net>(core: &Rc<Core<N>>, line: &mut Line<N>, first: Chunk)
     inbox.take()
 }
 
-/// The connection as it will be spoken on. `None`: it cannot be.
-fn wire<N: Net>(core: &Core<N>, pass: &Pass<N>, connection: Connection<N>) -> Option<Wire<N>> {
-    let plan = pass.door.plan.borrow();
+/// What comes before HTTP: who the client is, where a load balancer says it, and then TLS. `None`: it did not come to
+/// that.
+async fn enter<N: Net>(core: &Rc<Core<N>>, mut line: Line<N>) -> Option<Line<N>> {
+    let plan = line.pass.door.plan.borrow().clone();
+    let mut early = Chunk::default();
+    if let Some(trusted) = &plan.proxy_protocol {
+        // Whoever can open a Unix socket is on this machine.
+        let is_trusted = line
+            .wire
+            .peer
+            .is_none_or(|peer| trusted.contains(peer.ip()));
+        let introduced = match is_trusted {
+            true => line.introduce(core).await,
+            false => Err(Reason::NotIntroduced),
+        };
+        match introduced {
+            Ok(rest) => early = rest,
+            Err(reason) => {
+                let listener = line.pass.door.id.get();
+                let peer = line.wire.peer.map(|peer| peer.ip());
+                exchange::turn_away(core, (listener, peer), reason);
+                line.wire.tx.abort();
+                return None;
+            }
+        }
+    }
     let Some(tls) = &plan.tls else {
-        return Some(connection.into());
+        line.early = (!early.is_empty()).then(|| Box::new(early));
+        return Some(line);
     };
-    let halves = tls.accept((connection.rx, connection.tx), core.net.pool(), &core.gate);
+    let Connection { rx, tx, peer } = line.wire.into_raw()?;
+    let halves = tls.accept((rx, tx), early, core.net.pool(), &core.gate);
     let (rx, tx) = halves.ok()?;
-    Some(Wire {
-        rx: WireRx::Tls(rx),
+    let wire = Wire {
+        rx: WireRx::Tls(Box::new(rx)),
         tx: WireTx::Tls(tx),
-        peer: connection.peer,
-    })
+        peer,
+    };
+    Some(Line { wire, ..line })
 }
 
 /// Ends a TLS connection that waits: says so, or why it never came to anything.

@@ -35,10 +35,11 @@ impl<T: Tx> Outbox<T> {
     /// For a connection's sending half.
     pub fn new(tx: T, pool: Pool) -> Self {
         Self {
+            // A header of the PROXY protocol may wait in it already.
+            pushed: tx.queued() as u64,
             tx,
             pool,
             open: None,
-            pushed: 0,
         }
     }
 

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::io::{Chunk, Connection, Net, Rx, Tx};
-use crate::tls::{Agreed, TlsRx, TlsTx};
+use crate::tls::{Agreed, Identity, TlsRx, TlsTx};
 
 /// A connection, split into its directions.
 pub struct Wire<N: Net> {
@@ -17,12 +18,12 @@ pub struct Wire<N: Net> {
     pub peer: Option<SocketAddr>,
 }
 
-/// Receiving half.
+/// Receiving half. The one of TLS is in a box: connections in the clear are not to pay for its size.
 pub enum WireRx<N: Net> {
     /// In the clear.
     Plain(N::Rx),
     /// Over TLS.
-    Tls(TlsRx<N::Rx, N::Tx>),
+    Tls(Box<TlsRx<N::Rx, N::Tx>>),
 }
 
 /// Sending half.
@@ -62,6 +63,14 @@ impl<N: Net> WireRx<N> {
         match self {
             Self::Plain(_) => None,
             Self::Tls(rx) => rx.agreed(),
+        }
+    }
+
+    /// Whose certificate the client has shown, if any.
+    pub fn identity(&self) -> Option<Rc<Identity>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(rx) => rx.identity(),
         }
     }
 

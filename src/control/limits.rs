@@ -20,6 +20,9 @@ pub(super) const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How often control looks whether the cores have ended.
 pub(super) const WATCH: Duration = Duration::from_millis(20);
 
+/// How often files of certificates and keys are looked at. A look is a system call a file.
+pub(super) const CERTIFICATES_WATCH: Duration = Duration::from_secs(2);
+
 /// How long control waits before it offers a command again to a core whose mailbox is full.
 pub(super) const MAILBOX_RETRY: Duration = Duration::from_millis(5);
 

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod certificates;
 mod cpus;
 pub mod demo;
 mod limits;
@@ -31,6 +32,7 @@ use crate::obs::{AccessLog, Format, Obs, process};
 use crate::plan::Plan;
 use crate::tls::Tickets;
 use admin::Admin;
+use certificates::Certificates;
 use demo::Demo;
 use listen::UnixFile;
 
@@ -112,6 +114,7 @@ struct State {
     admin: Option<Admin>,
     files: Vec<UnixFile>,
     reloads: Reloads,
+    certificates: Certificates,
 }
 
 /// How reloads went.
@@ -130,7 +133,10 @@ async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(),
         ready,
     } = options;
     let Loaded {
-        config, mut plan, ..
+        config,
+        mut plan,
+        tls,
+        ..
     } = loaded;
     plan.epoch = 1;
     let plan = Arc::new(plan);
@@ -173,6 +179,7 @@ async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(),
         admin: None,
         files: bound.files,
         reloads: Reloads::default(),
+        certificates: Certificates::new(tls),
     };
     let started_ms = process::now_ms();
     let (state, draining) = (RefCell::new(state), Cell::new(false));
@@ -189,6 +196,7 @@ async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(),
         admin.serve(control.clone());
         control.state.borrow_mut().admin = Some(admin);
     }
+    tokio::task::spawn_local(control.clone().watch_certificates());
     ready(&started);
     let outcome = control.clone().live(&mut signals).await;
     control.finish();

@@ -16,6 +16,7 @@ use crate::core::Command;
 use crate::io::Address;
 use crate::obs::{AccessLog, process};
 use crate::plan::{Diff, Plan};
+use crate::tls;
 
 /// Reloads one after the other: requests that come meanwhile are one more reload.
 pub(super) struct Reloader {
@@ -57,6 +58,7 @@ impl Reloader {
 struct Ready {
     plan: Arc<Plan>,
     config: weir_config::Config,
+    tls: tls::Loaded,
     bound: Bound,
     admin: Change<Admin>,
     access_log: Change<AccessLog>,
@@ -118,7 +120,10 @@ impl Control {
         let loaded = loaded.map_err(|error| error.to_string())?;
         say_warnings(&loaded);
         let Loaded {
-            config, mut plan, ..
+            config,
+            mut plan,
+            tls,
+            ..
         } = loaded;
         let taken = self.tcp_addresses();
         let state = self.state.borrow();
@@ -154,6 +159,7 @@ impl Control {
         Ok(Ready {
             plan: Arc::new(plan),
             config,
+            tls,
             bound,
             admin,
             access_log,
@@ -166,6 +172,7 @@ impl Control {
         let Ready {
             plan,
             config,
+            tls,
             bound,
             admin,
             access_log,
@@ -199,6 +206,7 @@ impl Control {
         state.files.extend(bound.files);
         state.plan = plan;
         state.config = config;
+        state.certificates.replace(tls);
         if let Change::To(mut admin) = admin {
             if let Some(admin) = &mut admin {
                 admin.serve(self.clone());

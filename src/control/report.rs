@@ -43,9 +43,26 @@ pub(super) fn metrics(control: &Control) -> String {
         "Reloads that were refused and changed nothing.",
     );
     page.sample(&[], state.reloads.failed);
+    state.certificates.metrics(&mut page);
+    unverified(&state.config, &mut page);
     control.obs.metrics(&mut page);
     process_metrics(control, &mut page);
     page.finish()
+}
+
+/// Upstreams whose endpoints' certificates nobody looks at.
+fn unverified(config: &weir_config::Config, page: &mut Page) {
+    page.family(
+        "weir_upstream_tls_unverified",
+        Kind::Gauge,
+        "1 for an upstream whose endpoints' certificates are not verified (`verify = \"off\"`).",
+    );
+    for upstream in &config.upstreams {
+        let speaks = upstream.endpoints.iter().any(|endpoint| endpoint.tls);
+        if speaks && upstream.tls.verify == weir_config::Verify::Off {
+            page.sample(&[("upstream", &upstream.name)], 1);
+        }
+    }
 }
 
 /// The names that Prometheus' own clients use.
@@ -105,6 +122,7 @@ pub(super) fn health(control: &Control, verbose: bool) -> String {
             "{} reloads done, {} failed",
             state.reloads.done, state.reloads.failed
         );
+        state.certificates.health(&mut out);
         if let Some(error) = &state.reloads.last_error {
             let mut when = String::new();
             text::time(&mut when, state.reloads.last_ms);

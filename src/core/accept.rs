@@ -11,11 +11,13 @@ use super::Core;
 use super::boot::{DoorCount, Shared};
 use super::mailbox::Letter;
 use crate::conn;
+use crate::exchange;
 use crate::fault::Reason;
 use crate::io::{Address, Connection, Net};
 use crate::limits::{ACCEPT_RETRY_MS, ACCEPTS_POSTED, SPREAD_MIN, SPREAD_PERCENT_MAX};
 use crate::obs::Level;
 use crate::plan::{ListenerId, ListenerPlan, Plan};
+use crate::tls;
 
 /// One listener on one core. Its connections hold on to it, also when it no longer listens.
 pub struct Door<N: Net> {
@@ -81,6 +83,16 @@ impl<N: Net> Core<N> {
             }
             place.is_some()
         });
+    }
+
+    /// Gives the doors what they terminate TLS with from now on.
+    pub(super) fn equip_doors(&self, tls: &tls::Loaded) {
+        for door in self.doors.borrow().iter() {
+            let server = tls.servers.get(door.id.get().0 as usize).cloned().flatten();
+            let mut plan = ListenerPlan::clone(&door.plan.borrow());
+            plan.tls = server;
+            *door.plan.borrow_mut() = Rc::new(plan);
+        }
     }
 
     pub(super) fn close_doors(&self) {
@@ -157,9 +169,20 @@ impl<N: Net> Core<N> {
         if door.closed.get() {
             return;
         }
-        match Pass::new(self, door, connection.peer.map(|peer| peer.ip())) {
+        let plan = door.plan.borrow();
+        let (is_tls, is_behind) = (plan.tls.is_some(), plan.proxy_protocol.is_some());
+        drop(plan);
+        // Behind a load balancer the client is known when that has named it.
+        let client = connection.peer.filter(|_| !is_behind);
+        match Pass::new(self, door, client.map(|client| client.ip())) {
             Ok(pass) => self.net.spawn(conn::serve(self.clone(), pass, connection)),
             Err(reason) => {
+                if is_tls {
+                    // An answer in the clear would be noise, and a handshake is more than a refusal is worth.
+                    let peer = connection.peer.map(|peer| peer.ip());
+                    exchange::turn_away(self, (door.id.get(), peer), reason);
+                    return;
+                }
                 let refused = conn::refuse(self.clone(), door.id.get(), connection, reason);
                 self.net.spawn(refused);
             }
@@ -203,6 +226,18 @@ impl<N: Net> Pass<N> {
 }
 
 impl<N: Net> Pass<N> {
+    /// Counts the connection for the client that is now known.
+    pub fn name_client(&mut self, client: IpAddr) -> Result<(), Reason> {
+        let max = self.door.plan.borrow().connections_per_client_max;
+        if self.client.is_none() {
+            if !self.door.count.clients.enter(client, max) {
+                return Err(Reason::ClientLimit);
+            }
+            self.client = Some(client);
+        }
+        Ok(())
+    }
+
     /// Whether the connection is to end after the exchange that it is in.
     pub fn is_unwanted(&self) -> bool {
         self.core.is_draining() || self.door.closed.get()

@@ -14,6 +14,7 @@ use super::Core;
 use crate::io::{Address, Bell, Net, Rx};
 use crate::limits::MAILBOX_LETTERS_MAX;
 use crate::plan::{ListenerId, Plan};
+use crate::tls;
 
 /// What control asks of a core; `S` is a listening socket.
 pub enum Command<S> {
@@ -23,6 +24,13 @@ pub enum Command<S> {
         plan: Arc<Plan>,
         /// Sockets of listeners that are new in it.
         sockets: Vec<(ListenerId, S)>,
+    },
+    /// Uses these certificates and keys for connections that begin from now on.
+    Tls {
+        /// By listener and upstream of the plan of `epoch`.
+        tls: Arc<tls::Loaded>,
+        /// If the core runs another plan, that one has brought its own.
+        epoch: u64,
     },
     /// Stops accepting, lets exchanges finish, ends after `grace` at the latest.
     Drain {

@@ -22,10 +22,10 @@ pub use mailbox::{Command, Mail, Mailbox};
 pub use timers::{Timer, Timers};
 
 use crate::io::{Instant, Net};
-use crate::limits::HOUSEKEEPING_MS;
-use crate::obs::{CoreObs, RequestId};
+use crate::limits::{HANDSHAKE_TOLD_MS, HOUSEKEEPING_MS};
+use crate::obs::{CoreObs, Level, RequestId};
 use crate::plan::{ListenerId, Plan};
-use crate::tls::Gate;
+use crate::tls::{self, Gate};
 use crate::upstream::{Reaper, Upstream};
 pub use accept::{Door, Pass};
 
@@ -45,6 +45,8 @@ pub struct Core<N: Net> {
     pub shared: Arc<Shared<N>>,
     /// This core's place among them.
     pub index: usize,
+    /// When a failed handshake was last put into the process log.
+    told: Cell<Option<Instant>>,
     plan: RefCell<Rc<CorePlan<N>>>,
     doors: RefCell<Vec<Rc<Door<N>>>>,
     ids: Cell<(u64, u64)>,
@@ -79,6 +81,7 @@ impl<N: Net> Core<N> {
             gate: Gate::new(move || mail.iter().for_each(Mail::ring)),
             timers: Rc::default(),
             reaper: Rc::default(),
+            told: Cell::new(None),
             plan: RefCell::new(Rc::new(CorePlan::new(
                 plan,
                 None,
@@ -109,6 +112,16 @@ impl<N: Net> Core<N> {
         let (process, n) = self.ids.get();
         self.ids.set((process, n + 1));
         RequestId(process, n)
+    }
+
+    /// Says in the process log why a handshake failed; only now and then, as anybody can have handshakes fail.
+    pub fn tell_handshake(&self, level: Level, text: impl FnOnce() -> String) {
+        let now = self.net.now();
+        let pause = Duration::from_millis(HANDSHAKE_TOLD_MS);
+        if self.told.get().is_none_or(|last| now.since(last) >= pause) {
+            self.told.set(Some(now));
+            self.obs.borrow().say(level, &text());
+        }
     }
 
     /// Whether connections are to end after the exchange that they are in.
@@ -156,6 +169,7 @@ impl<N: Net> Core<N> {
     fn obey(self: &Rc<Self>, command: Command<N::Socket>) {
         match command {
             Command::Plan { plan, sockets } => self.change_plan(plan, sockets),
+            Command::Tls { tls, epoch } => self.change_tls(&tls, epoch),
             Command::Drain { grace } => self.drain(grace),
             Command::Stop => {
                 self.drain(Duration::ZERO);
@@ -181,6 +195,18 @@ impl<N: Net> Core<N> {
         *self.plan.borrow_mut() = new.clone();
         self.renumber_doors(&new.plan);
         self.open_doors(sockets);
+    }
+
+    /// Swaps certificates and keys. Connections that are open keep theirs.
+    fn change_tls(&self, tls: &tls::Loaded, epoch: u64) {
+        let plan = self.plan();
+        if plan.plan.epoch != epoch {
+            return;
+        }
+        self.equip_doors(tls);
+        for (upstream, client) in plan.upstreams.iter().zip(&tls.clients) {
+            upstream.equip(client.as_deref());
+        }
     }
 
     fn drain(self: &Rc<Self>, grace: Duration) {

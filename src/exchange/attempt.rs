@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::mem;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -11,12 +12,13 @@ use super::forward::Forwarded;
 use super::grpc;
 use super::record::Record;
 use super::relay::{Relay, Relayed, Replay};
-use crate::conn::{Down, Up, Wire, WireRx, WireTx, http2, tunnel};
+use crate::conn::{Down, Up, Wire, WireRx, WireTx, http2, proxy_protocol, tunnel};
 use crate::core::{Core, CorePlan, after};
 use crate::fault::{Fault, Phase, Reason, Retry};
-use crate::io::{Address, Connection, Instant, Net};
+use crate::io::{Address, Connection, Instant, Net, Tx};
+use crate::obs::Level;
 use crate::plan::{Protocol, RoutePlan, UpstreamId, UpstreamPlan};
-use crate::tls;
+use crate::tls::{self, Server};
 use crate::upstream::{Endpoint, Held, Joiner, Need, Permit, Secure, Tried, Turn, Upstream};
 
 /// What the attempts of one exchange have in common.
@@ -78,7 +80,17 @@ pub(super) async fn forward<N: Net>(
 
 /// What the request gains and loses on its way; the same for all attempts.
 fn prepare<N: Net>(plan: &CorePlan<N>, down: &mut Down<'_, N>, record: &Record, route: &RoutePlan) {
+    let tells = |tls: &Server| tls.client_headers;
+    let tells = down
+        .kit
+        .door
+        .plan
+        .borrow()
+        .tls
+        .as_deref()
+        .is_some_and(tells);
     let with = Forwarded {
+        identity: record.identity.as_deref().filter(|_| tells),
         trusted: record.trusted,
         peer: down.kit.peer,
         scheme: down.kit.scheme(),
@@ -107,13 +119,20 @@ fn still_there<N: Net>(down: &Down<'_, N>) -> Result<(), Fault> {
 }
 
 /// Opens a connection to an endpoint, with all that comes before a request.
-async fn open<N: Net>(core: &Rc<Core<N>>, endpoint: &Endpoint<N>) -> Result<Wire<N>, Reason> {
+async fn open<N: Net>(
+    core: &Rc<Core<N>>,
+    endpoint: &Endpoint<N>,
+    said: Option<Vec<u8>>,
+) -> Result<Wire<N>, Reason> {
     let connected = core.net.connect(&endpoint.address).await;
-    let connection = connected.map_err(|_| Reason::ConnectFailed)?;
+    let mut connection = connected.map_err(|_| Reason::ConnectFailed)?;
+    if let Some(said) = said {
+        connection.tx.push(core.net.pool().copy(&said));
+    }
     match endpoint.secure() {
         None => Ok(connection.into()),
         // In a box: the handshake is rare, and what it holds is large.
-        Some(secure) => Box::pin(shake_hands(core, secure, connection)).await,
+        Some(secure) => Box::pin(shake_hands(core, secure, connection, &endpoint.name)).await,
     }
 }
 
@@ -121,6 +140,7 @@ async fn shake_hands<N: Net>(
     core: &Rc<Core<N>>,
     secure: Secure,
     connection: Connection<N>,
+    name: &str,
 ) -> Result<Wire<N>, Reason> {
     let Connection { rx, tx, peer } = connection;
     let begun = secure
@@ -128,10 +148,13 @@ async fn shake_hands<N: Net>(
         .connect(&secure.name, (rx, tx), core.net.pool(), &core.gate);
     let (mut rx, tx) = begun.map_err(|_| Reason::Internal)?;
     if poll_fn(|cx| rx.poll_open(cx)).await.is_err() {
+        core.tell_handshake(Level::Warn, || {
+            format!("TLS to endpoint {name} failed: {}", rx.cause())
+        });
         return Err(Reason::from_tls(rx.failure()));
     }
     Ok(Wire {
-        rx: WireRx::Tls(rx),
+        rx: WireRx::Tls(Box::new(rx)),
         tx: WireTx::Tls(tx),
         peer,
     })
@@ -182,6 +205,7 @@ impl<N: Net> Way<'_, N> {
         record: &mut Record,
     ) -> Result<(Rc<Endpoint<N>>, Up<N>), Fault> {
         let need = Need {
+            owner: self.owner(down),
             fresh: self.fresh,
             sure: !down.kit.head.method.is_idempotent(),
         };
@@ -393,6 +417,11 @@ impl<N: Net> Way<'_, N> {
         turn
     }
 
+    /// Whose connections are used: any, or, where endpoints are told whose each is, the client's own.
+    fn owner(&self, down: &Down<'_, N>) -> Option<SocketAddr> {
+        self.plan.proxy_protocol.and(down.kit.address)
+    }
+
     /// Makes a connection within its time.
     async fn connect(
         &self,
@@ -406,7 +435,15 @@ impl<N: Net> Way<'_, N> {
         let deadline = began + self.route.timeouts.connect;
         let failed = |reason| Fault::upstream(Phase::Connect, reason, Retry::Always);
         down.kit.timer.set(self.total.min(deadline));
-        let mut connecting = pin!(open(core, endpoint));
+        let owner = self.owner(down);
+        let said = self.plan.proxy_protocol.map(|version| {
+            let target = match &down.kit.door.plan.borrow().address {
+                Address::Ip(address) => Some(*address),
+                Address::Unix(_) => None,
+            };
+            proxy_protocol::write(version, owner, target)
+        });
+        let mut connecting = pin!(open(core, endpoint, said));
         let connected = poll_fn(|cx| {
             down.kit.timer.watch(cx);
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
@@ -422,7 +459,7 @@ impl<N: Net> Way<'_, N> {
         .await;
         record.connect_ns += core.net.now().since(began).as_nanos() as u64;
         match connected {
-            Ok(wire) => Ok(permit.hold(wire)),
+            Ok(wire) => Ok(permit.hold(wire, owner)),
             Err(fault) => {
                 permit.failed();
                 Err(fault)

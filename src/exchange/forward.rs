@@ -9,6 +9,7 @@ use weir_proto_h1::{Edits, FieldId, Head, Mark, Version};
 
 use crate::obs::RequestId;
 use crate::plan::Plan;
+use crate::tls::Identity;
 
 /// What the forwarded fields say.
 pub(super) struct Forwarded<'a> {
@@ -18,6 +19,8 @@ pub(super) struct Forwarded<'a> {
     pub(super) peer: Option<IpAddr>,
     /// The scheme that the client used.
     pub(super) scheme: &'a str,
+    /// Whose certificate the client has shown, where endpoints are to know.
+    pub(super) identity: Option<&'a Identity>,
     /// The exchange's identifier.
     pub(super) id: RequestId,
 }
@@ -50,10 +53,16 @@ impl Added {
     ) {
         let host = head.authority;
         let host = host.get(block);
+        if plan.client_headers {
+            CLIENT_FIELDS.iter().for_each(|name| {
+                head.remove_name(name.as_bytes(), block);
+            });
+        }
         if with.trusted {
             self.made_for = None;
             self.edits.clear();
             trusted(head, block, &mut self.edits, with, host);
+            client_fields(&mut self.edits, with);
             self.via(head.version, plan);
         } else {
             REPLACED.iter().for_each(|&id| {
@@ -65,6 +74,7 @@ impl Added {
             }) {
                 self.edits.clear();
                 untrusted(&mut self.edits, with, host);
+                client_fields(&mut self.edits, with);
                 self.via(head.version, plan);
                 self.same = self.edits.mark();
                 self.made_for = Some(MadeFor {
@@ -102,6 +112,18 @@ const REPLACED: [FieldId; 6] = [
     FieldId::XRequestId,
     FieldId::XRealIp,
 ];
+
+/// What only Weir may say of a client's certificate, where it says it.
+const CLIENT_FIELDS: [&str; 2] = ["X-Client-Cert-Subject", "X-Client-Cert-San"];
+
+fn client_fields(edits: &mut Edits, with: &Forwarded<'_>) {
+    if let Some(identity) = with.identity {
+        edits.append(CLIENT_FIELDS[0], identity.subject.as_str());
+        if !identity.names.is_empty() {
+            edits.append(CLIENT_FIELDS[1], identity.names.join(", "));
+        }
+    }
+}
 
 fn untrusted(edits: &mut Edits, with: &Forwarded<'_>, host: &[u8]) {
     let text = AddressText::new(with.peer);

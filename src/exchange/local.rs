@@ -110,6 +110,20 @@ pub fn refuse_connection<N: Net, T: Tx>(
     core.obs.borrow().connection_refused(&plan.plan, &event);
 }
 
+/// Reports a connection that is turned away without a word.
+pub fn turn_away<N: Net>(
+    core: &Core<N>,
+    (listener, peer): (ListenerId, Option<IpAddr>),
+    reason: Reason,
+) {
+    let plan = core.plan();
+    let now = core.net.now();
+    let mut record = Record::new(core.next_id(), now, core.net.wall_ms(), peer);
+    record.reason = Some(reason);
+    let event = record.event(now, listener);
+    core.obs.borrow().connection_refused(&plan.plan, &event);
+}
+
 fn date(edits: &mut Edits, wall_ms: u64) {
     let now = UNIX_EPOCH + Duration::from_millis(wall_ms);
     edits.append("Date", httpdate::fmt_http_date(now));

@@ -25,10 +25,11 @@ use crate::io::Net;
 use crate::limits::{LINGER_MS, UNREAD_BYTES_MAX};
 use crate::obs;
 use crate::plan::{Decision, Plan, RouteId, RoutePlan, Target};
+use crate::route::RequestView;
 use record::Record;
 
 pub use forward::Added;
-pub use local::refuse_connection;
+pub use local::{refuse_connection, turn_away};
 
 /// What becomes of a client's connection after an exchange.
 pub enum After {
@@ -91,6 +92,7 @@ fn begin<N: Net>(core: &Core<N>, plan: &Plan, down: &mut Down<'_, N>) -> Record 
         .or(peer);
     let mut record = Record::new(core.next_id(), core.net.now(), core.net.wall_ms(), client);
     record.trusted = trusted.is_some();
+    record.identity.clone_from(&down.kit.identity);
     record
 }
 
@@ -105,6 +107,10 @@ fn decide<N: Net>(
         .scratch
         .view(&down.kit.head, &down.kit.block)
         .map_err(|error| Fault::downstream(Phase::Route, Reason::from_request(error)))?;
+    let view = RequestView {
+        client: record.identity.as_deref(),
+        ..view
+    };
     match plan.decide(&view) {
         Decision::Route(id) => {
             record.route = Some(id);
@@ -314,6 +320,11 @@ fn report<N: Net>(core: &Core<N>, plan: &Plan, down: &Down<'_, N>, record: &Reco
             Version::Http11 => "HTTP/1.1",
             Version::Http2 => "HTTP/2",
         },
+        tls: down.kit.agreed,
+        client_cert: record
+            .identity
+            .as_ref()
+            .map_or(&[], |client| client.subject.as_bytes()),
         ..record.event(core.net.now(), down.kit.door.id.get())
     };
     core.obs.borrow().exchange(plan, &event);

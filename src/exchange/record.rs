@@ -1,11 +1,13 @@
 //! What is remembered of an exchange while it runs, for the one event at its end.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use crate::fault::Reason;
 use crate::io::Instant;
 use crate::obs::{Exchange, RequestId};
 use crate::plan::{ListenerId, RouteId, UpstreamId};
+use crate::tls::Identity;
 
 /// The life of one exchange in numbers.
 pub(super) struct Record {
@@ -17,6 +19,8 @@ pub(super) struct Record {
     pub(super) client: Option<IpAddr>,
     /// The peer is a trusted proxy: what it says of the client is believed.
     pub(super) trusted: bool,
+    /// Whose certificate the client has shown.
+    pub(super) identity: Option<Rc<Identity>>,
     /// When its head was complete.
     pub(super) began: Instant,
     /// Status that the client got; 0 if none.
@@ -51,6 +55,7 @@ impl Record {
             time_ms,
             client,
             trusted: false,
+            identity: None,
             began,
             status: 0,
             bytes_in: 0,
@@ -77,6 +82,8 @@ impl Record {
             host: b"",
             path: b"",
             version: "HTTP/1.1",
+            tls: None,
+            client_cert: b"",
             status: self.status,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,

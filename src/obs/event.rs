@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::fault::Reason;
 use crate::plan::{ListenerId, RouteId, UpstreamId};
+use crate::tls::Agreed;
 
 /// One exchange that is over, however it ended. Borrowed from the exchange; reporting it allocates nothing.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,10 @@ pub struct Exchange<'a> {
     pub path: &'a [u8],
     /// The client's protocol: `HTTP/1.1`. At most 8 bytes are kept.
     pub version: &'static str,
+    /// What was agreed on in the client's TLS handshake; `None` in the clear.
+    pub tls: Option<Agreed>,
+    /// The subject of the client's certificate; empty when it has shown none.
+    pub client_cert: &'a [u8],
     /// The status that the client got; 0 when it got none.
     pub status: u16,
     /// Bytes of request body taken from the client.

@@ -27,6 +27,9 @@ pub const LOG_HOST_BYTES_MAX: usize = 256;
 /// Bytes of a path that a log record keeps: the default limit of a request target.
 pub const LOG_PATH_BYTES_MAX: usize = 8 * 1024;
 
+/// Bytes of the subject of a client's certificate that a log record keeps.
+pub const LOG_SUBJECT_BYTES_MAX: usize = 256;
+
 /// Plans whose names the log thread remembers, for exchanges that began before a reload.
 pub const LOG_PLANS_MAX: usize = 32;
 

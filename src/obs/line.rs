@@ -23,6 +23,17 @@ pub(super) fn json(out: &mut String, event: &Exchange<'_>, names: Option<&Names>
     member(out, "host", Some(event.host));
     member(out, "path", Some(event.path));
     member(out, "version", Some(event.version.as_bytes()));
+    let tls = event.tls.as_ref();
+    member(out, "tls", tls.map(|tls| tls.version().as_bytes()));
+    member(out, "cipher", tls.map(|tls| tls.cipher().as_bytes()));
+    let resumed = match tls.map(|tls| tls.resumed) {
+        Some(true) => "true",
+        Some(false) => "false",
+        None => "null",
+    };
+    let _ = write!(out, ",\"resumed\":{resumed}");
+    let client_cert = Some(event.client_cert).filter(|subject| !subject.is_empty());
+    member(out, "client_cert", client_cert);
     let (status, bytes_in, bytes_out) = (event.status, event.bytes_in, event.bytes_out);
     let _ = write!(
         out,
@@ -74,6 +85,14 @@ pub(super) fn text(out: &mut String, event: &Exchange<'_>, names: Option<&Names>
             Some(value) => text::quoted(out, value.as_bytes()),
             None => out.push('-'),
         }
+    }
+    if let Some(tls) = &event.tls {
+        let how = if tls.resumed { "resumed" } else { "full" };
+        let _ = write!(out, " tls={},{},{how}", tls.version(), tls.cipher());
+    }
+    if !event.client_cert.is_empty() {
+        out.push_str(" client_cert=");
+        text::quoted(out, event.client_cert);
     }
     let reason = event.reason.map_or("-", |reason| reason.code());
     let _ = writeln!(

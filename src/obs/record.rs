@@ -5,13 +5,20 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::event::{Exchange, RequestId};
-use super::limits::{LOG_HOST_BYTES_MAX, LOG_METHOD_BYTES_MAX, LOG_PATH_BYTES_MAX};
+use super::limits::{
+    LOG_HOST_BYTES_MAX, LOG_METHOD_BYTES_MAX, LOG_PATH_BYTES_MAX, LOG_SUBJECT_BYTES_MAX,
+};
 use super::process::Level;
 use crate::fault::Reason;
 use crate::plan::{ListenerId, RouteId, UpstreamId};
+use crate::tls::{Agreed, Protocol};
 
 /// A record as the log thread reads it.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it lives for one turn, on the stack"
+)]
 pub(super) enum Record<'a> {
     /// An exchange, and the epoch of its plan.
     Exchange(u64, Exchange<'a>),
@@ -24,7 +31,8 @@ pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &Exchange<
     let method = cut(event.method, LOG_METHOD_BYTES_MAX);
     let host = cut(event.host, LOG_HOST_BYTES_MAX);
     let path = cut(event.path, LOG_PATH_BYTES_MAX);
-    let total = FIXED_BYTES + method.len() + host.len() + path.len();
+    let subject = cut(event.client_cert, LOG_SUBJECT_BYTES_MAX);
+    let total = FIXED_BYTES + method.len() + host.len() + path.len() + subject.len();
     if ring.cached_slots() < total && ring.slots() < total {
         return false;
     }
@@ -46,6 +54,15 @@ pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &Exchange<
         .iter()
         .position(|v| *v == event.version)
         .unwrap_or(0) as u8]);
+    let (sort, suite) = event.tls.map_or((0, 0), |tls| {
+        let sort = 1 | u8::from(tls.is_13) << 1 | u8::from(tls.resumed) << 2;
+        (
+            sort | u8::from(tls.protocol == Protocol::Http2) << 3,
+            tls.suite,
+        )
+    });
+    head.put(&[sort]);
+    head.put(&suite.to_le_bytes());
     head.put(&event.status.to_le_bytes());
     head.put(&[event.reason.map_or(NO_REASON, |reason| reason as u8)]);
     head.u32(event.listener.0);
@@ -63,11 +80,11 @@ pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &Exchange<
     ] {
         head.u64(n);
     }
-    for text in [method, host, path] {
+    for text in [method, host, path, subject] {
         head.put(&(text.len() as u16).to_le_bytes());
     }
     debug_assert_eq!(head.at, FIXED_BYTES);
-    push(ring, &[&head.bytes, method, host, path])
+    push(ring, &[&head.bytes, method, host, path, subject])
 }
 
 /// Puts a line for the process log into the ring; false when there is no room for it.
@@ -125,6 +142,17 @@ fn read(record: &[u8]) -> Option<Record<'_>> {
         .get(usize::from(fields.u8()?))
         .copied()
         .unwrap_or("");
+    let (sort, suite) = (fields.u8()?, fields.u16()?);
+    let tls = (sort & 1 != 0).then_some(Agreed {
+        is_13: sort & 2 != 0,
+        resumed: sort & 4 != 0,
+        protocol: if sort & 8 != 0 {
+            Protocol::Http2
+        } else {
+            Protocol::Http1
+        },
+        suite,
+    });
     let status = fields.u16()?;
     let reason = Reason::ALL.get(usize::from(fields.u8()?)).copied();
     let listener = ListenerId(fields.u32()?);
@@ -134,11 +162,13 @@ fn read(record: &[u8]) -> Option<Record<'_>> {
     let attempts = fields.u32()?;
     let [bytes_in, bytes_out, total_us] = [fields.u64()?, fields.u64()?, fields.u64()?];
     let [queue_us, connect_us, first_byte_us] = [fields.u64()?, fields.u64()?, fields.u64()?];
-    let lengths = [fields.u16()?, fields.u16()?, fields.u16()?].map(usize::from);
-    let [method, host, path] = [
+    let lengths = [fields.u16()?, fields.u16()?, fields.u16()?, fields.u16()?];
+    let lengths = lengths.map(usize::from);
+    let [method, host, path, client_cert] = [
         fields.take(lengths[0])?,
         fields.take(lengths[1])?,
         fields.take(lengths[2])?,
+        fields.take(lengths[3])?,
     ];
     let event = Exchange {
         time_ms,
@@ -148,6 +178,8 @@ fn read(record: &[u8]) -> Option<Record<'_>> {
         host,
         path,
         version,
+        tls,
+        client_cert,
         status,
         bytes_in,
         bytes_out,
@@ -170,7 +202,7 @@ const KIND_MESSAGE: u8 = 1;
 const NO_REASON: u8 = u8::MAX;
 const NO_ID: u32 = u32::MAX;
 const MESSAGE_BYTES: usize = 6;
-const FIXED_BYTES: usize = 4 + 1 + 4 * 8 + 17 + 1 + 2 + 1 + 5 * 4 + 6 * 8 + 3 * 2;
+const FIXED_BYTES: usize = 4 + 1 + 4 * 8 + 17 + 1 + 3 + 2 + 1 + 5 * 4 + 6 * 8 + 4 * 2;
 
 /// Protocol names that a record can hold, the first for all others.
 const VERSIONS: [&str; 5] = ["", "HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/3"];

@@ -9,6 +9,7 @@ use super::counters::Histogram;
 use super::limits::{LOG_PATH_BYTES_MAX, LOG_RING_BYTES};
 use super::*;
 use crate::fault::Reason;
+use crate::tls::Protocol;
 
 fn plan(epoch: u64, text: &str) -> Plan {
     let config = weir_config::parse("test.toml", text)
@@ -46,6 +47,8 @@ fn event(route: u32) -> Exchange<'static> {
         host: b"example.com",
         path: b"/a?x=1",
         version: "HTTP/1.1",
+        tls: None,
+        client_cert: b"",
         status: 200,
         bytes_in: 10,
         bytes_out: 1_000,
@@ -281,7 +284,10 @@ fn the_reference_names_what_there_is() {
         assert!(quoted.contains(name), "{name} is not in the reference");
     }
     // What control adds is on its page.
-    let of_control = include_str!("../control/report.rs");
+    let of_control = concat!(
+        include_str!("../control/report.rs"),
+        include_str!("../control/certificates.rs")
+    );
     for name in quoted {
         let known = on_page.contains(name) || of_control.contains(&format!("\"{name}\""));
         assert!(known, "{name} is in the reference only");
@@ -346,6 +352,13 @@ fn lines_have_every_field_and_the_names_of_their_plan() {
         status: 502,
         client: Some("2001:db8::1".parse().unwrap()),
         reason: Some(Reason::ConnectFailed),
+        tls: Some(Agreed {
+            is_13: true,
+            suite: 0x1301,
+            resumed: true,
+            protocol: Protocol::Http1,
+        }),
+        client_cert: b"CN=a",
         path: b"/\"}\r\n{\"forged\":1,\xff",
         ..event(1)
     };
@@ -373,6 +386,7 @@ fn lines_have_every_field_and_the_names_of_their_plan() {
         "time": "2026-11-22T09:30:00.125Z", "id": "00000000000000010000000000000002",
         "client": "2001:db8::1", "listener": "127.0.0.1:8080", "method": "GET",
         "host": "example.com", "path": "/\"}\r\n{\"forged\":1,\\xff", "version": "HTTP/1.1",
+        "tls": "1.3", "cipher": "TLS13_AES_128_GCM_SHA256", "resumed": true, "client_cert": "CN=a",
         "status": 502, "bytes_in": 10, "bytes_out": 1000, "route": "b", "upstream": "two",
         "endpoint": "10.0.0.3:80", "attempts": 1, "total_ms": 12.345, "queue_ms": 0,
         "connect_ms": 0.25, "first_byte_ms": 9, "reason": "connect_failed"
@@ -385,7 +399,11 @@ fn lines_have_every_field_and_the_names_of_their_plan() {
     assert_eq!(text(2, "route").as_deref(), Some("b"));
     assert_eq!(text(1, "client").as_deref(), Some("192.0.2.7"));
     assert_eq!(text(3, "reason").as_deref(), Some("bad_request"));
-    for absent in ["client", "route", "upstream", "endpoint"] {
+    let tls = ["tls", "cipher", "resumed", "client_cert"];
+    for absent in ["client", "route", "upstream", "endpoint"]
+        .into_iter()
+        .chain(tls)
+    {
         assert!(lines[3][absent].is_null(), "{absent}");
     }
 }

@@ -52,6 +52,10 @@ impl Plan {
             via: pseudonym(config, &upstreams),
             routes,
             upstreams,
+            client_headers: config
+                .listeners
+                .iter()
+                .any(|listener| listener.tls.as_ref().is_some_and(|tls| tls.client_headers)),
             trusted_proxies: CidrSet::new(&config.trusted_proxies),
             grace: config.timeouts.grace,
         })
@@ -145,6 +149,7 @@ fn compile_upstream(
         retry: retry(config.retries.patched(&upstream.retries)),
         timeouts: timeouts(config.upstream_timeouts(upstream), config.limits),
         limits: head_limits(config.limits),
+        proxy_protocol: upstream.proxy_protocol,
         tls: None,
         http2: http2_limits(config),
     }

@@ -60,6 +60,8 @@ pub struct Plan {
     pub via: Box<str>,
     /// Peers whose forwarded fields are believed.
     pub trusted_proxies: CidrSet,
+    /// Some listener tells endpoints who its clients are: what clients say of that themselves is dropped, on all.
+    pub client_headers: bool,
     /// How long running exchanges may go on after a request to stop.
     pub grace: Duration,
 }
@@ -227,6 +229,8 @@ pub struct UpstreamPlan {
     pub limits: weir_proto_h1::Limits,
     /// Limits of HTTP/2.
     pub http2: weir_proto_h2::Config,
+    /// How connections to it begin: by saying whose they are.
+    pub proxy_protocol: Option<weir_config::ProxyProtocol>,
     /// How its endpoints are spoken to over TLS, where one is. Filled in by whoever has read the files.
     pub tls: Option<Arc<tls::Client>>,
 }

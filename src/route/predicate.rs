@@ -6,6 +6,7 @@ use weir_config::{FieldMatch, Match, ValueMatch};
 use weir_proto_h1::{Field, FieldId, Method};
 
 use super::RequestView;
+use crate::tls::Identity;
 
 /// The predicates of one route. All must hold.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(super) struct Predicates {
     headers: Box<[FieldMatch]>,
     /// On query parameters.
     query: Box<[FieldMatch]>,
+    /// On the client's certificate.
+    client: Option<ValueMatch>,
 }
 
 /// The methods that a route allows.
@@ -36,12 +39,15 @@ pub enum Failed<'t> {
     Header(&'t FieldMatch),
     /// A query parameter is not as it must be.
     Query(&'t FieldMatch),
+    /// The client's certificate is not as it must be.
+    Client(&'t ValueMatch),
 }
 
 impl Predicates {
     /// The predicates of a match; none if it has none.
     pub(super) fn compile(spec: &Match) -> Option<Box<Self>> {
-        if spec.methods.is_empty() && spec.headers.is_empty() && spec.query.is_empty() {
+        let fields = spec.headers.is_empty() && spec.query.is_empty();
+        if spec.methods.is_empty() && fields && spec.client_cert.is_none() {
             return None;
         }
         let bit = |name: &String| bit(Method::from_token(name.as_bytes()));
@@ -56,10 +62,11 @@ impl Predicates {
             },
             headers: spec.headers.as_slice().into(),
             query: spec.query.as_slice().into(),
+            client: spec.client_cert.clone(),
         }))
     }
 
-    /// Tries all of them: the method, then fields in the order of the file, then the query.
+    /// Tries all of them: the method, then fields in the order of the file, then the query, then the certificate.
     pub(super) fn check(&self, view: &RequestView<'_>) -> Result<(), Failed<'_>> {
         if !self.methods.allow(view.method) {
             return Err(Failed::Method(&self.methods));
@@ -74,9 +81,12 @@ impl Predicates {
             return Err(Failed::Header(spec));
         }
         let parameter = |spec: &&FieldMatch| !holds(&spec.value, parameters(&spec.name, view));
-        match self.query.iter().find(parameter) {
-            Some(spec) => Err(Failed::Query(spec)),
-            None => Ok(()),
+        if let Some(spec) = self.query.iter().find(parameter) {
+            return Err(Failed::Query(spec));
+        }
+        match &self.client {
+            Some(spec) if !holds(spec, texts(view.client)) => Err(Failed::Client(spec)),
+            _ => Ok(()),
         }
     }
 
@@ -117,6 +127,13 @@ fn header_values<'a>(
     };
     let fields = view.head.fields.iter().filter(is_it);
     fields.map(move |field| field.value.get(block).iter().copied())
+}
+
+/// What a certificate may be known by: its subject, and its names.
+fn texts(client: Option<&Identity>) -> impl Iterator<Item = impl Iterator<Item = u8>> {
+    let texts = client.into_iter();
+    let texts = texts.flat_map(|client| std::iter::once(&client.subject).chain(&client.names));
+    texts.map(|text| text.bytes())
 }
 
 /// The values of every query parameter with this name, decoded as HTML forms encode them.
@@ -174,16 +191,20 @@ impl fmt::Display for Failed<'_> {
             Self::Method(methods) => write!(f, "method is not {}", methods.names.join(" or ")),
             Self::Header(spec) => write_spec(f, "header", spec),
             Self::Query(spec) => write_spec(f, "query parameter", spec),
+            Self::Client(spec) => write_value(f, "the client's certificate", spec),
         }
     }
 }
 
 fn write_spec(f: &mut fmt::Formatter<'_>, kind: &str, spec: &FieldMatch) -> fmt::Result {
-    let name = &spec.name;
-    match &spec.value {
-        ValueMatch::Present => write!(f, "{kind} `{name}` is missing"),
-        ValueMatch::Absent => write!(f, "{kind} `{name}` is there"),
-        ValueMatch::Exact(value) => write!(f, "{kind} `{name}` is not {value:?}"),
-        ValueMatch::Prefix(value) => write!(f, "{kind} `{name}` does not begin with {value:?}"),
+    write_value(f, &format!("{kind} `{}`", spec.name), &spec.value)
+}
+
+fn write_value(f: &mut fmt::Formatter<'_>, what: &str, value: &ValueMatch) -> fmt::Result {
+    match value {
+        ValueMatch::Present => write!(f, "{what} is missing"),
+        ValueMatch::Absent => write!(f, "{what} is there"),
+        ValueMatch::Exact(value) => write!(f, "{what} is not {value:?}"),
+        ValueMatch::Prefix(value) => write!(f, "{what} does not begin with {value:?}"),
     }
 }

@@ -6,6 +6,8 @@ use std::net::Ipv6Addr;
 use weir_proto_h1::target::{Normal, PathRules, normalize_path};
 use weir_proto_h1::{Error, Head};
 
+use crate::tls::Identity;
+
 /// A request in the form that routes are matched against. Made by [`Scratch::view`].
 #[derive(Clone, Copy, Debug)]
 pub struct RequestView<'a> {
@@ -21,6 +23,8 @@ pub struct RequestView<'a> {
     pub head: &'a Head,
     /// The block that holds the head.
     pub block: &'a [u8],
+    /// Whose certificate the client has shown, if any.
+    pub client: Option<&'a Identity>,
 }
 
 /// Where hosts and paths that need it are brought into normal form. Reused between requests: a
@@ -53,6 +57,7 @@ impl Scratch {
             query: head.query.get(block),
             head,
             block,
+            client: None,
         })
     }
 }

@@ -1,9 +1,12 @@
 //! What both sides of a connection have agreed on.
 
+use std::rc::Rc;
+
 use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
 
 use super::halves::TlsRx;
 use super::session::{Session, Side};
+use super::x509::Identity;
 use crate::io::{Rx, Tx};
 
 /// The protocol that was agreed on by ALPN (RFC 7301).
@@ -73,6 +76,20 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
     /// What was agreed on; `None` before the handshake is over.
     pub fn agreed(&self) -> Option<Agreed> {
         self.look(|session| session.is_open.then(|| of(session)))
+    }
+}
+
+impl<R: Rx, T: Tx> TlsRx<R, T> {
+    /// Whose certificate the client has shown; it was verified. Read once a connection.
+    pub fn identity(&self) -> Option<Rc<Identity>> {
+        let read = || {
+            let read = self.look(|session| match &session.side {
+                Side::Server(side) => Identity::of(side.peer_certificates()?.first()?),
+                Side::Client(_) => None,
+            });
+            read.map(Rc::new)
+        };
+        self.identity.get_or_init(read).clone()
     }
 }
 

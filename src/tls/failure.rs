@@ -137,3 +137,17 @@ impl From<Failure> for io::Error {
         kind.into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_names_every_kind() {
+        let reference = include_str!("../obs/reference.md");
+        for failure in Failure::ALL {
+            assert!(reference.contains(&format!("`{failure}`")), "{failure}");
+            assert!(failure.text().ends_with('.'));
+        }
+    }
+}

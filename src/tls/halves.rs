@@ -1,6 +1,6 @@
 //! The halves of a TLS connection, with the promises of [`Rx`] and [`Tx`].
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 use super::failure::Failure;
 use super::gate::{Gate, Turn};
 use super::session::{Seen, Session};
+use super::x509::Identity;
 use crate::io::{Chunk, Rx, Tx};
 use crate::limits::RECORD_OVERHEAD_BYTES_MAX;
 
@@ -16,9 +17,11 @@ pub struct TlsRx<R: Rx, T: Tx> {
     raw: R,
     session: Rc<RefCell<Session<T>>>,
     /// There until the handshake is over.
-    entry: Option<Entry>,
+    entry: Option<Box<Entry>>,
     /// How much `raw` was told to expect.
     expected: usize,
+    /// Whose certificate the client has shown, once that was asked.
+    pub(super) identity: OnceCell<Option<Rc<Identity>>>,
 }
 
 /// What a connection needs until its handshake is over.
@@ -44,18 +47,19 @@ pub(super) fn halves<R: Rx, T: Tx>(
     is_server: bool,
 ) -> (TlsRx<R, T>, TlsTx<T>) {
     let session = Rc::new(RefCell::new(session));
-    let entry = Some(Entry {
+    let entry = Some(Box::new(Entry {
         gate: gate.clone(),
         turn: None,
         speaks_first: !is_server,
         is_fresh: is_server,
-    });
+    }));
     (
         TlsRx {
             raw,
             session: session.clone(),
             entry,
             expected: 0,
+            identity: OnceCell::new(),
         },
         TlsTx { session },
     )
@@ -80,6 +84,15 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
     /// Why the connection has failed, if it has.
     pub fn failure(&self) -> Option<Failure> {
         self.session.borrow().failure
+    }
+
+    /// Why it has failed, for people.
+    pub fn cause(&self) -> String {
+        self.look(|session| match (session.failure, &session.cause) {
+            (Some(failure), Some(cause)) => format!("{failure}: {cause}"),
+            (Some(failure), None) => failure.to_string(),
+            (None, _) => String::new(),
+        })
     }
 
     /// Notes that the connection has failed for a reason that only the caller knows.
@@ -113,22 +126,19 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
             return Poll::Ready(Err(failure.into()));
         }
         let starts = self.entry.as_ref().is_some_and(|entry| entry.speaks_first);
-        if starts || !session.desk.incoming.is_empty() {
+        if starts || session.has_incoming() {
             if let Some(entry) = &mut self.entry {
                 ready!(entry.gate.poll_turn(cx, &mut entry.turn));
                 entry.speaks_first = false;
             }
-            match session.read() {
-                Ok(Seen::Data | Seen::End) => return Poll::Ready(Ok(())),
-                Ok(_) => {}
-                // The next call tells it, once the alert is on its way.
-                Err(_) => return Poll::Ready(Ok(())),
-            }
-            if session.is_open && self.entry.take().is_some() {
+            let seen = session.read();
+            let opened = session.is_open && self.entry.take().is_some();
+            // A failure is told by the next call, once the alert is on its way.
+            if opened || !matches!(seen, Ok(Seen::Blocked | Seen::Open)) {
                 return Poll::Ready(Ok(()));
             }
         }
-        let missing = session.desk.incoming.missing();
+        let missing = session.missing();
         if missing > self.expected {
             self.expected = missing;
             self.raw.expect(missing);
@@ -149,7 +159,7 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
                 {
                     session.failure = Some(Failure::PlainHttp);
                 }
-                session.desk.incoming.add(chunk);
+                session.add(chunk);
                 Poll::Ready(Ok(()))
             }
             Ok(None) => {
@@ -175,7 +185,7 @@ impl<R: Rx, T: Tx> Rx for TlsRx<R, T> {
         loop {
             {
                 let mut session = self.session.borrow_mut();
-                if let Some(chunk) = session.desk.plain.pop_front() {
+                if let Some(chunk) = session.take_plain() {
                     return Poll::Ready(Ok(Some(chunk)));
                 }
                 if session.is_ended {
@@ -188,8 +198,8 @@ impl<R: Rx, T: Tx> Rx for TlsRx<R, T> {
 
     fn is_quiet(&mut self, ask: bool) -> bool {
         let session = self.session.borrow();
-        let is_still = session.desk.plain.is_empty()
-            && session.desk.incoming.is_empty()
+        let is_still = !session.has_plain()
+            && !session.has_incoming()
             && !session.is_ended
             && session.failure.is_none();
         is_still && self.raw.is_quiet(ask)

@@ -4,6 +4,7 @@
 use std::fmt::Display;
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -35,8 +36,31 @@ pub struct Loaded {
     pub clients: Vec<Option<Arc<Client>>>,
     /// Every certificate that Weir shows.
     pub certificates: Vec<Certificate>,
-    /// Every file that was read.
-    pub files: Vec<PathBuf>,
+    /// Every file that was read, and what it was then.
+    pub files: Vec<(PathBuf, Option<Stamp>)>,
+}
+
+/// Tells one state of a file from another: a file that is replaced has another inode, one that is written another time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    inode: u64,
+    bytes: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &fs::Metadata) -> Self {
+        Self {
+            inode: file.ino(),
+            bytes: file.size(),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
+    }
+
+    /// What the file is now; `None` if it cannot be looked at.
+    pub fn now(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|file| Self::of(&file))
+    }
 }
 
 /// A certificate that Weir shows, for those who look after it.
@@ -308,8 +332,14 @@ impl Reader<'_> {
     }
 
     fn read(&mut self, file: &NamedFile) -> Option<Vec<u8>> {
-        if !self.loaded.files.contains(&file.path) {
-            self.loaded.files.push(file.path.clone());
+        let stamp = Stamp::now(&file.path);
+        if !self
+            .loaded
+            .files
+            .iter()
+            .any(|(known, _)| *known == file.path)
+        {
+            self.loaded.files.push((file.path.clone(), stamp));
         }
         match read(&file.path) {
             Ok(bytes) => Some(bytes),

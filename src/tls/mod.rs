@@ -13,6 +13,7 @@ mod incoming;
 mod load;
 mod server;
 mod session;
+mod throw_away;
 mod x509;
 
 pub use agreed::{Agreed, Protocol};
@@ -20,6 +21,7 @@ pub use client::{Client, Name};
 pub use failure::Failure;
 pub use gate::Gate;
 pub use halves::{TlsRx, TlsTx};
-pub use load::{Certificate, Loaded, load};
+pub use load::{Certificate, Loaded, Stamp, load};
 pub use server::{Server, Tickets};
+pub use throw_away::throw_away;
 pub use x509::Identity;

@@ -17,7 +17,7 @@ use rustls::sign::CertifiedKey;
 use super::gate::Gate;
 use super::halves::{TlsRx, TlsTx, halves};
 use super::session::{Session, Side};
-use crate::io::{Pool, Rx, Tx};
+use crate::io::{Chunk, Pool, Rx, Tx};
 
 /// What a listener terminates TLS with. Immutable and shared by all cores; another one takes its place when a file
 /// changes.
@@ -28,19 +28,23 @@ pub struct Server {
 }
 
 impl Server {
-    /// Begins to serve a connection that a client has made.
+    /// Begins to serve a connection that a client has made; `early` has come on it already.
     ///
     /// # Errors
     /// The configuration cannot be used, which was found out when it was loaded.
     pub fn accept<R: Rx, T: Tx>(
         &self,
         (rx, tx): (R, T),
+        early: Chunk,
         pool: &Pool,
         gate: &Rc<Gate>,
     ) -> io::Result<(TlsRx<R, T>, TlsTx<T>)> {
         let side =
             UnbufferedServerConnection::new(self.config.clone()).map_err(io::Error::other)?;
-        let session = Session::new(Side::Server(side), tx, pool.clone());
+        let mut session = Session::new(Side::Server(side), tx, pool.clone());
+        if !early.is_empty() {
+            session.add(early);
+        }
         Ok(halves(rx, session, gate, true))
     }
 }

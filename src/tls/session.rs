@@ -33,13 +33,17 @@ pub(super) enum Side {
 pub(super) struct Session<T: Tx> {
     pub(super) side: Side,
     pub(super) raw: T,
-    pub(super) desk: Desk,
+    pub(super) pool: Pool,
+    /// There while the connection is busy: one at rest is not to pay for it.
+    desk: Option<Box<Desk>>,
     flight: Flight,
     /// The handshake is over.
     pub(super) is_open: bool,
     /// The peer has said that nothing more comes.
     pub(super) is_ended: bool,
     pub(super) failure: Option<Failure>,
+    /// The failure in rustls' words, for the log.
+    pub(super) cause: Option<Box<str>>,
     /// Our own end has been written.
     closing: bool,
     /// Our own end has been sent.
@@ -48,7 +52,7 @@ pub(super) struct Session<T: Tx> {
 
 /// What is worked on.
 pub(super) struct Desk {
-    pub(super) pool: Pool,
+    pool: Pool,
     pub(super) incoming: Incoming,
     /// Decrypted and not taken yet.
     pub(super) plain: VecDeque<Chunk>,
@@ -107,32 +111,72 @@ impl Flight {
 
 impl<T: Tx> Session<T> {
     pub(super) fn new(side: Side, raw: T, pool: Pool) -> Self {
-        let desk = Desk {
-            pool,
-            incoming: Incoming::default(),
-            plain: VecDeque::new(),
-            pending: VecDeque::new(),
-            pending_bytes: 0,
-            open: None,
-        };
         Self {
             side,
             raw,
-            desk,
+            pool,
+            desk: None,
             flight: Flight::default(),
             is_open: false,
             is_ended: false,
             failure: None,
+            cause: None,
             closing: false,
             finished: false,
         }
     }
 
+    /// Takes bytes that have come.
+    pub(super) fn add(&mut self, chunk: Chunk) {
+        self.desk().incoming.add(chunk);
+    }
+
+    /// Bytes are here that were not looked at, or only in part.
+    pub(super) fn has_incoming(&self) -> bool {
+        self.desk
+            .as_ref()
+            .is_some_and(|desk| !desk.incoming.is_empty())
+    }
+
+    /// How many bytes are missing of the record that is here in part.
+    pub(super) fn missing(&self) -> usize {
+        self.desk.as_ref().map_or(0, |desk| desk.incoming.missing())
+    }
+
+    /// Takes what was decrypted.
+    pub(super) fn take_plain(&mut self) -> Option<Chunk> {
+        self.desk.as_mut()?.plain.pop_front()
+    }
+
+    /// Decrypted bytes wait to be taken.
+    pub(super) fn has_plain(&self) -> bool {
+        self.desk
+            .as_ref()
+            .is_some_and(|desk| !desk.plain.is_empty())
+    }
+
+    fn pending(&self) -> usize {
+        self.desk.as_ref().map_or(0, |desk| desk.pending_bytes)
+    }
+
+    fn desk(&mut self) -> &mut Desk {
+        self.desk.get_or_insert_with(|| Desk::new(&self.pool))
+    }
+
     /// Looks at the bytes that have come until something is there for the caller, or more bytes are needed.
     pub(super) fn read(&mut self) -> Result<Seen, Failure> {
         loop {
-            match self.look(Write::Nothing)? {
-                Seen::Blocked | Seen::Open if self.desk.incoming.advance(&self.desk.pool) => {}
+            let seen = self.look(Write::Nothing)?;
+            match seen {
+                Seen::Blocked | Seen::Open => {
+                    let Self { desk, pool, .. } = self;
+                    if !desk
+                        .as_mut()
+                        .is_some_and(|desk| desk.incoming.advance(pool))
+                    {
+                        return Ok(seen);
+                    }
+                }
                 seen => return Ok(seen),
             }
         }
@@ -142,9 +186,13 @@ impl<T: Tx> Session<T> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
-        let seen = match &mut self.side {
-            Side::Server(side) => self.desk.look(side, write),
-            Side::Client(side) => self.desk.look(side, write),
+        let Self {
+            side, desk, pool, ..
+        } = self;
+        let desk = desk.get_or_insert_with(|| Desk::new(pool));
+        let seen = match side {
+            Side::Server(side) => desk.look(side, write),
+            Side::Client(side) => desk.look(side, write),
         };
         match seen {
             Ok(seen) => {
@@ -152,18 +200,25 @@ impl<T: Tx> Session<T> {
                 self.is_ended |= seen == Seen::End;
                 Ok(seen)
             }
-            Err(error) => Err(self.fail(Failure::of(&error, self.is_open))),
+            Err(error) => {
+                self.cause = Some(error.to_string().into());
+                Err(self.fail(Failure::of(&error, self.is_open)))
+            }
         }
     }
 
     /// Nothing can be read or written any more. If rustls has an alert for the peer, it is written.
     pub(super) fn fail(&mut self, failure: Failure) -> Failure {
-        self.desk.drop_pending();
-        let _ = match &mut self.side {
-            Side::Server(side) => self.desk.look(side, Write::Nothing),
-            Side::Client(side) => self.desk.look(side, Write::Nothing),
-        };
-        self.desk.incoming = Incoming::default();
+        let Self {
+            side, desk, pool, ..
+        } = self;
+        let desk = desk.get_or_insert_with(|| Desk::new(pool));
+        desk.drop_pending();
+        match side {
+            Side::Server(side) => desk.last_words(side),
+            Side::Client(side) => desk.last_words(side),
+        }
+        desk.incoming = Incoming::default();
         self.failure = Some(failure);
         failure
     }
@@ -171,21 +226,22 @@ impl<T: Tx> Session<T> {
     /// Takes application data to be sent.
     pub(super) fn push(&mut self, chunk: Chunk) {
         if !chunk.is_empty() && self.failure.is_none() {
-            self.desk.pending_bytes += chunk.len();
-            self.desk.pending.push_back(chunk);
+            let desk = self.desk();
+            desk.pending_bytes += chunk.len();
+            desk.pending.push_back(chunk);
         }
     }
 
     /// Application data that the kernel has not taken yet.
     pub(super) fn queued(&self) -> usize {
-        self.desk.pending_bytes + self.flight.left(self.raw.queued())
+        self.pending() + self.flight.left(self.raw.queued())
     }
 
     /// Encrypts and sends; ready when all of it is taken by the kernel.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            while self.desk.pending_bytes > 0 && self.raw.queued() < SEALED_BYTES_HIGH {
-                let before = self.desk.pending_bytes;
+            while self.pending() > 0 && self.raw.queued() < SEALED_BYTES_HIGH {
+                let before = self.pending();
                 match self.look(Write::Record) {
                     // It waits for the end of the handshake.
                     Ok(Seen::Blocked) => break,
@@ -195,12 +251,12 @@ impl<T: Tx> Session<T> {
                         return Poll::Ready(Err(failure.into()));
                     }
                 }
-                self.hand_over(before - self.desk.pending_bytes);
+                self.hand_over(before - self.pending());
             }
             ready!(self.poll_flush(cx))?;
             match self.failure {
                 Some(failure) => return Poll::Ready(Err(failure.into())),
-                None if self.desk.pending_bytes == 0 => return Poll::Ready(Ok(())),
+                None if self.pending() == 0 => return Poll::Ready(Ok(())),
                 None if !self.is_open => return Poll::Pending,
                 None => {}
             }
@@ -218,7 +274,8 @@ impl<T: Tx> Session<T> {
     }
 
     fn hand_over(&mut self, plain: usize) {
-        if let Some(open) = self.desk.open.take().filter(|open| !open.is_empty()) {
+        let open = self.desk.as_mut().and_then(|desk| desk.open.take());
+        if let Some(open) = open.filter(|open| !open.is_empty()) {
             self.flight.add(self.raw.queued(), plain, open.len());
             self.raw.push(open.freeze());
         }
@@ -230,7 +287,7 @@ impl<T: Tx> Session<T> {
             return Poll::Ready(());
         }
         if self.failure.is_none() {
-            if self.desk.pending_bytes > 0 && ready!(self.poll_send(cx)).is_err() {
+            if self.pending() > 0 && ready!(self.poll_send(cx)).is_err() {
                 return Poll::Ready(());
             }
             if !self.closing && self.is_open {
@@ -249,14 +306,17 @@ impl<T: Tx> Session<T> {
 
     /// Gives back what only a busy connection needs.
     pub(super) fn rest(&mut self) {
-        self.desk.pending = VecDeque::new();
-        self.desk.plain.shrink_to_fit();
+        if self.desk.as_ref().is_some_and(|desk| desk.is_clear()) {
+            self.desk = None;
+        }
         self.raw.rest();
     }
 
     /// Whether application data waits to be encrypted.
     pub(super) fn has_pending(&self) -> bool {
-        self.desk.pending_bytes > 0 || self.desk.open.is_some()
+        self.desk
+            .as_ref()
+            .is_some_and(|desk| desk.pending_bytes > 0 || desk.open.is_some())
     }
 }
 
@@ -264,11 +324,18 @@ impl<T: Tx> Session<T> {
 trait Machine {
     type Data;
 
+    /// Whether it has something to send of its own.
+    fn has_words(&self) -> bool;
+
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
 }
 
 impl Machine for UnbufferedServerConnection {
     type Data = ServerConnectionData;
+
+    fn has_words(&self) -> bool {
+        self.wants_write()
+    }
 
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(input)
@@ -278,12 +345,35 @@ impl Machine for UnbufferedServerConnection {
 impl Machine for UnbufferedClientConnection {
     type Data = ClientConnectionData;
 
+    fn has_words(&self) -> bool {
+        self.wants_write()
+    }
+
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(input)
     }
 }
 
 impl Desk {
+    fn new(pool: &Pool) -> Box<Self> {
+        Box::new(Self {
+            pool: pool.clone(),
+            incoming: Incoming::default(),
+            plain: VecDeque::new(),
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            open: None,
+        })
+    }
+
+    /// Whether nothing lies on it.
+    fn is_clear(&self) -> bool {
+        self.incoming.is_empty()
+            && self.plain.is_empty()
+            && self.pending_bytes == 0
+            && self.open.is_none()
+    }
+
     fn look<M: Machine>(&mut self, machine: &mut M, write: Write) -> Result<Seen, Error> {
         loop {
             let Self {
@@ -322,6 +412,21 @@ impl Desk {
                 // What comes is not in the way of what is to be written.
                 Seen::Data | Seen::End if write != Write::Nothing => {}
                 seen => return Ok(seen),
+            }
+        }
+    }
+
+    /// Takes what is still to be sent of a connection that has failed: its alert. Nothing is read any more.
+    fn last_words<M: Machine>(&mut self, machine: &mut M) {
+        while machine.has_words() {
+            match machine.process(&mut []).state {
+                Ok(ConnectionState::EncodeTlsData(data)) => {
+                    if encode(data, &mut self.open, &self.pool).is_err() {
+                        return;
+                    }
+                }
+                Ok(ConnectionState::TransmitTlsData(sent)) => sent.done(),
+                _ => return,
             }
         }
     }

@@ -192,6 +192,16 @@ impl<N: Net> Upstream<N> {
         self.id.get()
     }
 
+    /// Has connections that are made from now on use these certificates and keys.
+    pub fn equip(&self, client: Option<&Client>) {
+        let client = client.map(|client| Rc::new(client.for_core()));
+        for endpoint in &self.endpoints {
+            if let (Some(secure), Some(client)) = (&mut *endpoint.secure.borrow_mut(), &client) {
+                secure.client = client.clone();
+            }
+        }
+    }
+
     /// Closes the idle connections of every endpoint that `new` does not have.
     pub fn retire_missing(&self, new: Option<&Self>) {
         let stays = |old: &Rc<Endpoint<N>>| {

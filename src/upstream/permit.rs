@@ -2,6 +2,7 @@
 //! those that become free to whoever waits.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 
 use super::queue::{Queue, Turn, Waiter};
@@ -115,6 +116,8 @@ pub struct Held<N: Net> {
     pub wire: Wire<N>,
     /// Its permit.
     pub permit: Permit<N>,
+    /// Whose it is, where the endpoint was told: nobody else's requests go there.
+    pub owner: Option<SocketAddr>,
 }
 
 impl<N: Net> Held<N> {
@@ -128,14 +131,18 @@ impl<N: Net> Held<N> {
 
 impl<N: Net> Permit<N> {
     /// The connection was made.
-    pub fn hold(mut self, wire: Wire<N>) -> Held<N> {
+    pub fn hold(mut self, wire: Wire<N>, owner: Option<SocketAddr>) -> Held<N> {
         self.connected = true;
         let (upstream, endpoint) = self.place.ids.get();
         self.place
             .obs
             .borrow()
             .upstream_connected(upstream, endpoint);
-        Held { wire, permit: self }
+        Held {
+            wire,
+            permit: self,
+            owner,
+        }
     }
 
     /// The connection spoke HTTP/2 and has ended for an error.

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -22,6 +23,8 @@ pub(super) struct Idle<N: Net> {
 /// What an attempt asks of a connection.
 #[derive(Clone, Copy)]
 pub struct Need {
+    /// Whose connection it must be, where endpoints are told whose each is.
+    pub owner: Option<SocketAddr>,
     /// One that has waited will not do: another was found dead.
     pub fresh: bool,
     /// The request cannot be repeated: ask once more whether the connection is open, its end may have come this very
@@ -51,9 +54,10 @@ impl<N: Net> Endpoint<N> {
             return self.place.permit().or_else(closed).map(Turn::Connect);
         }
         loop {
-            let idle = self.idle.borrow_mut().pop();
-            let Some(Idle { mut held, .. }) = idle else {
-                return self.place.permit().map(Turn::Connect);
+            let Some(Idle { mut held, .. }) = self.newest(need.owner) else {
+                // Somebody else's is closed for one of our own.
+                let closed = || self.idle.borrow_mut().pop().map(|idle| idle.held.close());
+                return self.place.permit().or_else(closed).map(Turn::Connect);
             };
             if held.is_open(cx, need.sure) {
                 self.place.reused();
@@ -65,12 +69,23 @@ impl<N: Net> Endpoint<N> {
         }
     }
 
+    /// Takes out the connection that was used last, of those that are `owner`'s.
+    #[inline]
+    fn newest(&self, owner: Option<SocketAddr>) -> Option<Idle<N>> {
+        let mut idle = self.idle.borrow_mut();
+        if idle.last()?.held.owner == owner {
+            return idle.pop();
+        }
+        let newest = idle.iter().rposition(|idle| idle.held.owner == owner)?;
+        Some(idle.remove(newest))
+    }
+
     /// Takes what an exchange has waited for.
     pub fn accept(&self, cx: &mut Context<'_>, turn: Turn<N>, need: Need) -> Turn<N> {
         let Turn::Reuse(mut held) = turn else {
             return turn;
         };
-        if need.fresh || !held.is_open(cx, need.sure) {
+        if need.fresh || held.owner != need.owner || !held.is_open(cx, need.sure) {
             return Turn::Connect(held.close());
         }
         self.place.reused();

@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod certs;
 mod conn;
 mod endpoint;
 mod lines;
@@ -15,6 +16,7 @@ mod weir;
 
 use std::time::{Duration, Instant};
 
+pub use certs::{Authority, Issued};
 pub use conn::{Conn, End};
 pub use endpoint::{Endpoint, ok};
 pub use lines::Lines;

@@ -16,6 +16,7 @@ use weir::core::{self, Command, Mail, Mailbox, Shared};
 use weir::io::sim::{self, Sim, World};
 use weir::obs::CoreObs;
 use weir::plan::{ListenerId, Plan};
+use weir::tls::Tickets;
 
 pub use endpoint::Ledger;
 
@@ -53,19 +54,24 @@ pub struct Rig<'a> {
 impl<'a> Rig<'a> {
     /// Starts cores with a configuration.
     pub fn start(world: &'a World, cores: u32, config: &str) -> Self {
+        Self::start_from(world, 0, cores, config)
+    }
+
+    /// The same with the cores from this one on: another process beside others.
+    pub fn start_from(world: &'a World, first: u32, cores: u32, config: &str) -> Self {
         let plan = Arc::new(compile(config, 1));
-        let (mails, boxes): (Vec<_>, Vec<_>) = (0..cores)
+        let (mails, boxes): (Vec<_>, Vec<_>) = (first..first + cores)
             .map(|n| Mailbox::new(&world.core(n)).unwrap())
             .unzip();
         let shared = Shared::new(mails.clone());
-        for (mailbox, n) in boxes.into_iter().zip(0..) {
+        for (mailbox, n) in boxes.into_iter().zip(first..) {
             let sockets = plan.listeners.iter().zip(0..).map(|(listener, id)| {
                 let socket = world.listen(&listener.address);
                 (ListenerId(id), socket)
             });
             let main = core::run(
                 world.core(n),
-                n as usize,
+                (n - first) as usize,
                 plan.clone(),
                 CoreObs::detached(&plan),
                 shared.clone(),
@@ -121,6 +127,9 @@ fn compile(config: &str, epoch: u64) -> Plan {
         .unwrap_or_else(|errors| panic!("{}", weir_config::to_text(&errors)));
     let nobody = |_: &str, _: u16| Ok(Vec::new());
     let mut plan = Plan::compile(&config, &nobody).unwrap();
+    let (tls, _) = weir::tls::load(&config, Some(&Tickets::new().unwrap()), "sim.toml")
+        .unwrap_or_else(|errors| panic!("{}", weir_config::to_text(&errors)));
+    plan.equip(&tls);
     plan.epoch = epoch;
     plan
 }

@@ -9,7 +9,7 @@ use weir_proto_h1::{
 };
 
 use super::{Upstream, up};
-use crate::conn::down::{Kit, Piece};
+use crate::conn::down::{Client, Kit, Piece};
 use crate::conn::inbox::Inbox;
 use crate::conn::line::Line;
 use crate::conn::outbox::Outbox;
@@ -40,8 +40,7 @@ impl<N: Net> Downstream<N> {
             wire, timer, pass, ..
         } = line;
         let limits = pass.door.plan.borrow().limits;
-        let peer = wire.peer.map(|peer| peer.ip());
-        let kit = Kit::new(timer, pass.door.clone(), peer, wire.rx.agreed());
+        let kit = Kit::new(timer, pass.door.clone(), &Client::of(&wire));
         let mut inbox = Inbox::default();
         inbox.add(first, core.net.pool());
         let down = Self {
@@ -68,6 +67,7 @@ impl<N: Net> Downstream<N> {
             timer: kit.timer,
             pass: self.pass,
             is_new: false,
+            early: None,
         }
     }
 

@@ -27,6 +27,7 @@ pub struct Upstream<N: Net> {
     rx: WireRx<N>,
     peer: Option<std::net::SocketAddr>,
     permit: Permit<N>,
+    owner: Option<std::net::SocketAddr>,
     inbox: Inbox,
     pub(super) machine: Client,
     /// The connection has served a request before: its end may have crossed ours on the way.
@@ -40,12 +41,17 @@ pub struct Upstream<N: Net> {
 impl<N: Net> Upstream<N> {
     /// Takes a connection for one request.
     pub fn new(core: &Core<N>, held: Held<N>, reused: bool, limits: Limits) -> Self {
-        let Held { wire, permit } = held;
+        let Held {
+            wire,
+            permit,
+            owner,
+        } = held;
         Self {
             out: Outbox::new(wire.tx, core.net.pool().clone()),
             rx: wire.rx,
             peer: wire.peer,
             permit,
+            owner,
             inbox: Inbox::default(),
             machine: Client::new(limits),
             reused,
@@ -224,6 +230,7 @@ impl<N: Net> Upstream<N> {
             let held = Held {
                 wire,
                 permit: self.permit,
+                owner: self.owner,
             };
             endpoint.checkin(held, core.net.now(), &core.reaper);
         }

@@ -27,7 +27,7 @@ pub fn begin<N: Net>(
     config: Config,
     joiner: Option<Joiner<N>>,
 ) -> Rc<Mux<N>> {
-    let Held { wire, permit } = held;
+    let Held { wire, permit, .. } = held;
     let out = Outbox::new(wire.tx, core.net.pool().clone());
     let machine = Connection::client(config);
     let mux = Rc::new(Mux::new(

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use weir_proto_h2::{Code, Connection, Error};
 
 use super::down::Downstream;
 use super::mux::{Asked, Mux, Stall, Turn};
+use crate::conn::down::Client;
 use crate::conn::{Down, Kit, Line, Outbox, WireRx, guarded, report_panic};
 use crate::core::{Core, Door, Pass, Timer};
 use crate::exchange::{self, After};
@@ -20,7 +20,6 @@ use crate::limits::{
     H2_LEAVE_MS, H2_WORKERS_WAITING_MAX, LINGER_BYTES_MAX, LINGER_MS, REST_AFTER_MS,
 };
 use crate::obs::Level;
-use crate::tls::Agreed;
 
 /// Serves a connection whose first bytes are those of HTTP/2.
 pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Option<Chunk>) {
@@ -28,6 +27,7 @@ pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Option<Chunk
         wire, timer, pass, ..
     } = line;
     let config = pass.door.plan.borrow().http2;
+    let client = Client::of(&wire);
     let out = Outbox::new(wire.tx, core.net.pool().clone());
     let mux = Mux::new(
         core.net.clone(),
@@ -39,8 +39,7 @@ pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Option<Chunk
         core: core.clone(),
         mux: Rc::new(mux),
         door: pass.door.clone(),
-        peer: wire.peer.map(|peer| peer.ip()),
-        agreed: wire.rx.agreed(),
+        client,
     };
     let mut rx = wire.rx;
     core.obs.borrow().http2_opened(shop.door.id.get());
@@ -59,8 +58,7 @@ struct Shop<N: Net> {
     core: Rc<Core<N>>,
     mux: Rc<Mux<N>>,
     door: Rc<Door<N>>,
-    peer: Option<IpAddr>,
-    agreed: Option<Agreed>,
+    client: Client,
 }
 
 /// Receives and sends until the connection is over.
@@ -238,7 +236,7 @@ impl<N: Net> Shop<N> {
         let Some(error) = failure.filter(|error| error.code() == Code::ENHANCE_YOUR_CALM) else {
             return;
         };
-        let peer = self.peer.map(|peer| peer.to_string());
+        let peer = self.client.address.map(|peer| peer.to_string());
         let peer = peer.as_deref().unwrap_or("a client");
         let listener = &self.door.plan.borrow().name;
         obs.say(
@@ -252,7 +250,7 @@ impl<N: Net> Shop<N> {
         let unserved = std::mem::take(&mut self.mux.state.borrow_mut().unserved);
         for _ in 0..unserved {
             let timer = self.core.timers.timer();
-            let kit = Kit::new(timer, self.door.clone(), self.peer, self.agreed);
+            let kit = Kit::new(timer, self.door.clone(), &self.client);
             let work = Box::pin(work(self.core.clone(), self.mux.clone(), kit));
             let core = self.core.clone();
             self.core.net.spawn(async move {

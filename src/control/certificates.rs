@@ -1,0 +1,166 @@
+//! Certificates and keys while the process runs: files that change are read again, checked, and handed to the cores. A
+//! file that cannot be used changes nothing.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::time::sleep;
+
+use super::{Control, Source, count, limits};
+use crate::core::Command;
+use crate::obs::{Kind, Page, process, text};
+use crate::tls::{self, Stamp};
+
+/// What is in use, and how changes went.
+pub(super) struct Certificates {
+    tls: Arc<tls::Loaded>,
+    /// The state of the files that could not be used: they are tried again when they change.
+    refused: Option<Stamps>,
+    loaded: u64,
+    failed: u64,
+    /// Why the last change was refused, and when that was.
+    last_error: Option<(u64, String)>,
+}
+
+type Stamps = Vec<(PathBuf, Option<Stamp>)>;
+
+impl Certificates {
+    pub(super) fn new(tls: tls::Loaded) -> Self {
+        Self {
+            tls: Arc::new(tls),
+            refused: None,
+            loaded: 0,
+            failed: 0,
+            last_error: None,
+        }
+    }
+
+    /// Notes what a reload has brought.
+    pub(super) fn replace(&mut self, tls: tls::Loaded) {
+        self.tls = Arc::new(tls);
+        (self.refused, self.last_error) = (None, None);
+    }
+
+    /// The files' present state, if it is neither the one in use nor one that was refused.
+    fn changed(&self) -> Option<Stamps> {
+        let stamp = |path: &Path| (path.to_owned(), Stamp::now(path));
+        let now: Stamps = self.tls.files.iter().map(|(path, _)| stamp(path)).collect();
+        (now != self.tls.files && self.refused.as_ref() != Some(&now)).then_some(now)
+    }
+
+    /// The certificates in use, each file once.
+    fn each(&self) -> impl Iterator<Item = &tls::Certificate> {
+        let all = &self.tls.certificates;
+        let first = |at: usize, one: &tls::Certificate| {
+            all.iter().position(|each| each.path == one.path) == Some(at)
+        };
+        all.iter()
+            .enumerate()
+            .filter(move |(at, one)| first(*at, one))
+            .map(|(_, one)| one)
+    }
+
+    pub(super) fn metrics(&self, page: &mut Page) {
+        let help = "When a certificate that Weir shows ends, since the Unix epoch.";
+        page.family("weir_certificate_not_after_seconds", Kind::Gauge, help);
+        for certificate in self.each() {
+            let file = certificate.path.display().to_string();
+            page.sample(&[("file", &file)], certificate.identity.not_after);
+        }
+        let help = "Changes of files of certificates and keys that took effect.";
+        page.family("weir_certificates_loaded_total", Kind::Counter, help);
+        page.sample(&[], self.loaded);
+        let help =
+            "Changes of files of certificates and keys that were refused: the former ones stay.";
+        page.family("weir_certificates_failed_total", Kind::Counter, help);
+        page.sample(&[], self.failed);
+    }
+
+    pub(super) fn health(&self, out: &mut String) {
+        if let Some(first) = self.each().min_by_key(|each| each.identity.not_after) {
+            let (all, days) = (count(self.each().count(), "certificate"), first.days_left());
+            let path = first.path.display();
+            let _ = writeln!(out, "{all}; the first to end is {path}, in {days} days");
+        }
+        if let Some((ms, error)) = &self.last_error {
+            let mut when = String::new();
+            text::time(&mut when, *ms);
+            let _ = writeln!(
+                out,
+                "a changed certificate or key was refused at {when}, the former ones are in use:\n{}",
+                error.trim_end()
+            );
+        }
+    }
+}
+
+impl Control {
+    /// Looks at the files for as long as the process lives.
+    pub(super) async fn watch_certificates(self: Rc<Self>) {
+        loop {
+            sleep(limits::CERTIFICATES_WATCH).await;
+            if self.draining.get() {
+                return;
+            }
+            let changed = self.state.borrow().certificates.changed();
+            if let Some(stamps) = changed {
+                self.refresh_certificates(stamps).await;
+            }
+        }
+    }
+
+    async fn refresh_certificates(&self, stamps: Stamps) {
+        let (config, epoch) = {
+            let state = self.state.borrow();
+            (state.config.clone(), state.plan.epoch)
+        };
+        let tickets = self.tickets.clone();
+        let name = match &self.source {
+            Source::File(path) => path.display().to_string(),
+            Source::Given(_) => String::new(),
+        };
+        let load = move || tls::load(&config, Some(&tickets), &name);
+        let Ok(outcome) = tokio::task::spawn_blocking(load).await else {
+            return process::error(
+                "certificates: reading them has panicked, which is a bug of Weir's",
+            );
+        };
+        if self.state.borrow().plan.epoch != epoch {
+            // A reload has read them meanwhile.
+            return;
+        }
+        match outcome {
+            Ok((loaded, warnings)) => {
+                warnings.iter().for_each(process::warn);
+                let tls = Arc::new(loaded);
+                {
+                    let certificates = &mut self.state.borrow_mut().certificates;
+                    certificates.tls = tls.clone();
+                    certificates.loaded += 1;
+                    (certificates.refused, certificates.last_error) = (None, None);
+                }
+                for core in 0..self.cores.count() {
+                    let tls = tls.clone();
+                    self.tell(core, Command::Tls { tls, epoch }).await;
+                }
+                let files = count(tls.certificates.len(), "certificate");
+                process::info(format_args!(
+                    "certificates have changed: {files} in use from now on"
+                ));
+            }
+            Err(errors) => {
+                let text = weir_config::to_text(&errors);
+                process::error(format_args!(
+                    "a changed certificate or key cannot be used, the former ones stay:\n{}",
+                    text.trim_end()
+                ));
+                let certificates = &mut self.state.borrow_mut().certificates;
+                certificates.failed += 1;
+                certificates.refused = Some(stamps);
+                certificates.last_error = Some((process::now_ms(), text));
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Throw-away certificates.
+
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    date_time_ymd,
+};
+
+/// An authority that signs what a test needs.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    /// Its own certificate.
+    pub pem: String,
+}
+
+/// A certificate and its key.
+pub struct Issued {
+    /// The certificate.
+    pub cert: String,
+    /// Its key.
+    pub key: String,
+}
+
+impl Authority {
+    /// Makes one of this name.
+    pub fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        Self { issuer, pem }
+    }
+
+    /// Signs a certificate for these hosts and loopback.
+    pub fn sign(&self, hosts: &[&str]) -> Issued {
+        self.sign_until(hosts, 2049)
+    }
+
+    /// The same, up to the begin of a year.
+    pub fn sign_until(&self, hosts: &[&str], year: i32) -> Issued {
+        self.sign_key(hosts, year, KeyPair::generate().unwrap())
+    }
+
+    /// The same for a key that is given.
+    pub fn sign_key(&self, hosts: &[&str], year: i32, key: KeyPair) -> Issued {
+        let names: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        let loopback = SanType::IpAddress("127.0.0.1".parse().unwrap());
+        params.subject_alt_names.push(loopback);
+        params.distinguished_name.push(DnType::CommonName, hosts[0]);
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(year, 1, 1);
+        Issued {
+            cert: params.signed_by(&key, &self.issuer).unwrap().pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    /// Writes the authority's certificate.
+    pub fn write(&self, path: &Path) -> PathBuf {
+        std::fs::write(path, &self.pem).unwrap();
+        path.to_owned()
+    }
+}
+
+impl Issued {
+    /// Writes both into a directory, as `NAME.pem` and `NAME.key`, and says how they are configured.
+    pub fn write(&self, dir: &Path, name: &str) -> String {
+        let (cert, key) = (
+            dir.join(format!("{name}.pem")),
+            dir.join(format!("{name}.key")),
+        );
+        // In one step each, as whoever replaces a certificate should.
+        for (path, text) in [(&key, &self.key), (&cert, &self.cert)] {
+            let fresh = path.with_extension("new");
+            std::fs::write(&fresh, text).unwrap();
+            std::fs::rename(&fresh, path).unwrap();
+        }
+        format!("cert = {cert:?}, key = {key:?}")
+    }
+}

@@ -1,0 +1,93 @@
+//! TLS under every timing, cut and order of bytes: one Weir speaks TLS to another, plain clients are before it and
+//! plain endpoints behind. All that is asked must be answered, once, byte for byte.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+mod sim;
+
+use std::cell::Cell;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use sim::client::{Ask, Outcome, ask_all, pipeline};
+use sim::{Rig, check};
+use weir::io::sim::{World, at};
+
+/// A certificate for the inner Weir. Ed25519: its signatures are of one length, so that a seed gives the same sizes.
+fn certificate() -> &'static str {
+    static MADE: OnceLock<String> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let dir =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("sim-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let params = rcgen::CertificateParams::new(["inner.test".to_owned()]).unwrap();
+        let (cert_file, key_file) = (dir.join("cert.pem"), dir.join("key.pem"));
+        std::fs::write(&cert_file, params.self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        format!("cert = {cert_file:?}, key = {key_file:?}")
+    })
+}
+
+fn outer() -> String {
+    let cert = certificate().split('"').nth(1).unwrap();
+    format!(
+        "[listen.\"10.1.0.1:80\"]\n[upstream.inner]\nservers = [\"https://10.3.0.1:443\"]\n\
+         tls = {{ ca = \"{cert}\", server_name = \"inner.test\" }}\nproxy_protocol = \"v2\"\n\
+         [[route]]\nmatch = \"/*\"\nto = \"inner\"\n"
+    )
+}
+
+fn inner() -> String {
+    format!(
+        "[listen.\"10.3.0.1:443\"]\ntls = {{ {} }}\nproxy_protocol = [\"0.0.0.0/0\"]\n\
+         [upstream]\napp = [\"10.2.0.1:8080\"]\n[[route]]\nmatch = \"/*\"\nto = \"app\"\n",
+        certificate()
+    )
+}
+
+#[test]
+fn every_request_over_tls_is_answered_once_and_unchanged() {
+    check(100, |world| run(world, false));
+}
+
+#[test]
+fn pipelined_requests_over_tls_are_answered_in_order() {
+    check(100, |world| run(world, true));
+}
+
+fn run(world: &World, pipelined: bool) {
+    let inner = Rig::start_from(world, 1, 1, &inner());
+    let outer = Rig::start(world, 1, &outer());
+    inner.ledger.endpoint(world, "10.2.0.1:8080");
+    let mut rng = world.rng(1);
+    let left = Rc::new(Cell::new(0));
+    let mut all = Vec::new();
+    for client in 0..rng.between(1, 4) as u64 {
+        let ids = (client * 100..).take(rng.between(1, 5));
+        let asks: Vec<_> = ids.map(|id| Ask::drawn(id, &mut rng)).collect();
+        all.extend(asks.iter().cloned());
+        let (net, left, mut rng) = (world.client(), left.clone(), rng.fork());
+        left.set(left.get() + 1);
+        world.spawn(async move {
+            let to = at("10.1.0.1:80");
+            let outcomes = match pipelined {
+                true => pipeline(&net, &to, &asks, &mut rng).await,
+                false => ask_all(&net, &to, &asks, &mut rng).await,
+            };
+            assert_eq!(outcomes.len(), asks.len());
+            for (outcome, ask) in outcomes.iter().zip(&asks) {
+                let answered = matches!(outcome, Outcome::Answered);
+                assert!(answered, "{outcome:?} to {ask:?}");
+            }
+            left.set(left.get() - 1);
+        });
+    }
+    outer.run_down(&left);
+    for ask in &all {
+        assert_eq!(inner.ledger.count(ask.id), 1, "{ask:?}");
+    }
+    outer.drain(Duration::from_secs(30));
+    inner.drain(Duration::from_secs(30));
+}
