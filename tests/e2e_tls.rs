@@ -894,3 +894,54 @@ fn files_that_cannot_be_used_are_found_with_their_place() {
         "{said}"
     );
 }
+
+/// A ticket proves that its bearer was here before, not that it has shown a certificate: what one listener hands out
+/// must be worth nothing at another that asks for more.
+#[test]
+fn a_ticket_does_not_stand_in_for_a_certificate() {
+    let (dir, ca, clients) = (
+        Weir::dir(),
+        Authority::new("test"),
+        Authority::new("clients"),
+    );
+    let cert = ca.sign(&["a.test"]).write(&dir, "a");
+    let client_ca = clients.write(&dir.join("clients.pem"));
+    let weir = Weir::start_in(
+        &dir,
+        &format!(
+            "[listen.\"127.0.0.1:0\"]\ntls = {{ {cert} }}\n\
+             [listen.\"127.0.0.3:0\"]\ntls = {{ {cert}, client_ca = {client_ca:?} }}\n\
+             [[route]]\nmatch = \"/*\"\nrespond = \"treasure\"\n"
+        ),
+    );
+    let listening = weir.wait_for("listening on ");
+    let strict: SocketAddr = listening.split(", ").nth(1).unwrap().parse().unwrap();
+    let session = dir.join("session");
+    let ask = |address: SocketAddr, arguments: &[&str]| {
+        let mut child = Command::new("openssl")
+            .args(["s_client", "-ign_eof", "-servername", "a.test", "-connect"])
+            .arg(address.to_string())
+            .args(arguments)
+            .arg(&session)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+        // Who is refused may be gone before the request is written.
+        let _ = child.stdin.take().unwrap().write_all(request);
+        let output = child.wait_with_output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    for version in ["-tls1_2", "-tls1_3"] {
+        assert!(ask(weir.address, &[version, "-sess_out"]).contains("treasure"));
+        let again = ask(weir.address, &[version, "-sess_in"]);
+        assert!(
+            again.contains("Reused, ") && again.contains("treasure"),
+            "{again}"
+        );
+        let said = ask(strict, &[version, "-sess_in"]);
+        assert!(!said.contains("treasure"), "{version}: {said}");
+    }
+}

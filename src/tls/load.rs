@@ -23,7 +23,7 @@ use weir_config::{
 };
 
 use super::client::{AnyCertificate, Client};
-use super::server::{ByName, Server, Tickets, finish};
+use super::server::{ByName, Clients, Server, Tickets, finish};
 use super::x509::Identity;
 use crate::limits::{CERTIFICATE_EXPIRES_SOON_DAYS, TLS_FILE_BYTES_MAX};
 
@@ -142,9 +142,14 @@ impl Reader<'_> {
                 names.add(&hosts, Arc::new(key));
             }
         }
+        let mut clients = Clients::default();
         let verifier = match &tls.client_ca {
             None => None,
             Some(ca) => {
+                clients = Clients {
+                    authorities: self.read(ca)?,
+                    required: tls.client_cert == ClientCert::Required,
+                };
                 let roots = Arc::new(self.roots(ca)?);
                 let builder = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
                 let builder = match tls.client_cert {
@@ -187,7 +192,13 @@ impl Reader<'_> {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::new(names));
-        finish(&mut config, tickets, http2);
+        finish(&mut config, http2);
+        if let Some(tickets) = tickets {
+            match tickets.of(clients) {
+                Ok(ticketer) => config.ticketer = ticketer,
+                Err(error) => return self.wrong(&tls.certs.first()?.cert, &error),
+            }
+        }
         Some(Arc::new(Server {
             config: Arc::new(config),
             client_headers: tls.client_headers,
