@@ -42,18 +42,20 @@ impl Incoming {
         self.part.lone_mut().unwrap_or_default()
     }
 
-    /// Drops the first `n` bytes, which are understood.
+    /// Drops the first `n` bytes, which are understood. What came behind them is looked at after [`Incoming::advance`].
     pub(super) fn consume(&mut self, n: usize) {
         self.part.advance(n);
-        if self.part.is_empty() {
-            self.part = std::mem::take(&mut self.next);
-        }
     }
 
-    /// Completes the record that was cut, from what came behind it. `false`: there is nothing.
+    /// Has the next bytes looked at: those that complete the record that was cut, or all that is left. `false`: there
+    /// are none.
     pub(super) fn advance(&mut self, pool: &Pool) -> bool {
         if self.next.is_empty() {
             return false;
+        }
+        if self.part.is_empty() {
+            self.part = std::mem::take(&mut self.next);
+            return true;
         }
         let missing = missing(&self.part);
         let piece = self.next.split_to(missing);
@@ -115,12 +117,32 @@ mod tests {
             incoming.add(pool.copy(&all[cut..]));
             while incoming.advance(&pool) {
                 opened(&mut incoming);
-                assert!(incoming.part.len() <= 210, "only one record is copied");
             }
             opened(&mut incoming);
             assert_eq!(seen.concat(), all, "cut at {cut}");
             assert!(incoming.is_empty());
         }
         assert_eq!(pool.live_bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_behind_a_completed_record_is_not_forgotten() {
+        let pool = Pool::new();
+        let record = [23, 3, 3, 0, 2, b'a', b'b'];
+        let mut incoming = Incoming::default();
+        incoming.add(pool.copy(&record[..3]));
+        incoming.add(pool.copy(&[&record[3..], &record[..]].concat()));
+        // The header, then the rest of the record.
+        assert!(incoming.advance(&pool) && incoming.advance(&pool));
+        assert_eq!(incoming.bytes(&pool), record);
+        incoming.consume(record.len());
+        assert!(
+            incoming.bytes(&pool).is_empty(),
+            "nothing is looked at unasked"
+        );
+        assert!(incoming.advance(&pool), "there is more to be looked at");
+        assert_eq!(incoming.bytes(&pool), record);
+        incoming.consume(record.len());
+        assert!(!incoming.advance(&pool) && incoming.is_empty());
     }
 }
