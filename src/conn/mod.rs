@@ -87,14 +87,24 @@ pub fn serve<N: Net>(
             }
             line.tell_handshake(&core);
             let (wire, kit) = Downstream::new(&core, line, first);
-            match guarded(Box::pin(converse(core.clone(), wire, kit))).await {
-                Ok(Then::Wait(rested)) => line = rested,
-                Ok(Then::End(mut rested)) => return rested.linger(&core).await,
+            // Nothing of what it says is held while the connection lingers.
+            let ended = match guarded(Box::pin(converse(core.clone(), wire, kit))).await {
+                Ok(Then::Wait(rested)) => {
+                    line = rested;
+                    continue;
+                }
+                Ok(Then::End(rested)) => Box::new(rested),
                 Ok(Then::Drop) => return,
                 Err(panic) => return report_panic(&core, &*panic),
-            }
+            };
+            return Box::pin(linger(core, ended)).await;
         }
     }
+}
+
+/// Ends a connection whose last answer is on its way.
+async fn linger<N: Net>(core: Rc<Core<N>>, mut line: Box<Line<N>>) {
+    line.linger(&core).await;
 }
 
 /// Receives until it can be told from the first bytes what is spoken: a preface of HTTP/2 may come in pieces. `None`:
@@ -191,8 +201,12 @@ enum Then<N: Net> {
 async fn converse<N: Net>(core: Rc<Core<N>>, mut wire: Downstream<N>, mut kit: Kit<N>) -> Then<N> {
     let _counted = core.conversation();
     loop {
+        let mut wanted = true;
         let after = match head(&core, &mut wire, &mut kit).await {
-            Ok(true) => exchange::run(&core, &mut Down::http1(&mut kit, &mut wire)).await,
+            Ok(true) => {
+                wanted = wire.machine.request().persists;
+                exchange::run(&core, &mut Down::http1(&mut kit, &mut wire)).await
+            }
             Ok(false) => return Then::Drop,
             Err(fault) => {
                 wire.show_unread(&mut kit);
@@ -206,6 +220,8 @@ async fn converse<N: Net>(core: Rc<Core<N>>, mut wire: Downstream<N>, mut kit: K
         };
         match after {
             After::Next => {}
+            // A client that asked for the end sends nothing more that would have to be read.
+            After::Close if !wanted && wire.is_over() => return Then::Drop,
             After::Close => return Then::End(wire.rest(kit)),
             After::Abort => {
                 wire.out.tx.abort();

@@ -297,6 +297,12 @@ impl<N: Net> Downstream<N> {
         self.ended && !self.machine.is_received()
     }
 
+    /// Whether all of the last request was read, and nothing came behind it, on a connection that can end without a word.
+    pub fn is_over(&self) -> bool {
+        let is_plain = matches!(self.rx, WireRx::Plain(_));
+        is_plain && self.inbox.is_empty() && self.machine.is_received()
+    }
+
     /// Waits for bytes once HTTP is given up, beginning with what was received behind the request.
     pub fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         match self.inbox.take() {
