@@ -28,12 +28,11 @@ fn mute() -> (Endpoint, Arc<AtomicUsize>) {
     (endpoint, open)
 }
 
-/// An endpoint that reads heads and nothing more, until what is returned with it is dropped.
+/// An endpoint that reads nothing, until what is returned with it is dropped.
 fn deaf() -> (Endpoint, Sender<()>) {
     let (release, wait) = channel::<()>();
     let wait = Mutex::new(wait);
-    let endpoint = Endpoint::script(move |conn| {
-        conn.head();
+    let endpoint = Endpoint::script(move |_conn| {
         let _ = wait.lock().unwrap().recv();
     });
     (endpoint, release)
