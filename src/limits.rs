@@ -115,9 +115,12 @@ pub const SPREAD_MIN: u64 = 8;
 /// received: a peer that reads nothing costs this much and what its streams hold.
 pub const H2_QUEUED_BYTES_HIGH: usize = 128 * 1024;
 
-/// Bytes that wait on one stream of HTTP/2 before its source is no longer read: windows may be closed on all of a
-/// connection's streams at once.
+/// Bytes that wait on one stream of HTTP/2 before its source is no longer read, while frames go out.
 pub const H2_STREAM_QUEUED_BYTES_HIGH: usize = 32 * 1024;
+
+/// The same while a window is shut or the peer does not read, as may be so on all of a connection's streams at once: a
+/// frame's worth, for when that ends.
+pub const H2_SHUT_QUEUED_BYTES_HIGH: usize = 16 * 1024;
 
 /// Of so many pieces that are framed on a connection of HTTP/2, one is of the stream that has waited longest, however
 /// urgent others are.

@@ -14,7 +14,7 @@ use crate::core::{Core, Door, Timer};
 use crate::exchange::Added;
 use crate::fault::Fault;
 use crate::io::{Chunk, Net};
-use crate::limits::{H2_STREAM_QUEUED_BYTES_HIGH, QUEUED_BYTES_HIGH};
+use crate::limits::QUEUED_BYTES_HIGH;
 use crate::route::Scratch;
 use crate::tls::{Agreed, Identity};
 
@@ -145,7 +145,7 @@ impl<'a, N: Net> Down<'a, N> {
     pub fn queued_high(&self) -> usize {
         match &self.wire {
             Wire::Http1(_) => QUEUED_BYTES_HIGH,
-            Wire::Http2(_) => H2_STREAM_QUEUED_BYTES_HIGH,
+            Wire::Http2(wire) => wire.queued_high(),
         }
     }
 
@@ -368,6 +368,10 @@ impl<N: Net> End for Down<'_, N> {
 
     fn waiting(&self) -> usize {
         self.queued()
+    }
+
+    fn is_full(&self) -> bool {
+        self.queued() >= self.queued_high()
     }
 
     fn gone(&self) -> u64 {

@@ -9,7 +9,6 @@ use std::time::Duration;
 use super::{Down, Up};
 use crate::core::Core;
 use crate::io::{Chunk, Instant, Net};
-use crate::limits::QUEUED_BYTES_HIGH;
 
 /// One end of a tunnel: what carried a message and now carries bytes.
 pub(super) trait End {
@@ -21,6 +20,8 @@ pub(super) trait End {
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Bytes that have not left yet.
     fn waiting(&self) -> usize;
+    /// Whether no more is to be queued now.
+    fn is_full(&self) -> bool;
     /// Bytes that have left.
     fn gone(&self) -> u64;
     /// Ends the sending direction in an orderly way; ready when what that takes is sent.
@@ -94,7 +95,7 @@ impl Direction {
                 }
                 return Ok(());
             }
-            if to.waiting() >= QUEUED_BYTES_HIGH {
+            if to.is_full() {
                 return Ok(());
             }
             match from.poll_raw(cx) {

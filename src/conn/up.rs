@@ -11,7 +11,7 @@ use super::{http1, http2};
 use crate::core::Core;
 use crate::fault::Fault;
 use crate::io::{Chunk, Net};
-use crate::limits::{H2_STREAM_QUEUED_BYTES_HIGH, QUEUED_BYTES_HIGH};
+use crate::limits::QUEUED_BYTES_HIGH;
 use crate::upstream::{Endpoint, Held};
 
 /// What came from the endpoint.
@@ -70,7 +70,7 @@ impl<N: Net> Up<N> {
     pub fn queued_high(&self) -> usize {
         match &self.wire {
             UpWire::Http1(_) => QUEUED_BYTES_HIGH,
-            UpWire::Http2(_) => H2_STREAM_QUEUED_BYTES_HIGH,
+            UpWire::Http2(wire) => wire.queued_high(),
         }
     }
 
@@ -224,6 +224,10 @@ impl<N: Net> End for Up<N> {
 
     fn waiting(&self) -> usize {
         self.queued()
+    }
+
+    fn is_full(&self) -> bool {
+        self.queued() >= self.queued_high()
     }
 
     fn gone(&self) -> u64 {

@@ -11,7 +11,7 @@ use crate::conn::{Answer, Down, Piece, Up};
 use crate::core::{Core, after};
 use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Chunk, Instant, Net, Pool};
-use crate::limits::{COPY_BELOW_BYTES, QUEUED_BYTES_HIGH, REPLAY_BYTES_MAX};
+use crate::limits::{COPY_BELOW_BYTES, REPLAY_BYTES_MAX};
 use crate::plan::RoutePlan;
 
 /// One attempt's way of bytes.
@@ -314,8 +314,8 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                 self.download_pace = Pace::new(now, timeouts.body_stall, rate);
                 let body = self.up.body();
                 if let BodyKind::Length(length) = body {
-                    self.up
-                        .expect(length.min(QUEUED_BYTES_HIGH as u64) as usize);
+                    let high = self.down.queued_high() as u64;
+                    self.up.expect(length.min(high) as usize);
                 }
                 self.down
                     .respond(&self.up.head, &self.up.block, &Edits::new(), body)

@@ -129,6 +129,14 @@ impl Connection {
         Ok(method)
     }
 
+    /// Says whether windows let any data of a stream through now. Unlike [`Connection::data_room`] it may be asked
+    /// without having something to send.
+    #[must_use]
+    pub fn is_shut(&self, key: StreamKey) -> bool {
+        let room = |stream: &Stream| stream.outflow.room().min(self.outflow.room());
+        self.streams.get(key).map_or(0, room) == 0
+    }
+
     /// How many bytes of data may be sent on a stream now, in one frame. When that is 0 the stream
     /// waits: [`Event::WindowOpened`](crate::Event::WindowOpened) or
     /// [`Event::SettingsChanged`](crate::Event::SettingsChanged) will tell when there may be room,

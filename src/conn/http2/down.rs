@@ -72,6 +72,11 @@ impl<N: Net> Downstream<N> {
         self.handle.waiting()
     }
 
+    /// Bytes of the answer that may wait before its source is no longer read.
+    pub fn queued_high(&self) -> usize {
+        self.handle.waiting_high()
+    }
+
     /// Bytes of the answer that were framed.
     pub fn sent(&self) -> u64 {
         self.handle.framed()

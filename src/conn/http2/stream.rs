@@ -11,6 +11,7 @@ use weir_proto_h2::Code;
 use super::mux::Mux;
 use super::streams::{Answered, End, Lost};
 use crate::io::{Chunk, Net};
+use crate::limits::{H2_QUEUED_BYTES_HIGH, H2_SHUT_QUEUED_BYTES_HIGH, H2_STREAM_QUEUED_BYTES_HIGH};
 
 /// A stream as the task of its request has it. Dropping it ends the stream if it has not ended by itself.
 pub(super) struct Handle<N: Net> {
@@ -144,6 +145,18 @@ impl<N: Net> Handle<N> {
             .streams
             .peek(self.slot)
             .waiting_bytes
+    }
+
+    /// Bytes that may wait before their source is no longer read: some while frames go out, less while a window is
+    /// shut or the peer does not read. What a peer can make wait is all its streams together.
+    pub(super) fn waiting_high(&self) -> usize {
+        let state = self.mux.state.borrow();
+        let key = state.streams.peek(self.slot).key;
+        if state.out.queued() >= H2_QUEUED_BYTES_HIGH || state.machine.is_shut(key) {
+            H2_SHUT_QUEUED_BYTES_HIGH
+        } else {
+            H2_STREAM_QUEUED_BYTES_HIGH
+        }
     }
 
     /// Bytes that were framed.

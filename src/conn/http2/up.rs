@@ -106,6 +106,11 @@ impl<N: Net> Upstream<N> {
         self.handle.as_ref().map_or(0, Handle::waiting)
     }
 
+    /// Bytes of the request that may wait before its source is no longer read.
+    pub fn queued_high(&self) -> usize {
+        self.handle.as_ref().map_or(0, Handle::waiting_high)
+    }
+
     /// Bytes of the request that were framed.
     pub fn sent(&self) -> u64 {
         self.handle.as_ref().map_or(0, Handle::framed)
