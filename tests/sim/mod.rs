@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod endpoint;
+pub mod http2;
 pub mod message;
 
 use std::cell::{Cell, RefCell};
