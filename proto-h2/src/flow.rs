@@ -2,6 +2,9 @@
 
 use crate::config::{MAX_31_BITS, WINDOW_QUICK_MS};
 
+/// Less than this is given back only where it is half of a window.
+const GIVEN_BACK_BYTES_MIN: u32 = 16 * 1024;
+
 /// What a peer may send, on a stream or on the whole connection.
 ///
 /// Every byte of flow-controlled payload is in one of three places: still allowed, received and not
@@ -61,10 +64,22 @@ impl Inflow {
     /// window grows by `growth_max` at most.
     #[inline]
     pub(crate) fn consume(&mut self, bytes: u32, now_ms: u64, growth_max: u32) -> u32 {
+        self.take(bytes, now_ms, growth_max, self.size / 2)
+    }
+
+    /// The same for a window that streams share: what some of them leave unread may be most of it,
+    /// and half of what the peer has left is given back then.
+    #[inline]
+    pub(crate) fn consume_shared(&mut self, bytes: u32, now_ms: u64) -> u32 {
+        let worth = self.window.max(GIVEN_BACK_BYTES_MIN).min(self.size / 2);
+        self.take(bytes, now_ms, u32::MAX, worth)
+    }
+
+    fn take(&mut self, bytes: u32, now_ms: u64, growth_max: u32, worth: u32) -> u32 {
         let bytes = bytes.min(self.unread());
         self.consumed += bytes;
         self.taken = self.taken.saturating_add(bytes);
-        if self.consumed < self.size / 2 {
+        if self.consumed < worth {
             return 0;
         }
         let mut increment = self.consumed;
@@ -136,6 +151,18 @@ mod tests {
             "no more than was received"
         );
         assert!(inflow.receive(100) && !inflow.receive(1));
+    }
+
+    #[test]
+    fn what_is_unread_does_not_hold_back_what_is_not() {
+        let mut inflow = Inflow::new(1 << 20, 1 << 20, 0);
+        assert!(inflow.receive(900_000));
+        assert_eq!(inflow.consume_shared(100_000, 0), 0);
+        assert_eq!(inflow.consume_shared(50_000, 0), 150_000);
+        assert_eq!(inflow.unread(), 750_000);
+        assert!(inflow.receive(290_000));
+        assert_eq!(inflow.consume_shared(16_383, 0), 0, "not worth a frame");
+        assert_eq!(inflow.consume_shared(1, 0), 16_384);
     }
 
     #[test]

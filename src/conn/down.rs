@@ -383,7 +383,8 @@ impl<N: Net> End for Down<'_, N> {
             Wire::Http1(wire) => wire.out.tx.poll_finish(cx),
             Wire::Http2(wire) => {
                 wire.finish_raw();
-                Poll::Ready(())
+                // Whoever lets go of a stream before its end was framed resets it.
+                wire.poll_send(cx).map(|_| ())
             }
         }
     }

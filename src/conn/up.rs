@@ -239,7 +239,7 @@ impl<N: Net> End for Up<N> {
             UpWire::Http1(wire) => wire.out.tx.poll_finish(cx),
             UpWire::Http2(wire) => {
                 wire.finish_raw();
-                Poll::Ready(())
+                wire.poll_send(cx).map(|_| ())
             }
         }
     }

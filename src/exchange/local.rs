@@ -70,7 +70,12 @@ pub(super) fn write<N: Net>(
     date(&mut down.kit.edits, core.net.wall_ms());
     let head = head(status);
     let edits = std::mem::take(&mut down.kit.edits);
-    let framing = down.respond(&head, &[], &edits, BodyKind::Length(body.len() as u64));
+    // In HTTP/2 an answer that is all head says so in the head: to gRPC clients it is another answer else.
+    let kind = match body.len() {
+        0 => BodyKind::None,
+        len => BodyKind::Length(len as u64),
+    };
+    let framing = down.respond(&head, &[], &edits, kind);
     down.kit.edits = edits;
     record.status = status;
     if framing?.body != BodyKind::None && !body.is_empty() {

@@ -102,6 +102,12 @@ fn decide<N: Net>(
     down: &mut Down<'_, N>,
     record: &mut Record,
 ) -> Result<RouteId, Fault> {
+    //= rfc9220#3
+    // A protocol that is not known is a 501.
+    let protocol = down.request().upgrade.map(|span| span.get(&down.kit.block));
+    if protocol.is_some_and(|protocol| !protocol.eq_ignore_ascii_case(b"websocket")) {
+        return Err(Fault::local(Phase::Route, Reason::UnsupportedProtocol));
+    }
     let view = down
         .kit
         .scratch

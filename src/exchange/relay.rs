@@ -295,10 +295,20 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
         }
     }
 
+    /// Whether an answer would be taken for a switch of protocols, which it is not.
+    //= rfc8441#5
+    // Any success opens the tunnel that an extended CONNECT asks for.
+    fn seems_switched(&self) -> bool {
+        self.down.is_http2()
+            && self.down.request().upgrade.is_some()
+            && matches!(self.up.head.status, 200..=299)
+    }
+
     /// Passes a part of the answer on.
     fn take(&mut self, answer: Answer) -> Result<(), Fault> {
         match answer {
             Answer::Interim => self.down.respond_interim(&self.up.head, &self.up.block),
+            Answer::Head if self.seems_switched() => Err(bad_upgrade()),
             Answer::Head => {
                 let now = self.core.net.now();
                 self.record.first_byte_ns = now.since(self.asked.min(now)).as_nanos() as u64;
@@ -341,18 +351,10 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             .upgrade
             .map(|span| span.get(&self.down.kit.block).to_vec());
         let Some(got) = self.up.switched_to() else {
-            return Err(Fault::upstream(
-                Phase::FirstByte,
-                Reason::BadUpgrade,
-                Retry::Never,
-            ));
+            return Err(bad_upgrade());
         };
         if asked.is_none_or(|asked| !asked.eq_ignore_ascii_case(got.get(&self.up.block))) {
-            return Err(Fault::upstream(
-                Phase::FirstByte,
-                Reason::BadUpgrade,
-                Retry::Never,
-            ));
+            return Err(bad_upgrade());
         }
         self.down
             .respond_switch(&mut self.up.head, &self.up.block, got)?;
@@ -422,4 +424,9 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             _ => Phase::Body,
         }
     }
+}
+
+/// The endpoint switched protocols in another way than asked for, or seems to have.
+fn bad_upgrade() -> Fault {
+    Fault::upstream(Phase::FirstByte, Reason::BadUpgrade, Retry::Never)
 }

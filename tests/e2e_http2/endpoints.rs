@@ -437,3 +437,47 @@ fn a_shared_connection_outlives_clients_that_leave() {
         assert!(!endpoint.task.is_finished());
     });
 }
+
+/// Who waits in the queue is let in as soon as there is room, and not one by one.
+#[test]
+fn all_that_queue_are_let_in_when_a_connection_takes_more_than_the_one_before() {
+    run(async {
+        let listener = Listener::bind().await;
+        let upstream = "pool = { connections = 1 }";
+        let config = routed(
+            "retries = 0",
+            std::slice::from_ref(&listener.name),
+            upstream,
+        );
+        let weir = Weir::start(&config);
+        let mut client = connect(weir.address).await;
+        let broken = client.send(get("/broken"), true).0;
+        let mut limited = h2::server::Builder::new();
+        let mut first = listener
+            .accept_with(limited.max_concurrent_streams(1))
+            .await;
+        let held = hold(&mut first, 1).await;
+        let queued: Vec<_> = (0..5)
+            .map(|n| client.send(get(&format!("/{n}")), true).0)
+            .collect();
+        // What was sent behind them has been understood: they wait.
+        let entered = "weir_upstream_queue_waiting{upstream=\"up\"}";
+        loop {
+            tokio::task::yield_now().await;
+            let page = weir.admin("/metrics").text();
+            assert!(page.contains(entered), "{page}");
+            if weir.metric(entered) == 5.0 {
+                break;
+            }
+        }
+        first.vanish().await;
+        drop(held);
+        assert_eq!(within(broken).await.unwrap().status(), 502);
+        let mut second = listener.accept().await;
+        let mut held = hold(&mut second, 5).await;
+        held.iter_mut().for_each(|send| respond(send, 200, "in"));
+        for response in queued {
+            assert_eq!(within(response).await.unwrap().status(), 200);
+        }
+    });
+}

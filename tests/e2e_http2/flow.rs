@@ -254,3 +254,48 @@ fn a_quick_reader_that_stops_holds_back_no_other_client_at_the_same_endpoint() {
         served.abort();
     });
 }
+
+/// Uploads that stand still use up windows of their own and leave the connection's to others.
+#[test]
+fn uploads_that_nobody_reads_hold_back_no_other_upload_of_the_same_client() {
+    run(async {
+        let listener = Listener::bind().await;
+        let weir = Weir::start(&routed(PATIENT, std::slice::from_ref(&listener.name), ""));
+        let mut client = connect(weir.address).await;
+        let served = spawn_local(async move {
+            let mut windows = h2::server::Builder::new();
+            windows.initial_connection_window_size(1 << 24);
+            let mut connection = listener.accept_with(&mut windows).await;
+            let mut unread = Vec::new();
+            while let Some((request, mut send)) = connection.next_or_end().await {
+                if request.uri().path() == "/unread" {
+                    unread.push((request, send));
+                    continue;
+                }
+                spawn_local(async move {
+                    let body = frames::read(request.into_body()).await.unwrap();
+                    respond(&mut send, 200, body.len().to_string());
+                });
+            }
+        });
+        let post = |path: &str| request("POST", path).body(()).unwrap();
+        let mut stuck = Vec::new();
+        for _ in 0..14 {
+            let (response, mut stream) = client.send(post("/unread"), false);
+            let upload = pattern(10_000_000, 1);
+            let task =
+                spawn_local(async move { frames::send_all(&mut stream, upload, true).await });
+            stuck.push((response, task));
+        }
+        for _ in 0..5 {
+            let (response, mut stream) = client.send(post("/read"), false);
+            within(frames::send_all(&mut stream, pattern(3_000_000, 2), true))
+                .await
+                .unwrap();
+            let body = within(response).await.unwrap().into_body();
+            assert_eq!(within(frames::read(body)).await.unwrap(), "3000000");
+        }
+        drop(weir);
+        served.abort();
+    });
+}

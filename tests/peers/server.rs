@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
@@ -26,38 +27,53 @@ pub struct Server {
     acceptor: AbortHandle,
 }
 
+/// What a handler may answer with.
+pub trait Answers:
+    hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static
+{
+}
+
+impl<B> Answers for B where
+    B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + 'static
+{
+}
+
 /// A plain answer.
-pub fn answer(body: impl Into<bytes::Bytes>) -> Response<Body> {
+pub fn answer(body: impl Into<Bytes>) -> Response<Body> {
     Response::new(Body::of(body))
 }
 
 impl Server {
     /// Answers with what `handler` makes of a request.
-    pub async fn start<F, R>(speaks: Speaks, handler: F) -> Self
+    pub async fn start<F, R, B>(speaks: Speaks, handler: F) -> Self
     where
         F: Fn(Request<Incoming>) -> R + 'static,
-        R: Future<Output = Response<Body>> + 'static,
+        R: Future<Output = Response<B>> + 'static,
+        B: Answers,
     {
         Self::listen(speaks, None, handler).await
     }
 
     /// The same over TLS; it offers what it speaks by ALPN.
-    pub async fn start_tls<F, R>(speaks: Speaks, tls: &Tls, handler: F) -> Self
+    pub async fn start_tls<F, R, B>(speaks: Speaks, tls: &Tls, handler: F) -> Self
     where
         F: Fn(Request<Incoming>) -> R + 'static,
-        R: Future<Output = Response<Body>> + 'static,
+        R: Future<Output = Response<B>> + 'static,
+        B: Answers,
     {
         Self::listen(speaks, Some(tls.acceptor(speaks)), handler).await
     }
 
-    async fn listen<F, R>(
+    async fn listen<F, R, B>(
         speaks: Speaks,
         tls: Option<tokio_rustls::TlsAcceptor>,
         handler: F,
     ) -> Self
     where
         F: Fn(Request<Incoming>) -> R + 'static,
-        R: Future<Output = Response<Body>> + 'static,
+        R: Future<Output = Response<B>> + 'static,
+        B: Answers,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -104,11 +120,12 @@ impl Drop for Server {
     }
 }
 
-async fn serve<T, F, R>(speaks: Speaks, io: T, handler: Rc<F>)
+async fn serve<T, F, R, B>(speaks: Speaks, io: T, handler: Rc<F>)
 where
     T: Read + Write + Unpin + 'static,
     F: Fn(Request<Incoming>) -> R + 'static,
-    R: Future<Output = Response<Body>> + 'static,
+    R: Future<Output = Response<B>> + 'static,
+    B: Answers,
 {
     let service = service_fn(move |request| {
         let answered = handler(request);

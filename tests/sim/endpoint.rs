@@ -96,7 +96,7 @@ impl Answer {
         )
     }
 
-    fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         let mut words = text.split(' ');
         let mut number = || words.next().expect("a word").to_owned();
         let (status, len, framing) = (number(), number(), number());
@@ -131,10 +131,15 @@ impl Ledger {
         self.seen.borrow().clone()
     }
 
-    fn add(&self, seen: Seen) -> usize {
+    pub(super) fn add(&self, seen: Seen) -> usize {
         let mut all = self.seen.borrow_mut();
         all.push(seen);
         all.len() - 1
+    }
+
+    /// Notes that a request came in full.
+    pub(super) fn complete(&self, seen: usize) {
+        self.seen.borrow_mut()[seen].complete = true;
     }
 
     /// Starts an endpoint that does as it is told.
@@ -180,7 +185,7 @@ async fn serve(mut peer: Peer<Sim>, ledger: Ledger, endpoint: String, mut rng: R
                     whole.expect("a number"),
                     "request {id} was cut short"
                 );
-                ledger.seen.borrow_mut()[seen].complete = true;
+                ledger.complete(seen);
             }
         }
         if !reply(&mut peer, id, &method, answer, &mut rng).await {

@@ -31,13 +31,12 @@ impl Connection {
     }
 
     fn consume(&mut self, key: StreamKey, bytes: u32) {
-        let now_ms = self.now_ms;
+        let (now_ms, growth_max) = (self.now_ms, self.growth_max());
         let Some(stream) = self.streams.get_mut(key) else {
             return;
         };
         let bytes = bytes.min(stream.inflow.unread());
         let size = stream.inflow.size();
-        let growth_max = self.config.connection_window_bytes_max - self.grown;
         let mut increment = stream.inflow.consume(bytes, now_ms, growth_max);
         self.grown += stream.inflow.size() - size;
         if stream.inflow.unread() == 0 {
@@ -54,6 +53,20 @@ impl Connection {
         self.let_go(bytes);
     }
 
+    /// By how much the window of a stream may grow. Of a server, whose connection is held back by
+    /// what is unread, all of them grow to half of the connection's at most: streams that stand
+    /// still leave room for others.
+    fn growth_max(&self) -> u32 {
+        let left = self.config.connection_window_bytes_max - self.grown;
+        if self.role == Role::Client {
+            return left;
+        }
+        let begun = self.config.stream_window_bytes;
+        let used = self.streams.len().saturating_mul(begun);
+        let half = self.inflow.size() / 2;
+        left.min(half.saturating_sub(used.saturating_add(self.grown)))
+    }
+
     /// Notes that bytes no longer hold the connection back.
     pub(super) fn let_go(&mut self, bytes: u32) {
         if self.role == Role::Server {
@@ -63,7 +76,7 @@ impl Connection {
 
     /// Lets the peer send so many bytes more on the connection.
     fn give_back(&mut self, bytes: u32) {
-        let increment = self.inflow.consume(bytes, self.now_ms, u32::MAX);
+        let increment = self.inflow.consume_shared(bytes, self.now_ms);
         if increment > 0 {
             self.queue_number(Kind::WindowUpdate, 0, increment);
         }

@@ -89,7 +89,8 @@ impl<N: Net> Downstream<N> {
 
     /// Waits for the next piece of the request's body.
     pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Fault>> {
-        if self.is_received {
+        if self.is_received || self.request.upgrade.is_some() {
+            self.is_received = true;
             return Poll::Ready(Ok(Piece::End));
         }
         Poll::Ready(match ready!(self.handle.poll_next(cx)) {

@@ -409,13 +409,15 @@ impl<N: Net> State<N> {
     fn asked(
         &mut self,
         key: StreamKey,
-        request: Request,
+        mut request: Request,
         is_end: bool,
         refused: Option<Error>,
         pool: &Pool,
     ) {
         if request.upgrade.is_some() {
             as_upgrade(&mut self.head, &mut self.text);
+            // What its data is, the answer tells.
+            request.body = BodyKind::None;
         }
         self.tally.requests += 1;
         let (head, block) = self.take_head(pool);

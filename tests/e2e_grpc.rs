@@ -1,0 +1,489 @@
+//! gRPC, with tonic on both sides.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
+
+mod e2e;
+mod peers;
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes};
+use http::uri::PathAndQuery;
+use hyper::body::Incoming;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_stream::{Stream, StreamExt};
+use tonic::client::Grpc;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::server::{
+    ClientStreamingService, ServerStreamingService, StreamingService, UnaryService,
+};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use e2e::Weir;
+use peers::*;
+
+/// Messages are bytes: what gRPC carries is of no matter to a proxy.
+#[derive(Clone, Default)]
+struct Plain;
+
+impl Codec for Plain {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Plain {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Plain {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+}
+
+type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
+type Called<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
+
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// The service. What it is told to do stands in the path; whom it has lost it tells.
+#[derive(Clone)]
+struct Service {
+    lost: UnboundedSender<&'static str>,
+}
+
+/// Tells when it is dropped before its call is over.
+struct Guard(&'static str, UnboundedSender<&'static str>, bool);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.2 {
+            let _ = self.1.send(self.0);
+        }
+    }
+}
+
+impl UnaryService<Bytes> for Service {
+    type Response = Bytes;
+    type Future = Called<Bytes>;
+
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+        let guard = Guard("unary", self.lost.clone(), false);
+        Box::pin(async move {
+            let mut guard = guard;
+            let metadata = request.metadata().clone();
+            let message = request.into_inner();
+            if &message[..] == b"hang" {
+                std::future::pending::<()>().await;
+            }
+            guard.2 = true;
+            if &message[..] == b"fail" {
+                return Err(Status::failed_precondition("not now: 100% \u{fc}ber"));
+            }
+            let mut response = Response::new(message);
+            if let Some(large) = metadata.get("x-large") {
+                response.metadata_mut().insert("x-large", large.clone());
+            }
+            if let Some(binary) = metadata.get_bin("x-raw-bin") {
+                response
+                    .metadata_mut()
+                    .insert_bin("x-raw-bin", binary.clone());
+            }
+            Ok(response)
+        })
+    }
+}
+
+impl ClientStreamingService<Bytes> for Service {
+    type Response = Bytes;
+    type Future = Called<Bytes>;
+
+    fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
+        Box::pin(async move {
+            let (mut messages, mut len, mut sums) = (request.into_inner(), 0, 0);
+            while let Some(message) = messages.next().await {
+                let message = message?;
+                len += message.len();
+                sums ^= sum(&message);
+            }
+            Ok(Response::new(format!("{len} {sums:x}").into()))
+        })
+    }
+}
+
+impl ServerStreamingService<Bytes> for Service {
+    type Response = Bytes;
+    type ResponseStream = Messages;
+    type Future = Called<Messages>;
+
+    /// So many messages of so many bytes; 0 of them have no end.
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+        let text = String::from_utf8(request.into_inner().to_vec()).unwrap();
+        let (count, len) = text.split_once(' ').unwrap();
+        let (count, len): (usize, usize) = (count.parse().unwrap(), len.parse().unwrap());
+        let guard = Guard("messages", self.lost.clone(), count > 0);
+        let endless = tokio_stream::iter(0..).map(move |n| {
+            let _ = &guard;
+            Ok(pattern(len, n))
+        });
+        let messages: Messages = match count {
+            0 => Box::pin(endless),
+            count => Box::pin(endless.take(count)),
+        };
+        Box::pin(async { Ok(Response::new(messages)) })
+    }
+}
+
+impl StreamingService<Bytes> for Service {
+    type Response = Bytes;
+    type ResponseStream = Messages;
+    type Future = Called<Messages>;
+
+    fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
+        let messages = request.into_inner().map(|message| {
+            let message = message?;
+            if &message[..] == b"fail" {
+                return Err(Status::aborted("as asked"));
+            }
+            Ok(Bytes::from(message.to_ascii_uppercase()))
+        });
+        Box::pin(async { Ok(Response::new(Box::pin(messages) as Messages)) })
+    }
+}
+
+/// An endpoint, and who was lost at it.
+async fn endpoint(tls: Option<&Tls>) -> (Server, UnboundedReceiver<&'static str>) {
+    let (lost, losses) = unbounded_channel();
+    let service = Service { lost };
+    let handler = move |request: http::Request<Incoming>| {
+        let service = service.clone();
+        async move {
+            let mut grpc =
+                tonic::server::Grpc::new(Plain).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            match request.uri().path() {
+                "/test.Echo/Unary" => grpc.unary(service, request).await,
+                "/test.Echo/Upload" => grpc.client_streaming(service, request).await,
+                "/test.Echo/Download" => grpc.server_streaming(service, request).await,
+                "/test.Echo/Chat" => grpc.streaming(service, request).await,
+                _ => Status::unimplemented("no such method").into_http(),
+            }
+        }
+    };
+    let server = match tls {
+        None => Server::start(Speaks::Http2, handler).await,
+        Some(tls) => Server::start_tls(Speaks::Http2, tls, handler).await,
+    };
+    (server, losses)
+}
+
+/// A client, with Weir and an endpoint behind it.
+struct Rig {
+    grpc: Grpc<Channel>,
+    weir: Weir,
+    server: Server,
+    losses: UnboundedReceiver<&'static str>,
+}
+
+impl Rig {
+    async fn new(is_secure: bool, keys: &str) -> Self {
+        let (dir, tls) = (Weir::dir(), Tls::new());
+        let (listen, upstream) = tls.files(&dir);
+        let (server, losses) = endpoint(is_secure.then_some(&tls)).await;
+        let name = std::slice::from_ref(&server.name);
+        let config = if is_secure {
+            let keys = format!("{keys}\n[listen.\"127.0.0.1:0\"]\n{listen}");
+            routed(&keys, name, &upstream)
+        } else {
+            routed(keys, name, "")
+        };
+        let weir = Weir::start_in(&dir, &config);
+        let scheme = if is_secure { "https" } else { "http" };
+        let url = format!("{scheme}://{}", weir.address);
+        let mut at = tonic::transport::Endpoint::from_shared(url).unwrap();
+        if is_secure {
+            let certificate = Certificate::from_pem(tls.pem());
+            let secure = ClientTlsConfig::new()
+                .ca_certificate(certificate)
+                .domain_name("weir.test");
+            at = at.tls_config(secure).unwrap();
+        }
+        let grpc = Grpc::new(within(at.connect()).await.unwrap())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
+        Self {
+            grpc,
+            weir,
+            server,
+            losses,
+        }
+    }
+
+    async fn unary(&mut self, request: Request<Bytes>) -> Result<Response<Bytes>, Status> {
+        within(self.grpc.ready()).await.unwrap();
+        within(self.grpc.unary(request, path("Unary"), Plain)).await
+    }
+
+    async fn download(&mut self, what: &'static str) -> Streaming<Bytes> {
+        within(self.grpc.ready()).await.unwrap();
+        let asked = Request::new(what.into());
+        let answered = self.grpc.server_streaming(asked, path("Download"), Plain);
+        within(answered).await.unwrap().into_inner()
+    }
+}
+
+fn path(method: &str) -> PathAndQuery {
+    format!("/test.Echo/{method}").parse().unwrap()
+}
+
+#[test]
+fn calls_of_all_four_kinds_pass_in_the_clear_and_over_tls() {
+    for is_secure in [false, true] {
+        run(async {
+            let mut rig = Rig::new(is_secure, "").await;
+            // Unary.
+            let response = rig.unary(Request::new("hello".into())).await.unwrap();
+            assert_eq!(response.into_inner(), "hello");
+            let entry = rig.weir.entry("/test.Echo/Unary");
+            assert_eq!(
+                (entry.text("version").as_str(), entry.number("status")),
+                ("HTTP/2", 200.0)
+            );
+            // Of a client that streams.
+            within(rig.grpc.ready()).await.unwrap();
+            let messages: Vec<_> = (0..100).map(|n| pattern(n * 100, n)).collect();
+            let sums = messages.iter().fold(0, |all, one| all ^ sum(one));
+            let upload = tokio_stream::iter(messages);
+            let response = rig
+                .grpc
+                .client_streaming(Request::new(upload), path("Upload"), Plain);
+            let response = within(response).await.unwrap().into_inner();
+            assert_eq!(response, format!("495000 {sums:x}"));
+            // Of a server that streams.
+            let mut download = rig.download("100 5000").await;
+            for n in 0..100 {
+                let message = within(download.message()).await.unwrap().unwrap();
+                assert_eq!(message, pattern(5_000, n));
+            }
+            assert!(within(download.message()).await.unwrap().is_none());
+            // Of both: each word is answered before the next is said.
+            within(rig.grpc.ready()).await.unwrap();
+            let (say, said) = unbounded_channel::<Bytes>();
+            let said = tokio_stream::wrappers::UnboundedReceiverStream::new(said);
+            let chat = rig.grpc.streaming(Request::new(said), path("Chat"), Plain);
+            let mut chat = within(chat).await.unwrap().into_inner();
+            for word in ["one", "two", "three"] {
+                say.send(word.into()).unwrap();
+                let heard = within(chat.message()).await.unwrap().unwrap();
+                assert_eq!(heard, word.to_ascii_uppercase());
+            }
+            drop(say);
+            assert!(within(chat.message()).await.unwrap().is_none());
+            assert_eq!(rig.server.connections(), 1);
+        });
+    }
+}
+
+#[test]
+fn large_messages_and_metadata_arrive_unchanged() {
+    for is_secure in [false, true] {
+        run(async {
+            let mut rig = Rig::new(is_secure, "").await;
+            let message = pattern(16 << 20, 5);
+            let mut asked = Request::new(message.clone());
+            let large = "m".repeat(8_000);
+            asked
+                .metadata_mut()
+                .insert("x-large", large.parse().unwrap());
+            let raw = tonic::metadata::MetadataValue::from_bytes(&[0, 255, 10, 13]);
+            asked.metadata_mut().insert_bin("x-raw-bin", raw.clone());
+            let response = rig.unary(asked).await.unwrap();
+            assert_eq!(response.metadata().get("x-large").unwrap(), &*large);
+            assert_eq!(response.metadata().get_bin("x-raw-bin"), Some(&raw));
+            assert!(response.into_inner() == message);
+            let mut download = rig.download("3 16777216").await;
+            for n in 0..3 {
+                let message = within(download.message()).await.unwrap().unwrap();
+                assert_eq!(sum(&message), sum(&pattern(16 << 20, n)));
+            }
+        });
+    }
+}
+
+#[test]
+fn an_error_keeps_its_code_and_its_words() {
+    run(async {
+        let mut rig = Rig::new(false, "").await;
+        // In the head, which is all there is.
+        let status = rig.unary(Request::new("fail".into())).await.unwrap_err();
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert_eq!(status.message(), "not now: 100% \u{fc}ber");
+        within(rig.grpc.ready()).await.unwrap();
+        let none = rig
+            .grpc
+            .unary(Request::new(Bytes::new()), path("None"), Plain);
+        let none: Status = within(none).await.unwrap_err();
+        assert_eq!(
+            (none.code(), none.message()),
+            (Code::Unimplemented, "no such method")
+        );
+        // In the trailers, behind a message.
+        within(rig.grpc.ready()).await.unwrap();
+        let words = tokio_stream::iter(["well".into(), "fail".into()]);
+        let chat = rig.grpc.streaming(Request::new(words), path("Chat"), Plain);
+        let mut chat = within(chat).await.unwrap().into_inner();
+        assert_eq!(within(chat.message()).await.unwrap().unwrap(), "WELL");
+        let status = within(chat.message()).await.unwrap_err();
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::Aborted, "as asked")
+        );
+    });
+}
+
+#[test]
+fn a_call_that_nobody_can_take_is_unavailable() {
+    run(async {
+        let mut rig = Rig::new(false, "").await;
+        let dead = frames::Listener::bind().await.name.clone();
+        rig.weir.reload(&routed("", &[dead], ""));
+        rig.weir.wait_for("reloaded in");
+        let status = rig.unary(Request::new("hello".into())).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+        assert_eq!(status.message(), "No endpoint accepted a connection.");
+    });
+}
+
+#[test]
+fn a_call_without_a_route_is_unimplemented() {
+    run(async {
+        let mut rig = Rig::new(false, "").await;
+        let other = "[[route]]\nmatch = \"/other\"\nrespond = 200\n";
+        rig.weir.reload(other);
+        rig.weir.wait_for("reloaded in");
+        let status = rig.unary(Request::new("hello".into())).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unimplemented, "{status}");
+    });
+}
+
+/// The client says how long it waits, and Weir holds both sides to it.
+#[test]
+fn a_deadline_ends_the_call_at_the_client_and_at_the_endpoint() {
+    run(async {
+        let mut rig = Rig::new(false, "").await;
+        // tonic would count by itself: this client leaves it to Weir.
+        let mut client = frames::connect(rig.weir.address).await;
+        let asked = request("POST", "/test.Echo/Unary")
+            .header("te", "trailers")
+            .header("content-type", "application/grpc")
+            .header("grpc-timeout", "300m");
+        let (response, mut stream) = client.send(asked.body(()).unwrap(), false);
+        stream
+            .send_data(Bytes::from_static(b"\0\0\0\0\x04hang"), true)
+            .unwrap();
+        let response = within(response).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert!(response.body().is_end_stream(), "all is in the head");
+        assert_eq!(response.headers()["grpc-status"], "4");
+        assert_eq!(response.headers()["content-type"], "application/grpc");
+        assert_eq!(within(rig.losses.recv()).await, Some("unary"));
+        let entry = rig.weir.entry("/test.Echo/Unary");
+        assert_eq!(entry.text("reason"), "total_timeout");
+        // Within an answer it can only be broken off.
+        let asked = request("POST", "/test.Echo/Download")
+            .header("te", "trailers")
+            .header("content-type", "application/grpc+proto")
+            .header("grpc-timeout", "500m");
+        let (response, mut stream) = client.send(asked.body(()).unwrap(), false);
+        stream
+            .send_data(Bytes::from_static(b"\0\0\0\0\x040 10"), true)
+            .unwrap();
+        let body = within(response).await.unwrap().into_body();
+        let broken = within(frames::read(body)).await.unwrap_err();
+        assert!(broken.is_reset() && broken.is_remote(), "{broken}");
+        assert_eq!(within(rig.losses.recv()).await, Some("messages"));
+    });
+}
+
+#[test]
+fn a_deadline_that_is_met_changes_nothing() {
+    run(async {
+        let mut rig = Rig::new(false, "").await;
+        let mut asked = Request::new(Bytes::from_static(b"quick"));
+        asked.set_timeout(Duration::from_secs(100));
+        assert_eq!(rig.unary(asked).await.unwrap().into_inner(), "quick");
+    });
+}
+
+#[test]
+fn a_call_that_its_client_gives_up_is_given_up_at_the_endpoint() {
+    run(async {
+        let mut rig = Rig::new(false, "").await;
+        let mut other = rig.grpc.clone();
+        within(other.ready()).await.unwrap();
+        let hanging = other.unary(
+            Request::new(Bytes::from_static(b"hang")),
+            path("Unary"),
+            Plain,
+        );
+        let gave_up = tokio::time::timeout(Duration::from_millis(300), hanging).await;
+        assert!(gave_up.is_err());
+        assert_eq!(within(rig.losses.recv()).await, Some("unary"));
+        let mut download = rig.download("0 1000").await;
+        within(download.message()).await.unwrap().unwrap();
+        drop(download);
+        assert_eq!(within(rig.losses.recv()).await, Some("messages"));
+        // The connections are as good as before.
+        let response = rig.unary(Request::new("hello".into())).await.unwrap();
+        assert_eq!(response.into_inner(), "hello");
+        assert_eq!(rig.server.connections(), 1);
+    });
+}
+
+#[test]
+fn a_call_that_its_endpoint_resets_is_an_error_for_the_client() {
+    run(async {
+        let listener = frames::Listener::bind().await;
+        let weir = Weir::start(&routed("", std::slice::from_ref(&listener.name), ""));
+        let url = format!("http://{}", weir.address);
+        let at = tonic::transport::Endpoint::from_shared(url).unwrap();
+        let mut grpc = Grpc::new(within(at.connect()).await.unwrap());
+        let called = tokio::task::spawn_local(async move {
+            let asked = Request::new(Bytes::from_static(b"hello"));
+            grpc.ready().await.unwrap();
+            let answered: Result<Response<Bytes>, Status> =
+                grpc.unary(asked, path("Unary"), Plain).await;
+            answered.unwrap_err()
+        });
+        let mut endpoint = listener.accept().await;
+        endpoint
+            .next()
+            .await
+            .1
+            .send_reset(h2::Reason::INTERNAL_ERROR);
+        let status = within(called).await.unwrap();
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+        assert_eq!(
+            weir.entry("/test.Echo/Unary").text("reason"),
+            "upstream_closed"
+        );
+    });
+}

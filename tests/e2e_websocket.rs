@@ -1,0 +1,534 @@
+//! WebSockets: begun as an upgrade of HTTP/1.1, or as an extended CONNECT of HTTP/2 (RFC 8441), at endpoints of
+//! HTTP/1.1 with a library of their own.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
+
+mod e2e;
+mod peers;
+
+use std::future::poll_fn;
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::ext::Protocol;
+use h2::{Reason, RecvStream, SendStream};
+use http::Request;
+use tungstenite::protocol::Role;
+use tungstenite::{Message as Frame, WebSocket};
+
+use e2e::{Conn, DEADLINE, Endpoint, Weir, ok};
+use peers::*;
+
+/// An endpoint that answers the handshake by the book and echoes.
+struct Echo {
+    name: String,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Echo {
+    /// Serves so many connections.
+    fn start(count: usize) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let name = listener.local_addr().unwrap().to_string();
+        let thread = std::thread::spawn(move || {
+            let echoes: Vec<_> = (0..count)
+                .map(|_| {
+                    let (stream, _) = listener.accept().unwrap();
+                    std::thread::spawn(move || echo(stream))
+                })
+                .collect();
+            echoes.into_iter().for_each(|echo| echo.join().unwrap());
+        });
+        Self {
+            name,
+            thread: Some(thread),
+        }
+    }
+
+    /// Waits for the end of all connections.
+    fn join(&mut self) {
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn echo(stream: std::net::TcpStream) {
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut socket = tungstenite::accept(stream).unwrap();
+    loop {
+        match socket.read() {
+            Ok(Frame::Close(_)) => break,
+            Ok(frame @ (Frame::Text(_) | Frame::Binary(_))) => socket.send(frame).unwrap(),
+            Ok(_) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    // The closing handshake goes on until the connection ends.
+    while socket.read().is_ok() {}
+}
+
+/// An extended CONNECT as a browser sends it.
+fn connect(path: &str) -> Request<()> {
+    let mut request = request("CONNECT", path)
+        .header("sec-websocket-version", "13")
+        .header("origin", "http://weir.test")
+        .body(())
+        .unwrap();
+    *request.version_mut() = http::Version::HTTP_2;
+    request
+        .extensions_mut()
+        .insert(Protocol::from_static("websocket"));
+    request
+}
+
+/// A client that may send extended CONNECTs: the server has said so.
+async fn client(weir: &Weir) -> frames::Connected {
+    let mut client = frames::connect(weir.address).await;
+    // Its SETTINGS have come once a request was answered.
+    client.ask(request("GET", "/none").body(()).unwrap()).await;
+    assert!(client.sender.is_extended_connect_protocol_enabled());
+    client
+}
+
+fn to(name: &str, keys: &str) -> Weir {
+    Weir::start(&format!(
+        "{keys}\n[upstream.up]\nservers = [\"{name}\"]\n[[route]]\nmatch = \"/chat\"\nto = \"up\"\n"
+    ))
+}
+
+/// A stream of HTTP/2 as a pipe for a WebSocket library that knows nothing of it: what is to be sent is taken out of
+/// it, what has come is put in.
+#[derive(Default)]
+struct Pipe {
+    came: Vec<u8>,
+    to_send: Vec<u8>,
+}
+
+impl Read for Pipe {
+    fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+        if self.came.is_empty() {
+            return Err(std::io::ErrorKind::WouldBlock.into());
+        }
+        let len = self.came.len().min(to.len());
+        to[..len].copy_from_slice(&self.came[..len]);
+        self.came.drain(..len);
+        Ok(len)
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.to_send.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A WebSocket over a stream.
+struct Socket {
+    socket: WebSocket<Pipe>,
+    stream: SendStream<Bytes>,
+    body: RecvStream,
+}
+
+impl Socket {
+    async fn open(client: &mut frames::Connected, path: &str) -> Self {
+        let (response, stream) = client.send(connect(path), false);
+        let response = within(response).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert!(!response.headers().contains_key("sec-websocket-accept"));
+        assert!(!response.headers().contains_key("upgrade"));
+        Self {
+            socket: WebSocket::from_raw_socket(Pipe::default(), Role::Client, None),
+            stream,
+            body: response.into_body(),
+        }
+    }
+
+    async fn send(&mut self, frame: Frame) {
+        self.socket.send(frame).unwrap();
+        self.flush().await;
+    }
+
+    async fn flush(&mut self) {
+        let bytes = std::mem::take(&mut self.socket.get_mut().to_send);
+        within(frames::send_all(&mut self.stream, bytes.into(), false))
+            .await
+            .unwrap();
+    }
+
+    /// The next frame; none when the stream has ended in an orderly way.
+    async fn read(&mut self) -> Option<Frame> {
+        loop {
+            match self.socket.read() {
+                Ok(frame) => return Some(frame),
+                Err(tungstenite::Error::Io(_)) => {}
+                Err(tungstenite::Error::ConnectionClosed) => return None,
+                Err(error) => panic!("{error}"),
+            }
+            let piece = within(self.body.data()).await?.unwrap();
+            self.body
+                .flow_control()
+                .release_capacity(piece.len())
+                .unwrap();
+            self.socket.get_mut().came.extend_from_slice(&piece);
+        }
+    }
+}
+
+#[test]
+fn a_websocket_over_http2_echoes_at_an_endpoint_of_http1() {
+    run(async {
+        let mut echo = Echo::start(1);
+        let weir = to(&echo.name, "");
+        let mut client = client(&weir).await;
+        let mut socket = Socket::open(&mut client, "/chat").await;
+        for n in 0..100 {
+            let frame = Frame::text(format!("message {n}"));
+            socket.send(frame.clone()).await;
+            assert_eq!(socket.read().await, Some(frame));
+        }
+        let large = Frame::binary(pattern(3_000_000, 1));
+        socket.socket.send(large.clone()).unwrap();
+        let bytes = std::mem::take(&mut socket.socket.get_mut().to_send);
+        let mut stream = socket.stream;
+        let sending = tokio::task::spawn_local(async move {
+            frames::send_all(&mut stream, bytes.into(), false)
+                .await
+                .unwrap();
+            stream
+        });
+        // Both at once: neither side waits for the other.
+        let heard = loop {
+            match socket.socket.read() {
+                Ok(frame) => break frame,
+                Err(tungstenite::Error::Io(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+            let piece = within(socket.body.data()).await.unwrap().unwrap();
+            socket
+                .body
+                .flow_control()
+                .release_capacity(piece.len())
+                .unwrap();
+            socket.socket.get_mut().came.extend_from_slice(&piece);
+        };
+        assert!(heard == large);
+        socket.stream = within(sending).await.unwrap();
+        // The closing handshake, and then both ends.
+        socket.socket.close(None).unwrap();
+        socket.flush().await;
+        assert!(matches!(socket.read().await, Some(Frame::Close(_))));
+        socket.stream.send_data(Bytes::new(), true).unwrap();
+        assert_eq!(within(frames::read(socket.body)).await.unwrap(), "");
+        echo.join();
+        let entry = weir.entry("/chat");
+        assert_eq!(
+            (
+                entry.text("version").as_str(),
+                entry.text("reason").as_str()
+            ),
+            ("HTTP/2", "")
+        );
+        assert_eq!(entry.number("status"), 101.0);
+        assert!(
+            entry.number("bytes_in") > 3e6 && entry.number("bytes_out") > 3e6,
+            "{entry:?}"
+        );
+    });
+}
+
+#[test]
+fn many_websockets_and_requests_share_a_connection() {
+    const COUNT: usize = 20;
+    run(async {
+        let mut echo = Echo::start(COUNT);
+        let weir = to(&echo.name, "");
+        let mut client = client(&weir).await;
+        let mut sockets = Vec::new();
+        for _ in 0..COUNT {
+            sockets.push(Socket::open(&mut client, "/chat").await);
+        }
+        for (n, socket) in sockets.iter_mut().enumerate().rev() {
+            socket.send(Frame::text(format!("of {n}"))).await;
+        }
+        for (n, socket) in sockets.iter_mut().enumerate() {
+            assert_eq!(socket.read().await, Some(Frame::text(format!("of {n}"))));
+        }
+        let (status, _) = client.ask(request("GET", "/none").body(()).unwrap()).await;
+        assert_eq!(status, 404);
+        for socket in &mut sockets {
+            socket.socket.close(None).unwrap();
+            socket.flush().await;
+            assert!(matches!(socket.read().await, Some(Frame::Close(_))));
+            socket.stream.send_data(Bytes::new(), true).unwrap();
+        }
+        tokio::task::spawn_blocking(move || echo.join())
+            .await
+            .unwrap();
+    });
+}
+
+const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: weir.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
+
+/// An endpoint that switches and then follows the script.
+fn switching(script: impl Fn(&mut Conn) + Send + Sync + 'static) -> Endpoint {
+    Endpoint::script(move |conn| {
+        let Some(request) = conn.next_request() else {
+            return;
+        };
+        assert_eq!(request.method(), "GET");
+        assert_eq!(
+            (request.field("Upgrade"), request.field("Connection")),
+            (Some("websocket"), Some("upgrade"))
+        );
+        assert_eq!(request.field("Sec-WebSocket-Key").unwrap().len(), 24);
+        assert_eq!(request.field("Sec-WebSocket-Version"), Some("13"));
+        assert_eq!(request.field("Content-Length"), None);
+        assert_eq!(request.field("Transfer-Encoding"), None);
+        assert_eq!(request.field("Via").unwrap().split(' ').next(), Some("2.0"));
+        conn.send(SWITCH);
+        script(conn);
+    })
+}
+
+/// Opens a tunnel and returns both of its directions.
+async fn opened(client: &mut frames::Connected) -> (SendStream<Bytes>, RecvStream) {
+    let (response, stream) = client.send(connect("/chat"), false);
+    let response = within(response).await.unwrap();
+    assert_eq!(response.status(), 200);
+    (stream, response.into_body())
+}
+
+#[test]
+fn each_direction_of_a_tunnel_over_http2_ends_by_itself() {
+    run(async {
+        let endpoint = switching(|conn| {
+            conn.expect("question");
+            conn.expect_closed();
+            conn.send("late answer");
+            conn.finish();
+        });
+        let weir = to(&endpoint.name, "");
+        let mut client = client(&weir).await;
+        let (mut stream, body) = opened(&mut client).await;
+        stream.send_data("question".into(), true).unwrap();
+        assert_eq!(within(frames::read(body)).await.unwrap(), "late answer");
+    });
+}
+
+#[test]
+fn a_reset_in_a_tunnel_over_http2_reaches_the_other_side() {
+    run(async {
+        let (ended, mut has_ended) = tokio::sync::mpsc::unbounded_channel();
+        let endpoint = switching(move |conn| {
+            conn.take(5);
+            conn.send("heard");
+            let (rest, _) = conn.rest();
+            assert_eq!(rest, b"");
+            ended.send(()).unwrap();
+        });
+        let weir = to(&endpoint.name, "");
+        let mut client = client(&weir).await;
+        let (mut stream, mut body) = opened(&mut client).await;
+        stream.send_data("hello".into(), false).unwrap();
+        assert_eq!(within(body.data()).await.unwrap().unwrap(), "heard");
+        stream.send_reset(Reason::CANCEL);
+        within(has_ended.recv()).await.unwrap();
+    });
+    run(async {
+        let endpoint = switching(|conn| {
+            conn.take(5);
+            conn.reset_now();
+        });
+        let weir = to(&endpoint.name, "");
+        let mut client = client(&weir).await;
+        let (mut stream, body) = opened(&mut client).await;
+        stream.send_data("hello".into(), false).unwrap();
+        let broken = within(frames::read(body)).await.unwrap_err();
+        assert!(broken.is_reset() && broken.is_remote(), "{broken}");
+        // The connection is as good as before.
+        let (status, _) = client.ask(request("GET", "/none").body(()).unwrap()).await;
+        assert_eq!(status, 404);
+    });
+}
+
+#[test]
+fn a_tunnel_over_http2_holds_back_whom_the_other_side_does_not_read() {
+    run(async {
+        let (open, gate) = std::sync::mpsc::channel::<()>();
+        let gate = std::sync::Mutex::new(gate);
+        let endpoint = switching(move |conn| {
+            gate.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+            let received = conn.rest().0.len();
+            // So much that the client has to read it.
+            conn.send(vec![b'x'; 3_000_000]);
+            conn.send(received.to_string());
+            conn.finish();
+        });
+        let weir = to(&endpoint.name, "timeouts = { idle = \"10m\" }");
+        let mut client = client(&weir).await;
+        let (mut stream, body) = opened(&mut client).await;
+        let before = weir.resident_bytes();
+        let mut sent = 0;
+        loop {
+            stream.reserve_capacity(64 * 1024);
+            let room = poll_fn(|cx| stream.poll_capacity(cx));
+            let Ok(room) = tokio::time::timeout(Duration::from_millis(500), room).await else {
+                break;
+            };
+            let room = room.unwrap().unwrap();
+            stream.send_data(vec![7; room].into(), false).unwrap();
+            sent += room;
+            assert!(sent < 60_000_000, "no end of it");
+        }
+        let grown = weir.resident_bytes().saturating_sub(before);
+        assert!(grown < 4_000_000, "{grown} bytes for one tunnel");
+        // Others are served all the while.
+        let (status, _) = client.ask(request("GET", "/none").body(()).unwrap()).await;
+        assert_eq!(status, 404);
+        open.send(()).unwrap();
+        stream.send_data(Bytes::new(), true).unwrap();
+        let body = within(frames::read(body)).await.unwrap();
+        assert_eq!(&body[3_000_000..], sent.to_string().as_bytes());
+    });
+}
+
+#[test]
+fn a_silent_tunnel_over_http2_ends_after_the_idle_time() {
+    run(async {
+        let endpoint = switching(|conn| {
+            // Words keep it open for longer than the limit.
+            for _ in 0..10 {
+                conn.expect("ping");
+                conn.send("pong");
+            }
+            conn.expect_end();
+        });
+        let weir = to(&endpoint.name, "timeouts = { idle = \"1s\" }");
+        let mut client = client(&weir).await;
+        let (mut stream, mut body) = opened(&mut client).await;
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            stream.send_data("ping".into(), false).unwrap();
+            assert_eq!(within(body.data()).await.unwrap().unwrap(), "pong");
+        }
+        // It did not end by itself: that is to be seen.
+        let broken = within(body.data()).await.unwrap().unwrap_err();
+        assert!(broken.is_reset() && broken.is_remote(), "{broken}");
+    });
+}
+
+#[test]
+fn an_endpoint_that_refuses_the_handshake_is_heard() {
+    run(async {
+        let endpoint = Endpoint::answering(|request| {
+            assert_eq!(request.field("Upgrade"), Some("websocket"));
+            "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno".to_owned()
+        });
+        let weir = to(&endpoint.name, "");
+        let mut client = client(&weir).await;
+        for _ in 0..2 {
+            let (response, _stream) = client.send(connect("/chat"), false);
+            let response = within(response).await.unwrap();
+            assert_eq!(response.status(), 403);
+            assert_eq!(
+                within(frames::read(response.into_body())).await.unwrap(),
+                "no"
+            );
+        }
+        assert_eq!(weir.entry("/chat").number("status"), 403.0);
+    });
+}
+
+/// A success of another kind than 101 would be taken for an open tunnel.
+#[test]
+fn an_endpoint_that_does_not_switch_is_502() {
+    run(async {
+        let endpoint = Endpoint::answering(|_| ok("a page"));
+        let weir = to(&endpoint.name, "");
+        let mut client = client(&weir).await;
+        for _ in 0..2 {
+            let (response, _stream) = client.send(connect("/chat"), false);
+            let response = within(response).await.unwrap();
+            assert_eq!(response.status(), 502);
+            let body = within(frames::read(response.into_body())).await.unwrap();
+            assert!(String::from_utf8_lossy(&body).contains("bad_upgrade"));
+        }
+    });
+}
+
+/// HTTP/2 endpoints would need an extended CONNECT of their own.
+#[test]
+fn a_websocket_to_an_endpoint_of_http2_is_502() {
+    run(async {
+        let server = Server::start(Speaks::Http2, async |_| answer("no")).await;
+        let weir = to(&server.name, "");
+        let mut client = client(&weir).await;
+        let (response, _stream) = client.send(connect("/chat"), false);
+        let response = within(response).await.unwrap();
+        assert_eq!(response.status(), 502);
+        let upgrade = tokio::task::spawn_blocking(move || weir.ask(UPGRADE));
+        let response = within(upgrade).await.unwrap();
+        assert_eq!(response.status(), 502);
+        assert!(
+            response.text().contains("bad_upgrade"),
+            "{}",
+            response.text()
+        );
+    });
+}
+
+/// RFC 9220 section 3 has 501 for a protocol that a server does not know.
+#[test]
+fn another_protocol_than_websocket_is_501() {
+    run(async {
+        let endpoint = Endpoint::answering(|_| ok("never asked"));
+        let weir = to(&endpoint.name, "");
+        let mut client = client(&weir).await;
+        for protocol in ["connect-udp", "webtransport", "websockets"] {
+            let mut asked = connect("/chat");
+            asked.extensions_mut().insert(Protocol::from(protocol));
+            let (response, _stream) = client.send(asked, false);
+            let response = within(response).await.unwrap();
+            assert_eq!(response.status(), 501);
+            let body = within(frames::read(response.into_body())).await.unwrap();
+            assert!(String::from_utf8_lossy(&body).contains("unsupported_protocol"));
+        }
+        assert_eq!(endpoint.connections(), 0);
+        assert_eq!(weir.entry("/chat").text("reason"), "unsupported_protocol");
+    });
+}
+
+#[test]
+fn a_tunnel_over_http2_outlives_a_reload_and_ends_with_the_grace_period() {
+    run(async {
+        let endpoint = switching(|conn| {
+            for _ in 0..2 {
+                conn.expect("ping");
+                conn.send("pong");
+            }
+            conn.expect_end();
+        });
+        let mut weir = to(&endpoint.name, "timeouts = { grace = \"500ms\" }");
+        let mut client = client(&weir).await;
+        let (mut stream, mut body) = opened(&mut client).await;
+        for is_reloaded in [false, true] {
+            if is_reloaded {
+                weir.reload(
+                    "timeouts = { grace = \"500ms\" }\n[[route]]\nmatch = \"/*\"\nrespond = 404\n",
+                );
+                weir.wait_for("reloaded in");
+            }
+            stream.send_data("ping".into(), false).unwrap();
+            assert_eq!(within(body.data()).await.unwrap().unwrap(), "pong");
+        }
+        weir.signal(rustix::process::Signal::TERM);
+        assert!(within(body.data()).await.is_none_or(|piece| piece.is_err()));
+        assert_eq!(weir.wait().code(), Some(0));
+    });
+}
