@@ -363,7 +363,7 @@ fn an_error_keeps_its_code_and_its_words() {
 fn a_call_that_nobody_can_take_is_unavailable() {
     run(async {
         let mut rig = Rig::new(false, "").await;
-        let dead = frames::Listener::bind().await.name.clone();
+        let dead = frames::Listener::bind().await.name;
         rig.weir.reload(&routed("", &[dead], ""));
         rig.weir.wait_for("reloaded in");
         let status = rig.unary(Request::new("hello".into())).await.unwrap_err();
