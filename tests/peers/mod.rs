@@ -4,7 +4,11 @@
 //! Whoever uses this declares the module `e2e` as well.
 // Each binary uses a part of it, and what fails here fails the test.
 #![allow(dead_code, unused_imports, unreachable_pub)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::needless_pass_by_ref_mut)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::needless_pass_by_ref_mut
+)]
 
 mod body;
 mod client;
