@@ -1,7 +1,7 @@
 //! HTTP/2: one connection carries many requests.
 //!
 //! A connection has one task, which receives, frames and sends; each request has one of its own, which runs its
-//! exchange. Both meet in a [`Mux`](mux::Mux): tasks of requests leave there what is to be sent and take out what has
+//! exchange. Both meet in a [`Mux`]: tasks of requests leave there what is to be sent and take out what has
 //! come; the connection's task runs after them and sends what all of them have left in one go.
 
 mod client;
