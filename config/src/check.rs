@@ -269,6 +269,11 @@ fn upstreams(
             cx.warning(Code::NoEffect, tls.at.clone(), message)
                 .label("does nothing without one");
         }
+        if raw.proxy_protocol.is_some() && endpoints.iter().any(|endpoint| endpoint.h2c) {
+            let message = "connections to `h2c://` endpoints are shared by clients: `proxy_protocol` cannot say whose one is";
+            cx.error(Code::Conflict, raw.at.clone(), message)
+                .help("leave out `proxy_protocol`, or speak HTTP/1.1 to these endpoints");
+        }
         let tls = raw.tls.map(|tls| tls.build(cx)).unwrap_or_default();
         upstreams.push(Upstream {
             endpoints,

@@ -71,7 +71,7 @@ fn everything_is_read() {
             port: 8080
         }
     );
-    assert_eq!(Some(upstream.endpoints[5].weight), NonZeroU32::new(2));
+    assert_eq!(Some(upstream.endpoints[4].weight), NonZeroU32::new(2));
     let route = &config.routes[0];
     assert_eq!(route.name, "everything");
     assert_eq!(route.target, Target::Upstream { index: 0 });

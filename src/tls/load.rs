@@ -23,7 +23,7 @@ use weir_config::{
 };
 
 use super::client::{AnyCertificate, Client};
-use super::server::{ByName, Server, Tickets, finish};
+use super::server::{ByName, Clients, Server, Tickets, finish};
 use super::x509::Identity;
 use crate::limits::{CERTIFICATE_EXPIRES_SOON_DAYS, TLS_FILE_BYTES_MAX};
 
@@ -106,7 +106,11 @@ pub fn load(
     }
     for upstream in &config.upstreams {
         let speaks = upstream.endpoints.iter().any(|endpoint| endpoint.tls);
-        let client = speaks.then(|| reader.client(&upstream.tls)).flatten();
+        // Endpoints that are told whose a connection is get one for each client: nothing is shared there.
+        let http2 = upstream.proxy_protocol.is_none();
+        let client = speaks
+            .then(|| reader.client(&upstream.tls, http2))
+            .flatten();
         reader.loaded.clients.push(client);
     }
     if reader.errors.is_empty() {
@@ -138,9 +142,14 @@ impl Reader<'_> {
                 names.add(&hosts, Arc::new(key));
             }
         }
+        let mut clients = Clients::default();
         let verifier = match &tls.client_ca {
             None => None,
             Some(ca) => {
+                clients = Clients {
+                    authorities: self.read(ca)?,
+                    required: tls.client_cert == ClientCert::Required,
+                };
                 let roots = Arc::new(self.roots(ca)?);
                 let builder = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
                 let builder = match tls.client_cert {
@@ -183,14 +192,20 @@ impl Reader<'_> {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::new(names));
-        finish(&mut config, tickets, http2);
+        finish(&mut config, http2);
+        if let Some(tickets) = tickets {
+            match tickets.of(clients) {
+                Ok(ticketer) => config.ticketer = ticketer,
+                Err(error) => return self.wrong(&tls.certs.first()?.cert, &error),
+            }
+        }
         Some(Arc::new(Server {
             config: Arc::new(config),
             client_headers: tls.client_headers,
         }))
     }
 
-    fn client(&mut self, tls: &UpstreamTls) -> Option<Arc<Client>> {
+    fn client(&mut self, tls: &UpstreamTls, http2: bool) -> Option<Arc<Client>> {
         let provider = Arc::new(provider(&[]));
         let builder = ClientConfig::builder_with_provider(provider.clone());
         let builder = builder.with_protocol_versions(&[&TLS13, &TLS12]).ok()?;
@@ -214,10 +229,10 @@ impl Reader<'_> {
                 }
             }
         };
-        config.alpn_protocols = super::Protocol::offered(true);
+        config.alpn_protocols = super::Protocol::offered(http2);
         Some(Arc::new(Client {
             config: Arc::new(config),
-            likeness: likeness(tls),
+            likeness: likeness(tls, http2),
         }))
     }
 
@@ -404,11 +419,11 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 /// Tells whether two upstreams have the same settings: where they stand in a file is none.
-fn likeness(tls: &UpstreamTls) -> String {
+fn likeness(tls: &UpstreamTls, http2: bool) -> String {
     let path = |file: &NamedFile| file.path.clone();
     let (ca, cert) = (tls.ca.as_ref().map(path), &tls.cert);
     let cert = cert.as_ref().map(|(cert, key)| (path(cert), path(key)));
-    format!("{ca:?} {cert:?} {:?}", tls.verify)
+    format!("{ca:?} {cert:?} {:?} {http2}", tls.verify)
 }
 
 /// An error of rustls in the words of somebody who looks after files.

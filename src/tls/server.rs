@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::ServerConfig;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert,
     UnbufferedServerConnection,
 };
 use rustls::sign::CertifiedKey;
+use rustls::{Error, ServerConfig};
 
 use super::gate::Gate;
 use super::halves::{TlsRx, TlsTx, halves};
@@ -55,27 +55,41 @@ impl fmt::Debug for Server {
     }
 }
 
-/// Keys that tickets of sessions are encrypted with: one set for the whole process, so that any core can take up what
-/// another began, before and after a reload. New keys every six hours; the former ones are good for as long again.
-#[derive(Clone)]
-pub struct Tickets(pub(super) Arc<dyn ProducesTickets>);
+/// Keys that tickets of sessions are encrypted with, shared by all cores, so that any can take up what another began,
+/// before and after a reload. New keys every six hours; the former ones are good for as long again.
+///
+/// A ticket is not asked for a certificate again. So there is one set of keys for each way of looking at clients'
+/// certificates: what a listener without has handed out is worth nothing at one with, and neither is what was handed
+/// out under other authorities.
+#[derive(Clone, Default)]
+pub struct Tickets(Arc<Mutex<HashMap<Clients, Arc<dyn ProducesTickets>>>>);
+
+/// How clients' certificates are looked at: the authorities' file as it is, and whether one must be shown.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Clients {
+    pub(super) authorities: Vec<u8>,
+    pub(super) required: bool,
+}
 
 impl Tickets {
-    /// Makes the first keys.
+    /// The keys for listeners that look at clients in this way; made when first asked for.
     ///
     /// # Errors
     /// The system has no random numbers.
-    pub fn new() -> io::Result<Self> {
-        let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new();
-        ticketer.map(Self).map_err(io::Error::other)
+    pub(super) fn of(&self, clients: Clients) -> Result<Arc<dyn ProducesTickets>, Error> {
+        // An entry is made whole or not at all, so that a panic elsewhere has not left it broken.
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.get(&clients) {
+            return Ok(known.clone());
+        }
+        let fresh = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+        all.insert(clients, fresh.clone());
+        Ok(fresh)
     }
 }
 
 /// Applies what is the same for every listener.
-pub(super) fn finish(config: &mut ServerConfig, tickets: Option<&Tickets>, http2: bool) {
-    if let Some(tickets) = tickets {
-        config.ticketer = tickets.0.clone();
-    }
+pub(super) fn finish(config: &mut ServerConfig, http2: bool) {
     // Tickets alone: what a core remembers, another does not know.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.alpn_protocols = super::Protocol::offered(http2);

@@ -236,7 +236,7 @@ impl<N: Net> Shop<N> {
         let Some(error) = failure.filter(|error| error.code() == Code::ENHANCE_YOUR_CALM) else {
             return;
         };
-        let peer = self.client.address.map(|peer| peer.to_string());
+        let peer = self.client.address.map(|peer| peer.ip().to_string());
         let peer = peer.as_deref().unwrap_or("a client");
         let listener = &self.door.plan.borrow().name;
         obs.say(
