@@ -128,7 +128,7 @@ fn compile(config: &str, epoch: u64) -> Plan {
         .unwrap_or_else(|errors| panic!("{}", weir_config::to_text(&errors)));
     let nobody = |_: &str, _: u16| Ok(Vec::new());
     let mut plan = Plan::compile(&config, &nobody).unwrap();
-    let (tls, _) = weir::tls::load(&config, Some(&Tickets::new().unwrap()), "sim.toml")
+    let (tls, _) = weir::tls::load(&config, Some(&Tickets::default()), "sim.toml")
         .unwrap_or_else(|errors| panic!("{}", weir_config::to_text(&errors)));
     plan.equip(&tls);
     plan.epoch = epoch;
