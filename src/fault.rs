@@ -41,7 +41,7 @@ pub enum Phase {
 pub enum Retry {
     /// Not at all.
     Never,
-    /// Always: not one byte of the request left.
+    /// Always: not one byte of the request left, or the endpoint says that it has not looked at it.
     Always,
     /// If repeating the request is harmless: an idempotent method (RFC 9110 9.2.2).
     IfIdempotent,

@@ -46,7 +46,7 @@ table! {
         optional timeouts: TimeoutsPatch = "timeouts" as TimeoutsPatch;
         /// Limits of size, number and rate; routes may differ.
         optional limits: LimitsPatch = "limits" as LimitsPatch;
-        /// HTTP/2: what one connection may ask of Weir.
+        /// HTTP/2: what one connection may ask of Weir, be it a client's or an endpoint's.
         optional http2: Http2Patch = "http2" as Http2Patch;
         /// When a failed attempt is repeated; upstreams and routes may differ. A number is `count`.
         optional retries: RetriesPatch = "retries" as Forms<Count<0, RETRIES_MAX>, RetriesPatch>;
@@ -112,7 +112,7 @@ table! {
         /// TLS towards those endpoints that begin with `https://`.
         optional tls: RawUpstreamTls = "tls" as RawUpstreamTls;
         /// Has every connection begin with the client's address, in the PROXY protocol. Each client
-        /// then has connections of its own.
+        /// then has connections of its own, and these are of HTTP/1.1.
         optional proxy_protocol: ProxyProtocol = "proxy_protocol" as Choice<ProxyProtocol>;
         /// Time limits in place of the top level's.
         optional timeouts: TimeoutsPatch = "timeouts" as Scoped<InUpstream, TimeoutsPatch>;
@@ -127,7 +127,7 @@ pub(crate) type Server = Forms<EndpointText, RawServer>;
 table! {
     /// The long form of an endpoint.
     RawServer, "server", "an endpoint of [upstream.NAME]" {
-        /// Where it is: HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:/PATH.
+        /// Where it is: HOST:PORT, http://HOST:PORT, https://HOST:PORT, h2c://HOST:PORT or unix:/PATH.
         required address: Endpoint = "address" as EndpointText;
         /// Its share of requests in proportion to the others'.
         preset(limits::WEIGHT) weight: NonZeroU32 = "weight" as Weight;

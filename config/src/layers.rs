@@ -62,7 +62,7 @@ layer! {
 }
 
 layer! {
-    /// HTTP/2: what one connection may ask of Weir. Sizes of heads are those of `[limits]`.
+    /// HTTP/2: what one connection may ask of Weir, be it a client's or an endpoint's. Sizes of heads are those of `[limits]`.
     Http2, Http2Patch, "http2", "[http2]" {
         /// Requests at once on one connection.
         streams: u32 = "streams" as Count<1, H2_STREAMS_MAX>, limits::H2_STREAMS;

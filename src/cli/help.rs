@@ -62,7 +62,7 @@ Usage: weir proxy LISTEN ENDPOINT... [OPTIONS]
 Proxies every request that LISTEN gets to the endpoints in turn, with all defaults.
 
   LISTEN               address and port (0.0.0.0:8080, [::]:8080), or unix:/path
-  ENDPOINT             host:port, http://host:port, https://host:port, or unix:/path
+  ENDPOINT             host:port, http://host:port, https://host:port, h2c://host:port, or unix:/path
   --cores CORES        auto (the default), a number such as 2, or processors such as 2-7,10
   --admin ADDRESS      serve metrics and health there: 127.0.0.1:9901, or unix:/path
   --access-log TO      off (the default), stdout, or an absolute path
