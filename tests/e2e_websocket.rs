@@ -223,8 +223,12 @@ fn a_websocket_over_http2_echoes_at_an_endpoint_of_http1() {
         assert!(matches!(socket.read().await, Some(Frame::Close(_))));
         socket.stream.send_data(Bytes::new(), true).unwrap();
         assert_eq!(within(frames::read(socket.body)).await.unwrap(), "");
-        echo.join();
-        let entry = weir.entry("/chat");
+        // Off this thread, which has the client's end still to send.
+        let ended = tokio::task::spawn_blocking(move || {
+            echo.join();
+            weir.entry("/chat")
+        });
+        let entry = ended.await.unwrap();
         assert_eq!(
             (
                 entry.text("version").as_str(),
