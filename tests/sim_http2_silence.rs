@@ -1,5 +1,6 @@
 //! Connections to endpoints of HTTP/2 that fall silent, or were silent for long, in simulated time.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod sim;
 

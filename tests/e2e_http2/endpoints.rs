@@ -54,7 +54,7 @@ fn requests_share_a_connection_up_to_what_the_endpoint_takes_and_then_another() 
         limited.max_concurrent_streams(3);
         // The first tells what the endpoint takes.
         let warm = client.send(get("/warm"), true).0;
-        let mut first = listener.accept_with(&mut limited).await;
+        let mut first = listener.accept_with(&limited).await;
         let (_, mut send) = first.next().await;
         respond(&mut send, 200, "warm");
         within(warm).await.unwrap();
@@ -62,7 +62,7 @@ fn requests_share_a_connection_up_to_what_the_endpoint_takes_and_then_another() 
             .map(|n| client.send(get(&format!("/{n}")), true).0)
             .collect();
         let mut held = hold(&mut first, 3).await;
-        let mut second = listener.accept_with(&mut limited).await;
+        let mut second = listener.accept_with(&limited).await;
         held.extend(hold(&mut second, 2).await);
         held.iter_mut().for_each(|send| respond(send, 200, "held"));
         for response in sent {
@@ -312,7 +312,7 @@ fn all_that_wait_for_a_connection_go_to_the_next_endpoint_when_it_fails() {
 #[test]
 fn all_that_wait_for_a_connection_hear_when_there_is_none_to_be_had() {
     run(async {
-        let dead = Listener::bind().await.name.clone();
+        let dead = Listener::bind().await.name;
         let weir = to(&[&dead], "retries = 0");
         let mut client = connect(weir.address).await;
         let sent: Vec<_> = (0..40)

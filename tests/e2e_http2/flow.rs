@@ -38,7 +38,7 @@ fn a_stream_that_its_client_does_not_read_holds_back_no_other_and_little_memory(
         let weir = Weir::start(&routed(PATIENT, std::slice::from_ref(&endpoint.name), ""));
         let mut windows = h2::client::Builder::new();
         windows.initial_connection_window_size(1 << 30);
-        let mut client = connect_with(weir.address, &mut windows).await;
+        let mut client = connect_with(weir.address, &windows).await;
         let before = weir.resident_bytes();
         let mut unread = Vec::new();
         for n in 0..20 {
@@ -265,7 +265,7 @@ fn uploads_that_nobody_reads_hold_back_no_other_upload_of_the_same_client() {
         let served = spawn_local(async move {
             let mut windows = h2::server::Builder::new();
             windows.initial_connection_window_size(1 << 24);
-            let mut connection = listener.accept_with(&mut windows).await;
+            let mut connection = listener.accept_with(&windows).await;
             let mut unread = Vec::new();
             while let Some((request, mut send)) = connection.next_or_end().await {
                 if request.uri().path() == "/unread" {

@@ -24,11 +24,11 @@ pub struct Connected {
 
 /// Connects with prior knowledge.
 pub async fn connect(address: SocketAddr) -> Connected {
-    connect_with(address, &mut h2::client::Builder::new()).await
+    connect_with(address, &h2::client::Builder::new()).await
 }
 
 /// The same with settings.
-pub async fn connect_with(address: SocketAddr, builder: &mut h2::client::Builder) -> Connected {
+pub async fn connect_with(address: SocketAddr, builder: &h2::client::Builder) -> Connected {
     let stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let (sender, connection) = within(builder.handshake(stream)).await.unwrap();
@@ -77,11 +77,11 @@ impl Listener {
 
     /// Takes the next connection.
     pub async fn accept(&self) -> Accepted {
-        self.accept_with(&mut h2::server::Builder::new()).await
+        self.accept_with(&h2::server::Builder::new()).await
     }
 
     /// The same with settings.
-    pub async fn accept_with(&self, builder: &mut h2::server::Builder) -> Accepted {
+    pub async fn accept_with(&self, builder: &h2::server::Builder) -> Accepted {
         let stream = self.accept_raw().await;
         Accepted::new(within(builder.handshake(stream)).await.unwrap())
     }
