@@ -1,7 +1,5 @@
 //! Connections to endpoints of HTTP/2 that fall silent, or were silent for long, in simulated time.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
-
 mod sim;
 
 use std::cell::Cell;
