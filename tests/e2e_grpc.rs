@@ -363,8 +363,9 @@ fn an_error_keeps_its_code_and_its_words() {
 fn a_call_that_nobody_can_take_is_unavailable() {
     run(async {
         let mut rig = Rig::new(false, "").await;
-        let dead = frames::Listener::bind().await.name;
-        rig.weir.reload(&routed("", &[dead], ""));
+        let dead = frames::Dead::bind();
+        rig.weir
+            .reload(&routed("", std::slice::from_ref(&dead.name), ""));
         rig.weir.wait_for("reloaded in");
         let status = rig.unary(Request::new("hello".into())).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status}");

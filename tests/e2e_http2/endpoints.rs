@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt;
 use tokio::task::spawn_local;
 
 use crate::e2e::Weir;
-use crate::peers::frames::{Accepted, Listener, connect, respond};
+use crate::peers::frames::{Accepted, Dead, Listener, connect, respond};
 use crate::peers::*;
 
 fn get(path: &str) -> http::Request<()> {
@@ -290,13 +290,9 @@ fn an_unused_connection_is_closed_after_its_time() {
 #[test]
 fn all_that_wait_for_a_connection_go_to_the_next_endpoint_when_it_fails() {
     run(async {
-        // Nobody listens there.
-        let dead = {
-            let listener = Listener::bind().await;
-            listener.name.clone()
-        };
+        let dead = Dead::bind();
         let listener = Listener::bind().await;
-        let weir = to(&[&dead, &listener.name], "");
+        let weir = to(&[&dead.name, &listener.name], "");
         let mut client = connect(weir.address).await;
         let sent: Vec<_> = (0..40)
             .map(|n| client.send(get(&format!("/{n}")), true).0)
@@ -312,8 +308,8 @@ fn all_that_wait_for_a_connection_go_to_the_next_endpoint_when_it_fails() {
 #[test]
 fn all_that_wait_for_a_connection_hear_when_there_is_none_to_be_had() {
     run(async {
-        let dead = Listener::bind().await.name;
-        let weir = to(&[&dead], "retries = 0");
+        let dead = Dead::bind();
+        let weir = to(&[&dead.name], "retries = 0");
         let mut client = connect(weir.address).await;
         let sent: Vec<_> = (0..40)
             .map(|n| client.send(get(&format!("/{n}")), true).0)

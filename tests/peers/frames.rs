@@ -7,7 +7,7 @@ use h2::client::SendRequest;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_local};
 
@@ -53,6 +53,25 @@ impl Connected {
         let response = within(response).await.unwrap();
         let status = response.status().as_u16();
         (status, within(read(response.into_body())).await.unwrap())
+    }
+}
+
+/// An address where nobody listens, and nobody else can.
+pub struct Dead {
+    _socket: TcpSocket,
+    /// What goes into `servers`.
+    pub name: String,
+}
+
+impl Dead {
+    pub fn bind() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let name = format!("h2c://{}", socket.local_addr().unwrap());
+        Self {
+            _socket: socket,
+            name,
+        }
     }
 }
 
