@@ -210,52 +210,49 @@ fn the_certificate_follows_the_name() {
     assert_eq!(edge.curl(&[], "unknown.test", "/"), Err(60));
 }
 
+/// Has OpenSSL make a key, as these arguments say, and a certificate for `host`, that signs itself; both are files of
+/// this name in `dir`. Gives what the configuration says of them.
+fn generate(dir: &Path, file: &str, host: &str, arguments: &str) -> String {
+    let (cert, key) = (
+        dir.join(format!("{file}.pem")),
+        dir.join(format!("{file}.key")),
+    );
+    let (command, arguments) = arguments.split_once(' ').unwrap();
+    let status = Command::new("openssl")
+        .args([command, "-out"])
+        .arg(&key)
+        .args(arguments.split(' '))
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{file}");
+    let status = Command::new("openssl")
+        .args("req -x509 -days 90 -addext basicConstraints=critical,CA:FALSE".split(' '))
+        .args(["-subj", &format!("/CN={host}"), "-addext"])
+        .arg(format!("subjectAltName=DNS:{host}"))
+        .arg("-key")
+        .arg(&key)
+        .arg("-out")
+        .arg(&cert)
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{file}");
+    format!("{{ cert = {cert:?}, key = {key:?} }}")
+}
+
+const ECDSA: &str = "ecparam -name prime256v1 -genkey -noout";
+
 #[test]
 fn keys_of_every_kind_and_form() {
     let dir = Weir::dir();
-    let generate = |name: &str, arguments: &str| {
-        let (cert, key) = (
-            dir.join(format!("{name}.pem")),
-            dir.join(format!("{name}.key")),
-        );
-        let (command, arguments) = arguments.split_once(' ').unwrap();
-        let status = Command::new("openssl")
-            .args([command, "-out"])
-            .arg(&key)
-            .args(arguments.split(' '))
-            .stderr(Stdio::null())
-            .status()
-            .unwrap();
-        assert!(status.success(), "{name}");
-        let status = Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-days",
-                "90",
-                "-subj",
-                &format!("/CN={name}"),
-                "-addext",
-            ])
-            .arg(format!("subjectAltName=DNS:{name}"))
-            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-            .arg("-key")
-            .arg(&key)
-            .arg("-out")
-            .arg(&cert)
-            .stderr(Stdio::null())
-            .status()
-            .unwrap();
-        assert!(status.success(), "{name}");
-        format!("{{ cert = {cert:?}, key = {key:?} }}")
-    };
     let kinds = [
         (
             "rsa8.test",
             "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048",
         ),
         ("rsa1.test", "genrsa -traditional 2048"),
-        ("sec1.test", "ecparam -name prime256v1 -genkey -noout"),
+        ("sec1.test", ECDSA),
         (
             "p384.test",
             "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384",
@@ -264,7 +261,7 @@ fn keys_of_every_kind_and_form() {
     ];
     let certs: Vec<_> = kinds
         .iter()
-        .map(|(name, how)| generate(name, how))
+        .map(|(name, how)| generate(&dir, name, name, how))
         .collect();
     let weir = Weir::start_in(
         &dir,
@@ -292,6 +289,63 @@ fn keys_of_every_kind_and_form() {
             assert_eq!(output.stdout, b"hello", "{name} {version}: {error}");
         }
     }
+}
+
+/// What OpenSSL's client says about a connection to a listener whose certificates it does not verify.
+fn openssl(address: SocketAddr, arguments: &str) -> String {
+    let output = Command::new("openssl")
+        .args(["s_client", "-connect", &address.to_string()])
+        .args(arguments.split_whitespace())
+        .stdin(Stdio::null())
+        .output()
+        .expect("openssl is installed");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn of_several_certificates_for_a_name_the_first_that_the_client_understands_is_shown() {
+    let dir = Weir::dir();
+    let certs = [
+        generate(&dir, "ecdsa", "both.test", ECDSA),
+        generate(&dir, "rsa", "both.test", "genrsa 2048"),
+    ];
+    let weir = Weir::start_in(
+        &dir,
+        &format!(
+            "[listen.\"127.0.0.1:0\"]\ntls = [{}]\n[[route]]\nmatch = \"/*\"\nrespond = \"hello\"\n",
+            certs.join(", ")
+        ),
+    );
+    for name in [
+        "-servername both.test",
+        "-servername other.test",
+        "-noservername",
+    ] {
+        for (client, kind) in [
+            ("-tls1_2", "ECDSA"),
+            ("-tls1_3", "ECDSA"),
+            ("-tls1_2 -cipher ECDHE-RSA-AES128-GCM-SHA256", "RSA-PSS"),
+            ("-tls1_2 -sigalgs RSA+SHA256", "RSA"),
+            ("-tls1_3 -sigalgs RSA-PSS+SHA256", "RSA-PSS"),
+            ("-tls1_2 -cipher ECDHE-ECDSA-AES128-GCM-SHA256", "ECDSA"),
+        ] {
+            let said = openssl(weir.address, &format!("{name} {client}"));
+            let expected = format!("Peer signature type: {kind}\n");
+            assert!(said.contains(&expected), "{name} {client}: {said}");
+        }
+    }
+}
+
+#[test]
+fn files_are_looked_for_beside_the_configuration() {
+    let dir = Weir::dir();
+    generate(&dir, "site", "site.test", ECDSA);
+    let weir = Weir::start_in(
+        &dir,
+        "[listen.\"127.0.0.1:0\"]\ntls = { cert = \"site.pem\", key = \"./site.key\" }\n\
+         [[route]]\nmatch = \"/*\"\nrespond = \"hello\"\n",
+    );
+    assert!(openssl(weir.address, "-noservername").contains("CN = site.test"));
 }
 
 #[test]

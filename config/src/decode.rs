@@ -5,6 +5,7 @@
 //! is reported and left out, so that the rest of the file is still checked.
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
@@ -96,6 +97,14 @@ impl<'t> Decoder<'t> {
     /// Whether anything has been found that makes the file unusable.
     pub(crate) fn has_errors(&self) -> bool {
         self.errors_left_out > 0 || self.diagnostics.iter().any(|(_, each)| each.is_error())
+    }
+
+    /// The path of another file that the file names: what is relative is so to its folder.
+    pub(crate) fn beside(&self, path: PathBuf) -> PathBuf {
+        match Path::new(self.source.name()).parent() {
+            Some(folder) => folder.join(path),
+            None => path,
+        }
     }
 
     pub(crate) fn error(

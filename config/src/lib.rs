@@ -67,7 +67,8 @@ pub use units::{show_duration, show_size};
 use crate::decode::{Decoder, Kind};
 use crate::source::Source;
 
-/// Reads the configuration `text` of the file `name`; the name only appears in diagnostics.
+/// Reads the configuration `text` of the file `name`. The name appears in diagnostics, and its folder is where relative
+/// paths of other files begin; none is opened.
 ///
 /// Gives the configuration and warnings in the order of the file.
 ///

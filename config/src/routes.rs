@@ -1,6 +1,7 @@
 //! Routes: their targets and rewrites are resolved, and routes that can never match are found.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 
 use crate::check::{Names, times_agree};
 use crate::decode::{At, Decoder};
@@ -34,6 +35,7 @@ pub(crate) fn routes(
             continue;
         };
         report_colons(&route.matches.path, &span, cx);
+        report_no_name(route.matches.client_cert.as_ref(), &span, cx);
         let group = groups.entry(PatternKey::of(&route.matches)).or_default();
         let earlier = group.iter().filter_map(|index| routes.get(*index));
         report_if_hidden(&route, &span, earlier.take(COMPARED_MAX), cx);
@@ -257,6 +259,26 @@ fn report_colons(path: &PathMatch, span: &Span, cx: &mut Decoder<'_>) {
                 .help(format!("a parameter is written \"{{{name}}}\""));
         }
     }
+}
+
+/// Warns of what neither the subject of a certificate nor one of its names looks like.
+fn report_no_name(wanted: Option<&ValueMatch>, span: &Span, cx: &mut Decoder<'_>) {
+    let Some(ValueMatch::Exact(text)) = wanted else {
+        return;
+    };
+    let kinds = ["DNS:", "IP:", "URI:", "email:"];
+    if text.contains('=') || kinds.iter().any(|kind| text.starts_with(kind)) {
+        return;
+    }
+    let kind = match text {
+        text if text.contains("://") => "URI:",
+        text if text.contains('@') => "email:",
+        text if text.parse::<IpAddr>().is_ok() => "IP:",
+        _ => "DNS:",
+    };
+    let message = format!("no certificate has the subject or name `{text}`");
+    cx.warning(Code::NoEffect, span.clone(), message)
+        .help(format!("client_cert = \"{kind}{text}\""));
 }
 
 /// What every path that matches begins with.

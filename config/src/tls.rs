@@ -71,7 +71,7 @@ impl Default for UpstreamTls {
 /// A file that the configuration names, and where it does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedFile {
-    /// Its absolute path.
+    /// Its path; one that is written relatively begins with the folder of the file of configuration.
     pub path: PathBuf,
     /// Where it is named; nowhere when there is no file of configuration.
     pub place: Option<Place>,
@@ -182,7 +182,8 @@ pub(crate) type ListenTlsKind = Forms<CertList, RawListenTls>;
 
 table! {
     /// TLS of a listener: `cert` and `key`, or `certs`, and what else it needs. A list of tables
-    /// with `cert` and `key` is `certs`. Files that change are read again by themselves.
+    /// with `cert` and `key` is `certs`. Files are looked for beside the file of configuration if
+    /// their path does not begin with a slash, and read again by themselves when they change.
     RawListenTls, "listen_tls", "[listen.\"ADDR\".tls]" {
         /// The certificate and those that lead to its root, PEM.
         optional cert: At<Option<NamedFile>> = "cert" as Tried<FileText>;
@@ -328,7 +329,7 @@ impl Long for RawListenTls {
             }
         }
         certs.extend(table.certs.unwrap_or_default().into_iter().map(Into::into));
-        if certs.is_empty() {
+        if certs.is_empty() && !cx.has_errors() {
             cx.error(
                 Code::MissingKey,
                 table.at.clone(),
@@ -409,7 +410,7 @@ impl Kind for FileText {
     fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<NamedFile> {
         let path = PathName::decode(value, cx)?;
         Some(NamedFile {
-            path,
+            path: cx.beside(path),
             place: Some(cx.place(&value.span())),
         })
     }
@@ -424,7 +425,7 @@ struct PathName;
 impl Text for PathName {
     type Value = PathBuf;
     const NOUN: &'static str = "a file";
-    const PATTERN: Option<&'static str> = Some("^/.+[^/]$");
+    const PATTERN: Option<&'static str> = Some("[^/]$");
     const EXAMPLES: &'static [&'static str] = &["/etc/weir/site.pem"];
 
     fn parse(text: &str) -> Result<PathBuf, Problem> {
@@ -433,9 +434,10 @@ impl Text for PathName {
                 "expected the path of a file, found what should be in it",
             ));
         }
-        let problem = Problem::new(format!("`{text}` is no absolute path of a file"));
-        if !text.starts_with('/') || text.ends_with('/') || text.contains('\0') {
-            return Err(problem.help("for example \"/etc/weir/site.pem\""));
+        if text.is_empty() || text.ends_with('/') || text.contains('\0') {
+            let problem = Problem::new(format!("`{text}` is no path of a file"));
+            return Err(problem
+                .help("for example \"/etc/weir/site.pem\", or \"site.pem\" beside this file"));
         }
         Ok(PathBuf::from(text))
     }

@@ -135,7 +135,7 @@ impl Reader<'_> {
         http2: bool,
     ) -> Option<Arc<Server>> {
         let provider = Arc::new(provider(&tls.ciphers));
-        let mut names = ByName::default();
+        let mut names = ByName::new(provider.cipher_suites.clone());
         let errors = self.errors.len();
         for files in &tls.certs {
             if let Some((key, hosts)) = self.certified(files, &provider) {

@@ -12,7 +12,7 @@ use rustls::server::{
     UnbufferedServerConnection,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{Error, ServerConfig};
+use rustls::{Error, ServerConfig, SignatureScheme, SupportedCipherSuite};
 
 use super::gate::Gate;
 use super::halves::{TlsRx, TlsTx, halves};
@@ -97,17 +97,30 @@ pub(super) fn finish(config: &mut ServerConfig, http2: bool) {
     config.ignore_client_order = false;
 }
 
-/// Certificates by the names that they are for.
-#[derive(Debug, Default)]
+/// Certificates by the names that they are for, each in the order in which they were added.
+#[derive(Debug)]
 pub(super) struct ByName {
-    exact: HashMap<Box<str>, Arc<CertifiedKey>>,
+    exact: HashMap<Box<str>, Vec<Arc<CertifiedKey>>>,
     /// By what follows the star and its dot.
-    wildcard: HashMap<Box<str>, Arc<CertifiedKey>>,
-    default: Option<Arc<CertifiedKey>>,
+    wildcard: HashMap<Box<str>, Vec<Arc<CertifiedKey>>>,
+    all: Vec<Arc<CertifiedKey>>,
+    /// What the listener speaks.
+    suites: Vec<SupportedCipherSuite>,
 }
 
 impl ByName {
-    /// Adds a certificate for these names. The first is the default; of several for a name the first is shown.
+    pub(super) fn new(suites: Vec<SupportedCipherSuite>) -> Self {
+        Self {
+            exact: HashMap::new(),
+            wildcard: HashMap::new(),
+            all: Vec::new(),
+            suites,
+        }
+    }
+
+    /// Adds a certificate for these names. The first of all is also for clients that ask for no name, or for an unknown
+    /// one. Of several for a name the first that the client understands is shown: so there may be one with an ECDSA and
+    /// one with an RSA key.
     pub(super) fn add(&mut self, names: &[String], key: Arc<CertifiedKey>) {
         for name in names {
             let name = name.to_ascii_lowercase();
@@ -115,12 +128,12 @@ impl ByName {
                 Some(parent) => (&mut self.wildcard, parent),
                 None => (&mut self.exact, name.as_str()),
             };
-            map.entry(name.into()).or_insert_with(|| key.clone());
+            map.entry(name.into()).or_default().push(key.clone());
         }
-        self.default.get_or_insert(key);
+        self.all.push(key);
     }
 
-    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+    fn find(&self, name: &str) -> Option<&Vec<Arc<CertifiedKey>>> {
         let lower;
         let name = if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
             lower = name.to_ascii_lowercase();
@@ -134,11 +147,28 @@ impl ByName {
             self.wildcard.get(parent)
         })
     }
+
+    /// Whether a client can do with the kind of a key. Before TLS 1.3 the cipher suite says it too (RFC 8422, section
+    /// 5.1.1).
+    fn is_understood(&self, key: &CertifiedKey, hello: &ClientHello<'_>) -> bool {
+        let signs = |schemes: &[SignatureScheme]| key.key.choose_scheme(schemes).is_some();
+        signs(hello.signature_schemes())
+            && self.suites.iter().any(|suite| {
+                hello.cipher_suites().contains(&suite.suite())
+                    && match suite {
+                        SupportedCipherSuite::Tls12(suite) => signs(suite.sign),
+                        SupportedCipherSuite::Tls13(_) => true,
+                    }
+            })
+    }
 }
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let named = hello.server_name().and_then(|name| self.find(name));
-        named.or(self.default.as_ref()).cloned()
+        let named = named.unwrap_or(&self.all);
+        let understood = named.iter().find(|key| self.is_understood(key, &hello));
+        // Without any the handshake fails, and says of which kind of key.
+        understood.or_else(|| named.first()).cloned()
     }
 }
