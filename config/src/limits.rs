@@ -166,8 +166,10 @@ pub const H2_FRAMES_MAX: u32 = 1_000_000;
 // Upstreams.
 
 /// Connections kept open for reuse, by endpoint and core.
-pub const POOL_IDLE_PER_CORE: Preset<u32> =
-    preset(128, "between nginx `keepalive` 32 and Traefik 200");
+pub const POOL_IDLE_PER_CORE: Preset<u32> = preset(
+    1_024,
+    "as many as there may be: Envoy and HAProxy close none before its time either",
+);
 /// Connections to one endpoint, all cores together.
 pub const POOL_CONNECTIONS: Preset<u32> =
     preset(1_024, "Envoy circuit breaker `max_connections` 1,024");

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -183,6 +184,22 @@ def events(process):
     """The JSON lines of a load generator, one by one."""
     for line in process.stdout:
         yield json.loads(line)
+
+
+def h2load_events(process, warm_up, seconds):
+    """The same events of h2load, which only speaks at its end: the account is of the middle of its measured time."""
+    margin = 0.1
+    time.sleep(warm_up + margin)
+    yield {"event": "start"}
+    began = time.monotonic()
+    time.sleep(seconds - 2 * margin)
+    accounted = time.monotonic() - began
+    yield {"event": "end"}
+    said = process.stdout.read().decode()
+    rate = float(re.search(r"finished in .*?, ([\d.]+) req/s", said).group(1))
+    done, failed = map(int, re.search(r"(\d+) succeeded, (\d+) failed", said).groups())
+    result = {"requests": rate * accounted, "answers": done, "rate": rate, "errors": failed}
+    yield {"event": "result", **result, "unsent": 0, "idle_lost": 0}
 
 
 def missing(*tools):

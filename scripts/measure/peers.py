@@ -1,7 +1,7 @@
 """The proxies that are compared: where each is found, how it is configured and started.
 
-Every peer does the same work: HTTP/1.1 with keep-alive on both sides, X-Forwarded-For, -Proto and
--Host set, no access log, no limits in the way. Options are those that cost the peer the least CPU
+Every peer does the same work: HTTP/1.1 with keep-alive or HTTP/2 on both sides (below /h2/ the endpoint
+speaks HTTP/2), X-Forwarded-For, -Proto and -Host set, no access log, no limits in the way. Options are those that cost the peer the least CPU
 in these cases (see the notes at each).
 """
 
@@ -30,13 +30,22 @@ http {{
     scgi_temp_path {work}/scgi;
     upstream origin {{
         server 127.0.0.1:{origin};
-        keepalive 128;
+        # As many as the others keep.
+        keepalive 1024;
+        keepalive_requests 1000000000;
+        keepalive_timeout 300s;
+    }}
+    upstream h2_origin {{
+        server 127.0.0.1:{h2_origin};
+        # One for each request at a time: it does not share them.
+        keepalive 1024;
         keepalive_requests 1000000000;
         keepalive_timeout 300s;
     }}
     server {{
         listen 127.0.0.1:{port} backlog=16384;
-        listen 127.0.0.1:{tls_port} ssl backlog=16384;
+        listen 127.0.0.1:{tls_port} ssl http2 backlog=16384;
+        listen 127.0.0.1:{h2c_port} http2 backlog=16384;
         ssl_certificate {work}/cert.pem;
         ssl_certificate_key {work}/key.pem;
         ssl_protocols TLSv1.2 TLSv1.3;
@@ -55,6 +64,14 @@ http {{
             proxy_buffers 4 32k;
             proxy_busy_buffers_size 64k;
             client_body_buffer_size 64k;
+            client_max_body_size 0;
+        }}
+        # The only way that it speaks HTTP/2 to endpoints.
+        location /h2/ {{
+            grpc_pass grpc://h2_origin;
+            grpc_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            grpc_set_header X-Forwarded-Proto $scheme;
+            grpc_set_header X-Forwarded-Host $http_host;
             client_max_body_size 0;
         }}
     }}
@@ -83,13 +100,47 @@ defaults
     option splice-request
 frontend edge
     bind 127.0.0.1:{port} backlog 16384
-    bind 127.0.0.1:{tls_port} backlog 16384 ssl crt {work}/both.pem
+    bind 127.0.0.1:{tls_port} backlog 16384 ssl crt {work}/both.pem alpn h2,http/1.1
+    bind 127.0.0.1:{h2c_port} backlog 16384 proto h2
     option forwardfor
     http-request set-header X-Forwarded-Proto http
     http-request set-header X-Forwarded-Host %[req.hdr(host)]
+    use_backend h2_origin if {{ path_beg /h2/ }}
     default_backend origin
 backend origin
     server origin 127.0.0.1:{origin}
+backend h2_origin
+    server origin 127.0.0.1:{h2_origin} proto h2
+"""
+
+# Version 2.3: the 2.2 of Debian speaks no HTTP/2 to endpoints.
+H2O = """
+num-threads: 1
+user: root
+max-connections: {connections}
+http1-request-timeout: 300
+http2-idle-timeout: 300
+proxy.timeout.keepalive: 300000
+proxy.preserve-host: ON
+hosts:
+  default:
+    listen:
+      - host: 127.0.0.1
+        port: {port}
+      - host: 127.0.0.1
+        port: {h2c_port}
+      - host: 127.0.0.1
+        port: {tls_port}
+        ssl:
+          certificate-file: {work}/cert.pem
+          key-file: {work}/key.pem
+    paths:
+      "/":
+        proxy.reverse.url: "http://127.0.0.1:{origin}/"
+      "/h2/":
+        proxy.reverse.url: "http://127.0.0.1:{h2_origin}/h2/"
+        proxy.http2.ratio: 100
+        proxy.http2.force-cleartext: ON
 """
 
 WEIR = """
@@ -100,8 +151,17 @@ cores = "{core}"
 [listen."127.0.0.1:{tls_port}"]
 tls = {{ cert = "{work}/cert.pem", key = "{work}/key.pem" }}
 
+[listen."127.0.0.1:{h2c_port}"]
+
 [upstream.origin]
 servers = ["127.0.0.1:{origin}"]
+
+[upstream.h2_origin]
+servers = ["h2c://127.0.0.1:{h2_origin}"]
+
+[[route]]
+match = "/h2/*"
+to = "h2_origin"
 
 [[route]]
 match = "/*"
@@ -150,6 +210,14 @@ def table(root):
             command=lambda program, config: [program, "-db", "-f", str(config)],
             check=lambda program, config: [program, "-v"],
             how_to_get="scripts/compare --install",
+        ),
+        Peer(
+            name="h2o",
+            config=H2O,
+            suffix="yaml",
+            command=lambda program, config: [program, "-m", "worker", "-c", str(config)],
+            check=lambda program, config: [program, "--version"],
+            how_to_get="its sources, then --bin h2o=PATH",
         ),
         Peer(
             name="weir",
