@@ -91,8 +91,7 @@ fn reloads_are_not_noticed_by_anyone_on_a_listener_that_stays() {
         for _ in 0..rng.between(1, 6) {
             world.run_for(Duration::from_millis(rng.below(150) as u64));
             let config = drawn_config(&mut rng);
-            rig.reload(&config);
-            world.run_for(Duration::from_millis(20));
+            world.run(rig.reload(&config).all());
             let has_second = config.contains(SECOND);
             assert_eq!(world.is_listening(&at(SECOND)), has_second, "{config}");
         }

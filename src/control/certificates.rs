@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::time::sleep;
 
 use super::{Control, Source, count, limits};
-use crate::core::Command;
+use crate::core::{Command, Receipts};
 use crate::obs::{Kind, Page, process, text};
 use crate::tls::{self, Stamp};
 
@@ -141,10 +141,18 @@ impl Control {
                     certificates.loaded += 1;
                     (certificates.refused, certificates.last_error) = (None, None);
                 }
+                let (receipt, receipts) = Receipts::new();
                 for core in 0..self.cores.count() {
-                    let tls = tls.clone();
-                    self.tell(core, Command::Tls { tls, epoch }).await;
+                    let (tls, receipt) = (tls.clone(), receipt.clone());
+                    let command = Command::Tls {
+                        tls,
+                        epoch,
+                        receipt,
+                    };
+                    self.tell(core, command).await;
                 }
+                drop(receipt);
+                self.obeyed(receipts).await;
                 let files = count(tls.certificates.len(), "certificate");
                 process::info(format_args!(
                     "certificates have changed: {files} in use from now on"

@@ -29,6 +29,9 @@ pub(super) const MAILBOX_RETRY: Duration = Duration::from_millis(5);
 /// How long a core may leave its mailbox full before that is said.
 pub(super) const MAILBOX_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a change waits for cores to take it before it is told as done all the same.
+pub(super) const OBEY_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long cores may take to end once the grace period is over, before the process ends without them.
 pub(super) const STOP: Duration = Duration::from_secs(3);
 

@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use load::{LoadError, Loaded, Names, Source, load, load_untested};
 
-use crate::core::{Command, CoreSpec, Cores};
+use crate::core::{Command, CoreSpec, Cores, Receipts};
 use crate::io::Address;
 use crate::io::ListenSocket;
 use crate::obs::{AccessLog, Format, Obs, process};
@@ -292,6 +292,17 @@ impl Control {
                 said = true;
             }
             sleep(limits::MAILBOX_RETRY).await;
+        }
+    }
+
+    /// Waits until all cores have obeyed a command, so that what is said to have changed has changed; not for ever for one
+    /// that is stuck.
+    async fn obeyed(&self, receipts: Receipts) {
+        if timeout(limits::OBEY_PATIENCE, receipts.all())
+            .await
+            .is_err()
+        {
+            process::warn("not every core runs what has changed: one does not read its mailbox");
         }
     }
 

@@ -3,12 +3,14 @@
 //! Control sends commands; other cores hand connections on. A full queue never blocks the sender: it is told, counts
 //! it and keeps what it wanted to send.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
+use tokio::sync::mpsc;
 
 use super::Core;
 use crate::io::{Address, Bell, Net, Rx};
@@ -24,6 +26,8 @@ pub enum Command<S> {
         plan: Arc<Plan>,
         /// Sockets of listeners that are new in it.
         sockets: Vec<(ListenerId, S)>,
+        /// Dropped when that is so.
+        receipt: Receipt,
     },
     /// Uses these certificates and keys for connections that begin from now on.
     Tls {
@@ -31,6 +35,8 @@ pub enum Command<S> {
         tls: Arc<tls::Loaded>,
         /// If the core runs another plan, that one has brought its own.
         epoch: u64,
+        /// Dropped when that is so.
+        receipt: Receipt,
     },
     /// Stops accepting, lets exchanges finish, ends after `grace` at the latest.
     Drain {
@@ -39,6 +45,28 @@ pub enum Command<S> {
     },
     /// Ends at once.
     Stop,
+}
+
+/// Goes with a command, and says by being dropped that it was obeyed, or that the core has ended.
+#[derive(Clone)]
+pub struct Receipt {
+    _held: mpsc::Sender<Infallible>,
+}
+
+/// Waits until all copies of a receipt are dropped.
+pub struct Receipts(mpsc::Receiver<Infallible>);
+
+impl Receipts {
+    /// A receipt, to be copied for each core, and what waits for all of them.
+    pub fn new() -> (Receipt, Self) {
+        let (held, all) = mpsc::channel(1);
+        (Receipt { _held: held }, Self(all))
+    }
+
+    /// Waits for all of them.
+    pub async fn all(mut self) {
+        self.0.recv().await;
+    }
 }
 
 pub(super) enum Letter<N: Net> {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use boot::{CoreSpec, Cores, Shared, run};
 pub use clients::Clients;
-pub use mailbox::{Command, Mail, Mailbox};
+pub use mailbox::{Command, Mail, Mailbox, Receipt, Receipts};
 pub use timers::{Timer, Timers};
 
 use crate::io::{Instant, Net};
@@ -168,8 +168,8 @@ impl<N: Net> Core<N> {
 
     fn obey(self: &Rc<Self>, command: Command<N::Socket>) {
         match command {
-            Command::Plan { plan, sockets } => self.change_plan(plan, sockets),
-            Command::Tls { tls, epoch } => self.change_tls(&tls, epoch),
+            Command::Plan { plan, sockets, .. } => self.change_plan(plan, sockets),
+            Command::Tls { tls, epoch, .. } => self.change_tls(&tls, epoch),
             Command::Drain { grace } => self.drain(grace),
             Command::Stop => {
                 self.drain(Duration::ZERO);

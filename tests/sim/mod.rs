@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use weir::core::{self, Command, Mail, Mailbox, Shared};
+use weir::core::{self, Command, Mail, Mailbox, Receipts, Shared};
 use weir::io::sim::{self, Sim, World};
 use weir::obs::CoreObs;
 use weir::plan::{ListenerId, Plan};
@@ -97,8 +97,10 @@ impl<'a> Rig<'a> {
         }
     }
 
-    /// Changes to another configuration, as control does it: sockets for the listeners that are new.
-    pub fn reload(&self, config: &str) {
+    /// Changes to another configuration, as control does it: sockets for the listeners that are new. What is returned
+    /// tells when all cores run it.
+    pub fn reload(&self, config: &str) -> Receipts {
+        let (receipt, receipts) = Receipts::new();
         let old = self.plan.borrow().clone();
         let new = Arc::new(compile(config, old.epoch + 1));
         for mail in &self.mails {
@@ -111,10 +113,12 @@ impl<'a> Rig<'a> {
             let command = Command::Plan {
                 plan: new.clone(),
                 sockets: sockets.collect(),
+                receipt: receipt.clone(),
             };
             assert!(mail.send(command).is_ok());
         }
         *self.plan.borrow_mut() = new;
+        receipts
     }
 
     /// Runs until `count` has come down to nothing.
