@@ -131,8 +131,9 @@ pub(crate) const WINDOW_QUICK_MS: u64 = 100;
 /// Interim answers to one request, as for HTTP/1.1.
 pub(crate) const INTERIM_MAX: u8 = 16;
 
-/// Streams that we have reset and of which frames may still be on their way, remembered so that
-/// these are passed over. At least as many as may be open.
+/// Streams that we have reset and of which frames may still be on their way are remembered, so that
+/// these are passed over: as many as may be open, and this many more for those that the peer has
+/// reset at the same time, which it no longer counts.
 pub(crate) const RESETS_REMEMBERED: usize = 128;
 
 /// Streams that a client opens while the server has not said how many it takes.

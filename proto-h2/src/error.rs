@@ -62,7 +62,9 @@ errors! {
     BadStreamId = "bad_stream_id", PROTOCOL_ERROR;
     /// A frame other than HEADERS or PRIORITY for a stream that nobody has opened.
     IdleStream = "idle_stream", PROTOCOL_ERROR;
-    /// HEADERS or DATA for a stream whose sender has ended it.
+    /// A priority of RFC 7540 by which a stream depends on itself.
+    SelfDependency = "self_dependency", PROTOCOL_ERROR;
+    /// HEADERS or DATA for a stream that has ended, or whose sender has ended it.
     ClosedStream = "closed_stream", STREAM_CLOSED;
     /// Another frame between the frames of a field block, or a CONTINUATION outside of one.
     BrokenBlock = "broken_block", PROTOCOL_ERROR;

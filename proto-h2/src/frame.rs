@@ -1,5 +1,6 @@
 //! The nine bytes before each payload, and what payloads begin and end with.
 
+use crate::config::MAX_31_BITS;
 use crate::error::Error;
 
 /// The type of a frame.
@@ -67,6 +68,9 @@ pub(crate) const PRIORITY: u8 = 0x20;
 /// Bytes before every payload.
 pub(crate) const HEAD_BYTES: usize = 9;
 
+/// Bytes of a priority of RFC 7540, in PRIORITY and in HEADERS.
+pub(crate) const PRIORITY_BYTES: usize = 5;
+
 /// What is before a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHead {
@@ -124,11 +128,25 @@ pub(crate) fn fragment<'p>(head: &FrameHead, mut payload: &'p [u8]) -> Result<&'
         (padding, payload) = (usize::from(length), rest);
     }
     if head.has(PRIORITY) {
-        payload = payload.get(5..).ok_or(Error::BadFrameLength)?;
+        let parts = payload.split_at_checked(PRIORITY_BYTES);
+        let (priority, rest) = parts.ok_or(Error::BadFrameLength)?;
+        check_priority(head, priority)?;
+        payload = rest;
     }
     let len = payload.len().checked_sub(padding);
     let fragment = len.and_then(|len| payload.get(..len));
     fragment.ok_or(Error::BadPadding)
+}
+
+/// Looks at a priority of RFC 7540 that came with a frame; nothing else becomes of it.
+//= rfc7540#5.3.1
+// A stream cannot depend on itself. For us that ends the connection, where a stream error would be enough.
+pub(crate) fn check_priority(head: &FrameHead, priority: &[u8]) -> Result<(), Error> {
+    let depends_on = number(priority).unwrap_or_default() & MAX_31_BITS;
+    if depends_on == head.stream {
+        return Err(Error::SelfDependency);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -257,9 +257,10 @@ pub(crate) struct Resets {
 }
 
 impl Resets {
-    /// Remembers a stream, with room for `streams_max` of them at least.
+    /// Remembers a stream, with room for as many as may be open and then some: what is on its way
+    /// was sent before the peer knew of the reset, while the stream was open to it.
     pub(crate) fn remember(&mut self, id: u32, streams_max: u32) {
-        if self.ids.len() < RESETS_REMEMBERED.max(streams_max as usize) {
+        if self.ids.len() < RESETS_REMEMBERED.saturating_add(streams_max as usize) {
             self.ids.push(id);
         } else if let Some(oldest) = self.ids.get_mut(self.next) {
             *oldest = id;
@@ -316,8 +317,9 @@ mod tests {
     #[test]
     fn the_oldest_reset_is_forgotten_first() {
         let mut resets = Resets::default();
-        (1..=RESETS_REMEMBERED as u32 + 2).for_each(|id| resets.remember(id, 1));
-        assert!(!resets.has(1) && !resets.has(2) && resets.has(3) && resets.has(130));
-        assert_eq!(resets.ids.len(), RESETS_REMEMBERED);
+        let room = RESETS_REMEMBERED as u32 + 5;
+        (1..=room + 2).for_each(|id| resets.remember(id, 5));
+        assert!(!resets.has(1) && !resets.has(2) && resets.has(3) && resets.has(room + 2));
+        assert_eq!(resets.ids.len(), room as usize);
     }
 }

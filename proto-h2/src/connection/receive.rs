@@ -10,7 +10,9 @@ use crate::code::Code;
 use crate::config::{FRAME_BYTES_MAX, OUTPUT_BYTES_MAX};
 use crate::error::Error;
 use crate::event::{Event, Received};
-use crate::frame::{self, ACK, END_HEADERS, END_STREAM, FrameHead, HEAD_BYTES, Kind};
+use crate::frame::{
+    self, ACK, END_HEADERS, END_STREAM, FrameHead, HEAD_BYTES, Kind, PRIORITY_BYTES,
+};
 use crate::priority::Priority;
 use crate::stream::{Half, NEVER, StreamKey};
 
@@ -136,7 +138,7 @@ impl Connection {
         // Lengths that a type cannot have. For PRIORITY, a stream error would be enough.
         let is_right = match head.kind {
             Kind::RstStream | Kind::WindowUpdate => head.len == 4,
-            Kind::Priority => head.len == 5,
+            Kind::Priority => head.len as usize == PRIORITY_BYTES,
             Kind::Ping => head.len == 8,
             Kind::GoAway => head.len >= 8,
             Kind::PriorityUpdate => head.len >= 4,
@@ -207,7 +209,10 @@ impl Connection {
             Kind::PriorityUpdate => self.priority_update(payload),
             //= rfc9113#5.3.2
             // The priorities of RFC 7540 are read and not used.
-            Kind::Priority => self.floods.priority().map(|()| Step::On),
+            Kind::Priority => {
+                frame::check_priority(frame, payload)?;
+                self.floods.priority().map(|()| Step::On)
+            }
             Kind::Data | Kind::PushPromise | Kind::Unknown => Ok(Step::On),
         }
     }

@@ -52,6 +52,13 @@ impl Connection {
             (None, _) if self.role == Role::Server && id > self.last_id => {
                 self.request(id, is_end, &fields, problem, head, text)
             }
+            //= rfc9113#5.1
+            // What was on its way when we reset a stream is passed over. For any other that has ended, or was left
+            // out, no client sends a head. As a client we are lenient: streams that we reset while their answers were
+            // on their way may be more than are remembered.
+            (None, _) if self.role == Role::Server && !self.resets.has(id) => {
+                Err(Error::ClosedStream)
+            }
             (None, _) => self.late(id),
         }
     }

@@ -36,7 +36,10 @@ pub(crate) fn write_frame(text: &str) -> Vec<u8> {
         "PUSH_PROMISE" => section(5, &words, payload),
         "DATA" => data(&words, payload),
         "SETTINGS" => settings(&words),
-        "PRIORITY" => frame(2, 0, number(0), &[0, 0, 0, 0, 16]),
+        "PRIORITY" => {
+            let depends_on = words.get(1).map_or(0, |_| number(1));
+            frame(2, 0, number(0), &priority(depends_on))
+        }
         "RST_STREAM" => frame(3, 0, number(0), &code(words[1]).0.to_be_bytes()),
         "PING" => {
             let flags = u8::from(words.get(1) == Some(&"ack"));
@@ -78,6 +81,12 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     bytes
 }
 
+/// A priority of RFC 7540.
+fn priority(depends_on: u32) -> [u8; 5] {
+    let [a, b, c, d] = depends_on.to_be_bytes();
+    [a, b, c, d, 16]
+}
+
 fn code(name: &str) -> Code {
     let found = (0..14).map(Code).find(|code| code.name() == name);
     found.unwrap_or_else(|| Code(name.parse().unwrap()))
@@ -103,9 +112,10 @@ fn section(kind: u8, words: &[&str], payload: Option<&str>) -> Vec<u8> {
         match *word {
             "end" => flags |= 1,
             "more" => flags &= !4,
-            "priority" => {
+            word if word.starts_with("priority") => {
                 flags |= 0x20;
-                body.extend([0, 0, 0, 3, 16]);
+                let depends_on = word.strip_prefix("priority=");
+                body.extend(priority(depends_on.map_or(0, |id| id.parse().unwrap())));
             }
             word if word.starts_with("pad=") => {}
             word => panic!("unknown flag {word}"),
