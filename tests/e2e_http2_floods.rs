@@ -549,11 +549,36 @@ fn trailers_stay_with_their_request() {
 
 #[test]
 fn the_least_urgent_answer_comes_to_its_end_too() {
+    let seen = shares([Some("u=0"), Some("u=7")]);
+    assert!(seen[1] >= 5, "{seen:?}");
+    assert!(seen[0] > 5 * seen[1], "and the urgent one first: {seen:?}");
+}
+
+#[test]
+fn answers_of_one_urgency_share_if_they_are_of_use_in_parts() {
+    let is_even = |seen: [usize; 2]| seen[0].abs_diff(seen[1]) <= 20;
+    let whole = shares([Some("u=2"), Some("u=2")]);
+    assert!(whole[0] > 5 * whole[1], "in their order: {whole:?}");
+    let mixed = shares([Some("u=2, i"), Some("u=2")]);
+    assert!(mixed[1] > 5 * mixed[0], "the whole one first: {mixed:?}");
+    let parts = shares([Some("u=2, i"), Some("u=2, i")]);
+    assert!(is_even(parts), "in turns: {parts:?}");
+    let unsaid = shares([None, None]);
+    assert!(is_even(unsaid), "who knows of none shares: {unsaid:?}");
+}
+
+/// How many frames each of two endless answers gets of a hundred, while the connection lets only a little through at a
+/// time.
+fn shares(priorities: [Option<&str>; 2]) -> [usize; 2] {
     let endpoint = endless();
     let weir = server("", &endpoint);
     let mut peer = Peer::with(weir.address, &[(4, 0x7fff_ffff)]);
-    for (stream, priority) in [(1, "u=0"), (3, "u=7")] {
-        let block = request("GET", "/up", &[("priority", priority)]);
+    for (stream, priority) in [1, 3].into_iter().zip(priorities) {
+        let fields: Vec<_> = priority
+            .map(|value| ("priority", value))
+            .into_iter()
+            .collect();
+        let block = request("GET", "/up", &fields);
         peer.send(frame(HEADERS, END | END_HEADERS, stream, &block));
     }
     let mut taken = 0;
@@ -562,16 +587,19 @@ fn the_least_urgent_answer_comes_to_its_end_too() {
         taken += if is_data { frame.payload.len() } else { 0 };
         (taken == 65_535).then_some(())
     });
-    // From now on the connection lets a little through at a time: there is always more of the first.
-    peer.send(number(WINDOW_UPDATE, 0, 1_000));
-    let mut seen = [0; 2];
-    while seen[1] < 5 {
-        let stream = peer.find(|frame| (frame.kind == DATA).then_some(frame.stream));
-        seen[stream.unwrap() as usize / 2] += 1;
-        assert!(seen[0] < 200, "{seen:?}");
+    // From now on the connection lets a little through at a time: there is always more of both, once they have begun.
+    let mut next = || {
         peer.send(number(WINDOW_UPDATE, 0, 1_000));
+        let stream = peer.find(|frame| (frame.kind == DATA).then_some(frame.stream));
+        stream.unwrap() as usize / 2
+    };
+    let mut begun = [false; 2];
+    while begun != [true; 2] {
+        begun[next()] = true;
     }
-    assert!(seen[0] > 5 * seen[1], "and the urgent one first: {seen:?}");
+    let mut seen = [0; 2];
+    (0..100).for_each(|_| seen[next()] += 1);
+    seen
 }
 
 #[test]

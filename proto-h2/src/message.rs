@@ -35,7 +35,8 @@ pub(crate) struct Fields {
     cookies: u32,
     has_fields: bool,
     te_trailers: bool,
-    pub(crate) priority: Priority,
+    /// What a request says of its urgency.
+    pub(crate) priority: Option<Priority>,
 }
 
 impl Fields {
@@ -48,7 +49,7 @@ impl Fields {
             cookies: 0,
             has_fields: false,
             te_trailers: false,
-            priority: Priority::default(),
+            priority: None,
         }
     }
 
@@ -93,7 +94,7 @@ impl Fields {
             }
             FieldId::Cookie => self.cookies += 1,
             FieldId::Other if field.name.get(text) == b"priority" => {
-                self.priority = Priority::parse(field.value.get(text));
+                self.priority = Some(Priority::parse(field.value.get(text)));
             }
             _ => {}
         }

@@ -5,7 +5,8 @@
 pub struct Priority {
     /// 0 is the most urgent, 7 the least.
     pub urgency: u8,
-    /// The answer is of use in parts: such answers share the connection.
+    /// The answer is of use in parts: such answers share the connection, where others of the same
+    /// urgency go one after the other.
     pub is_incremental: bool,
 }
 
@@ -20,13 +21,24 @@ impl Default for Priority {
 }
 
 impl Priority {
+    /// That of answers to which nothing gives another: they share.
+    pub(crate) const SHARED: Self = Self {
+        urgency: 3,
+        is_incremental: true,
+    };
+
     /// Reads a dictionary of structured fields. What is not understood is passed over, as is a
     /// value that is out of range.
-    //= rfc9218#4
-    // Unknown parameters, values out of range and of the wrong type are ignored.
     #[must_use]
     pub fn parse(value: &[u8]) -> Self {
-        let mut priority = Self::default();
+        Self::default().merged(value)
+    }
+
+    /// Changes what such a dictionary speaks of.
+    //= rfc9218#4
+    // Unknown parameters, values out of range and of the wrong type are ignored.
+    pub(crate) fn merged(self, value: &[u8]) -> Self {
+        let mut priority = self;
         for member in value.split(|&byte| byte == b',') {
             let member = member.split(|&byte| byte == b';').next();
             match member.unwrap_or_default().trim_ascii() {
@@ -64,5 +76,7 @@ mod tests {
         ] {
             assert_eq!(Priority::parse(text), want, "{text:?}");
         }
+        assert_eq!(of(1, true).merged(b"u=5"), of(5, true));
+        assert_eq!(of(1, true).merged(b"i=?0"), of(1, false));
     }
 }

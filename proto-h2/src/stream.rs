@@ -77,7 +77,7 @@ impl Stream {
             receiving: Half::Head,
             sending: Half::Head,
             method,
-            priority: Priority::default(),
+            priority: Priority::SHARED,
             interim: 0,
             to_come: NO_LENGTH,
             to_send: NO_LENGTH,

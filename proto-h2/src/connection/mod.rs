@@ -81,6 +81,8 @@ pub struct Connection {
     peer_last: Option<u32>,
     /// Streams above [`Connection::peer_last`] may be there that were not reported.
     is_swept: bool,
+    /// The priority of requests that say nothing of it.
+    unsaid: Priority,
     /// Streams that wait for room.
     stalled: u32,
     /// Tiny pieces of data that were not consumed.
@@ -171,6 +173,7 @@ impl Connection {
             leaving: Leaving::No,
             peer_last: None,
             is_swept: true,
+            unsaid: Priority::SHARED,
             stalled: 0,
             tiny: 0,
             now_ms: 0,
@@ -263,7 +266,10 @@ impl Connection {
         stream.is_none_or(|stream| stream.sending == Half::Done)
     }
 
-    /// How urgent the peer finds the answer on a stream; the default for one that is gone.
+    /// How urgent the answer on a stream is; the default for one that is gone.
+    ///
+    /// The peer says so, or the head of the answer. Until a client has spoken of priorities at all,
+    /// its answers share: it may know nothing of them, and may pass on requests of many others.
     #[must_use]
     pub fn priority(&self, stream: StreamKey) -> Priority {
         let stream = self.streams.get(stream);

@@ -465,6 +465,7 @@ impl Connection {
         if id.is_multiple_of(2) {
             return Err(Error::BadStreamId);
         }
+        self.unsaid = Priority::default();
         if let Some(key) = self.streams.find(id)
             && let Some(stream) = self.streams.get_mut(key)
             && stream.sending != Half::Done

@@ -12,6 +12,7 @@ use crate::event::Event;
 use crate::flow::{Inflow, Outflow};
 use crate::hpack::Outcome;
 use crate::message::{Fields, Section};
+use crate::priority::Priority;
 use crate::stream::{Half, NO_LENGTH, Stream, StreamKey};
 
 impl Connection {
@@ -168,7 +169,12 @@ impl Connection {
         let mut stream = self.new_stream(id, request.method);
         stream.receiving = if is_end { Half::Done } else { Half::Body };
         stream.to_come = to_come;
-        stream.priority = fields.priority;
+        //= rfc9218#4
+        // Who knows of priorities and says none means the default.
+        if fields.priority.is_some() {
+            self.unsaid = Priority::default();
+        }
+        stream.priority = fields.priority.unwrap_or(self.unsaid);
         self.streams.insert(stream)
     }
 

@@ -1,7 +1,7 @@
 //! Heads, data and ends of ours.
 
 use weir_proto_h1::framing::has_no_body;
-use weir_proto_h1::{BodyKind, Edits, Head, Method, Sink, Trailers};
+use weir_proto_h1::{BodyKind, Edits, FieldId, Head, Method, Sink, Trailers};
 
 use super::{Connection, Role};
 use crate::code::Code;
@@ -76,6 +76,13 @@ impl Connection {
             || (!is_tunnel && (framing.body == BodyKind::None || has_no_body(head.status, method)));
         if let Some(stream) = self.streams.get_mut(key) {
             begin_body(stream, framing.body, is_end);
+            //= rfc9218#8
+            // Whoever makes the answer may know better than the client; what it does not speak of stays.
+            if head.may_have(FieldId::Other)
+                && let Some(field) = head.find_name(b"priority", block)
+            {
+                stream.priority = stream.priority.merged(field.value.get(block));
+            }
         }
         self.put_section(sink, key.id(), is_end);
         if is_end {

@@ -463,7 +463,7 @@ impl<N: Net> State<N> {
                 self.listed.remove(place);
                 self.streams.at(slot).is_listed = false;
             } else if self.listed.len() > 1 {
-                // Streams of one urgency take turns.
+                // Streams that share take turns.
                 let slot = self.listed.remove(place);
                 self.listed.push(slot);
             }
@@ -484,8 +484,9 @@ impl<N: Net> State<N> {
     /// The place in the list of the stream to be framed next. While the connection's window is shut, that is one whose
     /// message ends without data; others wait in the list.
     //= rfc9218#10
-    // By urgency; those of one urgency take turns. Now and then it is the turn of whoever has waited longest, so that
-    // the least urgent answer comes to its end, too.
+    // By urgency. Of one urgency, answers that are of use only as a whole come first, one after the other in the order
+    // in which they were asked for; those of use in parts take turns. Now and then it is the turn of whoever has waited
+    // longest, so that every answer comes to its end.
     fn next_to_frame(&self) -> Option<usize> {
         let has_room = self.machine.has_room();
         let is_due = |slot: u32| has_room || self.streams.peek(slot).waiting.is_empty();
@@ -494,12 +495,14 @@ impl<N: Net> State<N> {
         if self.listed.len() <= 1 || self.pieces.is_multiple_of(H2_FAIR_TURN) {
             return places.next().map(|(place, _)| place);
         }
-        let urgency = |slot: u32| -> u8 {
-            let priority: Priority = self.machine.priority(self.streams.peek(slot).key);
-            priority.urgency
+        let rank = |slot: u32| {
+            let key = self.streams.peek(slot).key;
+            let priority: Priority = self.machine.priority(key);
+            let order = (!priority.is_incremental).then_some(key.id());
+            (priority.urgency, priority.is_incremental, order)
         };
         places
-            .min_by_key(|&(_, slot)| urgency(slot))
+            .min_by_key(|&(_, slot)| rank(slot))
             .map(|(place, _)| place)
     }
 
