@@ -131,6 +131,7 @@ impl Decoder {
     }
 
     /// Takes the table sizes at the front of a block; gives what is behind them.
+    #[inline]
     fn table_sizes<'b>(&mut self, mut block: &'b [u8]) -> Result<&'b [u8], Error> {
         let mut count = 0;
         while let Some((&first, tail)) = block.split_first()

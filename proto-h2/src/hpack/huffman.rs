@@ -206,21 +206,23 @@ impl<'i> Bits<'i> {
     /// Fills the word to 56 bits at least, if the input has so many.
     #[inline]
     fn fill(&mut self) {
-        let next = match (self.rest.first_chunk::<8>(), self.rest.len()) {
-            (Some(chunk), _) => u64::from_be_bytes(*chunk),
-            (None, 0) => {
-                self.word |= u64::MAX.checked_shr(self.count as u32).unwrap_or_default();
-                return;
-            }
-            (None, len) => self.last << (64 - 8 * len),
-        };
+        match (self.rest.first_chunk::<8>(), self.rest.len()) {
+            (Some(chunk), _) => self.put(u64::from_be_bytes(*chunk)),
+            (None, len @ 1..) => self.put(self.last << (64 - 8 * len)),
+            (None, _) => {}
+        }
+        if self.rest.is_empty() {
+            self.word |= u64::MAX.checked_shr(self.count as u32).unwrap_or_default();
+        }
+    }
+
+    /// Adds as many of the next bytes as there is room for.
+    #[inline]
+    fn put(&mut self, next: u64) {
         self.word |= next >> self.count;
         let taken = self.rest.len().min((63 - self.count as usize) >> 3);
         self.rest = self.rest.get(taken..).unwrap_or_default();
         self.count += 8 * taken as i32;
-        if self.rest.is_empty() {
-            self.word |= u64::MAX >> self.count;
-        }
     }
 
     #[inline]
@@ -344,9 +346,14 @@ fn encode(text: &[u8], out: &mut Vec<u8>) {
 /// byte either way.
 const TRIED_BYTES_MAX: usize = 126;
 
+/// The longest text that is not encoded: it would save a byte at most.
+const PLAIN_BYTES_MAX: usize = 4;
+
 /// Writes a string with its length in front (RFC 7541, section 5.2), encoded if that is shorter.
 pub(super) fn write(out: &mut Vec<u8>, text: &[u8]) {
-    if text.len() <= TRIED_BYTES_MAX {
+    if text.len() <= PLAIN_BYTES_MAX {
+        // As it is.
+    } else if text.len() <= TRIED_BYTES_MAX {
         let start = out.len();
         out.push(0x80);
         encode(text, out);

@@ -12,7 +12,7 @@ pub(super) struct Entry {
     /// Place of the text among all that was ever put in, wrapping: name and value, one behind the other.
     place: u32,
     name_len: u32,
-    value_len: u32,
+    text_len: u32,
     pub(super) label: Label,
     /// The code of the label.
     pub(super) code: u8,
@@ -28,11 +28,11 @@ impl Entry {
 
     #[inline]
     pub(super) fn text_len(&self) -> usize {
-        self.name_len as usize + self.value_len as usize
+        self.text_len as usize
     }
 
     fn size(&self) -> u32 {
-        self.name_len + self.value_len + FIELD_OVERHEAD_BYTES
+        self.text_len + FIELD_OVERHEAD_BYTES
     }
 }
 
@@ -71,20 +71,26 @@ impl Table {
     /// Name and value of an entry of this table.
     #[inline]
     pub(super) fn text(&self, entry: &Entry) -> &[u8] {
-        let start = entry.place.wrapping_sub(self.origin) as usize;
-        self.text
-            .get(start..start + entry.text_len())
-            .unwrap_or_default()
+        self.part(entry, 0, entry.text_len)
     }
 
     #[inline]
     pub(super) fn name(&self, entry: &Entry) -> &[u8] {
-        self.text(entry).get(..entry.name_len()).unwrap_or_default()
+        self.part(entry, 0, entry.name_len)
     }
 
     #[inline]
     pub(super) fn value(&self, entry: &Entry) -> &[u8] {
-        self.text(entry).get(entry.name_len()..).unwrap_or_default()
+        self.part(entry, entry.name_len, entry.text_len)
+    }
+
+    /// The text of an entry between two of its offsets.
+    #[inline]
+    fn part(&self, entry: &Entry, from: u32, to: u32) -> &[u8] {
+        let start = entry.place.wrapping_sub(self.origin) as usize;
+        self.text
+            .get(start + from as usize..start + to as usize)
+            .unwrap_or_default()
     }
 
     /// Drops what does not fit a new size.
@@ -106,7 +112,7 @@ impl Table {
         let entry = Entry {
             place: self.origin.wrapping_add(self.text.len() as u32),
             name_len: name.len() as u32,
-            value_len: value.len() as u32,
+            text_len: len as u32,
             label,
             code: label.code(),
             is_valid,
