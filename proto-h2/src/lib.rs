@@ -87,7 +87,7 @@
 //! assert_eq!(head.path.get(&text), b"/x");
 //! let framing = Framing { body: BodyKind::Length(2), ..Framing::default() };
 //! server.respond(&mut to_client, stream, b"", &Head::answer(200), &edits, &framing)?;
-//! assert!(server.data_room(stream, 0) >= 2);
+//! assert!(server.data_room(stream) >= 2);
 //! to_client.extend_from_slice(&server.data_frame(stream, 2, true)?);
 //! to_client.extend_from_slice(b"ok");
 //! assert!(!server.is_open(stream));

@@ -43,9 +43,6 @@ pub(crate) enum Half {
 /// A length that is not known.
 pub(crate) const NO_LENGTH: u64 = u64::MAX;
 
-/// When nothing is stalled.
-pub(crate) const NEVER: u64 = u64::MAX;
-
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
     /// 0 marks a free slot.
@@ -64,8 +61,8 @@ pub(crate) struct Stream {
     pub(crate) outflow: Outflow,
     /// Tiny pieces among what was received and not consumed.
     pub(crate) tiny: u32,
-    /// Since when data waits for room.
-    pub(crate) stalled_ms: u64,
+    /// Data waits for room.
+    pub(crate) is_stalled: bool,
     /// Next in the bucket, or in the list of free slots.
     next: u32,
 }
@@ -84,7 +81,7 @@ impl Stream {
             inflow,
             outflow,
             tiny: 0,
-            stalled_ms: NEVER,
+            is_stalled: false,
             next: NONE,
         }
     }

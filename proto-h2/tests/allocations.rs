@@ -60,7 +60,7 @@ impl Side {
     }
 
     fn data(&mut self, key: StreamKey, len: usize) {
-        let len = len.min(self.connection.data_room(key, 0));
+        let len = len.min(self.connection.data_room(key));
         let frame = self.connection.data_frame(key, len, false).unwrap();
         self.out.extend_from_slice(&frame);
         self.out.resize(self.out.len() + len, b'x');

@@ -176,7 +176,7 @@ fn ours(fields: &'static [(&'static str, &'static str)], batch: u64, times: u64)
                     server
                         .respond(&mut out, stream, &block, &answer, &edits, &framing)
                         .expect("an answer is due");
-                    let room = server.data_room(stream, 0).min(BODY.len());
+                    let room = server.data_room(stream).min(BODY.len());
                     let frame = server
                         .data_frame(stream, room, true)
                         .expect("the window is large");

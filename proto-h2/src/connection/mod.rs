@@ -27,7 +27,7 @@ use crate::frame::{FrameHead, Kind};
 use crate::hpack::{Decoder, Encoder, TABLE_BYTES};
 use crate::priority::Priority;
 use crate::settings::{self, Settings};
-use crate::stream::{Half, NEVER, Resets, Stream, StreamKey, Streams};
+use crate::stream::{Half, Resets, Stream, StreamKey, Streams};
 
 /// What a client sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -398,29 +398,6 @@ impl Connection {
         }
     }
 
-    /// When the first of the streams that wait for room will have waited for `stall_ms`; `None`
-    /// while none waits. Compare with the clock of [`Connection::receive`].
-    #[must_use]
-    pub fn next_deadline(&self, stall_ms: u64) -> Option<u64> {
-        if self.stalled == 0 {
-            return None;
-        }
-        let since = self.streams.iter().map(|(_, stream)| stream.stalled_ms);
-        let first = since.min().filter(|&first| first != NEVER);
-        first.map(|first| first.saturating_add(stall_ms))
-    }
-
-    /// A stream that has waited for room for `stall_ms`: its peer does not read. To be reset.
-    #[must_use]
-    pub fn expired(&self, stall_ms: u64, now_ms: u64) -> Option<StreamKey> {
-        if self.stalled == 0 {
-            return None;
-        }
-        let waits_too_long = |stream: &Stream| stream.stalled_ms.saturating_add(stall_ms) <= now_ms;
-        let mut streams = self.streams.iter();
-        streams.find_map(|(key, stream)| waits_too_long(stream).then_some(key))
-    }
-
     /// Gives back memory that only a busy connection needs: for one that waits with no stream open.
     pub fn rest(&mut self) {
         self.streams.rest();
@@ -481,11 +458,7 @@ impl Connection {
         let Some(stream) = self.streams.get(key) else {
             return;
         };
-        let (unread, tiny, was_stalled) = (
-            stream.inflow.unread(),
-            stream.tiny,
-            stream.stalled_ms != NEVER,
-        );
+        let (unread, tiny, was_stalled) = (stream.inflow.unread(), stream.tiny, stream.is_stalled);
         let grown = stream.inflow.size() - self.config.stream_window_bytes;
         self.grown -= grown.min(self.grown);
         self.tiny -= tiny.min(self.tiny);

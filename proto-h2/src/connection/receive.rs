@@ -14,7 +14,7 @@ use crate::frame::{
     self, ACK, END_HEADERS, END_STREAM, FrameHead, HEAD_BYTES, Kind, PRIORITY_BYTES,
 };
 use crate::priority::Priority;
-use crate::stream::{Half, NEVER, StreamKey};
+use crate::stream::{Half, StreamKey};
 
 /// What a step came to.
 pub(super) enum Step {
@@ -300,7 +300,7 @@ impl Connection {
         let Some(stream) = self.streams.get_mut(key) else {
             return Ok(Step::On);
         };
-        let is_stalled = stream.stalled_ms != NEVER;
+        let is_stalled = stream.is_stalled;
         if !stream.outflow.change(i64::from(by)) {
             return self
                 .fail_stream(key, Error::WindowOverflow)

@@ -9,7 +9,7 @@ use crate::config::TINY_DATA_BYTES;
 use crate::encode::{Block, Framing};
 use crate::error::Error;
 use crate::frame::{END_HEADERS, END_STREAM, FrameHead, HEAD_BYTES, Kind};
-use crate::stream::{Half, NEVER, NO_LENGTH, Stream, StreamKey};
+use crate::stream::{Half, NO_LENGTH, Stream, StreamKey};
 
 impl Connection {
     /// Opens a stream with the head of a request. `block` is what the spans of `head` are over; the
@@ -146,20 +146,18 @@ impl Connection {
 
     /// How many bytes of data may be sent on a stream now, in one frame. When that is 0 the stream
     /// waits: [`Event::WindowOpened`](crate::Event::WindowOpened) or
-    /// [`Event::SettingsChanged`](crate::Event::SettingsChanged) will tell when there may be room,
-    /// and [`Connection::next_deadline`] when that takes too long. To be asked only when there is
-    /// something to send.
+    /// [`Event::SettingsChanged`](crate::Event::SettingsChanged) will tell when there may be room.
+    /// To be asked only when there is something to send.
     #[inline]
-    pub fn data_room(&mut self, key: StreamKey, now_ms: u64) -> usize {
+    pub fn data_room(&mut self, key: StreamKey) -> usize {
         let frame = self.peer.frame_bytes_max as usize;
         let connection = self.outflow.room();
         let Some(stream) = self.streams.get_mut(key) else {
             return 0;
         };
         let room = stream.outflow.room().min(connection).min(frame);
-        let is_stalled = stream.stalled_ms != NEVER;
-        if room == 0 && !is_stalled {
-            stream.stalled_ms = now_ms;
+        if room == 0 && !stream.is_stalled {
+            stream.is_stalled = true;
             self.stalled += 1;
         }
         room
@@ -201,8 +199,8 @@ impl Connection {
         self.outflow.send(len);
         let is_cut_small = len == window && !is_end && len < TINY_DATA_BYTES as usize;
         self.floods.data_sent(is_cut_small);
-        if stream.stalled_ms != NEVER {
-            stream.stalled_ms = NEVER;
+        if stream.is_stalled {
+            stream.is_stalled = false;
             self.stalled -= self.stalled.min(1);
         }
         if is_end {

@@ -179,7 +179,7 @@ impl Ours {
         }
         let left = outgoing.body.len() - outgoing.sent;
         if left > 0 {
-            let len = self.connection.data_room(key, self.now_ms).min(left);
+            let len = self.connection.data_room(key).min(left);
             if len == 0 {
                 return false;
             }

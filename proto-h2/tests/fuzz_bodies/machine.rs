@@ -346,15 +346,6 @@ impl Machine {
             13 if a == 0 => self.connection.shut_down(),
             13 if a == 1 => self.connection.stop(),
             13 => self.connection.rest(),
-            14 => {
-                let stall_ms = u64::from(b);
-                let deadline = self.connection.next_deadline(stall_ms);
-                if let Some(key) = self.connection.expired(stall_ms, self.now_ms) {
-                    assert!(deadline.is_some_and(|at| at <= self.now_ms));
-                    self.connection.reset(key, Code::CANCEL);
-                    self.forget(key);
-                }
-            }
             _ => self.connection.ping([b; 8]),
         }
     }
@@ -432,7 +423,7 @@ impl Machine {
     }
 
     fn data(&mut self, key: StreamKey, b: u8, c: u8) {
-        let room = self.connection.data_room(key, self.now_ms);
+        let room = self.connection.data_room(key);
         assert!(room <= 16_384);
         let wanted = usize::from(b) * usize::from(c);
         let is_end = b & 1 != 0;

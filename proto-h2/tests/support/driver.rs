@@ -246,7 +246,7 @@ impl Driver {
             self.connection.data_frame(stream, 1, false),
             Err(Error::StreamGone)
         );
-        assert_eq!(self.connection.data_room(stream, self.now_ms), 0);
+        assert_eq!(self.connection.data_room(stream), 0);
     }
 
     fn request_line(&self, stream: StreamKey, request: &Request, is_end: bool) -> String {
@@ -389,16 +389,10 @@ impl Driver {
     }
 
     fn ask(&mut self, words: &[&str]) -> String {
-        let number = |at: usize| -> u64 { words[at].parse().unwrap() };
         match words[0] {
             "room" => {
                 let key = self.key(words[1]);
-                format!("room {}", self.connection.data_room(key, self.now_ms))
-            }
-            "deadline" => format!("deadline {:?}", self.connection.next_deadline(number(1))),
-            "expired" => {
-                let found = self.connection.expired(number(1), self.now_ms);
-                format!("expired {:?}", found.map(StreamKey::id))
+                format!("room {}", self.connection.data_room(key))
             }
             "streams" => format!("streams {}", self.connection.streams()),
             "over" => format!("over {}", self.connection.is_over()),

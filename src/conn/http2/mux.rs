@@ -188,7 +188,7 @@ impl<N: Net> Mux<N> {
                 }
             }
             let had_room = state.out.queued() < H2_QUEUED_BYTES_HIGH;
-            if state.send(cx, self.now_ms()).is_err() {
+            if state.send(cx).is_err() {
                 return Turn::Closed;
             }
             let has_room = state.out.queued() < H2_QUEUED_BYTES_HIGH;
@@ -447,7 +447,7 @@ impl<N: Net> State<N> {
     }
 
     /// Frames what there is room for and sends it.
-    fn send(&mut self, cx: &mut Context<'_>, now_ms: u64) -> io::Result<()> {
+    fn send(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         self.flush_output();
         if mem::take(&mut self.is_reopened) {
             let slots: Vec<u32> = self.streams.slots().collect();
@@ -459,7 +459,7 @@ impl<N: Net> State<N> {
             };
             self.pieces = self.pieces.wrapping_add(1);
             let slot = self.listed[place];
-            if !self.frame_one(slot, now_ms) {
+            if !self.frame_one(slot) {
                 self.listed.remove(place);
                 self.streams.at(slot).is_listed = false;
             } else if self.listed.len() > 1 {
@@ -507,7 +507,7 @@ impl<N: Net> State<N> {
     }
 
     /// Frames one piece of a stream. Says whether there may be another.
-    pub(super) fn frame_one(&mut self, slot: u32, now_ms: u64) -> bool {
+    pub(super) fn frame_one(&mut self, slot: u32) -> bool {
         let stream = self.streams.at(slot);
         if stream.lost.is_some() {
             return false;
@@ -517,7 +517,7 @@ impl<N: Net> State<N> {
             return self.frame_end(slot);
         };
         let first_len = first.len();
-        let room = self.machine.data_room(key, now_ms);
+        let room = self.machine.data_room(key);
         let len = first_len.min(room);
         if len == 0 {
             return false;

@@ -99,7 +99,6 @@ impl<N: Net> Handle<N> {
 
     /// Ends our message behind the data that waits.
     pub(super) fn finish(&self, trailers: &Trailers) {
-        let now_ms = self.mux.now_ms();
         let mut state = self.mux.state.borrow_mut();
         let stream = state.streams.at(self.slot);
         if matches!(stream.end, End::Done) || stream.lost.is_some() {
@@ -110,7 +109,7 @@ impl<N: Net> Handle<N> {
         } else {
             // Most often there is room for all that waits: nothing is kept then.
             let key = stream.key;
-            while state.frame_one(self.slot, now_ms) {}
+            while state.frame_one(self.slot) {}
             let stream = state.streams.at(self.slot);
             if stream.waiting.is_empty() {
                 stream.end = End::Done;
