@@ -5,23 +5,12 @@
 mod fuzz_bodies;
 mod support;
 
-use std::path::Path;
-
 use fuzz_bodies::BODIES;
+use support::replay::{Random, replay_corpus};
 
 #[test]
 fn every_corpus_holds() {
-    for (name, body) in BODIES {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("fuzz/corpus")
-            .join(name);
-        let mut count = 0;
-        for file in std::fs::read_dir(folder).unwrap() {
-            body(&std::fs::read(file.unwrap().path()).unwrap());
-            count += 1;
-        }
-        assert!(count > 0, "{name} has a corpus");
-    }
+    replay_corpus(BODIES);
 }
 
 /// Every case through every body, as it is and with a few bytes changed, moved or lost. The seed
@@ -70,20 +59,4 @@ fn change(mut bytes: Vec<u8>, cases: &[support::Case], random: &mut Random) -> V
         }
     }
     bytes
-}
-
-/// A xorshift generator: enough to vary inputs, the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
 }

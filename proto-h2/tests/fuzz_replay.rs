@@ -5,23 +5,12 @@
 mod fuzz_bodies;
 mod support;
 
-use std::path::Path;
-
 use fuzz_bodies::BODIES;
+use support::replay::{Random, replay_corpus};
 
 #[test]
 fn every_corpus_holds() {
-    for (name, body) in BODIES {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("fuzz/corpus")
-            .join(name);
-        let mut count = 0;
-        for file in std::fs::read_dir(folder).unwrap() {
-            body(&std::fs::read(file.unwrap().path()).unwrap());
-            count += 1;
-        }
-        assert!(count > 0, "{name} has a corpus");
-    }
+    replay_corpus(BODIES);
 }
 
 /// What the peer sends in every case, as it is and with a few bytes changed, moved or lost. The
@@ -29,7 +18,7 @@ fn every_corpus_holds() {
 #[test]
 fn changed_cases_hold() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let wires: Vec<Vec<u8>> = support::load().iter().map(support::Case::wire).collect();
+    let wires: Vec<Vec<u8>> = support::load().iter().map(|case| case.wire()).collect();
     for wire in wires.iter().filter(|wire| wire.len() < 2_000) {
         for round in 0..8 {
             let mut bytes = vec![random.next() as u8];
@@ -75,21 +64,5 @@ fn change(bytes: &mut Vec<u8>, wires: &[Vec<u8>], random: &mut Random) {
                 bytes.extend_from_slice(&other[..other.len().min(500)]);
             }
         }
-    }
-}
-
-/// A xorshift generator: enough to vary inputs, the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
     }
 }

@@ -4,78 +4,44 @@
 #![allow(dead_code)] // Each test uses its part.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
-use std::path::Path;
+pub(crate) mod cases;
+pub(crate) mod replay;
 
+pub(crate) use cases::{show, unescape};
 use weir_proto_h1::*;
 
-/// One case of a file.
+/// What the cases of this crate ask for.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Case {
-    pub(crate) file: String,
-    pub(crate) name: String,
+pub(crate) struct Body {
     pub(crate) role: String,
-    pub(crate) why: String,
     pub(crate) method: String,
     pub(crate) ask: String,
     pub(crate) limits: Limits,
     pub(crate) eof: bool,
     pub(crate) fields: bool,
     pub(crate) input: Vec<u8>,
-    pub(crate) out: Vec<String>,
 }
+
+pub(crate) type Case = cases::Case<Body>;
 
 /// Reads every case under `tests/cases`.
 pub(crate) fn load() -> Vec<Case> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
-    let mut paths: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|f| f.unwrap().path())
-        .collect();
-    paths.retain(|path| path.extension().is_some_and(|end| end == "case"));
-    paths.sort();
-    paths.iter().flat_map(|path| load_file(path)).collect()
-}
-
-fn load_file(path: &Path) -> Vec<Case> {
-    let file = path.file_name().unwrap().to_string_lossy().into_owned();
-    let text = std::fs::read_to_string(path).unwrap();
-    let mut defaults = Case {
-        file,
-        ..Case::default()
-    };
-    let mut cases: Vec<Case> = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let (key, value) = line
-            .split_once(": ")
-            .unwrap_or_else(|| panic!("{}:{}: expected `key: value`", defaults.file, number + 1));
-        if key == "case" {
-            cases.push(Case {
-                name: value.into(),
-                ..defaults.clone()
-            });
-            continue;
-        }
-        let case = cases.last_mut().unwrap_or(&mut defaults);
+    cases::load("tests/cases", |body: &mut Body, key, value| {
         match key {
-            "role" => case.role = value.into(),
-            "why" => case.why = value.into(),
-            "method" => case.method = value.into(),
-            "ask" => case.ask = value.into(),
-            "eof" => case.eof = value == "yes",
-            "fields" => case.fields = value == "yes",
-            "limits" => read_limits(value, &mut case.limits),
-            "in" => case.input.extend(unescape(value)),
-            "out" => case.out.push(value.into()),
+            "role" => body.role = value.into(),
+            "method" => body.method = value.into(),
+            "ask" => body.ask = value.into(),
+            "eof" => body.eof = value == "yes",
+            "fields" => body.fields = value == "yes",
+            "limits" => read_limits(value, &mut body.limits),
+            "in" => body.input.extend(unescape(value)),
             _ => match key.strip_prefix("in*").and_then(|times| times.parse().ok()) {
-                Some(times) => case.input.extend(unescape(value).repeat(times)),
-                None => panic!("{}:{}: unknown key {key}", case.file, number + 1),
+                Some(times) => body.input.extend(unescape(value).repeat(times)),
+                None => return false,
             },
         }
-    }
-    cases
+        true
+    })
 }
 
 fn read_limits(text: &str, limits: &mut Limits) {
@@ -91,40 +57,6 @@ fn read_limits(text: &str, limits: &mut Limits) {
             _ => panic!("unknown limit {name}"),
         }
     }
-}
-
-/// Resolves `\r`, `\n`, `\t`, `\0`, `\\` and `\xHH`.
-pub(crate) fn unescape(text: &str) -> Vec<u8> {
-    let mut bytes = text.bytes();
-    let mut out = Vec::new();
-    while let Some(byte) = bytes.next() {
-        if byte != b'\\' {
-            out.push(byte);
-            continue;
-        }
-        out.push(match bytes.next().expect("something after a backslash") {
-            b'r' => b'\r',
-            b'n' => b'\n',
-            b't' => b'\t',
-            b'0' => 0,
-            b'\\' => b'\\',
-            b'x' => {
-                let digits = [bytes.next().unwrap(), bytes.next().unwrap()];
-                u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
-            }
-            other => panic!("unknown escape {}", char::from(other)),
-        });
-    }
-    out
-}
-
-pub(crate) fn show(bytes: &[u8]) -> String {
-    bytes
-        .escape_ascii()
-        .to_string()
-        .replace("\\'", "'")
-        .replace("\\\"", "\"")
-        .replace("\\x00", "\\0")
 }
 
 /// What came out, with neighbouring data joined, since its cuts follow those of the network.

@@ -7,6 +7,8 @@ mod our_client;
 mod our_server;
 mod ours;
 mod plan;
+#[path = "../../../proto-h1/tests/support/replay.rs"]
+mod replay;
 
 use std::future::Future;
 

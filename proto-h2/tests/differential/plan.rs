@@ -1,5 +1,7 @@
 //! What the two sides say to each other, made of a seed.
 
+use crate::replay::Random;
+
 /// One request and its answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Exchange {
@@ -139,20 +141,4 @@ fn fields(random: &mut Random, what: &str) -> Vec<(String, String)> {
         ));
     }
     fields
-}
-
-/// A xorshift generator: enough to vary things, the same on every machine.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
 }

@@ -4,9 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod allocations;
+#[path = "../../../proto-h1/tests/support/cases.rs"]
 mod cases;
+mod corpus;
 mod fuzz_bodies;
 mod peer;
-mod random;
+#[path = "../../../proto-h1/tests/support/replay.rs"]
 mod replay;
 mod support;
+mod table;

@@ -2,7 +2,7 @@
 
 use weir_proto_h2::hpack::*;
 
-use crate::random::Random;
+use crate::replay::Random;
 use crate::support::{Plain, decode, name};
 
 /// A message: names from a few, values that repeat or are new, of any length and bytes.

@@ -1,21 +1,14 @@
 //! Case files and what they run. No verdict is written here: the files say what must come out.
 
-use std::path::Path;
-
 use weir_proto_h1::FieldId;
 use weir_proto_h2::hpack::*;
 
-/// One case of a file.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Case {
-    pub(crate) file: String,
-    pub(crate) name: String,
-    pub(crate) why: String,
-    pub(crate) steps: Vec<Step>,
-    pub(crate) out: Vec<String>,
-}
+use crate::cases::{self, show, unescape};
 
-/// One thing that a case does, in its order.
+/// A case: what it does, in its order.
+pub(crate) type Case = cases::Case<Vec<Step>>;
+
+/// One thing that a case does.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     /// Fields may take so many bytes from now on.
@@ -32,64 +25,24 @@ pub(crate) enum Step {
 
 /// Reads every case of this test.
 pub(crate) fn load() -> Vec<Case> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hpack/cases");
-    let mut paths: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|f| f.unwrap().path())
-        .collect();
-    paths.retain(|path| path.extension().is_some_and(|end| end == "case"));
-    paths.sort();
-    paths.iter().flat_map(|path| load_file(path)).collect()
-}
-
-fn load_file(path: &Path) -> Vec<Case> {
-    let file = path.file_name().unwrap().to_string_lossy().into_owned();
-    let text = std::fs::read_to_string(path).unwrap();
-    let mut defaults = Case {
-        file,
-        ..Case::default()
-    };
-    let mut cases: Vec<Case> = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let (key, value) = line
-            .split_once(": ")
-            .unwrap_or_else(|| panic!("{}:{}: expected `key: value`", defaults.file, number + 1));
-        if key == "case" {
-            cases.push(Case {
-                name: value.into(),
-                ..defaults.clone()
-            });
-            continue;
-        }
-        let case = cases.last_mut().unwrap_or(&mut defaults);
+    cases::load("tests/hpack/cases", |steps: &mut Vec<Step>, key, value| {
         let step = match key {
-            "why" => {
-                case.why = value.into();
-                continue;
-            }
-            "out" => {
-                case.out.push(value.into());
-                continue;
-            }
             "list" => Step::List(value.parse().unwrap()),
             "setting" => Step::Setting(value.parse().unwrap()),
             "block" => Step::Block(wire(value, 1)),
             "show" => Step::Entries,
             "fields" => Step::Fields(value.split(" | ").map(field).collect()),
-            _ => match (key.strip_prefix("more*"), case.steps.last_mut()) {
+            _ => match (key.strip_prefix("more*"), steps.last_mut()) {
                 (Some(times), Some(Step::Block(block))) => {
                     block.extend(wire(value, times.parse().unwrap()));
-                    continue;
+                    return true;
                 }
-                _ => panic!("{}:{}: unknown key {key}", case.file, number + 1),
+                _ => return false,
             },
         };
-        case.steps.push(step);
-    }
-    cases
+        steps.push(step);
+        true
+    })
 }
 
 /// `KIND NAME: VALUE`.
@@ -118,36 +71,6 @@ pub(crate) fn wire(text: &str, times: usize) -> Vec<u8> {
         }
     }
     out.repeat(times)
-}
-
-fn unescape(text: &str) -> Vec<u8> {
-    let mut bytes = text.bytes();
-    let mut out = Vec::new();
-    while let Some(byte) = bytes.next() {
-        if byte != b'\\' {
-            out.push(byte);
-            continue;
-        }
-        out.push(match bytes.next().unwrap() {
-            b't' => b'\t',
-            b'0' => 0,
-            b'\\' => b'\\',
-            b'x' => {
-                let digits = [bytes.next().unwrap(), bytes.next().unwrap()];
-                u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
-            }
-            other => panic!("unknown escape {}", char::from(other)),
-        });
-    }
-    out
-}
-
-pub(crate) fn show(bytes: &[u8]) -> String {
-    let shown = bytes.escape_ascii().to_string();
-    shown
-        .replace("\\'", "'")
-        .replace("\\\"", "\"")
-        .replace("\\x00", "\\0")
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -222,7 +145,7 @@ pub(crate) fn run(case: &Case) -> Vec<String> {
     let mut out = Vec::new();
     let (mut decoder, mut encoder) = (Decoder::new(TABLE_BYTES), Encoder::new());
     let mut list_bytes_max = 16 * 1024;
-    for step in &case.steps {
+    for step in &case.body {
         match step {
             Step::List(bytes) => list_bytes_max = *bytes,
             Step::Setting(bytes) => {

@@ -4,28 +4,29 @@
 #![allow(dead_code)] // Each test uses its part.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
+#[path = "../../../proto-h1/tests/support/cases.rs"]
+pub(crate) mod cases;
 pub(crate) mod driver;
 pub(crate) mod frames;
+#[path = "../../../proto-h1/tests/support/replay.rs"]
+pub(crate) mod replay;
 
-use std::path::Path;
-
+pub(crate) use cases::unescape;
 use frames::write_frame;
 use weir_proto_h2::Config;
 
-/// One case of a file.
+/// What the cases of connections ask for.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Case {
-    pub(crate) file: String,
-    pub(crate) name: String,
+pub(crate) struct Body {
     pub(crate) role: String,
-    pub(crate) why: String,
     pub(crate) config: Config,
     /// What comes before the first frame of the case is not part of it.
     pub(crate) is_raw: bool,
     pub(crate) shows_fields: bool,
     pub(crate) steps: Vec<Step>,
-    pub(crate) out: Vec<String>,
 }
+
+pub(crate) type Case = cases::Case<Body>;
 
 /// What happens, in its order.
 #[derive(Clone, Debug)]
@@ -36,7 +37,7 @@ pub(crate) enum Step {
     Do(String),
 }
 
-impl Case {
+impl Body {
     /// The bytes that the peer sends, all together.
     pub(crate) fn wire(&self) -> Vec<u8> {
         let bytes = self.steps.iter().filter_map(|step| match step {
@@ -49,56 +50,21 @@ impl Case {
 
 /// Reads every case under `tests/cases`.
 pub(crate) fn load() -> Vec<Case> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
-    let mut paths: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|f| f.unwrap().path())
-        .collect();
-    paths.retain(|path| path.extension().is_some_and(|end| end == "case"));
-    paths.sort();
-    paths.iter().flat_map(|path| load_file(path)).collect()
-}
-
-fn load_file(path: &Path) -> Vec<Case> {
-    let file = path.file_name().unwrap().to_string_lossy().into_owned();
-    let text = std::fs::read_to_string(path).unwrap();
-    let mut defaults = Case {
-        file,
-        ..Case::default()
-    };
-    let mut cases: Vec<Case> = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let place = format!("{}:{}", defaults.file, number + 1);
-        let (key, value) = line
-            .split_once(": ")
-            .unwrap_or_else(|| panic!("{place}: expected `key: value`"));
-        if key == "case" {
-            cases.push(Case {
-                name: value.into(),
-                ..defaults.clone()
-            });
-            continue;
-        }
-        let case = cases.last_mut().unwrap_or(&mut defaults);
+    cases::load("tests/cases", |body: &mut Body, key, value| {
         match key {
-            "role" => case.role = value.into(),
-            "why" => case.why = value.into(),
-            "limits" => read_limits(value, &mut case.config),
-            "raw" => case.is_raw = value == "yes",
-            "fields" => case.shows_fields = value == "yes",
-            "in" => case.steps.push(Step::In(write_frame(value))),
-            "do" => case.steps.push(Step::Do(value.into())),
-            "out" => case.out.push(value.into()),
+            "role" => body.role = value.into(),
+            "limits" => read_limits(value, &mut body.config),
+            "raw" => body.is_raw = value == "yes",
+            "fields" => body.shows_fields = value == "yes",
+            "in" => body.steps.push(Step::In(write_frame(value))),
+            "do" => body.steps.push(Step::Do(value.into())),
             _ => match key.strip_prefix("in*").and_then(|times| times.parse().ok()) {
-                Some(times) => case.steps.push(Step::In(write_frame(value).repeat(times))),
-                None => panic!("{place}: unknown key {key}"),
+                Some(times) => body.steps.push(Step::In(write_frame(value).repeat(times))),
+                None => return false,
             },
         }
-    }
-    cases
+        true
+    })
 }
 
 fn read_limits(text: &str, config: &mut Config) {
@@ -132,40 +98,10 @@ fn read_limits(text: &str, config: &mut Config) {
     }
 }
 
-/// Resolves `\r`, `\n`, `\t`, `\0`, `\s` (a space), `\\` and `\xHH`.
-pub(crate) fn unescape(text: &str) -> Vec<u8> {
-    let mut bytes = text.bytes();
-    let mut out = Vec::new();
-    while let Some(byte) = bytes.next() {
-        if byte != b'\\' {
-            out.push(byte);
-            continue;
-        }
-        out.push(match bytes.next().expect("something after a backslash") {
-            b'r' => b'\r',
-            b'n' => b'\n',
-            b't' => b'\t',
-            b'0' => 0,
-            b's' => b' ',
-            b'\\' => b'\\',
-            b'x' => {
-                let digits = [bytes.next().unwrap(), bytes.next().unwrap()];
-                u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
-            }
-            other => panic!("unknown escape {}", char::from(other)),
-        });
-    }
-    out
-}
-
+/// Bytes as case files spell them; many of the same as one of them and their number.
 pub(crate) fn show(bytes: &[u8]) -> String {
     if bytes.len() > 200 && bytes.iter().all(|byte| *byte == bytes[0]) {
         return format!("{}*{}", char::from(bytes[0]), bytes.len());
     }
-    bytes
-        .escape_ascii()
-        .to_string()
-        .replace("\\'", "'")
-        .replace("\\\"", "\"")
-        .replace("\\x00", "\\0")
+    cases::show(bytes)
 }

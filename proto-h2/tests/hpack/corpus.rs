@@ -1,24 +1,12 @@
 //! Replays the corpus of the fuzz targets, and blocks of cases with bytes changed.
 
-use std::path::Path;
-
 use crate::fuzz_bodies::{self, BODIES};
-use crate::random::Random;
+use crate::replay::{Random, replay_corpus};
 use crate::support::{Step, load};
 
 #[test]
 fn every_corpus_holds() {
-    for (name, body) in BODIES {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("fuzz/corpus")
-            .join(name);
-        let mut count = 0;
-        for file in std::fs::read_dir(folder).unwrap() {
-            body(&std::fs::read(file.unwrap().path()).unwrap());
-            count += 1;
-        }
-        assert!(count > 0, "{name} has a corpus");
-    }
+    replay_corpus(BODIES);
 }
 
 /// Blocks of all cases, one behind the other, with a few bytes changed or lost. The seed is fixed:
@@ -28,7 +16,7 @@ fn changed_cases_hold() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for case in load() {
         let mut wire = Vec::new();
-        for step in &case.steps {
+        for step in &case.body {
             if let Step::Block(block) = step {
                 let block = &block[..block.len().min(255)];
                 wire.push(block.len() as u8);
