@@ -54,9 +54,12 @@ pub(crate) const CASES: &[Case] = &[
     },
 ];
 
-const SMALL: &[(&str, &str)] = &[("user-agent", "pace"), ("accept", "*/*")];
+/// Names and values.
+pub(crate) type Fields = &'static [(&'static str, &'static str)];
 
-const BROWSER: &[(&str, &str)] = &[
+pub(crate) const SMALL: Fields = &[("user-agent", "pace"), ("accept", "*/*")];
+
+pub(crate) const BROWSER: Fields = &[
     (
         "user-agent",
         "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
@@ -76,63 +79,80 @@ const BROWSER: &[(&str, &str)] = &[
     ("sec-fetch-site", "same-origin"),
 ];
 
-const ANSWER: &[(&str, &str)] = &[
+pub(crate) const ANSWER: Fields = &[
     ("server", "origin"),
     ("date", "Sun, 22 Nov 2026 00:00:00 GMT"),
     ("content-type", "application/json"),
 ];
 
 /// Data of an answer, bytes.
-const BODY: &[u8] = &[b'x'; 1024];
+pub(crate) const BODY: &[u8] = &[b'x'; 1024];
 
-/// A client's frames: what comes first, and requests.
-struct Frames {
+const ASKED: &[(Pseudo, &str)] = &[
+    (Pseudo::Method, "GET"),
+    (Pseudo::Scheme, "https"),
+    (Pseudo::Authority, "shop.example.com"),
+    (Pseudo::Path, "/api/v1/users/42/orders?page=3&sort=date"),
+];
+
+/// One side's frames: what comes first, and heads.
+pub(crate) struct Frames {
     encoder: Encoder,
-    fields: &'static [(&'static str, &'static str)],
-    stream: u32,
+    pseudo: &'static [(Pseudo, &'static str)],
+    fields: Fields,
+    flags: u8,
+    pub(crate) stream: u32,
     /// The block that repeats once all names are in the table.
     block: Vec<u8>,
 }
 
 impl Frames {
-    fn new(fields: &'static [(&'static str, &'static str)]) -> Self {
+    /// Those of a client whose requests are of heads alone.
+    pub(crate) fn requests(fields: Fields) -> Self {
+        Self::new(ASKED, fields, END_STREAM | END_HEADERS)
+    }
+
+    /// Those of a server whose answers have data.
+    pub(crate) fn answers() -> Self {
+        Self::new(&[(Pseudo::Status, "200")], ANSWER, END_HEADERS)
+    }
+
+    fn new(pseudo: &'static [(Pseudo, &'static str)], fields: Fields, flags: u8) -> Self {
         Self {
             encoder: Encoder::new(),
+            pseudo,
             fields,
+            flags,
             stream: 1,
             block: Vec::new(),
         }
     }
 
-    /// Preface, SETTINGS with the largest window, the same for the connection, an acknowledgement.
-    fn first(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    /// SETTINGS with the largest window, the same for the connection, an acknowledgement; the
+    /// preface before them is a client's.
+    pub(crate) fn first(&self, out: &mut Vec<u8>) {
+        if self.flags & END_STREAM != 0 {
+            out.extend_from_slice(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        }
         out.extend_from_slice(b"\0\0\x06\x04\0\0\0\0\0\0\x04\x7f\xff\xff\xff");
         out.extend_from_slice(b"\0\0\x04\x08\0\0\0\0\0\x7f\xff\0\0");
         out.extend_from_slice(b"\0\0\0\x04\x01\0\0\0\0");
     }
 
-    fn request(&mut self, out: &mut Vec<u8>) {
+    /// The next head.
+    pub(crate) fn head(&mut self, out: &mut Vec<u8>) {
         // Two rounds fill the table; the block stays the same from then on.
         if self.stream < 6 {
             self.block.clear();
-            for (pseudo, value) in [
-                (Pseudo::Method, "GET"),
-                (Pseudo::Scheme, "https"),
-                (Pseudo::Authority, "shop.example.com"),
-                (Pseudo::Path, "/api/v1/users/42/orders?page=3&sort=date"),
-            ] {
-                self.put(Name::Pseudo(pseudo), value);
+            for (pseudo, value) in self.pseudo {
+                self.put(Name::Pseudo(*pseudo), value);
             }
             for (name, value) in self.fields {
                 let id = FieldId::from_name(name.as_bytes());
                 self.put(Name::of(id, name.as_bytes()), value);
             }
         }
-        out.extend_from_slice(&(self.block.len() as u32).to_be_bytes()[1..]);
-        out.extend_from_slice(&[1, 5]);
-        out.extend_from_slice(&self.stream.to_be_bytes());
-        out.extend_from_slice(&self.block);
+        frame(out, HEADERS, self.flags, self.stream, &self.block);
         self.stream += 2;
     }
 
@@ -143,8 +163,20 @@ impl Frames {
     }
 }
 
-fn ours(fields: &'static [(&'static str, &'static str)], batch: u64, times: u64) {
-    let mut frames = Frames::new(fields);
+pub(crate) const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+pub(crate) const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+pub(crate) fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    out.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
+    out.extend_from_slice(&[kind, flags]);
+    out.extend_from_slice(&stream.to_be_bytes());
+    out.extend_from_slice(payload);
+}
+
+fn ours(fields: Fields, batch: u64, times: u64) {
+    let mut frames = Frames::requests(fields);
     let mut server = Connection::server(Config::default());
     let (mut head, mut text, edits) = (Head::new(), Vec::new(), Edits::new());
     let (mut block, mut answer) = (Vec::new(), Head::answer(200));
@@ -163,7 +195,7 @@ fn ours(fields: &'static [(&'static str, &'static str)], batch: u64, times: u64)
     let (mut input, mut out) = (Vec::new(), Vec::new());
     frames.first(&mut input);
     for _ in 0..times / batch {
-        (0..batch).for_each(|_| frames.request(&mut input));
+        (0..batch).for_each(|_| frames.head(&mut input));
         let mut rest = input.as_slice();
         loop {
             let received = server
@@ -196,13 +228,13 @@ fn ours(fields: &'static [(&'static str, &'static str)], batch: u64, times: u64)
 
 /// What the h2 crate reads from and writes to.
 #[derive(Clone, Default)]
-struct Pipe(Rc<RefCell<Ends>>);
+pub(crate) struct Pipe(pub(crate) Rc<RefCell<Ends>>);
 
 #[derive(Default)]
-struct Ends {
-    input: Vec<u8>,
-    taken: usize,
-    out: Vec<u8>,
+pub(crate) struct Ends {
+    pub(crate) input: Vec<u8>,
+    pub(crate) taken: usize,
+    pub(crate) out: Vec<u8>,
 }
 
 impl AsyncRead for Pipe {
@@ -242,8 +274,8 @@ impl AsyncWrite for Pipe {
     }
 }
 
-fn theirs(fields: &'static [(&'static str, &'static str)], batch: u64, times: u64) {
-    let mut frames = Frames::new(fields);
+fn theirs(fields: Fields, batch: u64, times: u64) {
+    let mut frames = Frames::requests(fields);
     let pipe = Pipe::default();
     frames.first(&mut pipe.0.borrow_mut().input);
     let mut cx = Context::from_waker(Waker::noop());
@@ -252,7 +284,7 @@ fn theirs(fields: &'static [(&'static str, &'static str)], batch: u64, times: u6
         panic!("the preface is there");
     };
     for _ in 0..times / batch {
-        (0..batch).for_each(|_| frames.request(&mut pipe.0.borrow_mut().input));
+        (0..batch).for_each(|_| frames.head(&mut pipe.0.borrow_mut().input));
         while let Poll::Ready(answered) = answer(&mut server, &mut cx) {
             assert!(answered, "frames are in order");
         }
