@@ -266,7 +266,11 @@ fn an_exchange_ends_well_though_its_listener_is_gone() {
         "[listen.\"127.0.0.3:0\"]\n{}",
         route_to(&[&endpoint])
     ));
-    weir.wait_for("reloaded in");
+    eventually("the core has heard of it", || {
+        std::net::TcpStream::connect(weir.address)
+            .is_err()
+            .then_some(())
+    });
     go.send(()).unwrap();
     let response = client.response();
     assert_eq!(
