@@ -266,11 +266,7 @@ fn an_exchange_ends_well_though_its_listener_is_gone() {
         "[listen.\"127.0.0.3:0\"]\n{}",
         route_to(&[&endpoint])
     ));
-    eventually("the core has heard of it", || {
-        std::net::TcpStream::connect(weir.address)
-            .is_err()
-            .then_some(())
-    });
+    weir.wait_for("reloaded in");
     go.send(()).unwrap();
     let response = client.response();
     assert_eq!(
