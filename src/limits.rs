@@ -122,8 +122,8 @@ pub const H2_STREAM_QUEUED_BYTES_HIGH: usize = 32 * 1024;
 /// frame's worth, for when that ends.
 pub const H2_SHUT_QUEUED_BYTES_HIGH: usize = 16 * 1024;
 
-/// Of so many pieces that are framed on a connection of HTTP/2, one is of the stream that has waited longest, however
-/// urgent others are.
+/// Of so many pieces that are framed on a connection of HTTP/2, one is of another stream than the most urgent: each has
+/// that turn some time, so that all come to their end.
 pub const H2_FAIR_TURN: usize = 16;
 
 /// Receives that one turn of a connection of HTTP/2 takes in before it sends.

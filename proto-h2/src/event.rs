@@ -105,6 +105,11 @@ pub enum Event {
         /// The stream; `None` is any stream.
         stream: Option<StreamKey>,
     },
+    /// A client has changed how urgent an answer is.
+    Prioritized {
+        /// The stream.
+        stream: StreamKey,
+    },
     /// The peer opens no more streams, and takes none after the last: those are reported by
     /// [`Event::Reset`], each by itself.
     GoAway {

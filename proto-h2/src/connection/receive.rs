@@ -471,6 +471,7 @@ impl Connection {
             && stream.sending != Half::Done
         {
             stream.priority = Priority::parse(payload.get(4..).unwrap_or_default());
+            return Ok(Step::Event(Event::Prioritized { stream: key }));
         }
         Ok(Step::On)
     }

@@ -285,6 +285,7 @@ impl Machine {
             Event::WindowOpened { stream } => {
                 assert!(stream.is_none_or(|stream| self.connection.is_open(stream)));
             }
+            Event::Prioritized { stream } => assert!(self.connection.is_open(*stream)),
             Event::NeedMore
             | Event::GoAway { .. }
             | Event::PingAck { .. }

@@ -230,6 +230,7 @@ impl Driver {
                 let which = stream.map_or_else(|| "all".into(), |stream| stream.id().to_string());
                 self.line(format!("opened {which}"));
             }
+            Event::Prioritized { stream } => self.line(format!("prioritized {}", stream.id())),
             Event::GoAway { last_stream, code } => {
                 self.line(format!("goaway {last_stream} {code}"))
             }

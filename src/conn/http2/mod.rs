@@ -10,6 +10,7 @@ mod mux;
 mod server;
 mod stream;
 mod streams;
+mod turns;
 mod up;
 
 pub use client::begin;

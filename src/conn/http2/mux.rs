@@ -8,14 +8,13 @@ use std::rc::Weak;
 use std::task::{Context, Poll, Waker};
 
 use weir_proto_h1::{BodyKind, Edits, FieldId, Head, Request, Span, Trailers};
-use weir_proto_h2::{Code, Connection, Error, Event, Framing, Priority, StreamKey};
+use weir_proto_h2::{Code, Connection, Error, Event, Framing, StreamKey};
 
 use super::streams::{Answered, End, Lost, Streams};
+use super::turns::Turns;
 use crate::conn::{Outbox, WireRx, WireTx};
 use crate::io::{Chunk, Instant, Net, Pool, Rx, Tx};
-use crate::limits::{
-    COPY_BELOW_BYTES, H2_FAIR_TURN, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX, PIECE_SHARE_MIN,
-};
+use crate::limits::{COPY_BELOW_BYTES, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX, PIECE_SHARE_MIN};
 use crate::obs::Http2Tally;
 use crate::upstream::Endpoint;
 
@@ -37,12 +36,10 @@ pub(super) struct State<N: Net> {
     pub(super) unserved: usize,
     /// Tasks that wait for a request. Servers only.
     pub(super) workers: Vec<Waker>,
-    /// Slots of streams that may have something to frame.
-    listed: Vec<u32>,
+    /// Streams that may have something to frame.
+    turns: Turns,
     /// All streams may have room again.
     is_reopened: bool,
-    /// Pieces that were framed, wrapping.
-    pieces: usize,
     /// The connection's task.
     task: Option<Waker>,
     /// The connection is gone.
@@ -98,9 +95,8 @@ impl<N: Net> Mux<N> {
                 requests: VecDeque::new(),
                 unserved: 0,
                 workers: Vec::new(),
-                listed: Vec::new(),
+                turns: Turns::default(),
                 is_reopened: false,
-                pieces: 0,
                 task: None,
                 is_gone: false,
                 was_used: false,
@@ -192,7 +188,7 @@ impl<N: Net> Mux<N> {
                 return Turn::Closed;
             }
             let has_room = state.out.queued() < H2_QUEUED_BYTES_HIGH;
-            if has_room && (!had_room || !is_idle || state.next_to_frame().is_some()) {
+            if has_room && (!had_room || !is_idle || state.is_due()) {
                 received = 0;
                 continue;
             }
@@ -259,7 +255,7 @@ impl<N: Net> State<N> {
         self.streams.rest();
         self.out.tx.rest();
         (self.head, self.text) = (Head::new(), Vec::new());
-        (self.heads, self.listed) = (Vec::new(), Vec::new());
+        (self.heads, self.turns) = (Vec::new(), Turns::default());
         self.is_reopened = false;
         self.requests = VecDeque::new();
         mem::take(&mut self.workers)
@@ -267,16 +263,19 @@ impl<N: Net> State<N> {
             .for_each(Waker::wake);
     }
 
-    /// Puts a stream on the list of those that may have something to frame.
+    /// Gives a stream a turn: it may have something to frame.
     pub(super) fn list(&mut self, slot: u32) {
         let stream = self.streams.at(slot);
-        if !mem::replace(&mut stream.is_listed, true) {
-            self.listed.push(slot);
+        if stream.turn.is_none() {
+            let (key, priority) = (stream.key, self.machine.priority(stream.key));
+            stream.turn = Some(self.turns.add(slot, key.id(), priority));
         }
     }
 
-    pub(super) fn unlist(&mut self, slot: u32) {
-        self.listed.retain(|&listed| listed != slot);
+    /// Says whether it had one.
+    pub(super) fn unlist(&mut self, slot: u32) -> bool {
+        let turn = self.streams.at(slot).turn.take();
+        turn.inspect(|&turn| self.turns.remove(turn)).is_some()
     }
 
     fn receive(&mut self, bytes: &Chunk, now_ms: u64, pool: &Pool) -> Result<(), Error> {
@@ -385,12 +384,21 @@ impl<N: Net> State<N> {
                     self.list(slot);
                 }
             }
-            Event::WindowOpened { stream: None } | Event::SettingsChanged => {
-                self.is_reopened = true
+            Event::Prioritized { stream } => {
+                if let Some((slot, _)) = self.streams.find(stream)
+                    && self.unlist(slot)
+                {
+                    self.list(slot);
+                }
             }
+            Event::SettingsChanged => self.is_reopened = true,
             Event::GoAway { .. } => self.tally.goaways += 1,
-            Event::NeedMore | Event::Data { .. } | Event::PingAck { .. } | Event::SettingsAcked => {
-            }
+            // Who waits for the connection's window still has a turn.
+            Event::WindowOpened { stream: None }
+            | Event::NeedMore
+            | Event::Data { .. }
+            | Event::PingAck { .. }
+            | Event::SettingsAcked => {}
         }
     }
 
@@ -454,18 +462,16 @@ impl<N: Net> State<N> {
             slots.into_iter().for_each(|slot| self.list(slot));
         }
         while self.out.queued() < H2_QUEUED_BYTES_HIGH {
-            let Some(place) = self.next_to_frame() else {
+            if !self.machine.has_room() {
+                self.frame_ends();
+                break;
+            }
+            let Some(slot) = self.turns.take() else {
                 break;
             };
-            self.pieces = self.pieces.wrapping_add(1);
-            let slot = self.listed[place];
-            if !self.frame_one(slot) {
-                self.listed.remove(place);
-                self.streams.at(slot).is_listed = false;
-            } else if self.listed.len() > 1 {
-                // Streams that share take turns.
-                let slot = self.listed.remove(place);
-                self.listed.push(slot);
+            self.streams.at(slot).turn = None;
+            if self.frame_one(slot) {
+                self.list(slot);
             }
         }
         self.flush_output();
@@ -481,29 +487,24 @@ impl<N: Net> State<N> {
         }
     }
 
-    /// The place in the list of the stream to be framed next. While the connection's window is shut, that is one whose
-    /// message ends without data; others wait in the list.
-    //= rfc9218#10
-    // By urgency. Of one urgency, answers that are of use only as a whole come first, one after the other in the order
-    // in which they were asked for; those of use in parts take turns. Now and then it is the turn of whoever has waited
-    // longest, so that every answer comes to its end.
-    fn next_to_frame(&self) -> Option<usize> {
-        let has_room = self.machine.has_room();
-        let is_due = |slot: u32| has_room || self.streams.peek(slot).waiting.is_empty();
-        let mut places = self.listed.iter().copied().enumerate();
-        let mut places = places.by_ref().filter(|&(_, slot)| is_due(slot));
-        if self.listed.len() <= 1 || self.pieces.is_multiple_of(H2_FAIR_TURN) {
-            return places.next().map(|(place, _)| place);
+    /// Whether there is something that can be framed. While the connection's window is shut, that is a message that ends
+    /// without data.
+    fn is_due(&self) -> bool {
+        let mut slots = self.turns.slots();
+        match self.machine.has_room() {
+            true => slots.next().is_some(),
+            false => slots.any(|slot| self.streams.peek(slot).waiting.is_empty()),
         }
-        let rank = |slot: u32| {
-            let key = self.streams.peek(slot).key;
-            let priority: Priority = self.machine.priority(key);
-            let order = (!priority.is_incremental).then_some(key.id());
-            (priority.urgency, priority.is_incremental, order)
-        };
-        places
-            .min_by_key(|&(_, slot)| rank(slot))
-            .map(|(place, _)| place)
+    }
+
+    /// Ends the messages that end without data.
+    fn frame_ends(&mut self) {
+        let no_data = |&slot: &u32| self.streams.peek(slot).waiting.is_empty();
+        let slots: Vec<u32> = self.turns.slots().filter(no_data).collect();
+        for slot in slots {
+            self.unlist(slot);
+            self.frame_one(slot);
+        }
     }
 
     /// Frames one piece of a stream. Says whether there may be another.

@@ -177,11 +177,9 @@ impl<N: Net> Drop for Handle<N> {
         let mut borrowed = self.mux.state.borrow_mut();
         let state = &mut *borrowed;
         let stream = state.streams.at(self.slot);
-        let (key, is_listed) = (stream.key, stream.is_listed);
+        let key = stream.key;
         state.machine.release(key);
-        if is_listed {
-            state.unlist(self.slot);
-        }
+        state.unlist(self.slot);
         state.streams.remove(self.slot);
         state.wake();
         drop(borrowed);

@@ -6,6 +6,7 @@ use std::task::{Context, Waker};
 use weir_proto_h1::{BodyKind, Head, Trailers};
 use weir_proto_h2::{Code, Error, StreamKey};
 
+use super::turns::Turn;
 use crate::io::Chunk;
 
 /// One stream: what has come on it and was not taken yet, what is to be sent on it and was not framed yet.
@@ -31,8 +32,8 @@ pub(super) struct Stream {
     pub(super) framed: u64,
     /// How our message ends.
     pub(super) end: End,
-    /// The stream is on the list of those that have something to frame.
-    pub(super) is_listed: bool,
+    /// Its turn among those that have something to frame.
+    pub(super) turn: Option<Turn>,
 }
 
 /// The head of an answer.
@@ -80,7 +81,7 @@ impl Stream {
             waiting_bytes: 0,
             framed: 0,
             end: End::Open,
-            is_listed: false,
+            turn: None,
         }
     }
 
@@ -115,7 +116,7 @@ impl Stream {
         self.waiting_bytes = 0;
         self.framed = 0;
         self.end = End::Open;
-        self.is_listed = false;
+        self.turn = None;
     }
 
     /// Notes that nothing more comes or goes. What has come stays: it may be the whole answer.
