@@ -57,8 +57,10 @@ impl Turns {
         if !self.taken.is_multiple_of(H2_FAIR_TURN) || self.order.len() <= 1 {
             return self.order.pop_front().map(|(_, slot)| slot);
         }
-        let at = self.taken / H2_FAIR_TURN % self.order.len();
-        self.order.remove(at).map(|(_, slot)| slot)
+        let others = self.order.len() - 1;
+        self.order
+            .remove(1 + self.taken / H2_FAIR_TURN % others)
+            .map(|(_, slot)| slot)
     }
 
     /// The slots of all, in their order.
