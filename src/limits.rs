@@ -129,8 +129,9 @@ pub const H2_FAIR_TURN: usize = 16;
 /// Receives that one turn of a connection of HTTP/2 takes in before it sends.
 pub const H2_RECEIVES_MAX: usize = 16;
 
-/// Tasks that a connection of HTTP/2 keeps for its next requests.
-pub const H2_WORKERS_WAITING_MAX: usize = 32;
+/// Tasks that a connection of HTTP/2 keeps for its next requests: as many as it may have at a time, unless the file
+/// allows more.
+pub const H2_WORKERS_WAITING_MAX: usize = 100;
 
 /// How long requests that are on their way are still taken after a client was told that its connection will end: a
 /// round trip around the world, and time to spare.

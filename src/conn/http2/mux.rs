@@ -1,10 +1,10 @@
 //! What the task of a connection and the tasks of its requests share.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use weir_proto_h1::{BodyKind, Edits, FieldId, Head, Request, Span, Trailers};
@@ -35,7 +35,7 @@ pub(super) struct State<N: Net> {
     /// Requests for which a task is still to be started. Servers only.
     pub(super) unserved: usize,
     /// Tasks that wait for a request. Servers only.
-    pub(super) workers: Vec<Waker>,
+    pub(super) workers: Vec<Idle>,
     /// Streams that may have something to frame.
     turns: Turns,
     /// All streams may have room again.
@@ -54,6 +54,21 @@ pub(super) struct State<N: Net> {
     pub(super) heads: Vec<Head>,
     /// What is still to be counted.
     pub(super) tally: Http2Tally,
+}
+
+/// A task that waits for a request.
+pub(super) struct Idle {
+    pub(super) task: Waker,
+    /// Whether it is on the list.
+    pub(super) waits: Rc<Cell<bool>>,
+}
+
+impl Idle {
+    /// Has it look, once it was taken off the list.
+    fn call(self) {
+        self.waits.set(false);
+        self.task.wake();
+    }
 }
 
 /// A request that has come.
@@ -212,7 +227,7 @@ impl<N: Net> Mux<N> {
             state.streams.at(slot).lose(Lost::Disconnected);
         }
         state.requests.clear();
-        state.workers.drain(..).for_each(Waker::wake);
+        state.workers.drain(..).for_each(Idle::call);
     }
 }
 
@@ -260,7 +275,7 @@ impl<N: Net> State<N> {
         self.requests = VecDeque::new();
         mem::take(&mut self.workers)
             .into_iter()
-            .for_each(Waker::wake);
+            .for_each(Idle::call);
     }
 
     /// Gives a stream a turn: it may have something to frame.
@@ -439,7 +454,7 @@ impl<N: Net> State<N> {
             refused,
         });
         match self.workers.pop() {
-            Some(worker) => worker.wake(),
+            Some(worker) => worker.call(),
             None => self.unserved += 1,
         }
     }

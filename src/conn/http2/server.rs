@@ -9,7 +9,7 @@ use std::time::Duration;
 use weir_proto_h2::{Code, Connection, Error};
 
 use super::down::Downstream;
-use super::mux::{Asked, Mux, Stall, Turn};
+use super::mux::{Asked, Idle, Mux, Stall, Turn};
 use crate::conn::down::Client;
 use crate::conn::{Down, Kit, Line, Outbox, WireRx, guarded, report_panic};
 use crate::core::{Core, Door, Pass, Timer};
@@ -264,7 +264,8 @@ impl<N: Net> Shop<N> {
 
 /// Runs the exchanges of one request after the other.
 async fn work<N: Net>(core: Rc<Core<N>>, mux: Rc<Mux<N>>, mut kit: Kit<N>) {
-    while let Some(asked) = next(&mux, &mut kit).await {
+    let waits = Rc::default();
+    while let Some(asked) = next(&mux, &mut kit, &waits).await {
         let _counted = core.conversation();
         let refused = asked.refused;
         let mut wire = Downstream::new(mux.clone(), asked, &mut kit);
@@ -283,24 +284,29 @@ async fn work<N: Net>(core: Rc<Core<N>>, mux: Rc<Mux<N>>, mut kit: Kit<N>) {
 }
 
 /// Waits for a request that no task has taken. `None`: the connection is over, or enough tasks wait.
-async fn next<N: Net>(mux: &Mux<N>, kit: &mut Kit<N>) -> Option<Asked> {
+async fn next<N: Net>(mux: &Mux<N>, kit: &mut Kit<N>, waits: &Rc<Cell<bool>>) -> Option<Asked> {
     kit.timer.set(Instant::NEVER);
     kit.block = Chunk::default();
-    let waits = Cell::new(false);
+    let has_waited = Cell::new(false);
     poll_fn(|cx| {
         let mut state = mux.state.borrow_mut();
-        if waits.get() {
-            // Whoever woke it may have been somebody else than who has a request: no other is to be lost on it.
-            state.workers.retain(|worker| !worker.will_wake(cx.waker()));
+        if waits.replace(false) {
+            // Woken by somebody else than who has a request: none is to be lost on it.
+            state.workers.retain(|idle| !Rc::ptr_eq(&idle.waits, waits));
         }
         if let Some(asked) = state.requests.pop_front() {
             return Poll::Ready(Some(asked));
         }
-        // Woken for nothing: whoever wakes a task to have it end does so.
-        if waits.replace(true) || state.is_gone || state.workers.len() >= H2_WORKERS_WAITING_MAX {
+        // Called for nothing: whoever calls a task to have it end does so.
+        let enough = state.workers.len() >= H2_WORKERS_WAITING_MAX;
+        if has_waited.replace(true) || state.is_gone || enough {
             return Poll::Ready(None);
         }
-        state.workers.push(cx.waker().clone());
+        waits.set(true);
+        state.workers.push(Idle {
+            task: cx.waker().clone(),
+            waits: waits.clone(),
+        });
         Poll::Pending
     })
     .await
