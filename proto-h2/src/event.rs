@@ -100,9 +100,9 @@ pub enum Event {
         /// Why.
         error: Error,
     },
-    /// Data that had no room may have some now.
+    /// Data that had no room may have some now: it needs both windows.
     WindowOpened {
-        /// The stream; `None` is any stream.
+        /// The stream whose window has opened; `None` is the connection's, which all share.
         stream: Option<StreamKey>,
     },
     /// A client has changed how urgent an answer is.

@@ -289,7 +289,8 @@ impl Connection {
             if !self.outflow.change(i64::from(by)) {
                 return Err(Error::WindowOverflow);
             }
-            return Ok(self.opened(None));
+            let is_waited_for = self.stalled > 0 && self.outflow.room() > 0;
+            return Ok(opened(None, is_waited_for));
         }
         let Some(key) = self.known(id)? else {
             return Ok(Step::On);
@@ -306,20 +307,8 @@ impl Connection {
                 .fail_stream(key, Error::WindowOverflow)
                 .map(Step::Event);
         }
-        Ok(if is_stalled {
-            self.opened(Some(key))
-        } else {
-            Step::On
-        })
-    }
-
-    /// Says that data may be sent again, if any waits for that and there is room.
-    fn opened(&self, stream: Option<StreamKey>) -> Step {
-        if self.stalled > 0 && self.outflow.room() > 0 {
-            Step::Event(Event::WindowOpened { stream })
-        } else {
-            Step::On
-        }
+        let is_open = stream.outflow.room() > 0;
+        Ok(opened(Some(key), is_stalled && is_open))
     }
 
     /// The stream of a frame that may come at any time once a stream was opened; none when it is
@@ -474,6 +463,14 @@ impl Connection {
             return Ok(Step::Event(Event::Prioritized { stream: key }));
         }
         Ok(Step::On)
+    }
+}
+
+/// Says that a window has opened, if data waits for that.
+fn opened(stream: Option<StreamKey>, is_waited_for: bool) -> Step {
+    match is_waited_for {
+        true => Step::Event(Event::WindowOpened { stream }),
+        false => Step::On,
     }
 }
 

@@ -408,7 +408,7 @@ impl<N: Net> State<N> {
             }
             Event::SettingsChanged => self.is_reopened = true,
             Event::GoAway { .. } => self.tally.goaways += 1,
-            // Who waits for the connection's window still has a turn.
+            // Who waits for the connection's window alone still has a turn.
             Event::WindowOpened { stream: None }
             | Event::NeedMore
             | Event::Data { .. }
