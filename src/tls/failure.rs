@@ -112,8 +112,21 @@ impl Failure {
             {
                 Self::NoCertificate
             }
+            Error::General(why) if why.contains("signing key") => Self::Cipher,
             Error::InvalidMessage(_) if !is_open => Self::NotTls,
             _ => Self::Protocol,
+        }
+    }
+
+    /// The alert that tells the peer of it, where rustls tells nothing.
+    //= rfc8446#6.2
+    pub(super) const fn alert(self) -> Option<u8> {
+        match self {
+            // decode_error, unexpected_message, handshake_failure
+            Self::NotTls => Some(50),
+            Self::Protocol => Some(10),
+            Self::Cipher | Self::NoCertificate => Some(40),
+            _ => None,
         }
     }
 }
