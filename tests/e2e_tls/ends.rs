@@ -65,7 +65,7 @@ fn an_upload_that_is_cut_off_is_never_taken_for_whole() {
 }
 
 /// More than a close with unread bytes would leave unread.
-const JUNK: [u8; 200_000] = [b'x'; 200_000];
+static JUNK: [u8; 200_000] = [b'x'; 200_000];
 
 /// A record of application data that nobody has encrypted.
 const BROKEN: &[u8] = b"\x17\x03\x03\x00\x20xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
