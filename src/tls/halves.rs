@@ -5,6 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
+use super::agreed;
 use super::failure::Failure;
 use super::gate::{Gate, Turn};
 use super::session::{Seen, Session};
@@ -133,6 +134,9 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
             }
             let seen = session.read();
             let opened = session.is_open && self.entry.take().is_some();
+            if opened && agreed::is_outlived(&session) {
+                session.refuse(Failure::PeerCertificateExpired);
+            }
             // A failure is told by the next call, once the alert is on its way.
             if opened || !matches!(seen, Ok(Seen::Blocked | Seen::Open)) {
                 return Poll::Ready(Ok(()));

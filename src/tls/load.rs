@@ -7,7 +7,6 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::client::ClientConfig;
 use rustls::crypto::CryptoProvider;
@@ -75,10 +74,7 @@ pub struct Certificate {
 impl Certificate {
     /// Days until it ends; negative since it has.
     pub fn days_left(&self) -> i64 {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
-        (self.identity.not_after as i64 - now.as_secs() as i64).div_euclid(86_400)
+        self.identity.seconds_left().div_euclid(86_400)
     }
 }
 

@@ -255,6 +255,13 @@ impl<T: Tx> Session<T> {
         failure
     }
 
+    /// Takes back what a handshake has come to: nothing that came behind it is heard.
+    pub(super) fn refuse(&mut self, failure: Failure) {
+        self.fail(failure);
+        self.desk().plain.clear();
+        self.is_open = false;
+    }
+
     /// Takes application data to be sent.
     pub(super) fn push(&mut self, chunk: Chunk) {
         if !chunk.is_empty() && self.failure.is_none() {

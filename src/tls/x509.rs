@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What a certificate says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,6 +78,14 @@ impl Identity {
             names,
             not_after: time(tag, not_after)?,
         })
+    }
+
+    /// Seconds until it ends; negative since it has.
+    pub fn seconds_left(&self) -> i64 {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        self.not_after as i64 - now.as_secs() as i64
     }
 
     /// The names of hosts, without what kind they are.

@@ -2,7 +2,9 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::e2e::*;
 use crate::edge::*;
@@ -130,4 +132,65 @@ fn a_ticket_does_not_stand_in_for_a_certificate() {
         let said = ask(strict, &[version, "-sess_in"]);
         assert!(!said.contains("treasure"), "{version}: {said}");
     }
+}
+
+/// Who resumes a session shows no certificate: the one of the session's beginning must not have ended since.
+#[test]
+fn a_ticket_does_not_outlive_the_certificate() {
+    let (dir, ca, clients) = (
+        Weir::dir(),
+        Authority::new("test"),
+        Authority::new("clients"),
+    );
+    let cert = ca.sign(&["a.test"]).write(&dir, "a");
+    let client_ca = clients.write(&dir.join("clients.pem"));
+    let weir = Weir::start_in(
+        &dir,
+        &format!(
+            "[listen.\"127.0.0.1:0\"]\ntls = {{ {cert}, client_ca = {client_ca:?} }}\n\
+             [[route]]\nmatch = \"/*\"\nrespond = \"treasure\"\n"
+        ),
+    );
+    let ask = |version: &str, how: &str, session: &Path| {
+        let mut child = Command::new("openssl")
+            .args(["s_client", "-ign_eof", "-connect"])
+            .arg(weir.address.to_string())
+            .arg("-cert")
+            .arg(dir.join("brief.pem"))
+            .arg("-key")
+            .arg(dir.join("brief.key"))
+            .args([version, how])
+            .arg(session)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+        // Who is refused may be gone before the request is written.
+        let _ = child.stdin.take().unwrap().write_all(request);
+        let output = child.wait_with_output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    clients
+        .sign_for(&["brief.test"], Duration::from_secs(6))
+        .write(&dir, "brief");
+    let versions = ["-tls1_2", "-tls1_3"].map(|version| (version, dir.join(version)));
+    for (version, session) in &versions {
+        assert!(ask(version, "-sess_out", session).contains("treasure"));
+        let again = ask(version, "-sess_in", session);
+        assert!(
+            again.contains("Reused, ") && again.contains("treasure"),
+            "{again}"
+        );
+    }
+    for (version, session) in &versions {
+        eventually("the end of the certificate", || {
+            let said = ask(version, "-sess_in", session);
+            assert!(said.contains("Reused, "), "{said}");
+            (!said.contains("treasure")).then_some(())
+        });
+    }
+    let refused = weir.metric(&failures("peer_certificate_expired"));
+    assert_eq!(refused, 2.0);
 }
