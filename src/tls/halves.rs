@@ -87,6 +87,13 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
         self.session.borrow().failure
     }
 
+    /// Why the peer, or we, have refused to go on: no mere end.
+    pub fn refusal(&self) -> Option<Failure> {
+        let is_end =
+            |failure: &Failure| matches!(failure, Failure::Truncated | Failure::ClosedInHandshake);
+        self.failure().filter(|failure| !is_end(failure))
+    }
+
     /// Why it has failed, for people.
     pub fn cause(&self) -> String {
         self.look(|session| match (session.failure, &session.cause) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{
     ClientConfig, ClientConnection, DEFAULT_VERSIONS, RootCertStore, ServerConfig,
     ServerConnection, Stream, StreamOwned, SupportedProtocolVersion, crypto::aws_lc_rs,
@@ -140,19 +141,23 @@ fn connect_by(
     StreamOwned::new(tls, tcp)
 }
 
+fn roots(ca: &str) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
+        .unwrap();
+    roots
+}
+
 pub fn client(ca: &str) -> ClientConfig {
     client_with(ca, DEFAULT_VERSIONS)
 }
 
 fn client_with(ca: &str, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
-        .unwrap();
     ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)
         .unwrap()
-        .with_root_certificates(roots)
+        .with_root_certificates(roots(ca))
         .with_no_client_auth()
 }
 
@@ -197,15 +202,39 @@ pub fn tls_endpoint(
     alpn: &[&[u8]],
     script: impl Fn(&mut Stream<'_, ServerConnection, TcpStream>) + Send + Sync + 'static,
 ) -> SocketAddr {
+    let mut config = server(issued, None, DEFAULT_VERSIONS);
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    tls_endpoint_with(config, script)
+}
+
+/// What an endpoint speaks TLS with; it asks for certificates of clients if it has an authority for them.
+pub fn server(
+    issued: &Issued,
+    clients: Option<&Authority>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ServerConfig {
     let chain = vec![CertificateDer::from_pem_slice(issued.cert.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(versions)
         .unwrap();
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(clients) => {
+            let roots = Arc::new(roots(&clients.pem));
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        }
+    };
+    builder.with_single_cert(chain, key).unwrap()
+}
+
+/// An endpoint that speaks TLS in this way and follows a script.
+pub fn tls_endpoint_with(
+    config: ServerConfig,
+    script: impl Fn(&mut Stream<'_, ServerConnection, TcpStream>) + Send + Sync + 'static,
+) -> SocketAddr {
     let (config, script) = (Arc::new(config), Arc::new(script));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

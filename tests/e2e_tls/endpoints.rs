@@ -1,12 +1,12 @@
 //! Endpoints that speak TLS.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConnection, StreamOwned};
+use tokio_rustls::rustls::{self, ClientConnection, StreamOwned};
 
 use crate::e2e::*;
 use crate::edge::*;
@@ -208,4 +208,90 @@ fn a_tunnel_over_tls_ends_in_both_directions() {
         0,
         "the other side ends with close_notify"
     );
+}
+
+#[test]
+fn endpoints_are_shown_a_certificate() {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let (dir, ca, clients) = (
+            Weir::dir(),
+            Authority::new("endpoints"),
+            Authority::new("clients"),
+        );
+        let ca_file = ca.write(&dir.join("ca.pem"));
+        let right = clients.sign(&["weir.test"]).write(&dir, "right");
+        let wrong = Authority::new("nobody")
+            .sign(&["weir.test"])
+            .write(&dir, "wrong");
+        let config = server(&ca.sign(&["good.test"]), Some(&clients), &[version]);
+        let mut offers_http2 = config.clone();
+        offers_http2.alpn_protocols = vec![b"h2".to_vec()];
+        let http2 = tls_endpoint_with(offers_http2, |stream| {
+            let _ = stream.read(&mut [0; 64]);
+        });
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let seen = shown.clone();
+        let address = tls_endpoint_with(config, move |stream| {
+            while read_head(stream) {
+                let chain = stream.conn.peer_certificates().unwrap();
+                seen.lock().unwrap().push(chain[0].to_vec());
+                stream
+                    .write_all(
+                        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+                    )
+                    .unwrap();
+                stream.conn.send_close_notify();
+                let _ = stream.conn.complete_io(stream.sock);
+                return;
+            }
+        });
+        let upstream = |name: &str, address: SocketAddr, cert: &str| {
+            format!(
+                "[upstream.{name}]\nservers = [\"https://{address}\"]\ntls = {{ ca = {ca_file:?}, {cert} }}\n\
+                 [[route]]\nmatch = \"/{name}\"\nto = \"{name}\"\n"
+            )
+        };
+        let weir = Weir::start_in(
+            &dir,
+            &[
+                upstream("right", address, &right),
+                upstream("wrong", address, &wrong),
+                upstream("none", address, ""),
+                upstream("http2", http2, &wrong),
+            ]
+            .concat(),
+        );
+        assert_eq!(weir.ask(get("/right")).status(), 200);
+        for path in ["/wrong", "/none", "/http2"] {
+            for request in [get(path), post(path, "body")] {
+                assert_eq!(weir.ask(request).status(), 502, "{path}");
+            }
+            let entry = weir.entry(path);
+            assert_eq!(
+                entry.text("reason"),
+                "upstream_tls_alert",
+                "{path} {version:?}"
+            );
+        }
+        // Another one is shown as soon as the files have changed; a session that began with the former is not taken up.
+        clients
+            .sign(&["weir.test", "fresh.test"])
+            .write(&dir, "right");
+        weir.wait_for("certificates have changed");
+        assert_eq!(weir.ask(get("/right")).status(), 200);
+        let names: Vec<_> = shown
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|one| one.windows(10).any(|bytes| bytes == b"fresh.test"))
+            .collect();
+        assert_eq!(names, [false, true]);
+        // What was refused can be set right without a restart.
+        clients.sign(&["weir.test"]).write(&dir, "wrong");
+        eventually("a change of certificates", || {
+            let loaded = weir.metric("weir_certificates_loaded_total");
+            (loaded >= 2.0).then_some(())
+        });
+        assert_eq!(weir.ask(post("/wrong", "body")).status(), 200);
+    }
 }

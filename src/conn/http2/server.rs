@@ -45,7 +45,7 @@ pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Option<Chunk
     core.obs.borrow().http2_opened(shop.door.id.get());
     let conversation = Box::pin(converse(&shop, &pass, &mut rx, &timer, first));
     let ended = guarded(conversation).await;
-    shop.mux.lose();
+    shop.mux.lose(None);
     match ended {
         Ok(()) => shop.tell_end(),
         Err(panic) => return report_panic(&core, &*panic),

@@ -200,6 +200,8 @@ impl<N: Net> Upstream<N> {
                 code: Code::HTTP_1_1_REQUIRED,
                 ..
             } => (Reason::BadResponse, Retry::Never),
+            Lost::Refused(why) if silent => (Reason::from_tls(Some(why)), Retry::IfIdempotent),
+            Lost::Refused(why) => (Reason::from_tls(Some(why)), Retry::Never),
             Lost::Reset { .. } | Lost::Disconnected if silent => {
                 (Reason::UpstreamClosed, Retry::IfIdempotent)
             }
