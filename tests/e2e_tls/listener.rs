@@ -408,3 +408,42 @@ fn files_that_cannot_be_used_are_found_with_their_place() {
         "{said}"
     );
 }
+
+#[test]
+fn the_plan_shows_how_tls_is_spoken() {
+    let edge = Edge::prepared(|dir, ca| {
+        let client_ca = ca.write(&dir.join("clients.pem"));
+        let shown = ca.sign(&["shown.test"]).write(dir, "shown");
+        let more = format!(
+            "[listen.\"127.0.0.3:0\"]\n\
+             [upstream.secure]\nservers = [\"https://127.0.0.1:1\"]\n\
+             tls = {{ ca = {client_ca:?}, server_name = \"good.test\", {shown} }}\n\
+             [[route]]\nmatch = \"/secure\"\nto = \"secure\"\n"
+        );
+        let tls = format!(", client_ca = {client_ca:?}, min_version = \"1.3\"");
+        (tls, more)
+    });
+    let plan: tinyjson::JsonValue = edge.weir.admin("/plan").text().parse().unwrap();
+    let text = |value: &tinyjson::JsonValue| value.get::<String>().unwrap().clone();
+    let tls = &plan["listeners"][0]["tls"];
+    assert_eq!(text(&tls["min_version"]), "1.3");
+    assert_eq!(text(&tls["client_cert"]), "required");
+    let shown = &tls["certificates"][0];
+    assert!(text(&shown["file"]).ends_with("/a.pem"));
+    assert_eq!(text(&shown["subject"]), "CN=a.test");
+    assert_eq!(text(&shown["names"][0]), "DNS:a.test");
+    assert_eq!(text(&shown["not_after"]), "2049-01-01T00:00:00.000Z");
+    assert!(plan["listeners"][1]["tls"].is_null());
+    let upstreams: &Vec<_> = plan["upstreams"].get().unwrap();
+    let named = |name: &str| {
+        upstreams
+            .iter()
+            .find(|one| text(&one["name"]) == name)
+            .unwrap()
+    };
+    assert!(named("up")["tls"].is_null());
+    let tls = &named("secure")["tls"];
+    assert!(text(&tls["verify"]).ends_with("/clients.pem"));
+    assert_eq!(text(&tls["server_name"]), "good.test");
+    assert_eq!(text(&tls["certificates"][0]["subject"]), "CN=shown.test");
+}
