@@ -99,6 +99,10 @@ impl Certificates {
             out,
             "{{\"min_version\":\"{version}\",\"client_cert\":\"{asked}\""
         );
+        if let Some(crl) = &tls.client_crl {
+            out.push(',');
+            string(out, "client_crl", &crl.path.to_string_lossy());
+        }
         list(out, "certificates", &tls.certs, |out, files| {
             self.shown(out, &files.cert.path);
         });

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, date_time_ymd,
 };
 
 /// An authority that signs what a test needs.
@@ -59,6 +59,33 @@ impl Authority {
         self.issue(hosts, key, |params| {
             params.not_after = date_time_ymd(year, 1, 1);
         })
+    }
+
+    /// The same, with a serial number.
+    pub fn sign_numbered(&self, hosts: &[&str], serial: u64) -> Issued {
+        self.issue(hosts, KeyPair::generate().unwrap(), |params| {
+            params.serial_number = Some(serial.into());
+            params.not_after = date_time_ymd(2049, 1, 1);
+        })
+    }
+
+    /// A list of revoked certificates, by their serial numbers.
+    pub fn revoke(&self, serials: &[u64]) -> String {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: (*serial).into(),
+            revocation_time: date_time_ymd(2020, 1, 2),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 2),
+            next_update: date_time_ymd(2020, 1, 3),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     fn issue(

@@ -194,3 +194,52 @@ fn a_ticket_does_not_outlive_the_certificate() {
     let refused = weir.metric(&failures("peer_certificate_expired"));
     assert_eq!(refused, 2.0);
 }
+
+/// A list that changes is read again, and tickets from before are worth nothing.
+#[test]
+fn a_revoked_certificate_is_refused_as_soon_as_the_list_has_it() {
+    let clients = Authority::new("clients");
+    let edge = Edge::prepared(|dir, _| {
+        let ca = clients.write(&dir.join("clients.pem"));
+        clients
+            .sign_numbered(&["alice.test"], 7)
+            .write(dir, "alice");
+        clients.sign_numbered(&["bob.test"], 8).write(dir, "bob");
+        let crl = dir.join("clients.crl");
+        std::fs::write(&crl, clients.revoke(&[8])).unwrap();
+        let keys = format!(", client_ca = {ca:?}, client_crl = {crl:?}");
+        (keys, String::new())
+    });
+    let ask = |name: &str| {
+        let path = |end: &str| edge.dir.join(format!("{name}.{end}")).display().to_string();
+        edge.curl(
+            &["--cert", &path("pem"), "--key", &path("key")],
+            "a.test",
+            "/",
+        )
+    };
+    assert!(ask("alice").is_ok());
+    assert!(ask("bob").is_err());
+    edge.wait_for_metric(&failures("peer_certificate_revoked"), 1.0);
+    let session = edge.dir.join("session");
+    let (alice, key) = (edge.dir.join("alice.pem"), edge.dir.join("alice.key"));
+    let request = "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    let resume = |how: &str| {
+        let texts = [&alice, &key, &session].map(|path| path.display().to_string());
+        let [alice, key, session] = &texts;
+        let arguments = [
+            "-tls1_2", "-ign_eof", "-cert", alice, "-key", key, how, session,
+        ];
+        edge.openssl(&arguments, request)
+    };
+    assert!(resume("-sess_out").contains("200 OK"));
+    assert!(resume("-sess_in").contains("Reused, "));
+    let fresh = edge.dir.join("fresh.crl");
+    std::fs::write(&fresh, clients.revoke(&[7])).unwrap();
+    std::fs::rename(&fresh, edge.dir.join("clients.crl")).unwrap();
+    edge.weir.wait_for("certificates have changed");
+    assert!(ask("alice").is_err());
+    let said = resume("-sess_in");
+    assert!(!said.contains("200 OK"), "{said}");
+    assert!(ask("bob").is_ok());
+}

@@ -232,7 +232,7 @@ fn endpoints_are_shown_a_certificate() {
         let shown = Arc::new(Mutex::new(Vec::new()));
         let seen = shown.clone();
         let address = tls_endpoint_with(config, move |stream| {
-            while read_head(stream) {
+            if read_head(stream) {
                 let chain = stream.conn.peer_certificates().unwrap();
                 seen.lock().unwrap().push(chain[0].to_vec());
                 stream
@@ -242,7 +242,6 @@ fn endpoints_are_shown_a_certificate() {
                     .unwrap();
                 stream.conn.send_close_notify();
                 let _ = stream.conn.complete_io(stream.sock);
-                return;
             }
         });
         let upstream = |name: &str, address: SocketAddr, cert: &str| {
