@@ -223,6 +223,8 @@ async fn converse<N: Net>(core: Rc<Core<N>>, mut wire: Downstream<N>, mut kit: K
             // A client that asked for the end sends nothing more that would have to be read.
             After::Close if !wanted && wire.is_over() => return Then::Drop,
             After::Close => return Then::End(wire.rest(kit)),
+            // What is said of a connection that TLS gave up is the alert, and its end is no orderly one.
+            After::Abort if wire.is_refused() => return Then::End(wire.rest(kit)),
             After::Abort => {
                 wire.out.tx.abort();
                 return Then::Drop;

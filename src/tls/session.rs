@@ -209,7 +209,9 @@ impl<T: Tx> Session<T> {
             Err(error) => {
                 self.cause = Some(error.to_string().into());
                 let failure = Failure::of(&error, self.is_open);
-                if self.speaks_plainly()
+                let is_told = matches!(error, Error::AlertReceived(_));
+                if !is_told
+                    && self.speaks_plainly()
                     && let Some(alert) = failure.alert()
                 {
                     self.say(alert);

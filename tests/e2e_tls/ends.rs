@@ -88,12 +88,17 @@ fn the_alert_comes_before_the_close_whatever_else_was_sent() {
         assert_eq!(bytes, [21, 3, 3, 0, 2, 2, alert], "to {hello:?}");
         assert_eq!(end, End::Closed, "to {hello:?}");
     }
+    // An alert is not answered with another.
+    let mut client = edge.weir.connect();
+    client.send(b"\x15\x03\x01\x00\x02\x02\x28");
+    assert_eq!(client.rest(), (Vec::new(), End::Closed));
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         // Before a request, behind one, and in its body.
         for said in [
             "",
             "GET /here HTTP/1.1\r\nHost: a.test\r\n\r\n",
             "POST /here HTTP/1.1\r\nHost: a.test\r\nContent-Length: 9\r\n\r\nfour",
+            "GET /up HTTP/1.1\r\nHost: a.test\r\n\r\n",
         ] {
             let mut stream = edge.connect_with(version);
             stream.conn.complete_io(&mut stream.sock).unwrap();
@@ -108,6 +113,8 @@ fn the_alert_comes_before_the_close_whatever_else_was_sent() {
                 Error::AlertReceived(AlertDescription::BadRecordMac),
                 "{version:?} {said:?}"
             );
+            let end = stream.sock.read(&mut [0; 64]);
+            assert_eq!(end.expect("no reset"), 0, "{version:?} {said:?}");
         }
     }
 }

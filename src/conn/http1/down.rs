@@ -302,6 +302,11 @@ impl<N: Net> Downstream<N> {
         matches!(self.rx, WireRx::Plain(_))
     }
 
+    /// Whether TLS was given up, by either side.
+    pub fn is_refused(&self) -> bool {
+        self.rx.refusal().is_some()
+    }
+
     /// Whether all of the last request was read, and nothing came behind it, on a connection that can end without a word.
     pub fn is_over(&self) -> bool {
         self.is_plain() && self.inbox.is_empty() && self.machine.is_received()
