@@ -115,7 +115,18 @@ impl Edge {
         &self,
         version: &'static SupportedProtocolVersion,
     ) -> StreamOwned<ClientConnection, TcpStream> {
-        connect_by(self.weir.address, client_with(&self.ca.pem, &[version]))
+        self.connect_offering(version, b"http/1.1")
+    }
+
+    /// The same with one protocol only.
+    pub fn connect_offering(
+        &self,
+        version: &'static SupportedProtocolVersion,
+        alpn: &[u8],
+    ) -> StreamOwned<ClientConnection, TcpStream> {
+        let mut config = client_with(&self.ca.pem, &[version]);
+        config.alpn_protocols = vec![alpn.to_vec()];
+        connect_by(self.weir.address, config)
     }
 
     #[track_caller]

@@ -93,14 +93,17 @@ fn the_alert_comes_before_the_close_whatever_else_was_sent() {
     client.send(b"\x15\x03\x01\x00\x02\x02\x28");
     assert_eq!(client.rest(), (Vec::new(), End::Closed));
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-        // Before a request, behind one, and in its body.
+        // Before a request, behind one, in its body, behind one that an endpoint answers, and over HTTP/2.
         for said in [
             "",
             "GET /here HTTP/1.1\r\nHost: a.test\r\n\r\n",
             "POST /here HTTP/1.1\r\nHost: a.test\r\nContent-Length: 9\r\n\r\nfour",
             "GET /up HTTP/1.1\r\nHost: a.test\r\n\r\n",
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
         ] {
-            let mut stream = edge.connect_with(version);
+            let is_http2 = said.starts_with("PRI");
+            let alpn = if is_http2 { &b"h2"[..] } else { b"http/1.1" };
+            let mut stream = edge.connect_offering(version, alpn);
             stream.conn.complete_io(&mut stream.sock).unwrap();
             stream.write_all(said.as_bytes()).unwrap();
             stream.sock.write_all(BROKEN).unwrap();

@@ -191,6 +191,8 @@ async fn part<N: Net>(shop: &Shop<N>, rx: &mut WireRx<N>, timer: &Timer) {
             match shop.mux.poll_flush(cx) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => is_sent = true,
+                // TLS was given up: what is left to be said is the alert.
+                Poll::Ready(Err(_)) if rx.refusal().is_some() => is_sent = true,
                 Poll::Ready(Err(_)) => (is_sent, is_finished, has_ended) = (true, true, true),
             }
         }
