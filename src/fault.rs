@@ -211,6 +211,7 @@ impl Reason {
                 Failure::PeerCertificateExpired
                 | Failure::PeerCertificateUnknownIssuer
                 | Failure::PeerCertificateName
+                | Failure::PeerCertificateRevoked
                 | Failure::PeerCertificateBad
                 | Failure::PeerCertificateMissing,
             ) => Self::UpstreamTlsCertificate,

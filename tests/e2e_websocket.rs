@@ -5,14 +5,18 @@
 mod e2e;
 mod peers;
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{Read, Write};
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::ext::Protocol;
 use h2::{Reason, RecvStream, SendStream};
 use http::Request;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt};
 use tungstenite::protocol::Role;
 use tungstenite::{Message as Frame, WebSocket};
 
@@ -466,7 +470,87 @@ fn an_endpoint_that_does_not_switch_is_502() {
     });
 }
 
-/// HTTP/2 endpoints would need an extended CONNECT of their own.
+/// Answers an upgrade, then sends back what comes.
+async fn switch_and_echo(stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let (rx, mut tx) = tokio::io::split(stream);
+    let mut rx = tokio::io::BufReader::new(rx);
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        assert_ne!(rx.read_line(&mut line).await.unwrap(), 0);
+    }
+    tx.write_all(SWITCH.as_bytes()).await.unwrap();
+    // Whoever ends it first.
+    let _ = tokio::io::copy(&mut rx, &mut tx).await;
+    let _ = tx.shutdown().await;
+}
+
+/// An endpoint that speaks both, and prefers HTTP/2: requests share a connection of that, and each WebSocket has one of
+/// its own, whichever comes first.
+#[test]
+fn a_websocket_at_an_endpoint_that_prefers_http2_has_a_connection_of_http1() {
+    run(async {
+        let (dir, tls) = (Weir::dir(), Tls::new());
+        let (_, trusted) = tls.files(&dir);
+        let acceptor = tls.acceptor_of(&[Speaks::Http2, Speaks::Http1]);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let name = listener.local_addr().unwrap();
+        let shared = Rc::new(Cell::new(0));
+        let counted = shared.clone();
+        tokio::task::spawn_local(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, counted) = (acceptor.clone(), counted.clone());
+                tokio::task::spawn_local(async move {
+                    let stream = acceptor.accept(stream).await.unwrap();
+                    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                        counted.set(counted.get() + 1);
+                        let handler = Rc::new(async |_| answer("shared"));
+                        return serve(Speaks::Http2, TokioIo::new(stream), handler).await;
+                    }
+                    switch_and_echo(stream).await;
+                });
+            }
+        });
+        let weir = Weir::start_in(
+            &dir,
+            &format!(
+                "[upstream.up]\nservers = [\"https://localhost:{}\"]\n{trusted}\n\
+                 [[route]]\nmatch = \"/*\"\nto = \"up\"\n",
+                name.port()
+            ),
+        );
+        let upgraded = |weir: &Weir| {
+            let mut conn = weir.connect();
+            conn.send(UPGRADE);
+            tokio::task::spawn_blocking(move || {
+                assert_eq!(conn.message_head().status(), 101);
+                conn.send("over its own connection");
+                conn.expect("over its own connection");
+                conn
+            })
+        };
+        let first = within(upgraded(&weir)).await.unwrap();
+        let mut client = client(&weir).await;
+        for _ in 0..3 {
+            let answer = client.ask(request("GET", "/").body(()).unwrap()).await;
+            assert_eq!(answer.0, 200);
+            within(upgraded(&weir)).await.unwrap();
+            // From a client of HTTP/2 as well.
+            let (response, mut stream) = client.send(connect("/chat"), false);
+            let response = within(response).await.unwrap();
+            assert_eq!(response.status(), 200);
+            stream
+                .send_data(Bytes::from_static(b"hello"), true)
+                .unwrap();
+            let mut body = response.into_body();
+            assert_eq!(within(body.data()).await.unwrap().unwrap(), "hello");
+        }
+        assert_eq!(shared.get(), 1, "requests share one connection");
+        drop(first);
+    });
+}
+
+/// Where HTTP/2 is all that is spoken, an extended CONNECT would be needed.
 #[test]
 fn a_websocket_to_an_endpoint_of_http2_is_502() {
     run(async {

@@ -372,6 +372,7 @@ fn test(
         port: request.port,
         target: request.target,
         headers: header_names(raw.headers.unwrap_or_default(), cx),
+        client_cert: raw.client_cert.unwrap_or_default(),
         route: route.flatten(),
         upstream: upstream.flatten(),
         status: raw.status.and_then(|status| u16::try_from(status).ok()),

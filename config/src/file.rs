@@ -240,6 +240,9 @@ table! {
         required request: At<RequestLine> = "request" as Placed<RequestText>;
         /// Header fields of the request.
         optional headers: Vec<Entry<String>> = "headers" as Named<FieldName, FieldValueText>;
+        /// The certificate that the client shows: its subject, such as `CN=a,O=Example`, its
+        /// names, such as `DNS:a.example.com`, or several of these. None unless set.
+        optional client_cert: Vec<String> = "client_cert" as Many<PlainText>;
         /// The name of the route that must take it.
         optional route: At<String> = "route" as Placed<PlainText>;
         /// The name of the upstream that must get it.

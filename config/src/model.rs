@@ -645,6 +645,8 @@ pub struct Test {
     pub target: String,
     /// Request fields, names lower case.
     pub headers: Vec<(String, String)>,
+    /// What the client's certificate is known by: its subject, its names. Empty: there is none.
+    pub client_cert: Vec<String>,
     /// Index in [`Config::routes`] of the route that must take it.
     pub route: Option<usize>,
     /// Index in [`Config::upstreams`] of the upstream that must get it.

@@ -20,6 +20,8 @@ pub struct ListenTls {
     pub certs: Vec<CertFiles>,
     /// Authorities whose certificates clients may show.
     pub client_ca: Option<NamedFile>,
+    /// What these authorities have revoked.
+    pub client_crl: Option<NamedFile>,
     /// Whether clients must show one. Without effect where there is no `client_ca`.
     pub client_cert: ClientCert,
     /// Whether endpoints are told who the client is.
@@ -197,6 +199,9 @@ table! {
         optional certs: Vec<RawCert> = "certs" as Many<RawCert>;
         /// Authorities whose certificates clients may show, PEM.
         optional client_ca: NamedFile = "client_ca" as FileText;
+        /// What those authorities have revoked (CRLs, PEM), one list for each of them: a
+        /// certificate that no list covers is refused too. A list that is overdue still counts.
+        optional client_crl: At<NamedFile> = "client_crl" as Placed<FileText>;
         /// Whether clients must show a certificate, where there is a `client_ca`.
         optional client_cert: At<ClientCert> = "client_cert" as Placed<Choice<ClientCert>>;
         /// Whether endpoints are told who the client is, in X-Client-Cert-Subject and
@@ -275,6 +280,7 @@ fn listen_tls(certs: Vec<CertFiles>) -> ListenTls {
     ListenTls {
         certs,
         client_ca: None,
+        client_crl: None,
         client_cert: limits::CLIENT_CERT.value,
         client_headers: false,
         min_version: limits::TLS_MIN_VERSION.value,
@@ -338,6 +344,7 @@ impl Long for RawListenTls {
         }
         if table.client_ca.is_none() {
             let needs = [
+                ("client_crl", table.client_crl.as_ref().map(|at| &at.span)),
                 ("client_cert", table.client_cert.as_ref().map(|at| &at.span)),
                 (
                     "client_headers",
@@ -362,6 +369,7 @@ impl Long for RawListenTls {
         }
         Some(Some(ListenTls {
             client_ca: table.client_ca,
+            client_crl: table.client_crl.map(|at| at.value),
             client_cert: table
                 .client_cert
                 .map_or(limits::CLIENT_CERT.value, |at| at.value),

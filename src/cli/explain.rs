@@ -12,7 +12,8 @@ use weir_proto_h1::{Event, Head, Server};
 use crate::fault::Reason;
 use crate::io::Address;
 use crate::plan::{Decision, ListenerPlan, Plan, Problem, RouteId, RoutePlan, Target, UpstreamId};
-use crate::route::{Considered, Scratch, Verdict};
+use crate::route::{Considered, RequestView, Scratch, Verdict};
+use crate::tls::Identity;
 
 /// Routes of other hosts and paths that are listed; the rest is counted.
 const OTHERS_LISTED_MAX: usize = 10;
@@ -26,6 +27,8 @@ pub struct Question {
     pub url: String,
     /// Field lines as curl's `-H` takes them: `name: value`. A Host replaces that of the URL.
     pub headers: Vec<String>,
+    /// What the client's certificate is known by: its subject, its names. Empty: there is none.
+    pub client_cert: Vec<String>,
     /// Whether every route is listed, however far from matching.
     pub all: bool,
 }
@@ -55,10 +58,14 @@ pub fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
         [] => plan.listeners.first(),
         [first, ..] => Some(*first),
     };
-    let answer = answer(plan, listener, &text);
+    let client = Identity::known_by(&question.client_cert);
+    let answer = answer(plan, listener, (&text, client.as_ref()));
     let mut out = String::new();
     // Writing to a string cannot fail.
     let _ = writeln!(out, "request    {} {}", question.method, question.url);
+    if !question.client_cert.is_empty() {
+        let _ = writeln!(out, "client     {}", question.client_cert.join(", "));
+    }
     write_listener(&mut out, plan, &listeners, url.port);
     if let (Some(host), Some(path)) = (&answer.host, &answer.path) {
         let _ = writeln!(out, "matched as {host}{path}");
@@ -110,7 +117,8 @@ fn run_test(plan: &Plan, test: &Test) -> Result<(), String> {
         .first()
         .copied()
         .or_else(|| plan.listeners.first());
-    let answer = answer(plan, listener, &text);
+    let client = Identity::known_by(&test.client_cert);
+    let answer = answer(plan, listener, (&text, client.as_ref()));
     let becomes = answer.in_words(plan);
     if let Some(index) = test.route
         && answer.route().map(|id| id.0 as usize) != Some(index)
@@ -152,7 +160,11 @@ struct Answer<'p> {
 }
 
 /// Takes a request head through the data path's parser and decision.
-fn answer<'p>(plan: &'p Plan, listener: Option<&ListenerPlan>, text: &str) -> Answer<'p> {
+fn answer<'p>(
+    plan: &'p Plan,
+    listener: Option<&ListenerPlan>,
+    (text, client): (&str, Option<&Identity>),
+) -> Answer<'p> {
     let block = text.as_bytes();
     let mut head = Head::new();
     let mut answer = Answer {
@@ -174,7 +186,7 @@ fn answer<'p>(plan: &'p Plan, listener: Option<&ListenerPlan>, text: &str) -> An
         _ => Err(weir_proto_h1::Error::BadRequestLine),
     });
     let view = match view {
-        Ok(view) => view,
+        Ok(view) => RequestView { client, ..view },
         Err(error) => {
             let reason = Reason::from_request(error);
             answer.decision = Decision::Refuse {

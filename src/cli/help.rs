@@ -93,13 +93,15 @@ and runs the [[test]] blocks. Prints nothing but `FILE: ok` and a summary when a
 
 /// `weir explain`.
 pub(super) const EXPLAIN: &str = "\
-Usage: weir explain FILE METHOD URL [-H 'name: value']... [--all]
+Usage: weir explain FILE METHOD URL [-H 'name: value']... [--client-cert TEXT]... [--all]
 
 Takes a request through the same code that serves, without sending anything: the listener, every
 route considered with the first predicate that fails, the route chosen, its upstream and endpoints,
 the path after rewriting, the time limits. Words are those of the access log.
 
   -H, --header 'name: value'   a field of the request; may be repeated
+      --client-cert TEXT       the client shows a certificate with this subject (CN=a,O=Example) or
+                               name (DNS:a.example.com); may be repeated
   -a, --all                    list every route, however far from matching
 
 Example: weir explain edge.toml GET http://api.example.com/v1/users -H 'x-beta: 1'

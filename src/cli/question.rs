@@ -10,10 +10,12 @@ use crate::control::{Source, load_untested};
 
 pub(super) fn main(args: &mut Parser) -> Done {
     let (mut values, mut headers, mut all) = (Vec::new(), Vec::new(), false);
+    let mut client_cert = Vec::new();
     while let Some(arg) = args.next()? {
         match arg {
             Arg::Long("help") => return print(help::EXPLAIN),
             Arg::Short('H') | Arg::Long("header") => headers.push(args.value()?.string()?),
+            Arg::Long("client-cert") => client_cert.push(args.value()?.string()?),
             Arg::Short('a') | Arg::Long("all") => all = true,
             Arg::Value(value) => values.push(value),
             other => return Err(other.unexpected().into()),
@@ -30,6 +32,7 @@ pub(super) fn main(args: &mut Parser) -> Done {
         method: method.string()?,
         url: url.string()?,
         headers,
+        client_cert,
         all,
     };
     let loaded = load_untested(&Source::File(PathBuf::from(file)))

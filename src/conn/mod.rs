@@ -207,7 +207,7 @@ async fn converse<N: Net>(core: Rc<Core<N>>, mut wire: Downstream<N>, mut kit: K
                 wanted = wire.machine.request().persists;
                 exchange::run(&core, &mut Down::http1(&mut kit, &mut wire)).await
             }
-            Ok(false) => return Then::Drop,
+            Ok(false) => return left(wire, kit),
             Err(fault) => {
                 wire.show_unread(&mut kit);
                 wire.machine.give_up_head();
@@ -223,6 +223,8 @@ async fn converse<N: Net>(core: Rc<Core<N>>, mut wire: Downstream<N>, mut kit: K
             // A client that asked for the end sends nothing more that would have to be read.
             After::Close if !wanted && wire.is_over() => return Then::Drop,
             After::Close => return Then::End(wire.rest(kit)),
+            // What is said of a connection that TLS gave up is the alert, and its end is no orderly one.
+            After::Abort if wire.is_refused() => return Then::End(wire.rest(kit)),
             After::Abort => {
                 wire.out.tx.abort();
                 return Then::Drop;
@@ -249,9 +251,18 @@ async fn converse<N: Net>(core: Rc<Core<N>>, mut wire: Downstream<N>, mut kit: K
         });
         match next.await {
             Some(Some(())) => {}
-            Some(None) => return Then::Drop,
+            Some(None) => return left(wire, kit),
             None => return Then::Wait(wire.rest(kit)),
         }
+    }
+}
+
+/// How a connection is left whose client has ended it: over TLS our end is said too, or what was wrong, and a close with
+/// unread bytes would be a reset, which could destroy that.
+fn left<N: Net>(wire: Downstream<N>, kit: Kit<N>) -> Then<N> {
+    match wire.is_plain() {
+        true => Then::Drop,
+        false => Then::End(wire.rest(kit)),
     }
 }
 

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use crate::core::Core;
 use crate::io::{Chunk, Connection, Net, Rx, Tx};
-use crate::tls::{Agreed, Identity, TlsRx, TlsTx};
+use crate::obs::Level;
+use crate::tls::{Agreed, Failure, Identity, TlsRx, TlsTx};
 
 /// A connection, split into its directions.
 pub struct Wire<N: Net> {
@@ -71,6 +73,26 @@ impl<N: Net> WireRx<N> {
         match self {
             Self::Plain(_) => None,
             Self::Tls(rx) => rx.identity(),
+        }
+    }
+
+    /// Why TLS was given up, by either side; `None` in the clear, and for a mere end.
+    pub fn refusal(&self) -> Option<Failure> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(rx) => rx.refusal(),
+        }
+    }
+
+    /// Says in the log why TLS to an endpoint was given up, if it was. In TLS 1.3 that is where an endpoint that does not
+    /// like our certificate says so: for us the handshake was over by then.
+    pub fn tell_refusal(&self, core: &Core<N>, endpoint: &str) {
+        if let Self::Tls(rx) = self
+            && rx.refusal().is_some()
+        {
+            core.tell_handshake(Level::Warn, || {
+                format!("TLS to {endpoint} failed: {}", rx.cause())
+            });
         }
     }
 

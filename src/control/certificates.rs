@@ -8,6 +8,9 @@ use std::sync::Arc;
 
 use tokio::time::sleep;
 
+use weir_config::{ClientCert, ListenTls, TlsVersion, UpstreamTls, Verify};
+
+use super::report::{list, string};
 use super::{Control, Source, count, limits};
 use crate::core::{Command, Receipts};
 use crate::obs::{Kind, Page, process, text};
@@ -76,6 +79,79 @@ impl Certificates {
             "Changes of files of certificates and keys that were refused: the former ones stay.";
         page.family("weir_certificates_failed_total", Kind::Counter, help);
         page.sample(&[], self.failed);
+    }
+
+    /// How a listener speaks TLS, as JSON.
+    pub(super) fn listener(&self, out: &mut String, tls: Option<&ListenTls>) {
+        let Some(tls) = tls else {
+            return out.push_str("null");
+        };
+        let version = match tls.min_version {
+            TlsVersion::V12 => "1.2",
+            TlsVersion::V13 => "1.3",
+        };
+        let asked = match (&tls.client_ca, tls.client_cert) {
+            (None, _) => "none",
+            (Some(_), ClientCert::Optional) => "optional",
+            (Some(_), ClientCert::Required) => "required",
+        };
+        let _ = write!(
+            out,
+            "{{\"min_version\":\"{version}\",\"client_cert\":\"{asked}\""
+        );
+        if let Some(crl) = &tls.client_crl {
+            out.push(',');
+            string(out, "client_crl", &crl.path.to_string_lossy());
+        }
+        list(out, "certificates", &tls.certs, |out, files| {
+            self.shown(out, &files.cert.path);
+        });
+        out.push('}');
+    }
+
+    /// How an upstream's endpoints are spoken to over TLS, as JSON.
+    pub(super) fn upstream(&self, out: &mut String, tls: Option<&UpstreamTls>) {
+        let Some(tls) = tls else {
+            return out.push_str("null");
+        };
+        out.push('{');
+        let authorities = match (tls.verify, &tls.ca) {
+            (Verify::Off, _) => "off".into(),
+            (Verify::On, Some(ca)) => ca.path.to_string_lossy(),
+            (Verify::On, None) => "system".into(),
+        };
+        string(out, "verify", &authorities);
+        if let Some(name) = &tls.server_name {
+            out.push(',');
+            string(out, "server_name", name);
+        }
+        list(
+            out,
+            "certificates",
+            tls.cert.as_slice(),
+            |out, (cert, _)| {
+                self.shown(out, &cert.path);
+            },
+        );
+        out.push('}');
+    }
+
+    /// A certificate that is shown, as members of an object.
+    fn shown(&self, out: &mut String, path: &Path) {
+        string(out, "file", &path.to_string_lossy());
+        let Some(known) = self.each().find(|one| one.path == path) else {
+            return;
+        };
+        out.push(',');
+        string(out, "subject", &known.identity.subject);
+        out.push_str(",\"names\":[");
+        for (at, name) in known.identity.names.iter().enumerate() {
+            out.push_str(if at == 0 { "" } else { "," });
+            text::json(out, name.as_bytes());
+        }
+        let mut when = String::new();
+        text::time(&mut when, known.identity.not_after.saturating_mul(1000));
+        let _ = write!(out, "],\"not_after\":\"{when}\"");
     }
 
     pub(super) fn health(&self, out: &mut String) {

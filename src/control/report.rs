@@ -139,7 +139,13 @@ pub(super) fn health(control: &Control, verbose: bool) -> String {
 /// The running plan as JSON.
 pub(super) fn plan(control: &Control) -> String {
     let state = control.state.borrow();
-    let State { plan, reloads, .. } = &*state;
+    let State {
+        plan,
+        config,
+        reloads,
+        certificates,
+        ..
+    } = &*state;
     let mut out = String::from("{");
     let _ = write!(
         out,
@@ -171,8 +177,13 @@ pub(super) fn plan(control: &Control) -> String {
         );
         let _ = write!(
             out,
-            ",\"connections_max\":{max},\"connections_per_client_max\":{per_client}"
+            ",\"connections_max\":{max},\"connections_per_client_max\":{per_client},\"tls\":"
         );
+        let named = config
+            .listeners
+            .iter()
+            .find(|one| *listener.name == *one.address.to_string());
+        certificates.listener(out, named.and_then(|one| one.tls.as_ref()));
     });
     list(&mut out, "routes", &plan.routes, |out, route| {
         string(out, "name", &route.name);
@@ -185,8 +196,16 @@ pub(super) fn plan(control: &Control) -> String {
             string(out, "name", &endpoint.name);
             out.push(',');
             string(out, "address", &shown(&endpoint.address));
-            let _ = write!(out, ",\"weight\":{}", endpoint.weight);
+            let is_tls = endpoint.tls_name.is_some();
+            let _ = write!(out, ",\"weight\":{},\"tls\":{is_tls}", endpoint.weight);
         });
+        out.push_str(",\"tls\":");
+        let named = config
+            .upstreams
+            .iter()
+            .find(|one| *one.name == *upstream.name);
+        let secure = upstream.endpoints.iter().any(|one| one.tls_name.is_some());
+        certificates.upstream(out, named.filter(|_| secure).map(|one| &one.tls));
     });
     out.push_str("}\n");
     out
@@ -210,12 +229,17 @@ fn shown(address: &Address) -> String {
     address.to_string()
 }
 
-fn string(out: &mut String, name: &str, value: &str) {
+pub(super) fn string(out: &mut String, name: &str, value: &str) {
     let _ = write!(out, "\"{name}\":");
     text::json(out, value.as_bytes());
 }
 
-fn list<T>(out: &mut String, name: &str, items: &[T], mut each: impl FnMut(&mut String, &T)) {
+pub(super) fn list<T>(
+    out: &mut String,
+    name: &str,
+    items: &[T],
+    mut each: impl FnMut(&mut String, &T),
+) {
     let _ = write!(out, ",\"{name}\":[");
     for (at, item) in items.iter().enumerate() {
         out.push_str(if at == 0 { "{" } else { ",{" });

@@ -123,6 +123,7 @@ async fn open<N: Net>(
     core: &Rc<Core<N>>,
     endpoint: &Endpoint<N>,
     said: Option<Vec<u8>>,
+    its_own: bool,
 ) -> Result<Wire<N>, Reason> {
     let connected = core.net.connect(&endpoint.address).await;
     let mut connection = connected.map_err(|_| Reason::ConnectFailed)?;
@@ -132,7 +133,10 @@ async fn open<N: Net>(
     match endpoint.secure() {
         None => Ok(connection.into()),
         // In a box: the handshake is rare, and what it holds is large.
-        Some(secure) => Box::pin(shake_hands(core, secure, connection, &endpoint.name)).await,
+        Some(secure) => {
+            let name = &endpoint.name;
+            Box::pin(shake_hands(core, secure, connection, name, its_own)).await
+        }
     }
 }
 
@@ -141,11 +145,13 @@ async fn shake_hands<N: Net>(
     secure: Secure,
     connection: Connection<N>,
     name: &str,
+    its_own: bool,
 ) -> Result<Wire<N>, Reason> {
     let Connection { rx, tx, peer } = connection;
+    let (pool, gate) = (core.net.pool(), &core.gate);
     let begun = secure
         .client
-        .connect(&secure.name, (rx, tx), core.net.pool(), &core.gate);
+        .connect(&secure.name, (rx, tx), pool, gate, its_own);
     let (mut rx, tx) = begun.map_err(|_| Reason::Internal)?;
     if poll_fn(|cx| rx.poll_open(cx)).await.is_err() {
         core.tell_handshake(Level::Warn, || {
@@ -208,6 +214,7 @@ impl<N: Net> Way<'_, N> {
             owner: self.owner(down),
             fresh: self.fresh,
             sure: !down.kit.head.method.is_idempotent(),
+            switches: down.request().upgrade.is_some(),
         };
         let turn = poll_fn(|cx| Poll::Ready(self.upstream.take(cx, &self.tried, need))).await;
         let (mut index, mut turn) = match turn {
@@ -229,11 +236,13 @@ impl<N: Net> Way<'_, N> {
                     return Ok((endpoint, up));
                 }
                 Turn::Connect(permit) => {
-                    let up = self.connected(&endpoint, permit, down, record).await;
+                    let up = self.connected(&endpoint, permit, need, down, record).await;
                     return Ok((endpoint, up.inspect_err(|_| self.free = true)?));
                 }
                 Turn::Join(seat) => {
-                    if let Some(mux) = seat.sit() {
+                    if endpoint.shares(need)
+                        && let Some(mux) = seat.sit()
+                    {
                         let (used, head) = (mux.was_used(), mem::take(&mut down.kit.up_head));
                         return Ok((endpoint, Up::http2(mux, used, head)));
                     }
@@ -271,16 +280,20 @@ impl<N: Net> Way<'_, N> {
         &self,
         endpoint: &Rc<Endpoint<N>>,
         permit: Permit<N>,
+        need: Need,
         down: &mut Down<'_, N>,
         record: &mut Record,
     ) -> Result<Up<N>, Fault> {
-        let speaks = endpoint.protocol.get();
-        let joiner = (speaks == Protocol::Http2).then(|| endpoint.joiner());
-        let held = self.connect(endpoint, permit, down, record).await?;
-        if speaks_http2(&held) || (speaks == Protocol::Http2 && !endpoint.is_secure()) {
+        let is_shared = endpoint.shares(need);
+        let joiner = is_shared.then(|| endpoint.joiner());
+        let held = self.connect(endpoint, permit, need, down, record).await?;
+        if speaks_http2(&held) || (is_shared && !endpoint.is_secure()) {
             return Ok(self.begin_shared(endpoint, held, down, joiner));
         }
-        endpoint.protocol.set(Protocol::Http1);
+        // What was not offered says nothing about the endpoint.
+        if !need.switches {
+            endpoint.protocol.set(Protocol::Http1);
+        }
         let head = mem::take(&mut down.kit.up_head);
         Ok(Up::http1(self.core, held, false, self.plan.limits, head))
     }
@@ -427,6 +440,7 @@ impl<N: Net> Way<'_, N> {
         &self,
         endpoint: &Rc<Endpoint<N>>,
         permit: Permit<N>,
+        need: Need,
         down: &Down<'_, N>,
         record: &mut Record,
     ) -> Result<Held<N>, Fault> {
@@ -435,7 +449,7 @@ impl<N: Net> Way<'_, N> {
         let deadline = began + self.route.timeouts.connect;
         let failed = |reason| Fault::upstream(Phase::Connect, reason, Retry::Always);
         down.kit.timer.set(self.total.min(deadline));
-        let owner = self.owner(down);
+        let owner = need.owner;
         let said = self.plan.proxy_protocol.map(|version| {
             let target = match &down.kit.door.plan.borrow().address {
                 Address::Ip(address) => Some(*address),
@@ -443,7 +457,7 @@ impl<N: Net> Way<'_, N> {
             };
             proxy_protocol::write(version, owner, target)
         });
-        let mut connecting = pin!(open(core, endpoint, said));
+        let mut connecting = pin!(open(core, endpoint, said, need.switches));
         let connected = poll_fn(|cx| {
             down.kit.timer.watch(cx);
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {

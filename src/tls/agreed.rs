@@ -93,6 +93,19 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
     }
 }
 
+/// Whether a session was taken up again after the end of the client's certificate, which nobody has looked at since it
+/// began.
+pub(super) fn is_outlived<T: Tx>(session: &Session<T>) -> bool {
+    let Side::Server(side) = &session.side else {
+        return false;
+    };
+    side.handshake_kind() == Some(HandshakeKind::Resumed)
+        && side
+            .peer_certificates()
+            .and_then(|chain| Identity::of(chain.first()?))
+            .is_some_and(|identity| identity.seconds_left() < 0)
+}
+
 fn of<T: Tx>(session: &Session<T>) -> Agreed {
     let (version, suite, kind, alpn) = match &session.side {
         Side::Server(side) => (

@@ -11,6 +11,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
+use super::agreed::Protocol;
 use super::gate::Gate;
 use super::halves::{TlsRx, TlsTx, halves};
 use super::session::{Session, Side};
@@ -40,7 +41,8 @@ impl Client {
         }
     }
 
-    /// Begins to speak TLS on a connection to an endpoint.
+    /// Begins to speak TLS on a connection to an endpoint. One for a request that needs a connection of `its_own` is
+    /// not offered HTTP/2.
     ///
     /// # Errors
     /// The configuration cannot be used, which was found out when it was loaded.
@@ -50,9 +52,17 @@ impl Client {
         (rx, tx): (R, T),
         pool: &Pool,
         gate: &Rc<Gate>,
+        its_own: bool,
     ) -> io::Result<(TlsRx<R, T>, TlsTx<T>)> {
-        let side = UnbufferedClientConnection::new(self.config.clone(), name.0.clone())
-            .map_err(io::Error::other)?;
+        let (config, name) = (self.config.clone(), name.0.clone());
+        let side = match its_own {
+            true => {
+                let offered = Protocol::offered(false);
+                UnbufferedClientConnection::new_with_alpn(config, name, offered)
+            }
+            false => UnbufferedClientConnection::new(config, name),
+        };
+        let side = side.map_err(io::Error::other)?;
         let session = Session::new(Side::Client(side), tx, pool.clone());
         Ok(halves(rx, session, gate, false))
     }

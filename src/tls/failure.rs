@@ -46,6 +46,8 @@ kinds! {
     PeerCertificateUnknownIssuer "peer_certificate_unknown_issuer";
     /// The peer's certificate is not for its name.
     PeerCertificateName "peer_certificate_name";
+    /// The peer's certificate was revoked, or no list says that it was not.
+    PeerCertificateRevoked "peer_certificate_revoked";
     /// The peer's certificate cannot be used for another reason.
     PeerCertificateBad "peer_certificate_bad";
     /// The peer refuses our certificate or does not know who has signed it.
@@ -76,6 +78,9 @@ impl Failure {
                 CertificateError::UnknownIssuer => Self::PeerCertificateUnknownIssuer,
                 CertificateError::NotValidForName
                 | CertificateError::NotValidForNameContext { .. } => Self::PeerCertificateName,
+                CertificateError::Revoked | CertificateError::UnknownRevocationStatus => {
+                    Self::PeerCertificateRevoked
+                }
                 _ => Self::PeerCertificateBad,
             },
             Error::AlertReceived(alert) => match alert {
@@ -112,8 +117,21 @@ impl Failure {
             {
                 Self::NoCertificate
             }
+            Error::General(why) if why.contains("signing key") => Self::Cipher,
             Error::InvalidMessage(_) if !is_open => Self::NotTls,
             _ => Self::Protocol,
+        }
+    }
+
+    /// The alert that tells the peer of it, where rustls tells nothing.
+    //= rfc8446#6.2
+    pub(super) const fn alert(self) -> Option<u8> {
+        match self {
+            // decode_error, unexpected_message, handshake_failure
+            Self::NotTls => Some(50),
+            Self::Protocol => Some(10),
+            Self::Cipher | Self::NoCertificate => Some(40),
+            _ => None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
+use super::agreed;
 use super::failure::Failure;
 use super::gate::{Gate, Turn};
 use super::session::{Seen, Session};
@@ -86,6 +87,13 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
         self.session.borrow().failure
     }
 
+    /// Why the peer, or we, have refused to go on: no mere end.
+    pub fn refusal(&self) -> Option<Failure> {
+        let is_end =
+            |failure: &Failure| matches!(failure, Failure::Truncated | Failure::ClosedInHandshake);
+        self.failure().filter(|failure| !is_end(failure))
+    }
+
     /// Why it has failed, for people.
     pub fn cause(&self) -> String {
         self.look(|session| match (session.failure, &session.cause) {
@@ -133,6 +141,9 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
             }
             let seen = session.read();
             let opened = session.is_open && self.entry.take().is_some();
+            if opened && agreed::is_outlived(&session) {
+                session.refuse(Failure::PeerCertificateExpired);
+            }
             // A failure is told by the next call, once the alert is on its way.
             if opened || !matches!(seen, Ok(Seen::Blocked | Seen::Open)) {
                 return Poll::Ready(Ok(()));

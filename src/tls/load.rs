@@ -7,12 +7,12 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::client::ClientConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
@@ -75,10 +75,7 @@ pub struct Certificate {
 impl Certificate {
     /// Days until it ends; negative since it has.
     pub fn days_left(&self) -> i64 {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
-        (self.identity.not_after as i64 - now.as_secs() as i64).div_euclid(86_400)
+        self.identity.seconds_left().div_euclid(86_400)
     }
 }
 
@@ -142,24 +139,11 @@ impl Reader<'_> {
                 names.add(&hosts, Arc::new(key));
             }
         }
-        let mut clients = Clients::default();
-        let verifier = match &tls.client_ca {
-            None => None,
+        let (verifier, clients) = match &tls.client_ca {
+            None => (None, Clients::default()),
             Some(ca) => {
-                clients = Clients {
-                    authorities: self.read(ca)?,
-                    required: tls.client_cert == ClientCert::Required,
-                };
-                let roots = Arc::new(self.roots(ca)?);
-                let builder = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
-                let builder = match tls.client_cert {
-                    ClientCert::Required => builder,
-                    ClientCert::Optional => builder.allow_unauthenticated(),
-                };
-                match builder.build() {
-                    Ok(verifier) => Some(verifier),
-                    Err(error) => return self.wrong(ca, &error),
-                }
+                let (verifier, clients) = self.verifier(tls, ca, &provider)?;
+                (Some(verifier), clients)
             }
         };
         if self.errors.len() > errors {
@@ -203,6 +187,41 @@ impl Reader<'_> {
             config: Arc::new(config),
             client_headers: tls.client_headers,
         }))
+    }
+
+    /// How clients' certificates are looked at, and what tells that from other ways.
+    fn verifier(
+        &mut self,
+        tls: &ListenTls,
+        ca: &NamedFile,
+        provider: &Arc<CryptoProvider>,
+    ) -> Option<(Arc<dyn ClientCertVerifier>, Clients)> {
+        let mut clients = Clients {
+            authorities: self.read(ca)?,
+            revoked: Vec::new(),
+            required: tls.client_cert == ClientCert::Required,
+        };
+        let roots = Arc::new(self.roots(ca)?);
+        let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+        if !clients.required {
+            builder = builder.allow_unauthenticated();
+        }
+        if let Some(crl) = &tls.client_crl {
+            clients.revoked = self.read(crl)?;
+            let lists: Result<Vec<_>, _> =
+                CertificateRevocationListDer::pem_slice_iter(&clients.revoked).collect();
+            builder = match lists {
+                Ok(lists) if lists.is_empty() => {
+                    return self.wrong(crl, &"there is no revocation list in it (PEM)");
+                }
+                Ok(lists) => builder.with_crls(lists),
+                Err(error) => return self.wrong(crl, &error),
+            };
+        }
+        match builder.build() {
+            Ok(verifier) => Some((verifier, clients)),
+            Err(error) => self.wrong(tls.client_crl.as_ref().unwrap_or(ca), &error),
+        }
     }
 
     fn client(&mut self, tls: &UpstreamTls, http2: bool) -> Option<Arc<Client>> {

@@ -60,14 +60,16 @@ impl fmt::Debug for Server {
 ///
 /// A ticket is not asked for a certificate again. So there is one set of keys for each way of looking at clients'
 /// certificates: what a listener without has handed out is worth nothing at one with, and neither is what was handed
-/// out under other authorities.
+/// out under other authorities, or before something was revoked.
 #[derive(Clone, Default)]
 pub struct Tickets(Arc<Mutex<HashMap<Clients, Arc<dyn ProducesTickets>>>>);
 
-/// How clients' certificates are looked at: the authorities' file as it is, and whether one must be shown.
+/// How clients' certificates are looked at: the files of authorities and of what they have revoked as they are, and
+/// whether one must be shown.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Clients {
     pub(super) authorities: Vec<u8>,
+    pub(super) revoked: Vec<u8>,
     pub(super) required: bool,
 }
 

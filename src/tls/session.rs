@@ -8,13 +8,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use rustls::Error;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, ReadTraffic, UnbufferedStatus,
     WriteTraffic,
 };
+use rustls::{Error, HandshakeKind, ProtocolVersion};
 
 use super::failure::Failure;
 use super::incoming::Incoming;
@@ -61,6 +61,10 @@ pub(super) struct Desk {
     pending_bytes: usize,
     /// Encrypted, to be sent.
     open: Option<Out>,
+    /// Something was said in the handshake.
+    has_spoken: bool,
+    /// The peer has ended its direction. rustls says so once, whatever it was asked.
+    is_ended: bool,
 }
 
 /// What a look at the connection gives.
@@ -194,17 +198,47 @@ impl<T: Tx> Session<T> {
             Side::Server(side) => desk.look(side, write),
             Side::Client(side) => desk.look(side, write),
         };
+        self.is_ended |= desk.is_ended;
+        // An end is heard only when the handshake is over.
+        self.is_open |= self.is_ended;
         match seen {
             Ok(seen) => {
                 self.is_open |= matches!(seen, Seen::Open | Seen::Data | Seen::Written);
-                self.is_ended |= seen == Seen::End;
                 Ok(seen)
             }
             Err(error) => {
                 self.cause = Some(error.to_string().into());
-                Err(self.fail(Failure::of(&error, self.is_open)))
+                let failure = Failure::of(&error, self.is_open);
+                let is_told = matches!(error, Error::AlertReceived(_));
+                if !is_told
+                    && self.speaks_plainly()
+                    && let Some(alert) = failure.alert()
+                {
+                    self.say(alert);
+                }
+                Err(self.fail(failure))
             }
         }
+    }
+
+    /// Whether rustls has failed without a word, and one of ours would be understood: nothing is encrypted yet. It says
+    /// nothing about messages that are too long or come amid others, and of keys that the client cannot verify.
+    fn speaks_plainly(&self) -> bool {
+        let Side::Server(side) = &self.side else {
+            return false;
+        };
+        let is_first = self.desk.as_ref().is_some_and(|desk| !desk.has_spoken);
+        let is_full_12 = side.protocol_version() == Some(ProtocolVersion::TLSv1_2)
+            && side.handshake_kind() == Some(HandshakeKind::Full);
+        !self.is_open && !side.has_words() && (is_first || is_full_12)
+    }
+
+    /// Writes a fatal alert as it is.
+    //= rfc8446#6
+    fn say(&mut self, alert: u8) {
+        let record = [21, 3, 3, 0, 2, 2, alert];
+        let desk = self.desk();
+        room(&mut desk.open, &desk.pool, record.len()).put(&record);
     }
 
     /// Nothing can be read or written any more. If rustls has an alert for the peer, it is written.
@@ -221,6 +255,13 @@ impl<T: Tx> Session<T> {
         desk.incoming = Incoming::default();
         self.failure = Some(failure);
         failure
+    }
+
+    /// Takes back what a handshake has come to: nothing that came behind it is heard.
+    pub(super) fn refuse(&mut self, failure: Failure) {
+        self.fail(failure);
+        self.desk().plain.clear();
+        self.is_open = false;
     }
 
     /// Takes application data to be sent.
@@ -363,6 +404,8 @@ impl Desk {
             pending: VecDeque::new(),
             pending_bytes: 0,
             open: None,
+            has_spoken: false,
+            is_ended: false,
         })
     }
 
@@ -381,18 +424,26 @@ impl Desk {
                 plain,
                 pool,
                 open,
+                has_spoken,
+                is_ended,
                 ..
             } = &mut *self;
             let UnbufferedStatus { discard, state, .. } = machine.process(incoming.bytes(pool));
             let seen = match state {
                 Err(error) => Err(error),
-                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, open, pool),
+                Ok(ConnectionState::EncodeTlsData(data)) => {
+                    *has_spoken = true;
+                    encode(data, open, pool)
+                }
                 Ok(ConnectionState::TransmitTlsData(sent)) => {
                     sent.done();
                     Ok(Seen::More)
                 }
                 Ok(ConnectionState::ReadTraffic(traffic)) => take(traffic, plain, pool),
-                Ok(ConnectionState::PeerClosed) => Ok(Seen::End),
+                Ok(ConnectionState::PeerClosed) => {
+                    *is_ended = true;
+                    Ok(Seen::End)
+                }
                 // We have said goodbye as well: nothing can be written any more.
                 Ok(ConnectionState::Closed) if write != Write::Nothing => {
                     return Err(Error::General("written to after its end".to_owned()));

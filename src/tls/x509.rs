@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What a certificate says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,6 +78,28 @@ impl Identity {
             names,
             not_after: time(tag, not_after)?,
         })
+    }
+
+    /// One that is known by these texts: its names say what kind they are, all else is the subject. `None` for none.
+    pub fn known_by(texts: &[String]) -> Option<Self> {
+        let is_name = |text: &&String| {
+            let kinds = ["DNS:", "IP:", "URI:", "email:"];
+            kinds.iter().any(|kind| text.starts_with(kind))
+        };
+        let subject = texts.iter().find(|text| !is_name(text));
+        (!texts.is_empty()).then(|| Self {
+            subject: subject.cloned().unwrap_or_default(),
+            names: texts.iter().filter(is_name).cloned().collect(),
+            not_after: u64::MAX,
+        })
+    }
+
+    /// Seconds until it ends; negative since it has.
+    pub fn seconds_left(&self) -> i64 {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        self.not_after as i64 - now.as_secs() as i64
     }
 
     /// The names of hosts, without what kind they are.

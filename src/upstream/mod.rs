@@ -222,7 +222,7 @@ impl<N: Net> Upstream<N> {
         let all = !self.is_left(tried);
         let has_room = |index: u32| {
             let endpoint = self.endpoints.get(index as usize);
-            (all || !tried.has(index)) && endpoint.is_some_and(|endpoint| endpoint.has_room())
+            (all || !tried.has(index)) && endpoint.is_some_and(|endpoint| endpoint.has_room(need))
         };
         loop {
             let index = self.turn.borrow_mut().next(has_room)?;

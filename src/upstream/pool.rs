@@ -30,23 +30,32 @@ pub struct Need {
     /// The request cannot be repeated: ask once more whether the connection is open, its end may have come this very
     /// moment.
     pub sure: bool,
+    /// The request switches protocols, which takes a connection of its own: one of HTTP/1.1.
+    pub switches: bool,
 }
 
 impl<N: Net> Endpoint<N> {
     /// Whether [`Endpoint::take`] has something to give.
     #[inline]
-    pub(super) fn has_room(&self) -> bool {
-        if self.protocol.get() == Protocol::Http2 {
+    pub(super) fn has_room(&self, need: Need) -> bool {
+        if self.shares(need) {
             return self.has_shared_room();
         }
         self.place.has_room() || !self.idle.borrow().is_empty()
+    }
+
+    /// Whether a request goes on a connection that others are on as well. Where the protocol is agreed on connection by
+    /// connection, one that switches gets its own.
+    #[inline]
+    pub fn shares(&self, need: Need) -> bool {
+        self.protocol.get() == Protocol::Http2 && !(need.switches && self.is_secure())
     }
 
     /// Takes the newest connection that is still open, else the right to make one. `None`: this core has its share of
     /// what the endpoint may have.
     #[inline]
     pub fn take(self: &Rc<Self>, cx: &mut Context<'_>, need: Need) -> Option<Turn<N>> {
-        if self.protocol.get() == Protocol::Http2 {
+        if self.shares(need) {
             return self.take_shared();
         }
         if need.fresh {

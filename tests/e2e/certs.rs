@@ -1,10 +1,11 @@
 //! Throw-away certificates.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, date_time_ymd,
 };
 
 /// An authority that signs what a test needs.
@@ -45,15 +46,61 @@ impl Authority {
         self.sign_key(hosts, year, KeyPair::generate().unwrap())
     }
 
+    /// The same, for a few seconds from now on.
+    pub fn sign_for(&self, hosts: &[&str], life: Duration) -> Issued {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        self.issue(hosts, KeyPair::generate().unwrap(), |params| {
+            params.not_after = date_time_ymd(1970, 1, 1) + now + life;
+        })
+    }
+
     /// The same for a key that is given.
     pub fn sign_key(&self, hosts: &[&str], year: i32, key: KeyPair) -> Issued {
+        self.issue(hosts, key, |params| {
+            params.not_after = date_time_ymd(year, 1, 1);
+        })
+    }
+
+    /// The same, with a serial number.
+    pub fn sign_numbered(&self, hosts: &[&str], serial: u64) -> Issued {
+        self.issue(hosts, KeyPair::generate().unwrap(), |params| {
+            params.serial_number = Some(serial.into());
+            params.not_after = date_time_ymd(2049, 1, 1);
+        })
+    }
+
+    /// A list of revoked certificates, by their serial numbers.
+    pub fn revoke(&self, serials: &[u64]) -> String {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: (*serial).into(),
+            revocation_time: date_time_ymd(2020, 1, 2),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 2),
+            next_update: date_time_ymd(2020, 1, 3),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+
+    fn issue(
+        &self,
+        hosts: &[&str],
+        key: KeyPair,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Issued {
         let names: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         let loopback = SanType::IpAddress("127.0.0.1".parse().unwrap());
         params.subject_alt_names.push(loopback);
         params.distinguished_name.push(DnType::CommonName, hosts[0]);
         params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(year, 1, 1);
+        change(&mut params);
         Issued {
             cert: params.signed_by(&key, &self.issuer).unwrap().pem(),
             key: key.serialize_pem(),

@@ -24,7 +24,7 @@ use crate::e2e::DEADLINE;
 
 pub use body::{Body, pattern, sum};
 pub use client::{Client, request};
-pub use server::{Server, answer};
+pub use server::{Server, answer, serve};
 pub use tls::Tls;
 
 /// What is spoken.

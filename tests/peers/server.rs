@@ -120,7 +120,8 @@ impl Drop for Server {
     }
 }
 
-async fn serve<T, F, R, B>(speaks: Speaks, io: T, handler: Rc<F>)
+/// Serves one connection to its end.
+pub async fn serve<T, F, R, B>(speaks: Speaks, io: T, handler: Rc<F>)
 where
     T: Read + Write + Unpin + 'static,
     F: Fn(Request<Incoming>) -> R + 'static,

@@ -76,11 +76,16 @@ impl Tls {
 
     /// A server's side that offers one protocol.
     pub fn acceptor(&self, speaks: Speaks) -> TlsAcceptor {
+        self.acceptor_of(&[speaks])
+    }
+
+    /// The same for several, in the order of its preference.
+    pub fn acceptor_of(&self, speaks: &[Speaks]) -> TlsAcceptor {
         let mut config = ServerConfig::builder()
             .with_no_client_auth()
             .with_single_cert(vec![self.certificate.clone()], self.key.clone_key())
             .unwrap();
-        config.alpn_protocols = vec![alpn(speaks).to_vec()];
+        config.alpn_protocols = speaks.iter().map(|&one| alpn(one).to_vec()).collect();
         TlsAcceptor::from(Arc::new(config))
     }
 }

@@ -47,6 +47,7 @@ fn ask(method: &str, url: &str, headers: &[&str]) -> Result<String, String> {
             method,
             url,
             headers,
+            client_cert: Vec::new(),
             all: false,
         },
     )
@@ -250,6 +251,7 @@ fn far_routes_are_counted_unless_all_are_wanted() {
         method: "GET".into(),
         url: "http://x/healthz".into(),
         headers: Vec::new(),
+        client_cert: Vec::new(),
         all: false,
     };
     let text = explain(&plan, &question).unwrap();
@@ -317,4 +319,60 @@ status = 404
             "line 53: test `GET http://x:8080/nothing`: expected status 200, but Weir answers 404 (no_route)",
         ]
     );
+}
+
+#[test]
+fn a_client_can_be_given_a_certificate() {
+    let routes = r#"
+[listen."127.0.0.1:8080"]
+
+[[route]]
+name = "alice"
+match = { path = "/*", client_cert = { prefix = "CN=alice" } }
+respond = 201
+
+[[route]]
+name = "partners"
+match = { path = "/*", client_cert = "DNS:a.example.com" }
+respond = 202
+
+[[route]]
+name = "nobody"
+match = { path = "/*", client_cert = false }
+respond = 203
+"#;
+    let tests = r#"
+[[test]]
+request = "GET http://x/"
+client_cert = "CN=alice,O=Example"
+route = "alice"
+
+[[test]]
+request = "GET http://x/"
+client_cert = ["CN=bob", "DNS:b.example.com", "DNS:a.example.com"]
+route = "partners"
+
+[[test]]
+request = "GET http://x/"
+route = "nobody"
+
+[[test]]
+request = "GET http://x/"
+client_cert = "CN=eve"
+status = 404
+"#;
+    let (config, plan) = plan(&format!("{routes}{tests}"));
+    assert_eq!(run_tests(&config, &plan), []);
+    let question = Question {
+        method: "GET".into(),
+        url: "http://x/".into(),
+        headers: Vec::new(),
+        client_cert: vec!["DNS:a.example.com".into()],
+        all: false,
+    };
+    let text = explain(&plan, &question).unwrap();
+    assert!(text.contains("route      partners"), "{text}");
+    assert!(text.contains("client     DNS:a.example.com"), "{text}");
+    let why = "the client's certificate does not begin with \"CN=alice\"";
+    assert!(text.contains(why), "{text}");
 }

@@ -297,10 +297,19 @@ impl<N: Net> Downstream<N> {
         self.ended && !self.machine.is_received()
     }
 
+    /// Whether the connection is in the clear.
+    pub fn is_plain(&self) -> bool {
+        matches!(self.rx, WireRx::Plain(_))
+    }
+
+    /// Whether TLS was given up, by either side.
+    pub fn is_refused(&self) -> bool {
+        self.rx.refusal().is_some()
+    }
+
     /// Whether all of the last request was read, and nothing came behind it, on a connection that can end without a word.
     pub fn is_over(&self) -> bool {
-        let is_plain = matches!(self.rx, WireRx::Plain(_));
-        is_plain && self.inbox.is_empty() && self.machine.is_received()
+        self.is_plain() && self.inbox.is_empty() && self.machine.is_received()
     }
 
     /// Waits for bytes once HTTP is given up, beginning with what was received behind the request.

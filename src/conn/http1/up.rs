@@ -150,7 +150,10 @@ impl<N: Net> Upstream<N> {
                         return Poll::Ready(Err(self.misbehaved(error, head)));
                     }
                 }
-                Err(_) => return Poll::Ready(Err(self.misbehaved(Error::Truncated, head))),
+                Err(_) => {
+                    self.rx.tell_refusal(core, "an endpoint");
+                    return Poll::Ready(Err(self.misbehaved(Error::Truncated, head)));
+                }
             }
         }
     }
@@ -205,7 +208,9 @@ impl<N: Net> Upstream<N> {
         } else {
             Retry::Never
         };
-        Fault::upstream(Phase::FirstByte, Reason::UpstreamClosed, retry)
+        let refused = self.rx.refusal();
+        let reason = refused.map_or(Reason::UpstreamClosed, |why| Reason::from_tls(Some(why)));
+        Fault::upstream(Phase::FirstByte, reason, retry)
     }
 
     /// Whether a loss may be no more than the end of an idle connection that crossed the request on its way.

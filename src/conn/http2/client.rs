@@ -51,8 +51,10 @@ async fn drive<N: Net>(
     let timer = core.timers.timer();
     let conversation = Box::pin(converse(&core, &mux, &mut rx, &timer, &mut joiner));
     let ended = guarded(conversation).await;
-    mux.lose();
+    mux.lose(rx.refusal());
     let endpoint = mux.endpoint.upgrade();
+    let name = endpoint.as_ref().map_or("an endpoint", |it| &*it.name);
+    rx.tell_refusal(&core, name);
     if let Some(endpoint) = &endpoint {
         endpoint.unshare(&mux);
     }
@@ -63,7 +65,6 @@ async fn drive<N: Net>(
     let failure = mux.state.borrow().machine.failure();
     if let Some(error) = failure {
         permit.http2_failed(error);
-        let name = endpoint.as_ref().map_or("an endpoint", |it| &*it.name);
         let obs = core.obs.borrow();
         obs.say(
             Level::Warn,

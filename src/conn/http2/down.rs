@@ -226,7 +226,7 @@ impl<N: Net> Downstream<N> {
 fn gone(lost: Lost) -> Fault {
     let reason = match lost {
         Lost::Misbehaved(error) => error.into(),
-        Lost::Reset { .. } | Lost::Disconnected => Reason::ClientClosed,
+        Lost::Reset { .. } | Lost::Disconnected | Lost::Refused(_) => Reason::ClientClosed,
     };
     Fault::downstream(Phase::Body, reason)
 }

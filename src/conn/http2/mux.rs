@@ -16,6 +16,7 @@ use crate::conn::{Outbox, WireRx, WireTx};
 use crate::io::{Chunk, Instant, Net, Pool, Rx, Tx};
 use crate::limits::{COPY_BELOW_BYTES, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX, PIECE_SHARE_MIN};
 use crate::obs::Http2Tally;
+use crate::tls::Failure;
 use crate::upstream::Endpoint;
 
 /// One connection of HTTP/2, in either role.
@@ -219,12 +220,13 @@ impl<N: Net> Mux<N> {
     }
 
     /// The connection is gone: all that wait for something hear of it.
-    pub(super) fn lose(&self) {
+    pub(super) fn lose(&self, refusal: Option<Failure>) {
         let mut state = self.state.borrow_mut();
         state.is_gone = true;
         let slots: Vec<u32> = state.streams.slots().collect();
         for slot in slots {
-            state.streams.at(slot).lose(Lost::Disconnected);
+            let lost = refusal.map_or(Lost::Disconnected, Lost::Refused);
+            state.streams.at(slot).lose(lost);
         }
         state.requests.clear();
         state.workers.drain(..).for_each(Idle::call);

@@ -45,7 +45,7 @@ pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Option<Chunk
     core.obs.borrow().http2_opened(shop.door.id.get());
     let conversation = Box::pin(converse(&shop, &pass, &mut rx, &timer, first));
     let ended = guarded(conversation).await;
-    shop.mux.lose();
+    shop.mux.lose(None);
     match ended {
         Ok(()) => shop.tell_end(),
         Err(panic) => return report_panic(&core, &*panic),
@@ -191,6 +191,8 @@ async fn part<N: Net>(shop: &Shop<N>, rx: &mut WireRx<N>, timer: &Timer) {
             match shop.mux.poll_flush(cx) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => is_sent = true,
+                // TLS was given up: what is left to be said is the alert.
+                Poll::Ready(Err(_)) if rx.refusal().is_some() => is_sent = true,
                 Poll::Ready(Err(_)) => (is_sent, is_finished, has_ended) = (true, true, true),
             }
         }

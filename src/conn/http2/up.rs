@@ -56,7 +56,7 @@ impl<N: Net> Upstream<N> {
         edits: &Edits,
     ) -> Result<(), Fault> {
         if request.upgrade.is_some() {
-            // Protocols are switched at endpoints of HTTP/1.1 only.
+            // Protocols are switched on connections of HTTP/1.1 only; this endpoint was said to speak no other than HTTP/2.
             return Err(Fault::upstream(
                 Phase::Send,
                 Reason::BadUpgrade,
@@ -200,6 +200,8 @@ impl<N: Net> Upstream<N> {
                 code: Code::HTTP_1_1_REQUIRED,
                 ..
             } => (Reason::BadResponse, Retry::Never),
+            Lost::Refused(why) if silent => (Reason::from_tls(Some(why)), Retry::IfIdempotent),
+            Lost::Refused(why) => (Reason::from_tls(Some(why)), Retry::Never),
             Lost::Reset { .. } | Lost::Disconnected if silent => {
                 (Reason::UpstreamClosed, Retry::IfIdempotent)
             }

@@ -1,0 +1,245 @@
+//! Clients that show certificates.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::e2e::*;
+use crate::edge::*;
+
+#[test]
+fn clients_show_certificates() {
+    let edge = Edge::prepared(|dir, _| {
+        let clients = Authority::new("clients");
+        let ca = clients.write(&dir.join("clients.pem"));
+        clients.sign(&["alice.test"]).write(dir, "alice");
+        Authority::new("nobody")
+            .sign(&["eve.test"])
+            .write(dir, "eve");
+        clients.sign_until(&["old.test"], 2021).write(dir, "old");
+        let keys = format!(", client_ca = {ca:?}, client_headers = true");
+        let route = "[[route]]\nmatch = { path = \"/alice\", client_cert = \"DNS:alice.test\" }\nrespond = \"hello alice\"\n";
+        (keys, route.to_owned())
+    });
+    let path = |name: &str| edge.dir.join(name).to_str().unwrap().to_owned();
+    let show = |name: &str| {
+        [
+            "--cert".to_owned(),
+            path(&format!("{name}.pem")),
+            "--key".to_owned(),
+            path(&format!("{name}.key")),
+        ]
+    };
+    let ask = |name: &str, more: &[&str], path: &str| {
+        let shown = show(name);
+        let shown: Vec<_> = shown
+            .iter()
+            .map(String::as_str)
+            .chain(more.iter().copied())
+            .collect();
+        edge.curl(&shown, "a.test", path)
+    };
+    let spoof = [
+        "-H",
+        "X-Client-Cert-Subject: CN=admin",
+        "-H",
+        "x-client-cert-san: DNS:admin",
+    ];
+    for version in ["1.2", "1.3"] {
+        let version = ["--tls-max", version];
+        let more: Vec<_> = spoof.iter().chain(&version).copied().collect();
+        assert_eq!(
+            ask("alice", &more, "/").unwrap(),
+            "https CN=alice.test DNS:alice.test, IP:127.0.0.1"
+        );
+    }
+    assert_eq!(ask("alice", &[], "/alice").unwrap(), "hello alice");
+    assert_eq!(
+        edge.weir.entry("/alice").text("client_cert"),
+        "CN=alice.test"
+    );
+    // Whatever curl calls it, it is refused and counted.
+    assert!(ask("eve", &[], "/").is_err());
+    assert!(ask("old", &[], "/").is_err());
+    assert!(edge.curl(&[], "a.test", "/").is_err());
+    edge.wait_for_metric(&failures("peer_certificate_unknown_issuer"), 1.0);
+    edge.wait_for_metric(&failures("peer_certificate_expired"), 1.0);
+    edge.wait_for_metric(&failures("peer_certificate_missing"), 1.0);
+}
+
+#[test]
+fn a_certificate_may_be_optional_and_nobody_makes_one_up() {
+    let edge = Edge::prepared(|dir, _| {
+        let clients = Authority::new("clients");
+        let ca = clients.write(&dir.join("clients.pem"));
+        (
+            format!(", client_ca = {ca:?}, client_cert = \"optional\", client_headers = true"),
+            String::new(),
+        )
+    });
+    let spoof = ["-H", "X-Client-Cert-Subject: CN=admin"];
+    assert_eq!(edge.curl(&spoof, "a.test", "/").unwrap(), "https  ");
+}
+
+/// A ticket proves that its bearer was here before, not that it has shown a certificate: what one listener hands out
+/// must be worth nothing at another that asks for more.
+#[test]
+fn a_ticket_does_not_stand_in_for_a_certificate() {
+    let (dir, ca, clients) = (
+        Weir::dir(),
+        Authority::new("test"),
+        Authority::new("clients"),
+    );
+    let cert = ca.sign(&["a.test"]).write(&dir, "a");
+    let client_ca = clients.write(&dir.join("clients.pem"));
+    let weir = Weir::start_in(
+        &dir,
+        &format!(
+            "[listen.\"127.0.0.1:0\"]\ntls = {{ {cert} }}\n\
+             [listen.\"127.0.0.3:0\"]\ntls = {{ {cert}, client_ca = {client_ca:?} }}\n\
+             [[route]]\nmatch = \"/*\"\nrespond = \"treasure\"\n"
+        ),
+    );
+    let listening = weir.wait_for("listening on ");
+    let strict: SocketAddr = listening.split(", ").nth(1).unwrap().parse().unwrap();
+    let session = dir.join("session");
+    let ask = |address: SocketAddr, arguments: &[&str]| {
+        let mut child = Command::new("openssl")
+            .args(["s_client", "-ign_eof", "-servername", "a.test", "-connect"])
+            .arg(address.to_string())
+            .args(arguments)
+            .arg(&session)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+        // Who is refused may be gone before the request is written.
+        let _ = child.stdin.take().unwrap().write_all(request);
+        let output = child.wait_with_output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    for version in ["-tls1_2", "-tls1_3"] {
+        assert!(ask(weir.address, &[version, "-sess_out"]).contains("treasure"));
+        let again = ask(weir.address, &[version, "-sess_in"]);
+        assert!(
+            again.contains("Reused, ") && again.contains("treasure"),
+            "{again}"
+        );
+        let said = ask(strict, &[version, "-sess_in"]);
+        assert!(!said.contains("treasure"), "{version}: {said}");
+    }
+}
+
+/// Who resumes a session shows no certificate: the one of the session's beginning must not have ended since.
+#[test]
+fn a_ticket_does_not_outlive_the_certificate() {
+    let (dir, ca, clients) = (
+        Weir::dir(),
+        Authority::new("test"),
+        Authority::new("clients"),
+    );
+    let cert = ca.sign(&["a.test"]).write(&dir, "a");
+    let client_ca = clients.write(&dir.join("clients.pem"));
+    let weir = Weir::start_in(
+        &dir,
+        &format!(
+            "[listen.\"127.0.0.1:0\"]\ntls = {{ {cert}, client_ca = {client_ca:?} }}\n\
+             [[route]]\nmatch = \"/*\"\nrespond = \"treasure\"\n"
+        ),
+    );
+    let ask = |version: &str, how: &str, session: &Path| {
+        let mut child = Command::new("openssl")
+            .args(["s_client", "-ign_eof", "-connect"])
+            .arg(weir.address.to_string())
+            .arg("-cert")
+            .arg(dir.join("brief.pem"))
+            .arg("-key")
+            .arg(dir.join("brief.key"))
+            .args([version, how])
+            .arg(session)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+        // Who is refused may be gone before the request is written.
+        let _ = child.stdin.take().unwrap().write_all(request);
+        let output = child.wait_with_output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    clients
+        .sign_for(&["brief.test"], Duration::from_secs(6))
+        .write(&dir, "brief");
+    let versions = ["-tls1_2", "-tls1_3"].map(|version| (version, dir.join(version)));
+    for (version, session) in &versions {
+        assert!(ask(version, "-sess_out", session).contains("treasure"));
+        let again = ask(version, "-sess_in", session);
+        assert!(
+            again.contains("Reused, ") && again.contains("treasure"),
+            "{again}"
+        );
+    }
+    for (version, session) in &versions {
+        eventually("the end of the certificate", || {
+            let said = ask(version, "-sess_in", session);
+            assert!(said.contains("Reused, "), "{said}");
+            (!said.contains("treasure")).then_some(())
+        });
+    }
+    let refused = weir.metric(&failures("peer_certificate_expired"));
+    assert_eq!(refused, 2.0);
+}
+
+/// A list that changes is read again, and tickets from before are worth nothing.
+#[test]
+fn a_revoked_certificate_is_refused_as_soon_as_the_list_has_it() {
+    let clients = Authority::new("clients");
+    let edge = Edge::prepared(|dir, _| {
+        let ca = clients.write(&dir.join("clients.pem"));
+        clients
+            .sign_numbered(&["alice.test"], 7)
+            .write(dir, "alice");
+        clients.sign_numbered(&["bob.test"], 8).write(dir, "bob");
+        let crl = dir.join("clients.crl");
+        std::fs::write(&crl, clients.revoke(&[8])).unwrap();
+        let keys = format!(", client_ca = {ca:?}, client_crl = {crl:?}");
+        (keys, String::new())
+    });
+    let ask = |name: &str| {
+        let path = |end: &str| edge.dir.join(format!("{name}.{end}")).display().to_string();
+        edge.curl(
+            &["--cert", &path("pem"), "--key", &path("key")],
+            "a.test",
+            "/",
+        )
+    };
+    assert!(ask("alice").is_ok());
+    assert!(ask("bob").is_err());
+    edge.wait_for_metric(&failures("peer_certificate_revoked"), 1.0);
+    let session = edge.dir.join("session");
+    let (alice, key) = (edge.dir.join("alice.pem"), edge.dir.join("alice.key"));
+    let request = "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    let resume = |how: &str| {
+        let texts = [&alice, &key, &session].map(|path| path.display().to_string());
+        let [alice, key, session] = &texts;
+        let arguments = [
+            "-tls1_2", "-ign_eof", "-cert", alice, "-key", key, how, session,
+        ];
+        edge.openssl(&arguments, request)
+    };
+    assert!(resume("-sess_out").contains("200 OK"));
+    assert!(resume("-sess_in").contains("Reused, "));
+    let fresh = edge.dir.join("fresh.crl");
+    std::fs::write(&fresh, clients.revoke(&[7])).unwrap();
+    std::fs::rename(&fresh, edge.dir.join("clients.crl")).unwrap();
+    edge.weir.wait_for("certificates have changed");
+    assert!(ask("alice").is_err());
+    let said = resume("-sess_in");
+    assert!(!said.contains("200 OK"), "{said}");
+    assert!(ask("bob").is_ok());
+}
