@@ -7,12 +7,16 @@ mod sim;
 use std::cell::Cell;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sim::client::{Ask, Outcome, ask_all, pipeline};
 use sim::{Rig, check};
-use weir::io::sim::{World, at};
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
+use weir::io::Net;
+use weir::io::sim::{Faults, Peer, World, at};
 
 /// A certificate for the inner Weir. Ed25519: its signatures are of one length, so that a seed gives the same sizes.
 fn certificate() -> &'static str {
@@ -71,6 +75,54 @@ fn every_request_over_tls_is_answered_once_and_unchanged() {
 #[test]
 fn pipelined_requests_over_tls_are_answered_in_order() {
     check(100, |world| run(world, true));
+}
+
+#[test]
+fn a_hello_is_one_wherever_it_is_cut_behind_a_header_of_the_proxy_protocol() {
+    // Bytes in the middle of a hello are anything, the first of a word of HTTP too.
+    let cuts = |hello: &[u8]| {
+        (1..hello.len())
+            .filter(|&at| hello[at].is_ascii_uppercase())
+            .collect()
+    };
+    check(2, |world| {
+        if speaks_http2(world) {
+            return;
+        }
+        // What is sent at once comes at once here, so that the cut is where it is made.
+        world.set_faults(|faults| *faults = Faults::none());
+        let inner = Rig::start(world, 1, &inner(world));
+        let hello = hello();
+        let cuts: Vec<usize> = cuts(&hello);
+        assert!(!cuts.is_empty(), "no cut to try in {hello:?}");
+        for cut in cuts {
+            let (net, hello) = (world.client(), hello.clone());
+            let first = world.run(async move {
+                let mut peer = Peer::connect(&net, &at("10.3.0.1:443")).await.unwrap();
+                let before = [b"PROXY UNKNOWN\r\n", &hello[..cut]].concat();
+                peer.send(&before).await.unwrap();
+                net.sleep_until(net.now() + Duration::from_millis(20)).await;
+                peer.send(&hello[cut..]).await.unwrap();
+                peer.read_exact(1).await.unwrap()
+            });
+            assert_eq!(first, [22], "a handshake goes on, cut at {cut}");
+        }
+        inner.drain(Duration::ZERO);
+    });
+}
+
+/// What a client says first.
+fn hello() -> Vec<u8> {
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let name = ServerName::try_from("inner.test").unwrap();
+    let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    hello
 }
 
 fn run(world: &World, pipelined: bool) {

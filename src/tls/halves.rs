@@ -52,7 +52,7 @@ pub(super) fn halves<R: Rx, T: Tx>(
         gate: gate.clone(),
         turn: None,
         speaks_first: !is_server,
-        is_fresh: is_server,
+        is_fresh: is_server && !session.borrow().has_incoming(),
     }));
     (
         TlsRx {
@@ -187,7 +187,7 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
 }
 
 /// Whether bytes begin like a request and not like a handshake, which begins with 22.
-fn speaks_http(bytes: &[u8]) -> bool {
+pub(super) fn speaks_http(bytes: &[u8]) -> bool {
     bytes.first().is_some_and(u8::is_ascii_uppercase)
 }
 

@@ -14,8 +14,9 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 use rustls::{Error, ServerConfig, SignatureScheme, SupportedCipherSuite};
 
+use super::failure::Failure;
 use super::gate::Gate;
-use super::halves::{TlsRx, TlsTx, halves};
+use super::halves::{TlsRx, TlsTx, halves, speaks_http};
 use super::session::{Session, Side};
 use crate::io::{Chunk, Pool, Rx, Tx};
 
@@ -42,7 +43,9 @@ impl Server {
         let side =
             UnbufferedServerConnection::new(self.config.clone()).map_err(io::Error::other)?;
         let mut session = Session::new(Side::Server(side), tx, pool.clone());
-        if !early.is_empty() {
+        if speaks_http(&early) {
+            session.failure = Some(Failure::PlainHttp);
+        } else if !early.is_empty() {
             session.add(early);
         }
         Ok(halves(rx, session, gate, true))
