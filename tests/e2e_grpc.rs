@@ -408,7 +408,7 @@ fn a_deadline_ends_the_call_at_the_client_and_at_the_endpoint() {
         assert_eq!(within(rig.losses.recv()).await, Some("unary"));
         let entry = rig.weir.entry("/test.Echo/Unary");
         assert_eq!(entry.text("reason"), "total_timeout");
-        // Within an answer it can only be broken off.
+        // An answer that has begun ends with trailers that say so.
         let asked = request("POST", "/test.Echo/Download")
             .header("te", "trailers")
             .header("content-type", "application/grpc+proto")
@@ -417,9 +417,15 @@ fn a_deadline_ends_the_call_at_the_client_and_at_the_endpoint() {
         stream
             .send_data(Bytes::from_static(b"\0\0\0\0\x040 10"), true)
             .unwrap();
-        let body = within(response).await.unwrap().into_body();
-        let broken = within(frames::read(body)).await.unwrap_err();
-        assert!(broken.is_reset() && broken.is_remote(), "{broken}");
+        let mut body = within(response).await.unwrap().into_body();
+        let (_, trailers) = within(frames::read_to_trailers(&mut body)).await.unwrap();
+        assert_eq!(trailers["grpc-status"], "4");
+        assert_eq!(
+            trailers["grpc-message"],
+            "The exchange took longer than it may in total."
+        );
+        let entry = rig.weir.entry("/test.Echo/Download");
+        assert_eq!(entry.text("reason"), "total_timeout");
         assert_eq!(within(rig.losses.recv()).await, Some("messages"));
     });
 }
@@ -486,5 +492,138 @@ fn a_call_that_its_endpoint_resets_is_an_error_for_the_client() {
             weir.entry("/test.Echo/Unary").text("reason"),
             "upstream_closed"
         );
+    });
+}
+
+/// What an endpoint sends on a stream before it fails there.
+fn begin(send: &mut h2::server::SendResponse<Bytes>, kind: &str) -> h2::SendStream<Bytes> {
+    let response = http::Response::builder().header("content-type", kind);
+    let mut answer = send
+        .send_response(response.body(()).unwrap(), false)
+        .unwrap();
+    let message = Bytes::from_static(b"\0\0\0\0\x05hello");
+    answer.send_data(message, false).unwrap();
+    answer
+}
+
+/// Every way to fail within an answer: the call ends with what gRPC makes of the code, behind the messages before it.
+#[test]
+fn an_endpoint_that_fails_within_an_answer_ends_the_call_with_a_status() {
+    use h2::Reason;
+    let unavailable = Code::Unavailable;
+    let cases = [
+        (Some(Reason::INTERNAL_ERROR), Code::Internal),
+        (Some(Reason::NO_ERROR), Code::Internal),
+        (Some(Reason::CANCEL), Code::Cancelled),
+        (Some(Reason::REFUSED_STREAM), unavailable),
+        (Some(Reason::ENHANCE_YOUR_CALM), Code::ResourceExhausted),
+        (Some(Reason::INADEQUATE_SECURITY), Code::PermissionDenied),
+        (None, unavailable),
+    ];
+    for (reason, expected) in cases {
+        run(async {
+            let listener = frames::Listener::bind().await;
+            let weir = Weir::start(&routed("", std::slice::from_ref(&listener.name), ""));
+            let url = format!("http://{}", weir.address);
+            let at = tonic::transport::Endpoint::from_shared(url).unwrap();
+            let mut grpc = Grpc::new(within(at.connect()).await.unwrap());
+            within(grpc.ready()).await.unwrap();
+            let asked = Request::new(Bytes::from_static(b"0 0"));
+            let called = tokio::task::spawn_local(async move {
+                grpc.server_streaming(asked, path("Download"), Plain).await
+            });
+            let mut endpoint = listener.accept().await;
+            let (_, mut send) = endpoint.next().await;
+            let mut answer = begin(&mut send, "application/grpc");
+            let response = within(called).await.unwrap().unwrap();
+            let mut messages: Streaming<Bytes> = response.into_inner();
+            let message = within(messages.message()).await.unwrap();
+            assert_eq!(message.unwrap(), "hello");
+            match reason {
+                Some(reason) => answer.send_reset(reason),
+                None => endpoint.vanish().await,
+            }
+            let status = within(messages.message()).await.unwrap_err();
+            assert_eq!(status.code(), expected, "{status}");
+            // Weir's own words: it was no reset that the library has put into its own.
+            assert_eq!(
+                status.message(),
+                "The endpoint's answer ended before it was complete."
+            );
+            let entry = weir.entry("/test.Echo/Download");
+            assert_eq!(entry.text("reason"), "response_truncated");
+        });
+    }
+}
+
+/// A deadline passes while the client takes nothing: the status has to wait for what is before it, but not for ever.
+#[test]
+fn a_deadline_that_passes_while_the_client_does_not_read_ends_the_stream() {
+    run(async {
+        let mut rig = Rig::new(false, "").await;
+        let mut windows = h2::client::Builder::new();
+        windows.initial_window_size(1_000);
+        let mut client = frames::connect_with(rig.weir.address, &windows).await;
+        let asked = request("POST", "/test.Echo/Download")
+            .header("content-type", "application/grpc")
+            .header("grpc-timeout", "200m");
+        let (response, mut stream) = client.send(asked.body(()).unwrap(), false);
+        stream
+            .send_data(Bytes::from_static(b"\0\0\0\0\x060 1000"), true)
+            .unwrap();
+        let _body = within(response).await.unwrap().into_body();
+        // The endpoint is told at once.
+        assert_eq!(within(rig.losses.recv()).await, Some("messages"));
+        assert_eq!(
+            within(frames::reset_of(&mut stream)).await.unwrap(),
+            h2::Reason::INTERNAL_ERROR
+        );
+        let entry = rig.weir.entry("/test.Echo/Download");
+        assert_eq!(entry.text("reason"), "total_timeout");
+    });
+}
+
+/// What is no gRPC, or has said how long it is, is broken off.
+#[test]
+fn only_answers_of_grpc_end_with_a_status() {
+    for (kind, length) in [("text/plain", None), ("application/grpc", Some("100"))] {
+        run(async {
+            let listener = frames::Listener::bind().await;
+            let weir = Weir::start(&routed("", std::slice::from_ref(&listener.name), ""));
+            let mut client = frames::connect(weir.address).await;
+            let asked = request("POST", "/").header("content-type", "application/grpc");
+            let (response, _) = client.send(asked.body(()).unwrap(), true);
+            let mut endpoint = listener.accept().await;
+            let (_, mut send) = endpoint.next().await;
+            let mut head = http::Response::builder().header("content-type", kind);
+            if let Some(length) = length {
+                head = head.header("content-length", length);
+            }
+            let mut answer = send.send_response(head.body(()).unwrap(), false).unwrap();
+            answer.send_data("part".into(), false).unwrap();
+            let body = within(response).await.unwrap().into_body();
+            answer.send_reset(h2::Reason::INTERNAL_ERROR);
+            let broken = within(frames::read(body)).await.unwrap_err();
+            assert!(broken.is_reset() && broken.is_remote(), "{broken}");
+        });
+    }
+}
+
+#[test]
+fn over_http1_a_call_that_fails_within_its_answer_is_broken_off() {
+    run(async {
+        let listener = frames::Listener::bind().await;
+        let weir = Weir::start(&routed("", std::slice::from_ref(&listener.name), ""));
+        let mut client = Client::connect(Speaks::Http1, weir.address).await;
+        let asked = request("POST", "/").header("content-type", "application/grpc");
+        let sent = client.send(asked.body(Body::empty()).unwrap());
+        let sent = tokio::task::spawn_local(sent);
+        let mut endpoint = listener.accept().await;
+        let (_, mut send) = endpoint.next().await;
+        let mut answer = begin(&mut send, "application/grpc");
+        let response = within(sent).await.unwrap().unwrap();
+        answer.send_reset(h2::Reason::INTERNAL_ERROR);
+        let whole = http_body_util::BodyExt::collect(response.into_body());
+        assert!(within(whole).await.is_err(), "it looks whole");
     });
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use weir_proto_h1::{BodyKind, Edits, Head, Limits, Request, Span, Trailers};
+use weir_proto_h2::Code;
 
 use super::tunnel::End;
 use super::{http1, http2};
@@ -177,6 +178,14 @@ impl<N: Net> Up<N> {
         match &self.wire {
             UpWire::Http1(wire) => wire.was_stale(),
             UpWire::Http2(wire) => wire.was_stale(),
+        }
+    }
+
+    /// With which code the endpoint has reset the request, if that is how it ended.
+    pub fn reset_by(&self) -> Option<Code> {
+        match &self.wire {
+            UpWire::Http1(_) => None,
+            UpWire::Http2(wire) => wire.reset_by(),
         }
     }
 

@@ -198,6 +198,10 @@ impl<N: Net> Way<'_, N> {
                 Ok(())
             }
             Err(fault) => {
+                if down.is_answered() && grpc::is_call(&up.head, &up.block) {
+                    let status = grpc::broken(fault.reason, up.reset_by());
+                    record.grpc_status = Some(status);
+                }
                 down.kit.up_head = mem::take(&mut up.head);
                 Err(fault)
             }

@@ -1,18 +1,20 @@
 //! What gRPC asks of a proxy: deadlines that the client sets, and errors in the form that its libraries read.
 //!
 //! A gRPC answer tells how the call ended in `grpc-status`, not in the status of HTTP; an error of Weir's own is an
-//! answer of one head with both (trailers-only, as gRPC's description of its use of HTTP/2 has it).
+//! answer of one head with both (trailers-only, as gRPC's description of its use of HTTP/2 has it). An answer that has
+//! begun and breaks off ends with trailers that say so.
 
 use std::time::Duration;
 
-use weir_proto_h1::{Decimal, Edits, FieldId, Head};
+use weir_proto_h1::{Decimal, Edits, FieldId, Head, Span, Trailers};
+use weir_proto_h2::Code;
 
 use crate::fault::Reason;
 
 /// Digits of a `grpc-timeout`; the protocol allows no more.
 const TIMEOUT_DIGITS_MAX: usize = 8;
 
-/// Whether a request is a gRPC call: its media type is `application/grpc`, alone or with a suffix or parameter.
+/// Whether a request is a gRPC call, or an answer one to it: its media type is `application/grpc`, alone or with a suffix or parameter.
 pub(super) fn is_call(head: &Head, block: &[u8]) -> bool {
     let kind = b"application/grpc";
     let Some(value) = head.value(FieldId::ContentType, block) else {
@@ -55,18 +57,51 @@ pub(super) fn problem(reason: Reason, edits: &mut Edits) {
     edits.append("Grpc-Message", reason.text());
 }
 
+/// Makes the trailers of an answer that has begun and is not to be finished.
+pub(super) fn trailers(status: u64, reason: Reason) -> Trailers {
+    let (mut head, mut block) = (Head::new(), Vec::new());
+    let mut put = |bytes: &[u8]| {
+        let start = block.len();
+        block.extend_from_slice(bytes);
+        Span::new(start, block.len())
+    };
+    for (name, value) in [
+        ("grpc-status", Decimal::new(status).as_bytes()),
+        ("grpc-message", reason.text().as_bytes()),
+    ] {
+        head.push(FieldId::Other, put(name.as_bytes()), put(value));
+    }
+    let mut trailers = Trailers::default();
+    trailers.fill(&head, &block);
+    trailers
+}
+
+/// The status of a call whose answer has broken off: by a reset of the endpoint's, what gRPC's description of its use
+/// of HTTP/2 makes of the code.
+pub(super) fn broken(reason: Reason, reset: Option<Code>) -> u64 {
+    match reset {
+        None => status(reason),
+        Some(Code::REFUSED_STREAM) => UNAVAILABLE,
+        Some(Code::CANCEL) => CANCELLED,
+        Some(Code::ENHANCE_YOUR_CALM) => RESOURCE_EXHAUSTED,
+        Some(Code::INADEQUATE_SECURITY) => PERMISSION_DENIED,
+        Some(_) => INTERNAL,
+    }
+}
+
+const CANCELLED: u64 = 1;
+const UNKNOWN: u64 = 2;
+const DEADLINE_EXCEEDED: u64 = 4;
+const PERMISSION_DENIED: u64 = 7;
+const RESOURCE_EXHAUSTED: u64 = 8;
+const UNIMPLEMENTED: u64 = 12;
+const INTERNAL: u64 = 13;
+const UNAVAILABLE: u64 = 14;
+const UNAUTHENTICATED: u64 = 16;
+
 /// The gRPC status that goes with a reason. What the gRPC libraries make of a bare HTTP status is the rule (their
 /// `http-grpc-status-mapping`); deadlines, sizes and our own bugs have statuses that say more.
 fn status(reason: Reason) -> u64 {
-    const CANCELLED: u64 = 1;
-    const DEADLINE_EXCEEDED: u64 = 4;
-    const PERMISSION_DENIED: u64 = 7;
-    const RESOURCE_EXHAUSTED: u64 = 8;
-    const UNIMPLEMENTED: u64 = 12;
-    const INTERNAL: u64 = 13;
-    const UNAVAILABLE: u64 = 14;
-    const UNAUTHENTICATED: u64 = 16;
-    const UNKNOWN: u64 = 2;
     match (reason, reason.status()) {
         (Reason::TotalTimeout | Reason::FirstByteTimeout | Reason::BodyTimeout, _) => {
             DEADLINE_EXCEEDED

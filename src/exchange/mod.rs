@@ -209,7 +209,8 @@ async fn answer<N: Net>(
 ) -> Result<(), Fault> {
     forget_body(core, down).await;
     local::write(core, down, record, status, body)?;
-    flush(core, down).await
+    let patience = down.kit.door.plan.borrow().timeouts.body_stall;
+    flush(core, down, patience).await
 }
 
 /// Ends an exchange that failed: with an answer if that is still possible.
@@ -223,11 +224,14 @@ async fn fail<N: Net>(
     record.reason = Some(fault.reason);
     let is_gone = fault.side == Side::Downstream
         && matches!(fault.reason, Reason::ClientClosed | Reason::ClientStalled);
-    if is_gone || down.is_answered() {
-        if !down.is_answered() {
-            record.status = fault.reason.status();
-        }
+    if is_gone && !down.is_answered() {
+        record.status = fault.reason.status();
+    }
+    if is_gone {
         return After::Abort;
+    }
+    if down.is_answered() {
+        return break_off(core, down, record, fault.reason).await;
     }
     if down.is_idle() {
         return After::Close;
@@ -249,6 +253,25 @@ async fn fail<N: Net>(
         After::Next
     } else {
         After::Close
+    }
+}
+
+/// Ends an answer that has begun and will not be whole. A call of gRPC hears why, behind what it has of messages, where
+/// there is room for that within a moment; all others see the stream or connection break off.
+async fn break_off<N: Net>(
+    core: &Rc<Core<N>>,
+    down: &mut Down<'_, N>,
+    record: &Record,
+    reason: Reason,
+) -> After {
+    let Some(status) = record.grpc_status.filter(|_| down.is_http2()) else {
+        return After::Abort;
+    };
+    let ended = down.send_end(&grpc::trailers(status, reason));
+    let patience = Duration::from_millis(LINGER_MS);
+    match ended.is_ok() && flush(core, down, patience).await.is_ok() {
+        true => After::Next,
+        false => After::Abort,
     }
 }
 
@@ -288,8 +311,12 @@ async fn rest_of_body<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>) {
 }
 
 /// Sends what was written to the client.
-async fn flush<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>) -> Result<(), Fault> {
-    let mut deadline = core.net.now() + down.kit.door.plan.borrow().timeouts.body_stall;
+async fn flush<N: Net>(
+    core: &Rc<Core<N>>,
+    down: &mut Down<'_, N>,
+    patience: Duration,
+) -> Result<(), Fault> {
+    let mut deadline = core.net.now() + patience;
     down.kit.timer.set(deadline);
     let mut is_last = false;
     poll_fn(|cx| {

@@ -45,6 +45,8 @@ pub(super) struct Record {
     pub(super) first_byte_ns: u64,
     /// Why Weir answered itself or broke off.
     pub(super) reason: Option<Reason>,
+    /// The answer was one of gRPC and has broken off: the status that it is to end with.
+    pub(super) grpc_status: Option<u64>,
 }
 
 impl Record {
@@ -68,6 +70,7 @@ impl Record {
             connect_ns: 0,
             first_byte_ns: 0,
             reason: None,
+            grpc_status: None,
         }
     }
 

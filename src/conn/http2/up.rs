@@ -26,8 +26,8 @@ pub struct Upstream<N: Net> {
     is_answered: bool,
     /// Not one byte has come for this request.
     is_silent: bool,
-    /// The stream is gone with its connection.
-    is_disconnected: bool,
+    /// How the stream was lost, if it was.
+    lost: Option<Lost>,
     /// The connection has served requests before: its end may have crossed this one on the way.
     is_reused: bool,
 }
@@ -42,7 +42,7 @@ impl<N: Net> Upstream<N> {
             trailers: Trailers::default(),
             is_answered: false,
             is_silent: true,
-            is_disconnected: false,
+            lost: None,
             is_reused,
         }
     }
@@ -147,7 +147,7 @@ impl<N: Net> Upstream<N> {
         let came = match ready!(handle.poll_next(cx)) {
             Ok(came) => came,
             Err(lost) => {
-                self.is_disconnected = matches!(lost, Lost::Disconnected);
+                self.lost = Some(lost);
                 return Poll::Ready(Err(self.gone(lost)));
             }
         };
@@ -212,7 +212,15 @@ impl<N: Net> Upstream<N> {
 
     /// Whether a loss may be no more than the end of an idle connection that crossed the request on its way.
     pub fn was_stale(&self) -> bool {
-        self.is_reused && self.is_silent && self.is_disconnected
+        self.is_reused && self.is_silent && matches!(self.lost, Some(Lost::Disconnected))
+    }
+
+    /// With which code the endpoint has reset the stream, if it has.
+    pub fn reset_by(&self) -> Option<Code> {
+        match self.lost {
+            Some(Lost::Reset { code, .. }) => Some(code),
+            _ => None,
+        }
     }
 
     /// Waits for bytes once HTTP is given up.
