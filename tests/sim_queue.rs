@@ -217,6 +217,43 @@ fn who_goes_away_leaves_the_queue() {
     });
 }
 
+/// While it connects, and before it tries again; and what stands behind in the same segment is served, too.
+#[test]
+fn who_has_only_closed_its_half_is_served() {
+    check(40, |world| {
+        let config = config("pending = 9", "queue = \"1m\"");
+        let config = format!("retries = {{ count = 1, backoff = \"500ms\" }}\n{config}");
+        let rig = Rig::start(world, 1, &config);
+        rig.ledger.endpoint(world, ENDPOINTS[0]);
+        world.set_reach(&at(ENDPOINTS[0]), Reach::Refused);
+        let (net, mut rng) = (world.client(), world.rng(7));
+        let mut upload = ask(2);
+        (upload.method, upload.len, upload.framing) = ("PUT", 5_000, Framing::Chunked);
+        let wire: Vec<u8> = [upload, ask(3)]
+            .iter()
+            .flat_map(|ask| ask.wire(&mut rng))
+            .collect();
+        let served = Rc::new(Cell::new(0));
+        let count = served.clone();
+        world.spawn(async move {
+            let mut peer = Peer::connect(&net, &at(FRONT)).await.unwrap();
+            peer.send(&wire).await.unwrap();
+            peer.finish();
+            for id in ["2", "3"] {
+                let head = Head::read(&mut peer).await.unwrap();
+                assert_eq!(head.get("x-id"), Some(id), "{head:?}");
+                peer.read_exact(5).await.unwrap();
+                count.set(count.get() + 1);
+            }
+            assert!(peer.read_to_end().await.0.is_empty());
+        });
+        world.run_for(Duration::from_millis(200));
+        world.set_reach(&at(ENDPOINTS[0]), Reach::Slow(Duration::from_secs(1)));
+        world.run_until(|| served.get() == 2);
+        rig.drain(Duration::from_secs(30));
+    });
+}
+
 #[test]
 fn a_drain_serves_who_waits_and_its_end_tells_the_rest() {
     check(40, |world| {

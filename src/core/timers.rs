@@ -7,9 +7,8 @@
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use crate::io::{Instant, Net};
@@ -162,20 +161,6 @@ impl Timer {
         {
             *waker = Some(cx.waker().clone());
         }
-    }
-
-    /// Waits until `at` has passed, give or take a tick.
-    pub async fn until<N: Net>(&self, net: &N, at: Instant) {
-        self.set(at);
-        poll_fn(|cx| {
-            self.watch(cx);
-            if net.now() >= at {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        })
-        .await;
     }
 }
 

@@ -5,7 +5,7 @@ use std::mem;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::forward::Forwarded;
@@ -14,7 +14,7 @@ use super::record::Record;
 use super::relay::{Relay, Relayed, Replay};
 use crate::conn::{Down, Up, Wire, WireRx, WireTx, http2, proxy_protocol, tunnel};
 use crate::core::{Core, CorePlan, after};
-use crate::fault::{Fault, Phase, Reason, Retry};
+use crate::fault::{Fault, Phase, Reason, Retry, Side};
 use crate::io::{Address, Connection, Instant, Net, Tx};
 use crate::obs::Level;
 use crate::plan::{Protocol, RoutePlan, UpstreamId, UpstreamPlan};
@@ -71,7 +71,7 @@ pub(super) async fn forward<N: Net>(
             Ok(()) => return Ok(()),
             Err(fault) if way.may_repeat(down, record, fault) => {
                 core.obs.borrow().retry(upstream.id());
-                way.back_off(down, record).await;
+                way.back_off(down, record).await?;
             }
             Err(fault) => return Err(fault),
         }
@@ -263,7 +263,8 @@ impl<N: Net> Way<'_, N> {
                 Some(Turn::Connect(_))
                     if has_waited
                         && endpoint.protocol.get() == Protocol::Http2
-                        && !endpoint.has_shared() =>
+                        && !endpoint.has_shared()
+                        && !endpoint.was_abandoned() =>
                 {
                     self.free = true;
                     let reason = Reason::ConnectFailed;
@@ -290,7 +291,13 @@ impl<N: Net> Way<'_, N> {
     ) -> Result<Up<N>, Fault> {
         let is_shared = endpoint.shares(need);
         let joiner = is_shared.then(|| endpoint.joiner());
-        let held = self.connect(endpoint, permit, need, down, record).await?;
+        let held = self.connect(endpoint, permit, need, down, record).await;
+        if let (Some(joiner), Err(fault)) = (&joiner, &held)
+            && fault.side != Side::Upstream
+        {
+            joiner.abandon();
+        }
+        let held = held?;
         if speaks_http2(&held) || (is_shared && !endpoint.is_secure()) {
             return Ok(self.begin_shared(endpoint, held, down, joiner));
         }
@@ -324,31 +331,17 @@ impl<N: Net> Way<'_, N> {
     async fn joined(
         &self,
         endpoint: &Rc<Endpoint<N>>,
-        down: &Down<'_, N>,
+        down: &mut Down<'_, N>,
         record: &mut Record,
     ) -> Result<(), Fault> {
-        let core = self.core;
-        let began = core.net.now();
-        let deadline = self.total.min(began + self.route.timeouts.connect);
-        down.kit.timer.set(deadline);
+        let began = self.core.net.now();
+        let deadline = began + self.route.timeouts.connect;
         let mut listed = None;
-        let joined = poll_fn(|cx| {
-            down.kit.timer.watch(cx);
-            if endpoint.poll_joined(cx, &mut listed).is_ready() {
-                return Poll::Ready(true);
-            }
-            match core.net.now() >= deadline || core.is_stopping() {
-                true => Poll::Ready(false),
-                false => Poll::Pending,
-            }
-        })
-        .await;
-        record.connect_ns += core.net.now().since(began).as_nanos() as u64;
-        if joined {
-            return Ok(());
-        }
-        let reason = Reason::ConnectTimeout;
-        Err(Fault::upstream(Phase::Connect, reason, Retry::Always))
+        let joined = self.until(deadline, down, |cx| endpoint.poll_joined(cx, &mut listed));
+        let joined = joined.await;
+        record.connect_ns += self.core.net.now().since(began).as_nanos() as u64;
+        let late = Fault::upstream(Phase::Connect, Reason::ConnectTimeout, Retry::Always);
+        joined?.ok_or(late)
     }
 
     async fn relay(
@@ -397,41 +390,23 @@ impl<N: Net> Way<'_, N> {
         record: &mut Record,
     ) -> Result<(u32, Turn<N>), Fault> {
         let fault = |reason| Fault::local(Phase::Connect, reason);
-        let core = self.core;
         if self.upstream.endpoints.is_empty() {
             return Err(fault(Reason::NoEndpoint));
         }
         let waited = Duration::from_nanos(record.queue_ns);
-        let began = core.net.now();
+        let began = self.core.net.now();
         let deadline = began + self.route.timeouts.queue.saturating_sub(waited);
         let place = self.upstream.wait(&self.tried);
         let mut place = place.ok_or_else(|| fault(Reason::UpstreamLimit))?;
-        down.kit.timer.set(self.total.min(deadline));
-        let turn = poll_fn(|cx| {
-            down.kit.timer.watch(cx);
-            if let Poll::Ready((index, turn)) = place.poll(cx) {
-                return Poll::Ready(match self.upstream.endpoints.get(index as usize) {
-                    Some(endpoint) => Ok((index, endpoint.accept(cx, turn, need))),
-                    None => Err(fault(Reason::Internal)),
-                });
-            }
-            down.poll_watch(cx, core)?;
-            if down.is_cut_short() {
-                let gone = Fault::downstream(Phase::Connect, Reason::ClientClosed);
-                return Poll::Ready(Err(gone));
-            }
-            let late = core.net.now() >= deadline;
-            match self
-                .is_over()
-                .or_else(|| late.then(|| fault(Reason::QueueTimeout)))
-            {
-                Some(fault) => Poll::Ready(Err(fault)),
-                None => Poll::Pending,
-            }
-        })
-        .await;
-        record.queue_ns += core.net.now().since(began).as_nanos() as u64;
-        turn
+        let turn = self.until(deadline, down, |cx| {
+            let (index, turn) = ready!(place.poll(cx));
+            let endpoint = self.upstream.endpoints.get(index as usize);
+            Poll::Ready(endpoint.map(|endpoint| (index, endpoint.accept(cx, turn, need))))
+        });
+        let turn = turn.await;
+        record.queue_ns += self.core.net.now().since(began).as_nanos() as u64;
+        let turn = turn?.ok_or_else(|| fault(Reason::QueueTimeout))?;
+        turn.ok_or_else(|| fault(Reason::Internal))
     }
 
     /// Whose connections are used: any, or, where endpoints are told whose each is, the client's own.
@@ -445,14 +420,12 @@ impl<N: Net> Way<'_, N> {
         endpoint: &Rc<Endpoint<N>>,
         permit: Permit<N>,
         need: Need,
-        down: &Down<'_, N>,
+        down: &mut Down<'_, N>,
         record: &mut Record,
     ) -> Result<Held<N>, Fault> {
         let core = self.core;
         let began = core.net.now();
         let deadline = began + self.route.timeouts.connect;
-        let failed = |reason| Fault::upstream(Phase::Connect, reason, Retry::Always);
-        down.kit.timer.set(self.total.min(deadline));
         let owner = need.owner;
         let said = self.plan.proxy_protocol.map(|version| {
             let target = match &down.kit.door.plan.borrow().address {
@@ -462,39 +435,49 @@ impl<N: Net> Way<'_, N> {
             proxy_protocol::write(version, owner, target)
         });
         let mut connecting = pin!(open(core, endpoint, said, need.switches));
-        let connected = poll_fn(|cx| {
-            down.kit.timer.watch(cx);
-            if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-                return Poll::Ready(connected.map_err(failed));
-            }
-            let over = self.is_over();
-            let late = core.net.now() >= deadline;
-            match over.or_else(|| late.then(|| failed(Reason::ConnectTimeout))) {
-                Some(fault) => Poll::Ready(Err(fault)),
-                None => Poll::Pending,
-            }
-        })
-        .await;
+        let connected = self.until(deadline, down, |cx| connecting.as_mut().poll(cx));
+        let connected = connected.await;
         record.connect_ns += core.net.now().since(began).as_nanos() as u64;
-        match connected {
+        match connected?.unwrap_or(Err(Reason::ConnectTimeout)) {
             Ok(wire) => Ok(permit.hold(wire, owner)),
-            Err(fault) => {
+            Err(reason) => {
                 permit.failed();
-                Err(fault)
+                Err(Fault::upstream(Phase::Connect, reason, Retry::Always))
             }
         }
     }
 
-    /// Whether time is over for an exchange that has no connection yet.
-    fn is_over(&self) -> Option<Fault> {
-        let reason = if self.core.is_stopping() {
-            Reason::ShuttingDown
-        } else if self.core.net.now() >= self.total {
-            Reason::TotalTimeout
-        } else {
-            return None;
-        };
-        Some(Fault::local(Phase::Connect, reason))
+    /// Waits for something that an exchange without a connection needs, while its client is there and for as long as
+    /// it may take in all. `None`: it has not come by the deadline.
+    async fn until<T>(
+        &self,
+        deadline: Instant,
+        down: &mut Down<'_, N>,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Result<Option<T>, Fault> {
+        let core = self.core;
+        down.kit.timer.set(self.total.min(deadline));
+        poll_fn(|cx| {
+            down.kit.timer.watch(cx);
+            if let Poll::Ready(done) = poll(cx) {
+                return Poll::Ready(Ok(Some(done)));
+            }
+            down.poll_watch(cx, core)?;
+            let now = core.net.now();
+            let fault = if down.is_cut_short() {
+                Fault::downstream(Phase::Connect, Reason::ClientClosed)
+            } else if core.is_stopping() {
+                Fault::local(Phase::Connect, Reason::ShuttingDown)
+            } else if now >= self.total {
+                Fault::local(Phase::Connect, Reason::TotalTimeout)
+            } else if now >= deadline {
+                return Poll::Ready(Ok(None));
+            } else {
+                return Poll::Pending;
+            };
+            Poll::Ready(Err(fault))
+        })
+        .await
     }
 
     /// Whether the exchange may try once more after this fault.
@@ -532,13 +515,13 @@ impl<N: Net> Way<'_, N> {
     }
 
     /// Waits before another attempt where the same endpoint is asked again.
-    async fn back_off(&self, down: &Down<'_, N>, record: &Record) {
+    async fn back_off(&self, down: &mut Down<'_, N>, record: &Record) -> Result<(), Fault> {
         if self.free && (self.fresh || (record.attempts as usize) < self.upstream.endpoints.len()) {
-            return;
+            return Ok(());
         }
         let backoff = self.route.retry.backoff;
-        let jittered = backoff.mul_f64(0.5 + fastrand::f64());
-        let until = self.total.min(self.core.net.now() + jittered);
-        down.kit.timer.until(&self.core.net, until).await;
+        let until = self.core.net.now() + backoff.mul_f64(0.5 + fastrand::f64());
+        let waited = self.until(until, down, |_| Poll::<()>::Pending);
+        waited.await.map(|_| ())
     }
 }

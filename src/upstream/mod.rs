@@ -70,6 +70,8 @@ pub struct Endpoint<N: Net> {
     is_joining: Cell<bool>,
     /// How often one was made, or could not be, wrapping.
     joined: Cell<u32>,
+    /// The last was given up by who made it, for a reason of its own.
+    was_abandoned: Cell<bool>,
     /// Its place in the plan of the day, and how many connections it has.
     place: Rc<Place<N>>,
     /// How many connections may wait.
@@ -151,6 +153,7 @@ impl<N: Net> Upstream<N> {
                     joining: RefCell::default(),
                     is_joining: Cell::new(false),
                     joined: Cell::new(0),
+                    was_abandoned: Cell::new(false),
                     place: Rc::new(Place::new(obs.clone())),
                     idle_max: Cell::new(0),
                     idle_timeout: Cell::new(Duration::ZERO),

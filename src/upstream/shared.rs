@@ -40,9 +40,16 @@ impl<N: Net> Endpoint<N> {
     /// Says that a connection is being made for all that wait for one, until what is returned is dropped.
     pub fn joiner(self: &Rc<Self>) -> Joiner<N> {
         self.is_joining.set(true);
+        self.was_abandoned.set(false);
         Joiner {
             endpoint: self.clone(),
         }
+    }
+
+    /// Whether the last connection that was being made was given up, and not because of the endpoint: whoever has waited
+    /// for it may make the next.
+    pub fn was_abandoned(&self) -> bool {
+        self.was_abandoned.get()
     }
 
     /// Takes a place on a connection that others share, else the right to make one, unless one is being made.
@@ -142,6 +149,13 @@ impl<N: Net> Drop for Seat<N> {
 /// A connection that is being made, until others can use it. When it is dropped, those that wait look again.
 pub struct Joiner<N: Net> {
     endpoint: Rc<Endpoint<N>>,
+}
+
+impl<N: Net> Joiner<N> {
+    /// It is not made, but for no failure of the endpoint's.
+    pub fn abandon(&self) {
+        self.endpoint.was_abandoned.set(true);
+    }
 }
 
 impl<N: Net> Drop for Joiner<N> {

@@ -9,6 +9,7 @@ mod peers;
 mod endings;
 mod endpoints;
 mod flow;
+mod leaving;
 mod pairs;
 mod process;
 mod uploads;

@@ -17,6 +17,7 @@ use crate::conn::wire::{Wire, WireRx, WireTx};
 use crate::core::{Core, Pass};
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Chunk, Net, Rx, Tx};
+use crate::limits::BLOCK_BYTES;
 
 /// A client's connection while it is busy.
 pub struct Downstream<N: Net> {
@@ -173,26 +174,25 @@ impl<N: Net> Downstream<N> {
         Poll::Ready(counted.map(|()| passed).map_err(|_| internal()))
     }
 
-    /// Looks after the client while there is nothing to be read for this exchange: an early byte of the next request
-    /// is kept, a half-closed connection is served to the end, a broken one is an error.
+    /// Looks after the client while there is nothing to be read for this exchange: bytes of its body or of the next
+    /// request are kept, a few, so that what comes behind them is seen; a half-closed connection is served to the end,
+    /// a broken one is an error.
     pub fn poll_watch(&mut self, cx: &mut Context<'_>, core: &Core<N>) -> Result<(), Fault> {
-        if self.ended || !self.inbox.is_empty() {
-            return Ok(());
-        }
-        match self.rx.poll_recv(cx) {
-            Poll::Pending => {}
-            Poll::Ready(Ok(Some(chunk))) => self.inbox.add(chunk, core.net.pool()),
-            Poll::Ready(Ok(None)) => {
-                self.ended = true;
-                self.machine.close_after();
+        while !self.ended && self.inbox.bytes().len() < BLOCK_BYTES[0] {
+            match self.rx.poll_recv(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(Some(chunk))) => self.inbox.add(chunk, core.net.pool()),
+                Poll::Ready(Ok(None)) => self.ended = true,
+                // The request is here; that its sender did not say goodbye takes nothing from it.
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    self.ended = true;
+                }
+                Poll::Ready(Err(_)) => {
+                    return Err(Fault::downstream(Phase::FirstByte, Reason::ClientClosed));
+                }
             }
-            // The request is here; that its sender did not say goodbye takes nothing from it.
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                self.ended = true;
+            if self.ended && self.inbox.is_empty() {
                 self.machine.close_after();
-            }
-            Poll::Ready(Err(_)) => {
-                return Err(Fault::downstream(Phase::FirstByte, Reason::ClientClosed));
             }
         }
         Ok(())
@@ -294,7 +294,7 @@ impl<N: Net> Downstream<N> {
 
     /// Whether the client has closed its side in the middle of its request.
     pub fn is_cut_short(&self) -> bool {
-        self.ended && !self.machine.is_received()
+        self.ended && self.inbox.is_empty() && !self.machine.is_received()
     }
 
     /// Whether the connection is in the clear.
