@@ -141,6 +141,10 @@ pub const H2_LEAVE_MS: u64 = 1_000;
 /// head of a request may take.
 pub const H2_SETTINGS_TIMEOUT_MS: u64 = 10_000;
 
+/// How long an endpoint may take to end the stream of an answer that is whole by its length, and that its client has,
+/// before it is told that nobody waits.
+pub const H2_END_MS: u64 = 2_000;
+
 /// Silence of an endpoint that owes answers, before it is asked for a sign of life (gRPC libraries ask after 10 s or
 /// more).
 pub const H2_PING_AFTER_MS: u64 = 10_000;

@@ -95,6 +95,18 @@ impl Sender {
         self.suffix().is_empty()
     }
 
+    /// Whether the peer has all of the message, by what its head has said: it has no body, or one of
+    /// a length, and that was sent. Only [`Sender::end`] is still to come, and gives no bytes.
+    #[inline]
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let whole = matches!(
+            self.encoder,
+            Encoder::None | Encoder::Length { remaining: 0 }
+        );
+        self.step == Step::Body && whole
+    }
+
     /// Ends the message and returns its last bytes.
     ///
     /// # Errors

@@ -197,6 +197,15 @@ impl<'a, N: Net> Down<'a, N> {
         }
     }
 
+    /// Whether the client can tell that it has all of the answer, before that was ended: nothing more can follow. Over
+    /// HTTP/2 there may be trailers.
+    pub fn is_whole(&mut self) -> bool {
+        match &mut self.wire {
+            Wire::Http1(wire) => wire.machine.sender().is_whole(),
+            Wire::Http2(_) => false,
+        }
+    }
+
     /// Has the connection end with the answer to come.
     pub fn close_after(&mut self) {
         match &mut self.wire {

@@ -207,7 +207,7 @@ impl<N: Net> Up<N> {
     pub fn finish(self, core: &Rc<Core<N>>, endpoint: &Rc<Endpoint<N>>) {
         match self.wire {
             UpWire::Http1(wire) => wire.finish(core, endpoint),
-            UpWire::Http2(_) => {}
+            UpWire::Http2(wire) => wire.finish(),
         }
     }
 }

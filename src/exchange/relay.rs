@@ -197,7 +197,13 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                 }
                 match self.up.poll_answer(cx, self.core) {
                     Poll::Ready(Ok(Answer::Switch)) => return self.switch().map(Some),
-                    Poll::Ready(answer) => self.take(answer?)?,
+                    Poll::Ready(Ok(answer)) => self.take(answer)?,
+                    // What the client has is all that was announced, whether or not the endpoint ends it well: over
+                    // HTTP/2 that is a matter of its own.
+                    _ if self.download == Download::Body && self.down.is_whole() => {
+                        self.take(Answer::End)?;
+                    }
+                    Poll::Ready(Err(fault)) => return Err(fault),
                     Poll::Pending => break,
                 }
             }

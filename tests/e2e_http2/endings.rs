@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use h2::Reason;
 use http::Response;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::spawn_local;
 
@@ -330,4 +331,89 @@ fn an_endpoint_that_dies_in_an_upload_is_502() {
             );
         });
     }
+}
+
+/// What a client of HTTP/1.1 has is whole by its length: neither it nor its next request waits for an end of the stream.
+#[test]
+fn an_answer_that_is_whole_by_its_length_waits_for_no_end() {
+    run(async {
+        let listener = Listener::bind().await;
+        let upstream = "pool = { connections = 1 }";
+        let keys = "timeouts = { body_stall = \"10m\" }";
+        let weir = Weir::start(&routed(
+            keys,
+            std::slice::from_ref(&listener.name),
+            upstream,
+        ));
+        let mut client = Client::connect(Speaks::Http1, weir.address).await;
+        let (mut endpoint, mut open) = (None, Vec::new());
+        for (n, method) in ["GET", "HEAD", "GET"].into_iter().enumerate() {
+            let asked = request(method, &format!("/{n}"));
+            let asked = spawn_local(client.send(asked.body(Body::empty()).unwrap()));
+            if n == 0 {
+                let mut two = h2::server::Builder::new();
+                endpoint = Some(listener.accept_with(two.max_concurrent_streams(2)).await);
+            }
+            if n == 2 {
+                // As many are open as it takes. One that ends makes room.
+                let queued = "weir_upstream_queue_waiting{upstream=\"up\"}";
+                let waits = async {
+                    while weir.metric(queued) == 0.0 {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                within(waits).await;
+                let mut ends: h2::SendStream<Bytes> = open.remove(0);
+                ends.send_data(Bytes::new(), true).unwrap();
+            }
+            let (_, mut send) = endpoint.as_mut().unwrap().next().await;
+            let head = Response::builder().header("content-length", "4");
+            let mut answer = send.send_response(head.body(()).unwrap(), false).unwrap();
+            if method == "GET" {
+                answer.send_data("part".into(), false).unwrap();
+            }
+            open.push(answer);
+            let response = within(asked).await.unwrap().unwrap();
+            let body = within(http_body_util::BodyExt::collect(response.into_body())).await;
+            let body = body.unwrap().to_bytes();
+            assert_eq!(body, if method == "GET" { "part" } else { "" });
+        }
+        // The others are told in the end that nobody waits.
+        for answer in &mut open {
+            assert_eq!(frames::reset_of(answer).await.unwrap(), Reason::CANCEL);
+        }
+        for n in 0..3 {
+            let entry = weir.entry(&format!("/{n}"));
+            assert_eq!(
+                (entry.text("reason"), entry.number("status")),
+                (String::new(), 200.0)
+            );
+        }
+    });
+}
+
+#[test]
+fn an_answer_that_is_whole_by_its_length_survives_a_reset_behind_it() {
+    run(async {
+        let listener = Listener::bind().await;
+        let weir = to(&listener.name);
+        let mut client = Client::connect(Speaks::Http1, weir.address).await;
+        let asked = request("GET", "/").body(Body::empty()).unwrap();
+        let asked = spawn_local(client.send(asked));
+        let mut stream = listener.accept_raw().await;
+        let mut preface = [0; 24];
+        within(stream.read_exact(&mut preface)).await.unwrap();
+        let frames = [
+            // SETTINGS; a head with 200 and a length of 4; as much data, without an end; RST_STREAM.
+            &b"\0\0\0\x04\0\0\0\0\0"[..],
+            b"\0\0\x05\x01\x04\0\0\0\x01\x88\x0f\x0d\x014",
+            b"\0\0\x04\0\0\0\0\0\x01part",
+            b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x02",
+        ];
+        within(stream.write_all(&frames.concat())).await.unwrap();
+        let response = within(asked).await.unwrap().unwrap();
+        let body = within(http_body_util::BodyExt::collect(response.into_body())).await;
+        assert_eq!(body.unwrap().to_bytes(), "part");
+        assert_eq!(weir.entry("/").text("reason"), "");
+    });
 }

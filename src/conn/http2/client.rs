@@ -113,6 +113,10 @@ async fn converse<N: Net>(
             }
         }
         taken = takes;
+        let parted = mux.part();
+        if let Some(endpoint) = endpoint.upgrade() {
+            endpoint.offer_many(parted);
+        }
         let is_kept = endpoint.upgrade().filter(|endpoint| endpoint.keeps());
         let idle = is_kept.map_or(Duration::ZERO, |endpoint| endpoint.idle_timeout());
         let idle = if core.is_draining() {
@@ -179,7 +183,10 @@ impl Watch {
         if !state.machine.is_met() && is_due(settings) {
             state.machine.abort(Error::SettingsTimeout);
         }
-        if state.streams.is_empty() {
+        if let Some(&(until, _)) = state.parting.front() {
+            is_due(until);
+        }
+        if state.streams.is_empty() && state.parting.is_empty() {
             (self.busy, self.asked) = (None, None);
             let since = *self.idle.get_or_insert(now);
             if is_due(since + idle) {

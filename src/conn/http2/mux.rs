@@ -21,7 +21,7 @@ use crate::upstream::Endpoint;
 
 /// One connection of HTTP/2, in either role.
 pub struct Mux<N: Net> {
-    net: N,
+    pub(super) net: N,
     /// The endpoint that it leads to, which hears when a stream has ended. Clients only.
     pub(super) endpoint: Weak<Endpoint<N>>,
     pub(super) state: RefCell<State<N>>,
@@ -37,6 +37,8 @@ pub(super) struct State<N: Net> {
     pub(super) unserved: usize,
     /// Tasks that wait for a request. Servers only.
     pub(super) workers: Vec<Idle>,
+    /// Streams that no request holds any more, and until when the peer may end its message on them. Clients only.
+    pub(super) parting: VecDeque<(Instant, StreamKey)>,
     /// Streams that may have something to frame.
     turns: Turns,
     /// All streams may have room again.
@@ -111,6 +113,7 @@ impl<N: Net> Mux<N> {
                 requests: VecDeque::new(),
                 unserved: 0,
                 workers: Vec::new(),
+                parting: VecDeque::new(),
                 turns: Turns::default(),
                 is_reopened: false,
                 task: None,
@@ -217,6 +220,22 @@ impl<N: Net> Mux<N> {
         let mut state = self.state.borrow_mut();
         state.flush_output();
         state.out.poll_send(cx)
+    }
+
+    /// Lets go of streams that have ended, or not ended in time, without a request that holds them: says how many.
+    pub(super) fn part(&self) -> u32 {
+        let mut state = self.state.borrow_mut();
+        let State {
+            machine, parting, ..
+        } = &mut *state;
+        let (now, before) = (self.net.now(), parting.len());
+        parting.retain(|&(until, key)| {
+            if now >= until {
+                machine.release(key);
+            }
+            machine.is_open(key)
+        });
+        (before - parting.len()) as u32
     }
 
     /// The connection is gone: all that wait for something hear of it.

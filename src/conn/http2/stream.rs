@@ -4,6 +4,7 @@ use std::io;
 use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use weir_proto_h1::Trailers;
 use weir_proto_h2::Code;
@@ -11,7 +12,9 @@ use weir_proto_h2::Code;
 use super::mux::Mux;
 use super::streams::{Answered, End, Lost};
 use crate::io::{Chunk, Net};
-use crate::limits::{H2_QUEUED_BYTES_HIGH, H2_SHUT_QUEUED_BYTES_HIGH, H2_STREAM_QUEUED_BYTES_HIGH};
+use crate::limits::{
+    H2_END_MS, H2_QUEUED_BYTES_HIGH, H2_SHUT_QUEUED_BYTES_HIGH, H2_STREAM_QUEUED_BYTES_HIGH,
+};
 
 /// A stream as the task of its request has it. Dropping it ends the stream if it has not ended by itself.
 pub(super) struct Handle<N: Net> {
@@ -163,6 +166,19 @@ impl<N: Net> Handle<N> {
         self.mux.state.borrow().streams.peek(self.slot).framed
     }
 
+    /// Leaves a stream to its connection, which waits a moment for the end of the peer's message. If ours has not ended,
+    /// there is nothing to wait for.
+    pub(super) fn part(&self) {
+        let until = self.mux.net.now() + Duration::from_millis(H2_END_MS);
+        let mut state = self.mux.state.borrow_mut();
+        let state = &mut *state;
+        let stream = state.streams.at(self.slot);
+        if state.machine.is_sent(stream.key) && !state.machine.is_received(stream.key) {
+            stream.is_parting = true;
+            state.parting.push_back((until, stream.key));
+        }
+    }
+
     /// Ends the stream in both directions, so that the peer sees that something is missing.
     pub(super) fn reset(&self, code: Code) {
         let mut state = self.mux.state.borrow_mut();
@@ -178,7 +194,9 @@ impl<N: Net> Drop for Handle<N> {
         let state = &mut *borrowed;
         let stream = state.streams.at(self.slot);
         let key = stream.key;
-        state.machine.release(key);
+        if !stream.is_parting {
+            state.machine.release(key);
+        }
         state.unlist(self.slot);
         state.streams.remove(self.slot);
         state.wake();

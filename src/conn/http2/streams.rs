@@ -35,6 +35,8 @@ pub(super) struct Stream {
     pub(super) end: End,
     /// Its turn among those that have something to frame.
     pub(super) turn: Option<Turn>,
+    /// Its request is done with it, and leaves it to the connection.
+    pub(super) is_parting: bool,
 }
 
 /// The head of an answer.
@@ -85,6 +87,7 @@ impl Stream {
             framed: 0,
             end: End::Open,
             turn: None,
+            is_parting: false,
         }
     }
 
@@ -120,6 +123,7 @@ impl Stream {
         self.framed = 0;
         self.end = End::Open;
         self.turn = None;
+        self.is_parting = false;
     }
 
     /// Notes that nothing more comes or goes. What has come stays: it may be the whole answer.

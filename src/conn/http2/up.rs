@@ -174,6 +174,13 @@ impl<N: Net> Upstream<N> {
         }))
     }
 
+    /// Lets go of a request whose answer is whole. An endpoint that is still to say so has a moment for that.
+    pub fn finish(self) {
+        if let Some(handle) = &self.handle {
+            handle.part();
+        }
+    }
+
     /// What it means that the stream is gone.
     fn gone(&self, lost: Lost) -> Fault {
         let (phase, silent) = if self.is_answered {
