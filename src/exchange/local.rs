@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use weir_proto_h1::{BodyKind, Edits, Framing, Head, Trailers, encode_response};
+use weir_proto_h1::{BodyKind, Decimal, Edits, Framing, Head, Method, Trailers, encode_response};
 
 use super::record::Record;
 use crate::conn::{Down, Outbox};
@@ -68,6 +68,13 @@ pub(super) fn write<N: Net>(
     body: &[u8],
 ) -> Result<(), Fault> {
     date(&mut down.kit.edits, core.net.wall_ms());
+    //= rfc9110#8.6
+    // What HEAD is answered with may say how long the answer to GET is; there is none that is empty in HTTP/2.
+    let is_head = down.request().method == Method::Head;
+    if is_head && !matches!(status, 204 | 304) && !(body.is_empty() && down.is_http2()) {
+        let length = Decimal::new(body.len() as u64);
+        down.kit.edits.append("Content-Length", length.as_bytes());
+    }
     let head = head(status);
     let edits = std::mem::take(&mut down.kit.edits);
     // In HTTP/2 an answer that is all head says so in the head: to gRPC clients it is another answer else.

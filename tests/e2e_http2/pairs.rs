@@ -378,6 +378,8 @@ fn weir_answers_by_itself_alike_in_both_protocols() {
         [upstream.up]\nservers = [\"127.0.0.1:9\"]\n\
         [[route]]\nmatch = \"/old/*\"\nredirect = { location = \"https://new.test{path}{query}\", status = 308 }\n\
         [[route]]\nmatch = \"/fixed\"\nrespond = { status = 418, body = \"short and stout\", headers = { x-pot = \"tea\" } }\n\
+        [[route]]\nmatch = \"/empty\"\nrespond = 200\n\
+        [[route]]\nmatch = \"/nothing\"\nrespond = 204\n\
         [[route]]\nmatch = \"/up\"\nto = \"up\"\n";
     for down in [Speaks::Http1, Speaks::Http2] {
         run(async {
@@ -393,9 +395,18 @@ fn weir_answers_by_itself_alike_in_both_protocols() {
             let response = client.ask(get("/fixed")).await;
             assert_eq!((response.status, response.text()), (418, "short and stout"));
             assert_eq!(response.field("x-pot"), Some("tea"));
-            let head = request("HEAD", "/fixed").body(Body::empty()).unwrap();
-            let response = client.ask(head).await;
+            // What HEAD gets says how long the answer to GET is.
+            let head = |path: &str| request("HEAD", path).body(Body::empty()).unwrap();
+            let response = client.ask(head("/fixed")).await;
             assert_eq!((response.status, response.text()), (418, ""));
+            assert_eq!(response.field("content-length"), Some("15"));
+            for path in ["/old/x", "/none", "/empty", "/nothing"] {
+                let (long, short) = (client.ask(get(path)).await, client.ask(head(path)).await);
+                assert_eq!(short.status, long.status, "{path}");
+                let lengths = [&short, &long].map(|whole| whole.field("content-length"));
+                assert_eq!(lengths[0], lengths[1], "{path} over {down:?}");
+                assert_eq!(short.text(), "");
+            }
             let trace = request("TRACE", "/traced").body(Body::empty()).unwrap();
             let large = request("POST", "/up")
                 .body(Body::of(pattern(1_025, 0)))
