@@ -631,3 +631,30 @@ fn floods_are_counted_and_told() {
     assert_eq!(metric("goaways", ",by=\"weir\""), 1.0);
     is_at_rest(&weir);
 }
+
+/// Requests whose connection fails before anybody has looked at them: as many lines, and nothing asked for them.
+#[test]
+fn requests_that_come_with_the_end_of_their_connection_are_told() {
+    let (endpoint, open) = mute();
+    let weir = server("", &endpoint);
+    let mut peer = Peer::to(&weir);
+    let paths: Vec<_> = (0..50)
+        .flat_map(|n| [format!("/up/{n}"), format!("/hello/{n}")])
+        .collect();
+    let mut bytes: Vec<u8> = paths
+        .iter()
+        .zip((1..).step_by(2))
+        .flat_map(|(path, stream)| ask(stream, END, path))
+        .collect();
+    // A stream of the server's.
+    bytes.extend(ask(2, END, "/hello"));
+    peer.send(bytes);
+    assert_eq!(peer.end(), Some(PROTOCOL_ERROR));
+    for path in &paths {
+        let entry = weir.entry(path);
+        assert_eq!(entry.text("reason"), "client_closed", "{path}");
+        assert_eq!(entry.number("status"), 499.0, "{path}");
+    }
+    assert_eq!(open.load(Ordering::SeqCst), 0);
+    is_at_rest(&weir);
+}

@@ -142,7 +142,11 @@ impl<N: Net> Downstream<N> {
     ) -> Result<bool, Fault> {
         let mut state = self.handle.mux.state.borrow_mut();
         let state = &mut *state;
-        let key = state.streams.peek(self.handle.slot).key;
+        let stream = state.streams.peek(self.handle.slot);
+        if stream.lost.is_some() {
+            return Err(Fault::downstream(Phase::FirstByte, Reason::ClientClosed));
+        }
+        let key = stream.key;
         let begun = state
             .machine
             .respond(state.out.open(), key, block, head, edits, framing);

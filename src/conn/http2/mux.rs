@@ -238,7 +238,8 @@ impl<N: Net> Mux<N> {
         (before - parting.len()) as u32
     }
 
-    /// The connection is gone: all that wait for something hear of it.
+    /// The connection is gone: all that wait for something hear of it. Requests that no task has taken yet are taken
+    /// still, and end at once: each is told of.
     pub(super) fn lose(&self, refusal: Option<Failure>) {
         let mut state = self.state.borrow_mut();
         state.is_gone = true;
@@ -247,7 +248,6 @@ impl<N: Net> Mux<N> {
             let lost = refusal.map_or(Lost::Disconnected, Lost::Refused);
             state.streams.at(slot).lose(lost);
         }
-        state.requests.clear();
         state.workers.drain(..).for_each(Idle::call);
     }
 }
