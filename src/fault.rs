@@ -135,6 +135,8 @@ reasons! {
     ClientLimit "client_limit" 429 "connection_limit_reached";
     /// The listener, or the whole process, has as many connections as it may have.
     ConnectionLimit "connection_limit" 503 "connection_limit_reached";
+    /// Messages took more memory than they may, and this connection held most of it.
+    MemoryLimit "memory_limit" 503 "connection_limit_reached";
     /// The upstream has no endpoint that could be tried.
     NoEndpoint "no_endpoint" 503 "destination_unavailable";
     /// All endpoints have as many connections as they may have, and as many requests wait for one as may wait.

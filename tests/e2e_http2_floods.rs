@@ -295,6 +295,31 @@ fn windows_that_open_by_a_byte() {
     assert_eq!(code, Some(ENHANCE_YOUR_CALM));
 }
 
+/// Each holds what one may; together that is more than there is. Those that hold most are sent away.
+#[test]
+fn many_connections_whose_windows_stay_shut() {
+    let endpoint = endless();
+    let weir = server("limits = { memory_per_core = \"8MiB\" }", &endpoint);
+    survives(&weir, |weir| {
+        let peers: Vec<_> = (0..12)
+            .map(|_| {
+                let mut peer = Peer::with(weir.address, &[(4, 0)]);
+                (0..100).for_each(|n| peer.get(2 * n + 1, "/up"));
+                let mut heads = 0;
+                peer.find(|frame| {
+                    heads += usize::from(frame.kind == HEADERS);
+                    (heads == 100 || frame.kind == GOAWAY).then_some(())
+                });
+                peer
+            })
+            .collect();
+        weir.wait_for("connection ended: holds_too_much");
+        assert!(weir.metric("weir_core_shed_total{core=\"0\"}") >= 1.0);
+        drop(peers);
+        None
+    });
+}
+
 #[test]
 fn answers_that_nobody_reads() {
     let endpoint = endless();

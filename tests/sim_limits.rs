@@ -107,6 +107,62 @@ fn a_client_that_does_not_read_costs_a_bounded_amount_of_memory() {
     });
 }
 
+/// More connections than there is memory for what each may hold: those that hold most end, and who reads is served.
+#[test]
+fn many_that_do_not_read_cost_no_more_memory_than_they_may() {
+    const MEMORY: usize = 2 << 20;
+    check(12, |world| {
+        let config = CONFIG.replace("[limits]\n", "[limits]\nmemory_per_core = \"2MiB\"\n");
+        let config = config.replace("connections_per_client = 10", "connections_per_client = 40");
+        let rig = Rig::start(world, 1, &config);
+        rig.ledger.endpoint(world, ENDPOINT);
+        let (done, ended, read) = (Cell::new(false), Cell::new(0), Cell::new(0));
+        let shared = Rc::new((done, ended, read));
+        for n in 0..30 {
+            let (net, shared) = (world.client(), shared.clone());
+            let mut rng = world.rng(n);
+            world.spawn(async move {
+                // One after the other: what comes between two looks is no more than a few hold.
+                net.sleep_until(net.now() + Duration::from_millis(50 * n))
+                    .await;
+                let mut peer = Peer::connect(&net, &front()).await.unwrap();
+                let mut ask = ask("GET", 0, LARGE);
+                // Framed, so that it does not pass unseen.
+                ask.answer.framing = Framing::Chunked;
+                peer.send(&ask.wire(&mut rng)).await.unwrap();
+                while !shared.0.get() {
+                    net.sleep_until(net.now() + Duration::from_millis(50)).await;
+                }
+                if peer.read_to_end().await.1 != End::Orderly {
+                    shared.1.set(shared.1.get() + 1);
+                }
+            });
+        }
+        let (net, flag, mut rng) = (world.client(), shared.clone(), world.rng(99));
+        world.spawn(async move {
+            for _ in 0..40 {
+                net.sleep_until(net.now() + Duration::from_millis(50)).await;
+                let asks = [ask("GET", 0, 10_000)];
+                let outcomes = sim::client::ask_all(&net, &front(), &asks, &mut rng).await;
+                assert!(matches!(outcomes[0], Outcome::Answered), "{outcomes:?}");
+                flag.2.set(flag.2.get() + 1);
+            }
+            flag.0.set(true);
+        });
+        let (core, most) = (world.core(0), Cell::new(0));
+        world.run_until(|| {
+            most.set(most.get().max(core.pool().live_bytes()));
+            shared.0.get()
+        });
+        assert!(most.get() > MEMORY / 2, "only {} bytes", most.get());
+        assert!(most.get() <= 2 * MEMORY, "{} bytes", most.get());
+        rig.drain(Duration::from_secs(30));
+        world.run_for(Duration::from_secs(40));
+        assert!(shared.1.get() > 0, "somebody was sent away");
+        assert_eq!(shared.2.get(), 40);
+    });
+}
+
 #[test]
 fn an_endpoint_that_does_not_read_costs_a_bounded_amount_of_memory() {
     check(12, |world| {

@@ -9,7 +9,7 @@ use crate::amounts::{ByteRate, Percent, Size, Time};
 use crate::kinds::{Count, OrOff};
 use crate::limits::{
     self, CONNECTIONS_MAX, FIELDS_MAX, H2_FRAMES_MAX, H2_STREAMS_MAX, H2_WINDOW_MAX, H2_WINDOW_MIN,
-    HEAD_BYTES_MAX, HEAD_BYTES_MIN, RETRIES_MAX,
+    HEAD_BYTES_MAX, HEAD_BYTES_MIN, MEMORY_MIN, RETRIES_MAX,
 };
 use crate::table::{frame, layer, table};
 
@@ -58,6 +58,8 @@ layer! {
         connections: u32 = "connections" as Count<1, CONNECTIONS_MAX>, limits::CONNECTIONS;
         /// Connections from one client address to one listener, all cores together.
         connections_per_client: u32 = "connections_per_client" as Count<1, CONNECTIONS_MAX>, limits::CONNECTIONS_PER_CLIENT;
+        /// Bytes of messages on their way, by core. Beyond, the connections that hold most are ended.
+        memory_per_core: u64 = "memory_per_core" as Size<MEMORY_MIN, BYTES_MAX>, limits::MEMORY_PER_CORE;
     }
 }
 

@@ -116,6 +116,13 @@ pub const CONNECTIONS_PER_CLIENT: Preset<u32> = preset(
     16_384,
     "a quarter of `connections`: one address never takes the whole listener",
 );
+/// Bytes of messages on their way, by core.
+pub const MEMORY_PER_CORE: Preset<u64> = preset(
+    512 * 1024 * KIB,
+    "4,096 slow readers with all that one may hold, or 16 such connections of HTTP/2",
+);
+/// The least memory for messages: what a few busy connections hold.
+pub const MEMORY_MIN: u64 = 1024 * KIB;
 /// The largest connection count a file may set.
 pub const CONNECTIONS_MAX: u32 = 10_000_000;
 /// Pending connections in the kernel's accept queue.

@@ -41,6 +41,7 @@ impl Scope for InRoute {
         ),
         ("connections", NOT_IN_ROUTE),
         ("connections_per_client", NOT_IN_ROUTE),
+        ("memory_per_core", NOT_OF_ONE_ROUTE),
         ("grace", ONLY_TOP),
     ];
 }
@@ -49,4 +50,5 @@ const HEAD_TOO_LATE: &str = "the head is read before a route is known: set it at
 const NOT_DOWNSTREAM: &str =
     "not a matter of listeners: set it at the top level, in an upstream or a route";
 const NOT_IN_ROUTE: &str = "connections belong to the listener: set it there or at the top level";
+const NOT_OF_ONE_ROUTE: &str = "all messages of a core share it: set it at the top level";
 const ONLY_TOP: &str = "the whole process stops at once: set it at the top level";

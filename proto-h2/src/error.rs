@@ -181,6 +181,8 @@ errors! {
     BlockTimeout = "block_timeout", ENHANCE_YOUR_CALM;
     /// The caller: the peer takes nothing of what is sent.
     NotReading = "not_reading", NO_ERROR;
+    /// The caller: the connection holds more memory than can be had.
+    HoldsTooMuch = "holds_too_much", ENHANCE_YOUR_CALM;
     /// The caller: the peer gives no sign of life.
     PingTimeout = "ping_timeout", NO_ERROR;
     /// The caller: the stream has ended or never was.

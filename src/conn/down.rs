@@ -96,6 +96,15 @@ impl<N: Net> Kit<N> {
 }
 
 impl<N: Net> Kit<N> {
+    /// Says how much is held, when that matters; whether it is too much.
+    #[inline]
+    pub fn holds_too_much(&self, core: &Core<N>, held: impl FnOnce() -> usize) -> bool {
+        core.is_tight() && {
+            self.timer.hold(held());
+            self.timer.is_told()
+        }
+    }
+
     /// The scheme of the client's requests.
     pub fn scheme(&self) -> &'static str {
         if self.agreed.is_some() {
@@ -221,6 +230,12 @@ impl<'a, N: Net> Down<'a, N> {
             Wire::Http1(wire) => wire.out.queued(),
             Wire::Http2(wire) => wire.queued(),
         }
+    }
+
+    /// Bytes that the request holds by itself: what waits to be sent over HTTP/2 is its connection's.
+    pub fn held(&self) -> usize {
+        let answer = if self.is_http2() { 0 } else { self.queued() };
+        self.kit.block.len() + answer
     }
 
     /// Bytes that have left, counted from some time before the request: how progress is told from standing still.

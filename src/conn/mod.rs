@@ -290,6 +290,9 @@ async fn head<N: Net>(
         if core.is_stopping() {
             return Poll::Ready(Err(Fault::local(Phase::Head, Reason::ShuttingDown)));
         }
+        if kit.holds_too_much(core, || wire.unread().len()) {
+            return Poll::Ready(Err(Fault::local(Phase::Head, Reason::MemoryLimit)));
+        }
         if now >= deadline {
             return Poll::Ready(Err(Fault::downstream(Phase::Head, Reason::HeadTimeout)));
         }

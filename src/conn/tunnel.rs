@@ -47,7 +47,9 @@ pub async fn tunnel<N: Net>(
         down.kit.timer.watch(cx);
         let broken =
             there.poll(cx, down, &mut up).is_err() || back.poll(cx, &mut up, down).is_err();
-        if broken || (there.finished && back.finished) || core.is_stopping() {
+        let held = || up.waiting() + down.waiting();
+        let is_unwanted = core.is_stopping() || down.kit.holds_too_much(core, held);
+        if broken || (there.finished && back.finished) || is_unwanted {
             return Poll::Ready(());
         }
         let now = core.net.now();

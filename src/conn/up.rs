@@ -113,6 +113,14 @@ impl<N: Net> Up<N> {
         }
     }
 
+    /// Bytes that the request holds: what has not left, and what has come and was not taken.
+    pub fn held(&self) -> usize {
+        match &self.wire {
+            UpWire::Http1(_) => self.queued(),
+            UpWire::Http2(wire) => wire.held(),
+        }
+    }
+
     /// Bytes that have left since this request began.
     pub fn sent(&self) -> u64 {
         match &self.wire {

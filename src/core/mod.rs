@@ -22,7 +22,7 @@ pub use mailbox::{Command, Mail, Mailbox, Receipt, Receipts};
 pub use timers::{Timer, Timers};
 
 use crate::io::{Instant, Net};
-use crate::limits::{HANDSHAKE_TOLD_MS, HOUSEKEEPING_MS};
+use crate::limits::{HANDSHAKE_TOLD_MS, HOUSEKEEPING_MS, TIMER_TICK_MS};
 use crate::obs::{CoreObs, Level, RequestId};
 use crate::plan::{ListenerId, Plan};
 use crate::tls::{self, Gate};
@@ -50,6 +50,8 @@ pub struct Core<N: Net> {
     plan: RefCell<Rc<CorePlan<N>>>,
     doors: RefCell<Vec<Rc<Door<N>>>>,
     ids: Cell<(u64, u64)>,
+    /// More than half of the memory for messages is taken.
+    tight: Cell<bool>,
     draining: Cell<bool>,
     stopping: Cell<bool>,
     connections: Cell<usize>,
@@ -91,6 +93,7 @@ impl<N: Net> Core<N> {
             obs,
             doors: RefCell::default(),
             ids: Cell::new((seed, 0)),
+            tight: Cell::new(false),
             draining: Cell::new(false),
             stopping: Cell::new(false),
             connections: Cell::new(0),
@@ -139,7 +142,7 @@ impl<N: Net> Core<N> {
     /// # Errors
     /// The mailbox's doorbell cannot be made.
     pub async fn run(self: Rc<Self>, mailbox: Mailbox<N>) {
-        self.net.spawn(self.timers.clone().run(self.net.clone()));
+        self.net.spawn(self.clone().keep_time());
         self.net.spawn(self.reaper.clone().run());
         self.net.spawn(self.clone().keep_house());
         self.net.spawn(mailbox.serve(self.clone()));
@@ -151,6 +154,42 @@ impl<N: Net> Core<N> {
             Poll::Pending
         })
         .await;
+    }
+
+    /// Serves timers, and looks after memory, for as long as the core lives.
+    async fn keep_time(self: Rc<Self>) {
+        loop {
+            let tick = self.net.now() + Duration::from_millis(TIMER_TICK_MS);
+            self.net.sleep_until(tick).await;
+            self.timers.fire(self.net.now());
+            self.keep_within_memory();
+        }
+    }
+
+    /// Has the connections that hold most end when messages on their way take more memory than they may. From half of
+    /// that on connections say what they hold.
+    fn keep_within_memory(&self) {
+        let max = self.plan.borrow().plan.memory_per_core_max;
+        let taken = self.net.pool().live_bytes();
+        let was_tight = self.tight.get();
+        // It ends later than it begins: else a load around one mark would wake everybody again and again.
+        let mark = if was_tight { max / 4 } else { max / 2 };
+        self.tight.set(taken > mark);
+        match (was_tight, self.is_tight()) {
+            (false, true) => self.timers.wake_all(),
+            (true, false) => self.timers.forget_held(),
+            (true, true) if taken > max => {
+                let told = self.timers.shed(taken, max / 4 * 3);
+                self.obs.borrow().shed(told);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether connections are to say what they hold.
+    #[inline]
+    pub fn is_tight(&self) -> bool {
+        self.tight.get()
     }
 
     /// What is done about once a second.

@@ -7,12 +7,11 @@
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Waker};
-use std::time::Duration;
 
-use crate::io::{Instant, Net};
-use crate::limits::TIMER_TICK_MS;
+use crate::io::Instant;
 
 /// All timers of a core.
 #[derive(Default)]
@@ -36,6 +35,10 @@ struct Slot {
     queued: Instant,
     waker: Option<Waker>,
     used: bool,
+    /// Bytes that the owner has said to hold.
+    held: usize,
+    /// The owner holds too much, and is to end.
+    is_unwanted: bool,
 }
 
 impl Timers {
@@ -51,6 +54,8 @@ impl Timers {
                 queued,
                 waker: None,
                 used: false,
+                held: 0,
+                is_unwanted: false,
             });
             (entries.slots.len() - 1) as u32
         });
@@ -58,6 +63,7 @@ impl Timers {
         slot.used = true;
         slot.deadline = Instant::NEVER;
         slot.queued = Instant::NEVER;
+        (slot.held, slot.is_unwanted) = (0, false);
         Timer {
             timers: self.clone(),
             key,
@@ -77,21 +83,44 @@ impl Timers {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    /// Forgets what owners have said to hold.
+    pub(super) fn forget_held(&self) {
+        let mut entries = self.entries.borrow_mut();
+        entries.slots.iter_mut().for_each(|slot| slot.held = 0);
+    }
+
+    /// Has those who hold most end: of `taken` bytes, `kept` may stay. What owners say to hold is less than it takes,
+    /// by how much blocks are not filled; so it is the same share of what all of them say. Says how many were told.
+    pub(super) fn shed(&self, taken: usize, kept: usize) -> u64 {
+        let mut entries = self.entries.borrow_mut();
+        let mut holders: Vec<_> = (entries.slots.iter_mut())
+            .filter(|slot| slot.used && slot.held > 0)
+            .collect();
+        holders.sort_unstable_by_key(|slot| Reverse(slot.held));
+        let all: usize = holders.iter().map(|slot| slot.held).sum();
+        let share = taken.saturating_sub(kept) as u128 * all as u128 / taken.max(1) as u128;
+        let (mut left, mut told) = (share as usize, Vec::new());
+        for slot in holders {
+            if left == 0 {
+                break;
+            }
+            left = left.saturating_sub(mem::take(&mut slot.held));
+            slot.is_unwanted = true;
+            told.extend(slot.waker.clone());
+        }
+        drop(entries);
+        let count = told.len() as u64;
+        told.into_iter().for_each(Waker::wake);
+        count
+    }
+
     /// Timers registered at present: one a connection.
     pub fn live(&self) -> usize {
         self.entries.borrow().live
     }
 
-    /// Serves the timers for as long as the core lives.
-    pub async fn run<N: Net>(self: Rc<Self>, net: N) {
-        loop {
-            let tick = net.now() + Duration::from_millis(TIMER_TICK_MS);
-            net.sleep_until(tick).await;
-            self.fire(net.now());
-        }
-    }
-
-    fn fire(&self, now: Instant) {
+    /// Wakes the owners of timers that are due.
+    pub(super) fn fire(&self, now: Instant) {
         loop {
             let mut entries = self.entries.borrow_mut();
             let entries = &mut *entries;
@@ -148,6 +177,19 @@ impl Timer {
                 .queue
                 .push(Reverse((deadline, self.key, slot.generation)));
         }
+    }
+
+    /// Says how many bytes the timer's owner holds of messages on their way: who holds most has to end when there is no
+    /// more memory for them.
+    pub fn hold(&self, bytes: usize) {
+        let mut entries = self.timers.entries.borrow_mut();
+        entries.slots[self.key as usize].held = bytes;
+    }
+
+    /// Whether the owner was told to end, because it holds too much. It is told once.
+    pub fn is_told(&self) -> bool {
+        let mut entries = self.timers.entries.borrow_mut();
+        mem::take(&mut entries.slots[self.key as usize].is_unwanted)
     }
 
     /// Lets this task be the one that is woken.

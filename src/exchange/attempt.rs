@@ -379,7 +379,11 @@ impl<N: Net> Way<'_, N> {
             self.total,
         );
         relay.resend()?;
-        poll_fn(|cx| relay.poll(cx)).await
+        let relayed = poll_fn(|cx| relay.poll(cx)).await;
+        if self.core.is_tight() {
+            down.kit.timer.hold(0);
+        }
+        relayed
     }
 
     /// Waits in the upstream's queue, for as long as the exchange may wait in all, and while the client is there.

@@ -93,6 +93,11 @@ impl Replay {
         self.lost = true;
     }
 
+    /// Bytes that are kept.
+    fn held(&self) -> usize {
+        self.pieces.iter().map(Chunk::len).sum()
+    }
+
     /// Whether all that was taken from the client so far is still here.
     pub(super) fn is_whole(&self) -> bool {
         !self.lost
@@ -375,6 +380,10 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
         }
         if now >= self.total {
             return Poll::Ready(Fault::local(self.phase(), Reason::TotalTimeout));
+        }
+        let held = || self.down.held() + self.up.held() + self.replay.held();
+        if self.down.kit.holds_too_much(self.core, held) {
+            return Poll::Ready(Fault::local(self.phase(), Reason::MemoryLimit));
         }
         if now >= self.per_try && self.download == Download::Head {
             return Poll::Ready(Fault::upstream(

@@ -149,6 +149,8 @@ pub(super) struct CoreCounts {
     pub(super) mailbox_full: Count,
     /// Accepts that failed.
     pub(super) accept_errors: Count,
+    /// Connections and requests that were ended because they held most of the memory for messages.
+    pub(super) shed: Count,
     /// Exchanges that ended in a panic.
     pub(super) panics: Count,
     /// Log lines dropped because the log thread lagged behind.

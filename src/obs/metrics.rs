@@ -381,7 +381,7 @@ fn endpoints(view: &View<'_>, page: &mut Page) {
 
 fn by_core(cores: &[Arc<CoreShared>], page: &mut Page) {
     type Read = fn(&CoreShared) -> u64;
-    let families: [(&'static str, Kind, &str, Read); 11] = [
+    let families: [(&'static str, Kind, &str, Read); 12] = [
         (
             "weir_core_exchanges_total",
             Kind::Counter,
@@ -433,6 +433,12 @@ fn by_core(cores: &[Arc<CoreShared>], page: &mut Page) {
             Kind::Counter,
             "Accepts that failed.",
             |c| c.counts.accept_errors.get(),
+        ),
+        (
+            "weir_core_shed_total",
+            Kind::Counter,
+            "Connections and requests that were ended because they held most of the memory for messages.",
+            |c| c.counts.shed.get(),
         ),
         (
             "weir_core_panics_total",

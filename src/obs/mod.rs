@@ -334,6 +334,11 @@ impl CoreObs {
         self.shared.counts.accept_errors.add(1);
     }
 
+    /// So many connections and requests were told to end because they held most of the memory for messages.
+    pub fn shed(&self, count: u64) {
+        self.shared.counts.shed.add(count);
+    }
+
     /// An exchange ended in a panic, which is a bug of Weir's.
     pub fn panicked(&self) {
         self.shared.counts.panics.add(1);

@@ -58,6 +58,8 @@ impl Plan {
                 .any(|listener| listener.tls.as_ref().is_some_and(|tls| tls.client_headers)),
             trusted_proxies: CidrSet::new(&config.trusted_proxies),
             grace: config.timeouts.grace,
+            memory_per_core_max: usize::try_from(config.limits.memory_per_core)
+                .unwrap_or(usize::MAX),
         })
     }
 }

@@ -64,6 +64,8 @@ pub struct Plan {
     pub client_headers: bool,
     /// How long running exchanges may go on after a request to stop.
     pub grace: Duration,
+    /// Bytes that messages on their way may take on a core, before the connections that hold most are ended.
+    pub memory_per_core_max: usize,
 }
 
 /// What becomes of a request whose head is valid.

@@ -13,6 +13,7 @@ use weir_proto_h2::{Code, Connection, Error, Event, Framing, StreamKey};
 use super::streams::{Answered, End, Lost, Streams};
 use super::turns::Turns;
 use crate::conn::{Outbox, WireRx, WireTx};
+use crate::core::Timer;
 use crate::io::{Chunk, Instant, Net, Pool, Rx, Tx};
 use crate::limits::{COPY_BELOW_BYTES, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX, PIECE_SHARE_MIN};
 use crate::obs::Http2Tally;
@@ -297,6 +298,17 @@ impl<N: Net> State<N> {
         mem::take(&mut self.workers)
             .into_iter()
             .for_each(Idle::call);
+    }
+
+    /// Says what the connection holds. One that holds too much ends: with a word, if there is room for it.
+    pub(super) fn weigh(&mut self, timer: &Timer) {
+        timer.hold(self.out.queued() + self.streams.held());
+        if timer.is_told() {
+            self.machine.abort(Error::HoldsTooMuch);
+            if self.out.queued() > 0 {
+                self.out.tx.abort();
+            }
+        }
     }
 
     /// Gives a stream a turn: it may have something to frame.

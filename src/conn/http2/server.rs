@@ -80,6 +80,9 @@ async fn converse<N: Net>(
             return Poll::Ready(());
         }
         let deadline = watch.look(shop, pass);
+        if core.is_tight() {
+            shop.mux.state.borrow_mut().weigh(timer);
+        }
         let state = shop.mux.state.borrow();
         if state.machine.has_output() {
             state.wake();

@@ -149,6 +149,11 @@ impl<N: Net> Handle<N> {
             .waiting_bytes
     }
 
+    /// Bytes that wait, in either direction.
+    pub(super) fn held(&self) -> usize {
+        self.mux.state.borrow().streams.peek(self.slot).held()
+    }
+
     /// Bytes that may wait before their source is no longer read: some while frames go out, less while a window is
     /// shut or the peer does not read. What a peer can make wait is all its streams together.
     pub(super) fn waiting_high(&self) -> usize {

@@ -91,6 +91,11 @@ impl Stream {
         }
     }
 
+    /// Bytes that wait, in either direction.
+    pub(super) fn held(&self) -> usize {
+        self.waiting_bytes + self.came.iter().map(Chunk::len).sum::<usize>()
+    }
+
     /// Has this task be the one that hears of news.
     pub(super) fn watch(&mut self, cx: &Context<'_>) {
         if !self
@@ -195,6 +200,11 @@ impl Streams {
         let at = self.order.binary_search_by_key(&key.id(), |entry| entry.0);
         let slot = self.order[at.ok()?].1;
         Some((slot, &mut self.slots[slot as usize]))
+    }
+
+    /// Bytes that wait on all streams, in either direction.
+    pub(super) fn held(&self) -> usize {
+        self.slots().map(|slot| self.peek(slot).held()).sum()
     }
 
     /// The slots of all streams.

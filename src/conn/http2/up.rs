@@ -106,6 +106,11 @@ impl<N: Net> Upstream<N> {
         self.handle.as_ref().map_or(0, Handle::waiting)
     }
 
+    /// Bytes of the request that wait for room, and of the answer that wait to be taken.
+    pub fn held(&self) -> usize {
+        self.handle.as_ref().map_or(0, Handle::held)
+    }
+
     /// Bytes of the request that may wait before its source is no longer read.
     pub fn queued_high(&self) -> usize {
         self.handle.as_ref().map_or(0, Handle::waiting_high)
