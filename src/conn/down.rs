@@ -232,10 +232,13 @@ impl<'a, N: Net> Down<'a, N> {
         }
     }
 
-    /// Bytes that the request holds by itself: what waits to be sent over HTTP/2 is its connection's.
+    /// Bytes of memory that the request takes by itself: what waits on its stream of HTTP/2 is its connection's.
     pub fn held(&self) -> usize {
-        let answer = if self.is_http2() { 0 } else { self.queued() };
-        self.kit.block.len() + answer
+        let waiting = match &self.wire {
+            Wire::Http1(wire) => wire.out.queued() + wire.unread().len(),
+            Wire::Http2(_) => 0,
+        };
+        self.kit.block.weight() + waiting
     }
 
     /// Bytes that have left, counted from some time before the request: how progress is told from standing still.

@@ -37,7 +37,7 @@ use crate::core::{Core, Pass, Timer};
 use crate::exchange::{self, After};
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Chunk, Connection, Net, Tx};
-use crate::limits::{LINGER_MS, REST_AFTER_MS, WAITING_CONVERSATIONS_MAX};
+use crate::limits::{BLOCK_BYTES, LINGER_MS, REST_AFTER_MS, WAITING_CONVERSATIONS_MAX};
 use crate::obs::Level;
 use crate::plan::ListenerId;
 use crate::tls::{self, Failure};
@@ -290,7 +290,7 @@ async fn head<N: Net>(
         if core.is_stopping() {
             return Poll::Ready(Err(Fault::local(Phase::Head, Reason::ShuttingDown)));
         }
-        if kit.holds_too_much(core, || wire.unread().len()) {
+        if kit.holds_too_much(core, || wire.unread().len().max(BLOCK_BYTES[0])) {
             return Poll::Ready(Err(Fault::local(Phase::Head, Reason::MemoryLimit)));
         }
         if now >= deadline {

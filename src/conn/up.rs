@@ -113,7 +113,7 @@ impl<N: Net> Up<N> {
         }
     }
 
-    /// Bytes that the request holds: what has not left, and what has come and was not taken.
+    /// Bytes of memory that the request takes: what has not left, and what has come and was not taken.
     pub fn held(&self) -> usize {
         match &self.wire {
             UpWire::Http1(_) => self.queued(),

@@ -3,6 +3,8 @@
 //! A connection owns one [`Timer`] and moves its deadline with a plain store, several times a request. Only when the
 //! deadline comes to lie before the one that the queue knows is the queue touched; a queued time that turns out to
 //! be too early is put back. A timer that fires late is never wrong: whoever is woken compares with the clock.
+//!
+//! When memory is short, owners say at their timers what they hold, and those that hold most are told to end.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
@@ -37,8 +39,26 @@ struct Slot {
     used: bool,
     /// Bytes that the owner has said to hold.
     held: usize,
+    /// The slot and its generation whose owner answers for what this one's holds.
+    part_of: Option<(u32, u32)>,
     /// The owner holds too much, and is to end.
     is_unwanted: bool,
+}
+
+impl Entries {
+    /// What each owner answers for, if it is anything, and its slot.
+    fn holders(&self) -> Vec<(usize, usize)> {
+        let mut held = vec![0; self.slots.len()];
+        for (key, slot) in self.slots.iter().enumerate().filter(|(_, slot)| slot.used) {
+            let whole = slot.part_of.filter(|&(whole, generation)| {
+                let whole = &self.slots[whole as usize];
+                whole.used && whole.generation == generation
+            });
+            held[whole.map_or(key, |(whole, _)| whole as usize)] += slot.held;
+        }
+        let holders = held.into_iter().zip(0..);
+        holders.filter(|&(held, _)| held > 0).collect()
+    }
 }
 
 impl Timers {
@@ -55,6 +75,7 @@ impl Timers {
                 waker: None,
                 used: false,
                 held: 0,
+                part_of: None,
                 is_unwanted: false,
             });
             (entries.slots.len() - 1) as u32
@@ -63,7 +84,7 @@ impl Timers {
         slot.used = true;
         slot.deadline = Instant::NEVER;
         slot.queued = Instant::NEVER;
-        (slot.held, slot.is_unwanted) = (0, false);
+        (slot.held, slot.part_of, slot.is_unwanted) = (0, None, false);
         Timer {
             timers: self.clone(),
             key,
@@ -83,29 +104,31 @@ impl Timers {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Forgets what owners have said to hold.
+    /// Forgets what owners have said to hold, and who was told to end and has not heard it yet.
     pub(super) fn forget_held(&self) {
         let mut entries = self.entries.borrow_mut();
-        entries.slots.iter_mut().for_each(|slot| slot.held = 0);
+        for slot in &mut entries.slots {
+            (slot.held, slot.is_unwanted) = (0, false);
+        }
     }
 
-    /// Has those who hold most end: of `taken` bytes, `kept` may stay. What owners say to hold is less than it takes,
-    /// by how much blocks are not filled; so it is the same share of what all of them say. Says how many were told.
+    /// Has those who hold most end: of `taken` bytes, `kept` may stay. What owners say to hold is not quite what it
+    /// takes, by how much blocks are not filled; so it is the same share of what all of them say. Says how many were
+    /// told.
     pub(super) fn shed(&self, taken: usize, kept: usize) -> u64 {
         let mut entries = self.entries.borrow_mut();
-        let mut holders: Vec<_> = (entries.slots.iter_mut())
-            .filter(|slot| slot.used && slot.held > 0)
-            .collect();
-        holders.sort_unstable_by_key(|slot| Reverse(slot.held));
-        let all: usize = holders.iter().map(|slot| slot.held).sum();
+        let mut holders = entries.holders();
+        let all: usize = holders.iter().map(|&(held, _)| held).sum();
         let share = taken.saturating_sub(kept) as u128 * all as u128 / taken.max(1) as u128;
+        holders.sort_unstable_by_key(|&(held, _)| Reverse(held));
         let (mut left, mut told) = (share as usize, Vec::new());
-        for slot in holders {
+        for (held, key) in holders {
             if left == 0 {
                 break;
             }
-            left = left.saturating_sub(mem::take(&mut slot.held));
-            slot.is_unwanted = true;
+            left = left.saturating_sub(held);
+            let slot = &mut entries.slots[key];
+            (slot.held, slot.is_unwanted) = (0, true);
             told.extend(slot.waker.clone());
         }
         drop(entries);
@@ -184,6 +207,20 @@ impl Timer {
     pub fn hold(&self, bytes: usize) {
         let mut entries = self.timers.entries.borrow_mut();
         entries.slots[self.key as usize].held = bytes;
+    }
+
+    /// Says that the timer's owner holds nothing any more. If it was told to end for what it held, that is over.
+    pub fn let_go(&self) {
+        let mut entries = self.timers.entries.borrow_mut();
+        let slot = &mut entries.slots[self.key as usize];
+        (slot.held, slot.is_unwanted) = (0, false);
+    }
+
+    /// Has the owner of another timer answer for what this one's owner holds, for as long as it is there.
+    pub fn be_part_of(&self, whole: &Self) {
+        let mut entries = self.timers.entries.borrow_mut();
+        let generation = entries.slots[whole.key as usize].generation;
+        entries.slots[self.key as usize].part_of = Some((whole.key, generation));
     }
 
     /// Whether the owner was told to end, because it holds too much. It is told once.
@@ -268,5 +305,47 @@ mod tests {
         assert_eq!(timers.live(), 1);
         timers.wake_all();
         assert_eq!(woken(), 2);
+    }
+
+    #[test]
+    fn who_holds_most_is_told_with_all_its_parts_and_only_for_what_it_holds() {
+        let timers = Rc::new(Timers::default());
+        let all: Vec<_> = (0..5).map(|_| timers.timer()).collect();
+        all.iter()
+            .for_each(|timer| timer.watch(&Context::from_waker(Waker::noop())));
+        let told = || -> Vec<_> { (0..5).filter(|&n| all[n].is_told()).collect() };
+        let hold = |held: [usize; 5]| {
+            let each = all.iter().zip(held);
+            each.for_each(|(timer, held)| timer.hold(held));
+        };
+
+        hold([10, 40, 30, 20, 0]);
+        assert_eq!((timers.shed(100, 70), told()), (1, vec![1]));
+        hold([10, 40, 30, 20, 0]);
+        assert_eq!((timers.shed(200, 140), told()), (1, vec![1]), "a share");
+
+        all[2].be_part_of(&all[0]);
+        all[3].be_part_of(&all[0]);
+        hold([0, 40, 30, 20, 10]);
+        assert_eq!(timers.shed(100, 70), 1);
+        assert_eq!(told(), [0], "the parts are one");
+
+        hold([10, 90, 0, 0, 0]);
+        timers.shed(100, 70);
+        all[1].let_go();
+        assert!(told().is_empty(), "what it was told for has ended");
+        hold([10, 90, 0, 0, 0]);
+        timers.shed(100, 70);
+        timers.forget_held();
+        assert!(told().is_empty(), "there is room again");
+
+        let whole = timers.timer();
+        all[4].be_part_of(&whole);
+        drop(whole);
+        let other = timers.timer();
+        hold([0, 0, 0, 0, 50]);
+        timers.shed(100, 70);
+        assert!(!other.is_told(), "a former owner's part is not the next one's");
+        assert_eq!(told(), [4]);
     }
 }

@@ -379,11 +379,7 @@ impl<N: Net> Way<'_, N> {
             self.total,
         );
         relay.resend()?;
-        let relayed = poll_fn(|cx| relay.poll(cx)).await;
-        if self.core.is_tight() {
-            down.kit.timer.hold(0);
-        }
-        relayed
+        poll_fn(|cx| relay.poll(cx)).await
     }
 
     /// Waits in the upstream's queue, for as long as the exchange may wait in all, and while the client is there.
@@ -468,7 +464,10 @@ impl<N: Net> Way<'_, N> {
             }
             down.poll_watch(cx, core)?;
             let now = core.net.now();
-            let fault = if down.is_cut_short() {
+            let held = || down.held() + self.replay.held();
+            let fault = if down.kit.holds_too_much(core, held) {
+                Fault::local(Phase::Connect, Reason::MemoryLimit)
+            } else if down.is_cut_short() {
                 Fault::downstream(Phase::Connect, Reason::ClientClosed)
             } else if core.is_stopping() {
                 Fault::local(Phase::Connect, Reason::ShuttingDown)

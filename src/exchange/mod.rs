@@ -332,6 +332,9 @@ async fn flush<N: Net>(
             Poll::Ready(Err(_)) => {
                 Poll::Ready(Err(Fault::downstream(Phase::Body, Reason::ClientClosed)))
             }
+            Poll::Pending if down.kit.holds_too_much(core, || down.held()) => {
+                Poll::Ready(Err(Fault::local(Phase::Body, Reason::MemoryLimit)))
+            }
             Poll::Pending if core.net.now() >= deadline => {
                 Poll::Ready(Err(Fault::downstream(Phase::Body, Reason::ClientStalled)))
             }
@@ -341,7 +344,7 @@ async fn flush<N: Net>(
     .await
 }
 
-/// Tells the counters and the log.
+/// Tells the counters and the log, and that the request holds nothing any more.
 fn report<N: Net>(core: &Core<N>, plan: &Plan, down: &Down<'_, N>, record: &Record) {
     let (head, block) = (&down.kit.head, &down.kit.block[..]);
     let event = obs::Exchange {
@@ -361,4 +364,7 @@ fn report<N: Net>(core: &Core<N>, plan: &Plan, down: &Down<'_, N>, record: &Reco
         ..record.event(core.net.now(), down.kit.door.id.get())
     };
     core.obs.borrow().exchange(plan, &event);
+    if core.is_tight() {
+        down.kit.timer.let_go();
+    }
 }

@@ -93,9 +93,9 @@ impl Replay {
         self.lost = true;
     }
 
-    /// Bytes that are kept.
-    fn held(&self) -> usize {
-        self.pieces.iter().map(Chunk::len).sum()
+    /// Bytes of memory that what is kept takes.
+    pub(super) fn held(&self) -> usize {
+        self.pieces.iter().map(Chunk::weight).sum()
     }
 
     /// Whether all that was taken from the client so far is still here.

@@ -247,6 +247,13 @@ impl Chunk {
         self.start == self.end
     }
 
+    /// Bytes of memory that what is in view takes, about: a little of a large block is as much as it is, or a small block
+    /// that it has for itself.
+    pub fn weight(&self) -> usize {
+        let least = self.block.as_ref().map_or(0, |_| BLOCK_BYTES[0]);
+        self.len().max(least)
+    }
+
     /// Bytes that the block could hold, whatever is in view: what the view keeps from others.
     pub fn held_bytes(&self) -> usize {
         self.block

@@ -75,7 +75,7 @@ async fn converse<N: Net>(
         timer.watch(cx);
         let turn = shop.mux.turn(cx, rx, &mut first);
         shop.tell();
-        shop.set_to_work();
+        shop.set_to_work(timer);
         if turn != Turn::Waits || core.is_stopping() {
             return Poll::Ready(());
         }
@@ -250,11 +250,12 @@ impl<N: Net> Shop<N> {
         );
     }
 
-    /// Starts a task for each request that none waits for.
-    fn set_to_work(&self) {
+    /// Starts a task for each request that none waits for. The connection, which is `whole`, answers for what they hold.
+    fn set_to_work(&self, whole: &Timer) {
         let unserved = std::mem::take(&mut self.mux.state.borrow_mut().unserved);
         for _ in 0..unserved {
             let timer = self.core.timers.timer();
+            timer.be_part_of(whole);
             let kit = Kit::new(timer, self.door.clone(), &self.client);
             let work = Box::pin(work(self.core.clone(), self.mux.clone(), kit));
             let core = self.core.clone();
