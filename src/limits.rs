@@ -122,6 +122,14 @@ pub const H2_STREAM_QUEUED_BYTES_HIGH: usize = 32 * 1024;
 /// frame's worth, for when that ends.
 pub const H2_SHUT_QUEUED_BYTES_HIGH: usize = 16 * 1024;
 
+/// A window that lets through less than this, and less than there is, is waited for: a frame of 64 bytes is an eighth
+/// framing, and so small a piece counts as none in `weir_proto_h2` either (`TINY_DATA_BYTES`).
+pub const H2_TINY_BYTES: usize = 64;
+
+/// For how long: a peer whose windows are that small gets its data as slowly (TCP's answer to silly windows, RFC 1122
+/// section 4.2.3.4, has the sender wait 100 ms or more).
+pub const H2_TINY_MS: u64 = 20;
+
 /// Of so many pieces that are framed on a connection of HTTP/2, one is of another stream than the most urgent: each has
 /// that turn some time, so that all come to their end.
 pub const H2_FAIR_TURN: usize = 16;

@@ -11,7 +11,9 @@ use sim::client::{Ask, Outcome};
 use sim::endpoint::Twist;
 use sim::message::Framing;
 use sim::{Rig, check, client, http2};
-use weir::io::sim::{World, at};
+use weir::io::Net;
+use weir::io::sim::{Peer, World, at};
+use weir::limits::H2_TINY_MS;
 
 const ENDPOINTS: [&str; 2] = ["10.2.0.1:8080", "10.2.0.2:8080"];
 
@@ -265,5 +267,55 @@ fn streams_that_have_begun_are_finished_while_a_core_drains() {
             };
             assert!(right, "{outcome:?} to {ask:?}");
         }
+    });
+}
+
+/// One byte after the other is let through. All arrive, and few are a frame of their own.
+#[test]
+fn windows_that_open_by_a_byte_are_waited_for() {
+    const BYTES: usize = 300;
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        let head = [0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream];
+        [&head, payload].concat()
+    };
+    check(20, |world| {
+        let config = format!(
+            "[listen.\"10.1.0.1:80\"]\n[[route]]\nmatch = \"/*\"\nrespond = \"{}\"\n",
+            "x".repeat(BYTES)
+        );
+        let rig = Rig::start(world, 1, &config);
+        let (net, left) = (world.client(), Rc::new(Cell::new(1)));
+        let done = left.clone();
+        world.spawn(async move {
+            let mut peer = Peer::connect(&net, &at("10.1.0.1:80")).await.unwrap();
+            // GET http://a/ with a window of one byte.
+            let begins = [
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+                frame(4, 0, 0, &[0, 4, 0, 0, 0, 1]),
+                frame(4, 1, 0, &[]),
+                frame(1, 5, 1, b"\x82\x86\x84\x01\x01a"),
+            ];
+            peer.send(&begins.concat()).await.unwrap();
+            let began = net.now();
+            for _ in 1..BYTES {
+                net.sleep_until(net.now() + Duration::from_millis(1)).await;
+                peer.send(&frame(8, 0, 1, &[0, 0, 0, 1])).await.unwrap();
+            }
+            let (mut frames, mut bytes, mut ended) = (0, 0, false);
+            while !ended {
+                let head = peer.read_exact(9).await.unwrap();
+                let payload = peer.read_exact(usize::from(head[2])).await.unwrap();
+                if head[3] == 0 {
+                    (frames, bytes) = (frames + 1, bytes + payload.len());
+                    ended = head[4] & 1 != 0;
+                }
+            }
+            assert_eq!(bytes, BYTES);
+            let took = net.now().since(began).as_millis() as u64;
+            assert!(frames <= took / H2_TINY_MS + 2, "{frames} in {took} ms");
+            done.set(0);
+        });
+        rig.run_down(&left);
+        rig.drain(Duration::from_secs(30));
     });
 }

@@ -83,7 +83,7 @@ pub fn serve<N: Net>(
             }
             if line.is_new && begins_http2(&line, &first) == Some(true) {
                 line.tell_handshake(&core);
-                return Box::pin(http2::serve(core, line, Some(first))).await;
+                return Box::pin(http2::serve(core, line, first)).await;
             }
             line.tell_handshake(&core);
             let (wire, kit) = Downstream::new(&core, line, first);

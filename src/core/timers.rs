@@ -345,7 +345,10 @@ mod tests {
         let other = timers.timer();
         hold([0, 0, 0, 0, 50]);
         timers.shed(100, 70);
-        assert!(!other.is_told(), "a former owner's part is not the next one's");
+        assert!(
+            !other.is_told(),
+            "a former owner's part is not the next one's"
+        );
         assert_eq!(told(), [4]);
     }
 }

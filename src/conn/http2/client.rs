@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use weir_proto_h2::{Config, Connection, Error};
 
-use super::mux::{Mux, Stall, Turn};
+use super::mux::{Mux, Turn};
+use super::watch::{Due, Quiet};
 use crate::conn::{Outbox, WireRx, guarded, report_panic};
 use crate::core::{Core, Timer};
 use crate::io::{Instant, Net, Tx};
 use crate::limits::{
     H2_PING_AFTER_MS, H2_PING_TIMEOUT_MS, H2_SEND_STALL_MS, H2_SETTINGS_TIMEOUT_MS, LINGER_MS,
-    REST_AFTER_MS,
 };
 use crate::obs::{Http2Tally, Level};
 use crate::upstream::{Endpoint, Held, Joiner, Permit};
@@ -142,80 +142,65 @@ async fn converse<N: Net>(
 struct Watch {
     /// When the connection began.
     began: Instant,
-    /// When the last stream ended.
-    idle: Option<Instant>,
-    is_resting: bool,
     /// When the first of the streams began that are there.
     busy: Option<Instant>,
     /// When the endpoint was asked for a sign of life.
     asked: Option<Instant>,
-    stall: Stall,
+    quiet: Quiet,
 }
 
 impl Watch {
     fn new(now: Instant) -> Self {
         Self {
             began: now,
-            idle: None,
-            is_resting: false,
             busy: None,
             asked: None,
-            stall: Stall::default(),
+            quiet: Quiet::default(),
         }
     }
 
     /// Does what is due, and says when to look again.
     fn look<N: Net>(&mut self, core: &Core<N>, mux: &Mux<N>, idle: Duration) -> Instant {
-        let now = core.net.now();
+        let mut due = Due::at(core.net.now());
+        let now = due.now;
         let mut state = mux.state.borrow_mut();
         let state = &mut *state;
-        let mut next = Instant::NEVER;
-        let mut is_due = |at: Instant| {
-            next = next.min(if now >= at { next } else { at });
-            now >= at
-        };
-        let stalled = self.stall.since(&state.out, now);
         let patience = Duration::from_millis(H2_SEND_STALL_MS);
-        if stalled.is_some_and(|since| is_due(since + patience)) {
+        if self.quiet.is_stalled(state, &mut due, patience) {
             state.machine.abort(Error::NotReading);
         }
         let settings = self.began + Duration::from_millis(H2_SETTINGS_TIMEOUT_MS);
-        if !state.machine.is_met() && is_due(settings) {
+        if !state.machine.is_met() && due.is(settings) {
             state.machine.abort(Error::SettingsTimeout);
         }
         if let Some(&(until, _)) = state.parting.front() {
-            is_due(until);
+            due.is(until);
         }
-        if state.streams.is_empty() && state.parting.is_empty() {
+        let is_idle = state.streams.is_empty() && state.parting.is_empty();
+        if let Some(since) = self.quiet.idle_since(state, &mut due, is_idle) {
             (self.busy, self.asked) = (None, None);
-            let since = *self.idle.get_or_insert(now);
-            if is_due(since + idle) {
+            if due.is(since + idle) {
                 state.machine.shut_down();
             }
-            if !self.is_resting && is_due(since + Duration::from_millis(REST_AFTER_MS)) {
-                self.is_resting = true;
-                state.rest();
-            }
-            return next;
+            return due.next;
         }
-        (self.idle, self.is_resting) = (None, false);
         // An endpoint that is silent may be gone without a word; one that was asked nothing has nothing to say.
         let silent = state.heard.max(*self.busy.get_or_insert(now));
         match self.asked {
             Some(asked) if state.heard > asked => self.asked = None,
             Some(asked) => {
-                if is_due(asked + Duration::from_millis(H2_PING_TIMEOUT_MS)) {
+                if due.is(asked + Duration::from_millis(H2_PING_TIMEOUT_MS)) {
                     state.machine.abort(Error::PingTimeout);
                 }
             }
             None => {
-                if is_due(silent + Duration::from_millis(H2_PING_AFTER_MS)) {
+                if due.is(silent + Duration::from_millis(H2_PING_AFTER_MS)) {
                     state.machine.ping(*b"weirping");
                     self.asked = Some(now);
-                    is_due(now + Duration::from_millis(H2_PING_TIMEOUT_MS));
+                    due.is(now + Duration::from_millis(H2_PING_TIMEOUT_MS));
                 }
             }
         }
-        next
+        due.next
     }
 }

@@ -12,6 +12,7 @@ mod stream;
 mod streams;
 mod turns;
 mod up;
+mod watch;
 
 pub use client::begin;
 pub use down::Downstream;

@@ -15,7 +15,10 @@ use super::turns::Turns;
 use crate::conn::{Outbox, WireRx, WireTx};
 use crate::core::Timer;
 use crate::io::{Chunk, Instant, Net, Pool, Rx, Tx};
-use crate::limits::{COPY_BELOW_BYTES, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX, PIECE_SHARE_MIN};
+use crate::limits::{
+    COPY_BELOW_BYTES, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX, H2_SHUT_QUEUED_BYTES_HIGH,
+    H2_STREAM_QUEUED_BYTES_HIGH, H2_TINY_BYTES, PIECE_SHARE_MIN,
+};
 use crate::obs::Http2Tally;
 use crate::tls::Failure;
 use crate::upstream::Endpoint;
@@ -44,6 +47,10 @@ pub(super) struct State<N: Net> {
     turns: Turns,
     /// All streams may have room again.
     is_reopened: bool,
+    /// Pieces wait that would be tiny, because a window lets no more through.
+    has_tiny: bool,
+    /// They have waited for long enough.
+    takes_tiny: bool,
     /// The connection's task.
     task: Option<Waker>,
     /// The connection is gone.
@@ -117,6 +124,8 @@ impl<N: Net> Mux<N> {
                 parting: VecDeque::new(),
                 turns: Turns::default(),
                 is_reopened: false,
+                has_tiny: false,
+                takes_tiny: false,
                 task: None,
                 is_gone: false,
                 was_used: false,
@@ -253,26 +262,6 @@ impl<N: Net> Mux<N> {
     }
 }
 
-/// How long a peer takes nothing of what waits to be sent.
-#[derive(Default)]
-pub(super) struct Stall {
-    /// How much was sent, and since when that has not grown; `None` while nothing waits.
-    last: Option<(u64, Instant)>,
-}
-
-impl Stall {
-    /// Looks at what was sent by now; says since when nothing was taken.
-    pub(super) fn since<T: Tx>(&mut self, out: &Outbox<T>, now: Instant) -> Option<Instant> {
-        let sent = out.sent();
-        self.last = match self.last {
-            _ if out.queued() == 0 => None,
-            Some((before, since)) if before == sent => Some((before, since)),
-            _ => Some((sent, now)),
-        };
-        self.last.map(|(_, since)| since)
-    }
-}
-
 impl<N: Net> State<N> {
     /// Has the connection's task run, after the tasks that are due already.
     pub(super) fn wake(&self) {
@@ -336,7 +325,11 @@ impl<N: Net> State<N> {
             let start = at;
             at += received.consumed;
             match received.event {
-                Event::NeedMore => return Ok(()),
+                Event::NeedMore => {
+                    // A window that was too small may not be so any more.
+                    self.is_reopened |= self.has_tiny;
+                    return Ok(());
+                }
                 Event::Data {
                     stream,
                     range,
@@ -522,6 +515,7 @@ impl<N: Net> State<N> {
                 self.list(slot);
             }
         }
+        self.takes_tiny = false;
         self.flush_output();
         match self.out.poll_send(cx) {
             Poll::Ready(Err(error)) => Err(error),
@@ -555,6 +549,29 @@ impl<N: Net> State<N> {
         }
     }
 
+    /// Bytes that may wait on a stream before their source is no longer read: some while frames go out, less while a
+    /// window is as good as shut or the peer does not read. What a peer can make wait is all its streams together.
+    pub(super) fn waiting_high(&self, key: StreamKey) -> usize {
+        let is_shut = self.has_tiny || self.machine.is_shut(key);
+        if is_shut || self.out.queued() >= H2_QUEUED_BYTES_HIGH {
+            H2_SHUT_QUEUED_BYTES_HIGH
+        } else {
+            H2_STREAM_QUEUED_BYTES_HIGH
+        }
+    }
+
+    /// Whether tiny pieces wait.
+    pub(super) fn has_tiny(&self) -> bool {
+        self.has_tiny
+    }
+
+    /// Has tiny pieces framed, too: they have waited for long enough.
+    pub(super) fn take_tiny(&mut self) {
+        self.has_tiny = false;
+        (self.takes_tiny, self.is_reopened) = (true, true);
+        self.wake();
+    }
+
     /// Frames one piece of a stream. Says whether there may be another.
     pub(super) fn frame_one(&mut self, slot: u32) -> bool {
         let stream = self.streams.at(slot);
@@ -571,6 +588,12 @@ impl<N: Net> State<N> {
         if len == 0 {
             return false;
         }
+        // A window of a few bytes is waited for a moment, in which it may open further: else each byte that a peer
+        // lets through would be a frame.
+        if room < H2_TINY_BYTES.min(stream.waiting_bytes) && !self.takes_tiny {
+            self.has_tiny = true;
+            return false;
+        }
         let is_last = len == first_len && stream.waiting.len() == 1;
         let is_end = is_last && matches!(stream.end, End::Data);
         let head = match self.machine.data_frame(key, len, is_end) {
@@ -580,20 +603,13 @@ impl<N: Net> State<N> {
                 return false;
             }
         };
-        let piece = if len == first_len {
-            stream.waiting.pop_front()
-        } else {
-            stream.waiting.front_mut().map(|first| first.split_to(len))
-        };
-        stream.waiting_bytes -= len;
-        stream.framed += len as u64;
+        let high = self.waiting_high(key);
+        let stream = self.streams.at(slot);
+        let piece = stream.take_waiting(len, high);
         if is_end {
             stream.end = End::Done;
         }
         let is_more = !stream.waiting.is_empty() || matches!(stream.end, End::Trailers(_));
-        if !is_more || stream.waiting_bytes < H2_QUEUED_BYTES_HIGH / 2 {
-            stream.wake();
-        }
         if let Some(piece) = piece {
             self.out.data(&head, piece, &[]);
         }

@@ -9,20 +9,19 @@ use std::time::Duration;
 use weir_proto_h2::{Code, Connection, Error};
 
 use super::down::Downstream;
-use super::mux::{Asked, Idle, Mux, Stall, Turn};
+use super::mux::{Asked, Idle, Mux, Turn};
+use super::watch::{Due, Quiet};
 use crate::conn::down::Client;
 use crate::conn::{Down, Kit, Line, Outbox, WireRx, guarded, report_panic};
 use crate::core::{Core, Door, Pass, Timer};
 use crate::exchange::{self, After};
 use crate::fault::{Fault, Phase};
 use crate::io::{Chunk, Instant, Net, Tx};
-use crate::limits::{
-    H2_LEAVE_MS, H2_WORKERS_WAITING_MAX, LINGER_BYTES_MAX, LINGER_MS, REST_AFTER_MS,
-};
+use crate::limits::{H2_LEAVE_MS, H2_WORKERS_WAITING_MAX, LINGER_BYTES_MAX, LINGER_MS};
 use crate::obs::Level;
 
 /// Serves a connection whose first bytes are those of HTTP/2.
-pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Option<Chunk>) {
+pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Chunk) {
     let Line {
         wire, timer, pass, ..
     } = line;
@@ -67,9 +66,10 @@ async fn converse<N: Net>(
     pass: &Pass<N>,
     rx: &mut WireRx<N>,
     timer: &Timer,
-    mut first: Option<Chunk>,
+    first: Chunk,
 ) {
     let core = &shop.core;
+    let mut first = Some(first);
     let mut watch = Watch::new(core.net.now());
     poll_fn(|cx| {
         timer.watch(cx);
@@ -102,12 +102,9 @@ struct Watch {
     began: Option<Instant>,
     /// When a field block began whose end has not come.
     block: Option<Instant>,
-    /// When the last stream ended.
-    idle: Option<Instant>,
     /// When no more requests are taken, once the client knows that there will be an end.
     leave: Option<Instant>,
-    stall: Stall,
-    is_resting: bool,
+    quiet: Quiet,
 }
 
 impl Watch {
@@ -115,30 +112,24 @@ impl Watch {
         Self {
             began: Some(now),
             block: None,
-            idle: Some(now),
             leave: None,
-            stall: Stall::default(),
-            is_resting: false,
+            quiet: Quiet::default(),
         }
     }
 
     /// Does what is due, and says when to look again.
     fn look<N: Net>(&mut self, shop: &Shop<N>, pass: &Pass<N>) -> Instant {
-        let now = shop.core.net.now();
+        let mut due = Due::at(shop.core.net.now());
+        let now = due.now;
         let timeouts = pass.door.plan.borrow().timeouts;
         let mut state = shop.mux.state.borrow_mut();
         let state = &mut *state;
-        let mut next = Instant::NEVER;
-        let mut is_due = |at: Instant| {
-            next = next.min(if now >= at { next } else { at });
-            now >= at
-        };
         if state.machine.is_acked() {
             self.began = None;
         }
         if self
             .began
-            .is_some_and(|began| is_due(began + timeouts.head))
+            .is_some_and(|began| due.is(began + timeouts.head))
         {
             state.machine.abort(Error::SettingsTimeout);
         }
@@ -148,12 +139,11 @@ impl Watch {
             .then(|| self.block.unwrap_or(now));
         if self
             .block
-            .is_some_and(|began| is_due(began + timeouts.head))
+            .is_some_and(|began| due.is(began + timeouts.head))
         {
             state.machine.abort(Error::BlockTimeout);
         }
-        let stalled = self.stall.since(&state.out, now);
-        if stalled.is_some_and(|since| is_due(since + timeouts.body_stall)) {
+        if self.quiet.is_stalled(state, &mut due, timeouts.body_stall) {
             state.machine.abort(Error::NotReading);
             state.out.tx.abort();
         }
@@ -161,23 +151,15 @@ impl Watch {
             self.leave = Some(now + Duration::from_millis(H2_LEAVE_MS));
             state.machine.shut_down();
         }
-        if self.leave.is_some_and(&mut is_due) {
+        if self.leave.is_some_and(|leave| due.is(leave)) {
             state.machine.stop();
         }
-        if !state.streams.is_empty() || state.machine.streams() > 0 {
-            self.idle = None;
-            self.is_resting = false;
-            return next;
-        }
-        let idle = *self.idle.get_or_insert(now);
-        if is_due(idle + timeouts.idle) {
+        let is_idle = state.streams.is_empty() && state.machine.streams() == 0;
+        let idle = self.quiet.idle_since(state, &mut due, is_idle);
+        if idle.is_some_and(|since| due.is(since + timeouts.idle)) {
             state.machine.stop();
         }
-        if !self.is_resting && is_due(idle + Duration::from_millis(REST_AFTER_MS)) {
-            self.is_resting = true;
-            state.rest();
-        }
-        next
+        due.next
     }
 }
 

@@ -12,9 +12,7 @@ use weir_proto_h2::Code;
 use super::mux::Mux;
 use super::streams::{Answered, End, Lost};
 use crate::io::{Chunk, Net};
-use crate::limits::{
-    H2_END_MS, H2_QUEUED_BYTES_HIGH, H2_SHUT_QUEUED_BYTES_HIGH, H2_STREAM_QUEUED_BYTES_HIGH,
-};
+use crate::limits::H2_END_MS;
 
 /// A stream as the task of its request has it. Dropping it ends the stream if it has not ended by itself.
 pub(super) struct Handle<N: Net> {
@@ -149,21 +147,15 @@ impl<N: Net> Handle<N> {
             .waiting_bytes
     }
 
-    /// Bytes that wait, in either direction.
+    /// Bytes of memory that what waits takes, in either direction.
     pub(super) fn held(&self) -> usize {
         self.mux.state.borrow().streams.peek(self.slot).held()
     }
 
-    /// Bytes that may wait before their source is no longer read: some while frames go out, less while a window is
-    /// shut or the peer does not read. What a peer can make wait is all its streams together.
+    /// Bytes that may wait before their source is no longer read.
     pub(super) fn waiting_high(&self) -> usize {
         let state = self.mux.state.borrow();
-        let key = state.streams.peek(self.slot).key;
-        if state.out.queued() >= H2_QUEUED_BYTES_HIGH || state.machine.is_shut(key) {
-            H2_SHUT_QUEUED_BYTES_HIGH
-        } else {
-            H2_STREAM_QUEUED_BYTES_HIGH
-        }
+        state.waiting_high(state.streams.peek(self.slot).key)
     }
 
     /// Bytes that were framed.

@@ -91,9 +91,29 @@ impl Stream {
         }
     }
 
-    /// Bytes that wait, in either direction.
+    /// Takes `len` bytes to be framed, of the first piece that waits. The request's task hears of it when that is of use
+    /// to it: when nothing waits any more, or half of the `high` that may.
+    pub(super) fn take_waiting(&mut self, len: usize, high: usize) -> Option<Chunk> {
+        let first = self.waiting.front_mut()?;
+        let piece = if len < first.len() {
+            Some(first.split_to(len))
+        } else {
+            self.waiting.pop_front()
+        };
+        let before = self.waiting_bytes;
+        self.waiting_bytes -= len;
+        self.framed += len as u64;
+        let is_half = before > high / 2 && self.waiting_bytes <= high / 2;
+        if is_half || self.waiting.is_empty() {
+            self.wake();
+        }
+        piece
+    }
+
+    /// Bytes of memory that what waits takes, in either direction.
     pub(super) fn held(&self) -> usize {
-        self.waiting_bytes + self.came.iter().map(Chunk::len).sum::<usize>()
+        let waiting = self.waiting.iter().chain(&self.came);
+        waiting.map(Chunk::weight).sum()
     }
 
     /// Has this task be the one that hears of news.
@@ -202,7 +222,7 @@ impl Streams {
         Some((slot, &mut self.slots[slot as usize]))
     }
 
-    /// Bytes that wait on all streams, in either direction.
+    /// Bytes of memory that what waits on all streams takes, in either direction.
     pub(super) fn held(&self) -> usize {
         self.slots().map(|slot| self.peek(slot).held()).sum()
     }
@@ -217,5 +237,56 @@ impl Streams {
         if self.is_empty() {
             *self = Self::default();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use weir_proto_h1::Edits;
+    use weir_proto_h2::{Config, Connection, Framing};
+
+    use super::*;
+    use crate::io::Pool;
+
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_task_hears_of_room_when_that_is_of_use_and_not_of_each_byte() {
+        let mut machine = Connection::client(Config::default());
+        let head = weir_proto_h1::Head::new();
+        let key = machine.open(
+            &mut Vec::new(),
+            b"",
+            &head,
+            &Edits::new(),
+            &Framing::default(),
+        );
+        let mut stream = Stream::new(key.expect("a stream"));
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(count.clone());
+        stream.watch(&Context::from_waker(&waker));
+        for _ in 0..8 {
+            stream.waiting.push_back(Pool::new().copy(&[0; 1_000]));
+            stream.waiting_bytes += 1_000;
+        }
+        let mut heard_at = Vec::new();
+        while let Some(piece) = stream.take_waiting(1, 8_000) {
+            assert_eq!(piece.len(), 1);
+            if count.0.swap(0, Ordering::Relaxed) > 0 {
+                heard_at.push(stream.waiting_bytes);
+            }
+        }
+        assert_eq!(heard_at, [4_000, 0]);
+        assert_eq!(stream.framed, 8_000);
     }
 }
