@@ -631,3 +631,12 @@ fn bytes_beyond_an_answer_that_wait_in_the_kernel_are_never_the_next_answer() {
         assert_eq!(client.response().text(), "own", "after {size} bytes");
     }
 }
+
+#[test]
+fn what_came_of_an_answer_before_it_broke_is_passed_on() {
+    let (_endpoint, weir) =
+        answering("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nno size\r\n");
+    let (text, end) = all_of(&weir, &get("/"));
+    assert!(text.ends_with("\r\n\r\n5\r\nhello\r\n"), "{text:?}");
+    assert_eq!(end, End::Reset);
+}

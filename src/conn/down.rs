@@ -150,14 +150,6 @@ impl<'a, N: Net> Down<'a, N> {
         matches!(self.wire, Wire::Http2(_))
     }
 
-    /// Bytes of the answer that may wait before its source is no longer read.
-    pub fn queued_high(&self) -> usize {
-        match &self.wire {
-            Wire::Http1(_) => QUEUED_BYTES_HIGH,
-            Wire::Http2(wire) => wire.queued_high(),
-        }
-    }
-
     /// What the head of the request means for this hop.
     pub fn request(&self) -> &Request {
         match &self.wire {
@@ -224,14 +216,6 @@ impl<'a, N: Net> Down<'a, N> {
         }
     }
 
-    /// Bytes of the answer that have not left yet.
-    pub fn queued(&self) -> usize {
-        match &self.wire {
-            Wire::Http1(wire) => wire.out.queued(),
-            Wire::Http2(wire) => wire.queued(),
-        }
-    }
-
     /// Bytes of memory that the request takes by itself: what waits on its stream of HTTP/2 is its connection's.
     pub fn held(&self) -> usize {
         let waiting = match &self.wire {
@@ -239,22 +223,6 @@ impl<'a, N: Net> Down<'a, N> {
             Wire::Http2(_) => 0,
         };
         self.kit.block.weight() + waiting
-    }
-
-    /// Bytes that have left, counted from some time before the request: how progress is told from standing still.
-    pub fn sent(&self) -> u64 {
-        match &self.wire {
-            Wire::Http1(wire) => wire.out.sent(),
-            Wire::Http2(wire) => wire.sent(),
-        }
-    }
-
-    /// Sends what was written; ready when all of it has left.
-    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.wire {
-            Wire::Http1(wire) => wire.out.poll_send(cx),
-            Wire::Http2(wire) => wire.poll_send(cx),
-        }
     }
 
     /// Waits for the next piece of the request's body.
@@ -375,6 +343,34 @@ impl<'a, N: Net> Down<'a, N> {
 }
 
 impl<N: Net> End for Down<'_, N> {
+    fn queued(&self) -> usize {
+        match &self.wire {
+            Wire::Http1(wire) => wire.out.queued(),
+            Wire::Http2(wire) => wire.queued(),
+        }
+    }
+
+    fn queued_high(&self) -> usize {
+        match &self.wire {
+            Wire::Http1(_) => QUEUED_BYTES_HIGH,
+            Wire::Http2(wire) => wire.queued_high(),
+        }
+    }
+
+    fn sent(&self) -> u64 {
+        match &self.wire {
+            Wire::Http1(wire) => wire.out.sent(),
+            Wire::Http2(wire) => wire.sent(),
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.wire {
+            Wire::Http1(wire) => wire.out.poll_send(cx),
+            Wire::Http2(wire) => wire.poll_send(cx),
+        }
+    }
+
     fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         match &mut self.wire {
             Wire::Http1(wire) => wire.poll_raw(cx),
@@ -387,22 +383,6 @@ impl<N: Net> End for Down<'_, N> {
             Wire::Http1(wire) => wire.out.raw(bytes),
             Wire::Http2(wire) => wire.send_raw(bytes),
         }
-    }
-
-    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_send(cx)
-    }
-
-    fn waiting(&self) -> usize {
-        self.queued()
-    }
-
-    fn is_full(&self) -> bool {
-        self.queued() >= self.queued_high()
-    }
-
-    fn gone(&self) -> u64 {
-        self.sent()
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {

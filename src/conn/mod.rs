@@ -26,7 +26,7 @@ use std::time::Duration;
 pub use down::{Down, Kit, Piece};
 pub use line::Line;
 pub use outbox::Outbox;
-pub use tunnel::tunnel;
+pub use tunnel::{End, tunnel};
 pub use up::{Answer, Up};
 pub use wire::{Wire, WireRx, WireTx};
 

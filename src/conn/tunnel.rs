@@ -10,21 +10,25 @@ use super::{Down, Up};
 use crate::core::Core;
 use crate::io::{Chunk, Instant, Net};
 
-/// One end of a tunnel: what carried a message and now carries bytes.
-pub(super) trait End {
-    /// Waits for bytes. `None` is the orderly end.
-    fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>>;
-    /// Queues bytes.
-    fn send_raw(&mut self, bytes: Chunk);
-    /// Sends what is queued; ready when all of it has left.
-    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+/// One side of an exchange: what carries a message, or bytes once protocols were switched.
+pub trait End {
     /// Bytes that have not left yet.
-    fn waiting(&self) -> usize;
+    fn queued(&self) -> usize;
+    /// Bytes that may wait before their source is no longer read.
+    fn queued_high(&self) -> usize;
     /// Whether no more is to be queued now.
-    fn is_full(&self) -> bool;
-    /// Bytes that have left.
-    fn gone(&self) -> u64;
-    /// Ends the sending direction in an orderly way; ready when what that takes is sent.
+    fn is_full(&self) -> bool {
+        self.queued() >= self.queued_high()
+    }
+    /// Bytes that have left, counted from some time before the exchange: how progress is told from standing still.
+    fn sent(&self) -> u64;
+    /// Sends what is queued; ready when all of it has left.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Waits for bytes, once HTTP is given up. `None` is the orderly end.
+    fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>>;
+    /// Queues bytes, once HTTP is given up.
+    fn send_raw(&mut self, bytes: Chunk);
+    /// Ends the sending direction in an orderly way, once HTTP is given up; ready when what that takes is sent.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
@@ -38,8 +42,8 @@ pub async fn tunnel<N: Net>(
 ) -> (u64, u64) {
     // Heads that are still queued are not the tunnel's bytes.
     let before = (
-        up.gone() + up.waiting() as u64,
-        down.gone() + down.waiting() as u64,
+        up.sent() + up.queued() as u64,
+        down.sent() + down.queued() as u64,
     );
     let (mut there, mut back) = (Direction::default(), Direction::default());
     let (mut moved, mut last) = (u64::MAX, Instant::default());
@@ -47,13 +51,13 @@ pub async fn tunnel<N: Net>(
         down.kit.timer.watch(cx);
         let broken =
             there.poll(cx, down, &mut up).is_err() || back.poll(cx, &mut up, down).is_err();
-        let held = || up.waiting() + down.waiting();
+        let held = || up.queued() + down.queued();
         let is_unwanted = core.is_stopping() || down.kit.holds_too_much(core, held);
         if broken || (there.finished && back.finished) || is_unwanted {
             return Poll::Ready(());
         }
         let now = core.net.now();
-        let sum = up.gone().wrapping_add(down.gone());
+        let sum = up.sent().wrapping_add(down.sent());
         if sum != moved {
             (moved, last) = (sum, now);
             down.kit.timer.set(now + idle);
@@ -66,8 +70,8 @@ pub async fn tunnel<N: Net>(
     })
     .await;
     (
-        up.gone().saturating_sub(before.0),
-        down.gone().saturating_sub(before.1),
+        up.sent().saturating_sub(before.0),
+        down.sent().saturating_sub(before.1),
     )
 }
 
@@ -87,7 +91,7 @@ impl Direction {
         to: &mut impl End,
     ) -> io::Result<()> {
         loop {
-            let sent = match to.poll_sent(cx) {
+            let sent = match to.poll_send(cx) {
                 Poll::Ready(sent) => sent.map(|()| true)?,
                 Poll::Pending => false,
             };

@@ -67,14 +67,6 @@ impl<N: Net> Up<N> {
         }
     }
 
-    /// Bytes of the request that may wait before its source is no longer read.
-    pub fn queued_high(&self) -> usize {
-        match &self.wire {
-            UpWire::Http1(_) => QUEUED_BYTES_HIGH,
-            UpWire::Http2(wire) => wire.queued_high(),
-        }
-    }
-
     /// Writes the request's head. `head` must have been rid of the fields that are for one hop only.
     pub fn request(
         &mut self,
@@ -105,35 +97,11 @@ impl<N: Net> Up<N> {
         }
     }
 
-    /// Bytes of the request that have not left yet.
-    pub fn queued(&self) -> usize {
-        match &self.wire {
-            UpWire::Http1(wire) => wire.out.queued(),
-            UpWire::Http2(wire) => wire.queued(),
-        }
-    }
-
     /// Bytes of memory that the request takes: what has not left, and what has come and was not taken.
     pub fn held(&self) -> usize {
         match &self.wire {
             UpWire::Http1(_) => self.queued(),
             UpWire::Http2(wire) => wire.held(),
-        }
-    }
-
-    /// Bytes that have left since this request began.
-    pub fn sent(&self) -> u64 {
-        match &self.wire {
-            UpWire::Http1(wire) => wire.out.sent(),
-            UpWire::Http2(wire) => wire.sent(),
-        }
-    }
-
-    /// Sends what was written; ready when all of it has left.
-    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.wire {
-            UpWire::Http1(wire) => wire.out.poll_send(cx),
-            UpWire::Http2(wire) => wire.poll_send(cx),
         }
     }
 
@@ -221,6 +189,34 @@ impl<N: Net> Up<N> {
 }
 
 impl<N: Net> End for Up<N> {
+    fn queued(&self) -> usize {
+        match &self.wire {
+            UpWire::Http1(wire) => wire.out.queued(),
+            UpWire::Http2(wire) => wire.queued(),
+        }
+    }
+
+    fn queued_high(&self) -> usize {
+        match &self.wire {
+            UpWire::Http1(_) => QUEUED_BYTES_HIGH,
+            UpWire::Http2(wire) => wire.queued_high(),
+        }
+    }
+
+    fn sent(&self) -> u64 {
+        match &self.wire {
+            UpWire::Http1(wire) => wire.out.sent(),
+            UpWire::Http2(wire) => wire.sent(),
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.wire {
+            UpWire::Http1(wire) => wire.out.poll_send(cx),
+            UpWire::Http2(wire) => wire.poll_send(cx),
+        }
+    }
+
     fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         match &mut self.wire {
             UpWire::Http1(wire) => wire.poll_raw(cx),
@@ -233,22 +229,6 @@ impl<N: Net> End for Up<N> {
             UpWire::Http1(wire) => wire.out.raw(bytes),
             UpWire::Http2(wire) => wire.send_raw(bytes),
         }
-    }
-
-    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_send(cx)
-    }
-
-    fn waiting(&self) -> usize {
-        self.queued()
-    }
-
-    fn is_full(&self) -> bool {
-        self.queued() >= self.queued_high()
-    }
-
-    fn gone(&self) -> u64 {
-        self.sent()
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use weir_proto_h1::{BodyKind, Version};
 
-use crate::conn::{Down, Piece};
+use crate::conn::{Down, End, Piece};
 use crate::core::{Core, CorePlan};
 use crate::fault::{Fault, Phase, Reason, Side};
 use crate::io::Net;

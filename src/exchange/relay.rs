@@ -7,7 +7,7 @@ use weir_proto_h1::{BodyKind, Edits};
 
 use super::pace::Pace;
 use super::record::Record;
-use crate::conn::{Answer, Down, Piece, Up};
+use crate::conn::{Answer, Down, End, Piece, Up};
 use crate::core::{Core, after};
 use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Chunk, Instant, Net, Pool};
@@ -152,7 +152,12 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Relayed, Fault>> {
         self.down.kit.timer.watch(cx);
         self.poll_upload(cx)?;
-        match self.poll_download(cx)? {
+        let downloaded = self.poll_download(cx);
+        if downloaded.is_err() {
+            // What came before goes to the client still, as far as there is room for it.
+            let _ = self.down.poll_send(cx);
+        }
+        match downloaded? {
             Some(relayed) => Poll::Ready(Ok(relayed)),
             None => self.poll_clock().map(Err),
         }
@@ -161,7 +166,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
     /// Takes the request's body from the client and gives it to the endpoint.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
         loop {
-            while self.upload == Upload::Reading && self.up.queued() < self.up.queued_high() {
+            while self.upload == Upload::Reading && !self.up.is_full() {
                 match self.pass_upload(cx) {
                     Poll::Ready(passed) if passed? > 0 => continue,
                     Poll::Ready(_) => {}
@@ -175,7 +180,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             if self.upload != Upload::Reading {
                 self.down.poll_watch(cx, self.core)?;
             }
-            let was_full = self.up.queued() >= self.up.queued_high();
+            let was_full = self.up.is_full();
             if let Poll::Ready(Err(_)) = self.up.poll_send(cx)
                 && self.upload != Upload::Stopped
             {
@@ -183,8 +188,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                 self.upload = Upload::Stopped;
                 self.asked = self.asked.min(self.core.net.now());
             }
-            let may_read =
-                self.upload == Upload::Reading && self.up.queued() < self.up.queued_high();
+            let may_read = self.upload == Upload::Reading && !self.up.is_full();
             if !(was_full && may_read) {
                 return Ok(());
             }
@@ -194,7 +198,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
     /// Takes the answer from the endpoint and gives it to the client. Says how that ended when it has.
     fn poll_download(&mut self, cx: &mut Context<'_>) -> Result<Option<Relayed>, Fault> {
         loop {
-            while self.download != Download::Done && self.down.queued() < self.down.queued_high() {
+            while self.download != Download::Done && !self.down.is_full() {
                 match self.pass_answer(cx) {
                     Poll::Ready(passed) if passed? > 0 => continue,
                     Poll::Ready(_) => {}
@@ -212,7 +216,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                     Poll::Pending => break,
                 }
             }
-            let was_full = self.down.queued() >= self.down.queued_high();
+            let was_full = self.down.is_full();
             match self.down.poll_send(cx) {
                 Poll::Ready(Err(_)) => {
                     return Err(Fault::downstream(Phase::Body, Reason::ClientClosed));
@@ -222,8 +226,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                 }
                 _ => {}
             }
-            let may_read =
-                self.download != Download::Done && self.down.queued() < self.down.queued_high();
+            let may_read = self.download != Download::Done && !self.down.is_full();
             if !(was_full && may_read) {
                 return Ok(None);
             }
@@ -397,7 +400,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             self.upload_pace
                 .moved(now, self.up.sent() + self.record.bytes_in);
             // While the endpoint takes what comes, the client sets the pace.
-            let rated = self.upload == Upload::Reading && self.up.queued() < self.up.queued_high();
+            let rated = self.upload == Upload::Reading && !self.up.is_full();
             let deadline = self.upload_pace.deadline(now, rated);
             if now >= deadline {
                 let is_endpoint = self.up.queued() > 0 && self.upload_pace.stands_still(now);

@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt;
 use tokio::task::spawn_local;
 
 use crate::e2e::Weir;
-use crate::peers::frames::{Accepted, Dead, Listener, connect, respond};
+use crate::peers::frames::{Accepted, Connected, Dead, Listener, connect, respond};
 use crate::peers::*;
 
 fn get(path: &str) -> http::Request<()> {
@@ -17,6 +17,14 @@ fn get(path: &str) -> http::Request<()> {
 fn to(servers: &[&str], keys: &str) -> Weir {
     let servers: Vec<String> = servers.iter().map(|&name| name.to_owned()).collect();
     Weir::start(&routed(keys, &servers, ""))
+}
+
+/// An endpoint, a server before it and a client.
+async fn set_up(keys: &str) -> (Listener, Weir, Connected) {
+    let listener = Listener::bind().await;
+    let weir = to(&[&listener.name], keys);
+    let client = connect(weir.address).await;
+    (listener, weir, client)
 }
 
 /// Answers whatever comes on a connection with a word, until it ends.
@@ -47,9 +55,7 @@ async fn hold(connection: &mut Accepted, count: usize) -> Vec<SendResponse<Bytes
 #[test]
 fn requests_share_a_connection_up_to_what_the_endpoint_takes_and_then_another() {
     run(async {
-        let listener = Listener::bind().await;
-        let weir = to(&[&listener.name], "");
-        let mut client = connect(weir.address).await;
+        let (listener, _weir, mut client) = set_up("").await;
         let mut limited = h2::server::Builder::new();
         limited.max_concurrent_streams(3);
         // The first tells what the endpoint takes.
@@ -80,9 +86,7 @@ fn requests_share_a_connection_up_to_what_the_endpoint_takes_and_then_another() 
 #[test]
 fn a_burst_on_a_cold_upstream_is_within_what_the_endpoint_takes() {
     run(async {
-        let listener = Listener::bind().await;
-        let weir = to(&[&listener.name], "retries = 0");
-        let mut client = connect(weir.address).await;
+        let (listener, _weir, mut client) = set_up("retries = 0").await;
         let sent: Vec<_> = (0..8)
             .map(|n| client.send(get(&format!("/{n}")), true).0)
             .collect();
@@ -106,9 +110,7 @@ fn a_burst_on_a_cold_upstream_is_within_what_the_endpoint_takes() {
 #[test]
 fn a_burst_on_a_cold_upstream_makes_one_connection() {
     run(async {
-        let listener = Listener::bind().await;
-        let weir = to(&[&listener.name], "");
-        let mut client = connect(weir.address).await;
+        let (listener, weir, mut client) = set_up("").await;
         let sent: Vec<_> = (0..50)
             .map(|n| client.send(get(&format!("/{n}")), true).0)
             .collect();
@@ -125,9 +127,7 @@ fn a_burst_on_a_cold_upstream_makes_one_connection() {
 #[test]
 fn requests_that_an_endpoint_has_begun_are_finished_after_its_goaway_and_later_ones_go_elsewhere() {
     run(async {
-        let listener = Listener::bind().await;
-        let weir = to(&[&listener.name], "");
-        let mut client = connect(weir.address).await;
+        let (listener, weir, mut client) = set_up("").await;
         let under_way = client.send(get("/under-way"), true).0;
         let mut old = listener.accept().await;
         let (_, mut send) = old.next().await;
@@ -160,12 +160,8 @@ fn requests_that_an_endpoint_has_begun_are_finished_after_its_goaway_and_later_o
 fn a_refused_request_is_repeated_with_its_body_whatever_its_method() {
     for method in ["GET", "POST", "PATCH"] {
         run(async {
-            let listener = Listener::bind().await;
-            let weir = to(
-                &[&listener.name],
-                "retries = { count = 1, budget = \"0%\", budget_min = 0 }",
-            );
-            let mut client = connect(weir.address).await;
+            let (listener, weir, mut client) =
+                set_up("retries = { count = 1, budget = \"0%\", budget_min = 0 }").await;
             let asked = request(method, "/").body(()).unwrap();
             let (response, mut stream) = client.send(asked, false);
             stream.send_data("a body".into(), true).unwrap();
@@ -187,9 +183,7 @@ fn a_refused_request_is_repeated_with_its_body_whatever_its_method() {
 #[test]
 fn a_request_that_is_refused_for_ever_is_502_and_not_repeated_for_ever() {
     run(async {
-        let listener = Listener::bind().await;
-        let weir = to(&[&listener.name], "retries = 2");
-        let mut client = connect(weir.address).await;
+        let (listener, weir, mut client) = set_up("retries = 2").await;
         let response = client.send(get("/"), true).0;
         let mut endpoint = listener.accept().await;
         for _ in 0..3 {
@@ -205,9 +199,7 @@ fn a_request_that_is_refused_for_ever_is_502_and_not_repeated_for_ever() {
 fn a_post_that_an_endpoint_may_have_seen_is_never_sent_twice() {
     for reason in [Reason::INTERNAL_ERROR, Reason::CANCEL, Reason::NO_ERROR] {
         run(async {
-            let listener = Listener::bind().await;
-            let weir = to(&[&listener.name], "retries = 5");
-            let mut client = connect(weir.address).await;
+            let (listener, weir, mut client) = set_up("retries = 5").await;
             let warm = client.send(get("/warm"), true).0;
             let mut endpoint = listener.accept().await;
             respond(&mut endpoint.next().await.1, 200, "warm");
@@ -224,9 +216,7 @@ fn a_post_that_an_endpoint_may_have_seen_is_never_sent_twice() {
 #[test]
 fn a_connection_that_died_while_it_was_idle_is_not_used() {
     run(async {
-        let listener = Listener::bind().await;
-        let weir = to(&[&listener.name], "retries = 0");
-        let mut client = connect(weir.address).await;
+        let (listener, weir, mut client) = set_up("retries = 0").await;
         for n in 0..3 {
             let response = client.send(get(&format!("/{n}")), true).0;
             let mut endpoint = listener.accept().await;
@@ -251,12 +241,8 @@ fn a_connection_that_died_while_it_was_idle_is_not_used() {
 #[test]
 fn a_request_that_meets_the_end_of_an_idle_connection_is_sent_again_on_a_fresh_one() {
     run(async {
-        let listener = Listener::bind().await;
-        let weir = to(
-            &[&listener.name],
-            "retries = { count = 1, budget = \"0%\", budget_min = 0 }",
-        );
-        let mut client = connect(weir.address).await;
+        let (listener, _weir, mut client) =
+            set_up("retries = { count = 1, budget = \"0%\", budget_min = 0 }").await;
         let warm = client.send(get("/warm"), true).0;
         let mut endpoint = listener.accept().await;
         respond(&mut endpoint.next().await.1, 200, "warm");
@@ -386,9 +372,7 @@ fn an_endpoint_that_never_says_a_word_is_504_after_the_time_for_a_first_byte() {
 #[test]
 fn a_broken_frame_of_the_endpoints_ends_its_connection_and_not_the_clients() {
     run(async {
-        let listener = Listener::bind().await;
-        let weir = to(&[&listener.name], "retries = 0");
-        let mut client = connect(weir.address).await;
+        let (listener, _weir, mut client) = set_up("retries = 0").await;
         let response = client.send(get("/"), true).0;
         let mut stream = listener.accept_raw().await;
         let mut preface = [0; 24];

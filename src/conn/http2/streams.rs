@@ -246,7 +246,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
-    use weir_proto_h1::Edits;
+    use weir_proto_h1::{Edits, Head};
     use weir_proto_h2::{Config, Connection, Framing};
 
     use super::*;
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn a_task_hears_of_room_when_that_is_of_use_and_not_of_each_byte() {
         let mut machine = Connection::client(Config::default());
-        let head = weir_proto_h1::Head::new();
+        let head = Head::new();
         let key = machine.open(
             &mut Vec::new(),
             b"",
