@@ -49,8 +49,8 @@ impl Quiet {
         patience: Duration,
     ) -> bool {
         self.tiny = state.has_tiny().then(|| self.tiny.unwrap_or(due.now));
-        let patience_tiny = Duration::from_millis(H2_TINY_MS);
-        if self.tiny.is_some_and(|since| due.is(since + patience_tiny)) {
+        let moment = Duration::from_millis(H2_TINY_MS);
+        if self.tiny.is_some_and(|since| due.is(since + moment)) {
             self.tiny = None;
             state.take_tiny();
         }
