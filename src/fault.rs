@@ -169,7 +169,7 @@ reasons! {
     ResponseHeadTooLarge "response_head_too_large" 502 "http_response_header_section_size";
     /// The endpoint's answer ended before it was complete.
     ResponseTruncated "response_truncated" 502 "http_response_incomplete";
-    /// The endpoint switched protocols without being asked, or to another one than was asked for.
+    /// The endpoint speaks HTTP/2 only, over which no upgrade can be asked for, or it switched protocols without being asked, or to another one than was asked for.
     BadUpgrade "bad_upgrade" 502 "http_upgrade_failed";
     /// Weir is shutting down and the grace period is over.
     ShuttingDown "shutting_down" 503 "destination_unavailable";

@@ -177,7 +177,8 @@ pub const SEALED_BYTES_HIGH: usize = 64 * 1024;
 /// 100 us (P-256) in each, others wait for less than half a millisecond.
 pub const HANDSHAKE_STEPS_MAX: usize = 4;
 
-/// How often a core says at most in the process log that a handshake has failed; all are counted.
+/// How often a core says at most in the process log that a handshake has failed, with a client or with an endpoint; all
+/// are counted.
 pub const HANDSHAKE_TOLD_MS: u64 = 1_000;
 
 /// The longest header of the PROXY protocol: what follows the addresses is skipped, but has to be received (HAProxy

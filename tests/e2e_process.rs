@@ -468,6 +468,10 @@ fn the_admin_listener_reads_and_changes_nothing() {
     assert_eq!(weir.admin("/nothing").status(), 404);
     let plan: tinyjson::JsonValue = weir.admin("/plan").text().parse().unwrap();
     assert_eq!(plan["epoch"].get::<f64>(), Some(&1.0));
+    let listener = &plan["listeners"][0];
+    assert_eq!(listener["http2"].get::<bool>(), Some(&true));
+    assert_eq!(listener["proxy_protocol"].get::<bool>(), Some(&false));
+    assert!(listener["redirect_https"].is_null());
     let mut client = Conn::to(weir.admin);
     client.send("POST /metrics HTTP/1.1\r\nHost: admin\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(client.response().status(), 405);

@@ -145,13 +145,19 @@ impl Text for EndpointText {
             None => text,
             Some(("http" | "https" | "h2c", authority)) => authority,
             Some((scheme, _)) => {
-                return Err(Problem::new(format!(
-                    "this version of Weir does not speak `{scheme}`"
-                ))
-                .at(0, scheme.len())
-                .help(
-                    "an endpoint is \"host:port\", \"http://host:port\", \"https://host:port\", \"h2c://host:port\" or \"unix:/path\"",
-                ));
+                return Err(Problem::new(format!("`{scheme}` is no scheme of an endpoint"))
+                    .at(0, scheme.len())
+                    .help(match scheme {
+                        "grpc" | "grpcs" | "h2" | "http2" => {
+                            "HTTP/2, and so gRPC, is spoken to \"h2c://host:port\" in the clear and to \"https://host:port\" over TLS"
+                        }
+                        "ws" | "wss" => {
+                            "a WebSocket goes to \"http://host:port\" or \"https://host:port\" as other requests do"
+                        }
+                        _ => {
+                            "an endpoint is \"host:port\", \"http://host:port\", \"https://host:port\", \"h2c://host:port\" or \"unix:/path\""
+                        }
+                    }));
             }
         };
         let at = text.len() - authority.len();

@@ -44,7 +44,11 @@ pub(crate) fn check(file: File, root: &DeTable<'_>, cx: &mut Decoder<'_>) -> Con
     let raw_upstreams = file.upstreams.unwrap_or_default();
     let names = Names::new(&raw_upstreams);
     let upstreams = upstreams(raw_upstreams, &listeners, cx);
-    let (routes, route_names) = routes(file.routes.unwrap_or_default(), &names, cx);
+    // Of a listener that could not be read it is not known.
+    let asks = |each: &Listener| each.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let asks_clients = cx.has_errors() || listeners.iter().any(asks);
+    let tables = file.routes.unwrap_or_default();
+    let (routes, route_names) = routes(tables, &names, asks_clients, cx);
     let tests = file.tests.unwrap_or_default().into_iter();
     let tests = tests
         .filter_map(|raw| test(raw, (&routes, &route_names), &names, cx))

@@ -23,6 +23,7 @@ const COMPARED_MAX: usize = 1_000;
 pub(crate) fn routes(
     tables: Vec<RawRoute>,
     names: &Names,
+    asks_clients: bool,
     cx: &mut Decoder<'_>,
 ) -> (Vec<Route>, BTreeSet<String>) {
     let mut route_names = RouteNames::given(&tables, cx);
@@ -36,6 +37,9 @@ pub(crate) fn routes(
         };
         report_colons(&route.matches.path, &span, cx);
         report_no_name(route.matches.client_cert.as_ref(), &span, cx);
+        if !asks_clients {
+            report_nobody_asks(route.matches.client_cert.as_ref(), &span, cx);
+        }
         let group = groups.entry(PatternKey::of(&route.matches)).or_default();
         let earlier = group.iter().filter_map(|index| routes.get(*index));
         report_if_hidden(&route, &span, earlier.take(COMPARED_MAX), cx);
@@ -279,6 +283,16 @@ fn report_no_name(wanted: Option<&ValueMatch>, span: &Span, cx: &mut Decoder<'_>
     let message = format!("no certificate has the subject or name `{text}`");
     cx.warning(Code::NoEffect, span.clone(), message)
         .help(format!("client_cert = \"{kind}{text}\""));
+}
+
+/// Warns of a wanted certificate where no listener asks clients for one.
+fn report_nobody_asks(wanted: Option<&ValueMatch>, span: &Span, cx: &mut Decoder<'_>) {
+    if matches!(wanted, None | Some(ValueMatch::Absent)) {
+        return;
+    }
+    let message = "no listener asks clients for a certificate: this route takes no request";
+    cx.warning(Code::Unreachable, span.clone(), message)
+        .help("a listener with `client_ca` in its `tls` does");
 }
 
 /// What every path that matches begins with.

@@ -11,7 +11,10 @@ use weir_proto_h1::{Event, Head, Server};
 
 use crate::fault::Reason;
 use crate::io::Address;
-use crate::plan::{Decision, ListenerPlan, Plan, Problem, RouteId, RoutePlan, Target, UpstreamId};
+use crate::plan::{
+    Decision, ListenerPlan, Plan, Problem, REDIRECT_HTTPS_STATUS, RouteId, RoutePlan, Target,
+    UpstreamId,
+};
 use crate::route::{Considered, RequestView, Scratch, Verdict};
 use crate::tls::Identity;
 
@@ -54,10 +57,7 @@ pub fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
     let target = target(&question.method, url.authority, url.port, url.target);
     let text = head_text(&question.method, &target, &host, fields)?;
     let listeners = listeners_at(plan, url.port);
-    let listener = match listeners.as_slice() {
-        [] => plan.listeners.first(),
-        [first, ..] => Some(*first),
-    };
+    let listener = listener_for(plan, &listeners);
     let client = Identity::known_by(&question.client_cert);
     let answer = answer(plan, listener, (&text, client.as_ref()));
     let mut out = String::new();
@@ -113,10 +113,7 @@ fn run_test(plan: &Plan, test: &Test) -> Result<(), String> {
     }
     let target = target(&test.method, &test.host, port, test.target.clone());
     let text = head_text(&test.method, &target, &host, fields)?;
-    let listener = listeners_at(plan, port)
-        .first()
-        .copied()
-        .or_else(|| plan.listeners.first());
+    let listener = listener_for(plan, &listeners_at(plan, port));
     let client = Identity::known_by(&test.client_cert);
     let answer = answer(plan, listener, (&text, client.as_ref()));
     let becomes = answer.in_words(plan);
@@ -149,6 +146,8 @@ fn run_test(plan: &Plan, test: &Test) -> Result<(), String> {
 /// What becomes of a request, and everything that `explain` says about it.
 struct Answer<'p> {
     decision: Decision,
+    /// Whether the listener sends every request to `https`: then there is no decision.
+    is_redirected: bool,
     considered: Vec<Considered<'p>>,
     /// Host and path in the form that was matched, if it came to that.
     host: Option<String>,
@@ -172,6 +171,7 @@ fn answer<'p>(
             reason: Reason::BadRequest,
             allow: None,
         },
+        is_redirected: false,
         considered: Vec::new(),
         host: None,
         path: None,
@@ -198,6 +198,21 @@ fn answer<'p>(
     };
     answer.host = Some(lossy(view.host));
     answer.path = Some(lossy(view.path));
+    if let Some(to) = listener.and_then(|listener| listener.https_location(&head, block)) {
+        match to {
+            Ok(location) => {
+                answer.is_redirected = true;
+                answer.location = Some(lossy(&location));
+            }
+            Err(reason) => {
+                answer.decision = Decision::Refuse {
+                    reason,
+                    allow: None,
+                }
+            }
+        }
+        return answer;
+    }
     answer.decision = plan.decide(&view);
     if plan.refuse(&view).is_none() {
         answer.considered = plan.table.explain(&view).considered;
@@ -237,6 +252,9 @@ impl Answer<'_> {
 
     /// The status that Weir answers with by itself; none when it is the endpoint's to give.
     fn status(&self, plan: &Plan) -> Option<u16> {
+        if self.is_redirected {
+            return Some(REDIRECT_HTTPS_STATUS);
+        }
         match &self.decision {
             Decision::Refuse { reason, .. } => Some(reason.status()),
             Decision::Route(id) => match &plan.route(*id)?.target {
@@ -248,6 +266,11 @@ impl Answer<'_> {
     }
 
     fn in_words(&self, plan: &Plan) -> String {
+        if self.is_redirected {
+            return format!(
+                "the listener sends it to https ({REDIRECT_HTTPS_STATUS}, `redirect_https`)"
+            );
+        }
         let id = match &self.decision {
             Decision::Refuse { reason, .. } => {
                 return format!("Weir answers {} ({})", reason.status(), reason.code());
@@ -368,6 +391,14 @@ fn write_route(out: &mut String, plan: &Plan, considered: &Considered<'_>) {
 }
 
 fn write_outcome(out: &mut String, plan: &Plan, answer: &Answer<'_>) {
+    if answer.is_redirected {
+        let location = answer.location.as_deref().unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "answer     {REDIRECT_HTTPS_STATUS}, location {location}: the listener sends every request to https"
+        );
+        return;
+    }
     let route = match &answer.decision {
         Decision::Refuse { reason, allow } => {
             let (status, code, text) = (reason.status(), reason.code(), reason.text());
@@ -465,6 +496,16 @@ fn listeners_at(plan: &Plan, port: u16) -> Vec<&ListenerPlan> {
         Address::Unix(_) => false,
     };
     plan.listeners.iter().filter(has_port).collect()
+}
+
+/// The listener that a request is taken to come in at: the first of those that it reaches. Where none has its port, as
+/// behind a translation of addresses, the first that serves requests itself.
+fn listener_for<'p>(plan: &'p Plan, reached: &[&'p ListenerPlan]) -> Option<&'p ListenerPlan> {
+    let serves = |listener: &&ListenerPlan| listener.redirect_https.is_none();
+    reached
+        .first()
+        .copied()
+        .or_else(|| plan.listeners.iter().find(serves))
 }
 
 /// An absolute URL, taken apart.

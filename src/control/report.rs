@@ -119,7 +119,7 @@ pub(super) fn health(control: &Control, verbose: bool) -> String {
         );
         let _ = writeln!(
             out,
-            "{} reloads done, {} failed",
+            "reloads: {} done, {} failed",
             state.reloads.done, state.reloads.failed
         );
         state.certificates.health(&mut out);
@@ -177,8 +177,19 @@ pub(super) fn plan(control: &Control) -> String {
         );
         let _ = write!(
             out,
-            ",\"connections_max\":{max},\"connections_per_client_max\":{per_client},\"tls\":"
+            ",\"connections_max\":{max},\"connections_per_client_max\":{per_client}"
         );
+        let _ = write!(
+            out,
+            ",\"http2\":{},\"proxy_protocol\":{},\"redirect_https\":",
+            listener.takes_http2,
+            listener.proxy_protocol.is_some()
+        );
+        let _ = match listener.redirect_https {
+            Some(port) => write!(out, "{port}"),
+            None => write!(out, "null"),
+        };
+        out.push_str(",\"tls\":");
         let named = config
             .listeners
             .iter()

@@ -45,8 +45,10 @@ pub struct Core<N: Net> {
     pub shared: Arc<Shared<N>>,
     /// This core's place among them.
     pub index: usize,
-    /// When a failed handshake was last put into the process log.
-    told: Cell<Option<Instant>>,
+    /// When a failed handshake with a client, and with an endpoint, was last put into the process log: what the
+    /// world tries at the front hides nothing of what fails behind.
+    told_of_clients: Cell<Option<Instant>>,
+    told_of_endpoints: Cell<Option<Instant>>,
     plan: RefCell<Rc<CorePlan<N>>>,
     doors: RefCell<Vec<Rc<Door<N>>>>,
     ids: Cell<(u64, u64)>,
@@ -83,7 +85,8 @@ impl<N: Net> Core<N> {
             gate: Gate::new(move || mail.iter().for_each(Mail::ring)),
             timers: Rc::default(),
             reaper: Rc::default(),
-            told: Cell::new(None),
+            told_of_clients: Cell::new(None),
+            told_of_endpoints: Cell::new(None),
             plan: RefCell::new(Rc::new(CorePlan::new(
                 plan,
                 None,
@@ -121,8 +124,12 @@ impl<N: Net> Core<N> {
     pub fn tell_handshake(&self, level: Level, text: impl FnOnce() -> String) {
         let now = self.net.now();
         let pause = Duration::from_millis(HANDSHAKE_TOLD_MS);
-        if self.told.get().is_none_or(|last| now.since(last) >= pause) {
-            self.told.set(Some(now));
+        let told = match level {
+            Level::Info => &self.told_of_clients,
+            _ => &self.told_of_endpoints,
+        };
+        if told.get().is_none_or(|last| now.since(last) >= pause) {
+            told.set(Some(now));
             self.obs.borrow().say(level, &text());
         }
     }

@@ -24,7 +24,7 @@ use crate::fault::{Fault, Phase, Reason, Side};
 use crate::io::Net;
 use crate::limits::{LINGER_MS, UNREAD_BYTES_MAX};
 use crate::obs;
-use crate::plan::{Decision, Plan, RouteId, RoutePlan, Target};
+use crate::plan::{Decision, Plan, REDIRECT_HTTPS_STATUS, RouteId, RoutePlan, Target};
 use crate::route::RequestView;
 use record::Record;
 
@@ -51,7 +51,7 @@ pub async fn run<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>) -> After {
     };
     let served = match decided {
         Ok(Some(route)) => serve(core, &plan, down, &mut record, route).await,
-        Ok(None) => answer(core, down, &mut record, 308, &[]).await,
+        Ok(None) => answer(core, down, &mut record, REDIRECT_HTTPS_STATUS, &[]).await,
         Err(fault) => Err(fault),
     };
     if served.is_ok() && !down.is_received() && down.request().persists && !down.is_http2() {
@@ -133,19 +133,17 @@ fn decide<N: Net>(
 
 /// Where the listener sends every request to `https`: prepares the redirect.
 fn to_https<N: Net>(down: &mut Down<'_, N>) -> Option<Result<(), Fault>> {
-    let port = down.kit.door.plan.borrow().redirect_https?;
-    let (head, block) = (&down.kit.head, &down.kit.block);
-    let host = head.host(block);
-    if host.is_empty() {
-        return Some(Err(Fault::downstream(Phase::Route, Reason::BadHost)));
-    }
-    let shown = format!(":{port}");
-    let port: &[u8] = if port == 443 { b"" } else { shown.as_bytes() };
-    let (path, query) = (head.path_or_root(block), head.query.get(block));
-    let mark: &[u8] = if query.is_empty() { b"" } else { b"?" };
-    let pieces: [&[u8]; 6] = [b"https://", host, port, path, mark, query];
-    down.kit.edits.append_pieces("Location", &pieces);
-    Some(Ok(()))
+    let location = {
+        let listener = down.kit.door.plan.borrow();
+        listener.https_location(&down.kit.head, &down.kit.block)?
+    };
+    Some(match location {
+        Ok(location) => {
+            down.kit.edits.append("Location", location);
+            Ok(())
+        }
+        Err(reason) => Err(Fault::downstream(Phase::Route, reason)),
+    })
 }
 
 /// Does what the route says.

@@ -21,7 +21,7 @@ pub use diff::{Diff, Kept};
 pub use template::{Redirect, Rewrite};
 
 use weir_config::{Code, Spot};
-use weir_proto_h1::{FieldId, Method};
+use weir_proto_h1::{FieldId, Head, Method};
 
 use crate::fault::Reason;
 use crate::io::Address;
@@ -185,6 +185,28 @@ pub struct ListenerPlan {
     pub proxy_protocol: Option<Arc<CidrSet>>,
     /// Permissions of a Unix socket's file, else by the umask.
     pub mode: Option<u32>,
+}
+
+/// What a listener with `redirect_https` answers: permanent, and the method stays (RFC 9110, section 15.4.9).
+pub const REDIRECT_HTTPS_STATUS: u16 = 308;
+
+impl ListenerPlan {
+    /// Where it sends a request to `https`. `None`: it serves requests itself.
+    ///
+    /// # Errors
+    /// The request names no host.
+    pub fn https_location(&self, head: &Head, block: &[u8]) -> Option<Result<Vec<u8>, Reason>> {
+        let port = self.redirect_https?;
+        let host = head.host(block);
+        if host.is_empty() {
+            return Some(Err(Reason::BadHost));
+        }
+        let shown = format!(":{port}");
+        let port: &[u8] = if port == 443 { b"" } else { shown.as_bytes() };
+        let (path, query) = (head.path_or_root(block), head.query.get(block));
+        let mark: &[u8] = if query.is_empty() { b"" } else { b"?" };
+        Some(Ok([b"https://", host, port, path, mark, query].concat()))
+    }
 }
 
 /// Time limits, merged: top level, then listener, or upstream and route.

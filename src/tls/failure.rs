@@ -107,6 +107,8 @@ impl Failure {
                 | Unfit::Tls13RequiredForQuic
                 | Unfit::SupportedVersionsExtensionRequired
                 | Unfit::ServerDoesNotSupportTls12Or13
+                // Clients of TLS 1.1 and older: it came with 1.2, and is looked for first.
+                | Unfit::SignatureAlgorithmsExtensionRequired
                 | Unfit::ServerTlsVersionIsDisabledByOurConfig => Self::Version,
                 _ => Self::Cipher,
             },

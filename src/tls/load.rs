@@ -264,7 +264,13 @@ impl Reader<'_> {
         let (chain, key) = (self.chain(&files.cert), self.key(&files.key));
         let ocsp = match &files.ocsp {
             None => None,
-            Some(file) => Some(self.read(file)?),
+            Some(file) => {
+                let bytes = self.read(file)?;
+                if !is_ocsp_response(&bytes) {
+                    return self.wrong(file, &"it is no OCSP response (DER)");
+                }
+                Some(bytes)
+            }
         };
         let (chain, key) = (chain?, key?);
         let hosts = self.note_certificate(&files.cert, chain.first()?)?;
@@ -424,6 +430,18 @@ impl Reader<'_> {
     }
 }
 
+/// Whether it begins as an OCSP response does (RFC 6960, section 4.2.1): a sequence as long as the file, whose first
+/// element is a status of one byte. Clients refuse to go on with anything else.
+fn is_ocsp_response(bytes: &[u8]) -> bool {
+    let (length, rest) = match bytes {
+        [0x30, short @ 0..=0x7f, rest @ ..] => (usize::from(*short), rest),
+        [0x30, 0x81, a, rest @ ..] => (usize::from(*a), rest),
+        [0x30, 0x82, a, b, rest @ ..] => (usize::from(u16::from_be_bytes([*a, *b])), rest),
+        _ => return false,
+    };
+    rest.len() == length && rest.starts_with(&[0x0a, 0x01])
+}
+
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(path)?
@@ -483,6 +501,17 @@ fn is_it(suite: SupportedCipherSuite, cipher: Cipher) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ocsp_response_is_told_from_other_files() {
+        assert!(is_ocsp_response(&[0x30, 3, 0x0a, 1, 6]));
+        let long = [&[0x30, 0x82, 1, 3, 0x0a, 1, 0][..], &[0; 256]].concat();
+        assert!(is_ocsp_response(&long));
+        assert!(!is_ocsp_response(&long[..long.len() - 1]), "cut off");
+        assert!(!is_ocsp_response(b"-----BEGIN CERTIFICATE-----"));
+        assert!(!is_ocsp_response(&[0x30, 3, 0x02, 1, 6]));
+        assert!(!is_ocsp_response(b""));
+    }
 
     #[test]
     fn every_cipher_of_the_configuration_is_one_that_can_be_spoken() {

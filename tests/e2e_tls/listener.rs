@@ -231,8 +231,12 @@ fn alpn_versions_and_ciphers_are_what_the_file_says() {
         edge.openssl(&["-ciphersuites", "TLS_AES_256_GCM_SHA384"], "")
             .contains("handshake failure")
     );
-    for failure in ["alpn", "version", "cipher"] {
-        edge.wait_for_metric(&failures(failure), 1.0);
+    assert!(
+        edge.openssl(&["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"], "")
+            .contains("handshake failure")
+    );
+    for (failure, times) in [("alpn", 1.0), ("version", 2.0), ("cipher", 1.0)] {
+        edge.wait_for_metric(&failures(failure), times);
     }
 }
 

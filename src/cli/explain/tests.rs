@@ -376,3 +376,54 @@ status = 404
     let why = "the client's certificate does not begin with \"CN=alice\"";
     assert!(text.contains(why), "{text}");
 }
+
+#[test]
+fn a_listener_that_sends_to_https_is_asked_before_any_route() {
+    let file = r#"
+[listen."127.0.0.1:80"]
+redirect_https = 8443
+[listen."127.0.0.1:8080"]
+[[route]]
+match = "/*"
+respond = 200
+"#;
+    let tests = r#"
+[[test]]
+request = "GET http://x/a?b=c"
+status = 308
+[[test]]
+request = "GET http://x/"
+route = "/*"
+[[test]]
+request = "GET http://x:8080/"
+status = 200
+[[test]]
+request = "GET http://x:9090/"
+status = 200
+"#;
+    let (config, plan) = plan(&format!("{file}{tests}"));
+    let failures: Vec<_> = run_tests(&config, &plan)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        failures,
+        [
+            "line 13: test `GET http://x/`: expected route `/*`, but the listener sends it to https (308, `redirect_https`)"
+        ]
+    );
+    let question = Question {
+        method: "GET".to_owned(),
+        url: "http://x/a?b=c".to_owned(),
+        headers: Vec::new(),
+        client_cert: Vec::new(),
+        all: false,
+    };
+    let text = explain(&plan, &question).unwrap();
+    assert!(
+        text.ends_with(
+            "answer     308, location https://x:8443/a?b=c: the listener sends every request to https\n"
+        ),
+        "{text}"
+    );
+}

@@ -62,13 +62,21 @@ async fn drive<N: Net>(
     if let Err(panic) = ended {
         return report_panic(&core, &*panic);
     }
-    let failure = mux.state.borrow().machine.failure();
+    let (failure, is_met) = {
+        let machine = &mux.state.borrow().machine;
+        (machine.failure(), machine.is_met())
+    };
     if let Some(error) = failure {
         permit.http2_failed(error);
         let obs = core.obs.borrow();
+        // An answer of HTTP/1.1, say, is taken for a frame that is too large.
+        let hint = match is_met {
+            true => "",
+            false => ", before its SETTINGS: it may not speak HTTP/2",
+        };
         obs.say(
             Level::Warn,
-            &format!("http2: {name}: connection ended: {error}"),
+            &format!("http2: {name}: connection ended: {error}{hint}"),
         );
     }
     // What is left to be said is GOAWAY.
