@@ -39,7 +39,8 @@ pub struct Question {
 /// Explains what becomes of a request.
 ///
 /// # Errors
-/// The question is not one: no URL, a field line without a colon, control characters.
+/// The question is not one: no URL, a field line without a colon, control characters, a certificate that is neither a
+/// subject nor a name.
 pub fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
     let url = Url::parse(&question.url)?;
     let mut host = url.authority.to_owned();
@@ -53,6 +54,13 @@ pub fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
         } else {
             fields.push((name, value.trim()));
         }
+    }
+    // A file, as curl takes it, would be a name that no route has.
+    let says_kind = |text: &&String| text.contains(['=', ':']);
+    if let Some(text) = question.client_cert.iter().find(|text| !says_kind(text)) {
+        return Err(format!(
+            "`{text}` is neither a subject nor a name of a certificate: write CN=a,O=Example or DNS:a.example.com"
+        ));
     }
     let target = target(&question.method, url.authority, url.port, url.target);
     let text = head_text(&question.method, &target, &host, fields)?;

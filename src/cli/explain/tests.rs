@@ -419,6 +419,13 @@ status = 200
         client_cert: Vec::new(),
         all: false,
     };
+    let client_cert = vec!["partner.pem".to_owned()];
+    let wrong = Question {
+        client_cert,
+        ..question.clone()
+    };
+    let said = explain(&plan, &wrong).unwrap_err();
+    assert!(said.contains("`partner.pem` is neither"), "{said}");
     let text = explain(&plan, &question).unwrap();
     assert!(
         text.ends_with(
