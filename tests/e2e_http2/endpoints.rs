@@ -495,5 +495,11 @@ fn all_that_queue_are_let_in_when_a_connection_takes_more_than_the_one_before() 
         for response in queued {
             assert_eq!(within(response).await.unwrap().status(), 200);
         }
+        let reused = format!(
+            "weir_endpoint_reuses_total{{upstream=\"up\",endpoint=\"{}\"}}",
+            &listener.name
+        );
+        assert!(weir.admin("/metrics").text().contains(&reused));
+        assert_eq!(weir.metric(&reused), 4.0, "one of the five has made it");
     });
 }
