@@ -21,9 +21,8 @@ match = "/*"
 to = "app"
 "#;
 
-/// An endpoint that answers requests for so long, and then says nothing more to anybody.
-async fn serve(mut peer: Peer<Sim>, answers: usize) {
-    let mut left = answers;
+/// An endpoint that answers so many requests and PINGs, and then says nothing more to anybody.
+async fn serve(mut peer: Peer<Sim>, mut answers: usize, mut pings: usize) {
     let Ok(preface) = peer.read_exact(24).await else {
         return;
     };
@@ -39,14 +38,16 @@ async fn serve(mut peer: Peer<Sim>, answers: usize) {
         };
         let (kind, flags, stream) = (head[3], head[4], &head[5..9]);
         match kind {
-            _ if left == 0 => {}
             // `:status: 204`, and the end.
-            1 => {
+            1 if answers > 0 => {
                 peer.write(&[&[0, 0, 1, 1, 5], stream, &[0x89]].concat());
-                left -= 1;
+                answers -= 1;
             }
             4 if flags == 0 => peer.write(&[0, 0, 0, 4, 1, 0, 0, 0, 0]),
-            6 if flags == 0 => peer.write(&[&[0, 0, 8, 6, 1, 0, 0, 0, 0], &payload[..]].concat()),
+            6 if flags == 0 && pings > 0 => {
+                peer.write(&[&[0, 0, 8, 6, 1, 0, 0, 0, 0], &payload[..]].concat());
+                pings -= 1;
+            }
             _ => {}
         }
     }
@@ -73,7 +74,7 @@ fn a_connection_that_was_silent_for_long_takes_the_next_request() {
         let count = connections.clone();
         world.endpoint(&at("10.2.0.1:8080"), move |peer| {
             count.set(count.get() + 1);
-            serve(peer, usize::MAX)
+            serve(peer, usize::MAX, usize::MAX)
         });
         // Longer than an endpoint may take nothing of what waits, shorter than an unused connection is kept.
         for _ in 0..3 {
@@ -90,11 +91,25 @@ fn a_connection_that_was_silent_for_long_takes_the_next_request() {
 fn an_endpoint_that_gives_no_sign_of_life_is_given_up_with_all_that_was_asked() {
     check(30, |world| {
         let rig = Rig::start(world, 1, CONFIG);
-        world.endpoint(&at("10.2.0.1:8080"), |peer| serve(peer, 0));
+        world.endpoint(&at("10.2.0.1:8080"), |peer| serve(peer, 0, 0));
         let (line, took) = ask(world, "POST");
         assert_eq!(line, "HTTP/1.1 502 Bad Gateway");
         // Ten seconds of silence, fifteen for a PING; the head of an answer alone may take a minute.
         let (least, most) = (Duration::from_secs(24), Duration::from_secs(27));
+        assert!(least < took && took < most, "{took:?}");
+        rig.drain(Duration::from_secs(1));
+    });
+}
+
+#[test]
+fn an_endpoint_that_falls_silent_after_a_sign_of_life_is_asked_again() {
+    check(30, |world| {
+        let rig = Rig::start(world, 1, CONFIG);
+        world.endpoint(&at("10.2.0.1:8080"), |peer| serve(peer, 0, 1));
+        let (line, took) = ask(world, "POST");
+        assert_eq!(line, "HTTP/1.1 502 Bad Gateway");
+        // Ten seconds of silence before each PING, fifteen for the second.
+        let (least, most) = (Duration::from_secs(34), Duration::from_secs(37));
         assert!(least < took && took < most, "{took:?}");
         rig.drain(Duration::from_secs(1));
     });

@@ -10,6 +10,7 @@ use crate::json::Json;
 use crate::kinds::{Choice, Forms, Long, Many, Placed, Text, Tried, Words, integer};
 use crate::limits;
 use crate::shape::Shape;
+use crate::source::Span;
 use crate::table::{frame, table};
 use crate::units::Problem;
 
@@ -196,7 +197,7 @@ table! {
         optional ocsp: NamedFile = "ocsp" as FileText;
         /// Several certificates: each is for the names that it has, the first also for clients
         /// that ask for none or for an unknown one.
-        optional certs: Vec<RawCert> = "certs" as Many<RawCert>;
+        optional certs: At<Option<Vec<RawCert>>> = "certs" as Tried<Certs>;
         /// Authorities whose certificates clients may show, PEM.
         optional client_ca: NamedFile = "client_ca" as FileText;
         /// What those authorities have revoked (CRLs, PEM), one list for each of them: a
@@ -244,6 +245,31 @@ table! {
     }
 }
 
+/// One certificate or a list of them. If something is wrong with each, that is all there is to be said.
+struct Certs;
+
+impl Kind for Certs {
+    type Value = Vec<RawCert>;
+
+    fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Self::Value> {
+        let certs = Many::<RawCert>::decode(value, cx)?;
+        let is_empty = value
+            .get_ref()
+            .as_array()
+            .is_none_or(|list| list.is_empty());
+        (is_empty || !certs.is_empty()).then_some(certs)
+    }
+
+    fn shape() -> Shape {
+        Many::<RawCert>::shape()
+    }
+}
+
+/// Says that a list has no certificate in it.
+fn report_none(span: Span, cx: &mut Decoder<'_>) {
+    cx.error(Code::MissingKey, span, "a list without a certificate");
+}
+
 /// A list of certificates.
 pub(crate) struct CertList;
 
@@ -256,14 +282,9 @@ impl Kind for CertList {
                 .help("tls = { cert = \"/etc/weir/site.pem\", key = \"/etc/weir/site.key\" }");
             return None;
         }
-        let certs: Vec<_> = Many::<RawCert>::decode(value, cx)?;
-        if value
-            .get_ref()
-            .as_array()
-            .is_some_and(|list| list.is_empty())
-        {
-            let message = "a list without a certificate";
-            cx.error(Code::MissingKey, value.span(), message);
+        let certs = Certs::decode(value, cx)?;
+        if certs.is_empty() {
+            report_none(value.span(), cx);
         }
         Some(Some(listen_tls(
             certs.into_iter().map(Into::into).collect(),
@@ -334,13 +355,11 @@ impl Long for RawListenTls {
                 return None;
             }
         }
-        certs.extend(table.certs.unwrap_or_default().into_iter().map(Into::into));
-        if certs.is_empty() && !cx.has_errors() {
-            cx.error(
-                Code::MissingKey,
-                table.at.clone(),
-                "there is no certificate",
-            );
+        if let Some(others) = table.certs {
+            certs.extend(others.value?.into_iter().map(Into::into));
+            if certs.is_empty() {
+                report_none(others.span, cx);
+            }
         }
         if table.client_ca.is_none() {
             let needs = [

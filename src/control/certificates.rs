@@ -12,7 +12,7 @@ use weir_config::{ClientCert, ListenTls, TlsVersion, UpstreamTls, Verify};
 
 use super::report::{list, string};
 use super::{Control, Source, count, limits};
-use crate::core::{Command, Receipts};
+use crate::core::Command;
 use crate::obs::{Kind, Page, process, text};
 use crate::tls::{self, Stamp};
 
@@ -217,18 +217,12 @@ impl Control {
                     certificates.loaded += 1;
                     (certificates.refused, certificates.last_error) = (None, None);
                 }
-                let (receipt, receipts) = Receipts::new();
-                for core in 0..self.cores.count() {
-                    let (tls, receipt) = (tls.clone(), receipt.clone());
-                    let command = Command::Tls {
-                        tls,
-                        epoch,
-                        receipt,
-                    };
-                    self.tell(core, command).await;
-                }
-                drop(receipt);
-                self.obeyed(receipts).await;
+                let command = |receipt| Command::Tls {
+                    tls: tls.clone(),
+                    epoch,
+                    receipt,
+                };
+                self.change(command).await;
                 let files = count(tls.certificates.len(), "certificate");
                 process::info(format_args!(
                     "certificates have changed: {files} in use from now on"

@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use load::{LoadError, Loaded, Names, Source, load, load_untested};
 
-use crate::core::{Command, CoreSpec, Cores, Receipts};
+use crate::core::{Command, CoreSpec, Cores, Receipt, Receipts};
 use crate::io::Address;
 use crate::io::ListenSocket;
 use crate::obs::{AccessLog, Format, Obs, process};
@@ -295,9 +295,14 @@ impl Control {
         }
     }
 
-    /// Waits until all cores have obeyed a command, so that what is said to have changed has changed; not for ever for one
-    /// that is stuck.
-    async fn obeyed(&self, receipts: Receipts) {
+    /// Has all cores change, each by a command of its own, and waits until they have: what is said to have changed has
+    /// changed then. Not for ever for one that is stuck.
+    async fn change(&self, mut command: impl FnMut(Receipt) -> Command<ListenSocket>) {
+        let (receipt, receipts) = Receipts::new();
+        for core in 0..self.cores.count() {
+            self.tell(core, command(receipt.clone())).await;
+        }
+        drop(receipt);
         if timeout(limits::OBEY_PATIENCE, receipts.all())
             .await
             .is_err()

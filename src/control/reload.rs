@@ -12,7 +12,7 @@ use super::admin::Admin;
 use super::listen::{self, Bound, UnixFile};
 use super::load::{Loaded, Names, Source, load};
 use super::{Control, few, open_log, say_warnings, seconds, summary};
-use crate::core::{Command, Receipts};
+use crate::core::Command;
 use crate::io::Address;
 use crate::obs::{AccessLog, process};
 use crate::plan::{Diff, Plan};
@@ -183,18 +183,13 @@ impl Control {
         if let Change::To(log) = access_log {
             self.obs.set_access_log(log);
         }
-        let (receipt, receipts) = Receipts::new();
-        for (core, sockets) in bound.sockets.into_iter().enumerate() {
-            let (plan, receipt) = (plan.clone(), receipt.clone());
-            let command = Command::Plan {
-                plan,
-                sockets,
-                receipt,
-            };
-            self.tell(core, command).await;
-        }
-        drop(receipt);
-        self.obeyed(receipts).await;
+        let mut sockets = bound.sockets.into_iter();
+        let command = |receipt| Command::Plan {
+            plan: plan.clone(),
+            sockets: sockets.next().unwrap_or_default(),
+            receipt,
+        };
+        self.change(command).await;
         if !bound.addresses.is_empty() {
             process::info(format_args!(
                 "reload: listening on {} too",

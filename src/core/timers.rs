@@ -1,6 +1,6 @@
-//! Deadlines as data: one sleeping task a core serves the timers of all its connections.
+//! Deadlines as data: one sleeping task a core serves the timers of all its connections and requests.
 //!
-//! A connection owns one [`Timer`] and moves its deadline with a plain store, several times a request. Only when the
+//! Each owns one [`Timer`] and moves its deadline with a plain store, several times a request. Only when the
 //! deadline comes to lie before the one that the queue knows is the queue touched; a queued time that turns out to
 //! be too early is put back. A timer that fires late is never wrong: whoever is woken compares with the clock.
 //!
@@ -45,6 +45,21 @@ struct Slot {
     is_unwanted: bool,
 }
 
+impl Default for Slot {
+    fn default() -> Self {
+        Self {
+            generation: 0,
+            deadline: Instant::NEVER,
+            queued: Instant::NEVER,
+            waker: None,
+            used: false,
+            held: 0,
+            part_of: None,
+            is_unwanted: false,
+        }
+    }
+}
+
 impl Entries {
     /// What each owner answers for, if it is anything, and its slot.
     fn holders(&self) -> Vec<(usize, usize)> {
@@ -67,24 +82,15 @@ impl Timers {
         let mut entries = self.entries.borrow_mut();
         entries.live += 1;
         let key = entries.free.pop().unwrap_or_else(|| {
-            let (deadline, queued) = (Instant::NEVER, Instant::NEVER);
-            entries.slots.push(Slot {
-                generation: 0,
-                deadline,
-                queued,
-                waker: None,
-                used: false,
-                held: 0,
-                part_of: None,
-                is_unwanted: false,
-            });
+            entries.slots.push(Slot::default());
             (entries.slots.len() - 1) as u32
         });
         let slot = &mut entries.slots[key as usize];
-        slot.used = true;
-        slot.deadline = Instant::NEVER;
-        slot.queued = Instant::NEVER;
-        (slot.held, slot.part_of, slot.is_unwanted) = (0, None, false);
+        *slot = Slot {
+            generation: slot.generation,
+            used: true,
+            ..Slot::default()
+        };
         Timer {
             timers: self.clone(),
             key,
@@ -137,7 +143,7 @@ impl Timers {
         count
     }
 
-    /// Timers registered at present: one a connection.
+    /// Timers registered at present: one a connection, and over HTTP/2 one for each task of requests besides.
     pub fn live(&self) -> usize {
         self.entries.borrow().live
     }

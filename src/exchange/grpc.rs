@@ -14,7 +14,8 @@ use crate::fault::Reason;
 /// Digits of a `grpc-timeout`; the protocol allows no more.
 const TIMEOUT_DIGITS_MAX: usize = 8;
 
-/// Whether a request is a gRPC call, or an answer one to it: its media type is `application/grpc`, alone or with a suffix or parameter.
+/// Whether the head of a request is that of a gRPC call, or the head of an answer that of an answer to one: the media
+/// type is `application/grpc`, alone or with a suffix or parameter.
 pub(super) fn is_call(head: &Head, block: &[u8]) -> bool {
     let kind = b"application/grpc";
     let Some(value) = head.value(FieldId::ContentType, block) else {

@@ -99,7 +99,8 @@ impl Identity {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
-        self.not_after as i64 - now.as_secs() as i64
+        let seconds = |seconds| i64::try_from(seconds).unwrap_or(i64::MAX);
+        seconds(self.not_after) - seconds(now.as_secs())
     }
 
     /// The names of hosts, without what kind they are.
@@ -308,6 +309,15 @@ mod tests {
         params.not_after = date_time_ymd(2049, 2, 28);
         let key = KeyPair::generate().unwrap();
         params.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn one_that_is_known_by_texts_does_not_end() {
+        let texts = ["DNS:a.example.com".to_owned(), "CN=a".to_owned()];
+        let known = Identity::known_by(&texts).unwrap();
+        assert_eq!((&*known.subject, &*known.names), ("CN=a", &texts[..1]));
+        assert!(known.seconds_left() > 0);
+        assert_eq!(Identity::known_by(&[]), None);
     }
 
     #[test]

@@ -55,7 +55,6 @@ impl<N: Net> Endpoint<N> {
     /// Takes a place on a connection that others share, else the right to make one, unless one is being made.
     pub(super) fn take_shared(self: &Rc<Self>) -> Option<Turn<N>> {
         if let Some(mux) = self.join() {
-            self.place.reused();
             return Some(Turn::Join(self.seat(mux)));
         }
         if self.is_joining.get() {
@@ -134,7 +133,9 @@ pub struct Seat<N: Net> {
 impl<N: Net> Seat<N> {
     /// Takes it. `None`: others were faster.
     pub fn sit(mut self) -> Option<Rc<Mux<N>>> {
-        self.mux.take().filter(|mux| mux.can_open())
+        let mux = self.mux.take().filter(|mux| mux.can_open())?;
+        self.endpoint.place.reused();
+        Some(mux)
     }
 }
 

@@ -419,6 +419,51 @@ fn a_shared_connection_outlives_clients_that_leave() {
 }
 
 /// Who waits in the queue is let in as soon as there is room, and not one by one.
+/// Waits until so many requests wait for a place at the endpoint.
+async fn queued_up(weir: &Weir, count: f64) {
+    // Clients of HTTP/2 are tasks of this thread.
+    let reached = async {
+        while weir.metric("weir_upstream_queue_waiting{upstream=\"up\"}") != count {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(reached).await;
+}
+
+#[test]
+fn a_place_that_is_not_taken_after_all_is_for_the_next_in_the_queue() {
+    run(async {
+        let listener = Listener::bind().await;
+        let config = routed(
+            "retries = 0",
+            std::slice::from_ref(&listener.name),
+            "pool = { connections = 1 }",
+        );
+        let weir = Weir::start(&config);
+        let mut client = connect(weir.address).await;
+        let first = client.send(get("/first"), true).0;
+        let mut limited = h2::server::Builder::new();
+        let limited = limited.max_concurrent_streams(1);
+        let mut endpoint = listener.accept_with(limited).await;
+        let (_, mut send) = endpoint.next().await;
+        // It waits like any other, and turns out to be none for this endpoint when its turn comes.
+        let mut upgrade = weir.connect();
+        upgrade.send(
+            "GET /upgrade HTTP/1.1\r\nHost: weir.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        );
+        queued_up(&weir, 1.0).await;
+        let next = client.send(get("/next"), true).0;
+        queued_up(&weir, 2.0).await;
+        respond(&mut send, 200, "first");
+        let served = serve(endpoint, "next");
+        assert_eq!(within(first).await.unwrap().status(), 200);
+        assert_eq!(within(next).await.unwrap().status(), 200);
+        assert!(upgrade.response().text().contains("bad_upgrade"));
+        drop((weir, client));
+        within(served).await.unwrap();
+    });
+}
+
 #[test]
 fn all_that_queue_are_let_in_when_a_connection_takes_more_than_the_one_before() {
     run(async {
@@ -440,16 +485,7 @@ fn all_that_queue_are_let_in_when_a_connection_takes_more_than_the_one_before() 
         let queued: Vec<_> = (0..5)
             .map(|n| client.send(get(&format!("/{n}")), true).0)
             .collect();
-        // What was sent behind them has been understood: they wait.
-        let entered = "weir_upstream_queue_waiting{upstream=\"up\"}";
-        loop {
-            tokio::task::yield_now().await;
-            let page = weir.admin("/metrics").text();
-            assert!(page.contains(entered), "{page}");
-            if weir.metric(entered) == 5.0 {
-                break;
-            }
-        }
+        queued_up(&weir, 5.0).await;
         first.vanish().await;
         drop(held);
         assert_eq!(within(broken).await.unwrap().status(), 502);
@@ -459,5 +495,11 @@ fn all_that_queue_are_let_in_when_a_connection_takes_more_than_the_one_before() 
         for response in queued {
             assert_eq!(within(response).await.unwrap().status(), 200);
         }
+        let reused = format!(
+            "weir_endpoint_reuses_total{{upstream=\"up\",endpoint=\"{}\"}}",
+            &listener.name
+        );
+        assert!(weir.admin("/metrics").text().contains(&reused));
+        assert_eq!(weir.metric(&reused), 4.0, "one of the five has made it");
     });
 }

@@ -128,7 +128,8 @@ impl Connection {
         self.ready(key, frame.len, 0, frame.has(END_STREAM))
     }
 
-    fn is_after_last(&self, id: u32) -> bool {
+    /// Whether a stream of the peer's is behind the last that it was told of: nothing becomes of what comes for it.
+    pub(super) fn is_after_last(&self, id: u32) -> bool {
         self.leaving == super::Leaving::Told && id > self.last_id && !id.is_multiple_of(2)
     }
 

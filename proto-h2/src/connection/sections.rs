@@ -54,8 +54,8 @@ impl Connection {
                 self.request(id, is_end, &fields, problem, head, text)
             }
             //= rfc9113#5.1
-            // What was on its way when we reset a stream is passed over. For any other that has ended, or was left
-            // out, no client sends a head. As a client we are lenient: streams that we reset while their answers were
+            // What was on its way when we reset a stream is passed over. For any other that has ended, or whose number
+            // was passed over, no client sends a head. As a client we are lenient: streams that we reset while their answers were
             // on their way may be more than are remembered.
             (None, _) if self.role == Role::Server && !self.resets.has(id) => {
                 Err(Error::ClosedStream)
@@ -86,8 +86,7 @@ impl Connection {
     /// some.
     pub(super) fn late(&mut self, id: u32) -> Result<Step, Error> {
         self.count_reset()?;
-        let is_after_last = self.leaving == Leaving::Told && id > self.last_id;
-        if !is_after_last && !self.resets.has(id) {
+        if !self.is_after_last(id) && !self.resets.has(id) {
             self.queue_reset(id, Error::ClosedStream.code());
         }
         Ok(Step::On)

@@ -194,8 +194,8 @@ impl Watch {
         }
         // An endpoint that is silent may be gone without a word; one that was asked nothing has nothing to say.
         let silent = state.heard.max(*self.busy.get_or_insert(now));
+        self.asked = self.asked.filter(|&asked| state.heard < asked);
         match self.asked {
-            Some(asked) if state.heard > asked => self.asked = None,
             Some(asked) => {
                 if due.is(asked + Duration::from_millis(H2_PING_TIMEOUT_MS)) {
                     state.machine.abort(Error::PingTimeout);

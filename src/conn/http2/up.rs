@@ -257,3 +257,14 @@ impl<N: Net> Upstream<N> {
         }
     }
 }
+
+impl<N: Net> Drop for Upstream<N> {
+    /// A place that no request was begun on is for the next that waits; otherwise its stream says so when that ends.
+    fn drop(&mut self) {
+        if self.handle.is_none()
+            && let Some(endpoint) = self.mux.endpoint.upgrade()
+        {
+            endpoint.offer();
+        }
+    }
+}
