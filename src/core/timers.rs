@@ -43,6 +43,8 @@ struct Slot {
     part_of: Option<(u32, u32)>,
     /// The owner holds too much, and is to end.
     is_unwanted: bool,
+    /// It has been told so: what it holds is about to be free.
+    is_leaving: bool,
 }
 
 impl Default for Slot {
@@ -56,6 +58,7 @@ impl Default for Slot {
             held: 0,
             part_of: None,
             is_unwanted: false,
+            is_leaving: false,
         }
     }
 }
@@ -114,7 +117,7 @@ impl Timers {
     pub(super) fn forget_held(&self) {
         let mut entries = self.entries.borrow_mut();
         for slot in &mut entries.slots {
-            (slot.held, slot.is_unwanted) = (0, false);
+            (slot.held, slot.is_unwanted, slot.is_leaving) = (0, false, false);
         }
     }
 
@@ -123,18 +126,21 @@ impl Timers {
     /// told.
     pub(super) fn shed(&self, taken: usize, kept: usize) -> u64 {
         let mut entries = self.entries.borrow_mut();
-        let mut holders = entries.holders();
+        let holders = entries.holders();
         let all: usize = holders.iter().map(|&(held, _)| held).sum();
         let share = taken.saturating_sub(kept) as u128 * all as u128 / taken.max(1) as u128;
+        let (leaving, mut holders): (Vec<_>, Vec<_>) =
+            (holders.into_iter()).partition(|&(_, key)| entries.slots[key].is_leaving);
+        let leaving: usize = leaving.into_iter().map(|(held, _)| held).sum();
         holders.sort_unstable_by_key(|&(held, _)| Reverse(held));
-        let (mut left, mut told) = (share as usize, Vec::new());
+        let (mut left, mut told) = ((share as usize).saturating_sub(leaving), Vec::new());
         for (held, key) in holders {
             if left == 0 {
                 break;
             }
             left = left.saturating_sub(held);
             let slot = &mut entries.slots[key];
-            (slot.held, slot.is_unwanted) = (0, true);
+            (slot.is_unwanted, slot.is_leaving) = (true, true);
             told.extend(slot.waker.clone());
         }
         drop(entries);
@@ -219,7 +225,7 @@ impl Timer {
     pub fn let_go(&self) {
         let mut entries = self.timers.entries.borrow_mut();
         let slot = &mut entries.slots[self.key as usize];
-        (slot.held, slot.is_unwanted) = (0, false);
+        (slot.held, slot.is_unwanted, slot.is_leaving) = (0, false, false);
     }
 
     /// Has the owner of another timer answer for what this one's owner holds, for as long as it is there.
@@ -327,15 +333,24 @@ mod tests {
 
         hold([10, 40, 30, 20, 0]);
         assert_eq!((timers.shed(100, 70), told()), (1, vec![1]));
+        assert_eq!(
+            (timers.shed(100, 70), told()),
+            (0, vec![]),
+            "who goes is enough"
+        );
+        assert_eq!((timers.shed(100, 40), told()), (1, vec![2]), "and one more");
+        timers.forget_held();
         hold([10, 40, 30, 20, 0]);
         assert_eq!((timers.shed(200, 140), told()), (1, vec![1]), "a share");
 
+        timers.forget_held();
         all[2].be_part_of(&all[0]);
         all[3].be_part_of(&all[0]);
         hold([0, 40, 30, 20, 10]);
         assert_eq!(timers.shed(100, 70), 1);
         assert_eq!(told(), [0], "the parts are one");
 
+        timers.forget_held();
         hold([10, 90, 0, 0, 0]);
         timers.shed(100, 70);
         all[1].let_go();
