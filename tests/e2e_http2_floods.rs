@@ -304,6 +304,7 @@ fn many_connections_whose_windows_stay_shut() {
             .collect();
         weir.wait_for("connection ended: holds_too_much");
         assert!(weir.metric("weir_core_shed_total{core=\"0\"}") >= 1.0);
+        weir.entry_with("reason", "memory_limit");
         drop(peers);
         None
     });
@@ -320,6 +321,7 @@ fn answers_that_nobody_reads() {
         eventually("the connection is given up", || {
             (weir.metric("weir_core_connections_open{core=\"0\"}") == 2.0).then_some(())
         });
+        weir.entry_with("reason", "client_stalled");
         None
     });
 }
