@@ -216,6 +216,15 @@ impl<'a, N: Net> Down<'a, N> {
         }
     }
 
+    /// Grows while the client takes what it can have of the answer: an answer that others go before stands still for no
+    /// fault of the client's.
+    pub fn progress(&self) -> u64 {
+        match &self.wire {
+            Wire::Http1(wire) => wire.out.sent(),
+            Wire::Http2(wire) => wire.progress(),
+        }
+    }
+
     /// Bytes of memory that the request takes by itself: what waits on its stream of HTTP/2 is its connection's.
     pub fn held(&self) -> usize {
         let waiting = match &self.wire {

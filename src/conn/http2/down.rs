@@ -82,6 +82,11 @@ impl<N: Net> Downstream<N> {
         self.handle.framed()
     }
 
+    /// Grows while the client takes what it can have of the answer.
+    pub fn progress(&self) -> u64 {
+        self.handle.progress()
+    }
+
     /// Waits until all that was written is framed.
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.handle.poll_sent(cx)

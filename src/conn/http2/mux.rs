@@ -44,6 +44,8 @@ pub(super) struct State<N: Net> {
     pub(super) parting: VecDeque<(Instant, StreamKey)>,
     /// Streams that may have something to frame.
     turns: Turns,
+    /// Bytes of data that were framed, of all streams.
+    pub(super) framed: u64,
     /// All streams may have room again.
     is_reopened: bool,
     /// Pieces wait that would be tiny, because a window lets no more through.
@@ -122,6 +124,7 @@ impl<N: Net> Mux<N> {
                 workers: Vec::new(),
                 parting: VecDeque::new(),
                 turns: Turns::default(),
+                framed: 0,
                 is_reopened: false,
                 has_tiny: false,
                 takes_tiny: false,
@@ -602,6 +605,7 @@ impl<N: Net> State<N> {
             }
         };
         let high = self.waiting_high(key);
+        self.framed += len as u64;
         let stream = self.streams.at(slot);
         let piece = stream.take_waiting(len, high);
         if is_end {

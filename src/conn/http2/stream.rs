@@ -163,6 +163,19 @@ impl<N: Net> Handle<N> {
         self.mux.state.borrow().streams.peek(self.slot).framed
     }
 
+    /// Grows while the peer takes what it lets through: bytes of the stream that were framed, and those of others that
+    /// went first while it only waited for its turn.
+    pub(super) fn progress(&self) -> u64 {
+        let mut state = self.mux.state.borrow_mut();
+        let state = &mut *state;
+        let stream = state.streams.at(self.slot);
+        let past = state.framed - mem::replace(&mut stream.counted, state.framed);
+        if !stream.waiting.is_empty() && state.machine.is_awaited(stream.key) {
+            stream.let_past += past;
+        }
+        stream.framed + stream.let_past
+    }
+
     /// Leaves a stream to its connection, which waits a moment for the end of the peer's message. If ours has not ended,
     /// there is nothing to wait for.
     pub(super) fn part(&self) {
