@@ -343,14 +343,21 @@ fn answers_that_others_go_before_are_not_given_up() {
     }
     let (mut taken, mut room, began) = (0, 65_535, Instant::now());
     let mut ended = 0;
-    while ended < COUNT {
+    while ended < 2 * COUNT {
         let frame = peer.next().unwrap();
         assert!(frame.kind != RST_STREAM, "{frame:?}");
         ended += u32::from(frame.ends());
         if frame.kind == DATA {
             taken += frame.payload.len();
         }
-        if taken == room && ended < COUNT {
+        if frame.kind == DATA && taken == 65_535 {
+            // Answers of Weir's own, behind all that.
+            for n in COUNT..2 * COUNT {
+                let fields = request("GET", "/hello", &[("priority", "u=7")]);
+                peer.send(self::frame(HEADERS, END | END_HEADERS, 2 * n + 1, &fields));
+            }
+        }
+        if taken == room && ended < 2 * COUNT {
             // The link: as slow as that for a while.
             let is_slow = began.elapsed() < 4 * STALL;
             let more = if is_slow { 4_096 } else { 1 << 20 };
