@@ -251,6 +251,8 @@ impl From<H2Error> for Reason {
                 Self::BadFraming
             }
             H2Error::ShuttingDown => Self::ShuttingDown,
+            H2Error::HoldsTooMuch => Self::MemoryLimit,
+            H2Error::NotReading => Self::ClientStalled,
             H2Error::BodyOverrun | H2Error::BodyUnderrun => Self::ResponseTruncated,
             H2Error::StreamGone | H2Error::OutOfOrder | H2Error::NoRoom | H2Error::CannotOpen => {
                 Self::Internal

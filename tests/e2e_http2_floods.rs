@@ -8,6 +8,7 @@ mod floods;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use e2e::*;
 use floods::*;
@@ -304,6 +305,7 @@ fn many_connections_whose_windows_stay_shut() {
             .collect();
         weir.wait_for("connection ended: holds_too_much");
         assert!(weir.metric("weir_core_shed_total{core=\"0\"}") >= 1.0);
+        weir.entry_with("reason", "memory_limit");
         drop(peers);
         None
     });
@@ -320,8 +322,50 @@ fn answers_that_nobody_reads() {
         eventually("the connection is given up", || {
             (weir.metric("weir_core_connections_open{core=\"0\"}") == 2.0).then_some(())
         });
+        weir.entry_with("reason", "client_stalled");
         None
     });
+}
+
+/// Over a link that is slow for all of them, the last in the order of turns stand still for longer than a client may;
+/// theirs takes all that it can.
+#[test]
+fn answers_that_others_go_before_are_not_given_up() {
+    const COUNT: u32 = 20;
+    const STALL: Duration = Duration::from_millis(500);
+    let body = "x".repeat(100_000);
+    let endpoint = Endpoint::answering(move |_| ok(&body));
+    let weir = server("timeouts = { body_stall = \"500ms\" }", &endpoint);
+    let mut peer = Peer::with(weir.address, &[(4, 0x7fff_ffff)]);
+    for n in 0..COUNT {
+        let fields = request("GET", "/up", &[("priority", "u=3")]);
+        peer.send(frame(HEADERS, END | END_HEADERS, 2 * n + 1, &fields));
+    }
+    let (mut taken, mut room, began) = (0, 65_535, Instant::now());
+    let mut ended = 0;
+    while ended < 2 * COUNT {
+        let frame = peer.next().unwrap();
+        assert!(frame.kind != RST_STREAM, "{frame:?}");
+        ended += u32::from(frame.ends());
+        if frame.kind == DATA {
+            taken += frame.payload.len();
+        }
+        if frame.kind == DATA && taken == 65_535 {
+            // Answers of Weir's own, behind all that.
+            for n in COUNT..2 * COUNT {
+                let fields = request("GET", "/hello", &[("priority", "u=7")]);
+                peer.send(self::frame(HEADERS, END | END_HEADERS, 2 * n + 1, &fields));
+            }
+        }
+        if taken == room && ended < 2 * COUNT {
+            // The link: as slow as that for a while.
+            let is_slow = began.elapsed() < 4 * STALL;
+            let more = if is_slow { 4_096 } else { 1 << 20 };
+            std::thread::sleep(if is_slow { STALL / 20 } else { Duration::ZERO });
+            peer.send(number(WINDOW_UPDATE, 0, more as u32));
+            room += more;
+        }
+    }
 }
 
 #[test]

@@ -620,3 +620,27 @@ fn a_tunnel_over_http2_outlives_a_reload_and_ends_with_the_grace_period() {
         assert_eq!(weir.wait().code(), Some(0));
     });
 }
+
+/// Over HTTP/2 a key has no meaning; a second one would make the handshake at the endpoint invalid.
+#[test]
+fn a_key_that_a_client_of_http2_says_is_not_a_second() {
+    run(async {
+        let (keys, heard) = std::sync::mpsc::channel();
+        let endpoint = Endpoint::script(move |conn| {
+            let Some(request) = conn.next_request() else {
+                return;
+            };
+            keys.send(request.all("Sec-WebSocket-Key").len()).unwrap();
+            conn.send(SWITCH);
+            conn.finish();
+        });
+        let weir = to(&endpoint.name, "");
+        let mut client = client(&weir).await;
+        let mut asked = connect("/chat");
+        let key = http::HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ==");
+        asked.headers_mut().insert("sec-websocket-key", key);
+        let (response, _stream) = client.send(asked, false);
+        assert_eq!(within(response).await.unwrap().status(), 200);
+        assert_eq!(heard.recv().unwrap(), 1);
+    });
+}

@@ -190,11 +190,11 @@ impl<'a, N: Net> Down<'a, N> {
         }
     }
 
-    /// Whether it is known by now that nobody waits for the answer. Looks at nothing new.
-    pub fn is_gone(&self) -> bool {
+    /// Why nobody waits for the answer, if that is known by now. Looks at nothing new.
+    pub fn gone(&self) -> Option<Fault> {
         match &self.wire {
-            Wire::Http1(_) => false,
-            Wire::Http2(wire) => wire.is_gone(),
+            Wire::Http1(_) => None,
+            Wire::Http2(wire) => wire.gone(),
         }
     }
 
@@ -213,6 +213,15 @@ impl<'a, N: Net> Down<'a, N> {
             Wire::Http1(wire) => wire.machine.close_after(),
             // Its connection has other requests.
             Wire::Http2(_) => {}
+        }
+    }
+
+    /// Grows while the client takes what it can have of the answer: an answer that others go before stands still for no
+    /// fault of the client's.
+    pub fn progress(&self) -> u64 {
+        match &self.wire {
+            Wire::Http1(wire) => wire.out.sent(),
+            Wire::Http2(wire) => wire.progress(),
         }
     }
 

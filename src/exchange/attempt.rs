@@ -112,10 +112,7 @@ fn prepare<N: Net>(plan: &CorePlan<N>, down: &mut Down<'_, N>, record: &Record, 
 /// Looks whether anybody still waits for the answer, before an endpoint is asked: a request over HTTP/2 can be taken
 /// back while it waits for its turn or for a connection.
 fn still_there<N: Net>(down: &Down<'_, N>) -> Result<(), Fault> {
-    if down.is_gone() {
-        return Err(Fault::downstream(Phase::Connect, Reason::ClientClosed));
-    }
-    Ok(())
+    down.gone().map_or(Ok(()), Err)
 }
 
 /// Opens a connection to an endpoint, with all that comes before a request.

@@ -316,7 +316,7 @@ async fn flush<N: Net>(
 ) -> Result<(), Fault> {
     let mut deadline = core.net.now() + patience;
     down.kit.timer.set(deadline);
-    let mut is_last = false;
+    let (mut is_last, mut let_past) = (false, 0);
     poll_fn(|cx| {
         down.kit.timer.watch(cx);
         if core.is_stopping() && !is_last {
@@ -334,7 +334,16 @@ async fn flush<N: Net>(
                 Poll::Ready(Err(Fault::local(Phase::Body, Reason::MemoryLimit)))
             }
             Poll::Pending if core.net.now() >= deadline => {
-                Poll::Ready(Err(Fault::downstream(Phase::Body, Reason::ClientStalled)))
+                // Others that go before it on its connection are no fault of the client's.
+                let past = down.progress().saturating_sub(down.sent());
+                if is_last || past <= let_past {
+                    let stalled = Fault::downstream(Phase::Body, Reason::ClientStalled);
+                    return Poll::Ready(Err(stalled));
+                }
+                let_past = past;
+                deadline = core.net.now() + patience;
+                down.kit.timer.set(deadline);
+                Poll::Pending
             }
             Poll::Pending => Poll::Pending,
         }

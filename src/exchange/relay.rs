@@ -416,7 +416,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             Download::Head => self.asked + self.route.timeouts.first_byte,
             Download::Body | Download::Done => {
                 self.download_pace
-                    .moved(now, self.down.sent() + self.record.bytes_out);
+                    .moved(now, self.down.progress() + self.record.bytes_out);
                 self.download_pace.deadline(now, self.down.queued() > 0)
             }
         };

@@ -417,3 +417,45 @@ fn an_answer_that_is_whole_by_its_length_survives_a_reset_behind_it() {
         assert_eq!(weir.entry("/").text("reason"), "");
     });
 }
+
+#[test]
+fn what_has_come_of_an_answer_goes_before_the_reset_that_ends_it() {
+    run(async {
+        let listener = Listener::bind().await;
+        let weir = to(&listener.name);
+        let mut client = connect(weir.address).await;
+        let (response, _) = client.send(get("/"), true);
+        let mut stream = listener.accept_raw().await;
+        let mut preface = [0; 24];
+        within(stream.read_exact(&mut preface)).await.unwrap();
+        let frames = [
+            // SETTINGS; a head with 200; data without an end; RST_STREAM.
+            &b"\0\0\0\x04\0\0\0\0\0"[..],
+            b"\0\0\x01\x01\x04\0\0\0\x01\x88",
+            b"\0\0\x04\0\0\0\0\0\x01part",
+            b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x02",
+        ];
+        within(stream.write_all(&frames.concat())).await.unwrap();
+        let mut body = within(response).await.unwrap().into_body();
+        assert_eq!(within(body.data()).await.unwrap().unwrap(), "part");
+        let broken = within(body.data()).await.unwrap().unwrap_err();
+        assert_eq!(broken.reason(), Some(Reason::INTERNAL_ERROR));
+        assert_eq!(weir.entry("/").text("reason"), "response_truncated");
+    });
+}
+
+/// The stream is gone before anyone has looked at its request: the reason is the client's mistake, and not that it left.
+#[test]
+fn what_is_wrong_with_a_body_is_told_however_early_it_comes() {
+    let endpoint = Endpoint::answering(|_| crate::e2e::ok(""));
+    let weir = Weir::to(&[&endpoint]);
+    let mut stream = std::net::TcpStream::connect(weir.address).unwrap();
+    let frames = [
+        // The preface; SETTINGS; a POST to / at the host w, of length 0; data.
+        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"[..],
+        b"\0\0\x0a\x01\x04\0\0\0\x01\x83\x86\x84\x01\x01w\x0f\x0d\x010",
+        b"\0\0\x04\0\x01\0\0\0\x01data",
+    ];
+    std::io::Write::write_all(&mut stream, &frames.concat()).unwrap();
+    assert_eq!(weir.entry("/").text("reason"), "bad_framing");
+}

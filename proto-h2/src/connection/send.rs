@@ -144,6 +144,14 @@ impl Connection {
         self.streams.get(key).map_or(0, room) == 0
     }
 
+    /// Says whether the window of a stream by itself would let data through, whatever that of the connection does.
+    #[must_use]
+    pub fn is_awaited(&self, key: StreamKey) -> bool {
+        self.streams
+            .get(key)
+            .is_some_and(|stream| stream.outflow.room() > 0)
+    }
+
     /// How many bytes of data may be sent on a stream now, in one frame. When that is 0 the stream
     /// waits: [`Event::WindowOpened`](crate::Event::WindowOpened) or
     /// [`Event::SettingsChanged`](crate::Event::SettingsChanged) will tell when there may be room.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use weir_proto_h2::{Config, Connection, Error};
 
 use super::mux::{Mux, Turn};
+use super::streams::Lost;
 use super::watch::{Due, Quiet};
 use crate::conn::{Outbox, WireRx, guarded, report_panic};
 use crate::core::{Core, Timer};
@@ -51,7 +52,7 @@ async fn drive<N: Net>(
     let timer = core.timers.timer();
     let conversation = Box::pin(converse(&core, &mux, &mut rx, &timer, &mut joiner));
     let ended = guarded(conversation).await;
-    mux.lose(rx.refusal());
+    mux.lose(rx.refusal().map_or(Lost::Disconnected, Lost::Refused));
     let endpoint = mux.endpoint.upgrade();
     let name = endpoint.as_ref().map_or("an endpoint", |it| &*it.name);
     rx.tell_refusal(&core, name);

@@ -62,9 +62,9 @@ impl<N: Net> Downstream<N> {
         self.is_answered
     }
 
-    /// Whether the stream is gone.
-    pub fn is_gone(&self) -> bool {
-        self.handle.is_lost()
+    /// What it means that the stream is gone, if it is.
+    pub fn gone(&self) -> Option<Fault> {
+        self.handle.lost().map(gone)
     }
 
     /// Bytes of the answer that wait for room.
@@ -80,6 +80,11 @@ impl<N: Net> Downstream<N> {
     /// Bytes of the answer that were framed.
     pub fn sent(&self) -> u64 {
         self.handle.framed()
+    }
+
+    /// Grows while the client takes what it can have of the answer.
+    pub fn progress(&self) -> u64 {
+        self.handle.progress()
     }
 
     /// Waits until all that was written is framed.
@@ -143,8 +148,8 @@ impl<N: Net> Downstream<N> {
         let mut state = self.handle.mux.state.borrow_mut();
         let state = &mut *state;
         let stream = state.streams.peek(self.handle.slot);
-        if stream.lost.is_some() {
-            return Err(Fault::downstream(Phase::FirstByte, Reason::ClientClosed));
+        if let Some(lost) = stream.lost {
+            return Err(gone(lost));
         }
         let key = stream.key;
         let begun = state
@@ -205,7 +210,7 @@ impl<N: Net> Downstream<N> {
         Ok(())
     }
 
-    /// Has the client see that something is missing.
+    /// Has the client see that something is missing, behind what there is room for.
     pub(super) fn abort(&self) {
         self.handle.reset(Code::INTERNAL_ERROR);
     }

@@ -20,7 +20,6 @@ use crate::limits::{
     H2_STREAM_QUEUED_BYTES_HIGH, H2_TINY_BYTES, PIECE_SHARE_MIN,
 };
 use crate::obs::Http2Tally;
-use crate::tls::Failure;
 use crate::upstream::Endpoint;
 
 /// One connection of HTTP/2, in either role.
@@ -45,6 +44,8 @@ pub(super) struct State<N: Net> {
     pub(super) parting: VecDeque<(Instant, StreamKey)>,
     /// Streams that may have something to frame.
     turns: Turns,
+    /// Bytes of data that were framed, of all streams.
+    pub(super) framed: u64,
     /// All streams may have room again.
     is_reopened: bool,
     /// Pieces wait that would be tiny, because a window lets no more through.
@@ -123,6 +124,7 @@ impl<N: Net> Mux<N> {
                 workers: Vec::new(),
                 parting: VecDeque::new(),
                 turns: Turns::default(),
+                framed: 0,
                 is_reopened: false,
                 has_tiny: false,
                 takes_tiny: false,
@@ -250,12 +252,11 @@ impl<N: Net> Mux<N> {
 
     /// The connection is gone: all that wait for something hear of it. Requests that no task has taken yet are taken
     /// still, and end at once: each is told of.
-    pub(super) fn lose(&self, refusal: Option<Failure>) {
+    pub(super) fn lose(&self, lost: Lost) {
         let mut state = self.state.borrow_mut();
         state.is_gone = true;
         let slots: Vec<u32> = state.streams.slots().collect();
         for slot in slots {
-            let lost = refusal.map_or(Lost::Disconnected, Lost::Refused);
             state.streams.at(slot).lose(lost);
         }
         state.workers.drain(..).for_each(Idle::call);
@@ -604,6 +605,7 @@ impl<N: Net> State<N> {
             }
         };
         let high = self.waiting_high(key);
+        self.framed += len as u64;
         let stream = self.streams.at(slot);
         let piece = stream.take_waiting(len, high);
         if is_end {
@@ -678,6 +680,8 @@ impl<N: Net> State<N> {
 //= rfc8441#5
 // A GET with the handshake that a WebSocket begins with there; its key is nobody's secret.
 fn as_upgrade(head: &mut Head, text: &mut Vec<u8>) {
+    // One that the client says is of no use here, and must not be a second.
+    head.remove(FieldId::SecWebSocketKey);
     let put = |text: &mut Vec<u8>, bytes: &[u8]| {
         let start = text.len();
         text.extend_from_slice(bytes);

@@ -10,6 +10,7 @@ use weir_proto_h2::{Code, Connection, Error};
 
 use super::down::Downstream;
 use super::mux::{Asked, Idle, Mux, Turn};
+use super::streams::Lost;
 use super::watch::{Due, Quiet};
 use crate::conn::down::Client;
 use crate::conn::{Down, Kit, Line, Outbox, WireRx, guarded, report_panic};
@@ -44,7 +45,7 @@ pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Chunk) {
     core.obs.borrow().http2_opened(shop.door.id.get());
     let conversation = Box::pin(converse(&shop, &pass, &mut rx, &timer, first));
     let ended = guarded(conversation).await;
-    shop.mux.lose(None);
+    shop.mux.lose(shop.why_lost());
     match ended {
         Ok(()) => shop.tell_end(),
         Err(panic) => return report_panic(&core, &*panic),
@@ -211,6 +212,15 @@ impl<N: Net> Shop<N> {
         if !tally.is_empty() {
             let obs = self.core.obs.borrow();
             obs.http2_happened(self.door.id.get(), &tally);
+        }
+    }
+
+    /// What the end of the connection means for its requests: that the client has gone, unless it was sent away for what
+    /// it held or did not read.
+    fn why_lost(&self) -> Lost {
+        match self.mux.state.borrow().machine.failure() {
+            Some(error @ (Error::HoldsTooMuch | Error::NotReading)) => Lost::Misbehaved(error),
+            _ => Lost::Disconnected,
         }
     }
 

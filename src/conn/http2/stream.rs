@@ -12,7 +12,7 @@ use weir_proto_h2::Code;
 use super::mux::Mux;
 use super::streams::{Answered, End, Lost};
 use crate::io::{Chunk, Net};
-use crate::limits::H2_END_MS;
+use crate::limits::{H2_END_MS, H2_QUEUED_BYTES_HIGH};
 
 /// A stream as the task of its request has it. Dropping it ends the stream if it has not ended by itself.
 pub(super) struct Handle<N: Net> {
@@ -65,10 +65,10 @@ impl<N: Net> Handle<N> {
         stream.lost
     }
 
-    /// Whether the stream is gone before both messages had ended.
-    pub(super) fn is_lost(&self) -> bool {
+    /// Why the stream is gone before both messages had ended, if it is.
+    pub(super) fn lost(&self) -> Option<Lost> {
         let state = self.mux.state.borrow();
-        state.streams.peek(self.slot).lost.is_some()
+        state.streams.peek(self.slot).lost
     }
 
     /// The trailers of a message that has ended.
@@ -163,6 +163,19 @@ impl<N: Net> Handle<N> {
         self.mux.state.borrow().streams.peek(self.slot).framed
     }
 
+    /// Grows while the peer takes what it lets through: bytes of the stream that were framed, and those of others that
+    /// went first while it only waited for its turn.
+    pub(super) fn progress(&self) -> u64 {
+        let mut state = self.mux.state.borrow_mut();
+        let state = &mut *state;
+        let stream = state.streams.at(self.slot);
+        let past = state.framed - mem::replace(&mut stream.counted, state.framed);
+        if !stream.waiting.is_empty() && state.machine.is_awaited(stream.key) {
+            stream.let_past += past;
+        }
+        stream.framed + stream.let_past
+    }
+
     /// Leaves a stream to its connection, which waits a moment for the end of the peer's message. If ours has not ended,
     /// there is nothing to wait for.
     pub(super) fn part(&self) {
@@ -176,9 +189,11 @@ impl<N: Net> Handle<N> {
         }
     }
 
-    /// Ends the stream in both directions, so that the peer sees that something is missing.
+    /// Ends the stream in both directions, so that the peer sees that something is missing. What waits goes before that,
+    /// as far as there is room for it.
     pub(super) fn reset(&self, code: Code) {
         let mut state = self.mux.state.borrow_mut();
+        while state.out.queued() < H2_QUEUED_BYTES_HIGH && state.frame_one(self.slot) {}
         let key = state.streams.peek(self.slot).key;
         state.machine.reset(key, code);
         state.wake();

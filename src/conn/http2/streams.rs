@@ -31,6 +31,9 @@ pub(super) struct Stream {
     pub(super) waiting_bytes: usize,
     /// Bytes of data that were framed.
     pub(super) framed: u64,
+    /// Bytes of other streams that had their turn before it, and what the connection had framed when that was counted.
+    pub(super) let_past: u64,
+    pub(super) counted: u64,
     /// How our message ends.
     pub(super) end: End,
     /// Its turn among those that have something to frame.
@@ -85,6 +88,8 @@ impl Stream {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             framed: 0,
+            let_past: 0,
+            counted: 0,
             end: End::Open,
             turn: None,
             is_parting: false,
@@ -146,6 +151,8 @@ impl Stream {
         self.waiting.clear();
         self.waiting_bytes = 0;
         self.framed = 0;
+        self.let_past = 0;
+        self.counted = 0;
         self.end = End::Open;
         self.turn = None;
         self.is_parting = false;
