@@ -60,7 +60,7 @@ pub use reference::reference;
 pub use schema::schema;
 pub use tls::{
     CertFiles, Cipher, ClientCert, ListenTls, NamedFile, ProxyProtocol, TlsVersion, UpstreamTls,
-    Verify,
+    Verify, is_certificate_name,
 };
 pub use units::{show_duration, show_size};
 

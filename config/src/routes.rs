@@ -14,6 +14,7 @@ use crate::model::{
 use crate::pattern::{PathText, is_parameter_name};
 use crate::placeholders::{check_location, check_path_pattern};
 use crate::source::Span;
+use crate::tls::is_certificate_name;
 
 /// Routes with equal patterns that are compared with a new one. Beyond it only work grows.
 const COMPARED_MAX: usize = 1_000;
@@ -270,8 +271,7 @@ fn report_no_name(wanted: Option<&ValueMatch>, span: &Span, cx: &mut Decoder<'_>
     let Some(ValueMatch::Exact(text)) = wanted else {
         return;
     };
-    let kinds = ["DNS:", "IP:", "URI:", "email:"];
-    if text.contains('=') || kinds.iter().any(|kind| text.starts_with(kind)) {
+    if text.contains('=') || is_certificate_name(text) {
         return;
     }
     let kind = match text {

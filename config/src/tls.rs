@@ -80,6 +80,13 @@ pub struct NamedFile {
     pub place: Option<Place>,
 }
 
+/// Whether a text is one of a certificate's names, with its kind before it: `DNS:a.example.com`. All else is a subject.
+#[must_use]
+pub fn is_certificate_name(text: &str) -> bool {
+    let kinds = ["DNS:", "IP:", "URI:", "email:"];
+    kinds.iter().any(|kind| text.starts_with(kind))
+}
+
 /// Whether clients must show a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientCert {

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use weir_config::is_certificate_name;
+
 /// What a certificate says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
@@ -82,10 +84,7 @@ impl Identity {
 
     /// One that is known by these texts: its names say what kind they are, all else is the subject. `None` for none.
     pub fn known_by(texts: &[String]) -> Option<Self> {
-        let is_name = |text: &&String| {
-            let kinds = ["DNS:", "IP:", "URI:", "email:"];
-            kinds.iter().any(|kind| text.starts_with(kind))
-        };
+        let is_name = |text: &&String| is_certificate_name(text);
         let subject = texts.iter().find(|text| !is_name(text));
         (!texts.is_empty()).then(|| Self {
             subject: subject.cloned().unwrap_or_default(),

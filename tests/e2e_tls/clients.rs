@@ -1,5 +1,6 @@
 //! Clients that show certificates.
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -83,6 +84,23 @@ fn a_certificate_may_be_optional_and_nobody_makes_one_up() {
     assert_eq!(edge.curl(&spoof, "a.test", "/").unwrap(), "https  ");
 }
 
+/// Has OpenSSL's client ask for a page and end; gives what it says and gets.
+fn ask_and_leave(address: SocketAddr, arguments: &[&OsStr]) -> String {
+    let mut child = Command::new("openssl")
+        .args(["s_client", "-ign_eof", "-connect", &address.to_string()])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    // Who is refused may be gone before the request is written.
+    let _ = child.stdin.take().unwrap().write_all(request);
+    let output = child.wait_with_output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// A ticket proves that its bearer was here before, not that it has shown a certificate: what one listener hands out
 /// must be worth nothing at another that asks for more.
 #[test]
@@ -106,21 +124,14 @@ fn a_ticket_does_not_stand_in_for_a_certificate() {
     let strict: SocketAddr = listening.split(", ").nth(1).unwrap().parse().unwrap();
     let session = dir.join("session");
     let ask = |address: SocketAddr, arguments: &[&str]| {
-        let mut child = Command::new("openssl")
-            .args(["s_client", "-ign_eof", "-servername", "a.test", "-connect"])
-            .arg(address.to_string())
-            .args(arguments)
-            .arg(&session)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let request = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
-        // Who is refused may be gone before the request is written.
-        let _ = child.stdin.take().unwrap().write_all(request);
-        let output = child.wait_with_output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let name = ["-servername", "a.test"].map(OsStr::new);
+        let arguments = arguments.iter().map(OsStr::new);
+        let arguments: Vec<_> = name
+            .into_iter()
+            .chain(arguments)
+            .chain([session.as_os_str()])
+            .collect();
+        ask_and_leave(address, &arguments)
     };
     for version in ["-tls1_2", "-tls1_3"] {
         assert!(ask(weir.address, &[version, "-sess_out"]).contains("treasure"));
@@ -152,25 +163,15 @@ fn a_ticket_does_not_outlive_the_certificate() {
         ),
     );
     let ask = |version: &str, how: &str, session: &Path| {
-        let mut child = Command::new("openssl")
-            .args(["s_client", "-ign_eof", "-connect"])
-            .arg(weir.address.to_string())
-            .arg("-cert")
-            .arg(dir.join("brief.pem"))
-            .arg("-key")
-            .arg(dir.join("brief.key"))
-            .args([version, how])
-            .arg(session)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let request = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
-        // Who is refused may be gone before the request is written.
-        let _ = child.stdin.take().unwrap().write_all(request);
-        let output = child.wait_with_output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let (cert, key) = (dir.join("brief.pem"), dir.join("brief.key"));
+        let shown = [
+            "-cert".as_ref(),
+            cert.as_os_str(),
+            "-key".as_ref(),
+            key.as_os_str(),
+        ];
+        let rest = [version.as_ref(), how.as_ref(), session.as_os_str()];
+        ask_and_leave(weir.address, &[&shown[..], &rest].concat())
     };
     clients
         .sign_for(&["brief.test"], Duration::from_secs(6))

@@ -38,6 +38,11 @@ fn plan(text: &str) -> (weir_config::Config, Plan) {
     (config, plan)
 }
 
+fn failures(config: &weir_config::Config, plan: &Plan) -> Vec<String> {
+    let failed = run_tests(config, plan);
+    failed.iter().map(ToString::to_string).collect()
+}
+
 fn ask(method: &str, url: &str, headers: &[&str]) -> Result<String, String> {
     let headers = headers.iter().map(|&line| line.to_owned()).collect();
     let (method, url) = (method.to_owned(), url.to_owned());
@@ -305,12 +310,8 @@ request = "GET http://x/nothing"
 status = 404
 "#;
     let (config, plan) = plan(&format!("{FILE}{tests}"));
-    let failures: Vec<_> = run_tests(&config, &plan)
-        .iter()
-        .map(ToString::to_string)
-        .collect();
     assert_eq!(
-        failures,
+        failures(&config, &plan),
         [
             "line 36: test `GET http://api.example.com/v1/a`: expected route `api`, but route `beta` sends it to upstream `api`: comes after the route that takes it",
             "line 41: test `POST http://api.example.com/v1/a`: expected route `api`, but Weir answers 405 (method_not_allowed): method is not GET or HEAD",
@@ -402,12 +403,8 @@ request = "GET http://x:9090/"
 status = 200
 "#;
     let (config, plan) = plan(&format!("{file}{tests}"));
-    let failures: Vec<_> = run_tests(&config, &plan)
-        .iter()
-        .map(ToString::to_string)
-        .collect();
     assert_eq!(
-        failures,
+        failures(&config, &plan),
         [
             "line 13: test `GET http://x/`: expected route `/*`, but the listener sends it to https (308, `redirect_https`)"
         ]
