@@ -206,6 +206,26 @@ impl Reason {
         }
     }
 
+    /// Whether an attempt fails at an endpoint for it: what an endpoint is counted for from the start.
+    pub const fn is_of_endpoint(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectFailed
+                | Self::ConnectTimeout
+                | Self::UpstreamTlsCertificate
+                | Self::UpstreamTlsAlert
+                | Self::UpstreamTlsFailed
+                | Self::UpstreamClosed
+                | Self::FirstByteTimeout
+                | Self::UpstreamStalled
+                | Self::UpstreamNotReading
+                | Self::BadResponse
+                | Self::ResponseHeadTooLarge
+                | Self::ResponseTruncated
+                | Self::BadUpgrade
+        )
+    }
+
     /// Why no TLS connection to an endpoint could be made.
     pub const fn from_tls(failure: Option<Failure>) -> Self {
         match failure {

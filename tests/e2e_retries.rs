@@ -55,6 +55,37 @@ fn the_next_endpoint_is_asked_when_one_refuses() {
 }
 
 #[test]
+fn failures_and_first_bytes_are_counted_by_endpoint() {
+    let (good, dead, closing) = (Endpoint::answering(|_| ok("hello")), nobody(), mute());
+    let weir = to_servers("retries = 4", &[&good.name, &dead, &closing.name]);
+    for n in 0..6 {
+        assert_eq!(weir.ask(get(&format!("/{n}"))).status(), 200);
+    }
+    let count = |family: &str, endpoint: &str, more: &str| {
+        let labels = format!("upstream=\"up\",endpoint=\"{endpoint}\"{more}");
+        weir.metric(&format!("weir_endpoint_{family}{{{labels}}}"))
+    };
+    let failures = |endpoint: &str, reason: &str| {
+        let reason = format!(",reason=\"{reason}\"");
+        count("failures_total", endpoint, &reason)
+    };
+    eventually("six answers", || {
+        (count("first_byte_seconds_count", &good.name, "") == 6.0).then_some(())
+    });
+    assert!(failures(&dead, "connect_failed") >= 1.0);
+    assert!(failures(&closing.name, "upstream_closed") >= 1.0);
+    assert_eq!(count("first_byte_seconds_count", &dead, ""), 0.0);
+    let page = weir.admin("/metrics").text();
+    for reason in ["connect_failed", "upstream_closed", "response_truncated"] {
+        let zero = format!("endpoint=\"{}\",reason=\"{reason}\"}} 0", good.name);
+        assert!(
+            page.contains(&zero),
+            "{reason} at the endpoint that answers"
+        );
+    }
+}
+
+#[test]
 fn when_all_refuse_it_is_502() {
     let weir = to_servers("", &[&nobody(), &nobody()]);
     weir.ask(get("/"))

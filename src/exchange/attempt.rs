@@ -173,14 +173,18 @@ impl<N: Net> Way<'_, N> {
     async fn attempt(&mut self, down: &mut Down<'_, N>, record: &mut Record) -> Result<(), Fault> {
         self.free = false;
         still_there(down)?;
-        let (endpoint, mut up) = self.begin(down, record).await?;
+        let begun = self.begin(down, record).await;
+        let (endpoint, mut up) = begun.inspect_err(|fault| self.count(record, *fault))?;
         let relayed = self.relay(&mut up, down, record).await;
-        if let Err(fault) = &relayed
-            && fault.reason == Reason::UpstreamClosed
-        {
-            let is_stale = up.was_stale();
-            self.fresh |= is_stale;
-            self.free = is_stale || fault.retry == Retry::Always;
+        if let Err(fault) = &relayed {
+            let is_stale = fault.reason == Reason::UpstreamClosed && up.was_stale();
+            if fault.reason == Reason::UpstreamClosed {
+                self.fresh |= is_stale;
+                self.free = is_stale || fault.retry == Retry::Always;
+            }
+            if !is_stale {
+                self.count(record, *fault);
+            }
         }
         match relayed {
             Ok(Relayed::Response) => {
@@ -202,6 +206,16 @@ impl<N: Net> Way<'_, N> {
                 down.kit.up_head = mem::take(&mut up.head);
                 Err(fault)
             }
+        }
+    }
+
+    /// Counts an attempt that has failed at its endpoint. That an idle connection was dead is not one.
+    fn count(&self, record: &Record, fault: Fault) {
+        let endpoint = record
+            .endpoint
+            .and_then(|index| self.upstream.endpoints.get(index as usize));
+        if let (Side::Upstream, Some(endpoint)) = (fault.side, endpoint) {
+            endpoint.count_failure(fault.reason);
         }
     }
 

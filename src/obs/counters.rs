@@ -34,7 +34,8 @@ impl Count {
     }
 }
 
-/// Times by fixed buckets, two to each doubling from 64 us to 134 s: a reading is off by at most a third.
+/// Times by fixed buckets: two to each doubling from 64 us to 134 s, so that a reading is off by at most a third, and
+/// the round bounds besides.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Histogram {
@@ -43,11 +44,106 @@ pub(super) struct Histogram {
     buckets: [Count; Self::BUCKETS],
 }
 
+/// Bounds that objectives and dashboards name, microseconds. Each splits another of the fine buckets.
+const ROUND_US: [u64; 11] = [
+    5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000,
+];
+
+/// How many of its bounds a histogram shows on the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Detail {
+    /// The round ones.
+    Round,
+    /// Every second of the others too.
+    Half,
+    /// All.
+    Full,
+}
+
+/// A fine bucket: where its readings are counted.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The bucket of those up to `first_us`; the others have the next one.
+    bucket: u8,
+    first_us: u64,
+}
+
+const OCTAVE_MIN: usize = 6;
+const OCTAVE_MAX: usize = 27;
+
+/// One below 64 us, 42 for the 21 doublings, one above.
+const FINE: usize = 2 + 2 * (OCTAVE_MAX - OCTAVE_MIN);
+
+/// The fine bucket of a reading.
+#[inline]
+const fn fine(us: u64) -> usize {
+    if us < 1 << OCTAVE_MIN {
+        return 0;
+    }
+    let octave = us.ilog2() as usize;
+    if octave >= OCTAVE_MAX {
+        return FINE - 1;
+    }
+    let upper_half = (us >> (octave - 1)) as usize & 1;
+    1 + 2 * (octave - OCTAVE_MIN) + upper_half
+}
+
+/// Readings in a fine bucket are below this many microseconds; the last has no bound.
+const fn fine_bound_us(bucket: usize) -> u64 {
+    match bucket {
+        0 => 1 << OCTAVE_MIN,
+        // Odd buckets are lower halves: they end at 1.5 times their octave's start.
+        _ if bucket % 2 == 1 => 3 << (OCTAVE_MIN + bucket / 2 - 1),
+        _ => 2 << (OCTAVE_MIN + bucket / 2 - 1),
+    }
+}
+
+const PLACES: [Place; FINE] = {
+    let mut places = [Place {
+        bucket: 0,
+        first_us: u64::MAX,
+    }; FINE];
+    let (mut at, mut rounds) = (0, 0);
+    while at < FINE {
+        places[at].bucket = (at + rounds) as u8;
+        if rounds < ROUND_US.len() && fine(ROUND_US[rounds]) == at {
+            places[at].first_us = ROUND_US[rounds] - 1;
+            rounds += 1;
+        }
+        at += 1;
+    }
+    assert!(rounds == ROUND_US.len(), "each splits another bucket");
+    places
+};
+
+/// The upper bound of each bucket but the last, microseconds, and from which detail on it is shown.
+const BOUNDS: [(u64, Detail); Histogram::BUCKETS - 1] = {
+    let mut bounds = [(0, Detail::Full); Histogram::BUCKETS - 1];
+    let mut at = 0;
+    while at < FINE {
+        let place = PLACES[at];
+        let mut bucket = place.bucket as usize;
+        if place.first_us < u64::MAX {
+            bounds[bucket] = (place.first_us + 1, Detail::Round);
+            bucket += 1;
+        }
+        if at < FINE - 1 {
+            let detail = if at % 2 == 0 {
+                Detail::Half
+            } else {
+                Detail::Full
+            };
+            bounds[bucket] = (fine_bound_us(at), detail);
+        }
+        at += 1;
+    }
+    bounds
+};
+
 impl Histogram {
-    /// One below 64 us, 42 for the 21 doublings, one above.
-    pub(super) const BUCKETS: usize = 2 + 2 * (Self::OCTAVE_MAX - Self::OCTAVE_MIN);
-    const OCTAVE_MIN: usize = 6;
-    const OCTAVE_MAX: usize = 27;
+    /// The fine buckets, and one more for each that a round bound splits.
+    pub(super) const BUCKETS: usize = FINE + ROUND_US.len();
 
     /// Counts one reading in microseconds.
     #[inline]
@@ -60,27 +156,19 @@ impl Histogram {
 
     /// The bucket of a reading.
     #[inline]
-    pub(super) const fn bucket(us: u64) -> usize {
-        if us < 1 << Self::OCTAVE_MIN {
-            return 0;
-        }
-        let octave = us.ilog2() as usize;
-        if octave >= Self::OCTAVE_MAX {
-            return Self::BUCKETS - 1;
-        }
-        let upper_half = (us >> (octave - 1)) as usize & 1;
-        1 + 2 * (octave - Self::OCTAVE_MIN) + upper_half
+    pub(super) fn bucket(us: u64) -> usize {
+        let place = &PLACES[fine(us)];
+        usize::from(place.bucket) + usize::from(us > place.first_us)
     }
 
     /// Readings in `bucket` are below this many microseconds; `None` for the last.
-    pub(super) const fn bound_us(bucket: usize) -> Option<u64> {
-        match bucket {
-            0 => Some(1 << Self::OCTAVE_MIN),
-            _ if bucket + 1 >= Self::BUCKETS => None,
-            // Odd buckets are lower halves: they end at 1.5 times their octave's start.
-            _ if bucket % 2 == 1 => Some(3 << (Self::OCTAVE_MIN + bucket / 2 - 1)),
-            _ => Some(2 << (Self::OCTAVE_MIN + bucket / 2 - 1)),
-        }
+    pub(super) fn bound_us(bucket: usize) -> Option<u64> {
+        BOUNDS.get(bucket).map(|(us, _)| *us)
+    }
+
+    /// Whether the bound of `bucket` is on a page of such detail. The last bucket's, which is none, always is.
+    pub(super) fn shows(bucket: usize, detail: Detail) -> bool {
+        BOUNDS.get(bucket).is_none_or(|(_, least)| *least <= detail)
     }
 
     /// Adds this core's readings to a sum over cores.
@@ -185,7 +273,7 @@ pub(super) struct ListenerCounts {
     pub(super) http2: Http2Counts,
 }
 
-/// What a core counts by route. With its handle, 512 bytes: the price of one more route on one more core. An exchange
+/// What a core counts by route. With its handle, 576 bytes: the price of one more route on one more core. An exchange
 /// touches two or three lines of it.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -238,6 +326,10 @@ pub(super) struct EndpointCounts {
     pub(super) reused: Count,
     /// Connections that could not be made.
     pub(super) failed: Count,
+    /// Why attempts failed here.
+    pub(super) reasons: [Count; REASONS],
+    /// Times to the first byte.
+    pub(super) first_byte: Histogram,
 }
 
 /// Sorts of handshakes.
@@ -249,7 +341,7 @@ pub(super) const FAILURES: usize = Failure::ALL.len();
 /// Places of a count by reason; the place is the discriminant.
 pub(super) const REASONS: usize = Reason::ALL.len();
 
-const _: () = assert!(size_of::<RouteCounts>() == 448);
+const _: () = assert!(size_of::<RouteCounts>() == 512);
 
 macro_rules! zero {
     ($($name:ident { $($array:ident),* ; $($field:ident),* })+) => {
@@ -268,5 +360,5 @@ zero! {
     ListenerCounts { exchanges, reasons, handshakes, tls_failures; bytes_in, bytes_out, opened, closed, http2 }
     RouteCounts { exchanges; bytes_in, bytes_out, total }
     UpstreamCounts { exchanges, reasons, http2_errors; retries, queued_us, queue_entered, queue_left, connect, first_byte }
-    EndpointCounts { exchanges; opened, closed, reused, failed }
+    EndpointCounts { exchanges, reasons; opened, closed, reused, failed, first_byte }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::CoreShared;
-use super::counters::{CLASSES, Count, HANDSHAKES, HistogramTotal, REASONS};
+use super::counters::{CLASSES, Count, Detail, HANDSHAKES, Histogram, HistogramTotal, REASONS};
 use super::http2;
 use super::page::{Kind, Page};
 use super::sheet::{Named, Sheet};
@@ -131,7 +131,7 @@ fn listeners(view: &View<'_>, page: &mut Page) {
                 ("version", *version),
                 ("resumed", *resumed),
             ];
-            sample_if_any(page, &labels, sum(&counts, |c| &c.handshakes[at]));
+            page.sample(&labels, sum(&counts, |c| &c.handshakes[at]));
         }
     }
     page.family(
@@ -143,7 +143,7 @@ fn listeners(view: &View<'_>, page: &mut Page) {
         let counts = counts(*id);
         for (at, failure) in Failure::ALL.iter().enumerate() {
             let labels = [("listener", &***name), ("failure", failure.code())];
-            sample_if_any(page, &labels, sum(&counts, |c| &c.tls_failures[at]));
+            page.sample(&labels, sum(&counts, |c| &c.tls_failures[at]));
         }
     }
     let by_name: Vec<_> = all
@@ -162,13 +162,6 @@ fn listeners(view: &View<'_>, page: &mut Page) {
 /// Version and resumption, by the places of `ListenerCounts::handshakes`.
 const HANDSHAKE_LABELS: [(&str, &str); HANDSHAKES] =
     [("1.2", "no"), ("1.2", "yes"), ("1.3", "no"), ("1.3", "yes")];
-
-/// What has never happened is left out.
-fn sample_if_any(page: &mut Page, labels: &[(&str, &str)], value: u64) {
-    if value > 0 {
-        page.sample(labels, value);
-    }
-}
 
 /// Routes that nobody has used show their exchanges only: thousands of empty histograms help nobody.
 fn routes(view: &View<'_>, page: &mut Page) {
@@ -209,9 +202,8 @@ fn routes(view: &View<'_>, page: &mut Page) {
     let help = "From the complete request head to the last byte of the answer.";
     page.family("weir_route_duration_seconds", Kind::Histogram, help);
     for (id, name) in &used {
-        let mut total = HistogramTotal::default();
-        counts(*id).iter().for_each(|c| c.total.add_to(&mut total));
-        page.histogram(&[("route", name)], &total, 2);
+        let total = total(&counts(*id), |c| &c.total);
+        page.histogram(&[("route", name)], &total, Detail::Half);
     }
 }
 
@@ -290,11 +282,8 @@ fn upstreams(view: &View<'_>, page: &mut Page) {
         "Time to open a connection to an endpoint.",
     );
     for (id, name) in &all {
-        let mut total = HistogramTotal::default();
-        counts(*id)
-            .iter()
-            .for_each(|c| c.connect.add_to(&mut total));
-        page.histogram(&[("upstream", name)], &total, 1);
+        let total = total(&counts(*id), |c| &c.connect);
+        page.histogram(&[("upstream", name)], &total, Detail::Full);
     }
     page.family(
         "weir_upstream_first_byte_seconds",
@@ -302,11 +291,8 @@ fn upstreams(view: &View<'_>, page: &mut Page) {
         "Time to the first byte of an endpoint's answer.",
     );
     for (id, name) in &all {
-        let mut total = HistogramTotal::default();
-        counts(*id)
-            .iter()
-            .for_each(|c| c.first_byte.add_to(&mut total));
-        page.histogram(&[("upstream", name)], &total, 1);
+        let total = total(&counts(*id), |c| &c.first_byte);
+        page.histogram(&[("upstream", name)], &total, Detail::Full);
     }
 }
 
@@ -376,6 +362,29 @@ fn endpoints(view: &View<'_>, page: &mut Page) {
     );
     for (labels, counts) in &all {
         page.sample(labels, sum(counts, |c| &c.failed));
+    }
+    page.family(
+        "weir_endpoint_failures_total",
+        Kind::Counter,
+        "Attempts that failed at an endpoint, by reason.",
+    );
+    for (labels, counts) in &all {
+        for reason in Reason::ALL {
+            let seen = sum(counts, |c| &c.reasons[*reason as usize]);
+            if seen > 0 || reason.is_of_endpoint() {
+                let [upstream, endpoint] = *labels;
+                page.sample(&[upstream, endpoint, ("reason", reason.code())], seen);
+            }
+        }
+    }
+    page.family(
+        "weir_endpoint_first_byte_seconds",
+        Kind::Histogram,
+        "Time to the first byte of an endpoint's answer.",
+    );
+    for (labels, counts) in &all {
+        let total = total(counts, |c| &c.first_byte);
+        page.histogram(labels, &total, Detail::Round);
     }
 }
 
@@ -483,7 +492,14 @@ fn difference<C>(counts: &[&C], begun: impl Fn(&C) -> &Count, ended: impl Fn(&C)
     sum(counts, begun).saturating_sub(ended)
 }
 
-/// One sample a class that was seen, and 2xx always, so that every series exists from the start.
+/// A histogram summed over cores.
+fn total<C>(counts: &[&C], read: impl Fn(&C) -> &Histogram) -> HistogramTotal {
+    let mut total = HistogramTotal::default();
+    counts.iter().for_each(|c| read(c).add_to(&mut total));
+    total
+}
+
+/// One sample a class, also of those that were never seen: a rate misses the first of what begins at 1.
 fn classes<C>(
     page: &mut Page,
     labels: &[(&str, &str)],
@@ -492,14 +508,12 @@ fn classes<C>(
 ) {
     const NAMES: [&str; CLASSES] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
     for (class, name) in NAMES.into_iter().enumerate() {
-        let seen = sum(counts, |c| &read(c)[class]);
-        if seen > 0 || name == "2xx" {
-            let labels: Vec<_> = labels.iter().copied().chain([("class", name)]).collect();
-            page.sample(&labels, seen);
-        }
+        let labels: Vec<_> = labels.iter().copied().chain([("class", name)]).collect();
+        page.sample(&labels, sum(counts, |c| &read(c)[class]));
     }
 }
 
+/// One sample a reason.
 fn reasons<C>(
     page: &mut Page,
     label: (&str, &str),
@@ -508,8 +522,6 @@ fn reasons<C>(
 ) {
     for reason in Reason::ALL {
         let seen = sum(counts, |c| &read(c)[*reason as usize]);
-        if seen > 0 {
-            page.sample(&[label, ("reason", reason.code())], seen);
-        }
+        page.sample(&[label, ("reason", reason.code())], seen);
     }
 }

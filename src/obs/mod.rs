@@ -30,6 +30,7 @@ pub use process::Level;
 
 use weir_proto_h2::Error as H2Error;
 
+use crate::fault::Reason;
 use crate::plan::{ListenerId, Plan, RouteId, UpstreamId};
 use crate::tls::{Agreed, Failure};
 use access::LogThread;
@@ -155,6 +156,9 @@ impl CoreObs {
         }
         if let Some(counts) = endpoint.and_then(|at| self.sheet.endpoint(id, at)) {
             counts.exchanges[class].add(1);
+            if event.first_byte_us > 0 {
+                counts.first_byte.record(event.first_byte_us);
+            }
         }
     }
 
@@ -285,6 +289,13 @@ impl CoreObs {
     pub fn upstream_failed(&self, upstream: UpstreamId, endpoint: u32) {
         if let Some(counts) = self.sheet.endpoint(upstream, endpoint) {
             counts.failed.add(1);
+        }
+    }
+
+    /// An attempt has failed at an endpoint.
+    pub fn attempt_failed(&self, upstream: UpstreamId, endpoint: u32, reason: Reason) {
+        if let Some(counts) = self.sheet.endpoint(upstream, endpoint) {
+            counts.reasons[reason as usize].add(1);
         }
     }
 

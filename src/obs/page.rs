@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::counters::{Histogram, HistogramTotal};
+use super::counters::{Detail, Histogram, HistogramTotal};
 
 /// A page of metrics under construction.
 #[derive(Default)]
@@ -47,26 +47,20 @@ impl Page {
         let _ = writeln!(self.text, " {}", Seconds(us));
     }
 
-    /// A histogram of times; `step` 2 shows every second bound. What is between two bounds is never lost.
+    /// A histogram of times. Bounds that are not shown lose no reading: the next one counts it.
     pub(super) fn histogram(
         &mut self,
         labels: &[(&str, &str)],
         total: &HistogramTotal,
-        step: usize,
+        detail: Detail,
     ) {
         let mut below = 0;
         for (bucket, count) in total.buckets.iter().enumerate() {
             below += count;
-            match Histogram::bound_us(bucket) {
-                Some(bound) if bucket % step == 0 => {
-                    self.line("_bucket", labels, Some(Seconds(bound)));
-                    let _ = writeln!(self.text, " {below}");
-                }
-                Some(_) => {}
-                None => {
-                    self.line("_bucket", labels, Some(Seconds(u64::MAX)));
-                    let _ = writeln!(self.text, " {below}");
-                }
+            if Histogram::shows(bucket, detail) {
+                let bound = Histogram::bound_us(bucket).unwrap_or(u64::MAX);
+                self.line("_bucket", labels, Some(Seconds(bound)));
+                let _ = writeln!(self.text, " {below}");
             }
         }
         self.line("_sum", labels, None);

@@ -106,6 +106,106 @@ fn every_time_falls_between_its_bounds() {
 }
 
 #[test]
+fn round_bounds_are_on_every_page_and_divide_exactly() {
+    let plan = two(1, false);
+    let (obs, cores) = Obs::start(1, &plan, None).unwrap();
+    for us in [4_999, 5_000, 999_999, 1_000_000, 9_999_999, 10_000_000] {
+        cores[0].exchange(
+            &plan,
+            &Exchange {
+                total_us: us,
+                first_byte_us: us,
+                connect_us: us,
+                ..event(0)
+            },
+        );
+    }
+    let page = page(&obs);
+    let one = "upstream=\"one\"";
+    for (family, labels) in [
+        ("weir_route_duration_seconds", "route=\"a\"".to_owned()),
+        ("weir_upstream_connect_seconds", one.to_owned()),
+        ("weir_upstream_first_byte_seconds", one.to_owned()),
+        (
+            "weir_endpoint_first_byte_seconds",
+            format!("{one},endpoint=\"10.0.0.1:80\""),
+        ),
+    ] {
+        let below = |bound: &str| {
+            let name = format!("{family}_bucket{{{labels},le=\"{bound}\"}}");
+            series(&page, &name)
+        };
+        for (bound, readings) in [
+            ("0.005", 1),
+            ("0.01", 2),
+            ("0.025", 2),
+            ("0.05", 2),
+            ("0.1", 2),
+            ("0.25", 2),
+            ("0.5", 2),
+            ("1", 3),
+            ("2.5", 4),
+            ("5", 4),
+            ("10", 5),
+            ("+Inf", 6),
+        ] {
+            assert_eq!(below(bound), Some(readings), "{family} {bound}");
+        }
+    }
+    obs.stop();
+}
+
+/// What begins at 1 has no first increase, which is the one that an alert waits for.
+#[test]
+fn every_series_is_there_from_the_start() {
+    let plan = two(1, false);
+    let (obs, cores) = Obs::start(1, &plan, None).unwrap();
+    let names = |page: &str| {
+        page.lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned()))
+            .collect::<HashSet<_>>()
+    };
+    let before = names(&page(&obs));
+    for class in ["none", "1xx", "2xx", "3xx", "4xx", "5xx"] {
+        for labels in [
+            "weir_exchanges_total{listener=\"127.0.0.1:8080\",",
+            "weir_route_exchanges_total{route=\"a\",",
+            "weir_upstream_exchanges_total{upstream=\"one\",",
+            "weir_endpoint_exchanges_total{upstream=\"one\",endpoint=\"10.0.0.2:80\",",
+        ] {
+            let name = format!("{labels}class=\"{class}\"}}");
+            assert!(before.contains(&name), "{name}");
+        }
+    }
+    for (at, reason) in Reason::ALL.iter().enumerate() {
+        let status = [0, 101, 200, 308, 404, 502][at % 6];
+        let event = Exchange {
+            status,
+            reason: Some(*reason),
+            ..event(0)
+        };
+        cores[0].exchange(&plan, &event);
+        if reason.is_of_endpoint() {
+            cores[0].attempt_failed(UpstreamId(0), 0, *reason);
+        }
+    }
+    for error in H2Error::ALL {
+        cores[0].http2_ended(ListenerId(0), Some(*error), true);
+        cores[0].upstream_http2_failed(UpstreamId(0), *error);
+    }
+    for failure in Failure::ALL {
+        cores[0].tls_failed(ListenerId(0), *failure);
+    }
+    let after = names(&page(&obs));
+    // A route that was never used shows its exchanges only, whatever its class.
+    let new = after.difference(&before);
+    let new: Vec<_> = new.filter(|name| !name.contains("{route=\"")).collect();
+    assert!(new.is_empty(), "{new:?}");
+    obs.stop();
+}
+
+#[test]
 fn counters_survive_a_reload_by_name() {
     let (old, new) = (two(1, false), two(2, true));
     let (obs, mut cores) = Obs::start(2, &old, None).unwrap();

@@ -27,6 +27,7 @@ pub use queue::{Turn, Wait};
 pub use shared::{Joiner, Seat};
 
 use crate::conn::http2::Mux;
+use crate::fault::Reason;
 use crate::io::{Address, Net};
 use crate::obs::CoreObs;
 use crate::plan::{Protocol, UpstreamId, UpstreamPlan};
@@ -114,6 +115,11 @@ impl<N: Net> Endpoint<N> {
     /// How it is spoken to over TLS, if it is.
     pub fn secure(&self) -> Option<Secure> {
         self.secure.borrow().clone()
+    }
+
+    /// Counts an attempt that has failed here.
+    pub fn count_failure(&self, reason: Reason) {
+        self.place.attempt_failed(reason);
     }
 }
 

@@ -7,6 +7,7 @@ use std::rc::{Rc, Weak};
 
 use super::queue::{Queue, Turn, Waiter};
 use crate::conn::Wire;
+use crate::fault::Reason;
 use crate::io::Net;
 use crate::obs::CoreObs;
 use crate::plan::UpstreamId;
@@ -79,6 +80,12 @@ impl<N: Net> Place<N> {
     pub(super) fn reused(&self) {
         let (upstream, endpoint) = self.ids.get();
         self.obs.borrow().upstream_reused(upstream, endpoint);
+    }
+
+    /// An attempt has failed here.
+    pub(super) fn attempt_failed(&self, reason: Reason) {
+        let (upstream, endpoint) = self.ids.get();
+        self.obs.borrow().attempt_failed(upstream, endpoint, reason);
     }
 
     /// Gives what room there is to those who wait.
