@@ -80,11 +80,19 @@ fn content_lengths_that_differ_are_refused_and_equal_ones_are_one() {
         "Content-Length: 10\r\nContent-Length: 11",
         "Content-Length: 10, 11",
         "Content-Length: 10\r\nContent-Length: 010x",
+        "Content-Length: 010, 10",
+        "Content-Length: 10, 010",
+        "Content-Length: 010, 010",
+        "Content-Length: 10, +10",
+        "Content-Length: 10,",
+        "Content-Length: 10\r\nContent-Length: 010",
     ] {
         fortress.refuses(with_fields(lines), 400, "bad_framing");
     }
     fortress.passes(with_fields("Content-Length: 10\r\nContent-Length: 10"));
     fortress.passes(with_fields("Content-Length: 10, 10"));
+    fortress.passes(with_fields("Content-Length: 10 , 10"));
+    fortress.passes(with_fields("Content-Length: 010"));
     for request in fortress.endpoint.seen() {
         assert_eq!(request.field("Content-Length"), Some("10"));
     }
@@ -372,6 +380,41 @@ fn connect_and_trace_are_not_enabled() {
         assert!(response.text().contains("\"method_not_allowed\""));
     }
     assert_eq!(fortress.endpoint.connections(), 0);
+}
+
+#[test]
+fn what_comes_behind_a_refused_connect_is_no_request() {
+    let fortress = Fortress::new();
+    for fields in ["", "Connection: keep-alive\r\n", "Content-Length: 0\r\n"] {
+        let mut client = fortress.weir.connect();
+        client.send(format!(
+            "CONNECT weir.test:443 HTTP/1.1\r\nHost: weir.test:443\r\n{fields}\r\nGET / HTTP/1.1\r\nHost: weir.test\r\n\r\n"
+        ));
+        let response = client.response();
+        assert_eq!(
+            (response.status(), response.field("Connection")),
+            (405, Some("close"))
+        );
+        client.finish();
+        client.expect_end();
+    }
+    assert_eq!(fortress.endpoint.connections(), 0);
+}
+
+#[test]
+fn a_host_with_an_empty_port_is_the_host() {
+    let endpoint = Endpoint::answering(|_| ok("hello"));
+    let weir = Weir::start(&format!(
+        "[upstream]\nup = {:?}\n[[route]]\nmatch = \"weir.test/*\"\nto = \"up\"\n[[route]]\nmatch = \"/*\"\nrespond = 404\n",
+        endpoint.name
+    ));
+    for request in [
+        "GET / HTTP/1.1\r\nHost: weir.test:\r\n\r\n",
+        "GET http://weir.test:/ HTTP/1.1\r\nHost: other.test\r\n\r\n",
+    ] {
+        assert_eq!(weir.ask(request).text(), "hello", "{request}");
+    }
+    assert_eq!(weir.entry("/").text("host"), "weir.test");
 }
 
 #[test]

@@ -295,7 +295,8 @@ fn a_truncated_answer_never_looks_complete() {
     let bad_chunk = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nonly\r\nx\r\n";
     for answer in [length, chunked, in_chunk, before_trailers, bad_chunk] {
         for how in [End::Closed, End::Reset] {
-            let (_endpoint, weir) = ending(answer, how);
+            let answer = answer.replacen("OK\r\n", "OK\r\nDate: x\r\n", 1);
+            let (_endpoint, weir) = ending(&answer, how);
             let (text, _) = all_of(&weir, CLOSING);
             assert!(!text.contains("0\r\n\r\n"), "{answer:?}, {how:?}: {text:?}");
             assert!(
@@ -639,4 +640,71 @@ fn what_came_of_an_answer_before_it_broke_is_passed_on() {
     let (text, end) = all_of(&weir, &get("/"));
     assert!(text.ends_with("\r\n\r\n5\r\nhello\r\n"), "{text:?}");
     assert_eq!(end, End::Reset);
+}
+
+#[test]
+fn an_answer_without_a_date_gets_one_and_others_keep_theirs() {
+    for (answer, theirs) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", None),
+        (
+            "HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            None,
+        ),
+        ("HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n", None),
+        (
+            "HTTP/1.1 200 OK\r\nDATE: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\r\n",
+            Some("Sun, 06 Nov 1994 08:49:37 GMT"),
+        ),
+        // What is there is not ours to correct.
+        (
+            "HTTP/1.1 200 OK\r\nDate: yesterday\r\nContent-Length: 0\r\n\r\n",
+            Some("yesterday"),
+        ),
+    ] {
+        let (_endpoint, weir) = answering(answer);
+        let mut client = weir.connect();
+        for _ in 0..2 {
+            client.send(get("/"));
+            let response = client.response();
+            let dates = response.all("Date");
+            match theirs {
+                Some(date) => assert_eq!(dates, [date]),
+                None => {
+                    assert_eq!(dates.len(), 1, "{response:?}");
+                    assert_is_now(dates[0]);
+                }
+            }
+        }
+    }
+    let (_endpoint, weir) = answering(
+        "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    );
+    let mut client = weir.connect();
+    client.send(get("/"));
+    let interim = client.message_head();
+    assert_eq!((interim.status(), interim.field("Date")), (103, None));
+    assert_is_now(client.response().field("Date").unwrap());
+}
+
+/// Asserts that a date is within a minute of now.
+#[track_caller]
+fn assert_is_now(date: &str) {
+    let date = httpdate::parse_http_date(date).unwrap();
+    let now = std::time::SystemTime::now();
+    let apart = now
+        .duration_since(date)
+        .or_else(|_| date.duration_since(now));
+    assert!(apart.unwrap().as_secs() < 60, "{date:?}");
+}
+
+#[test]
+fn sizes_of_chunks_may_be_padded_in_answers() {
+    let (_endpoint, weir) = answering(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5    \r\nhello\r\n1 \t;a=b\r\n!\r\n0 \r\n\r\n",
+    );
+    let mut client = weir.connect();
+    for _ in 0..2 {
+        client.send(get("/"));
+        assert_eq!(client.response().text(), "hello!");
+    }
 }

@@ -242,6 +242,16 @@ fn only_a_websocket_asked_for_in_1_1_is_passed_on() {
     for request in [
         UPGRADE.replace("Upgrade: websocket", "Upgrade: h2c"),
         UPGRADE.replace("Upgrade: websocket", "Upgrade: h2c, websocket"),
+        UPGRADE.replace("Upgrade: websocket", "Upgrade: TLS/1.2"),
+        UPGRADE.replace("Upgrade: websocket", "Upgrade: IRC/6.9, RTA/x11"),
+        UPGRADE.replace("Upgrade: websocket", "Upgrade: websocket\r\nUpgrade: h2c"),
+        // As curl offers it with --http2.
+        UPGRADE
+            .replace("Connection: Upgrade", "Connection: Upgrade, HTTP2-Settings")
+            .replace(
+                "Upgrade: websocket",
+                "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA",
+            ),
         UPGRADE.replace("Connection: Upgrade\r\n", ""),
         UPGRADE.replace("Connection: Upgrade", "Connection: keep-alive"),
         UPGRADE.replace("HTTP/1.1", "HTTP/1.0"),

@@ -22,6 +22,8 @@ pub struct Decoder {
     /// Bytes of extensions in this body so far.
     extension_bytes: u32,
     line_bytes_max: u32,
+    /// Takes white space behind a size.
+    takes_blanks: bool,
     trailers: Trailers,
 }
 
@@ -53,6 +55,7 @@ enum State {
     Length(u64),
     UntilClose,
     Size { value: u64, digits: u8 },
+    Blanks(u64),
     Extension(u64),
     SizeLf(u64),
     Data(u64),
@@ -70,10 +73,21 @@ impl Decoder {
             line_bytes: 0,
             extension_bytes: 0,
             line_bytes_max: limits.chunk_line_bytes_max,
+            takes_blanks: false,
             trailers: Trailers::new(limits),
         };
         decoder.reset(kind);
         decoder
+    }
+
+    /// Makes a decoder for the bodies of answers: spaces and tabs behind a chunk's size are taken. Old servers pad
+    /// sizes with them. In a request they could hide where a chunk begins from a parser that reads otherwise.
+    #[must_use]
+    pub fn of_answers(limits: &Limits) -> Self {
+        Self {
+            takes_blanks: true,
+            ..Self::new(BodyKind::None, limits)
+        }
     }
 
     /// Makes the decoder ready for the next body and keeps its capacity.
@@ -194,6 +208,10 @@ impl Decoder {
                     self.state = self.size_byte(byte, value, digits)?;
                     at += 1;
                 }
+                State::Blanks(value) => {
+                    self.state = self.blank_byte(byte, value)?;
+                    at += 1;
+                }
                 State::Extension(value) => {
                     let end = scan::value_end(input, at);
                     self.count_extension(end - at)?;
@@ -275,6 +293,9 @@ impl Decoder {
                 self.count_extension(1)?;
                 return Ok(State::Extension(value));
             }
+            b' ' | b'\t' if digits > 0 && self.takes_blanks => {
+                return self.blank_byte(byte, value);
+            }
             b'\n' => return Err(Error::BareLf),
             _ => return Err(Error::BadChunkSize),
         };
@@ -291,6 +312,18 @@ impl Decoder {
             value: value << 4 | u64::from(digit),
             digits: digits + 1,
         })
+    }
+
+    /// Takes one byte behind a size and its white space.
+    #[cold]
+    fn blank_byte(&mut self, byte: u8, value: u64) -> Result<State, Error> {
+        match byte {
+            b' ' | b'\t' => self.count_extension(1).map(|()| State::Blanks(value)),
+            b';' => self.count_extension(1).map(|()| State::Extension(value)),
+            b'\r' => Ok(State::SizeLf(value)),
+            b'\n' => Err(Error::BareLf),
+            _ => Err(Error::BadChunkSize),
+        }
     }
 
     //= rfc9112#7.1.1

@@ -73,7 +73,7 @@ impl Client {
             sender: Sender::new(),
             receiving: Receiving::Idle,
             response: Response::default(),
-            decoder: Decoder::new(BodyKind::None, &limits),
+            decoder: Decoder::of_answers(&limits),
             method: Method::default(),
             asked_to_switch: false,
             interim: 0,

@@ -71,16 +71,16 @@ const BODY_FIELDS: FieldSet = FieldSet::of(&[FieldId::ContentLength, FieldId::Tr
 /// written, the head remembers that the lines can stay.
 fn framed(head: &mut Head, block: &[u8]) -> Result<Option<BodyKind>, Error> {
     let (mut kind, mut is_plain) = (None, true);
-    if head.repeated.has(FieldId::ContentLength) {
-        is_plain = false;
-        for field in head.all(FieldId::ContentLength) {
-            kind = equal_lengths(kind, field.value.get(block))?;
-        }
-    } else if let Some(field) = head.find(FieldId::ContentLength) {
+    if let Some(field) = head.find(FieldId::ContentLength) {
         let value = field.value.get(block);
-        kind = equal_lengths(None, value)?;
-        // A zero in front makes an octal number of it for some.
-        is_plain = !value.contains(&b',') && (value.len() == 1 || value.first() != Some(&b'0'));
+        let is_list = head.repeated.has(FieldId::ContentLength) || value.contains(&b',');
+        let length = if is_list {
+            repeated_length(head.elements(FieldId::ContentLength, block))?
+        } else {
+            content_length(value)?
+        };
+        kind = Some(BodyKind::Length(length));
+        is_plain = !is_list && !has_leading_zero(value);
     }
     if head.find(FieldId::TransferEncoding).is_some() {
         //= rfc9112#6.1
@@ -98,20 +98,29 @@ fn framed(head: &mut Head, block: &[u8]) -> Result<Option<BodyKind>, Error> {
     Ok(kind)
 }
 
-/// Reads a list of lengths that are all equal to each other and to the one `before`.
+/// Reads a length that is said more than once, in a list or in several fields.
 //= rfc9110#8.6
-// Equal values may be taken for one; others are an error.
-#[inline]
-fn equal_lengths(before: Option<BodyKind>, value: &[u8]) -> Result<Option<BodyKind>, Error> {
-    let mut kind = before;
-    for element in list(value) {
-        let length = BodyKind::Length(content_length(element)?);
-        if kind.is_some_and(|before| before != length) {
+// Equal values may be taken for one. Equal means spelt alike and spelt one way only: `05, 5` is two
+// numbers to whoever reads octal, and what compares texts finds a conflict in it.
+#[cold]
+fn repeated_length<'b>(mut elements: impl Iterator<Item = &'b [u8]>) -> Result<u64, Error> {
+    let first = elements.next().unwrap_or_default();
+    let length = content_length(first)?;
+    if has_leading_zero(first) {
+        return Err(Error::BadContentLength);
+    }
+    for element in elements {
+        content_length(element)?;
+        if element != first {
             return Err(Error::ConflictingContentLength);
         }
-        kind = Some(length);
     }
-    Ok(kind)
+    Ok(length)
+}
+
+/// Says whether a number could be taken for an octal one.
+fn has_leading_zero(digits: &[u8]) -> bool {
+    digits.len() > 1 && digits.starts_with(b"0")
 }
 
 /// Reads digits and nothing but digits.

@@ -202,7 +202,11 @@ impl Server {
         //= rfc9112#9.3
         // Who will not read a whole request has to close; an answer that refuses it says so.
         let is_refusal = status >= 400 && !self.is_received();
-        if self.is_closing || is_refusal || body == BodyKind::UntilClose {
+        //= rfc9110#9.3.6
+        // A client may send bytes for the tunnel before it hears that there is none: they are no request.
+        let is_refused_tunnel =
+            self.request.method == Method::Connect && !matches!(status, 200..=299);
+        if self.is_closing || is_refusal || is_refused_tunnel || body == BodyKind::UntilClose {
             self.request.persists = false;
         }
         if self.request.method == Method::Connect && matches!(status, 200..=299) {

@@ -21,8 +21,8 @@ pub struct HostPort<'b> {
 /// Splits and checks `host[:port]`: a registered name, an IPv4 address or an IPv6 address in brackets.
 ///
 /// # Errors
-/// [`Error::BadHost`] for an empty host, user information, a list, a percent sign, an empty or
-/// impossible port.
+/// [`Error::BadHost`] for an empty host, user information, a list, a percent sign, an impossible
+/// port.
 //= rfc9110#4.2.1
 // An empty host is refused.
 //= rfc9110#4.2.4
@@ -37,7 +37,9 @@ pub fn host_port(authority: &[u8]) -> Result<HostPort<'_>, Error> {
         return Err(Error::BadHost);
     }
     let port = match rest {
-        [] => None,
+        //= rfc3986#3.2.3
+        // An empty port is the scheme's own.
+        [] | [b':'] => None,
         [b':', digits @ ..] => Some(port(digits)?),
         _ => return Err(Error::BadHost),
     };

@@ -6,6 +6,7 @@
 mod accept;
 mod boot;
 mod clients;
+mod date;
 mod mailbox;
 mod timers;
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub use boot::{CoreSpec, Cores, Shared, run};
 pub use clients::Clients;
+pub use date::DateText;
 pub use mailbox::{Command, Mail, Mailbox, Receipt, Receipts};
 pub use timers::{Timer, Timers};
 
@@ -28,6 +30,7 @@ use crate::plan::{ListenerId, Plan};
 use crate::tls::{self, Gate};
 use crate::upstream::{Reaper, Upstream};
 pub use accept::{Door, Pass};
+use date::DateCache;
 
 /// What one core owns.
 pub struct Core<N: Net> {
@@ -52,6 +55,7 @@ pub struct Core<N: Net> {
     plan: RefCell<Rc<CorePlan<N>>>,
     doors: RefCell<Vec<Rc<Door<N>>>>,
     ids: Cell<(u64, u64)>,
+    date: DateCache,
     /// More than half of the memory for messages is taken.
     tight: Cell<bool>,
     draining: Cell<bool>,
@@ -96,6 +100,7 @@ impl<N: Net> Core<N> {
             obs,
             doors: RefCell::default(),
             ids: Cell::new((seed, 0)),
+            date: DateCache::default(),
             tight: Cell::new(false),
             draining: Cell::new(false),
             stopping: Cell::new(false),
@@ -118,6 +123,11 @@ impl<N: Net> Core<N> {
         let (process, n) = self.ids.get();
         self.ids.set((process, n + 1));
         RequestId(process, n)
+    }
+
+    /// The field Date of an answer that begins now.
+    pub fn date(&self) -> DateText {
+        self.date.at(self.net.wall_ms())
     }
 
     /// Says in the process log why a handshake failed; only now and then, as anybody can have handshakes fail.

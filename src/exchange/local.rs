@@ -6,7 +6,6 @@
 use std::io::Write;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::{Duration, UNIX_EPOCH};
 
 use weir_proto_h1::{BodyKind, Decimal, Edits, Framing, Head, Method, Trailers, encode_response};
 
@@ -67,7 +66,7 @@ pub(super) fn write<N: Net>(
     status: u16,
     body: &[u8],
 ) -> Result<(), Fault> {
-    date(&mut down.kit.edits, core.net.wall_ms());
+    down.kit.edits.append("Date", core.date());
     //= rfc9110#8.6
     // What HEAD is answered with may say how long the answer to GET is; there is none that is empty in HTTP/2.
     let is_head = down.request().method == Method::Head;
@@ -107,7 +106,7 @@ pub fn refuse_connection<N: Net, T: Tx>(
     if reason != Reason::PlainHttp {
         edits.append("Retry-After", "1");
     }
-    date(&mut edits, record.time_ms);
+    edits.append("Date", core.date());
     let framing = Framing {
         body: BodyKind::Length(problem.body.len() as u64),
         connection: weir_proto_h1::Connection::Close,
@@ -134,11 +133,6 @@ pub fn turn_away<N: Net>(
     record.reason = Some(reason);
     let event = record.event(now, listener);
     core.obs.borrow().connection_refused(&plan.plan, &event);
-}
-
-fn date(edits: &mut Edits, wall_ms: u64) {
-    let now = UNIX_EPOCH + Duration::from_millis(wall_ms);
-    edits.append("Date", httpdate::fmt_http_date(now));
 }
 
 fn head(status: u16) -> Head {

@@ -1,9 +1,10 @@
 //! Request up, response down, both at once, until both are done or something fails.
 
+use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use weir_proto_h1::{BodyKind, Edits};
+use weir_proto_h1::{BodyKind, FieldId};
 
 use super::pace::Pace;
 use super::record::Record;
@@ -318,6 +319,21 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             && matches!(self.up.head.status, 200..=299)
     }
 
+    /// Passes the head of the answer on.
+    //= rfc9110#6.6.1
+    // Who passes an answer on that has no Date gives it one: when it came.
+    fn respond(&mut self, body: BodyKind) -> Result<(), Fault> {
+        let mut edits = mem::take(&mut self.down.kit.edits);
+        edits.clear();
+        if !self.up.head.may_have(FieldId::Date) {
+            edits.append("Date", self.core.date());
+        }
+        let (head, block) = (&self.up.head, &self.up.block);
+        let responded = self.down.respond(head, block, &edits, body);
+        self.down.kit.edits = edits;
+        responded.map(|_| ())
+    }
+
     /// Passes a part of the answer on.
     fn take(&mut self, answer: Answer) -> Result<(), Fault> {
         match answer {
@@ -341,9 +357,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                     let high = self.down.queued_high() as u64;
                     self.up.expect(length.min(high) as usize);
                 }
-                self.down
-                    .respond(&self.up.head, &self.up.block, &Edits::new(), body)
-                    .map(|_| ())
+                self.respond(body)
             }
             Answer::Data(data) => {
                 self.record.bytes_out += data.len() as u64;
