@@ -359,6 +359,108 @@ fn an_error_keeps_its_code_and_its_words() {
     });
 }
 
+/// Every call has a status in log and metrics, wherever it was said, and failed ones are errors in every rate.
+#[test]
+fn calls_are_logged_and_counted_by_their_status() {
+    run(async {
+        let mut rig = Rig::new(false, "").await;
+        let listener = rig.weir.address;
+        let count =
+            |weir: &Weir, name: &str, label: &str| weir.metric(&format!("{name},{label}}}"));
+        rig.unary(Request::new("hello".into())).await.unwrap();
+        // In a head that is all there is, Weir's own among them, and in trailers.
+        rig.unary(Request::new("fail".into())).await.unwrap_err();
+        within(rig.grpc.ready()).await.unwrap();
+        let words = tokio_stream::iter(["fail".into()]);
+        let chat = rig.grpc.streaming(Request::new(words), path("Chat"), Plain);
+        let mut chat = within(chat).await.unwrap().into_inner();
+        within(chat.message()).await.unwrap_err();
+        let mut download = rig.download("0 1000").await;
+        within(download.message()).await.unwrap().unwrap();
+        drop(download);
+        assert_eq!(within(rig.losses.recv()).await, Some("messages"));
+        for (at, path, status) in [
+            (0, "/test.Echo/Unary", Code::Ok),
+            (1, "/test.Echo/Unary", Code::FailedPrecondition),
+            (2, "/test.Echo/Chat", Code::Aborted),
+            (3, "/test.Echo/Download", Code::Cancelled),
+        ] {
+            let expected = f64::from(status as i32);
+            let entry = rig.weir.entry_where(path, |entry| {
+                entry.text("path") == path && entry.number("grpc_status") == expected
+            });
+            assert_eq!(entry.number("status"), 200.0, "{at}");
+            let number = format!("grpc_status=\"{}\"", status as i32);
+            let (all, up) = (
+                "weir_grpc_calls_total{listener=\"127.0.0.1:0\"",
+                "weir_upstream_grpc_calls_total{upstream=\"up\"",
+            );
+            assert_eq!(count(&rig.weir, all, &number), 1.0, "{listener} {number}");
+            assert_eq!(count(&rig.weir, up, &number), 1.0, "{number}");
+        }
+        for (class, calls) in [("2xx", 1.0), ("4xx", 3.0), ("5xx", 0.0)] {
+            for name in [
+                "weir_exchanges_total{listener=\"127.0.0.1:0\"",
+                "weir_route_exchanges_total{route=\"/*\"",
+                "weir_upstream_exchanges_total{upstream=\"up\"",
+            ] {
+                let label = format!("class=\"{class}\"");
+                assert_eq!(count(&rig.weir, name, &label), calls, "{name} {class}");
+            }
+        }
+        let dead = frames::Dead::bind();
+        rig.weir
+            .reload(&routed("", std::slice::from_ref(&dead.name), ""));
+        rig.weir.wait_for("reloaded in");
+        rig.unary(Request::new("hello".into())).await.unwrap_err();
+        let entry = rig.weir.entry_with("reason", "connect_failed");
+        assert_eq!(
+            (entry.number("status"), entry.number("grpc_status")),
+            (200.0, 14.0)
+        );
+        let failed = "weir_exchanges_total{listener=\"127.0.0.1:0\"";
+        assert_eq!(count(&rig.weir, failed, "class=\"5xx\""), 1.0);
+    });
+}
+
+/// What is no call has no status, and an endpoint that forgets it has ended a call in an unknown way.
+#[test]
+fn a_status_that_is_not_said_follows_from_that_of_http() {
+    run(async {
+        let listener = frames::Listener::bind().await;
+        let weir = Weir::start(&routed("", std::slice::from_ref(&listener.name), ""));
+        let mut client = frames::connect(weir.address).await;
+        let mut endpoint = None;
+        for (at, kind, http, expected) in [
+            (0, "application/grpc", 200, Some(2.0)),
+            (1, "application/grpc", 404, Some(12.0)),
+            (2, "application/grpc", 503, Some(14.0)),
+            (3, "application/json", 200, None),
+        ] {
+            let request = http::Request::post(format!("http://weir.test/{at}"));
+            let request = request.header("content-type", kind).body(()).unwrap();
+            let answered = client.ask(request);
+            let answers = async {
+                if endpoint.is_none() {
+                    endpoint = Some(listener.accept().await);
+                }
+                let (_, mut send) = endpoint.as_mut().unwrap().next().await;
+                frames::respond(&mut send, http, "");
+            };
+            let ((status, _), ()) = within(async { tokio::join!(answered, answers) }).await;
+            assert_eq!(status, http);
+            let entry = weir.entry(&format!("/{at}"));
+            assert_eq!(entry.maybe_number("grpc_status"), expected, "{at}");
+        }
+        let class = |class: &str| {
+            weir.metric(&format!(
+                "weir_exchanges_total{{listener=\"127.0.0.1:0\",class=\"{class}\"}}"
+            ))
+        };
+        assert_eq!((class("2xx"), class("4xx"), class("5xx")), (1.0, 1.0, 2.0));
+    });
+}
+
 #[test]
 fn a_call_that_nobody_can_take_is_unavailable() {
     run(async {
@@ -552,6 +654,7 @@ fn an_endpoint_that_fails_within_an_answer_ends_the_call_with_a_status() {
             );
             let entry = weir.entry("/test.Echo/Download");
             assert_eq!(entry.text("reason"), "response_truncated");
+            assert_eq!(entry.number("grpc_status"), f64::from(expected as i32));
         });
     }
 }

@@ -57,7 +57,10 @@ fn the_next_endpoint_is_asked_when_one_refuses() {
 #[test]
 fn failures_and_first_bytes_are_counted_by_endpoint() {
     let (good, dead, closing) = (Endpoint::answering(|_| ok("hello")), nobody(), mute());
-    let weir = to_servers("retries = 4", &[&good.name, &dead, &closing.name]);
+    let weir = to_servers(
+        "retries = { count = 4, budget_min = 100 }",
+        &[&good.name, &dead, &closing.name],
+    );
     for n in 0..6 {
         assert_eq!(weir.ask(get(&format!("/{n}"))).status(), 200);
     }

@@ -49,7 +49,8 @@ pub(super) async fn forward<N: Net>(
     let internal = Fault::local(Phase::Route, Reason::Internal);
     let upstream_plan = plan.plan.upstream(upstream).ok_or(internal)?;
     let upstream = plan.upstreams.get(upstream.0 as usize).ok_or(internal)?;
-    let patience = grpc::is_call(&down.kit.head, &down.kit.block)
+    let patience = record
+        .is_call
         .then(|| grpc::timeout(&down.kit.head, &down.kit.block))
         .flatten();
     prepare(plan, down, record, route);
@@ -199,10 +200,8 @@ impl<N: Net> Way<'_, N> {
                 Ok(())
             }
             Err(fault) => {
-                if down.is_answered() && grpc::is_call(&up.head, &up.block) {
-                    let status = grpc::broken(fault.reason, up.reset_by());
-                    record.grpc_status = Some(status);
-                }
+                let has_begun = down.is_answered() && grpc::is_call(&up.head, &up.block);
+                record.grpc_status = has_begun.then(|| grpc::broken(fault.reason, up.reset_by()));
                 down.kit.up_head = mem::take(&mut up.head);
                 Err(fault)
             }

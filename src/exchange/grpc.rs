@@ -53,13 +53,16 @@ pub(super) fn timeout(head: &Head, block: &[u8]) -> Option<Duration> {
 /// Makes the fields of an answer that tells a gRPC client why its call failed.
 pub(super) fn problem(reason: Reason, edits: &mut Edits) {
     edits.append("Content-Type", "application/grpc");
-    edits.append("Grpc-Status", Decimal::new(status(reason)).as_bytes());
+    edits.append(
+        "Grpc-Status",
+        Decimal::new(status(reason).into()).as_bytes(),
+    );
     // Our sentences are printable ASCII without a percent sign: nothing in them needs to be encoded.
     edits.append("Grpc-Message", reason.text());
 }
 
 /// Makes the trailers of an answer that has begun and is not to be finished.
-pub(super) fn trailers(status: u64, reason: Reason) -> Trailers {
+pub(super) fn trailers(status: u32, reason: Reason) -> Trailers {
     let (mut head, mut block) = (Head::new(), Vec::new());
     let mut put = |bytes: &[u8]| {
         let start = block.len();
@@ -67,7 +70,7 @@ pub(super) fn trailers(status: u64, reason: Reason) -> Trailers {
         Span::new(start, block.len())
     };
     for (name, value) in [
-        ("grpc-status", Decimal::new(status).as_bytes()),
+        ("grpc-status", Decimal::new(status.into()).as_bytes()),
         ("grpc-message", reason.text().as_bytes()),
     ] {
         head.push(FieldId::Other, put(name.as_bytes()), put(value));
@@ -77,9 +80,29 @@ pub(super) fn trailers(status: u64, reason: Reason) -> Trailers {
     trailers
 }
 
+/// The status that a field `grpc-status` says: a number, `UNKNOWN` where it is none.
+pub(super) fn said(value: &[u8]) -> u32 {
+    let text = std::str::from_utf8(value).ok();
+    let digits = text.filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    digits.and_then(|text| text.parse().ok()).unwrap_or(UNKNOWN)
+}
+
+/// What the head of an answer says, where it is all that there is of it.
+pub(super) fn said_in_head(head: &Head, block: &[u8]) -> Option<u32> {
+    let field = head.find_name(b"grpc-status", block)?;
+    Some(said(field.value.get(block)))
+}
+
+/// What the fields at the end of an answer say, or those of an answer of Weir's own.
+pub(super) fn said_in<'a>(mut fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Option<u32> {
+    let is_status = |name: &[u8]| name.eq_ignore_ascii_case(b"grpc-status");
+    let (_, value) = fields.find(|(name, _)| is_status(name))?;
+    Some(said(value))
+}
+
 /// The status of a call whose answer has broken off: by a reset of the endpoint's, what gRPC's description of its use
 /// of HTTP/2 makes of the code.
-pub(super) fn broken(reason: Reason, reset: Option<Code>) -> u64 {
+pub(super) fn broken(reason: Reason, reset: Option<Code>) -> u32 {
     match reset {
         None => status(reason),
         Some(Code::REFUSED_STREAM) => UNAVAILABLE,
@@ -90,30 +113,39 @@ pub(super) fn broken(reason: Reason, reset: Option<Code>) -> u64 {
     }
 }
 
-const CANCELLED: u64 = 1;
-const UNKNOWN: u64 = 2;
-const DEADLINE_EXCEEDED: u64 = 4;
-const PERMISSION_DENIED: u64 = 7;
-const RESOURCE_EXHAUSTED: u64 = 8;
-const UNIMPLEMENTED: u64 = 12;
-const INTERNAL: u64 = 13;
-const UNAVAILABLE: u64 = 14;
-const UNAUTHENTICATED: u64 = 16;
+const CANCELLED: u32 = 1;
+const UNKNOWN: u32 = 2;
+const DEADLINE_EXCEEDED: u32 = 4;
+const PERMISSION_DENIED: u32 = 7;
+const RESOURCE_EXHAUSTED: u32 = 8;
+const UNIMPLEMENTED: u32 = 12;
+const INTERNAL: u32 = 13;
+const UNAVAILABLE: u32 = 14;
+const UNAUTHENTICATED: u32 = 16;
 
 /// The gRPC status that goes with a reason. What the gRPC libraries make of a bare HTTP status is the rule (their
 /// `http-grpc-status-mapping`); deadlines, sizes and our own bugs have statuses that say more.
-fn status(reason: Reason) -> u64 {
-    match (reason, reason.status()) {
-        (Reason::TotalTimeout | Reason::FirstByteTimeout | Reason::BodyTimeout, _) => {
-            DEADLINE_EXCEEDED
-        }
-        (_, 413 | 414 | 431) => RESOURCE_EXHAUSTED,
-        (_, 499) => CANCELLED,
-        (_, 400 | 500 | 508) => INTERNAL,
-        (_, 401) => UNAUTHENTICATED,
-        (_, 403) => PERMISSION_DENIED,
-        (_, 404 | 405 | 501 | 505) => UNIMPLEMENTED,
-        (_, 429 | 502..=504) => UNAVAILABLE,
+fn status(reason: Reason) -> u32 {
+    match reason {
+        Reason::TotalTimeout | Reason::FirstByteTimeout | Reason::BodyTimeout => DEADLINE_EXCEEDED,
+        _ => of_http(reason.status()),
+    }
+}
+
+/// How a call has ended whose answer does not say so.
+pub(super) fn implied(reason: Option<Reason>, http: u16) -> u32 {
+    reason.map_or_else(|| of_http(http), status)
+}
+
+fn of_http(status: u16) -> u32 {
+    match status {
+        413 | 414 | 431 => RESOURCE_EXHAUSTED,
+        499 => CANCELLED,
+        400 | 500 | 508 => INTERNAL,
+        401 => UNAUTHENTICATED,
+        403 => PERMISSION_DENIED,
+        404 | 405 | 501 | 505 => UNIMPLEMENTED,
+        429 | 502..=504 => UNAVAILABLE,
         _ => UNKNOWN,
     }
 }
@@ -170,6 +202,27 @@ mod tests {
         }
         let (head, block) = with("X: y");
         assert_eq!(timeout(&head, &block), None);
+    }
+
+    #[test]
+    fn statuses_are_numbers() {
+        for (value, expected) in [
+            ("0", 0),
+            ("14", 14),
+            ("007", 7),
+            ("99", 99),
+            ("", 2),
+            ("-1", 2),
+            ("+1", 2),
+            ("OK", 2),
+            ("99999999999999999999", 2),
+        ] {
+            assert_eq!(said(value.as_bytes()), expected, "{value}");
+            let (head, block) = with(&format!("Grpc-Status: {value}"));
+            assert_eq!(said_in_head(&head, &block), Some(expected), "{value}");
+        }
+        let (head, block) = with("X: y");
+        assert_eq!(said_in_head(&head, &block), None);
     }
 
     /// Texts of reasons stand in a field as they are.

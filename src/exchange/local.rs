@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use weir_proto_h1::{BodyKind, Decimal, Edits, Framing, Head, Method, Trailers, encode_response};
 
+use super::grpc;
 use super::record::Record;
 use crate::conn::{Down, Outbox};
 use crate::core::Core;
@@ -81,6 +82,9 @@ pub(super) fn write<N: Net>(
         0 => BodyKind::None,
         len => BodyKind::Length(len as u64),
     };
+    if record.is_call {
+        record.grpc_status = grpc::said_in(edits.iter());
+    }
     let framing = down.respond(&head, &[], &edits, kind);
     down.kit.edits = edits;
     record.status = status;

@@ -75,6 +75,7 @@ pub async fn refuse<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>, fault: F
         core.net.wall_ms(),
         down.kit.peer,
     );
+    record.is_call = grpc::is_call(&down.kit.head, &down.kit.block);
     core.obs.borrow().exchange_started();
     down.kit.edits.clear();
     let after = fail(core, &plan, down, &mut record, fault).await;
@@ -92,6 +93,7 @@ fn begin<N: Net>(core: &Core<N>, plan: &Plan, down: &mut Down<'_, N>) -> Record 
         .or(peer);
     let mut record = Record::new(core.next_id(), core.net.now(), core.net.wall_ms(), client);
     record.trusted = trusted.is_some();
+    record.is_call = grpc::is_call(&down.kit.head, &down.kit.block);
     record.identity.clone_from(&down.kit.identity);
     record
 }
@@ -237,7 +239,7 @@ async fn fail<N: Net>(
     if fault.phase != Phase::Route {
         down.kit.edits.clear();
     }
-    let answered = if down.is_http2() && grpc::is_call(&down.kit.head, &down.kit.block) {
+    let answered = if down.is_http2() && record.is_call {
         grpc::problem(fault.reason, &mut down.kit.edits);
         answer(core, down, record, 200, &[]).await
     } else {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use super::grpc;
 use crate::fault::Reason;
 use crate::io::Instant;
 use crate::obs::{Exchange, RequestId};
@@ -45,8 +46,10 @@ pub(super) struct Record {
     pub(super) first_byte_ns: u64,
     /// Why Weir answered itself or broke off.
     pub(super) reason: Option<Reason>,
-    /// The answer was one of gRPC and has broken off: the status that it is to end with.
-    pub(super) grpc_status: Option<u64>,
+    /// The request is a call of gRPC.
+    pub(super) is_call: bool,
+    /// How its answer has ended, or is to end if it has broken off.
+    pub(super) grpc_status: Option<u32>,
 }
 
 impl Record {
@@ -70,6 +73,7 @@ impl Record {
             connect_ns: 0,
             first_byte_ns: 0,
             reason: None,
+            is_call: false,
             grpc_status: None,
         }
     }
@@ -88,6 +92,10 @@ impl Record {
             tls: None,
             client_cert: b"",
             status: self.status,
+            grpc_status: self.is_call.then(|| {
+                let said = self.grpc_status;
+                said.unwrap_or_else(|| grpc::implied(self.reason, self.status))
+            }),
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             listener,

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use weir_proto_h1::{BodyKind, FieldId};
 
+use super::grpc;
 use super::pace::Pace;
 use super::record::Record;
 use crate::conn::{Answer, Down, End, Piece, Up};
@@ -343,6 +344,9 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                 let now = self.core.net.now();
                 self.record.first_byte_ns = now.since(self.asked.min(now)).as_nanos() as u64;
                 self.record.status = self.up.head.status;
+                if self.record.is_call {
+                    self.record.grpc_status = grpc::said_in_head(&self.up.head, &self.up.block);
+                }
                 self.download = Download::Body;
                 self.replay.forget();
                 if self.upload == Upload::Reading {
@@ -365,7 +369,12 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             }
             Answer::End => {
                 self.download = Download::Done;
-                self.down.send_end(self.up.trailers())
+                let trailers = self.up.trailers();
+                if self.record.is_call {
+                    let said = grpc::said_in(trailers.iter());
+                    self.record.grpc_status = said.or(self.record.grpc_status);
+                }
+                self.down.send_end(trailers)
             }
             Answer::Switch => Ok(()),
         }

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::event::{CLASSES, GRPC_STATUSES};
 use super::http2::{ERRORS, Http2Counts};
 use crate::fault::Reason;
 use crate::tls::Failure;
@@ -207,16 +208,6 @@ impl Default for HistogramTotal {
     }
 }
 
-/// Classes of status: index 0 is "no answer", 1 to 5 the hundreds.
-pub(super) const CLASSES: usize = 6;
-
-/// The class of a status.
-#[inline]
-pub(super) const fn class_of(status: u16) -> usize {
-    let class = status as usize / 100;
-    if class < CLASSES { class } else { 0 }
-}
-
 /// What a core counts for itself.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
@@ -265,6 +256,8 @@ pub(super) struct ListenerCounts {
     pub(super) closed: Count,
     /// Exchanges and connections that ended for a reason of their own.
     pub(super) reasons: [Count; REASONS],
+    /// Calls of gRPC by their status.
+    pub(super) grpc: [Count; GRPC_STATUSES],
     /// Handshakes by what was agreed on: 1.2 and 1.3, each in full and resumed.
     pub(super) handshakes: [Count; HANDSHAKES],
     /// TLS connections that failed, by kind.
@@ -304,6 +297,8 @@ pub(super) struct UpstreamCounts {
     pub(super) queue_left: Count,
     /// Why exchanges with it failed.
     pub(super) reasons: [Count; REASONS],
+    /// Calls of gRPC by their status.
+    pub(super) grpc: [Count; GRPC_STATUSES],
     /// Why connections of HTTP/2 with its endpoints ended.
     pub(super) http2_errors: [Count; ERRORS],
     /// Connect times of new connections.
@@ -357,8 +352,8 @@ macro_rules! zero {
 }
 
 zero! {
-    ListenerCounts { exchanges, reasons, handshakes, tls_failures; bytes_in, bytes_out, opened, closed, http2 }
+    ListenerCounts { exchanges, reasons, grpc, handshakes, tls_failures; bytes_in, bytes_out, opened, closed, http2 }
     RouteCounts { exchanges; bytes_in, bytes_out, total }
-    UpstreamCounts { exchanges, reasons, http2_errors; retries, queued_us, queue_entered, queue_left, connect, first_byte }
+    UpstreamCounts { exchanges, reasons, grpc, http2_errors; retries, queued_us, queue_entered, queue_left, connect, first_byte }
     EndpointCounts { exchanges, reasons; opened, closed, reused, failed, first_byte }
 }

@@ -30,6 +30,8 @@ pub struct Exchange<'a> {
     pub client_cert: &'a [u8],
     /// The status that the client got; 0 when it got none.
     pub status: u16,
+    /// How a call of gRPC has ended; `None` for other requests.
+    pub grpc_status: Option<u32>,
     /// Bytes of request body taken from the client.
     pub bytes_in: u64,
     /// Bytes of response body given to the client.
@@ -55,6 +57,38 @@ pub struct Exchange<'a> {
     /// Why Weir answered by itself or broke the exchange off.
     pub reason: Option<Reason>,
 }
+
+impl Exchange<'_> {
+    /// The class of status that it counts in: 0 for none, 1 to 5 for the hundreds. An answer of gRPC is a 200 whatever
+    /// has become of the call, so that a call counts by the status that HTTP has for its end.
+    #[inline]
+    pub fn class(&self) -> usize {
+        let status = match (self.grpc_status, self.reason) {
+            (Some(_), Some(reason)) if self.status == 200 => reason.status(),
+            (Some(end), None) if self.status == 200 => HTTP_OF_GRPC[grpc_place(end)],
+            _ => self.status,
+        };
+        let class = usize::from(status) / 100;
+        if class < CLASSES { class } else { 0 }
+    }
+}
+
+/// Classes of status: index 0 is "no answer", 1 to 5 the hundreds.
+pub(super) const CLASSES: usize = 6;
+
+/// Places of a count by gRPC status.
+pub(super) const GRPC_STATUSES: usize = HTTP_OF_GRPC.len();
+
+/// The place of a gRPC status: clients take a number that the protocol does not have for `UNKNOWN`.
+pub(super) fn grpc_place(status: u32) -> usize {
+    let place = status as usize;
+    if place < GRPC_STATUSES { place } else { 2 }
+}
+
+/// The status of HTTP for each of gRPC, as `google/rpc/code.proto` has them.
+const HTTP_OF_GRPC: [u16; 17] = [
+    200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401,
+];
 
 /// The id of an exchange: 128 bits, shown as 32 lower-case hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

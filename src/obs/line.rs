@@ -34,11 +34,13 @@ pub(super) fn json(out: &mut String, event: &Exchange<'_>, names: Option<&Names>
     let _ = write!(out, ",\"resumed\":{resumed}");
     let client_cert = Some(event.client_cert).filter(|subject| !subject.is_empty());
     member(out, "client_cert", client_cert);
-    let (status, bytes_in, bytes_out) = (event.status, event.bytes_in, event.bytes_out);
-    let _ = write!(
-        out,
-        ",\"status\":{status},\"bytes_in\":{bytes_in},\"bytes_out\":{bytes_out}"
-    );
+    let _ = write!(out, ",\"status\":{}", event.status);
+    match event.grpc_status {
+        Some(status) => drop(write!(out, ",\"grpc_status\":{status}")),
+        None => out.push_str(",\"grpc_status\":null"),
+    }
+    let (bytes_in, bytes_out) = (event.bytes_in, event.bytes_out);
+    let _ = write!(out, ",\"bytes_in\":{bytes_in},\"bytes_out\":{bytes_out}");
     member(out, "route", named.route.map(str::as_bytes));
     member(out, "upstream", named.upstream.map(str::as_bytes));
     member(out, "endpoint", named.endpoint.map(str::as_bytes));
@@ -89,6 +91,9 @@ pub(super) fn text(out: &mut String, event: &Exchange<'_>, names: Option<&Names>
     if let Some(tls) = &event.tls {
         let how = if tls.resumed { "resumed" } else { "full" };
         let _ = write!(out, " tls={},{},{how}", tls.version(), tls.cipher());
+    }
+    if let Some(status) = event.grpc_status {
+        let _ = write!(out, " grpc_status={status}");
     }
     if !event.client_cert.is_empty() {
         out.push_str(" client_cert=");

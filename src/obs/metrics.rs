@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::CoreShared;
-use super::counters::{CLASSES, Count, Detail, HANDSHAKES, Histogram, HistogramTotal, REASONS};
+use super::counters::{Count, Detail, HANDSHAKES, Histogram, HistogramTotal, REASONS};
+use super::event::{CLASSES, GRPC_STATUSES};
 use super::http2;
 use super::page::{Kind, Page};
 use super::sheet::{Named, Sheet};
@@ -151,6 +152,14 @@ fn listeners(view: &View<'_>, page: &mut Page) {
         .map(|(id, name)| (&***name, counts(*id)))
         .collect();
     http2::listeners(&by_name, page);
+    page.family(
+        "weir_grpc_calls_total",
+        Kind::Counter,
+        "Calls of gRPC that are over, by listener and gRPC status.",
+    );
+    for (id, name) in &all {
+        grpc(page, ("listener", name), &counts(*id), |c| &c.grpc);
+    }
     let help =
         "Exchanges answered by Weir itself or broken off, and connections turned away, by reason.";
     page.family("weir_reasons_total", Kind::Counter, help);
@@ -270,6 +279,14 @@ fn upstreams(view: &View<'_>, page: &mut Page) {
     );
     for (id, name) in &all {
         reasons(page, ("upstream", name), &counts(*id), |c| &c.reasons);
+    }
+    page.family(
+        "weir_upstream_grpc_calls_total",
+        Kind::Counter,
+        "Calls of gRPC sent to an upstream, by gRPC status.",
+    );
+    for (id, name) in &all {
+        grpc(page, ("upstream", name), &counts(*id), |c| &c.grpc);
     }
     let by_name: Vec<_> = all
         .iter()
@@ -510,6 +527,19 @@ fn classes<C>(
     for (class, name) in NAMES.into_iter().enumerate() {
         let labels: Vec<_> = labels.iter().copied().chain([("class", name)]).collect();
         page.sample(&labels, sum(counts, |c| &read(c)[class]));
+    }
+}
+
+/// One sample a status of gRPC, by its number.
+fn grpc<C>(
+    page: &mut Page,
+    label: (&str, &str),
+    counts: &[&C],
+    read: impl Fn(&C) -> &[Count; GRPC_STATUSES],
+) {
+    for status in 0..GRPC_STATUSES {
+        let seen = sum(counts, |c| &read(c)[status]);
+        page.sample(&[label, ("grpc_status", &status.to_string())], seen);
     }
 }
 

@@ -34,7 +34,8 @@ use crate::fault::Reason;
 use crate::plan::{ListenerId, Plan, RouteId, UpstreamId};
 use crate::tls::{Agreed, Failure};
 use access::LogThread;
-use counters::{CoreCounts, class_of};
+use counters::CoreCounts;
+use event::grpc_place;
 use limits::LOG_RING_BYTES;
 pub(crate) use page::{Kind, Page};
 use sheet::{Names, Sheet};
@@ -125,13 +126,17 @@ impl CoreObs {
         upstream: Option<UpstreamId>,
         endpoint: Option<u32>,
     ) {
-        let class = class_of(event.status);
+        let class = event.class();
+        let grpc = event.grpc_status.map(grpc_place);
         if let Some(counts) = self.sheet.listener(listener) {
             counts.exchanges[class].add(1);
             counts.bytes_in.add(event.bytes_in);
             counts.bytes_out.add(event.bytes_out);
             if let Some(reason) = event.reason {
                 counts.reasons[reason as usize].add(1);
+            }
+            if let Some(status) = grpc {
+                counts.grpc[status].add(1);
             }
         }
         if let Some(counts) = route.and_then(|id| self.sheet.route(id)) {
@@ -152,6 +157,9 @@ impl CoreObs {
             }
             if let Some(reason) = event.reason {
                 counts.reasons[reason as usize].add(1);
+            }
+            if let Some(status) = grpc {
+                counts.grpc[status].add(1);
             }
         }
         if let Some(counts) = endpoint.and_then(|at| self.sheet.endpoint(id, at)) {

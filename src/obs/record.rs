@@ -64,6 +64,7 @@ pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &Exchange<
     head.put(&[sort]);
     head.put(&suite.to_le_bytes());
     head.put(&event.status.to_le_bytes());
+    head.u32(event.grpc_status.unwrap_or(NO_ID));
     head.put(&[event.reason.map_or(NO_REASON, |reason| reason as u8)]);
     head.u32(event.listener.0);
     head.u32(event.route.map_or(NO_ID, |id| id.0));
@@ -154,6 +155,7 @@ fn read(record: &[u8]) -> Option<Record<'_>> {
         suite,
     });
     let status = fields.u16()?;
+    let grpc_status = fields.id()?;
     let reason = Reason::ALL.get(usize::from(fields.u8()?)).copied();
     let listener = ListenerId(fields.u32()?);
     let route = fields.id()?.map(RouteId);
@@ -181,6 +183,7 @@ fn read(record: &[u8]) -> Option<Record<'_>> {
         tls,
         client_cert,
         status,
+        grpc_status,
         bytes_in,
         bytes_out,
         listener,
@@ -202,7 +205,7 @@ const KIND_MESSAGE: u8 = 1;
 const NO_REASON: u8 = u8::MAX;
 const NO_ID: u32 = u32::MAX;
 const MESSAGE_BYTES: usize = 6;
-const FIXED_BYTES: usize = 4 + 1 + 4 * 8 + 17 + 1 + 3 + 2 + 1 + 5 * 4 + 6 * 8 + 4 * 2;
+const FIXED_BYTES: usize = 4 + 1 + 4 * 8 + 17 + 1 + 3 + 2 + 1 + 6 * 4 + 6 * 8 + 4 * 2;
 
 /// Protocol names that a record can hold, the first for all others.
 const VERSIONS: [&str; 5] = ["", "HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/3"];

@@ -50,6 +50,7 @@ fn event(route: u32) -> Exchange<'static> {
         tls: None,
         client_cert: b"",
         status: 200,
+        grpc_status: None,
         bytes_in: 10,
         bytes_out: 1_000,
         listener: ListenerId(0),
@@ -151,6 +152,69 @@ fn round_bounds_are_on_every_page_and_divide_exactly() {
         ] {
             assert_eq!(below(bound), Some(readings), "{family} {bound}");
         }
+    }
+    obs.stop();
+}
+
+#[test]
+fn a_call_counts_in_the_class_of_its_end() {
+    let plan = two(1, false);
+    let (obs, cores) = Obs::start(1, &plan, None).unwrap();
+    let call = |grpc_status, reason, status| Exchange {
+        status,
+        grpc_status: Some(grpc_status),
+        reason,
+        ..event(0)
+    };
+    for (event, class) in [
+        (call(0, None, 200), 2),
+        (call(1, None, 200), 4),
+        (call(2, None, 200), 5),
+        (call(3, None, 200), 4),
+        (call(4, None, 200), 5),
+        (call(5, None, 200), 4),
+        (call(6, None, 200), 4),
+        (call(7, None, 200), 4),
+        (call(8, None, 200), 4),
+        (call(9, None, 200), 4),
+        (call(10, None, 200), 4),
+        (call(11, None, 200), 4),
+        (call(12, None, 200), 5),
+        (call(13, None, 200), 5),
+        (call(14, None, 200), 5),
+        (call(15, None, 200), 5),
+        (call(16, None, 200), 4),
+        // No status of gRPC's: UNKNOWN.
+        (call(17, None, 200), 5),
+        (call(u32::MAX, None, 200), 5),
+        // Weir's own: by its reason.
+        (call(12, Some(Reason::NoRoute), 200), 4),
+        (call(14, Some(Reason::ConnectFailed), 200), 5),
+        (call(1, Some(Reason::ClientClosed), 200), 4),
+        // An answer that is none of gRPC's: by its own status.
+        (call(12, None, 404), 4),
+        (call(14, None, 503), 5),
+        (call(1, Some(Reason::ClientClosed), 0), 0),
+    ] {
+        assert_eq!(event.class(), class, "{event:?}");
+        cores[0].exchange(&plan, &event);
+    }
+    let page = page(&obs);
+    for (status, calls) in [(0, 1), (1, 3), (2, 3), (4, 1), (12, 3), (14, 3), (16, 1)] {
+        for labels in [
+            "weir_grpc_calls_total{listener=\"127.0.0.1:8080\"",
+            "weir_upstream_grpc_calls_total{upstream=\"one\"",
+        ] {
+            let name = format!("{labels},grpc_status=\"{status}\"}}");
+            assert_eq!(series(&page, &name), Some(calls), "{name}");
+        }
+    }
+    for name in [
+        "weir_exchanges_total{listener=\"127.0.0.1:8080\",class=\"2xx\"}",
+        "weir_route_exchanges_total{route=\"a\",class=\"2xx\"}",
+        "weir_upstream_exchanges_total{upstream=\"one\",class=\"2xx\"}",
+    ] {
+        assert_eq!(series(&page, name), Some(1), "{name}");
     }
     obs.stop();
 }
@@ -487,7 +551,7 @@ fn lines_have_every_field_and_the_names_of_their_plan() {
         "client": "2001:db8::1", "listener": "127.0.0.1:8080", "method": "GET",
         "host": "example.com", "path": "/\"}\r\n{\"forged\":1,\\xff", "version": "HTTP/1.1",
         "tls": "1.3", "cipher": "TLS13_AES_128_GCM_SHA256", "resumed": true, "client_cert": "CN=a",
-        "status": 502, "bytes_in": 10, "bytes_out": 1000, "route": "b", "upstream": "two",
+        "status": 502, "grpc_status": null, "bytes_in": 10, "bytes_out": 1000, "route": "b", "upstream": "two",
         "endpoint": "10.0.0.3:80", "attempts": 1, "total_ms": 12.345, "queue_ms": 0,
         "connect_ms": 0.25, "first_byte_ms": 9, "reason": "connect_failed"
     }"#

@@ -158,8 +158,14 @@ impl Weir {
     /// Waits for the first line of the access log with this text in a member.
     #[track_caller]
     pub fn entry_with(&self, name: &str, text: &str) -> Entry {
-        let parse = |line: &str| Entry::parse(line).filter(|entry| entry.text(name) == text);
-        self.log.wait(text, parse)
+        self.entry_where(text, |entry| entry.text(name) == text)
+    }
+
+    /// Waits for the first line of the access log of which something holds.
+    #[track_caller]
+    pub fn entry_where(&self, what: &str, holds: impl Fn(&Entry) -> bool) -> Entry {
+        let parse = |line: &str| Entry::parse(line).filter(&holds);
+        self.log.wait(what, parse)
     }
 
     /// Replaces the configuration and asks for a reload; does not wait for it.
@@ -226,6 +232,13 @@ impl Entry {
     pub fn text(&self, name: &str) -> String {
         let value = self.0.get(name).unwrap_or_else(|| panic!("no {name}"));
         value.get::<String>().cloned().unwrap_or_default()
+    }
+
+    /// A member that is a number, or null.
+    #[track_caller]
+    pub fn maybe_number(&self, name: &str) -> Option<f64> {
+        let value = self.0.get(name).unwrap_or_else(|| panic!("no {name}"));
+        value.get::<f64>().copied()
     }
 
     /// A member that is a number.
