@@ -97,6 +97,20 @@ pub const HOUSEKEEPING_MS: u64 = 1_000;
 /// Letters that wait in a core's mailbox at most.
 pub const MAILBOX_LETTERS_MAX: usize = 1_024;
 
+/// How long handshakes that have begun may take to come to their end before a listener closes: longer than most round
+/// trips. Nobody waits for it but a shutdown, and a reload that takes a listener away.
+pub const LISTENER_SETTLE_MS: u64 = 200;
+
+/// Connections that are accepted from the queue of a listener that closes: as many as the longest queue holds.
+pub const LISTENER_EMPTY_MAX: u32 = 65_535;
+
+/// How long that may take.
+pub const LISTENER_EMPTY_MS: u64 = 1_000;
+
+/// How long a connection may take to send its first bytes that was made when Weir was about to end: they are on their
+/// way, mostly.
+pub const LEAVE_FIRST_MS: u64 = 1_000;
+
 /// How long an accept waits after an error that is likely to last.
 pub const ACCEPT_RETRY_MS: u64 = 50;
 

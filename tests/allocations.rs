@@ -19,8 +19,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use weir::core::{self, Command, Mail, Mailbox, Shared};
-use weir::io::ListenSocket;
 use weir::io::ring::{self, Ring};
+use weir::io::{ListenSocket, Origin};
 use weir::obs::{AccessLog, Format, Obs};
 use weir::plan::{ListenerId, Plan};
 
@@ -156,7 +156,7 @@ impl Core {
                 let (mail, mailbox) = Mailbox::new(&net).unwrap();
                 up.send(mail.clone()).unwrap();
                 let shared = Shared::new(vec![mail]);
-                let sockets = vec![(ListenerId(0), ListenSocket::Tcp(socket))];
+                let sockets = vec![(ListenerId(0), ListenSocket::Tcp(socket, Origin::Bound))];
                 core::run(net, 0, plan, side, shared, 1, sockets, mailbox).await;
             });
             ended.expect("io_uring is there");

@@ -32,6 +32,30 @@ impl Text for Time {
     }
 }
 
+/// A duration, or none: "0s".
+pub(crate) struct Pause;
+
+impl Text for Pause {
+    type Value = Duration;
+    const NOUN: &'static str = "a duration";
+    const PATTERN: Option<&'static str> = Time::PATTERN;
+    const EXAMPLES: &'static [&'static str] = &["5s", "250ms", "0s"];
+
+    fn parse(text: &str) -> Result<Duration, Problem> {
+        units::duration(text)
+    }
+
+    fn from_number(number: &str) -> Option<String> {
+        Time::from_number(number)
+    }
+}
+
+impl Spell for Pause {
+    fn spell(value: &Duration) -> Json {
+        Time::spell(value)
+    }
+}
+
 impl Spell for Time {
     fn spell(value: &Duration) -> Json {
         Json::Text(units::show_duration(*value))

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::amounts::{ByteRate, Percent, Size, Time};
+use crate::amounts::{ByteRate, Pause, Percent, Size, Time};
 use crate::kinds::{Count, OrOff};
 use crate::limits::{
     self, CONNECTIONS_MAX, FIELDS_MAX, H2_FRAMES_MAX, H2_STREAMS_MAX, H2_WINDOW_MAX, H2_WINDOW_MIN,
@@ -36,7 +36,10 @@ layer! {
         upstream_idle: Duration = "upstream_idle" as Time, limits::UPSTREAM_IDLE;
         /// How long a whole exchange may take; none when off.
         total: Option<Duration> = "total" as OrOff<Time>, limits::TOTAL;
-        /// How long running exchanges may go on after a request to stop.
+        /// How long Weir goes on to accept and serve after SIGTERM, while `/healthz` says 503 already: set it to the time
+        /// that load balancers take to notice. A second SIGTERM ends it.
+        drain_delay: Duration = "drain_delay" as Pause, limits::DRAIN_DELAY;
+        /// How long running exchanges may go on once Weir drains, which is after `drain_delay`.
         grace: Duration = "grace" as Time, limits::GRACE;
     }
 }

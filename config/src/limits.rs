@@ -73,6 +73,11 @@ pub const UPSTREAM_IDLE: Preset<Duration> = preset(
 /// A whole exchange.
 pub const TOTAL: Preset<Option<Duration>> =
     preset(None, "long downloads and event streams are legitimate");
+/// Serving on after a request to stop.
+pub const DRAIN_DELAY: Preset<Duration> = preset(
+    Duration::ZERO,
+    "only who stands behind a load balancer needs it; Kubernetes probes every 10 s",
+);
 /// Finishing exchanges at shutdown.
 pub const GRACE: Preset<Duration> = preset(
     Duration::from_secs(30),

@@ -15,6 +15,7 @@ impl Scope for InListener {
         ("body_stall", NOT_DOWNSTREAM),
         ("upstream_idle", NOT_DOWNSTREAM),
         ("total", NOT_DOWNSTREAM),
+        ("drain_delay", ONLY_TOP),
         ("grace", ONLY_TOP),
     ];
 }
@@ -23,8 +24,11 @@ impl Scope for InListener {
 pub(crate) struct InUpstream;
 
 impl Scope for InUpstream {
-    const NO_EFFECT: &'static [(&'static str, &'static str)] =
-        &[("head", HEAD_TOO_LATE), ("grace", ONLY_TOP)];
+    const NO_EFFECT: &'static [(&'static str, &'static str)] = &[
+        ("head", HEAD_TOO_LATE),
+        ("drain_delay", ONLY_TOP),
+        ("grace", ONLY_TOP),
+    ];
 }
 
 /// Time limits and limits of a route.
@@ -42,6 +46,7 @@ impl Scope for InRoute {
         ("connections", NOT_IN_ROUTE),
         ("connections_per_client", NOT_IN_ROUTE),
         ("memory_per_core", NOT_OF_ONE_ROUTE),
+        ("drain_delay", ONLY_TOP),
         ("grace", ONLY_TOP),
     ];
 }

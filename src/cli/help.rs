@@ -32,7 +32,8 @@ A file of ten lines:
   to = \"api\"
 
 Signals:
-  SIGTERM, SIGINT  stop accepting, finish what is under way, end; a second one ends at once
+  SIGTERM, SIGINT  stop accepting, finish what is under way, end; a second one ends at once. With
+                   `drain_delay`, serve on for that long first, while health says 503
   SIGHUP           read the file again and reopen logs; a bad file changes nothing and says why
   SIGUSR1          reopen logs
 

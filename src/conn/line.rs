@@ -11,7 +11,7 @@ use super::wire::{Wire, WireRx};
 use crate::core::{Core, Pass, Timer};
 use crate::fault::Reason;
 use crate::io::{Chunk, Instant, Net, Rx};
-use crate::limits::{LINGER_BYTES_MAX, LINGER_MS};
+use crate::limits::{LEAVE_FIRST_MS, LINGER_BYTES_MAX, LINGER_MS};
 use crate::obs::Level;
 use crate::tls::Failure;
 
@@ -46,7 +46,7 @@ impl<N: Net> Line<N> {
 
     /// The same, no longer than until a deadline.
     pub async fn wait_until(&mut self, core: &Rc<Core<N>>, deadline: Instant) -> Option<Chunk> {
-        self.timer.set(deadline);
+        let mut patience = Patience::new(self, deadline);
         poll_fn(|cx| {
             self.timer.watch(cx);
             match self.wire.rx.poll_recv(cx) {
@@ -54,11 +54,9 @@ impl<N: Net> Line<N> {
                 Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(None),
                 Poll::Pending => {}
             }
-            let unwanted = self.pass.is_unwanted();
-            if unwanted || core.net.now() >= deadline {
-                Poll::Ready(None)
-            } else {
-                Poll::Pending
+            match patience.is_over(self, core.net.now()) {
+                true => Poll::Ready(None),
+                false => Poll::Pending,
             }
         })
         .await
@@ -96,7 +94,7 @@ impl<N: Net> Line<N> {
     /// came behind it is returned.
     pub async fn introduce(&mut self, core: &Rc<Core<N>>) -> Result<Chunk, Reason> {
         let deadline = core.net.now() + self.pass.door.plan.borrow().timeouts.head;
-        self.timer.set(deadline);
+        let mut patience = Patience::new(self, deadline);
         let mut inbox = Inbox::default();
         let introduced = poll_fn(|cx| {
             self.timer.watch(cx);
@@ -111,7 +109,7 @@ impl<N: Net> Line<N> {
                     Err(_) => return Poll::Ready(Err(Reason::NotIntroduced)),
                 }
             }
-            if self.pass.is_unwanted() || core.net.now() >= deadline {
+            if patience.is_over(self, core.net.now()) {
                 Poll::Ready(Err(Reason::HeadTimeout))
             } else {
                 Poll::Pending
@@ -147,5 +145,38 @@ impl<N: Net> Line<N> {
             }
         })
         .await;
+    }
+}
+
+/// How long a line waits.
+struct Patience {
+    deadline: Instant,
+    is_shortened: bool,
+}
+
+impl Patience {
+    fn new<N: Net>(line: &Line<N>, deadline: Instant) -> Self {
+        line.timer.set(deadline);
+        Self {
+            deadline,
+            is_shortened: false,
+        }
+    }
+
+    /// Whether nothing is waited for any more. A connection that nobody wants ends at once, but one that has just been
+    /// made has a moment for its first request: without it that would be answered by a reset.
+    fn is_over<N: Net>(&mut self, line: &Line<N>, now: Instant) -> bool {
+        if line.pass.is_unwanted() {
+            if !line.is_new {
+                return true;
+            }
+            if !self.is_shortened {
+                self.is_shortened = true;
+                let first = now + Duration::from_millis(LEAVE_FIRST_MS);
+                self.deadline = self.deadline.min(first);
+                line.timer.set(self.deadline);
+            }
+        }
+        now >= self.deadline
     }
 }

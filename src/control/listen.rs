@@ -12,7 +12,7 @@ use std::{fs, net};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::io::{Address, ListenSocket};
+use crate::io::{Address, ListenSocket, Origin};
 use crate::plan::{ListenerId, Plan};
 
 /// Sockets that are bound and not given away yet.
@@ -55,7 +55,7 @@ pub(super) fn bind(
                 for sockets in &mut bound.sockets {
                     let socket = tcp(address, listener.backlog, true).map_err(cannot)?;
                     address = socket.local_addr().map_err(cannot)?;
-                    sockets.push((id, ListenSocket::Tcp(socket)));
+                    sockets.push((id, ListenSocket::Tcp(socket, Origin::Bound)));
                 }
                 bound.addresses.push(address.to_string());
             }
@@ -63,7 +63,8 @@ pub(super) fn bind(
                 let (socket, file) = unix(path, listener.backlog, listener.mode).map_err(cannot)?;
                 bound.files.push(file);
                 for sockets in &mut bound.sockets {
-                    sockets.push((id, ListenSocket::Unix(socket.try_clone().map_err(cannot)?)));
+                    let socket = socket.try_clone().map_err(cannot)?;
+                    sockets.push((id, ListenSocket::Unix(socket, Origin::Bound)));
                 }
                 bound.addresses.push(listener.address.to_string());
             }
@@ -197,7 +198,7 @@ mod tests {
         assert_eq!(bound.addresses.len(), 2);
         for sockets in &bound.sockets {
             for ((id, socket), address) in sockets.iter().zip(&bound.addresses) {
-                let ListenSocket::Tcp(socket) = socket else {
+                let ListenSocket::Tcp(socket, _) = socket else {
                     panic!("{id:?} is no TCP socket");
                 };
                 assert_eq!(socket.local_addr().unwrap().to_string(), *address);

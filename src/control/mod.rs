@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub use load::{LoadError, Loaded, Names, Source, load, load_untested};
 
@@ -74,7 +74,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Runs until a signal says to stop. SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads and reopens
+/// Runs until a signal says to stop. SIGTERM and SIGINT drain, after `drain_delay`; a second one ends the delay, or the
+/// drain; SIGHUP reloads and reopens
 /// logs; SIGUSR1 reopens logs.
 ///
 /// # Errors
@@ -209,7 +210,7 @@ impl Control {
         loop {
             match timeout(limits::WATCH * 10, signals.next()).await {
                 Ok(Sent::Stop(name)) => {
-                    process::info(format_args!("{name}: draining"));
+                    self.delay(name, signals).await;
                     return self.drain(signals).await;
                 }
                 Ok(Sent::Reload) => {
@@ -231,6 +232,40 @@ impl Control {
         }
     }
 
+    /// Says that it is about to end and serves on for `drain_delay`, so that load balancers notice before clients do.
+    async fn delay(&self, name: &str, signals: &mut Signals) {
+        self.draining.set(true);
+        let delay = self.state.borrow().config.timeouts.drain_delay;
+        if delay.is_zero() {
+            return process::info(format_args!("{name}: draining"));
+        }
+        process::info(format_args!(
+            "{name}: health says 503 now; serving on for {}",
+            seconds(delay)
+        ));
+        let end = Instant::now() + delay;
+        self.tell_all(|| Command::AnnounceEnd, end).await;
+        while let Ok(sent) = timeout_at(end, signals.next()).await {
+            match sent {
+                Sent::Stop(name) => {
+                    return process::info(format_args!("{name} again: draining"));
+                }
+                other => self.obey_while_ending(&other),
+            }
+        }
+        process::info("draining");
+    }
+
+    /// Answers a signal that does not hasten the end.
+    fn obey_while_ending(&self, sent: &Sent) {
+        match sent {
+            Sent::Stop(_) => {}
+            Sent::Reload => process::warn("SIGHUP: ending, so nothing is reloaded"),
+            Sent::Reopen => process::info("SIGUSR1: reopening logs"),
+        }
+        self.obs.reopen();
+    }
+
     /// Stops accepting, waits for exchanges to finish, and ends the cores.
     async fn drain(&self, signals: &mut Signals) -> Result<(), String> {
         self.draining.set(true);
@@ -238,9 +273,13 @@ impl Control {
         let deadline = Instant::now() + grace;
         self.tell_all(|| Command::Drain { grace }, deadline).await;
         while !self.cores.has_ended() && Instant::now() < deadline {
-            if let Ok(Sent::Stop(name)) = timeout(limits::WATCH, signals.next()).await {
-                process::warn(format_args!("{name} again: ending at once"));
-                break;
+            match timeout(limits::WATCH, signals.next()).await {
+                Ok(Sent::Stop(name)) => {
+                    process::warn(format_args!("{name} again: ending at once"));
+                    break;
+                }
+                Ok(other) => self.obey_while_ending(&other),
+                Err(_) => {}
             }
         }
         if self.cores.has_ended() {

@@ -1,20 +1,26 @@
 //! Where connections come in: doors, who may pass, and which core serves whom.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use super::Core;
 use super::boot::{DoorCount, Shared};
-use super::mailbox::Letter;
+use super::mailbox::{Letter, Receipt};
+use super::timers::Timer;
 use crate::conn;
 use crate::exchange;
 use crate::fault::Reason;
-use crate::io::{Address, Connection, Net};
-use crate::limits::{ACCEPT_RETRY_MS, ACCEPTS_POSTED, SPREAD_MIN, SPREAD_PERCENT_MAX};
+use crate::io::{Address, Connection, Instant, Net};
+use crate::limits::{
+    ACCEPT_RETRY_MS, ACCEPTS_AT_ONCE_MAX, ACCEPTS_POSTED, LISTENER_EMPTY_MAX, LISTENER_EMPTY_MS,
+    LISTENER_SETTLE_MS, SPREAD_MIN, SPREAD_PERCENT_MAX,
+};
 use crate::obs::Level;
 use crate::plan::{ListenerId, ListenerPlan, Plan};
 use crate::tls;
@@ -25,8 +31,8 @@ pub struct Door<N: Net> {
     pub id: Cell<ListenerId>,
     /// Its settings by the plan of the day.
     pub plan: RefCell<Rc<ListenerPlan>>,
-    /// Set when the listener is gone: connections end after the exchange that they are in.
-    pub closed: Cell<bool>,
+    /// The listener is gone or going: connections end after the exchange that they are in.
+    is_leaving: Cell<bool>,
     address: Address,
     listener: RefCell<Option<Rc<N::Listener>>>,
     count: Arc<DoorCount>,
@@ -57,7 +63,7 @@ impl<N: Net> Core<N> {
             let door = Rc::new(Door {
                 id: Cell::new(id),
                 plan: RefCell::new(Rc::new(listener.clone())),
-                closed: Cell::new(false),
+                is_leaving: Cell::new(false),
                 address: listener.address.clone(),
                 listener: RefCell::new(Some(opened.clone())),
                 count: self.shared.count(&listener.address),
@@ -70,19 +76,24 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Gives the doors their places in the new plan and closes those that it does not have.
-    pub(super) fn renumber_doors(&self, new: &Plan) {
-        self.doors.borrow_mut().retain(|door| {
+    /// Gives the doors their places in the new plan and closes those that it does not have. `receipt` is dropped when
+    /// these are closed.
+    pub(super) fn renumber_doors(self: &Rc<Self>, new: &Plan, receipt: &Receipt) {
+        for door in self.doors.borrow().iter() {
             let place = new.listeners.iter().position(|l| l.address == door.address);
             match place {
+                _ if door.is_leaving.get() => {}
                 Some(i) => {
                     door.id.set(ListenerId(i as u32));
                     *door.plan.borrow_mut() = Rc::new(new.listeners[i].clone());
                 }
-                None => self.close_door(door),
+                None => {
+                    door.id.set(GONE);
+                    self.close_door(door, Some(receipt.clone()));
+                }
             }
-            place.is_some()
-        });
+        }
+        self.timers.wake_all();
     }
 
     /// Gives the doors what they terminate TLS with from now on.
@@ -95,20 +106,72 @@ impl<N: Net> Core<N> {
         }
     }
 
-    pub(super) fn close_doors(&self) {
-        self.doors
-            .borrow_mut()
-            .drain(..)
-            .for_each(|door| self.close_door(&door));
+    /// Closes all doors.
+    pub(super) fn close_doors(self: &Rc<Self>) {
+        for door in self.doors.borrow().iter() {
+            self.close_door(door, None);
+        }
     }
 
-    fn close_door(&self, door: &Door<N>) {
-        door.closed.set(true);
-        door.id.set(GONE);
-        if let Some(listener) = door.listener.take() {
-            self.net.close_listener(&listener);
+    /// Closes a door once everybody who has come to it is in.
+    fn close_door(self: &Rc<Self>, door: &Rc<Door<N>>, receipt: Option<Receipt>) {
+        if door.is_leaving.replace(true) {
+            return;
         }
-        self.timers.wake_all();
+        let (core, door) = (self.clone(), door.clone());
+        self.net.spawn(async move {
+            if let Some(listener) = door.listener.take() {
+                core.empty_queue(&door, &listener).await;
+                core.net.close_listener(&listener);
+            }
+            core.doors
+                .borrow_mut()
+                .retain(|other| !Rc::ptr_eq(other, &door));
+            core.wake_waiter();
+            drop(receipt);
+        });
+    }
+
+    /// Accepts what has come to a listener, so that a client whose connection was made gets no reset: first handshakes
+    /// that have begun come to their end, then the queue is emptied. At most so many, and for so long.
+    async fn empty_queue(self: &Rc<Self>, door: &Rc<Door<N>>, listener: &N::Listener) {
+        self.net.stop_listening(listener);
+        let timer = self.timers.timer();
+        let settled = self.net.now() + Duration::from_millis(LISTENER_SETTLE_MS);
+        self.pause(&timer, settled).await;
+        let end = settled + Duration::from_millis(LISTENER_EMPTY_MS);
+        let mut accepted = 0;
+        while accepted < LISTENER_EMPTY_MAX && self.net.now() < end && !self.is_stopping() {
+            match self.net.accept_queued(listener) {
+                Ok(None) => return,
+                Ok(Some(connection)) => {
+                    accepted += 1;
+                    self.admit(door, connection);
+                    if accepted % ACCEPTS_AT_ONCE_MAX == 0 {
+                        // Others have their turn in between.
+                        self.net.sleep_until(self.net.now()).await;
+                    }
+                }
+                Err(_) => {
+                    self.obs.borrow().accept_error();
+                    let then = self.net.now() + Duration::from_millis(ACCEPT_RETRY_MS);
+                    self.pause(&timer, then).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until then, or until connections are to end at once.
+    async fn pause(&self, timer: &Timer, until: Instant) {
+        timer.set(until);
+        poll_fn(|cx| {
+            timer.watch(cx);
+            match self.is_stopping() || self.net.now() >= until {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
     }
 
     /// One of the accepts that are posted for a door.
@@ -116,7 +179,7 @@ impl<N: Net> Core<N> {
         loop {
             match self.net.accept(&listener).await {
                 Ok(connection) => self.welcome(&door, connection),
-                Err(_) if door.closed.get() => return,
+                Err(_) if door.is_leaving.get() => return,
                 Err(error) => {
                     // Out of descriptors or memory, or a client that left already. Waiting a little keeps a lasting
                     // error from eating the core; connections wait in the kernel meanwhile.
@@ -132,7 +195,9 @@ impl<N: Net> Core<N> {
 
     /// Serves a fresh connection here, or hands it on if this core has more than its share.
     fn welcome(self: &Rc<Self>, door: &Rc<Door<N>>, connection: Connection<N>) {
-        let Some(other) = self.shared.less_loaded(self.index) else {
+        let other = self.shared.less_loaded(self.index);
+        // Another core may have closed this door already.
+        let Some(other) = other.filter(|_| !door.is_leaving.get()) else {
             return self.admit(door, connection);
         };
         match self.net.pack(connection) {
@@ -153,12 +218,11 @@ impl<N: Net> Core<N> {
 
     /// Serves a connection that another core has accepted.
     pub(super) fn adopt(self: &Rc<Self>, address: &Address, parcel: N::Parcel) {
-        let door = self
-            .doors
-            .borrow()
-            .iter()
-            .find(|door| door.address == *address)
-            .cloned();
+        let door = {
+            let doors = self.doors.borrow();
+            let doors = doors.iter().filter(|door| door.address == *address);
+            doors.min_by_key(|door| door.is_leaving.get()).cloned()
+        };
         if let (Some(door), Ok(connection)) = (door, self.net.unpack(parcel)) {
             self.obs.borrow().taken_over();
             self.admit(&door, connection);
@@ -166,9 +230,6 @@ impl<N: Net> Core<N> {
     }
 
     fn admit(self: &Rc<Self>, door: &Rc<Door<N>>, connection: Connection<N>) {
-        if door.closed.get() {
-            return;
-        }
         let plan = door.plan.borrow();
         let (is_tls, is_behind) = (plan.tls.is_some(), plan.proxy_protocol.is_some());
         drop(plan);
@@ -240,7 +301,12 @@ impl<N: Net> Pass<N> {
 
     /// Whether the connection is to end after the exchange that it is in.
     pub fn is_unwanted(&self) -> bool {
-        self.core.is_draining() || self.door.closed.get()
+        self.core.is_draining() || self.door.is_leaving.get()
+    }
+
+    /// Whether the answer at hand is to be the connection's last, where it can say so.
+    pub fn is_last_answer(&self) -> bool {
+        self.core.is_ending() || self.is_unwanted()
     }
 }
 

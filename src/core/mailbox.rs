@@ -26,7 +26,7 @@ pub enum Command<S> {
         plan: Arc<Plan>,
         /// Sockets of listeners that are new in it.
         sockets: Vec<(ListenerId, S)>,
-        /// Dropped when that is so.
+        /// Dropped when that is so, and listeners that are not in it any more are closed.
         receipt: Receipt,
     },
     /// Uses these certificates and keys for connections that begin from now on.
@@ -38,6 +38,8 @@ pub enum Command<S> {
         /// Dropped when that is so.
         receipt: Receipt,
     },
+    /// Answers over HTTP/1.1 say from now on that their connection ends.
+    AnnounceEnd,
     /// Stops accepting, lets exchanges finish, ends after `grace` at the latest.
     Drain {
         /// How long exchanges may take.

@@ -58,6 +58,8 @@ pub struct Core<N: Net> {
     date: DateCache,
     /// More than half of the memory for messages is taken.
     tight: Cell<bool>,
+    /// Answers say that connections end after them.
+    ending: Cell<bool>,
     draining: Cell<bool>,
     stopping: Cell<bool>,
     connections: Cell<usize>,
@@ -102,6 +104,7 @@ impl<N: Net> Core<N> {
             ids: Cell::new((seed, 0)),
             date: DateCache::default(),
             tight: Cell::new(false),
+            ending: Cell::new(false),
             draining: Cell::new(false),
             stopping: Cell::new(false),
             connections: Cell::new(0),
@@ -144,6 +147,11 @@ impl<N: Net> Core<N> {
         }
     }
 
+    /// Whether answers over HTTP/1.1 are to say that their connection ends.
+    pub fn is_ending(&self) -> bool {
+        self.ending.get()
+    }
+
     /// Whether connections are to end after the exchange that they are in.
     pub fn is_draining(&self) -> bool {
         self.draining.get()
@@ -164,7 +172,8 @@ impl<N: Net> Core<N> {
         self.net.spawn(self.clone().keep_house());
         self.net.spawn(mailbox.serve(self.clone()));
         poll_fn(|cx| {
-            if self.draining.get() && self.connections.get() == 0 {
+            if self.draining.get() && self.connections.get() == 0 && self.doors.borrow().is_empty()
+            {
                 return Poll::Ready(());
             }
             self.waiting_for_end.set(Some(cx.waker().clone()));
@@ -224,8 +233,13 @@ impl<N: Net> Core<N> {
 
     fn obey(self: &Rc<Self>, command: Command<N::Socket>) {
         match command {
-            Command::Plan { plan, sockets, .. } => self.change_plan(plan, sockets),
+            Command::Plan {
+                plan,
+                sockets,
+                receipt,
+            } => self.change_plan(plan, sockets, &receipt),
             Command::Tls { tls, epoch, .. } => self.change_tls(&tls, epoch),
+            Command::AnnounceEnd => self.ending.set(true),
             Command::Drain { grace } => self.drain(grace),
             Command::Stop => {
                 self.drain(Duration::ZERO);
@@ -235,7 +249,12 @@ impl<N: Net> Core<N> {
     }
 
     /// Swaps the plan. Exchanges under way keep theirs; listeners that stay are not touched.
-    fn change_plan(self: &Rc<Self>, plan: Arc<Plan>, sockets: Vec<(ListenerId, N::Socket)>) {
+    fn change_plan(
+        self: &Rc<Self>,
+        plan: Arc<Plan>,
+        sockets: Vec<(ListenerId, N::Socket)>,
+        receipt: &Receipt,
+    ) {
         let old = self.plan();
         let with = (self.shared.cores(), self.ids.get().0);
         let new = Rc::new(CorePlan::new(plan, Some(&old), with, &self.obs));
@@ -249,7 +268,7 @@ impl<N: Net> Core<N> {
         }
         self.obs.borrow_mut().plan_changed(&new.plan);
         *self.plan.borrow_mut() = new.clone();
-        self.renumber_doors(&new.plan);
+        self.renumber_doors(&new.plan, receipt);
         self.open_doors(sockets);
     }
 
@@ -266,6 +285,7 @@ impl<N: Net> Core<N> {
     }
 
     fn drain(self: &Rc<Self>, grace: Duration) {
+        self.ending.set(true);
         self.draining.set(true);
         self.close_doors();
         self.timers.wake_all();

@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::io::sim::{self, End, Peer, Rng, Sim};
-use crate::io::{Address, Bell, Connection, Instant, ListenSocket, Net, Rx, Tx};
+use crate::io::{Address, Bell, Connection, Instant, ListenSocket, Net, Origin, Rx, Tx};
 use crate::io::{ring, uring};
 
 use passing::{
@@ -138,11 +138,17 @@ fn bind_real(unix: bool) -> (ListenSocket, Address) {
         let name = format!("weir-conformance-{}-{n}.sock", std::process::id());
         let path = std::env::temp_dir().join(name);
         let socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        return (ListenSocket::Unix(socket), Address::Unix(Arc::new(path)));
+        return (
+            ListenSocket::Unix(socket, Origin::Bound),
+            Address::Unix(Arc::new(path)),
+        );
     }
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    (ListenSocket::Tcp(socket), Address::Ip(address))
+    (
+        ListenSocket::Tcp(socket, Origin::Bound),
+        Address::Ip(address),
+    )
 }
 
 /// Names programs; each becomes a test in every world.
@@ -179,6 +185,7 @@ in_all_worlds! {
     sending_stops_when_nobody_reads
     bytes_to_a_closed_end_break_the_connection
     accepts_end_when_the_listener_closes
+    a_listener_that_stops_leaves_its_queue
     connects_to_nobody_are_refused
     a_connect_given_up_harms_nobody
     fresh_connections_move_between_cores_and_used_ones_stay
@@ -439,6 +446,33 @@ async fn accepts_end_when_the_listener_closes<N: Net>(place: Place<N>) {
     assert!(place.net.accept(&listener).await.is_err());
     let error = place.net.connect(&address).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+}
+
+async fn a_listener_that_stops_leaves_its_queue<N: Net>(place: Place<N>) {
+    let (listener, address) = place.listen();
+    let mut peers = Vec::new();
+    for _ in 0..20 {
+        peers.push(Peer::connect(&place.net, &address).await.unwrap());
+    }
+    place.net.stop_listening(&listener);
+    let late = Rc::new(RefCell::new(None));
+    let (net, to, told) = (place.net.clone(), address.clone(), late.clone());
+    place.net.spawn(async move {
+        let error = net.connect(&to).await.err().map(|error| error.kind());
+        *told.borrow_mut() = Some(error);
+    });
+    for peer in &mut peers {
+        let accepted = place.net.accept_queued(&listener).unwrap();
+        let mut served = Peer::new(&place.net, accepted.expect("it waits in the queue"));
+        served.send(b"hello").await.unwrap();
+        served.finish();
+        let (got, end) = peer.read_to_end().await;
+        assert_eq!((&got[..], end), (&b"hello"[..], End::Orderly));
+    }
+    assert!(place.net.accept_queued(&listener).unwrap().is_none());
+    place.net.close_listener(&listener);
+    until(&place.net, || late.borrow().is_some()).await;
+    assert_eq!(*late.borrow(), Some(Some(ErrorKind::ConnectionRefused)));
 }
 
 async fn connects_to_nobody_are_refused<N: Net>(place: Place<N>) {

@@ -27,7 +27,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use buf::{Chunk, Filling, Out, Pool};
-pub use os::{Doorbell, ListenSocket, Parcel};
+pub use os::{Doorbell, ListenSocket, Origin, Parcel};
 
 /// A point in time: nanoseconds on the clock of one [`Net`], which never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,7 +125,18 @@ pub trait Net: Clone + 'static {
         listener: &Self::Listener,
     ) -> impl Future<Output = io::Result<Connection<Self>>>;
 
-    /// Stops a listener: connections still in its queue are refused, waiting accepts end.
+    /// Has the system turn new clients away. Connections in the queue stay there, handshakes that have begun come to
+    /// their end, and waiting accepts go on. A socket that was inherited is left as it is: others may hold it too.
+    fn stop_listening(&self, listener: &Self::Listener);
+
+    /// Accepts a connection from the queue, without waiting. `None`: the queue is empty. Only after
+    /// [`Net::stop_listening`].
+    ///
+    /// # Errors
+    /// Out of descriptors or memory, or the client has left already.
+    fn accept_queued(&self, listener: &Self::Listener) -> io::Result<Option<Connection<Self>>>;
+
+    /// Closes a listener: connections still in its queue are reset, waiting accepts end.
     fn close_listener(&self, listener: &Self::Listener);
 
     /// Connects to `to`. Dropping the future gives the attempt up.

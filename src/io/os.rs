@@ -7,14 +7,25 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use socket2::SockAddr;
+
 use super::Bell;
 
 /// A bound listening socket.
 pub enum ListenSocket {
     /// TCP; shares its port with the other cores' by `SO_REUSEPORT`.
-    Tcp(std::net::TcpListener),
+    Tcp(std::net::TcpListener, Origin),
     /// Unix; cores accept from clones of one socket.
-    Unix(std::os::unix::net::UnixListener),
+    Unix(std::os::unix::net::UnixListener, Origin),
+}
+
+/// Where a listening socket comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This process has bound it: when it stops listening, nobody does.
+    Bound,
+    /// The process was started with it. Whoever has passed it on may go on with it: it is closed and never shut down.
+    Inherited,
 }
 
 /// An accepted connection between two cores.
@@ -32,6 +43,83 @@ pub(super) fn shut(fd: i32, how: i32) {
     // SAFETY: shutdown takes a descriptor and touches no memory; one that is no socket gives an error, which means
     // the direction is closed already.
     unsafe { libc::shutdown(fd, how) };
+}
+
+/// Has the system turn away whoever connects to a listening socket from now on; the queue stays.
+pub(super) fn stop_listening(fd: i32, is_tcp: bool) {
+    if is_tcp {
+        ignore_syns(fd);
+    } else {
+        // What waits in the queue of a Unix socket survives this.
+        shut(fd, libc::SHUT_RDWR);
+    }
+}
+
+/// Has a listening TCP socket ignore new SYNs. A shutdown would reset the queue, and a close the handshakes under way. A
+/// client that is ignored asks again after a second, and is refused if nobody listens then.
+fn ignore_syns(fd: i32) {
+    // Offsets count from the TCP header: the flags are its 14th byte.
+    let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let (load, and, equal, done) = (
+        (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16,
+        (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16,
+        (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+        (libc::BPF_RET | libc::BPF_K) as u16,
+    );
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    let mut program = [
+        op(load, 0, 0, 13),
+        op(and, 0, 0, SYN | ACK),
+        op(equal, 0, 1, SYN),
+        op(done, 0, 0, 0),
+        op(done, 0, 0, u32::MAX),
+    ];
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: the option is a program description of the size given; it and the program live for the call, which copies
+    // them. If the system refuses, handshakes that are under way when the socket closes are reset.
+    unsafe {
+        libc::setsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const filter).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        );
+    }
+}
+
+/// Accepts a connection, with its other side's address if that has one. `flags` are those of the new socket.
+pub(super) fn accept(fd: i32, flags: i32) -> io::Result<(i32, Option<SocketAddr>)> {
+    // SAFETY: the system writes an address no longer than `size` says there is room for, and its size.
+    let accepted = unsafe {
+        SockAddr::try_init(|address, size| {
+            let accepted = libc::accept4(fd, address.cast(), size, flags | libc::SOCK_CLOEXEC);
+            if accepted < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(accepted)
+        })
+    };
+    let (accepted, address) = accepted?;
+    Ok((accepted, address.as_socket()))
+}
+
+/// Accepts from the queue of a non-blocking socket that no longer listens; `None` if it is empty.
+pub(super) fn accept_queued(fd: i32, flags: i32) -> io::Result<Option<(i32, Option<SocketAddr>)>> {
+    loop {
+        match accept(fd, flags) {
+            Ok(accepted) => return Ok(Some(accepted)),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::EINVAL) => return Ok(None),
+                Some(libc::EINTR | libc::ECONNABORTED) => {}
+                _ => return Err(error),
+            },
+        }
+    }
 }
 
 /// Lets calls that do not go through a ring fail instead of waiting. Says whether they do.

@@ -231,7 +231,7 @@ impl<N: Net> Downstream<N> {
         edits: &Edits,
         body: BodyKind,
     ) -> Result<Framing, Fault> {
-        if self.pass.is_unwanted() {
+        if self.pass.is_last_answer() {
             self.machine.close_after();
         }
         let framing = self

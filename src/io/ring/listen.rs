@@ -8,9 +8,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use socket2::SockAddr;
-
-use super::super::os::shut;
+use super::super::Origin;
+use super::super::os;
 use super::driver::{Core, Key, Kind, Owner};
 use crate::limits::ACCEPTS_AT_ONCE_MAX;
 
@@ -27,6 +26,8 @@ pub(super) struct Gate {
     core: Rc<Core>,
     key: Key,
     fd: OwnedFd,
+    is_tcp: bool,
+    origin: Origin,
     is_watched: Cell<bool>,
     is_closed: Cell<bool>,
     is_dropped: Cell<bool>,
@@ -38,13 +39,15 @@ pub(super) struct Gate {
 }
 
 impl Listener {
-    pub(super) fn new(core: &Rc<Core>, fd: OwnedFd) -> Self {
+    pub(super) fn new(core: &Rc<Core>, fd: OwnedFd, is_tcp: bool, origin: Origin) -> Self {
         let mut made = None;
         core.add(|key| {
             let gate = Rc::new(Gate {
                 core: core.clone(),
                 key,
                 fd,
+                is_tcp,
+                origin,
                 is_watched: Cell::new(false),
                 is_closed: Cell::new(false),
                 is_dropped: Cell::new(false),
@@ -65,9 +68,21 @@ impl Listener {
         poll_fn(|cx| self.gate.poll_accept(cx)).await
     }
 
+    pub(super) fn stop(&self) {
+        if self.gate.origin == Origin::Bound {
+            os::stop_listening(self.gate.fd.as_raw_fd(), self.gate.is_tcp);
+        }
+    }
+
+    pub(super) fn accept_queued(&self) -> io::Result<Option<(i32, Option<SocketAddr>)>> {
+        os::accept_queued(self.gate.fd.as_raw_fd(), libc::SOCK_NONBLOCK)
+    }
+
     pub(super) fn close(&self) {
         self.gate.is_closed.set(true);
-        shut(self.gate.fd.as_raw_fd(), libc::SHUT_RDWR);
+        if self.gate.origin == Origin::Bound {
+            os::shut(self.gate.fd.as_raw_fd(), libc::SHUT_RDWR);
+        }
         self.gate.wake_all();
     }
 }
@@ -82,7 +97,7 @@ impl Gate {
                 self.wait(cx);
                 return Poll::Pending;
             }
-            match accept(self.fd.as_raw_fd()) {
+            match os::accept(self.fd.as_raw_fd(), libc::SOCK_NONBLOCK) {
                 Ok(accepted) => {
                     self.left.set(self.left.get() - 1);
                     return Poll::Ready(Ok(accepted));
@@ -140,21 +155,4 @@ impl Drop for Listener {
             self.gate.core.remove(self.gate.key);
         }
     }
-}
-
-/// Accepts a connection, non-blocking, with its other side's address if that has one.
-fn accept(fd: i32) -> io::Result<(i32, Option<SocketAddr>)> {
-    // SAFETY: the system writes an address no longer than `size` says there is room for, and its size.
-    let accepted = unsafe {
-        SockAddr::try_init(|address, size| {
-            let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-            let accepted = libc::accept4(fd, address.cast(), size, flags);
-            if accepted < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(accepted)
-        })
-    };
-    let (accepted, address) = accepted?;
-    Ok((accepted, address.as_socket()))
 }

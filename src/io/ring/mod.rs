@@ -158,19 +158,28 @@ impl Net for Ring {
     }
 
     fn listen(&self, socket: ListenSocket) -> io::Result<Listener> {
-        let fd: OwnedFd = match socket {
-            ListenSocket::Tcp(socket) => socket.into(),
-            ListenSocket::Unix(socket) => socket.into(),
+        let (fd, is_tcp, origin): (OwnedFd, _, _) = match socket {
+            ListenSocket::Tcp(socket, origin) => (socket.into(), true, origin),
+            ListenSocket::Unix(socket, origin) => (socket.into(), false, origin),
         };
         if !set_nonblocking(fd.as_raw_fd()) {
             return Err(io::Error::last_os_error());
         }
-        Ok(Listener::new(&self.core, fd))
+        Ok(Listener::new(&self.core, fd, is_tcp, origin))
     }
 
     async fn accept(&self, listener: &Listener) -> io::Result<Connection<Self>> {
         let (fd, peer) = listener.accept().await?;
         Ok(self.connection(fd, peer, true))
+    }
+
+    fn stop_listening(&self, listener: &Listener) {
+        listener.stop();
+    }
+
+    fn accept_queued(&self, listener: &Listener) -> io::Result<Option<Connection<Self>>> {
+        let accepted = listener.accept_queued()?;
+        Ok(accepted.map(|(fd, peer)| self.connection(fd, peer, true)))
     }
 
     fn close_listener(&self, listener: &Listener) {

@@ -8,7 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::task::Poll;
 
 use super::*;
-use crate::io::{Chunk, Rx};
+use crate::io::{Chunk, Origin, Rx};
 use crate::limits::{BLOCK_BYTES, RING_COMPLETIONS, TURN_BYTES_MAX};
 
 type Halves = (RingRx, RingTx);
@@ -17,7 +17,9 @@ type Halves = (RingRx, RingTx);
 async fn pair(net: &Ring) -> (Halves, Halves) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = Address::Ip(socket.local_addr().unwrap());
-    let listener = net.listen(ListenSocket::Tcp(socket)).unwrap();
+    let listener = net
+        .listen(ListenSocket::Tcp(socket, Origin::Bound))
+        .unwrap();
     let near = net.connect(&to).await.unwrap();
     let far = net.accept(&listener).await.unwrap();
     ((near.rx, near.tx), (far.rx, far.tx))
@@ -27,7 +29,9 @@ async fn pair(net: &Ring) -> (Halves, Halves) {
 async fn with_plain(net: &Ring) -> (Halves, TcpStream) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let plain = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
-    let listener = net.listen(ListenSocket::Tcp(socket)).unwrap();
+    let listener = net
+        .listen(ListenSocket::Tcp(socket, Origin::Bound))
+        .unwrap();
     let Connection { rx, tx, .. } = net.accept(&listener).await.unwrap();
     ((rx, tx), plain)
 }
@@ -272,7 +276,9 @@ fn connects_to_a_full_unix_socket_wait_for_room() {
         }
         net.sleep_until(net.now() + Duration::from_millis(5)).await;
         assert!(connected.get() < 5, "the queue was to be full");
-        let listener = net.listen(ListenSocket::Unix(socket.into())).unwrap();
+        let listener = net
+            .listen(ListenSocket::Unix(socket.into(), Origin::Bound))
+            .unwrap();
         while connected.get() < 5 {
             net.accept(&listener).await.unwrap();
             net.sleep_until(net.now() + Duration::from_millis(2)).await;

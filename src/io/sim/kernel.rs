@@ -129,6 +129,8 @@ struct Listener {
     address: Address,
     queue: VecDeque<ConnId>,
     accepts: VecDeque<OpId>,
+    /// Nobody connects to it any more.
+    is_stopped: bool,
 }
 
 pub(super) struct Kernel {
@@ -284,9 +286,29 @@ impl Kernel {
             address,
             queue: VecDeque::new(),
             accepts: VecDeque::new(),
+            is_stopped: false,
         };
         self.listeners.insert(id, listener);
         id
+    }
+
+    pub(super) fn stop_listening(&mut self, id: u64) {
+        if let Some(listener) = self.listeners.get_mut(&id) {
+            listener.is_stopped = true;
+        }
+    }
+
+    /// Takes a connection out of a listener's queue.
+    pub(super) fn accept_queued(&mut self, id: u64, actor: Actor) -> io::Result<Option<ConnId>> {
+        if self.env.rng.chance(self.faults.accept_error_permille) {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
+        let open = self.listeners.get_mut(&id);
+        let conn = open.and_then(|open| open.queue.pop_front());
+        if let Some(conn) = conn {
+            self.conn(conn, |conn, _| conn.set_actor(1, actor));
+        }
+        Ok(conn)
     }
 
     pub(super) fn close_listener(&mut self, id: u64, actor: Actor) {
@@ -495,7 +517,7 @@ impl Kernel {
         let open = self
             .listeners
             .iter()
-            .filter(|(_, open)| open.address == *address);
+            .filter(|(_, open)| open.address == *address && !open.is_stopped);
         open.map(|(&id, _)| id).collect()
     }
 

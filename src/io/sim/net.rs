@@ -124,6 +124,23 @@ impl Net for Sim {
         }))
     }
 
+    fn stop_listening(&self, listener: &SimListener) {
+        let id = listener.socket.id;
+        self.shared().with(|kernel| kernel.stop_listening(id));
+    }
+
+    fn accept_queued(&self, listener: &SimListener) -> io::Result<Option<Connection<Self>>> {
+        let (id, actor) = (listener.socket.id, self.core.actor);
+        let conn = self.shared().with(|kernel| kernel.accept_queued(id, actor));
+        Ok(conn?.map(|conn| {
+            self.connection(Socket {
+                shared: self.shared().clone(),
+                conn,
+                side: 1,
+            })
+        }))
+    }
+
     fn close_listener(&self, listener: &SimListener) {
         listener.close();
     }

@@ -10,18 +10,18 @@
 mod rx;
 mod tx;
 
-use std::cell::{Cell, UnsafeCell};
-use std::future::Future;
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use monoio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::os::{Doorbell, ListenSocket, Parcel, owned, set_nonblocking, shut};
+use super::os::{self, Doorbell, ListenSocket, Origin, Parcel, owned, set_nonblocking, shut};
 use super::pipe::{Pipe, Pipes};
 use super::{Address, Connection, Instant, Net, Pool};
 use crate::limits::RING_ENTRIES;
@@ -160,11 +160,25 @@ impl Uring {
 }
 
 /// A listening socket registered with the core's runtime.
-pub enum Listener {
-    /// TCP.
+pub struct Listener {
+    socket: Listening,
+    origin: Origin,
+    is_closed: Cell<bool>,
+    accepting: RefCell<Vec<Waker>>,
+}
+
+enum Listening {
     Tcp(TcpListener),
-    /// Unix.
     Unix(UnixListener),
+}
+
+impl Listener {
+    fn fd(&self) -> i32 {
+        match &self.socket {
+            Listening::Tcp(socket) => socket.as_raw_fd(),
+            Listening::Unix(socket) => socket.as_raw_fd(),
+        }
+    }
 }
 
 impl Net for Uring {
@@ -200,32 +214,76 @@ impl Net for Uring {
     }
 
     fn listen(&self, socket: ListenSocket) -> io::Result<Listener> {
-        Ok(match socket {
-            ListenSocket::Tcp(socket) => Listener::Tcp(TcpListener::from_std(socket)?),
-            ListenSocket::Unix(socket) => Listener::Unix(UnixListener::from_std(socket)?),
+        let (socket, origin) = match socket {
+            ListenSocket::Tcp(socket, origin) => {
+                (Listening::Tcp(TcpListener::from_std(socket)?), origin)
+            }
+            ListenSocket::Unix(socket, origin) => {
+                (Listening::Unix(UnixListener::from_std(socket)?), origin)
+            }
+        };
+        Ok(Listener {
+            socket,
+            origin,
+            is_closed: Cell::new(false),
+            accepting: RefCell::default(),
         })
     }
 
     async fn accept(&self, listener: &Listener) -> io::Result<Connection<Self>> {
-        match listener {
-            Listener::Tcp(listener) => {
-                let (tcp, peer) = listener.accept().await?;
-                self.core.tick();
-                Ok(self.connection(tcp, Some(peer)))
+        let mut accepting = pin!(async {
+            match &listener.socket {
+                Listening::Tcp(socket) => {
+                    let (tcp, peer) = socket.accept().await?;
+                    self.core.tick();
+                    Ok(self.connection(tcp, Some(peer)))
+                }
+                Listening::Unix(socket) => {
+                    let (unix, _) = socket.accept().await?;
+                    self.adopt(owned(unix.into_raw_fd()), None)
+                }
             }
-            Listener::Unix(listener) => {
-                let (unix, _) = listener.accept().await?;
-                self.adopt(owned(unix.into_raw_fd()), None)
+        });
+        // A shutdown ends accepts, but an inherited socket gets none.
+        poll_fn(|cx| {
+            if let Poll::Ready(accepted) = accepting.as_mut().poll(cx) {
+                return Poll::Ready(accepted);
             }
+            if listener.is_closed.get() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+            let mut wakers = listener.accepting.borrow_mut();
+            if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+                wakers.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn stop_listening(&self, listener: &Listener) {
+        // What is asked past the ring may not wait.
+        set_nonblocking(listener.fd());
+        if listener.origin == Origin::Bound {
+            let is_tcp = matches!(listener.socket, Listening::Tcp(_));
+            os::stop_listening(listener.fd(), is_tcp);
+        }
+    }
+
+    fn accept_queued(&self, listener: &Listener) -> io::Result<Option<Connection<Self>>> {
+        match os::accept_queued(listener.fd(), 0)? {
+            Some((fd, peer)) => self.adopt(owned(fd), peer).map(Some),
+            None => Ok(None),
         }
     }
 
     fn close_listener(&self, listener: &Listener) {
-        let fd = match listener {
-            Listener::Tcp(listener) => listener.as_raw_fd(),
-            Listener::Unix(listener) => listener.as_raw_fd(),
-        };
-        shut(fd, libc::SHUT_RDWR);
+        listener.is_closed.set(true);
+        if listener.origin == Origin::Bound {
+            shut(listener.fd(), libc::SHUT_RDWR);
+        }
+        let wakers = listener.accepting.take();
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     async fn connect(&self, to: &Address) -> io::Result<Connection<Self>> {
