@@ -7,6 +7,7 @@ pub mod control;
 pub mod core;
 pub mod exchange;
 pub mod fault;
+pub mod files;
 #[allow(unsafe_code)]
 pub mod io;
 pub mod limits;

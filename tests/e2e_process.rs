@@ -392,13 +392,17 @@ fn the_access_log_file_is_reopened_and_may_be_text() {
     );
     std::fs::rename(&log, &rotated).unwrap();
     weir.signal(Signal::USR1);
-    eventually("a new file", || log.exists().then_some(()));
-    weir.ask(get("/second"));
-    wait_for(&log, "/second");
+    eventually("a line in the new file", || {
+        weir.ask(get("/second"));
+        let text = std::fs::read_to_string(&log).ok()?;
+        text.contains("/second").then_some(())
+    });
+    weir.ask(get("/third"));
+    wait_for(&log, "/third");
     assert!(
         !std::fs::read_to_string(&rotated)
             .unwrap()
-            .contains("/second")
+            .contains("/third")
     );
 }
 

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
+use std::thread;
 
 use lexopt::{Parser, ValueExt};
 use weir_config::{
@@ -69,8 +70,9 @@ pub(super) fn main(args: &mut Parser) -> Done {
     config.listeners.push(secure);
     let ca = certificate.cert.display().to_string();
     let ready = move |started: &Started| {
-        // A closed standard output stops nobody from trying the demo.
-        let _ = io::stdout().write_all(welcome(started, &shown, admin, &ca).as_bytes());
+        let text = welcome(started, &shown, admin, &ca);
+        // A standard output that is closed, or that nobody reads, stops nobody from trying the demo.
+        thread::spawn(move || io::stdout().write_all(text.as_bytes()));
     };
     serve(Options {
         source: Source::Given(Box::new(config)),

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use lexopt::{Arg, Parser, ValueExt};
 
 use crate::control::{self, Failure, Options};
+use crate::obs::process;
 
 /// Could not start, or broke.
 pub const FAILED: u8 = 1;
@@ -33,6 +34,8 @@ pub enum Exit {
     Config(String),
     /// It failed; says why.
     Failed(String),
+    /// It has said why already; with the exit code.
+    Said(u8),
 }
 
 type Done = Result<(), Exit>;
@@ -46,6 +49,7 @@ pub fn main() -> ExitCode {
         Err(Exit::Usage(why)) => (USAGE, format!("error: {why}\nTry `weir help`.\n")),
         Err(Exit::Config(why)) => (CONFIG, why),
         Err(Exit::Failed(why)) => (FAILED, format!("error: {why}\n")),
+        Err(Exit::Said(code)) => return ExitCode::from(code),
     };
     // Without a standard error there is nobody to tell; the exit code remains.
     let _ = std::io::stderr().write_all(text.as_bytes());
@@ -138,11 +142,14 @@ fn print(text: &str) -> Done {
     }
 }
 
-/// Serves until told to stop.
+/// Serves until told to stop. What a process that serves says last may not wait for whoever reads standard error.
 fn serve(options: Options) -> Done {
-    control::run(options).map_err(|failure| match failure {
-        Failure::Config(error) => Exit::Config(error.to_string()),
-        Failure::Run(error) => Exit::Failed(error),
+    control::run(options).map_err(|failure| {
+        process::say_last(failure.to_string());
+        Exit::Said(match failure {
+            Failure::Config(_) => CONFIG,
+            Failure::Run(_) => FAILED,
+        })
     })
 }
 

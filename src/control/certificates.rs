@@ -46,11 +46,9 @@ impl Certificates {
         (self.refused, self.last_error) = (None, None);
     }
 
-    /// The files' present state, if it is neither the one in use nor one that was refused.
-    fn changed(&self) -> Option<Stamps> {
-        let stamp = |path: &Path| (path.to_owned(), Stamp::now(path));
-        let now: Stamps = self.tls.files.iter().map(|(path, _)| stamp(path)).collect();
-        (now != self.tls.files && self.refused.as_ref() != Some(&now)).then_some(now)
+    /// Whether this state of the files is neither the one in use nor one that was refused.
+    fn is_new(&self, stamps: &Stamps) -> bool {
+        *stamps != self.tls.files && self.refused.as_ref() != Some(stamps)
     }
 
     /// The certificates in use, each file once.
@@ -180,8 +178,17 @@ impl Control {
             if self.draining.get() {
                 return;
             }
-            let changed = self.state.borrow().certificates.changed();
-            if let Some(stamps) = changed {
+            let tls = self.state.borrow().certificates.tls.clone();
+            // A file system that does not answer holds up a thread of its own, and this watch.
+            let look = move || {
+                let stamp = |path: &PathBuf| (path.clone(), Stamp::now(path));
+                tls.files.iter().map(|(path, _)| stamp(path)).collect()
+            };
+            let Ok(stamps) = tokio::task::spawn_blocking(look).await else {
+                continue;
+            };
+            let is_new = self.state.borrow().certificates.is_new(&stamps);
+            if is_new {
                 self.refresh_certificates(stamps).await;
             }
         }

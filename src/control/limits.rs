@@ -46,3 +46,9 @@ pub(super) const DEMO_BODY_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
 /// The longest wait of the demo's `/slow`.
 pub(super) const DEMO_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How long control waits for a file system to open or look at a file.
+pub(super) const FILE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a reload may read, resolve and compile before it has failed.
+pub(super) const RELOAD_PATIENCE: Duration = Duration::from_secs(120);

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::{fs, net};
 
@@ -117,12 +117,15 @@ pub(super) fn unix(
                 "the file exists and is no socket",
             ));
         }
-        match UnixStream::connect(path) {
+        // Without waiting: a process that lives and does not accept has a full queue.
+        let trial = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        trial.set_nonblocking(true)?;
+        match trial.connect(&socket2::SockAddr::unix(path)?) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 fs::remove_file(path)?
             }
-            Err(error) => return Err(error),
-            Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ => return Err(io::ErrorKind::AddrInUse.into()),
         }
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;

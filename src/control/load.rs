@@ -1,13 +1,14 @@
 //! From a file to a plan, with everything that `weir check`, `weir run` and a reload do first.
 
 use std::fmt::Display;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use weir_config::{Code, Config, Diagnostic, Spot};
 
 use crate::cli::explain;
+use crate::files;
 use crate::plan::{Plan, Problem};
 use crate::tls::{self, Tickets};
 
@@ -144,15 +145,9 @@ fn read(path: &Path) -> Result<String, LoadError> {
         let unread = Diagnostic::later(&name, "", &Spot::default(), Code::File, message);
         LoadError(vec![unread])
     };
-    let bytes = fs::metadata(path).map_err(|error| cannot(&error))?.len();
-    if bytes > weir_config::limits::FILE_BYTES_MAX as u64 {
-        let max = weir_config::limits::FILE_BYTES_MAX / (1024 * 1024);
-        return Err(cannot(&format_args!("it is larger than {max} MiB")));
-    }
-    fs::read_to_string(path).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => cannot(&"it is not UTF-8 text"),
-        _ => cannot(&error),
-    })
+    let bytes = files::read(path, weir_config::limits::FILE_BYTES_MAX as u64);
+    String::from_utf8(bytes.map_err(|error| cannot(&error))?)
+        .map_err(|_| cannot(&"it is not UTF-8 text"))
 }
 
 impl Display for LoadError {

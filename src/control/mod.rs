@@ -81,6 +81,8 @@ impl fmt::Display for Failure {
 /// # Errors
 /// It cannot start, or the cores break.
 pub fn run(options: Options) -> Result<(), Failure> {
+    process::log_panics();
+    let _flush = FlushLog;
     let tickets = Tickets::default();
     let loaded = load(&options.source, Names::Resolve, Some(&tickets)).map_err(Failure::Config)?;
     say_warnings(&loaded);
@@ -94,6 +96,15 @@ pub fn run(options: Options) -> Result<(), Failure> {
     // A name that is still being resolved for a reload holds nobody up.
     runtime.shutdown_background();
     outcome.map_err(Failure::Run)
+}
+
+/// Writes out the process log, however the process ends.
+struct FlushLog;
+
+impl Drop for FlushLog {
+    fn drop(&mut self) {
+        process::flush();
+    }
 }
 
 /// The running process, as control sees it.
@@ -150,7 +161,7 @@ async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(),
         .collect();
     let bound = listen::bind(&plan, &all, count, &[])?;
     let admin = config.admin.as_ref().map(Admin::bind).transpose()?;
-    let access_log = config.access_log.as_ref().map(open_log).transpose()?;
+    let access_log = open_log(config.access_log.clone()).await?;
     let (obs, sides) =
         Obs::start(count, &plan, access_log).map_err(|e| format!("cannot start the log: {e}"))?;
     let spec = CoreSpec {
@@ -213,13 +224,10 @@ impl Control {
                     self.delay(name, signals).await;
                     return self.drain(signals).await;
                 }
-                Ok(Sent::Reload) => {
-                    self.obs.reopen();
-                    reloader.request();
-                }
+                Ok(Sent::Reload) => reloader.request(),
                 Ok(Sent::Reopen) => {
                     process::info("SIGUSR1: reopening logs");
-                    self.obs.reopen();
+                    drop(tokio::task::spawn_local(self.clone().reopen_logs()));
                 }
                 Err(_) if self.obs.ended_core().is_some() => {
                     let core = self.obs.ended_core().unwrap_or_default();
@@ -233,7 +241,7 @@ impl Control {
     }
 
     /// Says that it is about to end and serves on for `drain_delay`, so that load balancers notice before clients do.
-    async fn delay(&self, name: &str, signals: &mut Signals) {
+    async fn delay(self: &Rc<Self>, name: &str, signals: &mut Signals) {
         self.draining.set(true);
         let delay = self.state.borrow().config.timeouts.drain_delay;
         if delay.is_zero() {
@@ -257,17 +265,31 @@ impl Control {
     }
 
     /// Answers a signal that does not hasten the end.
-    fn obey_while_ending(&self, sent: &Sent) {
+    fn obey_while_ending(self: &Rc<Self>, sent: &Sent) {
         match sent {
             Sent::Stop(_) => {}
             Sent::Reload => process::warn("SIGHUP: ending, so nothing is reloaded"),
             Sent::Reopen => process::info("SIGUSR1: reopening logs"),
         }
-        self.obs.reopen();
+        drop(tokio::task::spawn_local(self.clone().reopen_logs()));
+    }
+
+    /// Opens log files by their names again; those that cannot be opened stay as they are.
+    async fn reopen_logs(self: Rc<Self>) {
+        let wanted = self.state.borrow().config.access_log.clone();
+        let opened = open_log(wanted.clone()).await;
+        if self.state.borrow().config.access_log != wanted {
+            // A reload has opened another one meanwhile.
+            return;
+        }
+        match opened {
+            Ok(log) => self.obs.set_access_log(log),
+            Err(error) => process::error(error),
+        }
     }
 
     /// Stops accepting, waits for exchanges to finish, and ends the cores.
-    async fn drain(&self, signals: &mut Signals) -> Result<(), String> {
+    async fn drain(self: &Rc<Self>, signals: &mut Signals) -> Result<(), String> {
         self.draining.set(true);
         let grace = self.state.borrow().plan.grace;
         let deadline = Instant::now() + grace;
@@ -414,16 +436,31 @@ impl Signals {
     }
 }
 
-fn open_log(log: &weir_config::AccessLog) -> Result<AccessLog, String> {
-    let format = match log.format {
-        weir_config::LogFormat::Json => Format::Json,
-        weir_config::LogFormat::Text => Format::Text,
+/// Opens the access log. A file system that does not answer holds up a thread of its own.
+async fn open_log(log: Option<weir_config::AccessLog>) -> Result<Option<AccessLog>, String> {
+    let Some(log) = log else { return Ok(None) };
+    let name = match &log.to {
+        weir_config::LogTarget::Stdout => "standard output".to_owned(),
+        weir_config::LogTarget::File(path) => path.display().to_string(),
     };
-    match &log.to {
-        weir_config::LogTarget::Stdout => Ok(AccessLog::stdout(format)),
-        weir_config::LogTarget::File(path) => AccessLog::file(path.clone(), format)
-            .map_err(|error| format!("cannot open the access log {}: {error}", path.display())),
-    }
+    let open = move || {
+        let format = match log.format {
+            weir_config::LogFormat::Json => Format::Json,
+            weir_config::LogFormat::Text => Format::Text,
+        };
+        match log.to {
+            weir_config::LogTarget::Stdout => AccessLog::stdout(format),
+            weir_config::LogTarget::File(path) => AccessLog::file(path, format),
+        }
+    };
+    let opened = timeout(limits::FILE_PATIENCE, tokio::task::spawn_blocking(open)).await;
+    let why = match opened {
+        Ok(Ok(Ok(log))) => return Ok(Some(log)),
+        Ok(Ok(Err(error))) => error.to_string(),
+        Ok(Err(_)) => "opening it panicked".to_owned(),
+        Err(_) => format!("no answer within {}", seconds(limits::FILE_PATIENCE)),
+    };
+    Err(format!("cannot open the access log {name}: {why}"))
 }
 
 fn say_warnings(loaded: &Loaded) {

@@ -8,10 +8,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::time::timeout;
+
 use super::admin::Admin;
 use super::listen::{self, Bound, UnixFile};
 use super::load::{Loaded, Names, Source, load};
-use super::{Control, few, open_log, say_warnings, seconds, summary};
+use super::{Control, few, limits, open_log, say_warnings, seconds, summary};
 use crate::core::Command;
 use crate::io::Address;
 use crate::obs::{AccessLog, process};
@@ -61,7 +63,7 @@ struct Ready {
     tls: tls::Loaded,
     bound: Bound,
     admin: Change<Admin>,
-    access_log: Change<AccessLog>,
+    access_log: Option<AccessLog>,
     gone: Vec<Address>,
 }
 
@@ -74,8 +76,8 @@ enum Change<T> {
 impl Control {
     async fn reload(self: &Rc<Self>) {
         if !matches!(self.source, Source::File(_)) {
-            process::warn("SIGHUP: there is no file to reload; logs were reopened");
-            return;
+            process::warn("SIGHUP: there is no file to reload; reopening logs");
+            return self.clone().reopen_logs().await;
         }
         let begun = Instant::now();
         let outcome = match self.prepare().await {
@@ -84,7 +86,10 @@ impl Control {
                 self.swap(ready).await;
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                self.clone().reopen_logs().await;
+                Err(error)
+            }
         };
         let mut state = self.state.borrow_mut();
         state.reloads.last_ms = process::now_ms();
@@ -112,10 +117,14 @@ impl Control {
     /// Does all that can fail.
     async fn prepare(&self) -> Result<Ready, String> {
         let (source, tickets) = (self.source.clone(), self.tickets.clone());
-        // Names are resolved on the way, which may take seconds.
-        let loaded =
-            tokio::task::spawn_blocking(move || load(&source, Names::Resolve, Some(&tickets)))
-                .await;
+        // Names are resolved on the way, which may take seconds. A thread that never ends is left behind.
+        let load =
+            tokio::task::spawn_blocking(move || load(&source, Names::Resolve, Some(&tickets)));
+        let loaded = timeout(limits::RELOAD_PATIENCE, load).await;
+        let loaded = loaded.map_err(|_| {
+            let patience = seconds(limits::RELOAD_PATIENCE);
+            format!("the file could not be read and its names resolved within {patience}")
+        })?;
         let loaded = loaded.map_err(|_| "the configuration's compiler has panicked".to_owned())?;
         let loaded = loaded.map_err(|error| error.to_string())?;
         say_warnings(&loaded);
@@ -125,6 +134,9 @@ impl Control {
             tls,
             ..
         } = loaded;
+        // Opened even where the file says the same as before: that log may have been moved away, and a start would
+        // open it too.
+        let access_log = open_log(config.access_log.clone()).await?;
         let taken = self.tcp_addresses();
         let state = self.state.borrow();
         plan.epoch = state.plan.epoch + 1;
@@ -134,11 +146,6 @@ impl Control {
             Change::Keep
         } else {
             Change::To(config.admin.as_ref().map(Admin::bind).transpose()?)
-        };
-        let access_log = if config.access_log == state.config.access_log {
-            Change::Keep
-        } else {
-            Change::To(config.access_log.as_ref().map(open_log).transpose()?)
         };
         if config.cores != state.config.cores {
             process::warn("reload: `cores` takes effect at the next start");
@@ -180,9 +187,7 @@ impl Control {
         } = ready;
         // Names and counters are there before the first exchange that needs them.
         self.obs.prepare(&plan);
-        if let Change::To(log) = access_log {
-            self.obs.set_access_log(log);
-        }
+        self.obs.set_access_log(access_log);
         let mut sockets = bound.sockets.into_iter();
         let command = |receipt| Command::Plan {
             plan: plan.clone(),

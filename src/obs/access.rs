@@ -1,28 +1,36 @@
 //! The access log and its thread.
 //!
-//! The thread owns the reading ends of all cores' rings, the destination, and the names of recent plans. Control
-//! talks to it through a note that says what should be, not what to do: writing it never waits for the thread.
+//! The thread owns the reading ends of all cores' rings and the names of recent plans. It formats lines and puts them
+//! into the queue of the destination, whose own thread writes them: the log thread never waits for a disk or a reader,
+//! because it also passes on what cores say in the process log. Control talks to it through a note that says what
+//! should be, not what to do: writing it never waits for the thread.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, Thread};
 
 use super::counters::Count;
 use super::event::Exchange;
-use super::limits::{LOG_BATCH_BYTES, LOG_FLUSH_MAX, LOG_PLANS_MAX, LOG_REST, LOG_REST_MAX};
+use super::limits::{
+    LOG_BATCH_BYTES, LOG_FLUSH_MAX, LOG_PLANS_MAX, LOG_QUEUE_BYTES_MAX, LOG_REST, LOG_REST_MAX,
+};
 use super::record::{self, Record};
 use super::sheet::Names;
+use super::sink::{Destination, Place, Queue};
 use super::{CoreShared, line, process};
 
-/// Where the lines go and what they look like.
+/// Where the lines go and what they look like. Dropping it lets the thread that writes them finish and end.
 pub struct AccessLog {
-    destination: Destination,
+    queue: Arc<Queue>,
+    place: Option<Place>,
     format: Format,
 }
+
+/// Bytes of lines that could not be written.
+static LOST_BYTES: AtomicU64 = AtomicU64::new(0);
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,63 +41,82 @@ pub enum Format {
     Text,
 }
 
-enum Destination {
-    Stdout,
-    File(PathBuf, File),
-}
-
 impl AccessLog {
     /// To standard output.
-    pub fn stdout(format: Format) -> Self {
-        Self {
-            destination: Destination::Stdout,
-            format,
-        }
-    }
-
-    /// To the end of a file, which is made when it is not there, readable for owner and group.
     ///
     /// # Errors
-    /// The file cannot be opened.
+    /// There is no thread to be had.
+    pub fn stdout(format: Format) -> io::Result<Self> {
+        Self::to(Destination::stdout(), format)
+    }
+
+    /// To the end of a file, which is made when it is not there, readable for owner and group. A FIFO that somebody
+    /// reads and a terminal serve as well.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or there is no thread to be had.
     pub fn file(path: PathBuf, format: Format) -> io::Result<Self> {
-        let file = open(&path)?;
+        Self::to(Destination::file(path)?, format)
+    }
+
+    fn to(destination: Destination, format: Format) -> io::Result<Self> {
+        let queue = Arc::new(Queue::new(LOG_QUEUE_BYTES_MAX));
+        let (theirs, place) = (queue.clone(), destination.place());
+        super::spawn("weir-access-log", move || {
+            write_queued(&theirs, destination)
+        })?;
         Ok(Self {
-            destination: Destination::File(path, file),
+            queue,
+            place,
             format,
         })
     }
 
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        match &mut self.destination {
-            Destination::Stdout => {
-                let mut out = io::stdout().lock();
-                out.write_all(lines)?;
-                out.flush()
-            }
-            Destination::File(_, file) => file.write_all(lines),
+    /// Takes the place of `old`. Where both write to the same file or pipe, the thread of `old` goes on: two would cut
+    /// each other's lines.
+    fn succeed(&mut self, old: &mut Self) {
+        if self.place.is_some() && self.place == old.place {
+            std::mem::swap(&mut self.queue, &mut old.queue);
         }
     }
 
-    /// Opens the file by its name again; the old one stays in use when that fails.
-    fn reopen(&mut self) {
-        if let Destination::File(path, file) = &mut self.destination {
-            match open(path) {
-                Ok(fresh) => *file = fresh,
-                Err(error) => process::error(format_args!(
-                    "access log: cannot reopen {}: {error}",
-                    path.display()
-                )),
-            }
-        }
+    /// Gives lines to the writer, and has an empty buffer for the next ones.
+    fn write(&self, lines: String) -> String {
+        let (Ok(buffer) | Err(buffer)) = self.queue.push(lines);
+        buffer
     }
 }
 
-fn open(path: &PathBuf) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(path)
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// The life of the thread that writes to a destination.
+fn write_queued(queue: &Queue, mut destination: Destination) {
+    let mut lost_bytes = 0;
+    while let Some(lines) = queue.next() {
+        match destination.write(lines.as_bytes(), queue) {
+            Ok(()) if lost_bytes > 0 => {
+                process::warn(format_args!(
+                    "access log: {destination} takes lines again; {lost_bytes} bytes of them are lost"
+                ));
+                lost_bytes = 0;
+            }
+            Ok(()) => {}
+            Err((lost, error)) => {
+                LOST_BYTES.fetch_add(lost as u64, Ordering::Relaxed);
+                if lost_bytes == 0 {
+                    process::error(format_args!(
+                        "access log: {destination} takes no lines, they are lost until it does: {error}"
+                    ));
+                }
+                lost_bytes += lost;
+            }
+        }
+        queue.done(lines);
+    }
 }
 
 /// A core's ring and its counters.
@@ -100,7 +127,7 @@ pub(super) struct LogThread {
     note: Arc<Mutex<Note>>,
     thread: Thread,
     ended: mpsc::Receiver<()>,
-    lost_bytes: Arc<Count>,
+    unwritten: Arc<Count>,
 }
 
 /// What control wants of the thread.
@@ -108,7 +135,6 @@ pub(super) struct LogThread {
 struct Note {
     names: VecDeque<Arc<Names>>,
     change: Option<Option<AccessLog>>,
-    reopen: bool,
     stop: bool,
 }
 
@@ -123,14 +149,14 @@ impl LogThread {
             ..Note::default()
         }));
         let (alive, ended) = mpsc::channel();
-        let lost_bytes = Arc::<Count>::default();
+        let unwritten = Arc::<Count>::default();
         let writer = Writer {
             note: note.clone(),
             names: VecDeque::new(),
             sources: sources.into_iter().map(Reading::new).collect(),
             log,
             lines: String::new(),
-            lost_bytes: lost_bytes.clone(),
+            unwritten: unwritten.clone(),
             _alive: alive,
         };
         let thread = super::spawn("weir-log", move || writer.run())?;
@@ -138,7 +164,7 @@ impl LogThread {
             note,
             thread: thread.thread().clone(),
             ended,
-            lost_bytes,
+            unwritten,
         })
     }
 
@@ -152,21 +178,21 @@ impl LogThread {
         self.thread.unpark();
     }
 
-    pub(super) fn reopen(&self) {
-        lock(&self.note).reopen = true;
-        self.thread.unpark();
-    }
-
     /// Bytes of lines that could not be written.
     pub(super) fn lost_bytes(&self) -> u64 {
-        self.lost_bytes.get()
+        LOST_BYTES.load(Ordering::Relaxed)
+    }
+
+    /// Lines that were dropped because the destination was behind.
+    pub(super) fn unwritten(&self) -> u64 {
+        self.unwritten.get()
     }
 
     pub(super) fn stop(&self) {
         lock(&self.note).stop = true;
         self.thread.unpark();
-        // The thread's end drops its side. One that hangs in a write is left behind.
-        let _ = self.ended.recv_timeout(LOG_FLUSH_MAX);
+        // The thread's end drops its side. Both it and the destination's thread may need their time.
+        let _ = self.ended.recv_timeout(LOG_FLUSH_MAX * 2);
     }
 }
 
@@ -188,7 +214,7 @@ struct Writer {
     sources: Vec<Reading>,
     log: Option<AccessLog>,
     lines: String,
-    lost_bytes: Arc<Count>,
+    unwritten: Arc<Count>,
     _alive: mpsc::Sender<()>,
 }
 
@@ -198,6 +224,8 @@ struct Reading {
     core: Arc<CoreShared>,
     bytes: Vec<u8>,
     dropped: u64,
+    /// Lines that the destination was not ready for, since the log last said so.
+    unwritten: u64,
 }
 
 impl Reading {
@@ -207,6 +235,7 @@ impl Reading {
             core,
             bytes: Vec::new(),
             dropped: 0,
+            unwritten: 0,
         }
     }
 }
@@ -218,6 +247,9 @@ impl Writer {
             let stop = self.read_note();
             let worked = self.read_rings();
             if stop && !worked {
+                if let Some(log) = &self.log {
+                    log.queue.wait_written(LOG_FLUSH_MAX);
+                }
                 return;
             }
             if !stop {
@@ -232,24 +264,20 @@ impl Writer {
     }
 
     fn read_note(&mut self) -> bool {
-        let (change, reopen, stop) = {
+        let (change, stop) = {
             let mut note = lock(&self.note);
             while let Some(names) = note.names.pop_back() {
                 push_bounded(&mut self.names, names);
             }
-            (
-                note.change.take(),
-                std::mem::take(&mut note.reopen),
-                note.stop,
-            )
+            (note.change.take(), note.stop)
         };
         if let Some(log) = change {
             // What the cores have put in so far belongs to the old destination.
             self.read_rings();
-            self.log = log;
-        }
-        if let (true, Some(log)) = (reopen, &mut self.log) {
-            log.reopen();
+            let mut old = std::mem::replace(&mut self.log, log);
+            if let (Some(new), Some(old)) = (&mut self.log, &mut old) {
+                new.succeed(old);
+            }
         }
         stop
     }
@@ -278,7 +306,7 @@ impl Writer {
         let mut rest = bytes.as_slice();
         while let Some(record) = record::next(&mut rest) {
             match record {
-                Record::Exchange(epoch, event) => self.exchange(epoch, &event),
+                Record::Exchange(epoch, event) => self.exchange(at, epoch, &event),
                 Record::Message(level, text) => process::say(level, String::from_utf8_lossy(text)),
             }
         }
@@ -290,10 +318,18 @@ impl Writer {
         true
     }
 
-    fn exchange(&mut self, epoch: u64, event: &Exchange<'_>) {
-        let Some(format) = self.log.as_ref().map(|log| log.format) else {
+    fn exchange(&mut self, at: usize, epoch: u64, event: &Exchange<'_>) {
+        let Some(log) = &self.log else {
             return;
         };
+        if !log.queue.has_room() {
+            self.unwritten.add(1);
+            if let Some(reading) = self.sources.get_mut(at) {
+                reading.unwritten += 1;
+            }
+            return;
+        }
+        let format = log.format;
         if self.names.front().is_none_or(|names| names.epoch < epoch) {
             // The plan is newer than the last note; its names were left there before any core got it.
             let mut note = lock(&self.note);
@@ -315,8 +351,11 @@ impl Writer {
         let Some(reading) = self.sources.get_mut(at) else {
             return;
         };
+        if self.log.as_ref().is_some_and(|log| !log.queue.has_room()) {
+            return;
+        }
         let dropped = reading.core.counts.log_dropped.get();
-        let missed = dropped - reading.dropped;
+        let missed = dropped - reading.dropped + std::mem::take(&mut reading.unwritten);
         reading.dropped = dropped;
         if let (true, Some(log)) = (missed > 0, &self.log) {
             line::dropped(&mut self.lines, log.format, at, missed);
@@ -324,20 +363,12 @@ impl Writer {
     }
 
     fn flush(&mut self) {
-        if self.lines.is_empty() {
-            return;
+        if let Some(log) = &self.log {
+            if !self.lines.is_empty() {
+                self.lines = log.write(std::mem::take(&mut self.lines));
+            }
+        } else {
+            self.lines.clear();
         }
-        let written = self
-            .log
-            .as_mut()
-            .map(|log| log.write(self.lines.as_bytes()));
-        if let Some(Err(error)) = written {
-            let bytes = self.lines.len();
-            self.lost_bytes.add(bytes as u64);
-            process::error(format_args!(
-                "access log: {bytes} bytes of lines lost: {error}"
-            ));
-        }
-        self.lines.clear();
     }
 }

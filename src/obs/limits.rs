@@ -15,8 +15,26 @@ pub const LOG_REST_MAX: Duration = Duration::from_millis(80);
 /// Bytes that the log thread formats before it writes them out.
 pub const LOG_BATCH_BYTES: usize = 64 * 1024;
 
-/// How long the end of the process waits for the log thread to write what is left.
+/// How long the end of the process, or of a log, waits for what is left to be written.
 pub const LOG_FLUSH_MAX: Duration = Duration::from_secs(2);
+
+/// Bytes of lines that wait for a destination that is behind. Four seconds of 1,000 lines a second.
+pub const LOG_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+
+/// How often a thread that waits for a destination to take lines looks whether it still should.
+pub const LOG_POLL: Duration = Duration::from_millis(100);
+
+/// Bytes that a pipe takes at once if it has any room: POSIX' `PIPE_BUF` of Linux.
+pub const PIPE_BYTES_AT_ONCE: usize = 4096;
+
+/// Buffers that are kept for the next lines: one is filled while another is written.
+pub const LOG_SPARE_BUFFERS: usize = 4;
+
+/// Bytes of the process log that wait while nobody reads standard error: some reloads' worth of diagnostics.
+pub const PROCESS_LOG_QUEUE_BYTES_MAX: usize = 256 * 1024;
+
+/// How long the end of the process waits for standard error.
+pub const PROCESS_LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
 
 /// Bytes of a method that a log record keeps; registered ones have at most 18.
 pub const LOG_METHOD_BYTES_MAX: usize = 32;

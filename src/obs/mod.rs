@@ -17,6 +17,7 @@ mod page;
 pub mod process;
 mod record;
 mod sheet;
+mod sink;
 pub(crate) mod text;
 
 use std::cell::RefCell;
@@ -449,11 +450,6 @@ impl Obs {
         self.log.set(access_log);
     }
 
-    /// Opens log files anew, after they were moved away.
-    pub fn reopen(&self) {
-        self.log.reopen();
-    }
-
     /// A core that has ended, if any.
     pub fn ended_core(&self) -> Option<usize> {
         let ended = |core: &Arc<CoreShared>| core.ended.load(Ordering::Acquire);
@@ -471,6 +467,12 @@ impl Obs {
         let help = "Bytes of log lines that could not be written.";
         page.family("weir_log_lost_bytes_total", Kind::Counter, help);
         page.sample(&[], self.log.lost_bytes());
+        let help = "Log lines dropped because their destination was behind.";
+        page.family("weir_log_unwritten_total", Kind::Counter, help);
+        page.sample(&[], self.log.unwritten());
+        let help = "Lines of the process log that were left out.";
+        page.family("weir_process_log_dropped_total", Kind::Counter, help);
+        page.sample(&[], process::dropped());
     }
 
     /// Writes what is left in the log and ends its thread, within [`limits::LOG_FLUSH_MAX`]. Call it when the cores

@@ -1,15 +1,20 @@
 //! The process log: what happened to Weir itself, on standard error, one line an event.
 //!
-//! `2026-11-22T09:30:00.125Z info  reload: 3 listeners, 12 routes (plan 4)`. Lines past the bucket of
-//! [`PROCESS_LOG_PER_SECOND`] are counted, and the count is told when lines flow again. For control and the log
-//! thread; cores say things through [`super::CoreObs::say`].
+//! `2026-11-22T09:30:00.125Z info  reload: 3 listeners, 12 routes (plan 4)`. A thread of its own writes the lines, so
+//! that a standard error which nobody reads holds up nobody. Lines past the bucket of [`PROCESS_LOG_PER_SECOND`], and
+//! those that find the thread's queue full, are counted, and the log says how many when lines flow again. For control
+//! and the log thread; cores say things through [`super::CoreObs::say`].
 
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
-use std::sync::{Mutex, PoisonError};
+use std::panic::PanicHookInfo;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::limits::{PROCESS_LOG_BURST, PROCESS_LOG_PER_SECOND};
+use super::limits::{
+    PROCESS_LOG_BURST, PROCESS_LOG_FLUSH_MAX, PROCESS_LOG_PER_SECOND, PROCESS_LOG_QUEUE_BYTES_MAX,
+};
+use super::sink::{Destination, Queue};
 use super::text;
 
 /// How much a line deserves attention.
@@ -57,37 +62,121 @@ pub fn error(text: impl fmt::Display) {
     say(Level::Error, text);
 }
 
-/// Says something. Line ends stay, indented; other control characters are escaped.
+/// Says something. Line ends stay, indented; other control characters are escaped. Never waits for standard error.
 pub fn say(level: Level, text: impl fmt::Display) {
-    let mut gate = GATE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Before the lock, because what is shown may panic.
+    let said = text.to_string();
+    let mut gate = gate();
     let Some(missed) = gate.pass(Instant::now()) else {
+        DROPPED.fetch_add(1, Ordering::Relaxed);
         return;
     };
     let mut line = String::new();
     if missed > 0 {
-        format_line(
-            &mut line,
-            now_ms(),
-            Level::Warn,
-            &format!("log: {missed} lines were left out"),
-        );
+        format_missed(&mut line, missed);
     }
-    format_line(&mut line, now_ms(), level, &text.to_string());
-    // There is nowhere to say that standard error is closed.
-    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+    format_line(&mut line, now_ms(), level, &said);
+    if !put(line) {
+        gate.missed += missed + 1;
+        gate.was_full = true;
+        DROPPED.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
+/// Puts text as it is on standard error, among the lines of the log, and waits for it: what a process says last.
+pub fn say_last(text: String) {
+    // Without room the text is lost, as lines are.
+    let _ = put(text);
+    flush();
+}
+
+/// Waits until all lines are written, but not for longer than [`PROCESS_LOG_FLUSH_MAX`].
+pub fn flush() {
+    QUEUE.wait_written(PROCESS_LOG_FLUSH_MAX);
+}
+
+/// Lines that were left out: too many at once, or standard error did not take them.
+pub(super) fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+/// Has panics of all threads go through the log: the default would wait for standard error.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic: &PanicHookInfo<'_>| {
+        let payload = panic.payload();
+        let message = payload.downcast_ref::<&str>().copied();
+        let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let thread = std::thread::current();
+        let mut said = format!("thread `{}` panicked", thread.name().unwrap_or("unnamed"));
+        if let Some(place) = panic.location() {
+            let _ = write!(said, " at {place}");
+        }
+        let _ = write!(said, ": {}", message.unwrap_or("no message"));
+        let trace = std::backtrace::Backtrace::capture();
+        if trace.status() == std::backtrace::BacktraceStatus::Captured {
+            let _ = write!(said, "\n{trace}");
+        }
+        error(said);
+    }));
+}
+
+static QUEUE: Queue = Queue::new(PROCESS_LOG_QUEUE_BYTES_MAX);
+static WRITER: OnceLock<bool> = OnceLock::new();
+static DROPPED: AtomicU64 = AtomicU64::new(0);
 static GATE: Mutex<Gate> = Mutex::new(Gate {
     lines: PROCESS_LOG_BURST,
     since: None,
     missed: 0,
+    was_full: false,
 });
+
+fn gate() -> MutexGuard<'static, Gate> {
+    GATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Hands text to the writer; whether there was room.
+fn put(text: String) -> bool {
+    let has_writer =
+        *WRITER.get_or_init(|| super::spawn("weir-stderr", || write_queued(&QUEUE)).is_ok());
+    has_writer && QUEUE.push(text).is_ok()
+}
+
+/// The writer's life.
+fn write_queued(queue: &Queue) {
+    let mut stderr = Destination::stderr();
+    while let Some(text) = queue.next() {
+        if stderr.write(text.as_bytes(), queue).is_err() {
+            // There is nowhere to say that standard error is closed.
+            DROPPED.fetch_add(text.lines().count() as u64, Ordering::Relaxed);
+        }
+        if queue.done(text) {
+            say_missed();
+        }
+    }
+}
+
+/// Says how many lines found the queue full, now that it is empty.
+fn say_missed() {
+    let mut gate = gate();
+    if std::mem::take(&mut gate.was_full) {
+        let mut line = String::new();
+        format_missed(&mut line, std::mem::take(&mut gate.missed));
+        let _ = put(line);
+    }
+}
+
+fn format_missed(out: &mut String, missed: u64) {
+    let said = format!("log: {missed} lines were left out");
+    format_line(out, now_ms(), Level::Warn, &said);
+}
 
 /// A bucket of lines, so that a fault that repeats cannot fill a disk.
 struct Gate {
     lines: u32,
     since: Option<Instant>,
     missed: u64,
+    /// Whether some of them found the writer's queue full.
+    was_full: bool,
 }
 
 impl Gate {
@@ -140,6 +229,7 @@ mod tests {
             lines: PROCESS_LOG_BURST,
             since: None,
             missed: 0,
+            was_full: false,
         };
         let start = Instant::now();
         let passed = (0..1_000).filter(|_| gate.pass(start).is_some()).count();

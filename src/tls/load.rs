@@ -3,7 +3,6 @@
 
 use std::fmt::Display;
 use std::fs;
-use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +24,7 @@ use weir_config::{
 use super::client::{AnyCertificate, Client};
 use super::server::{ByName, Clients, Server, Tickets, finish};
 use super::x509::Identity;
+use crate::files;
 use crate::limits::{CERTIFICATE_EXPIRES_SOON_DAYS, TLS_FILE_BYTES_MAX};
 
 /// What was made of a configuration's files.
@@ -381,7 +381,7 @@ impl Reader<'_> {
         {
             self.loaded.files.push((file.path.clone(), stamp));
         }
-        match read(&file.path) {
+        match files::read(&file.path, TLS_FILE_BYTES_MAX) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
                 let message = format!("cannot read {}: {error}", file.path.display());
@@ -440,19 +440,6 @@ fn is_ocsp_response(bytes: &[u8]) -> bool {
         _ => return false,
     };
     rest.len() == length && rest.starts_with(&[0x0a, 0x01])
-}
-
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?
-        .take(TLS_FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > TLS_FILE_BYTES_MAX {
-        return Err(std::io::Error::other(
-            "it is too large for what it should be",
-        ));
-    }
-    Ok(bytes)
 }
 
 /// Tells whether two upstreams have the same settings: where they stand in a file is none.

@@ -1,0 +1,217 @@
+//! Lines on their way out. Whoever has lines puts them into a [`Queue`] and goes on; a thread of the destination's own
+//! takes them from there and writes them. A destination that takes no lines holds up that thread and nobody else.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::limits::{LOG_FLUSH_MAX, LOG_POLL, LOG_SPARE_BUFFERS, PIPE_BYTES_AT_ONCE};
+
+/// Text that waits to be written, of bounded size.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+    bytes_max: usize,
+}
+
+struct State {
+    chunks: VecDeque<String>,
+    bytes: usize,
+    /// Buffers to use again.
+    spare: Vec<String>,
+    is_writing: bool,
+    /// When the last text was put in.
+    closed: Option<Instant>,
+}
+
+impl Queue {
+    pub(super) const fn new(bytes_max: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                chunks: VecDeque::new(),
+                bytes: 0,
+                spare: Vec::new(),
+                is_writing: false,
+                closed: None,
+            }),
+            changed: Condvar::new(),
+            bytes_max,
+        }
+    }
+
+    /// Whether the next [`Queue::push`] will succeed, if there is one pusher.
+    pub(super) fn has_room(&self) -> bool {
+        self.lock().bytes < self.bytes_max
+    }
+
+    /// Adds text, and gives an empty buffer for the next. Where the queue is full already the text is lost.
+    pub(super) fn push(&self, mut text: String) -> Result<String, String> {
+        let mut state = self.lock();
+        if state.bytes >= self.bytes_max {
+            text.clear();
+            return Err(text);
+        }
+        state.bytes += text.len();
+        state.chunks.push_back(text);
+        let spare = state.spare.pop().unwrap_or_default();
+        self.changed.notify_all();
+        Ok(spare)
+    }
+
+    /// Lets the writer end when all is written, or when what is left has waited for [`LOG_FLUSH_MAX`].
+    pub(super) fn close(&self) {
+        self.lock().closed = Some(Instant::now());
+        self.changed.notify_all();
+    }
+
+    /// Waits until everything is written, but not for longer than `patience`.
+    pub(super) fn wait_written(&self, patience: Duration) {
+        let is_busy = |state: &mut State| state.is_writing || !state.chunks.is_empty();
+        drop(
+            self.changed
+                .wait_timeout_while(self.lock(), patience, is_busy),
+        );
+    }
+
+    /// For the writer: the next text, once there is some; none when the queue is closed and empty.
+    pub(super) fn next(&self) -> Option<String> {
+        let is_idle = |state: &mut State| state.chunks.is_empty() && state.closed.is_none();
+        let state = self.changed.wait_while(self.lock(), is_idle);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        let text = state.chunks.pop_front()?;
+        state.is_writing = true;
+        Some(text)
+    }
+
+    /// For the writer: says that the text is done with, and gives its buffer back. Whether the queue is empty now.
+    pub(super) fn done(&self, mut text: String) -> bool {
+        let mut state = self.lock();
+        state.bytes -= text.len();
+        state.is_writing = false;
+        if state.spare.len() < LOG_SPARE_BUFFERS {
+            text.clear();
+            state.spare.push(text);
+        }
+        self.changed.notify_all();
+        state.chunks.is_empty()
+    }
+
+    /// For the writer: whether a destination that takes nothing is to be waited for.
+    fn has_patience(&self) -> bool {
+        let closed = self.lock().closed;
+        closed.is_none_or(|closed| closed.elapsed() < LOG_FLUSH_MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No step between two statements of a holder can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Device and inode.
+pub(super) type Place = (u64, u64);
+
+/// What is written to.
+pub(super) enum Destination {
+    /// Standard output; whether it is a regular file.
+    Stdout(bool),
+    /// Standard error; whether it is a regular file.
+    Stderr(bool),
+    /// A file by its name; whether it is a regular one.
+    File(PathBuf, File, bool),
+}
+
+impl Destination {
+    pub(super) fn stdout() -> Self {
+        Self::Stdout(is_regular(io::stdout().as_fd()))
+    }
+
+    pub(super) fn stderr() -> Self {
+        Self::Stderr(is_regular(io::stderr().as_fd()))
+    }
+
+    pub(super) fn file(path: PathBuf) -> io::Result<Self> {
+        let file = crate::files::open_log(&path)?;
+        let is_regular = file.metadata()?.is_file();
+        Ok(Self::File(path, file, is_regular))
+    }
+
+    /// Tells one file or pipe from another, whatever it is called.
+    pub(super) fn place(&self) -> Option<Place> {
+        let found = match self {
+            Self::Stdout(_) => rustix::fs::fstat(io::stdout()),
+            Self::Stderr(_) => rustix::fs::fstat(io::stderr()),
+            Self::File(_, file, _) => rustix::fs::fstat(file),
+        };
+        found.ok().map(|found| (found.st_dev, found.st_ino))
+    }
+
+    /// Writes all of `text`, and waits for a reader that is behind for as long as the queue has patience.
+    ///
+    /// # Errors
+    /// Why not, and how many bytes are lost.
+    pub(super) fn write(&mut self, text: &[u8], queue: &Queue) -> Result<(), (usize, io::Error)> {
+        match self {
+            Self::File(_, file, true) => all_at_once(file, text),
+            Self::Stdout(true) => all_at_once(&mut io::stdout().lock(), text),
+            Self::Stderr(true) => all_at_once(&mut io::stderr().lock(), text),
+            Self::File(_, file, false) => in_pieces(file.as_fd(), text, queue),
+            Self::Stdout(false) => in_pieces(io::stdout().as_fd(), text, queue),
+            Self::Stderr(false) => in_pieces(io::stderr().as_fd(), text, queue),
+        }
+    }
+}
+
+impl std::fmt::Display for Destination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stdout(_) => f.write_str("standard output"),
+            Self::Stderr(_) => f.write_str("standard error"),
+            Self::File(path, ..) => path.display().fmt(f),
+        }
+    }
+}
+
+fn is_regular(descriptor: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstat(descriptor).is_ok_and(|found| {
+        rustix::fs::FileType::from_raw_mode(found.st_mode) == rustix::fs::FileType::RegularFile
+    })
+}
+
+fn all_at_once(to: &mut impl io::Write, text: &[u8]) -> Result<(), (usize, io::Error)> {
+    to.write_all(text)
+        .and_then(|()| to.flush())
+        .map_err(|error| (text.len(), error))
+}
+
+/// Writes to what may have no room: whether there is some is asked first, because standard output and standard error
+/// are shared with other processes and may not be made non-blocking.
+fn in_pieces(to: BorrowedFd<'_>, mut text: &[u8], queue: &Queue) -> Result<(), (usize, io::Error)> {
+    let tick = Timespec::try_from(LOG_POLL).unwrap_or_default();
+    while !text.is_empty() {
+        let lost = text.len();
+        match poll(&mut [PollFd::new(&to, PollFlags::OUT)], Some(&tick)) {
+            Ok(0) | Err(Errno::INTR) if queue.has_patience() => continue,
+            Ok(0) | Err(Errno::INTR) => return Err((lost, io::ErrorKind::TimedOut.into())),
+            Ok(_) => {}
+            Err(errno) => return Err((lost, errno.into())),
+        }
+        // So much fits into a pipe that has room at all.
+        let piece = text.get(..PIPE_BYTES_AT_ONCE).unwrap_or(text);
+        match rustix::io::write(to, piece) {
+            Ok(written) => text = text.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            // Another process was quicker.
+            Err(Errno::AGAIN) if queue.has_patience() => std::thread::sleep(LOG_POLL / 10),
+            Err(errno) => return Err((lost, errno.into())),
+        }
+    }
+    Ok(())
+}

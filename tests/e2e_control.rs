@@ -1,0 +1,389 @@
+//! What may not hold up the control thread: standard error and standard output that nobody reads, logs and files that
+//! are none, admin clients that wait.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod e2e;
+
+use std::fs;
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Instant;
+
+use e2e::*;
+use rustix::fs::{CWD, Mode, OFlags, fcntl_getfl, fcntl_setfl, mkfifoat};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A Weir whose output a test may leave unread.
+struct Quiet {
+    child: Child,
+    file: PathBuf,
+    address: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Quiet {
+    fn start(dir: &Path, keys: &str, stdout: Stdio, stderr: Stdio) -> Self {
+        let mut quiet = Self {
+            address: free_address(),
+            admin: free_address(),
+            file: dir.join("weir.toml"),
+            child: Command::new("true").spawn().unwrap(),
+        };
+        quiet.child.wait().unwrap();
+        quiet.write(keys);
+        quiet.child = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(["run", quiet.file.to_str().unwrap()])
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        eventually("health", || Conn::try_to(quiet.admin).is_ok().then_some(()));
+        assert_eq!(quiet.page("/healthz").status(), 200);
+        quiet
+    }
+
+    fn write(&self, keys: &str) {
+        let text = format!(
+            "cores = 1\nadmin = \"{}\"\n{keys}\n[listen.\"{}\"]\n[[route]]\nmatch = \"/*\"\nrespond = \"hello\"\n",
+            self.admin, self.address
+        );
+        fs::write(&self.file, text).unwrap();
+    }
+
+    fn page(&self, path: &str) -> Message {
+        let mut client = Conn::to(self.admin);
+        client.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"
+        ));
+        client.response()
+    }
+
+    fn metric(&self, name: &str) -> u64 {
+        let page = self.page("/metrics").text();
+        let mut values = page
+            .lines()
+            .filter_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        values.next().unwrap_or_else(|| panic!("no {name}"))
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Reloads and waits until this counter of reloads has moved.
+    fn reload(&self, counter: &str) {
+        let before = self.metric(counter);
+        self.signal(Signal::HUP);
+        eventually(counter, || (self.metric(counter) > before).then_some(()));
+    }
+
+    fn ask(&self, path: &str) {
+        let mut client = Conn::to(self.address);
+        client.send(get(path));
+        assert_eq!(client.response().text(), "hello");
+    }
+
+    /// Asks for long paths until lines about them are dropped.
+    fn fill_the_log(&self) {
+        let requests = get(&format!("/{}", "x".repeat(7_000))).repeat(20);
+        eventually("drops", || {
+            let mut client = Conn::to(self.address);
+            client.send(&requests);
+            for _ in 0..20 {
+                client.response();
+            }
+            (self.metric("weir_log_unwritten_total") > 0).then_some(())
+        });
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    fn stop(mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        let status = eventually("the end", || self.child.try_wait().unwrap());
+        drop(self);
+        status
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An address that is free now; of a loopback that no other test uses.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.9:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// A pipe without room for a single byte.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    for size in [4096, 1] {
+        while writer.write(&b"filler\n".repeat(size)[..size]).is_ok() {}
+    }
+    fcntl_setfl(&writer, flags).unwrap();
+    (reader, writer)
+}
+
+fn fifo(path: &Path) {
+    mkfifoat(CWD, path, Mode::from_raw_mode(0o600)).unwrap();
+}
+
+fn lines(reader: PipeReader) -> Lines {
+    Lines::of(reader)
+}
+
+#[test]
+fn a_standard_error_that_nobody_reads_holds_up_nothing() {
+    let dir = Weir::dir();
+    let (reader, writer) = full_pipe();
+    let weir = Quiet::start(&dir, "", Stdio::null(), writer.into());
+    // Each of them has a page of diagnostics to say.
+    let bad: String = (0..100).map(|n| format!("unknown_{n} = 1\n")).collect();
+    weir.write(&bad);
+    eventually("drops", || {
+        weir.reload("weir_reload_failed_total");
+        (weir.metric("weir_process_log_dropped_total") > 0).then_some(())
+    });
+    weir.ask("/full");
+    weir.write("");
+    weir.reload("weir_reload_total");
+    // Now somebody reads: lines flow again, and the log says what is missing.
+    let read = lines(reader);
+    read.wait("the drops", |line| {
+        line.contains("lines were left out").then_some(())
+    });
+    weir.signal(Signal::USR1);
+    read.wait("a line", |line| line.contains("SIGUSR1").then_some(()));
+    assert!(weir.stop().success());
+    fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_full_standard_error_holds_up_no_end() {
+    let dir = Weir::dir();
+    let (_reader, writer) = full_pipe();
+    let weir = Quiet::start(&dir, "", Stdio::null(), writer.into());
+    weir.ask("/");
+    let begun = Instant::now();
+    assert!(weir.stop().success());
+    assert!(begun.elapsed() < DEADLINE / 2);
+    // Who cannot start ends as well.
+    fs::write(dir.join("bad.toml"), "nonsense").unwrap();
+    let (_reader, writer) = full_pipe();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(["run", dir.join("bad.toml").to_str().unwrap()])
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    let status = eventually("the end", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(3));
+    fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_standard_output_that_nobody_reads_drops_lines_and_holds_up_nothing() {
+    let dir = Weir::dir();
+    let (reader, writer) = full_pipe();
+    let (errors, stderr) = std::io::pipe().unwrap();
+    let errors = lines(errors);
+    let log = "access_log = \"stdout\"";
+    let weir = Quiet::start(&dir, log, writer.into(), stderr.into());
+    weir.fill_the_log();
+    // What the core and control have to say goes its own way.
+    weir.write("access_log = \"off\"");
+    weir.reload("weir_reload_total");
+    errors.wait("the reload", |line| line.contains("reloaded").then_some(()));
+    weir.write(log);
+    weir.reload("weir_reload_total");
+    weir.ask("/later");
+    let read = lines(reader);
+    read.wait("a line", |line| line.contains("/later").then_some(()));
+    assert!(weir.stop().success());
+    fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_log_that_cannot_take_lines_is_refused_and_waited_for_by_nobody() {
+    let dir = Weir::dir();
+    let (pipe, folder, socket) = (dir.join("pipe"), dir.join("folder"), dir.join("socket"));
+    fifo(&pipe);
+    fs::create_dir(&folder).unwrap();
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let zero = PathBuf::from("/dev/zero");
+    let to = |path: &Path| format!("access_log = {:?}", path.to_str().unwrap());
+    let (errors, stderr) = std::io::pipe().unwrap();
+    let errors = lines(errors);
+    let weir = Quiet::start(&dir, "", Stdio::null(), stderr.into());
+    for (path, why) in [
+        (&pipe, "nobody reads"),
+        (&folder, "it is a folder"),
+        (&socket, "it is a socket"),
+        (&zero, "it is a device"),
+        (&dir.join("none/log"), "No such file"),
+    ] {
+        // A reload.
+        weir.write(&to(path));
+        weir.reload("weir_reload_failed_total");
+        let verbose = weir.page("/healthz?verbose").text();
+        assert!(verbose.contains(why), "{verbose}");
+        // A start.
+        let other = dir.join("other.toml");
+        let text = format!(
+            "{}\n[listen.\"127.0.0.9:0\"]\n[[route]]\nmatch = \"/*\"\nrespond = 204\n",
+            to(path)
+        );
+        fs::write(&other, text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(["run", other.to_str().unwrap()])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains(why), "{said}");
+    }
+    weir.ask("/");
+    // With a reader it is as good as a file. The lines that the reader does not take are counted, and where they are
+    // missing is said.
+    let reader = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&pipe)
+        .unwrap();
+    weir.write(&to(&pipe));
+    weir.reload("weir_reload_total");
+    weir.fill_the_log();
+    assert_eq!(weir.page("/healthz").status(), 200);
+    let mut read = BufReader::new(reader.try_clone().unwrap()).lines();
+    assert!(read.any(|line| line.unwrap().contains("\"dropped\":")));
+    // The reader goes, and another comes.
+    drop((read, reader));
+    eventually("lost lines", || {
+        weir.ask("/nobody");
+        (weir.metric("weir_log_lost_bytes_total") > 0).then_some(())
+    });
+    errors.wait("the loss", |line| {
+        line.contains("takes no lines").then_some(())
+    });
+    let reader = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&pipe)
+        .unwrap();
+    let read = Lines::of(reader);
+    eventually("a line", || {
+        weir.ask("/somebody%20reads");
+        read.so_far()
+            .iter()
+            .any(|line| line.contains("somebody"))
+            .then_some(())
+    });
+    errors.wait("the end of it", |line| {
+        line.contains("takes lines again").then_some(())
+    });
+    // The file that was there is a folder now: it cannot be opened again, and the old one stays.
+    let file = dir.join("log");
+    weir.write(&to(&file));
+    weir.reload("weir_reload_total");
+    fs::rename(&file, dir.join("log.1")).unwrap();
+    fs::create_dir(&file).unwrap();
+    weir.signal(Signal::USR1);
+    errors.wait("the refusal", |line| {
+        line.contains("cannot open the access log").then_some(())
+    });
+    weir.reload("weir_reload_failed_total");
+    weir.ask("/in%20the%20old%20one");
+    eventually("the line", || {
+        let text = fs::read_to_string(dir.join("log.1")).unwrap();
+        text.contains("old").then_some(())
+    });
+    assert!(weir.stop().success());
+    fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_configuration_that_is_no_file_fails_its_reload_and_the_next_one_works() {
+    let dir = Weir::dir();
+    let weir = Quiet::start(&dir, "", Stdio::null(), Stdio::null());
+    let text = fs::read_to_string(&weir.file).unwrap();
+    type Make = fn(&Path);
+    let makes: [(Make, &str); 5] = [
+        (fifo, "it is a FIFO"),
+        (|path| fs::create_dir(path).unwrap(), "it is a folder"),
+        (
+            |path| std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+            "it is a device",
+        ),
+        (
+            |path| drop(UnixListener::bind(path).unwrap()),
+            "it is a socket",
+        ),
+        (|_| {}, "No such file"),
+    ];
+    for (make, why) in makes {
+        fs::remove_file(&weir.file).unwrap();
+        make(&weir.file);
+        weir.reload("weir_reload_failed_total");
+        let verbose = weir.page("/healthz?verbose").text();
+        assert!(verbose.contains(why), "{verbose}");
+        let output = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(["check", weir.file.to_str().unwrap()])
+            .output()
+            .unwrap();
+        assert!(String::from_utf8(output.stderr).unwrap().contains(why));
+        let _ = fs::remove_file(&weir.file).or_else(|_| fs::remove_dir(&weir.file));
+        fs::write(&weir.file, &text).unwrap();
+        weir.reload("weir_reload_total");
+    }
+    weir.ask("/");
+    assert!(weir.stop().success());
+    fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn files_of_tls_that_are_none_are_refused_and_waited_for_by_nobody() {
+    let dir = Weir::dir();
+    let authority = Authority::new("Test");
+    let issued = authority.sign_numbered(&["weir.test"], 7);
+    let write = |name: &str, text: &str| {
+        let path = dir.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let cert = write("cert.pem", &issued.cert);
+    let key = write("key.pem", &issued.key);
+    let ca = write("ca.pem", &authority.pem);
+    let crl = write("crl.pem", &authority.revoke(&[8]));
+    let weir = Quiet::start(&dir, "", Stdio::null(), Stdio::null());
+    let keys = format!(
+        "[listen.\"127.0.0.9:0\"]\ntls = {{ cert = {cert:?}, key = {key:?}, client_ca = {ca:?}, client_crl = {crl:?} }}"
+    );
+    weir.write(&keys);
+    weir.reload("weir_reload_total");
+    for file in [&cert, &key, &ca, &crl] {
+        let text = fs::read(file).unwrap();
+        fs::remove_file(file).unwrap();
+        fifo(file);
+        // Noticed without a signal as well.
+        let failed = weir.metric("weir_certificates_failed_total");
+        eventually("the refusal", || {
+            (weir.metric("weir_certificates_failed_total") > failed).then_some(())
+        });
+        weir.reload("weir_reload_failed_total");
+        let verbose = weir.page("/healthz?verbose").text();
+        assert!(verbose.contains("it is a FIFO"), "{verbose}");
+        fs::remove_file(file).unwrap();
+        fs::write(file, text).unwrap();
+        weir.reload("weir_reload_total");
+    }
+    assert!(weir.stop().success());
+    fs::remove_dir_all(dir).unwrap();
+}
