@@ -56,6 +56,10 @@ pub const QUEUED_BYTES_HIGH: usize = 128 * 1024;
 /// Bytes of a request's body that are kept for another attempt (Pingora keeps 64 KiB).
 pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
 
+/// Connections that may fail for one exchange, each at another endpoint where there is one (HAProxy tries three more
+/// times by `retries 3`, nginx every endpoint): with `connect` at 2 s, a client waits for six seconds at most.
+pub const CONNECTS_MAX: u32 = 3;
+
 /// A body of this length or more goes from socket to socket without being copied to us and back. Measured, 16 KiB
 /// answers cost a seventh less CPU this way; below, the three system calls cost about what the copies do.
 pub const PASS_BYTES_MIN: u64 = 16 * 1024;

@@ -84,12 +84,13 @@ fn what_the_documents_name_is_there() {
     );
 }
 
-const DOCUMENTS: [&str; 6] = [
+const DOCUMENTS: [&str; 7] = [
     "README.md",
     "src/ARCHITECTURE.md",
     "src/DECISIONS.md",
     "proto-h2/LIFECYCLE.md",
     "src/conn/LIFECYCLE.md",
+    "src/exchange/REPEATS.md",
     "src/reasons.md",
 ];
 

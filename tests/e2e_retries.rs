@@ -192,13 +192,57 @@ fn what_an_endpoint_answers_is_an_answer() {
 
 #[test]
 fn retries_may_be_off() {
-    let endpoint = mute();
-    let weir = Weir::with("retries = 0", &[&endpoint]);
-    assert_eq!(weir.ask(get("/")).status(), 502);
-    assert_eq!(endpoint.connections(), 1);
-    let weir = to_servers("retries = 0", &[&nobody(), &nobody()]);
-    weir.ask(get("/"));
-    assert_eq!(weir.entry("/").number("attempts"), 1.0);
+    for retries in ["0", "\"off\"", "{ count = \"off\" }"] {
+        let endpoint = mute();
+        let weir = Weir::with(&format!("retries = {retries}"), &[&endpoint]);
+        assert_eq!(weir.ask(get("/")).status(), 502);
+        assert_eq!(endpoint.connections(), 1, "{retries}");
+    }
+}
+
+#[test]
+fn three_connections_are_tried_and_no_more() {
+    let nobody: Vec<_> = (0..5).map(|_| nobody()).collect();
+    let servers: Vec<_> = nobody.iter().map(String::as_str).collect();
+    for (retries, attempts) in [("0", 3.0), ("1", 3.0), ("10", 3.0), ("\"off\"", 1.0)] {
+        let keys = format!("retries = {{ count = {retries}, budget = \"1%\", budget_min = 0 }}");
+        let weir = to_servers(&keys, &servers);
+        weir.ask(post("/", "body"))
+            .expect_refusal(502, "connect_failed", "connection_refused");
+        assert_eq!(weir.entry("/").number("attempts"), attempts, "{keys}");
+    }
+    // One endpoint is asked again as often as the count says.
+    for (retries, attempts) in [("0", 1.0), ("1", 2.0), ("10", 3.0)] {
+        let keys = format!("retries = {{ count = {retries}, backoff = \"1ms\" }}");
+        let weir = to_servers(&keys, &servers[..1]);
+        assert_eq!(weir.ask(get("/")).status(), 502);
+        assert_eq!(weir.entry("/").number("attempts"), attempts, "{keys}");
+    }
+}
+
+/// Neither the count nor the budget of retries has a say, and a body is whole.
+#[test]
+fn a_connection_that_cannot_be_made_fails_no_request_without_retries() {
+    let endpoint = Endpoint::answering(|request| ok(&request.text()));
+    let weir = to_servers("retries = 0", &[&nobody(), &nobody(), &endpoint.name]);
+    let body = "0123456789".repeat(20_000);
+    for _ in 0..6 {
+        assert_eq!(weir.ask(post("/", &body)).text(), body);
+    }
+    // A route may have failover again where its upstream has none.
+    let weir = Weir::start(&format!(
+        "[upstream.up]\nservers = [{:?}, {:?}]\nretries = \"off\"\n\
+         [[route]]\nmatch = \"/off\"\nto = \"up\"\n\
+         [[route]]\nmatch = \"/on\"\nto = \"up\"\nretries = 0\n",
+        nobody(),
+        endpoint.name
+    ));
+    let mut statuses: Vec<_> = (0..2).map(|_| weir.ask(get("/off")).status()).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 502]);
+    for _ in 0..4 {
+        assert_eq!(weir.ask(get("/on")).status(), 200);
+    }
 }
 
 #[test]

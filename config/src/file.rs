@@ -49,7 +49,7 @@ table! {
         /// HTTP/2: what one connection may ask of Weir, be it a client's or an endpoint's.
         optional http2: Http2Patch = "http2" as Http2Patch;
         /// When a failed attempt is repeated; upstreams and routes may differ. A number is `count`.
-        optional retries: RetriesPatch = "retries" as Forms<Count<0, RETRIES_MAX>, RetriesPatch>;
+        optional retries: RetriesPatch = "retries" as Forms<OrOff<Count<0, RETRIES_MAX>>, RetriesPatch>;
         /// Addresses that accept connections, at least one.
         optional listeners: Vec<Entry<RawListener>> = "listen" as Named<ListenName, RawListener>;
         /// Groups of endpoints that serve the same thing. A list is `servers`.
@@ -117,7 +117,7 @@ table! {
         /// Time limits in place of the top level's.
         optional timeouts: TimeoutsPatch = "timeouts" as Scoped<InUpstream, TimeoutsPatch>;
         /// Retry rules in place of the top level's. A number is `count`.
-        optional retries: RetriesPatch = "retries" as Forms<Count<0, RETRIES_MAX>, RetriesPatch>;
+        optional retries: RetriesPatch = "retries" as Forms<OrOff<Count<0, RETRIES_MAX>>, RetriesPatch>;
     }
 }
 
@@ -164,7 +164,7 @@ table! {
         /// Limits in place of the top level's. Only `body` and `body_rate` matter here.
         optional limits: LimitsPatch = "limits" as Scoped<InRoute, LimitsPatch>;
         /// Retry rules in place of the upstream's and the top level's. A number is `count`.
-        optional retries: RetriesPatch = "retries" as Forms<Count<0, RETRIES_MAX>, RetriesPatch>;
+        optional retries: RetriesPatch = "retries" as Forms<OrOff<Count<0, RETRIES_MAX>>, RetriesPatch>;
     }
 }
 

@@ -94,9 +94,9 @@ impl Spell for Forms<LogText, RawAccessLog> {
     }
 }
 
-impl From<u32> for RetriesPatch {
+impl From<Option<u32>> for RetriesPatch {
     /// Says how many further attempts, and nothing else.
-    fn from(count: u32) -> Self {
+    fn from(count: Option<u32>) -> Self {
         Self {
             count: Some(count),
             ..Self::default()

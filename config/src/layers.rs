@@ -89,10 +89,12 @@ layer! {
 }
 
 layer! {
-    /// When a failed attempt is repeated at another endpoint.
+    /// When a failed attempt is repeated. `src/exchange/REPEATS.md` has the table: which failure, at whom, how often.
     Retries, RetriesPatch, "retries", "[retries]" {
-        /// Further attempts after the first.
-        count: u32 = "count" as Count<0, RETRIES_MAX>, limits::RETRIES;
+        /// How often a request that was sent is sent again. A connection that cannot be made sends the request to the
+        /// next endpoint in any case, up to three connections in all, whatever the count and the budget; "off" turns
+        /// that off too.
+        count: Option<u32> = "count" as OrOff<Count<0, RETRIES_MAX>>, limits::RETRIES;
         /// The share of the upstream's requests of the last ten seconds that may be retries, percent; by core.
         budget_percent: u32 = "budget" as Percent, limits::RETRY_BUDGET_PERCENT;
         /// Retries in ten seconds that are allowed whatever the share; by core.

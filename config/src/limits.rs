@@ -192,8 +192,8 @@ pub const POOL_PENDING: Preset<u32> =
 pub const WEIGHT: Preset<NonZeroU32> = preset(NonZeroU32::MIN, "nginx and HAProxy: 1");
 /// The largest weight, so that sums of weights stay in 32 bits.
 pub const WEIGHT_MAX: u32 = 65_535;
-/// Further attempts after a failed one.
-pub const RETRIES: Preset<u32> = preset(1, "Envoy `num_retries` 1");
+/// Further attempts after a failed one; none at all, not even at the next endpoint, when off.
+pub const RETRIES: Preset<Option<u32>> = preset(Some(1), "Envoy `num_retries` 1");
 /// The largest number of further attempts.
 pub const RETRIES_MAX: u32 = 10;
 /// Share of live exchanges that may be retries, percent.
@@ -267,5 +267,5 @@ const _: () = {
     assert!(CONNECTIONS_PER_CLIENT.value <= CONNECTIONS.value);
     assert!(CONNECTIONS.value <= CONNECTIONS_MAX);
     assert!(BACKLOG.value <= BACKLOG_MAX);
-    assert!(RETRIES.value <= RETRIES_MAX);
+    assert!(matches!(RETRIES.value, Some(0..=RETRIES_MAX)));
 };

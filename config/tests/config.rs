@@ -166,11 +166,35 @@ fn settings_merge_from_the_top_to_the_route() {
     assert_eq!((second.idle, second.first_byte), (seconds(1), seconds(10)));
     assert_eq!(second.total, Some(seconds(60)));
     let retries = config.retries_of(&config.routes[0]);
-    assert_eq!((retries.count, retries.budget_percent), (0, 30));
+    assert_eq!((retries.count, retries.budget_percent), (Some(0), 30));
     assert_eq!(retries.backoff, seconds(1));
     let limits = config.limits_of(&config.routes[0]);
     assert_eq!((limits.body_bytes, limits.body_rate), (Some(1 << 20), None));
     assert_eq!(config.limits_of(&config.routes[1]).body_rate, Some(240));
+}
+
+/// A number on a route has failover again where the upstream has it off.
+#[test]
+fn retries_may_be_off_and_on_again() {
+    let count = |top: &str, route: &str| {
+        let config = config(&format!(
+            "{top}\nlisten.\"0.0.0.0:80\" = {{}}\nupstream.a = [\"10.0.0.1:80\"]\n\
+             [[route]]\nmatch = \"/\"\nto = \"a\"\n{route}\n"
+        ));
+        config.retries_of(&config.routes[0]).count
+    };
+    assert_eq!(count("", ""), Some(1));
+    assert_eq!(count("retries = \"off\"", ""), None);
+    assert_eq!(count("retries = \"off\"", "retries = 0"), Some(0));
+    assert_eq!(
+        count("retries = { count = \"off\" }", "retries = { count = 2 }"),
+        Some(2)
+    );
+    assert_eq!(count("retries = 3", "retries = \"off\""), None);
+    assert_eq!(
+        count("retries = \"off\"", "retries = { backoff = \"1s\" }"),
+        None
+    );
 }
 
 #[test]

@@ -474,14 +474,26 @@ fn write_upstream(
     let per_try = retry.per_try.map_or(String::new(), |limit| {
         format!(", each try within {}", show_duration(limit))
     });
-    let _ = writeln!(
-        out,
-        "retries    {}{per_try}, after about {}, up to {}% of the requests of the last 10s or {} of them",
-        retry.retries_max,
-        show_duration(retry.backoff),
-        retry.budget_percent,
-        retry.budget_min,
-    );
+    let _ = match retry.retries_max {
+        0 => writeln!(out, "retries    none of what was sent{per_try}"),
+        count => writeln!(
+            out,
+            "retries    {count}{per_try}, after about {}, up to {}% of the requests of the last 10s or {} of them",
+            show_duration(retry.backoff),
+            retry.budget_percent,
+            retry.budget_min,
+        ),
+    };
+    let _ = match retry.connects_max {
+        1 => writeln!(
+            out,
+            "failover   off: one connection that cannot be made fails the request"
+        ),
+        max => writeln!(
+            out,
+            "failover   a connection that cannot be made sends the request to the next endpoint, {max} connections in all"
+        ),
+    };
     let most = route.body_bytes_max.map_or_else(
         || "of any size".to_owned(),
         |max| format!("at most {}", show_size(max)),

@@ -12,6 +12,7 @@ use super::forward::Forwarded;
 use super::grpc;
 use super::record::Record;
 use super::relay::{Relay, Relayed, Replay};
+use super::repeat::{Failure, Failures, Repeat};
 use crate::conn::{Down, Up, Wire, WireRx, WireTx, http2, proxy_protocol, tunnel};
 use crate::core::{Core, CorePlan, after};
 use crate::fault::{Fault, Phase, Reason, Retry, Side};
@@ -30,10 +31,8 @@ struct Way<'a, N: Net> {
     total: Instant,
     tried: Tried,
     replay: Replay,
-    /// A connection that had waited was found dead: the next attempt makes its own.
-    fresh: bool,
-    /// The last attempt failed before a byte of the request was sent or looked at, or only met a dead connection.
-    free: bool,
+    /// What has failed so far.
+    failures: Failures,
 }
 
 /// Sends the request to an endpoint of the upstream, to another one if that fails and may be repeated, and relays the
@@ -64,17 +63,20 @@ pub(super) async fn forward<N: Net>(
         total: after(now, route.timeouts.total).min(after(now, patience)),
         tried: Tried::default(),
         replay: Replay::default(),
-        fresh: false,
-        free: false,
+        failures: Failures::default(),
     };
     loop {
-        match way.attempt(down, record).await {
+        let (fault, was_stale) = match way.attempt(down, record).await {
             Ok(()) => return Ok(()),
-            Err(fault) if way.may_repeat(down, record, fault) => {
-                core.obs.borrow().retry(upstream.id());
-                way.back_off(down, record).await?;
-            }
-            Err(fault) => return Err(fault),
+            Err(failed) => failed,
+        };
+        if !was_stale {
+            way.count(record, fault);
+        }
+        let repeat = way.repeat_after(down, fault, was_stale).ok_or(fault)?;
+        core.obs.borrow().retry(upstream.id());
+        if repeat == Repeat::AfterBackoff {
+            way.back_off(down).await?;
         }
     }
 }
@@ -171,23 +173,16 @@ fn speaks_http2<N: Net>(held: &Held<N>) -> bool {
 }
 
 impl<N: Net> Way<'_, N> {
-    async fn attempt(&mut self, down: &mut Down<'_, N>, record: &mut Record) -> Result<(), Fault> {
-        self.free = false;
-        still_there(down)?;
-        let begun = self.begin(down, record).await;
-        let (endpoint, mut up) = begun.inspect_err(|fault| self.count(record, *fault))?;
-        let relayed = self.relay(&mut up, down, record).await;
-        if let Err(fault) = &relayed {
-            let is_stale = fault.reason == Reason::UpstreamClosed && up.was_stale();
-            if fault.reason == Reason::UpstreamClosed {
-                self.fresh |= is_stale;
-                self.free = is_stale || fault.retry == Retry::Always;
-            }
-            if !is_stale {
-                self.count(record, *fault);
-            }
-        }
-        match relayed {
+    /// Makes one attempt. A fault comes with whether it may be no more than the end of an idle connection.
+    async fn attempt(
+        &mut self,
+        down: &mut Down<'_, N>,
+        record: &mut Record,
+    ) -> Result<(), (Fault, bool)> {
+        let before = |fault| (fault, false);
+        still_there(down).map_err(before)?;
+        let (endpoint, mut up) = self.begin(down, record).await.map_err(before)?;
+        match self.relay(&mut up, down, record).await {
             Ok(Relayed::Response) => {
                 down.kit.up_head = mem::take(&mut up.head);
                 up.finish(self.core, &endpoint);
@@ -203,7 +198,8 @@ impl<N: Net> Way<'_, N> {
                 let has_begun = down.is_answered() && grpc::is_call(&up.head, &up.block);
                 record.grpc_status = has_begun.then(|| grpc::broken(fault.reason, up.reset_by()));
                 down.kit.up_head = mem::take(&mut up.head);
-                Err(fault)
+                let was_stale = fault.reason == Reason::UpstreamClosed && up.was_stale();
+                Err((fault, was_stale))
             }
         }
     }
@@ -226,7 +222,7 @@ impl<N: Net> Way<'_, N> {
     ) -> Result<(Rc<Endpoint<N>>, Up<N>), Fault> {
         let need = Need {
             owner: self.owner(down),
-            fresh: self.fresh,
+            fresh: self.failures.met_stale(),
             sure: !down.kit.head.method.is_idempotent(),
             switches: down.request().upgrade.is_some(),
         };
@@ -251,7 +247,7 @@ impl<N: Net> Way<'_, N> {
                 }
                 Turn::Connect(permit) => {
                     let up = self.connected(&endpoint, permit, need, down, record).await;
-                    return Ok((endpoint, up.inspect_err(|_| self.free = true)?));
+                    return Ok((endpoint, up?));
                 }
                 Turn::Join(seat) => {
                     if endpoint.shares(need)
@@ -276,7 +272,6 @@ impl<N: Net> Way<'_, N> {
                         && !endpoint.has_shared()
                         && !endpoint.was_abandoned() =>
                 {
-                    self.free = true;
                     let reason = Reason::ConnectFailed;
                     return Err(Fault::upstream(Phase::Connect, reason, Retry::Always));
                 }
@@ -379,6 +374,10 @@ impl<N: Net> Way<'_, N> {
             &down.kit.block,
             &down.kit.added.edits,
         )?;
+        if self.route.retry.retries_max == 0 {
+            // What is sent now is never sent again.
+            self.replay.forget();
+        }
         let mut relay = Relay::new(
             self.core,
             down,
@@ -493,45 +492,29 @@ impl<N: Net> Way<'_, N> {
         .await
     }
 
-    /// Whether the exchange may try once more after this fault.
-    fn may_repeat(&self, down: &Down<'_, N>, record: &Record, fault: Fault) -> bool {
-        if down.is_answered() || !self.replay.is_whole() || self.core.is_stopping() {
-            return false;
+    /// How the exchange tries once more after this fault, if it may.
+    fn repeat_after(
+        &mut self,
+        down: &Down<'_, N>,
+        fault: Fault,
+        was_stale: bool,
+    ) -> Option<Repeat> {
+        if down.is_answered()
+            || !self.replay.is_whole()
+            || self.core.is_stopping()
+            || self.core.net.now() >= self.total
+        {
+            return None;
         }
-        let harmless = match fault.retry {
-            Retry::Never => false,
-            Retry::Always => true,
-            Retry::IfIdempotent => down.kit.head.method.is_idempotent(),
-        };
-        if !harmless || self.core.net.now() >= self.total {
-            return false;
-        }
-        let retry = &self.route.retry;
-        let tries = record.attempts;
-        match fault.phase {
-            // Nothing was sent: every endpoint may be asked, as nginx does it.
-            Phase::Connect if retry.retries_max > 0 => {
-                (tries as usize)
-                    < self
-                        .upstream
-                        .endpoints
-                        .len()
-                        .max(1 + retry.retries_max as usize)
-            }
-            // An idle connection that was dead is no failure of the endpoint's and no attempt that counts, and what it
-            // has not looked at costs it nothing: neither costs budget.
-            _ if self.free && retry.retries_max > 0 => {
-                tries <= retry.retries_max + u32::from(self.fresh)
-            }
-            _ => tries <= retry.retries_max && self.upstream.budget.retry(retry),
-        }
+        let failure = Failure::of(fault, was_stale, down.kit.head.method.is_idempotent());
+        let (retry, budget) = (&self.route.retry, &self.upstream.budget);
+        let is_left = self.upstream.is_left(&self.tried);
+        self.failures
+            .repeat_after(failure, retry, is_left, || budget.retry(retry))
     }
 
-    /// Waits before another attempt where the same endpoint is asked again.
-    async fn back_off(&self, down: &mut Down<'_, N>, record: &Record) -> Result<(), Fault> {
-        if self.free && (self.fresh || (record.attempts as usize) < self.upstream.endpoints.len()) {
-            return Ok(());
-        }
+    /// Waits before another attempt.
+    async fn back_off(&self, down: &mut Down<'_, N>) -> Result<(), Fault> {
         let backoff = self.route.retry.backoff;
         let until = self.core.net.now() + backoff.mul_f64(0.5 + fastrand::f64());
         let waited = self.until(until, down, |_| Poll::<()>::Pending);

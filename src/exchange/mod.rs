@@ -10,6 +10,7 @@ mod local;
 mod pace;
 mod record;
 mod relay;
+mod repeat;
 
 use std::future::poll_fn;
 use std::rc::Rc;

@@ -90,7 +90,7 @@ impl Replay {
     }
 
     /// Gives up what is kept: there will be no other attempt.
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.pieces.clear();
         self.lost = true;
     }
@@ -237,7 +237,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
 
     /// Lets a part of the request's body go to the endpoint unseen, if there is nothing to be kept of it: 0 bytes if not.
     fn pass_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
-        let is_kept = self.down.kit.head.method.is_idempotent() && !self.replay.lost;
+        let is_kept = self.down.kit.head.method.is_idempotent() && self.replay.is_whole();
         let fits = match (self.route.body_bytes_max, self.down.request().body) {
             (None, _) => true,
             (Some(max), BodyKind::Length(length)) => length <= max,

@@ -12,6 +12,7 @@ use super::{
     Rewrite, RoutePlan, Target, Timeouts, UpstreamId, UpstreamPlan,
 };
 use crate::io::Address;
+use crate::limits::CONNECTS_MAX;
 use crate::route::Table;
 use crate::tls::Name;
 
@@ -245,7 +246,8 @@ fn timeouts(from: weir_config::Timeouts, limits: weir_config::Limits) -> Timeout
 
 fn retry(from: weir_config::Retries) -> RetryPlan {
     RetryPlan {
-        retries_max: from.count,
+        retries_max: from.count.unwrap_or(0),
+        connects_max: from.count.map_or(1, |_| CONNECTS_MAX),
         budget_percent: from.budget_percent,
         budget_min: from.budget_floor,
         backoff: from.backoff,

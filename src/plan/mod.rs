@@ -289,8 +289,10 @@ pub enum Protocol {
 /// When a failed attempt is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPlan {
-    /// Further attempts after the first.
+    /// How often a request that was sent may be sent again.
     pub retries_max: u32,
+    /// Connections that may fail before the exchange does: what could not be made is tried elsewhere until then.
+    pub connects_max: u32,
     /// The share of the upstream's live exchanges that may be retries, percent.
     pub budget_percent: u32,
     /// Retries at once that are allowed whatever the share.

@@ -243,7 +243,7 @@ impl<N: Net> Upstream<N> {
     }
 
     /// Whether there is an endpoint that was not tried.
-    fn is_left(&self, tried: &Tried) -> bool {
+    pub fn is_left(&self, tried: &Tried) -> bool {
         (0..self.endpoints.len() as u32).any(|index| !tried.has(index))
     }
 }

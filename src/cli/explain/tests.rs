@@ -85,6 +85,7 @@ sent as    /users?a=b
 timeouts   connect 2s, queue 10s, first byte 1m, body stall 30s, total 20s
 pool       at most 1024 connections to each endpoint, then 1024 requests waiting, all cores together
 retries    1, after about 25ms, up to 20% of the requests of the last 10s or 3 of them
+failover   a connection that cannot be made sends the request to the next endpoint, 3 connections in all
 body       of any size, at least 240B/s
 "
     );

@@ -1,0 +1,213 @@
+//! Which failure of an attempt is repeated, and what that costs: the table of `src/exchange/REPEATS.md`.
+
+use crate::fault::{Fault, Phase, Retry};
+use crate::plan::RetryPlan;
+
+/// What became of an attempt that failed, as far as repeating it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// No connection could be made: refused, unreachable, too late, no TLS. Nothing was sent.
+    NotConnected,
+    /// The endpoint says that it has not looked at the request (RFC 9113 section 8.7).
+    Refused,
+    /// A connection that had waited ended before a byte of the answer came, and the method is idempotent: the end may
+    /// have crossed the request on its way.
+    Stale,
+    /// A connection ended, or the time of the attempt was over, before a byte of the answer came, and the method is
+    /// idempotent.
+    Unanswered,
+    /// Anything else.
+    Lasting,
+}
+
+impl Failure {
+    /// Classifies a fault; `was_stale` says that the connection had waited and nothing has come on it.
+    pub(super) fn of(fault: Fault, was_stale: bool, is_idempotent: bool) -> Self {
+        match (fault.retry, fault.phase) {
+            (Retry::Always, Phase::Connect) => Self::NotConnected,
+            (Retry::Always, _) => Self::Refused,
+            (Retry::IfIdempotent, _) if !is_idempotent => Self::Lasting,
+            (Retry::IfIdempotent, _) if was_stale => Self::Stale,
+            (Retry::IfIdempotent, _) => Self::Unanswered,
+            (Retry::Never, _) => Self::Lasting,
+        }
+    }
+}
+
+/// How an attempt is repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// At once: another endpoint is asked, or this one has not failed.
+    AtOnce,
+    /// After a pause.
+    AfterBackoff,
+}
+
+/// The failures of one exchange so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Failures {
+    /// Connections that could not be made.
+    connects: u32,
+    /// Repeats that count.
+    repeats: u32,
+    met_stale: bool,
+}
+
+impl Failures {
+    /// Whether a connection that had waited was found dead: the next attempt makes its own.
+    pub(super) fn met_stale(self) -> bool {
+        self.met_stale
+    }
+
+    /// How the exchange goes on after a failure, if it may. `is_left`: there is an endpoint that was not asked.
+    pub(super) fn repeat_after(
+        &mut self,
+        failure: Failure,
+        plan: &RetryPlan,
+        is_left: bool,
+        take_from_budget: impl FnOnce() -> bool,
+    ) -> Option<Repeat> {
+        let pause = if is_left {
+            Repeat::AtOnce
+        } else {
+            Repeat::AfterBackoff
+        };
+        let counts = self.repeats < plan.retries_max;
+        let repeat = match failure {
+            Failure::NotConnected => {
+                self.connects += 1;
+                let may_return = self.connects + self.repeats <= plan.retries_max;
+                let goes_on = self.connects < plan.connects_max && (is_left || may_return);
+                return goes_on.then_some(pause);
+            }
+            Failure::Refused => counts.then_some(pause),
+            Failure::Stale => {
+                if !std::mem::replace(&mut self.met_stale, true) && plan.retries_max > 0 {
+                    return Some(Repeat::AtOnce);
+                }
+                counts.then_some(Repeat::AtOnce)
+            }
+            Failure::Unanswered => (counts && take_from_budget()).then_some(Repeat::AfterBackoff),
+            Failure::Lasting => None,
+        }?;
+        self.repeats += 1;
+        Some(repeat)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::fault::Reason;
+    use Failure::{Lasting, NotConnected, Refused, Stale, Unanswered};
+    use Repeat::{AfterBackoff, AtOnce};
+
+    fn plan(retries: Option<u32>) -> RetryPlan {
+        RetryPlan {
+            retries_max: retries.unwrap_or(0),
+            connects_max: retries.map_or(1, |_| 3),
+            budget_percent: 20,
+            budget_min: 3,
+            backoff: Duration::ZERO,
+            per_try: None,
+        }
+    }
+
+    /// What follows failures, one after the other, at an upstream of so many endpoints.
+    #[track_caller]
+    fn assert_repeats(
+        retries: Option<u32>,
+        endpoints: usize,
+        failures: &[Failure],
+        want: &[Option<Repeat>],
+    ) {
+        let (plan, mut so_far) = (plan(retries), Failures::default());
+        let mut asked = 0;
+        let got: Vec<_> = failures
+            .iter()
+            .map(|&failure| {
+                asked += 1;
+                so_far.repeat_after(failure, &plan, asked < endpoints, || true)
+            })
+            .collect();
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn a_connection_that_cannot_be_made_goes_to_the_next_endpoint() {
+        let three = [NotConnected; 3];
+        for retries in [0, 1, 10] {
+            let want = [Some(AtOnce), Some(AtOnce), None];
+            assert_repeats(Some(retries), 5, &three, &want);
+        }
+        assert_repeats(None, 5, &three[..1], &[None]);
+        // Where none is left, the count says whether one is asked again.
+        assert_repeats(Some(1), 2, &three[..2], &[Some(AtOnce), None]);
+        let want = [Some(AtOnce), Some(AfterBackoff), None];
+        assert_repeats(Some(2), 2, &three, &want);
+        assert_repeats(Some(0), 1, &three[..1], &[None]);
+        assert_repeats(Some(1), 1, &three[..2], &[Some(AfterBackoff), None]);
+        let want = [Some(AfterBackoff), Some(AfterBackoff), None];
+        assert_repeats(Some(9), 1, &three, &want);
+        // It takes nothing from the repeats of what was sent.
+        let mixed = [NotConnected, Unanswered, NotConnected, Unanswered];
+        let want = [Some(AtOnce), Some(AfterBackoff), Some(AtOnce), None];
+        assert_repeats(Some(1), 5, &mixed, &want);
+    }
+
+    #[test]
+    fn what_was_sent_is_repeated_as_often_as_the_file_says() {
+        for retries in [None, Some(0)] {
+            for failure in [Refused, Stale, Unanswered, Lasting] {
+                assert_repeats(retries, 5, &[failure], &[None]);
+            }
+        }
+        assert_repeats(Some(1), 5, &[Refused; 2], &[Some(AtOnce), None]);
+        assert_repeats(Some(1), 1, &[Refused; 2], &[Some(AfterBackoff), None]);
+        assert_repeats(Some(1), 5, &[Unanswered; 2], &[Some(AfterBackoff), None]);
+        assert_repeats(Some(1), 5, &[Lasting], &[None]);
+        // The first connection that is found dead costs nothing.
+        let want = [Some(AtOnce), Some(AfterBackoff), None];
+        assert_repeats(Some(1), 1, &[Stale, Unanswered, Unanswered], &want);
+        assert_repeats(Some(1), 1, &[Stale; 3], &[Some(AtOnce), Some(AtOnce), None]);
+    }
+
+    #[test]
+    fn only_what_was_sent_and_is_unanswered_takes_from_the_budget() {
+        let plan = plan(Some(5));
+        for failure in [NotConnected, Refused, Stale] {
+            let refused = || panic!("{failure:?} asks the budget");
+            let next = Failures::default().repeat_after(failure, &plan, true, refused);
+            assert_eq!(next, Some(AtOnce));
+        }
+        let next = Failures::default().repeat_after(Unanswered, &plan, true, || false);
+        assert_eq!(next, None);
+    }
+
+    #[test]
+    fn faults_are_classified() {
+        let fault = |phase, reason, retry| Fault::upstream(phase, reason, retry);
+        let closed = fault(
+            Phase::FirstByte,
+            Reason::UpstreamClosed,
+            Retry::IfIdempotent,
+        );
+        assert_eq!(Failure::of(closed, true, true), Stale);
+        assert_eq!(Failure::of(closed, false, true), Unanswered);
+        assert_eq!(Failure::of(closed, true, false), Lasting);
+        let late = fault(Phase::FirstByte, Reason::FirstByteTimeout, Retry::Never);
+        assert_eq!(Failure::of(late, true, true), Lasting);
+        let refused = fault(Phase::FirstByte, Reason::UpstreamClosed, Retry::Always);
+        assert_eq!(Failure::of(refused, true, false), Refused);
+        for reason in [
+            Reason::ConnectFailed,
+            Reason::ConnectTimeout,
+            Reason::UpstreamTlsCertificate,
+        ] {
+            let failed = fault(Phase::Connect, reason, Retry::Always);
+            assert_eq!(Failure::of(failed, false, false), NotConnected);
+        }
+    }
+}
