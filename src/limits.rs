@@ -92,6 +92,9 @@ pub const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How much of a body is read after its answer was sent, to keep the connection (Go's server reads 256 KiB).
 pub const UNREAD_BYTES_MAX: usize = 256 * 1024;
 
+/// Bytes of a request id that a trusted proxy may give: UUIDs have 36, AWS trace ids up to 74 (Heroku takes 200).
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+
 /// How finely deadlines are looked at.
 pub const TIMER_TICK_MS: u64 = 20;
 

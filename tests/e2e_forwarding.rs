@@ -158,6 +158,116 @@ fn what_a_trusted_proxy_says_is_kept_and_added_to() {
     assert_eq!(weir.entry("/").text("client"), "192.0.2.7");
 }
 
+/// Gets an answer and checks that it has one id, that of the log; returns it.
+#[track_caller]
+fn answered_id(weir: &Weir, request: &str, path: &str) -> String {
+    let response = weir.ask(request);
+    let ids = response.all("X-Request-Id");
+    assert_eq!(ids.len(), 1, "{path}: {ids:?}");
+    assert_eq!(weir.entry(path).text("id"), ids[0], "{path}");
+    if response.field("Content-Type") == Some("application/problem+json") {
+        let member = format!("\"request_id\":\"{}\"", ids[0]);
+        assert!(response.text().contains(&member), "{}", response.text());
+    }
+    ids[0].to_owned()
+}
+
+/// An endpoint that says an id of its own, and three routes that Weir answers itself.
+fn with_own_id(keys: &str) -> (Endpoint, Weir) {
+    let endpoint = Endpoint::answering(
+        |_| "HTTP/1.1 200 OK\r\nX-Request-Id: own\r\nx-request-id: own\r\nContent-Length: 5\r\n\r\nhello",
+    );
+    let routes = "[[route]]\nmatch = \"/fixed\"\nrespond = \"fixed\"\n\
+        [[route]]\nmatch = \"/moved\"\nredirect = \"/fixed\"\n\
+        [[route]]\nmatch = \"/small\"\nto = \"up\"\nlimits = { body = \"1B\" }\n";
+    let weir = Weir::start(&format!("{keys}\n{}{routes}", route_to(&[&endpoint])));
+    (endpoint, weir)
+}
+
+#[test]
+fn every_answer_has_the_id_of_log_endpoint_and_body() {
+    let (endpoint, weir) = with_own_id("");
+    let relayed = answered_id(&weir, &get("/relayed"), "/relayed");
+    assert_eq!(endpoint.only().field("X-Request-Id"), Some(&*relayed));
+    // What a client says by itself is not believed.
+    let claimed = get("/claimed").replacen("\r\n", "\r\nX-Request-Id: mine\r\n", 1);
+    assert_ne!(answered_id(&weir, &claimed, "/claimed"), "mine");
+    let bad = "GET /bad HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 2\r\n\r\n";
+    for (request, path) in [
+        (get("/fixed").as_str(), "/fixed"),
+        (get("/moved").as_str(), "/moved"),
+        (post("/small", "large").as_str(), "/small"),
+        (get("/a%00").as_str(), "/a%00"),
+        (bad, "/bad"),
+    ] {
+        let id = answered_id(&weir, request, path);
+        assert_eq!((id.len(), id.contains("own")), (32, false), "{path}");
+    }
+}
+
+#[test]
+fn an_id_that_a_trusted_proxy_gives_is_everybodys() {
+    let (endpoint, weir) = with_own_id("trusted_proxies = \"127.0.0.1\"");
+    let given = |path: &str, ids: &str| get(path).replacen("\r\n", &format!("\r\n{ids}"), 1);
+    let uuid = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+    let one = format!("X-Request-Id: {uuid}\r\n");
+    for path in ["/relayed", "/fixed", "/a%00"] {
+        assert_eq!(answered_id(&weir, &given(path, &one), path), uuid, "{path}");
+    }
+    assert_eq!(endpoint.seen()[0].field("X-Request-Id"), Some(uuid));
+    // Nobody's is a text that could pass for something else.
+    for (at, ids) in [
+        "X-Request-Id: a, b\r\n".to_owned(),
+        "X-Request-Id: a\",\"b\r\n".to_owned(),
+        format!("{one}{one}"),
+        format!("X-Request-Id: {}\r\n", "x".repeat(129)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = format!("/odd/{at}");
+        let id = answered_id(&weir, &given(&path, &ids), &path);
+        assert_eq!(id.len(), 32, "{ids}");
+        let sent = endpoint.seen();
+        assert_eq!(sent.last().unwrap().all("X-Request-Id"), [&id], "{ids}");
+    }
+}
+
+#[test]
+fn a_listener_may_keep_the_id_to_itself() {
+    let listen = "[listen.\"127.0.0.1:0\"]\nrequest_id = false";
+    let (endpoint, weir) = with_own_id(listen);
+    assert_eq!(weir.ask(get("/")).all("X-Request-Id"), ["own", "own"]);
+    assert!(endpoint.only().field("X-Request-Id").is_some());
+    for path in ["/fixed", "/a%00"] {
+        assert_eq!(weir.ask(get(path)).field("X-Request-Id"), None, "{path}");
+    }
+}
+
+#[test]
+fn an_upgrade_and_its_early_answers_have_no_other_id() {
+    let endpoint = Endpoint::script(|conn| {
+        conn.request();
+        conn.send(
+            "HTTP/1.1 103 Early Hints\r\nX-Request-Id: own\r\nLink: </a>\r\n\r\n\
+             HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             X-Request-Id: own\r\n\r\n",
+        );
+    });
+    let weir = Weir::to(&[&endpoint]);
+    let mut client = weir.connect();
+    client.send(
+        "GET /ws HTTP/1.1\r\nHost: weir.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    );
+    let early = client.message_head();
+    assert_eq!((early.status(), early.field("X-Request-Id")), (103, None));
+    let switched = client.message_head();
+    assert_eq!(switched.status(), 101);
+    let ids = switched.all("X-Request-Id");
+    drop(client);
+    assert_eq!(ids, [weir.entry("/ws").text("id")]);
+}
+
 #[test]
 fn trust_ends_at_the_first_address_that_is_not_a_proxy() {
     let endpoint = Endpoint::answering(|_| ok("hello"));

@@ -231,6 +231,7 @@ fn listeners(
             connections_per_client: raw.connections_per_client.map(|at| at.value),
             backlog: raw.backlog,
             http2: raw.http2,
+            request_id: raw.request_id,
             tls,
             redirect_https: raw.redirect_https.and_then(|at| at.value),
             proxy_protocol: raw.proxy_protocol.unwrap_or_default(),

@@ -85,6 +85,9 @@ table! {
         /// Whether HTTP/2 is spoken here with clients that do: chosen by ALPN over TLS, known beforehand
         /// in the clear.
         preset(limits::LISTEN_HTTP2) http2: bool = "http2" as Flag;
+        /// Whether every answer carries the request id of log and endpoint, as `X-Request-Id`. An
+        /// endpoint's own gives way to it.
+        preset(limits::LISTEN_REQUEST_ID) request_id: bool = "request_id" as Flag;
         /// TLS. Without it, HTTP is spoken in the clear.
         optional tls: At<Option<ListenTls>> = "tls" as Placed<ListenTlsKind>;
         /// Sends every request to `https`: `true` for port 443, or another port. Clients keep method

@@ -398,7 +398,7 @@ impl Long for RawRespond {
 }
 
 /// Fields of an answer that say how it is framed, or that have a key of their own.
-const OWN_FIELDS: [&str; 9] = [
+const OWN_FIELDS: [&str; 10] = [
     "connection",
     "content-length",
     "content-type",
@@ -408,6 +408,7 @@ const OWN_FIELDS: [&str; 9] = [
     "trailer",
     "transfer-encoding",
     "upgrade",
+    "x-request-id",
 ];
 
 fn respond(status: u32, body: String, content_type: Cow<'static, str>) -> Respond {

@@ -140,6 +140,11 @@ pub const BACKLOG_MAX: u32 = 65_535;
 /// Whether a listener speaks HTTP/2 with clients that do.
 pub const LISTEN_HTTP2: Preset<bool> =
     preset(true, "HAProxy, Envoy and Caddy speak both; clients choose");
+/// Whether answers carry the request id.
+pub const LISTEN_REQUEST_ID: Preset<bool> = preset(
+    true,
+    "who reports an error can name the line of the log; GitHub and Stripe do so",
+);
 /// Requests at once on one connection.
 pub const H2_STREAMS: Preset<u32> = preset(
     100,

@@ -252,6 +252,8 @@ pub struct Listener {
     pub backlog: u32,
     /// Whether HTTP/2 is spoken here with clients that do.
     pub http2: bool,
+    /// Whether answers carry the request id.
+    pub request_id: bool,
     /// TLS, if it is spoken here.
     pub tls: Option<ListenTls>,
     /// The port that every request is sent to by a redirect, over `https`.
@@ -276,6 +278,7 @@ impl Listener {
             connections_per_client: None,
             backlog: crate::limits::BACKLOG.value,
             http2: crate::limits::LISTEN_HTTP2.value,
+            request_id: crate::limits::LISTEN_REQUEST_ID.value,
             tls: None,
             redirect_https: None,
             proxy_protocol: Vec::new(),

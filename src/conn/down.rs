@@ -318,11 +318,12 @@ impl<'a, N: Net> Down<'a, N> {
         &mut self,
         head: &mut Head,
         block: &[u8],
+        edits: &Edits,
         protocol: Span,
     ) -> Result<(), Fault> {
         match &mut self.wire {
-            Wire::Http1(wire) => wire.respond_switch(head, block, protocol),
-            Wire::Http2(wire) => wire.respond_switch(head, block),
+            Wire::Http1(wire) => wire.respond_switch(head, block, edits, protocol),
+            Wire::Http2(wire) => wire.respond_switch(head, block, edits),
         }
     }
 

@@ -11,11 +11,11 @@ use weir_proto_h1::{BodyKind, Decimal, Edits, Framing, Head, Method, Trailers, e
 
 use super::grpc;
 use super::record::Record;
+use super::request_id;
 use crate::conn::{Down, Outbox};
 use crate::core::Core;
 use crate::fault::{Fault, Reason};
 use crate::io::{Net, Tx};
-use crate::obs::RequestId;
 use crate::plan::ListenerId;
 
 /// An answer to a fault.
@@ -27,10 +27,12 @@ pub(super) struct Problem {
 }
 
 /// Makes the answer to a fault; its fields go into `edits`.
-pub(super) fn problem(reason: Reason, id: RequestId, via: &str, edits: &mut Edits) -> Problem {
+pub(super) fn problem(reason: Reason, id: &[u8], via: &str, edits: &mut Edits) -> Problem {
     let status = reason.status();
     let title = weir_proto_h1::encode::reason(status);
     let (text, code) = (reason.text(), reason.code());
+    // Digits, or what was found to be as plain.
+    let id = std::str::from_utf8(id).unwrap_or_default();
     let mut body = Vec::with_capacity(256);
     // Writing to a Vec does not fail; every text here is ours and needs no escaping.
     let _ = writeln!(
@@ -68,6 +70,7 @@ pub(super) fn write<N: Net>(
     body: &[u8],
 ) -> Result<(), Fault> {
     down.kit.edits.append("Date", core.date());
+    request_id::show(record, down.kit);
     //= rfc9110#8.6
     // What HEAD is answered with may say how long the answer to GET is; there is none that is empty in HTTP/2.
     let is_head = down.request().method == Method::Head;
@@ -106,7 +109,13 @@ pub fn refuse_connection<N: Net, T: Tx>(
     let now = core.net.now();
     let mut record = Record::new(core.next_id(), now, core.net.wall_ms(), peer);
     let mut edits = Edits::new();
-    let problem = problem(reason, record.id, &plan.plan.via, &mut edits);
+    let mut digits = [0; 32];
+    let id = record.id_text(&[], &mut digits);
+    let problem = problem(reason, id, &plan.plan.via, &mut edits);
+    let listened = plan.plan.listener(listener);
+    if listened.is_none_or(|listener| listener.shows_request_id) {
+        edits.append(request_id::FIELD, id);
+    }
     if reason != Reason::PlainHttp {
         edits.append("Retry-After", "1");
     }

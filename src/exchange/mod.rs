@@ -11,6 +11,7 @@ mod pace;
 mod record;
 mod relay;
 mod repeat;
+mod request_id;
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -94,6 +95,9 @@ fn begin<N: Net>(core: &Core<N>, plan: &Plan, down: &mut Down<'_, N>) -> Record 
         .or(peer);
     let mut record = Record::new(core.next_id(), core.net.now(), core.net.wall_ms(), client);
     record.trusted = trusted.is_some();
+    if record.trusted {
+        record.given_id = request_id::take_given(&mut down.kit.head, &down.kit.block);
+    }
     record.is_call = grpc::is_call(&down.kit.head, &down.kit.block);
     record.identity.clone_from(&down.kit.identity);
     record
@@ -244,7 +248,9 @@ async fn fail<N: Net>(
         grpc::problem(fault.reason, &mut down.kit.edits);
         answer(core, down, record, 200, &[]).await
     } else {
-        let problem = local::problem(fault.reason, record.id, &plan.plan.via, &mut down.kit.edits);
+        let mut digits = [0; 32];
+        let id = record.id_text(&down.kit.block, &mut digits);
+        let problem = local::problem(fault.reason, id, &plan.plan.via, &mut down.kit.edits);
         answer(core, down, record, problem.status, &problem.body).await
     };
     if answered.is_err() {
@@ -360,6 +366,7 @@ fn report<N: Net>(core: &Core<N>, plan: &Plan, down: &Down<'_, N>, record: &Reco
     let event = obs::Exchange {
         method: head.method_span.get(block),
         host: head.host(block),
+        given_id: record.given_id.get(block),
         path: head.target.get(block),
         version: match head.version {
             Version::Http10 => "HTTP/1.0",

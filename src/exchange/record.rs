@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use weir_proto_h1::Span;
+
 use super::grpc;
 use crate::fault::Reason;
 use crate::io::Instant;
@@ -12,8 +14,10 @@ use crate::tls::Identity;
 
 /// The life of one exchange in numbers.
 pub(super) struct Record {
-    /// Its identifier, in logs, in answers of ours and in `X-Request-Id`.
+    /// Its identifier, in logs and in `X-Request-Id` of request and answer, unless it was given another.
     pub(super) id: RequestId,
+    /// The identifier that a trusted proxy has given it, over the block of its head; empty if none has.
+    pub(super) given_id: Span,
     /// Wall clock when its head was complete, milliseconds since the Unix epoch.
     pub(super) time_ms: u64,
     /// The client: the peer, or what a trusted proxy says.
@@ -57,6 +61,7 @@ impl Record {
     pub(super) fn new(id: RequestId, began: Instant, time_ms: u64, client: Option<IpAddr>) -> Self {
         Self {
             id,
+            given_id: Span::EMPTY,
             time_ms,
             client,
             trusted: false,
@@ -78,12 +83,18 @@ impl Record {
         }
     }
 
+    /// Its identifier as text: digits of ours, or what it was given in `block`.
+    pub(super) fn id_text<'a>(&self, block: &'a [u8], digits: &'a mut [u8; 32]) -> &'a [u8] {
+        self.id.text(self.given_id.get(block), digits)
+    }
+
     /// What counters and log are told at `now`, when it is over; what the request said is still to be filled in.
     pub(super) fn event(&self, now: Instant, listener: ListenerId) -> Exchange<'static> {
         let microseconds = |ns: u64| ns / 1_000;
         Exchange {
             time_ms: self.time_ms,
             id: self.id,
+            given_id: b"",
             client: self.client,
             method: b"",
             host: b"",

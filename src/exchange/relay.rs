@@ -4,11 +4,12 @@ use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use weir_proto_h1::{BodyKind, FieldId};
+use weir_proto_h1::{BodyKind, Edits, FieldId};
 
 use super::grpc;
 use super::pace::Pace;
 use super::record::Record;
+use super::request_id;
 use crate::conn::{Answer, Down, End, Piece, Up};
 use crate::core::{Core, after};
 use crate::fault::{Fault, Phase, Reason, Retry};
@@ -320,15 +321,24 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             && matches!(self.up.head.status, 200..=299)
     }
 
-    /// Passes the head of the answer on.
+    /// Takes what the head of the answer gains; it has to be put back into the kit.
     //= rfc9110#6.6.1
     // Who passes an answer on that has no Date gives it one: when it came.
-    fn respond(&mut self, body: BodyKind) -> Result<(), Fault> {
-        let mut edits = mem::take(&mut self.down.kit.edits);
-        edits.clear();
+    fn take_edits(&mut self) -> Edits {
+        let kit = &mut self.down.kit;
+        kit.edits.clear();
         if !self.up.head.may_have(FieldId::Date) {
-            edits.append("Date", self.core.date());
+            kit.edits.append("Date", self.core.date());
         }
+        if request_id::show(self.record, kit) {
+            self.up.head.remove(FieldId::XRequestId);
+        }
+        mem::take(&mut kit.edits)
+    }
+
+    /// Passes the head of the answer on.
+    fn respond(&mut self, body: BodyKind) -> Result<(), Fault> {
+        let edits = self.take_edits();
         let (head, block) = (&self.up.head, &self.up.block);
         let responded = self.down.respond(head, block, &edits, body);
         self.down.kit.edits = edits;
@@ -338,7 +348,12 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
     /// Passes a part of the answer on.
     fn take(&mut self, answer: Answer) -> Result<(), Fault> {
         match answer {
-            Answer::Interim => self.down.respond_interim(&self.up.head, &self.up.block),
+            Answer::Interim => {
+                if request_id::is_shown(self.down.kit) {
+                    self.up.head.remove(FieldId::XRequestId);
+                }
+                self.down.respond_interim(&self.up.head, &self.up.block)
+            }
             Answer::Head if self.seems_switched() => Err(bad_upgrade()),
             Answer::Head => {
                 let now = self.core.net.now();
@@ -393,9 +408,11 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
         if asked.is_none_or(|asked| !asked.eq_ignore_ascii_case(got.get(&self.up.block))) {
             return Err(bad_upgrade());
         }
-        self.down
-            .respond_switch(&mut self.up.head, &self.up.block, got)?;
-        Ok(Relayed::Switched)
+        let edits = self.take_edits();
+        let (head, block) = (&mut self.up.head, &self.up.block);
+        let switched = self.down.respond_switch(head, block, &edits, got);
+        self.down.kit.edits = edits;
+        switched.map(|()| Relayed::Switched)
     }
 
     /// Nothing more can be moved now: says how long that may last, and what it means when it has lasted too long.

@@ -12,8 +12,10 @@ use crate::tls::Agreed;
 pub struct Exchange<'a> {
     /// When its head was complete: milliseconds since the Unix epoch.
     pub time_ms: u64,
-    /// Its id, as sent upstream and in local answers.
+    /// Its id, as sent upstream and to the client, unless it was given another.
     pub id: RequestId,
+    /// The id that a trusted proxy has given it; empty if none has.
+    pub given_id: &'a [u8],
     /// The client's address, with trusted proxies looked through; `None` behind a Unix socket.
     pub client: Option<IpAddr>,
     /// The method as received; empty when the head was not understood.
@@ -59,6 +61,11 @@ pub struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
+    /// Its id as text.
+    pub fn id_text<'a>(&'a self, digits: &'a mut [u8; 32]) -> &'a [u8] {
+        self.id.text(self.given_id, digits)
+    }
+
     /// The class of status that it counts in: 0 for none, 1 to 5 for the hundreds. An answer of gRPC is a 200 whatever
     /// has become of the call, so that a call counts by the status that HTTP has for its end.
     #[inline]
@@ -95,6 +102,16 @@ const HTTP_OF_GRPC: [u16; 17] = [
 pub struct RequestId(pub u64, pub u64);
 
 impl RequestId {
+    /// The id as text: its digits, unless the request was given another.
+    pub fn text<'a>(self, given: &'a [u8], digits: &'a mut [u8; 32]) -> &'a [u8] {
+        if given.is_empty() {
+            self.write_hex(digits);
+            digits
+        } else {
+            given
+        }
+    }
+
     /// Writes the 32 hex digits.
     pub fn write_hex(self, out: &mut [u8; 32]) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";

@@ -13,7 +13,8 @@ pub(super) fn json(out: &mut String, event: &Exchange<'_>, names: Option<&Names>
     let named = Resolved::new(event, names);
     out.push_str("{\"time\":\"");
     text::time(out, event.time_ms);
-    let _ = write!(out, "\",\"id\":\"{}\"", event.id);
+    out.push_str("\",\"id\":");
+    text::json(out, event.id_text(&mut [0; 32]));
     match event.client {
         Some(client) => drop(write!(out, ",\"client\":\"{client}\"")),
         None => out.push_str(",\"client\":null"),
@@ -103,7 +104,8 @@ pub(super) fn text(out: &mut String, event: &Exchange<'_>, names: Option<&Names>
     let _ = writeln!(
         out,
         " attempts={} reason={reason} id={}",
-        event.attempts, event.id
+        event.attempts,
+        String::from_utf8_lossy(event.id_text(&mut [0; 32]))
     );
 }
 

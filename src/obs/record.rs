@@ -10,6 +10,7 @@ use super::limits::{
 };
 use super::process::Level;
 use crate::fault::Reason;
+use crate::limits::REQUEST_ID_BYTES_MAX;
 use crate::plan::{ListenerId, RouteId, UpstreamId};
 use crate::tls::{Agreed, Protocol};
 
@@ -32,7 +33,9 @@ pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &Exchange<
     let host = cut(event.host, LOG_HOST_BYTES_MAX);
     let path = cut(event.path, LOG_PATH_BYTES_MAX);
     let subject = cut(event.client_cert, LOG_SUBJECT_BYTES_MAX);
-    let total = FIXED_BYTES + method.len() + host.len() + path.len() + subject.len();
+    let given_id = cut(event.given_id, REQUEST_ID_BYTES_MAX);
+    let total =
+        FIXED_BYTES + given_id.len() + method.len() + host.len() + path.len() + subject.len();
     if ring.cached_slots() < total && ring.slots() < total {
         return false;
     }
@@ -81,11 +84,11 @@ pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &Exchange<
     ] {
         head.u64(n);
     }
-    for text in [method, host, path, subject] {
+    for text in [given_id, method, host, path, subject] {
         head.put(&(text.len() as u16).to_le_bytes());
     }
     debug_assert_eq!(head.at, FIXED_BYTES);
-    push(ring, &[&head.bytes, method, host, path, subject])
+    push(ring, &[&head.bytes, given_id, method, host, path, subject])
 }
 
 /// Puts a line for the process log into the ring; false when there is no room for it.
@@ -164,17 +167,19 @@ fn read(record: &[u8]) -> Option<Record<'_>> {
     let attempts = fields.u32()?;
     let [bytes_in, bytes_out, total_us] = [fields.u64()?, fields.u64()?, fields.u64()?];
     let [queue_us, connect_us, first_byte_us] = [fields.u64()?, fields.u64()?, fields.u64()?];
-    let lengths = [fields.u16()?, fields.u16()?, fields.u16()?, fields.u16()?];
-    let lengths = lengths.map(usize::from);
-    let [method, host, path, client_cert] = [
-        fields.take(lengths[0])?,
-        fields.take(lengths[1])?,
-        fields.take(lengths[2])?,
-        fields.take(lengths[3])?,
-    ];
+    let mut lengths = [0; 5];
+    for length in &mut lengths {
+        *length = usize::from(fields.u16()?);
+    }
+    let mut texts: [&[u8]; 5] = [b""; 5];
+    for (text, length) in texts.iter_mut().zip(lengths) {
+        *text = fields.take(length)?;
+    }
+    let [given_id, method, host, path, client_cert] = texts;
     let event = Exchange {
         time_ms,
         id,
+        given_id,
         client,
         method,
         host,
@@ -205,7 +210,7 @@ const KIND_MESSAGE: u8 = 1;
 const NO_REASON: u8 = u8::MAX;
 const NO_ID: u32 = u32::MAX;
 const MESSAGE_BYTES: usize = 6;
-const FIXED_BYTES: usize = 4 + 1 + 4 * 8 + 17 + 1 + 3 + 2 + 1 + 6 * 4 + 6 * 8 + 4 * 2;
+const FIXED_BYTES: usize = 4 + 1 + 4 * 8 + 17 + 1 + 3 + 2 + 1 + 6 * 4 + 6 * 8 + 5 * 2;
 
 /// Protocol names that a record can hold, the first for all others.
 const VERSIONS: [&str; 5] = ["", "HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/3"];

@@ -42,6 +42,7 @@ fn event(route: u32) -> Exchange<'static> {
     Exchange {
         time_ms: 1_795_339_800_125,
         id: RequestId(1, 2),
+        given_id: b"",
         client: Some(IpAddr::from([192, 0, 2, 7])),
         method: b"GET",
         host: b"example.com",

@@ -75,6 +75,7 @@ fn compile_listeners(config: &Config) -> Vec<ListenerPlan> {
         timeouts: timeouts(config.listener_timeouts(listener), config.limits),
         limits: head_limits(config.limits),
         takes_http2: listener.http2,
+        shows_request_id: listener.request_id,
         http2: http2_limits(config),
         connections_max: config.connections_of(listener),
         connections_per_client_max: config.connections_per_client_of(listener),

@@ -169,6 +169,8 @@ pub struct ListenerPlan {
     pub limits: weir_proto_h1::Limits,
     /// Whether it speaks HTTP/2 with clients that do.
     pub takes_http2: bool,
+    /// Whether answers carry the request id.
+    pub shows_request_id: bool,
     /// Limits of HTTP/2.
     pub http2: weir_proto_h2::Config,
     /// Connections at once, all cores together.

@@ -341,7 +341,8 @@ fn endpoints_are_told_who_asked_and_through_whom() {
                 "{line:?} is missing in {text}"
             );
         }
-        assert!(text.contains("\nx-request-id: "), "{text}");
+        let id = response.field("x-request-id").unwrap();
+        assert!(text.contains(&format!("\nx-request-id: {id}\n")), "{text}");
         assert!(!text.contains("6.6.6.6"), "{text}");
     });
 }
@@ -394,6 +395,8 @@ fn weir_answers_by_itself_alike_in_both_protocols() {
             );
             let response = client.ask(get("/fixed")).await;
             assert_eq!((response.status, response.text()), (418, "short and stout"));
+            let id = weir.entry("/fixed").text("id");
+            assert_eq!(response.field("x-request-id"), Some(id.as_str()));
             assert_eq!(response.field("x-pot"), Some("tea"));
             // What HEAD gets says how long the answer to GET is.
             let head = |path: &str| request("HEAD", path).body(Body::empty()).unwrap();

@@ -261,6 +261,7 @@ impl<N: Net> Downstream<N> {
         &mut self,
         head: &Head,
         block: &[u8],
+        edits: &Edits,
         protocol: Span,
     ) -> Result<(), Fault> {
         let framing = self.machine.switch(protocol).map_err(|_| {
@@ -270,7 +271,7 @@ impl<N: Net> Downstream<N> {
                 crate::fault::Retry::Never,
             )
         })?;
-        encode_response(self.out.open(), block, head, &Edits::new(), &framing);
+        encode_response(self.out.open(), block, head, edits, &framing);
         Ok(())
     }
 

@@ -187,7 +187,12 @@ impl<N: Net> Downstream<N> {
     /// Answers an extended CONNECT: what follows in both directions is not HTTP.
     //= rfc8441#5
     // What was 101 is a 200, and the handshake's proof of HTTP/1.1 is left out.
-    pub fn respond_switch(&mut self, head: &mut Head, block: &[u8]) -> Result<(), Fault> {
+    pub fn respond_switch(
+        &mut self,
+        head: &mut Head,
+        block: &[u8],
+        edits: &Edits,
+    ) -> Result<(), Fault> {
         head.remove(FieldId::SecWebSocketAccept);
         head.remove(FieldId::ContentLength);
         head.status = 200;
@@ -195,7 +200,7 @@ impl<N: Net> Downstream<N> {
             body: BodyKind::Chunked,
             ..Framing::default()
         };
-        self.begin(head, block, &Edits::new(), &framing).map(|_| ())
+        self.begin(head, block, edits, &framing).map(|_| ())
     }
 
     /// Sends a piece of the response's body.
