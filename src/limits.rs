@@ -32,6 +32,21 @@ pub const TURN_WAKES_MAX: usize = 64;
 /// Bytes that one connection receives in a turn before others have theirs: as many as pass at a time.
 pub const TURN_BYTES_MAX: u32 = PASS_BYTES_MAX as u32;
 
+/// Steps that one poll of a connection's task may take before the others have their turn: a step is a piece of a body
+/// or a frame, of which the smallest takes less than a microsecond.
+pub const SHARE_STEPS: u32 = 256;
+
+/// Steps that an exchange over HTTP/1.1 counts for: eight of them are a share, so that 250 clients that pipeline hold
+/// up everybody else for 2,000 local answers.
+pub const EXCHANGE_STEPS: u32 = 32;
+
+/// Steps that a request over HTTP/2 counts for: sixteen are a share. Answers that are made together leave together, in
+/// one send.
+pub const H2_REQUEST_STEPS: u32 = 16;
+
+/// Letters that a core takes out of its mailbox before it looks at everything else.
+pub const LETTERS_AT_ONCE_MAX: usize = 64;
+
 /// Connections that a core accepts at a time from one listener, so that a storm does not keep others waiting.
 pub const ACCEPTS_AT_ONCE_MAX: u32 = 16;
 
@@ -193,6 +208,10 @@ pub const RECORD_OVERHEAD_BYTES_MAX: usize = 48;
 
 /// Encrypted bytes that wait for the kernel before more is encrypted: four full records.
 pub const SEALED_BYTES_HIGH: usize = 64 * 1024;
+
+/// Steps in reading TLS, a record or a receive each, that one connection takes before others have their turn. Full
+/// records never come to that: a turn receives sixteen ([`TURN_BYTES_MAX`]).
+pub const RECORDS_AT_ONCE_MAX: usize = 128;
 
 /// Steps of handshakes that a core takes before it has looked at everything else once: with a signature of up to
 /// 100 us (P-256) in each, others wait for less than half a millisecond.

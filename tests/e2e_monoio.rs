@@ -7,6 +7,8 @@
 
 #[path = "e2e_early.rs"]
 mod early;
+#[path = "e2e_fairness.rs"]
+mod fairness;
 #[path = "e2e_faults.rs"]
 mod faults;
 #[path = "e2e_forwarding.rs"]

@@ -1,6 +1,7 @@
 //! A client's connection between requests: as little as can be.
 
 use std::future::poll_fn;
+use std::mem;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -47,7 +48,11 @@ impl<N: Net> Line<N> {
     /// The same, no longer than until a deadline.
     pub async fn wait_until(&mut self, core: &Rc<Core<N>>, deadline: Instant) -> Option<Chunk> {
         let mut patience = Patience::new(self, deadline);
+        let mut is_first = true;
         poll_fn(|cx| {
+            if !mem::take(&mut is_first) {
+                core.share.renew();
+            }
             self.timer.watch(cx);
             match self.wire.rx.poll_recv(cx) {
                 Poll::Ready(Ok(Some(chunk))) => return Poll::Ready(Some(chunk)),

@@ -17,6 +17,7 @@ mod wire;
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -37,7 +38,9 @@ use crate::core::{Core, Pass, Timer};
 use crate::exchange::{self, After};
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Chunk, Connection, Net, Tx};
-use crate::limits::{BLOCK_BYTES, LINGER_MS, REST_AFTER_MS, WAITING_CONVERSATIONS_MAX};
+use crate::limits::{
+    BLOCK_BYTES, EXCHANGE_STEPS, LINGER_MS, REST_AFTER_MS, WAITING_CONVERSATIONS_MAX,
+};
 use crate::obs::Level;
 use crate::plan::ListenerId;
 use crate::tls::{self, Failure};
@@ -61,6 +64,7 @@ pub fn serve<N: Net>(
     };
     // A block and not an `async fn`: it uses what it captures in place, where arguments would be kept twice.
     async move {
+        core.share.renew();
         if has_entry {
             // In a box: only some listeners have it, and it is soon over.
             let Some(entered) = Box::pin(enter(&core, line)).await else {
@@ -88,7 +92,7 @@ pub fn serve<N: Net>(
             line.tell_handshake(&core);
             let (wire, kit) = Downstream::new(&core, line, first);
             // Nothing of what it says is held while the connection lingers.
-            let ended = match guarded(Box::pin(converse(core.clone(), wire, kit))).await {
+            let ended = match guarded(&core, Box::pin(converse(core.clone(), wire, kit))).await {
                 Ok(Then::Wait(rested)) => {
                     line = rested;
                     continue;
@@ -230,6 +234,10 @@ async fn converse<N: Net>(core: Rc<Core<N>>, mut wire: Downstream<N>, mut kit: K
                 return Then::Drop;
             }
         }
+        core.share.spend(EXCHANGE_STEPS);
+        if core.share.is_spent() {
+            wire.let_others_run().await;
+        }
         if core.conversations() > WAITING_CONVERSATIONS_MAX && !wire.has_more() {
             return Then::Wait(wire.rest(kit));
         }
@@ -329,11 +337,18 @@ async fn flush<N: Net, T: Tx>(core: &Core<N>, timer: &Timer, out: &mut Outbox<T>
     .await;
 }
 
-/// Runs a future so that its panic ends it alone and not the core.
-fn guarded<T>(
+/// Runs a future so that its panic ends it alone and not the core. Whenever it is polled anew, it has a whole share.
+fn guarded<N: Net, T>(
+    core: &Rc<Core<N>>,
     mut future: Pin<Box<impl Future<Output = T>>>,
 ) -> impl Future<Output = Result<T, Box<dyn Any + Send>>> {
+    let core = core.clone();
+    let mut is_first = true;
     poll_fn(move |cx: &mut Context<'_>| {
+        // The first poll is part of one that has begun already.
+        if !mem::take(&mut is_first) {
+            core.share.renew();
+        }
         match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(done)) => Poll::Ready(Ok(done)),

@@ -129,6 +129,13 @@ impl<N: Net> Rx for WireRx<N> {
             Self::Tls(rx) => rx.expect(bytes),
         }
     }
+
+    fn wake_later(&mut self, cx: &Context<'_>) {
+        match self {
+            Self::Plain(rx) => rx.wake_later(cx),
+            Self::Tls(rx) => rx.wake_later(cx),
+        }
+    }
 }
 
 impl<N: Net> WireTx<N> {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::Core;
 use crate::io::{Address, Bell, Net, Rx};
-use crate::limits::MAILBOX_LETTERS_MAX;
+use crate::limits::{LETTERS_AT_ONCE_MAX, MAILBOX_LETTERS_MAX};
 use crate::plan::{ListenerId, Plan};
 use crate::tls;
 
@@ -142,11 +142,20 @@ impl<N: Net> Mailbox<N> {
     /// Answers letters for as long as the core lives.
     pub(super) async fn serve(mut self, core: Rc<Core<N>>) {
         loop {
-            while let Some(letter) = self.queue.pop() {
+            let mut letters = 0;
+            while letters < LETTERS_AT_ONCE_MAX
+                && let Some(letter) = self.queue.pop()
+            {
+                letters += 1;
                 match letter {
                     Letter::Command(command) => core.obey(command),
                     Letter::Connection(door, parcel) => core.adopt(&door, parcel),
                 }
+            }
+            if letters == LETTERS_AT_ONCE_MAX {
+                // Other cores may post as fast as letters are taken.
+                self.ear.let_others_run().await;
+                continue;
             }
             if !matches!(poll_fn(|cx| self.ear.poll_recv(cx)).await, Ok(Some(_))) {
                 return;

@@ -8,6 +8,7 @@ mod boot;
 mod clients;
 mod date;
 mod mailbox;
+mod share;
 mod timers;
 
 use std::cell::{Cell, RefCell};
@@ -21,6 +22,7 @@ pub use boot::{CoreSpec, Cores, Shared, run};
 pub use clients::Clients;
 pub use date::DateText;
 pub use mailbox::{Command, Mail, Mailbox, Receipt, Receipts};
+pub use share::Share;
 pub use timers::{Timer, Timers};
 
 use crate::io::{Instant, Net};
@@ -44,6 +46,8 @@ pub struct Core<N: Net> {
     pub obs: Rc<RefCell<CoreObs>>,
     /// Whose turn it is to make a step of a handshake.
     pub gate: Rc<Gate>,
+    /// What the task that runs may still do before others have their turn.
+    pub share: Share,
     /// What all cores share: limits of the whole box.
     pub shared: Arc<Shared<N>>,
     /// This core's place among them.
@@ -91,6 +95,7 @@ impl<N: Net> Core<N> {
             gate: Gate::new(move || mail.iter().for_each(Mail::ring)),
             timers: Rc::default(),
             reaper: Rc::default(),
+            share: Share::default(),
             told_of_clients: Cell::new(None),
             told_of_endpoints: Cell::new(None),
             plan: RefCell::new(Rc::new(CorePlan::new(

@@ -18,8 +18,9 @@ mod signal;
 pub mod sim;
 pub mod uring;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -200,6 +201,23 @@ pub trait Rx: 'static {
 
     /// Says how much is expected: bulk bodies are received into large blocks. Only a hint.
     fn expect(&mut self, bytes: usize);
+
+    /// Wakes the task again once the core has looked at its I/O and at every task that can run now. For a task that
+    /// could go on but has used up its share: it returns `Pending` after this call. A task that woke itself instead
+    /// would keep all I/O waiting.
+    fn wake_later(&mut self, cx: &Context<'_>);
+
+    /// Waits until the others have had their turn: see [`Rx::wake_later`].
+    fn let_others_run(&mut self) -> impl Future<Output = ()> {
+        let mut has_waited = false;
+        poll_fn(move |cx| {
+            if mem::replace(&mut has_waited, true) {
+                return Poll::Ready(());
+            }
+            self.wake_later(cx);
+            Poll::Pending
+        })
+    }
 }
 
 /// The sending half of a connection.

@@ -11,7 +11,7 @@ use super::gate::{Gate, Turn};
 use super::session::{Seen, Session};
 use super::x509::Identity;
 use crate::io::{Chunk, Rx, Tx};
-use crate::limits::RECORD_OVERHEAD_BYTES_MAX;
+use crate::limits::{RECORD_OVERHEAD_BYTES_MAX, RECORDS_AT_ONCE_MAX};
 
 /// Receiving half. It makes the handshake on its way to the first bytes.
 pub struct TlsRx<R: Rx, T: Tx> {
@@ -21,6 +21,8 @@ pub struct TlsRx<R: Rx, T: Tx> {
     entry: Option<Box<Entry>>,
     /// How much `raw` was told to expect.
     expected: usize,
+    /// Records opened since the task last waited.
+    opened: usize,
     /// Whose certificate the client has shown, once that was asked.
     pub(super) identity: OnceCell<Option<Rc<Identity>>>,
 }
@@ -60,6 +62,7 @@ pub(super) fn halves<R: Rx, T: Tx>(
             session: session.clone(),
             entry,
             expected: 0,
+            opened: 0,
             identity: OnceCell::new(),
         },
         TlsTx { session },
@@ -203,7 +206,19 @@ impl<R: Rx, T: Tx> Rx for TlsRx<R, T> {
                     return Poll::Ready(Ok(None));
                 }
             }
-            ready!(self.poll_more(cx))?;
+            // A block of 64 KiB holds three thousand records of one byte, and opening each costs as much as a request.
+            if self.opened >= RECORDS_AT_ONCE_MAX {
+                self.opened = 0;
+                self.raw.wake_later(cx);
+                return Poll::Pending;
+            }
+            let more = self.poll_more(cx);
+            self.opened = if more.is_pending() {
+                0
+            } else {
+                self.opened + 1
+            };
+            ready!(more)?;
         }
     }
 
@@ -222,6 +237,10 @@ impl<R: Rx, T: Tx> Rx for TlsRx<R, T> {
             bytes => bytes + RECORD_OVERHEAD_BYTES_MAX,
         };
         self.raw.expect(self.expected);
+    }
+
+    fn wake_later(&mut self, cx: &Context<'_>) {
+        self.raw.wake_later(cx);
     }
 }
 

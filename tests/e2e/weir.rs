@@ -179,6 +179,19 @@ impl Weir {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Does something while the process is stopped: what is sent meanwhile is there all at once when it goes on.
+    #[track_caller]
+    pub fn while_stopped<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.signal(Signal::STOP);
+        super::eventually("the process has stopped", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+            stat.rsplit_once(") ")?.1.starts_with('T').then_some(())
+        });
+        let done = work();
+        self.signal(Signal::CONT);
+        done
+    }
+
     /// Waits for the end.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {

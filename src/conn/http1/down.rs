@@ -1,5 +1,6 @@
 //! A client's connection over HTTP/1.1.
 
+use std::future::Future;
 use std::io;
 use std::task::{Context, Poll, ready};
 
@@ -30,6 +31,10 @@ pub struct Downstream<N: Net> {
     rx: WireRx<N>,
     peer: Option<std::net::SocketAddr>,
     inbox: Inbox,
+    /// Bytes of a head that were looked at, and were not all of it.
+    looked_at: usize,
+    /// More of a head is too much.
+    head_bytes_max: usize,
     /// The client has closed its side.
     ended: bool,
 }
@@ -51,6 +56,8 @@ impl<N: Net> Downstream<N> {
             rx: wire.rx,
             peer: wire.peer,
             inbox,
+            looked_at: 0,
+            head_bytes_max: limits.head_bytes_max as usize,
             ended: false,
         };
         (down, kit)
@@ -77,6 +84,11 @@ impl<N: Net> Downstream<N> {
         !self.inbox.is_empty()
     }
 
+    /// Waits until the others have had their turn.
+    pub fn let_others_run(&mut self) -> impl Future<Output = ()> {
+        self.rx.let_others_run()
+    }
+
     /// Bytes that wait to be understood: what a bad request began with.
     pub fn unread(&self) -> &[u8] {
         self.inbox.bytes()
@@ -98,23 +110,37 @@ impl<N: Net> Downstream<N> {
         kit: &mut Kit<N>,
     ) -> Poll<Result<bool, Error>> {
         loop {
-            if !self.inbox.is_empty() {
+            if self.is_worth_a_look() {
+                self.looked_at = self.inbox.bytes().len();
                 let Received { consumed, event } =
                     match self.machine.receive(self.inbox.bytes(), &mut kit.head) {
                         Ok(received) => received,
                         Err(error) => return Poll::Ready(Err(error)),
                     };
                 if event == Event::Head {
+                    self.looked_at = 0;
                     kit.block = self.inbox.cut(consumed, 0..consumed);
                     return Poll::Ready(Ok(true));
                 }
                 self.inbox.consume(consumed);
+                self.looked_at -= consumed;
             }
             if !ready!(self.poll_fill(cx, core)) {
                 let unread = self.inbox.bytes().len();
                 return Poll::Ready(self.machine.peer_closed(unread).map(|()| false));
             }
         }
+    }
+
+    /// Whether what has come of a head may be all of it, or wrong. Each look begins at the first byte, so that a head in
+    /// pieces of one byte is not looked at with each: only with those that end a line, when there is twice as much, and
+    /// when there is too much.
+    fn is_worth_a_look(&self) -> bool {
+        let bytes = self.inbox.bytes();
+        !bytes.is_empty()
+            && (bytes.len() >= 2 * self.looked_at
+                || bytes.len() > self.head_bytes_max
+                || bytes.iter().skip(self.looked_at).any(|&byte| byte == b'\n'))
     }
 
     /// Waits for the next piece of the request's body.
@@ -125,6 +151,11 @@ impl<N: Net> Downstream<N> {
         head: &mut Head,
     ) -> Poll<Result<Piece, Fault>> {
         loop {
+            if core.share.is_spent() {
+                self.rx.wake_later(cx);
+                return Poll::Pending;
+            }
+            core.share.spend(1);
             let Received { consumed, event } = match self.machine.receive(self.inbox.bytes(), head)
             {
                 Ok(received) => received,

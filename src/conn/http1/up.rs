@@ -117,6 +117,11 @@ impl<N: Net> Upstream<N> {
         block: &mut Chunk,
     ) -> Poll<Result<Answer, Fault>> {
         loop {
+            if core.share.is_spent() {
+                self.rx.wake_later(cx);
+                return Poll::Pending;
+            }
+            core.share.spend(1);
             let Received { consumed, event } = match self.machine.receive(self.inbox.bytes(), head)
             {
                 Ok(received) => received,

@@ -49,9 +49,10 @@ async fn drive<N: Net>(
     mut rx: WireRx<N>,
     (permit, mut joiner): (Permit<N>, Option<Joiner<N>>),
 ) {
+    core.share.renew();
     let timer = core.timers.timer();
     let conversation = Box::pin(converse(&core, &mux, &mut rx, &timer, &mut joiner));
-    let ended = guarded(conversation).await;
+    let ended = guarded(&core, conversation).await;
     mux.lose(rx.refusal().map_or(Lost::Disconnected, Lost::Refused));
     let endpoint = mux.endpoint.upgrade();
     let name = endpoint.as_ref().map_or("an endpoint", |it| &*it.name);
@@ -104,10 +105,10 @@ async fn converse<N: Net>(
 ) {
     let endpoint = mux.endpoint.clone();
     let mut watch = Watch::new(core.net.now());
-    let (mut first, mut taken) = (None, 0);
+    let (mut unread, mut taken) = (None, 0);
     poll_fn(|cx| {
         timer.watch(cx);
-        let turn = mux.turn(cx, rx, &mut first);
+        let turn = mux.turn(cx, rx, &mut unread, &core.share);
         // What becomes of streams is in the exchanges' reasons.
         mux.state.borrow_mut().tally = Http2Tally::default();
         if turn != Turn::Waits || core.is_stopping() {

@@ -10,6 +10,8 @@ mod mux;
 mod server;
 mod stream;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod turns;
 mod up;
 mod watch;

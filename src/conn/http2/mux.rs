@@ -13,11 +13,11 @@ use weir_proto_h2::{Code, Connection, Error, Event, Framing, StreamKey};
 use super::streams::{Answered, End, Lost, Streams};
 use super::turns::Turns;
 use crate::conn::{Outbox, WireRx, WireTx};
-use crate::core::Timer;
+use crate::core::{Share, Timer};
 use crate::io::{Chunk, Instant, Net, Pool, Rx, Tx};
 use crate::limits::{
-    COPY_BELOW_BYTES, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX, H2_SHUT_QUEUED_BYTES_HIGH,
-    H2_STREAM_QUEUED_BYTES_HIGH, H2_TINY_BYTES, PIECE_SHARE_MIN,
+    COPY_BELOW_BYTES, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX, H2_REQUEST_STEPS,
+    H2_SHUT_QUEUED_BYTES_HIGH, H2_STREAM_QUEUED_BYTES_HIGH, H2_TINY_BYTES, PIECE_SHARE_MIN,
 };
 use crate::obs::Http2Tally;
 use crate::upstream::Endpoint;
@@ -172,12 +172,14 @@ impl<N: Net> Mux<N> {
         self.state.borrow().wake();
     }
 
-    /// Receives, frames and sends whatever there is.
+    /// Receives, frames and sends whatever there is, as far as the task's share goes. `unread` is what was received and
+    /// not looked at.
     pub(super) fn turn(
         &self,
         cx: &mut Context<'_>,
         rx: &mut WireRx<N>,
-        first: &mut Option<Chunk>,
+        unread: &mut Option<Chunk>,
+        share: &Share,
     ) -> Turn {
         let mut state = self.state.borrow_mut();
         if !state
@@ -190,10 +192,12 @@ impl<N: Net> Mux<N> {
         let mut received = 0;
         loop {
             // Who does not read what it provokes is not read either.
-            let may_read = state.out.queued() < H2_QUEUED_BYTES_HIGH && received < H2_RECEIVES_MAX;
+            let may_read = state.out.queued() < H2_QUEUED_BYTES_HIGH
+                && received < H2_RECEIVES_MAX
+                && !share.is_spent();
             let mut chunk = None;
             if may_read {
-                match first.take() {
+                match unread.take() {
                     Some(bytes) => chunk = Some(bytes),
                     None => match rx.poll_recv(cx) {
                         Poll::Ready(Ok(Some(bytes))) => chunk = Some(bytes),
@@ -206,9 +210,9 @@ impl<N: Net> Mux<N> {
             if let Some(bytes) = chunk {
                 received += 1;
                 state.heard = self.net.now();
-                let taken = state.receive(&bytes, self.now_ms(), self.net.pool());
-                if taken.is_err() {
-                    return Turn::Failed;
+                match state.receive(bytes, self.now_ms(), self.net.pool(), share) {
+                    Ok(left) => *unread = left,
+                    Err(_) => return Turn::Failed,
                 }
                 if received < H2_RECEIVES_MAX {
                     continue;
@@ -219,6 +223,10 @@ impl<N: Net> Mux<N> {
                 return Turn::Closed;
             }
             let has_room = state.out.queued() < H2_QUEUED_BYTES_HIGH;
+            if has_room && share.is_spent() {
+                rx.wake_later(cx);
+                return Turn::Waits;
+            }
             if has_room && (!had_room || !is_idle || state.is_due()) {
                 received = 0;
                 continue;
@@ -316,20 +324,35 @@ impl<N: Net> State<N> {
         turn.inspect(|&turn| self.turns.remove(turn)).is_some()
     }
 
-    fn receive(&mut self, bytes: &Chunk, now_ms: u64, pool: &Pool) -> Result<(), Error> {
+    /// Takes in what has come. What is left when the share is used up is returned.
+    fn receive(
+        &mut self,
+        mut bytes: Chunk,
+        now_ms: u64,
+        pool: &Pool,
+        share: &Share,
+    ) -> Result<Option<Chunk>, Error> {
         let mut at = 0;
         loop {
+            if share.is_spent() {
+                bytes.advance(at);
+                return Ok(Some(bytes));
+            }
             let rest = bytes.get(at..).unwrap_or_default();
             let received = self
                 .machine
                 .receive(rest, now_ms, &mut self.head, &mut self.text)?;
             let start = at;
             at += received.consumed;
+            share.spend(match received.event {
+                Event::Request { .. } | Event::Refused { .. } => H2_REQUEST_STEPS,
+                _ => 1,
+            });
             match received.event {
                 Event::NeedMore => {
                     // A window that was too small may not be so any more.
                     self.is_reopened |= self.has_tiny;
-                    return Ok(());
+                    return Ok(None);
                 }
                 Event::Data {
                     stream,

@@ -44,7 +44,7 @@ pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Chunk) {
     let mut rx = wire.rx;
     core.obs.borrow().http2_opened(shop.door.id.get());
     let conversation = Box::pin(converse(&shop, &pass, &mut rx, &timer, first));
-    let ended = guarded(conversation).await;
+    let ended = guarded(&core, conversation).await;
     shop.mux.lose(shop.why_lost());
     match ended {
         Ok(()) => shop.tell_end(),
@@ -70,11 +70,11 @@ async fn converse<N: Net>(
     first: Chunk,
 ) {
     let core = &shop.core;
-    let mut first = Some(first);
+    let mut unread = Some(first);
     let mut watch = Watch::new(core.net.now());
     poll_fn(|cx| {
         timer.watch(cx);
-        let turn = shop.mux.turn(cx, rx, &mut first);
+        let turn = shop.mux.turn(cx, rx, &mut unread, &core.share);
         shop.tell();
         shop.set_to_work(timer);
         if turn != Turn::Waits || core.is_stopping() {
@@ -252,7 +252,7 @@ impl<N: Net> Shop<N> {
             let work = Box::pin(work(self.core.clone(), self.mux.clone(), kit));
             let core = self.core.clone();
             self.core.net.spawn(async move {
-                if let Err(panic) = guarded(work).await {
+                if let Err(panic) = guarded(&core, work).await {
                     report_panic(&core, &*panic);
                 }
             });
@@ -262,6 +262,7 @@ impl<N: Net> Shop<N> {
 
 /// Runs the exchanges of one request after the other.
 async fn work<N: Net>(core: Rc<Core<N>>, mux: Rc<Mux<N>>, mut kit: Kit<N>) {
+    core.share.renew();
     let waits = Rc::default();
     while let Some(asked) = next(&mux, &mut kit, &waits).await {
         let _counted = core.conversation();

@@ -133,6 +133,10 @@ impl Rx for RingRx {
         let class = BLOCK_BYTES.iter().position(|&size| size >= bytes);
         self.class = class.unwrap_or(BLOCK_BYTES.len() - 1) as u8;
     }
+
+    fn wake_later(&mut self, cx: &Context<'_>) {
+        self.socket.core.wake_later(cx);
+    }
 }
 
 impl Drop for RingRx {

@@ -1,6 +1,7 @@
 //! What the conformance programs cannot see: the loop, its bounds, and what is left when it ends.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +10,9 @@ use std::task::Poll;
 
 use super::*;
 use crate::io::{Chunk, Origin, Rx};
-use crate::limits::{BLOCK_BYTES, RING_COMPLETIONS, TURN_BYTES_MAX};
+use crate::limits::{
+    ACCEPTS_AT_ONCE_MAX, ACCEPTS_POSTED, BLOCK_BYTES, RING_COMPLETIONS, TURN_BYTES_MAX,
+};
 
 type Halves = (RingRx, RingTx);
 
@@ -90,6 +93,42 @@ fn a_turn_takes_a_bounded_part_of_what_one_connection_has() {
         }
         assert_eq!(all, writer.join().unwrap().unwrap());
         assert!(most < TURN_BYTES_MAX as usize + BLOCK_BYTES[2], "{most}");
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_storm_of_connections_is_accepted_in_parts() {
+    run(|net| async move {
+        const STORM: usize = 5 * ACCEPTS_AT_ONCE_MAX as usize;
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = socket.local_addr().unwrap();
+        let storm: Vec<_> = (0..STORM)
+            .map(|_| TcpStream::connect(to).unwrap())
+            .collect();
+        let listener = Rc::new(
+            net.listen(ListenSocket::Tcp(socket, Origin::Bound))
+                .unwrap(),
+        );
+        // By the turns in which they were accepted.
+        let accepted: Rc<RefCell<BTreeMap<u32, usize>>> = Rc::default();
+        for _ in 0..ACCEPTS_POSTED {
+            let (net, listener, accepted) = (net.clone(), listener.clone(), accepted.clone());
+            net.clone().spawn(async move {
+                while net.accept(&listener).await.is_ok() {
+                    let turn = net.core.turn.get();
+                    *accepted.borrow_mut().entry(turn).or_default() += 1;
+                }
+            });
+        }
+        while accepted.borrow().values().sum::<usize>() < STORM {
+            net.sleep_until(net.now() + Duration::from_micros(100))
+                .await;
+        }
+        let most = accepted.borrow().values().copied().max();
+        assert!(most <= Some(ACCEPTS_AT_ONCE_MAX as usize), "{accepted:?}");
+        drop(storm);
+        net.close_listener(&listener);
     })
     .unwrap();
 }

@@ -112,6 +112,7 @@ impl Conn {
         waker: &Waker,
     ) -> Poll<io::Result<Vec<u8>>> {
         if let Stage::Idle = self.ends[side].recv.stage {
+            env.begun += 1;
             self.ends[side].recv.stage = Stage::Armed(limit);
             if env.rng.chance(self.faults.immediate_permille) {
                 self.complete_recv(env, side);
@@ -131,6 +132,7 @@ impl Conn {
         waker: &Waker,
     ) -> Poll<io::Result<usize>> {
         if let Stage::Idle = self.ends[side].send.stage {
+            env.begun += 1;
             self.ends[side].send.stage = Stage::Armed(bytes());
             if env.rng.chance(self.faults.immediate_permille) {
                 self.complete_send(env, side);
@@ -254,7 +256,7 @@ impl Conn {
         self.kick_recv(env, 0);
     }
 
-    fn actor(&self, side: Side) -> Actor {
+    pub(super) fn actor(&self, side: Side) -> Actor {
         self.ends[side].actor.unwrap_or(Actor::Script(u32::MAX))
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Env {
     pub(super) trace: Trace,
     /// To be woken once the kernel is unlocked.
     pub(super) wakes: Vec<Waker>,
+    /// Receives and sends that the running task has begun in this turn.
+    pub(super) begun: u32,
 }
 
 impl Env {
@@ -163,6 +165,7 @@ impl Kernel {
                 events,
                 trace: Trace::new(),
                 wakes: Vec::new(),
+                begun: 0,
             },
             faults,
             faults_at: BTreeMap::new(),

@@ -20,6 +20,9 @@ use crate::limits::BLOCK_BYTES;
 /// When every world begins, in milliseconds since the Unix epoch: 2026-01-01T00:00:00Z.
 const WALL_MS_START: u64 = 1_767_225_600_000;
 
+/// When a task goes on that has used up its share: after the tasks that can run now.
+const LATER_NS: u64 = 10_000;
+
 /// How late a sleep may end: the resolution of the real timer.
 const TIMER_NS: usize = 1_000_000;
 
@@ -441,6 +444,16 @@ impl Rx for SimRx {
     fn expect(&mut self, bytes: usize) {
         let class = BLOCK_BYTES.iter().position(|&size| size >= bytes);
         self.class = class.unwrap_or(BLOCK_BYTES.len() - 1);
+    }
+
+    fn wake_later(&mut self, cx: &Context<'_>) {
+        let Socket { shared, conn, side } = &*self.socket;
+        shared.with(|kernel| {
+            kernel.conn(*conn, |conn, env| {
+                let event = Event::Wake(conn.actor(*side), cx.waker().clone());
+                env.events.push(env.now + LATER_NS, event);
+            });
+        });
     }
 }
 

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
@@ -21,6 +22,7 @@ use super::peer::Peer;
 use super::rng::Rng;
 use super::trace::{Actor, What};
 use crate::io::{Address, Instant, Net, Pool};
+use crate::limits::SHARE_STEPS;
 
 /// Scheduler steps after which a run has failed, unless the test asks for more.
 const STEPS_MAX: u64 = 5_000_000;
@@ -33,6 +35,10 @@ const END_MAX: Duration = Duration::from_secs(600);
 
 /// Polls in a row that a task may ask for by waking itself. On real cores nothing else runs meanwhile.
 const SPINS_MAX: u32 = 100;
+
+/// Receives and sends that a core's task may begin in one turn. A share of pieces of a body, each received and sent by
+/// itself, comes to most.
+const BEGUN_MAX: u32 = 2 * SHARE_STEPS + 64;
 
 /// Looks at the clock that a task may take in one turn.
 const LOOKS_MAX: u32 = 1_000_000;
@@ -101,6 +107,9 @@ pub(super) struct Inner {
     /// The task that woke itself, and how often in a row.
     spinning: Cell<Option<(TaskId, u32)>>,
     script_listeners: RefCell<Vec<u64>>,
+    /// Turns that tasks of cores had, and the most receives and sends that one of them has begun.
+    turns: Cell<u64>,
+    most_begun: Cell<u32>,
 }
 
 struct Task {
@@ -127,6 +136,8 @@ impl World {
                 looks: Cell::new(0),
                 spinning: Cell::new(None),
                 script_listeners: RefCell::default(),
+                turns: Cell::new(0),
+                most_begun: Cell::new(0),
             }),
         }
     }
@@ -325,6 +336,16 @@ impl World {
             .with(|kernel| kernel.accepted_connections(Actor::Core(core)))
     }
 
+    /// Turns that tasks of cores have had so far.
+    pub fn turns(&self) -> u64 {
+        self.inner.turns.get()
+    }
+
+    /// The most receives and sends that a core's task has begun in one turn so far.
+    pub fn most_begun(&self) -> u32 {
+        self.inner.most_begun.get()
+    }
+
     /// Equal for equal runs: of everything that happened so far.
     pub fn fingerprint(&self) -> u64 {
         self.inner
@@ -338,7 +359,7 @@ impl World {
     /// When a core's task has not ended, or a core holds a connection or a block. What scripts hold is no leak.
     pub fn finish(&self) {
         let inner = &self.inner;
-        let listeners = std::mem::take(&mut *inner.script_listeners.borrow_mut());
+        let listeners = mem::take(&mut *inner.script_listeners.borrow_mut());
         for id in listeners {
             inner
                 .shared
@@ -376,12 +397,12 @@ impl Drop for World {
     fn drop(&mut self) {
         // Tasks hold handles of the world that holds them. One that is dropped may start another.
         loop {
-            let tasks = std::mem::take(&mut *self.inner.tasks.borrow_mut());
+            let tasks = mem::take(&mut *self.inner.tasks.borrow_mut());
             if tasks.is_empty() {
                 break;
             }
         }
-        let cores = std::mem::take(&mut *self.inner.cores.borrow_mut());
+        let cores = mem::take(&mut *self.inner.cores.borrow_mut());
         drop(cores);
     }
 }
@@ -518,12 +539,23 @@ impl Inner {
             if done { None } else { Some(task) }
         }));
         let again = hub.end();
-        self.shared.with(|kernel| {
+        let begun = self.shared.with(|kernel| {
             kernel.env.now += kernel.env.rng.below(2_000) as u64;
             if matches!(turn, Ok(None)) {
                 kernel.env.note(actor, What::Ended, id, 0);
             }
+            mem::take(&mut kernel.env.begun)
         });
+        let is_core = matches!(actor, Actor::Core(_));
+        self.turns.set(self.turns.get() + u64::from(is_core));
+        if is_core {
+            self.most_begun.set(self.most_begun.get().max(begun));
+        }
+        if turn.is_ok() && is_core && begun > BEGUN_MAX {
+            self.fail(&format!(
+                "a task of {actor} began {begun} receives and sends in one turn, while all others waited"
+            ));
+        }
         match turn {
             Ok(None) => {
                 self.spinning.set(None);
@@ -547,7 +579,7 @@ impl Inner {
         loop {
             let tasks = {
                 let mut all = self.tasks.borrow_mut();
-                let (gone, kept) = std::mem::take(&mut *all)
+                let (gone, kept) = mem::take(&mut *all)
                     .into_iter()
                     .partition::<BTreeMap<_, _>, _>(|(_, task)| task.actor == actor);
                 *all = kept;

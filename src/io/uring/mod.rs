@@ -18,6 +18,7 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use monoio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -88,6 +89,9 @@ where
     Err(denied.unwrap_or_else(|| io::ErrorKind::Unsupported.into()))
 }
 
+/// The shortest sleep that the runtime's timer knows.
+const LATER: Duration = Duration::from_millis(1);
+
 /// A core's handle to its ring.
 #[derive(Clone)]
 pub struct Uring {
@@ -103,6 +107,8 @@ struct Shared {
     pool: Pool,
     armed: Cell<usize>,
     pipes: Rc<Pipes>,
+    /// Tasks that have used up their share and go on after the next look at I/O.
+    later: RefCell<Vec<Waker>>,
 }
 
 impl Shared {
@@ -110,6 +116,22 @@ impl Shared {
     fn tick(&self) {
         self.now
             .set(Instant(self.start.elapsed().as_nanos() as u64));
+    }
+
+    /// Wakes the task once the runtime has looked at its I/O. The runtime does that only when no task can run, and it
+    /// looks at the time after it: so one sleep, for all that wait, is the way behind both.
+    fn wake_later(core: &Rc<Self>, cx: &Context<'_>) {
+        let mut later = core.later.borrow_mut();
+        later.push(cx.waker().clone());
+        if later.len() > 1 {
+            return;
+        }
+        let core = core.clone();
+        monoio::spawn(async move {
+            monoio::time::sleep(LATER).await;
+            core.tick_wall();
+            core.later.take().into_iter().for_each(Waker::wake);
+        });
     }
 
     /// Follows the wall clock, which may be set.
@@ -131,6 +153,7 @@ impl Uring {
             pool: Pool::new(),
             armed: Cell::new(0),
             pipes: Rc::default(),
+            later: RefCell::default(),
         };
         core.tick_wall();
         Self {

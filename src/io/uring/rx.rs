@@ -197,6 +197,10 @@ impl Rx for UringRx {
         let class = BLOCK_BYTES.iter().position(|&size| size >= bytes);
         self.class = class.unwrap_or(BLOCK_BYTES.len() - 1) as u8;
     }
+
+    fn wake_later(&mut self, cx: &Context<'_>) {
+        Shared::wake_later(&self.core, cx);
+    }
 }
 
 impl Drop for UringRx {
