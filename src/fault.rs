@@ -95,7 +95,7 @@ reasons! {
     BadHost "bad_host" 400 "http_request_error";
     /// The request's framing is ambiguous: its length cannot be told with certainty.
     BadFraming "bad_framing" 400 "http_request_error";
-    /// The path has an encoded slash or NUL, or broken percent-encoding.
+    /// The path has a backslash, an encoded NUL or broken percent-encoding, or the path or query would be another route's to endpoints that read it differently.
     BadPath "bad_path" 400 "http_request_error";
     /// The connection did not begin with a header of the PROXY protocol, or came from nobody who may send one.
     NotIntroduced "not_introduced" 400 "http_request_error";
@@ -189,9 +189,7 @@ impl Reason {
             H1Error::UnsupportedTransferCoding => Self::UnsupportedCoding,
             H1Error::BadExpectation => Self::ExpectationFailed,
             H1Error::MissingHost | H1Error::RepeatedHost | H1Error::BadHost => Self::BadHost,
-            H1Error::BadPercentEncoding | H1Error::EncodedSlash | H1Error::EncodedNul => {
-                Self::BadPath
-            }
+            H1Error::BadPercentEncoding | H1Error::Backslash | H1Error::EncodedNul => Self::BadPath,
             H1Error::BadContentLength
             | H1Error::ConflictingContentLength
             | H1Error::LengthAndEncoding

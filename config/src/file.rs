@@ -16,8 +16,8 @@ use crate::kinds::{
 use crate::layers::{Http2Patch, LimitsPatch, PoolPatch, RetriesPatch, TimeoutsPatch};
 use crate::limits::{self, BACKLOG_MAX, CONNECTIONS_MAX, RETRIES_MAX};
 use crate::model::{
-    AccessLog, Address, Balance, Cidr, Cores, Driver, Endpoint, HostMatch, LogFormat, LogTarget,
-    Match, PathMatch, Pattern, Redirect, Respond, Rewrite, ValueMatch,
+    AccessLog, Address, Balance, Cidr, Cores, Driver, EncodedSlash, Endpoint, HostMatch, LogFormat,
+    LogTarget, Match, PathMatch, Pattern, Redirect, Respond, Rewrite, ValueMatch,
 };
 use crate::pattern::{
     FieldValueText, HostText, MatchText, MethodText, PathPatternText, PathText, PatternText,
@@ -162,6 +162,10 @@ table! {
         optional strip: At<Option<String>> = "strip" as Tried<PlainText>;
         /// The path as it goes upstream: a text with placeholders, or one prefix for another.
         optional replace: At<Option<Rewrite>> = "replace" as Tried<Forms<PathPatternText, RawReplace>>;
+        /// Requests with `%2F` or `%5C` in the path: `auto` passes them as they came, and answers 400 where an
+        /// endpoint that decodes them would see a path of another route; `keep` trusts the endpoints to take them
+        /// for characters; `refuse` answers 400. `config/paths.md` says how paths are matched and forwarded.
+        preset(limits::ENCODED_SLASH) encoded_slash: EncodedSlash = "encoded_slash" as Choice<EncodedSlash>;
         /// Time limits in place of the upstream's and the top level's.
         optional timeouts: TimeoutsPatch = "timeouts" as Scoped<InRoute, TimeoutsPatch>;
         /// Limits in place of the top level's. Only `body` and `body_rate` matter here.

@@ -17,8 +17,8 @@ use crate::kinds::{Count, Entry, Forms, KeyName, Long, PlainText, Text, Words, i
 use crate::layers::RetriesPatch;
 use crate::limits::{self, RESPOND_BODY_BYTES_MAX, WEIGHT_MAX};
 use crate::model::{
-    AccessLog, Balance, Driver, Endpoint, FieldMatch, LogFormat, LogTarget, Match, Pattern,
-    Redirect, Respond, Rewrite, ValueMatch,
+    AccessLog, Balance, Driver, EncodedSlash, Endpoint, FieldMatch, LogFormat, LogTarget, Match,
+    Pattern, Redirect, Respond, Rewrite, ValueMatch,
 };
 use crate::pattern::{FieldValueText, is_token};
 use crate::shape::Shape;
@@ -33,6 +33,14 @@ impl Words for Driver {
         ("auto", Self::Auto),
         ("ring", Self::Ring),
         ("monoio", Self::Monoio),
+    ];
+}
+
+impl Words for EncodedSlash {
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("keep", Self::Keep),
+        ("refuse", Self::Refuse),
     ];
 }
 

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::model::{AccessLog, Balance, Cores, Driver, LogFormat};
+use crate::model::{AccessLog, Balance, Cores, Driver, EncodedSlash, LogFormat};
 use crate::tls::{ClientCert, TlsVersion, Verify};
 
 /// A default value together with the reason for choosing it.
@@ -234,6 +234,12 @@ pub const REDIRECT_HTTPS: Preset<Option<u16>> = preset(None, "a listener does wh
 
 /// How an endpoint is chosen.
 pub const BALANCE: Preset<Balance> = preset(Balance::RoundRobin, "nginx, Envoy and Traefik");
+
+/// What becomes of encoded slashes.
+pub const ENCODED_SLASH: Preset<EncodedSlash> = preset(
+    EncodedSlash::Auto,
+    "npm, GitLab and S3 need them; endpoints that decode them must not see another route's path",
+);
 
 // Answers of Weir itself.
 

@@ -408,6 +408,8 @@ pub struct Route {
     pub target: Target,
     /// Change of the path on its way upstream.
     pub rewrite: Option<Rewrite>,
+    /// What becomes of requests with `%2F` or `%5C` in the path.
+    pub encoded_slash: EncodedSlash,
     /// What differs from upstream and top level; see [`Config::timeouts_of`].
     pub timeouts: TimeoutsPatch,
     /// What differs from the top level; see [`Config::limits_of`].
@@ -427,6 +429,7 @@ impl Route {
             matches,
             target,
             rewrite: None,
+            encoded_slash: EncodedSlash::default(),
             timeouts: TimeoutsPatch::default(),
             limits: LimitsPatch::default(),
             retries: RetriesPatch::default(),
@@ -610,6 +613,18 @@ pub enum Rewrite {
     },
     /// The whole path is built anew (`replace = "..."`).
     Path(Pattern),
+}
+
+/// What becomes of requests with an encoded slash or backslash in the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EncodedSlash {
+    /// They pass where an endpoint that decodes it would see a path of this route too; else 400.
+    #[default]
+    Auto,
+    /// They pass: the endpoints take it for a character.
+    Keep,
+    /// They are answered 400.
+    Refuse,
 }
 
 /// Text with placeholders, filled from the request.

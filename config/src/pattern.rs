@@ -240,11 +240,10 @@ fn normal_path(path: &str) -> Result<String, Problem> {
                 chars.next();
                 chars.next();
                 match octet {
-                    b'/' | 0 => {
-                        return Err(Problem::new(
-                            "requests with an encoded slash or NUL are refused",
-                        )
-                        .at(at, 3));
+                    0 => {
+                        return Err(
+                            Problem::new("requests with an encoded NUL are refused").at(at, 3)
+                        );
                     }
                     octet if is_unreserved(octet) => normal.push(char::from(octet)),
                     octet => push_encoded(&mut normal, octet),

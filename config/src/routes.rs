@@ -109,6 +109,7 @@ fn route(table: RawRoute, name: String, names: &Names, cx: &mut Decoder<'_>) -> 
         name,
         matches: matches?,
         rewrite,
+        encoded_slash: table.encoded_slash,
         timeouts,
         limits: table.limits.unwrap_or_default(),
         retries: table.retries.unwrap_or_default(),

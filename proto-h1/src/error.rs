@@ -69,8 +69,8 @@ pub enum Error {
     BadExpectation,
     /// Path with a percent sign that two hexadecimal digits do not follow.
     BadPercentEncoding,
-    /// Path with `%2F`, `%5C` or a backslash: an encoded separator, refused unless allowed.
-    EncodedSlash,
+    /// Path with a backslash, which has to be percent-encoded; browsers take it for a slash.
+    Backslash,
     /// Path with `%00`.
     EncodedNul,
     /// Chunk size that is no hexadecimal number, is too long or too large.
@@ -154,7 +154,7 @@ impl Error {
             Self::TooManyConnectionOptions => "too_many_connection_options",
             Self::BadExpectation => "bad_expectation",
             Self::BadPercentEncoding => "bad_percent_encoding",
-            Self::EncodedSlash => "encoded_slash",
+            Self::Backslash => "backslash",
             Self::EncodedNul => "encoded_nul",
             Self::BadChunkSize => "bad_chunk_size",
             Self::BadChunk => "bad_chunk",

@@ -210,11 +210,17 @@ impl Head {
         self.fields.iter().filter(|field| !field.removed)
     }
 
-    /// The path, `/` where an absolute target has none.
+    /// The path that the request is for: where an absolute target has none, it is `/`, or `*` if the request asks for
+    /// the options of a whole server.
+    //= rfc9112#3.2.4
+    // `OPTIONS http://host` has no path on purpose and means what `OPTIONS *` does.
     #[must_use]
-    pub fn path_or_root<'b>(&self, block: &'b [u8]) -> &'b [u8] {
+    pub fn effective_path<'b>(&self, block: &'b [u8]) -> &'b [u8] {
         if self.path.is_empty() && self.form == TargetForm::Absolute {
-            return b"/";
+            return match self.method {
+                Method::Options if !self.has_query => b"*",
+                _ => b"/",
+            };
         }
         self.path.get(block)
     }

@@ -7,7 +7,8 @@
 //! | [`head`], [`field`] | the neutral form of a message head: spans over the block that holds it |
 //! | [`edits`] | what the proxy adds to a head or replaces in it |
 //! | [`parse`] | bytes to [`Head`], strict and resumable |
-//! | [`target`] | request targets, hosts, normal paths |
+//! | [`target`] | request targets, hosts |
+//! | [`path`] | normal paths, and what in a path can be read in several ways |
 //! | [`framing`] | how long a body is, what belongs to this hop only |
 //! | [`body`], [`trailers`] | [`Decoder`] and [`Encoder`] of bodies, chunked ones included |
 //! | [`limits`] | what a peer may ask of memory and work |
@@ -75,6 +76,7 @@ pub mod framing;
 pub mod head;
 pub mod limits;
 pub mod parse;
+pub mod path;
 mod scan;
 pub mod sender;
 pub mod server;

@@ -104,9 +104,10 @@ pub(crate) fn is_host_byte(byte: u8) -> bool {
     has_class(byte, HOST)
 }
 
-/// Says whether `byte` means the same percent-encoded and not.
+/// Says whether `byte` means the same percent-encoded and not (RFC 3986, section 2.3).
 #[inline]
-pub(crate) fn is_unreserved(byte: u8) -> bool {
+#[must_use]
+pub fn is_unreserved(byte: u8) -> bool {
     has_class(byte, UNRESERVED)
 }
 
@@ -198,14 +199,14 @@ pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*chunk))
 }
 
-/// Says whether eight bytes of a path hold what is not in normal form, or may not be: a percent
-/// sign, a backslash, a slash before a slash or a dot.
+/// Says whether eight bytes of a path hold what may not be in normal form, or is read in different ways: a percent
+/// sign, a backslash, a semicolon, a slash before a slash or a dot.
 #[inline]
 pub(crate) fn is_path_odd(word: u64) -> bool {
     let slashes = exactly(word, b'/');
     let dots = exactly(word, b'.');
-    let encoded = exactly(word, b'%') | exactly(word, b'\\');
-    encoded | (slashes & (slashes | dots) >> 8) != 0
+    let single = exactly(word, b'%') | exactly(word, b'\\') | exactly(word, b';');
+    single | (slashes & (slashes | dots) >> 8) != 0
 }
 
 #[inline]
@@ -294,7 +295,7 @@ mod tests {
             for byte in 0..=255u8 {
                 let mut text = *b"abcdefgh";
                 text[place] = byte;
-                let is_odd = matches!(byte, b'%' | b'\\');
+                let is_odd = matches!(byte, b'%' | b'\\' | b';');
                 assert_eq!(
                     is_path_odd(u64::from_le_bytes(text)),
                     is_odd,

@@ -1,6 +1,5 @@
-//! Request targets: their forms, the host they name, and the normal form of paths for matching.
+//! Request targets: their forms, and the host they name.
 
-use alloc::vec::Vec;
 use core::net::Ipv6Addr;
 
 use crate::error::Error;
@@ -21,8 +20,8 @@ pub struct HostPort<'b> {
 /// Splits and checks `host[:port]`: a registered name, an IPv4 address or an IPv6 address in brackets.
 ///
 /// # Errors
-/// [`Error::BadHost`] for an empty host, user information, a list, a percent sign, an impossible
-/// port.
+/// [`Error::BadHost`] for an empty host or label, user information, a list, a percent sign, an
+/// impossible port.
 //= rfc9110#4.2.1
 // An empty host is refused.
 //= rfc9110#4.2.4
@@ -30,7 +29,7 @@ pub struct HostPort<'b> {
 pub fn host_port(authority: &[u8]) -> Result<HostPort<'_>, Error> {
     let host_len = match authority.first() {
         Some(b'[') => ipv6_literal_len(authority)?,
-        _ => host_len(authority),
+        _ => name_len(authority)?,
     };
     let (host, rest) = authority.split_at_checked(host_len).ok_or(Error::BadHost)?;
     if host.is_empty() {
@@ -46,10 +45,22 @@ pub fn host_port(authority: &[u8]) -> Result<HostPort<'_>, Error> {
     Ok(HostPort { host, port })
 }
 
+/// Finds the end of a name. No label of a name is empty; a dot may end it.
+//= rfc1034#3.1
+// A label has a character at least. `a..b` and `.b` are no names, and programs disagree on what they stand for.
 #[inline]
-fn host_len(authority: &[u8]) -> usize {
-    let stop = authority.iter().position(|&byte| !scan::is_host_byte(byte));
-    stop.unwrap_or(authority.len())
+fn name_len(authority: &[u8]) -> Result<usize, Error> {
+    let mut before = b'.';
+    for (len, &byte) in authority.iter().enumerate() {
+        if !scan::is_host_byte(byte) {
+            return Ok(len);
+        }
+        if byte == b'.' && before == b'.' {
+            return Err(Error::BadHost);
+        }
+        before = byte;
+    }
+    Ok(authority.len())
 }
 
 fn ipv6_literal_len(authority: &[u8]) -> Result<usize, Error> {
@@ -214,147 +225,5 @@ impl Head {
         self.target = target;
         self.path = Span::new(start, start + path_len);
         Ok(())
-    }
-}
-
-/// What normalising a path found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Normal {
-    /// The path is its own normal form; nothing was written.
-    Same,
-    /// The normal form was written to the buffer.
-    Rewritten,
-}
-
-/// What a route allows in a path although it is refused by default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PathRules {
-    /// `%2F`, `%5C` and backslashes: endpoints may take them for separators. They are kept as
-    /// they are.
-    pub allow_encoded_slash: bool,
-    /// `%00`, kept as it is.
-    pub allow_nul: bool,
-}
-
-/// Brings a path into the form that routes are matched against: percent-encoding in upper case and
-/// only where it is needed, then no duplicate slashes, then no dot segments.
-///
-/// `out` is overwritten, and only when the path is not normal already; its capacity is reused.
-///
-/// # Errors
-/// [`Error::BadPercentEncoding`], and [`Error::EncodedSlash`] or [`Error::EncodedNul`] unless
-/// `rules` allow them.
-//= rfc3986#6.2.2
-// Case, percent-encoding and dot segments are normalised.
-pub fn normalize_path(path: &[u8], rules: PathRules, out: &mut Vec<u8>) -> Result<Normal, Error> {
-    if is_plainly_normal(path) {
-        return Ok(Normal::Same);
-    }
-    out.clear();
-    out.reserve(path.len());
-    let mut rest = path;
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = match byte {
-            b'%' => {
-                let &[high, low, ref after @ ..] = tail else {
-                    return Err(Error::BadPercentEncoding);
-                };
-                decode(high, low, rules, out)?;
-                after
-            }
-            b'\\' if !rules.allow_encoded_slash => return Err(Error::EncodedSlash),
-            _ => {
-                push_in_segments(byte, out);
-                tail
-            }
-        };
-    }
-    end_segment(out);
-    if out.as_slice() == path {
-        Ok(Normal::Same)
-    } else {
-        Ok(Normal::Rewritten)
-    }
-}
-
-/// Says quickly that nothing in a path asks for a closer look; mostly right.
-#[inline]
-fn is_plainly_normal(path: &[u8]) -> bool {
-    let Some(last) = path.last_chunk::<8>() else {
-        return is_short_path_normal(path);
-    };
-    let mut at = 0;
-    while let Some(word) = scan::word(path, at) {
-        if scan::is_path_odd(word) {
-            return false;
-        }
-        // Words overlap by a byte, so that every pair of neighbours is seen in one of them.
-        at += 7;
-    }
-    !scan::is_path_odd(u64::from_le_bytes(*last))
-}
-
-fn is_short_path_normal(path: &[u8]) -> bool {
-    let mut before = 0;
-    for &byte in path {
-        if matches!(byte, b'%' | b'\\') || (before == b'/' && matches!(byte, b'/' | b'.')) {
-            return false;
-        }
-        before = byte;
-    }
-    true
-}
-
-fn decode(high: u8, low: u8, rules: PathRules, out: &mut Vec<u8>) -> Result<(), Error> {
-    let (Some(h), Some(l)) = (hex(high), hex(low)) else {
-        return Err(Error::BadPercentEncoding);
-    };
-    let byte = h << 4 | l;
-    match byte {
-        b'/' | b'\\' if !rules.allow_encoded_slash => return Err(Error::EncodedSlash),
-        0 if !rules.allow_nul => return Err(Error::EncodedNul),
-        _ if scan::is_unreserved(byte) => push_in_segments(byte, out),
-        _ => out.extend_from_slice(&[b'%', high.to_ascii_uppercase(), low.to_ascii_uppercase()]),
-    }
-    Ok(())
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
-}
-
-/// Appends a byte; a slash first settles the segment before it.
-fn push_in_segments(byte: u8, out: &mut Vec<u8>) {
-    if byte != b'/' {
-        out.push(byte);
-        return;
-    }
-    end_segment(out);
-    if out.last() != Some(&b'/') {
-        out.push(b'/');
-    }
-}
-
-/// Resolves the last segment when it is `.` or `..`. The slash before it stays.
-//= rfc3986#5.2.4
-// "." goes, ".." takes the segment before it along and never leaves the root.
-fn end_segment(out: &mut Vec<u8>) {
-    let start = out
-        .iter()
-        .rposition(|&byte| byte == b'/')
-        .map_or(0, |slash| slash + 1);
-    match out.get(start..) {
-        Some(b".") => out.truncate(start),
-        Some(b"..") => {
-            let parent = out.get(..start.saturating_sub(1)).unwrap_or_default();
-            let keep = parent
-                .iter()
-                .rposition(|&byte| byte == b'/')
-                .map_or(0, |slash| slash + 1);
-            out.truncate(keep.max(usize::from(start > 0)));
-        }
-        _ => {}
     }
 }

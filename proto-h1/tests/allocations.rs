@@ -36,10 +36,9 @@ impl Connections {
             let received = self.server.receive(rest, &mut self.request).unwrap();
             match received.event {
                 Event::Head => {
-                    let path = self.request.path.get(rest);
-                    let rules = target::PathRules::default();
-                    target::normalize_path(path, rules, &mut self.path).unwrap();
-                    target::normalize_path(b"/a/../%62", rules, &mut self.path).unwrap();
+                    let received_path = self.request.path.get(rest);
+                    path::normalize_path(received_path, &mut self.path).unwrap();
+                    path::normalize_path(b"/a/../%62", &mut self.path).unwrap();
                     let asked = *self.server.request();
                     let framing = self
                         .client

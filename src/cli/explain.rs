@@ -12,10 +12,10 @@ use weir_proto_h1::{Event, Head, Server};
 use crate::fault::Reason;
 use crate::io::Address;
 use crate::plan::{
-    Decision, ListenerPlan, Plan, Problem, REDIRECT_HTTPS_STATUS, RouteId, RoutePlan, Target,
-    UpstreamId,
+    Decision, ListenerPlan, Objection, PathBuffers, Plan, Problem, REDIRECT_HTTPS_STATUS, RouteId,
+    RoutePlan, Target, UpstreamId,
 };
-use crate::route::{Considered, RequestView, Scratch, Verdict};
+use crate::route::{Considered, Found, RequestView, Scratch, Verdict};
 use crate::tls::Identity;
 
 /// Routes of other hosts and paths that are listed; the rest is counted.
@@ -160,10 +160,12 @@ struct Answer<'p> {
     /// Host and path in the form that was matched, if it came to that.
     host: Option<String>,
     path: Option<String>,
-    /// Path and query that are sent upstream, if the route rewrites the path.
-    rewritten: Option<String>,
+    /// Path and query that are sent upstream, if the path does not go as it came.
+    sent: Option<String>,
     /// Where a redirect leads.
     location: Option<String>,
+    /// The route that was found all the same, and why it does not take the request.
+    objection: Option<(RouteId, Objection)>,
 }
 
 /// Takes a request head through the data path's parser and decision.
@@ -183,62 +185,62 @@ fn answer<'p>(
         considered: Vec::new(),
         host: None,
         path: None,
-        rewritten: None,
+        sent: None,
         location: None,
+        objection: None,
     };
     let limits = listener.map(|listener| listener.limits).unwrap_or_default();
-    let mut scratch = Scratch::default();
-    let received = Server::new(limits).receive(block, &mut head);
-    let view = received.and_then(|received| match received.event {
-        Event::Head => scratch.view(&head, block),
-        _ => Err(weir_proto_h1::Error::BadRequestLine),
-    });
-    let view = match view {
-        Ok(view) => RequestView { client, ..view },
-        Err(error) => {
-            let reason = Reason::from_request(error);
-            answer.decision = Decision::Refuse {
-                reason,
-                allow: None,
-            };
-            return answer;
-        }
+    let refuse = |reason| Decision::Refuse {
+        reason,
+        allow: None,
     };
-    answer.host = Some(lossy(view.host));
-    answer.path = Some(lossy(view.path));
+    let received = match Server::new(limits).receive(block, &mut head) {
+        Ok(received) if received.event == Event::Head => Ok(()),
+        Ok(_) => Err(weir_proto_h1::Error::BadRequestLine),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = received {
+        answer.decision = refuse(Reason::from_request(error));
+        return answer;
+    }
     if let Some(to) = listener.and_then(|listener| listener.https_location(&head, block)) {
         match to {
             Ok(location) => {
                 answer.is_redirected = true;
                 answer.location = Some(lossy(&location));
             }
-            Err(reason) => {
-                answer.decision = Decision::Refuse {
-                    reason,
-                    allow: None,
-                }
-            }
+            Err(reason) => answer.decision = refuse(reason),
         }
         return answer;
     }
-    answer.decision = plan.decide(&view);
+    let mut scratch = Scratch::default();
+    let view = match scratch.view(&head, block) {
+        Ok(view) => RequestView { client, ..view },
+        Err(error) => {
+            answer.decision = refuse(Reason::from_request(error));
+            return answer;
+        }
+    };
+    answer.host = Some(lossy(view.host));
+    answer.path = Some(lossy(view.path));
+    let mut paths = PathBuffers::default();
+    answer.decision = plan.decide(&view, &mut paths);
     if plan.refuse(&view).is_none() {
         answer.considered = plan.table.explain(&view).considered;
+        answer.objection = plan.objection(&view);
     }
-    if let Some(route) = answer.route().and_then(|id| plan.route(id)) {
-        let mut bytes = Vec::new();
-        if let Some(rewrite) = &route.rewrite {
-            rewrite.apply(head.path_or_root(block), &mut bytes);
+    match answer.route().and_then(|id| plan.route(id)) {
+        Some(route) if matches!(route.target, Target::Redirect(_)) => {
+            answer.location = Some(lossy(&paths.sent));
+        }
+        Some(_) if !paths.sent.is_empty() => {
             if head.has_query {
-                bytes.push(b'?');
-                bytes.extend_from_slice(view.query);
+                paths.sent.push(b'?');
+                paths.sent.extend_from_slice(view.query);
             }
-            answer.rewritten = Some(lossy(&bytes));
+            answer.sent = Some(lossy(&paths.sent));
         }
-        if let Target::Redirect(redirect) = &route.target {
-            redirect.location(&view, &mut bytes);
-            answer.location = Some(lossy(&bytes));
-        }
+        _ => {}
     }
     answer
 }
@@ -411,6 +413,9 @@ fn write_outcome(out: &mut String, plan: &Plan, answer: &Answer<'_>) {
         Decision::Refuse { reason, allow } => {
             let (status, code, text) = (reason.status(), reason.code(), reason.text());
             let _ = writeln!(out, "answer     {status}, reason {code}: {text}");
+            if let Some((id, objection)) = &answer.objection {
+                write_objection(out, plan, *id, objection);
+            }
             if let Some(allow) = allow {
                 let _ = writeln!(out, "allow      {allow}");
             }
@@ -434,6 +439,37 @@ fn write_outcome(out: &mut String, plan: &Plan, answer: &Answer<'_>) {
     }
 }
 
+fn write_objection(out: &mut String, plan: &Plan, id: RouteId, objection: &Objection) {
+    let name = route_name(plan, id);
+    let _ = match objection {
+        Objection::EncodedSlash => writeln!(
+            out,
+            "because    route `{name}` has encoded_slash = \"refuse\""
+        ),
+        Objection::Read { by, path, found } => {
+            let path = lossy(path);
+            let becomes = match found {
+                Found::Route { id, .. } => format!("which route `{}` takes", route_name(plan, *id)),
+                Found::Ambiguous | Found::MethodNotAllowed(_) | Found::None => {
+                    "which no route takes".to_owned()
+                }
+            };
+            writeln!(
+                out,
+                "because    to an endpoint that {by} the path is {path}, {becomes}"
+            )
+        }
+        Objection::Rewritten { by } => writeln!(
+            out,
+            "because    to an endpoint that {by} the rewritten path lies elsewhere than `{name}` sends it"
+        ),
+        Objection::Redirected => writeln!(
+            out,
+            "because    the location of `{name}` would have a dot segment"
+        ),
+    };
+}
+
 fn write_upstream(
     out: &mut String,
     plan: &Plan,
@@ -452,7 +488,7 @@ fn write_upstream(
         };
         let _ = writeln!(out, "  endpoint {}{weight}", endpoint.name);
     }
-    if let Some(path) = &answer.rewritten {
+    if let Some(path) = &answer.sent {
         let _ = writeln!(out, "sent as    {path}");
     }
     let times = route.timeouts;

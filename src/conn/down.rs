@@ -15,6 +15,7 @@ use crate::exchange::Added;
 use crate::fault::Fault;
 use crate::io::{Chunk, Net};
 use crate::limits::QUEUED_BYTES_HIGH;
+use crate::plan::PathBuffers;
 use crate::route::Scratch;
 use crate::tls::{Agreed, Identity};
 
@@ -50,8 +51,8 @@ pub struct Kit<N: Net> {
     pub edits: Edits,
     /// Where hosts and paths are brought into normal form.
     pub scratch: Scratch,
-    /// A rewritten path.
-    pub text: Vec<u8>,
+    /// What is sent on of the path, and where that is worked out.
+    pub paths: PathBuffers,
     /// The endpoint's head.
     pub up_head: Head,
 }
@@ -89,7 +90,7 @@ impl<N: Net> Kit<N> {
             added: Added::default(),
             edits: Edits::new(),
             scratch: Scratch::default(),
-            text: Vec::new(),
+            paths: PathBuffers::default(),
             up_head: Head::new(),
         }
     }

@@ -52,7 +52,7 @@ pub(super) async fn forward<N: Net>(
         .is_call
         .then(|| grpc::timeout(&down.kit.head, &down.kit.block))
         .flatten();
-    prepare(plan, down, record, route);
+    prepare(plan, down, record);
     let now = core.net.now();
     upstream.budget.request(now);
     let mut way = Way {
@@ -82,7 +82,7 @@ pub(super) async fn forward<N: Net>(
 }
 
 /// What the request gains and loses on its way; the same for all attempts.
-fn prepare<N: Net>(plan: &CorePlan<N>, down: &mut Down<'_, N>, record: &Record, route: &RoutePlan) {
+fn prepare<N: Net>(plan: &CorePlan<N>, down: &mut Down<'_, N>, record: &Record) {
     let tells = |tls: &Server| tls.client_headers;
     let tells = down
         .kit
@@ -102,13 +102,8 @@ fn prepare<N: Net>(plan: &CorePlan<N>, down: &mut Down<'_, N>, record: &Record, 
     down.kit
         .added
         .forward(&mut down.kit.head, &down.kit.block, &plan.plan, &with);
-    if let Some(rewrite) = &route.rewrite {
-        down.kit.text.clear();
-        rewrite.apply(
-            down.kit.head.path_or_root(&down.kit.block),
-            &mut down.kit.text,
-        );
-        down.kit.added.edits.set_path(&down.kit.text);
+    if !down.kit.paths.sent.is_empty() {
+        down.kit.added.edits.set_path(&down.kit.paths.sent);
     }
 }
 

@@ -124,7 +124,7 @@ fn decide<N: Net>(
         client: record.identity.as_deref(),
         ..view
     };
-    match plan.decide(&view) {
+    match plan.decide(&view, &mut down.kit.paths) {
         Decision::Route(id) => {
             record.route = Some(id);
             Ok(id)
@@ -174,14 +174,7 @@ async fn serve<N: Net>(
             attempt::forward(core, plan, down, record, route, *upstream).await
         }
         Target::Redirect(redirect) => {
-            let view = down
-                .kit
-                .scratch
-                .view(&down.kit.head, &down.kit.block)
-                .map_err(|error| Fault::downstream(Phase::Route, Reason::from_request(error)))?;
-            let mut location = Vec::new();
-            redirect.location(&view, &mut location);
-            down.kit.edits.append("Location", location);
+            down.kit.edits.append("Location", &*down.kit.paths.sent);
             answer(core, down, record, redirect.status, &[]).await
         }
         Target::Respond(respond) => {

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use weir_config::{Code, Config, EndpointAddress, Target as ConfigTarget};
+use weir_config::{Code, Config, EndpointAddress, PathMatch, Target as ConfigTarget};
 
 use super::{
     CidrSet, EndpointPlan, ListenerPlan, Plan, Problem, Protocol, Redirect, Respond, RetryPlan,
@@ -213,12 +213,22 @@ fn compile_route(config: &Config, route: &weir_config::Route) -> Result<RoutePla
     Ok(RoutePlan {
         name: route.name.as_str().into(),
         line: route.spot.line,
+        forbids: forbids(route),
         target,
         rewrite,
+        encoded_slash: route.encoded_slash,
         timeouts: timeouts(config.timeouts_of(route), limits),
         retry: retry(config.retries_of(route)),
         body_bytes_max: limits.body_bytes,
     })
+}
+
+/// Whether a route is there to keep requests from a part of the paths. One for all paths says what becomes of those
+/// that no other route takes.
+fn forbids(route: &weir_config::Route) -> bool {
+    let is_error = matches!(&route.target, ConfigTarget::Respond(respond) if respond.status >= 400);
+    let all = PathMatch::Prefix("/".to_owned());
+    is_error && route.matches.path != all
 }
 
 fn compile_respond(respond: &weir_config::Respond) -> Respond {

@@ -10,6 +10,7 @@
 mod cidr;
 mod compile;
 mod diff;
+mod paths;
 mod template;
 
 use std::fmt;
@@ -18,9 +19,10 @@ use std::time::Duration;
 
 pub use cidr::CidrSet;
 pub use diff::{Diff, Kept};
+pub use paths::{Objection, PathBuffers};
 pub use template::{Redirect, Rewrite};
 
-use weir_config::{Code, Spot};
+use weir_config::{Code, EncodedSlash, Spot};
 use weir_proto_h1::{FieldId, Head, Method};
 
 use crate::fault::Reason;
@@ -83,19 +85,34 @@ pub enum Decision {
 }
 
 impl Plan {
-    /// Decides what becomes of a request. Data path, `weir explain` and `[[test]]` blocks all come
-    /// here.
+    /// Decides what becomes of a request, and what is sent on of its path: `buffers.sent`. Data path, `weir explain` and
+    /// `[[test]]` blocks all come here.
     #[must_use]
-    pub fn decide(&self, view: &RequestView<'_>) -> Decision {
+    pub fn decide(&self, view: &RequestView<'_>, buffers: &mut PathBuffers) -> Decision {
+        buffers.sent.clear();
         if let Some(refused) = self.refuse(view) {
             return refused;
         }
         let refuse = |reason, allow| Decision::Refuse { reason, allow };
         match self.table.find(view) {
-            Found::Route(id) => Decision::Route(id),
+            Found::Route { id, pattern } => match self.settle_path((id, pattern), view, buffers) {
+                Ok(()) => Decision::Route(id),
+                Err(_) => refuse(Reason::BadPath, None),
+            },
+            Found::Ambiguous => refuse(Reason::BadPath, None),
             Found::MethodNotAllowed(allow) => refuse(Reason::MethodNotAllowed, Some(allow)),
             Found::None => refuse(Reason::NoRoute, None),
         }
+    }
+
+    /// The route that was found for a request that [`Plan::decide`] refuses all the same, and why. For `weir explain`.
+    #[must_use]
+    pub fn objection(&self, view: &RequestView<'_>) -> Option<(RouteId, Objection)> {
+        let Found::Route { id, pattern } = self.table.find(view) else {
+            return None;
+        };
+        let settled = self.settle_path((id, pattern), view, &mut PathBuffers::default());
+        settled.err().map(|objection| (id, objection))
     }
 
     /// Refuses what no route is asked about.
@@ -205,7 +222,10 @@ impl ListenerPlan {
         }
         let shown = format!(":{port}");
         let port: &[u8] = if port == 443 { b"" } else { shown.as_bytes() };
-        let (path, query) = (head.path_or_root(block), head.query.get(block));
+        // The whole server has no path.
+        let path = head.effective_path(block);
+        let path = path.strip_prefix(b"*").unwrap_or(path);
+        let query = head.query.get(block);
         let mark: &[u8] = if query.is_empty() { b"" } else { b"?" };
         Some(Ok([b"https://", host, port, path, mark, query].concat()))
     }
@@ -316,6 +336,10 @@ pub struct RoutePlan {
     pub target: Target,
     /// Change of the path on its way upstream.
     pub rewrite: Option<Rewrite>,
+    /// What becomes of requests with an encoded slash or backslash in the path.
+    pub encoded_slash: EncodedSlash,
+    /// Weir answers with an error, for some paths among others: no request may pass by.
+    pub forbids: bool,
     /// Time limits, merged.
     pub timeouts: Timeouts,
     /// Retry rules, merged.

@@ -1,7 +1,7 @@
 //! Paths and locations built from a request: rewrites and redirects.
 
 use weir_config::{Match, PathMatch, Pattern, Piece, Segment};
-use weir_proto_h1::target::{Normal, PathRules, normalize_path};
+use weir_proto_h1::path::{decode_octet, is_unreserved};
 
 use crate::route::RequestView;
 
@@ -42,20 +42,20 @@ impl Rewrite {
 
     /// Appends the new path to `out`.
     ///
-    /// `path` is the path as received, of a request that the route has taken. What is kept of it
-    /// keeps its percent-encoding; dot segments and duplicate slashes are resolved first where
-    /// there are any, since a cut in them would mean another path. The outcome begins with a slash.
-    pub fn apply(&self, path: &[u8], out: &mut Vec<u8>) {
-        let mut scratch = Vec::new();
-        let path = settled(path, &mut scratch);
+    /// `path` is the path of a request that this pattern of the route has taken, without dot segments. What is kept of
+    /// it stays as it came; empty segments are no segments where segments are counted. The outcome begins with a slash.
+    pub fn apply(&self, pattern: usize, path: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
         match &self.0 {
             Change::Prefix { bytes, with } => {
                 let rest = after_normal_bytes(path, *bytes);
+                // Two slashes in front would make an authority of what follows.
+                let doubled = leading_slashes(rest).saturating_sub(1);
+                let skipped = if with.is_empty() { doubled } else { 0 };
                 out.extend_from_slice(with);
-                out.extend_from_slice(rest);
+                out.extend_from_slice(rest.get(skipped..).unwrap_or_default());
             }
-            Change::Path(template) => template.fill(b"", path, b"", out),
+            Change::Path(template) => template.fill(pattern, b"", path, b"", out),
         }
         if out.get(start) != Some(&b'/') {
             out.insert(start, b'/');
@@ -94,28 +94,24 @@ impl Redirect {
         })
     }
 
-    /// Appends the Location of a request that the route has taken.
-    pub fn location(&self, view: &RequestView<'_>, out: &mut Vec<u8>) {
-        let mut scratch = Vec::new();
-        let path = settled(view.head.path_or_root(view.block), &mut scratch);
-        let mut location = Vec::new();
+    /// Appends the Location of a request that this pattern of the route has taken.
+    pub fn location(&self, view: &RequestView<'_>, pattern: usize, out: &mut Vec<u8>) {
+        let start = out.len();
         self.template
-            .fill(view.host, path, view.query, &mut location);
+            .fill(pattern, view.host, view.settled_path(), view.query, out);
         // "//host" would be another host, and browsers take "/\" for the same.
-        let is_separator = |byte: &&u8| matches!(byte, b'/' | b'\\');
-        let slashes = location.iter().take_while(is_separator).count();
-        let skipped = if self.is_local {
-            slashes.saturating_sub(1)
-        } else {
-            0
-        };
-        out.extend(location.iter().skip(skipped));
+        if self.is_local {
+            let location = out.get(start..).unwrap_or_default();
+            let doubled = leading_slashes(location).saturating_sub(1);
+            out.drain(start..start + doubled);
+        }
     }
 }
 
-/// Text with places to be filled from a request.
+/// Text with places to be filled from a request: for each path pattern of the route its own, as what a name stands
+/// for depends on it.
 #[derive(Clone, Debug)]
-struct Template(Box<[Part]>);
+struct Template(Box<[Box<[Part]>]>);
 
 #[derive(Clone, Debug)]
 enum Part {
@@ -134,41 +130,16 @@ enum Part {
 
 impl Template {
     fn compile(pattern: &Pattern, matches: &Match) -> Result<Self, String> {
-        let part = |piece: &Piece| {
-            Ok(match piece {
-                Piece::Text(text) => Part::Text(text.as_bytes().into()),
-                Piece::Host => Part::Host,
-                Piece::Path => Part::Path,
-                Piece::Query => Part::Query,
-                Piece::Rest => match &matches.path {
-                    PathMatch::Prefix(prefix) => Part::AfterBytes(prefix.len()),
-                    PathMatch::Template {
-                        segments,
-                        open: true,
-                    } => Part::AfterSegments(segments.len()),
-                    _ => return Err("`{rest}` needs a star at the end of the match".to_owned()),
-                },
-                Piece::Parameter(name) => {
-                    let segments = match &matches.path {
-                        PathMatch::Template { segments, .. } => segments.as_slice(),
-                        _ => &[],
-                    };
-                    let is_it = |segment: &Segment| matches!(segment, Segment::Parameter(other) if other == name);
-                    let place = segments.iter().position(is_it);
-                    Part::Segment(place.ok_or_else(|| format!("the match has no `{{{name}}}`"))?)
-                }
-            })
+        let parts = |path: &PathMatch| {
+            let parts = pattern.0.iter().map(|piece| Part::compile(piece, path));
+            parts.collect::<Result<_, _>>()
         };
-        pattern
-            .0
-            .iter()
-            .map(part)
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let paths = std::slice::from_ref(&matches.path);
+        paths.iter().map(parts).collect::<Result<_, _>>().map(Self)
     }
 
-    fn fill(&self, host: &[u8], path: &[u8], query: &[u8], out: &mut Vec<u8>) {
-        for part in &self.0 {
+    fn fill(&self, pattern: usize, host: &[u8], path: &[u8], query: &[u8], out: &mut Vec<u8>) {
+        for part in self.0.get(pattern).into_iter().flatten() {
             match part {
                 Part::Text(text) => out.extend_from_slice(text),
                 Part::Host => out.extend_from_slice(host),
@@ -182,15 +153,39 @@ impl Template {
                     out.extend_from_slice(after_normal_bytes(path, *bytes));
                 }
                 Part::AfterSegments(count) => {
-                    let rest = path.splitn(count + 2, is_slash).nth(count + 1);
-                    out.extend_from_slice(rest.unwrap_or_default());
+                    out.extend_from_slice(after_segments(path, *count));
                 }
-                Part::Segment(place) => {
-                    let segment = path.split(is_slash).nth(place + 1);
-                    out.extend_from_slice(segment.unwrap_or_default());
-                }
+                Part::Segment(place) => out.extend_from_slice(segment(path, *place)),
             }
         }
+    }
+}
+
+impl Part {
+    fn compile(piece: &Piece, path: &PathMatch) -> Result<Self, String> {
+        Ok(match piece {
+            Piece::Text(text) => Self::Text(text.as_bytes().into()),
+            Piece::Host => Self::Host,
+            Piece::Path => Self::Path,
+            Piece::Query => Self::Query,
+            Piece::Rest => match path {
+                PathMatch::Prefix(prefix) => Self::AfterBytes(prefix.len()),
+                PathMatch::Template {
+                    segments,
+                    open: true,
+                } => Self::AfterSegments(segments.len()),
+                _ => return Err("`{rest}` needs a star at the end of the match".to_owned()),
+            },
+            Piece::Parameter(name) => {
+                let segments = match path {
+                    PathMatch::Template { segments, .. } => segments.as_slice(),
+                    _ => &[],
+                };
+                let is_it = |segment: &Segment| matches!(segment, Segment::Parameter(other) if other == name);
+                let place = segments.iter().position(is_it);
+                Self::Segment(place.ok_or_else(|| format!("the match has no `{{{name}}}`"))?)
+            }
+        })
     }
 }
 
@@ -198,46 +193,43 @@ fn is_slash(byte: &u8) -> bool {
     *byte == b'/'
 }
 
-/// The path as received where its segments are those of its normal form, else the normal form.
-fn settled<'a>(path: &'a [u8], scratch: &'a mut Vec<u8>) -> &'a [u8] {
-    // What a route was found for has passed the real rules; nothing may be refused again.
-    const ALLOW_ALL: PathRules = PathRules {
-        allow_encoded_slash: true,
-        allow_nul: true,
-    };
-    match normalize_path(path, ALLOW_ALL, scratch) {
-        Ok(Normal::Rewritten) if !has_same_segments(path, scratch) => scratch,
-        _ => path,
-    }
+fn leading_slashes(text: &[u8]) -> usize {
+    let is_separator = |byte: &&u8| matches!(byte, b'/' | b'\\');
+    text.iter().take_while(is_separator).count()
 }
 
-/// Whether only percent-encoding differs between a path and its normal form. Each segment that
-/// normalising takes away takes a slash along; only a dot segment at the end of a root may not.
-fn has_same_segments(path: &[u8], normal: &[u8]) -> bool {
-    let slashes = |path: &[u8]| path.iter().filter(|byte| is_slash(byte)).count();
-    slashes(path) == slashes(normal) && path.ends_with(b"/") == normal.ends_with(b"/")
+/// What follows the first slashes.
+fn after_slashes(text: &[u8]) -> &[u8] {
+    let slashes = text.iter().take_while(|byte| is_slash(byte)).count();
+    text.get(slashes..).unwrap_or_default()
 }
 
 /// What follows the bytes of `path` that become `count` bytes in normal form.
 fn after_normal_bytes(path: &[u8], count: usize) -> &[u8] {
     let mut rest = path;
     for _ in 0..count {
-        rest = match rest {
-            [] => break,
-            [b'%', high, low, after @ ..] if is_decoded_in_normal_form(*high, *low) => after,
-            [_, after @ ..] => after,
+        rest = match (rest, decode_octet(rest)) {
+            ([], _) => break,
+            (_, Some((octet, after))) if is_unreserved(octet) => after,
+            ([b'/', after @ ..], _) => after_slashes(after),
+            ([_, after @ ..], _) => after,
         };
     }
     rest
 }
 
-//= rfc3986#2.3
-// Unreserved characters mean the same encoded or not; the normal form has them plain.
-fn is_decoded_in_normal_form(high: u8, low: u8) -> bool {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let (Some(high), Some(low)) = (digit(high), digit(low)) else {
-        return false;
-    };
-    u8::try_from(high << 4 | low)
-        .is_ok_and(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+/// What follows this many segments and the slashes behind them.
+fn after_segments(path: &[u8], count: usize) -> &[u8] {
+    let mut rest = after_slashes(path);
+    for _ in 0..count {
+        let end = rest.iter().position(is_slash).unwrap_or(rest.len());
+        rest = after_slashes(rest.get(end..).unwrap_or_default());
+    }
+    rest
+}
+
+/// The segment of this place, from 0.
+fn segment(path: &[u8], place: usize) -> &[u8] {
+    let mut segments = path.split(is_slash).filter(|segment| !segment.is_empty());
+    segments.nth(place).unwrap_or_default()
 }

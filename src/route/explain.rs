@@ -53,7 +53,10 @@ impl Table {
                     Ok(()) => Verdict::Taken,
                     Err(failed) => Verdict::Failed(failed),
                 };
-                taken |= verdict == Verdict::Taken;
+                taken |= matches!(
+                    verdict,
+                    Verdict::Taken | Verdict::Failed(Failed::Separator(_))
+                );
                 Considered {
                     route: entry.route,
                     verdict,

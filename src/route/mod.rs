@@ -27,6 +27,7 @@
 mod explain;
 mod host;
 mod predicate;
+mod reading;
 mod tree;
 mod view;
 
@@ -36,6 +37,7 @@ use weir_config::Match;
 
 pub use explain::{Considered, Explained, Verdict};
 pub use predicate::{Failed, Methods};
+pub use reading::{Reading, readings};
 pub use view::{RequestView, Scratch};
 
 use crate::plan::RouteId;
@@ -56,6 +58,8 @@ pub struct Table {
 #[derive(Debug)]
 struct Entry {
     route: RouteId,
+    /// The place of the path pattern among those of the route.
+    pattern: usize,
     predicates: Option<Box<Predicates>>,
 }
 
@@ -79,7 +83,14 @@ impl Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// This route takes the request.
-    Route(RouteId),
+    Route {
+        /// Which one.
+        id: RouteId,
+        /// The place of the path pattern among those of the route.
+        pattern: usize,
+    },
+    /// Whether a route takes it depends on whether `;` separates query parameters. The answer is 400.
+    Ambiguous,
     /// No route takes it, but with one of these methods some would: the value of an Allow field
     /// (RFC 9110 section 10.2.1). The answer is 405.
     MethodNotAllowed(String),
@@ -92,8 +103,8 @@ impl Found {
     #[must_use]
     pub fn route(&self) -> Option<RouteId> {
         match self {
-            Self::Route(id) => Some(*id),
-            Self::MethodNotAllowed(_) | Self::None => None,
+            Self::Route { id, .. } => Some(*id),
+            Self::Ambiguous | Self::MethodNotAllowed(_) | Self::None => None,
         }
     }
 }
@@ -108,7 +119,12 @@ impl Table {
             let tree = hosts.tree_of(&spec.host, || drafts.add());
             trees.push(tree);
             let predicates = Predicates::compile(spec);
-            drafts.insert(tree, &spec.path, Entry { route, predicates });
+            let entry = Entry {
+                route,
+                pattern: 0,
+                predicates,
+            };
+            drafts.insert(tree, &spec.path, entry);
         }
         Self {
             hosts,
@@ -122,14 +138,18 @@ impl Table {
     pub fn find(&self, view: &RequestView<'_>) -> Found {
         let mut is_method_wrong = false;
         let flow = self.visit(view, &mut |entry: &Entry| match entry.check(view) {
-            Ok(()) => ControlFlow::Break(entry.route),
+            Ok(()) => ControlFlow::Break(Found::Route {
+                id: entry.route,
+                pattern: entry.pattern,
+            }),
+            Err(Failed::Separator(_)) => ControlFlow::Break(Found::Ambiguous),
             Err(failed) => {
                 is_method_wrong |= matches!(failed, Failed::Method(_));
                 ControlFlow::Continue(())
             }
         });
         match flow {
-            ControlFlow::Break(route) => Found::Route(route),
+            ControlFlow::Break(found) => found,
             ControlFlow::Continue(()) if is_method_wrong => self.refuse_method(view),
             ControlFlow::Continue(()) => Found::None,
         }

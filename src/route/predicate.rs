@@ -39,6 +39,9 @@ pub enum Failed<'t> {
     Header(&'t FieldMatch),
     /// A query parameter is not as it must be.
     Query(&'t FieldMatch),
+    /// It depends on whether `;` separates query parameters whether this one is as it must be. It is decided with
+    /// this: no route takes the request.
+    Separator(&'t FieldMatch),
     /// The client's certificate is not as it must be.
     Client(&'t ValueMatch),
 }
@@ -80,9 +83,17 @@ impl Predicates {
         if let Some(spec) = self.headers.iter().find(header) {
             return Err(Failed::Header(spec));
         }
-        let parameter = |spec: &&FieldMatch| !holds(&spec.value, parameters(&spec.name, view));
-        if let Some(spec) = self.query.iter().find(parameter) {
-            return Err(Failed::Query(spec));
+        for spec in &self.query {
+            let is_met = holds(&spec.value, parameters(&spec.name, view.query, b"&"));
+            // HTML 4 recommended it, some programs still do it, so endpoints do not agree.
+            if view.query.contains(&b';')
+                && is_met != holds(&spec.value, parameters(&spec.name, view.query, b"&;"))
+            {
+                return Err(Failed::Separator(spec));
+            }
+            if !is_met {
+                return Err(Failed::Query(spec));
+            }
         }
         match &self.client {
             Some(spec) if !holds(spec, texts(view.client)) => Err(Failed::Client(spec)),
@@ -139,9 +150,10 @@ fn texts(client: Option<&Identity>) -> impl Iterator<Item = impl Iterator<Item =
 /// The values of every query parameter with this name, decoded as HTML forms encode them.
 fn parameters<'a>(
     name: &'a str,
-    view: &RequestView<'a>,
+    query: &'a [u8],
+    separators: &'static [u8],
 ) -> impl Iterator<Item = impl Iterator<Item = u8> + 'a> {
-    let pairs = view.query.split(|byte| *byte == b'&');
+    let pairs = query.split(|byte| separators.contains(byte));
     pairs.filter_map(move |pair| {
         let mut halves = pair.splitn(2, |byte| *byte == b'=');
         let key = halves.next().unwrap_or_default();
@@ -191,6 +203,11 @@ impl fmt::Display for Failed<'_> {
             Self::Method(methods) => write!(f, "method is not {}", methods.names.join(" or ")),
             Self::Header(spec) => write_spec(f, "header", spec),
             Self::Query(spec) => write_spec(f, "query parameter", spec),
+            Self::Separator(spec) => write!(
+                f,
+                "query parameter `{}` depends on whether `;` separates parameters",
+                spec.name
+            ),
             Self::Client(spec) => write_value(f, "the client's certificate", spec),
         }
     }

@@ -52,6 +52,14 @@ fn ask<T>(request: &str, look_up: impl FnOnce(&super::RequestView<'_>) -> T) -> 
     look_up(&view.unwrap_or_else(|error| panic!("{request}: {error}")))
 }
 
+/// What a table finds that has one path pattern a route.
+fn taken(id: u32) -> Found {
+    Found::Route {
+        id: RouteId(id),
+        pattern: 0,
+    }
+}
+
 /// Checks `REQUEST -> LINE` cases, where `LINE` is the route as it stands in `routes`, `404`, or
 /// `405 METHODS`.
 fn check(routes: &str, cases: &[(&str, &str)]) {
@@ -63,8 +71,9 @@ fn check(routes: &str, cases: &[(&str, &str)]) {
     let table = Table::from_specs(&matches(routes));
     for (request, expected) in cases {
         let found = match ask(request, |view| table.find(view)) {
-            Found::Route(RouteId(id)) => names[id as usize].to_owned(),
+            Found::Route { id, .. } => names[id.0 as usize].to_owned(),
             Found::MethodNotAllowed(methods) => format!("405 {methods}"),
+            Found::Ambiguous => "400".to_owned(),
             Found::None => "404".to_owned(),
         };
         assert_eq!(found, *expected, "{request}");
@@ -94,7 +103,6 @@ fn hosts_from_exact_over_wildcards_to_any() {
             ("GET http://example.com/", "*.com/*"),
             ("GET http://notexample.com/", "*.com/*"),
             ("GET http://com/", "/*"),
-            ("GET http://.com/", "/*"),
             ("GET http://Z.y/", "z.y/*"),
             ("GET http://Zoo.example.com/", "zoo.example.com/*"),
             ("GET http://zoo.example.coM/", "zoo.example.com/*"),
@@ -356,7 +364,7 @@ fn explained_in_order_with_the_first_predicate_that_failed() {
         assert_eq!(explained.found, table.find(view));
         explained
     });
-    assert_eq!(explained.found, Found::Route(RouteId(5)));
+    assert_eq!(explained.found, taken(5));
     let said: Vec<_> = explained
         .considered
         .iter()
@@ -408,7 +416,7 @@ fn overlapping_templates_are_visited_once() {
             table.find(view)
         })
     };
-    assert_eq!(find("/end"), Found::Route(RouteId(0)));
+    assert_eq!(find("/end"), taken(0));
     assert_eq!(find("/other"), Found::None);
     assert_eq!(find("/a/a/a/a/a/a/a/a/a/a/a/a/end"), Found::None);
 }

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::net::Ipv6Addr;
 
-use weir_proto_h1::target::{Normal, PathRules, normalize_path};
+use weir_proto_h1::path::{Oddities, normalize_path};
 use weir_proto_h1::{Error, Head};
 
 use crate::tls::Identity;
@@ -17,6 +17,10 @@ pub struct RequestView<'a> {
     pub host: &'a [u8],
     /// The path, normalised for matching.
     pub path: &'a [u8],
+    /// The path as received.
+    pub received_path: &'a [u8],
+    /// What in the path as received endpoints may read in another way.
+    pub oddities: Oddities,
     /// The query as received, without its question mark.
     pub query: &'a [u8],
     /// The head as parsed.
@@ -25,6 +29,19 @@ pub struct RequestView<'a> {
     pub block: &'a [u8],
     /// Whose certificate the client has shown, if any.
     pub client: Option<&'a Identity>,
+}
+
+impl<'a> RequestView<'a> {
+    /// The path that can be cut and joined: as received, or the form that was matched where there are dot segments,
+    /// in which a cut would mean another path.
+    #[must_use]
+    pub fn settled_path(&self) -> &'a [u8] {
+        if self.oddities.has(Oddities::DOT_SEGMENT) {
+            self.path
+        } else {
+            self.received_path
+        }
+    }
 }
 
 /// Where hosts and paths that need it are brought into normal form. Reused between requests: a
@@ -39,21 +56,24 @@ impl Scratch {
     /// The view of a complete request head.
     ///
     /// # Errors
-    /// The path has an encoded slash, backslash or NUL, or broken percent-encoding.
+    /// The path has a backslash, an encoded NUL, or broken percent-encoding.
     pub fn view<'a>(
         &'a mut self,
         head: &'a Head,
         block: &'a [u8],
     ) -> Result<RequestView<'a>, Error> {
-        let path = head.path_or_root(block);
-        let path = match normalize_path(path, PathRules::default(), &mut self.path)? {
-            Normal::Same => path,
-            Normal::Rewritten => &self.path,
-        };
+        let received_path = head.effective_path(block);
+        let normal = normalize_path(received_path, &mut self.path)?;
         Ok(RequestView {
             method: head.method_span.get(block),
             host: normal_host(head.host(block), &mut self.host),
-            path,
+            path: if normal.is_same {
+                received_path
+            } else {
+                &self.path
+            },
+            received_path,
+            oddities: normal.oddities,
             query: head.query.get(block),
             head,
             block,

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use weir_proto_h1::encode::{Connection, Framing, encode_request, encode_response};
 use weir_proto_h1::framing::{Role, request_body, response_body, strip_hop_by_hop};
 use weir_proto_h1::parse::{parse_request, parse_response};
-use weir_proto_h1::target::{PathRules, normalize_path};
+use weir_proto_h1::path::normalize_path;
 use weir_proto_h1::{Edits, Head, Limits};
 
 use crate::Case;
@@ -107,11 +107,7 @@ fn parse_responses(times: u64) {
 fn normalize_paths(path: &[u8], times: u64) {
     let mut out = Vec::with_capacity(256);
     for _ in 0..times {
-        let _ = black_box(normalize_path(
-            black_box(path),
-            PathRules::default(),
-            &mut out,
-        ));
+        let _ = black_box(normalize_path(black_box(path), &mut out));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use weir::plan::{RoutePlan, Target};
+use weir::plan::{PathBuffers, RoutePlan, Target};
 use weir::route::{RequestView, Scratch};
 
 use crate::Case;
@@ -90,9 +90,10 @@ redirect = "https://{host}{path}{query}"
 /// What the exchange does with every head that it has parsed.
 fn decide(routes: &str, times: u64) {
     let (plan, head, mut scratch) = (compile(routes), head_of(BROWSER), Scratch::default());
+    let mut paths = PathBuffers::default();
     for _ in 0..times {
         let view = scratch.view(&head, black_box(BROWSER));
-        black_box(view.map(|view| plan.decide(&view)).ok());
+        black_box(view.map(|view| plan.decide(&view, &mut paths)).ok());
     }
 }
 
@@ -102,7 +103,7 @@ fn rewrite(routes: &str, times: u64) {
         let mut out = Vec::with_capacity(1024);
         for _ in 0..times {
             out.clear();
-            rewrite.apply(black_box(view.path), &mut out);
+            rewrite.apply(0, black_box(view.path), &mut out);
             black_box(&out);
         }
     });
@@ -116,7 +117,7 @@ fn redirect(times: u64) {
         let mut out = Vec::with_capacity(1024);
         for _ in 0..times {
             out.clear();
-            redirect.location(black_box(view), &mut out);
+            redirect.location(black_box(view), 0, &mut out);
             black_box(&out);
         }
     });

@@ -433,16 +433,12 @@ fn apply(ask: &str, edits: &mut Edits) {
     }
 }
 
-/// Brings a path into its normal form. `ask: allow` lifts the refusals.
+/// Brings a path into its normal form.
 pub(crate) fn run_path(case: &Case) -> Vec<String> {
-    let rules = target::PathRules {
-        allow_encoded_slash: case.ask == "allow",
-        allow_nul: case.ask == "allow",
-    };
     let mut out = Vec::new();
-    vec![match target::normalize_path(&case.input, rules, &mut out) {
-        Ok(target::Normal::Same) => "same".into(),
-        Ok(target::Normal::Rewritten) => show(&out),
+    vec![match path::normalize_path(&case.input, &mut out) {
+        Ok(normal) if normal.is_same => "same".into(),
+        Ok(_) => show(&out),
         Err(error) => format!("error {error} {}", error.status()),
     }]
 }

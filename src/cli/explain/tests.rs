@@ -136,7 +136,7 @@ fn a_request_that_is_refused() {
         ),
         (
             "GET",
-            "http://x/a%2fb",
+            "http://x/a%00b",
             &[],
             "answer     400, reason bad_path: ",
         ),
@@ -170,6 +170,78 @@ fn a_request_that_is_refused() {
             text.contains(expected),
             "{method} {url} {headers:?}: {text}"
         );
+    }
+}
+
+/// Why a path that has a route is refused all the same, and what goes upstream of one that is not.
+#[test]
+fn paths_that_endpoints_read_differently() {
+    let file = r#"
+[listen."127.0.0.1:80"]
+[upstream]
+app = "10.0.0.1:80"
+[[route]]
+name = "admin"
+match = "/admin/*"
+respond = 403
+[[route]]
+name = "files"
+match = "/static*"
+to = "app"
+replace = "/files/{rest}"
+[[route]]
+name = "strict"
+match = "/strict/*"
+to = "app"
+encoded_slash = "refuse"
+[[route]]
+name = "rest"
+match = "/*"
+to = "app"
+[[test]]
+request = "GET http://a/admin//../users"
+status = 400
+[[test]]
+request = "GET http://a/x/..%2fadmin/y"
+status = 400
+[[test]]
+request = "GET http://a/static../secret"
+status = 400
+[[test]]
+request = "GET http://a/@scope%2Fpackage"
+route = "rest"
+upstream = "app"
+"#;
+    let (config, plan) = plan(file);
+    assert_eq!(run_tests(&config, &plan), []);
+    for (target, expected) in [
+        ("/a/%2e%2E/b?c", "\nsent as    /b?c\n"),
+        (
+            "/admin//../users",
+            "\nbecause    to an endpoint that resolves dot segments before it merges slashes the path is /admin/users, which route `admin` takes\n",
+        ),
+        (
+            "/admin%2fx",
+            "to an endpoint that decodes %2F into a slash the path is /admin/x, which route `admin` takes",
+        ),
+        (
+            "/static../secret",
+            "to an endpoint that resolves dot segments the rewritten path lies elsewhere than `files` sends it",
+        ),
+        (
+            "/strict/a%5Cb",
+            "because    route `strict` has encoded_slash = \"refuse\"",
+        ),
+    ] {
+        let question = Question {
+            method: "GET".into(),
+            url: format!("http://a{target}"),
+            headers: Vec::new(),
+            client_cert: Vec::new(),
+            all: false,
+        };
+        let text = explain(&plan, &question).unwrap();
+        assert!(text.contains(expected), "{target}: {text}");
     }
 }
 

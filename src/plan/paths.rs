@@ -1,0 +1,231 @@
+//! What of a request's path is sent on, and when that is safe.
+//!
+//! A route is found for one reading of the path; the endpoint may have another. So whatever is sent on must meet the
+//! same route in every reading in use, or a route that forbids something is passed by. `config/paths.md` has the rules.
+
+use weir_proto_h1::path::{Oddities, is_plain, normalize_path};
+
+use super::{Plan, RouteId, RoutePlan, Target};
+use crate::route::{Found, Reading, RequestView, readings};
+use weir_config::EncodedSlash;
+
+/// Where paths are taken apart and put together. Reused between requests: warm ones allocate nothing.
+#[derive(Debug, Default)]
+pub struct PathBuffers {
+    /// What [`Plan::decide`] has made of the path for the route that it found: the path that goes upstream, empty if
+    /// it goes as it came, or the location that a redirect leads to.
+    pub sent: Vec<u8>,
+    decoded: Vec<u8>,
+    read: Vec<u8>,
+    rewritten: Vec<u8>,
+    expected: Vec<u8>,
+}
+
+/// Why a request is refused although a route was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Objection {
+    /// The route refuses encoded slashes.
+    EncodedSlash,
+    /// Read this way, the path is one that another route takes, or none.
+    Read {
+        /// How.
+        by: Reading,
+        /// The path that it is then.
+        path: Vec<u8>,
+        /// What takes that.
+        found: Found,
+    },
+    /// Read this way, what the rewrite makes of the path lies elsewhere than it should: dot segments, or separators
+    /// in a part of the path that stood for a segment.
+    Rewritten {
+        /// How.
+        by: Reading,
+    },
+    /// The location of the redirect has a dot segment.
+    Redirected,
+}
+
+impl Plan {
+    /// Works out what is sent on of the path of a request that a route takes: `buffers.sent`.
+    ///
+    /// # Errors
+    /// Not all who read it would see a path of that route.
+    #[inline]
+    pub(super) fn settle_path(
+        &self,
+        (id, pattern): (RouteId, usize),
+        view: &RequestView<'_>,
+        buffers: &mut PathBuffers,
+    ) -> Result<(), Objection> {
+        let Some(route) = self.route(id) else {
+            return Ok(());
+        };
+        match &route.target {
+            Target::Respond(_) => Ok(()),
+            Target::Redirect(redirect) => {
+                redirect.location(view, pattern, &mut buffers.sent);
+                match has_dot_segment(path_of(&buffers.sent), &mut buffers.read) {
+                    true => Err(Objection::Redirected),
+                    false => Ok(()),
+                }
+            }
+            Target::Upstream(_) => {
+                if !view.oddities.is_none() {
+                    self.compare_readings(id, route, view, buffers)?;
+                }
+                match &route.rewrite {
+                    Some(_) => rewrite(route, pattern, view, buffers),
+                    None if view.oddities.has(Oddities::DOT_SEGMENT) => {
+                        buffers.sent.extend_from_slice(view.path);
+                        Ok(())
+                    }
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Checks that every reading of the path meets the route that was found.
+    #[cold]
+    fn compare_readings(
+        &self,
+        id: RouteId,
+        route: &RoutePlan,
+        view: &RequestView<'_>,
+        buffers: &mut PathBuffers,
+    ) -> Result<(), Objection> {
+        let separators = Oddities::ENCODED_SLASH | Oddities::ENCODED_BACKSLASH;
+        if route.encoded_slash == EncodedSlash::Refuse && view.oddities.has(separators) {
+            return Err(Objection::EncodedSlash);
+        }
+        let trusts_slashes = route.encoded_slash == EncodedSlash::Keep;
+        let has_dots = view.oddities.has(Oddities::DOT_SEGMENT);
+        let PathBuffers { decoded, read, .. } = buffers;
+        // With dot segments, the client may have meant what another reading makes of them, and the endpoint gets the
+        // form that was matched: both count.
+        let paths = [Some(view.received_path), has_dots.then_some(view.path)];
+        let mut find = |by: Reading, path: &[u8]| {
+            by.read(path, decoded, read);
+            if read.as_slice() == view.path {
+                return None;
+            }
+            let path = read.as_slice();
+            let found = self.table.find(&RequestView { path, ..*view });
+            (found.route() != Some(id)).then(|| (found, path.to_vec()))
+        };
+        for by in readings(view.oddities, trusts_slashes) {
+            for path in paths.into_iter().flatten() {
+                if let Some((found, path)) = find(by, path) {
+                    return Err(Objection::Read { by, path, found });
+                }
+            }
+        }
+        if trusts_slashes {
+            return Ok(());
+        }
+        // Few read so, and what they read may well be harmless: only a route that forbids something counts.
+        let authority = after_authority(view.received_path).map(|path| (Reading::LITERAL, path));
+        let again = view.oddities.has(Oddities::ENCODED_PERCENT);
+        let again = again.then_some((Reading::LAX, view.received_path));
+        for (by, path) in [again, authority].into_iter().flatten() {
+            if let Some((found, path)) = find(by, path)
+                && self.forbids(&found)
+            {
+                return Err(Objection::Read { by, path, found });
+            }
+        }
+        Ok(())
+    }
+
+    fn forbids(&self, found: &Found) -> bool {
+        let route = found.route().and_then(|id| self.route(id));
+        route.is_some_and(|route| route.forbids)
+    }
+}
+
+/// Rewrites the path. An endpoint must see what the rewrite makes of the path as that endpoint reads it, and no dot
+/// segments in that: `/files/{rest}` is a promise that the endpoint gets paths under `/files/`.
+fn rewrite(
+    route: &RoutePlan,
+    pattern: usize,
+    view: &RequestView<'_>,
+    buffers: &mut PathBuffers,
+) -> Result<(), Objection> {
+    let Some(rewrite) = &route.rewrite else {
+        return Ok(());
+    };
+    let base = view.settled_path();
+    rewrite.apply(pattern, base, &mut buffers.sent);
+    if view.oddities.is_none() && is_plain(&buffers.sent) {
+        return Ok(());
+    }
+    compare_rewritten(route, pattern, view, buffers)
+}
+
+#[cold]
+fn compare_rewritten(
+    route: &RoutePlan,
+    pattern: usize,
+    view: &RequestView<'_>,
+    buffers: &mut PathBuffers,
+) -> Result<(), Objection> {
+    let PathBuffers {
+        sent,
+        decoded,
+        read,
+        rewritten,
+        expected,
+    } = buffers;
+    let refused = |by| Err(Objection::Rewritten { by });
+    let (Some(rewrite), Ok(normal)) = (&route.rewrite, normalize_path(sent, read)) else {
+        return refused(Reading::LITERAL);
+    };
+    let oddities = view.oddities | normal.oddities;
+    let trusts_slashes = route.encoded_slash == EncodedSlash::Keep;
+    for by in readings(oddities, trusts_slashes) {
+        by.read(view.settled_path(), decoded, read);
+        rewritten.clear();
+        rewrite.apply(pattern, read, rewritten);
+        let has_dots = by.read(rewritten, decoded, expected);
+        by.read(sent, decoded, read);
+        if has_dots || read != expected {
+            return refused(by);
+        }
+    }
+    let again = oddities.has(Oddities::ENCODED_PERCENT) && !trusts_slashes;
+    if again && Reading::LAX.read(sent, decoded, read) {
+        return refused(Reading::LAX);
+    }
+    Ok(())
+}
+
+/// What is left of a path that begins with two slashes where it is taken for a relative reference (RFC 3986, section
+/// 4.2), in which an authority comes first: `new URL("//a/b", base)` has the path `/b`.
+fn after_authority(path: &[u8]) -> Option<&[u8]> {
+    let rest = path.strip_prefix(b"//")?;
+    let slash = rest.iter().position(|&byte| byte == b'/');
+    Some(slash.map_or(&b"/"[..], |slash| rest.get(slash..).unwrap_or_default()))
+}
+
+/// The path of a location: behind scheme and authority, before the query.
+fn path_of(location: &[u8]) -> &[u8] {
+    let is_end = |byte: &u8| matches!(byte, b'?' | b'#');
+    let before_query = location.split(is_end).next().unwrap_or_default();
+    let scheme = before_query.windows(3).position(|part| part == b"://");
+    let after_scheme = scheme.and_then(|at| before_query.get(at + 3..));
+    after_scheme.map_or(before_query, |rest| {
+        let slash = rest.iter().position(|&byte| byte == b'/');
+        slash.and_then(|at| rest.get(at..)).unwrap_or_default()
+    })
+}
+
+/// Whether clients would resolve dot segments in a path.
+fn has_dot_segment(path: &[u8], out: &mut Vec<u8>) -> bool {
+    if is_plain(path) {
+        return false;
+    }
+    match normalize_path(path, out) {
+        Ok(normal) => normal.oddities.has(Oddities::DOT_SEGMENT),
+        Err(_) => true,
+    }
+}
