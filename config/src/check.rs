@@ -41,6 +41,11 @@ pub(crate) fn check(file: File, root: &DeTable<'_>, cx: &mut Decoder<'_>) -> Con
         cx.error(Code::Conflict, admin.span.clone(), message)
             .help("give the admin listener an address of its own");
     }
+    if let (None, Some(_)) = (&file.user, &file.group) {
+        let span = find(root, &["group"]).unwrap_or_default();
+        cx.error(Code::MissingKey, span, "`group` goes with `user`")
+            .help("add `user`, whose rights Weir is to have");
+    }
     let raw_upstreams = file.upstreams.unwrap_or_default();
     let names = Names::new(&raw_upstreams);
     let upstreams = upstreams(raw_upstreams, &listeners, cx);
@@ -56,6 +61,9 @@ pub(crate) fn check(file: File, root: &DeTable<'_>, cx: &mut Decoder<'_>) -> Con
     let config = Config {
         cores: file.cores,
         driver: file.driver,
+        user: file.user,
+        group: file.group,
+        pid_file: file.pid_file,
         admin: file.admin.map(|admin| admin.value),
         access_log: file.access_log,
         trusted_proxies: file.trusted_proxies.unwrap_or_default(),

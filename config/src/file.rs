@@ -22,10 +22,13 @@ use crate::model::{
 use crate::pattern::{
     FieldValueText, HostText, MatchText, MethodText, PathPatternText, PathText, PatternText,
 };
+use crate::process::{AbsoluteFile, Account, AccountKind};
 use crate::request::{RequestLine, RequestText};
 use crate::scopes::{InListener, InRoute, InUpstream};
 use crate::table::{frame, table};
-use crate::tls::{Flag, HttpsPort, ListenTls, ListenTlsKind, ProxyProtocol, RawUpstreamTls};
+use crate::tls::{
+    Flag, HttpsPort, ListenTls, ListenTlsKind, NamedFile, ProxyProtocol, RawUpstreamTls,
+};
 
 table! {
     /// The whole file.
@@ -35,6 +38,14 @@ table! {
         /// What drives each core's io_uring: `ring` is Weir's own and needs Linux 6.1, `monoio` needs 5.19, and
         /// `auto` takes the first that the kernel grants.
         preset(limits::DRIVER) driver: Driver = "driver" as Choice<Driver>;
+        /// The user that Weir becomes, by name or number, when it was started as root: after its sockets are bound,
+        /// before anything is served. Only the right to bind ports below 1024 is kept, and only if a listener has one.
+        /// Whoever started Weir unless set.
+        optional user: Account = "user" as AccountKind;
+        /// The group that Weir gets with `user`; all others are given up. The user's own group unless set.
+        optional group: Account = "group" as AccountKind;
+        /// A file that holds the number of the process while it serves. None unless set.
+        optional pid_file: NamedFile = "pid_file" as AbsoluteFile;
         /// Where metrics and the health of Weir itself are served. Off unless set.
         optional admin: At<Address> = "admin" as Placed<ListenText>;
         /// Where a line about every exchange goes.

@@ -38,6 +38,7 @@ mod layers;
 mod model;
 mod pattern;
 mod placeholders;
+mod process;
 mod reference;
 mod request;
 mod routes;
@@ -56,6 +57,7 @@ pub use layers::{
     Http2, Limits, LimitsPatch, Pool, PoolPatch, Retries, RetriesPatch, Timeouts, TimeoutsPatch,
 };
 pub use model::*;
+pub use process::Account;
 pub use reference::reference;
 pub use schema::schema;
 pub use tls::{

@@ -13,7 +13,8 @@ use crate::diagnostic::Spot;
 use crate::layers::{
     Http2, Limits, LimitsPatch, Pool, Retries, RetriesPatch, Timeouts, TimeoutsPatch,
 };
-use crate::tls::{ListenTls, ProxyProtocol, UpstreamTls};
+use crate::process::Account;
+use crate::tls::{ListenTls, NamedFile, ProxyProtocol, UpstreamTls};
 
 /// One whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,12 @@ pub struct Config {
     pub cores: Cores,
     /// What drives each core's io_uring.
     pub driver: Driver,
+    /// Whom the process belongs to once it listens; whoever started it unless set.
+    pub user: Option<Account>,
+    /// Its group; that of the user unless set.
+    pub group: Option<Account>,
+    /// The file that holds the number of the process while it runs.
+    pub pid_file: Option<NamedFile>,
     /// Where metrics and health of Weir itself are served; off unless set.
     pub admin: Option<Address>,
     /// Where a line about every exchange goes; off unless set.
@@ -56,6 +63,9 @@ impl Config {
         Self {
             cores: Cores::Auto,
             driver: Driver::Auto,
+            user: None,
+            group: None,
+            pid_file: None,
             admin: None,
             access_log: None,
             trusted_proxies: Vec::new(),

@@ -78,6 +78,9 @@ Usage: weir run FILE
 Serves what FILE says, after checking it like `weir check`. Says on standard error what it listens
 on, how many cores it has, what drives their io_uring and what the kernel grants. SIGTERM drains,
 SIGHUP reloads, SIGUSR1 reopens logs; see `weir help`.
+
+Under systemd (Type=notify-reload, WatchdogSec=) it says when it is ready, how each reload went, and
+when it ends; the watchdog hears from it while every core answers.
 ";
 
 /// `weir check`.

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use super::listen::{self, UnixFile};
+use super::listen::{self, OwnFile};
 use super::{Control, limits, report};
 use crate::io::Address;
 
@@ -26,7 +26,7 @@ pub(super) struct Admin {
     listener: Option<Listener>,
     task: Option<AbortHandle>,
     /// Removes the socket's file.
-    _file: Option<UnixFile>,
+    _file: Option<OwnFile>,
 }
 
 enum Listener {

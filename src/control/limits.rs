@@ -32,6 +32,12 @@ pub(super) const MAILBOX_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a change waits for cores to take it before it is told as done all the same.
 pub(super) const OBEY_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a core may take to answer the watchdog before that is said.
+pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Notices that wait for the service manager at most.
+pub(super) const NOTICES_MAX: usize = 32;
+
 /// How long cores may take to end once the grace period is over, before the process ends without them.
 pub(super) const STOP: Duration = Duration::from_secs(3);
 

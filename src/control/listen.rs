@@ -23,7 +23,7 @@ pub(super) struct Bound {
     /// Where they listen in truth: a port that the kernel chose is filled in.
     pub(super) addresses: Vec<String>,
     /// Files of Unix sockets, removed when dropped.
-    pub(super) files: Vec<UnixFile>,
+    pub(super) files: Vec<OwnFile>,
 }
 
 /// Binds `listeners` of `plan` for `cores` cores. `taken` are TCP addresses that this process listens on already.
@@ -109,7 +109,7 @@ pub(super) fn unix(
     path: &Path,
     backlog: u32,
     mode: Option<u32>,
-) -> io::Result<(UnixListener, UnixFile)> {
+) -> io::Result<(UnixListener, OwnFile)> {
     if let Ok(found) = fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
             return Err(io::Error::new(
@@ -130,7 +130,7 @@ pub(super) fn unix(
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&socket2::SockAddr::unix(path)?)?;
-    let file = UnixFile::new(path)?;
+    let file = OwnFile::new(path)?;
     if let Some(mode) = mode {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     }
@@ -138,15 +138,16 @@ pub(super) fn unix(
     Ok((socket.into(), file))
 }
 
-/// The file of a Unix socket that we made. Dropping it removes the file, unless another has come in its place.
+/// A file that we made, of a Unix socket for example. Dropping it removes the file, unless another has come in its place.
 #[derive(Debug)]
-pub(super) struct UnixFile {
+pub(super) struct OwnFile {
     pub(super) path: PathBuf,
     made: (u64, u64),
 }
 
-impl UnixFile {
-    fn new(path: &Path) -> io::Result<Self> {
+impl OwnFile {
+    /// The file that we have just made at this path.
+    pub(super) fn new(path: &Path) -> io::Result<Self> {
         let made = fs::symlink_metadata(path)?;
         Ok(Self {
             path: path.to_owned(),
@@ -155,7 +156,7 @@ impl UnixFile {
     }
 }
 
-impl Drop for UnixFile {
+impl Drop for OwnFile {
     fn drop(&mut self) {
         let found = fs::symlink_metadata(&self.path);
         if found.is_ok_and(|found| (found.dev(), found.ino()) == self.made) {

@@ -9,9 +9,12 @@ pub mod demo;
 mod limits;
 mod listen;
 mod load;
+mod notify;
+mod pid_file;
 mod reload;
 mod report;
 mod system;
+mod watchdog;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -22,6 +25,8 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use weir_config::Timeouts;
 
 pub use load::{LoadError, Loaded, Names, Source, load, load_untested};
 
@@ -34,7 +39,8 @@ use crate::tls::Tickets;
 use admin::Admin;
 use certificates::Certificates;
 use demo::Demo;
-use listen::UnixFile;
+use listen::OwnFile;
+use notify::Manager;
 
 /// What a process is to do.
 pub struct Options {
@@ -75,8 +81,7 @@ impl fmt::Display for Failure {
 }
 
 /// Runs until a signal says to stop. SIGTERM and SIGINT drain, after `drain_delay`; a second one ends the delay, or the
-/// drain; SIGHUP reloads and reopens
-/// logs; SIGUSR1 reopens logs.
+/// drain. SIGHUP reloads and reopens logs; SIGUSR1 reopens logs.
 ///
 /// # Errors
 /// It cannot start, or the cores break.
@@ -113,6 +118,7 @@ struct Control {
     tickets: Tickets,
     cores: Cores,
     obs: Obs,
+    manager: Manager,
     state: RefCell<State>,
     draining: Cell<bool>,
     started_ms: u64,
@@ -123,7 +129,8 @@ struct State {
     plan: Arc<Plan>,
     config: weir_config::Config,
     admin: Option<Admin>,
-    files: Vec<UnixFile>,
+    files: Vec<OwnFile>,
+    pid_file: Option<OwnFile>,
     reloads: Reloads,
     certificates: Certificates,
 }
@@ -152,6 +159,7 @@ async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(),
     plan.epoch = 1;
     let plan = Arc::new(plan);
     let mut signals = Signals::new()?;
+    let manager = Manager::from_environment();
     let open_files = system::raise_open_files();
     let choice = cpus::choose(&config.cores)?;
     let count = choice.cpus.len();
@@ -189,6 +197,7 @@ async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(),
         config,
         admin: None,
         files: bound.files,
+        pid_file: None,
         reloads: Reloads::default(),
         certificates: Certificates::new(tls),
     };
@@ -199,6 +208,7 @@ async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(),
         tickets,
         cores,
         obs,
+        manager,
         state,
         draining,
         started_ms,
@@ -208,6 +218,7 @@ async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(),
         control.state.borrow_mut().admin = Some(admin);
     }
     tokio::task::spawn_local(control.clone().watch_certificates());
+    control.go_on_duty().await?;
     ready(&started);
     let outcome = control.clone().live(&mut signals).await;
     control.finish();
@@ -215,6 +226,18 @@ async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(),
 }
 
 impl Control {
+    /// Tells the world that everything listens and every core runs.
+    async fn go_on_duty(self: &Rc<Self>) -> Result<(), String> {
+        self.change(|receipt| Command::Answer { _receipt: receipt })
+            .await;
+        let mut state = self.state.borrow_mut();
+        let path = state.config.pid_file.as_ref().map(|file| &file.path);
+        state.pid_file = path.map(|path| pid_file::write(path)).transpose()?;
+        self.manager.ready(summary(&state.plan));
+        tokio::task::spawn_local(self.clone().feed_watchdog());
+        Ok(())
+    }
+
     /// Answers signals until a drain has ended.
     async fn live(self: Rc<Self>, signals: &mut Signals) -> Result<(), String> {
         let reloader = reload::Reloader::new(self.clone());
@@ -243,7 +266,13 @@ impl Control {
     /// Says that it is about to end and serves on for `drain_delay`, so that load balancers notice before clients do.
     async fn delay(self: &Rc<Self>, name: &str, signals: &mut Signals) {
         self.draining.set(true);
-        let delay = self.state.borrow().config.timeouts.drain_delay;
+        let Timeouts {
+            drain_delay: delay,
+            grace,
+            ..
+        } = self.state.borrow().config.timeouts;
+        let at_most = delay + grace + limits::STOP * 2;
+        self.manager.stopping("Draining", at_most);
         if delay.is_zero() {
             return process::info(format_args!("{name}: draining"));
         }
@@ -376,6 +405,7 @@ impl Control {
     fn finish(&self) {
         let mut state = self.state.borrow_mut();
         state.admin = None;
+        state.pid_file = None;
         state.files.clear();
         self.obs.stop();
     }

@@ -4,14 +4,16 @@
 //! opening logs. Only then does anything change. A reload that fails leaves no trace but its message.
 
 use std::cell::Cell;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::time::timeout;
+use weir_config::{Account, NamedFile};
 
 use super::admin::Admin;
-use super::listen::{self, Bound, UnixFile};
+use super::listen::{self, Bound, OwnFile};
 use super::load::{Loaded, Names, Source, load};
 use super::{Control, few, limits, open_log, say_warnings, seconds, summary};
 use crate::core::Command;
@@ -74,14 +76,25 @@ enum Change<T> {
 }
 
 impl Control {
+    /// Reloads, and tells the service manager how that went: it waits for the end of each that it has asked for.
     async fn reload(self: &Rc<Self>) {
+        self.manager.reloading();
+        let outcome = self.read_again().await;
+        if !self.draining.get() {
+            self.manager.ready(outcome);
+        }
+    }
+
+    /// Does so; says how it went, in a few words.
+    async fn read_again(self: &Rc<Self>) -> String {
         if !matches!(self.source, Source::File(_)) {
             process::warn("SIGHUP: there is no file to reload; reopening logs");
-            return self.clone().reopen_logs().await;
+            self.clone().reopen_logs().await;
+            return "no file to reload".to_owned();
         }
         let begun = Instant::now();
         let outcome = match self.prepare().await {
-            Ok(_) if self.draining.get() => return,
+            Ok(_) if self.draining.get() => return String::new(),
             Ok(ready) => {
                 self.swap(ready).await;
                 Ok(())
@@ -97,11 +110,13 @@ impl Control {
             Ok(()) => {
                 state.reloads.done += 1;
                 state.reloads.last_error = None;
-                process::info(format_args!(
+                let done = format!(
                     "reloaded in {}: {}",
                     seconds(begun.elapsed()),
                     summary(&state.plan)
-                ));
+                );
+                process::info(&done);
+                done
             }
             Err(error) => {
                 state.reloads.failed += 1;
@@ -109,7 +124,14 @@ impl Control {
                     "reload failed, nothing has changed:\n{}",
                     error.trim_end()
                 ));
+                let first = error.lines().find(|line| line.starts_with("error"));
+                let first = first.unwrap_or(&error);
+                let status = format!(
+                    "reload failed: {first}; still running {}",
+                    summary(&state.plan)
+                );
                 state.reloads.last_error = Some(error);
+                status
             }
         }
     }
@@ -150,8 +172,19 @@ impl Control {
         if config.cores != state.config.cores {
             process::warn("reload: `cores` takes effect at the next start");
         }
-        if config.driver != state.config.driver {
-            process::warn("reload: `driver` takes effect at the next start");
+        let next_start = [
+            ("driver", config.driver == state.config.driver),
+            ("user", name(&config.user) == name(&state.config.user)),
+            ("group", name(&config.group) == name(&state.config.group)),
+            (
+                "pid_file",
+                path(&config.pid_file) == path(&state.config.pid_file),
+            ),
+        ];
+        for (key, _) in next_start.iter().filter(|(_, is_same)| !is_same) {
+            process::warn(format_args!(
+                "reload: `{key}` takes effect at the next start"
+            ));
         }
         if diff.kept.iter().any(|kept| kept.socket_changed) {
             process::warn(
@@ -218,6 +251,14 @@ impl Control {
     }
 }
 
-fn is_file(address: &Address, file: &UnixFile) -> bool {
+fn name(account: &Option<Account>) -> Option<&str> {
+    account.as_ref().map(|account| account.name.as_str())
+}
+
+fn path(file: &Option<NamedFile>) -> Option<&Path> {
+    file.as_ref().map(|file| file.path.as_path())
+}
+
+fn is_file(address: &Address, file: &OwnFile) -> bool {
     matches!(address, Address::Unix(path) if **path == file.path)
 }

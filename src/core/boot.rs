@@ -184,6 +184,11 @@ impl Cores {
         }
     }
 
+    /// Whether a core has ended.
+    pub fn has_core_ended(&self, core: usize) -> bool {
+        self.threads.get(core).is_none_or(JoinHandle::is_finished)
+    }
+
     /// Whether every core has ended.
     pub fn has_ended(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)

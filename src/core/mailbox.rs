@@ -29,6 +29,11 @@ pub enum Command<S> {
         /// Dropped when that is so, and listeners that are not in it any more are closed.
         receipt: Receipt,
     },
+    /// Nothing but an answer: the core runs.
+    Answer {
+        /// Dropped when it is read.
+        _receipt: Receipt,
+    },
     /// Uses these certificates and keys for connections that begin from now on.
     Tls {
         /// By listener and upstream of the plan of `epoch`.

@@ -244,6 +244,7 @@ impl<N: Net> Core<N> {
                 receipt,
             } => self.change_plan(plan, sockets, &receipt),
             Command::Tls { tls, epoch, .. } => self.change_tls(&tls, epoch),
+            Command::Answer { .. } => {}
             Command::AnnounceEnd => self.ending.set(true),
             Command::Drain { grace } => self.drain(grace),
             Command::Stop => {

@@ -57,10 +57,20 @@ impl Weir {
     /// The same in a directory made by [`Weir::dir`], which goes with it.
     #[track_caller]
     pub fn start_in(dir: &Path, config: &str) -> Self {
+        Self::start_by(dir, config, Command::new(env!("CARGO_BIN_EXE_weir")))
+    }
+
+    /// The same by a command that runs what is behind its arguments: `env`, say, with variables and the binary.
+    #[track_caller]
+    pub fn start_by(dir: &Path, config: &str, mut command: Command) -> Self {
         let file = dir.join("weir.toml");
         let processor = processor();
         std::fs::write(&file, complete(config, processor)).unwrap();
-        let mut weir = Self::spawn(&["run", file.to_str().unwrap()], dir, processor);
+        command.arg("run").arg(&file);
+        if command.get_program() == env!("CARGO_BIN_EXE_weir") {
+            command.stdin(Stdio::null());
+        }
+        let mut weir = Self::spawn(command, dir, processor);
         weir.admin = weir.wait_for("metrics and health on ").parse().unwrap();
         weir
     }
@@ -68,14 +78,14 @@ impl Weir {
     /// Runs another command that serves; it has no admin listener that a test knows.
     #[track_caller]
     pub fn command(arguments: &[&str]) -> Self {
-        Self::spawn(arguments, &Self::dir(), 0)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        command.args(arguments).stdin(Stdio::null());
+        Self::spawn(command, &Self::dir(), 0)
     }
 
     #[track_caller]
-    fn spawn(arguments: &[&str], dir: &Path, processor: usize) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
-            .args(arguments)
-            .stdin(Stdio::null())
+    fn spawn(mut command: Command, dir: &Path, processor: usize) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -197,6 +207,11 @@ impl Weir {
     pub fn wait(&mut self) -> ExitStatus {
         self.stderr.to_end();
         self.child.wait().unwrap()
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The memory that it has in use, in bytes.

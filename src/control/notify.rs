@@ -1,0 +1,156 @@
+//! What the service manager is told (sd_notify): that Weir is ready, reloads, ends, and for its watchdog, that every
+//! core answers. Without `NOTIFY_SOCKET` in the environment nobody is told anything.
+//!
+//! Nothing here waits for the manager: a task sends what it is given, and what a manager that does not read leaves no
+//! room for is dropped.
+
+use std::fmt;
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+
+use super::limits::NOTICES_MAX;
+use crate::obs::process;
+
+/// The service manager.
+pub(super) struct Manager {
+    notices: Option<mpsc::Sender<String>>,
+    /// How long the manager waits for a word before it ends the process.
+    pub(super) watchdog: Option<Duration>,
+}
+
+impl Manager {
+    /// The one that the environment names, if any. Only inside of a runtime.
+    pub(super) fn from_environment() -> Self {
+        let nobody = Self {
+            notices: None,
+            watchdog: None,
+        };
+        let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
+            return nobody;
+        };
+        let socket = match connect(name.as_bytes()) {
+            Ok(socket) => socket,
+            Err(error) => {
+                let name = name.to_string_lossy();
+                process::warn(format_args!("NOTIFY_SOCKET={name}: {error}"));
+                return nobody;
+            }
+        };
+        let (notices, queue) = mpsc::channel(NOTICES_MAX);
+        spawn_local(send(socket, queue));
+        Self {
+            notices: Some(notices),
+            watchdog: watchdog(
+                std::env::var("WATCHDOG_USEC").ok().as_deref(),
+                std::env::var("WATCHDOG_PID").ok().as_deref(),
+                std::process::id(),
+            ),
+        }
+    }
+
+    /// Everything listens and every core runs, or a reload is over. `status` is for people.
+    pub(super) fn ready(&self, status: impl fmt::Display) {
+        self.tell(format!("READY=1\nSTATUS={}", one_line(status)));
+    }
+
+    /// A reload begins.
+    pub(super) fn reloading(&self) {
+        let now = clock_gettime(ClockId::Monotonic);
+        let us = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
+        self.tell(format!(
+            "RELOADING=1\nMONOTONIC_USEC={us}\nSTATUS=Reloading"
+        ));
+    }
+
+    /// The end begins, and takes so long at most.
+    pub(super) fn stopping(&self, status: impl fmt::Display, at_most: Duration) {
+        let us = at_most.as_micros();
+        self.tell(format!(
+            "STOPPING=1\nEXTEND_TIMEOUT_USEC={us}\nSTATUS={}",
+            one_line(status)
+        ));
+    }
+
+    /// Says how things are.
+    pub(super) fn status(&self, status: impl fmt::Display) {
+        self.tell(format!("STATUS={}", one_line(status)));
+    }
+
+    /// Every core answers.
+    pub(super) fn alive(&self) {
+        self.tell("WATCHDOG=1".to_owned());
+    }
+
+    fn tell(&self, notice: String) {
+        if let Some(notices) = &self.notices {
+            // A manager that has not read this many has other troubles.
+            let _ = notices.try_send(notice);
+        }
+    }
+}
+
+/// Sends notices one after the other.
+async fn send(socket: tokio::net::UnixDatagram, mut queue: mpsc::Receiver<String>) {
+    let mut has_failed = false;
+    while let Some(notice) = queue.recv().await {
+        let sent = socket.send(notice.as_bytes()).await;
+        if let (Err(error), false) = (&sent, has_failed) {
+            process::warn(format_args!("cannot tell the service manager: {error}"));
+        }
+        has_failed = sent.is_err();
+    }
+}
+
+fn connect(name: &[u8]) -> io::Result<tokio::net::UnixDatagram> {
+    let address = match name {
+        [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest)?,
+        [b'/', ..] => SocketAddr::from_pathname(std::ffi::OsString::from_vec(name.to_owned()))?,
+        _ => return Err(io::Error::other("neither a path nor an abstract name")),
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    socket.set_nonblocking(true)?;
+    tokio::net::UnixDatagram::from_std(socket)
+}
+
+/// The watchdog's patience, if it is this process that is watched.
+fn watchdog(us: Option<&str>, pid: Option<&str>, own: u32) -> Option<Duration> {
+    let is_meant = pid.is_none_or(|pid| pid.trim().parse() == Ok(own));
+    let us = us?.trim().parse().ok().filter(|&us| us > 0 && is_meant)?;
+    Some(Duration::from_micros(us))
+}
+
+/// A line end would begin another field.
+fn one_line(text: impl fmt::Display) -> String {
+    let text = text.to_string();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_watchdog_is_for_the_process_that_it_names() {
+        let of = |us, pid| watchdog(us, pid, 7).map(|it| it.as_micros());
+        assert_eq!(of(Some("30000000"), None), Some(30_000_000));
+        assert_eq!(of(Some("5"), Some("7")), Some(5));
+        assert_eq!(of(Some("5"), Some("8")), None);
+        assert_eq!(of(Some("0"), None), None);
+        assert_eq!(of(Some("soon"), None), None);
+        assert_eq!(of(None, Some("7")), None);
+    }
+
+    #[test]
+    fn a_status_is_one_line() {
+        assert_eq!(one_line("a\n  b\r\n\nREADY=1"), "a; b; READY=1");
+    }
+}

@@ -1,0 +1,107 @@
+//! The file with the number of the process.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use rustix::process::{Pid, geteuid, test_kill_process};
+
+use super::listen::OwnFile;
+use crate::obs::process;
+
+/// Bytes of a file that holds nothing but a number.
+const NUMBER_BYTES_MAX: u64 = 32;
+
+/// Writes the number of this process into a file, at once and whole. The file goes when what is returned is dropped.
+///
+/// # Errors
+/// There is one of another process that runs, or something that is no such file.
+pub(super) fn write(path: &Path) -> Result<OwnFile, String> {
+    if let Some(left) = look(path).map_err(|why| cannot(path, &why))? {
+        if is_running(left) {
+            let why = format!(
+                "process {left} runs with it; end that one first, or give each its own file"
+            );
+            return Err(cannot(path, &why));
+        }
+        process::info(format_args!(
+            "{}: replaced; process {left} is gone",
+            path.display()
+        ));
+    }
+    replace(path).map_err(|error| cannot(path, &error.to_string()))
+}
+
+/// What a file at this path holds, if it may be replaced.
+///
+/// # Errors
+/// Something is there that is not ours to replace.
+pub(super) fn look(path: &Path) -> Result<Option<u32>, String> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
+    let kind = found.file_type();
+    if !kind.is_file() {
+        let what = match kind.is_symlink() {
+            true => "a symbolic link",
+            false if kind.is_dir() => "a directory",
+            false if kind.is_fifo() => "a pipe",
+            false => "no regular file",
+        };
+        return Err(format!("it is {what}, which is not replaced"));
+    }
+    let owner = found.uid();
+    if owner != 0 && owner != geteuid().as_raw() {
+        return Err(format!("it belongs to another user, {owner}"));
+    }
+    let text = match found.len() {
+        0..=NUMBER_BYTES_MAX => fs::read_to_string(path).map_err(|error| error.to_string())?,
+        _ => "more than a number".to_owned(),
+    };
+    match text.trim().parse() {
+        Ok(pid) => Ok(Some(pid)),
+        Err(_) if text.trim().is_empty() => Ok(None),
+        Err(_) => Err("it holds something else than a process' number".to_owned()),
+    }
+}
+
+/// Whether another Weir runs under this number; numbers are used again by other programs.
+fn is_running(pid: u32) -> bool {
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let Some(other) = raw.filter(|_| pid != std::process::id()) else {
+        return false;
+    };
+    if test_kill_process(other) == Err(rustix::io::Errno::SRCH) {
+        return false;
+    }
+    let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+    name.is_ok_and(|name| name.starts_with("weir"))
+}
+
+fn replace(path: &Path) -> io::Result<OwnFile> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let pid = std::process::id();
+    let fresh = path.with_file_name(format!(".{name}.{pid}"));
+    // Left behind by a process of the same number.
+    let _ = fs::remove_file(&fresh);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&fresh)?;
+    let written = file
+        .write_all(format!("{pid}\n").as_bytes())
+        .and_then(|()| fs::rename(&fresh, path));
+    if let Err(error) = written {
+        let _ = fs::remove_file(&fresh);
+        return Err(error);
+    }
+    OwnFile::new(path)
+}
+
+fn cannot(path: &Path, why: &str) -> String {
+    format!("cannot write pid_file {}: {why}", path.display())
+}

@@ -1,0 +1,59 @@
+//! The service manager's watchdog: it hears from us only while every core answers.
+
+use std::pin::pin;
+use std::rc::Rc;
+
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::{Control, limits};
+use crate::core::{Command, Receipts};
+use crate::obs::process;
+
+impl Control {
+    /// Feeds the watchdog twice in its patience, for as long as the process runs. A core that hangs keeps it hungry.
+    pub(super) async fn feed_watchdog(self: Rc<Self>) {
+        let Some(patience) = self.manager.watchdog else {
+            return;
+        };
+        let mut ticks = interval(patience / 2);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.hear_from_cores().await;
+            self.manager.alive();
+        }
+    }
+
+    /// Waits until every core has answered, however long that takes.
+    async fn hear_from_cores(&self) {
+        let mut asked = Vec::new();
+        for core in 0..self.cores.count() {
+            let (receipt, receipts) = Receipts::new();
+            self.tell(core, Command::Answer { _receipt: receipt }).await;
+            asked.push((core, receipts));
+        }
+        for (core, receipts) in asked {
+            let mut answered = pin!(receipts.all());
+            let mut is_said = false;
+            while timeout(limits::ANSWER_PATIENCE, answered.as_mut())
+                .await
+                .is_err()
+            {
+                if self.draining.get() && self.cores.has_core_ended(core) {
+                    break;
+                }
+                if !is_said {
+                    is_said = true;
+                    process::warn(format_args!("core {core} does not answer"));
+                    self.manager
+                        .status(format_args!("core {core} does not answer"));
+                }
+            }
+            if is_said {
+                process::info(format_args!("core {core} answers again"));
+                self.manager
+                    .status(format_args!("core {core} answers again"));
+            }
+        }
+    }
+}
