@@ -193,6 +193,30 @@ pub const H2_END_MS: u64 = 2_000;
 /// more).
 pub const H2_PING_AFTER_MS: u64 = 10_000;
 
+/// PINGs that an endpoint gets so early before it has sent another HEADERS or DATA frame. A server of gRPC forgives the
+/// first PING after a message of its own and two that come too early (grpc-go `maxPingStrikes`, gRPC core
+/// `max_ping_strikes`); the one to spare is for a message that crosses a PING on the way.
+pub const H2_PINGS_EARLY_MAX: u8 = 2;
+
+/// The time between two PINGs beyond those. A server of gRPC counts a PING within 5 minutes of the one before as too early
+/// (grpc-go `EnforcementPolicy.MinTime`, gRPC core `min_recv_ping_interval_without_data_ms`); the ten seconds more are
+/// for a PING that the network has held up.
+pub const H2_PING_INTERVAL_MS: u64 = 310_000;
+
+/// Interim answers that wait on a stream of HTTP/2 for their request to take them.
+pub const H2_INTERIM_WAITING_MAX: usize = 16;
+
+/// Silence on a connection to an endpoint before the system probes whether the other machine still answers.
+pub const TCP_PROBE_AFTER_MS: u64 = 30_000;
+
+/// The time between two such probes.
+pub const TCP_PROBE_INTERVAL_MS: u64 = 10_000;
+
+/// How long an endpoint's machine may answer no probe, and acknowledge nothing of what was sent, before the system gives
+/// the connection up (`TCP_USER_TIMEOUT`): the first probe and three more, as Cloudflare sets the two in step; gRPC
+/// libraries give a PING and unacknowledged bytes 20 s (proposal A18).
+pub const TCP_DEAD_AFTER_MS: u64 = 60_000;
+
 /// How long an endpoint may take to answer a PING (gRPC libraries wait 20 s, Go's client 15 s; its transport's other
 /// deadlines hold as well).
 pub const H2_PING_TIMEOUT_MS: u64 = 15_000;

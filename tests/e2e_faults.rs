@@ -520,3 +520,24 @@ fn an_endpoint_that_reads_slowly_gets_all_of_it() {
     let weir = Weir::to(&[&endpoint]);
     assert_eq!(weir.ask(post("/", &body)).text(), "true");
 }
+
+/// A machine that is gone says nothing about it, neither to an unused connection nor in a long silence.
+#[test]
+fn connections_to_endpoints_are_probed() {
+    for driver in ["ring", "monoio"] {
+        let endpoint = Endpoint::answering(|_| ok("here"));
+        let weir = Weir::start(&format!("driver = {driver:?}\n{}", route_to(&[&endpoint])));
+        assert_eq!(weir.ask(get("/")).text(), "here");
+        let port: u16 = endpoint.name.rsplit(':').next().unwrap().parse().unwrap();
+        let to = format!("0100007F:{port:04X}");
+        // Between the remote address and the state, and the timer: 02 is that of probes.
+        let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+        let timers: Vec<_> = table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .filter(|fields| fields[2] == to && fields[3] == "01")
+            .map(|fields| fields[5][..2].to_owned())
+            .collect();
+        assert_eq!(timers, ["02"], "{driver}");
+    }
+}

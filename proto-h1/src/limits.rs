@@ -54,8 +54,9 @@ pub(crate) const TRAILER_FIELDS_KEPT: usize = 8;
 /// Options in the Connection fields of one head; each may cost one look at every field.
 pub(crate) const CONNECTION_OPTIONS_MAX: u32 = 32;
 
-/// Interim answers to one request. Enough for 100, 102 and 103 with repeats; hyper has no limit.
-pub(crate) const INTERIM_MAX: u32 = 16;
+/// Interim answers to one request. A server that works for long may send a 102 every 20 s (RFC 2518, section 10.1), for
+/// more than five hours with these; hyper has no limit.
+pub const INTERIM_MAX: u32 = 1_000;
 
 /// Lengths of bodies and chunks stay below this, so that sums of two never wrap.
 pub(crate) const LENGTH_MAX: u64 = i64::MAX as u64;

@@ -333,7 +333,7 @@ fn a_request_until_close_goes_in_chunks() {
 fn too_many_interim_answers_are_an_error() {
     let (mut client, mut head) = client_after(Method::Get);
     let wire = b"HTTP/1.1 103 x\r\n\r\n";
-    for _ in 0..16 {
+    for _ in 0..limits::INTERIM_MAX {
         assert_eq!(
             client.receive(wire, &mut head).unwrap().event,
             Event::Interim

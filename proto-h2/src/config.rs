@@ -129,7 +129,7 @@ pub(crate) const OUTPUT_BYTES_MAX: usize = 16 * 1024;
 pub(crate) const WINDOW_QUICK_MS: u64 = 100;
 
 /// Interim answers to one request, as for HTTP/1.1.
-pub(crate) const INTERIM_MAX: u8 = 16;
+pub(crate) const INTERIM_MAX: u32 = weir_proto_h1::limits::INTERIM_MAX;
 
 /// Streams that we have reset and of which frames may still be on their way are remembered, so that
 /// these are passed over: as many as may be open, and this many more for those that the peer has

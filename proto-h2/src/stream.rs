@@ -52,7 +52,7 @@ pub(crate) struct Stream {
     /// What was asked.
     pub(crate) method: Method,
     pub(crate) priority: Priority,
-    pub(crate) interim: u8,
+    pub(crate) interim: u32,
     /// Bytes of the message received that are still to come, when it says how many.
     pub(crate) to_come: u64,
     /// Bytes of the message sent that are still to be sent, when it says how many.

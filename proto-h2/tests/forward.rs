@@ -210,3 +210,24 @@ fn the_length_of_what_head_would_have_got_passes_through() {
     let want = plain(&[(":status", "200"), ("content-length", "5")]);
     assert_eq!(sections(&out), [want]);
 }
+
+#[test]
+fn interim_answers_have_an_end() {
+    let block = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let (mut server, mut head) = (Server::new(Limits::default()), Head::new());
+    server.receive(block, &mut head).unwrap();
+    let (mut client, mut out) = (Connection::client(Config::default()), Vec::new());
+    let (edits, framing) = (Edits::new(), Framing::default());
+    let stream = client
+        .open(&mut out, block, &head, &edits, &framing)
+        .unwrap();
+    let mut text = Vec::new();
+    let mut receive = |wire: &[u8]| client.receive(wire, 0, &mut head, &mut text).unwrap();
+    receive(b"\0\0\0\x04\0\0\0\0\0");
+    let interim = b"\0\0\x05\x01\x04\0\0\0\x01\x08\x03102";
+    for _ in 0..weir_proto_h1::limits::INTERIM_MAX {
+        assert_eq!(receive(interim).event, Event::Interim { stream });
+    }
+    let error = weir_proto_h2::Error::TooManyInterim;
+    assert_eq!(receive(interim).event, Event::Failed { stream, error });
+}

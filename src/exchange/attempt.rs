@@ -122,6 +122,7 @@ async fn open<N: Net>(
 ) -> Result<Wire<N>, Reason> {
     let connected = core.net.connect(&endpoint.address).await;
     let mut connection = connected.map_err(|_| Reason::ConnectFailed)?;
+    connection.tx.probe(endpoint.dead_after());
     if let Some(said) = said {
         connection.tx.push(core.net.pool().copy(&said));
     }

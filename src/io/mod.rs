@@ -235,6 +235,12 @@ pub trait Tx: 'static {
     /// Gives back what only a busy connection needs: nothing is sent for a while.
     fn rest(&mut self) {}
 
+    /// Has the system probe a peer that is silent, and give the connection up once the peer's machine has answered no
+    /// probe, or acknowledged nothing of what was sent, for so long. Does nothing on a Unix socket.
+    fn probe(&mut self, dead_after: Duration) {
+        let _ = dead_after;
+    }
+
     /// Ends the sending direction in an orderly way (FIN). What is queued must have been sent.
     fn finish(&mut self);
 

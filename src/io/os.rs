@@ -2,14 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use socket2::TcpKeepalive;
 
 use socket2::SockAddr;
 
 use super::Bell;
+use crate::limits::{TCP_PROBE_AFTER_MS, TCP_PROBE_INTERVAL_MS};
 
 /// A bound listening socket.
 pub enum ListenSocket {
@@ -142,6 +146,21 @@ pub(super) fn reset(fd: i32) {
     }
 }
 
+/// Has the system probe a silent peer, and give the connection up when the peer's machine has not answered for
+/// `dead_after`. A socket that takes no such options is left as it is.
+pub(super) fn probe(fd: i32, dead_after: Duration) {
+    // SAFETY: callers own the descriptor and keep it open for the call.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    let socket = socket2::SockRef::from(&fd);
+    let probes = TcpKeepalive::new()
+        .with_time(Duration::from_millis(TCP_PROBE_AFTER_MS))
+        .with_interval(Duration::from_millis(TCP_PROBE_INTERVAL_MS));
+    // A Unix socket takes the first of these and refuses the others.
+    let _ = socket
+        .set_tcp_keepalive(&probes)
+        .and_then(|()| socket.set_tcp_user_timeout(Some(dead_after)));
+}
+
 /// Whether there is nothing to be received on a socket: no byte, no end, no error.
 pub(super) fn is_quiet(fd: i32) -> bool {
     let mut byte = 0_u8;
@@ -221,5 +240,39 @@ impl Bell for Doorbell {
             // A full socket buffer means that rings are waiting to be heard; a closed one, that the core has ended.
             let _ = io::Write::write(&mut &self.state.far, &[1]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn a_peer_is_probed_and_given_up_in_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        probe(stream.as_raw_fd(), Duration::from_secs(75));
+        let socket = socket2::SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(
+            socket.tcp_keepalive_time().unwrap(),
+            Duration::from_secs(30)
+        );
+        assert_eq!(
+            socket.tcp_keepalive_interval().unwrap(),
+            Duration::from_secs(10)
+        );
+        assert_eq!(
+            socket.tcp_user_timeout().unwrap(),
+            Some(Duration::from_secs(75))
+        );
+        // One that has no such options works on without.
+        let (near, far) = UnixStream::pair().unwrap();
+        probe(near.as_raw_fd(), Duration::from_secs(75));
+        io::Write::write_all(&mut &near, b"x").unwrap();
+        io::Read::read_exact(&mut &far, &mut [0]).unwrap();
     }
 }

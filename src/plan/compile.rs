@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use weir_config::{Code, Config, EndpointAddress, PathMatch, Target as ConfigTarget};
 
@@ -12,7 +13,7 @@ use super::{
     Rewrite, RoutePlan, Target, Timeouts, UpstreamId, UpstreamPlan,
 };
 use crate::io::Address;
-use crate::limits::CONNECTS_MAX;
+use crate::limits::{CONNECTS_MAX, TCP_DEAD_AFTER_MS};
 use crate::route::Table;
 use crate::tls::Name;
 
@@ -30,7 +31,7 @@ impl Plan {
     /// redirects that cannot be built.
     pub fn compile(config: &Config, resolve: Resolve<'_>) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let upstreams: Vec<_> = config
+        let mut upstreams: Vec<_> = config
             .upstreams
             .iter()
             .map(|upstream| compile_upstream(config, upstream, resolve, &mut problems))
@@ -45,6 +46,13 @@ impl Plan {
             .collect();
         if !problems.is_empty() {
             return Err(problems);
+        }
+        for route in &routes {
+            if let Target::Upstream(UpstreamId(id)) = route.target
+                && let Some(upstream) = upstreams.get_mut(id as usize)
+            {
+                upstream.dead_after = upstream.dead_after.max(route.timeouts.body_stall);
+            }
         }
         Ok(Self {
             epoch: 0,
@@ -144,6 +152,7 @@ fn compile_upstream(
             ),
         });
     }
+    let timeouts = timeouts(config.upstream_timeouts(upstream), config.limits);
     UpstreamPlan {
         name: upstream.name.as_str().into(),
         endpoints,
@@ -151,7 +160,8 @@ fn compile_upstream(
         connections_max: upstream.pool.connections,
         pending_max: upstream.pool.pending,
         retry: retry(config.retries.patched(&upstream.retries)),
-        timeouts: timeouts(config.upstream_timeouts(upstream), config.limits),
+        timeouts,
+        dead_after: Duration::from_millis(TCP_DEAD_AFTER_MS).max(timeouts.body_stall),
         limits: head_limits(config.limits),
         proxy_protocol: upstream.proxy_protocol,
         tls: None,

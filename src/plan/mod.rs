@@ -242,15 +242,15 @@ pub struct Timeouts {
     pub connect: Duration,
     /// Waiting for a free connection to an endpoint.
     pub queue: Duration,
-    /// From the end of the request to the first byte of the answer.
+    /// From the end of the request, or from an interim answer, to the first byte of the answer.
     pub first_byte: Duration,
-    /// Silence in the middle of a body, either way.
+    /// Silence of a request's body before there is an answer, and of both directions together after.
     pub body_stall: Duration,
     /// How long an unused connection to an endpoint is kept.
     pub upstream_idle: Duration,
     /// A whole exchange.
     pub total: Option<Duration>,
-    /// The slowest upload that is still served, bytes a second; 0 serves any.
+    /// The slowest upload that is served without an answer, and the slowest reading of one, bytes a second; 0 serves any.
     pub body_rate_bytes_min: u64,
 }
 
@@ -271,6 +271,9 @@ pub struct UpstreamPlan {
     pub retry: RetryPlan,
     /// Time limits before any route has its say: what the pool uses.
     pub timeouts: Timeouts,
+    /// How long an endpoint's machine may acknowledge nothing before a connection is given up: no less than the longest
+    /// `body_stall` of the routes that lead here, because an endpoint that only does not read counts the same.
+    pub dead_after: Duration,
     /// Limits of response heads and framing.
     pub limits: weir_proto_h1::Limits,
     /// Limits of HTTP/2.

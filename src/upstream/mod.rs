@@ -79,6 +79,8 @@ pub struct Endpoint<N: Net> {
     idle_max: Cell<usize>,
     /// How long one may wait.
     idle_timeout: Cell<Duration>,
+    /// How long its machine may acknowledge nothing before a connection is given up.
+    dead_after: Cell<Duration>,
     /// Whether the reaper has it on its list.
     watched: Cell<bool>,
     /// Set when the plan no longer has the endpoint: connections are not kept any more.
@@ -110,6 +112,11 @@ impl<N: Net> Endpoint<N> {
     /// Whether it is spoken to over TLS, where what is spoken is agreed on connection by connection.
     pub fn is_secure(&self) -> bool {
         self.secure.borrow().is_some()
+    }
+
+    /// How long its machine may acknowledge nothing before a connection is given up.
+    pub fn dead_after(&self) -> Duration {
+        self.dead_after.get()
     }
 
     /// How it is spoken to over TLS, if it is.
@@ -163,6 +170,7 @@ impl<N: Net> Upstream<N> {
                     place: Rc::new(Place::new(obs.clone())),
                     idle_max: Cell::new(0),
                     idle_timeout: Cell::new(Duration::ZERO),
+                    dead_after: Cell::new(Duration::ZERO),
                     watched: Cell::new(false),
                     retired: Cell::new(false),
                 })
@@ -173,6 +181,7 @@ impl<N: Net> Upstream<N> {
                 .map(|(client, name)| Secure { client, name });
             kept.idle_max.set(plan.idle_per_core_max as usize);
             kept.idle_timeout.set(plan.timeouts.upstream_idle);
+            kept.dead_after.set(plan.dead_after);
             kept.retired.set(false);
             let share = plan.connections_max.div_ceil(cores);
             kept.place.set((id, i as u32), share, &queue);

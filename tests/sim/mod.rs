@@ -7,6 +7,7 @@ pub mod client;
 pub mod endpoint;
 pub mod http2;
 pub mod message;
+pub mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -14,7 +14,8 @@ use crate::conn::{Outbox, WireRx, guarded, report_panic};
 use crate::core::{Core, Timer};
 use crate::io::{Instant, Net, Tx};
 use crate::limits::{
-    H2_PING_AFTER_MS, H2_PING_TIMEOUT_MS, H2_SEND_STALL_MS, H2_SETTINGS_TIMEOUT_MS, LINGER_MS,
+    H2_PING_AFTER_MS, H2_PING_INTERVAL_MS, H2_PING_TIMEOUT_MS, H2_PINGS_EARLY_MAX,
+    H2_SEND_STALL_MS, H2_SETTINGS_TIMEOUT_MS, LINGER_MS,
 };
 use crate::obs::{Http2Tally, Level};
 use crate::upstream::{Endpoint, Held, Joiner, Permit};
@@ -92,7 +93,11 @@ async fn drive<N: Net>(
         }
     })
     .await;
-    mux.state.borrow_mut().out.tx.finish();
+    let out = &mut mux.state.borrow_mut().out;
+    // What could not be sent in time must not look as if it had been all: the drop of it is a reset.
+    if out.queued() == 0 {
+        out.tx.finish();
+    }
 }
 
 /// Receives and sends until the connection is over.
@@ -156,7 +161,41 @@ struct Watch {
     busy: Option<Instant>,
     /// When the endpoint was asked for a sign of life.
     asked: Option<Instant>,
+    pings: Pings,
     quiet: Quiet,
+}
+
+/// The PINGs that an endpoint has got. A server of gRPC ends a connection with `too_many_pings` when three come too early
+/// with none of its own messages between them, however long that takes.
+#[derive(Default)]
+struct Pings {
+    /// Those since the last message of the endpoint's.
+    sent: u8,
+    /// When the last was sent.
+    last: Option<Instant>,
+    /// The parts of messages that the endpoint had sent when this was last looked at.
+    messages: u64,
+}
+
+impl Pings {
+    /// When the endpoint may be asked that has said nothing since `silent`.
+    fn next(&mut self, silent: Instant, messages: u64) -> Instant {
+        if messages != self.messages {
+            (self.sent, self.messages) = (0, messages);
+        }
+        let next = silent + Duration::from_millis(H2_PING_AFTER_MS);
+        match self.last {
+            Some(last) if self.sent >= H2_PINGS_EARLY_MAX => {
+                next.max(last + Duration::from_millis(H2_PING_INTERVAL_MS))
+            }
+            _ => next,
+        }
+    }
+
+    fn sent(&mut self, now: Instant) {
+        self.sent = self.sent.saturating_add(1);
+        self.last = Some(now);
+    }
 }
 
 impl Watch {
@@ -165,6 +204,7 @@ impl Watch {
             began: now,
             busy: None,
             asked: None,
+            pings: Pings::default(),
             quiet: Quiet::default(),
         }
     }
@@ -204,8 +244,9 @@ impl Watch {
                 }
             }
             None => {
-                if due.is(silent + Duration::from_millis(H2_PING_AFTER_MS)) {
+                if due.is(self.pings.next(silent, state.messages)) {
                     state.machine.ping(*b"weirping");
+                    self.pings.sent(now);
                     self.asked = Some(now);
                     due.is(now + Duration::from_millis(H2_PING_TIMEOUT_MS));
                 }

@@ -16,7 +16,8 @@ use crate::conn::{Outbox, WireRx, WireTx};
 use crate::core::{Share, Timer};
 use crate::io::{Chunk, Instant, Net, Pool, Rx, Tx};
 use crate::limits::{
-    COPY_BELOW_BYTES, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX, H2_REQUEST_STEPS,
+    COPY_BELOW_BYTES, H2_INTERIM_WAITING_MAX, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX,
+    H2_REQUEST_STEPS,
     H2_SHUT_QUEUED_BYTES_HIGH, H2_STREAM_QUEUED_BYTES_HIGH, H2_TINY_BYTES, PIECE_SHARE_MIN,
 };
 use crate::obs::Http2Tally;
@@ -60,6 +61,8 @@ pub(super) struct State<N: Net> {
     was_used: bool,
     /// When something was received last.
     pub(super) heard: Instant,
+    /// Heads, pieces of data and ends of messages that were received.
+    pub(super) messages: u64,
     /// Heads are decoded into these, and heads that are done with come back.
     head: Head,
     text: Vec<u8>,
@@ -132,6 +135,7 @@ impl<N: Net> Mux<N> {
                 is_gone: false,
                 was_used: false,
                 heard,
+                messages: 0,
                 head: Head::new(),
                 text: Vec::new(),
                 heads: Vec::new(),
@@ -359,6 +363,7 @@ impl<N: Net> State<N> {
                     range,
                     is_end,
                 } => {
+                    self.messages += 1;
                     let piece = bytes.slice(start + range.start, start + range.end);
                     self.take_data(stream, piece, is_end, now_ms, pool);
                 }
@@ -389,6 +394,13 @@ impl<N: Net> State<N> {
     }
 
     fn take(&mut self, event: Event, pool: &Pool) {
+        match event {
+            Event::Interim { .. }
+            | Event::Response { .. }
+            | Event::Trailers { .. }
+            | Event::End { .. } => self.messages += 1,
+            _ => {}
+        }
         match event {
             Event::Request {
                 stream,
@@ -514,6 +526,11 @@ impl<N: Net> State<N> {
         let Some((_, stream)) = self.streams.find(key) else {
             return;
         };
+        if body.is_none() && stream.answers.len() >= H2_INTERIM_WAITING_MAX {
+            // No window holds heads back.
+            stream.lose(Lost::Misbehaved(Error::TooManyInterim));
+            return self.machine.reset(key, Code::ENHANCE_YOUR_CALM);
+        }
         stream.answers.push_back(Answered { head, block, body });
         stream.has_ended |= is_end;
         stream.wake();

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use super::super::Tx;
 use super::super::buf::Chunk;
-use super::super::os::{reset, shut};
+use super::super::os::{probe, reset, shut};
 use super::super::pipe::Pipe;
 use super::socket::Socket;
 use crate::limits::SEND_CHUNKS_MAX;
@@ -187,6 +188,10 @@ impl Tx for RingTx {
         if self.queued() == 0 {
             self.work = None;
         }
+    }
+
+    fn probe(&mut self, dead_after: Duration) {
+        probe(self.socket.fd(), dead_after);
     }
 
     fn finish(&mut self) {

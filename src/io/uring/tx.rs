@@ -6,13 +6,14 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use monoio::buf::IoVecBuf;
 use monoio::io::AsyncWriteRent;
 
 use super::super::Tx;
 use super::super::buf::Chunk;
-use super::super::os::reset;
+use super::super::os::{probe, reset};
 use super::super::signal::Slot;
 use super::{Pipe, Pump, Socket, shut};
 use crate::limits::SEND_CHUNKS_MAX;
@@ -150,6 +151,10 @@ impl Tx for UringTx {
             self.pump = None;
             self.queue = VecDeque::new();
         }
+    }
+
+    fn probe(&mut self, dead_after: Duration) {
+        probe(self.socket.fd(), dead_after);
     }
 
     fn finish(&mut self) {

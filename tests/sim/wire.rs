@@ -1,0 +1,331 @@
+//! Exchanges spoken part by part, in either protocol and on either side: for tests in which it matters who says what when.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use weir::io::sim::{Peer, Sim};
+use weir::io::{Address, Instant, Net};
+
+/// What is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    Http1,
+    Http2,
+}
+
+/// A frame of HTTP/2.
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
+}
+
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
+pub const ACK: u8 = 1;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let len = (payload.len() as u32).to_be_bytes();
+    let head = [len[1], len[2], len[3], kind, flags];
+    [&head, &stream.to_be_bytes()[..], payload].concat()
+}
+
+/// `:status`, without the table.
+pub fn status_block(status: u16) -> Vec<u8> {
+    [&[8, 3], status.to_string().as_bytes()].concat()
+}
+
+/// What was heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A head: of a request (0), an answer, or an interim answer (1 where HTTP/2 spells it in a way that is not read here).
+    Head(u16),
+    /// A part of a body.
+    Data(Vec<u8>),
+    /// The end of the message.
+    End,
+    /// The stream was reset, or the connection has ended.
+    Gone,
+    /// Nothing, by then.
+    Nothing,
+}
+
+/// One side of a connection with one exchange on it.
+pub struct Wire {
+    pub peer: Peer<Sim>,
+    speaks: Speaks,
+    is_client: bool,
+    unread: Vec<u8>,
+    has_head: bool,
+    has_ended: bool,
+    /// The last part that was heard was the last of its message.
+    ends_next: bool,
+    /// Windows that are used up are opened again.
+    pub opens_windows: bool,
+}
+
+impl Wire {
+    pub fn new(peer: Peer<Sim>, speaks: Speaks, is_client: bool) -> Self {
+        let mut wire = Self {
+            peer,
+            speaks,
+            is_client,
+            unread: Vec::new(),
+            has_head: false,
+            has_ended: false,
+            ends_next: false,
+            opens_windows: true,
+        };
+        if speaks == Speaks::Http2 {
+            if is_client {
+                wire.peer.write(PREFACE);
+            }
+            wire.peer.write(&frame(SETTINGS, 0, 0, &[]));
+        }
+        wire
+    }
+
+    pub async fn connect(net: &Sim, to: &Address, speaks: Speaks) -> Self {
+        let peer = Peer::connect(net, to).await.expect("somebody listens");
+        Self::new(peer, speaks, true)
+    }
+
+    /// Begins a POST whose body has no length yet.
+    pub fn ask(&mut self) {
+        match self.speaks {
+            Speaks::Http1 => self
+                .peer
+                .write(b"POST / HTTP/1.1\r\nHost: sim\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            // POST, http, /, and the authority.
+            Speaks::Http2 => {
+                let block = b"\x83\x86\x84\x01\x03sim";
+                self.peer.write(&frame(HEADERS, END_HEADERS, 1, block));
+            }
+        }
+    }
+
+    /// Sends the head of an answer, an interim one among them.
+    pub fn answer(&mut self, status: u16) {
+        match self.speaks {
+            Speaks::Http1 => {
+                let framing = match status {
+                    100..=199 => "",
+                    _ => "Transfer-Encoding: chunked\r\n",
+                };
+                let head = format!("HTTP/1.1 {status} x\r\n{framing}\r\n");
+                self.peer.write(head.as_bytes());
+            }
+            Speaks::Http2 => {
+                let head = frame(HEADERS, END_HEADERS, 1, &status_block(status));
+                self.peer.write(&head);
+            }
+        }
+    }
+
+    /// Sends a part of a body.
+    pub fn say(&mut self, data: &[u8]) {
+        match self.speaks {
+            Speaks::Http1 => {
+                self.peer.write(format!("{:x}\r\n", data.len()).as_bytes());
+                self.peer.write(data);
+                self.peer.write(b"\r\n");
+            }
+            Speaks::Http2 => self.peer.write(&frame(DATA, 0, 1, data)),
+        }
+    }
+
+    /// Ends the message.
+    pub fn end(&mut self) {
+        match self.speaks {
+            Speaks::Http1 => self.peer.write(b"0\r\n\r\n"),
+            Speaks::Http2 => self.peer.write(&frame(DATA, END_STREAM, 1, &[])),
+        }
+    }
+
+    /// Sends what was written and lets time pass, without reading anything.
+    pub async fn wait(&mut self, until: Instant) {
+        let net = self.peer.net().clone();
+        let mut sleep = pin!(net.sleep_until(until));
+        poll_fn(|cx| {
+            let _ = weir::io::Tx::poll_send(&mut self.peer.tx, cx);
+            sleep.as_mut().poll(cx)
+        })
+        .await;
+    }
+
+    /// Lets time pass, and hears nothing of what the other side says of the exchange.
+    pub async fn pass(&mut self, until: Instant) {
+        while !matches!(self.hear(until).await, Heard::Nothing | Heard::Gone) {}
+    }
+
+    /// The next part of what the other side says, unless nothing comes by then.
+    pub async fn hear(&mut self, until: Instant) -> Heard {
+        if std::mem::take(&mut self.ends_next) {
+            return Heard::End;
+        }
+        loop {
+            let heard = match self.speaks {
+                Speaks::Http1 => self.parse(),
+                Speaks::Http2 => self.next_frame().and_then(|frame| self.read(frame)),
+            };
+            if let Some(heard) = heard {
+                return heard;
+            }
+            if self.speaks == Speaks::Http2 && self.has_frame() {
+                continue;
+            }
+            match self.more(until).await {
+                Some(true) => {}
+                Some(false) => return Heard::Gone,
+                None => return Heard::Nothing,
+            }
+        }
+    }
+
+    /// The next frame, whatever it is about. `Err`: the connection has ended. `Ok(None)`: nothing came by then.
+    pub async fn hear_frame(&mut self, until: Instant) -> Result<Option<Frame>, ()> {
+        loop {
+            if let Some(frame) = self.next_frame() {
+                return Ok(Some(frame));
+            }
+            match self.more(until).await {
+                Some(true) => {}
+                Some(false) => return Err(()),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    async fn more(&mut self, until: Instant) -> Option<bool> {
+        let net = self.peer.net().clone();
+        let mut sleep = pin!(net.sleep_until(until));
+        let mut came = pin!(self.peer.recv());
+        let came = poll_fn(|cx| match came.as_mut().poll(cx) {
+            Poll::Ready(came) => Poll::Ready(Some(came)),
+            Poll::Pending => sleep.as_mut().poll(cx).map(|()| None),
+        });
+        match came.await? {
+            Ok(Some(bytes)) => {
+                self.unread.extend(bytes);
+                Some(true)
+            }
+            Ok(None) | Err(_) => Some(false),
+        }
+    }
+
+    fn has_frame(&self) -> bool {
+        let head = match self.is_client || !self.unread.starts_with(b"PRI") {
+            true => &self.unread[..],
+            false => &self.unread[PREFACE.len().min(self.unread.len())..],
+        };
+        head.len() >= 9 && head.len() >= 9 + frame_len(head)
+    }
+
+    fn next_frame(&mut self) -> Option<Frame> {
+        if !self.is_client && !self.has_head {
+            if self.unread.len() < PREFACE.len() {
+                return None;
+            }
+            assert!(self.unread.starts_with(PREFACE));
+            self.unread.drain(..PREFACE.len());
+            self.has_head = true;
+        }
+        if !self.has_frame() {
+            return None;
+        }
+        let bytes: Vec<u8> = self.unread.drain(..9 + frame_len(&self.unread)).collect();
+        let stream = u32::from_be_bytes([bytes[5], bytes[6], bytes[7], bytes[8]]);
+        let frame = Frame {
+            kind: bytes[3],
+            flags: bytes[4],
+            stream,
+            payload: bytes[9..].to_vec(),
+        };
+        if frame.kind == SETTINGS && frame.flags & ACK == 0 {
+            self.peer.write(&self::frame(SETTINGS, ACK, 0, &[]));
+        }
+        Some(frame)
+    }
+
+    /// What a frame says of the exchange, if anything.
+    fn read(&mut self, frame: Frame) -> Option<Heard> {
+        let is_end = frame.flags & END_STREAM != 0;
+        match frame.kind {
+            HEADERS if self.is_client => {
+                // The size of the table may be said first.
+                let mut fields = frame.payload.iter().skip_while(|&&b| b & 0xe0 == 0x20);
+                Some(match fields.next() {
+                    Some(0x88) => Heard::Head(200),
+                    _ if is_end => Heard::End,
+                    _ => Heard::Head(1),
+                })
+            }
+            HEADERS => Some(Heard::Head(0)),
+            DATA if frame.payload.is_empty() && is_end => Some(Heard::End),
+            DATA => {
+                if self.opens_windows {
+                    let len = (frame.payload.len() as u32).to_be_bytes();
+                    self.peer.write(&self::frame(WINDOW_UPDATE, 0, 0, &len));
+                    self.peer.write(&self::frame(WINDOW_UPDATE, 0, 1, &len));
+                }
+                self.ends_next = is_end;
+                Some(Heard::Data(frame.payload))
+            }
+            PING if frame.flags & ACK == 0 => {
+                self.peer.write(&self::frame(PING, ACK, 0, &frame.payload));
+                None
+            }
+            RST_STREAM => Some(Heard::Gone),
+            _ => None,
+        }
+    }
+
+    /// What the bytes of HTTP/1.1 say next.
+    fn parse(&mut self) -> Option<Heard> {
+        if self.has_ended {
+            return None;
+        }
+        if !self.has_head {
+            let end = position(&self.unread, b"\r\n\r\n")?;
+            let head: Vec<u8> = self.unread.drain(..end + 4).collect();
+            let head = String::from_utf8(head).expect("heads are ASCII here");
+            let status = match self.is_client {
+                true => head[9..12].parse().expect("a status"),
+                false => 0,
+            };
+            self.has_head = status == 0 || status >= 200;
+            return Some(Heard::Head(status));
+        }
+        let end = position(&self.unread, b"\r\n")?;
+        let len = std::str::from_utf8(&self.unread[..end]).expect("a size");
+        let len = usize::from_str_radix(len, 16).expect("a size");
+        if self.unread.len() < end + 2 + len + 2 {
+            return None;
+        }
+        let chunk: Vec<u8> = self.unread.drain(..end + 2 + len + 2).collect();
+        if len == 0 {
+            self.has_ended = true;
+            return Some(Heard::End);
+        }
+        Some(Heard::Data(chunk[end + 2..end + 2 + len].to_vec()))
+    }
+}
+
+fn frame_len(head: &[u8]) -> usize {
+    u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize
+}
+
+fn position(bytes: &[u8], mark: &[u8]) -> Option<usize> {
+    bytes.windows(mark.len()).position(|part| part == mark)
+}
