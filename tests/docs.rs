@@ -84,8 +84,9 @@ fn what_the_documents_name_is_there() {
     );
 }
 
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: &[&str] = &[
     "README.md",
+    "config/timeouts.md",
     "src/ARCHITECTURE.md",
     "src/DECISIONS.md",
     "proto-h2/LIFECYCLE.md",

@@ -274,7 +274,7 @@ fn early_hints_are_relayed_to_1_1_and_nothing_interim_to_1_0() {
 
 #[test]
 fn interim_answers_without_end_are_cut_off() {
-    let (_endpoint, weir) = answering("HTTP/1.1 102 Processing\r\n\r\n".repeat(100));
+    let (_endpoint, weir) = answering("HTTP/1.1 102 Processing\r\n\r\n".repeat(2_000));
     let mut client = weir.connect();
     client.send(get("/"));
     let last = loop {

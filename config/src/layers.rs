@@ -16,7 +16,7 @@ use crate::table::{frame, layer, table};
 const BYTES_MAX: u64 = i64::MAX as u64;
 
 layer! {
-    /// Time limits.
+    /// Time limits. [What each timeout measures](timeouts.md) says which of them hold in which phase of an exchange.
     Timeouts, TimeoutsPatch, "timeouts", "[timeouts]" {
         /// The whole request head must have come within this time.
         head: Duration = "head" as Time, limits::HEAD;
@@ -28,9 +28,10 @@ layer! {
         /// How long a request may wait for a connection when all endpoints have as many as they may
         /// have.
         queue: Duration = "queue" as Time, limits::QUEUE;
-        /// How long an endpoint may take from the end of the request to its first byte.
+        /// How long an endpoint may take from the end of the request, or from its last interim answer (1xx), to its answer.
         first_byte: Duration = "first_byte" as Time, limits::FIRST_BYTE;
-        /// How long a body may stand still, in either direction.
+        /// How long a request's body may stand still before it is answered, and how long both directions together may once
+        /// it is. Larger for streams that are silent for longer.
         body_stall: Duration = "body_stall" as Time, limits::BODY_STALL;
         /// How long an unused connection to an endpoint is kept.
         upstream_idle: Duration = "upstream_idle" as Time, limits::UPSTREAM_IDLE;
@@ -55,7 +56,8 @@ layer! {
         target_bytes: u64 = "target" as Size<1, HEAD_BYTES_MAX>, limits::TARGET_BYTES;
         /// A request body, bytes; unlimited when off.
         body_bytes: Option<u64> = "body" as OrOff<Size<0, BYTES_MAX>>, limits::BODY_BYTES;
-        /// The slowest upload that is still served, bytes a second; any when off.
+        /// The slowest upload that is served while its answer has not begun, and the slowest reading of an answer, bytes a
+        /// second; any when off.
         body_rate: Option<u64> = "body_rate" as OrOff<ByteRate>, limits::BODY_RATE;
         /// Connections of one listener, all cores together.
         connections: u32 = "connections" as Count<1, CONNECTIONS_MAX>, limits::CONNECTIONS;

@@ -43,6 +43,12 @@ impl Pace {
         }
     }
 
+    /// Notes that nothing is to move by now: patience begins anew.
+    pub(super) fn rest(&mut self, now: Instant) {
+        self.last = now;
+        (self.window, self.window_count) = (now, self.count);
+    }
+
     /// Whether nothing has moved for too long, rather than too little.
     pub(super) fn stands_still(&self, now: Instant) -> bool {
         now >= self.last + self.stall

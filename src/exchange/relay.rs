@@ -31,10 +31,16 @@ pub(super) struct Relay<'a, 'd, N: Net> {
     per_try: Instant,
     upload: Upload,
     download: Download,
+    /// The request's body, before there is an answer.
     upload_pace: Pace,
-    download_pace: Pace,
-    /// When the request was sent in full: the wait for the answer counts from here.
+    /// The client as it takes an answer.
+    reading_pace: Pace,
+    /// Both directions together, once there is an answer.
+    common_pace: Pace,
+    /// When the request was sent in full.
     asked: Instant,
+    /// When the wait for an answer began, or began anew with an interim one.
+    waits_since: Instant,
 }
 
 /// Where the request is.
@@ -123,6 +129,11 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             route.timeouts.body_stall,
             route.timeouts.body_rate_bytes_min,
         );
+        // Who waits to hear whether its body is wanted waits for the endpoint.
+        let waits_since = match down.request().expects_continue {
+            true => now,
+            false => Instant::NEVER,
+        };
         Self {
             core,
             down,
@@ -135,8 +146,10 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             upload: Upload::Reading,
             download: Download::Head,
             upload_pace: Pace::new(now, stall, rate),
-            download_pace: Pace::new(now, stall, rate),
+            reading_pace: Pace::new(now, stall, rate),
+            common_pace: Pace::new(now, stall, 0),
             asked: Instant::NEVER,
+            waits_since,
         }
     }
 
@@ -190,6 +203,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                 // It will not read on, but it may have answered: what it said is read first.
                 self.upload = Upload::Stopped;
                 self.asked = self.asked.min(self.core.net.now());
+                self.waits_since = self.waits_since.min(self.asked);
             }
             let may_read = self.upload == Upload::Reading && !self.up.is_full();
             if !(was_full && may_read) {
@@ -294,6 +308,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
         self.up.send_end(self.down.trailers())?;
         self.upload = Upload::Done;
         self.asked = self.core.net.now();
+        self.waits_since = self.asked;
         Ok(())
     }
 
@@ -348,12 +363,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
     /// Passes a part of the answer on.
     fn take(&mut self, answer: Answer) -> Result<(), Fault> {
         match answer {
-            Answer::Interim => {
-                if request_id::is_shown(self.down.kit) {
-                    self.up.head.remove(FieldId::XRequestId);
-                }
-                self.down.respond_interim(&self.up.head, &self.up.block)
-            }
+            Answer::Interim => self.take_interim(),
             Answer::Head if self.seems_switched() => Err(bad_upgrade()),
             Answer::Head => {
                 let now = self.core.net.now();
@@ -368,9 +378,8 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                     self.answered_early();
                 }
                 // What came before was the wait for an answer; the body's patience begins here.
-                let timeouts = self.route.timeouts;
-                let rate = timeouts.body_rate_bytes_min;
-                self.download_pace = Pace::new(now, timeouts.body_stall, rate);
+                self.reading_pace.rest(now);
+                self.common_pace.rest(now);
                 let body = self.up.body();
                 if let BodyKind::Length(length) = body {
                     let high = self.down.queued_high() as u64;
@@ -393,6 +402,22 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             }
             Answer::Switch => Ok(()),
         }
+    }
+
+    /// Passes an interim answer on. The endpoint is at work: the wait for its answer begins anew.
+    fn take_interim(&mut self) -> Result<(), Fault> {
+        let now = self.core.net.now();
+        if self.up.head.status == 100 && self.upload == Upload::Reading {
+            // Now it is the client's turn.
+            self.waits_since = Instant::NEVER;
+            self.upload_pace.rest(now);
+        } else if self.waits_since != Instant::NEVER {
+            self.waits_since = now;
+        }
+        if request_id::is_shown(self.down.kit) {
+            self.up.head.remove(FieldId::XRequestId);
+        }
+        self.down.respond_interim(&self.up.head, &self.up.block)
     }
 
     fn switch(&mut self) -> Result<Relayed, Fault> {
@@ -435,44 +460,80 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                 Retry::IfIdempotent,
             ));
         }
-        let mut next = self.total.min(self.per_try);
-        if self.upload == Upload::Reading || self.up.queued() > 0 {
+        let due = match self.download {
+            Download::Head => self.look_before_answer(now),
+            Download::Body | Download::Done => self.look_within_answer(now),
+        };
+        match due {
+            Ok(deadline) => {
+                let bounds = self.total.min(self.per_try);
+                self.down.kit.timer.set(bounds.min(deadline));
+                Poll::Pending
+            }
+            Err(fault) => Poll::Ready(fault),
+        }
+    }
+
+    /// How long what is waited for may last while there is no answer: the request has to move, and then the answer has to
+    /// begin.
+    fn look_before_answer(&mut self, now: Instant) -> Result<Instant, Fault> {
+        let waits_to_send = self.upload == Upload::Reading && self.waits_since != Instant::NEVER;
+        if waits_to_send && self.record.bytes_in > 0 {
+            // It did not wait any longer to hear whether its body is wanted.
+            self.waits_since = Instant::NEVER;
+            self.upload_pace.rest(now);
+        }
+        let mut deadline = self.waits_since + self.route.timeouts.first_byte;
+        if now >= deadline {
+            let late = Reason::FirstByteTimeout;
+            return Err(Fault::upstream(Phase::FirstByte, late, Retry::Never));
+        }
+        let is_client_due = self.upload == Upload::Reading && self.waits_since == Instant::NEVER;
+        if is_client_due || self.up.queued() > 0 {
             self.upload_pace
                 .moved(now, self.up.sent() + self.record.bytes_in);
             // While the endpoint takes what comes, the client sets the pace.
-            let rated = self.upload == Upload::Reading && !self.up.is_full();
-            let deadline = self.upload_pace.deadline(now, rated);
-            if now >= deadline {
+            let is_rated = self.upload == Upload::Reading && !self.up.is_full();
+            let pace = self.upload_pace.deadline(now, is_rated);
+            if now >= pace {
                 let is_endpoint = self.up.queued() > 0 && self.upload_pace.stands_still(now);
-                return Poll::Ready(if is_endpoint {
-                    Fault::upstream(Phase::Send, Reason::UpstreamNotReading, Retry::Never)
-                } else {
-                    Fault::downstream(Phase::Body, Reason::BodyTimeout)
+                return Err(match is_endpoint {
+                    true => Fault::upstream(Phase::Send, Reason::UpstreamNotReading, Retry::Never),
+                    false => Fault::downstream(Phase::Body, Reason::BodyTimeout),
                 });
             }
-            next = next.min(deadline);
+            deadline = deadline.min(pace);
         }
-        let deadline = match self.download {
-            Download::Head => self.asked + self.route.timeouts.first_byte,
-            Download::Body | Download::Done => {
-                self.download_pace
-                    .moved(now, self.down.progress() + self.record.bytes_out);
-                self.download_pace.deadline(now, self.down.queued() > 0)
-            }
-        };
-        if now >= deadline {
-            return Poll::Ready(match self.download {
-                Download::Head => {
-                    Fault::upstream(Phase::FirstByte, Reason::FirstByteTimeout, Retry::Never)
-                }
-                _ if self.down.queued() > 0 => {
-                    Fault::downstream(Phase::Body, Reason::ClientStalled)
-                }
-                _ => Fault::upstream(Phase::Body, Reason::UpstreamStalled, Retry::Never),
-            });
+        Ok(deadline)
+    }
+
+    /// The same once there is an answer. Bytes in either direction keep the exchange alive, however few: a stream in both
+    /// directions, or of events, has its own pace. But what waits for the client has to be taken, and fast enough, whatever
+    /// else the client does: it could make us keep what it does not read for ever, by a byte of its request now and then.
+    fn look_within_answer(&mut self, now: Instant) -> Result<Instant, Fault> {
+        let taken = self.down.progress();
+        let moved = self.up.sent() + self.record.bytes_in + self.record.bytes_out + taken;
+        self.common_pace.moved(now, moved);
+        self.reading_pace.moved(now, taken);
+        if self.down.queued() > 0 {
+            let deadline = self.reading_pace.deadline(now, true);
+            return match now >= deadline {
+                true => Err(Fault::downstream(Phase::Body, Reason::ClientStalled)),
+                false => Ok(deadline),
+            };
         }
-        self.down.kit.timer.set(next.min(deadline));
-        Poll::Pending
+        self.reading_pace.rest(now);
+        let deadline = self.common_pace.deadline(now, false);
+        if now < deadline {
+            return Ok(deadline);
+        }
+        Err(if self.up.queued() > 0 {
+            Fault::upstream(Phase::Body, Reason::UpstreamNotReading, Retry::Never)
+        } else if self.upload == Upload::Reading {
+            Fault::downstream(Phase::Body, Reason::BodyTimeout)
+        } else {
+            Fault::upstream(Phase::Body, Reason::UpstreamStalled, Retry::Never)
+        })
     }
 
     fn phase(&self) -> Phase {

@@ -17,8 +17,8 @@ use crate::core::{Share, Timer};
 use crate::io::{Chunk, Instant, Net, Pool, Rx, Tx};
 use crate::limits::{
     COPY_BELOW_BYTES, H2_INTERIM_WAITING_MAX, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX,
-    H2_REQUEST_STEPS,
-    H2_SHUT_QUEUED_BYTES_HIGH, H2_STREAM_QUEUED_BYTES_HIGH, H2_TINY_BYTES, PIECE_SHARE_MIN,
+    H2_REQUEST_STEPS, H2_SHUT_QUEUED_BYTES_HIGH, H2_STREAM_QUEUED_BYTES_HIGH, H2_TINY_BYTES,
+    PIECE_SHARE_MIN,
 };
 use crate::obs::Http2Tally;
 use crate::upstream::Endpoint;
