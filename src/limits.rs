@@ -255,7 +255,7 @@ pub const TLS_SESSIONS_KEPT_MAX: usize = 256;
 /// The largest file with certificates or keys: system bundles have some 250 KiB.
 pub const TLS_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// A certificate that ends within so many days is warned of: automatic renewal comes at 30 days (certbot).
+/// A certificate of a long life that ends within so many days is warned of; of others a third of their life decides.
 pub const CERTIFICATE_EXPIRES_SOON_DAYS: i64 = 30;
 
 const _: () = assert!(

@@ -90,7 +90,10 @@ impl Text for ListenText {
             return unix_path(path).map(Address::Unix);
         }
         if let Ok(address) = text.parse::<SocketAddr>() {
-            return Ok(Address::Tcp(address));
+            return match unusable(&address) {
+                Some(problem) => Err(problem),
+                None => Ok(Address::Tcp(address)),
+            };
         }
         let problem = Problem::new(format!("`{text}` is no address to listen on"));
         let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
@@ -118,6 +121,31 @@ impl Text for ListenText {
             problem.help("write \"0.0.0.0:8080\", \"[::]:8080\" or \"unix:/run/weir.sock\"")
         })
     }
+}
+
+/// Why the system refuses to listen on an address whatever the machine.
+fn unusable(address: &SocketAddr) -> Option<Problem> {
+    let SocketAddr::V6(v6) = address else {
+        return None;
+    };
+    let (ip, port) = (v6.ip(), v6.port());
+    if let Some(v4) = ip.to_ipv4_mapped() {
+        let problem = Problem::new(format!(
+            "`{address}` is an IPv4 address in the form of IPv6"
+        ));
+        return Some(problem.help(format!("write \"{v4}:{port}\"")));
+    }
+    // fe80::/10, RFC 4291 section 2.5.6.
+    let is_link_local = ip.segments()[0] & 0xffc0 == 0xfe80;
+    if (is_link_local || ip.is_multicast()) && v6.scope_id() == 0 {
+        let problem = Problem::new(format!(
+            "`{address}` is an address of one link, which is missing"
+        ));
+        return Some(problem.help(format!(
+            "with the number of the interface, as `ip link` shows it: \"[{ip}%2]:{port}\""
+        )));
+    }
+    None
 }
 
 /// Where an endpoint is.

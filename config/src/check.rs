@@ -18,8 +18,9 @@ use crate::kinds::{Entry, Text, quoted_if_needed};
 use crate::layers::{Http2, Limits, LimitsPatch, Pool, Retries, Timeouts, TimeoutsPatch};
 use crate::limits::ENDPOINTS_MAX;
 use crate::model::{
-    Address, Config, Endpoint, EndpointAddress, Listener, Route, Target, Test, Upstream,
+    Address, Config, Endpoint, EndpointAddress, Listener, Spots, Target, Test, Upstream,
 };
+use crate::overlap::{Holder, Taken, without_detours};
 use crate::routes::routes;
 use crate::source::Span;
 use crate::suggest::nearest;
@@ -33,13 +34,10 @@ pub(crate) fn check(file: File, root: &DeTable<'_>, cx: &mut Decoder<'_>) -> Con
         &find(root, &["timeouts"]).unwrap_or_default(),
         cx,
     );
-    let listeners = listeners(file.listeners.unwrap_or_default(), &limits, cx);
-    if let Some(admin) = &file.admin
-        && listeners.iter().any(|each| each.address == admin.value)
-    {
-        let message = format!("`{}` is a listener's address too", admin.value);
-        cx.error(Code::Conflict, admin.span.clone(), message)
-            .help("give the admin listener an address of its own");
+    let mut taken = Taken::default();
+    let listeners = listeners(file.listeners.unwrap_or_default(), &limits, &mut taken, cx);
+    if let Some(admin) = &file.admin {
+        admin_overlaps(admin, &mut taken, cx);
     }
     if let (None, Some(_)) = (&file.user, &file.group) {
         let span = find(root, &["group"]).unwrap_or_default();
@@ -54,11 +52,24 @@ pub(crate) fn check(file: File, root: &DeTable<'_>, cx: &mut Decoder<'_>) -> Con
     let asks_clients = cx.has_errors() || listeners.iter().any(asks);
     let tables = file.routes.unwrap_or_default();
     let (routes, route_names) = routes(tables, &names, asks_clients, cx);
+    let indices = routes.iter().enumerate();
+    let indices = indices.map(|(index, route)| (route.name.as_str(), index));
+    let indices: HashMap<_, _> = indices.collect();
     let tests = file.tests.unwrap_or_default().into_iter();
     let tests = tests
-        .filter_map(|raw| test(raw, (&routes, &route_names), &names, cx))
+        .filter_map(|raw| test(raw, (&indices, &route_names), &names, cx))
         .collect();
+    let spot = |key: &str, cx: &Decoder<'_>| {
+        let span = find(root, &[key]);
+        span.map(|span| cx.spot(&span)).unwrap_or_default()
+    };
     let config = Config {
+        spots: Spots {
+            cores: spot("cores", cx),
+            driver: spot("driver", cx),
+            admin: spot("admin", cx),
+            access_log: spot("access_log", cx),
+        },
         cores: file.cores,
         driver: file.driver,
         user: file.user,
@@ -192,6 +203,7 @@ pub(crate) fn times_agree(patch: &TimeoutsPatch, span: &Span, cx: &mut Decoder<'
 fn listeners(
     entries: Vec<Entry<RawListener>>,
     limits: &Limits,
+    taken: &mut Taken,
     cx: &mut Decoder<'_>,
 ) -> Vec<Listener> {
     let mut listeners: Vec<Listener> = Vec::with_capacity(entries.len());
@@ -203,11 +215,15 @@ fn listeners(
                 continue;
             }
         };
-        if let Some(first) = listeners.iter().find(|known| known.address == address) {
-            let message = format!("a second listener for `{address}`");
-            let line = first.spot.line;
-            cx.error(Code::Duplicate, name.span, message)
-                .help(format!("the first one is in line {line}"));
+        // Two on ports that the kernel chooses would still have one name.
+        let may_be_shared = matches!(&address, Address::Tcp(tcp) if tcp.port() == 0);
+        let mut known = listeners.iter().filter(|_| may_be_shared);
+        let same = known.find(|known| known.address == address);
+        let same = same.map(|known| (known.address.clone(), known.spot.line));
+        let clash = taken.claim(&address, cx.line(&name.span));
+        let clash = clash.map(|holder| (holder.address, holder.line));
+        if let Some((other, line)) = clash.or(same) {
+            listener_overlaps(&address, name.span, (&other, line), cx);
             continue;
         }
         let Some(raw) = value else { continue };
@@ -249,6 +265,60 @@ fn listeners(
         });
     }
     listeners
+}
+
+fn listener_overlaps(
+    address: &Address,
+    span: Span,
+    (other, line): (&Address, u32),
+    cx: &mut Decoder<'_>,
+) {
+    if same_place(address, other) {
+        let message = format!("a second listener for `{other}`");
+        cx.error(Code::Duplicate, span, message)
+            .help(format!("the first one is in line {line}"));
+        return;
+    }
+    let message = format!("`{address}` overlaps with the listener `{other}` in line {line}");
+    cx.error(Code::Conflict, span, message)
+        .help(leave_one_out(address, other));
+}
+
+/// The admin listener, which no other listener may be in the way of.
+fn admin_overlaps(admin: &At<Address>, taken: &mut Taken, cx: &mut Decoder<'_>) {
+    let Some(Holder { address, line }) = taken.claim(&admin.value, cx.line(&admin.span)) else {
+        return;
+    };
+    let message = if same_place(&admin.value, &address) {
+        format!(
+            "`{}` is the address of the listener in line {line} too",
+            admin.value
+        )
+    } else {
+        format!(
+            "`{}` overlaps with the listener `{address}` in line {line}",
+            admin.value
+        )
+    };
+    cx.error(Code::Conflict, admin.span.clone(), message)
+        .help("give the admin listener an address of its own");
+}
+
+fn same_place(a: &Address, b: &Address) -> bool {
+    match (a, b) {
+        (Address::Unix(a), Address::Unix(b)) => without_detours(a) == without_detours(b),
+        (a, b) => a == b,
+    }
+}
+
+fn leave_one_out(a: &Address, b: &Address) -> String {
+    let is_every = |address: &&Address| matches!(address, Address::Tcp(address) if address.ip().is_unspecified());
+    let every = match [a, b].into_iter().find(is_every) {
+        Some(Address::Tcp(SocketAddr::V4(_))) => "`0.0.0.0` is every IPv4 address of the machine: ",
+        Some(_) => "`::` is every IPv6 address of the machine: ",
+        None => "",
+    };
+    format!("{every}leave one of them out")
 }
 
 fn upstreams(
@@ -358,12 +428,12 @@ fn is_same(listener: &Listener, endpoint: &Endpoint) -> bool {
 
 fn test(
     raw: RawTest,
-    (routes, route_names): (&[Route], &BTreeSet<String>),
+    (indices, route_names): (&HashMap<&str, usize>, &BTreeSet<String>),
     names: &Names,
     cx: &mut Decoder<'_>,
 ) -> Option<Test> {
     let route = raw.route.map(|name| {
-        let found = routes.iter().position(|route| route.name == name.value);
+        let found = indices.get(name.value.as_str()).copied();
         if found.is_none() && !route_names.contains(&name.value) {
             let known = route_names.iter().map(String::as_str);
             unknown_name(cx, &name, "route", known);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use crate::diagnostic::{Code, Diagnostic, Place, Severity, Spot};
+use crate::diagnostic::{self, Code, Diagnostic, Place, Severity, Spot};
 use crate::limits::DIAGNOSTICS_MAX;
 use crate::shape::{Shape, TableInfo};
 use crate::source::{Source, Span};
@@ -61,7 +61,15 @@ pub(crate) struct Decoder<'t> {
     diagnostics: Vec<(usize, Diagnostic)>,
     /// Takes what is beyond the bound, so that callers need not care.
     overflow: Option<Diagnostic>,
-    errors_left_out: usize,
+    errors: Tally,
+    warnings: Tally,
+}
+
+/// Diagnostics of one severity: how many are kept, and how many are only counted.
+#[derive(Debug, Default)]
+struct Tally {
+    kept: usize,
+    left_out: usize,
 }
 
 impl<'t> Decoder<'t> {
@@ -72,7 +80,8 @@ impl<'t> Decoder<'t> {
             path: Vec::new(),
             diagnostics: Vec::new(),
             overflow: None,
-            errors_left_out: 0,
+            errors: Tally::default(),
+            warnings: Tally::default(),
         }
     }
 
@@ -91,12 +100,12 @@ impl<'t> Decoder<'t> {
 
     /// Whether further errors are only counted, so that nobody need look for what was meant.
     pub(crate) fn is_full(&self) -> bool {
-        self.diagnostics.len() >= DIAGNOSTICS_MAX
+        self.errors.kept >= DIAGNOSTICS_MAX
     }
 
     /// Whether anything has been found that makes the file unusable.
     pub(crate) fn has_errors(&self) -> bool {
-        self.errors_left_out > 0 || self.diagnostics.iter().any(|(_, each)| each.is_error())
+        self.errors.kept > 0
     }
 
     /// The path of another file that the file names: what is relative is so to its folder.
@@ -194,17 +203,20 @@ impl<'t> Decoder<'t> {
     pub(crate) fn finish(mut self) -> (Vec<Diagnostic>, bool) {
         self.diagnostics.sort_by_key(|(offset, _)| *offset);
         let mut all: Vec<_> = self.diagnostics.into_iter().map(|(_, each)| each).collect();
-        let failed = self.errors_left_out > 0 || all.iter().any(Diagnostic::is_error);
-        if self.errors_left_out > 0 {
-            let message = format!("{} more errors are not shown", self.errors_left_out);
-            all.push(Diagnostic::new(
-                Severity::Error,
-                Code::TooMany,
-                self.source,
-                None,
-                message,
-            ));
-        }
+        // Errors keep warnings out.
+        let warnings_max = DIAGNOSTICS_MAX - self.errors.kept;
+        let mut warnings = 0;
+        all.retain(|each| {
+            warnings += usize::from(!each.is_error());
+            each.is_error() || warnings <= warnings_max
+        });
+        let warnings_left_out = self.warnings.left_out + warnings.saturating_sub(warnings_max);
+        all.extend(diagnostic::more(
+            self.source.name(),
+            self.errors.left_out,
+            warnings_left_out,
+        ));
+        let failed = self.errors.kept > 0;
         (all, failed)
     }
 
@@ -215,10 +227,15 @@ impl<'t> Decoder<'t> {
         span: Option<Span>,
         message: String,
     ) -> &mut Diagnostic {
-        if self.diagnostics.len() >= DIAGNOSTICS_MAX {
-            self.errors_left_out += usize::from(severity == Severity::Error);
+        let tally = match severity {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+        };
+        if tally.kept >= DIAGNOSTICS_MAX {
+            tally.left_out += 1;
             return self.spare(severity, code, span, message);
         }
+        tally.kept += 1;
         let offset = span.as_ref().map_or(usize::MAX, |span| span.start);
         let diagnostic = Diagnostic::new(severity, code, self.source, span, message);
         self.diagnostics.push((offset, diagnostic));

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
 use crate::json::Json;
+use crate::limits::DIAGNOSTICS_MAX;
 use crate::source::{Source, Span};
 
 /// Characters of a source line that are shown; longer lines are cut around the mark.
@@ -77,6 +78,8 @@ pub enum Code {
     Plan,
     /// A `[[test]]` that fails.
     Test,
+    /// Something that this machine does not have or allow.
+    Machine,
 }
 
 /// A place in a file.
@@ -95,7 +98,7 @@ pub struct Place {
 }
 
 /// Where something stands in a file, for what is found out about it after the file was read: see
-/// [`Diagnostic::later`]. The default is nowhere.
+/// [`Places`]. The default is nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Spot {
     /// The line, from 1; 0 when there is no file.
@@ -104,21 +107,6 @@ pub struct Spot {
 }
 
 impl Diagnostic {
-    /// An error that shows after the file `name` with this `text` was read: that a name has no
-    /// address, say.
-    #[must_use]
-    pub fn later(
-        name: &str,
-        text: &str,
-        spot: &Spot,
-        code: Code,
-        message: impl Into<String>,
-    ) -> Self {
-        let source = Source::new(name, text);
-        let span = (spot.line > 0).then(|| spot.span.clone());
-        Self::new(Severity::Error, code, &source, span, message)
-    }
-
     /// A diagnostic about the place `span` of `source`.
     pub(crate) fn new(
         severity: Severity,
@@ -181,6 +169,79 @@ impl Diagnostic {
     }
 }
 
+/// The places of a file, for what shows after it was read: that a name has no address, say.
+#[derive(Debug)]
+pub struct Places<'t>(Source<'t>);
+
+impl<'t> Places<'t> {
+    /// Those of the file `name` with this `text`.
+    #[must_use]
+    pub fn new(name: &'t str, text: &'t str) -> Self {
+        Self(Source::new(name, text))
+    }
+
+    /// An error at `spot`.
+    #[must_use]
+    pub fn error(&self, spot: &Spot, code: Code, message: impl Into<String>) -> Diagnostic {
+        let span = (spot.line > 0).then(|| spot.span.clone());
+        Diagnostic::new(Severity::Error, code, &self.0, span, message)
+    }
+}
+
+/// At most [`DIAGNOSTICS_MAX`] of `all`, errors before warnings but in the order that they have, and one that counts the
+/// rest.
+#[must_use]
+pub fn bounded(mut all: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let errors = all.iter().filter(|each| each.is_error()).count();
+    let warnings = all.len() - errors;
+    let errors_kept = errors.min(DIAGNOSTICS_MAX);
+    let warnings_kept = warnings.min(DIAGNOSTICS_MAX - errors_kept);
+    let mut left = [errors_kept, warnings_kept];
+    all.retain(|each| {
+        let left = &mut left[usize::from(!each.is_error())];
+        let is_kept = *left > 0;
+        *left = left.saturating_sub(1);
+        is_kept
+    });
+    let file = all
+        .first()
+        .map_or_else(String::new, |first| first.file.clone());
+    all.extend(more(&file, errors - errors_kept, warnings - warnings_kept));
+    all
+}
+
+/// Says how many diagnostics are not shown, if any.
+pub(crate) fn more(file: &str, errors: usize, warnings: usize) -> Option<Diagnostic> {
+    let counted = counted(errors, warnings, " more");
+    if counted.is_empty() {
+        return None;
+    }
+    let verb = if errors + warnings == 1 { "is" } else { "are" };
+    let severity = if errors > 0 {
+        Severity::Error
+    } else {
+        Severity::Warning
+    };
+    let message = format!("{} {verb} not shown", counted.join(" and "));
+    let source = Source::new(file, "");
+    Some(Diagnostic::new(
+        severity,
+        Code::TooMany,
+        &source,
+        None,
+        message,
+    ))
+}
+
+/// `2 more errors`, `1 more warning`.
+fn counted(errors: usize, warnings: usize, more: &str) -> Vec<String> {
+    [(errors, "error"), (warnings, "warning")]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, noun)| format!("{count}{more} {noun}{}", if count == 1 { "" } else { "s" }))
+        .collect()
+}
+
 /// Renders diagnostics as a JSON array, one object each, for editors and scripts.
 ///
 /// Members: `severity`, `code`, `message`, `file`, `help` (list), and, when there is a place,
@@ -200,11 +261,7 @@ pub fn to_text(diagnostics: &[Diagnostic]) -> String {
     }
     let errors = diagnostics.iter().filter(|each| each.is_error()).count();
     let warnings = diagnostics.len() - errors;
-    let counted = [(errors, "error"), (warnings, "warning")]
-        .into_iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, noun)| format!("{count} {noun}{}", if count == 1 { "" } else { "s" }))
-        .collect::<Vec<_>>();
+    let counted = counted(errors, warnings, "");
     if !counted.is_empty() {
         let _ = writeln!(text, "{}", counted.join(", "));
     }
@@ -327,6 +384,7 @@ impl Code {
             Self::Unresolved => "unresolved",
             Self::Plan => "plan",
             Self::Test => "test",
+            Self::Machine => "machine",
         }
     }
 }

@@ -36,6 +36,7 @@ mod json;
 mod kinds;
 mod layers;
 mod model;
+mod overlap;
 mod pattern;
 mod placeholders;
 mod process;
@@ -52,7 +53,7 @@ mod tls;
 mod units;
 
 pub use address::ValueError;
-pub use diagnostic::{Code, Diagnostic, Place, Severity, Spot, to_json, to_text};
+pub use diagnostic::{Code, Diagnostic, Place, Places, Severity, Spot, bounded, to_json, to_text};
 pub use layers::{
     Http2, Limits, LimitsPatch, Pool, PoolPatch, Retries, RetriesPatch, Timeouts, TimeoutsPatch,
 };

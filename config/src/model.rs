@@ -51,6 +51,21 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// What the file says about itself; `weir check` runs these.
     pub tests: Vec<Test>,
+    /// Where the keys of the top level are that may not suit the machine.
+    pub spots: Spots,
+}
+
+/// Where keys of the top level are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Spots {
+    /// `cores`.
+    pub cores: Spot,
+    /// `driver`.
+    pub driver: Spot,
+    /// `admin`.
+    pub admin: Spot,
+    /// `access_log`.
+    pub access_log: Spot,
 }
 
 impl Config {
@@ -66,6 +81,7 @@ impl Config {
             user: None,
             group: None,
             pid_file: None,
+            spots: Spots::default(),
             admin: None,
             access_log: None,
             trusted_proxies: Vec::new(),

@@ -277,3 +277,30 @@ fn diagnostics_as_json() {
         "it is about the whole file"
     );
 }
+
+#[test]
+fn what_is_beyond_the_bound_is_counted_and_errors_go_first() {
+    let mut text =
+        String::from("[listen.\"127.0.0.1:80\"]\n[[route]]\nmatch = \"/*\"\nrespond = 404\n");
+    for n in 0..10_000 {
+        text += &format!("[upstream.unused{n}]\nservers = [\"10.0.0.1:80\"]\n");
+    }
+    let (_, warnings) = parse("many.toml", &text).expect("a usable file");
+    let last = warnings.last().expect("warnings");
+    assert_eq!(warnings.len(), 101);
+    assert_eq!(last.message, "9900 more warnings are not shown");
+    assert!(!last.is_error());
+    // Warnings keep no error out.
+    for n in 0..150 {
+        text += &format!(
+            "[[route]]\nmatch = \"/{n}\"\nrespond = 404\ntimeouts = {{ head = \"1s\" }}\n"
+        );
+    }
+    text += "typo = 1\n";
+    let all = parse("many.toml", &text).expect_err("an unusable file");
+    assert!(all.iter().any(|each| each.message.contains("`typo`")));
+    assert_eq!(all.len(), 101);
+    assert_eq!(all[100].message, "51 more warnings are not shown");
+    let many = all.iter().cycle().take(500).cloned().collect();
+    assert_eq!(weir_config::bounded(many).len(), 101);
+}

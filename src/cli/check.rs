@@ -8,15 +8,19 @@ use lexopt::Parser;
 use weir_config::{Code, Diagnostic};
 
 use super::{Done, Exit, Next, help, next, print, unexpected};
-use crate::control::{LoadError, Loaded, Names, Source, count, load};
+use crate::control::{LoadError, Loaded, Machine, Names, Source, count, load};
 
 pub(super) fn main(args: &mut Parser) -> Done {
-    let (mut file, mut json, mut names) = (None, false, Names::Resolve);
+    let (mut file, mut json) = (None, false);
+    let (mut names, mut machine) = (Names::Resolve, Machine::Ask);
     loop {
         match next(args)? {
             Next::Help => return print(help::CHECK),
             Next::Long(name) if name == "json" => json = true,
             Next::Long(name) if name == "no-resolve" => names = Names::Skip,
+            Next::Long(name) if name == "elsewhere" => {
+                (names, machine) = (Names::Skip, Machine::Leave);
+            }
             Next::Value(value) if file.is_none() => file = Some(PathBuf::from(value)),
             Next::Value(value) => return Err(unexpected(&value)),
             Next::Long(name) => return Err(Exit::Usage(format!("`check` has no option --{name}"))),
@@ -25,7 +29,7 @@ pub(super) fn main(args: &mut Parser) -> Done {
     }
     let file =
         file.ok_or_else(|| Exit::Usage("`check` needs a file: weir check FILE".to_owned()))?;
-    match load(&Source::File(file.clone()), names, None) {
+    match load(&Source::File(file.clone()), names, machine, None) {
         Ok(loaded) if json => print(&(weir_config::to_json(&loaded.warnings) + "\n")),
         Ok(loaded) => {
             let mut text = weir_config::to_text(&loaded.warnings);

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use weir_config::{Code, Config, Test, show_duration, show_size};
+use weir_config::{Code, Config, Spot, Test, show_duration, show_size};
 use weir_proto_h1::{Event, Head, Server};
 
 use crate::fault::Reason;
@@ -67,7 +67,7 @@ pub fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
     let listeners = listeners_at(plan, url.port);
     let listener = listener_for(plan, &listeners);
     let client = Identity::known_by(&question.client_cert);
-    let answer = answer(plan, listener, (&text, client.as_ref()));
+    let answer = answer(plan, listener, (&text, client.as_ref()), true);
     let mut out = String::new();
     // Writing to a string cannot fail.
     let _ = writeln!(out, "request    {} {}", question.method, question.url);
@@ -83,11 +83,23 @@ pub fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
     Ok(out)
 }
 
+/// Failing `[[test]]` blocks that are told one by one; the rest is counted.
+const FAILURES_TOLD_MAX: usize = 20;
+
 /// Runs the `[[test]]` blocks of a configuration against its plan.
 #[must_use]
 pub fn run_tests(config: &Config, plan: &Plan) -> Vec<Problem> {
-    let run = |test: &Test| {
-        let message = run_test(plan, test).err()?;
+    let mut failures = Vec::new();
+    let mut more = 0;
+    for test in &config.tests {
+        let is_told = failures.len() < FAILURES_TOLD_MAX;
+        let Err(message) = run_test(plan, test, is_told) else {
+            continue;
+        };
+        if !is_told {
+            more += 1;
+            continue;
+        }
         let port = test.port.map(|port| format!(":{port}")).unwrap_or_default();
         let Test {
             spot,
@@ -97,16 +109,29 @@ pub fn run_tests(config: &Config, plan: &Plan) -> Vec<Problem> {
             target,
             ..
         } = test;
-        Some(Problem {
+        failures.push(Problem {
             code: Code::Test,
             spot: spot.clone(),
             message: format!("test `{method} {scheme}://{host}{port}{target}`: {message}"),
-        })
-    };
-    config.tests.iter().filter_map(run).collect()
+        });
+    }
+    if more > 0 {
+        let (noun, verb) = if more == 1 {
+            ("test", "fails")
+        } else {
+            ("tests", "fail")
+        };
+        failures.push(Problem {
+            code: Code::TooMany,
+            spot: Spot::default(),
+            message: format!("{more} more {noun} {verb}"),
+        });
+    }
+    failures
 }
 
-fn run_test(plan: &Plan, test: &Test) -> Result<(), String> {
+/// Runs one; a failure explains itself if it `is_told`, which takes a walk over all routes.
+fn run_test(plan: &Plan, test: &Test, is_told: bool) -> Result<(), String> {
     let port = test.port.unwrap_or_else(|| default_port(&test.scheme));
     let mut host = match test.port {
         Some(port) => format!("{}:{port}", test.host),
@@ -123,14 +148,17 @@ fn run_test(plan: &Plan, test: &Test) -> Result<(), String> {
     let text = head_text(&test.method, &target, &host, fields)?;
     let listener = listener_for(plan, &listeners_at(plan, port));
     let client = Identity::known_by(&test.client_cert);
-    let answer = answer(plan, listener, (&text, client.as_ref()));
+    let question = (&*text, client.as_ref());
+    let answer = answer(plan, listener, question, false);
     let becomes = answer.in_words(plan);
     if let Some(index) = test.route
         && answer.route().map(|id| id.0 as usize) != Some(index)
     {
         let wanted = u32::try_from(index).map(RouteId).ok();
         let (name, why) = wanted.map_or(("", String::new()), |id| {
-            (route_name(plan, id), answer.why_not(id))
+            let why = |id| self::answer(plan, listener, question, true).why_not(id);
+            let why = if is_told { why(id) } else { String::new() };
+            (route_name(plan, id), why)
         });
         return Err(format!("expected route `{name}`, but {becomes}{why}"));
     }
@@ -168,11 +196,13 @@ struct Answer<'p> {
     objection: Option<(RouteId, Objection)>,
 }
 
-/// Takes a request head through the data path's parser and decision.
+/// Takes a request head through the data path's parser and decision, and notes every route on the way if it
+/// `considers_all`.
 fn answer<'p>(
     plan: &'p Plan,
     listener: Option<&ListenerPlan>,
     (text, client): (&str, Option<&Identity>),
+    considers_all: bool,
 ) -> Answer<'p> {
     let block = text.as_bytes();
     let mut head = Head::new();
@@ -225,7 +255,7 @@ fn answer<'p>(
     answer.path = Some(lossy(view.path));
     let mut paths = PathBuffers::default();
     answer.decision = plan.decide(&view, &mut paths);
-    if plan.refuse(&view).is_none() {
+    if considers_all && plan.refuse(&view).is_none() {
         answer.considered = plan.table.explain(&view).considered;
         answer.objection = plan.objection(&view);
     }

@@ -85,13 +85,16 @@ when it ends; the watchdog hears from it while every core answers.
 
 /// `weir check`.
 pub(super) const CHECK: &str = "\
-Usage: weir check FILE [--no-resolve] [--json]
+Usage: weir check FILE [--no-resolve] [--elsewhere] [--json]
 
 Checks FILE like `run` and a reload do: says everything that is wrong at once, resolves host names,
-and runs the [[test]] blocks. Prints nothing but `FILE: ok` and a summary when all is well.
+runs the [[test]] blocks, and asks the machine for what a start needs, as this user: addresses and
+ports, folders of sockets and logs, processors, io_uring. Prints nothing but `FILE: ok` and a summary
+when all is well.
 
   --no-resolve   leave host names of endpoints alone: for a machine that cannot resolve them, a build
                  server say. `run` and a reload always resolve them, and refuse one without an address
+  --elsewhere    FILE is for another machine: ask this one for nothing, host names included
   --json         print the findings as a JSON array, for editors and scripts
 ";
 

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -35,23 +36,27 @@ enum Listener {
 }
 
 impl Admin {
-    /// Binds. A Unix socket is for owner and group only.
+    /// Binds. A Unix socket is for owner and group only. `taken` are TCP addresses that this process listens on already.
     ///
     /// # Errors
     /// The address cannot be bound; says what helps.
-    pub(super) fn bind(address: &weir_config::Address) -> Result<Self, String> {
+    pub(super) fn bind(
+        address: &weir_config::Address,
+        taken: &[SocketAddr],
+    ) -> Result<Self, String> {
         let address = match address {
             weir_config::Address::Tcp(ip) => Address::Ip(*ip),
             weir_config::Address::Unix(path) => Address::Unix(Arc::new(path.clone())),
         };
-        Self::open(&address)
+        Self::open(&address, taken)
             .map_err(|error| format!("admin: {}", listen::explain(&address, &error)))
     }
 
-    fn open(address: &Address) -> io::Result<Self> {
+    fn open(address: &Address, taken: &[SocketAddr]) -> io::Result<Self> {
         let (listener, shown, file) = match address {
             Address::Ip(ip) => {
-                let socket = listen::tcp(*ip, limits::ADMIN_BACKLOG, false)?;
+                listen::probe(*ip, taken)?;
+                let socket = listen::tcp(*ip, limits::ADMIN_BACKLOG)?;
                 socket.set_nonblocking(true)?;
                 let shown = socket.local_addr()?.to_string();
                 (Listener::Tcp(TcpListener::from_std(socket)?), shown, None)

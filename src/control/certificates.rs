@@ -1,6 +1,7 @@
 //! Certificates and keys while the process runs: files that change are read again, checked, and handed to the cores. A
 //! file that cannot be used changes nothing.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -19,6 +20,8 @@ use crate::tls::{self, Stamp};
 /// What is in use, and how changes went.
 pub(super) struct Certificates {
     tls: Arc<tls::Loaded>,
+    /// Where each file's certificate is in that.
+    by_path: HashMap<PathBuf, usize>,
     /// The state of the files that could not be used: they are tried again when they change.
     refused: Option<Stamps>,
     loaded: u64,
@@ -32,6 +35,7 @@ type Stamps = Vec<(PathBuf, Option<Stamp>)>;
 impl Certificates {
     pub(super) fn new(tls: tls::Loaded) -> Self {
         Self {
+            by_path: by_path(&tls),
             tls: Arc::new(tls),
             refused: None,
             loaded: 0,
@@ -42,8 +46,13 @@ impl Certificates {
 
     /// Notes what a reload has brought.
     pub(super) fn replace(&mut self, tls: tls::Loaded) {
-        self.tls = Arc::new(tls);
+        self.take(Arc::new(tls));
         (self.refused, self.last_error) = (None, None);
+    }
+
+    fn take(&mut self, tls: Arc<tls::Loaded>) {
+        self.by_path = by_path(&tls);
+        self.tls = tls;
     }
 
     /// Whether this state of the files is neither the one in use nor one that was refused.
@@ -51,22 +60,10 @@ impl Certificates {
         *stamps != self.tls.files && self.refused.as_ref() != Some(stamps)
     }
 
-    /// The certificates in use, each file once.
-    fn each(&self) -> impl Iterator<Item = &tls::Certificate> {
-        let all = &self.tls.certificates;
-        let first = |at: usize, one: &tls::Certificate| {
-            all.iter().position(|each| each.path == one.path) == Some(at)
-        };
-        all.iter()
-            .enumerate()
-            .filter(move |(at, one)| first(*at, one))
-            .map(|(_, one)| one)
-    }
-
     pub(super) fn metrics(&self, page: &mut Page) {
         let help = "When a certificate that Weir shows ends, since the Unix epoch.";
         page.family("weir_certificate_not_after_seconds", Kind::Gauge, help);
-        for certificate in self.each() {
+        for certificate in &self.tls.certificates {
             let file = certificate.path.display().to_string();
             page.sample(&[("file", &file)], certificate.identity.not_after);
         }
@@ -137,7 +134,8 @@ impl Certificates {
     /// A certificate that is shown, as members of an object.
     fn shown(&self, out: &mut String, path: &Path) {
         string(out, "file", &path.to_string_lossy());
-        let Some(known) = self.each().find(|one| one.path == path) else {
+        let known = self.by_path.get(path);
+        let Some(known) = known.and_then(|at| self.tls.certificates.get(*at)) else {
             return;
         };
         out.push(',');
@@ -153,10 +151,15 @@ impl Certificates {
     }
 
     pub(super) fn health(&self, out: &mut String) {
-        if let Some(first) = self.each().min_by_key(|each| each.identity.not_after) {
-            let (all, days) = (count(self.each().count(), "certificate"), first.days_left());
-            let path = first.path.display();
-            let _ = writeln!(out, "{all}; the first to end is {path}, in {days} days");
+        let all = &self.tls.certificates;
+        if let Some(first) = all.iter().min_by_key(|each| each.identity.not_after) {
+            let (path, left) = (first.path.display(), first.identity.seconds_left());
+            let when = match left {
+                ..0 => format!("{} ago", tls::span(-left)),
+                _ => format!("in {}", tls::span(left)),
+            };
+            let all = count(all.len(), "certificate");
+            let _ = writeln!(out, "{all}; the first to end is {path}, {when}");
         }
         if let Some((ms, error)) = &self.last_error {
             let mut when = String::new();
@@ -168,6 +171,11 @@ impl Certificates {
             );
         }
     }
+}
+
+fn by_path(tls: &tls::Loaded) -> HashMap<PathBuf, usize> {
+    let all = tls.certificates.iter().enumerate();
+    all.map(|(at, one)| (one.path.clone(), at)).collect()
 }
 
 impl Control {
@@ -220,7 +228,7 @@ impl Control {
                 let tls = Arc::new(loaded);
                 {
                     let certificates = &mut self.state.borrow_mut().certificates;
-                    certificates.tls = tls.clone();
+                    certificates.take(tls.clone());
                     certificates.loaded += 1;
                     (certificates.refused, certificates.last_error) = (None, None);
                 }

@@ -39,11 +39,7 @@ impl Demo {
     pub fn bind() -> io::Result<Self> {
         let (mut endpoints, mut addresses) = (Vec::new(), Vec::new());
         for name in ["one", "two"] {
-            let listener = listen::tcp(
-                (Ipv4Addr::LOCALHOST, 0).into(),
-                limits::ADMIN_BACKLOG,
-                false,
-            )?;
+            let listener = listen::tcp((Ipv4Addr::LOCALHOST, 0).into(), limits::ADMIN_BACKLOG)?;
             addresses.push(listener.local_addr()?);
             endpoints.push((name, listener));
         }

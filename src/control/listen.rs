@@ -47,13 +47,10 @@ pub(super) fn bind(
         let cannot = |error: io::Error| explain(&listener.address, &error);
         match &listener.address {
             Address::Ip(address) => {
-                let ours = taken.iter().any(|other| other.port() == address.port());
-                if address.port() != 0 && !ours {
-                    probe(*address).map_err(cannot)?;
-                }
+                probe(*address, taken).map_err(cannot)?;
                 let mut address = *address;
                 for sockets in &mut bound.sockets {
-                    let socket = tcp(address, listener.backlog, true).map_err(cannot)?;
+                    let socket = tcp(address, listener.backlog).map_err(cannot)?;
                     address = socket.local_addr().map_err(cannot)?;
                     sockets.push((id, ListenSocket::Tcp(socket, Origin::Bound)));
                 }
@@ -75,13 +72,19 @@ pub(super) fn bind(
 
 /// A listening TCP socket; blocking. Accepted sockets inherit `TCP_NODELAY` from it. An IPv6 wildcard takes IPv6 only,
 /// like nginx, so that it can stand beside an IPv4 one.
-pub(super) fn tcp(address: SocketAddr, backlog: u32, shared: bool) -> io::Result<net::TcpListener> {
-    let socket = tcp_socket(address)?;
-    socket.set_reuse_port(shared)?;
+pub(super) fn tcp(address: SocketAddr, backlog: u32) -> io::Result<net::TcpListener> {
+    let socket = bind_shared(address)?;
     socket.set_tcp_nodelay(true)?;
-    socket.bind(&address.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
+}
+
+/// A socket bound to an address that other sockets of this user may share.
+pub(super) fn bind_shared(address: SocketAddr) -> io::Result<Socket> {
+    let socket = tcp_socket(address)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
@@ -98,8 +101,11 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
 }
 
 /// Finds out whether somebody else listens there. Without this, a second Weir of the same user would quietly take half
-/// of the connections, because both share the port.
-fn probe(address: SocketAddr) -> io::Result<()> {
+/// of the connections, because both share the port. A port of `taken` addresses is this process's already.
+pub(super) fn probe(address: SocketAddr, taken: &[SocketAddr]) -> io::Result<()> {
+    if address.port() == 0 || taken.iter().any(|other| other.port() == address.port()) {
+        return Ok(());
+    }
     tcp_socket(address)?.bind(&address.into())
 }
 
@@ -112,10 +118,7 @@ pub(super) fn unix(
 ) -> io::Result<(UnixListener, OwnFile)> {
     if let Ok(found) = fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "the file exists and is no socket",
-            ));
+            return Err(no_socket());
         }
         // Without waiting: a process that lives and does not accept has a full queue.
         let trial = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -136,6 +139,12 @@ pub(super) fn unix(
     }
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok((socket.into(), file))
+}
+
+/// Why a file is not replaced by a socket.
+pub(super) fn no_socket() -> io::Error {
+    let message = "the file exists and is no socket";
+    io::Error::new(io::ErrorKind::AlreadyExists, message)
 }
 
 /// A file that we made, of a Unix socket for example. Dropping it removes the file, unless another has come in its place.
@@ -176,6 +185,10 @@ pub(super) fn explain(address: &Address, error: &io::Error) -> String {
         (io::ErrorKind::PermissionDenied, Address::Ip(ip)) if ip.port() < 1024 => {
             "ports below 1024 need the capability CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=)".to_owned()
         }
+        (io::ErrorKind::NotFound, Address::Unix(path)) => {
+            let folder = path.parent().map_or_else(|| path.display(), |folder| folder.display());
+            format!("the folder {folder} is missing")
+        }
         (io::ErrorKind::AddrNotAvailable, _) => "no interface of this machine has the address".to_owned(),
         _ => error.to_string(),
     };
@@ -210,7 +223,7 @@ mod tests {
                 assert!(!flags.contains(rustix::fs::OFlags::NONBLOCK));
             }
         }
-        let one = tcp("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
+        let one = tcp("127.0.0.1:0".parse().unwrap(), 1).unwrap();
         let _client = TcpStream::connect(one.local_addr().unwrap()).unwrap();
         assert!(one.accept().unwrap().0.nodelay().unwrap());
     }
@@ -218,8 +231,8 @@ mod tests {
     #[test]
     fn what_cannot_be_bound_leaves_nothing_bound() {
         // An address of loopback that no other test uses, so that the free port stays free.
-        let taken = tcp("127.0.0.7:0".parse().unwrap(), 1, true).unwrap();
-        let free = tcp("127.0.0.7:0".parse().unwrap(), 1, true).unwrap();
+        let taken = tcp("127.0.0.7:0".parse().unwrap(), 1).unwrap();
+        let free = tcp("127.0.0.7:0".parse().unwrap(), 1).unwrap();
         let (taken_at, free_at) = (taken.local_addr().unwrap(), free.local_addr().unwrap());
         drop(free);
         let plan = plan(&format!(

@@ -5,8 +5,9 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use weir_config::{Code, Config, Diagnostic, Spot};
+use weir_config::{Code, Config, Diagnostic, Places, Spot};
 
+use super::preflight;
 use crate::cli::explain;
 use crate::files;
 use crate::plan::{Plan, Problem};
@@ -47,14 +48,36 @@ pub enum Names {
     Skip,
 }
 
+/// Whether this machine is asked for what a start would ask it for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// It is, and what it refuses is an error.
+    Ask,
+    /// It is not: whoever starts hears soon enough, and a file may be for another machine.
+    Leave,
+}
+
 /// Reads, parses, compiles and runs the `[[test]]` blocks. Resolves host names, which may block. Without `tickets`, for
 /// who only wants to know, listeners would resume no sessions.
 ///
 /// # Errors
 /// Everything that is wrong, as far as it can be known at once.
-pub fn load(source: &Source, names: Names, tickets: Option<&Tickets>) -> Result<Loaded, LoadError> {
+pub fn load(
+    source: &Source,
+    names: Names,
+    machine: Machine,
+    tickets: Option<&Tickets>,
+) -> Result<Loaded, LoadError> {
     let (loaded, text) = compile(source, names, tickets)?;
-    let failures = explain::run_tests(&loaded.config, &loaded.plan);
+    let mut failures = explain::run_tests(&loaded.config, &loaded.plan);
+    if machine == Machine::Ask {
+        let files = loaded.tls.files.iter().map(|(path, _)| path.as_path());
+        let own = match source {
+            Source::File(path) => Some(path.as_path()),
+            Source::Given(_) => None,
+        };
+        failures.extend(preflight::preflight(&loaded.config, files.chain(own)));
+    }
     if failures.is_empty() {
         return Ok(loaded);
     }
@@ -121,11 +144,16 @@ fn refused(
     problems: Vec<Problem>,
 ) -> LoadError {
     let name = name(source);
-    let later = |each: Problem| Diagnostic::later(&name, text, &each.spot, each.code, each.message);
+    let places = Places::new(&name, text);
     let mut all = warnings;
-    all.extend(problems.into_iter().map(later));
-    all.sort_by_key(|each| each.place.as_ref().map_or(0, |place| place.line));
-    LoadError(all)
+    all.extend(
+        problems
+            .into_iter()
+            .map(|each| places.error(&each.spot, each.code, each.message)),
+    );
+    // What is about the file as a whole comes last.
+    all.sort_by_key(|each| each.place.as_ref().map_or(u32::MAX, |place| place.line));
+    LoadError(weir_config::bounded(all))
 }
 
 /// The addresses of a host name: the system's resolver, hosts file included.
@@ -142,7 +170,7 @@ fn read(path: &Path) -> Result<String, LoadError> {
     let cannot = |error: &dyn Display| {
         let name = path.display().to_string();
         let message = format!("cannot read {name}: {error}");
-        let unread = Diagnostic::later(&name, "", &Spot::default(), Code::File, message);
+        let unread = Places::new(&name, "").error(&Spot::default(), Code::File, message);
         LoadError(vec![unread])
     };
     let bytes = files::read(path, weir_config::limits::FILE_BYTES_MAX as u64);

@@ -11,6 +11,7 @@ mod listen;
 mod load;
 mod notify;
 mod pid_file;
+mod preflight;
 mod reload;
 mod report;
 mod system;
@@ -28,10 +29,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use weir_config::Timeouts;
 
-pub use load::{LoadError, Loaded, Names, Source, load, load_untested};
+pub use load::{LoadError, Loaded, Machine, Names, Source, load, load_untested};
 
 use crate::core::{Command, CoreSpec, Cores, Receipt, Receipts};
-use crate::io::Address;
 use crate::io::ListenSocket;
 use crate::obs::{AccessLog, Format, Obs, process};
 use crate::plan::Plan;
@@ -89,7 +89,13 @@ pub fn run(options: Options) -> Result<(), Failure> {
     process::log_panics();
     let _flush = FlushLog;
     let tickets = Tickets::default();
-    let loaded = load(&options.source, Names::Resolve, Some(&tickets)).map_err(Failure::Config)?;
+    let loaded = load(
+        &options.source,
+        Names::Resolve,
+        Machine::Leave,
+        Some(&tickets),
+    )
+    .map_err(Failure::Config)?;
     say_warnings(&loaded);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -168,7 +174,11 @@ async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(),
         .take(plan.listeners.len())
         .collect();
     let bound = listen::bind(&plan, &all, count, &[])?;
-    let admin = config.admin.as_ref().map(Admin::bind).transpose()?;
+    let admin = config
+        .admin
+        .as_ref()
+        .map(|address| Admin::bind(address, &[]));
+    let admin = admin.transpose()?;
     let access_log = open_log(config.access_log.clone()).await?;
     let (obs, sides) =
         Obs::start(count, &plan, access_log).map_err(|e| format!("cannot start the log: {e}"))?;
@@ -410,23 +420,15 @@ impl Control {
         self.obs.stop();
     }
 
-    /// TCP addresses of the running plan.
+    /// TCP addresses that this process listens on, as the running configuration has them.
     fn tcp_addresses(&self) -> Vec<SocketAddr> {
-        let state = self.state.borrow();
-        let addresses = state
-            .plan
-            .listeners
-            .iter()
-            .map(|listener| &listener.address);
-        addresses
-            .filter_map(|address| {
-                if let Address::Ip(ip) = address {
-                    Some(*ip)
-                } else {
-                    None
-                }
-            })
-            .collect()
+        let config = &self.state.borrow().config;
+        let listeners = config.listeners.iter().map(|listener| &listener.address);
+        let tcp = |address: &weir_config::Address| match address {
+            weir_config::Address::Tcp(ip) => Some(*ip),
+            weir_config::Address::Unix(_) => None,
+        };
+        listeners.chain(&config.admin).filter_map(tcp).collect()
     }
 }
 

@@ -14,7 +14,7 @@ use weir_config::{Account, NamedFile};
 
 use super::admin::Admin;
 use super::listen::{self, Bound, OwnFile};
-use super::load::{Loaded, Names, Source, load};
+use super::load::{Loaded, Machine, Names, Source, load};
 use super::{Control, few, limits, open_log, say_warnings, seconds, summary};
 use crate::core::Command;
 use crate::io::Address;
@@ -140,8 +140,9 @@ impl Control {
     async fn prepare(&self) -> Result<Ready, String> {
         let (source, tickets) = (self.source.clone(), self.tickets.clone());
         // Names are resolved on the way, which may take seconds. A thread that never ends is left behind.
-        let load =
-            tokio::task::spawn_blocking(move || load(&source, Names::Resolve, Some(&tickets)));
+        let load = tokio::task::spawn_blocking(move || {
+            load(&source, Names::Resolve, Machine::Ask, Some(&tickets))
+        });
         let loaded = timeout(limits::RELOAD_PATIENCE, load).await;
         let loaded = loaded.map_err(|_| {
             let patience = seconds(limits::RELOAD_PATIENCE);
@@ -167,7 +168,8 @@ impl Control {
         let admin = if config.admin == state.config.admin {
             Change::Keep
         } else {
-            Change::To(config.admin.as_ref().map(Admin::bind).transpose()?)
+            let bind = |address| Admin::bind(address, &taken);
+            Change::To(config.admin.as_ref().map(bind).transpose()?)
         };
         if config.cores != state.config.cores {
             process::warn("reload: `cores` takes effect at the next start");

@@ -82,6 +82,18 @@ enum Mails {
 }
 
 impl Cores {
+    /// Whether the kernel grants a driver.
+    ///
+    /// # Errors
+    /// It does not; as [`Cores::start`].
+    pub fn probe(driver: Driver) -> io::Result<()> {
+        match driver {
+            Driver::Ring => ring::probe(),
+            Driver::Monoio => uring::probe(),
+            Driver::Auto => ring::probe().or_else(|_| uring::probe()),
+        }
+    }
+
     /// Starts one thread a core and returns when all of them listen.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! From the files that a configuration names to what connections are made of. Everything that can be wrong with a
 //! file is found here, on the control thread, with its place in the configuration.
 
+use std::collections::HashSet;
 use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -25,7 +26,7 @@ use super::client::{AnyCertificate, Client};
 use super::server::{ByName, Clients, Server, Tickets, finish};
 use super::x509::Identity;
 use crate::files;
-use crate::limits::{CERTIFICATE_EXPIRES_SOON_DAYS, TLS_FILE_BYTES_MAX};
+use crate::limits::TLS_FILE_BYTES_MAX;
 
 /// What was made of a configuration's files.
 #[derive(Debug, Default)]
@@ -34,7 +35,7 @@ pub struct Loaded {
     pub servers: Vec<Option<Arc<Server>>>,
     /// By upstream, in file order.
     pub clients: Vec<Option<Arc<Client>>>,
-    /// Every certificate that Weir shows.
+    /// Every certificate that Weir shows, each file once.
     pub certificates: Vec<Certificate>,
     /// Every file that was read, and what it was then.
     pub files: Vec<(PathBuf, Option<Stamp>)>,
@@ -72,13 +73,6 @@ pub struct Certificate {
     pub identity: Identity,
 }
 
-impl Certificate {
-    /// Days until it ends; negative since it has.
-    pub fn days_left(&self) -> i64 {
-        self.identity.seconds_left().div_euclid(86_400)
-    }
-}
-
 /// Reads all files that a configuration names. `file` is the configuration's own, for diagnostics.
 ///
 /// # Errors
@@ -91,6 +85,8 @@ pub fn load(
     let mut reader = Reader {
         file,
         loaded: Loaded::default(),
+        seen: HashSet::new(),
+        shown: HashSet::new(),
         warnings: Vec::new(),
         errors: Vec::new(),
     };
@@ -111,15 +107,19 @@ pub fn load(
         reader.loaded.clients.push(client);
     }
     if reader.errors.is_empty() {
-        Ok((reader.loaded, reader.warnings))
+        Ok((reader.loaded, weir_config::bounded(reader.warnings)))
     } else {
-        Err(reader.errors)
+        Err(weir_config::bounded(reader.errors))
     }
 }
 
 struct Reader<'a> {
     file: &'a str,
     loaded: Loaded,
+    /// Files that have been read.
+    seen: HashSet<PathBuf>,
+    /// Files of certificates that Weir shows.
+    shown: HashSet<PathBuf>,
     warnings: Vec<Diagnostic>,
     errors: Vec<Diagnostic>,
 }
@@ -294,13 +294,10 @@ impl Reader<'_> {
             path: file.path.clone(),
             identity,
         };
-        let days = certificate.days_left();
-        let message = match days {
-            ..0 => Some(format!("expired {} days ago", -days)),
-            0..CERTIFICATE_EXPIRES_SOON_DAYS => Some(format!("expires in {days} days")),
-            _ => None,
-        };
-        if let Some(message) = message {
+        if !self.shown.insert(file.path.clone()) {
+            return Some(hosts);
+        }
+        if let Some(message) = certificate.identity.time_warning() {
             let message = format!("the certificate {} {message}", file.path.display());
             self.warnings.push(self.diagnostic(
                 Severity::Warning,
@@ -373,12 +370,7 @@ impl Reader<'_> {
 
     fn read(&mut self, file: &NamedFile) -> Option<Vec<u8>> {
         let stamp = Stamp::now(&file.path);
-        if !self
-            .loaded
-            .files
-            .iter()
-            .any(|(known, _)| *known == file.path)
-        {
+        if self.seen.insert(file.path.clone()) {
             self.loaded.files.push((file.path.clone(), stamp));
         }
         match files::read(&file.path, TLS_FILE_BYTES_MAX) {

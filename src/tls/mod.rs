@@ -25,3 +25,4 @@ pub use load::{Certificate, Loaded, Stamp, load};
 pub use server::{Server, Tickets};
 pub use throw_away::throw_away;
 pub use x509::Identity;
+pub(crate) use x509::span;

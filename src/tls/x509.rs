@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use weir_config::is_certificate_name;
 
+use crate::limits::CERTIFICATE_EXPIRES_SOON_DAYS;
+
 /// What a certificate says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
@@ -16,6 +18,8 @@ pub struct Identity {
     pub subject: String,
     /// The names that it is for: `DNS:example.com`, `IP:192.0.2.1`, `URI:spiffe://...`, `email:a@example.com`.
     pub names: Vec<String>,
+    /// When it begins to be valid, in seconds since the Unix epoch.
+    pub not_before: u64,
     /// When it ends, in seconds since the Unix epoch.
     pub not_after: u64,
 }
@@ -65,7 +69,9 @@ impl Identity {
             to_be_signed.any()?;
         }
         let mut validity = Der(to_be_signed.take(SEQUENCE)?);
-        validity.any()?;
+        let (tag, not_before) = validity.any()?;
+        // The only ones that cannot be read are before 1970.
+        let not_before = time(tag, not_before).unwrap_or(0);
         let (tag, not_after) = validity.any()?;
         let subject = subject(to_be_signed.take(SEQUENCE)?)?;
         to_be_signed.any()?;
@@ -78,6 +84,7 @@ impl Identity {
         Some(Self {
             subject,
             names,
+            not_before,
             not_after: time(tag, not_after)?,
         })
     }
@@ -89,17 +96,31 @@ impl Identity {
         (!texts.is_empty()).then(|| Self {
             subject: subject.cloned().unwrap_or_default(),
             names: texts.iter().filter(is_name).cloned().collect(),
+            not_before: 0,
             not_after: u64::MAX,
         })
     }
 
     /// Seconds until it ends; negative since it has.
     pub fn seconds_left(&self) -> i64 {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
-        let seconds = |seconds| i64::try_from(seconds).unwrap_or(i64::MAX);
-        seconds(self.not_after) - seconds(now.as_secs())
+        seconds(self.not_after) - now()
+    }
+
+    /// What is wrong with its time, or soon will be. It ends soon when less is left than a third of its life, which is
+    /// when clients of ACME renew it, and less than `CERTIFICATE_EXPIRES_SOON_DAYS`.
+    pub fn time_warning(&self) -> Option<String> {
+        self.time_warning_at(now())
+    }
+
+    fn time_warning_at(&self, now: i64) -> Option<String> {
+        let (begin, end) = (seconds(self.not_before), seconds(self.not_after));
+        let soon = ((end - begin) / 3).min(CERTIFICATE_EXPIRES_SOON_DAYS * DAY);
+        match (begin - now, end - now) {
+            (_, left) if left < 0 => Some(format!("expired {} ago", span(-left))),
+            (wait, _) if wait > 0 => Some(format!("is not valid for another {}", span(wait))),
+            (_, left) if left < soon => Some(format!("expires in {}", span(left))),
+            _ => None,
+        }
     }
 
     /// The names of hosts, without what kind they are.
@@ -108,6 +129,29 @@ impl Identity {
             .iter()
             .filter_map(|name| name.strip_prefix("DNS:"))
     }
+}
+
+const HOUR: i64 = 3_600;
+const DAY: i64 = 24 * HOUR;
+
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    seconds(now.unwrap_or(Duration::ZERO).as_secs())
+}
+
+fn seconds(seconds: u64) -> i64 {
+    i64::try_from(seconds).unwrap_or(i64::MAX)
+}
+
+/// A span of seconds in words, in the largest unit of which there are two at least.
+pub(crate) fn span(seconds: i64) -> String {
+    let (unit, name) = match seconds {
+        s if s >= 2 * DAY => (DAY, "days"),
+        s if s >= 2 * HOUR => (HOUR, "hours"),
+        s if s >= 120 => (60, "minutes"),
+        _ => (1, "seconds"),
+    };
+    format!("{} {name}", seconds / unit)
 }
 
 /// The values at hand, one after the other.
@@ -337,6 +381,45 @@ mod tests {
         );
         // date -u -d 2049-02-28 +%s
         assert_eq!(identity.not_after, 2_498_083_200);
+    }
+
+    #[test]
+    fn an_end_is_near_by_the_share_of_the_life_that_is_left() {
+        for (life, left, expected) in [
+            // A year.
+            (365 * DAY, 31 * DAY, None),
+            (365 * DAY, 29 * DAY, Some("expires in 29 days")),
+            // ACME's 90 days.
+            (90 * DAY, 31 * DAY, None),
+            (90 * DAY, 29 * DAY, Some("expires in 29 days")),
+            // A week.
+            (7 * DAY, 3 * DAY, None),
+            (7 * DAY, 2 * DAY, Some("expires in 2 days")),
+            // A day, an hour.
+            (DAY, 12 * HOUR, None),
+            (DAY, 7 * HOUR, Some("expires in 7 hours")),
+            (HOUR, 1_300, None),
+            (HOUR, 1_190, Some("expires in 19 minutes")),
+            (HOUR, 0, Some("expires in 0 seconds")),
+            (HOUR, -1, Some("expired 1 seconds ago")),
+            (DAY, -3 * DAY, Some("expired 3 days ago")),
+            (
+                DAY,
+                DAY + 3 * HOUR,
+                Some("is not valid for another 3 hours"),
+            ),
+        ] {
+            let now = 1_700_000_000;
+            let identity = Identity {
+                not_before: (now + left - life).cast_unsigned(),
+                not_after: (now + left).cast_unsigned(),
+                ..Identity::default()
+            };
+            let found = identity.time_warning_at(now);
+            assert_eq!(found.as_deref(), expected, "{left} of {life}");
+        }
+        let texts = ["CN=a".to_owned()];
+        assert_eq!(Identity::known_by(&texts).unwrap().time_warning(), None);
     }
 
     #[test]

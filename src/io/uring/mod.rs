@@ -49,6 +49,14 @@ impl std::fmt::Display for RingFeatures {
     }
 }
 
+/// Whether the kernel grants a ring.
+///
+/// # Errors
+/// It has no io_uring, or forbids it.
+pub fn probe() -> io::Result<()> {
+    monoio_ring::IoUring::new(1).map(drop)
+}
+
 /// Runs one core's world on the calling thread until the future that `body` makes is done.
 ///
 /// # Errors

@@ -1,0 +1,237 @@
+//! What a start refuses, `weir check` and a reload refuse too, in the same words.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod e2e;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use e2e::*;
+
+const ROUTE: &str = "[[route]]\nmatch = \"/*\"\nrespond = \"hello\"\n";
+
+/// Runs a command that must end by itself.
+fn weir(arguments: &[&str]) -> (Option<i32>, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (stdout, stderr) = (
+        Lines::of(child.stdout.take().unwrap()),
+        Lines::of(child.stderr.take().unwrap()),
+    );
+    let mut status = None;
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        eventually("the end", || {
+            status = child.try_wait().unwrap();
+            status.map(|_| ())
+        });
+    }));
+    let _ = child.kill();
+    let said = [stdout.to_end(), stderr.to_end()].concat().join("\n");
+    assert!(ended.is_ok(), "{arguments:?} goes on: {said}");
+    (status.unwrap().code(), said)
+}
+
+/// Tries a file in all three ways, with a running process that has another one.
+fn refused_by_all(dir: &Path, running: &Weir, text: &str, why: &str) {
+    let file = dir.join("other.toml");
+    fs::write(&file, text).unwrap();
+    let name = file.to_str().unwrap();
+    let (code, said) = weir(&["check", name]);
+    assert!(
+        code == Some(3) && said.contains(why),
+        "check: {said}\n{text}"
+    );
+    let (code, said) = weir(&["run", name]);
+    assert!(code != Some(0) && said.contains(why), "run: {said}\n{text}");
+    let failed = running.metric("weir_reload_failed_total");
+    running.reload(text);
+    eventually("the refusal", || {
+        (running.metric("weir_reload_failed_total") > failed).then_some(())
+    });
+    let verbose = running.admin("/healthz?verbose").text();
+    assert!(verbose.contains(why), "reload: {verbose}\n{text}");
+}
+
+#[test]
+fn addresses_that_overlap() {
+    let dir = Weir::dir();
+    // On a port that this process has already, so that the system would let a reload have it.
+    let port = free_port();
+    let running = Weir::start(&format!("[listen.\"127.0.0.1:{port}\"]\n{ROUTE}"));
+    for (a, b) in [
+        ("127.0.0.1", "0.0.0.0"),
+        ("[::1]", "[::]"),
+        ("127.0.0.1", "0.0.0.0"),
+    ] {
+        let text = format!("[listen.\"{a}:{port}\"]\n[listen.\"{b}:{port}\"]\n{ROUTE}");
+        refused_by_all(&dir, &running, &text, "overlaps with the listener");
+        let text = format!("admin = \"{b}:{port}\"\n[listen.\"{a}:{port}\"]\n{ROUTE}");
+        refused_by_all(&dir, &running, &text, "overlaps with the listener");
+    }
+    let text = format!("admin = \"127.0.0.1:{port}\"\n[listen.\"127.0.0.1:{port}\"]\n{ROUTE}");
+    refused_by_all(&dir, &running, &text, "is the address of the listener");
+    let text = format!("[listen.\"[::ffff:127.0.0.1]:{port}\"]\n{ROUTE}");
+    refused_by_all(&dir, &running, &text, "write \"127.0.0.1:");
+    let text = format!(
+        "[listen.\"unix:{0}/a\"]\n[listen.\"unix:{0}//x/../a\"]\n{ROUTE}",
+        dir.display()
+    );
+    refused_by_all(&dir, &running, &text, "a second listener");
+    // What starts, reloads: listeners of both families side by side, and an admin listener that takes over a port.
+    let text = format!(
+        "admin = \"127.0.0.2:0\"\n[listen.\"0.0.0.0:{port}\"]\n[listen.\"[::]:{port}\"]\n{ROUTE}"
+    );
+    running.reload(&text);
+    running.wait_for("reload: listening on ");
+    assert_eq!(running.ask(get("/")).text(), "hello");
+    let other = free_port();
+    running.reload(&format!(
+        "admin = \"127.0.0.1:{port}\"\n[listen.\"127.0.0.1:{other}\"]\n{ROUTE}"
+    ));
+    running.wait_for("plan 3: ");
+    eventually("health", || {
+        let mut client = Conn::to(([127, 0, 0, 1], port).into());
+        client.send("GET /healthz HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        (client.response().text() == "serving\n").then_some(())
+    });
+    fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn what_this_machine_does_not_have() {
+    let dir = Weir::dir();
+    let path = |name: &str| dir.join(name).display().to_string();
+    fs::write(dir.join("file"), "").unwrap();
+    std::os::unix::fs::symlink(&dir, dir.join("link")).unwrap();
+    let running = Weir::start(ROUTE);
+    let listen = |address: &str| format!("[listen.\"{address}\"]\n{ROUTE}");
+    for (text, why) in [
+        (
+            format!("cores = \"0,1023\"\n{}", listen("127.0.0.1:0")),
+            "may not use processor 1023",
+        ),
+        (listen("192.0.2.1:80"), "no interface of this machine"),
+        (
+            format!("admin = \"192.0.2.1:80\"\n{}", listen("127.0.0.1:0")),
+            "admin: cannot listen on 192.0.2.1:80",
+        ),
+        (
+            listen(&format!("unix:{}", path("none/a"))),
+            "none is missing",
+        ),
+        (
+            listen(&format!("unix:{}", path("file"))),
+            "exists and is no socket",
+        ),
+        (
+            format!(
+                "admin = \"unix:{}\"\n{}",
+                path("none/a"),
+                listen("127.0.0.1:0")
+            ),
+            "none is missing",
+        ),
+        (
+            format!(
+                "access_log = {:?}\n{}",
+                path("none/log"),
+                listen("127.0.0.1:0")
+            ),
+            "cannot open the access log",
+        ),
+    ] {
+        refused_by_all(&dir, &running, &text, why);
+    }
+    // These would start, and end badly.
+    let (socket, same) = (path("socket"), path("link/socket"));
+    let own = path("other.toml");
+    for (text, why) in [
+        (
+            format!("[listen.\"unix:{socket}\"]\n[listen.\"unix:{same}\"]\n{ROUTE}"),
+            "is the same file as",
+        ),
+        (
+            format!("access_log = {own:?}\n{}", listen("127.0.0.1:0")),
+            "which is read",
+        ),
+        (
+            format!(
+                "access_log = {socket:?}\n{}",
+                listen(&format!("unix:{same}"))
+            ),
+            "listens there",
+        ),
+    ] {
+        fs::write(&own, &text).unwrap();
+        let (code, said) = weir(&["check", &own]);
+        assert!(code == Some(3) && said.contains(why), "{said}\n{text}");
+        let (code, said) = weir(&["check", &own, "--elsewhere"]);
+        assert_eq!(code, Some(0), "{said}");
+    }
+    fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_check_leaves_nothing_behind_and_the_running_process_alone() {
+    let dir = Weir::dir();
+    let (socket, log) = (dir.join("socket"), dir.join("log"));
+    let text = format!(
+        "access_log = {log:?}\n[listen.\"unix:{}\"]\n[listen.\"127.0.0.1:0\"]\n{ROUTE}",
+        socket.display()
+    );
+    let file = dir.join("other.toml");
+    fs::write(&file, &text).unwrap();
+    let check = || weir(&["check", file.to_str().unwrap()]);
+    assert_eq!(check().0, Some(0));
+    assert!(!socket.exists() && !log.exists());
+    let port = free_port();
+    let text = format!("{text}[listen.\"127.0.0.1:{port}\"]\n");
+    fs::write(&file, &text).unwrap();
+    let running = Weir::start_in(&dir, &text);
+    for _ in 0..3 {
+        let (code, said) = check();
+        assert_eq!(code, Some(0), "{said}");
+        let mut client = Conn::to_unix(&socket);
+        client.send(get("/"));
+        assert_eq!(client.response().text(), "hello");
+        let mut client = Conn::to(([127, 0, 0, 1], port).into());
+        client.send(get("/"));
+        assert_eq!(client.response().text(), "hello");
+    }
+    drop(running);
+}
+
+#[test]
+fn ten_thousand_tests_that_fail_are_told_in_time_and_in_short() {
+    let dir = Weir::dir();
+    let file = dir.join("many.toml");
+    let mut text = String::from("[listen.\"127.0.0.1:0\"]\n");
+    for n in 0..10_000 {
+        text += &format!("[[route]]\nmatch = \"/r{n}\"\nrespond = 200\n");
+        text +=
+            &format!("[[test]]\nrequest = \"GET http://a/r{n}\"\nroute = \"/r0\"\nstatus = 404\n");
+    }
+    fs::write(&file, text).unwrap();
+    let begun = std::time::Instant::now();
+    let output: Output = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(["check", file.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("9980 more tests fail"), "{said}");
+    assert!(said.matches("expected").count() <= 20 && said.len() < 10_000);
+    // A fraction of what it took when each one cost a walk over the file and all routes; this build is not optimised.
+    assert!(begun.elapsed() < DEADLINE / 2, "{:?}", begun.elapsed());
+    fs::remove_dir_all(dir).unwrap();
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.8:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
