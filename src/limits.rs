@@ -75,6 +75,10 @@ pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
 /// times by `retries 3`, nginx every endpoint): with `connect` at 2 s, a client waits for six seconds at most.
 pub const CONNECTS_MAX: u32 = 3;
 
+/// How long a core keeps a connection to an endpoint from older requests of other cores while all places at it are
+/// taken: what the change costs, a close and a connect, is paid twenty times a second for each place at most.
+pub const PLACE_KEPT_MS: u64 = 50;
+
 /// A body of this length or more goes from socket to socket without being copied to us and back. Measured, 16 KiB
 /// answers cost a seventh less CPU this way; below, the three system calls cost about what the copies do.
 pub const PASS_BYTES_MIN: u64 = 16 * 1024;

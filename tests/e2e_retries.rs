@@ -4,6 +4,9 @@
 mod e2e;
 
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc::channel;
 
 use e2e::*;
@@ -477,6 +480,46 @@ fn connections_to_an_endpoint_are_bounded() {
     waiting.push(weir.connect());
     waiting[1].send(get("/"));
     has_begun.recv_timeout(DEADLINE).unwrap();
+}
+
+/// Threads that share nothing else: requests on all cores, and never more of them at the endpoint than it may have
+/// connections.
+#[test]
+fn connections_to_an_endpoint_are_bounded_over_all_cores() {
+    for driver in ["auto", "monoio"] {
+        let now = Arc::new(AtomicUsize::new(0));
+        let most = Arc::new(AtomicUsize::new(0));
+        let (at_once, seen) = (now.clone(), most.clone());
+        let endpoint = Endpoint::script(move |conn| {
+            while conn.next_request().is_some() {
+                seen.fetch_max(at_once.fetch_add(1, SeqCst) + 1, SeqCst);
+                std::thread::yield_now();
+                at_once.fetch_sub(1, SeqCst);
+                if conn.try_send(ok("hello")).is_err() {
+                    return;
+                }
+            }
+        });
+        let weir = Weir::start(&format!(
+            "cores = 4\ndriver = {driver:?}\n[upstream.up]\nservers = [{:?}]\n\
+             pool = {{ connections = 3 }}\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n",
+            endpoint.name
+        ));
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    let mut client = weir.connect();
+                    for _ in 0..50 {
+                        client.send(get("/"));
+                        assert_eq!(client.response().status(), 200);
+                    }
+                });
+            }
+        });
+        let most = most.load(SeqCst);
+        assert!((1..=3).contains(&most), "{most} at once");
+        assert!(weir.metric("weir_upstream_queued_total{upstream=\"up\"}") > 0.0);
+    }
 }
 
 #[test]

@@ -113,10 +113,10 @@ layer! {
     Pool, PoolPatch, "pool", "[upstream.NAME.pool]" {
         /// Unused connections kept, by endpoint and core.
         idle_per_core: u32 = "idle_per_core" as Count<0, CONNECTIONS_MAX>, limits::POOL_IDLE_PER_CORE;
-        /// Connections to one endpoint: each core has its share, rounded up.
+        /// Connections to one endpoint, all cores together. Those of HTTP/2 belong to a core each: with fewer of them
+        /// than cores, these take turns.
         connections: u32 = "connections" as Count<1, CONNECTIONS_MAX>, limits::POOL_CONNECTIONS;
-        /// Requests that may wait while all endpoints have that many; 0 refuses them at once. Each
-        /// core has its share, rounded up.
+        /// Requests that may wait while all endpoints have that many, all cores together; 0 refuses them at once.
         pending: u32 = "pending" as Count<0, CONNECTIONS_MAX>, limits::POOL_PENDING;
     }
 }

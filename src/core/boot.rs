@@ -8,12 +8,14 @@ use std::thread::JoinHandle;
 
 use weir_config::Driver;
 
+use super::mailbox::Letter;
 use super::{Clients, Command, Core, Mail, Mailbox};
 use crate::io::ring::{self, Ring};
 use crate::io::uring::{self, Uring};
 use crate::io::{Address, ListenSocket, Net};
 use crate::obs::CoreObs;
 use crate::plan::{ListenerId, Plan};
+use crate::upstream::{Note, Registry};
 
 /// What all cores share: the limits of the whole box, and the way to each other.
 pub struct Shared<N: Net> {
@@ -22,6 +24,8 @@ pub struct Shared<N: Net> {
     /// Every core's connections. Written by that core alone.
     pub(super) loads: Vec<AtomicU32>,
     counts: Mutex<HashMap<Address, Arc<DoorCount>>>,
+    /// Connections to endpoints, and who waits for one.
+    pub(super) upstreams: Arc<Registry>,
 }
 
 /// The connections of one listener over all cores. Touched when one begins or ends.
@@ -39,12 +43,28 @@ impl<N: Net> Shared<N> {
             mails,
             loads,
             counts: Mutex::default(),
+            upstreams: Arc::default(),
         })
     }
 
     /// How many cores there are.
     pub fn cores(&self) -> usize {
         self.mails.len()
+    }
+
+    /// What sends notes about places at endpoints from core to core.
+    pub(super) fn poster(self: &Arc<Self>) -> Box<dyn Fn(usize, Note) -> Result<(), Note>> {
+        let shared = self.clone();
+        Box::new(move |core, note| {
+            let Some(mail) = shared.mails.get(core) else {
+                return Err(note);
+            };
+            mail.post(Letter::Note(note))
+                .map_err(|letter| match letter {
+                    Letter::Note(note) => note,
+                    _ => unreachable!("what comes back is what was sent"),
+                })
+        })
     }
 
     /// The count of a listener, the same for every core. Locks: for opening listeners only.

@@ -17,6 +17,7 @@ use crate::io::{Address, Bell, Net, Rx};
 use crate::limits::{LETTERS_AT_ONCE_MAX, MAILBOX_LETTERS_MAX};
 use crate::plan::{ListenerId, Plan};
 use crate::tls;
+use crate::upstream::Note;
 
 /// What control asks of a core; `S` is a listening socket.
 pub enum Command<S> {
@@ -79,6 +80,7 @@ impl Receipts {
 pub(super) enum Letter<N: Net> {
     Command(Command<N::Socket>),
     Connection(Address, N::Parcel),
+    Note(Note),
 }
 
 /// The sender's side of a core's mailbox.
@@ -105,7 +107,9 @@ impl<N: Net> Mail<N> {
         self.post(Letter::Command(command))
             .map_err(|letter| match letter {
                 Letter::Command(command) => command,
-                Letter::Connection(..) => unreachable!("what comes back is what was sent"),
+                Letter::Connection(..) | Letter::Note(_) => {
+                    unreachable!("what comes back is what was sent")
+                }
             })
     }
 
@@ -155,6 +159,7 @@ impl<N: Net> Mailbox<N> {
                 match letter {
                     Letter::Command(command) => core.obey(command),
                     Letter::Connection(door, parcel) => core.adopt(&door, parcel),
+                    Letter::Note(note) => core.places.hear(note),
                 }
             }
             if letters == LETTERS_AT_ONCE_MAX {

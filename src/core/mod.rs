@@ -30,7 +30,7 @@ use crate::limits::{HANDSHAKE_TOLD_MS, HOUSEKEEPING_MS, TIMER_TICK_MS};
 use crate::obs::{CoreObs, Level, RequestId};
 use crate::plan::{ListenerId, Plan};
 use crate::tls::{self, Gate};
-use crate::upstream::{Reaper, Upstream};
+use crate::upstream::{Places, Reaper, Upstream};
 pub use accept::{Door, Pass};
 use date::DateCache;
 
@@ -42,6 +42,8 @@ pub struct Core<N: Net> {
     pub timers: Rc<Timers>,
     /// Closes idle upstream connections.
     pub reaper: Rc<Reaper<N>>,
+    /// Its places at endpoints, and who waits for one.
+    places: Rc<Places<N>>,
     /// Counters and the access log.
     pub obs: Rc<RefCell<CoreObs>>,
     /// Whose turn it is to make a step of a handshake.
@@ -91,6 +93,12 @@ impl<N: Net> Core<N> {
     ) -> Rc<Self> {
         let obs = Rc::new(RefCell::new(obs));
         let mail = shared.mails.get(index).cloned();
+        let places = Places::new(
+            (index, shared.cores()),
+            shared.upstreams.clone(),
+            obs.clone(),
+            shared.poster(),
+        );
         Rc::new(Self {
             gate: Gate::new(move || mail.iter().for_each(Mail::ring)),
             timers: Rc::default(),
@@ -98,12 +106,8 @@ impl<N: Net> Core<N> {
             share: Share::default(),
             told_of_clients: Cell::new(None),
             told_of_endpoints: Cell::new(None),
-            plan: RefCell::new(Rc::new(CorePlan::new(
-                plan,
-                None,
-                (shared.cores(), seed),
-                &obs,
-            ))),
+            plan: RefCell::new(Rc::new(CorePlan::new(plan, None, seed, &places))),
+            places,
             obs,
             doors: RefCell::default(),
             ids: Cell::new((seed, 0)),
@@ -193,6 +197,7 @@ impl<N: Net> Core<N> {
             let tick = self.net.now() + Duration::from_millis(TIMER_TICK_MS);
             self.net.sleep_until(tick).await;
             self.timers.fire(self.net.now());
+            self.places.look(self.net.now());
             self.keep_within_memory();
         }
     }
@@ -262,8 +267,8 @@ impl<N: Net> Core<N> {
         receipt: &Receipt,
     ) {
         let old = self.plan();
-        let with = (self.shared.cores(), self.ids.get().0);
-        let new = Rc::new(CorePlan::new(plan, Some(&old), with, &self.obs));
+        let seed = self.ids.get().0;
+        let new = Rc::new(CorePlan::new(plan, Some(&old), seed, &self.places));
         for upstream in &old.upstreams {
             upstream.retire_missing(
                 new.upstreams
@@ -274,6 +279,8 @@ impl<N: Net> Core<N> {
         }
         self.obs.borrow_mut().plan_changed(&new.plan);
         *self.plan.borrow_mut() = new.clone();
+        drop(old);
+        self.places.forget_unused();
         self.renumber_doors(&new.plan, receipt);
         self.open_doors(sockets);
     }
@@ -327,16 +334,12 @@ impl<N: Net> Core<N> {
 }
 
 impl<N: Net> CorePlan<N> {
-    fn new(
-        plan: Arc<Plan>,
-        old: Option<&Self>,
-        with: (usize, u64),
-        obs: &Rc<RefCell<CoreObs>>,
-    ) -> Self {
+    fn new(plan: Arc<Plan>, old: Option<&Self>, seed: u64, places: &Rc<Places<N>>) -> Self {
         let upstreams = plan.upstreams.iter().enumerate().map(|(i, upstream)| {
             let old = old.and_then(|old| old.upstreams.iter().find(|u| u.name == upstream.name));
             let id = crate::plan::UpstreamId(i as u32);
-            Rc::new(Upstream::new(id, upstream, old.map(Rc::as_ref), with, obs))
+            let old = old.map(Rc::as_ref);
+            Rc::new(Upstream::new(id, upstream, old, seed, places))
         });
         Self {
             upstreams: upstreams.collect(),

@@ -444,7 +444,7 @@ impl<N: Net> Way<'_, N> {
         let connected = connected.await;
         record.connect_ns += core.net.now().since(began).as_nanos() as u64;
         match connected?.unwrap_or(Err(Reason::ConnectTimeout)) {
-            Ok(wire) => Ok(permit.hold(wire, owner)),
+            Ok(wire) => Ok(permit.hold(wire, owner, core.net.now())),
             Err(reason) => {
                 permit.failed();
                 Err(Fault::upstream(Phase::Connect, reason, Retry::Always))

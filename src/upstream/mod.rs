@@ -6,8 +6,10 @@
 mod balance;
 mod budget;
 mod permit;
+mod places;
 mod pool;
 mod queue;
+mod registry;
 mod shared;
 
 use std::cell::{Cell, RefCell};
@@ -20,10 +22,12 @@ pub use balance::Tried;
 use budget::Budget;
 use permit::Place;
 pub use permit::{Held, Permit};
-use pool::Idle;
+pub use places::Places;
+use pool::IdleList;
 pub use pool::{Need, Reaper};
-use queue::Queue;
+use queue::{Mark, Queue};
 pub use queue::{Turn, Wait};
+pub use registry::{Note, Registry};
 pub use shared::{Joiner, Seat};
 
 use crate::conn::http2::Mux;
@@ -46,8 +50,10 @@ pub struct Upstream<N: Net> {
     /// What may be retried.
     pub budget: Rc<Budget>,
     queue: Rc<Queue<N>>,
-    /// How many may wait.
-    pending_max: usize,
+    mark: Rc<Mark>,
+    /// How many may wait, all cores together.
+    pending_max: u32,
+    places: Rc<Places<N>>,
     obs: Rc<RefCell<CoreObs>>,
 }
 
@@ -60,7 +66,7 @@ pub struct Endpoint<N: Net> {
     /// How it is spoken to over TLS, if it is.
     secure: RefCell<Option<Secure>>,
     /// Connections that wait for the next request, the one used last on top.
-    idle: RefCell<Vec<Idle<N>>>,
+    idle: RefCell<IdleList<N>>,
     /// What it speaks by the plan, and what it spoke when it was last asked.
     configured: Protocol,
     pub protocol: Cell<Protocol>,
@@ -131,18 +137,16 @@ impl<N: Net> Endpoint<N> {
 }
 
 impl<N: Net> Upstream<N> {
-    /// Makes the core's side of `plan`, taking over from `old` what has the same name. What the plan allows the whole
-    /// box is divided by `cores`.
+    /// Makes the core's side of `plan`, taking over from `old` what has the same name.
     pub fn new(
         id: UpstreamId,
         plan: &UpstreamPlan,
         old: Option<&Self>,
-        (cores, seed): (usize, u64),
-        obs: &Rc<RefCell<CoreObs>>,
+        seed: u64,
+        places: &Rc<Places<N>>,
     ) -> Self {
         let client = plan.tls.as_ref().map(|client| Rc::new(client.for_core()));
-        let queue = Rc::default();
-        let cores = cores.max(1) as u32;
+        let (queue, mark) = (places.queue(&plan.name), Rc::default());
         let endpoints = plan.endpoints.iter().enumerate().map(|(i, endpoint)| {
             let name = endpoint.tls_name.as_ref();
             let kept = old.and_then(|old| {
@@ -159,7 +163,7 @@ impl<N: Net> Upstream<N> {
                     name: endpoint.name.clone(),
                     address: endpoint.address.clone(),
                     secure: RefCell::default(),
-                    idle: RefCell::default(),
+                    idle: RefCell::new(IdleList::new(queue.clone())),
                     configured: endpoint.protocol,
                     protocol: Cell::new(endpoint.protocol),
                     shared: RefCell::default(),
@@ -167,7 +171,7 @@ impl<N: Net> Upstream<N> {
                     is_joining: Cell::new(false),
                     joined: Cell::new(0),
                     was_abandoned: Cell::new(false),
-                    place: Rc::new(Place::new(obs.clone())),
+                    place: places.place(&queue, &endpoint.name),
                     idle_max: Cell::new(0),
                     idle_timeout: Cell::new(Duration::ZERO),
                     dead_after: Cell::new(Duration::ZERO),
@@ -183,11 +187,15 @@ impl<N: Net> Upstream<N> {
             kept.idle_timeout.set(plan.timeouts.upstream_idle);
             kept.dead_after.set(plan.dead_after);
             kept.retired.set(false);
-            let share = plan.connections_max.div_ceil(cores);
-            kept.place.set((id, i as u32), share, &queue);
+            kept.place.set((id, i as u32), plan.connections_max, &mark);
             kept
         });
-        let endpoints = endpoints.collect();
+        let endpoints: Vec<_> = endpoints.collect();
+        queue.set_endpoints(&endpoints);
+        for endpoint in &endpoints {
+            endpoint.close_excess();
+            endpoint.place.serve();
+        }
         let counted = old.map_or_else(|| Rc::new(Cell::new(id)), |old| old.id.clone());
         counted.set(id);
         Self {
@@ -200,8 +208,10 @@ impl<N: Net> Upstream<N> {
             )),
             budget: old.map_or_else(Rc::default, |old| old.budget.clone()),
             queue,
-            pending_max: plan.pending_max.div_ceil(cores) as usize,
-            obs: obs.clone(),
+            mark,
+            pending_max: plan.pending_max,
+            obs: places.obs.clone(),
+            places: places.clone(),
         }
     }
 
@@ -228,7 +238,17 @@ impl<N: Net> Upstream<N> {
         self.endpoints
             .iter()
             .filter(|endpoint| !stays(endpoint))
-            .for_each(|endpoint| endpoint.retire());
+            .for_each(|endpoint| {
+                endpoint.retire();
+                // Another of that name has taken its place, if it is spoken to in another way now.
+                let has_place = |new: &Self| {
+                    let mut places = new.endpoints.iter().map(|e| &e.place);
+                    places.any(|place| Rc::ptr_eq(place, &endpoint.place))
+                };
+                if !new.is_some_and(has_place) {
+                    endpoint.place.forget();
+                }
+            });
         if new.is_none() {
             self.id.set(UpstreamId(u32::MAX));
         }

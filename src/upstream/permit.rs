@@ -4,34 +4,44 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::queue::{Queue, Turn, Waiter};
+use super::places::Places;
+use super::queue::{Mark, Queue, Turn, Waiter};
+use super::registry::{EndpointCount, Grant};
 use crate::conn::Wire;
 use crate::fault::Reason;
-use crate::io::Net;
-use crate::obs::CoreObs;
+use crate::io::{Instant, Net};
+use crate::limits::PLACE_KEPT_MS;
 use crate::plan::UpstreamId;
 
-/// An endpoint's connections on this core, under which ids they are counted, and who waits for one.
+/// An endpoint's connections as this core has them: the count over all cores, under which ids they are counted, and who
+/// waits here for one.
 pub(super) struct Place<N: Net> {
-    obs: Rc<RefCell<CoreObs>>,
+    places: Rc<Places<N>>,
+    pub(super) queue: Rc<Queue<N>>,
+    count: Arc<EndpointCount>,
     ids: Cell<(UpstreamId, u32)>,
-    open: Cell<u32>,
-    /// How many may be open.
-    share: Cell<u32>,
-    /// The queues that it serves, and its number there: that of the plan of the day last, before it those of former
-    /// plans that some exchange still runs by.
-    queues: RefCell<Vec<(Weak<Queue<N>>, u32)>>,
+    /// Its number in the plan of the day, last, and in former plans that some exchange still runs by.
+    numbers: RefCell<Vec<(Weak<Mark>, u32)>>,
+    /// A reload has lowered the limit below what is open.
+    may_be_over: Cell<bool>,
 }
 
 impl<N: Net> Place<N> {
-    pub(super) fn new(obs: Rc<RefCell<CoreObs>>) -> Self {
+    pub(super) fn new(
+        places: Rc<Places<N>>,
+        queue: Rc<Queue<N>>,
+        count: Arc<EndpointCount>,
+    ) -> Self {
         Self {
-            obs,
+            places,
+            queue,
+            count,
             ids: Cell::new(NOWHERE),
-            open: Cell::new(0),
-            share: Cell::new(0),
-            queues: RefCell::default(),
+            numbers: RefCell::default(),
+            may_be_over: Cell::new(false),
         }
     }
 
@@ -40,71 +50,132 @@ impl<N: Net> Place<N> {
         self.ids.set(NOWHERE);
     }
 
-    /// The endpoint's place in a new plan, and how many connections it may have by that.
-    pub(super) fn set(
-        self: &Rc<Self>,
-        (upstream, endpoint): (UpstreamId, u32),
-        share: u32,
-        queue: &Rc<Queue<N>>,
-    ) {
+    /// The endpoint's number in a new plan, and how many connections the box may have by that.
+    pub(super) fn set(&self, (upstream, endpoint): (UpstreamId, u32), max: u32, mark: &Rc<Mark>) {
         self.ids.set((upstream, endpoint));
-        self.share.set(share);
-        let mut queues = self.queues.borrow_mut();
-        queues.retain(|(queue, _)| queue.strong_count() > 0);
-        queues.push((Rc::downgrade(queue), endpoint));
-        drop(queues);
-        self.serve();
+        self.count.set_max(max);
+        self.may_be_over.set(self.count.is_over());
+        let mut numbers = self.numbers.borrow_mut();
+        numbers.retain(|(mark, _)| mark.strong_count() > 0);
+        numbers.push((Rc::downgrade(mark), endpoint));
+    }
+
+    /// Its number in the plan of this mark.
+    pub(super) fn number(&self, mark: &Rc<Mark>) -> Option<u32> {
+        let numbers = self.numbers.borrow();
+        let mut newest_first = numbers.iter().rev();
+        newest_first
+            .find(|(own, _)| own.as_ptr() == Rc::as_ptr(mark))
+            .map(|(_, number)| *number)
     }
 
     /// Whether one more connection may be made.
     #[inline]
     pub(super) fn has_room(&self) -> bool {
-        self.open.get() < self.share.get()
+        self.count.has_room()
+    }
+
+    /// Whether there are more connections than there may be.
+    pub(super) fn is_over(&self) -> bool {
+        self.count.is_over()
     }
 
     /// The right to one more connection, if there is one.
     #[inline]
     pub(super) fn permit(self: &Rc<Self>) -> Option<Permit<N>> {
-        self.has_room().then(|| self.grant())
+        self.count.open().then(|| self.counted())
     }
 
-    fn grant(self: &Rc<Self>) -> Permit<N> {
-        self.open.set(self.open.get() + 1);
+    /// The right to a connection that was granted to a request that waits here.
+    pub(super) fn granted(self: &Rc<Self>, grant: Grant) -> Permit<N> {
+        grant.keep();
+        self.counted()
+    }
+
+    fn counted(self: &Rc<Self>) -> Permit<N> {
         Permit {
             place: self.clone(),
-            connected: false,
+            opened: None,
         }
     }
 
     /// An exchange takes a connection that was open already.
     pub(super) fn reused(&self) {
         let (upstream, endpoint) = self.ids.get();
-        self.obs.borrow().upstream_reused(upstream, endpoint);
+        self.places.obs.borrow().upstream_reused(upstream, endpoint);
     }
 
-    /// An attempt has failed here.
+    /// An attempt has failed at the endpoint.
     pub(super) fn attempt_failed(&self, reason: Reason) {
         let (upstream, endpoint) = self.ids.get();
-        self.obs.borrow().attempt_failed(upstream, endpoint, reason);
+        let obs = self.places.obs.borrow();
+        obs.attempt_failed(upstream, endpoint, reason);
     }
 
-    /// Gives what room there is to those who wait.
-    #[inline]
-    fn serve(self: &Rc<Self>) {
-        while self.has_room()
-            && let Some(waiter) = self.first()
-        {
-            waiter.give(Turn::Connect(self.grant()));
+    /// Gives what room there is to those who wait, as long as one of them is here.
+    pub(super) fn serve(&self) {
+        for _ in 0..self.count.upstream.waiting() {
+            if !self.queue.has_waiter_for(self) {
+                return;
+            }
+            let Some(grant) = Grant::new(&self.count) else {
+                return;
+            };
+            self.places.hand_over(grant);
         }
     }
 
-    /// Takes out the first of those who wait for this endpoint.
+    /// Takes out the first of those who wait here for this endpoint.
     #[inline]
     pub(super) fn first(&self) -> Option<Waiter<N>> {
-        let queues = self.queues.borrow();
-        queues
-            .iter()
-            .find_map(|(queue, endpoint)| queue.upgrade()?.first_for(*endpoint))
+        self.queue.first_for(self)
+    }
+
+    /// What becomes of a connection that an exchange has left open: it is given to a request that waits here, or closed
+    /// for one that waits elsewhere. What is returned nobody waits for.
+    ///
+    /// Requests of the core that has the connection go before older ones of other cores until it has been open for
+    /// [`PLACE_KEPT_MS`]: a place that changed cores with every request would cost a new connection each time.
+    #[inline]
+    pub(super) fn offer(&self, held: Held<N>, now: Instant) -> Option<Held<N>> {
+        if self.may_be_over.get() {
+            self.may_be_over.set(self.count.is_over());
+            if self.may_be_over.get() {
+                return None;
+            }
+        }
+        if !self.count.upstream.has_waiters() {
+            return Some(held);
+        }
+        self.offer_to_waiters(held, now)
+    }
+
+    #[cold]
+    fn offer_to_waiters(&self, held: Held<N>, now: Instant) -> Option<Held<N>> {
+        let is_wanted = self.count.upstream.is_wanted_by_others(self.places.index);
+        let age = now.since(held.permit.opened.unwrap_or_default());
+        if (!is_wanted || age < Duration::from_millis(PLACE_KEPT_MS))
+            && let Some(waiter) = self.first()
+        {
+            waiter.give(Turn::Reuse(held));
+            return None;
+        }
+        (!is_wanted).then_some(held)
+    }
+
+    /// A connection has ended, or was not made: its place is for whoever waits.
+    fn release(&self) {
+        let upstream = &self.count.upstream;
+        if upstream.has_waiters() && !self.count.is_over() {
+            return self.places.hand_over(Grant::counted(self.count.clone()));
+        }
+        self.count.close();
+        // Whoever has begun to wait in between has found no room.
+        if upstream.has_waiters()
+            && let Some(grant) = Grant::new(&self.count)
+        {
+            self.places.hand_over(grant);
+        }
     }
 }
 
@@ -114,7 +185,8 @@ const NOWHERE: (UpstreamId, u32) = (UpstreamId(u32::MAX), u32::MAX);
 /// The right to one connection. Dropping it gives it back, to the first that waits.
 pub struct Permit<N: Net> {
     place: Rc<Place<N>>,
-    connected: bool,
+    /// When the connection was made.
+    opened: Option<Instant>,
 }
 
 /// A connection with its permit.
@@ -138,10 +210,11 @@ impl<N: Net> Held<N> {
 
 impl<N: Net> Permit<N> {
     /// The connection was made.
-    pub fn hold(mut self, wire: Wire<N>, owner: Option<SocketAddr>) -> Held<N> {
-        self.connected = true;
+    pub fn hold(mut self, wire: Wire<N>, owner: Option<SocketAddr>, now: Instant) -> Held<N> {
+        self.opened = Some(now);
         let (upstream, endpoint) = self.place.ids.get();
         self.place
+            .places
             .obs
             .borrow()
             .upstream_connected(upstream, endpoint);
@@ -155,20 +228,28 @@ impl<N: Net> Permit<N> {
     /// The connection spoke HTTP/2 and has ended for an error.
     pub fn http2_failed(&self, error: weir_proto_h2::Error) {
         let (upstream, _) = self.place.ids.get();
-        let obs = self.place.obs.borrow();
+        let obs = self.place.places.obs.borrow();
         obs.upstream_http2_failed(upstream, error);
     }
 
     /// The connection could not be made.
     pub fn failed(self) {
         let (upstream, endpoint) = self.place.ids.get();
-        self.place.obs.borrow().upstream_failed(upstream, endpoint);
+        self.place
+            .places
+            .obs
+            .borrow()
+            .upstream_failed(upstream, endpoint);
     }
 
     fn closed(&mut self) {
-        if std::mem::take(&mut self.connected) {
+        if self.opened.take().is_some() {
             let (upstream, endpoint) = self.place.ids.get();
-            self.place.obs.borrow().upstream_closed(upstream, endpoint);
+            self.place
+                .places
+                .obs
+                .borrow()
+                .upstream_closed(upstream, endpoint);
         }
     }
 }
@@ -176,7 +257,6 @@ impl<N: Net> Permit<N> {
 impl<N: Net> Drop for Permit<N> {
     fn drop(&mut self) {
         self.closed();
-        self.place.open.set(self.place.open.get() - 1);
-        self.place.serve();
+        self.place.release();
     }
 }

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
+use super::queue::Queue;
 use super::{Endpoint, Held, Turn};
 use crate::io::{Instant, Net, Rx};
 use crate::plan::Protocol;
@@ -18,6 +19,69 @@ use crate::plan::Protocol;
 pub(super) struct Idle<N: Net> {
     held: Held<N>,
     since: Instant,
+}
+
+/// An endpoint's idle connections, the one used last on top. Other cores are told how many there are.
+pub(super) struct IdleList<N: Net> {
+    list: Vec<Idle<N>>,
+    queue: Rc<Queue<N>>,
+}
+
+impl<N: Net> IdleList<N> {
+    pub(super) fn new(queue: Rc<Queue<N>>) -> Self {
+        Self {
+            list: Vec::new(),
+            queue,
+        }
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    #[inline]
+    fn push(&mut self, idle: Idle<N>) {
+        self.list.push(idle);
+        self.queue.idle_changed(1);
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<Idle<N>> {
+        let popped = self.list.pop();
+        self.queue.idle_changed(-i32::from(popped.is_some()));
+        popped
+    }
+
+    /// Takes out the newest of those that are `owner`'s.
+    #[inline]
+    fn pop_of(&mut self, owner: Option<SocketAddr>) -> Option<Idle<N>> {
+        if self.list.last()?.held.owner == owner {
+            return self.pop();
+        }
+        let newest = self
+            .list
+            .iter()
+            .rposition(|idle| idle.held.owner == owner)?;
+        self.queue.idle_changed(-1);
+        Some(self.list.remove(newest))
+    }
+
+    /// Takes out the one that has waited longest.
+    fn pop_oldest(&mut self) -> Option<Idle<N>> {
+        if self.is_empty() {
+            return None;
+        }
+        self.queue.idle_changed(-1);
+        Some(self.list.remove(0))
+    }
+
+    /// Takes out all that are not to be kept.
+    fn take_out(&mut self, mut keep: impl FnMut(&mut Idle<N>) -> bool) -> Vec<Idle<N>> {
+        let gone: Vec<_> = self.list.extract_if(.., |idle| !keep(idle)).collect();
+        self.queue.idle_changed(-(gone.len() as i32));
+        gone
+    }
 }
 
 /// What an attempt asks of a connection.
@@ -41,7 +105,7 @@ impl<N: Net> Endpoint<N> {
         if self.shares(need) {
             return self.has_shared_room();
         }
-        self.place.has_room() || !self.idle.borrow().is_empty()
+        !self.idle.borrow().is_empty() || self.place.has_room()
     }
 
     /// Whether a request goes on a connection that others are on as well. Where the protocol is agreed on connection by
@@ -63,7 +127,8 @@ impl<N: Net> Endpoint<N> {
             return self.place.permit().or_else(closed).map(Turn::Connect);
         }
         loop {
-            let Some(Idle { mut held, .. }) = self.newest(need.owner) else {
+            let newest = self.idle.borrow_mut().pop_of(need.owner);
+            let Some(Idle { mut held, .. }) = newest else {
                 // Somebody else's is closed for one of our own.
                 let closed = || self.idle.borrow_mut().pop().map(|idle| idle.held.close());
                 return self.place.permit().or_else(closed).map(Turn::Connect);
@@ -76,17 +141,6 @@ impl<N: Net> Endpoint<N> {
                 return Some(Turn::Connect(held.close()));
             }
         }
-    }
-
-    /// Takes out the connection that was used last, of those that are `owner`'s.
-    #[inline]
-    fn newest(&self, owner: Option<SocketAddr>) -> Option<Idle<N>> {
-        let mut idle = self.idle.borrow_mut();
-        if idle.last()?.held.owner == owner {
-            return idle.pop();
-        }
-        let newest = idle.iter().rposition(|idle| idle.held.owner == owner)?;
-        Some(idle.remove(newest))
     }
 
     /// Takes what an exchange has waited for.
@@ -108,10 +162,10 @@ impl<N: Net> Endpoint<N> {
             return;
         }
         held.wire.rx.expect(0);
-        if let Some(waiter) = self.place.first() {
-            return waiter.give(Turn::Reuse(held));
-        }
-        if self.retired.get() || self.idle.borrow().len() >= self.idle_max.get() {
+        let Some(mut held) = self.place.offer(held, now) else {
+            return;
+        };
+        if self.retired.get() || self.idle.borrow().list.len() >= self.idle_max.get() {
             return;
         }
         let Some(waker) = reaper.waker.take() else {
@@ -135,9 +189,20 @@ impl<N: Net> Endpoint<N> {
     /// The plan no longer has this endpoint: closes what waits, keeps nothing any more.
     pub fn retire(&self) {
         self.retired.set(true);
-        self.place.forget();
-        self.idle.borrow_mut().clear();
+        while self.give_up_idle() {}
         self.tell_shared();
+    }
+
+    /// Closes the idle connection that has waited longest; says whether there was one.
+    pub(super) fn give_up_idle(&self) -> bool {
+        // Whoever hears of it may look at the list.
+        let oldest = self.idle.borrow_mut().pop_oldest();
+        oldest.is_some()
+    }
+
+    /// Closes idle connections while there are more than there may be.
+    pub(super) fn close_excess(&self) {
+        while self.place.is_over() && self.give_up_idle() {}
     }
 }
 
@@ -187,10 +252,15 @@ impl<N: Net> Reaper<N> {
             let Some(endpoint) = endpoint.upgrade() else {
                 return false;
             };
-            let mut idle = endpoint.idle.borrow_mut();
-            idle.retain_mut(|idle| keep(&endpoint, idle));
-            endpoint.watched.set(!idle.is_empty());
-            !idle.is_empty()
+            let gone = endpoint
+                .idle
+                .borrow_mut()
+                .take_out(|idle| keep(&endpoint, idle));
+            // Whoever hears of it may look at the list.
+            drop(gone);
+            let is_empty = endpoint.idle.borrow().is_empty();
+            endpoint.watched.set(!is_empty);
+            !is_empty
         });
     }
 }

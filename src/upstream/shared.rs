@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{Endpoint, Turn};
 use crate::conn::http2::Mux;
-use crate::io::Net;
+use crate::io::{Instant, Net};
 
 impl<N: Net> Endpoint<N> {
     /// A connection that takes another request: of several the one that was made first, so that the others can empty
@@ -28,6 +28,31 @@ impl<N: Net> Endpoint<N> {
     /// Takes a fresh connection in.
     pub fn share(&self, mux: Rc<Mux<N>>) {
         self.shared.borrow_mut().push(mux);
+    }
+
+    /// Has a connection end for a request that waits on another core, if one was made before `made_before`; says whether
+    /// there was one. It takes no more requests.
+    pub(super) fn give_up_shared(&self, made_before: Instant) -> bool {
+        let shared = self.shared.borrow();
+        let may_end = |mux: &&Rc<Mux<N>>| !mux.is_leaving() && mux.made() < made_before;
+        let mux = shared.iter().find(may_end);
+        mux.inspect(|mux| mux.leave(true)).is_some()
+    }
+
+    /// Nobody waits elsewhere any more: connections that were to end and have not take requests again.
+    pub(super) fn keep_shared(self: &Rc<Self>) {
+        let was_leaving = |mux: &&Rc<Mux<N>>| mux.is_leaving();
+        let leaving: Vec<_> = self
+            .shared
+            .borrow()
+            .iter()
+            .filter(was_leaving)
+            .cloned()
+            .collect();
+        if !leaving.is_empty() {
+            leaving.iter().for_each(|mux| mux.leave(false));
+            self.offer_many(self.place.queue.count.waiting());
+        }
     }
 
     /// Forgets a connection that is over.
@@ -65,7 +90,7 @@ impl<N: Net> Endpoint<N> {
 
     /// Whether [`Endpoint::take_shared`] has something to give.
     pub(super) fn has_shared_room(&self) -> bool {
-        self.is_joining.get() || self.place.has_room() || self.join().is_some()
+        self.join().is_some() || self.is_joining.get() || self.place.has_room()
     }
 
     /// Gives room on a connection to the first that waits for the endpoint; says whether there was both.

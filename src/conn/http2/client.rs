@@ -93,11 +93,16 @@ async fn drive<N: Net>(
         }
     })
     .await;
-    let out = &mut mux.state.borrow_mut().out;
-    // What could not be sent in time must not look as if it had been all: the drop of it is a reset.
-    if out.queued() == 0 {
-        out.tx.finish();
+    {
+        let out = &mut mux.state.borrow_mut().out;
+        // What could not be sent in time must not look as if it had been all: the drop of it is a reset.
+        if out.queued() == 0 {
+            out.tx.finish();
+        }
     }
+    // The place at the endpoint is free when the connection is closed, not before.
+    drop((rx, mux));
+    drop(permit);
 }
 
 /// Receives and sends until the connection is over.
@@ -134,7 +139,7 @@ async fn converse<N: Net>(
         }
         let is_kept = endpoint.upgrade().filter(|endpoint| endpoint.keeps());
         let idle = is_kept.map_or(Duration::ZERO, |endpoint| endpoint.idle_timeout());
-        let idle = if core.is_draining() {
+        let idle = if core.is_draining() || mux.is_leaving() {
             Duration::ZERO
         } else {
             idle

@@ -29,6 +29,9 @@ pub struct Mux<N: Net> {
     /// The endpoint that it leads to, which hears when a stream has ended. Clients only.
     pub(super) endpoint: Weak<Endpoint<N>>,
     pub(super) state: RefCell<State<N>>,
+    made: Instant,
+    /// It is to end when no request is on it. Clients only.
+    is_leaving: Cell<bool>,
 }
 
 pub(super) struct State<N: Net> {
@@ -118,6 +121,8 @@ impl<N: Net> Mux<N> {
         Self {
             net,
             endpoint,
+            made: heard,
+            is_leaving: Cell::new(false),
             state: RefCell::new(State {
                 machine,
                 out,
@@ -152,7 +157,26 @@ impl<N: Net> Mux<N> {
     /// the connection was made does not wait for that.
     pub fn can_open(&self) -> bool {
         let state = self.state.borrow();
-        !state.is_gone && state.machine.is_met() && state.machine.can_open()
+        !self.is_leaving.get()
+            && !state.is_gone
+            && state.machine.is_met()
+            && state.machine.can_open()
+    }
+
+    /// When it was made.
+    pub fn made(&self) -> Instant {
+        self.made
+    }
+
+    /// Whether it takes no more requests, and ends with the last that is on it.
+    pub fn is_leaving(&self) -> bool {
+        self.is_leaving.get()
+    }
+
+    /// Has that be so, or not any more.
+    pub fn leave(&self, is_leaving: bool) {
+        self.is_leaving.set(is_leaving);
+        self.wake();
     }
 
     /// How many requests the endpoint takes at once; none before it has said so.

@@ -1,0 +1,201 @@
+//! One core's part in limits that hold for the whole box: which endpoints it has places for, who waits here, and the
+//! way to the other cores.
+//!
+//! A place that becomes free goes to the request that has waited longest, on whatever core that is: as a note, if it is
+//! another. An idle connection is given up when somebody waits elsewhere. What a note misses (a mailbox that is full, a
+//! store that another core sees late), [`Places::look`] finds a tick later.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use super::permit::Place;
+use super::queue::{Queue, Turn};
+use super::registry::{Grant, Note, Registry, UpstreamCount};
+use crate::io::{Instant, Net};
+use crate::limits::PLACE_KEPT_MS;
+use crate::obs::CoreObs;
+
+/// Sends a note to another core; a full mailbox gives it back.
+type Post = Box<dyn Fn(usize, Note) -> Result<(), Note>>;
+
+/// A core's places at endpoints and its queues.
+pub struct Places<N: Net> {
+    /// The core.
+    pub(super) index: usize,
+    cores: usize,
+    registry: Arc<Registry>,
+    post: Post,
+    pub(super) obs: Rc<RefCell<CoreObs>>,
+    /// By the address of their counts.
+    places: RefCell<HashMap<usize, Weak<Place<N>>>>,
+    queues: RefCell<HashMap<usize, Weak<Queue<N>>>>,
+}
+
+/// What a count is known by among those that live.
+fn key<T>(count: &Arc<T>) -> usize {
+    Arc::as_ptr(count).addr()
+}
+
+impl<N: Net> Places<N> {
+    /// Those of core `index` of so many.
+    pub fn new(
+        (index, cores): (usize, usize),
+        registry: Arc<Registry>,
+        obs: Rc<RefCell<CoreObs>>,
+        post: Post,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            index,
+            cores,
+            registry,
+            post,
+            obs,
+            places: RefCell::default(),
+            queues: RefCell::default(),
+        })
+    }
+
+    /// Who waits here for an upstream's endpoints: one queue, whatever plans they wait by.
+    pub(super) fn queue(&self, upstream: &Arc<str>) -> Rc<Queue<N>> {
+        let count = self.registry.upstream(upstream, self.cores);
+        let mut queues = self.queues.borrow_mut();
+        if let Some(queue) = queues.get(&key(&count)).and_then(Weak::upgrade) {
+            return queue;
+        }
+        let queue = Rc::new(Queue::new(count.clone(), self.index));
+        queues.insert(key(&count), Rc::downgrade(&queue));
+        queue
+    }
+
+    /// This core's place at an endpoint: one, whatever plans have the endpoint.
+    pub(super) fn place(
+        self: &Rc<Self>,
+        queue: &Rc<Queue<N>>,
+        endpoint: &Arc<str>,
+    ) -> Rc<Place<N>> {
+        let count = queue.count.endpoint(endpoint);
+        let mut places = self.places.borrow_mut();
+        if let Some(place) = places.get(&key(&count)).and_then(Weak::upgrade) {
+            return place;
+        }
+        let place = Rc::new(Place::new(self.clone(), queue.clone(), count.clone()));
+        places.insert(key(&count), Rc::downgrade(&place));
+        place
+    }
+
+    /// Forgets what no plan has any more that an exchange runs by.
+    pub fn forget_unused(&self) {
+        self.places
+            .borrow_mut()
+            .retain(|_, place| place.strong_count() > 0);
+        self.queues
+            .borrow_mut()
+            .retain(|_, queue| queue.strong_count() > 0);
+        self.registry.forget_unused();
+    }
+
+    /// Takes a note from another core.
+    pub fn hear(&self, note: Note) {
+        match note {
+            Note::Grant(grant) => self.hand_over(grant),
+            Note::Wanted(count) => {
+                count.was_asked(self.index);
+                let queue = self
+                    .queues
+                    .borrow()
+                    .get(&key(&count))
+                    .and_then(Weak::upgrade);
+                if let Some(queue) = queue {
+                    queue.give_up_idle();
+                }
+            }
+        }
+    }
+
+    /// Gives the right to a connection to whoever has waited longest for it, here or on another core.
+    pub(super) fn hand_over(&self, mut grant: Grant) {
+        loop {
+            let Some((core, ticket)) = grant.next() else {
+                match grant.give_back() {
+                    Some(again) => grant = again,
+                    None => return,
+                }
+                continue;
+            };
+            if core == self.index {
+                let place = self
+                    .places
+                    .borrow()
+                    .get(&key(&grant.endpoint))
+                    .and_then(Weak::upgrade);
+                if let Some(place) = place
+                    && let Some(waiter) = place.first()
+                {
+                    return waiter.give(Turn::Connect(place.granted(grant)));
+                }
+                grant.pass(ticket);
+            } else {
+                match (self.post)(core, Note::Grant(grant)) {
+                    Err(Note::Grant(back)) => grant = back,
+                    _ => return,
+                }
+                // Its mailbox is full: it looks by itself.
+                self.obs.borrow().mailbox_full();
+                grant.pass(ticket);
+            }
+        }
+    }
+
+    /// Asks a core that has idle connections to give some up; all of those, if `all`.
+    pub(super) fn ask_for_idle(&self, count: &Arc<UpstreamCount>, all: bool) {
+        for core in count.ask_for_idle(self.index) {
+            if (self.post)(core, Note::Wanted(count.clone())).is_err() {
+                self.obs.borrow().mailbox_full();
+                count.was_asked(core);
+            } else if !all {
+                return;
+            }
+        }
+    }
+
+    /// Looks after those that wait, wherever; every tick.
+    pub fn look(&self, now: Instant) {
+        if !self.registry.has_waiters() {
+            return;
+        }
+        let queues: Vec<_> = self
+            .queues
+            .borrow()
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect();
+        for queue in queues.iter().filter(|queue| queue.count.has_waiters()) {
+            if queue.has_waiters() {
+                queue
+                    .endpoints()
+                    .for_each(|endpoint| endpoint.place.serve());
+            }
+            if queue.has_waiters() {
+                self.ask_for_idle(&queue.count, true);
+            }
+            queue.give_up_idle();
+            self.share_connections(queue, now);
+        }
+    }
+
+    /// A connection that requests share is never idle for long where there are many of them: one that has been here for
+    /// a while ends for a request that waits on another core.
+    fn share_connections(&self, queue: &Queue<N>, now: Instant) {
+        let is_wanted = queue.count.is_wanted_by_others(self.index);
+        let made_before = Instant(now.0.saturating_sub(PLACE_KEPT_MS * 1_000_000));
+        for endpoint in queue.endpoints() {
+            if !is_wanted {
+                endpoint.keep_shared();
+            } else if endpoint.give_up_shared(made_before) {
+                return;
+            }
+        }
+    }
+}
