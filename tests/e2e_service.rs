@@ -3,9 +3,11 @@
 
 mod e2e;
 
+use std::fs::Permissions;
 use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use e2e::*;
@@ -283,4 +285,392 @@ fn the_file_with_the_number_is_there_while_weir_serves() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("it holds something else"), "{said}");
     assert_eq!(std::fs::read_to_string(&precious).unwrap(), "words");
+}
+
+/// The one user and group that every machine has, by number.
+const NOBODY: u32 = 65_534;
+
+/// A directory that every user may enter, with one in it that is nobody's.
+fn open_dir(name: &str) -> Scratch {
+    let path = std::env::temp_dir().join(format!("weir-{name}-{}", std::process::id()));
+    let run = path.join("run");
+    std::fs::create_dir_all(&run).unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    if is_root() {
+        chown(&run, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    Scratch(path)
+}
+
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The fields of these names of every thread of a process: its main one comes first.
+fn of_threads(pid: u32, names: [&str; 4]) -> Vec<[String; 4]> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let mut ids: Vec<u32> = tasks
+        .map(|task| task.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    ids.sort_by_key(|id| (*id != pid, *id));
+    let status = |id| std::fs::read_to_string(format!("/proc/{pid}/task/{id}/status"));
+    // One that has just ended has none.
+    let statuses = ids.into_iter().filter_map(|id| status(id).ok());
+    statuses
+        .map(|status| {
+            names.map(|name| {
+                let mut lines = status.lines();
+                let field = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+                field
+                    .unwrap()
+                    .split_whitespace()
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
+        })
+        .collect()
+}
+
+#[test]
+fn root_becomes_the_user_of_the_file_and_may_bind_low_ports_still() {
+    let dir = open_dir("user");
+    let run = dir.0.join("run");
+    let [socket, log, pid_file] =
+        ["front.sock", "access.log", "weir.pid"].map(|name| run.join(name));
+    let config = |more: &str| {
+        format!(
+            "cores = 2\nuser = \"{NOBODY}\"\ngroup = \"{NOBODY}\"\npid_file = \"{}\"\naccess_log = \"{}\"\n{ANSWER}\
+             [listen.\"127.0.0.77:801\"]\n[listen.\"unix:{}\"]\nmode = \"0660\"\n{more}",
+            pid_file.display(),
+            log.display(),
+            socket.display()
+        )
+    };
+    if !is_root() {
+        let file = dir.0.join("weir.toml");
+        std::fs::write(&file, config("").replace(":801", ":0")).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .arg("run")
+            .arg(&file)
+            .output();
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            said.contains("cannot become user") && said.contains("start Weir as root"),
+            "{said}"
+        );
+        return;
+    }
+    let mut weir = Weir::start_in(&dir.0, &config(""));
+    weir.wait_for(&format!(
+        "runs as user `{NOBODY}` ({NOBODY}), group {NOBODY}; may still bind"
+    ));
+    eventually("the file with the number", || {
+        pid_file.exists().then_some(())
+    });
+    let nobody = [NOBODY; 4].map(|id| id.to_string()).join(" ");
+    let threads = of_threads(weir.pid(), ["Uid", "Gid", "Groups", "CapPrm"]);
+    assert!(threads.len() >= 4, "control, logs, two cores");
+    for (n, [uid, gid, groups, permitted]) in threads.iter().enumerate() {
+        assert_eq!([uid, gid], [&nobody, &nobody], "thread {n}");
+        assert_eq!(groups, "", "thread {n}");
+        // CAP_NET_BIND_SERVICE is the tenth.
+        let permitted = u64::from_str_radix(permitted, 16).unwrap();
+        assert_eq!(permitted | 1 << 10, 1 << 10, "thread {n}");
+    }
+    let main = &of_threads(weir.pid(), ["CapEff", "CapInh", "CapAmb", "NoNewPrivs"])[0];
+    let (bind, none) = ("0000000000000400", "0000000000000000");
+    assert_eq!(main, &[bind, none, none, "1"]);
+    assert_eq!(weir.ask(get("/")).status(), 200);
+    for file in [&socket, &log, &pid_file] {
+        let owner = std::fs::metadata(file).unwrap();
+        assert_eq!(
+            (owner.uid(), owner.gid()),
+            (NOBODY, NOBODY),
+            "{}",
+            file.display()
+        );
+    }
+
+    // As this user it reloads, and binds another port below 1024.
+    weir.reload(&config("[listen.\"127.0.0.77:802\"]\n"));
+    weir.wait_for("reload: listening on 127.0.0.77:802 too");
+    weir.wait_for("reloaded in");
+    let mut client = Conn::to("127.0.0.77:802".parse().unwrap());
+    client.send(get("/"));
+    assert_eq!(client.response().status(), 200);
+    std::fs::rename(&log, run.join("old.log")).unwrap();
+    weir.signal(Signal::USR1);
+    eventually("the log to be opened anew", || log.exists().then_some(()));
+    weir.signal(Signal::TERM);
+    assert_eq!(weir.wait().code(), Some(0));
+    assert!(!pid_file.exists() && !socket.exists());
+}
+
+#[test]
+fn no_capability_is_kept_that_no_port_needs() {
+    if !is_root() {
+        return assert!(!is_root());
+    }
+    let dir = open_dir("plain");
+    let config =
+        format!("user = \"{NOBODY}\"\ngroup = \"{NOBODY}\"\n{ANSWER}[listen.\"127.0.0.1:0\"]\n");
+    let weir = Weir::start_in(&dir.0, &config);
+    for thread in of_threads(weir.pid(), ["CapPrm", "CapEff", "CapInh", "CapAmb"]) {
+        assert_eq!(thread, ["0000000000000000"; 4]);
+    }
+    assert_eq!(weir.ask(get("/")).status(), 200);
+    weir.reload(&format!("{config}[listen.\"127.0.0.78:803\"]\n"));
+    weir.wait_for("cannot listen on 127.0.0.78:803: ports below 1024 need the capability");
+    assert_eq!(weir.ask(get("/")).status(), 200);
+}
+
+#[test]
+fn check_says_what_the_user_may_not_do() {
+    let dir = open_dir("check");
+    let closed = dir.0.join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    let files = Authority::new("CA")
+        .sign(&["weir.test"])
+        .write(&closed, "site");
+    let key = closed.join("site.key");
+    let file = dir.0.join("weir.toml");
+    let check = |user: &str, keys: &str| {
+        let text = format!(
+            "user = \"{user}\"\n{keys}{ANSWER}[listen.\"127.0.0.1:0\"]\ntls = {{ {files} }}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(["check", file.to_str().unwrap()])
+            .output();
+        let output = output.unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let (code, said) = check("nosuchuser", "");
+    assert_eq!(code, Some(3), "{said}");
+    assert!(
+        said.contains("there is no user `nosuchuser` here"),
+        "{said}"
+    );
+    assert!(said.contains("weir.toml:1:8"), "{said}");
+    let nobody = NOBODY.to_string();
+    let group = format!("group = \"{NOBODY}\"\n");
+    if !is_root() {
+        let (code, said) = check(&nobody, &group);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(
+            said.contains("was not tested") && said.contains("as root"),
+            "{said}"
+        );
+        return;
+    }
+    let (code, said) = check(&nobody, &group);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("warning"), "{said}");
+
+    // A key in a folder that is closed, and one that is.
+    std::fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
+    let (code, said) = check(&nobody, &group);
+    assert_eq!(code, Some(3), "{said}");
+    let why = format!(
+        "cannot read {}: it may not enter {}",
+        key.display(),
+        closed.display()
+    );
+    assert!(said.contains(&why), "{said}");
+    assert!(said.contains("| tls = "), "the line is shown: {said}");
+    std::fs::set_permissions(&closed, Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+    let (code, said) = check(&nobody, &group);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("site.key: Permission denied"), "{said}");
+    // Its group is enough.
+    chown(&key, None, Some(NOBODY)).unwrap();
+    std::fs::set_permissions(&key, Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(check(&nobody, &group).0, Some(0));
+
+    // Logs and the file with the number.
+    let in_root = format!(
+        "{group}pid_file = \"{0}/weir.pid\"\naccess_log = \"{0}/access.log\"\n",
+        closed.display()
+    );
+    let (code, said) = check(&nobody, &in_root);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(
+        said.contains("cannot write") && said.contains("weir.pid: Permission denied"),
+        "{said}"
+    );
+    assert!(said.contains("access.log: Permission denied"), "{said}");
+    let in_run = in_root.replace("/closed/", "/run/");
+    assert_eq!(check(&nobody, &in_run).0, Some(0));
+    assert!(
+        std::fs::read_dir(dir.0.join("run"))
+            .unwrap()
+            .next()
+            .is_none(),
+        "nothing was made"
+    );
+
+    // What check refuses, a start refuses.
+    std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+    let (code, _) = check(&nobody, &group);
+    assert_eq!(code, Some(3));
+    let output = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .arg("run")
+        .arg(&file)
+        .output();
+    assert_eq!(output.unwrap().status.code(), Some(3));
+}
+
+/// Runs what follows with the listening sockets that it is told of, as a service manager would.
+const ACTIVATE: &str = "
+import os, socket, sys
+held = []
+for n, name in enumerate(sys.argv[1].split(',')):
+    if name == 'udp':
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    elif name.startswith('/'):
+        made = socket.socket(socket.AF_UNIX)
+        made.bind(name)
+    else:
+        host, port = name.rsplit(':', 1)
+        made = socket.socket()
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, int(port)))
+    if name != 'udp':
+        made.listen(64)
+        made.setblocking(False)
+    held.append(made)
+high = [os.dup2(made.fileno(), 100 + n, False) for n, made in enumerate(held)]
+for n, fd in enumerate(high):
+    os.dup2(fd, 3 + n, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(high)), LISTEN_FDNAMES=sys.argv[2])
+if sys.argv[3] == 'keep' and os.fork():
+    # A parent that holds the sockets, as a service manager does, and runs on in the child's place.
+    pass
+elif sys.argv[3] == 'keep':
+    # The child only holds them until its standard input ends.
+    sys.stdin.read()
+    os._exit(0)
+binary = os.open(sys.argv[4], os.O_RDONLY)
+if sys.argv[3] == 'drop':
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+os.execve(binary, sys.argv[4:], os.environ)
+";
+
+/// A port that is free at this address.
+fn free_port(ip: &str) -> String {
+    let socket = std::net::TcpListener::bind((ip, 0)).unwrap();
+    socket.local_addr().unwrap().to_string()
+}
+
+fn activate(sockets: &str, names: &str, holds: &str) -> Command {
+    let mut command = Command::new("python3");
+    command.args([
+        "-c",
+        ACTIVATE,
+        sockets,
+        names,
+        holds,
+        env!("CARGO_BIN_EXE_weir"),
+    ]);
+    command
+}
+
+#[test]
+fn inherited_sockets_are_for_the_listeners_of_their_addresses() {
+    for driver in ["ring", "monoio"] {
+        let dir = Weir::dir();
+        let path = dir.join("front.sock");
+        let (front, admin, other) = (
+            free_port("127.0.0.81"),
+            free_port("127.0.0.82"),
+            free_port("127.0.0.83"),
+        );
+        let config = format!(
+            "cores = 2\ndriver = \"{driver}\"\nadmin = \"{admin}\"\n{ANSWER}[listen.\"{front}\"]\n[listen.\"unix:{}\"]\n",
+            path.display()
+        );
+        let sockets = format!("{front},{},{admin},{other},udp", path.display());
+        let mut command = activate(&sockets, "http:local:admin:spare:odd", "keep");
+        command.stdin(Stdio::piped());
+        let mut weir = Weir::start_by(&dir, &config, command);
+        for said in [
+            format!("inherited socket 3 (http) is for {front}"),
+            format!("inherited socket 4 (local) is for unix:{}", path.display()),
+            format!("inherited socket 5 (admin) is for {admin}"),
+            format!("inherited socket 6 (spare): no listener has the address {other}; closed"),
+            "inherited socket 7 (odd): it is no listening stream socket; closed".to_owned(),
+        ] {
+            weir.wait_for(&said);
+        }
+        for _ in 0..20 {
+            let mut tcp = Conn::to(front.parse().unwrap());
+            tcp.send(get("/"));
+            assert_eq!(tcp.response().text(), "here");
+            let mut unix = Conn::to_unix(&path);
+            unix.send(get("/"));
+            assert_eq!(unix.response().text(), "here");
+        }
+        assert_eq!(weir.admin("/healthz").status(), 200);
+        // They are the manager's: it goes on with them when Weir ends, and has lost nothing.
+        weir.signal(Signal::TERM);
+        weir.wait_for("drained");
+        let mut kept = Conn::to(front.parse().unwrap());
+        assert!(path.exists());
+        let mut local = Conn::to_unix(&path);
+        for conn in [&mut kept, &mut local] {
+            conn.send(get("/"));
+        }
+        // It ends when its standard input does, and the sockets with it.
+        weir.close_stdin();
+        assert_eq!(weir.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_low_port_may_be_inherited_by_a_user_that_could_not_bind_it() {
+    if !is_root() {
+        // Nobody else could make such a socket for the test.
+        return assert!(std::net::TcpListener::bind("127.0.0.86:804").is_err());
+    }
+    let dir = open_dir("activated");
+    let config = format!("{ANSWER}[listen.\"127.0.0.86:804\"]\n");
+    let command = activate("127.0.0.86:804", "http", "drop");
+    let weir = Weir::start_by(&dir.0, &config, command);
+    let [effective, ..] = &of_threads(weir.pid(), ["CapEff", "Uid", "Gid", "Groups"])[0];
+    assert_eq!(effective, "0000000000000000");
+    assert_eq!(weir.ask(get("/")).text(), "here");
+    // A reload does not ask for what only whoever passes the socket on can do.
+    weir.reload(&config.replace("here", "there"));
+    weir.wait_for("reloaded in");
+    assert_eq!(weir.ask(get("/")).text(), "there");
+}
+
+#[test]
+fn sockets_for_another_process_are_left_alone() {
+    let address = free_port("127.0.0.84");
+    let config = format!("{ANSWER}[listen.\"{address}\"]\n");
+    let variables = [("LISTEN_PID", "1"), ("LISTEN_FDS", "1")];
+    let weir = Weir::start_by(&Weir::dir(), &config, weir_with(&variables));
+    assert_eq!(weir.ask(get("/")).status(), 200);
+    assert!(
+        !weir
+            .stderr
+            .so_far()
+            .iter()
+            .any(|line| line.contains("inherited"))
+    );
 }

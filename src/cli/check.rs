@@ -12,7 +12,7 @@ use crate::control::{LoadError, Loaded, Machine, Names, Source, count, load};
 
 pub(super) fn main(args: &mut Parser) -> Done {
     let (mut file, mut json) = (None, false);
-    let (mut names, mut machine) = (Names::Resolve, Machine::Ask);
+    let (mut names, mut machine) = (Names::Resolve, Machine::Ask(&[]));
     loop {
         match next(args)? {
             Next::Help => return print(help::CHECK),

@@ -79,6 +79,9 @@ Serves what FILE says, after checking it like `weir check`. Says on standard err
 on, how many cores it has, what drives their io_uring and what the kernel grants. SIGTERM drains,
 SIGHUP reloads, SIGUSR1 reopens logs; see `weir help`.
 
+Started as root with `user`, it becomes that user once its sockets are bound. Listening sockets that
+it is started with (LISTEN_FDS) are for the listeners of their addresses; others are closed.
+
 Under systemd (Type=notify-reload, WatchdogSec=) it says when it is ready, how each reload went, and
 when it ends; the watchdog hears from it while every core answers.
 ";
@@ -89,12 +92,12 @@ Usage: weir check FILE [--no-resolve] [--elsewhere] [--json]
 
 Checks FILE like `run` and a reload do: says everything that is wrong at once, resolves host names,
 runs the [[test]] blocks, and asks the machine for what a start needs, as this user: addresses and
-ports, folders of sockets and logs, processors, io_uring. Prints nothing but `FILE: ok` and a summary
-when all is well.
+ports, folders of sockets and logs, processors, io_uring. Root also tests, as the file's `user`,
+whether that can read keys and open logs. Prints nothing but `FILE: ok` and a summary when all is well.
 
   --no-resolve   leave host names of endpoints alone: for a machine that cannot resolve them, a build
                  server say. `run` and a reload always resolve them, and refuse one without an address
-  --elsewhere    FILE is for another machine: ask this one for nothing, host names included
+  --elsewhere    FILE is for another machine: ask this one for nothing, host names and users included
   --json         print the findings as a JSON array, for editors and scripts
 ";
 

@@ -11,12 +11,14 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use socket2::Socket;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
+use super::inherited::Inherited;
 use super::listen::{self, OwnFile};
 use super::{Control, limits, report};
 use crate::io::Address;
@@ -27,7 +29,7 @@ pub(super) struct Admin {
     listener: Option<Listener>,
     task: Option<AbortHandle>,
     /// Removes the socket's file.
-    _file: Option<OwnFile>,
+    file: Option<OwnFile>,
 }
 
 enum Listener {
@@ -36,32 +38,45 @@ enum Listener {
 }
 
 impl Admin {
-    /// Binds. A Unix socket is for owner and group only. `taken` are TCP addresses that this process listens on already.
+    /// Binds, unless its socket was inherited. A Unix socket is for owner and group only. `taken` are TCP addresses that
+    /// this process listens on already.
     ///
     /// # Errors
     /// The address cannot be bound; says what helps.
     pub(super) fn bind(
         address: &weir_config::Address,
         taken: &[SocketAddr],
+        inherited: &mut Inherited,
     ) -> Result<Self, String> {
         let address = match address {
             weir_config::Address::Tcp(ip) => Address::Ip(*ip),
             weir_config::Address::Unix(path) => Address::Unix(Arc::new(path.clone())),
         };
-        Self::open(&address, taken)
+        let given = inherited.take(&address).pop();
+        Self::open(&address, taken, given)
             .map_err(|error| format!("admin: {}", listen::explain(&address, &error)))
     }
 
-    fn open(address: &Address, taken: &[SocketAddr]) -> io::Result<Self> {
-        let (listener, shown, file) = match address {
-            Address::Ip(ip) => {
+    fn open(address: &Address, taken: &[SocketAddr], given: Option<Socket>) -> io::Result<Self> {
+        let (listener, shown, file) = match (address, given) {
+            (Address::Ip(_), Some(socket)) => {
+                socket.set_nonblocking(true)?;
+                let listener = Listener::Tcp(TcpListener::from_std(socket.into())?);
+                (listener, address.to_string(), None)
+            }
+            (Address::Unix(_), Some(socket)) => {
+                socket.set_nonblocking(true)?;
+                let listener = Listener::Unix(UnixListener::from_std(socket.into())?);
+                (listener, address.to_string(), None)
+            }
+            (Address::Ip(ip), None) => {
                 listen::probe(*ip, taken)?;
                 let socket = listen::tcp(*ip, limits::ADMIN_BACKLOG)?;
                 socket.set_nonblocking(true)?;
                 let shown = socket.local_addr()?.to_string();
                 (Listener::Tcp(TcpListener::from_std(socket)?), shown, None)
             }
-            Address::Unix(path) => {
+            (Address::Unix(path), None) => {
                 let (socket, file) = listen::unix(path, limits::ADMIN_BACKLOG, Some(0o660))?;
                 socket.set_nonblocking(true)?;
                 (
@@ -75,13 +90,18 @@ impl Admin {
             address: shown,
             listener: Some(listener),
             task: None,
-            _file: file,
+            file,
         })
     }
 
     /// Where it listens.
     pub(super) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The socket's file, if it has one.
+    pub(super) fn file(&self) -> Option<&OwnFile> {
+        self.file.as_ref()
     }
 
     /// Begins to answer.

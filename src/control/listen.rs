@@ -12,6 +12,7 @@ use std::{fs, net};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::inherited::{self, Inherited};
 use crate::io::{Address, ListenSocket, Origin};
 use crate::plan::{ListenerId, Plan};
 
@@ -22,11 +23,14 @@ pub(super) struct Bound {
     pub(super) sockets: Vec<Vec<(ListenerId, ListenSocket)>>,
     /// Where they listen in truth: a port that the kernel chose is filled in.
     pub(super) addresses: Vec<String>,
+    /// TCP addresses among them that we have bound.
+    pub(super) ports: Vec<SocketAddr>,
     /// Files of Unix sockets, removed when dropped.
     pub(super) files: Vec<OwnFile>,
 }
 
-/// Binds `listeners` of `plan` for `cores` cores. `taken` are TCP addresses that this process listens on already.
+/// Binds `listeners` of `plan` for `cores` cores, but for those whose sockets were inherited. `taken` are TCP addresses
+/// that this process listens on already.
 ///
 /// # Errors
 /// One cannot be bound: what to do about it is said, and none stays bound.
@@ -35,6 +39,7 @@ pub(super) fn bind(
     listeners: &[ListenerId],
     cores: usize,
     taken: &[SocketAddr],
+    inherited: &mut Inherited,
 ) -> Result<Bound, String> {
     let mut bound = Bound {
         sockets: (0..cores).map(|_| Vec::new()).collect(),
@@ -45,6 +50,14 @@ pub(super) fn bind(
             continue;
         };
         let cannot = |error: io::Error| explain(&listener.address, &error);
+        let given = inherited.take(&listener.address);
+        if !given.is_empty() {
+            for (core, socket) in inherited::spread(&given, cores).map_err(cannot)? {
+                bound.sockets[core].push((id, socket));
+            }
+            bound.addresses.push(listener.address.to_string());
+            continue;
+        }
         match &listener.address {
             Address::Ip(address) => {
                 probe(*address, taken).map_err(cannot)?;
@@ -54,6 +67,7 @@ pub(super) fn bind(
                     address = socket.local_addr().map_err(cannot)?;
                     sockets.push((id, ListenSocket::Tcp(socket, Origin::Bound)));
                 }
+                bound.ports.push(address);
                 bound.addresses.push(address.to_string());
             }
             Address::Unix(path) => {
@@ -183,7 +197,9 @@ pub(super) fn explain(address: &Address, error: &io::Error) -> String {
         }
         (io::ErrorKind::AddrInUse, Address::Unix(_)) => "another process listens there".to_owned(),
         (io::ErrorKind::PermissionDenied, Address::Ip(ip)) if ip.port() < 1024 => {
-            "ports below 1024 need the capability CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=)".to_owned()
+            "ports below 1024 need the capability CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=); with `user`, Weir \
+             keeps it only if it starts with such a port"
+                .to_owned()
         }
         (io::ErrorKind::NotFound, Address::Unix(path)) => {
             let folder = path.parent().map_or_else(|| path.display(), |folder| folder.display());
@@ -201,6 +217,10 @@ mod tests {
 
     use super::*;
 
+    fn none() -> Inherited {
+        Inherited::default()
+    }
+
     fn plan(listeners: &str) -> Plan {
         let text = format!("{listeners}[[route]]\nmatch = \"/*\"\nrespond = {{ status = 204 }}\n");
         let config = weir_config::parse("test.toml", &text).unwrap().0;
@@ -210,7 +230,7 @@ mod tests {
     #[test]
     fn cores_share_a_port_and_accepted_sockets_do_not_wait_to_send() {
         let plan = plan("[listen.\"127.0.0.1:0\"]\n[listen.\"[::1]:0\"]\n");
-        let bound = bind(&plan, &[ListenerId(0), ListenerId(1)], 3, &[]).unwrap();
+        let bound = bind(&plan, &[ListenerId(0), ListenerId(1)], 3, &[], &mut none()).unwrap();
         assert_eq!(bound.sockets.len(), 3);
         assert_eq!(bound.addresses.len(), 2);
         for sockets in &bound.sockets {
@@ -239,13 +259,13 @@ mod tests {
             "[listen.\"{free_at}\"]\n[listen.\"{taken_at}\"]\n"
         ));
         let all = [ListenerId(0), ListenerId(1)];
-        let error = bind(&plan, &all, 2, &[]).err().unwrap();
+        let error = bind(&plan, &all, 2, &[], &mut none()).err().unwrap();
         assert!(
             error.contains(&format!("cannot listen on {taken_at}")),
             "{error}"
         );
         assert!(TcpStream::connect(free_at).is_err());
         // Beside sockets of our own it may share.
-        assert!(bind(&plan, &all, 2, &[taken_at]).is_ok());
+        assert!(bind(&plan, &all, 2, &[taken_at], &mut none()).is_ok());
     }
 }

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use weir_config::{Code, Config, Diagnostic, Places, Spot};
 
-use super::preflight;
+use super::{access, preflight};
 use crate::cli::explain;
 use crate::files;
+use crate::io::Address;
 use crate::plan::{Plan, Problem};
 use crate::tls::{self, Tickets};
 
@@ -44,15 +45,16 @@ pub struct LoadError(pub Vec<Diagnostic>);
 pub enum Names {
     /// They are, and one without an address is an error.
     Resolve,
-    /// They are not: the plan has an address that leads nowhere in their place. For checks only.
+    /// They are not: the plan has an address that leads nowhere in their place, and users are not looked up either. For
+    /// checks only.
     Skip,
 }
 
 /// Whether this machine is asked for what a start would ask it for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Machine {
-    /// It is, and what it refuses is an error.
-    Ask,
+pub enum Machine<'a> {
+    /// It is, and what it refuses is an error. These addresses are not bound by a start, but passed on to it.
+    Ask(&'a [Address]),
     /// It is not: whoever starts hears soon enough, and a file may be for another machine.
     Leave,
 }
@@ -65,18 +67,29 @@ pub enum Machine {
 pub fn load(
     source: &Source,
     names: Names,
-    machine: Machine,
+    machine: Machine<'_>,
     tickets: Option<&Tickets>,
 ) -> Result<Loaded, LoadError> {
-    let (loaded, text) = compile(source, names, tickets)?;
+    let (mut loaded, text) = compile(source, names, tickets)?;
     let mut failures = explain::run_tests(&loaded.config, &loaded.plan);
-    if machine == Machine::Ask {
+    if let Machine::Ask(inherited) = machine {
         let files = loaded.tls.files.iter().map(|(path, _)| path.as_path());
         let own = match source {
             Source::File(path) => Some(path.as_path()),
             Source::Given(_) => None,
         };
-        failures.extend(preflight::preflight(&loaded.config, files.chain(own)));
+        let files = files.chain(own);
+        failures.extend(preflight::preflight(&loaded.config, inherited, files));
+    }
+    let is_here = names == Names::Resolve || matches!(machine, Machine::Ask(_));
+    if is_here {
+        match access::look(&loaded.config, source) {
+            Ok(warnings) => loaded.warnings.extend(warnings),
+            Err(errors) => {
+                loaded.warnings.extend(errors);
+                return Err(refused(source, &text, loaded.warnings, failures));
+            }
+        }
     }
     if failures.is_empty() {
         return Ok(loaded);

@@ -2,10 +2,13 @@
 //! cores, answers signals, and serves metrics and health. No request ever waits for it.
 #![forbid(unsafe_code)]
 
+mod access;
 mod admin;
 mod certificates;
 mod cpus;
 pub mod demo;
+mod identity;
+mod inherited;
 mod limits;
 mod listen;
 mod load;
@@ -32,14 +35,16 @@ use weir_config::Timeouts;
 pub use load::{LoadError, Loaded, Machine, Names, Source, load, load_untested};
 
 use crate::core::{Command, CoreSpec, Cores, Receipt, Receipts};
-use crate::io::ListenSocket;
+use crate::io::{Address, ListenSocket};
 use crate::obs::{AccessLog, Format, Obs, process};
 use crate::plan::Plan;
 use crate::tls::Tickets;
 use admin::Admin;
 use certificates::Certificates;
 use demo::Demo;
-use listen::OwnFile;
+use identity::Identity;
+use inherited::Inherited;
+use listen::{Bound, OwnFile};
 use notify::Manager;
 
 /// What a process is to do.
@@ -127,6 +132,8 @@ struct Control {
     manager: Manager,
     state: RefCell<State>,
     draining: Cell<bool>,
+    /// Addresses whose sockets the process was started with.
+    inherited: Vec<Address>,
     started_ms: u64,
 }
 
@@ -173,12 +180,17 @@ async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(),
         .map(crate::plan::ListenerId)
         .take(plan.listeners.len())
         .collect();
-    let bound = listen::bind(&plan, &all, count, &[])?;
-    let admin = config
-        .admin
-        .as_ref()
-        .map(|address| Admin::bind(address, &[]));
-    let admin = admin.transpose()?;
+    let mut inherited = Inherited::from_environment();
+    let bound = listen::bind(&plan, &all, count, &[], &mut inherited)?;
+    let admin = config.admin.as_ref();
+    let admin = admin
+        .map(|address| Admin::bind(address, &[], &mut inherited))
+        .transpose()?;
+    let inherited = inherited.taken();
+    become_user(&config, &bound, admin.as_ref())?;
+    if let Some(file) = &config.pid_file {
+        pid_file::check(&file.path)?;
+    }
     let access_log = open_log(config.access_log.clone()).await?;
     let (obs, sides) =
         Obs::start(count, &plan, access_log).map_err(|e| format!("cannot start the log: {e}"))?;
@@ -221,6 +233,7 @@ async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(),
         manager,
         state,
         draining,
+        inherited,
         started_ms,
     });
     if let Some(mut admin) = admin {
@@ -233,6 +246,30 @@ async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(),
     let outcome = control.clone().live(&mut signals).await;
     control.finish();
     outcome
+}
+
+/// Gives up what root can do, once everything is bound. Files and rings that are made from here on are the user's.
+fn become_user(
+    config: &weir_config::Config,
+    bound: &Bound,
+    admin: Option<&Admin>,
+) -> Result<(), String> {
+    let identity = Identity::of(config).map_err(|(_, why)| why)?;
+    let Some(identity) = identity.filter(|it| !it.is_current() || it.is_root()) else {
+        return Ok(());
+    };
+    let admin_file = admin.and_then(Admin::file);
+    for file in bound.files.iter().chain(admin_file) {
+        identity.own(&file.path)?;
+    }
+    let admin_port = match config.admin {
+        Some(weir_config::Address::Tcp(address)) => Some(address),
+        _ => None,
+    };
+    let keeps_ports = identity::needs_ports(bound.ports.iter().chain(&admin_port));
+    identity.assume(keeps_ports)?;
+    process::info(identity.describe(keeps_ports));
+    Ok(())
 }
 
 impl Control {

@@ -18,19 +18,30 @@ const NUMBER_BYTES_MAX: u64 = 32;
 /// # Errors
 /// There is one of another process that runs, or something that is no such file.
 pub(super) fn write(path: &Path) -> Result<OwnFile, String> {
-    if let Some(left) = look(path).map_err(|why| cannot(path, &why))? {
-        if is_running(left) {
-            let why = format!(
-                "process {left} runs with it; end that one first, or give each its own file"
-            );
-            return Err(cannot(path, &why));
-        }
+    if let Some(left) = check(path)? {
         process::info(format_args!(
             "{}: replaced; process {left} is gone",
             path.display()
         ));
     }
     replace(path).map_err(|error| cannot(path, &error.to_string()))
+}
+
+/// The number in a file that is left of a process that is gone, if there is one.
+///
+/// # Errors
+/// The file cannot be written: see [`write`].
+pub(super) fn check(path: &Path) -> Result<Option<u32>, String> {
+    let left = look(path).map_err(|why| cannot(path, &why))?;
+    match left.filter(|left| is_running(*left)) {
+        None => Ok(left),
+        Some(other) => {
+            let why = format!(
+                "process {other} runs with it; end that one first, or give each its own file"
+            );
+            Err(cannot(path, &why))
+        }
+    }
 }
 
 /// What a file at this path holds, if it may be replaced.

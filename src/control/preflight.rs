@@ -18,8 +18,17 @@ use crate::plan::Problem;
 
 /// Tries everything that a start asks of the machine. An address that is in use is no refusal: it may be this file's
 /// own process that uses it. `read` are the files that the configuration is made of.
-pub(super) fn preflight<'f>(config: &Config, read: impl Iterator<Item = &'f Path>) -> Vec<Problem> {
-    let mut trial = Trial::default();
+pub(super) fn preflight<'f>(
+    config: &Config,
+    inherited: &[Address],
+    read: impl Iterator<Item = &'f Path>,
+) -> Vec<Problem> {
+    let mut trial = Trial {
+        inherited,
+        // A start makes sockets as root, before it becomes the user that this process is.
+        starts_as_root: config.user.is_some() && !rustix::process::geteuid().is_root(),
+        ..Trial::default()
+    };
     for listener in &config.listeners {
         trial.listen(&listener.address, "", &listener.spot);
     }
@@ -41,23 +50,31 @@ pub(super) fn preflight<'f>(config: &Config, read: impl Iterator<Item = &'f Path
 }
 
 #[derive(Default)]
-struct Trial {
+struct Trial<'a> {
+    /// Addresses whose sockets are passed on to a start.
+    inherited: &'a [Address],
+    /// This process can do less than the next start.
+    starts_as_root: bool,
     /// Unix sockets, by where they are in truth.
     sockets: HashMap<PathBuf, (String, u32)>,
     problems: Vec<Problem>,
 }
 
-impl Trial {
+impl Trial<'_> {
     fn listen(&mut self, address: &weir_config::Address, whose: &str, spot: &Spot) {
         let address = match address {
             weir_config::Address::Tcp(ip) => Address::Ip(*ip),
             weir_config::Address::Unix(path) => Address::Unix(path.clone().into()),
         };
         let outcome = match &address {
+            _ if self.inherited.contains(&address) => Ok(()),
             Address::Ip(ip) => try_tcp(*ip),
             Address::Unix(path) => {
                 self.note_socket(path, &address, spot);
-                try_unix(path)
+                match try_unix(path) {
+                    Err(error) if self.starts_as_root && is_denied(&error) => Ok(()),
+                    outcome => outcome,
+                }
             }
         };
         if let Err(error) = outcome {
@@ -125,6 +142,10 @@ fn try_unix(path: &Path) -> io::Result<()> {
         return Err(listen::no_socket());
     }
     files::may_be_made(path)
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::PermissionDenied
 }
 
 /// The path without symbolic links on the way to the file.

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use weir_config::{Account, NamedFile};
 
 use super::admin::Admin;
+use super::inherited::Inherited;
 use super::listen::{self, Bound, OwnFile};
 use super::load::{Loaded, Machine, Names, Source, load};
 use super::{Control, few, limits, open_log, say_warnings, seconds, summary};
@@ -139,9 +140,15 @@ impl Control {
     /// Does all that can fail.
     async fn prepare(&self) -> Result<Ready, String> {
         let (source, tickets) = (self.source.clone(), self.tickets.clone());
+        let inherited = self.inherited.clone();
         // Names are resolved on the way, which may take seconds. A thread that never ends is left behind.
         let load = tokio::task::spawn_blocking(move || {
-            load(&source, Names::Resolve, Machine::Ask, Some(&tickets))
+            load(
+                &source,
+                Names::Resolve,
+                Machine::Ask(&inherited),
+                Some(&tickets),
+            )
         });
         let loaded = timeout(limits::RELOAD_PATIENCE, load).await;
         let loaded = loaded.map_err(|_| {
@@ -164,11 +171,12 @@ impl Control {
         let state = self.state.borrow();
         plan.epoch = state.plan.epoch + 1;
         let diff = Diff::between(&state.plan, &plan);
-        let bound = listen::bind(&plan, &diff.added, self.cores.count(), &taken)?;
+        let mut none = Inherited::default();
+        let bound = listen::bind(&plan, &diff.added, self.cores.count(), &taken, &mut none)?;
         let admin = if config.admin == state.config.admin {
             Change::Keep
         } else {
-            let bind = |address| Admin::bind(address, &taken);
+            let bind = |address| Admin::bind(address, &taken, &mut none);
             Change::To(config.admin.as_ref().map(bind).transpose()?)
         };
         if config.cores != state.config.cores {

@@ -11,6 +11,7 @@
 //! - What was pushed to a [`Tx`] is sent to the end, or the connection is torn down.
 
 pub mod buf;
+mod inherited;
 mod os;
 mod pipe;
 pub mod ring;
@@ -28,6 +29,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use buf::{Chunk, Filling, Out, Pool};
+pub use inherited::take_inherited;
 pub use os::{Doorbell, ListenSocket, Origin, Parcel};
 
 /// A point in time: nanoseconds on the clock of one [`Net`], which never goes back.

@@ -209,6 +209,11 @@ impl Weir {
         self.child.wait().unwrap()
     }
 
+    /// Ends its standard input, if that is a pipe.
+    pub fn close_stdin(&mut self) {
+        self.child.stdin.take();
+    }
+
     /// Its number.
     pub fn pid(&self) -> u32 {
         self.child.id()

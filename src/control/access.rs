@@ -1,0 +1,228 @@
+//! Whether the user that Weir becomes can do what it will have to: a start reads files and binds sockets as root, but
+//! reloads and renewals are this user's.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use weir_config::{Address, Code, Config, Diagnostic, LogTarget, NamedFile, Place, Severity};
+
+use super::identity::Identity;
+use super::load::Source;
+use super::pid_file;
+
+/// Something that the user must be able to do.
+struct Need {
+    what: What,
+    path: PathBuf,
+    place: Option<Place>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// Read a file.
+    Read,
+    /// Append to a file, or make it.
+    Append,
+    /// Write the file with the process' number, and remove it.
+    PidFile,
+    /// Make and remove a Unix socket. A start does without, so that this is a warning.
+    Socket,
+}
+
+/// Looks whether the user of a configuration is known and can do what it has to. Gives warnings.
+///
+/// # Errors
+/// It is not, or cannot.
+pub(super) fn look(config: &Config, source: &Source) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+    let file = match source {
+        Source::File(path) => path.display().to_string(),
+        Source::Given(_) => String::new(),
+    };
+    let say = |severity, code, message: String, place: &Option<Place>, help: &str| Diagnostic {
+        severity,
+        code,
+        message,
+        file: file.clone(),
+        place: place.clone(),
+        help: vec![help.to_owned()],
+    };
+    let Some(user) = &config.user else {
+        return Ok(Vec::new());
+    };
+    let identity = match Identity::of(config) {
+        Ok(Some(identity)) => identity,
+        Ok(None) => return Ok(Vec::new()),
+        Err((account, why)) => {
+            let help = "`adduser --system --group weir` makes one; \
+                        to check a file for another machine: --elsewhere";
+            let place = &account.place;
+            return Err(vec![say(
+                Severity::Error,
+                Code::UnknownName,
+                why,
+                place,
+                help,
+            )]);
+        }
+    };
+    let needs = needs(config, source);
+    let tried = identity.run(|| {
+        let tried = needs.iter().map(|need| (need, need.attempt()));
+        tried.collect::<Vec<_>>()
+    });
+    let Some(tried) = tried else {
+        let name = &identity.name;
+        let message = format!("whether user `{name}` can read keys and open logs was not tested");
+        let help = "only root can test it: run `weir check` as root";
+        let place = &user.place;
+        return Ok(vec![say(
+            Severity::Warning,
+            Code::NamedFile,
+            message,
+            place,
+            help,
+        )]);
+    };
+    let found = tried.into_iter().filter_map(|(need, outcome)| {
+        let why = outcome.err()?;
+        let path = need.path.display();
+        let name = &identity.name;
+        let (severity, message, help) = match need.what {
+            What::Read => (
+                Severity::Error,
+                format!("user `{name}` cannot read {path}: {why}"),
+                "reloads and renewals run as this user: let it or its group read the file, and enter every folder on \
+                 the way",
+            ),
+            What::Append => (
+                Severity::Error,
+                format!("user `{name}` cannot write {path}: {why}"),
+                "logs are opened as this user: give it the folder, or the file that is there",
+            ),
+            What::PidFile => (
+                Severity::Error,
+                format!("user `{name}` cannot write {path}: {why}"),
+                "it is written as this user: give it a folder of its own, such as /run/weir (systemd: \
+                 RuntimeDirectory=weir)",
+            ),
+            What::Socket => (
+                Severity::Warning,
+                format!("user `{name}` cannot make or remove {path}: {why}"),
+                "the socket's file stays when Weir ends, and a reload cannot make it: give this user a folder of its \
+                 own, such as /run/weir (systemd: RuntimeDirectory=weir)",
+            ),
+        };
+        let place = need.place.as_ref().or(user.place.as_ref()).cloned();
+        Some(say(severity, Code::NamedFile, message, &place, help))
+    });
+    let (errors, mut warnings): (Vec<_>, Vec<_>) =
+        found.partition(|each| each.severity == Severity::Error);
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    if identity.is_root() {
+        let message = "Weir stays root: this user has all rights".to_owned();
+        let help =
+            "name a user without any, such as one that `adduser --system --group weir` makes";
+        warnings.push(say(
+            Severity::Warning,
+            Code::Unsafe,
+            message,
+            &user.place,
+            help,
+        ));
+    }
+    Ok(warnings)
+}
+
+/// All that the user needs, in the order of the file, mostly.
+fn needs(config: &Config, source: &Source) -> Vec<Need> {
+    let mut needs = Vec::new();
+    let mut need = |what, path: &Path, place: Option<&Place>| {
+        needs.push(Need {
+            what,
+            path: path.to_owned(),
+            place: place.cloned(),
+        });
+    };
+    if let Source::File(path) = source {
+        need(What::Read, path, None);
+    }
+    if let Some(file) = &config.pid_file {
+        need(What::PidFile, &file.path, file.place.as_ref());
+    }
+    if let Some(LogTarget::File(path)) = config.access_log.as_ref().map(|log| &log.to) {
+        need(What::Append, path, None);
+    }
+    let addresses = config.listeners.iter().map(|listener| &listener.address);
+    for address in addresses.chain(&config.admin) {
+        if let Address::Unix(path) = address {
+            need(What::Socket, path, None);
+        }
+    }
+    for file in named_files(config) {
+        need(What::Read, &file.path, file.place.as_ref());
+    }
+    needs
+}
+
+/// Every file of TLS that a configuration names.
+fn named_files(config: &Config) -> impl Iterator<Item = &NamedFile> {
+    let listeners = config.listeners.iter().filter_map(|each| each.tls.as_ref());
+    let listeners = listeners.flat_map(|tls| {
+        let pairs = tls.certs.iter();
+        let pairs =
+            pairs.flat_map(|files| [Some(&files.cert), Some(&files.key), files.ocsp.as_ref()]);
+        pairs.chain([tls.client_ca.as_ref(), tls.client_crl.as_ref()])
+    });
+    let upstreams = config.upstreams.iter().flat_map(|upstream| {
+        let pair = upstream.tls.cert.as_ref();
+        let (cert, key) = pair.map(|(cert, key)| (cert, key)).unzip();
+        [upstream.tls.ca.as_ref(), cert, key]
+    });
+    listeners.chain(upstreams).flatten()
+}
+
+impl Need {
+    /// Tries, without changing anything.
+    fn attempt(&self) -> Result<(), String> {
+        let folder = match self.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let outcome = match self.what {
+            What::Read => may(&self.path, Access::READ_OK),
+            What::Append => match may(&self.path, Access::WRITE_OK) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    may(folder, Access::WRITE_OK | Access::EXEC_OK)
+                }
+                outcome => outcome,
+            },
+            What::PidFile => {
+                pid_file::look(&self.path)?;
+                may(folder, Access::WRITE_OK | Access::EXEC_OK)
+            }
+            What::Socket => may(folder, Access::WRITE_OK | Access::EXEC_OK),
+        };
+        outcome.map_err(|error| match closed_folder(&self.path) {
+            Some(closed) => format!("it may not enter {}", closed.display()),
+            None => error.to_string(),
+        })
+    }
+}
+
+/// The first folder on the way to a file that may not be entered.
+fn closed_folder(path: &Path) -> Option<&Path> {
+    let mut folders: Vec<_> = path.ancestors().skip(1).collect();
+    folders.reverse();
+    let mut folders = folders
+        .into_iter()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    folders.find(|folder| may(folder, Access::EXEC_OK).is_err())
+}
+
+/// Asks the system, as whoever this thread is.
+fn may(path: &Path, access: Access) -> io::Result<()> {
+    Ok(accessat(CWD, path, access, AtFlags::EACCESS)?)
+}

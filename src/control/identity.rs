@@ -1,0 +1,233 @@
+//! Whom the process belongs to: from root to the user of the configuration, once its sockets are bound.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::thread;
+
+use nix::unistd;
+use rustix::process::{Gid, Uid, getegid, geteuid};
+use rustix::thread as this_thread;
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use weir_config::{Account, Config};
+
+/// The user and the group that a configuration names, as numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// What the file calls the user.
+    pub(super) name: String,
+    uid: u32,
+    gid: u32,
+}
+
+impl Identity {
+    /// Looks the user and the group up that a configuration names, if it does.
+    ///
+    /// # Errors
+    /// There is none of this name: the account that was looked for, and why not.
+    pub(super) fn of(config: &Config) -> Result<Option<Self>, (&Account, String)> {
+        let Some(user) = &config.user else {
+            return Ok(None);
+        };
+        let (uid, own) = find_user(user).map_err(|why| (user, why))?;
+        let gid = match (&config.group, own) {
+            (Some(group), _) => find_group(group).map_err(|why| (group, why))?,
+            (None, Some(own)) => own,
+            (None, None) => {
+                let why = "this user has no entry, so its group is not known; add `group`";
+                return Err((user, why.to_owned()));
+            }
+        };
+        let name = user.name.clone();
+        Ok(Some(Self { name, uid, gid }))
+    }
+
+    /// Whether the process belongs to it already.
+    pub(super) fn is_current(&self) -> bool {
+        (self.uid, self.gid) == (geteuid().as_raw(), getegid().as_raw())
+    }
+
+    /// Whether it has all rights.
+    pub(super) fn is_root(&self) -> bool {
+        self.uid == 0
+    }
+
+    /// Makes the process this user's for good, in all of its threads: no other groups, no capabilities but the one to
+    /// bind ports below 1024 if `keeps_ports`, and no way to get more.
+    ///
+    /// # Errors
+    /// The process may not; says what to do.
+    pub(super) fn assume(&self, keeps_ports: bool) -> Result<(), String> {
+        let cannot = |error: &dyn std::fmt::Display| {
+            format!(
+                "cannot become user `{}`: {error}; only root can (with CAP_SETUID and CAP_SETGID), so start Weir as root, \
+                 or start it as that user and leave `user` out (systemd: User=)",
+                self.name
+            )
+        };
+        if !self.is_current() || self.uid == 0 {
+            let (uid, gid) = (self.uid.into(), self.gid.into());
+            let is_kept = keeps_ports && self.uid != 0;
+            this_thread::set_keep_capabilities(is_kept).map_err(|error| cannot(&error))?;
+            unistd::setgroups(&[]).map_err(|error| cannot(&error))?;
+            unistd::setresgid(gid, gid, gid).map_err(|error| cannot(&error))?;
+            unistd::setresuid(uid, uid, uid).map_err(|error| cannot(&error))?;
+            if self.uid != 0 {
+                keep_capabilities(is_kept).map_err(|error| cannot(&error))?;
+            }
+        }
+        this_thread::set_no_new_privs(true).map_err(|error| cannot(&error))
+    }
+
+    /// What it is, for the log.
+    pub(super) fn describe(&self, keeps_ports: bool) -> String {
+        let kept = match keeps_ports && !self.is_root() {
+            true => "may still bind ports below 1024",
+            false if self.is_root() => "keeps all rights",
+            false => "has no rights beyond a user's",
+        };
+        format!(
+            "runs as user `{}` ({}), group {}; {kept}",
+            self.name, self.uid, self.gid
+        )
+    }
+
+    /// Gives a file that was made before the process is this user's to it, as if it had made it.
+    pub(super) fn own(&self, path: &Path) -> Result<(), String> {
+        std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid)).map_err(|error| {
+            format!(
+                "cannot give {} to user `{}`: {error}",
+                path.display(),
+                self.name
+            )
+        })
+    }
+
+    /// Runs something as this user, in a thread of its own. `None`: the process may not.
+    pub(super) fn run<T: Send>(&self, job: impl FnOnce() -> T + Send) -> Option<T> {
+        if self.is_current() {
+            return Some(job());
+        }
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        // To the system credentials are a thread's own: the rest of the process keeps its.
+        let as_user = || {
+            this_thread::set_thread_groups(&[]).ok()?;
+            this_thread::set_thread_res_gid(gid, gid, gid).ok()?;
+            this_thread::set_thread_res_uid(uid, uid, uid).ok()?;
+            Some(job())
+        };
+        thread::scope(|scope| scope.spawn(as_user).join().ok().flatten())
+    }
+}
+
+/// Leaves this thread, and those that it starts, one capability at most.
+fn keep_capabilities(keeps_ports: bool) -> rustix::io::Result<()> {
+    let kept = match keeps_ports {
+        true => CapabilitySet::NET_BIND_SERVICE,
+        false => CapabilitySet::empty(),
+    };
+    let sets = CapabilitySets {
+        effective: kept,
+        permitted: kept,
+        inheritable: CapabilitySet::empty(),
+    };
+    this_thread::set_capabilities(None, sets)?;
+    this_thread::set_keep_capabilities(false)
+}
+
+/// Whether one of these can only be bound with a capability.
+pub(super) fn needs_ports<'a>(addresses: impl IntoIterator<Item = &'a SocketAddr>) -> bool {
+    let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let first = first.ok().and_then(|text| text.trim().parse().ok());
+    let first: u16 = first.unwrap_or(1024);
+    let mut ports = addresses.into_iter().map(SocketAddr::port);
+    ports.any(|port| port > 0 && port < first)
+}
+
+/// A user's number, and its group's if it has an entry.
+fn find_user(user: &Account) -> Result<(u32, Option<u32>), String> {
+    let found = match user.number() {
+        Some(number) => unistd::User::from_uid(number.into()),
+        None => unistd::User::from_name(&user.name),
+    };
+    match (found, user.number()) {
+        (Ok(Some(found)), _) => Ok((found.uid.as_raw(), Some(found.gid.as_raw()))),
+        (Ok(None), Some(number)) => Ok((number, None)),
+        (Ok(None), None) => Err(format!("there is no user `{}` here", user.name)),
+        (Err(error), _) => Err(format!("cannot look up user `{}`: {error}", user.name)),
+    }
+}
+
+fn find_group(group: &Account) -> Result<u32, String> {
+    if let Some(number) = group.number() {
+        return Ok(number);
+    }
+    match unistd::Group::from_name(&group.name) {
+        Ok(Some(found)) => Ok(found.gid.as_raw()),
+        Ok(None) => Err(format!("there is no group `{}` here", group.name)),
+        Err(error) => Err(format!("cannot look up group `{}`: {error}", group.name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(keys: &str) -> Result<Option<Identity>, String> {
+        let text = format!(
+            "{keys}[listen.\"127.0.0.1:0\"]\n[[route]]\nmatch = \"/*\"\nrespond = {{ status = 204 }}\n"
+        );
+        let config = weir_config::parse("test.toml", &text).unwrap().0;
+        Identity::of(&config).map_err(|(account, why)| format!("{}: {why}", account.name))
+    }
+
+    #[test]
+    fn users_and_groups_have_names_or_numbers() {
+        let of = |keys| {
+            let found = identity(keys).unwrap().unwrap();
+            (found.uid, found.gid)
+        };
+        assert_eq!(identity(""), Ok(None));
+        assert_eq!(of("user = \"root\"\n"), (0, 0));
+        assert_eq!(of("user = \"0\"\n"), (0, 0));
+        assert_eq!(of("user = \"root\"\ngroup = \"7\"\n"), (0, 7));
+        assert_eq!(of("user = \"4123456\"\ngroup = \"7\"\n"), (4_123_456, 7));
+        let error = identity("user = \"4123456\"\n").unwrap_err();
+        assert!(error.contains("add `group`"), "{error}");
+        let error = identity("user = \"nosuchuser\"\n").unwrap_err();
+        assert_eq!(error, "nosuchuser: there is no user `nosuchuser` here");
+        let error = identity("user = \"root\"\ngroup = \"nosuchgroup\"\n").unwrap_err();
+        assert_eq!(error, "nosuchgroup: there is no group `nosuchgroup` here");
+    }
+
+    #[test]
+    fn a_thread_may_be_another_user_and_the_process_stays() {
+        let nobody = identity("user = \"65534\"\ngroup = \"65534\"\n")
+            .unwrap()
+            .unwrap();
+        let before = geteuid();
+        let ran = nobody.run(|| {
+            let is_refused = fs::File::open("/proc/1/environ").is_err();
+            (geteuid().as_raw(), getegid().as_raw(), is_refused)
+        });
+        match before.is_root() {
+            true => assert_eq!(ran, Some((65_534, 65_534, true))),
+            false => assert_eq!(ran, None),
+        }
+        assert_eq!(geteuid(), before);
+    }
+
+    #[test]
+    fn ports_below_the_first_free_one_need_a_capability() {
+        let needs = |texts: &[&str]| {
+            let addresses: Vec<SocketAddr> =
+                texts.iter().map(|text| text.parse().unwrap()).collect();
+            needs_ports(&addresses)
+        };
+        assert!(!needs(&["127.0.0.1:0", "[::]:8080"]));
+        let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+        if first.is_ok_and(|first| first.trim() == "1024") {
+            assert!(needs(&["127.0.0.1:8080", "[::]:443"]));
+        }
+    }
+}
