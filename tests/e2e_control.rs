@@ -138,6 +138,12 @@ fn fifo(path: &Path) {
     mkfifoat(CWD, path, Mode::from_raw_mode(0o600)).unwrap();
 }
 
+fn resident_bytes(child: &Child) -> u64 {
+    let statm = fs::read_to_string(format!("/proc/{}/statm", child.id())).unwrap();
+    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * rustix::param::page_size() as u64
+}
+
 fn lines(reader: PipeReader) -> Lines {
     Lines::of(reader)
 }
@@ -383,6 +389,96 @@ fn files_of_tls_that_are_none_are_refused_and_waited_for_by_nobody() {
         fs::remove_file(file).unwrap();
         fs::write(file, text).unwrap();
         weir.reload("weir_reload_total");
+    }
+    assert!(weir.stop().success());
+    fs::remove_dir_all(dir).unwrap();
+}
+
+/// What a client of the admin listener asks for, and leaves its connection open.
+fn ask_admin(weir: &Quiet, path: &str) -> Conn {
+    let client = Conn::narrow(weir.admin);
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: admin\r\n\r\n"));
+    client
+}
+
+#[test]
+fn health_is_answered_at_once_whatever_other_admin_clients_do() {
+    let dir = Weir::dir();
+    let weir = Quiet::start(&dir, "", Stdio::null(), Stdio::null());
+    let healthy = |others: &str| {
+        let begun = Instant::now();
+        assert_eq!(weir.page("/healthz").status(), 200);
+        // None of them had to time out first, which takes 5 s.
+        assert!(
+            begun.elapsed() < DEADLINE / 8,
+            "{others}: {:?}",
+            begun.elapsed()
+        );
+    };
+    // Polite ones that keep their connections.
+    let idle: Vec<_> = (0..200)
+        .map(|_| {
+            let mut client = ask_admin(&weir, "/healthz");
+            assert_eq!(client.response().status(), 200);
+            client
+        })
+        .collect();
+    healthy("idle");
+    // Those that say nothing, or half of it.
+    let silent: Vec<_> = (0..200).map(|_| Conn::to(weir.admin)).collect();
+    healthy("silent");
+    let halves: Vec<_> = (0..200)
+        .map(|_| {
+            let client = Conn::to(weir.admin);
+            client.send("GET /metrics HTTP/1.1\r\nHos");
+            client
+        })
+        .collect();
+    healthy("half");
+    // One who asks again and again on its own connection is served as well.
+    let mut busy = ask_admin(&weir, "/healthz");
+    assert_eq!(busy.response().status(), 200);
+    for _ in 0..20 {
+        let _others: Vec<_> = (0..30).map(|_| Conn::to(weir.admin)).collect();
+        busy.send("GET /healthz HTTP/1.1\r\nHost: admin\r\n\r\n");
+        assert_eq!(busy.response().status(), 200);
+    }
+    drop((idle, silent, halves));
+    assert!(weir.stop().success());
+    fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn readers_that_do_not_read_share_a_few_copies_of_a_page() {
+    let dir = Weir::dir();
+    let routes: String = (0..20_000)
+        .map(|n| {
+            format!("[[route]]\nmatch = \"/a-route-with-a-longish-name/{n}\"\nrespond = 200\n")
+        })
+        .collect();
+    let weir = Quiet::start(&dir, &routes, Stdio::null(), Stdio::null());
+    for path in ["/metrics", "/plan"] {
+        let length = weir.page(path).body.len() as u64;
+        assert!(length > 1_000_000, "{path} has {length} bytes");
+        let before = resident_bytes(&weir.child);
+        let mut readers = Vec::new();
+        for _ in 0..60 {
+            let mut reader = ask_admin(&weir, path);
+            assert!(reader.wait_for_bytes());
+            readers.push(reader);
+            let more = resident_bytes(&weir.child).saturating_sub(before);
+            // The copies that may be, one in the making, and what connections buffer.
+            assert!(
+                more < 5 * length + 30_000_000,
+                "{} readers of {length} bytes: {more} more",
+                readers.len()
+            );
+        }
+        let begun = Instant::now();
+        assert_eq!(weir.page("/healthz").status(), 200);
+        assert!(begun.elapsed() < DEADLINE / 8);
+        // Who reads has all of it.
+        assert!(weir.page(path).body.len() as u64 > length / 2);
     }
     assert!(weir.stop().success());
     fs::remove_dir_all(dir).unwrap();

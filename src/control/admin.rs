@@ -1,5 +1,6 @@
 //! The admin listener: `/metrics` for Prometheus, `/healthz` for load balancers and orchestrators, `/plan` for people.
-//! It reads; it changes nothing. Connections, heads and lifetimes are bounded like everywhere else.
+//! It reads; it changes nothing. Connections, heads and lifetimes are bounded like everywhere else, and clients that
+//! idle or do not read give way to others ([`Places`]).
 
 use std::convert::Infallible;
 use std::io;
@@ -7,19 +8,19 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use socket2::Socket;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use super::inherited::Inherited;
 use super::listen::{self, OwnFile};
+use super::pages::Slices;
+use super::places::{Place, Places, Seat, Watched};
 use super::{Control, limits, report};
 use crate::io::Address;
 
@@ -121,14 +122,11 @@ impl Drop for Admin {
 }
 
 async fn accept(listener: Listener, control: Rc<Control>) {
-    let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_MAX));
+    let places = Rc::<Places>::default();
     // Connections end together with this task.
     let mut connections = tokio::task::JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
-        };
         let control = control.clone();
         let accepted = match &listener {
             Listener::Tcp(listener) => listener
@@ -141,13 +139,15 @@ async fn accept(listener: Listener, control: Rc<Control>) {
                 .map(|(stream, _)| Stream::Unix(stream)),
         };
         match accepted {
-            Ok(stream) => drop(connections.spawn_local(async move {
-                match stream {
-                    Stream::Tcp(stream) => converse(stream, control).await,
-                    Stream::Unix(stream) => converse(stream, control).await,
-                }
-                drop(place);
-            })),
+            Ok(stream) => {
+                let seat = places.take(limits::ADMIN_CONNECTIONS_MAX);
+                drop(connections.spawn_local(async move {
+                    match stream {
+                        Stream::Tcp(stream) => converse(stream, seat, control).await,
+                        Stream::Unix(stream) => converse(stream, seat, control).await,
+                    }
+                }));
+            }
             // Out of descriptors, most likely: the connection stays in the queue until there are some.
             Err(_) => sleep(limits::WATCH).await,
         }
@@ -159,21 +159,34 @@ enum Stream {
     Unix(tokio::net::UnixStream),
 }
 
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, control: Rc<Control>) {
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    seat: Seat,
+    control: Rc<Control>,
+) {
+    let place = seat.place.clone();
+    let stream = Watched {
+        stream,
+        place: place.clone(),
+    };
+    let reader = place.clone();
     let service = hyper::service::service_fn(move |request| {
-        let control = control.clone();
-        async move { Ok::<_, Infallible>(answer(&request, &control)) }
+        let (control, reader) = (control.clone(), reader.clone());
+        async move { Ok::<_, Infallible>(answer(&request, &control, &reader)) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(hyper_util::rt::TokioTimer::new())
         .header_read_timeout(limits::ADMIN_HEAD)
         .max_buf_size(limits::ADMIN_HEAD_BYTES_MAX)
         .serve_connection(hyper_util::rt::TokioIo::new(stream), service);
-    // An error is the client's affair: it went away, or spoke nonsense and got 400.
-    let _ = timeout(limits::ADMIN_CONNECTION, connection).await;
+    tokio::select! {
+        // An error is the client's affair: it went away, or spoke nonsense and got 400.
+        _ = timeout(limits::ADMIN_CONNECTION, connection) => {}
+        () = place.dismissed() => {}
+    }
 }
 
-fn answer(request: &Request<Incoming>, control: &Control) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, control: &Control, reader: &Rc<Place>) -> Response<Slices> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = plain(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -188,7 +201,9 @@ fn answer(request: &Request<Incoming>, control: &Control) -> Response<Full<Bytes
         "/metrics" => page(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
-            report::metrics(control),
+            control
+                .metrics_pages
+                .get(reader, |length| report::metrics(control, length)),
         ),
         "/healthz" => {
             let verbose = request
@@ -202,7 +217,13 @@ fn answer(request: &Request<Incoming>, control: &Control) -> Response<Full<Bytes
             };
             plain(status, report::health(control, verbose))
         }
-        "/plan" => page(StatusCode::OK, "application/json", report::plan(control)),
+        "/plan" => page(
+            StatusCode::OK,
+            "application/json",
+            control
+                .plan_pages
+                .get(reader, |length| report::plan(control, length)),
+        ),
         "/" => plain(StatusCode::OK, INDEX.to_owned()),
         _ => plain(StatusCode::NOT_FOUND, INDEX.to_owned()),
     }
@@ -215,12 +236,12 @@ const INDEX: &str = "\
 /plan             what is running, as JSON
 ";
 
-fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
-    page(status, "text/plain; charset=utf-8", text)
+fn plain(status: StatusCode, text: String) -> Response<Slices> {
+    page(status, "text/plain; charset=utf-8", text.into())
 }
 
-fn page(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+fn page(status: StatusCode, content_type: &'static str, text: Bytes) -> Response<Slices> {
+    let mut response = Response::new(Slices(text));
     *response.status_mut() = status;
     response
         .headers_mut()

@@ -2,8 +2,20 @@
 
 use std::time::Duration;
 
-/// Connections to the admin listener at once; more wait in the kernel's queue.
-pub(super) const ADMIN_CONNECTIONS_MAX: usize = 32;
+/// Connections to the admin listener at once; one more ends the one that has been still for longest.
+pub(super) const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// Copies of a large page of the admin listener that clients may still read while another one is made.
+pub(super) const PAGES_KEPT: usize = 3;
+
+/// Bytes of a page that is made anew for each client.
+pub(super) const PAGE_BYTES_UNSHARED: usize = 256 * 1024;
+
+/// Bytes of a page that are handed to a connection at once.
+pub(super) const PAGE_BYTES_AT_ONCE: usize = 64 * 1024;
+
+/// A large page serves for so many times as long as it took to make: making it takes a twentieth of control's time.
+pub(super) const PAGE_COST_SHARE: u32 = 20;
 
 /// How long a client of the admin listener may take for a request's head.
 pub(super) const ADMIN_HEAD: Duration = Duration::from_secs(5);

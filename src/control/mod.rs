@@ -13,7 +13,9 @@ mod limits;
 mod listen;
 mod load;
 mod notify;
+mod pages;
 mod pid_file;
+mod places;
 mod preflight;
 mod reload;
 mod report;
@@ -46,6 +48,7 @@ use identity::Identity;
 use inherited::Inherited;
 use listen::{Bound, OwnFile};
 use notify::Manager;
+use pages::Pages;
 
 /// What a process is to do.
 pub struct Options {
@@ -135,6 +138,8 @@ struct Control {
     /// Addresses whose sockets the process was started with.
     inherited: Vec<Address>,
     started_ms: u64,
+    metrics_pages: Pages,
+    plan_pages: Pages,
 }
 
 /// What a reload may change.
@@ -235,6 +240,8 @@ async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(),
         draining,
         inherited,
         started_ms,
+        metrics_pages: Pages::default(),
+        plan_pages: Pages::default(),
     });
     if let Some(mut admin) = admin {
         admin.serve(control.clone());
@@ -534,7 +541,7 @@ async fn open_log(log: Option<weir_config::AccessLog>) -> Result<Option<AccessLo
 
 fn say_warnings(loaded: &Loaded) {
     for warning in &loaded.warnings {
-        process::warn(warning);
+        process::warn(warning.to_log());
     }
 }
 

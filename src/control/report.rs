@@ -1,5 +1,6 @@
 //! What the admin listener says.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::{Control, State, summary, system};
@@ -7,9 +8,9 @@ use crate::io::Address;
 use crate::obs::{Kind, Page, text};
 use crate::plan::{Plan, Target};
 
-/// The page of metrics.
-pub(super) fn metrics(control: &Control) -> String {
-    let mut page = Page::default();
+/// The page of metrics, about as long as the last one.
+pub(super) fn metrics(control: &Control, length: usize) -> String {
+    let mut page = Page::with_capacity(length + length / 16);
     let state = control.state.borrow();
     page.family(
         "weir_build_info",
@@ -136,8 +137,8 @@ pub(super) fn health(control: &Control, verbose: bool) -> String {
     out
 }
 
-/// The running plan as JSON.
-pub(super) fn plan(control: &Control) -> String {
+/// The running plan as JSON, about as long as the last time.
+pub(super) fn plan(control: &Control, length: usize) -> String {
     let state = control.state.borrow();
     let State {
         plan,
@@ -146,7 +147,8 @@ pub(super) fn plan(control: &Control) -> String {
         certificates,
         ..
     } = &*state;
-    let mut out = String::from("{");
+    let mut out = String::with_capacity(length + length / 16);
+    out.push('{');
     let _ = write!(
         out,
         "\"version\":\"{}\",\"epoch\":{}",
@@ -169,6 +171,12 @@ pub(super) fn plan(control: &Control) -> String {
         None => out.push_str("null"),
     }
     out.push('}');
+    let listeners = config.listeners.iter();
+    let listeners: HashMap<_, _> = listeners
+        .map(|one| (one.address.to_string(), one))
+        .collect();
+    let upstreams = config.upstreams.iter();
+    let upstreams: HashMap<_, _> = upstreams.map(|one| (one.name.as_str(), one)).collect();
     list(&mut out, "listeners", &plan.listeners, |out, listener| {
         string(out, "address", &listener.name);
         let (max, per_client) = (
@@ -190,10 +198,7 @@ pub(super) fn plan(control: &Control) -> String {
             None => write!(out, "null"),
         };
         out.push_str(",\"tls\":");
-        let named = config
-            .listeners
-            .iter()
-            .find(|one| *listener.name == *one.address.to_string());
+        let named = listeners.get(&*listener.name);
         certificates.listener(out, named.and_then(|one| one.tls.as_ref()));
     });
     list(&mut out, "routes", &plan.routes, |out, route| {
@@ -211,10 +216,7 @@ pub(super) fn plan(control: &Control) -> String {
             let _ = write!(out, ",\"weight\":{},\"tls\":{is_tls}", endpoint.weight);
         });
         out.push_str(",\"tls\":");
-        let named = config
-            .upstreams
-            .iter()
-            .find(|one| *one.name == *upstream.name);
+        let named = upstreams.get(&*upstream.name);
         let secure = upstream.endpoints.iter().any(|one| one.tls_name.is_some());
         certificates.upstream(out, named.filter(|_| secure).map(|one| &one.tls));
     });

@@ -23,6 +23,14 @@ pub(crate) enum Kind {
 }
 
 impl Page {
+    /// With room for a text of that length.
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        Self {
+            text: String::with_capacity(bytes),
+            family: "",
+        }
+    }
+
     /// Begins a family: all samples until the next one belong to it. Call it once a name.
     pub(crate) fn family(&mut self, name: &'static str, kind: Kind, help: &str) {
         let kind = match kind {
