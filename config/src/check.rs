@@ -211,7 +211,10 @@ fn listeners(
         let address = match ListenText::parse(&name.value) {
             Ok(address) => address,
             Err(problem) => {
-                cx.problem(name.span, &name.value, problem);
+                // The part behind the dot was reported as a key already.
+                if cx.dotted_name(&name.span).is_none() {
+                    cx.problem(name.span, &name.value, problem);
+                }
                 continue;
             }
         };

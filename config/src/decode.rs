@@ -4,14 +4,13 @@
 //! [`Decoder`] collects diagnostics. Nothing here stops at the first mistake: what cannot be read
 //! is reported and left out, so that the rest of the file is still checked.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
 use crate::diagnostic::{self, Code, Diagnostic, Place, Severity, Spot};
 use crate::limits::DIAGNOSTICS_MAX;
-use crate::shape::{Shape, TableInfo};
+use crate::shape::{FieldInfo, Shape, TableInfo};
 use crate::source::{Source, Span};
 use crate::suggest::nearest;
 use crate::units::Problem;
@@ -54,8 +53,9 @@ pub(crate) struct At<T> {
 #[derive(Debug)]
 pub(crate) struct Decoder<'t> {
     source: &'t Source<'t>,
-    /// Lines that are not even TOML: what else seems wrong with them is noise.
-    broken_lines: HashSet<u32>,
+    /// Statements that are not even TOML, in file order: what else seems wrong with them is noise.
+    broken: Vec<Span>,
+    is_broken: bool,
     /// Keys from the root to the value at hand.
     path: Vec<String>,
     diagnostics: Vec<(usize, Diagnostic)>,
@@ -76,7 +76,8 @@ impl<'t> Decoder<'t> {
     pub(crate) fn new(source: &'t Source<'t>) -> Self {
         Self {
             source,
-            broken_lines: HashSet::new(),
+            broken: Vec::new(),
+            is_broken: false,
             path: Vec::new(),
             diagnostics: Vec::new(),
             overflow: None,
@@ -85,17 +86,27 @@ impl<'t> Decoder<'t> {
         }
     }
 
-    /// Reports that the file is no TOML at `span`.
-    pub(crate) fn syntax_error(&mut self, span: Option<Span>, message: &str) {
-        if let Some(span) = &span {
-            self.broken_lines.insert(self.source.line(span.start));
-        }
-        self.report(Severity::Error, Code::Syntax, span, message.to_owned());
+    /// Reports that the file is no TOML at `span`, which is in the statement `broken`; the statements in file order.
+    pub(crate) fn syntax_error(
+        &mut self,
+        span: Option<Span>,
+        broken: Option<Span>,
+        message: &str,
+    ) -> &mut Diagnostic {
+        self.is_broken = true;
+        self.broken.extend(broken);
+        self.report(Severity::Error, Code::Syntax, span, message.to_owned())
     }
 
     /// Whether the file is not even TOML, so that missing things mean little.
     pub(crate) fn is_broken(&self) -> bool {
-        !self.broken_lines.is_empty()
+        self.is_broken
+    }
+
+    fn is_in_broken(&self, span: &Span) -> bool {
+        let before = self.broken.partition_point(|one| one.start <= span.start);
+        let last = before.checked_sub(1).and_then(|at| self.broken.get(at));
+        last.is_some_and(|one| span.start < one.end)
     }
 
     /// Whether further errors are only counted, so that nobody need look for what was meant.
@@ -122,7 +133,7 @@ impl<'t> Decoder<'t> {
         span: Span,
         message: impl Into<String>,
     ) -> &mut Diagnostic {
-        if self.broken_lines.contains(&self.line(&span)) {
+        if self.is_in_broken(&span) {
             return self.spare(Severity::Error, code, Some(span), message.into());
         }
         self.report(Severity::Error, code, Some(span), message.into())
@@ -254,6 +265,17 @@ impl<'t> Decoder<'t> {
         self.overflow.insert(diagnostic)
     }
 
+    /// The header that was meant where a key in it at `span` is part of a name with dots in it.
+    pub(crate) fn dotted_name(&self, span: &Span) -> Option<String> {
+        let (_, line) = self.source.line_text(span.start);
+        let inner = line.trim().strip_prefix('[')?.split(']').next()?;
+        let (table, name) = inner.split_once('.')?;
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let is_named = matches!(table, "listen" | "upstream");
+        (is_named && name.contains('.') && name.chars().all(is_name))
+            .then(|| format!("[{table}.\"{name}\"]"))
+    }
+
     /// The table at hand as its header would be written.
     fn here(&self) -> String {
         match self.path.as_slice() {
@@ -267,6 +289,7 @@ impl<'t> Decoder<'t> {
 /// Reads the keys of one table.
 pub(crate) struct Reader<'v, 'i> {
     table: &'v DeTable<'i>,
+    known: Vec<FieldInfo>,
     span: Span,
 }
 
@@ -285,7 +308,11 @@ impl<'v, 'i> Reader<'v, 'i> {
             }
         }
         let span = value.span();
-        Some(Self { table, span })
+        Some(Self {
+            table,
+            known: known.fields,
+            span,
+        })
     }
 
     /// Where the table begins.
@@ -297,7 +324,33 @@ impl<'v, 'i> Reader<'v, 'i> {
     /// absent: the file is refused anyway, and the rest of the table can still be checked.
     pub(crate) fn optional<K: Kind>(&self, key: &str, cx: &mut Decoder<'_>) -> Option<K::Value> {
         let value = self.table.get(key)?;
-        cx.within(key, |cx| K::decode(value, cx))
+        let before = cx.diagnostics.len();
+        let found = cx.within(key, |cx| K::decode(value, cx));
+        if cx.diagnostics.len() > before && means_off(value) {
+            self.advise_off::<K>(key, cx);
+        }
+        found
+    }
+
+    /// Says what to write where "none" or the like was not understood.
+    fn advise_off<K: Kind>(&self, key: &str, cx: &mut Decoder<'_>) {
+        let help = match K::shape() {
+            shape if shape.takes("off") => "write \"off\"".to_owned(),
+            shape if shape.takes_booleans() => "write false".to_owned(),
+            shape if shape.has_example("0s") => "write \"0s\"".to_owned(),
+            shape => match self.known.iter().find(|field| field.key == key) {
+                Some(field) if field.is_optional() => {
+                    format!("to have none, leave out `{key}`")
+                }
+                Some(field) if field.default.is_some() && !shape.is_integer() => {
+                    format!("`{key}` cannot be off")
+                }
+                _ => return,
+            },
+        };
+        if let Some((_, last)) = cx.diagnostics.last_mut() {
+            last.help = vec![help];
+        }
     }
 
     /// Reads a key that must be there.
@@ -316,6 +369,34 @@ impl<'v, 'i> Reader<'v, 'i> {
     }
 }
 
+/// Whether a value is what people write for "off" elsewhere.
+fn means_off(value: &Value<'_>) -> bool {
+    const WORDS: [&str; 16] = [
+        "off",
+        "none",
+        "no",
+        "never",
+        "null",
+        "nil",
+        "false",
+        "disable",
+        "disabled",
+        "unlimited",
+        "infinite",
+        "infinity",
+        "inf",
+        "0",
+        "0s",
+        "-1",
+    ];
+    match value.get_ref() {
+        DeValue::String(text) => WORDS.iter().any(|word| text.eq_ignore_ascii_case(word)),
+        DeValue::Boolean(is_on) => !is_on,
+        DeValue::Integer(number) => matches!(number.as_str(), "0" | "-1"),
+        _ => false,
+    }
+}
+
 /// Keys that are planned and known to be missing. Nothing near them is suggested: a file that
 /// asks for them is not a file with a typing slip.
 const LATER: [&str; 7] = ["health", "jwt", "limit", "tcp", "udp", "cache", "cors"];
@@ -329,11 +410,16 @@ fn unknown_key(cx: &mut Decoder<'_>, span: Span, name: &str, known: &TableInfo) 
     let keys = || known.fields.iter().map(|field| field.key);
     let all = keys().collect::<Vec<_>>().join(", ");
     let home = crate::shape::tables_with_key(name);
+    let dotted = cx.dotted_name(&span);
     let diagnostic = cx.error(
         Code::UnknownKey,
         span,
         format!("unknown key `{name}` {here}"),
     );
+    if let Some(header) = dotted {
+        diagnostic.help(format!("a name with dots stands in quotes: {header}"));
+        return;
+    }
     if LATER.contains(&name) {
         diagnostic.label("this version of Weir does not have it");
         return;

@@ -139,6 +139,14 @@ impl Diagnostic {
         self
     }
 
+    /// The text without its severity, for a log whose lines have one.
+    #[must_use]
+    pub fn to_log(&self) -> String {
+        let text = self.to_string();
+        let severity = format!("{}: ", self.severity.as_str());
+        text.strip_prefix(&severity).unwrap_or(&text).to_owned()
+    }
+
     /// Whether the file cannot be used because of this.
     #[must_use]
     pub fn is_error(&self) -> bool {

@@ -1,6 +1,7 @@
 //! What the long and short forms of values mean, and the kinds that only one table uses.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -488,18 +489,17 @@ impl Long for RawReplace {
 /// Checks names of header fields and makes them lower case. What is wrong is left out.
 pub(crate) fn header_names<T>(entries: Vec<Entry<T>>, cx: &mut Decoder<'_>) -> Vec<(String, T)> {
     let mut fields: Vec<(String, T)> = Vec::with_capacity(entries.len());
+    let mut lines = HashMap::new();
     for Entry { name, value } in entries {
         let lower = name.value.to_ascii_lowercase();
         if !is_token(&lower) {
             let message = format!("`{}` is no name of a header field", name.value);
             cx.error(Code::BadValue, name.span, message);
-        } else if fields.iter().any(|(known, _)| *known == lower) {
-            cx.error(
-                Code::Duplicate,
-                name.span,
-                format!("header field `{lower}` is named twice"),
-            )
-            .help("names of header fields are the same in upper and lower case");
+        } else if let Some(first) = lines.insert(lower.clone(), cx.line(&name.span)) {
+            let message = format!("header field `{lower}` is named twice");
+            cx.error(Code::Duplicate, name.span, message).help(format!(
+                "the first one is in line {first}; names of header fields are the same in upper and lower case"
+            ));
         } else if let Some(value) = value {
             fields.push((lower, value));
         }

@@ -165,11 +165,6 @@ impl<K: Kind> Kind for OrOff<K> {
     fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Self::Value> {
         match value.get_ref() {
             DeValue::String(text) if text == "off" => Some(None),
-            DeValue::Boolean(false) => {
-                cx.wrong_type(value, &Self::shape().in_words())
-                    .help("write \"off\"");
-                None
-            }
             _ => K::decode(value, cx).map(Some),
         }
     }

@@ -48,6 +48,7 @@ mod scopes;
 mod shape;
 mod source;
 mod suggest;
+mod syntax;
 mod table;
 mod tls;
 mod units;
@@ -88,9 +89,7 @@ pub fn parse(name: &str, text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Di
         return Err(cx.finish().0);
     }
     let (tree, errors) = toml::de::DeTable::parse_recoverable(text);
-    for error in errors {
-        cx.syntax_error(error.span(), syntax_message(text, &error));
-    }
+    syntax::report(text, &errors, tree.get_ref(), &mut cx);
     let span = tree.span();
     let value = toml::Spanned::new(span, toml::de::DeValue::Table(tree.into_inner()));
     let config = file::File::decode(&value, &mut cx).map(|file| {
@@ -101,18 +100,5 @@ pub fn parse(name: &str, text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Di
     match config.flatten() {
         Some(config) if !failed => Ok((config, diagnostics)),
         _ => Err(diagnostics),
-    }
-}
-
-/// The TOML parser's words, or clearer ones for what people get wrong most.
-fn syntax_message<'e>(text: &str, error: &'e toml::de::Error) -> &'e str {
-    let message = error.message();
-    if !message.starts_with("string values must be quoted") {
-        return message;
-    }
-    let rest = error.span().and_then(|span| text.get(span.start..));
-    match rest.and_then(|rest| rest.lines().next()) {
-        Some(line) if !line.trim().is_empty() => "a string must stand in quotes",
-        _ => "a value is missing",
     }
 }

@@ -60,14 +60,19 @@ struct RouteNames {
 impl RouteNames {
     fn given(tables: &[RawRoute], cx: &mut Decoder<'_>) -> Self {
         let mut taken = BTreeSet::new();
+        let mut lines = HashMap::new();
         for name in tables.iter().filter_map(|table| table.name.as_ref()) {
             let span = name.span.clone();
             if name.value.is_empty() || name.value.chars().any(char::is_control) {
                 cx.error(Code::BadValue, span, "a name has visible characters");
             } else if !taken.insert(name.value.clone()) {
+                let first = lines.get(&name.value).copied().unwrap_or_default();
                 let message = format!("a second route has the name `{}`", name.value);
-                cx.error(Code::Duplicate, span, message)
-                    .help("logs, metrics and tests use the name: it must mean one route");
+                cx.error(Code::Duplicate, span, message).help(format!(
+                    "the first one is in line {first}; logs, metrics and tests use the name: it must mean one route"
+                ));
+            } else {
+                lines.insert(name.value.clone(), cx.line(&name.span));
             }
         }
         Self {

@@ -62,7 +62,42 @@ pub(crate) struct DefaultInfo {
     pub(crate) source: &'static str,
 }
 
+impl FieldInfo {
+    /// Whether there is none of it where the key is absent.
+    pub(crate) fn is_optional(&self) -> bool {
+        !self.required && self.default.is_none() && !matches!(self.shape, Shape::Table(_))
+    }
+}
+
 impl Shape {
+    /// Whether this word may be written.
+    pub(crate) fn takes(&self, word: &str) -> bool {
+        match self {
+            Self::Choice(words) => words.contains(&word),
+            Self::AnyOf(shapes) => shapes.iter().any(|shape| shape.takes(word)),
+            _ => false,
+        }
+    }
+
+    /// Whether this is a right value.
+    pub(crate) fn has_example(&self, text: &str) -> bool {
+        matches!(self, Self::Text { examples, .. } if examples.contains(&text))
+    }
+
+    /// Whether it is a whole number.
+    pub(crate) fn is_integer(&self) -> bool {
+        matches!(self, Self::Integer { .. })
+    }
+
+    /// Whether `false` may be written.
+    pub(crate) fn takes_booleans(&self) -> bool {
+        match self {
+            Self::Boolean => true,
+            Self::AnyOf(shapes) => shapes.iter().any(Self::takes_booleans),
+            _ => false,
+        }
+    }
+
     /// Says what is expected, for the middle of a sentence.
     pub(crate) fn in_words(&self) -> String {
         match self {

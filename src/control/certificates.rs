@@ -224,7 +224,9 @@ impl Control {
         }
         match outcome {
             Ok((loaded, warnings)) => {
-                warnings.iter().for_each(process::warn);
+                warnings
+                    .iter()
+                    .for_each(|each| process::warn(each.to_log()));
                 let tls = Arc::new(loaded);
                 {
                     let certificates = &mut self.state.borrow_mut().certificates;

@@ -149,6 +149,7 @@ pub(crate) fn span(seconds: i64) -> String {
         s if s >= 2 * DAY => (DAY, "days"),
         s if s >= 2 * HOUR => (HOUR, "hours"),
         s if s >= 120 => (60, "minutes"),
+        1 => (1, "second"),
         _ => (1, "seconds"),
     };
     format!("{} {name}", seconds / unit)
@@ -401,7 +402,7 @@ mod tests {
             (HOUR, 1_300, None),
             (HOUR, 1_190, Some("expires in 19 minutes")),
             (HOUR, 0, Some("expires in 0 seconds")),
-            (HOUR, -1, Some("expired 1 seconds ago")),
+            (HOUR, -1, Some("expired 1 second ago")),
             (DAY, -3 * DAY, Some("expired 3 days ago")),
             (
                 DAY,
