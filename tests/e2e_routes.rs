@@ -55,6 +55,42 @@ fn routes_match_by_host_and_path() {
 }
 
 #[test]
+fn a_route_has_several_hosts_and_paths_and_a_star_takes_what_is_in_front_of_its_slash() {
+    let weir = named(&[
+        (
+            "several",
+            "{ host = [\"a.test\", \"*.b.test\"], path = [\"/x\", \"/y/*\", \"/z/{id}\"] }",
+        ),
+        (
+            "health",
+            "{ host = [\"*\", \"a.test\"], path = \"/health\" }",
+        ),
+        ("of a", "\"a.test/*\""),
+        ("admin", "\"/admin/*\""),
+        ("v1", "\"/v1/*\""),
+        ("v1 itself", "\"/v1\""),
+        ("any", "\"/*\""),
+    ]);
+    for (host, path, expected) in [
+        ("a.test", "/x", "several"),
+        ("q.b.test", "/y", "several"),
+        ("q.b.test", "/y/z", "several"),
+        ("a.test", "/z/7", "several"),
+        ("a.test", "/z/7/8", "of a"),
+        ("b.test", "/x", "any"),
+        ("a.test", "/health", "health"),
+        ("other", "/health", "health"),
+        ("other", "/admin", "admin"),
+        ("other", "/admin/", "admin"),
+        ("other", "/admins", "any"),
+        ("other", "/v1", "v1 itself"),
+        ("other", "/v1/", "v1"),
+    ] {
+        assert_eq!(at(&weir, host, path), expected, "{host} {path}");
+    }
+}
+
+#[test]
 fn predicates_choose_among_routes_of_one_path() {
     let weir = named(&[
         ("post", "{ path = \"/p\", method = \"POST\" }"),
@@ -158,6 +194,10 @@ fn the_path_is_rewritten() {
     for (asked, forwarded) in [
         ("/v1/users/7?a=b", "/users/7?a=b"),
         ("/v1/", "/"),
+        ("/v1", "/"),
+        ("/v1?q", "/?q"),
+        ("/old", "/new"),
+        ("/users/42/posts", "/posts//of/42"),
         ("/old/a/b?c", "/new/a/b?c"),
         ("/users/42/posts/1/2", "/posts/1/2/of/42"),
         ("/fixed?q=1", "/elsewhere?q=1"),

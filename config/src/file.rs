@@ -159,7 +159,8 @@ table! {
     RawRoute, "route", "[[route]]" {
         /// Which requests it takes: HOST/PATH. Without a host it takes every host; `*.` in front of
         /// one stands for one label or more. A star at the end of the path stands for any rest,
-        /// even none; `{name}` stands for one segment.
+        /// even none, and `/v1/*` takes `/v1` too unless a route names that; `{name}` stands for one
+        /// segment.
         required matches: At<Option<Match>> = "match" as Tried<Forms<MatchText, RawMatch>>;
         /// A name for logs, metrics and tests; else the text of the match.
         optional name: At<String> = "name" as Placed<PlainText>;
@@ -189,10 +190,12 @@ table! {
 table! {
     /// The long form of a match. All parts must hold.
     RawMatch, "match", "match of [[route]]" {
-        /// A host or a wildcard, which stands for one label or more. Any host unless set.
-        optional host: At<Option<HostMatch>> = "host" as Tried<HostText>;
-        /// A path, a prefix with a star at its end, or a template. Any path unless set.
-        optional path: At<Option<PathMatch>> = "path" as Tried<PathText>;
+        /// A host, a wildcard, which stands for one label or more, or several of these; `"*"` is any
+        /// host. Any host unless set.
+        optional host: At<Option<Vec<HostMatch>>> = "host" as Tried<Many<HostText>>;
+        /// A path, a prefix with a star at its end, a template, or several of these. Any path unless
+        /// set.
+        optional path: At<Option<Vec<PathMatch>>> = "path" as Tried<Many<PathText>>;
         /// One of these methods. Any method unless set.
         optional method: Vec<String> = "method" as Many<MethodText>;
         /// Header fields that must be there. A string is the whole value; `true` means any

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -16,7 +17,7 @@ use crate::file::{
 use crate::json::Json;
 use crate::kinds::{Count, Entry, Forms, KeyName, Long, PlainText, Text, Words, integer};
 use crate::layers::RetriesPatch;
-use crate::limits::{self, RESPOND_BODY_BYTES_MAX, WEIGHT_MAX};
+use crate::limits::{self, PATTERNS_MAX, RESPOND_BODY_BYTES_MAX, WEIGHT_MAX};
 use crate::model::{
     AccessLog, Balance, Driver, EncodedSlash, Endpoint, FieldMatch, LogFormat, LogTarget, Match,
     Pattern, Redirect, Respond, Rewrite, ValueMatch,
@@ -247,8 +248,8 @@ impl Long for RawMatch {
         let query = table.query.unwrap_or_default();
         let field_match = |(name, value)| FieldMatch { name, value };
         Some(Match {
-            host: or_any(table.host, everything.host)?,
-            path: or_any(table.path, everything.path)?,
+            hosts: patterns("host", table.host, everything.hosts, cx)?,
+            paths: patterns("path", table.path, everything.paths, cx)?,
             methods: table.method.unwrap_or_default(),
             headers: header.into_iter().map(field_match).collect(),
             query: query
@@ -261,9 +262,44 @@ impl Long for RawMatch {
     }
 }
 
-/// What was read, or `any` if nothing was written. `None` if it could not be read.
-fn or_any<T>(written: Option<At<Option<T>>>, any: T) -> Option<T> {
-    written.map_or(Some(any), |written| written.value)
+/// The patterns that were written, or `any` if there is no such key. `None` if they could not be read.
+fn patterns<T: PartialEq + Display>(
+    key: &str,
+    written: Option<At<Option<Vec<T>>>>,
+    any: Vec<T>,
+    cx: &mut Decoder<'_>,
+) -> Option<Vec<T>> {
+    let Some(At { value, span }) = written else {
+        return Some(any);
+    };
+    let patterns = value?;
+    if patterns.is_empty() {
+        cx.error(
+            Code::BadValue,
+            span,
+            format!("an empty list of {key}s takes no request"),
+        )
+        .help(format!("leave `{key}` out for any {key}"));
+        return None;
+    }
+    if patterns.len() > PATTERNS_MAX {
+        let message = format!("a route has at most {PATTERNS_MAX} {key}s");
+        cx.error(Code::BadValue, span, message);
+        return None;
+    }
+    for (index, pattern) in patterns.iter().enumerate() {
+        if patterns
+            .iter()
+            .take(index)
+            .any(|earlier| earlier == pattern)
+        {
+            let pattern = pattern.to_string();
+            let shown = if pattern.is_empty() { "*" } else { &pattern };
+            let message = format!("{key} `{shown}` is there twice");
+            cx.error(Code::Duplicate, span.clone(), message);
+        }
+    }
+    Some(patterns)
 }
 
 /// What a value must be: a string, a truth value, or a table.

@@ -38,6 +38,7 @@ mod layers;
 mod model;
 mod overlap;
 mod pattern;
+mod pattern_index;
 mod placeholders;
 mod process;
 mod reference;

@@ -266,6 +266,8 @@ pub const DIAGNOSTICS_MAX: usize = 100;
 pub const RESPOND_BODY_BYTES_MAX: usize = 64 * 1024;
 /// A unix socket path, bytes: `sun_path` of unix(7) with its terminating NUL.
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
+/// Host patterns of one route, and path patterns.
+pub const PATTERNS_MAX: usize = 256;
 /// Endpoints of one upstream.
 pub const ENDPOINTS_MAX: usize = 4_096;
 /// Data cores.

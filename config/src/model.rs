@@ -467,10 +467,10 @@ impl Route {
 /// Which requests a route takes. All parts must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Match {
-    /// The request's host, port left out.
-    pub host: HostMatch,
-    /// The request's normalised path.
-    pub path: PathMatch,
+    /// The request's host, port left out: one of these, at least one.
+    pub hosts: Vec<HostMatch>,
+    /// The request's normalised path: one of these, at least one.
+    pub paths: Vec<PathMatch>,
     /// Allowed methods, case-sensitive (RFC 9110 section 9.1); empty means every method.
     pub methods: Vec<String>,
     /// Request fields by lower-case name; all must hold.
@@ -486,8 +486,8 @@ impl Match {
     #[must_use]
     pub fn everything() -> Self {
         Self {
-            host: HostMatch::Any,
-            path: PathMatch::Prefix("/".to_owned()),
+            hosts: vec![HostMatch::Any],
+            paths: vec![PathMatch::Prefix("/".to_owned())],
             methods: Vec::new(),
             headers: Vec::new(),
             query: Vec::new(),
@@ -496,10 +496,25 @@ impl Match {
     }
 }
 
+impl Match {
+    /// Every host pattern with every path pattern.
+    pub fn patterns(&self) -> impl Iterator<Item = (&HostMatch, &PathMatch)> {
+        let with_paths = |host| self.paths.iter().map(move |path| (host, path));
+        self.hosts.iter().flat_map(with_paths)
+    }
+}
+
 impl fmt::Display for Match {
-    /// Writes the pattern as a file would: `api.example.com/v1/*`. Predicates are left out.
+    /// Writes the first pattern as a file would, `api.example.com/v1/*`, and how many there are more. Predicates are
+    /// left out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.host, self.path)
+        if let Some((host, path)) = self.patterns().next() {
+            write!(f, "{host}{path}")?;
+        }
+        match self.hosts.len() * self.paths.len() {
+            0 | 1 => Ok(()),
+            all => write!(f, " and {} more", all - 1),
+        }
     }
 }
 
@@ -530,13 +545,14 @@ impl fmt::Display for HostMatch {
 pub enum PathMatch {
     /// This path and no other.
     Exact(String),
-    /// Every path that starts with these characters: `/v1/*` holds `/v1/`, `/*` holds `/`.
+    /// Every path that starts with these characters: `/v1/*` holds `/v1/`, `/*` holds `/`. One that
+    /// ends with a slash takes the path without it too, after all that name that in full.
     Prefix(String),
     /// Segment by segment: `/users/{id}`, `/users/{id}/*`.
     Template {
         /// The segments, without slashes.
         segments: Vec<Segment>,
-        /// Whether a slash and any rest must follow (`/*`); else the path ends here.
+        /// Whether a slash and any rest may follow (`/*`); else the path ends here.
         open: bool,
     },
 }

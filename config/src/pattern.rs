@@ -53,8 +53,8 @@ fn read_match(text: &str) -> Result<Match, Problem> {
         None => problem,
     })?;
     Ok(Match {
-        host,
-        path,
+        hosts: vec![host],
+        paths: vec![path],
         ..Match::everything()
     })
 }

@@ -27,12 +27,34 @@ pub(crate) fn check_location(
         )
         .help("begin with https://, http:// or a slash");
     }
+    if has_dot_segment(pattern) {
+        cx.error(
+            Code::BadValue,
+            span.clone(),
+            "a location with a dot segment",
+        )
+        .help("write the path that it leads to");
+    }
     if let Some(piece) = piece_in_host(pattern) {
         let message = format!("`{{{piece}}}` would let clients choose the host they are sent to");
         cx.error(Code::BadValue, span.clone(), message)
             .help("put a slash in front of it, where the host ends");
     }
     check_placeholders(pattern, matches, span, cx);
+}
+
+/// Whether what a file says itself, without what requests fill in, has a dot segment.
+fn has_dot_segment(pattern: &Pattern) -> bool {
+    let text = pattern.0.iter().map(|piece| match piece {
+        Piece::Text(text) => text.as_str(),
+        _ => "{}",
+    });
+    let text = text
+        .collect::<String>()
+        .replace("%2e", ".")
+        .replace("%2E", ".");
+    let path = text.split(['?', '#']).next().unwrap_or_default();
+    path.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
 /// Checks a path that is built anew.
@@ -50,11 +72,18 @@ pub(crate) fn check_path_pattern(
     if !good {
         cx.error(Code::BadValue, span.clone(), "a path begins with a slash");
     }
+    if has_dot_segment(pattern) {
+        cx.error(Code::BadValue, span.clone(), "a path with a dot segment")
+            .help("write the path that it leads to: endpoints get no dot segments");
+    }
     for piece in &pattern.0 {
         let message = match piece {
             Piece::Host => "the host is no part of a path",
             Piece::Query => "the query is kept as it is",
             Piece::Text(text) if text.contains(['?', '#']) => "`replace` sets the path only",
+            Piece::Text(text) if text.contains('\\') => {
+                "a path has no backslash in it: write \"%5C\""
+            }
             _ => continue,
         };
         cx.error(Code::BadValue, span.clone(), message)
@@ -66,16 +95,21 @@ pub(crate) fn check_path_pattern(
 fn check_placeholders(pattern: &Pattern, matches: &Match, span: &Span, cx: &mut Decoder<'_>) {
     for piece in &pattern.0 {
         let message = match piece {
-            Piece::Rest if !has_star(&matches.path) => {
+            Piece::Rest if !matches.paths.iter().all(has_star) => {
                 "{rest} is what the star of the match took, and there is none".to_owned()
             }
-            Piece::Parameter(name) if !has_parameter(&matches.path, name) => {
+            Piece::Parameter(name)
+                if !matches.paths.iter().all(|path| has_parameter(path, name)) =>
+            {
                 format!("the match has no parameter `{{{name}}}`")
             }
             _ => continue,
         };
-        cx.error(Code::UnknownName, span.clone(), message)
-            .label(format!("the match is `{matches}`"));
+        let diagnostic = cx.error(Code::UnknownName, span.clone(), message);
+        diagnostic.label(format!("the match is `{matches}`"));
+        if matches.paths.len() > 1 {
+            diagnostic.help("every path of the match must have it");
+        }
     }
 }
 

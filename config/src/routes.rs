@@ -1,4 +1,4 @@
-//! Routes: their targets and rewrites are resolved, and routes that can never match are found.
+//! Routes: their targets and rewrites are resolved.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -8,16 +8,15 @@ use crate::decode::{At, Decoder};
 use crate::diagnostic::Code;
 use crate::file::RawRoute;
 use crate::kinds::Text;
+use crate::limits::ENCODED_SLASH;
 use crate::model::{
-    FieldMatch, HostMatch, Match, PathMatch, Rewrite, Route, Segment, Target, ValueMatch,
+    EncodedSlash, Match, PathMatch, Pattern, Piece, Rewrite, Route, Segment, Target, ValueMatch,
 };
 use crate::pattern::{PathText, is_parameter_name};
+use crate::pattern_index::PatternIndex;
 use crate::placeholders::{check_location, check_path_pattern};
 use crate::source::Span;
 use crate::tls::is_certificate_name;
-
-/// Routes with equal patterns that are compared with a new one. Beyond it only work grows.
-const COMPARED_MAX: usize = 1_000;
 
 /// Makes routes of the tables and reports those that contradict themselves or each other. Also
 /// gives the names of all routes, of those that could not be made as well.
@@ -29,24 +28,24 @@ pub(crate) fn routes(
 ) -> (Vec<Route>, BTreeSet<String>) {
     let mut route_names = RouteNames::given(&tables, cx);
     let mut routes: Vec<Route> = Vec::with_capacity(tables.len());
-    let mut groups: HashMap<PatternKey, Vec<usize>> = HashMap::new();
+    let mut patterns = PatternIndex::default();
     for table in tables {
         let span = table.matches.span.clone();
         let name = route_names.of(&table);
         let Some(route) = route(table, name, names, cx) else {
             continue;
         };
-        report_colons(&route.matches.path, &span, cx);
+        for path in &route.matches.paths {
+            report_colons(path, &span, cx);
+        }
         report_no_name(route.matches.client_cert.as_ref(), &span, cx);
         if !asks_clients {
             report_nobody_asks(route.matches.client_cert.as_ref(), &span, cx);
         }
-        let group = groups.entry(PatternKey::of(&route.matches)).or_default();
-        let earlier = group.iter().filter_map(|index| routes.get(*index));
-        report_if_hidden(&route, &span, earlier.take(COMPARED_MAX), cx);
-        group.push(routes.len());
+        patterns.add(&route, &routes, &span, cx);
         routes.push(route);
     }
+    patterns.report_shadowed(&routes, cx);
     (routes, route_names.taken)
 }
 
@@ -108,6 +107,7 @@ fn route(table: RawRoute, name: String, names: &Names, cx: &mut Decoder<'_>) -> 
     let rewrite = rewrite(&table, matches.as_ref(), cx);
     let timeouts = table.timeouts.unwrap_or_default();
     times_agree(&timeouts, &table.at, cx);
+    check_encoded_slash(&table, matches.as_ref(), cx);
     Some(Route {
         spot: cx.spot(&table.at),
         target: target(&table, matches.as_ref(), names, cx)?,
@@ -176,6 +176,7 @@ fn target(
         let target = redirect.value.clone()?;
         if let Some(matches) = matches {
             check_location(&target.location, matches, &redirect.span, cx);
+            check_rest(&target.location, matches, &redirect.span, cx);
         }
         return Some(Target::Redirect(target));
     }
@@ -192,7 +193,7 @@ fn rewrite(table: &RawRoute, matches: Option<&Match>, cx: &mut Decoder<'_>) -> O
     let matches = matches?;
     if let Some(strip) = &table.strip {
         let prefix = plain_path(strip.value.as_ref()?, &strip.span, cx)?;
-        check_prefix(&prefix, matches, &strip.span, cx);
+        check_prefix((&prefix, ""), matches, &strip.span, cx);
         return Some(Rewrite::Prefix {
             prefix,
             with: String::new(),
@@ -203,7 +204,7 @@ fn rewrite(table: &RawRoute, matches: Option<&Match>, cx: &mut Decoder<'_>) -> O
         Rewrite::Prefix { prefix, with } => {
             let prefix = plain_path(prefix, &replace.span, cx)?;
             let with = plain_path(with, &replace.span, cx)?;
-            check_prefix(&prefix, matches, &replace.span, cx);
+            check_prefix((&prefix, &with), matches, &replace.span, cx);
             if prefix.ends_with('/') != with.ends_with('/') {
                 let message =
                     format!("`{prefix}` and `{with}` must both end with a slash, or none");
@@ -214,6 +215,7 @@ fn rewrite(table: &RawRoute, matches: Option<&Match>, cx: &mut Decoder<'_>) -> O
         }
         Rewrite::Path(pattern) => {
             check_path_pattern(pattern, matches, &replace.span, cx);
+            check_rest(pattern, matches, &replace.span, cx);
             Some(Rewrite::Path(pattern.clone()))
         }
     }
@@ -235,19 +237,84 @@ fn plain_path(text: &str, span: &Span, cx: &mut Decoder<'_>) -> Option<String> {
     }
 }
 
-fn check_prefix(prefix: &str, matches: &Match, span: &Span, cx: &mut Decoder<'_>) {
-    let start = common_start(&matches.path);
-    if !start.starts_with(prefix) {
-        let message = format!("not every path of this route begins with `{prefix}`");
-        cx.error(Code::Conflict, span.clone(), message)
-            .label(format!("the match is `{matches}`"));
-    } else if start == prefix
-        && !prefix.ends_with('/')
-        && matches!(matches.path, PathMatch::Prefix(_))
-    {
-        let message = format!("paths such as `{prefix}0` match too, and would become `/0`");
+fn check_prefix((prefix, with): (&str, &str), matches: &Match, span: &Span, cx: &mut Decoder<'_>) {
+    // What is stripped leaves a slash in front.
+    let with = if with.is_empty() { "/" } else { with };
+    for path in &matches.paths {
+        let start = common_start(path);
+        // `/v1/*` takes `/v1` too, and there is no more of that.
+        let is_whole = || start.strip_suffix('/') == prefix.strip_suffix('/');
+        if !start.starts_with(prefix) && !is_whole() {
+            let message = format!("not every path of this route begins with `{prefix}`");
+            cx.error(Code::Conflict, span.clone(), message)
+                .label(format!("the match is `{matches}`"));
+            return;
+        }
+        let rest = start.strip_prefix(prefix).unwrap_or_default();
+        if prefix.ends_with('/') || rest.starts_with('/') {
+            continue;
+        }
+        if !rest.is_empty() {
+            let message =
+                format!("`{prefix}` ends within a segment: `{start}` becomes `{with}{rest}`");
+            cx.warning(Code::Conflict, span.clone(), message)
+                .help("write whole segments");
+            return;
+        }
+        if matches!(path, PathMatch::Prefix(_)) {
+            let message =
+                format!("paths such as `{prefix}0` match too, and would become `{with}0`");
+            cx.warning(Code::Conflict, span.clone(), message)
+                .help(format!("for whole segments only, match \"{prefix}/*\""));
+            return;
+        }
+    }
+}
+
+/// Warns of a star within a segment whose rest becomes a segment: `/static*` and `/files/{rest}` make
+/// `/files/../x` of `/static../x`, which is refused.
+fn check_rest(pattern: &Pattern, matches: &Match, span: &Span, cx: &mut Decoder<'_>) {
+    let Some(at) = pattern.0.iter().position(|piece| *piece == Piece::Rest) else {
+        return;
+    };
+    let before = at.checked_sub(1).and_then(|before| pattern.0.get(before));
+    if !matches!(before, Some(Piece::Text(text)) if text.ends_with('/')) {
+        return;
+    }
+    let cuts =
+        |path: &&PathMatch| matches!(path, PathMatch::Prefix(start) if !start.ends_with('/'));
+    if let Some(path) = matches.paths.iter().find(cuts) {
+        let start = common_start(path);
+        let message = format!(
+            "the star of `{path}` begins within a segment: requests for `{start}../x` are answered 400"
+        );
         cx.warning(Code::Conflict, span.clone(), message)
-            .help(format!("for whole segments only, match \"{prefix}/*\""));
+            .help(format!("for whole segments only, match \"{start}/*\""));
+    }
+}
+
+/// Warns of an encoded slash in a pattern: a request that has it would be another route's for endpoints that decode it.
+fn check_encoded_slash(table: &RawRoute, matches: Option<&Match>, cx: &mut Decoder<'_>) {
+    if table.to.is_none() {
+        if table.encoded_slash != ENCODED_SLASH.value {
+            let message = "`encoded_slash` does nothing: nothing of this route goes upstream";
+            cx.error(Code::Conflict, table.at.clone(), message)
+                .help("it belongs to a route with `to`");
+        }
+        return;
+    }
+    let is_encoded = |path: &&PathMatch| {
+        let text = path.to_string();
+        text.contains("%2F") || text.contains("%5C")
+    };
+    let paths = matches.map_or(&[][..], |matches| &matches.paths);
+    if let Some(path) = paths.iter().find(is_encoded)
+        && table.encoded_slash != EncodedSlash::Keep
+    {
+        let message =
+            format!("requests for `{path}` are answered 400: decoded, it is another path");
+        cx.warning(Code::Unreachable, table.matches.span.clone(), message)
+            .help("encoded_slash = \"keep\" trusts the endpoints to take it for a character");
     }
 }
 
@@ -302,7 +369,7 @@ fn report_nobody_asks(wanted: Option<&ValueMatch>, span: &Span, cx: &mut Decoder
 }
 
 /// What every path that matches begins with.
-fn common_start(path: &PathMatch) -> String {
+pub(crate) fn common_start(path: &PathMatch) -> String {
     match path {
         PathMatch::Exact(path) | PathMatch::Prefix(path) => path.clone(),
         PathMatch::Template { segments, .. } => {
@@ -318,82 +385,5 @@ fn common_start(path: &PathMatch) -> String {
             }
             start
         }
-    }
-}
-
-/// What two routes have in common when their patterns take exactly the same hosts and paths.
-/// Only such routes can hide each other: of any others, the one that is asked first has text or a
-/// parameter where the other has more choice, and leaves what differs there to it.
-#[derive(PartialEq, Eq, Hash)]
-struct PatternKey(HostMatch, PathMatch);
-
-impl PatternKey {
-    fn of(matches: &Match) -> Self {
-        let mut path = matches.path.clone();
-        if let PathMatch::Template { segments, .. } = &mut path {
-            for segment in segments {
-                if let Segment::Parameter(name) = segment {
-                    name.clear();
-                }
-            }
-        }
-        Self(matches.host.clone(), path)
-    }
-}
-
-fn report_if_hidden<'r>(
-    route: &Route,
-    span: &Span,
-    earlier: impl Iterator<Item = &'r Route>,
-    cx: &mut Decoder<'_>,
-) {
-    for first in earlier {
-        if !covers(&first.matches, &route.matches) {
-            continue;
-        }
-        let line = first.spot.line;
-        if covers(&route.matches, &first.matches) {
-            let message = format!("the route in line {line} takes the same requests");
-            cx.error(Code::Duplicate, span.clone(), message)
-                .help("the second one would never match: remove one, or tell them apart by method, header or query");
-        } else {
-            let message =
-                format!("this route never matches: the one in line {line} takes its requests");
-            cx.error(Code::Unreachable, span.clone(), message)
-                .help("among routes with the same host and path the first in the file wins: move this one up");
-        }
-        return;
-    }
-}
-
-/// Whether every request that `narrow` takes, of the same host and path, `wide` takes as well.
-fn covers(wide: &Match, narrow: &Match) -> bool {
-    let methods = wide.methods.is_empty()
-        || (!narrow.methods.is_empty() && narrow.methods.iter().all(|m| wide.methods.contains(m)));
-    methods
-        && all_implied(&wide.headers, &narrow.headers)
-        && all_implied(&wide.query, &narrow.query)
-        && match (&wide.client_cert, &narrow.client_cert) {
-            (None, _) => true,
-            (Some(wide), Some(narrow)) => implies(narrow, wide),
-            (Some(_), None) => false,
-        }
-}
-
-fn all_implied(wide: &[FieldMatch], narrow: &[FieldMatch]) -> bool {
-    wide.iter().all(|wide| {
-        narrow
-            .iter()
-            .any(|narrow| narrow.name == wide.name && implies(&narrow.value, &wide.value))
-    })
-}
-
-fn implies(narrow: &ValueMatch, wide: &ValueMatch) -> bool {
-    match (narrow, wide) {
-        (ValueMatch::Exact(_) | ValueMatch::Prefix(_), ValueMatch::Present) => true,
-        (ValueMatch::Exact(text) | ValueMatch::Prefix(text), ValueMatch::Prefix(start)) => {
-            text.starts_with(start.as_str())
-        }
-        (narrow, wide) => narrow == wide,
     }
 }

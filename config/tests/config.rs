@@ -76,18 +76,18 @@ fn everything_is_read() {
     assert_eq!(route.name, "everything");
     assert_eq!(route.target, Target::Upstream { index: 0 });
     assert_eq!(
-        route.matches.host,
-        HostMatch::Wildcard("example.com".to_owned())
+        route.matches.hosts,
+        [HostMatch::Wildcard("example.com".to_owned())]
     );
     assert_eq!(
-        route.matches.path,
-        PathMatch::Template {
+        route.matches.paths,
+        [PathMatch::Template {
             segments: vec![
                 Segment::Literal("t".to_owned()),
                 Segment::Parameter("tenant".to_owned())
             ],
             open: true
-        }
+        }]
     );
     assert_eq!(route.matches.methods, ["GET", "HEAD"]);
     let header = |name: &str, value| FieldMatch {

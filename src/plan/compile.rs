@@ -238,7 +238,7 @@ fn compile_route(config: &Config, route: &weir_config::Route) -> Result<RoutePla
 fn forbids(route: &weir_config::Route) -> bool {
     let is_error = matches!(&route.target, ConfigTarget::Respond(respond) if respond.status >= 400);
     let all = PathMatch::Prefix("/".to_owned());
-    is_error && route.matches.path != all
+    is_error && !route.matches.paths.contains(&all)
 }
 
 fn compile_respond(respond: &weir_config::Respond) -> Respond {

@@ -111,7 +111,8 @@ impl Plan {
             }
             let path = read.as_slice();
             let found = self.table.find(&RequestView { path, ..*view });
-            (found.route() != Some(id)).then(|| (found, path.to_vec()))
+            let is_same = found.route().is_some_and(|other| self.is_alike(id, other));
+            (!is_same).then(|| (found, path.to_vec()))
         };
         for by in readings(view.oddities, trusts_slashes) {
             for path in paths.into_iter().flatten() {
@@ -137,9 +138,43 @@ impl Plan {
         Ok(())
     }
 
+    /// Whether a request is safe with one route that another was found for: the same endpoints get it, under the same
+    /// policies.
+    fn is_alike(&self, id: RouteId, other: RouteId) -> bool {
+        let same = |(one, other): (&RoutePlan, &RoutePlan)| one.is_alike(other);
+        id == other || self.route(id).zip(self.route(other)).is_some_and(same)
+    }
+
     fn forbids(&self, found: &Found) -> bool {
         let route = found.route().and_then(|id| self.route(id));
         route.is_some_and(|route| route.forbids)
+    }
+}
+
+impl RoutePlan {
+    /// Whether this route does the same with requests as another. No field may be left out here by mistake.
+    fn is_alike(&self, other: &Self) -> bool {
+        let Self {
+            target,
+            rewrite,
+            body_bytes_max,
+            // What only names the route, says when it takes a request, or how long that may take.
+            name: _,
+            line: _,
+            encoded_slash: _,
+            forbids: _,
+            timeouts,
+            retry: _,
+        } = self;
+        let is_one_upstream = match (target, &other.target) {
+            (Target::Upstream(one), Target::Upstream(other)) => one == other,
+            _ => false,
+        };
+        is_one_upstream
+            && rewrite.is_none()
+            && other.rewrite.is_none()
+            && *body_bytes_max == other.body_bytes_max
+            && timeouts.body_rate_bytes_min == other.timeouts.body_rate_bytes_min
     }
 }
 

@@ -134,8 +134,8 @@ impl Template {
             let parts = pattern.0.iter().map(|piece| Part::compile(piece, path));
             parts.collect::<Result<_, _>>()
         };
-        let paths = std::slice::from_ref(&matches.path);
-        paths.iter().map(parts).collect::<Result<_, _>>().map(Self)
+        let all = matches.paths.iter().map(parts);
+        all.collect::<Result<_, _>>().map(Self)
     }
 
     fn fill(&self, pattern: usize, host: &[u8], path: &[u8], query: &[u8], out: &mut Vec<u8>) {

@@ -76,9 +76,9 @@ impl Table {
         });
         let others = (0..).map(RouteId).zip(self.trees.iter().zip(is_candidate));
         considered.extend(others.filter(|(_, (_, is_candidate))| !is_candidate).map(
-            |(route, (tree, _))| Considered {
+            |(route, (trees, _))| Considered {
                 route,
-                verdict: if hosts.contains(tree) {
+                verdict: if trees.iter().any(|tree| hosts.contains(tree)) {
                     Verdict::Path
                 } else {
                     Verdict::Host
@@ -93,9 +93,12 @@ impl Table {
 
     /// The routes whose host and path match, in order of precedence.
     fn candidates(&self, view: &RequestView<'_>) -> Vec<&Entry> {
-        let mut candidates = Vec::new();
+        let mut candidates: Vec<&Entry> = Vec::new();
         let _: ControlFlow<()> = self.visit(view, &mut |entry| {
-            candidates.push(entry);
+            // Several patterns of a route may match; what it asks besides is the same.
+            if !candidates.iter().any(|known| known.route == entry.route) {
+                candidates.push(entry);
+            }
             ControlFlow::Continue(())
         });
         candidates

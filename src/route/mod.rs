@@ -9,6 +9,7 @@
 //!    comes before everything else that takes it, `/static/*` before `/{tenant}/*`,
 //!    `/users/admin/*` before `/users/{id}/*`, and that before `/users/*`. Text is text also where a star cuts
 //!    a segment short: `/users/a*` comes before `/users/{id}`.
+//!    `/v1/*` takes `/v1` too, after the routes that have that path in full.
 //! 3. **File order**, among the routes of one pattern. Their predicates (method, header, query)
 //!    are tried one route after the other and do not change the order.
 //!
@@ -50,12 +51,12 @@ use tree::{Drafts, Paths};
 pub struct Table {
     hosts: Hosts,
     paths: Paths<Entry>,
-    /// The tree of each route: tells routes of a host that was not looked at from others.
-    trees: Vec<u32>,
+    /// The trees of each route: tells routes of a host that was not looked at from others.
+    trees: Vec<Box<[u32]>>,
 }
 
 /// A route at the end of its pattern.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     route: RouteId,
     /// The place of the path pattern among those of the route.
@@ -112,22 +113,28 @@ impl Found {
 impl Table {
     /// Builds a table. The place of each match is its [`RouteId`].
     pub fn from_specs<'a>(specs: impl IntoIterator<Item = &'a Match>) -> Self {
-        let mut hosts = Hosts::default();
+        let mut hosts_by_name = Hosts::default();
         let mut drafts = Drafts::default();
         let mut trees = Vec::new();
         for (route, spec) in (0..).map(RouteId).zip(specs) {
-            let tree = hosts.tree_of(&spec.host, || drafts.add());
-            trees.push(tree);
-            let predicates = Predicates::compile(spec);
-            let entry = Entry {
-                route,
-                pattern: 0,
-                predicates,
-            };
-            drafts.insert(tree, &spec.path, entry);
+            let hosts = spec.hosts.iter();
+            let own: Box<[u32]> = hosts
+                .map(|host| hosts_by_name.tree_of(host, || drafts.add()))
+                .collect();
+            for tree in &own {
+                for (pattern, path) in spec.paths.iter().enumerate() {
+                    let entry = Entry {
+                        route,
+                        pattern,
+                        predicates: Predicates::compile(spec),
+                    };
+                    drafts.insert(*tree, path, entry);
+                }
+            }
+            trees.push(own);
         }
         Self {
-            hosts,
+            hosts: hosts_by_name,
             paths: drafts.finish(),
             trees,
         }

@@ -9,7 +9,7 @@ use super::RequestView;
 use crate::tls::Identity;
 
 /// The predicates of one route. All must hold.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Predicates {
     /// Which methods are allowed.
     methods: Methods,
@@ -22,7 +22,7 @@ pub(super) struct Predicates {
 }
 
 /// The methods that a route allows.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Methods {
     /// One bit for each common method in `names`.
     common: u16,

@@ -31,8 +31,11 @@ pub(crate) fn matches(lines: &str) -> Vec<Match> {
 fn ask<T>(request: &str, look_up: impl FnOnce(&super::RequestView<'_>) -> T) -> T {
     let mut lines = request.lines().map(str::trim);
     let (method, url) = lines.next().and_then(|line| line.split_once(' ')).unwrap();
-    let url = url.strip_prefix("http://").unwrap();
-    let (host, target) = url.split_at(url.find('/').unwrap());
+    let host_and_path = url.strip_prefix("http://").unwrap();
+    let (host, target) = match host_and_path.find('/') {
+        Some(slash) => host_and_path.split_at(slash),
+        None => (host_and_path, url),
+    };
     let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
     for line in lines {
         text.push_str(line);
@@ -145,14 +148,15 @@ fn paths_from_text_over_parameters_to_stars() {
             ("GET http://h/users/me/files/", "/users/m*"),
             ("GET http://h/users/to/files/a/b", "/users/{id}/files/*"),
             ("GET http://h/users/me/files", "/users/me/{section}"),
-            ("GET http://h/users/a/files", "/users/*"),
+            ("GET http://h/users/a/files", "/users/{id}/files/*"),
             ("GET http://h/users/ma/x/y", "/users/m*"),
             ("GET http://h/use", "/us*"),
             ("GET http://h/u", "404"),
-            ("GET http://h/static/a", "/static/*"),
+            ("GET http://h/static/a", "/static/a/*"),
             ("GET http://h/static/a/", "/static/a/*"),
             ("GET http://h/static/ab/c", "/static/*"),
-            ("GET http://h/static", "404"),
+            ("GET http://h/static", "/static/*"),
+            ("GET http://h/stati", "404"),
             ("GET http://h/", "404"),
         ],
     );
@@ -175,19 +179,93 @@ fn the_first_segment_that_differs_decides() {
             ("GET http://h/static/a.css", "/static/*"),
             ("GET http://h/static/billing", "/static/*"),
             ("GET http://h/static/a/edit", "/static/*"),
-            ("GET http://h/static", "/{tenant}"),
+            ("GET http://h/static", "/static/*"),
             ("GET http://h/users/admin/", "/users/admin/*"),
             ("GET http://h/users/admin/posts", "/users/admin/*"),
-            ("GET http://h/users/admin", "/users/*"),
+            ("GET http://h/users/admin", "/users/admin/*"),
             ("GET http://h/users/7/posts", "/users/{id}/posts"),
             ("GET http://h/users/7/posts/1", "/users/{id}/*"),
-            ("GET http://h/users/7", "/users/*"),
+            ("GET http://h/users/7", "/users/{id}/*"),
             ("GET http://h/users/", "/users/*"),
+            ("GET http://h/users", "/users/*"),
             ("GET http://h/acme/billing", "/{tenant}/billing"),
             ("GET http://h/acme/home/edit", "/{tenant}/{page}/edit"),
             ("GET http://h/acme/home/view", "/{tenant}/*"),
             ("GET http://h/acme/", "/{tenant}/*"),
             ("GET http://h/", "/*"),
+        ],
+    );
+}
+
+/// `/v1/*` takes `/v1`, unless a route has that in full.
+#[test]
+fn a_star_behind_a_slash_takes_the_path_without_it() {
+    check(
+        r#"/v1/*
+           /v1*
+           /v2/*
+           /v2
+           /v3/*
+           { path = "/v3", method = "PUT" }
+           /u/{id}/*
+           /u/{name}
+           /t/{id}/*
+           /{any}/x/*
+           { path = "/w/*", method = "PUT" }
+           { path = "/w*", method = "POST" }"#,
+        &[
+            ("GET http://h/v1", "/v1/*"),
+            ("GET http://h/v1/", "/v1/*"),
+            ("GET http://h/v12", "/v1*"),
+            ("GET http://h/v", "404"),
+            ("GET http://h/v2", "/v2"),
+            ("GET http://h/v2/", "/v2/*"),
+            ("GET http://h/v3", "/v3/*"),
+            ("PUT http://h/v3", r#"{ path = "/v3", method = "PUT" }"#),
+            ("GET http://h/u/7", "/u/{name}"),
+            ("GET http://h/u/7/", "/u/{id}/*"),
+            ("GET http://h/t/7", "/t/{id}/*"),
+            ("GET http://h/t/", "404"),
+            ("GET http://h/t", "404"),
+            ("GET http://h/q/x", "/{any}/x/*"),
+            ("GET http://h/w", "405 PUT, POST"),
+            ("OPTIONS http://h", "404"),
+            ("GET http://h/", "404"),
+        ],
+    );
+}
+
+#[test]
+fn one_route_has_several_hosts_and_paths() {
+    check(
+        r#"{ host = ["a.b", "*.c"], path = ["/x", "/y/*"] }
+           { host = ["*", "a.b"], path = "/health" }
+           a.b/*
+           /*"#,
+        &[
+            (
+                "GET http://a.b/x",
+                r#"{ host = ["a.b", "*.c"], path = ["/x", "/y/*"] }"#,
+            ),
+            (
+                "GET http://q.c/y",
+                r#"{ host = ["a.b", "*.c"], path = ["/x", "/y/*"] }"#,
+            ),
+            (
+                "GET http://q.c/y/z",
+                r#"{ host = ["a.b", "*.c"], path = ["/x", "/y/*"] }"#,
+            ),
+            ("GET http://c/x", "/*"),
+            ("GET http://q.c/z", "/*"),
+            ("GET http://a.b/z", "a.b/*"),
+            (
+                "GET http://a.b/health",
+                r#"{ host = ["*", "a.b"], path = "/health" }"#,
+            ),
+            (
+                "GET http://q.c/health",
+                r#"{ host = ["*", "a.b"], path = "/health" }"#,
+            ),
         ],
     );
 }

@@ -31,7 +31,7 @@ struct Node {
     children: Range<u32>,
     /// Bytes of the key, from the root of this tree.
     depth: u32,
-    /// Patterns that end here.
+    /// Patterns that end here, and then those that would go on with a slash.
     exact: u32,
     /// Patterns that go on with anything.
     star: u32,
@@ -136,6 +136,8 @@ pub(super) struct Drafts<E>(Vec<BTreeMap<Vec<u8>, Slot<E>>>);
 #[derive(Debug)]
 struct Slot<E> {
     exact: Vec<E>,
+    /// Patterns that go on with a slash and anything, and take what ends here too if none in `exact` does.
+    bare: Vec<E>,
     star: Vec<E>,
     parameter: u32,
 }
@@ -146,7 +148,7 @@ impl<E> Default for Drafts<E> {
     }
 }
 
-impl<E> Drafts<E> {
+impl<E: Clone> Drafts<E> {
     /// Adds an empty tree.
     pub(super) fn add(&mut self) -> u32 {
         self.0.push(BTreeMap::new());
@@ -157,7 +159,7 @@ impl<E> Drafts<E> {
     pub(super) fn insert(&mut self, mut tree: u32, path: &PathMatch, entry: E) {
         match path {
             PathMatch::Exact(path) => self.slot(tree, path.as_bytes()).exact.push(entry),
-            PathMatch::Prefix(path) => self.slot(tree, path.as_bytes()).star.push(entry),
+            PathMatch::Prefix(path) => self.insert_open(tree, path.as_bytes(), entry),
             PathMatch::Template { segments, open } => {
                 let mut key = Vec::new();
                 for segment in segments {
@@ -172,7 +174,7 @@ impl<E> Drafts<E> {
                 }
                 if *open {
                     key.push(b'/');
-                    self.slot(tree, &key).star.push(entry);
+                    self.insert_open(tree, &key, entry);
                 } else {
                     self.slot(tree, &key).exact.push(entry);
                 }
@@ -180,11 +182,20 @@ impl<E> Drafts<E> {
         }
     }
 
+    /// Adds a pattern that goes on with anything behind `key`.
+    fn insert_open(&mut self, tree: u32, key: &[u8], entry: E) {
+        if let Some(bare) = key.strip_suffix(b"/") {
+            self.slot(tree, bare).bare.push(entry.clone());
+        }
+        self.slot(tree, key).star.push(entry);
+    }
+
     fn slot(&mut self, tree: u32, key: &[u8]) -> &mut Slot<E> {
         self.0[tree as usize]
             .entry(key.to_vec())
             .or_insert_with(|| Slot {
                 exact: Vec::new(),
+                bare: Vec::new(),
                 star: Vec::new(),
                 parameter: NONE,
             })
@@ -228,7 +239,9 @@ impl<E> Paths<E> {
             let (mut exact, mut star, mut parameter) = (NONE, NONE, NONE);
             if keys[range.start].0.len() == depth {
                 let slot = &mut keys[range.start].1;
-                exact = self.add_leaf(std::mem::take(&mut slot.exact));
+                let mut ends_here = std::mem::take(&mut slot.exact);
+                ends_here.append(&mut slot.bare);
+                exact = self.add_leaf(ends_here);
                 star = self.add_leaf(std::mem::take(&mut slot.star));
                 parameter = slot.parameter;
                 range.start += 1;

@@ -128,10 +128,14 @@ fn a_route_that_forbids_is_not_passed() {
         "/%25252e%25252e/admin/y",
         "//x/admin/y",
         "/admin%2f",
+        "/admin;",
+        "/x/..;/admin",
+        "/x/..%2fadmin",
     ] {
         assert_eq!(sent(&plan, target), Err(Reason::BadPath), "{target}");
     }
     for target in [
+        "/admin",
         "/admin/",
         "//admin///y",
         "/x/../admin/y",
@@ -205,6 +209,29 @@ fn an_encoded_slash_passes_where_all_readings_meet_the_route() {
         &[
             ("/a%2Fb/c", Ok("/a%2Fb/c")),
             ("/a/b/c", Err(Reason::NoRoute)),
+        ],
+    );
+}
+
+/// What another route would do just the same is no reason to refuse.
+#[test]
+fn routes_that_do_the_same_are_as_good_as_one() {
+    let plan = routes(
+        "[[route]]\nmatch = \"/a\"\nto = \"app\"\ntimeouts = { total = \"1s\" }\n\
+         [[route]]\nmatch = \"/b/*\"\nto = \"app\"\nlimits = { body = \"1KiB\" }\n\
+         [[route]]\nmatch = \"/c/*\"\nto = \"other\"\n\
+         [[route]]\nmatch = \"/d/*\"\nto = \"app\"\nstrip = \"/d\"\n\
+         [[route]]\nmatch = \"/*\"\nto = \"app\"",
+    );
+    check(
+        &plan,
+        &[
+            ("/a;jsessionid=1", Ok("/a;jsessionid=1")),
+            ("/x/..%2fa", Ok("/x/..%2fa")),
+            ("/b%2fx", BAD),
+            ("/b;/x", BAD),
+            ("/c%2fx", BAD),
+            ("/d%2fx", BAD),
         ],
     );
 }
@@ -283,6 +310,39 @@ fn rewrites_keep_what_was_received() {
         (whole, "/u/7/p/9", "/9/of/7"),
         (whole, "/u/./7//p/9", "/9/of/7"),
         (whole, "/u//7/p//9", "/9/of/7"),
+        (strip, "/api", "/"),
+        (replace, "/old", "/new/deep"),
+        (
+            "match = \"/old/*\"\nreplace = { prefix = \"/old/\", with = \"/new/\" }",
+            "/old",
+            "/new/",
+        ),
+        (
+            "match = \"/old/*\"\nreplace = \"/new/{rest}\"",
+            "/old",
+            "/new/",
+        ),
+        (open, "/u/7", "/v2/7/x/"),
+        (
+            "match = { path = [\"/v1/{id}\", \"/{id}/v2\"] }\nreplace = \"/{id}\"",
+            "/v1/7",
+            "/7",
+        ),
+        (
+            "match = { path = [\"/v1/{id}\", \"/{id}/v2\"] }\nreplace = \"/{id}\"",
+            "/7/v2",
+            "/7",
+        ),
+        (
+            "match = { path = [\"/a/*\", \"/b/{x}/*\"] }\nreplace = \"/c/{rest}\"",
+            "/a/d/e",
+            "/c/d/e",
+        ),
+        (
+            "match = { path = [\"/a/*\", \"/b/{x}/*\"] }\nreplace = \"/c/{rest}\"",
+            "/b/d/e",
+            "/c/e",
+        ),
         (star, "/a", "/b"),
         (star, "/abc/d", "/bbc/d"),
         (encoded, "/caf%c3%a9/x", "/x"),

@@ -66,12 +66,18 @@ impl Request {
 }
 
 fn naive(specs: &[Match], request: &Request) -> Found {
-    let fits = |spec: &&(usize, &Match)| {
-        host_fits(&spec.1.host, request.host) && path_fits(&spec.1.path, &request.path)
+    let fits = |(host, path): &(&HostMatch, &PathMatch)| {
+        host_fits(host, request.host) && path_fits(path, &request.path)
     };
-    let all: Vec<_> = specs.iter().enumerate().collect();
-    let mut candidates: Vec<_> = all.iter().filter(fits).collect();
-    candidates.sort_by_key(|(index, spec)| (host_rank(&spec.host), path_rank(&spec.path), *index));
+    let mut candidates = Vec::new();
+    for (index, spec) in specs.iter().enumerate() {
+        for (host, path) in spec.patterns().filter(fits) {
+            let pattern = spec.paths.iter().position(|each| each == path).unwrap();
+            let rank = (host_rank(host), path_rank(path), index, pattern);
+            candidates.push((rank, (index, pattern), spec));
+        }
+    }
+    candidates.sort_by(|a, b| a.0.cmp(&b.0));
     let fields_fit = |spec: &Match| {
         let x = spec
             .headers
@@ -82,18 +88,19 @@ fn naive(specs: &[Match], request: &Request) -> Found {
             .iter()
             .all(|each| value_fits(&each.value, request.q))
     };
-    candidates.retain(|(_, spec)| fields_fit(spec));
+    candidates.retain(|(_, _, spec)| fields_fit(spec));
     let method_fits = |spec: &Match| {
         spec.methods.is_empty() || spec.methods.iter().any(|each| each == request.method)
     };
-    if let Some((index, _)) = candidates.iter().find(|(_, spec)| method_fits(spec)) {
+    if let Some((_, (index, pattern), _)) = candidates.iter().find(|(_, _, spec)| method_fits(spec))
+    {
         return Found::Route {
             id: RouteId(*index as u32),
-            pattern: 0,
+            pattern: *pattern,
         };
     }
     let mut methods: Vec<&str> = Vec::new();
-    for method in candidates.iter().flat_map(|(_, spec)| &spec.methods) {
+    for method in candidates.iter().flat_map(|(_, _, spec)| &spec.methods) {
         if !methods.contains(&method.as_str()) {
             methods.push(method);
         }
@@ -124,12 +131,14 @@ fn host_rank(pattern: &HostMatch) -> (u8, Reverse<usize>) {
 fn path_fits(pattern: &PathMatch, path: &str) -> bool {
     let (segments, open) = match pattern {
         PathMatch::Exact(whole) => return path == whole,
-        PathMatch::Prefix(start) => return path.starts_with(start.as_str()),
+        PathMatch::Prefix(start) => {
+            return path.starts_with(start.as_str()) || is_bare(pattern, path);
+        }
         PathMatch::Template { segments, open } => (segments, *open),
     };
     let parts: Vec<_> = path.split('/').skip(1).collect();
     let is_long_enough = if open {
-        parts.len() > segments.len()
+        parts.len() >= segments.len()
     } else {
         parts.len() == segments.len()
     };
@@ -141,6 +150,15 @@ fn path_fits(pattern: &PathMatch, path: &str) -> bool {
                 Segment::Literal(text) => text == part,
                 Segment::Parameter(_) => !part.is_empty(),
             })
+}
+
+/// Whether a path is what `/v1/*` has in front of its last slash.
+fn is_bare(pattern: &PathMatch, path: &str) -> bool {
+    let start = match pattern {
+        PathMatch::Prefix(start) => start.strip_suffix('/'),
+        _ => None,
+    };
+    start == Some(path)
 }
 
 /// The pattern from the left, a number for each byte of text, parameter and star. Of two that take
@@ -194,14 +212,12 @@ impl Random {
     }
 
     fn spec(&mut self) -> Match {
-        let host = match self.below(5) {
-            0 => HostMatch::Exact(self.pick(&["a.b.c", "b.c", "c"]).to_owned()),
-            1 => HostMatch::Wildcard(self.pick(&["b.c", "c", "a.b.c"]).to_owned()),
-            _ => HostMatch::Any,
-        };
+        let several = |random: &mut Self| 1 + random.below(4) / 3;
+        let hosts = (0..several(self)).map(|_| self.host()).collect();
+        let paths = (0..several(self)).map(|_| self.pattern()).collect();
         let mut spec = Match {
-            host,
-            path: self.pattern(),
+            hosts,
+            paths,
             ..Match::everything()
         };
         if self.below(2) == 0 {
@@ -225,6 +241,14 @@ impl Random {
             });
         }
         spec
+    }
+
+    fn host(&mut self) -> HostMatch {
+        match self.below(5) {
+            0 => HostMatch::Exact(self.pick(&["a.b.c", "b.c", "c"]).to_owned()),
+            1 => HostMatch::Wildcard(self.pick(&["b.c", "c", "a.b.c"]).to_owned()),
+            _ => HostMatch::Any,
+        }
     }
 
     fn value(&mut self) -> ValueMatch {
