@@ -129,7 +129,7 @@ reasons! {
     ClientStalled "client_stalled" 499 "connection_write_timeout";
     /// No route matches the request.
     NoRoute "no_route" 404 "destination_not_found";
-    /// The request has come through this proxy before.
+    /// The request has come through this proxy before, or through too many.
     Loop "loop" 508 "proxy_loop_detected";
     /// The client address has as many connections as it may have.
     ClientLimit "client_limit" 429 "connection_limit_reached";

@@ -262,6 +262,12 @@ pub const TLS_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// A certificate of a long life that ends within so many days is warned of; of others a third of their life decides.
 pub const CERTIFICATE_EXPIRES_SOON_DAYS: i64 = 30;
 
+/// Hops of a chain of proxies that are read and passed on, the nearest ones: what a client makes up may be longer.
+pub const FORWARDED_HOPS_MAX: usize = 32;
+
+/// Hops in Via beyond which a request goes round in circles.
+pub const VIA_HOPS_MAX: usize = 32;
+
 const _: () = assert!(
     BLOCK_BYTES[1] >= RECORD_BYTES_MAX + RECORD_OVERHEAD_BYTES_MAX,
     "a full record fits in one block"

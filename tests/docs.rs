@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use weir::fault::Reason;
+use weir_proto_h1::guard::{self, Claim};
 
 /// Where the generated part of `src/reasons.md` begins.
 const TABLE: &str = "| code |";
@@ -23,6 +24,40 @@ fn the_reasons_are_those_of_the_code() {
         committed == wanted,
         "src/reasons.md is out of date: WEIR_UPDATE=1 cargo test --test docs"
     );
+}
+
+/// Where the generated part of `src/fields.md` begins.
+const CLAIMS: &str = "| name | claims |";
+
+#[test]
+fn the_fields_are_those_of_the_code() {
+    let committed = read("src/fields.md");
+    let text = committed.split(CLAIMS).next().unwrap_or_default();
+    let wanted = format!("{text}{}", claims());
+    if std::env::var_os("WEIR_UPDATE").is_some() {
+        fs::write(root().join("src/fields.md"), &wanted).unwrap();
+        return;
+    }
+    assert!(
+        committed == wanted,
+        "src/fields.md is out of date: WEIR_UPDATE=1 cargo test --test docs"
+    );
+}
+
+fn claims() -> String {
+    let mut table = format!("{CLAIMS}\n|---|---|\n");
+    for (name, claim) in guard::TABLE {
+        let claim = match claim {
+            Claim::XForwarded | Claim::Forwarded | Claim::Origin => {
+                "who asked, from where, over what, or for what"
+            }
+            Claim::Certificate => "whose certificate the client has shown",
+            Claim::RequestId => "the number of the request",
+            Claim::Nothing => "nothing; CGI takes it for a proxy to be used",
+        };
+        table += &format!("| `{name}` | {claim} |\n");
+    }
+    table
 }
 
 fn reasons() -> String {

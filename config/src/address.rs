@@ -11,7 +11,7 @@ use crate::diagnostic::{Code, Spot};
 use crate::json::Json;
 use crate::kinds::{Text, integer};
 use crate::limits::{CORES_MAX, UNIX_PATH_BYTES_MAX};
-use crate::model::{Address, Cidr, Cores, Endpoint, EndpointAddress};
+use crate::model::{Address, Cidr, Cores, Endpoint, EndpointAddress, TrustedPeer};
 use crate::shape::Shape;
 use crate::units::Problem;
 
@@ -310,6 +310,24 @@ pub(crate) fn is_host_name(text: &str) -> bool {
         && text.split('.').all(label)
         // A last label of digits only is a mistyped address, not a name.
         && !text.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// A network, or Unix sockets.
+pub(crate) struct TrustedPeerText;
+
+impl Text for TrustedPeerText {
+    type Value = TrustedPeer;
+    const NOUN: &'static str = "a network or a Unix socket";
+    const PATTERN: Option<&'static str> = Some("^([0-9a-fA-F.:]+(/[0-9]{1,3})?|unix:(/.+)?)$");
+    const EXAMPLES: &'static [&'static str] = &["10.0.0.0/8", "unix:/run/weir.sock", "unix:"];
+
+    fn parse(text: &str) -> Result<TrustedPeer, Problem> {
+        match text.strip_prefix("unix:") {
+            Some("") => Ok(TrustedPeer::AnyUnix),
+            Some(path) => unix_path(path).map(TrustedPeer::Unix),
+            None => CidrText::parse(text).map(TrustedPeer::Network),
+        }
+    }
 }
 
 /// A network.

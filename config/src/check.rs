@@ -18,7 +18,8 @@ use crate::kinds::{Entry, Text, quoted_if_needed};
 use crate::layers::{Http2, Limits, LimitsPatch, Pool, Retries, Timeouts, TimeoutsPatch};
 use crate::limits::ENDPOINTS_MAX;
 use crate::model::{
-    Address, Config, Endpoint, EndpointAddress, Listener, Spots, Target, Test, Upstream,
+    Address, Config, Endpoint, EndpointAddress, Listener, Spots, Target, Test, TrustedPeer,
+    Upstream,
 };
 use crate::overlap::{Holder, Taken, without_detours};
 use crate::routes::routes;
@@ -44,6 +45,7 @@ pub(crate) fn check(file: File, root: &DeTable<'_>, cx: &mut Decoder<'_>) -> Con
         cx.error(Code::MissingKey, span, "`group` goes with `user`")
             .help("add `user`, whose rights Weir is to have");
     }
+    let trusted_proxies = trusted(file.trusted_proxies.unwrap_or_default(), &listeners, cx);
     let raw_upstreams = file.upstreams.unwrap_or_default();
     let names = Names::new(&raw_upstreams);
     let upstreams = upstreams(raw_upstreams, &listeners, cx);
@@ -77,7 +79,8 @@ pub(crate) fn check(file: File, root: &DeTable<'_>, cx: &mut Decoder<'_>) -> Con
         pid_file: file.pid_file,
         admin: file.admin.map(|admin| admin.value),
         access_log: file.access_log,
-        trusted_proxies: file.trusted_proxies.unwrap_or_default(),
+        trusted_proxies,
+        forwarded_header: file.forwarded_header,
         timeouts: Timeouts::default().patched(&timeouts),
         limits,
         http2: Http2::default().patched(&file.http2.unwrap_or_default()),
@@ -263,6 +266,7 @@ fn listeners(
             redirect_https: raw.redirect_https.and_then(|at| at.value),
             proxy_protocol: raw.proxy_protocol.unwrap_or_default(),
             mode: raw.mode.map(|at| at.value),
+            underscores: raw.underscores,
             timeouts: raw.timeouts.unwrap_or_default(),
             spot: cx.spot(&name.span),
         });
@@ -322,6 +326,48 @@ fn leave_one_out(a: &Address, b: &Address) -> String {
         None => "",
     };
     format!("{every}leave one of them out")
+}
+
+/// Peers whose forwarded fields are believed. A Unix socket among them has to be a listener's.
+fn trusted(
+    peers: Vec<At<TrustedPeer>>,
+    listeners: &[Listener],
+    cx: &mut Decoder<'_>,
+) -> Vec<TrustedPeer> {
+    let sockets = || {
+        listeners
+            .iter()
+            .filter(|each| matches!(each.address, Address::Unix(_)))
+    };
+    // A listener that could not be read may have been the one.
+    let is_known = !cx.has_errors();
+    let mut trusted = Vec::with_capacity(peers.len());
+    for At { value: peer, span } in peers {
+        match &peer {
+            TrustedPeer::Unix(path)
+                if is_known
+                    && !sockets().any(|each| each.address == Address::Unix(path.clone())) =>
+            {
+                let message = format!("no listener is `unix:{}`", path.display());
+                let names: Vec<_> = sockets().map(|each| each.address.to_string()).collect();
+                let written = format!("unix:{}", path.display());
+                let near = nearest(&written, names.iter().map(String::as_str));
+                let diagnostic = cx.error(Code::UnknownName, span, message);
+                match near {
+                    Some(near) => diagnostic.label(format!("did you mean \"{near}\"?")),
+                    None => diagnostic.help("a trusted socket is one that Weir listens on"),
+                };
+            }
+            TrustedPeer::AnyUnix if is_known && sockets().next().is_none() => {
+                let message = "no listener is a Unix socket";
+                cx.warning(Code::NoEffect, span, message)
+                    .label("does nothing without one");
+            }
+            _ => {}
+        }
+        trusted.push(peer);
+    }
+    trusted
 }
 
 fn upstreams(

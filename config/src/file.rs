@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::num::NonZeroU32;
 
-use crate::address::{CidrText, CoresKind, EndpointText, ListenText};
+use crate::address::{CidrText, CoresKind, EndpointText, ListenText, TrustedPeerText};
 use crate::decode::At;
 use crate::forms::{
     FieldName, ListenName, LogText, MediaType, ModeText, RedirectStatus, RespondShort,
@@ -16,8 +16,9 @@ use crate::kinds::{
 use crate::layers::{Http2Patch, LimitsPatch, PoolPatch, RetriesPatch, TimeoutsPatch};
 use crate::limits::{self, BACKLOG_MAX, CONNECTIONS_MAX, RETRIES_MAX};
 use crate::model::{
-    AccessLog, Address, Balance, Cidr, Cores, Driver, EncodedSlash, Endpoint, HostMatch, LogFormat,
-    LogTarget, Match, PathMatch, Pattern, Redirect, Respond, Rewrite, ValueMatch,
+    AccessLog, Address, Balance, Cidr, Cores, Driver, EncodedSlash, Endpoint, ForwardedHeader,
+    HostMatch, LogFormat, LogTarget, Match, PathMatch, Pattern, Redirect, Respond, Rewrite,
+    TrustedPeer, Underscores, ValueMatch,
 };
 use crate::pattern::{
     FieldValueText, HostText, MatchText, MethodText, PathPatternText, PathText, PatternText,
@@ -51,8 +52,15 @@ table! {
         /// Where a line about every exchange goes.
         preset(limits::ACCESS_LOG) access_log: Option<AccessLog> =
             "access_log" as OrOff<Forms<LogText, RawAccessLog>>;
-        /// Peers whose `X-Forwarded-*` and `Forwarded` fields are believed. None unless set.
-        optional trusted_proxies: Vec<Cidr> = "trusted_proxies" as Many<CidrText>;
+        /// Peers whose forwarded fields are believed: networks, listeners that are Unix sockets, or `unix:` for all
+        /// of these. None unless set: from others such fields are dropped (`src/fields.md`).
+        optional trusted_proxies: Vec<At<TrustedPeer>> =
+            "trusted_proxies" as Many<Placed<TrustedPeerText>>;
+        /// The field in which trusted peers say who asked. They own it and its kin; the other one is dropped,
+        /// because most load balancers pass on what clients say in it. Set "forwarded" for balancers that write
+        /// `Forwarded` (RFC 7239).
+        preset(limits::FORWARDED_HEADER) forwarded_header: ForwardedHeader =
+            "forwarded_header" as Choice<ForwardedHeader>;
         /// Time limits; upstreams and routes may differ.
         optional timeouts: TimeoutsPatch = "timeouts" as TimeoutsPatch;
         /// Limits of size, number and rate; routes may differ.
@@ -109,6 +117,10 @@ table! {
         optional proxy_protocol: Vec<Cidr> = "proxy_protocol" as Many<CidrText>;
         /// Permissions of a Unix socket's file, octal; else the umask has its say.
         optional mode: At<u32> = "mode" as Placed<ModeText>;
+        /// What becomes of request fields whose names have other characters than letters, digits and hyphens:
+        /// endpoints behind CGI, WSGI or PHP take `X_User` for `X-User`. "keep" keeps those that cannot be taken
+        /// for a field that Weir knows. A gRPC request keeps underscores and dots.
+        preset(limits::UNDERSCORES) underscores: Underscores = "underscores" as Choice<Underscores>;
         /// Time limits for connections of this listener. Only `head` and `idle` matter here.
         optional timeouts: TimeoutsPatch = "timeouts" as Scoped<InListener, TimeoutsPatch>;
     }
@@ -178,6 +190,9 @@ table! {
         /// endpoint that decodes them would see a path of another route; `keep` trusts the endpoints to take them
         /// for characters; `refuse` answers 400. `config/paths.md` says how paths are matched and forwarded.
         preset(limits::ENCODED_SLASH) encoded_slash: EncodedSlash = "encoded_slash" as Choice<EncodedSlash>;
+        /// What becomes of request fields with odd names on their way upstream, in place of the listener's
+        /// `underscores`, which says what `match` sees.
+        optional underscores: At<Underscores> = "underscores" as Placed<Choice<Underscores>>;
         /// Time limits in place of the upstream's and the top level's.
         optional timeouts: TimeoutsPatch = "timeouts" as Scoped<InRoute, TimeoutsPatch>;
         /// Limits in place of the top level's. Only `body` and `body_rate` matter here.

@@ -19,8 +19,8 @@ use crate::kinds::{Count, Entry, Forms, KeyName, Long, PlainText, Text, Words, i
 use crate::layers::RetriesPatch;
 use crate::limits::{self, PATTERNS_MAX, RESPOND_BODY_BYTES_MAX, WEIGHT_MAX};
 use crate::model::{
-    AccessLog, Balance, Driver, EncodedSlash, Endpoint, FieldMatch, LogFormat, LogTarget, Match,
-    Pattern, Redirect, Respond, Rewrite, ValueMatch,
+    AccessLog, Balance, Driver, EncodedSlash, Endpoint, FieldMatch, ForwardedHeader, LogFormat,
+    LogTarget, Match, Pattern, Redirect, Respond, Rewrite, Underscores, ValueMatch,
 };
 use crate::pattern::{FieldValueText, is_token};
 use crate::shape::Shape;
@@ -48,6 +48,17 @@ impl Words for EncodedSlash {
 
 impl Words for LogFormat {
     const ALL: &'static [(&'static str, Self)] = &[("json", Self::Json), ("text", Self::Text)];
+}
+
+impl Words for ForwardedHeader {
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("x-forwarded-for", Self::XForwardedFor),
+        ("forwarded", Self::Forwarded),
+    ];
+}
+
+impl Words for Underscores {
+    const ALL: &'static [(&'static str, Self)] = &[("drop", Self::Drop), ("keep", Self::Keep)];
 }
 
 /// Where log lines go.

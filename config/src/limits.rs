@@ -7,7 +7,9 @@ use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::model::{AccessLog, Balance, Cores, Driver, EncodedSlash, LogFormat};
+use crate::model::{
+    AccessLog, Balance, Cores, Driver, EncodedSlash, ForwardedHeader, LogFormat, Underscores,
+};
 use crate::tls::{ClientCert, TlsVersion, Verify};
 
 /// A default value together with the reason for choosing it.
@@ -36,6 +38,15 @@ pub const ACCESS_LOG: Preset<Option<AccessLog>> =
     preset(None, "HAProxy, Envoy and Caddy log no requests unless told");
 /// The form of a log line.
 pub const LOG_FORMAT: Preset<LogFormat> = preset(LogFormat::Json, "Caddy: JSON");
+
+/// The field in which trusted peers say who asked.
+pub const FORWARDED_HEADER: Preset<ForwardedHeader> = preset(
+    ForwardedHeader::XForwardedFor,
+    "nginx, HAProxy and cloud load balancers set it",
+);
+/// What becomes of request fields with underscores in their names.
+pub const UNDERSCORES: Preset<Underscores> =
+    preset(Underscores::Drop, "nginx; RFC 9110 section 17.10");
 
 // Timeouts.
 

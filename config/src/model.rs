@@ -34,7 +34,9 @@ pub struct Config {
     /// Where a line about every exchange goes; off unless set.
     pub access_log: Option<AccessLog>,
     /// Peers whose forwarded fields are believed.
-    pub trusted_proxies: Vec<Cidr>,
+    pub trusted_proxies: Vec<TrustedPeer>,
+    /// The field in which they say who asked.
+    pub forwarded_header: ForwardedHeader,
     /// Time limits that hold unless an upstream or a route says otherwise.
     pub timeouts: Timeouts,
     /// Size and count limits that hold unless a route says otherwise.
@@ -85,6 +87,7 @@ impl Config {
             admin: None,
             access_log: None,
             trusted_proxies: Vec::new(),
+            forwarded_header: crate::limits::FORWARDED_HEADER.value,
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             http2: Http2::default(),
@@ -143,6 +146,19 @@ impl Config {
             self.retries.patched(&upstream.retries)
         });
         base.patched(&route.retries)
+    }
+
+    /// Whether peers of `listener` are trusted whatever their address: it is a Unix socket among the trusted ones.
+    #[must_use]
+    pub fn trusts_all_of(&self, listener: &Listener) -> bool {
+        let Address::Unix(path) = &listener.address else {
+            return false;
+        };
+        self.trusted_proxies.iter().any(|peer| match peer {
+            TrustedPeer::Network(_) => false,
+            TrustedPeer::Unix(trusted) => trusted == path,
+            TrustedPeer::AnyUnix => true,
+        })
     }
 
     /// Connections that `listener` serves at once, all cores together.
@@ -265,6 +281,35 @@ impl fmt::Display for Cidr {
     }
 }
 
+/// Peers whose forwarded fields are believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TrustedPeer {
+    /// Those with an address in this network.
+    Network(Cidr),
+    /// Those that connect to the listener at this Unix socket.
+    Unix(PathBuf),
+    /// Those that connect to any Unix socket.
+    AnyUnix,
+}
+
+/// The field in which trusted peers say who asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`, with `X-Forwarded-Proto` and its kin.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+/// What becomes of request fields whose names have other characters than letters, digits and hyphens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Underscores {
+    /// They are dropped.
+    Drop,
+    /// They are kept, unless an endpoint could take them for fields that Weir sets.
+    Keep,
+}
+
 /// An address that accepts connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
@@ -288,6 +333,8 @@ pub struct Listener {
     pub proxy_protocol: Vec<Cidr>,
     /// Permissions of a Unix socket's file; the umask has its say where there are none.
     pub mode: Option<u32>,
+    /// Which names of request fields routes see, and endpoints where their route does not differ.
+    pub underscores: Underscores,
     /// What differs from the top level; see [`Config::listener_timeouts`].
     pub timeouts: TimeoutsPatch,
     /// Where it is in the file.
@@ -309,6 +356,7 @@ impl Listener {
             redirect_https: None,
             proxy_protocol: Vec::new(),
             mode: None,
+            underscores: crate::limits::UNDERSCORES.value,
             timeouts: TimeoutsPatch::default(),
             spot: Spot::default(),
         }
@@ -436,6 +484,8 @@ pub struct Route {
     pub rewrite: Option<Rewrite>,
     /// What becomes of requests with `%2F` or `%5C` in the path.
     pub encoded_slash: EncodedSlash,
+    /// Which names of request fields go upstream, where the listener's rule does not hold.
+    pub underscores: Option<Underscores>,
     /// What differs from upstream and top level; see [`Config::timeouts_of`].
     pub timeouts: TimeoutsPatch,
     /// What differs from the top level; see [`Config::limits_of`].
@@ -456,6 +506,7 @@ impl Route {
             target,
             rewrite: None,
             encoded_slash: EncodedSlash::default(),
+            underscores: None,
             timeouts: TimeoutsPatch::default(),
             limits: LimitsPatch::default(),
             retries: RetriesPatch::default(),

@@ -115,6 +115,7 @@ fn route(table: RawRoute, name: String, names: &Names, cx: &mut Decoder<'_>) -> 
         matches: matches?,
         rewrite,
         encoded_slash: table.encoded_slash,
+        underscores: table.underscores.map(|at| at.value),
         timeouts,
         limits: table.limits.unwrap_or_default(),
         retries: table.retries.unwrap_or_default(),
@@ -152,6 +153,7 @@ fn target(
         let rewrites = [
             ("strip", table.strip.as_ref().map(|at| &at.span)),
             ("replace", table.replace.as_ref().map(|at| &at.span)),
+            ("underscores", table.underscores.as_ref().map(|at| &at.span)),
         ];
         for (key, span) in rewrites {
             if let Some(span) = span {

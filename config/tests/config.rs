@@ -5,8 +5,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use weir_config::{
-    Address, Balance, Config, Cores, EndpointAddress, FieldMatch, HostMatch, LogFormat, LogTarget,
-    PathMatch, Pattern, Piece, Rewrite, Segment, Spot, Target, ValueMatch, parse,
+    Address, Balance, Config, Cores, EndpointAddress, FieldMatch, ForwardedHeader, HostMatch,
+    LogFormat, LogTarget, PathMatch, Pattern, Piece, Rewrite, Route, Segment, Spot, Target,
+    Underscores, ValueMatch, parse,
 };
 
 fn config(text: &str) -> Config {
@@ -42,6 +43,27 @@ fn a_quick_config_is_what_the_smallest_file_says() {
 }
 
 #[test]
+fn who_is_trusted_with_what_is_read() {
+    let config = example("everything.toml");
+    let trusts = |listener| config.trusts_all_of(listener);
+    let trusted: Vec<_> = config
+        .listeners
+        .iter()
+        .filter(|each| trusts(each))
+        .collect();
+    assert_eq!(
+        trusted
+            .iter()
+            .map(|each| each.address.to_string())
+            .collect::<Vec<_>>(),
+        ["unix:/run/weir/http.sock"]
+    );
+    assert_eq!(config.forwarded_header, ForwardedHeader::XForwardedFor);
+    let keeps = |route: &&Route| route.underscores == Some(Underscores::Keep);
+    assert_eq!(config.routes.iter().filter(keeps).count(), 1);
+}
+
+#[test]
 fn everything_is_read() {
     let config = example("everything.toml");
     assert_eq!(config.cores, Cores::Set(vec![2, 3, 4, 5, 6, 7, 10]));
@@ -52,7 +74,7 @@ fn everything_is_read() {
     let log = config.access_log.as_ref().expect("a log");
     assert_eq!(log.to, LogTarget::File("/var/log/weir/access.log".into()));
     assert_eq!(log.format, LogFormat::Text);
-    assert_eq!(config.trusted_proxies.len(), 3);
+    assert_eq!(config.trusted_proxies.len(), 4);
     assert_eq!(config.limits.body_rate, Some(240));
     assert_eq!(config.timeouts.total, None);
     assert_eq!(config.listeners.len(), 4);

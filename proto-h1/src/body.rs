@@ -197,6 +197,10 @@ impl Decoder {
         &self.trailers
     }
 
+    pub(crate) const fn trailers_mut(&mut self) -> &mut Trailers {
+        &mut self.trailers
+    }
+
     //= rfc9112#7.1
     // chunk = size [extension] CRLF data CRLF; last-chunk, trailers, CRLF. A bare LF is no CRLF
     // anywhere in it.

@@ -77,9 +77,24 @@ impl Edits {
         let name_end = self.lines.len();
         self.lines.extend_from_slice(b": ");
         let value_at = self.lines.len();
-        for piece in pieces {
-            push_value(&mut self.lines, piece);
-        }
+        let mut value = Value(&mut self.lines);
+        pieces.iter().for_each(|piece| value.put(piece));
+        let value_end = self.lines.len();
+        self.lines.extend_from_slice(b"\r\n");
+        self.added
+            .push((Span::new(name_at, name_end), Span::new(value_at, value_end)));
+    }
+
+    /// Adds a field whose value is written piece by piece. The same rules as for [`Edits::append`]; the name has to be a
+    /// token.
+    pub fn append_with(&mut self, name: &str, write: impl FnOnce(&mut Value<'_>)) {
+        debug_assert!(scan::is_token(name.as_bytes()), "a field name is a token");
+        let name_at = self.lines.len();
+        self.lines.extend_from_slice(name.as_bytes());
+        let name_end = self.lines.len();
+        self.lines.extend_from_slice(b": ");
+        let value_at = self.lines.len();
+        write(&mut Value(&mut self.lines));
         let value_end = self.lines.len();
         self.lines.extend_from_slice(b"\r\n");
         self.added
@@ -149,6 +164,31 @@ impl Edits {
             }
         }
         Span::new(start, self.text.len())
+    }
+}
+
+/// A value that is being written.
+#[derive(Debug)]
+pub struct Value<'e>(&'e mut Vec<u8>);
+
+impl Value<'_> {
+    /// Adds a piece. Bytes that no value may hold become spaces.
+    pub fn put(&mut self, piece: &[u8]) {
+        push_value(self.0, piece);
+    }
+
+    /// Adds a text as a quoted string, which ends where the text does.
+    //= rfc9110#5.6.4
+    // Quotes and backslashes have a backslash before them.
+    pub fn put_quoted(&mut self, text: &[u8]) {
+        self.0.push(b'"');
+        for &byte in text {
+            if matches!(byte, b'"' | b'\\') {
+                self.0.push(b'\\');
+            }
+            push_value(self.0, &[byte]);
+        }
+        self.0.push(b'"');
     }
 }
 

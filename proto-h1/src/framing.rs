@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::field::{FieldId, FieldSet};
+use crate::guard::claim;
 use crate::head::{Field, Head, Method, Span, Version};
 use crate::limits::{CONNECTION_OPTIONS_MAX, LENGTH_MAX};
 
@@ -230,7 +231,7 @@ pub fn keep_alive(head: &Head, block: &[u8]) -> bool {
 /// what they said.
 ///
 /// Connection cannot name fields that others rely on: Host, Content-Length, credentials, cookies,
-/// Via, the forwarded fields. Naming one has no effect.
+/// Via, the fields of [`guard`](crate::guard). Naming one has no effect.
 ///
 /// # Errors
 /// [`Error::TooManyConnectionOptions`].
@@ -360,7 +361,7 @@ fn named_options(head: &mut Head, block: &[u8], hop: &mut HopByHop) -> Result<Fi
         field.removed |= match field.id {
             FieldId::Other => {
                 let name = field.name.get(block);
-                others.iter().any(|other| other.eq_ignore_ascii_case(name))
+                others.iter().any(|other| other.eq_ignore_ascii_case(name)) && claim(name).is_none()
             }
             id => known.has(id) && !KEPT.has(id) && !HOP_FIELDS.has(id),
         };

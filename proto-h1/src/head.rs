@@ -60,6 +60,8 @@ pub struct Head {
     pub(crate) is_start_line_plain: bool,
     /// The status on the wire, to notice a change.
     pub(crate) wire_status: u16,
+    /// Says whether a field has an odd name: see [`guard`](crate::guard).
+    pub(crate) has_odd_names: bool,
     /// The framing that the fields on the wire say in the very form that would be written.
     pub(crate) framed: Option<BodyKind>,
 }
@@ -99,9 +101,17 @@ impl Head {
             id,
             name,
             value,
-            removed: false,
-            sensitive: false,
+            ..Field::default()
         });
+    }
+
+    /// Says that the name of the field added last is odd: see [`guard`](crate::guard).
+    #[cold]
+    pub fn mark_odd(&mut self) {
+        self.has_odd_names = true;
+        if let Some(last) = self.fields.last_mut() {
+            last.is_odd = true;
+        }
     }
 
     /// Removes every field of a known name; it will not be encoded. Returns how many there were.
@@ -263,6 +273,12 @@ pub struct Field {
     /// Says that no intermediary may compress it with what it said before (RFC 7541, section 6.2.3).
     /// Peers say so over HTTP/2 only.
     pub sensitive: bool,
+    /// Says that endpoints may take the name for another: see [`guard`](crate::guard).
+    pub(crate) is_odd: bool,
+    /// Says that its peer may not send the field: neither routes nor endpoints see it.
+    pub is_refused: bool,
+    /// Says that it is refused for its odd name alone, and may come back.
+    pub(crate) is_aside: bool,
 }
 
 impl Field {

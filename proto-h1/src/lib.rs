@@ -9,6 +9,7 @@
 //! | [`parse`] | bytes to [`Head`], strict and resumable |
 //! | [`target`] | request targets, hosts |
 //! | [`path`] | normal paths, and what in a path can be read in several ways |
+//! | [`guard`] | which fields of a request a peer may send |
 //! | [`framing`] | how long a body is, what belongs to this hop only |
 //! | [`body`], [`trailers`] | [`Decoder`] and [`Encoder`] of bodies, chunked ones included |
 //! | [`limits`] | what a peer may ask of memory and work |
@@ -73,6 +74,7 @@ mod error;
 pub mod event;
 pub mod field;
 pub mod framing;
+pub mod guard;
 pub mod head;
 pub mod limits;
 pub mod parse;
@@ -93,6 +95,7 @@ pub use field::FieldId;
 pub use framing::{
     BodyKind, HopByHop, Role, keep_alive, request_body, response_body, strip_hop_by_hop,
 };
+pub use guard::{Claim, Claims, FieldPolicy, OddNames};
 pub use head::{Field, Head, Method, Span, TargetForm, Version};
 pub use limits::Limits;
 pub use parse::{Parsed, looks_like_h2_preface, looks_like_tls, parse_request, parse_response};

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::field::FieldId;
 use crate::head::{Head, Method, Span, Version};
 use crate::limits::{EMPTY_LINES_MAX, Limits, METHOD_BYTES_MAX};
+use crate::scan::NameKind;
 use crate::{scan, target};
 
 /// How far a head has come.
@@ -364,6 +365,7 @@ fn fields(view: &[u8], limits: &Limits, head: &mut Head) -> Result<Parsed, Error
         let error = match field_line(view, at) {
             Ok(Line::Field {
                 id,
+                is_odd,
                 name,
                 value,
                 next,
@@ -372,6 +374,9 @@ fn fields(view: &[u8], limits: &Limits, head: &mut Head) -> Result<Parsed, Error
                     return Err(Error::TooManyFields);
                 }
                 head.push(id, name, value);
+                if is_odd {
+                    head.mark_odd();
+                }
                 at = next;
                 continue;
             }
@@ -394,6 +399,7 @@ fn fields(view: &[u8], limits: &Limits, head: &mut Head) -> Result<Parsed, Error
 pub(crate) enum Line {
     Field {
         id: FieldId,
+        is_odd: bool,
         name: Span,
         value: Span,
         next: usize,
@@ -413,11 +419,16 @@ pub(crate) fn field_line(bytes: &[u8], at: usize) -> Result<Line, Error> {
     let colon = scan::colon(rest);
     let id = FieldId::at_front(rest, colon);
     // A known name is a token; any other has to show it.
+    let mut is_odd = false;
     if id == FieldId::Other {
-        match rest.split_at_checked(colon) {
-            Some((name, [b':', ..])) if scan::is_token(name) => {}
-            _ => return no_field_line(rest),
+        let kind = match rest.split_at_checked(colon) {
+            Some((name, [b':', ..])) => scan::name_kind(name),
+            _ => NameKind::NoToken,
+        };
+        if kind == NameKind::NoToken {
+            return no_field_line(rest);
         }
+        is_odd = kind == NameKind::Odd;
     }
     let mut start = colon + 1;
     while let Some(b' ' | b'\t') = rest.get(start) {
@@ -433,6 +444,7 @@ pub(crate) fn field_line(bytes: &[u8], at: usize) -> Result<Line, Error> {
     }
     Ok(Line::Field {
         id,
+        is_odd,
         name: Span::new(at, at + colon),
         value: Span::new(at + start, at + end),
         next: at + next,

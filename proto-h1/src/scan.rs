@@ -67,25 +67,54 @@ pub(crate) fn is_token_byte(byte: u8) -> bool {
     has_class(byte, TOKEN)
 }
 
+/// Says whether `byte` may stand in a name that no endpoint takes for another: a letter, a digit, a hyphen.
+#[inline]
+pub(crate) fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-'
+}
+
+/// What a text is as the name of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NameKind {
+    /// Letters, digits and hyphens.
+    Plain,
+    /// A token with other bytes among them.
+    Odd,
+    /// No token.
+    NoToken,
+}
+
 /// Says whether `bytes` is a token: not empty, token bytes only.
 #[inline]
 pub(crate) fn is_token(bytes: &[u8]) -> bool {
+    name_kind(bytes) != NameKind::NoToken
+}
+
+/// Says what `bytes` is as the name of a field.
+#[inline]
+pub(crate) fn name_kind(bytes: &[u8]) -> NameKind {
     // Names of letters, digits and hyphens, which is nearly all, in two looks that overlap.
     if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>())
         && bytes.len() <= 16
         && is_plain_name(first)
         && is_plain_name(last)
     {
-        return true;
+        return NameKind::Plain;
     }
     if let (Some(first), Some(last)) = (bytes.first_chunk::<16>(), bytes.last_chunk::<16>())
         && bytes.len() <= 32
         && is_plain_name(first)
         && is_plain_name(last)
     {
-        return true;
+        return NameKind::Plain;
     }
-    !bytes.is_empty() && bytes.iter().all(|&byte| is_token_byte(byte))
+    if bytes.is_empty() || !bytes.iter().all(|&byte| is_token_byte(byte)) {
+        NameKind::NoToken
+    } else if bytes.iter().all(|&byte| is_name_byte(byte)) {
+        NameKind::Plain
+    } else {
+        NameKind::Odd
+    }
 }
 
 /// Says whether all bytes are letters, digits or hyphens. Written so that it becomes vector code.

@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::event::{Event, Next, Received};
 use crate::field::FieldId;
 use crate::framing::{BodyKind, Role, has_no_body, request_body, strip_hop_by_hop};
+use crate::guard::OddNames;
 use crate::head::{Head, Method, Span, Version};
 use crate::limits::Limits;
 use crate::parse::{Parsed, parse_request};
@@ -282,6 +283,11 @@ impl Server {
     #[must_use]
     pub const fn trailers(&self) -> &Trailers {
         self.decoder.trailers()
+    }
+
+    /// Drops what a peer may not send in the trailers of a request: see [`Trailers::enforce`].
+    pub fn enforce_trailers(&mut self, odd_names: OddNames) -> u32 {
+        self.decoder.trailers_mut().enforce(odd_names)
     }
 
     /// Says whether the whole request has been received.

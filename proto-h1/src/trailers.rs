@@ -40,6 +40,24 @@ impl Trailers {
         self.fields.iter().filter(|field| !field.removed)
     }
 
+    /// How many fields came, dropped ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// The field at a place, dropped or not, and its name.
+    pub(crate) fn field(&self, at: usize) -> Option<(&Field, &[u8])> {
+        let field = self.fields.get(at)?;
+        Some((field, field.name.get(&self.block)))
+    }
+
+    /// Drops the field at a place.
+    pub(crate) fn remove(&mut self, at: usize) {
+        if let Some(field) = self.fields.get_mut(at) {
+            field.removed = true;
+        }
+    }
+
     /// What the spans of the fields are over.
     #[must_use]
     pub fn block(&self) -> &[u8] {
@@ -108,6 +126,7 @@ impl Trailers {
             Line::Empty => Ok(true),
             Line::Field {
                 id,
+                is_odd: _,
                 name,
                 value,
                 next,
@@ -123,7 +142,7 @@ impl Trailers {
                     name,
                     value,
                     removed,
-                    sensitive: false,
+                    ..Field::default()
                 });
                 self.line_start = next;
                 Ok(false)

@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 
 use weir_proto_h1::framing::has_no_body;
+use weir_proto_h1::guard::is_odd_name;
 use weir_proto_h1::target::host_port;
 use weir_proto_h1::{
     BodyKind, FieldId, Head, Method, Request, Span, TargetForm, Version, request_body,
@@ -106,6 +107,9 @@ impl Fields {
             return Err(Error::TooManyFields);
         }
         head.push(field.id, field.name, field.value);
+        if field.id == FieldId::Other && is_odd_name(field.name.get(text)) {
+            head.mark_odd();
+        }
         if field.is_sensitive
             && let Some(last) = head.fields.last_mut()
         {

@@ -7,8 +7,9 @@
 use std::fmt::Write as _;
 
 use weir_config::{Code, Config, Spot, Test, show_duration, show_size};
-use weir_proto_h1::{Event, Head, Server};
+use weir_proto_h1::{Claims, Event, FieldPolicy, Head, OddNames, Server};
 
+use crate::exchange::is_grpc_call;
 use crate::fault::Reason;
 use crate::io::Address;
 use crate::plan::{
@@ -75,6 +76,10 @@ pub fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
         let _ = writeln!(out, "client     {}", question.client_cert.join(", "));
     }
     write_listener(&mut out, plan, &listeners, url.port);
+    if !answer.dropped.is_empty() {
+        let names = answer.dropped.join(", ");
+        let _ = writeln!(out, "dropped    {names}: no client may send it");
+    }
     if let (Some(host), Some(path)) = (&answer.host, &answer.path) {
         let _ = writeln!(out, "matched as {host}{path}");
     }
@@ -185,6 +190,8 @@ struct Answer<'p> {
     /// Whether the listener sends every request to `https`: then there is no decision.
     is_redirected: bool,
     considered: Vec<Considered<'p>>,
+    /// Fields that the client may not send: neither routes nor endpoints see them.
+    dropped: Vec<String>,
     /// Host and path in the form that was matched, if it came to that.
     host: Option<String>,
     path: Option<String>,
@@ -213,6 +220,7 @@ fn answer<'p>(
         },
         is_redirected: false,
         considered: Vec::new(),
+        dropped: Vec::new(),
         host: None,
         path: None,
         sent: None,
@@ -233,6 +241,7 @@ fn answer<'p>(
         answer.decision = refuse(Reason::from_request(error));
         return answer;
     }
+    answer.dropped = enforce(plan, listener, &mut head, block);
     if let Some(to) = listener.and_then(|listener| listener.https_location(&head, block)) {
         match to {
             Ok(location) => {
@@ -273,6 +282,34 @@ fn answer<'p>(
         _ => {}
     }
     answer
+}
+
+/// Drops the fields that a client may not send; gives their names. Where the file trusts anybody, it is they who ask.
+fn enforce(
+    plan: &Plan,
+    listener: Option<&ListenerPlan>,
+    head: &mut Head,
+    block: &[u8],
+) -> Vec<String> {
+    let trusts_some =
+        !plan.trusted_proxies.is_empty() || listener.is_some_and(|listener| listener.trusts_peers);
+    let policy = FieldPolicy {
+        claims: if trusts_some {
+            plan.trusted_claims
+        } else {
+            Claims::NONE
+        },
+        odd_names: match listener {
+            Some(listener) if listener.keeps_odd_names => OddNames::Keep,
+            _ if is_grpc_call(head, block) => OddNames::Metadata,
+            _ => OddNames::Drop,
+        },
+    };
+    let before: Vec<_> = head.iter().map(|field| field.name).collect();
+    head.enforce(block, &policy);
+    let after: Vec<_> = head.iter().map(|field| field.name).collect();
+    let dropped = before.iter().filter(|name| !after.contains(name));
+    dropped.map(|name| lossy(name.get(block))).collect()
 }
 
 impl Answer<'_> {

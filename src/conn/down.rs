@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use weir_proto_h1::{BodyKind, Edits, Framing, Head, Request, Span, Trailers};
+use weir_proto_h1::{BodyKind, Edits, Framing, Head, OddNames, Request, Span, Trailers};
 
 use super::tunnel::End;
 use super::up::{Up, UpWire};
@@ -164,6 +164,14 @@ impl<'a, N: Net> Down<'a, N> {
         match &self.wire {
             Wire::Http1(wire) => wire.machine.trailers(),
             Wire::Http2(wire) => wire.trailers(),
+        }
+    }
+
+    /// Drops what may not stand in the trailers of a request. Says how many of these had odd names.
+    pub fn enforce_trailers(&mut self, odd_names: OddNames) -> u32 {
+        match &mut self.wire {
+            Wire::Http1(wire) => wire.machine.enforce_trailers(odd_names),
+            Wire::Http2(wire) => wire.enforce_trailers(odd_names),
         }
     }
 

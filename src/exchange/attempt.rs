@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::forward::Forwarded;
 use super::grpc;
 use super::record::Record;
 use super::relay::{Relay, Relayed, Replay};
@@ -19,7 +18,7 @@ use crate::fault::{Fault, Phase, Reason, Retry, Side};
 use crate::io::{Address, Connection, Instant, Net, Tx};
 use crate::obs::Level;
 use crate::plan::{Protocol, RoutePlan, UpstreamId, UpstreamPlan};
-use crate::tls::{self, Server};
+use crate::tls;
 use crate::upstream::{Endpoint, Held, Joiner, Need, Permit, Secure, Tried, Turn, Upstream};
 
 /// What the attempts of one exchange have in common.
@@ -52,7 +51,7 @@ pub(super) async fn forward<N: Net>(
         .is_call
         .then(|| grpc::timeout(&down.kit.head, &down.kit.block))
         .flatten();
-    prepare(plan, down, record);
+    prepare(plan, down, record, route);
     let now = core.net.now();
     upstream.budget.request(now);
     let mut way = Way {
@@ -82,26 +81,13 @@ pub(super) async fn forward<N: Net>(
 }
 
 /// What the request gains and loses on its way; the same for all attempts.
-fn prepare<N: Net>(plan: &CorePlan<N>, down: &mut Down<'_, N>, record: &Record) {
-    let tells = |tls: &Server| tls.client_headers;
-    let tells = down
-        .kit
-        .door
-        .plan
-        .borrow()
-        .tls
-        .as_deref()
-        .is_some_and(tells);
-    let with = Forwarded {
-        identity: record.identity.as_deref().filter(|_| tells),
-        trusted: record.trusted,
-        peer: down.kit.peer,
-        scheme: down.kit.scheme(),
-        id: record.id,
-    };
-    down.kit
-        .added
-        .forward(&mut down.kit.head, &down.kit.block, &plan.plan, &with);
+fn prepare<N: Net>(
+    plan: &CorePlan<N>,
+    down: &mut Down<'_, N>,
+    record: &mut Record,
+    route: &RoutePlan,
+) {
+    super::forward::prepare(&plan.plan, down, record, route);
     if !down.kit.paths.sent.is_empty() {
         down.kit.added.edits.set_path(&down.kit.paths.sent);
     }

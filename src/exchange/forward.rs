@@ -1,29 +1,143 @@
-//! What a request gains on its way to an endpoint: who asked, through whom, and under which number.
+//! What a request gains and loses on its way to an endpoint: who asked, through whom, and under which number.
 //!
-//! A client's own forwarded fields are believed only if it is one of `trusted_proxies`; otherwise they are replaced,
-//! so that an endpoint can rely on them.
+//! What clients may not say is dropped before a route is chosen ([`enforce`]), so that neither routes nor endpoints see
+//! it. Only `trusted_proxies` may say who asked, in the one spelling that `forwarded_header` names; endpoints get both
+//! spellings, made of that one.
 
 use std::net::IpAddr;
 
-use weir_proto_h1::{Edits, FieldId, Head, Mark, Version};
+use weir_proto_h1::edits::Value;
+use weir_proto_h1::{Claims, Edits, FieldId, FieldPolicy, Mark, OddNames, Version};
 
+use super::chain::{Chain, Hop, Node, is_secure};
+use super::record::Record;
+use crate::conn::Down;
+use crate::io::Net;
 use crate::obs::RequestId;
-use crate::plan::Plan;
+use crate::plan::{Plan, RoutePlan};
 use crate::tls::Identity;
 
-/// What the forwarded fields say.
-pub(super) struct Forwarded<'a> {
-    /// Whether what the client says of these is kept.
-    pub(super) trusted: bool,
-    /// The address that the connection came from; `None` on a Unix socket.
-    pub(super) peer: Option<IpAddr>,
-    /// The scheme that the client used.
-    pub(super) scheme: &'a str,
-    /// Whose certificate the client has shown, where endpoints are to know.
-    pub(super) identity: Option<&'a Identity>,
-    /// The exchange's identifier.
-    pub(super) id: RequestId,
+/// Drops the fields that the client may not send, and notes who it is, as far as a trusted proxy tells.
+pub(super) fn enforce<N: Net>(plan: &Plan, down: &mut Down<'_, N>, record: &mut Record) {
+    let keeps_odd_names = {
+        let listener = down.kit.door.plan.borrow();
+        record.trusted = match down.kit.peer {
+            Some(peer) => plan.trusted_proxies.contains(peer),
+            None => listener.trusts_peers,
+        };
+        listener.keeps_odd_names
+    };
+    let (head, block) = (&mut down.kit.head, &down.kit.block[..]);
+    record.keeps_odd_names = keeps_odd_names;
+    let policy = FieldPolicy {
+        claims: if record.trusted {
+            plan.trusted_claims
+        } else {
+            Claims::NONE
+        },
+        odd_names: odd_names(record),
+    };
+    record.fields_dropped = head.enforce(block, &policy);
+    record.is_https = down.kit.agreed.is_some();
+    if record.trusted {
+        let chain = Chain::read(head, block, plan.forwarded_header, &plan.trusted_proxies);
+        record.client = chain.client().or(record.client);
+        record.is_https = chain.proto().map_or(record.is_https, is_secure);
+    }
 }
+
+/// Which odd names of a request pass.
+fn odd_names(record: &Record) -> OddNames {
+    match (record.keeps_odd_names, record.is_call) {
+        (true, _) => OddNames::Keep,
+        (false, true) => OddNames::Metadata,
+        (false, false) => OddNames::Drop,
+    }
+}
+
+/// Drops odd names, or brings them back, where the route differs from the listener.
+fn settle_odd_names<N: Net>(down: &mut Down<'_, N>, record: &mut Record, route: &RoutePlan) {
+    let keeps = route.keeps_odd_names.unwrap_or(record.keeps_odd_names);
+    let was_kept = std::mem::replace(&mut record.keeps_odd_names, keeps);
+    let (head, block) = (&mut down.kit.head, &down.kit.block[..]);
+    if keeps == was_kept || !head.has_odd_names() {
+        return;
+    }
+    if keeps {
+        record.fields_dropped -= head.restore_odd_names();
+    } else {
+        record.fields_dropped += head.drop_odd_names(block, odd_names(record));
+    }
+}
+
+/// Drops what may not stand in the trailers of a request that has ended.
+pub(super) fn enforce_trailers<N: Net>(down: &mut Down<'_, N>, record: &mut Record) {
+    record.fields_dropped += down.enforce_trailers(odd_names(record));
+}
+
+/// What the forwarded fields say.
+struct Forwarded<'a> {
+    /// What a trusted peer tells of the way before it.
+    chain: Option<&'a Chain<'a>>,
+    /// The address that the connection came from; `None` on a Unix socket.
+    peer: Option<IpAddr>,
+    /// The scheme that the peer used.
+    scheme: &'a str,
+    /// The host that it asked for; empty if none.
+    host: &'a [u8],
+    /// Whose certificate the client has shown, where endpoints are to know.
+    identity: Option<&'a Identity>,
+}
+
+/// Makes a request ready to be forwarded, but for its path.
+pub(super) fn prepare<N: Net>(
+    plan: &Plan,
+    down: &mut Down<'_, N>,
+    record: &mut Record,
+    route: &RoutePlan,
+) {
+    settle_odd_names(down, record, route);
+    let tells_identity = {
+        let listener = down.kit.door.plan.borrow();
+        listener
+            .tls
+            .as_deref()
+            .is_some_and(|tls| tls.client_headers)
+    };
+    let scheme = down.kit.scheme();
+    let kit = &mut *down.kit;
+    let block = &kit.block[..];
+    let chain = record.trusted.then(|| {
+        Chain::read(
+            &kit.head,
+            block,
+            plan.forwarded_header,
+            &plan.trusted_proxies,
+        )
+    });
+    let with = Forwarded {
+        chain: chain.as_ref(),
+        peer: kit.peer,
+        scheme,
+        host: kit.head.authority.get(block),
+        identity: record.identity.as_deref().filter(|_| tells_identity),
+    };
+    REPLACED.iter().for_each(|&id| {
+        kit.head.remove(id);
+    });
+    kit.added.make(kit.head.version, plan, &with);
+    if kit.head.find(FieldId::XRequestId).is_none() {
+        kit.added.number(record.id);
+    }
+}
+
+/// What is written anew, of whatever the peer has said.
+const REPLACED: [FieldId; 4] = [
+    FieldId::XForwardedFor,
+    FieldId::XForwardedProto,
+    FieldId::XForwardedHost,
+    FieldId::Forwarded,
+];
 
 /// The fields added to the requests of one connection. Most of them are the same from request to request and are
 /// only made anew when they are not.
@@ -43,156 +157,125 @@ struct MadeFor {
 }
 
 impl Added {
-    /// Adds the fields for a request, taking those that they replace out of its head.
-    pub(super) fn forward(
-        &mut self,
-        head: &mut Head,
-        block: &[u8],
-        plan: &Plan,
-        with: &Forwarded<'_>,
-    ) {
-        let host = head.authority;
-        let host = host.get(block);
-        if plan.client_headers {
-            CLIENT_FIELDS.iter().for_each(|name| {
-                head.remove_name(name.as_bytes(), block);
-            });
-        }
-        if with.trusted {
+    fn make(&mut self, version: Version, plan: &Plan, with: &Forwarded<'_>) {
+        if with.chain.is_some() {
             self.made_for = None;
-            self.edits.clear();
-            trusted(head, block, &mut self.edits, with, host);
-            client_fields(&mut self.edits, with);
-            self.via(head.version, plan);
-        } else {
-            REPLACED.iter().for_each(|&id| {
-                head.remove(id);
-            });
-            let made = self.made_for.as_ref();
-            if !made.is_some_and(|m| {
-                m.host == host && m.epoch == plan.epoch && m.version == head.version
-            }) {
-                self.edits.clear();
-                untrusted(&mut self.edits, with, host);
-                client_fields(&mut self.edits, with);
-                self.via(head.version, plan);
-                self.same = self.edits.mark();
-                self.made_for = Some(MadeFor {
-                    epoch: plan.epoch,
-                    version: head.version,
-                    host: host.to_vec(),
-                });
-            }
-            self.edits.rewind(self.same);
+        } else if self.made_for.as_ref().is_some_and(|made| {
+            made.host == with.host && made.epoch == plan.epoch && made.version == version
+        }) {
+            return self.edits.rewind(self.same);
         }
-        if head.find(FieldId::XRequestId).is_none() {
-            let mut id = [0; 32];
-            with.id.write_hex(&mut id);
-            self.edits.append("X-Request-Id", id);
+        self.edits.clear();
+        forwarded_fields(&mut self.edits, with);
+        client_fields(&mut self.edits, with);
+        via(&mut self.edits, version, plan);
+        if with.chain.is_none() {
+            self.same = self.edits.mark();
+            self.made_for = Some(MadeFor {
+                epoch: plan.epoch,
+                version,
+                host: with.host.to_vec(),
+            });
         }
     }
 
-    fn via(&mut self, version: Version, plan: &Plan) {
-        let version: &[u8] = match version {
-            Version::Http10 => b"1.0 ",
-            Version::Http11 => b"1.1 ",
-            Version::Http2 => b"2.0 ",
-        };
-        self.edits
-            .append_pieces("Via", &[version, plan.via.as_bytes()]);
+    fn number(&mut self, id: RequestId) {
+        let mut text = [0; 32];
+        id.write_hex(&mut text);
+        self.edits.append("X-Request-Id", text);
     }
 }
 
-/// What a client may not say by itself.
-const REPLACED: [FieldId; 6] = [
-    FieldId::XForwardedFor,
-    FieldId::XForwardedProto,
-    FieldId::XForwardedHost,
-    FieldId::Forwarded,
-    FieldId::XRequestId,
-    FieldId::XRealIp,
-];
-
-/// What only Weir may say of a client's certificate, where it says it.
-const CLIENT_FIELDS: [&str; 2] = ["X-Client-Cert-Subject", "X-Client-Cert-San"];
+fn via(edits: &mut Edits, version: Version, plan: &Plan) {
+    let version: &[u8] = match version {
+        Version::Http10 => b"1.0 ",
+        Version::Http11 => b"1.1 ",
+        Version::Http2 => b"2.0 ",
+    };
+    edits.append_pieces("Via", &[version, plan.via.as_bytes()]);
+}
 
 fn client_fields(edits: &mut Edits, with: &Forwarded<'_>) {
     if let Some(identity) = with.identity {
-        edits.append(CLIENT_FIELDS[0], identity.subject.as_str());
+        edits.append("X-Client-Cert-Subject", identity.subject.as_str());
         if !identity.names.is_empty() {
-            edits.append(CLIENT_FIELDS[1], identity.names.join(", "));
+            edits.append("X-Client-Cert-San", identity.names.join(", "));
         }
     }
 }
 
-fn untrusted(edits: &mut Edits, with: &Forwarded<'_>, host: &[u8]) {
-    let text = AddressText::new(with.peer);
-    edits.append("X-Forwarded-For", text.as_bytes());
-    edits.append("X-Forwarded-Proto", with.scheme);
+/// Writes who asked in both spellings: the hops that a trusted peer tells of, then the peer.
+fn forwarded_fields(edits: &mut Edits, with: &Forwarded<'_>) {
+    let peer = with
+        .peer
+        .map_or(Node::Unknown, |peer| Node::Address(peer.to_canonical()));
+    let told = with.chain.filter(|chain| !chain.is_empty());
+    let (proto, host) = match with.chain {
+        Some(chain) => (chain.proto(), chain.host()),
+        None => (None, None),
+    };
+    let (proto, host) = (
+        proto.unwrap_or(with.scheme.as_bytes()),
+        host.unwrap_or(with.host),
+    );
+    edits.append_with("X-Forwarded-For", |value| {
+        for hop in told.iter().flat_map(|chain| chain.hops()) {
+            put_node(value, hop.node);
+            value.put(b", ");
+        }
+        put_node(value, peer);
+    });
+    edits.append("X-Forwarded-Proto", proto);
     if !host.is_empty() {
         edits.append("X-Forwarded-Host", host);
     }
-    forwarded(edits, with, text.as_bytes(), host);
-}
-
-/// A trusted proxy's own words stay, and we add ours.
-fn trusted(head: &mut Head, block: &[u8], edits: &mut Edits, with: &Forwarded<'_>, host: &[u8]) {
-    let text = AddressText::new(with.peer);
-    // Some endpoints read one line only: what is in several becomes one.
-    let mut pieces: Vec<&[u8]> = Vec::new();
-    for field in head.all(FieldId::XForwardedFor) {
-        pieces.extend([field.value.get(block), b", "]);
-    }
-    pieces.push(text.as_bytes());
-    edits.append_pieces("X-Forwarded-For", &pieces);
-    head.remove(FieldId::XForwardedFor);
-    if head.find(FieldId::XForwardedProto).is_none() {
-        edits.append("X-Forwarded-Proto", with.scheme);
-    }
-    if head.find(FieldId::XForwardedHost).is_none() && !host.is_empty() {
-        edits.append("X-Forwarded-Host", host);
-    }
-    // RFC 7239: more than one line is one list, so one before ours stays as it is.
-    forwarded(edits, with, text.as_bytes(), host);
-}
-
-fn forwarded(edits: &mut Edits, with: &Forwarded<'_>, peer: &[u8], host: &[u8]) {
-    let (open, close): (&[u8], &[u8]) = match with.peer.map(|peer| peer.to_canonical()) {
-        Some(IpAddr::V6(_)) => (b"for=\"[", b"]\""),
-        _ => (b"for=", b""),
+    // Where the peer tells of no hop, it speaks of itself.
+    let (proto, host) = match told {
+        Some(_) => (with.scheme.as_bytes(), with.host),
+        None => (proto, host),
     };
-    let proto = with.scheme.as_bytes();
-    if host.is_empty() {
-        edits.append_pieces("Forwarded", &[open, peer, close, b";proto=", proto]);
-    } else {
-        let pieces: &[&[u8]] = &[open, peer, close, b";host=\"", host, b"\";proto=", proto];
-        edits.append_pieces("Forwarded", pieces);
+    edits.append_with("Forwarded", |value| {
+        for hop in told.iter().flat_map(|chain| chain.hops()) {
+            put_element(value, &hop);
+            value.put(b", ");
+        }
+        let hop = Hop {
+            node: peer,
+            proto: Some(proto),
+            host: Some(host).filter(|host| !host.is_empty()),
+        };
+        put_element(value, &hop);
+    });
+}
+
+fn put_node(value: &mut Value<'_>, node: Node<'_>) {
+    match node {
+        Node::Address(address) => value.put(AddressText::new(address).as_bytes()),
+        Node::Obfuscated(name) => value.put(name),
+        Node::Unknown => value.put(b"unknown"),
     }
 }
 
-/// The client as a trusted proxy names it: the last address in X-Forwarded-For that is no trusted proxy itself.
-pub(super) fn client(head: &Head, block: &[u8], peer: IpAddr, plan: &Plan) -> IpAddr {
-    let mut client = peer;
-    for field in head
-        .all(FieldId::XForwardedFor)
-        .collect::<Vec<_>>()
-        .into_iter()
-        .rev()
-    {
-        for text in field.value.get(block).rsplit(|&b| b == b',') {
-            let Some(address) = std::str::from_utf8(text)
-                .ok()
-                .and_then(|text| text.trim().parse().ok())
-            else {
-                return client;
-            };
-            client = address;
-            if !plan.trusted_proxies.contains(address) {
-                return client;
-            }
+//= rfc7239#6
+// IPv6 stands in brackets, and what has other bytes than a token in quotes.
+fn put_element(value: &mut Value<'_>, hop: &Hop<'_>) {
+    value.put(b"for=");
+    match hop.node {
+        node @ Node::Address(IpAddr::V6(_)) => {
+            value.put(b"\"[");
+            put_node(value, node);
+            value.put(b"]\"");
         }
+        node => put_node(value, node),
     }
-    client
+    if let Some(host) = hop.host {
+        value.put(b";host=");
+        value.put_quoted(host);
+    }
+    if let Some(proto) = hop.proto {
+        value.put(b";proto=");
+        value.put(proto);
+    }
 }
 
 /// An address as text, on the stack.
@@ -202,7 +285,7 @@ struct AddressText {
 }
 
 impl AddressText {
-    fn new(address: Option<IpAddr>) -> Self {
+    fn new(address: IpAddr) -> Self {
         use std::io::Write;
         let mut text = Self {
             bytes: [0; 46],
@@ -211,10 +294,7 @@ impl AddressText {
         let room = text.bytes.len();
         let mut rest = &mut text.bytes[..];
         // 46 bytes hold the longest address there is.
-        let _ = match address.map(|address| address.to_canonical()) {
-            Some(address) => write!(rest, "{address}"),
-            None => write!(rest, "unknown"),
-        };
+        let _ = write!(rest, "{address}");
         text.len = room - rest.len();
         text
     }

@@ -16,7 +16,7 @@ const TIMEOUT_DIGITS_MAX: usize = 8;
 
 /// Whether the head of a request is that of a gRPC call, or the head of an answer that of an answer to one: the media
 /// type is `application/grpc`, alone or with a suffix or parameter.
-pub(super) fn is_call(head: &Head, block: &[u8]) -> bool {
+pub fn is_call(head: &Head, block: &[u8]) -> bool {
     let kind = b"application/grpc";
     let Some(value) = head.value(FieldId::ContentType, block) else {
         return false;

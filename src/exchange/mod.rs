@@ -4,6 +4,7 @@
 //! the bytes move in `relay`.
 
 mod attempt;
+mod chain;
 mod forward;
 mod grpc;
 mod local;
@@ -31,6 +32,7 @@ use crate::route::RequestView;
 use record::Record;
 
 pub use forward::Added;
+pub use grpc::is_call as is_grpc_call;
 pub use local::{refuse_connection, turn_away};
 
 /// What becomes of a client's connection after an exchange.
@@ -47,7 +49,7 @@ pub enum After {
 pub async fn run<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>) -> After {
     let plan = core.plan();
     let mut record = begin(core, &plan.plan, down);
-    let decided = match to_https(down) {
+    let decided = match to_https(down, &record) {
         None => decide(&plan.plan, down, &mut record).map(Some),
         Some(redirected) => redirected.map(|()| None),
     };
@@ -88,18 +90,18 @@ pub async fn refuse<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>, fault: F
 fn begin<N: Net>(core: &Core<N>, plan: &Plan, down: &mut Down<'_, N>) -> Record {
     down.kit.edits.clear();
     core.obs.borrow().exchange_started();
-    let peer = down.kit.peer;
-    let trusted = peer.filter(|&peer| plan.trusted_proxies.contains(peer));
-    let client = trusted
-        .map(|peer| forward::client(&down.kit.head, &down.kit.block, peer, plan))
-        .or(peer);
-    let mut record = Record::new(core.next_id(), core.net.now(), core.net.wall_ms(), client);
-    record.trusted = trusted.is_some();
+    let mut record = Record::new(
+        core.next_id(),
+        core.net.now(),
+        core.net.wall_ms(),
+        down.kit.peer,
+    );
+    record.is_call = grpc::is_call(&down.kit.head, &down.kit.block);
+    record.identity.clone_from(&down.kit.identity);
+    forward::enforce(plan, down, &mut record);
     if record.trusted {
         record.given_id = request_id::take_given(&mut down.kit.head, &down.kit.block);
     }
-    record.is_call = grpc::is_call(&down.kit.head, &down.kit.block);
-    record.identity.clone_from(&down.kit.identity);
     record
 }
 
@@ -138,8 +140,12 @@ fn decide<N: Net>(
     }
 }
 
-/// Where the listener sends every request to `https`: prepares the redirect.
-fn to_https<N: Net>(down: &mut Down<'_, N>) -> Option<Result<(), Fault>> {
+/// Where the listener sends every request to `https`: prepares the redirect. One that a trusted proxy was asked over
+/// `https` is there.
+fn to_https<N: Net>(down: &mut Down<'_, N>, record: &Record) -> Option<Result<(), Fault>> {
+    if record.is_https {
+        return None;
+    }
     let location = {
         let listener = down.kit.door.plan.borrow();
         listener.https_location(&down.kit.head, &down.kit.block)?
@@ -374,6 +380,9 @@ fn report<N: Net>(core: &Core<N>, plan: &Plan, down: &Down<'_, N>, record: &Reco
         ..record.event(core.net.now(), down.kit.door.id.get())
     };
     core.obs.borrow().exchange(plan, &event);
+    if record.fields_dropped > 0 {
+        core.obs.borrow().fields_dropped(record.fields_dropped);
+    }
     if core.is_tight() {
         down.kit.timer.let_go();
     }

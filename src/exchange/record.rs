@@ -24,6 +24,12 @@ pub(super) struct Record {
     pub(super) client: Option<IpAddr>,
     /// The peer is a trusted proxy: what it says of the client is believed.
     pub(super) trusted: bool,
+    /// The client has asked over TLS, of Weir or of a trusted proxy.
+    pub(super) is_https: bool,
+    /// Fields with odd names go to the endpoint.
+    pub(super) keeps_odd_names: bool,
+    /// Fields that were dropped for their odd names.
+    pub(super) fields_dropped: u32,
     /// Whose certificate the client has shown.
     pub(super) identity: Option<Rc<Identity>>,
     /// When its head was complete.
@@ -65,6 +71,9 @@ impl Record {
             time_ms,
             client,
             trusted: false,
+            is_https: false,
+            keeps_odd_names: false,
+            fields_dropped: 0,
             identity: None,
             began,
             status: 0,

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use weir_proto_h1::{BodyKind, Edits, FieldId};
 
+use super::forward::enforce_trailers;
 use super::grpc;
 use super::pace::Pace;
 use super::record::Record;
@@ -305,6 +306,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
     }
 
     fn end_upload(&mut self) -> Result<(), Fault> {
+        enforce_trailers(self.down, self.record);
         self.up.send_end(self.down.trailers())?;
         self.upload = Upload::Done;
         self.asked = self.core.net.now();

@@ -230,6 +230,8 @@ pub(super) struct CoreCounts {
     pub(super) accept_errors: Count,
     /// Connections and requests that were ended because they held most of the memory for messages.
     pub(super) shed: Count,
+    /// Fields of requests that were dropped for their odd names.
+    pub(super) fields_dropped: Count,
     /// Exchanges that ended in a panic.
     pub(super) panics: Count,
     /// Log lines dropped because the log thread lagged behind.

@@ -407,7 +407,7 @@ fn endpoints(view: &View<'_>, page: &mut Page) {
 
 fn by_core(cores: &[Arc<CoreShared>], page: &mut Page) {
     type Read = fn(&CoreShared) -> u64;
-    let families: [(&'static str, Kind, &str, Read); 12] = [
+    let families: [(&'static str, Kind, &str, Read); 13] = [
         (
             "weir_core_exchanges_total",
             Kind::Counter,
@@ -465,6 +465,12 @@ fn by_core(cores: &[Arc<CoreShared>], page: &mut Page) {
             Kind::Counter,
             "Connections and requests that were ended because they held most of the memory for messages.",
             |c| c.counts.shed.get(),
+        ),
+        (
+            "weir_core_fields_dropped_total",
+            Kind::Counter,
+            "Fields of requests that were dropped for their odd names.",
+            |c| c.counts.fields_dropped.get(),
         ),
         (
             "weir_core_panics_total",

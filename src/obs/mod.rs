@@ -364,6 +364,11 @@ impl CoreObs {
         self.shared.counts.panics.add(1);
     }
 
+    /// So many fields of a request were dropped for their odd names.
+    pub fn fields_dropped(&self, count: u32) {
+        self.shared.counts.fields_dropped.add(u64::from(count));
+    }
+
     /// Bytes of blocks in use, as of now; report it now and then.
     pub fn pool_used(&self, bytes: u64) {
         self.shared.counts.pool_used_bytes.set(bytes);

@@ -6,7 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weir_config::{Code, Config, EndpointAddress, PathMatch, Target as ConfigTarget};
+use weir_config::{
+    Cidr, Code, Config, EndpointAddress, ForwardedHeader, PathMatch, Target as ConfigTarget,
+    TrustedPeer, Underscores,
+};
+use weir_proto_h1::{Claim, Claims};
 
 use super::{
     CidrSet, EndpointPlan, ListenerPlan, Plan, Problem, Protocol, Redirect, Respond, RetryPlan,
@@ -61,16 +65,40 @@ impl Plan {
             via: pseudonym(config, &upstreams),
             routes,
             upstreams,
-            client_headers: config
-                .listeners
-                .iter()
-                .any(|listener| listener.tls.as_ref().is_some_and(|tls| tls.client_headers)),
-            trusted_proxies: CidrSet::new(&config.trusted_proxies),
+            trusted_proxies: CidrSet::new(&trusted_networks(config)),
+            trusted_claims: trusted_claims(config),
+            forwarded_header: config.forwarded_header,
             grace: config.timeouts.grace,
             memory_per_core_max: usize::try_from(config.limits.memory_per_core)
                 .unwrap_or(usize::MAX),
         })
     }
+}
+
+fn trusted_networks(config: &Config) -> Vec<Cidr> {
+    let network = |peer: &TrustedPeer| match peer {
+        TrustedPeer::Network(network) => Some(*network),
+        TrustedPeer::Unix(_) | TrustedPeer::AnyUnix => None,
+    };
+    config.trusted_proxies.iter().filter_map(network).collect()
+}
+
+/// What trusted peers may say. Load balancers pass on what clients say in the spelling that they do not write.
+fn trusted_claims(config: &Config) -> Claims {
+    let spelling = match config.forwarded_header {
+        ForwardedHeader::XForwardedFor => Claim::XForwarded,
+        ForwardedHeader::Forwarded => Claim::Forwarded,
+    };
+    // Where Weir tells endpoints whose certificate a client has shown, nobody else does.
+    let tells = |listener: &weir_config::Listener| {
+        listener.tls.as_ref().is_some_and(|tls| tls.client_headers)
+    };
+    let certificate = if config.listeners.iter().any(tells) {
+        spelling
+    } else {
+        Claim::Certificate
+    };
+    Claims::of(&[spelling, certificate, Claim::Origin, Claim::RequestId])
 }
 
 fn compile_listeners(config: &Config) -> Vec<ListenerPlan> {
@@ -93,6 +121,8 @@ fn compile_listeners(config: &Config) -> Vec<ListenerPlan> {
         proxy_protocol: (!listener.proxy_protocol.is_empty())
             .then(|| Arc::new(CidrSet::new(&listener.proxy_protocol))),
         mode: listener.mode,
+        trusts_peers: config.trusts_all_of(listener),
+        keeps_odd_names: listener.underscores == Underscores::Keep,
     };
     config.listeners.iter().map(compile).collect()
 }
@@ -227,6 +257,7 @@ fn compile_route(config: &Config, route: &weir_config::Route) -> Result<RoutePla
         target,
         rewrite,
         encoded_slash: route.encoded_slash,
+        keeps_odd_names: route.underscores.map(|rule| rule == Underscores::Keep),
         timeouts: timeouts(config.timeouts_of(route), limits),
         retry: retry(config.retries_of(route)),
         body_bytes_max: limits.body_bytes,

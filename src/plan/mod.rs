@@ -22,11 +22,12 @@ pub use diff::{Diff, Kept};
 pub use paths::{Objection, PathBuffers};
 pub use template::{Redirect, Rewrite};
 
-use weir_config::{Code, EncodedSlash, Spot};
-use weir_proto_h1::{FieldId, Head, Method};
+use weir_config::{Code, EncodedSlash, ForwardedHeader, Spot};
+use weir_proto_h1::{Claims, FieldId, Head, Method};
 
 use crate::fault::Reason;
 use crate::io::Address;
+use crate::limits::VIA_HOPS_MAX;
 use crate::route::{Found, RequestView, Table};
 use crate::tls;
 
@@ -62,8 +63,10 @@ pub struct Plan {
     pub via: Box<str>,
     /// Peers whose forwarded fields are believed.
     pub trusted_proxies: CidrSet,
-    /// Some listener tells endpoints who its clients are: what clients say of that themselves is dropped, on all.
-    pub client_headers: bool,
+    /// What they may say that others may not.
+    pub trusted_claims: Claims,
+    /// The field in which they say who asked.
+    pub forwarded_header: ForwardedHeader,
     /// How long running exchanges may go on after a request to stop.
     pub grace: Duration,
     /// Bytes that messages on their way may take on a core, before the connections that hold most are ended.
@@ -131,7 +134,8 @@ impl Plan {
         Some(Decision::Refuse { reason, allow })
     }
 
-    /// Whether the request has come through this Weir before: Via names it.
+    /// Whether the request has come through this Weir before, as Via says, or through more proxies than any way has: a
+    /// loop of proxies that do not know themselves.
     fn is_loop(&self, view: &RequestView<'_>) -> bool {
         let is_us = |hop: &[u8]| {
             // A hop is the protocol, who received it, and perhaps a comment.
@@ -141,7 +145,11 @@ impl Plan {
             words.nth(1) == Some(self.via.as_bytes())
         };
         let head = view.head;
-        head.find(FieldId::Via).is_some() && head.elements(FieldId::Via, view.block).any(is_us)
+        head.find(FieldId::Via).is_some()
+            && head
+                .elements(FieldId::Via, view.block)
+                .enumerate()
+                .any(|(before, hop)| before >= VIA_HOPS_MAX || is_us(hop))
     }
 
     /// Puts in what was made of the files for TLS: by place in the file, as both come from the same configuration.
@@ -204,6 +212,10 @@ pub struct ListenerPlan {
     pub proxy_protocol: Option<Arc<CidrSet>>,
     /// Permissions of a Unix socket's file, else by the umask.
     pub mode: Option<u32>,
+    /// Whether peers without an address are trusted: those of a Unix socket among `trusted_proxies`.
+    pub trusts_peers: bool,
+    /// Whether routes see fields with odd names, and endpoints where the route does not differ.
+    pub keeps_odd_names: bool,
 }
 
 /// What a listener with `redirect_https` answers: permanent, and the method stays (RFC 9110, section 15.4.9).
@@ -343,6 +355,8 @@ pub struct RoutePlan {
     pub encoded_slash: EncodedSlash,
     /// Weir answers with an error, for some paths among others: no request may pass by.
     pub forbids: bool,
+    /// Whether fields with odd names go upstream, where the listener's rule does not hold.
+    pub keeps_odd_names: Option<bool>,
     /// Time limits, merged.
     pub timeouts: Timeouts,
     /// Retry rules, merged.

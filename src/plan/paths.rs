@@ -157,6 +157,7 @@ impl RoutePlan {
         let Self {
             target,
             rewrite,
+            keeps_odd_names,
             body_bytes_max,
             // What only names the route, says when it takes a request, or how long that may take.
             name: _,
@@ -173,6 +174,7 @@ impl RoutePlan {
         is_one_upstream
             && rewrite.is_none()
             && other.rewrite.is_none()
+            && *keeps_odd_names == other.keeps_odd_names
             && *body_bytes_max == other.body_bytes_max
             && timeouts.body_rate_bytes_min == other.timeouts.body_rate_bytes_min
     }

@@ -126,7 +126,7 @@ fn bit(method: Method) -> u16 {
 }
 
 /// The values of every field line with this name as the client sent them: hop-by-hop fields too,
-/// so that `upgrade = "websocket"` can tell requests apart.
+/// so that `upgrade = "websocket"` can tell requests apart, but none that the client may not send.
 fn header_values<'a>(
     name: &'a str,
     view: &RequestView<'a>,
@@ -134,6 +134,7 @@ fn header_values<'a>(
     let (id, block) = (FieldId::from_name(name.as_bytes()), view.block);
     let is_it = move |field: &&Field| {
         field.id == id
+            && !field.is_refused
             && (id != FieldId::Other || field.name.get(block).eq_ignore_ascii_case(name.as_bytes()))
     };
     let fields = view.head.fields.iter().filter(is_it);

@@ -5,7 +5,9 @@ use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use weir_proto_h1::{BodyKind, Edits, FieldId, Framing as Framed, Head, Request, Trailers};
+use weir_proto_h1::{
+    BodyKind, Edits, FieldId, Framing as Framed, Head, OddNames, Request, Trailers,
+};
 use weir_proto_h2::{Code, Error, Framing};
 
 use super::mux::{Asked, Mux};
@@ -50,6 +52,11 @@ impl<N: Net> Downstream<N> {
     /// The trailers of a request that has ended.
     pub fn trailers(&self) -> &Trailers {
         &self.trailers
+    }
+
+    /// Drops what may not stand in the trailers of a request.
+    pub fn enforce_trailers(&mut self, odd_names: OddNames) -> u32 {
+        self.trailers.enforce(odd_names)
     }
 
     /// Whether the whole request has come.

@@ -1,0 +1,418 @@
+//! Which fields of a request a peer may send.
+//!
+//! Endpoints believe some fields because a proxy in front of them sets these: who asked, from where, over what, for
+//! which path. [`TABLE`] lists them, and [`FieldPolicy`] says which of them a peer may send; Weir drops the others.
+//! Endpoints behind CGI, WSGI or PHP see names in a folded form, in which `X_Forwarded_For`, `X.Forwarded.For` and
+//! `X-Forwarded-For` are one name. A name with a byte that folds is *odd*: [`OddNames`] says which of these pass, and
+//! none that folds onto a known name or onto one of the table ever does.
+
+use crate::field::{FieldId, FieldSet};
+use crate::head::Head;
+use crate::scan;
+use crate::trailers::Trailers;
+
+/// What a field of [`TABLE`] claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Claim {
+    /// Who asked, in the fields that most proxies set: `X-Forwarded-*`.
+    XForwarded = 1,
+    /// The same in the field of RFC 7239.
+    Forwarded = 2,
+    /// Who asked, over what, or what was asked for before a rewrite, in the fields of single products.
+    Origin = 4,
+    /// Whose certificate the client has shown.
+    Certificate = 8,
+    /// The number of the exchange.
+    RequestId = 16,
+    /// Nothing that a peer may say: CGI makes the address of a proxy for the endpoint's own requests of it.
+    Nothing = 32,
+}
+
+/// A set of claims.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Claims(u8);
+
+impl Claims {
+    /// No claim.
+    pub const NONE: Self = Self(0);
+
+    /// The set of some claims.
+    #[must_use]
+    pub const fn of(claims: &[Claim]) -> Self {
+        let (mut bits, mut rest) = (0, claims);
+        while let [claim, tail @ ..] = rest {
+            bits |= *claim as u8;
+            rest = tail;
+        }
+        Self(bits)
+    }
+
+    /// Says whether a claim is in the set.
+    #[inline]
+    #[must_use]
+    pub const fn has(self, claim: Claim) -> bool {
+        self.0 & claim as u8 != 0
+    }
+}
+
+/// Names that claim something, in lower case and sorted; a star stands for any rest.
+pub const TABLE: &[(&str, Claim)] = &[
+    ("cf-connecting-*", Claim::Origin),
+    ("cf-pseudo-ipv4", Claim::Origin),
+    ("cf-visitor", Claim::Origin),
+    ("client-ip", Claim::Origin),
+    ("fastly-client-ip", Claim::Origin),
+    ("forwarded", Claim::Forwarded),
+    ("forwarded-*", Claim::Origin),
+    ("front-end-https", Claim::Origin),
+    ("proxy", Claim::Nothing),
+    ("proxy-client-ip", Claim::Origin),
+    ("true-client-ip", Claim::Origin),
+    ("wl-proxy-*", Claim::Origin),
+    ("x-azure-clientip", Claim::Origin),
+    ("x-azure-socketip", Claim::Origin),
+    ("x-client-cert-*", Claim::Certificate),
+    ("x-client-ip", Claim::Origin),
+    ("x-cluster-client-ip", Claim::Origin),
+    ("x-envoy-*", Claim::Origin),
+    ("x-forwarded", Claim::XForwarded),
+    ("x-forwarded-*", Claim::XForwarded),
+    ("x-host", Claim::Origin),
+    ("x-original-*", Claim::Origin),
+    ("x-originating-ip", Claim::Origin),
+    ("x-proxyuser-ip", Claim::Origin),
+    ("x-real-ip", Claim::Origin),
+    ("x-real-port", Claim::Origin),
+    ("x-remote-addr", Claim::Origin),
+    ("x-remote-ip", Claim::Origin),
+    ("x-request-id", Claim::RequestId),
+    ("x-rewrite-*", Claim::Origin),
+    ("x-scheme", Claim::Origin),
+    ("x-url-scheme", Claim::Origin),
+];
+
+/// The known names of the table, by claim: these need no look at their bytes.
+const KNOWN: [(Claim, FieldSet); 4] = [
+    (
+        Claim::XForwarded,
+        FieldSet::of(&[
+            FieldId::XForwardedFor,
+            FieldId::XForwardedProto,
+            FieldId::XForwardedHost,
+        ]),
+    ),
+    (Claim::Forwarded, FieldSet::of(&[FieldId::Forwarded])),
+    (Claim::Origin, FieldSet::of(&[FieldId::XRealIp])),
+    (Claim::RequestId, FieldSet::of(&[FieldId::XRequestId])),
+];
+
+/// Which odd names pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OddNames {
+    /// None.
+    #[default]
+    Drop,
+    /// Those whose odd bytes are underscores and dots, which metadata of gRPC may have.
+    Metadata,
+    /// All.
+    Keep,
+}
+
+impl OddNames {
+    fn take(self, name: &[u8]) -> bool {
+        match self {
+            Self::Drop => false,
+            Self::Metadata => name
+                .iter()
+                .all(|&byte| scan::is_name_byte(byte) || matches!(byte, b'_' | b'.')),
+            Self::Keep => true,
+        }
+    }
+}
+
+/// Which fields of a request a peer may send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FieldPolicy {
+    /// What it may claim.
+    pub claims: Claims,
+    /// Which odd names pass.
+    pub odd_names: OddNames,
+}
+
+impl FieldPolicy {
+    /// The known names that are refused.
+    #[inline]
+    fn refused(&self) -> FieldSet {
+        KNOWN.iter().fold(FieldSet::EMPTY, |refused, (claim, ids)| {
+            if self.claims.has(*claim) {
+                refused
+            } else {
+                refused.with(*ids)
+            }
+        })
+    }
+}
+
+/// What a name claims that is not known by its id. Its odd bytes count as the hyphens that they may become.
+#[inline]
+#[must_use]
+pub fn claim(name: &[u8]) -> Option<Claim> {
+    let first = name.first().map_or(0, |byte| byte | 0x20);
+    let letter = 1u32.checked_shl(u32::from(first.wrapping_sub(b'a')));
+    if letter.unwrap_or(0) & FIRST_LETTERS == 0 {
+        return None;
+    }
+    find(name)
+}
+
+/// The letters that names of the table begin with, one bit each.
+const FIRST_LETTERS: u32 = {
+    let (mut letters, mut rest) = (0, TABLE);
+    while let [(pattern, _), tail @ ..] = rest {
+        if let [first, ..] = pattern.as_bytes() {
+            letters |= 1 << (*first - b'a');
+        }
+        rest = tail;
+    }
+    letters
+};
+
+/// More than the longest pattern has: what a name says beyond it does not matter.
+const FOLDED_BYTES: usize = 32;
+
+fn find(name: &[u8]) -> Option<Claim> {
+    let mut text = [0; FOLDED_BYTES];
+    let folded = folded(name, &mut text);
+    let after = TABLE.partition_point(|(pattern, _)| stem(pattern).0 <= folded);
+    let (pattern, claim) = TABLE.get(after.checked_sub(1)?)?;
+    let (stem, is_open) = stem(pattern);
+    let matches = folded == stem || (is_open && folded.starts_with(stem));
+    matches.then_some(*claim)
+}
+
+/// The text of a pattern, and whether any rest may follow.
+fn stem(pattern: &str) -> (&[u8], bool) {
+    match pattern.as_bytes() {
+        [stem @ .., b'*'] => (stem, true),
+        stem => (stem, false),
+    }
+}
+
+/// The beginning of a name as CGI folds it, but with hyphens: in lower case, and with all that is no letter and no
+/// digit alike.
+fn folded<'t>(name: &[u8], text: &'t mut [u8; FOLDED_BYTES]) -> &'t [u8] {
+    let len = name.len().min(FOLDED_BYTES);
+    for (slot, byte) in text.iter_mut().zip(name) {
+        *slot = fold(*byte);
+    }
+    text.get(..len).unwrap_or_default()
+}
+
+#[inline]
+fn fold(byte: u8) -> u8 {
+    if byte.is_ascii_alphanumeric() {
+        byte.to_ascii_lowercase()
+    } else {
+        b'-'
+    }
+}
+
+fn folds_alike(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| fold(*a) == fold(*b))
+}
+
+/// Says whether a name could be taken for one that is known, or for one of the table.
+fn folds_onto_known(name: &[u8]) -> bool {
+    let mut text = [0; FOLDED_BYTES];
+    FieldId::from_name(folded(name, &mut text)) != FieldId::Other || claim(name).is_some()
+}
+
+/// Says whether a name has a byte that CGI folds: any but letters, digits and hyphens.
+#[inline]
+#[must_use]
+pub fn is_odd_name(name: &[u8]) -> bool {
+    scan::name_kind(name) != scan::NameKind::Plain
+}
+
+impl Head {
+    /// Drops the fields of a request that its peer may not send. Returns how many of them had odd names: those that
+    /// could be taken for another are gone, the others can come back by [`Head::restore_odd_names`].
+    pub fn enforce(&mut self, block: &[u8], policy: &FieldPolicy) -> u32 {
+        let refused = policy.refused();
+        for field in &mut self.fields {
+            let is_refused = match field.id {
+                FieldId::Other if field.is_odd => false,
+                FieldId::Other => {
+                    let claim = claim(field.name.get(block));
+                    claim.is_some_and(|claim| !policy.claims.has(claim))
+                }
+                id => refused.has(id),
+            };
+            if is_refused {
+                (field.removed, field.is_refused) = (true, true);
+            }
+        }
+        self.present = self.present.without(refused);
+        if self.has_odd_names {
+            self.drop_odd_names(block, policy.odd_names)
+        } else {
+            0
+        }
+    }
+
+    /// Drops the fields with odd names that do not pass. Returns how many there were.
+    #[cold]
+    pub fn drop_odd_names(&mut self, block: &[u8], odd_names: OddNames) -> u32 {
+        let mut dropped = 0;
+        for at in 0..self.fields.len() {
+            let Some(field) = self.fields.get(at).filter(|field| field.is_odd) else {
+                continue;
+            };
+            let name = field.name.get(block);
+            let is_taken_for_other = folds_onto_known(name)
+                || self.fields.iter().any(|other| {
+                    let other = other.name.get(block);
+                    folds_alike(name, other) && !name.eq_ignore_ascii_case(other)
+                });
+            let passes = !is_taken_for_other && odd_names.take(name);
+            if let Some(field) = self.fields.get_mut(at)
+                && !passes
+            {
+                if !field.removed {
+                    field.is_aside = !is_taken_for_other;
+                    dropped += 1;
+                }
+                (field.removed, field.is_refused) = (true, true);
+            }
+        }
+        dropped
+    }
+
+    /// Says whether a field has an odd name, dropped or not.
+    #[inline]
+    #[must_use]
+    pub const fn has_odd_names(&self) -> bool {
+        self.has_odd_names
+    }
+
+    /// Brings the fields back that [`Head::enforce`] has dropped for their odd names alone. Returns how many there
+    /// were.
+    pub fn restore_odd_names(&mut self) -> u32 {
+        let mut restored = 0;
+        for field in self.fields.iter_mut().filter(|field| field.is_aside) {
+            (field.removed, field.is_refused, field.is_aside) = (false, false, false);
+            restored += 1;
+        }
+        restored
+    }
+}
+
+impl Trailers {
+    /// Drops what would matter in the head of a request: every known name, what claims something, and odd names that
+    /// do not pass. No peer may send these in trailers. Returns how many had odd names.
+    //= rfc9110#6.5.1
+    // A recipient may merge trailers into the head, so that nothing passes here that would not pass there.
+    pub fn enforce(&mut self, odd_names: OddNames) -> u32 {
+        let mut dropped = 0;
+        for at in 0..self.len() {
+            let Some((field, name)) = self.field(at) else {
+                continue;
+            };
+            let is_odd = field.id == FieldId::Other && is_odd_name(name);
+            let passes = match is_odd {
+                true => {
+                    odd_names.take(name) && !folds_onto_known(name) && !self.has_other_spelling(at)
+                }
+                false => field.id == FieldId::Other && claim(name).is_none(),
+            };
+            if !passes && !field.removed {
+                self.remove(at);
+                dropped += u32::from(is_odd);
+            }
+        }
+        dropped
+    }
+
+    /// Says whether another trailer's name folds alike and is spelt otherwise.
+    fn has_other_spelling(&self, at: usize) -> bool {
+        let name = self.field(at).map_or(&b""[..], |(_, name)| name);
+        (0..self.len()).any(|other| {
+            self.field(other).is_some_and(|(_, other)| {
+                folds_alike(name, other) && !name.eq_ignore_ascii_case(other)
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    #[test]
+    fn the_table_is_sorted_by_stems_and_fits_the_fold() {
+        let stems: Vec<_> = TABLE.iter().map(|(pattern, _)| stem(pattern).0).collect();
+        assert!(stems.is_sorted(), "{stems:?}");
+        assert!(stems.iter().all(|stem| stem.len() < FOLDED_BYTES));
+        let is_folded = |stem: &&[u8]| stem.iter().all(|&byte| fold(byte) == byte);
+        assert!(stems.iter().all(is_folded));
+    }
+
+    #[test]
+    fn known_names_of_the_table_are_known_by_its_claims() {
+        for id in FieldId::all() {
+            let known = KNOWN.iter().find(|(_, ids)| ids.has(id));
+            let claim = find(id.name().as_bytes());
+            assert_eq!(known.map(|(claim, _)| *claim), claim, "{id:?}");
+        }
+    }
+
+    /// The table agrees with a look at each of its rows.
+    #[test]
+    fn a_name_claims_what_its_row_says() {
+        let naive = |name: &str| {
+            let row = TABLE
+                .iter()
+                .find(|(pattern, _)| match pattern.strip_suffix('*') {
+                    Some(stem) => name.starts_with(stem),
+                    None => name == *pattern,
+                });
+            row.map(|(_, claim)| *claim)
+        };
+        let mut names = Vec::new();
+        for (pattern, _) in TABLE {
+            let stem = pattern.trim_end_matches('*');
+            names.push(stem.into());
+            for rest in ["a", "-", "for", "z-and-more-than-all-that-is-kept"] {
+                names.push([stem, rest].concat());
+            }
+            names.push(stem[..stem.len() - 1].into());
+        }
+        names.extend(
+            [
+                "accept",
+                "x-",
+                "x-custom",
+                "sec-fetch-site",
+                "priority",
+                "x-reality",
+            ]
+            .map(Into::into),
+        );
+        for name in &names {
+            assert_eq!(claim(name.as_bytes()), naive(name), "{name}");
+            assert_eq!(
+                claim(name.to_ascii_uppercase().as_bytes()),
+                naive(name),
+                "{name}"
+            );
+            assert_eq!(
+                claim(name.replace('-', "_").as_bytes()),
+                naive(name),
+                "{name}"
+            );
+        }
+        assert_eq!(claim(b""), None);
+    }
+}

@@ -1,0 +1,349 @@
+//! The chain of proxies that a trusted peer tells of, in X-Forwarded-For or in Forwarded (RFC 7239).
+//!
+//! Both are lists to which each proxy adds whom it was asked by, so they are read from their end: what stands before
+//! the first hop that no trusted proxy has added may be anything. One parser reads the nodes of both spellings, and
+//! endpoints get them in one form whatever came in.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use weir_config::ForwardedHeader;
+use weir_proto_h1::{FieldId, Head};
+
+use crate::limits::FORWARDED_HOPS_MAX;
+use crate::plan::CidrSet;
+
+/// Who has asked, as a proxy names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Node<'a> {
+    /// An address, IPv4 in the form of IPv4.
+    Address(IpAddr),
+    /// A name that the proxy has made up, with the underscore that it begins with.
+    Obfuscated(&'a [u8]),
+    /// The proxy does not know, or what it says is no node.
+    Unknown,
+}
+
+impl<'a> Node<'a> {
+    /// Reads a node: RFC 7239 section 6, and what is found in X-Forwarded-For besides, IPv6 without brackets. Ports are
+    /// passed over.
+    pub(super) fn parse(text: &'a [u8]) -> Self {
+        let text = unquoted(text.trim_ascii()).unwrap_or_default();
+        Self::read(text).unwrap_or(Self::Unknown)
+    }
+
+    fn read(text: &'a [u8]) -> Option<Self> {
+        if let Some(rest) = text.strip_prefix(b"[") {
+            let close = rest.iter().position(|&byte| byte == b']')?;
+            let (address, rest) = rest.split_at_checked(close)?;
+            let address: Ipv6Addr = str::from_utf8(address).ok()?.parse().ok()?;
+            let is_end = matches!(rest, b"]") || rest.strip_prefix(b"]:").is_some_and(is_port);
+            return is_end.then(|| Self::Address(IpAddr::V6(address).to_canonical()));
+        }
+        if let Ok(text) = str::from_utf8(text)
+            && let Ok(address) = text.parse::<IpAddr>()
+        {
+            return Some(Self::Address(address.to_canonical()));
+        }
+        let colon = text.iter().rposition(|&byte| byte == b':');
+        let name = match colon.and_then(|colon| text.split_at_checked(colon)) {
+            Some((name, [_, port @ ..])) if is_port(port) => name,
+            _ => text,
+        };
+        if name.eq_ignore_ascii_case(b"unknown") {
+            return Some(Self::Unknown);
+        }
+        if name.len() > 1 && is_obfuscated(name) {
+            return Some(Self::Obfuscated(name));
+        }
+        let name = str::from_utf8(name).ok()?;
+        let address: std::net::Ipv4Addr = name.parse().ok()?;
+        Some(Self::Address(address.into()))
+    }
+}
+
+fn is_port(text: &[u8]) -> bool {
+    let is_number = (1..=5).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
+    is_number || is_obfuscated(text)
+}
+
+fn is_obfuscated(text: &[u8]) -> bool {
+    let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    text.starts_with(b"_") && text.iter().all(is_allowed)
+}
+
+/// One hop of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hop<'a> {
+    /// Who asked.
+    pub(super) node: Node<'a>,
+    /// Over which scheme.
+    pub(super) proto: Option<&'a [u8]>,
+    /// For which host.
+    pub(super) host: Option<&'a [u8]>,
+}
+
+/// What a trusted peer tells of how the request has come to it.
+#[derive(Clone, Copy)]
+pub(super) struct Chain<'a> {
+    spelling: ForwardedHeader,
+    /// The hops' texts, the nearest first.
+    texts: [&'a [u8]; FORWARDED_HOPS_MAX],
+    len: usize,
+    /// The place of the hop that names the client.
+    origin: Option<usize>,
+    /// X-Forwarded-Proto and X-Forwarded-Host, where they stand for that hop.
+    proto: Option<&'a [u8]>,
+    host: Option<&'a [u8]>,
+}
+
+impl<'a> Chain<'a> {
+    /// Reads the nearest hops of the chain in a head.
+    pub(super) fn read(
+        head: &Head,
+        block: &'a [u8],
+        spelling: ForwardedHeader,
+        trusted: &CidrSet,
+    ) -> Self {
+        let mut chain = Self {
+            spelling,
+            texts: [b""; FORWARDED_HOPS_MAX],
+            len: 0,
+            origin: None,
+            proto: None,
+            host: None,
+        };
+        match spelling {
+            ForwardedHeader::XForwardedFor => {
+                chain.take(backwards(head, block, FieldId::XForwardedFor, last_element));
+            }
+            ForwardedHeader::Forwarded => {
+                chain.take(backwards(head, block, FieldId::Forwarded, last_unquoted));
+            }
+        }
+        chain.origin = chain.find_origin(trusted);
+        if spelling == ForwardedHeader::XForwardedFor {
+            let at = chain.origin.unwrap_or(0);
+            let of_origin = |id| {
+                let mut elements = backwards(head, block, id, last_element);
+                // A proxy that writes the field anew, instead of adding to it, leaves fewer of them.
+                let mut farthest = None;
+                for _ in 0..=at {
+                    farthest = elements.next().or(farthest);
+                }
+                farthest
+            };
+            chain.proto = of_origin(FieldId::XForwardedProto).filter(|text| is_scheme(text));
+            chain.host = of_origin(FieldId::XForwardedHost);
+        }
+        chain
+    }
+
+    fn take(&mut self, texts: impl Iterator<Item = &'a [u8]>) {
+        for (slot, text) in self.texts.iter_mut().zip(texts) {
+            *slot = text;
+            self.len += 1;
+        }
+    }
+
+    /// The nearest hop that is no trusted proxy's; if all are, or one does not say, the last before.
+    fn find_origin(&self, trusted: &CidrSet) -> Option<usize> {
+        let mut origin = None;
+        for at in 0..self.len {
+            let Node::Address(address) = self.hop(at)?.node else {
+                return origin;
+            };
+            origin = Some(at);
+            if !trusted.contains(address) {
+                return origin;
+            }
+        }
+        origin
+    }
+
+    /// Says whether there is no hop.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The hops, the farthest first.
+    pub(super) fn hops(&self) -> impl Iterator<Item = Hop<'a>> {
+        (0..self.len).rev().filter_map(|at| self.hop(at))
+    }
+
+    fn hop(&self, at: usize) -> Option<Hop<'a>> {
+        let text = self.texts.get(at).copied()?;
+        Some(match self.spelling {
+            ForwardedHeader::Forwarded => element(text),
+            ForwardedHeader::XForwardedFor => {
+                let is_origin = self.origin == Some(at);
+                Hop {
+                    node: Node::parse(text),
+                    proto: self.proto.filter(|_| is_origin),
+                    host: self.host.filter(|_| is_origin),
+                }
+            }
+        })
+    }
+
+    /// The client's address, where the chain names it.
+    pub(super) fn client(&self) -> Option<IpAddr> {
+        match self.hop(self.origin?)?.node {
+            Node::Address(address) => Some(address),
+            Node::Obfuscated(_) | Node::Unknown => None,
+        }
+    }
+
+    /// The scheme that the client used, where the chain names it.
+    pub(super) fn proto(&self) -> Option<&'a [u8]> {
+        match self.spelling {
+            ForwardedHeader::XForwardedFor => self.proto,
+            ForwardedHeader::Forwarded => self.hop(self.origin.unwrap_or(0))?.proto,
+        }
+    }
+
+    /// The host that the client asked for, where the chain names it.
+    pub(super) fn host(&self) -> Option<&'a [u8]> {
+        match self.spelling {
+            ForwardedHeader::XForwardedFor => self.host,
+            ForwardedHeader::Forwarded => self.hop(self.origin.unwrap_or(0))?.host,
+        }
+    }
+}
+
+/// Says whether the client's own connection was one of TLS.
+pub(super) fn is_secure(proto: &[u8]) -> bool {
+    proto.eq_ignore_ascii_case(b"https") || proto.eq_ignore_ascii_case(b"wss")
+}
+
+/// One element of a list, and what else there is of it.
+type Split<'a> = (&'a [u8], Option<&'a [u8]>);
+
+/// The elements of all fields of a name, from the last; empty ones are passed over. `last` splits one off.
+fn backwards<'a>(
+    head: &Head,
+    block: &'a [u8],
+    id: FieldId,
+    last: fn(&'a [u8]) -> Split<'a>,
+) -> impl Iterator<Item = &'a [u8]> {
+    let fields = head.fields.iter().rev();
+    let fields = fields.filter(move |field| field.id == id && !field.removed);
+    let elements = fields.flat_map(move |field| {
+        let mut rest = Some(field.value.get(block));
+        std::iter::from_fn(move || {
+            let (element, before) = last(rest?);
+            rest = before;
+            Some(element.trim_ascii())
+        })
+    });
+    elements.filter(|element| !element.is_empty())
+}
+
+/// Splits the last element off a list, at the last comma: nodes have none.
+fn last_element(list: &[u8]) -> Split<'_> {
+    split_last(list, list.iter().rposition(|&byte| byte == b','))
+}
+
+/// Splits the last element off a list whose elements may have quoted commas. Read from the end, a quote that a client
+/// has left open swallows nothing of what a proxy has added behind it.
+fn last_unquoted(list: &[u8]) -> Split<'_> {
+    let mut is_quoted = false;
+    let comma = (0..list.len()).rev().find(|&at| {
+        match list.get(at) {
+            Some(b'"') if !is_escaped(list, at) => is_quoted = !is_quoted,
+            Some(b',') => return !is_quoted,
+            _ => {}
+        }
+        false
+    });
+    split_last(list, comma)
+}
+
+fn split_last(list: &[u8], comma: Option<usize>) -> Split<'_> {
+    match comma.and_then(|comma| list.split_at_checked(comma)) {
+        Some((before, [_, last @ ..])) => (last, Some(before)),
+        _ => (list, None),
+    }
+}
+
+/// Says whether an odd number of backslashes stands before a byte.
+fn is_escaped(text: &[u8], at: usize) -> bool {
+    let before = text.get(..at).unwrap_or_default();
+    let slashes = before.iter().rev().take_while(|&&byte| byte == b'\\');
+    slashes.count() % 2 == 1
+}
+
+/// Reads an element of Forwarded. One that is not well-formed tells nothing.
+//= rfc7239#4
+// forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] )
+fn element(text: &[u8]) -> Hop<'_> {
+    let nothing = Hop {
+        node: Node::Unknown,
+        proto: None,
+        host: None,
+    };
+    let (mut hop, mut rest) = (nothing, text);
+    loop {
+        let (pair, after) = first_pair(rest);
+        if !pair.is_empty() {
+            let equals = pair.iter().position(|&byte| byte == b'=');
+            let Some((name, [_, value @ ..])) = equals.and_then(|at| pair.split_at_checked(at))
+            else {
+                return nothing;
+            };
+            let Some(value) = unquoted(value) else {
+                return nothing;
+            };
+            match name {
+                name if name.eq_ignore_ascii_case(b"for") => hop.node = Node::parse(value),
+                name if name.eq_ignore_ascii_case(b"proto") => {
+                    hop.proto = Some(value).filter(|text| is_scheme(text));
+                }
+                name if name.eq_ignore_ascii_case(b"host") => hop.host = Some(value),
+                _ => {}
+            }
+        }
+        match after {
+            Some(after) => rest = after,
+            None => return hop,
+        }
+    }
+}
+
+/// Splits the first pair off an element.
+fn first_pair(text: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let mut is_quoted = false;
+    let end = (0..text.len()).find(|&at| {
+        match text.get(at) {
+            Some(b'"') if !is_escaped(text, at) => is_quoted = !is_quoted,
+            Some(b';') => return !is_quoted,
+            _ => {}
+        }
+        false
+    });
+    match end.and_then(|end| text.split_at_checked(end)) {
+        Some((pair, [_, rest @ ..])) => (pair.trim_ascii(), Some(rest)),
+        _ => (text.trim_ascii(), None),
+    }
+}
+
+/// The text of a value, which may be quoted. `None` for quotes that do not fit, or have something escaped in them: no
+/// node, scheme or host needs that.
+fn unquoted(text: &[u8]) -> Option<&[u8]> {
+    let inner = match text {
+        [b'"', inner @ .., b'"'] => inner,
+        bare => bare,
+    };
+    let is_clean = !inner.iter().any(|byte| matches!(byte, b'"' | b'\\'));
+    is_clean.then_some(inner)
+}
+
+/// Says whether a text is a scheme of a URI, and no long one.
+fn is_scheme(text: &[u8]) -> bool {
+    let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+    text.len() <= 16
+        && text.first().is_some_and(u8::is_ascii_alphabetic)
+        && text.iter().all(is_allowed)
+}
+
+#[cfg(test)]
+mod tests;
