@@ -139,6 +139,8 @@ reasons! {
     MemoryLimit "memory_limit" 503 "connection_limit_reached";
     /// The upstream has no endpoint that could be tried.
     NoEndpoint "no_endpoint" 503 "destination_unavailable";
+    /// No name of the upstream's endpoints was found. It is looked up again.
+    Unresolved "unresolved" 503 "dns_error";
     /// All endpoints have as many connections as they may have, and as many requests wait for one as may wait.
     UpstreamLimit "upstream_limit" 503 "connection_limit_reached";
     /// No connection to an endpoint became free in time.

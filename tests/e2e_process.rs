@@ -567,13 +567,22 @@ fn check_shows_the_place_of_names_and_tests_that_fail() {
         std::fs::write(&path, text).unwrap();
     };
     write(404);
-    let (code, _, err) = run(&["check", &path]);
+    // A name that is not found keeps nothing from starting, and is said.
+    let (code, out, _) = run(&["check", &path]);
     let place = format!(
         " --> {path}:3:27\n  |\n3 | servers = [\"127.0.0.1:9\", \"nowhere.invalid:80\"]\n  |                           ^^^^"
     );
     assert!(
-        code == 3 && err.contains(&place) && err.contains("--no-resolve"),
-        "{err}"
+        code == 0
+            && out.starts_with("warning: ")
+            && out.contains(&place)
+            && out.contains("--no-resolve"),
+        "{out}"
+    );
+    let (code, out, _) = run(&["explain", &path, "GET", "http://a/x"]);
+    assert!(
+        code == 0 && out.contains("endpoint nowhere.invalid:80, not found: "),
+        "{out}"
     );
     let (_, json, _) = run(&["check", &path, "--json"]);
     assert!(

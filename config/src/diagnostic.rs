@@ -191,8 +191,18 @@ impl<'t> Places<'t> {
     /// An error at `spot`.
     #[must_use]
     pub fn error(&self, spot: &Spot, code: Code, message: impl Into<String>) -> Diagnostic {
+        self.later(Severity::Error, spot, code, message.into())
+    }
+
+    /// A warning at `spot`.
+    #[must_use]
+    pub fn warning(&self, spot: &Spot, code: Code, message: impl Into<String>) -> Diagnostic {
+        self.later(Severity::Warning, spot, code, message.into())
+    }
+
+    fn later(&self, severity: Severity, spot: &Spot, code: Code, message: String) -> Diagnostic {
         let span = (spot.line > 0).then(|| spot.span.clone());
-        Diagnostic::new(Severity::Error, code, &self.0, span, message)
+        Diagnostic::new(severity, code, &self.0, span, message)
     }
 }
 

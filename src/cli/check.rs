@@ -8,11 +8,12 @@ use lexopt::Parser;
 use weir_config::{Code, Diagnostic};
 
 use super::{Done, Exit, Next, help, next, print, unexpected};
-use crate::control::{LoadError, Loaded, Machine, Names, Source, count, load};
+use crate::control::{LoadError, Loaded, Machine, Names, Resolver, Source, count, load};
 
 pub(super) fn main(args: &mut Parser) -> Done {
     let (mut file, mut json) = (None, false);
-    let (mut names, mut machine) = (Names::Resolve, Machine::Ask(&[]));
+    let resolver = Resolver::default();
+    let (mut names, mut machine) = (Names::Resolve(&resolver), Machine::Ask(&[]));
     loop {
         match next(args)? {
             Next::Help => return print(help::CHECK),
@@ -30,8 +31,11 @@ pub(super) fn main(args: &mut Parser) -> Done {
     let file =
         file.ok_or_else(|| Exit::Usage("`check` needs a file: weir check FILE".to_owned()))?;
     match load(&Source::File(file.clone()), names, machine, None) {
-        Ok(loaded) if json => print(&(weir_config::to_json(&loaded.warnings) + "\n")),
-        Ok(loaded) => {
+        Ok(mut loaded) => {
+            advise(&mut loaded.warnings);
+            if json {
+                return print(&(weir_config::to_json(&loaded.warnings) + "\n"));
+            }
             let mut text = weir_config::to_text(&loaded.warnings);
             let summary = summary(&loaded, names);
             let _ = writeln!(text, "{}: ok; {summary}", file.display());
@@ -58,7 +62,7 @@ fn advise(diagnostics: &mut [Diagnostic]) {
     }
 }
 
-fn summary(loaded: &Loaded, names: Names) -> String {
+fn summary(loaded: &Loaded, names: Names<'_>) -> String {
     let plan = &loaded.plan;
     let parts = [
         count(plan.listeners.len(), "listener"),
@@ -70,7 +74,7 @@ fn summary(loaded: &Loaded, names: Names) -> String {
         n => format!("; {} passed", count(n, "test")),
     };
     let names = match names {
-        Names::Resolve => "",
+        Names::Resolve(_) => "",
         Names::Skip => "; names were not resolved",
     };
     format!("{}{tests}{names}", parts.join(", "))

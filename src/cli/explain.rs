@@ -555,6 +555,22 @@ fn write_upstream(
         };
         let _ = writeln!(out, "  endpoint {}{weight}", endpoint.name);
     }
+    for endpoint in &upstream.unresolved {
+        let _ = writeln!(
+            out,
+            "  endpoint {}, not found: {}",
+            endpoint.name, endpoint.why
+        );
+    }
+    if upstream.endpoints.is_empty() {
+        let reason = Reason::Unresolved;
+        let _ = writeln!(
+            out,
+            "answer     {}, reason {}, until a name is found",
+            reason.status(),
+            reason.code()
+        );
+    }
     if let Some(path) = &answer.sent {
         let _ = writeln!(out, "sent as    {path}");
     }

@@ -96,7 +96,8 @@ ports, folders of sockets and logs, processors, io_uring. Root also tests, as th
 whether that can read keys and open logs. Prints nothing but `FILE: ok` and a summary when all is well.
 
   --no-resolve   leave host names of endpoints alone: for a machine that cannot resolve them, a build
-                 server say. `run` and a reload always resolve them, and refuse one without an address
+                 server say. `run` and a reload always resolve them; one that is not found is a warning,
+                 and its endpoint comes in when it is
   --elsewhere    FILE is for another machine: ask this one for nothing, host names and users included
   --json         print the findings as a JSON array, for editors and scripts
 ";

@@ -44,6 +44,11 @@ impl Certificates {
         }
     }
 
+    /// What is in use.
+    pub(super) fn in_use(&self) -> Arc<tls::Loaded> {
+        self.tls.clone()
+    }
+
     /// Notes what a reload has brought.
     pub(super) fn replace(&mut self, tls: tls::Loaded) {
         self.take(Arc::new(tls));

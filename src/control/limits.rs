@@ -35,6 +35,25 @@ pub(super) const WATCH: Duration = Duration::from_millis(20);
 /// How often files of certificates and keys are looked at. A look is a system call a file.
 pub(super) const CERTIFICATES_WATCH: Duration = Duration::from_secs(2);
 
+/// How long a start or a reload waits for the addresses of names, all together. One whose servers are silent for longer
+/// (resolv.conf waits 5 s for each by default) is looked up again later.
+pub(super) const NAMES_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Names that are looked up at a time, each by a thread.
+pub(super) const NAMES_AT_ONCE_MAX: usize = 16;
+
+/// How often names that were not found are looked through for those that are due.
+pub(super) const NAMES_WATCH: Duration = Duration::from_millis(250);
+
+/// The wait before a name is looked up again; it doubles each time.
+pub(super) const NAMES_RETRY: Duration = Duration::from_secs(1);
+
+/// How long that wait becomes.
+pub(super) const NAMES_RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// Names that `/healthz?verbose` shows; the rest is counted.
+pub(super) const NAMES_SHOWN_MAX: usize = 32;
+
 /// How long control waits before it offers a command again to a core whose mailbox is full.
 pub(super) const MAILBOX_RETRY: Duration = Duration::from_millis(5);
 

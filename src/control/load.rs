@@ -2,11 +2,12 @@
 
 use std::fmt::Display;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use weir_config::{Code, Config, Diagnostic, Places, Spot};
+use weir_config::{Code, Config, Diagnostic, EndpointAddress, Places, Spot};
 
+use super::names::{self, Answers, Resolver};
 use super::{access, preflight};
 use crate::cli::explain;
 use crate::files;
@@ -34,6 +35,8 @@ pub struct Loaded {
     pub tls: tls::Loaded,
     /// What is worth a second look.
     pub warnings: Vec<Diagnostic>,
+    /// What was found of the names of endpoints.
+    pub names: Answers,
 }
 
 /// Why a configuration cannot be used: everything that is wrong, warnings among it.
@@ -41,10 +44,10 @@ pub struct Loaded {
 pub struct LoadError(pub Vec<Diagnostic>);
 
 /// Whether host names are looked up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Names {
-    /// They are, and one without an address is an error.
-    Resolve,
+#[derive(Clone, Copy)]
+pub enum Names<'r> {
+    /// They are. One without an address is a warning, and its endpoint is left out.
+    Resolve(&'r Resolver),
     /// They are not: the plan has an address that leads nowhere in their place, and users are not looked up either. For
     /// checks only.
     Skip,
@@ -59,14 +62,14 @@ pub enum Machine<'a> {
     Leave,
 }
 
-/// Reads, parses, compiles and runs the `[[test]]` blocks. Resolves host names, which may block. Without `tickets`, for
+/// Reads, parses, compiles and runs the `[[test]]` blocks. Resolves host names, which blocks for five seconds at most. Without `tickets`, for
 /// who only wants to know, listeners would resume no sessions.
 ///
 /// # Errors
 /// Everything that is wrong, as far as it can be known at once.
 pub fn load(
     source: &Source,
-    names: Names,
+    names: Names<'_>,
     machine: Machine<'_>,
     tickets: Option<&Tickets>,
 ) -> Result<Loaded, LoadError> {
@@ -81,7 +84,7 @@ pub fn load(
         let files = files.chain(own);
         failures.extend(preflight::preflight(&loaded.config, inherited, files));
     }
-    let is_here = names == Names::Resolve || matches!(machine, Machine::Ask(_));
+    let is_here = matches!(names, Names::Resolve(_)) || matches!(machine, Machine::Ask(_));
     if is_here {
         match access::look(&loaded.config, source) {
             Ok(warnings) => loaded.warnings.extend(warnings),
@@ -102,13 +105,13 @@ pub fn load(
 /// # Errors
 /// As [`load`].
 pub fn load_untested(source: &Source) -> Result<Loaded, LoadError> {
-    compile(source, Names::Resolve, None).map(|(loaded, _)| loaded)
+    compile(source, Names::Resolve(&Resolver::default()), None).map(|(loaded, _)| loaded)
 }
 
 /// Reads, parses and compiles; gives the text too.
 fn compile(
     source: &Source,
-    names: Names,
+    names: Names<'_>,
     tickets: Option<&Tickets>,
 ) -> Result<(Loaded, String), LoadError> {
     let (config, mut warnings, text) = match source {
@@ -120,20 +123,26 @@ fn compile(
         }
         Source::Given(config) => ((**config).clone(), Vec::new(), String::new()),
     };
-    let resolve = match names {
-        Names::Resolve => resolve,
-        Names::Skip => nowhere,
-    };
     let (tls, more) = tls::load(&config, tickets, &name(source)).map_err(LoadError)?;
     warnings.extend(more);
-    match Plan::compile(&config, &resolve) {
+    let (compiled, names) = match names {
+        Names::Resolve(resolver) => {
+            let names = resolver.look_up(&names::hosts(&config));
+            let resolve = |host: &str, port| names.addresses(host, port);
+            (Plan::compile(&config, &resolve), names)
+        }
+        Names::Skip => (Plan::compile(&config, &nowhere), Answers::default()),
+    };
+    match compiled {
         Ok(mut plan) => {
             plan.equip(&tls);
+            warnings.extend(unresolved(source, &text, (&config, &plan), &names));
             let loaded = Loaded {
                 config,
                 plan,
                 tls,
                 warnings,
+                names,
             };
             Ok((loaded, text))
         }
@@ -169,9 +178,40 @@ fn refused(
     LoadError(weir_config::bounded(all))
 }
 
-/// The addresses of a host name: the system's resolver, hosts file included.
-fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    (host, port).to_socket_addrs().map(Iterator::collect)
+/// Says which names were not found. Nothing waits for them: they are looked up again.
+fn unresolved(
+    source: &Source,
+    text: &str,
+    (config, plan): (&Config, &Plan),
+    names: &Answers,
+) -> Vec<Diagnostic> {
+    let name = name(source);
+    let places = Places::new(&name, text);
+    let warn = |spot: &Spot, message| places.warning(spot, Code::Unresolved, message);
+    let mut warnings = Vec::new();
+    for (upstream, planned) in config.upstreams.iter().zip(&plan.upstreams) {
+        let called = &upstream.name;
+        warnings.extend(planned.unresolved.iter().map(|endpoint| {
+            let (name, why) = (&endpoint.name, &endpoint.why);
+            let message = format!(
+                "endpoint `{name}` of upstream `{called}` has no address: {why}; it is left out until its name is found"
+            );
+            warn(&endpoint.spot, message)
+        }));
+        warnings.extend(upstream.endpoints.iter().filter_map(|endpoint| {
+            let EndpointAddress::Name { host, .. } = &endpoint.address else {
+                return None;
+            };
+            let (why, kept) = names.kept(host)?;
+            let kept: Vec<_> = kept.iter().map(IpAddr::to_string).collect();
+            let message = format!(
+                "endpoint `{endpoint}` of upstream `{called}` is not found now: {why}; it keeps {}",
+                kept.join(", ")
+            );
+            Some(warn(&endpoint.spot, message))
+        }));
+    }
+    warnings
 }
 
 /// What stands for the addresses of a name that is not looked up.

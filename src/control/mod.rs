@@ -12,6 +12,7 @@ mod inherited;
 mod limits;
 mod listen;
 mod load;
+mod names;
 mod notify;
 mod pages;
 mod pid_file;
@@ -35,6 +36,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use weir_config::Timeouts;
 
 pub use load::{LoadError, Loaded, Machine, Names, Source, load, load_untested};
+pub use names::Resolver;
 
 use crate::core::{Command, CoreSpec, Cores, Receipt, Receipts};
 use crate::io::{Address, ListenSocket};
@@ -47,6 +49,7 @@ use demo::Demo;
 use identity::Identity;
 use inherited::Inherited;
 use listen::{Bound, OwnFile};
+use names::Lookups;
 use notify::Manager;
 use pages::Pages;
 
@@ -96,10 +99,10 @@ impl fmt::Display for Failure {
 pub fn run(options: Options) -> Result<(), Failure> {
     process::log_panics();
     let _flush = FlushLog;
-    let tickets = Tickets::default();
+    let (tickets, resolver) = (Tickets::default(), Resolver::default());
     let loaded = load(
         &options.source,
-        Names::Resolve,
+        Names::Resolve(&resolver),
         Machine::Leave,
         Some(&tickets),
     )
@@ -111,7 +114,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let runtime = runtime
         .map_err(|error| Failure::Run(format!("cannot start the control thread: {error}")))?;
     let local = tokio::task::LocalSet::new();
-    let outcome = local.block_on(&runtime, start(options, loaded, tickets));
+    let outcome = local.block_on(&runtime, start(options, loaded, tickets, resolver));
     // A name that is still being resolved for a reload holds nobody up.
     runtime.shutdown_background();
     outcome.map_err(Failure::Run)
@@ -130,6 +133,7 @@ impl Drop for FlushLog {
 struct Control {
     source: Source,
     tickets: Tickets,
+    resolver: Resolver,
     cores: Cores,
     obs: Obs,
     manager: Manager,
@@ -145,7 +149,8 @@ struct Control {
 /// What a reload may change.
 struct State {
     plan: Arc<Plan>,
-    config: weir_config::Config,
+    config: Arc<weir_config::Config>,
+    lookups: Lookups,
     admin: Option<Admin>,
     files: Vec<OwnFile>,
     pid_file: Option<OwnFile>,
@@ -162,7 +167,12 @@ struct Reloads {
     last_ms: u64,
 }
 
-async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(), String> {
+async fn start(
+    options: Options,
+    loaded: Loaded,
+    tickets: Tickets,
+    resolver: Resolver,
+) -> Result<(), String> {
     let Options {
         source,
         demo,
@@ -172,6 +182,7 @@ async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(),
         config,
         mut plan,
         tls,
+        names,
         ..
     } = loaded;
     plan.epoch = 1;
@@ -221,7 +232,8 @@ async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(),
     system::remarks(&plan).iter().for_each(process::warn);
     let state = State {
         plan,
-        config,
+        config: Arc::new(config),
+        lookups: Lookups::new(names),
         admin: None,
         files: bound.files,
         pid_file: None,
@@ -233,6 +245,7 @@ async fn start(options: Options, loaded: Loaded, tickets: Tickets) -> Result<(),
     let control = Rc::new(Control {
         source,
         tickets,
+        resolver,
         cores,
         obs,
         manager,
@@ -294,7 +307,10 @@ impl Control {
 
     /// Answers signals until a drain has ended.
     async fn live(self: Rc<Self>, signals: &mut Signals) -> Result<(), String> {
-        let reloader = reload::Reloader::new(self.clone());
+        let reloader = Rc::new(reload::Reloader::new(self.clone()));
+        drop(tokio::task::spawn_local(
+            self.clone().watch_names(reloader.clone()),
+        ));
         loop {
             match timeout(limits::WATCH * 10, signals.next()).await {
                 Ok(Sent::Stop(name)) => {

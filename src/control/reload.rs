@@ -16,6 +16,7 @@ use super::admin::Admin;
 use super::inherited::Inherited;
 use super::listen::{self, Bound, OwnFile};
 use super::load::{Loaded, Machine, Names, Source, load};
+use super::names::{self, Answers, Lookups};
 use super::{Control, few, limits, open_log, say_warnings, seconds, summary};
 use crate::core::Command;
 use crate::io::Address;
@@ -28,6 +29,8 @@ pub(super) struct Reloader {
     control: Rc<Control>,
     running: Rc<Cell<bool>>,
     wanted: Rc<Cell<bool>>,
+    /// Names were found that are to be taken in.
+    has_names: Rc<Cell<bool>>,
 }
 
 impl Reloader {
@@ -36,23 +39,37 @@ impl Reloader {
             control,
             running: Rc::default(),
             wanted: Rc::default(),
+            has_names: Rc::default(),
         }
     }
 
     /// Asks for a reload, now or after the one that is running.
     pub(super) fn request(&self) {
         self.wanted.set(true);
+        self.begin();
+    }
+
+    /// Asks for what was found of names to be taken in, now or after a reload that is running.
+    pub(super) fn request_names(&self) {
+        self.has_names.set(true);
+        self.begin();
+    }
+
+    fn begin(&self) {
         if self.running.replace(true) {
             return;
         }
-        let (control, running, wanted) = (
-            self.control.clone(),
-            self.running.clone(),
-            self.wanted.clone(),
-        );
+        let (control, running) = (self.control.clone(), self.running.clone());
+        let (wanted, has_names) = (self.wanted.clone(), self.has_names.clone());
         tokio::task::spawn_local(async move {
-            while wanted.replace(false) {
-                control.reload().await;
+            loop {
+                if wanted.replace(false) {
+                    control.reload().await;
+                } else if has_names.replace(false) {
+                    control.take_names().await;
+                } else {
+                    break;
+                }
             }
             running.set(false);
         });
@@ -63,6 +80,7 @@ impl Reloader {
 struct Ready {
     plan: Arc<Plan>,
     config: weir_config::Config,
+    names: Answers,
     tls: tls::Loaded,
     bound: Bound,
     admin: Change<Admin>,
@@ -140,12 +158,12 @@ impl Control {
     /// Does all that can fail.
     async fn prepare(&self) -> Result<Ready, String> {
         let (source, tickets) = (self.source.clone(), self.tickets.clone());
-        let inherited = self.inherited.clone();
+        let (inherited, resolver) = (self.inherited.clone(), self.resolver.clone());
         // Names are resolved on the way, which may take seconds. A thread that never ends is left behind.
         let load = tokio::task::spawn_blocking(move || {
             load(
                 &source,
-                Names::Resolve,
+                Names::Resolve(&resolver),
                 Machine::Ask(&inherited),
                 Some(&tickets),
             )
@@ -162,6 +180,7 @@ impl Control {
             config,
             mut plan,
             tls,
+            names,
             ..
         } = loaded;
         // Opened even where the file says the same as before: that log may have been moved away, and a start would
@@ -209,6 +228,7 @@ impl Control {
         Ok(Ready {
             plan: Arc::new(plan),
             config,
+            names,
             tls,
             bound,
             admin,
@@ -222,6 +242,7 @@ impl Control {
         let Ready {
             plan,
             config,
+            names,
             tls,
             bound,
             admin,
@@ -250,7 +271,9 @@ impl Control {
             .retain(|file| !gone.iter().any(|address| is_file(address, file)));
         state.files.extend(bound.files);
         state.plan = plan;
-        state.config = config;
+        self.resolver.forget_others(&names::hosts(&config));
+        state.config = Arc::new(config);
+        state.lookups = Lookups::new(names);
         state.certificates.replace(tls);
         if let Change::To(mut admin) = admin {
             if let Some(admin) = &mut admin {

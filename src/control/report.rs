@@ -46,6 +46,7 @@ pub(super) fn metrics(control: &Control, length: usize) -> String {
     page.sample(&[], state.reloads.failed);
     state.certificates.metrics(&mut page);
     unverified(&state.config, &mut page);
+    state.lookups.metrics(&state.config, &mut page);
     control.obs.metrics(&mut page);
     process_metrics(control, &mut page);
     page.finish()
@@ -124,6 +125,7 @@ pub(super) fn health(control: &Control, verbose: bool) -> String {
             state.reloads.done, state.reloads.failed
         );
         state.certificates.health(&mut out);
+        state.lookups.health(&mut out);
         if let Some(error) = &state.reloads.last_error {
             let mut when = String::new();
             text::time(&mut when, state.reloads.last_ms);
@@ -214,6 +216,11 @@ pub(super) fn plan(control: &Control, length: usize) -> String {
             string(out, "address", &shown(&endpoint.address));
             let is_tls = endpoint.tls_name.is_some();
             let _ = write!(out, ",\"weight\":{},\"tls\":{is_tls}", endpoint.weight);
+        });
+        list(out, "unresolved", &upstream.unresolved, |out, endpoint| {
+            string(out, "name", &endpoint.name);
+            out.push(',');
+            string(out, "error", &endpoint.why);
         });
         out.push_str(",\"tls\":");
         let named = upstreams.get(&*upstream.name);

@@ -382,7 +382,11 @@ impl<N: Net> Way<'_, N> {
     ) -> Result<(u32, Turn<N>), Fault> {
         let fault = |reason| Fault::local(Phase::Connect, reason);
         if self.upstream.endpoints.is_empty() {
-            return Err(fault(Reason::NoEndpoint));
+            return Err(fault(if self.plan.unresolved.is_empty() {
+                Reason::NoEndpoint
+            } else {
+                Reason::Unresolved
+            }));
         }
         let waited = Duration::from_nanos(record.queue_ns);
         let began = self.core.net.now();

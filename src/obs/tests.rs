@@ -451,6 +451,7 @@ fn the_reference_names_what_there_is() {
     // What control adds is on its page.
     let of_control = concat!(
         include_str!("../control/report.rs"),
+        include_str!("../control/names.rs"),
         include_str!("../control/certificates.rs")
     );
     for name in quoted {

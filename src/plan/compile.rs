@@ -14,7 +14,7 @@ use weir_proto_h1::{Claim, Claims};
 
 use super::{
     CidrSet, EndpointPlan, ListenerPlan, Plan, Problem, Protocol, Redirect, Respond, RetryPlan,
-    Rewrite, RoutePlan, Target, Timeouts, UpstreamId, UpstreamPlan,
+    Rewrite, RoutePlan, Target, Timeouts, Unresolved, UpstreamId, UpstreamPlan,
 };
 use crate::io::Address;
 use crate::limits::{CONNECTS_MAX, TCP_DEAD_AFTER_MS};
@@ -28,11 +28,11 @@ impl Plan {
     /// Compiles a configuration.
     ///
     /// `resolve` is asked once for every endpoint that is a host name; each address that it gives
-    /// becomes an endpoint with the weight of that entry.
+    /// becomes an endpoint with the weight of that entry. One without an address is left out, and
+    /// noted in [`UpstreamPlan::unresolved`].
     ///
     /// # Errors
-    /// Everything that is wrong, not only the first: host names without an address, rewrites and
-    /// redirects that cannot be built.
+    /// Everything that is wrong, not only the first: rewrites and redirects that cannot be built.
     pub fn compile(config: &Config, resolve: Resolve<'_>) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut upstreams: Vec<_> = config
@@ -134,6 +134,7 @@ fn compile_upstream(
     problems: &mut Vec<Problem>,
 ) -> UpstreamPlan {
     let mut endpoints = Vec::with_capacity(upstream.endpoints.len());
+    let mut unresolved = Vec::new();
     for endpoint in &upstream.endpoints {
         let mut push = |name: String, address| {
             endpoints.push(EndpointPlan {
@@ -159,13 +160,10 @@ fn compile_upstream(
                         push(format!("{written}@{}", address.ip()), Address::Ip(address));
                     }
                 }
-                Err(why) => problems.push(Problem {
-                    code: Code::Unresolved,
+                Err(why) => unresolved.push(Unresolved {
+                    name: written.into(),
                     spot: endpoint.spot.clone(),
-                    message: format!(
-                        "endpoint `{written}` of upstream `{}` has no address: {why}",
-                        upstream.name
-                    ),
+                    why,
                 }),
             },
         }
@@ -186,6 +184,7 @@ fn compile_upstream(
     UpstreamPlan {
         name: upstream.name.as_str().into(),
         endpoints,
+        unresolved,
         idle_per_core_max: upstream.pool.idle_per_core,
         connections_max: upstream.pool.connections,
         pending_max: upstream.pool.pending,

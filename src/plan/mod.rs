@@ -271,8 +271,10 @@ pub struct Timeouts {
 pub struct UpstreamPlan {
     /// Its name in the file: the key under which its state survives a reload.
     pub name: Arc<str>,
-    /// Its endpoints in file order, at least one; all addresses of a host name one after the other.
+    /// Its endpoints in file order; all addresses of a host name one after the other.
     pub endpoints: Vec<EndpointPlan>,
+    /// Endpoints without an address: names that were not found.
+    pub unresolved: Vec<Unresolved>,
     /// Unused connections kept, by endpoint and core.
     pub idle_per_core_max: u32,
     /// Connections to one endpoint, all cores together.
@@ -294,6 +296,17 @@ pub struct UpstreamPlan {
     pub proxy_protocol: Option<weir_config::ProxyProtocol>,
     /// How its endpoints are spoken to over TLS, where one is. Filled in by whoever has read the files.
     pub tls: Option<Arc<tls::Client>>,
+}
+
+/// An endpoint of an upstream whose name was not found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unresolved {
+    /// Its address as in the file.
+    pub name: Arc<str>,
+    /// Where it is in the file.
+    pub spot: Spot,
+    /// Why it has no address.
+    pub why: String,
 }
 
 /// One address of an upstream.

@@ -108,12 +108,41 @@ fn every_problem_is_reported_with_its_line() {
         .collect();
     assert_eq!(
         problems,
+        ["line 9: route `/old*`: the match has no `{id}`",]
+    );
+}
+
+#[test]
+fn names_without_an_address_leave_their_endpoint_out() {
+    let plan = plan(
+        r#"
+        [listen."127.0.0.1:80"]
+        [upstream]
+        app = ["gone:80", "one:80"]
+        api = "empty:80"
+        [[route]]
+        match = "/*"
+        to = "app"
+        [[route]]
+        match = "/api"
+        to = "api"
+        "#,
+    );
+    let without: Vec<_> = plan
+        .upstreams
+        .iter()
+        .flat_map(|upstream| &upstream.unresolved)
+        .map(|endpoint| (&*endpoint.name, endpoint.spot.line, endpoint.why.as_str()))
+        .collect();
+    assert_eq!(
+        without,
         [
-            "line 5: endpoint `gone:80` of upstream `app` has no address: no such name",
-            "line 7: endpoint `empty:80` of upstream `app` has no address: the name exists without one",
-            "line 9: route `/old*`: the match has no `{id}`",
+            ("gone:80", 4, "no such name"),
+            ("empty:80", 5, "the name exists without one")
         ]
     );
+    let endpoints = |at: usize| plan.upstreams[at].endpoints.len();
+    assert_eq!((endpoints(0), endpoints(1)), (1, 0));
 }
 
 #[test]

@@ -75,6 +75,27 @@ impl Weir {
         weir
     }
 
+    /// The same with names of its own: the file `hosts` in the directory stands for `/etc/hosts`, and no other source of
+    /// names is asked. What is written to it counts from then on.
+    #[track_caller]
+    pub fn start_with_hosts(dir: &Path, config: &str) -> Self {
+        let (file, processor) = (dir.join("weir.toml"), processor());
+        std::fs::write(&file, complete(config, processor)).unwrap();
+        std::fs::write(dir.join("nsswitch.conf"), "hosts: files\n").unwrap();
+        let script = format!(
+            "cd {dir} && mount --bind hosts /etc/hosts && mount --bind nsswitch.conf /etc/nsswitch.conf && \
+             exec {weir} run {file}",
+            dir = dir.display(),
+            weir = env!("CARGO_BIN_EXE_weir"),
+            file = file.display(),
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-c", &script]);
+        let mut weir = Self::spawn(command, dir, processor);
+        weir.admin = weir.wait_for("metrics and health on ").parse().unwrap();
+        weir
+    }
+
     /// Runs another command that serves; it has no admin listener that a test knows.
     #[track_caller]
     pub fn command(arguments: &[&str]) -> Self {
