@@ -178,6 +178,57 @@ fn what_this_machine_does_not_have() {
 }
 
 #[test]
+fn another_program_is_in_the_way_and_a_running_weir_is_not() {
+    let dir = Weir::dir();
+    let socket = dir.join("socket");
+    let tcp = std::net::TcpListener::bind("127.0.0.8:0").unwrap();
+    let _unix = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let running = Weir::start(ROUTE);
+    let port = tcp.local_addr().unwrap().port();
+    for address in [
+        format!("127.0.0.8:{port}"),
+        format!("0.0.0.0:{port}"),
+        format!("unix:{}", socket.display()),
+    ] {
+        let text = format!("[listen.\"{address}\"]\n{ROUTE}");
+        refused_by_all(&dir, &running, &text, "cannot listen on");
+        let text = format!("admin = \"{address}\"\n[listen.\"127.0.0.1:0\"]\n{ROUTE}");
+        refused_by_all(&dir, &running, &text, "admin: cannot listen on");
+    }
+    fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_pid_file_that_cannot_be_written() {
+    let dir = Weir::dir();
+    let path = |name: &str| dir.join(name).display().to_string();
+    fs::write(dir.join("text"), "something else").unwrap();
+    for (file, more, why) in [
+        (path("none/pid"), String::new(), "No such file"),
+        (path("text"), String::new(), "something else"),
+        (dir.display().to_string(), String::new(), "directory"),
+        (
+            path("log"),
+            format!("access_log = {:?}\n", path("log")),
+            "the access log is there",
+        ),
+        (
+            path("socket"),
+            format!("[listen.\"unix:{}\"]\n", path("socket")),
+            "listens there",
+        ),
+    ] {
+        let name = path("other.toml");
+        let text = format!("pid_file = {file:?}\n{more}[listen.\"127.0.0.1:0\"]\n{ROUTE}");
+        fs::write(&name, &text).unwrap();
+        let (code, said) = weir(&["check", &name]);
+        let is_said = said.contains("cannot write pid_file") && said.contains(why);
+        assert!(code == Some(3) && is_said, "{said}\n{text}");
+    }
+    fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
 fn a_check_leaves_nothing_behind_and_the_running_process_alone() {
     let dir = Weir::dir();
     let (socket, log) = (dir.join("socket"), dir.join("log"));

@@ -483,3 +483,32 @@ fn readers_that_do_not_read_share_a_few_copies_of_a_page() {
     assert!(weir.stop().success());
     fs::remove_dir_all(dir).unwrap();
 }
+
+#[test]
+fn the_log_says_that_a_certificate_ends_and_has_ended_while_weir_runs() {
+    let dir = Weir::dir();
+    let life = std::time::Duration::from_secs(4);
+    let issued = Authority::new("Test").sign_for(&["weir.test"], life);
+    let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
+    fs::write(&cert, issued.cert).unwrap();
+    fs::write(&key, issued.key).unwrap();
+    let keys = format!("[listen.\"127.0.0.9:0\"]\ntls = {{ cert = {cert:?}, key = {key:?} }}\n");
+    let (errors, stderr) = std::io::pipe().unwrap();
+    let errors = lines(errors);
+    let weir = Quiet::start(&dir, &keys, Stdio::null(), stderr.into());
+    errors.wait("the end of it", |line| {
+        (line.contains("warn  the certificate") && line.contains("expired")).then_some(())
+    });
+    let said = errors.so_far();
+    let about = |what: &str| {
+        let about = |line: &&String| line.contains("the certificate") && line.contains(what);
+        said.iter().filter(about).count()
+    };
+    assert_eq!((about("expires in"), about("expired")), (1, 1), "{said:?}");
+    assert!(
+        !said.iter().any(|line| line.contains("warning:")),
+        "{said:?}"
+    );
+    assert!(weir.stop().success());
+    fs::remove_dir_all(dir).unwrap();
+}

@@ -134,7 +134,7 @@ impl<'t> Decoder<'t> {
         message: impl Into<String>,
     ) -> &mut Diagnostic {
         if self.is_in_broken(&span) {
-            return self.spare(Severity::Error, code, Some(span), message.into());
+            return self.spare(Severity::Error, code, message.into());
         }
         self.report(Severity::Error, code, Some(span), message.into())
     }
@@ -244,7 +244,7 @@ impl<'t> Decoder<'t> {
         };
         if tally.kept >= DIAGNOSTICS_MAX {
             tally.left_out += 1;
-            return self.spare(severity, code, span, message);
+            return self.spare(severity, code, message);
         }
         tally.kept += 1;
         let offset = span.as_ref().map_or(usize::MAX, |span| span.start);
@@ -254,14 +254,9 @@ impl<'t> Decoder<'t> {
         &mut self.diagnostics[last].1
     }
 
-    fn spare(
-        &mut self,
-        severity: Severity,
-        code: Code,
-        span: Option<Span>,
-        message: String,
-    ) -> &mut Diagnostic {
-        let diagnostic = Diagnostic::new(severity, code, self.source, span, message);
+    /// One that is thrown away; without its place, because there may be very many in a very long line.
+    fn spare(&mut self, severity: Severity, code: Code, message: String) -> &mut Diagnostic {
+        let diagnostic = Diagnostic::new(severity, code, self.source, None, message);
         self.overflow.insert(diagnostic)
     }
 

@@ -13,6 +13,12 @@ use crate::source::{Source, Span};
 /// Characters of a source line that are shown; longer lines are cut around the mark.
 const SHOWN_CHARS_MAX: usize = 120;
 
+/// Bytes of a line that a place keeps, of a longer one around the place.
+const LINE_BYTES_KEPT: usize = 4096;
+
+/// Characters before the place that are kept then.
+const CHARS_KEPT_BEFORE: usize = 2 * SHOWN_CHARS_MAX;
+
 /// One thing that is wrong, or worth a second look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -91,8 +97,10 @@ pub struct Place {
     pub column: u32,
     /// How many characters are meant, at least 1, all on this line.
     pub length: u32,
-    /// The line itself.
+    /// The line itself, or what is around the place where the line is very long.
     pub text: String,
+    /// Characters of the line before `text`.
+    skipped: u32,
     /// What to say under the mark: what was expected. May be empty.
     pub label: String,
 }
@@ -323,18 +331,31 @@ impl Place {
         let line_end = line_start + text.len();
         let before = source.slice(line_start..span.start.min(line_end));
         let marked = source.slice(span.start.min(line_end)..span.end.clamp(line_start, line_end));
+        let (text, skipped) = match text.len() {
+            0..=LINE_BYTES_KEPT => (text, 0),
+            // A line may be the whole file, and each of thousands of places keeps its text.
+            _ => {
+                let mut nearby = before.char_indices().rev();
+                let from = nearby.nth(CHARS_KEPT_BEFORE).map_or(0, |(at, _)| at);
+                let rest = text.get(from..).unwrap_or("");
+                let mut ends = (0..=LINE_BYTES_KEPT).rev();
+                let kept = ends.find_map(|end| rest.get(..end)).unwrap_or(rest);
+                (kept, count(before.get(..from).unwrap_or("")))
+            }
+        };
         Self {
             line: source.line(span.start),
             column: count(before).saturating_add(1),
             length: count(marked).max(1),
             text: text.to_owned(),
+            skipped,
             label: String::new(),
         }
     }
 
     /// Draws the line and the mark, a window of it when it is long.
     fn draw(&self, f: &mut fmt::Formatter<'_>, pad: &str) -> fmt::Result {
-        let column = self.column.saturating_sub(1) as usize;
+        let column = self.column.saturating_sub(1).saturating_sub(self.skipped) as usize;
         let skipped = if column + 20 > SHOWN_CHARS_MAX {
             column - 40
         } else {

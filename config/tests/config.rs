@@ -326,3 +326,25 @@ fn what_is_beyond_the_bound_is_counted_and_errors_go_first() {
     let many = all.iter().cycle().take(500).cloned().collect();
     assert_eq!(weir_config::bounded(many).len(), 101);
 }
+
+#[test]
+fn a_place_in_a_line_that_is_the_whole_file_costs_little() {
+    let lists = "\"10.0.0.1:80\", ".repeat(100_000);
+    let text = format!("[listen.\"0.0.0.0:80\"]\n[upstream]\nlong = [{lists} \"häst\", 5]\n");
+    let all = parse("long.toml", &text).expect_err("an unusable file");
+    let kept: usize = all
+        .iter()
+        .filter_map(|each| each.place.as_ref())
+        .map(|place| place.text.len())
+        .sum();
+    assert!(kept < 100 * 5_000, "{kept}");
+    let first = weir_config::to_text(&all);
+    assert!(
+        first.lines().all(|line| line.chars().count() < 160),
+        "{first}"
+    );
+    assert!(
+        first.contains("3 | ...") && first.contains("^^^^"),
+        "{first}"
+    );
+}

@@ -1,7 +1,7 @@
 //! Certificates and keys while the process runs: files that change are read again, checked, and handed to the cores. A
 //! file that cannot be used changes nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -22,6 +22,8 @@ pub(super) struct Certificates {
     tls: Arc<tls::Loaded>,
     /// Where each file's certificate is in that.
     by_path: HashMap<PathBuf, usize>,
+    /// Those that the log has said to end soon, by file, and whether they have ended.
+    warned: HashSet<(PathBuf, bool)>,
     /// The state of the files that could not be used: they are tried again when they change.
     refused: Option<Stamps>,
     loaded: u64,
@@ -36,6 +38,7 @@ impl Certificates {
     pub(super) fn new(tls: tls::Loaded) -> Self {
         Self {
             by_path: by_path(&tls),
+            warned: ending(&tls).map(|(one, _)| known(one)).collect(),
             tls: Arc::new(tls),
             refused: None,
             loaded: 0,
@@ -55,9 +58,21 @@ impl Certificates {
         (self.refused, self.last_error) = (None, None);
     }
 
+    /// Has others in use; what is to be said of them was said where they were read.
     fn take(&mut self, tls: Arc<tls::Loaded>) {
         self.by_path = by_path(&tls);
+        self.warned = ending(&tls).map(|(one, _)| known(one)).collect();
         self.tls = tls;
+    }
+
+    /// Says once of each certificate that it ends soon, and once that it has ended.
+    fn warn_ending(&mut self) {
+        for (one, warning) in ending(&self.tls) {
+            if self.warned.insert(known(one)) {
+                let path = one.path.display();
+                process::warn(format_args!("the certificate {path} {warning}"));
+            }
+        }
     }
 
     /// Whether this state of the files is neither the one in use nor one that was refused.
@@ -178,6 +193,16 @@ impl Certificates {
     }
 }
 
+/// Certificates whose end is near or over, with what to say.
+fn ending(tls: &tls::Loaded) -> impl Iterator<Item = (&tls::Certificate, String)> {
+    let all = tls.certificates.iter();
+    all.filter_map(|one| Some((one, one.identity.time_warning()?)))
+}
+
+fn known(one: &tls::Certificate) -> (PathBuf, bool) {
+    (one.path.clone(), one.identity.seconds_left() < 0)
+}
+
 fn by_path(tls: &tls::Loaded) -> HashMap<PathBuf, usize> {
     let all = tls.certificates.iter().enumerate();
     all.map(|(at, one)| (one.path.clone(), at)).collect()
@@ -200,7 +225,11 @@ impl Control {
             let Ok(stamps) = tokio::task::spawn_blocking(look).await else {
                 continue;
             };
-            let is_new = self.state.borrow().certificates.is_new(&stamps);
+            let is_new = {
+                let certificates = &mut self.state.borrow_mut().certificates;
+                certificates.warn_ending();
+                certificates.is_new(&stamps)
+            };
             if is_new {
                 self.refresh_certificates(stamps).await;
             }

@@ -14,6 +14,7 @@ mod listen;
 mod load;
 mod names;
 mod notify;
+mod occupants;
 mod pages;
 mod pid_file;
 mod places;

@@ -113,6 +113,7 @@ fn replace(path: &Path) -> io::Result<OwnFile> {
     OwnFile::new(path)
 }
 
-fn cannot(path: &Path, why: &str) -> String {
+/// Why a file is refused, in words.
+pub(super) fn cannot(path: &Path, why: &str) -> String {
     format!("cannot write pid_file {}: {why}", path.display())
 }

@@ -10,14 +10,15 @@ use std::{fs, io::ErrorKind};
 
 use weir_config::{Code, Config, LogTarget, Spot};
 
-use super::{cpus, listen, system};
+use super::occupants::Occupants;
+use super::{cpus, listen, pid_file, system};
 use crate::core::Cores;
 use crate::files;
 use crate::io::Address;
 use crate::plan::Problem;
 
-/// Tries everything that a start asks of the machine. An address that is in use is no refusal: it may be this file's
-/// own process that uses it. `read` are the files that the configuration is made of.
+/// Tries everything that a start asks of the machine. An address that a Weir uses is no refusal: it may be this file's
+/// own process. `read` are the files that the configuration is made of.
 pub(super) fn preflight<'f>(
     config: &Config,
     inherited: &[Address],
@@ -40,6 +41,9 @@ pub(super) fn preflight<'f>(
     {
         trial.log(path, read, &config.spots.access_log);
     }
+    if let Some(file) = &config.pid_file {
+        trial.pid_file(&file.path, config);
+    }
     if let Err(why) = cpus::choose(&config.cores) {
         trial.refuse(why, &config.spots.cores);
     }
@@ -57,6 +61,7 @@ struct Trial<'a> {
     starts_as_root: bool,
     /// Unix sockets, by where they are in truth.
     sockets: HashMap<PathBuf, (String, u32)>,
+    occupants: Occupants,
     problems: Vec<Problem>,
 }
 
@@ -68,10 +73,10 @@ impl Trial<'_> {
         };
         let outcome = match &address {
             _ if self.inherited.contains(&address) => Ok(()),
-            Address::Ip(ip) => try_tcp(*ip),
+            Address::Ip(ip) => self.try_tcp(*ip),
             Address::Unix(path) => {
                 self.note_socket(path, &address, spot);
-                match try_unix(path) {
+                match self.try_unix(path) {
                     Err(error) if self.starts_as_root && is_denied(&error) => Ok(()),
                     outcome => outcome,
                 }
@@ -81,6 +86,26 @@ impl Trial<'_> {
             let why = listen::explain(&address, &error);
             self.refuse(format!("{whose}{why}"), spot);
         }
+    }
+
+    /// Binds, which shows whether the machine has the address and this process may use the port, and goes away again.
+    fn try_tcp(&mut self, address: SocketAddr) -> io::Result<()> {
+        match listen::probe(address, &[]) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                allow_unless(self.occupants.of_tcp(address))
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn try_unix(&mut self, path: &Path) -> io::Result<()> {
+        if let Ok(found) = fs::symlink_metadata(path) {
+            if !found.file_type().is_socket() {
+                return Err(listen::no_socket());
+            }
+            allow_unless(self.occupants.of_unix(path))?;
+        }
+        files::may_be_made(path)
     }
 
     /// Two names may be one file: a folder on the way is a symbolic link.
@@ -118,6 +143,28 @@ impl Trial<'_> {
         }
     }
 
+    /// A file of a process that runs is no refusal, for the same reason as an address.
+    fn pid_file(&mut self, path: &Path, config: &Config) {
+        let log = config.access_log.as_ref().and_then(|log| match &log.to {
+            LogTarget::File(log) => in_truth(log),
+            LogTarget::Stdout => None,
+        });
+        let own = in_truth(path);
+        let why = match own.as_ref().and_then(|own| self.sockets.get(own)) {
+            Some((address, _)) => Some(format!("`{address}` listens there")),
+            None if own.is_some() && own == log => Some("the access log is there".to_owned()),
+            None => {
+                let made = files::may_be_made(path).map_err(|error| error.to_string());
+                let made = if self.starts_as_root { Ok(()) } else { made };
+                pid_file::look(path).map(|_| ()).and(made).err()
+            }
+        };
+        if let Some(why) = why {
+            // The file has its place in the configuration, and no spot.
+            self.refuse(pid_file::cannot(path, &why), &Spot::default());
+        }
+    }
+
     fn refuse(&mut self, message: String, spot: &Spot) {
         self.problems.push(Problem {
             code: Code::Machine,
@@ -127,21 +174,12 @@ impl Trial<'_> {
     }
 }
 
-/// Binds, which shows whether the machine has the address and this process may use the port, and goes away again.
-fn try_tcp(address: SocketAddr) -> io::Result<()> {
-    match listen::bind_shared(address) {
-        Err(error) if error.kind() == ErrorKind::AddrInUse => Ok(()),
-        outcome => outcome.map(drop),
+/// An address is in use by a program that is no Weir, or by one that may be replaced.
+fn allow_unless(occupant: Option<String>) -> io::Result<()> {
+    match occupant {
+        Some(program) => Err(io::Error::other(format!("{program} listens there"))),
+        None => Ok(()),
     }
-}
-
-fn try_unix(path: &Path) -> io::Result<()> {
-    if let Ok(found) = fs::symlink_metadata(path)
-        && !found.file_type().is_socket()
-    {
-        return Err(listen::no_socket());
-    }
-    files::may_be_made(path)
 }
 
 fn is_denied(error: &io::Error) -> bool {
