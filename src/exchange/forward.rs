@@ -10,6 +10,7 @@ use weir_proto_h1::edits::Value;
 use weir_proto_h1::{Claims, Edits, FieldId, FieldPolicy, Mark, OddNames, Version};
 
 use super::chain::{Chain, Hop, Node, is_secure};
+use super::identity::{put_names, put_subject};
 use super::record::Record;
 use crate::conn::Down;
 use crate::io::Net;
@@ -197,9 +198,13 @@ fn via(edits: &mut Edits, version: Version, plan: &Plan) {
 
 fn client_fields(edits: &mut Edits, with: &Forwarded<'_>) {
     if let Some(identity) = with.identity {
-        edits.append("X-Client-Cert-Subject", identity.subject.as_str());
+        edits.append_with("X-Client-Cert-Subject", |value| {
+            put_subject(value, &identity.subject);
+        });
         if !identity.names.is_empty() {
-            edits.append("X-Client-Cert-San", identity.names.join(", "));
+            edits.append_with("X-Client-Cert-San", |value| {
+                put_names(value, &identity.names);
+            });
         }
     }
 }

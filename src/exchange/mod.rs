@@ -7,6 +7,7 @@ mod attempt;
 mod chain;
 mod forward;
 mod grpc;
+mod identity;
 mod local;
 mod pace;
 mod record;

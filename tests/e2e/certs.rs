@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
-    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, DnValue, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SanType, date_time_ymd,
 };
 
 /// An authority that signs what a test needs.
@@ -86,6 +87,20 @@ impl Authority {
             key_identifier_method: KeyIdMethod::Sha256,
         };
         params.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+
+    /// A certificate with this subject and these URIs as names.
+    pub fn sign_as(&self, subject: &[(DnType, &str)], uris: &[&str]) -> Issued {
+        self.issue(&["a.test"], KeyPair::generate().unwrap(), |params| {
+            params.distinguished_name = DistinguishedName::new();
+            for (kind, value) in subject {
+                let value = DnValue::Utf8String((*value).to_owned());
+                params.distinguished_name.push(kind.clone(), value);
+            }
+            let uri = |uri: &&str| SanType::URI((*uri).try_into().unwrap());
+            params.subject_alt_names = uris.iter().map(uri).collect();
+            params.not_after = date_time_ymd(2049, 1, 1);
+        })
     }
 
     fn issue(

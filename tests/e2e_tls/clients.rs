@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rcgen::DnType;
+
 use crate::e2e::*;
 use crate::edge::*;
 
@@ -68,6 +70,45 @@ fn clients_show_certificates() {
     edge.wait_for_metric(&failures("peer_certificate_unknown_issuer"), 1.0);
     edge.wait_for_metric(&failures("peer_certificate_expired"), 1.0);
     edge.wait_for_metric(&failures("peer_certificate_missing"), 1.0);
+}
+
+#[test]
+fn nothing_in_a_certificate_reads_as_another_item() {
+    let edge = Edge::prepared(|dir, _| {
+        let clients = Authority::new("clients");
+        let ca = clients.write(&dir.join("clients.pem"));
+        let subject = [
+            (DnType::OrganizationName, "a, O=root\r\nX-Admin: 1"),
+            (DnType::CommonName, "\u{e4}\",CN=admin;"),
+        ];
+        let uris = ["spiffe://a/b,DNS:admin.test", "x:\"a\";b%2Cc\\d"];
+        clients.sign_as(&subject, &uris).write(dir, "mallory");
+        (
+            format!(", client_ca = {ca:?}, client_headers = true"),
+            String::new(),
+        )
+    });
+    let path = |end: &str| {
+        edge.dir
+            .join(format!("mallory.{end}"))
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    let (cert, key) = (path("pem"), path("key"));
+    let told = edge
+        .curl(&["--cert", &cert, "--key", &key], "a.test", "/")
+        .unwrap();
+    assert_eq!(
+        told,
+        "https CN=\\C3\\A4\\22\\2CCN=admin\\3B,O=a\\2C O=root\\0d\\0aX-Admin: 1 \
+         URI:spiffe://a/b%2CDNS:admin.test, URI:x:%22a%22%3Bb%252Cc%5Cd"
+    );
+    // The log keeps what RFC 4514 makes of it, in one JSON string.
+    assert_eq!(
+        edge.weir.entry("/").text("client_cert"),
+        "CN=\u{e4}\\\"\\,CN=admin\\;,O=a\\, O=root\\0d\\0aX-Admin: 1"
+    );
 }
 
 #[test]
