@@ -87,15 +87,36 @@ fn requests_over_tls_cost_what_rustls_allocates() {
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n{}",
         "x".repeat(1024)
     );
-    let core = Core::start(endpoint(GET, &answer), Some(certificate()));
+    let core = Core::start("", endpoint(GET, &answer), Some(certificate()));
     let clients = (0..4).map(|_| connect_over_tls(core.address)).collect();
     count(core, clients, GET, TLS_ALLOCATIONS_MAX);
+}
+
+#[test]
+fn chains_of_trusted_proxies_cost_no_allocation() {
+    let request = GET.replace(
+        "Cookie: a=b\r\n",
+        "Cookie: a=b\r\nX-Forwarded-For: 192.0.2.7, \"[2001:db8::1]:443\"\r\nX-Forwarded-For: ::ffff:127.0.0.1\r\n\
+         X-Forwarded-Proto: https\r\nForwarded: for=\"[2001:db8::1]:443\";host=\"a.test\", for=127.0.0.1\r\nX_Odd: 1\r\n",
+    );
+    // Without a Date, which is made anew now and then.
+    let answer = "HTTP/1.1 204 No Content\r\nServer: endpoint\r\n\r\n";
+    for spelling in ["x-forwarded-for", "forwarded"] {
+        let keys = format!("trusted_proxies = \"127.0.0.1\"\nforwarded_header = {spelling:?}");
+        check_with(&keys, &request, answer, 4);
+    }
 }
 
 /// Asks over so many connections at once and counts what the core allocates meanwhile.
 #[track_caller]
 fn check(request: &str, answer: &str, clients: u64) {
-    let core = Core::start(endpoint(request, answer), None);
+    check_with("", request, answer, clients);
+}
+
+/// The same with keys of the top level.
+#[track_caller]
+fn check_with(keys: &str, request: &str, answer: &str, clients: u64) {
+    let core = Core::start(keys, endpoint(request, answer), None);
     let clients = (0..clients).map(|_| connect(core.address)).collect();
     count(core, clients, request, ALLOCATIONS_MAX);
 }
@@ -133,11 +154,11 @@ struct Core {
 }
 
 impl Core {
-    fn start(endpoint: SocketAddr, tls: Option<String>) -> Self {
+    fn start(keys: &str, endpoint: SocketAddr, tls: Option<String>) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let text = format!(
-            "[listen.\"{address}\"]\n{}\n[upstream]\napp = \"{endpoint}\"\n\
+            "{keys}\n[listen.\"{address}\"]\n{}\n[upstream]\napp = \"{endpoint}\"\n\
              [[route]]\nmatch = \"shop.example.com/users/{{id}}/*\"\nto = \"app\"\n",
             tls.map_or_else(String::new, |tls| format!("tls = {{ {tls} }}")),
         );

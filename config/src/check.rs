@@ -19,10 +19,10 @@ use crate::layers::{Http2, Limits, LimitsPatch, Pool, Retries, Timeouts, Timeout
 use crate::limits::ENDPOINTS_MAX;
 use crate::model::{
     Address, Config, Endpoint, EndpointAddress, Listener, Spots, Target, Test, TrustedPeer,
-    Upstream,
+    Underscores, Upstream,
 };
 use crate::overlap::{Holder, Taken, without_detours};
-use crate::routes::routes;
+use crate::routes::{Seen, routes};
 use crate::source::Span;
 use crate::suggest::nearest;
 
@@ -51,9 +51,13 @@ pub(crate) fn check(file: File, root: &DeTable<'_>, cx: &mut Decoder<'_>) -> Con
     let upstreams = upstreams(raw_upstreams, &listeners, cx);
     // Of a listener that could not be read it is not known.
     let asks = |each: &Listener| each.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-    let asks_clients = cx.has_errors() || listeners.iter().any(asks);
+    let keeps = |each: &Listener| each.underscores == Underscores::Keep;
+    let seen = Seen {
+        certificates: cx.has_errors() || listeners.iter().any(asks),
+        odd_names: cx.has_errors() || listeners.iter().any(keeps),
+    };
     let tables = file.routes.unwrap_or_default();
-    let (routes, route_names) = routes(tables, &names, asks_clients, cx);
+    let (routes, route_names) = routes(tables, &names, seen, cx);
     let indices = routes.iter().enumerate();
     let indices = indices.map(|(index, route)| (route.name.as_str(), index));
     let indices: HashMap<_, _> = indices.collect();

@@ -10,7 +10,8 @@ use crate::file::RawRoute;
 use crate::kinds::Text;
 use crate::limits::ENCODED_SLASH;
 use crate::model::{
-    EncodedSlash, Match, PathMatch, Pattern, Piece, Rewrite, Route, Segment, Target, ValueMatch,
+    EncodedSlash, FieldMatch, Match, PathMatch, Pattern, Piece, Rewrite, Route, Segment, Target,
+    ValueMatch,
 };
 use crate::pattern::{PathText, is_parameter_name};
 use crate::pattern_index::PatternIndex;
@@ -18,12 +19,21 @@ use crate::placeholders::{check_location, check_path_pattern};
 use crate::source::Span;
 use crate::tls::is_certificate_name;
 
+/// What listeners let routes see of a request.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen {
+    /// The certificate of a client.
+    pub(crate) certificates: bool,
+    /// Fields with odd names.
+    pub(crate) odd_names: bool,
+}
+
 /// Makes routes of the tables and reports those that contradict themselves or each other. Also
 /// gives the names of all routes, of those that could not be made as well.
 pub(crate) fn routes(
     tables: Vec<RawRoute>,
     names: &Names,
-    asks_clients: bool,
+    seen: Seen,
     cx: &mut Decoder<'_>,
 ) -> (Vec<Route>, BTreeSet<String>) {
     let mut route_names = RouteNames::given(&tables, cx);
@@ -39,7 +49,10 @@ pub(crate) fn routes(
             report_colons(path, &span, cx);
         }
         report_no_name(route.matches.client_cert.as_ref(), &span, cx);
-        if !asks_clients {
+        if !seen.odd_names {
+            report_dropped_fields(&route.matches.headers, &span, cx);
+        }
+        if !seen.certificates {
             report_nobody_asks(route.matches.client_cert.as_ref(), &span, cx);
         }
         patterns.add(&route, &routes, &span, cx);
@@ -358,6 +371,21 @@ fn report_no_name(wanted: Option<&ValueMatch>, span: &Span, cx: &mut Decoder<'_>
     let message = format!("no certificate has the subject or name `{text}`");
     cx.warning(Code::NoEffect, span.clone(), message)
         .help(format!("client_cert = \"{kind}{text}\""));
+}
+
+/// Warns of wanted fields that every listener drops.
+fn report_dropped_fields(wanted: &[FieldMatch], span: &Span, cx: &mut Decoder<'_>) {
+    let is_odd = |name: &str| !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    for field in wanted {
+        if is_odd(&field.name) && field.value != ValueMatch::Absent {
+            let message = format!(
+                "every listener drops `{}`, but from gRPC requests",
+                field.name
+            );
+            cx.warning(Code::Unreachable, span.clone(), message)
+                .help("underscores = \"keep\" on a listener lets routes see such names");
+        }
+    }
 }
 
 /// Warns of a wanted certificate where no listener asks clients for one.

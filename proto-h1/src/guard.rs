@@ -359,6 +359,86 @@ mod tests {
         assert!(stems.iter().all(is_folded));
     }
 
+    const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1\r\nX-Forwarded-Port: 1\r\nForwarded: 1\r\n\
+        X-Real-IP: 1\r\nTrue-Client-IP: 1\r\nX-Client-Cert-San: 1\r\nX-Request-ID: 1\r\nProxy: 1\r\nX_User: 1\r\nx.user: 1\r\n\
+        x!user2: 1\r\nx_user3: 1\r\nX_Forwarded_For: 1\r\nX-Plain: 1\r\n\r\n";
+
+    /// The names that are left of a head where its peer may claim this.
+    fn left(claims: Claims, odd_names: OddNames) -> (Vec<&'static str>, u32) {
+        let mut head = Head::new();
+        crate::parse_request(HEAD, &crate::Limits::default(), &mut head).unwrap();
+        let dropped = head.enforce(HEAD, &FieldPolicy { claims, odd_names });
+        let known = [
+            FieldId::XForwardedFor,
+            FieldId::Forwarded,
+            FieldId::XRequestId,
+        ];
+        for id in known {
+            assert_eq!(head.may_have(id), head.all(id).next().is_some(), "{id:?}");
+        }
+        assert!(
+            head.fields
+                .iter()
+                .all(|field| field.removed == field.is_refused)
+        );
+        let name = |field: &crate::Field| core::str::from_utf8(field.name.get(HEAD)).unwrap();
+        (head.iter().map(name).collect(), dropped)
+    }
+
+    #[test]
+    fn what_a_peer_may_claim_stays() {
+        let all = Claims::of(&[
+            Claim::XForwarded,
+            Claim::Forwarded,
+            Claim::Origin,
+            Claim::Certificate,
+            Claim::RequestId,
+        ]);
+        let family = [
+            "X-Forwarded-For",
+            "X-Forwarded-Port",
+            "Forwarded",
+            "X-Real-IP",
+            "True-Client-IP",
+            "X-Client-Cert-San",
+            "X-Request-ID",
+        ];
+        for (claims, kept) in [
+            (Claims::NONE, &family[..0]),
+            (Claims::of(&[Claim::XForwarded]), &family[..2]),
+            (Claims::of(&[Claim::Forwarded]), &family[2..3]),
+            (Claims::of(&[Claim::Origin]), &family[3..5]),
+            (
+                Claims::of(&[Claim::Certificate, Claim::RequestId]),
+                &family[5..],
+            ),
+            (all, &family[..]),
+        ] {
+            let expected = [&["Host"], kept, &["X-Plain"]].concat();
+            assert_eq!(left(claims, OddNames::Drop), (expected, 5));
+        }
+    }
+
+    #[test]
+    fn odd_names_that_are_taken_for_no_other_can_stay() {
+        for (odd_names, kept, dropped) in [
+            (OddNames::Drop, &[][..], 5),
+            (OddNames::Metadata, &["x_user3"], 4),
+            (OddNames::Keep, &["x!user2", "x_user3"], 3),
+        ] {
+            let expected = [&["Host"], kept, &["X-Plain"]].concat();
+            assert_eq!(left(Claims::NONE, odd_names), (expected, dropped));
+        }
+        let mut head = Head::new();
+        crate::parse_request(HEAD, &crate::Limits::default(), &mut head).unwrap();
+        head.enforce(HEAD, &FieldPolicy::default());
+        assert_eq!(head.restore_odd_names(), 2);
+        assert!(head.find_name(b"x_user3", HEAD).is_some());
+        assert!(head.find_name(b"x_forwarded_for", HEAD).is_none());
+        assert_eq!(head.drop_odd_names(HEAD, OddNames::Drop), 2);
+        assert_eq!(head.restore_odd_names(), 2);
+    }
+
     #[test]
     fn known_names_of_the_table_are_known_by_its_claims() {
         for id in FieldId::all() {

@@ -197,6 +197,31 @@ fn trailers_pass_in_both_directions() {
     });
 }
 
+#[test]
+fn an_answer_without_a_date_gets_one_in_every_pairing() {
+    // hyper adds one by itself unless it is told not to, so the endpoint is written by hand where it can be.
+    let handler = |_: Request<Incoming>| async move {
+        let response = Response::builder().header("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+        response.body(Body::empty()).unwrap()
+    };
+    for_all_pairs(handler, "", async |_, mut client, _| {
+        let asked = request("GET", "/").body(Body::empty()).unwrap();
+        let response = client.ask(asked).await;
+        let dates: Vec<_> = response.headers.get_all("date").iter().collect();
+        assert_eq!(dates, ["Sun, 06 Nov 1994 08:49:37 GMT"]);
+    });
+    run(async {
+        let endpoint = crate::e2e::Endpoint::answering(|_| crate::e2e::ok("hello"));
+        let weir = Weir::start(&routed("", std::slice::from_ref(&endpoint.name), ""));
+        let mut client = Client::connect(Speaks::Http2, weir.address).await;
+        let asked = request("GET", "/").body(Body::empty()).unwrap();
+        let response = client.ask(asked).await;
+        assert_eq!(response.text(), "hello");
+        let date = response.field("date").expect("a date");
+        assert!(httpdate::parse_http_date(date).is_ok(), "{date}");
+    });
+}
+
 /// What a request ended with belongs to it alone, also where the endpoint did not wait for it.
 #[test]
 fn trailers_that_nobody_took_are_not_those_of_the_next_request() {

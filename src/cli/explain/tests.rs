@@ -504,3 +504,25 @@ status = 200
         "{text}"
     );
 }
+
+#[test]
+fn fields_that_no_client_may_send_are_named() {
+    let headers = ["X_Beta: 1", "X-Forwarded-For: 192.0.2.1", "Accept: */*"];
+    let text = ask("GET", "http://api.example.com:8080/v1/x", &headers).unwrap();
+    let line = "dropped    X_Beta, X-Forwarded-For: no client may send it\n";
+    assert!(text.contains(line), "{text}");
+    let text = ask("GET", "http://api.example.com:8080/v1/x", &["X-Beta: 1"]).unwrap();
+    assert!(!text.contains("dropped"), "{text}");
+    // Where the file trusts somebody, it is they who ask.
+    let file = format!("trusted_proxies = \"10.0.0.0/8\"\n{FILE}");
+    let question = |line: &str| Question {
+        method: "GET".to_owned(),
+        url: "http://api.example.com:8080/v1/x".to_owned(),
+        headers: vec![line.to_owned()],
+        client_cert: Vec::new(),
+        all: false,
+    };
+    let text = |line| explain(&plan(&file).1, &question(line)).unwrap();
+    assert!(!text("X-Forwarded-For: 192.0.2.1").contains("dropped"));
+    assert!(text("Forwarded: for=192.0.2.1").contains("dropped    Forwarded:"));
+}
