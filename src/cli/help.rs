@@ -1,5 +1,17 @@
 //! What `weir --help` and `weir COMMAND --help` print.
 
+/// Every command with its help, in the order of the overview.
+pub(super) const COMMANDS: &[(&str, &str)] = &[
+    ("demo", DEMO),
+    ("proxy", PROXY),
+    ("run", RUN),
+    ("check", CHECK),
+    ("explain", EXPLAIN),
+    ("schema", SCHEMA),
+    ("reference", REFERENCE),
+    ("man", MAN),
+];
+
 /// The overview.
 pub(super) const MAIN: &str = "\
 Weir, an edge proxy for Linux: load balancer and API gateway in one binary.
@@ -18,6 +30,7 @@ Run it:
 Look it up:
   schema                          the JSON schema of the file, for editors
   reference                       every key of the file with its default, as Markdown
+  man                             the manual page, for `man -l -` and for packages
   help [COMMAND], --help          this, or more about a command
   --version                       the version
 
@@ -132,4 +145,11 @@ Usage: weir reference
 
 Prints every key of the configuration file as Markdown: type, default, and where the default comes
 from.
+";
+
+/// `weir man`.
+pub(super) const MAN: &str = "\
+Usage: weir man
+
+Prints the manual page as roff. Example: weir man | man -l -
 ";

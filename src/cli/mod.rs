@@ -5,6 +5,7 @@ mod check;
 mod demo;
 pub mod explain;
 mod help;
+mod man;
 mod proxy;
 mod question;
 mod run;
@@ -71,6 +72,7 @@ fn dispatch(args: &mut Parser) -> Done {
                 "explain" => question::main(args),
                 "schema" => text(args, help::SCHEMA, weir_config::schema),
                 "reference" => text(args, help::REFERENCE, weir_config::reference),
+                "man" => text(args, help::MAN, man::page),
                 "version" => version(args),
                 "help" => more(args),
                 _ => Err(Exit::Usage(unknown(&command))),
@@ -118,17 +120,14 @@ fn more(args: &mut Parser) -> Done {
         return print(help::MAIN);
     };
     let command = command.string()?;
-    print(match command.as_str() {
-        "demo" => help::DEMO,
-        "proxy" => help::PROXY,
-        "run" => help::RUN,
-        "check" => help::CHECK,
-        "explain" => help::EXPLAIN,
-        "schema" => help::SCHEMA,
-        "reference" => help::REFERENCE,
-        "help" | "version" => help::MAIN,
-        _ => return Err(Exit::Usage(unknown(&command))),
-    })
+    if matches!(command.as_str(), "help" | "version") {
+        return print(help::MAIN);
+    }
+    let found = help::COMMANDS.iter().find(|(name, _)| *name == command);
+    match found {
+        Some((_, text)) => print(text),
+        None => Err(Exit::Usage(unknown(&command))),
+    }
 }
 
 /// Prints to standard output; a closed pipe (`weir schema | head`) is no failure.
@@ -158,21 +157,11 @@ fn unexpected(value: &OsString) -> Exit {
 }
 
 fn unknown(command: &str) -> String {
-    const COMMANDS: [&str; 8] = [
-        "demo",
-        "proxy",
-        "run",
-        "check",
-        "explain",
-        "schema",
-        "reference",
-        "help",
-    ];
     let first = command.chars().next();
-    let begins = |known: &&&str| first.is_some() && known.chars().next() == first;
-    let hint = COMMANDS
-        .iter()
-        .find(begins)
+    let known = help::COMMANDS.iter().map(|(name, _)| *name).chain(["help"]);
+    let mut near = known.filter(|known| first.is_some() && known.chars().next() == first);
+    let hint = near
+        .next()
         .map_or(String::new(), |known| format!("; did you mean {known:?}?"));
     format!("there is no command {command:?}{hint}")
 }
