@@ -3,6 +3,9 @@
 //! A [`Fault`] is the one error of the data path. Its status, its stable [`Reason`] code, whether the attempt may be
 //! repeated and how loud the log is are looked up here, so that no caller decides any of it by itself.
 
+use std::io::{self, ErrorKind};
+
+use rustix::io::Errno;
 use weir_proto_h1::Error as H1Error;
 use weir_proto_h2::Error as H2Error;
 
@@ -149,6 +152,18 @@ reasons! {
     ConnectFailed "connect_failed" 502 "connection_refused";
     /// No endpoint accepted a connection in time.
     ConnectTimeout "connect_timeout" 504 "connection_timeout";
+    /// The endpoint's Unix socket does not exist.
+    ConnectNoSocket "connect_no_socket" 502 "connection_refused";
+    /// The system does not let Weir connect to the endpoint: the mode of a Unix socket, or a local firewall.
+    ConnectDenied "connect_denied" 502 "connection_refused";
+    /// No route leads to the endpoint.
+    ConnectUnreachable "connect_unreachable" 502 "destination_ip_unroutable";
+    /// Weir, or the machine, has no file descriptor left for a connection to an endpoint.
+    NoDescriptors "no_descriptors" 503 "connection_limit_reached";
+    /// No local port is left for a connection to the endpoint.
+    NoPorts "no_ports" 503 "connection_limit_reached";
+    /// The machine has no memory left for a connection to an endpoint.
+    NoSocketMemory "no_socket_memory" 503 "connection_limit_reached";
     /// The endpoint's certificate is not one to be trusted with the request.
     UpstreamTlsCertificate "upstream_tls_certificate" 502 "tls_certificate_error";
     /// The endpoint refused the TLS connection.
@@ -212,6 +227,9 @@ impl Reason {
             self,
             Self::ConnectFailed
                 | Self::ConnectTimeout
+                | Self::ConnectNoSocket
+                | Self::ConnectDenied
+                | Self::ConnectUnreachable
                 | Self::UpstreamTlsCertificate
                 | Self::UpstreamTlsAlert
                 | Self::UpstreamTlsFailed
@@ -224,6 +242,26 @@ impl Reason {
                 | Self::ResponseTruncated
                 | Self::BadUpgrade
         )
+    }
+
+    /// Why no connection to an endpoint could be made.
+    pub fn from_connect(error: &io::Error) -> Self {
+        let is_any = |of: [Errno; 2]| {
+            let of = of.map(|errno| Some(errno.raw_os_error()));
+            of.contains(&error.raw_os_error())
+        };
+        match error.kind() {
+            _ if is_any([Errno::MFILE, Errno::NFILE]) => Self::NoDescriptors,
+            _ if is_any([Errno::NOBUFS, Errno::NOMEM]) => Self::NoSocketMemory,
+            ErrorKind::NotFound => Self::ConnectNoSocket,
+            ErrorKind::PermissionDenied => Self::ConnectDenied,
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => {
+                Self::ConnectUnreachable
+            }
+            ErrorKind::AddrNotAvailable => Self::NoPorts,
+            ErrorKind::TimedOut => Self::ConnectTimeout,
+            _ => Self::ConnectFailed,
+        }
     }
 
     /// Why no TLS connection to an endpoint could be made.
@@ -303,6 +341,23 @@ impl Fault {
         }
     }
 
+    /// No connection to an endpoint could be made. Not one byte was sent, so another endpoint may be asked; where the
+    /// trouble is this machine's own, no endpoint is to blame, and asking another helps only if it is about this one.
+    pub const fn connect(reason: Reason) -> Self {
+        let (side, retry) = match reason {
+            Reason::NoDescriptors | Reason::NoSocketMemory => (Side::Local, Retry::Never),
+            // Ports are counted for each address that is connected to.
+            Reason::NoPorts => (Side::Local, Retry::Always),
+            _ => (Side::Upstream, Retry::Always),
+        };
+        Self {
+            side,
+            phase: Phase::Connect,
+            reason,
+            retry,
+        }
+    }
+
     /// A fault that Weir decided on.
     pub const fn local(phase: Phase, reason: Reason) -> Self {
         Self {
@@ -310,6 +365,95 @@ impl Fault {
             phase,
             reason,
             retry: Retry::Never,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_connects_have_reasons_of_their_own() {
+        let cases = [
+            (
+                Errno::MFILE,
+                Reason::NoDescriptors,
+                Side::Local,
+                Retry::Never,
+            ),
+            (
+                Errno::NFILE,
+                Reason::NoDescriptors,
+                Side::Local,
+                Retry::Never,
+            ),
+            (
+                Errno::NOBUFS,
+                Reason::NoSocketMemory,
+                Side::Local,
+                Retry::Never,
+            ),
+            (
+                Errno::NOMEM,
+                Reason::NoSocketMemory,
+                Side::Local,
+                Retry::Never,
+            ),
+            (
+                Errno::ADDRNOTAVAIL,
+                Reason::NoPorts,
+                Side::Local,
+                Retry::Always,
+            ),
+            (
+                Errno::ACCESS,
+                Reason::ConnectDenied,
+                Side::Upstream,
+                Retry::Always,
+            ),
+            (
+                Errno::PERM,
+                Reason::ConnectDenied,
+                Side::Upstream,
+                Retry::Always,
+            ),
+            (
+                Errno::NOENT,
+                Reason::ConnectNoSocket,
+                Side::Upstream,
+                Retry::Always,
+            ),
+            (
+                Errno::CONNREFUSED,
+                Reason::ConnectFailed,
+                Side::Upstream,
+                Retry::Always,
+            ),
+            (
+                Errno::TIMEDOUT,
+                Reason::ConnectTimeout,
+                Side::Upstream,
+                Retry::Always,
+            ),
+            (
+                Errno::HOSTUNREACH,
+                Reason::ConnectUnreachable,
+                Side::Upstream,
+                Retry::Always,
+            ),
+            (
+                Errno::NETUNREACH,
+                Reason::ConnectUnreachable,
+                Side::Upstream,
+                Retry::Always,
+            ),
+        ];
+        for (errno, reason, side, retry) in cases {
+            let found = Reason::from_connect(&errno.into());
+            assert_eq!(found, reason, "{errno:?}");
+            let fault = Fault::connect(found);
+            assert_eq!((fault.side, fault.retry), (side, retry), "{errno:?}");
         }
     }
 }

@@ -137,6 +137,26 @@ pub const LISTENER_EMPTY_MS: u64 = 1_000;
 /// way, mostly.
 pub const LEAVE_FIRST_MS: u64 = 1_000;
 
+/// Open files that are kept for control: its loop, signals, logs, the admin listener with its connections, files that a
+/// reload reads, and lookups of names.
+pub const FILES_OF_CONTROL: u64 = 96;
+
+/// Open files that are kept for each core besides sockets and pipes: its ring, its doorbell, and some to spare.
+pub const FILES_OF_CORE: u64 = 8;
+
+/// Memory that a client's connection counts for where there are as many as the machine allows: what one takes that got
+/// stuck.
+pub const CONNECTION_BYTES: u64 = 64 * 1024;
+
+/// Connections that are served however little the machine grants.
+pub const CONNECTIONS_MIN: u64 = 16;
+
+/// Memory of a core unless the file says how much: what is more than this is left to others on the machine.
+pub const MEMORY_PER_CORE_MAX: usize = 1024 * 1024 * 1024;
+
+/// Unused connections to endpoints that a core closes when it finds no descriptor for another one.
+pub const IDLE_CLOSED_AT_ONCE: usize = 8;
+
 /// How long an accept waits after an error that is likely to last.
 pub const ACCEPT_RETRY_MS: u64 = 50;
 

@@ -173,12 +173,15 @@ fn limits(patch: &LimitsPatch, root: &DeTable<'_>, cx: &mut Decoder<'_>) -> Limi
         )
         .help("raise `limits.head`, or lower `limits.target`");
     }
+    let Some(connections) = limits.connections else {
+        return limits;
+    };
     if patch.connections_per_client.is_none() {
-        limits.connections_per_client = limits.connections_per_client.min(limits.connections);
+        limits.connections_per_client = limits.connections_per_client.min(connections);
     }
-    if limits.connections_per_client > limits.connections {
+    if limits.connections_per_client > connections {
         let span = find(root, &["limits", "connections_per_client"]).unwrap_or_default();
-        per_client_unreachable(span, limits.connections, cx);
+        per_client_unreachable(span, connections, cx);
     }
     limits
 }
@@ -240,8 +243,8 @@ fn listeners(
         let connections = raw
             .connections
             .as_ref()
-            .map_or(limits.connections, |at| at.value);
-        if let Some(per_client) = &raw.connections_per_client
+            .map_or(limits.connections, |at| Some(at.value));
+        if let (Some(per_client), Some(connections)) = (&raw.connections_per_client, connections)
             && per_client.value > connections
         {
             per_client_unreachable(per_client.span.clone(), connections, cx);

@@ -180,6 +180,30 @@ impl<K: Spell> Spell for OrOff<K> {
     }
 }
 
+/// A `K`, or "auto" for what the machine has.
+pub(crate) struct OrAuto<K>(PhantomData<K>);
+
+impl<K: Kind> Kind for OrAuto<K> {
+    type Value = Option<K::Value>;
+
+    fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Self::Value> {
+        match value.get_ref() {
+            DeValue::String(text) if text == "auto" => Some(None),
+            _ => K::decode(value, cx).map(Some),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::AnyOf(vec![K::shape(), Shape::Choice(vec!["auto"])])
+    }
+}
+
+impl<K: Spell> Spell for OrAuto<K> {
+    fn spell(value: &Self::Value) -> Json {
+        value.as_ref().map_or_else(|| Json::text("auto"), K::spell)
+    }
+}
+
 /// A list of `K`, or a single one. What cannot be read is reported and left out.
 pub(crate) struct Many<K>(PhantomData<K>);
 

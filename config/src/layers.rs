@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::amounts::{ByteRate, Pause, Percent, Size, Time};
-use crate::kinds::{Count, OrOff};
+use crate::kinds::{Count, OrAuto, OrOff};
 use crate::limits::{
     self, CONNECTIONS_MAX, FIELDS_MAX, H2_FRAMES_MAX, H2_STREAMS_MAX, H2_WINDOW_MAX, H2_WINDOW_MIN,
     HEAD_BYTES_MAX, HEAD_BYTES_MIN, MEMORY_MIN, RETRIES_MAX,
@@ -59,12 +59,14 @@ layer! {
         /// The slowest upload that is served while its answer has not begun, and the slowest reading of an answer, bytes a
         /// second; any when off.
         body_rate: Option<u64> = "body_rate" as OrOff<ByteRate>, limits::BODY_RATE;
-        /// Connections of one listener, all cores together.
-        connections: u32 = "connections" as Count<1, CONNECTIONS_MAX>, limits::CONNECTIONS;
+        /// Connections of one listener, all cores together; one more gets 503. With "auto", as many as open files and
+        /// memory allow: then clients wait in the kernel's accept queue.
+        connections: Option<u32> = "connections" as OrAuto<Count<1, CONNECTIONS_MAX>>, limits::CONNECTIONS;
         /// Connections from one client address to one listener, all cores together.
         connections_per_client: u32 = "connections_per_client" as Count<1, CONNECTIONS_MAX>, limits::CONNECTIONS_PER_CLIENT;
-        /// Bytes of messages on their way, by core. Beyond, the connections that hold most are ended.
-        memory_per_core: u64 = "memory_per_core" as Size<MEMORY_MIN, BYTES_MAX>, limits::MEMORY_PER_CORE;
+        /// Memory of connections and of messages on their way, by core. Beyond, the connections that hold most are
+        /// ended. With "auto", half of what the machine and the cgroup allow, divided by the cores.
+        memory_per_core: Option<u64> = "memory_per_core" as OrAuto<Size<MEMORY_MIN, BYTES_MAX>>, limits::MEMORY_PER_CORE;
     }
 }
 

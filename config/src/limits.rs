@@ -123,19 +123,17 @@ pub const BODY_BYTES: Preset<Option<u64>> = preset(
 pub const BODY_RATE: Preset<Option<u64>> =
     preset(Some(240), "Kestrel `MinRequestBodyDataRate` 240 B/s");
 /// Connections of one listener, all cores together.
-pub const CONNECTIONS: Preset<u32> = preset(
-    65_536,
-    "memory: 64 KiB for each stuck one stays below 4 GiB",
+pub const CONNECTIONS: Preset<Option<u32>> = preset(
+    None,
+    "open files, with a reserve for endpoints; memory, at 64 KiB for each. nginx and HAProxy have you count yourself",
 );
 /// Connections from one client address to one listener.
-pub const CONNECTIONS_PER_CLIENT: Preset<u32> = preset(
-    16_384,
-    "a quarter of `connections`: one address never takes the whole listener",
-);
+pub const CONNECTIONS_PER_CLIENT: Preset<u32> =
+    preset(16_384, "a quarter of 65,536; no more than `connections`");
 /// Bytes of messages on their way, by core.
-pub const MEMORY_PER_CORE: Preset<u64> = preset(
-    512 * 1024 * KIB,
-    "4,096 slow readers with all that one may hold, or 16 such connections of HTTP/2",
+pub const MEMORY_PER_CORE: Preset<Option<u64>> = preset(
+    None,
+    "half of the memory, at most 1 GiB a core: the rest is the kernel's, for sockets, and everybody else's",
 );
 /// The least memory for messages: what a few busy connections hold.
 pub const MEMORY_MIN: u64 = 1024 * KIB;
@@ -288,8 +286,7 @@ const _: () = {
     assert!(TARGET_BYTES.value < HEAD_BYTES.value);
     assert!(HEAD_BYTES.value <= HEAD_BYTES_MAX && HEAD_BYTES_MIN < HEAD_BYTES.value);
     assert!(FIELDS.value <= FIELDS_MAX);
-    assert!(CONNECTIONS_PER_CLIENT.value <= CONNECTIONS.value);
-    assert!(CONNECTIONS.value <= CONNECTIONS_MAX);
+    assert!(CONNECTIONS_PER_CLIENT.value <= CONNECTIONS_MAX);
     assert!(BACKLOG.value <= BACKLOG_MAX);
     assert!(matches!(RETRIES.value, Some(0..=RETRIES_MAX)));
 };

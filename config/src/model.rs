@@ -161,10 +161,10 @@ impl Config {
         })
     }
 
-    /// Connections that `listener` serves at once, all cores together.
+    /// Connections that `listener` serves at once, all cores together; `None` for as many as the machine allows.
     #[must_use]
-    pub fn connections_of(&self, listener: &Listener) -> u32 {
-        listener.connections.unwrap_or(self.limits.connections)
+    pub fn connections_of(&self, listener: &Listener) -> Option<u32> {
+        listener.connections.or(self.limits.connections)
     }
 
     /// Connections that one client address may hold at `listener`, never more than
@@ -174,7 +174,7 @@ impl Config {
         listener
             .connections_per_client
             .unwrap_or(self.limits.connections_per_client)
-            .min(self.connections_of(listener))
+            .min(self.connections_of(listener).unwrap_or(u32::MAX))
     }
 }
 

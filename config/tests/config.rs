@@ -78,8 +78,8 @@ fn everything_is_read() {
     assert_eq!(config.limits.body_rate, Some(240));
     assert_eq!(config.timeouts.total, None);
     assert_eq!(config.listeners.len(), 4);
-    assert_eq!(config.connections_of(&config.listeners[0]), 10_000);
-    assert_eq!(config.connections_of(&config.listeners[1]), 65_536);
+    assert_eq!(config.connections_of(&config.listeners[0]), Some(10_000));
+    assert_eq!(config.connections_of(&config.listeners[1]), None);
     assert_eq!(
         config.listener_timeouts(&config.listeners[0]).idle,
         Duration::from_secs(90)

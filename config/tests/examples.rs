@@ -101,7 +101,7 @@ fn defaults_can_be_written() {
         timeouts = { head = \"10s\", idle = \"75s\", connect = \"2s\", first_byte = \"1m\", \
         body_stall = \"30s\", upstream_idle = \"60s\", total = \"off\", grace = \"30s\" }\n\
         limits = { head = \"16KiB\", fields = 100, target = \"8KiB\", body = \"off\", \
-        body_rate = \"240B/s\", connections = 65536, connections_per_client = 16384, memory_per_core = \"512MiB\" }\n\
+        body_rate = \"240B/s\", connections = \"auto\", connections_per_client = 16384, memory_per_core = \"auto\" }\n\
         retries = { count = 1, budget = \"20%\", budget_min = 3, backoff = \"25ms\", \
         per_try = \"off\" }\n";
     let long = weir_config::parse("long", &format!("{written}{rest}")).expect("a right file");

@@ -38,6 +38,7 @@ pub(super) fn main(args: &mut Parser) -> Done {
             }
             let mut text = weir_config::to_text(&loaded.warnings);
             let summary = summary(&loaded, names);
+            let _ = writeln!(text, "limits here: {}", loaded.plan.capacity);
             let _ = writeln!(text, "{}: ok; {summary}", file.display());
             print(&text)
         }

@@ -404,17 +404,24 @@ fn write_listener(out: &mut String, plan: &Plan, listeners: &[&ListenerPlan], po
             name,
             timeouts,
             limits,
+            connections_max,
             ..
         } = listener;
+        let is_known = plan.capacity.is_known();
+        let most = is_known.then(|| format!(", at most {connections_max} connections"));
         let _ = writeln!(
             out,
-            "listener   {name}, head within {} and {}, {} fields, target {}, idle {}",
+            "listener   {name}, head within {} and {}, {} fields, target {}, idle {}{}",
             show_duration(timeouts.head),
             show_size(limits.head_bytes_max.into()),
             limits.fields_max,
             show_size(limits.target_bytes_max.into()),
             show_duration(timeouts.idle),
+            most.unwrap_or_default(),
         );
+    }
+    if plan.capacity.is_known() {
+        let _ = writeln!(out, "limits     {}", plan.capacity);
     }
 }
 

@@ -106,7 +106,8 @@ Usage: weir check FILE [--no-resolve] [--elsewhere] [--json]
 Checks FILE like `run` and a reload do: says everything that is wrong at once, resolves host names,
 runs the [[test]] blocks, and asks the machine for what a start needs, as this user: addresses and
 ports, folders of sockets and logs, processors, io_uring. Root also tests, as the file's `user`,
-whether that can read keys and open logs. Prints nothing but `FILE: ok` and a summary when all is well.
+whether that can read keys and open logs. Prints `FILE: ok` with a summary when all is well, and how
+many connections and how much memory this machine allows.
 
   --no-resolve   leave host names of endpoints alone: for a machine that cannot resolve them, a build
                  server say. `run` and a reload always resolve them; one that is not found is a warning,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use weir_config::{Code, Config, Diagnostic, EndpointAddress, Places, Spot};
 
 use super::names::{self, Answers, Resolver};
-use super::{access, preflight};
+use super::{access, cpus, preflight, system};
 use crate::cli::explain;
 use crate::files;
 use crate::io::Address;
@@ -136,6 +136,9 @@ fn compile(
     match compiled {
         Ok(mut plan) => {
             plan.equip(&tls);
+            // How many cores there are to be is said again at a start; here it is for whoever asks.
+            let cores = cpus::choose(&config.cores).map_or(1, |choice| choice.cpus.len());
+            system::fit(&mut plan, &config, cores);
             warnings.extend(unresolved(source, &text, (&config, &plan), &names));
             let loaded = Loaded {
                 config,

@@ -12,6 +12,7 @@ mod inherited;
 mod limits;
 mod listen;
 mod load;
+mod memory;
 mod names;
 mod notify;
 mod occupants;
@@ -187,12 +188,13 @@ async fn start(
         ..
     } = loaded;
     plan.epoch = 1;
-    let plan = Arc::new(plan);
     let mut signals = Signals::new()?;
     let manager = Manager::from_environment();
     let open_files = system::raise_open_files();
     let choice = cpus::choose(&config.cores)?;
     let count = choice.cpus.len();
+    system::fit(&mut plan, &config, count);
+    let plan = Arc::new(plan);
     let all: Vec<_> = (0..)
         .map(crate::plan::ListenerId)
         .take(plan.listeners.len())
@@ -230,7 +232,9 @@ async fn start(
     };
     announce(&plan, &started, &choice, admin.as_ref());
     process::info(open_files);
-    system::remarks(&plan).iter().for_each(process::warn);
+    process::info(format_args!("limits: {}", plan.capacity));
+    let remarks = system::remarks(&plan, &config);
+    remarks.iter().for_each(process::warn);
     let state = State {
         plan,
         config: Arc::new(config),

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use weir_config::{Config, EndpointAddress};
 
 use super::reload::Reloader;
-use super::{Control, count, limits, seconds, summary};
+use super::{Control, count, limits, seconds, summary, system};
 use crate::core::Command;
 use crate::obs::{Kind, Page, process};
 use crate::plan::Plan;
@@ -393,6 +393,7 @@ impl Control {
         }
         let tls = self.state.borrow().certificates.in_use();
         plan.equip(&tls);
+        system::fit(&mut plan, &self.state.borrow().config, self.cores.count());
         plan.epoch = self.state.borrow().plan.epoch + 1;
         let plan = Arc::new(plan);
         self.obs.prepare(&plan);

@@ -17,7 +17,7 @@ use super::inherited::Inherited;
 use super::listen::{self, Bound, OwnFile};
 use super::load::{Loaded, Machine, Names, Source, load};
 use super::names::{self, Answers, Lookups};
-use super::{Control, few, limits, open_log, say_warnings, seconds, summary};
+use super::{Control, few, limits, open_log, say_warnings, seconds, summary, system};
 use crate::core::Command;
 use crate::io::Address;
 use crate::obs::{AccessLog, process};
@@ -189,6 +189,7 @@ impl Control {
         let taken = self.tcp_addresses();
         let state = self.state.borrow();
         plan.epoch = state.plan.epoch + 1;
+        system::fit(&mut plan, &config, self.cores.count());
         let diff = Diff::between(&state.plan, &plan);
         let mut none = Inherited::default();
         let bound = listen::bind(&plan, &diff.added, self.cores.count(), &taken, &mut none)?;

@@ -1,10 +1,14 @@
 //! What control asks of the system: open files, memory, and why it says no.
 
+use std::path::Path;
 use std::{fs, io};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use weir_config::Config;
+use weir_config::limits::BACKLOG;
 
-use crate::plan::Plan;
+use super::memory;
+use crate::plan::{Grants, Plan};
 
 /// Raises the limit of open files to the hard limit; says what came of it.
 pub(super) fn raise_open_files() -> String {
@@ -34,30 +38,42 @@ pub(super) fn raise_open_files() -> String {
     }
 }
 
-/// What the system grants less of than the plan wants: its listeners' connections and accept queues.
-pub(super) fn remarks(plan: &Plan) -> Vec<String> {
-    let somaxconn = fs::read_to_string("/proc/sys/net/core/somaxconn");
-    let somaxconn = somaxconn.ok().and_then(|text| text.trim().parse().ok());
-    shortages(plan, open_files_max(), somaxconn)
+/// What the system grants: files as many as a start raises the limit to.
+pub(super) fn grants() -> Grants {
+    Grants {
+        open_files: getrlimit(Resource::Nofile).maximum,
+        memory_bytes: memory::limit(Path::new("/")),
+    }
 }
 
-fn shortages(plan: &Plan, open_files: Option<u64>, somaxconn: Option<u32>) -> Vec<String> {
+/// Has a plan use as much of the machine as it may, with so many cores.
+pub(super) fn fit(plan: &mut Plan, config: &Config, cores: usize) {
+    plan.fit(config, grants(), cores);
+}
+
+/// What the system grants less of than the file asks for: its listeners' connections and accept queues.
+pub(super) fn remarks(plan: &Plan, config: &Config) -> Vec<String> {
+    let somaxconn = fs::read_to_string("/proc/sys/net/core/somaxconn");
+    let somaxconn = somaxconn.ok().and_then(|text| text.trim().parse().ok());
+    shortages(plan, config, somaxconn)
+}
+
+fn shortages(plan: &Plan, config: &Config, somaxconn: Option<u32>) -> Vec<String> {
     let mut found = Vec::new();
-    let connections = plan
-        .listeners
-        .iter()
-        .map(|listener| u64::from(listener.connections_max));
-    let connections: u64 = connections.sum();
-    // A client's connection and one to an endpoint.
-    let wanted = connections.saturating_mul(2);
-    if let Some(open_files) = open_files.filter(|files| *files < wanted) {
+    let written = |each| config.connections_of(each).map(u64::from);
+    let wanted: u64 = config.listeners.iter().filter_map(written).sum();
+    if let Some(files) = plan.capacity.is_below(wanted) {
+        let most = plan.capacity.connections_max;
         found.push(format!(
-            "open files: {open_files} are fewer than the {wanted} that {connections} proxied connections need; \
-             raise the hard limit (`ulimit -Hn`, systemd: LimitNOFILE=) or lower `connections`"
+            "open files: {files} allow {most} connections at once, fewer than the {wanted} of `connections`; more \
+             clients wait to be accepted. Raise the hard limit (`ulimit -Hn`, systemd: LimitNOFILE=) or lower \
+             `connections`"
         ));
     }
-    let backlog = plan.listeners.iter().map(|listener| listener.backlog).max();
-    if let (Some(backlog), Some(max)) = (backlog, somaxconn)
+    // A default that is cut is nothing that anybody asked for.
+    let backlogs = config.listeners.iter().map(|listener| listener.backlog);
+    let asked_for = backlogs.filter(|&backlog| backlog != BACKLOG.value).max();
+    if let (Some(backlog), Some(max)) = (asked_for, somaxconn)
         && backlog > max
     {
         found.push(format!(
@@ -161,11 +177,23 @@ mod tests {
         let text = "[listen.\"127.0.0.1:1\"]\nconnections = 1000\nbacklog = 9000\n\
                     [[route]]\nmatch = \"/*\"\nrespond = { status = 204 }\n";
         let config = weir_config::parse("test.toml", text).unwrap().0;
-        let plan = Plan::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
-        assert!(shortages(&plan, Some(2_000), Some(9_000)).is_empty());
-        assert!(shortages(&plan, None, None).is_empty());
-        let found = shortages(&plan, Some(1_999), Some(4_096));
-        assert!(found[0].contains("1999") && found[0].contains("2000"));
+        let mut plan = Plan::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
+        let mut found = |open_files, somaxconn| {
+            let memory_bytes = Some(1 << 40);
+            let grants = Grants {
+                open_files,
+                memory_bytes,
+            };
+            plan.fit(&config, grants, 1);
+            shortages(&plan, &config, somaxconn)
+        };
+        assert!(found(Some(2_000), Some(9_000)).is_empty());
+        assert!(found(None, None).is_empty());
+        let found = found(Some(1_000), Some(4_096));
+        assert!(
+            found[0].contains("1000 allow") && found[0].contains("the 1000 of"),
+            "{found:?}"
+        );
         assert!(found[1].contains("cuts a backlog of 9000 to 4096"));
     }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use super::Core;
@@ -118,6 +118,8 @@ impl<N: Net> Core<N> {
         if door.is_leaving.replace(true) {
             return;
         }
+        let waiting = self.waiting_for_room.take();
+        waiting.into_iter().for_each(Waker::wake);
         let (core, door) = (self.clone(), door.clone());
         self.net.spawn(async move {
             if let Some(listener) = door.listener.take() {
@@ -177,8 +179,13 @@ impl<N: Net> Core<N> {
     /// One of the accepts that are posted for a door.
     async fn accept(self: Rc<Self>, door: Rc<Door<N>>, listener: Rc<N::Listener>) {
         loop {
+            self.room(&door).await;
             match self.net.accept(&listener).await {
-                Ok(connection) => self.welcome(&door, connection),
+                Ok(connection) => {
+                    // Others may have come first while this accept waited.
+                    self.room(&door).await;
+                    self.welcome(&door, connection);
+                }
                 Err(_) if door.is_leaving.get() => return,
                 Err(error) => {
                     // Out of descriptors or memory, or a client that left already. Waiting a little keeps a lasting
@@ -190,6 +197,35 @@ impl<N: Net> Core<N> {
                     self.net.sleep_until(then).await;
                 }
             }
+        }
+    }
+
+    /// Waits until there are fewer connections, on all cores, than there may be. Clients wait in the kernel's queue
+    /// meanwhile: a connection that is accepted and then fails for want of a descriptor helps nobody.
+    async fn room(&self, door: &Door<N>) {
+        poll_fn(|cx| {
+            if door.is_leaving.get() || self.has_room() {
+                return Poll::Ready(());
+            }
+            let mut waiting = self.waiting_for_room.borrow_mut();
+            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                waiting.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn has_room(&self) -> bool {
+        let max = self.plan.borrow().plan.capacity.connections_max;
+        self.shared.connections() < u64::from(max)
+    }
+
+    /// Has accepts go on that wait for room, if there is some: here, or on another core.
+    pub(super) fn offer_room(&self) {
+        if !self.waiting_for_room.borrow().is_empty() && self.has_room() {
+            let waiting = self.waiting_for_room.take();
+            waiting.into_iter().for_each(Waker::wake);
         }
     }
 
@@ -320,6 +356,7 @@ impl<N: Net> Drop for Pass<N> {
         core.obs.borrow().connection_closed(self.door.id.get());
         core.connections.set(core.connections.get() - 1);
         core.shared.set_load(core.index, core.connections.get());
+        core.offer_room();
         if core.connections.get() == 0 {
             core.wake_waiter();
         }
@@ -348,6 +385,14 @@ impl<N: Net> Shared<N> {
             .min_by_key(|&(_, load)| load)
             .map(|(i, _)| i)
             .filter(|&i| i != index)
+    }
+
+    /// Connections of all cores.
+    fn connections(&self) -> u64 {
+        let loads = self.loads.iter();
+        loads
+            .map(|load| u64::from(load.load(Ordering::Relaxed)))
+            .sum()
     }
 
     /// Says how many connections a core has. Only the core itself does.

@@ -296,6 +296,7 @@ pub async fn run<N: Net>(
     sockets: Vec<(ListenerId, N::Socket)>,
     mailbox: Mailbox<N>,
 ) {
+    net.set_pipes_max(plan.capacity.pipes_per_core_max);
     let core = Core::new(net, index, plan, obs, shared, seed);
     core.open_doors(sockets);
     core.run(mailbox).await;

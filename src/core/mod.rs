@@ -71,6 +71,8 @@ pub struct Core<N: Net> {
     connections: Cell<usize>,
     conversations: Cell<usize>,
     waiting_for_end: Cell<Option<Waker>>,
+    /// Accepts that wait until there are fewer connections.
+    waiting_for_room: RefCell<Vec<Waker>>,
 }
 
 /// The plan with this core's side of it. Exchanges hold on to the one they began with.
@@ -119,6 +121,7 @@ impl<N: Net> Core<N> {
             connections: Cell::new(0),
             conversations: Cell::new(0),
             waiting_for_end: Cell::new(None),
+            waiting_for_room: RefCell::default(),
             net,
             shared,
             index,
@@ -199,13 +202,15 @@ impl<N: Net> Core<N> {
             self.timers.fire(self.net.now());
             self.places.look(self.net.now());
             self.keep_within_memory();
+            // Those that end on other cores make room as well.
+            self.offer_room();
         }
     }
 
     /// Has the connections that hold most end when messages on their way take more memory than they may. From half of
     /// that on connections say what they hold.
     fn keep_within_memory(&self) {
-        let max = self.plan.borrow().plan.memory_per_core_max;
+        let max = self.plan.borrow().plan.capacity.memory_per_core_max;
         let taken = self.net.pool().live_bytes();
         let was_tight = self.tight.get();
         // It ends later than it begins: else a load around one mark would wake everybody again and again.
@@ -277,6 +282,7 @@ impl<N: Net> Core<N> {
                     .map(Rc::as_ref),
             );
         }
+        self.net.set_pipes_max(new.plan.capacity.pipes_per_core_max);
         self.obs.borrow_mut().plan_changed(&new.plan);
         *self.plan.borrow_mut() = new.clone();
         drop(old);

@@ -1,6 +1,7 @@
 //! Attempts of an exchange: which endpoint, over which connection, and what a failure means for the next one.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::mem;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -99,15 +100,43 @@ fn still_there<N: Net>(down: &Down<'_, N>) -> Result<(), Fault> {
     down.gone().map_or(Ok(()), Err)
 }
 
+/// Why no connection to an endpoint could be made, and what the system has said.
+struct Refused {
+    reason: Reason,
+    errno: u16,
+}
+
+impl Refused {
+    fn by_system(error: io::Error) -> Self {
+        let errno = error.raw_os_error().and_then(|code| code.try_into().ok());
+        Self {
+            reason: Reason::from_connect(&error),
+            errno: errno.unwrap_or(0),
+        }
+    }
+}
+
+impl From<Reason> for Refused {
+    fn from(reason: Reason) -> Self {
+        Self { reason, errno: 0 }
+    }
+}
+
 /// Opens a connection to an endpoint, with all that comes before a request.
 async fn open<N: Net>(
     core: &Rc<Core<N>>,
     endpoint: &Endpoint<N>,
     said: Option<Vec<u8>>,
     its_own: bool,
-) -> Result<Wire<N>, Reason> {
-    let connected = core.net.connect(&endpoint.address).await;
-    let mut connection = connected.map_err(|_| Reason::ConnectFailed)?;
+) -> Result<Wire<N>, Refused> {
+    let mut connected = core.net.connect(&endpoint.address).await;
+    if let Err(error) = &connected
+        && Reason::from_connect(error) == Reason::NoDescriptors
+        && core.reaper.close_some() > 0
+    {
+        connected = core.net.connect(&endpoint.address).await;
+    }
+    let mut connection = connected.map_err(Refused::by_system)?;
     connection.tx.probe(endpoint.dead_after());
     if let Some(said) = said {
         connection.tx.push(core.net.pool().copy(&said));
@@ -117,7 +146,8 @@ async fn open<N: Net>(
         // In a box: the handshake is rare, and what it holds is large.
         Some(secure) => {
             let name = &endpoint.name;
-            Box::pin(shake_hands(core, secure, connection, name, its_own)).await
+            let shaken = Box::pin(shake_hands(core, secure, connection, name, its_own)).await;
+            shaken.map_err(Refused::from)
         }
     }
 }
@@ -433,11 +463,19 @@ impl<N: Net> Way<'_, N> {
         let connected = self.until(deadline, down, |cx| connecting.as_mut().poll(cx));
         let connected = connected.await;
         record.connect_ns += core.net.now().since(began).as_nanos() as u64;
-        match connected?.unwrap_or(Err(Reason::ConnectTimeout)) {
-            Ok(wire) => Ok(permit.hold(wire, owner, core.net.now())),
-            Err(reason) => {
-                permit.failed();
-                Err(Fault::upstream(Phase::Connect, reason, Retry::Always))
+        let late = || Err(Refused::from(Reason::ConnectTimeout));
+        match connected?.unwrap_or_else(late) {
+            Ok(wire) => {
+                record.errno = 0;
+                Ok(permit.hold(wire, owner, core.net.now()))
+            }
+            Err(Refused { reason, errno }) => {
+                let fault = Fault::connect(reason);
+                record.errno = errno;
+                if fault.side == Side::Upstream {
+                    permit.failed();
+                }
+                Err(fault)
             }
         }
     }

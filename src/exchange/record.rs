@@ -54,6 +54,8 @@ pub(super) struct Record {
     pub(super) connect_ns: u64,
     /// From the request's head on its way to the first byte of the answer, in the last attempt, in nanoseconds.
     pub(super) first_byte_ns: u64,
+    /// What the system said of the last connection that could not be made; 0 if nothing.
+    pub(super) errno: u16,
     /// Why Weir answered itself or broke off.
     pub(super) reason: Option<Reason>,
     /// The request is a call of gRPC.
@@ -86,6 +88,7 @@ impl Record {
             queue_ns: 0,
             connect_ns: 0,
             first_byte_ns: 0,
+            errno: 0,
             reason: None,
             is_call: false,
             grpc_status: None,
@@ -127,6 +130,7 @@ impl Record {
             queue_us: microseconds(self.queue_ns),
             connect_us: microseconds(self.connect_ns),
             first_byte_us: microseconds(self.first_byte_ns),
+            errno: self.errno,
             reason: self.reason,
         }
     }

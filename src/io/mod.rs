@@ -162,6 +162,11 @@ pub trait Net: Clone + 'static {
         at_most: usize,
     ) -> Poll<usize>;
 
+    /// Sets how many pipes this core may have: each is two descriptors.
+    fn set_pipes_max(&self, pipes: usize) {
+        let _ = pipes;
+    }
+
     /// Packs a fresh connection for another core.
     ///
     /// # Errors

@@ -14,10 +14,27 @@ use super::os::owned;
 use crate::limits::{PASS_BYTES_MAX, PIPES_KEPT_MAX, PIPES_MAX};
 
 /// A core's pipes.
-#[derive(Default)]
 pub(super) struct Pipes {
     free: RefCell<Vec<Ends>>,
     taken: Cell<usize>,
+    most: Cell<usize>,
+}
+
+impl Default for Pipes {
+    fn default() -> Self {
+        Self {
+            free: RefCell::default(),
+            taken: Cell::new(0),
+            most: Cell::new(PIPES_MAX),
+        }
+    }
+}
+
+impl Pipes {
+    /// Sets how many may be taken at once.
+    pub(super) fn set_max(&self, most: usize) {
+        self.most.set(most.min(PIPES_MAX));
+    }
 }
 
 struct Ends {
@@ -35,7 +52,7 @@ pub(super) struct Pipe {
 impl Pipe {
     /// Takes an empty pipe. `None`: there are enough, or the system grants no more.
     pub(super) fn take(pipes: &Rc<Pipes>) -> Option<Self> {
-        if pipes.taken.get() >= PIPES_MAX {
+        if pipes.taken.get() >= pipes.most.get() {
             return None;
         }
         let free = pipes.free.borrow_mut().pop();

@@ -56,6 +56,8 @@ pub struct Exchange<'a> {
     pub connect_us: u64,
     /// From sending the request's head to the first byte of the answer, microseconds.
     pub first_byte_us: u64,
+    /// What the system said of the connection to the endpoint that could not be made last; 0 if nothing.
+    pub errno: u16,
     /// Why Weir answered by itself or broke the exchange off.
     pub reason: Option<Reason>,
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::access::Format;
+use super::errno;
 use super::event::Exchange;
 use super::process::now_ms;
 use super::sheet::Names;
@@ -50,6 +51,7 @@ pub(super) fn json(out: &mut String, event: &Exchange<'_>, names: Option<&Names>
         let _ = write!(out, ",\"{name}_ms\":");
         text::millis(out, us);
     }
+    member(out, "errno", errno::name(event.errno, &mut [0; 8]));
     member(
         out,
         "reason",
@@ -99,6 +101,9 @@ pub(super) fn text(out: &mut String, event: &Exchange<'_>, names: Option<&Names>
     if !event.client_cert.is_empty() {
         out.push_str(" client_cert=");
         text::quoted(out, event.client_cert);
+    }
+    if let Some(errno) = errno::name(event.errno, &mut [0; 8]) {
+        let _ = write!(out, " errno={}", String::from_utf8_lossy(errno));
     }
     let reason = event.reason.map_or("-", |reason| reason.code());
     let _ = writeln!(

@@ -8,6 +8,7 @@
 
 mod access;
 mod counters;
+mod errno;
 mod event;
 mod http2;
 pub mod limits;

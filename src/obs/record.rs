@@ -68,6 +68,7 @@ pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &Exchange<
     head.put(&suite.to_le_bytes());
     head.put(&event.status.to_le_bytes());
     head.u32(event.grpc_status.unwrap_or(NO_ID));
+    head.put(&event.errno.to_le_bytes());
     head.put(&[event.reason.map_or(NO_REASON, |reason| reason as u8)]);
     head.u32(event.listener.0);
     head.u32(event.route.map_or(NO_ID, |id| id.0));
@@ -159,6 +160,7 @@ fn read(record: &[u8]) -> Option<Record<'_>> {
     });
     let status = fields.u16()?;
     let grpc_status = fields.id()?;
+    let errno = fields.u16()?;
     let reason = Reason::ALL.get(usize::from(fields.u8()?)).copied();
     let listener = ListenerId(fields.u32()?);
     let route = fields.id()?.map(RouteId);
@@ -200,6 +202,7 @@ fn read(record: &[u8]) -> Option<Record<'_>> {
         queue_us,
         connect_us,
         first_byte_us,
+        errno,
         reason,
     };
     Some(Record::Exchange(epoch, event))
@@ -210,7 +213,7 @@ const KIND_MESSAGE: u8 = 1;
 const NO_REASON: u8 = u8::MAX;
 const NO_ID: u32 = u32::MAX;
 const MESSAGE_BYTES: usize = 6;
-const FIXED_BYTES: usize = 4 + 1 + 4 * 8 + 17 + 1 + 3 + 2 + 1 + 6 * 4 + 6 * 8 + 5 * 2;
+const FIXED_BYTES: usize = 2 + 4 + 1 + 4 * 8 + 17 + 1 + 3 + 2 + 1 + 6 * 4 + 6 * 8 + 5 * 2;
 
 /// Protocol names that a record can hold, the first for all others.
 const VERSIONS: [&str; 5] = ["", "HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/3"];

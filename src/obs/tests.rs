@@ -63,6 +63,7 @@ fn event(route: u32) -> Exchange<'static> {
         queue_us: 0,
         connect_us: 250,
         first_byte_us: 9_000,
+        errno: 0,
         reason: None,
     }
 }
@@ -517,6 +518,7 @@ fn lines_have_every_field_and_the_names_of_their_plan() {
     let failed = Exchange {
         status: 502,
         client: Some("2001:db8::1".parse().unwrap()),
+        errno: 111,
         reason: Some(Reason::ConnectFailed),
         tls: Some(Agreed {
             is_13: true,
@@ -555,7 +557,7 @@ fn lines_have_every_field_and_the_names_of_their_plan() {
         "tls": "1.3", "cipher": "TLS13_AES_128_GCM_SHA256", "resumed": true, "client_cert": "CN=a",
         "status": 502, "grpc_status": null, "bytes_in": 10, "bytes_out": 1000, "route": "b", "upstream": "two",
         "endpoint": "10.0.0.3:80", "attempts": 1, "total_ms": 12.345, "queue_ms": 0,
-        "connect_ms": 0.25, "first_byte_ms": 9, "reason": "connect_failed"
+        "connect_ms": 0.25, "first_byte_ms": 9, "errno": "ECONNREFUSED", "reason": "connect_failed"
     }"#
     .parse()
     .unwrap();

@@ -13,8 +13,8 @@ use weir_config::{
 use weir_proto_h1::{Claim, Claims};
 
 use super::{
-    CidrSet, EndpointPlan, ListenerPlan, Plan, Problem, Protocol, Redirect, Respond, RetryPlan,
-    Rewrite, RoutePlan, Target, Timeouts, Unresolved, UpstreamId, UpstreamPlan,
+    Capacity, CidrSet, EndpointPlan, Grants, ListenerPlan, Plan, Problem, Protocol, Redirect,
+    Respond, RetryPlan, Rewrite, RoutePlan, Target, Timeouts, Unresolved, UpstreamId, UpstreamPlan,
 };
 use crate::io::Address;
 use crate::limits::{CONNECTS_MAX, TCP_DEAD_AFTER_MS};
@@ -69,9 +69,23 @@ impl Plan {
             trusted_claims: trusted_claims(config),
             forwarded_header: config.forwarded_header,
             grace: config.timeouts.grace,
-            memory_per_core_max: usize::try_from(config.limits.memory_per_core)
-                .unwrap_or(usize::MAX),
+            capacity: Capacity::unbounded(config),
         })
+    }
+}
+
+impl Plan {
+    /// Works out how much of the machine this plan's cores may use. A listener whose connections the file does not
+    /// count takes as many as there may be in all.
+    pub fn fit(&mut self, config: &Config, grants: Grants, cores: usize) {
+        let of = (&self.listeners[..], &self.upstreams[..]);
+        self.capacity = Capacity::of(config, of, grants, cores);
+        let most = self.capacity.connections_max;
+        for (listener, written) in self.listeners.iter_mut().zip(&config.listeners) {
+            listener.connections_max = config.connections_of(written).unwrap_or(most);
+            let per_client = config.connections_per_client_of(written);
+            listener.connections_per_client_max = per_client.min(listener.connections_max);
+        }
     }
 }
 
@@ -113,7 +127,7 @@ fn compile_listeners(config: &Config) -> Vec<ListenerPlan> {
         takes_http2: listener.http2,
         shows_request_id: listener.request_id,
         http2: http2_limits(config),
-        connections_max: config.connections_of(listener),
+        connections_max: config.connections_of(listener).unwrap_or(u32::MAX),
         connections_per_client_max: config.connections_per_client_of(listener),
         backlog: listener.backlog,
         tls: None,

@@ -7,6 +7,7 @@
 //! budgets, counters) lives beside the plan and survives a reload by name.
 #![forbid(unsafe_code)]
 
+mod capacity;
 mod cidr;
 mod compile;
 mod diff;
@@ -17,6 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use capacity::{Capacity, Grants};
 pub use cidr::CidrSet;
 pub use diff::{Diff, Kept};
 pub use paths::{Objection, PathBuffers};
@@ -69,8 +71,8 @@ pub struct Plan {
     pub forwarded_header: ForwardedHeader,
     /// How long running exchanges may go on after a request to stop.
     pub grace: Duration,
-    /// Bytes that messages on their way may take on a core, before the connections that hold most are ended.
-    pub memory_per_core_max: usize,
+    /// How much of the machine the cores may use.
+    pub capacity: Capacity,
 }
 
 /// What becomes of a request whose head is valid.

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use super::queue::Queue;
 use super::{Endpoint, Held, Turn};
 use crate::io::{Instant, Net, Rx};
+use crate::limits::IDLE_CLOSED_AT_ONCE;
 use crate::plan::Protocol;
 
 /// A connection on which a request can be sent at once.
@@ -245,6 +246,20 @@ impl<N: Net> Reaper<N> {
     /// Closes connections that have waited for longer than their endpoint's limit.
     pub fn close_old(&self, now: Instant) {
         self.retain(|endpoint, idle| now.since(idle.since) < endpoint.idle_timeout.get());
+    }
+
+    /// Closes some of the connections that wait, of each endpoint the one that has waited longest: their descriptors are
+    /// needed. Says how many.
+    pub fn close_some(&self) -> usize {
+        let mut closed = 0;
+        for endpoint in self.watched.borrow().iter().filter_map(Weak::upgrade) {
+            if closed == IDLE_CLOSED_AT_ONCE {
+                break;
+            }
+            let oldest = endpoint.idle.borrow_mut().pop_oldest();
+            closed += usize::from(oldest.is_some());
+        }
+        closed
     }
 
     fn retain(&self, mut keep: impl FnMut(&Endpoint<N>, &mut Idle<N>) -> bool) {

@@ -96,6 +96,38 @@ impl Weir {
         weir
     }
 
+    /// The same with a limit of open files.
+    #[track_caller]
+    pub fn start_with_files(files: u64, config: &str) -> Self {
+        // Not this process's own limit: other tests run in it.
+        let mut command = Command::new("sh");
+        let run = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        command.args(["-c", &run, env!("CARGO_BIN_EXE_weir")]);
+        Self::start_by(&Self::dir(), config, command)
+    }
+
+    /// Changes the limit of open files while it runs.
+    pub fn limit_files(&self, files: u64) {
+        let limit = rustix::process::Rlimit {
+            current: Some(files),
+            // Lowered, it could not be raised again.
+            maximum: rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum,
+        };
+        let pid = Pid::from_child(&self.child);
+        rustix::process::prlimit(Some(pid), rustix::process::Resource::Nofile, limit).unwrap();
+    }
+
+    /// The numbers of its open files, in order.
+    pub fn open_files(&self) -> Vec<u64> {
+        let dir = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let number = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.ok()?.file_name().into_string().ok()?.parse().ok()
+        };
+        let mut numbers: Vec<u64> = dir.filter_map(number).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
     /// Runs another command that serves; it has no admin listener that a test knows.
     #[track_caller]
     pub fn command(arguments: &[&str]) -> Self {

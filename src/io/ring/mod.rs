@@ -220,6 +220,10 @@ impl Net for Ring {
         Poll::Ready(passed)
     }
 
+    fn set_pipes_max(&self, pipes: usize) {
+        self.core.pipes.set_max(pipes);
+    }
+
     fn pack(&self, connection: Connection<Self>) -> Result<Parcel, Connection<Self>> {
         if connection.rx.socket.used.get() || connection.tx.queued() > 0 {
             return Err(connection);

@@ -360,6 +360,10 @@ impl Net for Uring {
         Poll::Ready(passed)
     }
 
+    fn set_pipes_max(&self, pipes: usize) {
+        self.core.pipes.set_max(pipes);
+    }
+
     fn pack(&self, connection: Connection<Self>) -> Result<Parcel, Connection<Self>> {
         let Connection { rx, tx, peer } = connection;
         if rx.pump.is_some() || tx.pump.is_some() || super::Tx::queued(&tx) > 0 {

@@ -1,0 +1,238 @@
+//! How much of the machine the cores may use: connections by its open files, memory by what it has.
+
+use std::fmt::Write as _;
+
+use weir_config::Config;
+use weir_config::limits::{CONNECTIONS_MAX, MEMORY_MIN};
+
+use super::{ListenerPlan, UpstreamPlan};
+use crate::limits::{
+    ACCEPTS_POSTED, CONNECTION_BYTES, CONNECTIONS_MIN, FILES_OF_CONTROL, FILES_OF_CORE,
+    MEMORY_PER_CORE_MAX, PIPES_MAX,
+};
+
+/// What the system grants this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// The limit of open files; `None` if there is none.
+    pub open_files: Option<u64>,
+    /// The memory of the machine, or of the tightest cgroup around this process.
+    pub memory_bytes: Option<u64>,
+}
+
+/// What the cores may use of that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Clients' connections at once, all cores and listeners together. More are not accepted before others end.
+    pub connections_max: u32,
+    /// Bytes that connections and messages on their way may take on a core.
+    pub memory_per_core_max: usize,
+    /// Pipes that a core may have.
+    pub pipes_per_core_max: usize,
+    /// Why it is so many connections.
+    reason: Reason,
+    grants: Grants,
+    /// Cores that share the memory; none if the file says how much each has.
+    memory_shared_by: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    OpenFiles,
+    Memory,
+    Nothing,
+}
+
+impl Capacity {
+    /// What a file allows where nothing is known of the machine.
+    pub(super) fn unbounded(config: &Config) -> Self {
+        Self {
+            connections_max: u32::MAX,
+            memory_per_core_max: written(config).unwrap_or(MEMORY_PER_CORE_MAX),
+            pipes_per_core_max: PIPES_MAX,
+            reason: Reason::Nothing,
+            grants: Grants::default(),
+            memory_shared_by: None,
+        }
+    }
+
+    /// What `grants` come to for so many cores.
+    pub(super) fn of(
+        config: &Config,
+        (listeners, upstreams): (&[ListenerPlan], &[UpstreamPlan]),
+        grants: Grants,
+        cores: usize,
+    ) -> Self {
+        let mut capacity = Self::unbounded(config);
+        capacity.grants = grants;
+        let cores = cores.max(1) as u64;
+        if let Some(files) = grants.open_files {
+            // A pipe is two of them, and a body goes without if there is none.
+            let pipes = (files / 16 / 2 / cores).min(PIPES_MAX as u64);
+            capacity.pipes_per_core_max = pipes as usize;
+            // Each core has its listening sockets, and accepts that are posted may each bring one connection more.
+            let sockets = (listeners.len() * (1 + ACCEPTS_POSTED)) as u64 * cores;
+            let own = FILES_OF_CONTROL + cores * (FILES_OF_CORE + 2 * pipes);
+            let reserved = own + sockets.min(files / 8);
+            let left = files.saturating_sub(reserved);
+            // A client's connection may need one to an endpoint, of which there are no more than the pools allow.
+            let pooled = |upstream: &UpstreamPlan| {
+                u64::from(upstream.connections_max) * upstream.endpoints.len() as u64
+            };
+            let endpoints: u64 = upstreams.iter().map(pooled).sum();
+            let most = (left / 2).max(left.saturating_sub(endpoints));
+            capacity.bound(most, Reason::OpenFiles);
+        }
+        if let Some(memory) = grants.memory_bytes {
+            if config.limits.memory_per_core.is_none() {
+                let share = (memory / 2 / cores).max(MEMORY_MIN);
+                let share = usize::try_from(share).unwrap_or(usize::MAX);
+                capacity.memory_per_core_max = share.min(MEMORY_PER_CORE_MAX);
+                capacity.memory_shared_by = Some(cores as usize);
+            }
+            // Who says how many connections there are to be knows what they cost.
+            let is_auto = |each| config.connections_of(each).is_none();
+            if config.listeners.iter().any(is_auto) {
+                capacity.bound(memory / CONNECTION_BYTES, Reason::Memory);
+            }
+        }
+        capacity
+    }
+
+    fn bound(&mut self, connections: u64, reason: Reason) {
+        let connections = connections.clamp(CONNECTIONS_MIN, u64::from(CONNECTIONS_MAX)) as u32;
+        if connections < self.connections_max {
+            (self.connections_max, self.reason) = (connections, reason);
+        }
+    }
+
+    /// Whether the machine was asked.
+    pub fn is_known(&self) -> bool {
+        self.grants != Grants::default()
+    }
+
+    /// The limit of open files, where that is less than what the file asks for.
+    pub fn is_below(&self, connections: u64) -> Option<u64> {
+        let files = self.grants.open_files?;
+        (self.reason == Reason::OpenFiles && u64::from(self.connections_max) < connections)
+            .then_some(files)
+    }
+}
+
+impl std::fmt::Display for Capacity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut text = String::new();
+        let Grants {
+            open_files,
+            memory_bytes,
+        } = self.grants;
+        let connections = self.connections_max;
+        let _ = match (self.reason, open_files, memory_bytes) {
+            (Reason::OpenFiles, Some(files), _) => write!(
+                text,
+                "{connections} connections in all, because of {files} open files"
+            ),
+            (Reason::Memory, _, Some(memory)) => write!(
+                text,
+                "{connections} connections in all, because of {} of memory",
+                show(memory)
+            ),
+            _ => write!(text, "as many connections as the listeners take"),
+        };
+        let per_core = show(self.memory_per_core_max as u64);
+        let _ = write!(text, "; {per_core} of memory for each core");
+        if let (Some(cores), Some(memory)) = (self.memory_shared_by, memory_bytes) {
+            let _ = write!(text, " ({cores} of them share {})", show(memory));
+        }
+        f.write_str(&text)
+    }
+}
+
+/// A size in whole MiB: that is exact enough for what a machine has.
+fn show(bytes: u64) -> String {
+    weir_config::show_size(bytes >> 20 << 20)
+}
+
+fn written(config: &Config) -> Option<usize> {
+    let bytes = config.limits.memory_per_core?;
+    Some(usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+
+    const MIB: u64 = 1 << 20;
+
+    fn capacity(text: &str, files: u64, memory: u64, cores: usize) -> (Capacity, Plan) {
+        let text = format!("[[route]]\nmatch = \"/*\"\nrespond = \"here\"\n{text}");
+        let config = weir_config::parse("test.toml", &text).unwrap().0;
+        let mut plan = Plan::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
+        let grants = Grants {
+            open_files: Some(files),
+            memory_bytes: Some(memory),
+        };
+        plan.fit(&config, grants, cores);
+        (plan.capacity.clone(), plan)
+    }
+
+    const LISTEN: &str = "[listen.\"127.0.0.1:80\"]\n";
+
+    #[test]
+    fn descriptors_are_kept_for_endpoints() {
+        let with = |endpoints: usize, files| {
+            let servers: Vec<_> = (0..endpoints).map(|n| format!("10.0.0.{n}:80")).collect();
+            let text = format!("{LISTEN}[upstream.a]\nservers = {servers:?}\n");
+            let text = if endpoints > 0 {
+                text
+            } else {
+                LISTEN.to_owned()
+            };
+            u64::from(capacity(&text, files, u64::MAX, 4).0.connections_max)
+        };
+        for files in [1_024, 4_096, 20_000, 65_536, 1 << 20] {
+            let [none, one, many] = [0, 1, 100].map(|endpoints| with(endpoints, files));
+            assert!(none < files && none > files / 2, "{none} of {files}");
+            // One endpoint has no more than 1,024 connections.
+            assert!(
+                one >= none.saturating_sub(1_024).max(none / 2),
+                "{one} of {files}"
+            );
+            assert!(many >= none / 2 && many <= one, "{many} of {files}");
+        }
+        assert_eq!(
+            with(0, 10),
+            CONNECTIONS_MIN,
+            "a few are served all the same"
+        );
+    }
+
+    #[test]
+    fn memory_is_shared_by_the_cores_and_bounds_connections_that_nobody_has_counted() {
+        let (small, plan) = capacity(LISTEN, 1 << 20, 100 * MIB, 2);
+        assert_eq!(small.memory_per_core_max as u64, 25 * MIB);
+        assert_eq!(small.connections_max, 1_600);
+        assert_eq!(plan.listeners[0].connections_max, 1_600);
+        assert_eq!(plan.listeners[0].connections_per_client_max, 1_600);
+        assert!(
+            small
+                .to_string()
+                .contains("1600 connections in all, because of 100MiB")
+        );
+        let (large, _) = capacity(LISTEN, 1 << 20, 1 << 40, 2);
+        assert_eq!(large.memory_per_core_max, MEMORY_PER_CORE_MAX);
+        let (tiny, _) = capacity(LISTEN, 1 << 20, 8 * MIB, 64);
+        assert_eq!(tiny.memory_per_core_max as u64, MEMORY_MIN);
+    }
+
+    #[test]
+    fn what_the_file_says_holds() {
+        let text = format!("{LISTEN}connections = 5_000\n[limits]\nmemory_per_core = \"64MiB\"\n");
+        let (capacity, plan) = capacity(&text, 1 << 20, 100 * MIB, 2);
+        assert_eq!(plan.listeners[0].connections_max, 5_000);
+        assert_eq!(capacity.memory_per_core_max as u64, 64 * MIB);
+        assert!(capacity.connections_max > 5_000);
+        assert_eq!(capacity.is_below(5_000), None);
+    }
+}
