@@ -133,7 +133,8 @@ impl<'t> Decoder<'t> {
         span: Span,
         message: impl Into<String>,
     ) -> &mut Diagnostic {
-        if self.is_in_broken(&span) {
+        // What a file that cannot be read whole does not have may be in the part that cannot be read.
+        if self.is_in_broken(&span) || code == Code::MissingKey && self.is_broken {
             return self.spare(Severity::Error, code, message.into());
         }
         self.report(Severity::Error, code, Some(span), message.into())
@@ -260,6 +261,12 @@ impl<'t> Decoder<'t> {
         self.overflow.insert(diagnostic)
     }
 
+    /// The header of a table that is named, where `value` stands in its place.
+    pub(crate) fn header_for(&self, value: &Value<'_>, placeholder: &str) -> String {
+        let name = value.get_ref().as_str().unwrap_or(placeholder);
+        format!("[{}.\"{name}\"]", self.path.join("."))
+    }
+
     /// The header that was meant where a key in it at `span` is part of a name with dots in it.
     pub(crate) fn dotted_name(&self, span: &Span) -> Option<String> {
         let (_, line) = self.source.line_text(span.start);
@@ -351,7 +358,7 @@ impl<'v, 'i> Reader<'v, 'i> {
     /// Reads a key that must be there.
     pub(crate) fn required<K: Kind>(&self, key: &str, cx: &mut Decoder<'_>) -> Option<K::Value> {
         let found = self.optional::<K>(key, cx);
-        if !self.table.contains_key(key) && !cx.is_broken() {
+        if !self.table.contains_key(key) {
             let here = cx.here();
             cx.error(
                 Code::MissingKey,

@@ -83,7 +83,12 @@ impl<const MIN: u32, const MAX: u32> Kind for Count<MIN, MAX> {
     fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<u32> {
         let expected = Self::shape().in_words();
         let Some(number) = integer(value) else {
-            cx.wrong_type(value, &expected);
+            let diagnostic = cx.wrong_type(value, &expected);
+            if let Some(text) = value.get_ref().as_str()
+                && text.parse::<u32>().is_ok()
+            {
+                diagnostic.help(format!("write {text}, without quotes"));
+            }
             return None;
         };
         let found = number
@@ -269,7 +274,9 @@ impl<N: KeyName, K: Kind> Kind for Named<N, K> {
 
     fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Self::Value> {
         let Some(table) = value.get_ref().as_table() else {
-            cx.wrong_type(value, &format!("a table, one {} each", N::NAME));
+            let header = cx.header_for(value, N::NAME);
+            cx.wrong_type(value, &format!("a table, one {} each", N::NAME))
+                .help(format!("write {header}"));
             return None;
         };
         let mut entries = Vec::with_capacity(table.len());

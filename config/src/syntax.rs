@@ -35,10 +35,15 @@ pub(crate) fn report(text: &str, errors: &[Error], tree: &DeTable<'_>, cx: &mut 
         if let Some(open) = statement.and_then(|one| one.open) {
             let (what, end) = match text.as_bytes().get(open) {
                 Some(b'{') => ("table", "}"),
-                _ => ("list", "]"),
+                Some(b'[') => ("list", "]"),
+                _ => ("text", text.get(open..open + 3).unwrap_or("\"\"\"")),
             };
             let message = format!("this {what} does not end: `{end}` is missing");
             cx.syntax_error(Some(open..open + 1), range, &message);
+            continue;
+        }
+        if cx.is_full() {
+            cx.syntax_error(Some(span), range, error.message());
             continue;
         }
         let written = range.clone().and_then(|range| text.get(range));
@@ -90,6 +95,10 @@ fn words(text: &str, message: &str, span: &Span, header: &str) -> (String, Optio
             let key = text.get(span.clone()).unwrap_or("");
             return (format!("{key} is there twice", key = shown(key)), None);
         }
+        _ if has_colon(header) => "`=` stands between a key and its value, not `:`",
+        _ if message.starts_with("unexpected key or value, expected newline") => {
+            "a line has one key: the next one begins a line of its own"
+        }
         _ if message.starts_with("invalid unquoted key")
             || message.contains("keys cannot be empty") =>
         {
@@ -107,6 +116,13 @@ fn words(text: &str, message: &str, span: &Span, header: &str) -> (String, Optio
         other => other,
     };
     (clear.to_owned(), None)
+}
+
+/// Whether a statement is `key: value`, as in YAML.
+fn has_colon(statement: &str) -> bool {
+    let is_key = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let rest = statement.trim_start_matches(is_key);
+    rest.len() < statement.len() && rest.trim_start_matches(' ').starts_with(':')
 }
 
 fn is_about_numbers(message: &str) -> bool {
@@ -203,36 +219,47 @@ fn statements(text: &str) -> Vec<Statement> {
     found
 }
 
-/// Where the statement ends that begins at `start`: with its line, or with the line where its brackets are closed.
+/// Where the statement ends that begins at `start`, with its line or with the line where its brackets are closed, and
+/// what in it does not end.
 fn statement_end(bytes: &[u8], start: usize) -> (usize, Option<usize>) {
     let is_header = bytes.get(start) == Some(&b'[');
     let mut open: Vec<usize> = Vec::new();
+    // A bracket that one of the other kind closes.
+    let mut wrong = None;
     let mut at = start;
     while let Some(&byte) = bytes.get(at) {
         match byte {
+            // With a wrong bracket the parser reads on, and nobody knows what it makes of the rest.
+            b'\n' if wrong.is_some() && open.is_empty() => return (bytes.len(), wrong),
             b'\n' if is_header || open.is_empty() => return (at + 1, None),
             b'#' => at = line_end(bytes, at),
-            b'"' | b'\'' => at = string_end(bytes, at),
+            b'"' | b'\'' => match string_end(bytes, at) {
+                Some(end) => at = end,
+                None => return (bytes.len(), Some(at)),
+            },
             b'[' | b'{' => {
                 open.push(at);
                 at += 1;
             }
             b']' | b'}' => {
                 let opening = if byte == b']' { b'[' } else { b'{' };
-                if open.last().and_then(|last| bytes.get(*last)) == Some(&opening) {
-                    open.pop();
+                let last = open.pop().filter(|_| !is_header);
+                let is_right = last.and_then(|last| bytes.get(last)) == Some(&opening);
+                if !is_right {
+                    wrong = wrong.or(last);
+                    // `[{ ]` closes the outer one too.
+                    let outer = open.last().and_then(|last| bytes.get(*last));
+                    if outer == Some(&opening) {
+                        open.pop();
+                    }
                 }
                 at += 1;
             }
             _ => at += 1,
         }
     }
-    let open = if is_header {
-        None
-    } else {
-        open.first().copied()
-    };
-    (bytes.len(), open)
+    let first = open.first().copied().filter(|_| !is_header);
+    (bytes.len(), wrong.or(first))
 }
 
 fn line_end(bytes: &[u8], at: usize) -> usize {
@@ -243,23 +270,22 @@ fn line_end(bytes: &[u8], at: usize) -> usize {
         .unwrap_or(rest.len())
 }
 
-/// Behind the string that begins at `at`; one in single or double quotes ends with its line at the latest.
-fn string_end(bytes: &[u8], at: usize) -> usize {
-    let Some(&quote) = bytes.get(at) else {
-        return bytes.len();
-    };
+/// Behind the string that begins at `at`; one in single or double quotes ends with its line at the latest, one in three
+/// of them may have no end.
+fn string_end(bytes: &[u8], at: usize) -> Option<usize> {
+    let quote = *bytes.get(at)?;
     let is_long = bytes.get(at..at + 3) == Some(&[quote; 3]);
     let mut end = at + if is_long { 3 } else { 1 };
     while let Some(&byte) = bytes.get(end) {
         match byte {
-            b'\\' if quote == b'"' => end += 2,
-            b'\n' if !is_long => return end,
-            byte if byte == quote && !is_long => return end + 1,
+            b'\n' if !is_long => return Some(end),
+            b'\\' if quote == b'"' && bytes.get(end + 1) != Some(&b'\n') => end += 2,
+            byte if byte == quote && !is_long => return Some(end + 1),
             byte if byte == quote && bytes.get(end..end + 3) == Some(&[quote; 3]) => {
-                return end + 3;
+                return Some(end + 3);
             }
             _ => end += 1,
         }
     }
-    bytes.len()
+    (!is_long).then_some(bytes.len())
 }

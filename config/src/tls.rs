@@ -502,7 +502,11 @@ impl Kind for Flag {
     fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<bool> {
         let found = value.get_ref().as_bool();
         if found.is_none() {
-            cx.wrong_type(value, "true or false");
+            let diagnostic = cx.wrong_type(value, "true or false");
+            let text = value.get_ref().as_str().unwrap_or("");
+            if ["true", "on", "yes"].contains(&text.to_ascii_lowercase().as_str()) {
+                diagnostic.help("write true");
+            }
         }
         found
     }
