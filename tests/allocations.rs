@@ -66,6 +66,21 @@ fn chunked_answers_cost_no_allocation() {
     check(GET, &answer, 16);
 }
 
+/// Paths that endpoints may read in several ways are looked up in each of them.
+#[test]
+fn odd_paths_cost_no_allocation() {
+    for path in [
+        "/users/42/@scope%2fname%5c;v=1/x",
+        "/users/41/./../42//a%252e;x%c0%af",
+    ] {
+        check(
+            &GET.replace("/users/42/orders", path),
+            "HTTP/1.1 204 No Content\r\nServer: endpoint\r\n\r\n",
+            4,
+        );
+    }
+}
+
 #[test]
 fn uploads_cost_no_allocation() {
     let request = format!(

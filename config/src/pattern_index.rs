@@ -10,7 +10,7 @@ use crate::source::Span;
 
 /// Routes that are compared with one of them. Beyond it only work grows.
 const COMPARED_MAX: usize = 1_000;
-/// Hosts that a warning names; the rest is counted.
+/// Hosts that a warning names.
 const HOSTS_SHOWN_MAX: usize = 3;
 
 /// Which patterns there are so far, and whose.
@@ -88,7 +88,8 @@ impl PatternIndex {
         }
     }
 
-    /// The hosts with routes of their own that take all paths of a pattern of `route`, and the first of these routes.
+    /// Hosts with routes of their own that take all paths of a pattern of `route`, each with the first of these routes:
+    /// not many more than a warning names.
     fn shadows_of<'r>(
         &self,
         (host, path): (&HostMatch, &PathMatch),
@@ -116,6 +117,9 @@ impl PatternIndex {
                     && !found.iter().any(|(known, _)| *known == own)
                 {
                     found.push((own, by));
+                    if found.len() > HOSTS_SHOWN_MAX {
+                        return found;
+                    }
                 }
             }
         }
@@ -170,9 +174,10 @@ fn report_shadowed(
     let places = shown
         .clone()
         .map(|(host, route)| format!("`{host}` (line {})", route.spot.line));
-    let more = match by.len().saturating_sub(HOSTS_SHOWN_MAX) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
+    let more = if by.len() > HOSTS_SHOWN_MAX {
+        " and more"
+    } else {
+        ""
     };
     let message = format!(
         "requests for `{path}` do not come here for hosts with a route that takes more: {}{more}",

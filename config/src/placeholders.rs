@@ -57,6 +57,14 @@ fn has_dot_segment(pattern: &Pattern) -> bool {
     path.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
+/// Whether a text has a percent sign without two hexadecimal digits: endpoints would get a path that is none.
+fn has_bad_percent(text: &str) -> bool {
+    text.split('%').skip(1).any(|part| {
+        let digits = part.get(..2).unwrap_or_default();
+        digits.len() < 2 || !digits.bytes().all(|b| b.is_ascii_hexdigit())
+    })
+}
+
 /// Checks a path that is built anew.
 pub(crate) fn check_path_pattern(
     pattern: &Pattern,
@@ -83,6 +91,9 @@ pub(crate) fn check_path_pattern(
             Piece::Text(text) if text.contains(['?', '#']) => "`replace` sets the path only",
             Piece::Text(text) if text.contains('\\') => {
                 "a path has no backslash in it: write \"%5C\""
+            }
+            Piece::Text(text) if has_bad_percent(text) => {
+                "a percent sign needs two hexadecimal digits: write \"%25\""
             }
             _ => continue,
         };

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use weir_config::{Code, Config, Spot, Test, show_duration, show_size};
+use weir_config::{Code, Config, EncodedSlash, Spot, Test, show_duration, show_size};
 use weir_proto_h1::{Claims, Event, FieldPolicy, Head, OddNames, Server};
 
 use crate::exchange::is_grpc_call;
@@ -580,6 +580,14 @@ fn write_upstream(
     }
     if let Some(path) = &answer.sent {
         let _ = writeln!(out, "sent as    {path}");
+    }
+    let slashes = match route.encoded_slash {
+        EncodedSlash::Auto => None,
+        EncodedSlash::Keep => Some("encoded ones are trusted to be characters"),
+        EncodedSlash::Refuse => Some("encoded ones are refused"),
+    };
+    if let Some(slashes) = slashes {
+        let _ = writeln!(out, "slashes    {slashes}");
     }
     let times = route.timeouts;
     let total = times.total.map_or_else(|| "off".to_owned(), show_duration);

@@ -234,6 +234,8 @@ impl ListenerPlan {
         if host.is_empty() {
             return Some(Err(Reason::BadHost));
         }
+        // As in `{host}`: certificates have no final dot.
+        let host = host.strip_suffix(b".").unwrap_or(host);
         let shown = format!(":{port}");
         let port: &[u8] = if port == 443 { b"" } else { shown.as_bytes() };
         // The whole server has no path.

@@ -112,11 +112,12 @@ impl Plan {
             let path = read.as_slice();
             let found = self.table.find(&RequestView { path, ..*view });
             let is_same = found.route().is_some_and(|other| self.is_alike(id, other));
-            (!is_same).then(|| (found, path.to_vec()))
+            (!is_same).then_some(found)
         };
         for by in readings(view.oddities, trusts_slashes) {
             for path in paths.into_iter().flatten() {
-                if let Some((found, path)) = find(by, path) {
+                if let Some(found) = find(by, path) {
+                    let path = read.clone();
                     return Err(Objection::Read { by, path, found });
                 }
             }
@@ -127,11 +128,13 @@ impl Plan {
         // Few read so, and what they read may well be harmless: only a route that forbids something counts.
         let authority = after_authority(view.received_path).map(|path| (Reading::LITERAL, path));
         let again = view.oddities.has(Oddities::ENCODED_PERCENT);
-        let again = again.then_some((Reading::LAX, view.received_path));
-        for (by, path) in [again, authority].into_iter().flatten() {
-            if let Some((found, path)) = find(by, path)
+        let lax = [Reading::LAX, Reading::LAX_LATE].map(|by| (by, view.received_path));
+        let lax = lax.into_iter().filter(|_| again);
+        for (by, path) in lax.chain(authority) {
+            if let Some(found) = find(by, path)
                 && self.forbids(&found)
             {
+                let path = read.clone();
                 return Err(Objection::Read { by, path, found });
             }
         }
@@ -261,8 +264,6 @@ fn has_dot_segment(path: &[u8], out: &mut Vec<u8>) -> bool {
     if is_plain(path) {
         return false;
     }
-    match normalize_path(path, out) {
-        Ok(normal) => normal.oddities.has(Oddities::DOT_SEGMENT),
-        Err(_) => true,
-    }
+    let normal = normalize_path(path, out);
+    normal.is_ok_and(|normal| normal.oddities.has(Oddities::DOT_SEGMENT))
 }

@@ -43,22 +43,20 @@ impl Rewrite {
     /// Appends the new path to `out`.
     ///
     /// `path` is the path of a request that this pattern of the route has taken, without dot segments. What is kept of
-    /// it stays as it came; empty segments are no segments where segments are counted. The outcome begins with a slash.
+    /// it stays as it came; empty segments are no segments where segments are counted. The outcome begins with one
+    /// slash: behind two, an authority would come.
     pub fn apply(&self, pattern: usize, path: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
         match &self.0 {
             Change::Prefix { bytes, with } => {
-                let rest = after_normal_bytes(path, *bytes);
-                // Two slashes in front would make an authority of what follows.
-                let doubled = leading_slashes(rest).saturating_sub(1);
-                let skipped = if with.is_empty() { doubled } else { 0 };
                 out.extend_from_slice(with);
-                out.extend_from_slice(rest.get(skipped..).unwrap_or_default());
+                out.extend_from_slice(after_normal_bytes(path, *bytes));
             }
             Change::Path(template) => template.fill(pattern, b"", path, b"", out),
         }
-        if out.get(start) != Some(&b'/') {
-            out.insert(start, b'/');
+        match leading_slashes(out.get(start..).unwrap_or_default()) {
+            0 => out.insert(start, b'/'),
+            slashes => drop(out.drain(start..start + slashes - 1)),
         }
     }
 }

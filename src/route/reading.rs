@@ -98,6 +98,12 @@ impl Reading {
         merges_late: false,
     };
 
+    /// The same, with slashes merged after dot segments are resolved.
+    pub const LAX_LATE: Self = Self {
+        merges_late: true,
+        ..Self::LAX
+    };
+
     /// Writes what `path` stands for into `out`, in the form that routes are matched against. Says whether a dot
     /// segment was resolved. Both buffers are overwritten.
     pub fn read(self, path: &[u8], decoded: &mut Vec<u8>, out: &mut Vec<u8>) -> bool {

@@ -228,6 +228,7 @@ upstream = "app"
             "/static../secret",
             "to an endpoint that resolves dot segments the rewritten path lies elsewhere than `files` sends it",
         ),
+        ("/strict/a", "\nslashes    encoded ones are refused\n"),
         (
             "/strict/a%5Cb",
             "because    route `strict` has encoded_slash = \"refuse\"",

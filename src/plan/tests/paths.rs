@@ -126,6 +126,7 @@ fn a_route_that_forbids_is_not_passed() {
         "/admin%252fy",
         "/adm%2569n/y",
         "/%25252e%25252e/admin/y",
+        "/admin%252f%252f..%252fx",
         "//x/admin/y",
         "/admin%2f",
         "/admin;",
@@ -386,6 +387,21 @@ fn a_rewrite_makes_no_dot_segments_and_stays_where_it_leads() {
         (inside, "/a%2f..%2Fb", Some("/in/a%2f..%2Fb")),
         (inside, "/..;/b", None),
         (inside, "/a//b", Some("/in/a//b")),
+        (
+            "match = \"/a*\"\nreplace = \"/{rest}\"",
+            "/a/evil.example/x",
+            Some("/evil.example/x"),
+        ),
+        (
+            "match = \"/a*\"\nreplace = \"/{rest}\"",
+            "/a%2f/evil.example/x",
+            Some("/%2f/evil.example/x"),
+        ),
+        (
+            "match = \"/*\"\nreplace = \"{path}\"",
+            "//evil.example/x",
+            Some("/evil.example/x"),
+        ),
     ] {
         let sent = sent(&route(text), path);
         let expected = expected.map(str::to_owned).ok_or(Reason::BadPath);
@@ -490,6 +506,7 @@ fn redirects_stay_where_they_lead() {
         ("/*", "{path}x", "//evil.example", to("/evil.examplex")),
         ("/*", "{path}", "///evil.example", to("/evil.example")),
         // Nor another path than the file says.
+        ("/*", "/100%{path}", "/x", to("/100%/x")),
         ("/static*", "/files/{rest}", "/static../x", BAD),
         (
             "/static*",

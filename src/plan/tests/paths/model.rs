@@ -45,6 +45,54 @@ fn whatever_is_forwarded_meets_the_same_route_in_every_reading() {
     );
 }
 
+/// What a rewrite says of where a path leads holds in every reading.
+#[test]
+fn whatever_is_rewritten_leads_where_the_file_says() {
+    type Leads = fn(&str) -> bool;
+    let cases: [(&str, &str, Leads); 4] = [
+        ("/a*", "replace = \"/files/{rest}\"", |seen| {
+            seen.starts_with("/files/")
+        }),
+        (
+            "/*",
+            "replace = { prefix = \"/\", with = \"/in/\" }",
+            |seen| seen.starts_with("/in/"),
+        ),
+        ("/{x}/*", "replace = \"/t/{x}/public/{rest}\"", |seen| {
+            let mut segments = seen.split('/').skip(1);
+            segments.next() == Some("t") && segments.nth(1) == Some("public")
+        }),
+        ("/{x}/{y}", "replace = \"/{y}-{x}/end\"", |seen| {
+            let mut segments = seen.split('/').skip(1);
+            segments.next().is_some_and(|first| first.contains('-'))
+                && segments.next() == Some("end")
+                && segments.next().is_none()
+        }),
+    ];
+    let mut forwarded_odd = 0;
+    for (pattern, rewrite, leads) in cases {
+        let plan = routes(&format!(
+            "[[route]]\nmatch = \"{pattern}\"\nto = \"app\"\n{rewrite}\n"
+        ));
+        for seed in 1..=8_000 {
+            let mut random = Random(seed);
+            let path = random.path();
+            let Some((_, sent)) = forwarded(&plan, &path) else {
+                continue;
+            };
+            for (name, read) in READINGS {
+                let seen = merge(&read(&sent));
+                let message =
+                    format!("{path} is sent as {sent}, which is {seen} for {name}, by {rewrite}");
+                // What reads parameters cuts them off what the file says, too.
+                assert!(leads(&seen), "{message}");
+            }
+            forwarded_odd += usize::from(path.contains(['%', ';']));
+        }
+    }
+    assert!(forwarded_odd > 1_000, "{forwarded_odd}");
+}
+
 /// The route to an upstream that takes a request, and the path that goes there.
 fn forwarded(plan: &Plan, path: &str) -> Option<(RouteId, String)> {
     super::decide(
