@@ -230,6 +230,10 @@ pub const H2_PING_INTERVAL_MS: u64 = 310_000;
 /// Interim answers that wait on a stream of HTTP/2 for their request to take them.
 pub const H2_INTERIM_WAITING_MAX: usize = 16;
 
+/// How long a connection that belongs to one client is kept for its next request although others wait for a connection:
+/// the few requests of a handshake follow each other at once.
+pub const BOUND_KEPT_MS: u64 = 1_000;
+
 /// Silence on a connection to an endpoint before the system probes whether the other machine still answers.
 pub const TCP_PROBE_AFTER_MS: u64 = 30_000;
 

@@ -111,7 +111,8 @@ layer! {
 }
 
 layer! {
-    /// Connections kept to an upstream's endpoints.
+    /// Connections kept to an upstream's endpoints. One on which an endpoint asks for NTLM or Negotiate leaves the pool and
+    /// belongs to one client's connection until either ends; it still counts as one of `connections`.
     Pool, PoolPatch, "pool", "[upstream.NAME.pool]" {
         /// Unused connections kept, by endpoint and core.
         idle_per_core: u32 = "idle_per_core" as Count<0, CONNECTIONS_MAX>, limits::POOL_IDLE_PER_CORE;

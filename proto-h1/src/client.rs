@@ -13,6 +13,7 @@
 //!
 //! A step out of order is [`Error::OutOfOrder`] and changes nothing.
 
+use crate::auth::challenges_connection;
 use crate::body::Decoder;
 use crate::encode::{Connection, Framing};
 use crate::error::Error;
@@ -48,6 +49,9 @@ pub struct Response {
     pub upgrade: Option<Span>,
     /// Says whether the endpoint wants the connection to go on.
     pub persists: bool,
+    /// Says whether the endpoint asks for authentication that holds for the connection, or goes on
+    /// with it: what follows on the connection is the same client's, or nobody's.
+    pub challenges_connection: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,6 +280,7 @@ impl Client {
 
     fn take_head(&mut self, head: &mut Head, block: &[u8]) -> Result<Event, Error> {
         let body = response_body(head, block, self.method)?;
+        let challenges_connection = challenges_connection(head, block);
         let hop = strip_hop_by_hop(head, block, Role::Response)?;
         self.response = Response {
             status: head.status,
@@ -284,6 +289,7 @@ impl Client {
             //= rfc9112#9.3
             // A body that ends by closing leaves nothing to go on with.
             persists: hop.persists(head.version) && body != BodyKind::UntilClose,
+            challenges_connection,
         };
         match head.status {
             //= rfc9110#15.2.2

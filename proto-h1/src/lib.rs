@@ -66,6 +66,7 @@
 
 extern crate alloc;
 
+mod auth;
 pub mod body;
 pub mod client;
 pub mod edits;
@@ -85,6 +86,7 @@ pub mod server;
 pub mod target;
 pub mod trailers;
 
+pub use auth::authenticates_connection;
 pub use body::{ChunkPrefix, Decoded, Decoder, Encoder};
 pub use client::{Client, Response};
 pub use edits::{Decimal, Edits, Mark};

@@ -18,6 +18,7 @@ use crate::limits::QUEUED_BYTES_HIGH;
 use crate::plan::PathBuffers;
 use crate::route::Scratch;
 use crate::tls::{Agreed, Identity};
+use crate::upstream::Bindings;
 
 /// What came from the client.
 pub enum Piece {
@@ -55,6 +56,8 @@ pub struct Kit<N: Net> {
     pub paths: PathBuffers,
     /// The endpoint's head.
     pub up_head: Head,
+    /// The connections to endpoints that belong to the client's connection; made when there is one.
+    pub bindings: Option<Rc<Bindings<N>>>,
 }
 
 /// Who a client is, as far as its connection tells.
@@ -92,6 +95,7 @@ impl<N: Net> Kit<N> {
             scratch: Scratch::default(),
             paths: PathBuffers::default(),
             up_head: Head::new(),
+            bindings: None,
         }
     }
 }

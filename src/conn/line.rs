@@ -15,6 +15,7 @@ use crate::io::{Chunk, Instant, Net, Rx};
 use crate::limits::{LEAVE_FIRST_MS, LINGER_BYTES_MAX, LINGER_MS};
 use crate::obs::Level;
 use crate::tls::Failure;
+use crate::upstream::Bindings;
 
 /// A connection that waits for a request.
 pub struct Line<N: Net> {
@@ -28,6 +29,8 @@ pub struct Line<N: Net> {
     pub is_new: bool,
     /// What came behind a header of the PROXY protocol.
     pub early: Option<Box<Chunk>>,
+    /// The connections to endpoints that belong to this one.
+    pub bindings: Option<Rc<Bindings<N>>>,
 }
 
 impl<N: Net> Line<N> {

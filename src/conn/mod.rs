@@ -61,6 +61,7 @@ pub fn serve<N: Net>(
         pass,
         is_new: true,
         early: None,
+        bindings: None,
     };
     // A block and not an `async fn`: it uses what it captures in place, where arguments would be kept twice.
     async move {

@@ -13,7 +13,7 @@ use crate::core::Core;
 use crate::fault::Fault;
 use crate::io::{Chunk, Net};
 use crate::limits::QUEUED_BYTES_HIGH;
-use crate::upstream::{Endpoint, Held};
+use crate::upstream::{Bound, Endpoint, Held};
 
 /// What came from the endpoint.
 pub enum Answer {
@@ -168,6 +168,29 @@ impl<N: Net> Up<N> {
     /// Whether the endpoint may say that it has not looked at the request: then any request may be sent again.
     pub fn may_refuse(&self) -> bool {
         matches!(self.wire, UpWire::Http2(_))
+    }
+
+    /// Whether the connection may be bound to its client's, and is not. One that requests share cannot be.
+    pub fn is_unbound(&self) -> bool {
+        match &self.wire {
+            UpWire::Http1(wire) => wire.is_unbound(),
+            UpWire::Http2(_) => false,
+        }
+    }
+
+    /// Whether the endpoint asks in its answer for authentication that holds for the connection, or goes on with it.
+    pub fn challenges_connection(&self) -> bool {
+        match &self.wire {
+            UpWire::Http1(wire) => wire.machine.response().challenges_connection,
+            UpWire::Http2(_) => false,
+        }
+    }
+
+    /// Has the connection serve its client alone from now on.
+    pub fn bind(&mut self, bound: Rc<Bound>) {
+        if let UpWire::Http1(wire) = &mut self.wire {
+            wire.bind(bound);
+        }
     }
 
     /// Has the connection serve no other request.

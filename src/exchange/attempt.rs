@@ -9,6 +9,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use weir_proto_h1::FieldId;
+
 use super::grpc;
 use super::record::Record;
 use super::relay::{Relay, Relayed, Replay};
@@ -33,6 +35,8 @@ struct Way<'a, N: Net> {
     replay: Replay,
     /// What has failed so far.
     failures: Failures,
+    /// The attempt is on a connection that belongs to the client's.
+    is_bound: bool,
 }
 
 /// Sends the request to an endpoint of the upstream, to another one if that fails and may be repeated, and relays the
@@ -64,6 +68,7 @@ pub(super) async fn forward<N: Net>(
         tried: Tried::default(),
         replay: Replay::default(),
         failures: Failures::default(),
+        is_bound: false,
     };
     loop {
         let (fault, was_stale) = match way.attempt(down, record).await {
@@ -178,6 +183,22 @@ async fn shake_hands<N: Net>(
     })
 }
 
+/// Whether a request has credentials for the connection that it is sent on.
+fn authenticates<N: Net>(down: &Down<'_, N>) -> bool {
+    let credentials = down.kit.head.value(FieldId::Authorization, &down.kit.block);
+    credentials.is_some_and(weir_proto_h1::authenticates_connection)
+}
+
+/// Whether the endpoint says that it has taken such credentials, and that they hold for what follows on the connection
+/// (`Persistent-Auth`, which IIS sends).
+fn is_authenticated<N: Net>(up: &Up<N>, down: &Down<'_, N>) -> bool {
+    authenticates(down)
+        && up
+            .head
+            .find_name(b"Persistent-Auth", &up.block)
+            .is_some_and(|field| !field.value.get(&up.block).eq_ignore_ascii_case(b"false"))
+}
+
 /// Whether HTTP/2 was agreed on in the handshake of a connection.
 fn speaks_http2<N: Net>(held: &Held<N>) -> bool {
     let agreed = held.wire.rx.agreed();
@@ -196,6 +217,7 @@ impl<N: Net> Way<'_, N> {
         let (endpoint, mut up) = self.begin(down, record).await.map_err(before)?;
         match self.relay(&mut up, down, record).await {
             Ok(Relayed::Response) => {
+                self.bind(&mut up, &endpoint, down);
                 down.kit.up_head = mem::take(&mut up.head);
                 up.finish(self.core, &endpoint);
                 Ok(())
@@ -213,6 +235,19 @@ impl<N: Net> Way<'_, N> {
                 let was_stale = fault.reason == Reason::UpstreamClosed && up.was_stale();
                 Err((fault, was_stale))
             }
+        }
+    }
+
+    /// Binds the endpoint's connection to the client's, if the endpoint authenticates connections: nobody else is to have
+    /// the identity that it may have now.
+    fn bind(&self, up: &mut Up<N>, endpoint: &Rc<Endpoint<N>>, down: &mut Down<'_, N>) {
+        if !up.is_unbound() || !(up.challenges_connection() || is_authenticated(up, down)) {
+            return;
+        }
+        let bindings = down.kit.bindings.get_or_insert_default();
+        match bindings.bind(self.upstream, endpoint) {
+            Some(bound) => up.bind(bound),
+            None => up.forsake(),
         }
     }
 
@@ -238,7 +273,13 @@ impl<N: Net> Way<'_, N> {
             sure: !down.kit.head.method.is_idempotent(),
             switches: down.request().upgrade.is_some(),
         };
-        let turn = poll_fn(|cx| Poll::Ready(self.upstream.take(cx, &self.tried, need))).await;
+        let bindings = down.kit.bindings.as_deref();
+        let turn = poll_fn(|cx| {
+            let own = bindings.and_then(|own| own.take(cx, self.upstream, need.sure));
+            Poll::Ready(own.or_else(|| self.upstream.take(cx, &self.tried, need)))
+        });
+        let turn = turn.await;
+        self.is_bound = matches!(&turn, Some((_, Turn::Reuse(held))) if held.is_bound());
         let (mut index, mut turn) = match turn {
             Some(turn) => turn,
             // In a box: few wait, and each connection would hold what it takes.
@@ -528,6 +569,10 @@ impl<N: Net> Way<'_, N> {
             || self.core.is_stopping()
             || self.core.net.now() >= self.total
         {
+            return None;
+        }
+        if self.is_bound && authenticates(down) {
+            // Its credentials mean something on that connection only.
             return None;
         }
         let failure = Failure::of(fault, was_stale, down.kit.head.method.is_idempotent());

@@ -4,6 +4,7 @@
 //! new one keeps its connections.
 
 mod balance;
+mod bound;
 mod budget;
 mod permit;
 mod places;
@@ -19,11 +20,12 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 pub use balance::Tried;
+pub use bound::{Bindings, Bound};
 use budget::Budget;
 use permit::Place;
-pub use permit::{Held, Permit};
+pub use permit::{Held, Owner, Permit};
 pub use places::Places;
-use pool::IdleList;
+use pool::{Idle, IdleList};
 pub use pool::{Need, Reaper};
 use queue::{Mark, Queue};
 pub use queue::{Turn, Wait};
@@ -67,6 +69,8 @@ pub struct Endpoint<N: Net> {
     secure: RefCell<Option<Secure>>,
     /// Connections that wait for the next request, the one used last on top.
     idle: RefCell<IdleList<N>>,
+    /// Connections that wait for the next request of the one client that they belong to, the one used last on top.
+    bound: RefCell<Vec<Idle<N>>>,
     /// What it speaks by the plan, and what it spoke when it was last asked.
     configured: Protocol,
     pub protocol: Cell<Protocol>,
@@ -164,6 +168,7 @@ impl<N: Net> Upstream<N> {
                     address: endpoint.address.clone(),
                     secure: RefCell::default(),
                     idle: RefCell::new(IdleList::new(queue.clone())),
+                    bound: RefCell::default(),
                     configured: endpoint.protocol,
                     protocol: Cell::new(endpoint.protocol),
                     shared: RefCell::default(),

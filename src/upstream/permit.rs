@@ -7,6 +7,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bound::Bound;
 use super::places::Places;
 use super::queue::{Mark, Queue, Turn, Waiter};
 use super::registry::{EndpointCount, Grant};
@@ -125,6 +126,11 @@ impl<N: Net> Place<N> {
         }
     }
 
+    /// How many requests wait for an endpoint of the upstream, on all cores.
+    pub(super) fn waiting(&self) -> u32 {
+        self.count.upstream.waiting()
+    }
+
     /// Takes out the first of those who wait here for this endpoint.
     #[inline]
     pub(super) fn first(&self) -> Option<Waiter<N>> {
@@ -195,11 +201,38 @@ pub struct Held<N: Net> {
     pub wire: Wire<N>,
     /// Its permit.
     pub permit: Permit<N>,
-    /// Whose it is, where the endpoint was told: nobody else's requests go there.
-    pub owner: Option<SocketAddr>,
+    /// Whose it is; `None` for anybody's.
+    pub owner: Option<Owner>,
+}
+
+/// The one client whose requests go on a connection.
+pub enum Owner {
+    /// The endpoint was told that it is this address.
+    Told(SocketAddr),
+    /// The endpoint has authenticated the connection, or is about to.
+    Bound(Rc<Bound>),
 }
 
 impl<N: Net> Held<N> {
+    /// Whether a request may go on it that is of this client, where endpoints are told whose each connection is.
+    #[inline]
+    pub(super) fn suits(&self, client: Option<SocketAddr>) -> bool {
+        match (&self.owner, client) {
+            (None, None) => true,
+            (Some(Owner::Told(owner)), Some(client)) => *owner == client,
+            _ => false,
+        }
+    }
+
+    /// Whether it serves one client's connection alone.
+    pub fn is_bound(&self) -> bool {
+        matches!(self.owner, Some(Owner::Bound(_)))
+    }
+
+    pub(super) fn is_bound_by(&self, bound: &Rc<Bound>) -> bool {
+        matches!(&self.owner, Some(Owner::Bound(own)) if Rc::ptr_eq(own, bound))
+    }
+
     /// Closes the connection and keeps the right to another.
     pub(super) fn close(self) -> Permit<N> {
         let mut permit = self.permit;
@@ -221,7 +254,7 @@ impl<N: Net> Permit<N> {
         Held {
             wire,
             permit: self,
-            owner,
+            owner: owner.map(Owner::Told),
         }
     }
 

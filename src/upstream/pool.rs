@@ -11,15 +11,15 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use super::queue::Queue;
-use super::{Endpoint, Held, Turn};
+use super::{Endpoint, Held, Permit, Turn};
 use crate::io::{Instant, Net, Rx};
 use crate::limits::IDLE_CLOSED_AT_ONCE;
 use crate::plan::Protocol;
 
 /// A connection on which a request can be sent at once.
 pub(super) struct Idle<N: Net> {
-    held: Held<N>,
-    since: Instant,
+    pub(super) held: Held<N>,
+    pub(super) since: Instant,
 }
 
 /// An endpoint's idle connections, the one used last on top. Other cores are told how many there are.
@@ -54,16 +54,13 @@ impl<N: Net> IdleList<N> {
         popped
     }
 
-    /// Takes out the newest of those that are `owner`'s.
+    /// Takes out the newest of those that are `client`'s.
     #[inline]
-    fn pop_of(&mut self, owner: Option<SocketAddr>) -> Option<Idle<N>> {
-        if self.list.last()?.held.owner == owner {
+    fn pop_of(&mut self, client: Option<SocketAddr>) -> Option<Idle<N>> {
+        if self.list.last()?.held.suits(client) {
             return self.pop();
         }
-        let newest = self
-            .list
-            .iter()
-            .rposition(|idle| idle.held.owner == owner)?;
+        let newest = self.list.iter().rposition(|idle| idle.held.suits(client))?;
         self.queue.idle_changed(-1);
         Some(self.list.remove(newest))
     }
@@ -106,7 +103,7 @@ impl<N: Net> Endpoint<N> {
         if self.shares(need) {
             return self.has_shared_room();
         }
-        !self.idle.borrow().is_empty() || self.place.has_room()
+        !self.idle.borrow().is_empty() || self.place.has_room() || self.has_spare_bound()
     }
 
     /// Whether a request goes on a connection that others are on as well. Where the protocol is agreed on connection by
@@ -124,15 +121,12 @@ impl<N: Net> Endpoint<N> {
             return self.take_shared();
         }
         if need.fresh {
-            let closed = || self.idle.borrow_mut().pop().map(|idle| idle.held.close());
-            return self.place.permit().or_else(closed).map(Turn::Connect);
+            return self.permit_or_closed().map(Turn::Connect);
         }
         loop {
             let newest = self.idle.borrow_mut().pop_of(need.owner);
             let Some(Idle { mut held, .. }) = newest else {
-                // Somebody else's is closed for one of our own.
-                let closed = || self.idle.borrow_mut().pop().map(|idle| idle.held.close());
-                return self.place.permit().or_else(closed).map(Turn::Connect);
+                return self.permit_or_closed().map(Turn::Connect);
             };
             if held.is_open(cx, need.sure) {
                 self.place.reused();
@@ -144,12 +138,19 @@ impl<N: Net> Endpoint<N> {
         }
     }
 
+    /// The right to make a connection; if there is none left, one that waits is closed for it, somebody else's too.
+    fn permit_or_closed(self: &Rc<Self>) -> Option<Permit<N>> {
+        let closed = || self.idle.borrow_mut().pop().map(|idle| idle.held.close());
+        let permit = self.place.permit().or_else(closed);
+        permit.or_else(|| self.has_spare_bound().then(|| self.close_bound())?)
+    }
+
     /// Takes what an exchange has waited for.
     pub fn accept(&self, cx: &mut Context<'_>, turn: Turn<N>, need: Need) -> Turn<N> {
         let Turn::Reuse(mut held) = turn else {
             return turn;
         };
-        if need.fresh || held.owner != need.owner || !held.is_open(cx, need.sure) {
+        if need.fresh || !held.suits(need.owner) || !held.is_open(cx, need.sure) {
             return Turn::Connect(held.close());
         }
         self.place.reused();
@@ -163,10 +164,17 @@ impl<N: Net> Endpoint<N> {
             return;
         }
         held.wire.rx.expect(0);
-        let Some(mut held) = self.place.offer(held, now) else {
+        let is_bound = held.is_bound();
+        let kept = match is_bound {
+            // It is not spare: those that wait get it when it has not been used for a while.
+            true => (!self.place.is_over()).then_some(held),
+            false => self.place.offer(held, now),
+        };
+        let Some(mut held) = kept else {
             return;
         };
-        if self.retired.get() || self.idle.borrow().list.len() >= self.idle_max.get() {
+        let is_full = !is_bound && self.idle.borrow().list.len() >= self.idle_max.get();
+        if self.retired.get() || is_full {
             return;
         }
         let Some(waker) = reaper.waker.take() else {
@@ -184,13 +192,17 @@ impl<N: Net> Endpoint<N> {
         if !self.watched.replace(true) {
             reaper.watched.borrow_mut().push(Rc::downgrade(self));
         }
-        self.idle.borrow_mut().push(Idle { held, since: now });
+        let idle = Idle { held, since: now };
+        match is_bound {
+            true => self.bound.borrow_mut().push(idle),
+            false => self.idle.borrow_mut().push(idle),
+        }
     }
 
     /// The plan no longer has this endpoint: closes what waits, keeps nothing any more.
     pub fn retire(&self) {
         self.retired.set(true);
-        while self.give_up_idle() {}
+        while self.give_up_idle() || self.close_bound().is_some() {}
         self.tell_shared();
     }
 
@@ -203,14 +215,14 @@ impl<N: Net> Endpoint<N> {
 
     /// Closes idle connections while there are more than there may be.
     pub(super) fn close_excess(&self) {
-        while self.place.is_over() && self.give_up_idle() {}
+        while self.place.is_over() && (self.give_up_idle() || self.close_bound().is_some()) {}
     }
 }
 
 impl<N: Net> Held<N> {
     /// Looks whether the connection is still open. `cx` is the caller's: it will wait on the connection next.
     #[inline]
-    fn is_open(&mut self, cx: &mut Context<'_>, sure: bool) -> bool {
+    pub(super) fn is_open(&mut self, cx: &mut Context<'_>, sure: bool) -> bool {
         let rx = &mut self.wire.rx;
         rx.poll_recv(cx).is_pending() && rx.is_quiet(sure)
     }
@@ -243,9 +255,13 @@ impl<N: Net> Reaper<N> {
         .await;
     }
 
-    /// Closes connections that have waited for longer than their endpoint's limit.
+    /// Closes connections that have waited for longer than their endpoint's limit, and those of clients that others need
+    /// more.
     pub fn close_old(&self, now: Instant) {
         self.retain(|endpoint, idle| now.since(idle.since) < endpoint.idle_timeout.get());
+        let watched = self.watched.borrow().clone();
+        let watched = watched.iter().filter_map(Weak::upgrade);
+        watched.for_each(|endpoint| endpoint.give_up_bound(now));
     }
 
     /// Closes some of the connections that wait, of each endpoint the one that has waited longest: their descriptors are
@@ -267,13 +283,16 @@ impl<N: Net> Reaper<N> {
             let Some(endpoint) = endpoint.upgrade() else {
                 return false;
             };
-            let gone = endpoint
-                .idle
+            let mut keep = |idle: &mut Idle<N>| keep(&endpoint, idle);
+            let gone = endpoint.idle.borrow_mut().take_out(&mut keep);
+            let unbound = endpoint
+                .bound
                 .borrow_mut()
-                .take_out(|idle| keep(&endpoint, idle));
-            // Whoever hears of it may look at the list.
-            drop(gone);
-            let is_empty = endpoint.idle.borrow().is_empty();
+                .extract_if(.., |idle| !keep(idle))
+                .collect::<Vec<_>>();
+            // Whoever hears of it may look at the lists.
+            drop((gone, unbound));
+            let is_empty = endpoint.idle.borrow().is_empty() && endpoint.bound.borrow().is_empty();
             endpoint.watched.set(!is_empty);
             !is_empty
         });

@@ -314,11 +314,16 @@ pub(crate) fn run_client(case: &Case, cuts: &[usize]) -> Vec<String> {
 
 fn response_line(kind: &str, head: &Head, response: &Response) -> String {
     format!(
-        "{kind} {} {} body={} {}",
+        "{kind} {} {} body={} {}{}",
         head.status,
         version(head.version),
         body(response.body),
         if response.persists { "keep" } else { "close" },
+        if response.challenges_connection {
+            " bound"
+        } else {
+            ""
+        },
     )
 }
 

@@ -43,10 +43,15 @@ impl<N: Net> Downstream<N> {
     /// Wakes a connection up with the first bytes of a request.
     pub fn new(core: &Core<N>, line: Line<N>, first: Chunk) -> (Self, Kit<N>) {
         let Line {
-            wire, timer, pass, ..
+            wire,
+            timer,
+            pass,
+            bindings,
+            ..
         } = line;
         let limits = pass.door.plan.borrow().limits;
-        let kit = Kit::new(timer, pass.door.clone(), &Client::of(&wire));
+        let mut kit = Kit::new(timer, pass.door.clone(), &Client::of(&wire));
+        kit.bindings = bindings;
         let mut inbox = Inbox::default();
         inbox.add(first, core.net.pool());
         let down = Self {
@@ -76,6 +81,7 @@ impl<N: Net> Downstream<N> {
             pass: self.pass,
             is_new: false,
             early: None,
+            bindings: kit.bindings,
         }
     }
 

@@ -18,7 +18,7 @@ use crate::conn::wire::{Wire, WireRx, WireTx};
 use crate::core::Core;
 use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Chunk, Net, Rx};
-use crate::upstream::{Endpoint, Held, Permit};
+use crate::upstream::{Bound, Endpoint, Held, Owner, Permit};
 
 /// A connection to an endpoint while it serves a request.
 pub struct Upstream<N: Net> {
@@ -27,9 +27,9 @@ pub struct Upstream<N: Net> {
     rx: WireRx<N>,
     peer: Option<std::net::SocketAddr>,
     permit: Permit<N>,
-    owner: Option<std::net::SocketAddr>,
+    owner: Option<Owner>,
     inbox: Inbox,
-    pub(super) machine: Client,
+    pub(in crate::conn) machine: Client,
     /// The connection has served a request before: its end may have crossed ours on the way.
     reused: bool,
     /// Not one byte has come for this request.
@@ -221,6 +221,16 @@ impl<N: Net> Upstream<N> {
     /// Whether a loss may be no more than the end of an idle connection that crossed the request on its way.
     pub fn was_stale(&self) -> bool {
         self.reused && self.silent
+    }
+
+    /// Whether the connection may be bound to its client's, and is not.
+    pub fn is_unbound(&self) -> bool {
+        !matches!(self.owner, Some(Owner::Bound(_)))
+    }
+
+    /// Has the connection serve its client alone from now on.
+    pub fn bind(&mut self, bound: Rc<Bound>) {
+        self.owner = Some(Owner::Bound(bound));
     }
 
     /// Has the connection end with this exchange.

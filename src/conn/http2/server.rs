@@ -20,6 +20,7 @@ use crate::fault::{Fault, Phase};
 use crate::io::{Chunk, Instant, Net, Tx};
 use crate::limits::{H2_LEAVE_MS, H2_WORKERS_WAITING_MAX, LINGER_BYTES_MAX, LINGER_MS};
 use crate::obs::Level;
+use crate::upstream::Bindings;
 
 /// Serves a connection whose first bytes are those of HTTP/2.
 pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Chunk) {
@@ -40,6 +41,7 @@ pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Chunk) {
         mux: Rc::new(mux),
         door: pass.door.clone(),
         client,
+        bindings: Rc::default(),
     };
     let mut rx = wire.rx;
     core.obs.borrow().http2_opened(shop.door.id.get());
@@ -59,6 +61,8 @@ struct Shop<N: Net> {
     mux: Rc<Mux<N>>,
     door: Rc<Door<N>>,
     client: Client,
+    /// The connections to endpoints that belong to this one, whichever stream brought that about.
+    bindings: Rc<Bindings<N>>,
 }
 
 /// Receives and sends until the connection is over.
@@ -248,7 +252,8 @@ impl<N: Net> Shop<N> {
         for _ in 0..unserved {
             let timer = self.core.timers.timer();
             timer.be_part_of(whole);
-            let kit = Kit::new(timer, self.door.clone(), &self.client);
+            let mut kit = Kit::new(timer, self.door.clone(), &self.client);
+            kit.bindings = Some(self.bindings.clone());
             let work = Box::pin(work(self.core.clone(), self.mux.clone(), kit));
             let core = self.core.clone();
             self.core.net.spawn(async move {

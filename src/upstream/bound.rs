@@ -1,0 +1,140 @@
+//! Connections to endpoints that serve one client's connection and no other.
+//!
+//! NTLM and Negotiate (RFC 4559) authenticate a connection and not a request: whoever sends the next request on it has
+//! the identity of who sent the last. So a connection on which an endpoint asks for that leaves the pool. It belongs to
+//! the client's connection whose request was challenged until either ends, and counts against the endpoint's limit like
+//! any other. Only the endpoint's answer binds: what a client sends does not, or clients could use the pool up.
+
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+use std::task::Context;
+use std::time::Duration;
+
+use super::pool::Idle;
+use super::{Endpoint, Held, Turn, Upstream};
+use crate::io::{Instant, Net};
+use crate::limits::BOUND_KEPT_MS;
+
+/// What a bound connection has in hand: it is there as long as the connection is.
+pub struct Bound;
+
+/// The connections to endpoints that belong to one client's connection, at most one of each upstream. Dropping it, as the
+/// client's connection ends, closes them.
+pub struct Bindings<N: Net> {
+    list: RefCell<Vec<Binding<N>>>,
+}
+
+struct Binding<N: Net> {
+    endpoint: Weak<Endpoint<N>>,
+    bound: Weak<Bound>,
+}
+
+impl<N: Net> Default for Bindings<N> {
+    fn default() -> Self {
+        Self {
+            list: RefCell::default(),
+        }
+    }
+}
+
+impl<N: Net> Bindings<N> {
+    /// Binds a connection to an endpoint of this upstream. `None`: the client has another, and this one is to serve
+    /// nobody.
+    pub fn bind(&self, upstream: &Upstream<N>, endpoint: &Rc<Endpoint<N>>) -> Option<Rc<Bound>> {
+        if self.find(upstream).is_some() {
+            return None;
+        }
+        let bound = Rc::new(Bound);
+        self.list.borrow_mut().push(Binding {
+            endpoint: Rc::downgrade(endpoint),
+            bound: Rc::downgrade(&bound),
+        });
+        Some(bound)
+    }
+
+    /// Takes the client's own connection to an endpoint of this upstream. `None`: there is none, it has ended, or another
+    /// request of the client is on it.
+    pub fn take(
+        &self,
+        cx: &mut Context<'_>,
+        upstream: &Upstream<N>,
+        sure: bool,
+    ) -> Option<(u32, Turn<N>)> {
+        let (index, endpoint, bound) = self.find(upstream)?;
+        let mut held = endpoint.take_bound(&bound)?;
+        if !held.is_open(cx, sure) {
+            return None;
+        }
+        endpoint.place.reused();
+        Some((index, Turn::Reuse(held)))
+    }
+
+    /// The endpoint of this upstream that the client has a connection to, and its number.
+    fn find(&self, upstream: &Upstream<N>) -> Option<(u32, Rc<Endpoint<N>>, Rc<Bound>)> {
+        let mut list = self.list.borrow_mut();
+        list.retain(|binding| binding.bound.strong_count() > 0);
+        list.iter().find_map(|binding| {
+            let (endpoint, bound) = (binding.endpoint.upgrade()?, binding.bound.upgrade()?);
+            let mut endpoints = (0..).zip(&upstream.endpoints);
+            let (index, _) = endpoints.find(|(_, other)| Rc::ptr_eq(other, &endpoint))?;
+            Some((index, endpoint, bound))
+        })
+    }
+}
+
+impl<N: Net> Drop for Bindings<N> {
+    fn drop(&mut self) {
+        for binding in self.list.take() {
+            if let (Some(endpoint), Some(bound)) =
+                (binding.endpoint.upgrade(), binding.bound.upgrade())
+            {
+                drop(endpoint.take_bound(&bound));
+            }
+        }
+    }
+}
+
+impl<N: Net> Endpoint<N> {
+    /// Takes out a bound connection that waits for its client's next request.
+    fn take_bound(&self, bound: &Rc<Bound>) -> Option<Held<N>> {
+        let mut waiting = self.bound.borrow_mut();
+        let at = waiting
+            .iter()
+            .position(|idle| idle.held.is_bound_by(bound))?;
+        Some(waiting.remove(at).held)
+    }
+
+    /// Whether a bound connection may be closed for a request that finds no other: not while others wait for that, who
+    /// get it from [`Endpoint::give_up_bound`].
+    pub(super) fn has_spare_bound(&self) -> bool {
+        !self.bound.borrow().is_empty() && self.place.waiting() == 0
+    }
+
+    /// Closes the bound connection that has waited longest and keeps the right to another.
+    #[cold]
+    pub(super) fn close_bound(&self) -> Option<super::Permit<N>> {
+        let mut waiting = self.bound.borrow_mut();
+        let oldest = (!waiting.is_empty()).then(|| waiting.remove(0));
+        drop(waiting);
+        oldest.map(|idle| idle.held.close())
+    }
+
+    /// Closes bound connections for requests that wait for a connection. Those that were in use a moment ago are kept: a
+    /// handshake takes several requests, and could otherwise never end while others wait.
+    pub(super) fn give_up_bound(&self, now: Instant) {
+        let kept = Duration::from_millis(BOUND_KEPT_MS);
+        for _ in 0..self.place.waiting() {
+            let mut waiting = self.bound.borrow_mut();
+            if waiting
+                .first()
+                .is_none_or(|idle: &Idle<N>| now.since(idle.since) < kept)
+            {
+                return;
+            }
+            let oldest = waiting.remove(0);
+            // Whoever hears of it may look at the list.
+            drop(waiting);
+            drop(oldest);
+        }
+    }
+}
