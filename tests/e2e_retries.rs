@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc::channel;
 
 use e2e::*;
+use rustix::process::Signal;
 
 /// A PUT may be repeated (RFC 9110 section 9.2.2).
 fn put(path: &str, body: &str) -> String {
@@ -560,4 +561,56 @@ fn an_end_that_is_there_already_fails_no_post() {
         assert_eq!(client.response().text(), "/fin");
         assert_eq!(client.response().text(), "/post");
     }
+}
+
+/// Nobody listens at an endpoint, and later somebody does: a line each, however many requests and cores meet that.
+#[test]
+fn an_endpoint_that_begins_to_fail_is_told_of_and_so_is_its_recovery() {
+    let address = nobody();
+    let weir = Weir::start(&format!(
+        "cores = 2\n[upstream.up]\nservers = [{address:?}]\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n"
+    ));
+    for _ in 0..20 {
+        assert_eq!(weir.ask(get("/")).status(), 502);
+    }
+    let cause = weir.wait_for(&format!("endpoint {address} of upstream up fails: "));
+    assert!(
+        cause.starts_with("connect_failed: Connection refused (os error 111) ("),
+        "{cause}"
+    );
+    let listener = TcpListener::bind(&address).unwrap();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut conn = Conn::new(socket.unwrap().into());
+            while conn.next_request().is_some() && conn.try_send(ok("hello")).is_ok() {}
+        }
+    });
+    assert_eq!(weir.ask(get("/")).status(), 200);
+    let again = weir.wait_for(&format!(
+        "endpoint {address} of upstream up answers again after "
+    ));
+    assert!(again.ends_with("1 answered since)"), "{again}");
+    weir.signal(Signal::TERM);
+    let all = weir.stderr.to_end();
+    let said = |text: &str| all.iter().filter(|line| line.contains(text)).count();
+    assert_eq!((said(" fails: "), said(" answers again ")), (1, 1));
+}
+
+#[test]
+fn a_reset_is_told_of_by_what_the_system_says() {
+    let endpoint = Endpoint::script(|conn| {
+        if conn.next_request().is_some() {
+            conn.reset_now();
+        }
+    });
+    let weir = Weir::with("retries = \"off\"", &[&endpoint]);
+    assert_eq!(weir.ask(post("/", "x")).status(), 502);
+    let cause = weir.wait_for(&format!(
+        "endpoint {} of upstream up fails: ",
+        endpoint.name
+    ));
+    assert!(
+        cause.starts_with("upstream_closed: Connection reset by peer (os error 104)"),
+        "{cause}"
+    );
 }

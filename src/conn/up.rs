@@ -157,6 +157,14 @@ impl<N: Net> Up<N> {
         }
     }
 
+    /// What the system said of a connection that broke; 0 if nothing.
+    pub fn errno(&self) -> u16 {
+        match &self.wire {
+            UpWire::Http1(wire) => wire.errno(),
+            UpWire::Http2(_) => 0,
+        }
+    }
+
     /// With which code the endpoint has reset the request, if that is how it ended.
     pub fn reset_by(&self) -> Option<Code> {
         match &self.wire {

@@ -54,6 +54,9 @@ pub(super) const NAMES_RETRY_MAX: Duration = Duration::from_secs(60);
 /// Names that `/healthz?verbose` shows; the rest is counted.
 pub(super) const NAMES_SHOWN_MAX: usize = 32;
 
+/// How often control looks which endpoints fail. A look reads two counters an endpoint and core.
+pub(super) const TROUBLE_WATCH: Duration = Duration::from_secs(1);
+
 /// How long control waits before it offers a command again to a core whose mailbox is full.
 pub(super) const MAILBOX_RETRY: Duration = Duration::from_millis(5);
 

@@ -42,7 +42,7 @@ pub use names::Resolver;
 
 use crate::core::{Command, CoreSpec, Cores, Receipt, Receipts};
 use crate::io::{Address, ListenSocket};
-use crate::obs::{AccessLog, Format, Obs, process};
+use crate::obs::{AccessLog, Format, Obs, Troubles, process};
 use crate::plan::Plan;
 use crate::tls::Tickets;
 use admin::Admin;
@@ -266,6 +266,7 @@ async fn start(
         control.state.borrow_mut().admin = Some(admin);
     }
     tokio::task::spawn_local(control.clone().watch_certificates());
+    tokio::task::spawn_local(control.clone().watch_endpoints());
     control.go_on_duty().await?;
     ready(&started);
     let outcome = control.clone().live(&mut signals).await;
@@ -473,6 +474,18 @@ impl Control {
             .is_err()
         {
             process::warn("not every core runs what has changed: one does not read its mailbox");
+        }
+    }
+
+    /// Says which endpoints begin to fail, and which answer again.
+    async fn watch_endpoints(self: Rc<Self>) {
+        let mut troubles = Troubles::default();
+        loop {
+            sleep(limits::TROUBLE_WATCH).await;
+            let now = std::time::Instant::now();
+            for (level, text) in self.obs.look_for_trouble(&mut troubles, now) {
+                process::say(level, text);
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use super::repeat::{Failure, Failures, Repeat};
 use crate::conn::{Down, Up, Wire, WireRx, WireTx, http2, proxy_protocol, tunnel};
 use crate::core::{Core, CorePlan, after};
 use crate::fault::{Fault, Phase, Reason, Retry, Side};
-use crate::io::{Address, Connection, Instant, Net, Tx};
+use crate::io::{Address, Connection, Instant, Net, Tx, errno};
 use crate::obs::Level;
 use crate::plan::{Protocol, RoutePlan, UpstreamId, UpstreamPlan};
 use crate::tls;
@@ -113,10 +113,9 @@ struct Refused {
 
 impl Refused {
     fn by_system(error: io::Error) -> Self {
-        let errno = error.raw_os_error().and_then(|code| code.try_into().ok());
         Self {
             reason: Reason::from_connect(&error),
-            errno: errno.unwrap_or(0),
+            errno: errno(&error),
         }
     }
 }
@@ -232,6 +231,7 @@ impl<N: Net> Way<'_, N> {
                 let has_begun = down.is_answered() && grpc::is_call(&up.head, &up.block);
                 record.grpc_status = has_begun.then(|| grpc::broken(fault.reason, up.reset_by()));
                 down.kit.up_head = mem::take(&mut up.head);
+                record.errno = up.errno();
                 let was_stale = fault.reason == Reason::UpstreamClosed && up.was_stale();
                 Err((fault, was_stale))
             }
@@ -257,7 +257,7 @@ impl<N: Net> Way<'_, N> {
             .endpoint
             .and_then(|index| self.upstream.endpoints.get(index as usize));
         if let (Side::Upstream, Some(endpoint)) = (fault.side, endpoint) {
-            endpoint.count_failure(fault.reason);
+            endpoint.count_failure(fault.reason, record.errno);
         }
     }
 
@@ -286,6 +286,7 @@ impl<N: Net> Way<'_, N> {
             None => Box::pin(self.wait(need, down, record)).await?,
         };
         record.attempts += 1;
+        record.errno = 0;
         loop {
             self.tried.add(index);
             record.endpoint = Some(index);

@@ -54,7 +54,7 @@ pub(super) struct Record {
     pub(super) connect_ns: u64,
     /// From the request's head on its way to the first byte of the answer, in the last attempt, in nanoseconds.
     pub(super) first_byte_ns: u64,
-    /// What the system said of the last connection that could not be made; 0 if nothing.
+    /// What the system said of the attempt that failed last; 0 if nothing.
     pub(super) errno: u16,
     /// Why Weir answered itself or broke off.
     pub(super) reason: Option<Reason>,

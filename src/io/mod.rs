@@ -57,6 +57,17 @@ impl std::ops::Add<Duration> for Instant {
     }
 }
 
+/// The system's number of an error; 0 if it has none.
+#[must_use]
+pub fn errno(error: &io::Error) -> u16 {
+    let reset = rustix::io::Errno::CONNRESET.raw_os_error();
+    let is_reset = error.kind() == io::ErrorKind::ConnectionReset;
+    let number = error.raw_os_error().or_else(|| is_reset.then_some(reset));
+    number
+        .and_then(|number| number.try_into().ok())
+        .unwrap_or(0)
+}
+
 /// Where a connection leads to or came from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {

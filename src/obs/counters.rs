@@ -323,6 +323,12 @@ pub(super) struct EndpointCounts {
     pub(super) reused: Count,
     /// Connections that could not be made.
     pub(super) failed: Count,
+    /// Exchanges that came to a good end here.
+    pub(super) answered: Count,
+    /// Attempts that failed here.
+    pub(super) failures: Count,
+    /// Why the last one did, as [`super::trouble::Cause`] has it.
+    pub(super) last_cause: Count,
     /// Why attempts failed here.
     pub(super) reasons: [Count; REASONS],
     /// Times to the first byte.
@@ -357,5 +363,5 @@ zero! {
     ListenerCounts { exchanges, reasons, grpc, handshakes, tls_failures; bytes_in, bytes_out, opened, closed, http2 }
     RouteCounts { exchanges; bytes_in, bytes_out, total }
     UpstreamCounts { exchanges, reasons, grpc, http2_errors; retries, queued_us, queue_entered, queue_left, connect, first_byte }
-    EndpointCounts { exchanges, reasons; opened, closed, reused, failed, first_byte }
+    EndpointCounts { exchanges, reasons; opened, closed, reused, failed, answered, failures, last_cause, first_byte }
 }

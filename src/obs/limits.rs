@@ -51,6 +51,16 @@ pub const LOG_SUBJECT_BYTES_MAX: usize = 256;
 /// Plans whose names the log thread remembers, for exchanges that began before a reload.
 pub const LOG_PLANS_MAX: usize = 32;
 
+/// Endpoints of which one look says that they have begun to fail, or answer again; the rest is counted in one line.
+pub const TROUBLE_LINES_MAX: usize = 4;
+
+/// Failures are trouble when they are at least one of so many attempts in the time between two looks: a stray reset
+/// among thousands of answers is a count, not an event.
+pub const TROUBLE_SHARE_MIN: u64 = 20;
+
+/// How long no attempt may have failed before an endpoint that answers counts as well again.
+pub const TROUBLE_OVER: Duration = Duration::from_secs(3);
+
 /// Lines of the process log that may come at once.
 pub const PROCESS_LOG_BURST: u32 = 100;
 

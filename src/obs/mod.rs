@@ -20,6 +20,7 @@ mod record;
 mod sheet;
 mod sink;
 pub(crate) mod text;
+mod trouble;
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,7 @@ use std::{io, thread};
 pub use access::{AccessLog, Format};
 pub use event::{Exchange, Http2Tally, RequestId};
 pub use process::Level;
+pub use trouble::Troubles;
 
 use weir_proto_h2::Error as H2Error;
 
@@ -41,6 +43,7 @@ use event::grpc_place;
 use limits::LOG_RING_BYTES;
 pub(crate) use page::{Kind, Page};
 use sheet::{Names, Sheet};
+use trouble::Cause;
 
 /// One core's side: what it counts and where it puts log records. Owned by the core, not shared.
 pub struct CoreObs {
@@ -166,6 +169,9 @@ impl CoreObs {
         }
         if let Some(counts) = endpoint.and_then(|at| self.sheet.endpoint(id, at)) {
             counts.exchanges[class].add(1);
+            if event.reason.is_none() {
+                counts.answered.add(1);
+            }
             if event.first_byte_us > 0 {
                 counts.first_byte.record(event.first_byte_us);
             }
@@ -302,10 +308,12 @@ impl CoreObs {
         }
     }
 
-    /// An attempt has failed at an endpoint.
-    pub fn attempt_failed(&self, upstream: UpstreamId, endpoint: u32, reason: Reason) {
+    /// An attempt has failed at an endpoint; `errno` is what the system said, 0 if it said nothing.
+    pub fn attempt_failed(&self, upstream: UpstreamId, endpoint: u32, reason: Reason, errno: u16) {
         if let Some(counts) = self.sheet.endpoint(upstream, endpoint) {
             counts.reasons[reason as usize].add(1);
+            counts.last_cause.set(Cause::new(reason, errno).to_bits());
+            counts.failures.add(1);
         }
     }
 

@@ -253,7 +253,7 @@ fn every_series_is_there_from_the_start() {
         };
         cores[0].exchange(&plan, &event);
         if reason.is_of_endpoint() {
-            cores[0].attempt_failed(UpstreamId(0), 0, *reason);
+            cores[0].attempt_failed(UpstreamId(0), 0, *reason, 0);
         }
     }
     for error in H2Error::ALL {
@@ -268,6 +268,67 @@ fn every_series_is_there_from_the_start() {
     let new = after.difference(&before);
     let new: Vec<_> = new.filter(|name| !name.contains("{route=\"")).collect();
     assert!(new.is_empty(), "{new:?}");
+    obs.stop();
+}
+
+/// Whatever cores and how many requests meet it: a line when an endpoint begins to fail, one when it answers again.
+#[test]
+fn an_endpoint_in_trouble_is_told_of_twice() {
+    let plan = two(1, false);
+    let (obs, cores) = Obs::start(2, &plan, None).unwrap();
+    let (mut troubles, start) = (Troubles::default(), Instant::now());
+    let mut look =
+        |second: u64| obs.look_for_trouble(&mut troubles, start + Duration::from_secs(second));
+    let fail =
+        |core: usize| cores[core].attempt_failed(UpstreamId(0), 0, Reason::ConnectFailed, 111);
+    let answer = || cores[1].exchange(&plan, &event(0));
+    answer();
+    assert_eq!(look(1), []);
+    // A stray failure among many answers is none.
+    (0..100).for_each(|_| answer());
+    fail(0);
+    assert_eq!(look(2), []);
+    (0..3).for_each(|_| fail(0));
+    (0..2).for_each(|_| fail(1));
+    answer();
+    let line = "endpoint 10.0.0.1:80 of upstream one fails: \
+                connect_failed: Connection refused (os error 111) (5 attempts failed, 1 answered)";
+    assert_eq!(look(3), [(Level::Warn, line.to_owned())]);
+    (0..7).for_each(|_| fail(1));
+    assert_eq!(look(4), []);
+    // It is not well before it has answered for a while.
+    assert_eq!(look(8), []);
+    answer();
+    fail(0);
+    assert_eq!(look(9), []);
+    answer();
+    assert_eq!(look(10), []);
+    answer();
+    let line = "endpoint 10.0.0.1:80 of upstream one answers again after 9 s \
+                (13 attempts failed, 2 answered since)";
+    assert_eq!(look(12), [(Level::Info, line.to_owned())]);
+    assert_eq!(look(13), []);
+    obs.stop();
+}
+
+#[test]
+fn of_many_endpoints_in_trouble_some_are_named_and_the_rest_counted() {
+    let servers: Vec<_> = (0..50).map(|n| format!("10.0.0.{n}:80")).collect();
+    let text = format!(
+        "[listen.\"127.0.0.1:80\"]\n[upstream]\nup = {servers:?}\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n"
+    );
+    let (config, _) = weir_config::parse("test.toml", &text).unwrap();
+    let plan = Plan::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
+    let (obs, cores) = Obs::start(1, &plan, None).unwrap();
+    (0..50).for_each(|at| cores[0].attempt_failed(UpstreamId(0), at, Reason::BadResponse, 0));
+    let lines = obs.look_for_trouble(&mut Troubles::default(), Instant::now());
+    assert_eq!(lines.len(), limits::TROUBLE_LINES_MAX + 1);
+    assert_eq!(
+        lines[0].1,
+        "endpoint 10.0.0.0:80 of upstream up fails: bad_response (1 attempt failed, 0 answered)"
+    );
+    let more = "endpoints: 46 more have begun to fail and 0 more answer again";
+    assert_eq!(lines[limits::TROUBLE_LINES_MAX].1, more);
     obs.stop();
 }
 

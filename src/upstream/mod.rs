@@ -134,9 +134,9 @@ impl<N: Net> Endpoint<N> {
         self.secure.borrow().clone()
     }
 
-    /// Counts an attempt that has failed here.
-    pub fn count_failure(&self, reason: Reason) {
-        self.place.attempt_failed(reason);
+    /// Counts an attempt that has failed here; `errno` is what the system said, 0 if it said nothing.
+    pub fn count_failure(&self, reason: Reason, errno: u16) {
+        self.place.attempt_failed(reason, errno);
     }
 }
 

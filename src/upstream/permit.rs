@@ -107,10 +107,10 @@ impl<N: Net> Place<N> {
     }
 
     /// An attempt has failed at the endpoint.
-    pub(super) fn attempt_failed(&self, reason: Reason) {
+    pub(super) fn attempt_failed(&self, reason: Reason, errno: u16) {
         let (upstream, endpoint) = self.ids.get();
         let obs = self.places.obs.borrow();
-        obs.attempt_failed(upstream, endpoint, reason);
+        obs.attempt_failed(upstream, endpoint, reason, errno);
     }
 
     /// Gives what room there is to those who wait, as long as one of them is here.

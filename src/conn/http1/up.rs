@@ -17,7 +17,7 @@ use crate::conn::up::Answer;
 use crate::conn::wire::{Wire, WireRx, WireTx};
 use crate::core::Core;
 use crate::fault::{Fault, Phase, Reason, Retry};
-use crate::io::{Chunk, Net, Rx};
+use crate::io::{Chunk, Net, Rx, errno};
 use crate::upstream::{Bound, Endpoint, Held, Owner, Permit};
 
 /// A connection to an endpoint while it serves a request.
@@ -36,6 +36,8 @@ pub struct Upstream<N: Net> {
     silent: bool,
     /// The connection is not to serve another request.
     forsaken: bool,
+    /// What the system said when the connection broke; 0 if nothing.
+    errno: u16,
 }
 
 impl<N: Net> Upstream<N> {
@@ -57,6 +59,7 @@ impl<N: Net> Upstream<N> {
             reused,
             silent: true,
             forsaken: false,
+            errno: 0,
         }
     }
 
@@ -155,7 +158,8 @@ impl<N: Net> Upstream<N> {
                         return Poll::Ready(Err(self.misbehaved(error, head)));
                     }
                 }
-                Err(_) => {
+                Err(error) => {
+                    self.errno = errno(&error);
                     self.rx.tell_refusal(core, "an endpoint");
                     return Poll::Ready(Err(self.misbehaved(Error::Truncated, head)));
                 }
@@ -216,6 +220,11 @@ impl<N: Net> Upstream<N> {
         let refused = self.rx.refusal();
         let reason = refused.map_or(Reason::UpstreamClosed, |why| Reason::from_tls(Some(why)));
         Fault::upstream(Phase::FirstByte, reason, retry)
+    }
+
+    /// What the system said when the connection broke; 0 if nothing.
+    pub fn errno(&self) -> u16 {
+        self.errno
     }
 
     /// Whether a loss may be no more than the end of an idle connection that crossed the request on its way.

@@ -1,0 +1,232 @@
+//! Which endpoints fail: one line when one begins to, one when it answers again.
+//!
+//! Cores count attempts that failed and exchanges that an endpoint answered, each for itself. Control looks at the sums
+//! about once a second, so an event is one line however many cores and requests meet it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::counters::EndpointCounts;
+use super::limits::{TROUBLE_LINES_MAX, TROUBLE_OVER, TROUBLE_SHARE_MIN};
+use super::process::Level;
+use super::{Obs, Sheet};
+use crate::fault::Reason;
+use crate::plan::UpstreamId;
+
+/// What was last known of every endpoint that plans have had.
+#[derive(Default)]
+pub struct Troubles {
+    endpoints: HashMap<Name, Known>,
+    /// Counts the looks, to tell endpoints that are gone.
+    looks: u64,
+}
+
+/// Upstream and endpoint.
+type Name = (Arc<str>, Arc<str>);
+
+#[derive(Default)]
+struct Known {
+    answered: u64,
+    /// Attempts that failed, by core.
+    failed: Vec<u64>,
+    trouble: Option<Trouble>,
+    look: u64,
+}
+
+/// An endpoint that fails.
+struct Trouble {
+    since: Instant,
+    /// When a look last found that attempts had failed.
+    last: Instant,
+    /// Attempts that have failed.
+    failed: u64,
+    /// Exchanges that were answered since the last failure.
+    answered: u64,
+}
+
+/// Why an attempt failed: a reason, and what the system said, if it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cause {
+    reason: Reason,
+    errno: u16,
+}
+
+impl Cause {
+    pub(super) const fn new(reason: Reason, errno: u16) -> Self {
+        Self { reason, errno }
+    }
+
+    /// As a core keeps it.
+    pub(super) fn to_bits(self) -> u64 {
+        (self.reason as u64) << 16 | u64::from(self.errno)
+    }
+
+    fn from_bits(bits: u64) -> Option<Self> {
+        let reason = *Reason::ALL.get(usize::try_from(bits >> 16).ok()?)?;
+        Some(Self {
+            reason,
+            errno: bits as u16,
+        })
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason.code())?;
+        match self.errno {
+            0 => Ok(()),
+            errno => write!(f, ": {}", std::io::Error::from_raw_os_error(errno.into())),
+        }
+    }
+}
+
+impl Obs {
+    /// Looks which endpoints have begun to fail since the last look, and which answer again; gives a line for each, and
+    /// one for those that are too many.
+    pub fn look_for_trouble(&self, troubles: &mut Troubles, now: Instant) -> Vec<(Level, String)> {
+        let sheets: Vec<Arc<Sheet>> = self.cores.iter().map(|core| core.sheet().clone()).collect();
+        let Some(newest) = sheets.iter().max_by_key(|sheet| sheet.epoch()) else {
+            return Vec::new();
+        };
+        troubles.looks += 1;
+        let look = troubles.looks;
+        let mut lines = Lines::default();
+        for (id, upstream) in newest.names.upstreams.unique() {
+            let Some(named) = newest.names.endpoints.get(id as usize) else {
+                continue;
+            };
+            for (at, endpoint) in named.unique() {
+                let find = |sheet: &'_ Arc<Sheet>| {
+                    if sheet.epoch() == newest.epoch() {
+                        return Some((id, at));
+                    }
+                    let up = sheet.names.upstreams.find(upstream)?;
+                    Some((up, sheet.names.endpoints.get(up as usize)?.find(endpoint)?))
+                };
+                let counts: Vec<_> = sheets
+                    .iter()
+                    .map(|sheet| {
+                        let (up, at) = find(sheet)?;
+                        sheet.endpoint(UpstreamId(up), at)
+                    })
+                    .collect();
+                let name = (upstream.clone(), endpoint.clone());
+                let known = troubles.endpoints.entry(name);
+                let known = known.or_insert_with(|| Known::of(&counts, look));
+                known.look = look;
+                if let Some((level, text)) = known.look_at(&counts, now) {
+                    lines.add(
+                        level,
+                        format!("endpoint {endpoint} of upstream {upstream} {text}"),
+                    );
+                }
+            }
+        }
+        troubles.endpoints.retain(|_, known| known.look == look);
+        lines.finish()
+    }
+}
+
+impl Known {
+    /// An endpoint that is seen for the first time: all that it has counted is since a moment ago.
+    fn of(counts: &[Option<&EndpointCounts>], look: u64) -> Self {
+        Self {
+            failed: vec![0; counts.len()],
+            look,
+            ..Self::default()
+        }
+    }
+
+    /// Takes what cores have counted by now; says whether trouble begins or is over.
+    fn look_at(
+        &mut self,
+        counts: &[Option<&EndpointCounts>],
+        now: Instant,
+    ) -> Option<(Level, String)> {
+        let (mut total, mut failed, mut most) = (0, 0, (0, None));
+        for (counts, before) in counts.iter().zip(&mut self.failed) {
+            let Some(counts) = counts else { continue };
+            total += counts.answered.get();
+            let sum = counts.failures.get();
+            let more = sum.saturating_sub(*before);
+            *before = sum;
+            failed += more;
+            if more > most.0 {
+                most = (more, Cause::from_bits(counts.last_cause.get()));
+            }
+        }
+        let answered = total.saturating_sub(self.answered);
+        self.answered = total;
+        match &mut self.trouble {
+            None if failed > 0 && failed * TROUBLE_SHARE_MIN >= answered => {
+                self.trouble = Some(Trouble {
+                    since: now,
+                    last: now,
+                    failed,
+                    answered: 0,
+                });
+                let cause = most
+                    .1
+                    .map_or_else(String::new, |cause| format!(": {cause}"));
+                let failed = attempts(failed);
+                let text = format!("fails{cause} ({failed} failed, {answered} answered)");
+                Some((Level::Warn, text))
+            }
+            Some(trouble) if failed > 0 => {
+                trouble.failed += failed;
+                (trouble.last, trouble.answered) = (now, 0);
+                None
+            }
+            Some(trouble) => {
+                trouble.answered += answered;
+                if trouble.answered == 0 || now - trouble.last < TROUBLE_OVER {
+                    return None;
+                }
+                let text = format!(
+                    "answers again after {:.0} s ({} failed, {} answered since)",
+                    (now - trouble.since).as_secs_f64(),
+                    attempts(trouble.failed),
+                    trouble.answered
+                );
+                self.trouble = None;
+                Some((Level::Info, text))
+            }
+            None => None,
+        }
+    }
+}
+
+fn attempts(n: u64) -> String {
+    format!("{n} attempt{}", if n == 1 { "" } else { "s" })
+}
+
+/// The lines of one look, as many as may be.
+#[derive(Default)]
+struct Lines {
+    lines: Vec<(Level, String)>,
+    /// Endpoints beyond them: that have begun to fail, and that answer again.
+    more: [u64; 2],
+}
+
+impl Lines {
+    fn add(&mut self, level: Level, text: String) {
+        if self.lines.len() < TROUBLE_LINES_MAX {
+            self.lines.push((level, text));
+        } else {
+            self.more[usize::from(level == Level::Info)] += 1;
+        }
+    }
+
+    fn finish(mut self) -> Vec<(Level, String)> {
+        let [failing, again] = self.more;
+        if failing + again > 0 {
+            let text = format!(
+                "endpoints: {failing} more have begun to fail and {again} more answer again"
+            );
+            self.lines.push((Level::Warn, text));
+        }
+        self.lines
+    }
+}
