@@ -348,3 +348,42 @@ fn a_place_in_a_line_that_is_the_whole_file_costs_little() {
         "{first}"
     );
 }
+
+#[test]
+fn mistakes_by_the_hundred_thousand_cost_no_more_than_a_walk_over_the_file() {
+    let listener = "[listen.\"127.0.0.1:80\"]\n";
+    let each = |line: fn(usize) -> String| -> String { (0..50_000).map(line).collect() };
+    for (name, text) in [
+        ("the same header", each(|_| "[upstream.a]\n".to_owned())),
+        ("the same key", each(|_| "cores = 1\n".to_owned())),
+        ("open strings", each(|n| format!("k{n} = \"x\n"))),
+        ("open headers", each(|n| format!("[upstream.a{n}\n"))),
+        ("open lists", each(|n| format!("k{n} = [\n"))),
+        ("wrong brackets", each(|n| format!("k{n} = [1}}\n"))),
+        ("unknown keys", each(|n| format!("k{n} = 1\n"))),
+        (
+            "bad listeners",
+            each(|n| format!("[listen.\"x{n}\"]\nbacklog = 0\n")),
+        ),
+        (
+            "the same listener",
+            each(|n| format!("[listen.\"unix:/run/{}x\"]\n", "./".repeat(n % 9))),
+        ),
+        (
+            "routes of one name",
+            each(|n| format!("[[route]]\nname = \"a\"\nmatch = \"/{n}\"\nrespond = 200\n")),
+        ),
+        (
+            "tests of no route",
+            each(|_| "[[test]]\nrequest = \"GET http://a/\"\nroute = \"none\"\n".to_owned()),
+        ),
+    ] {
+        let begun = std::time::Instant::now();
+        let all = parse("many.toml", &format!("{listener}{text}")).expect_err(name);
+        assert!(all.len() <= 101, "{name}");
+        // Walks over all for each would take minutes.
+        let taken = begun.elapsed();
+        assert!(taken.as_secs() < 20, "{name}: {taken:?}");
+        println!("{name}: {taken:?}");
+    }
+}

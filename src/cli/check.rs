@@ -13,7 +13,7 @@ use crate::control::{LoadError, Loaded, Machine, Names, Resolver, Source, count,
 pub(super) fn main(args: &mut Parser) -> Done {
     let (mut file, mut json) = (None, false);
     let resolver = Resolver::default();
-    let (mut names, mut machine) = (Names::Resolve(&resolver), Machine::Ask(&[]));
+    let (mut names, mut machine) = (Names::Resolve(&resolver), Machine::Ask);
     loop {
         match next(args)? {
             Next::Help => return print(help::CHECK),

@@ -56,8 +56,11 @@ pub enum Names<'r> {
 /// Whether this machine is asked for what a start would ask it for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Machine<'a> {
-    /// It is, and what it refuses is an error. These addresses are not bound by a start, but passed on to it.
-    Ask(&'a [Address]),
+    /// It is, and what it refuses is an error, other programs' addresses among that.
+    Ask,
+    /// The same for the process that runs, which hears of other programs when it binds. These addresses are not bound
+    /// by a start, but passed on to it.
+    AskToReload(&'a [Address]),
     /// It is not: whoever starts hears soon enough, and a file may be for another machine.
     Leave,
 }
@@ -75,16 +78,16 @@ pub fn load(
 ) -> Result<Loaded, LoadError> {
     let (mut loaded, text) = compile(source, names, tickets)?;
     let mut failures = explain::run_tests(&loaded.config, &loaded.plan);
-    if let Machine::Ask(inherited) = machine {
+    if machine != Machine::Leave {
         let files = loaded.tls.files.iter().map(|(path, _)| path.as_path());
         let own = match source {
             Source::File(path) => Some(path.as_path()),
             Source::Given(_) => None,
         };
         let files = files.chain(own);
-        failures.extend(preflight::preflight(&loaded.config, inherited, files));
+        failures.extend(preflight::preflight(&loaded.config, machine, files));
     }
-    let is_here = matches!(names, Names::Resolve(_)) || matches!(machine, Machine::Ask(_));
+    let is_here = matches!(names, Names::Resolve(_)) || machine != Machine::Leave;
     if is_here {
         match access::look(&loaded.config, source) {
             Ok(warnings) => loaded.warnings.extend(warnings),

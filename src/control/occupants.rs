@@ -9,6 +9,8 @@ use std::path::Path;
 /// The processes whose sockets are known, looked up once they are asked for.
 #[derive(Default)]
 pub(super) struct Occupants {
+    /// The tables of the kernel, read once: with many connections they are long.
+    tcp: Option<String>,
     own: Option<HashSet<u64>>,
     others: Option<HashMap<u64, Vec<u32>>>,
 }
@@ -16,11 +18,13 @@ pub(super) struct Occupants {
 impl Occupants {
     /// The program other than Weir that listens at `address`, as far as this user may know.
     pub(super) fn of_tcp(&mut self, address: SocketAddr) -> Option<String> {
-        let mut inodes = Vec::new();
-        for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-            let text = fs::read_to_string(table).unwrap_or_default();
-            inodes.extend(listening_tcp(&text, address));
-        }
+        let table = self.tcp.get_or_insert_with(|| {
+            let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
+            let texts = tables.map(|table| fs::read_to_string(table).unwrap_or_default());
+            // Each has a line of its own at the top, which is no socket.
+            texts.concat()
+        });
+        let inodes = listening_tcp(table, address);
         self.foreign(&inodes)
     }
 
@@ -73,7 +77,7 @@ fn listening_tcp(table: &str, address: SocketAddr) -> Vec<u64> {
         let listens = *state == LISTEN && local.port() == address.port() && overlaps;
         listens.then(|| fields.get(9)?.parse().ok()).flatten()
     };
-    table.lines().skip(1).filter_map(found).collect()
+    table.lines().filter_map(found).collect()
 }
 
 /// `0100007F:1F90`: words in the order of this machine, the port as one writes it.
@@ -104,7 +108,7 @@ fn listening_unix(table: &str, path: &Path) -> Vec<u64> {
         let is_there = fields.get(3) == Some(&LISTENS) && Path::new(fields.get(7)?) == path;
         is_there.then(|| fields.get(6)?.parse().ok()).flatten()
     };
-    table.lines().skip(1).filter_map(found).collect()
+    table.lines().filter_map(found).collect()
 }
 
 /// The processes of each socket, as far as this user may look.

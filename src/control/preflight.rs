@@ -10,6 +10,7 @@ use std::{fs, io::ErrorKind};
 
 use weir_config::{Code, Config, LogTarget, Spot};
 
+use super::load::Machine;
 use super::occupants::Occupants;
 use super::{cpus, listen, pid_file, system};
 use crate::core::Cores;
@@ -21,11 +22,16 @@ use crate::plan::Problem;
 /// own process. `read` are the files that the configuration is made of.
 pub(super) fn preflight<'f>(
     config: &Config,
-    inherited: &[Address],
+    machine: Machine<'_>,
     read: impl Iterator<Item = &'f Path>,
 ) -> Vec<Problem> {
+    let inherited = match machine {
+        Machine::AskToReload(inherited) => inherited,
+        Machine::Ask | Machine::Leave => &[],
+    };
     let mut trial = Trial {
         inherited,
+        occupants: (machine == Machine::Ask).then(Occupants::default),
         // A start makes sockets as root, before it becomes the user that this process is.
         starts_as_root: config.user.is_some() && !rustix::process::geteuid().is_root(),
         ..Trial::default()
@@ -61,7 +67,8 @@ struct Trial<'a> {
     starts_as_root: bool,
     /// Unix sockets, by where they are in truth.
     sockets: HashMap<PathBuf, (String, u32)>,
-    occupants: Occupants,
+    /// Who has addresses that are in use, if that is asked.
+    occupants: Option<Occupants>,
     problems: Vec<Problem>,
 }
 
@@ -92,7 +99,8 @@ impl Trial<'_> {
     fn try_tcp(&mut self, address: SocketAddr) -> io::Result<()> {
         match listen::probe(address, &[]) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
-                allow_unless(self.occupants.of_tcp(address))
+                let occupants = self.occupants.as_mut();
+                allow_unless(occupants.and_then(|all| all.of_tcp(address)))
             }
             outcome => outcome,
         }
@@ -103,7 +111,8 @@ impl Trial<'_> {
             if !found.file_type().is_socket() {
                 return Err(listen::no_socket());
             }
-            allow_unless(self.occupants.of_unix(path))?;
+            let occupants = self.occupants.as_mut();
+            allow_unless(occupants.and_then(|all| all.of_unix(path)))?;
         }
         files::may_be_made(path)
     }

@@ -164,7 +164,7 @@ impl Control {
             load(
                 &source,
                 Names::Resolve(&resolver),
-                Machine::Ask(&inherited),
+                Machine::AskToReload(&inherited),
                 Some(&tickets),
             )
         });
