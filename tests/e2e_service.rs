@@ -285,6 +285,14 @@ fn the_file_with_the_number_is_there_while_weir_serves() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("it holds something else"), "{said}");
     assert_eq!(std::fs::read_to_string(&precious).unwrap(), "words");
+    // What a start refuses, check refuses.
+    let output = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(["check", other.to_str().unwrap()])
+        .output();
+    let output = output.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("it holds something else"), "{said}");
 }
 
 /// The one user and group that every machine has, by number.
@@ -435,6 +443,21 @@ fn no_capability_is_kept_that_no_port_needs() {
 }
 
 #[test]
+fn rings_of_a_user_need_no_larger_limit_of_locked_memory() {
+    let dir = open_dir("memlock");
+    let user = format!("user = \"{NOBODY}\"\ngroup = \"{NOBODY}\"\n");
+    let keys = if is_root() { user.as_str() } else { "" };
+    let mut command = Command::new("bash");
+    let limited = "ulimit -S -l 16; exec \"$0\" \"$@\"";
+    command
+        .args(["-c", limited, env!("CARGO_BIN_EXE_weir")])
+        .stdin(Stdio::null());
+    let config = format!("cores = 2\n{keys}{ANSWER}[listen.\"127.0.0.1:0\"]\n");
+    let weir = Weir::start_by(&dir.0, &config, command);
+    assert_eq!(weir.ask(get("/")).text(), "here");
+}
+
+#[test]
 fn check_says_what_the_user_may_not_do() {
     let dir = open_dir("check");
     let closed = dir.0.join("closed");
@@ -507,10 +530,10 @@ fn check_says_what_the_user_may_not_do() {
     let (code, said) = check(&nobody, &in_root);
     assert_eq!(code, Some(3), "{said}");
     assert!(
-        said.contains("cannot write") && said.contains("weir.pid: Permission denied"),
+        said.contains("cannot write") && said.contains("closed/weir.pid: the folder"),
         "{said}"
     );
-    assert!(said.contains("access.log: Permission denied"), "{said}");
+    assert!(said.contains("closed/access.log: the folder"), "{said}");
     let in_run = in_root.replace("/closed/", "/run/");
     assert_eq!(check(&nobody, &in_run).0, Some(0));
     assert!(

@@ -9,7 +9,8 @@ use weir_config::{Address, Code, Config, Diagnostic, LogTarget, NamedFile, Place
 
 use super::identity::Identity;
 use super::load::Source;
-use super::pid_file;
+use super::pid_file::{self, Owner};
+use crate::files;
 
 /// Something that the user must be able to do.
 struct Need {
@@ -187,23 +188,22 @@ fn named_files(config: &Config) -> impl Iterator<Item = &NamedFile> {
 impl Need {
     /// Tries, without changing anything.
     fn attempt(&self) -> Result<(), String> {
-        let folder = match self.path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
         let outcome = match self.what {
             What::Read => may(&self.path, Access::READ_OK),
             What::Append => match may(&self.path, Access::WRITE_OK) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    may(folder, Access::WRITE_OK | Access::EXEC_OK)
+                    files::may_be_made(&self.path)
                 }
                 outcome => outcome,
             },
             What::PidFile => {
-                pid_file::look(&self.path)?;
-                may(folder, Access::WRITE_OK | Access::EXEC_OK)
+                // What nobody could replace is said elsewhere.
+                if pid_file::look(&self.path, Owner::Any).is_ok() {
+                    pid_file::look(&self.path, Owner::Ours)?;
+                }
+                files::may_be_made(&self.path)
             }
-            What::Socket => may(folder, Access::WRITE_OK | Access::EXEC_OK),
+            What::Socket => files::may_be_made(&self.path),
         };
         outcome.map_err(|error| match closed_folder(&self.path) {
             Some(closed) => format!("it may not enter {}", closed.display()),

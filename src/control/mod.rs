@@ -191,6 +191,7 @@ async fn start(
     let mut signals = Signals::new()?;
     let manager = Manager::from_environment();
     let open_files = system::raise_open_files();
+    system::raise_locked_memory();
     let choice = cpus::choose(&config.cores)?;
     let count = choice.cpus.len();
     system::fit(&mut plan, &config, count);

@@ -8,6 +8,7 @@ use std::path::Path;
 use rustix::process::{Pid, geteuid, test_kill_process};
 
 use super::listen::OwnFile;
+use crate::files;
 use crate::obs::process;
 
 /// Bytes of a file that holds nothing but a number.
@@ -32,7 +33,8 @@ pub(super) fn write(path: &Path) -> Result<OwnFile, String> {
 /// # Errors
 /// The file cannot be written: see [`write`].
 pub(super) fn check(path: &Path) -> Result<Option<u32>, String> {
-    let left = look(path).map_err(|why| cannot(path, &why))?;
+    let left = look(path, Owner::Ours).map_err(|why| cannot(path, &why))?;
+    files::may_be_made(path).map_err(|error| cannot(path, &error.to_string()))?;
     match left.filter(|left| is_running(*left)) {
         None => Ok(left),
         Some(other) => {
@@ -44,11 +46,20 @@ pub(super) fn check(path: &Path) -> Result<Option<u32>, String> {
     }
 }
 
+/// Whose a file may be that is replaced.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// Root's or this user's.
+    Ours,
+    /// Anybody's: whoever asks is not who replaces it.
+    Any,
+}
+
 /// What a file at this path holds, if it may be replaced.
 ///
 /// # Errors
 /// Something is there that is not ours to replace.
-pub(super) fn look(path: &Path) -> Result<Option<u32>, String> {
+pub(super) fn look(path: &Path, whose: Owner) -> Result<Option<u32>, String> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -65,7 +76,7 @@ pub(super) fn look(path: &Path) -> Result<Option<u32>, String> {
         return Err(format!("it is {what}, which is not replaced"));
     }
     let owner = found.uid();
-    if owner != 0 && owner != geteuid().as_raw() {
+    if whose == Owner::Ours && owner != 0 && owner != geteuid().as_raw() {
         return Err(format!("it belongs to another user, {owner}"));
     }
     let text = match found.len() {

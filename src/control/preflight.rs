@@ -165,7 +165,9 @@ impl Trial<'_> {
             None => {
                 let made = files::may_be_made(path).map_err(|error| error.to_string());
                 let made = if self.starts_as_root { Ok(()) } else { made };
-                pid_file::look(path).map(|_| ()).and(made).err()
+                // Whoever starts Weir may be another user than the one who asks.
+                let left = pid_file::look(path, pid_file::Owner::Any);
+                left.and(made).err()
             }
         };
         if let Some(why) = why {

@@ -38,6 +38,18 @@ pub(super) fn raise_open_files() -> String {
     }
 }
 
+/// Lets rings take as much locked memory as they may, root's as much as there is. Linux 6.13 and newer counts rings as
+/// such unless they are root's: about 130 KiB a core, 520 KiB on monoio.
+pub(super) fn raise_locked_memory() {
+    let limit = |current, maximum| setrlimit(Resource::Memlock, Rlimit { current, maximum });
+    let max = getrlimit(Resource::Memlock).maximum;
+    let is_raised = rustix::process::geteuid().is_root() && limit(None, None).is_ok();
+    if !is_raised {
+        // What is refused is said if the rings do not get what they need.
+        let _ = limit(max, max);
+    }
+}
+
 /// What the system grants: files as many as a start raises the limit to.
 pub(super) fn grants() -> Grants {
     Grants {
