@@ -603,6 +603,20 @@ fn calls_of_grpc_keep_underscores_and_dots_that_collide_with_nothing() {
     );
 }
 
+#[test]
+fn what_decides_on_a_route_does_not_pass_in_trailers() {
+    let endpoint = Endpoint::answering(|_| ok("hello"));
+    let weir = Weir::start(&format!(
+        "[upstream]\nup = {:?}\n[[route]]\nmatch = {{ path = \"/*\", header = {{ X-Internal = \"1\" }} }}\nrespond = 403\n\
+         [[route]]\nmatch = \"/*\"\nto = \"up\"\n",
+        endpoint.name
+    ));
+    let request = "POST / HTTP/1.1\r\nHost: weir.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx-INTERNAL: 1\r\nX-Other: 2\r\n\r\n";
+    assert_eq!(weir.ask(request).text(), "hello");
+    let trailers = &endpoint.only().trailers;
+    assert_eq!(*trailers, [("X-Other".to_owned(), "2".to_owned())]);
+}
+
 /// Trailers that a library would not send, in bytes.
 #[test]
 fn known_names_are_dropped_from_trailers() {

@@ -309,11 +309,11 @@ impl Head {
 }
 
 impl Trailers {
-    /// Drops what would matter in the head of a request: every known name, what claims something, and odd names that
-    /// do not pass. No peer may send these in trailers. Returns how many had odd names.
+    /// Drops what would matter in the head of a request: every known name, what claims something, what a route
+    /// `matches`, and odd names that do not pass. No peer may send these in trailers. Returns how many had odd names.
     //= rfc9110#6.5.1
     // A recipient may merge trailers into the head, so that nothing passes here that would not pass there.
-    pub fn enforce(&mut self, odd_names: OddNames) -> u32 {
+    pub fn enforce(&mut self, odd_names: OddNames, matches: &dyn Fn(&[u8]) -> bool) -> u32 {
         let mut dropped = 0;
         for at in 0..self.len() {
             let Some((field, name)) = self.field(at) else {
@@ -326,6 +326,7 @@ impl Trailers {
                 }
                 false => field.id == FieldId::Other && claim(name).is_none(),
             };
+            let passes = passes && !matches(name);
             if !passes && !field.removed {
                 self.remove(at);
                 dropped += u32::from(is_odd);

@@ -286,8 +286,12 @@ impl Server {
     }
 
     /// Drops what a peer may not send in the trailers of a request: see [`Trailers::enforce`].
-    pub fn enforce_trailers(&mut self, odd_names: OddNames) -> u32 {
-        self.decoder.trailers_mut().enforce(odd_names)
+    pub fn enforce_trailers(
+        &mut self,
+        odd_names: OddNames,
+        matches: &dyn Fn(&[u8]) -> bool,
+    ) -> u32 {
+        self.decoder.trailers_mut().enforce(odd_names, matches)
     }
 
     /// Says whether the whole request has been received.

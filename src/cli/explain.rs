@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use weir_config::{Code, Config, EncodedSlash, Spot, Test, show_duration, show_size};
 use weir_proto_h1::{Claims, Event, FieldPolicy, Head, OddNames, Server};
 
-use crate::exchange::is_grpc_call;
+use crate::exchange::{came_over_https, is_grpc_call};
 use crate::fault::Reason;
 use crate::io::Address;
 use crate::plan::{
@@ -241,8 +241,12 @@ fn answer<'p>(
         answer.decision = refuse(Reason::from_request(error));
         return answer;
     }
-    answer.dropped = enforce(plan, listener, &mut head, block);
-    if let Some(to) = listener.and_then(|listener| listener.https_location(&head, block)) {
+    let trusts_some =
+        !plan.trusted_proxies.is_empty() || listener.is_some_and(|listener| listener.trusts_peers);
+    answer.dropped = enforce(plan, listener, trusts_some, &mut head, block);
+    let is_there = trusts_some && came_over_https(plan, &head, block);
+    let redirecting = listener.filter(|_| !is_there);
+    if let Some(to) = redirecting.and_then(|listener| listener.https_location(&head, block)) {
         match to {
             Ok(location) => {
                 answer.is_redirected = true;
@@ -288,13 +292,12 @@ fn answer<'p>(
 fn enforce(
     plan: &Plan,
     listener: Option<&ListenerPlan>,
+    is_trusted: bool,
     head: &mut Head,
     block: &[u8],
 ) -> Vec<String> {
-    let trusts_some =
-        !plan.trusted_proxies.is_empty() || listener.is_some_and(|listener| listener.trusts_peers);
     let policy = FieldPolicy {
-        claims: if trusts_some {
+        claims: if is_trusted {
             plan.trusted_claims
         } else {
             Claims::NONE

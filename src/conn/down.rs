@@ -172,10 +172,14 @@ impl<'a, N: Net> Down<'a, N> {
     }
 
     /// Drops what may not stand in the trailers of a request. Says how many of these had odd names.
-    pub fn enforce_trailers(&mut self, odd_names: OddNames) -> u32 {
+    pub fn enforce_trailers(
+        &mut self,
+        odd_names: OddNames,
+        matches: &dyn Fn(&[u8]) -> bool,
+    ) -> u32 {
         match &mut self.wire {
-            Wire::Http1(wire) => wire.machine.enforce_trailers(odd_names),
-            Wire::Http2(wire) => wire.enforce_trailers(odd_names),
+            Wire::Http1(wire) => wire.machine.enforce_trailers(odd_names, matches),
+            Wire::Http2(wire) => wire.enforce_trailers(odd_names, matches),
         }
     }
 

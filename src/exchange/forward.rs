@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use weir_proto_h1::edits::Value;
-use weir_proto_h1::{Claims, Edits, FieldId, FieldPolicy, Mark, OddNames, Version};
+use weir_proto_h1::{Claims, Edits, FieldId, FieldPolicy, Head, Mark, OddNames, Version};
 
 use super::chain::{Chain, Hop, Node, is_secure};
 use super::identity::{put_names, put_subject};
@@ -72,8 +72,15 @@ fn settle_odd_names<N: Net>(down: &mut Down<'_, N>, record: &mut Record, route: 
 }
 
 /// Drops what may not stand in the trailers of a request that has ended.
-pub(super) fn enforce_trailers<N: Net>(down: &mut Down<'_, N>, record: &mut Record) {
-    record.fields_dropped += down.enforce_trailers(odd_names(record));
+pub(super) fn enforce_trailers<N: Net>(plan: &Plan, down: &mut Down<'_, N>, record: &mut Record) {
+    let matches = |name: &[u8]| plan.matches_field(name);
+    record.fields_dropped += down.enforce_trailers(odd_names(record), &matches);
+}
+
+/// Says whether a trusted peer tells that its client has used `https`.
+pub fn came_over_https(plan: &Plan, head: &Head, block: &[u8]) -> bool {
+    let chain = Chain::read(head, block, plan.forwarded_header, &plan.trusted_proxies);
+    chain.proto().is_some_and(is_secure)
 }
 
 /// What the forwarded fields say.

@@ -32,7 +32,7 @@ use crate::plan::{Decision, Plan, REDIRECT_HTTPS_STATUS, RouteId, RoutePlan, Tar
 use crate::route::RequestView;
 use record::Record;
 
-pub use forward::Added;
+pub use forward::{Added, came_over_https};
 pub use grpc::is_call as is_grpc_call;
 pub use local::{refuse_connection, turn_away};
 

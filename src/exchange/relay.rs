@@ -306,7 +306,9 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
     }
 
     fn end_upload(&mut self) -> Result<(), Fault> {
-        enforce_trailers(self.down, self.record);
+        if !self.down.trailers().is_empty() {
+            enforce_trailers(&self.core.plan().plan, self.down, self.record);
+        }
         self.up.send_end(self.down.trailers())?;
         self.upload = Upload::Done;
         self.asked = self.core.net.now();

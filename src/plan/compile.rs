@@ -1,5 +1,6 @@
 //! Config to plan.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::io;
 use std::net::SocketAddr;
@@ -68,6 +69,7 @@ impl Plan {
             trusted_proxies: CidrSet::new(&trusted_networks(config)),
             trusted_claims: trusted_claims(config),
             forwarded_header: config.forwarded_header,
+            matched_fields: matched_fields(config),
             grace: config.timeouts.grace,
             capacity: Capacity::unbounded(config),
         })
@@ -113,6 +115,15 @@ fn trusted_claims(config: &Config) -> Claims {
         Claim::Certificate
     };
     Claims::of(&[spelling, certificate, Claim::Origin, Claim::RequestId])
+}
+
+fn matched_fields(config: &Config) -> Box<[Box<str>]> {
+    let fields = config
+        .routes
+        .iter()
+        .flat_map(|route| &route.matches.headers);
+    let names: BTreeSet<&str> = fields.map(|field| field.name.as_str()).collect();
+    names.into_iter().map(Into::into).collect()
 }
 
 fn compile_listeners(config: &Config) -> Vec<ListenerPlan> {

@@ -69,6 +69,8 @@ pub struct Plan {
     pub trusted_claims: Claims,
     /// The field in which they say who asked.
     pub forwarded_header: ForwardedHeader,
+    /// Names of fields that decide which route takes a request, in lower case and sorted.
+    pub matched_fields: Box<[Box<str>]>,
     /// How long running exchanges may go on after a request to stop.
     pub grace: Duration,
     /// How much of the machine the cores may use.
@@ -162,6 +164,15 @@ impl Plan {
         for (upstream, client) in self.upstreams.iter_mut().zip(&tls.clients) {
             upstream.tls.clone_from(client);
         }
+    }
+
+    /// Whether a field of this name may decide which route takes a request.
+    pub fn matches_field(&self, name: &[u8]) -> bool {
+        let lower = |byte: &u8| byte.to_ascii_lowercase();
+        let found = self
+            .matched_fields
+            .binary_search_by(|known| known.bytes().cmp(name.iter().map(lower)));
+        found.is_ok()
     }
 
     /// The listener of an id of this plan.

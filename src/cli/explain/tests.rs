@@ -526,4 +526,9 @@ fn fields_that_no_client_may_send_are_named() {
     let text = |line| explain(&plan(&file).1, &question(line)).unwrap();
     assert!(!text("X-Forwarded-For: 192.0.2.1").contains("dropped"));
     assert!(text("Forwarded: for=192.0.2.1").contains("dropped    Forwarded:"));
+    let file = "trusted_proxies = \"10.0.0.0/8\"\n[listen.\"0.0.0.0:8080\"]\nredirect_https = true\n\
+        [[route]]\nmatch = \"/*\"\nrespond = \"hello\"\n";
+    let text = |line| explain(&plan(file).1, &question(line)).unwrap();
+    assert!(text("X-Forwarded-Proto: http").contains("308"));
+    assert!(!text("X-Forwarded-Proto: https").contains("308"));
 }

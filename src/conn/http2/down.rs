@@ -55,8 +55,12 @@ impl<N: Net> Downstream<N> {
     }
 
     /// Drops what may not stand in the trailers of a request.
-    pub fn enforce_trailers(&mut self, odd_names: OddNames) -> u32 {
-        self.trailers.enforce(odd_names)
+    pub fn enforce_trailers(
+        &mut self,
+        odd_names: OddNames,
+        matches: &dyn Fn(&[u8]) -> bool,
+    ) -> u32 {
+        self.trailers.enforce(odd_names, matches)
     }
 
     /// Whether the whole request has come.
