@@ -292,6 +292,10 @@ pub const FORWARDED_HOPS_MAX: usize = 32;
 /// Hops in Via beyond which a request goes round in circles.
 pub const VIA_HOPS_MAX: usize = 32;
 
+/// Bytes that are read to compare the ways in which endpoints may read one path: a path of 8 KiB may have encoded slashes
+/// and parameters, one of 2 KiB all that there is. At some nanoseconds a byte it bounds a request's share of a core.
+pub const PATH_BYTES_READ_MAX: usize = 128 * 1024;
+
 const _: () = assert!(
     BLOCK_BYTES[1] >= RECORD_BYTES_MAX + RECORD_OVERHEAD_BYTES_MAX,
     "a full record fits in one block"

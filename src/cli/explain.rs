@@ -523,6 +523,10 @@ fn write_objection(out: &mut String, plan: &Plan, id: RouteId, objection: &Objec
             out,
             "because    route `{name}` has encoded_slash = \"refuse\""
         ),
+        Objection::TooOdd => writeln!(
+            out,
+            "because    the path is too long for all that endpoints may read in several ways"
+        ),
         Objection::Read { by, path, found } => {
             let path = lossy(path);
             let becomes = match found {

@@ -6,6 +6,7 @@
 use weir_proto_h1::path::{Oddities, is_plain, normalize_path};
 
 use super::{Plan, RouteId, RoutePlan, Target};
+use crate::limits::PATH_BYTES_READ_MAX;
 use crate::route::{Found, Reading, RequestView, readings};
 use weir_config::EncodedSlash;
 
@@ -26,6 +27,8 @@ pub struct PathBuffers {
 pub enum Objection {
     /// The route refuses encoded slashes.
     EncodedSlash,
+    /// The path is long and can be read in so many ways that to compare them would cost too much.
+    TooOdd,
     /// Read this way, the path is one that another route takes, or none.
     Read {
         /// How.
@@ -114,6 +117,10 @@ impl Plan {
             let is_same = found.route().is_some_and(|other| self.is_alike(id, other));
             (!is_same).then_some(found)
         };
+        let lengths = paths.into_iter().flatten().map(<[u8]>::len).sum();
+        if is_too_much(readings(view.oddities, trusts_slashes), lengths) {
+            return Err(Objection::TooOdd);
+        }
         for by in readings(view.oddities, trusts_slashes) {
             for path in paths.into_iter().flatten() {
                 if let Some(found) = find(by, path) {
@@ -221,7 +228,14 @@ fn compare_rewritten(
         return refused(Reading::LITERAL);
     };
     let oddities = view.oddities | normal.oddities;
+    if oddities.is_none() {
+        return Ok(());
+    }
     let trusts_slashes = route.encoded_slash == EncodedSlash::Keep;
+    let lengths = view.settled_path().len() + 2 * sent.len();
+    if is_too_much(readings(oddities, trusts_slashes), lengths) {
+        return Err(Objection::TooOdd);
+    }
     for by in readings(oddities, trusts_slashes) {
         by.read(view.settled_path(), decoded, read);
         rewritten.clear();
@@ -237,6 +251,11 @@ fn compare_rewritten(
         return refused(Reading::LAX);
     }
     Ok(())
+}
+
+/// Whether to read texts of these lengths in all of these ways would take too long.
+fn is_too_much(readings: impl Iterator<Item = Reading>, lengths: usize) -> bool {
+    readings.count() * lengths > PATH_BYTES_READ_MAX
 }
 
 /// What is left of a path that begins with two slashes where it is taken for a relative reference (RFC 3986, section

@@ -515,3 +515,42 @@ fn cookie_crumbs_are_one_cookie_for_endpoints() {
         });
     }
 }
+
+/// Paths go as they came or as they were matched, and are refused alike, whatever carries them.
+#[test]
+fn paths_are_the_same_in_both_protocols() {
+    let handler = |request: Request<Incoming>| async move {
+        let target = request.uri().path_and_query().unwrap().to_string();
+        answer(target)
+    };
+    for (down, up) in PAIRS {
+        println!("{down:?} to {up:?}");
+        run(async {
+            let server = Server::start(up, handler).await;
+            let guard = "[[route]]\nmatch = \"/admin/*\"\nrespond = 403\n";
+            let keys = routed("", std::slice::from_ref(&server.name), "");
+            let weir = Weir::start(&format!("{keys}\n{guard}"));
+            let mut client = Client::connect(down, weir.address).await;
+            for (asked, expected) in [
+                (
+                    "/a//b/@scope%2fname?c=/../d",
+                    Ok("/a//b/@scope%2fname?c=/../d"),
+                ),
+                ("/a/%2e%2E/b;c?d", Ok("/b;c?d")),
+                ("/admin/../users", Ok("/users")),
+                ("/admin", Err(403)),
+                ("/x/../admin/y", Err(403)),
+                ("/admin//../users", Err(400)),
+                ("/x/..%2fadmin/y", Err(400)),
+                ("/x/..;/admin/y", Err(400)),
+            ] {
+                let get = request("GET", asked).body(Body::empty()).unwrap();
+                let response = client.ask(get).await;
+                match expected {
+                    Ok(seen) => assert_eq!(response.text(), seen, "{asked}"),
+                    Err(status) => assert_eq!(response.status, status, "{asked}"),
+                }
+            }
+        });
+    }
+}

@@ -214,6 +214,23 @@ fn an_encoded_slash_passes_where_all_readings_meet_the_route() {
     );
 }
 
+/// To read a path in many ways takes time in proportion to its length.
+#[test]
+fn a_long_path_that_reads_in_many_ways_is_refused() {
+    let plan = routes("[[route]]\nmatch = \"/*\"\nto = \"app\"");
+    let long = |piece: &str, bytes: usize| piece.repeat(bytes / piece.len());
+    for (path, is_taken) in [
+        (long("/a%2fb", 7_900), true),
+        (long("/a%2fb;c=d", 7_900), true),
+        (long("/..%2f%5c;%c0%af", 1_000), true),
+        (long("/..%2f%5c;%c0%af/../x", 1_000), true),
+        (long("/..%2f%5c;%c0%af/../x", 7_900), false),
+    ] {
+        let taken = taken(&plan, &path).is_some();
+        assert_eq!(taken, is_taken, "{} bytes of {path:.20}", path.len());
+    }
+}
+
 /// What another route would do just the same is no reason to refuse.
 #[test]
 fn routes_that_do_the_same_are_as_good_as_one() {
