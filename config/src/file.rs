@@ -84,7 +84,7 @@ table! {
 table! {
     /// The long form of `access_log`.
     RawAccessLog, "access_log", "[access_log]" {
-        /// The destination: standard output or a file that is appended to.
+        /// The destination: standard output, a file that is appended to, or a FIFO that somebody reads.
         required to: LogTarget = "to" as LogText;
         /// The form of a line.
         preset(limits::LOG_FORMAT) format: LogFormat = "format" as Choice<LogFormat>;

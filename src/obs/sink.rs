@@ -215,3 +215,83 @@ fn in_pieces(to: BorrowedFd<'_>, mut text: &[u8], queue: &Queue) -> Result<(), (
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{PipeReader, Read as _, Write as _};
+
+    use super::*;
+
+    /// A pipe that is full and blocks its writer, as standard output may be.
+    fn full_pipe() -> (PipeReader, Destination) {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let flags = rustix::fs::fcntl_getfl(&writer).unwrap();
+        rustix::fs::fcntl_setfl(&writer, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+        while writer.write(&[b'.'; PIPE_BYTES_AT_ONCE]).is_ok() {}
+        rustix::fs::fcntl_setfl(&writer, flags).unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(writer));
+        (reader, Destination::File("pipe".into(), file, false))
+    }
+
+    #[test]
+    fn a_full_queue_refuses_and_gives_the_buffer_back() {
+        let queue = Queue::new(10);
+        let buffer = queue.push("0123456789ab".to_owned()).unwrap();
+        assert_eq!((buffer.as_str(), queue.has_room()), ("", false));
+        assert_eq!(queue.push("more".to_owned()), Err(String::new()));
+        let text = queue.next().unwrap();
+        assert!(!queue.has_room(), "what is being written counts");
+        assert!(queue.done(text));
+        assert!(queue.has_room());
+        assert!(
+            queue.push("x".to_owned()).unwrap().capacity() >= 12,
+            "used again"
+        );
+        queue.close();
+        assert_eq!(queue.next().as_deref(), Some("x"));
+        queue.done("x".to_owned());
+        assert_eq!(queue.next(), None);
+    }
+
+    #[test]
+    fn a_reader_that_is_behind_is_waited_for_until_the_queue_is_closed() {
+        let queue = Queue::new(1 << 20);
+        let (mut reader, mut destination) = full_pipe();
+        let text = vec![b'x'; 3 * PIPE_BYTES_AT_ONCE + 1];
+        std::thread::scope(|threads| {
+            let written = threads.spawn(|| destination.write(&text, &queue));
+            // Somebody reads after all: every byte comes, in order.
+            let mut read = Vec::new();
+            let mut piece = [0; PIPE_BYTES_AT_ONCE];
+            while read.iter().filter(|byte| **byte == b'x').count() < text.len() {
+                let n = reader.read(&mut piece).unwrap();
+                read.extend_from_slice(&piece[..n]);
+            }
+            assert!(written.join().unwrap().is_ok());
+        });
+        let (stopped, mut destination) = full_pipe();
+        queue.close();
+        let begun = Instant::now();
+        let (lost, error) = destination.write(&text, &queue).unwrap_err();
+        assert_eq!((lost, error.kind()), (text.len(), io::ErrorKind::TimedOut));
+        assert!(begun.elapsed() < 2 * LOG_FLUSH_MAX);
+        drop(stopped);
+        let (lost, error) = destination.write(&text, &queue).unwrap_err();
+        assert_eq!(
+            (lost, error.kind()),
+            (text.len(), io::ErrorKind::BrokenPipe)
+        );
+    }
+
+    #[test]
+    fn the_end_waits_for_what_is_being_written_and_not_for_ever() {
+        let queue = Queue::new(100);
+        queue.push("x".to_owned()).unwrap();
+        let text = queue.next().unwrap();
+        let begun = Instant::now();
+        queue.wait_written(LOG_POLL);
+        assert!(begun.elapsed() >= LOG_POLL);
+        queue.done(text);
+        queue.wait_written(Duration::from_secs(3_600));
+    }
+}
