@@ -37,13 +37,11 @@ fn a_name_that_is_not_found_keeps_nothing_from_starting_and_comes_in_later() {
     hosts(&dir, &[]);
     let name = format!("late.test:{}", port(&endpoint));
     let other = endpoint.name.clone();
-    let weir = Weir::start_with_hosts(
-        &dir,
-        &routes(&[
-            ("late", std::slice::from_ref(&name)),
-            ("mixed", &[name.clone(), other]),
-        ]),
-    );
+    let config = routes(&[
+        ("late", std::slice::from_ref(&name)),
+        ("mixed", &[name.clone(), other]),
+    ]);
+    let weir = Weir::start_with_hosts(&dir, &config);
     // The other upstream has an endpoint left; the request is not even tried at the name.
     for _ in 0..3 {
         assert_eq!(weir.ask(get("/mixed")).text(), "hello");
@@ -87,6 +85,15 @@ fn a_name_that_is_not_found_keeps_nothing_from_starting_and_comes_in_later() {
     let page = weir.admin("/metrics").text();
     let by_name = format!("{shared},endpoint=\"{name}@127.0.0.1\",class=\"2xx\"}} 2");
     assert!(page.contains(&by_name), "{page}");
+    // The plan is the one that a reload makes of the same file.
+    let plan = || {
+        let text = weir.admin("/plan").text();
+        text.split_once("\"listeners\"").unwrap().1.to_owned()
+    };
+    let before = plan();
+    weir.reload(&config);
+    weir.wait_for("reloaded in ");
+    assert_eq!(plan(), before);
 }
 
 #[test]

@@ -234,7 +234,7 @@ async fn start(
     announce(&plan, &started, &choice, admin.as_ref());
     process::info(open_files);
     process::info(format_args!("limits: {}", plan.capacity));
-    let remarks = system::remarks(&plan, &config);
+    let remarks = system::remarks(&plan, &config, count);
     remarks.iter().for_each(process::warn);
     let state = State {
         plan,

@@ -7,8 +7,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use weir_config::Config;
 use weir_config::limits::BACKLOG;
 
-use super::memory;
-use crate::plan::{Grants, Plan};
+use super::{count, memory};
+use crate::plan::{EndpointPlan, Grants, Plan, Protocol, UpstreamPlan};
 
 /// Raises the limit of open files to the hard limit; says what came of it.
 pub(super) fn raise_open_files() -> String {
@@ -64,10 +64,30 @@ pub(super) fn fit(plan: &mut Plan, config: &Config, cores: usize) {
 }
 
 /// What the system grants less of than the file asks for: its listeners' connections and accept queues.
-pub(super) fn remarks(plan: &Plan, config: &Config) -> Vec<String> {
+pub(super) fn remarks(plan: &Plan, config: &Config, cores: usize) -> Vec<String> {
     let somaxconn = fs::read_to_string("/proc/sys/net/core/somaxconn");
     let somaxconn = somaxconn.ok().and_then(|text| text.trim().parse().ok());
-    shortages(plan, config, somaxconn)
+    let mut found = shortages(plan, config, somaxconn);
+    found.extend(shared_by_cores(plan, cores));
+    found
+}
+
+/// Upstreams whose connections, of HTTP/2, are fewer than cores.
+fn shared_by_cores(plan: &Plan, cores: usize) -> impl Iterator<Item = String> {
+    let is_short = move |upstream: &&UpstreamPlan| {
+        let is_http2 = |endpoint: &EndpointPlan| {
+            endpoint.protocol == Protocol::Http2 && endpoint.tls_name.is_none()
+        };
+        (upstream.connections_max as usize) < cores && upstream.endpoints.iter().any(is_http2)
+    };
+    plan.upstreams.iter().filter(is_short).map(move |upstream| {
+        format!(
+            "upstream `{}`: {} for {cores} cores, and a connection of HTTP/2 belongs to one core: they take turns, and \
+             requests wait; set `pool.connections` to {cores} or more",
+            upstream.name,
+            count(upstream.connections_max as usize, "connection"),
+        )
+    })
 }
 
 fn shortages(plan: &Plan, config: &Config, somaxconn: Option<u32>) -> Vec<String> {
@@ -207,6 +227,22 @@ mod tests {
             "{found:?}"
         );
         assert!(found[1].contains("cuts a backlog of 9000 to 4096"));
+    }
+
+    #[test]
+    fn fewer_shared_connections_than_cores_are_said() {
+        let text = "[listen.\"127.0.0.1:1\"]\n[upstream.a]\nservers = [\"h2c://127.0.0.1:2\"]\n\
+                    pool = { connections = 4 }\n[upstream.b]\nservers = [\"127.0.0.1:3\"]\n\
+                    pool = { connections = 1 }\n[[route]]\nmatch = \"/a\"\nto = \"a\"\n\
+                    [[route]]\nmatch = \"/b\"\nto = \"b\"\n";
+        let config = weir_config::parse("test.toml", text).unwrap().0;
+        let plan = Plan::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
+        assert_eq!(shared_by_cores(&plan, 4).count(), 0);
+        let found: Vec<_> = shared_by_cores(&plan, 5).collect();
+        assert!(
+            found.len() == 1 && found[0].starts_with("upstream `a`: 4 connections for 5 cores"),
+            "{found:?}"
+        );
     }
 
     #[test]

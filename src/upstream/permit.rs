@@ -137,28 +137,27 @@ impl<N: Net> Place<N> {
         self.queue.first_for(self)
     }
 
-    /// What becomes of a connection that an exchange has left open: it is given to a request that waits here, or closed
-    /// for one that waits elsewhere. What is returned nobody waits for.
+    /// Whether a connection that an exchange has left open may have to go: somebody waits, here or on another core, or
+    /// there are too many.
+    #[inline]
+    pub(super) fn is_in_demand(&self) -> bool {
+        self.count.upstream.has_waiters() || self.may_be_over.get()
+    }
+
+    /// What becomes of such a connection: it is given to a request that waits here, or closed for one that waits
+    /// elsewhere. What is returned nobody waits for.
     ///
     /// Requests of the core that has the connection go before older ones of other cores until it has been open for
     /// [`PLACE_KEPT_MS`]: a place that changed cores with every request would cost a new connection each time.
-    #[inline]
-    pub(super) fn offer(&self, held: Held<N>, now: Instant) -> Option<Held<N>> {
-        if self.may_be_over.get() {
-            self.may_be_over.set(self.count.is_over());
-            if self.may_be_over.get() {
-                return None;
-            }
-        }
-        if !self.count.upstream.has_waiters() {
-            return Some(held);
-        }
-        self.offer_to_waiters(held, now)
-    }
-
     #[cold]
-    fn offer_to_waiters(&self, held: Held<N>, now: Instant) -> Option<Held<N>> {
-        let is_wanted = self.count.upstream.is_wanted_by_others(self.places.index);
+    pub(super) fn offer(&self, held: Held<N>, now: Instant) -> Option<Held<N>> {
+        if self.is_over() {
+            return None;
+        }
+        self.may_be_over.set(false);
+        // Where there is room, whoever waits has been offered that.
+        let is_wanted =
+            !self.has_room() && self.count.upstream.is_wanted_by_others(self.places.index);
         let age = now.since(held.permit.opened.unwrap_or_default());
         if (!is_wanted || age < Duration::from_millis(PLACE_KEPT_MS))
             && let Some(waiter) = self.first()

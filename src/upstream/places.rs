@@ -193,7 +193,7 @@ impl<N: Net> Places<N> {
         for endpoint in queue.endpoints() {
             if !is_wanted {
                 endpoint.keep_shared();
-            } else if endpoint.give_up_shared(made_before) {
+            } else if !endpoint.place.has_room() && endpoint.give_up_shared(made_before) {
                 return;
             }
         }

@@ -165,14 +165,17 @@ impl<N: Net> Endpoint<N> {
         }
         held.wire.rx.expect(0);
         let is_bound = held.is_bound();
-        let kept = match is_bound {
-            // It is not spare: those that wait get it when it has not been used for a while.
-            true => (!self.place.is_over()).then_some(held),
-            false => self.place.offer(held, now),
-        };
-        let Some(mut held) = kept else {
-            return;
-        };
+        if self.place.is_in_demand() {
+            let kept = match is_bound {
+                // It is not spare: those that wait get it when it has not been used for a while.
+                true => (!self.place.is_over()).then_some(held),
+                false => self.place.offer(held, now),
+            };
+            match kept {
+                Some(back) => held = back,
+                None => return,
+            }
+        }
         let is_full = !is_bound && self.idle.borrow().list.len() >= self.idle_max.get();
         if self.retired.get() || is_full {
             return;

@@ -138,11 +138,15 @@ impl<N: Net> Queue<N> {
         self.count.set_idle(self.core, self.idle.get());
     }
 
-    /// Closes idle connections for those that wait on other cores: one for each that waits.
+    /// Closes idle connections for those that wait on other cores: one for each that waits, of endpoints at their limit.
     pub(super) fn give_up_idle(&self) {
         let mut left = self.count.waiting();
         for endpoint in self.endpoints() {
-            while left > 0 && self.idle.get() > 0 && endpoint.give_up_idle() {
+            while left > 0
+                && self.idle.get() > 0
+                && !endpoint.place.has_room()
+                && endpoint.give_up_idle()
+            {
                 left -= 1;
             }
         }
