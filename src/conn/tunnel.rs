@@ -32,14 +32,14 @@ pub trait End {
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
-/// Relays until both directions have ended, one has broken, or nothing has moved for `idle`. Returns the bytes that
-/// went towards the endpoint and towards the client.
+/// Relays until both directions have ended, one has broken, or nothing has moved for `idle`. A client that takes nothing of
+/// what waits for it for that long is gone as well, whatever it sends meanwhile.
 pub async fn tunnel<N: Net>(
     core: &Rc<Core<N>>,
     down: &mut Down<'_, N>,
     mut up: Up<N>,
     idle: Duration,
-) -> (u64, u64) {
+) -> Passed {
     // Heads that are still queued are not the tunnel's bytes.
     let before = (
         up.sent() + up.queued() as u64,
@@ -47,6 +47,8 @@ pub async fn tunnel<N: Net>(
     );
     let (mut there, mut back) = (Direction::default(), Direction::default());
     let (mut moved, mut last) = (u64::MAX, Instant::default());
+    let mut is_stalled = false;
+    let (mut taken, mut since) = (u64::MAX, Instant::default());
     poll_fn(|cx| {
         down.kit.timer.watch(cx);
         let broken =
@@ -57,22 +59,39 @@ pub async fn tunnel<N: Net>(
             return Poll::Ready(());
         }
         let now = core.net.now();
-        let sum = up.sent().wrapping_add(down.sent());
+        let sent = down.sent();
+        let sum = up.sent().wrapping_add(sent);
         if sum != moved {
             (moved, last) = (sum, now);
-            down.kit.timer.set(now + idle);
         }
-        if now >= last + idle {
+        if down.queued() == 0 || sent != taken {
+            (taken, since) = (sent, now);
+        }
+        let deadline = last.min(since) + idle;
+        down.kit.timer.set(deadline);
+        if now >= deadline {
+            is_stalled = down.queued() > 0;
             Poll::Ready(())
         } else {
             Poll::Pending
         }
     })
     .await;
-    (
-        up.sent().saturating_sub(before.0),
-        down.sent().saturating_sub(before.1),
-    )
+    Passed {
+        sent: up.sent().saturating_sub(before.0),
+        received: down.sent().saturating_sub(before.1),
+        is_stalled,
+    }
+}
+
+/// What passed through a tunnel.
+pub struct Passed {
+    /// Bytes that went to the endpoint.
+    pub sent: u64,
+    /// Bytes that went to the client.
+    pub received: u64,
+    /// The client was given up: it takes nothing of what waits for it.
+    pub is_stalled: bool,
 }
 
 /// How far one direction is.

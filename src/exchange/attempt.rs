@@ -222,10 +222,16 @@ impl<N: Net> Way<'_, N> {
                 Ok(())
             }
             Ok(Relayed::Switched) => {
-                let (sent, received) = tunnel(self.core, down, up, self.route.timeouts.idle).await;
-                record.bytes_in += sent;
-                record.bytes_out += received;
-                Ok(())
+                let passed = tunnel(self.core, down, up, self.route.timeouts.idle).await;
+                record.bytes_in += passed.sent;
+                record.bytes_out += passed.received;
+                match passed.is_stalled {
+                    true => Err(before(Fault::downstream(
+                        Phase::Body,
+                        Reason::ClientStalled,
+                    ))),
+                    false => Ok(()),
+                }
             }
             Err(fault) => {
                 let has_begun = down.is_answered() && grpc::is_call(&up.head, &up.block);

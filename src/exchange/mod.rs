@@ -229,7 +229,7 @@ async fn fail<N: Net>(
     record.reason = Some(fault.reason);
     let is_gone = fault.side == Side::Downstream
         && matches!(fault.reason, Reason::ClientClosed | Reason::ClientStalled);
-    if is_gone && !down.is_answered() {
+    if is_gone && record.status == 0 {
         record.status = fault.reason.status();
     }
     if is_gone {
