@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sim::wire::{Heard, Speaks, Wire};
 use sim::{Rig, check};
-use weir::io::sim::{World, at};
+use weir::io::sim::{Peer, World, at};
 use weir::io::{Instant, Net};
 
 /// The defaults: `first_byte` 60 s, `body_stall` 30 s, `body_rate` 240 B/s.
@@ -45,6 +45,16 @@ fn in_all_pairings<C: 'static, E: Copy + 'static>(
     endpoint: Script<E>,
     judge: impl Fn((Speaks, Speaks), C, Option<E>),
 ) {
+    asking_in_all_pairings(Wire::ask, more, client, endpoint, judge);
+}
+
+fn asking_in_all_pairings<C: 'static, E: Copy + 'static>(
+    ask: fn(&mut Wire),
+    more: &str,
+    client: Script<C>,
+    endpoint: Script<E>,
+    judge: impl Fn((Speaks, Speaks), C, Option<E>),
+) {
     for (down, up) in PAIRINGS {
         check(4, |world: &World| {
             let rig = Rig::start(world, 1, &config(up, more));
@@ -62,7 +72,7 @@ fn in_all_pairings<C: 'static, E: Copy + 'static>(
             let net = world.client();
             let outcome = world.run(async move {
                 let mut wire = Wire::connect(&net, &at("10.1.0.1:80"), down).await;
-                wire.ask();
+                ask(&mut wire);
                 let began = net.now();
                 client(wire, began).await
             });
@@ -329,4 +339,131 @@ fn interim_answers_without_end_are_cut_off() {
             assert!(took < seconds(5), "{pairing:?} {took:?}");
         },
     );
+}
+
+/// A call whose client has more to say, and waits for an answer first.
+#[test]
+fn a_call_may_pause_for_as_long_as_an_answer_may_take() {
+    asking_in_all_pairings(
+        Wire::ask_call,
+        "",
+        |mut wire, began| {
+            wire.say(b"\0\0\0\0\x02hi");
+            Box::pin(listen(wire, began))
+        },
+        |mut wire, began| {
+            Box::pin(async move {
+                wire.pass(began + seconds(45)).await;
+                wire.answer(200);
+                wire.say(b"\0\0\0\0\x02ho");
+                wire.end();
+                wire.pass(began + seconds(50)).await;
+            })
+        },
+        |pairing, (bytes, heard, _), _| {
+            assert_eq!((bytes, heard), (7, Heard::End), "{pairing:?}");
+        },
+    );
+    asking_in_all_pairings(
+        Wire::ask_call,
+        "",
+        |wire, began| Box::pin(listen(wire, began)),
+        |wire, began| Box::pin(async move { listen(wire, began).await.2 }),
+        |pairing, (_, _, took), _| {
+            assert!(
+                took >= seconds(59) && took < seconds(62),
+                "{pairing:?} {took:?}"
+            );
+        },
+    );
+}
+
+/// Who has asked whether its body is wanted waits for the endpoint, and then has its own time.
+#[test]
+fn a_client_that_waits_for_100_continue_is_not_late() {
+    asking_in_all_pairings(
+        Wire::ask_first,
+        "",
+        |mut wire, began| {
+            Box::pin(async move {
+                // The endpoint takes its time, and then the client does.
+                assert!(matches!(
+                    wire.hear(Instant::NEVER).await,
+                    Heard::Head(100 | 1)
+                ));
+                wire.wait(began + seconds(70)).await;
+                wire.say(b"body");
+                wire.end();
+                listen(wire, began).await
+            })
+        },
+        |mut wire, began| {
+            Box::pin(async move {
+                wire.pass(began + seconds(45)).await;
+                wire.answer(100);
+                while wire.hear(Instant::NEVER).await != Heard::End {}
+                wire.answer(200);
+                wire.say(b"done");
+                wire.end();
+                wire.pass(began + seconds(80)).await;
+            })
+        },
+        |pairing, (bytes, heard, _), _| {
+            assert_eq!((bytes, heard), (4, Heard::End), "{pairing:?}");
+        },
+    );
+    asking_in_all_pairings(
+        Wire::ask_first,
+        "",
+        |wire, began| Box::pin(listen(wire, began)),
+        |wire, began| Box::pin(async move { listen(wire, began).await.2 }),
+        |pairing, (_, heard, took), _| {
+            assert!(heard != Heard::Gone, "{pairing:?} has a local answer");
+            assert!(
+                took >= seconds(59) && took < seconds(62),
+                "{pairing:?} {took:?}"
+            );
+        },
+    );
+}
+
+/// The same slow reader, once protocols were switched.
+#[test]
+fn a_client_that_does_not_read_a_tunnel_is_given_up_whatever_it_says() {
+    check(10, |world| {
+        let rig = Rig::start(world, 1, &config(Speaks::Http1, ""));
+        let ended = Rc::new(Cell::new(None));
+        let told = ended.clone();
+        world.endpoint(&at("10.2.0.1:8080"), move |mut peer| {
+            let told = told.clone();
+            async move {
+                let net = peer.net().clone();
+                if peer.read_until(b"\r\n\r\n").await.is_err() {
+                    return;
+                }
+                let began = net.now();
+                peer.write(b"HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+                peer.write(&vec![b'y'; 4 << 20]);
+                while let Ok(Some(_)) = peer.recv().await {}
+                told.set(Some(net.now().since(began)));
+            }
+        });
+        let net = world.client();
+        world.run(async move {
+            let mut peer = Peer::connect(&net, &at("10.1.0.1:80")).await.unwrap();
+            let ask =
+                b"GET / HTTP/1.1\r\nHost: sim\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+            peer.send(ask).await.unwrap();
+            for n in 1..=20 {
+                net.sleep_until(Instant(n * 10_000_000_000)).await;
+                if peer.send(b"x").await.is_err() {
+                    return;
+                }
+            }
+        });
+        let ended = ended.get().expect("the endpoint hears of the end");
+        // `idle` is 75 s.
+        assert!(ended >= seconds(74) && ended < seconds(90), "{ended:?}");
+        rig.drain(seconds(1));
+    });
 }

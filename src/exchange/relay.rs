@@ -130,6 +130,11 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             route.timeouts.body_stall,
             route.timeouts.body_rate_bytes_min,
         );
+        // A call that pauses before it has an answer waits for that, more often than not.
+        let upload_stall = match record.is_call {
+            true => stall.max(route.timeouts.first_byte),
+            false => stall,
+        };
         // Who waits to hear whether its body is wanted waits for the endpoint.
         let waits_since = match down.request().expects_continue {
             true => now,
@@ -146,7 +151,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             per_try: after(now, route.retry.per_try),
             upload: Upload::Reading,
             download: Download::Head,
-            upload_pace: Pace::new(now, stall, rate),
+            upload_pace: Pace::new(now, upload_stall, rate),
             reading_pace: Pace::new(now, stall, rate),
             common_pace: Pace::new(now, stall, 0),
             asked: Instant::NEVER,

@@ -103,14 +103,34 @@ impl Wire {
 
     /// Begins a POST whose body has no length yet.
     pub fn ask(&mut self) {
+        self.ask_with("", b"");
+    }
+
+    /// The same of a call of gRPC.
+    pub fn ask_call(&mut self) {
+        self.ask_with(
+            "Content-Type: application/grpc\r\nTE: trailers\r\n",
+            b"\x0f\x10\x10application/grpc\x00\x02te\x08trailers",
+        );
+    }
+
+    /// The same of a request whose body waits for 100 Continue.
+    pub fn ask_first(&mut self) {
+        self.ask_with("Expect: 100-continue\r\n", b"\x0f\x14\x0c100-continue");
+    }
+
+    fn ask_with(&mut self, fields: &str, block: &[u8]) {
         match self.speaks {
-            Speaks::Http1 => self
-                .peer
-                .write(b"POST / HTTP/1.1\r\nHost: sim\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            Speaks::Http1 => self.peer.write(
+                format!(
+                    "POST / HTTP/1.1\r\nHost: sim\r\nTransfer-Encoding: chunked\r\n{fields}\r\n"
+                )
+                .as_bytes(),
+            ),
             // POST, http, /, and the authority.
             Speaks::Http2 => {
-                let block = b"\x83\x86\x84\x01\x03sim";
-                self.peer.write(&frame(HEADERS, END_HEADERS, 1, block));
+                let block = [b"\x83\x86\x84\x01\x03sim", block].concat();
+                self.peer.write(&frame(HEADERS, END_HEADERS, 1, &block));
             }
         }
     }
