@@ -40,9 +40,9 @@ pub const SHARE_STEPS: u32 = 256;
 /// up everybody else for 2,000 local answers.
 pub const EXCHANGE_STEPS: u32 = 32;
 
-/// Steps that a request over HTTP/2 counts for: sixteen are a share. Answers that are made together leave together, in
-/// one send.
-pub const H2_REQUEST_STEPS: u32 = 16;
+/// Requests of one connection of HTTP/2 that are given to tasks before others have their turn. Answers that are made
+/// together leave together, in one send.
+pub const H2_REQUESTS_AT_ONCE_MAX: usize = 16;
 
 /// Letters that a core takes out of its mailbox before it looks at everything else.
 pub const LETTERS_AT_ONCE_MAX: usize = 64;
@@ -150,6 +150,29 @@ pub const CONNECTION_BYTES: u64 = 64 * 1024;
 
 /// Connections that are served however little the machine grants.
 pub const CONNECTIONS_MIN: u64 = 16;
+
+/// Bytes that the kernel takes to be sent on a connection and has not sent yet. Without a bound that is up to 4 MiB for
+/// each client that does not read (Linux `tcp_wmem`). 128 KiB are what several large sites use.
+pub const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+
+/// Memory that the kernel is taken to hold for a connection whose peer does not read: what is not sent, and about as
+/// much that has come on the other side and waits.
+pub const KERNEL_QUEUED_BYTES: usize = 2 * UNSENT_BYTES_MAX as usize;
+
+/// Memory that a client's connection takes whatever is on it: socket, file and task.
+pub const CONNECTION_REST_BYTES: usize = 8 * 1024;
+
+/// Memory that a session of TLS takes at rest.
+pub const TLS_REST_BYTES: usize = 24 * 1024;
+
+/// Memory that a conversation takes: the state of an exchange, and reused vectors.
+pub const CONVERSATION_BYTES: usize = 16 * 1024;
+
+/// Share of a core's memory that it keeps in free blocks of each size at most, one of so many.
+pub const POOL_SHARE: usize = 16;
+
+/// The longest answer of Weir's own that is given while there is no memory left.
+pub const SMALL_ANSWER_BYTES: usize = 4 * 1024;
 
 /// Memory of a core unless the file says how much: what is more than this is left to others on the machine.
 pub const MEMORY_PER_CORE_MAX: usize = 1024 * 1024 * 1024;

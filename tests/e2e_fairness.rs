@@ -11,7 +11,7 @@ use e2e::*;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use weir::limits::{EXCHANGE_STEPS, H2_REQUEST_STEPS, SHARE_STEPS};
+use weir::limits::{EXCHANGE_STEPS, H2_REQUESTS_AT_ONCE_MAX, SHARE_STEPS};
 
 /// Connections that have many requests at once.
 const GREEDY: usize = 8;
@@ -21,13 +21,13 @@ const ROUTES: &str = "[[route]]\nmatch = \"/good\"\nrespond = \"here\"\n";
 /// Expects that of the requests that had all come when `/good` came, only a share or two of each connection were served
 /// before it: a turn polls some tasks a second time.
 #[track_caller]
-fn is_fair(weir: &Weir, steps: u32) {
+fn is_fair(weir: &Weir, share: usize) {
     weir.entry("/good");
     let log = weir.log.so_far();
     let greedy = log.iter().filter(|line| line.contains("/nowhere")).count();
     let before = log.iter().take_while(|line| !line.contains("\"/good\""));
     let before = before.filter(|line| line.contains("/nowhere")).count();
-    let most = 2 * GREEDY * (SHARE_STEPS / steps) as usize;
+    let most = 2 * GREEDY * share;
     assert!(
         before <= most,
         "{before} of {greedy} requests of others came first"
@@ -52,7 +52,7 @@ fn pipelined_requests_of_many_take_turns() {
         good.send(get("/good"));
     });
     assert_eq!(good.response().status(), 200);
-    is_fair(&weir, EXCHANGE_STEPS);
+    is_fair(&weir, (SHARE_STEPS / EXCHANGE_STEPS) as usize);
     for client in &mut greedy {
         (0..REQUESTS).for_each(|_| assert_eq!(client.response().status(), 404));
     }
@@ -98,7 +98,7 @@ fn pipelined_requests_over_tls_take_turns() {
         }
         good.write_all(get("/good").as_bytes()).unwrap();
     });
-    is_fair(&weir, EXCHANGE_STEPS);
+    is_fair(&weir, (SHARE_STEPS / EXCHANGE_STEPS) as usize);
 }
 
 /// A request of HTTP/2 for this path.
@@ -137,5 +137,5 @@ fn requests_over_http2_take_turns() {
         }
         good.send(ask_http2(3, "/good"));
     });
-    is_fair(&weir, H2_REQUEST_STEPS);
+    is_fair(&weir, H2_REQUESTS_AT_ONCE_MAX);
 }

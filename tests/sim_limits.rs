@@ -12,9 +12,9 @@ use sim::client::{Ask, Outcome};
 use sim::endpoint::{Answer, Twist};
 use sim::message::{Framing, Head, body_of};
 use sim::{Rig, check};
-use weir::io::sim::{End, Peer, World, at};
+use weir::io::sim::{End, Faults, Peer, World, at};
 use weir::io::{Instant, Net};
-use weir::limits::{BLOCK_BYTES, QUEUED_BYTES_HIGH};
+use weir::limits::{BLOCK_BYTES, CONNECTION_REST_BYTES, CONVERSATION_BYTES, QUEUED_BYTES_HIGH};
 
 const CONFIG: &str = r#"
 [listen."10.1.0.1:80"]
@@ -160,6 +160,56 @@ fn many_that_do_not_read_cost_no_more_memory_than_they_may() {
         world.run_for(Duration::from_secs(40));
         assert!(shared.1.get() > 0, "somebody was sent away");
         assert_eq!(shared.2.get(), 40);
+    });
+}
+
+/// All at once, so that no look now and then would notice in time: what is taken in is bounded piece by piece.
+#[test]
+fn a_burst_of_those_that_do_not_read_takes_no_more_memory_than_there_is() {
+    const MEMORY: usize = 2 << 20;
+    const READERS: usize = 30;
+    check(12, |world| {
+        let config = CONFIG.replace("[limits]\n", "[limits]\nmemory_per_core = \"2MiB\"\n");
+        let config = config.replace("connections_per_client = 10", "connections_per_client = 40");
+        world.set_faults(|faults| {
+            // Everything is there at once, and more of it than there is memory.
+            *faults = Faults {
+                send_buffer_bytes: 256 * 1024,
+                receive_buffer_bytes: 256 * 1024,
+                ..Faults::none()
+            };
+        });
+        let rig = Rig::start(world, 1, &config);
+        rig.ledger.endpoint(world, ENDPOINT);
+        let (ended, left) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(READERS)));
+        for n in 0..READERS {
+            let (net, ended, left) = (world.client(), ended.clone(), left.clone());
+            let mut rng = world.rng(n as u64);
+            world.spawn(async move {
+                let mut peer = Peer::connect(&net, &front()).await.unwrap();
+                let mut ask = ask("GET", 0, LARGE);
+                // Framed, so that it does not pass unseen.
+                ask.answer.framing = Framing::Chunked;
+                let _ = peer.send(&ask.wire(&mut rng)).await;
+                net.sleep_until(net.now() + Duration::from_secs(2)).await;
+                if peer.read_to_end().await.1 != End::Orderly {
+                    ended.set(ended.get() + 1);
+                }
+                left.set(left.get() - 1);
+            });
+        }
+        let (core, most) = (world.core(0), Cell::new(0));
+        world.run_until(|| {
+            most.set(most.get().max(core.pool().taken_bytes()));
+            left.get() == 0
+        });
+        // What each needs to be heard at all, and to be ended, is taken in any case.
+        let each = CONNECTION_REST_BYTES + CONVERSATION_BYTES + 6 * BLOCK_BYTES[0];
+        let bound = MEMORY + BLOCK_BYTES[2] + READERS * each;
+        assert!(most.get() > MEMORY, "only {} bytes", most.get());
+        assert!(most.get() <= bound, "{} of {bound} bytes", most.get());
+        assert!(ended.get() > 0, "somebody was sent away");
+        rig.drain(Duration::from_secs(30));
     });
 }
 

@@ -14,7 +14,7 @@ use crate::core::{Core, Door, Timer};
 use crate::exchange::Added;
 use crate::fault::Fault;
 use crate::io::{Chunk, Net};
-use crate::limits::QUEUED_BYTES_HIGH;
+use crate::limits::{CONNECTION_REST_BYTES, KERNEL_QUEUED_BYTES, QUEUED_BYTES_HIGH};
 use crate::plan::PathBuffers;
 use crate::route::Scratch;
 use crate::tls::{Agreed, Identity};
@@ -105,7 +105,7 @@ impl<N: Net> Kit<N> {
     #[inline]
     pub fn holds_too_much(&self, core: &Core<N>, held: impl FnOnce() -> usize) -> bool {
         core.is_tight() && {
-            self.timer.hold(held());
+            self.timer.hold(CONNECTION_REST_BYTES + held());
             self.timer.is_told()
         }
     }
@@ -245,7 +245,11 @@ impl<'a, N: Net> Down<'a, N> {
     /// Bytes of memory that the request takes by itself: what waits on its stream of HTTP/2 is its connection's.
     pub fn held(&self) -> usize {
         let waiting = match &self.wire {
-            Wire::Http1(wire) => wire.out.queued() + wire.unread().len(),
+            Wire::Http1(wire) => {
+                let queued = wire.out.queued();
+                let kernel = if queued > 0 { KERNEL_QUEUED_BYTES } else { 0 };
+                queued + kernel + wire.unread().len()
+            }
             Wire::Http2(_) => 0,
         };
         self.kit.block.weight() + waiting

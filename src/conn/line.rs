@@ -12,7 +12,7 @@ use super::wire::{Wire, WireRx};
 use crate::core::{Core, Pass, Timer};
 use crate::fault::Reason;
 use crate::io::{Chunk, Instant, Net, Rx};
-use crate::limits::{LEAVE_FIRST_MS, LINGER_BYTES_MAX, LINGER_MS};
+use crate::limits::{CONNECTION_REST_BYTES, LEAVE_FIRST_MS, LINGER_BYTES_MAX, LINGER_MS};
 use crate::obs::Level;
 use crate::tls::Failure;
 use crate::upstream::Bindings;
@@ -61,6 +61,13 @@ impl<N: Net> Line<N> {
                 Poll::Ready(Ok(Some(chunk))) => return Poll::Ready(Some(chunk)),
                 Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(None),
                 Poll::Pending => {}
+            }
+            if core.is_tight() {
+                // Little, but who holds nothing else may be among very many.
+                self.timer.hold(CONNECTION_REST_BYTES);
+                if self.timer.is_told() {
+                    return Poll::Ready(None);
+                }
             }
             match patience.is_over(self, core.net.now()) {
                 true => Poll::Ready(None),

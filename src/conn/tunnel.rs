@@ -51,8 +51,8 @@ pub async fn tunnel<N: Net>(
     let (mut taken, mut since) = (u64::MAX, Instant::default());
     poll_fn(|cx| {
         down.kit.timer.watch(cx);
-        let broken =
-            there.poll(cx, down, &mut up).is_err() || back.poll(cx, &mut up, down).is_err();
+        let broken = there.poll(cx, core, down, &mut up).is_err()
+            || back.poll(cx, core, &mut up, down).is_err();
         let held = || up.queued() + down.queued();
         let is_unwanted = core.is_stopping() || down.kit.holds_too_much(core, held);
         if broken || (there.finished && back.finished) || is_unwanted {
@@ -103,9 +103,10 @@ struct Direction {
 
 impl Direction {
     /// Moves what can be moved. An error means that the direction broke.
-    fn poll(
+    fn poll<N: Net>(
         &mut self,
         cx: &mut Context<'_>,
+        core: &Core<N>,
         from: &mut impl End,
         to: &mut impl End,
     ) -> io::Result<()> {
@@ -120,7 +121,7 @@ impl Direction {
                 }
                 return Ok(());
             }
-            if to.is_full() {
+            if to.is_full() || !core.may_take_memory(cx) {
                 return Ok(());
             }
             match from.poll_raw(cx) {

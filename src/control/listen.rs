@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -89,6 +90,7 @@ pub(super) fn bind(
 pub(super) fn tcp(address: SocketAddr, backlog: u32) -> io::Result<net::TcpListener> {
     let socket = bind_shared(address)?;
     socket.set_tcp_nodelay(true)?;
+    crate::io::bound_unsent(socket.as_fd());
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
 }

@@ -16,10 +16,10 @@ use super::timers::Timer;
 use crate::conn;
 use crate::exchange;
 use crate::fault::Reason;
-use crate::io::{Address, Connection, Instant, Net};
+use crate::io::{Address, Charge, Connection, Instant, Net};
 use crate::limits::{
-    ACCEPT_RETRY_MS, ACCEPTS_AT_ONCE_MAX, ACCEPTS_POSTED, LISTENER_EMPTY_MAX, LISTENER_EMPTY_MS,
-    LISTENER_SETTLE_MS, SPREAD_MIN, SPREAD_PERCENT_MAX,
+    ACCEPT_RETRY_MS, ACCEPTS_AT_ONCE_MAX, ACCEPTS_POSTED, CONNECTION_REST_BYTES,
+    LISTENER_EMPTY_MAX, LISTENER_EMPTY_MS, LISTENER_SETTLE_MS, SPREAD_MIN, SPREAD_PERCENT_MAX,
 };
 use crate::obs::Level;
 use crate::plan::{ListenerId, ListenerPlan, Plan};
@@ -218,7 +218,7 @@ impl<N: Net> Core<N> {
 
     fn has_room(&self) -> bool {
         let max = self.plan.borrow().plan.capacity.connections_max;
-        self.shared.connections() < u64::from(max)
+        self.has_memory() && self.shared.connections() < u64::from(max)
     }
 
     /// Has accepts go on that wait for room, if there is some: here, or on another core.
@@ -293,6 +293,7 @@ pub struct Pass<N: Net> {
     /// Through which door it came.
     pub door: Rc<Door<N>>,
     client: Option<IpAddr>,
+    _rest: Charge,
 }
 
 impl<N: Net> Pass<N> {
@@ -318,6 +319,7 @@ impl<N: Net> Pass<N> {
             core: core.clone(),
             door: door.clone(),
             client,
+            _rest: core.net.pool().charge(CONNECTION_REST_BYTES),
         })
     }
 }

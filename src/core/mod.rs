@@ -15,7 +15,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 pub use boot::{CoreSpec, Cores, Shared, run};
@@ -25,8 +25,10 @@ pub use mailbox::{Command, Mail, Mailbox, Receipt, Receipts};
 pub use share::Share;
 pub use timers::{Timer, Timers};
 
-use crate::io::{Instant, Net};
-use crate::limits::{HANDSHAKE_TOLD_MS, HOUSEKEEPING_MS, TIMER_TICK_MS};
+use crate::io::{Charge, Instant, Net};
+use crate::limits::{
+    CONVERSATION_BYTES, HANDSHAKE_TOLD_MS, HOUSEKEEPING_MS, POOL_SHARE, TIMER_TICK_MS,
+};
 use crate::obs::{CoreObs, Level, RequestId};
 use crate::plan::{ListenerId, Plan};
 use crate::tls::{self, Gate};
@@ -62,8 +64,14 @@ pub struct Core<N: Net> {
     doors: RefCell<Vec<Rc<Door<N>>>>,
     ids: Cell<(u64, u64)>,
     date: DateCache,
-    /// More than half of the memory for messages is taken.
+    /// Memory that connections may take.
+    memory_max: Cell<usize>,
+    /// More than half of it is taken.
     tight: Cell<bool>,
+    /// More than this, and that changes.
+    tight_mark: Cell<usize>,
+    /// Who goes on when there is memory again.
+    waiting_for_memory: RefCell<Vec<Waker>>,
     /// Answers say that connections end after them.
     ending: Cell<bool>,
     draining: Cell<bool>,
@@ -114,7 +122,10 @@ impl<N: Net> Core<N> {
             doors: RefCell::default(),
             ids: Cell::new((seed, 0)),
             date: DateCache::default(),
+            memory_max: Cell::new(0),
             tight: Cell::new(false),
+            tight_mark: Cell::new(0),
+            waiting_for_memory: RefCell::default(),
             ending: Cell::new(false),
             draining: Cell::new(false),
             stopping: Cell::new(false),
@@ -179,6 +190,7 @@ impl<N: Net> Core<N> {
     /// # Errors
     /// The mailbox's doorbell cannot be made.
     pub async fn run(self: Rc<Self>, mailbox: Mailbox<N>) {
+        self.bound_memory();
         self.net.spawn(self.clone().keep_time());
         self.net.spawn(self.reaper.clone().run());
         self.net.spawn(self.clone().keep_house());
@@ -207,23 +219,66 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Has the connections that hold most end when messages on their way take more memory than they may. From half of
-    /// that on connections say what they hold.
-    fn keep_within_memory(&self) {
+    /// Takes over what the plan says of memory.
+    fn bound_memory(&self) {
         let max = self.plan.borrow().plan.capacity.memory_per_core_max;
-        let taken = self.net.pool().live_bytes();
-        let was_tight = self.tight.get();
+        self.memory_max.set(max);
+        self.tight_mark
+            .set(if self.tight.get() { max / 4 } else { max / 2 });
+        self.net.pool().bound(max);
+        self.net.pool().keep(max / POOL_SHARE);
+    }
+
+    /// Whether more may be taken in. What is on its way to be dropped or answered needs no leave.
+    #[inline]
+    pub fn has_memory(&self) -> bool {
+        self.net.pool().has_room()
+    }
+
+    /// Whether more may be taken in; if not, the task is woken when it may.
+    #[inline]
+    pub fn may_take_memory(&self, cx: &Context<'_>) -> bool {
+        self.has_memory() || {
+            self.wait_for_memory(cx);
+            false
+        }
+    }
+
+    /// Has the task woken when more may be taken in.
+    pub fn wait_for_memory(&self, cx: &Context<'_>) {
+        let mut waiting = self.waiting_for_memory.borrow_mut();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+    }
+
+    /// Notices when memory becomes short, after each poll of a task: from then on connections say what they hold.
+    #[inline]
+    pub fn look_at_memory(&self) {
+        if !self.tight.get() && self.net.pool().taken_bytes() > self.tight_mark.get() {
+            self.tight.set(true);
+            self.tight_mark.set(self.memory_max.get() / 4);
+            self.timers.wake_all();
+        }
+    }
+
+    /// Has the connections that hold most end when all take more memory than they may. Nothing more is taken in
+    /// meanwhile, so that it need not be at once.
+    fn keep_within_memory(&self) {
+        self.look_at_memory();
+        let (max, taken) = (self.memory_max.get(), self.net.pool().taken_bytes());
         // It ends later than it begins: else a load around one mark would wake everybody again and again.
-        let mark = if was_tight { max / 4 } else { max / 2 };
-        self.tight.set(taken > mark);
-        match (was_tight, self.is_tight()) {
-            (false, true) => self.timers.wake_all(),
-            (true, false) => self.timers.forget_held(),
-            (true, true) if taken > max => {
-                let told = self.timers.shed(taken, max / 4 * 3);
-                self.obs.borrow().shed(told);
-            }
-            _ => {}
+        if self.tight.get() && taken <= self.tight_mark.get() {
+            self.tight.set(false);
+            self.tight_mark.set(max / 2);
+            self.timers.forget_held();
+        }
+        if taken >= max && self.tight.get() {
+            let told = self.timers.shed(taken, max / 4 * 3);
+            self.obs.borrow().shed(told);
+        } else {
+            let waiting = self.waiting_for_memory.take();
+            waiting.into_iter().for_each(Waker::wake);
         }
     }
 
@@ -285,6 +340,7 @@ impl<N: Net> Core<N> {
         self.net.set_pipes_max(new.plan.capacity.pipes_per_core_max);
         self.obs.borrow_mut().plan_changed(&new.plan);
         *self.plan.borrow_mut() = new.clone();
+        self.bound_memory();
         drop(old);
         self.places.forget_unused();
         self.renumber_doors(&new.plan, receipt);
@@ -330,7 +386,10 @@ impl<N: Net> Core<N> {
     /// Counts a conversation for as long as what is returned lives.
     pub fn conversation(self: &Rc<Self>) -> Conversation<N> {
         self.conversations.set(self.conversations.get() + 1);
-        Conversation { core: self.clone() }
+        Conversation {
+            core: self.clone(),
+            _taken: self.net.pool().charge(CONVERSATION_BYTES),
+        }
     }
 
     /// Conversations under way: connections that are not at rest.
@@ -357,6 +416,7 @@ impl<N: Net> CorePlan<N> {
 /// One conversation, counted.
 pub struct Conversation<N: Net> {
     core: Rc<Core<N>>,
+    _taken: Charge,
 }
 
 impl<N: Net> Drop for Conversation<N> {

@@ -26,7 +26,7 @@ use crate::conn::{Down, End, Piece};
 use crate::core::{Core, CorePlan};
 use crate::fault::{Fault, Phase, Reason, Side};
 use crate::io::Net;
-use crate::limits::{LINGER_MS, UNREAD_BYTES_MAX};
+use crate::limits::{LINGER_MS, SMALL_ANSWER_BYTES, UNREAD_BYTES_MAX};
 use crate::obs;
 use crate::plan::{Decision, Plan, REDIRECT_HTTPS_STATUS, RouteId, RoutePlan, Target};
 use crate::route::RequestView;
@@ -212,6 +212,9 @@ async fn answer<N: Net>(
     status: u16,
     body: &[u8],
 ) -> Result<(), Fault> {
+    if body.len() > SMALL_ANSWER_BYTES && !core.has_memory() {
+        return Err(Fault::local(Phase::Route, Reason::MemoryLimit));
+    }
     forget_body(core, down).await;
     local::write(core, down, record, status, body)?;
     let patience = down.kit.door.plan.borrow().timeouts.body_stall;

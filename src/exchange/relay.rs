@@ -188,7 +188,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
     /// Takes the request's body from the client and gives it to the endpoint.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
         loop {
-            while self.upload == Upload::Reading && !self.up.is_full() {
+            while self.upload == Upload::Reading && self.may_fill_up(cx) {
                 match self.pass_upload(cx) {
                     Poll::Ready(passed) if passed? > 0 => continue,
                     Poll::Ready(_) => {}
@@ -211,7 +211,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                 self.asked = self.asked.min(self.core.net.now());
                 self.waits_since = self.waits_since.min(self.asked);
             }
-            let may_read = self.upload == Upload::Reading && !self.up.is_full();
+            let may_read = self.upload == Upload::Reading && self.may_fill_up(cx);
             if !(was_full && may_read) {
                 return Ok(());
             }
@@ -221,7 +221,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
     /// Takes the answer from the endpoint and gives it to the client. Says how that ended when it has.
     fn poll_download(&mut self, cx: &mut Context<'_>) -> Result<Option<Relayed>, Fault> {
         loop {
-            while self.download != Download::Done && !self.down.is_full() {
+            while self.download != Download::Done && self.may_fill_down(cx) {
                 match self.pass_answer(cx) {
                     Poll::Ready(passed) if passed? > 0 => continue,
                     Poll::Ready(_) => {}
@@ -249,11 +249,23 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                 }
                 _ => {}
             }
-            let may_read = self.download != Download::Done && !self.down.is_full();
+            let may_read = self.download != Download::Done && self.may_fill_down(cx);
             if !(was_full && may_read) {
                 return Ok(None);
             }
         }
+    }
+
+    /// Whether more of the request may be taken in: the endpoint takes it, and there is memory for it.
+    #[inline]
+    fn may_fill_up(&self, cx: &Context<'_>) -> bool {
+        !self.up.is_full() && self.core.may_take_memory(cx)
+    }
+
+    /// Whether more of the answer may be taken in. Its head may in any case.
+    #[inline]
+    fn may_fill_down(&self, cx: &Context<'_>) -> bool {
+        !self.down.is_full() && (self.download == Download::Head || self.core.may_take_memory(cx))
     }
 
     /// Lets a part of the request's body go to the endpoint unseen, if there is nothing to be kept of it: 0 bytes if not.

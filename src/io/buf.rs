@@ -32,6 +32,12 @@ const HEADER_BYTES: usize = size_of::<Header>();
 struct Shelves {
     free: [RefCell<Vec<NonNull<Header>>>; BLOCK_BYTES.len()],
     live: Cell<usize>,
+    /// Bytes that are taken elsewhere for what the core serves.
+    charged: Cell<usize>,
+    /// Both together are to stay below this.
+    most: Cell<usize>,
+    /// Bytes of free blocks that are kept of each size.
+    kept_max: Cell<usize>,
     /// The fewest free blocks of each size since the last trim: nobody has needed these.
     spare: [Cell<usize>; BLOCK_BYTES.len()],
 }
@@ -54,6 +60,9 @@ impl Pool {
         let shelves = Shelves {
             free: Default::default(),
             live: Cell::new(0),
+            charged: Cell::new(0),
+            most: Cell::new(usize::MAX),
+            kept_max: Cell::new(POOL_BYTES_MAX),
             spare: Default::default(),
         };
         Self {
@@ -64,6 +73,39 @@ impl Pool {
     /// Bytes that blocks in use hold, for metrics and tests.
     pub fn live_bytes(&self) -> usize {
         self.shelves.live.get()
+    }
+
+    /// Bytes that blocks in use hold, and what is charged besides: what the core's connections take, to be compared with
+    /// what they may.
+    #[inline]
+    pub fn taken_bytes(&self) -> usize {
+        self.shelves.live.get() + self.shelves.charged.get()
+    }
+
+    /// Bounds [`Pool::taken_bytes`], for those who ask before they take.
+    pub fn bound(&self, bytes: usize) {
+        self.shelves.most.set(bytes);
+    }
+
+    /// Whether more may be taken in.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.taken_bytes() < self.shelves.most.get()
+    }
+
+    /// Counts bytes that are taken elsewhere, by TLS or by the kernel, until what is returned is dropped.
+    pub fn charge(&self, bytes: usize) -> Charge {
+        let charged = &self.shelves.charged;
+        charged.set(charged.get() + bytes);
+        Charge {
+            shelves: self.shelves.clone(),
+            bytes,
+        }
+    }
+
+    /// Keeps no more than so many bytes of free blocks of each size.
+    pub fn keep(&self, bytes: usize) {
+        self.shelves.kept_max.set(bytes.min(POOL_BYTES_MAX));
     }
 
     /// Takes a block of the smallest class that holds `bytes` for the kernel to fill.
@@ -127,6 +169,19 @@ impl Pool {
                 .set(self.shelves.live.get() + (*header.as_ptr()).room as usize);
         }
         Block { header }
+    }
+}
+
+/// Bytes that are taken elsewhere, as long as it lives.
+pub struct Charge {
+    shelves: Rc<Shelves>,
+    bytes: usize,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        let charged = &self.shelves.charged;
+        charged.set(charged.get() - self.bytes);
     }
 }
 
@@ -219,7 +274,7 @@ impl Drop for Block {
         };
         home.live.set(home.live.get() - room);
         match home.free.get(class as usize) {
-            Some(shelf) if shelf.borrow().len() * room < POOL_BYTES_MAX => {
+            Some(shelf) if shelf.borrow().len() * room < home.kept_max.get() => {
                 shelf.borrow_mut().push(self.header);
             }
             _ => release(self.header),
@@ -619,6 +674,21 @@ mod tests {
         out.wrote(left + 1);
         assert_eq!(out.left(), 0);
         assert_eq!(&out.freeze()[..9], b"head body");
+    }
+
+    #[test]
+    fn what_is_charged_counts_until_it_is_dropped_and_is_no_block() {
+        let pool = Pool::new();
+        pool.bound(10_000);
+        let charge = pool.charge(6_000);
+        let chunk = pool.copy(b"x");
+        assert_eq!(pool.taken_bytes(), 6_000 + pool.live_bytes());
+        assert!(!pool.has_room());
+        drop(charge);
+        assert!(pool.has_room());
+        assert_eq!(pool.taken_bytes(), pool.live_bytes());
+        drop(chunk);
+        assert_eq!(pool.taken_bytes(), 0);
     }
 
     #[test]

@@ -28,9 +28,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-pub use buf::{Chunk, Filling, Out, Pool};
+pub use buf::{Charge, Chunk, Filling, Out, Pool};
 pub use inherited::take_inherited;
-pub use os::{Doorbell, ListenSocket, Origin, Parcel};
+pub use os::{Doorbell, ListenSocket, Origin, Parcel, bound_unsent};
 
 /// A point in time: nanoseconds on the clock of one [`Net`], which never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

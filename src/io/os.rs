@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use socket2::TcpKeepalive;
 use socket2::SockAddr;
 
 use super::Bell;
-use crate::limits::{TCP_PROBE_AFTER_MS, TCP_PROBE_INTERVAL_MS};
+use crate::limits::{TCP_PROBE_AFTER_MS, TCP_PROBE_INTERVAL_MS, UNSENT_BYTES_MAX};
 
 /// A bound listening socket.
 pub enum ListenSocket {
@@ -151,6 +151,7 @@ pub(super) fn reset(fd: i32) {
 pub(super) fn probe(fd: i32, dead_after: Duration) {
     // SAFETY: callers own the descriptor and keep it open for the call.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    bound_unsent(fd);
     let socket = socket2::SockRef::from(&fd);
     let probes = TcpKeepalive::new()
         .with_time(Duration::from_millis(TCP_PROBE_AFTER_MS))
@@ -159,6 +160,22 @@ pub(super) fn probe(fd: i32, dead_after: Duration) {
     let _ = socket
         .set_tcp_keepalive(&probes)
         .and_then(|()| socket.set_tcp_user_timeout(Some(dead_after)));
+}
+
+/// Bounds what the kernel takes to be sent before it was sent. Connections inherit it from a listening socket. A socket
+/// that takes no such option is left as it is.
+pub fn bound_unsent(socket: BorrowedFd<'_>) {
+    let bytes = UNSENT_BYTES_MAX;
+    // SAFETY: the option is an integer of the size given, alive for the call.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
+            (&raw const bytes).cast(),
+            size_of::<u32>() as libc::socklen_t,
+        );
+    }
 }
 
 /// Whether there is nothing to be received on a socket: no byte, no end, no error.

@@ -18,8 +18,10 @@ use rustls::{Error, HandshakeKind, ProtocolVersion};
 
 use super::failure::Failure;
 use super::incoming::Incoming;
-use crate::io::{Chunk, Out, Pool, Tx};
-use crate::limits::{BLOCK_BYTES, RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES_MAX, SEALED_BYTES_HIGH};
+use crate::io::{Charge, Chunk, Out, Pool, Tx};
+use crate::limits::{
+    BLOCK_BYTES, RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES_MAX, SEALED_BYTES_HIGH, TLS_REST_BYTES,
+};
 
 /// Either side of a connection.
 pub(super) enum Side {
@@ -34,6 +36,7 @@ pub(super) struct Session<T: Tx> {
     pub(super) side: Side,
     pub(super) raw: T,
     pub(super) pool: Pool,
+    _rest: Charge,
     /// There while the connection is busy: one at rest is not to pay for it.
     desk: Option<Box<Desk>>,
     flight: Flight,
@@ -118,6 +121,7 @@ impl<T: Tx> Session<T> {
         Self {
             side,
             raw,
+            _rest: pool.charge(TLS_REST_BYTES),
             pool,
             desk: None,
             flight: Flight::default(),

@@ -280,6 +280,16 @@ impl Weir {
     }
 }
 
+impl Weir {
+    /// The most memory that it ever had in use, in bytes.
+    pub fn resident_bytes_max(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.unwrap().trim().trim_end_matches(" kB");
+        kib.parse::<u64>().unwrap() * 1024
+    }
+}
+
 impl Drop for Weir {
     fn drop(&mut self) {
         let _ = self.child.kill();

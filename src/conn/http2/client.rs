@@ -124,6 +124,9 @@ async fn converse<N: Net>(
         if turn != Turn::Waits || core.is_stopping() {
             return Poll::Ready(());
         }
+        if !core.has_memory() {
+            core.wait_for_memory(cx);
+        }
         // What the endpoint takes is known, or has become more.
         let takes = mux.streams_max();
         if takes > taken {

@@ -14,6 +14,7 @@ mod streams;
 mod tests;
 mod turns;
 mod up;
+mod upgrade;
 mod watch;
 
 pub use client::begin;

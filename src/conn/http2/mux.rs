@@ -7,18 +7,19 @@ use std::mem;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
-use weir_proto_h1::{BodyKind, Edits, FieldId, Head, Request, Span, Trailers};
+use weir_proto_h1::{BodyKind, Edits, Head, Request, Trailers};
 use weir_proto_h2::{Code, Connection, Error, Event, Framing, StreamKey};
 
 use super::streams::{Answered, End, Lost, Streams};
 use super::turns::Turns;
+use super::upgrade::as_upgrade;
 use crate::conn::{Outbox, WireRx, WireTx};
 use crate::core::{Share, Timer};
 use crate::io::{Chunk, Instant, Net, Pool, Rx, Tx};
 use crate::limits::{
-    COPY_BELOW_BYTES, H2_INTERIM_WAITING_MAX, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX,
-    H2_REQUEST_STEPS, H2_SHUT_QUEUED_BYTES_HIGH, H2_STREAM_QUEUED_BYTES_HIGH, H2_TINY_BYTES,
-    PIECE_SHARE_MIN,
+    CONNECTION_REST_BYTES, COPY_BELOW_BYTES, H2_INTERIM_WAITING_MAX, H2_QUEUED_BYTES_HIGH,
+    H2_RECEIVES_MAX, H2_REQUESTS_AT_ONCE_MAX, H2_SHUT_QUEUED_BYTES_HIGH,
+    H2_STREAM_QUEUED_BYTES_HIGH, H2_TINY_BYTES, KERNEL_QUEUED_BYTES, PIECE_SHARE_MIN,
 };
 use crate::obs::Http2Tally;
 use crate::upstream::Endpoint;
@@ -40,6 +41,8 @@ pub(super) struct State<N: Net> {
     pub(super) streams: Streams,
     /// Requests that no task has taken yet. Servers only.
     pub(super) requests: VecDeque<Asked>,
+    /// How many of them, the first ones, are given to tasks. Servers only.
+    pub(super) released: usize,
     /// Requests for which a task is still to be started. Servers only.
     pub(super) unserved: usize,
     /// Tasks that wait for a request. Servers only.
@@ -128,6 +131,7 @@ impl<N: Net> Mux<N> {
                 out,
                 streams: Streams::default(),
                 requests: VecDeque::new(),
+                released: 0,
                 unserved: 0,
                 workers: Vec::new(),
                 parting: VecDeque::new(),
@@ -209,6 +213,25 @@ impl<N: Net> Mux<N> {
         unread: &mut Option<Chunk>,
         share: &Share,
     ) -> Turn {
+        let turn = self.go_on(cx, rx, unread, share);
+        // When the connection is over, each request hears of it.
+        let most = match turn {
+            Turn::Waits => H2_REQUESTS_AT_ONCE_MAX,
+            Turn::Closed | Turn::Failed => usize::MAX,
+        };
+        if self.state.borrow_mut().release(most) {
+            rx.wake_later(cx);
+        }
+        turn
+    }
+
+    fn go_on(
+        &self,
+        cx: &mut Context<'_>,
+        rx: &mut WireRx<N>,
+        unread: &mut Option<Chunk>,
+        share: &Share,
+    ) -> Turn {
         let mut state = self.state.borrow_mut();
         if !state
             .task
@@ -222,6 +245,7 @@ impl<N: Net> Mux<N> {
             // Who does not read what it provokes is not read either.
             let may_read = state.out.queued() < H2_QUEUED_BYTES_HIGH
                 && received < H2_RECEIVES_MAX
+                && self.net.pool().has_room()
                 && !share.is_spent();
             let mut chunk = None;
             if may_read {
@@ -328,7 +352,9 @@ impl<N: Net> State<N> {
 
     /// Says what the connection holds. One that holds too much ends: with a word, if there is room for it.
     pub(super) fn weigh(&mut self, timer: &Timer) {
-        timer.hold(self.out.queued() + self.streams.held());
+        let queued = self.out.queued();
+        let kernel = if queued > 0 { KERNEL_QUEUED_BYTES } else { 0 };
+        timer.hold(CONNECTION_REST_BYTES + queued + kernel + self.streams.held());
         if timer.is_told() {
             self.machine.abort(Error::HoldsTooMuch);
             if self.out.queued() > 0 {
@@ -372,10 +398,7 @@ impl<N: Net> State<N> {
                 .receive(rest, now_ms, &mut self.head, &mut self.text)?;
             let start = at;
             at += received.consumed;
-            share.spend(match received.event {
-                Event::Request { .. } | Event::Refused { .. } => H2_REQUEST_STEPS,
-                _ => 1,
-            });
+            share.spend(1);
             match received.event {
                 Event::NeedMore => {
                     // A window that was too small may not be so any more.
@@ -539,10 +562,25 @@ impl<N: Net> State<N> {
             block,
             refused,
         });
-        match self.workers.pop() {
-            Some(worker) => worker.call(),
-            None => self.unserved += 1,
+    }
+
+    /// Gives so many of the requests that have come to tasks. Says whether there are more.
+    fn release(&mut self, most: usize) -> bool {
+        let left = self.requests.len() - self.released;
+        for _ in 0..left.min(most) {
+            self.released += 1;
+            match self.workers.pop() {
+                Some(worker) => worker.call(),
+                None => self.unserved += 1,
+            }
         }
+        left > most
+    }
+
+    /// Takes the first of the requests that were given to tasks.
+    pub(super) fn take_request(&mut self) -> Option<Asked> {
+        self.released = self.released.checked_sub(1)?;
+        self.requests.pop_front()
     }
 
     fn answered(&mut self, key: StreamKey, body: Option<BodyKind>, is_end: bool, pool: &Pool) {
@@ -738,28 +776,4 @@ impl<N: Net> State<N> {
         self.wake();
         Some(slot)
     }
-}
-
-/// Makes of an extended CONNECT what the same request is in HTTP/1.1: routes, logs and endpoints know it as that.
-//= rfc8441#5
-// A GET with the handshake that a WebSocket begins with there; its key is nobody's secret.
-fn as_upgrade(head: &mut Head, text: &mut Vec<u8>) {
-    // One that the client says is of no use here, and must not be a second.
-    head.remove(FieldId::SecWebSocketKey);
-    let put = |text: &mut Vec<u8>, bytes: &[u8]| {
-        let start = text.len();
-        text.extend_from_slice(bytes);
-        Span::new(start, text.len())
-    };
-    let method = put(text, b"GET");
-    // GET is a token.
-    let _ = head.set_method(method, text);
-    let mut key = [b'A'; 24];
-    key[..22].fill_with(|| fastrand::alphanumeric() as u8);
-    // The last digit of sixteen bytes has two bits.
-    key[21] = b"AQgw"[fastrand::usize(..4)];
-    key[22..].fill(b'=');
-    let name = put(text, b"Sec-WebSocket-Key");
-    let value = put(text, &key);
-    head.push(FieldId::SecWebSocketKey, name, value);
 }

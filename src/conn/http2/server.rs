@@ -85,6 +85,9 @@ async fn converse<N: Net>(
             return Poll::Ready(());
         }
         let deadline = watch.look(shop, pass);
+        if !core.has_memory() {
+            core.wait_for_memory(cx);
+        }
         if core.is_tight() {
             shop.mux.state.borrow_mut().weigh(timer);
         }
@@ -298,7 +301,7 @@ async fn next<N: Net>(mux: &Mux<N>, kit: &mut Kit<N>, waits: &Rc<Cell<bool>>) ->
             // Woken by somebody else than who has a request: none is to be lost on it.
             state.workers.retain(|idle| !Rc::ptr_eq(&idle.waits, waits));
         }
-        if let Some(asked) = state.requests.pop_front() {
+        if let Some(asked) = state.take_request() {
             return Poll::Ready(Some(asked));
         }
         // Called for nothing: whoever calls a task to have it end does so.

@@ -12,7 +12,7 @@ use crate::conn::{Outbox, Wire};
 use crate::core::Share;
 use crate::io::Net;
 use crate::io::sim::{Faults, Peer, Sim, World, at};
-use crate::limits::{H2_REQUEST_STEPS, SHARE_STEPS};
+use crate::limits::H2_REQUESTS_AT_ONCE_MAX;
 
 /// The preface, SETTINGS, and `GET http://sim/` on `count` streams.
 fn requests(count: u32) -> Vec<u8> {
@@ -28,7 +28,7 @@ fn requests(count: u32) -> Vec<u8> {
 }
 
 #[test]
-fn a_turn_takes_a_share_of_the_requests_that_have_come() {
+fn a_turn_serves_a_share_of_the_requests_that_have_come() {
     const COUNT: u32 = 90;
     let world = World::new(1);
     world.set_faults(|faults| *faults = Faults::none());
@@ -53,8 +53,8 @@ fn a_turn_takes_a_share_of_the_requests_that_have_come() {
             share.renew();
             assert_eq!(mux.turn(cx, &mut rx, &mut unread, &share), Turn::Waits);
             let state = mux.state.borrow();
-            log.borrow_mut().push(state.requests.len() - all);
-            all = state.requests.len();
+            log.borrow_mut().push(state.released - all);
+            all = state.released;
             match all as u32 {
                 COUNT => Poll::Ready(()),
                 _ => Poll::Pending,
@@ -64,7 +64,7 @@ fn a_turn_takes_a_share_of_the_requests_that_have_come() {
         mux.state.borrow_mut().requests.clear();
     });
     world.run_until(|| taken.borrow().iter().sum::<usize>() == COUNT as usize);
-    let most = (SHARE_STEPS / H2_REQUEST_STEPS) as usize;
+    let most = H2_REQUESTS_AT_ONCE_MAX;
     assert!(taken.borrow().iter().all(|&turn| turn <= most), "{taken:?}");
     world.finish();
 }

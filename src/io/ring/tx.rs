@@ -7,17 +7,19 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::super::Tx;
-use super::super::buf::Chunk;
+use super::super::buf::{Charge, Chunk};
 use super::super::os::{probe, reset, shut};
 use super::super::pipe::Pipe;
 use super::socket::Socket;
-use crate::limits::SEND_CHUNKS_MAX;
+use crate::limits::{KERNEL_QUEUED_BYTES, SEND_CHUNKS_MAX};
 
 /// Sending half of a socket.
 pub struct RingTx {
     pub(super) socket: Rc<Socket>,
     /// Made when there is something to send; given back at rest.
     work: Option<Box<Work>>,
+    /// There while the kernel has as much as it takes.
+    full: Option<Charge>,
     ended: Option<io::ErrorKind>,
 }
 
@@ -37,7 +39,16 @@ impl RingTx {
         Self {
             socket,
             work: None,
+            full: None,
             ended: None,
+        }
+    }
+
+    /// The kernel takes no more. What it has, and what it holds back on the other side of an exchange, is memory too.
+    fn is_full(&mut self) {
+        self.socket.writable.set(false);
+        if self.full.is_none() {
+            self.full = Some(self.socket.core.pool.charge(KERNEL_QUEUED_BYTES));
         }
     }
 
@@ -66,10 +77,10 @@ impl RingTx {
         };
         match work.send(self.socket.fd()) {
             // Then there is no more room.
-            Ok(false) => self.socket.writable.set(false),
-            Ok(true) => {}
+            Ok(false) => self.is_full(),
+            Ok(true) => self.full = None,
             Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => self.socket.writable.set(false),
+                io::ErrorKind::WouldBlock => self.is_full(),
                 io::ErrorKind::Interrupted => {}
                 kind => {
                     self.socket.broken.set(true);
@@ -186,7 +197,7 @@ impl Tx for RingTx {
 
     fn rest(&mut self) {
         if self.queued() == 0 {
-            self.work = None;
+            (self.work, self.full) = (None, None);
         }
     }
 
