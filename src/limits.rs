@@ -134,8 +134,8 @@ pub const LISTENER_EMPTY_MAX: u32 = 65_535;
 pub const LISTENER_EMPTY_MS: u64 = 1_000;
 
 /// How long a connection may take to send its first bytes that was made when Weir was about to end: they are on their
-/// way, mostly.
-pub const LEAVE_FIRST_MS: u64 = 1_000;
+/// way, mostly. Long enough for a segment that is lost to be sent again (1 s, RFC 6298).
+pub const LEAVE_FIRST_MS: u64 = 2_000;
 
 /// Open files that are kept for control: its loop, signals, logs, the admin listener with its connections, files that a
 /// reload reads, and lookups of names.

@@ -108,6 +108,42 @@ fn reloads_are_not_noticed_by_anyone_on_a_listener_that_stays() {
 }
 
 #[test]
+fn who_has_connected_when_a_core_drains_gets_an_answer() {
+    check(200, |world| {
+        let mut rng = world.rng(1);
+        let cores = 1 + (world.seed() % 3) as u32;
+        let rig = start(world, cores, &drawn_config(&mut rng));
+        let (left, results) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(Vec::new())));
+        for id in 0..rng.between(20, 60) as u64 {
+            let ask = Ask::drawn(id, &mut rng);
+            let (net, left, results) = (world.client(), left.clone(), results.clone());
+            let mut rng = rng.fork();
+            left.set(left.get() + 1);
+            world.spawn(async move {
+                let then = Duration::from_millis(rng.below(500) as u64);
+                net.sleep_until(net.now() + then).await;
+                if let Ok(mut peer) = Peer::connect(&net, &at(FRONT)).await {
+                    peer.write(&ask.wire(&mut rng));
+                    let outcome = ask.read(&mut peer).await.0;
+                    results.borrow_mut().push((ask, outcome));
+                }
+                left.set(left.get() - 1);
+            });
+        }
+        world.run_for(Duration::from_millis(rng.below(400) as u64));
+        rig.drain(Duration::from_secs(60));
+        rig.run_down(&left);
+        for (ask, outcome) in results.take() {
+            assert!(
+                matches!(outcome, Outcome::Answered),
+                "{outcome:?} to {ask:?}"
+            );
+        }
+        world.run_until(|| !world.is_listening(&at(FRONT)));
+    });
+}
+
+#[test]
 fn exchanges_that_have_begun_are_finished_while_a_core_drains() {
     check(300, |world| {
         let mut rng = world.rng(1);
