@@ -295,12 +295,17 @@ fn a_truncated_answer_never_looks_complete() {
     let bad_chunk = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nonly\r\nx\r\n";
     for answer in [length, chunked, in_chunk, before_trailers, bad_chunk] {
         for how in [End::Closed, End::Reset] {
-            let answer = answer.replacen("OK\r\n", "OK\r\nDate: x\r\n", 1);
-            let (_endpoint, weir) = ending(&answer, how);
+            let (_endpoint, weir) = ending(answer, how);
             let (text, _) = all_of(&weir, CLOSING);
             assert!(!text.contains("0\r\n\r\n"), "{answer:?}, {how:?}: {text:?}");
+            // A chunk that is cut is passed on as a shorter one, with its own framing.
+            let body = |message: &str| {
+                message
+                    .split_once("\r\n\r\n")
+                    .map_or(0, |(_, body)| body.len())
+            };
             assert!(
-                text.len() <= answer.len() + 40,
+                body(&text) <= body(answer) + 2,
                 "{answer:?}, {how:?}: {text:?}"
             );
         }
