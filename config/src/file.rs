@@ -110,7 +110,7 @@ table! {
         /// TLS. Without it, HTTP is spoken in the clear.
         optional tls: At<Option<ListenTls>> = "tls" as Placed<ListenTlsKind>;
         /// Sends every request to `https`: `true` for port 443, or another port. Clients keep method
-        /// and body (308), and remember.
+        /// and body (308), and remember. What a trusted proxy says that it was asked over `https` is served.
         optional redirect_https: At<Option<u16>> = "redirect_https" as Placed<HttpsPort>;
         /// Networks of load balancers that say in the PROXY protocol (v1 or v2) whose each
         /// connection is. They must say it, and others are refused.
