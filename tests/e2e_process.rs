@@ -659,6 +659,12 @@ fn demo_shows_what_to_try() {
     assert_eq!(weir.ask(get("/status?code=503")).status(), 503);
     assert_eq!(weir.ask(get("/big?bytes=1000000")).body.len(), 1_000_000);
     assert_eq!(weir.ask(post("/echo", "back")).text(), "back");
+    // As curl sends a large body: once it is asked for.
+    let mut patient = weir.connect();
+    patient.send("POST /echo HTTP/1.1\r\nHost: weir.test\r\nExpect: 100-continue\r\nContent-Length: 6\r\n\r\n");
+    assert_eq!(patient.message_head().status(), 100);
+    patient.send("waited");
+    assert_eq!(patient.response().text(), "waited");
     weir.log.wait("a curl line to try", |line| {
         line.contains("curl").then_some(())
     });

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -110,7 +111,7 @@ async fn answer(name: &str, request: Request<Incoming>) -> Response<Answer> {
             *response.status_mut() = status.unwrap_or(StatusCode::BAD_REQUEST);
             response
         }
-        "/echo" => Response::new(Answer::Back(request.into_body())),
+        "/echo" => Response::new(back(request.into_body()).await),
         _ => Response::new(Answer::text(echo(name, &request))),
     };
     response.headers_mut().insert(
@@ -121,6 +122,14 @@ async fn answer(name: &str, request: Request<Incoming>) -> Response<Answer> {
         response.headers_mut().insert("x-demo-endpoint", name);
     }
     response
+}
+
+/// The body of a request as an answer. A client that waits to be asked for its body sends it only if nothing is
+/// answered before (RFC 9110 10.1.1), so that the answer waits for the first of it.
+async fn back(mut body: Incoming) -> Answer {
+    let first = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+    let first = first.and_then(Result::ok);
+    Answer::Back(first.and_then(|frame| frame.into_data().ok()), body)
 }
 
 /// The request as it came, so that one can see what Weir did to it.
@@ -158,8 +167,8 @@ enum Answer {
     Text(Option<Bytes>),
     /// This many dots.
     Dots(u64),
-    /// The request's own body.
-    Back(Incoming),
+    /// The request's own body: what has come of it, and the rest.
+    Back(Option<Bytes>, Incoming),
 }
 
 impl Answer {
@@ -186,7 +195,10 @@ impl Body for Answer {
                 *left -= n as u64;
                 Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&DOTS).slice(..n)))))
             }
-            Self::Back(body) => Pin::new(body).poll_frame(cx),
+            Self::Back(first, body) => match first.take() {
+                Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
+                None => Pin::new(body).poll_frame(cx),
+            },
         }
     }
 
@@ -194,7 +206,7 @@ impl Body for Answer {
         match self {
             Self::Text(text) => text.is_none(),
             Self::Dots(left) => *left == 0,
-            Self::Back(body) => body.is_end_stream(),
+            Self::Back(first, body) => first.is_none() && body.is_end_stream(),
         }
     }
 
@@ -204,7 +216,14 @@ impl Body for Answer {
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
             }
             Self::Dots(left) => SizeHint::with_exact(*left),
-            Self::Back(body) => body.size_hint(),
+            Self::Back(first, body) => {
+                let rest = body.size_hint();
+                let first = first.as_ref().map_or(0, |first| first.len() as u64);
+                match rest.exact() {
+                    Some(rest) => SizeHint::with_exact(first + rest),
+                    None => rest,
+                }
+            }
         }
     }
 }
