@@ -173,7 +173,8 @@ impl Core {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let text = format!(
-            "{keys}\n[listen.\"{address}\"]\n{}\n[upstream]\napp = \"{endpoint}\"\n\
+            "{keys}\naccess_log = {{ to = \"/dev/null\", request_headers = [\"cookie\", \"accept\"], \
+             response_headers = \"content-type\" }}\n[listen.\"{address}\"]\n{}\n[upstream]\napp = \"{endpoint}\"\n\
              [[route]]\nmatch = \"shop.example.com/users/{{id}}/*\"\nto = \"app\"\n",
             tls.map_or_else(String::new, |tls| format!("tls = {{ {tls} }}")),
         );

@@ -7,8 +7,8 @@ use std::num::NonZeroU32;
 use crate::address::{CidrText, CoresKind, EndpointText, ListenText, TrustedPeerText};
 use crate::decode::At;
 use crate::forms::{
-    FieldName, ListenName, LogText, MediaType, ModeText, RedirectStatus, RespondShort,
-    UpstreamName, ValueKind, Weight,
+    FieldName, ListenName, LogText, MediaType, ModeText, ParameterName, RedirectStatus,
+    RespondShort, UpstreamName, ValueKind, Weight,
 };
 use crate::kinds::{
     Choice, Count, Entry, Forms, Many, Named, OrOff, Placed, PlainText, Scoped, Tables, Tried,
@@ -88,6 +88,17 @@ table! {
         required to: LogTarget = "to" as LogText;
         /// The form of a line.
         preset(limits::LOG_FORMAT) format: LogFormat = "format" as Choice<LogFormat>;
+        /// Query parameters whose values are replaced, also in `Referer`, besides those that are known to
+        /// hold secrets, such as `token`, `password`, `api_key` and `signature`. Neither case, nor
+        /// punctuation, nor percent-encoding of a name matters. `"off"` shows all.
+        optional redact: Option<Vec<String>> = "redact" as OrOff<Many<ParameterName>>;
+        /// Fields of the request that lines have too, at most 16. Of credentials and cookies only
+        /// their kind or name is shown.
+        optional request_headers: At<Vec<At<String>>> =
+            "request_headers" as Placed<Many<Placed<PlainText>>>;
+        /// The same of the answer, as the client gets it.
+        optional response_headers: At<Vec<At<String>>> =
+            "response_headers" as Placed<Many<Placed<PlainText>>>;
     }
 }
 

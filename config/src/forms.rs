@@ -17,7 +17,7 @@ use crate::file::{
 use crate::json::Json;
 use crate::kinds::{Count, Entry, Forms, KeyName, Long, PlainText, Text, Words, integer};
 use crate::layers::RetriesPatch;
-use crate::limits::{self, PATTERNS_MAX, RESPOND_BODY_BYTES_MAX, WEIGHT_MAX};
+use crate::limits::{self, LOG_HEADERS_MAX, PATTERNS_MAX, RESPOND_BODY_BYTES_MAX, WEIGHT_MAX};
 use crate::model::{
     AccessLog, Balance, Driver, EncodedSlash, Endpoint, FieldMatch, ForwardedHeader, LogFormat,
     LogTarget, Match, Pattern, Redirect, Respond, Rewrite, Underscores, ValueMatch,
@@ -47,7 +47,12 @@ impl Words for EncodedSlash {
 }
 
 impl Words for LogFormat {
-    const ALL: &'static [(&'static str, Self)] = &[("json", Self::Json), ("text", Self::Text)];
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("json", Self::Json),
+        ("text", Self::Text),
+        ("combined", Self::Combined),
+        ("logfmt", Self::Logfmt),
+    ];
 }
 
 impl Words for ForwardedHeader {
@@ -85,24 +90,68 @@ impl Text for LogText {
     }
 }
 
-impl From<LogTarget> for AccessLog {
-    /// A log in the default format.
-    fn from(to: LogTarget) -> Self {
-        Self {
-            to,
-            format: limits::LOG_FORMAT.value,
-        }
-    }
-}
-
 impl Long for RawAccessLog {
     type Out = AccessLog;
 
-    fn build(table: Self, _cx: &mut Decoder<'_>) -> Option<AccessLog> {
+    fn build(table: Self, cx: &mut Decoder<'_>) -> Option<AccessLog> {
+        let mut chosen = |key: &str, names: Option<At<Vec<At<String>>>>| match names {
+            None => Some(Vec::new()),
+            Some(names) => log_headers(key, names, table.format, cx),
+        };
+        let request_headers = chosen("request_headers", table.request_headers);
+        let response_headers = chosen("response_headers", table.response_headers);
         Some(AccessLog {
             to: table.to,
             format: table.format,
+            redact: table.redact.unwrap_or_else(|| Some(Vec::new())),
+            request_headers: request_headers?,
+            response_headers: response_headers?,
         })
+    }
+}
+
+/// Checks which fields lines are to have besides.
+fn log_headers(
+    key: &str,
+    names: At<Vec<At<String>>>,
+    format: LogFormat,
+    cx: &mut Decoder<'_>,
+) -> Option<Vec<String>> {
+    if format == LogFormat::Combined && !names.value.is_empty() {
+        let message = format!("lines in the format `combined` have no place for `{key}`");
+        cx.error(Code::Conflict, names.span, message)
+            .help("take the format \"json\", \"logfmt\" or \"text\"");
+        return None;
+    }
+    if names.value.len() > LOG_HEADERS_MAX {
+        let (count, span) = (names.value.len(), names.span);
+        let message = format!("`{key}` has {count} names, at most {LOG_HEADERS_MAX}");
+        cx.error(Code::BadValue, span, message);
+        return None;
+    }
+    let entries = names.value.into_iter().map(|name| Entry {
+        name,
+        value: Some(()),
+    });
+    let checked = header_names(entries.collect(), cx);
+    Some(checked.into_iter().map(|(name, ())| name).collect())
+}
+
+/// The name of a query parameter.
+pub(crate) struct ParameterName;
+
+impl Text for ParameterName {
+    type Value = String;
+    const NOUN: &'static str = "the name of a query parameter";
+    const PATTERN: Option<&'static str> = Some("[A-Za-z0-9]");
+    const EXAMPLES: &'static [&'static str] = &["reset_code"];
+
+    fn parse(text: &str) -> Result<String, Problem> {
+        if text.bytes().any(|byte| byte.is_ascii_alphanumeric()) {
+            return Ok(text.to_owned());
+        }
+        Err(Problem::new(format!("`{text}` has no letter or digit"))
+            .help("names are compared by these alone"))
     }
 }
 

@@ -47,6 +47,8 @@ pub const FORWARDED_HEADER: Preset<ForwardedHeader> = preset(
 /// What becomes of request fields with underscores in their names.
 pub const UNDERSCORES: Preset<Underscores> =
     preset(Underscores::Drop, "nginx; RFC 9110 section 17.10");
+/// Fields of a request, and of an answer, that lines of the access log may have.
+pub const LOG_HEADERS_MAX: usize = 16;
 
 // Timeouts.
 

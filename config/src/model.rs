@@ -225,6 +225,25 @@ pub struct AccessLog {
     pub to: LogTarget,
     /// The form of a line.
     pub format: LogFormat,
+    /// Parameters whose values are replaced besides those that are known to hold secrets; `None` replaces none.
+    pub redact: Option<Vec<String>>,
+    /// Fields of the request that lines have too, in lower case.
+    pub request_headers: Vec<String>,
+    /// Fields of the answer that lines have too, in lower case.
+    pub response_headers: Vec<String>,
+}
+
+impl From<LogTarget> for AccessLog {
+    /// A log with defaults only.
+    fn from(to: LogTarget) -> Self {
+        Self {
+            to,
+            format: crate::limits::LOG_FORMAT.value,
+            redact: Some(Vec::new()),
+            request_headers: Vec::new(),
+            response_headers: Vec::new(),
+        }
+    }
 }
 
 /// The destination of log lines.
@@ -244,6 +263,10 @@ pub enum LogFormat {
     Json,
     /// One readable line.
     Text,
+    /// What Apache and nginx call `combined`.
+    Combined,
+    /// Names and values.
+    Logfmt,
 }
 
 /// A network in CIDR notation; host bits are zero.

@@ -73,7 +73,10 @@ fn everything_is_read() {
     );
     let log = config.access_log.as_ref().expect("a log");
     assert_eq!(log.to, LogTarget::File("/var/log/weir/access.log".into()));
-    assert_eq!(log.format, LogFormat::Text);
+    assert_eq!(log.format, LogFormat::Logfmt);
+    assert_eq!(log.redact, Some(vec!["reset_code".to_owned()]));
+    assert_eq!(log.request_headers, ["x-tenant"]);
+    assert_eq!(log.response_headers, ["content-type", "x-cache"]);
     assert_eq!(config.trusted_proxies.len(), 4);
     assert_eq!(config.limits.body_rate, Some(240));
     assert_eq!(config.timeouts.total, None);

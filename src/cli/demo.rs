@@ -60,8 +60,8 @@ pub(super) fn main(args: &mut Parser) -> Done {
         cores,
         admin: Some(Address::Tcp(admin)),
         access_log: Some(AccessLog {
-            to: LogTarget::Stdout,
             format: LogFormat::Text,
+            ..LogTarget::Stdout.into()
         }),
         ..Config::quick(listen.unwrap_or(Address::Tcp(LISTEN)), endpoints)
     };

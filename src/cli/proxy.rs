@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use lexopt::{Parser, ValueExt};
 use weir_config::limits::CORES_MAX;
-use weir_config::{AccessLog, Address, Config, Cores, Endpoint, LogFormat, LogTarget};
+use weir_config::{AccessLog, Address, Config, Cores, Endpoint, LogTarget};
 
 use super::{Done, Exit, Next, help, next, print, serve};
 use crate::control::{Options, Source};
@@ -75,10 +75,7 @@ fn parse_log(text: &str) -> Result<Option<AccessLog>, Exit> {
             )));
         }
     };
-    Ok(Some(AccessLog {
-        to,
-        format: LogFormat::default(),
-    }))
+    Ok(Some(to.into()))
 }
 
 /// Reads `auto`, a number of cores, or processors like `2-7,10`.

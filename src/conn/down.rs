@@ -46,6 +46,8 @@ pub struct Kit<N: Net> {
     pub agreed: Option<Agreed>,
     /// Whose certificate the client has shown, if any.
     pub identity: Option<Rc<Identity>>,
+    /// The name that the client asked for in a TLS handshake.
+    pub sni: Option<Rc<str>>,
     /// What is added to the request.
     pub added: Added,
     /// What is added to an answer of ours.
@@ -54,8 +56,12 @@ pub struct Kit<N: Net> {
     pub scratch: Scratch,
     /// What is sent on of the path, and where that is worked out.
     pub paths: PathBuffers,
-    /// The endpoint's head.
+    /// The fields of request and answer for the log, at the end.
+    pub logged: Vec<u8>,
+    /// The endpoint's head, over [`Kit::up_block`].
     pub up_head: Head,
+    /// What it lies in, until it is logged.
+    pub up_block: Chunk,
     /// The connections to endpoints that belong to the client's connection; made when there is one.
     pub bindings: Option<Rc<Bindings<N>>>,
 }
@@ -65,6 +71,7 @@ pub(super) struct Client {
     pub(super) address: Option<SocketAddr>,
     agreed: Option<Agreed>,
     identity: Option<Rc<Identity>>,
+    sni: Option<Rc<str>>,
 }
 
 impl Client {
@@ -74,6 +81,7 @@ impl Client {
             address: wire.peer,
             agreed: wire.rx.agreed(),
             identity: wire.rx.identity(),
+            sni: wire.rx.server_name(),
         }
     }
 }
@@ -90,11 +98,14 @@ impl<N: Net> Kit<N> {
             address: client.address,
             agreed: client.agreed,
             identity: client.identity.clone(),
+            sni: client.sni.clone(),
             added: Added::default(),
             edits: Edits::new(),
             scratch: Scratch::default(),
             paths: PathBuffers::default(),
+            logged: Vec::new(),
             up_head: Head::new(),
+            up_block: Chunk::default(),
             bindings: None,
         }
     }

@@ -76,6 +76,14 @@ impl<N: Net> WireRx<N> {
         }
     }
 
+    /// The name that the client asked for in the handshake, if any.
+    pub fn server_name(&self) -> Option<Rc<str>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(rx) => rx.server_name(),
+        }
+    }
+
     /// Why TLS was given up, by either side; `None` in the clear, and for a mere end.
     pub fn refusal(&self) -> Option<Failure> {
         match self {

@@ -42,7 +42,7 @@ pub use names::Resolver;
 
 use crate::core::{Command, CoreSpec, Cores, Receipt, Receipts};
 use crate::io::{Address, ListenSocket};
-use crate::obs::{AccessLog, Format, Obs, Troubles, process};
+use crate::obs::{AccessLog, Format, Obs, Redact, Style, Troubles, process};
 use crate::plan::Plan;
 use crate::tls::Tickets;
 use admin::Admin;
@@ -558,10 +558,13 @@ async fn open_log(log: Option<weir_config::AccessLog>) -> Result<Option<AccessLo
         let format = match log.format {
             weir_config::LogFormat::Json => Format::Json,
             weir_config::LogFormat::Text => Format::Text,
+            weir_config::LogFormat::Combined => Format::Combined,
+            weir_config::LogFormat::Logfmt => Format::Logfmt,
         };
+        let style = Style::new(format, Redact::new(log.redact.as_deref()));
         match log.to {
-            weir_config::LogTarget::Stdout => AccessLog::stdout(format),
-            weir_config::LogTarget::File(path) => AccessLog::file(path, format),
+            weir_config::LogTarget::Stdout => AccessLog::stdout(style),
+            weir_config::LogTarget::File(path) => AccessLog::file(path, style),
         }
     };
     let opened = timeout(limits::FILE_PATIENCE, tokio::task::spawn_blocking(open)).await;

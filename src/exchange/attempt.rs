@@ -198,6 +198,12 @@ fn is_authenticated<N: Net>(up: &Up<N>, down: &Down<'_, N>) -> bool {
             .is_some_and(|field| !field.value.get(&up.block).eq_ignore_ascii_case(b"false"))
 }
 
+/// Keeps the head of an answer for the log, and its room for the next one.
+fn keep_head<N: Net>(down: &mut Down<'_, N>, up: &mut Up<N>) {
+    down.kit.up_head = mem::take(&mut up.head);
+    down.kit.up_block = mem::take(&mut up.block);
+}
+
 /// Whether HTTP/2 was agreed on in the handshake of a connection.
 fn speaks_http2<N: Net>(held: &Held<N>) -> bool {
     let agreed = held.wire.rx.agreed();
@@ -217,11 +223,12 @@ impl<N: Net> Way<'_, N> {
         match self.relay(&mut up, down, record).await {
             Ok(Relayed::Response) => {
                 self.bind(&mut up, &endpoint, down);
-                down.kit.up_head = mem::take(&mut up.head);
+                keep_head(down, &mut up);
                 up.finish(self.core, &endpoint);
                 Ok(())
             }
             Ok(Relayed::Switched) => {
+                keep_head(down, &mut up);
                 let passed = tunnel(self.core, down, up, self.route.timeouts.idle).await;
                 record.bytes_in += passed.sent;
                 record.bytes_out += passed.received;
@@ -236,8 +243,8 @@ impl<N: Net> Way<'_, N> {
             Err(fault) => {
                 let has_begun = down.is_answered() && grpc::is_call(&up.head, &up.block);
                 record.grpc_status = has_begun.then(|| grpc::broken(fault.reason, up.reset_by()));
-                down.kit.up_head = mem::take(&mut up.head);
                 record.errno = up.errno();
+                keep_head(down, &mut up);
                 let was_stale = fault.reason == Reason::UpstreamClosed && up.was_stale();
                 Err((fault, was_stale))
             }

@@ -9,6 +9,7 @@ mod forward;
 mod grpc;
 mod identity;
 mod local;
+mod logged;
 mod pace;
 mod record;
 mod relay;
@@ -20,12 +21,12 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use weir_proto_h1::{BodyKind, Version};
+use weir_proto_h1::{BodyKind, FieldId, Version};
 
 use crate::conn::{Down, End, Piece};
 use crate::core::{Core, CorePlan};
 use crate::fault::{Fault, Phase, Reason, Side};
-use crate::io::Net;
+use crate::io::{Chunk, Net};
 use crate::limits::{LINGER_MS, SMALL_ANSWER_BYTES, UNREAD_BYTES_MAX};
 use crate::obs;
 use crate::plan::{Decision, Plan, REDIRECT_HTTPS_STATUS, RouteId, RoutePlan, Target};
@@ -364,29 +365,36 @@ async fn flush<N: Net>(
 }
 
 /// Tells the counters and the log, and that the request holds nothing any more.
-fn report<N: Net>(core: &Core<N>, plan: &Plan, down: &Down<'_, N>, record: &Record) {
+fn report<N: Net>(core: &Core<N>, plan: &Plan, down: &mut Down<'_, N>, record: &Record) {
+    logged::put_fields(&plan.log_fields, down.kit, record.is_relayed);
     let (head, block) = (&down.kit.head, &down.kit.block[..]);
+    let (path, query) = logged::target(head, block);
+    let field = |id| head.value(id, block).unwrap_or_default();
+    let subject = record.identity.as_ref().map(|client| &client.subject);
     let event = obs::Exchange {
         method: head.method_span.get(block),
         host: head.host(block),
         given_id: record.given_id.get(block),
-        path: head.target.get(block),
+        path,
+        query,
         version: match head.version {
             Version::Http10 => "HTTP/1.0",
             Version::Http11 => "HTTP/1.1",
             Version::Http2 => "HTTP/2",
         },
         tls: down.kit.agreed,
-        client_cert: record
-            .identity
-            .as_ref()
-            .map_or(&[], |client| client.subject.as_bytes()),
+        sni: down.kit.sni.as_deref().unwrap_or_default().as_bytes(),
+        client_cert: subject.map_or(&[], |subject| subject.as_bytes()),
+        user_agent: field(FieldId::UserAgent),
+        referer: field(FieldId::Referer),
+        fields: &down.kit.logged,
         ..record.event(core.net.now(), down.kit.door.id.get())
     };
     core.obs.borrow().exchange(plan, &event);
     if record.fields_dropped > 0 {
         core.obs.borrow().fields_dropped(record.fields_dropped);
     }
+    down.kit.up_block = Chunk::default();
     if core.is_tight() {
         down.kit.timer.let_go();
     }

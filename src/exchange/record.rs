@@ -56,6 +56,8 @@ pub(super) struct Record {
     pub(super) first_byte_ns: u64,
     /// What the system said of the attempt that failed last; 0 if nothing.
     pub(super) errno: u16,
+    /// The answer is an endpoint's: its head is in the kit.
+    pub(super) is_relayed: bool,
     /// Why Weir answered itself or broke off.
     pub(super) reason: Option<Reason>,
     /// The request is a call of gRPC.
@@ -89,6 +91,7 @@ impl Record {
             connect_ns: 0,
             first_byte_ns: 0,
             errno: 0,
+            is_relayed: false,
             reason: None,
             is_call: false,
             grpc_status: None,
@@ -111,9 +114,14 @@ impl Record {
             method: b"",
             host: b"",
             path: b"",
+            query: None,
             version: "HTTP/1.1",
             tls: None,
+            sni: b"",
             client_cert: b"",
+            user_agent: b"",
+            referer: b"",
+            fields: b"",
             status: self.status,
             grpc_status: self.is_call.then(|| {
                 let said = self.grpc_status;

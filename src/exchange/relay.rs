@@ -374,6 +374,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
 
     /// Passes the head of the answer on.
     fn respond(&mut self, body: BodyKind) -> Result<(), Fault> {
+        self.record.is_relayed = true;
         let edits = self.take_edits();
         let (head, block) = (&self.up.head, &self.up.block);
         let responded = self.down.respond(head, block, &edits, body);
@@ -454,6 +455,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
         if asked.is_none_or(|asked| !asked.eq_ignore_ascii_case(got.get(&self.up.block))) {
             return Err(bad_upgrade());
         }
+        self.record.is_relayed = true;
         let edits = self.take_edits();
         let (head, block) = (&mut self.up.head, &self.up.block);
         let switched = self.down.respond_switch(head, block, &edits, got);

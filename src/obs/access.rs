@@ -17,7 +17,9 @@ use super::event::Exchange;
 use super::limits::{
     LOG_BATCH_BYTES, LOG_FLUSH_MAX, LOG_PLANS_MAX, LOG_QUEUE_BYTES_MAX, LOG_REST, LOG_REST_MAX,
 };
+use super::line::Format;
 use super::record::{self, Record};
+use super::redact::Redact;
 use super::sheet::Names;
 use super::sink::{Destination, Place, Queue};
 use super::{CoreShared, line, process};
@@ -26,19 +28,30 @@ use super::{CoreShared, line, process};
 pub struct AccessLog {
     queue: Arc<Queue>,
     place: Option<Place>,
-    format: Format,
+    style: Style,
 }
 
 /// Bytes of lines that could not be written.
 static LOST_BYTES: AtomicU64 = AtomicU64::new(0);
 
-/// The form of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON object.
-    Json,
-    /// One line for people.
-    Text,
+/// What lines look like.
+pub struct Style {
+    pub(super) format: Format,
+    pub(super) redact: Redact,
+}
+
+impl Style {
+    /// Lines of this form without these secrets.
+    pub fn new(format: Format, redact: Redact) -> Self {
+        Self { format, redact }
+    }
+}
+
+impl From<Format> for Style {
+    /// Without the secrets that are known.
+    fn from(format: Format) -> Self {
+        Self::new(format, Redact::new(Some(&[])))
+    }
 }
 
 impl AccessLog {
@@ -46,8 +59,8 @@ impl AccessLog {
     ///
     /// # Errors
     /// There is no thread to be had.
-    pub fn stdout(format: Format) -> io::Result<Self> {
-        Self::to(Destination::stdout(), format)
+    pub fn stdout(style: impl Into<Style>) -> io::Result<Self> {
+        Self::to(Destination::stdout(), style.into())
     }
 
     /// To the end of a file, which is made when it is not there, readable for owner and group. A FIFO that somebody
@@ -55,11 +68,11 @@ impl AccessLog {
     ///
     /// # Errors
     /// The file cannot be opened, or there is no thread to be had.
-    pub fn file(path: PathBuf, format: Format) -> io::Result<Self> {
-        Self::to(Destination::file(path)?, format)
+    pub fn file(path: PathBuf, style: impl Into<Style>) -> io::Result<Self> {
+        Self::to(Destination::file(path)?, style.into())
     }
 
-    fn to(destination: Destination, format: Format) -> io::Result<Self> {
+    fn to(destination: Destination, style: Style) -> io::Result<Self> {
         let queue = Arc::new(Queue::new(LOG_QUEUE_BYTES_MAX));
         let (theirs, place) = (queue.clone(), destination.place());
         super::spawn("weir-access-log", move || {
@@ -68,7 +81,7 @@ impl AccessLog {
         Ok(Self {
             queue,
             place,
-            format,
+            style,
         })
     }
 
@@ -329,7 +342,6 @@ impl Writer {
             }
             return;
         }
-        let format = log.format;
         if self.names.front().is_none_or(|names| names.epoch < epoch) {
             // The plan is newer than the last note; its names were left there before any core got it.
             let mut note = lock(&self.note);
@@ -338,10 +350,8 @@ impl Writer {
             }
         }
         let names = self.names.iter().find(|names| names.epoch == epoch);
-        match format {
-            Format::Json => line::json(&mut self.lines, event, names.map(Arc::as_ref)),
-            Format::Text => line::text(&mut self.lines, event, names.map(Arc::as_ref)),
-        }
+        let names = names.map(Arc::as_ref);
+        line::exchange(&mut self.lines, &log.style, event, names);
         if self.lines.len() >= LOG_BATCH_BYTES {
             self.flush();
         }
@@ -357,8 +367,13 @@ impl Writer {
         let dropped = reading.core.counts.log_dropped.get();
         let missed = dropped - reading.dropped + std::mem::take(&mut reading.unwritten);
         reading.dropped = dropped;
-        if let (true, Some(log)) = (missed > 0, &self.log) {
-            line::dropped(&mut self.lines, log.format, at, missed);
+        let (true, Some(log)) = (missed > 0, &self.log) else {
+            return;
+        };
+        if !line::dropped(&mut self.lines, log.style.format, at, missed) {
+            process::warn(format_args!(
+                "access log: {missed} lines of core {at} were dropped"
+            ));
         }
     }
 

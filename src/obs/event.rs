@@ -22,14 +22,24 @@ pub struct Exchange<'a> {
     pub method: &'a [u8],
     /// The host without a port; empty when unknown.
     pub host: &'a [u8],
-    /// Path and query as received; empty when unknown.
+    /// The path as received; empty when unknown.
     pub path: &'a [u8],
+    /// The query as received, without its question mark; `None` when the target has none.
+    pub query: Option<&'a [u8]>,
     /// The client's protocol: `HTTP/1.1`. At most 8 bytes are kept.
     pub version: &'static str,
     /// What was agreed on in the client's TLS handshake; `None` in the clear.
     pub tls: Option<Agreed>,
+    /// The name that the client asked for in the handshake; empty when it named none.
+    pub sni: &'a [u8],
     /// The subject of the client's certificate; empty when it has shown none.
     pub client_cert: &'a [u8],
+    /// The field User-Agent; empty when there is none.
+    pub user_agent: &'a [u8],
+    /// The field Referer; empty when there is none.
+    pub referer: &'a [u8],
+    /// The fields that the plan wants logged, as [`fields::put`](super::fields::put) writes them.
+    pub fields: &'a [u8],
     /// The status that the client got; 0 when it got none.
     pub status: u16,
     /// How a call of gRPC has ended; `None` for other requests.

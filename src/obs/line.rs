@@ -1,90 +1,276 @@
-//! What a line of the access log looks like.
+//! What a line of the access log looks like. Whatever is in a request, a line stays one line and a field one field.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use super::access::Format;
+use super::access::Style;
 use super::errno;
 use super::event::Exchange;
+use super::fields;
 use super::process::now_ms;
 use super::sheet::Names;
 use super::text;
 
-/// Appends an exchange as one JSON object. Every member is always there; what does not apply is null.
-pub(super) fn json(out: &mut String, event: &Exchange<'_>, names: Option<&Names>) {
-    let named = Resolved::new(event, names);
-    out.push_str("{\"time\":\"");
-    text::time(out, event.time_ms);
-    out.push_str("\",\"id\":");
-    text::json(out, event.id_text(&mut [0; 32]));
-    match event.client {
-        Some(client) => drop(write!(out, ",\"client\":\"{client}\"")),
-        None => out.push_str(",\"client\":null"),
+/// The form of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object.
+    Json,
+    /// One line for people.
+    Text,
+    /// What Apache and nginx call `combined`.
+    Combined,
+    /// Names and values, `name=value`.
+    Logfmt,
+}
+
+/// Appends an exchange.
+pub(super) fn exchange(
+    out: &mut String,
+    style: &Style,
+    event: &Exchange<'_>,
+    names: Option<&Names>,
+) {
+    match style.format {
+        Format::Json => json(out, style, event, names),
+        Format::Text => text(out, style, event, names),
+        Format::Combined => combined(out, style, event),
+        Format::Logfmt => logfmt(out, style, event, names),
     }
-    member(out, "listener", named.listener.map(str::as_bytes));
-    member(out, "method", Some(event.method));
-    member(out, "host", Some(event.host));
-    member(out, "path", Some(event.path));
-    member(out, "version", Some(event.version.as_bytes()));
+}
+
+/// Appends the news that lines are missing; false where the form has no place for it.
+pub(super) fn dropped(out: &mut String, format: Format, core: usize, lines: u64) -> bool {
+    match format {
+        Format::Json => {
+            out.push_str("{\"time\":\"");
+            text::time(out, now_ms());
+            let _ = writeln!(out, "\",\"dropped\":{lines},\"core\":{core}}}");
+        }
+        Format::Text => {
+            text::time(out, now_ms());
+            let _ = writeln!(out, " dropped={lines} core={core}");
+        }
+        Format::Logfmt => {
+            out.push_str("time=");
+            text::time(out, now_ms());
+            let _ = writeln!(out, " dropped={lines} core={core}");
+        }
+        Format::Combined => return false,
+    }
+    true
+}
+
+/// A value of a line.
+enum Value<'a> {
+    Text(Cow<'a, [u8]>),
+    Time(u64),
+    Number(u64),
+    /// Microseconds, shown as milliseconds.
+    Millis(u64),
+    Flag(bool),
+    None,
+}
+
+impl<'a> Value<'a> {
+    fn name(name: Option<&'a str>) -> Self {
+        name.map_or(Self::None, |name| Self::Text(name.as_bytes().into()))
+    }
+
+    /// A text that is not there when it is empty.
+    fn some(text: Cow<'a, [u8]>) -> Self {
+        if text.is_empty() {
+            Self::None
+        } else {
+            Self::Text(text)
+        }
+    }
+}
+
+/// Every member of a line but chosen fields, in their order.
+fn members(
+    style: &Style,
+    event: &Exchange<'_>,
+    names: Option<&Names>,
+    mut each: impl FnMut(&'static str, Value<'_>),
+) {
+    let (named, redact) = (Resolved::new(event, names), &style.redact);
+    each("time", Value::Time(event.time_ms));
+    let mut digits = [0; 32];
+    each("id", Value::Text(event.id_text(&mut digits).into()));
+    let client = event.client.map(|client| client.to_string());
+    each("client", Value::name(client.as_deref()));
+    each("listener", Value::name(named.listener));
+    each("method", Value::Text(event.method.into()));
+    each("host", Value::Text(event.host.into()));
+    each("path", Value::Text(redact.path(event.path)));
+    let query = event.query.map(|query| redact.query(query));
+    each("query", query.map_or(Value::None, Value::Text));
+    each("version", Value::Text(event.version.as_bytes().into()));
     let tls = event.tls.as_ref();
-    member(out, "tls", tls.map(|tls| tls.version().as_bytes()));
-    member(out, "cipher", tls.map(|tls| tls.cipher().as_bytes()));
-    let resumed = match tls.map(|tls| tls.resumed) {
-        Some(true) => "true",
-        Some(false) => "false",
-        None => "null",
-    };
-    let _ = write!(out, ",\"resumed\":{resumed}");
-    let client_cert = Some(event.client_cert).filter(|subject| !subject.is_empty());
-    member(out, "client_cert", client_cert);
-    let _ = write!(out, ",\"status\":{}", event.status);
-    match event.grpc_status {
-        Some(status) => drop(write!(out, ",\"grpc_status\":{status}")),
-        None => out.push_str(",\"grpc_status\":null"),
-    }
-    let (bytes_in, bytes_out) = (event.bytes_in, event.bytes_out);
-    let _ = write!(out, ",\"bytes_in\":{bytes_in},\"bytes_out\":{bytes_out}");
-    member(out, "route", named.route.map(str::as_bytes));
-    member(out, "upstream", named.upstream.map(str::as_bytes));
-    member(out, "endpoint", named.endpoint.map(str::as_bytes));
-    let _ = write!(out, ",\"attempts\":{}", event.attempts);
-    for (name, us) in times(event) {
-        let _ = write!(out, ",\"{name}_ms\":");
-        text::millis(out, us);
-    }
-    member(out, "errno", errno::name(event.errno, &mut [0; 8]));
-    member(
-        out,
-        "reason",
-        event.reason.map(|reason| reason.code().as_bytes()),
+    each("tls", Value::name(tls.map(|tls| tls.version())));
+    each("cipher", Value::name(tls.map(|tls| tls.cipher())));
+    let resumed = tls.map(|tls| Value::Flag(tls.resumed));
+    each("resumed", resumed.unwrap_or(Value::None));
+    each("sni", Value::some(event.sni.into()));
+    each("client_cert", Value::some(event.client_cert.into()));
+    each("user_agent", Value::some(event.user_agent.into()));
+    each("referer", Value::some(redact.address(event.referer)));
+    each("status", Value::Number(event.status.into()));
+    let grpc_status = event.grpc_status.map(|status| Value::Number(status.into()));
+    each("grpc_status", grpc_status.unwrap_or(Value::None));
+    each("bytes_in", Value::Number(event.bytes_in));
+    each("bytes_out", Value::Number(event.bytes_out));
+    each("route", Value::name(named.route));
+    each("upstream", Value::name(named.upstream));
+    each("endpoint", Value::name(named.endpoint));
+    each("attempts", Value::Number(event.attempts.into()));
+    each("total_ms", Value::Millis(event.total_us));
+    each("queue_ms", Value::Millis(event.queue_us));
+    each("connect_ms", Value::Millis(event.connect_us));
+    each("first_byte_ms", Value::Millis(event.first_byte_us));
+    let mut name = [0; 8];
+    let errno = errno::name(event.errno, &mut name);
+    each(
+        "errno",
+        errno.map_or(Value::None, |name| Value::Text(name.into())),
     );
+    each(
+        "reason",
+        Value::name(event.reason.map(|reason| reason.code())),
+    );
+}
+
+/// The fields that the file has chosen: of the request, then of the answer. `begin` and `end` are called around either.
+fn chosen(
+    style: &Style,
+    event: &Exchange<'_>,
+    names: Option<&Names>,
+    mut each: impl FnMut(Chosen<'_>),
+) {
+    let Some(names) = names else { return };
+    let mut values = event.fields;
+    for (group, list) in [
+        ("request_headers", &names.fields.request),
+        ("response_headers", &names.fields.response),
+    ] {
+        if list.is_empty() {
+            continue;
+        }
+        each(Chosen::Begin(group));
+        for name in list {
+            let value = fields::next(&mut values);
+            let value = value.map(|value| style.redact.field(name, value));
+            each(Chosen::Field(group, name, value));
+        }
+        each(Chosen::End);
+    }
+}
+
+enum Chosen<'a> {
+    Begin(&'static str),
+    Field(&'static str, &'a str, Option<Cow<'a, [u8]>>),
+    End,
+}
+
+/// One JSON object. Every member is always there; what does not apply is null.
+fn json(out: &mut String, style: &Style, event: &Exchange<'_>, names: Option<&Names>) {
+    let mut before = '{';
+    members(style, event, names, |name, value| {
+        let _ = write!(out, "{before}\"{name}\":");
+        before = ',';
+        match value {
+            Value::Text(bytes) => text::json(out, &bytes),
+            Value::Time(ms) => {
+                out.push('"');
+                text::time(out, ms);
+                out.push('"');
+            }
+            Value::Number(number) => drop(write!(out, "{number}")),
+            Value::Millis(us) => text::millis(out, us),
+            Value::Flag(flag) => drop(write!(out, "{flag}")),
+            Value::None => out.push_str("null"),
+        }
+    });
+    chosen(style, event, names, |part| match part {
+        Chosen::Begin(group) => {
+            let _ = write!(out, ",\"{group}\":");
+            before = '{';
+        }
+        Chosen::Field(_, name, value) => {
+            out.push(before);
+            before = ',';
+            text::json(out, name.as_bytes());
+            out.push(':');
+            match value {
+                Some(value) => text::json(out, &value),
+                None => out.push_str("null"),
+            }
+        }
+        Chosen::End => out.push('}'),
+    });
     out.push_str("}\n");
 }
 
-/// Appends an exchange as one line for people; what does not apply is `-`.
-pub(super) fn text(out: &mut String, event: &Exchange<'_>, names: Option<&Names>) {
-    let named = Resolved::new(event, names);
+/// Names and values as `logfmt` libraries read them: bare where nothing in them has a meaning, else like a string of
+/// JSON. What does not apply is left out.
+fn logfmt(out: &mut String, style: &Style, event: &Exchange<'_>, names: Option<&Names>) {
+    let start = out.len();
+    members(style, event, names, |name, value| {
+        if matches!(value, Value::None) {
+            return;
+        }
+        if out.len() > start {
+            out.push(' ');
+        }
+        let _ = write!(out, "{name}=");
+        match value {
+            Value::Text(bytes) => text::logfmt(out, &bytes),
+            Value::Time(ms) => text::time(out, ms),
+            Value::Number(number) => drop(write!(out, "{number}")),
+            Value::Millis(us) => text::millis(out, us),
+            Value::Flag(flag) => drop(write!(out, "{flag}")),
+            Value::None => {}
+        }
+    });
+    chosen(style, event, names, |part| {
+        if let Chosen::Field(group, name, Some(value)) = part {
+            let _ = write!(out, " {group}.{name}=");
+            text::logfmt(out, &value);
+        }
+    });
+    out.push('\n');
+}
+
+/// One line for people. What always applies stands first; what does not apply is `-` or left out.
+fn text(out: &mut String, style: &Style, event: &Exchange<'_>, names: Option<&Names>) {
+    let (named, redact) = (Resolved::new(event, names), &style.redact);
     text::time(out, event.time_ms);
     match event.client {
         Some(client) => drop(write!(out, " {client} ")),
         None => out.push_str(" - "),
     }
-    for bytes in [event.method, event.host, event.path] {
+    for bytes in [event.method, event.host, &redact.path(event.path)] {
         text::quoted(out, bytes);
         out.push(' ');
     }
     let _ = write!(out, "{} {}", event.version, event.status);
     let _ = write!(out, " in={} out={}", event.bytes_in, event.bytes_out);
-    for (name, us) in times(event) {
+    for (name, us) in [
+        ("total", event.total_us),
+        ("queue", event.queue_us),
+        ("connect", event.connect_us),
+        ("first_byte", event.first_byte_us),
+    ] {
         let _ = write!(out, " {name}=");
         text::millis(out, us);
     }
-    let parts = [
+    for (name, value) in [
         ("listener", named.listener),
         ("route", named.route),
         ("upstream", named.upstream),
         ("endpoint", named.endpoint),
-    ];
-    for (name, value) in parts {
+    ] {
         let _ = write!(out, " {name}=");
         match value {
             Some(value) => text::quoted(out, value.as_bytes()),
@@ -98,36 +284,78 @@ pub(super) fn text(out: &mut String, event: &Exchange<'_>, names: Option<&Names>
     if let Some(status) = event.grpc_status {
         let _ = write!(out, " grpc_status={status}");
     }
-    if !event.client_cert.is_empty() {
-        out.push_str(" client_cert=");
-        text::quoted(out, event.client_cert);
-    }
     if let Some(errno) = errno::name(event.errno, &mut [0; 8]) {
         let _ = write!(out, " errno={}", String::from_utf8_lossy(errno));
     }
+    let mut pair = |name: &str, value: &[u8]| {
+        if !value.is_empty() {
+            let _ = write!(out, " {name}=");
+            text::quoted(out, value);
+        }
+    };
+    pair("query", &redact.query(event.query.unwrap_or_default()));
+    pair("sni", event.sni);
+    pair("client_cert", event.client_cert);
+    pair("user_agent", event.user_agent);
+    pair("referer", &redact.address(event.referer));
+    chosen(style, event, names, |part| {
+        if let Chosen::Field(group, name, Some(value)) = part {
+            pair(&format!("{group}.{name}"), &value);
+        }
+    });
     let reason = event.reason.map_or("-", |reason| reason.code());
-    let _ = writeln!(
-        out,
-        " attempts={} reason={reason} id={}",
-        event.attempts,
-        String::from_utf8_lossy(event.id_text(&mut [0; 32]))
-    );
+    let _ = write!(out, " attempts={} reason={reason} id=", event.attempts);
+    text::plain(out, event.id_text(&mut [0; 32]));
+    out.push('\n');
 }
 
-/// Appends the news that lines are missing.
-pub(super) fn dropped(out: &mut String, format: Format, core: usize, lines: u64) {
-    match format {
-        Format::Json => {
-            out.push_str("{\"time\":\"");
-            text::time(out, now_ms());
-            let _ = writeln!(out, "\",\"dropped\":{lines},\"core\":{core}}}");
+/// The combined log format: `client - - [time] "request" status bytes "referer" "user agent"`.
+fn combined(out: &mut String, style: &Style, event: &Exchange<'_>) {
+    match event.client {
+        Some(client) => drop(write!(out, "{client}")),
+        None => out.push('-'),
+    }
+    out.push_str(" - - [");
+    text::combined_time(out, event.time_ms);
+    out.push_str("] \"");
+    if event.method.is_empty() {
+        out.push('-');
+    } else {
+        text::combined(out, event.method, true);
+        out.push(' ');
+        text::combined(out, &style.redact.path(event.path), true);
+        if let Some(query) = event.query {
+            out.push('?');
+            text::combined(out, &style.redact.query(query), true);
         }
-        Format::Text => {
-            text::time(out, now_ms());
-            let _ = writeln!(out, " dropped={lines} core={core}");
+        // nginx and Apache write it with its minor number.
+        let version = match event.version {
+            "HTTP/2" => "HTTP/2.0",
+            version => version,
+        };
+        let _ = write!(out, " {version}");
+    }
+    // Readers want three digits: nginx has a number of its own for "no answer".
+    let status = if event.status == 0 { 444 } else { event.status };
+    let _ = write!(out, "\" {status} {} \"", event.bytes_out);
+    for (at, value) in [style.redact.address(event.referer), event.user_agent.into()]
+        .iter()
+        .enumerate()
+    {
+        if at > 0 {
+            out.push_str("\" \"");
+        }
+        if value.is_empty() {
+            out.push('-');
+        } else {
+            text::combined(out, value, false);
         }
     }
+    out.push_str("\"\n");
 }
+
+#[cfg(test)]
+mod tests;
 
 /// Names of the parts that an exchange met; those of a plan too long gone are unknown.
 struct Resolved<'a> {
@@ -155,22 +383,5 @@ impl<'a> Resolved<'a> {
                 .map(AsRef::as_ref),
             endpoint: names.and_then(endpoint).map(AsRef::as_ref),
         }
-    }
-}
-
-fn times(event: &Exchange<'_>) -> [(&'static str, u64); 4] {
-    [
-        ("total", event.total_us),
-        ("queue", event.queue_us),
-        ("connect", event.connect_us),
-        ("first_byte", event.first_byte_us),
-    ]
-}
-
-fn member(out: &mut String, name: &str, value: Option<&[u8]>) {
-    let _ = write!(out, ",\"{name}\":");
-    match value {
-        Some(value) => text::json(out, value),
-        None => out.push_str("null"),
     }
 }

@@ -10,6 +10,7 @@ mod access;
 mod counters;
 mod errno;
 mod event;
+pub mod fields;
 mod http2;
 pub mod limits;
 mod line;
@@ -17,6 +18,7 @@ mod metrics;
 mod page;
 pub mod process;
 mod record;
+mod redact;
 mod sheet;
 mod sink;
 pub(crate) mod text;
@@ -27,9 +29,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, thread};
 
-pub use access::{AccessLog, Format};
+pub use access::{AccessLog, Style};
 pub use event::{Exchange, Http2Tally, RequestId};
+pub use line::Format;
 pub use process::Level;
+pub use redact::Redact;
 pub use trouble::Troubles;
 
 use weir_proto_h2::Error as H2Error;

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::event::{Exchange, RequestId};
 use super::limits::{
-    LOG_HOST_BYTES_MAX, LOG_METHOD_BYTES_MAX, LOG_PATH_BYTES_MAX, LOG_SUBJECT_BYTES_MAX,
+    CUT_MARK, LOG_AGENT_BYTES_MAX, LOG_HOST_BYTES_MAX, LOG_METHOD_BYTES_MAX, LOG_PATH_BYTES_MAX,
+    LOG_REFERER_BYTES_MAX, LOG_SUBJECT_BYTES_MAX,
 };
 use super::process::Level;
 use crate::fault::Reason;
@@ -29,13 +30,21 @@ pub(super) enum Record<'a> {
 
 /// Puts an exchange into the ring; false when there is no room for all of it.
 pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &Exchange<'_>) -> bool {
-    let method = cut(event.method, LOG_METHOD_BYTES_MAX);
-    let host = cut(event.host, LOG_HOST_BYTES_MAX);
-    let path = cut(event.path, LOG_PATH_BYTES_MAX);
-    let subject = cut(event.client_cert, LOG_SUBJECT_BYTES_MAX);
-    let given_id = cut(event.given_id, REQUEST_ID_BYTES_MAX);
-    let total =
-        FIXED_BYTES + given_id.len() + method.len() + host.len() + path.len() + subject.len();
+    let texts = [
+        cut(event.given_id, REQUEST_ID_BYTES_MAX),
+        cut(event.method, LOG_METHOD_BYTES_MAX),
+        cut(event.host, LOG_HOST_BYTES_MAX),
+        cut(event.path, LOG_PATH_BYTES_MAX),
+        cut(event.query.unwrap_or_default(), LOG_PATH_BYTES_MAX),
+        cut(event.sni, LOG_HOST_BYTES_MAX),
+        cut(event.client_cert, LOG_SUBJECT_BYTES_MAX),
+        cut(event.user_agent, LOG_AGENT_BYTES_MAX),
+        cut(event.referer, LOG_REFERER_BYTES_MAX),
+        // Each is short enough by itself.
+        (event.fields, &b""[..]),
+    ];
+    let text_bytes = |(text, mark): &(&[u8], &[u8])| text.len() + mark.len();
+    let total = FIXED_BYTES + texts.iter().map(text_bytes).sum::<usize>();
     if ring.cached_slots() < total && ring.slots() < total {
         return false;
     }
@@ -64,7 +73,7 @@ pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &Exchange<
             tls.suite,
         )
     });
-    head.put(&[sort]);
+    head.put(&[sort | u8::from(event.query.is_some()) << 4]);
     head.put(&suite.to_le_bytes());
     head.put(&event.status.to_le_bytes());
     head.u32(event.grpc_status.unwrap_or(NO_ID));
@@ -85,17 +94,18 @@ pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &Exchange<
     ] {
         head.u64(n);
     }
-    for text in [given_id, method, host, path, subject] {
-        head.put(&(text.len() as u16).to_le_bytes());
+    for text in &texts {
+        head.put(&(text_bytes(text) as u16).to_le_bytes());
     }
     debug_assert_eq!(head.at, FIXED_BYTES);
-    push(ring, &[&head.bytes, given_id, method, host, path, subject])
+    let texts = texts.into_iter().flat_map(|(text, mark)| [text, mark]);
+    push(ring, [&head.bytes[..]].into_iter().chain(texts))
 }
 
 /// Puts a line for the process log into the ring; false when there is no room for it.
 pub(super) fn write_message(ring: &mut rtrb::Producer<u8>, level: Level, text: &str) -> bool {
-    let text = cut(text.as_bytes(), LOG_PATH_BYTES_MAX);
-    let total = MESSAGE_BYTES + text.len();
+    let (text, mark) = cut(text.as_bytes(), LOG_PATH_BYTES_MAX);
+    let total = MESSAGE_BYTES + text.len() + mark.len();
     if ring.slots() < total {
         return false;
     }
@@ -103,7 +113,7 @@ pub(super) fn write_message(ring: &mut rtrb::Producer<u8>, level: Level, text: &
     head[..4].copy_from_slice(&(total as u32).to_le_bytes());
     head[4] = KIND_MESSAGE;
     head[5] = level as u8;
-    push(ring, &[&head, text])
+    push(ring, [&head[..], text, mark].into_iter())
 }
 
 /// Moves at most `max` bytes of the ring to `out`; false when it is empty. The writer puts a record in by parts, so
@@ -129,25 +139,22 @@ pub(super) fn next<'a>(bytes: &mut &'a [u8]) -> Option<Record<'a>> {
 }
 
 fn read(record: &[u8]) -> Option<Record<'_>> {
-    let mut fields = Fields(record);
-    if fields.u8()? == KIND_MESSAGE {
-        return Some(Record::Message(Level::from_u8(fields.u8()?), fields.0));
+    let mut rest = Fields(record);
+    if rest.u8()? == KIND_MESSAGE {
+        return Some(Record::Message(Level::from_u8(rest.u8()?), rest.0));
     }
-    let epoch = fields.u64()?;
-    let time_ms = fields.u64()?;
-    let id = RequestId(fields.u64()?, fields.u64()?);
-    let tag = fields.u8()?;
-    let v6 = Ipv6Addr::from(fields.array::<16>()?);
+    let epoch = rest.u64()?;
+    let time_ms = rest.u64()?;
+    let id = RequestId(rest.u64()?, rest.u64()?);
+    let tag = rest.u8()?;
+    let v6 = Ipv6Addr::from(rest.array::<16>()?);
     let client = match tag {
         0 => None,
         4 => v6.to_ipv4_mapped().map(IpAddr::V4),
         _ => Some(IpAddr::V6(v6)),
     };
-    let version = VERSIONS
-        .get(usize::from(fields.u8()?))
-        .copied()
-        .unwrap_or("");
-    let (sort, suite) = (fields.u8()?, fields.u16()?);
+    let version = VERSIONS.get(usize::from(rest.u8()?)).copied().unwrap_or("");
+    let (sort, suite) = (rest.u8()?, rest.u16()?);
     let tls = (sort & 1 != 0).then_some(Agreed {
         is_13: sort & 2 != 0,
         resumed: sort & 4 != 0,
@@ -158,26 +165,37 @@ fn read(record: &[u8]) -> Option<Record<'_>> {
         },
         suite,
     });
-    let status = fields.u16()?;
-    let grpc_status = fields.id()?;
-    let errno = fields.u16()?;
-    let reason = Reason::ALL.get(usize::from(fields.u8()?)).copied();
-    let listener = ListenerId(fields.u32()?);
-    let route = fields.id()?.map(RouteId);
-    let upstream = fields.id()?.map(UpstreamId);
-    let endpoint = fields.id()?;
-    let attempts = fields.u32()?;
-    let [bytes_in, bytes_out, total_us] = [fields.u64()?, fields.u64()?, fields.u64()?];
-    let [queue_us, connect_us, first_byte_us] = [fields.u64()?, fields.u64()?, fields.u64()?];
-    let mut lengths = [0; 5];
+    let status = rest.u16()?;
+    let grpc_status = rest.id()?;
+    let errno = rest.u16()?;
+    let reason = Reason::ALL.get(usize::from(rest.u8()?)).copied();
+    let listener = ListenerId(rest.u32()?);
+    let route = rest.id()?.map(RouteId);
+    let upstream = rest.id()?.map(UpstreamId);
+    let endpoint = rest.id()?;
+    let attempts = rest.u32()?;
+    let [bytes_in, bytes_out, total_us] = [rest.u64()?, rest.u64()?, rest.u64()?];
+    let [queue_us, connect_us, first_byte_us] = [rest.u64()?, rest.u64()?, rest.u64()?];
+    let mut lengths = [0; TEXTS];
     for length in &mut lengths {
-        *length = usize::from(fields.u16()?);
+        *length = usize::from(rest.u16()?);
     }
-    let mut texts: [&[u8]; 5] = [b""; 5];
+    let mut texts: [&[u8]; TEXTS] = [b""; TEXTS];
     for (text, length) in texts.iter_mut().zip(lengths) {
-        *text = fields.take(length)?;
+        *text = rest.take(length)?;
     }
-    let [given_id, method, host, path, client_cert] = texts;
+    let [
+        given_id,
+        method,
+        host,
+        path,
+        query,
+        sni,
+        client_cert,
+        user_agent,
+        referer,
+        fields,
+    ] = texts;
     let event = Exchange {
         time_ms,
         id,
@@ -186,9 +204,14 @@ fn read(record: &[u8]) -> Option<Record<'_>> {
         method,
         host,
         path,
+        query: (sort & 16 != 0).then_some(query),
         version,
         tls,
+        sni,
         client_cert,
+        user_agent,
+        referer,
+        fields,
         status,
         grpc_status,
         bytes_in,
@@ -213,21 +236,26 @@ const KIND_MESSAGE: u8 = 1;
 const NO_REASON: u8 = u8::MAX;
 const NO_ID: u32 = u32::MAX;
 const MESSAGE_BYTES: usize = 6;
-const FIXED_BYTES: usize = 2 + 4 + 1 + 4 * 8 + 17 + 1 + 3 + 2 + 1 + 6 * 4 + 6 * 8 + 5 * 2;
+/// Texts of a record.
+const TEXTS: usize = 10;
+const FIXED_BYTES: usize = 2 + 4 + 1 + 4 * 8 + 17 + 1 + 3 + 2 + 1 + 6 * 4 + 6 * 8 + TEXTS * 2;
 
 /// Protocol names that a record can hold, the first for all others.
 const VERSIONS: [&str; 5] = ["", "HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/3"];
 
 const _: () = assert!(Reason::ALL.len() < NO_REASON as usize);
 
-fn cut(text: &[u8], max: usize) -> &[u8] {
-    text.get(..max).unwrap_or(text)
+/// The beginning of a text, and what says that there was more.
+#[inline]
+fn cut(text: &[u8], max: usize) -> (&[u8], &'static [u8]) {
+    match text.get(..max) {
+        Some(start) if text.len() > max => (start, CUT_MARK),
+        _ => (text, b""),
+    }
 }
 
-fn push(ring: &mut rtrb::Producer<u8>, parts: &[&[u8]]) -> bool {
-    parts
-        .iter()
-        .all(|part| ring.push_entire_slice(part).is_ok())
+fn push<'a>(ring: &mut rtrb::Producer<u8>, mut parts: impl Iterator<Item = &'a [u8]>) -> bool {
+    parts.all(|part| part.is_empty() || ring.push_entire_slice(part).is_ok())
 }
 
 /// The fixed part while it is being filled.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::counters::{EndpointCounts, ListenerCounts, RouteCounts, UpstreamCounts};
-use crate::plan::{ListenerId, Plan, RouteId, UpstreamId};
+use crate::plan::{ListenerId, LogFields, Plan, RouteId, UpstreamId};
 
 /// The names of a plan's parts, by id; the same for all cores.
 #[derive(Debug, Default)]
@@ -22,6 +22,8 @@ pub(super) struct Names {
     pub(super) upstreams: Named,
     /// Endpoints, by upstream.
     pub(super) endpoints: Vec<Named>,
+    /// Fields that lines of the access log have.
+    pub(super) fields: Arc<LogFields>,
 }
 
 /// Names by id, and back.
@@ -42,6 +44,7 @@ impl Names {
             routes: Named::new(plan.routes.iter().map(|each| &each.name)),
             upstreams: Named::new(plan.upstreams.iter().map(|each| &each.name)),
             endpoints: plan.upstreams.iter().map(endpoints).collect(),
+            fields: plan.log_fields.clone(),
         }
     }
 }

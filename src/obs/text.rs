@@ -33,6 +33,40 @@ pub(crate) fn quoted(out: &mut String, bytes: &[u8]) {
     out.push('"');
 }
 
+/// Appends a value of a `logfmt` line: bare where nothing in it has a meaning there, else as a JSON string.
+pub(crate) fn logfmt(out: &mut String, bytes: &[u8]) {
+    let is_bare = |byte: &u8| byte.is_ascii_graphic() && !b"\"=\\".contains(byte);
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !bytes.is_empty() && bytes.iter().all(is_bare) => out.push_str(text),
+        _ => json(out, bytes),
+    }
+}
+
+/// Appends text within the quotes of a combined log line, escaped like nginx does; a space too where it would end a
+/// part of a request line.
+pub(crate) fn combined(out: &mut String, bytes: &[u8], is_part: bool) {
+    for &byte in bytes {
+        let is_plain = matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+        if is_plain && !(is_part && byte == b' ') {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "\\x{byte:02X}");
+        }
+    }
+}
+
+/// Appends a time as Apache and nginx write it: `22/Nov/2026:09:30:00 +0000`.
+pub(crate) fn combined_time(out: &mut String, ms: u64) {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let (days, seconds) = (ms / 86_400_000, ms / 1_000 % 86_400);
+    let (year, month, day) = date(days);
+    let month = MONTHS.get(month as usize - 1).copied().unwrap_or_default();
+    let (h, m, s) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    let _ = write!(out, "{day:02}/{month}/{year:04}:{h:02}:{m:02}:{s:02} +0000");
+}
+
 /// Appends text for people: control characters and odd bytes as `\xHH`, the rest as it is.
 pub(crate) fn plain(out: &mut String, bytes: &[u8]) {
     escape(out, bytes, |out, piece| piece.plain(out));
@@ -79,11 +113,19 @@ impl Piece {
     }
 }
 
+/// What ends a line for some readers (the separators of lines and paragraphs), and what has a terminal show the text
+/// around it in another order, or is not shown at all.
+fn is_unseen(c: char) -> bool {
+    matches!(
+        c,
+        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+    )
+}
+
 fn escape(out: &mut String, bytes: &[u8], emit: impl Fn(&mut String, Piece)) {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            // Line and paragraph separator end a line for some readers of JSON.
-            let piece = if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
+            let piece = if c.is_control() || is_unseen(c) {
                 Piece::Control(c)
             } else {
                 Piece::Char(c)

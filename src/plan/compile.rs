@@ -14,8 +14,9 @@ use weir_config::{
 use weir_proto_h1::{Claim, Claims};
 
 use super::{
-    Capacity, CidrSet, EndpointPlan, Grants, ListenerPlan, Plan, Problem, Protocol, Redirect,
-    Respond, RetryPlan, Rewrite, RoutePlan, Target, Timeouts, Unresolved, UpstreamId, UpstreamPlan,
+    Capacity, CidrSet, EndpointPlan, Grants, ListenerPlan, LogFields, Plan, Problem, Protocol,
+    Redirect, Respond, RetryPlan, Rewrite, RoutePlan, Target, Timeouts, Unresolved, UpstreamId,
+    UpstreamPlan,
 };
 use crate::io::Address;
 use crate::limits::{CONNECTS_MAX, TCP_DEAD_AFTER_MS};
@@ -66,6 +67,7 @@ impl Plan {
             via: pseudonym(config, &upstreams),
             routes,
             upstreams,
+            log_fields: Arc::new(log_fields(config)),
             trusted_proxies: CidrSet::new(&trusted_networks(config)),
             trusted_claims: trusted_claims(config),
             forwarded_header: config.forwarded_header,
@@ -124,6 +126,17 @@ fn matched_fields(config: &Config) -> Box<[Box<str>]> {
         .flat_map(|route| &route.matches.headers);
     let names: BTreeSet<&str> = fields.map(|field| field.name.as_str()).collect();
     names.into_iter().map(Into::into).collect()
+}
+
+fn log_fields(config: &Config) -> LogFields {
+    let names = |names: &[String]| names.iter().map(|name| name.as_str().into()).collect();
+    config
+        .access_log
+        .as_ref()
+        .map_or_else(LogFields::default, |log| LogFields {
+            request: names(&log.request_headers),
+            response: names(&log.response_headers),
+        })
 }
 
 fn compile_listeners(config: &Config) -> Vec<ListenerPlan> {

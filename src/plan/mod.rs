@@ -71,10 +71,21 @@ pub struct Plan {
     pub forwarded_header: ForwardedHeader,
     /// Names of fields that decide which route takes a request, in lower case and sorted.
     pub matched_fields: Box<[Box<str>]>,
+    /// Fields of requests and answers that lines of the access log have.
+    pub log_fields: Arc<LogFields>,
     /// How long running exchanges may go on after a request to stop.
     pub grace: Duration,
     /// How much of the machine the cores may use.
     pub capacity: Capacity,
+}
+
+/// Names of fields that lines of the access log have, in lower case.
+#[derive(Debug, Default)]
+pub struct LogFields {
+    /// Of requests.
+    pub request: Vec<Box<str>>,
+    /// Of answers.
+    pub response: Vec<Box<str>>,
 }
 
 /// What becomes of a request whose head is valid.

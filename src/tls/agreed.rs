@@ -5,6 +5,7 @@ use std::rc::Rc;
 use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
 
 use super::halves::TlsRx;
+use super::hello::Asked;
 use super::session::{Session, Side};
 use super::x509::Identity;
 use crate::io::{Rx, Tx};
@@ -90,6 +91,16 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
             read.map(Rc::new)
         };
         self.identity.get_or_init(read).clone()
+    }
+}
+
+impl<R: Rx, T: Tx> TlsRx<R, T> {
+    /// The name that the client asked for (SNI, RFC 6066 section 3).
+    pub fn server_name(&self) -> Option<Rc<str>> {
+        self.look(|session| match &session.asked {
+            Asked::Name(name) => Some(name.clone()),
+            Asked::Unknown | Asked::Nothing => None,
+        })
     }
 }
 

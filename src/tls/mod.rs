@@ -9,6 +9,7 @@ mod client;
 mod failure;
 mod gate;
 mod halves;
+mod hello;
 mod incoming;
 mod load;
 mod server;

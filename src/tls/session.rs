@@ -17,6 +17,7 @@ use rustls::unbuffered::{
 use rustls::{Error, HandshakeKind, ProtocolVersion};
 
 use super::failure::Failure;
+use super::hello::Asked;
 use super::incoming::Incoming;
 use crate::io::{Charge, Chunk, Out, Pool, Tx};
 use crate::limits::{
@@ -45,6 +46,8 @@ pub(super) struct Session<T: Tx> {
     /// The peer has said that nothing more comes.
     pub(super) is_ended: bool,
     pub(super) failure: Option<Failure>,
+    /// The name that the client has asked for.
+    pub(super) asked: Asked,
     /// The failure in rustls' words, for the log.
     pub(super) cause: Option<Box<str>>,
     /// Our own end has been written.
@@ -128,6 +131,7 @@ impl<T: Tx> Session<T> {
             is_open: false,
             is_ended: false,
             failure: None,
+            asked: Asked::Unknown,
             cause: None,
             closing: false,
             finished: false,
@@ -195,11 +199,20 @@ impl<T: Tx> Session<T> {
             return Err(failure);
         }
         let Self {
-            side, desk, pool, ..
+            side,
+            desk,
+            pool,
+            asked,
+            ..
         } = self;
         let desk = desk.get_or_insert_with(|| Desk::new(pool));
         let seen = match side {
-            Side::Server(side) => desk.look(side, write),
+            Side::Server(side) => {
+                if *asked == Asked::Unknown {
+                    *asked = Asked::read(desk.incoming.bytes(pool));
+                }
+                desk.look(side, write)
+            }
             Side::Client(side) => desk.look(side, write),
         };
         self.is_ended |= desk.is_ended;

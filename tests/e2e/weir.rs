@@ -215,7 +215,7 @@ impl Weir {
     /// Waits for the line of the access log about the path (with its query).
     #[track_caller]
     pub fn entry(&self, path: &str) -> Entry {
-        self.entry_with("path", path)
+        self.entry_where(path, |entry| entry.target() == path)
     }
 
     /// Waits for the first line of the access log with this text in a member.
@@ -323,6 +323,14 @@ impl Entry {
         parsed.get::<HashMap<_, _>>().cloned().map(Self)
     }
 
+    /// The path with its query, as it was asked for.
+    pub fn target(&self) -> String {
+        match self.0.get("query").and_then(JsonValue::get::<String>) {
+            Some(query) => format!("{}?{query}", self.text("path")),
+            None => self.text("path"),
+        }
+    }
+
     /// A member that is a string; empty when it is null.
     #[track_caller]
     pub fn text(&self, name: &str) -> String {
@@ -358,7 +366,7 @@ fn complete(config: &str, processor: usize) -> String {
     if !has("driver") && env!("CARGO_CRATE_NAME") == "e2e_monoio" {
         text += "driver = \"monoio\"\n";
     }
-    if !has("access_log") {
+    if !has("access_log") && !has("[access_log]") {
         text += "access_log = \"stdout\"\n";
     }
     text += config;

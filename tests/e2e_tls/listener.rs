@@ -26,6 +26,12 @@ fn curl_speaks_both_versions_and_requests_are_told_apart_from_plain_ones() {
         (two.text("tls"), three.text("tls")),
         ("1.2".into(), "1.3".into())
     );
+    assert_eq!(
+        (two.text("sni"), three.text("sni")),
+        ("a.test".into(), "a.test".into())
+    );
+    edge.openssl(&["-noservername"], "GET /none HTTP/1.0\r\n\r\n");
+    assert_eq!(edge.weir.entry("/none").text("sni"), "");
     assert!(two.text("cipher").contains("GCM") && three.text("cipher").starts_with("TLS13_"));
     edge.wait_for_metric(&handshakes("1.2", "no"), 1.0);
     edge.wait_for_metric(&handshakes("1.3", "no"), 1.0);

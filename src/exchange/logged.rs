@@ -1,0 +1,69 @@
+//! What the access log has of a request and its answer, beyond numbers.
+
+use weir_proto_h1::{FieldId, Head, Span};
+
+use crate::conn::Kit;
+use crate::io::Net;
+use crate::obs::fields;
+use crate::plan::LogFields;
+
+/// The path and the query of a request as received. Of a target that was not understood, what it seems to have.
+pub(super) fn target<'a>(head: &Head, block: &'a [u8]) -> (&'a [u8], Option<&'a [u8]>) {
+    let path = head.effective_path(block);
+    if matches!(path, [b'/', ..] | b"*") {
+        return (path, head.has_query.then(|| head.query.get(block)));
+    }
+    let target = head.target.get(block);
+    // Before the sign may stand a password.
+    let start = target.iter().rposition(|&byte| byte == b'@');
+    let target = target.get(start.map_or(0, |at| at + 1)..);
+    let target = target.unwrap_or_default();
+    match target.iter().position(|&byte| byte == b'?') {
+        Some(mark) => (
+            target.get(..mark).unwrap_or_default(),
+            target.get(mark + 1..),
+        ),
+        None => (target, None),
+    }
+}
+
+/// Puts the fields that the file wants logged into the kit: of the request as received, of the answer as sent.
+pub(super) fn put_fields<N: Net>(names: &LogFields, kit: &mut Kit<N>, is_relayed: bool) {
+    kit.logged.clear();
+    for name in &names.request {
+        // Cookies of HTTP/2 are there twice: one by one, which are removed, and put together.
+        let mut all_removed = true;
+        all(&kit.head, &kit.block, name).for_each(|(_, removed)| all_removed &= removed);
+        let values = all(&kit.head, &kit.block, name)
+            .filter_map(|(value, removed)| (removed == all_removed).then_some(value));
+        fields::put(&mut kit.logged, values, separator(name));
+    }
+    for name in &names.response {
+        let relayed = is_relayed.then(|| all(&kit.up_head, &kit.up_block, name));
+        let relayed = relayed.into_iter().flatten();
+        let relayed = relayed.filter_map(|(value, removed)| (!removed).then_some(value));
+        let added = kit.edits.iter();
+        let added = added.filter(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()));
+        let values = relayed.chain(added.map(|(_, value)| value));
+        fields::put(&mut kit.logged, values, separator(name));
+    }
+}
+
+/// Every value of a field, and whether it was removed.
+fn all<'a>(
+    head: &'a Head,
+    block: &'a [u8],
+    name: &'a str,
+) -> impl Iterator<Item = (&'a [u8], bool)> {
+    let id = FieldId::from_name(name.as_bytes());
+    let is_other = move |field: &Span| field.get(block).eq_ignore_ascii_case(name.as_bytes());
+    head.fields
+        .iter()
+        .filter(move |field| field.id == id && (id != FieldId::Other || is_other(&field.name)))
+        .map(|field| (field.value.get(block), field.removed))
+}
+
+/// What joins several of a field. Over HTTP/2 cookies come one by one (RFC 9113, section 8.2.3).
+fn separator(name: &str) -> &'static [u8] {
+    if name == "cookie" { b"; " } else { b", " }
+}

@@ -1,0 +1,203 @@
+//! The name that a client asks for in its hello (RFC 8446 section 4.1.2, RFC 6066 section 3). rustls reads it for
+//! itself and does not pass it on.
+
+use std::rc::Rc;
+
+/// What is known of the name that a client asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Its hello has not come in full.
+    #[default]
+    Unknown,
+    /// It has asked for none, or in no way that can be read.
+    Nothing,
+    /// For this one.
+    Name(Rc<str>),
+}
+
+/// Records that a hello may be cut into: who sends more could have them put together again for each byte.
+const RECORDS_MAX: usize = 4;
+
+/// Content type of records with handshake messages, and the type of a client's hello.
+const HANDSHAKE: u8 = 22;
+const CLIENT_HELLO: u8 = 1;
+
+/// The extension and the kind of name.
+const SERVER_NAME: u16 = 0;
+const HOST_NAME: u8 = 0;
+
+impl Asked {
+    /// Reads it from what a client has sent so far.
+    pub(super) fn read(sent: &[u8]) -> Self {
+        let Some(hello) = first_message(sent) else {
+            return Self::Unknown;
+        };
+        match server_name(&hello) {
+            Some(name) => Self::Name(name.into()),
+            None => Self::Nothing,
+        }
+    }
+}
+
+/// The first message of the handshake without its header, put together from its records. `None`: it is not all there.
+/// Of what is no hello, or comes in too many pieces, it is empty.
+fn first_message(sent: &[u8]) -> Option<Vec<u8>> {
+    let mut records = Reader(sent);
+    let mut message = Vec::new();
+    for _ in 0..RECORDS_MAX {
+        let kind = records.u8()?;
+        records.take(2)?;
+        let payload = records.list16()?;
+        if kind != HANDSHAKE || payload.is_empty() {
+            return Some(Vec::new());
+        }
+        message.extend_from_slice(payload);
+        let mut start = Reader(&message);
+        if let (Some(kind), Some(len)) = (start.u8(), start.u24())
+            && let Some(body) = start.take(len)
+        {
+            let is_hello = kind == CLIENT_HELLO;
+            return Some(if is_hello { body.to_vec() } else { Vec::new() });
+        }
+    }
+    Some(Vec::new())
+}
+
+fn server_name(hello: &[u8]) -> Option<&str> {
+    let mut hello = Reader(hello);
+    // Version and random number.
+    hello.take(2 + 32)?;
+    let _session = hello.list8()?;
+    let _suites = hello.list16()?;
+    let _compressions = hello.list8()?;
+    let mut extensions = Reader(hello.list16()?);
+    loop {
+        let (kind, content) = (extensions.u16()?, extensions.list16()?);
+        if kind == SERVER_NAME {
+            let mut names = Reader(Reader(content).list16()?);
+            let (kind, name) = (names.u8()?, names.list16()?);
+            let name = std::str::from_utf8(name).ok()?;
+            let is_name = kind == HOST_NAME && name.bytes().all(|byte| byte.is_ascii_graphic());
+            return (is_name && !name.is_empty()).then_some(name);
+        }
+    }
+}
+
+/// The rest of a message.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(n)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take(1)?.first().copied()
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        Some(u16::from_be_bytes(self.take(2)?.try_into().ok()?))
+    }
+
+    fn u24(&mut self) -> Option<usize> {
+        let high = usize::from(self.u8()?);
+        Some(high << 16 | usize::from(self.u16()?))
+    }
+
+    fn list8(&mut self) -> Option<&'a [u8]> {
+        let len = self.u8()?;
+        self.take(len.into())
+    }
+
+    fn list16(&mut self) -> Option<&'a [u8]> {
+        let len = self.u16()?;
+        self.take(len.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list16(content: &[u8]) -> Vec<u8> {
+        [&(content.len() as u16).to_be_bytes()[..], content].concat()
+    }
+
+    fn extension(kind: u16, content: &[u8]) -> Vec<u8> {
+        [&kind.to_be_bytes()[..], &list16(content)].concat()
+    }
+
+    fn asks_for(name: &[u8]) -> Vec<u8> {
+        extension(0, &list16(&[&[0][..], &list16(name)].concat()))
+    }
+
+    /// A hello with these extensions in records of at most so many bytes.
+    fn hello(extensions: &[Vec<u8>], record_bytes: usize) -> Vec<u8> {
+        let body = [
+            &[3, 3][..],
+            &[7; 32],
+            &[3, 1, 2, 3],
+            &list16(&[0x13, 1]),
+            &[1, 0],
+            &list16(&extensions.concat()),
+        ]
+        .concat();
+        let len = (body.len() as u32).to_be_bytes();
+        let message = [&[1][..], &len[1..], &body].concat();
+        let records = message.chunks(record_bytes);
+        records
+            .flat_map(|piece| [&[22, 3, 1][..], &list16(piece)].concat())
+            .collect()
+    }
+
+    #[test]
+    fn the_name_is_read_however_the_hello_is_cut() {
+        let other = extension(16, b"\0\x03\x02h2");
+        for (extensions, expected) in [
+            (vec![asks_for(b"a.test")], Asked::Name("a.test".into())),
+            (
+                vec![other.clone(), asks_for(b"A.Test"), other.clone()],
+                Asked::Name("A.Test".into()),
+            ),
+            (vec![other], Asked::Nothing),
+            (vec![], Asked::Nothing),
+            (vec![asks_for(b"")], Asked::Nothing),
+            (vec![asks_for(b"a b\n")], Asked::Nothing),
+            (vec![asks_for(b"\xff")], Asked::Nothing),
+            (vec![extension(0, b"\0\x04\x01\0\x01a")], Asked::Nothing),
+            (vec![extension(0, b"\0\xff\0")], Asked::Nothing),
+        ] {
+            for record_bytes in [30, 60, 16_384] {
+                let sent = hello(&extensions, record_bytes);
+                assert_eq!(Asked::read(&sent), expected, "{extensions:?}");
+                for len in 0..sent.len() {
+                    assert_eq!(Asked::read(&sent[..len]), Asked::Unknown, "{len}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_hello_in_crumbs_is_not_read() {
+        let sent = hello(&[asks_for(b"a.test")], 1);
+        assert_eq!(Asked::read(&sent), Asked::Nothing);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let good = hello(&[asks_for(b"a.test")], 50);
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..20_000 {
+            let mut bytes = good.clone();
+            for _ in 0..random.usize(1..6) {
+                let at = random.usize(..bytes.len());
+                bytes[at] = random.u8(..);
+            }
+            bytes.truncate(random.usize(..=good.len()));
+            Asked::read(&bytes);
+        }
+        assert_eq!(Asked::read(b"GET / HTTP/1.1\r\n\r\n"), Asked::Unknown);
+    }
+}
