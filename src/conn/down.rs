@@ -14,7 +14,7 @@ use crate::core::{Core, Door, Timer};
 use crate::exchange::Added;
 use crate::fault::Fault;
 use crate::io::{Chunk, Net};
-use crate::limits::{CONNECTION_REST_BYTES, KERNEL_QUEUED_BYTES, QUEUED_BYTES_HIGH};
+use crate::limits::{KERNEL_QUEUED_BYTES, QUEUED_BYTES_HIGH};
 use crate::plan::PathBuffers;
 use crate::route::Scratch;
 use crate::tls::{Agreed, Identity};
@@ -116,7 +116,7 @@ impl<N: Net> Kit<N> {
     #[inline]
     pub fn holds_too_much(&self, core: &Core<N>, held: impl FnOnce() -> usize) -> bool {
         core.is_tight() && {
-            self.timer.hold(CONNECTION_REST_BYTES + held());
+            self.timer.hold(held());
             self.timer.is_told()
         }
     }

@@ -12,7 +12,9 @@ use super::wire::{Wire, WireRx};
 use crate::core::{Core, Pass, Timer};
 use crate::fault::Reason;
 use crate::io::{Chunk, Instant, Net, Rx};
-use crate::limits::{CONNECTION_REST_BYTES, LEAVE_FIRST_MS, LINGER_BYTES_MAX, LINGER_MS};
+use crate::limits::{
+    CONNECTION_REST_BYTES, LEAVE_FIRST_MS, LINGER_BYTES_MAX, LINGER_MS, TLS_REST_BYTES,
+};
 use crate::obs::Level;
 use crate::tls::Failure;
 use crate::upstream::Bindings;
@@ -63,8 +65,12 @@ impl<N: Net> Line<N> {
                 Poll::Pending => {}
             }
             if core.is_tight() {
-                // Little, but who holds nothing else may be among very many.
-                self.timer.hold(CONNECTION_REST_BYTES);
+                // Little, but it may be one of very many; and a connection that only waits goes before one that is
+                // served and holds no more.
+                self.timer.hold(match (&self.wire.rx, self.is_new) {
+                    (WireRx::Tls(_), false) => CONNECTION_REST_BYTES + TLS_REST_BYTES,
+                    _ => CONNECTION_REST_BYTES,
+                });
                 if self.timer.is_told() {
                     return Poll::Ready(None);
                 }

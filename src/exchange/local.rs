@@ -90,8 +90,9 @@ pub(super) fn write<N: Net>(
     }
     let framing = down.respond(&head, &[], &edits, kind);
     down.kit.edits = edits;
+    let framing = framing?;
     record.status = status;
-    if framing?.body != BodyKind::None && !body.is_empty() {
+    if framing.body != BodyKind::None && !body.is_empty() {
         record.bytes_out += body.len() as u64;
         down.send_data(core.net.pool().copy(body))?;
     }

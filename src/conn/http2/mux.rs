@@ -20,6 +20,7 @@ use crate::limits::{
     CONNECTION_REST_BYTES, COPY_BELOW_BYTES, H2_INTERIM_WAITING_MAX, H2_QUEUED_BYTES_HIGH,
     H2_RECEIVES_MAX, H2_REQUESTS_AT_ONCE_MAX, H2_SHUT_QUEUED_BYTES_HIGH,
     H2_STREAM_QUEUED_BYTES_HIGH, H2_TINY_BYTES, KERNEL_QUEUED_BYTES, PIECE_SHARE_MIN,
+    TLS_REST_BYTES,
 };
 use crate::obs::Http2Tally;
 use crate::upstream::Endpoint;
@@ -354,7 +355,12 @@ impl<N: Net> State<N> {
     pub(super) fn weigh(&mut self, timer: &Timer) {
         let queued = self.out.queued();
         let kernel = if queued > 0 { KERNEL_QUEUED_BYTES } else { 0 };
-        timer.hold(CONNECTION_REST_BYTES + queued + kernel + self.streams.held());
+        let rest = if self.streams.is_empty() {
+            CONNECTION_REST_BYTES + TLS_REST_BYTES
+        } else {
+            0
+        };
+        timer.hold(rest + queued + kernel + self.streams.held());
         if timer.is_told() {
             self.machine.abort(Error::HoldsTooMuch);
             if self.out.queued() > 0 {
