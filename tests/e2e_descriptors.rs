@@ -55,6 +55,36 @@ fn clients_beyond_the_descriptors_wait_and_nobody_is_refused() {
 }
 
 #[test]
+fn cores_that_accept_at_the_same_moment_refuse_nobody() {
+    let endpoint = Endpoint::answering(|_| ok("here"));
+    let config = format!("cores = 2\n{}", route_to(&[&endpoint]));
+    let weir = Weir::start_with_files(300, &config);
+    let most = capacity(&weir);
+    for _ in 0..5 {
+        // All of them are in the kernel's queue when the cores go on, each with its request.
+        let mut clients: Vec<Conn> = weir.while_stopped(|| {
+            let clients: Vec<Conn> = (0..2 * most).map(|_| weir.connect()).collect();
+            clients.iter().for_each(|client| client.send(get("/keep")));
+            clients
+        });
+        // Everybody asks on until served twice, and makes room then.
+        while !clients.is_empty() {
+            let mut is_done: Vec<bool> = Vec::new();
+            for client in &mut clients {
+                let has_answer = client.has_news();
+                if has_answer {
+                    assert_eq!(client.response().status(), 200);
+                }
+                is_done.push(has_answer);
+            }
+            let mut is_done = is_done.into_iter();
+            // They leave all at once, so that each core sees room at the same moment.
+            weir.while_stopped(|| clients.retain(|_| !is_done.next().unwrap()));
+        }
+    }
+}
+
+#[test]
 fn a_connect_without_a_descriptor_is_no_fault_of_the_endpoint() {
     let endpoints = [(); 2].map(|()| Endpoint::answering(|_| ok("here")));
     let weir = Weir::with("", &[&endpoints[0], &endpoints[1]]);

@@ -411,7 +411,8 @@ fn write_listener(out: &mut String, plan: &Plan, listeners: &[&ListenerPlan], po
             ..
         } = listener;
         let is_known = plan.capacity.is_known();
-        let most = is_known.then(|| format!(", at most {connections_max} connections"));
+        let most = plan.capacity.connections_max.min(*connections_max);
+        let most = is_known.then(|| format!(", at most {most} connections"));
         let _ = writeln!(
             out,
             "listener   {name}, head within {} and {}, {} fields, target {}, idle {}{}",

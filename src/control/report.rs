@@ -182,7 +182,7 @@ pub(super) fn plan(control: &Control, length: usize) -> String {
     list(&mut out, "listeners", &plan.listeners, |out, listener| {
         string(out, "address", &listener.name);
         let (max, per_client) = (
-            listener.connections_max,
+            plan.capacity.connections_max.min(listener.connections_max),
             listener.connections_per_client_max,
         );
         let _ = write!(

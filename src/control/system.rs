@@ -94,7 +94,13 @@ fn shortages(plan: &Plan, config: &Config, somaxconn: Option<u32>) -> Vec<String
     let mut found = Vec::new();
     let written = |each| config.connections_of(each).map(u64::from);
     let wanted: u64 = config.listeners.iter().filter_map(written).sum();
-    if let Some(files) = plan.capacity.is_below(wanted) {
+    if let Some(files) = plan.capacity.is_starved() {
+        let most = plan.capacity.connections_max;
+        found.push(format!(
+            "open files: {files} are too few even for {most} connections at once, so some requests will fail for want \
+             of one (503 `no_descriptors`). Raise the hard limit (`ulimit -Hn`, systemd: LimitNOFILE=)"
+        ));
+    } else if let Some(files) = plan.capacity.is_below(wanted) {
         let most = plan.capacity.connections_max;
         found.push(format!(
             "open files: {files} allow {most} connections at once, fewer than the {wanted} of `connections`; more \
@@ -221,6 +227,7 @@ mod tests {
         };
         assert!(found(Some(2_000), Some(9_000)).is_empty());
         assert!(found(None, None).is_empty());
+        assert!(found(Some(64), None)[0].contains("64 are too few"));
         let found = found(Some(1_000), Some(4_096));
         assert!(
             found[0].contains("1000 allow") && found[0].contains("the 1000 of"),

@@ -237,17 +237,19 @@ impl<N: Net> Core<N> {
             return self.admit(door, connection);
         };
         match self.net.pack(connection) {
-            Ok(parcel) => match self.shared.mails[other]
-                .post(Letter::Connection(door.address.clone(), parcel))
-            {
-                Ok(()) => self.obs.borrow().handed_on(),
-                Err(letter) => {
-                    self.obs.borrow().mailbox_full();
-                    if let Letter::Connection(_, parcel) = letter {
-                        self.adopt(&door.address, parcel);
+            Ok(parcel) => {
+                self.shared.in_transit.fetch_add(1, Ordering::Relaxed);
+                let letter = Letter::Connection(door.address.clone(), parcel);
+                match self.shared.mails[other].post(letter) {
+                    Ok(()) => self.obs.borrow().handed_on(),
+                    Err(letter) => {
+                        self.obs.borrow().mailbox_full();
+                        if let Letter::Connection(_, parcel) = letter {
+                            self.adopt(&door.address, parcel);
+                        }
                     }
                 }
-            },
+            }
             Err(connection) => self.admit(door, connection),
         }
     }
@@ -263,6 +265,7 @@ impl<N: Net> Core<N> {
             self.obs.borrow().taken_over();
             self.admit(&door, connection);
         }
+        self.shared.in_transit.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn admit(self: &Rc<Self>, door: &Rc<Door<N>>, connection: Connection<N>) {
@@ -389,11 +392,11 @@ impl<N: Net> Shared<N> {
             .filter(|&i| i != index)
     }
 
-    /// Connections of all cores.
+    /// Connections of all cores, and those on the way from one to another.
     fn connections(&self) -> u64 {
-        let loads = self.loads.iter();
-        loads
-            .map(|load| u64::from(load.load(Ordering::Relaxed)))
+        let counts = self.loads.iter().chain([&self.in_transit]);
+        counts
+            .map(|count| u64::from(count.load(Ordering::Relaxed)))
             .sum()
     }
 

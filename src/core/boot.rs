@@ -23,6 +23,8 @@ pub struct Shared<N: Net> {
     pub mails: Vec<Mail<N>>,
     /// Every core's connections. Written by that core alone.
     pub(super) loads: Vec<AtomicU32>,
+    /// Connections that were handed to a core which has not taken them over yet.
+    pub(super) in_transit: AtomicU32,
     counts: Mutex<HashMap<Address, Arc<DoorCount>>>,
     /// Connections to endpoints, and who waits for one.
     pub(super) upstreams: Arc<Registry>,
@@ -42,6 +44,7 @@ impl<N: Net> Shared<N> {
         Arc::new(Self {
             mails,
             loads,
+            in_transit: AtomicU32::new(0),
             counts: Mutex::default(),
             upstreams: Arc::default(),
         })

@@ -111,6 +111,13 @@ impl Capacity {
         self.grants != Grants::default()
     }
 
+    /// The limit of open files, where that does not even allow what is served in any case.
+    pub fn is_starved(&self) -> Option<u64> {
+        let is_least = u64::from(self.connections_max) == CONNECTIONS_MIN;
+        let files = self.grants.open_files?;
+        (self.reason == Reason::OpenFiles && is_least).then_some(files)
+    }
+
     /// The limit of open files, where that is less than what the file asks for.
     pub fn is_below(&self, connections: u64) -> Option<u64> {
         let files = self.grants.open_files?;
@@ -213,7 +220,11 @@ mod tests {
         let (small, plan) = capacity(LISTEN, 1 << 20, 100 * MIB, 2);
         assert_eq!(small.memory_per_core_max as u64, 25 * MIB);
         assert_eq!(small.connections_max, 1_600);
-        assert_eq!(plan.listeners[0].connections_max, 1_600);
+        assert_eq!(
+            plan.listeners[0].connections_max,
+            u32::MAX,
+            "none of its own"
+        );
         assert_eq!(plan.listeners[0].connections_per_client_max, 1_600);
         assert!(
             small
