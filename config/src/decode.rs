@@ -426,6 +426,10 @@ fn unknown_key(cx: &mut Decoder<'_>, span: Span, name: &str, known: &TableInfo) 
         diagnostic.label("this version of Weir does not have it");
         return;
     }
+    if let Some(ours) = crate::foreign::written_here(name, known) {
+        diagnostic.label(format!("write {ours}"));
+        return;
+    }
     if let Some(near) = nearest(name, keys()) {
         diagnostic.label(format!("did you mean `{near}`?"));
         return;

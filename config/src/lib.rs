@@ -31,6 +31,7 @@ mod check;
 mod decode;
 mod diagnostic;
 mod file;
+mod foreign;
 mod forms;
 mod json;
 mod kinds;

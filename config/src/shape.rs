@@ -141,7 +141,10 @@ pub(crate) fn tables_with_key(key: &str) -> Vec<&'static str> {
     all_tables()
         .into_iter()
         .filter(|table| table.fields.iter().any(|field| field.key == key))
-        .map(|table| table.header)
+        .map(|table| match table.header {
+            "The top level" => "the top level",
+            header => header,
+        })
         .collect()
 }
 

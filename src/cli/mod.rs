@@ -157,6 +157,20 @@ fn unexpected(value: &OsString) -> Exit {
 }
 
 fn unknown(command: &str) -> String {
+    let elsewhere = match command {
+        "start" | "serve" | "server" | "up" => Some("write \"run\""),
+        "test" | "validate" | "verify" | "lint" | "configtest" => Some("write \"check\""),
+        "reload" | "restart" => {
+            Some("a running Weir reloads its file on SIGHUP (`systemctl reload weir`)")
+        }
+        "stop" | "quit" | "shutdown" => {
+            Some("a running Weir drains and ends on SIGTERM (`systemctl stop weir`)")
+        }
+        _ => None,
+    };
+    if let Some(hint) = elsewhere {
+        return format!("there is no command {command:?}; {hint}");
+    }
     let first = command.chars().next();
     let known = help::COMMANDS.iter().map(|(name, _)| *name).chain(["help"]);
     let mut near = known.filter(|known| first.is_some() && known.chars().next() == first);

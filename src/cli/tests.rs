@@ -21,6 +21,14 @@ fn usage(args: &[&str]) -> String {
 fn wrong_usage_says_what_to_do() {
     assert!(usage(&[]).contains("a command is missing"));
     assert!(usage(&["rnu"]).contains("did you mean \"run\""));
+    for (command, hint) in [
+        ("start", "write \"run\""),
+        ("validate", "write \"check\""),
+        ("reload", "SIGHUP"),
+        ("stop", "SIGTERM"),
+    ] {
+        assert!(usage(&[command]).contains(hint), "{command}");
+    }
     assert!(usage(&["\u{e9}t\u{e9}"]).contains("no command"));
     assert!(usage(&["run"]).contains("weir run FILE"));
     assert!(usage(&["run", "a", "b"]).contains("\"b\""));
