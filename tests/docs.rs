@@ -26,21 +26,21 @@ fn the_reasons_are_those_of_the_code() {
     );
 }
 
-/// Where the generated part of `src/fields.md` begins.
+/// Where the generated part of `config/fields.md` begins.
 const CLAIMS: &str = "| name | claims |";
 
 #[test]
 fn the_fields_are_those_of_the_code() {
-    let committed = read("src/fields.md");
+    let committed = read("config/fields.md");
     let text = committed.split(CLAIMS).next().unwrap_or_default();
     let wanted = format!("{text}{}", claims());
     if std::env::var_os("WEIR_UPDATE").is_some() {
-        fs::write(root().join("src/fields.md"), &wanted).unwrap();
+        fs::write(root().join("config/fields.md"), &wanted).unwrap();
         return;
     }
     assert!(
         committed == wanted,
-        "src/fields.md is out of date: WEIR_UPDATE=1 cargo test --test docs"
+        "config/fields.md is out of date: WEIR_UPDATE=1 cargo test --test docs"
     );
 }
 
@@ -73,21 +73,38 @@ fn reasons() -> String {
 
 /// The examples are parsed, and held against the schema, by the tests of the crate that reads them.
 #[test]
-fn the_file_in_the_readme_is_an_example() {
+fn the_smallest_file_in_the_readme_is_the_example() {
     let example = read("config/examples/minimal.toml");
     let is_config = |line: &&str| !line.starts_with('#');
     let wanted: Vec<_> = example.lines().filter(is_config).collect();
     let readme = read("README.md");
-    let block = readme.split("```toml\n").nth(1).unwrap();
-    let shown: Vec<_> = block
-        .lines()
-        .take_while(|line| *line != "```")
-        .filter(is_config)
-        .collect();
+    let after = readme.split("(config/examples/minimal.toml)").nth(1);
+    let block = after.and_then(|text| toml_blocks(text).next()).unwrap();
+    let shown: Vec<_> = block.lines().filter(is_config).collect();
     assert_eq!(
         shown, wanted,
-        "the first TOML of README.md is not config/examples/minimal.toml"
+        "the smallest file of README.md is not config/examples/minimal.toml"
     );
+}
+
+/// A file that is shown whole can be pasted.
+#[test]
+fn whole_files_in_the_documents_can_be_used() {
+    let mut checked = 0;
+    for document in DOCUMENTS {
+        let text = read(document);
+        for block in toml_blocks(&text).filter(|block| block.starts_with("[listen.")) {
+            let parsed = weir_config::parse(document, block);
+            assert!(parsed.is_ok(), "{document}: {block}\n{:?}", parsed.err());
+            checked += 1;
+        }
+    }
+    assert!(checked >= 3, "only {checked} whole files found");
+}
+
+fn toml_blocks(text: &str) -> impl Iterator<Item = &str> {
+    let blocks = text.split("```toml\n").skip(1);
+    blocks.filter_map(|rest| rest.split("```").next())
 }
 
 /// A name in a document that nothing has any more would mislead its reader.
@@ -106,8 +123,10 @@ fn what_the_documents_name_is_there() {
                 missing.push(format!("{document}: link to {link}"));
             }
         }
+        // It quotes what other proxies call things.
+        let quotes_others = document == &"config/migrating.md";
         for name in quoted(&text) {
-            if !is_there(name, &sources) {
+            if !quotes_others && !is_there(name, &sources) {
                 missing.push(format!("{document}: `{name}`"));
             }
         }
@@ -121,12 +140,15 @@ fn what_the_documents_name_is_there() {
 
 const DOCUMENTS: &[&str] = &[
     "README.md",
+    "config/endpoints.md",
+    "config/migrating.md",
+    "config/paths.md",
     "config/timeouts.md",
     "src/ARCHITECTURE.md",
     "src/DECISIONS.md",
     "proto-h2/LIFECYCLE.md",
     "src/conn/LIFECYCLE.md",
-    "src/exchange/REPEATS.md",
+    "config/retries.md",
     "src/reasons.md",
 ];
 

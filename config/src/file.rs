@@ -53,7 +53,7 @@ table! {
         preset(limits::ACCESS_LOG) access_log: Option<AccessLog> =
             "access_log" as OrOff<Forms<LogText, RawAccessLog>>;
         /// Peers whose forwarded fields are believed: networks, listeners that are Unix sockets, or `unix:` for all
-        /// of these. None unless set: from others such fields are dropped (`src/fields.md`).
+        /// of these. None unless set: from others such fields are dropped (`config/fields.md`).
         optional trusted_proxies: Vec<At<TrustedPeer>> =
             "trusted_proxies" as Many<Placed<TrustedPeerText>>;
         /// The field in which trusted peers say who asked. They own it and its kin; the other one is dropped,

@@ -93,7 +93,7 @@ layer! {
 }
 
 layer! {
-    /// When a failed attempt is repeated. `src/exchange/REPEATS.md` has the table: which failure, at whom, how often.
+    /// When a failed attempt is repeated. `config/retries.md` has the table: which failure, at whom, how often.
     Retries, RetriesPatch, "retries", "[retries]" {
         /// How often a request that was sent is sent again. A connection that cannot be made sends the request to the
         /// next endpoint in any case, up to three connections in all, whatever the count and the budget; "off" turns

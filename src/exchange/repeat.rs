@@ -1,4 +1,4 @@
-//! Which failure of an attempt is repeated, and what that costs: the table of `src/exchange/REPEATS.md`.
+//! Which failure of an attempt is repeated, and what that costs: the table of `config/retries.md`.
 
 use crate::fault::{Fault, Phase, Retry};
 use crate::plan::RetryPlan;
