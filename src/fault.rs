@@ -118,7 +118,7 @@ reasons! {
     ExpectationFailed "expectation_failed" 417 "http_request_error";
     /// The transfer coding is not supported; only chunked is.
     UnsupportedCoding "unsupported_coding" 501 "http_request_error";
-    /// An extended CONNECT asks for a protocol that is not supported; only websocket is.
+    /// The client wants to leave HTTP for a protocol that is not supported; only websocket is.
     UnsupportedProtocol "unsupported_protocol" 501 "http_request_error";
     /// The HTTP version is not supported.
     VersionNotSupported "version_not_supported" 505 "http_request_error";

@@ -243,7 +243,7 @@ fn only_a_websocket_asked_for_in_1_1_is_passed_on() {
         UPGRADE.replace("Upgrade: websocket", "Upgrade: h2c"),
         UPGRADE.replace("Upgrade: websocket", "Upgrade: h2c, websocket"),
         UPGRADE.replace("Upgrade: websocket", "Upgrade: TLS/1.2"),
-        UPGRADE.replace("Upgrade: websocket", "Upgrade: IRC/6.9, RTA/x11"),
+        UPGRADE.replace("Upgrade: websocket", "Upgrade: IRC/6.9, h2c"),
         UPGRADE.replace("Upgrade: websocket", "Upgrade: websocket\r\nUpgrade: h2c"),
         // As curl offers it with --http2.
         UPGRADE
@@ -264,6 +264,33 @@ fn only_a_websocket_asked_for_in_1_1_is_passed_on() {
             .text(),
         "websocket"
     );
+}
+
+#[test]
+fn who_wants_to_leave_http_is_told_that_it_cannot() {
+    let endpoint = Endpoint::answering(|_| ok("plain"));
+    let weir = Weir::to(&[&endpoint]);
+    let mut client = weir.connect();
+    for request in [
+        UPGRADE.replace("Upgrade: websocket", "Upgrade: foo"),
+        UPGRADE.replace("Upgrade: websocket", "Upgrade: IRC/6.9, RTA/x11"),
+        UPGRADE.replace("Upgrade: websocket", "Upgrade: foo\r\nUpgrade: SPDY/3.1"),
+        UPGRADE
+            .replace("GET", "POST")
+            .replace("Upgrade: websocket", "Upgrade: tcp"),
+    ] {
+        client.send(&request);
+        let response = client.response();
+        assert_eq!(response.status(), 501, "{request}");
+        assert!(response.text().contains("\"unsupported_protocol\""));
+    }
+    // The connection goes on, and what Connection does not name asks for nothing.
+    client.send(
+        UPGRADE
+            .replace("Connection: Upgrade", "Connection: keep-alive")
+            .replace("Upgrade: websocket", "Upgrade: foo"),
+    );
+    assert_eq!(client.response().text(), "plain");
 }
 
 #[test]

@@ -198,6 +198,8 @@ pub struct HopByHop {
     /// The protocol to switch to: only one that may pass, only when Connection names it, only in
     /// HTTP/1.1. What may pass is `websocket`.
     pub upgrade: Option<Span>,
+    /// Says whether the sender wants to leave HTTP for a protocol that may not pass.
+    pub leaves_http: bool,
     /// Says whether TE holds `trailers`.
     pub te_trailers: bool,
     /// Says whether Connection holds `keep-alive`.
@@ -265,6 +267,7 @@ fn strip(head: &mut Head, block: &[u8], role: Role) -> Result<HopByHop, Error> {
             .filter(|_| !head.repeated.has(FieldId::Upgrade))
             .map(|field| field.value)
             .filter(|value| is_word(value.get(block), b"websocket"));
+        hop.leaves_http = hop.upgrade.is_none() && leaves_http(head, block);
     }
     //= rfc9110#10.1.4
     // TE is for this hop; that trailers are welcome is passed on.
@@ -275,6 +278,23 @@ fn strip(head: &mut Head, block: &[u8], role: Role) -> Result<HopByHop, Error> {
     }
     head.remove_set(HOP_FIELDS);
     Ok(hop)
+}
+
+/// Says whether Upgrade offers only protocols that Weir cannot pass on.
+//= rfc9110#7.8
+// An offer of another HTTP (`h2c`, `TLS/1.2`) may be ignored: the request is served as it is. Whoever offers anything
+// else wants a tunnel, and would take an ordinary answer for one.
+#[cold]
+fn leaves_http(head: &Head, block: &[u8]) -> bool {
+    let is_harmless = |protocol: &[u8]| {
+        let begins = |with: &[u8]| {
+            let start = protocol.get(..with.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(with))
+        };
+        begins(b"http/") || begins(b"tls/") || begins(b"h2") || begins(b"websocket")
+    };
+    let mut offers = head.elements(FieldId::Upgrade, block).peekable();
+    offers.peek().is_some() && !offers.any(is_harmless)
 }
 
 /// Says whether a value is one word of letters, digits and hyphens, given in lower case. Control

@@ -54,6 +54,8 @@ pub struct Request {
     /// The protocol that the client would switch to, when it may; see
     /// [`HopByHop::upgrade`](crate::HopByHop::upgrade).
     pub upgrade: Option<Span>,
+    /// Whether the client wants to leave HTTP for another protocol than that.
+    pub leaves_http: bool,
     /// Says whether the client takes trailers.
     pub te_trailers: bool,
     /// Says whether the client wants the connection to go on.
@@ -421,6 +423,7 @@ fn read_request(head: &mut Head, block: &[u8]) -> Result<Request, Error> {
         body,
         expects_continue: expects_continue && body != BodyKind::None,
         upgrade: hop.upgrade.filter(|_| may_upgrade),
+        leaves_http: hop.leaves_http,
         te_trailers: hop.te_trailers,
         persists: hop.persists(head.version),
     })

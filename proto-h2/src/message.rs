@@ -175,6 +175,7 @@ impl Fields {
             body,
             expects_continue: expectation(head, text)? && !is_end,
             upgrade: protocol,
+            leaves_http: false,
             te_trailers: self.te_trailers,
             persists: true,
         })

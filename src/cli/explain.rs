@@ -232,7 +232,8 @@ fn answer<'p>(
         reason,
         allow: None,
     };
-    let received = match Server::new(limits).receive(block, &mut head) {
+    let mut server = Server::new(limits);
+    let received = match server.receive(block, &mut head) {
         Ok(received) if received.event == Event::Head => Ok(()),
         Ok(_) => Err(weir_proto_h1::Error::BadRequestLine),
         Err(error) => Err(error),
@@ -258,7 +259,11 @@ fn answer<'p>(
     }
     let mut scratch = Scratch::default();
     let view = match scratch.view(&head, block) {
-        Ok(view) => RequestView { client, ..view },
+        Ok(view) => RequestView {
+            client,
+            leaves_http: server.request().leaves_http,
+            ..view
+        },
         Err(error) => {
             answer.decision = refuse(Reason::from_request(error));
             return answer;

@@ -113,12 +113,9 @@ fn decide<N: Net>(
     down: &mut Down<'_, N>,
     record: &mut Record,
 ) -> Result<RouteId, Fault> {
-    //= rfc9220#3
-    // A protocol that is not known is a 501.
     let protocol = down.request().upgrade.map(|span| span.get(&down.kit.block));
-    if protocol.is_some_and(|protocol| !protocol.eq_ignore_ascii_case(b"websocket")) {
-        return Err(Fault::local(Phase::Route, Reason::UnsupportedProtocol));
-    }
+    let is_unknown = |protocol: &[u8]| !protocol.eq_ignore_ascii_case(b"websocket");
+    let leaves_http = down.request().leaves_http || protocol.is_some_and(is_unknown);
     let view = down
         .kit
         .scratch
@@ -126,6 +123,7 @@ fn decide<N: Net>(
         .map_err(|error| Fault::downstream(Phase::Route, Reason::from_request(error)))?;
     let view = RequestView {
         client: record.identity.as_deref(),
+        leaves_http,
         ..view
     };
     match plan.decide(&view, &mut down.kit.paths) {

@@ -138,6 +138,9 @@ impl Plan {
     #[must_use]
     pub fn refuse(&self, view: &RequestView<'_>) -> Option<Decision> {
         let (reason, allow) = match view.head.method {
+            //= rfc9220#3
+            // A protocol that is not known is a 501.
+            _ if view.leaves_http => (Reason::UnsupportedProtocol, None),
             // Neither makes sense through a gateway: one asks for a tunnel, one for an echo.
             Method::Connect | Method::Trace => {
                 let allow = "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH".to_owned();
