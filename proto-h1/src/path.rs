@@ -184,8 +184,10 @@ pub fn decode_overlong(first: u8, text: &[u8]) -> Option<(u8, &[u8])> {
     };
     let (mut value, mut rest) = (u32::from(first & 0x03), text);
     for _ in 0..more {
-        let (octet, after) = decode_octet(rest)?;
-        // The top bits say that it continues; programs that do not look closely do not look at them either.
+        // The top bits say that it continues; programs that do not look closely do not look at them either. So any octet
+        // does, and it need not be encoded: `%C0.` is the same text as `%C0%2E`.
+        let bare = || rest.split_first().map(|(&byte, after)| (byte, after));
+        let (octet, after) = decode_octet(rest).or_else(bare)?;
         value = value << 6 | u32::from(octet & 0x3f);
         rest = after;
     }

@@ -7,8 +7,11 @@ use weir_proto_h1::path::{Oddities, is_plain, normalize_path};
 
 use super::{Plan, RouteId, RoutePlan, Target};
 use crate::limits::PATH_BYTES_READ_MAX;
-use crate::route::{Found, Reading, RequestView, readings};
+use crate::route::{Found, Reading, RequestView, lax_readings, readings};
 use weir_config::EncodedSlash;
+
+/// How often a path is gone through that is decoded more than once: what is encoded more often than twice shrinks.
+const LAX_PASSES: usize = 2;
 
 /// Where paths are taken apart and put together. Reused between requests: warm ones allocate nothing.
 #[derive(Debug, Default)]
@@ -107,39 +110,40 @@ impl Plan {
         // With dot segments, the client may have meant what another reading makes of them, and the endpoint gets the
         // form that was matched: both count.
         let paths = [Some(view.received_path), has_dots.then_some(view.path)];
+        // What else takes the path, and whether a dot segment has led there.
         let mut find = |by: Reading, path: &[u8]| {
-            by.read(path, decoded, read);
+            let has_dots = by.read(path, decoded, read);
             if read.as_slice() == view.path {
                 return None;
             }
             let path = read.as_slice();
             let found = self.table.find(&RequestView { path, ..*view });
             let is_same = found.route().is_some_and(|other| self.is_alike(id, other));
-            (!is_same).then_some(found)
+            (!is_same).then_some((found, has_dots))
         };
-        let lengths = paths.into_iter().flatten().map(<[u8]>::len).sum();
-        if is_too_much(readings(view.oddities, trusts_slashes), lengths) {
+        let again = view.oddities.has(Oddities::ENCODED_PERCENT);
+        let lax = || lax_readings(trusts_slashes).filter(|_| again);
+        let lengths: usize = paths.into_iter().flatten().map(<[u8]>::len).sum();
+        let bytes = readings(view.oddities, trusts_slashes).count() * lengths
+            + lax().count() * LAX_PASSES * view.received_path.len();
+        if bytes > PATH_BYTES_READ_MAX {
             return Err(Objection::TooOdd);
         }
         for by in readings(view.oddities, trusts_slashes) {
             for path in paths.into_iter().flatten() {
-                if let Some(found) = find(by, path) {
+                if let Some((found, _)) = find(by, path) {
                     let path = read.clone();
                     return Err(Objection::Read { by, path, found });
                 }
             }
         }
-        if trusts_slashes {
-            return Ok(());
-        }
-        // Few read so, and what they read may well be harmless: only a route that forbids something counts.
+        // Few read so, and what they read may well be harmless: only a route that forbids something counts, or a dot
+        // segment that leads out of the route. Nobody has that encoded twice by chance.
         let authority = after_authority(view.received_path).map(|path| (Reading::LITERAL, path));
-        let again = view.oddities.has(Oddities::ENCODED_PERCENT);
-        let lax = [Reading::LAX, Reading::LAX_LATE].map(|by| (by, view.received_path));
-        let lax = lax.into_iter().filter(|_| again);
+        let lax = lax().map(|by| (by, view.received_path));
         for (by, path) in lax.chain(authority) {
-            if let Some(found) = find(by, path)
-                && self.forbids(&found)
+            if let Some((found, has_dots)) = find(by, path)
+                && (self.forbids(&found) || (has_dots && by != Reading::LITERAL))
             {
                 let path = read.clone();
                 return Err(Objection::Read { by, path, found });
@@ -232,8 +236,12 @@ fn compare_rewritten(
         return Ok(());
     }
     let trusts_slashes = route.encoded_slash == EncodedSlash::Keep;
+    let again = oddities.has(Oddities::ENCODED_PERCENT);
+    let lax = || lax_readings(trusts_slashes).filter(|_| again);
     let lengths = view.settled_path().len() + 2 * sent.len();
-    if is_too_much(readings(oddities, trusts_slashes), lengths) {
+    let bytes = readings(oddities, trusts_slashes).count() * lengths
+        + lax().count() * LAX_PASSES * sent.len();
+    if bytes > PATH_BYTES_READ_MAX {
         return Err(Objection::TooOdd);
     }
     for by in readings(oddities, trusts_slashes) {
@@ -246,16 +254,10 @@ fn compare_rewritten(
             return refused(by);
         }
     }
-    let again = oddities.has(Oddities::ENCODED_PERCENT) && !trusts_slashes;
-    if again && Reading::LAX.read(sent, decoded, read) {
-        return refused(Reading::LAX);
+    match lax().find(|by| by.read(sent, decoded, read)) {
+        Some(by) => refused(by),
+        None => Ok(()),
     }
-    Ok(())
-}
-
-/// Whether to read texts of these lengths in all of these ways would take too long.
-fn is_too_much(readings: impl Iterator<Item = Reading>, lengths: usize) -> bool {
-    readings.count() * lengths > PATH_BYTES_READ_MAX
 }
 
 /// What is left of a path that begins with two slashes where it is taken for a relative reference (RFC 3986, section

@@ -38,7 +38,7 @@ use weir_config::Match;
 
 pub use explain::{Considered, Explained, Verdict};
 pub use predicate::{Failed, Methods};
-pub use reading::{Reading, readings};
+pub use reading::{Reading, lax_readings, readings};
 pub use view::{RequestView, Scratch};
 
 use crate::plan::RouteId;

@@ -10,7 +10,7 @@ use std::mem;
 use weir_proto_h1::path::{Oddities, decode_octet, decode_overlong, is_unreserved};
 
 /// How often a text is decoded at most by those who decode until nothing changes.
-const DECODINGS_MAX: usize = 5;
+const DECODINGS_MAX: u8 = 5;
 
 /// A way to read paths. Percent-encoding of unreserved characters means nothing in any of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub struct Reading {
     backslash: bool,
     /// Longer UTF-8 forms stand for their ASCII character.
     overlong: bool,
-    /// What comes of decoding is decoded again.
-    again: bool,
+    /// How often what comes of decoding is decoded again.
+    decoded_again: u8,
     parameters: Parameters,
     /// Dot segments are resolved before slashes are merged: `/a//../b` is `/a/b`.
     merges_late: bool,
@@ -69,9 +69,39 @@ pub fn readings(oddities: Oddities, trusts_slashes: bool) -> impl Iterator<Item 
                 slash,
                 backslash,
                 overlong,
-                again: false,
+                decoded_again: 0,
                 parameters,
                 merges_late,
+            })
+        })
+    })
+}
+
+/// The readings of those who decode more than once, twice or until nothing changes. What else they do is not known, and
+/// what they find in the end may be anything, whatever the path shows.
+pub fn lax_readings(trusts_slashes: bool) -> impl Iterator<Item = Reading> {
+    let of_separators = move |(slash, backslash, overlong)| Reading {
+        slash: slash && !trusts_slashes,
+        backslash: backslash && !trusts_slashes,
+        overlong,
+        ..Reading::LITERAL
+    };
+    let separators = [
+        (true, false, false),
+        (true, true, false),
+        (true, true, true),
+    ];
+    separators.map(of_separators).into_iter().flat_map(|by| {
+        let parameters = [Parameters::Kept, Parameters::CutLast].into_iter();
+        parameters.flat_map(move |parameters| {
+            let decodings = [1, DECODINGS_MAX - 1].into_iter();
+            decodings.flat_map(move |decoded_again| {
+                [false, true].map(|merges_late| Reading {
+                    parameters,
+                    decoded_again,
+                    merges_late,
+                    ..by
+                })
             })
         })
     })
@@ -83,49 +113,32 @@ impl Reading {
         slash: false,
         backslash: false,
         overlong: false,
-        again: false,
+        decoded_again: 0,
         parameters: Parameters::Kept,
         merges_late: false,
-    };
-
-    /// Decodes until nothing changes and takes everything for a separator that somebody takes for one.
-    pub const LAX: Self = Self {
-        slash: true,
-        backslash: true,
-        overlong: true,
-        again: true,
-        parameters: Parameters::CutLast,
-        merges_late: false,
-    };
-
-    /// The same, with slashes merged after dot segments are resolved.
-    pub const LAX_LATE: Self = Self {
-        merges_late: true,
-        ..Self::LAX
     };
 
     /// Writes what `path` stands for into `out`, in the form that routes are matched against. Says whether a dot
     /// segment was resolved. Both buffers are overwritten.
     pub fn read(self, path: &[u8], decoded: &mut Vec<u8>, out: &mut Vec<u8>) -> bool {
-        self.decode(path, decoded);
-        if self.again {
-            for _ in 1..DECODINGS_MAX {
-                mem::swap(decoded, out);
-                self.decode(out, decoded);
-                if decoded.len() == out.len() {
-                    break;
-                }
+        self.decode(path, self.decoded_again == 0, decoded);
+        for more in (0..self.decoded_again).rev() {
+            mem::swap(decoded, out);
+            self.decode(out, more == 0, decoded);
+            if decoded.len() == out.len() {
+                break;
             }
         }
         self.resolve(decoded, out)
     }
 
-    fn decode(self, path: &[u8], out: &mut Vec<u8>) {
+    /// Decodes once. What is decoded again afterwards keeps the percent signs that it then needs.
+    fn decode(self, path: &[u8], is_last: bool, out: &mut Vec<u8>) {
         out.clear();
         let mut rest = path;
         while let Some((&byte, tail)) = rest.split_first() {
             rest = match byte {
-                b'%' => self.decode_one(rest, tail, out),
+                b'%' => self.decode_one(rest, tail, is_last, out),
                 b';' if self.parameters == Parameters::CutFirst => {
                     let end = tail.iter().position(|&byte| byte == b'/');
                     tail.get(end.unwrap_or(tail.len())..).unwrap_or_default()
@@ -139,7 +152,13 @@ impl Reading {
     }
 
     /// Decodes what `text` begins with, which is a percent sign, and returns what comes after it.
-    fn decode_one<'p>(self, text: &'p [u8], tail: &'p [u8], out: &mut Vec<u8>) -> &'p [u8] {
+    fn decode_one<'p>(
+        self,
+        text: &'p [u8],
+        tail: &'p [u8],
+        is_last: bool,
+        out: &mut Vec<u8>,
+    ) -> &'p [u8] {
         let Some((octet, after)) = decode_octet(text) else {
             out.push(b'%');
             return tail;
@@ -150,7 +169,7 @@ impl Reading {
             b'/' if self.slash => out.push(b'/'),
             b'\\' if self.backslash => out.push(b'/'),
             b';' if self.parameters == Parameters::CutLast => out.push(b';'),
-            b'%' if self.again && is_hexadecimal(after) => out.push(b'%'),
+            b'%' if !is_last && is_hexadecimal(after) => out.push(b'%'),
             _ if is_unreserved(octet) => out.push(octet),
             _ => {
                 let digit = |value: u8| value + if value < 10 { b'0' } else { b'A' - 10 };
@@ -213,7 +232,11 @@ impl fmt::Display for Reading {
             Parameters::CutFirst | Parameters::CutLast => "cuts off what follows a semicolon",
         };
         let parts = [
-            if self.again { "decodes twice" } else { "" },
+            match self.decoded_again {
+                0 => "",
+                1 => "decodes twice",
+                _ => "decodes until nothing changes",
+            },
             if self.overlong {
                 "takes overlong UTF-8"
             } else {
@@ -275,6 +298,14 @@ mod tests {
             backslash: true,
             ..literal
         };
+        let twice = Reading {
+            decoded_again: 1,
+            ..slash
+        };
+        let always = Reading {
+            decoded_again: DECODINGS_MAX - 1,
+            ..cut_last
+        };
         for (reading, path, expected) in [
             (literal, "/", "/"),
             (literal, "/a//b/", "/a/b/"),
@@ -299,9 +330,14 @@ mod tests {
             (overlong, "/a%c0%afb%e0%80%af%f0%80%80%afc", "/a/b/c"),
             (overlong, "/a%c1%9cb%c0%2fc", "/a/b/c"),
             (overlong, "/%e0%b8%81", "/%E0%B8%81"),
-            (Reading::LAX, "/a/%252e%252e/b", "/b"),
-            (Reading::LAX, "/a%25252f%25%32%65%2e/%2525", "/%25"),
-            (Reading::LAX, "/100%25", "/100%25"),
+            (overlong, "/a%c0./%c0./%c0/b", "/a./b"),
+            (twice, "/a/%252e%252e/b", "/b"),
+            (twice, "/a/%25252e%25252e/b", "/a/%252e%252e/b"),
+            (twice, "/a%252f..;/b", "/a/..;/b"),
+            (always, "/a/%25252e%25252e/b", "/b"),
+            (always, "/a%25252f%25%32%65%2e/%2525", "/%25"),
+            (always, "/100%25", "/100%25"),
+            (always, "/100%2525%25252", "/100%25%252"),
         ] {
             assert_eq!(read(reading, path), expected, "{path} by {reading:?}");
         }

@@ -127,6 +127,10 @@ fn a_route_that_forbids_is_not_passed() {
         "/adm%2569n/y",
         "/%25252e%25252e/admin/y",
         "/admin%252f%252f..%252fx",
+        "/admin%252f%25252e%25252e",
+        "/x/%c0.%c0./admin/y",
+        "/x/%C0%2e%c0./admin/y",
+        "/admin%c0/x",
         "//x/admin/y",
         "/admin%2f",
         "/admin;",
@@ -210,6 +214,59 @@ fn an_encoded_slash_passes_where_all_readings_meet_the_route() {
         &[
             ("/a%2Fb/c", Ok("/a%2Fb/c")),
             ("/a/b/c", Err(Reason::NoRoute)),
+        ],
+    );
+}
+
+#[test]
+fn slashes_that_are_trusted_are_all_that_is_trusted() {
+    let plan = routes(
+        "[[route]]\nmatch = \"/admin/*\"\nrespond = 403\n[[route]]\nmatch = \"/*\"\nto = \"app\"\nencoded_slash = \"keep\"",
+    );
+    check(
+        &plan,
+        &[
+            ("/x/..%2fadmin/y", Ok("/x/..%2fadmin/y")),
+            ("/x/..%252fadmin/y", Ok("/x/..%252fadmin/y")),
+            ("/x/%252e%252e/admin/y", BAD),
+            ("/x/%25252e%25252e/admin/y", BAD),
+            ("/adm%2569n/y", BAD),
+            ("/x/..;/admin/y", BAD),
+            ("//x/admin/y", BAD),
+        ],
+    );
+}
+
+/// Who decodes twice, or until nothing changes, may know parameters or not.
+#[test]
+fn what_is_encoded_twice_leads_nowhere_else() {
+    let plan = routes(
+        "[[route]]\nmatch = \"/api/admin/*\"\nrespond = 403\n[[route]]\nmatch = \"/*\"\nto = \"app\"\n",
+    );
+    check(
+        &plan,
+        &[
+            ("/api/..;%252f..%252fadmin/x", BAD),
+            ("/api/..;/%252e%252e/admin/x", BAD),
+            ("/api/admin%252f%25252e%25252e", BAD),
+            ("/api/x/%25252e%25252e/admin/x", BAD),
+            ("/api%255c..%255capi%255cadmin/x", BAD),
+            ("/api/%25c0%25ae%25c0%25ae/api/admin/x", BAD),
+            ("/api/%252e%252e/x", Ok("/api/%252e%252e/x")),
+        ],
+    );
+    // Nothing forbids what is outside, but nobody means to go there.
+    let open = route("match = \"/public/*\"");
+    check(
+        &open,
+        &[
+            ("/public/%252e%252e/secret", BAD),
+            ("/public/..%252fsecret", BAD),
+            ("/public/..%255csecret", BAD),
+            ("/public%252fx", Err(Reason::NoRoute)),
+            ("/public/a%252Fb", Ok("/public/a%252Fb")),
+            ("/public/100%2525", Ok("/public/100%2525")),
+            ("/public/x/%252e%252e/y", Ok("/public/x/%252e%252e/y")),
         ],
     );
 }

@@ -159,8 +159,13 @@ const READINGS: [(&str, Read); 10] = [
         rfc3986(&cut(&decode(path, b"/;")))
     }),
     ("an old decoder of UTF-8", |path| {
-        let path = path
+        let path = ["%C0", "%C1", "%AF", "%AE", "%9C"]
+            .iter()
+            .fold(path.to_owned(), |path, octet| {
+                path.replace(octet, &octet.to_ascii_lowercase())
+            })
             .replace("%c0%af", "/")
+            .replace("%c0.", ".")
             .replace("%c1%9c", "/")
             .replace("%c0%ae", ".");
         rfc3986(&merge(&decode(&path, b"/\\").replace('\\', "/")))
@@ -295,10 +300,10 @@ impl Random {
     }
 
     fn path(&mut self) -> String {
-        const PIECES: [&str; 30] = [
+        const PIECES: [&str; 31] = [
             "/", "/", "/", "/", "/", "/", "a", "a", "a", "b", "b", "c", ".", ".", "..", "..",
             "%2e", "%2E%2e", "%2f", "%2F", "%5c", "%5C", ";", ";a", "%3b", "%c0%af", "%c0%ae",
-            "%c1%9c", "%61", "%252e",
+            "%c1%9c", "%61", "%252e", "%c0.",
         ];
         let mut path = String::from("/");
         let tame = self.below(4) == 0;
