@@ -188,6 +188,36 @@ fn what_clients_send_binds_nothing() {
     assert_eq!(endpoint.connections(), 1, "all use the pool");
 }
 
+/// Clients that have been challenged once send credentials unasked on whatever connection they get.
+#[test]
+fn credentials_that_come_unasked_serve_nobody_else() {
+    let endpoint = Endpoint::numbered(|conn, _| {
+        let mut name = None;
+        while let Some(request) = conn.next_request() {
+            if let Some(credentials) = request.field("Authorization") {
+                name = Some(credentials.replace("Negotiate ", ""));
+            }
+            let answer = match &name {
+                Some(name) => ok(name),
+                None => "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Negotiate\r\n\
+                         Content-Length: 6\r\n\r\nnobody"
+                    .to_owned(),
+            };
+            if conn.try_send(answer).is_err() {
+                break;
+            }
+        }
+    });
+    let weir = Weir::to(&[&endpoint]);
+    assert_eq!(who(&mut weir.connect()), "nobody", "is challenged");
+    for name in ["alice", "bob", "carol"] {
+        let mut client = weir.connect();
+        client.send(with(&format!("Negotiate {name}")));
+        assert_eq!(client.response().text(), name);
+        assert_eq!(who(&mut weir.connect()), "nobody", "after {name}");
+    }
+}
+
 #[test]
 fn an_answer_that_goes_on_or_says_that_it_lasts_binds() {
     for field in [

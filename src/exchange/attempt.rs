@@ -254,7 +254,14 @@ impl<N: Net> Way<'_, N> {
     /// Binds the endpoint's connection to the client's, if the endpoint authenticates connections: nobody else is to have
     /// the identity that it may have now.
     fn bind(&self, up: &mut Up<N>, endpoint: &Rc<Endpoint<N>>, down: &mut Down<'_, N>) {
-        if !up.is_unbound() || !(up.challenges_connection() || is_authenticated(up, down)) {
+        if !up.is_unbound() {
+            return;
+        }
+        if !(up.challenges_connection() || is_authenticated(up, down)) {
+            // It may have taken credentials that came unasked, and say nothing of it.
+            if endpoint.authenticates() && authenticates(down) {
+                up.forsake();
+            }
             return;
         }
         let bindings = down.kit.bindings.get_or_insert_default();

@@ -3,7 +3,8 @@
 //! NTLM and Negotiate (RFC 4559) authenticate a connection and not a request: whoever sends the next request on it has
 //! the identity of who sent the last. So a connection on which an endpoint asks for that leaves the pool. It belongs to
 //! the client's connection whose request was challenged until either ends, and counts against the endpoint's limit like
-//! any other. Only the endpoint's answer binds: what a client sends does not, or clients could use the pool up.
+//! any other. Only the endpoint's answer binds: what a client sends does not, or clients could use the pool up. An endpoint
+//! that has asked once may also take credentials that come unasked and say nothing: such a connection ends with its answer.
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
@@ -41,6 +42,7 @@ impl<N: Net> Bindings<N> {
     /// Binds a connection to an endpoint of this upstream. `None`: the client has another, and this one is to serve
     /// nobody.
     pub fn bind(&self, upstream: &Upstream<N>, endpoint: &Rc<Endpoint<N>>) -> Option<Rc<Bound>> {
+        endpoint.place.has_authenticated();
         if self.find(upstream).is_some() {
             return None;
         }
@@ -95,6 +97,12 @@ impl<N: Net> Drop for Bindings<N> {
 }
 
 impl<N: Net> Endpoint<N> {
+    /// Whether it has asked for authentication that holds for a connection.
+    #[inline]
+    pub fn authenticates(&self) -> bool {
+        self.place.authenticates()
+    }
+
     /// Takes out a bound connection that waits for its client's next request.
     fn take_bound(&self, bound: &Rc<Bound>) -> Option<Held<N>> {
         let mut waiting = self.bound.borrow_mut();

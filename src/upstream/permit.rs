@@ -70,6 +70,17 @@ impl<N: Net> Place<N> {
             .map(|(_, number)| *number)
     }
 
+    /// Whether the endpoint has asked for authentication that holds for a connection, on whatever core.
+    #[inline]
+    pub(super) fn authenticates(&self) -> bool {
+        self.count.authenticates()
+    }
+
+    /// The endpoint asks for authentication that holds for a connection.
+    pub(super) fn has_authenticated(&self) {
+        self.count.has_authenticated();
+    }
+
     /// Whether one more connection may be made.
     #[inline]
     pub(super) fn has_room(&self) -> bool {

@@ -45,6 +45,8 @@ const NO_TICKET: u64 = u64::MAX;
 pub(super) struct EndpointCount {
     open: AtomicU32,
     max: AtomicU32,
+    /// It has asked for authentication that holds for a connection.
+    authenticates: AtomicBool,
     pub(super) upstream: Arc<UpstreamCount>,
 }
 
@@ -103,6 +105,7 @@ impl UpstreamCount {
         let count = Arc::new(EndpointCount {
             open: AtomicU32::new(0),
             max: AtomicU32::new(0),
+            authenticates: AtomicBool::new(false),
             upstream: self.clone(),
         });
         endpoints.insert(name.clone(), Arc::downgrade(&count));
@@ -188,6 +191,20 @@ impl EndpointCount {
     /// How many connections there may be, by the plan of the day.
     pub(super) fn set_max(&self, max: u32) {
         self.max.store(max, SeqCst);
+    }
+
+    /// Whether the endpoint has asked for authentication that holds for a connection.
+    #[inline]
+    pub(super) fn authenticates(&self) -> bool {
+        self.authenticates.load(Relaxed)
+    }
+
+    /// The endpoint asks for authentication that holds for a connection.
+    pub(super) fn has_authenticated(&self) {
+        // Every challenge says it, and the line is shared.
+        if !self.authenticates() {
+            self.authenticates.store(true, Relaxed);
+        }
     }
 
     /// Whether one more may be made.
