@@ -182,6 +182,33 @@ fn routes_see_what_the_listener_lets_through() {
     assert_eq!(ask(&weir, "X-Forwarded-Proto: https"), "forged");
 }
 
+/// To an endpoint of CGI, `X_Role` is the `X-Role` that a route forbids.
+#[test]
+fn odd_names_are_not_taken_for_what_a_route_looks_at() {
+    for (listener, route) in [
+        ("underscores = \"keep\"", ""),
+        ("", "underscores = \"keep\""),
+    ] {
+        let endpoint = Endpoint::answering(|_| ok("hello"));
+        let weir = Weir::start(&format!(
+            "[listen.\"127.0.0.1:0\"]\n{listen}\n[upstream]\nup = {name:?}\n\
+             [[route]]\nmatch = {{ path = \"/*\", header = {{ X-Role = \"admin\" }} }}\nrespond = 403\n\
+             [[route]]\nmatch = \"/*\"\nto = \"up\"\n{route}\n",
+            listen = listener,
+            name = endpoint.name
+        ));
+        let request = "POST / HTTP/1.1\r\nHost: weir.test\r\nTransfer-Encoding: chunked\r\nX_Role: admin\r\n\
+                       x.role: admin\r\nX_Other: a\r\n\r\n0\r\nX_Role: admin\r\n\r\n";
+        assert_eq!(weir.ask(request).text(), "hello");
+        let request = endpoint.only();
+        assert_eq!(request.field("X_Other"), Some("a"));
+        for name in ["X_Role", "x.role"] {
+            assert_eq!(request.field(name), None, "{name}, {listener} {route}");
+        }
+        assert!(request.trailers.is_empty(), "{:?}", request.trailers);
+    }
+}
+
 /// What only proxies may say.
 const FAMILY: [&str; 30] = [
     "X-Forwarded-For",
@@ -320,7 +347,7 @@ fn nodes_of_trusted_proxies_are_made_canonical_and_quoted() {
     let way = Way::new("trusted_proxies = \"127.0.0.1\"", "", "");
     let request = way.with(
         "X-Forwarded-For: \"evil, [2001:DB8::7]:443, _hidden\r\nX-Forwarded-For: ::ffff:192.0.2.7:1, ::ffff:192.0.2.7, 127.0.0.1:9\r\n\
-         X-Forwarded-Host: a\"b, c\\d\r\nX-Forwarded-Proto: https;x",
+         X-Forwarded-Host: a.test:81, c\\d\r\nX-Forwarded-Proto: https;x",
     );
     assert_eq!(
         request.all("X-Forwarded-For"),
@@ -329,7 +356,7 @@ fn nodes_of_trusted_proxies_are_made_canonical_and_quoted() {
     assert_eq!(
         request.all("Forwarded"),
         [
-            "for=unknown, for=\"[2001:db8::7]\", for=_hidden, for=unknown, for=192.0.2.7;host=\"a\\\"b\", for=127.0.0.1, \
+            "for=unknown, for=\"[2001:db8::7]\", for=_hidden, for=unknown, for=192.0.2.7;host=\"a.test:81\", for=127.0.0.1, \
              for=127.0.0.1;host=\"weir.test\";proto=http"
         ]
     );

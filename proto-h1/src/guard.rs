@@ -222,6 +222,12 @@ fn folds_alike(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| fold(*a) == fold(*b))
 }
 
+/// Says whether one name could be taken for another, which it is not.
+#[must_use]
+pub fn is_other_spelling(name: &[u8], other: &[u8]) -> bool {
+    folds_alike(name, other) && !name.eq_ignore_ascii_case(other)
+}
+
 /// Says whether a name could be taken for one that is known, or for one of the table.
 fn folds_onto_known(name: &[u8]) -> bool {
     let mut text = [0; FOLDED_BYTES];
@@ -237,8 +243,14 @@ pub fn is_odd_name(name: &[u8]) -> bool {
 
 impl Head {
     /// Drops the fields of a request that its peer may not send. Returns how many of them had odd names: those that
-    /// could be taken for another are gone, the others can come back by [`Head::restore_odd_names`].
-    pub fn enforce(&mut self, block: &[u8], policy: &FieldPolicy) -> u32 {
+    /// could be taken for another are gone, the others can come back by [`Head::restore_odd_names`]. `is_taken` says
+    /// whether an odd name could be taken for one that matters besides.
+    pub fn enforce(
+        &mut self,
+        block: &[u8],
+        policy: &FieldPolicy,
+        is_taken: &dyn Fn(&[u8]) -> bool,
+    ) -> u32 {
         let refused = policy.refused();
         for field in &mut self.fields {
             let is_refused = match field.id {
@@ -255,7 +267,7 @@ impl Head {
         }
         self.present = self.present.without(refused);
         if self.has_odd_names {
-            self.drop_odd_names(block, policy.odd_names)
+            self.drop_odd_names(block, policy.odd_names, is_taken)
         } else {
             0
         }
@@ -263,7 +275,12 @@ impl Head {
 
     /// Drops the fields with odd names that do not pass. Returns how many there were.
     #[cold]
-    pub fn drop_odd_names(&mut self, block: &[u8], odd_names: OddNames) -> u32 {
+    pub fn drop_odd_names(
+        &mut self,
+        block: &[u8],
+        odd_names: OddNames,
+        is_taken: &dyn Fn(&[u8]) -> bool,
+    ) -> u32 {
         let mut dropped = 0;
         for at in 0..self.fields.len() {
             let Some(field) = self.fields.get(at).filter(|field| field.is_odd) else {
@@ -271,9 +288,10 @@ impl Head {
             };
             let name = field.name.get(block);
             let is_taken_for_other = folds_onto_known(name)
+                || is_taken(name)
                 || self.fields.iter().any(|other| {
                     let other = other.name.get(block);
-                    folds_alike(name, other) && !name.eq_ignore_ascii_case(other)
+                    is_other_spelling(name, other)
                 });
             let passes = !is_taken_for_other && odd_names.take(name);
             if let Some(field) = self.fields.get_mut(at)
@@ -339,9 +357,8 @@ impl Trailers {
     fn has_other_spelling(&self, at: usize) -> bool {
         let name = self.field(at).map_or(&b""[..], |(_, name)| name);
         (0..self.len()).any(|other| {
-            self.field(other).is_some_and(|(_, other)| {
-                folds_alike(name, other) && !name.eq_ignore_ascii_case(other)
-            })
+            self.field(other)
+                .is_some_and(|(_, other)| is_other_spelling(name, other))
         })
     }
 }
@@ -368,7 +385,7 @@ mod tests {
     fn left(claims: Claims, odd_names: OddNames) -> (Vec<&'static str>, u32) {
         let mut head = Head::new();
         crate::parse_request(HEAD, &crate::Limits::default(), &mut head).unwrap();
-        let dropped = head.enforce(HEAD, &FieldPolicy { claims, odd_names });
+        let dropped = head.enforce(HEAD, &FieldPolicy { claims, odd_names }, &|_| false);
         let known = [
             FieldId::XForwardedFor,
             FieldId::Forwarded,
@@ -432,11 +449,11 @@ mod tests {
         }
         let mut head = Head::new();
         crate::parse_request(HEAD, &crate::Limits::default(), &mut head).unwrap();
-        head.enforce(HEAD, &FieldPolicy::default());
+        head.enforce(HEAD, &FieldPolicy::default(), &|_| false);
         assert_eq!(head.restore_odd_names(), 2);
         assert!(head.find_name(b"x_user3", HEAD).is_some());
         assert!(head.find_name(b"x_forwarded_for", HEAD).is_none());
-        assert_eq!(head.drop_odd_names(HEAD, OddNames::Drop), 2);
+        assert_eq!(head.drop_odd_names(HEAD, OddNames::Drop, &|_| false), 2);
         assert_eq!(head.restore_odd_names(), 2);
     }
 

@@ -97,10 +97,11 @@ pub use field::FieldId;
 pub use framing::{
     BodyKind, HopByHop, Role, keep_alive, request_body, response_body, strip_hop_by_hop,
 };
-pub use guard::{Claim, Claims, FieldPolicy, OddNames};
+pub use guard::{Claim, Claims, FieldPolicy, OddNames, is_other_spelling};
 pub use head::{Field, Head, Method, Span, TargetForm, Version};
 pub use limits::Limits;
 pub use parse::{Parsed, looks_like_h2_preface, looks_like_tls, parse_request, parse_response};
 pub use sender::Sender;
 pub use server::{Request, Server};
+pub use target::is_authority;
 pub use trailers::Trailers;

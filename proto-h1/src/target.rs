@@ -91,6 +91,12 @@ fn port(digits: &[u8]) -> Result<u16, Error> {
     }
 }
 
+/// Says whether a text is what Host may be: a host, with a port or without.
+#[must_use]
+pub fn is_authority(text: &[u8]) -> bool {
+    host_port(text).is_ok()
+}
+
 /// Checks Host and fills in the authority of a complete request head.
 //= rfc9112#3.2
 // 400 for a 1.1 request without Host, and for any request with two or an invalid one.

@@ -314,7 +314,7 @@ fn enforce(
         },
     };
     let before: Vec<_> = head.iter().map(|field| field.name).collect();
-    head.enforce(block, &policy);
+    head.enforce(block, &policy, &|name| plan.is_taken_for_matched(name));
     let after: Vec<_> = head.iter().map(|field| field.name).collect();
     let dropped = before.iter().filter(|name| !after.contains(name));
     dropped.map(|name| lossy(name.get(block))).collect()

@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use weir_config::ForwardedHeader;
-use weir_proto_h1::{FieldId, Head};
+use weir_proto_h1::{FieldId, Head, is_authority};
 
 use crate::limits::FORWARDED_HOPS_MAX;
 use crate::plan::CidrSet;
@@ -133,7 +133,7 @@ impl<'a> Chain<'a> {
                 farthest
             };
             chain.proto = of_origin(FieldId::XForwardedProto).filter(|text| is_scheme(text));
-            chain.host = of_origin(FieldId::XForwardedHost);
+            chain.host = of_origin(FieldId::XForwardedHost).filter(|text| is_authority(text));
         }
         chain
     }
@@ -298,7 +298,9 @@ fn element(text: &[u8]) -> Hop<'_> {
                 name if name.eq_ignore_ascii_case(b"proto") => {
                     hop.proto = Some(value).filter(|text| is_scheme(text));
                 }
-                name if name.eq_ignore_ascii_case(b"host") => hop.host = Some(value),
+                name if name.eq_ignore_ascii_case(b"host") => {
+                    hop.host = Some(value).filter(|text| is_authority(text));
+                }
                 _ => {}
             }
         }

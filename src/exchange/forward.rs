@@ -38,7 +38,8 @@ pub(super) fn enforce<N: Net>(plan: &Plan, down: &mut Down<'_, N>, record: &mut 
         },
         odd_names: odd_names(record),
     };
-    record.fields_dropped = head.enforce(block, &policy);
+    let is_taken = |name: &[u8]| plan.is_taken_for_matched(name);
+    record.fields_dropped = head.enforce(block, &policy, &is_taken);
     record.is_https = down.kit.agreed.is_some();
     if record.trusted {
         let chain = Chain::read(head, block, plan.forwarded_header, &plan.trusted_proxies);
@@ -57,7 +58,12 @@ fn odd_names(record: &Record) -> OddNames {
 }
 
 /// Drops odd names, or brings them back, where the route differs from the listener.
-fn settle_odd_names<N: Net>(down: &mut Down<'_, N>, record: &mut Record, route: &RoutePlan) {
+fn settle_odd_names<N: Net>(
+    plan: &Plan,
+    down: &mut Down<'_, N>,
+    record: &mut Record,
+    route: &RoutePlan,
+) {
     let keeps = route.keeps_odd_names.unwrap_or(record.keeps_odd_names);
     let was_kept = std::mem::replace(&mut record.keeps_odd_names, keeps);
     let (head, block) = (&mut down.kit.head, &down.kit.block[..]);
@@ -67,13 +73,14 @@ fn settle_odd_names<N: Net>(down: &mut Down<'_, N>, record: &mut Record, route: 
     if keeps {
         record.fields_dropped -= head.restore_odd_names();
     } else {
-        record.fields_dropped += head.drop_odd_names(block, odd_names(record));
+        let is_taken = |name: &[u8]| plan.is_taken_for_matched(name);
+        record.fields_dropped += head.drop_odd_names(block, odd_names(record), &is_taken);
     }
 }
 
 /// Drops what may not stand in the trailers of a request that has ended.
 pub(super) fn enforce_trailers<N: Net>(plan: &Plan, down: &mut Down<'_, N>, record: &mut Record) {
-    let matches = |name: &[u8]| plan.matches_field(name);
+    let matches = |name: &[u8]| plan.matches_field(name) || plan.is_taken_for_matched(name);
     record.fields_dropped += down.enforce_trailers(odd_names(record), &matches);
 }
 
@@ -104,7 +111,7 @@ pub(super) fn prepare<N: Net>(
     record: &mut Record,
     route: &RoutePlan,
 ) {
-    settle_odd_names(down, record, route);
+    settle_odd_names(plan, down, record, route);
     let tells_identity = {
         let listener = down.kit.door.plan.borrow();
         listener

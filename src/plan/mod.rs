@@ -25,7 +25,7 @@ pub use paths::{Objection, PathBuffers};
 pub use template::{Redirect, Rewrite};
 
 use weir_config::{Code, EncodedSlash, ForwardedHeader, Spot};
-use weir_proto_h1::{Claims, FieldId, Head, Method};
+use weir_proto_h1::{Claims, FieldId, Head, Method, is_other_spelling};
 
 use crate::fault::Reason;
 use crate::io::Address;
@@ -187,6 +187,14 @@ impl Plan {
             .matched_fields
             .binary_search_by(|known| known.bytes().cmp(name.iter().map(lower)));
         found.is_ok()
+    }
+
+    /// Says whether an endpoint may take a name for another at which a route's `match` looks.
+    #[cold]
+    #[must_use]
+    pub fn is_taken_for_matched(&self, name: &[u8]) -> bool {
+        let mut matched = self.matched_fields.iter();
+        matched.any(|matched| is_other_spelling(name, matched.as_bytes()))
     }
 
     /// The listener of an id of this plan.

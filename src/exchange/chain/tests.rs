@@ -273,7 +273,22 @@ const FORWARDED: &[Told] = &[
         "192.0.2.7",
         Some("192.0.2.7"),
         None,
-        Some("a,b;c"),
+        None,
+    ),
+    // What is no host could be taken for several, or for more of the element.
+    (
+        "Forwarded: for=192.0.2.7;host=\"a, for=192.0.2.8\"",
+        "192.0.2.7",
+        Some("192.0.2.7"),
+        None,
+        None,
+    ),
+    (
+        "Forwarded: for=192.0.2.7;host=\"[2001:db8::1]:81\";proto=http",
+        "192.0.2.7",
+        Some("192.0.2.7"),
+        Some("http"),
+        Some("[2001:db8::1]:81"),
     ),
     (
         "Forwarded: proto=https",
@@ -313,6 +328,25 @@ const FORWARDED: &[Told] = &[
     ),
     ("X-Forwarded-For: 192.0.2.7", "", None, None, None),
 ];
+
+#[test]
+fn x_forwarded_host_is_a_host() {
+    for (value, host) in [
+        ("a.test:81", Some("a.test:81")),
+        ("evil.test, a.test", Some("a.test")),
+        ("a\"b.test", None),
+        ("a.test/x", None),
+        ("a.test;host=b.test", None),
+        ("user@a.test", None),
+        ("a b", None),
+    ] {
+        let told = told(
+            ForwardedHeader::XForwardedFor,
+            &format!("X-Forwarded-Host: {value}"),
+        );
+        assert_eq!(told.3.as_deref(), host, "{value}");
+    }
+}
 
 #[test]
 fn forwarded_is_read_from_its_end() {
