@@ -775,7 +775,7 @@ pub struct Test {
     pub host: String,
     /// The port, if the URL names one.
     pub port: Option<u16>,
-    /// Path and query, with the leading slash.
+    /// Path and query as in the URL.
     pub target: String,
     /// Request fields, names lower case.
     pub headers: Vec<(String, String)>,

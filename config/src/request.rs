@@ -54,23 +54,27 @@ impl Text for RequestText {
             scheme: scheme.to_owned(),
             host: host.to_ascii_lowercase(),
             port,
-            //= rfc9110#4.2.3: an empty path is the same as a slash.
-            target: if target.starts_with('/') {
-                target.to_owned()
-            } else {
-                format!("/{target}")
-            },
+            target: target.to_owned(),
         })
     }
 }
 
-/// Splits `host:port`. `None` when either is invalid.
+/// Splits `host:port`, of which the port may be empty. `None` when either is invalid.
 fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let bracket_end = authority.rfind(']').unwrap_or(0);
     let (host, port) = match authority.get(bracket_end..)?.find(':') {
         Some(colon) => {
             let (host, port) = authority.split_at(bracket_end + colon);
-            (host, Some(port.get(1..)?.parse::<u16>().ok()?))
+            let digits = port.get(1..)?;
+            let is_empty = digits.is_empty();
+            (
+                host,
+                if is_empty {
+                    None
+                } else {
+                    Some(digits.parse().ok()?)
+                },
+            )
         }
         None => (authority, None),
     };
@@ -79,7 +83,11 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
         .and_then(|host| host.strip_suffix(']'));
     let valid = match literal {
         Some(inside) => inside.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => host.parse::<std::net::Ipv4Addr>().is_ok() || crate::address::is_host_name(host),
+        None => {
+            // "example.com." is the same name, said to be complete.
+            let name = host.strip_suffix('.').unwrap_or(host);
+            name.parse::<std::net::Ipv4Addr>().is_ok() || crate::address::is_host_name(name)
+        }
     };
     valid.then_some((host, port))
 }

@@ -23,7 +23,7 @@ use crate::tls::Identity;
 const OTHERS_LISTED_MAX: usize = 10;
 
 /// A request to explain.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Question {
     /// The method.
     pub method: String,
@@ -149,7 +149,7 @@ fn run_test(plan: &Plan, test: &Test, is_told: bool) -> Result<(), String> {
             name => fields.push((name, value.as_str())),
         }
     }
-    let target = target(&test.method, &test.host, port, test.target.clone());
+    let target = target(&test.method, &test.host, port, &test.target);
     let text = head_text(&test.method, &target, &host, fields)?;
     let listener = listener_for(plan, &listeners_at(plan, port));
     let client = Identity::known_by(&test.client_cert);
@@ -680,7 +680,7 @@ struct Url<'u> {
     authority: &'u str,
     port: u16,
     /// Path and query.
-    target: String,
+    target: &'u str,
 }
 
 impl<'u> Url<'u> {
@@ -700,14 +700,13 @@ impl<'u> Url<'u> {
         }
         let after_host = authority.rsplit(']').next().unwrap_or(authority);
         let port = match after_host.rsplit_once(':') {
+            None | Some((_, "")) => default_port(scheme),
             Some((_, port)) => port.parse().map_err(|_| format!("`{port}` is no port"))?,
-            None => default_port(scheme),
         };
-        let slash = if target.starts_with('/') { "" } else { "/" };
         Ok(Self {
             authority,
             port,
-            target: format!("{slash}{target}"),
+            target,
         })
     }
 }
@@ -716,14 +715,21 @@ fn default_port(scheme: &str) -> u16 {
     if scheme == "https" { 443 } else { 80 }
 }
 
-/// The target as a client would write it: CONNECT names a host and a port, and nothing else (RFC 9112 section 3.2.3).
-fn target(method: &str, authority: &str, port: u16, origin_form: String) -> String {
-    if method != "CONNECT" {
-        return origin_form;
+/// The target as a client would write it, of the path and the query of a URL.
+//= rfc9112#3.2
+// CONNECT names a host and a port, and nothing else. OPTIONS without path and query is for the whole server. An empty
+// path is a slash otherwise.
+fn target(method: &str, authority: &str, port: u16, of_url: &str) -> String {
+    match (method, of_url) {
+        ("CONNECT", _) => {
+            let port = format!(":{port}");
+            let host = authority.strip_suffix(&port).unwrap_or(authority);
+            format!("{host}{port}")
+        }
+        ("OPTIONS", "") => "*".to_owned(),
+        (_, path) if path.starts_with('/') => path.to_owned(),
+        (_, query) => format!("/{query}"),
     }
-    let port = format!(":{port}");
-    let host = authority.strip_suffix(&port).unwrap_or(authority);
-    format!("{host}{port}")
 }
 
 fn head_text<'f>(

@@ -317,6 +317,41 @@ fn methods_that_no_route_can_take() {
     assert_eq!(run_tests(&config, &plan), []);
 }
 
+/// A URL in a file and one in an argument are the request that a client would send for it.
+#[test]
+fn urls_are_asked_for_as_clients_do() {
+    let file = r#"
+[listen."127.0.0.1:80"]
+[[route]]
+match = "a.test/*"
+respond = 403
+[[route]]
+match = "/*"
+respond = 200
+"#;
+    for (method, url, status) in [
+        ("GET", "http://a.test", 403),
+        ("GET", "http://A.test./x", 403),
+        ("GET", "http://a.test:/x", 403),
+        ("GET", "http://a.test.:80/x", 403),
+        ("GET", "http://b.test?x", 200),
+        ("OPTIONS", "http://a.test", 404),
+        ("OPTIONS", "http://a.test/", 403),
+        ("OPTIONS", "http://b.test?x", 200),
+    ] {
+        let test = format!("[[test]]\nrequest = \"{method} {url}\"\nstatus = {status}\n");
+        let (config, plan) = plan(&format!("{file}{test}"));
+        assert_eq!(run_tests(&config, &plan), [], "{method} {url}");
+        let question = Question {
+            method: method.into(),
+            url: url.into(),
+            ..Question::default()
+        };
+        let text = explain(&plan, &question).unwrap();
+        assert!(text.contains(&format!("answer     {status}")), "{text}");
+    }
+}
+
 #[test]
 fn far_routes_are_counted_unless_all_are_wanted() {
     let mut file = FILE.to_owned();
