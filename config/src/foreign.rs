@@ -130,11 +130,28 @@ const TIMEOUTS: [Names; 4] = [
     (&["client"], "`body_stall`"),
 ];
 
+const LISTEN_TLS: [Names; 4] = [
+    (
+        &["client_auth", "verify", "ssl_verify_client"],
+        "`client_cert`",
+    ),
+    (
+        &["ca", "ca_file", "ssl_client_certificate", "trusted_ca"],
+        "`client_ca`",
+    ),
+    (&["protocols", "ssl_protocols", "versions"], "`min_version`"),
+    (
+        &["alpn", "http2"],
+        "`http2` of the listener; HTTP/1.1 is always spoken",
+    ),
+];
+
 /// What to write in this table for what others call `name`.
 pub(crate) fn written_here(name: &str, table: &TableInfo) -> Option<&'static str> {
     let names: &[Names] = match table.name {
         "file" => &FILE,
         "listen" => &LISTEN,
+        "listen_tls" => &LISTEN_TLS,
         "upstream" => &UPSTREAM,
         "route" => &ROUTE,
         "timeouts" => &TIMEOUTS,
