@@ -8,7 +8,7 @@ const REDACTED: &[u8] = b"REDACTED";
 
 /// Names of parameters that hold a secret wherever they occur: alone, or as words of a longer name, however these are
 /// joined. `api_key` is also in `X-Api-Key`, `apiKey` and `google-api-key-2`.
-pub(super) const SECRETS: [&str; 22] = [
+pub(super) const SECRETS: [&str; 25] = [
     "api_key",
     "auth",
     "authorization",
@@ -18,6 +18,9 @@ pub(super) const SECRETS: [&str; 22] = [
     "csrf",
     "jsessionid",
     "jwt",
+    "otp",
+    "pass",
+    "passcode",
     "passphrase",
     "passwd",
     "password",
