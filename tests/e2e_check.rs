@@ -286,3 +286,59 @@ fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.8:0").unwrap();
     listener.local_addr().unwrap().port()
 }
+
+#[test]
+fn files_of_keys_are_not_needed_to_explain_or_on_another_machine() {
+    let dir = Weir::dir();
+    let file = dir.join("edge.toml");
+    let tls = "tls = { cert = \"no.pem\", key = \"no.key\", client_ca = \"none.pem\" }";
+    let upstream =
+        "[upstream.api]\nservers = [\"https://127.0.0.1:1\"]\ntls = { ca = \"ca.pem\" }\n";
+    let text = format!("[listen.\"127.0.0.1:0\"]\n{tls}\n{upstream}{ROUTE}");
+    fs::write(&file, text).unwrap();
+    let name = file.to_str().unwrap();
+    let (code, said) = weir(&["check", name]);
+    assert!(code == Some(3) && said.contains("no.key"), "{said}");
+    let (code, said) = weir(&["check", name, "--elsewhere"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("4 missing files"), "{said}");
+    let (code, said) = weir(&["explain", name, "GET", "https://a.test/"]);
+    assert!(code == Some(0) && said.contains("answer     200"), "{said}");
+    // What is here is looked at all the same.
+    fs::write(dir.join("no.key"), "nonsense").unwrap();
+    let (code, said) = weir(&["check", name, "--elsewhere"]);
+    assert!(code == Some(3) && said.contains("no private key"), "{said}");
+    fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn keys_that_cannot_be_used_are_told_apart() {
+    let dir = Weir::dir();
+    let issued = Authority::new("keys").sign(&["a.test"]);
+    let pair = issued.write(&dir, "a");
+    let (file, key) = (dir.join("edge.toml"), dir.join("a.key"));
+    fs::write(
+        &file,
+        format!("[listen.\"127.0.0.1:0\"]\ntls = {{ {pair} }}\n{ROUTE}"),
+    )
+    .unwrap();
+    let body = issued.key.lines().nth(1).unwrap();
+    let pem = |label: &str, text: &str| {
+        format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+    };
+    let older = format!("Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n{body}");
+    let other = Authority::new("other").sign(&["b.test"]).key;
+    for (text, why) in [
+        (pem("ENCRYPTED PRIVATE KEY", body), "by a passphrase"),
+        (pem("EC PRIVATE KEY", &older), "by a passphrase"),
+        (pem("RSA PRIVATE KEY", &older), "by a passphrase"),
+        (pem("PRIVATE KEY", "MAA="), "RSA of 2048 to 8192 bits"),
+        (issued.cert.clone(), "no private key"),
+        (other, "not the key of the certificate"),
+    ] {
+        fs::write(&key, &text).unwrap();
+        let (code, said) = weir(&["check", file.to_str().unwrap()]);
+        assert!(code == Some(3) && said.contains(why), "{said}\n{text}");
+    }
+    fs::remove_dir_all(dir).unwrap();
+}

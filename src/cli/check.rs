@@ -78,5 +78,13 @@ fn summary(loaded: &Loaded, names: Names<'_>) -> String {
         Names::Resolve(_) => "",
         Names::Skip => "; names were not resolved",
     };
-    format!("{}{tests}{names}", parts.join(", "))
+    let missing = loaded.tls.files.iter().filter(|(_, stamp)| stamp.is_none());
+    let missing = match missing.count() {
+        0 => String::new(),
+        n => format!(
+            "; {} of certificates or keys not read",
+            count(n, "missing file")
+        ),
+    };
+    format!("{}{tests}{names}{missing}", parts.join(", "))
 }

@@ -112,7 +112,8 @@ many connections and how much memory this machine allows.
   --no-resolve   leave host names of endpoints alone: for a machine that cannot resolve them, a build
                  server say. `run` and a reload always resolve them; one that is not found is a warning,
                  and its endpoint comes in when it is
-  --elsewhere    FILE is for another machine: ask this one for nothing, host names and users included
+  --elsewhere    FILE is for another machine: ask this one for nothing, host names and users included,
+                 and leave out certificates and keys that are not here
   --json         print the findings as a JSON array, for editors and scripts
 ";
 

@@ -76,7 +76,12 @@ pub fn load(
     machine: Machine<'_>,
     tickets: Option<&Tickets>,
 ) -> Result<Loaded, LoadError> {
-    let (mut loaded, text) = compile(source, names, tickets)?;
+    let is_here = matches!(names, Names::Resolve(_)) || machine != Machine::Leave;
+    let files = match is_here {
+        true => Files::All(tickets),
+        false => Files::Here,
+    };
+    let (mut loaded, text) = compile(source, names, files)?;
     let mut failures = explain::run_tests(&loaded.config, &loaded.plan);
     if machine != Machine::Leave {
         let files = loaded.tls.files.iter().map(|(path, _)| path.as_path());
@@ -87,7 +92,6 @@ pub fn load(
         let files = files.chain(own);
         failures.extend(preflight::preflight(&loaded.config, machine, files));
     }
-    let is_here = matches!(names, Names::Resolve(_)) || machine != Machine::Leave;
     if is_here {
         match access::look(&loaded.config, source) {
             Ok(warnings) => loaded.warnings.extend(warnings),
@@ -103,19 +107,30 @@ pub fn load(
     Err(refused(source, &text, loaded.warnings, failures))
 }
 
-/// The same without the tests: who asks why one fails needs the plan.
+/// The same without the tests, since whoever asks why one fails needs the plan, and without certificates and keys,
+/// which say nothing about where a request goes.
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_untested(source: &Source) -> Result<Loaded, LoadError> {
-    compile(source, Names::Resolve(&Resolver::default()), None).map(|(loaded, _)| loaded)
+    let resolver = Resolver::default();
+    compile(source, Names::Resolve(&resolver), Files::None).map(|(loaded, _)| loaded)
+}
+
+/// Which files of certificates and keys are read.
+enum Files<'a> {
+    /// All that the file names, and the tickets that listeners give out.
+    All(Option<&'a Tickets>),
+    /// Those that this machine has.
+    Here,
+    None,
 }
 
 /// Reads, parses and compiles; gives the text too.
 fn compile(
     source: &Source,
     names: Names<'_>,
-    tickets: Option<&Tickets>,
+    files: Files<'_>,
 ) -> Result<(Loaded, String), LoadError> {
     let (config, mut warnings, text) = match source {
         Source::File(path) => {
@@ -126,7 +141,12 @@ fn compile(
         }
         Source::Given(config) => ((**config).clone(), Vec::new(), String::new()),
     };
-    let (tls, more) = tls::load(&config, tickets, &name(source)).map_err(LoadError)?;
+    let tls = match files {
+        Files::All(tickets) => tls::load(&config, tickets, &name(source)),
+        Files::Here => tls::load_what_is_here(&config, &name(source)),
+        Files::None => Ok(Default::default()),
+    };
+    let (tls, more) = tls.map_err(LoadError)?;
     warnings.extend(more);
     let (compiled, names) = match names {
         Names::Resolve(resolver) => {

@@ -158,6 +158,25 @@ impl From<Failure> for io::Error {
     }
 }
 
+/// An error of rustls in the words of somebody who looks after certificates.
+pub(super) fn say(error: &Error) -> String {
+    match error {
+        Error::InconsistentKeys(_) => "it is not the key of the certificate".to_owned(),
+        Error::General(why) if why.contains("failed to parse private key") => {
+            "it is no key that TLS can use: RSA of 2048 to 8192 bits, ECDSA (P-256, P-384, P-521), or Ed25519".to_owned()
+        }
+        // What `openssl req -x509` makes unless told otherwise.
+        Error::InvalidCertificate(CertificateError::Other(why))
+            if why.to_string().contains("CaUsedAsEndEntity") =>
+        {
+            "its certificate is an authority's (CA:TRUE) and cannot be a server's or client's too; \
+             `openssl req -x509 -addext basicConstraints=critical,CA:FALSE` makes one that can"
+                .to_owned()
+        }
+        error => error.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,13 +16,14 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{Error, RootCertStore, SupportedCipherSuite};
+use rustls::{RootCertStore, SupportedCipherSuite};
 use weir_config::{
     CertFiles, Cipher, ClientCert, Code, Config, Diagnostic, ListenTls, NamedFile, Place, Severity,
     TlsVersion, UpstreamTls, Verify,
 };
 
 use super::client::{AnyCertificate, Client};
+use super::failure::say;
 use super::server::{ByName, Clients, Server, Tickets, finish};
 use super::x509::Identity;
 use crate::files;
@@ -82,7 +83,28 @@ pub fn load(
     tickets: Option<&Tickets>,
     file: &str,
 ) -> Result<(Loaded, Vec<Diagnostic>), Vec<Diagnostic>> {
+    read_all(config, tickets, file, false)
+}
+
+/// The same for a configuration of another machine: files that are not here are left out.
+///
+/// # Errors
+/// Everything that is wrong with any of the others.
+pub fn load_what_is_here(
+    config: &Config,
+    file: &str,
+) -> Result<(Loaded, Vec<Diagnostic>), Vec<Diagnostic>> {
+    read_all(config, None, file, true)
+}
+
+fn read_all(
+    config: &Config,
+    tickets: Option<&Tickets>,
+    file: &str,
+    skips_missing: bool,
+) -> Result<(Loaded, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut reader = Reader {
+        skips_missing,
         file,
         loaded: Loaded::default(),
         seen: HashSet::new(),
@@ -115,6 +137,8 @@ pub fn load(
 
 struct Reader<'a> {
     file: &'a str,
+    /// Whether a file that is not there is no error.
+    skips_missing: bool,
     loaded: Loaded,
     /// Files that have been read.
     seen: HashSet<PathBuf>,
@@ -324,18 +348,17 @@ impl Reader<'_> {
 
     fn key(&mut self, file: &NamedFile) -> Option<PrivateKeyDer<'static>> {
         let bytes = self.read(file)?;
+        // PKCS#8 says so in its label, the older forms in a field that is no base64.
+        let is_locked = || bytes.windows(9).any(|word| word == b"ENCRYPTED");
         match PrivateKeyDer::from_pem_slice(&bytes) {
             Ok(key) => Some(key),
+            Err(_) if is_locked() => self.wrong(
+                file,
+                &"it is protected by a passphrase, which nobody could type at a start; \
+                  `openssl pkey -in FILE -out NEW` writes it without one",
+            ),
             Err(rustls::pki_types::pem::Error::NoItemsFound) => {
-                let is_locked = bytes.windows(9).any(|word| word == b"ENCRYPTED");
-                self.wrong(
-                    file,
-                    if is_locked {
-                        &"it is protected by a passphrase"
-                    } else {
-                        &"there is no private key in it (PEM)"
-                    },
-                )
+                self.wrong(file, &"there is no private key in it (PEM)")
             }
             Err(error) => self.wrong(file, &error),
         }
@@ -375,6 +398,7 @@ impl Reader<'_> {
         }
         match files::read(&file.path, TLS_FILE_BYTES_MAX) {
             Ok(bytes) => Some(bytes),
+            Err(_) if stamp.is_none() && self.skips_missing => None,
             Err(error) => {
                 let message = format!("cannot read {}: {error}", file.path.display());
                 self.errors.push(self.diagnostic(
@@ -440,14 +464,6 @@ fn likeness(tls: &UpstreamTls, http2: bool) -> String {
     let (ca, cert) = (tls.ca.as_ref().map(path), &tls.cert);
     let cert = cert.as_ref().map(|(cert, key)| (path(cert), path(key)));
     format!("{ca:?} {cert:?} {:?} {http2}", tls.verify)
-}
-
-/// An error of rustls in the words of somebody who looks after files.
-fn say(error: &Error) -> String {
-    match error {
-        Error::InconsistentKeys(_) => "it is not the key of the certificate".to_owned(),
-        error => error.to_string(),
-    }
 }
 
 /// The cryptography, with these cipher suites, or its own choice.

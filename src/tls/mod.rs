@@ -22,7 +22,7 @@ pub use client::{Client, Name};
 pub use failure::Failure;
 pub use gate::Gate;
 pub use halves::{TlsRx, TlsTx};
-pub use load::{Certificate, Loaded, Stamp, load};
+pub use load::{Certificate, Loaded, Stamp, load, load_what_is_here};
 pub use server::{Server, Tickets};
 pub use throw_away::throw_away;
 pub use x509::Identity;

@@ -16,7 +16,7 @@ use rustls::unbuffered::{
 };
 use rustls::{Error, HandshakeKind, ProtocolVersion};
 
-use super::failure::Failure;
+use super::failure::{Failure, say};
 use super::hello::Asked;
 use super::incoming::Incoming;
 use crate::io::{Charge, Chunk, Out, Pool, Tx};
@@ -224,7 +224,7 @@ impl<T: Tx> Session<T> {
                 Ok(seen)
             }
             Err(error) => {
-                self.cause = Some(error.to_string().into());
+                self.cause = Some(say(&error).into());
                 let failure = Failure::of(&error, self.is_open);
                 let is_told = matches!(error, Error::AlertReceived(_));
                 if !is_told

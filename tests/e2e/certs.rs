@@ -37,6 +37,14 @@ impl Authority {
         Self { issuer, pem }
     }
 
+    /// Its own certificate and key, as a server would have them that shows what `openssl req -x509` has made.
+    pub fn itself(&self) -> Issued {
+        Issued {
+            cert: self.pem.clone(),
+            key: self.issuer.key().serialize_pem(),
+        }
+    }
+
     /// Signs a certificate for these hosts and loopback.
     pub fn sign(&self, hosts: &[&str]) -> Issued {
         self.sign_until(hosts, 2049)

@@ -41,6 +41,9 @@ fn endpoints_are_verified_resumed_and_kept() {
     let expired = tls_endpoint(&ca.sign_until(&["old.test"], 2021), &[], |stream| {
         read_head(stream);
     });
+    let authority = tls_endpoint(&ca.itself(), &[], |stream| {
+        read_head(stream);
+    });
     let plain = Endpoint::script(|conn| {
         conn.send("HTTP/1.1 400 Bad Request\r\n\r\n");
         let (bytes, _) = conn.rest();
@@ -63,6 +66,7 @@ fn endpoints_are_verified_resumed_and_kept() {
             upstream("off", &good, "verify = \"off\""),
             upstream("expired", &expired.to_string(), &ca),
             upstream("plain", &plain.name, &ca),
+            upstream("authority", &authority.to_string(), &ca),
         ]
         .concat(),
     );
@@ -82,6 +86,8 @@ fn endpoints_are_verified_resumed_and_kept() {
         ("/unknown", "upstream_tls_certificate"),
         ("/expired", "upstream_tls_certificate"),
         ("/plain", "upstream_tls_failed"),
+        // After the others: these lines are limited to one a second.
+        ("/authority", "upstream_tls_certificate"),
     ] {
         assert_eq!(weir.ask(post(path, "body")).status(), 502, "{path}");
         let entry = weir.entry(path);
@@ -91,6 +97,15 @@ fn endpoints_are_verified_resumed_and_kept() {
             "nothing of the request was sent: it is tried again"
         );
     }
+    eventually("why, in words that help", || {
+        let failed = weir.ask(get("/authority"));
+        assert_eq!(failed.status(), 502);
+        let lines = weir.stderr.so_far();
+        let said = lines
+            .iter()
+            .any(|line| line.contains("CA:FALSE` makes one that can"));
+        said.then_some(())
+    });
     assert_eq!(
         weir.metric("weir_upstream_tls_unverified{upstream=\"off\"}"),
         1.0
