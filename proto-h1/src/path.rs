@@ -180,6 +180,9 @@ pub fn decode_overlong(first: u8, text: &[u8]) -> Option<(u8, &[u8])> {
         0xc0 | 0xc1 => 1,
         0xe0 => 2,
         0xf0 => 3,
+        // Forms of RFC 2279, before UTF-8 ended at U+10FFFF.
+        0xf8 => 4,
+        0xfc => 5,
         _ => return None,
     };
     let (mut value, mut rest) = (u32::from(first & 0x03), text);
@@ -201,8 +204,12 @@ fn oddities_of(octet: u8, after: &[u8]) -> Oddities {
         b'\\' => Oddities::ENCODED_BACKSLASH,
         b';' => Oddities::SEMICOLON,
         b'%' => Oddities::ENCODED_PERCENT,
-        _ if decode_overlong(octet, after).is_some() => Oddities::OVERLONG,
-        _ => Oddities::NONE,
+        _ => match decode_overlong(octet, after) {
+            Some((b';', _)) => Oddities::OVERLONG | Oddities::SEMICOLON,
+            Some((b'%', _)) => Oddities::OVERLONG | Oddities::ENCODED_PERCENT,
+            Some(_) => Oddities::OVERLONG,
+            None => Oddities::NONE,
+        },
     }
 }
 
