@@ -59,6 +59,8 @@ pub(crate) struct Decoder<'t> {
     /// Keys from the root to the value at hand.
     path: Vec<String>,
     diagnostics: Vec<(usize, Diagnostic)>,
+    /// Tables with an unknown key, and what was suggested for it: that this is missing then is said already.
+    suggested: Vec<(Span, String)>,
     /// Takes what is beyond the bound, so that callers need not care.
     overflow: Option<Diagnostic>,
     errors: Tally,
@@ -80,6 +82,7 @@ impl<'t> Decoder<'t> {
             is_broken: false,
             path: Vec::new(),
             diagnostics: Vec::new(),
+            suggested: Vec::new(),
             overflow: None,
             errors: Tally::default(),
             warnings: Tally::default(),
@@ -279,6 +282,13 @@ impl<'t> Decoder<'t> {
     }
 
     /// The table at hand as its header would be written.
+    /// Whether `key` was suggested for an unknown key of the table that begins there.
+    pub(crate) fn has_suggested(&self, table: &Span, key: &str) -> bool {
+        let key = format!("`{key}`");
+        let mut suggested = self.suggested.iter();
+        suggested.any(|(at, ours)| at == table && ours.contains(&key))
+    }
+
     fn here(&self) -> String {
         match self.path.as_slice() {
             [] => "at the top level".to_owned(),
@@ -305,8 +315,9 @@ impl<'v, 'i> Reader<'v, 'i> {
         let known = T::info();
         for (key, _) in table {
             let name: &str = key.get_ref();
-            if !known.fields.iter().any(|field| field.key == name) {
-                unknown_key(cx, key.span(), name, &known);
+            let is_known = known.fields.iter().any(|field| field.key == name);
+            if !is_known && let Some(ours) = unknown_key(cx, key.span(), name, &known) {
+                cx.suggested.push((value.span(), ours));
             }
         }
         let span = value.span();
@@ -358,7 +369,7 @@ impl<'v, 'i> Reader<'v, 'i> {
     /// Reads a key that must be there.
     pub(crate) fn required<K: Kind>(&self, key: &str, cx: &mut Decoder<'_>) -> Option<K::Value> {
         let found = self.optional::<K>(key, cx);
-        if !self.table.contains_key(key) {
+        if !self.table.contains_key(key) && !cx.has_suggested(&self.span, key) {
             let here = cx.here();
             cx.error(
                 Code::MissingKey,
@@ -403,10 +414,11 @@ fn means_off(value: &Value<'_>) -> bool {
 /// asks for them is not a file with a typing slip.
 const LATER: [&str; 7] = ["health", "jwt", "limit", "tcp", "udp", "cache", "cors"];
 
-fn unknown_key(cx: &mut Decoder<'_>, span: Span, name: &str, known: &TableInfo) {
+/// Reports it, and tells what was suggested in its place.
+fn unknown_key(cx: &mut Decoder<'_>, span: Span, name: &str, known: &TableInfo) -> Option<String> {
     if cx.is_full() {
         cx.error(Code::UnknownKey, span, "unknown key");
-        return;
+        return None;
     }
     let here = cx.here();
     let keys = || known.fields.iter().map(|field| field.key);
@@ -420,24 +432,25 @@ fn unknown_key(cx: &mut Decoder<'_>, span: Span, name: &str, known: &TableInfo) 
     );
     if let Some(header) = dotted {
         diagnostic.help(format!("a name with dots stands in quotes: {header}"));
-        return;
+        return None;
     }
     if LATER.contains(&name) {
         diagnostic.label("this version of Weir does not have it");
-        return;
+        return None;
     }
     if let Some(ours) = crate::foreign::written_here(name, known) {
         diagnostic.label(format!("write {ours}"));
-        return;
+        return Some(ours.to_owned());
     }
     if let Some(near) = nearest(name, keys()) {
         diagnostic.label(format!("did you mean `{near}`?"));
-        return;
+        return Some(format!("`{near}`"));
     }
     if !home.is_empty() {
         diagnostic.help(format!("`{name}` is a key of {}", home.join(", ")));
     }
     diagnostic.help(format!("known keys here: {all}"));
+    None
 }
 
 fn describe(value: &DeValue<'_>) -> String {

@@ -150,6 +150,10 @@ fn target(
         .iter()
         .filter_map(|(key, span)| Some((*key, (*span)?)));
     let Some((first, _)) = given.next() else {
+        let is_meant = |key: &&str| cx.has_suggested(&table.at, key);
+        if ["to", "redirect", "respond"].iter().any(is_meant) {
+            return None;
+        }
         cx.error(
             Code::MissingKey,
             table.at.clone(),
