@@ -3,7 +3,8 @@
 
 mod e2e;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
@@ -11,19 +12,27 @@ use std::sync::mpsc::channel;
 
 use e2e::*;
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 
 /// A PUT may be repeated (RFC 9110 section 9.2.2).
 fn put(path: &str, body: &str) -> String {
     post(path, body).replacen("POST", "PUT", 1)
 }
 
-/// The address of nobody: bound once, and closed.
+/// An address that refuses connections. It stays bound to the end of the run, so that no other test gets its port.
 fn nobody() -> String {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .to_string()
+    let (socket, address) = bound();
+    let _ = socket.into_raw_fd();
+    address
+}
+
+/// A socket with a port of its own where nobody listens yet.
+fn bound() -> (Socket, String) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&any.into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address.to_string())
 }
 
 /// Everything to these servers.
@@ -566,7 +575,7 @@ fn an_end_that_is_there_already_fails_no_post() {
 /// Nobody listens at an endpoint, and later somebody does: a line each, however many requests and cores meet that.
 #[test]
 fn an_endpoint_that_begins_to_fail_is_told_of_and_so_is_its_recovery() {
-    let address = nobody();
+    let (socket, address) = bound();
     let weir = Weir::start(&format!(
         "cores = 2\n[upstream.up]\nservers = [{address:?}]\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n"
     ));
@@ -578,7 +587,8 @@ fn an_endpoint_that_begins_to_fail_is_told_of_and_so_is_its_recovery() {
         cause.starts_with("connect_failed: Connection refused (os error 111) ("),
         "{cause}"
     );
-    let listener = TcpListener::bind(&address).unwrap();
+    socket.listen(16).unwrap();
+    let listener = TcpListener::from(socket);
     std::thread::spawn(move || {
         for socket in listener.incoming() {
             let mut conn = Conn::new(socket.unwrap().into());
