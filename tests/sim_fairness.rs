@@ -172,6 +172,60 @@ fn bodies_in_tiny_pieces_leave_others_their_turn() {
     }
 }
 
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0, 0, payload.len() as u8, kind, flags];
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+#[test]
+fn frames_that_mean_nothing_any_more_leave_others_their_turn() {
+    const FRAMES: usize = 20_000;
+    const PING: &[u8] = b"last one";
+    let late = [
+        ("data", frame(0, 0, 1, b"x")),
+        ("padded data", frame(0, 8, 1, &[1, b'x', 0])),
+        ("window updates", frame(8, 0, 1, &[0, 0, 0, 1])),
+    ];
+    for (what, late) in late {
+        // As many as the limits for frames that no client needs let through.
+        let count = if what == "window updates" {
+            900
+        } else {
+            FRAMES
+        };
+        check(2, |world| {
+            at_once(world);
+            let rig = Rig::start(world, 1, CONFIG);
+            let (net, late) = (world.client(), late.clone());
+            let turns = turns_of(world, async move {
+                let mut peer = Peer::connect(&net, &at(FRONT)).await.unwrap();
+                // POST, http, a path and an authority: its body goes on when it is answered.
+                let head = b"\x83\x86\x04\x06/fixed\x01\x03sim";
+                peer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+                peer.write(&[frame(4, 0, 0, b""), frame(1, 4, 1, head)].concat());
+                let hears = async |peer: &mut Peer<Sim>, text: &[u8]| {
+                    let mut heard = Vec::new();
+                    while !heard.windows(text.len()).any(|part| part == text) {
+                        let chunk = peer.recv().await.unwrap();
+                        heard.extend_from_slice(&chunk.expect("the connection lasts"));
+                    }
+                };
+                // RST_STREAM with NO_ERROR.
+                hears(&mut peer, &frame(3, 0, 1, &[0; 4])).await;
+                peer.write(&late.repeat(count));
+                peer.write(&frame(6, 0, 0, PING));
+                hears(&mut peer, PING).await;
+            });
+            let least = count as u64 / u64::from(SHARE_STEPS);
+            assert!(turns >= least, "{turns} turns for {count} {what}");
+            rig.drain(Duration::from_secs(1));
+        });
+    }
+}
+
 /// A certificate, with its file and its key's.
 fn certificate() -> &'static (String, String) {
     static MADE: OnceLock<(String, String)> = OnceLock::new();

@@ -27,6 +27,9 @@ pub struct Received {
 pub enum Event {
     /// All input is taken; call again when more has come.
     NeedMore,
+    /// A frame was dealt with that the caller need not know of. It is said so that the caller can
+    /// count what it does for the peer: a block of input may hold thousands of them.
+    Handled,
     /// A request: its head is in the caller's `head`, over `text`. Servers only.
     Request {
         /// The new stream.

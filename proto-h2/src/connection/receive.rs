@@ -26,7 +26,7 @@ pub(super) enum Step {
 }
 
 impl Connection {
-    /// Takes steps until there is an event or the input is used up.
+    /// Takes steps until a frame is over, there is an event, or the input is used up.
     pub(super) fn run(
         &mut self,
         input: &[u8],
@@ -53,6 +53,7 @@ impl Connection {
                 State::Failed(error) => return Err(error),
             };
             let event = match step {
+                Step::On if matches!(self.state, State::Frame) => Event::Handled,
                 Step::On => continue,
                 Step::Wait => Event::NeedMore,
                 Step::Event(event) => event,

@@ -287,6 +287,7 @@ impl Machine {
             }
             Event::Prioritized { stream } => assert!(self.connection.is_open(*stream)),
             Event::NeedMore
+            | Event::Handled
             | Event::GoAway { .. }
             | Event::PingAck { .. }
             | Event::SettingsChanged

@@ -101,6 +101,7 @@ fn receive_all(input: &[u8], cuts: &[usize]) -> (Vec<String>, Vec<u8>) {
                     assert!(rest.is_empty(), "all input is taken");
                     break;
                 }
+                Event::Handled => {}
                 Event::Data {
                     stream,
                     range,

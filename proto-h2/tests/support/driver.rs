@@ -145,7 +145,7 @@ impl Driver {
 
     fn event(&mut self, event: Event, input: &[u8]) {
         match event {
-            Event::NeedMore => {}
+            Event::NeedMore | Event::Handled => {}
             Event::Request {
                 stream,
                 request,

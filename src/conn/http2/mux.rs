@@ -526,6 +526,7 @@ impl<N: Net> State<N> {
             // Who waits for the connection's window alone still has a turn.
             Event::WindowOpened { stream: None }
             | Event::NeedMore
+            | Event::Handled
             | Event::Data { .. }
             | Event::PingAck { .. }
             | Event::SettingsAcked => {}
