@@ -316,7 +316,7 @@ pub const FORWARDED_HOPS_MAX: usize = 32;
 pub const VIA_HOPS_MAX: usize = 32;
 
 /// Bytes that are read to compare the ways in which endpoints may read one path: a path of 8 KiB may have encoded slashes
-/// and parameters, one of 2 KiB all that there is. At some nanoseconds a byte it bounds a request's share of a core.
+/// and parameters, one of 1 KiB all that there is. At some nanoseconds a byte it bounds a request's share of a core.
 pub const PATH_BYTES_READ_MAX: usize = 128 * 1024;
 
 const _: () = assert!(

@@ -172,10 +172,14 @@ pub fn decode_octet(text: &[u8]) -> Option<(u8, &[u8])> {
     Some((octet, after))
 }
 
+/// The longest form of a character that UTF-8 ever had (RFC 2279).
+pub const OVERLONG_OCTETS_MAX: u8 = 6;
+
 /// Takes the ASCII character that a longer UTF-8 form of it stands for off the front of a text, whose first octet has
-/// been decoded already: `%C0%AF` is a slash to programs that do not look closely.
+/// been decoded already: `%C0%AF` is a slash to programs that do not look closely. Forms of more than `octets_max` are
+/// none.
 #[must_use]
-pub fn decode_overlong(first: u8, text: &[u8]) -> Option<(u8, &[u8])> {
+pub fn decode_overlong(first: u8, text: &[u8], octets_max: u8) -> Option<(u8, &[u8])> {
     let more = match first {
         0xc0 | 0xc1 => 1,
         0xe0 => 2,
@@ -185,6 +189,9 @@ pub fn decode_overlong(first: u8, text: &[u8]) -> Option<(u8, &[u8])> {
         0xfc => 5,
         _ => return None,
     };
+    if more >= octets_max {
+        return None;
+    }
     let (mut value, mut rest) = (u32::from(first & 0x03), text);
     for _ in 0..more {
         // The top bits say that it continues; programs that do not look closely do not look at them either. So any octet
@@ -204,7 +211,7 @@ fn oddities_of(octet: u8, after: &[u8]) -> Oddities {
         b'\\' => Oddities::ENCODED_BACKSLASH,
         b';' => Oddities::SEMICOLON,
         b'%' => Oddities::ENCODED_PERCENT,
-        _ => match decode_overlong(octet, after) {
+        _ => match decode_overlong(octet, after, OVERLONG_OCTETS_MAX) {
             Some((b';', _)) => Oddities::OVERLONG | Oddities::SEMICOLON,
             Some((b'%', _)) => Oddities::OVERLONG | Oddities::ENCODED_PERCENT,
             Some(_) => Oddities::OVERLONG,

@@ -7,7 +7,9 @@
 use std::fmt;
 use std::mem;
 
-use weir_proto_h1::path::{Oddities, decode_octet, decode_overlong, is_unreserved};
+use weir_proto_h1::path::{
+    OVERLONG_OCTETS_MAX, Oddities, decode_octet, decode_overlong, is_unreserved,
+};
 
 /// How often a text is decoded at most by those who decode until nothing changes.
 const DECODINGS_MAX: u8 = 5;
@@ -19,8 +21,8 @@ pub struct Reading {
     slash: bool,
     /// `%5C` separates segments.
     backslash: bool,
-    /// Longer UTF-8 forms stand for their ASCII character.
-    overlong: bool,
+    /// Longer UTF-8 forms stand for their ASCII character, up to this many octets.
+    overlong: u8,
     /// How often what comes of decoding is decoded again.
     decoded_again: u8,
     parameters: Parameters,
@@ -49,12 +51,16 @@ pub fn readings(oddities: Oddities, trusts_slashes: bool) -> impl Iterator<Item 
     );
     let overlong = oddities.has(Oddities::OVERLONG);
     let semicolon = oddities.has(Oddities::SEMICOLON);
+    // Decoders differ in the forms that they know; a character to one is a part of the name to another.
+    let of_overlong = |octets| overlong.then_some((!trusts_slashes, !trusts_slashes, octets));
     let separators = [
-        Some((false, false, false)),
-        slash.then_some((true, false, false)),
-        backslash.then_some((false, true, false)),
-        (slash && backslash).then_some((true, true, false)),
-        overlong.then_some((!trusts_slashes, !trusts_slashes, true)),
+        Some((false, false, 0)),
+        slash.then_some((true, false, 0)),
+        backslash.then_some((false, true, 0)),
+        (slash && backslash).then_some((true, true, 0)),
+        of_overlong(2),
+        of_overlong(4),
+        of_overlong(OVERLONG_OCTETS_MAX),
     ];
     let parameters = [
         Some(Parameters::Kept),
@@ -87,9 +93,9 @@ pub fn lax_readings(trusts_slashes: bool) -> impl Iterator<Item = Reading> {
         ..Reading::LITERAL
     };
     let separators = [
-        (true, false, false),
-        (true, true, false),
-        (true, true, true),
+        (true, false, 0),
+        (true, true, 0),
+        (true, true, OVERLONG_OCTETS_MAX),
     ];
     separators.map(of_separators).into_iter().flat_map(|by| {
         let parameters = [Parameters::Kept, Parameters::CutLast].into_iter();
@@ -112,7 +118,7 @@ impl Reading {
     pub const LITERAL: Self = Self {
         slash: false,
         backslash: false,
-        overlong: false,
+        overlong: 0,
         decoded_again: 0,
         parameters: Parameters::Kept,
         merges_late: false,
@@ -163,8 +169,8 @@ impl Reading {
             out.push(b'%');
             return tail;
         };
-        let overlong = self.overlong.then(|| decode_overlong(octet, after));
-        let (octet, after) = overlong.flatten().unwrap_or((octet, after));
+        let overlong = decode_overlong(octet, after, self.overlong);
+        let (octet, after) = overlong.unwrap_or((octet, after));
         match octet {
             b'/' if self.slash => out.push(b'/'),
             b'\\' if self.backslash => out.push(b'/'),
@@ -237,7 +243,7 @@ impl fmt::Display for Reading {
                 1 => "decodes twice",
                 _ => "decodes until nothing changes",
             },
-            if self.overlong {
+            if self.overlong > 0 {
                 "takes overlong UTF-8"
             } else {
                 ""
@@ -293,10 +299,14 @@ mod tests {
             ..literal
         };
         let overlong = Reading {
-            overlong: true,
+            overlong: 4,
             slash: true,
             backslash: true,
             ..literal
+        };
+        let longest = Reading {
+            overlong: OVERLONG_OCTETS_MAX,
+            ..overlong
         };
         let twice = Reading {
             decoded_again: 1,
@@ -330,6 +340,8 @@ mod tests {
             (overlong, "/a%c0%afb%e0%80%af%f0%80%80%afc", "/a/b/c"),
             (overlong, "/a%c1%9cb%c0%2fc", "/a/b/c"),
             (overlong, "/%e0%b8%81", "/%E0%B8%81"),
+            (overlong, "/%f8%80%80%80%ae%c0%afb", "/%F8%80%80%80%AE/b"),
+            (longest, "/%f8%80%80%80%ae%fc%80%80%80%80%afb", "/b"),
             (overlong, "/a%c0./%c0./%c0/b", "/a./b"),
             (twice, "/a/%252e%252e/b", "/b"),
             (twice, "/a/%25252e%25252e/b", "/a/%252e%252e/b"),

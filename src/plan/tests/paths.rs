@@ -136,6 +136,8 @@ fn a_route_that_forbids_is_not_passed() {
         "/admin%c0%bbx/y",
         "/x/..%c0%bb/admin/y",
         "/x/%c0%a52e%c0%a52e/admin/y",
+        "/x/%f8%80%80%80%ae%c0%af../admin/y%c0%af..",
+        "/admin%c0%af%f8%80%80%80%ae%c0%af..",
         "//x/admin/y",
         "/admin%2f",
         "/admin;",
