@@ -342,3 +342,31 @@ fn keys_that_cannot_be_used_are_told_apart() {
     }
     fs::remove_dir_all(dir).unwrap();
 }
+
+#[test]
+fn what_the_machine_grants_too_little_of_is_said_before_a_start() {
+    let dir = Weir::dir();
+    let file = dir.join("edge.toml");
+    fs::write(
+        &file,
+        format!("[listen.\"127.0.0.1:0\"]\nconnections = 5_000\n{ROUTE}"),
+    )
+    .unwrap();
+    for (files, why) in [
+        (64, "64 are too few even for"),
+        (2_000, "fewer than the 5000 of `connections`"),
+    ] {
+        let output = Command::new("sh")
+            .args([
+                "-c",
+                &format!("ulimit -n {files}; exec \"$0\" check \"$1\""),
+            ])
+            .arg(env!("CARGO_BIN_EXE_weir"))
+            .arg(&file)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains(why), "{said}");
+    }
+    fs::remove_dir_all(dir).unwrap();
+}

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use weir_config::{Code, Config, Diagnostic, EndpointAddress, Places, Spot};
+use weir_config::{Code, Config, Diagnostic, EndpointAddress, Places, Severity, Spot};
 
 use super::names::{self, Answers, Resolver};
 use super::{access, cpus, preflight, system};
@@ -82,6 +82,19 @@ pub fn load(
         false => Files::Here,
     };
     let (mut loaded, text) = compile(source, names, files)?;
+    if machine == Machine::Ask {
+        // A start says the same of itself.
+        let remarks = system::remarks(&loaded.plan, &loaded.config, cores(&loaded.config));
+        let warning = |message| Diagnostic {
+            severity: Severity::Warning,
+            code: Code::Machine,
+            message,
+            file: name(source),
+            place: None,
+            help: Vec::new(),
+        };
+        loaded.warnings.extend(remarks.into_iter().map(warning));
+    }
     let mut failures = explain::run_tests(&loaded.config, &loaded.plan);
     if machine != Machine::Leave {
         let files = loaded.tls.files.iter().map(|(path, _)| path.as_path());
@@ -160,8 +173,7 @@ fn compile(
         Ok(mut plan) => {
             plan.equip(&tls);
             // How many cores there are to be is said again at a start; here it is for whoever asks.
-            let cores = cpus::choose(&config.cores).map_or(1, |choice| choice.cpus.len());
-            system::fit(&mut plan, &config, cores);
+            system::fit(&mut plan, &config, cores(&config));
             warnings.extend(unresolved(source, &text, (&config, &plan), &names));
             let loaded = Loaded {
                 config,
@@ -174,6 +186,11 @@ fn compile(
         }
         Err(problems) => Err(refused(source, &text, warnings, problems)),
     }
+}
+
+/// How many cores there would be here.
+fn cores(config: &Config) -> usize {
+    cpus::choose(&config.cores).map_or(1, |choice| choice.cpus.len())
 }
 
 /// What messages call the source.

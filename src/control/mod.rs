@@ -416,7 +416,9 @@ impl Control {
         }
         let (exchanges, connections) = self.obs.load();
         process::warn(format_args!(
-            "cutting off {connections} connections with {exchanges} exchanges under way"
+            "cutting off {} with {} under way",
+            count(connections as usize, "connection"),
+            count(exchanges as usize, "exchange"),
         ));
         let deadline = Instant::now() + limits::STOP;
         self.tell_all(|| Command::Stop, deadline).await;
