@@ -29,12 +29,12 @@ use counting_allocator::{CountingAllocator, count_in};
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// Requests of a round.
-const REQUESTS: u64 = 1_000;
+/// Requests of a round. Few: rounds have to be shorter than what a busy machine leaves between two pauses.
+const REQUESTS: u64 = 240;
 
 /// The first rounds open connections and make blocks. Later ones may meet a machine so busy that clients pause: then
 /// connections rest, give back what they have and take it again. One round without that is enough.
-const ROUNDS: usize = 20;
+const ROUNDS: usize = 100;
 
 /// What is left to housekeeping in a round. One allocation for each request would be ten times as much.
 const ALLOCATIONS_MAX: u64 = REQUESTS / 10;
