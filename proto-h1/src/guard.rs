@@ -158,37 +158,67 @@ impl FieldPolicy {
 #[inline]
 #[must_use]
 pub fn claim(name: &[u8]) -> Option<Claim> {
-    let first = name.first().map_or(0, |byte| byte | 0x20);
-    let letter = 1u32.checked_shl(u32::from(first.wrapping_sub(b'a')));
-    if letter.unwrap_or(0) & FIRST_LETTERS == 0 {
+    let [first, _, third, _, fifth, ..] = *name else {
         return None;
-    }
-    find(name)
+    };
+    // Hardly any name has three bytes in common with a row.
+    let rows = Rows::FIRST.with(first) & Rows::THIRD.with(third) & Rows::FIFTH.with(fifth);
+    if rows == 0 { None } else { find(name, rows) }
 }
 
-/// The letters that names of the table begin with, one bit each.
-const FIRST_LETTERS: u32 = {
-    let (mut letters, mut rest) = (0, TABLE);
-    while let [(pattern, _), tail @ ..] = rest {
-        if let [first, ..] = pattern.as_bytes() {
-            letters |= 1 << (*first - b'a');
+/// The rows of the table by what their patterns have at one place: a bit for each row.
+struct Rows([u64; CLASSES]);
+
+/// Letters, and all other bytes alike.
+const CLASSES: usize = 27;
+
+impl Rows {
+    const FIRST: Self = Self::by(0);
+    const THIRD: Self = Self::by(2);
+    const FIFTH: Self = Self::by(4);
+
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "evaluated by the compiler, which checks it"
+    )]
+    const fn by(place: usize) -> Self {
+        assert!(TABLE.len() <= 64, "a set of rows is a word");
+        let (mut rows, mut at) = ([0; CLASSES], 0);
+        while at < TABLE.len() {
+            let byte = TABLE[at].0.as_bytes()[place];
+            assert!(byte != b'*', "a stem reaches beyond the places looked at");
+            rows[class(byte)] |= 1 << at;
+            at += 1;
         }
-        rest = tail;
+        Self(rows)
     }
-    letters
-};
 
-/// More than the longest pattern has: what a name says beyond it does not matter.
-const FOLDED_BYTES: usize = 32;
+    #[inline]
+    fn with(&self, byte: u8) -> u64 {
+        self.0.get(class(byte)).copied().unwrap_or_default()
+    }
+}
 
-fn find(name: &[u8]) -> Option<Claim> {
-    let mut text = [0; FOLDED_BYTES];
-    let folded = folded(name, &mut text);
-    let after = TABLE.partition_point(|(pattern, _)| stem(pattern).0 <= folded);
-    let (pattern, claim) = TABLE.get(after.checked_sub(1)?)?;
-    let (stem, is_open) = stem(pattern);
-    let matches = folded == stem || (is_open && folded.starts_with(stem));
-    matches.then_some(*claim)
+#[inline]
+const fn class(byte: u8) -> usize {
+    let letter = (byte | 0x20).wrapping_sub(b'a') as usize;
+    if letter < 26 { letter } else { 26 }
+}
+
+/// Looks at some rows.
+fn find(name: &[u8], mut rows: u64) -> Option<Claim> {
+    while rows != 0 {
+        let (pattern, claim) = TABLE.get(rows.trailing_zeros() as usize)?;
+        let (stem, is_open) = stem(pattern);
+        let fits = |(start, rest): (&[u8], &[u8])| {
+            (is_open || rest.is_empty()) && folds_alike(start, stem)
+        };
+        if name.split_at_checked(stem.len()).is_some_and(fits) {
+            return Some(*claim);
+        }
+        rows &= rows - 1;
+    }
+    None
 }
 
 /// The text of a pattern, and whether any rest may follow.
@@ -198,6 +228,9 @@ fn stem(pattern: &str) -> (&[u8], bool) {
         stem => (stem, false),
     }
 }
+
+/// More than the longest known name has: what a name says beyond it does not matter.
+const FOLDED_BYTES: usize = 32;
 
 /// The beginning of a name as CGI folds it, but with hyphens: in lower case, and with all that is no letter and no
 /// digit alike.
@@ -369,10 +402,9 @@ mod tests {
     use alloc::vec::Vec;
 
     #[test]
-    fn the_table_is_sorted_by_stems_and_fits_the_fold() {
+    fn the_table_is_sorted_by_stems_in_folded_form() {
         let stems: Vec<_> = TABLE.iter().map(|(pattern, _)| stem(pattern).0).collect();
         assert!(stems.is_sorted(), "{stems:?}");
-        assert!(stems.iter().all(|stem| stem.len() < FOLDED_BYTES));
         let is_folded = |stem: &&[u8]| stem.iter().all(|&byte| fold(byte) == byte);
         assert!(stems.iter().all(is_folded));
     }
@@ -461,7 +493,7 @@ mod tests {
     fn known_names_of_the_table_are_known_by_its_claims() {
         for id in FieldId::all() {
             let known = KNOWN.iter().find(|(_, ids)| ids.has(id));
-            let claim = find(id.name().as_bytes());
+            let claim = claim(id.name().as_bytes());
             assert_eq!(known.map(|(claim, _)| *claim), claim, "{id:?}");
         }
     }
