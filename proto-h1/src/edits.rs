@@ -101,6 +101,25 @@ impl Edits {
             .push((Span::new(name_at, name_end), Span::new(value_at, value_end)));
     }
 
+    /// Adds a field whose value has a fixed length, which is cheaper. The same rules as for [`Edits::append`]; the name has
+    /// to be a token.
+    #[inline]
+    pub fn append_fixed<const N: usize>(&mut self, name: &str, value: &[u8; N]) {
+        debug_assert!(scan::is_token(name.as_bytes()), "a field name is a token");
+        if !scan::is_visible(value) {
+            return self.append(name, value);
+        }
+        let name_at = self.lines.len();
+        let (name_end, value_at) = (name_at + name.len(), name_at + name.len() + 2);
+        self.lines.reserve(name.len() + N + 4);
+        self.lines.extend_from_slice(name.as_bytes());
+        self.lines.extend_from_slice(b": ");
+        self.lines.extend_from_slice(value);
+        self.lines.extend_from_slice(b"\r\n");
+        let value = Span::new(value_at, value_at + N);
+        self.added.push((Span::new(name_at, name_end), value));
+    }
+
     /// The added fields, names and values, in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.added

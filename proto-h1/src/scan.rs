@@ -127,6 +127,28 @@ fn is_plain_name<const N: usize>(bytes: &[u8; N]) -> bool {
     })
 }
 
+/// Says whether all bytes are visible ASCII or spaces. Written so that it becomes vector code.
+#[inline]
+pub(crate) fn is_visible<const N: usize>(bytes: &[u8; N]) -> bool {
+    fn all(bytes: &[u8]) -> bool {
+        let is_visible = |byte: u8| byte.wrapping_sub(0x20) < 0x5f;
+        bytes.iter().fold(true, |all, &byte| all & is_visible(byte))
+    }
+    match (bytes.first_chunk::<16>(), bytes.last_chunk::<16>()) {
+        // Two looks that overlap.
+        (Some(first), Some(last)) if N <= 32 => all(first) & all(last),
+        _ => all(bytes),
+    }
+}
+
+/// Says whether eight bytes are letters, digits, hyphens and dots, no two dots side by side.
+#[inline]
+pub(crate) fn is_name_part(bytes: &[u8; 8]) -> bool {
+    let dots = exactly(u64::from_le_bytes(*bytes), b'.');
+    let hyphens = bytes.map(|byte| if byte == b'.' { b'-' } else { byte });
+    is_plain_name(&hyphens) && dots & dots >> 8 == 0
+}
+
 /// Says whether `byte` may stand in a registered name or an IPv4 address.
 #[inline]
 pub(crate) fn is_host_byte(byte: u8) -> bool {

@@ -50,6 +50,9 @@ pub fn host_port(authority: &[u8]) -> Result<HostPort<'_>, Error> {
 // A label has a character at least. `a..b` and `.b` are no names, and programs disagree on what they stand for.
 #[inline]
 fn name_len(authority: &[u8]) -> Result<usize, Error> {
+    if is_plain_name(authority) {
+        return Ok(authority.len());
+    }
     let mut before = b'.';
     for (len, &byte) in authority.iter().enumerate() {
         if !scan::is_host_byte(byte) {
@@ -61,6 +64,27 @@ fn name_len(authority: &[u8]) -> Result<usize, Error> {
         before = byte;
     }
     Ok(authority.len())
+}
+
+/// Says quickly that all is a name of letters, digits, hyphens and single dots. It may be a name as well when this says
+/// no.
+#[inline]
+fn is_plain_name(authority: &[u8]) -> bool {
+    let Some(last) = authority.last_chunk::<8>() else {
+        return false;
+    };
+    if authority.first() == Some(&b'.') {
+        return false;
+    }
+    let mut at = 0;
+    while let Some(word) = authority.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        if !scan::is_name_part(word) {
+            return false;
+        }
+        // Words overlap by a byte, so that two dots side by side are seen in one of them.
+        at += 7;
+    }
+    scan::is_name_part(last)
 }
 
 fn ipv6_literal_len(authority: &[u8]) -> Result<usize, Error> {

@@ -176,3 +176,56 @@ fn prefaces_are_told_apart() {
     assert_eq!(looks_like_tls(&[0x16, 3, 1, 0]), Some(true));
     assert_eq!(looks_like_tls(b"GET"), Some(false));
 }
+
+/// A value of fixed length is written as any other, whatever byte stands wherever in it.
+#[test]
+fn values_of_fixed_length_are_no_exception() {
+    fn check<const N: usize>() {
+        for place in 0..N {
+            for byte in 0..=255 {
+                let mut value = [b'a'; N];
+                value[place] = byte;
+                let (mut fixed, mut usual) = (Edits::new(), Edits::new());
+                fixed.append_fixed("X-Id", &value);
+                usual.append("X-Id", value);
+                assert!(fixed.iter().eq(usual.iter()), "{byte} at {place} of {N}");
+                let head = Head::answer(200);
+                let written = |edits: &Edits| {
+                    let mut out = Vec::new();
+                    encode_response(&mut out, b"", &head, edits, &Framing::default());
+                    out
+                };
+                assert_eq!(written(&fixed), written(&usual), "{byte} at {place} of {N}");
+            }
+        }
+    }
+    check::<5>();
+    check::<16>();
+    check::<29>();
+    check::<32>();
+    check::<40>();
+}
+
+/// Names are looked at in words: every byte at every place, and dots before, behind and beside it.
+#[test]
+fn names_are_valid_by_the_same_rules_at_every_place() {
+    let is_name = |name: &[u8]| {
+        let is_host_byte =
+            |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        let has_empty_label = name.starts_with(b".") || name.windows(2).any(|pair| pair == b"..");
+        name.iter().all(is_host_byte) && !has_empty_label
+    };
+    for len in 1..26 {
+        for place in 0..len {
+            for byte in (0..=255).filter(|byte| *byte != b':' && *byte != b'[') {
+                for dot in 0..len {
+                    let mut name = vec![b'a'; len];
+                    name[dot] = b'.';
+                    name[place] = byte;
+                    let host = target::host_port(&name).map(|host| host.host);
+                    assert_eq!(host.ok(), is_name(&name).then_some(&name[..]), "{name:?}");
+                }
+            }
+        }
+    }
+}
