@@ -324,13 +324,8 @@ impl<'a, N: Net> Down<'a, N> {
     }
 
     /// Writes the head of a response.
-    pub fn respond(
-        &mut self,
-        head: &Head,
-        block: &[u8],
-        edits: &Edits,
-        body: BodyKind,
-    ) -> Result<Framing, Fault> {
+    pub fn respond(&mut self, head: &Head, block: &[u8], body: BodyKind) -> Result<Framing, Fault> {
+        let edits = &self.kit.edits;
         match &mut self.wire {
             Wire::Http1(wire) => wire.respond(head, block, edits, body),
             Wire::Http2(wire) => wire.respond(head, block, edits, body),
@@ -350,9 +345,9 @@ impl<'a, N: Net> Down<'a, N> {
         &mut self,
         head: &mut Head,
         block: &[u8],
-        edits: &Edits,
         protocol: Span,
     ) -> Result<(), Fault> {
+        let edits = &self.kit.edits;
         match &mut self.wire {
             Wire::Http1(wire) => wire.respond_switch(head, block, edits, protocol),
             Wire::Http2(wire) => wire.respond_switch(head, block, edits),

@@ -12,6 +12,7 @@ use weir_proto_h1::{Claims, Edits, FieldId, FieldPolicy, Head, Mark, OddNames, V
 use super::chain::{Chain, Hop, Node, is_secure};
 use super::identity::{put_names, put_subject};
 use super::record::Record;
+use super::request_id;
 use crate::conn::Down;
 use crate::io::Net;
 use crate::obs::RequestId;
@@ -195,9 +196,9 @@ impl Added {
     }
 
     fn number(&mut self, id: RequestId) {
-        let mut text = [0; 32];
-        id.write_hex(&mut text);
-        self.edits.append("X-Request-Id", text);
+        let mut digits = [0; 32];
+        id.write_hex(&mut digits);
+        self.edits.append_fixed(request_id::FIELD, &digits);
     }
 }
 

@@ -69,7 +69,7 @@ pub(super) fn write<N: Net>(
     status: u16,
     body: &[u8],
 ) -> Result<(), Fault> {
-    down.kit.edits.append("Date", core.date());
+    down.kit.edits.append_fixed("Date", &core.date());
     request_id::show(record, down.kit);
     //= rfc9110#8.6
     // What HEAD is answered with may say how long the answer to GET is; there is none that is empty in HTTP/2.
@@ -79,18 +79,15 @@ pub(super) fn write<N: Net>(
         down.kit.edits.append("Content-Length", length.as_bytes());
     }
     let head = head(status);
-    let edits = std::mem::take(&mut down.kit.edits);
     // In HTTP/2 an answer that is all head says so in the head: to gRPC clients it is another answer else.
     let kind = match body.len() {
         0 => BodyKind::None,
         len => BodyKind::Length(len as u64),
     };
     if record.is_call {
-        record.grpc_status = grpc::said_in(edits.iter());
+        record.grpc_status = grpc::said_in(down.kit.edits.iter());
     }
-    let framing = down.respond(&head, &[], &edits, kind);
-    down.kit.edits = edits;
-    let framing = framing?;
+    let framing = down.respond(&head, &[], kind)?;
     record.status = status;
     if framing.body != BodyKind::None && !body.is_empty() {
         record.bytes_out += body.len() as u64;

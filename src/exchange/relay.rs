@@ -1,10 +1,9 @@
 //! Request up, response down, both at once, until both are done or something fails.
 
-use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use weir_proto_h1::{BodyKind, Edits, FieldId};
+use weir_proto_h1::{BodyKind, FieldId};
 
 use super::forward::enforce_trailers;
 use super::grpc;
@@ -357,29 +356,26 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             && matches!(self.up.head.status, 200..=299)
     }
 
-    /// Takes what the head of the answer gains; it has to be put back into the kit.
+    /// Notes what the head of the answer gains.
     //= rfc9110#6.6.1
     // Who passes an answer on that has no Date gives it one: when it came.
-    fn take_edits(&mut self) -> Edits {
+    fn prepare(&mut self) {
+        self.record.is_relayed = true;
         let kit = &mut self.down.kit;
         kit.edits.clear();
         if !self.up.head.may_have(FieldId::Date) {
-            kit.edits.append("Date", self.core.date());
+            kit.edits.append_fixed("Date", &self.core.date());
         }
         if request_id::show(self.record, kit) {
             self.up.head.remove(FieldId::XRequestId);
         }
-        mem::take(&mut kit.edits)
     }
 
     /// Passes the head of the answer on.
     fn respond(&mut self, body: BodyKind) -> Result<(), Fault> {
-        self.record.is_relayed = true;
-        let edits = self.take_edits();
+        self.prepare();
         let (head, block) = (&self.up.head, &self.up.block);
-        let responded = self.down.respond(head, block, &edits, body);
-        self.down.kit.edits = edits;
-        responded.map(|_| ())
+        self.down.respond(head, block, body).map(|_| ())
     }
 
     /// Passes a part of the answer on.
@@ -455,11 +451,9 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
         if asked.is_none_or(|asked| !asked.eq_ignore_ascii_case(got.get(&self.up.block))) {
             return Err(bad_upgrade());
         }
-        self.record.is_relayed = true;
-        let edits = self.take_edits();
+        self.prepare();
         let (head, block) = (&mut self.up.head, &self.up.block);
-        let switched = self.down.respond_switch(head, block, &edits, got);
-        self.down.kit.edits = edits;
+        let switched = self.down.respond_switch(head, block, got);
         switched.map(|()| Relayed::Switched)
     }
 

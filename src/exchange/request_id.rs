@@ -43,9 +43,14 @@ pub(super) fn is_shown<N: Net>(kit: &Kit<N>) -> bool {
 pub(super) fn show<N: Net>(record: &Record, kit: &mut Kit<N>) -> bool {
     let is_shown = is_shown(kit);
     if is_shown {
-        let mut digits = [0; 32];
-        kit.edits
-            .append(FIELD, record.id_text(&kit.block, &mut digits));
+        match record.given_id.get(&kit.block) {
+            [] => {
+                let mut digits = [0; 32];
+                record.id.write_hex(&mut digits);
+                kit.edits.append_fixed(FIELD, &digits);
+            }
+            given => kit.edits.append(FIELD, given),
+        }
     }
     is_shown
 }
