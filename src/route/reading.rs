@@ -40,6 +40,8 @@ enum Parameters {
     CutFirst,
     /// The same after decoding, so that `%3B` begins them too, and a decoded slash ends them.
     CutLast,
+    /// The beginning of parameters, which go after dot segments were resolved, so that `..;` is none.
+    CutAfterDots,
 }
 
 /// The readings in use that may differ for a path with these oddities. A path whose encoded slashes are to be
@@ -66,6 +68,7 @@ pub fn readings(oddities: Oddities, trusts_slashes: bool) -> impl Iterator<Item 
         Some(Parameters::Kept),
         semicolon.then_some(Parameters::CutFirst),
         semicolon.then_some(Parameters::CutLast),
+        semicolon.then_some(Parameters::CutAfterDots),
     ];
     let separators = separators.into_iter().flatten();
     separators.flat_map(move |(slash, backslash, overlong)| {
@@ -193,22 +196,30 @@ impl Reading {
         let mut segments = decoded.split(|&byte| byte == b'/').skip(1).peekable();
         while let Some(segment) = segments.next() {
             let is_last = segments.peek().is_none();
-            let segment = match self.parameters {
-                Parameters::CutLast => segment.split(|&byte| byte == b';').next(),
-                Parameters::Kept | Parameters::CutFirst => Some(segment),
+            let cut = |by| match self.parameters == by {
+                true => segment
+                    .split(|&byte| byte == b';')
+                    .next()
+                    .unwrap_or_default(),
+                false => segment,
             };
-            match segment.unwrap_or_default() {
+            match cut(Parameters::CutLast) {
                 b"." => has_dots = true,
                 b".." => {
                     has_dots = true;
                     let parent = out.iter().rposition(|&byte| byte == b'/');
                     out.truncate(parent.unwrap_or(0));
                 }
-                [] if !self.merges_late || is_last => {}
                 name => {
-                    out.push(b'/');
-                    out.extend_from_slice(name);
-                    continue;
+                    let name = match self.parameters {
+                        Parameters::CutAfterDots => cut(Parameters::CutAfterDots),
+                        _ => name,
+                    };
+                    if !name.is_empty() || self.merges_late && !is_last {
+                        out.push(b'/');
+                        out.extend_from_slice(name);
+                        continue;
+                    }
                 }
             }
             if is_last {
@@ -236,6 +247,7 @@ impl fmt::Display for Reading {
         let parameters = match self.parameters {
             Parameters::Kept => "",
             Parameters::CutFirst | Parameters::CutLast => "cuts off what follows a semicolon",
+            Parameters::CutAfterDots => "cuts off what follows a semicolon after dot segments",
         };
         let parts = [
             match self.decoded_again {
@@ -298,6 +310,10 @@ mod tests {
             parameters: Parameters::CutLast,
             ..literal
         };
+        let cut_after_dots = Reading {
+            parameters: Parameters::CutAfterDots,
+            ..literal
+        };
         let overlong = Reading {
             overlong: 4,
             slash: true,
@@ -328,6 +344,8 @@ mod tests {
             (late, "/a//../b", "/a/b"),
             (late, "//../b//", "/b/"),
             (late, "/admin//../users", "/admin/users"),
+            (cut_after_dots, "/users/..;x/admin;x", "/users/../admin"),
+            (cut_after_dots, "/a;x/b/../c;y/;z", "/a/c/"),
             (slash, "/a%2f..%2Fb", "/b"),
             (slash, "/a%5C..%5Cb", "/a%5C..%5Cb"),
             (backslash, "/a%5C..%5Cb", "/b"),

@@ -135,7 +135,7 @@ fn has_dot_segment(path: &str) -> bool {
 type Read = fn(&str) -> String;
 
 /// Endpoints by name. Each gives the path that it would look up, written so that it means only that.
-const READINGS: [(&str, Read); 10] = [
+const READINGS: [(&str, Read); 11] = [
     ("RFC 3986", |path| rfc3986(&decode(path, b""))),
     ("WHATWG", |path| whatwg(path)),
     ("nginx", |path| rfc3986(&merge(&decode(path, b"/")))),
@@ -157,6 +157,16 @@ const READINGS: [(&str, Read); 10] = [
     }),
     ("Jetty with ambiguous paths", |path| {
         rfc3986(&cut(&decode(path, b"/;")))
+    }),
+    ("a framework that cuts parameters off last", |path| {
+        // A segment that is dots only now is a name.
+        let named = |segment: &str| segment.replace("..", "two-dots").replace('.', "dot");
+        let resolved = cut(&rfc3986(&decode(path, b"")));
+        let segments = resolved.split('/').map(|segment| match segment {
+            "." | ".." => named(segment),
+            name => name.to_owned(),
+        });
+        segments.collect::<Vec<_>>().join("/")
     }),
     ("an old decoder of UTF-8", |path| {
         let path = ["%C0", "%C1", "%AF", "%AE", "%9C"]
