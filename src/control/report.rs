@@ -181,10 +181,8 @@ pub(super) fn plan(control: &Control, length: usize) -> String {
     let upstreams: HashMap<_, _> = upstreams.map(|one| (one.name.as_str(), one)).collect();
     list(&mut out, "listeners", &plan.listeners, |out, listener| {
         string(out, "address", &listener.name);
-        let (max, per_client) = (
-            plan.capacity.connections_max.min(listener.connections_max),
-            listener.connections_per_client_max,
-        );
+        let max = plan.capacity.connections_max.min(listener.connections_max);
+        let per_client = listener.connections_per_client_max.min(max);
         let _ = write!(
             out,
             ",\"connections_max\":{max},\"connections_per_client_max\":{per_client}"

@@ -167,6 +167,8 @@ fn written(config: &Config) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use weir_config::limits::CONNECTIONS_PER_CLIENT;
+
     use super::*;
     use crate::plan::Plan;
 
@@ -225,7 +227,10 @@ mod tests {
             u32::MAX,
             "none of its own"
         );
-        assert_eq!(plan.listeners[0].connections_per_client_max, 1_600);
+        assert_eq!(
+            plan.listeners[0].connections_per_client_max, CONNECTIONS_PER_CLIENT.value,
+            "who is all of the clients waits like them, and is not refused"
+        );
         assert!(
             small
                 .to_string()

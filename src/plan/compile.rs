@@ -80,14 +80,14 @@ impl Plan {
 
 impl Plan {
     /// Works out how much of the machine this plan's cores may use. A listener whose connections the file does not
-    /// count has no limit of its own: at that of the machine clients wait to be accepted, and none is refused.
+    /// count has no limit of its own, nor has one client there: at that of the machine clients wait to be accepted,
+    /// and none is refused, be it alone.
     pub fn fit(&mut self, config: &Config, grants: Grants, cores: usize) {
         let of = (&self.listeners[..], &self.upstreams[..]);
         self.capacity = Capacity::of(config, of, grants, cores);
-        let most = self.capacity.connections_max;
         for (listener, written) in self.listeners.iter_mut().zip(&config.listeners) {
             let per_client = config.connections_per_client_of(written);
-            let count = config.connections_of(written).unwrap_or(most);
+            let count = config.connections_of(written).unwrap_or(u32::MAX);
             listener.connections_per_client_max = per_client.min(count);
         }
     }
