@@ -41,9 +41,6 @@ fn endpoints_are_verified_resumed_and_kept() {
     let expired = tls_endpoint(&ca.sign_until(&["old.test"], 2021), &[], |stream| {
         read_head(stream);
     });
-    let authority = tls_endpoint(&ca.itself(), &[], |stream| {
-        read_head(stream);
-    });
     let plain = Endpoint::script(|conn| {
         conn.send("HTTP/1.1 400 Bad Request\r\n\r\n");
         let (bytes, _) = conn.rest();
@@ -66,7 +63,6 @@ fn endpoints_are_verified_resumed_and_kept() {
             upstream("off", &good, "verify = \"off\""),
             upstream("expired", &expired.to_string(), &ca),
             upstream("plain", &plain.name, &ca),
-            upstream("authority", &authority.to_string(), &ca),
         ]
         .concat(),
     );
@@ -86,8 +82,6 @@ fn endpoints_are_verified_resumed_and_kept() {
         ("/unknown", "upstream_tls_certificate"),
         ("/expired", "upstream_tls_certificate"),
         ("/plain", "upstream_tls_failed"),
-        // After the others: these lines are limited to one a second.
-        ("/authority", "upstream_tls_certificate"),
     ] {
         assert_eq!(weir.ask(post(path, "body")).status(), 502, "{path}");
         let entry = weir.entry(path);
@@ -97,15 +91,6 @@ fn endpoints_are_verified_resumed_and_kept() {
             "nothing of the request was sent: it is tried again"
         );
     }
-    eventually("why, in words that help", || {
-        let failed = weir.ask(get("/authority"));
-        assert_eq!(failed.status(), 502);
-        let lines = weir.stderr.so_far();
-        let said = lines
-            .iter()
-            .any(|line| line.contains("CA:FALSE` makes one that can"));
-        said.then_some(())
-    });
     assert_eq!(
         weir.metric("weir_upstream_tls_unverified{upstream=\"off\"}"),
         1.0
@@ -123,6 +108,33 @@ fn endpoints_are_verified_resumed_and_kept() {
         assert_eq!(client.response().status(), 200);
     }
     assert!(resumed.load(Ordering::Relaxed) > 0, "sessions are resumed");
+}
+
+/// `openssl req -x509` makes one by default.
+#[test]
+fn a_certificate_that_is_an_authority_is_refused_in_words_that_help() {
+    let (dir, ca) = (Weir::dir(), Authority::new("endpoints"));
+    let ca_file = ca.write(&dir.join("ca.pem"));
+    let address = tls_endpoint(&ca.itself(), &[], |stream| {
+        read_head(stream);
+    });
+    let weir = Weir::start_in(
+        &dir,
+        &format!(
+            "[upstream.up]\nservers = [\"https://{address}\"]\ntls = {{ ca = {ca_file:?} }}\n\
+             [[route]]\nmatch = \"/*\"\nto = \"up\"\n"
+        ),
+    );
+    assert_eq!(weir.ask(post("/", "body")).status(), 502);
+    let entry = weir.entry("/");
+    assert_eq!(entry.text("reason"), "upstream_tls_certificate");
+    eventually("why, in words that help", || {
+        let lines = weir.stderr.so_far();
+        let said = lines
+            .iter()
+            .any(|line| line.contains("CA:FALSE` makes one that can"));
+        said.then_some(())
+    });
 }
 
 #[test]
