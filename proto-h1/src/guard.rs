@@ -166,11 +166,9 @@ pub fn claim(name: &[u8]) -> Option<Claim> {
     if rows == 0 { None } else { find(name, rows) }
 }
 
-/// The rows of the table by what their patterns have at one place: a bit for each row.
-struct Rows([u64; CLASSES]);
-
-/// Letters, and all other bytes alike.
-const CLASSES: usize = 27;
+/// The rows of the table by what their patterns may have at one place: a bit for each row. Bytes count by their lowest
+/// bits, in which letters differ whatever their case.
+struct Rows([u64; 32]);
 
 impl Rows {
     const FIRST: Self = Self::by(0);
@@ -183,11 +181,18 @@ impl Rows {
     )]
     const fn by(place: usize) -> Self {
         assert!(TABLE.len() <= 64, "a set of rows is a word");
-        let (mut rows, mut at) = ([0; CLASSES], 0);
+        let (mut rows, mut at) = ([0; 32], 0);
         while at < TABLE.len() {
             let byte = TABLE[at].0.as_bytes()[place];
             assert!(byte != b'*', "a stem reaches beyond the places looked at");
-            rows[class(byte)] |= 1 << at;
+            let mut low = 0;
+            while low < 32 {
+                // A hyphen may be any byte that folds onto it.
+                if byte & 31 == low || !byte.is_ascii_alphanumeric() {
+                    rows[low as usize] |= 1 << at;
+                }
+                low += 1;
+            }
             at += 1;
         }
         Self(rows)
@@ -195,14 +200,11 @@ impl Rows {
 
     #[inline]
     fn with(&self, byte: u8) -> u64 {
-        self.0.get(class(byte)).copied().unwrap_or_default()
+        self.0
+            .get(usize::from(byte & 31))
+            .copied()
+            .unwrap_or_default()
     }
-}
-
-#[inline]
-const fn class(byte: u8) -> usize {
-    let letter = (byte | 0x20).wrapping_sub(b'a') as usize;
-    if letter < 26 { letter } else { 26 }
 }
 
 /// Looks at some rows.

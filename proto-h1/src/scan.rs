@@ -144,9 +144,12 @@ pub(crate) fn is_visible<const N: usize>(bytes: &[u8; N]) -> bool {
 /// Says whether eight bytes are letters, digits, hyphens and dots, no two dots side by side.
 #[inline]
 pub(crate) fn is_name_part(bytes: &[u8; 8]) -> bool {
-    let dots = exactly(u64::from_le_bytes(*bytes), b'.');
-    let hyphens = bytes.map(|byte| if byte == b'.' { b'-' } else { byte });
-    is_plain_name(&hyphens) && dots & dots >> 8 == 0
+    let word = u64::from_le_bytes(*bytes);
+    let letters = within(word | (LOW * 0x20), b'a', b'z');
+    // A dot comes next to a hyphen.
+    let others = within(word, b'0', b'9') | within(word, b'-', b'.');
+    let dots = exactly(word, b'.');
+    (letters | others) & !word & HIGH == HIGH && dots & dots >> 8 == 0
 }
 
 /// Says whether `byte` may stand in a registered name or an IPv4 address.
@@ -298,6 +301,14 @@ const fn equal(word: u64, byte: u8) -> u64 {
 const fn exactly(word: u64, byte: u8) -> u64 {
     let differs = word ^ (LOW * byte as u64);
     !(((differs & !HIGH) + !HIGH) | differs) & HIGH
+}
+
+/// Flags bytes from `first` to `last`, where no byte is above ASCII: beyond such a byte flags mean nothing.
+#[inline]
+const fn within(word: u64, first: u8, last: u8) -> u64 {
+    let from = word.wrapping_add(LOW * (0x80 - first) as u64);
+    let beyond = word.wrapping_add(LOW * (0x7f - last) as u64);
+    from & !beyond & HIGH
 }
 
 #[inline]
