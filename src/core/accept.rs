@@ -16,7 +16,7 @@ use super::timers::Timer;
 use crate::conn;
 use crate::exchange;
 use crate::fault::Reason;
-use crate::io::{Address, Charge, Connection, Instant, Net};
+use crate::io::{Address, Connection, Instant, Net};
 use crate::limits::{
     ACCEPT_RETRY_MS, ACCEPTS_AT_ONCE_MAX, ACCEPTS_POSTED, CONNECTION_REST_BYTES,
     LISTENER_EMPTY_MAX, LISTENER_EMPTY_MS, LISTENER_SETTLE_MS, SPREAD_MIN, SPREAD_PERCENT_MAX,
@@ -296,7 +296,6 @@ pub struct Pass<N: Net> {
     /// Through which door it came.
     pub door: Rc<Door<N>>,
     client: Option<IpAddr>,
-    _rest: Charge,
 }
 
 impl<N: Net> Pass<N> {
@@ -318,11 +317,11 @@ impl<N: Net> Pass<N> {
         core.obs.borrow().connection_opened(door.id.get());
         core.connections.set(core.connections.get() + 1);
         core.shared.set_load(core.index, core.connections.get());
+        core.net.pool().add_charge(CONNECTION_REST_BYTES);
         Ok(Self {
             core: core.clone(),
             door: door.clone(),
             client,
-            _rest: core.net.pool().charge(CONNECTION_REST_BYTES),
         })
     }
 }
@@ -354,6 +353,7 @@ impl<N: Net> Pass<N> {
 impl<N: Net> Drop for Pass<N> {
     fn drop(&mut self) {
         let core = &self.core;
+        core.net.pool().drop_charge(CONNECTION_REST_BYTES);
         if let Some(client) = self.client {
             self.door.count.clients.leave(client);
         }

@@ -95,12 +95,23 @@ impl Pool {
 
     /// Counts bytes that are taken elsewhere, by TLS or by the kernel, until what is returned is dropped.
     pub fn charge(&self, bytes: usize) -> Charge {
-        let charged = &self.shelves.charged;
-        charged.set(charged.get() + bytes);
+        self.add_charge(bytes);
         Charge {
             shelves: self.shelves.clone(),
             bytes,
         }
+    }
+
+    /// The same until [`Pool::drop_charge`] is called: for what is too many to hold a [`Charge`] each.
+    pub fn add_charge(&self, bytes: usize) {
+        let charged = &self.shelves.charged;
+        charged.set(charged.get() + bytes);
+    }
+
+    /// Takes a charge back.
+    pub fn drop_charge(&self, bytes: usize) {
+        let charged = &self.shelves.charged;
+        charged.set(charged.get() - bytes);
     }
 
     /// Keeps no more than so many bytes of free blocks of each size.
