@@ -36,6 +36,10 @@ pub const TURN_BYTES_MAX: u32 = PASS_BYTES_MAX as u32;
 /// or a frame, of which the smallest takes less than a microsecond.
 pub const SHARE_STEPS: u32 = 256;
 
+/// Bytes of a head over HTTP/2, or of trailers, that count for a step beyond the first: a hundred fields take as long
+/// as many pieces of a body.
+pub const H2_HEAD_STEP_BYTES: usize = 64;
+
 /// Steps that an exchange over HTTP/1.1 counts for: eight of them are a share, so that 250 clients that pipeline hold
 /// up everybody else for 2,000 local answers.
 pub const EXCHANGE_STEPS: u32 = 32;

@@ -17,8 +17,8 @@ use crate::conn::{Outbox, WireRx, WireTx};
 use crate::core::{Share, Timer};
 use crate::io::{Chunk, Instant, Net, Pool, Rx, Tx};
 use crate::limits::{
-    CONNECTION_REST_BYTES, COPY_BELOW_BYTES, H2_INTERIM_WAITING_MAX, H2_QUEUED_BYTES_HIGH,
-    H2_RECEIVES_MAX, H2_REQUESTS_AT_ONCE_MAX, H2_SHUT_QUEUED_BYTES_HIGH,
+    CONNECTION_REST_BYTES, COPY_BELOW_BYTES, H2_HEAD_STEP_BYTES, H2_INTERIM_WAITING_MAX,
+    H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX, H2_REQUESTS_AT_ONCE_MAX, H2_SHUT_QUEUED_BYTES_HIGH,
     H2_STREAM_QUEUED_BYTES_HIGH, H2_TINY_BYTES, KERNEL_QUEUED_BYTES, PIECE_SHARE_MIN,
     TLS_REST_BYTES,
 };
@@ -404,7 +404,16 @@ impl<N: Net> State<N> {
                 .receive(rest, now_ms, &mut self.head, &mut self.text)?;
             let start = at;
             at += received.consumed;
-            share.spend(1);
+            let more = match received.event {
+                Event::Request { .. }
+                | Event::Refused { .. }
+                | Event::Interim { .. }
+                | Event::Response { .. }
+                | Event::Trailers { .. }
+                | Event::Failed { .. } => received.consumed / H2_HEAD_STEP_BYTES,
+                _ => 0,
+            };
+            share.spend(1 + more as u32);
             match received.event {
                 Event::NeedMore => {
                     // A window that was too small may not be so any more.

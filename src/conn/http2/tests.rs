@@ -12,14 +12,19 @@ use crate::conn::{Outbox, Wire};
 use crate::core::Share;
 use crate::io::Net;
 use crate::io::sim::{Faults, Peer, Sim, World, at};
-use crate::limits::H2_REQUESTS_AT_ONCE_MAX;
+use crate::limits::{H2_HEAD_STEP_BYTES, H2_REQUESTS_AT_ONCE_MAX, SHARE_STEPS};
 
 /// The preface, SETTINGS, and `GET http://sim/` on `count` streams.
 fn requests(count: u32) -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend_from_slice(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
     for n in 0..count {
-        let block = [0x82, 0x86, 0x84, 0x01, 3, b's', b'i', b'm'];
+        let mut block = vec![0x82, 0x86, 0x84, 0x01, 3, b's', b'i', b'm'];
+        // A field that nobody knows.
+        block.extend([0x00, 1, b'x', 120]);
+        block.extend([b'v'; 120]);
+        block.extend([0x00, 1, b'y', 100]);
+        block.extend([b'v'; 100]);
         bytes.extend_from_slice(&[0, 0, block.len() as u8, 1, 5]);
         bytes.extend_from_slice(&(2 * n + 1).to_be_bytes());
         bytes.extend_from_slice(&block);
@@ -30,6 +35,8 @@ fn requests(count: u32) -> Vec<u8> {
 #[test]
 fn a_turn_serves_a_share_of_the_requests_that_have_come() {
     const COUNT: u32 = 90;
+    let frame = requests(2).len() - requests(1).len();
+    let most_bytes = SHARE_STEPS as usize * H2_HEAD_STEP_BYTES;
     let world = World::new(1);
     world.set_faults(|faults| *faults = Faults::none());
     let listener = world.listen(&at("10.1.0.1:80"));
@@ -48,11 +55,14 @@ fn a_turn_serves_a_share_of_the_requests_that_have_come() {
         let out = Outbox::new(tx, net.pool().clone());
         let machine = Connection::server(Config::default());
         let mux = Mux::new(net.clone(), Weak::new(), machine, out);
-        let (share, mut unread, mut all) = (Share::default(), None, 0);
+        let (share, mut unread, mut all, mut read) = (Share::default(), None, 0, 0);
         poll_fn(|cx| {
             share.renew();
             assert_eq!(mux.turn(cx, &mut rx, &mut unread, &share), Turn::Waits);
             let state = mux.state.borrow();
+            let bytes = (state.requests.len() - read) * frame;
+            assert!(bytes <= most_bytes, "{bytes} bytes of heads");
+            read = state.requests.len();
             log.borrow_mut().push(state.released - all);
             all = state.released;
             match all as u32 {
