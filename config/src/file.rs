@@ -41,7 +41,7 @@ table! {
         preset(limits::DRIVER) driver: Driver = "driver" as Choice<Driver>;
         /// The user that Weir becomes, by name or number, when it was started as root: after its sockets are bound,
         /// before anything is served. Only the right to bind ports below 1024 is kept, and only if a listener has one.
-        /// Whoever started Weir unless set.
+        /// Unless set, the user that started Weir.
         optional user: Account = "user" as AccountKind;
         /// The group that Weir gets with `user`; all others are given up. The user's own group unless set.
         optional group: Account = "group" as AccountKind;

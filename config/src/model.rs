@@ -23,7 +23,7 @@ pub struct Config {
     pub cores: Cores,
     /// What drives each core's io_uring.
     pub driver: Driver,
-    /// Whom the process belongs to once it listens; whoever started it unless set.
+    /// The user that the process becomes once it listens; unless set, the one that started it.
     pub user: Option<Account>,
     /// Its group; that of the user unless set.
     pub group: Option<Account>,

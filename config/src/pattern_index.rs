@@ -109,7 +109,7 @@ impl PatternIndex {
                 let Some(by) = routes.get(*index) else {
                     continue;
                 };
-                // A host that says what becomes of these paths knows of them.
+                // A host with a route for the same path was decided on by the author of the file.
                 let says = self.by_pattern.contains_key(&PatternKey::of(own, path));
                 if is_within(own, host)
                     && !says

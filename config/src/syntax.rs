@@ -1,5 +1,5 @@
 //! What is not even TOML, in the words of those who write it. The TOML parser goes on behind a mistake and stumbles
-//! over its consequences; of each statement only the first mistake is told.
+//! over its consequences; only the first mistake of each statement is reported.
 
 use std::ops::Range;
 

@@ -247,7 +247,7 @@ table! {
         /// The name that endpoints are asked for (SNI) and that their certificates must have. The
         /// host of the endpoint's address unless set.
         optional server_name: String = "server_name" as NameText;
-        /// `"off"` takes any certificate: whoever is on the way can then read and change all.
+        /// `"off"` takes any certificate: anyone between Weir and the endpoint can then read and change all traffic.
         optional verify: At<Verify> = "verify" as Placed<Choice<Verify>>;
     }
 }

@@ -75,21 +75,14 @@ pub async fn run<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>) -> After {
 /// Answers a request whose head was not understood, or did not come in time. What was understood of it is in `down`.
 pub async fn refuse<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>, fault: Fault) -> After {
     let plan = core.plan();
-    let mut record = Record::new(
-        core.next_id(),
-        core.net.now(),
-        core.net.wall_ms(),
-        down.kit.peer,
-    );
-    record.is_call = grpc::is_call(&down.kit.head, &down.kit.block);
-    core.obs.borrow().exchange_started();
-    down.kit.edits.clear();
+    let mut record = start(core, down);
     let after = fail(core, &plan, down, &mut record, fault).await;
     report(core, &plan.plan, down, &record);
     after
 }
 
-fn begin<N: Net>(core: &Core<N>, plan: &Plan, down: &mut Down<'_, N>) -> Record {
+/// Counts an exchange that starts, and makes its record.
+fn start<N: Net>(core: &Core<N>, down: &mut Down<'_, N>) -> Record {
     down.kit.edits.clear();
     core.obs.borrow().exchange_started();
     let mut record = Record::new(
@@ -99,6 +92,11 @@ fn begin<N: Net>(core: &Core<N>, plan: &Plan, down: &mut Down<'_, N>) -> Record 
         down.kit.peer,
     );
     record.is_call = grpc::is_call(&down.kit.head, &down.kit.block);
+    record
+}
+
+fn begin<N: Net>(core: &Core<N>, plan: &Plan, down: &mut Down<'_, N>) -> Record {
+    let mut record = start(core, down);
     record.identity.clone_from(&down.kit.identity);
     forward::enforce(plan, down, &mut record);
     if record.trusted {
