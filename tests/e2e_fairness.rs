@@ -4,13 +4,8 @@
 mod e2e;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::sync::Arc;
 
 use e2e::*;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use weir::limits::{EXCHANGE_STEPS, H2_REQUESTS_AT_ONCE_MAX, SHARE_STEPS};
 
 /// Connections that have many requests at once.
@@ -65,22 +60,9 @@ fn pipelined_requests_over_tls_take_turns() {
     let cert = ca.sign(&["a.test"]).write(&dir, "a");
     let listen = format!("[listen.\"127.0.0.1:0\"]\ntls = {{ {cert} }}\n{ROUTES}");
     let weir = Weir::start_in(&dir, &listen);
-    let mut roots = RootCertStore::empty();
-    let root = CertificateDer::from_pem_slice(ca.pem.as_bytes()).unwrap();
-    roots.add(root).unwrap();
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let config = Arc::new(config);
+    let client = tls_to(weir.address, &ca);
     let connect = || {
-        let name = ServerName::try_from("a.test").unwrap();
-        let client = ClientConnection::new(config.clone(), name).unwrap();
-        let socket = TcpStream::connect(weir.address).unwrap();
-        socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        let mut stream = StreamOwned::new(client, socket);
+        let mut stream = client();
         stream.write_all(get("/known").as_bytes()).unwrap();
         let mut start = [0; 12];
         stream.read_exact(&mut start).unwrap();

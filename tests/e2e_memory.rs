@@ -8,12 +8,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 
 use e2e::*;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tokio_rustls::rustls::{ClientConnection, StreamOwned};
 
 const MIB: u64 = 1 << 20;
 const BOX_BYTES: u64 = 100 * MIB;
@@ -99,30 +96,6 @@ fn answer_without_end(mut client: TcpStream) {
     let _ = client.read(&mut head);
     let _ = client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
     while client.write_all(&[b'x'; 16 * 1024]).is_ok() {}
-}
-
-/// Makes connections over TLS.
-fn tls_to(
-    address: SocketAddr,
-    ca: &Authority,
-) -> impl Fn() -> StreamOwned<ClientConnection, TcpStream> {
-    let mut roots = RootCertStore::empty();
-    let root = CertificateDer::from_pem_slice(ca.pem.as_bytes()).unwrap();
-    roots.add(root).unwrap();
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let config = Arc::new(config);
-    move || {
-        let name = ServerName::try_from("a.test").unwrap();
-        let client = ClientConnection::new(config.clone(), name).unwrap();
-        let socket = TcpStream::connect(address).unwrap();
-        socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        StreamOwned::new(client, socket)
-    }
 }
 
 #[test]

@@ -50,7 +50,7 @@ pub struct Response {
     /// Says whether the endpoint wants the connection to go on.
     pub persists: bool,
     /// Says whether the endpoint asks for authentication that holds for the connection, or goes on
-    /// with it: what follows on the connection is the same client's, or nobody's.
+    /// with it: what follows on the connection is for the same client only.
     pub challenges_connection: bool,
 }
 

@@ -102,7 +102,7 @@ fn framed(head: &mut Head, block: &[u8]) -> Result<Option<BodyKind>, Error> {
 /// Reads a length that is said more than once, in a list or in several fields.
 //= rfc9110#8.6
 // Equal values may be taken for one. Equal means spelt alike and spelt one way only: `05, 5` is two
-// numbers to whoever reads octal, and what compares texts finds a conflict in it.
+// numbers to a parser that reads octal, and a conflict to one that compares texts.
 #[cold]
 fn repeated_length<'b>(mut elements: impl Iterator<Item = &'b [u8]>) -> Result<u64, Error> {
     let first = elements.next().unwrap_or_default();
@@ -282,7 +282,7 @@ fn strip(head: &mut Head, block: &[u8], role: Role) -> Result<HopByHop, Error> {
 
 /// Says whether Upgrade offers only protocols that Weir cannot pass on.
 //= rfc9110#7.8
-// An offer of another HTTP (`h2c`, `TLS/1.2`) may be ignored: the request is served as it is. Whoever offers anything
+// An offer of another HTTP (`h2c`, `TLS/1.2`) may be ignored: the request is served as it is. A client that offers anything
 // else wants a tunnel, and would take an ordinary answer for one.
 #[cold]
 fn leaves_http(head: &Head, block: &[u8]) -> bool {

@@ -12,6 +12,7 @@ mod conn;
 mod endpoint;
 mod lines;
 mod message;
+mod tls;
 mod weir;
 
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ pub use conn::{Conn, End};
 pub use endpoint::{Endpoint, ok};
 pub use lines::Lines;
 pub use message::Message;
+pub use tls::tls_to;
 pub use weir::{Entry, Weir, route_to};
 
 /// How long anything may take that is expected to happen. Generous: a machine may be busy.
