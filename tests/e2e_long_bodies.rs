@@ -7,8 +7,21 @@ use std::time::Duration;
 
 use e2e::*;
 
-/// Below, at and far above the length from which bodies pass unseen.
-const LENGTHS: [usize; 6] = [1_000, 32_767, 32_768, 65_536, 1_048_576, 5_000_000];
+/// Bodies of this length or more pass from socket to socket without being looked at (`PASS_BYTES_MIN`).
+const PASSED: usize = weir::limits::PASS_BYTES_MIN as usize;
+
+/// Below, at and far above that length, and around the size of a block.
+const LENGTHS: [usize; 9] = [
+    1_000,
+    PASSED - 1,
+    PASSED,
+    PASSED + 1,
+    32_767,
+    32_768,
+    65_536,
+    1_048_576,
+    5_000_000,
+];
 
 /// Bytes that are not the same anywhere near.
 fn body(len: usize) -> Vec<u8> {

@@ -386,30 +386,47 @@ fn extensions_of_a_body_are_counted_together() {
     assert_eq!((error, chunks), (Error::ChunkLineTooLong, 16 * 1024 / 201));
 }
 
-/// A head that comes byte by byte costs a pass over it, not one for each byte.
+/// A head that comes byte by byte is read once. Each call sees line feeds in place of what an earlier call has read: a
+/// parser that reads any of it again takes the line for a bad one.
 #[test]
 fn a_trickled_head_costs_linear_work() {
-    let mut wire = b"GET / HTTP/1.1\r\nHost: a\r\n".to_vec();
-    for _ in 0..90 {
-        wire.extend_from_slice(b"X-Field-Name: some value of a usual length, and then some\r\n");
+    let start_line = b"GET / HTTP/1.1\r\n";
+    let mut wire = start_line.to_vec();
+    wire.extend_from_slice(b"Host: a\r\n");
+    for length in 0..90 {
+        wire.extend_from_slice(b"X-Field-Name: ");
+        wire.resize(wire.len() + 1 + length, b'v');
+        wire.extend_from_slice(b"\r\n");
     }
     wire.extend_from_slice(b"\r\n");
     let mut head = Head::new();
     let limits = Limits::default();
-    // Fields that were taken are not taken again: their number only grows.
-    let mut fields = 0;
-    for end in 1..wire.len() {
+    let mut line = 0;
+    for end in 1..=wire.len() {
+        let ends_line = wire[end - 1] == b'\n';
+        // A line is judged when it is whole, so its bytes have to be there then. A start line that is cut is judged by
+        // its method, whose length is bounded.
+        let shown = match end == wire.len() {
+            // Host is checked when the head is whole.
+            true => 0,
+            false if ends_line || end < start_line.len() => line,
+            false => end - 1,
+        };
+        let mut block = vec![b'\n'; shown];
+        block.extend_from_slice(&wire[shown..end]);
+        let expected = match end == wire.len() {
+            true => Parsed::Complete(end),
+            false => Parsed::Partial,
+        };
         assert_eq!(
-            parse_request(&wire[..end], &limits, &mut head),
-            Ok(Parsed::Partial)
+            parse_request(&block, &limits, &mut head),
+            Ok(expected),
+            "{end} bytes"
         );
-        assert!(head.fields.len() == fields || head.fields.len() == fields + 1);
-        fields = head.fields.len();
+        if ends_line {
+            line = end;
+        }
     }
-    assert_eq!(
-        parse_request(&wire, &limits, &mut head),
-        Ok(Parsed::Complete(wire.len()))
-    );
     assert_eq!(head.fields.len(), 91);
 }
 
