@@ -93,7 +93,9 @@ fn whole_files_in_the_documents_can_be_used() {
     let mut checked = 0;
     for document in DOCUMENTS {
         let text = read(document);
-        for block in toml_blocks(&text).filter(|block| block.starts_with("[listen.")) {
+        for block in toml_blocks(&text)
+            .filter(|block| block.contains("[listen.") && block.contains("[[route]]"))
+        {
             let parsed = weir_config::parse(document, block);
             assert!(parsed.is_ok(), "{document}: {block}\n{:?}", parsed.err());
             checked += 1;
@@ -142,6 +144,7 @@ const DOCUMENTS: &[&str] = &[
     "README.md",
     "config/endpoints.md",
     "config/migrating.md",
+    "config/operating.md",
     "config/paths.md",
     "config/timeouts.md",
     "src/ARCHITECTURE.md",
