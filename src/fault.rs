@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use weir_proto_h1::Error as H1Error;
 use weir_proto_h2::Error as H2Error;
 
-use crate::tls::Failure;
+use crate::tls::TlsFailure;
 
 /// Which side of the proxy failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -265,23 +265,23 @@ impl Reason {
     }
 
     /// Why no TLS connection to an endpoint could be made.
-    pub const fn from_tls(failure: Option<Failure>) -> Self {
+    pub const fn from_tls(failure: Option<TlsFailure>) -> Self {
         match failure {
             Some(
-                Failure::PeerCertificateExpired
-                | Failure::PeerCertificateUnknownIssuer
-                | Failure::PeerCertificateName
-                | Failure::PeerCertificateRevoked
-                | Failure::PeerCertificateBad
-                | Failure::PeerCertificateMissing,
+                TlsFailure::PeerCertificateExpired
+                | TlsFailure::PeerCertificateUnknownIssuer
+                | TlsFailure::PeerCertificateName
+                | TlsFailure::PeerCertificateRevoked
+                | TlsFailure::PeerCertificateBad
+                | TlsFailure::PeerCertificateMissing,
             ) => Self::UpstreamTlsCertificate,
             Some(
-                Failure::CertificateRefused
-                | Failure::Alert
-                | Failure::NoCertificate
-                | Failure::Version
-                | Failure::Cipher
-                | Failure::Alpn,
+                TlsFailure::CertificateRefused
+                | TlsFailure::Alert
+                | TlsFailure::NoCertificate
+                | TlsFailure::Version
+                | TlsFailure::Cipher
+                | TlsFailure::Alpn,
             ) => Self::UpstreamTlsAlert,
             _ => Self::UpstreamTlsFailed,
         }

@@ -20,8 +20,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use weir::core::{self, Command, Mail, Mailbox, Shared};
 use weir::io::ring::{self, Ring};
-use weir::io::{ListenSocket, Origin};
-use weir::obs::{AccessLog, Format, Obs};
+use weir::io::{ListenSocket, SocketOrigin};
+use weir::obs::{AccessLog, LogFormat, Obs};
 use weir::plan::{ListenerId, Plan};
 
 use counting_allocator::{CountingAllocator, count_in};
@@ -182,7 +182,7 @@ impl Core {
         let mut plan = Plan::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
         plan.equip(&weir::tls::load(&config, None, "test.toml").unwrap().0);
         let plan = Arc::new(plan);
-        let log = AccessLog::file("/dev/null".into(), Format::Json).unwrap();
+        let log = AccessLog::file("/dev/null".into(), LogFormat::Json).unwrap();
         let (obs, sides) = Obs::start(1, &plan, Some(log)).unwrap();
         let side = sides.into_iter().next().unwrap();
         let tally: &'static AtomicU64 = Box::leak(Box::default());
@@ -193,7 +193,10 @@ impl Core {
                 let (mail, mailbox) = Mailbox::new(&net).unwrap();
                 up.send(mail.clone()).unwrap();
                 let shared = Shared::new(vec![mail]);
-                let sockets = vec![(ListenerId(0), ListenSocket::Tcp(socket, Origin::Bound))];
+                let sockets = vec![(
+                    ListenerId(0),
+                    ListenSocket::Tcp(socket, SocketOrigin::Bound),
+                )];
                 core::run(net, 0, plan, side, shared, 1, sockets, mailbox).await;
             });
             ended.expect("io_uring is there");

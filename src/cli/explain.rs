@@ -17,7 +17,7 @@ use crate::plan::{
     RoutePlan, Target, UpstreamId,
 };
 use crate::route::{Considered, Found, RequestView, Scratch, Verdict};
-use crate::tls::Identity;
+use crate::tls::CertificateIdentity;
 
 /// Routes of other hosts and paths that are listed; the rest is counted.
 const OTHERS_LISTED_MAX: usize = 10;
@@ -67,7 +67,7 @@ pub fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
     let text = head_text(&question.method, &target, &host, fields)?;
     let listeners = listeners_at(plan, url.port);
     let listener = listener_for(plan, &listeners);
-    let client = Identity::known_by(&question.client_cert);
+    let client = CertificateIdentity::known_by(&question.client_cert);
     let answer = answer(plan, listener, (&text, client.as_ref()), true);
     let mut out = String::new();
     // Writing to a string cannot fail.
@@ -152,7 +152,7 @@ fn run_test(plan: &Plan, test: &Test, is_told: bool) -> Result<(), String> {
     let target = target(&test.method, &test.host, port, &test.target);
     let text = head_text(&test.method, &target, &host, fields)?;
     let listener = listener_for(plan, &listeners_at(plan, port));
-    let client = Identity::known_by(&test.client_cert);
+    let client = CertificateIdentity::known_by(&test.client_cert);
     let question = (&*text, client.as_ref());
     let answer = answer(plan, listener, question, false);
     let becomes = answer.in_words(plan);
@@ -208,7 +208,7 @@ struct Answer<'p> {
 fn answer<'p>(
     plan: &'p Plan,
     listener: Option<&ListenerPlan>,
-    (text, client): (&str, Option<&Identity>),
+    (text, client): (&str, Option<&CertificateIdentity>),
     considers_all: bool,
 ) -> Answer<'p> {
     let block = text.as_bytes();

@@ -17,7 +17,7 @@ use crate::io::{Chunk, Net};
 use crate::limits::{KERNEL_QUEUED_BYTES, QUEUED_BYTES_HIGH};
 use crate::plan::PathBuffers;
 use crate::route::Scratch;
-use crate::tls::{Agreed, Identity};
+use crate::tls::{CertificateIdentity, TlsParameters};
 use crate::upstream::Bindings;
 
 /// What came from the client.
@@ -43,9 +43,9 @@ pub struct Kit<N: Net> {
     /// The same with its port.
     pub address: Option<SocketAddr>,
     /// What was agreed on with the client in a TLS handshake; `None` in the clear.
-    pub agreed: Option<Agreed>,
+    pub agreed: Option<TlsParameters>,
     /// Whose certificate the client has shown, if any.
-    pub identity: Option<Rc<Identity>>,
+    pub identity: Option<Rc<CertificateIdentity>>,
     /// The name that the client asked for in a TLS handshake.
     pub sni: Option<Rc<str>>,
     /// What is added to the request.
@@ -69,8 +69,8 @@ pub struct Kit<N: Net> {
 /// Who a client is, as far as its connection tells.
 pub(super) struct Client {
     pub(super) address: Option<SocketAddr>,
-    agreed: Option<Agreed>,
-    identity: Option<Rc<Identity>>,
+    agreed: Option<TlsParameters>,
+    identity: Option<Rc<CertificateIdentity>>,
     sni: Option<Rc<str>>,
 }
 
@@ -79,7 +79,7 @@ impl Client {
     pub(super) fn of<N: Net>(wire: &super::Wire<N>) -> Self {
         Self {
             address: wire.peer,
-            agreed: wire.rx.agreed(),
+            agreed: wire.rx.tls_parameters(),
             identity: wire.rx.identity(),
             sni: wire.rx.server_name(),
         }

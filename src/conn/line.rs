@@ -15,8 +15,8 @@ use crate::io::{Chunk, Instant, Net, Rx};
 use crate::limits::{
     CONNECTION_REST_BYTES, LEAVE_FIRST_MS, LINGER_BYTES_MAX, LINGER_MS, TLS_REST_BYTES,
 };
-use crate::obs::Level;
-use crate::tls::Failure;
+use crate::obs::LogLevel;
+use crate::tls::TlsFailure;
 use crate::upstream::Bindings;
 
 /// A connection that waits for a request.
@@ -84,7 +84,7 @@ impl<N: Net> Line<N> {
     }
 
     /// Counts how the handshake went, once; says why it failed, if it did.
-    pub fn tell_handshake(&mut self, core: &Core<N>) -> Option<Failure> {
+    pub fn tell_handshake(&mut self, core: &Core<N>) -> Option<TlsFailure> {
         let WireRx::Tls(rx) = &mut self.wire.rx else {
             return None;
         };
@@ -93,14 +93,14 @@ impl<N: Net> Line<N> {
         }
         self.is_new = false;
         let listener = self.pass.door.id.get();
-        if let Some(agreed) = rx.agreed() {
+        if let Some(agreed) = rx.tls_parameters() {
             core.obs.borrow().tls_opened(listener, &agreed);
             return None;
         }
-        let failure = rx.failure().unwrap_or(Failure::Timeout);
+        let failure = rx.failure().unwrap_or(TlsFailure::Timeout);
         rx.fail(failure);
         core.obs.borrow().tls_failed(listener, failure);
-        core.tell_handshake(Level::Info, || {
+        core.tell_handshake(LogLevel::Info, || {
             let name = self.pass.door.plan.borrow().name.clone();
             let peer = self
                 .wire

@@ -41,9 +41,9 @@ use crate::io::{Chunk, Connection, Net, Tx};
 use crate::limits::{
     BLOCK_BYTES, EXCHANGE_STEPS, LINGER_MS, REST_AFTER_MS, WAITING_CONVERSATIONS_MAX,
 };
-use crate::obs::Level;
+use crate::obs::LogLevel;
 use crate::plan::ListenerId;
-use crate::tls::{self, Failure};
+use crate::tls::{self, TlsFailure};
 
 /// Serves a client's connection to its end.
 pub fn serve<N: Net>(
@@ -156,7 +156,7 @@ async fn enter<N: Net>(core: &Rc<Core<N>>, mut line: Line<N>) -> Option<Line<N>>
         return Some(line);
     };
     let Connection { rx, tx, peer } = line.wire.into_raw()?;
-    let halves = tls.accept((rx, tx), early, core.net.pool(), &core.gate);
+    let halves = tls.accept((rx, tx), early, core.net.pool(), &core.handshake_queue);
     let (rx, tx) = halves.ok()?;
     let wire = Wire {
         rx: WireRx::Tls(Box::new(rx)),
@@ -170,7 +170,7 @@ async fn enter<N: Net>(core: &Rc<Core<N>>, mut line: Line<N>) -> Option<Line<N>>
 async fn leave<N: Net>(core: Rc<Core<N>>, mut line: Line<N>) {
     match line.tell_handshake(&core) {
         None => line.linger(&core).await,
-        Some(Failure::PlainHttp) => {
+        Some(TlsFailure::PlainHttp) => {
             let Some(connection) = line.wire.into_raw() else {
                 return;
             };
@@ -187,7 +187,7 @@ async fn leave<N: Net>(core: Rc<Core<N>>, mut line: Line<N>) {
             Line { wire, ..line }.linger(&core).await;
         }
         // Nobody is there, or nobody who would hear it.
-        Some(Failure::ClosedInHandshake | Failure::Timeout) => {}
+        Some(TlsFailure::ClosedInHandshake | TlsFailure::Timeout) => {}
         Some(_) => line.linger(&core).await,
     }
 }
@@ -365,8 +365,8 @@ fn guarded<N: Net, T>(
 //= rfc9113#3.4
 // What comes first is unlike any request of HTTP/1.1.
 fn begins_http2<N: Net>(line: &Line<N>, first: &[u8]) -> Option<bool> {
-    if let Some(agreed) = line.wire.rx.agreed() {
-        return Some(agreed.protocol == tls::Protocol::Http2);
+    if let Some(agreed) = line.wire.rx.tls_parameters() {
+        return Some(agreed.protocol == tls::AlpnProtocol::Http2);
     }
     match line.pass.door.plan.borrow().takes_http2 {
         true => weir_proto_h1::looks_like_h2_preface(first),
@@ -378,7 +378,7 @@ fn begins_http2<N: Net>(line: &Line<N>, first: &[u8]) -> Option<bool> {
 fn report_panic<N: Net>(core: &Core<N>, panic: &(dyn Any + Send)) {
     let obs = core.obs.borrow();
     obs.panicked();
-    obs.say(Level::Error, message(panic));
+    obs.say(LogLevel::Error, message(panic));
 }
 
 /// What a panic said.

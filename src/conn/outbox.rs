@@ -10,7 +10,7 @@ use weir_proto_h1::{BodyKind, Error, Sender, Trailers};
 
 use super::inbox::Inbox;
 use super::wire::{WireRx, WireTx};
-use crate::io::{Chunk, Net, Out, Pool, Tx};
+use crate::io::{Chunk, Net, OutBlock, Pool, Tx};
 use crate::limits::{BLOCK_BYTES, COPY_BELOW_BYTES, PASS_BYTES_MAX, PASS_BYTES_MIN};
 
 /// Whether a body is long enough to let it pass unseen.
@@ -27,7 +27,7 @@ pub struct Outbox<T: Tx> {
     /// The half itself.
     pub tx: T,
     pool: Pool,
-    open: Option<Out>,
+    open: Option<OutBlock>,
     pushed: u64,
 }
 
@@ -44,7 +44,7 @@ impl<T: Tx> Outbox<T> {
     }
 
     /// Where heads and framing are written.
-    pub fn open(&mut self) -> &mut Out {
+    pub fn open(&mut self) -> &mut OutBlock {
         self.open
             .get_or_insert_with(|| self.pool.out(BLOCK_BYTES[0]))
     }
@@ -104,7 +104,7 @@ impl<T: Tx> Outbox<T> {
 
     /// Bytes that the kernel has not taken yet.
     pub fn queued(&self) -> usize {
-        self.tx.queued() + self.open.as_ref().map_or(0, Out::len)
+        self.tx.queued() + self.open.as_ref().map_or(0, OutBlock::len)
     }
 
     /// Bytes that the kernel has taken since the connection began: how progress is told from standing still.

@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 
 use crate::core::Core;
 use crate::io::{Chunk, Connection, Net, Rx, Tx};
-use crate::obs::Level;
-use crate::tls::{Agreed, Failure, Identity, TlsRx, TlsTx};
+use crate::obs::LogLevel;
+use crate::tls::{CertificateIdentity, TlsFailure, TlsParameters, TlsRx, TlsTx};
 
 /// A connection, split into its directions.
 pub struct Wire<N: Net> {
@@ -61,15 +61,15 @@ impl<N: Net> Wire<N> {
 
 impl<N: Net> WireRx<N> {
     /// What was agreed on in the handshake; `None` in the clear, or before.
-    pub fn agreed(&self) -> Option<Agreed> {
+    pub fn tls_parameters(&self) -> Option<TlsParameters> {
         match self {
             Self::Plain(_) => None,
-            Self::Tls(rx) => rx.agreed(),
+            Self::Tls(rx) => rx.tls_parameters(),
         }
     }
 
     /// Whose certificate the client has shown, if any.
-    pub fn identity(&self) -> Option<Rc<Identity>> {
+    pub fn identity(&self) -> Option<Rc<CertificateIdentity>> {
         match self {
             Self::Plain(_) => None,
             Self::Tls(rx) => rx.identity(),
@@ -85,7 +85,7 @@ impl<N: Net> WireRx<N> {
     }
 
     /// Why TLS was given up, by either side; `None` in the clear, and for a mere end.
-    pub fn refusal(&self) -> Option<Failure> {
+    pub fn refusal(&self) -> Option<TlsFailure> {
         match self {
             Self::Plain(_) => None,
             Self::Tls(rx) => rx.refusal(),
@@ -98,7 +98,7 @@ impl<N: Net> WireRx<N> {
         if let Self::Tls(rx) = self
             && rx.refusal().is_some()
         {
-            core.tell_handshake(Level::Warn, || {
+            core.tell_handshake(LogLevel::Warn, || {
                 format!("TLS to {endpoint} failed: {}", rx.cause())
             });
         }

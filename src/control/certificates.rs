@@ -14,12 +14,12 @@ use weir_config::{ClientCert, ListenTls, TlsVersion, UpstreamTls, Verify};
 use super::report::{list, string};
 use super::{Control, Source, count, limits};
 use crate::core::Command;
-use crate::obs::{Kind, Page, process, text};
-use crate::tls::{self, Stamp};
+use crate::obs::{MetricKind, MetricsPage, process, text};
+use crate::tls::{self, FileStamp};
 
 /// What is in use, and how changes went.
 pub(super) struct Certificates {
-    tls: Arc<tls::Loaded>,
+    tls: Arc<tls::LoadedTls>,
     /// Where each file's certificate is in that.
     by_path: HashMap<PathBuf, usize>,
     /// Those that the log has said to end soon, by file, and whether they have ended.
@@ -32,10 +32,10 @@ pub(super) struct Certificates {
     last_error: Option<(u64, String)>,
 }
 
-type Stamps = Vec<(PathBuf, Option<Stamp>)>;
+type Stamps = Vec<(PathBuf, Option<FileStamp>)>;
 
 impl Certificates {
-    pub(super) fn new(tls: tls::Loaded) -> Self {
+    pub(super) fn new(tls: tls::LoadedTls) -> Self {
         Self {
             by_path: by_path(&tls),
             warned: ending(&tls).map(|(one, _)| known(one)).collect(),
@@ -48,18 +48,18 @@ impl Certificates {
     }
 
     /// What is in use.
-    pub(super) fn in_use(&self) -> Arc<tls::Loaded> {
+    pub(super) fn in_use(&self) -> Arc<tls::LoadedTls> {
         self.tls.clone()
     }
 
     /// Notes what a reload has brought.
-    pub(super) fn replace(&mut self, tls: tls::Loaded) {
+    pub(super) fn replace(&mut self, tls: tls::LoadedTls) {
         self.take(Arc::new(tls));
         (self.refused, self.last_error) = (None, None);
     }
 
     /// Has others in use; what is to be said of them was said where they were read.
-    fn take(&mut self, tls: Arc<tls::Loaded>) {
+    fn take(&mut self, tls: Arc<tls::LoadedTls>) {
         self.by_path = by_path(&tls);
         self.warned = ending(&tls).map(|(one, _)| known(one)).collect();
         self.tls = tls;
@@ -80,19 +80,23 @@ impl Certificates {
         *stamps != self.tls.files && self.refused.as_ref() != Some(stamps)
     }
 
-    pub(super) fn metrics(&self, page: &mut Page) {
+    pub(super) fn metrics(&self, page: &mut MetricsPage) {
         let help = "When a certificate that Weir shows ends, since the Unix epoch.";
-        page.family("weir_certificate_not_after_seconds", Kind::Gauge, help);
+        page.family(
+            "weir_certificate_not_after_seconds",
+            MetricKind::Gauge,
+            help,
+        );
         for certificate in &self.tls.certificates {
             let file = certificate.path.display().to_string();
             page.sample(&[("file", &file)], certificate.identity.not_after);
         }
         let help = "Changes of files of certificates and keys that took effect.";
-        page.family("weir_certificates_loaded_total", Kind::Counter, help);
+        page.family("weir_certificates_loaded_total", MetricKind::Counter, help);
         page.sample(&[], self.loaded);
         let help =
             "Changes of files of certificates and keys that were refused: the former ones stay.";
-        page.family("weir_certificates_failed_total", Kind::Counter, help);
+        page.family("weir_certificates_failed_total", MetricKind::Counter, help);
         page.sample(&[], self.failed);
     }
 
@@ -194,16 +198,16 @@ impl Certificates {
 }
 
 /// Certificates whose end is near or over, with what to say.
-fn ending(tls: &tls::Loaded) -> impl Iterator<Item = (&tls::Certificate, String)> {
+fn ending(tls: &tls::LoadedTls) -> impl Iterator<Item = (&tls::OwnCertificate, String)> {
     let all = tls.certificates.iter();
     all.filter_map(|one| Some((one, one.identity.time_warning()?)))
 }
 
-fn known(one: &tls::Certificate) -> (PathBuf, bool) {
+fn known(one: &tls::OwnCertificate) -> (PathBuf, bool) {
     (one.path.clone(), one.identity.seconds_left() < 0)
 }
 
-fn by_path(tls: &tls::Loaded) -> HashMap<PathBuf, usize> {
+fn by_path(tls: &tls::LoadedTls) -> HashMap<PathBuf, usize> {
     let all = tls.certificates.iter().enumerate();
     all.map(|(at, one)| (one.path.clone(), at)).collect()
 }
@@ -219,7 +223,7 @@ impl Control {
             let tls = self.state.borrow().certificates.tls.clone();
             // A file system that does not answer holds up a thread of its own, and this watch.
             let look = move || {
-                let stamp = |path: &PathBuf| (path.clone(), Stamp::now(path));
+                let stamp = |path: &PathBuf| (path.clone(), FileStamp::now(path));
                 tls.files.iter().map(|(path, _)| stamp(path)).collect()
             };
             let Ok(stamps) = tokio::task::spawn_blocking(look).await else {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use socket2::Socket;
 
-use crate::io::{Address, ListenSocket, Origin, take_inherited};
+use crate::io::{Address, ListenSocket, SocketOrigin, take_inherited};
 use crate::obs::process;
 
 /// What was inherited.
@@ -94,8 +94,8 @@ pub(super) fn spread(sockets: &[Socket], cores: usize) -> io::Result<Vec<(usize,
         let socket = sockets[n % sockets.len()].try_clone()?;
         let is_unix = socket.local_addr()?.is_unix();
         let socket = match is_unix {
-            true => ListenSocket::Unix(socket.into(), Origin::Inherited),
-            false => ListenSocket::Tcp(socket.into(), Origin::Inherited),
+            true => ListenSocket::Unix(socket.into(), SocketOrigin::Inherited),
+            false => ListenSocket::Tcp(socket.into(), SocketOrigin::Inherited),
         };
         Ok((n % cores, socket))
     });

@@ -14,7 +14,7 @@ use std::{fs, net};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::inherited::{self, Inherited};
-use crate::io::{Address, ListenSocket, Origin};
+use crate::io::{Address, ListenSocket, SocketOrigin};
 use crate::plan::{ListenerId, Plan};
 
 /// Sockets that are bound and not given away yet.
@@ -66,7 +66,7 @@ pub(super) fn bind(
                 for sockets in &mut bound.sockets {
                     let socket = tcp(address, listener.backlog).map_err(cannot)?;
                     address = socket.local_addr().map_err(cannot)?;
-                    sockets.push((id, ListenSocket::Tcp(socket, Origin::Bound)));
+                    sockets.push((id, ListenSocket::Tcp(socket, SocketOrigin::Bound)));
                 }
                 bound.ports.push(address);
                 bound.addresses.push(address.to_string());
@@ -76,7 +76,7 @@ pub(super) fn bind(
                 bound.files.push(file);
                 for sockets in &mut bound.sockets {
                     let socket = socket.try_clone().map_err(cannot)?;
-                    sockets.push((id, ListenSocket::Unix(socket, Origin::Bound)));
+                    sockets.push((id, ListenSocket::Unix(socket, SocketOrigin::Bound)));
                 }
                 bound.addresses.push(listener.address.to_string());
             }

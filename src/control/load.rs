@@ -13,7 +13,7 @@ use crate::cli::explain;
 use crate::files;
 use crate::io::Address;
 use crate::plan::{Plan, Problem};
-use crate::tls::{self, Tickets};
+use crate::tls::{self, TicketKeys};
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub struct Loaded {
     /// What cores run; its epoch is still to be set.
     pub plan: Plan,
     /// What the files for TLS gave.
-    pub tls: tls::Loaded,
+    pub tls: tls::LoadedTls,
     /// What is worth a second look.
     pub warnings: Vec<Diagnostic>,
     /// What was found of the names of endpoints.
@@ -74,7 +74,7 @@ pub fn load(
     source: &Source,
     names: Names<'_>,
     machine: Machine<'_>,
-    tickets: Option<&Tickets>,
+    tickets: Option<&TicketKeys>,
 ) -> Result<Loaded, LoadError> {
     let is_here = matches!(names, Names::Resolve(_)) || machine != Machine::Leave;
     let files = match is_here {
@@ -133,7 +133,7 @@ pub fn load_untested(source: &Source) -> Result<Loaded, LoadError> {
 /// Which files of certificates and keys are read.
 enum Files<'a> {
     /// All that the file names, and the tickets that listeners give out.
-    All(Option<&'a Tickets>),
+    All(Option<&'a TicketKeys>),
     /// Those that this machine has.
     Here,
     None,
@@ -156,7 +156,7 @@ fn compile(
     };
     let tls = match files {
         Files::All(tickets) => tls::load(&config, tickets, &name(source)),
-        Files::Here => tls::load_what_is_here(&config, &name(source)),
+        Files::Here => tls::load_available(&config, &name(source)),
         Files::None => Ok(Default::default()),
     };
     let (tls, more) = tls.map_err(LoadError)?;

@@ -42,9 +42,9 @@ pub use names::Resolver;
 
 use crate::core::{Command, CoreSpec, Cores, Receipt, Receipts};
 use crate::io::{Address, ListenSocket};
-use crate::obs::{AccessLog, Format, Obs, Redact, Style, Troubles, process};
+use crate::obs::{AccessLog, EndpointTroubles, LineStyle, Obs, Redactor, process};
 use crate::plan::Plan;
-use crate::tls::Tickets;
+use crate::tls::TicketKeys;
 use admin::Admin;
 use certificates::Certificates;
 use demo::Demo;
@@ -101,7 +101,7 @@ impl fmt::Display for Failure {
 pub fn run(options: Options) -> Result<(), Failure> {
     process::log_panics();
     let _flush = FlushLog;
-    let (tickets, resolver) = (Tickets::default(), Resolver::default());
+    let (tickets, resolver) = (TicketKeys::default(), Resolver::default());
     let loaded = load(
         &options.source,
         Names::Resolve(&resolver),
@@ -134,7 +134,7 @@ impl Drop for FlushLog {
 /// The running process, as control sees it.
 struct Control {
     source: Source,
-    tickets: Tickets,
+    tickets: TicketKeys,
     resolver: Resolver,
     cores: Cores,
     obs: Obs,
@@ -172,7 +172,7 @@ struct Reloads {
 async fn start(
     options: Options,
     loaded: Loaded,
-    tickets: Tickets,
+    tickets: TicketKeys,
     resolver: Resolver,
 ) -> Result<(), String> {
     let Options {
@@ -482,7 +482,7 @@ impl Control {
 
     /// Says which endpoints begin to fail, and which answer again.
     async fn watch_endpoints(self: Rc<Self>) {
-        let mut troubles = Troubles::default();
+        let mut troubles = EndpointTroubles::default();
         loop {
             sleep(limits::TROUBLE_WATCH).await;
             let now = std::time::Instant::now();
@@ -557,13 +557,7 @@ async fn open_log(log: Option<weir_config::AccessLog>) -> Result<Option<AccessLo
         weir_config::LogTarget::File(path) => path.display().to_string(),
     };
     let open = move || {
-        let format = match log.format {
-            weir_config::LogFormat::Json => Format::Json,
-            weir_config::LogFormat::Text => Format::Text,
-            weir_config::LogFormat::Combined => Format::Combined,
-            weir_config::LogFormat::Logfmt => Format::Logfmt,
-        };
-        let style = Style::new(format, Redact::new(log.redact.as_deref()));
+        let style = LineStyle::new(log.format, Redactor::new(log.redact.as_deref()));
         match log.to {
             weir_config::LogTarget::Stdout => AccessLog::stdout(style),
             weir_config::LogTarget::File(path) => AccessLog::file(path, style),

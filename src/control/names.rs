@@ -17,7 +17,7 @@ use weir_config::{Config, EndpointAddress};
 use super::reload::Reloader;
 use super::{Control, count, limits, seconds, summary, system};
 use crate::core::Command;
-use crate::obs::{Kind, Page, process};
+use crate::obs::{MetricKind, MetricsPage, process};
 use crate::plan::Plan;
 
 /// Asks the system for the addresses of a host.
@@ -292,9 +292,9 @@ impl Lookups {
     }
 
     /// One sample for each endpoint that is a name.
-    pub(super) fn metrics(&self, config: &Config, page: &mut Page) {
+    pub(super) fn metrics(&self, config: &Config, page: &mut MetricsPage) {
         let help = "1 while the name of an endpoint is not found; it is looked up again and again.";
-        page.family("weir_endpoint_unresolved", Kind::Gauge, help);
+        page.family("weir_endpoint_unresolved", MetricKind::Gauge, help);
         for upstream in &config.upstreams {
             for endpoint in &upstream.endpoints {
                 if let EndpointAddress::Name { host, .. } = &endpoint.address {

@@ -81,7 +81,7 @@ struct Ready {
     plan: Arc<Plan>,
     config: weir_config::Config,
     names: Answers,
-    tls: tls::Loaded,
+    tls: tls::LoadedTls,
     bound: Bound,
     admin: Change<Admin>,
     access_log: Option<AccessLog>,

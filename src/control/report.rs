@@ -5,42 +5,42 @@ use std::fmt::Write as _;
 
 use super::{Control, State, summary, system};
 use crate::io::Address;
-use crate::obs::{Kind, Page, text};
+use crate::obs::{MetricKind, MetricsPage, text};
 use crate::plan::{Plan, Target};
 
 /// The page of metrics, about as long as the last one.
 pub(super) fn metrics(control: &Control, length: usize) -> String {
-    let mut page = Page::with_capacity(length + length / 16);
+    let mut page = MetricsPage::with_capacity(length + length / 16);
     let state = control.state.borrow();
     page.family(
         "weir_build_info",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "The version that is running.",
     );
     page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     page.family(
         "weir_draining",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "1 while finishing what is under way before the end.",
     );
     page.sample(&[], u64::from(control.draining.get()));
-    page.family("weir_cores", Kind::Gauge, "Cores that serve.");
+    page.family("weir_cores", MetricKind::Gauge, "Cores that serve.");
     page.sample(&[], control.cores.count() as u64);
     page.family(
         "weir_plan_epoch",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "The number of the plan that is running; each reload adds one.",
     );
     page.sample(&[], state.plan.epoch);
     page.family(
         "weir_reload_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Reloads that took effect.",
     );
     page.sample(&[], state.reloads.done);
     page.family(
         "weir_reload_failed_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Reloads that were refused and changed nothing.",
     );
     page.sample(&[], state.reloads.failed);
@@ -53,10 +53,10 @@ pub(super) fn metrics(control: &Control, length: usize) -> String {
 }
 
 /// Upstreams whose endpoints' certificates nobody looks at.
-fn unverified(config: &weir_config::Config, page: &mut Page) {
+fn unverified(config: &weir_config::Config, page: &mut MetricsPage) {
     page.family(
         "weir_upstream_tls_unverified",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "1 for an upstream whose endpoints' certificates are not verified (`verify = \"off\"`).",
     );
     for upstream in &config.upstreams {
@@ -68,11 +68,11 @@ fn unverified(config: &weir_config::Config, page: &mut Page) {
 }
 
 /// The names that Prometheus' own clients use.
-fn process_metrics(control: &Control, page: &mut Page) {
+fn process_metrics(control: &Control, page: &mut MetricsPage) {
     if let Some(us) = system::cpu_us() {
         page.family(
             "process_cpu_seconds_total",
-            Kind::Counter,
+            MetricKind::Counter,
             "CPU time spent.",
         );
         page.seconds(&[], us);
@@ -92,13 +92,13 @@ fn process_metrics(control: &Control, page: &mut Page) {
     ];
     for (name, help, value) in gauges {
         if let Some(value) = value {
-            page.family(name, Kind::Gauge, help);
+            page.family(name, MetricKind::Gauge, help);
             page.sample(&[], value);
         }
     }
     page.family(
         "process_start_time_seconds",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "When the process began to serve, since the Unix epoch.",
     );
     page.seconds(&[], control.started_ms * 1_000);

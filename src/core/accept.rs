@@ -21,7 +21,7 @@ use crate::limits::{
     ACCEPT_RETRY_MS, ACCEPTS_AT_ONCE_MAX, ACCEPTS_POSTED, CONNECTION_REST_BYTES,
     LISTENER_EMPTY_MAX, LISTENER_EMPTY_MS, LISTENER_SETTLE_MS, SPREAD_MIN, SPREAD_PERCENT_MAX,
 };
-use crate::obs::Level;
+use crate::obs::LogLevel;
 use crate::plan::{ListenerId, ListenerPlan, Plan};
 use crate::tls;
 
@@ -56,7 +56,7 @@ impl<N: Net> Core<N> {
                         "core {} cannot listen on {}: {error}",
                         self.index, listener.name
                     );
-                    self.obs.borrow().say(Level::Error, &text);
+                    self.obs.borrow().say(LogLevel::Error, &text);
                     continue;
                 }
             };
@@ -97,7 +97,7 @@ impl<N: Net> Core<N> {
     }
 
     /// Gives the doors what they terminate TLS with from now on.
-    pub(super) fn equip_doors(&self, tls: &tls::Loaded) {
+    pub(super) fn equip_doors(&self, tls: &tls::LoadedTls) {
         for door in self.doors.borrow().iter() {
             let server = tls.servers.get(door.id.get().0 as usize).cloned().flatten();
             let mut plan = ListenerPlan::clone(&door.plan.borrow());
@@ -192,7 +192,7 @@ impl<N: Net> Core<N> {
                     // error from eating the core; connections wait in the kernel meanwhile.
                     self.obs.borrow().accept_error();
                     let text = format!("accept on {}: {error}", door.plan.borrow().name);
-                    self.obs.borrow().say(Level::Warn, &text);
+                    self.obs.borrow().say(LogLevel::Warn, &text);
                     let then = self.net.now() + Duration::from_millis(ACCEPT_RETRY_MS);
                     self.net.sleep_until(then).await;
                 }
@@ -255,7 +255,7 @@ impl<N: Net> Core<N> {
     }
 
     /// Serves a connection that another core has accepted.
-    pub(super) fn adopt(self: &Rc<Self>, address: &Address, parcel: N::Parcel) {
+    pub(super) fn adopt(self: &Rc<Self>, address: &Address, parcel: N::PackedConnection) {
         let door = {
             let doors = self.doors.borrow();
             let doors = doors.iter().filter(|door| door.address == *address);

@@ -38,7 +38,7 @@ pub enum Command<S> {
     /// Uses these certificates and keys for connections that begin from now on.
     Tls {
         /// By listener and upstream of the plan of `epoch`.
-        tls: Arc<tls::Loaded>,
+        tls: Arc<tls::LoadedTls>,
         /// If the core runs another plan, that one has brought its own.
         epoch: u64,
         /// Dropped when that is so.
@@ -79,7 +79,7 @@ impl Receipts {
 
 pub(super) enum Letter<N: Net> {
     Command(Command<N::Socket>),
-    Connection(Address, N::Parcel),
+    Connection(Address, N::PackedConnection),
     Note(Note),
 }
 
@@ -170,7 +170,7 @@ impl<N: Net> Mailbox<N> {
             if !matches!(poll_fn(|cx| self.ear.poll_recv(cx)).await, Ok(Some(_))) {
                 return;
             }
-            core.gate.open();
+            core.handshake_queue.open();
         }
     }
 }

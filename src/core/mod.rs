@@ -29,9 +29,9 @@ use crate::io::{Charge, Instant, Net};
 use crate::limits::{
     CONVERSATION_BYTES, HANDSHAKE_TOLD_MS, HOUSEKEEPING_MS, POOL_SHARE, TIMER_TICK_MS,
 };
-use crate::obs::{CoreObs, Level, RequestId};
+use crate::obs::{CoreObs, LogLevel, RequestId};
 use crate::plan::{ListenerId, Plan};
-use crate::tls::{self, Gate};
+use crate::tls::{self, HandshakeQueue};
 use crate::upstream::{Places, Reaper, Upstream};
 pub use accept::{Door, Pass};
 use date::DateCache;
@@ -49,7 +49,7 @@ pub struct Core<N: Net> {
     /// Counters and the access log.
     pub obs: Rc<RefCell<CoreObs>>,
     /// Whose turn it is to make a step of a handshake.
-    pub gate: Rc<Gate>,
+    pub handshake_queue: Rc<HandshakeQueue>,
     /// What the task that runs may still do before others have their turn.
     pub share: Share,
     /// What all cores share: limits of the whole box.
@@ -110,7 +110,7 @@ impl<N: Net> Core<N> {
             shared.poster(),
         );
         Rc::new(Self {
-            gate: Gate::new(move || mail.iter().for_each(Mail::ring)),
+            handshake_queue: HandshakeQueue::new(move || mail.iter().for_each(Mail::ring)),
             timers: Rc::default(),
             reaper: Rc::default(),
             share: Share::default(),
@@ -157,11 +157,11 @@ impl<N: Net> Core<N> {
     }
 
     /// Says in the process log why a handshake failed; only now and then, as anybody can have handshakes fail.
-    pub fn tell_handshake(&self, level: Level, text: impl FnOnce() -> String) {
+    pub fn tell_handshake(&self, level: LogLevel, text: impl FnOnce() -> String) {
         let now = self.net.now();
         let pause = Duration::from_millis(HANDSHAKE_TOLD_MS);
         let told = match level {
-            Level::Info => &self.told_of_clients,
+            LogLevel::Info => &self.told_of_clients,
             _ => &self.told_of_endpoints,
         };
         if told.get().is_none_or(|last| now.since(last) >= pause) {
@@ -348,7 +348,7 @@ impl<N: Net> Core<N> {
     }
 
     /// Swaps certificates and keys. Connections that are open keep theirs.
-    fn change_tls(&self, tls: &tls::Loaded, epoch: u64) {
+    fn change_tls(&self, tls: &tls::LoadedTls, epoch: u64) {
         let plan = self.plan();
         if plan.plan.epoch != epoch {
             return;

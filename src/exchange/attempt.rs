@@ -19,7 +19,7 @@ use crate::conn::{Down, Up, Wire, WireRx, WireTx, http2, proxy_protocol, tunnel}
 use crate::core::{Core, CorePlan, after};
 use crate::fault::{Fault, Phase, Reason, Retry, Side};
 use crate::io::{Address, Connection, Instant, Net, Tx, errno};
-use crate::obs::Level;
+use crate::obs::LogLevel;
 use crate::plan::{Protocol, RoutePlan, UpstreamId, UpstreamPlan};
 use crate::tls;
 use crate::upstream::{Endpoint, Held, Joiner, Need, Permit, Secure, Tried, Turn, Upstream};
@@ -164,13 +164,13 @@ async fn shake_hands<N: Net>(
     its_own: bool,
 ) -> Result<Wire<N>, Reason> {
     let Connection { rx, tx, peer } = connection;
-    let (pool, gate) = (core.net.pool(), &core.gate);
+    let (pool, handshakes) = (core.net.pool(), &core.handshake_queue);
     let begun = secure
         .client
-        .connect(&secure.name, (rx, tx), pool, gate, its_own);
+        .connect(&secure.name, (rx, tx), pool, handshakes, its_own);
     let (mut rx, tx) = begun.map_err(|_| Reason::Internal)?;
     if poll_fn(|cx| rx.poll_open(cx)).await.is_err() {
-        core.tell_handshake(Level::Warn, || {
+        core.tell_handshake(LogLevel::Warn, || {
             format!("TLS to endpoint {name} failed: {}", rx.cause())
         });
         return Err(Reason::from_tls(rx.failure()));
@@ -206,8 +206,8 @@ fn keep_head<N: Net>(down: &mut Down<'_, N>, up: &mut Up<N>) {
 
 /// Whether HTTP/2 was agreed on in the handshake of a connection.
 fn speaks_http2<N: Net>(held: &Held<N>) -> bool {
-    let agreed = held.wire.rx.agreed();
-    agreed.is_some_and(|agreed| agreed.protocol == tls::Protocol::Http2)
+    let agreed = held.wire.rx.tls_parameters();
+    agreed.is_some_and(|agreed| agreed.protocol == tls::AlpnProtocol::Http2)
 }
 
 impl<N: Net> Way<'_, N> {

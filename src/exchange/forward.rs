@@ -17,7 +17,7 @@ use crate::conn::Down;
 use crate::io::Net;
 use crate::obs::RequestId;
 use crate::plan::{Plan, RoutePlan};
-use crate::tls::Identity;
+use crate::tls::CertificateIdentity;
 
 /// Drops the fields that the client may not send, and notes who it is, as far as a trusted proxy tells.
 pub(super) fn enforce<N: Net>(plan: &Plan, down: &mut Down<'_, N>, record: &mut Record) {
@@ -102,7 +102,7 @@ struct Forwarded<'a> {
     /// The host that it asked for; empty if none.
     host: &'a [u8],
     /// Whose certificate the client has shown, where endpoints are to know.
-    identity: Option<&'a Identity>,
+    identity: Option<&'a CertificateIdentity>,
 }
 
 /// Makes a request ready to be forwarded, but for its path.

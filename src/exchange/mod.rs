@@ -367,7 +367,7 @@ fn report<N: Net>(core: &Core<N>, plan: &Plan, down: &mut Down<'_, N>, record: &
     let (path, query) = logged::target(head, block);
     let field = |id| head.value(id, block).unwrap_or_default();
     let subject = record.identity.as_ref().map(|client| &client.subject);
-    let event = obs::Exchange {
+    let event = obs::ExchangeEvent {
         method: head.method_span.get(block),
         host: head.host(block),
         given_id: record.given_id.get(block),

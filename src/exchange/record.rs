@@ -8,9 +8,9 @@ use weir_proto_h1::Span;
 use super::grpc;
 use crate::fault::Reason;
 use crate::io::Instant;
-use crate::obs::{Exchange, RequestId};
+use crate::obs::{ExchangeEvent, RequestId};
 use crate::plan::{ListenerId, RouteId, UpstreamId};
-use crate::tls::Identity;
+use crate::tls::CertificateIdentity;
 
 /// The life of one exchange in numbers.
 pub(super) struct Record {
@@ -31,7 +31,7 @@ pub(super) struct Record {
     /// Fields that were dropped for their odd names.
     pub(super) fields_dropped: u32,
     /// Whose certificate the client has shown.
-    pub(super) identity: Option<Rc<Identity>>,
+    pub(super) identity: Option<Rc<CertificateIdentity>>,
     /// When its head was complete.
     pub(super) began: Instant,
     /// Status that the client got; 0 if none.
@@ -105,9 +105,9 @@ impl Record {
 
     /// What counters and log are told at `now`, when it is over; what the request said is still to be filled in.
     #[inline(always)] // Its caller fills the rest in: a call would copy all of it.
-    pub(super) fn event(&self, now: Instant, listener: ListenerId) -> Exchange<'static> {
+    pub(super) fn event(&self, now: Instant, listener: ListenerId) -> ExchangeEvent<'static> {
         let microseconds = |ns: u64| ns / 1_000;
-        Exchange {
+        ExchangeEvent {
             time_ms: self.time_ms,
             id: self.id,
             given_id: b"",

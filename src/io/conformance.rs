@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::io::sim::{self, End, Peer, Rng, Sim};
-use crate::io::{Address, Bell, Connection, Instant, ListenSocket, Net, Origin, Rx, Tx};
+use crate::io::{Address, Bell, Connection, Instant, ListenSocket, Net, Rx, SocketOrigin, Tx};
 use crate::io::{ring, uring};
 
 use passing::{
@@ -33,7 +33,7 @@ const REAL_MAX: Duration = Duration::from_secs(30);
 const MORE_THAN_BUFFERS: usize = 24 * 1024 * 1024;
 
 /// Where a program runs.
-struct Place<N: Net> {
+struct TestNetwork<N: Net> {
     net: N,
     /// Another core, where there is one.
     other: N,
@@ -43,7 +43,7 @@ struct Place<N: Net> {
     much: usize,
 }
 
-impl<N: Net> Place<N> {
+impl<N: Net> TestNetwork<N> {
     fn listen(&self) -> (N::Listener, Address) {
         let (socket, address) = (self.bind)(false);
         (self.net.listen(socket).unwrap(), address)
@@ -60,7 +60,7 @@ impl<N: Net> Place<N> {
     }
 }
 
-fn simulated<F: Future<Output = ()> + 'static>(program: impl Fn(Place<Sim>) -> F) {
+fn simulated<F: Future<Output = ()> + 'static>(program: impl Fn(TestNetwork<Sim>) -> F) {
     sim::check(SEEDS, |world| {
         let count = Cell::new(0);
         let shared = world.binder();
@@ -73,14 +73,14 @@ fn simulated<F: Future<Output = ()> + 'static>(program: impl Fn(Place<Sim>) -> F
             };
             (shared(&address), address)
         };
-        let place = Place {
+        let network = TestNetwork {
             net: world.core(0),
             other: world.core(1),
             bind: Box::new(bind),
             rng: world.rng(1),
             much: 600_000,
         };
-        world.run(program(place));
+        world.run(program(network));
     });
 }
 
@@ -100,12 +100,14 @@ fn real(run: impl FnOnce() + Send + 'static) {
 }
 
 fn on_monoio<F: Future<Output = ()>>(
-    program: impl FnOnce(Place<uring::Uring>) -> F + Send + 'static,
+    program: impl FnOnce(TestNetwork<uring::Uring>) -> F + Send + 'static,
 ) {
     real(|| uring::run(|net, _| program(real_place(net))).unwrap());
 }
 
-fn on_ring<F: Future<Output = ()>>(program: impl FnOnce(Place<ring::Ring>) -> F + Send + 'static) {
+fn on_ring<F: Future<Output = ()>>(
+    program: impl FnOnce(TestNetwork<ring::Ring>) -> F + Send + 'static,
+) {
     real(|| {
         let mut pool = None;
         let run = ring::run(|net| {
@@ -121,8 +123,8 @@ fn on_ring<F: Future<Output = ()>>(program: impl FnOnce(Place<ring::Ring>) -> F 
     });
 }
 
-fn real_place<N: Net<Socket = ListenSocket>>(net: N) -> Place<N> {
-    Place {
+fn real_place<N: Net<Socket = ListenSocket>>(net: N) -> TestNetwork<N> {
+    TestNetwork {
         net: net.clone(),
         other: net,
         bind: Box::new(bind_real),
@@ -139,14 +141,14 @@ fn bind_real(unix: bool) -> (ListenSocket, Address) {
         let path = std::env::temp_dir().join(name);
         let socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
         return (
-            ListenSocket::Unix(socket, Origin::Bound),
+            ListenSocket::Unix(socket, SocketOrigin::Bound),
             Address::Unix(Arc::new(path)),
         );
     }
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     (
-        ListenSocket::Tcp(socket, Origin::Bound),
+        ListenSocket::Tcp(socket, SocketOrigin::Bound),
         Address::Ip(address),
     )
 }
@@ -213,18 +215,18 @@ mod a_reset_is_an_error_to_the_reader_though_the_writer_met_it_first {
 }
 
 /// Clients talk through a relay to an echo server, sizes and all by chance.
-async fn relays_carry_every_byte<N: Net>(mut place: Place<N>) {
-    let (echo, echo_at) = place.listen();
+async fn relays_carry_every_byte<N: Net>(mut network: TestNetwork<N>) {
+    let (echo, echo_at) = network.listen();
     let echo = Rc::new(echo);
-    let (net, listener) = (place.net.clone(), echo.clone());
+    let (net, listener) = (network.net.clone(), echo.clone());
     net.clone().spawn(async move {
         while let Ok(connection) = net.accept(&listener).await {
             net.spawn(echo_back(Peer::new(&net, connection)));
         }
     });
-    let (front, front_at) = place.listen();
+    let (front, front_at) = network.listen();
     let front = Rc::new(front);
-    let (net, listener) = (place.net.clone(), front.clone());
+    let (net, listener) = (network.net.clone(), front.clone());
     net.clone().spawn(async move {
         while let Ok(connection) = net.accept(&listener).await {
             let (net, to) = (net.clone(), echo_at.clone());
@@ -236,9 +238,9 @@ async fn relays_carry_every_byte<N: Net>(mut place: Place<N>) {
     });
     let left = Rc::new(Cell::new(5));
     for _ in 0..left.get() {
-        let most = place.rng.size(300_000);
-        let bytes = place.rng.bytes(most);
-        let (net, left, to) = (place.net.clone(), left.clone(), front_at.clone());
+        let most = network.rng.size(300_000);
+        let bytes = network.rng.bytes(most);
+        let (net, left, to) = (network.net.clone(), left.clone(), front_at.clone());
         net.clone().spawn(async move {
             let mut peer = Peer::connect(&net, &to).await.unwrap();
             let Peer { rx, tx, .. } = &mut peer;
@@ -247,17 +249,17 @@ async fn relays_carry_every_byte<N: Net>(mut place: Place<N>) {
             left.set(left.get() - 1);
         });
     }
-    until(&place.net, || left.get() == 0).await;
-    place.net.close_listener(&front);
-    place.net.close_listener(&echo);
+    until(&network.net, || left.get() == 0).await;
+    network.net.close_listener(&front);
+    network.net.close_listener(&echo);
 }
 
 /// A receive is waited for only so long, again and again, and the same with a send.
-async fn polls_given_up_lose_nothing<N: Net>(mut place: Place<N>) {
-    let (mut near, mut far) = place.pair().await;
-    let bytes = place.rng.bytes(200_000);
+async fn polls_given_up_lose_nothing<N: Net>(mut network: TestNetwork<N>) {
+    let (mut near, mut far) = network.pair().await;
+    let bytes = network.rng.bytes(200_000);
     let want = bytes.clone();
-    let (net, mut rng) = (place.net.clone(), place.rng.fork());
+    let (net, mut rng) = (network.net.clone(), network.rng.fork());
     let sender = async {
         for part in bytes.chunks(7_001) {
             near.tx.push(net.pool().copy(part));
@@ -268,7 +270,7 @@ async fn polls_given_up_lose_nothing<N: Net>(mut place: Place<N>) {
         }
         near.tx.finish();
     };
-    let mut rng = place.rng.fork();
+    let mut rng = network.rng.fork();
     let receiver = async {
         let mut got = Vec::new();
         loop {
@@ -286,8 +288,8 @@ async fn polls_given_up_lose_nothing<N: Net>(mut place: Place<N>) {
     assert!(got == want, "{} of {} bytes", got.len(), want.len());
 }
 
-async fn an_end_is_sticky_and_leaves_the_other_direction_open<N: Net>(place: Place<N>) {
-    let (mut near, mut far) = place.pair().await;
+async fn an_end_is_sticky_and_leaves_the_other_direction_open<N: Net>(network: TestNetwork<N>) {
+    let (mut near, mut far) = network.pair().await;
     near.send(b"question").await.unwrap();
     near.finish();
     assert_eq!(
@@ -301,9 +303,9 @@ async fn an_end_is_sticky_and_leaves_the_other_direction_open<N: Net>(place: Pla
     assert_eq!(near.recv().await.unwrap(), None);
 }
 
-async fn what_was_sent_before_the_end_arrives<N: Net>(mut place: Place<N>) {
-    let (mut near, mut far) = place.pair().await;
-    let bytes = place.rng.bytes(100_000);
+async fn what_was_sent_before_the_end_arrives<N: Net>(mut network: TestNetwork<N>) {
+    let (mut near, mut far) = network.pair().await;
+    let bytes = network.rng.bytes(100_000);
     let want = bytes.clone();
     let send = async move {
         near.send(&bytes).await.unwrap();
@@ -318,10 +320,10 @@ async fn what_was_sent_before_the_end_arrives<N: Net>(mut place: Place<N>) {
     );
 }
 
-async fn a_reset_is_an_error_and_never_an_end<N: Net>(mut place: Place<N>) {
-    let (mut near, mut far) = place.pair().await;
-    let len = place.rng.below(3000);
-    let bytes = place.rng.bytes(len);
+async fn a_reset_is_an_error_and_never_an_end<N: Net>(mut network: TestNetwork<N>) {
+    let (mut near, mut far) = network.pair().await;
+    let len = network.rng.below(3000);
+    let bytes = network.rng.bytes(len);
     near.send(&bytes).await.unwrap();
     near.reset();
     let (got, end) = far.read_to_end().await;
@@ -336,17 +338,19 @@ async fn a_reset_is_an_error_and_never_an_end<N: Net>(mut place: Place<N>) {
 }
 
 /// The system tells of a reset once; the reader must not take what follows for an orderly end.
-async fn a_reset_is_an_error_to_the_reader_though_the_writer_met_it_first<N: Net>(place: Place<N>) {
-    let (near, mut far) = place.pair().await;
+async fn a_reset_is_an_error_to_the_reader_though_the_writer_met_it_first<N: Net>(
+    network: TestNetwork<N>,
+) {
+    let (near, mut far) = network.pair().await;
     near.reset();
-    until_async(&place.net, async || far.send(b"anyone?").await.is_err()).await;
+    until_async(&network.net, async || far.send(b"anyone?").await.is_err()).await;
     assert!(far.send(b"sticky").await.is_err());
     let (_, end) = far.read_to_end().await;
     assert!(matches!(end, End::Failed(_)), "{end:?}");
 }
 
-async fn an_abort_is_seen_though_a_receive_is_in_flight<N: Net>(place: Place<N>) {
-    let (mut near, mut far) = place.pair().await;
+async fn an_abort_is_seen_though_a_receive_is_in_flight<N: Net>(network: TestNetwork<N>) {
+    let (mut near, mut far) = network.pair().await;
     near.send(b"a part of").await.unwrap();
     assert!(once(|cx| near.rx.poll_recv(cx)).await.is_pending());
     assert_eq!(far.read_exact(9).await.unwrap(), b"a part of");
@@ -356,17 +360,17 @@ async fn an_abort_is_seen_though_a_receive_is_in_flight<N: Net>(place: Place<N>)
     assert!(got.is_empty() && matches!(end, End::Failed(_)), "{end:?}");
 }
 
-async fn an_abort_is_seen_though_a_send_is_in_flight<N: Net>(mut place: Place<N>) {
-    let (mut near, mut far) = place.pair().await;
-    let bytes = place.rng.bytes(place.much);
+async fn an_abort_is_seen_though_a_send_is_in_flight<N: Net>(mut network: TestNetwork<N>) {
+    let (mut near, mut far) = network.pair().await;
+    let bytes = network.rng.bytes(network.much);
     for part in bytes.chunks(60_000) {
-        near.tx.push(place.net.pool().copy(part));
+        near.tx.push(network.net.pool().copy(part));
     }
     // Goes as far as the buffers do.
     let most = near.tx.queued();
     let patience = Duration::from_millis(20);
     assert!(
-        within(&place.net, patience, poll_fn(|cx| near.tx.poll_send(cx)))
+        within(&network.net, patience, poll_fn(|cx| near.tx.poll_send(cx)))
             .await
             .is_none()
     );
@@ -376,13 +380,13 @@ async fn an_abort_is_seen_though_a_send_is_in_flight<N: Net>(mut place: Place<N>
     assert!(matches!(end, End::Failed(_)), "{end:?}");
 }
 
-async fn a_close_with_unread_bytes_is_a_reset<N: Net>(place: Place<N>) {
-    let (mut near, mut far) = place.pair().await;
+async fn a_close_with_unread_bytes_is_a_reset<N: Net>(network: TestNetwork<N>) {
+    let (mut near, mut far) = network.pair().await;
     far.send(b"unwanted, and more of it").await.unwrap();
     // One byte of it is known to be there; the rest came with it or is on its way.
-    place
+    network
         .net
-        .sleep_until(place.net.now() + Duration::from_millis(100))
+        .sleep_until(network.net.now() + Duration::from_millis(100))
         .await;
     near.send(b"answer").await.unwrap();
     drop(near);
@@ -391,18 +395,18 @@ async fn a_close_with_unread_bytes_is_a_reset<N: Net>(place: Place<N>) {
     assert!(matches!(end, End::Failed(_)), "{end:?}");
 }
 
-async fn sending_stops_when_nobody_reads<N: Net>(mut place: Place<N>) {
-    let (mut near, mut far) = place.pair().await;
-    let bytes = place.rng.bytes(place.much);
+async fn sending_stops_when_nobody_reads<N: Net>(mut network: TestNetwork<N>) {
+    let (mut near, mut far) = network.pair().await;
+    let bytes = network.rng.bytes(network.much);
     let want = bytes.clone();
     let mut pushed = 0;
     let stalled = loop {
         let part = &bytes[pushed..bytes.len().min(pushed + 30_000)];
-        near.tx.push(place.net.pool().copy(part));
+        near.tx.push(network.net.pool().copy(part));
         assert_eq!(near.tx.queued(), part.len());
         pushed += part.len();
         let sent = poll_fn(|cx| near.tx.poll_send(cx));
-        match within(&place.net, Duration::from_millis(30), sent).await {
+        match within(&network.net, Duration::from_millis(30), sent).await {
             Some(sent) => sent.unwrap(),
             None => break near.tx.queued(),
         }
@@ -413,7 +417,7 @@ async fn sending_stops_when_nobody_reads<N: Net>(mut place: Place<N>) {
         );
     };
     assert!(stalled > 0 && stalled <= 30_000);
-    let (net, rest) = (place.net.clone(), pushed);
+    let (net, rest) = (network.net.clone(), pushed);
     let send = async {
         poll_fn(|cx| near.tx.poll_send(cx)).await.unwrap();
         send_all(&net, &mut near.tx, &bytes[rest..]).await;
@@ -422,75 +426,75 @@ async fn sending_stops_when_nobody_reads<N: Net>(mut place: Place<N>) {
     assert!(got == (want, End::Orderly));
 }
 
-async fn bytes_to_a_closed_end_break_the_connection<N: Net>(place: Place<N>) {
-    let (near, mut far) = place.pair().await;
+async fn bytes_to_a_closed_end_break_the_connection<N: Net>(network: TestNetwork<N>) {
+    let (near, mut far) = network.pair().await;
     drop(near);
-    until_async(&place.net, async || far.send(b"hello?").await.is_err()).await;
+    until_async(&network.net, async || far.send(b"hello?").await.is_err()).await;
 }
 
-async fn accepts_end_when_the_listener_closes<N: Net>(place: Place<N>) {
-    let (listener, address) = place.listen();
+async fn accepts_end_when_the_listener_closes<N: Net>(network: TestNetwork<N>) {
+    let (listener, address) = network.listen();
     let listener = Rc::new(listener);
     let ended = Rc::new(Cell::new(0));
     for _ in 0..8 {
-        let (net, listener, ended) = (place.net.clone(), listener.clone(), ended.clone());
+        let (net, listener, ended) = (network.net.clone(), listener.clone(), ended.clone());
         net.clone().spawn(async move {
             while net.accept(&listener).await.is_ok() {}
             ended.set(ended.get() + 1);
         });
     }
-    let mut peer = Peer::connect(&place.net, &address).await.unwrap();
+    let mut peer = Peer::connect(&network.net, &address).await.unwrap();
     let _ = peer.read_to_end().await;
-    place.net.close_listener(&listener);
-    until(&place.net, || ended.get() == 8).await;
-    assert!(place.net.accept(&listener).await.is_err());
-    let error = place.net.connect(&address).await.err().unwrap();
+    network.net.close_listener(&listener);
+    until(&network.net, || ended.get() == 8).await;
+    assert!(network.net.accept(&listener).await.is_err());
+    let error = network.net.connect(&address).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 }
 
-async fn a_listener_that_stops_leaves_its_queue<N: Net>(place: Place<N>) {
-    let (listener, address) = place.listen();
+async fn a_listener_that_stops_leaves_its_queue<N: Net>(network: TestNetwork<N>) {
+    let (listener, address) = network.listen();
     let mut peers = Vec::new();
     for _ in 0..20 {
-        peers.push(Peer::connect(&place.net, &address).await.unwrap());
+        peers.push(Peer::connect(&network.net, &address).await.unwrap());
     }
-    place.net.stop_listening(&listener);
+    network.net.stop_listening(&listener);
     let late = Rc::new(RefCell::new(None));
-    let (net, to, told) = (place.net.clone(), address.clone(), late.clone());
-    place.net.spawn(async move {
+    let (net, to, told) = (network.net.clone(), address.clone(), late.clone());
+    network.net.spawn(async move {
         let error = net.connect(&to).await.err().map(|error| error.kind());
         *told.borrow_mut() = Some(error);
     });
     for peer in &mut peers {
-        let accepted = place.net.accept_queued(&listener).unwrap();
-        let mut served = Peer::new(&place.net, accepted.expect("it waits in the queue"));
+        let accepted = network.net.accept_queued(&listener).unwrap();
+        let mut served = Peer::new(&network.net, accepted.expect("it waits in the queue"));
         served.send(b"hello").await.unwrap();
         served.finish();
         let (got, end) = peer.read_to_end().await;
         assert_eq!((&got[..], end), (&b"hello"[..], End::Orderly));
     }
-    assert!(place.net.accept_queued(&listener).unwrap().is_none());
-    place.net.close_listener(&listener);
-    until(&place.net, || late.borrow().is_some()).await;
+    assert!(network.net.accept_queued(&listener).unwrap().is_none());
+    network.net.close_listener(&listener);
+    until(&network.net, || late.borrow().is_some()).await;
     assert_eq!(*late.borrow(), Some(Some(ErrorKind::ConnectionRefused)));
 }
 
-async fn connects_to_nobody_are_refused<N: Net>(place: Place<N>) {
-    let (socket, address) = (place.bind)(false);
+async fn connects_to_nobody_are_refused<N: Net>(network: TestNetwork<N>) {
+    let (socket, address) = (network.bind)(false);
     drop(socket);
-    let error = place.net.connect(&address).await.err().unwrap();
+    let error = network.net.connect(&address).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 }
 
-async fn a_connect_given_up_harms_nobody<N: Net>(mut place: Place<N>) {
-    let (listener, address) = place.listen();
+async fn a_connect_given_up_harms_nobody<N: Net>(mut network: TestNetwork<N>) {
+    let (listener, address) = network.listen();
     for _ in 0..10 {
-        let patience = Duration::from_micros(place.rng.below(300) as u64);
-        let _ = within(&place.net, patience, place.net.connect(&address)).await;
+        let patience = Duration::from_micros(network.rng.below(300) as u64);
+        let _ = within(&network.net, patience, network.net.connect(&address)).await;
     }
     let accepted = async {
         loop {
-            let peer = Peer::new(&place.net, place.net.accept(&listener).await.unwrap());
+            let peer = Peer::new(&network.net, network.net.accept(&listener).await.unwrap());
             let (got, end) = { peer }.read_to_end().await;
             if end == End::Orderly && got == b"last" {
                 return;
@@ -499,7 +503,7 @@ async fn a_connect_given_up_harms_nobody<N: Net>(mut place: Place<N>) {
         }
     };
     let last = async {
-        let mut peer = Peer::connect(&place.net, &address).await.unwrap();
+        let mut peer = Peer::connect(&network.net, &address).await.unwrap();
         peer.send(b"last").await.unwrap();
         peer.finish();
         peer.read_to_end().await
@@ -507,16 +511,16 @@ async fn a_connect_given_up_harms_nobody<N: Net>(mut place: Place<N>) {
     join(accepted, last).await;
 }
 
-async fn fresh_connections_move_between_cores_and_used_ones_stay<N: Net>(place: Place<N>) {
-    let (listener, address) = place.listen();
-    let (near, far) = join(place.net.connect(&address), place.net.accept(&listener)).await;
-    let (mut near, far) = (Peer::new(&place.net, near.unwrap()), far.unwrap());
+async fn fresh_connections_move_between_cores_and_used_ones_stay<N: Net>(network: TestNetwork<N>) {
+    let (listener, address) = network.listen();
+    let (near, far) = join(network.net.connect(&address), network.net.accept(&listener)).await;
+    let (mut near, far) = (Peer::new(&network.net, near.unwrap()), far.unwrap());
     let from = far.peer;
     assert!(from.is_some());
     near.send(b"to whom it concerns").await.unwrap();
-    let parcel = place.net.pack(far).map_err(|_| ()).unwrap();
+    let parcel = network.net.pack(far).map_err(|_| ()).unwrap();
     let done = Rc::new(Cell::new(false));
-    let (other, flag) = (place.other.clone(), done.clone());
+    let (other, flag) = (network.other.clone(), done.clone());
     // As if it had come through the other core's queue.
     other.clone().spawn(async move {
         let far = other.unpack(parcel).unwrap();
@@ -540,20 +544,20 @@ async fn fresh_connections_move_between_cores_and_used_ones_stay<N: Net>(place: 
     });
     near.finish();
     assert_eq!(near.read_to_end().await, (b"thanks".to_vec(), End::Orderly));
-    until(&place.net, || done.get()).await;
+    until(&network.net, || done.get()).await;
 }
 
-async fn unix_sockets_carry_bytes_both_ways<N: Net>(mut place: Place<N>) {
-    let (socket, address) = (place.bind)(true);
-    let listener = place.net.listen(socket).unwrap();
-    let (near, far) = join(place.net.connect(&address), place.net.accept(&listener)).await;
+async fn unix_sockets_carry_bytes_both_ways<N: Net>(mut network: TestNetwork<N>) {
+    let (socket, address) = (network.bind)(true);
+    let listener = network.net.listen(socket).unwrap();
+    let (near, far) = join(network.net.connect(&address), network.net.accept(&listener)).await;
     let (near, far) = (near.unwrap(), far.unwrap());
     assert_eq!(far.peer, None);
-    place.net.spawn(echo_back(Peer::new(&place.net, far)));
-    let bytes = place.rng.bytes(300_000);
-    let mut near = Peer::new(&place.net, near);
+    network.net.spawn(echo_back(Peer::new(&network.net, far)));
+    let bytes = network.rng.bytes(300_000);
+    let mut near = Peer::new(&network.net, near);
     let Peer { rx, tx, .. } = &mut near;
-    let got = join(send_all(&place.net, tx, &bytes), receive_all(rx))
+    let got = join(send_all(&network.net, tx, &bytes), receive_all(rx))
         .await
         .1;
     assert!(got == (bytes, End::Orderly));
@@ -562,8 +566,8 @@ async fn unix_sockets_carry_bytes_both_ways<N: Net>(mut place: Place<N>) {
     }
 }
 
-async fn a_bell_is_heard_once_for_many_rings<N: Net>(place: Place<N>) {
-    let (bell, mut heard) = place.net.bell().unwrap();
+async fn a_bell_is_heard_once_for_many_rings<N: Net>(network: TestNetwork<N>) {
+    let (bell, mut heard) = network.net.bell().unwrap();
     for _ in 0..1000 {
         bell.ring();
     }
@@ -578,8 +582,8 @@ async fn a_bell_is_heard_once_for_many_rings<N: Net>(place: Place<N>) {
     assert!(once(|cx| heard.poll_recv(cx)).await.is_pending());
     let other = bell.clone();
     drop(bell);
-    let net = place.net.clone();
-    place.other.spawn(async move {
+    let net = network.net.clone();
+    network.other.spawn(async move {
         net.sleep_until(net.now() + Duration::from_millis(5)).await;
         other.ring();
     });
@@ -593,8 +597,8 @@ async fn a_bell_is_heard_once_for_many_rings<N: Net>(place: Place<N>) {
     );
 }
 
-async fn clocks_and_sleeps_agree<N: Net>(place: Place<N>) {
-    let net = &place.net;
+async fn clocks_and_sleeps_agree<N: Net>(network: TestNetwork<N>) {
+    let net = &network.net;
     let (start, wall) = (net.now(), net.wall_ms());
     net.sleep_until(start + Duration::from_millis(40)).await;
     assert!(net.now().since(start) >= Duration::from_millis(40));
@@ -616,8 +620,8 @@ async fn relay<N: Net>(near: Connection<N>, far: Connection<N>) {
         tx: mut far_tx,
         ..
     } = far;
-    let up = RefCell::new(Pump::default());
-    let down = RefCell::new(Pump::default());
+    let up = RefCell::new(RelayDirection::default());
+    let down = RefCell::new(RelayDirection::default());
     poll_fn(|cx| {
         let up = up.borrow_mut().poll(cx, &mut near_rx, &mut far_tx);
         let down = down.borrow_mut().poll(cx, &mut far_rx, &mut near_tx);
@@ -631,12 +635,12 @@ async fn relay<N: Net>(near: Connection<N>, far: Connection<N>) {
 }
 
 #[derive(Default)]
-struct Pump {
+struct RelayDirection {
     ended: bool,
     done: bool,
 }
 
-impl Pump {
+impl RelayDirection {
     const QUEUED_MAX: usize = 40_000;
 
     fn poll(&mut self, cx: &mut Context<'_>, rx: &mut impl Rx, tx: &mut impl Tx) -> bool {

@@ -10,12 +10,11 @@
 //! - The runtime gives the buffer. Nobody lends memory to the kernel that could be freed too early.
 //! - What was pushed to a [`Tx`] is sent to the end, or the connection is torn down.
 
-pub mod buf;
+mod chunk;
 mod inherited;
 mod os;
 mod pipe;
 pub mod ring;
-mod signal;
 pub mod sim;
 pub mod uring;
 
@@ -28,9 +27,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-pub use buf::{Charge, Chunk, Filling, Out, Pool};
+pub use chunk::{Charge, Chunk, OutBlock, Pool, ReceiveBlock};
 pub use inherited::take_inherited;
-pub use os::{Doorbell, ListenSocket, Origin, Parcel, bound_unsent};
+pub use os::{Doorbell, ListenSocket, PackedConnection, SocketOrigin, bound_unsent};
 
 /// A point in time: nanoseconds on the clock of one [`Net`], which never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,7 +106,7 @@ pub trait Net: Clone + 'static {
     /// Sending half of a connection.
     type Tx: Tx;
     /// An accepted connection on its way to another core.
-    type Parcel: Send + 'static;
+    type PackedConnection: Send + 'static;
     /// What other threads ring to wake this core.
     type Bell: Bell;
 
@@ -182,13 +181,16 @@ pub trait Net: Clone + 'static {
     ///
     /// # Errors
     /// Something has been received or sent on it already: it comes back and stays here.
-    fn pack(&self, connection: Connection<Self>) -> Result<Self::Parcel, Connection<Self>>;
+    fn pack(
+        &self,
+        connection: Connection<Self>,
+    ) -> Result<Self::PackedConnection, Connection<Self>>;
 
     /// Unpacks a connection that another core has packed.
     ///
     /// # Errors
     /// The socket cannot be registered with the runtime.
-    fn unpack(&self, parcel: Self::Parcel) -> io::Result<Connection<Self>>;
+    fn unpack(&self, parcel: Self::PackedConnection) -> io::Result<Connection<Self>>;
 
     /// Makes a doorbell and the half that hears it: a ring is a byte that arrives there. Rings that come before the
     /// last one was heard are one ring.

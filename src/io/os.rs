@@ -18,14 +18,14 @@ use crate::limits::{TCP_PROBE_AFTER_MS, TCP_PROBE_INTERVAL_MS, UNSENT_BYTES_MAX}
 /// A bound listening socket.
 pub enum ListenSocket {
     /// TCP; shares its port with the other cores' by `SO_REUSEPORT`.
-    Tcp(std::net::TcpListener, Origin),
+    Tcp(std::net::TcpListener, SocketOrigin),
     /// Unix; cores accept from clones of one socket.
-    Unix(std::os::unix::net::UnixListener, Origin),
+    Unix(std::os::unix::net::UnixListener, SocketOrigin),
 }
 
 /// Where a listening socket comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum SocketOrigin {
     /// This process has bound it: when it stops listening, nobody does.
     Bound,
     /// The process was started with it. Whoever has passed it on may go on with it: it is closed and never shut down.
@@ -33,7 +33,7 @@ pub enum Origin {
 }
 
 /// An accepted connection between two cores.
-pub struct Parcel {
+pub struct PackedConnection {
     pub(super) fd: OwnedFd,
     pub(super) peer: Option<SocketAddr>,
 }

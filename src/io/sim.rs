@@ -38,7 +38,7 @@ mod trace;
 mod world;
 
 pub use faults::{Faults, Reach};
-pub use net::{Sim, SimBell, SimListener, SimParcel, SimRx, SimSocket, SimTx};
+pub use net::{Sim, SimBell, SimListener, SimPackedConnection, SimRx, SimSocket, SimTx};
 pub use peer::{End, Peer};
 pub use rng::Rng;
 pub use world::{Endpoint, World, at, check, seeds};

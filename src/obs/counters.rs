@@ -1,6 +1,6 @@
 //! Numbers that one core writes and control reads.
 //!
-//! A [`Count`] has a single writer, so adding is a plain load and store: no locked instruction, no shared line. The
+//! A [`Counter`] has a single writer, so adding is a plain load and store: no locked instruction, no shared line. The
 //! groups below are aligned to cache lines, so that cores never write next to each other.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::event::{CLASSES, GRPC_STATUSES};
 use super::http2::{ERRORS, Http2Counts};
 use crate::fault::Reason;
-use crate::tls::Failure;
+use crate::tls::TlsFailure;
 
 /// A number that only its core changes.
 #[derive(Debug, Default)]
-pub(super) struct Count(AtomicU64);
+pub(super) struct Counter(AtomicU64);
 
-impl Count {
+impl Counter {
     /// Adds; for the core that owns it, and nobody else.
     #[inline]
     pub(super) fn add(&self, n: u64) {
@@ -41,8 +41,8 @@ impl Count {
 #[repr(C)]
 pub(super) struct Histogram {
     // Next to the buckets of short times, which are the ones in use.
-    sum_us: Count,
-    buckets: [Count; Self::BUCKETS],
+    sum_us: Counter,
+    buckets: [Counter; Self::BUCKETS],
 }
 
 /// Bounds that objectives and dashboards name, microseconds. Each splits another of the fine buckets.
@@ -64,7 +64,7 @@ pub(super) enum Detail {
 
 /// A fine bucket: where its readings are counted.
 #[derive(Clone, Copy)]
-struct Place {
+struct FineBucket {
     /// The bucket of those up to `first_us`; the others have the next one.
     bucket: u8,
     first_us: u64,
@@ -100,8 +100,8 @@ const fn fine_bound_us(bucket: usize) -> u64 {
     }
 }
 
-const PLACES: [Place; FINE] = {
-    let mut places = [Place {
+const PLACES: [FineBucket; FINE] = {
+    let mut places = [FineBucket {
         bucket: 0,
         first_us: u64::MAX,
     }; FINE];
@@ -184,8 +184,8 @@ impl Histogram {
 impl Default for Histogram {
     fn default() -> Self {
         Self {
-            buckets: std::array::from_fn(|_| Count::default()),
-            sum_us: Count::default(),
+            buckets: std::array::from_fn(|_| Counter::default()),
+            sum_us: Counter::default(),
         }
     }
 }
@@ -213,33 +213,33 @@ impl Default for HistogramTotal {
 #[repr(C, align(64))]
 pub(super) struct CoreCounts {
     /// Exchanges begun.
-    pub(super) exchanges_started: Count,
+    pub(super) exchanges_started: Counter,
     /// Exchanges over.
-    pub(super) exchanges_ended: Count,
+    pub(super) exchanges_ended: Counter,
     /// Client connections begun, all listeners together.
-    pub(super) connections_opened: Count,
+    pub(super) connections_opened: Counter,
     /// Client connections over.
-    pub(super) connections_closed: Count,
+    pub(super) connections_closed: Counter,
     /// Fresh connections given to another core.
-    pub(super) handed_on: Count,
+    pub(super) handed_on: Counter,
     /// Fresh connections taken from another core.
-    pub(super) taken_over: Count,
+    pub(super) taken_over: Counter,
     /// Messages that found another core's mailbox full.
-    pub(super) mailbox_full: Count,
+    pub(super) mailbox_full: Counter,
     /// Accepts that failed.
-    pub(super) accept_errors: Count,
+    pub(super) accept_errors: Counter,
     /// Connections and requests that were ended because they held most of the memory for messages.
-    pub(super) shed: Count,
+    pub(super) shed: Counter,
     /// Fields of requests that were dropped for their odd names.
-    pub(super) fields_dropped: Count,
+    pub(super) fields_dropped: Counter,
     /// Exchanges that ended in a panic.
-    pub(super) panics: Count,
+    pub(super) panics: Counter,
     /// Log lines dropped because the log thread lagged behind.
-    pub(super) log_dropped: Count,
+    pub(super) log_dropped: Counter,
     /// Bytes of blocks that the core's pool has in use.
-    pub(super) pool_used_bytes: Count,
+    pub(super) pool_used_bytes: Counter,
     /// The epoch of the plan that the core counts by.
-    pub(super) plan_epoch: Count,
+    pub(super) plan_epoch: Counter,
 }
 
 /// What a core counts by listener.
@@ -247,23 +247,23 @@ pub(super) struct CoreCounts {
 #[repr(C, align(64))]
 pub(super) struct ListenerCounts {
     /// Exchanges by class of status.
-    pub(super) exchanges: [Count; CLASSES],
+    pub(super) exchanges: [Counter; CLASSES],
     /// Request body bytes.
-    pub(super) bytes_in: Count,
+    pub(super) bytes_in: Counter,
     /// Response body bytes.
-    pub(super) bytes_out: Count,
+    pub(super) bytes_out: Counter,
     /// Connections accepted.
-    pub(super) opened: Count,
+    pub(super) opened: Counter,
     /// Connections over.
-    pub(super) closed: Count,
+    pub(super) closed: Counter,
     /// Exchanges and connections that ended for a reason of their own.
-    pub(super) reasons: [Count; REASONS],
+    pub(super) reasons: [Counter; REASONS],
     /// Calls of gRPC by their status.
-    pub(super) grpc: [Count; GRPC_STATUSES],
+    pub(super) grpc: [Counter; GRPC_STATUSES],
     /// Handshakes by what was agreed on: 1.2 and 1.3, each in full and resumed.
-    pub(super) handshakes: [Count; HANDSHAKES],
+    pub(super) handshakes: [Counter; HANDSHAKES],
     /// TLS connections that failed, by kind.
-    pub(super) tls_failures: [Count; FAILURES],
+    pub(super) tls_failures: [Counter; FAILURES],
     /// What is of HTTP/2 alone.
     pub(super) http2: Http2Counts,
 }
@@ -274,11 +274,11 @@ pub(super) struct ListenerCounts {
 #[repr(C, align(64))]
 pub(super) struct RouteCounts {
     /// Exchanges by class of status.
-    pub(super) exchanges: [Count; CLASSES],
+    pub(super) exchanges: [Counter; CLASSES],
     /// Request body bytes.
-    pub(super) bytes_in: Count,
+    pub(super) bytes_in: Counter,
     /// Response body bytes.
-    pub(super) bytes_out: Count,
+    pub(super) bytes_out: Counter,
     /// Total times.
     pub(super) total: Histogram,
 }
@@ -288,21 +288,21 @@ pub(super) struct RouteCounts {
 #[repr(C, align(64))]
 pub(super) struct UpstreamCounts {
     /// Exchanges by class of status.
-    pub(super) exchanges: [Count; CLASSES],
+    pub(super) exchanges: [Counter; CLASSES],
     /// Attempts after the first.
-    pub(super) retries: Count,
+    pub(super) retries: Counter,
     /// Waiting for a free connection, microseconds.
-    pub(super) queued_us: Count,
+    pub(super) queued_us: Counter,
     /// Attempts that began to wait for one.
-    pub(super) queue_entered: Count,
+    pub(super) queue_entered: Counter,
     /// Attempts that wait no more.
-    pub(super) queue_left: Count,
+    pub(super) queue_left: Counter,
     /// Why exchanges with it failed.
-    pub(super) reasons: [Count; REASONS],
+    pub(super) reasons: [Counter; REASONS],
     /// Calls of gRPC by their status.
-    pub(super) grpc: [Count; GRPC_STATUSES],
+    pub(super) grpc: [Counter; GRPC_STATUSES],
     /// Why connections of HTTP/2 with its endpoints ended.
-    pub(super) http2_errors: [Count; ERRORS],
+    pub(super) http2_errors: [Counter; ERRORS],
     /// Connect times of new connections.
     pub(super) connect: Histogram,
     /// Times to the first byte.
@@ -314,23 +314,23 @@ pub(super) struct UpstreamCounts {
 #[repr(C, align(64))]
 pub(super) struct EndpointCounts {
     /// Exchanges whose last attempt went here, by class of status.
-    pub(super) exchanges: [Count; CLASSES],
+    pub(super) exchanges: [Counter; CLASSES],
     /// Connections made.
-    pub(super) opened: Count,
+    pub(super) opened: Counter,
     /// Connections over.
-    pub(super) closed: Count,
+    pub(super) closed: Counter,
     /// Attempts on a connection that was open already.
-    pub(super) reused: Count,
+    pub(super) reused: Counter,
     /// Connections that could not be made.
-    pub(super) failed: Count,
+    pub(super) failed: Counter,
     /// Exchanges that came to a good end here.
-    pub(super) answered: Count,
+    pub(super) answered: Counter,
     /// Attempts that failed here.
-    pub(super) failures: Count,
-    /// Why the last one did, as [`super::trouble::Cause`] has it.
-    pub(super) last_cause: Count,
+    pub(super) failures: Counter,
+    /// Why the last one did, as [`super::endpoint_troubles::FailureCause`] has it.
+    pub(super) last_cause: Counter,
     /// Why attempts failed here.
-    pub(super) reasons: [Count; REASONS],
+    pub(super) reasons: [Counter; REASONS],
     /// Times to the first byte.
     pub(super) first_byte: Histogram,
 }
@@ -339,7 +339,7 @@ pub(super) struct EndpointCounts {
 pub(super) const HANDSHAKES: usize = 4;
 
 /// Kinds of failures of TLS; the place is the discriminant.
-pub(super) const FAILURES: usize = Failure::ALL.len();
+pub(super) const FAILURES: usize = TlsFailure::ALL.len();
 
 /// Places of a count by reason; the place is the discriminant.
 pub(super) const REASONS: usize = Reason::ALL.len();
@@ -351,7 +351,7 @@ macro_rules! zero {
         $(impl Default for $name {
             fn default() -> Self {
                 Self {
-                    $($array: std::array::from_fn(|_| Count::default()),)*
+                    $($array: std::array::from_fn(|_| Counter::default()),)*
                     $($field: Default::default(),)*
                 }
             }

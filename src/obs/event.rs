@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use crate::fault::Reason;
 use crate::plan::{ListenerId, RouteId, UpstreamId};
-use crate::tls::Agreed;
+use crate::tls::TlsParameters;
 
 /// One exchange that is over, however it ended. Borrowed from the exchange; reporting it allocates nothing.
 #[derive(Clone, Copy, Debug)]
-pub struct Exchange<'a> {
+pub struct ExchangeEvent<'a> {
     /// When its head was complete: milliseconds since the Unix epoch.
     pub time_ms: u64,
     /// Its id, as sent upstream and to the client, unless it was given another.
@@ -29,7 +29,7 @@ pub struct Exchange<'a> {
     /// The client's protocol: `HTTP/1.1`. At most 8 bytes are kept.
     pub version: &'static str,
     /// What was agreed on in the client's TLS handshake; `None` in the clear.
-    pub tls: Option<Agreed>,
+    pub tls: Option<TlsParameters>,
     /// The name that the client asked for in the handshake; empty when it named none.
     pub sni: &'a [u8],
     /// The subject of the client's certificate; empty when it has shown none.
@@ -72,7 +72,7 @@ pub struct Exchange<'a> {
     pub reason: Option<Reason>,
 }
 
-impl Exchange<'_> {
+impl ExchangeEvent<'_> {
     /// Its id as text.
     pub fn id_text<'a>(&'a self, digits: &'a mut [u8; 32]) -> &'a [u8] {
         self.id.text(self.given_id, digits)

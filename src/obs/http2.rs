@@ -3,8 +3,8 @@
 use weir_proto_h2::Error;
 
 use super::Http2Tally;
-use super::counters::{Count, ListenerCounts, UpstreamCounts};
-use super::page::{Kind, Page};
+use super::counters::{Counter, ListenerCounts, UpstreamCounts};
+use super::metrics_page::{MetricKind, MetricsPage};
 
 /// Places of a count by error.
 pub(super) const ERRORS: usize = Error::ALL.len();
@@ -13,25 +13,25 @@ pub(super) const ERRORS: usize = Error::ALL.len();
 #[derive(Debug)]
 pub(super) struct Http2Counts {
     /// Connections that speak it.
-    pub(super) connections: Count,
-    requests: Count,
-    resets: Count,
-    goaways_received: Count,
-    goaways_sent: Count,
-    errors: [Count; ERRORS],
-    stream_errors: [Count; ERRORS],
+    pub(super) connections: Counter,
+    requests: Counter,
+    resets: Counter,
+    goaways_received: Counter,
+    goaways_sent: Counter,
+    errors: [Counter; ERRORS],
+    stream_errors: [Counter; ERRORS],
 }
 
 impl Default for Http2Counts {
     fn default() -> Self {
         Self {
-            connections: Count::default(),
-            requests: Count::default(),
-            resets: Count::default(),
-            goaways_received: Count::default(),
-            goaways_sent: Count::default(),
-            errors: std::array::from_fn(|_| Count::default()),
-            stream_errors: std::array::from_fn(|_| Count::default()),
+            connections: Counter::default(),
+            requests: Counter::default(),
+            resets: Counter::default(),
+            goaways_received: Counter::default(),
+            goaways_sent: Counter::default(),
+            errors: std::array::from_fn(|_| Counter::default()),
+            stream_errors: std::array::from_fn(|_| Counter::default()),
         }
     }
 }
@@ -60,8 +60,8 @@ impl Http2Counts {
 pub(super) type Listener<'a> = (&'a str, Vec<&'a ListenerCounts>);
 
 /// Adds what is counted by listener.
-pub(super) fn listeners(all: &[Listener<'_>], page: &mut Page) {
-    type Read = fn(&Http2Counts) -> &Count;
+pub(super) fn listeners(all: &[Listener<'_>], page: &mut MetricsPage) {
+    type Read = fn(&Http2Counts) -> &Counter;
     let families: [(&'static str, &str, Read); 3] = [
         (
             "weir_http2_connections_total",
@@ -80,14 +80,14 @@ pub(super) fn listeners(all: &[Listener<'_>], page: &mut Page) {
         ),
     ];
     for (name, help, read) in families {
-        page.family(name, Kind::Counter, help);
+        page.family(name, MetricKind::Counter, help);
         for (listener, counts) in all {
             page.sample(&[("listener", listener)], sum(counts, |c| read(&c.http2)));
         }
     }
     page.family(
         "weir_http2_goaways_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "GOAWAY by who has sent it; of Weir's, one a connection.",
     );
     for (listener, counts) in all {
@@ -97,7 +97,7 @@ pub(super) fn listeners(all: &[Listener<'_>], page: &mut Page) {
     }
     page.family(
         "weir_http2_errors_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Client connections of HTTP/2 that ended for an error, by error.",
     );
     for (listener, counts) in all {
@@ -107,7 +107,7 @@ pub(super) fn listeners(all: &[Listener<'_>], page: &mut Page) {
     }
     page.family(
         "weir_http2_stream_errors_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Streams that were reset for what the client did on them, by error.",
     );
     for (listener, counts) in all {
@@ -118,10 +118,10 @@ pub(super) fn listeners(all: &[Listener<'_>], page: &mut Page) {
 }
 
 /// Adds what is counted by upstream.
-pub(super) fn upstreams(all: &[(&str, Vec<&UpstreamCounts>)], page: &mut Page) {
+pub(super) fn upstreams(all: &[(&str, Vec<&UpstreamCounts>)], page: &mut MetricsPage) {
     page.family(
         "weir_upstream_http2_errors_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Connections of HTTP/2 to endpoints that ended for an error, by error.",
     );
     for (upstream, counts) in all {
@@ -132,12 +132,12 @@ pub(super) fn upstreams(all: &[(&str, Vec<&UpstreamCounts>)], page: &mut Page) {
 }
 
 /// One sample an error.
-fn errors(page: &mut Page, label: (&str, &str), read: impl Fn(usize) -> u64) {
+fn errors(page: &mut MetricsPage, label: (&str, &str), read: impl Fn(usize) -> u64) {
     for error in Error::ALL {
         page.sample(&[label, ("error", error.name())], read(error.place()));
     }
 }
 
-fn sum<C>(counts: &[&C], read: impl Fn(&C) -> &Count) -> u64 {
+fn sum<C>(counts: &[&C], read: impl Fn(&C) -> &Counter) -> u64 {
     counts.iter().map(|c| read(c).get()).sum()
 }

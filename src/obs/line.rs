@@ -3,60 +3,49 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use super::access::Style;
-use super::errno;
-use super::event::Exchange;
-use super::fields;
-use super::process::now_ms;
-use super::sheet::Names;
-use super::text;
+use weir_config::LogFormat;
 
-/// The form of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON object.
-    Json,
-    /// One line for people.
-    Text,
-    /// What Apache and nginx call `combined`.
-    Combined,
-    /// Names and values, `name=value`.
-    Logfmt,
-}
+use super::access_log::LineStyle;
+use super::errno;
+use super::event::ExchangeEvent;
+use super::fields;
+use super::plan_counters::PlanNames;
+use super::process::now_ms;
+use super::text;
 
 /// Appends an exchange.
 pub(super) fn exchange(
     out: &mut String,
-    style: &Style,
-    event: &Exchange<'_>,
-    names: Option<&Names>,
+    style: &LineStyle,
+    event: &ExchangeEvent<'_>,
+    names: Option<&PlanNames>,
 ) {
     match style.format {
-        Format::Json => json(out, style, event, names),
-        Format::Text => text(out, style, event, names),
-        Format::Combined => combined(out, style, event),
-        Format::Logfmt => logfmt(out, style, event, names),
+        LogFormat::Json => json(out, style, event, names),
+        LogFormat::Text => text(out, style, event, names),
+        LogFormat::Combined => combined(out, style, event),
+        LogFormat::Logfmt => logfmt(out, style, event, names),
     }
 }
 
 /// Appends the news that lines are missing; false where the form has no place for it.
-pub(super) fn dropped(out: &mut String, format: Format, core: usize, lines: u64) -> bool {
+pub(super) fn dropped(out: &mut String, format: LogFormat, core: usize, lines: u64) -> bool {
     match format {
-        Format::Json => {
+        LogFormat::Json => {
             out.push_str("{\"time\":\"");
             text::time(out, now_ms());
             let _ = writeln!(out, "\",\"dropped\":{lines},\"core\":{core}}}");
         }
-        Format::Text => {
+        LogFormat::Text => {
             text::time(out, now_ms());
             let _ = writeln!(out, " dropped={lines} core={core}");
         }
-        Format::Logfmt => {
+        LogFormat::Logfmt => {
             out.push_str("time=");
             text::time(out, now_ms());
             let _ = writeln!(out, " dropped={lines} core={core}");
         }
-        Format::Combined => return false,
+        LogFormat::Combined => return false,
     }
     true
 }
@@ -89,12 +78,12 @@ impl<'a> Value<'a> {
 
 /// Every member of a line but chosen fields, in their order.
 fn members(
-    style: &Style,
-    event: &Exchange<'_>,
-    names: Option<&Names>,
+    style: &LineStyle,
+    event: &ExchangeEvent<'_>,
+    names: Option<&PlanNames>,
     mut each: impl FnMut(&'static str, Value<'_>),
 ) {
-    let (named, redact) = (Resolved::new(event, names), &style.redact);
+    let (named, redact) = (ResolvedNames::new(event, names), &style.redact);
     each("time", Value::Time(event.time_ms));
     let mut digits = [0; 32];
     each("id", Value::Text(event.id_text(&mut digits).into()));
@@ -110,7 +99,7 @@ fn members(
     let tls = event.tls.as_ref();
     each("tls", Value::name(tls.map(|tls| tls.version())));
     each("cipher", Value::name(tls.map(|tls| tls.cipher())));
-    let resumed = tls.map(|tls| Value::Flag(tls.resumed));
+    let resumed = tls.map(|tls| Value::Flag(tls.is_resumed));
     each("resumed", resumed.unwrap_or(Value::None));
     each("sni", Value::some(event.sni.into()));
     each("client_cert", Value::some(event.client_cert.into()));
@@ -143,10 +132,10 @@ fn members(
 
 /// The fields that the file has chosen: of the request, then of the answer. `begin` and `end` are called around either.
 fn chosen(
-    style: &Style,
-    event: &Exchange<'_>,
-    names: Option<&Names>,
-    mut each: impl FnMut(Chosen<'_>),
+    style: &LineStyle,
+    event: &ExchangeEvent<'_>,
+    names: Option<&PlanNames>,
+    mut each: impl FnMut(ChosenField<'_>),
 ) {
     let Some(names) = names else { return };
     let mut values = event.fields;
@@ -157,24 +146,24 @@ fn chosen(
         if list.is_empty() {
             continue;
         }
-        each(Chosen::Begin(group));
+        each(ChosenField::Begin(group));
         for name in list {
             let value = fields::next(&mut values);
             let value = value.map(|value| style.redact.field(name, value));
-            each(Chosen::Field(group, name, value));
+            each(ChosenField::Field(group, name, value));
         }
-        each(Chosen::End);
+        each(ChosenField::End);
     }
 }
 
-enum Chosen<'a> {
+enum ChosenField<'a> {
     Begin(&'static str),
     Field(&'static str, &'a str, Option<Cow<'a, [u8]>>),
     End,
 }
 
 /// One JSON object. Every member is always there; what does not apply is null.
-fn json(out: &mut String, style: &Style, event: &Exchange<'_>, names: Option<&Names>) {
+fn json(out: &mut String, style: &LineStyle, event: &ExchangeEvent<'_>, names: Option<&PlanNames>) {
     let mut before = '{';
     members(style, event, names, |name, value| {
         let _ = write!(out, "{before}\"{name}\":");
@@ -193,11 +182,11 @@ fn json(out: &mut String, style: &Style, event: &Exchange<'_>, names: Option<&Na
         }
     });
     chosen(style, event, names, |part| match part {
-        Chosen::Begin(group) => {
+        ChosenField::Begin(group) => {
             let _ = write!(out, ",\"{group}\":");
             before = '{';
         }
-        Chosen::Field(_, name, value) => {
+        ChosenField::Field(_, name, value) => {
             out.push(before);
             before = ',';
             text::json(out, name.as_bytes());
@@ -207,14 +196,19 @@ fn json(out: &mut String, style: &Style, event: &Exchange<'_>, names: Option<&Na
                 None => out.push_str("null"),
             }
         }
-        Chosen::End => out.push('}'),
+        ChosenField::End => out.push('}'),
     });
     out.push_str("}\n");
 }
 
-/// Names and values as `logfmt` libraries read them: bare where nothing in them has a meaning, else like a string of
+/// PlanNames and values as `logfmt` libraries read them: bare where nothing in them has a meaning, else like a string of
 /// JSON. What does not apply is left out.
-fn logfmt(out: &mut String, style: &Style, event: &Exchange<'_>, names: Option<&Names>) {
+fn logfmt(
+    out: &mut String,
+    style: &LineStyle,
+    event: &ExchangeEvent<'_>,
+    names: Option<&PlanNames>,
+) {
     let start = out.len();
     members(style, event, names, |name, value| {
         if matches!(value, Value::None) {
@@ -234,7 +228,7 @@ fn logfmt(out: &mut String, style: &Style, event: &Exchange<'_>, names: Option<&
         }
     });
     chosen(style, event, names, |part| {
-        if let Chosen::Field(group, name, Some(value)) = part {
+        if let ChosenField::Field(group, name, Some(value)) = part {
             let _ = write!(out, " {group}.{name}=");
             text::logfmt(out, &value);
         }
@@ -243,8 +237,8 @@ fn logfmt(out: &mut String, style: &Style, event: &Exchange<'_>, names: Option<&
 }
 
 /// One line for people. What always applies stands first; what does not apply is `-` or left out.
-fn text(out: &mut String, style: &Style, event: &Exchange<'_>, names: Option<&Names>) {
-    let (named, redact) = (Resolved::new(event, names), &style.redact);
+fn text(out: &mut String, style: &LineStyle, event: &ExchangeEvent<'_>, names: Option<&PlanNames>) {
+    let (named, redact) = (ResolvedNames::new(event, names), &style.redact);
     text::time(out, event.time_ms);
     match event.client {
         Some(client) => drop(write!(out, " {client} ")),
@@ -278,7 +272,7 @@ fn text(out: &mut String, style: &Style, event: &Exchange<'_>, names: Option<&Na
         }
     }
     if let Some(tls) = &event.tls {
-        let how = if tls.resumed { "resumed" } else { "full" };
+        let how = if tls.is_resumed { "resumed" } else { "full" };
         let _ = write!(out, " tls={},{},{how}", tls.version(), tls.cipher());
     }
     if let Some(status) = event.grpc_status {
@@ -299,7 +293,7 @@ fn text(out: &mut String, style: &Style, event: &Exchange<'_>, names: Option<&Na
     pair("user_agent", event.user_agent);
     pair("referer", &redact.address(event.referer));
     chosen(style, event, names, |part| {
-        if let Chosen::Field(group, name, Some(value)) = part {
+        if let ChosenField::Field(group, name, Some(value)) = part {
             pair(&format!("{group}.{name}"), &value);
         }
     });
@@ -310,7 +304,7 @@ fn text(out: &mut String, style: &Style, event: &Exchange<'_>, names: Option<&Na
 }
 
 /// The combined log format: `client - - [time] "request" status bytes "referer" "user agent"`.
-fn combined(out: &mut String, style: &Style, event: &Exchange<'_>) {
+fn combined(out: &mut String, style: &LineStyle, event: &ExchangeEvent<'_>) {
     match event.client {
         Some(client) => drop(write!(out, "{client}")),
         None => out.push('-'),
@@ -357,17 +351,17 @@ fn combined(out: &mut String, style: &Style, event: &Exchange<'_>) {
 #[cfg(test)]
 mod tests;
 
-/// Names of the parts that an exchange met; those of a plan too long gone are unknown.
-struct Resolved<'a> {
+/// PlanNames of the parts that an exchange met; those of a plan too long gone are unknown.
+struct ResolvedNames<'a> {
     listener: Option<&'a str>,
     route: Option<&'a str>,
     upstream: Option<&'a str>,
     endpoint: Option<&'a str>,
 }
 
-impl<'a> Resolved<'a> {
-    fn new(event: &Exchange<'_>, names: Option<&'a Names>) -> Self {
-        let endpoint = |names: &'a Names| {
+impl<'a> ResolvedNames<'a> {
+    fn new(event: &ExchangeEvent<'_>, names: Option<&'a PlanNames>) -> Self {
+        let endpoint = |names: &'a PlanNames| {
             let endpoints = names.endpoints.get(event.upstream?.0 as usize)?;
             endpoints.get(event.endpoint?)
         };

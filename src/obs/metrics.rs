@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::CoreShared;
-use super::counters::{Count, Detail, HANDSHAKES, Histogram, HistogramTotal, REASONS};
+use super::counters::{Counter, Detail, HANDSHAKES, Histogram, HistogramTotal, REASONS};
 use super::event::{CLASSES, GRPC_STATUSES};
 use super::http2;
-use super::page::{Kind, Page};
-use super::sheet::{Named, Sheet};
+use super::metrics_page::{MetricKind, MetricsPage};
+use super::plan_counters::{NameTable, PlanCounters};
 use crate::fault::Reason;
 use crate::plan::{ListenerId, RouteId, UpstreamId};
-use crate::tls::Failure;
+use crate::tls::TlsFailure;
 
 /// Exchanges under way and client connections open.
 pub(super) fn load(cores: &[Arc<CoreShared>]) -> (u64, u64) {
@@ -23,12 +23,12 @@ pub(super) fn load(cores: &[Arc<CoreShared>]) -> (u64, u64) {
 }
 
 /// Adds everything that cores count.
-pub(super) fn render(cores: &[Arc<CoreShared>], page: &mut Page) {
-    let sheets: Vec<Arc<Sheet>> = cores.iter().map(|core| core.sheet().clone()).collect();
+pub(super) fn render(cores: &[Arc<CoreShared>], page: &mut MetricsPage) {
+    let sheets: Vec<Arc<PlanCounters>> = cores.iter().map(|core| core.sheet().clone()).collect();
     let Some(newest) = sheets.iter().max_by_key(|sheet| sheet.epoch()) else {
         return;
     };
-    let view = View {
+    let view = CoreView {
         newest,
         sheets: &sheets,
     };
@@ -40,21 +40,21 @@ pub(super) fn render(cores: &[Arc<CoreShared>], page: &mut Page) {
 }
 
 /// All cores' sheets, read by the ids of the newest plan.
-struct View<'a> {
-    newest: &'a Sheet,
-    sheets: &'a [Arc<Sheet>],
+struct CoreView<'a> {
+    newest: &'a PlanCounters,
+    sheets: &'a [Arc<PlanCounters>],
 }
 
-impl View<'_> {
+impl CoreView<'_> {
     /// Every core's counters of one part, wherever its sheet has them.
     fn each<'s, C: 's>(
         &'s self,
         id: u32,
-        named: impl Fn(&Sheet) -> Option<&Named>,
-        get: impl Fn(&'s Sheet, u32) -> Option<&'s C>,
+        named: impl Fn(&PlanCounters) -> Option<&NameTable>,
+        get: impl Fn(&'s PlanCounters, u32) -> Option<&'s C>,
     ) -> Vec<&'s C> {
         let name = named(self.newest).and_then(|named| named.get(id));
-        let find = |sheet: &'s Arc<Sheet>| {
+        let find = |sheet: &'s Arc<PlanCounters>| {
             let here = if sheet.epoch() == self.newest.epoch() {
                 id
             } else {
@@ -66,7 +66,7 @@ impl View<'_> {
     }
 }
 
-fn listeners(view: &View<'_>, page: &mut Page) {
+fn listeners(view: &CoreView<'_>, page: &mut MetricsPage) {
     let all: Vec<_> = view.newest.names.listeners.unique().collect();
     let counts = |id| {
         view.each(
@@ -77,7 +77,7 @@ fn listeners(view: &View<'_>, page: &mut Page) {
     };
     page.family(
         "weir_exchanges_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Exchanges that are over, by listener and class of status.",
     );
     for (id, name) in &all {
@@ -85,7 +85,7 @@ fn listeners(view: &View<'_>, page: &mut Page) {
     }
     page.family(
         "weir_request_body_bytes_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Bytes of request bodies taken from clients.",
     );
     for (id, name) in &all {
@@ -93,7 +93,7 @@ fn listeners(view: &View<'_>, page: &mut Page) {
     }
     page.family(
         "weir_response_body_bytes_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Bytes of response bodies given to clients.",
     );
     for (id, name) in &all {
@@ -101,7 +101,7 @@ fn listeners(view: &View<'_>, page: &mut Page) {
     }
     page.family(
         "weir_connections_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Client connections accepted.",
     );
     for (id, name) in &all {
@@ -109,7 +109,7 @@ fn listeners(view: &View<'_>, page: &mut Page) {
     }
     page.family(
         "weir_connections_open",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Client connections open.",
     );
     for (id, name) in &all {
@@ -121,7 +121,7 @@ fn listeners(view: &View<'_>, page: &mut Page) {
     }
     page.family(
         "weir_tls_handshakes_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "TLS handshakes with clients that succeeded, by version and whether a session was resumed.",
     );
     for (id, name) in &all {
@@ -137,12 +137,12 @@ fn listeners(view: &View<'_>, page: &mut Page) {
     }
     page.family(
         "weir_tls_failures_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "TLS connections with clients that failed in the handshake, by kind.",
     );
     for (id, name) in &all {
         let counts = counts(*id);
-        for (at, failure) in Failure::ALL.iter().enumerate() {
+        for (at, failure) in TlsFailure::ALL.iter().enumerate() {
             let labels = [("listener", &***name), ("failure", failure.code())];
             page.sample(&labels, sum(&counts, |c| &c.tls_failures[at]));
         }
@@ -154,7 +154,7 @@ fn listeners(view: &View<'_>, page: &mut Page) {
     http2::listeners(&by_name, page);
     page.family(
         "weir_grpc_calls_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Calls of gRPC that are over, by listener and gRPC status.",
     );
     for (id, name) in &all {
@@ -162,7 +162,7 @@ fn listeners(view: &View<'_>, page: &mut Page) {
     }
     let help =
         "Exchanges answered by Weir itself or broken off, and connections turned away, by reason.";
-    page.family("weir_reasons_total", Kind::Counter, help);
+    page.family("weir_reasons_total", MetricKind::Counter, help);
     for (id, name) in &all {
         reasons(page, ("listener", name), &counts(*id), |c| &c.reasons);
     }
@@ -173,12 +173,12 @@ const HANDSHAKE_LABELS: [(&str, &str); HANDSHAKES] =
     [("1.2", "no"), ("1.2", "yes"), ("1.3", "no"), ("1.3", "yes")];
 
 /// Routes that nobody has used show their exchanges only: thousands of empty histograms help nobody.
-fn routes(view: &View<'_>, page: &mut Page) {
+fn routes(view: &CoreView<'_>, page: &mut MetricsPage) {
     let all: Vec<_> = view.newest.names.routes.unique().collect();
     let counts = |id| view.each(id, |s| Some(&s.names.routes), |s, id| s.route(RouteId(id)));
     page.family(
         "weir_route_exchanges_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Exchanges that a route took, by class of status.",
     );
     for (id, name) in &all {
@@ -194,7 +194,7 @@ fn routes(view: &View<'_>, page: &mut Page) {
         .collect();
     page.family(
         "weir_route_request_body_bytes_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Bytes of request bodies by route.",
     );
     for (id, name) in &used {
@@ -202,21 +202,21 @@ fn routes(view: &View<'_>, page: &mut Page) {
     }
     page.family(
         "weir_route_response_body_bytes_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Bytes of response bodies by route.",
     );
     for (id, name) in &used {
         page.sample(&[("route", name)], sum(&counts(*id), |c| &c.bytes_out));
     }
     let help = "From the complete request head to the last byte of the answer.";
-    page.family("weir_route_duration_seconds", Kind::Histogram, help);
+    page.family("weir_route_duration_seconds", MetricKind::Histogram, help);
     for (id, name) in &used {
         let total = total(&counts(*id), |c| &c.total);
         page.histogram(&[("route", name)], &total, Detail::Half);
     }
 }
 
-fn upstreams(view: &View<'_>, page: &mut Page) {
+fn upstreams(view: &CoreView<'_>, page: &mut MetricsPage) {
     let all: Vec<_> = view.newest.names.upstreams.unique().collect();
     let counts = |id| {
         view.each(
@@ -227,7 +227,7 @@ fn upstreams(view: &View<'_>, page: &mut Page) {
     };
     page.family(
         "weir_upstream_exchanges_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Exchanges sent to an upstream, by class of status.",
     );
     for (id, name) in &all {
@@ -235,7 +235,7 @@ fn upstreams(view: &View<'_>, page: &mut Page) {
     }
     page.family(
         "weir_upstream_retries_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Attempts after the first.",
     );
     for (id, name) in &all {
@@ -243,7 +243,7 @@ fn upstreams(view: &View<'_>, page: &mut Page) {
     }
     page.family(
         "weir_upstream_queued_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Attempts that had to wait for a free connection.",
     );
     for (id, name) in &all {
@@ -254,7 +254,7 @@ fn upstreams(view: &View<'_>, page: &mut Page) {
     }
     page.family(
         "weir_upstream_queue_waiting",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Attempts that wait for a free connection.",
     );
     for (id, name) in &all {
@@ -266,7 +266,7 @@ fn upstreams(view: &View<'_>, page: &mut Page) {
     }
     page.family(
         "weir_upstream_queue_seconds_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Time spent waiting for a free connection.",
     );
     for (id, name) in &all {
@@ -274,7 +274,7 @@ fn upstreams(view: &View<'_>, page: &mut Page) {
     }
     page.family(
         "weir_upstream_reasons_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Exchanges with an upstream that failed, by reason.",
     );
     for (id, name) in &all {
@@ -282,7 +282,7 @@ fn upstreams(view: &View<'_>, page: &mut Page) {
     }
     page.family(
         "weir_upstream_grpc_calls_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Calls of gRPC sent to an upstream, by gRPC status.",
     );
     for (id, name) in &all {
@@ -295,7 +295,7 @@ fn upstreams(view: &View<'_>, page: &mut Page) {
     http2::upstreams(&by_name, page);
     page.family(
         "weir_upstream_connect_seconds",
-        Kind::Histogram,
+        MetricKind::Histogram,
         "Time to open a connection to an endpoint.",
     );
     for (id, name) in &all {
@@ -304,7 +304,7 @@ fn upstreams(view: &View<'_>, page: &mut Page) {
     }
     page.family(
         "weir_upstream_first_byte_seconds",
-        Kind::Histogram,
+        MetricKind::Histogram,
         "Time to the first byte of an endpoint's answer.",
     );
     for (id, name) in &all {
@@ -313,7 +313,7 @@ fn upstreams(view: &View<'_>, page: &mut Page) {
     }
 }
 
-fn endpoints(view: &View<'_>, page: &mut Page) {
+fn endpoints(view: &CoreView<'_>, page: &mut MetricsPage) {
     let names = &view.newest.names;
     let mut all = Vec::new();
     for (id, upstream) in names.upstreams.unique() {
@@ -322,7 +322,7 @@ fn endpoints(view: &View<'_>, page: &mut Page) {
         };
         for (at, endpoint) in named.unique() {
             // A sheet of another plan finds the upstream first, then the endpoint in it.
-            let find = |sheet: &Sheet| {
+            let find = |sheet: &PlanCounters| {
                 let up = sheet.names.upstreams.find(upstream)?;
                 Some((up, sheet.names.endpoints.get(up as usize)?.find(endpoint)?))
             };
@@ -344,13 +344,13 @@ fn endpoints(view: &View<'_>, page: &mut Page) {
         }
     }
     let help = "Exchanges whose last attempt went to an endpoint, by class of status.";
-    page.family("weir_endpoint_exchanges_total", Kind::Counter, help);
+    page.family("weir_endpoint_exchanges_total", MetricKind::Counter, help);
     for (labels, counts) in &all {
         classes(page, labels, counts, |c| &c.exchanges);
     }
     page.family(
         "weir_endpoint_connections_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Connections made to an endpoint.",
     );
     for (labels, counts) in &all {
@@ -358,7 +358,7 @@ fn endpoints(view: &View<'_>, page: &mut Page) {
     }
     page.family(
         "weir_endpoint_connections_open",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Connections to an endpoint open, in use or idle.",
     );
     for (labels, counts) in &all {
@@ -366,7 +366,7 @@ fn endpoints(view: &View<'_>, page: &mut Page) {
     }
     page.family(
         "weir_endpoint_reuses_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Attempts on a connection that was open already.",
     );
     for (labels, counts) in &all {
@@ -374,7 +374,7 @@ fn endpoints(view: &View<'_>, page: &mut Page) {
     }
     page.family(
         "weir_endpoint_connect_failures_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Connections that could not be made.",
     );
     for (labels, counts) in &all {
@@ -382,7 +382,7 @@ fn endpoints(view: &View<'_>, page: &mut Page) {
     }
     page.family(
         "weir_endpoint_failures_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Attempts that failed at an endpoint, by reason.",
     );
     for (labels, counts) in &all {
@@ -396,7 +396,7 @@ fn endpoints(view: &View<'_>, page: &mut Page) {
     }
     page.family(
         "weir_endpoint_first_byte_seconds",
-        Kind::Histogram,
+        MetricKind::Histogram,
         "Time to the first byte of an endpoint's answer.",
     );
     for (labels, counts) in &all {
@@ -405,18 +405,18 @@ fn endpoints(view: &View<'_>, page: &mut Page) {
     }
 }
 
-fn by_core(cores: &[Arc<CoreShared>], page: &mut Page) {
+fn by_core(cores: &[Arc<CoreShared>], page: &mut MetricsPage) {
     type Read = fn(&CoreShared) -> u64;
-    let families: [(&'static str, Kind, &str, Read); 13] = [
+    let families: [(&'static str, MetricKind, &str, Read); 13] = [
         (
             "weir_core_exchanges_total",
-            Kind::Counter,
+            MetricKind::Counter,
             "Exchanges that a core finished.",
             |c| c.counts.exchanges_ended.get(),
         ),
         (
             "weir_core_exchanges_active",
-            Kind::Gauge,
+            MetricKind::Gauge,
             "Exchanges under way.",
             |c| {
                 c.counts
@@ -427,7 +427,7 @@ fn by_core(cores: &[Arc<CoreShared>], page: &mut Page) {
         ),
         (
             "weir_core_connections_open",
-            Kind::Gauge,
+            MetricKind::Gauge,
             "Client connections that a core serves.",
             |c| {
                 c.counts
@@ -438,61 +438,61 @@ fn by_core(cores: &[Arc<CoreShared>], page: &mut Page) {
         ),
         (
             "weir_core_handed_on_total",
-            Kind::Counter,
+            MetricKind::Counter,
             "Fresh connections given to another core.",
             |c| c.counts.handed_on.get(),
         ),
         (
             "weir_core_taken_over_total",
-            Kind::Counter,
+            MetricKind::Counter,
             "Fresh connections taken from another core.",
             |c| c.counts.taken_over.get(),
         ),
         (
             "weir_core_mailbox_full_total",
-            Kind::Counter,
+            MetricKind::Counter,
             "Messages that found another core's mailbox full.",
             |c| c.counts.mailbox_full.get(),
         ),
         (
             "weir_core_accept_errors_total",
-            Kind::Counter,
+            MetricKind::Counter,
             "Accepts that failed.",
             |c| c.counts.accept_errors.get(),
         ),
         (
             "weir_core_shed_total",
-            Kind::Counter,
+            MetricKind::Counter,
             "Connections and requests that were ended because they held most of the memory for messages.",
             |c| c.counts.shed.get(),
         ),
         (
             "weir_core_fields_dropped_total",
-            Kind::Counter,
+            MetricKind::Counter,
             "Fields of requests that were dropped for their odd names.",
             |c| c.counts.fields_dropped.get(),
         ),
         (
             "weir_core_panics_total",
-            Kind::Counter,
+            MetricKind::Counter,
             "Exchanges that ended in a panic: bugs.",
             |c| c.counts.panics.get(),
         ),
         (
             "weir_core_log_dropped_total",
-            Kind::Counter,
+            MetricKind::Counter,
             "Log lines dropped because writing lagged behind.",
             |c| c.counts.log_dropped.get(),
         ),
         (
             "weir_core_pool_used_bytes",
-            Kind::Gauge,
+            MetricKind::Gauge,
             "Bytes of buffers in use.",
             |c| c.counts.pool_used_bytes.get(),
         ),
         (
             "weir_core_plan_epoch",
-            Kind::Gauge,
+            MetricKind::Gauge,
             "The plan that a core counts by.",
             |c| c.counts.plan_epoch.get(),
         ),
@@ -505,12 +505,16 @@ fn by_core(cores: &[Arc<CoreShared>], page: &mut Page) {
     }
 }
 
-fn sum<C>(counts: &[&C], read: impl Fn(&C) -> &Count) -> u64 {
+fn sum<C>(counts: &[&C], read: impl Fn(&C) -> &Counter) -> u64 {
     counts.iter().map(|c| read(c).get()).sum()
 }
 
 /// What has begun and not ended. Both are read while their cores go on, so the end may seem to come first.
-fn difference<C>(counts: &[&C], begun: impl Fn(&C) -> &Count, ended: impl Fn(&C) -> &Count) -> u64 {
+fn difference<C>(
+    counts: &[&C],
+    begun: impl Fn(&C) -> &Counter,
+    ended: impl Fn(&C) -> &Counter,
+) -> u64 {
     let ended = sum(counts, ended);
     sum(counts, begun).saturating_sub(ended)
 }
@@ -524,10 +528,10 @@ fn total<C>(counts: &[&C], read: impl Fn(&C) -> &Histogram) -> HistogramTotal {
 
 /// One sample a class, also of those that were never seen: a rate misses the first of what begins at 1.
 fn classes<C>(
-    page: &mut Page,
+    page: &mut MetricsPage,
     labels: &[(&str, &str)],
     counts: &[&C],
-    read: impl Fn(&C) -> &[Count; CLASSES],
+    read: impl Fn(&C) -> &[Counter; CLASSES],
 ) {
     const NAMES: [&str; CLASSES] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
     for (class, name) in NAMES.into_iter().enumerate() {
@@ -538,10 +542,10 @@ fn classes<C>(
 
 /// One sample a status of gRPC, by its number.
 fn grpc<C>(
-    page: &mut Page,
+    page: &mut MetricsPage,
     label: (&str, &str),
     counts: &[&C],
-    read: impl Fn(&C) -> &[Count; GRPC_STATUSES],
+    read: impl Fn(&C) -> &[Counter; GRPC_STATUSES],
 ) {
     for status in 0..GRPC_STATUSES {
         let seen = sum(counts, |c| &read(c)[status]);
@@ -551,10 +555,10 @@ fn grpc<C>(
 
 /// One sample a reason.
 fn reasons<C>(
-    page: &mut Page,
+    page: &mut MetricsPage,
     label: (&str, &str),
     counts: &[&C],
-    read: impl Fn(&C) -> &[Count; REASONS],
+    read: impl Fn(&C) -> &[Counter; REASONS],
 ) {
     for reason in Reason::ALL {
         let seen = sum(counts, |c| &read(c)[*reason as usize]);

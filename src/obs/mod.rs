@@ -6,53 +6,53 @@
 //! makes a system call.
 #![forbid(unsafe_code)]
 
-mod access;
+mod access_log;
 mod counters;
+mod endpoint_troubles;
 mod errno;
 mod event;
 pub mod fields;
 mod http2;
 pub mod limits;
 mod line;
+mod log_queue;
+mod log_record;
 mod metrics;
-mod page;
+mod metrics_page;
+mod plan_counters;
 pub mod process;
-mod record;
-mod redact;
-mod sheet;
-mod sink;
+mod redactor;
 pub(crate) mod text;
-mod trouble;
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, thread};
 
-pub use access::{AccessLog, Style};
-pub use event::{Exchange, Http2Tally, RequestId};
-pub use line::Format;
-pub use process::Level;
-pub use redact::Redact;
-pub use trouble::Troubles;
+pub use access_log::{AccessLog, LineStyle};
+pub use endpoint_troubles::EndpointTroubles;
+pub use event::{ExchangeEvent, Http2Tally, RequestId};
+pub use process::LogLevel;
+pub use redactor::Redactor;
+pub use weir_config::LogFormat;
 
 use weir_proto_h2::Error as H2Error;
 
 use crate::fault::Reason;
 use crate::plan::{ListenerId, Plan, RouteId, UpstreamId};
-use crate::tls::{Agreed, Failure};
-use access::LogThread;
+use crate::tls::{TlsFailure, TlsParameters};
+use access_log::LogThread;
 use counters::CoreCounts;
+use endpoint_troubles::FailureCause;
 use event::grpc_place;
 use limits::LOG_RING_BYTES;
-pub(crate) use page::{Kind, Page};
-use sheet::{Names, Sheet};
-use trouble::Cause;
+pub(crate) use metrics_page::{MetricKind, MetricsPage};
+use plan_counters::{PlanCounters, PlanNames};
 
 /// One core's side: what it counts and where it puts log records. Owned by the core, not shared.
 pub struct CoreObs {
     shared: Arc<CoreShared>,
-    sheet: Arc<Sheet>,
+    sheet: Arc<PlanCounters>,
     ring: RefCell<rtrb::Producer<u8>>,
 }
 
@@ -60,7 +60,7 @@ pub struct CoreObs {
 struct CoreShared {
     counts: CoreCounts,
     /// The newest sheet. Locked at a reload and for a scrape, never by an exchange.
-    sheet: Mutex<Arc<Sheet>>,
+    sheet: Mutex<Arc<PlanCounters>>,
     /// Whether exchanges are logged; shared by all cores, written at a reload.
     logging: Arc<AtomicBool>,
     /// Whether the core is gone.
@@ -68,7 +68,7 @@ struct CoreShared {
 }
 
 impl CoreShared {
-    fn sheet(&self) -> MutexGuard<'_, Arc<Sheet>> {
+    fn sheet(&self) -> MutexGuard<'_, Arc<PlanCounters>> {
         // The value is replaced whole, so a panic elsewhere cannot have left it broken.
         self.sheet.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -77,16 +77,16 @@ impl CoreShared {
 impl CoreObs {
     /// A core that counts for itself and logs nowhere: for tests of what is above.
     pub fn detached(plan: &Plan) -> Self {
-        let names = Arc::new(Names::of(plan));
+        let names = Arc::new(PlanNames::of(plan));
         Self::with(&names, Arc::default(), 1).0
     }
 
     fn with(
-        names: &Arc<Names>,
+        names: &Arc<PlanNames>,
         logging: Arc<AtomicBool>,
         ring_bytes: usize,
     ) -> (Self, rtrb::Consumer<u8>) {
-        let sheet = Arc::new(Sheet::new(names.clone(), None));
+        let sheet = Arc::new(PlanCounters::new(names.clone(), None));
         let counts = CoreCounts::default();
         counts.plan_epoch.set(names.epoch);
         let shared = Arc::new(CoreShared {
@@ -108,7 +108,7 @@ impl CoreObs {
 
     /// Counts and logs an exchange that is over. `plan` is the one that it ran under: after a reload, exchanges that
     /// began before it are counted by name.
-    pub fn exchange(&self, plan: &Plan, event: &Exchange<'_>) {
+    pub fn exchange(&self, plan: &Plan, event: &ExchangeEvent<'_>) {
         self.shared.counts.exchanges_ended.add(1);
         if plan.epoch == self.sheet.epoch() {
             self.count(
@@ -129,7 +129,7 @@ impl CoreObs {
     #[inline]
     fn count(
         &self,
-        event: &Exchange<'_>,
+        event: &ExchangeEvent<'_>,
         listener: ListenerId,
         route: Option<RouteId>,
         upstream: Option<UpstreamId>,
@@ -183,7 +183,7 @@ impl CoreObs {
     }
 
     #[cold]
-    fn count_old(&self, plan: &Plan, event: &Exchange<'_>) {
+    fn count_old(&self, plan: &Plan, event: &ExchangeEvent<'_>) {
         let sheet = &self.sheet;
         let upstream = event.upstream.and_then(|id| sheet.find_upstream(plan, id));
         let endpoint = event.upstream.zip(event.endpoint);
@@ -199,8 +199,8 @@ impl CoreObs {
         );
     }
 
-    fn log(&self, epoch: u64, event: &Exchange<'_>) {
-        if !record::write(&mut self.ring.borrow_mut(), epoch, event) {
+    fn log(&self, epoch: u64, event: &ExchangeEvent<'_>) {
+        if !log_record::write(&mut self.ring.borrow_mut(), epoch, event) {
             self.shared.counts.log_dropped.add(1);
         }
     }
@@ -223,7 +223,7 @@ impl CoreObs {
 
     /// A connection was turned away: counts its reason, and logs it unless the ring is half full already, so that a
     /// flood of them leaves room for exchanges. `plan` is the one of the day.
-    pub fn connection_refused(&self, plan: &Plan, event: &Exchange<'_>) {
+    pub fn connection_refused(&self, plan: &Plan, event: &ExchangeEvent<'_>) {
         if let Some((counts, reason)) = self.sheet.listener(event.listener).zip(event.reason) {
             counts.reasons[reason as usize].add(1);
         }
@@ -242,15 +242,15 @@ impl CoreObs {
     }
 
     /// A TLS handshake with a client has succeeded.
-    pub fn tls_opened(&self, listener: ListenerId, agreed: &Agreed) {
+    pub fn tls_opened(&self, listener: ListenerId, agreed: &TlsParameters) {
         if let Some(counts) = self.sheet.listener(listener) {
-            let place = 2 * usize::from(agreed.is_13) + usize::from(agreed.resumed);
+            let place = 2 * usize::from(agreed.is_13) + usize::from(agreed.is_resumed);
             counts.handshakes[place].add(1);
         }
     }
 
     /// A TLS connection with a client has failed.
-    pub fn tls_failed(&self, listener: ListenerId, failure: Failure) {
+    pub fn tls_failed(&self, listener: ListenerId, failure: TlsFailure) {
         if let Some(counts) = self.sheet.listener(listener) {
             counts.tls_failures[failure as usize].add(1);
         }
@@ -316,7 +316,9 @@ impl CoreObs {
     pub fn attempt_failed(&self, upstream: UpstreamId, endpoint: u32, reason: Reason, errno: u16) {
         if let Some(counts) = self.sheet.endpoint(upstream, endpoint) {
             counts.reasons[reason as usize].add(1);
-            counts.last_cause.set(Cause::new(reason, errno).to_bits());
+            counts
+                .last_cause
+                .set(FailureCause::new(reason, errno).to_bits());
             counts.failures.add(1);
         }
     }
@@ -388,8 +390,8 @@ impl CoreObs {
     }
 
     /// Says something in the process log, by way of the log thread; dropped and counted when that lags behind.
-    pub fn say(&self, level: Level, text: &str) {
-        if !record::write_message(&mut self.ring.borrow_mut(), level, text) {
+    pub fn say(&self, level: LogLevel, text: &str) {
+        if !log_record::write_message(&mut self.ring.borrow_mut(), level, text) {
             self.shared.counts.log_dropped.add(1);
         }
     }
@@ -399,7 +401,10 @@ impl CoreObs {
         let mut newest = self.shared.sheet();
         if newest.epoch() < plan.epoch {
             // Nobody has prepared it: this core is on its own.
-            *newest = Arc::new(Sheet::new(Arc::new(Names::of(plan)), Some(&newest)));
+            *newest = Arc::new(PlanCounters::new(
+                Arc::new(PlanNames::of(plan)),
+                Some(&newest),
+            ));
         }
         self.sheet = newest.clone();
         self.shared.counts.plan_epoch.set(self.sheet.epoch());
@@ -430,7 +435,7 @@ impl Obs {
         plan: &Plan,
         access_log: Option<AccessLog>,
     ) -> io::Result<(Self, Vec<CoreObs>)> {
-        let names = Arc::new(Names::of(plan));
+        let names = Arc::new(PlanNames::of(plan));
         let logging = Arc::new(AtomicBool::new(access_log.is_some()));
         let (sides, rings): (Vec<_>, Vec<_>) = (0..cores)
             .map(|_| CoreObs::with(&names, logging.clone(), LOG_RING_BYTES))
@@ -453,11 +458,11 @@ impl Obs {
 
     /// Prepares for `plan`; call it before the plan is sent to the cores, so that they need not build anything.
     pub fn prepare(&self, plan: &Plan) {
-        let names = Arc::new(Names::of(plan));
+        let names = Arc::new(PlanNames::of(plan));
         self.log.names(names.clone());
         for core in &self.cores {
             let mut sheet = core.sheet();
-            *sheet = Arc::new(Sheet::new(names.clone(), Some(&sheet)));
+            *sheet = Arc::new(PlanCounters::new(names.clone(), Some(&sheet)));
         }
     }
 
@@ -480,16 +485,16 @@ impl Obs {
     }
 
     /// Adds all counters to a page of metrics.
-    pub(crate) fn metrics(&self, page: &mut Page) {
+    pub(crate) fn metrics(&self, page: &mut MetricsPage) {
         metrics::render(&self.cores, page);
         let help = "Bytes of log lines that could not be written.";
-        page.family("weir_log_lost_bytes_total", Kind::Counter, help);
+        page.family("weir_log_lost_bytes_total", MetricKind::Counter, help);
         page.sample(&[], self.log.lost_bytes());
         let help = "Log lines dropped because their destination was behind.";
-        page.family("weir_log_unwritten_total", Kind::Counter, help);
+        page.family("weir_log_unwritten_total", MetricKind::Counter, help);
         page.sample(&[], self.log.unwritten());
         let help = "Lines of the process log that were left out.";
-        page.family("weir_process_log_dropped_total", Kind::Counter, help);
+        page.family("weir_process_log_dropped_total", MetricKind::Counter, help);
         page.sample(&[], process::dropped());
     }
 

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::limits::{
     PROCESS_LOG_BURST, PROCESS_LOG_FLUSH_MAX, PROCESS_LOG_PER_SECOND, PROCESS_LOG_QUEUE_BYTES_MAX,
 };
-use super::sink::{Destination, Queue};
+use super::log_queue::{LogDestination, LogQueue};
 use super::text;
 
 /// How much a line deserves attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Level {
+pub enum LogLevel {
     /// As it should be.
     Info,
     /// Worth a look.
@@ -29,7 +29,7 @@ pub enum Level {
     Error,
 }
 
-impl Level {
+impl LogLevel {
     pub(super) const fn from_u8(n: u8) -> Self {
         match n {
             0 => Self::Info,
@@ -49,25 +49,25 @@ impl Level {
 
 /// Says that something went as it should.
 pub fn info(text: impl fmt::Display) {
-    say(Level::Info, text);
+    say(LogLevel::Info, text);
 }
 
 /// Says something worth a look.
 pub fn warn(text: impl fmt::Display) {
-    say(Level::Warn, text);
+    say(LogLevel::Warn, text);
 }
 
 /// Says that something does not work.
 pub fn error(text: impl fmt::Display) {
-    say(Level::Error, text);
+    say(LogLevel::Error, text);
 }
 
 /// Says something. Line ends stay, indented; other control characters are escaped. Never waits for standard error.
-pub fn say(level: Level, text: impl fmt::Display) {
+pub fn say(level: LogLevel, text: impl fmt::Display) {
     // Before the lock, because what is shown may panic.
     let said = text.to_string();
-    let mut gate = gate();
-    let Some(missed) = gate.pass(Instant::now()) else {
+    let mut limiter = limiter();
+    let Some(missed) = limiter.pass(Instant::now()) else {
         DROPPED.fetch_add(1, Ordering::Relaxed);
         return;
     };
@@ -77,8 +77,8 @@ pub fn say(level: Level, text: impl fmt::Display) {
     }
     format_line(&mut line, now_ms(), level, &said);
     if !put(line) {
-        gate.missed += missed + 1;
-        gate.was_full = true;
+        limiter.missed += missed + 1;
+        limiter.was_full = true;
         DROPPED.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -120,18 +120,18 @@ pub fn log_panics() {
     }));
 }
 
-static QUEUE: Queue = Queue::new(PROCESS_LOG_QUEUE_BYTES_MAX);
+static QUEUE: LogQueue = LogQueue::new(PROCESS_LOG_QUEUE_BYTES_MAX);
 static WRITER: OnceLock<bool> = OnceLock::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
-static GATE: Mutex<Gate> = Mutex::new(Gate {
+static LIMITER: Mutex<MessageLimiter> = Mutex::new(MessageLimiter {
     lines: PROCESS_LOG_BURST,
     since: None,
     missed: 0,
     was_full: false,
 });
 
-fn gate() -> MutexGuard<'static, Gate> {
-    GATE.lock().unwrap_or_else(PoisonError::into_inner)
+fn limiter() -> MutexGuard<'static, MessageLimiter> {
+    LIMITER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Hands text to the writer; whether there was room.
@@ -142,8 +142,8 @@ fn put(text: String) -> bool {
 }
 
 /// The writer's life.
-fn write_queued(queue: &Queue) {
-    let mut stderr = Destination::stderr();
+fn write_queued(queue: &LogQueue) {
+    let mut stderr = LogDestination::stderr();
     while let Some(text) = queue.next() {
         if stderr.write(text.as_bytes(), queue).is_err() {
             // There is nowhere to say that standard error is closed.
@@ -157,21 +157,21 @@ fn write_queued(queue: &Queue) {
 
 /// Says how many lines found the queue full, now that it is empty.
 fn say_missed() {
-    let mut gate = gate();
-    if std::mem::take(&mut gate.was_full) {
+    let mut limiter = limiter();
+    if std::mem::take(&mut limiter.was_full) {
         let mut line = String::new();
-        format_missed(&mut line, std::mem::take(&mut gate.missed));
+        format_missed(&mut line, std::mem::take(&mut limiter.missed));
         let _ = put(line);
     }
 }
 
 fn format_missed(out: &mut String, missed: u64) {
     let said = format!("log: {missed} lines were left out");
-    format_line(out, now_ms(), Level::Warn, &said);
+    format_line(out, now_ms(), LogLevel::Warn, &said);
 }
 
 /// A bucket of lines, so that a fault that repeats cannot fill a disk.
-struct Gate {
+struct MessageLimiter {
     lines: u32,
     since: Option<Instant>,
     missed: u64,
@@ -179,7 +179,7 @@ struct Gate {
     was_full: bool,
 }
 
-impl Gate {
+impl MessageLimiter {
     /// Whether a line may pass, with the number of those that could not since the last one.
     fn pass(&mut self, now: Instant) -> Option<u64> {
         let since = *self.since.get_or_insert(now);
@@ -199,7 +199,7 @@ impl Gate {
     }
 }
 
-fn format_line(out: &mut String, time_ms: u64, level: Level, said: &str) {
+fn format_line(out: &mut String, time_ms: u64, level: LogLevel, said: &str) {
     text::time(out, time_ms);
     let _ = write!(out, " {} ", level.padded());
     for (n, line) in said.trim_end().lines().enumerate() {
@@ -225,18 +225,21 @@ mod tests {
 
     #[test]
     fn a_flood_is_cut_and_counted() {
-        let mut gate = Gate {
+        let mut limiter = MessageLimiter {
             lines: PROCESS_LOG_BURST,
             since: None,
             missed: 0,
             was_full: false,
         };
         let start = Instant::now();
-        let passed = (0..1_000).filter(|_| gate.pass(start).is_some()).count();
+        let passed = (0..1_000).filter(|_| limiter.pass(start).is_some()).count();
         assert_eq!(passed, PROCESS_LOG_BURST as usize);
         let later = start + Duration::from_secs(1);
-        assert_eq!(gate.pass(later), Some(1_000 - u64::from(PROCESS_LOG_BURST)));
-        assert_eq!(gate.pass(later), Some(0));
+        assert_eq!(
+            limiter.pass(later),
+            Some(1_000 - u64::from(PROCESS_LOG_BURST))
+        );
+        assert_eq!(limiter.pass(later), Some(0));
     }
 
     #[test]
@@ -245,7 +248,7 @@ mod tests {
         format_line(
             &mut out,
             1_795_339_800_125,
-            Level::Warn,
+            LogLevel::Warn,
             "one\ntwo\u{1b}[31m",
         );
         assert_eq!(

@@ -9,7 +9,7 @@ use super::counters::Histogram;
 use super::limits::{LOG_PATH_BYTES_MAX, LOG_RING_BYTES};
 use super::*;
 use crate::fault::Reason;
-use crate::tls::Protocol;
+use crate::tls::AlpnProtocol;
 
 pub(super) fn plan(epoch: u64, text: &str) -> Plan {
     let config = weir_config::parse("test.toml", text)
@@ -38,8 +38,8 @@ fn two(epoch: u64, flip: bool) -> Plan {
     plan(epoch, &text)
 }
 
-pub(super) fn event(route: u32) -> Exchange<'static> {
-    Exchange {
+pub(super) fn event(route: u32) -> ExchangeEvent<'static> {
+    ExchangeEvent {
         time_ms: 1_795_339_800_125,
         id: RequestId(1, 2),
         given_id: b"",
@@ -74,7 +74,7 @@ pub(super) fn event(route: u32) -> Exchange<'static> {
 }
 
 fn page(obs: &Obs) -> String {
-    let mut page = Page::default();
+    let mut page = MetricsPage::default();
     obs.metrics(&mut page);
     page.finish()
 }
@@ -120,7 +120,7 @@ fn round_bounds_are_on_every_page_and_divide_exactly() {
     for us in [4_999, 5_000, 999_999, 1_000_000, 9_999_999, 10_000_000] {
         cores[0].exchange(
             &plan,
-            &Exchange {
+            &ExchangeEvent {
                 total_us: us,
                 first_byte_us: us,
                 connect_us: us,
@@ -167,7 +167,7 @@ fn round_bounds_are_on_every_page_and_divide_exactly() {
 fn a_call_counts_in_the_class_of_its_end() {
     let plan = two(1, false);
     let (obs, cores) = Obs::start(1, &plan, None).unwrap();
-    let call = |grpc_status, reason, status| Exchange {
+    let call = |grpc_status, reason, status| ExchangeEvent {
         status,
         grpc_status: Some(grpc_status),
         reason,
@@ -251,7 +251,7 @@ fn every_series_is_there_from_the_start() {
     }
     for (at, reason) in Reason::ALL.iter().enumerate() {
         let status = [0, 101, 200, 308, 404, 502][at % 6];
-        let event = Exchange {
+        let event = ExchangeEvent {
             status,
             reason: Some(*reason),
             ..event(0)
@@ -265,7 +265,7 @@ fn every_series_is_there_from_the_start() {
         cores[0].http2_ended(ListenerId(0), Some(*error), true);
         cores[0].upstream_http2_failed(UpstreamId(0), *error);
     }
-    for failure in Failure::ALL {
+    for failure in TlsFailure::ALL {
         cores[0].tls_failed(ListenerId(0), *failure);
     }
     let after = names(&page(&obs));
@@ -281,7 +281,7 @@ fn every_series_is_there_from_the_start() {
 fn an_endpoint_in_trouble_is_told_of_twice() {
     let plan = two(1, false);
     let (obs, cores) = Obs::start(2, &plan, None).unwrap();
-    let (mut troubles, start) = (Troubles::default(), Instant::now());
+    let (mut troubles, start) = (EndpointTroubles::default(), Instant::now());
     let mut look =
         |second: u64| obs.look_for_trouble(&mut troubles, start + Duration::from_secs(second));
     let fail =
@@ -298,7 +298,7 @@ fn an_endpoint_in_trouble_is_told_of_twice() {
     answer();
     let line = "endpoint 10.0.0.1:80 of upstream one fails: \
                 connect_failed: Connection refused (os error 111) (5 attempts failed, 1 answered)";
-    assert_eq!(look(3), [(Level::Warn, line.to_owned())]);
+    assert_eq!(look(3), [(LogLevel::Warn, line.to_owned())]);
     (0..7).for_each(|_| fail(1));
     assert_eq!(look(4), []);
     // It is not well before it has answered for a while.
@@ -311,7 +311,7 @@ fn an_endpoint_in_trouble_is_told_of_twice() {
     answer();
     let line = "endpoint 10.0.0.1:80 of upstream one answers again after 9 s \
                 (13 attempts failed, 2 answered since)";
-    assert_eq!(look(12), [(Level::Info, line.to_owned())]);
+    assert_eq!(look(12), [(LogLevel::Info, line.to_owned())]);
     assert_eq!(look(13), []);
     obs.stop();
 }
@@ -326,7 +326,7 @@ fn of_many_endpoints_in_trouble_some_are_named_and_the_rest_counted() {
     let plan = Plan::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
     let (obs, cores) = Obs::start(1, &plan, None).unwrap();
     (0..50).for_each(|at| cores[0].attempt_failed(UpstreamId(0), at, Reason::BadResponse, 0));
-    let lines = obs.look_for_trouble(&mut Troubles::default(), Instant::now());
+    let lines = obs.look_for_trouble(&mut EndpointTroubles::default(), Instant::now());
     assert_eq!(lines.len(), limits::TROUBLE_LINES_MAX + 1);
     assert_eq!(
         lines[0].1,
@@ -443,7 +443,7 @@ fn a_core_on_its_own_follows_its_plan() {
     core.plan_changed(&new);
     core.exchange(&new, &event(1));
     let shared = [core.shared.clone()];
-    let mut page = Page::default();
+    let mut page = MetricsPage::default();
     metrics::render(&shared, &mut page);
     assert_eq!(
         series(
@@ -462,7 +462,7 @@ fn the_page_is_well_formed() {
          [[route]]\nname = 'odd \"name\" \\'\nmatch = \"/*\"\nto = \"one\"\n",
     );
     let (obs, cores) = Obs::start(1, &plan, None).unwrap();
-    let failed = Exchange {
+    let failed = ExchangeEvent {
         status: 502,
         reason: Some(Reason::ConnectFailed),
         ..event(0)
@@ -526,7 +526,7 @@ fn the_reference_names_what_there_is() {
         assert!(known, "{name} is in the reference only");
     }
     let mut line = String::new();
-    line::exchange(&mut line, &Format::Json.into(), &event(0), None);
+    line::exchange(&mut line, &LogFormat::Json.into(), &event(0), None);
     let line: JsonValue = line.parse().unwrap();
     let log = rest.split("### Formats").next().unwrap();
     let rows = log
@@ -579,18 +579,18 @@ fn lines_have_every_field_and_the_names_of_their_plan() {
     let scratch = Scratch::new("fields");
     let file = scratch.path("access.log");
     let (old, new) = (two(1, false), two(2, true));
-    let log = AccessLog::file(file.clone(), Format::Json).unwrap();
+    let log = AccessLog::file(file.clone(), LogFormat::Json).unwrap();
     let (obs, mut cores) = Obs::start(1, &old, Some(log)).unwrap();
-    let failed = Exchange {
+    let failed = ExchangeEvent {
         status: 502,
         client: Some("2001:db8::1".parse().unwrap()),
         errno: 111,
         reason: Some(Reason::ConnectFailed),
-        tls: Some(Agreed {
+        tls: Some(TlsParameters {
             is_13: true,
             suite: 0x1301,
-            resumed: true,
-            protocol: Protocol::Http1,
+            is_resumed: true,
+            protocol: AlpnProtocol::Http1,
         }),
         sni: b"example.com",
         client_cert: b"CN=a",
@@ -598,7 +598,7 @@ fn lines_have_every_field_and_the_names_of_their_plan() {
         query: Some(b"a=1&token=2"),
         ..event(1)
     };
-    let local = Exchange {
+    let local = ExchangeEvent {
         route: None,
         upstream: None,
         endpoint: None,
@@ -651,7 +651,7 @@ fn long_values_are_cut_with_a_mark_and_bounded() {
     let plan = two(1, false);
     let (mut ring, mut reader) = rtrb::RingBuffer::new(LOG_RING_BYTES);
     let long = vec![b'x'; 100_000];
-    let event = Exchange {
+    let event = ExchangeEvent {
         given_id: &long,
         method: &long,
         host: &long,
@@ -663,11 +663,12 @@ fn long_values_are_cut_with_a_mark_and_bounded() {
         referer: &long,
         ..event(0)
     };
-    assert!(record::write(&mut ring, plan.epoch, &event));
+    assert!(log_record::write(&mut ring, plan.epoch, &event));
     let mut bytes = Vec::new();
-    record::drain(&mut reader, &mut bytes, usize::MAX);
+    log_record::drain(&mut reader, &mut bytes, usize::MAX);
     assert!(bytes.len() < 32 * 1024, "{}", bytes.len());
-    let Some(record::Record::Exchange(_, event)) = record::next(&mut bytes.as_slice()) else {
+    let Some(log_record::LogRecord::Exchange(_, event)) = log_record::next(&mut bytes.as_slice())
+    else {
         panic!("no record");
     };
     for text in [
@@ -701,10 +702,10 @@ fn a_full_ring_drops_whole_lines_and_says_so() {
         .open(&file)
         .unwrap();
     let plan = two(1, false);
-    let log = AccessLog::file(file, Format::Json).unwrap();
+    let log = AccessLog::file(file, LogFormat::Json).unwrap();
     let (obs, cores) = Obs::start(1, &plan, Some(log)).unwrap();
     let long = vec![b'/'; 4 * LOG_PATH_BYTES_MAX];
-    let event = Exchange {
+    let event = ExchangeEvent {
         path: &long,
         ..event(0)
     };
@@ -738,8 +739,8 @@ fn a_full_ring_drops_whole_lines_and_says_so() {
 fn connections_turned_away_leave_half_of_the_ring_to_exchanges() {
     let plan = two(1, false);
     let logging = Arc::new(AtomicBool::new(true));
-    let (core, _reader) = CoreObs::with(&Arc::new(Names::of(&plan)), logging, 8 * 1024);
-    let refused = Exchange {
+    let (core, _reader) = CoreObs::with(&Arc::new(PlanNames::of(&plan)), logging, 8 * 1024);
+    let refused = ExchangeEvent {
         reason: Some(Reason::ConnectionLimit),
         ..event(0)
     };
@@ -765,7 +766,7 @@ fn connections_turned_away_leave_half_of_the_ring_to_exchanges() {
 #[test]
 fn a_full_disk_is_counted_and_survived() {
     let plan = two(1, false);
-    let log = AccessLog::file("/dev/full".into(), Format::Json).unwrap();
+    let log = AccessLog::file("/dev/full".into(), LogFormat::Json).unwrap();
     let (obs, cores) = Obs::start(1, &plan, Some(log)).unwrap();
     cores[0].exchange(&plan, &event(0));
     until("the loss", || {
@@ -779,14 +780,16 @@ fn a_log_that_was_moved_away_is_opened_anew() {
     let scratch = Scratch::new("rotate");
     let (file, moved) = (scratch.path("access.log"), scratch.path("access.log.1"));
     let plan = two(1, false);
-    let log = AccessLog::file(file.clone(), Format::Text).unwrap();
+    let log = AccessLog::file(file.clone(), LogFormat::Text).unwrap();
     let (obs, cores) = Obs::start(1, &plan, Some(log)).unwrap();
     let lines =
         |path: &std::path::Path| fs::read_to_string(path).map_or(0, |text| text.lines().count());
     cores[0].exchange(&plan, &event(0));
     until("the first line", || lines(&file) == 1);
     fs::rename(&file, &moved).unwrap();
-    obs.set_access_log(Some(AccessLog::file(file.clone(), Format::Text).unwrap()));
+    obs.set_access_log(Some(
+        AccessLog::file(file.clone(), LogFormat::Text).unwrap(),
+    ));
     // What the thread takes before it has the new file is for the old one.
     until("a line in the new file", || {
         cores[0].exchange(&plan, &event(0));
@@ -794,7 +797,9 @@ fn a_log_that_was_moved_away_is_opened_anew() {
     });
     let before = lines(&moved);
     // The same file once more: nothing is lost or torn.
-    obs.set_access_log(Some(AccessLog::file(file.clone(), Format::Text).unwrap()));
+    obs.set_access_log(Some(
+        AccessLog::file(file.clone(), LogFormat::Text).unwrap(),
+    ));
     cores[0].exchange(&plan, &event(0));
     obs.stop();
     let after = lines(&file);

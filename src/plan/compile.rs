@@ -21,7 +21,7 @@ use super::{
 use crate::io::Address;
 use crate::limits::{CONNECTS_MAX, TCP_DEAD_AFTER_MS};
 use crate::route::Table;
-use crate::tls::Name;
+use crate::tls::TlsName;
 
 /// Finds the addresses of a host name.
 type Resolve<'a> = &'a dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
@@ -237,14 +237,14 @@ fn compile_upstream(
 }
 
 /// The name that an endpoint is asked for over TLS: what the upstream says, or the host of its address.
-fn tls_name(upstream: &weir_config::Upstream, endpoint: &weir_config::Endpoint) -> Option<Name> {
+fn tls_name(upstream: &weir_config::Upstream, endpoint: &weir_config::Endpoint) -> Option<TlsName> {
     if !endpoint.tls {
         return None;
     }
     match (&upstream.tls.server_name, &endpoint.address) {
-        (Some(name), _) => Name::parse(name),
-        (None, EndpointAddress::Ip(address)) => Name::parse(&address.ip().to_string()),
-        (None, EndpointAddress::Name { host, .. }) => Name::parse(host),
+        (Some(name), _) => TlsName::parse(name),
+        (None, EndpointAddress::Ip(address)) => TlsName::parse(&address.ip().to_string()),
+        (None, EndpointAddress::Name { host, .. }) => TlsName::parse(host),
         (None, EndpointAddress::Unix(_)) => None,
     }
 }

@@ -171,7 +171,7 @@ impl Plan {
     }
 
     /// Puts in what was made of the files for TLS: by place in the file, as both come from the same configuration.
-    pub fn equip(&mut self, tls: &tls::Loaded) {
+    pub fn equip(&mut self, tls: &tls::LoadedTls) {
         for (listener, server) in self.listeners.iter_mut().zip(&tls.servers) {
             listener.tls.clone_from(server);
         }
@@ -240,7 +240,7 @@ pub struct ListenerPlan {
     /// Length of the kernel's accept queue.
     pub backlog: u32,
     /// What TLS is terminated with, where it is spoken. Filled in by whoever has read the files.
-    pub tls: Option<Arc<tls::Server>>,
+    pub tls: Option<Arc<tls::TlsServer>>,
     /// The port that every request is sent to by a redirect, over `https`.
     pub redirect_https: Option<u16>,
     /// Who must say in the PROXY protocol whose a connection is.
@@ -332,7 +332,7 @@ pub struct UpstreamPlan {
     /// How connections to it begin: by saying whose they are.
     pub proxy_protocol: Option<weir_config::ProxyProtocol>,
     /// How its endpoints are spoken to over TLS, where one is. Filled in by whoever has read the files.
-    pub tls: Option<Arc<tls::Client>>,
+    pub tls: Option<Arc<tls::TlsClient>>,
 }
 
 /// An endpoint of an upstream whose name was not found.
@@ -360,7 +360,7 @@ pub struct EndpointPlan {
     /// Its share of requests in proportion to the others', at least 1.
     pub weight: u32,
     /// The name that it is asked for over TLS; `None` for one that is spoken to in the clear.
-    pub tls_name: Option<tls::Name>,
+    pub tls_name: Option<tls::TlsName>,
 }
 
 /// What an endpoint speaks.

@@ -6,7 +6,7 @@ use weir_config::{FieldMatch, Match, ValueMatch};
 use weir_proto_h1::{Field, FieldId, Method};
 
 use super::RequestView;
-use crate::tls::Identity;
+use crate::tls::CertificateIdentity;
 
 /// The predicates of one route. All must hold.
 #[derive(Clone, Debug)]
@@ -142,7 +142,7 @@ fn header_values<'a>(
 }
 
 /// What a certificate may be known by: its subject, and its names.
-fn texts(client: Option<&Identity>) -> impl Iterator<Item = impl Iterator<Item = u8>> {
+fn texts(client: Option<&CertificateIdentity>) -> impl Iterator<Item = impl Iterator<Item = u8>> {
     let texts = client.into_iter();
     let texts = texts.flat_map(|client| std::iter::once(&client.subject).chain(&client.names));
     texts.map(|text| text.bytes())

@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use weir_proto_h1::path::{Oddities, normalize_path};
 use weir_proto_h1::{Error, Head};
 
-use crate::tls::Identity;
+use crate::tls::CertificateIdentity;
 
 /// A request in the form that routes are matched against. Made by [`Scratch::view`].
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,7 @@ pub struct RequestView<'a> {
     /// The block that holds the head.
     pub block: &'a [u8],
     /// Whose certificate the client has shown, if any.
-    pub client: Option<&'a Identity>,
+    pub client: Option<&'a CertificateIdentity>,
     /// Whether the client asks for a protocol that Weir does not pass on.
     pub leaves_http: bool,
 }

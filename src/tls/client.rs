@@ -11,21 +11,21 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
-use super::agreed::Protocol;
-use super::gate::Gate;
 use super::halves::{TlsRx, TlsTx, halves};
-use super::session::{Session, Side};
+use super::handshake_queue::HandshakeQueue;
+use super::parameters::AlpnProtocol;
+use super::session::{Session, TlsSide};
 use crate::io::{Pool, Rx, Tx};
 use crate::limits::TLS_SESSIONS_KEPT_MAX;
 
-/// How an upstream's endpoints are spoken to over TLS. Immutable; [`Client::for_core`] makes what a core uses.
-pub struct Client {
+/// How an upstream's endpoints are spoken to over TLS. Immutable; [`TlsClient::for_core`] makes what a core uses.
+pub struct TlsClient {
     pub(super) config: Arc<ClientConfig>,
     /// Equal for equal settings.
     pub(super) likeness: String,
 }
 
-impl Client {
+impl TlsClient {
     /// Whether connections that the other has made are as good.
     pub fn is_like(&self, other: &Self) -> bool {
         self.likeness == other.likeness
@@ -48,37 +48,37 @@ impl Client {
     /// The configuration cannot be used, which was found out when it was loaded.
     pub fn connect<R: Rx, T: Tx>(
         &self,
-        name: &Name,
+        name: &TlsName,
         (rx, tx): (R, T),
         pool: &Pool,
-        gate: &Rc<Gate>,
+        queue: &Rc<HandshakeQueue>,
         its_own: bool,
     ) -> io::Result<(TlsRx<R, T>, TlsTx<T>)> {
         let (config, name) = (self.config.clone(), name.0.clone());
         let side = match its_own {
             true => {
-                let offered = Protocol::offered(false);
+                let offered = AlpnProtocol::offered(false);
                 UnbufferedClientConnection::new_with_alpn(config, name, offered)
             }
             false => UnbufferedClientConnection::new(config, name),
         };
         let side = side.map_err(io::Error::other)?;
-        let session = Session::new(Side::Client(side), tx, pool.clone());
-        Ok(halves(rx, session, gate, false))
+        let session = Session::new(TlsSide::Client(side), tx, pool.clone());
+        Ok(halves(rx, session, queue, false))
     }
 }
 
-impl fmt::Debug for Client {
+impl fmt::Debug for TlsClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Client")
+        f.write_str("TlsClient")
     }
 }
 
 /// The name that an endpoint is asked for, and that its certificate must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name(ServerName<'static>);
+pub struct TlsName(ServerName<'static>);
 
-impl Name {
+impl TlsName {
     /// Reads a host name or an IP address. `None`: it is neither.
     pub fn parse(text: &str) -> Option<Self> {
         ServerName::try_from(text.to_owned()).ok().map(Self)

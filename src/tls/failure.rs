@@ -10,9 +10,9 @@ macro_rules! kinds {
         /// Why a TLS connection failed. Codes appear in metrics and logs.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
-        pub enum Failure { $($(#[doc = $doc])+ $name,)+ }
+        pub enum TlsFailure { $($(#[doc = $doc])+ $name,)+ }
 
-        impl Failure {
+        impl TlsFailure {
             /// All of them, in the order of the reference.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
@@ -64,7 +64,7 @@ kinds! {
     Protocol "protocol";
 }
 
-impl Failure {
+impl TlsFailure {
     /// The kind of an error of rustls.
     pub(super) fn of(error: &Error, is_open: bool) -> Self {
         use rustls::PeerIncompatible as Unfit;
@@ -107,7 +107,7 @@ impl Failure {
                 | Unfit::Tls13RequiredForQuic
                 | Unfit::SupportedVersionsExtensionRequired
                 | Unfit::ServerDoesNotSupportTls12Or13
-                // Clients of TLS 1.1 and older: it came with 1.2, and is looked for first.
+                // ClientVerification of TLS 1.1 and older: it came with 1.2, and is looked for first.
                 | Unfit::SignatureAlgorithmsExtensionRequired
                 | Unfit::ServerTlsVersionIsDisabledByOurConfig => Self::Version,
                 _ => Self::Cipher,
@@ -138,20 +138,20 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for TlsFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.code())
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for TlsFailure {}
 
-impl From<Failure> for io::Error {
-    fn from(failure: Failure) -> Self {
+impl From<TlsFailure> for io::Error {
+    fn from(failure: TlsFailure) -> Self {
         let kind = match failure {
             // What came before it is good; whether it was all is for the caller to know.
-            Failure::Truncated => io::ErrorKind::UnexpectedEof,
-            Failure::ClosedInHandshake => io::ErrorKind::ConnectionReset,
+            TlsFailure::Truncated => io::ErrorKind::UnexpectedEof,
+            TlsFailure::ClosedInHandshake => io::ErrorKind::ConnectionReset,
             _ => io::ErrorKind::InvalidData,
         };
         kind.into()
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn the_reference_names_every_kind() {
         let reference = include_str!("../obs/reference.md");
-        for failure in Failure::ALL {
+        for failure in TlsFailure::ALL {
             assert!(reference.contains(&format!("`{failure}`")), "{failure}");
             assert!(failure.text().ends_with('.'));
         }

@@ -5,11 +5,11 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use super::agreed;
-use super::failure::Failure;
-use super::gate::{Gate, Turn};
-use super::session::{Seen, Session};
-use super::x509::Identity;
+use super::certificate_identity::CertificateIdentity;
+use super::failure::TlsFailure;
+use super::handshake_queue::{HandshakeQueue, HandshakeTurn};
+use super::parameters;
+use super::session::{ReadOutcome, Session};
 use crate::io::{Chunk, Rx, Tx};
 use crate::limits::{RECORD_OVERHEAD_BYTES_MAX, RECORDS_AT_ONCE_MAX};
 
@@ -18,19 +18,19 @@ pub struct TlsRx<R: Rx, T: Tx> {
     raw: R,
     session: Rc<RefCell<Session<T>>>,
     /// There until the handshake is over.
-    entry: Option<Box<Entry>>,
+    entry: Option<Box<PendingHandshake>>,
     /// How much `raw` was told to expect.
     expected: usize,
     /// Records opened since the task last waited.
     opened: usize,
     /// Whose certificate the client has shown, once that was asked.
-    pub(super) identity: OnceCell<Option<Rc<Identity>>>,
+    pub(super) identity: OnceCell<Option<Rc<CertificateIdentity>>>,
 }
 
 /// What a connection needs until its handshake is over.
-struct Entry {
-    gate: Rc<Gate>,
-    turn: Option<Rc<Turn>>,
+struct PendingHandshake {
+    queue: Rc<HandshakeQueue>,
+    turn: Option<Rc<HandshakeTurn>>,
     /// There is something to do before bytes come: a client speaks first.
     speaks_first: bool,
     /// Nothing has come yet, and it might not be TLS at all.
@@ -46,12 +46,12 @@ pub struct TlsTx<T: Tx> {
 pub(super) fn halves<R: Rx, T: Tx>(
     raw: R,
     session: Session<T>,
-    gate: &Rc<Gate>,
+    queue: &Rc<HandshakeQueue>,
     is_server: bool,
 ) -> (TlsRx<R, T>, TlsTx<T>) {
     let session = Rc::new(RefCell::new(session));
-    let entry = Some(Box::new(Entry {
-        gate: gate.clone(),
+    let entry = Some(Box::new(PendingHandshake {
+        queue: queue.clone(),
         turn: None,
         speaks_first: !is_server,
         is_fresh: is_server && !session.borrow().has_incoming(),
@@ -86,14 +86,18 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
     }
 
     /// Why the connection has failed, if it has.
-    pub fn failure(&self) -> Option<Failure> {
+    pub fn failure(&self) -> Option<TlsFailure> {
         self.session.borrow().failure
     }
 
     /// Why the peer, or we, have refused to go on: no mere end.
-    pub fn refusal(&self) -> Option<Failure> {
-        let is_end =
-            |failure: &Failure| matches!(failure, Failure::Truncated | Failure::ClosedInHandshake);
+    pub fn refusal(&self) -> Option<TlsFailure> {
+        let is_end = |failure: &TlsFailure| {
+            matches!(
+                failure,
+                TlsFailure::Truncated | TlsFailure::ClosedInHandshake
+            )
+        };
         self.failure().filter(|failure| !is_end(failure))
     }
 
@@ -107,7 +111,7 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
     }
 
     /// Notes that the connection has failed for a reason that only the caller knows.
-    pub fn fail(&mut self, failure: Failure) {
+    pub fn fail(&mut self, failure: TlsFailure) {
         let mut session = self.session.borrow_mut();
         if session.failure.is_none() {
             session.fail(failure);
@@ -130,7 +134,7 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut session = self.session.borrow_mut();
         if let Some(failure) = session.failure {
-            if failure != Failure::PlainHttp {
+            if failure != TlsFailure::PlainHttp {
                 // The alert is to be on its way before the connection is given up.
                 let _ = ready!(session.poll_flush(cx));
             }
@@ -139,16 +143,16 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
         let starts = self.entry.as_ref().is_some_and(|entry| entry.speaks_first);
         if starts || session.has_incoming() {
             if let Some(entry) = &mut self.entry {
-                ready!(entry.gate.poll_turn(cx, &mut entry.turn));
+                ready!(entry.queue.poll_turn(cx, &mut entry.turn));
                 entry.speaks_first = false;
             }
             let seen = session.read();
             let opened = session.is_open && self.entry.take().is_some();
-            if opened && agreed::is_outlived(&session) {
-                session.refuse(Failure::PeerCertificateExpired);
+            if opened && parameters::is_outlived(&session) {
+                session.refuse(TlsFailure::PeerCertificateExpired);
             }
             // A failure is told by the next call, once the alert is on its way.
-            if opened || !matches!(seen, Ok(Seen::Blocked | Seen::Open)) {
+            if opened || !matches!(seen, Ok(ReadOutcome::Blocked | ReadOutcome::Open)) {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -171,16 +175,16 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
                     && std::mem::take(&mut entry.is_fresh)
                     && speaks_http(&chunk)
                 {
-                    session.failure = Some(Failure::PlainHttp);
+                    session.failure = Some(TlsFailure::PlainHttp);
                 }
                 session.add(chunk);
                 Poll::Ready(Ok(()))
             }
             Ok(None) => {
                 session.failure = Some(if session.is_open {
-                    Failure::Truncated
+                    TlsFailure::Truncated
                 } else {
-                    Failure::ClosedInHandshake
+                    TlsFailure::ClosedInHandshake
                 });
                 Poll::Ready(Ok(()))
             }

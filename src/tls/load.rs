@@ -22,35 +22,35 @@ use weir_config::{
     TlsVersion, UpstreamTls, Verify,
 };
 
-use super::client::{AnyCertificate, Client};
+use super::certificate_identity::CertificateIdentity;
+use super::client::{AnyCertificate, TlsClient};
 use super::failure::say;
-use super::server::{ByName, Clients, Server, Tickets, finish};
-use super::x509::Identity;
+use super::server::{CertificatesByName, ClientVerification, TicketKeys, TlsServer, finish};
 use crate::files;
 use crate::limits::TLS_FILE_BYTES_MAX;
 
 /// What was made of a configuration's files.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub struct LoadedTls {
     /// By listener, in file order.
-    pub servers: Vec<Option<Arc<Server>>>,
+    pub servers: Vec<Option<Arc<TlsServer>>>,
     /// By upstream, in file order.
-    pub clients: Vec<Option<Arc<Client>>>,
+    pub clients: Vec<Option<Arc<TlsClient>>>,
     /// Every certificate that Weir shows, each file once.
-    pub certificates: Vec<Certificate>,
+    pub certificates: Vec<OwnCertificate>,
     /// Every file that was read, and what it was then.
-    pub files: Vec<(PathBuf, Option<Stamp>)>,
+    pub files: Vec<(PathBuf, Option<FileStamp>)>,
 }
 
 /// Tells one state of a file from another: a file that is replaced has another inode, one that is written another time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub struct FileStamp {
     inode: u64,
     bytes: u64,
     changed: (i64, i64),
 }
 
-impl Stamp {
+impl FileStamp {
     fn of(file: &fs::Metadata) -> Self {
         Self {
             inode: file.ino(),
@@ -67,11 +67,11 @@ impl Stamp {
 
 /// A certificate that Weir shows, for those who look after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Certificate {
+pub struct OwnCertificate {
     /// Its file.
     pub path: PathBuf,
     /// What it says.
-    pub identity: Identity,
+    pub identity: CertificateIdentity,
 }
 
 /// Reads all files that a configuration names. `file` is the configuration's own, for diagnostics.
@@ -80,9 +80,9 @@ pub struct Certificate {
 /// Everything that is wrong with any of them.
 pub fn load(
     config: &Config,
-    tickets: Option<&Tickets>,
+    tickets: Option<&TicketKeys>,
     file: &str,
-) -> Result<(Loaded, Vec<Diagnostic>), Vec<Diagnostic>> {
+) -> Result<(LoadedTls, Vec<Diagnostic>), Vec<Diagnostic>> {
     read_all(config, tickets, file, false)
 }
 
@@ -90,23 +90,23 @@ pub fn load(
 ///
 /// # Errors
 /// Everything that is wrong with any of the others.
-pub fn load_what_is_here(
+pub fn load_available(
     config: &Config,
     file: &str,
-) -> Result<(Loaded, Vec<Diagnostic>), Vec<Diagnostic>> {
+) -> Result<(LoadedTls, Vec<Diagnostic>), Vec<Diagnostic>> {
     read_all(config, None, file, true)
 }
 
 fn read_all(
     config: &Config,
-    tickets: Option<&Tickets>,
+    tickets: Option<&TicketKeys>,
     file: &str,
     skips_missing: bool,
-) -> Result<(Loaded, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let mut reader = Reader {
+) -> Result<(LoadedTls, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let mut reader = TlsLoader {
         skips_missing,
         file,
-        loaded: Loaded::default(),
+        loaded: LoadedTls::default(),
         seen: HashSet::new(),
         shown: HashSet::new(),
         warnings: Vec::new(),
@@ -135,11 +135,11 @@ fn read_all(
     }
 }
 
-struct Reader<'a> {
+struct TlsLoader<'a> {
     file: &'a str,
     /// Whether a file that is not there is no error.
     skips_missing: bool,
-    loaded: Loaded,
+    loaded: LoadedTls,
     /// Files that have been read.
     seen: HashSet<PathBuf>,
     /// Files of certificates that Weir shows.
@@ -148,15 +148,15 @@ struct Reader<'a> {
     errors: Vec<Diagnostic>,
 }
 
-impl Reader<'_> {
+impl TlsLoader<'_> {
     fn server(
         &mut self,
         tls: &ListenTls,
-        tickets: Option<&Tickets>,
+        tickets: Option<&TicketKeys>,
         http2: bool,
-    ) -> Option<Arc<Server>> {
+    ) -> Option<Arc<TlsServer>> {
         let provider = Arc::new(provider(&tls.ciphers));
-        let mut names = ByName::new(provider.cipher_suites.clone());
+        let mut names = CertificatesByName::new(provider.cipher_suites.clone());
         let errors = self.errors.len();
         for files in &tls.certs {
             if let Some((key, hosts)) = self.certified(files, &provider) {
@@ -164,7 +164,7 @@ impl Reader<'_> {
             }
         }
         let (verifier, clients) = match &tls.client_ca {
-            None => (None, Clients::default()),
+            None => (None, ClientVerification::default()),
             Some(ca) => {
                 let (verifier, clients) = self.verifier(tls, ca, &provider)?;
                 (Some(verifier), clients)
@@ -207,7 +207,7 @@ impl Reader<'_> {
                 Err(error) => return self.wrong(&tls.certs.first()?.cert, &error),
             }
         }
-        Some(Arc::new(Server {
+        Some(Arc::new(TlsServer {
             config: Arc::new(config),
             client_headers: tls.client_headers,
         }))
@@ -219,8 +219,8 @@ impl Reader<'_> {
         tls: &ListenTls,
         ca: &NamedFile,
         provider: &Arc<CryptoProvider>,
-    ) -> Option<(Arc<dyn ClientCertVerifier>, Clients)> {
-        let mut clients = Clients {
+    ) -> Option<(Arc<dyn ClientCertVerifier>, ClientVerification)> {
+        let mut clients = ClientVerification {
             authorities: self.read(ca)?,
             revoked: Vec::new(),
             required: tls.client_cert == ClientCert::Required,
@@ -248,7 +248,7 @@ impl Reader<'_> {
         }
     }
 
-    fn client(&mut self, tls: &UpstreamTls, http2: bool) -> Option<Arc<Client>> {
+    fn client(&mut self, tls: &UpstreamTls, http2: bool) -> Option<Arc<TlsClient>> {
         let provider = Arc::new(provider(&[]));
         let builder = ClientConfig::builder_with_provider(provider.clone());
         let builder = builder.with_protocol_versions(&[&TLS13, &TLS12]).ok()?;
@@ -272,8 +272,8 @@ impl Reader<'_> {
                 }
             }
         };
-        config.alpn_protocols = super::Protocol::offered(http2);
-        Some(Arc::new(Client {
+        config.alpn_protocols = super::AlpnProtocol::offered(http2);
+        Some(Arc::new(TlsClient {
             config: Arc::new(config),
             likeness: likeness(tls, http2),
         }))
@@ -310,11 +310,11 @@ impl Reader<'_> {
         file: &NamedFile,
         certificate: &CertificateDer<'_>,
     ) -> Option<Vec<String>> {
-        let Some(identity) = Identity::of(certificate) else {
+        let Some(identity) = CertificateIdentity::of(certificate) else {
             return self.wrong(file, &"it is no certificate that can be read");
         };
         let hosts = identity.hosts().map(str::to_owned).collect();
-        let certificate = Certificate {
+        let certificate = OwnCertificate {
             path: file.path.clone(),
             identity,
         };
@@ -392,7 +392,7 @@ impl Reader<'_> {
     }
 
     fn read(&mut self, file: &NamedFile) -> Option<Vec<u8>> {
-        let stamp = Stamp::now(&file.path);
+        let stamp = FileStamp::now(&file.path);
         if self.seen.insert(file.path.clone()) {
             self.loaded.files.push((file.path.clone(), stamp));
         }
@@ -447,7 +447,7 @@ impl Reader<'_> {
 }
 
 /// Whether it begins as an OCSP response does (RFC 6960, section 4.2.1): a sequence as long as the file, whose first
-/// element is a status of one byte. Clients refuse to go on with anything else.
+/// element is a status of one byte. ClientVerification refuse to go on with anything else.
 fn is_ocsp_response(bytes: &[u8]) -> bool {
     let (length, rest) = match bytes {
         [0x30, short @ 0..=0x7f, rest @ ..] => (usize::from(*short), rest),

@@ -4,26 +4,26 @@
 //! wrap the halves of a connection and keep the promises of the seam, so that nothing above knows the difference.
 #![forbid(unsafe_code)]
 
-mod agreed;
+mod certificate_identity;
 mod client;
 mod failure;
-mod gate;
 mod halves;
-mod hello;
-mod incoming;
+mod handshake_queue;
+mod incoming_records;
 mod load;
+mod parameters;
+mod requested_name;
+mod self_signed;
 mod server;
 mod session;
-mod throw_away;
-mod x509;
 
-pub use agreed::{Agreed, Protocol};
-pub use client::{Client, Name};
-pub use failure::Failure;
-pub use gate::Gate;
+pub use certificate_identity::CertificateIdentity;
+pub(crate) use certificate_identity::span;
+pub use client::{TlsClient, TlsName};
+pub use failure::TlsFailure;
 pub use halves::{TlsRx, TlsTx};
-pub use load::{Certificate, Loaded, Stamp, load, load_what_is_here};
-pub use server::{Server, Tickets};
-pub use throw_away::throw_away;
-pub use x509::Identity;
-pub(crate) use x509::span;
+pub use handshake_queue::HandshakeQueue;
+pub use load::{FileStamp, LoadedTls, OwnCertificate, load, load_available};
+pub use parameters::{AlpnProtocol, TlsParameters};
+pub use self_signed::self_signed;
+pub use server::{TicketKeys, TlsServer};

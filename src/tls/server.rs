@@ -14,21 +14,21 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 use rustls::{Error, ServerConfig, SignatureScheme, SupportedCipherSuite};
 
-use super::failure::Failure;
-use super::gate::Gate;
+use super::failure::TlsFailure;
 use super::halves::{TlsRx, TlsTx, halves, speaks_http};
-use super::session::{Session, Side};
+use super::handshake_queue::HandshakeQueue;
+use super::session::{Session, TlsSide};
 use crate::io::{Chunk, Pool, Rx, Tx};
 
 /// What a listener terminates TLS with. Immutable and shared by all cores; another one takes its place when a file
 /// changes.
-pub struct Server {
+pub struct TlsServer {
     pub(super) config: Arc<ServerConfig>,
     /// Endpoints are told who the client is.
     pub client_headers: bool,
 }
 
-impl Server {
+impl TlsServer {
     /// Begins to serve a connection that a client has made; `early` has come on it already.
     ///
     /// # Errors
@@ -38,23 +38,23 @@ impl Server {
         (rx, tx): (R, T),
         early: Chunk,
         pool: &Pool,
-        gate: &Rc<Gate>,
+        queue: &Rc<HandshakeQueue>,
     ) -> io::Result<(TlsRx<R, T>, TlsTx<T>)> {
         let side =
             UnbufferedServerConnection::new(self.config.clone()).map_err(io::Error::other)?;
-        let mut session = Session::new(Side::Server(side), tx, pool.clone());
+        let mut session = Session::new(TlsSide::Server(side), tx, pool.clone());
         if speaks_http(&early) {
-            session.failure = Some(Failure::PlainHttp);
+            session.failure = Some(TlsFailure::PlainHttp);
         } else if !early.is_empty() {
             session.add(early);
         }
-        Ok(halves(rx, session, gate, true))
+        Ok(halves(rx, session, queue, true))
     }
 }
 
-impl fmt::Debug for Server {
+impl fmt::Debug for TlsServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Server")
+        f.write_str("TlsServer")
     }
 }
 
@@ -65,23 +65,26 @@ impl fmt::Debug for Server {
 /// certificates: what a listener without has handed out is worth nothing at one with, and neither is what was handed
 /// out under other authorities, or before something was revoked.
 #[derive(Clone, Default)]
-pub struct Tickets(Arc<Mutex<HashMap<Clients, Arc<dyn ProducesTickets>>>>);
+pub struct TicketKeys(Arc<Mutex<HashMap<ClientVerification, Arc<dyn ProducesTickets>>>>);
 
 /// How clients' certificates are looked at: the files of authorities and of what they have revoked as they are, and
 /// whether one must be shown.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
-pub(super) struct Clients {
+pub(super) struct ClientVerification {
     pub(super) authorities: Vec<u8>,
     pub(super) revoked: Vec<u8>,
     pub(super) required: bool,
 }
 
-impl Tickets {
+impl TicketKeys {
     /// The keys for listeners that look at clients in this way; made when first asked for.
     ///
     /// # Errors
     /// The system has no random numbers.
-    pub(super) fn of(&self, clients: Clients) -> Result<Arc<dyn ProducesTickets>, Error> {
+    pub(super) fn of(
+        &self,
+        clients: ClientVerification,
+    ) -> Result<Arc<dyn ProducesTickets>, Error> {
         // An entry is made whole or not at all, so that a panic elsewhere has not left it broken.
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get(&clients) {
@@ -95,16 +98,16 @@ impl Tickets {
 
 /// Applies what is the same for every listener.
 pub(super) fn finish(config: &mut ServerConfig, http2: bool) {
-    // Tickets alone: what a core remembers, another does not know.
+    // TicketKeys alone: what a core remembers, another does not know.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.alpn_protocols = super::Protocol::offered(http2);
+    config.alpn_protocols = super::AlpnProtocol::offered(http2);
     // What the client prefers of our own choice is what its hardware is good at.
     config.ignore_client_order = false;
 }
 
 /// Certificates by the names that they are for, each in the order in which they were added.
 #[derive(Debug)]
-pub(super) struct ByName {
+pub(super) struct CertificatesByName {
     exact: HashMap<Box<str>, Vec<Arc<CertifiedKey>>>,
     /// By what follows the star and its dot.
     wildcard: HashMap<Box<str>, Vec<Arc<CertifiedKey>>>,
@@ -113,7 +116,7 @@ pub(super) struct ByName {
     suites: Vec<SupportedCipherSuite>,
 }
 
-impl ByName {
+impl CertificatesByName {
     pub(super) fn new(suites: Vec<SupportedCipherSuite>) -> Self {
         Self {
             exact: HashMap::new(),
@@ -168,7 +171,7 @@ impl ByName {
     }
 }
 
-impl ResolvesServerCert for ByName {
+impl ResolvesServerCert for CertificatesByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let named = hello.server_name().and_then(|name| self.find(name));
         let named = named.unwrap_or(&self.all);

@@ -16,16 +16,16 @@ use rustls::unbuffered::{
 };
 use rustls::{Error, HandshakeKind, ProtocolVersion};
 
-use super::failure::{Failure, say};
-use super::hello::Asked;
-use super::incoming::Incoming;
-use crate::io::{Charge, Chunk, Out, Pool, Tx};
+use super::failure::{TlsFailure, say};
+use super::incoming_records::IncomingRecords;
+use super::requested_name::RequestedName;
+use crate::io::{Charge, Chunk, OutBlock, Pool, Tx};
 use crate::limits::{
     BLOCK_BYTES, RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES_MAX, SEALED_BYTES_HIGH, TLS_REST_BYTES,
 };
 
 /// Either side of a connection.
-pub(super) enum Side {
+pub(super) enum TlsSide {
     /// Ours is the server's.
     Server(UnbufferedServerConnection),
     /// Ours is the client's.
@@ -34,20 +34,20 @@ pub(super) enum Side {
 
 /// What the halves of a connection share.
 pub(super) struct Session<T: Tx> {
-    pub(super) side: Side,
+    pub(super) side: TlsSide,
     pub(super) raw: T,
     pub(super) pool: Pool,
     _rest: Charge,
     /// There while the connection is busy: one at rest is not to pay for it.
-    desk: Option<Box<Desk>>,
-    flight: Flight,
+    desk: Option<Box<ActiveBuffers>>,
+    flight: SealedBytes,
     /// The handshake is over.
     pub(super) is_open: bool,
     /// The peer has said that nothing more comes.
     pub(super) is_ended: bool,
-    pub(super) failure: Option<Failure>,
+    pub(super) failure: Option<TlsFailure>,
     /// The name that the client has asked for.
-    pub(super) asked: Asked,
+    pub(super) asked: RequestedName,
     /// The failure in rustls' words, for the log.
     pub(super) cause: Option<Box<str>>,
     /// Our own end has been written.
@@ -57,16 +57,16 @@ pub(super) struct Session<T: Tx> {
 }
 
 /// What is worked on.
-pub(super) struct Desk {
+pub(super) struct ActiveBuffers {
     pool: Pool,
-    pub(super) incoming: Incoming,
+    pub(super) incoming: IncomingRecords,
     /// Decrypted and not taken yet.
     pub(super) plain: VecDeque<Chunk>,
     /// To be encrypted.
     pending: VecDeque<Chunk>,
     pending_bytes: usize,
     /// Encrypted, to be sent.
-    open: Option<Out>,
+    open: Option<OutBlock>,
     /// Something was said in the handshake.
     has_spoken: bool,
     /// The peer has ended its direction. rustls says so once, whatever it was asked.
@@ -75,7 +75,7 @@ pub(super) struct Desk {
 
 /// What a look at the connection gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum ReadOutcome {
     /// Plaintext has come.
     Data,
     /// The peer has ended its direction.
@@ -92,7 +92,7 @@ pub(super) enum Seen {
 
 /// What is to be written as soon as that may be.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Write {
+enum WriteRequest {
     Nothing,
     Record,
     Close,
@@ -100,12 +100,12 @@ enum Write {
 
 /// How much plaintext the bytes stand for that the kernel has not taken yet.
 #[derive(Default)]
-struct Flight {
+struct SealedBytes {
     plain: usize,
     sealed: usize,
 }
 
-impl Flight {
+impl SealedBytes {
     fn left(&self, queued: usize) -> usize {
         match self.sealed {
             0 => 0,
@@ -120,18 +120,18 @@ impl Flight {
 }
 
 impl<T: Tx> Session<T> {
-    pub(super) fn new(side: Side, raw: T, pool: Pool) -> Self {
+    pub(super) fn new(side: TlsSide, raw: T, pool: Pool) -> Self {
         Self {
             side,
             raw,
             _rest: pool.charge(TLS_REST_BYTES),
             pool,
             desk: None,
-            flight: Flight::default(),
+            flight: SealedBytes::default(),
             is_open: false,
             is_ended: false,
             failure: None,
-            asked: Asked::Unknown,
+            asked: RequestedName::Unknown,
             cause: None,
             closing: false,
             finished: false,
@@ -171,16 +171,17 @@ impl<T: Tx> Session<T> {
         self.desk.as_ref().map_or(0, |desk| desk.pending_bytes)
     }
 
-    fn desk(&mut self) -> &mut Desk {
-        self.desk.get_or_insert_with(|| Desk::new(&self.pool))
+    fn desk(&mut self) -> &mut ActiveBuffers {
+        self.desk
+            .get_or_insert_with(|| ActiveBuffers::new(&self.pool))
     }
 
     /// Looks at the bytes that have come until something is there for the caller, or more bytes are needed.
-    pub(super) fn read(&mut self) -> Result<Seen, Failure> {
+    pub(super) fn read(&mut self) -> Result<ReadOutcome, TlsFailure> {
         loop {
-            let seen = self.look(Write::Nothing)?;
+            let seen = self.look(WriteRequest::Nothing)?;
             match seen {
-                Seen::Blocked | Seen::Open => {
+                ReadOutcome::Blocked | ReadOutcome::Open => {
                     let Self { desk, pool, .. } = self;
                     if !desk
                         .as_mut()
@@ -194,7 +195,7 @@ impl<T: Tx> Session<T> {
         }
     }
 
-    fn look(&mut self, write: Write) -> Result<Seen, Failure> {
+    fn look(&mut self, write: WriteRequest) -> Result<ReadOutcome, TlsFailure> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
@@ -205,27 +206,30 @@ impl<T: Tx> Session<T> {
             asked,
             ..
         } = self;
-        let desk = desk.get_or_insert_with(|| Desk::new(pool));
+        let desk = desk.get_or_insert_with(|| ActiveBuffers::new(pool));
         let seen = match side {
-            Side::Server(side) => {
-                if *asked == Asked::Unknown {
-                    *asked = Asked::read(desk.incoming.bytes(pool));
+            TlsSide::Server(side) => {
+                if *asked == RequestedName::Unknown {
+                    *asked = RequestedName::read(desk.incoming.bytes(pool));
                 }
                 desk.look(side, write)
             }
-            Side::Client(side) => desk.look(side, write),
+            TlsSide::Client(side) => desk.look(side, write),
         };
         self.is_ended |= desk.is_ended;
         // An end is heard only when the handshake is over.
         self.is_open |= self.is_ended;
         match seen {
             Ok(seen) => {
-                self.is_open |= matches!(seen, Seen::Open | Seen::Data | Seen::Written);
+                self.is_open |= matches!(
+                    seen,
+                    ReadOutcome::Open | ReadOutcome::Data | ReadOutcome::Written
+                );
                 Ok(seen)
             }
             Err(error) => {
                 self.cause = Some(say(&error).into());
-                let failure = Failure::of(&error, self.is_open);
+                let failure = TlsFailure::of(&error, self.is_open);
                 let is_told = matches!(error, Error::AlertReceived(_));
                 if !is_told
                     && self.speaks_plainly()
@@ -241,7 +245,7 @@ impl<T: Tx> Session<T> {
     /// Whether rustls has failed without a word, and one of ours would be understood: nothing is encrypted yet. It says
     /// nothing about messages that are too long or come amid others, and of keys that the client cannot verify.
     fn speaks_plainly(&self) -> bool {
-        let Side::Server(side) = &self.side else {
+        let TlsSide::Server(side) = &self.side else {
             return false;
         };
         let is_first = self.desk.as_ref().is_some_and(|desk| !desk.has_spoken);
@@ -259,23 +263,23 @@ impl<T: Tx> Session<T> {
     }
 
     /// Nothing can be read or written any more. If rustls has an alert for the peer, it is written.
-    pub(super) fn fail(&mut self, failure: Failure) -> Failure {
+    pub(super) fn fail(&mut self, failure: TlsFailure) -> TlsFailure {
         let Self {
             side, desk, pool, ..
         } = self;
-        let desk = desk.get_or_insert_with(|| Desk::new(pool));
+        let desk = desk.get_or_insert_with(|| ActiveBuffers::new(pool));
         desk.drop_pending();
         match side {
-            Side::Server(side) => desk.last_words(side),
-            Side::Client(side) => desk.last_words(side),
+            TlsSide::Server(side) => desk.last_words(side),
+            TlsSide::Client(side) => desk.last_words(side),
         }
-        desk.incoming = Incoming::default();
+        desk.incoming = IncomingRecords::default();
         self.failure = Some(failure);
         failure
     }
 
     /// Takes back what a handshake has come to: nothing that came behind it is heard.
-    pub(super) fn refuse(&mut self, failure: Failure) {
+    pub(super) fn refuse(&mut self, failure: TlsFailure) {
         self.fail(failure);
         self.desk().plain.clear();
         self.is_open = false;
@@ -300,9 +304,9 @@ impl<T: Tx> Session<T> {
         loop {
             while self.pending() > 0 && self.raw.queued() < SEALED_BYTES_HIGH {
                 let before = self.pending();
-                match self.look(Write::Record) {
+                match self.look(WriteRequest::Record) {
                     // It waits for the end of the handshake.
-                    Ok(Seen::Blocked) => break,
+                    Ok(ReadOutcome::Blocked) => break,
                     Ok(_) => {}
                     Err(failure) => {
                         let _ = self.poll_flush(cx);
@@ -351,7 +355,7 @@ impl<T: Tx> Session<T> {
             if !self.closing && self.is_open {
                 self.closing = true;
                 // If it cannot be written, the connection has failed and the end is no orderly one.
-                let _ = self.look(Write::Close);
+                let _ = self.look(WriteRequest::Close);
             }
         }
         let sent = ready!(self.poll_flush(cx));
@@ -379,7 +383,7 @@ impl<T: Tx> Session<T> {
 }
 
 /// A side of a connection, as rustls has it.
-trait Machine {
+trait UnbufferedConnection {
     type Data;
 
     /// Whether it has something to send of its own.
@@ -388,7 +392,7 @@ trait Machine {
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
 }
 
-impl Machine for UnbufferedServerConnection {
+impl UnbufferedConnection for UnbufferedServerConnection {
     type Data = ServerConnectionData;
 
     fn has_words(&self) -> bool {
@@ -400,7 +404,7 @@ impl Machine for UnbufferedServerConnection {
     }
 }
 
-impl Machine for UnbufferedClientConnection {
+impl UnbufferedConnection for UnbufferedClientConnection {
     type Data = ClientConnectionData;
 
     fn has_words(&self) -> bool {
@@ -412,11 +416,11 @@ impl Machine for UnbufferedClientConnection {
     }
 }
 
-impl Desk {
+impl ActiveBuffers {
     fn new(pool: &Pool) -> Box<Self> {
         Box::new(Self {
             pool: pool.clone(),
-            incoming: Incoming::default(),
+            incoming: IncomingRecords::default(),
             plain: VecDeque::new(),
             pending: VecDeque::new(),
             pending_bytes: 0,
@@ -434,7 +438,11 @@ impl Desk {
             && self.open.is_none()
     }
 
-    fn look<M: Machine>(&mut self, machine: &mut M, write: Write) -> Result<Seen, Error> {
+    fn look<M: UnbufferedConnection>(
+        &mut self,
+        machine: &mut M,
+        write: WriteRequest,
+    ) -> Result<ReadOutcome, Error> {
         loop {
             let Self {
                 incoming,
@@ -454,38 +462,38 @@ impl Desk {
                 }
                 Ok(ConnectionState::TransmitTlsData(sent)) => {
                     sent.done();
-                    Ok(Seen::More)
+                    Ok(ReadOutcome::More)
                 }
                 Ok(ConnectionState::ReadTraffic(traffic)) => take(traffic, plain, pool),
                 Ok(ConnectionState::PeerClosed) => {
                     *is_ended = true;
-                    Ok(Seen::End)
+                    Ok(ReadOutcome::End)
                 }
                 // We have said goodbye as well: nothing can be written any more.
-                Ok(ConnectionState::Closed) if write != Write::Nothing => {
+                Ok(ConnectionState::Closed) if write != WriteRequest::Nothing => {
                     return Err(Error::General("written to after its end".to_owned()));
                 }
-                Ok(ConnectionState::Closed) => Ok(Seen::End),
+                Ok(ConnectionState::Closed) => Ok(ReadOutcome::End),
                 Ok(ConnectionState::WriteTraffic(traffic)) => match write {
-                    Write::Nothing => Ok(Seen::Open),
-                    Write::Record => self.seal(traffic),
-                    Write::Close => close(traffic, open, pool),
+                    WriteRequest::Nothing => Ok(ReadOutcome::Open),
+                    WriteRequest::Record => self.seal(traffic),
+                    WriteRequest::Close => close(traffic, open, pool),
                 },
                 // Early data is never offered, so that it is never taken.
-                Ok(_) => Ok(Seen::Blocked),
+                Ok(_) => Ok(ReadOutcome::Blocked),
             };
             self.incoming.consume(discard);
             match seen? {
-                Seen::More => {}
+                ReadOutcome::More => {}
                 // What comes is not in the way of what is to be written.
-                Seen::Data | Seen::End if write != Write::Nothing => {}
+                ReadOutcome::Data | ReadOutcome::End if write != WriteRequest::Nothing => {}
                 seen => return Ok(seen),
             }
         }
     }
 
     /// Takes what is still to be sent of a connection that has failed: its alert. Nothing is read any more.
-    fn last_words<M: Machine>(&mut self, machine: &mut M) {
+    fn last_words<M: UnbufferedConnection>(&mut self, machine: &mut M) {
         while machine.has_words() {
             match machine.process(&mut []).state {
                 Ok(ConnectionState::EncodeTlsData(data)) => {
@@ -500,7 +508,7 @@ impl Desk {
     }
 
     /// Encrypts one record of what is pending.
-    fn seal<D>(&mut self, mut traffic: WriteTraffic<'_, D>) -> Result<Seen, Error> {
+    fn seal<D>(&mut self, mut traffic: WriteTraffic<'_, D>) -> Result<ReadOutcome, Error> {
         let first = self.pending.front().map_or(0, |chunk| chunk.len());
         let (plain, sealed);
         if first >= RECORD_BYTES_MAX || first == self.pending_bytes {
@@ -531,7 +539,7 @@ impl Desk {
                 self.pending.pop_front();
             }
         }
-        Ok(Seen::Written)
+        Ok(ReadOutcome::Written)
     }
 
     fn drop_pending(&mut self) {
@@ -541,14 +549,14 @@ impl Desk {
 }
 
 /// Where the next record is written: behind the last if it fits there.
-fn room<'o>(open: &'o mut Option<Out>, pool: &Pool, bytes: usize) -> &'o mut Out {
+fn room<'o>(open: &'o mut Option<OutBlock>, pool: &Pool, bytes: usize) -> &'o mut OutBlock {
     open.get_or_insert_with(|| pool.out(bytes.max(BLOCK_BYTES[0])))
 }
 
 fn encrypt<D>(
     traffic: &mut WriteTraffic<'_, D>,
     record: &[u8],
-    open: &mut Option<Out>,
+    open: &mut Option<OutBlock>,
     pool: &Pool,
 ) -> Result<(), EncryptError> {
     let mut bytes = record.len() + RECORD_OVERHEAD_BYTES_MAX;
@@ -569,28 +577,28 @@ fn encrypt<D>(
 
 fn close<D>(
     mut traffic: WriteTraffic<'_, D>,
-    open: &mut Option<Out>,
+    open: &mut Option<OutBlock>,
     pool: &Pool,
-) -> Result<Seen, Error> {
+) -> Result<ReadOutcome, Error> {
     let out = room(open, pool, RECORD_OVERHEAD_BYTES_MAX);
     let written = traffic.queue_close_notify(out.room(2 * RECORD_OVERHEAD_BYTES_MAX));
     out.wrote(written.map_err(|error| Error::General(error.to_string()))?);
-    Ok(Seen::Written)
+    Ok(ReadOutcome::Written)
 }
 
 /// Takes a message of the handshake that is to be sent.
 fn encode<D>(
     mut data: EncodeTlsData<'_, D>,
-    open: &mut Option<Out>,
+    open: &mut Option<OutBlock>,
     pool: &Pool,
-) -> Result<Seen, Error> {
+) -> Result<ReadOutcome, Error> {
     let mut bytes = BLOCK_BYTES[0] / 2;
     let out = room(open, pool, bytes);
     loop {
         match data.encode(out.room(bytes)) {
             Ok(written) => {
                 out.wrote(written);
-                return Ok(Seen::More);
+                return Ok(ReadOutcome::More);
             }
             Err(EncodeError::InsufficientSize(more)) if more.required_size > bytes => {
                 bytes = more.required_size;
@@ -605,7 +613,7 @@ fn take<D>(
     mut traffic: ReadTraffic<'_, '_, D>,
     plain: &mut VecDeque<Chunk>,
     pool: &Pool,
-) -> Result<Seen, Error> {
+) -> Result<ReadOutcome, Error> {
     while let Some(record) = traffic.next_record() {
         let payload = record?.payload;
         if !payload.is_empty() {
@@ -613,8 +621,8 @@ fn take<D>(
         }
     }
     Ok(if plain.is_empty() {
-        Seen::More
+        ReadOutcome::More
     } else {
-        Seen::Data
+        ReadOutcome::Data
     })
 }

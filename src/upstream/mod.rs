@@ -37,7 +37,7 @@ use crate::fault::Reason;
 use crate::io::{Address, Net};
 use crate::obs::CoreObs;
 use crate::plan::{Protocol, UpstreamId, UpstreamPlan};
-use crate::tls::{Client, Name};
+use crate::tls::{TlsClient, TlsName};
 use balance::RoundRobin;
 
 /// One upstream on one core, by one plan.
@@ -101,14 +101,14 @@ pub struct Endpoint<N: Net> {
 #[derive(Clone)]
 pub struct Secure {
     /// This core's side of it.
-    pub client: Rc<Client>,
+    pub client: Rc<TlsClient>,
     /// The name that it must have.
-    pub name: Name,
+    pub name: TlsName,
 }
 
 impl Secure {
     /// Whether connections may be kept when the plan has these settings.
-    fn fits(own: Option<&Self>, client: Option<&Client>, name: Option<&Name>) -> bool {
+    fn fits(own: Option<&Self>, client: Option<&TlsClient>, name: Option<&TlsName>) -> bool {
         match (own, client, name) {
             (Some(own), Some(client), Some(name)) => {
                 own.name == *name && own.client.is_like(client)
@@ -226,7 +226,7 @@ impl<N: Net> Upstream<N> {
     }
 
     /// Has connections that are made from now on use these certificates and keys.
-    pub fn equip(&self, client: Option<&Client>) {
+    pub fn equip(&self, client: Option<&TlsClient>) {
         let client = client.map(|client| Rc::new(client.for_core()));
         for endpoint in &self.endpoints {
             if let (Some(secure), Some(client)) = (&mut *endpoint.secure.borrow_mut(), &client) {

@@ -18,7 +18,7 @@ use weir::core::{self, Command, Mail, Mailbox, Receipts, Shared};
 use weir::io::sim::{self, Sim, World};
 use weir::obs::CoreObs;
 use weir::plan::{ListenerId, Plan};
-use weir::tls::Tickets;
+use weir::tls::TicketKeys;
 
 pub use endpoint::Ledger;
 
@@ -133,7 +133,7 @@ fn compile(config: &str, epoch: u64) -> Plan {
         .unwrap_or_else(|errors| panic!("{}", weir_config::to_text(&errors)));
     let nobody = |_: &str, _: u16| Ok(Vec::new());
     let mut plan = Plan::compile(&config, &nobody).unwrap();
-    let (tls, _) = weir::tls::load(&config, Some(&Tickets::default()), "sim.toml")
+    let (tls, _) = weir::tls::load(&config, Some(&TicketKeys::default()), "sim.toml")
         .unwrap_or_else(|errors| panic!("{}", weir_config::to_text(&errors)));
     plan.equip(&tls);
     plan.epoch = epoch;

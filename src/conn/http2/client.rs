@@ -17,7 +17,7 @@ use crate::limits::{
     H2_PING_AFTER_MS, H2_PING_INTERVAL_MS, H2_PING_TIMEOUT_MS, H2_PINGS_EARLY_MAX,
     H2_SEND_STALL_MS, H2_SETTINGS_TIMEOUT_MS, LINGER_MS,
 };
-use crate::obs::{Http2Tally, Level};
+use crate::obs::{Http2Tally, LogLevel};
 use crate::upstream::{Endpoint, Held, Joiner, Permit};
 
 /// Begins HTTP/2 on a connection to an endpoint. Its task lives until the connection is over, and takes it off the
@@ -78,7 +78,7 @@ async fn drive<N: Net>(
             false => ", before its SETTINGS: it may not speak HTTP/2",
         };
         obs.say(
-            Level::Warn,
+            LogLevel::Warn,
             &format!("http2: {name}: connection ended: {error}{hint}"),
         );
     }

@@ -19,7 +19,7 @@ use crate::exchange::{self, After};
 use crate::fault::{Fault, Phase};
 use crate::io::{Chunk, Instant, Net, Tx};
 use crate::limits::{H2_LEAVE_MS, H2_WORKERS_WAITING_MAX, LINGER_BYTES_MAX, LINGER_MS};
-use crate::obs::Level;
+use crate::obs::LogLevel;
 use crate::upstream::Bindings;
 
 /// Serves a connection whose first bytes are those of HTTP/2.
@@ -244,7 +244,7 @@ impl<N: Net> Shop<N> {
         let peer = peer.as_deref().unwrap_or("a client");
         let listener = &self.door.plan.borrow().name;
         obs.say(
-            Level::Info,
+            LogLevel::Info,
             &format!("http2: {peer} on {listener}: connection ended: {error}"),
         );
     }

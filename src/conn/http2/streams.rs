@@ -8,7 +8,7 @@ use weir_proto_h2::{Code, Error, StreamKey};
 
 use super::turns::Turn;
 use crate::io::Chunk;
-use crate::tls::Failure;
+use crate::tls::TlsFailure;
 
 /// One stream: what has come on it and was not taken yet, what is to be sent on it and was not framed yet.
 pub(super) struct Stream {
@@ -72,7 +72,7 @@ pub(super) enum Lost {
     /// The connection is gone.
     Disconnected,
     /// The same, because TLS was given up.
-    Refused(Failure),
+    Refused(TlsFailure),
 }
 
 impl Stream {

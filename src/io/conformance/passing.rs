@@ -4,15 +4,15 @@ use super::*;
 
 /// Passes, receives and own words in any order, each waited for only so long: what arrives is what was queued, in the
 /// order in which it was.
-pub(super) async fn bytes_that_pass_keep_their_place<N: Net>(mut place: Place<N>) {
-    let (mut near, from) = place.pair().await;
-    let (to, mut far) = place.pair().await;
-    let most = place.rng.size(place.much.min(2_000_000));
-    let bytes = place.rng.bytes(most);
-    let net = place.net.clone();
-    let mut relay = Mixed {
+pub(super) async fn bytes_that_pass_keep_their_place<N: Net>(mut network: TestNetwork<N>) {
+    let (mut near, from) = network.pair().await;
+    let (to, mut far) = network.pair().await;
+    let most = network.rng.size(network.much.min(2_000_000));
+    let bytes = network.rng.bytes(most);
+    let net = network.net.clone();
+    let mut relay = MixedRelay {
         net: net.clone(),
-        rng: place.rng.fork(),
+        rng: network.rng.fork(),
         from: from.rx,
         to: to.tx,
         taken: 0,
@@ -21,7 +21,7 @@ pub(super) async fn bytes_that_pass_keep_their_place<N: Net>(mut place: Place<N>
     };
     let receive = async {
         let mut got = Vec::new();
-        let mut rng = place.rng.fork();
+        let mut rng = network.rng.fork();
         while let Some(part) = far.recv().await.unwrap() {
             got.extend(part);
             if rng.chance(50) {
@@ -37,7 +37,7 @@ pub(super) async fn bytes_that_pass_keep_their_place<N: Net>(mut place: Place<N>
     assert!(got == relay.queued, "{} bytes", got.len());
 }
 
-struct Mixed<N: Net> {
+struct MixedRelay<N: Net> {
     net: N,
     rng: Rng,
     from: N::Rx,
@@ -49,7 +49,7 @@ struct Mixed<N: Net> {
     at_most: usize,
 }
 
-impl<N: Net> Mixed<N> {
+impl<N: Net> MixedRelay<N> {
     /// Relays to the end of the stream, which is to hold `bytes`.
     async fn run(&mut self, bytes: &[u8]) {
         loop {
@@ -98,15 +98,15 @@ impl<N: Net> Mixed<N> {
 
 /// What passes must not hide how the stream ended.
 pub(super) async fn an_end_is_told_apart_from_a_reset_while_bytes_pass<N: Net>(
-    mut place: Place<N>,
+    mut network: TestNetwork<N>,
 ) {
     for is_reset in [false, true] {
-        let (mut near, mut from) = place.pair().await;
-        let (mut to, mut far) = place.pair().await;
-        let len = place.rng.between(1, 3_000);
-        let bytes = place.rng.bytes(len);
+        let (mut near, mut from) = network.pair().await;
+        let (mut to, mut far) = network.pair().await;
+        let len = network.rng.between(1, 3_000);
+        let bytes = network.rng.bytes(len);
         near.send(&bytes).await.unwrap();
-        let net = place.net.clone();
+        let net = network.net.clone();
         // At least a byte has arrived before the end does.
         let first = poll_fn(|cx| net.poll_pass(cx, &mut from.rx, &mut to.tx, 1 << 20));
         let mut passed = first.await;
@@ -148,13 +148,13 @@ pub(super) async fn an_end_is_told_apart_from_a_reset_while_bytes_pass<N: Net>(
 
 /// A connection given up with bytes in between: nobody takes them for the whole, and no other connection gets them.
 pub(super) async fn bytes_that_were_passing_go_down_with_their_connection<N: Net>(
-    mut place: Place<N>,
+    mut network: TestNetwork<N>,
 ) {
     // There are two connections' buffers to fill.
-    let bytes = place.rng.bytes(2 * place.much);
-    let net = place.net.clone();
-    let (mut near, mut from) = place.pair().await;
-    let (mut to, mut far) = place.pair().await;
+    let bytes = network.rng.bytes(2 * network.much);
+    let net = network.net.clone();
+    let (mut near, mut from) = network.pair().await;
+    let (mut to, mut far) = network.pair().await;
     let send = async {
         for part in bytes.chunks(60_000) {
             near.tx.push(net.pool().copy(part));
@@ -195,8 +195,8 @@ pub(super) async fn bytes_that_were_passing_go_down_with_their_connection<N: Net
     assert!(matches!(end, End::Failed(_)), "{end:?}");
     drop((near, from));
 
-    let (mut near, mut from) = place.pair().await;
-    let (mut to, mut far) = place.pair().await;
+    let (mut near, mut from) = network.pair().await;
+    let (mut to, mut far) = network.pair().await;
     near.send(b"fresh").await.unwrap();
     let mut passed = 0;
     while passed < 5 {

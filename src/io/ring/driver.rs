@@ -12,16 +12,16 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::super::pipe::Pipes;
 use super::super::{Instant, Pool};
-use super::listen::Gate;
-use super::socket::Socket;
+use super::listener::ListenerState;
+use super::sleep_queue::SleepQueue;
+use super::socket::RingSocket;
 use super::tasks::{ROOT, Tasks};
-use super::timers::Timers;
 use crate::limits::{RING_COMPLETIONS, RING_SUBMISSIONS, TURN_WAKES_MAX};
 
 /// What an operation is about. All that the ring is asked for is to tell when a descriptor is ready, and the time: no
 /// memory of ours is ever lent to the kernel.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum OperationKind {
     /// There is something to be received.
     Receive = 1,
     /// There is room to send.
@@ -34,7 +34,7 @@ pub(super) enum Kind {
 
 /// A place in the table of what operations belong to. It is part of each operation's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Key {
+pub(super) struct OperationKey {
     index: u32,
     generation: u32,
 }
@@ -44,8 +44,8 @@ const GENERATION_BITS: u32 = 24;
 /// Waits for last completions at the end. Each brings one at least; cancelled operations do not take long.
 const TURNS_TO_END_MAX: usize = 100_000;
 
-impl Key {
-    fn name(self, kind: Kind) -> u64 {
+impl OperationKey {
+    fn name(self, kind: OperationKind) -> u64 {
         (kind as u64) << 56 | u64::from(self.generation) << 32 | u64::from(self.index)
     }
 
@@ -59,21 +59,21 @@ impl Key {
 
 /// Who owns operations. Kept for as long as one is in flight, whatever becomes of its handles.
 #[derive(Clone)]
-pub(super) enum Owner {
-    Socket(Rc<Socket>),
-    Gate(Rc<Gate>),
+pub(super) enum OperationOwner {
+    Socket(Rc<RingSocket>),
+    Listener(Rc<ListenerState>),
 }
 
 /// Owners by the key that their operations carry. A key is not used again before the last of them has completed, and
 /// then with another generation.
 #[derive(Default)]
-struct Table {
-    slots: RefCell<Vec<(u32, Option<Owner>)>>,
+struct OwnerTable {
+    slots: RefCell<Vec<(u32, Option<OperationOwner>)>>,
     free: RefCell<Vec<u32>>,
 }
 
-impl Table {
-    fn add(&self, owner: impl FnOnce(Key) -> Owner) -> Owner {
+impl OwnerTable {
+    fn add(&self, owner: impl FnOnce(OperationKey) -> OperationOwner) -> OperationOwner {
         let index = self.free.borrow_mut().pop();
         let mut slots = self.slots.borrow_mut();
         let index = index.unwrap_or_else(|| {
@@ -81,7 +81,7 @@ impl Table {
             (slots.len() - 1) as u32
         });
         let (generation, place) = &mut slots[index as usize];
-        let owner = owner(Key {
+        let owner = owner(OperationKey {
             index,
             generation: *generation,
         });
@@ -89,14 +89,14 @@ impl Table {
         owner
     }
 
-    fn get(&self, key: Key) -> Option<Owner> {
+    fn get(&self, key: OperationKey) -> Option<OperationOwner> {
         match self.slots.borrow().get(key.index as usize) {
             Some((generation, owner)) if *generation == key.generation => owner.clone(),
             _ => None,
         }
     }
 
-    fn remove(&self, key: Key) {
+    fn remove(&self, key: OperationKey) {
         let mut slots = self.slots.borrow_mut();
         let Some((generation, owner)) = slots.get_mut(key.index as usize) else {
             return;
@@ -113,11 +113,11 @@ impl Table {
 }
 
 /// One core's world.
-pub(super) struct Core {
+pub(super) struct Driver {
     pub(super) pool: Pool,
     pub(super) pipes: Rc<Pipes>,
     pub(super) tasks: Rc<Tasks>,
-    pub(super) timers: Timers,
+    pub(super) timers: SleepQueue,
     /// Counts turns of the loop.
     pub(super) turn: Cell<u32>,
     /// The time as of the last turn.
@@ -125,7 +125,7 @@ pub(super) struct Core {
     ring: IoUring,
     /// What found no room in the submission queue.
     waiting: RefCell<Vec<squeue::Entry>>,
-    owners: Table,
+    owners: OwnerTable,
     /// Operations on descriptors whose last completion has not come.
     in_flight: Cell<usize>,
     /// Who has had enough for this turn and goes on in the next.
@@ -147,27 +147,27 @@ pub(super) fn set_up(submissions: u32) -> io::Result<IoUring> {
         .build(submissions)
 }
 
-impl Core {
+impl Driver {
     /// A world on the calling thread.
     pub(super) fn new() -> io::Result<Rc<Self>> {
-        let core = Self {
+        let driver = Self {
             pool: Pool::new(),
             pipes: Rc::default(),
             tasks: Tasks::new(),
-            timers: Timers::default(),
+            timers: SleepQueue::default(),
             turn: Cell::new(0),
             now: Cell::new(Instant::default()),
             ring: set_up(RING_SUBMISSIONS)?,
             waiting: RefCell::default(),
-            owners: Table::default(),
+            owners: OwnerTable::default(),
             in_flight: Cell::new(0),
             later: RefCell::default(),
             timespec: Cell::new(Timespec::new()),
             start: std::time::Instant::now(),
             epoch_ms: Cell::new(0),
         };
-        core.tick_wall();
-        Ok(Rc::new(core))
+        driver.tick_wall();
+        Ok(Rc::new(driver))
     }
 
     /// Runs until `root` is done.
@@ -279,9 +279,9 @@ impl Core {
         let name = entry.user_data();
         let (result, is_last) = (entry.result(), !cqueue::more(entry.flags()));
         let kind = match name >> 56 {
-            1 => Kind::Receive,
-            2 => Kind::Send,
-            3 => Kind::Accept,
+            1 => OperationKind::Receive,
+            2 => OperationKind::Send,
+            3 => OperationKind::Accept,
             4 => return self.timers.came(),
             // A cancellation that came too late.
             _ => return,
@@ -289,10 +289,10 @@ impl Core {
         if is_last {
             self.in_flight.set(self.in_flight.get() - 1);
         }
-        let key = Key::of(name);
+        let key = OperationKey::of(name);
         let is_over = match self.owners.get(key) {
-            Some(Owner::Socket(socket)) => socket.told(kind, result, is_last),
-            Some(Owner::Gate(gate)) => gate.told(),
+            Some(OperationOwner::Socket(socket)) => socket.told(kind, result, is_last),
+            Some(OperationOwner::Listener(state)) => state.told(),
             None => false,
         };
         if is_over {
@@ -301,9 +301,9 @@ impl Core {
     }
 
     /// Has the kernel tell when `fd` is ready: once, or every time that it becomes so again.
-    pub(super) fn watch(&self, key: Key, kind: Kind, fd: i32, is_lasting: bool) {
+    pub(super) fn watch(&self, key: OperationKey, kind: OperationKind, fd: i32, is_lasting: bool) {
         let events = match kind {
-            Kind::Send => libc::POLLOUT,
+            OperationKind::Send => libc::POLLOUT,
             _ => libc::POLLIN | libc::POLLRDHUP,
         };
         let poll = opcode::PollAdd::new(Fd(fd), events as u32).multi(is_lasting);
@@ -312,17 +312,17 @@ impl Core {
     }
 
     /// Ends a watch. Its last completion is still to come.
-    pub(super) fn forget(&self, key: Key, kind: Kind) {
+    pub(super) fn forget(&self, key: OperationKey, kind: OperationKind) {
         let cancel = opcode::AsyncCancel::new(key.name(kind)).build();
         self.push(cancel.flags(squeue::Flags::SKIP_SUCCESS));
     }
 
-    pub(super) fn add(&self, owner: impl FnOnce(Key) -> Owner) -> Owner {
+    pub(super) fn add(&self, owner: impl FnOnce(OperationKey) -> OperationOwner) -> OperationOwner {
         self.owners.add(owner)
     }
 
     /// Gives a key back. No operation carries it any more.
-    pub(super) fn remove(&self, key: Key) {
+    pub(super) fn remove(&self, key: OperationKey) {
         self.owners.remove(key);
     }
 
@@ -338,7 +338,10 @@ impl Core {
         };
         self.timespec.set(Timespec::from(wait));
         let time = opcode::Timeout::new(self.timespec.as_ptr());
-        self.push(time.build().user_data(Key::default().name(Kind::Time)));
+        self.push(
+            time.build()
+                .user_data(OperationKey::default().name(OperationKind::Time)),
+        );
     }
 
     /// Reads the clock.

@@ -6,20 +6,20 @@
 //! the same; and so no memory is ever lent to the kernel, an idle connection holds no buffer, nothing has to be
 //! cancelled before bytes pass through a pipe, and a half that nobody polls takes nothing in.
 //!
-//! Readiness is told when it begins (`Socket` remembers it until a call says otherwise), by a watch that lasts for
+//! Readiness is told when it begins (`RingSocket` remembers it until a call says otherwise), by a watch that lasts for
 //! the life of a connection, and costs no operation a request.
 //!
 //! A turn: every task that is to run runs once, and what it wakes; the kernel is told of new watches, and waits if
 //! there is nothing else to do; completions wake tasks; sleeps that are over wake theirs.
 
 mod driver;
-mod listen;
+mod listener;
 mod rx;
+mod sleep_queue;
 mod socket;
 mod tasks;
 #[cfg(test)]
 mod tests;
-mod timers;
 mod tx;
 
 use std::future::Future;
@@ -32,16 +32,16 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Type};
 
-use super::os::{Doorbell, ListenSocket, Parcel, owned, set_nonblocking, take_error};
+use super::os::{Doorbell, ListenSocket, PackedConnection, owned, set_nonblocking, take_error};
 use super::pipe::Pipe;
 use super::{Address, Connection, Instant, Net, Pool, Tx};
 use crate::limits::CONNECT_RETRY_MS;
 
-use driver::Core;
-use socket::Socket;
-use timers::Sleep;
+use driver::Driver;
+use sleep_queue::Sleep;
+use socket::RingSocket;
 
-pub use listen::Listener;
+pub use listener::RingListener;
 pub use rx::RingRx;
 pub use tx::RingTx;
 
@@ -62,36 +62,36 @@ where
     F: Future,
     B: FnOnce(Ring) -> F,
 {
-    let core = Core::new()?;
-    let _entered = core.tasks.enter();
+    let driver = Driver::new()?;
+    let _entered = driver.tasks.enter();
     // Also when a task panics.
-    let ending = Ending { core };
+    let ending = EndOnDrop { driver };
     let root = body(Ring {
-        core: ending.core.clone(),
+        driver: ending.driver.clone(),
     });
-    ending.core.run(Box::pin(root))
+    ending.driver.run(Box::pin(root))
 }
 
-struct Ending {
-    core: Rc<Core>,
+struct EndOnDrop {
+    driver: Rc<Driver>,
 }
 
-impl Drop for Ending {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        self.core.end();
+        self.driver.end();
     }
 }
 
 /// A core's handle to its ring.
 #[derive(Clone)]
 pub struct Ring {
-    core: Rc<Core>,
+    driver: Rc<Driver>,
 }
 
 impl Ring {
     /// Takes over a connected, non-blocking socket.
     fn connection(&self, fd: i32, peer: Option<SocketAddr>, readable: bool) -> Connection<Self> {
-        let socket = Socket::new(&self.core, fd, readable);
+        let socket = RingSocket::new(&self.driver, fd, readable);
         Connection {
             rx: RingRx::new(socket.clone()),
             tx: RingTx::new(socket),
@@ -100,7 +100,7 @@ impl Ring {
     }
 
     /// Connects a socket. A Unix socket whose queue is full does not say when there is room: it is tried again.
-    async fn connect_socket(&self, socket: &Socket, to: &SockAddr) -> io::Result<()> {
+    async fn connect_socket(&self, socket: &RingSocket, to: &SockAddr) -> io::Result<()> {
         loop {
             // SAFETY: the address lives for the call and is as long as it says.
             let connected = unsafe { libc::connect(socket.fd(), to.as_ptr().cast(), to.len()) };
@@ -129,35 +129,35 @@ impl Ring {
 
 impl Net for Ring {
     type Socket = ListenSocket;
-    type Listener = Listener;
+    type Listener = RingListener;
     type Rx = RingRx;
     type Tx = RingTx;
-    type Parcel = Parcel;
+    type PackedConnection = PackedConnection;
     type Bell = Doorbell;
 
     #[inline]
     fn now(&self) -> Instant {
-        self.core.now.get()
+        self.driver.now.get()
     }
 
     fn wall_ms(&self) -> u64 {
-        self.core.wall_ms()
+        self.driver.wall_ms()
     }
 
     #[inline]
     fn pool(&self) -> &Pool {
-        &self.core.pool
+        &self.driver.pool
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        self.core.tasks.spawn(Box::pin(task));
+        self.driver.tasks.spawn(Box::pin(task));
     }
 
     fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> {
-        Sleep::new(self.core.clone(), at)
+        Sleep::new(self.driver.clone(), at)
     }
 
-    fn listen(&self, socket: ListenSocket) -> io::Result<Listener> {
+    fn listen(&self, socket: ListenSocket) -> io::Result<RingListener> {
         let (fd, is_tcp, origin): (OwnedFd, _, _) = match socket {
             ListenSocket::Tcp(socket, origin) => (socket.into(), true, origin),
             ListenSocket::Unix(socket, origin) => (socket.into(), false, origin),
@@ -165,24 +165,24 @@ impl Net for Ring {
         if !set_nonblocking(fd.as_raw_fd()) {
             return Err(io::Error::last_os_error());
         }
-        Ok(Listener::new(&self.core, fd, is_tcp, origin))
+        Ok(RingListener::new(&self.driver, fd, is_tcp, origin))
     }
 
-    async fn accept(&self, listener: &Listener) -> io::Result<Connection<Self>> {
+    async fn accept(&self, listener: &RingListener) -> io::Result<Connection<Self>> {
         let (fd, peer) = listener.accept().await?;
         Ok(self.connection(fd, peer, true))
     }
 
-    fn stop_listening(&self, listener: &Listener) {
+    fn stop_listening(&self, listener: &RingListener) {
         listener.stop();
     }
 
-    fn accept_queued(&self, listener: &Listener) -> io::Result<Option<Connection<Self>>> {
+    fn accept_queued(&self, listener: &RingListener) -> io::Result<Option<Connection<Self>>> {
         let accepted = listener.accept_queued()?;
         Ok(accepted.map(|(fd, peer)| self.connection(fd, peer, true)))
     }
 
-    fn close_listener(&self, listener: &Listener) {
+    fn close_listener(&self, listener: &RingListener) {
         listener.close();
     }
 
@@ -210,7 +210,7 @@ impl Net for Ring {
         if !ready!(to.poll_idle(cx)) {
             return Poll::Ready(0);
         }
-        let Some(mut pipe) = Pipe::take(&self.core.pipes) else {
+        let Some(mut pipe) = Pipe::take(&self.driver.pipes) else {
             return Poll::Ready(0);
         };
         let passed = ready!(from.poll_fill(cx, &mut pipe, at_most));
@@ -221,21 +221,21 @@ impl Net for Ring {
     }
 
     fn set_pipes_max(&self, pipes: usize) {
-        self.core.pipes.set_max(pipes);
+        self.driver.pipes.set_max(pipes);
     }
 
-    fn pack(&self, connection: Connection<Self>) -> Result<Parcel, Connection<Self>> {
+    fn pack(&self, connection: Connection<Self>) -> Result<PackedConnection, Connection<Self>> {
         if connection.rx.socket.used.get() || connection.tx.queued() > 0 {
             return Err(connection);
         }
         let fd = owned(connection.rx.socket.leave());
-        Ok(Parcel {
+        Ok(PackedConnection {
             fd,
             peer: connection.peer,
         })
     }
 
-    fn unpack(&self, parcel: Parcel) -> io::Result<Connection<Self>> {
+    fn unpack(&self, parcel: PackedConnection) -> io::Result<Connection<Self>> {
         Ok(self.connection(parcel.fd.into_raw_fd(), parcel.peer, true))
     }
 

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::super::Rx;
-use super::super::buf::{Chunk, Filling};
+use super::super::chunk::{Chunk, ReceiveBlock};
 use super::super::os::{self, BellState};
 use super::super::pipe::Pipe;
-use super::socket::Socket;
+use super::socket::RingSocket;
 use crate::limits::BLOCK_BYTES;
 
 /// Receiving half of a socket.
 pub struct RingRx {
-    pub(super) socket: Rc<Socket>,
+    pub(super) socket: Rc<RingSocket>,
     pub(super) bell: Option<Arc<BellState>>,
     ended: Option<io::ErrorKind>,
     /// Which size of block is taken next.
@@ -22,7 +22,7 @@ pub struct RingRx {
 }
 
 impl RingRx {
-    pub(super) fn new(socket: Rc<Socket>) -> Self {
+    pub(super) fn new(socket: Rc<RingSocket>) -> Self {
         Self {
             socket,
             bell: None,
@@ -94,7 +94,7 @@ impl Rx for RingRx {
             }
             let mut filling = self
                 .socket
-                .core
+                .driver
                 .pool
                 .filling(BLOCK_BYTES[self.class as usize]);
             match receive(self.socket.fd(), &mut filling) {
@@ -135,7 +135,7 @@ impl Rx for RingRx {
     }
 
     fn wake_later(&mut self, cx: &Context<'_>) {
-        self.socket.core.wake_later(cx);
+        self.socket.driver.wake_later(cx);
     }
 }
 
@@ -146,7 +146,7 @@ impl Drop for RingRx {
 }
 
 /// Receives what is there into a block; 0 is the end of the stream.
-fn receive(fd: i32, filling: &mut Filling) -> io::Result<usize> {
+fn receive(fd: i32, filling: &mut ReceiveBlock) -> io::Result<usize> {
     // SAFETY: at most as much is written as fits behind the pointer, and the block is ours for the call.
     let n = unsafe { libc::recv(fd, filling.ptr().cast(), filling.capacity(), 0) };
     let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;

@@ -5,13 +5,13 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 
 use super::super::os::reset;
-use super::driver::{Core, Key, Kind, Owner};
+use super::driver::{Driver, OperationKey, OperationKind, OperationOwner};
 use crate::limits::TURN_BYTES_MAX;
 
 /// A socket. One allocation a connection, about 100 bytes; while nothing is in flight and both halves are gone, none.
-pub(super) struct Socket {
-    pub(super) core: Rc<Core>,
-    key: Key,
+pub(super) struct RingSocket {
+    pub(super) driver: Rc<Driver>,
+    key: OperationKey,
     /// Negative when it is closed or has left.
     fd: Cell<i32>,
     receiver: Cell<Option<Waker>>,
@@ -39,13 +39,13 @@ pub(super) struct Socket {
     pub(super) used: Cell<bool>,
 }
 
-impl Socket {
+impl RingSocket {
     /// Takes over a connected, non-blocking socket, for two halves. `readable`: something may have come already.
-    pub(super) fn new(core: &Rc<Core>, fd: i32, readable: bool) -> Rc<Self> {
+    pub(super) fn new(driver: &Rc<Driver>, fd: i32, readable: bool) -> Rc<Self> {
         let mut made = None;
-        core.add(|key| {
+        driver.add(|key| {
             let socket = Rc::new(Self {
-                core: core.clone(),
+                driver: driver.clone(),
                 key,
                 fd: Cell::new(fd),
                 receiver: Cell::new(None),
@@ -64,7 +64,7 @@ impl Socket {
                 used: Cell::new(false),
             });
             made = Some(socket.clone());
-            Owner::Socket(socket)
+            OperationOwner::Socket(socket)
         });
         made.unwrap_or_else(|| unreachable!("the table has asked for it"))
     }
@@ -89,26 +89,26 @@ impl Socket {
             // A lasting watch has to be cancelled at the end; connections for one request do without.
             let watches = self.watches.get();
             self.watches.set((watches + 1).min(2));
-            self.core
-                .watch(self.key, Kind::Receive, self.fd(), watches > 0);
+            self.driver
+                .watch(self.key, OperationKind::Receive, self.fd(), watches > 0);
         }
         false
     }
 
     /// Whether something was received in this turn.
     pub(super) fn has_received_now(&self) -> bool {
-        self.spent.get() > 0 && self.turn.get() == self.core.turn.get()
+        self.spent.get() > 0 && self.turn.get() == self.driver.turn.get()
     }
 
     /// Has the receiving task polled again in the next turn.
     pub(super) fn go_on_later(&self, cx: &Context<'_>) {
         remember(&self.receiver, cx);
-        self.core.wake_later(cx);
+        self.driver.wake_later(cx);
     }
 
     /// Takes note of a receive that has brought `n` bytes, all that there was if `is_all`.
     pub(super) fn received(&self, n: usize, is_all: bool) {
-        let turn = self.core.turn.get();
+        let turn = self.driver.turn.get();
         let before = if self.turn.replace(turn) == turn {
             self.spent.get()
         } else {
@@ -128,16 +128,17 @@ impl Socket {
         }
         remember(&self.sender, cx);
         if !self.watches_send.replace(true) {
-            self.core.watch(self.key, Kind::Send, self.fd(), false);
+            self.driver
+                .watch(self.key, OperationKind::Send, self.fd(), false);
         }
         false
     }
 
     /// Hears from the ring. Says whether nothing is left of the socket.
-    pub(super) fn told(&self, kind: Kind, events: i32, is_last: bool) -> bool {
+    pub(super) fn told(&self, kind: OperationKind, events: i32, is_last: bool) -> bool {
         let ends = i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR);
         // What a watch that has failed would have told is found out by trying.
-        if kind == Kind::Send {
+        if kind == OperationKind::Send {
             self.watches_send.set(false);
             self.writable.set(true);
             wake(&self.sender);
@@ -168,10 +169,10 @@ impl Socket {
             return;
         }
         if self.watches_receive.get() {
-            self.core.forget(self.key, Kind::Receive);
+            self.driver.forget(self.key, OperationKind::Receive);
         }
         if self.watches_send.get() {
-            self.core.forget(self.key, Kind::Send);
+            self.driver.forget(self.key, OperationKind::Send);
         }
         let fd = self.fd.replace(-1);
         if fd >= 0 {
@@ -183,7 +184,7 @@ impl Socket {
         }
         let wakers = (self.receiver.take(), self.sender.take());
         if self.is_over() {
-            self.core.remove(self.key);
+            self.driver.remove(self.key);
         }
         drop(wakers);
     }

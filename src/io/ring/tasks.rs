@@ -31,13 +31,13 @@ thread_local! {
 /// All tasks of a core.
 pub(super) struct Tasks {
     id: u16,
-    slots: RefCell<Vec<Slot>>,
+    slots: RefCell<Vec<TaskSlot>>,
     free: RefCell<Vec<u32>>,
     queue: RefCell<VecDeque<u32>>,
 }
 
 /// Room for a task. 32 bytes: there is one a connection.
-struct Slot {
+struct TaskSlot {
     /// Empty while the task runs, and for the root.
     task: Option<Task>,
     /// Tells the present owner from former ones that wakers still name.
@@ -50,7 +50,7 @@ impl Tasks {
     /// An executor with its root, which is queued.
     pub(super) fn new() -> Rc<Self> {
         static COUNT: AtomicU16 = AtomicU16::new(0);
-        let root = Slot {
+        let root = TaskSlot {
             task: None,
             generation: 0,
             is_live: true,
@@ -76,7 +76,7 @@ impl Tasks {
         let index = self.free.borrow_mut().pop();
         let mut slots = self.slots.borrow_mut();
         let index = index.unwrap_or_else(|| {
-            slots.push(Slot {
+            slots.push(TaskSlot {
                 task: None,
                 generation: 0,
                 is_live: false,
@@ -129,7 +129,7 @@ impl Tasks {
     /// Drops every task. They may wake and start others meanwhile, which go as well.
     pub(super) fn clear(&self) {
         loop {
-            let left = |slot: &mut Slot| slot.task.take();
+            let left = |slot: &mut TaskSlot| slot.task.take();
             let tasks: Vec<Task> = self
                 .slots
                 .borrow_mut()

@@ -9,7 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::task::Poll;
 
 use super::*;
-use crate::io::{Chunk, Origin, Rx};
+use crate::io::{Chunk, Rx, SocketOrigin};
 use crate::limits::{
     ACCEPTS_AT_ONCE_MAX, ACCEPTS_POSTED, BLOCK_BYTES, RING_COMPLETIONS, TURN_BYTES_MAX,
 };
@@ -21,7 +21,7 @@ async fn pair(net: &Ring) -> (Halves, Halves) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = Address::Ip(socket.local_addr().unwrap());
     let listener = net
-        .listen(ListenSocket::Tcp(socket, Origin::Bound))
+        .listen(ListenSocket::Tcp(socket, SocketOrigin::Bound))
         .unwrap();
     let near = net.connect(&to).await.unwrap();
     let far = net.accept(&listener).await.unwrap();
@@ -33,7 +33,7 @@ async fn with_plain(net: &Ring) -> (Halves, TcpStream) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let plain = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
     let listener = net
-        .listen(ListenSocket::Tcp(socket, Origin::Bound))
+        .listen(ListenSocket::Tcp(socket, SocketOrigin::Bound))
         .unwrap();
     let Connection { rx, tx, .. } = net.accept(&listener).await.unwrap();
     ((rx, tx), plain)
@@ -84,7 +84,7 @@ fn a_turn_takes_a_bounded_part_of_what_one_connection_has() {
         let writer = std::thread::spawn(move || plain.write_all(&bytes).map(|()| bytes.len()));
         let (mut turn, mut got, mut most, mut all) = (0, 0, 0, 0);
         while let Some(chunk) = receive_some(&mut rx).await {
-            if std::mem::replace(&mut turn, net.core.turn.get()) != turn {
+            if std::mem::replace(&mut turn, net.driver.turn.get()) != turn {
                 got = 0;
             }
             got += chunk.len();
@@ -107,7 +107,7 @@ fn a_storm_of_connections_is_accepted_in_parts() {
             .map(|_| TcpStream::connect(to).unwrap())
             .collect();
         let listener = Rc::new(
-            net.listen(ListenSocket::Tcp(socket, Origin::Bound))
+            net.listen(ListenSocket::Tcp(socket, SocketOrigin::Bound))
                 .unwrap(),
         );
         // By the turns in which they were accepted.
@@ -116,7 +116,7 @@ fn a_storm_of_connections_is_accepted_in_parts() {
             let (net, listener, accepted) = (net.clone(), listener.clone(), accepted.clone());
             net.clone().spawn(async move {
                 while net.accept(&listener).await.is_ok() {
-                    let turn = net.core.turn.get();
+                    let turn = net.driver.turn.get();
                     *accepted.borrow_mut().entry(turn).or_default() += 1;
                 }
             });
@@ -179,11 +179,11 @@ fn an_end_is_told_in_a_later_turn_than_the_bytes_before_it() {
                         Poll::Pending => return Poll::Pending,
                         Poll::Ready(Ok(Some(chunk))) => got.extend_from_slice(&chunk),
                         Poll::Ready(end) => {
-                            turns.push(net.core.turn.get());
+                            turns.push(net.driver.turn.get());
                             return Poll::Ready(end);
                         }
                     }
-                    turns.push(net.core.turn.get());
+                    turns.push(net.driver.turn.get());
                 }
             });
             assert_eq!(end.await.is_err(), is_reset);
@@ -222,9 +222,9 @@ fn late_news_are_not_for_the_next_owner_of_a_place() {
         }
         net
     });
-    let core = left.unwrap().core;
-    assert!(core.places() < 40, "{} places", core.places());
-    assert_eq!(core.in_flight(), 0);
+    let driver = left.unwrap().driver;
+    assert!(driver.places() < 40, "{} places", driver.places());
+    assert_eq!(driver.in_flight(), 0);
 }
 
 #[test]
@@ -233,11 +233,11 @@ fn more_than_the_queues_hold_is_lost_nowhere() {
         let ((_near, mut tx), (mut rx, _far)) = pair(&net).await;
         for _ in 0..5 {
             assert!(has_nothing(&mut rx).await);
-            net.core.flood(3 * RING_COMPLETIONS as usize);
+            net.driver.flood(3 * RING_COMPLETIONS as usize);
             tx.push(net.pool().copy(b"news"));
             poll_fn(|cx| tx.poll_send(cx)).await.unwrap();
             assert_eq!(&receive_some(&mut rx).await.unwrap()[..], b"news");
-            net.core.flood(3 * RING_COMPLETIONS as usize);
+            net.driver.flood(3 * RING_COMPLETIONS as usize);
             net.sleep_until(net.now() + Duration::from_micros(100))
                 .await;
         }
@@ -248,8 +248,8 @@ fn more_than_the_queues_hold_is_lost_nowhere() {
 #[test]
 fn nothing_outlives_the_loop() {
     let mut plain = None;
-    let core = run(|net| {
-        let kept = net.core.clone();
+    let driver = run(|net| {
+        let kept = net.driver.clone();
         let plain = &mut plain;
         async move {
             let ((mut rx, tx), peer) = with_plain(&net).await;
@@ -263,9 +263,9 @@ fn nothing_outlives_the_loop() {
             kept
         }
     });
-    let core = core.unwrap();
-    assert_eq!(core.in_flight(), 0);
-    assert_eq!(Rc::strong_count(&core), 1, "nobody holds the world");
+    let driver = driver.unwrap();
+    assert_eq!(driver.in_flight(), 0);
+    assert_eq!(Rc::strong_count(&driver), 1, "nobody holds the world");
     let mut rest = Vec::new();
     let ended = plain.unwrap().read_to_end(&mut rest);
     assert_eq!(ended.unwrap(), 0, "the connection has ended");
@@ -316,7 +316,7 @@ fn connects_to_a_full_unix_socket_wait_for_room() {
         net.sleep_until(net.now() + Duration::from_millis(5)).await;
         assert!(connected.get() < 5, "the queue was to be full");
         let listener = net
-            .listen(ListenSocket::Unix(socket.into(), Origin::Bound))
+            .listen(ListenSocket::Unix(socket.into(), SocketOrigin::Bound))
             .unwrap();
         while connected.get() < 5 {
             net.accept(&listener).await.unwrap();

@@ -7,17 +7,17 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::super::Tx;
-use super::super::buf::{Charge, Chunk};
+use super::super::chunk::{Charge, Chunk};
 use super::super::os::{probe, reset, shut};
 use super::super::pipe::Pipe;
-use super::socket::Socket;
+use super::socket::RingSocket;
 use crate::limits::{KERNEL_QUEUED_BYTES, SEND_CHUNKS_MAX};
 
 /// Sending half of a socket.
 pub struct RingTx {
-    pub(super) socket: Rc<Socket>,
+    pub(super) socket: Rc<RingSocket>,
     /// Made when there is something to send; given back at rest.
-    work: Option<Box<Work>>,
+    work: Option<Box<SendQueue>>,
     /// There while the kernel has as much as it takes.
     full: Option<Charge>,
     ended: Option<io::ErrorKind>,
@@ -25,7 +25,7 @@ pub struct RingTx {
 
 /// What waits to be sent.
 #[derive(Default)]
-struct Work {
+struct SendQueue {
     chunks: VecDeque<Chunk>,
     /// Bytes in the chunks.
     bytes: usize,
@@ -35,7 +35,7 @@ struct Work {
 }
 
 impl RingTx {
-    pub(super) fn new(socket: Rc<Socket>) -> Self {
+    pub(super) fn new(socket: Rc<RingSocket>) -> Self {
         Self {
             socket,
             work: None,
@@ -48,7 +48,7 @@ impl RingTx {
     fn is_full(&mut self) {
         self.socket.writable.set(false);
         if self.full.is_none() {
-            self.full = Some(self.socket.core.pool.charge(KERNEL_QUEUED_BYTES));
+            self.full = Some(self.socket.driver.pool.charge(KERNEL_QUEUED_BYTES));
         }
     }
 
@@ -93,7 +93,7 @@ impl RingTx {
     }
 }
 
-impl Work {
+impl SendQueue {
     fn len(&self) -> usize {
         self.bytes + self.pipe.as_ref().map_or(0, Pipe::len)
     }

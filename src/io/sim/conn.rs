@@ -21,12 +21,12 @@ pub(super) struct Conn {
     /// Rings travel here: no faults, and no leak when it stays open.
     pub(super) bell: bool,
     faults: Faults,
-    ends: [End; 2],
+    ends: [ConnEnd; 2],
     /// By the side that writes.
-    pipes: [Pipe; 2],
+    pipes: [SimPipe; 2],
 }
 
-struct End {
+struct ConnEnd {
     /// Who holds it; nobody while it lies in a listener's queue.
     actor: Option<Actor>,
     open: bool,
@@ -36,12 +36,12 @@ struct End {
     abort: bool,
     /// Nothing more is received; bytes that come are answered by a reset.
     deaf: bool,
-    recv: Op<usize, Vec<u8>>,
-    send: Op<Vec<u8>, usize>,
+    recv: EndOp<usize, Vec<u8>>,
+    send: EndOp<Vec<u8>, usize>,
 }
 
 #[derive(Default)]
-struct Pipe {
+struct SimPipe {
     wire: VecDeque<u8>,
     arrived: VecDeque<u8>,
     fin: Fin,
@@ -58,7 +58,7 @@ enum Fin {
 }
 
 /// An operation in flight. It belongs to the socket: nobody has to wait for it.
-struct Op<A, R> {
+struct EndOp<A, R> {
     stage: Stage<A, R>,
     /// Its completion is scheduled.
     due: bool,
@@ -78,8 +78,8 @@ impl Conn {
             client,
             bell: false,
             faults,
-            ends: [End::new(), End::new()],
-            pipes: [Pipe::default(), Pipe::default()],
+            ends: [ConnEnd::new(), ConnEnd::new()],
+            pipes: [SimPipe::default(), SimPipe::default()],
         }
     }
 
@@ -243,8 +243,8 @@ impl Conn {
         }
         let end = &mut self.ends[side];
         end.open = false;
-        end.recv = Op::new();
-        end.send = Op::new();
+        end.recv = EndOp::new();
+        end.send = EndOp::new();
     }
 
     /// Puts a byte there at once, whatever the knobs say: a ring.
@@ -387,7 +387,7 @@ impl Conn {
     }
 }
 
-impl End {
+impl ConnEnd {
     fn new() -> Self {
         Self {
             actor: None,
@@ -395,13 +395,13 @@ impl End {
             reset: false,
             abort: false,
             deaf: false,
-            recv: Op::new(),
-            send: Op::new(),
+            recv: EndOp::new(),
+            send: EndOp::new(),
         }
     }
 }
 
-impl<A, R> Op<A, R> {
+impl<A, R> EndOp<A, R> {
     fn new() -> Self {
         Self {
             stage: Stage::Idle,

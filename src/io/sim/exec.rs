@@ -11,7 +11,7 @@ pub(super) type TaskId = u64;
 
 /// What wakers reach: the tasks that can run, and what they may not do.
 #[derive(Default)]
-pub(super) struct Hub {
+pub(super) struct WakeHub {
     state: Mutex<State>,
 }
 
@@ -27,7 +27,7 @@ struct State {
     wrong: Option<String>,
 }
 
-impl Hub {
+impl WakeHub {
     /// Wakes that happen within are the kernel's.
     pub(super) fn as_kernel(&self, wake: impl FnOnce()) {
         let before = std::mem::replace(&mut self.state().kernel, true);
@@ -71,7 +71,7 @@ impl Hub {
 pub(super) struct TaskWaker {
     pub(super) task: TaskId,
     pub(super) actor: Actor,
-    pub(super) shared: Arc<super::kernel::Shared>,
+    pub(super) shared: Arc<super::kernel::SharedKernel>,
     /// It lies among the ready tasks already.
     pub(super) queued: AtomicBool,
 }

@@ -7,23 +7,23 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
 use super::conn::{Conn, ConnId, Side};
-use super::exec::Hub;
+use super::exec::WakeHub;
 use super::faults::{Faults, Reach};
 use super::rng::Rng;
 use super::trace::{Actor, Trace, What};
 use crate::io::Address;
 
 /// The kernel behind its lock, and what wakes tasks. Handles that may cross cores hold one.
-pub(super) struct Shared {
+pub(super) struct SharedKernel {
     kernel: Mutex<Kernel>,
-    pub(super) hub: Hub,
+    pub(super) hub: WakeHub,
 }
 
-impl Shared {
+impl SharedKernel {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             kernel: Mutex::new(Kernel::new(seed)),
-            hub: Hub::default(),
+            hub: WakeHub::default(),
         }
     }
 
@@ -113,7 +113,7 @@ impl Events {
 /// Names an accept or a connect in flight.
 pub(super) type OpId = u64;
 
-struct Op {
+struct KernelOp {
     actor: Actor,
     waker: Option<Waker>,
     /// What it will bring; seen once `complete`.
@@ -127,7 +127,7 @@ enum OpKind {
     Connect { to: Address, from: IpAddr },
 }
 
-struct Listener {
+struct ListenerEntry {
     address: Address,
     queue: VecDeque<ConnId>,
     accepts: VecDeque<OpId>,
@@ -143,8 +143,8 @@ pub(super) struct Kernel {
     /// Connections that a listener's queue holds (the system's default for SOMAXCONN is 4,096).
     pub(super) backlog: usize,
     conns: BTreeMap<ConnId, Conn>,
-    listeners: BTreeMap<u64, Listener>,
-    ops: BTreeMap<OpId, Op>,
+    listeners: BTreeMap<u64, ListenerEntry>,
+    ops: BTreeMap<OpId, KernelOp>,
     last_id: u64,
     last_port: u16,
 }
@@ -285,7 +285,7 @@ impl Kernel {
 
     pub(super) fn listen(&mut self, address: Address) -> u64 {
         let id = self.id();
-        let listener = Listener {
+        let listener = ListenerEntry {
             address,
             queue: VecDeque::new(),
             accepts: VecDeque::new(),
@@ -397,7 +397,7 @@ impl Kernel {
         let id = self.id();
         self.ops.insert(
             id,
-            Op {
+            KernelOp {
                 actor,
                 waker: None,
                 result: None,
@@ -434,7 +434,7 @@ impl Kernel {
 
     /// A connect has come to its address.
     fn on_syn(&mut self, id: OpId, tries: u32) {
-        let Some(Op {
+        let Some(KernelOp {
             actor,
             kind: OpKind::Connect { to, from },
             ..

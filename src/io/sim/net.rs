@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use super::conn::{ConnId, Side};
-use super::kernel::{Event, EventKey, OpId, Shared};
+use super::kernel::{Event, EventKey, OpId, SharedKernel};
 use super::trace::{Actor, What};
-use super::world::Inner;
+use super::world::WorldState;
 use crate::io::{Address, Bell, Chunk, Connection, Instant, Net, Pool, Rx, Tx};
 use crate::limits::BLOCK_BYTES;
 
@@ -29,20 +29,20 @@ const TIMER_NS: usize = 1_000_000;
 /// One core's, or one script's, handle to the world.
 #[derive(Clone)]
 pub struct Sim {
-    core: Rc<Core>,
+    core: Rc<SimCore>,
 }
 
-struct Core {
-    inner: Rc<Inner>,
+struct SimCore {
+    world: Rc<WorldState>,
     actor: Actor,
     ip: IpAddr,
     pool: Pool,
 }
 
 impl Sim {
-    pub(super) fn new(inner: &Rc<Inner>, actor: Actor, ip: IpAddr) -> Self {
-        let core = Core {
-            inner: inner.clone(),
+    pub(super) fn new(world: &Rc<WorldState>, actor: Actor, ip: IpAddr) -> Self {
+        let core = SimCore {
+            world: world.clone(),
             actor,
             ip,
             pool: Pool::new(),
@@ -52,16 +52,16 @@ impl Sim {
         }
     }
 
-    fn shared(&self) -> &Arc<Shared> {
-        &self.core.inner.shared
+    fn shared(&self) -> &Arc<SharedKernel> {
+        &self.core.world.shared
     }
 
-    fn connection(&self, socket: Socket) -> Connection<Self> {
+    fn connection(&self, socket: EndHandle) -> Connection<Self> {
         let peer = (socket.side == 1).then(|| socket.client()).flatten();
         self.connection_with(socket, peer)
     }
 
-    fn connection_with(&self, socket: Socket, peer: Option<SocketAddr>) -> Connection<Self> {
+    fn connection_with(&self, socket: EndHandle, peer: Option<SocketAddr>) -> Connection<Self> {
         let socket = Rc::new(socket);
         let rx = SimRx::new(socket.clone(), self.core.pool.clone());
         Connection {
@@ -77,11 +77,11 @@ impl Net for Sim {
     type Listener = SimListener;
     type Rx = SimRx;
     type Tx = SimTx;
-    type Parcel = SimParcel;
+    type PackedConnection = SimPackedConnection;
     type Bell = SimBell;
 
     fn now(&self) -> Instant {
-        self.core.inner.look_at_clock()
+        self.core.world.look_at_clock()
     }
 
     fn wall_ms(&self) -> u64 {
@@ -93,7 +93,7 @@ impl Net for Sim {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        self.core.inner.spawn(self.core.actor, task);
+        self.core.world.spawn(self.core.actor, task);
     }
 
     async fn sleep_until(&self, at: Instant) {
@@ -115,12 +115,12 @@ impl Net for Sim {
     async fn accept(&self, listener: &SimListener) -> io::Result<Connection<Self>> {
         let (id, actor) = (listener.socket.id, self.core.actor);
         let op = self.shared().with(|kernel| kernel.start_accept(id, actor));
-        let conn = Pending {
+        let conn = PendingOperation {
             shared: self.shared().clone(),
             op,
         }
         .await?;
-        Ok(self.connection(Socket {
+        Ok(self.connection(EndHandle {
             shared: self.shared().clone(),
             conn,
             side: 1,
@@ -136,7 +136,7 @@ impl Net for Sim {
         let (id, actor) = (listener.socket.id, self.core.actor);
         let conn = self.shared().with(|kernel| kernel.accept_queued(id, actor));
         Ok(conn?.map(|conn| {
-            self.connection(Socket {
+            self.connection(EndHandle {
                 shared: self.shared().clone(),
                 conn,
                 side: 1,
@@ -153,7 +153,7 @@ impl Net for Sim {
         let op = self
             .shared()
             .with(|kernel| kernel.start_connect(to.clone(), ip, actor));
-        let conn = Pending {
+        let conn = PendingOperation {
             shared: self.shared().clone(),
             op,
         }
@@ -163,7 +163,7 @@ impl Net for Sim {
             Address::Unix(_) => None,
         };
         Ok(self.connection_with(
-            Socket {
+            EndHandle {
                 shared: self.shared().clone(),
                 conn,
                 side: 0,
@@ -193,7 +193,7 @@ impl Net for Sim {
         from.poll_pass(cx, to, at_most)
     }
 
-    fn pack(&self, connection: Connection<Self>) -> Result<SimParcel, Connection<Self>> {
+    fn pack(&self, connection: Connection<Self>) -> Result<SimPackedConnection, Connection<Self>> {
         let Connection { rx, tx, peer } = connection;
         if rx.touched || tx.touched {
             return Err(Connection { rx, tx, peer });
@@ -201,7 +201,7 @@ impl Net for Sim {
         let socket = rx.socket.clone();
         drop((rx, tx));
         match Rc::try_unwrap(socket) {
-            Ok(socket) => Ok(SimParcel { socket, peer }),
+            Ok(socket) => Ok(SimPackedConnection { socket, peer }),
             Err(socket) => {
                 let rx = SimRx::new(socket.clone(), self.core.pool.clone());
                 Err(Connection {
@@ -213,8 +213,8 @@ impl Net for Sim {
         }
     }
 
-    fn unpack(&self, parcel: SimParcel) -> io::Result<Connection<Self>> {
-        let SimParcel { socket, peer } = parcel;
+    fn unpack(&self, parcel: SimPackedConnection) -> io::Result<Connection<Self>> {
+        let SimPackedConnection { socket, peer } = parcel;
         let (actor, conn, side) = (self.core.actor, socket.conn, socket.side);
         self.shared().with(|kernel| {
             kernel.conn(conn, |conn, env| {
@@ -228,12 +228,12 @@ impl Net for Sim {
     fn bell(&self) -> io::Result<(SimBell, SimRx)> {
         let actor = self.core.actor;
         let conn = self.shared().with(|kernel| kernel.bell(actor));
-        let far = Socket {
+        let far = EndHandle {
             shared: self.shared().clone(),
             conn,
             side: 1,
         };
-        let near = Rc::new(Socket {
+        let near = Rc::new(EndHandle {
             shared: self.shared().clone(),
             conn,
             side: 0,
@@ -252,12 +252,12 @@ impl Net for Sim {
 
 /// A bound listening socket. Dropped, it is closed.
 pub struct SimSocket {
-    shared: Arc<Shared>,
+    shared: Arc<SharedKernel>,
     id: u64,
 }
 
 impl SimSocket {
-    pub(super) fn bind(shared: &Arc<Shared>, address: Address) -> Self {
+    pub(super) fn bind(shared: &Arc<SharedKernel>, address: Address) -> Self {
         let id = shared.with(|kernel| kernel.listen(address));
         Self {
             shared: shared.clone(),
@@ -292,25 +292,25 @@ impl SimListener {
 }
 
 /// An accepted connection between two cores. Dropped, it is closed.
-pub struct SimParcel {
-    socket: Socket,
+pub struct SimPackedConnection {
+    socket: EndHandle,
     peer: Option<SocketAddr>,
 }
 
 /// One end of a connection. Dropped, it is closed.
-struct Socket {
-    shared: Arc<Shared>,
+struct EndHandle {
+    shared: Arc<SharedKernel>,
     conn: ConnId,
     side: Side,
 }
 
-impl Socket {
+impl EndHandle {
     fn client(&self) -> Option<SocketAddr> {
         self.shared.with(|kernel| kernel.client_of(self.conn))
     }
 }
 
-impl Drop for Socket {
+impl Drop for EndHandle {
     fn drop(&mut self) {
         self.shared
             .with(|kernel| kernel.close(self.conn, self.side));
@@ -325,7 +325,7 @@ pub struct SimBell {
 
 struct BellState {
     rung: AtomicBool,
-    far: Socket,
+    far: EndHandle,
 }
 
 impl Bell for SimBell {
@@ -340,7 +340,7 @@ impl Bell for SimBell {
 
 /// Receiving half of a connection.
 pub struct SimRx {
-    socket: Rc<Socket>,
+    socket: Rc<EndHandle>,
     pool: Pool,
     bell: Option<SimBell>,
     class: usize,
@@ -354,7 +354,7 @@ pub struct SimRx {
 }
 
 impl SimRx {
-    fn new(socket: Rc<Socket>, pool: Pool) -> Self {
+    fn new(socket: Rc<EndHandle>, pool: Pool) -> Self {
         Self {
             socket,
             pool,
@@ -370,7 +370,7 @@ impl SimRx {
     /// Receives what another connection is to send. What is asked for at first holds while the receive is in flight.
     fn poll_pass(&mut self, cx: &Context<'_>, to: &mut SimTx, at_most: usize) -> Poll<usize> {
         (self.touched, self.passing) = (true, true);
-        let Socket { shared, conn, side } = &*self.socket;
+        let EndHandle { shared, conn, side } = &*self.socket;
         let limit = at_most.min(BLOCK_BYTES[BLOCK_BYTES.len() - 1]);
         let received = ready!(shared.with(|kernel| {
             kernel.held(*conn, |conn, env| {
@@ -411,7 +411,7 @@ impl Rx for SimRx {
             Some(kind) => return Poll::Ready(Err(kind.into())),
             None => (self.touched, self.waiting) = (true, true),
         }
-        let Socket { shared, conn, side } = &*self.socket;
+        let EndHandle { shared, conn, side } = &*self.socket;
         let limit = BLOCK_BYTES[self.class];
         let received = ready!(shared.with(|kernel| {
             kernel.held(*conn, |conn, env| {
@@ -447,7 +447,7 @@ impl Rx for SimRx {
     }
 
     fn wake_later(&mut self, cx: &Context<'_>) {
-        let Socket { shared, conn, side } = &*self.socket;
+        let EndHandle { shared, conn, side } = &*self.socket;
         shared.with(|kernel| {
             kernel.conn(*conn, |conn, env| {
                 let event = Event::Wake(conn.actor(*side), cx.waker().clone());
@@ -464,7 +464,7 @@ impl Drop for SimRx {
         }
         // A receive in flight can only be ended by shutting the socket down. Whether that ends the sending direction
         // too is left open, unless it is to end in a reset.
-        let Socket { shared, conn, side } = &*self.socket;
+        let EndHandle { shared, conn, side } = &*self.socket;
         shared.with(|kernel| {
             kernel.conn(*conn, |conn, env| {
                 conn.deafen(env, *side);
@@ -478,7 +478,7 @@ impl Drop for SimRx {
 
 /// Sending half of a connection.
 pub struct SimTx {
-    socket: Rc<Socket>,
+    socket: Rc<EndHandle>,
     queue: VecDeque<Chunk>,
     queued: usize,
     /// Something was ever pushed or ended.
@@ -487,7 +487,7 @@ pub struct SimTx {
 }
 
 impl SimTx {
-    fn new(socket: Rc<Socket>) -> Self {
+    fn new(socket: Rc<EndHandle>) -> Self {
         Self {
             socket,
             queue: VecDeque::new(),
@@ -532,7 +532,7 @@ impl Tx for SimTx {
             if self.queued == 0 {
                 return Poll::Ready(Ok(()));
             }
-            let Socket { shared, conn, side } = &*self.socket;
+            let EndHandle { shared, conn, side } = &*self.socket;
             let queue = &self.queue;
             let sent = ready!(shared.with(|kernel| {
                 kernel.held(*conn, |conn, env| {
@@ -561,14 +561,14 @@ impl Tx for SimTx {
             self.queued, 0,
             "finish was called before what is queued was sent"
         );
-        let Socket { shared, conn, side } = &*self.socket;
+        let EndHandle { shared, conn, side } = &*self.socket;
         shared.with(|kernel| kernel.conn(*conn, |conn, env| conn.finish(env, *side)));
     }
 
     fn abort(&mut self) {
         self.touched = true;
         self.ended = Some(ErrorKind::ConnectionAborted);
-        let Socket { shared, conn, side } = &*self.socket;
+        let EndHandle { shared, conn, side } = &*self.socket;
         shared.with(|kernel| kernel.conn(*conn, |conn, _| conn.set_abort(*side)));
     }
 }
@@ -579,7 +579,7 @@ impl Drop for SimTx {
             return;
         }
         // Torn down with bytes unsent and without `abort`: the peer may see a reset or, worse, an orderly end.
-        let Socket { shared, conn, side } = &*self.socket;
+        let EndHandle { shared, conn, side } = &*self.socket;
         shared.with(|kernel| {
             kernel.conn(*conn, |conn, env| {
                 if env.rng.chance(500) {
@@ -603,12 +603,12 @@ fn first_bytes(queue: &VecDeque<Chunk>, most: usize) -> Vec<u8> {
 }
 
 /// A connect or accept in flight; given up when dropped.
-struct Pending {
-    shared: Arc<Shared>,
+struct PendingOperation {
+    shared: Arc<SharedKernel>,
     op: OpId,
 }
 
-impl Future for Pending {
+impl Future for PendingOperation {
     type Output = io::Result<ConnId>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<ConnId>> {
@@ -617,7 +617,7 @@ impl Future for Pending {
     }
 }
 
-impl Drop for Pending {
+impl Drop for PendingOperation {
     fn drop(&mut self) {
         self.shared.with(|kernel| kernel.cancel_op(self.op));
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::exec::{TaskId, TaskWaker};
 use super::faults::{Faults, Reach};
-use super::kernel::Shared;
+use super::kernel::SharedKernel;
 use super::net::{Sim, SimSocket};
 use super::peer::Peer;
 use super::rng::Rng;
@@ -90,12 +90,12 @@ pub fn at(text: &str) -> Address {
 
 /// A world: its cores, scripts, connections, clock and chance.
 pub struct World {
-    inner: Rc<Inner>,
+    world: Rc<WorldState>,
 }
 
-pub(super) struct Inner {
+pub(super) struct WorldState {
     seed: u64,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SharedKernel>,
     tasks: RefCell<BTreeMap<TaskId, Task>>,
     last_task: Cell<TaskId>,
     last_script: Cell<u32>,
@@ -124,9 +124,9 @@ impl World {
     /// Makes a world. Its faults are drawn from the seed: see [`Faults::drawn`].
     pub fn new(seed: u64) -> Self {
         Self {
-            inner: Rc::new(Inner {
+            world: Rc::new(WorldState {
                 seed,
-                shared: Arc::new(Shared::new(seed)),
+                shared: Arc::new(SharedKernel::new(seed)),
                 tasks: RefCell::default(),
                 last_task: Cell::new(0),
                 last_script: Cell::new(0),
@@ -144,15 +144,15 @@ impl World {
 
     /// The seed it was made from.
     pub fn seed(&self) -> u64 {
-        self.inner.seed
+        self.world.seed
     }
 
     /// A handle of core `n`, always to the same one.
     pub fn core(&self, n: u32) -> Sim {
-        let mut cores = self.inner.cores.borrow_mut();
+        let mut cores = self.world.cores.borrow_mut();
         let ip = IpAddr::V4(Ipv4Addr::new(10, 255, 0, 1));
         let core = cores.entry(n);
-        core.or_insert_with(|| Sim::new(&self.inner, Actor::Core(n), ip))
+        core.or_insert_with(|| Sim::new(&self.world, Actor::Core(n), ip))
             .clone()
     }
 
@@ -163,33 +163,33 @@ impl World {
 
     /// A handle for scripts whose connections come from `ip`.
     pub fn client_at(&self, ip: IpAddr) -> Sim {
-        let n = self.inner.last_script.get() + 1;
-        self.inner.last_script.set(n);
-        Sim::new(&self.inner, Actor::Script(n), ip)
+        let n = self.world.last_script.get() + 1;
+        self.world.last_script.set(n);
+        Sim::new(&self.world, Actor::Script(n), ip)
     }
 
     /// Runs a core: `main` is what a real core's thread waits for. When it is done the core has ended, and the tasks
     /// that it has left are dropped.
     pub fn start(&self, core: u32, main: impl Future<Output = ()> + 'static) {
         self.core(core);
-        self.inner.start(Actor::Core(core), true, main);
+        self.world.start(Actor::Core(core), true, main);
     }
 
     /// Binds a listening socket, as control does before it hands it to a core. Several may share one address; each
     /// connect chooses one of them by chance.
     pub fn listen(&self, address: &Address) -> SimSocket {
-        SimSocket::bind(&self.inner.shared, address.clone())
+        SimSocket::bind(&self.world.shared, address.clone())
     }
 
     /// Binds like [`World::listen`], for scripts that cannot borrow the world.
     pub fn binder(&self) -> impl Fn(&Address) -> SimSocket + 'static {
-        let shared = self.inner.shared.clone();
+        let shared = self.world.shared.clone();
         move |address| SimSocket::bind(&shared, address.clone())
     }
 
     /// Whether any listening socket is bound to the address.
     pub fn is_listening(&self, address: &Address) -> bool {
-        self.inner
+        self.world
             .shared
             .with(|kernel| kernel.is_listening(address))
     }
@@ -206,11 +206,11 @@ impl World {
     {
         let socket = self.listen(address);
         let id = socket.id();
-        self.inner.script_listeners.borrow_mut().push(id);
+        self.world.script_listeners.borrow_mut().push(id);
         let net = self.client();
         let accepted = Rc::new(Cell::new(0));
         let endpoint = Endpoint {
-            inner: self.inner.clone(),
+            world: self.world.clone(),
             id,
             accepted: accepted.clone(),
         };
@@ -235,12 +235,12 @@ impl World {
     /// The knobs for connections made from now on. They must not be changed between worlds' clocks: tests set them
     /// first.
     pub fn set_faults(&self, change: impl FnOnce(&mut Faults)) {
-        self.inner.shared.with(|kernel| change(&mut kernel.faults));
+        self.world.shared.with(|kernel| change(&mut kernel.faults));
     }
 
     /// Knobs for connections to one address alone, starting from the world's.
     pub fn set_faults_at(&self, address: &Address, change: impl FnOnce(&mut Faults)) {
-        self.inner.shared.with(|kernel| {
+        self.world.shared.with(|kernel| {
             let faults = kernel.faults.clone();
             change(kernel.faults_at.entry(address.clone()).or_insert(faults));
         });
@@ -248,31 +248,31 @@ impl World {
 
     /// What becomes of connects to an address from now on.
     pub fn set_reach(&self, address: &Address, reach: Reach) {
-        self.inner
+        self.world
             .shared
             .with(|kernel| kernel.reach.insert(address.clone(), reach));
     }
 
     /// How many connections a listener's queue holds.
     pub fn set_backlog(&self, connections: usize) {
-        self.inner
+        self.world
             .shared
             .with(|kernel| kernel.backlog = connections);
     }
 
     /// How many scheduler steps the whole test may take.
     pub fn set_steps_max(&self, steps: u64) {
-        self.inner.steps_max.set(steps);
+        self.world.steps_max.set(steps);
     }
 
     /// A source of chance for the test's own choices; asking for it does not disturb the world's.
     pub fn rng(&self, purpose: u64) -> Rng {
-        Rng::new(self.inner.seed ^ purpose.wrapping_mul(0xD1B5_4A32_D192_ED03))
+        Rng::new(self.world.seed ^ purpose.wrapping_mul(0xD1B5_4A32_D192_ED03))
     }
 
     /// The virtual time.
     pub fn now(&self) -> Instant {
-        self.inner.now()
+        self.world.now()
     }
 
     /// Runs until `main` is done, as a script beside all others.
@@ -288,7 +288,7 @@ impl World {
         });
         self.run_until(|| slot.borrow().is_some());
         slot.take()
-            .unwrap_or_else(|| self.inner.fail("the run ended without a result"))
+            .unwrap_or_else(|| self.world.fail("the run ended without a result"))
     }
 
     /// Runs until `met` says so.
@@ -298,13 +298,13 @@ impl World {
     pub fn run_until(&self, mut met: impl FnMut() -> bool) {
         let deadline = self.now() + RUN_MAX;
         while !met() {
-            if !self.inner.step() {
-                self.inner.fail(
+            if !self.world.step() {
+                self.world.fail(
                     "nothing can happen any more: a wake was lost, or everyone waits for another",
                 );
             }
             if self.now() > deadline {
-                self.inner
+                self.world
                     .fail("an hour has passed and what the run waits for has not come");
             }
         }
@@ -319,36 +319,36 @@ impl World {
 
     /// Tasks of a core that have not ended.
     pub fn live_tasks(&self, core: u32) -> usize {
-        self.inner.live_tasks(Actor::Core(core))
+        self.world.live_tasks(Actor::Core(core))
     }
 
     /// Connections that a core holds open, either side, bells apart.
     pub fn open_connections(&self, core: u32) -> usize {
-        self.inner
+        self.world
             .shared
             .with(|kernel| kernel.open_connections(Actor::Core(core)))
     }
 
     /// Connections that a core has accepted, or taken over, and holds open.
     pub fn accepted_connections(&self, core: u32) -> usize {
-        self.inner
+        self.world
             .shared
             .with(|kernel| kernel.accepted_connections(Actor::Core(core)))
     }
 
     /// Turns that tasks of cores have had so far.
     pub fn turns(&self) -> u64 {
-        self.inner.turns.get()
+        self.world.turns.get()
     }
 
     /// The most receives and sends that a core's task has begun in one turn so far.
     pub fn most_begun(&self) -> u32 {
-        self.inner.most_begun.get()
+        self.world.most_begun.get()
     }
 
     /// Equal for equal runs: of everything that happened so far.
     pub fn fingerprint(&self) -> u64 {
-        self.inner
+        self.world
             .shared
             .with(|kernel| kernel.env.trace.fingerprint())
     }
@@ -358,29 +358,29 @@ impl World {
     /// # Panics
     /// When a core's task has not ended, or a core holds a connection or a block. What scripts hold is no leak.
     pub fn finish(&self) {
-        let inner = &self.inner;
-        let listeners = mem::take(&mut *inner.script_listeners.borrow_mut());
+        let world = &self.world;
+        let listeners = mem::take(&mut *world.script_listeners.borrow_mut());
         for id in listeners {
-            inner
+            world
                 .shared
                 .with(|kernel| kernel.close_listener(id, Actor::Script(0)));
         }
         let cores: Vec<(u32, Pool)> = {
-            let cores = inner.cores.borrow();
+            let cores = world.cores.borrow();
             cores
                 .iter()
                 .map(|(&n, core)| (n, core.pool().clone()))
                 .collect()
         };
-        let deadline = inner.now() + END_MAX;
+        let deadline = world.now() + END_MAX;
         let live = || cores.iter().any(|&(n, _)| self.live_tasks(n) > 0);
-        while live() && inner.now() <= deadline && inner.step() {}
+        while live() && world.now() <= deadline && world.step() {}
         for (n, pool) in &cores {
             let tasks = self.live_tasks(*n);
             let connections = self.open_connections(*n);
             let bytes = pool.live_bytes();
             if tasks > 0 || connections > 0 || bytes > 0 {
-                inner.fail(&format!(
+                world.fail(&format!(
                     "core {n} left behind {tasks} tasks, {connections} connections and {bytes} bytes in blocks"
                 ));
             }
@@ -389,7 +389,7 @@ impl World {
 
     /// The seed, how to repeat it, and what happened last.
     pub fn report(&self) -> String {
-        self.inner.report()
+        self.world.report()
     }
 }
 
@@ -397,19 +397,19 @@ impl Drop for World {
     fn drop(&mut self) {
         // Tasks hold handles of the world that holds them. One that is dropped may start another.
         loop {
-            let tasks = mem::take(&mut *self.inner.tasks.borrow_mut());
+            let tasks = mem::take(&mut *self.world.tasks.borrow_mut());
             if tasks.is_empty() {
                 break;
             }
         }
-        let cores = mem::take(&mut *self.inner.cores.borrow_mut());
+        let cores = mem::take(&mut *self.world.cores.borrow_mut());
         drop(cores);
     }
 }
 
 /// A scripted server's handle.
 pub struct Endpoint {
-    inner: Rc<Inner>,
+    world: Rc<WorldState>,
     id: u64,
     accepted: Rc<Cell<usize>>,
 }
@@ -422,13 +422,13 @@ impl Endpoint {
 
     /// Stops listening: connects are refused from now on. Connections go on.
     pub fn stop(&self) {
-        self.inner
+        self.world
             .shared
             .with(|kernel| kernel.close_listener(self.id, Actor::Script(0)));
     }
 }
 
-impl Inner {
+impl WorldState {
     /// The time, as a program asks for it: time does not pass within a turn, so one that waits for it never ends.
     pub(super) fn look_at_clock(&self) -> Instant {
         self.looks.set(self.looks.get() + 1);

@@ -7,6 +7,7 @@
 //! Receives come in two kinds. While few connections wait, a block is posted together with the operation (armed).
 //! Past [`ARMED_RECEIVES_MAX`](crate::limits::ARMED_RECEIVES_MAX) a half first waits for readiness, which takes no memory, and then receives.
 
+mod pump_signal;
 mod rx;
 mod tx;
 
@@ -22,7 +23,9 @@ use std::time::Duration;
 
 use monoio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::os::{self, Doorbell, ListenSocket, Origin, Parcel, owned, set_nonblocking, shut};
+use super::os::{
+    self, Doorbell, ListenSocket, PackedConnection, SocketOrigin, owned, set_nonblocking, shut,
+};
 use super::pipe::{Pipe, Pipes};
 use super::{Address, Connection, Instant, Net, Pool};
 use crate::limits::RING_ENTRIES;
@@ -103,10 +106,10 @@ const LATER: Duration = Duration::from_millis(1);
 /// A core's handle to its ring.
 #[derive(Clone)]
 pub struct Uring {
-    core: Rc<Shared>,
+    state: Rc<UringState>,
 }
 
-struct Shared {
+struct UringState {
     start: std::time::Instant,
     /// The time as of the last event: reading the clock for every look at it would cost more than the looks.
     now: Cell<Instant>,
@@ -119,7 +122,7 @@ struct Shared {
     later: RefCell<Vec<Waker>>,
 }
 
-impl Shared {
+impl UringState {
     /// Reads the clock: something has happened.
     fn tick(&self) {
         self.now
@@ -128,17 +131,17 @@ impl Shared {
 
     /// Wakes the task once the runtime has looked at its I/O. The runtime does that only when no task can run, and it
     /// looks at the time after it: so one sleep, for all that wait, is the way behind both.
-    fn wake_later(core: &Rc<Self>, cx: &Context<'_>) {
-        let mut later = core.later.borrow_mut();
+    fn wake_later(state: &Rc<Self>, cx: &Context<'_>) {
+        let mut later = state.later.borrow_mut();
         later.push(cx.waker().clone());
         if later.len() > 1 {
             return;
         }
-        let core = core.clone();
+        let state = state.clone();
         monoio::spawn(async move {
             monoio::time::sleep(LATER).await;
-            core.tick_wall();
-            core.later.take().into_iter().for_each(Waker::wake);
+            state.tick_wall();
+            state.later.take().into_iter().for_each(Waker::wake);
         });
     }
 
@@ -154,7 +157,7 @@ impl Shared {
 
 impl Uring {
     fn new() -> Self {
-        let core = Shared {
+        let state = UringState {
             start: std::time::Instant::now(),
             now: Cell::new(Instant::default()),
             epoch_ms: Cell::new(0),
@@ -163,14 +166,14 @@ impl Uring {
             pipes: Rc::default(),
             later: RefCell::default(),
         };
-        core.tick_wall();
+        state.tick_wall();
         Self {
-            core: Rc::new(core),
+            state: Rc::new(state),
         }
     }
 
     fn connection(&self, tcp: TcpStream, peer: Option<SocketAddr>) -> Connection<Self> {
-        let socket = Rc::new(Socket {
+        let socket = Rc::new(UringSocket {
             tcp: UnsafeCell::new(tcp),
             aborting: Cell::new(false),
             nonblocking: Cell::new(false),
@@ -178,7 +181,7 @@ impl Uring {
             sending: Cell::new(0),
         });
         Connection {
-            rx: UringRx::new(socket.clone(), self.core.clone()),
+            rx: UringRx::new(socket.clone(), self.state.clone()),
             tx: UringTx::new(socket),
             peer,
         }
@@ -191,47 +194,47 @@ impl Uring {
 }
 
 /// A listening socket registered with the core's runtime.
-pub struct Listener {
-    socket: Listening,
-    origin: Origin,
+pub struct UringListener {
+    socket: ListenerSocket,
+    origin: SocketOrigin,
     is_closed: Cell<bool>,
     accepting: RefCell<Vec<Waker>>,
 }
 
-enum Listening {
+enum ListenerSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-impl Listener {
+impl UringListener {
     fn fd(&self) -> i32 {
         match &self.socket {
-            Listening::Tcp(socket) => socket.as_raw_fd(),
-            Listening::Unix(socket) => socket.as_raw_fd(),
+            ListenerSocket::Tcp(socket) => socket.as_raw_fd(),
+            ListenerSocket::Unix(socket) => socket.as_raw_fd(),
         }
     }
 }
 
 impl Net for Uring {
     type Socket = ListenSocket;
-    type Listener = Listener;
+    type Listener = UringListener;
     type Rx = UringRx;
     type Tx = UringTx;
-    type Parcel = Parcel;
+    type PackedConnection = PackedConnection;
     type Bell = Doorbell;
 
     #[inline]
     fn now(&self) -> Instant {
-        self.core.now.get()
+        self.state.now.get()
     }
 
     fn wall_ms(&self) -> u64 {
-        self.core.epoch_ms.get() + self.core.now.get().0 / 1_000_000
+        self.state.epoch_ms.get() + self.state.now.get().0 / 1_000_000
     }
 
     #[inline]
     fn pool(&self) -> &Pool {
-        &self.core.pool
+        &self.state.pool
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
@@ -239,21 +242,22 @@ impl Net for Uring {
     }
 
     async fn sleep_until(&self, at: Instant) {
-        self.core.tick();
+        self.state.tick();
         monoio::time::sleep(at.since(self.now())).await;
-        self.core.tick_wall();
+        self.state.tick_wall();
     }
 
-    fn listen(&self, socket: ListenSocket) -> io::Result<Listener> {
+    fn listen(&self, socket: ListenSocket) -> io::Result<UringListener> {
         let (socket, origin) = match socket {
             ListenSocket::Tcp(socket, origin) => {
-                (Listening::Tcp(TcpListener::from_std(socket)?), origin)
+                (ListenerSocket::Tcp(TcpListener::from_std(socket)?), origin)
             }
-            ListenSocket::Unix(socket, origin) => {
-                (Listening::Unix(UnixListener::from_std(socket)?), origin)
-            }
+            ListenSocket::Unix(socket, origin) => (
+                ListenerSocket::Unix(UnixListener::from_std(socket)?),
+                origin,
+            ),
         };
-        Ok(Listener {
+        Ok(UringListener {
             socket,
             origin,
             is_closed: Cell::new(false),
@@ -261,15 +265,15 @@ impl Net for Uring {
         })
     }
 
-    async fn accept(&self, listener: &Listener) -> io::Result<Connection<Self>> {
+    async fn accept(&self, listener: &UringListener) -> io::Result<Connection<Self>> {
         let mut accepting = pin!(async {
             match &listener.socket {
-                Listening::Tcp(socket) => {
+                ListenerSocket::Tcp(socket) => {
                     let (tcp, peer) = socket.accept().await?;
-                    self.core.tick();
+                    self.state.tick();
                     Ok(self.connection(tcp, Some(peer)))
                 }
-                Listening::Unix(socket) => {
+                ListenerSocket::Unix(socket) => {
                     let (unix, _) = socket.accept().await?;
                     self.adopt(owned(unix.into_raw_fd()), None)
                 }
@@ -292,25 +296,25 @@ impl Net for Uring {
         .await
     }
 
-    fn stop_listening(&self, listener: &Listener) {
+    fn stop_listening(&self, listener: &UringListener) {
         // What is asked past the ring may not wait.
         set_nonblocking(listener.fd());
-        if listener.origin == Origin::Bound {
-            let is_tcp = matches!(listener.socket, Listening::Tcp(_));
+        if listener.origin == SocketOrigin::Bound {
+            let is_tcp = matches!(listener.socket, ListenerSocket::Tcp(_));
             os::stop_listening(listener.fd(), is_tcp);
         }
     }
 
-    fn accept_queued(&self, listener: &Listener) -> io::Result<Option<Connection<Self>>> {
+    fn accept_queued(&self, listener: &UringListener) -> io::Result<Option<Connection<Self>>> {
         match os::accept_queued(listener.fd(), 0)? {
             Some((fd, peer)) => self.adopt(owned(fd), peer).map(Some),
             None => Ok(None),
         }
     }
 
-    fn close_listener(&self, listener: &Listener) {
+    fn close_listener(&self, listener: &UringListener) {
         listener.is_closed.set(true);
-        if listener.origin == Origin::Bound {
+        if listener.origin == SocketOrigin::Bound {
             shut(listener.fd(), libc::SHUT_RDWR);
         }
         let wakers = listener.accepting.take();
@@ -321,14 +325,14 @@ impl Net for Uring {
         match to {
             Address::Ip(address) => {
                 let tcp = TcpStream::connect_addr(*address).await;
-                self.core.tick();
+                self.state.tick();
                 let tcp = tcp?;
                 tcp.set_nodelay(true)?;
                 Ok(self.connection(tcp, Some(*address)))
             }
             Address::Unix(path) => {
                 let unix = UnixStream::connect(path.as_path()).await;
-                self.core.tick();
+                self.state.tick();
                 let unix = unix?;
                 self.adopt(owned(unix.into_raw_fd()), None)
             }
@@ -348,7 +352,7 @@ impl Net for Uring {
         ready!(to.poll_idle(cx));
         let pipe = to
             .may_pass()
-            .then(|| Pipe::take(&self.core.pipes))
+            .then(|| Pipe::take(&self.state.pipes))
             .flatten();
         let Some(mut pipe) = pipe else {
             return Poll::Ready(0);
@@ -361,10 +365,10 @@ impl Net for Uring {
     }
 
     fn set_pipes_max(&self, pipes: usize) {
-        self.core.pipes.set_max(pipes);
+        self.state.pipes.set_max(pipes);
     }
 
-    fn pack(&self, connection: Connection<Self>) -> Result<Parcel, Connection<Self>> {
+    fn pack(&self, connection: Connection<Self>) -> Result<PackedConnection, Connection<Self>> {
         let Connection { rx, tx, peer } = connection;
         if rx.pump.is_some() || tx.pump.is_some() || super::Tx::queued(&tx) > 0 {
             return Err(Connection { rx, tx, peer });
@@ -374,17 +378,17 @@ impl Net for Uring {
         match Rc::try_unwrap(socket) {
             Ok(socket) => {
                 let fd = owned(socket.tcp.into_inner().into_raw_fd());
-                Ok(Parcel { fd, peer })
+                Ok(PackedConnection { fd, peer })
             }
             Err(socket) => Err(Connection {
-                rx: UringRx::new(socket.clone(), self.core.clone()),
+                rx: UringRx::new(socket.clone(), self.state.clone()),
                 tx: UringTx::new(socket),
                 peer,
             }),
         }
     }
 
-    fn unpack(&self, parcel: Parcel) -> io::Result<Connection<Self>> {
+    fn unpack(&self, parcel: PackedConnection) -> io::Result<Connection<Self>> {
         self.adopt(parcel.fd, parcel.peer)
     }
 
@@ -397,7 +401,7 @@ impl Net for Uring {
 }
 
 /// One connected socket, shared by its halves and their pumps.
-struct Socket {
+struct UringSocket {
     tcp: UnsafeCell<TcpStream>,
     /// The connection is to end in a reset: nobody may end it in an orderly way first.
     aborting: Cell<bool>,
@@ -409,7 +413,7 @@ struct Socket {
     sending: Cell<usize>,
 }
 
-impl Socket {
+impl UringSocket {
     /// Lets calls that do not go through the ring fail instead of waiting. Says whether they do.
     fn set_nonblocking(&self) -> bool {
         if !self.nonblocking.get() {

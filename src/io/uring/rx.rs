@@ -10,19 +10,19 @@ use std::task::{Context, Poll, ready};
 use monoio::io::AsyncReadRent;
 
 use super::super::Rx;
-use super::super::buf::Chunk;
+use super::super::chunk::Chunk;
 use super::super::os::{self, BellState};
-use super::super::signal::Slot;
-use super::{Pipe, Pump, Shared, Socket, shut};
+use super::pump_signal::PumpSignal;
+use super::{Pipe, Pump, UringSocket, UringState, shut};
 use crate::limits::{ARMED_RECEIVES_MAX, BLOCK_BYTES};
 
 /// Receiving half of a socket.
 pub struct UringRx {
-    pub(super) socket: Rc<Socket>,
-    core: Rc<Shared>,
+    pub(super) socket: Rc<UringSocket>,
+    state: Rc<UringState>,
     pub(super) pump: Option<Pump>,
-    slot: Rc<Slot<RxState>>,
-    awaited: Awaited,
+    signal: Rc<PumpSignal<RxState>>,
+    awaited: ReceiveStep,
     class: u8,
     ended: Option<io::ErrorKind>,
     pub(super) bell: Option<Arc<BellState>>,
@@ -30,7 +30,7 @@ pub struct UringRx {
 
 /// What is in flight.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Awaited {
+enum ReceiveStep {
     #[default]
     Nothing,
     /// A receive, into a block of this class.
@@ -39,7 +39,7 @@ enum Awaited {
     Readiness,
 }
 
-enum Done {
+enum StepResult {
     Bytes(io::Result<Chunk>),
     Readiness,
 }
@@ -47,23 +47,23 @@ enum Done {
 #[derive(Default)]
 struct RxState {
     /// What the pump is asked to begin.
-    wanted: Cell<Awaited>,
+    wanted: Cell<ReceiveStep>,
     /// The last receive took all there was.
     drained: Cell<bool>,
     /// The last bytes were received, and there was room for more of them.
     emptied: Cell<bool>,
-    done: Cell<Option<Done>>,
+    done: Cell<Option<StepResult>>,
 }
 
 impl UringRx {
-    pub(super) fn new(socket: Rc<Socket>, core: Rc<Shared>) -> Self {
-        let slot = Slot::new(RxState::default());
+    pub(super) fn new(socket: Rc<UringSocket>, state: Rc<UringState>) -> Self {
+        let signal = PumpSignal::new(RxState::default());
         Self {
             socket,
-            core,
+            state,
             pump: None,
-            slot,
-            awaited: Awaited::Nothing,
+            signal,
+            awaited: ReceiveStep::Nothing,
             class: 0,
             ended: None,
             bell: None,
@@ -72,7 +72,7 @@ impl UringRx {
 
     /// Whether bytes may pass unseen: no receive is in flight that would take them.
     pub(super) fn may_pass(&self) -> bool {
-        let receives = matches!(self.awaited, Awaited::Bytes(_));
+        let receives = matches!(self.awaited, ReceiveStep::Bytes(_));
         !receives && self.ended.is_none() && self.socket.set_nonblocking()
     }
 
@@ -85,20 +85,20 @@ impl UringRx {
         at_most: usize,
     ) -> Poll<usize> {
         loop {
-            if self.awaited == Awaited::Readiness || self.slot.drained.get() {
-                ready!(self.poll_pump(cx, Awaited::Readiness));
-                self.slot.drained.set(false);
+            if self.awaited == ReceiveStep::Readiness || self.signal.drained.get() {
+                ready!(self.poll_pump(cx, ReceiveStep::Readiness));
+                self.signal.drained.set(false);
             }
             match pipe.fill(self.socket.fd(), at_most) {
                 Ok(n) => {
-                    self.slot.drained.set(true);
-                    self.slot.emptied.set(false);
+                    self.signal.drained.set(true);
+                    self.signal.emptied.set(false);
                     // What comes next on this connection is a head.
                     self.class = 0;
                     return Poll::Ready(n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.slot.drained.set(true);
+                    self.signal.drained.set(true);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -110,27 +110,27 @@ impl UringRx {
     }
 
     /// Waits for what is in flight, or for `next` if nothing is.
-    fn poll_pump(&mut self, cx: &Context<'_>, next: Awaited) -> Poll<Done> {
-        if !self.slot.is_due(cx) && self.awaited != Awaited::Nothing {
+    fn poll_pump(&mut self, cx: &Context<'_>, next: ReceiveStep) -> Poll<StepResult> {
+        if !self.signal.is_due(cx) && self.awaited != ReceiveStep::Nothing {
             return Poll::Pending;
         }
-        if self.awaited == Awaited::Nothing {
-            self.slot.wanted.set(next);
+        if self.awaited == ReceiveStep::Nothing {
+            self.signal.wanted.set(next);
             self.awaited = next;
         }
         let pump = self.pump.get_or_insert_with(|| {
             Box::pin(receive(
                 self.socket.clone(),
-                self.core.clone(),
-                self.slot.clone(),
+                self.state.clone(),
+                self.signal.clone(),
             ))
         });
-        let news = self.slot.listen();
+        let news = self.signal.listen();
         let _ = pump.as_mut().poll(&mut Context::from_waker(&news));
-        let Some(done) = self.slot.done.take() else {
+        let Some(done) = self.signal.done.take() else {
             return Poll::Pending;
         };
-        self.awaited = Awaited::Nothing;
+        self.awaited = ReceiveStep::Nothing;
         Poll::Ready(done)
     }
 
@@ -155,8 +155,8 @@ impl Rx for UringRx {
             });
         }
         let received = loop {
-            let next = Awaited::Bytes(self.class);
-            if let Done::Bytes(received) = ready!(self.poll_pump(cx, next)) {
+            let next = ReceiveStep::Bytes(self.class);
+            if let StepResult::Bytes(received) = ready!(self.poll_pump(cx, next)) {
                 break received;
             }
         };
@@ -187,7 +187,7 @@ impl Rx for UringRx {
         if self.ended.is_some() {
             return false;
         }
-        if self.slot.emptied.get() && !ask {
+        if self.signal.emptied.get() && !ask {
             return true;
         }
         os::is_quiet(self.socket.fd())
@@ -199,13 +199,13 @@ impl Rx for UringRx {
     }
 
     fn wake_later(&mut self, cx: &Context<'_>) {
-        Shared::wake_later(&self.core, cx);
+        UringState::wake_later(&self.state, cx);
     }
 }
 
 impl Drop for UringRx {
     fn drop(&mut self) {
-        if self.awaited != Awaited::Nothing && self.ended.is_none() {
+        if self.awaited != ReceiveStep::Nothing && self.ended.is_none() {
             // Ends the operation in flight, whatever becomes of its cancellation; the descriptor closes after it.
             let is_reset = self.socket.aborting.get();
             let how = if is_reset {
@@ -219,56 +219,63 @@ impl Drop for UringRx {
 }
 
 /// The receiving pump: one receive, or wait for one, whenever it is wanted.
-async fn receive(socket: Rc<Socket>, core: Rc<Shared>, slot: Rc<Slot<RxState>>) {
+async fn receive(socket: Rc<UringSocket>, state: Rc<UringState>, signal: Rc<PumpSignal<RxState>>) {
     loop {
-        let wanted = poll_fn(|_| match slot.wanted.take() {
-            Awaited::Nothing => Poll::Pending,
+        let wanted = poll_fn(|_| match signal.wanted.take() {
+            ReceiveStep::Nothing => Poll::Pending,
             wanted => Poll::Ready(wanted),
         });
-        let Awaited::Bytes(class) = wanted.await else {
+        let ReceiveStep::Bytes(class) = wanted.await else {
             // Its error, if any, is that of what follows as well.
             let _ = socket.tcp().readable(true).await;
-            core.tick();
-            slot.done.set(Some(Done::Readiness));
+            state.tick();
+            signal.done.set(Some(StepResult::Readiness));
             continue;
         };
         let bytes = BLOCK_BYTES[class as usize];
         // A large block is taken when there is something to put in it: the one used last is then still in the cache,
         // which is worth more than the receive that it may cost.
-        let is_bulk = bytes > BLOCK_BYTES[0] && slot.drained.get();
-        let armed = if is_bulk { None } else { Armed::take(&core) };
+        let is_bulk = bytes > BLOCK_BYTES[0] && signal.drained.get();
+        let armed = if is_bulk {
+            None
+        } else {
+            ArmedPermit::take(&state)
+        };
         if armed.is_none() {
             // Its error, if any, is the receive's as well.
             let _ = socket.tcp().readable(true).await;
         }
-        let (n, filling) = socket.tcp_mut().read(core.pool.filling(bytes)).await;
+        let (n, filling) = socket.tcp_mut().read(state.pool.filling(bytes)).await;
         drop(armed);
-        core.tick();
+        state.tick();
         let emptied = n.as_ref().is_ok_and(|&n| n < bytes);
-        slot.drained.set(emptied);
-        slot.emptied.set(emptied);
-        slot.done
-            .set(Some(Done::Bytes(n.map(|_| filling.freeze()))));
+        signal.drained.set(emptied);
+        signal.emptied.set(emptied);
+        signal
+            .done
+            .set(Some(StepResult::Bytes(n.map(|_| filling.freeze()))));
     }
 }
 
 /// A place among the receives that may hold a block while they wait.
-struct Armed {
-    core: Rc<Shared>,
+struct ArmedPermit {
+    state: Rc<UringState>,
 }
 
-impl Armed {
-    fn take(core: &Rc<Shared>) -> Option<Self> {
-        let armed = core.armed.get();
+impl ArmedPermit {
+    fn take(state: &Rc<UringState>) -> Option<Self> {
+        let armed = state.armed.get();
         (armed < ARMED_RECEIVES_MAX).then(|| {
-            core.armed.set(armed + 1);
-            Self { core: core.clone() }
+            state.armed.set(armed + 1);
+            Self {
+                state: state.clone(),
+            }
         })
     }
 }
 
-impl Drop for Armed {
+impl Drop for ArmedPermit {
     fn drop(&mut self) {
-        self.core.armed.set(self.core.armed.get() - 1);
+        self.state.armed.set(self.state.armed.get() - 1);
     }
 }

@@ -12,17 +12,17 @@ use monoio::buf::IoVecBuf;
 use monoio::io::AsyncWriteRent;
 
 use super::super::Tx;
-use super::super::buf::Chunk;
+use super::super::chunk::Chunk;
 use super::super::os::{probe, reset};
-use super::super::signal::Slot;
-use super::{Pipe, Pump, Socket, shut};
+use super::pump_signal::PumpSignal;
+use super::{Pipe, Pump, UringSocket, shut};
 use crate::limits::SEND_CHUNKS_MAX;
 
 /// Sending half of a socket.
 pub struct UringTx {
-    socket: Rc<Socket>,
+    socket: Rc<UringSocket>,
     pub(super) pump: Option<Pump>,
-    slot: Rc<Slot<TxState>>,
+    signal: Rc<PumpSignal<TxState>>,
     queue: VecDeque<Chunk>,
     queued: usize,
     ended: Option<io::ErrorKind>,
@@ -37,18 +37,18 @@ struct TxState {
 enum Batch {
     One(Chunk),
     /// In a box: a slot that waits for the next batch is to be small.
-    Many(Box<Vectored>),
+    Many(Box<ChunkVector>),
     /// Chunks, and what is in a pipe behind them.
-    Piped(Box<(Vectored, Pipe)>),
+    Piped(Box<(ChunkVector, Pipe)>),
 }
 
 impl UringTx {
-    pub(super) fn new(socket: Rc<Socket>) -> Self {
-        let slot = Slot::new(TxState::default());
+    pub(super) fn new(socket: Rc<UringSocket>) -> Self {
+        let signal = PumpSignal::new(TxState::default());
         Self {
             socket,
             pump: None,
-            slot,
+            signal,
             queue: VecDeque::new(),
             queued: 0,
             ended: None,
@@ -60,13 +60,13 @@ impl UringTx {
             return self.queue.pop_front().map(Batch::One);
         }
         let n = self.queue.len().min(SEND_CHUNKS_MAX);
-        let chunks = Vectored::new(self.queue.drain(..n));
+        let chunks = ChunkVector::new(self.queue.drain(..n));
         Some(Batch::Many(Box::new(chunks)))
     }
 
     /// Waits until no batch is in flight.
     pub(super) fn poll_idle(&mut self, cx: &Context<'_>) -> Poll<()> {
-        let is_due = self.slot.is_due(cx);
+        let is_due = self.signal.is_due(cx);
         match self.socket.sending.get() {
             0 => Poll::Ready(()),
             _ if is_due => self.drive(),
@@ -81,7 +81,7 @@ impl UringTx {
 
     /// Begins to send what is queued and then what is in the pipe. Only while no batch is in flight.
     pub(super) fn pass(&mut self, pipe: Pipe) {
-        let ahead = Vectored::new(self.queue.drain(..));
+        let ahead = ChunkVector::new(self.queue.drain(..));
         self.queued += pipe.len();
         self.start(Batch::Piped(Box::new((ahead, pipe))));
         // How that ends is told by the next `poll_send`.
@@ -92,17 +92,17 @@ impl UringTx {
         let bytes = batch.len();
         self.queued -= bytes;
         self.socket.sending.set(bytes);
-        self.slot.next.set(Some(batch));
+        self.signal.next.set(Some(batch));
     }
 
     /// Polls the pump; ready when the batch is sent or has failed.
     fn drive(&mut self) -> Poll<()> {
         let pump = self
             .pump
-            .get_or_insert_with(|| Box::pin(send(self.socket.clone(), self.slot.clone())));
-        let news = self.slot.listen();
+            .get_or_insert_with(|| Box::pin(send(self.socket.clone(), self.signal.clone())));
+        let news = self.signal.listen();
         let _ = pump.as_mut().poll(&mut Context::from_waker(&news));
-        if let Some(error) = self.slot.failed.take() {
+        if let Some(error) = self.signal.failed.take() {
             self.socket.broken.set(true);
             self.ended = Some(error.kind());
             self.queue.clear();
@@ -128,7 +128,7 @@ impl Tx for UringTx {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let is_due = self.slot.is_due(cx);
+        let is_due = self.signal.is_due(cx);
         if self.socket.sending.get() > 0 && !is_due {
             return Poll::Pending;
         }
@@ -191,19 +191,19 @@ impl Drop for UringTx {
 }
 
 /// The sending pump: takes a batch, sends all of it, waits for the next.
-async fn send(socket: Rc<Socket>, slot: Rc<Slot<TxState>>) {
+async fn send(socket: Rc<UringSocket>, signal: Rc<PumpSignal<TxState>>) {
     loop {
-        let mut batch = poll_fn(|_| slot.next.take().map_or(Poll::Pending, Poll::Ready)).await;
+        let mut batch = poll_fn(|_| signal.next.take().map_or(Poll::Pending, Poll::Ready)).await;
         while batch.len() > 0 {
             let sent;
             (sent, batch) = send_some(&socket, batch).await;
             match sent {
-                Ok(0) => slot.failed.set(Some(io::ErrorKind::WriteZero.into())),
+                Ok(0) => signal.failed.set(Some(io::ErrorKind::WriteZero.into())),
                 Ok(_) => {
                     socket.sending.set(batch.len());
                     continue;
                 }
-                Err(error) => slot.failed.set(Some(error)),
+                Err(error) => signal.failed.set(Some(error)),
             }
             socket.sending.set(0);
             break;
@@ -212,7 +212,7 @@ async fn send(socket: Rc<Socket>, slot: Rc<Slot<TxState>>) {
 }
 
 /// Sends what the socket takes of a batch.
-async fn send_some(socket: &Socket, batch: Batch) -> (io::Result<usize>, Batch) {
+async fn send_some(socket: &UringSocket, batch: Batch) -> (io::Result<usize>, Batch) {
     let (sent, mut batch) = match batch {
         Batch::One(chunk) => {
             let (sent, chunk) = socket.tcp_mut().write(chunk).await;
@@ -268,13 +268,13 @@ impl Batch {
 }
 
 /// Several chunks for one vectored send.
-struct Vectored {
+struct ChunkVector {
     chunks: VecDeque<Chunk>,
     iovecs: Vec<libc::iovec>,
     bytes: usize,
 }
 
-impl Vectored {
+impl ChunkVector {
     fn new(chunks: impl Iterator<Item = Chunk>) -> Self {
         let mut batch = Self {
             chunks: chunks.collect(),
@@ -296,7 +296,7 @@ impl Vectored {
     }
 
     /// Sends what the socket takes at once, and tells the system that more follows.
-    fn send_before_more(&mut self, socket: &Socket) -> io::Result<usize> {
+    fn send_before_more(&mut self, socket: &UringSocket) -> io::Result<usize> {
         // SAFETY: all zeroes are an empty message.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = self.iovecs.as_mut_ptr();
@@ -324,7 +324,7 @@ impl Vectored {
 
 // SAFETY: the iovecs stand on the heap and point into blocks that `chunks` holds; both stay put when the batch moves
 // and are only rewritten between operations.
-unsafe impl IoVecBuf for Box<Vectored> {
+unsafe impl IoVecBuf for Box<ChunkVector> {
     fn read_iovec_ptr(&self) -> *const libc::iovec {
         self.iovecs.as_ptr()
     }

@@ -3,10 +3,10 @@ use std::collections::HashMap;
 use tinyjson::JsonValue;
 
 use super::super::tests::{event, plan};
-use super::super::{fields, redact};
+use super::super::{fields, redactor};
 use super::*;
 use crate::fault::Reason;
-use crate::obs::access::Style;
+use crate::obs::access_log::LineStyle;
 
 /// What a client may send to pass for something else.
 const EVIL: [&[u8]; 12] = [
@@ -25,8 +25,8 @@ const EVIL: [&[u8]; 12] = [
 ];
 
 /// An exchange in which all that a client chooses is `evil`.
-fn evil(evil: &'static [u8], fields: &'static [u8]) -> Exchange<'static> {
-    Exchange {
+fn evil(evil: &'static [u8], fields: &'static [u8]) -> ExchangeEvent<'static> {
+    ExchangeEvent {
         method: evil,
         host: evil,
         path: evil,
@@ -42,20 +42,20 @@ fn evil(evil: &'static [u8], fields: &'static [u8]) -> Exchange<'static> {
 }
 
 /// A plan that wants two fields of requests and one of answers.
-fn names() -> Names {
+fn names() -> PlanNames {
     let log = "to = \"stdout\"\nrequest_headers = [\"X-A\", \"X-B\"]\nresponse_headers = \"X-C\"\n";
     let rest = "[listen.\"127.0.0.1:8080\"]\n[[route]]\nmatch = \"/*\"\nrespond = 404\n";
-    Names::of(&plan(1, &format!("[access_log]\n{log}{rest}")))
+    PlanNames::of(&plan(1, &format!("[access_log]\n{log}{rest}")))
 }
 
-fn line(format: Format, event: &Exchange<'_>, names: Option<&Names>) -> String {
+fn line(format: LogFormat, event: &ExchangeEvent<'_>, names: Option<&PlanNames>) -> String {
     let mut out = String::new();
-    exchange(&mut out, &Style::from(format), event, names);
+    exchange(&mut out, &LineStyle::from(format), event, names);
     out
 }
 
 /// A line about each, with what was in it.
-fn evil_lines(format: Format) -> Vec<(String, &'static [u8])> {
+fn evil_lines(format: LogFormat) -> Vec<(String, &'static [u8])> {
     let names = names();
     let lines = EVIL.into_iter().map(|text| {
         let mut values = Vec::new();
@@ -79,7 +79,7 @@ fn check(line: &str) -> &str {
 
 #[test]
 fn no_request_forges_a_member_of_a_json_line() {
-    for (line, text) in evil_lines(Format::Json) {
+    for (line, text) in evil_lines(LogFormat::Json) {
         let line: JsonValue = check(&line).parse().unwrap();
         let members: &HashMap<String, JsonValue> = line.get().unwrap();
         assert_eq!(members.len(), 32);
@@ -97,7 +97,7 @@ fn no_request_forges_a_member_of_a_json_line() {
     }
 }
 
-/// Names and values of a line as libraries read it.
+/// PlanNames and values of a line as libraries read it.
 fn read_logfmt(line: &str) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
     let mut rest = line;
@@ -132,7 +132,7 @@ fn read_logfmt(line: &str) -> Vec<(String, String)> {
 
 #[test]
 fn no_request_forges_a_pair_of_a_logfmt_line() {
-    for (line, text) in evil_lines(Format::Logfmt) {
+    for (line, text) in evil_lines(LogFormat::Logfmt) {
         let pairs = read_logfmt(check(&line));
         let names: Vec<_> = pairs.iter().map(|(name, _)| name.as_str()).collect();
         let expected = "time id client listener method host path query version sni client_cert \
@@ -168,7 +168,7 @@ fn read_combined(line: &str) -> Vec<&str> {
 
 #[test]
 fn no_request_forges_a_part_of_a_combined_line() {
-    for (line, _) in evil_lines(Format::Combined) {
+    for (line, _) in evil_lines(LogFormat::Combined) {
         let line = check(&line);
         assert!(line.is_ascii(), "{line}");
         let parts = read_combined(line);
@@ -184,11 +184,11 @@ fn no_request_forges_a_part_of_a_combined_line() {
 #[test]
 fn a_combined_line_is_that_of_apache_and_nginx() {
     assert_eq!(
-        line(Format::Combined, &event(0), None),
+        line(LogFormat::Combined, &event(0), None),
         "192.0.2.7 - - [22/Nov/2026:09:30:00 +0000] \"GET /a?x=1 HTTP/1.1\" 200 1000 \
          \"https://example.com/\" \"curl/8.9\"\n"
     );
-    let odd = Exchange {
+    let odd = ExchangeEvent {
         client: None,
         version: "HTTP/2",
         query: Some(b"token=abc"),
@@ -197,11 +197,11 @@ fn a_combined_line_is_that_of_apache_and_nginx() {
         ..event(0)
     };
     assert_eq!(
-        line(Format::Combined, &odd, None),
+        line(LogFormat::Combined, &odd, None),
         "- - - [22/Nov/2026:09:30:00 +0000] \"GET /a?token=REDACTED HTTP/2.0\" 200 1000 \"-\" \
          \"Agent \\x227\\x22 \\x5C \\xE9\\x01\"\n"
     );
-    let refused = Exchange {
+    let refused = ExchangeEvent {
         method: b"",
         user_agent: b"",
         status: 0,
@@ -210,14 +210,14 @@ fn a_combined_line_is_that_of_apache_and_nginx() {
         ..odd
     };
     assert_eq!(
-        line(Format::Combined, &refused, None),
+        line(LogFormat::Combined, &refused, None),
         "2001:db8::1 - - [22/Nov/2026:09:30:00 +0000] \"-\" 444 0 \"-\" \"-\"\n"
     );
 }
 
 #[test]
 fn no_request_forges_a_part_of_a_text_line() {
-    for (line, _) in evil_lines(Format::Text) {
+    for (line, _) in evil_lines(LogFormat::Text) {
         let line = check(&line);
         // Without what is in quotes, every line is the same.
         let (mut bare, mut is_quoted, mut is_escaped) = (String::new(), false, false);
@@ -242,13 +242,13 @@ fn no_request_forges_a_part_of_a_text_line() {
 
 #[test]
 fn a_text_line_is_one_line() {
-    let event = Exchange {
+    let event = ExchangeEvent {
         path: b"/\n\" x",
         reason: Some(Reason::NoRoute),
         ..event(0)
     };
     assert_eq!(
-        line(Format::Text, &event, Some(&names())),
+        line(LogFormat::Text, &event, Some(&names())),
         "2026-11-22T09:30:00.125Z 192.0.2.7 \"GET\" \"example.com\" \"/\\x0a\\\" x\" HTTP/1.1 200 in=10 \
          out=1000 total=12.345 queue=0.000 connect=0.250 first_byte=9.000 listener=\"127.0.0.1:8080\" \
          route=\"/*\" upstream=- endpoint=- query=\"x=1\" user_agent=\"curl/8.9\" \
@@ -263,5 +263,5 @@ fn the_reference_names_every_secret() {
     let (_, secrets) = reference.split_once("### Secrets").unwrap();
     let (list, _) = secrets.split_once(", or when").unwrap();
     let listed: Vec<_> = list.split('`').skip(3).step_by(2).collect();
-    assert_eq!(listed, redact::SECRETS);
+    assert_eq!(listed, redactor::SECRETS);
 }

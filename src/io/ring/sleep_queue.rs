@@ -11,18 +11,18 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::super::Instant;
-use super::driver::Core;
+use super::driver::Driver;
 
 /// Who sleeps until when.
 #[derive(Default)]
-pub(super) struct Timers {
+pub(super) struct SleepQueue {
     sleepers: RefCell<BTreeMap<(Instant, u64), Waker>>,
     count: Cell<u64>,
     /// The times that the kernel has been told of, each earlier than the one before.
     told: RefCell<Vec<Instant>>,
 }
 
-impl Timers {
+impl SleepQueue {
     /// How long from `now` to the next wake-up, if the kernel has to be told of it.
     pub(super) fn wanted(&self, now: Instant) -> Option<Duration> {
         let (&(at, _), _) = self.sleepers.borrow().first_key_value()?;
@@ -62,15 +62,15 @@ impl Timers {
 
 /// Waits until a time has come.
 pub(super) struct Sleep {
-    core: Rc<Core>,
+    driver: Rc<Driver>,
     at: Instant,
     count: Option<u64>,
 }
 
 impl Sleep {
-    pub(super) fn new(core: Rc<Core>, at: Instant) -> Self {
+    pub(super) fn new(driver: Rc<Driver>, at: Instant) -> Self {
         Self {
-            core,
+            driver,
             at,
             count: None,
         }
@@ -81,11 +81,11 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let (core, at) = (self.core.clone(), self.at);
-        if core.now.get() >= at {
+        let (driver, at) = (self.driver.clone(), self.at);
+        if driver.now.get() >= at {
             return Poll::Ready(());
         }
-        let timers = &core.timers;
+        let timers = &driver.timers;
         let count = *self.count.get_or_insert_with(|| {
             timers.count.set(timers.count.get() + 1);
             timers.count.get()
@@ -99,7 +99,7 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some(count) = self.count {
-            let mut sleepers = self.core.timers.sleepers.borrow_mut();
+            let mut sleepers = self.driver.timers.sleepers.borrow_mut();
             let waker = sleepers.remove(&(self.at, count));
             drop(sleepers);
             drop(waker);
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn the_kernel_is_told_of_earlier_times_only() {
-        let timers = Timers::default();
+        let timers = SleepQueue::default();
         let sleep = |at| {
             let mut sleepers = timers.sleepers.borrow_mut();
             sleepers.insert((Instant(at), 0), Waker::noop().clone());

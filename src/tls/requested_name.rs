@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 /// What is known of the name that a client asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum RequestedName {
     /// Its hello has not come in full.
     #[default]
     Unknown,
@@ -26,7 +26,7 @@ const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 const HOST_NAME: u8 = 0;
 
-impl Asked {
+impl RequestedName {
     /// Reads it from what a client has sent so far.
     pub(super) fn read(sent: &[u8]) -> Self {
         let Some(hello) = first_message(sent) else {
@@ -42,7 +42,7 @@ impl Asked {
 /// The first message of the handshake without its header, put together from its records. `None`: it is not all there.
 /// Of what is no hello, or comes in too many pieces, it is empty.
 fn first_message(sent: &[u8]) -> Option<Vec<u8>> {
-    let mut records = Reader(sent);
+    let mut records = HelloReader(sent);
     let mut message = Vec::new();
     for _ in 0..RECORDS_MAX {
         let kind = records.u8()?;
@@ -52,7 +52,7 @@ fn first_message(sent: &[u8]) -> Option<Vec<u8>> {
             return Some(Vec::new());
         }
         message.extend_from_slice(payload);
-        let mut start = Reader(&message);
+        let mut start = HelloReader(&message);
         if let (Some(kind), Some(len)) = (start.u8(), start.u24())
             && let Some(body) = start.take(len)
         {
@@ -64,17 +64,17 @@ fn first_message(sent: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn server_name(hello: &[u8]) -> Option<&str> {
-    let mut hello = Reader(hello);
+    let mut hello = HelloReader(hello);
     // Version and random number.
     hello.take(2 + 32)?;
     let _session = hello.list8()?;
     let _suites = hello.list16()?;
     let _compressions = hello.list8()?;
-    let mut extensions = Reader(hello.list16()?);
+    let mut extensions = HelloReader(hello.list16()?);
     loop {
         let (kind, content) = (extensions.u16()?, extensions.list16()?);
         if kind == SERVER_NAME {
-            let mut names = Reader(Reader(content).list16()?);
+            let mut names = HelloReader(HelloReader(content).list16()?);
             let (kind, name) = (names.u8()?, names.list16()?);
             let name = std::str::from_utf8(name).ok()?;
             let is_name = kind == HOST_NAME && name.bytes().all(|byte| byte.is_ascii_graphic());
@@ -84,9 +84,9 @@ fn server_name(hello: &[u8]) -> Option<&str> {
 }
 
 /// The rest of a message.
-struct Reader<'a>(&'a [u8]);
+struct HelloReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> HelloReader<'a> {
     fn take(&mut self, n: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(n)?;
         self.0 = rest;
@@ -156,24 +156,34 @@ mod tests {
     fn the_name_is_read_however_the_hello_is_cut() {
         let other = extension(16, b"\0\x03\x02h2");
         for (extensions, expected) in [
-            (vec![asks_for(b"a.test")], Asked::Name("a.test".into())),
+            (
+                vec![asks_for(b"a.test")],
+                RequestedName::Name("a.test".into()),
+            ),
             (
                 vec![other.clone(), asks_for(b"A.Test"), other.clone()],
-                Asked::Name("A.Test".into()),
+                RequestedName::Name("A.Test".into()),
             ),
-            (vec![other], Asked::Nothing),
-            (vec![], Asked::Nothing),
-            (vec![asks_for(b"")], Asked::Nothing),
-            (vec![asks_for(b"a b\n")], Asked::Nothing),
-            (vec![asks_for(b"\xff")], Asked::Nothing),
-            (vec![extension(0, b"\0\x04\x01\0\x01a")], Asked::Nothing),
-            (vec![extension(0, b"\0\xff\0")], Asked::Nothing),
+            (vec![other], RequestedName::Nothing),
+            (vec![], RequestedName::Nothing),
+            (vec![asks_for(b"")], RequestedName::Nothing),
+            (vec![asks_for(b"a b\n")], RequestedName::Nothing),
+            (vec![asks_for(b"\xff")], RequestedName::Nothing),
+            (
+                vec![extension(0, b"\0\x04\x01\0\x01a")],
+                RequestedName::Nothing,
+            ),
+            (vec![extension(0, b"\0\xff\0")], RequestedName::Nothing),
         ] {
             for record_bytes in [30, 60, 16_384] {
                 let sent = hello(&extensions, record_bytes);
-                assert_eq!(Asked::read(&sent), expected, "{extensions:?}");
+                assert_eq!(RequestedName::read(&sent), expected, "{extensions:?}");
                 for len in 0..sent.len() {
-                    assert_eq!(Asked::read(&sent[..len]), Asked::Unknown, "{len}");
+                    assert_eq!(
+                        RequestedName::read(&sent[..len]),
+                        RequestedName::Unknown,
+                        "{len}"
+                    );
                 }
             }
         }
@@ -182,7 +192,7 @@ mod tests {
     #[test]
     fn a_hello_in_crumbs_is_not_read() {
         let sent = hello(&[asks_for(b"a.test")], 1);
-        assert_eq!(Asked::read(&sent), Asked::Nothing);
+        assert_eq!(RequestedName::read(&sent), RequestedName::Nothing);
     }
 
     #[test]
@@ -196,8 +206,11 @@ mod tests {
                 bytes[at] = random.u8(..);
             }
             bytes.truncate(random.usize(..=good.len()));
-            Asked::read(&bytes);
+            RequestedName::read(&bytes);
         }
-        assert_eq!(Asked::read(b"GET / HTTP/1.1\r\n\r\n"), Asked::Unknown);
+        assert_eq!(
+            RequestedName::read(b"GET / HTTP/1.1\r\n\r\n"),
+            RequestedName::Unknown
+        );
     }
 }

@@ -4,22 +4,22 @@ use std::rc::Rc;
 
 use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
 
+use super::certificate_identity::CertificateIdentity;
 use super::halves::TlsRx;
-use super::hello::Asked;
-use super::session::{Session, Side};
-use super::x509::Identity;
+use super::requested_name::RequestedName;
+use super::session::{Session, TlsSide};
 use crate::io::{Rx, Tx};
 
 /// The protocol that was agreed on by ALPN (RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub enum AlpnProtocol {
     /// HTTP/1.1, also for a client that named none.
     Http1,
     /// HTTP/2.
     Http2,
 }
 
-impl Protocol {
+impl AlpnProtocol {
     /// What we can speak on either side, in the order of our preference.
     pub fn offered(http2: bool) -> Vec<Vec<u8>> {
         let all: &[Self] = if http2 {
@@ -50,18 +50,18 @@ impl Protocol {
 
 /// What was agreed on in a handshake: for logs and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Agreed {
+pub struct TlsParameters {
     /// TLS 1.3, or else 1.2.
     pub is_13: bool,
-    /// The number of the cipher suite; [`Agreed::cipher`] has its name.
+    /// The number of the cipher suite; [`TlsParameters::cipher`] has its name.
     pub suite: u16,
     /// A former session was taken up again: no certificate was shown.
-    pub resumed: bool,
+    pub is_resumed: bool,
     /// What is spoken on the connection.
-    pub protocol: Protocol,
+    pub protocol: AlpnProtocol,
 }
 
-impl Agreed {
+impl TlsParameters {
     /// The version as logs and metrics have it.
     pub const fn version(&self) -> &'static str {
         if self.is_13 { "1.3" } else { "1.2" }
@@ -75,18 +75,20 @@ impl Agreed {
 
 impl<R: Rx, T: Tx> TlsRx<R, T> {
     /// What was agreed on; `None` before the handshake is over.
-    pub fn agreed(&self) -> Option<Agreed> {
+    pub fn tls_parameters(&self) -> Option<TlsParameters> {
         self.look(|session| session.is_open.then(|| of(session)))
     }
 }
 
 impl<R: Rx, T: Tx> TlsRx<R, T> {
     /// Whose certificate the client has shown; it was verified. Read once a connection.
-    pub fn identity(&self) -> Option<Rc<Identity>> {
+    pub fn identity(&self) -> Option<Rc<CertificateIdentity>> {
         let read = || {
             let read = self.look(|session| match &session.side {
-                Side::Server(side) => Identity::of(side.peer_certificates()?.first()?),
-                Side::Client(_) => None,
+                TlsSide::Server(side) => {
+                    CertificateIdentity::of(side.peer_certificates()?.first()?)
+                }
+                TlsSide::Client(_) => None,
             });
             read.map(Rc::new)
         };
@@ -98,8 +100,8 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
     /// The name that the client asked for (SNI, RFC 6066 section 3).
     pub fn server_name(&self) -> Option<Rc<str>> {
         self.look(|session| match &session.asked {
-            Asked::Name(name) => Some(name.clone()),
-            Asked::Unknown | Asked::Nothing => None,
+            RequestedName::Name(name) => Some(name.clone()),
+            RequestedName::Unknown | RequestedName::Nothing => None,
         })
     }
 }
@@ -107,35 +109,35 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
 /// Whether a session was taken up again after the end of the client's certificate, which nobody has looked at since it
 /// began.
 pub(super) fn is_outlived<T: Tx>(session: &Session<T>) -> bool {
-    let Side::Server(side) = &session.side else {
+    let TlsSide::Server(side) = &session.side else {
         return false;
     };
     side.handshake_kind() == Some(HandshakeKind::Resumed)
         && side
             .peer_certificates()
-            .and_then(|chain| Identity::of(chain.first()?))
+            .and_then(|chain| CertificateIdentity::of(chain.first()?))
             .is_some_and(|identity| identity.seconds_left() < 0)
 }
 
-fn of<T: Tx>(session: &Session<T>) -> Agreed {
+fn of<T: Tx>(session: &Session<T>) -> TlsParameters {
     let (version, suite, kind, alpn) = match &session.side {
-        Side::Server(side) => (
+        TlsSide::Server(side) => (
             side.protocol_version(),
             side.negotiated_cipher_suite(),
             side.handshake_kind(),
             side.alpn_protocol(),
         ),
-        Side::Client(side) => (
+        TlsSide::Client(side) => (
             side.protocol_version(),
             side.negotiated_cipher_suite(),
             side.handshake_kind(),
             side.alpn_protocol(),
         ),
     };
-    Agreed {
+    TlsParameters {
         is_13: version == Some(ProtocolVersion::TLSv1_3),
         suite: suite.map_or(0, |suite| suite.suite().into()),
-        resumed: kind == Some(HandshakeKind::Resumed),
-        protocol: Protocol::from_name(alpn),
+        is_resumed: kind == Some(HandshakeKind::Resumed),
+        protocol: AlpnProtocol::from_name(alpn),
     }
 }

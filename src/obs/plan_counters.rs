@@ -1,6 +1,6 @@
 //! Which counters belong to which part of a plan.
 //!
-//! A [`Sheet`] is one core's view: counters in arrays indexed by the plan's ids. A reload makes a new sheet that takes
+//! A [`PlanCounters`] is one core's view: counters in arrays indexed by the plan's ids. A reload makes a new sheet that takes
 //! over the counters of everything whose name is still there. Parts of one name share their counters.
 
 use std::collections::HashMap;
@@ -11,45 +11,46 @@ use crate::plan::{ListenerId, LogFields, Plan, RouteId, UpstreamId};
 
 /// The names of a plan's parts, by id; the same for all cores.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct PlanNames {
     /// The plan's epoch.
     pub(super) epoch: u64,
     /// Listeners.
-    pub(super) listeners: Named,
+    pub(super) listeners: NameTable,
     /// Routes.
-    pub(super) routes: Named,
+    pub(super) routes: NameTable,
     /// Upstreams.
-    pub(super) upstreams: Named,
+    pub(super) upstreams: NameTable,
     /// Endpoints, by upstream.
-    pub(super) endpoints: Vec<Named>,
+    pub(super) endpoints: Vec<NameTable>,
     /// Fields that lines of the access log have.
     pub(super) fields: Arc<LogFields>,
 }
 
-/// Names by id, and back.
+/// PlanNames by id, and back.
 #[derive(Debug, Default)]
-pub(super) struct Named {
+pub(super) struct NameTable {
     names: Vec<Arc<str>>,
     first: HashMap<Arc<str>, u32>,
 }
 
-impl Names {
+impl PlanNames {
     /// The names of `plan`.
     pub(super) fn of(plan: &Plan) -> Self {
-        let endpoints =
-            |up: &crate::plan::UpstreamPlan| Named::new(up.endpoints.iter().map(|each| &each.name));
+        let endpoints = |up: &crate::plan::UpstreamPlan| {
+            NameTable::new(up.endpoints.iter().map(|each| &each.name))
+        };
         Self {
             epoch: plan.epoch,
-            listeners: Named::new(plan.listeners.iter().map(|each| &each.name)),
-            routes: Named::new(plan.routes.iter().map(|each| &each.name)),
-            upstreams: Named::new(plan.upstreams.iter().map(|each| &each.name)),
+            listeners: NameTable::new(plan.listeners.iter().map(|each| &each.name)),
+            routes: NameTable::new(plan.routes.iter().map(|each| &each.name)),
+            upstreams: NameTable::new(plan.upstreams.iter().map(|each| &each.name)),
             endpoints: plan.upstreams.iter().map(endpoints).collect(),
             fields: plan.log_fields.clone(),
         }
     }
 }
 
-impl Named {
+impl NameTable {
     fn new<'a>(names: impl Iterator<Item = &'a Arc<str>>) -> Self {
         let mut named = Self::default();
         for (id, name) in (0_u32..).zip(names) {
@@ -92,18 +93,18 @@ impl Named {
 
 /// One core's counters for one plan.
 #[derive(Debug)]
-pub(super) struct Sheet {
+pub(super) struct PlanCounters {
     /// What they belong to.
-    pub(super) names: Arc<Names>,
+    pub(super) names: Arc<PlanNames>,
     listeners: Vec<Arc<ListenerCounts>>,
     routes: Vec<Arc<RouteCounts>>,
     upstreams: Vec<Arc<UpstreamCounts>>,
     endpoints: Vec<Vec<Arc<EndpointCounts>>>,
 }
 
-impl Sheet {
+impl PlanCounters {
     /// Counters for a plan's parts, those of `old` carried over by name.
-    pub(super) fn new(names: Arc<Names>, old: Option<&Self>) -> Self {
+    pub(super) fn new(names: Arc<PlanNames>, old: Option<&Self>) -> Self {
         let listeners = names
             .listeners
             .counters(old.map(|s| (&s.names.listeners, s.listeners.as_slice())));

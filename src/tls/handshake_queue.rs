@@ -13,22 +13,22 @@ use std::task::{Context, Poll, Waker};
 use crate::limits::HANDSHAKE_STEPS_MAX;
 
 /// One core's gate.
-pub struct Gate {
+pub struct HandshakeQueue {
     taken: Cell<usize>,
-    waiting: RefCell<VecDeque<Rc<Turn>>>,
+    waiting: RefCell<VecDeque<Rc<HandshakeTurn>>>,
     rung: Cell<bool>,
     ring: Box<dyn Fn()>,
 }
 
 /// A handshake that waits for its turn. One that is dropped waits no more.
 #[derive(Default)]
-pub(super) struct Turn {
+pub(super) struct HandshakeTurn {
     granted: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
-impl Gate {
-    /// `ring` has [`Gate::open`] called when the core has gone round once.
+impl HandshakeQueue {
+    /// `ring` has [`HandshakeQueue::open`] called when the core has gone round once.
     pub fn new(ring: impl Fn() + 'static) -> Rc<Self> {
         Rc::new(Self {
             taken: Cell::new(0),
@@ -61,7 +61,11 @@ impl Gate {
     }
 
     /// Waits for the right to take one step; `turn` remembers the place in the queue.
-    pub(super) fn poll_turn(&self, cx: &Context<'_>, turn: &mut Option<Rc<Turn>>) -> Poll<()> {
+    pub(super) fn poll_turn(
+        &self,
+        cx: &Context<'_>,
+        turn: &mut Option<Rc<HandshakeTurn>>,
+    ) -> Poll<()> {
         let mut waiting = self.waiting.borrow_mut();
         match turn {
             Some(own) if own.granted.get() => {}
@@ -75,7 +79,7 @@ impl Gate {
                 return Poll::Ready(());
             }
             None => {
-                let own = Rc::new(Turn::default());
+                let own = Rc::new(HandshakeTurn::default());
                 *own.waker.borrow_mut() = Some(cx.waker().clone());
                 waiting.push_back(own.clone());
                 *turn = Some(own);
@@ -102,12 +106,12 @@ mod tests {
     fn as_many_as_may_go_and_the_others_in_their_order() {
         let rings = Rc::new(Cell::new(0));
         let counted = rings.clone();
-        let gate = Gate::new(move || counted.set(counted.get() + 1));
+        let queue = HandshakeQueue::new(move || counted.set(counted.get() + 1));
         let cx = Context::from_waker(Waker::noop());
-        let mut turns: Vec<Option<Rc<Turn>>> = vec![None; 3 * HANDSHAKE_STEPS_MAX];
-        let go = |turns: &mut Vec<Option<Rc<Turn>>>| -> Vec<usize> {
-            let ready = |(i, turn): (usize, &mut Option<Rc<Turn>>)| {
-                gate.poll_turn(&cx, turn).is_ready().then_some(i)
+        let mut turns: Vec<Option<Rc<HandshakeTurn>>> = vec![None; 3 * HANDSHAKE_STEPS_MAX];
+        let go = |turns: &mut Vec<Option<Rc<HandshakeTurn>>>| -> Vec<usize> {
+            let ready = |(i, turn): (usize, &mut Option<Rc<HandshakeTurn>>)| {
+                queue.poll_turn(&cx, turn).is_ready().then_some(i)
             };
             turns.iter_mut().enumerate().filter_map(ready).collect()
         };
@@ -118,7 +122,7 @@ mod tests {
         let mut waiting = turns.split_off(HANDSHAKE_STEPS_MAX);
         assert!(go(&mut waiting).is_empty());
         drop(waiting.remove(0));
-        gate.open();
+        queue.open();
         assert_eq!(go(&mut waiting), first);
         let mut newcomer = vec![None];
         assert!(go(&mut newcomer).is_empty(), "nobody overtakes");

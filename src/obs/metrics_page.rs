@@ -6,14 +6,14 @@ use super::counters::{Detail, Histogram, HistogramTotal};
 
 /// A page of metrics under construction.
 #[derive(Default)]
-pub(crate) struct Page {
+pub(crate) struct MetricsPage {
     text: String,
     family: &'static str,
 }
 
 /// What kind of number a family holds.
 #[derive(Clone, Copy)]
-pub(crate) enum Kind {
+pub(crate) enum MetricKind {
     /// Only grows; its name ends in `_total`.
     Counter,
     /// Goes up and down.
@@ -22,7 +22,7 @@ pub(crate) enum Kind {
     Histogram,
 }
 
-impl Page {
+impl MetricsPage {
     /// With room for a text of that length.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self {
@@ -32,11 +32,11 @@ impl Page {
     }
 
     /// Begins a family: all samples until the next one belong to it. Call it once a name.
-    pub(crate) fn family(&mut self, name: &'static str, kind: Kind, help: &str) {
+    pub(crate) fn family(&mut self, name: &'static str, kind: MetricKind, help: &str) {
         let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         };
         debug_assert!(kind != "counter" || name.ends_with("_total"));
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");

@@ -8,15 +8,15 @@ const HEADER_BYTES: usize = 5;
 /// What has come and is not understood. Records are opened where they were received; of a record that was cut by the
 /// end of a block, the rest is copied to its beginning, and no more than that.
 #[derive(Default)]
-pub(super) struct Incoming {
+pub(super) struct IncomingRecords {
     /// What is looked at.
     part: Chunk,
     /// What came behind it, while `part` is waiting for a piece of it.
     next: Chunk,
 }
 
-impl Incoming {
-    /// Takes what was received. Only after [`Incoming::advance`] has no more to give.
+impl IncomingRecords {
+    /// Takes what was received. Only after [`IncomingRecords::advance`] has no more to give.
     pub(super) fn add(&mut self, chunk: Chunk) {
         debug_assert!(self.next.is_empty());
         if self.part.is_empty() {
@@ -42,7 +42,7 @@ impl Incoming {
         self.part.lone_mut().unwrap_or_default()
     }
 
-    /// Drops the first `n` bytes, which are understood. What came behind them is looked at after [`Incoming::advance`].
+    /// Drops the first `n` bytes, which are understood. What came behind them is looked at after [`IncomingRecords::advance`].
     pub(super) fn consume(&mut self, n: usize) {
         self.part.advance(n);
     }
@@ -103,10 +103,10 @@ mod tests {
         record.resize(105, b'x');
         let all = record.repeat(3);
         for cut in 1..all.len() {
-            let mut incoming = Incoming::default();
+            let mut incoming = IncomingRecords::default();
             incoming.add(pool.copy(&all[..cut]));
             let mut seen = Vec::new();
-            let mut opened = |incoming: &mut Incoming| {
+            let mut opened = |incoming: &mut IncomingRecords| {
                 while let Some(record) = incoming.bytes(&pool).get(..105).map(<[u8]>::to_vec) {
                     seen.push(record);
                     incoming.consume(105);
@@ -129,7 +129,7 @@ mod tests {
     fn what_is_behind_a_completed_record_is_not_forgotten() {
         let pool = Pool::new();
         let record = [23, 3, 3, 0, 2, b'a', b'b'];
-        let mut incoming = Incoming::default();
+        let mut incoming = IncomingRecords::default();
         incoming.add(pool.copy(&record[..3]));
         incoming.add(pool.copy(&[&record[3..], &record[..]].concat()));
         // The header, then the rest of the record.

@@ -12,45 +12,46 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, Thread};
 
-use super::counters::Count;
-use super::event::Exchange;
+use weir_config::LogFormat;
+
+use super::counters::Counter;
+use super::event::ExchangeEvent;
 use super::limits::{
     LOG_BATCH_BYTES, LOG_FLUSH_MAX, LOG_PLANS_MAX, LOG_QUEUE_BYTES_MAX, LOG_REST, LOG_REST_MAX,
 };
-use super::line::Format;
-use super::record::{self, Record};
-use super::redact::Redact;
-use super::sheet::Names;
-use super::sink::{Destination, Place, Queue};
+use super::log_queue::{FileId, LogDestination, LogQueue};
+use super::log_record::{self, LogRecord};
+use super::plan_counters::PlanNames;
+use super::redactor::Redactor;
 use super::{CoreShared, line, process};
 
 /// Where the lines go and what they look like. Dropping it lets the thread that writes them finish and end.
 pub struct AccessLog {
-    queue: Arc<Queue>,
-    place: Option<Place>,
-    style: Style,
+    queue: Arc<LogQueue>,
+    place: Option<FileId>,
+    style: LineStyle,
 }
 
 /// Bytes of lines that could not be written.
 static LOST_BYTES: AtomicU64 = AtomicU64::new(0);
 
 /// What lines look like.
-pub struct Style {
-    pub(super) format: Format,
-    pub(super) redact: Redact,
+pub struct LineStyle {
+    pub(super) format: LogFormat,
+    pub(super) redact: Redactor,
 }
 
-impl Style {
+impl LineStyle {
     /// Lines of this form without these secrets.
-    pub fn new(format: Format, redact: Redact) -> Self {
+    pub fn new(format: LogFormat, redact: Redactor) -> Self {
         Self { format, redact }
     }
 }
 
-impl From<Format> for Style {
+impl From<LogFormat> for LineStyle {
     /// Without the secrets that are known.
-    fn from(format: Format) -> Self {
-        Self::new(format, Redact::new(Some(&[])))
+    fn from(format: LogFormat) -> Self {
+        Self::new(format, Redactor::new(Some(&[])))
     }
 }
 
@@ -59,8 +60,8 @@ impl AccessLog {
     ///
     /// # Errors
     /// There is no thread to be had.
-    pub fn stdout(style: impl Into<Style>) -> io::Result<Self> {
-        Self::to(Destination::stdout(), style.into())
+    pub fn stdout(style: impl Into<LineStyle>) -> io::Result<Self> {
+        Self::to(LogDestination::stdout(), style.into())
     }
 
     /// To the end of a file, which is made when it is not there, readable for owner and group. A FIFO that somebody
@@ -68,12 +69,12 @@ impl AccessLog {
     ///
     /// # Errors
     /// The file cannot be opened, or there is no thread to be had.
-    pub fn file(path: PathBuf, style: impl Into<Style>) -> io::Result<Self> {
-        Self::to(Destination::file(path)?, style.into())
+    pub fn file(path: PathBuf, style: impl Into<LineStyle>) -> io::Result<Self> {
+        Self::to(LogDestination::file(path)?, style.into())
     }
 
-    fn to(destination: Destination, style: Style) -> io::Result<Self> {
-        let queue = Arc::new(Queue::new(LOG_QUEUE_BYTES_MAX));
+    fn to(destination: LogDestination, style: LineStyle) -> io::Result<Self> {
+        let queue = Arc::new(LogQueue::new(LOG_QUEUE_BYTES_MAX));
         let (theirs, place) = (queue.clone(), destination.place());
         super::spawn("weir-access-log", move || {
             write_queued(&theirs, destination)
@@ -107,7 +108,7 @@ impl Drop for AccessLog {
 }
 
 /// The life of the thread that writes to a destination.
-fn write_queued(queue: &Queue, mut destination: Destination) {
+fn write_queued(queue: &LogQueue, mut destination: LogDestination) {
     let mut lost_bytes = 0;
     while let Some(lines) = queue.next() {
         match destination.write(lines.as_bytes(), queue) {
@@ -137,16 +138,16 @@ pub(super) type Source = (rtrb::Consumer<u8>, Arc<CoreShared>);
 
 /// Control's handle to the log thread.
 pub(super) struct LogThread {
-    note: Arc<Mutex<Note>>,
+    note: Arc<Mutex<LogOrders>>,
     thread: Thread,
     ended: mpsc::Receiver<()>,
-    unwritten: Arc<Count>,
+    unwritten: Arc<Counter>,
 }
 
 /// What control wants of the thread.
 #[derive(Default)]
-struct Note {
-    names: VecDeque<Arc<Names>>,
+struct LogOrders {
+    names: VecDeque<Arc<PlanNames>>,
     change: Option<Option<AccessLog>>,
     stop: bool,
 }
@@ -154,19 +155,19 @@ struct Note {
 impl LogThread {
     pub(super) fn start(
         sources: Vec<Source>,
-        names: Arc<Names>,
+        names: Arc<PlanNames>,
         log: Option<AccessLog>,
     ) -> io::Result<Self> {
-        let note = Arc::new(Mutex::new(Note {
+        let note = Arc::new(Mutex::new(LogOrders {
             names: [names].into(),
-            ..Note::default()
+            ..LogOrders::default()
         }));
         let (alive, ended) = mpsc::channel();
-        let unwritten = Arc::<Count>::default();
-        let writer = Writer {
+        let unwritten = Arc::<Counter>::default();
+        let writer = LogWorker {
             note: note.clone(),
             names: VecDeque::new(),
-            sources: sources.into_iter().map(Reading::new).collect(),
+            sources: sources.into_iter().map(CoreRing::new).collect(),
             log,
             lines: String::new(),
             unwritten: unwritten.clone(),
@@ -182,7 +183,7 @@ impl LogThread {
     }
 
     /// Makes the names of a plan known, before any core runs it.
-    pub(super) fn names(&self, names: Arc<Names>) {
+    pub(super) fn names(&self, names: Arc<PlanNames>) {
         push_bounded(&mut lock(&self.note).names, names);
     }
 
@@ -209,30 +210,30 @@ impl LogThread {
     }
 }
 
-fn lock(note: &Mutex<Note>) -> MutexGuard<'_, Note> {
+fn lock(note: &Mutex<LogOrders>) -> MutexGuard<'_, LogOrders> {
     // Every change of a note is a single assignment, so a panic cannot leave it broken.
     note.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn push_bounded(all: &mut VecDeque<Arc<Names>>, names: Arc<Names>) {
+fn push_bounded(all: &mut VecDeque<Arc<PlanNames>>, names: Arc<PlanNames>) {
     all.truncate(LOG_PLANS_MAX - 1);
     all.push_front(names);
 }
 
 /// The thread itself.
-struct Writer {
-    note: Arc<Mutex<Note>>,
+struct LogWorker {
+    note: Arc<Mutex<LogOrders>>,
     /// Recent plans' names, newest first.
-    names: VecDeque<Arc<Names>>,
-    sources: Vec<Reading>,
+    names: VecDeque<Arc<PlanNames>>,
+    sources: Vec<CoreRing>,
     log: Option<AccessLog>,
     lines: String,
-    unwritten: Arc<Count>,
+    unwritten: Arc<Counter>,
     _alive: mpsc::Sender<()>,
 }
 
 /// One core's ring, with what is left of a record that was not complete yet.
-struct Reading {
+struct CoreRing {
     ring: rtrb::Consumer<u8>,
     core: Arc<CoreShared>,
     bytes: Vec<u8>,
@@ -241,7 +242,7 @@ struct Reading {
     unwritten: u64,
 }
 
-impl Reading {
+impl CoreRing {
     fn new((ring, core): Source) -> Self {
         Self {
             ring,
@@ -253,7 +254,7 @@ impl Reading {
     }
 }
 
-impl Writer {
+impl LogWorker {
     fn run(mut self) {
         let mut rest = LOG_REST;
         loop {
@@ -312,15 +313,17 @@ impl Writer {
         let Some(reading) = self.sources.get_mut(at) else {
             return false;
         };
-        if !record::drain(&mut reading.ring, &mut reading.bytes, LOG_BATCH_BYTES) {
+        if !log_record::drain(&mut reading.ring, &mut reading.bytes, LOG_BATCH_BYTES) {
             return false;
         }
         let bytes = std::mem::take(&mut reading.bytes);
         let mut rest = bytes.as_slice();
-        while let Some(record) = record::next(&mut rest) {
+        while let Some(record) = log_record::next(&mut rest) {
             match record {
-                Record::Exchange(epoch, event) => self.exchange(at, epoch, &event),
-                Record::Message(level, text) => process::say(level, String::from_utf8_lossy(text)),
+                LogRecord::Exchange(epoch, event) => self.exchange(at, epoch, &event),
+                LogRecord::Message(level, text) => {
+                    process::say(level, String::from_utf8_lossy(text))
+                }
             }
         }
         let rest = bytes.len() - rest.len();
@@ -331,7 +334,7 @@ impl Writer {
         true
     }
 
-    fn exchange(&mut self, at: usize, epoch: u64, event: &Exchange<'_>) {
+    fn exchange(&mut self, at: usize, epoch: u64, event: &ExchangeEvent<'_>) {
         let Some(log) = &self.log else {
             return;
         };

@@ -13,7 +13,7 @@ use crate::limits::CERTIFICATE_EXPIRES_SOON_DAYS;
 
 /// What a certificate says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
+pub struct CertificateIdentity {
     /// Whose it is, as RFC 4514 writes it: `CN=client,O=Example`.
     pub subject: String,
     /// The names that it is for: `DNS:example.com`, `IP:192.0.2.1`, `URI:spiffe://...`, `email:a@example.com`.
@@ -56,11 +56,11 @@ const ATTRIBUTES: [(&[u8], &str); 10] = [
     ),
 ];
 
-impl Identity {
+impl CertificateIdentity {
     /// Reads a certificate. `None`: it is none.
     pub fn of(certificate: &[u8]) -> Option<Self> {
-        let mut outer = Der(certificate);
-        let mut to_be_signed = Der(Der(outer.take(SEQUENCE)?).take(SEQUENCE)?);
+        let mut outer = DerReader(certificate);
+        let mut to_be_signed = DerReader(DerReader(outer.take(SEQUENCE)?).take(SEQUENCE)?);
         if to_be_signed.0.first() == Some(&VERSION) {
             to_be_signed.any()?;
         }
@@ -68,7 +68,7 @@ impl Identity {
         for _ in 0..3 {
             to_be_signed.any()?;
         }
-        let mut validity = Der(to_be_signed.take(SEQUENCE)?);
+        let mut validity = DerReader(to_be_signed.take(SEQUENCE)?);
         let (tag, not_before) = validity.any()?;
         // The only ones that cannot be read are before 1970.
         let not_before = time(tag, not_before).unwrap_or(0);
@@ -78,7 +78,7 @@ impl Identity {
         let mut names = Vec::new();
         while let Some((tag, value)) = to_be_signed.any() {
             if tag == EXTENSIONS {
-                names = alt_names(Der(value).take(SEQUENCE)?);
+                names = alt_names(DerReader(value).take(SEQUENCE)?);
             }
         }
         Some(Self {
@@ -156,9 +156,9 @@ pub(crate) fn span(seconds: i64) -> String {
 }
 
 /// The values at hand, one after the other.
-struct Der<'a>(&'a [u8]);
+struct DerReader<'a>(&'a [u8]);
 
-impl<'a> Der<'a> {
+impl<'a> DerReader<'a> {
     fn any(&mut self) -> Option<(u8, &'a [u8])> {
         let (&[tag, first], rest) = self.0.split_first_chunk()?;
         let (length, rest) = match first {
@@ -188,12 +188,12 @@ impl<'a> Der<'a> {
 /// A distinguished name, the most specific part first.
 fn subject(name: &[u8]) -> Option<String> {
     let mut parts = Vec::new();
-    let mut sets = Der(name);
+    let mut sets = DerReader(name);
     while let Some(set) = sets.take(SET) {
         let mut text = String::new();
-        let mut attributes = Der(set);
+        let mut attributes = DerReader(set);
         while let Some(attribute) = attributes.take(SEQUENCE) {
-            let mut attribute = Der(attribute);
+            let mut attribute = DerReader(attribute);
             let id = attribute.take(OBJECT)?;
             let (tag, value) = attribute.any()?;
             if !text.is_empty() {
@@ -251,9 +251,9 @@ fn escape(out: &mut String, value: &str) {
 /// The subject's alternative names (RFC 5280 section 4.2.1.6) that have a text.
 fn alt_names(extensions: &[u8]) -> Vec<String> {
     let mut names = Vec::new();
-    let mut extensions = Der(extensions);
+    let mut extensions = DerReader(extensions);
     while let Some(extension) = extensions.take(SEQUENCE) {
-        let mut extension = Der(extension);
+        let mut extension = DerReader(extension);
         if extension.take(OBJECT) != Some(SUBJECT_ALT_NAME) {
             continue;
         }
@@ -264,7 +264,7 @@ fn alt_names(extensions: &[u8]) -> Vec<String> {
         let Some((OCTETS, value)) = value else {
             continue;
         };
-        let mut list = Der(Der(value).take(SEQUENCE).unwrap_or_default());
+        let mut list = DerReader(DerReader(value).take(SEQUENCE).unwrap_or_default());
         while let Some((tag, value)) = list.any() {
             let kind = match tag {
                 0x81 => "email",
@@ -358,15 +358,15 @@ mod tests {
     #[test]
     fn one_that_is_known_by_texts_does_not_end() {
         let texts = ["DNS:a.example.com".to_owned(), "CN=a".to_owned()];
-        let known = Identity::known_by(&texts).unwrap();
+        let known = CertificateIdentity::known_by(&texts).unwrap();
         assert_eq!((&*known.subject, &*known.names), ("CN=a", &texts[..1]));
         assert!(known.seconds_left() > 0);
-        assert_eq!(Identity::known_by(&[]), None);
+        assert_eq!(CertificateIdentity::known_by(&[]), None);
     }
 
     #[test]
     fn a_certificate_says_whose_it_is_for_which_names_and_until_when() {
-        let identity = Identity::of(&certificate()).unwrap();
+        let identity = CertificateIdentity::of(&certificate()).unwrap();
         assert_eq!(identity.subject, "CN=\\ ä#1,O=Example\\, Inc.");
         let names = [
             "DNS:a.example.com",
@@ -411,16 +411,21 @@ mod tests {
             ),
         ] {
             let now = 1_700_000_000;
-            let identity = Identity {
+            let identity = CertificateIdentity {
                 not_before: (now + left - life).cast_unsigned(),
                 not_after: (now + left).cast_unsigned(),
-                ..Identity::default()
+                ..CertificateIdentity::default()
             };
             let found = identity.time_warning_at(now);
             assert_eq!(found.as_deref(), expected, "{left} of {life}");
         }
         let texts = ["CN=a".to_owned()];
-        assert_eq!(Identity::known_by(&texts).unwrap().time_warning(), None);
+        assert_eq!(
+            CertificateIdentity::known_by(&texts)
+                .unwrap()
+                .time_warning(),
+            None
+        );
     }
 
     #[test]
@@ -443,11 +448,11 @@ mod tests {
     fn no_bytes_make_it_panic() {
         let certificate = certificate();
         for cut in 0..certificate.len() {
-            let _ = Identity::of(&certificate[..cut]);
+            let _ = CertificateIdentity::of(&certificate[..cut]);
             for byte in [0x00, 0x30, 0x7f, 0x80, 0x83, 0xff] {
                 let mut changed = certificate.clone();
                 changed[cut] = byte;
-                let _ = Identity::of(&changed);
+                let _ = CertificateIdentity::of(&changed);
             }
         }
     }

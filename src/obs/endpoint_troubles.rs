@@ -10,15 +10,15 @@ use std::time::Instant;
 
 use super::counters::EndpointCounts;
 use super::limits::{TROUBLE_LINES_MAX, TROUBLE_OVER, TROUBLE_SHARE_MIN};
-use super::process::Level;
-use super::{Obs, Sheet};
+use super::process::LogLevel;
+use super::{Obs, PlanCounters};
 use crate::fault::Reason;
 use crate::plan::UpstreamId;
 
 /// What was last known of every endpoint that plans have had.
 #[derive(Default)]
-pub struct Troubles {
-    endpoints: HashMap<Name, Known>,
+pub struct EndpointTroubles {
+    endpoints: HashMap<Name, EndpointHistory>,
     /// Counts the looks, to tell endpoints that are gone.
     looks: u64,
 }
@@ -27,16 +27,16 @@ pub struct Troubles {
 type Name = (Arc<str>, Arc<str>);
 
 #[derive(Default)]
-struct Known {
+struct EndpointHistory {
     answered: u64,
     /// Attempts that failed, by core.
     failed: Vec<u64>,
-    trouble: Option<Trouble>,
+    trouble: Option<OngoingTrouble>,
     look: u64,
 }
 
 /// An endpoint that fails.
-struct Trouble {
+struct OngoingTrouble {
     since: Instant,
     /// When a look last found that attempts had failed.
     last: Instant,
@@ -48,12 +48,12 @@ struct Trouble {
 
 /// Why an attempt failed: a reason, and what the system said, if it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cause {
+pub(super) struct FailureCause {
     reason: Reason,
     errno: u16,
 }
 
-impl Cause {
+impl FailureCause {
     pub(super) const fn new(reason: Reason, errno: u16) -> Self {
         Self { reason, errno }
     }
@@ -72,7 +72,7 @@ impl Cause {
     }
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for FailureCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.reason.code())?;
         match self.errno {
@@ -85,20 +85,25 @@ impl fmt::Display for Cause {
 impl Obs {
     /// Looks which endpoints have begun to fail since the last look, and which answer again; gives a line for each, and
     /// one for those that are too many.
-    pub fn look_for_trouble(&self, troubles: &mut Troubles, now: Instant) -> Vec<(Level, String)> {
-        let sheets: Vec<Arc<Sheet>> = self.cores.iter().map(|core| core.sheet().clone()).collect();
+    pub fn look_for_trouble(
+        &self,
+        troubles: &mut EndpointTroubles,
+        now: Instant,
+    ) -> Vec<(LogLevel, String)> {
+        let sheets: Vec<Arc<PlanCounters>> =
+            self.cores.iter().map(|core| core.sheet().clone()).collect();
         let Some(newest) = sheets.iter().max_by_key(|sheet| sheet.epoch()) else {
             return Vec::new();
         };
         troubles.looks += 1;
         let look = troubles.looks;
-        let mut lines = Lines::default();
+        let mut lines = TroubleLines::default();
         for (id, upstream) in newest.names.upstreams.unique() {
             let Some(named) = newest.names.endpoints.get(id as usize) else {
                 continue;
             };
             for (at, endpoint) in named.unique() {
-                let find = |sheet: &'_ Arc<Sheet>| {
+                let find = |sheet: &'_ Arc<PlanCounters>| {
                     if sheet.epoch() == newest.epoch() {
                         return Some((id, at));
                     }
@@ -114,7 +119,7 @@ impl Obs {
                     .collect();
                 let name = (upstream.clone(), endpoint.clone());
                 let known = troubles.endpoints.entry(name);
-                let known = known.or_insert_with(|| Known::of(&counts, look));
+                let known = known.or_insert_with(|| EndpointHistory::of(&counts, look));
                 known.look = look;
                 if let Some((level, text)) = known.look_at(&counts, now) {
                     lines.add(
@@ -129,7 +134,7 @@ impl Obs {
     }
 }
 
-impl Known {
+impl EndpointHistory {
     /// An endpoint that is seen for the first time: all that it has counted is since a moment ago.
     fn of(counts: &[Option<&EndpointCounts>], look: u64) -> Self {
         Self {
@@ -144,7 +149,7 @@ impl Known {
         &mut self,
         counts: &[Option<&EndpointCounts>],
         now: Instant,
-    ) -> Option<(Level, String)> {
+    ) -> Option<(LogLevel, String)> {
         let (mut total, mut failed, mut most) = (0, 0, (0, None));
         for (counts, before) in counts.iter().zip(&mut self.failed) {
             let Some(counts) = counts else { continue };
@@ -154,14 +159,14 @@ impl Known {
             *before = sum;
             failed += more;
             if more > most.0 {
-                most = (more, Cause::from_bits(counts.last_cause.get()));
+                most = (more, FailureCause::from_bits(counts.last_cause.get()));
             }
         }
         let answered = total.saturating_sub(self.answered);
         self.answered = total;
         match &mut self.trouble {
             None if failed > 0 && failed * TROUBLE_SHARE_MIN >= answered => {
-                self.trouble = Some(Trouble {
+                self.trouble = Some(OngoingTrouble {
                     since: now,
                     last: now,
                     failed,
@@ -172,7 +177,7 @@ impl Known {
                     .map_or_else(String::new, |cause| format!(": {cause}"));
                 let failed = attempts(failed);
                 let text = format!("fails{cause} ({failed} failed, {answered} answered)");
-                Some((Level::Warn, text))
+                Some((LogLevel::Warn, text))
             }
             Some(trouble) if failed > 0 => {
                 trouble.failed += failed;
@@ -191,7 +196,7 @@ impl Known {
                     trouble.answered
                 );
                 self.trouble = None;
-                Some((Level::Info, text))
+                Some((LogLevel::Info, text))
             }
             None => None,
         }
@@ -204,28 +209,28 @@ fn attempts(n: u64) -> String {
 
 /// The lines of one look, as many as may be.
 #[derive(Default)]
-struct Lines {
-    lines: Vec<(Level, String)>,
+struct TroubleLines {
+    lines: Vec<(LogLevel, String)>,
     /// Endpoints beyond them: that have begun to fail, and that answer again.
     more: [u64; 2],
 }
 
-impl Lines {
-    fn add(&mut self, level: Level, text: String) {
+impl TroubleLines {
+    fn add(&mut self, level: LogLevel, text: String) {
         if self.lines.len() < TROUBLE_LINES_MAX {
             self.lines.push((level, text));
         } else {
-            self.more[usize::from(level == Level::Info)] += 1;
+            self.more[usize::from(level == LogLevel::Info)] += 1;
         }
     }
 
-    fn finish(mut self) -> Vec<(Level, String)> {
+    fn finish(mut self) -> Vec<(LogLevel, String)> {
         let [failing, again] = self.more;
         if failing + again > 0 {
             let text = format!(
                 "endpoints: {failing} more have begun to fail and {again} more answer again"
             );
-            self.lines.push((Level::Warn, text));
+            self.lines.push((LogLevel::Warn, text));
         }
         self.lines
     }

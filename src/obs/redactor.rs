@@ -6,7 +6,7 @@ use std::collections::HashSet;
 /// What stands in a secret's place.
 const REDACTED: &[u8] = b"REDACTED";
 
-/// Names of parameters that hold a secret wherever they occur: alone, or as words of a longer name, however these are
+/// PlanNames of parameters that hold a secret wherever they occur: alone, or as words of a longer name, however these are
 /// joined. `api_key` is also in `X-Api-Key`, `apiKey` and `google-api-key-2`.
 pub(super) const SECRETS: [&str; 25] = [
     "api_key",
@@ -44,13 +44,13 @@ const DECODINGS_MAX: usize = 3;
 
 /// Which secrets are replaced.
 #[derive(Clone, Debug)]
-pub struct Redact {
-    /// Names that the file has, without case and punctuation; `None` shows all.
+pub struct Redactor {
+    /// PlanNames that the file has, without case and punctuation; `None` shows all.
     named: Option<HashSet<String>>,
     known: HashSet<String>,
 }
 
-impl Redact {
+impl Redactor {
     /// Replaces the values of these parameters and of those that are known to hold secrets; `None` replaces none.
     pub fn new(named: Option<&[String]>) -> Self {
         Self {
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn secrets_of_queries_are_replaced_and_nothing_else_is() {
-        let redact = Redact::new(Some(&["Tenant-Key".to_owned(), "id".to_owned()]));
+        let redact = Redactor::new(Some(&["Tenant-Key".to_owned(), "id".to_owned()]));
         for (query, expected) in [
             ("", ""),
             ("page=2&sort=token&q=a+b", "page=2&sort=token&q=a+b"),
@@ -347,7 +347,7 @@ mod tests {
         ] {
             assert_eq!(shown(&redact.query(query.as_bytes())), expected, "{query}");
         }
-        let none = Redact::new(None);
+        let none = Redactor::new(None);
         assert_eq!(shown(&none.query(b"token=abc")), "token=abc");
         assert_eq!(
             shown(&none.address(b"https://a:b@c/?token=d")),
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn every_known_name_is_found_in_every_spelling() {
-        let redact = Redact::new(Some(&[]));
+        let redact = Redactor::new(Some(&[]));
         for secret in SECRETS {
             let words: Vec<_> = secret.split('_').collect();
             for joined in [
@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn addresses_paths_and_fields_are_cleared_too() {
-        let redact = Redact::new(Some(&[]));
+        let redact = Redactor::new(Some(&[]));
         for (address, expected) in [
             ("https://a.test/b", "https://a.test/b"),
             (
@@ -405,7 +405,7 @@ mod tests {
             "/a;token=REDACTED/c;v=1/token=REDACTED"
         );
         assert_eq!(shown(&redact.path(b"/token=d")), "/token=d");
-        for redact in [redact, Redact::new(None)] {
+        for redact in [redact, Redactor::new(None)] {
             for (name, value, expected) in [
                 ("authorization", "Bearer abc", "Bearer REDACTED"),
                 ("authorization", "abc", "REDACTED"),
@@ -430,7 +430,7 @@ mod tests {
                 );
             }
         }
-        let redact = Redact::new(Some(&[]));
+        let redact = Redactor::new(Some(&[]));
         for (name, value, expected) in [
             ("x-api-key", "abc", "REDACTED"),
             ("x-auth-token", "abc", "REDACTED"),

@@ -4,16 +4,16 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::event::{Exchange, RequestId};
+use super::event::{ExchangeEvent, RequestId};
 use super::limits::{
     CUT_MARK, LOG_AGENT_BYTES_MAX, LOG_HOST_BYTES_MAX, LOG_METHOD_BYTES_MAX, LOG_PATH_BYTES_MAX,
     LOG_REFERER_BYTES_MAX, LOG_SUBJECT_BYTES_MAX,
 };
-use super::process::Level;
+use super::process::LogLevel;
 use crate::fault::Reason;
 use crate::limits::REQUEST_ID_BYTES_MAX;
 use crate::plan::{ListenerId, RouteId, UpstreamId};
-use crate::tls::{Agreed, Protocol};
+use crate::tls::{AlpnProtocol, TlsParameters};
 
 /// A record as the log thread reads it.
 #[derive(Debug)]
@@ -21,15 +21,15 @@ use crate::tls::{Agreed, Protocol};
     clippy::large_enum_variant,
     reason = "it lives for one turn, on the stack"
 )]
-pub(super) enum Record<'a> {
+pub(super) enum LogRecord<'a> {
     /// An exchange, and the epoch of its plan.
-    Exchange(u64, Exchange<'a>),
+    Exchange(u64, ExchangeEvent<'a>),
     /// A line for the process log.
-    Message(Level, &'a [u8]),
+    Message(LogLevel, &'a [u8]),
 }
 
 /// Puts an exchange into the ring; false when there is no room for all of it.
-pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &Exchange<'_>) -> bool {
+pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &ExchangeEvent<'_>) -> bool {
     let texts = [
         cut(event.given_id, REQUEST_ID_BYTES_MAX),
         cut(event.method, LOG_METHOD_BYTES_MAX),
@@ -48,7 +48,7 @@ pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &Exchange<
     if ring.cached_slots() < total && ring.slots() < total {
         return false;
     }
-    let mut head = Head::new();
+    let mut head = RecordWriter::new();
     head.u32(total as u32);
     head.put(&[KIND_EXCHANGE]);
     head.u64(epoch);
@@ -67,9 +67,9 @@ pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &Exchange<
         .position(|v| *v == event.version)
         .unwrap_or(0) as u8]);
     let (sort, suite) = event.tls.map_or((0, 0), |tls| {
-        let sort = 1 | u8::from(tls.is_13) << 1 | u8::from(tls.resumed) << 2;
+        let sort = 1 | u8::from(tls.is_13) << 1 | u8::from(tls.is_resumed) << 2;
         (
-            sort | u8::from(tls.protocol == Protocol::Http2) << 3,
+            sort | u8::from(tls.protocol == AlpnProtocol::Http2) << 3,
             tls.suite,
         )
     });
@@ -103,7 +103,7 @@ pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &Exchange<
 }
 
 /// Puts a line for the process log into the ring; false when there is no room for it.
-pub(super) fn write_message(ring: &mut rtrb::Producer<u8>, level: Level, text: &str) -> bool {
+pub(super) fn write_message(ring: &mut rtrb::Producer<u8>, level: LogLevel, text: &str) -> bool {
     let (text, mark) = cut(text.as_bytes(), LOG_PATH_BYTES_MAX);
     let total = MESSAGE_BYTES + text.len() + mark.len();
     if ring.slots() < total {
@@ -131,17 +131,17 @@ pub(super) fn drain(ring: &mut rtrb::Consumer<u8>, out: &mut Vec<u8>, max: usize
 }
 
 /// Takes the next complete record off `bytes`.
-pub(super) fn next<'a>(bytes: &mut &'a [u8]) -> Option<Record<'a>> {
+pub(super) fn next<'a>(bytes: &mut &'a [u8]) -> Option<LogRecord<'a>> {
     let total = u32::from_le_bytes(*bytes.first_chunk()?) as usize;
     let record = bytes.get(4..total)?;
     *bytes = bytes.get(total..)?;
     read(record)
 }
 
-fn read(record: &[u8]) -> Option<Record<'_>> {
-    let mut rest = Fields(record);
+fn read(record: &[u8]) -> Option<LogRecord<'_>> {
+    let mut rest = RecordReader(record);
     if rest.u8()? == KIND_MESSAGE {
-        return Some(Record::Message(Level::from_u8(rest.u8()?), rest.0));
+        return Some(LogRecord::Message(LogLevel::from_u8(rest.u8()?), rest.0));
     }
     let epoch = rest.u64()?;
     let time_ms = rest.u64()?;
@@ -155,13 +155,13 @@ fn read(record: &[u8]) -> Option<Record<'_>> {
     };
     let version = VERSIONS.get(usize::from(rest.u8()?)).copied().unwrap_or("");
     let (sort, suite) = (rest.u8()?, rest.u16()?);
-    let tls = (sort & 1 != 0).then_some(Agreed {
+    let tls = (sort & 1 != 0).then_some(TlsParameters {
         is_13: sort & 2 != 0,
-        resumed: sort & 4 != 0,
+        is_resumed: sort & 4 != 0,
         protocol: if sort & 8 != 0 {
-            Protocol::Http2
+            AlpnProtocol::Http2
         } else {
-            Protocol::Http1
+            AlpnProtocol::Http1
         },
         suite,
     });
@@ -196,7 +196,7 @@ fn read(record: &[u8]) -> Option<Record<'_>> {
         referer,
         fields,
     ] = texts;
-    let event = Exchange {
+    let event = ExchangeEvent {
         time_ms,
         id,
         given_id,
@@ -228,7 +228,7 @@ fn read(record: &[u8]) -> Option<Record<'_>> {
         errno,
         reason,
     };
-    Some(Record::Exchange(epoch, event))
+    Some(LogRecord::Exchange(epoch, event))
 }
 
 const KIND_EXCHANGE: u8 = 0;
@@ -259,12 +259,12 @@ fn push<'a>(ring: &mut rtrb::Producer<u8>, mut parts: impl Iterator<Item = &'a [
 }
 
 /// The fixed part while it is being filled.
-struct Head {
+struct RecordWriter {
     bytes: [u8; FIXED_BYTES],
     at: usize,
 }
 
-impl Head {
+impl RecordWriter {
     fn new() -> Self {
         Self {
             bytes: [0; FIXED_BYTES],
@@ -291,9 +291,9 @@ impl Head {
 }
 
 /// The rest of a record while it is being read.
-struct Fields<'a>(&'a [u8]);
+struct RecordReader<'a>(&'a [u8]);
 
-impl<'a> Fields<'a> {
+impl<'a> RecordReader<'a> {
     fn take(&mut self, n: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(n)?;
         self.0 = rest;

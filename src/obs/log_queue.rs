@@ -1,4 +1,4 @@
-//! Lines on their way out. Whoever has lines puts them into a [`Queue`] and goes on; a thread of the destination's own
+//! Lines on their way out. Whoever has lines puts them into a [`LogQueue`] and goes on; a thread of the destination's own
 //! takes them from there and writes them. A destination that takes no lines holds up that thread and nobody else.
 
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::limits::{LOG_FLUSH_MAX, LOG_POLL, LOG_SPARE_BUFFERS, PIPE_BYTES_AT_ONCE};
 
 /// Text that waits to be written, of bounded size.
-pub(super) struct Queue {
+pub(super) struct LogQueue {
     state: Mutex<State>,
     changed: Condvar,
     bytes_max: usize,
@@ -31,7 +31,7 @@ struct State {
     closed: Option<Instant>,
 }
 
-impl Queue {
+impl LogQueue {
     pub(super) const fn new(bytes_max: usize) -> Self {
         Self {
             state: Mutex::new(State {
@@ -46,7 +46,7 @@ impl Queue {
         }
     }
 
-    /// Whether the next [`Queue::push`] will succeed, if there is one pusher.
+    /// Whether the next [`LogQueue::push`] will succeed, if there is one pusher.
     pub(super) fn has_room(&self) -> bool {
         self.lock().bytes < self.bytes_max
     }
@@ -116,10 +116,10 @@ impl Queue {
 }
 
 /// Device and inode.
-pub(super) type Place = (u64, u64);
+pub(super) type FileId = (u64, u64);
 
 /// What is written to.
-pub(super) enum Destination {
+pub(super) enum LogDestination {
     /// Standard output; whether it is a regular file.
     Stdout(bool),
     /// Standard error; whether it is a regular file.
@@ -128,7 +128,7 @@ pub(super) enum Destination {
     File(PathBuf, File, bool),
 }
 
-impl Destination {
+impl LogDestination {
     pub(super) fn stdout() -> Self {
         Self::Stdout(is_regular(io::stdout().as_fd()))
     }
@@ -144,7 +144,7 @@ impl Destination {
     }
 
     /// Tells one file or pipe from another, whatever it is called.
-    pub(super) fn place(&self) -> Option<Place> {
+    pub(super) fn place(&self) -> Option<FileId> {
         let found = match self {
             Self::Stdout(_) => rustix::fs::fstat(io::stdout()),
             Self::Stderr(_) => rustix::fs::fstat(io::stderr()),
@@ -157,7 +157,11 @@ impl Destination {
     ///
     /// # Errors
     /// Why not, and how many bytes are lost.
-    pub(super) fn write(&mut self, text: &[u8], queue: &Queue) -> Result<(), (usize, io::Error)> {
+    pub(super) fn write(
+        &mut self,
+        text: &[u8],
+        queue: &LogQueue,
+    ) -> Result<(), (usize, io::Error)> {
         match self {
             Self::File(_, file, true) => all_at_once(file, text),
             Self::Stdout(true) => all_at_once(&mut io::stdout().lock(), text),
@@ -169,7 +173,7 @@ impl Destination {
     }
 }
 
-impl std::fmt::Display for Destination {
+impl std::fmt::Display for LogDestination {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Stdout(_) => f.write_str("standard output"),
@@ -193,7 +197,11 @@ fn all_at_once(to: &mut impl io::Write, text: &[u8]) -> Result<(), (usize, io::E
 
 /// Writes to what may have no room: whether there is some is asked first, because standard output and standard error
 /// are shared with other processes and may not be made non-blocking.
-fn in_pieces(to: BorrowedFd<'_>, mut text: &[u8], queue: &Queue) -> Result<(), (usize, io::Error)> {
+fn in_pieces(
+    to: BorrowedFd<'_>,
+    mut text: &[u8],
+    queue: &LogQueue,
+) -> Result<(), (usize, io::Error)> {
     let tick = Timespec::try_from(LOG_POLL).unwrap_or_default();
     while !text.is_empty() {
         let lost = text.len();
@@ -223,19 +231,19 @@ mod tests {
     use super::*;
 
     /// A pipe that is full and blocks its writer, as standard output may be.
-    fn full_pipe() -> (PipeReader, Destination) {
+    fn full_pipe() -> (PipeReader, LogDestination) {
         let (reader, mut writer) = io::pipe().unwrap();
         let flags = rustix::fs::fcntl_getfl(&writer).unwrap();
         rustix::fs::fcntl_setfl(&writer, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
         while writer.write(&[b'.'; PIPE_BYTES_AT_ONCE]).is_ok() {}
         rustix::fs::fcntl_setfl(&writer, flags).unwrap();
         let file = File::from(std::os::fd::OwnedFd::from(writer));
-        (reader, Destination::File("pipe".into(), file, false))
+        (reader, LogDestination::File("pipe".into(), file, false))
     }
 
     #[test]
     fn a_full_queue_refuses_and_gives_the_buffer_back() {
-        let queue = Queue::new(10);
+        let queue = LogQueue::new(10);
         let buffer = queue.push("0123456789ab".to_owned()).unwrap();
         assert_eq!((buffer.as_str(), queue.has_room()), ("", false));
         assert_eq!(queue.push("more".to_owned()), Err(String::new()));
@@ -255,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_is_behind_is_waited_for_until_the_queue_is_closed() {
-        let queue = Queue::new(1 << 20);
+        let queue = LogQueue::new(1 << 20);
         let (mut reader, mut destination) = full_pipe();
         let text = vec![b'x'; 3 * PIPE_BYTES_AT_ONCE + 1];
         std::thread::scope(|threads| {
@@ -285,7 +293,7 @@ mod tests {
 
     #[test]
     fn the_end_waits_for_what_is_being_written_and_not_for_ever() {
-        let queue = Queue::new(100);
+        let queue = LogQueue::new(100);
         queue.push("x".to_owned()).unwrap();
         let text = queue.next().unwrap();
         let begun = Instant::now();

@@ -8,26 +8,26 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::super::Origin;
+use super::super::SocketOrigin;
 use super::super::os;
-use super::driver::{Core, Key, Kind, Owner};
+use super::driver::{Driver, OperationKey, OperationKind, OperationOwner};
 use crate::limits::ACCEPTS_AT_ONCE_MAX;
 
 /// Accepts in a row that found somebody before more than one is tried.
 const STREAK_MIN: u32 = 4;
 
 /// A listening socket on its core.
-pub struct Listener {
-    gate: Rc<Gate>,
+pub struct RingListener {
+    state: Rc<ListenerState>,
 }
 
 /// What a listener and the ring share.
-pub(super) struct Gate {
-    core: Rc<Core>,
-    key: Key,
+pub(super) struct ListenerState {
+    driver: Rc<Driver>,
+    key: OperationKey,
     fd: OwnedFd,
     is_tcp: bool,
-    origin: Origin,
+    origin: SocketOrigin,
     is_watched: Cell<bool>,
     is_closed: Cell<bool>,
     is_dropped: Cell<bool>,
@@ -38,12 +38,17 @@ pub(super) struct Gate {
     waiting: RefCell<Vec<Waker>>,
 }
 
-impl Listener {
-    pub(super) fn new(core: &Rc<Core>, fd: OwnedFd, is_tcp: bool, origin: Origin) -> Self {
+impl RingListener {
+    pub(super) fn new(
+        driver: &Rc<Driver>,
+        fd: OwnedFd,
+        is_tcp: bool,
+        origin: SocketOrigin,
+    ) -> Self {
         let mut made = None;
-        core.add(|key| {
-            let gate = Rc::new(Gate {
-                core: core.clone(),
+        driver.add(|key| {
+            let state = Rc::new(ListenerState {
+                driver: driver.clone(),
                 key,
                 fd,
                 is_tcp,
@@ -55,39 +60,39 @@ impl Listener {
                 streak: Cell::new(0),
                 waiting: RefCell::default(),
             });
-            made = Some(gate.clone());
-            Owner::Gate(gate)
+            made = Some(state.clone());
+            OperationOwner::Listener(state)
         });
         Self {
-            gate: made.unwrap_or_else(|| unreachable!("the table has asked for it")),
+            state: made.unwrap_or_else(|| unreachable!("the table has asked for it")),
         }
     }
 
     /// Waits for the next connection.
     pub(super) async fn accept(&self) -> io::Result<(i32, Option<SocketAddr>)> {
-        poll_fn(|cx| self.gate.poll_accept(cx)).await
+        poll_fn(|cx| self.state.poll_accept(cx)).await
     }
 
     pub(super) fn stop(&self) {
-        if self.gate.origin == Origin::Bound {
-            os::stop_listening(self.gate.fd.as_raw_fd(), self.gate.is_tcp);
+        if self.state.origin == SocketOrigin::Bound {
+            os::stop_listening(self.state.fd.as_raw_fd(), self.state.is_tcp);
         }
     }
 
     pub(super) fn accept_queued(&self) -> io::Result<Option<(i32, Option<SocketAddr>)>> {
-        os::accept_queued(self.gate.fd.as_raw_fd(), libc::SOCK_NONBLOCK)
+        os::accept_queued(self.state.fd.as_raw_fd(), libc::SOCK_NONBLOCK)
     }
 
     pub(super) fn close(&self) {
-        self.gate.is_closed.set(true);
-        if self.gate.origin == Origin::Bound {
-            os::shut(self.gate.fd.as_raw_fd(), libc::SHUT_RDWR);
+        self.state.is_closed.set(true);
+        if self.state.origin == SocketOrigin::Bound {
+            os::shut(self.state.fd.as_raw_fd(), libc::SHUT_RDWR);
         }
-        self.gate.wake_all();
+        self.state.wake_all();
     }
 }
 
-impl Gate {
+impl ListenerState {
     fn poll_accept(&self, cx: &Context<'_>) -> Poll<io::Result<(i32, Option<SocketAddr>)>> {
         loop {
             if self.is_closed.get() {
@@ -120,8 +125,8 @@ impl Gate {
             waiting.push(cx.waker().clone());
         }
         if !self.is_watched.replace(true) {
-            self.core
-                .watch(self.key, Kind::Accept, self.fd.as_raw_fd(), false);
+            self.driver
+                .watch(self.key, OperationKind::Accept, self.fd.as_raw_fd(), false);
         }
     }
 
@@ -144,15 +149,17 @@ impl Gate {
     }
 }
 
-impl Drop for Listener {
+impl Drop for RingListener {
     fn drop(&mut self) {
-        self.gate.is_dropped.set(true);
-        self.gate.is_closed.set(true);
-        self.gate.wake_all();
-        if self.gate.is_watched.get() {
-            self.gate.core.forget(self.gate.key, Kind::Accept);
+        self.state.is_dropped.set(true);
+        self.state.is_closed.set(true);
+        self.state.wake_all();
+        if self.state.is_watched.get() {
+            self.state
+                .driver
+                .forget(self.state.key, OperationKind::Accept);
         } else {
-            self.gate.core.remove(self.gate.key);
+            self.state.driver.remove(self.state.key);
         }
     }
 }

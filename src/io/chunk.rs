@@ -3,7 +3,7 @@
 //! A *block* is a pooled piece of memory with room in front ([`HEADROOM_BYTES`]), so that a chunk-size line or a
 //! frame header can be written before the data without moving it. A [`Chunk`] is a counted view into a block; the
 //! block returns to its core's [`Pool`] when the last view is dropped. Counts are not atomic: neither type leaves
-//! its core. [`Filling`] and [`Out`] are the two ways to own a block alone: for the kernel to fill, and for us.
+//! its core. [`ReceiveBlock`] and [`OutBlock`] are the two ways to own a block alone: for the kernel to fill, and for us.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
@@ -14,7 +14,7 @@ use std::rc::Rc;
 use crate::limits::{BLOCK_BYTES, HEADROOM_BYTES, POOL_BYTES_MAX};
 
 /// What stands in front of every block's bytes.
-struct Header {
+struct BlockHeader {
     /// How many chunks look into the block.
     views: Cell<u32>,
     /// Bytes behind the header, headroom included.
@@ -22,15 +22,15 @@ struct Header {
     /// Index into the pool's free lists; `UNPOOLED` for a block of odd size.
     class: u8,
     /// Where the block goes when it is free. Empty while it lies in the pool, so that a pool can end.
-    home: Option<Rc<Shelves>>,
+    home: Option<Rc<PoolState>>,
 }
 
 const UNPOOLED: u8 = u8::MAX;
-const HEADER_BYTES: usize = size_of::<Header>();
+const HEADER_BYTES: usize = size_of::<BlockHeader>();
 
 /// The pool's free blocks, one stack a size class: the block used last is the one that caches still hold.
-struct Shelves {
-    free: [RefCell<Vec<NonNull<Header>>>; BLOCK_BYTES.len()],
+struct PoolState {
+    free: [RefCell<Vec<NonNull<BlockHeader>>>; BLOCK_BYTES.len()],
     live: Cell<usize>,
     /// Bytes that are taken elsewhere for what the core serves.
     charged: Cell<usize>,
@@ -45,7 +45,7 @@ struct Shelves {
 /// One core's blocks. Cloning gives another handle to the same pool.
 #[derive(Clone)]
 pub struct Pool {
-    shelves: Rc<Shelves>,
+    state: Rc<PoolState>,
 }
 
 impl Default for Pool {
@@ -57,7 +57,7 @@ impl Default for Pool {
 impl Pool {
     /// Makes an empty pool; blocks are allocated when first asked for and kept up to [`POOL_BYTES_MAX`] a class.
     pub fn new() -> Self {
-        let shelves = Shelves {
+        let state = PoolState {
             free: Default::default(),
             live: Cell::new(0),
             charged: Cell::new(0),
@@ -66,62 +66,62 @@ impl Pool {
             spare: Default::default(),
         };
         Self {
-            shelves: Rc::new(shelves),
+            state: Rc::new(state),
         }
     }
 
     /// Bytes that blocks in use hold, for metrics and tests.
     pub fn live_bytes(&self) -> usize {
-        self.shelves.live.get()
+        self.state.live.get()
     }
 
     /// Bytes that blocks in use hold, and what is charged besides: what the core's connections take, to be compared with
     /// what they may.
     #[inline]
     pub fn taken_bytes(&self) -> usize {
-        self.shelves.live.get() + self.shelves.charged.get()
+        self.state.live.get() + self.state.charged.get()
     }
 
     /// Bounds [`Pool::taken_bytes`], for those who ask before they take.
     pub fn bound(&self, bytes: usize) {
-        self.shelves.most.set(bytes);
+        self.state.most.set(bytes);
     }
 
     /// Whether more may be taken in.
     #[inline]
     pub fn has_room(&self) -> bool {
-        self.taken_bytes() < self.shelves.most.get()
+        self.taken_bytes() < self.state.most.get()
     }
 
     /// Counts bytes that are taken elsewhere, by TLS or by the kernel, until what is returned is dropped.
     pub fn charge(&self, bytes: usize) -> Charge {
         self.add_charge(bytes);
         Charge {
-            shelves: self.shelves.clone(),
+            state: self.state.clone(),
             bytes,
         }
     }
 
     /// The same until [`Pool::drop_charge`] is called: for what is too many to hold a [`Charge`] each.
     pub fn add_charge(&self, bytes: usize) {
-        let charged = &self.shelves.charged;
+        let charged = &self.state.charged;
         charged.set(charged.get() + bytes);
     }
 
     /// Takes a charge back.
     pub fn drop_charge(&self, bytes: usize) {
-        let charged = &self.shelves.charged;
+        let charged = &self.state.charged;
         charged.set(charged.get() - bytes);
     }
 
     /// Keeps no more than so many bytes of free blocks of each size.
     pub fn keep(&self, bytes: usize) {
-        self.shelves.kept_max.set(bytes.min(POOL_BYTES_MAX));
+        self.state.kept_max.set(bytes.min(POOL_BYTES_MAX));
     }
 
     /// Takes a block of the smallest class that holds `bytes` for the kernel to fill.
-    pub fn filling(&self, bytes: usize) -> Filling {
-        Filling {
+    pub fn filling(&self, bytes: usize) -> ReceiveBlock {
+        ReceiveBlock {
             block: self.take(bytes),
             start: HEADROOM_BYTES as u32,
             len: 0,
@@ -129,8 +129,8 @@ impl Pool {
     }
 
     /// Takes a block of the smallest class that holds `bytes` to be written; it grows when more is put in.
-    pub fn out(&self, bytes: usize) -> Out {
-        Out {
+    pub fn out(&self, bytes: usize) -> OutBlock {
+        OutBlock {
             block: self.take(bytes),
             len: 0,
             pool: self.clone(),
@@ -147,7 +147,7 @@ impl Pool {
     /// Gives half of the blocks that nobody has needed since the last call back to the allocator. Call it now and
     /// then: what a rush has taken does not stay for ever.
     pub fn trim(&self) {
-        for (shelf, spare) in self.shelves.free.iter().zip(&self.shelves.spare) {
+        for (shelf, spare) in self.state.free.iter().zip(&self.state.spare) {
             let mut shelf = shelf.borrow_mut();
             let excess = spare.get().min(shelf.len()).div_ceil(2);
             shelf.drain(..excess).for_each(release);
@@ -158,9 +158,9 @@ impl Pool {
     fn take(&self, bytes: usize) -> Block {
         let class = BLOCK_BYTES.iter().position(|&size| size >= bytes);
         let pooled = class.and_then(|class| {
-            let mut shelf = self.shelves.free[class].borrow_mut();
+            let mut shelf = self.state.free[class].borrow_mut();
             let block = shelf.pop();
-            let spare = &self.shelves.spare[class];
+            let spare = &self.state.spare[class];
             spare.set(spare.get().min(shelf.len()));
             block
         });
@@ -174,10 +174,10 @@ impl Pool {
         // SAFETY: a block from a shelf or fresh from `allocate` has no other view, and its header is initialised.
         unsafe {
             (*header.as_ptr()).views.set(1);
-            (*header.as_ptr()).home = Some(self.shelves.clone());
-            self.shelves
+            (*header.as_ptr()).home = Some(self.state.clone());
+            self.state
                 .live
-                .set(self.shelves.live.get() + (*header.as_ptr()).room as usize);
+                .set(self.state.live.get() + (*header.as_ptr()).room as usize);
         }
         Block { header }
     }
@@ -185,18 +185,18 @@ impl Pool {
 
 /// Bytes that are taken elsewhere, as long as it lives.
 pub struct Charge {
-    shelves: Rc<Shelves>,
+    state: Rc<PoolState>,
     bytes: usize,
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        let charged = &self.shelves.charged;
+        let charged = &self.state.charged;
         charged.set(charged.get() - self.bytes);
     }
 }
 
-impl Drop for Shelves {
+impl Drop for PoolState {
     fn drop(&mut self) {
         for shelf in &self.free {
             for header in shelf.borrow_mut().drain(..) {
@@ -208,19 +208,19 @@ impl Drop for Shelves {
 
 fn layout(room: usize) -> Layout {
     // Only sizes that the process asked for itself come here; a failing layout would be an allocation failure too.
-    Layout::from_size_align(HEADER_BYTES + room, align_of::<Header>())
-        .unwrap_or_else(|_| handle_alloc_error(Layout::new::<Header>()))
+    Layout::from_size_align(HEADER_BYTES + room, align_of::<BlockHeader>())
+        .unwrap_or_else(|_| handle_alloc_error(Layout::new::<BlockHeader>()))
 }
 
-fn allocate(room: usize, class: u8) -> NonNull<Header> {
+fn allocate(room: usize, class: u8) -> NonNull<BlockHeader> {
     let layout = layout(room);
     // SAFETY: the layout has the header's size at least, hence is not empty; the header is written before use. The bytes
     // behind it are zeroes: all of a block is initialised from its first day, so that it can be lent as a slice.
     unsafe {
-        let Some(header) = NonNull::new(alloc_zeroed(layout).cast::<Header>()) else {
+        let Some(header) = NonNull::new(alloc_zeroed(layout).cast::<BlockHeader>()) else {
             handle_alloc_error(layout)
         };
-        header.write(Header {
+        header.write(BlockHeader {
             views: Cell::new(0),
             room: room as u32,
             class,
@@ -230,7 +230,7 @@ fn allocate(room: usize, class: u8) -> NonNull<Header> {
     }
 }
 
-fn release(header: NonNull<Header>) {
+fn release(header: NonNull<BlockHeader>) {
     // SAFETY: called once for a block with no view left, with the layout that `allocate` used.
     unsafe {
         let layout = layout(header.as_ref().room as usize);
@@ -241,11 +241,11 @@ fn release(header: NonNull<Header>) {
 
 /// One counted hold on a block.
 struct Block {
-    header: NonNull<Header>,
+    header: NonNull<BlockHeader>,
 }
 
 impl Block {
-    fn header(&self) -> &Header {
+    fn header(&self) -> &BlockHeader {
         // SAFETY: the block lives as long as one hold on it does.
         unsafe { self.header.as_ref() }
     }
@@ -429,13 +429,13 @@ impl std::fmt::Debug for Chunk {
 }
 
 /// A block that only its holder sees, being filled by the kernel (or the simulator).
-pub struct Filling {
+pub struct ReceiveBlock {
     block: Block,
     start: u32,
     len: u32,
 }
 
-impl Filling {
+impl ReceiveBlock {
     /// Where the next byte goes. Valid while the filling lives, wherever it is moved.
     pub fn ptr(&mut self) -> *mut u8 {
         // SAFETY: `start` is the headroom, which every block has.
@@ -459,7 +459,7 @@ impl Filling {
     /// Says that the first `len` bytes have been written.
     ///
     /// # Safety
-    /// They have been, and `len` is at most [`Filling::capacity`].
+    /// They have been, and `len` is at most [`ReceiveBlock::capacity`].
     pub unsafe fn set_len(&mut self, len: usize) {
         debug_assert!(len <= self.capacity());
         self.len = len as u32;
@@ -476,13 +476,13 @@ impl Filling {
 }
 
 /// A block that only its holder sees, being written: heads are encoded into one. Grows when it must.
-pub struct Out {
+pub struct OutBlock {
     block: Block,
     len: usize,
     pool: Pool,
 }
 
-impl Out {
+impl OutBlock {
     /// Appends `bytes`; moves to a larger block first if they do not fit.
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) {
@@ -498,7 +498,7 @@ impl Out {
     }
 
     /// Room for `bytes` behind what was written; moves to a larger block first if there is none. What is written there
-    /// counts from [`Out::wrote`] on.
+    /// counts from [`OutBlock::wrote`] on.
     pub fn room(&mut self, bytes: usize) -> &mut [u8] {
         if HEADROOM_BYTES + self.len + bytes > self.block.room() {
             self.grow(bytes);
@@ -550,7 +550,7 @@ impl Out {
     }
 }
 
-impl weir_proto_h1::Sink for Out {
+impl weir_proto_h1::Sink for OutBlock {
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
         Self::put(self, bytes);
@@ -559,7 +559,7 @@ impl weir_proto_h1::Sink for Out {
 
 // SAFETY: the pointer is into the block, which stays where it is when the filling moves; `bytes_total` is the room
 // behind it, and `set_init` is called with what was written there.
-unsafe impl monoio::buf::IoBufMut for Filling {
+unsafe impl monoio::buf::IoBufMut for ReceiveBlock {
     fn write_ptr(&mut self) -> *mut u8 {
         self.ptr()
     }
@@ -630,7 +630,7 @@ mod tests {
         let pool = Pool::new();
         let rush: Vec<Chunk> = (0..100).map(|_| pool.copy(b"x")).collect();
         drop(rush);
-        let free = || pool.shelves.free[0].borrow().len();
+        let free = || pool.state.free[0].borrow().len();
         pool.trim();
         assert_eq!(free(), 100, "the rush was since the last call");
         for _ in 0..10 {

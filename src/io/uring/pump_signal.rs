@@ -1,7 +1,7 @@
 //! Which of a task's operations has news.
 //!
 //! A task waits on several operations at once and is woken by any of them. Asking all of them again would cost more
-//! than the news is worth, so each half of a connection is woken through a [`Slot`] of its own, which notes that
+//! than the news is worth, so each half of a connection is woken through a [`PumpSignal`] of its own, which notes that
 //! something is due and wakes the task behind it. A half without news answers from one flag.
 
 use std::cell::{Cell, RefCell};
@@ -10,13 +10,13 @@ use std::rc::Rc;
 use std::task::{Context, RawWaker, RawWakerVTable, Waker};
 
 /// The state that a half shares with its pump, and the bell between them.
-pub(super) struct Slot<S> {
+pub(super) struct PumpSignal<S> {
     due: Cell<bool>,
     task: RefCell<Option<Waker>>,
     state: S,
 }
 
-impl<S> Deref for Slot<S> {
+impl<S> Deref for PumpSignal<S> {
     type Target = S;
 
     fn deref(&self) -> &S {
@@ -24,7 +24,7 @@ impl<S> Deref for Slot<S> {
     }
 }
 
-impl<S> Slot<S> {
+impl<S> PumpSignal<S> {
     pub(super) fn new(state: S) -> Rc<Self> {
         Rc::new(Self {
             due: Cell::new(false),
@@ -47,26 +47,26 @@ impl<S> Slot<S> {
     pub(super) fn listen(self: &Rc<Self>) -> Waker {
         self.due.set(false);
         let data = Rc::into_raw(self.clone()).cast();
-        // SAFETY: the table's functions treat the pointer as what it is, one count of an `Rc<Slot<S>>`. The waker is
+        // SAFETY: the table's functions treat the pointer as what it is, one count of an `Rc<PumpSignal<S>>`. The waker is
         // only handed to operations of this thread's own ring, so no other thread ever touches the count.
         unsafe { Waker::from_raw(RawWaker::new(data, Self::TABLE)) }
     }
 
     const TABLE: &'static RawWakerVTable = &RawWakerVTable::new(
         |data| {
-            // SAFETY: `data` is an `Rc<Slot<S>>` that lives; one more count is taken for the clone.
+            // SAFETY: `data` is an `Rc<PumpSignal<S>>` that lives; one more count is taken for the clone.
             unsafe { Rc::increment_strong_count(data.cast::<Self>()) };
             RawWaker::new(data, Self::TABLE)
         },
         |data| {
             // SAFETY: waking by value gives the waker's count back.
-            let slot = unsafe { Rc::from_raw(data.cast::<Self>()) };
-            slot.ring();
+            let signal = unsafe { Rc::from_raw(data.cast::<Self>()) };
+            signal.ring();
         },
         |data| {
             // SAFETY: waking by reference leaves the count alone; the waker keeps the slot alive meanwhile.
-            let slot = unsafe { &*data.cast::<Self>() };
-            slot.ring();
+            let signal = unsafe { &*data.cast::<Self>() };
+            signal.ring();
         },
         |data| {
             // SAFETY: the waker's own count goes with it.
@@ -102,22 +102,22 @@ mod tests {
     fn news_wake_the_task_that_asked_last_and_counts_come_out_even() {
         let counts = [0, 0].map(|n| Arc::new(Count(AtomicUsize::new(n))));
         let wakers = counts.clone().map(Waker::from);
-        let slot = Slot::new(7);
-        assert_eq!(**slot, 7);
+        let signal = PumpSignal::new(7);
+        assert_eq!(**signal, 7);
         let [first, second] = &wakers;
-        assert!(!slot.is_due(&Context::from_waker(first)));
-        let bell = slot.listen();
+        assert!(!signal.is_due(&Context::from_waker(first)));
+        let bell = signal.listen();
         let copy = bell.clone();
         copy.wake_by_ref();
         assert!(
-            slot.is_due(&Context::from_waker(second)),
+            signal.is_due(&Context::from_waker(second)),
             "news stay until they are listened to"
         );
         copy.wake();
-        drop(slot.listen());
-        assert!(!slot.is_due(&Context::from_waker(second)));
+        drop(signal.listen());
+        assert!(!signal.is_due(&Context::from_waker(second)));
         drop(bell);
-        assert_eq!(Rc::strong_count(&slot), 1);
+        assert_eq!(Rc::strong_count(&signal), 1);
         assert_eq!(counts.map(|count| count.0.load(Ordering::Relaxed)), [1, 1]);
     }
 }

@@ -8,7 +8,7 @@ use rcgen::{CertificateParams, DnType, KeyPair};
 ///
 /// # Errors
 /// The system has no random numbers, or one of the names is none.
-pub fn throw_away(names: &[&str]) -> io::Result<(String, String)> {
+pub fn self_signed(names: &[&str]) -> io::Result<(String, String)> {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).map_err(io::Error::other)?;
     params.distinguished_name.remove(DnType::CommonName);
