@@ -352,16 +352,25 @@ fn the_access_log_says_what_happened() {
 #[test]
 fn the_access_log_cannot_be_forged() {
     let weir = Weir::start("[[route]]\nmatch = \"/*\"\nrespond = \"hello\"\n");
-    weir.ask("GET /%0a\"},{\x22 HTTP/1.1\r\nHost: a\r\n\r\n");
-    weir.ask("GET /\u{202e}\u{85}x HTTP/1.1\r\nHost: a\r\n\r\n");
-    weir.ask(get("/last"));
+    let forged = "/\",\"status\":999,\"path\":\"/x%0a\"},{\"";
+    let marks = "/\u{202e}\u{85}x";
+    for path in [forged, marks, "/last"] {
+        weir.ask(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    }
     weir.entry("/last");
-    assert_eq!(weir.log.so_far().len(), 3);
+    let lines = weir.log.so_far();
+    let entries: Vec<_> = lines.iter().filter_map(|line| Entry::parse(line)).collect();
+    assert_eq!(
+        (lines.len(), entries.len()),
+        (3, 3),
+        "each is one JSON object: {lines:?}"
+    );
+    assert_eq!(entries[0].target(), forged);
+    assert!(entries.iter().all(|entry| entry.number("status") < 500.0));
     assert!(
-        weir.log
-            .so_far()
+        lines
             .iter()
-            .all(|line| !line.contains('\u{85}'))
+            .all(|line| !line.contains(['\u{85}', '\u{202e}']))
     );
 }
 

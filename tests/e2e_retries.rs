@@ -434,15 +434,17 @@ fn requests_go_round_by_weight() {
         endpoints[0].name, endpoints[1].name, endpoints[2].name,
     ));
     let mut client = weir.connect();
-    for _ in 0..40 {
-        client.send(get("/"));
-        client.response();
-    }
-    let shares: Vec<_> = endpoints
-        .iter()
-        .map(|endpoint| endpoint.seen().len())
+    let turns: String = (0..40)
+        .map(|_| {
+            client.send(get("/"));
+            client.response().text()
+        })
         .collect();
-    assert_eq!(shares, [10, 20, 10]);
+    // Smoothly: each four requests in a row have the shares of all.
+    for round in turns.as_bytes().windows(4) {
+        let shares = [b'a', b'b', b'c'].map(|name| round.iter().filter(|&&at| at == name).count());
+        assert_eq!(shares, [1, 2, 1], "{turns}");
+    }
 }
 
 #[test]

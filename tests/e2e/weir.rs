@@ -318,7 +318,8 @@ pub fn route_to(endpoints: &[&Endpoint]) -> String {
 pub struct Entry(HashMap<String, JsonValue>);
 
 impl Entry {
-    fn parse(line: &str) -> Option<Self> {
+    /// Reads a line, if it is one JSON object.
+    pub fn parse(line: &str) -> Option<Self> {
         let parsed: JsonValue = line.parse().ok()?;
         parsed.get::<HashMap<_, _>>().cloned().map(Self)
     }

@@ -121,7 +121,14 @@ fn a_certificate_may_be_optional_and_nobody_makes_one_up() {
             String::new(),
         )
     });
-    let spoof = ["-H", "X-Client-Cert-Subject: CN=admin"];
+    let spoof = [
+        "-H",
+        "X-Client-Cert-Subject: CN=admin",
+        "-H",
+        "x-client-cert-san: DNS:admin.test",
+        "-H",
+        "X-Client-Cert-San: URI:spiffe://admin",
+    ];
     assert_eq!(edge.curl(&spoof, "a.test", "/").unwrap(), "https  ");
 }
 
