@@ -14,7 +14,6 @@
 //! A step out of order is [`Error::OutOfOrder`] and changes nothing.
 
 use crate::auth::challenges_connection;
-use crate::body::Decoder;
 use crate::encode::{Connection, Framing};
 use crate::error::Error;
 use crate::event::{Event, Next, Received};
@@ -22,17 +21,16 @@ use crate::framing::{BodyKind, Role, response_body, strip_hop_by_hop};
 use crate::head::{Head, Method, Span};
 use crate::limits::{INTERIM_MAX, Limits};
 use crate::parse::{Parsed, parse_response};
+use crate::receiver::{ReceiveState, Receiver};
 use crate::sender::{Sender, Step};
 use crate::trailers::Trailers;
 
 /// One connection to an endpoint. See the [module](self) for the order of calls.
 #[derive(Clone, Debug)]
 pub struct Client {
-    limits: Limits,
     sender: Sender,
-    receiving: Receiving,
+    receiver: Receiver,
     response: Response,
-    decoder: Decoder,
     method: Method,
     asked_to_switch: bool,
     interim: u32,
@@ -54,30 +52,14 @@ pub struct Response {
     pub challenges_connection: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Receiving {
-    /// No answer is due.
-    Idle,
-    /// The next call starts a new head.
-    Fresh,
-    Head,
-    Body,
-    Done,
-    /// No byte after an error means anything.
-    Failed(Error),
-    Tunnel,
-}
-
 impl Client {
     /// Makes the machine for a new connection.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
-            limits,
             sender: Sender::new(),
-            receiving: Receiving::Idle,
+            receiver: Receiver::of_client(limits),
             response: Response::default(),
-            decoder: Decoder::of_answers(&limits),
             method: Method::default(),
             asked_to_switch: false,
             interim: 0,
@@ -98,7 +80,7 @@ impl Client {
         upgrade: Option<Span>,
         te_trailers: bool,
     ) -> Result<Framing, Error> {
-        if self.sender.step() != Step::Idle || self.receiving != Receiving::Idle {
+        if self.sender.step() != Step::Idle || self.receiver.state() != ReceiveState::Idle {
             return Err(Error::OutOfOrder);
         }
         let body = match body {
@@ -109,7 +91,7 @@ impl Client {
         self.asked_to_switch = upgrade.is_some();
         self.interim = 0;
         self.sender.begin(body);
-        self.receiving = Receiving::Fresh;
+        self.receiver.expect_head();
         self.check_invariants();
         Ok(Framing {
             body,
@@ -134,16 +116,19 @@ impl Client {
     /// The first error is final: every later call repeats it.
     #[inline]
     pub fn receive(&mut self, input: &[u8], head: &mut Head) -> Result<Received, Error> {
-        let received = match self.receiving {
-            Receiving::Idle if input.is_empty() => Ok(Received::new(0, Event::Blocked)),
+        let received = match self.receiver.state() {
+            ReceiveState::Idle if input.is_empty() => Ok(Received::new(0, Event::Blocked)),
             //= rfc9112#9.2
             // What an endpoint sends without being asked belongs to no request.
-            Receiving::Idle => Err(self.fail(Error::UnexpectedBytes)),
-            Receiving::Fresh | Receiving::Head => self.receive_head(input, head),
-            Receiving::Body => self.receive_body(input),
-            Receiving::Done => Ok(Received::new(0, Event::Blocked)),
-            Receiving::Failed(error) => Err(error),
-            Receiving::Tunnel => Err(Error::OutOfOrder),
+            ReceiveState::Idle => Err(self.fail(Error::UnexpectedBytes)),
+            ReceiveState::Fresh | ReceiveState::Head => self.receive_head(input, head),
+            ReceiveState::Body => match self.receiver.receive_body(input) {
+                Ok(received) => Ok(received),
+                Err(error) => Err(self.fail(error)),
+            },
+            ReceiveState::Done => Ok(Received::new(0, Event::Blocked)),
+            ReceiveState::Failed(error) => Err(error),
+            ReceiveState::Tunnel => Err(Error::OutOfOrder),
         };
         self.check_invariants();
         received
@@ -152,11 +137,8 @@ impl Client {
     /// How many bytes of the answer's body may go by unseen: see [`Decoder::bare`].
     #[inline]
     #[must_use]
-    pub fn bare(&self) -> u64 {
-        match self.receiving {
-            Receiving::Body => self.decoder.bare(),
-            _ => 0,
-        }
+    pub const fn bare(&self) -> u64 {
+        self.receiver.bare()
     }
 
     /// Counts bytes of the answer's body that went by without being shown to [`Client::receive`],
@@ -165,10 +147,7 @@ impl Client {
     /// # Errors
     /// [`Error::OutOfOrder`] beyond [`Client::bare`].
     pub fn receive_unseen(&mut self, len: u64) -> Result<(), Error> {
-        if len > self.bare() {
-            return Err(Error::OutOfOrder);
-        }
-        self.decoder.skip(len)
+        self.receiver.receive_unseen(len)
     }
 
     /// Notes that the endpoint has closed its side with `unread` bytes not consumed. A body that
@@ -179,13 +158,13 @@ impl Client {
     /// [`Error::Truncated`] when the answer is not complete.
     pub fn peer_closed(&mut self, unread: usize) -> Result<(), Error> {
         self.response.persists = false;
-        let closed = match self.receiving {
-            Receiving::Fresh | Receiving::Head => Err(Error::Truncated),
-            Receiving::Body if unread == 0 => self.decoder.close(),
-            Receiving::Body => Err(Error::Truncated),
-            Receiving::Idle => Err(Error::Truncated),
-            Receiving::Done | Receiving::Tunnel => Ok(()),
-            Receiving::Failed(error) => Err(error),
+        let closed = match self.receiver.state() {
+            ReceiveState::Body if unread == 0 => self.receiver.close(),
+            ReceiveState::Idle | ReceiveState::Fresh | ReceiveState::Head | ReceiveState::Body => {
+                Err(Error::Truncated)
+            }
+            ReceiveState::Done | ReceiveState::Tunnel => Ok(()),
+            ReceiveState::Failed(error) => Err(error),
         };
         closed.map_err(|error| self.fail(error))
     }
@@ -200,8 +179,7 @@ impl Client {
             return Next::Close;
         }
         self.sender.reset();
-        self.receiving = Receiving::Idle;
-        self.decoder.reset(BodyKind::None);
+        self.receiver.reset(ReceiveState::Idle);
         self.check_invariants();
         Next::Reuse
     }
@@ -212,7 +190,7 @@ impl Client {
         unread == 0
             && self.sender.step() == Step::Done
             && self.is_received()
-            && self.receiving != Receiving::Tunnel
+            && !self.is_tunnel()
             && self.response.persists
     }
 
@@ -226,18 +204,14 @@ impl Client {
     /// The trailers of an answer that has ended.
     #[must_use]
     pub const fn trailers(&self) -> &Trailers {
-        self.decoder.trailers()
+        self.receiver.trailers()
     }
 
     /// Says whether the whole answer has been received.
     #[inline]
     #[must_use]
     pub fn is_received(&self) -> bool {
-        match self.receiving {
-            Receiving::Done | Receiving::Tunnel => true,
-            Receiving::Body => self.decoder.is_done(),
-            Receiving::Idle | Receiving::Fresh | Receiving::Head | Receiving::Failed(_) => false,
-        }
+        self.receiver.is_received()
     }
 
     /// Says whether the whole request has been sent.
@@ -249,25 +223,21 @@ impl Client {
     /// Says whether not one byte of an answer has been seen.
     #[must_use]
     pub fn is_silent(&self) -> bool {
-        self.receiving == Receiving::Fresh && self.interim == 0
+        self.receiver.state() == ReceiveState::Fresh && self.interim == 0
     }
 
     /// Says whether the connection is no longer HTTP.
     #[must_use]
     pub fn is_tunnel(&self) -> bool {
-        self.receiving == Receiving::Tunnel
+        self.receiver.is_tunnel()
     }
 
     #[inline]
     fn receive_head(&mut self, input: &[u8], head: &mut Head) -> Result<Received, Error> {
-        if self.receiving == Receiving::Fresh {
-            head.clear();
-            if input.is_empty() {
-                return Ok(Received::new(0, Event::NeedMore));
-            }
-            self.receiving = Receiving::Head;
+        if !self.receiver.begin_head(input, head) {
+            return Ok(Received::new(0, Event::NeedMore));
         }
-        let taken = match parse_response(input, &self.limits, head) {
+        let taken = match parse_response(input, self.receiver.limits(), head) {
             Ok(Parsed::Complete(len)) => self.take_head(head, input).map(|event| (len, event)),
             Ok(Parsed::Partial) => Ok((0, Event::NeedMore)),
             Err(error) => Err(error),
@@ -295,7 +265,7 @@ impl Client {
             //= rfc9110#15.2.2
             // A switch is an answer to Upgrade, to a protocol that was offered.
             101 if self.asked_to_switch && hop.upgrade.is_some() => {
-                self.receiving = Receiving::Tunnel;
+                self.receiver.begin_tunnel();
                 Ok(Event::Switch)
             }
             101 => Err(Error::UnexpectedSwitch),
@@ -304,53 +274,39 @@ impl Client {
                 if self.interim > INTERIM_MAX {
                     return Err(Error::TooManyInterim);
                 }
-                self.receiving = Receiving::Fresh;
+                self.receiver.expect_head();
                 Ok(Event::Interim)
             }
             200..=299 if self.method == Method::Connect => {
-                self.receiving = Receiving::Tunnel;
+                self.receiver.begin_tunnel();
                 Ok(Event::Head)
             }
             _ => {
-                self.decoder.reset(body);
-                self.receiving = Receiving::Body;
+                self.receiver.begin_body(body);
                 Ok(Event::Head)
             }
-        }
-    }
-
-    #[inline]
-    fn receive_body(&mut self, input: &[u8]) -> Result<Received, Error> {
-        match self.decoder.decode(input) {
-            Ok(decoded) => {
-                let received = Received::from(decoded);
-                if received.event == Event::End {
-                    self.receiving = Receiving::Done;
-                }
-                Ok(received)
-            }
-            Err(error) => Err(self.fail(error)),
         }
     }
 
     /// Keeps the error for good.
     #[cold]
     fn fail(&mut self, error: Error) -> Error {
-        self.receiving = Receiving::Failed(error);
+        self.receiver.fail(error);
         self.response.persists = false;
         error
     }
 
     /// What holds after every step.
     fn check_invariants(&self) {
+        let state = self.receiver.state();
         debug_assert!(
-            (self.sender.step() == Step::Idle) == (self.receiving == Receiving::Idle)
-                || matches!(self.receiving, Receiving::Failed(_)),
+            (self.sender.step() == Step::Idle) == (state == ReceiveState::Idle)
+                || matches!(state, ReceiveState::Failed(_)),
             "an answer is due exactly while there is a request"
         );
         self.sender.check_invariants();
         debug_assert!(
-            !matches!(self.receiving, Receiving::Failed(_)) || !self.response.persists,
+            !matches!(state, ReceiveState::Failed(_)) || !self.response.persists,
             "no connection outlives an error"
         );
         debug_assert!(

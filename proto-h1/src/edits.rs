@@ -15,7 +15,6 @@ pub struct Edits {
     added: Vec<(Span, Span)>,
     text: Vec<u8>,
     path: Option<Span>,
-    query: Option<Span>,
     authority: Option<Span>,
 }
 
@@ -31,7 +30,7 @@ impl Edits {
         self.lines.clear();
         self.added.clear();
         self.text.clear();
-        (self.path, self.query, self.authority) = (None, None, None);
+        (self.path, self.authority) = (None, None);
     }
 
     /// Remembers what is there now, for [`Edits::rewind`]: fields that are the same for many messages are made once.
@@ -43,12 +42,12 @@ impl Edits {
         }
     }
 
-    /// Goes back to what was there at a mark of these edits. Replaced paths, queries and hosts are forgotten.
+    /// Goes back to what was there at a mark of these edits. Replaced paths and hosts are forgotten.
     pub fn rewind(&mut self, mark: Mark) {
         self.lines.truncate(mark.lines);
         self.added.truncate(mark.added);
         self.text.clear();
-        (self.path, self.query, self.authority) = (None, None, None);
+        (self.path, self.authority) = (None, None);
     }
 
     /// Adds a field.
@@ -127,16 +126,11 @@ impl Edits {
             .map(|(name, value)| (name.get(&self.lines), value.get(&self.lines)))
     }
 
-    /// Replaces the path that is forwarded. The query stays unless it is replaced too.
+    /// Replaces the path that is forwarded. The query stays.
     ///
     /// Bytes that no target may hold are percent-encoded.
     pub fn set_path(&mut self, path: &[u8]) {
         self.path = Some(self.put_target(path));
-    }
-
-    /// Replaces the query that is forwarded, without its question mark; empty takes it away.
-    pub fn set_query(&mut self, query: &[u8]) {
-        self.query = Some(self.put_target(query));
     }
 
     /// Replaces the host that is forwarded.
@@ -150,12 +144,6 @@ impl Edits {
     #[must_use]
     pub fn path(&self) -> Option<&[u8]> {
         self.path.map(|span| span.get(&self.text))
-    }
-
-    /// The query to forward, if it is replaced.
-    #[must_use]
-    pub fn query(&self) -> Option<&[u8]> {
-        self.query.map(|span| span.get(&self.text))
     }
 
     /// The host to forward, if it is replaced.

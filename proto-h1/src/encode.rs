@@ -66,29 +66,17 @@ pub fn encode_request<S: Sink>(
     let mut skip = skipped(head, framing.body);
     let mut run = head.start;
     let host = host(head, block, edits);
-    if !(head.is_start_line_plain && edits.path().is_none() && edits.query().is_none()) {
+    if !(head.is_start_line_plain && edits.path().is_none()) {
         request_line(sink, block, head, edits);
-        run = head
-            .fields
-            .first()
-            .map_or(head.len, |field| field.name.start);
+        run = fields_start(head);
     }
     if let Some(host) = host {
         skip.add(FieldId::Host);
         // A run that has begun with the start line goes out before Host does.
-        let fields_at = head
-            .fields
-            .first()
-            .map_or_else(|| fields_end(head), |field| field.name.start);
-        if run < fields_at && head.is_wire {
-            sink.put(
-                Span {
-                    start: run,
-                    end: fields_at,
-                }
-                .get(block),
-            );
-            run = fields_at;
+        let fields_start = fields_start(head);
+        if head.is_wire {
+            put_run(sink, block, run, fields_start);
+            run = run.max(fields_start);
         }
         sink.put(b"Host: ");
         sink.put(host);
@@ -124,10 +112,7 @@ pub fn encode_response<S: Sink>(
     let mut run = head.start;
     if !(head.is_start_line_plain && head.status == head.wire_status) {
         status_line(sink, block, head);
-        run = head
-            .fields
-            .first()
-            .map_or(head.len, |field| field.name.start);
+        run = fields_start(head);
     }
     fields(sink, block, head, run, skip);
     sink.put(edits.lines());
@@ -174,6 +159,12 @@ fn host<'a>(head: &Head, block: &'a [u8], edits: &'a Edits) -> Option<&'a [u8]> 
 }
 
 #[inline]
+fn fields_start(head: &Head) -> u32 {
+    let first = head.fields.first();
+    first.map_or_else(|| fields_end(head), |field| field.name.start)
+}
+
+#[inline]
 fn fields_end(head: &Head) -> u32 {
     head.len.saturating_sub(2)
 }
@@ -186,25 +177,22 @@ fn fields<S: Sink>(sink: &mut S, block: &[u8], head: &Head, run: u32, skip: Fiel
     let mut run = Some(run);
     for field in &head.fields {
         if field.removed || skip.has(field.id) {
-            if let Some(start) = run.take()
-                && start < field.name.start
-            {
-                sink.put(
-                    Span {
-                        start,
-                        end: field.name.start,
-                    }
-                    .get(block),
-                );
+            if let Some(start) = run.take() {
+                put_run(sink, block, start, field.name.start);
             }
         } else if run.is_none() {
             run = Some(field.name.start);
         }
     }
-    let end = fields_end(head);
-    if let Some(start) = run
-        && start < end
-    {
+    if let Some(start) = run {
+        put_run(sink, block, start, fields_end(head));
+    }
+}
+
+/// Copies the lines from `start` to `end`, if there are any.
+#[inline]
+fn put_run<S: Sink>(sink: &mut S, block: &[u8], start: u32, end: u32) {
+    if start < end {
         sink.put(Span { start, end }.get(block));
     }
 }
@@ -245,17 +233,9 @@ fn origin_form<S: Sink>(sink: &mut S, block: &[u8], head: &Head, edits: &Edits) 
         [] => sink.put(b"/"),
         path => sink.put(path),
     }
-    match edits.query() {
-        Some([]) => {}
-        Some(query) => {
-            sink.put(b"?");
-            sink.put(query);
-        }
-        None if head.has_query => {
-            sink.put(b"?");
-            sink.put(head.query.get(block));
-        }
-        None => {}
+    if head.has_query {
+        sink.put(b"?");
+        sink.put(head.query.get(block));
     }
 }
 

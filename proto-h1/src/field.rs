@@ -1,5 +1,7 @@
 //! Names of fields that Weir has something to do with, as small numbers.
 
+pub use crate::scan::is_token;
+
 macro_rules! fields {
     ($($id:ident = $name:literal,)*) => {
         /// A field name that is known, or [`FieldId::Other`]. Below 64, so that a set of them is a word.

@@ -73,9 +73,9 @@ impl Head {
         Self::default()
     }
 
-    /// Makes the head of an answer of the proxy's own: a status and no fields. It needs no block.
+    /// Makes a response head with a status and no fields. It needs no block.
     #[must_use]
-    pub fn answer(status: u16) -> Self {
+    pub fn with_status(status: u16) -> Self {
         Self {
             status,
             ..Self::default()
@@ -140,30 +140,6 @@ impl Head {
             field.removed |= set.has(field.id);
         }
         self.present = self.present.without(set);
-    }
-
-    /// Removes every field of a name, known or not, whatever its case. Returns how many there were.
-    pub fn remove_name(&mut self, name: &[u8], block: &[u8]) -> usize {
-        match FieldId::from_name(name) {
-            FieldId::Other => {
-                let mut count = 0;
-                for field in &mut self.fields {
-                    if field.is_named(name, block) {
-                        field.removed = true;
-                        count += 1;
-                    }
-                }
-                count
-            }
-            id => self.remove(id),
-        }
-    }
-
-    /// Removes one field by its place in [`Head::fields`]; a place that does not exist is ignored.
-    pub fn remove_index(&mut self, index: usize) {
-        if let Some(field) = self.fields.get_mut(index) {
-            field.removed = true;
-        }
     }
 
     /// Says whether a field of this name may be there. False is certain and costs one test.

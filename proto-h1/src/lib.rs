@@ -80,6 +80,7 @@ pub mod head;
 pub mod limits;
 pub mod parse;
 pub mod path;
+mod receiver;
 mod scan;
 pub mod sender;
 pub mod server;
@@ -93,14 +94,16 @@ pub use edits::{Decimal, Edits, Mark};
 pub use encode::{Connection, Framing, Sink, encode_request, encode_response};
 pub use error::Error;
 pub use event::{Event, Next, Received};
-pub use field::FieldId;
+pub use field::{FieldId, is_token};
 pub use framing::{
     BodyKind, HopByHop, Role, keep_alive, request_body, response_body, strip_hop_by_hop,
 };
 pub use guard::{Claim, Claims, FieldPolicy, OddNames, is_other_spelling};
 pub use head::{Field, Head, Method, Span, TargetForm, Version};
 pub use limits::Limits;
-pub use parse::{Parsed, looks_like_h2_preface, looks_like_tls, parse_request, parse_response};
+pub use parse::{
+    HTTP2_PREFACE, Parsed, looks_like_h2_preface, looks_like_tls, parse_request, parse_response,
+};
 pub use sender::Sender;
 pub use server::{Request, Server};
 pub use target::is_authority;

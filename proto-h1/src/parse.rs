@@ -15,6 +15,9 @@ use crate::limits::{EMPTY_LINES_MAX, Limits, METHOD_BYTES_MAX};
 use crate::scan::NameKind;
 use crate::{scan, target};
 
+/// What an HTTP/2 client sends first (RFC 9113, section 3.4).
+pub const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// How far a head has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
@@ -77,8 +80,7 @@ pub fn parse_response(block: &[u8], limits: &Limits, head: &mut Head) -> Result<
 /// there are too few to tell.
 #[must_use]
 pub fn looks_like_h2_preface(block: &[u8]) -> Option<bool> {
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    starts_with(block, PREFACE)
+    starts_with(block, HTTP2_PREFACE)
 }
 
 /// Says whether bytes begin a TLS handshake record: `None` while there are too few to tell.

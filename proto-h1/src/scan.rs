@@ -84,9 +84,10 @@ pub(crate) enum NameKind {
     NoToken,
 }
 
-/// Says whether `bytes` is a token: not empty, token bytes only.
+/// Says whether `bytes` is a token (RFC 9110, section 5.6.2).
 #[inline]
-pub(crate) fn is_token(bytes: &[u8]) -> bool {
+#[must_use]
+pub fn is_token(bytes: &[u8]) -> bool {
     name_kind(bytes) != NameKind::NoToken
 }
 

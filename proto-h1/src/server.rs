@@ -16,7 +16,6 @@
 //!
 //! A step out of order is [`Error::OutOfOrder`] and changes nothing.
 
-use crate::body::Decoder;
 use crate::encode::{Connection, Framing};
 use crate::error::Error;
 use crate::event::{Event, Next, Received};
@@ -26,17 +25,16 @@ use crate::guard::OddNames;
 use crate::head::{Head, Method, Span, Version};
 use crate::limits::Limits;
 use crate::parse::{Parsed, parse_request};
+use crate::receiver::{ReceiveState, Receiver};
 use crate::sender::{Sender, Step};
 use crate::trailers::Trailers;
 
 /// One connection to a client. See the [module](self) for the order of calls.
 #[derive(Clone, Debug)]
 pub struct Server {
-    limits: Limits,
-    receiving: Receiving,
+    receiver: Receiver,
     sender: Sender,
     request: Request,
-    decoder: Decoder,
     is_closing: bool,
 }
 
@@ -62,28 +60,14 @@ pub struct Request {
     pub persists: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Receiving {
-    /// Between messages: the next call starts a new head.
-    Fresh,
-    Head,
-    Body,
-    Done,
-    /// No byte after an error means anything.
-    Failed(Error),
-    Tunnel,
-}
-
 impl Server {
     /// Makes the machine for a new connection.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
-            limits,
-            receiving: Receiving::Fresh,
+            receiver: Receiver::of_server(limits),
             sender: Sender::new(),
             request: Request::default(),
-            decoder: Decoder::new(BodyKind::None, &limits),
             is_closing: false,
         }
     }
@@ -97,12 +81,12 @@ impl Server {
     /// The first error is final: every later call repeats it.
     #[inline]
     pub fn receive(&mut self, input: &[u8], head: &mut Head) -> Result<Received, Error> {
-        let received = match self.receiving {
-            Receiving::Fresh | Receiving::Head => self.receive_head(input, head),
-            Receiving::Body => self.receive_body(input),
-            Receiving::Done => Ok(Received::new(0, Event::Blocked)),
-            Receiving::Failed(error) => Err(error),
-            Receiving::Tunnel => Err(Error::OutOfOrder),
+        let received = match self.receiver.state() {
+            ReceiveState::Fresh | ReceiveState::Head => self.receive_head(input, head),
+            ReceiveState::Body => self.receive_body(input),
+            ReceiveState::Idle | ReceiveState::Done => Ok(Received::new(0, Event::Blocked)),
+            ReceiveState::Failed(error) => Err(error),
+            ReceiveState::Tunnel => Err(Error::OutOfOrder),
         };
         self.check_invariants();
         received
@@ -111,11 +95,8 @@ impl Server {
     /// How many bytes of the request's body may go by unseen: see [`Decoder::bare`].
     #[inline]
     #[must_use]
-    pub fn bare(&self) -> u64 {
-        match self.receiving {
-            Receiving::Body => self.decoder.bare(),
-            _ => 0,
-        }
+    pub const fn bare(&self) -> u64 {
+        self.receiver.bare()
     }
 
     /// Counts bytes of the request's body that went by without being shown to [`Server::receive`],
@@ -124,13 +105,11 @@ impl Server {
     /// # Errors
     /// [`Error::OutOfOrder`] beyond [`Server::bare`].
     pub fn receive_unseen(&mut self, len: u64) -> Result<(), Error> {
-        if len > self.bare() {
-            return Err(Error::OutOfOrder);
-        }
+        self.receiver.receive_unseen(len)?;
         if len > 0 {
             self.request.expects_continue = false;
         }
-        self.decoder.skip(len)
+        Ok(())
     }
 
     /// Notes that the client has closed its side with `unread` bytes not consumed.
@@ -139,10 +118,10 @@ impl Server {
     /// [`Error::Truncated`] when that cuts a request short. Closing between requests, or after a
     /// whole one, is no error: the answer may still be wanted.
     pub fn peer_closed(&mut self, unread: usize) -> Result<(), Error> {
-        let is_cut = match self.receiving {
-            Receiving::Fresh | Receiving::Head => unread > 0,
-            Receiving::Body => !self.decoder.is_done(),
-            Receiving::Done | Receiving::Failed(_) | Receiving::Tunnel => false,
+        let is_cut = match self.receiver.state() {
+            ReceiveState::Idle | ReceiveState::Fresh | ReceiveState::Head => unread > 0,
+            ReceiveState::Body => !self.receiver.is_received(),
+            ReceiveState::Done | ReceiveState::Failed(_) | ReceiveState::Tunnel => false,
         };
         self.is_closing = true;
         if is_cut {
@@ -154,7 +133,7 @@ impl Server {
     /// Gives up a head that has begun and is not wanted any more: it came too slowly. It can be answered, once, and
     /// the connection closes after that. Without a byte of a head there is nothing to give up.
     pub fn give_up_head(&mut self) {
-        if self.receiving == Receiving::Head {
+        if self.receiver.state() == ReceiveState::Head {
             self.fail(Error::Truncated);
         }
     }
@@ -266,10 +245,9 @@ impl Server {
             self.is_closing = true;
             return Next::Close;
         }
-        self.receiving = Receiving::Fresh;
+        self.receiver.reset(ReceiveState::Fresh);
         self.sender.reset();
         self.request = Request::default();
-        self.decoder.reset(BodyKind::None);
         self.check_invariants();
         Next::Reuse
     }
@@ -284,7 +262,7 @@ impl Server {
     /// The trailers of a request that has ended.
     #[must_use]
     pub const fn trailers(&self) -> &Trailers {
-        self.decoder.trailers()
+        self.receiver.trailers()
     }
 
     /// Drops what a peer may not send in the trailers of a request: see [`Trailers::enforce`].
@@ -293,30 +271,26 @@ impl Server {
         odd_names: OddNames,
         matches: &dyn Fn(&[u8]) -> bool,
     ) -> u32 {
-        self.decoder.trailers_mut().enforce(odd_names, matches)
+        self.receiver.trailers_mut().enforce(odd_names, matches)
     }
 
     /// Says whether the whole request has been received.
     #[inline]
     #[must_use]
     pub fn is_received(&self) -> bool {
-        match self.receiving {
-            Receiving::Done | Receiving::Tunnel => true,
-            Receiving::Body => self.decoder.is_done(),
-            Receiving::Fresh | Receiving::Head | Receiving::Failed(_) => false,
-        }
+        self.receiver.is_received()
     }
 
     /// Says whether no request is under way: not one byte of its head has been seen.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.receiving == Receiving::Fresh
+        self.receiver.state() == ReceiveState::Fresh
     }
 
     /// Says whether the connection is no longer HTTP.
     #[must_use]
     pub fn is_tunnel(&self) -> bool {
-        self.receiving == Receiving::Tunnel
+        self.receiver.is_tunnel()
     }
 
     /// Says whether the final response has begun: then no other answer is possible.
@@ -327,14 +301,10 @@ impl Server {
 
     #[inline]
     fn receive_head(&mut self, input: &[u8], head: &mut Head) -> Result<Received, Error> {
-        if self.receiving == Receiving::Fresh {
-            head.clear();
-            if input.is_empty() {
-                return Ok(Received::new(0, Event::NeedMore));
-            }
-            self.receiving = Receiving::Head;
+        if !self.receiver.begin_head(input, head) {
+            return Ok(Received::new(0, Event::NeedMore));
         }
-        let parsed = match parse_request(input, &self.limits, head) {
+        let parsed = match parse_request(input, self.receiver.limits(), head) {
             Ok(parsed) => parsed,
             Err(error) => return Err(self.fail(error)),
         };
@@ -349,22 +319,17 @@ impl Server {
                 return Err(self.fail(error));
             }
         }
-        self.decoder.reset(self.request.body);
-        self.receiving = Receiving::Body;
+        self.receiver.begin_body(self.request.body);
         self.sender.owe();
         Ok(Received::new(len, Event::Head))
     }
 
     #[inline]
     fn receive_body(&mut self, input: &[u8]) -> Result<Received, Error> {
-        match self.decoder.decode(input) {
-            Ok(decoded) => {
-                let received = Received::from(decoded);
+        match self.receiver.receive_body(input) {
+            Ok(received) => {
                 if received.consumed > 0 {
                     self.request.expects_continue = false;
-                }
-                if received.event == Event::End {
-                    self.receiving = Receiving::Done;
                 }
                 Ok(received)
             }
@@ -375,7 +340,7 @@ impl Server {
     /// Keeps the error for good. A request that failed can be answered, once.
     #[cold]
     fn fail(&mut self, error: Error) -> Error {
-        self.receiving = Receiving::Failed(error);
+        self.receiver.fail(error);
         self.request.persists = false;
         self.is_closing = true;
         if self.sender.step() == Step::Idle {
@@ -385,25 +350,21 @@ impl Server {
     }
 
     fn tunnel(&mut self) {
-        self.receiving = Receiving::Tunnel;
+        self.receiver.begin_tunnel();
         self.sender.give_up();
         self.request.persists = false;
     }
 
     /// What holds after every step.
     fn check_invariants(&self) {
+        let state = self.receiver.state();
+        let is_before_request = matches!(state, ReceiveState::Fresh | ReceiveState::Head);
         debug_assert!(
-            self.sender.step() != Step::Idle
-                || matches!(self.receiving, Receiving::Fresh | Receiving::Head),
-            "a request that is there, whole or broken, is owed an answer"
+            is_before_request == (self.sender.step() == Step::Idle),
+            "the server owes an answer exactly from the end of a head, whole or broken"
         );
         debug_assert!(
-            self.sender.step() == Step::Idle
-                || !matches!(self.receiving, Receiving::Fresh | Receiving::Head),
-            "no head is read while an answer is owed"
-        );
-        debug_assert!(
-            !matches!(self.receiving, Receiving::Failed(_)) || self.is_closing,
+            !matches!(state, ReceiveState::Failed(_)) || self.is_closing,
             "no connection outlives an error"
         );
         self.sender.check_invariants();

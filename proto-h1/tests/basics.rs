@@ -60,7 +60,7 @@ fn absolute_form_becomes_origin_form_and_replaces_host() {
 }
 
 #[test]
-fn edits_replace_path_query_and_host() {
+fn edits_replace_path_and_host() {
     let wire = b"GET /old?q=1 HTTP/1.1\r\nA: b\r\nHost: b.test\r\nC: d\r\n\r\n";
     let mut edits = Edits::new();
     edits.set_path(b"/new path");
@@ -69,8 +69,6 @@ fn edits_replace_path_query_and_host() {
         forward(wire, &edits),
         "GET /new%20path?q=1 HTTP/1.1\r\nHost: c.test\r\nA: b\r\nC: d\r\n\r\n"
     );
-    edits.set_query(b"");
-    assert!(forward(wire, &edits).starts_with("GET /new%20path HTTP/1.1\r\n"));
 }
 
 #[test]
@@ -113,7 +111,7 @@ fn the_framing_on_the_wire_is_kept_or_replaced() {
 
 #[test]
 fn an_answer_of_our_own_needs_no_block() {
-    let head = Head::answer(503);
+    let head = Head::with_status(503);
     let mut edits = Edits::new();
     edits.append("Retry-After", "1");
     let mut out = Vec::new();
@@ -189,7 +187,7 @@ fn values_of_fixed_length_are_no_exception() {
                 fixed.append_fixed("X-Id", &value);
                 usual.append("X-Id", value);
                 assert!(fixed.iter().eq(usual.iter()), "{byte} at {place} of {N}");
-                let head = Head::answer(200);
+                let head = Head::with_status(200);
                 let written = |edits: &Edits| {
                     let mut out = Vec::new();
                     encode_response(&mut out, b"", &head, edits, &Framing::default());

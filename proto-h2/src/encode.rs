@@ -91,18 +91,14 @@ impl Block<'_> {
             [] => b"/",
             path => path,
         };
-        let query = match edits.query() {
-            Some([]) => None,
-            Some(query) => Some(query),
-            None => head.has_query.then(|| head.query.get(block)),
-        };
         let (name, indexing) = (Name::Pseudo(Pseudo::Path), Indexing::NoIndex);
-        let Some(query) = query else {
+        if !head.has_query {
             let indexing = Indexing::of(name, path);
             return self.encoder.encode(self.out, name, path, indexing);
-        };
+        }
+        let query = head.query.get(block);
         // What lies together on the wire, as nearly always, is one value already.
-        let is_whole = edits.path().is_none() && edits.query().is_none();
+        let is_whole = edits.path().is_none();
         let whole = head.target.get(block);
         if is_whole
             && head.form == TargetForm::Origin

@@ -86,7 +86,7 @@
 //! assert_eq!(head.authority.get(&text), b"example.com");
 //! assert_eq!(head.path.get(&text), b"/x");
 //! let framing = Framing { body: BodyKind::Length(2), ..Framing::default() };
-//! server.respond(&mut to_client, stream, b"", &Head::answer(200), &edits, &framing)?;
+//! server.respond(&mut to_client, stream, b"", &Head::with_status(200), &edits, &framing)?;
 //! assert!(server.data_room(stream) >= 2);
 //! to_client.extend_from_slice(&server.data_frame(stream, 2, true)?);
 //! to_client.extend_from_slice(b"ok");

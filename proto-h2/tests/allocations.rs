@@ -103,7 +103,7 @@ impl Exchange {
         let Self { client, server, .. } = self;
         self.edits.clear();
         self.edits.append("Via", "2.0 weir");
-        self.edits.set_query(b"z");
+        self.edits.set_path(b"/z");
         let framing = Framing {
             body: BodyKind::Chunked,
             te_trailers: true,

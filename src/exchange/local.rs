@@ -78,7 +78,7 @@ pub(super) fn write<N: Net>(
         let length = Decimal::new(body.len() as u64);
         down.kit.edits.append("Content-Length", length.as_bytes());
     }
-    let head = head(status);
+    let head = Head::with_status(status);
     // In HTTP/2 an answer that is all head says so in the head: to gRPC clients it is another answer else.
     let kind = match body.len() {
         0 => BodyKind::None,
@@ -123,7 +123,13 @@ pub fn refuse_connection<N: Net, T: Tx>(
         connection: weir_proto_h1::Connection::Close,
         te_trailers: false,
     };
-    encode_response(out.open(), &[], &head(problem.status), &edits, &framing);
+    encode_response(
+        out.open(),
+        &[],
+        &Head::with_status(problem.status),
+        &edits,
+        &framing,
+    );
     out.put(&problem.body);
     record.status = problem.status;
     record.bytes_out = problem.body.len() as u64;
@@ -144,10 +150,4 @@ pub fn turn_away<N: Net>(
     record.reason = Some(reason);
     let event = record.event(now, listener);
     core.obs.borrow().connection_refused(&plan.plan, &event);
-}
-
-fn head(status: u16) -> Head {
-    let mut head = Head::new();
-    head.status = status;
-    head
 }

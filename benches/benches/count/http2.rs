@@ -179,7 +179,7 @@ fn ours(fields: Fields, batch: u64, times: u64) {
     let mut frames = Frames::requests(fields);
     let mut server = Connection::server(Config::default());
     let (mut head, mut text, edits) = (Head::new(), Vec::new(), Edits::new());
-    let (mut block, mut answer) = (Vec::new(), Head::answer(200));
+    let (mut block, mut answer) = (Vec::new(), Head::with_status(200));
     for (name, value) in ANSWER {
         let start = block.len();
         block.extend_from_slice(name.as_bytes());

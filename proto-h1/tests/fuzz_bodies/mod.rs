@@ -219,7 +219,7 @@ pub(crate) fn server(bytes: &[u8]) {
                     encode_response(
                         &mut out,
                         b"",
-                        &Head::answer(status),
+                        &Head::with_status(status),
                         &Edits::new(),
                         &framing,
                     );

@@ -427,7 +427,6 @@ fn apply(ask: &str, edits: &mut Edits) {
         let (what, value) = edit.split_once(' ').unwrap_or((edit, ""));
         match what {
             "path" => edits.set_path(&unescape(value)),
-            "query" => edits.set_query(&unescape(value)),
             "host" => edits.set_authority(&unescape(value)),
             "add" => {
                 let (name, value) = value.split_once(": ").unwrap();

@@ -15,7 +15,7 @@ mod send;
 
 use alloc::vec::Vec;
 
-use weir_proto_h1::{Head, Sink};
+use weir_proto_h1::{HTTP2_PREFACE, Head, Sink};
 
 use crate::code::Code;
 use crate::config::{Config, MAX_31_BITS, WINDOW_BYTES};
@@ -28,9 +28,6 @@ use crate::hpack::{Decoder, Encoder, TABLE_BYTES};
 use crate::priority::Priority;
 use crate::settings::{self, Settings};
 use crate::stream::{Half, Resets, Stream, StreamKey, Streams};
-
-/// What a client sends first (RFC 9113, section 3.4).
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the PING carries between the two GOAWAY of a connection that shuts down.
 const SHUTDOWN_PING: [u8; 8] = *b"weirdown";
@@ -187,7 +184,7 @@ impl Connection {
     // Each side begins with SETTINGS, the client with the preface before them.
     fn begin(&mut self, window: u32) {
         if self.role == Role::Client {
-            self.output.extend_from_slice(PREFACE);
+            self.output.extend_from_slice(HTTP2_PREFACE);
         }
         settings::write(&mut self.output, &self.config, self.role);
         if window > WINDOW_BYTES {

@@ -3,9 +3,9 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use weir_proto_h1::Head;
+use weir_proto_h1::{HTTP2_PREFACE, Head};
 
-use super::{Connection, Continuing, Leaving, PREFACE, Role, SHUTDOWN_PING, State};
+use super::{Connection, Continuing, Leaving, Role, SHUTDOWN_PING, State};
 use crate::code::Code;
 use crate::config::{FRAME_BYTES_MAX, OUTPUT_BYTES_MAX};
 use crate::error::Error;
@@ -66,7 +66,7 @@ impl Connection {
     }
 
     fn preface(&mut self, taken: u8, rest: &mut &[u8]) -> Result<Step, Error> {
-        let wanted = PREFACE.get(usize::from(taken)..).unwrap_or_default();
+        let wanted = HTTP2_PREFACE.get(usize::from(taken)..).unwrap_or_default();
         let len = wanted.len().min(rest.len());
         if rest.get(..len) != wanted.get(..len) {
             return Err(Error::BadPreface);

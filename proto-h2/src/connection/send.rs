@@ -30,14 +30,9 @@ impl Connection {
         }
         let id = self.next_id;
         self.next_id += 2;
-        self.encoded.clear();
         let is_https = self.config.is_https;
-        let mut fields = Block {
-            encoder: &mut self.encoder,
-            out: &mut self.encoded,
-            target: &mut self.target,
-        };
-        fields.request(block, head, edits, framing, is_https);
+        self.begin_block()
+            .request(block, head, edits, framing, is_https);
         let method = match framing.protocol {
             Some(_) => Method::Connect,
             None => head.method,
@@ -126,13 +121,8 @@ impl Connection {
             return Err(Error::OutOfOrder);
         }
         let method = stream.method;
-        self.encoded.clear();
-        let mut fields = Block {
-            encoder: &mut self.encoder,
-            out: &mut self.encoded,
-            target: &mut self.target,
-        };
-        fields.response(block, head, edits, framing, method);
+        self.begin_block()
+            .response(block, head, edits, framing, method);
         Ok(method)
     }
 
@@ -253,13 +243,7 @@ impl Connection {
             (Half::Body, _) => return Err(Error::BodyUnderrun),
             _ => return Err(Error::OutOfOrder),
         }
-        self.encoded.clear();
-        let mut fields = Block {
-            encoder: &mut self.encoder,
-            out: &mut self.encoded,
-            target: &mut self.target,
-        };
-        fields.trailers(trailers);
+        self.begin_block().trailers(trailers);
         self.put_section(sink, key.id(), true);
         self.end_sending(key);
         Ok(())
@@ -294,6 +278,16 @@ impl Connection {
         }
         self.floods.answered();
         self.settle(key);
+    }
+
+    /// Begins a field block in place of the last one.
+    fn begin_block(&mut self) -> Block<'_> {
+        self.encoded.clear();
+        Block {
+            encoder: &mut self.encoder,
+            out: &mut self.encoded,
+            target: &mut self.target,
+        }
     }
 
     /// Sends the block that was written, in as many frames as it takes.

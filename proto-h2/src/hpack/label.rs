@@ -1,6 +1,6 @@
 //! What is known of a name.
 
-use weir_proto_h1::FieldId;
+use weir_proto_h1::{FieldId, is_token};
 
 /// A field of the start line (RFC 9113, section 8.3; RFC 8441, section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,7 +100,10 @@ pub(super) fn is_name(name: &[u8]) -> bool {
     match name {
         [] => false,
         [b':', ..] => Pseudo::from_name(name).is_some(),
-        _ => all(name, is_plain_name_byte) || name.iter().all(|&byte| is_name_byte(byte)),
+        _ => {
+            let is_lower = || !name.iter().any(u8::is_ascii_uppercase);
+            all(name, is_plain_name_byte) || (is_lower() && is_token(name))
+        }
     }
 }
 
@@ -108,26 +111,6 @@ pub(super) fn is_name(name: &[u8]) -> bool {
 #[inline]
 const fn is_plain_name_byte(byte: u8) -> bool {
     (byte.wrapping_sub(b'a') < 26) | (byte.wrapping_sub(b'0') < 10) | (byte == b'-')
-}
-
-const fn is_name_byte(byte: u8) -> bool {
-    is_plain_name_byte(byte)
-        || matches!(
-            byte,
-            b'_' | b'.'
-                | b'!'
-                | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'^'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
 }
 
 /// Says whether a value holds what a value may hold: visible bytes, those above ASCII, and inside

@@ -405,7 +405,7 @@ impl Machine {
 
     fn respond(&mut self, key: StreamKey, b: u8, c: u8) {
         let status = [200, 204, 304, 103, 500][usize::from(c) % 5];
-        let head = Head::answer(status);
+        let head = Head::with_status(status);
         let edits = Edits::new();
         if status == 103 {
             let sent = self

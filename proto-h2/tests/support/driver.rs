@@ -430,7 +430,6 @@ impl Driver {
         for word in words {
             match word.split_once('=') {
                 Some(("path", path)) => edits.set_path(path.as_bytes()),
-                Some(("query", query)) => edits.set_query(query.as_bytes()),
                 Some(("host", host)) => edits.set_authority(host.as_bytes()),
                 Some(("add", value)) => edits.append("X-Added", value),
                 _ => {}
@@ -496,7 +495,7 @@ fn body_text(kind: BodyKind) -> String {
 
 /// A head of a status and fields, over its block.
 fn message(words: &[&str], rest: Option<&str>) -> (Vec<u8>, Head, Framing<'static>) {
-    let mut head = Head::answer(words[1].parse().unwrap());
+    let mut head = Head::with_status(words[1].parse().unwrap());
     let mut block = Vec::new();
     for field in rest.into_iter().flat_map(|fields| fields.split(" | ")) {
         let (name, value) = field.split_once(": ").unwrap();
