@@ -148,6 +148,7 @@ const DOCUMENTS: &[&str] = &[
     "config/paths.md",
     "config/timeouts.md",
     "src/ARCHITECTURE.md",
+    "src/INVARIANTS.md",
     "src/DECISIONS.md",
     "proto-h2/LIFECYCLE.md",
     "src/conn/LIFECYCLE.md",
