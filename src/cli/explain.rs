@@ -13,10 +13,10 @@ use crate::exchange::{came_over_https, is_grpc_call};
 use crate::fault::Reason;
 use crate::io::Address;
 use crate::plan::{
-    Decision, ListenerPlan, Objection, PathBuffers, Plan, Problem, REDIRECT_HTTPS_STATUS, RouteId,
-    RoutePlan, Target, UpstreamId,
+    Decision, DecisionBuffers, Explanation, ListenerPlan, Objection, Plan, Problem,
+    REDIRECT_HTTPS_STATUS, Refusal, RequestHead, RouteId, RoutePlan, Target, UpstreamId,
 };
-use crate::route::{Considered, Found, RequestView, Scratch, Verdict};
+use crate::route::{Considered, Found, Verdict};
 use crate::tls::CertificateIdentity;
 
 /// Routes of other hosts and paths that are listed; the rest is counted.
@@ -80,8 +80,8 @@ pub fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
         let names = answer.dropped.join(", ");
         let _ = writeln!(out, "dropped    {names}: no client may send it");
     }
-    if let (Some(host), Some(path)) = (&answer.host, &answer.path) {
-        let _ = writeln!(out, "matched as {host}{path}");
+    if let Some((host, path)) = &answer.explanation.matched {
+        let _ = writeln!(out, "matched as {}{}", lossy(host), lossy(path));
     }
     write_considered(&mut out, plan, &answer, question.all);
     write_outcome(&mut out, plan, &answer);
@@ -186,21 +186,11 @@ fn run_test(plan: &Plan, test: &Test, is_told: bool) -> Result<(), String> {
 
 /// What becomes of a request, and everything that `explain` says about it.
 struct Answer<'p> {
-    decision: Decision,
-    /// Whether the listener sends every request to `https`: then there is no decision.
-    is_redirected: bool,
-    considered: Vec<Considered<'p>>,
+    explanation: Explanation<'p>,
     /// Fields that the client may not send: neither routes nor endpoints see them.
     dropped: Vec<String>,
-    /// Host and path in the form that was matched, if it came to that.
-    host: Option<String>,
-    path: Option<String>,
-    /// Path and query that are sent upstream, if the path does not go as it came.
+    /// The path and query that go upstream, if the path does not go as it came; or the location of a redirect.
     sent: Option<String>,
-    /// Where a redirect leads.
-    location: Option<String>,
-    /// The route that was found all the same, and why it does not take the request.
-    objection: Option<(RouteId, Objection)>,
 }
 
 /// Takes a request head through the data path's parser and decision, and notes every route on the way if it
@@ -214,81 +204,47 @@ fn answer<'p>(
     let block = text.as_bytes();
     let mut head = Head::new();
     let mut answer = Answer {
-        decision: Decision::Refuse {
-            reason: Reason::BadRequest,
-            allow: None,
-        },
-        is_redirected: false,
-        considered: Vec::new(),
+        explanation: Decision::from(Reason::Internal).into(),
         dropped: Vec::new(),
-        host: None,
-        path: None,
         sent: None,
-        location: None,
-        objection: None,
     };
-    let limits = listener.map(|listener| listener.limits).unwrap_or_default();
-    let refuse = |reason| Decision::Refuse {
-        reason,
-        allow: None,
+    // Where every listener redirects and none has the port, something before Weir takes `https`.
+    let is_before_us = listener.is_none();
+    let Some(listener) = listener.or_else(|| plan.listeners.first()) else {
+        return answer;
     };
-    let mut server = Server::new(limits);
+    let mut server = Server::new(listener.limits);
     let received = match server.receive(block, &mut head) {
         Ok(received) if received.event == Event::Head => Ok(()),
         Ok(_) => Err(weir_proto_h1::Error::BadRequestLine),
         Err(error) => Err(error),
     };
     if let Err(error) = received {
-        answer.decision = refuse(Reason::from_request(error));
+        answer.explanation = Decision::from(Reason::from_request(error)).into();
         return answer;
     }
-    let trusts_some =
-        !plan.trusted_proxies.is_empty() || listener.is_some_and(|listener| listener.trusts_peers);
+    let trusts_some = !plan.trusted_proxies.is_empty() || listener.trusts_peers;
     answer.dropped = enforce(plan, listener, trusts_some, &mut head, block);
-    let is_there = trusts_some && came_over_https(plan, &head, block);
-    let redirecting = listener.filter(|_| !is_there);
-    if let Some(to) = redirecting.and_then(|listener| listener.https_location(&head, block)) {
-        match to {
-            Ok(location) => {
-                answer.is_redirected = true;
-                answer.location = Some(lossy(&location));
-            }
-            Err(reason) => answer.decision = refuse(reason),
-        }
-        return answer;
-    }
-    let mut scratch = Scratch::default();
-    let view = match scratch.view(&head, block) {
-        Ok(view) => RequestView {
-            client,
-            leaves_http: server.request().leaves_http,
-            ..view
-        },
-        Err(error) => {
-            answer.decision = refuse(Reason::from_request(error));
-            return answer;
-        }
+    let request = RequestHead {
+        head: &head,
+        block,
+        hop: server.request(),
+        client,
+        is_https: is_before_us || trusts_some && came_over_https(plan, &head, block),
     };
-    answer.host = Some(lossy(view.host));
-    answer.path = Some(lossy(view.path));
-    let mut paths = PathBuffers::default();
-    answer.decision = plan.decide(&view, &mut paths);
-    if considers_all && plan.refuse(&view).is_none() {
-        answer.considered = plan.table.explain(&view).considered;
-        answer.objection = plan.objection(&view);
-    }
-    match answer.route().and_then(|id| plan.route(id)) {
-        Some(route) if matches!(route.target, Target::Redirect(_)) => {
-            answer.location = Some(lossy(&paths.sent));
+    let mut buffers = DecisionBuffers::default();
+    answer.explanation = match considers_all {
+        true => plan.explain(listener, &request, &mut buffers),
+        false => plan.decide(listener, &request, &mut buffers).into(),
+    };
+    let is_upstream = answer.upstream(plan).is_some();
+    let mut sent = buffers.sent;
+    if !sent.is_empty() {
+        if is_upstream && head.has_query {
+            sent.push(b'?');
+            sent.extend_from_slice(head.query.get(block));
         }
-        Some(_) if !paths.sent.is_empty() => {
-            if head.has_query {
-                paths.sent.push(b'?');
-                paths.sent.extend_from_slice(view.query);
-            }
-            answer.sent = Some(lossy(&paths.sent));
-        }
-        _ => {}
+        answer.sent = Some(lossy(&sent));
     }
     answer
 }
@@ -296,7 +252,7 @@ fn answer<'p>(
 /// Drops the fields that a client may not send; gives their names. Where the file trusts anybody, it is they who ask.
 fn enforce(
     plan: &Plan,
-    listener: Option<&ListenerPlan>,
+    listener: &ListenerPlan,
     is_trusted: bool,
     head: &mut Head,
     block: &[u8],
@@ -307,10 +263,10 @@ fn enforce(
         } else {
             Claims::NONE
         },
-        odd_names: match listener {
-            Some(listener) if listener.keeps_odd_names => OddNames::Keep,
-            _ if is_grpc_call(head, block) => OddNames::Metadata,
-            _ => OddNames::Drop,
+        odd_names: match listener.keeps_odd_names {
+            true => OddNames::Keep,
+            false if is_grpc_call(head, block) => OddNames::Metadata,
+            false => OddNames::Drop,
         },
     };
     let before: Vec<_> = head.iter().map(|field| field.name).collect();
@@ -322,9 +278,9 @@ fn enforce(
 
 impl Answer<'_> {
     fn route(&self) -> Option<RouteId> {
-        match self.decision {
+        match self.explanation.decision {
             Decision::Route(id) => Some(id),
-            Decision::Refuse { .. } => None,
+            Decision::Refuse(_) | Decision::RedirectHttps => None,
         }
     }
 
@@ -337,11 +293,9 @@ impl Answer<'_> {
 
     /// The status that Weir answers with by itself; none when it is the endpoint's to give.
     fn status(&self, plan: &Plan) -> Option<u16> {
-        if self.is_redirected {
-            return Some(REDIRECT_HTTPS_STATUS);
-        }
-        match &self.decision {
-            Decision::Refuse { reason, .. } => Some(reason.status()),
+        match &self.explanation.decision {
+            Decision::RedirectHttps => Some(REDIRECT_HTTPS_STATUS),
+            Decision::Refuse(refusal) => Some(refusal.reason.status()),
             Decision::Route(id) => match &plan.route(*id)?.target {
                 Target::Upstream(_) => None,
                 Target::Redirect(redirect) => Some(redirect.status),
@@ -351,13 +305,13 @@ impl Answer<'_> {
     }
 
     fn in_words(&self, plan: &Plan) -> String {
-        if self.is_redirected {
-            return format!(
-                "the listener sends it to https ({REDIRECT_HTTPS_STATUS}, `redirect_https`)"
-            );
-        }
-        let id = match &self.decision {
-            Decision::Refuse { reason, .. } => {
+        let id = match &self.explanation.decision {
+            Decision::RedirectHttps => {
+                return format!(
+                    "the listener sends it to https ({REDIRECT_HTTPS_STATUS}, `redirect_https`)"
+                );
+            }
+            Decision::Refuse(Refusal { reason, .. }) => {
                 return format!("Weir answers {} ({})", reason.status(), reason.code());
             }
             Decision::Route(id) => *id,
@@ -376,7 +330,11 @@ impl Answer<'_> {
     }
 
     fn why_not(&self, wanted: RouteId) -> String {
-        let considered = self.considered.iter().find(|each| each.route == wanted);
+        let considered = self
+            .explanation
+            .considered
+            .iter()
+            .find(|each| each.route == wanted);
         match considered.map(|each| each.verdict) {
             None | Some(Verdict::Taken) => String::new(),
             Some(verdict) => format!(": {}", verdict_in_words(verdict)),
@@ -437,7 +395,7 @@ fn write_listener(out: &mut String, plan: &Plan, listeners: &[&ListenerPlan], po
 fn write_considered(out: &mut String, plan: &Plan, answer: &Answer<'_>, all: bool) {
     let is_other = |each: &&Considered<'_>| matches!(each.verdict, Verdict::Host | Verdict::Path);
     let (others, candidates): (Vec<&Considered<'_>>, Vec<_>) =
-        answer.considered.iter().partition(is_other);
+        answer.explanation.considered.iter().partition(is_other);
     if !candidates.is_empty() {
         let _ = writeln!(
             out,
@@ -484,26 +442,16 @@ fn write_route(out: &mut String, plan: &Plan, considered: &Considered<'_>) {
 }
 
 fn write_outcome(out: &mut String, plan: &Plan, answer: &Answer<'_>) {
-    if answer.is_redirected {
-        let location = answer.location.as_deref().unwrap_or_default();
-        let _ = writeln!(
-            out,
-            "answer     {REDIRECT_HTTPS_STATUS}, location {location}: the listener sends every request to https"
-        );
-        return;
-    }
-    let route = match &answer.decision {
-        Decision::Refuse { reason, allow } => {
-            let (status, code, text) = (reason.status(), reason.code(), reason.text());
-            let _ = writeln!(out, "answer     {status}, reason {code}: {text}");
-            if let Some((id, objection)) = &answer.objection {
-                write_objection(out, plan, *id, objection);
-            }
-            if let Some(allow) = allow {
-                let _ = writeln!(out, "allow      {allow}");
-            }
+    let sent = answer.sent.as_deref().unwrap_or_default();
+    let route = match &answer.explanation.decision {
+        Decision::RedirectHttps => {
+            let _ = writeln!(
+                out,
+                "answer     {REDIRECT_HTTPS_STATUS}, location {sent}: the listener sends every request to https"
+            );
             return;
         }
+        Decision::Refuse(refusal) => return write_refusal(out, plan, refusal),
         Decision::Route(id) => plan.route(*id),
     };
     let Some(route) = route else { return };
@@ -511,14 +459,34 @@ fn write_outcome(out: &mut String, plan: &Plan, answer: &Answer<'_>) {
     match &route.target {
         Target::Upstream(id) => write_upstream(out, plan, *id, route, answer),
         Target::Redirect(redirect) => {
-            let location = answer.location.as_deref().unwrap_or_default();
-            let _ = writeln!(out, "answer     {}, location {location}", redirect.status);
+            let _ = writeln!(out, "answer     {}, location {sent}", redirect.status);
         }
         Target::Respond(respond) => {
             let media = respond.content_type.as_deref().unwrap_or("no body");
             let bytes = respond.body.len();
             let _ = writeln!(out, "answer     {}, {bytes} bytes, {media}", respond.status);
         }
+    }
+}
+
+fn write_refusal(out: &mut String, plan: &Plan, refusal: &Refusal) {
+    let reason = refusal.reason;
+    let (status, code, text) = (reason.status(), reason.code(), reason.text());
+    let _ = writeln!(out, "answer     {status}, reason {code}: {text}");
+    if let Some((id, objection)) = &refusal.objection {
+        write_objection(out, plan, *id, objection);
+    }
+    if let Some(id) = refusal.route {
+        let max = plan.route(id).and_then(|route| route.body_bytes_max);
+        let most = max.map(show_size).unwrap_or_default();
+        let name = route_name(plan, id);
+        let _ = writeln!(
+            out,
+            "because    route `{name}` takes bodies of at most {most}"
+        );
+    }
+    if let Some(allow) = &refusal.allow {
+        let _ = writeln!(out, "allow      {allow}");
     }
 }
 

@@ -15,8 +15,7 @@ use crate::exchange::Added;
 use crate::fault::Fault;
 use crate::io::{Chunk, Net};
 use crate::limits::{KERNEL_QUEUED_BYTES, QUEUED_BYTES_HIGH};
-use crate::plan::PathBuffers;
-use crate::route::Scratch;
+use crate::plan::DecisionBuffers;
 use crate::tls::{CertificateIdentity, TlsParameters};
 use crate::upstream::Bindings;
 
@@ -52,10 +51,8 @@ pub struct Kit<N: Net> {
     pub added: Added,
     /// What is added to an answer of ours.
     pub edits: Edits,
-    /// Where hosts and paths are brought into normal form.
-    pub scratch: Scratch,
-    /// What is sent on of the path, and where that is worked out.
-    pub paths: PathBuffers,
+    /// The memory that the plan decides in, and the path that it sends upstream.
+    pub paths: DecisionBuffers,
     /// The fields of request and answer for the log, at the end.
     pub logged: Vec<u8>,
     /// The endpoint's head, over [`Kit::up_block`].
@@ -101,8 +98,7 @@ impl<N: Net> Kit<N> {
             sni: client.sni.clone(),
             added: Added::default(),
             edits: Edits::new(),
-            scratch: Scratch::default(),
-            paths: PathBuffers::default(),
+            paths: DecisionBuffers::default(),
             logged: Vec::new(),
             up_head: Head::new(),
             up_block: Chunk::default(),

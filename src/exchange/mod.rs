@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use weir_proto_h1::{BodyKind, FieldId, Version};
+use weir_proto_h1::{FieldId, Version};
 
 use crate::conn::{Down, End, Piece};
 use crate::core::{Core, CorePlan};
@@ -29,8 +29,7 @@ use crate::fault::{Fault, Phase, Reason, Side};
 use crate::io::{Chunk, Net};
 use crate::limits::{LINGER_MS, SMALL_ANSWER_BYTES, UNREAD_BYTES_MAX};
 use crate::obs;
-use crate::plan::{Decision, Plan, REDIRECT_HTTPS_STATUS, RouteId, RoutePlan, Target};
-use crate::route::RequestView;
+use crate::plan::{Decision, Plan, REDIRECT_HTTPS_STATUS, RequestHead, RouteId, Target};
 use record::Record;
 
 pub use forward::{Added, came_over_https};
@@ -51,14 +50,22 @@ pub enum After {
 pub async fn run<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>) -> After {
     let plan = core.plan();
     let mut record = begin(core, &plan.plan, down);
-    let decided = match to_https(down, &record) {
-        None => decide(&plan.plan, down, &mut record).map(Some),
-        Some(redirected) => redirected.map(|()| None),
-    };
-    let served = match decided {
-        Ok(Some(route)) => serve(core, &plan, down, &mut record, route).await,
-        Ok(None) => answer(core, down, &mut record, REDIRECT_HTTPS_STATUS, &[]).await,
-        Err(fault) => Err(fault),
+    let served = match decide(&plan.plan, down, &record) {
+        Decision::RedirectHttps => {
+            down.kit.edits.append("Location", &*down.kit.paths.sent);
+            answer(core, down, &mut record, REDIRECT_HTTPS_STATUS, &[]).await
+        }
+        Decision::Route(id) => {
+            record.route = Some(id);
+            serve(core, &plan, down, &mut record, id).await
+        }
+        Decision::Refuse(refusal) => {
+            record.route = refusal.route;
+            if let Some(allow) = refusal.allow {
+                down.kit.edits.append("Allow", allow);
+            }
+            Err(Fault::local(Phase::Route, refusal.reason))
+        }
     };
     if served.is_ok() && !down.is_received() && down.request().persists && !down.is_http2() {
         rest_of_body(core, down).await;
@@ -105,56 +112,18 @@ fn begin<N: Net>(core: &Core<N>, plan: &Plan, down: &mut Down<'_, N>) -> Record 
     record
 }
 
-/// Looks the request up in the plan.
-fn decide<N: Net>(
-    plan: &Plan,
-    down: &mut Down<'_, N>,
-    record: &mut Record,
-) -> Result<RouteId, Fault> {
-    let protocol = down.request().upgrade.map(|span| span.get(&down.kit.block));
-    let is_unknown = |protocol: &[u8]| !protocol.eq_ignore_ascii_case(b"websocket");
-    let leaves_http = down.request().leaves_http || protocol.is_some_and(is_unknown);
-    let view = down
-        .kit
-        .scratch
-        .view(&down.kit.head, &down.kit.block)
-        .map_err(|error| Fault::downstream(Phase::Route, Reason::from_request(error)))?;
-    let view = RequestView {
+/// Asks the plan what becomes of the request.
+fn decide<N: Net>(plan: &Plan, down: &mut Down<'_, N>, record: &Record) -> Decision {
+    let hop = *down.request();
+    let kit = &mut *down.kit;
+    let request = RequestHead {
+        head: &kit.head,
+        block: &kit.block,
+        hop: &hop,
         client: record.identity.as_deref(),
-        leaves_http,
-        ..view
+        is_https: record.is_https,
     };
-    match plan.decide(&view, &mut down.kit.paths) {
-        Decision::Route(id) => {
-            record.route = Some(id);
-            Ok(id)
-        }
-        Decision::Refuse { reason, allow } => {
-            if let Some(allow) = allow {
-                down.kit.edits.append("Allow", allow);
-            }
-            Err(Fault::local(Phase::Route, reason))
-        }
-    }
-}
-
-/// Where the listener sends every request to `https`: prepares the redirect. One that a trusted proxy was asked over
-/// `https` is there.
-fn to_https<N: Net>(down: &mut Down<'_, N>, record: &Record) -> Option<Result<(), Fault>> {
-    if record.is_https {
-        return None;
-    }
-    let location = {
-        let listener = down.kit.door.plan.borrow();
-        listener.https_location(&down.kit.head, &down.kit.block)?
-    };
-    Some(match location {
-        Ok(location) => {
-            down.kit.edits.append("Location", location);
-            Ok(())
-        }
-        Err(reason) => Err(Fault::downstream(Phase::Route, reason)),
-    })
+    plan.decide(&kit.door.plan.borrow(), &request, &mut kit.paths)
 }
 
 /// Does what the route says.
@@ -170,9 +139,6 @@ async fn serve<N: Net>(
         .route(id)
         .ok_or(Fault::local(Phase::Route, Reason::Internal))?;
     match &route.target {
-        Target::Upstream(_) if is_too_large(down, route) => {
-            Err(Fault::local(Phase::Route, Reason::BodyTooLarge))
-        }
         Target::Upstream(upstream) => {
             record.upstream = Some(*upstream);
             attempt::forward(core, plan, down, record, route, *upstream).await
@@ -190,14 +156,6 @@ async fn serve<N: Net>(
             }
             answer(core, down, record, respond.status, &respond.body).await
         }
-    }
-}
-
-/// Whether the request says of its body that it is larger than the route allows: no endpoint is troubled with it then.
-fn is_too_large<N: Net>(down: &Down<'_, N>, route: &RoutePlan) -> bool {
-    match down.request().body {
-        BodyKind::Length(length) => route.body_bytes_max.is_some_and(|max| length > max),
-        _ => false,
     }
 }
 

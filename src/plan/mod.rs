@@ -10,6 +10,7 @@
 mod capacity;
 mod cidr;
 mod compile;
+mod decision;
 mod diff;
 mod paths;
 mod template;
@@ -20,17 +21,18 @@ use std::time::Duration;
 
 pub use capacity::{Capacity, Grants};
 pub use cidr::CidrSet;
+pub use decision::{
+    Decision, DecisionBuffers, Explanation, REDIRECT_HTTPS_STATUS, Refusal, RequestHead,
+};
 pub use diff::{Diff, Kept};
-pub use paths::{Objection, PathBuffers};
+pub use paths::Objection;
 pub use template::{Redirect, Rewrite};
 
 use weir_config::{Code, EncodedSlash, ForwardedHeader, Spot};
-use weir_proto_h1::{Claims, FieldId, Head, Method, is_other_spelling};
+use weir_proto_h1::{Claims, is_other_spelling};
 
-use crate::fault::Reason;
 use crate::io::Address;
-use crate::limits::VIA_HOPS_MAX;
-use crate::route::{Found, RequestView, Table};
+use crate::route::Table;
 use crate::tls;
 
 /// A listener's place in [`Plan::listeners`].
@@ -88,88 +90,7 @@ pub struct LogFields {
     pub response: Vec<Box<str>>,
 }
 
-/// What becomes of a request whose head is valid.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// This route takes it.
-    Route(RouteId),
-    /// Weir answers itself.
-    Refuse {
-        /// Why.
-        reason: Reason,
-        /// The value of an Allow field, where the method is at fault.
-        allow: Option<String>,
-    },
-}
-
 impl Plan {
-    /// Decides what becomes of a request, and what is sent on of its path: `buffers.sent`. Data path, `weir explain` and
-    /// `[[test]]` blocks all come here.
-    #[must_use]
-    pub fn decide(&self, view: &RequestView<'_>, buffers: &mut PathBuffers) -> Decision {
-        buffers.sent.clear();
-        if let Some(refused) = self.refuse(view) {
-            return refused;
-        }
-        let refuse = |reason, allow| Decision::Refuse { reason, allow };
-        match self.table.find(view) {
-            Found::Route { id, pattern } => match self.settle_path((id, pattern), view, buffers) {
-                Ok(()) => Decision::Route(id),
-                Err(_) => refuse(Reason::BadPath, None),
-            },
-            Found::Ambiguous => refuse(Reason::BadPath, None),
-            Found::MethodNotAllowed(allow) => refuse(Reason::MethodNotAllowed, Some(allow)),
-            Found::None => refuse(Reason::NoRoute, None),
-        }
-    }
-
-    /// The route that was found for a request that [`Plan::decide`] refuses all the same, and why. For `weir explain`.
-    #[must_use]
-    pub fn objection(&self, view: &RequestView<'_>) -> Option<(RouteId, Objection)> {
-        let Found::Route { id, pattern } = self.table.find(view) else {
-            return None;
-        };
-        let settled = self.settle_path((id, pattern), view, &mut PathBuffers::default());
-        settled.err().map(|objection| (id, objection))
-    }
-
-    /// Refuses what no route is asked about.
-    #[inline]
-    #[must_use]
-    pub fn refuse(&self, view: &RequestView<'_>) -> Option<Decision> {
-        let (reason, allow) = match view.head.method {
-            //= rfc9220#3
-            // A protocol that is not known is a 501.
-            _ if view.leaves_http => (Reason::UnsupportedProtocol, None),
-            // Neither makes sense through a gateway: one asks for a tunnel, one for an echo.
-            Method::Connect | Method::Trace => {
-                let allow = "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH".to_owned();
-                (Reason::MethodNotAllowed, Some(allow))
-            }
-            _ if self.is_loop(view) => (Reason::Loop, None),
-            _ => return None,
-        };
-        Some(Decision::Refuse { reason, allow })
-    }
-
-    /// Whether the request has come through this Weir before, as Via says, or through more proxies than any way has: a
-    /// loop of proxies that do not know themselves.
-    fn is_loop(&self, view: &RequestView<'_>) -> bool {
-        let is_us = |hop: &[u8]| {
-            // A hop is the protocol, who received it, and perhaps a comment.
-            let mut words = hop
-                .split(u8::is_ascii_whitespace)
-                .filter(|word| !word.is_empty());
-            words.nth(1) == Some(self.via.as_bytes())
-        };
-        let head = view.head;
-        head.find(FieldId::Via).is_some()
-            && head
-                .elements(FieldId::Via, view.block)
-                .enumerate()
-                .any(|(before, hop)| before >= VIA_HOPS_MAX || is_us(hop))
-    }
-
     /// Puts in what was made of the files for TLS: by place in the file, as both come from the same configuration.
     pub fn equip(&mut self, tls: &tls::LoadedTls) {
         for (listener, server) in self.listeners.iter_mut().zip(&tls.servers) {
@@ -251,33 +172,6 @@ pub struct ListenerPlan {
     pub trusts_peers: bool,
     /// Whether routes see fields with odd names, and endpoints where the route does not differ.
     pub keeps_odd_names: bool,
-}
-
-/// What a listener with `redirect_https` answers: permanent, and the method stays (RFC 9110, section 15.4.9).
-pub const REDIRECT_HTTPS_STATUS: u16 = 308;
-
-impl ListenerPlan {
-    /// Where it sends a request to `https`. `None`: it serves requests itself.
-    ///
-    /// # Errors
-    /// The request names no host.
-    pub fn https_location(&self, head: &Head, block: &[u8]) -> Option<Result<Vec<u8>, Reason>> {
-        let port = self.redirect_https?;
-        let host = head.host(block);
-        if host.is_empty() {
-            return Some(Err(Reason::BadHost));
-        }
-        // As in `{host}`: certificates have no final dot.
-        let host = host.strip_suffix(b".").unwrap_or(host);
-        let shown = format!(":{port}");
-        let port: &[u8] = if port == 443 { b"" } else { shown.as_bytes() };
-        // The whole server has no path.
-        let path = head.effective_path(block);
-        let path = path.strip_prefix(b"*").unwrap_or(path);
-        let query = head.query.get(block);
-        let mark: &[u8] = if query.is_empty() { b"" } else { b"?" };
-        Some(Ok([b"https://", host, port, path, mark, query].concat()))
-    }
 }
 
 /// Time limits, merged: top level, then listener, or upstream and route.

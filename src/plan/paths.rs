@@ -13,12 +13,9 @@ use weir_config::EncodedSlash;
 /// How often a path is gone through that is decoded more than once: what is encoded more often than twice shrinks.
 const LAX_PASSES: usize = 2;
 
-/// Where paths are taken apart and put together. Reused between requests: warm ones allocate nothing.
+/// Where readings of paths are compared.
 #[derive(Debug, Default)]
-pub struct PathBuffers {
-    /// What [`Plan::decide`] has made of the path for the route that it found: the path that goes upstream, empty if
-    /// it goes as it came, or the location that a redirect leads to.
-    pub sent: Vec<u8>,
+pub(super) struct PathBuffers {
     decoded: Vec<u8>,
     read: Vec<u8>,
     rewritten: Vec<u8>,
@@ -52,7 +49,8 @@ pub enum Objection {
 }
 
 impl Plan {
-    /// Works out what is sent on of the path of a request that a route takes: `buffers.sent`.
+    /// Writes to `sent` the path that a request goes upstream with, if the route changes it, or the location that the
+    /// route redirects to.
     ///
     /// # Errors
     /// Not all who read it would see a path of that route.
@@ -61,6 +59,7 @@ impl Plan {
         &self,
         (id, pattern): (RouteId, usize),
         view: &RequestView<'_>,
+        sent: &mut Vec<u8>,
         buffers: &mut PathBuffers,
     ) -> Result<(), Objection> {
         let Some(route) = self.route(id) else {
@@ -69,8 +68,8 @@ impl Plan {
         match &route.target {
             Target::Respond(_) => Ok(()),
             Target::Redirect(redirect) => {
-                redirect.location(view, pattern, &mut buffers.sent);
-                match has_dot_segment(path_of(&buffers.sent), &mut buffers.read) {
+                redirect.location(view, pattern, sent);
+                match has_dot_segment(path_of(sent), &mut buffers.read) {
                     true => Err(Objection::Redirected),
                     false => Ok(()),
                 }
@@ -80,9 +79,9 @@ impl Plan {
                     self.compare_readings(id, route, view, buffers)?;
                 }
                 match &route.rewrite {
-                    Some(_) => rewrite(route, pattern, view, buffers),
+                    Some(_) => rewrite(route, pattern, view, sent, buffers),
                     None if view.oddities.has(Oddities::DOT_SEGMENT) => {
-                        buffers.sent.extend_from_slice(view.path);
+                        sent.extend_from_slice(view.path);
                         Ok(())
                     }
                     None => Ok(()),
@@ -200,17 +199,18 @@ fn rewrite(
     route: &RoutePlan,
     pattern: usize,
     view: &RequestView<'_>,
+    sent: &mut Vec<u8>,
     buffers: &mut PathBuffers,
 ) -> Result<(), Objection> {
     let Some(rewrite) = &route.rewrite else {
         return Ok(());
     };
     let base = view.settled_path();
-    rewrite.apply(pattern, base, &mut buffers.sent);
-    if view.oddities.is_none() && is_plain(&buffers.sent) {
+    rewrite.apply(pattern, base, sent);
+    if view.oddities.is_none() && is_plain(sent) {
         return Ok(());
     }
-    compare_rewritten(route, pattern, view, buffers)
+    compare_rewritten(route, pattern, view, sent, buffers)
 }
 
 #[cold]
@@ -218,10 +218,10 @@ fn compare_rewritten(
     route: &RoutePlan,
     pattern: usize,
     view: &RequestView<'_>,
+    sent: &[u8],
     buffers: &mut PathBuffers,
 ) -> Result<(), Objection> {
     let PathBuffers {
-        sent,
         decoded,
         read,
         rewritten,

@@ -7,7 +7,9 @@ use std::time::Duration;
 use weir_config::Config;
 use weir_proto_h1::{Event, Head, Server};
 
-use super::{CidrSet, Decision, Diff, Kept, ListenerId, PathBuffers, Plan};
+use super::{
+    CidrSet, Decision, DecisionBuffers, Diff, Kept, ListenerId, Plan, Refusal, RequestHead,
+};
 use crate::fault::Reason;
 use crate::io::Address;
 use crate::route::Scratch;
@@ -265,29 +267,29 @@ fn a_set_of_networks_holds_their_union() {
 fn decide<T>(plan: &Plan, request: &str, host: &str, then: impl FnOnce(Decision, &[u8]) -> T) -> T {
     let text = format!("{request} HTTP/1.1\r\nHost: {host}\r\n\r\n");
     let mut head = Head::new();
-    let received =
-        Server::new(weir_proto_h1::Limits::default()).receive(text.as_bytes(), &mut head);
+    let mut server = Server::new(weir_proto_h1::Limits::default());
+    let received = server.receive(text.as_bytes(), &mut head);
     assert_eq!(
         received.map(|received| received.event),
         Ok(Event::Head),
         "{request}"
     );
-    let mut scratch = Scratch::default();
-    let mut paths = PathBuffers::default();
-    let decision = match scratch.view(&head, text.as_bytes()) {
-        Ok(view) => plan.decide(&view, &mut paths),
-        Err(error) => Decision::Refuse {
-            reason: Reason::from_request(error),
-            allow: None,
-        },
+    let request = RequestHead {
+        head: &head,
+        block: text.as_bytes(),
+        hop: server.request(),
+        client: None,
+        is_https: false,
     };
-    let as_it_came = paths.sent.is_empty() && matches!(decision, Decision::Route(_));
+    let mut buffers = DecisionBuffers::default();
+    let decision = plan.decide(&plan.listeners[0], &request, &mut buffers);
+    let as_it_came = buffers.sent.is_empty() && matches!(decision, Decision::Route(_));
     then(
         decision,
         if as_it_came {
             head.effective_path(text.as_bytes())
         } else {
-            &paths.sent
+            &buffers.sent
         },
     )
 }
@@ -302,9 +304,13 @@ fn a_decision_is_a_route_or_a_reason() {
         respond = 200
         "#,
     );
-    let refuse = |reason, allow: Option<&str>| Decision::Refuse {
-        reason,
-        allow: allow.map(str::to_owned),
+    let refuse = |reason, allow: Option<&str>| {
+        Decision::Refuse(Refusal {
+            reason,
+            allow: allow.map(str::to_owned),
+            route: None,
+            objection: None,
+        })
     };
     let all = "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";
     for (request, expected) in [
@@ -343,13 +349,7 @@ fn a_request_that_comes_again_is_a_loop() {
             &plan,
             "GET /",
             &format!("h\r\nVia: {via}"),
-            |decision, _| {
-                decision
-                    == Decision::Refuse {
-                        reason: Reason::Loop,
-                        allow: None,
-                    }
-            },
+            |decision, _| decision == Decision::from(Reason::Loop),
         );
         assert_eq!(is_loop, expected, "{via}");
     }

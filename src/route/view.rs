@@ -29,8 +29,6 @@ pub struct RequestView<'a> {
     pub block: &'a [u8],
     /// Whose certificate the client has shown, if any.
     pub client: Option<&'a CertificateIdentity>,
-    /// Whether the client asks for a protocol that Weir does not pass on.
-    pub leaves_http: bool,
 }
 
 impl<'a> RequestView<'a> {
@@ -80,7 +78,6 @@ impl Scratch {
             head,
             block,
             client: None,
-            leaves_http: false,
         })
     }
 }

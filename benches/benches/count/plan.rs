@@ -2,8 +2,9 @@
 
 use std::hint::black_box;
 
-use weir::plan::{PathBuffers, RoutePlan, Target};
+use weir::plan::{DecisionBuffers, RequestHead, RoutePlan, Target};
 use weir::route::{RequestView, Scratch};
+use weir_proto_h1::Request;
 
 use crate::Case;
 use crate::http1::BROWSER;
@@ -89,11 +90,17 @@ redirect = "https://{host}{path}{query}"
 
 /// What the exchange does with every head that it has parsed.
 fn decide(routes: &str, times: u64) {
-    let (plan, head, mut scratch) = (compile(routes), head_of(BROWSER), Scratch::default());
-    let mut paths = PathBuffers::default();
+    let (plan, head, hop) = (compile(routes), head_of(BROWSER), Request::default());
+    let mut buffers = DecisionBuffers::default();
     for _ in 0..times {
-        let view = scratch.view(&head, black_box(BROWSER));
-        black_box(view.map(|view| plan.decide(&view, &mut paths)).ok());
+        let request = RequestHead {
+            head: &head,
+            block: black_box(BROWSER),
+            hop: &hop,
+            client: None,
+            is_https: false,
+        };
+        black_box(plan.decide(&plan.listeners[0], &request, &mut buffers));
     }
 }
 

@@ -542,6 +542,45 @@ status = 200
 }
 
 #[test]
+fn a_redirect_to_https_comes_before_what_is_wrong_with_the_request() {
+    let (_, plan) = plan(
+        "[listen.\"127.0.0.1:80\"]\nredirect_https = true\n[upstream]\napp = \"10.0.0.1:80\"\n[[route]]\nmatch = \"/*\"\nto = \"app\"\nencoded_slash = \"refuse\"\n",
+    );
+    for (method, path) in [("GET", "/a%2Fb"), ("GET", "/%00"), ("TRACE", "/")] {
+        let question = Question {
+            method: method.to_owned(),
+            url: format!("http://x{path}"),
+            headers: vec!["Upgrade: foo".to_owned(), "Connection: upgrade".to_owned()],
+            ..Question::default()
+        };
+        let text = explain(&plan, &question).unwrap();
+        let answer = format!("answer     308, location https://x{path}: ");
+        assert!(text.contains(&answer), "{text}");
+    }
+}
+
+#[test]
+fn what_a_head_announces_is_refused_as_on_the_data_path() {
+    let file = format!("[limits]\nbody = \"1KiB\"\n{FILE}");
+    let ask = |headers: &[&str]| {
+        let question = Question {
+            method: "GET".to_owned(),
+            url: "http://api.example.com:8080/v1/x".to_owned(),
+            headers: headers.iter().map(|&line| line.to_owned()).collect(),
+            ..Question::default()
+        };
+        explain(&plan(&file).1, &question).unwrap()
+    };
+    assert!(!ask(&["Content-Length: 1024"]).contains("413"));
+    let text = ask(&["Content-Length: 1025"]);
+    assert!(
+        text.contains("answer     413, reason body_too_large"),
+        "{text}"
+    );
+    assert!(text.contains("takes bodies of at most 1KiB"), "{text}");
+}
+
+#[test]
 fn fields_that_no_client_may_send_are_named() {
     let headers = ["X_Beta: 1", "X-Forwarded-For: 192.0.2.1", "Accept: */*"];
     let text = ask("GET", "http://api.example.com:8080/v1/x", &headers).unwrap();

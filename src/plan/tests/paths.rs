@@ -25,7 +25,8 @@ fn sent(plan: &Plan, target: &str) -> Result<String, Reason> {
         "a.example",
         |decision, sent| match decision {
             Decision::Route(_) => Ok(String::from_utf8_lossy(sent).into_owned()),
-            Decision::Refuse { reason, .. } => Err(reason),
+            Decision::Refuse(refusal) => Err(refusal.reason),
+            Decision::RedirectHttps => unreachable!("no listener redirects"),
         },
     )
 }
@@ -38,7 +39,7 @@ pub(super) fn taken(plan: &Plan, target: &str) -> Option<RouteId> {
         "a.example",
         |decision, _| match decision {
             Decision::Route(id) => Some(id),
-            Decision::Refuse { .. } => None,
+            Decision::Refuse(_) | Decision::RedirectHttps => None,
         },
     )
 }

@@ -1,0 +1,276 @@
+//! What becomes of a request, decided from its head alone.
+//!
+//! The data path, `weir explain` and `[[test]]` blocks all call [`Plan::decide`] and only carry out or describe what it
+//! returns.
+
+use weir_proto_h1::{BodyKind, FieldId, Head, Method, Request};
+
+use super::paths::{Objection, PathBuffers};
+use super::{ListenerPlan, Plan, RouteId, RoutePlan, Target};
+use crate::fault::Reason;
+use crate::limits::VIA_HOPS_MAX;
+use crate::route::{Considered, Found, RequestView, Scratch};
+use crate::tls::CertificateIdentity;
+
+/// The status of the redirects that `redirect_https` asks for: permanent, and the method stays (RFC 9110, section
+/// 15.4.9).
+pub const REDIRECT_HTTPS_STATUS: u16 = 308;
+
+/// The methods that CONNECT and TRACE are refused in favour of.
+const METHODS_SERVED: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";
+
+/// A request head and what is known of the client that sent it. The fields that the client may not send are gone.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestHead<'a> {
+    /// The head as parsed.
+    pub head: &'a Head,
+    /// The block that holds the head.
+    pub block: &'a [u8],
+    /// What the head says about this hop.
+    pub hop: &'a Request,
+    /// The client's certificate, if the client has shown one.
+    pub client: Option<&'a CertificateIdentity>,
+    /// Whether the client used `https`, to Weir or to a trusted proxy.
+    pub is_https: bool,
+}
+
+impl<'a> RequestHead<'a> {
+    /// The request as routes see it.
+    fn view(&self, scratch: &'a mut Scratch) -> Result<RequestView<'a>, Reason> {
+        let view = scratch.view(self.head, self.block);
+        let view = view.map_err(Reason::from_request)?;
+        Ok(RequestView {
+            client: self.client,
+            ..view
+        })
+    }
+
+    /// Whether the client asks for a protocol that Weir does not pass on: any but WebSocket.
+    fn leaves_http(&self) -> bool {
+        let is_unknown = |protocol: &[u8]| !protocol.eq_ignore_ascii_case(b"websocket");
+        let protocol = self.hop.upgrade.map(|span| span.get(self.block));
+        self.hop.leaves_http || protocol.is_some_and(is_unknown)
+    }
+}
+
+/// What becomes of a request whose head is valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The listener redirects the client to `https`, with [`REDIRECT_HTTPS_STATUS`]. The location is in
+    /// [`DecisionBuffers::sent`].
+    RedirectHttps,
+    /// This route takes the request.
+    Route(RouteId),
+    /// Weir answers with an error.
+    Refuse(Refusal),
+}
+
+/// An error that Weir answers a request with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+    /// The value of the Allow field, if the method is at fault.
+    pub allow: Option<String>,
+    /// The route whose limit the request exceeds.
+    pub route: Option<RouteId>,
+    /// The route that matches a path that not all endpoints would read alike, and what is wrong with the path.
+    pub objection: Option<(RouteId, Box<Objection>)>,
+}
+
+impl Refusal {
+    fn new(reason: Reason) -> Self {
+        Self {
+            reason,
+            allow: None,
+            route: None,
+            objection: None,
+        }
+    }
+}
+
+impl From<Reason> for Decision {
+    fn from(reason: Reason) -> Self {
+        Self::Refuse(Refusal::new(reason))
+    }
+}
+
+/// The memory that decisions are made in. Reused between requests, so that a warm one allocates nothing.
+#[derive(Debug, Default)]
+pub struct DecisionBuffers {
+    /// What the last decision made of the path: the path that goes upstream, empty if the path goes as it came; or the
+    /// location of a redirect.
+    pub sent: Vec<u8>,
+    scratch: Scratch,
+    paths: PathBuffers,
+}
+
+/// A decision with its reasons.
+#[derive(Debug)]
+pub struct Explanation<'p> {
+    /// The decision.
+    pub decision: Decision,
+    /// Host and path in the form that routes are matched against, if the request came to that.
+    pub matched: Option<(Vec<u8>, Vec<u8>)>,
+    /// What became of each route, if routes were asked.
+    pub considered: Vec<Considered<'p>>,
+}
+
+impl From<Decision> for Explanation<'_> {
+    /// A decision whose reasons nobody asks for.
+    fn from(decision: Decision) -> Self {
+        Self {
+            decision,
+            matched: None,
+            considered: Vec::new(),
+        }
+    }
+}
+
+impl Plan {
+    /// Decides what becomes of a request. [`DecisionBuffers::sent`] then has the path or location that goes with it.
+    #[must_use]
+    pub fn decide(
+        &self,
+        listener: &ListenerPlan,
+        request: &RequestHead<'_>,
+        buffers: &mut DecisionBuffers,
+    ) -> Decision {
+        let DecisionBuffers {
+            sent,
+            scratch,
+            paths,
+        } = buffers;
+        sent.clear();
+        if let Some(port) = listener.https_port(request) {
+            return redirect_https(port, request, sent);
+        }
+        let view = match request.view(scratch) {
+            Ok(view) => view,
+            Err(reason) => return reason.into(),
+        };
+        if let Some(refusal) = self.refuse_early(request) {
+            return Decision::Refuse(refusal);
+        }
+        match self.table.find(&view) {
+            Found::Route { id, pattern } => {
+                match self.settle_path((id, pattern), &view, sent, paths) {
+                    Ok(()) => self.check_size(id, request.hop),
+                    Err(objection) => Decision::Refuse(Refusal {
+                        objection: Some((id, Box::new(objection))),
+                        ..Refusal::new(Reason::BadPath)
+                    }),
+                }
+            }
+            Found::Ambiguous => Reason::BadPath.into(),
+            Found::MethodNotAllowed(allow) => Decision::Refuse(Refusal {
+                allow: Some(allow),
+                ..Refusal::new(Reason::MethodNotAllowed)
+            }),
+            Found::None => Reason::NoRoute.into(),
+        }
+    }
+
+    /// Decides as [`Plan::decide`] does and gives the reasons.
+    #[must_use]
+    pub fn explain(
+        &self,
+        listener: &ListenerPlan,
+        request: &RequestHead<'_>,
+        buffers: &mut DecisionBuffers,
+    ) -> Explanation<'_> {
+        let mut explanation = Explanation::from(self.decide(listener, request, buffers));
+        if listener.https_port(request).is_some() {
+            return explanation;
+        }
+        let Ok(view) = request.view(&mut buffers.scratch) else {
+            return explanation;
+        };
+        explanation.matched = Some((view.host.to_vec(), view.path.to_vec()));
+        if self.refuse_early(request).is_none() {
+            explanation.considered = self.table.explain(&view).considered;
+        }
+        explanation
+    }
+
+    /// Refuses a request that no route may take.
+    #[inline]
+    fn refuse_early(&self, request: &RequestHead<'_>) -> Option<Refusal> {
+        match request.head.method {
+            //= rfc9220#3
+            // A protocol that is not known is a 501.
+            _ if request.leaves_http() => Some(Refusal::new(Reason::UnsupportedProtocol)),
+            // Neither makes sense through a gateway: one asks for a tunnel, one for an echo.
+            Method::Connect | Method::Trace => Some(Refusal {
+                allow: Some(METHODS_SERVED.to_owned()),
+                ..Refusal::new(Reason::MethodNotAllowed)
+            }),
+            _ if self.is_loop(request) => Some(Refusal::new(Reason::Loop)),
+            _ => None,
+        }
+    }
+
+    /// Whether Via shows that the request has passed this Weir before, or more proxies than [`VIA_HOPS_MAX`]: proxies
+    /// that do not recognise themselves send it round for ever.
+    fn is_loop(&self, request: &RequestHead<'_>) -> bool {
+        let is_us = |hop: &[u8]| {
+            // A hop is the protocol, the receiver, and perhaps a comment.
+            let mut words = hop
+                .split(u8::is_ascii_whitespace)
+                .filter(|word| !word.is_empty());
+            words.nth(1) == Some(self.via.as_bytes())
+        };
+        let head = request.head;
+        head.find(FieldId::Via).is_some()
+            && head
+                .elements(FieldId::Via, request.block)
+                .enumerate()
+                .any(|(before, hop)| before >= VIA_HOPS_MAX || is_us(hop))
+    }
+
+    /// Refuses a request that announces a larger body than its route sends upstream.
+    fn check_size(&self, id: RouteId, hop: &Request) -> Decision {
+        let is_too_large = |route: &RoutePlan| match (&route.target, hop.body) {
+            (Target::Upstream(_), BodyKind::Length(length)) => {
+                route.body_bytes_max.is_some_and(|max| length > max)
+            }
+            _ => false,
+        };
+        if self.route(id).is_some_and(is_too_large) {
+            return Decision::Refuse(Refusal {
+                route: Some(id),
+                ..Refusal::new(Reason::BodyTooLarge)
+            });
+        }
+        Decision::Route(id)
+    }
+}
+
+impl ListenerPlan {
+    /// The port of `https` that the listener redirects a request to; `None` if the listener serves the request.
+    fn https_port(&self, request: &RequestHead<'_>) -> Option<u16> {
+        self.redirect_https.filter(|_| !request.is_https)
+    }
+}
+
+/// Writes the location on `port`.
+fn redirect_https(port: u16, request: &RequestHead<'_>, sent: &mut Vec<u8>) -> Decision {
+    let RequestHead { head, block, .. } = request;
+    let host = head.host(block);
+    if host.is_empty() {
+        return Reason::BadHost.into();
+    }
+    // As in `{host}`: certificates have no final dot.
+    let host = host.strip_suffix(b".").unwrap_or(host);
+    let shown = format!(":{port}");
+    let port: &[u8] = if port == 443 { b"" } else { shown.as_bytes() };
+    // `OPTIONS *` is about the whole server, which has no path.
+    let path = head.effective_path(block);
+    let path = path.strip_prefix(b"*").unwrap_or(path);
+    let query = head.query.get(block);
+    let mark: &[u8] = if query.is_empty() { b"" } else { b"?" };
+    for part in [&b"https://"[..], host, port, path, mark, query] {
+        sent.extend_from_slice(part);
+    }
+    Decision::RedirectHttps
+}
