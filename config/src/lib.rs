@@ -23,55 +23,68 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
-pub mod limits;
-
-mod address;
-mod amounts;
-mod check;
+mod config;
 mod decode;
-mod diagnostic;
 mod file;
-mod foreign;
-mod forms;
-mod json;
-mod kinds;
-mod layers;
-mod model;
-mod overlap;
-mod pattern;
-mod pattern_index;
-mod placeholders;
-mod process;
 mod reference;
-mod request;
-mod routes;
 mod schema;
-mod scopes;
-mod shape;
-mod source;
-mod suggest;
-mod syntax;
-mod table;
-mod tls;
-mod units;
+mod slice;
+mod text;
+mod value;
 
-pub use address::ValueError;
-pub use diagnostic::{Code, Diagnostic, Place, Places, Severity, Spot, bounded, to_json, to_text};
-pub use layers::{
-    Http2, Limits, LimitsPatch, Pool, PoolPatch, Retries, RetriesPatch, Timeouts, TimeoutsPatch,
-};
-pub use model::*;
-pub use process::Account;
+pub use config::{Config, Spots};
 pub use reference::reference;
 pub use schema::schema;
-pub use tls::{
-    CertFiles, Cipher, ClientCert, ListenTls, NamedFile, ProxyProtocol, TlsVersion, UpstreamTls,
-    Verify, is_certificate_name,
+pub use slice::access_log::{AccessLog, LogFormat, LogTarget};
+pub use slice::cores::{Cores, Driver};
+pub use slice::endpoint::{Endpoint, EndpointAddress};
+pub use slice::http2::Http2;
+pub use slice::limits::{Limits, LimitsPatch};
+pub use slice::listener::{Listener, Underscores};
+pub use slice::listener_tls::{CertFiles, Cipher, ClientCert, ListenTls, TlsVersion};
+pub use slice::pool::Pool;
+pub use slice::redirect::Redirect;
+pub use slice::request_match::host::HostMatch;
+pub use slice::request_match::path::{PathMatch, Segment};
+pub use slice::request_match::value::{FieldMatch, ValueMatch};
+pub use slice::request_match::{Match, is_certificate_name};
+pub use slice::respond::Respond;
+pub use slice::retries::{Retries, RetriesPatch};
+pub use slice::rewrite::Rewrite;
+pub use slice::route::{EncodedSlash, Route, Target};
+pub use slice::test_block::Test;
+pub use slice::timeouts::{Timeouts, TimeoutsPatch};
+pub use slice::trusted_proxies::{ForwardedHeader, TrustedPeer};
+pub use slice::upstream::{Balance, ProxyProtocol, Upstream};
+pub use slice::upstream_tls::{UpstreamTls, Verify};
+pub use slice::user::Account;
+pub use text::diagnostic::{
+    Code, Diagnostic, Place, Places, Severity, Spot, bounded, to_json, to_text,
 };
-pub use units::{show_duration, show_size};
+pub use text::problem::ValueError;
+pub use text::units::{show_duration, show_size};
+pub use value::address::Address;
+pub use value::file_path::NamedFile;
+pub use value::network::Cidr;
+pub use value::placeholder::{Pattern, Piece};
 
-use crate::decode::{Decoder, Kind};
-use crate::source::Source;
+/// Defaults and bounds that the rest of Weir needs. Each is declared beside its key.
+pub mod limits {
+    pub use crate::decode::preset::Preset;
+    pub use crate::file::FILE_BYTES_MAX;
+    pub use crate::slice::access_log::LOG_HEADERS_MAX;
+    pub use crate::slice::cores::CORES_MAX;
+    pub use crate::slice::endpoint::ENDPOINTS_MAX;
+    pub use crate::slice::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_CLIENT, MEMORY_MIN};
+    pub use crate::slice::listener::BACKLOG;
+    pub use crate::text::diagnostic::DIAGNOSTICS_MAX;
+}
+
+use crate::decode::decoder::Decoder;
+use crate::decode::kind::{TableKind, ValueKind};
+use crate::decode::syntax;
+use crate::file::RawFile;
+use crate::text::source::Source;
 
 /// Reads the configuration `text` of the file `name`. The name appears in diagnostics, and its folder is where relative
 /// paths of other files begin; none is opened.
@@ -84,7 +97,7 @@ use crate::source::Source;
 /// [`limits::DIAGNOSTICS_MAX`] and one that counts the rest.
 pub fn parse(name: &str, text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
     let source = Source::new(name, text);
-    let mut cx = Decoder::new(&source);
+    let mut cx = Decoder::new(&source, RawFile::info);
     if text.len() > limits::FILE_BYTES_MAX {
         let message = format!("a file has at most {} bytes", limits::FILE_BYTES_MAX);
         cx.file_error(Code::TooMany, message);
@@ -94,9 +107,9 @@ pub fn parse(name: &str, text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Di
     syntax::report(text, &errors, tree.get_ref(), &mut cx);
     let span = tree.span();
     let value = toml::Spanned::new(span, toml::de::DeValue::Table(tree.into_inner()));
-    let config = file::File::decode(&value, &mut cx).map(|file| {
+    let config = RawFile::decode(&value, &mut cx).map(|file| {
         let root = value.get_ref().as_table();
-        root.map(|root| check::check(file, root, &mut cx))
+        root.map(|root| file.check(root, &mut cx))
     });
     let (diagnostics, failed) = cx.finish();
     match config.flatten() {

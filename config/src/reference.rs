@@ -2,15 +2,17 @@
 
 use std::fmt::Write as _;
 
-use crate::json::Json;
-use crate::shape::{FieldInfo, Shape, TableInfo, all_tables};
+use crate::decode::kind::TableKind;
+use crate::decode::shape::{FieldInfo, Shape, TableInfo, all_tables};
+use crate::file::RawFile;
+use crate::text::json::Json;
 
 /// The reference of every key: what it does, what may be written, its default and where the
 /// default comes from. Markdown, with a newline at its end.
 #[must_use]
 pub fn reference() -> String {
     let mut text = INTRODUCTION.to_owned();
-    for table in all_tables() {
+    for table in all_tables(RawFile::info()) {
         section(&mut text, &table);
     }
     text

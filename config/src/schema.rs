@@ -1,7 +1,9 @@
 //! The JSON schema of a file, for editors.
 
-use crate::json::Json;
-use crate::shape::{FieldInfo, Shape, TableInfo, all_tables};
+use crate::decode::kind::TableKind;
+use crate::decode::shape::{FieldInfo, Shape, TableInfo, all_tables};
+use crate::file::RawFile;
+use crate::text::json::Json;
 
 /// The JSON schema (draft 2020-12) of a configuration file, indented, with a newline at its end.
 ///
@@ -9,7 +11,7 @@ use crate::shape::{FieldInfo, Shape, TableInfo, all_tables};
 /// most malformed values, but knows nothing of names that refer to each other.
 #[must_use]
 pub fn schema() -> String {
-    let tables = all_tables();
+    let tables = all_tables(RawFile::info());
     let mut members = vec![
         (
             "$schema".to_owned(),

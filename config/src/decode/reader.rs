@@ -1,0 +1,190 @@
+//! Tables with known keys, and what to say about keys that a table does not know.
+
+use toml::de::{DeTable, DeValue};
+
+use crate::decode::decoder::{Decoder, Value};
+use crate::decode::kind::{TableKind, ValueKind};
+use crate::decode::shape::{FieldInfo, TableInfo, tables_with_key};
+use crate::text::diagnostic::Code;
+use crate::text::source::Span;
+use crate::text::suggest::nearest;
+
+/// Reads the keys of one table.
+pub(crate) struct TableReader<'v, 'i> {
+    table: &'v DeTable<'i>,
+    known: Vec<FieldInfo>,
+    span: Span,
+}
+
+impl<'v, 'i> TableReader<'v, 'i> {
+    /// Starts on `value`, which must be a table, and reports keys that `T` does not know.
+    pub(crate) fn new<T: TableKind>(value: &'v Value<'i>, cx: &mut Decoder<'_>) -> Option<Self> {
+        let Some(table) = value.get_ref().as_table() else {
+            cx.wrong_type(value, "a table");
+            return None;
+        };
+        let known = T::info();
+        for (key, _) in table {
+            let name: &str = key.get_ref();
+            let is_known = known.fields.iter().any(|field| field.key == name);
+            if !is_known && let Some(ours) = unknown_key(cx, key.span(), name, &known) {
+                cx.note_suggestion(value.span(), ours);
+            }
+        }
+        let span = value.span();
+        Some(Self {
+            table,
+            known: known.fields,
+            span,
+        })
+    }
+
+    /// Where the table begins.
+    pub(crate) fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    /// Reads a key that may be absent. A value that cannot be read is reported and counts as
+    /// absent: the file is refused anyway, and the rest of the table can still be checked.
+    pub(crate) fn optional<K: ValueKind>(
+        &self,
+        key: &str,
+        cx: &mut Decoder<'_>,
+    ) -> Option<K::Value> {
+        let value = self.table.get(key)?;
+        let before = cx.diagnostics_count();
+        let found = cx.within(key, |cx| K::decode(value, cx));
+        if cx.diagnostics_count() > before && means_off(value) {
+            self.advise_off::<K>(key, cx);
+        }
+        found
+    }
+
+    /// Says what to write where "none" or the like was not understood.
+    fn advise_off<K: ValueKind>(&self, key: &str, cx: &mut Decoder<'_>) {
+        let help = match K::shape() {
+            shape if shape.takes("off") => "write \"off\"".to_owned(),
+            shape if shape.takes_booleans() => "write false".to_owned(),
+            shape if shape.has_example("0s") => "write \"0s\"".to_owned(),
+            shape => match self.known.iter().find(|field| field.key == key) {
+                Some(field) if field.is_optional() => {
+                    format!("to have none, leave out `{key}`")
+                }
+                Some(field) if field.default.is_some() && !shape.is_integer() => {
+                    format!("`{key}` cannot be off")
+                }
+                _ => return,
+            },
+        };
+        cx.replace_last_help(help);
+    }
+
+    /// Reads a key that must be there.
+    pub(crate) fn required<K: ValueKind>(
+        &self,
+        key: &str,
+        cx: &mut Decoder<'_>,
+    ) -> Option<K::Value> {
+        let found = self.optional::<K>(key, cx);
+        if !self.table.contains_key(key) && !cx.has_suggested(&self.span, key) {
+            let here = cx.here();
+            cx.error(
+                Code::MissingKey,
+                self.span(),
+                format!("`{key}` is missing {here}"),
+            )
+            .label(format!("expected {}", K::shape().in_words()));
+        }
+        found
+    }
+}
+
+/// Whether a value is what people write for "off" elsewhere.
+fn means_off(value: &Value<'_>) -> bool {
+    const WORDS: [&str; 16] = [
+        "off",
+        "none",
+        "no",
+        "never",
+        "null",
+        "nil",
+        "false",
+        "disable",
+        "disabled",
+        "unlimited",
+        "infinite",
+        "infinity",
+        "inf",
+        "0",
+        "0s",
+        "-1",
+    ];
+    match value.get_ref() {
+        DeValue::String(text) => WORDS.iter().any(|word| text.eq_ignore_ascii_case(word)),
+        DeValue::Boolean(is_on) => !is_on,
+        DeValue::Integer(number) => matches!(number.as_str(), "0" | "-1"),
+        _ => false,
+    }
+}
+
+/// Keys that are planned and known to be missing. Nothing near them is suggested: a file that
+/// asks for them is not a file with a typing slip.
+const LATER: [&str; 7] = ["health", "jwt", "limit", "tcp", "udp", "cache", "cors"];
+
+/// Reports it, and tells what was suggested in its place.
+fn unknown_key(cx: &mut Decoder<'_>, span: Span, name: &str, known: &TableInfo) -> Option<String> {
+    if cx.is_full() {
+        cx.error(Code::UnknownKey, span, "unknown key");
+        return None;
+    }
+    let here = cx.here();
+    let keys = || known.fields.iter().map(|field| field.key);
+    let all = keys().collect::<Vec<_>>().join(", ");
+    let home = tables_with_key(cx.root(), name);
+    let dotted = cx.dotted_name(&span);
+    let diagnostic = cx.error(
+        Code::UnknownKey,
+        span,
+        format!("unknown key `{name}` {here}"),
+    );
+    if let Some(header) = dotted {
+        diagnostic.help(format!("a name with dots stands in quotes: {header}"));
+        return None;
+    }
+    if LATER.contains(&name) {
+        diagnostic.label("this version of Weir does not have it");
+        return None;
+    }
+    if let Some(ours) = known.written_here(name) {
+        diagnostic.label(format!("write {ours}"));
+        return Some(ours.to_owned());
+    }
+    if let Some(near) = nearest(name, keys()) {
+        diagnostic.label(format!("did you mean `{near}`?"));
+        return Some(format!("`{near}`"));
+    }
+    if !home.is_empty() {
+        diagnostic.help(format!("`{name}` is a key of {}", home.join(", ")));
+    }
+    diagnostic.help(format!("known keys here: {all}"));
+    None
+}
+
+/// The place of the value at `path`, if it is there.
+pub(crate) fn find(root: &DeTable<'_>, path: &[&str]) -> Option<Span> {
+    let (last, parents) = path.split_last()?;
+    let mut table = root;
+    for key in parents {
+        table = table.get(*key)?.get_ref().as_table()?;
+    }
+    table.get(*last).map(toml::Spanned::span)
+}
+
+/// Whether there is nothing: no value, an empty table or an empty list.
+pub(crate) fn is_empty(value: Option<&Value<'_>>) -> bool {
+    value.is_none_or(|value| match value.get_ref() {
+        DeValue::Table(table) => table.is_empty(),
+        DeValue::Array(list) => list.is_empty(),
+        _ => false,
+    })
+}

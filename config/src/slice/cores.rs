@@ -1,0 +1,158 @@
+//! `cores` and `driver`: what the data path runs on.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+
+use crate::decode::decoder::{Decoder, Value};
+use crate::decode::kind::{ValueKind, WritableKind};
+use crate::decode::kinds::{Keywords, TextKind, integer};
+use crate::decode::preset::{Preset, preset};
+use crate::decode::shape::Shape;
+use crate::text::diagnostic::Code;
+use crate::text::json::Json;
+use crate::text::problem::Problem;
+
+/// Which CPU cores run the data path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cores {
+    /// As many as the affinity mask and the cgroup quota allow.
+    Auto,
+    /// This many of the allowed ones.
+    Count(NonZeroU32),
+    /// Exactly these, by kernel number, ascending and without repeats.
+    Set(Vec<u32>),
+}
+
+/// Which cores run the data path.
+pub(crate) const CORES: Preset<Cores> = preset(Cores::Auto, "an edge box is there for its proxy");
+
+/// Data cores.
+pub const CORES_MAX: u32 = 1_024;
+
+/// Which cores: `"auto"`, a number of them, or their names.
+pub(crate) struct CoresKind;
+
+impl ValueKind for CoresKind {
+    type Value = Cores;
+
+    fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Cores> {
+        if let Some(number) = integer(value) {
+            let count = number
+                .and_then(|number| u32::try_from(number).ok())
+                .filter(|number| *number <= CORES_MAX)
+                .and_then(NonZeroU32::new);
+            if count.is_none() {
+                cx.error(
+                    Code::BadValue,
+                    value.span(),
+                    format!("expected a number of cores from 1 to {CORES_MAX}"),
+                )
+                .help("a string names cores: \"0\" is the first one");
+            }
+            return count.map(Cores::Count);
+        }
+        if !value.get_ref().is_str() {
+            cx.wrong_type(
+                value,
+                "\"auto\", a number of cores, or their names such as \"2-7,10\"",
+            );
+            return None;
+        }
+        CoresText::decode(value, cx)
+    }
+
+    fn shape() -> Shape {
+        Shape::AnyOf(vec![
+            Shape::Choice(vec!["auto"]),
+            Shape::Integer {
+                min: 1,
+                max: CORES_MAX.into(),
+            },
+            CoresText::shape(),
+        ])
+    }
+}
+
+impl WritableKind for CoresKind {
+    fn to_json(value: &Cores) -> Json {
+        match value {
+            Cores::Auto => Json::text("auto"),
+            Cores::Count(count) => Json::Number(count.get().into()),
+            Cores::Set(set) => {
+                Json::Text(set.iter().map(u32::to_string).collect::<Vec<_>>().join(","))
+            }
+        }
+    }
+}
+
+struct CoresText;
+
+impl TextKind for CoresText {
+    type Value = Cores;
+    const NOUN: &'static str = "a set of cores";
+    const PATTERN: Option<&'static str> = Some("^(auto|[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)$");
+    const EXAMPLES: &'static [&'static str] = &["2-7,10", "0"];
+
+    fn parse(text: &str) -> Result<Cores, Problem> {
+        if text == "auto" {
+            return Ok(Cores::Auto);
+        }
+        let mut set = BTreeSet::new();
+        let mut at = 0;
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (Some(first), Some(last)) = (core_number(first), core_number(last)) else {
+                return Err(Problem::new(format!("`{part}` is no core"))
+                    .at(at, part.len())
+                    .help(format!(
+                        "\"auto\", a number, or names below {CORES_MAX} such as \"2-7,10\""
+                    )));
+            };
+            if first > last {
+                return Err(Problem::new(format!("`{part}` runs backwards"))
+                    .at(at, part.len())
+                    .help(format!("write \"{last}-{first}\"")));
+            }
+            for core in first..=last {
+                if !set.insert(core) {
+                    return Err(
+                        Problem::new(format!("core {core} is named twice")).at(at, part.len())
+                    );
+                }
+            }
+            at += part.len() + 1;
+        }
+        Ok(Cores::Set(set.into_iter().collect()))
+    }
+}
+
+fn core_number(text: &str) -> Option<u32> {
+    let number = text.parse::<u32>().ok()?;
+    (number < CORES_MAX && text.bytes().all(|b| b.is_ascii_digit())).then_some(number)
+}
+
+/// What drives each core's io_uring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    /// The first that the kernel grants.
+    Auto,
+    /// Weir's own; Linux 6.1.
+    Ring,
+    /// monoio; Linux 5.19.
+    Monoio,
+}
+
+/// What drives each core's io_uring.
+pub(crate) const DRIVER: Preset<Driver> =
+    preset(Driver::Auto, "the better one where the kernel has it");
+
+impl Keywords for Driver {
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("ring", Self::Ring),
+        ("monoio", Self::Monoio),
+    ];
+}
+
+#[cfg(test)]
+mod tests;

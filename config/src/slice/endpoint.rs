@@ -1,0 +1,344 @@
+//! `servers` of an upstream: its endpoints.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::decode::decoder::{Decoder, Spanned, Value};
+use crate::decode::kind::{ValueKind, WritableKind};
+use crate::decode::kinds::{Count, LongForm, ShortOrLong, TextKind, integer};
+use crate::decode::preset::{Preset, preset};
+use crate::decode::shape::Shape;
+use crate::decode::table::{frame, table};
+use crate::slice::listener::Listener;
+use crate::text::diagnostic::{Code, Spot};
+use crate::text::json::Json;
+use crate::text::problem::{Problem, ValueError};
+use crate::value::address::{Address, is_host_name, unix_path};
+
+/// One address of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it is.
+    pub address: EndpointAddress,
+    /// It is spoken to over TLS (`https://`).
+    pub tls: bool,
+    /// It speaks HTTP/2 in the clear, known beforehand (`h2c://`).
+    pub h2c: bool,
+    /// Its share of requests in proportion to the others'.
+    pub weight: NonZeroU32,
+    /// Where it is in the file.
+    pub spot: Spot,
+}
+
+impl fmt::Display for Endpoint {
+    /// As a file would have it, without its weight.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match (self.tls, self.h2c) {
+            (true, _) => "https://",
+            (false, true) => "h2c://",
+            (false, false) => "",
+        };
+        write!(f, "{scheme}{}", self.address)
+    }
+}
+
+/// Where an endpoint is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum EndpointAddress {
+    /// An IP address and port.
+    Ip(SocketAddr),
+    /// A host name, lower case, to be resolved by the control thread.
+    Name {
+        /// The name, without a port.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// An absolute path of a unix stream socket, at most 107 bytes.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = ValueError;
+
+    /// Reads `HOST:PORT`, `http://HOST:PORT`, `https://HOST:PORT`, `h2c://HOST:PORT` or
+    /// `unix:/PATH`, with weight 1.
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        EndpointText::parse(text).map_err(Into::into)
+    }
+}
+
+impl From<EndpointAddress> for Endpoint {
+    /// An endpoint of weight 1 that is in no file.
+    fn from(address: EndpointAddress) -> Self {
+        Self {
+            address,
+            tls: false,
+            h2c: false,
+            weight: WEIGHT.value,
+            spot: Spot::default(),
+        }
+    }
+}
+
+/// The weight of an endpoint that does not name one.
+const WEIGHT: Preset<NonZeroU32> = preset(NonZeroU32::MIN, "nginx and HAProxy: 1");
+
+/// The largest weight, so that sums of weights stay in 32 bits.
+const WEIGHT_MAX: u32 = 65_535;
+
+/// Endpoints of one upstream.
+pub const ENDPOINTS_MAX: usize = 4_096;
+
+/// An endpoint, short or long.
+pub(crate) type ServerKind = ShortOrLong<EndpointText, RawServer>;
+
+table! {
+    /// The long form of an endpoint.
+    RawServer, "server", "an endpoint of [upstream.NAME]" {
+        /// Where it is: HOST:PORT, http://HOST:PORT, https://HOST:PORT, h2c://HOST:PORT or unix:/PATH.
+        required address: Endpoint = "address" as EndpointText;
+        /// Its share of requests in proportion to the others'.
+        preset(WEIGHT) weight: NonZeroU32 = "weight" as WeightKind;
+    }
+}
+
+impl LongForm for RawServer {
+    type Out = Endpoint;
+
+    fn build(table: Self, cx: &mut Decoder<'_>) -> Option<Endpoint> {
+        Some(Endpoint {
+            weight: table.weight,
+            spot: cx.spot(&table.span),
+            ..table.address
+        })
+    }
+}
+
+/// Where an endpoint is.
+pub(crate) struct EndpointText;
+
+impl TextKind for EndpointText {
+    type Value = Endpoint;
+    const NOUN: &'static str = "an endpoint";
+    const PATTERN: Option<&'static str> =
+        Some("^(unix:/.+|((https?|h2c)://)?[^/]+:[0-9]+|(https?|h2c)://[^/]+)$");
+    const EXAMPLES: &'static [&'static str] = &[
+        "10.0.0.11:8080",
+        "http://app.internal:8080",
+        "https://app.internal:8443",
+        "h2c://grpc.internal:50051",
+        "unix:/run/app.sock",
+    ];
+
+    fn parse(text: &str) -> Result<Endpoint, Problem> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return unix_path(path).map(|path| EndpointAddress::Unix(path).into());
+        }
+        let (tls, h2c) = (text.starts_with("https://"), text.starts_with("h2c://"));
+        let authority = match text.split_once("://") {
+            None => text,
+            Some(("http" | "https" | "h2c", authority)) => authority,
+            Some((scheme, _)) => {
+                return Err(Problem::new(format!("`{scheme}` is no scheme of an endpoint"))
+                    .at(0, scheme.len())
+                    .help(match scheme {
+                        "grpc" | "grpcs" | "h2" | "http2" => {
+                            "HTTP/2, and so gRPC, is spoken to \"h2c://host:port\" in the clear and to \"https://host:port\" over TLS"
+                        }
+                        "ws" | "wss" => {
+                            "a WebSocket goes to \"http://host:port\" or \"https://host:port\" as other requests do"
+                        }
+                        _ => {
+                            "an endpoint is \"host:port\", \"http://host:port\", \"https://host:port\", \"h2c://host:port\" or \"unix:/path\""
+                        }
+                    }));
+            }
+        };
+        let at = text.len() - authority.len();
+        if let Some(slash) = authority.find(['/', '?', '#']) {
+            let problem =
+                Problem::new("an endpoint has no path").at(at + slash, authority.len() - slash);
+            let bare = &text[..at + slash];
+            return Err(if slash == 0 {
+                Problem::new(format!("`{text}` is no endpoint"))
+                    .help(format!("for a unix socket write \"unix:{text}\""))
+            } else {
+                problem.help(format!(
+                    "write \"{bare}\"; a route's `replace` can set the path"
+                ))
+            });
+        }
+        let default_port = (at > 0).then_some(if tls { 443 } else { 80 });
+        let address = host_and_port(authority, default_port);
+        let address = address.map_err(|problem| match problem.at {
+            Some(span) => Problem {
+                at: Some(span.start + at..span.end + at),
+                ..problem
+            },
+            None => problem,
+        })?;
+        Ok(Endpoint {
+            tls,
+            h2c,
+            ..address.into()
+        })
+    }
+}
+
+fn host_and_port(authority: &str, default_port: Option<u16>) -> Result<EndpointAddress, Problem> {
+    if let Ok(address) = authority.parse::<SocketAddr>() {
+        return if address.port() == 0 {
+            Err(port_zero(authority))
+        } else {
+            Ok(EndpointAddress::Ip(address))
+        };
+    }
+    if authority.parse::<Ipv6Addr>().is_ok() {
+        return Err(
+            Problem::new(format!("`{authority}` needs brackets and a port"))
+                .help(format!("write \"[{authority}]:8080\"")),
+        );
+    }
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, digits)) if !host.ends_with(':') => {
+            let port = digits.parse::<u16>().ok();
+            let port = port.filter(|_| digits.bytes().all(|b| b.is_ascii_digit()));
+            let port = port.ok_or_else(|| {
+                Problem::new(format!("`{digits}` is no port"))
+                    .at(host.len() + 1, digits.len())
+                    .help("a number from 1 to 65535")
+            })?;
+            (host, Some(port))
+        }
+        _ => (authority, None),
+    };
+    let Some(port) = port.or(default_port) else {
+        return Err(Problem::new(format!("`{authority}` has no port"))
+            .help(format!("write \"{authority}:8080\"")));
+    };
+    if port == 0 {
+        return Err(port_zero(authority));
+    }
+    let unbracketed = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    if let Ok(ip) = unbracketed.unwrap_or(host).parse::<IpAddr>()
+        && unbracketed.is_some() == ip.is_ipv6()
+    {
+        return Ok(EndpointAddress::Ip(SocketAddr::new(ip, port)));
+    }
+    if !is_host_name(host) {
+        return Err(Problem::new(format!("`{host}` is no host"))
+            .at(0, host.len())
+            .help("an IP address or a name of letters, digits, hyphens and dots"));
+    }
+    Ok(EndpointAddress::Name {
+        host: host.to_ascii_lowercase(),
+        port,
+    })
+}
+
+fn port_zero(authority: &str) -> Problem {
+    Problem::new(format!("`{authority}` has port 0")).help("a number from 1 to 65535")
+}
+
+/// The weight of an endpoint.
+pub(crate) struct WeightKind;
+
+impl ValueKind for WeightKind {
+    type Value = NonZeroU32;
+
+    fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<NonZeroU32> {
+        if integer(value) == Some(Some(0)) {
+            cx.error(
+                Code::BadValue,
+                value.span(),
+                "an endpoint of weight 0 gets nothing",
+            )
+            .help("leave the endpoint out, or give it a weight of 1 or more");
+            return None;
+        }
+        NonZeroU32::new(Count::<1, WEIGHT_MAX>::decode(value, cx)?)
+    }
+
+    fn shape() -> Shape {
+        Count::<1, WEIGHT_MAX>::shape()
+    }
+}
+
+impl WritableKind for WeightKind {
+    fn to_json(value: &NonZeroU32) -> Json {
+        Json::Number(value.get().into())
+    }
+}
+
+pub(crate) fn check_endpoints(
+    servers: Vec<Spanned<Endpoint>>,
+    upstream: &Spanned<String>,
+    listeners: &[Listener],
+    cx: &mut Decoder<'_>,
+) -> Vec<Endpoint> {
+    let mut lines: HashMap<EndpointAddress, u32> = HashMap::with_capacity(servers.len());
+    let mut endpoints = Vec::with_capacity(servers.len());
+    if servers.len() > ENDPOINTS_MAX {
+        let message = format!("an upstream has at most {ENDPOINTS_MAX} endpoints");
+        cx.error(Code::BadValue, upstream.span.clone(), message);
+    }
+    for Spanned { value, span } in servers {
+        let spot = cx.spot(&span);
+        let line = spot.line;
+        let endpoint = Endpoint { spot, ..value };
+        if let Some(first) = lines.get(&endpoint.address) {
+            let message = format!("endpoint `{}` is there twice", endpoint.address);
+            cx.error(Code::Duplicate, span.clone(), message)
+                .help(format!(
+                    "the first one is in line {first}; to give it more requests, raise its `weight`"
+                ));
+        }
+        if let Some(listener) = listeners.iter().find(|each| is_same(each, &endpoint)) {
+            let message = format!(
+                "endpoint `{}` is Weir's own listener `{}`",
+                endpoint.address, listener.address
+            );
+            cx.error(Code::Conflict, span, message)
+                .help("requests would go round in circles");
+        }
+        lines.insert(endpoint.address.clone(), line);
+        endpoints.push(endpoint);
+    }
+    endpoints
+}
+
+/// Whether a connection to `endpoint` surely arrives at `listener`.
+fn is_same(listener: &Listener, endpoint: &Endpoint) -> bool {
+    let reaches = |listen: &SocketAddr, to: &SocketAddr| {
+        listen == to
+            || (listen.port() == to.port()
+                && listen.ip().is_unspecified()
+                && to.ip().is_loopback()
+                && listen.is_ipv4() == to.is_ipv4())
+    };
+    match (&listener.address, &endpoint.address) {
+        (Address::Tcp(listen), EndpointAddress::Ip(to)) => reaches(listen, to),
+        (Address::Unix(listen), EndpointAddress::Unix(to)) => listen == to,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

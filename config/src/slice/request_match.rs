@@ -1,0 +1,314 @@
+//! `match` of a route: which requests it takes.
+
+mod correction;
+pub(crate) mod host;
+pub(crate) mod path;
+pub(crate) mod value;
+
+use std::fmt;
+use std::fmt::Display;
+use std::net::IpAddr;
+
+use crate::decode::decoder::{Decoder, Spanned};
+use crate::decode::kinds::{FallibleKind, LongForm, NamedEntries, NamedEntry, OneOrMany, TextKind};
+use crate::decode::table::{frame, table};
+use crate::slice::request_match::host::{HostMatch, HostText};
+use crate::slice::request_match::path::{PathMatch, PathText, Segment, read_path};
+use crate::slice::request_match::value::{FieldMatch, ValueMatch, ValueMatchKind};
+use crate::text::diagnostic::Code;
+use crate::text::problem::Problem;
+use crate::text::source::Span;
+use crate::value::field::{FieldName, header_names, is_token};
+use crate::value::placeholder::is_parameter_name;
+
+/// Which requests a route takes. All parts must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Match {
+    /// The request's host, port left out: one of these, at least one.
+    pub hosts: Vec<HostMatch>,
+    /// The request's normalised path: one of these, at least one.
+    pub paths: Vec<PathMatch>,
+    /// Allowed methods, case-sensitive (RFC 9110 section 9.1); empty means every method.
+    pub methods: Vec<String>,
+    /// Request fields by lower-case name; all must hold.
+    pub headers: Vec<FieldMatch>,
+    /// Query parameters by name, case-sensitive; all must hold.
+    pub query: Vec<FieldMatch>,
+    /// What the client's certificate must be: its subject, or one of its names.
+    pub client_cert: Option<ValueMatch>,
+}
+
+impl Match {
+    /// Takes every request.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self {
+            hosts: vec![HostMatch::Any],
+            paths: vec![PathMatch::Prefix("/".to_owned())],
+            methods: Vec::new(),
+            headers: Vec::new(),
+            query: Vec::new(),
+            client_cert: None,
+        }
+    }
+}
+
+impl Match {
+    /// Every host pattern with every path pattern.
+    pub fn patterns(&self) -> impl Iterator<Item = (&HostMatch, &PathMatch)> {
+        let with_paths = |host| self.paths.iter().map(move |path| (host, path));
+        self.hosts.iter().flat_map(with_paths)
+    }
+}
+
+impl Display for Match {
+    /// Writes the first pattern as a file would, `api.example.com/v1/*`, and how many there are more. Predicates are
+    /// left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((host, path)) = self.patterns().next() {
+            write!(f, "{host}{path}")?;
+        }
+        match self.hosts.len() * self.paths.len() {
+            0 | 1 => Ok(()),
+            all => write!(f, " and {} more", all - 1),
+        }
+    }
+}
+
+/// Host patterns of one route, and path patterns.
+const PATTERNS_MAX: usize = 256;
+
+table! {
+    /// The long form of a match. All parts must hold.
+    RawMatch, "match", "match of [[route]]" {
+        /// A host, a wildcard, which stands for one label or more, or several of these; `"*"` is any
+        /// host. Any host unless set.
+        optional host: Spanned<Option<Vec<HostMatch>>> = "host" as FallibleKind<OneOrMany<HostText>>;
+        /// A path, a prefix with a star at its end, a template, or several of these. Any path unless
+        /// set.
+        optional path: Spanned<Option<Vec<PathMatch>>> = "path" as FallibleKind<OneOrMany<PathText>>;
+        /// One of these methods. Any method unless set.
+        optional method: Vec<String> = "method" as OneOrMany<MethodText>;
+        /// Header fields that must be there. A string is the whole value; `true` means any
+        /// value, `false` none.
+        optional header: Vec<NamedEntry<ValueMatch>> = "header" as NamedEntries<FieldName, ValueMatchKind>;
+        /// Query parameters that must be there, written like header fields.
+        optional query: Vec<NamedEntry<ValueMatch>> = "query" as NamedEntries<FieldName, ValueMatchKind>;
+        /// The client's certificate: `true` for any, `false` for none, or its subject or one of
+        /// its names, such as `DNS:a.example.com`; the value is written like a header field's.
+        optional client_cert: ValueMatch = "client_cert" as ValueMatchKind;
+    }
+}
+
+impl LongForm for RawMatch {
+    type Out = Match;
+
+    fn build(table: Self, cx: &mut Decoder<'_>) -> Option<Match> {
+        let everything = Match::everything();
+        let header = header_names(table.header.unwrap_or_default(), cx);
+        let query = table.query.unwrap_or_default();
+        let field_match = |(name, value)| FieldMatch { name, value };
+        Some(Match {
+            hosts: patterns("host", table.host, everything.hosts, cx)?,
+            paths: patterns("path", table.path, everything.paths, cx)?,
+            methods: table.method.unwrap_or_default(),
+            headers: header.into_iter().map(field_match).collect(),
+            query: query
+                .into_iter()
+                .filter_map(|entry| Some((entry.name.value, entry.value?)))
+                .map(field_match)
+                .collect(),
+            client_cert: table.client_cert,
+        })
+    }
+}
+
+/// The patterns that were written, or `any` if there is no such key. `None` if they could not be read.
+fn patterns<T: PartialEq + Display>(
+    key: &str,
+    written: Option<Spanned<Option<Vec<T>>>>,
+    any: Vec<T>,
+    cx: &mut Decoder<'_>,
+) -> Option<Vec<T>> {
+    let Some(Spanned { value, span }) = written else {
+        return Some(any);
+    };
+    let patterns = value?;
+    if patterns.is_empty() {
+        cx.error(
+            Code::BadValue,
+            span,
+            format!("an empty list of {key}s takes no request"),
+        )
+        .help(format!("leave `{key}` out for any {key}"));
+        return None;
+    }
+    if patterns.len() > PATTERNS_MAX {
+        let message = format!("a route has at most {PATTERNS_MAX} {key}s");
+        cx.error(Code::BadValue, span, message);
+        return None;
+    }
+    for (index, pattern) in patterns.iter().enumerate() {
+        if patterns
+            .iter()
+            .take(index)
+            .any(|earlier| earlier == pattern)
+        {
+            let pattern = pattern.to_string();
+            let shown = if pattern.is_empty() { "*" } else { &pattern };
+            let message = format!("{key} `{shown}` is there twice");
+            cx.error(Code::Duplicate, span.clone(), message);
+        }
+    }
+    Some(patterns)
+}
+
+/// `host/path*`: the short form of a match.
+pub(crate) struct MatchText;
+
+impl TextKind for MatchText {
+    type Value = Match;
+    const NOUN: &'static str = "a match";
+    const PATTERN: Option<&'static str> = Some("^[^/]*/");
+    const EXAMPLES: &'static [&'static str] = &["api.example.com/v1/*", "/*", "/users/{id}"];
+
+    fn parse(text: &str) -> Result<Match, Problem> {
+        read_match(text).map_err(|problem| {
+            let is_right = |text: &str| read_match(text).is_ok();
+            match correction::by_match(text, is_right) {
+                Some(meant) => problem.help(meant.advice()),
+                None => problem,
+            }
+        })
+    }
+}
+
+fn read_match(text: &str) -> Result<Match, Problem> {
+    if text.contains("://") {
+        return Err(Problem::new(format!("`{text}` has a scheme"))
+            .help("a match is a host and a path: \"api.example.com/v1/*\""));
+    }
+    let Some(slash) = text.find('/') else {
+        return Err(Problem::new(format!("`{text}` has no path"))
+            .help("a match is a host and a path: \"api.example.com/v1/*\""));
+    };
+    let (host, path) = text.split_at(slash);
+    let host = if host.is_empty() {
+        HostMatch::Any
+    } else {
+        HostText::parse(host)?
+    };
+    let path = read_path(path).map_err(|problem| match problem.at {
+        Some(at) => Problem {
+            at: Some(at.start + slash..at.end + slash),
+            ..problem
+        },
+        None => problem,
+    })?;
+    Ok(Match {
+        hosts: vec![host],
+        paths: vec![path],
+        ..Match::everything()
+    })
+}
+
+/// A request method.
+pub(crate) struct MethodText;
+
+impl TextKind for MethodText {
+    type Value = String;
+    const NOUN: &'static str = "a method";
+    const PATTERN: Option<&'static str> = Some("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$");
+    const EXAMPLES: &'static [&'static str] = &["GET", "POST"];
+
+    fn parse(text: &str) -> Result<String, Problem> {
+        const COMMON: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"];
+        if !is_token(text) {
+            return Err(Problem::new(format!("`{text}` is no method")).help("for example \"GET\""));
+        }
+        let upper = text.to_ascii_uppercase();
+        if text != upper && COMMON.contains(&upper.as_str()) {
+            //= rfc9110#9.1: the method is case-sensitive.
+            return Err(Problem::new(format!(
+                "`{text}` would never match: methods have upper case"
+            ))
+            .help(format!("write \"{upper}\"")));
+        }
+        Ok(text.to_owned())
+    }
+}
+
+/// Warns of `:id`, which means any segment elsewhere, and here itself.
+pub(crate) fn report_colons(path: &PathMatch, span: &Span, cx: &mut Decoder<'_>) {
+    let literal = |segment: &Segment| match segment {
+        Segment::Literal(text) => text.clone(),
+        Segment::Parameter(_) => String::new(),
+    };
+    let segments: Vec<String> = match path {
+        PathMatch::Exact(path) | PathMatch::Prefix(path) => {
+            path.split('/').map(str::to_owned).collect()
+        }
+        PathMatch::Template { segments, .. } => segments.iter().map(literal).collect(),
+    };
+    for name in segments.iter().filter_map(|each| each.strip_prefix(':')) {
+        if is_parameter_name(name) {
+            let message = format!("`:{name}` stands for itself, not for any segment");
+            cx.warning(Code::NoEffect, span.clone(), message)
+                .help(format!("a parameter is written \"{{{name}}}\""));
+        }
+    }
+}
+
+/// Warns of what neither the subject of a certificate nor one of its names looks like.
+pub(crate) fn report_no_name(wanted: Option<&ValueMatch>, span: &Span, cx: &mut Decoder<'_>) {
+    let Some(ValueMatch::Exact(text)) = wanted else {
+        return;
+    };
+    if text.contains('=') || is_certificate_name(text) {
+        return;
+    }
+    let kind = match text {
+        text if text.contains("://") => "URI:",
+        text if text.contains('@') => "email:",
+        text if text.parse::<IpAddr>().is_ok() => "IP:",
+        _ => "DNS:",
+    };
+    let message = format!("no certificate has the subject or name `{text}`");
+    cx.warning(Code::NoEffect, span.clone(), message)
+        .help(format!("client_cert = \"{kind}{text}\""));
+}
+
+/// Warns of wanted fields that every listener drops.
+pub(crate) fn report_dropped_fields(wanted: &[FieldMatch], span: &Span, cx: &mut Decoder<'_>) {
+    let is_odd = |name: &str| !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    for field in wanted {
+        if is_odd(&field.name) && field.value != ValueMatch::Absent {
+            let message = format!(
+                "every listener drops `{}`, but from gRPC requests",
+                field.name
+            );
+            cx.warning(Code::Unreachable, span.clone(), message)
+                .help("underscores = \"keep\" on a listener lets routes see such names");
+        }
+    }
+}
+
+/// Warns of a wanted certificate where no listener asks clients for one.
+pub(crate) fn report_nobody_asks(wanted: Option<&ValueMatch>, span: &Span, cx: &mut Decoder<'_>) {
+    if matches!(wanted, None | Some(ValueMatch::Absent)) {
+        return;
+    }
+    let message = "no listener asks clients for a certificate: this route takes no request";
+    cx.warning(Code::Unreachable, span.clone(), message)
+        .help("a listener with `client_ca` in its `tls` does");
+}
+
+/// Whether a text is one of a certificate's names, with its kind before it: `DNS:a.example.com`. All else is a subject.
+#[must_use]
+pub fn is_certificate_name(text: &str) -> bool {
+    let kinds = ["DNS:", "IP:", "URI:", "email:"];
+    kinds.iter().any(|kind| text.starts_with(kind))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+//! Routes whose patterns meet: those that never match because another is asked first.
+
+use std::collections::HashMap;
+
+use crate::decode::decoder::Decoder;
+use crate::slice::request_match::Match;
+use crate::slice::request_match::host::HostMatch;
+use crate::slice::request_match::path::{PathMatch, Segment, common_start};
+use crate::slice::request_match::value::{FieldMatch, ValueMatch};
+use crate::slice::route::Route;
+use crate::text::diagnostic::Code;
+use crate::text::source::Span;
+
+/// Routes that are compared with one of them. Beyond it only work grows.
+const COMPARED_MAX: usize = 1_000;
+
+/// Hosts that a warning names.
+const HOSTS_SHOWN_MAX: usize = 3;
+
+/// Which patterns there are so far, and whose.
+#[derive(Default)]
+pub(crate) struct RouteConflicts {
+    /// Places of the routes of a pattern.
+    by_pattern: HashMap<PatternKey, Vec<usize>>,
+    /// Places of the routes for all paths with a beginning, and for which hosts.
+    by_prefix: HashMap<String, Vec<(HostMatch, usize)>>,
+    /// Where the match of each route is written.
+    spans: Vec<Span>,
+}
+
+/// What two patterns have in common that take exactly the same hosts and paths. Only their routes can hide each other
+/// altogether: of any others, the one that is asked first has text or a parameter where the other has more choice, and
+/// leaves what differs there to it.
+#[derive(PartialEq, Eq, Hash)]
+struct PatternKey(HostMatch, PathMatch);
+
+impl PatternKey {
+    fn of(host: &HostMatch, path: &PathMatch) -> Self {
+        let mut path = path.clone();
+        if let PathMatch::Template { segments, .. } = &mut path {
+            for segment in segments {
+                if let Segment::Parameter(name) = segment {
+                    name.clear();
+                }
+            }
+        }
+        Self(host.clone(), path)
+    }
+}
+
+impl RouteConflicts {
+    /// Adds a route behind `earlier`, and reports it if one of those takes its requests.
+    pub(crate) fn add(
+        &mut self,
+        route: &Route,
+        earlier: &[Route],
+        span: &Span,
+        cx: &mut Decoder<'_>,
+    ) {
+        let mut is_reported = false;
+        for (host, path) in route.matches.patterns() {
+            let key = PatternKey::of(host, path);
+            let group = self.by_pattern.entry(key).or_default();
+            let mut same = group.iter().filter_map(|index| earlier.get(*index));
+            let hides = |first: &&Route| covers(&first.matches, &route.matches);
+            if !is_reported && let Some(first) = same.by_ref().take(COMPARED_MAX).find(hides) {
+                report_hidden(route, &format!("{host}{path}"), first, span, cx);
+                is_reported = true;
+            }
+            group.push(earlier.len());
+            if let PathMatch::Prefix(start) = path {
+                let hosts = self.by_prefix.entry(start.clone()).or_default();
+                hosts.push((host.clone(), earlier.len()));
+            }
+        }
+        self.spans.push(span.clone());
+    }
+
+    /// Warns of routes for many hosts that some of these never ask, because they have a route of their own that takes
+    /// more paths: a host goes before any path.
+    pub(crate) fn report_shadowed(&self, routes: &[Route], cx: &mut Decoder<'_>) {
+        for (route, span) in routes.iter().zip(&self.spans) {
+            let patterns = route.matches.patterns();
+            let shadowed = patterns.filter(|(host, _)| !matches!(host, HostMatch::Exact(_)));
+            for (host, path) in shadowed {
+                let by = self.shadows_of((host, path), route, routes);
+                if !by.is_empty() {
+                    report_shadowed((host, path), &by, span, cx);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Hosts with routes of their own that take all paths of a pattern of `route`, each with the first of these routes:
+    /// not many more than a warning names.
+    fn shadows_of<'r>(
+        &self,
+        (host, path): (&HostMatch, &PathMatch),
+        route: &Route,
+        routes: &'r [Route],
+    ) -> Vec<(&HostMatch, &'r Route)> {
+        let start = common_start(path);
+        let mut found: Vec<(&HostMatch, &Route)> = Vec::new();
+        for (end, _) in start.char_indices().chain([(start.len(), ' ')]).skip(1) {
+            let prefix = start.get(..end).unwrap_or_default();
+            // The same pattern for a host of its own is meant to go first.
+            if matches!(path, PathMatch::Prefix(same) if same == prefix) {
+                continue;
+            }
+            let wider = self.by_prefix.get(prefix).into_iter().flatten();
+            for (own, index) in wider.take(COMPARED_MAX) {
+                let Some(by) = routes.get(*index) else {
+                    continue;
+                };
+                // A host with a route for the same path was decided on by the author of the file.
+                let says = self.by_pattern.contains_key(&PatternKey::of(own, path));
+                if is_within(own, host)
+                    && !says
+                    && covers(&by.matches, &route.matches)
+                    && !found.iter().any(|(known, _)| *known == own)
+                {
+                    found.push((own, by));
+                    if found.len() > HOSTS_SHOWN_MAX {
+                        return found;
+                    }
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Whether all hosts of a pattern are hosts of a wider one.
+fn is_within(narrow: &HostMatch, wide: &HostMatch) -> bool {
+    match (narrow, wide) {
+        (HostMatch::Any, _) | (_, HostMatch::Exact(_)) => false,
+        (_, HostMatch::Any) => true,
+        (HostMatch::Exact(name) | HostMatch::Wildcard(name), HostMatch::Wildcard(domain)) => {
+            let labels = name.strip_suffix(domain.as_str());
+            labels.is_some_and(|labels| labels.ends_with('.'))
+        }
+    }
+}
+
+fn report_hidden(route: &Route, pattern: &str, first: &Route, span: &Span, cx: &mut Decoder<'_>) {
+    let line = first.spot.line;
+    let is_whole = route.matches.patterns().count() == 1;
+    if covers(&route.matches, &first.matches) {
+        let what = if is_whole {
+            "requests".to_owned()
+        } else {
+            format!("requests for `{pattern}`")
+        };
+        let message = format!("the route in line {line} takes the same {what}");
+        cx.error(Code::Duplicate, span.clone(), message)
+            .help("the second one would never match: remove one, or tell them apart by method, header or query");
+    } else {
+        let what = if is_whole {
+            "this route".to_owned()
+        } else {
+            format!("`{pattern}` of this route")
+        };
+        let message = format!("{what} never matches: the one in line {line} takes its requests");
+        cx.error(Code::Unreachable, span.clone(), message).help(
+            "among routes with the same host and path the first in the file wins: move this one up",
+        );
+    }
+}
+
+fn report_shadowed(
+    (host, path): (&HostMatch, &PathMatch),
+    by: &[(&HostMatch, &Route)],
+    span: &Span,
+    cx: &mut Decoder<'_>,
+) {
+    let shown = by.iter().take(HOSTS_SHOWN_MAX);
+    let places = shown
+        .clone()
+        .map(|(host, route)| format!("`{host}` (line {})", route.spot.line));
+    let more = if by.len() > HOSTS_SHOWN_MAX {
+        " and more"
+    } else {
+        ""
+    };
+    let message = format!(
+        "requests for `{path}` do not come here for hosts with a route that takes more: {}{more}",
+        places.collect::<Vec<_>>().join(", ")
+    );
+    let own = match host {
+        HostMatch::Any => "*".to_owned(),
+        host => host.to_string(),
+    };
+    let hosts = shown.map(|(host, _)| host.to_string());
+    let quoted: Vec<String> = [own]
+        .into_iter()
+        .chain(hosts)
+        .map(|host| format!("\"{host}\""))
+        .collect();
+    cx.warning(Code::Unreachable, span.clone(), message)
+        .help(format!(
+            "a host goes before any path; to be asked there too: host = [{}]",
+            quoted.join(", ")
+        ));
+}
+
+/// Whether every request that `narrow` takes, of the same host and path, `wide` takes as well.
+fn covers(wide: &Match, narrow: &Match) -> bool {
+    let methods = wide.methods.is_empty()
+        || (!narrow.methods.is_empty() && narrow.methods.iter().all(|m| wide.methods.contains(m)));
+    methods
+        && all_implied(&wide.headers, &narrow.headers)
+        && all_implied(&wide.query, &narrow.query)
+        && match (&wide.client_cert, &narrow.client_cert) {
+            (None, _) => true,
+            (Some(wide), Some(narrow)) => implies(narrow, wide),
+            (Some(_), None) => false,
+        }
+}
+
+fn all_implied(wide: &[FieldMatch], narrow: &[FieldMatch]) -> bool {
+    wide.iter().all(|wide| {
+        narrow
+            .iter()
+            .any(|narrow| narrow.name == wide.name && implies(&narrow.value, &wide.value))
+    })
+}
+
+fn implies(narrow: &ValueMatch, wide: &ValueMatch) -> bool {
+    match (narrow, wide) {
+        (ValueMatch::Exact(_) | ValueMatch::Prefix(_), ValueMatch::Present) => true,
+        (ValueMatch::Exact(text) | ValueMatch::Prefix(text), ValueMatch::Prefix(start)) => {
+            text.starts_with(start.as_str())
+        }
+        (narrow, wide) => narrow == wide,
+    }
+}

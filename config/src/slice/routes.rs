@@ -1,0 +1,138 @@
+//! All routes together: their names, and those that never match because of others.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::decode::decoder::{Decoder, Spanned};
+use crate::slice::listener::{Listener, Underscores};
+use crate::slice::request_match::{
+    report_colons, report_dropped_fields, report_no_name, report_nobody_asks,
+};
+use crate::slice::route::{RawRoute, Route, check_route};
+use crate::slice::route_conflicts::RouteConflicts;
+use crate::slice::upstream::UpstreamNames;
+use crate::text::diagnostic::Code;
+
+/// Makes routes of the tables, and reports those that contradict themselves or each other.
+pub(crate) fn check_routes(
+    tables: Vec<RawRoute>,
+    upstream_names: &UpstreamNames,
+    listeners: &[Listener],
+    cx: &mut Decoder<'_>,
+) -> (Vec<Route>, RouteNames) {
+    // A listener that could not be read may have been the one that asks or keeps.
+    let is_certificate_asked = cx.has_errors() || listeners.iter().any(asks_for_certificates);
+    let is_odd_name_kept = cx.has_errors() || listeners.iter().any(keeps_odd_names);
+    let mut namer = RouteNamer::new(&tables, cx);
+    let mut routes: Vec<Route> = Vec::with_capacity(tables.len());
+    let mut conflicts = RouteConflicts::default();
+    for table in tables {
+        let span = table.matches.span.clone();
+        let name = namer.name(&table);
+        let Some(route) = check_route(table, name, upstream_names, cx) else {
+            continue;
+        };
+        for path in &route.matches.paths {
+            report_colons(path, &span, cx);
+        }
+        report_no_name(route.matches.client_cert.as_ref(), &span, cx);
+        if !is_odd_name_kept {
+            report_dropped_fields(&route.matches.headers, &span, cx);
+        }
+        if !is_certificate_asked {
+            report_nobody_asks(route.matches.client_cert.as_ref(), &span, cx);
+        }
+        conflicts.add(&route, &routes, &span, cx);
+        routes.push(route);
+    }
+    conflicts.report_shadowed(&routes, cx);
+    let names = RouteNames::new(namer.taken, &routes);
+    (routes, names)
+}
+
+fn asks_for_certificates(listener: &Listener) -> bool {
+    let tls = listener.tls.as_ref();
+    tls.is_some_and(|tls| tls.client_ca.is_some())
+}
+
+fn keeps_odd_names(listener: &Listener) -> bool {
+    listener.underscores == Underscores::Keep
+}
+
+/// The names of all routes, of those that could not be read as well.
+pub(crate) struct RouteNames {
+    all: BTreeSet<String>,
+    index: HashMap<String, usize>,
+}
+
+impl RouteNames {
+    fn new(all: BTreeSet<String>, routes: &[Route]) -> Self {
+        let index = routes.iter().enumerate();
+        let index = index.map(|(i, route)| (route.name.clone(), i)).collect();
+        Self { all, index }
+    }
+
+    /// The index of the route `name`, if that route could be read; an unknown name is reported with the nearest one.
+    pub(crate) fn resolve(&self, name: &Spanned<String>, cx: &mut Decoder<'_>) -> Option<usize> {
+        let found = self.index.get(&name.value).copied();
+        if found.is_none() && !self.all.contains(&name.value) {
+            let known = self.all.iter().map(String::as_str);
+            cx.unknown_name(name, "route", known);
+        }
+        found
+    }
+}
+
+/// Gives names to the routes that have none in the file: the text of their match, with a number if that is taken.
+struct RouteNamer {
+    taken: BTreeSet<String>,
+    /// How many routes share the text of a match.
+    shared: HashMap<String, usize>,
+}
+
+impl RouteNamer {
+    /// Begins with the names that the file gives, and reports those that it gives twice.
+    fn new(tables: &[RawRoute], cx: &mut Decoder<'_>) -> Self {
+        let mut taken = BTreeSet::new();
+        let mut lines = HashMap::new();
+        for name in tables.iter().filter_map(|table| table.name.as_ref()) {
+            let span = name.span.clone();
+            if name.value.is_empty() || name.value.chars().any(char::is_control) {
+                cx.error(Code::BadValue, span, "a name has visible characters");
+            } else if !taken.insert(name.value.clone()) {
+                let first = lines.get(&name.value).copied().unwrap_or_default();
+                let message = format!("a second route has the name `{}`", name.value);
+                cx.error(Code::Duplicate, span, message).help(format!(
+                    "the first one is in line {first}; logs, metrics and tests use the name: it must mean one route"
+                ));
+            } else {
+                lines.insert(name.value.clone(), cx.line(&name.span));
+            }
+        }
+        Self {
+            taken,
+            shared: HashMap::new(),
+        }
+    }
+
+    /// The name of the route that `table` describes; empty if its match could not be read.
+    fn name(&mut self, table: &RawRoute) -> String {
+        if let Some(name) = &table.name {
+            return name.value.clone();
+        }
+        let Some(matches) = &table.matches.value else {
+            return String::new();
+        };
+        let text = matches.to_string();
+        let mut name = text.clone();
+        let count = self.shared.entry(text.clone()).or_insert(0);
+        loop {
+            *count += 1;
+            if *count > 1 {
+                name = format!("{text} #{count}");
+            }
+            if self.taken.insert(name.clone()) {
+                return name;
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Header fields: their names and values.
+
+use std::collections::HashMap;
+
+use crate::decode::decoder::Decoder;
+use crate::decode::kinds::{KeyPlaceholder, NamedEntry, TextKind};
+use crate::text::diagnostic::Code;
+use crate::text::problem::Problem;
+
+/// Names of header fields and of query parameters.
+pub(crate) struct FieldName;
+
+impl KeyPlaceholder for FieldName {
+    const NAME: &'static str = "FIELD";
+}
+
+/// A value of a header field, or what it is compared with.
+pub(crate) struct FieldValueText;
+
+impl TextKind for FieldValueText {
+    type Value = String;
+    const NOUN: &'static str = "a value";
+    const EXAMPLES: &'static [&'static str] = &["text/plain"];
+
+    fn parse(text: &str) -> Result<String, Problem> {
+        //= rfc9110#5.5: field values hold no control characters, nor blanks at their ends.
+        if let Some(bad) = text.find(|c: char| c.is_control() && c != '\t') {
+            return Err(Problem::new("a value cannot hold control characters").at(bad, 1));
+        }
+        if text.trim_matches([' ', '\t']) != text {
+            return Err(Problem::new("a value neither begins nor ends with a blank"));
+        }
+        Ok(text.to_owned())
+    }
+}
+
+/// Whether `text` is a token (RFC 9110 section 5.6.2): a method or a field name.
+pub(crate) fn is_token(text: &str) -> bool {
+    let octet = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    !text.is_empty() && text.bytes().all(octet)
+}
+
+/// Checks names of header fields and makes them lower case. What is wrong is left out.
+pub(crate) fn header_names<T>(
+    entries: Vec<NamedEntry<T>>,
+    cx: &mut Decoder<'_>,
+) -> Vec<(String, T)> {
+    let mut fields: Vec<(String, T)> = Vec::with_capacity(entries.len());
+    let mut lines = HashMap::new();
+    for NamedEntry { name, value } in entries {
+        let lower = name.value.to_ascii_lowercase();
+        if !is_token(&lower) {
+            let message = format!("`{}` is no name of a header field", name.value);
+            cx.error(Code::BadValue, name.span, message);
+        } else if let Some(first) = lines.insert(lower.clone(), cx.line(&name.span)) {
+            let message = format!("header field `{lower}` is named twice");
+            cx.error(Code::Duplicate, name.span, message).help(format!(
+                "the first one is in line {first}; names of header fields are the same in upper and lower case"
+            ));
+        } else if let Some(value) = value {
+            fields.push((lower, value));
+        }
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,7 @@
+//! Values that several parts of the file have in common.
+
+pub(crate) mod address;
+pub(crate) mod field;
+pub(crate) mod file_path;
+pub(crate) mod network;
+pub(crate) mod placeholder;
