@@ -14,5 +14,6 @@ pub mod limits;
 pub mod obs;
 pub mod plan;
 pub mod route;
+pub mod serving;
 pub mod tls;
 pub mod upstream;

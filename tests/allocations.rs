@@ -18,11 +18,11 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use weir::core::{self, Command, Mail, Mailbox, Shared};
 use weir::io::ring::{self, Ring};
 use weir::io::{ListenSocket, SocketOrigin};
 use weir::obs::{AccessLog, LogFormat, Obs};
 use weir::plan::{ListenerId, Plan};
+use weir::serving::{self, Command, CoreStart, Mailbox, MailboxSender, SharedState};
 
 use counting_allocator::{CountingAllocator, count_in};
 
@@ -162,7 +162,7 @@ fn count<C: Read + Write + Send>(core: Core, mut clients: Vec<C>, request: &str,
 /// A core in a thread of its own.
 struct Core {
     address: SocketAddr,
-    mail: Mail<Ring>,
+    sender: MailboxSender<Ring>,
     tally: &'static AtomicU64,
     thread: JoinHandle<()>,
     obs: Obs,
@@ -190,21 +190,28 @@ impl Core {
         let thread = std::thread::spawn(move || {
             count_in(tally);
             let ended = ring::run(|net| async move {
-                let (mail, mailbox) = Mailbox::new(&net).unwrap();
-                up.send(mail.clone()).unwrap();
-                let shared = Shared::new(vec![mail]);
-                let sockets = vec![(
-                    ListenerId(0),
-                    ListenSocket::Tcp(socket, SocketOrigin::Bound),
-                )];
-                core::run(net, 0, plan, side, shared, 1, sockets, mailbox).await;
+                let (sender, mailbox) = Mailbox::new(&net).unwrap();
+                up.send(sender.clone()).unwrap();
+                let start = CoreStart {
+                    index: 0,
+                    plan,
+                    obs: side,
+                    shared: SharedState::new(vec![sender]),
+                    seed: 1,
+                    sockets: vec![(
+                        ListenerId(0),
+                        ListenSocket::Tcp(socket, SocketOrigin::Bound),
+                    )],
+                    mailbox,
+                };
+                serving::run(net, start).await;
             });
             ended.expect("io_uring is there");
         });
-        let mail = is_up.recv().unwrap();
+        let sender = is_up.recv().unwrap();
         Self {
             address,
-            mail,
+            sender,
             tally,
             thread,
             obs,
@@ -212,7 +219,7 @@ impl Core {
     }
 
     fn stop(self) {
-        assert!(self.mail.send(Command::Stop).is_ok());
+        assert!(self.sender.send(Command::Stop).is_ok());
         self.thread.join().unwrap();
         self.obs.stop();
     }

@@ -10,7 +10,7 @@ use weir_proto_h1::{BodyKind, Edits, Framing, Head, OddNames, Request, Span, Tra
 use super::tunnel::End;
 use super::up::{Up, UpWire};
 use super::{http1, http2};
-use crate::core::{Core, Door, Timer};
+use crate::core::{Core, CoreListener, Timer};
 use crate::exchange::Added;
 use crate::fault::Fault;
 use crate::io::{Chunk, Net};
@@ -36,7 +36,7 @@ pub struct Kit<N: Net> {
     /// The deadline of whatever is waited for.
     pub timer: Timer,
     /// Where the connection came in.
-    pub door: Rc<Door<N>>,
+    pub door: Rc<CoreListener>,
     /// The client's address, as far as the connection tells.
     pub peer: Option<IpAddr>,
     /// The same with its port.
@@ -64,8 +64,8 @@ pub struct Kit<N: Net> {
 }
 
 /// Who a client is, as far as its connection tells.
-pub(super) struct Client {
-    pub(super) address: Option<SocketAddr>,
+pub struct Client {
+    pub address: Option<SocketAddr>,
     agreed: Option<TlsParameters>,
     identity: Option<Rc<CertificateIdentity>>,
     sni: Option<Rc<str>>,
@@ -73,7 +73,7 @@ pub(super) struct Client {
 
 impl Client {
     /// The client of a connection.
-    pub(super) fn of<N: Net>(wire: &super::Wire<N>) -> Self {
+    pub fn of<N: Net>(wire: &super::Wire<N>) -> Self {
         Self {
             address: wire.peer,
             agreed: wire.rx.tls_parameters(),
@@ -85,7 +85,7 @@ impl Client {
 
 impl<N: Net> Kit<N> {
     /// Makes a kit for requests that come in by `door`.
-    pub(super) fn new(timer: Timer, door: Rc<Door<N>>, client: &Client) -> Self {
+    pub fn new(timer: Timer, door: Rc<CoreListener>, client: &Client) -> Self {
         Self {
             head: Head::new(),
             block: Chunk::default(),
@@ -136,13 +136,13 @@ pub struct Down<'a, N: Net> {
 
 /// What carries the request.
 enum Wire<'a, N: Net> {
-    Http1(&'a mut http1::Downstream<N>),
+    Http1(&'a mut http1::DownstreamConnection<N>),
     Http2(&'a mut http2::Downstream<N>),
 }
 
 impl<'a, N: Net> Down<'a, N> {
     /// A request over HTTP/1.1.
-    pub(super) fn http1(kit: &'a mut Kit<N>, wire: &'a mut http1::Downstream<N>) -> Self {
+    pub fn http1(kit: &'a mut Kit<N>, wire: &'a mut http1::DownstreamConnection<N>) -> Self {
         Self {
             kit,
             wire: Wire::Http1(wire),
@@ -150,7 +150,7 @@ impl<'a, N: Net> Down<'a, N> {
     }
 
     /// A request over HTTP/2.
-    pub(super) fn http2(kit: &'a mut Kit<N>, wire: &'a mut http2::Downstream<N>) -> Self {
+    pub fn http2(kit: &'a mut Kit<N>, wire: &'a mut http2::Downstream<N>) -> Self {
         Self {
             kit,
             wire: Wire::Http2(wire),

@@ -6,29 +6,29 @@ use crate::io::{Chunk, Pool};
 
 /// The unconsumed bytes of one direction, always in one piece: heads are parsed where they lie.
 #[derive(Default)]
-pub(super) struct Inbox {
+pub struct Inbox {
     chunk: Option<Chunk>,
 }
 
 impl Inbox {
     /// What is there.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         self.chunk.as_deref().unwrap_or_default()
     }
 
     /// A view of what is there.
-    pub(super) fn view(&self) -> Chunk {
+    pub fn view(&self) -> Chunk {
         self.chunk.clone().unwrap_or_default()
     }
 
     /// Whether nothing is there.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.chunk.is_none()
     }
 
     /// Takes a chunk in behind what is there: by reference if that is nothing, else by copy. Heads that come in
     /// pieces are the only ones to be copied, and few of their bytes twice.
-    pub(super) fn add(&mut self, chunk: Chunk, pool: &Pool) {
+    pub fn add(&mut self, chunk: Chunk, pool: &Pool) {
         let Some(mut before) = self.chunk.take() else {
             self.chunk = (!chunk.is_empty()).then_some(chunk);
             return;
@@ -43,7 +43,7 @@ impl Inbox {
     }
 
     /// Drops the first `n` bytes.
-    pub(super) fn consume(&mut self, n: usize) {
+    pub fn consume(&mut self, n: usize) {
         if let Some(chunk) = &mut self.chunk {
             chunk.advance(n);
             if chunk.is_empty() {
@@ -54,7 +54,7 @@ impl Inbox {
 
     /// Drops the first `consumed` bytes and returns `range` of them. What is the last of a block is the only view of
     /// it afterwards, so that framing can be written around it in place.
-    pub(super) fn cut(&mut self, consumed: usize, range: Range<usize>) -> Chunk {
+    pub fn cut(&mut self, consumed: usize, range: Range<usize>) -> Chunk {
         let Some(chunk) = self.chunk.take() else {
             return Chunk::default();
         };
@@ -72,7 +72,7 @@ impl Inbox {
     }
 
     /// Takes everything.
-    pub(super) fn take(&mut self) -> Option<Chunk> {
+    pub fn take(&mut self) -> Option<Chunk> {
         self.chunk.take()
     }
 }

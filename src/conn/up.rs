@@ -44,7 +44,7 @@ pub struct Up<N: Net> {
     reason = "one lives in each exchange, where a box would be an allocation a request"
 )]
 pub(super) enum UpWire<N: Net> {
-    Http1(http1::Upstream<N>),
+    Http1(http1::UpstreamConnection<N>),
     Http2(http2::Upstream<N>),
 }
 
@@ -54,7 +54,7 @@ impl<N: Net> Up<N> {
         Self {
             head,
             block: Chunk::default(),
-            wire: UpWire::Http1(http1::Upstream::new(core, held, reused, limits)),
+            wire: UpWire::Http1(http1::UpstreamConnection::new(core, held, reused, limits)),
         }
     }
 

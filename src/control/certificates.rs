@@ -13,8 +13,8 @@ use weir_config::{ClientCert, ListenTls, TlsVersion, UpstreamTls, Verify};
 
 use super::report::{list, string};
 use super::{Control, Source, count, limits};
-use crate::core::Command;
 use crate::obs::{MetricKind, MetricsPage, process, text};
+use crate::serving::Command;
 use crate::tls::{self, FileStamp};
 
 /// What is in use, and how changes went.

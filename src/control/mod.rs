@@ -40,10 +40,10 @@ use weir_config::Timeouts;
 pub use load::{LoadError, Loaded, Machine, Names, Source, load, load_untested};
 pub use names::Resolver;
 
-use crate::core::{Command, CoreSpec, Cores, Receipt, Receipts};
 use crate::io::{Address, ListenSocket};
 use crate::obs::{AccessLog, EndpointTroubles, LineStyle, Obs, Redactor, process};
 use crate::plan::Plan;
+use crate::serving::{Command, CoreSpec, Cores, Receipt, Receipts};
 use crate::tls::TicketKeys;
 use admin::Admin;
 use certificates::Certificates;

@@ -16,9 +16,9 @@ use weir_config::{Config, EndpointAddress};
 
 use super::reload::Reloader;
 use super::{Control, count, limits, seconds, summary, system};
-use crate::core::Command;
 use crate::obs::{MetricKind, MetricsPage, process};
 use crate::plan::Plan;
+use crate::serving::Command;
 
 /// Asks the system for the addresses of a host.
 type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;

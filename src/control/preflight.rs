@@ -13,10 +13,10 @@ use weir_config::{Code, Config, LogTarget, Spot};
 use super::load::Machine;
 use super::occupants::Occupants;
 use super::{cpus, listen, pid_file, system};
-use crate::core::Cores;
 use crate::files;
 use crate::io::Address;
 use crate::plan::Problem;
+use crate::serving::Cores;
 
 /// Tries everything that a start asks of the machine. An address that a Weir uses is no refusal: it may be this file's
 /// own process. `read` are the files that the configuration is made of.

@@ -18,10 +18,10 @@ use super::listen::{self, Bound, OwnFile};
 use super::load::{Loaded, Machine, Names, Source, load};
 use super::names::{self, Answers, Lookups};
 use super::{Control, few, limits, open_log, say_warnings, seconds, summary, system};
-use crate::core::Command;
 use crate::io::Address;
 use crate::obs::{AccessLog, process};
 use crate::plan::{Diff, Plan};
+use crate::serving::Command;
 use crate::tls;
 
 /// Reloads one after the other: requests that come meanwhile are one more reload.

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::{Control, limits};
-use crate::core::{Command, Receipts};
 use crate::obs::process;
+use crate::serving::{Command, Receipts};
 
 impl Control {
     /// Feeds the watchdog twice in its patience, for as long as the process runs. A core that hangs keeps it hungry.

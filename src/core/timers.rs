@@ -155,7 +155,7 @@ impl Timers {
     }
 
     /// Wakes the owners of timers that are due.
-    pub(super) fn fire(&self, now: Instant) {
+    pub fn fire(&self, now: Instant) {
         loop {
             let mut entries = self.entries.borrow_mut();
             let entries = &mut *entries;

@@ -11,22 +11,23 @@ use std::time::Duration;
 
 use weir_proto_h1::FieldId;
 
-use super::grpc;
 use super::record::Record;
 use super::relay::{Relay, Relayed, Replay};
 use super::repeat::{Failure, Failures, Repeat};
+use super::{CorePlan, grpc};
 use crate::conn::{Down, Up, Wire, WireRx, WireTx, http2, proxy_protocol, tunnel};
-use crate::core::{Core, CorePlan, after};
+use crate::core::{Core, after};
 use crate::fault::{Fault, Phase, Reason, Retry, Side};
 use crate::io::{Address, Connection, Instant, Net, Tx, errno};
 use crate::obs::LogLevel;
-use crate::plan::{Protocol, RoutePlan, UpstreamId, UpstreamPlan};
+use crate::plan::{Plan, Protocol, RoutePlan, UpstreamId, UpstreamPlan};
 use crate::tls;
 use crate::upstream::{Endpoint, Held, Joiner, Need, Permit, Secure, Tried, Turn, Upstream};
 
 /// What the attempts of one exchange have in common.
 struct Way<'a, N: Net> {
     core: &'a Rc<Core<N>>,
+    whole: &'a Plan,
     plan: &'a UpstreamPlan,
     route: &'a RoutePlan,
     upstream: &'a Upstream<N>,
@@ -61,6 +62,7 @@ pub(super) async fn forward<N: Net>(
     upstream.budget.request(now);
     let mut way = Way {
         core,
+        whole: &plan.plan,
         plan: upstream_plan,
         route,
         upstream,
@@ -136,7 +138,7 @@ async fn open<N: Net>(
     let mut connected = core.net.connect(&endpoint.address).await;
     if let Err(error) = &connected
         && Reason::from_connect(error) == Reason::NoDescriptors
-        && core.reaper.close_some() > 0
+        && endpoint.close_some_idle() > 0
     {
         connected = core.net.connect(&endpoint.address).await;
     }
@@ -458,7 +460,7 @@ impl<N: Net> Way<'_, N> {
             up,
             record,
             &mut self.replay,
-            self.route,
+            (self.whole, self.route),
             self.total,
         );
         relay.resend()?;

@@ -16,7 +16,7 @@ use crate::conn::{Down, Outbox};
 use crate::core::Core;
 use crate::fault::{Fault, Reason};
 use crate::io::{Net, Tx};
-use crate::plan::ListenerId;
+use crate::plan::{ListenerId, Plan};
 
 /// An answer to a fault.
 pub(super) struct Problem {
@@ -99,18 +99,18 @@ pub(super) fn write<N: Net>(
 /// Writes the answer for a connection that is one too many, and reports it: nothing was read on it.
 pub fn refuse_connection<N: Net, T: Tx>(
     core: &Core<N>,
+    plan: &Plan,
     out: &mut Outbox<T>,
     (listener, peer): (ListenerId, Option<IpAddr>),
     reason: Reason,
 ) {
-    let plan = core.plan();
     let now = core.net.now();
     let mut record = Record::new(core.next_id(), now, core.net.wall_ms(), peer);
     let mut edits = Edits::new();
     let mut digits = [0; 32];
     let id = record.id_text(&[], &mut digits);
-    let problem = problem(reason, id, &plan.plan.via, &mut edits);
-    let listened = plan.plan.listener(listener);
+    let problem = problem(reason, id, &plan.via, &mut edits);
+    let listened = plan.listener(listener);
     if listened.is_none_or(|listener| listener.shows_request_id) {
         edits.append(request_id::FIELD, id);
     }
@@ -135,19 +135,19 @@ pub fn refuse_connection<N: Net, T: Tx>(
     record.bytes_out = problem.body.len() as u64;
     record.reason = Some(reason);
     let event = record.event(now, listener);
-    core.obs.borrow().connection_refused(&plan.plan, &event);
+    core.obs.borrow().connection_refused(plan, &event);
 }
 
 /// Reports a connection that is turned away without a word.
 pub fn turn_away<N: Net>(
     core: &Core<N>,
+    plan: &Plan,
     (listener, peer): (ListenerId, Option<IpAddr>),
     reason: Reason,
 ) {
-    let plan = core.plan();
     let now = core.net.now();
     let mut record = Record::new(core.next_id(), now, core.net.wall_ms(), peer);
     record.reason = Some(reason);
     let event = record.event(now, listener);
-    core.obs.borrow().connection_refused(&plan.plan, &event);
+    core.obs.borrow().connection_refused(plan, &event);
 }

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod chain;
+mod core_plan;
 mod forward;
 mod grpc;
 mod identity;
@@ -24,7 +25,7 @@ use std::time::Duration;
 use weir_proto_h1::{FieldId, Version};
 
 use crate::conn::{Down, End, Piece};
-use crate::core::{Core, CorePlan};
+use crate::core::Core;
 use crate::fault::{Fault, Phase, Reason, Side};
 use crate::io::{Chunk, Net};
 use crate::limits::{LINGER_MS, SMALL_ANSWER_BYTES, UNREAD_BYTES_MAX};
@@ -32,6 +33,7 @@ use crate::obs;
 use crate::plan::{Decision, Plan, REDIRECT_HTTPS_STATUS, RequestHead, RouteId, Target};
 use record::Record;
 
+pub use core_plan::CorePlan;
 pub use forward::{Added, came_over_https};
 pub use grpc::is_call as is_grpc_call;
 pub use local::{refuse_connection, turn_away};
@@ -47,8 +49,11 @@ pub enum After {
 }
 
 /// Serves the request whose head is in `down`.
-pub async fn run<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>) -> After {
-    let plan = core.plan();
+pub async fn run<N: Net>(
+    core: &Rc<Core<N>>,
+    plan: Rc<CorePlan<N>>,
+    down: &mut Down<'_, N>,
+) -> After {
     let mut record = begin(core, &plan.plan, down);
     let served = match decide(&plan.plan, down, &record) {
         Decision::RedirectHttps => {
@@ -80,8 +85,12 @@ pub async fn run<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>) -> After {
 }
 
 /// Answers a request whose head was not understood, or did not come in time. What was understood of it is in `down`.
-pub async fn refuse<N: Net>(core: &Rc<Core<N>>, down: &mut Down<'_, N>, fault: Fault) -> After {
-    let plan = core.plan();
+pub async fn refuse<N: Net>(
+    core: &Rc<Core<N>>,
+    plan: Rc<CorePlan<N>>,
+    down: &mut Down<'_, N>,
+    fault: Fault,
+) -> After {
     let mut record = start(core, down);
     let after = fail(core, &plan, down, &mut record, fault).await;
     report(core, &plan.plan, down, &record);

@@ -15,7 +15,7 @@ use crate::core::{Core, after};
 use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Chunk, Instant, Net, Pool};
 use crate::limits::{COPY_BELOW_BYTES, REPLAY_BYTES_MAX};
-use crate::plan::RoutePlan;
+use crate::plan::{Plan, RoutePlan};
 
 /// One attempt's way of bytes.
 pub(super) struct Relay<'a, 'd, N: Net> {
@@ -24,6 +24,7 @@ pub(super) struct Relay<'a, 'd, N: Net> {
     up: &'a mut Up<N>,
     record: &'a mut Record,
     replay: &'a mut Replay,
+    plan: &'a Plan,
     route: &'a RoutePlan,
     /// When the exchange has to be over.
     total: Instant,
@@ -121,7 +122,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
         up: &'a mut Up<N>,
         record: &'a mut Record,
         replay: &'a mut Replay,
-        route: &'a RoutePlan,
+        (plan, route): (&'a Plan, &'a RoutePlan),
         total: Instant,
     ) -> Self {
         let now = core.net.now();
@@ -145,6 +146,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             up,
             record,
             replay,
+            plan,
             route,
             total,
             per_try: after(now, route.retry.per_try),
@@ -323,7 +325,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
 
     fn end_upload(&mut self) -> Result<(), Fault> {
         if !self.down.trailers().is_empty() {
-            enforce_trailers(&self.core.plan().plan, self.down, self.record);
+            enforce_trailers(self.plan, self.down, self.record);
         }
         self.up.send_end(self.down.trailers())?;
         self.upload = Upload::Done;

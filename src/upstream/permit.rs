@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::bound::Bound;
 use super::places::Places;
+use super::pool::Reaper;
 use super::queue::{Mark, Queue, Turn, Waiter};
 use super::registry::{EndpointCount, Grant};
 use crate::conn::Wire;
@@ -44,6 +45,11 @@ impl<N: Net> Place<N> {
             numbers: RefCell::default(),
             may_be_over: Cell::new(false),
         }
+    }
+
+    /// What closes this core's idle connections.
+    pub(super) fn reaper(&self) -> &Reaper<N> {
+        &self.places.reaper
     }
 
     /// The plan no longer has the endpoint: what ends from now on is counted for none.

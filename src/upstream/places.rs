@@ -11,6 +11,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use super::permit::Place;
+use super::pool::Reaper;
 use super::queue::{Queue, Turn};
 use super::registry::{Grant, Note, Registry, UpstreamCount};
 use crate::io::{Instant, Net};
@@ -27,6 +28,8 @@ pub struct Places<N: Net> {
     cores: usize,
     registry: Arc<Registry>,
     post: Post,
+    /// Closes idle connections.
+    pub reaper: Rc<Reaper<N>>,
     pub(super) obs: Rc<RefCell<CoreObs>>,
     /// By the address of their counts.
     places: RefCell<HashMap<usize, Weak<Place<N>>>>,
@@ -51,6 +54,7 @@ impl<N: Net> Places<N> {
             cores,
             registry,
             post,
+            reaper: Rc::default(),
             obs,
             places: RefCell::default(),
             queues: RefCell::default(),

@@ -158,7 +158,7 @@ impl<N: Net> Endpoint<N> {
     }
 
     /// Keeps a connection for the next request, unless enough wait or it has ended meanwhile.
-    pub fn checkin(self: &Rc<Self>, mut held: Held<N>, now: Instant, reaper: &Reaper<N>) {
+    pub fn checkin(self: &Rc<Self>, mut held: Held<N>, now: Instant) {
         // Bytes behind an answer are no answer to the next request.
         if !held.wire.rx.is_quiet(false) {
             return;
@@ -180,6 +180,7 @@ impl<N: Net> Endpoint<N> {
         if self.retired.get() || is_full {
             return;
         }
+        let reaper = self.place.reaper();
         let Some(waker) = reaper.waker.take() else {
             return;
         };
@@ -200,6 +201,12 @@ impl<N: Net> Endpoint<N> {
             true => self.bound.borrow_mut().push(idle),
             false => self.idle.borrow_mut().push(idle),
         }
+    }
+
+    /// Closes some idle connections, to whatever endpoints, because this core has run out of descriptors. Returns how
+    /// many.
+    pub fn close_some_idle(&self) -> usize {
+        self.place.reaper().close_some()
     }
 
     /// The plan no longer has this endpoint: closes what waits, keeps nothing any more.

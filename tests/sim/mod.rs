@@ -14,10 +14,10 @@ use std::rc::Rc;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use weir::core::{self, Command, Mail, Mailbox, Receipts, Shared};
 use weir::io::sim::{self, Sim, World};
 use weir::obs::CoreObs;
 use weir::plan::{ListenerId, Plan};
+use weir::serving::{self, Command, CoreStart, Mailbox, MailboxSender, Receipts, SharedState};
 use weir::tls::TicketKeys;
 
 pub use endpoint::Ledger;
@@ -49,7 +49,7 @@ pub fn check(count: u64, test: impl Fn(&World)) {
 pub struct Rig<'a> {
     pub world: &'a World,
     pub ledger: Ledger,
-    mails: Vec<Mail<Sim>>,
+    mails: Vec<MailboxSender<Sim>>,
     plan: RefCell<Arc<Plan>>,
 }
 
@@ -65,23 +65,22 @@ impl<'a> Rig<'a> {
         let (mails, boxes): (Vec<_>, Vec<_>) = (first..first + cores)
             .map(|n| Mailbox::new(&world.core(n)).unwrap())
             .unzip();
-        let shared = Shared::new(mails.clone());
+        let shared = SharedState::new(mails.clone());
         for (mailbox, n) in boxes.into_iter().zip(first..) {
             let sockets = plan.listeners.iter().zip(0..).map(|(listener, id)| {
                 let socket = world.listen(&listener.address);
                 (ListenerId(id), socket)
             });
-            let main = core::run(
-                world.core(n),
-                (n - first) as usize,
-                plan.clone(),
-                CoreObs::detached(&plan),
-                shared.clone(),
-                world.seed() ^ u64::from(n),
-                sockets.collect(),
+            let start = CoreStart {
+                index: (n - first) as usize,
+                plan: plan.clone(),
+                obs: CoreObs::detached(&plan),
+                shared: shared.clone(),
+                seed: world.seed() ^ u64::from(n),
+                sockets: sockets.collect(),
                 mailbox,
-            );
-            world.start(n, main);
+            };
+            world.start(n, serving::run(world.core(n), start));
         }
         Self {
             world,

@@ -8,11 +8,11 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use weir::core::{self, Mailbox, Shared};
 use weir::io::sim::{Faults, Peer, Sim, World, at};
 use weir::io::{Net, Rx, Tx};
 use weir::obs::CoreObs;
 use weir::plan::ListenerId;
+use weir::serving::{self, CoreStart, Mailbox, SharedState};
 
 use crate::Case;
 use crate::http1::BROWSER;
@@ -107,12 +107,17 @@ async fn recv(peer: &mut Peer<Sim>) -> Option<Vec<u8>> {
 fn proxy(world: &World) {
     let plan = Arc::new(compile(ROUTES));
     let net = world.core(0);
-    let (mail, mailbox) = Mailbox::new(&net).expect("a bell");
-    let obs = CoreObs::detached(&plan);
-    let sockets = vec![(ListenerId(0), world.listen(&at(LISTENER)))];
-    let shared = Shared::new(vec![mail]);
-    let main = core::run(net, 0, plan, obs, shared, 1, sockets, mailbox);
-    world.start(0, main);
+    let (sender, mailbox) = Mailbox::new(&net).expect("a doorbell");
+    let start = CoreStart {
+        index: 0,
+        obs: CoreObs::detached(&plan),
+        plan,
+        shared: SharedState::new(vec![sender]),
+        seed: 1,
+        sockets: vec![(ListenerId(0), world.listen(&at(LISTENER)))],
+        mailbox,
+    };
+    world.start(0, serving::run(net, start));
 }
 
 /// Starts a core that relays one connection.

@@ -9,25 +9,24 @@ use weir_proto_h1::{
     encode_response,
 };
 
-use super::{Upstream, up};
-use crate::conn::down::{Client, Kit, Piece};
+use super::{UpstreamConnection, up};
+use crate::conn::down::Piece;
 use crate::conn::inbox::Inbox;
-use crate::conn::line::Line;
 use crate::conn::outbox::Outbox;
 use crate::conn::wire::{Wire, WireRx, WireTx};
-use crate::core::{Core, Pass};
+use crate::core::{Admission, Core};
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Chunk, Net, Rx, Tx};
 use crate::limits::BLOCK_BYTES;
 
 /// A client's connection while it is busy.
-pub struct Downstream<N: Net> {
+pub struct DownstreamConnection<N: Net> {
     /// Where answers go.
-    pub(in crate::conn) out: Outbox<WireTx<N>>,
+    pub out: Outbox<WireTx<N>>,
     /// The protocol's state.
-    pub(in crate::conn) machine: Server,
+    pub machine: Server,
     /// Where it came in.
-    pub(in crate::conn) pass: Pass<N>,
+    pub admission: Admission<N>,
     rx: WireRx<N>,
     peer: Option<std::net::SocketAddr>,
     inbox: Inbox,
@@ -39,50 +38,34 @@ pub struct Downstream<N: Net> {
     ended: bool,
 }
 
-impl<N: Net> Downstream<N> {
+impl<N: Net> DownstreamConnection<N> {
     /// Wakes a connection up with the first bytes of a request.
-    pub fn new(core: &Core<N>, line: Line<N>, first: Chunk) -> (Self, Kit<N>) {
-        let Line {
-            wire,
-            timer,
-            pass,
-            bindings,
-            ..
-        } = line;
-        let limits = pass.door.plan.borrow().limits;
-        let mut kit = Kit::new(timer, pass.door.clone(), &Client::of(&wire));
-        kit.bindings = bindings;
+    pub fn new(core: &Core<N>, wire: Wire<N>, admission: Admission<N>, first: Chunk) -> Self {
+        let limits = admission.listener.plan.borrow().limits;
         let mut inbox = Inbox::default();
         inbox.add(first, core.net.pool());
-        let down = Self {
+        Self {
             out: Outbox::new(wire.tx, core.net.pool().clone()),
             machine: Server::new(limits),
-            pass,
+            admission,
             rx: wire.rx,
             peer: wire.peer,
             inbox,
             looked_at: 0,
             head_bytes_max: limits.head_bytes_max as usize,
             ended: false,
-        };
-        (down, kit)
+        }
     }
 
-    /// Puts the connection to rest: only what an idle connection needs is kept.
-    pub fn rest(mut self, kit: Kit<N>) -> Line<N> {
+    /// Keeps only what an idle connection needs.
+    pub fn rest(mut self) -> (Wire<N>, Admission<N>) {
         self.out.tx.rest();
-        Line {
-            wire: Wire {
-                rx: self.rx,
-                tx: self.out.tx,
-                peer: self.peer,
-            },
-            timer: kit.timer,
-            pass: self.pass,
-            is_new: false,
-            early: None,
-            bindings: kit.bindings,
-        }
+        let wire = Wire {
+            rx: self.rx,
+            tx: self.out.tx,
+            peer: self.peer,
+        };
+        (wire, self.admission)
     }
 
     /// Whether bytes of another request wait.
@@ -102,9 +85,9 @@ impl<N: Net> Downstream<N> {
 
     /// Lets the head, as far as it was understood, be looked up in the bytes that wait: a request that is refused is
     /// to be known by what it said.
-    pub fn show_unread(&self, kit: &mut Kit<N>) {
-        if kit.block.is_empty() || !kit.head.is_complete() {
-            kit.block = self.inbox.view();
+    pub fn show_unread(&self, head: &Head, block: &mut Chunk) {
+        if block.is_empty() || !head.is_complete() {
+            *block = self.inbox.view();
         }
     }
 
@@ -113,19 +96,20 @@ impl<N: Net> Downstream<N> {
         &mut self,
         cx: &mut Context<'_>,
         core: &Core<N>,
-        kit: &mut Kit<N>,
+        head: &mut Head,
+        block: &mut Chunk,
     ) -> Poll<Result<bool, Error>> {
         loop {
             if self.is_worth_a_look() {
                 self.looked_at = self.inbox.bytes().len();
                 let Received { consumed, event } =
-                    match self.machine.receive(self.inbox.bytes(), &mut kit.head) {
+                    match self.machine.receive(self.inbox.bytes(), head) {
                         Ok(received) => received,
                         Err(error) => return Poll::Ready(Err(error)),
                     };
                 if event == Event::Head {
                     self.looked_at = 0;
-                    kit.block = self.inbox.cut(consumed, 0..consumed);
+                    *block = self.inbox.cut(consumed, 0..consumed);
                     return Poll::Ready(Ok(true));
                 }
                 self.inbox.consume(consumed);
@@ -200,7 +184,7 @@ impl<N: Net> Downstream<N> {
         &mut self,
         cx: &mut Context<'_>,
         core: &Core<N>,
-        to: &mut Upstream<N>,
+        to: &mut UpstreamConnection<N>,
     ) -> Poll<Result<usize, Fault>> {
         let body = (self.machine.request().body, self.machine.bare());
         let from = (&mut self.rx, &self.inbox);
@@ -268,7 +252,7 @@ impl<N: Net> Downstream<N> {
         edits: &Edits,
         body: BodyKind,
     ) -> Result<Framing, Fault> {
-        if self.pass.is_last_answer() {
+        if self.admission.is_last_answer() {
             self.machine.close_after();
         }
         let framing = self

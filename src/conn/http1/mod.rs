@@ -3,5 +3,5 @@
 mod down;
 mod up;
 
-pub use down::Downstream;
-pub use up::Upstream;
+pub use down::DownstreamConnection;
+pub use up::UpstreamConnection;

@@ -9,7 +9,7 @@ use weir_proto_h1::{
     encode_request,
 };
 
-use super::Downstream;
+use super::DownstreamConnection;
 use super::down::overrun;
 use crate::conn::inbox::Inbox;
 use crate::conn::outbox::Outbox;
@@ -21,15 +21,15 @@ use crate::io::{Chunk, Net, Rx, errno};
 use crate::upstream::{Bound, Endpoint, Held, Owner, Permit};
 
 /// A connection to an endpoint while it serves a request.
-pub struct Upstream<N: Net> {
+pub struct UpstreamConnection<N: Net> {
     /// Where requests go.
-    pub(in crate::conn) out: Outbox<WireTx<N>>,
+    pub out: Outbox<WireTx<N>>,
     rx: WireRx<N>,
     peer: Option<std::net::SocketAddr>,
     permit: Permit<N>,
     owner: Option<Owner>,
     inbox: Inbox,
-    pub(in crate::conn) machine: Client,
+    pub machine: Client,
     /// The connection has served a request before: its end may have crossed ours on the way.
     reused: bool,
     /// Not one byte has come for this request.
@@ -40,7 +40,7 @@ pub struct Upstream<N: Net> {
     errno: u16,
 }
 
-impl<N: Net> Upstream<N> {
+impl<N: Net> UpstreamConnection<N> {
     /// Takes a connection for one request.
     pub fn new(core: &Core<N>, held: Held<N>, reused: bool, limits: Limits) -> Self {
         let Held {
@@ -173,7 +173,7 @@ impl<N: Net> Upstream<N> {
         cx: &mut Context<'_>,
         core: &Core<N>,
         head: &Head,
-        to: &mut Downstream<N>,
+        to: &mut DownstreamConnection<N>,
     ) -> Poll<Result<usize, Fault>> {
         let body = (self.body(), self.machine.bare());
         let from = (&mut self.rx, &self.inbox);
@@ -261,7 +261,7 @@ impl<N: Net> Upstream<N> {
                 permit: self.permit,
                 owner: self.owner,
             };
-            endpoint.checkin(held, core.net.now(), &core.reaper);
+            endpoint.checkin(held, core.net.now());
         }
     }
 

@@ -10,8 +10,8 @@ use weir_proto_h2::{Config, Connection, Error};
 use super::mux::{Mux, Turn};
 use super::streams::Lost;
 use super::watch::{Due, Quiet};
-use crate::conn::{Outbox, WireRx, guarded, report_panic};
-use crate::core::{Core, Timer};
+use crate::conn::{Outbox, WireRx};
+use crate::core::{Core, Timer, guarded, report_panic};
 use crate::io::{Instant, Net, Tx};
 use crate::limits::{
     H2_PING_AFTER_MS, H2_PING_INTERVAL_MS, H2_PING_TIMEOUT_MS, H2_PINGS_EARLY_MAX,

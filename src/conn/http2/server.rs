@@ -13,21 +13,26 @@ use super::mux::{Asked, Idle, Mux, Turn};
 use super::streams::Lost;
 use super::watch::{Due, Quiet};
 use crate::conn::down::Client;
-use crate::conn::{Down, Kit, Line, Outbox, WireRx, guarded, report_panic};
-use crate::core::{Core, Door, Pass, Timer};
+use crate::conn::{Down, Kit, Outbox, WireRx};
+use crate::core::{Admission, CoreListener, Timer, guarded, report_panic};
 use crate::exchange::{self, After};
 use crate::fault::{Fault, Phase};
 use crate::io::{Chunk, Instant, Net, Tx};
 use crate::limits::{H2_LEAVE_MS, H2_WORKERS_WAITING_MAX, LINGER_BYTES_MAX, LINGER_MS};
 use crate::obs::LogLevel;
+use crate::serving::{CoreServer, IdleConnection};
 use crate::upstream::Bindings;
 
 /// Serves a connection whose first bytes are those of HTTP/2.
-pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Chunk) {
-    let Line {
-        wire, timer, pass, ..
-    } = line;
-    let config = pass.door.plan.borrow().http2;
+pub async fn serve<N: Net>(server: Rc<CoreServer<N>>, idle: IdleConnection<N>, first: Chunk) {
+    let IdleConnection {
+        wire,
+        timer,
+        admission,
+        ..
+    } = idle;
+    let core = server.core.clone();
+    let config = admission.listener.plan.borrow().http2;
     let client = Client::of(&wire);
     let out = Outbox::new(wire.tx, core.net.pool().clone());
     let mux = Mux::new(
@@ -37,15 +42,15 @@ pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Chunk) {
         out,
     );
     let shop = Shop {
-        core: core.clone(),
+        server,
         mux: Rc::new(mux),
-        door: pass.door.clone(),
+        door: admission.listener.clone(),
         client,
         bindings: Rc::default(),
     };
     let mut rx = wire.rx;
     core.obs.borrow().http2_opened(shop.door.id.get());
-    let conversation = Box::pin(converse(&shop, &pass, &mut rx, &timer, first));
+    let conversation = Box::pin(converse(&shop, &admission, &mut rx, &timer, first));
     let ended = guarded(&core, conversation).await;
     shop.mux.lose(shop.why_lost());
     match ended {
@@ -57,9 +62,9 @@ pub async fn serve<N: Net>(core: Rc<Core<N>>, line: Line<N>, first: Chunk) {
 
 /// What a connection needs to set tasks to its requests.
 struct Shop<N: Net> {
-    core: Rc<Core<N>>,
+    server: Rc<CoreServer<N>>,
     mux: Rc<Mux<N>>,
-    door: Rc<Door<N>>,
+    door: Rc<CoreListener>,
     client: Client,
     /// The connections to endpoints that belong to this one, whichever stream brought that about.
     bindings: Rc<Bindings<N>>,
@@ -68,12 +73,12 @@ struct Shop<N: Net> {
 /// Receives and sends until the connection is over.
 async fn converse<N: Net>(
     shop: &Shop<N>,
-    pass: &Pass<N>,
+    admission: &Admission<N>,
     rx: &mut WireRx<N>,
     timer: &Timer,
     first: Chunk,
 ) {
-    let core = &shop.core;
+    let core = &shop.server.core;
     let mut unread = Some(first);
     let mut watch = Watch::new(core.net.now());
     poll_fn(|cx| {
@@ -84,7 +89,7 @@ async fn converse<N: Net>(
         if turn != Turn::Waits || core.is_stopping() {
             return Poll::Ready(());
         }
-        let deadline = watch.look(shop, pass);
+        let deadline = watch.look(shop, admission);
         if !core.has_memory() {
             core.wait_for_memory(cx);
         }
@@ -126,10 +131,10 @@ impl Watch {
     }
 
     /// Does what is due, and says when to look again.
-    fn look<N: Net>(&mut self, shop: &Shop<N>, pass: &Pass<N>) -> Instant {
-        let mut due = Due::at(shop.core.net.now());
+    fn look<N: Net>(&mut self, shop: &Shop<N>, admission: &Admission<N>) -> Instant {
+        let mut due = Due::at(shop.server.core.net.now());
         let now = due.now;
-        let timeouts = pass.door.plan.borrow().timeouts;
+        let timeouts = admission.listener.plan.borrow().timeouts;
         let mut state = shop.mux.state.borrow_mut();
         let state = &mut *state;
         if state.machine.is_acked() {
@@ -155,7 +160,7 @@ impl Watch {
             state.machine.abort(Error::NotReading);
             state.out.tx.abort();
         }
-        if pass.is_unwanted() && self.leave.is_none() {
+        if admission.is_unwanted() && self.leave.is_none() {
             self.leave = Some(now + Duration::from_millis(H2_LEAVE_MS));
             state.machine.shut_down();
         }
@@ -174,7 +179,7 @@ impl Watch {
 /// Sends what is left to be said, then reads until the client has closed too: a close with unread bytes would be a
 /// reset, and could destroy what was said.
 async fn part<N: Net>(shop: &Shop<N>, rx: &mut WireRx<N>, timer: &Timer) {
-    let core = &shop.core;
+    let core = &shop.server.core;
     let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
     timer.set(deadline);
     let (mut is_sent, mut is_finished, mut has_ended, mut forgotten) = (false, false, false, 0);
@@ -217,7 +222,7 @@ impl<N: Net> Shop<N> {
     fn tell(&self) {
         let tally = std::mem::take(&mut self.mux.state.borrow_mut().tally);
         if !tally.is_empty() {
-            let obs = self.core.obs.borrow();
+            let obs = self.server.core.obs.borrow();
             obs.http2_happened(self.door.id.get(), &tally);
         }
     }
@@ -235,7 +240,7 @@ impl<N: Net> Shop<N> {
     fn tell_end(&self) {
         let state = self.mux.state.borrow();
         let (failure, was_told) = (state.machine.failure(), state.machine.is_leaving());
-        let obs = self.core.obs.borrow();
+        let obs = self.server.core.obs.borrow();
         obs.http2_ended(self.door.id.get(), failure, was_told);
         let Some(error) = failure.filter(|error| error.code() == Code::ENHANCE_YOUR_CALM) else {
             return;
@@ -253,13 +258,13 @@ impl<N: Net> Shop<N> {
     fn set_to_work(&self, whole: &Timer) {
         let unserved = std::mem::take(&mut self.mux.state.borrow_mut().unserved);
         for _ in 0..unserved {
-            let timer = self.core.timers.timer();
+            let timer = self.server.core.timers.timer();
             timer.be_part_of(whole);
             let mut kit = Kit::new(timer, self.door.clone(), &self.client);
             kit.bindings = Some(self.bindings.clone());
-            let work = Box::pin(work(self.core.clone(), self.mux.clone(), kit));
-            let core = self.core.clone();
-            self.core.net.spawn(async move {
+            let work = Box::pin(work(self.server.clone(), self.mux.clone(), kit));
+            let core = self.server.core.clone();
+            self.server.core.net.spawn(async move {
                 if let Err(panic) = guarded(&core, work).await {
                     report_panic(&core, &*panic);
                 }
@@ -269,19 +274,20 @@ impl<N: Net> Shop<N> {
 }
 
 /// Runs the exchanges of one request after the other.
-async fn work<N: Net>(core: Rc<Core<N>>, mux: Rc<Mux<N>>, mut kit: Kit<N>) {
+async fn work<N: Net>(server: Rc<CoreServer<N>>, mux: Rc<Mux<N>>, mut kit: Kit<N>) {
+    let core = &server.core;
     core.share.renew();
     let waits = Rc::default();
     while let Some(asked) = next(&mux, &mut kit, &waits).await {
-        let _counted = core.conversation();
+        let _counted = core.activate();
         let refused = asked.refused;
         let mut wire = Downstream::new(mux.clone(), asked, &mut kit);
         let mut down = Down::http2(&mut kit, &mut wire);
         let after = match refused {
-            None => exchange::run(&core, &mut down).await,
+            None => exchange::run(core, server.plan(), &mut down).await,
             Some(error) => {
                 let fault = Fault::downstream(Phase::Head, error.into());
-                exchange::refuse(&core, &mut down, fault).await
+                exchange::refuse(core, server.plan(), &mut down, fault).await
             }
         };
         if matches!(after, After::Abort) {

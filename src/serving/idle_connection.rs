@@ -6,10 +6,8 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::inbox::Inbox;
-use super::proxy_protocol;
-use super::wire::{Wire, WireRx};
-use crate::core::{Core, Pass, Timer};
+use crate::conn::{Inbox, Wire, WireRx, proxy_protocol};
+use crate::core::{Admission, Core, Timer};
 use crate::fault::Reason;
 use crate::io::{Chunk, Instant, Net, Rx};
 use crate::limits::{
@@ -20,13 +18,13 @@ use crate::tls::TlsFailure;
 use crate::upstream::Bindings;
 
 /// A connection that waits for a request.
-pub struct Line<N: Net> {
+pub struct IdleConnection<N: Net> {
     /// The connection.
     pub wire: Wire<N>,
     /// Its deadline.
     pub timer: Timer,
     /// Where it came in.
-    pub pass: Pass<N>,
+    pub admission: Admission<N>,
     /// No request has come yet: the head deadline counts from the accept.
     pub is_new: bool,
     /// What came behind a header of the PROXY protocol.
@@ -35,13 +33,13 @@ pub struct Line<N: Net> {
     pub bindings: Option<Rc<Bindings<N>>>,
 }
 
-impl<N: Net> Line<N> {
+impl<N: Net> IdleConnection<N> {
     /// Waits for the first bytes of a request. `None`: closed, broken, idle for too long, or not wanted any more.
     pub async fn wait(&mut self, core: &Rc<Core<N>>) -> Option<Chunk> {
         if let Some(early) = self.early.take() {
             return Some(*early);
         }
-        let timeouts = self.pass.door.plan.borrow().timeouts;
+        let timeouts = self.admission.listener.plan.borrow().timeouts;
         let limit = if self.is_new {
             timeouts.head
         } else {
@@ -92,7 +90,7 @@ impl<N: Net> Line<N> {
             return None;
         }
         self.is_new = false;
-        let listener = self.pass.door.id.get();
+        let listener = self.admission.listener.id.get();
         if let Some(agreed) = rx.tls_parameters() {
             core.obs.borrow().tls_opened(listener, &agreed);
             return None;
@@ -101,7 +99,7 @@ impl<N: Net> Line<N> {
         rx.fail(failure);
         core.obs.borrow().tls_failed(listener, failure);
         core.tell_handshake(LogLevel::Info, || {
-            let name = self.pass.door.plan.borrow().name.clone();
+            let name = self.admission.listener.plan.borrow().name.clone();
             let peer = self
                 .wire
                 .peer
@@ -114,7 +112,7 @@ impl<N: Net> Line<N> {
     /// Waits for the header of the PROXY protocol. The client that it names is the one that counts from here on. What
     /// came behind it is returned.
     pub async fn introduce(&mut self, core: &Rc<Core<N>>) -> Result<Chunk, Reason> {
-        let deadline = core.net.now() + self.pass.door.plan.borrow().timeouts.head;
+        let deadline = core.net.now() + self.admission.listener.plan.borrow().timeouts.head;
         let mut patience = Patience::new(self, deadline);
         let mut inbox = Inbox::default();
         let introduced = poll_fn(|cx| {
@@ -139,7 +137,7 @@ impl<N: Net> Line<N> {
         let introduced = introduced.await?;
         inbox.consume(introduced.bytes);
         if let Some(source) = introduced.source {
-            self.pass.name_client(source.ip())?;
+            self.admission.name_client(source.ip())?;
             self.wire.peer = Some(source);
         }
         Ok(inbox.take().unwrap_or_default())
@@ -169,15 +167,15 @@ impl<N: Net> Line<N> {
     }
 }
 
-/// How long a line waits.
+/// How long a idle waits.
 struct Patience {
     deadline: Instant,
     is_shortened: bool,
 }
 
 impl Patience {
-    fn new<N: Net>(line: &Line<N>, deadline: Instant) -> Self {
-        line.timer.set(deadline);
+    fn new<N: Net>(idle: &IdleConnection<N>, deadline: Instant) -> Self {
+        idle.timer.set(deadline);
         Self {
             deadline,
             is_shortened: false,
@@ -186,16 +184,16 @@ impl Patience {
 
     /// Whether nothing is waited for any more. A connection that nobody wants ends at once, but one that has just been
     /// made has a moment for its first request: without it that would be answered by a reset.
-    fn is_over<N: Net>(&mut self, line: &Line<N>, now: Instant) -> bool {
-        if line.pass.is_unwanted() {
-            if !line.is_new {
+    fn is_over<N: Net>(&mut self, idle: &IdleConnection<N>, now: Instant) -> bool {
+        if idle.admission.is_unwanted() {
+            if !idle.is_new {
                 return true;
             }
             if !self.is_shortened {
                 self.is_shortened = true;
                 let first = now + Duration::from_millis(LEAVE_FIRST_MS);
                 self.deadline = self.deadline.min(first);
-                line.timer.set(self.deadline);
+                idle.timer.set(self.deadline);
             }
         }
         now >= self.deadline

@@ -1,7 +1,7 @@
-//! What other threads have to say to a core: a bounded lock-free queue and a doorbell.
+//! A core's mailbox: a bounded lock-free queue and a doorbell.
 //!
-//! Control sends commands; other cores hand connections on. A full queue never blocks the sender: it is told, counts
-//! it and keeps what it wanted to send.
+//! Control sends commands; other cores hand connections over. A full queue never blocks the sender, which gets its
+//! message back and counts that.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::mpsc;
 
-use super::Core;
+use super::CoreServer;
 use crate::io::{Address, Bell, Net, Rx};
 use crate::limits::{LETTERS_AT_ONCE_MAX, MAILBOX_LETTERS_MAX};
 use crate::plan::{ListenerId, Plan};
@@ -77,19 +77,19 @@ impl Receipts {
     }
 }
 
-pub(super) enum Letter<N: Net> {
+pub(super) enum MailboxMessage<N: Net> {
     Command(Command<N::Socket>),
     Connection(Address, N::PackedConnection),
     Note(Note),
 }
 
 /// The sender's side of a core's mailbox.
-pub struct Mail<N: Net> {
-    queue: Arc<ArrayQueue<Letter<N>>>,
+pub struct MailboxSender<N: Net> {
+    queue: Arc<ArrayQueue<MailboxMessage<N>>>,
     bell: N::Bell,
 }
 
-impl<N: Net> Clone for Mail<N> {
+impl<N: Net> Clone for MailboxSender<N> {
     fn clone(&self) -> Self {
         Self {
             queue: self.queue.clone(),
@@ -98,28 +98,28 @@ impl<N: Net> Clone for Mail<N> {
     }
 }
 
-impl<N: Net> Mail<N> {
+impl<N: Net> MailboxSender<N> {
     /// Sends a command.
     ///
     /// # Errors
     /// The mailbox is full: the command comes back.
     pub fn send(&self, command: Command<N::Socket>) -> Result<(), Command<N::Socket>> {
-        self.post(Letter::Command(command))
-            .map_err(|letter| match letter {
-                Letter::Command(command) => command,
-                Letter::Connection(..) | Letter::Note(_) => {
+        self.post(MailboxMessage::Command(command))
+            .map_err(|message| match message {
+                MailboxMessage::Command(command) => command,
+                MailboxMessage::Connection(..) | MailboxMessage::Note(_) => {
                     unreachable!("what comes back is what was sent")
                 }
             })
     }
 
-    /// Wakes the core, which then opens its gate for handshakes.
+    /// Wakes the core, which then opens its handshake_queue for handshakes.
     pub(super) fn ring(&self) {
         self.bell.ring();
     }
 
-    pub(super) fn post(&self, letter: Letter<N>) -> Result<(), Letter<N>> {
-        self.queue.push(letter)?;
+    pub(super) fn post(&self, message: MailboxMessage<N>) -> Result<(), MailboxMessage<N>> {
+        self.queue.push(message)?;
         self.bell.ring();
         Ok(())
     }
@@ -127,8 +127,8 @@ impl<N: Net> Mail<N> {
 
 /// The core's side of its mailbox.
 pub struct Mailbox<N: Net> {
-    queue: Arc<ArrayQueue<Letter<N>>>,
-    ear: N::Rx,
+    queue: Arc<ArrayQueue<MailboxMessage<N>>>,
+    doorbell: N::Rx,
 }
 
 impl<N: Net> Mailbox<N> {
@@ -136,41 +136,41 @@ impl<N: Net> Mailbox<N> {
     ///
     /// # Errors
     /// Out of file descriptors for the doorbell.
-    pub fn new(net: &N) -> std::io::Result<(Mail<N>, Self)> {
-        let (bell, ear) = net.bell()?;
+    pub fn new(net: &N) -> std::io::Result<(MailboxSender<N>, Self)> {
+        let (bell, doorbell) = net.bell()?;
         let queue = Arc::new(ArrayQueue::new(MAILBOX_LETTERS_MAX));
         Ok((
-            Mail {
+            MailboxSender {
                 queue: queue.clone(),
                 bell,
             },
-            Self { queue, ear },
+            Self { queue, doorbell },
         ))
     }
 
-    /// Answers letters for as long as the core lives.
-    pub(super) async fn serve(mut self, core: Rc<Core<N>>) {
+    /// Answers messages for as long as the core lives.
+    pub(super) async fn serve(mut self, server: Rc<CoreServer<N>>) {
         loop {
-            let mut letters = 0;
-            while letters < LETTERS_AT_ONCE_MAX
-                && let Some(letter) = self.queue.pop()
+            let mut messages = 0;
+            while messages < LETTERS_AT_ONCE_MAX
+                && let Some(message) = self.queue.pop()
             {
-                letters += 1;
-                match letter {
-                    Letter::Command(command) => core.obey(command),
-                    Letter::Connection(door, parcel) => core.adopt(&door, parcel),
-                    Letter::Note(note) => core.places.hear(note),
+                messages += 1;
+                match message {
+                    MailboxMessage::Command(command) => server.obey(command),
+                    MailboxMessage::Connection(address, parcel) => server.adopt(&address, parcel),
+                    MailboxMessage::Note(note) => server.places.hear(note),
                 }
             }
-            if letters == LETTERS_AT_ONCE_MAX {
-                // Other cores may post as fast as letters are taken.
-                self.ear.let_others_run().await;
+            if messages == LETTERS_AT_ONCE_MAX {
+                // Other cores may post as fast as messages are taken.
+                self.doorbell.let_others_run().await;
                 continue;
             }
-            if !matches!(poll_fn(|cx| self.ear.poll_recv(cx)).await, Ok(Some(_))) {
+            if !matches!(poll_fn(|cx| self.doorbell.poll_recv(cx)).await, Ok(Some(_))) {
                 return;
             }
-            core.handshake_queue.open();
+            server.core.handshake_queue.open();
         }
     }
 }

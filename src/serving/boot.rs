@@ -1,79 +1,59 @@
-//! Starting the cores and talking to them from the outside.
+//! Starts the cores and sends them commands.
 
-use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use weir_config::Driver;
 
-use super::mailbox::Letter;
-use super::{Clients, Command, Core, Mail, Mailbox};
+use super::mailbox::MailboxMessage;
+use super::{Command, CoreServer, Mailbox, MailboxSender};
+use crate::core::ConnectionCounts;
 use crate::io::ring::{self, Ring};
 use crate::io::uring::{self, Uring};
-use crate::io::{Address, ListenSocket, Net};
+use crate::io::{ListenSocket, Net};
 use crate::obs::CoreObs;
 use crate::plan::{ListenerId, Plan};
 use crate::upstream::{Note, Registry};
 
-/// What all cores share: the limits of the whole box, and the way to each other.
-pub struct Shared<N: Net> {
+/// What all cores share: limits of the whole process, and how to reach each other.
+pub struct SharedState<N: Net> {
     /// Every core's mailbox, by its index.
-    pub mails: Vec<Mail<N>>,
-    /// Every core's connections. Written by that core alone.
-    pub(super) loads: Vec<AtomicU32>,
-    /// Connections that were handed to a core which has not taken them over yet.
-    pub(super) in_transit: AtomicU32,
-    counts: Mutex<HashMap<Address, Arc<DoorCount>>>,
-    /// Connections to endpoints, and who waits for one.
+    pub senders: Vec<MailboxSender<N>>,
+    /// Clients' connections.
+    pub(super) counts: Arc<ConnectionCounts>,
+    /// Connections to endpoints, and the requests that wait for one.
     pub(super) upstreams: Arc<Registry>,
 }
 
-/// The connections of one listener over all cores. Touched when one begins or ends.
-#[derive(Default)]
-pub(super) struct DoorCount {
-    pub(super) connections: AtomicU32,
-    pub(super) clients: Clients,
-}
-
-impl<N: Net> Shared<N> {
+impl<N: Net> SharedState<N> {
     /// For as many cores as there are mailboxes.
-    pub fn new(mails: Vec<Mail<N>>) -> Arc<Self> {
-        let loads = mails.iter().map(|_| AtomicU32::new(0)).collect();
+    pub fn new(senders: Vec<MailboxSender<N>>) -> Arc<Self> {
         Arc::new(Self {
-            mails,
-            loads,
-            in_transit: AtomicU32::new(0),
-            counts: Mutex::default(),
+            counts: Arc::new(ConnectionCounts::new(senders.len())),
+            senders,
             upstreams: Arc::default(),
         })
     }
 
     /// How many cores there are.
     pub fn cores(&self) -> usize {
-        self.mails.len()
+        self.senders.len()
     }
 
-    /// What sends notes about places at endpoints from core to core.
-    pub(super) fn poster(self: &Arc<Self>) -> Box<dyn Fn(usize, Note) -> Result<(), Note>> {
+    /// Sends notices about connections to endpoints to another core, which is the argument.
+    pub(super) fn notice_sender(self: &Arc<Self>) -> Box<dyn Fn(usize, Note) -> Result<(), Note>> {
         let shared = self.clone();
         Box::new(move |core, note| {
-            let Some(mail) = shared.mails.get(core) else {
+            let Some(sender) = shared.senders.get(core) else {
                 return Err(note);
             };
-            mail.post(Letter::Note(note))
-                .map_err(|letter| match letter {
-                    Letter::Note(note) => note,
-                    _ => unreachable!("what comes back is what was sent"),
-                })
+            let posted = sender.post(MailboxMessage::Note(note));
+            posted.map_err(|message| match message {
+                MailboxMessage::Note(note) => note,
+                _ => unreachable!("a full mailbox returns the message"),
+            })
         })
-    }
-
-    /// The count of a listener, the same for every core. Locks: for opening listeners only.
-    pub(super) fn count(&self, address: &Address) -> Arc<DoorCount> {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.entry(address.clone()).or_default().clone()
     }
 }
 
@@ -93,15 +73,15 @@ pub struct CoreSpec {
 
 /// The running cores.
 pub struct Cores {
-    mails: Mails,
+    senders: Senders,
     threads: Vec<JoinHandle<()>>,
     features: String,
 }
 
 /// The cores' mailboxes: all run on one driver.
-enum Mails {
-    Ring(Vec<Mail<Ring>>),
-    Monoio(Vec<Mail<Uring>>),
+enum Senders {
+    Ring(Vec<MailboxSender<Ring>>),
+    Monoio(Vec<MailboxSender<Uring>>),
 }
 
 impl Cores {
@@ -128,12 +108,12 @@ impl Cores {
             Driver::Auto => ring::probe().is_ok(),
         };
         if is_granted {
-            return Self::start_on(spec, Mails::Ring, |boot| {
+            return Self::start_on(spec, Senders::Ring, |boot| {
                 let features = "own driver, single_issuer defer_taskrun".to_owned();
                 ring::run(|net| boot.serve(net, features))
             });
         }
-        Self::start_on(spec, Mails::Monoio, |boot| {
+        Self::start_on(spec, Senders::Monoio, |boot| {
             uring::run(|net, features| boot.serve(net, format!("monoio, {features}")))
         })
     }
@@ -141,7 +121,7 @@ impl Cores {
     /// Starts the cores on one driver, each with what `run` makes of it.
     fn start_on<N: Net<Socket = ListenSocket>>(
         spec: CoreSpec,
-        mails_of: fn(Vec<Mail<N>>) -> Mails,
+        senders_of: fn(Vec<MailboxSender<N>>) -> Senders,
         run: fn(Boot<N>) -> io::Result<()>,
     ) -> io::Result<Self> {
         let (to_boot, from_cores) = mpsc::channel();
@@ -169,18 +149,18 @@ impl Cores {
             );
         }
         drop(to_boot);
-        let mut mails: Vec<Option<Mail<N>>> = threads.iter().map(|_| None).collect();
+        let mut senders: Vec<Option<MailboxSender<N>>> = threads.iter().map(|_| None).collect();
         let mut features = None;
         for _ in 0..threads.len() {
             let (index, ready) = from_cores
                 .recv()
                 .map_err(|_| io::Error::other("a core died while starting"))?;
-            let (mail, got) = ready?;
-            mails[index] = Some(mail);
+            let (sender, got) = ready?;
+            senders[index] = Some(sender);
             features = Some(got);
         }
-        let mails: Vec<_> = mails.into_iter().flatten().collect();
-        let shared = Shared::new(mails.clone());
+        let senders: Vec<_> = senders.into_iter().flatten().collect();
+        let shared = SharedState::new(senders.clone());
         for start in starts {
             start
                 .send(shared.clone())
@@ -188,7 +168,7 @@ impl Cores {
         }
         let features = features.ok_or_else(|| io::Error::other("no cores to start"))?;
         Ok(Self {
-            mails: mails_of(mails),
+            senders: senders_of(senders),
             threads,
             features,
         })
@@ -213,9 +193,9 @@ impl Cores {
         core: usize,
         command: Command<ListenSocket>,
     ) -> Result<(), Command<ListenSocket>> {
-        match &self.mails {
-            Mails::Ring(mails) => mails[core].send(command),
-            Mails::Monoio(mails) => mails[core].send(command),
+        match &self.senders {
+            Senders::Ring(senders) => senders[core].send(command),
+            Senders::Monoio(senders) => senders[core].send(command),
         }
     }
 
@@ -231,7 +211,7 @@ impl Cores {
 }
 
 /// What a core says when it is up: how to reach it, and what its ring got.
-type Ready<N> = io::Result<(Mail<N>, String)>;
+type Ready<N> = io::Result<(MailboxSender<N>, String)>;
 
 /// One core's thread on its way up.
 struct Boot<N: Net> {
@@ -240,7 +220,7 @@ struct Boot<N: Net> {
     sockets: Vec<(ListenerId, N::Socket)>,
     obs: CoreObs,
     plan: Arc<Plan>,
-    start: mpsc::Receiver<Arc<Shared<N>>>,
+    start: mpsc::Receiver<Arc<SharedState<N>>>,
     ready: mpsc::Sender<(usize, Ready<N>)>,
 }
 
@@ -258,8 +238,8 @@ impl<N: Net> Boot<N> {
 
     async fn serve(self, net: N, features: String) {
         let mailbox = match Mailbox::new(&net) {
-            Ok((mail, mailbox)) => {
-                let _ = self.ready.send((self.index, Ok((mail, features))));
+            Ok((sender, mailbox)) => {
+                let _ = self.ready.send((self.index, Ok((sender, features))));
                 mailbox
             }
             Err(error) => {
@@ -272,35 +252,49 @@ impl<N: Net> Boot<N> {
         let Ok(shared) = self.start.recv() else {
             return;
         };
-        let seed = fastrand::u64(..);
-        run(
-            net,
-            self.index,
-            self.plan,
-            self.obs,
+        let start = CoreStart {
+            index: self.index,
+            plan: self.plan,
+            obs: self.obs,
             shared,
-            seed,
-            self.sockets,
+            seed: fastrand::u64(..),
+            sockets: self.sockets,
             mailbox,
-        )
-        .await;
+        };
+        run(net, start).await;
     }
 }
 
-/// Runs a core in any world until it has been drained or stopped.
-#[allow(clippy::too_many_arguments)]
-pub async fn run<N: Net>(
-    net: N,
-    index: usize,
-    plan: Arc<Plan>,
-    obs: CoreObs,
-    shared: Arc<Shared<N>>,
-    seed: u64,
-    sockets: Vec<(ListenerId, N::Socket)>,
-    mailbox: Mailbox<N>,
-) {
-    net.set_pipes_max(plan.capacity.pipes_per_core_max);
-    let core = Core::new(net, index, plan, obs, shared, seed);
-    core.open_doors(sockets);
-    core.run(mailbox).await;
+/// What one core starts with.
+pub struct CoreStart<N: Net> {
+    /// The core's index.
+    pub index: usize,
+    /// The first plan.
+    pub plan: Arc<Plan>,
+    /// The core's counters.
+    pub obs: CoreObs,
+    /// What it shares with the others.
+    pub shared: Arc<SharedState<N>>,
+    /// Differs by core and process.
+    pub seed: u64,
+    /// Its listening sockets.
+    pub sockets: Vec<(ListenerId, N::Socket)>,
+    /// Its mailbox.
+    pub mailbox: Mailbox<N>,
+}
+
+/// Runs a core, in any world, until it has drained or stopped.
+pub async fn run<N: Net>(net: N, start: CoreStart<N>) {
+    let CoreStart {
+        index,
+        plan,
+        obs,
+        shared,
+        seed,
+        sockets,
+        mailbox,
+    } = start;
+    let server = CoreServer::new(net, index, plan, obs, shared, seed);
+    server.open_listeners(sockets);
+    server.run(mailbox).await;
 }

@@ -1,0 +1,145 @@
+//! Listeners as their connections see them, and the right of a connection to be served.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Core;
+use super::counts::{ConnectionCounts, ListenerCounts};
+use crate::fault::Reason;
+use crate::io::{Address, Net};
+use crate::limits::CONNECTION_REST_BYTES;
+use crate::plan::{ListenerId, ListenerPlan};
+
+/// The id in events of a listener that the plan no longer has.
+const GONE: ListenerId = ListenerId(u32::MAX);
+
+/// One listener on one core. Its connections keep it alive after it has stopped listening.
+pub struct CoreListener {
+    /// Its id in the current plan, for events.
+    pub id: Cell<ListenerId>,
+    /// Its settings in the current plan.
+    pub plan: RefCell<Rc<ListenerPlan>>,
+    /// Where it listens, which is how a reload recognizes it.
+    pub address: Address,
+    /// The listener is closed or closing: connections end after their current exchange.
+    is_leaving: Cell<bool>,
+    counts: Arc<ListenerCounts>,
+}
+
+impl CoreListener {
+    /// The listener with this id and these settings.
+    pub fn new(id: ListenerId, plan: &ListenerPlan, counts: &ConnectionCounts) -> Rc<Self> {
+        Rc::new(Self {
+            id: Cell::new(id),
+            plan: RefCell::new(Rc::new(plan.clone())),
+            address: plan.address.clone(),
+            is_leaving: Cell::new(false),
+            counts: counts.listener(&plan.address),
+        })
+    }
+
+    /// Whether the listener is closed or closing.
+    pub fn is_leaving(&self) -> bool {
+        self.is_leaving.get()
+    }
+
+    /// Marks the listener as closing; says whether it was already.
+    pub fn leave(&self) -> bool {
+        self.is_leaving.replace(true)
+    }
+
+    /// Marks the listener as absent from the current plan.
+    pub fn retire(&self) {
+        self.id.set(GONE);
+    }
+}
+
+/// The right of one connection to be served. Dropping it counts the connection out.
+pub struct Admission<N: Net> {
+    core: Rc<Core<N>>,
+    /// The listener that accepted the connection.
+    pub listener: Rc<CoreListener>,
+    client: Option<IpAddr>,
+}
+
+impl<N: Net> Admission<N> {
+    /// Counts a connection in. `client` is `None` while the client's address is not known.
+    ///
+    /// # Errors
+    /// The listener or the client has as many connections as it may have.
+    pub fn new(
+        core: &Rc<Core<N>>,
+        listener: &Rc<CoreListener>,
+        client: Option<IpAddr>,
+    ) -> Result<Self, Reason> {
+        let (max, per_client_max) = {
+            let plan = listener.plan.borrow();
+            (plan.connections_max, plan.connections_per_client_max)
+        };
+        let counts = &listener.counts;
+        if counts.connections.fetch_add(1, Ordering::Relaxed) >= max {
+            counts.connections.fetch_sub(1, Ordering::Relaxed);
+            return Err(Reason::ConnectionLimit);
+        }
+        if let Some(client) = client
+            && !counts.clients.enter(client, per_client_max)
+        {
+            counts.connections.fetch_sub(1, Ordering::Relaxed);
+            return Err(Reason::ClientLimit);
+        }
+        core.obs.borrow().connection_opened(listener.id.get());
+        core.set_connections(core.connections() + 1);
+        core.net.pool().add_charge(CONNECTION_REST_BYTES);
+        Ok(Self {
+            core: core.clone(),
+            listener: listener.clone(),
+            client,
+        })
+    }
+
+    /// Counts the connection for its client, whose address has become known.
+    ///
+    /// # Errors
+    /// The client has as many connections as it may have.
+    pub fn name_client(&mut self, client: IpAddr) -> Result<(), Reason> {
+        let max = self.listener.plan.borrow().connections_per_client_max;
+        if self.client.is_none() {
+            if !self.listener.counts.clients.enter(client, max) {
+                return Err(Reason::ClientLimit);
+            }
+            self.client = Some(client);
+        }
+        Ok(())
+    }
+
+    /// Whether the connection must end after its current exchange.
+    pub fn is_unwanted(&self) -> bool {
+        self.core.is_draining() || self.listener.is_leaving()
+    }
+
+    /// Whether the current answer should be the connection's last, if the protocol lets an answer say so.
+    pub fn is_last_answer(&self) -> bool {
+        self.core.is_ending() || self.is_unwanted()
+    }
+}
+
+impl<N: Net> Drop for Admission<N> {
+    fn drop(&mut self) {
+        let core = &self.core;
+        core.net.pool().drop_charge(CONNECTION_REST_BYTES);
+        if let Some(client) = self.client {
+            self.listener.counts.clients.leave(client);
+        }
+        let listener = &self.listener;
+        listener.counts.connections.fetch_sub(1, Ordering::Relaxed);
+        core.obs.borrow().connection_closed(listener.id.get());
+        core.set_connections(core.connections() - 1);
+        core.offer_room();
+        if core.connections() == 0 {
+            core.wake_end();
+        }
+    }
+}

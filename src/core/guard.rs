@@ -1,0 +1,48 @@
+//! Panics end one connection or request, never the core.
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::Core;
+use crate::io::Net;
+use crate::obs::LogLevel;
+
+/// Runs a future and catches its panic. Each new poll begins with a whole [`Share`](super::Share).
+pub fn guarded<N: Net, T>(
+    core: &Rc<Core<N>>,
+    mut future: Pin<Box<impl Future<Output = T>>>,
+) -> impl Future<Output = Result<T, Box<dyn Any + Send>>> {
+    let core = core.clone();
+    let mut is_first = true;
+    poll_fn(move |cx: &mut Context<'_>| {
+        // The first poll runs within a poll of the caller, which has begun its share already.
+        if !mem::take(&mut is_first) {
+            core.share.renew();
+        }
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        core.look_at_memory();
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(done)) => Poll::Ready(Ok(done)),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    })
+}
+
+/// Counts a panic and logs its message.
+pub fn report_panic<N: Net>(core: &Core<N>, panic: &(dyn Any + Send)) {
+    let obs = core.obs.borrow();
+    obs.panicked();
+    obs.say(LogLevel::Error, message(panic));
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

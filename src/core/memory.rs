@@ -1,0 +1,98 @@
+//! The memory that a core's connections may take, and what the core does when it runs short.
+//!
+//! Above half of the limit, connections report how much they hold. At the limit, those that hold most end. Below a
+//! quarter, nothing is reported any more.
+
+use std::cell::{Cell, RefCell};
+use std::task::{Context, Waker};
+
+use super::Core;
+use crate::io::Net;
+use crate::limits::POOL_SHARE;
+
+/// How much memory a core may take, and which tasks wait for some.
+#[derive(Default)]
+pub(super) struct Memory {
+    max: Cell<usize>,
+    /// More than half of `max` was taken, and no less than a quarter since.
+    is_tight: Cell<bool>,
+    /// `is_tight` changes when the bytes taken pass this mark.
+    mark: Cell<usize>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl<N: Net> Core<N> {
+    /// Sets how many bytes connections may take.
+    pub(super) fn bound_memory(&self, max: usize) {
+        let memory = &self.memory;
+        memory.max.set(max);
+        memory.mark.set(if memory.is_tight.get() {
+            max / 4
+        } else {
+            max / 2
+        });
+        self.net.pool().bound(max);
+        self.net.pool().keep(max / POOL_SHARE);
+    }
+
+    /// Whether more bytes may be received. Bytes on their way out, or about to be dropped, need no such leave.
+    #[inline]
+    pub fn has_memory(&self) -> bool {
+        self.net.pool().has_room()
+    }
+
+    /// Whether more bytes may be received; if not, the task is woken once they may.
+    #[inline]
+    pub fn may_take_memory(&self, cx: &Context<'_>) -> bool {
+        self.has_memory() || {
+            self.wait_for_memory(cx);
+            false
+        }
+    }
+
+    /// Wakes the task once more bytes may be received.
+    pub fn wait_for_memory(&self, cx: &Context<'_>) {
+        let mut waiting = self.memory.waiting.borrow_mut();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+    }
+
+    /// Whether memory is short enough that connections must report what they hold.
+    #[inline]
+    pub fn is_tight(&self) -> bool {
+        self.memory.is_tight.get()
+    }
+
+    /// Notices when memory becomes short. Called after each poll of a task.
+    #[inline]
+    pub fn look_at_memory(&self) {
+        let memory = &self.memory;
+        if !memory.is_tight.get() && self.net.pool().taken_bytes() > memory.mark.get() {
+            memory.is_tight.set(true);
+            memory.mark.set(memory.max.get() / 4);
+            self.timers.wake_all();
+        }
+    }
+
+    /// At the limit, ends the connections that hold most; below it, lets the tasks go on that wait for memory. Nothing
+    /// more is received at the limit, so a check every tick is often enough.
+    pub fn keep_within_memory(&self) {
+        self.look_at_memory();
+        let memory = &self.memory;
+        let (max, taken) = (memory.max.get(), self.net.pool().taken_bytes());
+        // The two marks differ because a load around a single one would wake every task again and again.
+        if memory.is_tight.get() && taken <= memory.mark.get() {
+            memory.is_tight.set(false);
+            memory.mark.set(max / 2);
+            self.timers.forget_held();
+        }
+        if taken >= max && memory.is_tight.get() {
+            let told = self.timers.shed(taken, max / 4 * 3);
+            self.obs.borrow().shed(told);
+        } else {
+            let waiting = memory.waiting.take();
+            waiting.into_iter().for_each(Waker::wake);
+        }
+    }
+}

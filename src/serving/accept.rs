@@ -1,0 +1,271 @@
+//! Listeners on a core: they accept connections, and serve them here or hand them to another core.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::CoreServer;
+use super::connection;
+use super::mailbox::{MailboxMessage, Receipt};
+use crate::core::{Admission, Core, CoreListener, Timer};
+use crate::exchange;
+use crate::io::{Address, Connection, Instant, Net};
+use crate::limits::{
+    ACCEPT_RETRY_MS, ACCEPTS_AT_ONCE_MAX, ACCEPTS_POSTED, LISTENER_EMPTY_MAX, LISTENER_EMPTY_MS,
+    LISTENER_SETTLE_MS,
+};
+use crate::obs::LogLevel;
+use crate::plan::{ListenerId, ListenerPlan, Plan};
+use crate::tls;
+
+/// A listener that has not been closed yet.
+pub(super) struct OpenListener<N: Net> {
+    listener: Rc<CoreListener>,
+    /// `None` once it is closing.
+    socket: RefCell<Option<Rc<N::Listener>>>,
+}
+
+impl<N: Net> CoreServer<N> {
+    /// Listens on sockets that control has bound.
+    pub(super) fn open_listeners(self: &Rc<Self>, sockets: Vec<(ListenerId, N::Socket)>) {
+        let (core, plan) = (&self.core, self.plan());
+        for (id, socket) in sockets {
+            let Some(listener) = plan.plan.listeners.get(id.0 as usize) else {
+                continue;
+            };
+            let socket = match core.net.listen(socket) {
+                Ok(socket) => Rc::new(socket),
+                Err(error) => {
+                    let text = format!(
+                        "core {} cannot listen on {}: {error}",
+                        core.index, listener.name
+                    );
+                    core.obs.borrow().say(LogLevel::Error, &text);
+                    continue;
+                }
+            };
+            let listener = CoreListener::new(id, listener, &core.counts);
+            for _ in 0..ACCEPTS_POSTED {
+                core.net
+                    .spawn(self.clone().accept(listener.clone(), socket.clone()));
+            }
+            self.listeners.borrow_mut().push(OpenListener {
+                listener,
+                socket: RefCell::new(Some(socket)),
+            });
+        }
+    }
+
+    /// Gives listeners their ids and settings in the new plan, and closes those that it does not have. `receipt` is
+    /// dropped when they are closed.
+    pub(super) fn renumber_listeners(self: &Rc<Self>, new: &Plan, receipt: &Receipt) {
+        for open in self.listeners.borrow().iter() {
+            let listener = &open.listener;
+            if listener.is_leaving() {
+                continue;
+            }
+            let mut numbered = new.listeners.iter().zip(0..);
+            match numbered.find(|(plan, _)| plan.address == listener.address) {
+                Some((plan, id)) => {
+                    listener.id.set(ListenerId(id));
+                    *listener.plan.borrow_mut() = Rc::new(plan.clone());
+                }
+                None => {
+                    listener.retire();
+                    self.close_listener(open, Some(receipt.clone()));
+                }
+            }
+        }
+        self.core.timers.wake_all();
+    }
+
+    /// Gives listeners their new certificates and keys.
+    pub(super) fn equip_listeners(&self, tls: &tls::LoadedTls) {
+        for OpenListener { listener, .. } in self.listeners.borrow().iter() {
+            let server = tls.servers.get(listener.id.get().0 as usize);
+            let mut plan = ListenerPlan::clone(&listener.plan.borrow());
+            plan.tls = server.cloned().flatten();
+            *listener.plan.borrow_mut() = Rc::new(plan);
+        }
+    }
+
+    /// Closes all listeners.
+    pub(super) fn close_listeners(self: &Rc<Self>) {
+        for open in self.listeners.borrow().iter() {
+            self.close_listener(open, None);
+        }
+    }
+
+    /// Closes a listener once every client whose connection was established is accepted.
+    fn close_listener(self: &Rc<Self>, open: &OpenListener<N>, receipt: Option<Receipt>) {
+        if open.listener.leave() {
+            return;
+        }
+        self.core.wake_accepts();
+        let (server, listener, socket) = (self.clone(), open.listener.clone(), open.socket.take());
+        self.core.net.spawn(async move {
+            if let Some(socket) = socket {
+                server.empty_queue(&listener, &socket).await;
+                server.core.net.close_listener(&socket);
+            }
+            server
+                .listeners
+                .borrow_mut()
+                .retain(|other| !Rc::ptr_eq(&other.listener, &listener));
+            server.core.wake_end();
+            drop(receipt);
+        });
+    }
+
+    /// Accepts the connections in a listener's queue, so that no established connection is reset. Handshakes that have
+    /// begun may complete first. At most [`LISTENER_EMPTY_MAX`] connections are accepted, for [`LISTENER_EMPTY_MS`].
+    async fn empty_queue(self: &Rc<Self>, listener: &Rc<CoreListener>, socket: &N::Listener) {
+        let core = &self.core;
+        core.net.stop_listening(socket);
+        let timer = core.timers.timer();
+        let settled = core.net.now() + Duration::from_millis(LISTENER_SETTLE_MS);
+        pause(core, &timer, settled).await;
+        let end = settled + Duration::from_millis(LISTENER_EMPTY_MS);
+        let mut accepted = 0;
+        while accepted < LISTENER_EMPTY_MAX && core.net.now() < end && !core.is_stopping() {
+            match core.net.accept_queued(socket) {
+                Ok(None) => return,
+                Ok(Some(connection)) => {
+                    accepted += 1;
+                    self.admit(listener, connection);
+                    if accepted % ACCEPTS_AT_ONCE_MAX == 0 {
+                        // Other tasks run in between.
+                        core.net.sleep_until(core.net.now()).await;
+                    }
+                }
+                Err(_) => {
+                    core.obs.borrow().accept_error();
+                    let then = core.net.now() + Duration::from_millis(ACCEPT_RETRY_MS);
+                    pause(core, &timer, then).await;
+                }
+            }
+        }
+    }
+
+    /// Accepts connections until the listener is closed.
+    async fn accept(self: Rc<Self>, listener: Rc<CoreListener>, socket: Rc<N::Listener>) {
+        let core = &self.core;
+        loop {
+            wait_for_room(core, &listener).await;
+            match core.net.accept(&socket).await {
+                Ok(connection) => {
+                    // Other accepts may have taken the room while this one waited.
+                    wait_for_room(core, &listener).await;
+                    self.place(&listener, connection);
+                }
+                Err(_) if listener.is_leaving() => return,
+                Err(error) => {
+                    // Out of descriptors or memory, or the client has left already. The pause keeps a lasting error from
+                    // taking the whole core; clients wait in the kernel's queue meanwhile.
+                    core.obs.borrow().accept_error();
+                    let text = format!("accept on {}: {error}", listener.plan.borrow().name);
+                    core.obs.borrow().say(LogLevel::Warn, &text);
+                    let then = core.net.now() + Duration::from_millis(ACCEPT_RETRY_MS);
+                    core.net.sleep_until(then).await;
+                }
+            }
+        }
+    }
+
+    /// Serves a fresh connection here, or hands it to another core if this one has more than its share.
+    fn place(self: &Rc<Self>, listener: &Rc<CoreListener>, connection: Connection<N>) {
+        let core = &self.core;
+        let other = core.counts.less_loaded(core.index);
+        // Another core may have closed this listener already.
+        let other = other.filter(|_| !listener.is_leaving());
+        let Some(sender) = other.and_then(|other| self.shared.senders.get(other)) else {
+            return self.admit(listener, connection);
+        };
+        let parcel = match core.net.pack(connection) {
+            Ok(parcel) => parcel,
+            Err(connection) => return self.admit(listener, connection),
+        };
+        core.counts.begin_transfer();
+        let message = MailboxMessage::Connection(listener.address.clone(), parcel);
+        match sender.post(message) {
+            Ok(()) => core.obs.borrow().handed_on(),
+            Err(message) => {
+                core.obs.borrow().mailbox_full();
+                if let MailboxMessage::Connection(_, parcel) = message {
+                    self.adopt(&listener.address, parcel);
+                }
+            }
+        }
+    }
+
+    /// Serves a connection that another core has accepted.
+    pub(super) fn adopt(self: &Rc<Self>, address: &Address, parcel: N::PackedConnection) {
+        let core = &self.core;
+        let listener = {
+            let listeners = self.listeners.borrow();
+            let all = listeners.iter().map(|open| &open.listener);
+            let same = all.filter(|listener| listener.address == *address);
+            same.min_by_key(|listener| listener.is_leaving()).cloned()
+        };
+        if let (Some(listener), Ok(connection)) = (listener, core.net.unpack(parcel)) {
+            core.obs.borrow().taken_over();
+            self.admit(&listener, connection);
+        }
+        core.counts.end_transfer();
+    }
+
+    /// Serves a connection if the limits allow it, else turns it away.
+    fn admit(self: &Rc<Self>, listener: &Rc<CoreListener>, connection: Connection<N>) {
+        let core = &self.core;
+        let (is_tls, is_behind_balancer) = {
+            let plan = listener.plan.borrow();
+            (plan.tls.is_some(), plan.proxy_protocol.is_some())
+        };
+        // A load balancer names the client only later, in its header.
+        let client = connection.peer.filter(|_| !is_behind_balancer);
+        match Admission::new(core, listener, client.map(|client| client.ip())) {
+            Ok(admission) => {
+                let served = connection::serve(self.clone(), admission, connection);
+                core.net.spawn(served);
+            }
+            Err(reason) if is_tls => {
+                // The client could not read an answer in the clear, and a handshake costs more than a refusal is worth.
+                let peer = connection.peer.map(|peer| peer.ip());
+                exchange::turn_away(core, &self.plan().plan, (listener.id.get(), peer), reason);
+            }
+            Err(reason) => {
+                let refused =
+                    connection::refuse(self.clone(), listener.id.get(), connection, reason);
+                core.net.spawn(refused);
+            }
+        }
+    }
+}
+
+/// Waits until all cores together have fewer connections than the plan allows. Clients wait in the kernel's queue
+/// meanwhile: accepting a connection only to fail for want of a descriptor helps no client.
+async fn wait_for_room<N: Net>(core: &Core<N>, listener: &CoreListener) {
+    poll_fn(|cx| {
+        if listener.is_leaving() || core.has_room() {
+            return Poll::Ready(());
+        }
+        core.wait_for_room(cx);
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Waits until then, or until the core stops.
+async fn pause<N: Net>(core: &Core<N>, timer: &Timer, until: Instant) {
+    timer.set(until);
+    poll_fn(|cx| {
+        timer.watch(cx);
+        match core.is_stopping() || core.net.now() >= until {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
+}

@@ -1,0 +1,389 @@
+//! The life of a client's connection: it waits, serves requests, waits again or ends.
+//!
+//! A connection that waits is a small future ([`IdleConnection`]). The memory that requests need lives in a box of its
+//! own ([`Kit`]): it is made when bytes arrive and freed when none have arrived for a while. In between, requests on the
+//! connection allocate nothing.
+
+use std::future::{Future, poll_fn};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::{CoreServer, IdleConnection};
+use crate::conn::http1::DownstreamConnection;
+use crate::conn::{Client, Down, Inbox, Kit, Outbox, Wire, WireRx, WireTx, http2};
+use crate::core::{Admission, Core, Timer, guarded, report_panic};
+use crate::exchange::{self, After};
+use crate::fault::{Fault, Phase, Reason};
+use crate::io::{Chunk, Connection, Net, Tx};
+use crate::limits::{
+    BLOCK_BYTES, EXCHANGE_STEPS, LINGER_MS, REST_AFTER_MS, WAITING_CONVERSATIONS_MAX,
+};
+use crate::plan::ListenerId;
+use crate::tls::{self, TlsFailure};
+
+/// Serves a client's connection to its end.
+pub(super) fn serve<N: Net>(
+    server: Rc<CoreServer<N>>,
+    admission: Admission<N>,
+    connection: Connection<N>,
+) -> impl Future<Output = ()> {
+    let has_entry = {
+        let plan = admission.listener.plan.borrow();
+        plan.tls.is_some() || plan.proxy_protocol.is_some()
+    };
+    let mut idle = IdleConnection {
+        wire: connection.into(),
+        timer: server.core.timers.timer(),
+        admission,
+        is_new: true,
+        early: None,
+        bindings: None,
+    };
+    // A block and not an `async fn`: a block uses its captures in place, an `async fn` keeps its arguments twice.
+    async move {
+        server.core.share.renew();
+        if has_entry {
+            // In a box: only some listeners need it, and it is soon over.
+            let Some(entered) = Box::pin(enter(&server, idle)).await else {
+                return;
+            };
+            idle = entered;
+        }
+        loop {
+            let Some(mut first) = idle.wait(&server.core).await else {
+                return match idle.wire.rx {
+                    WireRx::Plain(_) => {}
+                    WireRx::Tls(_) => Box::pin(leave(server, idle)).await,
+                };
+            };
+            if idle.is_new && begins_http2(&idle, &first).is_none() {
+                match Box::pin(receive_preface(&server.core, &mut idle, first)).await {
+                    Some(whole) => first = whole,
+                    None => return,
+                }
+            }
+            if idle.is_new && begins_http2(&idle, &first) == Some(true) {
+                idle.tell_handshake(&server.core);
+                return Box::pin(http2::serve(server, idle, first)).await;
+            }
+            idle.tell_handshake(&server.core);
+            let core = &server.core;
+            let conversation = Box::pin(converse(server.clone(), idle, first));
+            // The memory of the requests is freed before the connection lingers.
+            let ended = match guarded(core, conversation).await {
+                Ok(ConversationEnd::Wait(rested)) => {
+                    idle = rested;
+                    continue;
+                }
+                Ok(ConversationEnd::Linger(rested)) => Box::new(rested),
+                Ok(ConversationEnd::Drop) => return,
+                Err(panic) => return report_panic(core, &*panic),
+            };
+            return Box::pin(linger(server, ended)).await;
+        }
+    }
+}
+
+/// Ends a connection whose last answer has been queued.
+async fn linger<N: Net>(server: Rc<CoreServer<N>>, mut idle: Box<IdleConnection<N>>) {
+    idle.linger(&server.core).await;
+}
+
+/// Receives until the first bytes tell the protocol: the preface of HTTP/2 may arrive in pieces. `None`: the client has
+/// closed, or is too slow.
+async fn receive_preface<N: Net>(
+    core: &Rc<Core<N>>,
+    idle: &mut IdleConnection<N>,
+    first: Chunk,
+) -> Option<Chunk> {
+    let deadline = core.net.now() + idle.admission.listener.plan.borrow().timeouts.head;
+    let mut inbox = Inbox::default();
+    inbox.add(first, core.net.pool());
+    while begins_http2(idle, inbox.bytes()).is_none() {
+        let more = idle.wait_until(core, deadline).await?;
+        inbox.add(more, core.net.pool());
+    }
+    inbox.take()
+}
+
+/// Does what comes before HTTP: reads the header of the PROXY protocol, then begins TLS. `None`: one of them failed.
+async fn enter<N: Net>(
+    server: &CoreServer<N>,
+    mut idle: IdleConnection<N>,
+) -> Option<IdleConnection<N>> {
+    let core = &server.core;
+    let plan = idle.admission.listener.plan.borrow().clone();
+    let mut early = Chunk::default();
+    if let Some(trusted) = &plan.proxy_protocol {
+        // Only processes on this machine can open a Unix socket, so they are trusted.
+        let is_trusted = idle
+            .wire
+            .peer
+            .is_none_or(|peer| trusted.contains(peer.ip()));
+        let introduced = match is_trusted {
+            true => idle.introduce(core).await,
+            false => Err(Reason::NotIntroduced),
+        };
+        match introduced {
+            Ok(rest) => early = rest,
+            Err(reason) => {
+                let listener = idle.admission.listener.id.get();
+                let peer = idle.wire.peer.map(|peer| peer.ip());
+                exchange::turn_away(core, &server.plan().plan, (listener, peer), reason);
+                idle.wire.tx.abort();
+                return None;
+            }
+        }
+    }
+    let Some(tls) = &plan.tls else {
+        idle.early = (!early.is_empty()).then(|| Box::new(early));
+        return Some(idle);
+    };
+    let Connection { rx, tx, peer } = idle.wire.into_raw()?;
+    let halves = tls.accept((rx, tx), early, core.net.pool(), &core.handshake_queue);
+    let (rx, tx) = halves.ok()?;
+    let wire = Wire {
+        rx: WireRx::Tls(Box::new(rx)),
+        tx: WireTx::Tls(tx),
+        peer,
+    };
+    Some(IdleConnection { wire, ..idle })
+}
+
+/// Ends a TLS connection on which no request is expected any more: with a close, or with the reason why its handshake
+/// failed.
+async fn leave<N: Net>(server: Rc<CoreServer<N>>, mut idle: IdleConnection<N>) {
+    let core = &server.core;
+    match idle.tell_handshake(core) {
+        None => idle.linger(core).await,
+        Some(TlsFailure::PlainHttp) => {
+            let Some(connection) = idle.wire.into_raw() else {
+                return;
+            };
+            let Wire { rx, tx, peer } = Wire::from(connection);
+            let mut out = Outbox::new(tx, core.net.pool().clone());
+            let from = (idle.admission.listener.id.get(), peer.map(|peer| peer.ip()));
+            let plan = server.plan();
+            exchange::refuse_connection(core, &plan.plan, &mut out, from, Reason::PlainHttp);
+            flush(core, &idle.timer, &mut out).await;
+            let wire = Wire {
+                rx,
+                tx: out.tx,
+                peer,
+            };
+            IdleConnection { wire, ..idle }.linger(core).await;
+        }
+        // The peer is gone; an alert would reach no one.
+        Some(TlsFailure::ClosedInHandshake | TlsFailure::Timeout) => {}
+        Some(_) => idle.linger(core).await,
+    }
+}
+
+/// How a conversation ends.
+enum ConversationEnd<N: Net> {
+    /// No request has arrived for a while: the connection waits for one.
+    Wait(IdleConnection<N>),
+    /// The last answer is queued: the connection ends when the client has read it.
+    Linger(IdleConnection<N>),
+    /// The connection is gone, or has to be dropped.
+    Drop,
+}
+
+/// A connection of HTTP/1.1 with all that requests need.
+struct Conversation<N: Net> {
+    wire: DownstreamConnection<N>,
+    kit: Kit<N>,
+}
+
+impl<N: Net> Conversation<N> {
+    /// Wakes a connection up with the first bytes of a request.
+    fn new(core: &Core<N>, idle: IdleConnection<N>, first: Chunk) -> Self {
+        let IdleConnection {
+            wire,
+            timer,
+            admission,
+            bindings,
+            ..
+        } = idle;
+        let mut kit = Kit::new(timer, admission.listener.clone(), &Client::of(&wire));
+        kit.bindings = bindings;
+        let wire = DownstreamConnection::new(core, wire, admission, first);
+        Self { wire, kit }
+    }
+
+    /// Keeps only what an idle connection needs.
+    fn rest(self) -> IdleConnection<N> {
+        let (wire, admission) = self.wire.rest();
+        IdleConnection {
+            wire,
+            timer: self.kit.timer,
+            admission,
+            is_new: false,
+            early: None,
+            bindings: self.kit.bindings,
+        }
+    }
+
+    /// Ends a connection that its client has closed. Over TLS the client gets our close or the alert, and time to read
+    /// it: dropping a connection with unread bytes resets it, which could destroy what was sent.
+    fn close(self) -> ConversationEnd<N> {
+        match self.wire.is_plain() {
+            true => ConversationEnd::Drop,
+            false => ConversationEnd::Linger(self.rest()),
+        }
+    }
+}
+
+/// Serves requests until the connection ends or has been silent for a while.
+async fn converse<N: Net>(
+    server: Rc<CoreServer<N>>,
+    idle: IdleConnection<N>,
+    first: Chunk,
+) -> ConversationEnd<N> {
+    let core = &server.core;
+    let mut conversation = Conversation::new(core, idle, first);
+    let _counted = core.activate();
+    loop {
+        let Conversation { wire, kit } = &mut conversation;
+        let mut wanted = true;
+        let after = match receive_head(core, wire, kit).await {
+            Ok(true) => {
+                wanted = wire.machine.request().persists;
+                exchange::run(core, server.plan(), &mut Down::http1(kit, wire)).await
+            }
+            Ok(false) => return conversation.close(),
+            Err(fault) => {
+                wire.show_unread(&kit.head, &mut kit.block);
+                wire.machine.give_up_head();
+                let down = &mut Down::http1(kit, wire);
+                match exchange::refuse(core, server.plan(), down, fault).await {
+                    After::Next => After::Close,
+                    after => after,
+                }
+            }
+        };
+        match after {
+            After::Next => {}
+            // A client that asked for the end sends nothing more that would have to be read.
+            After::Close if !wanted && wire.is_over() => return ConversationEnd::Drop,
+            After::Close => return ConversationEnd::Linger(conversation.rest()),
+            // TLS has failed: the client gets the alert, and then an orderly end.
+            After::Abort if wire.is_refused() => {
+                return ConversationEnd::Linger(conversation.rest());
+            }
+            After::Abort => {
+                wire.out.tx.abort();
+                return ConversationEnd::Drop;
+            }
+        }
+        core.share.spend(EXCHANGE_STEPS);
+        if core.share.is_spent() {
+            wire.let_others_run().await;
+        }
+        if core.active() > WAITING_CONVERSATIONS_MAX && !wire.has_more() {
+            return ConversationEnd::Wait(conversation.rest());
+        }
+        let wait = core.net.now() + Duration::from_millis(REST_AFTER_MS);
+        kit.timer.set(wait);
+        let next = poll_fn(|cx| {
+            kit.timer.watch(cx);
+            if let Poll::Ready(next) = wire.poll_next(cx, core) {
+                return Poll::Ready(Some(next));
+            }
+            if wire.admission.is_unwanted() {
+                return Poll::Ready(Some(None));
+            }
+            if core.net.now() >= wait {
+                Poll::Ready(None)
+            } else {
+                Poll::Pending
+            }
+        });
+        match next.await {
+            Some(Some(())) => {}
+            Some(None) => return conversation.close(),
+            None => return ConversationEnd::Wait(conversation.rest()),
+        }
+    }
+}
+
+/// Receives the head of a request within its deadline. `Ok(false)`: the client closed before one began.
+async fn receive_head<N: Net>(
+    core: &Core<N>,
+    wire: &mut DownstreamConnection<N>,
+    kit: &mut Kit<N>,
+) -> Result<bool, Fault> {
+    let mut deadline = None;
+    poll_fn(|cx| {
+        match wire.poll_head(cx, core, &mut kit.head, &mut kit.block) {
+            Poll::Ready(Ok(complete)) => return Poll::Ready(Ok(complete)),
+            Poll::Ready(Err(error)) => {
+                let reason = Reason::from_request_bytes(error, wire.unread());
+                return Poll::Ready(Err(Fault::downstream(Phase::Head, reason)));
+            }
+            Poll::Pending => {}
+        }
+        // Most heads arrive whole: only the others need the clock.
+        let now = core.net.now();
+        let deadline = *deadline.get_or_insert_with(|| now + kit.door.plan.borrow().timeouts.head);
+        kit.timer.set(deadline);
+        kit.timer.watch(cx);
+        if core.is_stopping() {
+            return Poll::Ready(Err(Fault::local(Phase::Head, Reason::ShuttingDown)));
+        }
+        if kit.holds_too_much(core, || wire.unread().len().max(BLOCK_BYTES[0])) {
+            return Poll::Ready(Err(Fault::local(Phase::Head, Reason::MemoryLimit)));
+        }
+        if now >= deadline {
+            return Poll::Ready(Err(Fault::downstream(Phase::Head, Reason::HeadTimeout)));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Turns away a connection beyond a limit, with an answer that says so.
+pub(super) async fn refuse<N: Net>(
+    server: Rc<CoreServer<N>>,
+    listener: ListenerId,
+    connection: Connection<N>,
+    reason: Reason,
+) {
+    let core = &server.core;
+    let peer = connection.peer.map(|peer| peer.ip());
+    let mut out = Outbox::new(connection.tx, core.net.pool().clone());
+    let plan = server.plan();
+    exchange::refuse_connection(core, &plan.plan, &mut out, (listener, peer), reason);
+    drop(plan);
+    flush(core, &core.timers.timer(), &mut out).await;
+    out.tx.finish();
+}
+
+/// Sends a last answer within [`LINGER_MS`], or gives up.
+async fn flush<N: Net, T: Tx>(core: &Core<N>, timer: &Timer, out: &mut Outbox<T>) {
+    let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
+    timer.set(deadline);
+    poll_fn(|cx| {
+        timer.watch(cx);
+        match out.poll_send(cx) {
+            Poll::Pending if core.net.now() < deadline => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
+    })
+    .await;
+}
+
+/// Whether the first bytes of a connection are those of HTTP/2: ALPN has chosen it, or the client sends its preface
+/// because it knows already that Weir speaks HTTP/2. `None`: there are too few bytes to tell.
+//= rfc9113#3.4
+// No request of HTTP/1.1 begins like the preface.
+fn begins_http2<N: Net>(idle: &IdleConnection<N>, first: &[u8]) -> Option<bool> {
+    if let Some(agreed) = idle.wire.rx.tls_parameters() {
+        return Some(agreed.protocol == tls::AlpnProtocol::Http2);
+    }
+    match idle.admission.listener.plan.borrow().takes_http2 {
+        true => weir_proto_h1::looks_like_h2_preface(first),
+        false => Some(false),
+    }
+}

@@ -1,0 +1,16 @@
+//! Serving: the cores, what control tells them, and the life of a client's connection.
+//!
+//! [`CoreServer`] is one core with everything that serves clients: listeners, the current plan, the mailbox. Other
+//! threads reach it through its [`Mailbox`] only.
+
+mod accept;
+mod boot;
+mod connection;
+mod idle_connection;
+mod mailbox;
+mod server;
+
+pub use boot::{CoreSpec, CoreStart, Cores, SharedState, run};
+pub use idle_connection::IdleConnection;
+pub use mailbox::{Command, Mailbox, MailboxSender, Receipt, Receipts};
+pub use server::CoreServer;
