@@ -14,7 +14,7 @@ use crate::slice::timeouts::Timeouts;
 use crate::slice::trusted_proxies::{FORWARDED_HEADER, ForwardedHeader, TrustedPeer};
 use crate::slice::upstream::Upstream;
 use crate::slice::user::Account;
-use crate::text::diagnostic::Spot;
+use crate::text::diagnostic::Position;
 use crate::value::address::Address;
 use crate::value::file_path::NamedFile;
 
@@ -56,20 +56,20 @@ pub struct Config {
     /// What the file says about itself; `weir check` runs these.
     pub tests: Vec<Test>,
     /// Where the keys of the top level are that may not suit the machine.
-    pub spots: Spots,
+    pub key_positions: KeyPositions,
 }
 
 /// Where keys of the top level are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Spots {
+pub struct KeyPositions {
     /// `cores`.
-    pub cores: Spot,
+    pub cores: Position,
     /// `driver`.
-    pub driver: Spot,
+    pub driver: Position,
     /// `admin`.
-    pub admin: Spot,
+    pub admin: Position,
     /// `access_log`.
-    pub access_log: Spot,
+    pub access_log: Position,
 }
 
 impl Config {
@@ -85,7 +85,7 @@ impl Config {
             user: None,
             group: None,
             pid_file: None,
-            spots: Spots::default(),
+            key_positions: KeyPositions::default(),
             admin: None,
             access_log: None,
             trusted_proxies: Vec::new(),

@@ -2,7 +2,7 @@
 
 use toml::de::DeTable;
 
-use crate::config::{Config, Spots};
+use crate::config::{Config, KeyPositions};
 use crate::decode::decoder::{Decoder, Spanned};
 use crate::decode::kinds::{
     Choice, Count, NamedEntries, NamedEntry, OneOrMany, OrOff, ShortOrLong, SpannedKind, TableArray,
@@ -138,16 +138,16 @@ impl RawFile {
         let tests = tests
             .filter_map(|raw| check_test(raw, &route_names, &upstream_names, cx))
             .collect();
-        let spot = |key: &str, cx: &Decoder<'_>| {
+        let position = |key: &str, cx: &Decoder<'_>| {
             let span = span_of(&[key]);
-            span.map(|span| cx.spot(&span)).unwrap_or_default()
+            span.map(|span| cx.position(&span)).unwrap_or_default()
         };
         let config = Config {
-            spots: Spots {
-                cores: spot("cores", cx),
-                driver: spot("driver", cx),
-                admin: spot("admin", cx),
-                access_log: spot("access_log", cx),
+            key_positions: KeyPositions {
+                cores: position("cores", cx),
+                driver: position("driver", cx),
+                admin: position("admin", cx),
+                access_log: position("access_log", cx),
             },
             cores: self.cores,
             driver: self.driver,

@@ -32,7 +32,7 @@ mod slice;
 mod text;
 mod value;
 
-pub use config::{Config, Spots};
+pub use config::{Config, KeyPositions};
 pub use reference::reference;
 pub use schema::schema;
 pub use slice::access_log::{AccessLog, LogFormat, LogTarget};
@@ -59,14 +59,14 @@ pub use slice::upstream::{Balance, ProxyProtocol, Upstream};
 pub use slice::upstream_tls::{UpstreamTls, Verify};
 pub use slice::user::Account;
 pub use text::diagnostic::{
-    Code, Diagnostic, Place, Places, Severity, Spot, bounded, to_json, to_text,
+    Code, Diagnostic, Excerpt, Position, Severity, SourceFile, bounded, to_json, to_text,
 };
 pub use text::problem::ValueError;
 pub use text::units::{show_duration, show_size};
 pub use value::address::Address;
 pub use value::file_path::NamedFile;
 pub use value::network::Cidr;
-pub use value::placeholder::{Pattern, Piece};
+pub use value::placeholder::{PlaceholderText, TextPiece};
 
 /// Defaults and bounds that the rest of Weir needs. Each is declared beside its key.
 pub mod limits {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use weir_config::{
     Address, Balance, Config, Cores, EndpointAddress, FieldMatch, ForwardedHeader, HostMatch,
-    LogFormat, LogTarget, PathMatch, Pattern, Piece, Rewrite, Route, Segment, Spot, Target,
-    Underscores, ValueMatch, parse,
+    LogFormat, LogTarget, PathMatch, PlaceholderText, Position, Rewrite, Route, Segment, Target,
+    TextPiece, Underscores, ValueMatch, parse,
 };
 
 fn config(text: &str) -> Config {
@@ -25,12 +25,12 @@ fn example(name: &str) -> Config {
 #[test]
 fn a_quick_config_is_what_the_smallest_file_says() {
     let mut written = example("minimal.toml");
-    written.listeners[0].spot = Spot::default();
-    written.routes[0].spot = Spot::default();
-    written.upstreams[0].spot = Spot::default();
+    written.listeners[0].position = Position::default();
+    written.routes[0].position = Position::default();
+    written.upstreams[0].position = Position::default();
     written.upstreams[0].name = "default".to_owned();
     for endpoint in &mut written.upstreams[0].endpoints {
-        endpoint.spot = Spot::default();
+        endpoint.position = Position::default();
     }
     let endpoints = ["10.0.0.11:8080", "10.0.0.12:8080"];
     let quick = Config::quick(
@@ -130,11 +130,11 @@ fn everything_is_read() {
     );
     assert_eq!(
         route.rewrite,
-        Some(Rewrite::Path(Pattern(vec![
-            Piece::Text("/".to_owned()),
-            Piece::Parameter("tenant".to_owned()),
-            Piece::Text("/".to_owned()),
-            Piece::Rest,
+        Some(Rewrite::Path(PlaceholderText(vec![
+            TextPiece::Text("/".to_owned()),
+            TextPiece::Parameter("tenant".to_owned()),
+            TextPiece::Text("/".to_owned()),
+            TextPiece::Rest,
         ])))
     );
     let test = &config.tests[0];
@@ -243,17 +243,20 @@ fn things_know_their_lines() {
          [[route]]\nmatch = \"/a\"\nto = \"a\"\n\n[[route]]\nmatch = \"/b\"\nto = \"b\"\n\
          [[test]]\nrequest = \"GET http://x/\"\nstatus = 404\n",
     );
-    assert_eq!(config.listeners[0].spot.line, 1);
-    assert_eq!(config.upstreams[0].spot.line, 2);
-    assert_eq!(config.upstreams[0].endpoints[0].spot.line, 4);
-    assert_eq!(config.upstreams[0].endpoints[1].spot.line, 5);
-    assert_eq!(config.upstreams[1].spot.line, 8);
-    assert_eq!(config.upstreams[1].endpoints[0].spot.line, 8);
+    assert_eq!(config.listeners[0].position.line, 1);
+    assert_eq!(config.upstreams[0].position.line, 2);
+    assert_eq!(config.upstreams[0].endpoints[0].position.line, 4);
+    assert_eq!(config.upstreams[0].endpoints[1].position.line, 5);
+    assert_eq!(config.upstreams[1].position.line, 8);
+    assert_eq!(config.upstreams[1].endpoints[0].position.line, 8);
     assert_eq!(
-        [config.routes[0].spot.line, config.routes[1].spot.line],
+        [
+            config.routes[0].position.line,
+            config.routes[1].position.line
+        ],
         [9, 13]
     );
-    assert_eq!(config.tests[0].spot.line, 17);
+    assert_eq!(config.tests[0].position.line, 17);
 }
 
 #[test]
@@ -277,7 +280,7 @@ fn routes_without_names_are_told_apart() {
 #[test]
 fn files_with_other_line_ends_and_a_mark_are_read() {
     let text = "\u{feff}[listen.\"0.0.0.0:80\"]\r\n[[route]]\r\nmatch = \"/\"\r\nrespond = 404\r\n";
-    assert_eq!(config(text).routes[0].spot.line, 2);
+    assert_eq!(config(text).routes[0].position.line, 2);
     let errors = parse("x", "cores = 1\r\ncore = 1\r\n").expect_err("a wrong file");
     assert!(weir_config::to_text(&errors).contains("2 | core = 1\n"));
 }
@@ -337,8 +340,8 @@ fn a_place_in_a_line_that_is_the_whole_file_costs_little() {
     let all = parse("long.toml", &text).expect_err("an unusable file");
     let kept: usize = all
         .iter()
-        .filter_map(|each| each.place.as_ref())
-        .map(|place| place.text.len())
+        .filter_map(|each| each.excerpt.as_ref())
+        .map(|excerpt| excerpt.text.len())
         .sum();
     assert!(kept < 100 * 5_000, "{kept}");
     let first = weir_config::to_text(&all);

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use weir_config::{Code, Config, EncodedSlash, Spot, Test, show_duration, show_size};
+use weir_config::{Code, Config, EncodedSlash, Position, Test, show_duration, show_size};
 use weir_proto_h1::{Claims, Event, FieldPolicy, Head, OddNames, Server};
 
 use crate::exchange::{came_over_https, is_grpc_call};
@@ -107,7 +107,7 @@ pub fn run_tests(config: &Config, plan: &Plan) -> Vec<Problem> {
         }
         let port = test.port.map(|port| format!(":{port}")).unwrap_or_default();
         let Test {
-            spot,
+            position,
             method,
             scheme,
             host,
@@ -116,7 +116,7 @@ pub fn run_tests(config: &Config, plan: &Plan) -> Vec<Problem> {
         } = test;
         failures.push(Problem {
             code: Code::Test,
-            spot: spot.clone(),
+            position: position.clone(),
             message: format!("test `{method} {scheme}://{host}{port}{target}`: {message}"),
         });
     }
@@ -128,7 +128,7 @@ pub fn run_tests(config: &Config, plan: &Plan) -> Vec<Problem> {
         };
         failures.push(Problem {
             code: Code::TooMany,
-            spot: Spot::default(),
+            position: Position::default(),
             message: format!("{more} more {noun} {verb}"),
         });
     }

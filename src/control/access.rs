@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
-use weir_config::{Address, Code, Config, Diagnostic, LogTarget, NamedFile, Place, Severity};
+use weir_config::{Address, Code, Config, Diagnostic, Excerpt, LogTarget, NamedFile, Severity};
 
 use super::identity::Identity;
 use super::load::Source;
@@ -16,7 +16,7 @@ use crate::files;
 struct Need {
     what: What,
     path: PathBuf,
-    place: Option<Place>,
+    excerpt: Option<Excerpt>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,12 +40,12 @@ pub(super) fn look(config: &Config, source: &Source) -> Result<Vec<Diagnostic>, 
         Source::File(path) => path.display().to_string(),
         Source::Given(_) => String::new(),
     };
-    let say = |severity, code, message: String, place: &Option<Place>, help: &str| Diagnostic {
+    let say = |severity, code, message: String, excerpt: &Option<Excerpt>, help: &str| Diagnostic {
         severity,
         code,
         message,
         file: file.clone(),
-        place: place.clone(),
+        excerpt: excerpt.clone(),
         help: vec![help.to_owned()],
     };
     let Some(user) = &config.user else {
@@ -57,12 +57,12 @@ pub(super) fn look(config: &Config, source: &Source) -> Result<Vec<Diagnostic>, 
         Err((account, why)) => {
             let help = "`adduser --system --group weir` makes one; \
                         to check a file for another machine: --elsewhere";
-            let place = &account.place;
+            let excerpt = &account.excerpt;
             return Err(vec![say(
                 Severity::Error,
                 Code::UnknownName,
                 why,
-                place,
+                excerpt,
                 help,
             )]);
         }
@@ -76,12 +76,12 @@ pub(super) fn look(config: &Config, source: &Source) -> Result<Vec<Diagnostic>, 
         let name = &identity.name;
         let message = format!("whether user `{name}` can read keys and open logs was not tested");
         let help = "only root can test it: run `weir check` as root";
-        let place = &user.place;
+        let excerpt = &user.excerpt;
         return Ok(vec![say(
             Severity::Warning,
             Code::NamedFile,
             message,
-            place,
+            excerpt,
             help,
         )]);
     };
@@ -114,8 +114,8 @@ pub(super) fn look(config: &Config, source: &Source) -> Result<Vec<Diagnostic>, 
                  own, such as /run/weir (systemd: RuntimeDirectory=weir)",
             ),
         };
-        let place = need.place.as_ref().or(user.place.as_ref()).cloned();
-        Some(say(severity, Code::NamedFile, message, &place, help))
+        let excerpt = need.excerpt.as_ref().or(user.excerpt.as_ref()).cloned();
+        Some(say(severity, Code::NamedFile, message, &excerpt, help))
     });
     let (errors, mut warnings): (Vec<_>, Vec<_>) =
         found.partition(|each| each.severity == Severity::Error);
@@ -130,7 +130,7 @@ pub(super) fn look(config: &Config, source: &Source) -> Result<Vec<Diagnostic>, 
             Severity::Warning,
             Code::Unsafe,
             message,
-            &user.place,
+            &user.excerpt,
             help,
         ));
     }
@@ -140,18 +140,18 @@ pub(super) fn look(config: &Config, source: &Source) -> Result<Vec<Diagnostic>, 
 /// All that the user needs, in the order of the file, mostly.
 fn needs(config: &Config, source: &Source) -> Vec<Need> {
     let mut needs = Vec::new();
-    let mut need = |what, path: &Path, place: Option<&Place>| {
+    let mut need = |what, path: &Path, excerpt: Option<&Excerpt>| {
         needs.push(Need {
             what,
             path: path.to_owned(),
-            place: place.cloned(),
+            excerpt: excerpt.cloned(),
         });
     };
     if let Source::File(path) = source {
         need(What::Read, path, None);
     }
     if let Some(file) = &config.pid_file {
-        need(What::PidFile, &file.path, file.place.as_ref());
+        need(What::PidFile, &file.path, file.excerpt.as_ref());
     }
     if let Some(LogTarget::File(path)) = config.access_log.as_ref().map(|log| &log.to) {
         need(What::Append, path, None);
@@ -163,7 +163,7 @@ fn needs(config: &Config, source: &Source) -> Vec<Need> {
         }
     }
     for file in named_files(config) {
-        need(What::Read, &file.path, file.place.as_ref());
+        need(What::Read, &file.path, file.excerpt.as_ref());
     }
     needs
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use weir_config::{Code, Config, Diagnostic, EndpointAddress, Places, Severity, Spot};
+use weir_config::{Code, Config, Diagnostic, EndpointAddress, Position, Severity, SourceFile};
 
 use super::names::{self, Answers, Resolver};
 use super::{access, cpus, preflight, system};
@@ -90,7 +90,7 @@ pub fn load(
             code: Code::Machine,
             message,
             file: name(source),
-            place: None,
+            excerpt: None,
             help: Vec::new(),
         };
         loaded.warnings.extend(remarks.into_iter().map(warning));
@@ -209,15 +209,19 @@ fn refused(
     problems: Vec<Problem>,
 ) -> LoadError {
     let name = name(source);
-    let places = Places::new(&name, text);
+    let source = SourceFile::new(&name, text);
     let mut all = warnings;
     all.extend(
         problems
             .into_iter()
-            .map(|each| places.error(&each.spot, each.code, each.message)),
+            .map(|each| source.error(&each.position, each.code, each.message)),
     );
     // What is about the file as a whole comes last.
-    all.sort_by_key(|each| each.place.as_ref().map_or(u32::MAX, |place| place.line));
+    all.sort_by_key(|each| {
+        each.excerpt
+            .as_ref()
+            .map_or(u32::MAX, |excerpt| excerpt.line)
+    });
     LoadError(weir_config::bounded(all))
 }
 
@@ -229,8 +233,8 @@ fn unresolved(
     names: &Answers,
 ) -> Vec<Diagnostic> {
     let name = name(source);
-    let places = Places::new(&name, text);
-    let warn = |spot: &Spot, message| places.warning(spot, Code::Unresolved, message);
+    let source = SourceFile::new(&name, text);
+    let warn = |position: &Position, message| source.warning(position, Code::Unresolved, message);
     let mut warnings = Vec::new();
     for (upstream, planned) in config.upstreams.iter().zip(&plan.upstreams) {
         let called = &upstream.name;
@@ -239,7 +243,7 @@ fn unresolved(
             let message = format!(
                 "endpoint `{name}` of upstream `{called}` has no address: {why}; it is left out until its name is found"
             );
-            warn(&endpoint.spot, message)
+            warn(&endpoint.position, message)
         }));
         warnings.extend(upstream.endpoints.iter().filter_map(|endpoint| {
             let EndpointAddress::Name { host, .. } = &endpoint.address else {
@@ -251,7 +255,7 @@ fn unresolved(
                 "endpoint `{endpoint}` of upstream `{called}` is not found now: {why}; it keeps {}",
                 kept.join(", ")
             );
-            Some(warn(&endpoint.spot, message))
+            Some(warn(&endpoint.position, message))
         }));
     }
     warnings
@@ -266,7 +270,7 @@ fn read(path: &Path) -> Result<String, LoadError> {
     let cannot = |error: &dyn Display| {
         let name = path.display().to_string();
         let message = format!("cannot read {name}: {error}");
-        let unread = Places::new(&name, "").error(&Spot::default(), Code::File, message);
+        let unread = SourceFile::new(&name, "").error(&Position::default(), Code::File, message);
         LoadError(vec![unread])
     };
     let bytes = files::read(path, weir_config::limits::FILE_BYTES_MAX as u64);

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::{fs, io::ErrorKind};
 
-use weir_config::{Code, Config, LogTarget, Spot};
+use weir_config::{Code, Config, LogTarget, Position};
 
 use super::load::Machine;
 use super::occupants::Occupants;
@@ -37,24 +37,24 @@ pub(super) fn preflight<'f>(
         ..Trial::default()
     };
     for listener in &config.listeners {
-        trial.listen(&listener.address, "", &listener.spot);
+        trial.listen(&listener.address, "", &listener.position);
     }
     if let Some(admin) = &config.admin {
-        trial.listen(admin, "admin: ", &config.spots.admin);
+        trial.listen(admin, "admin: ", &config.key_positions.admin);
     }
     if let Some(log) = &config.access_log
         && let LogTarget::File(path) = &log.to
     {
-        trial.log(path, read, &config.spots.access_log);
+        trial.log(path, read, &config.key_positions.access_log);
     }
     if let Some(file) = &config.pid_file {
         trial.pid_file(&file.path, config);
     }
     if let Err(why) = cpus::choose(&config.cores) {
-        trial.refuse(why, &config.spots.cores);
+        trial.refuse(why, &config.key_positions.cores);
     }
     if let Err(error) = Cores::probe(config.driver) {
-        trial.refuse(system::explain_start(&error), &config.spots.driver);
+        trial.refuse(system::explain_start(&error), &config.key_positions.driver);
     }
     trial.problems
 }
@@ -73,7 +73,7 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    fn listen(&mut self, address: &weir_config::Address, whose: &str, spot: &Spot) {
+    fn listen(&mut self, address: &weir_config::Address, whose: &str, position: &Position) {
         let address = match address {
             weir_config::Address::Tcp(ip) => Address::Ip(*ip),
             weir_config::Address::Unix(path) => Address::Unix(path.clone().into()),
@@ -82,7 +82,7 @@ impl Trial<'_> {
             _ if self.inherited.contains(&address) => Ok(()),
             Address::Ip(ip) => self.try_tcp(*ip),
             Address::Unix(path) => {
-                self.note_socket(path, &address, spot);
+                self.note_socket(path, &address, position);
                 match self.try_unix(path) {
                     Err(error) if self.starts_as_root && is_denied(&error) => Ok(()),
                     outcome => outcome,
@@ -91,7 +91,7 @@ impl Trial<'_> {
         };
         if let Err(error) = outcome {
             let why = listen::explain(&address, &error);
-            self.refuse(format!("{whose}{why}"), spot);
+            self.refuse(format!("{whose}{why}"), position);
         }
     }
 
@@ -118,27 +118,27 @@ impl Trial<'_> {
     }
 
     /// Two names may be one file: a folder on the way is a symbolic link.
-    fn note_socket(&mut self, path: &Path, address: &Address, spot: &Spot) {
+    fn note_socket(&mut self, path: &Path, address: &Address, position: &Position) {
         let Some(in_truth) = in_truth(path) else {
             return;
         };
-        let own = (address.to_string(), spot.line);
+        let own = (address.to_string(), position.line);
         if let Some((other, line)) = self.sockets.get(&in_truth) {
             let message = format!("`{address}` is the same file as `{other}` in line {line}");
-            self.refuse(message, spot);
+            self.refuse(message, position);
         } else {
             self.sockets.insert(in_truth, own);
         }
     }
 
-    fn log<'f>(&mut self, path: &Path, read: impl Iterator<Item = &'f Path>, spot: &Spot) {
+    fn log<'f>(&mut self, path: &Path, read: impl Iterator<Item = &'f Path>, position: &Position) {
         let cannot = |why: &str| format!("cannot open the access log {}: {why}", path.display());
         if let Err(error) = files::try_log(path) {
-            return self.refuse(cannot(&error.to_string()), spot);
+            return self.refuse(cannot(&error.to_string()), position);
         }
         if let Some((address, _)) = in_truth(path).and_then(|path| self.sockets.get(&path)) {
             let why = format!("`{address}` listens there");
-            return self.refuse(cannot(&why), spot);
+            return self.refuse(cannot(&why), position);
         }
         let inode = |path: &Path| {
             let found = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
@@ -148,7 +148,7 @@ impl Trial<'_> {
         let mut read = read;
         if let Some(same) = read.find(|file| inode(file) == Some(log)) {
             let why = format!("it is {}, which is read", same.display());
-            self.refuse(cannot(&why), spot);
+            self.refuse(cannot(&why), position);
         }
     }
 
@@ -171,15 +171,15 @@ impl Trial<'_> {
             }
         };
         if let Some(why) = why {
-            // The file has its place in the configuration, and no spot.
-            self.refuse(pid_file::cannot(path, &why), &Spot::default());
+            // The file has an excerpt of the configuration and no position.
+            self.refuse(pid_file::cannot(path, &why), &Position::default());
         }
     }
 
-    fn refuse(&mut self, message: String, spot: &Spot) {
+    fn refuse(&mut self, message: String, position: &Position) {
         self.problems.push(Problem {
             code: Code::Machine,
-            spot: spot.clone(),
+            position: position.clone(),
             message,
         });
     }

@@ -200,7 +200,7 @@ fn compile_upstream(
                 }
                 Err(why) => unresolved.push(Unresolved {
                     name: written.into(),
-                    spot: endpoint.spot.clone(),
+                    position: endpoint.position.clone(),
                     why,
                 }),
             },
@@ -210,7 +210,7 @@ fn compile_upstream(
     if endpoints.len() > endpoints_max {
         problems.push(Problem {
             code: Code::Plan,
-            spot: upstream.spot.clone(),
+            position: upstream.position.clone(),
             message: format!(
                 "upstream `{}` has {} endpoints, at most {endpoints_max}",
                 upstream.name,
@@ -267,7 +267,7 @@ fn addresses(resolve: Resolve<'_>, host: &str, port: u16) -> Result<Vec<SocketAd
 fn compile_route(config: &Config, route: &weir_config::Route) -> Result<RoutePlan, Problem> {
     let problem = |message: String| Problem {
         code: Code::Plan,
-        spot: route.spot.clone(),
+        position: route.position.clone(),
         message: format!("route `{}`: {message}", route.name),
     };
     let rewrite = route
@@ -289,7 +289,7 @@ fn compile_route(config: &Config, route: &weir_config::Route) -> Result<RoutePla
     let limits = config.limits_of(route);
     Ok(RoutePlan {
         name: route.name.as_str().into(),
-        line: route.spot.line,
+        line: route.position.line,
         forbids: forbids(route),
         target,
         rewrite,

@@ -28,7 +28,7 @@ pub use diff::{Diff, Kept};
 pub use paths::Objection;
 pub use template::{Redirect, Rewrite};
 
-use weir_config::{Code, EncodedSlash, ForwardedHeader, Spot};
+use weir_config::{Code, EncodedSlash, ForwardedHeader, Position};
 use weir_proto_h1::{Claims, is_other_spelling};
 
 use crate::io::Address;
@@ -235,7 +235,7 @@ pub struct Unresolved {
     /// Its address as in the file.
     pub name: Arc<str>,
     /// Where it is in the file.
-    pub spot: Spot,
+    pub position: Position,
     /// Why it has no address.
     pub why: String,
 }
@@ -339,14 +339,14 @@ pub struct Problem {
     /// What kind of thing.
     pub code: Code,
     /// Where it is in the file.
-    pub spot: Spot,
+    pub position: Position,
     /// What is wrong and what to do, in one sentence without a full stop.
     pub message: String,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.spot.line {
+        match self.position.line {
             0 => f.write_str(&self.message),
             line => write!(f, "line {line}: {}", self.message),
         }

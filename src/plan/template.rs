@@ -1,6 +1,6 @@
 //! Paths and locations built from a request: rewrites and redirects.
 
-use weir_config::{Match, PathMatch, Pattern, Piece, Segment};
+use weir_config::{Match, PathMatch, PlaceholderText, Segment, TextPiece};
 use weir_proto_h1::path::{decode_octet, is_unreserved};
 
 use crate::route::RequestView;
@@ -29,7 +29,8 @@ impl Rewrite {
                 with: with.as_bytes().into(),
             },
             weir_config::Rewrite::Path(pattern) => {
-                let misplaced = |piece: &&Piece| matches!(piece, Piece::Host | Piece::Query);
+                let misplaced =
+                    |piece: &&TextPiece| matches!(piece, TextPiece::Host | TextPiece::Query);
                 if let Some(piece) = pattern.0.iter().find(misplaced) {
                     return Err(format!(
                         "{piece:?} cannot be part of a path; the query is kept as it is"
@@ -81,8 +82,8 @@ impl Redirect {
         matches: &Match,
     ) -> Result<Self, String> {
         let is_local = match redirect.location.0.first() {
-            Some(Piece::Text(text)) => text.starts_with('/') && !text.starts_with("//"),
-            Some(Piece::Path) => true,
+            Some(TextPiece::Text(text)) => text.starts_with('/') && !text.starts_with("//"),
+            Some(TextPiece::Path) => true,
             _ => false,
         };
         Ok(Self {
@@ -127,7 +128,7 @@ enum Part {
 }
 
 impl Template {
-    fn compile(pattern: &Pattern, matches: &Match) -> Result<Self, String> {
+    fn compile(pattern: &PlaceholderText, matches: &Match) -> Result<Self, String> {
         let parts = |path: &PathMatch| {
             let parts = pattern.0.iter().map(|piece| Part::compile(piece, path));
             parts.collect::<Result<_, _>>()
@@ -160,13 +161,13 @@ impl Template {
 }
 
 impl Part {
-    fn compile(piece: &Piece, path: &PathMatch) -> Result<Self, String> {
+    fn compile(piece: &TextPiece, path: &PathMatch) -> Result<Self, String> {
         Ok(match piece {
-            Piece::Text(text) => Self::Text(text.as_bytes().into()),
-            Piece::Host => Self::Host,
-            Piece::Path => Self::Path,
-            Piece::Query => Self::Query,
-            Piece::Rest => match path {
+            TextPiece::Text(text) => Self::Text(text.as_bytes().into()),
+            TextPiece::Host => Self::Host,
+            TextPiece::Path => Self::Path,
+            TextPiece::Query => Self::Query,
+            TextPiece::Rest => match path {
                 PathMatch::Prefix(prefix) => Self::AfterBytes(prefix.len()),
                 PathMatch::Template {
                     segments,
@@ -174,7 +175,7 @@ impl Part {
                 } => Self::AfterSegments(segments.len()),
                 _ => return Err("`{rest}` needs a star at the end of the match".to_owned()),
             },
-            Piece::Parameter(name) => {
+            TextPiece::Parameter(name) => {
                 let segments = match path {
                     PathMatch::Template { segments, .. } => segments.as_slice(),
                     _ => &[],

@@ -101,7 +101,7 @@ fn every_problem_is_reported_with_its_line() {
         "#,
     );
     if let weir_config::Target::Redirect(redirect) = &mut config.routes[0].target {
-        redirect.location.0[1] = weir_config::Piece::Parameter("id".to_owned());
+        redirect.location.0[1] = weir_config::TextPiece::Parameter("id".to_owned());
     }
     let problems: Vec<_> = Plan::compile(&config, &resolve)
         .unwrap_err()
@@ -134,7 +134,13 @@ fn names_without_an_address_leave_their_endpoint_out() {
         .upstreams
         .iter()
         .flat_map(|upstream| &upstream.unresolved)
-        .map(|endpoint| (&*endpoint.name, endpoint.spot.line, endpoint.why.as_str()))
+        .map(|endpoint| {
+            (
+                &*endpoint.name,
+                endpoint.position.line,
+                endpoint.why.as_str(),
+            )
+        })
         .collect();
     assert_eq!(
         without,

@@ -18,8 +18,8 @@ use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SupportedCipherSuite};
 use weir_config::{
-    CertFiles, Cipher, ClientCert, Code, Config, Diagnostic, ListenTls, NamedFile, Place, Severity,
-    TlsVersion, UpstreamTls, Verify,
+    CertFiles, Cipher, ClientCert, Code, Config, Diagnostic, Excerpt, ListenTls, NamedFile,
+    Severity, TlsVersion, UpstreamTls, Verify,
 };
 
 use super::certificate_identity::CertificateIdentity;
@@ -254,7 +254,7 @@ impl TlsLoader<'_> {
         let builder = builder.with_protocol_versions(&[&TLS13, &TLS12]).ok()?;
         let builder = match (tls.verify, &tls.ca) {
             (Verify::Off, _) => {
-                self.warn_unverified(tls.verify_place.clone());
+                self.warn_unverified(tls.verify_excerpt.clone());
                 let any = Arc::new(AnyCertificate(provider));
                 builder.dangerous().with_custom_certificate_verifier(any)
             }
@@ -327,7 +327,7 @@ impl TlsLoader<'_> {
                 Severity::Warning,
                 Code::NamedFile,
                 message,
-                &file.place,
+                &file.excerpt,
             ));
         }
         self.loaded.certificates.push(certificate);
@@ -405,7 +405,7 @@ impl TlsLoader<'_> {
                     Severity::Error,
                     Code::NamedFile,
                     message,
-                    &file.place,
+                    &file.excerpt,
                 ));
                 None
             }
@@ -415,13 +415,13 @@ impl TlsLoader<'_> {
     fn wrong<T>(&mut self, file: &NamedFile, why: &dyn Display) -> Option<T> {
         let message = format!("cannot use {}: {why}", file.path.display());
         self.errors
-            .push(self.diagnostic(Severity::Error, Code::NamedFile, message, &file.place));
+            .push(self.diagnostic(Severity::Error, Code::NamedFile, message, &file.excerpt));
         None
     }
 
-    fn warn_unverified(&mut self, place: Option<Place>) {
+    fn warn_unverified(&mut self, excerpt: Option<Excerpt>) {
         let message = "certificates of these endpoints are not verified: whoever is on the way can read and change everything".to_owned();
-        let mut warning = self.diagnostic(Severity::Warning, Code::Unsafe, message, &place);
+        let mut warning = self.diagnostic(Severity::Warning, Code::Unsafe, message, &excerpt);
         warning.help.push(
             "`ca` names the authority of endpoints with certificates of their own".to_owned(),
         );
@@ -433,14 +433,14 @@ impl TlsLoader<'_> {
         severity: Severity,
         code: Code,
         message: String,
-        place: &Option<Place>,
+        excerpt: &Option<Excerpt>,
     ) -> Diagnostic {
         Diagnostic {
             severity,
             code,
             message,
             file: self.file.to_owned(),
-            place: place.clone(),
+            excerpt: excerpt.clone(),
             help: Vec::new(),
         }
     }

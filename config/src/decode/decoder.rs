@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use toml::de::DeValue;
 
 use crate::decode::shape::TableInfo;
-use crate::text::diagnostic::{self, Code, DIAGNOSTICS_MAX, Diagnostic, Place, Severity, Spot};
+use crate::text::diagnostic::{
+    self, Code, DIAGNOSTICS_MAX, Diagnostic, Excerpt, Position, Severity,
+};
 use crate::text::problem::Problem;
 use crate::text::source::{Source, Span};
 use crate::text::suggest::nearest;
@@ -205,13 +207,13 @@ impl<'t> Decoder<'t> {
     }
 
     /// The place of `span`, for what is found out about it later.
-    pub(crate) fn place(&self, span: &Span) -> Place {
-        Place::new(self.source, span)
+    pub(crate) fn excerpt(&self, span: &Span) -> Excerpt {
+        Excerpt::new(self.source, span)
     }
 
     /// The place of `span`, for what is only found out later.
-    pub(crate) fn spot(&self, span: &Span) -> Spot {
-        Spot {
+    pub(crate) fn position(&self, span: &Span) -> Position {
+        Position {
             line: self.line(span),
             span: span.clone(),
         }

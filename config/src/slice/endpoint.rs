@@ -14,7 +14,7 @@ use crate::decode::preset::{Preset, preset};
 use crate::decode::shape::Shape;
 use crate::decode::table::{frame, table};
 use crate::slice::listener::Listener;
-use crate::text::diagnostic::{Code, Spot};
+use crate::text::diagnostic::{Code, Position};
 use crate::text::json::Json;
 use crate::text::problem::{Problem, ValueError};
 use crate::value::address::{Address, is_host_name, unix_path};
@@ -31,7 +31,7 @@ pub struct Endpoint {
     /// Its share of requests in proportion to the others'.
     pub weight: NonZeroU32,
     /// Where it is in the file.
-    pub spot: Spot,
+    pub position: Position,
 }
 
 impl fmt::Display for Endpoint {
@@ -90,7 +90,7 @@ impl From<EndpointAddress> for Endpoint {
             tls: false,
             h2c: false,
             weight: WEIGHT.value,
-            spot: Spot::default(),
+            position: Position::default(),
         }
     }
 }
@@ -123,7 +123,7 @@ impl LongForm for RawServer {
     fn build(table: Self, cx: &mut Decoder<'_>) -> Option<Endpoint> {
         Some(Endpoint {
             weight: table.weight,
-            spot: cx.spot(&table.span),
+            position: cx.position(&table.span),
             ..table.address
         })
     }
@@ -300,9 +300,9 @@ pub(crate) fn check_endpoints(
         cx.error(Code::BadValue, upstream.span.clone(), message);
     }
     for Spanned { value, span } in servers {
-        let spot = cx.spot(&span);
-        let line = spot.line;
-        let endpoint = Endpoint { spot, ..value };
+        let position = cx.position(&span);
+        let line = position.line;
+        let endpoint = Endpoint { position, ..value };
         if let Some(first) = lines.get(&endpoint.address) {
             let message = format!("endpoint `{}` is there twice", endpoint.address);
             cx.error(Code::Duplicate, span.clone(), message)

@@ -16,7 +16,7 @@ use crate::slice::address_claims::{AddressClaims, leave_one_out, same_place};
 use crate::slice::limits::{CONNECTIONS_MAX, Limits, per_client_unreachable};
 use crate::slice::listener_tls::{ListenTls, ListenTlsKind};
 use crate::slice::timeouts::{InListener, TimeoutsPatch};
-use crate::text::diagnostic::{Code, Spot};
+use crate::text::diagnostic::{Code, Position};
 use crate::text::json::Json;
 use crate::text::problem::Problem;
 use crate::text::source::Span;
@@ -51,7 +51,7 @@ pub struct Listener {
     /// What differs from the top level; see [`Config::listener_timeouts`].
     pub timeouts: TimeoutsPatch,
     /// Where it is in the file.
-    pub spot: Spot,
+    pub position: Position,
 }
 
 impl Listener {
@@ -71,7 +71,7 @@ impl Listener {
             mode: None,
             underscores: UNDERSCORES.value,
             timeouts: TimeoutsPatch::default(),
-            spot: Spot::default(),
+            position: Position::default(),
         }
     }
 }
@@ -185,7 +185,7 @@ pub(crate) fn check_listeners(
         let may_be_shared = matches!(&address, Address::Tcp(tcp) if tcp.port() == 0);
         let mut known = listeners.iter().filter(|_| may_be_shared);
         let same = known.find(|known| known.address == address);
-        let same = same.map(|known| (known.address.clone(), known.spot.line));
+        let same = same.map(|known| (known.address.clone(), known.position.line));
         let clash = taken.claim(&address, cx.line(&name.span));
         let clash = clash.map(|holder| (holder.address, holder.line));
         if let Some((other, line)) = clash.or(same) {
@@ -228,7 +228,7 @@ pub(crate) fn check_listeners(
             mode: raw.mode.map(|at| at.value),
             underscores: raw.underscores,
             timeouts: raw.timeouts.unwrap_or_default(),
-            spot: cx.spot(&name.span),
+            position: cx.position(&name.span),
         });
     }
     listeners

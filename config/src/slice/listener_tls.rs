@@ -263,7 +263,10 @@ impl ListenTls {
     /// TLS with one certificate and defaults only.
     #[must_use]
     pub fn new(cert: PathBuf, key: PathBuf) -> Self {
-        let file = |path| NamedFile { path, place: None };
+        let file = |path| NamedFile {
+            path,
+            excerpt: None,
+        };
         listen_tls(vec![CertFiles {
             cert: file(cert),
             key: file(key),

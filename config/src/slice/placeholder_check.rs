@@ -5,20 +5,20 @@ use crate::slice::request_match::Match;
 use crate::slice::request_match::path::{PathMatch, Segment, common_start};
 use crate::text::diagnostic::Code;
 use crate::text::source::Span;
-use crate::value::placeholder::{Pattern, Piece};
+use crate::value::placeholder::{PlaceholderText, TextPiece};
 
 pub(crate) fn check_placeholders(
-    pattern: &Pattern,
+    pattern: &PlaceholderText,
     matches: &Match,
     span: &Span,
     cx: &mut Decoder<'_>,
 ) {
     for piece in &pattern.0 {
         let message = match piece {
-            Piece::Rest if !matches.paths.iter().all(has_star) => {
+            TextPiece::Rest if !matches.paths.iter().all(has_star) => {
                 "{rest} is what the star of the match took, and there is none".to_owned()
             }
-            Piece::Parameter(name)
+            TextPiece::Parameter(name)
                 if !matches.paths.iter().all(|path| has_parameter(path, name)) =>
             {
                 format!("the match has no parameter `{{{name}}}`")
@@ -35,12 +35,17 @@ pub(crate) fn check_placeholders(
 
 /// Warns of a star within a segment whose rest becomes a segment: `/static*` and `/files/{rest}` make
 /// `/files/../x` of `/static../x`, which is refused.
-pub(crate) fn check_rest(pattern: &Pattern, matches: &Match, span: &Span, cx: &mut Decoder<'_>) {
-    let Some(at) = pattern.0.iter().position(|piece| *piece == Piece::Rest) else {
+pub(crate) fn check_rest(
+    pattern: &PlaceholderText,
+    matches: &Match,
+    span: &Span,
+    cx: &mut Decoder<'_>,
+) {
+    let Some(at) = pattern.0.iter().position(|piece| *piece == TextPiece::Rest) else {
         return;
     };
     let before = at.checked_sub(1).and_then(|before| pattern.0.get(before));
-    if !matches!(before, Some(Piece::Text(text)) if text.ends_with('/')) {
+    if !matches!(before, Some(TextPiece::Text(text)) if text.ends_with('/')) {
         return;
     }
     let cuts =

@@ -11,13 +11,13 @@ use crate::slice::request_match::Match;
 use crate::text::diagnostic::Code;
 use crate::text::json::Json;
 use crate::text::source::Span;
-use crate::value::placeholder::{Pattern, PatternText, Piece, has_dot_segment};
+use crate::value::placeholder::{PlaceholderText, PlaceholderTextKind, TextPiece, has_dot_segment};
 
 /// A redirect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redirect {
     /// The Location field.
-    pub location: Pattern,
+    pub location: PlaceholderText,
     /// 301, 302, 303, 307 or 308.
     pub status: u16,
 }
@@ -33,7 +33,7 @@ table! {
     RawRedirect, "redirect", "redirect of [[route]]" {
         /// The new address: {host}, {path}, {query}, {rest} and parameters of the match are
         /// filled in from the request.
-        required location: Pattern = "location" as PatternText;
+        required location: PlaceholderText = "location" as PlaceholderTextKind;
         /// 301, 302, 303, 307 or 308.
         preset(REDIRECT_STATUS) status: u16 = "status" as RedirectStatusKind;
     }
@@ -72,9 +72,9 @@ impl WritableKind for RedirectStatusKind {
     }
 }
 
-impl From<Pattern> for Redirect {
+impl From<PlaceholderText> for Redirect {
     /// A redirect with the default status.
-    fn from(location: Pattern) -> Self {
+    fn from(location: PlaceholderText) -> Self {
         Self {
             location,
             status: REDIRECT_STATUS.value,
@@ -102,10 +102,10 @@ pub(crate) fn check_redirect(
 ) {
     let pattern = &redirect.location;
     let good = match pattern.0.first() {
-        Some(Piece::Text(text)) => {
+        Some(TextPiece::Text(text)) => {
             text.starts_with('/') || text.starts_with("http://") || text.starts_with("https://")
         }
-        Some(Piece::Path) => true,
+        Some(TextPiece::Path) => true,
         _ => false,
     };
     if !good {
@@ -135,9 +135,9 @@ pub(crate) fn check_redirect(
 
 /// The first part of the request's path that stands where the location's host is still open:
 /// `https://example.com{rest}` leads to `example.com.evil.net` for whoever asks for it.
-fn piece_in_host(pattern: &Pattern) -> Option<&str> {
+fn piece_in_host(pattern: &PlaceholderText) -> Option<&str> {
     let mut pieces = pattern.0.iter();
-    let Some(Piece::Text(first)) = pieces.next() else {
+    let Some(TextPiece::Text(first)) = pieces.next() else {
         return None;
     };
     let ends_host = |text: &str| text.contains(['/', '?', '#']);
@@ -149,11 +149,11 @@ fn piece_in_host(pattern: &Pattern) -> Option<&str> {
     }
     for piece in pieces {
         match piece {
-            Piece::Text(text) if ends_host(text) => return None,
-            Piece::Path | Piece::Query => return None,
-            Piece::Rest => return Some("rest"),
-            Piece::Parameter(name) => return Some(name),
-            Piece::Text(_) | Piece::Host => {}
+            TextPiece::Text(text) if ends_host(text) => return None,
+            TextPiece::Path | TextPiece::Query => return None,
+            TextPiece::Rest => return Some("rest"),
+            TextPiece::Parameter(name) => return Some(name),
+            TextPiece::Text(_) | TextPiece::Host => {}
         }
     }
     None

@@ -8,7 +8,7 @@ use crate::slice::request_match::Match;
 use crate::slice::request_match::path::{PathMatch, PathText, common_start};
 use crate::text::diagnostic::Code;
 use crate::text::source::Span;
-use crate::value::placeholder::{Pattern, Piece, has_dot_segment};
+use crate::value::placeholder::{PlaceholderText, TextPiece, has_dot_segment};
 
 /// Change of the path on its way upstream. The query stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub enum Rewrite {
         with: String,
     },
     /// The whole path is built anew (`replace = "..."`).
-    Path(Pattern),
+    Path(PlaceholderText),
 }
 
 table! {
@@ -35,8 +35,8 @@ table! {
     }
 }
 
-impl From<Pattern> for Rewrite {
-    fn from(path: Pattern) -> Self {
+impl From<PlaceholderText> for Rewrite {
+    fn from(path: PlaceholderText) -> Self {
         Self::Path(path)
     }
 }
@@ -148,14 +148,14 @@ fn check_prefix((prefix, with): (&str, &str), matches: &Match, span: &Span, cx: 
 
 /// Checks a path that is built anew.
 pub(crate) fn check_path_pattern(
-    pattern: &Pattern,
+    pattern: &PlaceholderText,
     matches: &Match,
     span: &Span,
     cx: &mut Decoder<'_>,
 ) {
     let good = match pattern.0.first() {
-        Some(Piece::Text(text)) => text.starts_with('/'),
-        Some(Piece::Path) => true,
+        Some(TextPiece::Text(text)) => text.starts_with('/'),
+        Some(TextPiece::Path) => true,
         _ => false,
     };
     if !good {
@@ -167,13 +167,13 @@ pub(crate) fn check_path_pattern(
     }
     for piece in &pattern.0 {
         let message = match piece {
-            Piece::Host => "the host is no part of a path",
-            Piece::Query => "the query is kept as it is",
-            Piece::Text(text) if text.contains(['?', '#']) => "`replace` sets the path only",
-            Piece::Text(text) if text.contains('\\') => {
+            TextPiece::Host => "the host is no part of a path",
+            TextPiece::Query => "the query is kept as it is",
+            TextPiece::Text(text) if text.contains(['?', '#']) => "`replace` sets the path only",
+            TextPiece::Text(text) if text.contains('\\') => {
                 "a path has no backslash in it: write \"%5C\""
             }
-            Piece::Text(text) if has_bad_percent(text) => {
+            TextPiece::Text(text) if has_bad_percent(text) => {
                 "a percent sign needs two hexadecimal digits: write \"%25\""
             }
             _ => continue,

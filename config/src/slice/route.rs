@@ -17,8 +17,8 @@ use crate::slice::retries::{RETRIES_MAX, RetriesPatch};
 use crate::slice::rewrite::{RawReplace, Rewrite, check_rewrite};
 use crate::slice::timeouts::{InRoute, TimeoutsPatch, times_agree};
 use crate::slice::upstream::UpstreamNames;
-use crate::text::diagnostic::{Code, Spot};
-use crate::value::placeholder::{PathPatternText, PatternText};
+use crate::text::diagnostic::{Code, Position};
+use crate::value::placeholder::{PlaceholderPathKind, PlaceholderTextKind};
 
 /// A match and what to do with the requests that it takes.
 ///
@@ -48,7 +48,7 @@ pub struct Route {
     /// What differs from upstream and top level; see [`Config::retries_of`].
     pub retries: RetriesPatch,
     /// Where it is in the file.
-    pub spot: Spot,
+    pub position: Position,
 }
 
 impl Route {
@@ -65,7 +65,7 @@ impl Route {
             timeouts: TimeoutsPatch::default(),
             limits: LimitsPatch::default(),
             retries: RetriesPatch::default(),
-            spot: Spot::default(),
+            position: Position::default(),
         }
     }
 }
@@ -169,13 +169,13 @@ table! {
         /// The upstream that gets the requests.
         optional to: Spanned<Option<String>> = "to" as FallibleKind<PlainText>;
         /// Where the client is sent instead.
-        optional redirect: Spanned<Option<Redirect>> = "redirect" as FallibleKind<ShortOrLong<PatternText, RawRedirect>>;
+        optional redirect: Spanned<Option<Redirect>> = "redirect" as FallibleKind<ShortOrLong<PlaceholderTextKind, RawRedirect>>;
         /// An answer given by Weir itself: a status, a body, or both and more.
         optional respond: Spanned<Option<Respond>> = "respond" as FallibleKind<ShortOrLong<RespondShortForm, RawRespond>>;
         /// What is taken off the front of the path on its way upstream.
         optional strip: Spanned<Option<String>> = "strip" as FallibleKind<PlainText>;
         /// The path as it goes upstream: a text with placeholders, or one prefix for another.
-        optional replace: Spanned<Option<Rewrite>> = "replace" as FallibleKind<ShortOrLong<PathPatternText, RawReplace>>;
+        optional replace: Spanned<Option<Rewrite>> = "replace" as FallibleKind<ShortOrLong<PlaceholderPathKind, RawReplace>>;
         /// Requests with `%2F` or `%5C` in the path: `auto` passes them as they came, and answers 400 where an
         /// endpoint that decodes them would see a path of another route; `keep` trusts the endpoints to take them
         /// for characters; `refuse` answers 400. `config/paths.md` says how paths are matched and forwarded.
@@ -210,7 +210,7 @@ pub(crate) fn check_route(
     times_agree(&timeouts, &table.span, cx);
     check_encoded_slash(&table, matches.as_ref(), cx);
     Some(Route {
-        spot: cx.spot(&table.span),
+        position: cx.position(&table.span),
         target: check_target(&table, matches.as_ref(), names, cx)?,
         name,
         matches: matches?,

@@ -144,7 +144,7 @@ fn is_within(narrow: &HostMatch, wide: &HostMatch) -> bool {
 }
 
 fn report_hidden(route: &Route, pattern: &str, first: &Route, span: &Span, cx: &mut Decoder<'_>) {
-    let line = first.spot.line;
+    let line = first.position.line;
     let is_whole = route.matches.patterns().count() == 1;
     if covers(&route.matches, &first.matches) {
         let what = if is_whole {
@@ -177,7 +177,7 @@ fn report_shadowed(
     let shown = by.iter().take(HOSTS_SHOWN_MAX);
     let places = shown
         .clone()
-        .map(|(host, route)| format!("`{host}` (line {})", route.spot.line));
+        .map(|(host, route)| format!("`{host}` (line {})", route.position.line));
     let more = if by.len() > HOSTS_SHOWN_MAX {
         " and more"
     } else {

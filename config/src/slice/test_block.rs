@@ -7,7 +7,7 @@ use crate::decode::kinds::{
 use crate::decode::table::{frame, table};
 use crate::slice::routes::RouteNames;
 use crate::slice::upstream::UpstreamNames;
-use crate::text::diagnostic::{Code, Spot};
+use crate::text::diagnostic::{Code, Position};
 use crate::text::problem::Problem;
 use crate::value::address::is_host_name;
 use crate::value::field::{FieldName, FieldValueText, header_names, is_token};
@@ -36,7 +36,7 @@ pub struct Test {
     /// The status that Weir itself must answer with.
     pub status: Option<u16>,
     /// Where its request is in the file.
-    pub spot: Spot,
+    pub position: Position,
 }
 
 table! {
@@ -160,7 +160,7 @@ pub(crate) fn check_test(
             .help("add `route`, `upstream` or `status`");
         return None;
     }
-    let spot = cx.spot(&raw.request.span);
+    let position = cx.position(&raw.request.span);
     let request = raw.request.value;
     Some(Test {
         method: request.method,
@@ -173,6 +173,6 @@ pub(crate) fn check_test(
         route: route.flatten(),
         upstream: upstream.flatten(),
         status: raw.status.and_then(|status| u16::try_from(status).ok()),
-        spot,
+        position,
     })
 }

@@ -16,7 +16,7 @@ use crate::slice::pool::{Pool, PoolPatch};
 use crate::slice::retries::{RETRIES_MAX, RetriesPatch};
 use crate::slice::timeouts::{InUpstream, TimeoutsPatch, times_agree};
 use crate::slice::upstream_tls::{RawUpstreamTls, UpstreamTls};
-use crate::text::diagnostic::{Code, Spot};
+use crate::text::diagnostic::{Code, Position};
 
 /// A named group of endpoints that serve the same thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct Upstream {
     /// What differs from the top level; see [`Config::retries_of`].
     pub retries: RetriesPatch,
     /// Where it is in the file.
-    pub spot: Spot,
+    pub position: Position,
 }
 
 impl Upstream {
@@ -54,7 +54,7 @@ impl Upstream {
             proxy_protocol: None,
             timeouts: TimeoutsPatch::default(),
             retries: RetriesPatch::default(),
-            spot: Spot::default(),
+            position: Position::default(),
         }
     }
 }
@@ -215,7 +215,7 @@ pub(crate) fn check_upstreams(
             pool: Pool::default().patched(&patch),
             timeouts,
             retries: raw.retries.unwrap_or_default(),
-            spot: cx.spot(&name.span),
+            position: cx.position(&name.span),
             name: name.value,
         });
     }

@@ -4,7 +4,7 @@ use crate::decode::decoder::{Decoder, Spanned};
 use crate::decode::kinds::{Choice, Keywords, SpannedKind, TextKind};
 use crate::decode::preset::{Preset, preset};
 use crate::decode::table::{frame, table};
-use crate::text::diagnostic::{Code, Place};
+use crate::text::diagnostic::{Code, Excerpt};
 use crate::text::problem::Problem;
 use crate::value::address::is_host_name;
 use crate::value::file_path::{NamedFile, NamedFileKind};
@@ -21,7 +21,7 @@ pub struct UpstreamTls {
     /// Whether endpoints' certificates are looked at.
     pub verify: Verify,
     /// Where verification is switched off.
-    pub verify_place: Option<Place>,
+    pub verify_excerpt: Option<Excerpt>,
 }
 
 impl Default for UpstreamTls {
@@ -31,7 +31,7 @@ impl Default for UpstreamTls {
             cert: None,
             server_name: None,
             verify: TLS_VERIFY.value,
-            verify_place: None,
+            verify_excerpt: None,
         }
     }
 }
@@ -95,10 +95,10 @@ impl RawUpstreamTls {
             ca: self.ca,
             cert,
             server_name: self.server_name,
-            verify_place: verify
+            verify_excerpt: verify
                 .as_ref()
                 .filter(|_| is_off)
-                .map(|at| cx.place(&at.span)),
+                .map(|at| cx.excerpt(&at.span)),
             verify: verify.map_or(TLS_VERIFY.value, |at| at.value),
         }
     }

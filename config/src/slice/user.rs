@@ -4,7 +4,7 @@ use crate::decode::decoder::{Decoder, Value};
 use crate::decode::kind::ValueKind;
 use crate::decode::kinds::TextKind;
 use crate::decode::shape::Shape;
-use crate::text::diagnostic::{Code, Place};
+use crate::text::diagnostic::{Code, Excerpt};
 use crate::text::problem::Problem;
 use crate::text::source::Span;
 
@@ -14,7 +14,7 @@ pub struct Account {
     /// The name, or the number in decimal digits.
     pub name: String,
     /// Where it is named; nowhere when there is no file of configuration.
-    pub place: Option<Place>,
+    pub excerpt: Option<Excerpt>,
 }
 
 impl Account {
@@ -34,7 +34,7 @@ impl ValueKind for AccountKind {
     fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Account> {
         Some(Account {
             name: AccountText::decode(value, cx)?,
-            place: Some(cx.place(&value.span())),
+            excerpt: Some(cx.excerpt(&value.span())),
         })
     }
 

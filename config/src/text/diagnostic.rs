@@ -33,7 +33,7 @@ pub struct Diagnostic {
     /// The file's name as given to [`crate::parse`]; empty when there is no file.
     pub file: String,
     /// Where; absent when it is about the file as a whole.
-    pub place: Option<Place>,
+    pub excerpt: Option<Excerpt>,
     /// What to do about it, and what else to know; one entry a paragraph.
     pub help: Vec<String>,
 }
@@ -92,7 +92,7 @@ pub enum Code {
 
 /// A place in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Excerpt {
     /// The line, from 1.
     pub line: u32,
     /// The column in characters, from 1.
@@ -108,9 +108,9 @@ pub struct Place {
 }
 
 /// Where something stands in a file, for what is found out about it after the file was read: see
-/// [`Places`]. The default is nowhere.
+/// [`SourceFile`]. The default is nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Spot {
+pub struct Position {
     /// The line, from 1; 0 when there is no file.
     pub line: u32,
     pub(crate) span: Span,
@@ -130,15 +130,15 @@ impl Diagnostic {
             code,
             message: message.into(),
             file: source.name().to_owned(),
-            place: span.map(|span| Place::new(source, &span)),
+            excerpt: span.map(|span| Excerpt::new(source, &span)),
             help: Vec::new(),
         }
     }
 
     /// Says under the mark what was expected.
     pub(crate) fn label(&mut self, label: impl Into<String>) -> &mut Self {
-        if let Some(place) = &mut self.place {
-            place.label = label.into();
+        if let Some(excerpt) = &mut self.excerpt {
+            excerpt.label = label.into();
         }
         self
     }
@@ -170,13 +170,13 @@ impl Diagnostic {
             ("message", Json::text(&self.message)),
             ("file", Json::text(&self.file)),
         ];
-        if let Some(place) = &self.place {
+        if let Some(excerpt) = &self.excerpt {
             members.extend([
-                ("line", Json::Number(place.line.into())),
-                ("column", Json::Number(place.column.into())),
-                ("length", Json::Number(place.length.into())),
-                ("text", Json::text(&place.text)),
-                ("label", Json::text(&place.label)),
+                ("line", Json::Number(excerpt.line.into())),
+                ("column", Json::Number(excerpt.column.into())),
+                ("length", Json::Number(excerpt.length.into())),
+                ("text", Json::text(&excerpt.text)),
+                ("label", Json::text(&excerpt.label)),
             ]);
         }
         members.push((
@@ -189,29 +189,40 @@ impl Diagnostic {
 
 /// The places of a file, for what shows after it was read: that a name has no address, say.
 #[derive(Debug)]
-pub struct Places<'t>(Source<'t>);
+pub struct SourceFile<'t>(Source<'t>);
 
-impl<'t> Places<'t> {
+impl<'t> SourceFile<'t> {
     /// Those of the file `name` with this `text`.
     #[must_use]
     pub fn new(name: &'t str, text: &'t str) -> Self {
         Self(Source::new(name, text))
     }
 
-    /// An error at `spot`.
+    /// An error at `position`.
     #[must_use]
-    pub fn error(&self, spot: &Spot, code: Code, message: impl Into<String>) -> Diagnostic {
-        self.later(Severity::Error, spot, code, message.into())
+    pub fn error(&self, position: &Position, code: Code, message: impl Into<String>) -> Diagnostic {
+        self.later(Severity::Error, position, code, message.into())
     }
 
-    /// A warning at `spot`.
+    /// A warning at `position`.
     #[must_use]
-    pub fn warning(&self, spot: &Spot, code: Code, message: impl Into<String>) -> Diagnostic {
-        self.later(Severity::Warning, spot, code, message.into())
+    pub fn warning(
+        &self,
+        position: &Position,
+        code: Code,
+        message: impl Into<String>,
+    ) -> Diagnostic {
+        self.later(Severity::Warning, position, code, message.into())
     }
 
-    fn later(&self, severity: Severity, spot: &Spot, code: Code, message: String) -> Diagnostic {
-        let span = (spot.line > 0).then(|| spot.span.clone());
+    fn later(
+        &self,
+        severity: Severity,
+        position: &Position,
+        code: Code,
+        message: String,
+    ) -> Diagnostic {
+        let span = (position.line > 0).then(|| position.span.clone());
         Diagnostic::new(severity, code, &self.0, span, message)
     }
 }
@@ -301,18 +312,23 @@ impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {}", self.severity.as_str(), visible(&self.message))?;
         let gutter = self
-            .place
+            .excerpt
             .as_ref()
-            .map_or(0, |place| place.line.to_string().len());
-        match &self.place {
+            .map_or(0, |excerpt| excerpt.line.to_string().len());
+        match &self.excerpt {
             None if self.file.is_empty() => {}
             None => writeln!(f, " --> {}", visible(&self.file))?,
-            Some(place) => {
+            Some(excerpt) => {
                 let pad = " ".repeat(gutter);
-                let at = format!("{}:{}:{}", visible(&self.file), place.line, place.column);
+                let at = format!(
+                    "{}:{}:{}",
+                    visible(&self.file),
+                    excerpt.line,
+                    excerpt.column
+                );
                 writeln!(f, "{pad} --> {at}")?;
                 writeln!(f, "{pad} |")?;
-                place.draw(f, &pad)?;
+                excerpt.draw(f, &pad)?;
             }
         }
         for help in &self.help {
@@ -327,7 +343,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-impl Place {
+impl Excerpt {
     pub(crate) fn new(source: &Source<'_>, span: &Span) -> Self {
         let (line_start, text) = source.line_text(span.start);
         let line_end = line_start + text.len();

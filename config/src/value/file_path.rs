@@ -6,7 +6,7 @@ use crate::decode::decoder::{Decoder, Value};
 use crate::decode::kind::ValueKind;
 use crate::decode::kinds::TextKind;
 use crate::decode::shape::Shape;
-use crate::text::diagnostic::Place;
+use crate::text::diagnostic::Excerpt;
 use crate::text::problem::Problem;
 
 /// A file that the configuration names, and where it does.
@@ -15,7 +15,7 @@ pub struct NamedFile {
     /// Its path; one that is written relatively begins with the folder of the file of configuration.
     pub path: PathBuf,
     /// Where it is named; nowhere when there is no file of configuration.
-    pub place: Option<Place>,
+    pub excerpt: Option<Excerpt>,
 }
 
 /// The path of a file.
@@ -28,7 +28,7 @@ impl ValueKind for NamedFileKind {
         let path = FilePathText::decode(value, cx)?;
         Some(NamedFile {
             path: cx.beside(path),
-            place: Some(cx.place(&value.span())),
+            excerpt: Some(cx.excerpt(&value.span())),
         })
     }
 
@@ -69,7 +69,7 @@ impl ValueKind for AbsoluteFileKind {
     fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<NamedFile> {
         Some(NamedFile {
             path: AbsolutePathText::decode(value, cx)?,
-            place: Some(cx.place(&value.span())),
+            excerpt: Some(cx.excerpt(&value.span())),
         })
     }
 

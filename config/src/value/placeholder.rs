@@ -8,11 +8,11 @@ pub(crate) const RESERVED: [&str; 4] = ["host", "path", "query", "rest"];
 
 /// Text with placeholders, filled from the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern(pub Vec<Piece>);
+pub struct PlaceholderText(pub Vec<TextPiece>);
 
-/// A part of a [`Pattern`].
+/// A part of a [`PlaceholderText`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
+pub enum TextPiece {
     /// These characters.
     Text(String),
     /// `{host}`: the request's host without a port.
@@ -28,14 +28,14 @@ pub enum Piece {
 }
 
 /// A text with placeholders: where a redirect leads, or a path built anew.
-pub(crate) struct PatternText;
+pub(crate) struct PlaceholderTextKind;
 
-impl TextKind for PatternText {
-    type Value = Pattern;
+impl TextKind for PlaceholderTextKind {
+    type Value = PlaceholderText;
     const NOUN: &'static str = "a text with placeholders";
     const EXAMPLES: &'static [&'static str] = &["https://{host}{path}{query}", "/v2/{rest}"];
 
-    fn parse(text: &str) -> Result<Pattern, Problem> {
+    fn parse(text: &str) -> Result<PlaceholderText, Problem> {
         let mut pieces = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {
@@ -51,7 +51,7 @@ impl TextKind for PatternText {
                     .help("encode others with a percent sign: \"%20\" is a space"));
             }
             if !plain.is_empty() {
-                pieces.push(Piece::Text(plain.to_owned()));
+                pieces.push(TextPiece::Text(plain.to_owned()));
             }
             if after.is_empty() {
                 break;
@@ -66,11 +66,11 @@ impl TextKind for PatternText {
             };
             let name = &after[1..close];
             pieces.push(match name {
-                "host" => Piece::Host,
-                "path" => Piece::Path,
-                "query" => Piece::Query,
-                "rest" => Piece::Rest,
-                name if is_parameter_name(name) => Piece::Parameter(name.to_owned()),
+                "host" => TextPiece::Host,
+                "path" => TextPiece::Path,
+                "query" => TextPiece::Query,
+                "rest" => TextPiece::Rest,
+                name if is_parameter_name(name) => TextPiece::Parameter(name.to_owned()),
                 _ => {
                     return Err(Problem::new(format!("`{{{name}}}` is no placeholder"))
                         .at(at + plain_end, close + 1)
@@ -82,20 +82,20 @@ impl TextKind for PatternText {
         if pieces.is_empty() {
             return Err(Problem::new("an empty text"));
         }
-        Ok(Pattern(pieces))
+        Ok(PlaceholderText(pieces))
     }
 }
 
 /// A path with placeholders, on its way upstream.
-pub(crate) struct PathPatternText;
+pub(crate) struct PlaceholderPathKind;
 
-impl TextKind for PathPatternText {
-    type Value = Pattern;
+impl TextKind for PlaceholderPathKind {
+    type Value = PlaceholderText;
     const NOUN: &'static str = "a path with placeholders";
     const EXAMPLES: &'static [&'static str] = &["/v2/{rest}", "/users/{id}"];
 
-    fn parse(text: &str) -> Result<Pattern, Problem> {
-        PatternText::parse(text)
+    fn parse(text: &str) -> Result<PlaceholderText, Problem> {
+        PlaceholderTextKind::parse(text)
     }
 }
 
@@ -106,9 +106,9 @@ pub(crate) fn is_parameter_name(name: &str) -> bool {
 }
 
 /// Whether what a file says itself, without what requests fill in, has a dot segment.
-pub(crate) fn has_dot_segment(pattern: &Pattern) -> bool {
+pub(crate) fn has_dot_segment(pattern: &PlaceholderText) -> bool {
     let text = pattern.0.iter().map(|piece| match piece {
-        Piece::Text(text) => text.as_str(),
+        TextPiece::Text(text) => text.as_str(),
         _ => "{}",
     });
     let text = text

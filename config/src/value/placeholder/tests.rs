@@ -2,28 +2,33 @@ use super::*;
 
 #[test]
 fn placeholders() {
-    let text = |text: &str| Piece::Text(text.to_owned());
+    let text = |text: &str| TextPiece::Text(text.to_owned());
     for (written, pieces) in [
         ("/a", vec![text("/a")]),
         (
             "https://{host}{path}{query}",
-            vec![text("https://"), Piece::Host, Piece::Path, Piece::Query],
+            vec![
+                text("https://"),
+                TextPiece::Host,
+                TextPiece::Path,
+                TextPiece::Query,
+            ],
         ),
-        ("/{rest}", vec![text("/"), Piece::Rest]),
+        ("/{rest}", vec![text("/"), TextPiece::Rest]),
         (
             "/{id}/x",
-            vec![text("/"), Piece::Parameter("id".to_owned()), text("/x")],
+            vec![text("/"), TextPiece::Parameter("id".to_owned()), text("/x")],
         ),
     ] {
         assert_eq!(
-            PatternText::parse(written),
-            Ok(Pattern(pieces)),
+            PlaceholderTextKind::parse(written),
+            Ok(PlaceholderText(pieces)),
             "{written}"
         );
     }
     for written in [
         "", "{", "}", "/{", "/}", "/{}", "/{A}", "/a b", "/é", "/\n", "}{", "/{a{b}}",
     ] {
-        assert!(PatternText::parse(written).is_err(), "{written}");
+        assert!(PlaceholderTextKind::parse(written).is_err(), "{written}");
     }
 }
