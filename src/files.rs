@@ -1,5 +1,5 @@
-//! Files that a configuration names, opened so that none of them can hold the process up: a FIFO without a peer, a
-//! device or a folder in the place of a file is an error and no wait.
+//! Opens the files that a configuration names without ever blocking on them. A FIFO without a peer, a device or a
+//! directory in place of a file is an error.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal as _, Read as _};
@@ -9,16 +9,16 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-/// Never waits for a peer, and never makes a terminal the controlling one.
+/// Doesn't wait for a peer, and doesn't make a terminal the controlling one.
 const AT_ONCE: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY);
 
-/// Devices that take lines without waiting: `/dev/null` and `/dev/full`, by major and minor number.
+/// Devices that accept log lines without blocking: `/dev/null` and `/dev/full`, by major and minor number.
 const SINKS: [(u32, u32); 2] = [(1, 3), (1, 7)];
 
 /// Reads a regular file of at most `bytes_max` bytes.
 ///
 /// # Errors
-/// It cannot be read, is larger, or is no regular file.
+/// The file is unreadable, too large, or not a regular file.
 pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut options = OpenOptions::new();
     let file = options
@@ -26,7 +26,7 @@ pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
         .custom_flags(AT_ONCE.bits().cast_signed())
         .open(path);
     let file = file.map_err(|error| match Errno::from_io_error(&error) {
-        // A socket cannot be opened at all.
+        // `open` fails with this error on a socket.
         Some(Errno::NXIO) => not_regular(path, error),
         _ => error,
     })?;
@@ -43,19 +43,18 @@ pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a log to append to, or makes it, for owner and group.
+/// Opens a log for appending, and creates it, readable for owner and group, if it doesn't exist.
 ///
 /// # Errors
-/// It cannot be opened, or lines could not be written to it: it is no regular file, no terminal, and no FIFO that
-/// somebody reads.
+/// The file cannot be opened, or is neither a regular file, nor a terminal, nor a FIFO with a reader.
 pub fn open_log(path: &Path) -> io::Result<File> {
     open_log_with(path, true)
 }
 
-/// What [`open_log`] would say, without making a file.
+/// Checks whether [`open_log`] would succeed, without creating a file.
 ///
 /// # Errors
-/// As [`open_log`].
+/// The same as those of [`open_log`].
 pub fn try_log(path: &Path) -> io::Result<()> {
     match open_log_with(path, false) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => may_be_made(path),
@@ -64,7 +63,7 @@ pub fn try_log(path: &Path) -> io::Result<()> {
 }
 
 fn open_log_with(path: &Path, create: bool) -> io::Result<File> {
-    // Opening a device may already do something.
+    // Checked before opening, because opening a device may have an effect.
     if let Ok(found) = fs::metadata(path) {
         takes_lines(&found)?;
     }
@@ -76,7 +75,7 @@ fn open_log_with(path: &Path, create: bool) -> io::Result<File> {
         .open(path);
     let file = file.map_err(|error| match Errno::from_io_error(&error) {
         Some(Errno::NXIO) => {
-            io::Error::other("it is a FIFO that nobody reads: start its reader first")
+            io::Error::other("it is a FIFO that nobody reads; start its reader first")
         }
         _ => error,
     })?;
@@ -103,22 +102,23 @@ fn is_sink(found: &fs::Metadata) -> bool {
     SINKS.contains(&(rustix::fs::major(device), rustix::fs::minor(device)))
 }
 
-/// Whether a file could be made at `path`: its folder is there, and this process may write to it.
+/// Checks that a file could be created at `path`: its directory exists, and this process may write to it.
 ///
 /// # Errors
-/// It could not; says why.
+/// Says why not.
 pub fn may_be_made(path: &Path) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let named = |error: &dyn std::fmt::Display| format!("the folder {}: {error}", folder.display());
+    let named =
+        |error: &dyn std::fmt::Display| format!("the directory {}: {error}", folder.display());
     let found = fs::metadata(folder)
         .map_err(|error| io::Error::new(error.kind(), named(&plain(&error))))?;
     if !found.is_dir() {
         return Err(io::Error::new(
             io::ErrorKind::NotADirectory,
-            named(&"it is none"),
+            named(&"it is not a directory"),
         ));
     }
     let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
@@ -129,7 +129,7 @@ pub fn may_be_made(path: &Path) -> io::Result<()> {
     })
 }
 
-/// An error of the system without its number.
+/// The text of a system error without its number.
 fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error")
@@ -148,7 +148,7 @@ fn not_regular(path: &Path, error: io::Error) -> io::Error {
 fn refuse(found: &fs::Metadata, wanted: &str) -> io::Error {
     let kind = found.file_type();
     let is = if kind.is_dir() {
-        "a folder"
+        "a directory"
     } else if kind.is_fifo() {
         "a FIFO"
     } else if kind.is_socket() {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_regular_file_is_read_and_no_more_of_it_than_may_be() {
+    fn only_regular_files_within_the_limit_are_read() {
         let folder = Folder::new("read");
         let file = folder.0.join("file");
         fs::write(&file, "12345").unwrap();
@@ -205,7 +205,7 @@ mod tests {
         let _listener = UnixListener::bind(&socket).unwrap();
         for (path, is) in [
             (folder.fifo("fifo"), "a FIFO"),
-            (folder.0.clone(), "a folder"),
+            (folder.0.clone(), "a directory"),
             (socket, "a socket"),
             (PathBuf::from("/dev/zero"), "a device"),
         ] {
@@ -222,7 +222,7 @@ mod tests {
         let folder = Folder::new("log");
         let file = folder.0.join("file");
         try_log(&file).unwrap();
-        assert!(!file.exists(), "a trial makes no file");
+        assert!(!file.exists(), "a check creates no file");
         open_log(&file).unwrap();
         assert!(file.exists());
         open_log(Path::new("/dev/null")).unwrap();
@@ -239,7 +239,7 @@ mod tests {
             .open(&fifo)
             .unwrap();
         open_log(&fifo).unwrap();
-        assert!(why(&folder.0).contains("it is a folder"));
+        assert!(why(&folder.0).contains("it is a directory"));
         assert!(why(Path::new("/dev/zero")).contains("it is a device"));
         let socket = folder.0.join("socket");
         let _listener = UnixListener::bind(&socket).unwrap();
@@ -247,7 +247,7 @@ mod tests {
         let lost = folder.0.join("none/log");
         let why = try_log(&lost).unwrap_err().to_string();
         assert!(
-            why.contains("the folder") && why.contains("No such file"),
+            why.contains("the directory") && why.contains("No such file"),
             "{why}"
         );
     }

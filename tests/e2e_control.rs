@@ -232,7 +232,7 @@ fn a_log_that_cannot_take_lines_is_refused_and_waited_for_by_nobody() {
     let weir = Quiet::start(&dir, "", Stdio::null(), stderr.into());
     for (path, why) in [
         (&pipe, "nobody reads"),
-        (&folder, "it is a folder"),
+        (&folder, "it is a directory"),
         (&socket, "it is a socket"),
         (&zero, "it is a device"),
         (&dir.join("none/log"), "No such file"),
@@ -323,7 +323,7 @@ fn a_configuration_that_is_no_file_fails_its_reload_and_the_next_one_works() {
     type Make = fn(&Path);
     let makes: [(Make, &str); 5] = [
         (fifo, "it is a FIFO"),
-        (|path| fs::create_dir(path).unwrap(), "it is a folder"),
+        (|path| fs::create_dir(path).unwrap(), "it is a directory"),
         (
             |path| std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
             "it is a device",

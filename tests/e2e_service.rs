@@ -530,10 +530,10 @@ fn check_says_what_the_user_may_not_do() {
     let (code, said) = check(&nobody, &in_root);
     assert_eq!(code, Some(3), "{said}");
     assert!(
-        said.contains("cannot write") && said.contains("closed/weir.pid: the folder"),
+        said.contains("cannot write") && said.contains("closed/weir.pid: the directory"),
         "{said}"
     );
-    assert!(said.contains("closed/access.log: the folder"), "{said}");
+    assert!(said.contains("closed/access.log: the directory"), "{said}");
     let in_run = in_root.replace("/closed/", "/run/");
     assert_eq!(check(&nobody, &in_run).0, Some(0));
     assert!(

@@ -1,9 +1,9 @@
-//! Blocks and chunks: the only memory that bytes travel in.
+//! Blocks and chunks, the only memory that bytes travel in.
 //!
-//! A *block* is a pooled piece of memory with room in front ([`HEADROOM_BYTES`]), so that a chunk-size line or a
-//! frame header can be written before the data without moving it. A [`Chunk`] is a counted view into a block; the
-//! block returns to its core's [`Pool`] when the last view is dropped. Counts are not atomic: neither type leaves
-//! its core. [`ReceiveBlock`] and [`OutBlock`] are the two ways to own a block alone: for the kernel to fill, and for us.
+//! A *block* is a pooled piece of memory with [`HEADROOM_BYTES`] in front, so that a chunk-size line or a frame header
+//! can be written before the data without moving it. A [`Chunk`] is a counted view into a block. Dropping the last view
+//! returns the block to its core's [`Pool`]. The counts are not atomic, so neither type leaves its core. Two types own
+//! a block alone: the kernel fills a [`ReceiveBlock`], and our code writes an [`OutBlock`].
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
@@ -13,36 +13,36 @@ use std::rc::Rc;
 
 use crate::limits::{BLOCK_BYTES, HEADROOM_BYTES, POOL_BYTES_MAX};
 
-/// What stands in front of every block's bytes.
+/// The header in front of every block's bytes.
 struct BlockHeader {
-    /// How many chunks look into the block.
+    /// How many chunks view the block.
     views: Cell<u32>,
     /// Bytes behind the header, headroom included.
     room: u32,
-    /// Index into the pool's free lists; `UNPOOLED` for a block of odd size.
+    /// Index into the pool's free lists; `UNPOOLED` for a block of another size.
     class: u8,
-    /// Where the block goes when it is free. Empty while it lies in the pool, so that a pool can end.
+    /// The pool that the block returns to. `None` while the block lies in the pool, so that the pool can be freed.
     home: Option<Rc<PoolState>>,
 }
 
 const UNPOOLED: u8 = u8::MAX;
 const HEADER_BYTES: usize = size_of::<BlockHeader>();
 
-/// The pool's free blocks, one stack a size class: the block used last is the one that caches still hold.
+/// The free blocks of each size class, as stacks: caches still hold the block used last.
 struct PoolState {
     free: [RefCell<Vec<NonNull<BlockHeader>>>; BLOCK_BYTES.len()],
     live: Cell<usize>,
-    /// Bytes that are taken elsewhere for what the core serves.
+    /// Bytes that TLS and the kernel use for the core's connections.
     charged: Cell<usize>,
-    /// Both together are to stay below this.
+    /// The limit on live and charged bytes together.
     most: Cell<usize>,
-    /// Bytes of free blocks that are kept of each size.
+    /// How many bytes of free blocks the pool keeps in each class.
     kept_max: Cell<usize>,
-    /// The fewest free blocks of each size since the last trim: nobody has needed these.
+    /// The fewest free blocks of each class since the last trim; nothing has needed that many.
     spare: [Cell<usize>; BLOCK_BYTES.len()],
 }
 
-/// One core's blocks. Cloning gives another handle to the same pool.
+/// The blocks of one core. A clone is another handle to the same pool.
 #[derive(Clone)]
 pub struct Pool {
     state: Rc<PoolState>,
@@ -55,7 +55,8 @@ impl Default for Pool {
 }
 
 impl Pool {
-    /// Makes an empty pool; blocks are allocated when first asked for and kept up to [`POOL_BYTES_MAX`] a class.
+    /// Makes an empty pool. It allocates blocks on demand and keeps up to [`POOL_BYTES_MAX`] of free ones in each
+    /// class.
     pub fn new() -> Self {
         let state = PoolState {
             free: Default::default(),
@@ -70,30 +71,29 @@ impl Pool {
         }
     }
 
-    /// Bytes that blocks in use hold, for metrics and tests.
+    /// Bytes of the blocks in use, for metrics and tests.
     pub fn live_bytes(&self) -> usize {
         self.state.live.get()
     }
 
-    /// Bytes that blocks in use hold, and what is charged besides: what the core's connections take, to be compared with
-    /// what they may.
+    /// Bytes of the blocks in use, plus the charged bytes: the memory of the core's connections.
     #[inline]
     pub fn taken_bytes(&self) -> usize {
         self.state.live.get() + self.state.charged.get()
     }
 
-    /// Bounds [`Pool::taken_bytes`], for those who ask before they take.
+    /// Sets the limit that [`Pool::has_room`] compares with. The pool itself refuses nothing.
     pub fn bound(&self, bytes: usize) {
         self.state.most.set(bytes);
     }
 
-    /// Whether more may be taken in.
+    /// Whether the memory in use is below the limit.
     #[inline]
     pub fn has_room(&self) -> bool {
         self.taken_bytes() < self.state.most.get()
     }
 
-    /// Counts bytes that are taken elsewhere, by TLS or by the kernel, until what is returned is dropped.
+    /// Counts bytes that TLS or the kernel uses until the returned charge is dropped.
     pub fn charge(&self, bytes: usize) -> Charge {
         self.add_charge(bytes);
         Charge {
@@ -102,24 +102,25 @@ impl Pool {
         }
     }
 
-    /// The same until [`Pool::drop_charge`] is called: for what is too many to hold a [`Charge`] each.
+    /// Counts like [`Pool::charge`], until [`Pool::drop_charge`]. Use it where a [`Charge`] for each item costs too
+    /// much.
     pub fn add_charge(&self, bytes: usize) {
         let charged = &self.state.charged;
         charged.set(charged.get() + bytes);
     }
 
-    /// Takes a charge back.
+    /// Undoes [`Pool::add_charge`].
     pub fn drop_charge(&self, bytes: usize) {
         let charged = &self.state.charged;
         charged.set(charged.get() - bytes);
     }
 
-    /// Keeps no more than so many bytes of free blocks of each size.
+    /// Sets how many bytes of free blocks the pool keeps in each class.
     pub fn keep(&self, bytes: usize) {
         self.state.kept_max.set(bytes.min(POOL_BYTES_MAX));
     }
 
-    /// Takes a block of the smallest class that holds `bytes` for the kernel to fill.
+    /// Takes a block of the smallest class that holds `bytes`, for the kernel to fill.
     pub fn filling(&self, bytes: usize) -> ReceiveBlock {
         ReceiveBlock {
             block: self.take(bytes),
@@ -128,7 +129,7 @@ impl Pool {
         }
     }
 
-    /// Takes a block of the smallest class that holds `bytes` to be written; it grows when more is put in.
+    /// Takes a block of the smallest class that holds `bytes`, for our code to write.
     pub fn out(&self, bytes: usize) -> OutBlock {
         OutBlock {
             block: self.take(bytes),
@@ -137,15 +138,15 @@ impl Pool {
         }
     }
 
-    /// Copies `bytes` into a block of their own.
+    /// Copies `bytes` into a new block.
     pub fn copy(&self, bytes: &[u8]) -> Chunk {
         let mut out = self.out(bytes.len());
         out.put(bytes);
         out.freeze()
     }
 
-    /// Gives half of the blocks that nobody has needed since the last call back to the allocator. Call it now and
-    /// then: what a rush has taken does not stay for ever.
+    /// Frees half of the blocks that nothing has needed since the last call. Called now and then, it returns a burst's
+    /// memory to the allocator.
     pub fn trim(&self) {
         for (shelf, spare) in self.state.free.iter().zip(&self.state.spare) {
             let mut shelf = shelf.borrow_mut();
@@ -171,7 +172,7 @@ impl Pool {
                 class.map_or(UNPOOLED, |class| class as u8),
             )
         });
-        // SAFETY: a block from a shelf or fresh from `allocate` has no other view, and its header is initialised.
+        // SAFETY: a block from a free list or fresh from `allocate` has no other view, and its header is initialised.
         unsafe {
             (*header.as_ptr()).views.set(1);
             (*header.as_ptr()).home = Some(self.state.clone());
@@ -183,7 +184,7 @@ impl Pool {
     }
 }
 
-/// Bytes that are taken elsewhere, as long as it lives.
+/// Counts bytes of memory outside the pool while it lives.
 pub struct Charge {
     state: Rc<PoolState>,
     bytes: usize,
@@ -207,15 +208,15 @@ impl Drop for PoolState {
 }
 
 fn layout(room: usize) -> Layout {
-    // Only sizes that the process asked for itself come here; a failing layout would be an allocation failure too.
+    // Only sizes that the process chose itself get here, so an invalid layout is an allocation failure too.
     Layout::from_size_align(HEADER_BYTES + room, align_of::<BlockHeader>())
         .unwrap_or_else(|_| handle_alloc_error(Layout::new::<BlockHeader>()))
 }
 
 fn allocate(room: usize, class: u8) -> NonNull<BlockHeader> {
     let layout = layout(room);
-    // SAFETY: the layout has the header's size at least, hence is not empty; the header is written before use. The bytes
-    // behind it are zeroes: all of a block is initialised from its first day, so that it can be lent as a slice.
+    // SAFETY: the layout has at least the header's size, so it is not empty. The header is written before use. The
+    // bytes behind it are zeroed, so all of a block is always initialised and can be lent as a slice.
     unsafe {
         let Some(header) = NonNull::new(alloc_zeroed(layout).cast::<BlockHeader>()) else {
             handle_alloc_error(layout)
@@ -231,7 +232,7 @@ fn allocate(room: usize, class: u8) -> NonNull<BlockHeader> {
 }
 
 fn release(header: NonNull<BlockHeader>) {
-    // SAFETY: called once for a block with no view left, with the layout that `allocate` used.
+    // SAFETY: called once for a block without views, with the layout that `allocate` used.
     unsafe {
         let layout = layout(header.as_ref().room as usize);
         std::ptr::drop_in_place(header.as_ptr());
@@ -239,19 +240,19 @@ fn release(header: NonNull<BlockHeader>) {
     }
 }
 
-/// One counted hold on a block.
+/// One count of a block.
 struct Block {
     header: NonNull<BlockHeader>,
 }
 
 impl Block {
     fn header(&self) -> &BlockHeader {
-        // SAFETY: the block lives as long as one hold on it does.
+        // SAFETY: the block lives as long as a count of it does.
         unsafe { self.header.as_ref() }
     }
 
     fn bytes(&self) -> *mut u8 {
-        // SAFETY: the bytes stand directly behind the header in the same allocation.
+        // SAFETY: the bytes directly follow the header in the same allocation.
         unsafe { self.header.as_ptr().cast::<u8>().add(HEADER_BYTES) }
     }
 
@@ -277,7 +278,7 @@ impl Drop for Block {
         if views > 0 {
             return;
         }
-        // SAFETY: no view is left, so nobody else reads the header while its home is taken out.
+        // SAFETY: no view is left, so no other code reads the header while this takes its home out.
         let home = unsafe { (*self.header.as_ptr()).home.take() };
         let (room, class) = (self.room(), self.header().class);
         let Some(home) = home else {
@@ -293,8 +294,7 @@ impl Drop for Block {
     }
 }
 
-/// A counted view of filled bytes. Dropping the last view of a block gives the block back. The default looks at
-/// nothing.
+/// A counted view of filled bytes. Dropping a block's last view frees the block. The default views nothing.
 #[derive(Clone, Default)]
 pub struct Chunk {
     block: Option<Block>,
@@ -303,41 +303,40 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// Bytes in view.
+    /// Length of the view.
     pub fn len(&self) -> usize {
         (self.end - self.start) as usize
     }
 
-    /// Whether nothing is in view.
+    /// Whether the view is empty.
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
-    /// Bytes of memory that what is in view takes, about: a little of a large block is as much as it is, or a small block
-    /// that it has for itself.
+    /// The memory that this view costs, roughly: a view always costs at least the smallest block.
     pub fn weight(&self) -> usize {
         let least = self.block.as_ref().map_or(0, |_| BLOCK_BYTES[0]);
         self.len().max(least)
     }
 
-    /// Bytes that the block could hold, whatever is in view: what the view keeps from others.
+    /// The size of the block that this view keeps in use.
     pub fn held_bytes(&self) -> usize {
         self.block
             .as_ref()
             .map_or(0, |block| block.room() - HEADROOM_BYTES)
     }
 
-    /// Drops the first `n` bytes from the view (all of them if there are fewer).
+    /// Drops the first `n` bytes from the view, or all of them if it has fewer.
     pub fn advance(&mut self, n: usize) {
         self.start += n.min(self.len()) as u32;
     }
 
-    /// Keeps the first `n` bytes in view (all of them if there are fewer).
+    /// Keeps the first `n` bytes of the view, or all of them if it has fewer.
     pub fn truncate(&mut self, n: usize) {
         self.end = self.start + n.min(self.len()) as u32;
     }
 
-    /// A second view of `from..to` of this one; out of range it is shortened.
+    /// Another view, of `from..to` of this one; the range is clamped to this view.
     pub fn slice(&self, from: usize, to: usize) -> Self {
         let mut part = self.clone();
         part.truncate(to);
@@ -352,8 +351,8 @@ impl Chunk {
         front
     }
 
-    /// Writes `bytes` directly in front of the view and takes them into it, where nobody else sees that memory
-    /// and there is room. Says whether it did.
+    /// Writes `bytes` directly in front of the view and extends the view over them. Does nothing if another view shares
+    /// the block or there is no room. Returns whether it wrote.
     pub fn prepend(&mut self, bytes: &[u8]) -> bool {
         let Some(block) = self
             .block
@@ -366,8 +365,8 @@ impl Chunk {
             return false;
         }
         self.start -= bytes.len() as u32;
-        // SAFETY: this is the only view of the block, so the bytes before it are seen by nobody; they lie within
-        // the block because `start` did.
+        // SAFETY: this is the only view of the block, so nothing reads the bytes before it. They lie within the block
+        // because `start` does.
         unsafe {
             let to = block.bytes().add(self.start as usize);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
@@ -375,8 +374,8 @@ impl Chunk {
         true
     }
 
-    /// Writes `bytes` directly behind the view and takes them into it, where nobody else sees that memory and
-    /// there is room. Says whether it did.
+    /// Writes `bytes` directly behind the view and extends the view over them. Does nothing if another view shares the
+    /// block or there is no room. Returns whether it wrote.
     pub fn append(&mut self, bytes: &[u8]) -> bool {
         let Some(block) = self
             .block
@@ -399,15 +398,15 @@ impl Chunk {
 }
 
 impl Chunk {
-    /// The bytes in view, to be changed in place, where nobody else sees them.
+    /// The viewed bytes, mutable; `None` if another view shares the block.
     pub fn lone_mut(&mut self) -> Option<&mut [u8]> {
         let block = self.block.as_ref()?;
         if block.header().views.get() != 1 {
             return None;
         }
         let (len, start) = (self.len(), self.start as usize);
-        // SAFETY: `start..end` lies within the block and is initialised; this is the only view of it, and it is
-        // borrowed for as long as the slice.
+        // SAFETY: `start..end` lies within the block and is initialised. This is the only view of the block, and the
+        // slice borrows it.
         Some(unsafe { std::slice::from_raw_parts_mut(block.bytes().add(start), len) })
     }
 }
@@ -428,7 +427,7 @@ impl std::fmt::Debug for Chunk {
     }
 }
 
-/// A block that only its holder sees, being filled by the kernel (or the simulator).
+/// A block with a single owner that the kernel, or the simulator, fills.
 pub struct ReceiveBlock {
     block: Block,
     start: u32,
@@ -436,7 +435,7 @@ pub struct ReceiveBlock {
 }
 
 impl ReceiveBlock {
-    /// Where the next byte goes. Valid while the filling lives, wherever it is moved.
+    /// Where the next byte goes. The pointer stays valid while the block lives, wherever this handle moves.
     pub fn ptr(&mut self) -> *mut u8 {
         // SAFETY: `start` is the headroom, which every block has.
         unsafe { self.block.bytes().add(self.start as usize) }
@@ -447,25 +446,25 @@ impl ReceiveBlock {
         self.block.room() - self.start as usize
     }
 
-    /// Copies `bytes` in, as far as they fit; returns how many did. The simulator's way of receiving.
+    /// Copies in as much of `bytes` as fits and returns how many bytes that was. The simulator receives this way.
     pub fn fill(&mut self, bytes: &[u8]) -> usize {
         let n = bytes.len().min(self.capacity());
-        // SAFETY: `n` bytes fit, and only this filling sees them.
+        // SAFETY: `n` bytes fit, and this is the block's only owner.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.ptr(), n) };
         self.len = n as u32;
         n
     }
 
-    /// Says that the first `len` bytes have been written.
+    /// Records that the first `len` bytes have been written.
     ///
     /// # Safety
-    /// They have been, and `len` is at most [`ReceiveBlock::capacity`].
+    /// The caller has written them, and `len` is at most [`ReceiveBlock::capacity`].
     pub unsafe fn set_len(&mut self, len: usize) {
         debug_assert!(len <= self.capacity());
         self.len = len as u32;
     }
 
-    /// Ends the filling: what was written becomes a chunk.
+    /// Turns the written bytes into a chunk.
     pub fn freeze(self) -> Chunk {
         Chunk {
             start: self.start,
@@ -475,7 +474,8 @@ impl ReceiveBlock {
     }
 }
 
-/// A block that only its holder sees, being written: heads are encoded into one. Grows when it must.
+/// A block with a single owner that our code writes, for example an encoded head. It moves to a larger block when it is
+/// full.
 pub struct OutBlock {
     block: Block,
     len: usize,
@@ -483,13 +483,13 @@ pub struct OutBlock {
 }
 
 impl OutBlock {
-    /// Appends `bytes`; moves to a larger block first if they do not fit.
+    /// Appends `bytes`, moving to a larger block first if they do not fit.
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) {
         if HEADROOM_BYTES + self.len + bytes.len() > self.block.room() {
             self.grow(bytes.len());
         }
-        // SAFETY: the bytes fit behind `len`, and only this holder sees the block.
+        // SAFETY: the bytes fit behind `len`, and this is the block's only owner.
         unsafe {
             let to = self.block.bytes().add(HEADROOM_BYTES + self.len);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
@@ -497,15 +497,15 @@ impl OutBlock {
         self.len += bytes.len();
     }
 
-    /// Room for `bytes` behind what was written; moves to a larger block first if there is none. What is written there
-    /// counts from [`OutBlock::wrote`] on.
+    /// Space for `bytes` behind the written ones, moving to a larger block first if there is too little.
+    /// [`OutBlock::wrote`] then counts what the caller has written there.
     pub fn room(&mut self, bytes: usize) -> &mut [u8] {
         if HEADROOM_BYTES + self.len + bytes > self.block.room() {
             self.grow(bytes);
         }
         let (at, end) = (HEADROOM_BYTES + self.len, self.block.room());
-        // SAFETY: the bytes lie within the block and are initialised since it was allocated; only this holder sees
-        // them, and it is borrowed for as long as the slice.
+        // SAFETY: the bytes lie within the block and are initialised since it was allocated. This is the block's only
+        // owner, and the slice borrows it.
         unsafe { std::slice::from_raw_parts_mut(self.block.bytes().add(at), end - at) }
     }
 
@@ -514,7 +514,7 @@ impl OutBlock {
         self.block.room() - HEADROOM_BYTES - self.len
     }
 
-    /// Takes the first `n` bytes of the room in, as far as there is any.
+    /// Counts the first `n` bytes of the space as written.
     pub fn wrote(&mut self, n: usize) {
         self.len += n.min(self.left());
     }
@@ -524,12 +524,11 @@ impl OutBlock {
         self.len
     }
 
-    /// Whether nothing has been written.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Ends the writing: what was put becomes a chunk.
+    /// Turns the written bytes into a chunk.
     pub fn freeze(self) -> Chunk {
         let start = HEADROOM_BYTES as u32;
         Chunk {
@@ -542,7 +541,7 @@ impl OutBlock {
     #[cold]
     fn grow(&mut self, more: usize) {
         let mut larger = self.pool.out((self.len + more).max(self.block.room() * 2));
-        // SAFETY: the first `len` bytes behind the headroom were written by `put`.
+        // SAFETY: `put` has written the first `len` bytes behind the headroom.
         let written =
             unsafe { std::slice::from_raw_parts(self.block.bytes().add(HEADROOM_BYTES), self.len) };
         larger.put(written);
@@ -557,8 +556,8 @@ impl weir_proto_h1::Sink for OutBlock {
     }
 }
 
-// SAFETY: the pointer is into the block, which stays where it is when the filling moves; `bytes_total` is the room
-// behind it, and `set_init` is called with what was written there.
+// SAFETY: the pointer is into the block, which stays in place when this handle moves. `bytes_total` is the room behind
+// the pointer, and monoio calls `set_init` with the bytes written there.
 unsafe impl monoio::buf::IoBufMut for ReceiveBlock {
     fn write_ptr(&mut self) -> *mut u8 {
         self.ptr()
@@ -569,12 +568,12 @@ unsafe impl monoio::buf::IoBufMut for ReceiveBlock {
     }
 
     unsafe fn set_init(&mut self, pos: usize) {
-        // SAFETY: handed on to the caller, who promises the same.
+        // SAFETY: the caller promises what `set_len` asks for.
         unsafe { self.set_len(pos) }
     }
 }
 
-// SAFETY: the pointer is into the block, which stays where it is when the chunk moves, and `len` bytes are filled.
+// SAFETY: the pointer is into the block, which stays in place when the chunk moves, and `len` bytes are filled.
 unsafe impl monoio::buf::IoBuf for Chunk {
     fn read_ptr(&self) -> *const u8 {
         self.as_ptr()
@@ -590,7 +589,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_block_goes_back_when_the_last_view_is_dropped() {
+    fn a_block_returns_to_its_pool_with_its_last_view() {
         let pool = Pool::new();
         let chunk = pool.copy(b"hello world");
         let first = chunk.as_ptr();
@@ -626,19 +625,19 @@ mod tests {
     }
 
     #[test]
-    fn what_a_rush_has_taken_is_given_back_in_time_and_what_is_in_use_is_kept() {
+    fn blocks_of_a_burst_are_freed_over_time_and_needed_ones_kept() {
         let pool = Pool::new();
         let rush: Vec<Chunk> = (0..100).map(|_| pool.copy(b"x")).collect();
         drop(rush);
         let free = || pool.state.free[0].borrow().len();
         pool.trim();
-        assert_eq!(free(), 100, "the rush was since the last call");
+        assert_eq!(free(), 100, "the burst came after the last call");
         for _ in 0..10 {
             let used = [pool.copy(b"y"), pool.copy(b"z")];
             drop(used);
             pool.trim();
         }
-        assert_eq!(free(), 2, "two are needed all the time");
+        assert_eq!(free(), 2, "two are needed throughout");
     }
 
     #[test]
@@ -674,7 +673,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_into_the_room_counts_when_it_is_said() {
+    fn space_counts_as_written_only_after_wrote() {
         let pool = Pool::new();
         let mut out = pool.out(10);
         out.put(b"head ");
@@ -688,7 +687,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_charged_counts_until_it_is_dropped_and_is_no_block() {
+    fn charges_count_until_they_are_dropped() {
         let pool = Pool::new();
         pool.bound(10_000);
         let charge = pool.charge(6_000);
@@ -703,7 +702,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filling_takes_what_fits_and_a_pool_may_end_before_its_blocks() {
+    fn a_receive_block_takes_what_fits_and_may_outlive_its_pool() {
         let pool = Pool::new();
         let mut filling = pool.filling(1);
         let capacity = filling.capacity();

@@ -1,5 +1,5 @@
-//! What the seam promises, as programs that run in every world: on the simulator under hundreds of seeds, and on
-//! io_uring over loopback, by either driver. A promise that only one of them keeps is an error of the others.
+//! The promises of the seam, as programs that run in every world: in the simulator under hundreds of seeds, and on
+//! io_uring over loopback with either driver. If only one world keeps a promise, the others have a bug.
 
 #[path = "conformance/passing.rs"]
 mod passing;
@@ -19,27 +19,27 @@ use crate::io::{Address, Bell, Connection, Instant, ListenSocket, Net, Rx, Socke
 use crate::io::{ring, uring};
 
 use passing::{
-    an_end_is_told_apart_from_a_reset_while_bytes_pass, bytes_that_pass_keep_their_place,
-    bytes_that_were_passing_go_down_with_their_connection,
+    bytes_in_a_pipe_end_with_their_connection, bytes_that_pass_keep_their_place,
+    passing_bytes_do_not_hide_a_reset,
 };
 
 /// Seeds that each program runs under in the simulator.
 const SEEDS: u64 = 300;
 
-/// Real time after which a program on io_uring has failed.
+/// A program on io_uring fails after this much real time.
 const REAL_MAX: Duration = Duration::from_secs(30);
 
-/// Far more than any socket buffers between two ends hold.
+/// More bytes than the socket buffers between two ends hold.
 const MORE_THAN_BUFFERS: usize = 24 * 1024 * 1024;
 
-/// Where a program runs.
+/// The world in which a program runs.
 struct TestNetwork<N: Net> {
     net: N,
-    /// Another core, where there is one.
+    /// Another core, in worlds that have one.
     other: N,
     bind: Box<dyn Fn(bool) -> (N::Socket, Address)>,
     rng: Rng,
-    /// Bytes that no buffers hold.
+    /// More bytes than the world's buffers hold.
     much: usize,
 }
 
@@ -49,7 +49,7 @@ impl<N: Net> TestNetwork<N> {
         (self.net.listen(socket).unwrap(), address)
     }
 
-    /// Both ends of a new connection: who connected, who accepted.
+    /// A new connection: the end that connected, and the end that accepted.
     async fn pair(&self) -> (Peer<N>, Peer<N>) {
         let (listener, address) = self.listen();
         let (near, far) = join(self.net.connect(&address), self.net.accept(&listener)).await;
@@ -84,7 +84,7 @@ fn simulated<F: Future<Output = ()> + 'static>(program: impl Fn(TestNetwork<Sim>
     });
 }
 
-/// Runs a program where io_uring is real; `run` runs a future on one of the drivers.
+/// Runs a program on a real ring; `run` runs a future on one of the drivers.
 fn real(run: impl FnOnce() + Send + 'static) {
     let (done, wait) = mpsc::channel();
     let thread = std::thread::spawn(move || {
@@ -102,7 +102,7 @@ fn real(run: impl FnOnce() + Send + 'static) {
 fn on_monoio<F: Future<Output = ()>>(
     program: impl FnOnce(TestNetwork<uring::Uring>) -> F + Send + 'static,
 ) {
-    real(|| uring::run(|net, _| program(real_place(net))).unwrap());
+    real(|| uring::run(|net, _| program(real_network(net))).unwrap());
 }
 
 fn on_ring<F: Future<Output = ()>>(
@@ -112,18 +112,18 @@ fn on_ring<F: Future<Output = ()>>(
         let mut pool = None;
         let run = ring::run(|net| {
             pool = Some(net.pool().clone());
-            program(real_place(net))
+            program(real_network(net))
         });
         run.unwrap();
         assert_eq!(
             pool.map(|pool| pool.live_bytes()),
             Some(0),
-            "every block is given back"
+            "every block is back in its pool"
         );
     });
 }
 
-fn real_place<N: Net<Socket = ListenSocket>>(net: N) -> TestNetwork<N> {
+fn real_network<N: Net<Socket = ListenSocket>>(net: N) -> TestNetwork<N> {
     TestNetwork {
         net: net.clone(),
         other: net,
@@ -153,7 +153,7 @@ fn bind_real(unix: bool) -> (ListenSocket, Address) {
     )
 }
 
-/// Names programs; each becomes a test in every world.
+/// Names programs. Each becomes a test in every world.
 macro_rules! in_all_worlds {
     ($($program:ident)+) => { $(
         mod $program {
@@ -177,31 +177,31 @@ macro_rules! in_all_worlds {
 
 in_all_worlds! {
     relays_carry_every_byte
-    polls_given_up_lose_nothing
+    dropped_polls_lose_nothing
     an_end_is_sticky_and_leaves_the_other_direction_open
     what_was_sent_before_the_end_arrives
     a_reset_is_an_error_and_never_an_end
-    an_abort_is_seen_though_a_receive_is_in_flight
-    an_abort_is_seen_though_a_send_is_in_flight
+    an_abort_is_seen_while_a_receive_is_in_flight
+    an_abort_is_seen_while_a_send_is_in_flight
     a_close_with_unread_bytes_is_a_reset
     sending_stops_when_nobody_reads
     bytes_to_a_closed_end_break_the_connection
     accepts_end_when_the_listener_closes
     a_listener_that_stops_leaves_its_queue
-    connects_to_nobody_are_refused
-    a_connect_given_up_harms_nobody
+    connects_without_a_listener_are_refused
+    a_cancelled_connect_breaks_nothing
     fresh_connections_move_between_cores_and_used_ones_stay
     unix_sockets_carry_bytes_both_ways
     a_bell_is_heard_once_for_many_rings
     clocks_and_sleeps_agree
     bytes_that_pass_keep_their_place
-    an_end_is_told_apart_from_a_reset_while_bytes_pass
-    bytes_that_were_passing_go_down_with_their_connection
+    passing_bytes_do_not_hide_a_reset
+    bytes_in_a_pipe_end_with_their_connection
 }
 
-// A promise that monoio does not keep yet.
-mod a_reset_is_an_error_to_the_reader_though_the_writer_met_it_first {
-    use super::a_reset_is_an_error_to_the_reader_though_the_writer_met_it_first as program;
+// monoio does not keep this promise yet.
+mod a_reader_sees_a_reset_that_the_writer_met_first {
+    use super::a_reader_sees_a_reset_that_the_writer_met_first as program;
 
     #[test]
     fn simulated() {
@@ -214,7 +214,7 @@ mod a_reset_is_an_error_to_the_reader_though_the_writer_met_it_first {
     }
 }
 
-/// Clients talk through a relay to an echo server, sizes and all by chance.
+/// Clients of random sizes talk to an echo server through a relay.
 async fn relays_carry_every_byte<N: Net>(mut network: TestNetwork<N>) {
     let (echo, echo_at) = network.listen();
     let echo = Rc::new(echo);
@@ -254,8 +254,8 @@ async fn relays_carry_every_byte<N: Net>(mut network: TestNetwork<N>) {
     network.net.close_listener(&echo);
 }
 
-/// A receive is waited for only so long, again and again, and the same with a send.
-async fn polls_given_up_lose_nothing<N: Net>(mut network: TestNetwork<N>) {
+/// Waits for a receive for a short time only, again and again, and for a send as well.
+async fn dropped_polls_lose_nothing<N: Net>(mut network: TestNetwork<N>) {
     let (mut near, mut far) = network.pair().await;
     let bytes = network.rng.bytes(200_000);
     let want = bytes.clone();
@@ -337,10 +337,8 @@ async fn a_reset_is_an_error_and_never_an_end<N: Net>(mut network: TestNetwork<N
     assert!(far.send(b"too late").await.is_err());
 }
 
-/// The system tells of a reset once; the reader must not take what follows for an orderly end.
-async fn a_reset_is_an_error_to_the_reader_though_the_writer_met_it_first<N: Net>(
-    network: TestNetwork<N>,
-) {
+/// The system reports a reset only once; the reader must not take what follows for an orderly end.
+async fn a_reader_sees_a_reset_that_the_writer_met_first<N: Net>(network: TestNetwork<N>) {
     let (near, mut far) = network.pair().await;
     near.reset();
     until_async(&network.net, async || far.send(b"anyone?").await.is_err()).await;
@@ -349,7 +347,7 @@ async fn a_reset_is_an_error_to_the_reader_though_the_writer_met_it_first<N: Net
     assert!(matches!(end, End::Failed(_)), "{end:?}");
 }
 
-async fn an_abort_is_seen_though_a_receive_is_in_flight<N: Net>(network: TestNetwork<N>) {
+async fn an_abort_is_seen_while_a_receive_is_in_flight<N: Net>(network: TestNetwork<N>) {
     let (mut near, mut far) = network.pair().await;
     near.send(b"a part of").await.unwrap();
     assert!(once(|cx| near.rx.poll_recv(cx)).await.is_pending());
@@ -360,13 +358,13 @@ async fn an_abort_is_seen_though_a_receive_is_in_flight<N: Net>(network: TestNet
     assert!(got.is_empty() && matches!(end, End::Failed(_)), "{end:?}");
 }
 
-async fn an_abort_is_seen_though_a_send_is_in_flight<N: Net>(mut network: TestNetwork<N>) {
+async fn an_abort_is_seen_while_a_send_is_in_flight<N: Net>(mut network: TestNetwork<N>) {
     let (mut near, mut far) = network.pair().await;
     let bytes = network.rng.bytes(network.much);
     for part in bytes.chunks(60_000) {
         near.tx.push(network.net.pool().copy(part));
     }
-    // Goes as far as the buffers do.
+    // Sends until the buffers are full.
     let most = near.tx.queued();
     let patience = Duration::from_millis(20);
     assert!(
@@ -383,7 +381,7 @@ async fn an_abort_is_seen_though_a_send_is_in_flight<N: Net>(mut network: TestNe
 async fn a_close_with_unread_bytes_is_a_reset<N: Net>(network: TestNetwork<N>) {
     let (mut near, mut far) = network.pair().await;
     far.send(b"unwanted, and more of it").await.unwrap();
-    // One byte of it is known to be there; the rest came with it or is on its way.
+    // One byte has certainly arrived; the rest came with it or is under way.
     network
         .net
         .sleep_until(network.net.now() + Duration::from_millis(100))
@@ -413,7 +411,7 @@ async fn sending_stops_when_nobody_reads<N: Net>(mut network: TestNetwork<N>) {
         assert_eq!(near.tx.queued(), 0);
         assert!(
             pushed < bytes.len(),
-            "buffers took {pushed} bytes and nobody reads"
+            "the buffers took {pushed} bytes although nothing reads"
         );
     };
     assert!(stalled > 0 && stalled <= 30_000);
@@ -467,7 +465,7 @@ async fn a_listener_that_stops_leaves_its_queue<N: Net>(network: TestNetwork<N>)
     });
     for peer in &mut peers {
         let accepted = network.net.accept_queued(&listener).unwrap();
-        let mut served = Peer::new(&network.net, accepted.expect("it waits in the queue"));
+        let mut served = Peer::new(&network.net, accepted.expect("it is in the queue"));
         served.send(b"hello").await.unwrap();
         served.finish();
         let (got, end) = peer.read_to_end().await;
@@ -479,14 +477,14 @@ async fn a_listener_that_stops_leaves_its_queue<N: Net>(network: TestNetwork<N>)
     assert_eq!(*late.borrow(), Some(Some(ErrorKind::ConnectionRefused)));
 }
 
-async fn connects_to_nobody_are_refused<N: Net>(network: TestNetwork<N>) {
+async fn connects_without_a_listener_are_refused<N: Net>(network: TestNetwork<N>) {
     let (socket, address) = (network.bind)(false);
     drop(socket);
     let error = network.net.connect(&address).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 }
 
-async fn a_connect_given_up_harms_nobody<N: Net>(mut network: TestNetwork<N>) {
+async fn a_cancelled_connect_breaks_nothing<N: Net>(mut network: TestNetwork<N>) {
     let (listener, address) = network.listen();
     for _ in 0..10 {
         let patience = Duration::from_micros(network.rng.below(300) as u64);
@@ -521,7 +519,7 @@ async fn fresh_connections_move_between_cores_and_used_ones_stay<N: Net>(network
     let parcel = network.net.pack(far).map_err(|_| ()).unwrap();
     let done = Rc::new(Cell::new(false));
     let (other, flag) = (network.other.clone(), done.clone());
-    // As if it had come through the other core's queue.
+    // As if another core had sent it through its mailbox.
     other.clone().spawn(async move {
         let far = other.unpack(parcel).unwrap();
         assert_eq!(far.peer, from);
@@ -608,7 +606,7 @@ async fn clocks_and_sleeps_agree<N: Net>(network: TestNetwork<N>) {
     assert!(within(net, Duration::from_millis(5), never).await.is_none());
 }
 
-/// The smallest relay that is one: both directions in one task, each with a bounded queue.
+/// A minimal relay: both directions in one task, each with a bounded queue.
 async fn relay<N: Net>(near: Connection<N>, far: Connection<N>) {
     let Connection {
         rx: mut near_rx,
@@ -696,7 +694,7 @@ async fn once<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
     poll_fn(|cx| Poll::Ready(poll(cx))).await
 }
 
-/// Waits for both, in one task.
+/// Waits for both futures in one task.
 async fn join<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
     let (mut a, mut b) = (std::pin::pin!(a), std::pin::pin!(b));
     let (mut first, mut second) = (None, None);
@@ -722,7 +720,7 @@ async fn join<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
     .await
 }
 
-/// Waits for `what`, but not for longer than `patience`.
+/// Waits for `what`, at most for `patience`.
 async fn within<N: Net, F: Future>(net: &N, patience: Duration, what: F) -> Option<F::Output> {
     let (mut what, mut late) = (
         std::pin::pin!(what),
@@ -735,7 +733,7 @@ async fn within<N: Net, F: Future>(net: &N, patience: Duration, what: F) -> Opti
     .await
 }
 
-/// Looks every millisecond whether something has become true.
+/// Waits until a condition holds, and checks it every millisecond.
 async fn until<N: Net>(net: &N, mut met: impl FnMut() -> bool) {
     until_async(net, async || met()).await;
 }

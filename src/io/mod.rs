@@ -1,14 +1,14 @@
-//! The seam: all that the data path may ask of the world.
+//! The I/O seam: everything that the data path may ask of the outside world.
 //!
-//! [`Net`] is implemented three times: [`ring`] on io_uring, [`uring`] on io_uring through monoio for older kernels, and
-//! [`sim`], a deterministic world for tests. Everything above is generic over it and never names the runtime, a socket
-//! or a file descriptor.
+//! [`Net`] has three implementations: [`ring`] on io_uring, [`uring`] on io_uring through monoio for kernels before
+//! 6.1, and [`sim`], a deterministic world for tests. The code above the seam is generic over `Net` and never names the
+//! runtime, a socket or a file descriptor.
 //!
 //! Three rules make completion-based I/O safe to use from ordinary `async` code:
-//! - An operation in flight belongs to its socket half ([`Rx`], [`Tx`]), not to the future that waits for it. A poll
-//!   that is given up loses nothing: the operation stays armed and the next poll picks its result up.
-//! - The runtime gives the buffer. Nobody lends memory to the kernel that could be freed too early.
-//! - What was pushed to a [`Tx`] is sent to the end, or the connection is torn down.
+//! - An operation in flight belongs to its half of the socket ([`Rx`], [`Tx`]), not to the future that waits for it.
+//!   Dropping that future loses nothing: the operation stays armed, and the next poll takes its result.
+//! - The runtime provides the buffer, so no caller can free memory that the kernel still writes to.
+//! - A [`Tx`] sends everything that was pushed, or tears the connection down.
 
 mod chunk;
 mod inherited;
@@ -31,15 +31,15 @@ pub use chunk::{Charge, Chunk, OutBlock, Pool, ReceiveBlock};
 pub use inherited::take_inherited;
 pub use os::{Doorbell, ListenSocket, PackedConnection, SocketOrigin, bound_unsent};
 
-/// A point in time: nanoseconds on the clock of one [`Net`], which never goes back.
+/// A point in time, in nanoseconds on the monotonic clock of one [`Net`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(pub u64);
 
 impl Instant {
-    /// Further away than any deadline.
+    /// Later than any deadline.
     pub const NEVER: Self = Self(u64::MAX);
 
-    /// The time from `earlier` to this, zero if that is later.
+    /// The time from `earlier` until this instant; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -56,7 +56,7 @@ impl std::ops::Add<Duration> for Instant {
     }
 }
 
-/// The system's number of an error; 0 if it has none.
+/// The system's error number; 0 if the error has none.
 #[must_use]
 pub fn errno(error: &io::Error) -> u16 {
     let reset = rustix::io::Errno::CONNRESET.raw_os_error();
@@ -67,12 +67,11 @@ pub fn errno(error: &io::Error) -> u16 {
         .unwrap_or(0)
 }
 
-/// Where a connection leads to or came from.
+/// The address of either end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
-    /// An IP address and port.
     Ip(SocketAddr),
-    /// A Unix socket's path.
+    /// The path of a Unix socket.
     Unix(Arc<PathBuf>),
 }
 
@@ -85,85 +84,83 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// A connection that was accepted or made, split into its directions.
+/// An accepted or opened connection, split into its two directions.
 pub struct Connection<N: Net> {
-    /// The receiving half.
     pub rx: N::Rx,
-    /// The sending half.
     pub tx: N::Tx,
-    /// The other side; `None` for a Unix socket's nameless client.
+    /// The peer's address; `None` for the client of a Unix socket, which has none.
     pub peer: Option<SocketAddr>,
 }
 
-/// One core's world. Cheap to clone; never leaves its core.
+/// The outside world of one core. Cloning is cheap; a clone never leaves its core.
 pub trait Net: Clone + 'static {
-    /// A listening socket as control hands it to a core.
+    /// A listening socket, as control hands it to a core.
     type Socket: Send + 'static;
-    /// A listening socket on its core.
+    /// A listening socket that its core has registered.
     type Listener: 'static;
-    /// Receiving half of a connection.
+    /// The receiving half of a connection.
     type Rx: Rx;
-    /// Sending half of a connection.
+    /// The sending half of a connection.
     type Tx: Tx;
     /// An accepted connection on its way to another core.
     type PackedConnection: Send + 'static;
     /// What other threads ring to wake this core.
     type Bell: Bell;
 
-    /// The time as of the last event that woke a task of this core. Monotonic; also the clock of deadlines.
+    /// The monotonic time, read when an event last woke a task of this core. Deadlines compare with this clock.
     fn now(&self) -> Instant;
 
     /// Milliseconds since the Unix epoch, for logs and the `Date` field.
     fn wall_ms(&self) -> u64;
 
-    /// The core's blocks.
+    /// The pool of this core's blocks.
     fn pool(&self) -> &Pool;
 
-    /// Starts a task on this core.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
 
-    /// Waits until `at`. For a handful of tasks a core: connections use the core's timers.
+    /// Waits until `at`. Only a few tasks of a core use this; connections use the core's timers.
     fn sleep_until(&self, at: Instant) -> impl Future<Output = ()>;
 
-    /// Takes over a listening socket that control has bound.
+    /// Registers a listening socket that control has bound.
     ///
     /// # Errors
-    /// The socket cannot be registered with the runtime.
+    /// The runtime refuses the socket.
     fn listen(&self, socket: Self::Socket) -> io::Result<Self::Listener>;
 
-    /// Waits for the next connection. Several accepts may wait at once. After [`Net::close_listener`] all end with an
-    /// error.
+    /// Waits for the next connection. Several tasks may wait at once. [`Net::close_listener`] fails all of them.
     fn accept(
         &self,
         listener: &Self::Listener,
     ) -> impl Future<Output = io::Result<Connection<Self>>>;
 
-    /// Has the system turn new clients away. Connections in the queue stay there, handshakes that have begun come to
-    /// their end, and waiting accepts go on. A socket that was inherited is left as it is: others may hold it too.
+    /// Makes the system turn new clients away. Connections in the queue stay there, the kernel completes the TCP
+    /// handshakes under way, and pending accepts continue. An inherited socket keeps listening because other processes
+    /// may hold it too.
     fn stop_listening(&self, listener: &Self::Listener);
 
-    /// Accepts a connection from the queue, without waiting. `None`: the queue is empty. Only after
+    /// Accepts a connection from the queue without waiting. Returns `None` if the queue is empty. Call it only after
     /// [`Net::stop_listening`].
     ///
     /// # Errors
-    /// Out of descriptors or memory, or the client has left already.
+    /// The process is out of descriptors or memory, or the client has left.
     fn accept_queued(&self, listener: &Self::Listener) -> io::Result<Option<Connection<Self>>>;
 
-    /// Closes a listener: connections still in its queue are reset, waiting accepts end.
+    /// Closes a listener. The system resets the connections in its queue, and pending accepts fail.
     fn close_listener(&self, listener: &Self::Listener);
 
-    /// Connects to `to`. Dropping the future gives the attempt up.
+    /// Opens a connection to `to`. Dropping the future gives up.
     fn connect(&self, to: &Address) -> impl Future<Output = io::Result<Connection<Self>>>;
 
-    /// Lets up to `at_most` bytes pass from one connection to another without looking at them: what has come on `from`
-    /// is queued on `to`, behind what is queued there. Returns how many; they count as queued until they are sent.
+    /// Moves up to `at_most` bytes from one connection to another without bringing them into user space. The bytes
+    /// queue on `to` behind what is queued there, and [`Tx::queued`] counts them until they are sent. Returns how many
+    /// bytes moved.
     ///
-    /// 0 says that nothing passes this way now: receive instead, which also tells of an end or an error. That is so
-    /// while a receive is in flight on `from`.
+    /// Returns 0 if nothing can move this way now, for example while a receive is in flight on `from`. The caller then
+    /// receives instead, which also reports an end or an error.
     ///
-    /// Pending until bytes come and what is being sent on `to` has been sent, so that both halves are to be polled:
-    /// [`Tx::poll_send`] tells how sending goes. A poll that is given up loses nothing; its `at_most` may grow until
-    /// bytes have come, but not shrink.
+    /// Pending until bytes arrive and the kernel has taken what `to` is sending. The caller polls both halves:
+    /// [`Tx::poll_send`] reports how sending goes. Dropping a poll loses nothing. Until bytes have arrived, `at_most`
+    /// may grow from one poll to the next, but not shrink.
     fn poll_pass(
         &self,
         cx: &mut Context<'_>,
@@ -172,7 +169,7 @@ pub trait Net: Clone + 'static {
         at_most: usize,
     ) -> Poll<usize>;
 
-    /// Sets how many pipes this core may have: each is two descriptors.
+    /// Sets how many pipes this core may open. A pipe takes two descriptors.
     fn set_pipes_max(&self, pipes: usize) {
         let _ = pipes;
     }
@@ -180,7 +177,7 @@ pub trait Net: Clone + 'static {
     /// Packs a fresh connection for another core.
     ///
     /// # Errors
-    /// Something has been received or sent on it already: it comes back and stays here.
+    /// The connection has been used; it comes back unchanged.
     fn pack(
         &self,
         connection: Connection<Self>,
@@ -189,45 +186,44 @@ pub trait Net: Clone + 'static {
     /// Unpacks a connection that another core has packed.
     ///
     /// # Errors
-    /// The socket cannot be registered with the runtime.
+    /// The runtime refuses the socket.
     fn unpack(&self, parcel: Self::PackedConnection) -> io::Result<Connection<Self>>;
 
-    /// Makes a doorbell and the half that hears it: a ring is a byte that arrives there. Rings that come before the
-    /// last one was heard are one ring.
+    /// Creates a doorbell and the half that hears it. Each ring arrives there as one byte; rings before the last one
+    /// was heard merge into it.
     ///
     /// # Errors
-    /// Out of file descriptors.
+    /// The process is out of descriptors.
     fn bell(&self) -> io::Result<(Self::Bell, Self::Rx)>;
 }
 
 /// Wakes a core from another thread.
 pub trait Bell: Clone + Send + Sync + 'static {
-    /// Rings. Cheap when the core has not answered the last ring yet.
+    /// Rings. Costs one atomic operation while the core has not heard the last ring.
     fn ring(&self);
 }
 
 /// The receiving half of a connection.
 pub trait Rx: 'static {
-    /// Waits for bytes. `None` is the orderly end of the stream; an error is sticky. A poll that is given up loses
-    /// nothing.
+    /// Waits for bytes. `None` is the orderly end of the stream. An error repeats on every later call. Dropping a poll
+    /// loses nothing.
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>>;
 
-    /// Says whether nothing is there to be received, neither bytes nor an end. A world may answer from what the last
-    /// receive left, unless it is to `ask`: a receive that was only just armed has not looked yet.
+    /// Whether nothing can be received now: no bytes and no end. Unless `ask` is set, the answer may come from the last
+    /// receive. A caller whose receive was only just armed sets `ask`, because that receive has not looked yet.
     fn is_quiet(&mut self, ask: bool) -> bool {
         let _ = ask;
         true
     }
 
-    /// Says how much is expected: bulk bodies are received into large blocks. Only a hint.
+    /// Hints how many bytes the caller expects, so that bulk bodies land in large blocks.
     fn expect(&mut self, bytes: usize);
 
-    /// Wakes the task again once the core has looked at its I/O and at every task that can run now. For a task that
-    /// could go on but has used up its share: it returns `Pending` after this call. A task that woke itself instead
-    /// would keep all I/O waiting.
+    /// Wakes the task once the core has looked at its I/O and has run every task that is ready. A task that could go on
+    /// but has used up its share calls this and returns `Pending`. If it woke itself instead, it would starve all I/O.
     fn wake_later(&mut self, cx: &Context<'_>);
 
-    /// Waits until the others have had their turn: see [`Rx::wake_later`].
+    /// Lets every other ready task run first, as [`Rx::wake_later`] does.
     fn let_others_run(&mut self) -> impl Future<Output = ()> {
         let mut has_waited = false;
         poll_fn(move |cx| {
@@ -242,28 +238,29 @@ pub trait Rx: 'static {
 
 /// The sending half of a connection.
 pub trait Tx: 'static {
-    /// Queues a chunk behind what is queued already. Nothing is sent before [`Tx::poll_send`].
+    /// Queues a chunk. Only [`Tx::poll_send`] sends it.
     fn push(&mut self, chunk: Chunk);
 
-    /// Bytes pushed that the kernel has not taken yet.
+    /// Bytes that were pushed and that the kernel has not taken.
     fn queued(&self) -> usize;
 
-    /// Sends what is queued. Ready when all of it is taken by the kernel; an error is sticky. Must be polled again
-    /// to make progress; a poll that is given up loses nothing.
+    /// Sends the queued bytes. Ready once the kernel has taken all of them. An error repeats on every later call.
+    /// Sending makes progress only while this is polled; dropping a poll loses nothing.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Gives back what only a busy connection needs: nothing is sent for a while.
+    /// Frees what only a busy connection needs. Call it when nothing will be sent for a while.
     fn rest(&mut self) {}
 
-    /// Has the system probe a peer that is silent, and give the connection up once the peer's machine has answered no
-    /// probe, or acknowledged nothing of what was sent, for so long. Does nothing on a Unix socket.
+    /// Makes the system probe a silent peer. The system gives the connection up if, for `dead_after`, the peer's
+    /// machine answers no probe or acknowledges nothing. Does nothing on a Unix socket.
     fn probe(&mut self, dead_after: Duration) {
         let _ = dead_after;
     }
 
-    /// Ends the sending direction in an orderly way (FIN). What is queued must have been sent.
+    /// Ends the sending direction in an orderly way (FIN). Call it only after everything queued was sent.
     fn finish(&mut self);
 
-    /// Makes the end visible as a failure (RST) when both halves are dropped: for a body that stays incomplete.
+    /// Makes the connection end in a reset (RST) when both halves are dropped, so that an incomplete body never looks
+    /// complete.
     fn abort(&mut self);
 }

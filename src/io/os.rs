@@ -1,4 +1,4 @@
-//! What both drivers ask of the system past their rings.
+//! System calls that both drivers make outside their rings.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use crate::limits::{TCP_PROBE_AFTER_MS, TCP_PROBE_INTERVAL_MS, UNSENT_BYTES_MAX}
 
 /// A bound listening socket.
 pub enum ListenSocket {
-    /// TCP; shares its port with the other cores' by `SO_REUSEPORT`.
+    /// TCP; the sockets of all cores share the port by `SO_REUSEPORT`.
     Tcp(std::net::TcpListener, SocketOrigin),
     /// Unix; cores accept from clones of one socket.
     Unix(std::os::unix::net::UnixListener, SocketOrigin),
@@ -26,9 +26,9 @@ pub enum ListenSocket {
 /// Where a listening socket comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketOrigin {
-    /// This process has bound it: when it stops listening, nobody does.
+    /// This process has bound the socket, so no other process listens on it.
     Bound,
-    /// The process was started with it. Whoever has passed it on may go on with it: it is closed and never shut down.
+    /// The process has inherited the socket. Its starter may go on using it, so Weir closes it and never shuts it down.
     Inherited,
 }
 
@@ -39,30 +39,29 @@ pub struct PackedConnection {
 }
 
 pub(super) fn owned(fd: i32) -> OwnedFd {
-    // SAFETY: callers pass what the system has just given them, so nobody else closes it.
+    // SAFETY: callers pass a descriptor that the system has just given them, so nobody else closes it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 pub(super) fn shut(fd: i32, how: i32) {
-    // SAFETY: shutdown takes a descriptor and touches no memory; one that is no socket gives an error, which means
-    // the direction is closed already.
+    // SAFETY: shutdown takes a descriptor and touches no memory. An error means that the direction is closed already.
     unsafe { libc::shutdown(fd, how) };
 }
 
-/// Has the system turn away whoever connects to a listening socket from now on; the queue stays.
+/// Makes the system turn new clients of a listening socket away. Its queue stays.
 pub(super) fn stop_listening(fd: i32, is_tcp: bool) {
     if is_tcp {
         ignore_syns(fd);
     } else {
-        // What waits in the queue of a Unix socket survives this.
+        // The queue of a Unix socket survives a shutdown.
         shut(fd, libc::SHUT_RDWR);
     }
 }
 
-/// Has a listening TCP socket ignore new SYNs. A shutdown would reset the queue, and a close the handshakes under way. A
-/// client that is ignored asks again after a second, and is refused if nobody listens then.
+/// Makes a listening TCP socket ignore new SYNs. A shutdown would reset the queue, and a close would reset the
+/// handshakes under way. An ignored client tries again after a second, and is refused if nobody listens by then.
 fn ignore_syns(fd: i32) {
-    // Offsets count from the TCP header: the flags are its 14th byte.
+    // Offsets count from the TCP header, whose 14th byte holds the flags.
     let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     let (load, and, equal, done) = (
         (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16,
@@ -83,8 +82,8 @@ fn ignore_syns(fd: i32) {
         len: program.len() as u16,
         filter: program.as_mut_ptr(),
     };
-    // SAFETY: the option is a program description of the size given; it and the program live for the call, which copies
-    // them. If the system refuses, handshakes that are under way when the socket closes are reset.
+    // SAFETY: the option is a program description of the size given. The description and the program live for the call,
+    // which copies them. If the system refuses the filter, closing the socket resets handshakes under way.
     unsafe {
         libc::setsockopt(
             fd,
@@ -96,9 +95,9 @@ fn ignore_syns(fd: i32) {
     }
 }
 
-/// Accepts a connection, with its other side's address if that has one. `flags` are those of the new socket.
+/// Accepts a connection; gives its peer's address if the peer has one. `flags` apply to the new socket.
 pub(super) fn accept(fd: i32, flags: i32) -> io::Result<(i32, Option<SocketAddr>)> {
-    // SAFETY: the system writes an address no longer than `size` says there is room for, and its size.
+    // SAFETY: the system writes an address no longer than `size`, and its length.
     let accepted = unsafe {
         SockAddr::try_init(|address, size| {
             let accepted = libc::accept4(fd, address.cast(), size, flags | libc::SOCK_CLOEXEC);
@@ -112,7 +111,7 @@ pub(super) fn accept(fd: i32, flags: i32) -> io::Result<(i32, Option<SocketAddr>
     Ok((accepted, address.as_socket()))
 }
 
-/// Accepts from the queue of a non-blocking socket that no longer listens; `None` if it is empty.
+/// Accepts from the queue of a non-blocking socket that has stopped listening. Returns `None` if the queue is empty.
 pub(super) fn accept_queued(fd: i32, flags: i32) -> io::Result<Option<(i32, Option<SocketAddr>)>> {
     loop {
         match accept(fd, flags) {
@@ -126,7 +125,7 @@ pub(super) fn accept_queued(fd: i32, flags: i32) -> io::Result<Option<(i32, Opti
     }
 }
 
-/// Lets calls that do not go through a ring fail instead of waiting. Says whether they do.
+/// Sets a descriptor non-blocking, so that calls outside the ring fail instead of waiting. Returns whether that worked.
 pub(super) fn set_nonblocking(fd: i32) -> bool {
     // SAFETY: reads and sets flags of a descriptor; no memory is passed.
     unsafe {
@@ -135,19 +134,19 @@ pub(super) fn set_nonblocking(fd: i32) -> bool {
     }
 }
 
-/// Resets a connection at once; a Unix socket, which cannot be reset, is closed both ways.
+/// Resets a connection at once. A Unix socket cannot be reset, so this closes both of its directions.
 pub(super) fn reset(fd: i32) {
-    // SAFETY: all zeroes are an address of the unspecified family, which takes a connection apart.
+    // SAFETY: all zeroes are a valid address of the unspecified family; connecting to it dissolves the connection.
     let nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
     let size = size_of::<libc::sockaddr>() as libc::socklen_t;
-    // SAFETY: the address lives for the call and is as large as said.
+    // SAFETY: the address lives for the call and has the size given.
     if unsafe { libc::connect(fd, &raw const nowhere, size) } != 0 {
         shut(fd, libc::SHUT_RDWR);
     }
 }
 
-/// Has the system probe a silent peer, and give the connection up when the peer's machine has not answered for
-/// `dead_after`. A socket that takes no such options is left as it is.
+/// Makes the system probe a silent peer and give the connection up after `dead_after` without an answer. Does nothing
+/// on a socket without these options.
 pub(super) fn probe(fd: i32, dead_after: Duration) {
     // SAFETY: callers own the descriptor and keep it open for the call.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
@@ -156,14 +155,14 @@ pub(super) fn probe(fd: i32, dead_after: Duration) {
     let probes = TcpKeepalive::new()
         .with_time(Duration::from_millis(TCP_PROBE_AFTER_MS))
         .with_interval(Duration::from_millis(TCP_PROBE_INTERVAL_MS));
-    // A Unix socket takes the first of these and refuses the others.
+    // A Unix socket accepts the first of these options and refuses the others.
     let _ = socket
         .set_tcp_keepalive(&probes)
         .and_then(|()| socket.set_tcp_user_timeout(Some(dead_after)));
 }
 
-/// Bounds what the kernel takes to be sent before it was sent. Connections inherit it from a listening socket. A socket
-/// that takes no such option is left as it is.
+/// Limits how many bytes the kernel accepts ahead of sending them. Accepted connections inherit the limit from their
+/// listening socket. Does nothing on a socket without this option.
 pub fn bound_unsent(socket: BorrowedFd<'_>) {
     let bytes = UNSENT_BYTES_MAX;
     // SAFETY: the option is an integer of the size given, alive for the call.
@@ -178,12 +177,12 @@ pub fn bound_unsent(socket: BorrowedFd<'_>) {
     }
 }
 
-/// Whether there is nothing to be received on a socket: no byte, no end, no error.
+/// Whether a socket has nothing to receive: no byte, no end, no error.
 pub(super) fn is_quiet(fd: i32) -> bool {
     let mut byte = 0_u8;
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
     loop {
-        // SAFETY: one byte of ours is written at most, and it is alive for the call.
+        // SAFETY: the system writes at most one byte, into `byte`, which lives for the call.
         let n = unsafe { libc::recv(fd, (&raw mut byte).cast(), 1, flags) };
         if n >= 0 {
             return false;
@@ -195,7 +194,7 @@ pub(super) fn is_quiet(fd: i32) -> bool {
     }
 }
 
-/// Tells how a connect has ended that was waited for.
+/// The outcome of a connect that has become ready.
 pub(super) fn take_error(fd: i32) -> io::Result<()> {
     let mut error = 0_i32;
     let mut size = size_of::<i32>() as libc::socklen_t;
@@ -216,20 +215,20 @@ pub(super) fn take_error(fd: i32) -> io::Result<()> {
     }
 }
 
-/// Rings a core awake: a byte through a socket pair, unless one is on its way.
+/// Wakes a core with a byte through a socket pair, unless one is already under way.
 #[derive(Clone)]
 pub struct Doorbell {
     state: Arc<BellState>,
 }
 
-/// What a bell's two ends share.
+/// What the two ends of a doorbell share.
 pub(super) struct BellState {
     rung: AtomicBool,
     far: UnixStream,
 }
 
 impl Doorbell {
-    /// Makes a bell: the end that is to be received from, and what to tell of each receive.
+    /// Creates a doorbell, the descriptor that its core receives from, and the state to update after each receive.
     pub(super) fn new() -> io::Result<(Self, OwnedFd, Arc<BellState>)> {
         let (near, far) = UnixStream::pair()?;
         far.set_nonblocking(true)?;
@@ -245,7 +244,7 @@ impl Doorbell {
 }
 
 impl BellState {
-    /// The ring was heard: the next one counts again.
+    /// Records that the core has heard the ring, so that the next ring sends a byte again.
     pub(super) fn heard(&self) {
         self.rung.store(false, Ordering::Release);
     }
@@ -254,7 +253,7 @@ impl BellState {
 impl Bell for Doorbell {
     fn ring(&self) {
         if !self.state.rung.swap(true, Ordering::AcqRel) {
-            // A full socket buffer means that rings are waiting to be heard; a closed one, that the core has ended.
+            // A full socket buffer means that rings wait to be heard. A closed one means that the core has ended.
             let _ = io::Write::write(&mut &self.state.far, &[1]);
         }
     }
@@ -286,7 +285,7 @@ mod tests {
             socket.tcp_user_timeout().unwrap(),
             Some(Duration::from_secs(75))
         );
-        // One that has no such options works on without.
+        // A socket without such options keeps working.
         let (near, far) = UnixStream::pair().unwrap();
         probe(near.as_raw_fd(), Duration::from_secs(75));
         io::Write::write_all(&mut &near, b"x").unwrap();

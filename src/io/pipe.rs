@@ -1,8 +1,8 @@
-//! Pipes: how bytes go from socket to socket without being copied to us and back.
+//! Pipes, which move bytes from socket to socket without copying them into user space and back.
 //!
-//! `splice` moves references to the pages that the network card or the peer has filled. It is called directly: the
-//! ring would hand it to a thread of its own. `SPLICE_F_NONBLOCK` speaks of the pipe alone; a socket's side waits
-//! unless the socket itself is set not to.
+//! `splice` moves references to the pages that the network card or the peer has filled. Weir calls it directly because
+//! the ring would hand it to a kernel thread. `SPLICE_F_NONBLOCK` covers the pipe alone, so `splice` waits for the
+//! socket unless the socket itself is non-blocking.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -13,7 +13,7 @@ use std::rc::Rc;
 use super::os::owned;
 use crate::limits::{PASS_BYTES_MAX, PIPES_KEPT_MAX, PIPES_MAX};
 
-/// A core's pipes.
+/// The pipes of one core.
 pub(super) struct Pipes {
     free: RefCell<Vec<Ends>>,
     taken: Cell<usize>,
@@ -31,7 +31,7 @@ impl Default for Pipes {
 }
 
 impl Pipes {
-    /// Sets how many may be taken at once.
+    /// Sets how many pipes may be in use at once.
     pub(super) fn set_max(&self, most: usize) {
         self.most.set(most.min(PIPES_MAX));
     }
@@ -42,7 +42,7 @@ struct Ends {
     write: OwnedFd,
 }
 
-/// A pipe that is taken. It goes back when it is dropped empty; with bytes in it, it is closed.
+/// A pipe in use. Dropping it returns it to its core if it is empty, and closes it otherwise.
 pub(super) struct Pipe {
     home: Rc<Pipes>,
     ends: Option<Ends>,
@@ -50,7 +50,7 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    /// Takes an empty pipe. `None`: there are enough, or the system grants no more.
+    /// Takes an empty pipe. Returns `None` at the limit, or if the system grants no more.
     pub(super) fn take(pipes: &Rc<Pipes>) -> Option<Self> {
         if pipes.taken.get() >= pipes.most.get() {
             return None;
@@ -65,12 +65,12 @@ impl Pipe {
         })
     }
 
-    /// Bytes in the pipe.
     pub(super) fn len(&self) -> usize {
         self.bytes
     }
 
-    /// Takes in what has come on a socket, up to `at_most` bytes and the pipe's size; 0 is the end of the stream.
+    /// Moves up to `at_most` bytes, and at most the pipe's size, from a socket into the pipe. Returns 0 at the end of
+    /// the stream.
     pub(super) fn fill(&mut self, socket: i32, at_most: usize) -> io::Result<usize> {
         let Some(ends) = &self.ends else {
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -80,7 +80,7 @@ impl Pipe {
         Ok(n)
     }
 
-    /// Gives what it can to a socket.
+    /// Moves as many bytes as the socket takes from the pipe to the socket.
     pub(super) fn drain(&mut self, socket: i32) -> io::Result<usize> {
         let Some(ends) = &self.ends else {
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -105,21 +105,22 @@ impl Drop for Pipe {
 impl Ends {
     fn new() -> Option<Self> {
         let mut ends = [0; 2];
-        // SAFETY: two descriptors are written to an array of two.
+        // SAFETY: the system writes two descriptors to an array of two.
         if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) } != 0 {
             return None;
         }
         let [read, write] = ends.map(owned);
-        // SAFETY: sets a number of a descriptor that is open. A pipe that stays smaller works as well, in more steps.
+        // SAFETY: sets a number of an open descriptor. If the system refuses, the smaller pipe works too, in more
+        // steps.
         unsafe { libc::fcntl(write.as_raw_fd(), libc::F_SETPIPE_SZ, PASS_BYTES_MAX) };
         Some(Self { read, write })
     }
 }
 
-/// Moves up to `bytes` from one descriptor to the other, without waiting.
+/// Moves up to `bytes` from one descriptor to the other without waiting.
 fn splice(from: i32, to: i32, bytes: usize) -> io::Result<usize> {
     let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
-    // SAFETY: descriptors only; no offsets are passed, so no memory of ours is touched.
+    // SAFETY: takes descriptors only; the offsets are null, so the call touches no memory of ours.
     let moved = unsafe { libc::splice(from, null_mut(), to, null_mut(), bytes, flags) };
     usize::try_from(moved).map_err(|_| io::Error::last_os_error())
 }

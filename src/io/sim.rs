@@ -1,13 +1,17 @@
-//! A deterministic world for tests: the seam a second time, without a kernel.
+//! A deterministic world for tests: an implementation of [`Net`](super::Net) without a kernel.
 //!
-//! A [`World`] holds cores, scripted clients and endpoints, the connections between them, a virtual clock and one
-//! scheduler for all. Everything that is left open by the seam is drawn from one seed: which task runs next, how many
-//! bytes a receive or a send takes, when a completion becomes visible and in which order, how long a connect lasts.
-//! Nothing ever sleeps; when no task can run, the clock jumps to the next event. The same seed gives the same run.
+//! A [`World`] holds cores, scripted clients and endpoints, the connections between them, a virtual clock, and one
+//! scheduler for all of them. One seed decides everything that the seam leaves open: which task runs next, how many
+//! bytes a receive or a send takes, when and in which order completions appear, how long a connect takes. Nothing ever
+//! sleeps: when no task can run, the clock jumps to the next event. The same seed gives the same run.
 //!
-//! The rules of the real world that programs most often get wrong hold here too: a close with unread bytes is a reset,
-//! bytes for a closed socket are answered by a reset, a reset takes what is still under way with it, a full listener
-//! queue drops connects, a task that wakes itself stops everything, cores may wake each other only by a bell.
+//! The simulator enforces the rules of real systems that programs most often get wrong:
+//! - Closing with unread bytes resets the connection.
+//! - A closed socket answers bytes with a reset.
+//! - A reset destroys the bytes that are still under way.
+//! - A full listener queue drops connects.
+//! - A task that wakes itself stops all I/O.
+//! - Cores wake each other only by a doorbell.
 //!
 //! ```
 //! use weir::io::sim::{self, Peer, at};

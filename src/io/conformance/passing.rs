@@ -1,9 +1,9 @@
-//! Bytes that pass from one connection to another without being looked at.
+//! Programs in which bytes pass from one connection to another through a pipe.
 
 use super::*;
 
-/// Passes, receives and own words in any order, each waited for only so long: what arrives is what was queued, in the
-/// order in which it was.
+/// Mixes passes, receives and pushes at random and waits for each for a short time only. The bytes must arrive in the
+/// order in which they were queued.
 pub(super) async fn bytes_that_pass_keep_their_place<N: Net>(mut network: TestNetwork<N>) {
     let (mut near, from) = network.pair().await;
     let (to, mut far) = network.pair().await;
@@ -42,15 +42,15 @@ struct MixedRelay<N: Net> {
     rng: Rng,
     from: N::Rx,
     to: N::Tx,
-    /// Bytes taken from the one connection.
+    /// Bytes taken from the first connection.
     taken: usize,
-    /// Everything that was queued on the other.
+    /// All bytes queued on the second.
     queued: Vec<u8>,
     at_most: usize,
 }
 
 impl<N: Net> MixedRelay<N> {
-    /// Relays to the end of the stream, which is to hold `bytes`.
+    /// Relays until the end of the stream, which consists of `bytes`.
     async fn run(&mut self, bytes: &[u8]) {
         loop {
             let Self { net, from, to, .. } = self;
@@ -96,10 +96,8 @@ impl<N: Net> MixedRelay<N> {
     }
 }
 
-/// What passes must not hide how the stream ended.
-pub(super) async fn an_end_is_told_apart_from_a_reset_while_bytes_pass<N: Net>(
-    mut network: TestNetwork<N>,
-) {
+/// Passing bytes must not hide how the stream ended.
+pub(super) async fn passing_bytes_do_not_hide_a_reset<N: Net>(mut network: TestNetwork<N>) {
     for is_reset in [false, true] {
         let (mut near, mut from) = network.pair().await;
         let (mut to, mut far) = network.pair().await;
@@ -107,7 +105,7 @@ pub(super) async fn an_end_is_told_apart_from_a_reset_while_bytes_pass<N: Net>(
         let bytes = network.rng.bytes(len);
         near.send(&bytes).await.unwrap();
         let net = network.net.clone();
-        // At least a byte has arrived before the end does.
+        // At least one byte arrives before the end.
         let first = poll_fn(|cx| net.poll_pass(cx, &mut from.rx, &mut to.tx, 1 << 20));
         let mut passed = first.await;
         if is_reset {
@@ -146,11 +144,10 @@ pub(super) async fn an_end_is_told_apart_from_a_reset_while_bytes_pass<N: Net>(
     }
 }
 
-/// A connection given up with bytes in between: nobody takes them for the whole, and no other connection gets them.
-pub(super) async fn bytes_that_were_passing_go_down_with_their_connection<N: Net>(
-    mut network: TestNetwork<N>,
-) {
-    // There are two connections' buffers to fill.
+/// Gives a connection up while bytes are in a pipe. The peer must not take them for the whole stream, and no other
+/// connection may get them.
+pub(super) async fn bytes_in_a_pipe_end_with_their_connection<N: Net>(mut network: TestNetwork<N>) {
+    // The bytes must fill the buffers of two connections.
     let bytes = network.rng.bytes(2 * network.much);
     let net = network.net.clone();
     let (mut near, mut from) = network.pair().await;
@@ -178,11 +175,11 @@ pub(super) async fn bytes_that_were_passing_go_down_with_their_connection<N: Net
             }
         }
     };
-    // Sending stands still as well then, and is given up.
+    // Then sending cannot make progress either, and the test gives it up.
     let either = async {
         let (mut send, mut stuck) = (std::pin::pin!(send), std::pin::pin!(stuck));
         poll_fn(|cx| {
-            assert!(send.as_mut().poll(cx).is_pending(), "nobody reads");
+            assert!(send.as_mut().poll(cx).is_pending(), "nothing reads");
             stuck.as_mut().poll(cx)
         })
         .await;

@@ -1,4 +1,4 @@
-//! The ring itself: what is asked of it, what it tells, and the loop between.
+//! The driver: the ring, what Weir asks of it, what it reports, and the loop around it.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -18,21 +18,21 @@ use super::socket::RingSocket;
 use super::tasks::{ROOT, Tasks};
 use crate::limits::{RING_COMPLETIONS, RING_SUBMISSIONS, TURN_WAKES_MAX};
 
-/// What an operation is about. All that the ring is asked for is to tell when a descriptor is ready, and the time: no
-/// memory of ours is ever lent to the kernel.
+/// What an operation waits for. The ring only reports that a descriptor is ready or that a time has come, so Weir never
+/// lends memory to the kernel.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum OperationKind {
-    /// There is something to be received.
+    /// Bytes, an end or an error to receive.
     Receive = 1,
-    /// There is room to send.
+    /// Room to send.
     Send = 2,
-    /// There is somebody to be accepted.
+    /// A connection to accept.
     Accept = 3,
-    /// A time has come.
+    /// A time.
     Time = 4,
 }
 
-/// A place in the table of what operations belong to. It is part of each operation's name.
+/// The place of an operation's owner in the table. The user data of each operation names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct OperationKey {
     index: u32,
@@ -41,7 +41,7 @@ pub(super) struct OperationKey {
 
 const GENERATION_BITS: u32 = 24;
 
-/// Waits for last completions at the end. Each brings one at least; cancelled operations do not take long.
+/// How often the end waits for last completions. Each wait brings at least one, and cancelled operations complete soon.
 const TURNS_TO_END_MAX: usize = 100_000;
 
 impl OperationKey {
@@ -57,15 +57,15 @@ impl OperationKey {
     }
 }
 
-/// Who owns operations. Kept for as long as one is in flight, whatever becomes of its handles.
+/// The owner of operations. The table keeps it while one of them is in flight, even after its handles are gone.
 #[derive(Clone)]
 pub(super) enum OperationOwner {
     Socket(Rc<RingSocket>),
     Listener(Rc<ListenerState>),
 }
 
-/// Owners by the key that their operations carry. A key is not used again before the last of them has completed, and
-/// then with another generation.
+/// Owners by the key that their operations carry. The table reuses a key's index only after the last of them has
+/// completed, with another generation.
 #[derive(Default)]
 struct OwnerTable {
     slots: RefCell<Vec<(u32, Option<OperationOwner>)>>,
@@ -80,12 +80,12 @@ impl OwnerTable {
             slots.push((0, None));
             (slots.len() - 1) as u32
         });
-        let (generation, place) = &mut slots[index as usize];
+        let (generation, slot) = &mut slots[index as usize];
         let owner = owner(OperationKey {
             index,
             generation: *generation,
         });
-        *place = Some(owner.clone());
+        *slot = Some(owner.clone());
         owner
     }
 
@@ -112,32 +112,32 @@ impl OwnerTable {
     }
 }
 
-/// One core's world.
+/// The event loop of one core.
 pub(super) struct Driver {
     pub(super) pool: Pool,
     pub(super) pipes: Rc<Pipes>,
     pub(super) tasks: Rc<Tasks>,
-    pub(super) timers: SleepQueue,
+    pub(super) sleeps: SleepQueue,
     /// Counts turns of the loop.
     pub(super) turn: Cell<u32>,
-    /// The time as of the last turn.
+    /// The time of the last turn.
     pub(super) now: Cell<Instant>,
     ring: IoUring,
-    /// What found no room in the submission queue.
+    /// Entries that found the submission queue full.
     waiting: RefCell<Vec<squeue::Entry>>,
     owners: OwnerTable,
     /// Operations on descriptors whose last completion has not come.
     in_flight: Cell<usize>,
-    /// Who has had enough for this turn and goes on in the next.
+    /// Tasks that have used up their share of this turn and continue in the next.
     later: RefCell<Vec<Waker>>,
-    /// Read by the kernel when a time is submitted.
+    /// The kernel reads this when a timeout is submitted.
     timespec: Cell<Timespec>,
     start: std::time::Instant,
-    /// Milliseconds from the Unix epoch to `start`, set anew with every sleep that ends.
+    /// Milliseconds from the Unix epoch to `start`, updated whenever a sleep ends.
     epoch_ms: Cell<u64>,
 }
 
-/// Sets a ring up as this driver needs it.
+/// Creates a ring with the flags that this driver needs.
 pub(super) fn set_up(submissions: u32) -> io::Result<IoUring> {
     IoUring::builder()
         .setup_single_issuer()
@@ -148,13 +148,12 @@ pub(super) fn set_up(submissions: u32) -> io::Result<IoUring> {
 }
 
 impl Driver {
-    /// A world on the calling thread.
     pub(super) fn new() -> io::Result<Rc<Self>> {
         let driver = Self {
             pool: Pool::new(),
             pipes: Rc::default(),
             tasks: Tasks::new(),
-            timers: SleepQueue::default(),
+            sleeps: SleepQueue::default(),
             turn: Cell::new(0),
             now: Cell::new(Instant::default()),
             ring: set_up(RING_SUBMISSIONS)?,
@@ -170,14 +169,14 @@ impl Driver {
         Ok(Rc::new(driver))
     }
 
-    /// Runs until `root` is done.
+    /// Runs the loop until `root` completes.
     pub(super) fn run<T>(
         self: &Rc<Self>,
         mut root: Pin<Box<impl Future<Output = T>>>,
     ) -> io::Result<T> {
         loop {
-            // Tasks that are woken meanwhile run as well, but a task that wakes itself without end does not keep the
-            // others from their news.
+            // Tasks that wake meanwhile run as well, within a bound: a task that wakes itself forever must not keep the
+            // others from their I/O.
             for _ in 0..self.tasks.queued() + TURN_WAKES_MAX {
                 let Some((index, waker)) = self.tasks.next() else {
                     break;
@@ -194,7 +193,7 @@ impl Driver {
         }
     }
 
-    /// Tells the kernel what is new, waits if there is nothing else to do, and takes in what it tells.
+    /// Runs one turn: submits new entries, waits if there is nothing else to do, and handles completions.
     fn turn(&self) -> io::Result<()> {
         let has_work = self.tasks.queued() > 0 || !self.later.borrow().is_empty();
         self.arm_time();
@@ -202,14 +201,14 @@ impl Driver {
         self.turn.set(self.turn.get().wrapping_add(1));
         self.tick();
         self.reap();
-        if self.timers.fire(self.now.get()) {
+        if self.sleeps.fire(self.now.get()) {
             self.tick_wall();
         }
         self.later.take().into_iter().for_each(Waker::wake);
         Ok(())
     }
 
-    /// Submits, and waits until so many completions are there.
+    /// Submits, and waits for `wanted` completions.
     fn enter(&self, wanted: usize) -> io::Result<()> {
         loop {
             self.refill();
@@ -221,7 +220,7 @@ impl Driver {
             match self.ring.submit_and_wait(wanted) {
                 Ok(_) if !is_more => return Ok(()),
                 Ok(_) => {}
-                // A signal, or completions that have to be taken in first.
+                // A signal arrived, or the kernel wants completions handled first.
                 Err(error)
                     if matches!(
                         error.raw_os_error(),
@@ -235,14 +234,14 @@ impl Driver {
         }
     }
 
-    /// Whether the kernel has nothing to do or to tell at present.
+    /// Whether the kernel has nothing to do and nothing to report.
     fn is_calm(&self) -> bool {
         // SAFETY: as in `try_push`.
         let queue = unsafe { self.ring.submission_shared() };
         queue.is_empty() && !queue.taskrun() && !queue.cq_overflow()
     }
 
-    /// Moves what has waited for room into the submission queue.
+    /// Moves entries that found the submission queue full into it.
     fn refill(&self) {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.is_empty() {
@@ -254,8 +253,9 @@ impl Driver {
     }
 
     fn try_push(&self, entry: &squeue::Entry) -> bool {
-        // SAFETY: one thread, and the queue lives for this line only, so there are never two. The entries of this
-        // module name descriptors, and memory that is `self.timespec` at most, which lives as long as the ring.
+        // SAFETY: one thread uses the ring, and the queue handle lives for this line only, so there are never two. The
+        // entries of this module name descriptors and no memory except `self.timespec`, which lives as long as the
+        // ring.
         unsafe { self.ring.submission_shared().push(entry).is_ok() }
     }
 
@@ -265,10 +265,10 @@ impl Driver {
         }
     }
 
-    /// Takes in every completion that is there.
+    /// Handles all completions that have arrived.
     fn reap(&self) {
         loop {
-            // SAFETY: as with the submission queue: one thread, one at a time.
+            // SAFETY: as with the submission queue: one thread, one handle at a time.
             let next = unsafe { self.ring.completion_shared().next() };
             let Some(entry) = next else { return };
             self.complete(&entry);
@@ -282,7 +282,7 @@ impl Driver {
             1 => OperationKind::Receive,
             2 => OperationKind::Send,
             3 => OperationKind::Accept,
-            4 => return self.timers.came(),
+            4 => return self.sleeps.timeout_fired(),
             // A cancellation that came too late.
             _ => return,
         };
@@ -291,8 +291,8 @@ impl Driver {
         }
         let key = OperationKey::of(name);
         let is_over = match self.owners.get(key) {
-            Some(OperationOwner::Socket(socket)) => socket.told(kind, result, is_last),
-            Some(OperationOwner::Listener(state)) => state.told(),
+            Some(OperationOwner::Socket(socket)) => socket.on_event(kind, result, is_last),
+            Some(OperationOwner::Listener(state)) => state.on_event(),
             None => false,
         };
         if is_over {
@@ -300,7 +300,7 @@ impl Driver {
         }
     }
 
-    /// Has the kernel tell when `fd` is ready: once, or every time that it becomes so again.
+    /// Makes the kernel report when `fd` becomes ready: once, or every time if `is_lasting`.
     pub(super) fn watch(&self, key: OperationKey, kind: OperationKind, fd: i32, is_lasting: bool) {
         let events = match kind {
             OperationKind::Send => libc::POLLOUT,
@@ -311,7 +311,7 @@ impl Driver {
         self.push(poll.build().user_data(key.name(kind)));
     }
 
-    /// Ends a watch. Its last completion is still to come.
+    /// Cancels a watch. Its last completion is still to come.
     pub(super) fn forget(&self, key: OperationKey, kind: OperationKind) {
         let cancel = opcode::AsyncCancel::new(key.name(kind)).build();
         self.push(cancel.flags(squeue::Flags::SKIP_SUCCESS));
@@ -321,7 +321,7 @@ impl Driver {
         self.owners.add(owner)
     }
 
-    /// Gives a key back. No operation carries it any more.
+    /// Frees a key that no operation carries any more.
     pub(super) fn remove(&self, key: OperationKey) {
         self.owners.remove(key);
     }
@@ -331,9 +331,9 @@ impl Driver {
         self.later.borrow_mut().push(cx.waker().clone());
     }
 
-    /// Lets the kernel know of the next time to wake up, unless it knows of an earlier one.
+    /// Submits a timeout for the next sleep, unless an earlier one is already armed.
     fn arm_time(&self) {
-        let Some(wait) = self.timers.wanted(self.now.get()) else {
+        let Some(wait) = self.sleeps.next_timeout(self.now.get()) else {
             return;
         };
         self.timespec.set(Timespec::from(wait));
@@ -344,13 +344,12 @@ impl Driver {
         );
     }
 
-    /// Reads the clock.
     fn tick(&self) {
         self.now
             .set(Instant(self.start.elapsed().as_nanos() as u64));
     }
 
-    /// Follows the wall clock, which may be set.
+    /// Reads both clocks. The wall clock may have been set.
     fn tick_wall(&self) {
         self.tick();
         let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -363,13 +362,13 @@ impl Driver {
         self.epoch_ms.get() + self.now.get().0 / 1_000_000
     }
 
-    /// How many places the table has, taken or not.
+    /// How many slots the table has, used or free.
     #[cfg(test)]
-    pub(super) fn places(&self) -> usize {
+    pub(super) fn slot_count(&self) -> usize {
         self.owners.slots.borrow().len()
     }
 
-    /// Asks the kernel for so many things that come to nothing.
+    /// Submits `count` operations that do nothing.
     #[cfg(test)]
     pub(super) fn flood(&self, count: usize) {
         (0..count).for_each(|_| self.push(opcode::Nop::new().build()));
@@ -380,11 +379,11 @@ impl Driver {
         self.in_flight.get()
     }
 
-    /// Ends everything: tasks, then what they have left in flight.
+    /// Ends all tasks, then waits for the operations that they leave in flight.
     pub(super) fn end(&self) {
         self.tasks.clear();
-        self.timers.clear();
-        // What a handle that outlives the loop still has in flight ends too.
+        self.sleeps.clear();
+        // Handles that outlive the loop may have operations in flight too.
         let all = opcode::AsyncCancel2::new(io_uring::types::CancelBuilder::any()).build();
         self.push(all);
         for _ in 0..TURNS_TO_END_MAX {

@@ -13,7 +13,7 @@ use super::super::os;
 use super::driver::{Driver, OperationKey, OperationKind, OperationOwner};
 use crate::limits::ACCEPTS_AT_ONCE_MAX;
 
-/// Accepts in a row that found somebody before more than one is tried.
+/// After this many events in a row that found enough connections, an event accepts more than one.
 const STREAK_MIN: u32 = 4;
 
 /// A listening socket on its core.
@@ -31,9 +31,9 @@ pub(super) struct ListenerState {
     is_watched: Cell<bool>,
     is_closed: Cell<bool>,
     is_dropped: Cell<bool>,
-    /// How many are accepted before the ring is asked again.
+    /// How many accepts to try before asking the ring again.
     left: Cell<u32>,
-    /// How often in a row all that were to be accepted were there.
+    /// How many events in a row found as many connections as they were allowed.
     streak: Cell<u32>,
     waiting: RefCell<Vec<Waker>>,
 }
@@ -64,11 +64,10 @@ impl RingListener {
             OperationOwner::Listener(state)
         });
         Self {
-            state: made.unwrap_or_else(|| unreachable!("the table has asked for it")),
+            state: made.unwrap_or_else(|| unreachable!("the table calls its closure")),
         }
     }
 
-    /// Waits for the next connection.
     pub(super) async fn accept(&self) -> io::Result<(i32, Option<SocketAddr>)> {
         poll_fn(|cx| self.state.poll_accept(cx)).await
     }
@@ -130,11 +129,11 @@ impl ListenerState {
         }
     }
 
-    /// Hears from the ring. Says whether nothing is left of the listener.
-    pub(super) fn told(&self) -> bool {
+    /// Handles an event of the ring. Returns whether the listener is gone and its key can be freed.
+    pub(super) fn on_event(&self) -> bool {
         self.is_watched.set(false);
-        // An accept that finds nobody costs as much as one that finds somebody, so that usually one is tried for each
-        // time that the ring tells. More while they come faster than that.
+        // An accept that finds no connection costs as much as one that does, so an event usually tries a single accept.
+        // While connections arrive faster than that, it tries more.
         let streak = self.streak.get();
         self.streak.set(streak + 1);
         let at_once = 1 << streak.saturating_sub(STREAK_MIN).min(8);

@@ -1,16 +1,18 @@
-//! The world on io_uring, by a driver of our own, for Linux 6.1 and newer.
+//! The world on io_uring for Linux 6.1 and newer, with a driver of our own.
 //!
-//! The ring is asked one thing only: when. It tells which sockets have become ready, and the time; all of that with one
-//! system call a turn of the loop, in which nothing interrupts the core. What is ready is then received, sent and
-//! accepted by plain non-blocking calls. Measured, receiving through the ring into buffers that the kernel picks costs
-//! the same; and so no memory is ever lent to the kernel, an idle connection holds no buffer, nothing has to be
-//! cancelled before bytes pass through a pipe, and a half that nobody polls takes nothing in.
+//! Weir asks the ring only when something is ready: sockets and times, in one system call a turn of the loop, and
+//! without interrupting the core. Plain non-blocking calls then receive, send and accept. Receiving through the ring
+//! into buffers that the kernel picks measured no faster. In return Weir never lends memory to the kernel, idle
+//! connections hold no buffer, nothing has to be cancelled before bytes pass through a pipe, and a half that no task
+//! polls receives nothing.
 //!
-//! Readiness is told when it begins (`RingSocket` remembers it until a call says otherwise), by a watch that lasts for
-//! the life of a connection, and costs no operation a request.
+//! The kernel reports the moment when a socket becomes ready, and `RingSocket` remembers it until a call finds the
+//! socket not ready. One watch lasts for the life of a connection, so a request costs no operation.
 //!
-//! A turn: every task that is to run runs once, and what it wakes; the kernel is told of new watches, and waits if
-//! there is nothing else to do; completions wake tasks; sleeps that are over wake theirs.
+//! A turn of the loop:
+//! - Every ready task runs once, and so do the tasks that they wake.
+//! - The driver submits new watches, and waits if no task is ready.
+//! - Completions wake tasks, and so do sleeps that have ended.
 
 mod driver;
 mod listener;
@@ -45,18 +47,18 @@ pub use listener::RingListener;
 pub use rx::RingRx;
 pub use tx::RingTx;
 
-/// Whether the kernel grants what this driver needs.
+/// Checks that the kernel grants what this driver needs.
 ///
 /// # Errors
-/// It does not: it is older than 6.1, or has no io_uring, or forbids it.
+/// The kernel is older than 6.1, lacks io_uring or forbids it.
 pub fn probe() -> io::Result<()> {
     driver::set_up(1).map(drop)
 }
 
-/// Runs one core's world on the calling thread until the future that `body` makes is done.
+/// Runs one core's world on the calling thread until the future that `body` makes completes.
 ///
 /// # Errors
-/// Those of [`probe`], or the kernel breaks the ring.
+/// Those of [`probe`], or the kernel fails the ring.
 pub fn run<F, B>(body: B) -> io::Result<F::Output>
 where
     F: Future,
@@ -64,7 +66,7 @@ where
 {
     let driver = Driver::new()?;
     let _entered = driver.tasks.enter();
-    // Also when a task panics.
+    // Runs also when a task panics.
     let ending = EndOnDrop { driver };
     let root = body(Ring {
         driver: ending.driver.clone(),
@@ -89,7 +91,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Takes over a connected, non-blocking socket.
+    /// Wraps a connected, non-blocking socket.
     fn connection(&self, fd: i32, peer: Option<SocketAddr>, readable: bool) -> Connection<Self> {
         let socket = RingSocket::new(&self.driver, fd, readable);
         Connection {
@@ -99,10 +101,11 @@ impl Ring {
         }
     }
 
-    /// Connects a socket. A Unix socket whose queue is full does not say when there is room: it is tried again.
+    /// Connects a socket. The system does not report when the queue of a full Unix socket has room, so this tries again
+    /// after a pause.
     async fn connect_socket(&self, socket: &RingSocket, to: &SockAddr) -> io::Result<()> {
         loop {
-            // SAFETY: the address lives for the call and is as long as it says.
+            // SAFETY: the address lives for the call and has the length given.
             let connected = unsafe { libc::connect(socket.fd(), to.as_ptr().cast(), to.len()) };
             if connected == 0 {
                 return Ok(());

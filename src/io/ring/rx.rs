@@ -17,7 +17,7 @@ pub struct RingRx {
     pub(super) socket: Rc<RingSocket>,
     pub(super) bell: Option<Arc<BellState>>,
     ended: Option<io::ErrorKind>,
-    /// Which size of block is taken next.
+    /// The size class of the next block.
     class: u8,
 }
 
@@ -31,7 +31,7 @@ impl RingRx {
         }
     }
 
-    /// Fills a pipe with what has come; 0 is an end or an error, which a receive then tells.
+    /// Fills a pipe with received bytes. Returns 0 on an end or an error, which the next receive reports.
     pub(super) fn poll_fill(
         &mut self,
         cx: &Context<'_>,
@@ -44,9 +44,9 @@ impl RingRx {
             }
             match pipe.fill(self.socket.fd(), at_most) {
                 Ok(n) => {
-                    // How much is left cannot be told from how much came: a pipe is full by pages, not by bytes.
+                    // The byte count does not tell how much is left, because a pipe fills by pages.
                     self.socket.received(n, false);
-                    // What comes next on this connection is a head.
+                    // The next bytes on this connection are a head.
                     self.class = 0;
                     return Poll::Ready(n);
                 }
@@ -64,7 +64,7 @@ impl RingRx {
         }
     }
 
-    /// A full block says that more is there: take a larger one next. A nearly empty one says the opposite.
+    /// Takes a larger block next if this one came full, and a smaller one if it came nearly empty.
     fn adapt(&mut self, got: usize) {
         let size = BLOCK_BYTES[self.class as usize];
         if got >= size && (self.class as usize) < BLOCK_BYTES.len() - 1 {
@@ -79,7 +79,7 @@ impl Rx for RingRx {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         loop {
             if let Some(kind) = self.ended {
-                // Whoever passes bytes on is to have sent them before it hears that there will be no more.
+                // A relay must send the bytes it has before it learns that no more will come.
                 if self.socket.has_received_now() {
                     self.socket.go_on_later(cx);
                     return Poll::Pending;
@@ -145,9 +145,9 @@ impl Drop for RingRx {
     }
 }
 
-/// Receives what is there into a block; 0 is the end of the stream.
+/// Receives into a block. Returns 0 at the end of the stream.
 fn receive(fd: i32, filling: &mut ReceiveBlock) -> io::Result<usize> {
-    // SAFETY: at most as much is written as fits behind the pointer, and the block is ours for the call.
+    // SAFETY: the system writes at most as many bytes as fit behind the pointer, and the block is ours for the call.
     let n = unsafe { libc::recv(fd, filling.ptr().cast(), filling.capacity(), 0) };
     let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
     // SAFETY: the system has written that many.

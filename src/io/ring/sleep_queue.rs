@@ -1,7 +1,7 @@
-//! Sleeps: a handful a core, since connections use the core's own timers.
+//! Sleeps. There are only a few a core, because connections use the core's own timers.
 //!
-//! The kernel is told of a time only if it is earlier than all that it has been told of: what is waited for most is a
-//! tick that comes again and again, and a timer set and taken back with every wait would cost more than the tick.
+//! The driver arms a kernel timeout only for a time earlier than all armed ones. Most sleeps are a tick that comes
+//! again and again, and arming and cancelling a timeout for every wait would cost more than the tick.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -13,33 +13,33 @@ use std::time::Duration;
 use super::super::Instant;
 use super::driver::Driver;
 
-/// Who sleeps until when.
+/// Sleeping tasks by the time at which they wake.
 #[derive(Default)]
 pub(super) struct SleepQueue {
     sleepers: RefCell<BTreeMap<(Instant, u64), Waker>>,
     count: Cell<u64>,
-    /// The times that the kernel has been told of, each earlier than the one before.
-    told: RefCell<Vec<Instant>>,
+    /// The armed kernel timeouts, each earlier than the one before.
+    armed: RefCell<Vec<Instant>>,
 }
 
 impl SleepQueue {
-    /// How long from `now` to the next wake-up, if the kernel has to be told of it.
-    pub(super) fn wanted(&self, now: Instant) -> Option<Duration> {
+    /// How long from `now` until the next sleep ends, if that needs a new kernel timeout.
+    pub(super) fn next_timeout(&self, now: Instant) -> Option<Duration> {
         let (&(at, _), _) = self.sleepers.borrow().first_key_value()?;
-        let mut told = self.told.borrow_mut();
-        if at == Instant::NEVER || told.last().is_some_and(|&last| last <= at) {
+        let mut armed = self.armed.borrow_mut();
+        if at == Instant::NEVER || armed.last().is_some_and(|&last| last <= at) {
             return None;
         }
-        told.push(at);
+        armed.push(at);
         Some(at.since(now))
     }
 
-    /// The earliest of the times that the kernel was told of has come.
-    pub(super) fn came(&self) {
-        self.told.borrow_mut().pop();
+    /// Removes the earliest timeout, which has fired.
+    pub(super) fn timeout_fired(&self) {
+        self.armed.borrow_mut().pop();
     }
 
-    /// Wakes those whose time has come. Says whether there were any.
+    /// Wakes the tasks whose time has come. Returns whether there were any.
     pub(super) fn fire(&self, now: Instant) -> bool {
         let mut has_fired = false;
         loop {
@@ -60,7 +60,7 @@ impl SleepQueue {
     }
 }
 
-/// Waits until a time has come.
+/// Completes at a given time.
 pub(super) struct Sleep {
     driver: Rc<Driver>,
     at: Instant,
@@ -85,13 +85,13 @@ impl Future for Sleep {
         if driver.now.get() >= at {
             return Poll::Ready(());
         }
-        let timers = &driver.timers;
+        let sleeps = &driver.sleeps;
         let count = *self.count.get_or_insert_with(|| {
-            timers.count.set(timers.count.get() + 1);
-            timers.count.get()
+            sleeps.count.set(sleeps.count.get() + 1);
+            sleeps.count.get()
         });
         let waker = cx.waker().clone();
-        timers.sleepers.borrow_mut().insert((at, count), waker);
+        sleeps.sleepers.borrow_mut().insert((at, count), waker);
         Poll::Pending
     }
 }
@@ -99,7 +99,7 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some(count) = self.count {
-            let mut sleepers = self.driver.timers.sleepers.borrow_mut();
+            let mut sleepers = self.driver.sleeps.sleepers.borrow_mut();
             let waker = sleepers.remove(&(self.at, count));
             drop(sleepers);
             drop(waker);
@@ -112,29 +112,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_is_told_of_earlier_times_only() {
-        let timers = SleepQueue::default();
+    fn only_earlier_sleeps_arm_a_new_timeout() {
+        let sleeps = SleepQueue::default();
         let sleep = |at| {
-            let mut sleepers = timers.sleepers.borrow_mut();
+            let mut sleepers = sleeps.sleepers.borrow_mut();
             sleepers.insert((Instant(at), 0), Waker::noop().clone());
         };
-        assert_eq!(timers.wanted(Instant(0)), None);
+        assert_eq!(sleeps.next_timeout(Instant(0)), None);
         sleep(u64::MAX);
-        assert_eq!(timers.wanted(Instant(0)), None, "never comes");
-        sleep(500);
-        assert_eq!(timers.wanted(Instant(100)), Some(Duration::from_nanos(400)));
-        assert_eq!(timers.wanted(Instant(100)), None, "it knows");
-        sleep(300);
-        assert_eq!(timers.wanted(Instant(100)), Some(Duration::from_nanos(200)));
-        assert!(!timers.fire(Instant(299)));
-        timers.came();
-        assert!(timers.fire(Instant(300)));
-        assert_eq!(timers.wanted(Instant(300)), None, "500 is still known");
-        timers.came();
         assert_eq!(
-            timers.wanted(Instant(499)),
+            sleeps.next_timeout(Instant(0)),
+            None,
+            "a sleep without an end needs no timeout"
+        );
+        sleep(500);
+        assert_eq!(
+            sleeps.next_timeout(Instant(100)),
+            Some(Duration::from_nanos(400))
+        );
+        assert_eq!(sleeps.next_timeout(Instant(100)), None, "already armed");
+        sleep(300);
+        assert_eq!(
+            sleeps.next_timeout(Instant(100)),
+            Some(Duration::from_nanos(200))
+        );
+        assert!(!sleeps.fire(Instant(299)));
+        sleeps.timeout_fired();
+        assert!(sleeps.fire(Instant(300)));
+        assert_eq!(
+            sleeps.next_timeout(Instant(300)),
+            None,
+            "500 is still armed"
+        );
+        sleeps.timeout_fired();
+        assert_eq!(
+            sleeps.next_timeout(Instant(499)),
             Some(Duration::from_nanos(1)),
-            "it came too early, so it is told again"
+            "it fired too early, so it is armed again"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! A connected socket: what its two halves and the ring share.
+//! A connected socket, shared by its two halves and the ring.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -8,39 +8,39 @@ use super::super::os::reset;
 use super::driver::{Driver, OperationKey, OperationKind, OperationOwner};
 use crate::limits::TURN_BYTES_MAX;
 
-/// A socket. One allocation a connection, about 100 bytes; while nothing is in flight and both halves are gone, none.
+/// A connected socket. It is one allocation of about 100 bytes, freed when both halves and all its watches are gone.
 pub(super) struct RingSocket {
     pub(super) driver: Rc<Driver>,
     key: OperationKey,
-    /// Negative when it is closed or has left.
+    /// Negative once the socket is closed or packed for another core.
     fd: Cell<i32>,
     receiver: Cell<Option<Waker>>,
     sender: Cell<Option<Waker>>,
-    /// The turn in which something was received last, and how many bytes.
+    /// The turn in which the socket last received, and how many bytes that turn brought.
     turn: Cell<u32>,
     spent: Cell<u32>,
-    /// Halves that are alive.
+    /// How many halves are alive.
     halves: Cell<u8>,
-    /// Watches for something to receive that have been begun, up to two.
+    /// How many receive watches were started; stops counting at 2.
     watches: Cell<u8>,
     watches_receive: Cell<bool>,
     watches_send: Cell<bool>,
-    /// There may be something to be received. Once cleared, the watch tells when that changes.
+    /// A receive may succeed. After a receive clears this, the watch reports when it changes.
     pub(super) readable: Cell<bool>,
-    /// There may be room to send.
+    /// A send may succeed.
     pub(super) writable: Cell<bool>,
-    /// The other side has ended or broken the connection: what is to be received does not run dry.
+    /// The peer has ended or broken the connection, so receiving never runs dry.
     has_end: Cell<bool>,
-    /// A send has failed. The system tells of a reset only once, so that a receive may read it as an end.
+    /// A send has failed. The system reports a reset only once, so a later receive may see a plain end.
     pub(super) broken: Cell<bool>,
-    /// The connection is to end in a reset.
+    /// The connection must end in a reset.
     pub(super) aborting: Cell<bool>,
-    /// Something was received, sent, or waited for.
+    /// The socket has received, sent or waited.
     pub(super) used: Cell<bool>,
 }
 
 impl RingSocket {
-    /// Takes over a connected, non-blocking socket, for two halves. `readable`: something may have come already.
+    /// Wraps a connected, non-blocking socket for two halves. `readable` says that bytes may have arrived already.
     pub(super) fn new(driver: &Rc<Driver>, fd: i32, readable: bool) -> Rc<Self> {
         let mut made = None;
         driver.add(|key| {
@@ -66,14 +66,14 @@ impl RingSocket {
             made = Some(socket.clone());
             OperationOwner::Socket(socket)
         });
-        made.unwrap_or_else(|| unreachable!("the table has asked for it"))
+        made.unwrap_or_else(|| unreachable!("the table calls its closure"))
     }
 
     pub(super) fn fd(&self) -> i32 {
         self.fd.get()
     }
 
-    /// Whether something may be received now. If not, the task is woken when that changes.
+    /// Whether a receive may succeed now. If not, the task wakes when that changes.
     pub(super) fn may_receive(&self, cx: &Context<'_>) -> bool {
         self.used.set(true);
         let is_spent = self.has_received_now() && self.spent.get() >= TURN_BYTES_MAX;
@@ -86,7 +86,7 @@ impl RingSocket {
         }
         remember(&self.receiver, cx);
         if !self.watches_receive.replace(true) {
-            // A lasting watch has to be cancelled at the end; connections for one request do without.
+            // A lasting watch costs a cancellation at the end, which connections for a single request avoid.
             let watches = self.watches.get();
             self.watches.set((watches + 1).min(2));
             self.driver
@@ -95,18 +95,18 @@ impl RingSocket {
         false
     }
 
-    /// Whether something was received in this turn.
+    /// Whether the socket has received in this turn.
     pub(super) fn has_received_now(&self) -> bool {
         self.spent.get() > 0 && self.turn.get() == self.driver.turn.get()
     }
 
-    /// Has the receiving task polled again in the next turn.
+    /// Polls the receiving task again in the next turn.
     pub(super) fn go_on_later(&self, cx: &Context<'_>) {
         remember(&self.receiver, cx);
         self.driver.wake_later(cx);
     }
 
-    /// Takes note of a receive that has brought `n` bytes, all that there was if `is_all`.
+    /// Records a receive of `n` bytes. `is_all` says that it left nothing behind.
     pub(super) fn received(&self, n: usize, is_all: bool) {
         let turn = self.driver.turn.get();
         let before = if self.turn.replace(turn) == turn {
@@ -120,7 +120,7 @@ impl RingSocket {
         }
     }
 
-    /// Whether something may be sent now. If not, the task is woken when that changes.
+    /// Whether a send may succeed now. If not, the task wakes when that changes.
     pub(super) fn may_send(&self, cx: &Context<'_>) -> bool {
         self.used.set(true);
         if self.writable.get() {
@@ -134,10 +134,10 @@ impl RingSocket {
         false
     }
 
-    /// Hears from the ring. Says whether nothing is left of the socket.
-    pub(super) fn told(&self, kind: OperationKind, events: i32, is_last: bool) -> bool {
+    /// Handles an event of the ring. Returns whether the socket is gone and its key can be freed.
+    pub(super) fn on_event(&self, kind: OperationKind, events: i32, is_last: bool) -> bool {
         let ends = i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR);
-        // What a watch that has failed would have told is found out by trying.
+        // If the watch itself failed, the next call finds out why.
         if kind == OperationKind::Send {
             self.watches_send.set(false);
             self.writable.set(true);
@@ -157,12 +157,12 @@ impl RingSocket {
         self.halves.get() == 0 && !self.watches_receive.get() && !self.watches_send.get()
     }
 
-    /// Takes the descriptor out of a socket that nobody has used. Its halves are to be dropped.
+    /// Takes the descriptor out of an unused socket. The caller drops the halves.
     pub(super) fn leave(&self) -> i32 {
         self.fd.replace(-1)
     }
 
-    /// One half is gone. With the second one the socket closes.
+    /// Drops one half. Dropping the second closes the socket.
     pub(super) fn drop_half(&self) {
         self.halves.set(self.halves.get() - 1);
         if self.halves.get() > 0 {
@@ -179,7 +179,7 @@ impl RingSocket {
             if self.aborting.get() {
                 reset(fd);
             }
-            // SAFETY: the descriptor is this socket's own, and nobody uses it after this.
+            // SAFETY: the descriptor belongs to this socket, and nothing uses it after this.
             unsafe { libc::close(fd) };
         }
         let wakers = (self.receiver.take(), self.sender.take());
@@ -190,14 +190,14 @@ impl RingSocket {
     }
 }
 
-fn remember(place: &Cell<Option<Waker>>, cx: &Context<'_>) {
-    let known = place.take().filter(|waker| waker.will_wake(cx.waker()));
-    place.set(Some(known.unwrap_or_else(|| cx.waker().clone())));
+fn remember(waker: &Cell<Option<Waker>>, cx: &Context<'_>) {
+    let known = waker.take().filter(|known| known.will_wake(cx.waker()));
+    waker.set(Some(known.unwrap_or_else(|| cx.waker().clone())));
 }
 
-fn wake(place: &Cell<Option<Waker>>) {
-    if let Some(waker) = place.take() {
-        waker.wake_by_ref();
-        place.set(Some(waker));
+fn wake(waker: &Cell<Option<Waker>>) {
+    if let Some(known) = waker.take() {
+        known.wake_by_ref();
+        waker.set(Some(known));
     }
 }

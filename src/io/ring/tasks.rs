@@ -1,9 +1,9 @@
-//! The tasks of one core and who of them is to run.
+//! The tasks of one core and the queue of those that are ready.
 //!
-//! A waker is a number: which executor, which slot, and which of the slot's owners. Making, cloning and dropping one
-//! touches nothing, so that it is sound wherever it is carried. Waking asks the calling thread for the executor that
-//! runs on it: on any other thread than its own a wake finds another number there, or none, and does nothing. Other
-//! threads reach a core by its bell.
+//! A waker is a number that names an executor, a slot and one of the slot's successive owners. Making, cloning or
+//! dropping a waker touches no memory, so a waker may go anywhere. Waking looks up the executor of the calling thread.
+//! On any thread but its own, the wake finds another executor's number or none, and does nothing. Other threads reach a
+//! core by its doorbell.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use std::task::{Context, RawWaker, RawWakerVTable, Waker};
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
-/// The task that a core is run for. It lies on the caller's stack.
+/// The task that the loop runs for. It lies on the caller's stack.
 pub(super) const ROOT: u32 = 0;
 
 const INDEX_BITS: u32 = 24;
@@ -24,11 +24,10 @@ const GENERATION_BITS: u32 = 24;
 const INDEX_MAX: u32 = (1 << INDEX_BITS) - 1;
 
 thread_local! {
-    /// The executor that runs on this thread: the one thing that a waker, being a number, has to find.
+    /// The executor of this thread. It is thread-local because a waker, being a number, has no other way to find it.
     static HERE: RefCell<Option<Rc<Tasks>>> = const { RefCell::new(None) };
 }
 
-/// All tasks of a core.
 pub(super) struct Tasks {
     id: u16,
     slots: RefCell<Vec<TaskSlot>>,
@@ -36,18 +35,18 @@ pub(super) struct Tasks {
     queue: RefCell<VecDeque<u32>>,
 }
 
-/// Room for a task. 32 bytes: there is one a connection.
+/// Room for a task: 32 bytes, one for each connection.
 struct TaskSlot {
-    /// Empty while the task runs, and for the root.
+    /// `None` while the task runs, and for the root.
     task: Option<Task>,
-    /// Tells the present owner from former ones that wakers still name.
+    /// Tells the present owner from former ones, which old wakers may still name.
     generation: u32,
     is_live: bool,
     is_queued: bool,
 }
 
 impl Tasks {
-    /// An executor with its root, which is queued.
+    /// Makes an executor whose root is ready.
     pub(super) fn new() -> Rc<Self> {
         static COUNT: AtomicU16 = AtomicU16::new(0);
         let root = TaskSlot {
@@ -64,14 +63,14 @@ impl Tasks {
         })
     }
 
-    /// Lets wakes on this thread find this executor, until what is returned is dropped.
+    /// Lets wakes on this thread find this executor until the returned guard is dropped.
     pub(super) fn enter(self: &Rc<Self>) -> Entered {
         Entered {
             before: HERE.replace(Some(self.clone())),
         }
     }
 
-    /// Starts a task: it runs when its turn comes.
+    /// Starts a task; it runs behind the tasks that are ready already.
     pub(super) fn spawn(&self, task: Task) {
         let index = self.free.borrow_mut().pop();
         let mut slots = self.slots.borrow_mut();
@@ -93,12 +92,12 @@ impl Tasks {
         self.queue.borrow_mut().push_back(index);
     }
 
-    /// How many tasks are to run.
+    /// How many tasks are ready.
     pub(super) fn queued(&self) -> usize {
         self.queue.borrow().len()
     }
 
-    /// Takes the next task that is to run, with its waker.
+    /// Takes the next ready task, with its waker.
     pub(super) fn next(&self) -> Option<(u32, Waker)> {
         let index = self.queue.borrow_mut().pop_front()?;
         let slot = &mut self.slots.borrow_mut()[index as usize];
@@ -106,7 +105,7 @@ impl Tasks {
         Some((index, self.waker(index, slot.generation)))
     }
 
-    /// Polls a task that [`Tasks::next`] has given. It is gone when it is done, or when it panics.
+    /// Polls a task from [`Tasks::next`]. Frees its slot when it completes or panics.
     pub(super) fn run(&self, index: u32, waker: &Waker) {
         let Some(mut task) = self.slots.borrow_mut()[index as usize].task.take() else {
             return;
@@ -126,7 +125,7 @@ impl Tasks {
         }
     }
 
-    /// Drops every task. They may wake and start others meanwhile, which go as well.
+    /// Drops every task, and those that the dropped ones start.
     pub(super) fn clear(&self) {
         loop {
             let left = |slot: &mut TaskSlot| slot.task.take();
@@ -166,8 +165,8 @@ impl Tasks {
             | (generation as usize) << INDEX_BITS
             | index as usize;
         let data = ptr::without_provenance(name);
-        // SAFETY: the table's functions never follow the pointer, which is a number; so nothing can be freed too early
-        // or touched by two threads.
+        // SAFETY: the pointer is a number, and the table's functions never follow it. So no memory can be freed too
+        // early or touched by two threads.
         unsafe { Waker::from_raw(RawWaker::new(data, &TABLE)) }
     }
 }
@@ -175,7 +174,7 @@ impl Tasks {
 static TABLE: RawWakerVTable =
     RawWakerVTable::new(|data| RawWaker::new(data, &TABLE), wake, wake, |_| {});
 
-/// Wakes the task of that name if its executor runs on this thread.
+/// Wakes the named task if its executor runs on this thread.
 fn wake(data: *const ()) {
     let name = data.addr();
     // A thread that is ending has no executor any more.
@@ -189,7 +188,7 @@ fn wake(data: *const ()) {
     });
 }
 
-/// The stay of an executor on its thread.
+/// Restores the thread's former executor when dropped.
 pub(super) struct Entered {
     before: Option<Rc<Tasks>>,
 }
@@ -200,7 +199,7 @@ impl Drop for Entered {
     }
 }
 
-/// A poll under way: however it ends, the slot is not left taken by nobody.
+/// A poll under way. Dropping it frees the slot unless the task is to stay.
 struct Running<'a> {
     tasks: &'a Tasks,
     index: u32,
@@ -223,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs what is queued and returns how many polls that took.
+    /// Runs all ready tasks and returns how many polls that took.
     fn drain(tasks: &Tasks) -> usize {
         let mut polls = 0;
         while let Some((index, waker)) = tasks.next() {
@@ -233,7 +232,7 @@ mod tests {
         polls
     }
 
-    /// A task that counts its polls and leaves its waker.
+    /// A task that counts its polls and gives its waker out.
     fn counting(polls: &Rc<Cell<usize>>, left: &Rc<RefCell<Option<Waker>>>) -> Task {
         let (polls, left) = (polls.clone(), left.clone());
         Box::pin(poll_fn(move |cx| {
@@ -267,7 +266,7 @@ mod tests {
         stale.wake_by_ref();
         assert_eq!(drain(&tasks), 1, "two wakes are one run");
         tasks.spawn(counting(&polls, &left));
-        assert_eq!(tasks.slots.borrow().len(), 2, "the slot is used again");
+        assert_eq!(tasks.slots.borrow().len(), 2, "the slot is reused");
         drain(&tasks);
         stale.wake();
         assert_eq!(drain(&tasks), 0, "its former owner has ended");
@@ -287,7 +286,7 @@ mod tests {
         let copy = waker.clone();
         std::thread::spawn(move || {
             copy.wake_by_ref();
-            // Another executor's task has the same place.
+            // Another executor has a task in the same slot.
             let tasks = Tasks::new();
             let _entered = tasks.enter();
             tasks.spawn(Box::pin(std::future::pending()));
@@ -297,7 +296,7 @@ mod tests {
         })
         .join()
         .unwrap();
-        assert_eq!(drain(&tasks), 0, "the wake was not on this thread");
+        assert_eq!(drain(&tasks), 0, "the wake came on another thread");
         drop(entered);
         waker.wake_by_ref();
         assert_eq!(drain(&tasks), 0);
@@ -311,16 +310,16 @@ mod tests {
         let tasks = Tasks::new();
         let _entered = tasks.enter();
         let (polls, left) = (Rc::new(Cell::new(0)), Rc::default());
-        tasks.spawn(Box::pin(async { panic!("as it is wanted here") }));
+        tasks.spawn(Box::pin(async { panic!("wanted by the test") }));
         tasks.spawn(counting(&polls, &left));
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drain(&tasks)));
         assert!(caught.is_err());
         assert_eq!((drain(&tasks), polls.get()), (1, 1));
         tasks.spawn(counting(&polls, &left));
-        assert_eq!(tasks.slots.borrow().len(), 3, "its slot is used again");
+        assert_eq!(tasks.slots.borrow().len(), 3, "its slot is reused");
         let held = Rc::downgrade(&polls);
         drop((polls, left.take()));
         tasks.clear();
-        assert!(held.upgrade().is_none(), "nothing of a task stays");
+        assert!(held.upgrade().is_none(), "nothing of a task remains");
     }
 }

@@ -1,4 +1,4 @@
-//! What the conformance programs cannot see: the loop, its bounds, and what is left when it ends.
+//! What the conformance programs cannot see: the loop, its bounds, and what it leaves behind.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use crate::limits::{
 
 type Halves = (RingRx, RingTx);
 
-/// A connection's two ends, both on the ring.
+/// Both ends of a connection, each on the ring.
 async fn pair(net: &Ring) -> (Halves, Halves) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = Address::Ip(socket.local_addr().unwrap());
@@ -28,7 +28,7 @@ async fn pair(net: &Ring) -> (Halves, Halves) {
     ((near.rx, near.tx), (far.rx, far.tx))
 }
 
-/// The ring's end of a connection whose other end is a plain socket.
+/// The ring's end of a connection, and a plain socket as the other end.
 async fn with_plain(net: &Ring) -> (Halves, TcpStream) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let plain = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
@@ -48,7 +48,7 @@ async fn has_nothing(rx: &mut RingRx) -> bool {
 }
 
 #[test]
-fn a_task_that_wakes_itself_starves_nobody() {
+fn a_task_that_wakes_itself_starves_no_other() {
     run(|net| async move {
         let is_over = Rc::new(Cell::new(false));
         let (flag, polls) = (is_over.clone(), Rc::new(Cell::new(0_u64)));
@@ -77,7 +77,7 @@ fn a_task_that_wakes_itself_starves_nobody() {
 }
 
 #[test]
-fn a_turn_takes_a_bounded_part_of_what_one_connection_has() {
+fn a_turn_receives_a_bounded_amount_from_one_connection() {
     run(|net| async move {
         let ((mut rx, _tx), mut plain) = with_plain(&net).await;
         let bytes = vec![7; 16 * TURN_BYTES_MAX as usize];
@@ -110,7 +110,7 @@ fn a_storm_of_connections_is_accepted_in_parts() {
             net.listen(ListenSocket::Tcp(socket, SocketOrigin::Bound))
                 .unwrap(),
         );
-        // By the turns in which they were accepted.
+        // Counts connections by the turn that accepted them.
         let accepted: Rc<RefCell<BTreeMap<u32, usize>>> = Rc::default();
         for _ in 0..ACCEPTS_POSTED {
             let (net, listener, accepted) = (net.clone(), listener.clone(), accepted.clone());
@@ -134,7 +134,7 @@ fn a_storm_of_connections_is_accepted_in_parts() {
 }
 
 #[test]
-fn a_half_that_nobody_polls_takes_nothing_in() {
+fn an_unpolled_half_receives_nothing() {
     run(|net| async move {
         let ((mut rx, _tx), mut plain) = with_plain(&net).await;
         assert!(has_nothing(&mut rx).await);
@@ -155,21 +155,21 @@ fn a_half_that_nobody_polls_takes_nothing_in() {
     .unwrap();
 }
 
-/// So that whoever passes bytes on has sent them before it hears that there will be no more.
+/// A relay must send the bytes it has before it learns that no more will come.
 #[test]
-fn an_end_is_told_in_a_later_turn_than_the_bytes_before_it() {
+fn an_end_is_reported_in_a_later_turn_than_the_last_bytes() {
     run(|net| async move {
         for is_reset in [false, true] {
             let ((mut rx, mut tx), mut plain) = with_plain(&net).await;
             assert!(has_nothing(&mut rx).await);
             plain.write_all(b"the last").unwrap();
             if is_reset {
-                // A close with unread bytes is a reset.
+                // Closing with unread bytes resets the connection.
                 tx.push(net.pool().copy(b"unread"));
                 poll_fn(|cx| tx.poll_send(cx)).await.unwrap();
             }
             drop(plain);
-            // The ring tells of both at once.
+            // The ring reports both at once.
             net.sleep_until(net.now() + Duration::from_millis(2)).await;
             let mut got = Vec::new();
             let mut turns = Vec::new();
@@ -194,14 +194,14 @@ fn an_end_is_told_in_a_later_turn_than_the_bytes_before_it() {
     .unwrap();
 }
 
-/// Connections end while news of them are on their way, and others take their places at once.
+/// Connections end while events for them are under way, and new connections take their slots at once.
 #[test]
-fn late_news_are_not_for_the_next_owner_of_a_place() {
+fn late_events_do_not_reach_the_next_owner_of_a_slot() {
     let left = run(|net| async move {
         for round in 0..500_u32 {
             let (near, far) = pair(&net).await;
             let ((mut near_rx, mut near_tx), (mut far_rx, far_tx)) = (near, far);
-            // The second watch of a half is a lasting one.
+            // A half's second watch is a lasting one.
             for _ in 0..2 {
                 assert!(has_nothing(&mut far_rx).await && has_nothing(&mut near_rx).await);
                 near_tx.push(net.pool().copy(&round.to_le_bytes()));
@@ -223,12 +223,12 @@ fn late_news_are_not_for_the_next_owner_of_a_place() {
         net
     });
     let driver = left.unwrap().driver;
-    assert!(driver.places() < 40, "{} places", driver.places());
+    assert!(driver.slot_count() < 40, "{} slots", driver.slot_count());
     assert_eq!(driver.in_flight(), 0);
 }
 
 #[test]
-fn more_than_the_queues_hold_is_lost_nowhere() {
+fn overfull_ring_queues_lose_nothing() {
     run(|net| async move {
         let ((_near, mut tx), (mut rx, _far)) = pair(&net).await;
         for _ in 0..5 {
@@ -254,7 +254,7 @@ fn nothing_outlives_the_loop() {
         async move {
             let ((mut rx, tx), peer) = with_plain(&net).await;
             *plain = Some(peer);
-            // A task that would wait for ever.
+            // A task that would wait forever.
             net.spawn(async move {
                 let _tx = tx;
                 while receive_some(&mut rx).await.is_some() {}
@@ -265,14 +265,18 @@ fn nothing_outlives_the_loop() {
     });
     let driver = driver.unwrap();
     assert_eq!(driver.in_flight(), 0);
-    assert_eq!(Rc::strong_count(&driver), 1, "nobody holds the world");
+    assert_eq!(
+        Rc::strong_count(&driver),
+        1,
+        "no handle to the driver remains"
+    );
     let mut rest = Vec::new();
     let ended = plain.unwrap().read_to_end(&mut rest);
     assert_eq!(ended.unwrap(), 0, "the connection has ended");
 }
 
 #[test]
-fn a_panic_ends_the_loop_and_what_it_had() {
+fn a_panic_ends_the_loop_and_its_connections() {
     let mut plain = None;
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
         run(|net| {
@@ -282,7 +286,7 @@ fn a_panic_ends_the_loop_and_what_it_had() {
                 *plain = Some(peer);
                 net.spawn(async move {
                     let _halves = halves;
-                    panic!("as it is wanted here");
+                    panic!("wanted by the test");
                 });
                 std::future::pending::<()>().await;
             }
@@ -314,7 +318,7 @@ fn connects_to_a_full_unix_socket_wait_for_room() {
             });
         }
         net.sleep_until(net.now() + Duration::from_millis(5)).await;
-        assert!(connected.get() < 5, "the queue was to be full");
+        assert!(connected.get() < 5, "the queue should be full");
         let listener = net
             .listen(ListenSocket::Unix(socket.into(), SocketOrigin::Bound))
             .unwrap();

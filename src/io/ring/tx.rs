@@ -16,9 +16,9 @@ use crate::limits::{KERNEL_QUEUED_BYTES, SEND_CHUNKS_MAX};
 /// Sending half of a socket.
 pub struct RingTx {
     pub(super) socket: Rc<RingSocket>,
-    /// Made when there is something to send; given back at rest.
-    work: Option<Box<SendQueue>>,
-    /// There while the kernel has as much as it takes.
+    /// Allocated when there is something to send; freed at rest.
+    queue: Option<Box<SendQueue>>,
+    /// Set while the kernel takes no more.
     full: Option<Charge>,
     ended: Option<io::ErrorKind>,
 }
@@ -29,7 +29,7 @@ struct SendQueue {
     chunks: VecDeque<Chunk>,
     /// Bytes in the chunks.
     bytes: usize,
-    /// Bytes that passed from another connection, and how many of the chunks are ahead of them.
+    /// Bytes that passed from another connection, and how many of the chunks go before them.
     pipe: Option<Pipe>,
     ahead: usize,
 }
@@ -38,54 +38,60 @@ impl RingTx {
     pub(super) fn new(socket: Rc<RingSocket>) -> Self {
         Self {
             socket,
-            work: None,
+            queue: None,
             full: None,
             ended: None,
         }
     }
 
-    /// The kernel takes no more. What it has, and what it holds back on the other side of an exchange, is memory too.
-    fn is_full(&mut self) {
+    /// Records that the kernel takes no more. The bytes in the kernel, and those that the other side of the exchange
+    /// holds back meanwhile, count as memory of this core.
+    fn mark_full(&mut self) {
         self.socket.writable.set(false);
         if self.full.is_none() {
             self.full = Some(self.socket.driver.pool.charge(KERNEL_QUEUED_BYTES));
         }
     }
 
-    /// Waits until no pipe is being emptied. False: sending has failed.
+    /// Waits until no pipe is being emptied. Returns false if sending has failed.
     pub(super) fn poll_idle(&mut self, cx: &Context<'_>) -> Poll<bool> {
-        while self.ended.is_none() && self.work.as_ref().is_some_and(|work| work.pipe.is_some()) {
+        while self.ended.is_none()
+            && self
+                .queue
+                .as_ref()
+                .is_some_and(|queue| queue.pipe.is_some())
+        {
             ready!(self.poll_some(cx));
         }
         Poll::Ready(self.ended.is_none())
     }
 
-    /// Queues what is in a pipe. Only while there is no other.
+    /// Queues the bytes of a pipe. Only one pipe may be queued at a time.
     pub(super) fn pass(&mut self, pipe: Pipe) {
-        let work = self.work.get_or_insert_default();
-        work.ahead = work.chunks.len();
-        work.pipe = Some(pipe);
+        let queue = self.queue.get_or_insert_default();
+        queue.ahead = queue.chunks.len();
+        queue.pipe = Some(pipe);
     }
 
-    /// Sends some of what is queued; ready when some was taken, or when sending has failed.
+    /// Sends some of the queue. Ready once the kernel has taken some, or once sending has failed.
     fn poll_some(&mut self, cx: &Context<'_>) -> Poll<()> {
         if !self.socket.may_send(cx) {
             return Poll::Pending;
         }
-        let Some(work) = &mut self.work else {
+        let Some(queue) = &mut self.queue else {
             return Poll::Ready(());
         };
-        match work.send(self.socket.fd()) {
-            // Then there is no more room.
-            Ok(false) => self.is_full(),
+        match queue.send(self.socket.fd()) {
+            // A partial send means that there is no more room.
+            Ok(false) => self.mark_full(),
             Ok(true) => self.full = None,
             Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => self.is_full(),
+                io::ErrorKind::WouldBlock => self.mark_full(),
                 io::ErrorKind::Interrupted => {}
                 kind => {
                     self.socket.broken.set(true);
                     self.ended = Some(kind);
-                    self.work = None;
+                    self.queue = None;
                 }
             },
         }
@@ -98,7 +104,7 @@ impl SendQueue {
         self.bytes + self.pipe.as_ref().map_or(0, Pipe::len)
     }
 
-    /// Sends the next part; says whether all of it was taken.
+    /// Sends the next part. Returns whether the kernel took all of it.
     fn send(&mut self, fd: i32) -> io::Result<bool> {
         let ahead = if self.pipe.is_some() {
             self.ahead
@@ -116,7 +122,7 @@ impl SendQueue {
         let n = ahead.min(SEND_CHUNKS_MAX);
         let mut flags = libc::MSG_NOSIGNAL;
         if self.pipe.is_some() || n < ahead {
-            // So that what is ahead leaves together with what follows.
+            // Lets the chunks leave in one segment with the bytes behind them.
             flags |= libc::MSG_MORE;
         }
         let (wanted, sent) = send(fd, self.chunks.iter().take(n), flags)?;
@@ -137,7 +143,7 @@ impl SendQueue {
     }
 }
 
-/// Sends up to [`SEND_CHUNKS_MAX`] chunks. Returns how many bytes they are, and how many were taken.
+/// Sends up to [`SEND_CHUNKS_MAX`] chunks. Returns their length and how many bytes the kernel took.
 fn send<'a>(
     fd: i32,
     chunks: impl Iterator<Item = &'a Chunk>,
@@ -161,7 +167,7 @@ fn send<'a>(
     message.msg_iov = parts.as_mut_ptr();
     message.msg_iovlen = count;
     let sent = match count {
-        // SAFETY: the first part is a chunk's bytes, which the caller holds.
+        // SAFETY: the first part is the bytes of a chunk, which the caller holds.
         1 => unsafe { libc::send(fd, parts[0].iov_base, wanted, flags) },
         // SAFETY: the message lives for the call, and its parts are bytes of chunks that the caller holds.
         _ => unsafe { libc::sendmsg(fd, &raw const message, flags) },
@@ -173,14 +179,14 @@ fn send<'a>(
 impl Tx for RingTx {
     fn push(&mut self, chunk: Chunk) {
         if !chunk.is_empty() {
-            let work = self.work.get_or_insert_default();
-            work.bytes += chunk.len();
-            work.chunks.push_back(chunk);
+            let queue = self.queue.get_or_insert_default();
+            queue.bytes += chunk.len();
+            queue.chunks.push_back(chunk);
         }
     }
 
     fn queued(&self) -> usize {
-        self.work.as_ref().map_or(0, |work| work.len())
+        self.queue.as_ref().map_or(0, |queue| queue.len())
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -197,7 +203,7 @@ impl Tx for RingTx {
 
     fn rest(&mut self) {
         if self.queued() == 0 {
-            (self.work, self.full) = (None, None);
+            (self.queue, self.full) = (None, None);
         }
     }
 
@@ -217,7 +223,7 @@ impl Tx for RingTx {
 
 impl Drop for RingTx {
     fn drop(&mut self) {
-        // What was pushed is not sent to the end: that must not look like an orderly one.
+        // Bytes that were pushed will never be sent, so the end must not look orderly.
         if self.queued() > 0 {
             reset(self.socket.fd());
         }

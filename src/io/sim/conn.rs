@@ -1,4 +1,4 @@
-//! One connection: two ends, and a pipe each way with what is under way and what has arrived.
+//! A simulated connection: two ends, and in each direction the bytes under way and the bytes that have arrived.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -9,32 +9,32 @@ use super::faults::Faults;
 use super::kernel::{Env, Event};
 use super::trace::{Actor, What};
 
-/// Names a connection for the whole run.
+/// Identifies a connection throughout a run.
 pub(super) type ConnId = u64;
 
-/// 0 is the end that connected, 1 the one that accepted.
+/// 0 is the end that connected, 1 the end that accepted.
 pub(super) type Side = usize;
 
 pub(super) struct Conn {
     pub(super) id: ConnId,
     pub(super) client: Option<SocketAddr>,
-    /// Rings travel here: no faults, and no leak when it stays open.
+    /// The connection carries rings: it meets no faults, and leaving it open is no leak.
     pub(super) bell: bool,
     faults: Faults,
     ends: [ConnEnd; 2],
-    /// By the side that writes.
+    /// Indexed by the side that writes.
     pipes: [SimPipe; 2],
 }
 
 struct ConnEnd {
-    /// Who holds it; nobody while it lies in a listener's queue.
+    /// The holder of this end; `None` while the connection waits in a listener's queue.
     actor: Option<Actor>,
     open: bool,
     /// A reset has arrived.
     reset: bool,
-    /// The close will be a reset.
+    /// Closing this end sends a reset.
     abort: bool,
-    /// Nothing more is received; bytes that come are answered by a reset.
+    /// This end receives nothing more and answers bytes with a reset.
     deaf: bool,
     recv: EndOp<usize, Vec<u8>>,
     send: EndOp<Vec<u8>, usize>,
@@ -57,10 +57,10 @@ enum Fin {
     Arrived,
 }
 
-/// An operation in flight. It belongs to the socket: nobody has to wait for it.
+/// An operation in flight. It belongs to the socket and needs no future that waits for it.
 struct EndOp<A, R> {
     stage: Stage<A, R>,
-    /// Its completion is scheduled.
+    /// The completion is scheduled.
     due: bool,
     waker: Option<Waker>,
 }
@@ -87,14 +87,14 @@ impl Conn {
         self.ends[side].actor = Some(actor);
     }
 
-    /// Whether this actor holds an end open.
+    /// Whether the actor holds an end open.
     pub(super) fn held_by(&self, actor: Actor) -> bool {
         self.ends
             .iter()
             .any(|end| end.open && end.actor == Some(actor))
     }
 
-    /// Whether this actor has accepted it and holds it open.
+    /// Whether the actor has accepted the connection and holds it open.
     pub(super) fn accepted_by(&self, actor: Actor) -> bool {
         self.ends[1].open && self.ends[1].actor == Some(actor)
     }
@@ -103,7 +103,7 @@ impl Conn {
         self.ends.iter().all(|end| !end.open)
     }
 
-    /// Bytes come, at most `limit`; none mean the orderly end.
+    /// Receives at most `limit` bytes; no bytes mean the orderly end.
     pub(super) fn poll_recv(
         &mut self,
         env: &mut Env,
@@ -123,7 +123,7 @@ impl Conn {
         self.ends[side].recv.take(waker)
     }
 
-    /// Some of the bytes are taken, at least one. `bytes` is asked only when no send is in flight.
+    /// Sends some of the bytes, at least one. Calls `bytes` only when no send is in flight.
     pub(super) fn poll_send(
         &mut self,
         env: &mut Env,
@@ -143,7 +143,7 @@ impl Conn {
         self.ends[side].send.take(waker)
     }
 
-    /// The most that one send looks at.
+    /// The most bytes that one send looks at.
     pub(super) fn send_bytes_max(&self) -> usize {
         self.faults.send_buffer_bytes
     }
@@ -158,7 +158,7 @@ impl Conn {
         self.complete_send(env, side);
     }
 
-    /// Some of what `side` has sent arrives.
+    /// Delivers some of the bytes that `side` has sent.
     pub(super) fn on_arrive(&mut self, env: &mut Env, side: Side) {
         let peer = 1 - side;
         self.pipes[side].moving = false;
@@ -188,7 +188,7 @@ impl Conn {
         self.kick_recv(env, peer);
     }
 
-    /// A reset arrives at `side`. What has arrived there stays readable; what is under way is lost.
+    /// Delivers a reset to `side`. Bytes that have arrived there stay readable; bytes under way are lost.
     pub(super) fn on_reset(&mut self, env: &mut Env, side: Side) {
         let end = &mut self.ends[side];
         if end.reset {
@@ -204,7 +204,7 @@ impl Conn {
         self.kick_send(env, side);
     }
 
-    /// Ends the sending direction: the peer reads to the end, and then the end.
+    /// Ends the sending direction. The peer reads the remaining bytes and then the end.
     pub(super) fn finish(&mut self, env: &mut Env, side: Side) {
         if self.pipes[side].fin == Fin::Open && !self.ends[side].reset {
             self.pipes[side].fin = Fin::Sent;
@@ -214,7 +214,7 @@ impl Conn {
         }
     }
 
-    /// Nothing more will be received; a receive in flight ends.
+    /// Stops receiving. A receive in flight ends.
     pub(super) fn deafen(&mut self, env: &mut Env, side: Side) {
         self.ends[side].deaf = true;
         self.kick_recv(env, side);
@@ -228,7 +228,7 @@ impl Conn {
         self.ends[side].abort
     }
 
-    /// Closes an end. Bytes that nobody has read make it a reset, as `abort` does.
+    /// Closes an end. Unread bytes or `abort` turn the close into a reset.
     pub(super) fn close(&mut self, env: &mut Env, side: Side) {
         if !self.ends[side].open {
             return;
@@ -247,7 +247,7 @@ impl Conn {
         end.send = EndOp::new();
     }
 
-    /// Puts a byte there at once, whatever the knobs say: a ring.
+    /// Delivers a ring at once, whatever the faults say.
     pub(super) fn ring(&mut self, env: &mut Env) {
         self.pipes[1].arrived.push_back(1);
         if let Some(actor) = self.ends[0].actor {
@@ -271,7 +271,7 @@ impl Conn {
         env.events.push(at, Event::Reset(self.id, 1 - side));
     }
 
-    /// The network breaks the connection for both.
+    /// Breaks the connection for both ends.
     fn break_off(&mut self, env: &mut Env) {
         self.on_reset(env, 0);
         self.on_reset(env, 1);
@@ -313,7 +313,7 @@ impl Conn {
         };
         let pipe = &mut self.pipes[side];
         let result = if self.ends[side].reset {
-            // The first operation after a reset hears of it; which one that is, nobody knows.
+            // The first operation after a reset reports it, and either kind of error may come first.
             let heard = env.rng.chance(500);
             Err(if heard {
                 ErrorKind::BrokenPipe
@@ -427,7 +427,7 @@ impl<A, R> EndOp<A, R> {
     }
 }
 
-/// Takes `n` bytes off the front in at most two pieces.
+/// Takes `n` bytes off the front, in at most two pieces.
 fn move_bytes(from: &mut VecDeque<u8>, n: usize, mut to: impl FnMut(&[u8])) {
     let (first, second) = from.as_slices();
     let split = n.min(first.len());

@@ -1,4 +1,4 @@
-//! Who is woken, by whom, and whether that would have worked on real cores.
+//! Records who wakes which task, and detects wakes that would fail on real cores.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,10 +6,10 @@ use std::task::{Wake, Waker};
 
 use super::trace::Actor;
 
-/// Names a task for the whole run.
+/// Identifies a task throughout a run.
 pub(super) type TaskId = u64;
 
-/// What wakers reach: the tasks that can run, and what they may not do.
+/// The state that wakers reach: the ready tasks, and the rules that a wake must keep.
 #[derive(Default)]
 pub(super) struct WakeHub {
     state: Mutex<State>,
@@ -21,14 +21,14 @@ struct State {
     running: Option<(TaskId, Actor)>,
     /// The running task has woken itself.
     again: bool,
-    /// A wake comes from a completion, not from a task.
+    /// The current wake comes from a completion, not from a task.
     kernel: bool,
-    /// The first wake that would not work on real cores.
+    /// The first wake that would fail on real cores.
     wrong: Option<String>,
 }
 
 impl WakeHub {
-    /// Wakes that happen within are the kernel's.
+    /// Attributes the wakes of a closure to the kernel.
     pub(super) fn as_kernel(&self, wake: impl FnOnce()) {
         let before = std::mem::replace(&mut self.state().kernel, true);
         wake();
@@ -39,7 +39,6 @@ impl WakeHub {
         self.state().ready.len()
     }
 
-    /// Takes one of the tasks that can run.
     pub(super) fn take_ready(&self, which: usize) -> Option<TaskId> {
         let mut state = self.state();
         (which < state.ready.len()).then(|| state.ready.swap_remove(which))
@@ -51,7 +50,7 @@ impl WakeHub {
         state.again = false;
     }
 
-    /// Ends the running task's turn. Says whether it has woken itself.
+    /// Ends the running task's turn. Returns whether the task has woken itself.
     pub(super) fn end(&self) -> bool {
         let mut state = self.state();
         state.running = None;
@@ -67,12 +66,11 @@ impl WakeHub {
     }
 }
 
-/// Wakes one task.
 pub(super) struct TaskWaker {
     pub(super) task: TaskId,
     pub(super) actor: Actor,
     pub(super) shared: Arc<super::kernel::SharedKernel>,
-    /// It lies among the ready tasks already.
+    /// The task is among the ready tasks already.
     pub(super) queued: AtomicBool,
 }
 

@@ -1,50 +1,50 @@
-//! How unkind the world is.
+//! The faults of a simulated world.
 
 use std::time::Duration;
 
 use super::rng::Rng;
 
-/// The knobs. Probabilities are per thousand; times are virtual. A connection keeps the knobs that held for its
-/// address when it was made.
+/// The faults of a world. Probabilities are per thousand; times are virtual. A connection keeps the faults that its
+/// address had when it was made.
 #[derive(Clone, Debug)]
 pub struct Faults {
-    /// A receive or send takes only a part of what it could.
+    /// A receive or send handles only part of its bytes.
     pub partial_permille: u32,
-    /// An operation that could complete does so within the poll that starts it.
+    /// An operation that can complete does so within the poll that starts it.
     pub immediate_permille: u32,
-    /// Between a cause and its effect: bytes under way, completions.
+    /// The longest ordinary time between a cause and its effect, for bytes and completions.
     pub latency_us_max: u32,
-    /// An effect comes later than that, and so out of order with others.
+    /// An effect takes longer than that, and so overtakes or follows others.
     pub late_permille: u32,
-    /// How much later.
+    /// How much longer, at most.
     pub late_us_max: u32,
-    /// A receive or send finds the connection reset. 0 unless a test asks for it.
+    /// A receive or send finds the connection reset. 0 unless a test sets it.
     pub reset_permille: u32,
-    /// A connect is refused. 0 unless a test asks for it.
+    /// A connect is refused. 0 unless a test sets it.
     pub refuse_permille: u32,
-    /// An accept fails for want of descriptors, and takes nothing from the queue. 0 unless a test asks for it.
+    /// An accept fails for lack of descriptors and leaves the queue alone. 0 unless a test sets it.
     pub accept_error_permille: u32,
-    /// Bytes that a sender's socket takes before its peer has them.
+    /// Bytes that a sender's socket takes before the peer has them.
     pub send_buffer_bytes: usize,
     /// Bytes that a receiver's socket holds.
     pub receive_buffer_bytes: usize,
 }
 
-/// What becomes of connects to an address.
+/// What happens to connects to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// They reach the listener, if there is one.
+    /// The connect reaches the listener, if there is one.
     Open,
-    /// They are refused.
+    /// The connect is refused.
     Refused,
-    /// They are never answered; the kernel gives up after 127 s.
+    /// No answer comes; the kernel gives up after 127 s.
     BlackHole,
-    /// They take this much longer.
+    /// The connect takes this much longer.
     Slow(Duration),
 }
 
 impl Faults {
-    /// Everything happens at once and whole: for benches, and to see what a program does at its best.
+    /// No faults and no delays, for benches and best cases.
     pub fn none() -> Self {
         Self {
             partial_permille: 0,
@@ -60,8 +60,8 @@ impl Faults {
         }
     }
 
-    /// What a seed brings: every world has a character of its own, from calm to rough, so that hundreds of seeds
-    /// meet combinations that one average would never show. Nothing fails; that is for tests to ask.
+    /// Draws the faults of a world from its seed. Worlds range from calm to rough, so hundreds of seeds meet
+    /// combinations that one average world would never show. Nothing fails; only tests ask for failures.
     pub fn drawn(rng: &mut Rng) -> Self {
         Self {
             partial_permille: [0, 100, 500, 900][rng.below(4)],
@@ -75,7 +75,7 @@ impl Faults {
         }
     }
 
-    /// Nanoseconds between a cause and its effect.
+    /// Draws the nanoseconds between a cause and its effect.
     pub(super) fn delay(&self, rng: &mut Rng) -> u64 {
         let mut us = rng.below(self.latency_us_max as usize + 1);
         if rng.chance(self.late_permille) {
@@ -84,7 +84,7 @@ impl Faults {
         us as u64 * 1000
     }
 
-    /// How much of `most` bytes an operation takes, at least one.
+    /// Draws how many of `most` bytes an operation handles, at least one.
     pub(super) fn part(&self, rng: &mut Rng, most: usize) -> usize {
         if most > 1 && rng.chance(self.partial_permille) {
             rng.size(most)

@@ -1,4 +1,4 @@
-//! The part of the world that all cores share: clock, events, listeners, connections.
+//! The part of the world that all cores share: the clock, events, listeners and connections.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
@@ -13,7 +13,7 @@ use super::rng::Rng;
 use super::trace::{Actor, Trace, What};
 use crate::io::Address;
 
-/// The kernel behind its lock, and what wakes tasks. Handles that may cross cores hold one.
+/// The kernel behind its lock, and the wakers' state. Handles that may cross cores hold one.
 pub(super) struct SharedKernel {
     kernel: Mutex<Kernel>,
     pub(super) hub: WakeHub,
@@ -27,7 +27,7 @@ impl SharedKernel {
         }
     }
 
-    /// Works on the kernel, then wakes whom that concerns: never while it is locked.
+    /// Works on the kernel, unlocks it, and then wakes the tasks concerned.
     pub(super) fn with<R>(&self, work: impl FnOnce(&mut Kernel) -> R) -> R {
         let (result, wakes) = {
             let mut kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
@@ -40,16 +40,16 @@ impl SharedKernel {
     }
 }
 
-/// What every part of the kernel needs at hand.
+/// What every part of the kernel needs.
 pub(super) struct Env {
     /// Nanoseconds since the world began.
     pub(super) now: u64,
     pub(super) rng: Rng,
     pub(super) events: Events,
     pub(super) trace: Trace,
-    /// To be woken once the kernel is unlocked.
+    /// Tasks to wake once the kernel is unlocked.
     pub(super) wakes: Vec<Waker>,
-    /// Receives and sends that the running task has begun in this turn.
+    /// Receives and sends that the running task has started in this turn.
     pub(super) begun: u32,
 }
 
@@ -59,7 +59,7 @@ impl Env {
     }
 }
 
-/// Something that will happen.
+/// A future event.
 pub(super) enum Event {
     /// A sleep ends.
     Wake(Actor, Waker),
@@ -67,20 +67,20 @@ pub(super) enum Event {
     Recv(ConnId, Side),
     /// A send may complete.
     Send(ConnId, Side),
-    /// Bytes sent by that side arrive.
+    /// Bytes that this side has sent arrive.
     Arrive(ConnId, Side),
-    /// A reset arrives at that side.
+    /// A reset arrives at this side.
     Reset(ConnId, Side),
-    /// A connect reaches its address; so many tries before met a full queue.
+    /// A connect reaches its address. The number counts the tries that met a full queue.
     Syn(OpId, u32),
     /// A connect or accept completes.
     Complete(OpId),
 }
 
-/// When an event happens; among equals chance decides.
+/// The time of an event, and a random number that orders events of the same time.
 pub(super) type EventKey = (u64, u64);
 
-/// Everything that will happen.
+/// All future events.
 pub(super) struct Events {
     queue: BTreeMap<EventKey, Event>,
     ties: Rng,
@@ -110,13 +110,13 @@ impl Events {
     }
 }
 
-/// Names an accept or a connect in flight.
+/// Identifies an accept or a connect in flight.
 pub(super) type OpId = u64;
 
 struct KernelOp {
     actor: Actor,
     waker: Option<Waker>,
-    /// What it will bring; seen once `complete`.
+    /// The outcome, which the caller sees once `complete` is set.
     result: Option<io::Result<ConnId>>,
     complete: bool,
     kind: OpKind,
@@ -131,7 +131,7 @@ struct ListenerEntry {
     address: Address,
     queue: VecDeque<ConnId>,
     accepts: VecDeque<OpId>,
-    /// Nobody connects to it any more.
+    /// Accepts no new connections.
     is_stopped: bool,
 }
 
@@ -140,7 +140,7 @@ pub(super) struct Kernel {
     pub(super) faults: Faults,
     pub(super) faults_at: BTreeMap<Address, Faults>,
     pub(super) reach: BTreeMap<Address, Reach>,
-    /// Connections that a listener's queue holds (the system's default for SOMAXCONN is 4,096).
+    /// Connections that a listener's queue holds (Linux's default SOMAXCONN is 4,096).
     pub(super) backlog: usize,
     conns: BTreeMap<ConnId, Conn>,
     listeners: BTreeMap<u64, ListenerEntry>,
@@ -179,7 +179,7 @@ impl Kernel {
         }
     }
 
-    /// Takes the next event that is due.
+    /// Takes the next due event.
     pub(super) fn take_due(&mut self) -> Option<Event> {
         let (&(at, _), _) = self.env.events.queue.first_key_value()?;
         if at > self.env.now {
@@ -203,14 +203,14 @@ impl Kernel {
         }
     }
 
-    /// Works on a connection, if it still is one.
+    /// Works on a connection, if it still exists.
     pub(super) fn conn(&mut self, id: ConnId, work: impl FnOnce(&mut Conn, &mut Env)) {
         if let Some(conn) = self.conns.get_mut(&id) {
             work(conn, &mut self.env);
         }
     }
 
-    /// Works on a connection of which one end is held, so that it is there.
+    /// Works on a connection that exists because the caller holds one of its ends.
     pub(super) fn held<R>(
         &mut self,
         id: ConnId,
@@ -233,7 +233,7 @@ impl Kernel {
         self.conns.get(&id).and_then(|conn| conn.client)
     }
 
-    /// Connections that the actor holds open, bells apart.
+    /// Connections that the actor holds open, except those of doorbells.
     pub(super) fn open_connections(&self, actor: Actor) -> usize {
         self.conns
             .values()
@@ -249,7 +249,7 @@ impl Kernel {
             .count()
     }
 
-    /// Both ends of a new connection: `None` for the second leaves it to who accepts it.
+    /// Makes a connection. With `None` for the second end, the acceptor sets its actor later.
     pub(super) fn pair(
         &mut self,
         first: Actor,
@@ -267,7 +267,7 @@ impl Kernel {
         id
     }
 
-    /// A connection for rings: side 0 hears them.
+    /// Makes a connection for rings, which side 0 receives.
     pub(super) fn bell(&mut self, actor: Actor) -> ConnId {
         let latency_us_max = self.faults.latency_us_max;
         let id = self.pair(
@@ -301,7 +301,6 @@ impl Kernel {
         }
     }
 
-    /// Takes a connection out of a listener's queue.
     pub(super) fn accept_queued(&mut self, id: u64, actor: Actor) -> io::Result<Option<ConnId>> {
         if self.env.rng.chance(self.faults.accept_error_permille) {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
@@ -374,7 +373,7 @@ impl Kernel {
         Poll::Pending
     }
 
-    /// Gives an operation up that has not been taken. A connection that it had already brought is closed.
+    /// Cancels an operation whose result was not taken, and closes the connection that it may have brought.
     pub(super) fn cancel_op(&mut self, id: OpId) {
         let Some(op) = self.ops.remove(&id) else {
             return;
@@ -408,7 +407,7 @@ impl Kernel {
         id
     }
 
-    /// Decides an operation; it completes a little later.
+    /// Decides the outcome of an operation, which completes a little later.
     fn resolve(&mut self, id: OpId, result: io::Result<ConnId>) {
         if let Some(op) = self.ops.get_mut(&id) {
             op.result = Some(result);
@@ -432,7 +431,7 @@ impl Kernel {
         self.env.note(actor, what, conn, 0);
     }
 
-    /// A connect has come to its address.
+    /// Handles a connect that has reached its address.
     fn on_syn(&mut self, id: OpId, tries: u32) {
         let Some(KernelOp {
             actor,
@@ -481,7 +480,7 @@ impl Kernel {
         self.match_accepts(listener);
     }
 
-    /// Nobody answered: asks again after 1 s, 2 s, 4 s ... and gives up after 127 s, like the system.
+    /// No answer came: tries again after 1 s, 2 s, 4 s and so on, and gives up after 127 s, as Linux does.
     fn retry_syn(&mut self, id: OpId, tries: u32) {
         let at = self.env.now + (1_000_000_000 << tries);
         if tries < 7 {
@@ -491,7 +490,7 @@ impl Kernel {
         }
     }
 
-    /// Gives connections in the queue to accepts that wait, in any order.
+    /// Gives queued connections to waiting accepts, in random order.
     fn match_accepts(&mut self, listener: u64) {
         loop {
             let Some(open) = self.listeners.get_mut(&listener) else {

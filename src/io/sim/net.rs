@@ -1,4 +1,4 @@
-//! The seam itself: handles that programs under test and scripts hold.
+//! The simulator's implementation of [`Net`]: the handles that programs under test and scripts hold.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -17,16 +17,16 @@ use super::world::WorldState;
 use crate::io::{Address, Bell, Chunk, Connection, Instant, Net, Pool, Rx, Tx};
 use crate::limits::BLOCK_BYTES;
 
-/// When every world begins, in milliseconds since the Unix epoch: 2026-01-01T00:00:00Z.
+/// The start of every world in milliseconds since the Unix epoch: 2026-01-01T00:00:00Z.
 const WALL_MS_START: u64 = 1_767_225_600_000;
 
-/// When a task goes on that has used up its share: after the tasks that can run now.
+/// The delay after which a task that has used up its share continues, behind the tasks that are ready now.
 const LATER_NS: u64 = 10_000;
 
-/// How late a sleep may end: the resolution of the real timer.
+/// How late a sleep may end: the resolution of real timers.
 const TIMER_NS: usize = 1_000_000;
 
-/// One core's, or one script's, handle to the world.
+/// The handle of one core or one script to the world.
 #[derive(Clone)]
 pub struct Sim {
     core: Rc<SimCore>,
@@ -172,7 +172,7 @@ impl Net for Sim {
         ))
     }
 
-    /// By copying: a receive that no `poll_recv` waits for, of a size by chance.
+    /// Copies: starts a receive of random size that no `poll_recv` waits for.
     fn poll_pass(
         &self,
         cx: &mut Context<'_>,
@@ -186,7 +186,7 @@ impl Net for Sim {
         if to.queued > 0 && ready!(to.poll_send(cx)).is_err() {
             return Poll::Ready(0);
         }
-        // Now and then the system grants no pipe.
+        // The system sometimes grants no pipe.
         if !from.passing && self.shared().with(|kernel| kernel.env.rng.chance(50)) {
             return Poll::Ready(0);
         }
@@ -250,7 +250,7 @@ impl Net for Sim {
     }
 }
 
-/// A bound listening socket. Dropped, it is closed.
+/// A bound listening socket, closed when dropped.
 pub struct SimSocket {
     shared: Arc<SharedKernel>,
     id: u64,
@@ -291,13 +291,13 @@ impl SimListener {
     }
 }
 
-/// An accepted connection between two cores. Dropped, it is closed.
+/// An accepted connection on its way to another core, closed when dropped.
 pub struct SimPackedConnection {
     socket: EndHandle,
     peer: Option<SocketAddr>,
 }
 
-/// One end of a connection. Dropped, it is closed.
+/// One end of a connection, closed when dropped.
 struct EndHandle {
     shared: Arc<SharedKernel>,
     conn: ConnId,
@@ -317,7 +317,6 @@ impl Drop for EndHandle {
     }
 }
 
-/// Rings a core awake.
 #[derive(Clone)]
 pub struct SimBell {
     state: Arc<BellState>,
@@ -344,11 +343,11 @@ pub struct SimRx {
     pool: Pool,
     bell: Option<SimBell>,
     class: usize,
-    /// A receive was ever asked for.
+    /// A receive was started at some time.
     touched: bool,
     /// A receive is in flight.
     waiting: bool,
-    /// A receive is in flight whose bytes go on to another connection.
+    /// A receive is in flight whose bytes go to another connection.
     passing: bool,
     ended: Option<ErrorKind>,
 }
@@ -367,7 +366,7 @@ impl SimRx {
         }
     }
 
-    /// Receives what another connection is to send. What is asked for at first holds while the receive is in flight.
+    /// Receives bytes for another connection. The first limit holds while the receive is in flight.
     fn poll_pass(&mut self, cx: &Context<'_>, to: &mut SimTx, at_most: usize) -> Poll<usize> {
         (self.touched, self.passing) = (true, true);
         let EndHandle { shared, conn, side } = &*self.socket;
@@ -429,7 +428,7 @@ impl Rx for SimRx {
             }
             Ok(bytes) => {
                 self.adapt(bytes.len());
-                // As large as was asked for, like in the real world, however little has come.
+                // The block has the size asked for, as on a real system, however few bytes have arrived.
                 let mut filling = self.pool.filling(limit.max(bytes.len()));
                 filling.fill(&bytes);
                 Ok(Some(filling.freeze()))
@@ -462,8 +461,8 @@ impl Drop for SimRx {
         if !(self.waiting || self.passing) || self.ended.is_some() {
             return;
         }
-        // A receive in flight can only be ended by shutting the socket down. Whether that ends the sending direction
-        // too is left open, unless it is to end in a reset.
+        // Only a shutdown of the socket ends a receive in flight. Chance decides whether that ends the sending
+        // direction too, unless the connection must end in a reset.
         let EndHandle { shared, conn, side } = &*self.socket;
         shared.with(|kernel| {
             kernel.conn(*conn, |conn, env| {
@@ -481,7 +480,7 @@ pub struct SimTx {
     socket: Rc<EndHandle>,
     queue: VecDeque<Chunk>,
     queued: usize,
-    /// Something was ever pushed or ended.
+    /// Something was pushed or ended at some time.
     touched: bool,
     ended: Option<ErrorKind>,
 }
@@ -578,7 +577,7 @@ impl Drop for SimTx {
         if self.queued == 0 || self.ended.is_some() {
             return;
         }
-        // Torn down with bytes unsent and without `abort`: the peer may see a reset or, worse, an orderly end.
+        // Torn down with unsent bytes and without `abort`: the peer may see a reset or, worse, an orderly end.
         let EndHandle { shared, conn, side } = &*self.socket;
         shared.with(|kernel| {
             kernel.conn(*conn, |conn, env| {
@@ -602,7 +601,7 @@ fn first_bytes(queue: &VecDeque<Chunk>, most: usize) -> Vec<u8> {
     bytes
 }
 
-/// A connect or accept in flight; given up when dropped.
+/// A connect or accept in flight, cancelled when dropped.
 struct PendingOperation {
     shared: Arc<SharedKernel>,
     op: OpId,
@@ -623,7 +622,7 @@ impl Drop for PendingOperation {
     }
 }
 
-/// A sleep; dropped, it wakes nobody.
+/// A sleep; once dropped, it wakes no task.
 struct Sleep {
     net: Sim,
     at: Instant,

@@ -1,4 +1,4 @@
-//! What scripts hold of a connection: plain calls instead of polls. Works in either world.
+//! The scripts' view of a connection: async calls instead of polls, in the simulator and on real systems.
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
@@ -7,30 +7,27 @@ use std::task::{Context, Poll};
 
 use crate::io::{Address, Chunk, Connection, Net, Rx, Tx};
 
-/// How reading came to its end.
+/// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// The peer ended its direction in an orderly way.
     Orderly,
-    /// It did not.
+    /// The connection broke.
     Failed(ErrorKind),
 }
 
-/// A connection in a script's hands.
+/// A connection held by a script.
 pub struct Peer<N: Net> {
-    /// The receiving half.
     pub rx: N::Rx,
-    /// The sending half.
     pub tx: N::Tx,
-    /// The other side's address.
+    /// The peer's address.
     pub address: Option<SocketAddr>,
     net: N,
-    /// Received, and not asked for yet.
+    /// Received bytes that no call has asked for.
     read: Vec<u8>,
 }
 
 impl<N: Net> Peer<N> {
-    /// Takes a connection.
     pub fn new(net: &N, connection: Connection<N>) -> Self {
         let Connection { rx, tx, peer } = connection;
         Self {
@@ -42,15 +39,15 @@ impl<N: Net> Peer<N> {
         }
     }
 
-    /// Connects.
+    /// Opens a connection.
     ///
     /// # Errors
-    /// As [`Net::connect`].
+    /// The same as those of [`Net::connect`].
     pub async fn connect(net: &N, to: &Address) -> io::Result<Self> {
         Ok(Self::new(net, net.connect(to).await?))
     }
 
-    /// The world that it lives in.
+    /// The world in which the connection lives.
     pub fn net(&self) -> &N {
         &self.net
     }
@@ -76,14 +73,14 @@ impl<N: Net> Peer<N> {
         poll_fn(|cx| self.tx.poll_send(cx)).await
     }
 
-    /// Queues bytes that are sent while something is read: both ways at once, in one task.
+    /// Queues bytes. The next read sends them while it waits, so one task uses both directions.
     pub fn write(&mut self, bytes: &[u8]) {
         for part in bytes.chunks(16 * 1024) {
             self.tx.push(self.net.pool().copy(part));
         }
     }
 
-    /// What comes next, as it comes; `None` is the orderly end.
+    /// The next received bytes; `None` is the orderly end.
     ///
     /// # Errors
     /// The connection is broken.
@@ -94,10 +91,10 @@ impl<N: Net> Peer<N> {
         poll_fn(|cx| self.poll_chunk(cx)).await
     }
 
-    /// Exactly `n` bytes.
+    /// Reads exactly `n` bytes.
     ///
     /// # Errors
-    /// The connection is broken, or ends before (`UnexpectedEof`).
+    /// The connection is broken, or ends too early (`UnexpectedEof`).
     pub async fn read_exact(&mut self, n: usize) -> io::Result<Vec<u8>> {
         while self.read.len() < n {
             self.more().await?;
@@ -105,10 +102,10 @@ impl<N: Net> Peer<N> {
         Ok(self.read.drain(..n).collect())
     }
 
-    /// Everything up to `mark` and the mark itself.
+    /// Reads everything up to and including `mark`.
     ///
     /// # Errors
-    /// The connection is broken, or ends before (`UnexpectedEof`).
+    /// The connection is broken, or ends too early (`UnexpectedEof`).
     pub async fn read_until(&mut self, mark: &[u8]) -> io::Result<Vec<u8>> {
         let mut searched = 0;
         loop {
@@ -123,7 +120,7 @@ impl<N: Net> Peer<N> {
         }
     }
 
-    /// Everything up to the end, and what kind of end it was.
+    /// Reads everything up to the end. Returns how the stream ended, too.
     pub async fn read_to_end(&mut self) -> (Vec<u8>, End) {
         let end = loop {
             match self.more().await {
@@ -153,7 +150,7 @@ impl<N: Net> Peer<N> {
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Vec<u8>>>> {
         if self.tx.queued() > 0 {
-            // What it means that the peer takes no more, its answer says.
+            // If the peer takes no more, its answer says why.
             let _ = self.tx.poll_send(cx);
         }
         self.rx

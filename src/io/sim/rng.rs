@@ -1,13 +1,13 @@
-//! The one source of chance: small, fast, the same on every machine.
+//! The simulator's source of random numbers, the same on every machine.
 
-/// A generator of pseudo-random numbers (splitmix64). Not for secrets.
+/// A generator of pseudo-random numbers (splitmix64). Do not use it for secrets.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
 impl Rng {
     /// Starts a sequence; equal seeds give equal sequences.
     pub fn new(seed: u64) -> Self {
-        // Neighbouring seeds start far apart.
+        // Separates the sequences of neighbouring seeds.
         let mut rng = Self(seed.wrapping_mul(0xA076_1D64_78BD_642F));
         rng.next();
         rng
@@ -42,7 +42,7 @@ impl Rng {
         self.next() % 1000 < u64::from(permille)
     }
 
-    /// A size in `1..=most` that is often small, often just `most`: boundaries are where errors live.
+    /// A size in `1..=most`, often small and often exactly `most`, because errors live at boundaries.
     pub fn size(&mut self, most: usize) -> usize {
         match self.below(4) {
             0 => self.between(1, most.min(8)).min(most),
@@ -52,7 +52,7 @@ impl Rng {
         }
     }
 
-    /// `len` bytes that compress badly and repeat nowhere.
+    /// `len` bytes that compress badly and do not repeat.
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(len + 7);
         while bytes.len() < len {
@@ -62,7 +62,7 @@ impl Rng {
         bytes
     }
 
-    /// A generator of its own, for a part that must not disturb the others.
+    /// A separate generator, for a part that must not change the numbers of the others.
     pub fn fork(&mut self) -> Self {
         Self::new(self.next())
     }

@@ -1,4 +1,4 @@
-//! The simulator's own promises. That it behaves like the real world is the conformance suite's part.
+//! Tests of the simulator's own promises. The conformance suite tests that it behaves like a real system.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::*;
 use crate::io::{Address, Bell, Net, Rx};
 
-/// Two clients talk to an echo server; what the world looked like afterwards.
+/// Lets two clients talk to an echo server. Returns the fingerprint and time of the world afterwards.
 fn echo(seed: u64) -> (u64, u64) {
     let world = World::new(seed);
     let address = at("10.0.0.1:7");
@@ -132,7 +132,7 @@ fn a_failure_names_its_seed_and_what_was_left_behind() {
 }
 
 #[test]
-fn a_task_that_wakes_itself_for_ever_is_an_error() {
+fn a_task_that_wakes_itself_forever_is_an_error() {
     let world = World::new(1);
     world.core(0).spawn(poll_fn(|cx| {
         cx.waker().wake_by_ref();

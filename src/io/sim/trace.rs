@@ -1,14 +1,14 @@
-//! What happened last, kept cheaply and shown when a run fails.
+//! The most recent events, shown when a run fails.
 
 use std::collections::VecDeque;
 use std::fmt;
 
-/// Who did or met something: a core, or a script (client, endpoint, test).
+/// Who caused or met an event: a core, or a script (client, endpoint, test).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Actor {
     /// A core of the program under test.
     Core(u32),
-    /// A script, with the number of its handle.
+    /// A script, by the number of its handle.
     Script(u32),
 }
 
@@ -21,7 +21,7 @@ impl fmt::Display for Actor {
     }
 }
 
-/// One kind of event; the comment says what the two numbers beside it mean.
+/// A kind of event. The comments say what its two numbers mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
     /// Task, -.
@@ -38,23 +38,23 @@ pub(super) enum What {
     Received,
     /// Connection, bytes taken.
     Sent,
-    /// Connection, -: the orderly end was received.
+    /// Connection, -: the end was received.
     Eof,
-    /// Connection, -: the sending direction was ended.
+    /// Connection, -: the sending direction ended.
     Finished,
     /// Connection, bytes unread.
     Closed,
-    /// Connection, -: a reset was sent.
+    /// Connection, -.
     ResetSent,
     /// Connection, bytes lost under way.
     ResetSeen,
-    /// Listener, connections refused.
+    /// Listener, connections reset.
     ListenerClosed,
-    /// Connection, core that packed it.
+    /// Connection, the core that packed it.
     Unpacked,
-    /// Bell's connection, -.
+    /// The doorbell's connection, -.
     Rung,
-    /// -, -: a sleep ended.
+    /// -, -.
     Slept,
 }
 
@@ -67,7 +67,7 @@ struct Entry {
     n: u64,
 }
 
-/// The last events and a fingerprint of all.
+/// The last events, and a fingerprint of all events.
 pub(super) struct Trace {
     last: VecDeque<Entry>,
     fingerprint: u64,

@@ -1,4 +1,4 @@
-//! The world as tests see it: made from a seed, run, and asked at the end whether anything was left behind.
+//! The world as tests see it: a test makes it from a seed, runs it, and checks at the end that nothing was left behind.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -24,31 +24,31 @@ use super::trace::{Actor, What};
 use crate::io::{Address, Instant, Net, Pool};
 use crate::limits::SHARE_STEPS;
 
-/// Scheduler steps after which a run has failed, unless the test asks for more.
+/// A run fails after this many scheduler steps, unless the test sets another limit.
 const STEPS_MAX: u64 = 5_000_000;
 
-/// Virtual time after which a run has failed.
+/// A run fails after this much virtual time.
 const RUN_MAX: Duration = Duration::from_secs(3600);
 
-/// Virtual time that cores get to end at the end of a test.
+/// How much virtual time cores get to end after a test.
 const END_MAX: Duration = Duration::from_secs(600);
 
-/// Polls in a row that a task may ask for by waking itself. On real cores nothing else runs meanwhile.
+/// How often in a row a task may wake itself. On a real core nothing else would run meanwhile.
 const SPINS_MAX: u32 = 100;
 
-/// Receives and sends that a core's task may begin in one turn. A share of pieces of a body, each received and sent by
-/// itself, comes to most.
+/// How many receives and sends a task may start in one turn. A full share of a body's pieces, each received and sent
+/// alone, comes closest to this.
 const BEGUN_MAX: u32 = 2 * SHARE_STEPS + 64;
 
-/// Looks at the clock that a task may take in one turn.
+/// How often a task may read the clock in one turn.
 const LOOKS_MAX: u32 = 1_000_000;
 
-/// Runs a test in `count` worlds, seeds 0 and up, each ending with [`World::finish`].
+/// Runs a test in `count` worlds with seeds from 0, and ends each with [`World::finish`].
 ///
-/// `WEIR_SEED=n` runs one seed, `WEIR_SEEDS=n` that many instead of `count`.
+/// `WEIR_SEED=n` runs one seed; `WEIR_SEEDS=n` replaces `count`.
 ///
 /// # Panics
-/// When the test does, after saying which seed it was and what happened last.
+/// If the test panics. The report names the seed and shows the last events.
 pub fn check(count: u64, test: impl Fn(&World)) {
     for seed in seeds(count) {
         let world = World::new(seed);
@@ -63,7 +63,7 @@ pub fn check(count: u64, test: impl Fn(&World)) {
     }
 }
 
-/// The seeds to run: `0..count`, or what `WEIR_SEED` or `WEIR_SEEDS` says.
+/// The seeds to run: `0..count`, unless `WEIR_SEED` or `WEIR_SEEDS` says otherwise.
 pub fn seeds(count: u64) -> std::ops::Range<u64> {
     let number = |name| {
         std::env::var(name)
@@ -76,10 +76,10 @@ pub fn seeds(count: u64) -> std::ops::Range<u64> {
     }
 }
 
-/// The address that `text` spells: `10.0.0.1:80`, or `unix:/path`.
+/// Parses an address such as `10.0.0.1:80` or `unix:/path`.
 ///
 /// # Panics
-/// When it spells none: tests write these themselves.
+/// If `text` is not an address.
 pub fn at(text: &str) -> Address {
     match (text.strip_prefix("unix:"), text.parse()) {
         (Some(path), _) => Address::Unix(Arc::new(path.into())),
@@ -88,7 +88,7 @@ pub fn at(text: &str) -> Address {
     }
 }
 
-/// A world: its cores, scripts, connections, clock and chance.
+/// A world: its cores, scripts, connections, clock and random numbers.
 pub struct World {
     world: Rc<WorldState>,
 }
@@ -102,26 +102,26 @@ pub(super) struct WorldState {
     cores: RefCell<BTreeMap<u32, Sim>>,
     steps: Cell<u64>,
     steps_max: Cell<u64>,
-    /// Looks at the clock within one turn.
+    /// How often the running turn has read the clock.
     looks: Cell<u32>,
-    /// The task that woke itself, and how often in a row.
+    /// The task that woke itself, and how often in a row it did.
     spinning: Cell<Option<(TaskId, u32)>>,
     script_listeners: RefCell<Vec<u64>>,
-    /// Turns that tasks of cores had, and the most receives and sends that one of them has begun.
+    /// Turns of all cores' tasks, and the most receives and sends that one turn has started.
     turns: Cell<u64>,
     most_begun: Cell<u32>,
 }
 
 struct Task {
     actor: Actor,
-    /// The core ends with it.
+    /// The core ends with this task.
     main: bool,
     future: Pin<Box<dyn Future<Output = ()>>>,
     waker: Arc<TaskWaker>,
 }
 
 impl World {
-    /// Makes a world. Its faults are drawn from the seed: see [`Faults::drawn`].
+    /// Makes a world with faults drawn from the seed: see [`Faults::drawn`].
     pub fn new(seed: u64) -> Self {
         Self {
             world: Rc::new(WorldState {
@@ -142,12 +142,11 @@ impl World {
         }
     }
 
-    /// The seed it was made from.
     pub fn seed(&self) -> u64 {
         self.world.seed
     }
 
-    /// A handle of core `n`, always to the same one.
+    /// The handle of core `n`. Every call returns the same one.
     pub fn core(&self, n: u32) -> Sim {
         let mut cores = self.world.cores.borrow_mut();
         let ip = IpAddr::V4(Ipv4Addr::new(10, 255, 0, 1));
@@ -156,27 +155,27 @@ impl World {
             .clone()
     }
 
-    /// A handle for scripts: clients, endpoints, tests. They live in the same world under the same rules.
+    /// A handle for a script: a client, an endpoint or a test. Scripts live in the world under the same rules as cores.
     pub fn client(&self) -> Sim {
         self.client_at(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)))
     }
 
-    /// A handle for scripts whose connections come from `ip`.
+    /// A handle for a script whose connections come from `ip`.
     pub fn client_at(&self, ip: IpAddr) -> Sim {
         let n = self.world.last_script.get() + 1;
         self.world.last_script.set(n);
         Sim::new(&self.world, Actor::Script(n), ip)
     }
 
-    /// Runs a core: `main` is what a real core's thread waits for. When it is done the core has ended, and the tasks
-    /// that it has left are dropped.
+    /// Runs a core with `main` as its root task. When `main` completes, the core has ended, and the world drops its
+    /// remaining tasks.
     pub fn start(&self, core: u32, main: impl Future<Output = ()> + 'static) {
         self.core(core);
         self.world.start(Actor::Core(core), true, main);
     }
 
-    /// Binds a listening socket, as control does before it hands it to a core. Several may share one address; each
-    /// connect chooses one of them by chance.
+    /// Binds a listening socket, as control does before it hands the socket to a core. Several sockets may share an
+    /// address; each connect picks one of them at random.
     pub fn listen(&self, address: &Address) -> SimSocket {
         SimSocket::bind(&self.world.shared, address.clone())
     }
@@ -187,15 +186,14 @@ impl World {
         move |address| SimSocket::bind(&shared, address.clone())
     }
 
-    /// Whether any listening socket is bound to the address.
     pub fn is_listening(&self, address: &Address) -> bool {
         self.world
             .shared
             .with(|kernel| kernel.is_listening(address))
     }
 
-    /// A scripted server: every connection to `address` runs `serve`, until the world ends or the returned handle
-    /// is asked to stop.
+    /// Starts a scripted server. Every connection to `address` runs `serve`, until the world ends or [`Endpoint::stop`]
+    /// is called.
     pub fn endpoint<F>(
         &self,
         address: &Address,
@@ -232,13 +230,12 @@ impl World {
         self.client().spawn(task);
     }
 
-    /// The knobs for connections made from now on. They must not be changed between worlds' clocks: tests set them
-    /// first.
+    /// Changes the faults of connections made from now on. Tests call this before they run the world.
     pub fn set_faults(&self, change: impl FnOnce(&mut Faults)) {
         self.world.shared.with(|kernel| change(&mut kernel.faults));
     }
 
-    /// Knobs for connections to one address alone, starting from the world's.
+    /// Changes the faults of connections to one address, starting from the world's faults.
     pub fn set_faults_at(&self, address: &Address, change: impl FnOnce(&mut Faults)) {
         self.world.shared.with(|kernel| {
             let faults = kernel.faults.clone();
@@ -246,26 +243,26 @@ impl World {
         });
     }
 
-    /// What becomes of connects to an address from now on.
+    /// Sets what happens to connects to an address from now on.
     pub fn set_reach(&self, address: &Address, reach: Reach) {
         self.world
             .shared
             .with(|kernel| kernel.reach.insert(address.clone(), reach));
     }
 
-    /// How many connections a listener's queue holds.
+    /// Sets how many connections a listener's queue holds.
     pub fn set_backlog(&self, connections: usize) {
         self.world
             .shared
             .with(|kernel| kernel.backlog = connections);
     }
 
-    /// How many scheduler steps the whole test may take.
+    /// Sets how many scheduler steps the whole test may take.
     pub fn set_steps_max(&self, steps: u64) {
         self.world.steps_max.set(steps);
     }
 
-    /// A source of chance for the test's own choices; asking for it does not disturb the world's.
+    /// Random numbers for the test's own choices. Using them does not change the world's.
     pub fn rng(&self, purpose: u64) -> Rng {
         Rng::new(self.world.seed ^ purpose.wrapping_mul(0xD1B5_4A32_D192_ED03))
     }
@@ -275,10 +272,10 @@ impl World {
         self.world.now()
     }
 
-    /// Runs until `main` is done, as a script beside all others.
+    /// Runs the world until `main`, a script like all others, completes.
     ///
     /// # Panics
-    /// When nothing can happen any more before that, after an hour of virtual time, or too many steps.
+    /// If no event is left before that, or an hour of virtual time or too many steps have passed.
     pub fn run<T: 'static>(&self, main: impl Future<Output = T> + 'static) -> T {
         let slot = Rc::new(RefCell::new(None));
         let result = slot.clone();
@@ -291,72 +288,72 @@ impl World {
             .unwrap_or_else(|| self.world.fail("the run ended without a result"))
     }
 
-    /// Runs until `met` says so.
+    /// Runs the world until `met` returns true.
     ///
     /// # Panics
-    /// As [`World::run`].
+    /// The same as [`World::run`].
     pub fn run_until(&self, mut met: impl FnMut() -> bool) {
         let deadline = self.now() + RUN_MAX;
         while !met() {
             if !self.world.step() {
                 self.world.fail(
-                    "nothing can happen any more: a wake was lost, or everyone waits for another",
+                    "nothing can happen any more: a wake was lost, or all tasks wait for each other",
                 );
             }
             if self.now() > deadline {
                 self.world
-                    .fail("an hour has passed and what the run waits for has not come");
+                    .fail("the run is not over after an hour of virtual time");
             }
         }
     }
 
-    /// Runs for some virtual time.
+    /// Runs the world for some virtual time.
     pub fn run_for(&self, time: Duration) {
         let net = self.client();
         let until = self.now() + time;
         self.run(async move { net.sleep_until(until).await });
     }
 
-    /// Tasks of a core that have not ended.
+    /// How many tasks of a core have not ended.
     pub fn live_tasks(&self, core: u32) -> usize {
         self.world.live_tasks(Actor::Core(core))
     }
 
-    /// Connections that a core holds open, either side, bells apart.
+    /// How many connections a core holds open on either side, except those of doorbells.
     pub fn open_connections(&self, core: u32) -> usize {
         self.world
             .shared
             .with(|kernel| kernel.open_connections(Actor::Core(core)))
     }
 
-    /// Connections that a core has accepted, or taken over, and holds open.
+    /// How many connections a core has accepted or taken over and holds open.
     pub fn accepted_connections(&self, core: u32) -> usize {
         self.world
             .shared
             .with(|kernel| kernel.accepted_connections(Actor::Core(core)))
     }
 
-    /// Turns that tasks of cores have had so far.
+    /// How many turns the cores' tasks have had.
     pub fn turns(&self) -> u64 {
         self.world.turns.get()
     }
 
-    /// The most receives and sends that a core's task has begun in one turn so far.
+    /// The most receives and sends that a core's task has started in one turn.
     pub fn most_begun(&self) -> u32 {
         self.world.most_begun.get()
     }
 
-    /// Equal for equal runs: of everything that happened so far.
+    /// A hash of everything that has happened; equal for equal runs.
     pub fn fingerprint(&self) -> u64 {
         self.world
             .shared
             .with(|kernel| kernel.env.trace.fingerprint())
     }
 
-    /// Ends the world: scripted endpoints stop listening, cores get ten virtual minutes to end.
+    /// Ends the world: scripted endpoints stop listening, and cores get ten virtual minutes to end.
     ///
     /// # Panics
-    /// When a core's task has not ended, or a core holds a connection or a block. What scripts hold is no leak.
+    /// If a core's task has not ended, or a core holds a connection or a block. What scripts hold is no leak.
     pub fn finish(&self) {
         let world = &self.world;
         let listeners = mem::take(&mut *world.script_listeners.borrow_mut());
@@ -387,7 +384,7 @@ impl World {
         }
     }
 
-    /// The seed, how to repeat it, and what happened last.
+    /// The seed, the command to repeat it, and the last events.
     pub fn report(&self) -> String {
         self.world.report()
     }
@@ -395,7 +392,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // Tasks hold handles of the world that holds them. One that is dropped may start another.
+        // Tasks hold handles of the world that holds them. Dropping one may start another.
         loop {
             let tasks = mem::take(&mut *self.world.tasks.borrow_mut());
             if tasks.is_empty() {
@@ -407,7 +404,7 @@ impl Drop for World {
     }
 }
 
-/// A scripted server's handle.
+/// The handle of a scripted server.
 pub struct Endpoint {
     world: Rc<WorldState>,
     id: u64,
@@ -415,12 +412,12 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Connections accepted so far.
+    /// How many connections the server has accepted.
     pub fn accepted(&self) -> usize {
         self.accepted.get()
     }
 
-    /// Stops listening: connects are refused from now on. Connections go on.
+    /// Stops listening: connects are refused from now on. Existing connections continue.
     pub fn stop(&self) {
         self.world
             .shared
@@ -429,7 +426,8 @@ impl Endpoint {
 }
 
 impl WorldState {
-    /// The time, as a program asks for it: time does not pass within a turn, so one that waits for it never ends.
+    /// The time as a program under test reads it. Time does not pass within a turn, so a loop that waits for it would
+    /// never end.
     pub(super) fn look_at_clock(&self) -> Instant {
         self.looks.set(self.looks.get() + 1);
         assert!(
@@ -479,7 +477,7 @@ impl WorldState {
             .count()
     }
 
-    /// Does one thing: a completion or a task's turn. False when there is none left.
+    /// Runs one step: a completion or a task's turn. Returns false when none is left.
     fn step(&self) -> bool {
         self.steps.set(self.steps.get() + 1);
         if self.steps.get() > self.steps_max.get() {
@@ -519,7 +517,7 @@ impl WorldState {
         true
     }
 
-    /// Gives a task its turn, which takes up to two microseconds.
+    /// Runs a task's turn, which takes up to two virtual microseconds.
     fn turn(&self, id: TaskId) {
         let Some(mut task) = self.tasks.borrow_mut().remove(&id) else {
             self.spinning.set(None);
@@ -553,7 +551,7 @@ impl WorldState {
         }
         if turn.is_ok() && is_core && begun > BEGUN_MAX {
             self.fail(&format!(
-                "a task of {actor} began {begun} receives and sends in one turn, while all others waited"
+                "a task of {actor} started {begun} receives and sends in one turn while all others waited"
             ));
         }
         match turn {
@@ -574,7 +572,7 @@ impl WorldState {
         }
     }
 
-    /// Drops all tasks of an actor, and what they start while they are dropped.
+    /// Drops all tasks of an actor, and the tasks that they start meanwhile.
     fn drop_tasks(&self, actor: Actor) {
         loop {
             let tasks = {
@@ -591,7 +589,7 @@ impl WorldState {
         }
     }
 
-    /// A task that wakes itself is next, as on a real core, where it would keep everything else from running.
+    /// Runs a task that wakes itself next, because on a real core it would keep everything else from running.
     fn spun(&self, id: TaskId, actor: Actor, again: bool) {
         let before = self.spinning.get().map_or(0, |(_, spins)| spins);
         self.spinning.set(again.then_some((id, before + 1)));
@@ -626,7 +624,7 @@ impl WorldState {
         self.shared.with(|kernel| {
             format!(
                 "seed {seed} failed after {steps} steps at {} us; WEIR_SEED={seed} repeats it\n\
-                 live tasks: {}\n{:?}\nwhat happened last:\n{}",
+                 live tasks: {}\n{:?}\nlast events:\n{}",
                 kernel.env.now / 1000,
                 live.join(", "),
                 kernel.faults,

@@ -1,11 +1,12 @@
-//! The world on io_uring, through monoio.
+//! The world on io_uring through monoio.
 //!
-//! monoio lends an operation to the future that waits for it: drop that future and the bytes are lost. Here each half
-//! of a connection owns a small long-lived future, its *pump*, that runs the operations; polls of the half only look
-//! at what the pump has brought. So a poll may be given up at any time.
+//! monoio lends an operation to the future that waits for it, and dropping that future loses the bytes. So each half of
+//! a connection owns a small long-lived future, its *pump*, which runs the operations. Polling the half only takes what
+//! the pump has brought, so dropping a poll loses nothing.
 //!
-//! Receives come in two kinds. While few connections wait, a block is posted together with the operation (armed).
-//! Past [`ARMED_RECEIVES_MAX`](crate::limits::ARMED_RECEIVES_MAX) a half first waits for readiness, which takes no memory, and then receives.
+//! There are two kinds of receives. While few connections wait, a half posts a block together with the operation (an
+//! armed receive). Past [`ARMED_RECEIVES_MAX`](crate::limits::ARMED_RECEIVES_MAX) it first waits for readiness, which
+//! takes no memory, and then receives.
 
 mod pump_signal;
 mod rx;
@@ -33,12 +34,12 @@ use crate::limits::RING_ENTRIES;
 pub use rx::UringRx;
 pub use tx::UringTx;
 
-/// What the kernel granted a core's ring, best first: each is worth CPU, none is needed.
+/// The ring features that the kernel granted. Each saves CPU; none is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingFeatures {
-    /// The kernel may assume that one thread submits (6.0).
+    /// The kernel may assume that one thread submits (Linux 6.0).
     pub single_issuer: bool,
-    /// Completions do not interrupt the core (5.19).
+    /// Completions do not interrupt the core (Linux 5.19).
     pub coop_taskrun: bool,
 }
 
@@ -52,18 +53,18 @@ impl std::fmt::Display for RingFeatures {
     }
 }
 
-/// Whether the kernel grants a ring.
+/// Checks that the kernel grants a ring.
 ///
 /// # Errors
-/// It has no io_uring, or forbids it.
+/// The kernel lacks io_uring or forbids it.
 pub fn probe() -> io::Result<()> {
     monoio_ring::IoUring::new(1).map(drop)
 }
 
-/// Runs one core's world on the calling thread until the future that `body` makes is done.
+/// Runs one core's world on the calling thread until the future that `body` makes completes.
 ///
 /// # Errors
-/// The kernel has no io_uring, or forbids it.
+/// The kernel lacks io_uring or forbids it.
 pub fn run<F, B>(body: B) -> io::Result<F::Output>
 where
     F: Future,
@@ -100,7 +101,7 @@ where
     Err(denied.unwrap_or_else(|| io::ErrorKind::Unsupported.into()))
 }
 
-/// The shortest sleep that the runtime's timer knows.
+/// The shortest sleep of monoio's timer.
 const LATER: Duration = Duration::from_millis(1);
 
 /// A core's handle to its ring.
@@ -111,26 +112,26 @@ pub struct Uring {
 
 struct UringState {
     start: std::time::Instant,
-    /// The time as of the last event: reading the clock for every look at it would cost more than the looks.
+    /// The time of the last event. Reading the clock on every call of `now` would cost more than what it is read for.
     now: Cell<Instant>,
-    /// Milliseconds from the Unix epoch to `start`, set anew with every sleep that ends.
+    /// Milliseconds from the Unix epoch to `start`, updated whenever a sleep ends.
     epoch_ms: Cell<u64>,
     pool: Pool,
     armed: Cell<usize>,
     pipes: Rc<Pipes>,
-    /// Tasks that have used up their share and go on after the next look at I/O.
+    /// Tasks that have used up their share and continue after the next look at I/O.
     later: RefCell<Vec<Waker>>,
 }
 
 impl UringState {
-    /// Reads the clock: something has happened.
+    /// Reads the clock, because something has happened.
     fn tick(&self) {
         self.now
             .set(Instant(self.start.elapsed().as_nanos() as u64));
     }
 
-    /// Wakes the task once the runtime has looked at its I/O. The runtime does that only when no task can run, and it
-    /// looks at the time after it: so one sleep, for all that wait, is the way behind both.
+    /// Wakes the task once the runtime has looked at its I/O. The runtime looks at I/O only when no task can run, and
+    /// at its timers after that. So one short sleep, shared by all waiting tasks, ends after both.
     fn wake_later(state: &Rc<Self>, cx: &Context<'_>) {
         let mut later = state.later.borrow_mut();
         later.push(cx.waker().clone());
@@ -145,7 +146,7 @@ impl UringState {
         });
     }
 
-    /// Follows the wall clock, which may be set.
+    /// Reads both clocks. The wall clock may have been set.
     fn tick_wall(&self) {
         self.tick();
         let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -187,13 +188,13 @@ impl Uring {
         }
     }
 
-    /// Takes a connected socket of any stream family over: monoio's TCP type issues operations by descriptor alone.
+    /// Wraps a connected socket of any stream family: monoio's TCP type issues operations by descriptor alone.
     fn adopt(&self, fd: OwnedFd, peer: Option<SocketAddr>) -> io::Result<Connection<Self>> {
         Ok(self.connection(TcpStream::from_std(StdTcpStream::from(fd))?, peer))
     }
 }
 
-/// A listening socket registered with the core's runtime.
+/// A listening socket that the core's runtime has registered.
 pub struct UringListener {
     socket: ListenerSocket,
     origin: SocketOrigin,
@@ -279,7 +280,7 @@ impl Net for Uring {
                 }
             }
         });
-        // A shutdown ends accepts, but an inherited socket gets none.
+        // A shutdown ends pending accepts, but Weir does not shut inherited sockets down.
         poll_fn(|cx| {
             if let Poll::Ready(accepted) = accepting.as_mut().poll(cx) {
                 return Poll::Ready(accepted);
@@ -297,7 +298,7 @@ impl Net for Uring {
     }
 
     fn stop_listening(&self, listener: &UringListener) {
-        // What is asked past the ring may not wait.
+        // Calls outside the ring must not wait.
         set_nonblocking(listener.fd());
         if listener.origin == SocketOrigin::Bound {
             let is_tcp = matches!(listener.socket, ListenerSocket::Tcp(_));
@@ -400,21 +401,22 @@ impl Net for Uring {
     }
 }
 
-/// One connected socket, shared by its halves and their pumps.
+/// A connected socket, shared by its halves and their pumps.
 struct UringSocket {
     tcp: UnsafeCell<TcpStream>,
-    /// The connection is to end in a reset: nobody may end it in an orderly way first.
+    /// The connection must end in a reset, so nothing may end it in an orderly way first.
     aborting: Cell<bool>,
-    /// Calls past the ring do not wait.
+    /// Calls outside the ring do not wait.
     nonblocking: Cell<bool>,
-    /// A send has failed. The system tells of a reset only once, so that a receive may read it as an end.
+    /// A send has failed. The system reports a reset only once, so a later receive may see a plain end.
     broken: Cell<bool>,
-    /// Bytes of the batch that is being sent; 0 between batches.
+    /// Bytes left of the batch under way; 0 between batches.
     sending: Cell<usize>,
 }
 
 impl UringSocket {
-    /// Lets calls that do not go through the ring fail instead of waiting. Says whether they do.
+    /// Sets the socket non-blocking, so that calls outside the ring fail instead of waiting. Returns whether that
+    /// worked.
     fn set_nonblocking(&self) -> bool {
         if !self.nonblocking.get() {
             self.nonblocking.set(set_nonblocking(self.fd()));
@@ -427,12 +429,12 @@ impl UringSocket {
         unsafe { &*self.tcp.get() }
     }
 
-    /// monoio asks for `&mut` to read and to write, though both only clone the descriptor's counted handle while the
-    /// call lasts: its own split halves share the stream the same way.
+    /// monoio asks for `&mut` to read and to write, though both only clone the descriptor's counted handle during the
+    /// call. monoio's own split halves share the stream in the same way.
     #[allow(clippy::mut_from_ref)]
     fn tcp_mut(&self) -> &mut TcpStream {
-        // SAFETY: one thread; the reference is used for the call that starts an operation and by nobody after it,
-        // so two of them are never used in turn.
+        // SAFETY: one thread uses the socket. The reference lives only for the call that starts an operation, so two of
+        // them are never used alternately.
         unsafe { &mut *self.tcp.get() }
     }
 
@@ -440,8 +442,8 @@ impl UringSocket {
         self.tcp().as_raw_fd()
     }
 
-    /// Whether an end that was read is a reset of which a send has been told, or is about to be told: then the
-    /// connection is gone in both directions, though we have not ended ours.
+    /// Whether an end that was read is really a reset that a send has reported, or is about to report. The connection
+    /// is then gone in both directions, although we have not ended ours.
     fn is_broken(&self) -> bool {
         self.broken.get() || self.sending.get() > 0 && self.is_gone()
     }
@@ -449,7 +451,7 @@ impl UringSocket {
     fn is_gone(&self) -> bool {
         let mut state = 0_u8;
         let mut size = size_of::<u8>() as libc::socklen_t;
-        // SAFETY: what is told is cut to the size given, and `state` is alive for the call: the first byte.
+        // SAFETY: the system cuts its answer to the size given, and `state`, its first byte, lives for the call.
         let got = unsafe {
             libc::getsockopt(
                 self.fd(),
@@ -459,12 +461,12 @@ impl UringSocket {
                 &raw mut size,
             )
         };
-        // A Unix socket has no such option, and no resets that look like an end.
+        // A Unix socket lacks this option, and its resets never look like an end.
         got == 0 && state == TCP_CLOSE
     }
 }
 
-/// TCP's state of a connection that is no more, as `TCP_INFO` tells it.
+/// The state of a TCP connection that is gone, as `TCP_INFO` reports it.
 const TCP_CLOSE: u8 = 7;
 
 type Pump = Pin<Box<dyn Future<Output = ()>>>;

@@ -1,15 +1,15 @@
-//! Which of a task's operations has news.
+//! Tells a task which half of its connection has news.
 //!
-//! A task waits on several operations at once and is woken by any of them. Asking all of them again would cost more
-//! than the news is worth, so each half of a connection is woken through a [`PumpSignal`] of its own, which notes that
-//! something is due and wakes the task behind it. A half without news answers from one flag.
+//! A task waits on several operations at once, and any of them may wake it. Polling all of them on every wake would
+//! cost more than the news is worth. So each half wakes through a [`PumpSignal`] of its own, which records the news and
+//! wakes the task. A half without news answers after reading one flag.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::task::{Context, RawWaker, RawWakerVTable, Waker};
 
-/// The state that a half shares with its pump, and the bell between them.
+/// The state that a half shares with its pump, and the signal from the pump to the half.
 pub(super) struct PumpSignal<S> {
     due: Cell<bool>,
     task: RefCell<Option<Waker>>,
@@ -33,7 +33,7 @@ impl<S> PumpSignal<S> {
         })
     }
 
-    /// Lets the task of `cx` be the one that is woken, and says whether there are news.
+    /// Registers the task of `cx` as the one to wake. Returns whether there is news.
     #[inline]
     pub(super) fn is_due(&self, cx: &Context<'_>) -> bool {
         let mut task = self.task.borrow_mut();
@@ -43,33 +43,33 @@ impl<S> PumpSignal<S> {
         self.due.get()
     }
 
-    /// Takes note of the news and gives the waker that tells of the next.
+    /// Clears the news and returns a waker that signals the next.
     pub(super) fn listen(self: &Rc<Self>) -> Waker {
         self.due.set(false);
         let data = Rc::into_raw(self.clone()).cast();
-        // SAFETY: the table's functions treat the pointer as what it is, one count of an `Rc<PumpSignal<S>>`. The waker is
-        // only handed to operations of this thread's own ring, so no other thread ever touches the count.
+        // SAFETY: the table's functions treat the pointer as one count of an `Rc<PumpSignal<S>>`, which it is. The
+        // waker goes only to operations of this thread's own ring, so no other thread touches the count.
         unsafe { Waker::from_raw(RawWaker::new(data, Self::TABLE)) }
     }
 
     const TABLE: &'static RawWakerVTable = &RawWakerVTable::new(
         |data| {
-            // SAFETY: `data` is an `Rc<PumpSignal<S>>` that lives; one more count is taken for the clone.
+            // SAFETY: `data` is a live `Rc<PumpSignal<S>>`; this adds a count for the clone.
             unsafe { Rc::increment_strong_count(data.cast::<Self>()) };
             RawWaker::new(data, Self::TABLE)
         },
         |data| {
-            // SAFETY: waking by value gives the waker's count back.
+            // SAFETY: waking by value takes the waker's own count back.
             let signal = unsafe { Rc::from_raw(data.cast::<Self>()) };
             signal.ring();
         },
         |data| {
-            // SAFETY: waking by reference leaves the count alone; the waker keeps the slot alive meanwhile.
+            // SAFETY: waking by reference leaves the count alone; the waker keeps the signal alive meanwhile.
             let signal = unsafe { &*data.cast::<Self>() };
             signal.ring();
         },
         |data| {
-            // SAFETY: the waker's own count goes with it.
+            // SAFETY: this drops the waker's own count.
             unsafe { Rc::decrement_strong_count(data.cast::<Self>()) };
         },
     );
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn news_wake_the_task_that_asked_last_and_counts_come_out_even() {
+    fn a_signal_wakes_the_last_task_and_leaks_no_count() {
         let counts = [0, 0].map(|n| Arc::new(Count(AtomicUsize::new(n))));
         let wakers = counts.clone().map(Waker::from);
         let signal = PumpSignal::new(7);
@@ -111,7 +111,7 @@ mod tests {
         copy.wake_by_ref();
         assert!(
             signal.is_due(&Context::from_waker(second)),
-            "news stay until they are listened to"
+            "news stays until listen clears it"
         );
         copy.wake();
         drop(signal.listen());

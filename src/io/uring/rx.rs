@@ -1,4 +1,4 @@
-//! The receiving half: a pump that receives when it is asked to.
+//! The receiving half and its pump, which receives on demand.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -16,7 +16,7 @@ use super::pump_signal::PumpSignal;
 use super::{Pipe, Pump, UringSocket, UringState, shut};
 use crate::limits::{ARMED_RECEIVES_MAX, BLOCK_BYTES};
 
-/// Receiving half of a socket.
+/// The receiving half of a socket.
 pub struct UringRx {
     pub(super) socket: Rc<UringSocket>,
     state: Rc<UringState>,
@@ -28,14 +28,14 @@ pub struct UringRx {
     pub(super) bell: Option<Arc<BellState>>,
 }
 
-/// What is in flight.
+/// The operation in flight.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum ReceiveStep {
     #[default]
     Nothing,
-    /// A receive, into a block of this class.
+    /// A receive into a block of this class.
     Bytes(u8),
-    /// That there is something to receive.
+    /// A wait for something to receive.
     Readiness,
 }
 
@@ -46,11 +46,11 @@ enum StepResult {
 
 #[derive(Default)]
 struct RxState {
-    /// What the pump is asked to begin.
+    /// The operation that the pump must start next.
     wanted: Cell<ReceiveStep>,
-    /// The last receive took all there was.
+    /// The last receive took everything that was there.
     drained: Cell<bool>,
-    /// The last bytes were received, and there was room for more of them.
+    /// The last operation received bytes and left room in its block.
     emptied: Cell<bool>,
     done: Cell<Option<StepResult>>,
 }
@@ -70,14 +70,14 @@ impl UringRx {
         }
     }
 
-    /// Whether bytes may pass unseen: no receive is in flight that would take them.
+    /// Whether bytes may pass through a pipe: no receive is in flight that would take them.
     pub(super) fn may_pass(&self) -> bool {
         let receives = matches!(self.awaited, ReceiveStep::Bytes(_));
         !receives && self.ended.is_none() && self.socket.set_nonblocking()
     }
 
-    /// Fills a pipe with what has come; 0 is an end or an error, which a receive then tells. What comes after is waited for through the ring, so
-    /// that a fast peer does not keep others waiting.
+    /// Fills a pipe with received bytes. Returns 0 on an end or an error, which the next receive reports. Between fills
+    /// it waits through the ring, so that a fast peer does not keep other connections waiting.
     pub(super) fn poll_fill(
         &mut self,
         cx: &Context<'_>,
@@ -93,7 +93,7 @@ impl UringRx {
                 Ok(n) => {
                     self.signal.drained.set(true);
                     self.signal.emptied.set(false);
-                    // What comes next on this connection is a head.
+                    // The next bytes on this connection are a head.
                     self.class = 0;
                     return Poll::Ready(n);
                 }
@@ -109,7 +109,7 @@ impl UringRx {
         }
     }
 
-    /// Waits for what is in flight, or for `next` if nothing is.
+    /// Polls the operation in flight, or starts `next` if there is none.
     fn poll_pump(&mut self, cx: &Context<'_>, next: ReceiveStep) -> Poll<StepResult> {
         if !self.signal.is_due(cx) && self.awaited != ReceiveStep::Nothing {
             return Poll::Pending;
@@ -134,7 +134,7 @@ impl UringRx {
         Poll::Ready(done)
     }
 
-    /// A full block says that more is there: take a larger one next. A nearly empty one says the opposite.
+    /// Takes a larger block next if this one came full, and a smaller one if it came nearly empty.
     fn adapt(&mut self, got: usize) {
         let size = BLOCK_BYTES[self.class as usize];
         if got >= size && (self.class as usize) < BLOCK_BYTES.len() - 1 {
@@ -206,7 +206,7 @@ impl Rx for UringRx {
 impl Drop for UringRx {
     fn drop(&mut self) {
         if self.awaited != ReceiveStep::Nothing && self.ended.is_none() {
-            // Ends the operation in flight, whatever becomes of its cancellation; the descriptor closes after it.
+            // Ends the operation in flight even if its cancellation is lost. The descriptor closes after it.
             let is_reset = self.socket.aborting.get();
             let how = if is_reset {
                 libc::SHUT_RD
@@ -218,7 +218,7 @@ impl Drop for UringRx {
     }
 }
 
-/// The receiving pump: one receive, or wait for one, whenever it is wanted.
+/// The receiving pump: runs one receive, or one wait for readiness, on demand.
 async fn receive(socket: Rc<UringSocket>, state: Rc<UringState>, signal: Rc<PumpSignal<RxState>>) {
     loop {
         let wanted = poll_fn(|_| match signal.wanted.take() {
@@ -226,15 +226,15 @@ async fn receive(socket: Rc<UringSocket>, state: Rc<UringState>, signal: Rc<Pump
             wanted => Poll::Ready(wanted),
         });
         let ReceiveStep::Bytes(class) = wanted.await else {
-            // Its error, if any, is that of what follows as well.
+            // An error here reappears in the operation that follows.
             let _ = socket.tcp().readable(true).await;
             state.tick();
             signal.done.set(Some(StepResult::Readiness));
             continue;
         };
         let bytes = BLOCK_BYTES[class as usize];
-        // A large block is taken when there is something to put in it: the one used last is then still in the cache,
-        // which is worth more than the receive that it may cost.
+        // A large block is taken only once there is something to put in it. The block used last is then still in the
+        // cache, which is worth more than the extra receive.
         let is_bulk = bytes > BLOCK_BYTES[0] && signal.drained.get();
         let armed = if is_bulk {
             None
@@ -242,7 +242,7 @@ async fn receive(socket: Rc<UringSocket>, state: Rc<UringState>, signal: Rc<Pump
             ArmedPermit::take(&state)
         };
         if armed.is_none() {
-            // Its error, if any, is the receive's as well.
+            // An error here reappears in the receive.
             let _ = socket.tcp().readable(true).await;
         }
         let (n, filling) = socket.tcp_mut().read(state.pool.filling(bytes)).await;
@@ -257,7 +257,7 @@ async fn receive(socket: Rc<UringSocket>, state: Rc<UringState>, signal: Rc<Pump
     }
 }
 
-/// A place among the receives that may hold a block while they wait.
+/// The right to hold a block while a receive waits.
 struct ArmedPermit {
     state: Rc<UringState>,
 }

@@ -1,4 +1,4 @@
-//! The sending half: a pump that sends a batch of chunks to its end.
+//! The sending half and its pump, which sends one batch of chunks after the other.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ use super::pump_signal::PumpSignal;
 use super::{Pipe, Pump, UringSocket, shut};
 use crate::limits::SEND_CHUNKS_MAX;
 
-/// Sending half of a socket.
+/// The sending half of a socket.
 pub struct UringTx {
     socket: Rc<UringSocket>,
     pub(super) pump: Option<Pump>,
@@ -36,9 +36,9 @@ struct TxState {
 
 enum Batch {
     One(Chunk),
-    /// In a box: a slot that waits for the next batch is to be small.
+    /// Boxed to keep the slot for the next batch small.
     Many(Box<ChunkVector>),
-    /// Chunks, and what is in a pipe behind them.
+    /// Chunks, and then the bytes of a pipe.
     Piped(Box<(ChunkVector, Pipe)>),
 }
 
@@ -79,12 +79,12 @@ impl UringTx {
         self.ended.is_none() && self.socket.set_nonblocking()
     }
 
-    /// Begins to send what is queued and then what is in the pipe. Only while no batch is in flight.
+    /// Starts to send the queued chunks and then the pipe's bytes. Call it only while no batch is in flight.
     pub(super) fn pass(&mut self, pipe: Pipe) {
         let ahead = ChunkVector::new(self.queue.drain(..));
         self.queued += pipe.len();
         self.start(Batch::Piped(Box::new((ahead, pipe))));
-        // How that ends is told by the next `poll_send`.
+        // The next `poll_send` reports the outcome.
         let _ = self.drive();
     }
 
@@ -95,7 +95,7 @@ impl UringTx {
         self.signal.next.set(Some(batch));
     }
 
-    /// Polls the pump; ready when the batch is sent or has failed.
+    /// Polls the pump. Ready once the batch is sent or has failed.
     fn drive(&mut self) -> Poll<()> {
         let pump = self
             .pump
@@ -183,14 +183,14 @@ impl Tx for UringTx {
 
 impl Drop for UringTx {
     fn drop(&mut self) {
-        // What was pushed is not sent to the end: that must not look like an orderly one.
+        // Bytes that were pushed will never be sent, so the end must not look orderly.
         if self.queued() > 0 {
             reset(self.socket.fd());
         }
     }
 }
 
-/// The sending pump: takes a batch, sends all of it, waits for the next.
+/// The sending pump: takes a batch, sends all of it, and waits for the next.
 async fn send(socket: Rc<UringSocket>, signal: Rc<PumpSignal<TxState>>) {
     loop {
         let mut batch = poll_fn(|_| signal.next.take().map_or(Poll::Pending, Poll::Ready)).await;
@@ -211,7 +211,7 @@ async fn send(socket: Rc<UringSocket>, signal: Rc<PumpSignal<TxState>>) {
     }
 }
 
-/// Sends what the socket takes of a batch.
+/// Sends as much of a batch as the socket takes.
 async fn send_some(socket: &UringSocket, batch: Batch) -> (io::Result<usize>, Batch) {
     let (sent, mut batch) = match batch {
         Batch::One(chunk) => {
@@ -224,7 +224,7 @@ async fn send_some(socket: &UringSocket, batch: Batch) -> (io::Result<usize>, Ba
         }
         Batch::Piped(mut piped) => loop {
             let (ahead, pipe) = &mut *piped;
-            // Past the ring, so that what is ahead leaves together with what is in the pipe.
+            // Outside the ring, so that the chunks leave in one segment with the pipe's bytes.
             let sent = if ahead.bytes > 0 {
                 ahead.send_before_more(socket)
             } else {
@@ -257,7 +257,7 @@ impl Batch {
         }
     }
 
-    /// Forgets what was sent; a pipe does so by itself.
+    /// Drops the sent bytes; a pipe drops its own.
     fn advance(&mut self, n: usize) {
         match self {
             Self::One(chunk) => chunk.advance(n),
@@ -295,7 +295,7 @@ impl ChunkVector {
         self.bytes = self.chunks.iter().map(|chunk| chunk.len()).sum();
     }
 
-    /// Sends what the socket takes at once, and tells the system that more follows.
+    /// Sends as much as the socket takes at once, and tells the system that more follows.
     fn send_before_more(&mut self, socket: &UringSocket) -> io::Result<usize> {
         // SAFETY: all zeroes are an empty message.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -322,8 +322,8 @@ impl ChunkVector {
     }
 }
 
-// SAFETY: the iovecs stand on the heap and point into blocks that `chunks` holds; both stay put when the batch moves
-// and are only rewritten between operations.
+// SAFETY: the iovecs are on the heap and point into blocks that `chunks` holds. Both stay in place when the batch moves
+// and are rewritten only between operations.
 unsafe impl IoVecBuf for Box<ChunkVector> {
     fn read_iovec_ptr(&self) -> *const libc::iovec {
         self.iovecs.as_ptr()
