@@ -46,7 +46,7 @@ fn the_fields_are_those_of_the_code() {
 
 fn claims() -> String {
     let mut table = format!("{CLAIMS}\n|---|---|\n");
-    for (name, claim) in guard::TABLE {
+    for (name, claim) in guard::CLAIM_TABLE {
         let claim = match claim {
             Claim::XForwarded | Claim::Forwarded | Claim::Origin => {
                 "who asked, from where, over what, or for what"

@@ -1,4 +1,4 @@
-//! Bodies: [`Decoder`] takes the framing off, [`Encoder`] puts it on.
+//! Bodies: [`BodyDecoder`] takes the framing off, [`BodyEncoder`] puts it on.
 //!
 //! Neither holds data. The decoder says which part of the caller's input is data; the encoder says
 //! which few bytes go before and after data that the caller sends from where it lies.
@@ -12,11 +12,11 @@ use crate::trailers::Trailers;
 
 /// Takes the framing off a body, a piece of input at a time.
 ///
-/// Call [`Decoder::decode`] with the input that was not consumed before until it says
-/// [`Decoded::End`]. After an error the connection has to end.
+/// Call [`BodyDecoder::decode`] with the input that was not consumed before until it says
+/// [`DecodedBody::End`]. After an error the connection has to end.
 #[derive(Clone, Debug)]
-pub struct Decoder {
-    state: State,
+pub struct BodyDecoder {
+    state: DecoderState,
     /// Bytes of the size line so far.
     line_bytes: u32,
     /// Bytes of extensions in this body so far.
@@ -29,7 +29,7 @@ pub struct Decoder {
 
 /// What a decoder made of its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decoded {
+pub enum DecodedBody {
     /// All that can be used is used; more input is needed.
     NeedMore {
         /// Bytes of input that are done with.
@@ -42,7 +42,7 @@ pub enum Decoded {
         /// Bytes of data, at least one.
         len: usize,
     },
-    /// The body is complete; see [`Decoder::trailers`].
+    /// The body is complete; see [`BodyDecoder::trailers`].
     End {
         /// Bytes of input that are done with; the rest belongs to what follows.
         consumed: usize,
@@ -50,7 +50,7 @@ pub enum Decoded {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum DecoderState {
     Done,
     Length(u64),
     UntilClose,
@@ -64,12 +64,12 @@ enum State {
     Trailers,
 }
 
-impl Decoder {
+impl BodyDecoder {
     /// Makes a decoder for a body.
     #[must_use]
     pub fn new(kind: BodyKind, limits: &Limits) -> Self {
         let mut decoder = Self {
-            state: State::Done,
+            state: DecoderState::Done,
             line_bytes: 0,
             extension_bytes: 0,
             line_bytes_max: limits.chunk_line_bytes_max,
@@ -83,7 +83,7 @@ impl Decoder {
     /// Makes a decoder for the bodies of answers: spaces and tabs behind a chunk's size are taken. Old servers pad
     /// sizes with them. In a request they could hide where a chunk begins from a parser that reads otherwise.
     #[must_use]
-    pub fn of_answers(limits: &Limits) -> Self {
+    pub fn for_responses(limits: &Limits) -> Self {
         Self {
             takes_blanks: true,
             ..Self::new(BodyKind::None, limits)
@@ -94,13 +94,13 @@ impl Decoder {
     #[inline]
     pub fn reset(&mut self, kind: BodyKind) {
         self.state = match kind {
-            BodyKind::None | BodyKind::Length(0) => State::Done,
-            BodyKind::Length(length) => State::Length(length),
-            BodyKind::Chunked => State::Size {
+            BodyKind::None | BodyKind::Length(0) => DecoderState::Done,
+            BodyKind::Length(length) => DecoderState::Length(length),
+            BodyKind::Chunked => DecoderState::Size {
                 value: 0,
                 digits: 0,
             },
-            BodyKind::UntilClose => State::UntilClose,
+            BodyKind::UntilClose => DecoderState::UntilClose,
         };
         self.line_bytes = 0;
         self.extension_bytes = 0;
@@ -113,21 +113,21 @@ impl Decoder {
     /// Chunked framing that RFC 9112, section 7.1, does not allow to the letter, or that exceeds
     /// its limits.
     #[inline]
-    pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, Error> {
+    pub fn decode(&mut self, input: &[u8]) -> Result<DecodedBody, Error> {
         match self.state {
-            State::Done => Ok(Decoded::End { consumed: 0 }),
-            _ if input.is_empty() => Ok(Decoded::NeedMore { consumed: 0 }),
-            State::Length(remaining) => {
+            DecoderState::Done => Ok(DecodedBody::End { consumed: 0 }),
+            _ if input.is_empty() => Ok(DecodedBody::NeedMore { consumed: 0 }),
+            DecoderState::Length(remaining) => {
                 let len = up_to(remaining, input.len());
                 let left = remaining - len as u64;
                 self.state = if left == 0 {
-                    State::Done
+                    DecoderState::Done
                 } else {
-                    State::Length(left)
+                    DecoderState::Length(left)
                 };
-                Ok(Decoded::Data { skip: 0, len })
+                Ok(DecodedBody::Data { skip: 0, len })
             }
-            State::UntilClose => Ok(Decoded::Data {
+            DecoderState::UntilClose => Ok(DecodedBody::Data {
                 skip: 0,
                 len: input.len(),
             }),
@@ -145,7 +145,7 @@ impl Decoder {
         if !self.may_end_on_close() {
             return Err(Error::Truncated);
         }
-        self.state = State::Done;
+        self.state = DecoderState::Done;
         Ok(())
     }
 
@@ -153,25 +153,25 @@ impl Decoder {
     /// [`u64::MAX`] until a close, 0 of anything else.
     #[inline]
     #[must_use]
-    pub const fn bare(&self) -> u64 {
+    pub const fn raw_left(&self) -> u64 {
         match self.state {
-            State::Length(remaining) => remaining,
-            State::UntilClose => u64::MAX,
+            DecoderState::Length(remaining) => remaining,
+            DecoderState::UntilClose => u64::MAX,
             _ => 0,
         }
     }
 
-    /// Counts `len` bytes of data that went by without being shown to [`Decoder::decode`].
+    /// Counts `len` bytes of data that went by without being shown to [`BodyDecoder::decode`].
     ///
     /// # Errors
-    /// [`Error::OutOfOrder`] beyond [`Decoder::bare`], and nothing is counted.
-    pub fn skip(&mut self, len: u64) -> Result<(), Error> {
+    /// [`Error::OutOfOrder`] beyond [`BodyDecoder::raw_left`], and nothing is counted.
+    pub fn skip_raw(&mut self, len: u64) -> Result<(), Error> {
         match self.state {
-            State::Length(remaining) if len < remaining => {
-                self.state = State::Length(remaining - len);
+            DecoderState::Length(remaining) if len < remaining => {
+                self.state = DecoderState::Length(remaining - len);
             }
-            State::Length(remaining) if len == remaining => self.state = State::Done,
-            State::UntilClose => {}
+            DecoderState::Length(remaining) if len == remaining => self.state = DecoderState::Done,
+            DecoderState::UntilClose => {}
             _ if len == 0 => {}
             _ => return Err(Error::OutOfOrder),
         }
@@ -182,13 +182,13 @@ impl Decoder {
     #[inline]
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.state == State::Done
+        self.state == DecoderState::Done
     }
 
     /// Says whether a close of the connection is no loss.
     #[must_use]
     pub fn may_end_on_close(&self) -> bool {
-        matches!(self.state, State::Done | State::UntilClose)
+        matches!(self.state, DecoderState::Done | DecoderState::UntilClose)
     }
 
     /// The trailers of a body that has ended.
@@ -202,100 +202,100 @@ impl Decoder {
     }
 
     //= rfc9112#7.1
-    // chunk = size [extension] CRLF data CRLF; last-chunk, trailers, CRLF. A bare LF is no CRLF
+    // chunk = size [extension] CRLF data CRLF; last-chunk, trailers, CRLF. A raw_left LF is no CRLF
     // anywhere in it.
-    fn decode_chunked(&mut self, input: &[u8]) -> Result<Decoded, Error> {
+    fn decode_chunked(&mut self, input: &[u8]) -> Result<DecodedBody, Error> {
         let mut at = 0;
         while let Some(&byte) = input.get(at) {
             match self.state {
-                State::Size { value, digits } => {
+                DecoderState::Size { value, digits } => {
                     self.state = self.size_byte(byte, value, digits)?;
                     at += 1;
                 }
-                State::Blanks(value) => {
+                DecoderState::Blanks(value) => {
                     self.state = self.blank_byte(byte, value)?;
                     at += 1;
                 }
-                State::Extension(value) => {
+                DecoderState::Extension(value) => {
                     let end = scan::value_end(input, at);
                     self.count_extension(end - at)?;
                     at = end;
                     match input.get(at) {
-                        Some(b'\r') => self.state = State::SizeLf(value),
+                        Some(b'\r') => self.state = DecoderState::SizeLf(value),
                         Some(b'\n') => return Err(Error::BareLf),
                         Some(_) => return Err(Error::BadChunk),
                         None => break,
                     }
                     at += 1;
                 }
-                State::SizeLf(value) => {
+                DecoderState::SizeLf(value) => {
                     if byte != b'\n' {
                         return Err(Error::BareCr);
                     }
                     self.state = if value == 0 {
-                        State::Trailers
+                        DecoderState::Trailers
                     } else {
-                        State::Data(value)
+                        DecoderState::Data(value)
                     };
                     at += 1;
                 }
-                State::Data(remaining) => {
+                DecoderState::Data(remaining) => {
                     let len = up_to(remaining, input.len() - at);
                     let left = remaining - len as u64;
                     self.state = if left == 0 {
-                        State::DataCr
+                        DecoderState::DataCr
                     } else {
-                        State::Data(left)
+                        DecoderState::Data(left)
                     };
-                    return Ok(Decoded::Data { skip: at, len });
+                    return Ok(DecodedBody::Data { skip: at, len });
                 }
-                State::DataCr => {
+                DecoderState::DataCr => {
                     match byte {
-                        b'\r' => self.state = State::DataLf,
+                        b'\r' => self.state = DecoderState::DataLf,
                         b'\n' => return Err(Error::BareLf),
                         _ => return Err(Error::BadChunk),
                     }
                     at += 1;
                 }
-                State::DataLf => {
+                DecoderState::DataLf => {
                     if byte != b'\n' {
                         return Err(Error::BareCr);
                     }
                     self.line_bytes = 0;
-                    self.state = State::Size {
+                    self.state = DecoderState::Size {
                         value: 0,
                         digits: 0,
                     };
                     at += 1;
                 }
-                State::Trailers => {
+                DecoderState::Trailers => {
                     let (taken, is_end) =
                         self.trailers.take(input.get(at..).unwrap_or_default())?;
                     at += taken;
                     if is_end {
-                        self.state = State::Done;
-                        return Ok(Decoded::End { consumed: at });
+                        self.state = DecoderState::Done;
+                        return Ok(DecodedBody::End { consumed: at });
                     }
                 }
-                State::Done | State::Length(_) | State::UntilClose => {
+                DecoderState::Done | DecoderState::Length(_) | DecoderState::UntilClose => {
                     return Err(Error::OutOfOrder);
                 }
             }
         }
-        Ok(Decoded::NeedMore { consumed: at })
+        Ok(DecodedBody::NeedMore { consumed: at })
     }
 
     /// Takes one byte of a size: up to 16 hexadecimal digits, then CR or an extension.
     #[inline]
-    fn size_byte(&mut self, byte: u8, value: u64, digits: u8) -> Result<State, Error> {
+    fn size_byte(&mut self, byte: u8, value: u64, digits: u8) -> Result<DecoderState, Error> {
         let digit = match byte {
             b'0'..=b'9' => byte - b'0',
             b'a'..=b'f' => byte - b'a' + 10,
             b'A'..=b'F' => byte - b'A' + 10,
-            b'\r' if digits > 0 => return Ok(State::SizeLf(value)),
+            b'\r' if digits > 0 => return Ok(DecoderState::SizeLf(value)),
             b';' if digits > 0 => {
                 self.count_extension(1)?;
-                return Ok(State::Extension(value));
+                return Ok(DecoderState::Extension(value));
             }
             b' ' | b'\t' if digits > 0 && self.takes_blanks => {
                 return self.blank_byte(byte, value);
@@ -312,7 +312,7 @@ impl Decoder {
         if self.line_bytes > self.line_bytes_max {
             return Err(Error::ChunkLineTooLong);
         }
-        Ok(State::Size {
+        Ok(DecoderState::Size {
             value: value << 4 | u64::from(digit),
             digits: digits + 1,
         })
@@ -320,11 +320,15 @@ impl Decoder {
 
     /// Takes one byte behind a size and its white space.
     #[cold]
-    fn blank_byte(&mut self, byte: u8, value: u64) -> Result<State, Error> {
+    fn blank_byte(&mut self, byte: u8, value: u64) -> Result<DecoderState, Error> {
         match byte {
-            b' ' | b'\t' => self.count_extension(1).map(|()| State::Blanks(value)),
-            b';' => self.count_extension(1).map(|()| State::Extension(value)),
-            b'\r' => Ok(State::SizeLf(value)),
+            b' ' | b'\t' => self
+                .count_extension(1)
+                .map(|()| DecoderState::Blanks(value)),
+            b';' => self
+                .count_extension(1)
+                .map(|()| DecoderState::Extension(value)),
+            b'\r' => Ok(DecoderState::SizeLf(value)),
             b'\n' => Err(Error::BareLf),
             _ => Err(Error::BadChunkSize),
         }
@@ -350,11 +354,11 @@ fn up_to(remaining: u64, have: usize) -> usize {
 
 /// Puts the framing on a body.
 ///
-/// For each piece of data: [`Encoder::prefix`], the data, [`Encoder::suffix`]; at the end
-/// [`Encoder::finish`] or [`Encoder::finish_with_trailers`]. An error means that the receiver must
+/// For each piece of data: [`BodyEncoder::prefix`], the data, [`BodyEncoder::suffix`]; at the end
+/// [`BodyEncoder::finish`] or [`BodyEncoder::finish_with_trailers`]. An error means that the receiver must
 /// see an aborted connection, never a complete message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Encoder {
+pub enum BodyEncoder {
     /// No body; also what is left of any body once it is finished.
     #[default]
     None,
@@ -369,7 +373,7 @@ pub enum Encoder {
     UntilClose,
 }
 
-impl Encoder {
+impl BodyEncoder {
     /// Makes an encoder for a body.
     #[must_use]
     pub const fn new(kind: BodyKind) -> Self {
@@ -430,7 +434,7 @@ impl Encoder {
     /// place for them: they are left out.
     ///
     /// # Errors
-    /// As [`Encoder::finish`].
+    /// As [`BodyEncoder::finish`].
     pub fn finish_with_trailers<S: Sink>(
         &mut self,
         trailers: &Trailers,

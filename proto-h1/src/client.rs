@@ -8,21 +8,21 @@
 //!    before that.
 //! 3. [`Client::receive`] with what has come: any number of [`Event::Interim`], then
 //!    [`Event::Head`] (or [`Event::Switch`], after which nothing is HTTP), the data, [`Event::End`].
-//! 4. [`Client::peer_closed`] when the endpoint has closed; that may be how a body ends.
+//! 4. [`Client::receive_close`] when the endpoint has closed; that may be how a body ends.
 //! 5. [`Client::finish`] says whether the connection takes another request.
 //!
 //! A step out of order is [`Error::OutOfOrder`] and changes nothing.
 
 use crate::auth::challenges_connection;
-use crate::encode::{Connection, Framing};
+use crate::encode::{ConnectionOption, Framing};
 use crate::error::Error;
 use crate::event::{Event, Next, Received};
-use crate::framing::{BodyKind, Role, response_body, strip_hop_by_hop};
+use crate::framing::{BodyKind, MessageKind, response_body, strip_hop_by_hop};
 use crate::head::{Head, Method, Span};
 use crate::limits::{INTERIM_MAX, Limits};
 use crate::parse::{Parsed, parse_response};
 use crate::receiver::{ReceiveState, Receiver};
-use crate::sender::{Sender, Step};
+use crate::sender::{SendState, Sender};
 use crate::trailers::Trailers;
 
 /// One connection to an endpoint. See the [module](self) for the order of calls.
@@ -46,7 +46,7 @@ pub struct Response {
     /// Where the head of a 101 names the protocol.
     pub upgrade: Option<Span>,
     /// Says whether the endpoint wants the connection to go on.
-    pub persists: bool,
+    pub keeps_alive: bool,
     /// Says whether the endpoint asks for authentication that holds for the connection, or goes on
     /// with it: what follows on the connection is for the same client only.
     pub challenges_connection: bool,
@@ -68,7 +68,7 @@ impl Client {
 
     /// Begins a request and returns the framing to encode it with.
     ///
-    /// `upgrade` is where the head names the protocol it wants to switch to, `te_trailers` says
+    /// `upgrade` is where the head names the protocol it wants to switch to, `accepts_trailers` says
     /// that trailers are welcome. A body without a length is sent in chunks.
     ///
     /// # Errors
@@ -78,9 +78,9 @@ impl Client {
         method: Method,
         body: BodyKind,
         upgrade: Option<Span>,
-        te_trailers: bool,
+        accepts_trailers: bool,
     ) -> Result<Framing, Error> {
-        if self.sender.step() != Step::Idle || self.receiver.state() != ReceiveState::Idle {
+        if self.sender.state() != SendState::Idle || self.receiver.state() != ReceiveState::Idle {
             return Err(Error::OutOfOrder);
         }
         let body = match body {
@@ -95,8 +95,8 @@ impl Client {
         self.check_invariants();
         Ok(Framing {
             body,
-            connection: upgrade.map_or(Connection::Implied, Connection::Upgrade),
-            te_trailers,
+            connection: upgrade.map_or(ConnectionOption::Implied, ConnectionOption::Upgrade),
+            accepts_trailers,
         })
     }
 
@@ -134,20 +134,20 @@ impl Client {
         received
     }
 
-    /// How many bytes of the answer's body may go by unseen: see [`Decoder::bare`].
+    /// How many bytes of the answer's body may go by unseen: see [`BodyDecoder::raw_body_left`].
     #[inline]
     #[must_use]
-    pub const fn bare(&self) -> u64 {
-        self.receiver.bare()
+    pub const fn raw_body_left(&self) -> u64 {
+        self.receiver.raw_body_left()
     }
 
     /// Counts bytes of the answer's body that went by without being shown to [`Client::receive`],
     /// which still says when the body ends.
     ///
     /// # Errors
-    /// [`Error::OutOfOrder`] beyond [`Client::bare`].
-    pub fn receive_unseen(&mut self, len: u64) -> Result<(), Error> {
-        self.receiver.receive_unseen(len)
+    /// [`Error::OutOfOrder`] beyond [`Client::raw_body_left`].
+    pub fn skip_raw_body(&mut self, len: u64) -> Result<(), Error> {
+        self.receiver.skip_raw_body(len)
     }
 
     /// Notes that the endpoint has closed its side with `unread` bytes not consumed. A body that
@@ -156,8 +156,8 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Truncated`] when the answer is not complete.
-    pub fn peer_closed(&mut self, unread: usize) -> Result<(), Error> {
-        self.response.persists = false;
+    pub fn receive_close(&mut self, unread: usize) -> Result<(), Error> {
+        self.response.keeps_alive = false;
         let closed = match self.receiver.state() {
             ReceiveState::Body if unread == 0 => self.receiver.close(),
             ReceiveState::Idle | ReceiveState::Fresh | ReceiveState::Head | ReceiveState::Body => {
@@ -188,10 +188,10 @@ impl Client {
     #[must_use]
     pub fn may_reuse(&self, unread: usize) -> bool {
         unread == 0
-            && self.sender.step() == Step::Done
+            && self.sender.state() == SendState::Done
             && self.is_received()
             && !self.is_tunnel()
-            && self.response.persists
+            && self.response.keeps_alive
     }
 
     /// What the head of the last answer means for this hop.
@@ -217,7 +217,7 @@ impl Client {
     /// Says whether the whole request has been sent.
     #[must_use]
     pub fn is_sent(&self) -> bool {
-        self.sender.step() == Step::Done
+        self.sender.state() == SendState::Done
     }
 
     /// Says whether not one byte of an answer has been seen.
@@ -251,14 +251,14 @@ impl Client {
     fn take_head(&mut self, head: &mut Head, block: &[u8]) -> Result<Event, Error> {
         let body = response_body(head, block, self.method)?;
         let challenges_connection = challenges_connection(head, block);
-        let hop = strip_hop_by_hop(head, block, Role::Response)?;
+        let hop = strip_hop_by_hop(head, block, MessageKind::Response)?;
         self.response = Response {
             status: head.status,
             body,
             upgrade: hop.upgrade,
             //= rfc9112#9.3
             // A body that ends by closing leaves nothing to go on with.
-            persists: hop.persists(head.version) && body != BodyKind::UntilClose,
+            keeps_alive: hop.keeps_alive(head.version) && body != BodyKind::UntilClose,
             challenges_connection,
         };
         match head.status {
@@ -292,7 +292,7 @@ impl Client {
     #[cold]
     fn fail(&mut self, error: Error) -> Error {
         self.receiver.fail(error);
-        self.response.persists = false;
+        self.response.keeps_alive = false;
         error
     }
 
@@ -300,13 +300,13 @@ impl Client {
     fn check_invariants(&self) {
         let state = self.receiver.state();
         debug_assert!(
-            (self.sender.step() == Step::Idle) == (state == ReceiveState::Idle)
+            (self.sender.state() == SendState::Idle) == (state == ReceiveState::Idle)
                 || matches!(state, ReceiveState::Failed(_)),
             "an answer is due exactly while there is a request"
         );
         self.sender.check_invariants();
         debug_assert!(
-            !matches!(state, ReceiveState::Failed(_)) || !self.response.persists,
+            !matches!(state, ReceiveState::Failed(_)) || !self.response.keeps_alive,
             "no connection outlives an error"
         );
         debug_assert!(

@@ -35,15 +35,15 @@ impl Edits {
 
     /// Remembers what is there now, for [`Edits::rewind`]: fields that are the same for many messages are made once.
     #[must_use]
-    pub fn mark(&self) -> Mark {
-        Mark {
+    pub fn mark(&self) -> EditsMark {
+        EditsMark {
             lines: self.lines.len(),
             added: self.added.len(),
         }
     }
 
     /// Goes back to what was there at a mark of these edits. Replaced paths and hosts are forgotten.
-    pub fn rewind(&mut self, mark: Mark) {
+    pub fn rewind(&mut self, mark: EditsMark) {
         self.lines.truncate(mark.lines);
         self.added.truncate(mark.added);
         self.text.clear();
@@ -76,7 +76,7 @@ impl Edits {
         let name_end = self.lines.len();
         self.lines.extend_from_slice(b": ");
         let value_at = self.lines.len();
-        let mut value = Value(&mut self.lines);
+        let mut value = ValueWriter(&mut self.lines);
         pieces.iter().for_each(|piece| value.put(piece));
         let value_end = self.lines.len();
         self.lines.extend_from_slice(b"\r\n");
@@ -86,14 +86,14 @@ impl Edits {
 
     /// Adds a field whose value is written piece by piece. The same rules as for [`Edits::append`]; the name has to be a
     /// token.
-    pub fn append_with(&mut self, name: &str, write: impl FnOnce(&mut Value<'_>)) {
+    pub fn append_with(&mut self, name: &str, write: impl FnOnce(&mut ValueWriter<'_>)) {
         debug_assert!(scan::is_token(name.as_bytes()), "a field name is a token");
         let name_at = self.lines.len();
         self.lines.extend_from_slice(name.as_bytes());
         let name_end = self.lines.len();
         self.lines.extend_from_slice(b": ");
         let value_at = self.lines.len();
-        write(&mut Value(&mut self.lines));
+        write(&mut ValueWriter(&mut self.lines));
         let value_end = self.lines.len();
         self.lines.extend_from_slice(b"\r\n");
         self.added
@@ -176,9 +176,9 @@ impl Edits {
 
 /// A value that is being written.
 #[derive(Debug)]
-pub struct Value<'e>(&'e mut Vec<u8>);
+pub struct ValueWriter<'e>(&'e mut Vec<u8>);
 
-impl Value<'_> {
+impl ValueWriter<'_> {
     /// Adds a piece. Bytes that no value may hold become spaces.
     pub fn put(&mut self, piece: &[u8]) {
         push_value(self.0, piece);
@@ -213,7 +213,7 @@ fn push_value(out: &mut Vec<u8>, value: &[u8]) {
 
 /// A point in the making of [`Edits`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mark {
+pub struct EditsMark {
     lines: usize,
     added: usize,
 }

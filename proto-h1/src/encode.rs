@@ -32,14 +32,14 @@ pub struct Framing {
     /// the body would be: answers to HEAD, and 304.
     pub body: BodyKind,
     /// What to say in Connection.
-    pub connection: Connection,
+    pub connection: ConnectionOption,
     /// Says that trailers are welcome (requests).
-    pub te_trailers: bool,
+    pub accepts_trailers: bool,
 }
 
 /// What Connection says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Connection {
+pub enum ConnectionOption {
     /// Nothing: the version's own rule holds.
     #[default]
     Implied,
@@ -66,7 +66,7 @@ pub fn encode_request<S: Sink>(
     let mut skip = skipped(head, framing.body);
     let mut run = head.start;
     let host = host(head, block, edits);
-    if !(head.is_start_line_plain && edits.path().is_none()) {
+    if !(head.has_plain_start_line && edits.path().is_none()) {
         request_line(sink, block, head, edits);
         run = fields_start(head);
     }
@@ -74,7 +74,7 @@ pub fn encode_request<S: Sink>(
         skip.add(FieldId::Host);
         // A run that has begun with the start line goes out before Host does.
         let fields_start = fields_start(head);
-        if head.is_wire {
+        if head.has_wire_lines {
             put_run(sink, block, run, fields_start);
             run = run.max(fields_start);
         }
@@ -104,13 +104,13 @@ pub fn encode_response<S: Sink>(
     //= rfc9110#8.6
     // No Content-Length in 1xx and 204; in answers to HEAD and in 304 it may stay.
     if framing.body == BodyKind::None {
-        let says_length = matches!(head.framed, Some(BodyKind::Length(_)));
+        let says_length = matches!(head.wire_framing, Some(BodyKind::Length(_)));
         if says_length && !matches!(head.status, 100..=199 | 204) {
             skip.drop(FieldId::ContentLength);
         }
     }
     let mut run = head.start;
-    if !(head.is_start_line_plain && head.status == head.wire_status) {
+    if !(head.has_plain_start_line && head.status == head.wire_status) {
         status_line(sink, block, head);
         run = fields_start(head);
     }
@@ -137,7 +137,7 @@ const HOP_FIELDS: FieldSet = FieldSet::of(&[
 /// The fields to leave out. The framing fields stay when they say on the wire what is wanted.
 #[inline]
 fn skipped(head: &Head, body: BodyKind) -> FieldSet {
-    if head.is_wire && head.framed == Some(body) {
+    if head.has_wire_lines && head.wire_framing == Some(body) {
         HOP_FIELDS
     } else {
         HOP_FIELDS.with(BODY_FIELDS)
@@ -171,12 +171,12 @@ fn fields_end(head: &Head) -> u32 {
 
 /// Copies the runs of lines that stay; the first begins at `run`, which may be the start line.
 fn fields<S: Sink>(sink: &mut S, block: &[u8], head: &Head, run: u32, skip: FieldSet) {
-    if !head.is_wire {
+    if !head.has_wire_lines {
         return unwired_fields(sink, block, head, skip);
     }
     let mut run = Some(run);
     for field in &head.fields {
-        if field.removed || skip.has(field.id) {
+        if field.is_removed || skip.has(field.id) {
             if let Some(start) = run.take() {
                 put_run(sink, block, start, field.name.start);
             }
@@ -268,15 +268,17 @@ fn body_fields<S: Sink>(sink: &mut S, body: BodyKind) {
 // Every field that is for the next hop only is named in Connection.
 #[inline]
 fn connection<S: Sink>(sink: &mut S, block: &[u8], framing: &Framing) {
-    let te = framing.te_trailers;
+    let te = framing.accepts_trailers;
     match framing.connection {
-        Connection::Implied if te => sink.put(b"Connection: TE\r\nTE: trailers\r\n"),
-        Connection::Implied => {}
-        Connection::KeepAlive if te => sink.put(b"Connection: keep-alive, TE\r\nTE: trailers\r\n"),
-        Connection::KeepAlive => sink.put(b"Connection: keep-alive\r\n"),
-        Connection::Close if te => sink.put(b"Connection: close, TE\r\nTE: trailers\r\n"),
-        Connection::Close => sink.put(b"Connection: close\r\n"),
-        Connection::Upgrade(protocol) => {
+        ConnectionOption::Implied if te => sink.put(b"Connection: TE\r\nTE: trailers\r\n"),
+        ConnectionOption::Implied => {}
+        ConnectionOption::KeepAlive if te => {
+            sink.put(b"Connection: keep-alive, TE\r\nTE: trailers\r\n")
+        }
+        ConnectionOption::KeepAlive => sink.put(b"Connection: keep-alive\r\n"),
+        ConnectionOption::Close if te => sink.put(b"Connection: close, TE\r\nTE: trailers\r\n"),
+        ConnectionOption::Close => sink.put(b"Connection: close\r\n"),
+        ConnectionOption::Upgrade(protocol) => {
             sink.put(b"Connection: upgrade\r\nUpgrade: ");
             sink.put(protocol.get(block));
             sink.put(b"\r\n");

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use crate::body::Decoded;
+use crate::body::DecodedBody;
 
 /// One step of a machine: what happened, and how much of the input it took.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,13 +48,13 @@ impl Received {
     }
 }
 
-impl From<Decoded> for Received {
+impl From<DecodedBody> for Received {
     #[inline]
-    fn from(decoded: Decoded) -> Self {
+    fn from(decoded: DecodedBody) -> Self {
         match decoded {
-            Decoded::NeedMore { consumed } => Self::new(consumed, Event::NeedMore),
-            Decoded::Data { skip, len } => Self::new(skip + len, Event::Data(skip..skip + len)),
-            Decoded::End { consumed } => Self::new(consumed, Event::End),
+            DecodedBody::NeedMore { consumed } => Self::new(consumed, Event::NeedMore),
+            DecodedBody::Data { skip, len } => Self::new(skip + len, Event::Data(skip..skip + len)),
+            DecodedBody::End { consumed } => Self::new(consumed, Event::End),
         }
     }
 }

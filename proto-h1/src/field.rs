@@ -99,7 +99,10 @@ impl FieldId {
     pub(crate) fn at_front(bytes: &[u8], len: usize) -> Self {
         let ends = ends(bytes, len);
         let slot = usize::from(hash(ends));
-        let Some(known) = SLOTS.get(slot).and_then(|&id| KNOWN.get(usize::from(id))) else {
+        let Some(known) = SLOTS
+            .get(slot)
+            .and_then(|&id| PATTERNS.get(usize::from(id)))
+        else {
             return Self::Other;
         };
         if known.is(bytes, len, ends) {
@@ -178,21 +181,21 @@ impl FieldSet {
 /// A known name in the form it is compared in: words with every letter in lower case, and masks
 /// that lower the letters of a candidate and touch nothing else.
 #[derive(Clone, Copy)]
-struct Known {
+struct NamePattern {
     id: FieldId,
     len: u8,
-    first: Word,
-    middle: Word,
-    last: Word,
+    first: FoldedWord,
+    middle: FoldedWord,
+    last: FoldedWord,
 }
 
 #[derive(Clone, Copy)]
-struct Word {
+struct FoldedWord {
     lower: u64,
     mask: u64,
 }
 
-impl Word {
+impl FoldedWord {
     #[expect(
         clippy::indexing_slicing,
         reason = "evaluated by the compiler, which checks it"
@@ -220,11 +223,15 @@ impl Word {
     }
 }
 
-impl Known {
+impl NamePattern {
     const fn of(id: FieldId, name: &[u8]) -> Self {
         assert!(name.len() <= 24, "three words hold a known name");
         let (first, last) = ends(name, name.len());
-        let (first, middle, last) = (Word::of(first), Word::of(middle(name)), Word::of(last));
+        let (first, middle, last) = (
+            FoldedWord::of(first),
+            FoldedWord::of(middle(name)),
+            FoldedWord::of(last),
+        );
         Self {
             id,
             len: name.len() as u8,
@@ -302,11 +309,11 @@ const fn hash((first, last): (u64, u64)) -> u8 {
     clippy::indexing_slicing,
     reason = "evaluated by the compiler, which checks it"
 )]
-const KNOWN: [Known; NAMES.len()] = {
-    let mut known = [Known::of(FieldId::Other, b""); NAMES.len()];
+const PATTERNS: [NamePattern; NAMES.len()] = {
+    let mut known = [NamePattern::of(FieldId::Other, b""); NAMES.len()];
     let mut at = 1;
     while at < NAMES.len() {
-        known[at] = Known::of(IDS[at], NAMES[at].as_bytes());
+        known[at] = NamePattern::of(IDS[at], NAMES[at].as_bytes());
         at += 1;
     }
     known

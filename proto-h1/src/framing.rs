@@ -95,7 +95,7 @@ fn framed(head: &mut Head, block: &[u8]) -> Result<Option<BodyKind>, Error> {
         is_plain = transfer_encoding(head.all(FieldId::TransferEncoding), block)?;
         kind = Some(BodyKind::Chunked);
     }
-    head.framed = kind.filter(|_| is_plain);
+    head.wire_framing = kind.filter(|_| is_plain);
     Ok(kind)
 }
 
@@ -185,7 +185,7 @@ fn trim(mut bytes: &[u8]) -> &[u8] {
 
 /// Who sent a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum MessageKind {
     /// The client side sent it: a request.
     Request,
     /// The server side sent it: a response.
@@ -194,27 +194,27 @@ pub enum Role {
 
 /// What the fields of this hop said, once they are taken off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HopByHop {
+pub struct HopOptions {
     /// The protocol to switch to: only one that may pass, only when Connection names it, only in
     /// HTTP/1.1. What may pass is `websocket`.
     pub upgrade: Option<Span>,
     /// Says whether the sender wants to leave HTTP for a protocol that may not pass.
     pub leaves_http: bool,
     /// Says whether TE holds `trailers`.
-    pub te_trailers: bool,
+    pub accepts_trailers: bool,
     /// Says whether Connection holds `keep-alive`.
     pub keep_alive: bool,
     /// Says whether Connection holds `close`.
     pub close: bool,
 }
 
-impl HopByHop {
+impl HopOptions {
     /// Says whether the sender wants the connection to go on.
     //= rfc9112#9.3
     // 1.1 goes on unless closed; 1.0 only when asked to.
     #[inline]
     #[must_use]
-    pub const fn persists(&self, version: Version) -> bool {
+    pub const fn keeps_alive(&self, version: Version) -> bool {
         !self.close && (self.keep_alive || matches!(version, Version::Http11))
     }
 }
@@ -222,11 +222,11 @@ impl HopByHop {
 /// Says whether the sender of a head wants the connection to go on.
 #[must_use]
 pub fn keep_alive(head: &Head, block: &[u8]) -> bool {
-    let mut hop = HopByHop::default();
+    let mut hop = HopOptions::default();
     for option in connection_options(head, block) {
         hop.note(option);
     }
-    hop.persists(head.version)
+    hop.keeps_alive(head.version)
 }
 
 /// Removes the fields that are for this hop only, and those that Connection names, and returns
@@ -240,15 +240,19 @@ pub fn keep_alive(head: &Head, block: &[u8]) -> bool {
 //= rfc9110#7.6.1
 // An intermediary removes Connection and what it names before it forwards.
 #[inline]
-pub fn strip_hop_by_hop(head: &mut Head, block: &[u8], role: Role) -> Result<HopByHop, Error> {
+pub fn strip_hop_by_hop(
+    head: &mut Head,
+    block: &[u8],
+    role: MessageKind,
+) -> Result<HopOptions, Error> {
     if !head.present.meets(HOP_FIELDS) {
-        return Ok(HopByHop::default());
+        return Ok(HopOptions::default());
     }
     strip(head, block, role)
 }
 
-fn strip(head: &mut Head, block: &[u8], role: Role) -> Result<HopByHop, Error> {
-    let (mut hop, mut has_upgrade, mut has_te) = (HopByHop::default(), false, false);
+fn strip(head: &mut Head, block: &[u8], role: MessageKind) -> Result<HopOptions, Error> {
+    let (mut hop, mut has_upgrade, mut has_te) = (HopOptions::default(), false, false);
     if let Some(field) = head.find(FieldId::Connection) {
         let is_alone = !head.repeated.has(FieldId::Connection);
         if is_alone && is_word(field.value.get(block), b"keep-alive") {
@@ -271,8 +275,8 @@ fn strip(head: &mut Head, block: &[u8], role: Role) -> Result<HopByHop, Error> {
     }
     //= rfc9110#10.1.4
     // TE is for this hop; that trailers are welcome is passed on.
-    if role == Role::Request && has_te {
-        hop.te_trailers = head
+    if role == MessageKind::Request && has_te {
+        hop.accepts_trailers = head
             .elements(FieldId::Te, block)
             .any(|element| is_word(element, b"trailers"));
     }
@@ -353,7 +357,7 @@ pub(crate) const HEAD_FIELDS: FieldSet = FieldSet::of(&[
 /// which the encoder writes anew.
 const KEPT: FieldSet = HEAD_FIELDS.with(FieldSet::of(&[FieldId::XRequestId, FieldId::Origin]));
 
-impl HopByHop {
+impl HopOptions {
     fn note(&mut self, option: &[u8]) {
         self.close |= is_word(option, b"close");
         self.keep_alive |= is_word(option, b"keep-alive");
@@ -366,7 +370,7 @@ fn connection_options<'b>(head: &Head, block: &'b [u8]) -> impl Iterator<Item = 
 }
 
 /// Notes each option and removes the fields named. Returns the known names among them.
-fn named_options(head: &mut Head, block: &[u8], hop: &mut HopByHop) -> Result<FieldSet, Error> {
+fn named_options(head: &mut Head, block: &[u8], hop: &mut HopOptions) -> Result<FieldSet, Error> {
     let (mut known, mut others) = (FieldSet::EMPTY, [&b""[..]; CONNECTION_OPTIONS_MAX as usize]);
     let mut free = others.iter_mut();
     for option in connection_options(head, block) {
@@ -378,7 +382,7 @@ fn named_options(head: &mut Head, block: &[u8], hop: &mut HopByHop) -> Result<Fi
         }
     }
     for field in &mut head.fields {
-        field.removed |= match field.id {
+        field.is_removed |= match field.id {
             FieldId::Other => {
                 let name = field.name.get(block);
                 others.iter().any(|other| other.eq_ignore_ascii_case(name)) && claim(name).is_none()

@@ -1,9 +1,9 @@
 //! Which fields of a request a peer may send.
 //!
 //! Endpoints believe some fields because a proxy in front of them sets these: who asked, from where, over what, for
-//! which path. [`TABLE`] lists them, and [`FieldPolicy`] says which of them a peer may send; Weir drops the others.
+//! which path. [`CLAIM_TABLE`] lists them, and [`FieldPolicy`] says which of them a peer may send; Weir drops the others.
 //! Endpoints behind CGI, WSGI or PHP see names in a folded form, in which `X_Forwarded_For`, `X.Forwarded.For` and
-//! `X-Forwarded-For` are one name. A name with a byte that folds is *odd*: [`OddNames`] says which of these pass, and
+//! `X-Forwarded-For` are one name. A name with a byte that folds is *odd*: [`OddNamePolicy`] says which of these pass, and
 //! none that folds onto a known name or onto one of the table ever does.
 
 use crate::field::{FieldId, FieldSet};
@@ -11,7 +11,7 @@ use crate::head::Head;
 use crate::scan;
 use crate::trailers::Trailers;
 
-/// What a field of [`TABLE`] claims.
+/// What a field of [`CLAIM_TABLE`] claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Claim {
@@ -57,7 +57,7 @@ impl Claims {
 }
 
 /// Names that claim something, in lower case and sorted; a star stands for any rest.
-pub const TABLE: &[(&str, Claim)] = &[
+pub const CLAIM_TABLE: &[(&str, Claim)] = &[
     ("cf-connecting-*", Claim::Origin),
     ("cf-pseudo-ipv4", Claim::Origin),
     ("cf-visitor", Claim::Origin),
@@ -93,7 +93,7 @@ pub const TABLE: &[(&str, Claim)] = &[
 ];
 
 /// The known names of the table, by claim: these need no look at their bytes.
-const KNOWN: [(Claim, FieldSet); 4] = [
+const KNOWN_CLAIMS: [(Claim, FieldSet); 4] = [
     (
         Claim::XForwarded,
         FieldSet::of(&[
@@ -109,7 +109,7 @@ const KNOWN: [(Claim, FieldSet); 4] = [
 
 /// Which odd names pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OddNames {
+pub enum OddNamePolicy {
     /// None.
     #[default]
     Drop,
@@ -119,7 +119,7 @@ pub enum OddNames {
     Keep,
 }
 
-impl OddNames {
+impl OddNamePolicy {
     fn take(self, name: &[u8]) -> bool {
         match self {
             Self::Drop => false,
@@ -137,20 +137,22 @@ pub struct FieldPolicy {
     /// What it may claim.
     pub claims: Claims,
     /// Which odd names pass.
-    pub odd_names: OddNames,
+    pub odd_names: OddNamePolicy,
 }
 
 impl FieldPolicy {
     /// The known names that are refused.
     #[inline]
     fn refused(&self) -> FieldSet {
-        KNOWN.iter().fold(FieldSet::EMPTY, |refused, (claim, ids)| {
-            if self.claims.has(*claim) {
-                refused
-            } else {
-                refused.with(*ids)
-            }
-        })
+        KNOWN_CLAIMS
+            .iter()
+            .fold(FieldSet::EMPTY, |refused, (claim, ids)| {
+                if self.claims.has(*claim) {
+                    refused
+                } else {
+                    refused.with(*ids)
+                }
+            })
     }
 }
 
@@ -162,15 +164,16 @@ pub fn claim(name: &[u8]) -> Option<Claim> {
         return None;
     };
     // Hardly any name has three bytes in common with a row.
-    let rows = Rows::FIRST.with(first) & Rows::THIRD.with(third) & Rows::FIFTH.with(fifth);
+    let rows =
+        RowIndex::FIRST.with(first) & RowIndex::THIRD.with(third) & RowIndex::FIFTH.with(fifth);
     if rows == 0 { None } else { find(name, rows) }
 }
 
 /// The rows of the table by what their patterns may have at one place: a bit for each row. Bytes count by their lowest
 /// bits, in which letters differ whatever their case.
-struct Rows([u64; 32]);
+struct RowIndex([u64; 32]);
 
-impl Rows {
+impl RowIndex {
     const FIRST: Self = Self::by(0);
     const THIRD: Self = Self::by(2);
     const FIFTH: Self = Self::by(4);
@@ -180,10 +183,10 @@ impl Rows {
         reason = "evaluated by the compiler, which checks it"
     )]
     const fn by(place: usize) -> Self {
-        assert!(TABLE.len() <= 64, "a set of rows is a word");
+        assert!(CLAIM_TABLE.len() <= 64, "a set of rows is a word");
         let (mut rows, mut at) = ([0; 32], 0);
-        while at < TABLE.len() {
-            let byte = TABLE[at].0.as_bytes()[place];
+        while at < CLAIM_TABLE.len() {
+            let byte = CLAIM_TABLE[at].0.as_bytes()[place];
             assert!(byte != b'*', "a stem reaches beyond the places looked at");
             let mut low = 0;
             while low < 32 {
@@ -210,7 +213,7 @@ impl Rows {
 /// Looks at some rows.
 fn find(name: &[u8], mut rows: u64) -> Option<Claim> {
     while rows != 0 {
-        let (pattern, claim) = TABLE.get(rows.trailing_zeros() as usize)?;
+        let (pattern, claim) = CLAIM_TABLE.get(rows.trailing_zeros() as usize)?;
         let (stem, is_open) = stem(pattern);
         let fits = |(start, rest): (&[u8], &[u8])| {
             (is_open || rest.is_empty()) && folds_alike(start, stem)
@@ -297,7 +300,7 @@ impl Head {
                 id => refused.has(id),
             };
             if is_refused {
-                (field.removed, field.is_refused) = (true, true);
+                (field.is_removed, field.is_refused) = (true, true);
             }
         }
         self.present = self.present.without(refused);
@@ -313,7 +316,7 @@ impl Head {
     pub fn drop_odd_names(
         &mut self,
         block: &[u8],
-        odd_names: OddNames,
+        odd_names: OddNamePolicy,
         is_taken: &dyn Fn(&[u8]) -> bool,
     ) -> u32 {
         let mut dropped = 0;
@@ -332,11 +335,11 @@ impl Head {
             if let Some(field) = self.fields.get_mut(at)
                 && !passes
             {
-                if !field.removed {
-                    field.is_aside = !is_taken_for_other;
+                if !field.is_removed {
+                    field.is_restorable = !is_taken_for_other;
                     dropped += 1;
                 }
-                (field.removed, field.is_refused) = (true, true);
+                (field.is_removed, field.is_refused) = (true, true);
             }
         }
         dropped
@@ -353,8 +356,8 @@ impl Head {
     /// were.
     pub fn restore_odd_names(&mut self) -> u32 {
         let mut restored = 0;
-        for field in self.fields.iter_mut().filter(|field| field.is_aside) {
-            (field.removed, field.is_refused, field.is_aside) = (false, false, false);
+        for field in self.fields.iter_mut().filter(|field| field.is_restorable) {
+            (field.is_removed, field.is_refused, field.is_restorable) = (false, false, false);
             restored += 1;
         }
         restored
@@ -366,7 +369,7 @@ impl Trailers {
     /// `matches`, and odd names that do not pass. No peer may send these in trailers. Returns how many had odd names.
     //= rfc9110#6.5.1
     // A recipient may merge trailers into the head, so that nothing passes here that would not pass there.
-    pub fn enforce(&mut self, odd_names: OddNames, matches: &dyn Fn(&[u8]) -> bool) -> u32 {
+    pub fn enforce(&mut self, odd_names: OddNamePolicy, matches: &dyn Fn(&[u8]) -> bool) -> u32 {
         let mut dropped = 0;
         for at in 0..self.len() {
             let Some((field, name)) = self.field(at) else {
@@ -380,7 +383,7 @@ impl Trailers {
                 false => field.id == FieldId::Other && claim(name).is_none(),
             };
             let passes = passes && !matches(name);
-            if !passes && !field.removed {
+            if !passes && !field.is_removed {
                 self.remove(at);
                 dropped += u32::from(is_odd);
             }
@@ -405,7 +408,10 @@ mod tests {
 
     #[test]
     fn the_table_is_sorted_by_stems_in_folded_form() {
-        let stems: Vec<_> = TABLE.iter().map(|(pattern, _)| stem(pattern).0).collect();
+        let stems: Vec<_> = CLAIM_TABLE
+            .iter()
+            .map(|(pattern, _)| stem(pattern).0)
+            .collect();
         assert!(stems.is_sorted(), "{stems:?}");
         let is_folded = |stem: &&[u8]| stem.iter().all(|&byte| fold(byte) == byte);
         assert!(stems.iter().all(is_folded));
@@ -416,7 +422,7 @@ mod tests {
         x!user2: 1\r\nx_user3: 1\r\nX_Forwarded_For: 1\r\nX-Plain: 1\r\n\r\n";
 
     /// The names that are left of a head where its peer may claim this.
-    fn left(claims: Claims, odd_names: OddNames) -> (Vec<&'static str>, u32) {
+    fn left(claims: Claims, odd_names: OddNamePolicy) -> (Vec<&'static str>, u32) {
         let mut head = Head::new();
         crate::parse_request(HEAD, &crate::Limits::default(), &mut head).unwrap();
         let dropped = head.enforce(HEAD, &FieldPolicy { claims, odd_names }, &|_| false);
@@ -431,7 +437,7 @@ mod tests {
         assert!(
             head.fields
                 .iter()
-                .all(|field| field.removed == field.is_refused)
+                .all(|field| field.is_removed == field.is_refused)
         );
         let name = |field: &crate::Field| core::str::from_utf8(field.name.get(HEAD)).unwrap();
         (head.iter().map(name).collect(), dropped)
@@ -467,16 +473,16 @@ mod tests {
             (all, &family[..]),
         ] {
             let expected = [&["Host"], kept, &["X-Plain"]].concat();
-            assert_eq!(left(claims, OddNames::Drop), (expected, 5));
+            assert_eq!(left(claims, OddNamePolicy::Drop), (expected, 5));
         }
     }
 
     #[test]
     fn odd_names_that_are_taken_for_no_other_can_stay() {
         for (odd_names, kept, dropped) in [
-            (OddNames::Drop, &[][..], 5),
-            (OddNames::Metadata, &["x_user3"], 4),
-            (OddNames::Keep, &["x!user2", "x_user3"], 3),
+            (OddNamePolicy::Drop, &[][..], 5),
+            (OddNamePolicy::Metadata, &["x_user3"], 4),
+            (OddNamePolicy::Keep, &["x!user2", "x_user3"], 3),
         ] {
             let expected = [&["Host"], kept, &["X-Plain"]].concat();
             assert_eq!(left(Claims::NONE, odd_names), (expected, dropped));
@@ -487,14 +493,17 @@ mod tests {
         assert_eq!(head.restore_odd_names(), 2);
         assert!(head.find_name(b"x_user3", HEAD).is_some());
         assert!(head.find_name(b"x_forwarded_for", HEAD).is_none());
-        assert_eq!(head.drop_odd_names(HEAD, OddNames::Drop, &|_| false), 2);
+        assert_eq!(
+            head.drop_odd_names(HEAD, OddNamePolicy::Drop, &|_| false),
+            2
+        );
         assert_eq!(head.restore_odd_names(), 2);
     }
 
     #[test]
     fn known_names_of_the_table_are_known_by_its_claims() {
         for id in FieldId::all() {
-            let known = KNOWN.iter().find(|(_, ids)| ids.has(id));
+            let known = KNOWN_CLAIMS.iter().find(|(_, ids)| ids.has(id));
             let claim = claim(id.name().as_bytes());
             assert_eq!(known.map(|(claim, _)| *claim), claim, "{id:?}");
         }
@@ -504,7 +513,7 @@ mod tests {
     #[test]
     fn a_name_claims_what_its_row_says() {
         let naive = |name: &str| {
-            let row = TABLE
+            let row = CLAIM_TABLE
                 .iter()
                 .find(|(pattern, _)| match pattern.strip_suffix('*') {
                     Some(stem) => name.starts_with(stem),
@@ -513,7 +522,7 @@ mod tests {
             row.map(|(_, claim)| *claim)
         };
         let mut names = Vec::new();
-        for (pattern, _) in TABLE {
+        for (pattern, _) in CLAIM_TABLE {
             let stem = pattern.trim_end_matches('*');
             names.push(stem.into());
             for rest in ["a", "-", "for", "z-and-more-than-all-that-is-kept"] {

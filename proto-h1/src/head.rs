@@ -55,15 +55,15 @@ pub struct Head {
     /// Says whether the start line was taken.
     pub(crate) has_start_line: bool,
     /// Says whether the lines in the block are well-formed HTTP/1.1, so that runs of them can be copied.
-    pub(crate) is_wire: bool,
+    pub(crate) has_wire_lines: bool,
     /// Says whether the start line on the wire is the one that would be written.
-    pub(crate) is_start_line_plain: bool,
+    pub(crate) has_plain_start_line: bool,
     /// The status on the wire, to notice a change.
     pub(crate) wire_status: u16,
     /// Says whether a field has an odd name: see [`guard`](crate::guard).
     pub(crate) has_odd_names: bool,
     /// The framing that the fields on the wire say in the very form that would be written.
-    pub(crate) framed: Option<BodyKind>,
+    pub(crate) wire_framing: Option<BodyKind>,
 }
 
 impl Head {
@@ -126,9 +126,9 @@ impl Head {
         for field in self
             .fields
             .iter_mut()
-            .filter(|field| field.id == id && !field.removed)
+            .filter(|field| field.id == id && !field.is_removed)
         {
-            field.removed = true;
+            field.is_removed = true;
             count += 1;
         }
         count
@@ -137,7 +137,7 @@ impl Head {
     /// Removes every field of a set of names.
     pub(crate) fn remove_set(&mut self, set: FieldSet) {
         for field in &mut self.fields {
-            field.removed |= set.has(field.id);
+            field.is_removed |= set.has(field.id);
         }
         self.present = self.present.without(set);
     }
@@ -165,7 +165,7 @@ impl Head {
     pub fn all(&self, id: FieldId) -> impl Iterator<Item = &Field> {
         self.fields
             .iter()
-            .filter(move |field| field.id == id && !field.removed)
+            .filter(move |field| field.id == id && !field.is_removed)
     }
 
     /// The elements of the comma-separated list that all fields of a known name make together,
@@ -193,7 +193,7 @@ impl Head {
 
     /// Every field that was not removed.
     pub fn iter(&self) -> impl Iterator<Item = &Field> {
-        self.fields.iter().filter(|field| !field.removed)
+        self.fields.iter().filter(|field| !field.is_removed)
     }
 
     /// The path that the request is for: where an absolute target has none, it is `/`, or `*` if the request asks for
@@ -245,21 +245,21 @@ pub struct Field {
     /// The value without the white space around it.
     pub value: Span,
     /// Says whether the field is dropped: it will not be encoded.
-    pub removed: bool,
+    pub is_removed: bool,
     /// Says that no intermediary may compress it with what it said before (RFC 7541, section 6.2.3).
     /// Peers say so over HTTP/2 only.
-    pub sensitive: bool,
+    pub is_sensitive: bool,
     /// Says that endpoints may take the name for another: see [`guard`](crate::guard).
     pub(crate) is_odd: bool,
     /// Says that its peer may not send the field: neither routes nor endpoints see it.
     pub is_refused: bool,
     /// Says that it is refused for its odd name alone, and may come back.
-    pub(crate) is_aside: bool,
+    pub(crate) is_restorable: bool,
 }
 
 impl Field {
     fn is_named(&self, name: &[u8], block: &[u8]) -> bool {
-        !self.removed
+        !self.is_removed
             && self.id == FieldId::Other
             && self.name.get(block).eq_ignore_ascii_case(name)
     }

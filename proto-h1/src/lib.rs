@@ -11,7 +11,7 @@
 //! | [`path`] | normal paths, and what in a path can be read in several ways |
 //! | [`guard`] | which fields of a request a peer may send |
 //! | [`framing`] | how long a body is, what belongs to this hop only |
-//! | [`body`], [`trailers`] | [`Decoder`] and [`Encoder`] of bodies, chunked ones included |
+//! | [`body`], [`trailers`] | [`BodyDecoder`] and [`BodyEncoder`] of bodies, chunked ones included |
 //! | [`limits`] | what a peer may ask of memory and work |
 //! | [`encode`] | [`Head`] and [`Edits`] to bytes |
 //! | [`server`], [`client`], [`sender`], [`event`] | the machines that keep the order of things straight |
@@ -41,7 +41,7 @@
 //! edits.append("Via", "1.1 weir");
 //! let asked = server.request();
 //! let framing =
-//!     client.begin_request(asked.method, asked.body, asked.upgrade, asked.te_trailers)?;
+//!     client.begin_request(asked.method, asked.body, asked.upgrade, asked.accepts_trailers)?;
 //! encode_request(&mut out, block, &head, &edits, &framing);
 //! out.extend_from_slice(client.sender().end()?);
 //! assert_eq!(out, b"GET /x HTTP/1.1\r\nHost: a.test\r\nVia: 1.1 weir\r\n\r\n");
@@ -88,17 +88,17 @@ pub mod target;
 pub mod trailers;
 
 pub use auth::authenticates_connection;
-pub use body::{ChunkPrefix, Decoded, Decoder, Encoder};
+pub use body::{BodyDecoder, BodyEncoder, ChunkPrefix, DecodedBody};
 pub use client::{Client, Response};
-pub use edits::{Decimal, Edits, Mark};
-pub use encode::{Connection, Framing, Sink, encode_request, encode_response};
+pub use edits::{Decimal, Edits, EditsMark};
+pub use encode::{ConnectionOption, Framing, Sink, encode_request, encode_response};
 pub use error::Error;
 pub use event::{Event, Next, Received};
 pub use field::{FieldId, is_token};
 pub use framing::{
-    BodyKind, HopByHop, Role, keep_alive, request_body, response_body, strip_hop_by_hop,
+    BodyKind, HopOptions, MessageKind, keep_alive, request_body, response_body, strip_hop_by_hop,
 };
-pub use guard::{Claim, Claims, FieldPolicy, OddNames, is_other_spelling};
+pub use guard::{Claim, Claims, FieldPolicy, OddNamePolicy, is_other_spelling};
 pub use head::{Field, Head, Method, Span, TargetForm, Version};
 pub use limits::Limits;
 pub use parse::{

@@ -108,7 +108,7 @@ fn start_line_taken(head: &mut Head, next: usize) {
     head.cursor = next as u32;
     head.scanned = head.cursor;
     head.has_start_line = true;
-    head.is_wire = true;
+    head.has_wire_lines = true;
 }
 
 /// Says whether the line that starts at `at` has its end in view; if not, remembers up to where
@@ -182,7 +182,7 @@ fn request_line(view: &[u8], at: usize, limits: &Limits, head: &mut Head) -> Res
         head.query = Span::new(path_end + 1, end);
     }
     if view.get(target_at) == Some(&b'/') && method != Method::Connect {
-        head.is_start_line_plain = is_plain;
+        head.has_plain_start_line = is_plain;
     } else {
         target::split(head, view)?;
     }
@@ -343,7 +343,7 @@ fn status_line(view: &[u8], head: &mut Head) -> Result<usize, Error> {
     head.status = 100 * digit(a) + 10 * digit(b) + digit(c);
     head.wire_status = head.status;
     head.reason = Span::new(reason_at, reason_end);
-    head.is_start_line_plain = view.starts_with(b"HTTP/1.1 ") && reason_at == 13;
+    head.has_plain_start_line = view.starts_with(b"HTTP/1.1 ") && reason_at == 13;
     Ok(next)
 }
 
@@ -365,7 +365,7 @@ fn fields(view: &[u8], limits: &Limits, head: &mut Head) -> Result<Parsed, Error
     }
     loop {
         let error = match field_line(view, at) {
-            Ok(Line::Field {
+            Ok(FieldLine::Field {
                 id,
                 is_odd,
                 name,
@@ -382,7 +382,7 @@ fn fields(view: &[u8], limits: &Limits, head: &mut Head) -> Result<Parsed, Error
                 at = next;
                 continue;
             }
-            Ok(Line::Empty) => {
+            Ok(FieldLine::Empty) => {
                 head.cursor = at as u32;
                 head.len = (at + 2) as u32;
                 return Ok(Parsed::Complete(at + 2));
@@ -398,7 +398,7 @@ fn fields(view: &[u8], limits: &Limits, head: &mut Head) -> Result<Parsed, Error
     }
 }
 
-pub(crate) enum Line {
+pub(crate) enum FieldLine {
     Field {
         id: FieldId,
         is_odd: bool,
@@ -413,7 +413,7 @@ pub(crate) enum Line {
 //= rfc9112#5
 // field-name ":" OWS field-value OWS, and not one byte of leniency.
 #[inline(always)] // A call for each line would cost a fifth of the work on it.
-pub(crate) fn field_line(bytes: &[u8], at: usize) -> Result<Line, Error> {
+pub(crate) fn field_line(bytes: &[u8], at: usize) -> Result<FieldLine, Error> {
     let rest = bytes.get(at..).unwrap_or_default();
     if rest.first() == Some(&b'\r') {
         return no_field_line(rest);
@@ -444,7 +444,7 @@ pub(crate) fn field_line(bytes: &[u8], at: usize) -> Result<Line, Error> {
     {
         end -= 1;
     }
-    Ok(Line::Field {
+    Ok(FieldLine::Field {
         id,
         is_odd,
         name: Span::new(at, at + colon),
@@ -454,9 +454,9 @@ pub(crate) fn field_line(bytes: &[u8], at: usize) -> Result<Line, Error> {
 }
 
 /// Takes the empty line, or says what keeps a line from being a field.
-fn no_field_line(rest: &[u8]) -> Result<Line, Error> {
+fn no_field_line(rest: &[u8]) -> Result<FieldLine, Error> {
     if let [b'\r', b'\n', ..] = rest {
-        return Ok(Line::Empty);
+        return Ok(FieldLine::Empty);
     }
     let len = rest
         .iter()

@@ -10,18 +10,18 @@ pub use crate::scan::is_unreserved;
 
 /// What normalising a path found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Normal {
+pub struct NormalizedPath {
     /// The path is its own normal form: the buffer holds nothing of use.
-    pub is_same: bool,
+    pub is_unchanged: bool,
     /// What programs read in different ways.
-    pub oddities: Oddities,
+    pub ambiguities: PathAmbiguities,
 }
 
 /// What in a path programs read in different ways.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Oddities(u8);
+pub struct PathAmbiguities(u8);
 
-impl Oddities {
+impl PathAmbiguities {
     /// All programs read the path alike.
     pub const NONE: Self = Self(0);
     /// A segment is `.` or `..`, plain or percent-encoded.
@@ -50,12 +50,12 @@ impl Oddities {
     /// Says whether all programs read the path alike.
     #[inline]
     #[must_use]
-    pub const fn is_none(self) -> bool {
+    pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 }
 
-impl BitOr for Oddities {
+impl BitOr for PathAmbiguities {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
@@ -74,17 +74,17 @@ impl BitOr for Oddities {
 //= rfc3986#6.2.2
 // Case, percent-encoding and dot segments are normalised.
 #[inline]
-pub fn normalize_path(path: &[u8], out: &mut Vec<u8>) -> Result<Normal, Error> {
+pub fn normalize_path(path: &[u8], out: &mut Vec<u8>) -> Result<NormalizedPath, Error> {
     if is_plain(path) {
-        return Ok(Normal {
-            is_same: true,
-            oddities: Oddities::NONE,
+        return Ok(NormalizedPath {
+            is_unchanged: true,
+            ambiguities: PathAmbiguities::NONE,
         });
     }
     normalize(path, out)
 }
 
-/// Says quickly that a path is its own normal form and has no oddities. It may have none as well when this says no.
+/// Says quickly that a path is its own normal form and has no ambiguities. It may have none as well when this says no.
 #[inline]
 #[must_use]
 pub fn is_plain(path: &[u8]) -> bool {
@@ -113,10 +113,10 @@ fn is_short_path_plain(path: &[u8]) -> bool {
     true
 }
 
-fn normalize(path: &[u8], out: &mut Vec<u8>) -> Result<Normal, Error> {
+fn normalize(path: &[u8], out: &mut Vec<u8>) -> Result<NormalizedPath, Error> {
     out.clear();
     out.reserve(path.len());
-    let mut oddities = Oddities::NONE;
+    let mut ambiguities = PathAmbiguities::NONE;
     let mut rest = path;
     while let Some((&byte, tail)) = rest.split_first() {
         rest = match byte {
@@ -125,7 +125,7 @@ fn normalize(path: &[u8], out: &mut Vec<u8>) -> Result<Normal, Error> {
                 if octet == 0 {
                     return Err(Error::EncodedNul);
                 }
-                oddities = oddities | oddities_of(octet, after);
+                ambiguities = ambiguities | octet_ambiguities(octet, after);
                 if is_unreserved(octet) {
                     out.push(octet);
                 } else {
@@ -137,9 +137,9 @@ fn normalize(path: &[u8], out: &mut Vec<u8>) -> Result<Normal, Error> {
             }
             b'\\' => return Err(Error::Backslash),
             b'/' => {
-                oddities = oddities | end_segment(out);
+                ambiguities = ambiguities | end_segment(out);
                 if out.last() == Some(&b'/') {
-                    oddities = oddities | Oddities::DOUBLE_SLASH;
+                    ambiguities = ambiguities | PathAmbiguities::DOUBLE_SLASH;
                 } else {
                     out.push(b'/');
                 }
@@ -147,17 +147,17 @@ fn normalize(path: &[u8], out: &mut Vec<u8>) -> Result<Normal, Error> {
             }
             _ => {
                 if byte == b';' {
-                    oddities = oddities | Oddities::SEMICOLON;
+                    ambiguities = ambiguities | PathAmbiguities::SEMICOLON;
                 }
                 out.push(byte);
                 tail
             }
         };
     }
-    oddities = oddities | end_segment(out);
-    Ok(Normal {
-        is_same: out.as_slice() == path,
-        oddities,
+    ambiguities = ambiguities | end_segment(out);
+    Ok(NormalizedPath {
+        is_unchanged: out.as_slice() == path,
+        ambiguities,
     })
 }
 
@@ -205,17 +205,17 @@ pub fn decode_overlong(first: u8, text: &[u8], octets_max: u8) -> Option<(u8, &[
     value.is_ascii().then_some((value, rest))
 }
 
-fn oddities_of(octet: u8, after: &[u8]) -> Oddities {
+fn octet_ambiguities(octet: u8, after: &[u8]) -> PathAmbiguities {
     match octet {
-        b'/' => Oddities::ENCODED_SLASH,
-        b'\\' => Oddities::ENCODED_BACKSLASH,
-        b';' => Oddities::SEMICOLON,
-        b'%' => Oddities::ENCODED_PERCENT,
+        b'/' => PathAmbiguities::ENCODED_SLASH,
+        b'\\' => PathAmbiguities::ENCODED_BACKSLASH,
+        b';' => PathAmbiguities::SEMICOLON,
+        b'%' => PathAmbiguities::ENCODED_PERCENT,
         _ => match decode_overlong(octet, after, OVERLONG_OCTETS_MAX) {
-            Some((b';', _)) => Oddities::OVERLONG | Oddities::SEMICOLON,
-            Some((b'%', _)) => Oddities::OVERLONG | Oddities::ENCODED_PERCENT,
-            Some(_) => Oddities::OVERLONG,
-            None => Oddities::NONE,
+            Some((b';', _)) => PathAmbiguities::OVERLONG | PathAmbiguities::SEMICOLON,
+            Some((b'%', _)) => PathAmbiguities::OVERLONG | PathAmbiguities::ENCODED_PERCENT,
+            Some(_) => PathAmbiguities::OVERLONG,
+            None => PathAmbiguities::NONE,
         },
     }
 }
@@ -223,7 +223,7 @@ fn oddities_of(octet: u8, after: &[u8]) -> Oddities {
 /// Resolves the last segment when it is `.` or `..`. The slash before it stays.
 //= rfc3986#5.2.4
 // "." goes, ".." takes the segment before it along and never leaves the root.
-fn end_segment(out: &mut Vec<u8>) -> Oddities {
+fn end_segment(out: &mut Vec<u8>) -> PathAmbiguities {
     let start = after_last_slash(out);
     match out.get(start..) {
         Some(b".") => out.truncate(start),
@@ -232,9 +232,9 @@ fn end_segment(out: &mut Vec<u8>) -> Oddities {
             let keep = after_last_slash(parent);
             out.truncate(keep.max(usize::from(start > 0)));
         }
-        _ => return Oddities::NONE,
+        _ => return PathAmbiguities::NONE,
     }
-    Oddities::DOT_SEGMENT
+    PathAmbiguities::DOT_SEGMENT
 }
 
 fn after_last_slash(path: &[u8]) -> usize {

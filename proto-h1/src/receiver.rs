@@ -1,6 +1,6 @@
 //! The receiving half of a machine: where the message under way is, and the decoder of its body.
 
-use crate::body::Decoder;
+use crate::body::BodyDecoder;
 use crate::error::Error;
 use crate::event::{Event, Received};
 use crate::framing::BodyKind;
@@ -14,7 +14,7 @@ use crate::trailers::Trailers;
 pub(crate) struct Receiver {
     limits: Limits,
     state: ReceiveState,
-    decoder: Decoder,
+    decoder: BodyDecoder,
 }
 
 /// How far the message under way has come.
@@ -38,7 +38,7 @@ impl Receiver {
         Self {
             limits,
             state: ReceiveState::Fresh,
-            decoder: Decoder::new(BodyKind::None, &limits),
+            decoder: BodyDecoder::new(BodyKind::None, &limits),
         }
     }
 
@@ -47,7 +47,7 @@ impl Receiver {
         Self {
             limits,
             state: ReceiveState::Idle,
-            decoder: Decoder::of_answers(&limits),
+            decoder: BodyDecoder::for_responses(&limits),
         }
     }
 
@@ -97,18 +97,18 @@ impl Receiver {
     }
 
     #[inline]
-    pub(crate) const fn bare(&self) -> u64 {
+    pub(crate) const fn raw_body_left(&self) -> u64 {
         match self.state {
-            ReceiveState::Body => self.decoder.bare(),
+            ReceiveState::Body => self.decoder.raw_left(),
             _ => 0,
         }
     }
 
-    pub(crate) fn receive_unseen(&mut self, len: u64) -> Result<(), Error> {
-        if len > self.bare() {
+    pub(crate) fn skip_raw_body(&mut self, len: u64) -> Result<(), Error> {
+        if len > self.raw_body_left() {
             return Err(Error::OutOfOrder);
         }
-        self.decoder.skip(len)
+        self.decoder.skip_raw(len)
     }
 
     /// Ends a body that lasts until the connection closes.

@@ -1,6 +1,6 @@
 //! The sending half of a machine: how the body of the message under way is framed, and where it is.
 
-use crate::body::{ChunkPrefix, Encoder};
+use crate::body::{BodyEncoder, ChunkPrefix};
 use crate::encode::Sink;
 use crate::error::Error;
 use crate::framing::BodyKind;
@@ -13,13 +13,13 @@ use crate::trailers::Trailers;
 /// which messages without a body need too.
 #[derive(Clone, Debug)]
 pub struct Sender {
-    step: Step,
-    encoder: Encoder,
+    state: SendState,
+    encoder: BodyEncoder,
 }
 
 /// Where the message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum SendState {
     /// There is none.
     Idle,
     /// An answer is owed, and its final head is still to come.
@@ -31,42 +31,42 @@ pub(crate) enum Step {
 impl Sender {
     pub(crate) const fn new() -> Self {
         Self {
-            step: Step::Idle,
-            encoder: Encoder::None,
+            state: SendState::Idle,
+            encoder: BodyEncoder::None,
         }
     }
 
     #[inline]
-    pub(crate) const fn step(&self) -> Step {
-        self.step
+    pub(crate) const fn state(&self) -> SendState {
+        self.state
     }
 
     /// Notes that an answer is owed.
     pub(crate) const fn owe(&mut self) {
-        self.step = Step::Owed;
+        self.state = SendState::Owed;
     }
 
     /// Begins a body.
     pub(crate) const fn begin(&mut self, body: BodyKind) {
-        self.encoder = Encoder::new(body);
-        self.step = Step::Body;
+        self.encoder = BodyEncoder::new(body);
+        self.state = SendState::Body;
     }
 
     /// Nothing more is to be framed: what follows is not HTTP.
     pub(crate) const fn give_up(&mut self) {
-        self.encoder = Encoder::None;
-        self.step = Step::Done;
+        self.encoder = BodyEncoder::None;
+        self.state = SendState::Done;
     }
 
     /// Makes ready for the next message.
     pub(crate) const fn reset(&mut self) {
-        self.step = Step::Idle;
+        self.state = SendState::Idle;
     }
 
-    /// What holds after every step.
+    /// What holds after every state.
     pub(crate) fn check_invariants(&self) {
         debug_assert!(
-            self.step == Step::Body || self.encoder == Encoder::None,
+            self.state == SendState::Body || self.encoder == BodyEncoder::None,
             "only a message under way has something to encode"
         );
     }
@@ -74,7 +74,7 @@ impl Sender {
     /// Announces a piece of data and returns what goes before it.
     ///
     /// # Errors
-    /// As [`Encoder::prefix`]; also [`Error::OutOfOrder`] outside a body.
+    /// As [`BodyEncoder::prefix`]; also [`Error::OutOfOrder`] outside a body.
     #[inline]
     pub fn prefix(&mut self, len: usize) -> Result<ChunkPrefix, Error> {
         self.check()?;
@@ -91,7 +91,7 @@ impl Sender {
     /// Whether data is sent as it is, with nothing around it.
     #[inline]
     #[must_use]
-    pub const fn is_bare(&self) -> bool {
+    pub const fn is_raw(&self) -> bool {
         self.suffix().is_empty()
     }
 
@@ -102,20 +102,20 @@ impl Sender {
     pub fn is_whole(&self) -> bool {
         let whole = matches!(
             self.encoder,
-            Encoder::None | Encoder::Length { remaining: 0 }
+            BodyEncoder::None | BodyEncoder::Length { remaining: 0 }
         );
-        self.step == Step::Body && whole
+        self.state == SendState::Body && whole
     }
 
     /// Ends the message and returns its last bytes.
     ///
     /// # Errors
-    /// As [`Encoder::finish`]: the peer must then see the connection break off.
+    /// As [`BodyEncoder::finish`]: the peer must then see the connection break off.
     #[inline]
     pub fn end(&mut self) -> Result<&'static [u8], Error> {
         self.check()?;
         let last = self.encoder.finish()?;
-        self.step = Step::Done;
+        self.state = SendState::Done;
         Ok(last)
     }
 
@@ -130,13 +130,13 @@ impl Sender {
     ) -> Result<(), Error> {
         self.check()?;
         self.encoder.finish_with_trailers(trailers, sink)?;
-        self.step = Step::Done;
+        self.state = SendState::Done;
         Ok(())
     }
 
     #[inline]
     fn check(&self) -> Result<(), Error> {
-        if self.step == Step::Body {
+        if self.state == SendState::Body {
             Ok(())
         } else {
             Err(Error::OutOfOrder)

@@ -7,26 +7,26 @@
 //!    and the connection closes after it.
 //! 2. `receive` for the body, [`Event::Data`] by [`Event::Data`] up to [`Event::End`], at any time
 //!    between the other steps. A request without a body ends at once.
-//! 3. [`Server::interim`] before each 1xx that is passed on.
+//! 3. [`Server::begin_interim`] before each 1xx that is passed on.
 //! 4. [`Server::begin_response`], whose [`Framing`] goes to
-//!    [`encode_response`](crate::encode_response); or [`Server::switch`] for a 101.
+//!    [`encode_response`](crate::encode_response); or [`Server::switch_protocols`] for a 101.
 //! 5. [`Server::sender`] for what goes around each piece of data, and for the end.
 //! 6. [`Server::finish`] says whether the connection takes another request. Pipelined requests
 //!    wait until then: `receive` answers [`Event::Blocked`].
 //!
 //! A step out of order is [`Error::OutOfOrder`] and changes nothing.
 
-use crate::encode::{Connection, Framing};
+use crate::encode::{ConnectionOption, Framing};
 use crate::error::Error;
 use crate::event::{Event, Next, Received};
 use crate::field::FieldId;
-use crate::framing::{BodyKind, Role, has_no_body, request_body, strip_hop_by_hop};
-use crate::guard::OddNames;
+use crate::framing::{BodyKind, MessageKind, has_no_body, request_body, strip_hop_by_hop};
+use crate::guard::OddNamePolicy;
 use crate::head::{Head, Method, Span, Version};
 use crate::limits::Limits;
 use crate::parse::{Parsed, parse_request};
 use crate::receiver::{ReceiveState, Receiver};
-use crate::sender::{Sender, Step};
+use crate::sender::{SendState, Sender};
 use crate::trailers::Trailers;
 
 /// One connection to a client. See the [module](self) for the order of calls.
@@ -50,14 +50,14 @@ pub struct Request {
     /// Says whether the client waits for a 100 before it sends the body.
     pub expects_continue: bool,
     /// The protocol that the client would switch to, when it may; see
-    /// [`HopByHop::upgrade`](crate::HopByHop::upgrade).
+    /// [`HopOptions::upgrade`](crate::HopOptions::upgrade).
     pub upgrade: Option<Span>,
     /// Whether the client wants to leave HTTP for another protocol than that.
     pub leaves_http: bool,
     /// Says whether the client takes trailers.
-    pub te_trailers: bool,
+    pub accepts_trailers: bool,
     /// Says whether the client wants the connection to go on.
-    pub persists: bool,
+    pub keeps_alive: bool,
 }
 
 impl Server {
@@ -92,20 +92,20 @@ impl Server {
         received
     }
 
-    /// How many bytes of the request's body may go by unseen: see [`Decoder::bare`].
+    /// How many bytes of the request's body may go by unseen: see [`BodyDecoder::raw_body_left`].
     #[inline]
     #[must_use]
-    pub const fn bare(&self) -> u64 {
-        self.receiver.bare()
+    pub const fn raw_body_left(&self) -> u64 {
+        self.receiver.raw_body_left()
     }
 
     /// Counts bytes of the request's body that went by without being shown to [`Server::receive`],
     /// which still says when the body ends.
     ///
     /// # Errors
-    /// [`Error::OutOfOrder`] beyond [`Server::bare`].
-    pub fn receive_unseen(&mut self, len: u64) -> Result<(), Error> {
-        self.receiver.receive_unseen(len)?;
+    /// [`Error::OutOfOrder`] beyond [`Server::raw_body_left`].
+    pub fn skip_raw_body(&mut self, len: u64) -> Result<(), Error> {
+        self.receiver.skip_raw_body(len)?;
         if len > 0 {
             self.request.expects_continue = false;
         }
@@ -117,7 +117,7 @@ impl Server {
     /// # Errors
     /// [`Error::Truncated`] when that cuts a request short. Closing between requests, or after a
     /// whole one, is no error: the answer may still be wanted.
-    pub fn peer_closed(&mut self, unread: usize) -> Result<(), Error> {
+    pub fn receive_close(&mut self, unread: usize) -> Result<(), Error> {
         let is_cut = match self.receiver.state() {
             ReceiveState::Idle | ReceiveState::Fresh | ReceiveState::Head => unread > 0,
             ReceiveState::Body => !self.receiver.is_received(),
@@ -132,14 +132,14 @@ impl Server {
 
     /// Gives up a head that has begun and is not wanted any more: it came too slowly. It can be answered, once, and
     /// the connection closes after that. Without a byte of a head there is nothing to give up.
-    pub fn give_up_head(&mut self) {
+    pub fn abandon_head(&mut self) {
         if self.receiver.state() == ReceiveState::Head {
             self.fail(Error::Truncated);
         }
     }
 
     /// Asks for the connection to end with the response to come: for a drain.
-    pub const fn close_after(&mut self) {
+    pub const fn close_after_response(&mut self) {
         self.is_closing = true;
     }
 
@@ -149,8 +149,8 @@ impl Server {
     /// [`Error::OutOfOrder`] for 101 and what is no 1xx, and when no answer is due.
     //= rfc9110#15.2
     // HTTP/1.0 has no interim answers: none is sent to such a client.
-    pub fn interim(&mut self, status: u16) -> Result<bool, Error> {
-        if self.sender.step() != Step::Owed || !matches!(status, 100 | 102..=199) {
+    pub fn begin_interim(&mut self, status: u16) -> Result<bool, Error> {
+        if self.sender.state() != SendState::Owed || !matches!(status, 100 | 102..=199) {
             return Err(Error::OutOfOrder);
         }
         if status == 100 {
@@ -168,7 +168,7 @@ impl Server {
     /// # Errors
     /// [`Error::OutOfOrder`] when no final response is due, or for a status under 200.
     pub fn begin_response(&mut self, status: u16, body: BodyKind) -> Result<Framing, Error> {
-        if self.sender.step() != Step::Owed || status < 200 {
+        if self.sender.state() != SendState::Owed || status < 200 {
             return Err(Error::OutOfOrder);
         }
         let is_http11 = self.request.version == Version::Http11;
@@ -189,7 +189,7 @@ impl Server {
         let is_refused_tunnel =
             self.request.method == Method::Connect && !matches!(status, 200..=299);
         if self.is_closing || is_refusal || is_refused_tunnel || body == BodyKind::UntilClose {
-            self.request.persists = false;
+            self.request.keeps_alive = false;
         }
         if self.request.method == Method::Connect && matches!(status, 200..=299) {
             self.tunnel();
@@ -197,15 +197,15 @@ impl Server {
         }
         self.sender.begin(body);
         self.check_invariants();
-        let connection = match (self.request.persists, is_http11) {
-            (true, true) => Connection::Implied,
-            (true, false) => Connection::KeepAlive,
-            (false, _) => Connection::Close,
+        let connection = match (self.request.keeps_alive, is_http11) {
+            (true, true) => ConnectionOption::Implied,
+            (true, false) => ConnectionOption::KeepAlive,
+            (false, _) => ConnectionOption::Close,
         };
         Ok(Framing {
             body,
             connection,
-            te_trailers: false,
+            accepts_trailers: false,
         })
     }
 
@@ -216,14 +216,16 @@ impl Server {
     /// [`Error::UnexpectedSwitch`] when the client did not ask for one.
     //= rfc9110#15.2.2
     // 101 answers an Upgrade field and nothing else.
-    pub fn switch(&mut self, protocol: Span) -> Result<Framing, Error> {
-        if self.sender.step() != Step::Owed || self.request.upgrade.is_none() || !self.is_received()
+    pub fn switch_protocols(&mut self, protocol: Span) -> Result<Framing, Error> {
+        if self.sender.state() != SendState::Owed
+            || self.request.upgrade.is_none()
+            || !self.is_received()
         {
             return Err(Error::UnexpectedSwitch);
         }
         self.tunnel();
         Ok(Framing {
-            connection: Connection::Upgrade(protocol),
+            connection: ConnectionOption::Upgrade(protocol),
             ..Framing::default()
         })
     }
@@ -237,9 +239,9 @@ impl Server {
     /// Ends the exchange. Reuse needs a whole request, a whole response, and both sides' will;
     /// anything else closes.
     pub fn finish(&mut self) -> Next {
-        let may_reuse = self.sender.step() == Step::Done
+        let may_reuse = self.sender.state() == SendState::Done
             && self.is_received()
-            && self.request.persists
+            && self.request.keeps_alive
             && !self.is_closing;
         if !may_reuse {
             self.is_closing = true;
@@ -268,7 +270,7 @@ impl Server {
     /// Drops what a peer may not send in the trailers of a request: see [`Trailers::enforce`].
     pub fn enforce_trailers(
         &mut self,
-        odd_names: OddNames,
+        odd_names: OddNamePolicy,
         matches: &dyn Fn(&[u8]) -> bool,
     ) -> u32 {
         self.receiver.trailers_mut().enforce(odd_names, matches)
@@ -296,7 +298,7 @@ impl Server {
     /// Says whether the final response has begun: then no other answer is possible.
     #[must_use]
     pub const fn is_answered(&self) -> bool {
-        matches!(self.sender.step(), Step::Body | Step::Done)
+        matches!(self.sender.state(), SendState::Body | SendState::Done)
     }
 
     #[inline]
@@ -341,9 +343,9 @@ impl Server {
     #[cold]
     fn fail(&mut self, error: Error) -> Error {
         self.receiver.fail(error);
-        self.request.persists = false;
+        self.request.keeps_alive = false;
         self.is_closing = true;
-        if self.sender.step() == Step::Idle {
+        if self.sender.state() == SendState::Idle {
             self.sender.owe();
         }
         error
@@ -352,7 +354,7 @@ impl Server {
     fn tunnel(&mut self) {
         self.receiver.begin_tunnel();
         self.sender.give_up();
-        self.request.persists = false;
+        self.request.keeps_alive = false;
     }
 
     /// What holds after every step.
@@ -360,7 +362,7 @@ impl Server {
         let state = self.receiver.state();
         let is_before_request = matches!(state, ReceiveState::Fresh | ReceiveState::Head);
         debug_assert!(
-            is_before_request == (self.sender.step() == Step::Idle),
+            is_before_request == (self.sender.state() == SendState::Idle),
             "the server owes an answer exactly from the end of a head, whole or broken"
         );
         debug_assert!(
@@ -375,7 +377,7 @@ impl Server {
 fn read_request(head: &mut Head, block: &[u8]) -> Result<Request, Error> {
     let body = request_body(head, block)?;
     let expects_continue = expectation(head, block)?;
-    let hop = strip_hop_by_hop(head, block, Role::Request)?;
+    let hop = strip_hop_by_hop(head, block, MessageKind::Request)?;
     // An upgrade with a body would leave its bytes between two protocols.
     let may_upgrade = head.method == Method::Get && body == BodyKind::None;
     Ok(Request {
@@ -385,8 +387,8 @@ fn read_request(head: &mut Head, block: &[u8]) -> Result<Request, Error> {
         expects_continue: expects_continue && body != BodyKind::None,
         upgrade: hop.upgrade.filter(|_| may_upgrade),
         leaves_http: hop.leaves_http,
-        te_trailers: hop.te_trailers,
-        persists: hop.persists(head.version),
+        accepts_trailers: hop.accepts_trailers,
+        keeps_alive: hop.keeps_alive(head.version),
     })
 }
 

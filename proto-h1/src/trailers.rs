@@ -9,7 +9,7 @@ use crate::field::{FieldId, FieldSet};
 use crate::framing::{HEAD_FIELDS, HOP_FIELDS};
 use crate::head::{Field, Head};
 use crate::limits::{Limits, TRAILER_BYTES_KEPT, TRAILER_FIELDS_KEPT};
-use crate::parse::{Line, field_line};
+use crate::parse::{FieldLine, field_line};
 
 /// The fields after the last chunk, or those of the field section that ends an HTTP/2 message. Kept
 /// apart from the head for good.
@@ -37,7 +37,7 @@ impl Trailers {
 
     /// The fields that [`Trailers::iter`] gives, over [`Trailers::block`].
     pub fn fields(&self) -> impl Iterator<Item = &Field> {
-        self.fields.iter().filter(|field| !field.removed)
+        self.fields.iter().filter(|field| !field.is_removed)
     }
 
     /// How many fields came, dropped ones included.
@@ -54,7 +54,7 @@ impl Trailers {
     /// Drops the field at a place.
     pub(crate) fn remove(&mut self, at: usize) {
         if let Some(field) = self.fields.get_mut(at) {
-            field.removed = true;
+            field.is_removed = true;
         }
     }
 
@@ -70,7 +70,7 @@ impl Trailers {
         self.clear();
         self.block.extend_from_slice(block);
         self.fields.extend(head.iter().map(|field| Field {
-            removed: NOT_IN_TRAILERS.has(field.id),
+            is_removed: NOT_IN_TRAILERS.has(field.id),
             ..*field
         }));
     }
@@ -123,8 +123,8 @@ impl Trailers {
     /// Takes the whole line at the end of the block; says whether it is the empty one.
     fn take_line(&mut self) -> Result<bool, Error> {
         match field_line(&self.block, self.line_start)? {
-            Line::Empty => Ok(true),
-            Line::Field {
+            FieldLine::Empty => Ok(true),
+            FieldLine::Field {
                 id,
                 is_odd: _,
                 name,
@@ -136,12 +136,12 @@ impl Trailers {
                 }
                 //= rfc9110#6.5.1
                 // Fields for framing, routing, authentication and the like mean nothing here.
-                let removed = NOT_IN_TRAILERS.has(id);
+                let is_removed = NOT_IN_TRAILERS.has(id);
                 self.fields.push(Field {
                     id,
                     name,
                     value,
-                    removed,
+                    is_removed,
                     ..Field::default()
                 });
                 self.line_start = next;

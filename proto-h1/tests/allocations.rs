@@ -42,7 +42,12 @@ impl Connections {
                     let asked = *self.server.request();
                     let framing = self
                         .client
-                        .begin_request(asked.method, asked.body, asked.upgrade, asked.te_trailers)
+                        .begin_request(
+                            asked.method,
+                            asked.body,
+                            asked.upgrade,
+                            asked.accepts_trailers,
+                        )
                         .unwrap();
                     encode_request(&mut self.out, rest, &self.request, &self.edits, &framing);
                 }

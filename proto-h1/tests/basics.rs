@@ -4,12 +4,12 @@
 
 use weir_proto_h1::*;
 
-fn request(wire: &[u8]) -> (Head, BodyKind, HopByHop) {
+fn request(wire: &[u8]) -> (Head, BodyKind, HopOptions) {
     let mut head = Head::new();
     let parsed = parse_request(wire, &Limits::default(), &mut head).unwrap();
     assert_eq!(parsed, Parsed::Complete(head.len as usize));
     let body = request_body(&mut head, wire).unwrap();
-    let hop = strip_hop_by_hop(&mut head, wire, Role::Request).unwrap();
+    let hop = strip_hop_by_hop(&mut head, wire, MessageKind::Request).unwrap();
     (head, body, hop)
 }
 
@@ -18,8 +18,10 @@ fn forward(wire: &[u8], edits: &Edits) -> String {
     let mut out = Vec::new();
     let framing = Framing {
         body,
-        connection: hop.upgrade.map_or(Connection::Implied, Connection::Upgrade),
-        te_trailers: hop.te_trailers,
+        connection: hop
+            .upgrade
+            .map_or(ConnectionOption::Implied, ConnectionOption::Upgrade),
+        accepts_trailers: hop.accepts_trailers,
     };
     encode_request(&mut out, wire, &head, edits, &framing);
     String::from_utf8(out).unwrap()
@@ -93,8 +95,8 @@ fn the_framing_on_the_wire_is_kept_or_replaced() {
         let mut out = Vec::new();
         let framing = Framing {
             body,
-            connection: Connection::Close,
-            te_trailers: false,
+            connection: ConnectionOption::Close,
+            accepts_trailers: false,
         };
         encode_response(&mut out, wire, &head, &Edits::new(), &framing);
         String::from_utf8(out).unwrap()
@@ -129,23 +131,23 @@ fn an_answer_of_our_own_needs_no_block() {
 #[test]
 fn chunks_come_off_and_go_on() {
     let wire = b"5;x=y\r\nhello\r\n1\r\n!\r\n0\r\nX-T: 1\r\nContent-Length: 7\r\n\r\nnext";
-    let mut decoder = Decoder::new(BodyKind::Chunked, &Limits::default());
-    let mut encoder = Encoder::new(BodyKind::Chunked);
+    let mut decoder = BodyDecoder::new(BodyKind::Chunked, &Limits::default());
+    let mut encoder = BodyEncoder::new(BodyKind::Chunked);
     let (mut rest, mut data, mut out) = (&wire[..], Vec::new(), Vec::new());
     loop {
         match decoder.decode(rest).unwrap() {
-            Decoded::Data { skip, len } => {
+            DecodedBody::Data { skip, len } => {
                 data.extend_from_slice(&rest[skip..skip + len]);
                 out.extend_from_slice(encoder.prefix(len).unwrap().as_bytes());
                 out.extend_from_slice(&rest[skip..skip + len]);
                 out.extend_from_slice(encoder.suffix());
                 rest = &rest[skip + len..];
             }
-            Decoded::End { consumed } => {
+            DecodedBody::End { consumed } => {
                 assert_eq!(&rest[consumed..], b"next");
                 break;
             }
-            Decoded::NeedMore { .. } => panic!("the body is whole"),
+            DecodedBody::NeedMore { .. } => panic!("the body is whole"),
         }
     }
     encoder
@@ -154,11 +156,11 @@ fn chunks_come_off_and_go_on() {
     assert_eq!(data, b"hello!");
     assert_eq!(out, b"5\r\nhello\r\n1\r\n!\r\n0\r\nX-T: 1\r\n\r\n");
     assert_eq!(
-        Encoder::new(BodyKind::Length(2)).finish(),
+        BodyEncoder::new(BodyKind::Length(2)).finish(),
         Err(Error::BodyUnderrun)
     );
     assert_eq!(
-        Encoder::new(BodyKind::Length(2)).prefix(3).unwrap_err(),
+        BodyEncoder::new(BodyKind::Length(2)).prefix(3).unwrap_err(),
         Error::BodyOverrun
     );
 }

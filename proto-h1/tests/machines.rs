@@ -41,21 +41,24 @@ fn steps_out_of_order_are_refused_and_change_nothing() {
     );
     assert_eq!(server.sender().prefix(1).unwrap_err(), Error::OutOfOrder);
     assert_eq!(server.sender().end(), Err(Error::OutOfOrder));
-    assert_eq!(server.interim(103), Err(Error::OutOfOrder));
-    assert_eq!(server.switch(Span::EMPTY), Err(Error::UnexpectedSwitch));
+    assert_eq!(server.begin_interim(103), Err(Error::OutOfOrder));
+    assert_eq!(
+        server.switch_protocols(Span::EMPTY),
+        Err(Error::UnexpectedSwitch)
+    );
     assert_eq!(server.receive(GET, &mut head).unwrap().event, Event::Head);
     assert_eq!(
         server.begin_response(103, BodyKind::None),
         Err(Error::OutOfOrder)
     );
-    assert_eq!(server.interim(200), Err(Error::OutOfOrder));
-    assert_eq!(server.interim(101), Err(Error::OutOfOrder));
+    assert_eq!(server.begin_interim(200), Err(Error::OutOfOrder));
+    assert_eq!(server.begin_interim(101), Err(Error::OutOfOrder));
     server.begin_response(200, BodyKind::None).unwrap();
     assert_eq!(
         server.begin_response(200, BodyKind::None),
         Err(Error::OutOfOrder)
     );
-    assert_eq!(server.interim(103), Err(Error::OutOfOrder));
+    assert_eq!(server.begin_interim(103), Err(Error::OutOfOrder));
     server.sender().end().unwrap();
     assert_eq!(server.sender().end(), Err(Error::OutOfOrder));
     assert_eq!(server.finish(), Next::Reuse);
@@ -102,40 +105,52 @@ fn a_client_gets_the_framing_it_understands() {
     let says = |body, connection| Framing {
         body,
         connection,
-        te_trailers: false,
+        accepts_trailers: false,
     };
     let none = BodyKind::None;
     let length = BodyKind::Length(3);
-    assert_eq!(framing(GET, 200, length), says(length, Connection::Implied));
+    assert_eq!(
+        framing(GET, 200, length),
+        says(length, ConnectionOption::Implied)
+    );
     assert_eq!(
         framing(GET, 200, none),
-        says(BodyKind::Length(0), Connection::Implied)
+        says(BodyKind::Length(0), ConnectionOption::Implied)
     );
     assert_eq!(
         framing(GET, 200, BodyKind::Chunked),
-        says(BodyKind::Chunked, Connection::Implied)
+        says(BodyKind::Chunked, ConnectionOption::Implied)
     );
     assert_eq!(
         framing(GET, 200, BodyKind::UntilClose),
-        says(BodyKind::Chunked, Connection::Implied)
+        says(BodyKind::Chunked, ConnectionOption::Implied)
     );
-    assert_eq!(framing(GET, 204, length), says(none, Connection::Implied));
+    assert_eq!(
+        framing(GET, 204, length),
+        says(none, ConnectionOption::Implied)
+    );
     assert_eq!(
         framing(GET, 304, BodyKind::Chunked),
-        says(none, Connection::Implied)
+        says(none, ConnectionOption::Implied)
     );
     let head = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";
-    assert_eq!(framing(head, 200, length), says(none, Connection::Implied));
+    assert_eq!(
+        framing(head, 200, length),
+        says(none, ConnectionOption::Implied)
+    );
     assert_eq!(
         framing(GET_10, 200, length),
-        says(length, Connection::KeepAlive)
+        says(length, ConnectionOption::KeepAlive)
     );
     assert_eq!(
         framing(GET_10, 200, BodyKind::Chunked),
-        says(BodyKind::UntilClose, Connection::Close)
+        says(BodyKind::UntilClose, ConnectionOption::Close)
     );
     let close = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    assert_eq!(framing(close, 200, length), says(length, Connection::Close));
+    assert_eq!(
+        framing(close, 200, length),
+        says(length, ConnectionOption::Close)
+    );
 }
 
 #[test]
@@ -162,7 +177,7 @@ fn a_broken_request_gets_one_answer_and_a_close() {
         Err(Error::SpaceBeforeColon)
     );
     let framing = server.begin_response(400, BodyKind::Length(0)).unwrap();
-    assert_eq!(framing.connection, Connection::Close);
+    assert_eq!(framing.connection, ConnectionOption::Close);
     server.sender().end().unwrap();
     assert_eq!(server.finish(), Next::Close);
     assert_eq!(server.receive(GET, &mut head), Err(Error::SpaceBeforeColon));
@@ -181,7 +196,7 @@ fn an_error_in_a_body_ends_the_connection_after_the_answer() {
             .begin_response(400, BodyKind::None)
             .unwrap()
             .connection,
-        Connection::Close
+        ConnectionOption::Close
     );
     server.sender().end().unwrap();
     assert_eq!(server.finish(), Next::Close);
@@ -196,8 +211,8 @@ fn an_early_refusal_closes_and_an_early_answer_may_go_on() {
             .unwrap()
             .connection
     };
-    assert_eq!(refuse(413), Connection::Close);
-    assert_eq!(refuse(200), Connection::Implied);
+    assert_eq!(refuse(413), ConnectionOption::Close);
+    assert_eq!(refuse(200), ConnectionOption::Implied);
 
     // The upload that ends after the answer leaves a clean connection; one that does not, none.
     for (read_on, next) in [(true, Next::Reuse), (false, Next::Close)] {
@@ -221,10 +236,10 @@ fn expectations_end_with_the_first_byte_or_a_100() {
     let (mut server, mut head) = (Server::new(Limits::default()), Head::new());
     let len = server.receive(wire, &mut head).unwrap().consumed;
     assert!(server.request().expects_continue);
-    assert_eq!(server.interim(103), Ok(true));
+    assert_eq!(server.begin_interim(103), Ok(true));
     assert!(server.request().expects_continue);
     let mut other = server.clone();
-    assert_eq!(server.interim(100), Ok(true));
+    assert_eq!(server.begin_interim(100), Ok(true));
     assert!(!server.request().expects_continue);
     other.receive(&wire[len..], &mut head).unwrap();
     assert!(!other.request().expects_continue);
@@ -233,22 +248,22 @@ fn expectations_end_with_the_first_byte_or_a_100() {
 #[test]
 fn http10_gets_no_interim_answers() {
     let (mut server, _) = server_after(GET_10, &Event::Head);
-    assert_eq!(server.interim(103), Ok(false));
-    assert_eq!(server.interim(100), Ok(false));
+    assert_eq!(server.begin_interim(103), Ok(false));
+    assert_eq!(server.begin_interim(100), Ok(false));
 }
 
 #[test]
 fn a_drain_closes_after_the_answer() {
     let (mut server, _) = server_after(GET, &Event::End);
-    server.close_after();
+    server.close_after_response();
     let framing = server.begin_response(200, BodyKind::None).unwrap();
-    assert_eq!(framing.connection, Connection::Close);
+    assert_eq!(framing.connection, ConnectionOption::Close);
     server.sender().end().unwrap();
     assert_eq!(server.finish(), Next::Close);
 
     let (mut server, _) = server_after(GET, &Event::End);
     server.begin_response(200, BodyKind::None).unwrap();
-    server.close_after();
+    server.close_after_response();
     server.sender().end().unwrap();
     assert_eq!(
         server.finish(),
@@ -260,14 +275,20 @@ fn a_drain_closes_after_the_answer() {
 #[test]
 fn an_upgrade_makes_a_tunnel() {
     let (mut server, mut head) = server_after(UPGRADE, &Event::End);
-    let framing = server.switch(Span::new(3, 12)).unwrap();
-    assert_eq!(framing.connection, Connection::Upgrade(Span::new(3, 12)));
+    let framing = server.switch_protocols(Span::new(3, 12)).unwrap();
+    assert_eq!(
+        framing.connection,
+        ConnectionOption::Upgrade(Span::new(3, 12))
+    );
     assert!(server.is_tunnel());
     assert_eq!(server.receive(b"\x81", &mut head), Err(Error::OutOfOrder));
     assert_eq!(server.finish(), Next::Close);
 
     let (mut server, _) = server_after(GET, &Event::End);
-    assert_eq!(server.switch(Span::EMPTY), Err(Error::UnexpectedSwitch));
+    assert_eq!(
+        server.switch_protocols(Span::EMPTY),
+        Err(Error::UnexpectedSwitch)
+    );
 }
 
 #[test]
@@ -349,7 +370,7 @@ fn a_close_ends_only_what_may_end_so() {
         .receive(b"HTTP/1.1 200 OK\r\n\r\n", &mut head)
         .unwrap();
     client.receive(b"abc", &mut head).unwrap();
-    assert_eq!(client.peer_closed(0), Ok(()));
+    assert_eq!(client.receive_close(0), Ok(()));
     assert_eq!(client.receive(b"", &mut head).unwrap().event, Event::End);
     assert_eq!(client.finish(0), Next::Close);
 
@@ -358,26 +379,26 @@ fn a_close_ends_only_what_may_end_so() {
         .receive(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", &mut head)
         .unwrap();
     client.receive(b"abc", &mut head).unwrap();
-    assert_eq!(client.peer_closed(0), Ok(()), "it was complete before");
+    assert_eq!(client.receive_close(0), Ok(()), "it was complete before");
     assert_eq!(client.finish(0), Next::Close, "and the connection is gone");
 
     let (mut client, _) = client_after(Method::Get);
-    assert_eq!(client.peer_closed(0), Err(Error::Truncated));
+    assert_eq!(client.receive_close(0), Err(Error::Truncated));
 }
 
 /// Extensions have a budget over the whole body, not only a line's limit.
 #[test]
 fn extensions_of_a_body_are_counted_together() {
-    let mut decoder = Decoder::new(BodyKind::Chunked, &Limits::default());
+    let mut decoder = BodyDecoder::new(BodyKind::Chunked, &Limits::default());
     let chunk = [&b"1;"[..], &[b'x'; 200], b"\r\nd\r\n"].concat();
     let mut chunks = 0;
     let error = 'body: loop {
         let mut rest = &chunk[..];
         while !rest.is_empty() {
             match decoder.decode(rest) {
-                Ok(Decoded::Data { skip, len }) => rest = &rest[skip + len..],
-                Ok(Decoded::NeedMore { consumed }) => rest = &rest[consumed..],
-                Ok(Decoded::End { .. }) => panic!("no end was sent"),
+                Ok(DecodedBody::Data { skip, len }) => rest = &rest[skip + len..],
+                Ok(DecodedBody::NeedMore { consumed }) => rest = &rest[consumed..],
+                Ok(DecodedBody::End { .. }) => panic!("no end was sent"),
                 Err(error) => break 'body error,
             }
         }
@@ -434,20 +455,20 @@ fn a_trickled_head_costs_linear_work() {
 #[test]
 fn unseen_bytes_of_a_body_count() {
     let (mut client, mut head) = client_after(Method::Get);
-    assert_eq!(client.bare(), 0, "no body yet");
+    assert_eq!(client.raw_body_left(), 0, "no body yet");
     client
         .receive(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n", &mut head)
         .unwrap();
-    assert_eq!(client.bare(), 10);
+    assert_eq!(client.raw_body_left(), 10);
     client.receive(b"abc", &mut head).unwrap();
-    assert_eq!(client.receive_unseen(8), Err(Error::OutOfOrder));
-    assert_eq!(client.receive_unseen(4), Ok(()));
-    assert_eq!((client.bare(), client.is_received()), (3, false));
-    assert_eq!(client.receive_unseen(3), Ok(()));
-    assert_eq!((client.bare(), client.is_received()), (0, true));
+    assert_eq!(client.skip_raw_body(8), Err(Error::OutOfOrder));
+    assert_eq!(client.skip_raw_body(4), Ok(()));
+    assert_eq!((client.raw_body_left(), client.is_received()), (3, false));
+    assert_eq!(client.skip_raw_body(3), Ok(()));
+    assert_eq!((client.raw_body_left(), client.is_received()), (0, true));
     let received = client.receive(b"", &mut head).unwrap();
     assert_eq!(received.event, Event::End);
-    assert_eq!(client.receive_unseen(1), Err(Error::OutOfOrder));
+    assert_eq!(client.skip_raw_body(1), Err(Error::OutOfOrder));
 
     let (mut client, mut head) = client_after(Method::Get);
     client
@@ -457,7 +478,7 @@ fn unseen_bytes_of_a_body_count() {
         )
         .unwrap();
     assert_eq!(
-        (client.bare(), client.receive_unseen(1)),
+        (client.raw_body_left(), client.skip_raw_body(1)),
         (0, Err(Error::OutOfOrder))
     );
 
@@ -466,17 +487,17 @@ fn unseen_bytes_of_a_body_count() {
         .receive(b"HTTP/1.1 200 OK\r\n\r\n", &mut head)
         .unwrap();
     assert_eq!(
-        (client.bare(), client.receive_unseen(1 << 40)),
+        (client.raw_body_left(), client.skip_raw_body(1 << 40)),
         (u64::MAX, Ok(()))
     );
-    assert_eq!(client.peer_closed(0), Ok(()));
+    assert_eq!(client.receive_close(0), Ok(()));
 
     let mut server = Server::new(Limits::default());
     let request =
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
     server.receive(request, &mut head).unwrap();
-    assert_eq!(server.bare(), 5);
-    assert_eq!(server.receive_unseen(2), Ok(()));
+    assert_eq!(server.raw_body_left(), 5);
+    assert_eq!(server.skip_raw_body(2), Ok(()));
     assert!(!server.request().expects_continue, "the client has gone on");
-    assert_eq!(server.peer_closed(0), Err(Error::Truncated));
+    assert_eq!(server.receive_close(0), Err(Error::Truncated));
 }

@@ -4,9 +4,9 @@ use core::fmt;
 
 /// An error code; unknown ones are kept as they came (RFC 9113, section 7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Code(pub u32);
+pub struct ErrorCode(pub u32);
 
-impl Code {
+impl ErrorCode {
     /// Nothing is wrong.
     pub const NO_ERROR: Self = Self(0x0);
     /// The peer broke the protocol.
@@ -59,7 +59,7 @@ impl Code {
     }
 }
 
-impl fmt::Display for Code {
+impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
             "" => write!(f, "{:#x}", self.0),

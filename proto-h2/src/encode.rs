@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use weir_proto_h1::framing::has_no_body;
 use weir_proto_h1::{BodyKind, Decimal, Edits, Field, FieldId, Head, Method, TargetForm, Trailers};
 
-use crate::hpack::{Encoder, Indexing, Name, Pseudo};
+use crate::hpack::{Encoder, FieldName, Indexing, PseudoField};
 
 /// What a head that is sent says about this hop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,28 +17,28 @@ pub struct Framing<'a> {
     /// The message ends with this head. [`BodyKind::None`] means the same.
     pub is_end: bool,
     /// Says that trailers are welcome (requests).
-    pub te_trailers: bool,
+    pub accepts_trailers: bool,
     /// Makes an extended CONNECT of a request, for this protocol (RFC 8441): `websocket`.
     pub protocol: Option<&'a [u8]>,
 }
 
 /// A block that is being written.
-pub(crate) struct Block<'a> {
+pub(crate) struct BlockWriter<'a> {
     pub(crate) encoder: &'a mut Encoder,
     pub(crate) out: &'a mut Vec<u8>,
     /// Where a target is put together.
     pub(crate) target: &'a mut Vec<u8>,
 }
 
-impl Block<'_> {
+impl BlockWriter<'_> {
     #[inline]
-    fn put(&mut self, name: Name<'_>, value: &[u8]) {
+    fn put(&mut self, name: FieldName<'_>, value: &[u8]) {
         self.encoder
             .encode(self.out, name, value, Indexing::of(name, value));
     }
 
-    fn pseudo(&mut self, pseudo: Pseudo, value: &[u8]) {
-        self.put(Name::Pseudo(pseudo), value);
+    fn pseudo(&mut self, pseudo: PseudoField, value: &[u8]) {
+        self.put(FieldName::PseudoField(pseudo), value);
     }
 
     /// Writes the block of a request.
@@ -61,25 +61,25 @@ impl Block<'_> {
             Method::Other => head.method_span.get(block),
             known => known.as_str().as_bytes(),
         };
-        self.pseudo(Pseudo::Method, method);
+        self.pseudo(PseudoField::Method, method);
         if !is_connect {
             let scheme: &[u8] = if is_https { b"https" } else { b"http" };
-            self.pseudo(Pseudo::Scheme, scheme);
+            self.pseudo(PseudoField::Scheme, scheme);
         }
         //= rfc9113#8.3.1
         // None is made up where there was none, as in HTTP/1.0.
         if !authority.is_empty() {
-            self.pseudo(Pseudo::Authority, authority);
+            self.pseudo(PseudoField::Authority, authority);
         }
         if !is_connect {
             self.path(block, head, edits);
         }
         if let Some(protocol) = framing.protocol {
-            self.pseudo(Pseudo::Protocol, protocol);
+            self.pseudo(PseudoField::Protocol, protocol);
         }
         self.fields(block, head, edits, framing.body, true);
-        if framing.te_trailers {
-            self.put(Name::Known(FieldId::Te), b"trailers");
+        if framing.accepts_trailers {
+            self.put(FieldName::Known(FieldId::Te), b"trailers");
         }
     }
 
@@ -91,7 +91,7 @@ impl Block<'_> {
             [] => b"/",
             path => path,
         };
-        let (name, indexing) = (Name::Pseudo(Pseudo::Path), Indexing::NoIndex);
+        let (name, indexing) = (FieldName::PseudoField(PseudoField::Path), Indexing::NoIndex);
         if !head.has_query {
             let indexing = Indexing::of(name, path);
             return self.encoder.encode(self.out, name, path, indexing);
@@ -123,7 +123,7 @@ impl Block<'_> {
         method: Method,
     ) {
         self.pseudo(
-            Pseudo::Status,
+            PseudoField::Status,
             Decimal::new(u64::from(head.status)).as_bytes(),
         );
         //= rfc9110#8.6
@@ -167,10 +167,10 @@ impl Block<'_> {
             }
         }
         for (name, value) in edits.iter() {
-            self.put(Name::of(FieldId::from_name(name), name), value);
+            self.put(FieldName::of(FieldId::from_name(name), name), value);
         }
         if drops_length && let BodyKind::Length(length) = body {
-            let name = Name::Known(FieldId::ContentLength);
+            let name = FieldName::Known(FieldId::ContentLength);
             self.put(name, Decimal::new(length).as_bytes());
         }
     }
@@ -185,9 +185,9 @@ impl Block<'_> {
     // What must not be indexed stays so on every hop.
     #[inline]
     fn field(&mut self, field: &Field, block: &[u8]) {
-        let name = Name::of(field.id, field.name.get(block));
+        let name = FieldName::of(field.id, field.name.get(block));
         let value = field.value.get(block);
-        let indexing = if field.sensitive {
+        let indexing = if field.is_sensitive {
             Indexing::Never
         } else {
             Indexing::of(name, value)

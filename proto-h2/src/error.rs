@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::code::Code;
+use crate::code::ErrorCode;
 
 macro_rules! errors {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $code:ident;)*) => {
@@ -18,12 +18,12 @@ macro_rules! errors {
         }
 
         impl Error {
-            /// Every error, in the order of [`Error::place`].
+            /// Every error, in the order of [`Error::index`].
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
             /// Its place in [`Error::ALL`], for counts by error.
             #[must_use]
-            pub const fn place(self) -> usize {
+            pub const fn index(self) -> usize {
                 self as usize
             }
 
@@ -37,9 +37,9 @@ macro_rules! errors {
 
             /// The code that the peer is told.
             #[must_use]
-            pub const fn code(self) -> Code {
+            pub const fn code(self) -> ErrorCode {
                 match self {
-                    $(Self::$variant => Code::$code,)*
+                    $(Self::$variant => ErrorCode::$code,)*
                 }
             }
         }

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use weir_proto_h1::{BodyKind, Request};
 
-use crate::code::Code;
+use crate::code::ErrorCode;
 use crate::error::Error;
 use crate::stream::StreamKey;
 
@@ -35,7 +35,7 @@ pub enum Event {
         /// The new stream.
         stream: StreamKey,
         /// What it means. [`Request::upgrade`] is where `text` has the `:protocol` of an extended
-        /// CONNECT; [`BodyKind::Chunked`] is a body of unknown length; `persists` is always true.
+        /// CONNECT; [`BodyKind::Chunked`] is a body of unknown length; `keeps_alive` is always true.
         request: Request,
         /// The request has no body and no trailers.
         is_end: bool,
@@ -66,7 +66,7 @@ pub enum Event {
         is_end: bool,
     },
     /// The bytes of this range of the input are data of a stream. To be given back with
-    /// [`Connection::consumed`](crate::Connection::consumed).
+    /// [`Connection::consume`](crate::Connection::consume).
     Data {
         /// The stream.
         stream: StreamKey,
@@ -91,7 +91,7 @@ pub enum Event {
         /// The stream, which is gone.
         stream: StreamKey,
         /// What the peer said.
-        code: Code,
+        code: ErrorCode,
         /// The peer says that it has done nothing with it: any request may be repeated.
         is_unprocessed: bool,
     },
@@ -119,7 +119,7 @@ pub enum Event {
         /// The last stream that the peer may have done something with.
         last_stream: u32,
         /// Why.
-        code: Code,
+        code: ErrorCode,
     },
     /// A [`Connection::ping`](crate::Connection::ping) was answered.
     PingAck {

@@ -6,14 +6,14 @@ use crate::error::Error;
 /// Counts of what a peer did since the window began. Those that stand for something useful, new
 /// streams or data that we sent, are credits for the others.
 #[derive(Clone, Debug)]
-pub(crate) struct Floods {
+pub(crate) struct FloodCounters {
     limits: FloodLimits,
     since_ms: u64,
-    counts: Counts,
+    counts: FloodCounts,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Counts {
+struct FloodCounts {
     resets: u32,
     settings: u32,
     pings: u32,
@@ -28,12 +28,12 @@ struct Counts {
     data_cut_small: u32,
 }
 
-impl Floods {
+impl FloodCounters {
     pub(crate) fn new(limits: FloodLimits) -> Self {
         Self {
             limits,
             since_ms: 0,
-            counts: Counts::default(),
+            counts: FloodCounts::default(),
         }
     }
 
@@ -46,7 +46,7 @@ impl Floods {
     pub(crate) fn at(&mut self, now_ms: u64) {
         if now_ms.saturating_sub(self.since_ms) >= FLOOD_WINDOW_MS {
             self.since_ms = now_ms;
-            self.counts = Counts::default();
+            self.counts = FloodCounts::default();
         }
     }
 

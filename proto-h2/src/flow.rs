@@ -10,7 +10,7 @@ const GIVEN_BACK_BYTES_MIN: u32 = 16 * 1024;
 /// Every byte of flow-controlled payload is in one of three places: still allowed, received and not
 /// consumed, or consumed and not yet given back.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Inflow {
+pub(crate) struct ReceiveWindow {
     /// What the peer may still send.
     window: u32,
     /// Consumed and not yet given back.
@@ -24,7 +24,7 @@ pub(crate) struct Inflow {
     taken: u32,
 }
 
-impl Inflow {
+impl ReceiveWindow {
     pub(crate) fn new(size: u32, size_max: u32, now_ms: u64) -> Self {
         let size = size.min(MAX_31_BITS);
         Self {
@@ -100,9 +100,9 @@ impl Inflow {
 
 /// What we may send, on a stream or on the whole connection. Settings can make it negative.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Outflow(i32);
+pub(crate) struct SendWindow(i32);
 
-impl Outflow {
+impl SendWindow {
     pub(crate) const fn new(window: u32) -> Self {
         Self(if window > MAX_31_BITS {
             i32::MAX
@@ -140,38 +140,44 @@ mod tests {
 
     #[test]
     fn half_a_window_is_given_back_at_a_time() {
-        let mut inflow = Inflow::new(100, 100, 0);
-        assert!(inflow.receive(60) && !inflow.receive(41) && inflow.receive(40));
-        assert_eq!(inflow.consume(49, 0, u32::MAX), 0);
-        assert_eq!(inflow.consume(1, 0, u32::MAX), 50);
-        assert_eq!(inflow.unread(), 50);
+        let mut receive_window = ReceiveWindow::new(100, 100, 0);
+        assert!(
+            receive_window.receive(60) && !receive_window.receive(41) && receive_window.receive(40)
+        );
+        assert_eq!(receive_window.consume(49, 0, u32::MAX), 0);
+        assert_eq!(receive_window.consume(1, 0, u32::MAX), 50);
+        assert_eq!(receive_window.unread(), 50);
         assert_eq!(
-            inflow.consume(1_000, 0, u32::MAX),
+            receive_window.consume(1_000, 0, u32::MAX),
             50,
             "no more than was received"
         );
-        assert!(inflow.receive(100) && !inflow.receive(1));
+        assert!(receive_window.receive(100) && !receive_window.receive(1));
     }
 
     #[test]
     fn what_is_unread_does_not_hold_back_what_is_not() {
-        let mut inflow = Inflow::new(1 << 20, 1 << 20, 0);
-        assert!(inflow.receive(900_000));
-        assert_eq!(inflow.consume_shared(100_000, 0), 0);
-        assert_eq!(inflow.consume_shared(50_000, 0), 150_000);
-        assert_eq!(inflow.unread(), 750_000);
-        assert!(inflow.receive(290_000));
-        assert_eq!(inflow.consume_shared(16_383, 0), 0, "not worth a frame");
-        assert_eq!(inflow.consume_shared(1, 0), 16_384);
+        let mut receive_window = ReceiveWindow::new(1 << 20, 1 << 20, 0);
+        assert!(receive_window.receive(900_000));
+        assert_eq!(receive_window.consume_shared(100_000, 0), 0);
+        assert_eq!(receive_window.consume_shared(50_000, 0), 150_000);
+        assert_eq!(receive_window.unread(), 750_000);
+        assert!(receive_window.receive(290_000));
+        assert_eq!(
+            receive_window.consume_shared(16_383, 0),
+            0,
+            "not worth a frame"
+        );
+        assert_eq!(receive_window.consume_shared(1, 0), 16_384);
     }
 
     #[test]
     fn a_window_that_is_read_quickly_doubles_up_to_its_limit() {
-        let mut inflow = Inflow::new(100, 300, 0);
+        let mut receive_window = ReceiveWindow::new(100, 300, 0);
         let mut pass = |now| {
-            let bytes = inflow.window;
-            assert!(inflow.receive(bytes));
-            inflow.consume(bytes, now, u32::MAX)
+            let bytes = receive_window.window;
+            assert!(receive_window.receive(bytes));
+            receive_window.consume(bytes, now, u32::MAX)
         };
         assert_eq!(pass(WINDOW_QUICK_MS + 1), 100, "too slow");
         assert_eq!(pass(2 * WINDOW_QUICK_MS), 200);
@@ -181,14 +187,14 @@ mod tests {
 
     #[test]
     fn what_may_be_sent_stays_within_bounds() {
-        let mut outflow = Outflow::new(10);
-        outflow.send(4);
-        assert!(outflow.change(-20));
-        assert_eq!(outflow.room(), 0);
-        assert!(outflow.change(15));
-        assert_eq!(outflow.room(), 1);
-        assert!(!outflow.change(i64::from(MAX_31_BITS)));
-        assert_eq!(outflow.room(), 1, "and stays as it was");
-        assert!(outflow.change(i64::from(MAX_31_BITS) - 1));
+        let mut send_window = SendWindow::new(10);
+        send_window.send(4);
+        assert!(send_window.change(-20));
+        assert_eq!(send_window.room(), 0);
+        assert!(send_window.change(15));
+        assert_eq!(send_window.room(), 1);
+        assert!(!send_window.change(i64::from(MAX_31_BITS)));
+        assert_eq!(send_window.room(), 1, "and stays as it was");
+        assert!(send_window.change(i64::from(MAX_31_BITS) - 1));
     }
 }

@@ -5,7 +5,7 @@ use crate::error::Error;
 
 /// The type of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum FrameType {
     Data,
     Headers,
     Priority,
@@ -22,7 +22,7 @@ pub(crate) enum Kind {
     Unknown,
 }
 
-impl Kind {
+impl FrameType {
     #[inline]
     const fn of(byte: u8) -> Self {
         match byte {
@@ -66,29 +66,29 @@ pub(crate) const PADDED: u8 = 0x8;
 pub(crate) const PRIORITY: u8 = 0x20;
 
 /// Bytes before every payload.
-pub(crate) const HEAD_BYTES: usize = 9;
+pub(crate) const FRAME_HEADER_BYTES: usize = 9;
 
 /// Bytes of a priority of RFC 7540, in PRIORITY and in HEADERS.
 pub(crate) const PRIORITY_BYTES: usize = 5;
 
 /// What is before a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FrameHead {
+pub(crate) struct FrameHeader {
     /// Bytes of the payload.
     pub(crate) len: u32,
-    pub(crate) kind: Kind,
+    pub(crate) kind: FrameType,
     pub(crate) flags: u8,
     /// 0 is the connection.
     pub(crate) stream: u32,
 }
 
-impl FrameHead {
+impl FrameHeader {
     #[inline]
-    pub(crate) fn read(bytes: &[u8; HEAD_BYTES]) -> Self {
+    pub(crate) fn read(bytes: &[u8; FRAME_HEADER_BYTES]) -> Self {
         let [a, b, c, kind, flags, s0, s1, s2, s3] = *bytes;
         Self {
             len: u32::from_be_bytes([0, a, b, c]),
-            kind: Kind::of(kind),
+            kind: FrameType::of(kind),
             flags,
             //= rfc9113#4.1
             // The reserved bit is ignored.
@@ -97,7 +97,7 @@ impl FrameHead {
     }
 
     #[inline]
-    pub(crate) fn bytes(&self) -> [u8; HEAD_BYTES] {
+    pub(crate) fn bytes(&self) -> [u8; FRAME_HEADER_BYTES] {
         let [_, a, b, c] = self.len.to_be_bytes();
         let [s0, s1, s2, s3] = self.stream.to_be_bytes();
         [a, b, c, self.kind.byte(), self.flags, s0, s1, s2, s3]
@@ -121,7 +121,7 @@ pub(crate) fn number(payload: &[u8]) -> Option<u32> {
 //= rfc9113#6.2
 // Padding that leaves no room for the rest is a connection error.
 #[inline]
-pub(crate) fn fragment<'p>(head: &FrameHead, mut payload: &'p [u8]) -> Result<&'p [u8], Error> {
+pub(crate) fn fragment<'p>(head: &FrameHeader, mut payload: &'p [u8]) -> Result<&'p [u8], Error> {
     let mut padding = 0;
     if head.has(PADDED) {
         let (&length, rest) = payload.split_first().ok_or(Error::BadFrameLength)?;
@@ -141,7 +141,7 @@ pub(crate) fn fragment<'p>(head: &FrameHead, mut payload: &'p [u8]) -> Result<&'
 /// Looks at a priority of RFC 7540 that came with a frame; nothing else becomes of it.
 //= rfc7540#5.3.1
 // A stream cannot depend on itself. For us that ends the connection, where a stream error would be enough.
-pub(crate) fn check_priority(head: &FrameHead, priority: &[u8]) -> Result<(), Error> {
+pub(crate) fn check_priority(head: &FrameHeader, priority: &[u8]) -> Result<(), Error> {
     let depends_on = number(priority).unwrap_or_default() & MAX_31_BITS;
     if depends_on == head.stream {
         return Err(Error::SelfDependency);
@@ -157,11 +157,11 @@ mod tests {
     fn heads_are_read_as_they_are_written() {
         for byte in 0..=255u8 {
             let bytes = [1, 2, 3, byte, 0x25, 0x80, 5, 6, 7];
-            let head = FrameHead::read(&bytes);
+            let head = FrameHeader::read(&bytes);
             assert_eq!((head.len, head.stream), (0x01_02_03, 0x05_06_07));
-            let again = FrameHead::read(&head.bytes());
+            let again = FrameHeader::read(&head.bytes());
             assert_eq!(again, head);
-            if head.kind != Kind::Unknown {
+            if head.kind != FrameType::Unknown {
                 assert_eq!(head.bytes()[3], byte);
             }
         }
@@ -169,9 +169,9 @@ mod tests {
 
     #[test]
     fn fragments_are_what_padding_and_priority_leave() {
-        let head = |flags| FrameHead {
+        let head = |flags| FrameHeader {
             len: 0,
-            kind: Kind::Headers,
+            kind: FrameType::Headers,
             flags,
             stream: 1,
         };

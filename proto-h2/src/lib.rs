@@ -9,7 +9,7 @@
 //! | [`Framing`] | what a head that is sent says about this hop |
 //! | [`config`] | limits of memory and work; what floods |
 //! | [`hpack`] | field blocks: compression of names and values (RFC 7541) |
-//! | [`Error`], [`Code`] | what was wrong, and what the peer is told |
+//! | [`Error`], [`ErrorCode`] | what was wrong, and what the peer is told |
 //! | [`Priority`] | how urgent an answer is (RFC 9218) |
 //!
 //! Heads are those of `weir-proto-h1`: spans over bytes that the caller holds, with `Edits` laid
@@ -35,8 +35,8 @@
 //!
 //! For a stream of a server, between [`Event::Request`] and the end:
 //!
-//! 1. [`Connection::consumed`] for each piece of data that was passed on.
-//! 2. [`Connection::interim`] for each 1xx, then [`Connection::respond`].
+//! 1. [`Connection::consume`] for each piece of data that was passed on.
+//! 2. [`Connection::send_interim`] for each 1xx, then [`Connection::respond`].
 //! 3. As long as there is data: [`Connection::data_room`], then [`Connection::data_frame`] for no
 //!    more than that, whose nine bytes go before the data. No room: wait for
 //!    [`Event::WindowOpened`], [`Event::SettingsChanged`], or the end of the stream.
@@ -51,7 +51,7 @@
 //! steps on it are [`Error::StreamGone`] or do nothing.
 //!
 //! A connection goes away with [`Connection::shut_down`], and can be closed when
-//! [`Connection::is_over`].
+//! [`Connection::is_finished`].
 //!
 //! ```
 //! use weir_proto_h1::{BodyKind, Edits, FieldId, Head, Method, Span};
@@ -103,7 +103,7 @@
 //!         }
 //!         Event::Data { stream, range, is_end } => {
 //!             body.extend_from_slice(&to_client[at..][range.clone()]);
-//!             client.consumed(stream, range.len(), 0);
+//!             client.consume(stream, range.len(), 0);
 //!             assert!(is_end);
 //!         }
 //!         Event::NeedMore => break,
@@ -165,7 +165,7 @@ mod priority;
 mod settings;
 mod stream;
 
-pub use code::Code;
+pub use code::ErrorCode;
 pub use config::{Config, FloodLimits};
 pub use connection::Connection;
 pub use encode::Framing;

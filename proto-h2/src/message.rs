@@ -15,12 +15,12 @@ use weir_proto_h1::{
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::hpack::{Decoded, Pseudo};
+use crate::hpack::{DecodedField, PseudoField};
 use crate::priority::Priority;
 
 /// What a section belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Section {
+pub(crate) enum SectionKind {
     Request,
     Response,
     Trailers,
@@ -28,20 +28,20 @@ pub(crate) enum Section {
 
 /// A section while it is decoded: what does not go into the head as it is.
 #[derive(Clone, Debug)]
-pub(crate) struct Fields {
-    section: Section,
+pub(crate) struct FieldSection {
+    section: SectionKind,
     fields_max: usize,
     pseudo: [Option<Span>; 6],
     host: Option<Span>,
     cookies: u32,
     has_fields: bool,
-    te_trailers: bool,
+    accepts_trailers: bool,
     /// What a request says of its urgency.
     pub(crate) priority: Option<Priority>,
 }
 
-impl Fields {
-    pub(crate) fn new(section: Section, config: &Config) -> Self {
+impl FieldSection {
+    pub(crate) fn new(section: SectionKind, config: &Config) -> Self {
         Self {
             section,
             fields_max: config.fields_max as usize,
@@ -49,7 +49,7 @@ impl Fields {
             host: None,
             cookies: 0,
             has_fields: false,
-            te_trailers: false,
+            accepts_trailers: false,
             priority: None,
         }
     }
@@ -59,7 +59,7 @@ impl Fields {
         &mut self,
         head: &mut Head,
         text: &[u8],
-        field: &Decoded,
+        field: &DecodedField,
     ) -> Result<(), Error> {
         if !field.is_valid {
             return Err(invalid(text, field));
@@ -80,7 +80,7 @@ impl Fields {
                 if !field.value.get(text).eq_ignore_ascii_case(b"trailers") {
                     return Err(Error::BadTe);
                 }
-                self.te_trailers = true;
+                self.accepts_trailers = true;
                 return Ok(());
             }
             // For this hop, as in HTTP/1.1.
@@ -89,7 +89,7 @@ impl Fields {
             }
             //= rfc9113#8.3.1
             // Host says no more than the authority, which takes its place.
-            FieldId::Host if self.section == Section::Request => {
+            FieldId::Host if self.section == SectionKind::Request => {
                 let before = self.host.replace(field.value);
                 return before.map_or(Ok(()), |_| Err(Error::BadHost));
             }
@@ -113,18 +113,22 @@ impl Fields {
         if field.is_sensitive
             && let Some(last) = head.fields.last_mut()
         {
-            last.sensitive = true;
+            last.is_sensitive = true;
         }
         Ok(())
     }
 
     //= rfc9113#8.3
     // Each once, before all fields, only those of this kind of message, none in trailers.
-    fn take_pseudo(&mut self, pseudo: Pseudo, value: Span) -> Result<(), Error> {
+    fn take_pseudo(&mut self, pseudo: PseudoField, value: Span) -> Result<(), Error> {
         match self.section {
-            Section::Trailers => return Err(Error::PseudoInTrailers),
-            Section::Request if pseudo == Pseudo::Status => return Err(Error::UnknownPseudo),
-            Section::Response if pseudo != Pseudo::Status => return Err(Error::UnknownPseudo),
+            SectionKind::Trailers => return Err(Error::PseudoInTrailers),
+            SectionKind::Request if pseudo == PseudoField::Status => {
+                return Err(Error::UnknownPseudo);
+            }
+            SectionKind::Response if pseudo != PseudoField::Status => {
+                return Err(Error::UnknownPseudo);
+            }
             _ if self.has_fields => return Err(Error::LatePseudo),
             _ => {}
         }
@@ -135,11 +139,11 @@ impl Fields {
         Ok(())
     }
 
-    fn get(&self, pseudo: Pseudo) -> Option<Span> {
+    fn get(&self, pseudo: PseudoField) -> Option<Span> {
         self.pseudo.get(pseudo as usize).copied().flatten()
     }
 
-    fn need(&self, pseudo: Pseudo) -> Result<Span, Error> {
+    fn need(&self, pseudo: PseudoField) -> Result<Span, Error> {
         self.get(pseudo).ok_or(Error::MissingPseudo)
     }
 
@@ -153,7 +157,7 @@ impl Fields {
     ) -> Result<Request, Error> {
         head.version = Version::Http2;
         self.method(head, text)?;
-        let protocol = self.get(Pseudo::Protocol);
+        let protocol = self.get(PseudoField::Protocol);
         if head.method == Method::Connect && protocol.is_none() {
             self.connect(head, text)?;
         } else {
@@ -176,8 +180,8 @@ impl Fields {
             expects_continue: expectation(head, text)? && !is_end,
             upgrade: protocol,
             leaves_http: false,
-            te_trailers: self.te_trailers,
-            persists: true,
+            accepts_trailers: self.accepts_trailers,
+            keeps_alive: true,
         })
     }
 
@@ -187,13 +191,13 @@ impl Fields {
         // What is wrong with them is known, or of no matter to this.
         let _ = self.method(head, text);
         if self.target(head, text, config).is_err() {
-            head.target = self.get(Pseudo::Path).unwrap_or_default();
+            head.target = self.get(PseudoField::Path).unwrap_or_default();
         }
         head.len = (text.len() as u32).max(1);
     }
 
     fn method(&self, head: &mut Head, text: &[u8]) -> Result<(), Error> {
-        head.set_method(self.need(Pseudo::Method)?, text)
+        head.set_method(self.need(PseudoField::Method)?, text)
             .map_err(|error| match error {
                 weir_proto_h1::Error::MethodTooLong => Error::MethodTooLong,
                 _ => Error::BadMethod,
@@ -204,13 +208,13 @@ impl Fields {
     // CONNECT has a method and an authority with a port, and neither scheme nor path.
     fn connect(&self, head: &mut Head, text: &[u8]) -> Result<(), Error> {
         if self
-            .get(Pseudo::Scheme)
-            .or_else(|| self.get(Pseudo::Path))
+            .get(PseudoField::Scheme)
+            .or_else(|| self.get(PseudoField::Path))
             .is_some()
         {
             return Err(Error::BadConnect);
         }
-        let authority = self.need(Pseudo::Authority)?;
+        let authority = self.need(PseudoField::Authority)?;
         match host_port(authority.get(text)) {
             Ok(host) if host.port.is_some() => {}
             _ => return Err(Error::BadAuthority),
@@ -224,17 +228,17 @@ impl Fields {
     //= rfc9113#8.3.1
     // Scheme and path have to be there; the path is in origin-form, or the asterisk of OPTIONS.
     fn target(&self, head: &mut Head, text: &[u8], config: &Config) -> Result<(), Error> {
-        head.scheme = self.need(Pseudo::Scheme)?;
+        head.scheme = self.need(PseudoField::Scheme)?;
         let scheme = head.scheme.get(text);
         if !scheme.eq_ignore_ascii_case(b"http") && !scheme.eq_ignore_ascii_case(b"https") {
             return Err(Error::BadScheme);
         }
-        let path = self.need(Pseudo::Path)?;
+        let path = self.need(PseudoField::Path)?;
         if path.len() > config.target_bytes_max as usize {
             return Err(Error::TargetTooLong);
         }
         head.set_target(path, text).map_err(|_| Error::BadPath)?;
-        let authority = self.get(Pseudo::Authority).or(self.host);
+        let authority = self.get(PseudoField::Authority).or(self.host);
         head.authority = authority.ok_or(Error::MissingAuthority)?;
         host_port(head.authority.get(text)).map_err(|_| Error::BadAuthority)?;
         self.check_host(head.authority, text)
@@ -272,7 +276,7 @@ impl Fields {
         is_end: bool,
     ) -> Result<BodyKind, Error> {
         head.version = Version::Http2;
-        head.status = status(self.need(Pseudo::Status)?.get(text))?;
+        head.status = status(self.need(PseudoField::Status)?.get(text))?;
         let body = response_body(head, text, method).map_err(|_| Error::BadContentLength)?;
         head.len = (text.len() as u32).max(1);
         let is_tunnel = method == Method::Connect && matches!(head.status, 200..=299);
@@ -314,7 +318,7 @@ impl Error {
 //= rfc9113#8.2.1
 // Names are tokens in lower case; values have no control bytes and no white space around them.
 #[cold]
-fn invalid(text: &[u8], field: &Decoded) -> Error {
+fn invalid(text: &[u8], field: &DecodedField) -> Error {
     let (name, value) = (field.name.get(text), field.value.get(text));
     let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     let is_control = |&byte: &u8| matches!(byte, 0..=0x08 | 0x0a..=0x1f | 0x7f);
@@ -369,11 +373,11 @@ fn join_cookies(head: &mut Head, text: &mut Vec<u8>) {
             text.extend_from_within(value);
         }
         name = field.name;
-        sensitive |= field.sensitive;
+        sensitive |= field.is_sensitive;
     }
     head.remove(FieldId::Cookie);
     head.push(FieldId::Cookie, name, Span::new(start, text.len()));
     if let Some(last) = head.fields.last_mut() {
-        last.sensitive = sensitive;
+        last.is_sensitive = sensitive;
     }
 }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use crate::config::{Config, FRAME_BYTES_MAX, MAX_31_BITS, STREAMS_BEFORE_SETTINGS, WINDOW_BYTES};
 use crate::connection::Role;
 use crate::error::Error;
-use crate::frame::{FrameHead, Kind};
+use crate::frame::{FrameHeader, FrameType};
 
 const HEADER_TABLE_SIZE: u16 = 0x1;
 const ENABLE_PUSH: u16 = 0x2;
@@ -18,7 +18,7 @@ const NO_RFC7540_PRIORITIES: u16 = 0x9;
 
 /// What a peer has told us.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct PeerSettings {
     pub(crate) table_bytes: u32,
     /// Streams of ours that it takes at a time.
     pub(crate) streams_max: u32,
@@ -28,7 +28,7 @@ pub(crate) struct Settings {
     no_rfc7540_priorities: Option<bool>,
 }
 
-impl Settings {
+impl PeerSettings {
     /// What holds before the first SETTINGS.
     pub(crate) const fn new() -> Self {
         Self {
@@ -102,9 +102,9 @@ pub(crate) fn write(out: &mut Vec<u8>, config: &Config, role: Role) {
     };
     let skip = usize::from(role == Role::Server && !config.extended_connect);
     let settings = settings.get(..settings.len() - skip).unwrap_or_default();
-    let head = FrameHead {
+    let head = FrameHeader {
         len: 6 * settings.len() as u32,
-        kind: Kind::Settings,
+        kind: FrameType::Settings,
         flags: 0,
         stream: 0,
     };

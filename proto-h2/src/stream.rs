@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use weir_proto_h1::Method;
 
 use crate::config::RESETS_REMEMBERED;
-use crate::flow::{Inflow, Outflow};
+use crate::flow::{ReceiveWindow, SendWindow};
 use crate::priority::Priority;
 
 /// Names a stream of one connection. A key of a stream that is gone names nothing any more: numbers
@@ -31,7 +31,7 @@ impl StreamKey {
 
 /// How far one direction of a stream is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Half {
+pub(crate) enum HalfState {
     /// The final head is still to come.
     Head,
     /// The head was there: data, then the end.
@@ -47,8 +47,8 @@ pub(crate) const NO_LENGTH: u64 = u64::MAX;
 pub(crate) struct Stream {
     /// 0 marks a free slot.
     pub(crate) id: u32,
-    pub(crate) receiving: Half,
-    pub(crate) sending: Half,
+    pub(crate) receiving: HalfState,
+    pub(crate) sending: HalfState,
     /// What was asked.
     pub(crate) method: Method,
     pub(crate) priority: Priority,
@@ -57,8 +57,8 @@ pub(crate) struct Stream {
     pub(crate) to_come: u64,
     /// Bytes of the message sent that are still to be sent, when it says how many.
     pub(crate) to_send: u64,
-    pub(crate) inflow: Inflow,
-    pub(crate) outflow: Outflow,
+    pub(crate) receive_window: ReceiveWindow,
+    pub(crate) send_window: SendWindow,
     /// Tiny pieces among what was received and not consumed.
     pub(crate) tiny: u32,
     /// Data waits for room.
@@ -68,18 +68,23 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(id: u32, method: Method, inflow: Inflow, outflow: Outflow) -> Self {
+    pub(crate) fn new(
+        id: u32,
+        method: Method,
+        receive_window: ReceiveWindow,
+        send_window: SendWindow,
+    ) -> Self {
         Self {
             id,
-            receiving: Half::Head,
-            sending: Half::Head,
+            receiving: HalfState::Head,
+            sending: HalfState::Head,
             method,
             priority: Priority::SHARED,
             interim: 0,
             to_come: NO_LENGTH,
             to_send: NO_LENGTH,
-            inflow,
-            outflow,
+            receive_window,
+            send_window,
             tiny: 0,
             is_stalled: false,
             next: NONE,
@@ -205,7 +210,7 @@ impl Streams {
     }
 
     /// Gives back the memory of streams that are gone, when none is open.
-    pub(crate) fn rest(&mut self) {
+    pub(crate) fn release_memory(&mut self) {
         if self.len == 0 {
             *self = Self::new();
         }
@@ -248,12 +253,12 @@ impl Streams {
 /// The numbers of streams that we have reset lately: what is still on its way for them is passed
 /// over. The oldest is forgotten first.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Resets {
+pub(crate) struct RecentResets {
     ids: Vec<u32>,
     next: usize,
 }
 
-impl Resets {
+impl RecentResets {
     /// Remembers a stream, with room for as many as may be open and then some: what is on its way
     /// was sent before the peer knew of the reset, while the stream was open to it.
     pub(crate) fn remember(&mut self, id: u32, streams_max: u32) {
@@ -276,7 +281,12 @@ mod tests {
     use alloc::collections::BTreeMap;
 
     fn stream(id: u32) -> Stream {
-        Stream::new(id, Method::Get, Inflow::new(1, 1, 0), Outflow::new(1))
+        Stream::new(
+            id,
+            Method::Get,
+            ReceiveWindow::new(1, 1, 0),
+            SendWindow::new(1),
+        )
     }
 
     /// Any sequence of steps finds what a map would find; keys of streams that are gone find nothing.
@@ -313,7 +323,7 @@ mod tests {
 
     #[test]
     fn the_oldest_reset_is_forgotten_first() {
-        let mut resets = Resets::default();
+        let mut resets = RecentResets::default();
         let room = RESETS_REMEMBERED as u32 + 5;
         (1..=room + 2).for_each(|id| resets.remember(id, 5));
         assert!(!resets.has(1) && !resets.has(2) && resets.has(3) && resets.has(room + 2));

@@ -51,7 +51,7 @@ impl Side {
                     stream = Some(key);
                 }
                 Event::Data { stream, range, .. } => {
-                    self.connection.consumed(stream, range.len(), 0);
+                    self.connection.consume(stream, range.len(), 0);
                 }
                 Event::Trailers { .. } => self.trailers.fill(&self.head, &self.text),
                 _ => {}
@@ -106,7 +106,7 @@ impl Exchange {
         self.edits.set_path(b"/z");
         let framing = Framing {
             body: BodyKind::Chunked,
-            te_trailers: true,
+            accepts_trailers: true,
             ..Framing::default()
         };
         let asked = client
@@ -181,7 +181,7 @@ fn a_connection_at_rest_is_small() {
         for _ in 0..50 {
             exchange.run();
         }
-        exchange.server.connection.rest();
+        exchange.server.connection.release_memory();
         kept = Some(exchange.server.connection);
     });
     assert!(counted.bytes_max > 20_000, "there was much to give back");

@@ -22,7 +22,7 @@ fn sections(mut wire: &[u8]) -> Vec<Vec<Field>> {
         let len = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
         if head[3] == 1 {
             let (mut text, mut fields) = (Vec::new(), Vec::new());
-            let each = |text: &[u8], field: weir_proto_h2::hpack::Decoded| {
+            let each = |text: &[u8], field: weir_proto_h2::hpack::DecodedField| {
                 let show = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
                 let (name, value) = (field.name.get(text), field.value.get(text));
                 fields.push((show(name), show(value), field.is_sensitive));
@@ -160,7 +160,7 @@ fn a_request_of_http_2_becomes_one_of_http_1() {
     };
     let framing = Http1Framing {
         body: request.body,
-        te_trailers: request.te_trailers,
+        accepts_trailers: request.accepts_trailers,
         ..Http1Framing::default()
     };
     let mut out = Vec::new();

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 use weir_config::{Code, Config, EncodedSlash, Position, Test, show_duration, show_size};
-use weir_proto_h1::{Claims, Event, FieldPolicy, Head, OddNames, Server};
+use weir_proto_h1::{Claims, Event, FieldPolicy, Head, OddNamePolicy, Server};
 
 use crate::exchange::{came_over_https, is_grpc_call};
 use crate::fault::Reason;
@@ -264,9 +264,9 @@ fn enforce(
             Claims::NONE
         },
         odd_names: match listener.keeps_odd_names {
-            true => OddNames::Keep,
-            false if is_grpc_call(head, block) => OddNames::Metadata,
-            false => OddNames::Drop,
+            true => OddNamePolicy::Keep,
+            false if is_grpc_call(head, block) => OddNamePolicy::Metadata,
+            false => OddNamePolicy::Drop,
         },
     };
     let before: Vec<_> = head.iter().map(|field| field.name).collect();

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use weir_proto_h1::{BodyKind, Edits, Framing, Head, OddNames, Request, Span, Trailers};
+use weir_proto_h1::{BodyKind, Edits, Framing, Head, OddNamePolicy, Request, Span, Trailers};
 
 use super::tunnel::End;
 use super::up::{Up, UpWire};
@@ -181,7 +181,7 @@ impl<'a, N: Net> Down<'a, N> {
     /// Drops what may not stand in the trailers of a request. Says how many of these had odd names.
     pub fn enforce_trailers(
         &mut self,
-        odd_names: OddNames,
+        odd_names: OddNamePolicy,
         matches: &dyn Fn(&[u8]) -> bool,
     ) -> u32 {
         match &mut self.wire {
@@ -234,7 +234,7 @@ impl<'a, N: Net> Down<'a, N> {
     /// Has the connection end with the answer to come.
     pub fn close_after(&mut self) {
         match &mut self.wire {
-            Wire::Http1(wire) => wire.machine.close_after(),
+            Wire::Http1(wire) => wire.machine.close_after_response(),
             // Its connection has other requests.
             Wire::Http2(_) => {}
         }

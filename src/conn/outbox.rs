@@ -142,7 +142,7 @@ impl<N: Net> Outbox<WireTx<N>> {
         (body, at_most): (BodyKind, u64),
         sender: &mut Sender,
     ) -> Poll<Result<usize, Error>> {
-        if at_most == 0 || !before.is_empty() || !is_long(body) || !sender.is_bare() {
+        if at_most == 0 || !before.is_empty() || !is_long(body) || !sender.is_raw() {
             return Poll::Ready(Ok(0));
         }
         let (WireRx::Plain(from), true) = (from, matches!(self.tx, WireTx::Plain(_))) else {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use weir_proto_h1::{BodyKind, Edits, Head, Limits, Request, Span, Trailers};
-use weir_proto_h2::Code;
+use weir_proto_h2::ErrorCode;
 
 use super::tunnel::End;
 use super::{http1, http2};
@@ -166,7 +166,7 @@ impl<N: Net> Up<N> {
     }
 
     /// With which code the endpoint has reset the request, if that is how it ended.
-    pub fn reset_by(&self) -> Option<Code> {
+    pub fn reset_by(&self) -> Option<ErrorCode> {
         match &self.wire {
             UpWire::Http1(_) => None,
             UpWire::Http2(wire) => wire.reset_by(),

@@ -226,7 +226,7 @@ fn backwards<'a>(
     last: fn(&'a [u8]) -> Split<'a>,
 ) -> impl Iterator<Item = &'a [u8]> {
     let fields = head.fields.iter().rev();
-    let fields = fields.filter(move |field| field.id == id && !field.removed);
+    let fields = fields.filter(move |field| field.id == id && !field.is_removed);
     let elements = fields.flat_map(move |field| {
         let mut rest = Some(field.value.get(block));
         std::iter::from_fn(move || {

@@ -6,8 +6,8 @@
 
 use std::net::IpAddr;
 
-use weir_proto_h1::edits::Value;
-use weir_proto_h1::{Claims, Edits, FieldId, FieldPolicy, Head, Mark, OddNames, Version};
+use weir_proto_h1::edits::ValueWriter;
+use weir_proto_h1::{Claims, Edits, EditsMark, FieldId, FieldPolicy, Head, OddNamePolicy, Version};
 
 use super::chain::{Chain, Hop, Node, is_secure};
 use super::identity::{put_names, put_subject};
@@ -50,11 +50,11 @@ pub(super) fn enforce<N: Net>(plan: &Plan, down: &mut Down<'_, N>, record: &mut 
 }
 
 /// Which odd names of a request pass.
-fn odd_names(record: &Record) -> OddNames {
+fn odd_names(record: &Record) -> OddNamePolicy {
     match (record.keeps_odd_names, record.is_call) {
-        (true, _) => OddNames::Keep,
-        (false, true) => OddNames::Metadata,
-        (false, false) => OddNames::Drop,
+        (true, _) => OddNamePolicy::Keep,
+        (false, true) => OddNamePolicy::Metadata,
+        (false, false) => OddNamePolicy::Drop,
     }
 }
 
@@ -161,7 +161,7 @@ const REPLACED: [FieldId; 4] = [
 pub struct Added {
     /// The fields, and what else changes in the request.
     pub(super) edits: Edits,
-    same: Mark,
+    same: EditsMark,
     made_for: Option<MadeFor>,
 }
 
@@ -268,7 +268,7 @@ fn forwarded_fields(edits: &mut Edits, with: &Forwarded<'_>) {
     });
 }
 
-fn put_node(value: &mut Value<'_>, node: Node<'_>) {
+fn put_node(value: &mut ValueWriter<'_>, node: Node<'_>) {
     match node {
         Node::Address(address) => value.put(AddressText::new(address).as_bytes()),
         Node::Obfuscated(name) => value.put(name),
@@ -278,7 +278,7 @@ fn put_node(value: &mut Value<'_>, node: Node<'_>) {
 
 //= rfc7239#6
 // IPv6 stands in brackets, and what has other bytes than a token in quotes.
-fn put_element(value: &mut Value<'_>, hop: &Hop<'_>) {
+fn put_element(value: &mut ValueWriter<'_>, hop: &Hop<'_>) {
     value.put(b"for=");
     match hop.node {
         node @ Node::Address(IpAddr::V6(_)) => {

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use weir_proto_h1::{Decimal, Edits, FieldId, Head, Span, Trailers};
-use weir_proto_h2::Code;
+use weir_proto_h2::ErrorCode;
 
 use crate::fault::Reason;
 
@@ -102,13 +102,13 @@ pub(super) fn said_in<'a>(mut fields: impl Iterator<Item = (&'a [u8], &'a [u8])>
 
 /// The status of a call whose answer has broken off: by a reset of the endpoint's, what gRPC's description of its use
 /// of HTTP/2 makes of the code.
-pub(super) fn broken(reason: Reason, reset: Option<Code>) -> u32 {
+pub(super) fn broken(reason: Reason, reset: Option<ErrorCode>) -> u32 {
     match reset {
         None => status(reason),
-        Some(Code::REFUSED_STREAM) => UNAVAILABLE,
-        Some(Code::CANCEL) => CANCELLED,
-        Some(Code::ENHANCE_YOUR_CALM) => RESOURCE_EXHAUSTED,
-        Some(Code::INADEQUATE_SECURITY) => PERMISSION_DENIED,
+        Some(ErrorCode::REFUSED_STREAM) => UNAVAILABLE,
+        Some(ErrorCode::CANCEL) => CANCELLED,
+        Some(ErrorCode::ENHANCE_YOUR_CALM) => RESOURCE_EXHAUSTED,
+        Some(ErrorCode::INADEQUATE_SECURITY) => PERMISSION_DENIED,
         Some(_) => INTERNAL,
     }
 }

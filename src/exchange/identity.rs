@@ -4,10 +4,10 @@
 //! looks like what stands between items: neither value has a comma, quote or semicolon but those that separate, and
 //! both are ASCII.
 
-use weir_proto_h1::edits::Value;
+use weir_proto_h1::edits::ValueWriter;
 
 /// Writes a subject. RFC 4514, section 2.4, lets every character be written as a backslash and its hexadecimal digits.
-pub(super) fn put_subject(value: &mut Value<'_>, subject: &str) {
+pub(super) fn put_subject(value: &mut ValueWriter<'_>, subject: &str) {
     let mut bytes = subject.bytes();
     while let Some(byte) = bytes.next() {
         match byte {
@@ -26,7 +26,7 @@ pub(super) fn put_subject(value: &mut Value<'_>, subject: &str) {
 
 /// Writes names, with a comma between two. What could be taken for a separator is percent-encoded, and so is the percent
 /// sign, so that decoding gives the name back.
-pub(super) fn put_names(value: &mut Value<'_>, names: &[String]) {
+pub(super) fn put_names(value: &mut ValueWriter<'_>, names: &[String]) {
     for (before, name) in names.iter().enumerate() {
         if before > 0 {
             value.put(b", ");
@@ -45,7 +45,7 @@ fn is_plain(byte: u8) -> bool {
     matches!(byte, 0x20..=0x7e)
 }
 
-fn put_hex(value: &mut Value<'_>, mark: u8, byte: u8) {
+fn put_hex(value: &mut ValueWriter<'_>, mark: u8, byte: u8) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let digit = |half: u8| DIGITS.get(usize::from(half & 15)).copied().unwrap_or(b'0');
     value.put(&[mark, digit(byte >> 4), digit(byte)]);
@@ -57,7 +57,7 @@ mod tests {
 
     use super::*;
 
-    fn written(write: impl FnOnce(&mut Value<'_>)) -> String {
+    fn written(write: impl FnOnce(&mut ValueWriter<'_>)) -> String {
         let mut edits = Edits::new();
         edits.append_with("X", write);
         let (_, value) = edits.iter().next().unwrap();

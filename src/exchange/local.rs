@@ -120,8 +120,8 @@ pub fn refuse_connection<N: Net, T: Tx>(
     edits.append("Date", core.date());
     let framing = Framing {
         body: BodyKind::Length(problem.body.len() as u64),
-        connection: weir_proto_h1::Connection::Close,
-        te_trailers: false,
+        connection: weir_proto_h1::ConnectionOption::Close,
+        accepts_trailers: false,
     };
     encode_response(
         out.open(),

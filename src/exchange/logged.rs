@@ -60,7 +60,7 @@ fn all<'a>(
     head.fields
         .iter()
         .filter(move |field| field.id == id && (id != FieldId::Other || is_other(&field.name)))
-        .map(|field| (field.value.get(block), field.removed))
+        .map(|field| (field.value.get(block), field.is_removed))
 }
 
 /// What joins several of a field. Over HTTP/2 cookies come one by one (RFC 9113, section 8.2.3).

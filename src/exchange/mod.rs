@@ -72,7 +72,7 @@ pub async fn run<N: Net>(
             Err(Fault::local(Phase::Route, refusal.reason))
         }
     };
-    if served.is_ok() && !down.is_received() && down.request().persists && !down.is_http2() {
+    if served.is_ok() && !down.is_received() && down.request().keeps_alive && !down.is_http2() {
         rest_of_body(core, down).await;
     }
     let after = match served {

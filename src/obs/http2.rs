@@ -43,7 +43,7 @@ impl Http2Counts {
         self.resets.add(tally.resets.into());
         self.goaways_received.add(tally.goaways.into());
         for error in &tally.failed {
-            self.stream_errors[error.place()].add(1);
+            self.stream_errors[error.index()].add(1);
         }
     }
 
@@ -51,7 +51,7 @@ impl Http2Counts {
     pub(super) fn end(&self, failure: Option<Error>, was_told: bool) {
         self.goaways_sent.add(was_told.into());
         if let Some(error) = failure {
-            self.errors[error.place()].add(1);
+            self.errors[error.index()].add(1);
         }
     }
 }
@@ -134,7 +134,7 @@ pub(super) fn upstreams(all: &[(&str, Vec<&UpstreamCounts>)], page: &mut Metrics
 /// One sample an error.
 fn errors(page: &mut MetricsPage, label: (&str, &str), read: impl Fn(usize) -> u64) {
     for error in Error::ALL {
-        page.sample(&[label, ("error", error.name())], read(error.place()));
+        page.sample(&[label, ("error", error.name())], read(error.index()));
     }
 }
 

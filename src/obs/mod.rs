@@ -280,7 +280,7 @@ impl CoreObs {
     /// A connection of HTTP/2 to an endpoint has ended for an error.
     pub fn upstream_http2_failed(&self, upstream: UpstreamId, error: H2Error) {
         if let Some(counts) = self.sheet.upstream(upstream) {
-            counts.http2_errors[error.place()].add(1);
+            counts.http2_errors[error.index()].add(1);
         }
     }
 

@@ -3,7 +3,7 @@
 //! A route is found for one reading of the path; the endpoint may have another. So whatever is sent on must meet the
 //! same route in every reading in use, or a route that forbids something is passed by. `config/paths.md` has the rules.
 
-use weir_proto_h1::path::{Oddities, is_plain, normalize_path};
+use weir_proto_h1::path::{PathAmbiguities, is_plain, normalize_path};
 
 use super::{Plan, RouteId, RoutePlan, Target};
 use crate::limits::PATH_BYTES_READ_MAX;
@@ -75,12 +75,12 @@ impl Plan {
                 }
             }
             Target::Upstream(_) => {
-                if !view.oddities.is_none() {
+                if !view.ambiguities.is_empty() {
                     self.compare_readings(id, route, view, buffers)?;
                 }
                 match &route.rewrite {
                     Some(_) => rewrite(route, pattern, view, sent, buffers),
-                    None if view.oddities.has(Oddities::DOT_SEGMENT) => {
+                    None if view.ambiguities.has(PathAmbiguities::DOT_SEGMENT) => {
                         sent.extend_from_slice(view.path);
                         Ok(())
                     }
@@ -99,12 +99,12 @@ impl Plan {
         view: &RequestView<'_>,
         buffers: &mut PathBuffers,
     ) -> Result<(), Objection> {
-        let separators = Oddities::ENCODED_SLASH | Oddities::ENCODED_BACKSLASH;
-        if route.encoded_slash == EncodedSlash::Refuse && view.oddities.has(separators) {
+        let separators = PathAmbiguities::ENCODED_SLASH | PathAmbiguities::ENCODED_BACKSLASH;
+        if route.encoded_slash == EncodedSlash::Refuse && view.ambiguities.has(separators) {
             return Err(Objection::EncodedSlash);
         }
         let trusts_slashes = route.encoded_slash == EncodedSlash::Keep;
-        let has_dots = view.oddities.has(Oddities::DOT_SEGMENT);
+        let has_dots = view.ambiguities.has(PathAmbiguities::DOT_SEGMENT);
         let PathBuffers { decoded, read, .. } = buffers;
         // With dot segments, the client may have meant what another reading makes of them, and the endpoint gets the
         // form that was matched: both count.
@@ -120,15 +120,15 @@ impl Plan {
             let is_same = found.route().is_some_and(|other| self.is_alike(id, other));
             (!is_same).then_some((found, has_dots))
         };
-        let again = view.oddities.has(Oddities::ENCODED_PERCENT);
+        let again = view.ambiguities.has(PathAmbiguities::ENCODED_PERCENT);
         let lax = || lax_readings(trusts_slashes).filter(|_| again);
         let lengths: usize = paths.into_iter().flatten().map(<[u8]>::len).sum();
-        let bytes = readings(view.oddities, trusts_slashes).count() * lengths
+        let bytes = readings(view.ambiguities, trusts_slashes).count() * lengths
             + lax().count() * LAX_PASSES * view.received_path.len();
         if bytes > PATH_BYTES_READ_MAX {
             return Err(Objection::TooOdd);
         }
-        for by in readings(view.oddities, trusts_slashes) {
+        for by in readings(view.ambiguities, trusts_slashes) {
             for path in paths.into_iter().flatten() {
                 if let Some((found, _)) = find(by, path) {
                     let path = read.clone();
@@ -207,7 +207,7 @@ fn rewrite(
     };
     let base = view.settled_path();
     rewrite.apply(pattern, base, sent);
-    if view.oddities.is_none() && is_plain(sent) {
+    if view.ambiguities.is_empty() && is_plain(sent) {
         return Ok(());
     }
     compare_rewritten(route, pattern, view, sent, buffers)
@@ -231,20 +231,20 @@ fn compare_rewritten(
     let (Some(rewrite), Ok(normal)) = (&route.rewrite, normalize_path(sent, read)) else {
         return refused(Reading::LITERAL);
     };
-    let oddities = view.oddities | normal.oddities;
-    if oddities.is_none() {
+    let ambiguities = view.ambiguities | normal.ambiguities;
+    if ambiguities.is_empty() {
         return Ok(());
     }
     let trusts_slashes = route.encoded_slash == EncodedSlash::Keep;
-    let again = oddities.has(Oddities::ENCODED_PERCENT);
+    let again = ambiguities.has(PathAmbiguities::ENCODED_PERCENT);
     let lax = || lax_readings(trusts_slashes).filter(|_| again);
     let lengths = view.settled_path().len() + 2 * sent.len();
-    let bytes = readings(oddities, trusts_slashes).count() * lengths
+    let bytes = readings(ambiguities, trusts_slashes).count() * lengths
         + lax().count() * LAX_PASSES * sent.len();
     if bytes > PATH_BYTES_READ_MAX {
         return Err(Objection::TooOdd);
     }
-    for by in readings(oddities, trusts_slashes) {
+    for by in readings(ambiguities, trusts_slashes) {
         by.read(view.settled_path(), decoded, read);
         rewritten.clear();
         rewrite.apply(pattern, read, rewritten);
@@ -286,5 +286,5 @@ fn has_dot_segment(path: &[u8], out: &mut Vec<u8>) -> bool {
         return false;
     }
     let normal = normalize_path(path, out);
-    normal.is_ok_and(|normal| normal.oddities.has(Oddities::DOT_SEGMENT))
+    normal.is_ok_and(|normal| normal.ambiguities.has(PathAmbiguities::DOT_SEGMENT))
 }

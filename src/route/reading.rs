@@ -8,7 +8,7 @@ use std::fmt;
 use std::mem;
 
 use weir_proto_h1::path::{
-    OVERLONG_OCTETS_MAX, Oddities, decode_octet, decode_overlong, is_unreserved,
+    OVERLONG_OCTETS_MAX, PathAmbiguities, decode_octet, decode_overlong, is_unreserved,
 };
 
 /// How often a text is decoded at most by those who decode until nothing changes.
@@ -44,15 +44,18 @@ enum Parameters {
     CutAfterDots,
 }
 
-/// The readings in use that may differ for a path with these oddities. A path whose encoded slashes are to be
+/// The readings in use that may differ for a path with these ambiguities. A path whose encoded slashes are to be
 /// trusted has fewer.
-pub fn readings(oddities: Oddities, trusts_slashes: bool) -> impl Iterator<Item = Reading> {
+pub fn readings(
+    ambiguities: PathAmbiguities,
+    trusts_slashes: bool,
+) -> impl Iterator<Item = Reading> {
     let (slash, backslash) = (
-        oddities.has(Oddities::ENCODED_SLASH) && !trusts_slashes,
-        oddities.has(Oddities::ENCODED_BACKSLASH) && !trusts_slashes,
+        ambiguities.has(PathAmbiguities::ENCODED_SLASH) && !trusts_slashes,
+        ambiguities.has(PathAmbiguities::ENCODED_BACKSLASH) && !trusts_slashes,
     );
-    let overlong = oddities.has(Oddities::OVERLONG);
-    let semicolon = oddities.has(Oddities::SEMICOLON);
+    let overlong = ambiguities.has(PathAmbiguities::OVERLONG);
+    let semicolon = ambiguities.has(PathAmbiguities::SEMICOLON);
     // Decoders differ in the forms that they know; a character to one is a part of the name to another.
     let of_overlong = |octets| overlong.then_some((!trusts_slashes, !trusts_slashes, octets));
     let separators = [

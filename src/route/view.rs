@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::net::Ipv6Addr;
 
-use weir_proto_h1::path::{Oddities, normalize_path};
+use weir_proto_h1::path::{PathAmbiguities, normalize_path};
 use weir_proto_h1::{Error, Head};
 
 use crate::tls::CertificateIdentity;
@@ -20,7 +20,7 @@ pub struct RequestView<'a> {
     /// The path as received.
     pub received_path: &'a [u8],
     /// What in the path as received endpoints may read in another way.
-    pub oddities: Oddities,
+    pub ambiguities: PathAmbiguities,
     /// The query as received, without its question mark.
     pub query: &'a [u8],
     /// The head as parsed.
@@ -36,7 +36,7 @@ impl<'a> RequestView<'a> {
     /// in which a cut would mean another path.
     #[must_use]
     pub fn settled_path(&self) -> &'a [u8] {
-        if self.oddities.has(Oddities::DOT_SEGMENT) {
+        if self.ambiguities.has(PathAmbiguities::DOT_SEGMENT) {
             self.path
         } else {
             self.received_path
@@ -67,13 +67,13 @@ impl Scratch {
         Ok(RequestView {
             method: head.method_span.get(block),
             host: normal_host(head.host(block), &mut self.host),
-            path: if normal.is_same {
+            path: if normal.is_unchanged {
                 received_path
             } else {
                 &self.path
             },
             received_path,
-            oddities: normal.oddities,
+            ambiguities: normal.ambiguities,
             query: head.query.get(block),
             head,
             block,

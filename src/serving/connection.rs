@@ -249,13 +249,13 @@ async fn converse<N: Net>(
         let mut wanted = true;
         let after = match receive_head(core, wire, kit).await {
             Ok(true) => {
-                wanted = wire.machine.request().persists;
+                wanted = wire.machine.request().keeps_alive;
                 exchange::run(core, server.plan(), &mut Down::http1(kit, wire)).await
             }
             Ok(false) => return conversation.close(),
             Err(fault) => {
                 wire.show_unread(&kit.head, &mut kit.block);
-                wire.machine.give_up_head();
+                wire.machine.abandon_head();
                 let down = &mut Down::http1(kit, wire);
                 match exchange::refuse(core, server.plan(), down, fault).await {
                     After::Next => After::Close,

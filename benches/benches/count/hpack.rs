@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use weir_proto_h1::{FieldId, Head};
-use weir_proto_h2::hpack::{Decoder, Encoder, Indexing, Name, Pseudo, TABLE_BYTES};
+use weir_proto_h2::hpack::{Decoder, Encoder, FieldName, Indexing, PseudoField, TABLE_BYTES};
 
 use crate::Case;
 
@@ -89,11 +89,11 @@ const RESPONSE: Fields<12> = [
     ("strict-transport-security", "max-age=31536000"),
 ];
 
-fn named<const N: usize>(fields: &Fields<N>) -> [(Name<'static>, &'static [u8]); N] {
+fn named<const N: usize>(fields: &Fields<N>) -> [(FieldName<'static>, &'static [u8]); N] {
     fields.map(|(name, value)| {
-        let name = match Pseudo::from_name(name.as_bytes()) {
-            Some(pseudo) => Name::Pseudo(pseudo),
-            None => Name::of(FieldId::from_name(name.as_bytes()), name.as_bytes()),
+        let name = match PseudoField::from_name(name.as_bytes()) {
+            Some(pseudo) => FieldName::PseudoField(pseudo),
+            None => FieldName::of(FieldId::from_name(name.as_bytes()), name.as_bytes()),
         };
         (name, value.as_bytes())
     })
@@ -133,10 +133,10 @@ fn encode<const N: usize>(fields: &Fields<N>, changes: usize, times: u64) {
         .map(|number| format!("Sun, 22 Nov 2026 {number:08} GMT"))
         .collect();
     let changed = |(name, value), other| match name {
-        Name::Known(FieldId::Date | FieldId::Etag | FieldId::LastModified) => (name, other),
+        FieldName::Known(FieldId::Date | FieldId::Etag | FieldId::LastModified) => (name, other),
         _ => (name, value),
     };
-    let messages: Vec<[(Name<'_>, &[u8]); N]> = match changes {
+    let messages: Vec<[(FieldName<'_>, &[u8]); N]> = match changes {
         0 => vec![fields],
         _ => others
             .iter()

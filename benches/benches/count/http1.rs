@@ -2,8 +2,8 @@
 
 use std::hint::black_box;
 
-use weir_proto_h1::encode::{Connection, Framing, encode_request, encode_response};
-use weir_proto_h1::framing::{Role, request_body, response_body, strip_hop_by_hop};
+use weir_proto_h1::encode::{ConnectionOption, Framing, encode_request, encode_response};
+use weir_proto_h1::framing::{MessageKind, request_body, response_body, strip_hop_by_hop};
 use weir_proto_h1::parse::{parse_request, parse_response};
 use weir_proto_h1::path::normalize_path;
 use weir_proto_h1::{Edits, Head, Limits};
@@ -126,7 +126,7 @@ fn forward_requests(times: u64) {
         let Ok(body) = request_body(&mut head, block) else {
             return;
         };
-        let Ok(hop) = strip_hop_by_hop(&mut head, block, Role::Request) else {
+        let Ok(hop) = strip_hop_by_hop(&mut head, block, MessageKind::Request) else {
             return;
         };
         edits.append("X-Forwarded-For", "192.0.2.1");
@@ -135,8 +135,8 @@ fn forward_requests(times: u64) {
         edits.append("Via", "1.1 weir");
         let framing = Framing {
             body,
-            connection: Connection::Implied,
-            te_trailers: hop.te_trailers,
+            connection: ConnectionOption::Implied,
+            accepts_trailers: hop.accepts_trailers,
         };
         encode_request(&mut out, block, &head, &edits, &framing);
         black_box(&out);
@@ -156,13 +156,13 @@ fn forward_responses(times: u64) {
         let Ok(body) = response_body(&mut head, block, weir_proto_h1::Method::Get) else {
             return;
         };
-        let Ok(_) = strip_hop_by_hop(&mut head, block, Role::Response) else {
+        let Ok(_) = strip_hop_by_hop(&mut head, block, MessageKind::Response) else {
             return;
         };
         let framing = Framing {
             body,
-            connection: Connection::Implied,
-            te_trailers: false,
+            connection: ConnectionOption::Implied,
+            accepts_trailers: false,
         };
         encode_response(&mut out, block, &head, &edits, &framing);
         black_box(&out);

@@ -16,7 +16,7 @@ use h2::server::Connection as Peer;
 use http::{HeaderValue, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use weir_proto_h1::{BodyKind, Edits, FieldId, Head, Span};
-use weir_proto_h2::hpack::{Encoder, Indexing, Name, Pseudo};
+use weir_proto_h2::hpack::{Encoder, FieldName, Indexing, PseudoField};
 use weir_proto_h2::{Config, Connection, Event, Framing};
 
 use crate::Case;
@@ -88,17 +88,20 @@ pub(crate) const ANSWER: Fields = &[
 /// Data of an answer, bytes.
 pub(crate) const BODY: &[u8] = &[b'x'; 1024];
 
-const ASKED: &[(Pseudo, &str)] = &[
-    (Pseudo::Method, "GET"),
-    (Pseudo::Scheme, "https"),
-    (Pseudo::Authority, "shop.example.com"),
-    (Pseudo::Path, "/api/v1/users/42/orders?page=3&sort=date"),
+const ASKED: &[(PseudoField, &str)] = &[
+    (PseudoField::Method, "GET"),
+    (PseudoField::Scheme, "https"),
+    (PseudoField::Authority, "shop.example.com"),
+    (
+        PseudoField::Path,
+        "/api/v1/users/42/orders?page=3&sort=date",
+    ),
 ];
 
 /// One side's frames: what comes first, and heads.
 pub(crate) struct Frames {
     encoder: Encoder,
-    pseudo: &'static [(Pseudo, &'static str)],
+    pseudo: &'static [(PseudoField, &'static str)],
     fields: Fields,
     flags: u8,
     pub(crate) stream: u32,
@@ -114,10 +117,10 @@ impl Frames {
 
     /// Those of a server whose answers have data.
     pub(crate) fn answers() -> Self {
-        Self::new(&[(Pseudo::Status, "200")], ANSWER, END_HEADERS)
+        Self::new(&[(PseudoField::Status, "200")], ANSWER, END_HEADERS)
     }
 
-    fn new(pseudo: &'static [(Pseudo, &'static str)], fields: Fields, flags: u8) -> Self {
+    fn new(pseudo: &'static [(PseudoField, &'static str)], fields: Fields, flags: u8) -> Self {
         Self {
             encoder: Encoder::new(),
             pseudo,
@@ -145,18 +148,18 @@ impl Frames {
         if self.stream < 6 {
             self.block.clear();
             for (pseudo, value) in self.pseudo {
-                self.put(Name::Pseudo(*pseudo), value);
+                self.put(FieldName::PseudoField(*pseudo), value);
             }
             for (name, value) in self.fields {
                 let id = FieldId::from_name(name.as_bytes());
-                self.put(Name::of(id, name.as_bytes()), value);
+                self.put(FieldName::of(id, name.as_bytes()), value);
             }
         }
         frame(out, HEADERS, self.flags, self.stream, &self.block);
         self.stream += 2;
     }
 
-    fn put(&mut self, name: Name<'_>, value: &str) {
+    fn put(&mut self, name: FieldName<'_>, value: &str) {
         let value = value.as_bytes();
         let indexing = Indexing::of(name, value);
         self.encoder.encode(&mut self.block, name, value, indexing);

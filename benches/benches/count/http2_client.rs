@@ -94,7 +94,7 @@ fn ours(fields: Fields, times: u64) {
                 Event::Response { .. } => {
                     black_box((&head, &text));
                 }
-                Event::Data { stream, range, .. } => client.consumed(stream, range.len(), 0),
+                Event::Data { stream, range, .. } => client.consume(stream, range.len(), 0),
                 Event::NeedMore => break,
                 _ => {}
             }

@@ -49,13 +49,13 @@ pub(crate) fn request(bytes: &[u8]) {
     let Ok(body) = request_body(&mut head, wire) else {
         return;
     };
-    let Ok(hop) = strip_hop_by_hop(&mut head, wire, Role::Request) else {
+    let Ok(hop) = strip_hop_by_hop(&mut head, wire, MessageKind::Request) else {
         return;
     };
     let mut out = Vec::new();
     let framing = Framing {
         body,
-        te_trailers: hop.te_trailers,
+        accepts_trailers: hop.accepts_trailers,
         ..Framing::default()
     };
     encode_request(&mut out, wire, &head, &Edits::new(), &framing);
@@ -98,7 +98,7 @@ pub(crate) fn response(bytes: &[u8]) {
     let Ok(body) = response_body(&mut head, wire, Method::Get) else {
         return;
     };
-    if strip_hop_by_hop(&mut head, wire, Role::Response).is_err() {
+    if strip_hop_by_hop(&mut head, wire, MessageKind::Response).is_err() {
         return;
     }
     let mut out = Vec::new();
@@ -134,14 +134,14 @@ pub(crate) fn chunked(bytes: &[u8]) {
         return;
     };
     assert!(left <= wire.len());
-    let mut encoder = Encoder::new(BodyKind::Chunked);
+    let mut encoder = BodyEncoder::new(BodyKind::Chunked);
     let mut out = Vec::new();
     for piece in data.chunks(cut + 1) {
         out.extend_from_slice(encoder.prefix(piece.len()).unwrap().as_bytes());
         out.extend_from_slice(piece);
         out.extend_from_slice(encoder.suffix());
     }
-    let mut decoder = Decoder::new(BodyKind::Chunked, &LIMITS);
+    let mut decoder = BodyDecoder::new(BodyKind::Chunked, &LIMITS);
     read_out(&mut decoder, &[wire]).unwrap();
     encoder
         .finish_with_trailers(decoder.trailers(), &mut out)
@@ -162,7 +162,7 @@ pub(crate) fn path(bytes: &[u8]) {
     wire.extend_from_slice(bytes);
     let mut out = Vec::new();
     let normal = match path::normalize_path(&wire, &mut out) {
-        Ok(normal) if normal.is_same => wire.clone(),
+        Ok(normal) if normal.is_unchanged => wire.clone(),
         Ok(_) => out.clone(),
         Err(_) => return,
     };
@@ -171,7 +171,7 @@ pub(crate) fn path(bytes: &[u8]) {
     assert!(!has(b"//") && !has(b"/./") && !has(b"/../"));
     assert!(!normal.ends_with(b"/.") && !normal.ends_with(b"/.."));
     let again = path::normalize_path(&normal, &mut out);
-    assert!(again.is_ok_and(|again| again.is_same));
+    assert!(again.is_ok_and(|again| again.is_unchanged));
     if path::is_plain(&wire) {
         assert_eq!(normal, wire);
     }
@@ -240,24 +240,24 @@ pub(crate) fn server(bytes: &[u8]) {
                 }
             }
             13 => {
-                if server.interim([100, 103, 101, 200][choice & 3]) == Ok(true) {
+                if server.begin_interim([100, 103, 101, 200][choice & 3]) == Ok(true) {
                     assert!(!server.is_answered() && server.request().version == Version::Http11);
                 }
             }
             14 => {
                 let asked = server.request().upgrade.is_some();
-                if server.switch(Span::EMPTY).is_ok() {
+                if server.switch_protocols(Span::EMPTY).is_ok() {
                     assert!(asked && server.is_tunnel());
                     is_over = true;
                 }
             }
             _ if choice & 1 == 0 => {
-                server.close_after();
+                server.close_after_response();
                 is_over = true;
             }
             _ => {
                 is_over = true;
-                if server.peer_closed(input.have().len()).is_err() {
+                if server.receive_close(input.have().len()).is_err() {
                     failed.get_or_insert(Error::Truncated);
                 }
             }
@@ -328,7 +328,7 @@ pub(crate) fn client(bytes: &[u8]) {
                 }
             }
             _ => {
-                if client.peer_closed(input.have().len()).is_err() {
+                if client.receive_close(input.have().len()).is_err() {
                     failed.get_or_insert(Error::Truncated);
                 }
                 assert!(!client.may_reuse(0), "a closed connection takes no request");
@@ -401,7 +401,7 @@ type Read = (Vec<u8>, Option<usize>, Vec<(Vec<u8>, Vec<u8>)>);
 
 /// The data, how many bytes of the last part are left if the body ended, and the trailers.
 fn decode_all(parts: &[&[u8]], limits: &Limits) -> Result<Read, Error> {
-    let mut decoder = Decoder::new(BodyKind::Chunked, limits);
+    let mut decoder = BodyDecoder::new(BodyKind::Chunked, limits);
     let (data, left) = read_out(&mut decoder, parts)?;
     let trailers = decoder
         .trailers()
@@ -411,22 +411,22 @@ fn decode_all(parts: &[&[u8]], limits: &Limits) -> Result<Read, Error> {
     Ok((data, left, trailers))
 }
 
-fn read_out(decoder: &mut Decoder, parts: &[&[u8]]) -> Result<(Vec<u8>, Option<usize>), Error> {
+fn read_out(decoder: &mut BodyDecoder, parts: &[&[u8]]) -> Result<(Vec<u8>, Option<usize>), Error> {
     let mut data = Vec::new();
     for (index, part) in parts.iter().enumerate() {
         let mut rest = *part;
         loop {
             match decoder.decode(rest)? {
-                Decoded::Data { skip, len } => {
+                DecodedBody::Data { skip, len } => {
                     assert!(len > 0);
                     data.extend_from_slice(&rest[skip..skip + len]);
                     rest = &rest[skip + len..];
                 }
-                Decoded::NeedMore { consumed } => {
+                DecodedBody::NeedMore { consumed } => {
                     assert_eq!(consumed, rest.len(), "chunked framing keeps nothing back");
                     break;
                 }
-                Decoded::End { consumed } => {
+                DecodedBody::End { consumed } => {
                     let later: usize = parts[index + 1..].iter().map(|part| part.len()).sum();
                     return Ok((data, Some(rest.len() - consumed + later)));
                 }

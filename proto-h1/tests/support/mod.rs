@@ -210,7 +210,7 @@ pub(crate) fn run_server(case: &Case, cuts: &[usize]) -> Vec<String> {
             other => panic!("{other:?} from a server"),
         }
     }
-    finish_log(log, case, || server.peer_closed(segments.have().len()))
+    finish_log(log, case, || server.receive_close(segments.have().len()))
 }
 
 fn finish_log(mut log: Log, case: &Case, close: impl FnOnce() -> Result<(), Error>) -> Vec<String> {
@@ -234,7 +234,7 @@ fn request_line(head: &Head, request: &Request, block: &[u8]) -> String {
         version(head.version),
         show(head.authority.get(block)),
         body(request.body),
-        if request.persists { "keep" } else { "close" },
+        if request.keeps_alive { "keep" } else { "close" },
     );
     if request.expects_continue {
         line.push_str(" expect");
@@ -242,7 +242,7 @@ fn request_line(head: &Head, request: &Request, block: &[u8]) -> String {
     if let Some(upgrade) = request.upgrade {
         line.push_str(&format!(" upgrade={}", show(upgrade.get(block))));
     }
-    if request.te_trailers {
+    if request.accepts_trailers {
         line.push_str(" trailers");
     }
     line
@@ -304,12 +304,13 @@ pub(crate) fn run_client(case: &Case, cuts: &[usize]) -> Vec<String> {
                 return log.lines;
             }
             Event::NeedMore if segments.more() => {}
-            Event::NeedMore if case.eof && client.peer_closed(segments.have().len()) == Ok(()) => {}
+            Event::NeedMore
+                if case.eof && client.receive_close(segments.have().len()) == Ok(()) => {}
             Event::NeedMore => break,
             Event::Blocked => panic!("blocked before the end of an answer"),
         }
     }
-    finish_log(log, case, || client.peer_closed(segments.have().len()))
+    finish_log(log, case, || client.receive_close(segments.have().len()))
 }
 
 fn response_line(kind: &str, head: &Head, response: &Response) -> String {
@@ -318,7 +319,11 @@ fn response_line(kind: &str, head: &Head, response: &Response) -> String {
         head.status,
         version(head.version),
         body(response.body),
-        if response.persists { "keep" } else { "close" },
+        if response.keeps_alive {
+            "keep"
+        } else {
+            "close"
+        },
         if response.challenges_connection {
             " bound"
         } else {
@@ -349,7 +354,7 @@ pub(crate) fn run_forward(case: &Case, cuts: &[usize]) -> Vec<String> {
                         request.method,
                         request.body,
                         request.upgrade,
-                        request.te_trailers,
+                        request.accepts_trailers,
                     )
                     .unwrap();
                 encode_request(&mut out, have, &head, &edits, &framing);
@@ -393,7 +398,7 @@ pub(crate) fn run_answer(case: &Case, cuts: &[usize]) -> Vec<String> {
         segments.consume(received.consumed);
         match received.event {
             Event::Interim => {
-                if server.interim(head.status).unwrap() {
+                if server.begin_interim(head.status).unwrap() {
                     encode_response(&mut out, have, &head, &Edits::new(), &Framing::default());
                 }
             }
@@ -416,7 +421,7 @@ pub(crate) fn run_answer(case: &Case, cuts: &[usize]) -> Vec<String> {
                 return vec![show(&out)];
             }
             Event::NeedMore if segments.more() => {}
-            Event::NeedMore => client.peer_closed(0).unwrap(),
+            Event::NeedMore => client.receive_close(0).unwrap(),
             other => panic!("{other:?} from a client"),
         }
     }
@@ -441,7 +446,7 @@ fn apply(ask: &str, edits: &mut Edits) {
 pub(crate) fn run_path(case: &Case) -> Vec<String> {
     let mut out = Vec::new();
     vec![match path::normalize_path(&case.input, &mut out) {
-        Ok(normal) if normal.is_same => "same".into(),
+        Ok(normal) if normal.is_unchanged => "same".into(),
         Ok(_) => show(&out),
         Err(error) => format!("error {error} {}", error.status()),
     }]

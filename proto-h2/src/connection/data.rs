@@ -1,16 +1,16 @@
 //! DATA, and what the peer may send of it.
 
-use super::receive::Step;
-use super::{Connection, Role, State};
+use super::receive::Progress;
+use super::{Connection, ReadState, Role};
 use crate::config::TINY_DATA_BYTES;
 use crate::error::Error;
 use crate::event::Event;
-use crate::frame::{END_STREAM, FrameHead, Kind, PADDED};
-use crate::stream::{Half, NO_LENGTH, StreamKey};
+use crate::frame::{END_STREAM, FrameHeader, FrameType, PADDED};
+use crate::stream::{HalfState, NO_LENGTH, StreamKey};
 
 /// A DATA frame under way.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Data {
+pub(super) struct DataFrame {
     key: StreamKey,
     /// Bytes of data that are still to come.
     left: u32,
@@ -24,31 +24,31 @@ impl Connection {
     /// dropped. The peer may send more when that is worth a frame; a window of which all is used
     /// within [100 ms](crate::config::Config::stream_window_bytes_max) doubles. Of a stream that is
     /// gone nothing is held any more, and the call does nothing.
-    pub fn consumed(&mut self, stream: StreamKey, bytes: usize, now_ms: u64) {
+    pub fn consume(&mut self, stream: StreamKey, bytes: usize, now_ms: u64) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.now_ms = self.now_ms.max(now_ms);
-        self.consume(stream, bytes);
+        self.consume_stream(stream, bytes);
     }
 
-    fn consume(&mut self, key: StreamKey, bytes: u32) {
+    fn consume_stream(&mut self, key: StreamKey, bytes: u32) {
         let (now_ms, growth_max) = (self.now_ms, self.growth_max());
         let Some(stream) = self.streams.get_mut(key) else {
             return;
         };
-        let bytes = bytes.min(stream.inflow.unread());
-        let size = stream.inflow.size();
-        let mut increment = stream.inflow.consume(bytes, now_ms, growth_max);
-        self.grown += stream.inflow.size() - size;
-        if stream.inflow.unread() == 0 {
+        let bytes = bytes.min(stream.receive_window.unread());
+        let size = stream.receive_window.size();
+        let mut increment = stream.receive_window.consume(bytes, now_ms, growth_max);
+        self.grown += stream.receive_window.size() - size;
+        if stream.receive_window.unread() == 0 {
             self.tiny -= stream.tiny.min(self.tiny);
             stream.tiny = 0;
         }
         // Who sends no more needs no window.
-        if stream.receiving == Half::Done {
+        if stream.receiving == HalfState::Done {
             increment = 0;
         }
         if increment > 0 {
-            self.queue_number(Kind::WindowUpdate, key.id(), increment);
+            self.queue_number(FrameType::WindowUpdate, key.id(), increment);
         }
         self.let_go(bytes);
     }
@@ -63,7 +63,7 @@ impl Connection {
         }
         let begun = self.config.stream_window_bytes;
         let used = self.streams.len().saturating_mul(begun);
-        let half = self.inflow.size() / 2;
+        let half = self.receive_window.size() / 2;
         left.min(half.saturating_sub(used.saturating_add(self.grown)))
     }
 
@@ -76,18 +76,18 @@ impl Connection {
 
     /// Lets the peer send so many bytes more on the connection.
     fn give_back(&mut self, bytes: u32) {
-        let increment = self.inflow.consume_shared(bytes, self.now_ms);
+        let increment = self.receive_window.consume_shared(bytes, self.now_ms);
         if increment > 0 {
-            self.queue_number(Kind::WindowUpdate, 0, increment);
+            self.queue_number(FrameType::WindowUpdate, 0, increment);
         }
     }
 
     /// Takes the head of a DATA frame: its whole payload counts from here on.
     //= rfc9113#6.9.1
     // Padding counts as data does, and data of streams that are gone counts for the connection.
-    pub(super) fn begin_data(&mut self, frame: &FrameHead) -> Result<Step, Error> {
-        self.state = State::Skip(frame.len);
-        if !self.inflow.receive(frame.len) {
+    pub(super) fn begin_data(&mut self, frame: &FrameHeader) -> Result<Progress, Error> {
+        self.state = ReadState::Skip(frame.len);
+        if !self.receive_window.receive(frame.len) {
             return Err(Error::WindowExceeded);
         }
         // A connection to an endpoint carries the requests of many clients: those that do not read their answers hold
@@ -106,37 +106,39 @@ impl Connection {
             return self.late_data(frame.stream);
         };
         let Some(stream) = self.streams.get_mut(key) else {
-            return Ok(Step::On);
+            return Ok(Progress::Continue);
         };
         let problem = match stream.receiving {
-            Half::Head => Some(Error::UnexpectedData),
-            Half::Done => Some(Error::ClosedStream),
-            Half::Body if !stream.inflow.receive(frame.len) => Some(Error::WindowExceeded),
-            Half::Body => None,
+            HalfState::Head => Some(Error::UnexpectedData),
+            HalfState::Done => Some(Error::ClosedStream),
+            HalfState::Body if !stream.receive_window.receive(frame.len) => {
+                Some(Error::WindowExceeded)
+            }
+            HalfState::Body => None,
         };
         if let Some(error) = problem {
             self.let_go(frame.len);
-            return self.fail_stream(key, error).map(Step::Event);
+            return self.fail_stream(key, error).map(Progress::Event);
         }
         if frame.has(PADDED) {
             if frame.len == 0 {
                 return Err(Error::BadFrameLength);
             }
-            self.state = State::Padding(*frame, key);
-            return Ok(Step::On);
+            self.state = ReadState::Padding(*frame, key);
+            return Ok(Progress::Continue);
         }
         self.ready(key, frame.len, 0, frame.has(END_STREAM))
     }
 
     /// Whether a stream of the peer's is behind the last that it was told of: nothing becomes of what comes for it.
     pub(super) fn is_after_last(&self, id: u32) -> bool {
-        self.leaving == super::Leaving::Told && id > self.last_id && !id.is_multiple_of(2)
+        self.shutdown == super::Shutdown::Final && id > self.last_id && !id.is_multiple_of(2)
     }
 
     /// Passes over data of a stream that has ended. Whoever ended it is told once.
-    fn late_data(&mut self, id: u32) -> Result<Step, Error> {
+    fn late_data(&mut self, id: u32) -> Result<Progress, Error> {
         if self.resets.has(id) || self.is_after_last(id) {
-            return Ok(Step::On);
+            return Ok(Progress::Continue);
         }
         self.late(id)
     }
@@ -144,12 +146,12 @@ impl Connection {
     /// Takes the length of the padding.
     pub(super) fn padding(
         &mut self,
-        frame: &FrameHead,
+        frame: &FrameHeader,
         key: StreamKey,
         rest: &mut &[u8],
-    ) -> Result<Step, Error> {
+    ) -> Result<Progress, Error> {
         let Some((&padding, tail)) = rest.split_first() else {
-            return Ok(Step::Wait);
+            return Ok(Progress::NeedMore);
         };
         *rest = tail;
         let padding = u32::from(padding);
@@ -159,8 +161,8 @@ impl Connection {
         let Some(data) = left.checked_sub(padding) else {
             return Err(Error::BadPadding);
         };
-        self.state = State::Skip(left);
-        self.consume(key, padding + 1);
+        self.state = ReadState::Skip(left);
+        self.consume_stream(key, padding + 1);
         self.ready(key, data, padding, frame.has(END_STREAM))
     }
 
@@ -171,13 +173,13 @@ impl Connection {
         left: u32,
         padding: u32,
         is_end: bool,
-    ) -> Result<Step, Error> {
+    ) -> Result<Progress, Error> {
         if left == 0 && !is_end {
             self.floods.empty_data()?;
         }
         let Some(stream) = self.streams.get_mut(key) else {
             // Gone since its head came.
-            return Ok(Step::On);
+            return Ok(Progress::Continue);
         };
         //= rfc9113#8.1.1
         // Data has to add up to the length.
@@ -189,7 +191,7 @@ impl Connection {
                 _ => None,
             };
             if let Some(error) = problem {
-                return self.fail_stream(key, error).map(Step::Event);
+                return self.fail_stream(key, error).map(Progress::Event);
             }
             stream.to_come = to_come.unwrap_or_default();
         }
@@ -200,25 +202,25 @@ impl Connection {
                 return Err(Error::TooMuchTinyData);
             }
         }
-        let data = Data {
+        let data = DataFrame {
             key,
             left,
             padding,
             is_end,
         };
         Ok(match self.end_of_data(data) {
-            Some(true) => Step::Event(Event::End { stream: key }),
-            _ => Step::On,
+            Some(true) => Progress::Event(Event::End { stream: key }),
+            _ => Progress::Continue,
         })
     }
 
     /// Goes on with a frame, or ends it: says whether the message has ended then.
-    fn end_of_data(&mut self, data: Data) -> Option<bool> {
+    fn end_of_data(&mut self, data: DataFrame) -> Option<bool> {
         if data.left + data.padding > 0 {
-            self.state = State::Data(data);
+            self.state = ReadState::Data(data);
             return None;
         }
-        self.state = State::Frame;
+        self.state = ReadState::Frame;
         let is_end = data.is_end && self.is_open(data.key);
         if is_end {
             self.end_receiving(data.key);
@@ -227,9 +229,14 @@ impl Connection {
     }
 
     /// Passes a piece of data on.
-    pub(super) fn data(&mut self, mut data: Data, rest: &mut &[u8], input_len: usize) -> Step {
+    pub(super) fn data(
+        &mut self,
+        mut data: DataFrame,
+        rest: &mut &[u8],
+        input_len: usize,
+    ) -> Progress {
         if rest.is_empty() {
-            return Step::Wait;
+            return Progress::NeedMore;
         }
         let is_data = data.left > 0;
         let part = if is_data {
@@ -246,33 +253,33 @@ impl Connection {
         let is_end = self.end_of_data(data) == Some(true);
         let stream = data.key;
         match (is_data && is_open, is_end) {
-            (true, is_end) => Step::Event(Event::Data {
+            (true, is_end) => Progress::Event(Event::Data {
                 stream,
                 range: start..start + len,
                 is_end,
             }),
-            (false, true) => Step::Event(Event::End { stream }),
-            (false, false) => Step::On,
+            (false, true) => Progress::Event(Event::End { stream }),
+            (false, false) => Progress::Continue,
         }
     }
 
     /// Passes over a payload.
-    pub(super) fn skip(&mut self, left: u32, rest: &mut &[u8]) -> Step {
+    pub(super) fn skip(&mut self, left: u32, rest: &mut &[u8]) -> Progress {
         let len = rest.len().min(left as usize);
         *rest = rest.get(len..).unwrap_or_default();
         let left = left - len as u32;
         if left > 0 {
-            self.state = State::Skip(left);
-            return Step::Wait;
+            self.state = ReadState::Skip(left);
+            return Progress::NeedMore;
         }
-        self.state = State::Frame;
-        Step::On
+        self.state = ReadState::Frame;
+        Progress::Continue
     }
 
     /// The peer has ended its message.
     pub(super) fn end_receiving(&mut self, key: StreamKey) {
         if let Some(stream) = self.streams.get_mut(key) {
-            stream.receiving = Half::Done;
+            stream.receiving = HalfState::Done;
         }
         self.settle(key);
     }

@@ -17,17 +17,17 @@ use alloc::vec::Vec;
 
 use weir_proto_h1::{HTTP2_PREFACE, Head, Sink};
 
-use crate::code::Code;
+use crate::code::ErrorCode;
 use crate::config::{Config, MAX_31_BITS, WINDOW_BYTES};
 use crate::error::Error;
 use crate::event::{Event, Received};
-use crate::flood::Floods;
-use crate::flow::{Inflow, Outflow};
-use crate::frame::{FrameHead, Kind};
+use crate::flood::FloodCounters;
+use crate::flow::{ReceiveWindow, SendWindow};
+use crate::frame::{FrameHeader, FrameType};
 use crate::hpack::{Decoder, Encoder, TABLE_BYTES};
 use crate::priority::Priority;
-use crate::settings::{self, Settings};
-use crate::stream::{Half, Resets, Stream, StreamKey, Streams};
+use crate::settings::{self, PeerSettings};
+use crate::stream::{HalfState, RecentResets, Stream, StreamKey, Streams};
 
 /// What the PING carries between the two GOAWAY of a connection that shuts down.
 const SHUTDOWN_PING: [u8; 8] = *b"weirdown";
@@ -44,36 +44,36 @@ pub(crate) enum Role {
 pub struct Connection {
     role: Role,
     config: Config,
-    state: State,
+    state: ReadState,
     /// A frame that has come in part.
     partial: Vec<u8>,
     /// A field block whose end has not come.
     block: Vec<u8>,
-    continuing: Option<Continuing>,
+    continuing: Option<UnfinishedBlock>,
     decoder: Decoder,
     encoder: Encoder,
     /// Where blocks are written before their length is known.
     encoded: Vec<u8>,
     /// Where targets are put together.
     target: Vec<u8>,
-    peer: Settings,
+    peer: PeerSettings,
     /// The peer has sent its first SETTINGS, and has acknowledged ours.
-    is_met: bool,
-    is_acked: bool,
+    has_peer_settings: bool,
+    is_acknowledged: bool,
     streams: Streams,
-    resets: Resets,
-    floods: Floods,
-    inflow: Inflow,
+    resets: RecentResets,
+    floods: FloodCounters,
+    receive_window: ReceiveWindow,
     /// How much the windows of streams have grown, all together.
     grown: u32,
-    outflow: Outflow,
+    send_window: SendWindow,
     /// Frames of ours that wait for [`Connection::take_output`].
     output: Vec<u8>,
     /// The last stream that the peer has opened.
     last_id: u32,
     /// The next stream that we open.
     next_id: u32,
-    leaving: Leaving,
+    shutdown: Shutdown,
     /// The last stream that the peer takes, once it goes away.
     peer_last: Option<u32>,
     /// Streams above [`Connection::peer_last`] may be there that were not reported.
@@ -88,16 +88,16 @@ pub struct Connection {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum State {
+enum ReadState {
     /// So many bytes of the preface have come.
     Preface(u8),
     /// Before or within the nine bytes of a frame.
     Frame,
     /// Before or within a payload that is taken whole.
-    Payload(FrameHead),
+    Payload(FrameHeader),
     /// Before the length of the padding of DATA.
-    Padding(FrameHead, StreamKey),
-    Data(data::Data),
+    Padding(FrameHeader, StreamKey),
+    Data(data::DataFrame),
     /// Within a payload that is passed over.
     Skip(u32),
     /// Nothing that comes means anything.
@@ -106,7 +106,7 @@ enum State {
 
 /// A field block of which more is to come.
 #[derive(Clone, Copy, Debug)]
-struct Continuing {
+struct UnfinishedBlock {
     stream: u32,
     is_end: bool,
     frames: u32,
@@ -114,12 +114,12 @@ struct Continuing {
 
 /// How far we are with going away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leaving {
-    No,
+enum Shutdown {
+    Running,
     /// The peer knows that there will be an end.
     Announced,
     /// The peer knows which stream is the last.
-    Told,
+    Final,
 }
 
 impl Connection {
@@ -145,8 +145,8 @@ impl Connection {
         let mut connection = Self {
             role,
             state: match role {
-                Role::Server => State::Preface(0),
-                Role::Client => State::Frame,
+                Role::Server => ReadState::Preface(0),
+                Role::Client => ReadState::Frame,
             },
             partial: Vec::new(),
             block: Vec::new(),
@@ -155,19 +155,19 @@ impl Connection {
             encoder: Encoder::new(),
             encoded: Vec::new(),
             target: Vec::new(),
-            peer: Settings::new(),
-            is_met: false,
-            is_acked: false,
+            peer: PeerSettings::new(),
+            has_peer_settings: false,
+            is_acknowledged: false,
             streams: Streams::new(),
-            resets: Resets::default(),
-            floods: Floods::new(config.floods),
-            inflow: Inflow::new(size, max, 0),
+            resets: RecentResets::default(),
+            floods: FloodCounters::new(config.floods),
+            receive_window: ReceiveWindow::new(size, max, 0),
             grown: 0,
-            outflow: Outflow::new(WINDOW_BYTES),
+            send_window: SendWindow::new(WINDOW_BYTES),
             output: Vec::new(),
             last_id: 0,
             next_id: 1,
-            leaving: Leaving::No,
+            shutdown: Shutdown::Running,
             peer_last: None,
             is_swept: true,
             unsaid: Priority::SHARED,
@@ -188,7 +188,7 @@ impl Connection {
         }
         settings::write(&mut self.output, &self.config, self.role);
         if window > WINDOW_BYTES {
-            self.queue_number(Kind::WindowUpdate, 0, window - WINDOW_BYTES);
+            self.queue_number(FrameType::WindowUpdate, 0, window - WINDOW_BYTES);
         }
     }
 
@@ -253,14 +253,14 @@ impl Connection {
     #[must_use]
     pub fn is_received(&self, stream: StreamKey) -> bool {
         let stream = self.streams.get(stream);
-        stream.is_none_or(|stream| stream.receiving == Half::Done)
+        stream.is_none_or(|stream| stream.receiving == HalfState::Done)
     }
 
     /// Says whether our message was ended. True for a stream that is gone.
     #[must_use]
     pub fn is_sent(&self, stream: StreamKey) -> bool {
         let stream = self.streams.get(stream);
-        stream.is_none_or(|stream| stream.sending == Half::Done)
+        stream.is_none_or(|stream| stream.sending == HalfState::Done)
     }
 
     /// How urgent the answer on a stream is; the default for one that is gone.
@@ -278,8 +278,8 @@ impl Connection {
     #[must_use]
     pub fn can_open(&self) -> bool {
         self.role == Role::Client
-            && !matches!(self.state, State::Failed(_))
-            && self.leaving == Leaving::No
+            && !matches!(self.state, ReadState::Failed(_))
+            && self.shutdown == Shutdown::Running
             && self.peer_last.is_none()
             && self.next_id <= MAX_31_BITS
             && self.streams.len() < self.streams_max()
@@ -303,22 +303,22 @@ impl Connection {
 
     /// Says whether the peer has sent its SETTINGS: what it takes is known from then on.
     #[must_use]
-    pub const fn is_met(&self) -> bool {
-        self.is_met
+    pub const fn has_peer_settings(&self) -> bool {
+        self.has_peer_settings
     }
 
     /// Says whether the peer has acknowledged our SETTINGS. How long it may take is for the caller
     /// to say, who then calls [`Connection::abort`] with [`Error::SettingsTimeout`].
     #[must_use]
-    pub const fn is_acked(&self) -> bool {
-        self.is_acked
+    pub const fn is_acknowledged(&self) -> bool {
+        self.is_acknowledged
     }
 
     /// Says whether a field block has begun whose end has not come: how long that may last is for the caller to say.
     #[must_use]
     pub fn is_within_block(&self) -> bool {
-        let is_headers = |kind| matches!(kind, Kind::Headers | Kind::Continuation);
-        let is_partial = matches!(self.state, State::Payload(frame) if is_headers(frame.kind));
+        let is_headers = |kind| matches!(kind, FrameType::Headers | FrameType::Continuation);
+        let is_partial = matches!(self.state, ReadState::Payload(frame) if is_headers(frame.kind));
         self.continuing.is_some() || is_partial
     }
 
@@ -329,31 +329,31 @@ impl Connection {
     //= rfc9113#6.8
     // A GOAWAY with 2^31 - 1, and the true one a round trip later.
     pub fn shut_down(&mut self) {
-        match (self.role, self.leaving) {
-            (Role::Server, Leaving::No) => {
-                self.leaving = Leaving::Announced;
-                self.queue_go_away(MAX_31_BITS, Code::NO_ERROR);
+        match (self.role, self.shutdown) {
+            (Role::Server, Shutdown::Running) => {
+                self.shutdown = Shutdown::Announced;
+                self.queue_go_away(MAX_31_BITS, ErrorCode::NO_ERROR);
                 self.queue_ping(0, SHUTDOWN_PING);
             }
-            (Role::Client, Leaving::No) => self.stop(),
+            (Role::Client, Shutdown::Running) => self.stop(),
             _ => {}
         }
     }
 
     /// Takes no more streams from now on; those that are open go on.
     pub fn stop(&mut self) {
-        if self.leaving != Leaving::Told && !matches!(self.state, State::Failed(_)) {
-            self.leaving = Leaving::Told;
-            self.queue_go_away(self.last_id, Code::NO_ERROR);
+        if self.shutdown != Shutdown::Final && !matches!(self.state, ReadState::Failed(_)) {
+            self.shutdown = Shutdown::Final;
+            self.queue_go_away(self.last_id, ErrorCode::NO_ERROR);
         }
     }
 
     /// Says whether the connection can be closed with nothing lost: one side goes away, and no
     /// stream is open.
     #[must_use]
-    pub fn is_over(&self) -> bool {
-        let is_leaving = self.leaving == Leaving::Told || self.peer_last.is_some();
-        matches!(self.state, State::Failed(_)) || (is_leaving && self.streams.len() == 0)
+    pub fn is_finished(&self) -> bool {
+        let is_shutting_down = self.shutdown == Shutdown::Final || self.peer_last.is_some();
+        matches!(self.state, ReadState::Failed(_)) || (is_shutting_down && self.streams.len() == 0)
     }
 
     /// Why the connection has ended at once, for what the peer did or by [`Connection::abort`]: nothing is received any
@@ -361,25 +361,25 @@ impl Connection {
     #[must_use]
     pub const fn failure(&self) -> Option<Error> {
         match self.state {
-            State::Failed(error) => Some(error),
+            ReadState::Failed(error) => Some(error),
             _ => None,
         }
     }
 
     /// Says whether the peer was told that there will be an end.
     #[must_use]
-    pub fn is_leaving(&self) -> bool {
+    pub fn is_shutting_down(&self) -> bool {
         match self.state {
-            State::Failed(error) => error != Error::BadPreface,
-            _ => self.leaving != Leaving::No,
+            ReadState::Failed(error) => error != Error::BadPreface,
+            _ => self.shutdown != Shutdown::Running,
         }
     }
 
     /// Says whether the connection's window lets any data through.
     #[inline]
     #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.outflow.room() > 0
+    pub fn has_connection_window(&self) -> bool {
+        self.send_window.room() > 0
     }
 
     /// Ends the connection at once, for a reason of the caller's: GOAWAY waits to be sent, and
@@ -390,16 +390,16 @@ impl Connection {
 
     /// Asks the peer for a sign of life: [`Event::PingAck`] has the payload.
     pub fn ping(&mut self, payload: [u8; 8]) {
-        if !matches!(self.state, State::Failed(_)) {
+        if !matches!(self.state, ReadState::Failed(_)) {
             self.queue_ping(0, payload);
         }
     }
 
     /// Gives back memory that only a busy connection needs: for one that waits with no stream open.
-    pub fn rest(&mut self) {
-        self.streams.rest();
-        self.decoder.rest();
-        self.encoder.rest();
+    pub fn release_memory(&mut self) {
+        self.streams.release_memory();
+        self.decoder.release_memory();
+        self.encoder.release_memory();
         for buffer in [
             &mut self.encoded,
             &mut self.target,
@@ -416,7 +416,7 @@ impl Connection {
     /// Keeps the error for good and tells the peer.
     #[cold]
     fn fail(&mut self, error: Error) -> Error {
-        if !matches!(self.state, State::Failed(_)) {
+        if !matches!(self.state, ReadState::Failed(_)) {
             if error != Error::BadPreface {
                 self.queue_go_away(self.last_id, error.code());
             }
@@ -427,7 +427,7 @@ impl Connection {
 
     /// Nothing is received any more, and no stream goes on.
     fn finish(&mut self, error: Error) {
-        self.state = State::Failed(error);
+        self.state = ReadState::Failed(error);
         self.streams = Streams::new();
         (self.stalled, self.tiny, self.grown) = (0, 0, 0);
     }
@@ -455,8 +455,12 @@ impl Connection {
         let Some(stream) = self.streams.get(key) else {
             return;
         };
-        let (unread, tiny, was_stalled) = (stream.inflow.unread(), stream.tiny, stream.is_stalled);
-        let grown = stream.inflow.size() - self.config.stream_window_bytes;
+        let (unread, tiny, was_stalled) = (
+            stream.receive_window.unread(),
+            stream.tiny,
+            stream.is_stalled,
+        );
+        let grown = stream.receive_window.size() - self.config.stream_window_bytes;
         self.grown -= grown.min(self.grown);
         self.tiny -= tiny.min(self.tiny);
         self.stalled -= u32::from(was_stalled).min(self.stalled);
@@ -466,15 +470,16 @@ impl Connection {
 
     /// Forgets a stream that both sides have ended.
     fn settle(&mut self, key: StreamKey) {
-        let is_done =
-            |stream: &Stream| stream.receiving == Half::Done && stream.sending == Half::Done;
+        let is_done = |stream: &Stream| {
+            stream.receiving == HalfState::Done && stream.sending == HalfState::Done
+        };
         if self.streams.get(key).is_some_and(is_done) {
             self.remove(key);
         }
     }
 
-    fn queue(&mut self, kind: Kind, flags: u8, stream: u32, payload: &[u8]) {
-        let head = FrameHead {
+    fn queue(&mut self, kind: FrameType, flags: u8, stream: u32, payload: &[u8]) {
+        let head = FrameHeader {
             len: payload.len() as u32,
             kind,
             flags,
@@ -484,25 +489,25 @@ impl Connection {
         self.output.extend_from_slice(payload);
     }
 
-    fn queue_number(&mut self, kind: Kind, stream: u32, number: u32) {
+    fn queue_number(&mut self, kind: FrameType, stream: u32, number: u32) {
         self.queue(kind, 0, stream, &number.to_be_bytes());
     }
 
     fn queue_ping(&mut self, flags: u8, payload: [u8; 8]) {
-        self.queue(Kind::Ping, flags, 0, &payload);
+        self.queue(FrameType::Ping, flags, 0, &payload);
     }
 
-    /// Resets a stream towards the peer. What may still come for it is passed over.
-    fn queue_reset(&mut self, id: u32, code: Code) {
+    /// RecentResets a stream towards the peer. What may still come for it is passed over.
+    fn queue_reset(&mut self, id: u32, code: ErrorCode) {
         self.resets.remember(id, self.config.streams_max);
-        self.queue_number(Kind::RstStream, id, code.0);
+        self.queue_number(FrameType::RstStream, id, code.0);
     }
 
-    fn queue_go_away(&mut self, last: u32, code: Code) {
+    fn queue_go_away(&mut self, last: u32, code: ErrorCode) {
         let mut payload = [0; 8];
         let (stream, reason) = payload.split_at_mut(4);
         stream.copy_from_slice(&last.to_be_bytes());
         reason.copy_from_slice(&code.0.to_be_bytes());
-        self.queue(Kind::GoAway, 0, 0, &payload);
+        self.queue(FrameType::GoAway, 0, 0, &payload);
     }
 }

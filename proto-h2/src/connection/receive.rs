@@ -5,23 +5,23 @@ use core::mem;
 
 use weir_proto_h1::{HTTP2_PREFACE, Head};
 
-use super::{Connection, Continuing, Leaving, Role, SHUTDOWN_PING, State};
-use crate::code::Code;
+use super::{Connection, ReadState, Role, SHUTDOWN_PING, Shutdown, UnfinishedBlock};
+use crate::code::ErrorCode;
 use crate::config::{FRAME_BYTES_MAX, OUTPUT_BYTES_MAX};
 use crate::error::Error;
 use crate::event::{Event, Received};
 use crate::frame::{
-    self, ACK, END_HEADERS, END_STREAM, FrameHead, HEAD_BYTES, Kind, PRIORITY_BYTES,
+    self, ACK, END_HEADERS, END_STREAM, FRAME_HEADER_BYTES, FrameHeader, FrameType, PRIORITY_BYTES,
 };
 use crate::priority::Priority;
-use crate::stream::{Half, StreamKey};
+use crate::stream::{HalfState, StreamKey};
 
 /// What a step came to.
-pub(super) enum Step {
+pub(super) enum Progress {
     /// More input is needed.
-    Wait,
+    NeedMore,
     /// Nothing that the caller has to know of.
-    On,
+    Continue,
     Event(Event),
 }
 
@@ -44,19 +44,19 @@ impl Connection {
                 });
             }
             let step = match self.state {
-                State::Frame => self.frame_head(&mut rest)?,
-                State::Payload(frame) => self.payload(&frame, &mut rest, head, text)?,
-                State::Data(data) => self.data(data, &mut rest, input.len()),
-                State::Padding(frame, key) => self.padding(&frame, key, &mut rest)?,
-                State::Skip(left) => self.skip(left, &mut rest),
-                State::Preface(taken) => self.preface(taken, &mut rest)?,
-                State::Failed(error) => return Err(error),
+                ReadState::Frame => self.frame_head(&mut rest)?,
+                ReadState::Payload(frame) => self.payload(&frame, &mut rest, head, text)?,
+                ReadState::Data(data) => self.data(data, &mut rest, input.len()),
+                ReadState::Padding(frame, key) => self.padding(&frame, key, &mut rest)?,
+                ReadState::Skip(left) => self.skip(left, &mut rest),
+                ReadState::Preface(taken) => self.preface(taken, &mut rest)?,
+                ReadState::Failed(error) => return Err(error),
             };
             let event = match step {
-                Step::On if matches!(self.state, State::Frame) => Event::Handled,
-                Step::On => continue,
-                Step::Wait => Event::NeedMore,
-                Step::Event(event) => event,
+                Progress::Continue if matches!(self.state, ReadState::Frame) => Event::Handled,
+                Progress::Continue => continue,
+                Progress::NeedMore => Event::NeedMore,
+                Progress::Event(event) => event,
             };
             return Ok(Received {
                 consumed: input.len() - rest.len(),
@@ -65,7 +65,7 @@ impl Connection {
         }
     }
 
-    fn preface(&mut self, taken: u8, rest: &mut &[u8]) -> Result<Step, Error> {
+    fn preface(&mut self, taken: u8, rest: &mut &[u8]) -> Result<Progress, Error> {
         let wanted = HTTP2_PREFACE.get(usize::from(taken)..).unwrap_or_default();
         let len = wanted.len().min(rest.len());
         if rest.get(..len) != wanted.get(..len) {
@@ -73,43 +73,43 @@ impl Connection {
         }
         *rest = rest.get(len..).unwrap_or_default();
         if len < wanted.len() {
-            self.state = State::Preface(taken + len as u8);
-            return Ok(Step::Wait);
+            self.state = ReadState::Preface(taken + len as u8);
+            return Ok(Progress::NeedMore);
         }
-        self.state = State::Frame;
-        Ok(Step::On)
+        self.state = ReadState::Frame;
+        Ok(Progress::Continue)
     }
 
-    fn frame_head(&mut self, rest: &mut &[u8]) -> Result<Step, Error> {
-        let head = match rest.split_first_chunk::<HEAD_BYTES>() {
+    fn frame_head(&mut self, rest: &mut &[u8]) -> Result<Progress, Error> {
+        let head = match rest.split_first_chunk::<FRAME_HEADER_BYTES>() {
             Some((bytes, tail)) if self.partial.is_empty() => {
                 *rest = tail;
-                FrameHead::read(bytes)
+                FrameHeader::read(bytes)
             }
             _ => {
-                gather(&mut self.partial, HEAD_BYTES, rest);
-                let Some(bytes) = self.partial.first_chunk::<HEAD_BYTES>() else {
-                    return Ok(Step::Wait);
+                gather(&mut self.partial, FRAME_HEADER_BYTES, rest);
+                let Some(bytes) = self.partial.first_chunk::<FRAME_HEADER_BYTES>() else {
+                    return Ok(Progress::NeedMore);
                 };
-                let head = FrameHead::read(bytes);
+                let head = FrameHeader::read(bytes);
                 self.partial.clear();
                 head
             }
         };
         self.check(&head)?;
         match head.kind {
-            Kind::Data => return self.begin_data(&head),
-            Kind::Unknown => {
+            FrameType::Data => return self.begin_data(&head),
+            FrameType::Unknown => {
                 self.floods.unknown()?;
-                self.state = State::Skip(head.len);
+                self.state = ReadState::Skip(head.len);
             }
-            _ => self.state = State::Payload(head),
+            _ => self.state = ReadState::Payload(head),
         }
-        Ok(Step::On)
+        Ok(Progress::Continue)
     }
 
     /// Checks what can be known of a frame before its payload.
-    fn check(&self, head: &FrameHead) -> Result<(), Error> {
+    fn check(&self, head: &FrameHeader) -> Result<(), Error> {
         //= rfc9113#4.2
         // No frame is larger than announced.
         if head.len > FRAME_BYTES_MAX {
@@ -117,19 +117,22 @@ impl Connection {
         }
         //= rfc9113#3.4
         // SETTINGS come first.
-        if !self.is_met && (head.kind != Kind::Settings || head.has(ACK)) {
+        if !self.has_peer_settings && (head.kind != FrameType::Settings || head.has(ACK)) {
             return Err(Error::MissingSettings);
         }
         //= rfc9113#6.10
         // Nothing comes between the frames of a field block.
         match (self.continuing, head.kind) {
-            (Some(block), Kind::Continuation) if block.stream == head.stream => {}
-            (None, kind) if kind != Kind::Continuation => {}
+            (Some(block), FrameType::Continuation) if block.stream == head.stream => {}
+            (None, kind) if kind != FrameType::Continuation => {}
             _ => return Err(Error::BrokenBlock),
         }
         let is_connections = match head.kind {
-            Kind::Settings | Kind::Ping | Kind::GoAway | Kind::PriorityUpdate => true,
-            Kind::WindowUpdate | Kind::Unknown => head.stream == 0,
+            FrameType::Settings
+            | FrameType::Ping
+            | FrameType::GoAway
+            | FrameType::PriorityUpdate => true,
+            FrameType::WindowUpdate | FrameType::Unknown => head.stream == 0,
             _ => false,
         };
         if is_connections != (head.stream == 0) {
@@ -138,13 +141,13 @@ impl Connection {
         //= rfc9113#6
         // Lengths that a type cannot have. For PRIORITY, a stream error would be enough.
         let is_right = match head.kind {
-            Kind::RstStream | Kind::WindowUpdate => head.len == 4,
-            Kind::Priority => head.len as usize == PRIORITY_BYTES,
-            Kind::Ping => head.len == 8,
-            Kind::GoAway => head.len >= 8,
-            Kind::PriorityUpdate => head.len >= 4,
-            Kind::Settings if head.has(ACK) => head.len == 0,
-            Kind::Settings => head.len.is_multiple_of(6),
+            FrameType::RstStream | FrameType::WindowUpdate => head.len == 4,
+            FrameType::Priority => head.len as usize == PRIORITY_BYTES,
+            FrameType::Ping => head.len == 8,
+            FrameType::GoAway => head.len >= 8,
+            FrameType::PriorityUpdate => head.len >= 4,
+            FrameType::Settings if head.has(ACK) => head.len == 0,
+            FrameType::Settings => head.len.is_multiple_of(6),
             _ => true,
         };
         if !is_right {
@@ -152,7 +155,7 @@ impl Connection {
         }
         //= rfc9113#8.4
         // We never allow pushes, and clients cannot make any.
-        if head.kind == Kind::PushPromise {
+        if head.kind == FrameType::PushPromise {
             return Err(Error::UnexpectedFrame);
         }
         Ok(())
@@ -160,24 +163,24 @@ impl Connection {
 
     fn payload(
         &mut self,
-        frame: &FrameHead,
+        frame: &FrameHeader,
         rest: &mut &[u8],
         head: &mut Head,
         text: &mut Vec<u8>,
-    ) -> Result<Step, Error> {
+    ) -> Result<Progress, Error> {
         let len = frame.len as usize;
         let step = match rest.split_at_checked(len) {
             Some((payload, tail)) if self.partial.is_empty() => {
                 *rest = tail;
-                self.state = State::Frame;
+                self.state = ReadState::Frame;
                 self.frame(frame, payload, head, text)?
             }
             _ => {
                 gather(&mut self.partial, len, rest);
                 if self.partial.len() < len {
-                    return Ok(Step::Wait);
+                    return Ok(Progress::NeedMore);
                 }
-                self.state = State::Frame;
+                self.state = ReadState::Frame;
                 let payload = mem::take(&mut self.partial);
                 let step = self.frame(frame, &payload, head, text);
                 self.partial = payload;
@@ -194,37 +197,37 @@ impl Connection {
     /// Takes a whole frame.
     fn frame(
         &mut self,
-        frame: &FrameHead,
+        frame: &FrameHeader,
         payload: &[u8],
         head: &mut Head,
         text: &mut Vec<u8>,
-    ) -> Result<Step, Error> {
+    ) -> Result<Progress, Error> {
         match frame.kind {
-            Kind::Headers => self.headers(frame, payload, head, text),
-            Kind::Continuation => self.continuation(frame, payload, head, text),
-            Kind::WindowUpdate => self.window_update(frame.stream, payload),
-            Kind::RstStream => self.rst_stream(frame.stream, payload),
-            Kind::Settings => self.settings(frame, payload),
-            Kind::Ping => self.pinged(frame, payload),
-            Kind::GoAway => self.go_away(payload),
-            Kind::PriorityUpdate => self.priority_update(payload),
+            FrameType::Headers => self.headers(frame, payload, head, text),
+            FrameType::Continuation => self.continuation(frame, payload, head, text),
+            FrameType::WindowUpdate => self.window_update(frame.stream, payload),
+            FrameType::RstStream => self.rst_stream(frame.stream, payload),
+            FrameType::Settings => self.settings(frame, payload),
+            FrameType::Ping => self.pinged(frame, payload),
+            FrameType::GoAway => self.go_away(payload),
+            FrameType::PriorityUpdate => self.priority_update(payload),
             //= rfc9113#5.3.2
             // The priorities of RFC 7540 are read and not used.
-            Kind::Priority => {
+            FrameType::Priority => {
                 frame::check_priority(frame, payload)?;
-                self.floods.priority().map(|()| Step::On)
+                self.floods.priority().map(|()| Progress::Continue)
             }
-            Kind::Data | Kind::PushPromise | Kind::Unknown => Ok(Step::On),
+            FrameType::Data | FrameType::PushPromise | FrameType::Unknown => Ok(Progress::Continue),
         }
     }
 
     fn headers(
         &mut self,
-        frame: &FrameHead,
+        frame: &FrameHeader,
         payload: &[u8],
         head: &mut Head,
         text: &mut Vec<u8>,
-    ) -> Result<Step, Error> {
+    ) -> Result<Progress, Error> {
         //= rfc9113#5.1.1
         // Clients open streams of odd numbers, and servers none at all.
         if frame.stream.is_multiple_of(2) {
@@ -240,21 +243,21 @@ impl Connection {
         }
         self.block.clear();
         self.block.extend_from_slice(fragment);
-        self.continuing = Some(Continuing {
+        self.continuing = Some(UnfinishedBlock {
             stream: frame.stream,
             is_end,
             frames: 0,
         });
-        Ok(Step::On)
+        Ok(Progress::Continue)
     }
 
     fn continuation(
         &mut self,
-        frame: &FrameHead,
+        frame: &FrameHeader,
         payload: &[u8],
         head: &mut Head,
         text: &mut Vec<u8>,
-    ) -> Result<Step, Error> {
+    ) -> Result<Progress, Error> {
         let Some(mut block) = self.continuing.take() else {
             return Err(Error::BrokenBlock);
         };
@@ -269,7 +272,7 @@ impl Connection {
         self.block.extend_from_slice(payload);
         if !frame.has(END_HEADERS) {
             self.continuing = Some(block);
-            return Ok(Step::On);
+            return Ok(Progress::Continue);
         }
         let fragment = mem::take(&mut self.block);
         let step = self.section(block.stream, block.is_end, &fragment, head, text);
@@ -278,7 +281,7 @@ impl Connection {
         step
     }
 
-    fn window_update(&mut self, id: u32, payload: &[u8]) -> Result<Step, Error> {
+    fn window_update(&mut self, id: u32, payload: &[u8]) -> Result<Progress, Error> {
         self.floods.window_update()?;
         let by = frame::number(payload).unwrap_or_default() & 0x7fff_ffff;
         if id == 0 {
@@ -287,28 +290,30 @@ impl Connection {
             if by == 0 {
                 return Err(Error::ZeroIncrement);
             }
-            if !self.outflow.change(i64::from(by)) {
+            if !self.send_window.change(i64::from(by)) {
                 return Err(Error::WindowOverflow);
             }
-            let is_waited_for = self.stalled > 0 && self.outflow.room() > 0;
+            let is_waited_for = self.stalled > 0 && self.send_window.room() > 0;
             return Ok(opened(None, is_waited_for));
         }
         let Some(key) = self.known(id)? else {
-            return Ok(Step::On);
+            return Ok(Progress::Continue);
         };
         if by == 0 {
-            return self.fail_stream(key, Error::ZeroIncrement).map(Step::Event);
+            return self
+                .fail_stream(key, Error::ZeroIncrement)
+                .map(Progress::Event);
         }
         let Some(stream) = self.streams.get_mut(key) else {
-            return Ok(Step::On);
+            return Ok(Progress::Continue);
         };
         let is_stalled = stream.is_stalled;
-        if !stream.outflow.change(i64::from(by)) {
+        if !stream.send_window.change(i64::from(by)) {
             return self
                 .fail_stream(key, Error::WindowOverflow)
-                .map(Step::Event);
+                .map(Progress::Event);
         }
-        let is_open = stream.outflow.room() > 0;
+        let is_open = stream.send_window.room() > 0;
         Ok(opened(Some(key), is_stalled && is_open))
     }
 
@@ -332,15 +337,15 @@ impl Connection {
         }
     }
 
-    fn rst_stream(&mut self, id: u32, payload: &[u8]) -> Result<Step, Error> {
+    fn rst_stream(&mut self, id: u32, payload: &[u8]) -> Result<Progress, Error> {
         let Some(key) = self.known(id)? else {
             // Both sides may end a stream at once.
             if self.role == Role::Server {
                 self.floods.idle()?;
             }
-            return Ok(Step::On);
+            return Ok(Progress::Continue);
         };
-        let code = Code(frame::number(payload).unwrap_or_default());
+        let code = ErrorCode(frame::number(payload).unwrap_or_default());
         let is_sent = self.is_sent(key);
         self.remove(key);
         if !is_sent {
@@ -348,23 +353,23 @@ impl Connection {
         }
         //= rfc9113#8.7
         // A refused stream was not processed: its request may be sent again.
-        Ok(Step::Event(Event::Reset {
+        Ok(Progress::Event(Event::Reset {
             stream: key,
             code,
-            is_unprocessed: code == Code::REFUSED_STREAM,
+            is_unprocessed: code == ErrorCode::REFUSED_STREAM,
         }))
     }
 
-    fn settings(&mut self, frame: &FrameHead, payload: &[u8]) -> Result<Step, Error> {
+    fn settings(&mut self, frame: &FrameHeader, payload: &[u8]) -> Result<Progress, Error> {
         if frame.has(ACK) {
-            if mem::replace(&mut self.is_acked, true) {
+            if mem::replace(&mut self.is_acknowledged, true) {
                 return Err(Error::UnexpectedAck);
             }
-            return Ok(Step::Event(Event::SettingsAcked));
+            return Ok(Progress::Event(Event::SettingsAcked));
         }
         self.floods.settings()?;
         let (before, mut peer) = (self.peer, self.peer);
-        if !self.is_met {
+        if !self.has_peer_settings {
             //= rfc9113#6.5.2
             // Without a limit in the first SETTINGS there is none.
             peer.streams_max = u32::MAX;
@@ -376,7 +381,7 @@ impl Connection {
             rest = tail;
         }
         self.peer = peer;
-        self.is_met = true;
+        self.has_peer_settings = true;
         if peer.table_bytes != before.table_bytes {
             self.encoder.set_table_bytes_max(peer.table_bytes);
         }
@@ -384,30 +389,30 @@ impl Connection {
         // A new initial window changes those of all streams by the difference.
         let by = i64::from(peer.window) - i64::from(before.window);
         for stream in self.streams.iter_mut().filter(|_| by != 0) {
-            if !stream.outflow.change(by) {
+            if !stream.send_window.change(by) {
                 return Err(Error::WindowOverflow);
             }
         }
-        self.queue(Kind::Settings, ACK, 0, &[]);
-        Ok(Step::Event(Event::SettingsChanged))
+        self.queue(FrameType::Settings, ACK, 0, &[]);
+        Ok(Progress::Event(Event::SettingsChanged))
     }
 
-    fn pinged(&mut self, frame: &FrameHead, payload: &[u8]) -> Result<Step, Error> {
+    fn pinged(&mut self, frame: &FrameHeader, payload: &[u8]) -> Result<Progress, Error> {
         let payload = payload.first_chunk::<8>().copied().unwrap_or_default();
         if !frame.has(ACK) {
             self.floods.ping()?;
             self.queue_ping(ACK, payload);
-            return Ok(Step::On);
+            return Ok(Progress::Continue);
         }
-        if payload == SHUTDOWN_PING && self.leaving == Leaving::Announced {
+        if payload == SHUTDOWN_PING && self.shutdown == Shutdown::Announced {
             self.stop();
-            return Ok(Step::On);
+            return Ok(Progress::Continue);
         }
         self.floods.idle()?;
-        Ok(Step::Event(Event::PingAck { payload }))
+        Ok(Progress::Event(Event::PingAck { payload }))
     }
 
-    fn go_away(&mut self, payload: &[u8]) -> Result<Step, Error> {
+    fn go_away(&mut self, payload: &[u8]) -> Result<Progress, Error> {
         self.floods.idle()?;
         let last = frame::number(payload).unwrap_or_default() & 0x7fff_ffff;
         let code = payload.get(4..).and_then(frame::number).unwrap_or_default();
@@ -416,9 +421,9 @@ impl Connection {
         let last = self.peer_last.map_or(last, |before| before.min(last));
         self.peer_last = Some(last);
         self.is_swept = self.role == Role::Server;
-        Ok(Step::Event(Event::GoAway {
+        Ok(Progress::Event(Event::GoAway {
             last_stream: last,
-            code: Code(code),
+            code: ErrorCode(code),
         }))
     }
 
@@ -439,14 +444,14 @@ impl Connection {
         self.remove(stream);
         Some(Event::Reset {
             stream,
-            code: Code::REFUSED_STREAM,
+            code: ErrorCode::REFUSED_STREAM,
             is_unprocessed: true,
         })
     }
 
     //= rfc9218#7.1
     // For a stream that is open; of others nothing is kept.
-    fn priority_update(&mut self, payload: &[u8]) -> Result<Step, Error> {
+    fn priority_update(&mut self, payload: &[u8]) -> Result<Progress, Error> {
         if self.role == Role::Client {
             return Err(Error::UnexpectedFrame);
         }
@@ -458,20 +463,20 @@ impl Connection {
         self.unsaid = Priority::default();
         if let Some(key) = self.streams.find(id)
             && let Some(stream) = self.streams.get_mut(key)
-            && stream.sending != Half::Done
+            && stream.sending != HalfState::Done
         {
             stream.priority = Priority::parse(payload.get(4..).unwrap_or_default());
-            return Ok(Step::Event(Event::Prioritized { stream: key }));
+            return Ok(Progress::Event(Event::Prioritized { stream: key }));
         }
-        Ok(Step::On)
+        Ok(Progress::Continue)
     }
 }
 
 /// Says that a window has opened, if data waits for that.
-fn opened(stream: Option<StreamKey>, is_waited_for: bool) -> Step {
+fn opened(stream: Option<StreamKey>, is_waited_for: bool) -> Progress {
     match is_waited_for {
-        true => Step::Event(Event::WindowOpened { stream }),
-        false => Step::On,
+        true => Progress::Event(Event::WindowOpened { stream }),
+        false => Progress::Continue,
     }
 }
 

@@ -4,16 +4,16 @@ use alloc::vec::Vec;
 
 use weir_proto_h1::{BodyKind, Head, Method, Request};
 
-use super::receive::Step;
-use super::{Connection, Leaving, Role};
+use super::receive::Progress;
+use super::{Connection, Role, Shutdown};
 use crate::config::INTERIM_MAX;
 use crate::error::Error;
 use crate::event::Event;
-use crate::flow::{Inflow, Outflow};
-use crate::hpack::Outcome;
-use crate::message::{Fields, Section};
+use crate::flow::{ReceiveWindow, SendWindow};
+use crate::hpack::BlockOutcome;
+use crate::message::{FieldSection, SectionKind};
 use crate::priority::Priority;
-use crate::stream::{Half, NO_LENGTH, Stream, StreamKey};
+use crate::stream::{HalfState, NO_LENGTH, Stream, StreamKey};
 
 impl Connection {
     /// Takes a whole field block. Whatever becomes of it, it is decoded to its end.
@@ -26,30 +26,32 @@ impl Connection {
         fragment: &[u8],
         head: &mut Head,
         text: &mut Vec<u8>,
-    ) -> Result<Step, Error> {
+    ) -> Result<Progress, Error> {
         head.clear();
         text.clear();
         let found = self.streams.find(id);
         let receiving = found.and_then(|key| self.streams.get(key));
         let receiving = receiving.map(|stream| stream.receiving);
         let section = match (receiving, self.role) {
-            (None, Role::Server) => Section::Request,
-            (Some(Half::Head), _) => Section::Response,
-            _ => Section::Trailers,
+            (None, Role::Server) => SectionKind::Request,
+            (Some(HalfState::Head), _) => SectionKind::Response,
+            _ => SectionKind::Trailers,
         };
         if found.is_none() && self.role == Role::Client && self.is_idle(id) {
             return Err(Error::IdleStream);
         }
-        let mut fields = Fields::new(section, &self.config);
+        let mut fields = FieldSection::new(section, &self.config);
         let problem = self.decode(fragment, &mut fields, head, text)?;
         match (found, receiving) {
-            (Some(key), Some(Half::Head)) => {
+            (Some(key), Some(HalfState::Head)) => {
                 self.response(key, is_end, &fields, problem, head, text)
             }
-            (Some(key), Some(Half::Body)) => {
+            (Some(key), Some(HalfState::Body)) => {
                 self.trailers(key, is_end, &fields, problem, head, text)
             }
-            (Some(key), _) => self.fail_stream(key, Error::ClosedStream).map(Step::Event),
+            (Some(key), _) => self
+                .fail_stream(key, Error::ClosedStream)
+                .map(Progress::Event),
             (None, _) if self.role == Role::Server && id > self.last_id => {
                 self.request(id, is_end, &fields, problem, head, text)
             }
@@ -68,42 +70,42 @@ impl Connection {
     fn decode(
         &mut self,
         fragment: &[u8],
-        fields: &mut Fields,
+        fields: &mut FieldSection,
         head: &mut Head,
         text: &mut Vec<u8>,
     ) -> Result<Option<Error>, Error> {
         let take = |text: &[u8], field| fields.take(head, text, &field);
         let max = self.config.list_bytes_max;
         match self.decoder.decode(fragment, text, max, take) {
-            Ok(Outcome::Complete { .. }) => Ok(None),
-            Ok(Outcome::TooLarge) => Ok(Some(Error::HeadTooLarge)),
-            Ok(Outcome::Refused(error)) => Ok(Some(error)),
+            Ok(BlockOutcome::Complete { .. }) => Ok(None),
+            Ok(BlockOutcome::TooLarge) => Ok(Some(Error::HeadTooLarge)),
+            Ok(BlockOutcome::Refused(error)) => Ok(Some(error)),
             Err(_) => Err(Error::Compression),
         }
     }
 
     /// Passes over what comes for a stream that has ended. Only one that we have reset may still get
     /// some.
-    pub(super) fn late(&mut self, id: u32) -> Result<Step, Error> {
+    pub(super) fn late(&mut self, id: u32) -> Result<Progress, Error> {
         self.count_reset()?;
         if !self.is_after_last(id) && !self.resets.has(id) {
             self.queue_reset(id, Error::ClosedStream.code());
         }
-        Ok(Step::On)
+        Ok(Progress::Continue)
     }
 
     fn request(
         &mut self,
         id: u32,
         is_end: bool,
-        fields: &Fields,
+        fields: &FieldSection,
         problem: Option<Error>,
         head: &mut Head,
         text: &mut Vec<u8>,
-    ) -> Result<Step, Error> {
+    ) -> Result<Progress, Error> {
         //= rfc9113#6.8
         // Streams after the last are passed over.
-        if self.leaving == Leaving::Told {
+        if self.shutdown == Shutdown::Final {
             return self.late(id);
         }
         self.last_id = id;
@@ -124,7 +126,7 @@ impl Connection {
                     _ => NO_LENGTH,
                 };
                 let stream = self.insert(id, &request, is_end, to_come, fields);
-                Ok(Step::Event(Event::Request {
+                Ok(Progress::Event(Event::Request {
                     stream,
                     request,
                     is_end,
@@ -137,7 +139,7 @@ impl Connection {
                     ..Request::default()
                 };
                 let stream = self.insert(id, &request, is_end, NO_LENGTH, fields);
-                Ok(Step::Event(Event::Refused {
+                Ok(Progress::Event(Event::Refused {
                     stream,
                     error,
                     is_end,
@@ -147,11 +149,11 @@ impl Connection {
         }
     }
 
-    /// Resets a stream that was never kept.
-    fn refuse(&mut self, id: u32, error: Error) -> Result<Step, Error> {
+    /// RecentResets a stream that was never kept.
+    fn refuse(&mut self, id: u32, error: Error) -> Result<Progress, Error> {
         self.queue_reset(id, error.code());
         self.floods.reset()?;
-        Ok(Step::Event(Event::Failed {
+        Ok(Progress::Event(Event::Failed {
             stream: StreamKey::outside(id),
             error,
         }))
@@ -163,10 +165,14 @@ impl Connection {
         request: &Request,
         is_end: bool,
         to_come: u64,
-        fields: &Fields,
+        fields: &FieldSection,
     ) -> StreamKey {
         let mut stream = self.new_stream(id, request.method);
-        stream.receiving = if is_end { Half::Done } else { Half::Body };
+        stream.receiving = if is_end {
+            HalfState::Done
+        } else {
+            HalfState::Body
+        };
         stream.to_come = to_come;
         //= rfc9218#4
         // Who knows of priorities and says none means the default.
@@ -185,8 +191,8 @@ impl Connection {
         Stream::new(
             id,
             method,
-            Inflow::new(size, max, self.now_ms),
-            Outflow::new(self.peer.window),
+            ReceiveWindow::new(size, max, self.now_ms),
+            SendWindow::new(self.peer.window),
         )
     }
 
@@ -194,13 +200,13 @@ impl Connection {
         &mut self,
         key: StreamKey,
         is_end: bool,
-        fields: &Fields,
+        fields: &FieldSection,
         problem: Option<Error>,
         head: &mut Head,
         text: &[u8],
-    ) -> Result<Step, Error> {
+    ) -> Result<Progress, Error> {
         let Some(stream) = self.streams.get_mut(key) else {
-            return Ok(Step::On);
+            return Ok(Progress::Continue);
         };
         let body = match problem {
             None => fields.response(head, text, stream.method, is_end),
@@ -208,18 +214,18 @@ impl Connection {
         };
         let body = match body {
             Ok(body) => body,
-            Err(error) => return self.fail_stream(key, error).map(Step::Event),
+            Err(error) => return self.fail_stream(key, error).map(Progress::Event),
         };
         if head.status < 200 {
             stream.interim += 1;
             if stream.interim > INTERIM_MAX {
                 return self
                     .fail_stream(key, Error::TooManyInterim)
-                    .map(Step::Event);
+                    .map(Progress::Event);
             }
-            return Ok(Step::Event(Event::Interim { stream: key }));
+            return Ok(Progress::Event(Event::Interim { stream: key }));
         }
-        stream.receiving = Half::Body;
+        stream.receiving = HalfState::Body;
         stream.to_come = match body {
             BodyKind::None => 0,
             BodyKind::Length(length) => length,
@@ -228,7 +234,7 @@ impl Connection {
         if is_end {
             self.end_receiving(key);
         }
-        Ok(Step::Event(Event::Response {
+        Ok(Progress::Event(Event::Response {
             stream: key,
             body,
             is_end,
@@ -241,11 +247,11 @@ impl Connection {
         &mut self,
         key: StreamKey,
         is_end: bool,
-        fields: &Fields,
+        fields: &FieldSection,
         problem: Option<Error>,
         head: &mut Head,
         text: &[u8],
-    ) -> Result<Step, Error> {
+    ) -> Result<Progress, Error> {
         let to_come = self.streams.get(key).map_or(0, |stream| stream.to_come);
         let problem = match problem {
             Some(error) => Some(error),
@@ -254,10 +260,10 @@ impl Connection {
             None => None,
         };
         if let Some(error) = problem {
-            return self.fail_stream(key, error).map(Step::Event);
+            return self.fail_stream(key, error).map(Progress::Event);
         }
         fields.trailers(head, text);
         self.end_receiving(key);
-        Ok(Step::Event(Event::Trailers { stream: key }))
+        Ok(Progress::Event(Event::Trailers { stream: key }))
     }
 }

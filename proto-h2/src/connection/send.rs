@@ -4,12 +4,12 @@ use weir_proto_h1::framing::has_no_body;
 use weir_proto_h1::{BodyKind, Edits, FieldId, Head, Method, Sink, Trailers};
 
 use super::{Connection, Role};
-use crate::code::Code;
+use crate::code::ErrorCode;
 use crate::config::TINY_DATA_BYTES;
-use crate::encode::{Block, Framing};
+use crate::encode::{BlockWriter, Framing};
 use crate::error::Error;
-use crate::frame::{END_HEADERS, END_STREAM, FrameHead, HEAD_BYTES, Kind};
-use crate::stream::{Half, NO_LENGTH, Stream, StreamKey};
+use crate::frame::{END_HEADERS, END_STREAM, FRAME_HEADER_BYTES, FrameHeader, FrameType};
+use crate::stream::{HalfState, NO_LENGTH, Stream, StreamKey};
 
 impl Connection {
     /// Opens a stream with the head of a request. `block` is what the spans of `head` are over; the
@@ -91,7 +91,7 @@ impl Connection {
     /// # Errors
     /// [`Error::StreamGone`]; [`Error::OutOfOrder`] when no final answer is due, for 101 and what is
     /// no 1xx.
-    pub fn interim<S: Sink>(
+    pub fn send_interim<S: Sink>(
         &mut self,
         sink: &mut S,
         key: StreamKey,
@@ -117,7 +117,7 @@ impl Connection {
         framing: &Framing<'_>,
     ) -> Result<Method, Error> {
         let stream = self.streams.get(key).ok_or(Error::StreamGone)?;
-        if self.role != Role::Server || stream.sending != Half::Head {
+        if self.role != Role::Server || stream.sending != HalfState::Head {
             return Err(Error::OutOfOrder);
         }
         let method = stream.method;
@@ -129,17 +129,17 @@ impl Connection {
     /// Says whether windows let any data of a stream through now. Unlike [`Connection::data_room`] it may be asked
     /// without having something to send.
     #[must_use]
-    pub fn is_shut(&self, key: StreamKey) -> bool {
-        let room = |stream: &Stream| stream.outflow.room().min(self.outflow.room());
+    pub fn is_send_blocked(&self, key: StreamKey) -> bool {
+        let room = |stream: &Stream| stream.send_window.room().min(self.send_window.room());
         self.streams.get(key).map_or(0, room) == 0
     }
 
     /// Says whether the window of a stream by itself would let data through, whatever that of the connection does.
     #[must_use]
-    pub fn is_awaited(&self, key: StreamKey) -> bool {
+    pub fn has_stream_window(&self, key: StreamKey) -> bool {
         self.streams
             .get(key)
-            .is_some_and(|stream| stream.outflow.room() > 0)
+            .is_some_and(|stream| stream.send_window.room() > 0)
     }
 
     /// How many bytes of data may be sent on a stream now, in one frame. When that is 0 the stream
@@ -149,11 +149,11 @@ impl Connection {
     #[inline]
     pub fn data_room(&mut self, key: StreamKey) -> usize {
         let frame = self.peer.frame_bytes_max as usize;
-        let connection = self.outflow.room();
+        let connection = self.send_window.room();
         let Some(stream) = self.streams.get_mut(key) else {
             return 0;
         };
-        let room = stream.outflow.room().min(connection).min(frame);
+        let room = stream.send_window.room().min(connection).min(frame);
         if room == 0 && !stream.is_stalled {
             stream.is_stalled = true;
             self.stalled += 1;
@@ -175,12 +175,12 @@ impl Connection {
         key: StreamKey,
         len: usize,
         is_end: bool,
-    ) -> Result<[u8; HEAD_BYTES], Error> {
+    ) -> Result<[u8; FRAME_HEADER_BYTES], Error> {
         let stream = self.streams.get_mut(key).ok_or(Error::StreamGone)?;
-        if stream.sending != Half::Body || (len == 0 && !is_end) {
+        if stream.sending != HalfState::Body || (len == 0 && !is_end) {
             return Err(Error::OutOfOrder);
         }
-        let window = stream.outflow.room().min(self.outflow.room());
+        let window = stream.send_window.room().min(self.send_window.room());
         if len > window.min(self.peer.frame_bytes_max as usize) {
             return Err(Error::NoRoom);
         }
@@ -193,8 +193,8 @@ impl Connection {
                 left => left,
             };
         }
-        stream.outflow.send(len);
-        self.outflow.send(len);
+        stream.send_window.send(len);
+        self.send_window.send(len);
         let is_cut_small = len == window && !is_end && len < TINY_DATA_BYTES as usize;
         self.floods.data_sent(is_cut_small);
         if stream.is_stalled {
@@ -204,9 +204,9 @@ impl Connection {
         if is_end {
             self.end_sending(key);
         }
-        let head = FrameHead {
+        let head = FrameHeader {
             len: len as u32,
-            kind: Kind::Data,
+            kind: FrameType::Data,
             flags: if is_end { END_STREAM } else { 0 },
             stream: key.id(),
         };
@@ -239,8 +239,8 @@ impl Connection {
         }
         let stream = self.streams.get(key).ok_or(Error::StreamGone)?;
         match (stream.sending, stream.to_send) {
-            (Half::Body, 0 | NO_LENGTH) => {}
-            (Half::Body, _) => return Err(Error::BodyUnderrun),
+            (HalfState::Body, 0 | NO_LENGTH) => {}
+            (HalfState::Body, _) => return Err(Error::BodyUnderrun),
             _ => return Err(Error::OutOfOrder),
         }
         self.begin_block().trailers(trailers);
@@ -250,7 +250,7 @@ impl Connection {
     }
 
     /// Ends a stream in both directions at once. One that is gone already stays so.
-    pub fn reset(&mut self, key: StreamKey, code: Code) {
+    pub fn reset(&mut self, key: StreamKey, code: ErrorCode) {
         if self.is_open(key) {
             self.queue_reset(key.id(), code);
             self.remove(key);
@@ -264,9 +264,9 @@ impl Connection {
     // After a whole answer a server may stop the request with NO_ERROR.
     pub fn release(&mut self, key: StreamKey) {
         let code = if self.role == Role::Server && self.is_sent(key) {
-            Code::NO_ERROR
+            ErrorCode::NO_ERROR
         } else {
-            Code::CANCEL
+            ErrorCode::CANCEL
         };
         self.reset(key, code);
     }
@@ -274,16 +274,16 @@ impl Connection {
     /// Our message has ended.
     fn end_sending(&mut self, key: StreamKey) {
         if let Some(stream) = self.streams.get_mut(key) {
-            stream.sending = Half::Done;
+            stream.sending = HalfState::Done;
         }
         self.floods.answered();
         self.settle(key);
     }
 
     /// Begins a field block in place of the last one.
-    fn begin_block(&mut self) -> Block<'_> {
+    fn begin_block(&mut self) -> BlockWriter<'_> {
         self.encoded.clear();
-        Block {
+        BlockWriter {
             encoder: &mut self.encoder,
             out: &mut self.encoded,
             target: &mut self.target,
@@ -296,14 +296,14 @@ impl Connection {
     fn put_section<S: Sink>(&mut self, sink: &mut S, id: u32, is_end: bool) {
         self.take_output(sink);
         let mut rest = self.encoded.as_slice();
-        let (mut kind, mut flags) = (Kind::Headers, if is_end { END_STREAM } else { 0 });
+        let (mut kind, mut flags) = (FrameType::Headers, if is_end { END_STREAM } else { 0 });
         loop {
             let len = rest.len().min(self.peer.frame_bytes_max as usize);
             let (fragment, tail) = rest.split_at_checked(len).unwrap_or_default();
             if tail.is_empty() {
                 flags |= END_HEADERS;
             }
-            let head = FrameHead {
+            let head = FrameHeader {
                 len: len as u32,
                 kind,
                 flags,
@@ -314,14 +314,18 @@ impl Connection {
             if tail.is_empty() {
                 return;
             }
-            (rest, kind, flags) = (tail, Kind::Continuation, 0);
+            (rest, kind, flags) = (tail, FrameType::Continuation, 0);
         }
     }
 }
 
 /// Notes how long our message will be.
 fn begin_body(stream: &mut Stream, body: BodyKind, is_end: bool) {
-    stream.sending = if is_end { Half::Done } else { Half::Body };
+    stream.sending = if is_end {
+        HalfState::Done
+    } else {
+        HalfState::Body
+    };
     stream.to_send = match body {
         BodyKind::Length(length) => length,
         _ => NO_LENGTH,

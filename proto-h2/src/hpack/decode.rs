@@ -4,10 +4,10 @@ use alloc::vec::Vec;
 
 use weir_proto_h1::{FieldId, Span};
 
+use super::dynamic_table::DynamicTable;
 use super::error::Error;
-use super::label::{Label, Pseudo, is_name, is_value};
-use super::table::Table;
-use super::{FIELD_OVERHEAD_BYTES, fixed, huffman, integer};
+use super::name::{NameId, PseudoField, is_name, is_value};
+use super::{FIELD_OVERHEAD_BYTES, huffman, integer, static_table};
 
 /// Table sizes at the front of one block: the lowest since the last block, and the last (RFC 7541,
 /// section 4.2).
@@ -20,7 +20,7 @@ const BOMB_FACTOR: usize = 16;
 /// Decodes the blocks that one peer sends, in their order.
 #[derive(Clone, Debug)]
 pub struct Decoder {
-    table: Table,
+    table: DynamicTable,
     /// What the peer has agreed to.
     table_bytes_max: u32,
     /// Says that the next block has to begin with a table size.
@@ -30,10 +30,10 @@ pub struct Decoder {
 /// One field of a block. The spans are over the text that was passed to [`Decoder::decode`], the
 /// value right behind the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decoded {
+pub struct DecodedField {
     /// Which field of the start line it is; none for those of the names that are not defined, which
     /// begin with a colon too.
-    pub pseudo: Option<Pseudo>,
+    pub pseudo: Option<PseudoField>,
     /// The name, when it is known.
     pub id: FieldId,
     /// The name as received.
@@ -50,7 +50,7 @@ pub struct Decoded {
 
 /// What became of a block that could be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome<E> {
+pub enum BlockOutcome<E> {
     /// Every field was passed on.
     Complete {
         /// Names and values with 32 bytes for each field (RFC 9113, section 6.5.2).
@@ -68,7 +68,7 @@ impl Decoder {
     #[must_use]
     pub fn new(table_bytes_max: u32) -> Self {
         Self {
-            table: Table::new(table_bytes_max),
+            table: DynamicTable::new(table_bytes_max),
             table_bytes_max,
             expects_table_size: false,
         }
@@ -83,8 +83,8 @@ impl Decoder {
     }
 
     /// Gives back memory that the table does not need now.
-    pub fn rest(&mut self) {
-        self.table.rest();
+    pub fn release_memory(&mut self) {
+        self.table.release_memory();
     }
 
     /// Decodes one complete block. Names and values are appended to `text`, and each field is
@@ -103,9 +103,9 @@ impl Decoder {
         block: &[u8],
         text: &mut Vec<u8>,
         list_bytes_max: u32,
-        each: impl FnMut(&[u8], Decoded) -> Result<(), E>,
-    ) -> Result<Outcome<E>, Error> {
-        let mut fields = Fields {
+        each: impl FnMut(&[u8], DecodedField) -> Result<(), E>,
+    ) -> Result<BlockOutcome<E>, Error> {
+        let mut fields = FieldSink {
             text,
             each,
             list_bytes_max: list_bytes_max as usize,
@@ -157,23 +157,23 @@ impl Decoder {
 
     /// A field that is in a table (RFC 7541, section 6.1).
     #[inline]
-    fn indexed<E, F>(&self, index: usize, fields: &mut Fields<'_, F, E>) -> Result<(), Error>
+    fn indexed<E, F>(&self, index: usize, fields: &mut FieldSink<'_, F, E>) -> Result<(), Error>
     where
-        F: FnMut(&[u8], Decoded) -> Result<(), E>,
+        F: FnMut(&[u8], DecodedField) -> Result<(), E>,
     {
         let start = fields.text.len();
-        if let Some(index) = index.checked_sub(fixed::LEN + 1) {
+        if let Some(index) = index.checked_sub(static_table::LEN + 1) {
             let entry = self.table.get(index).ok_or(Error::BadIndex)?;
             if fields.has_room(entry.text_len())? {
                 fields.text.extend_from_slice(self.table.text(entry));
-                let (name_len, label) = (entry.name_len(), entry.label);
-                fields.pass_on(start, name_len, label, false, entry.is_valid);
+                let (name_len, name_id) = (entry.name_len(), entry.name_id);
+                fields.pass_on(start, name_len, name_id, false, entry.is_valid);
             }
         } else {
-            let entry = fixed::get(index).ok_or(Error::BadIndex)?;
+            let entry = static_table::get(index).ok_or(Error::BadIndex)?;
             if fields.has_room(entry.text.len())? {
                 fields.text.extend_from_slice(entry.text);
-                fields.pass_on(start, entry.name_len, entry.label, false, true);
+                fields.pass_on(start, entry.name_len, entry.name_id, false, true);
             }
         }
         Ok(())
@@ -186,21 +186,21 @@ impl Decoder {
         first: u8,
         mask: u8,
         rest: &'b [u8],
-        fields: &mut Fields<'_, F, E>,
+        fields: &mut FieldSink<'_, F, E>,
     ) -> Result<&'b [u8], Error>
     where
-        F: FnMut(&[u8], Decoded) -> Result<(), E>,
+        F: FnMut(&[u8], DecodedField) -> Result<(), E>,
     {
         let start = fields.text.len();
         let (index, mut rest) = integer::read(first, mask, rest)?;
-        let (label, is_valid_name);
+        let (name_id, is_valid_name);
         if index == 0 {
             rest = string(rest, fields.text)?;
             let name = fields.text.get(start..).unwrap_or_default();
-            (label, is_valid_name) = (Label::of(name), is_name(name));
+            (name_id, is_valid_name) = (NameId::of(name), is_name(name));
         } else {
             let (name, known, is_valid) = self.name(index)?;
-            (label, is_valid_name) = (known, is_valid || is_name(name));
+            (name_id, is_valid_name) = (known, is_valid || is_name(name));
             fields.text.extend_from_slice(name);
         }
         let name_end = fields.text.len();
@@ -209,11 +209,11 @@ impl Decoder {
         let is_valid = is_valid_name && is_value(value);
         if mask == 0x3f {
             let name = fields.text.get(start..name_end).unwrap_or_default();
-            self.table.insert(name, value, label, is_valid);
+            self.table.insert(name, value, name_id, is_valid);
         }
         if fields.has_room(fields.text.len() - start)? {
             let is_sensitive = mask == 0x0f && first & 0x10 != 0;
-            fields.pass_on(start, name_end - start, label, is_sensitive, is_valid);
+            fields.pass_on(start, name_end - start, name_id, is_sensitive, is_valid);
         } else {
             fields.text.truncate(start);
         }
@@ -221,14 +221,14 @@ impl Decoder {
     }
 
     /// The name of an entry, what is known of it, and whether the entry holds only what it may.
-    fn name(&self, index: usize) -> Result<(&[u8], Label, bool), Error> {
-        if let Some(entry) = fixed::get(index) {
-            return Ok((entry.name(), entry.label, true));
+    fn name(&self, index: usize) -> Result<(&[u8], NameId, bool), Error> {
+        if let Some(entry) = static_table::get(index) {
+            return Ok((entry.name(), entry.name_id, true));
         }
         // 0 becomes a number that no table reaches.
-        let entry = self.table.get(index.wrapping_sub(fixed::LEN + 1));
+        let entry = self.table.get(index.wrapping_sub(static_table::LEN + 1));
         let entry = entry.ok_or(Error::BadIndex)?;
-        Ok((self.table.name(entry), entry.label, entry.is_valid))
+        Ok((self.table.name(entry), entry.name_id, entry.is_valid))
     }
 }
 
@@ -246,7 +246,7 @@ fn string<'b>(block: &'b [u8], text: &mut Vec<u8>) -> Result<&'b [u8], Error> {
 }
 
 /// Where the fields of a block go.
-struct Fields<'t, F, E> {
+struct FieldSink<'t, F, E> {
     text: &'t mut Vec<u8>,
     each: F,
     list_bytes_max: usize,
@@ -257,7 +257,7 @@ struct Fields<'t, F, E> {
     refused: Option<E>,
 }
 
-impl<E, F: FnMut(&[u8], Decoded) -> Result<(), E>> Fields<'_, F, E> {
+impl<E, F: FnMut(&[u8], DecodedField) -> Result<(), E>> FieldSink<'_, F, E> {
     /// Counts a field; says whether it is still wanted.
     #[inline]
     fn has_room(&mut self, len: usize) -> Result<bool, Error> {
@@ -286,13 +286,13 @@ impl<E, F: FnMut(&[u8], Decoded) -> Result<(), E>> Fields<'_, F, E> {
         &mut self,
         start: usize,
         name_len: usize,
-        label: Label,
+        name_id: NameId,
         is_sensitive: bool,
         is_valid: bool,
     ) {
-        let field = Decoded {
-            pseudo: label.pseudo,
-            id: label.id,
+        let field = DecodedField {
+            pseudo: name_id.pseudo,
+            id: name_id.id,
             name: Span::new(start, start + name_len),
             value: Span::new(start + name_len, self.text.len()),
             is_sensitive,
@@ -304,11 +304,11 @@ impl<E, F: FnMut(&[u8], Decoded) -> Result<(), E>> Fields<'_, F, E> {
         }
     }
 
-    fn outcome(self) -> Outcome<E> {
+    fn outcome(self) -> BlockOutcome<E> {
         match self.refused {
-            Some(why) => Outcome::Refused(why),
-            None if self.lost > 0 => Outcome::TooLarge,
-            None => Outcome::Complete {
+            Some(why) => BlockOutcome::Refused(why),
+            None if self.lost > 0 => BlockOutcome::TooLarge,
+            None => BlockOutcome::Complete {
                 list_bytes: (self.list_bytes_max - self.room) as u32,
             },
         }

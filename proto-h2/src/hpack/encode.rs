@@ -4,22 +4,22 @@ use alloc::vec::Vec;
 
 use weir_proto_h1::FieldId;
 
-use super::label::{CODES, Label, Pseudo};
-use super::table::{Entry, Table};
-use super::{TABLE_BYTES, fixed, huffman, integer};
+use super::dynamic_table::{DynamicEntry, DynamicTable};
+use super::name::{NAME_CODES, NameId, PseudoField};
+use super::{TABLE_BYTES, huffman, integer, static_table};
 
 /// The name of a field to encode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Name<'a> {
+pub enum FieldName<'a> {
     /// A field of the start line.
-    Pseudo(Pseudo),
+    PseudoField(PseudoField),
     /// A known name; not [`FieldId::Other`].
     Known(FieldId),
     /// Any other name, in any case: it is written in lower case.
     Text(&'a [u8]),
 }
 
-impl<'a> Name<'a> {
+impl<'a> FieldName<'a> {
     /// The name of a field of a head.
     #[inline]
     #[must_use]
@@ -55,12 +55,12 @@ impl Indexing {
     /// a connection is indexed; what may be, when it is seen again; what tells messages apart, and
     /// large values, are not; what authenticates somebody never is.
     #[must_use]
-    pub fn of(name: Name<'_>, value: &[u8]) -> Self {
+    pub fn of(name: FieldName<'_>, value: &[u8]) -> Self {
         let indexing = match name {
-            Name::Pseudo(Pseudo::Path) => Self::NoIndex,
-            Name::Pseudo(_) => Self::Index,
-            Name::Known(id) => Self::of_known(id, value.len()),
-            Name::Text(_) => Self::IfRepeated,
+            FieldName::PseudoField(PseudoField::Path) => Self::NoIndex,
+            FieldName::PseudoField(_) => Self::Index,
+            FieldName::Known(id) => Self::of_known(id, value.len()),
+            FieldName::Text(_) => Self::IfRepeated,
         };
         match indexing {
             Self::Index | Self::IfRepeated if value.len() > VALUE_BYTES_MAX => Self::NoIndex,
@@ -112,7 +112,7 @@ impl Indexing {
 /// Encodes the blocks that one peer receives, in their order.
 #[derive(Clone, Debug)]
 pub struct Encoder {
-    table: Table,
+    table: DynamicTable,
     /// The lowest table size since the last block, if the peer has to be told.
     lowest: Option<u32>,
     /// How many entries were ever put in, wrapping: an entry's number is the count before it. The
@@ -150,7 +150,7 @@ impl Encoder {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            table: Table::new(TABLE_BYTES),
+            table: DynamicTable::new(TABLE_BYTES),
             lowest: None,
             count: 0,
             fields: [0; FIELD_SLOTS],
@@ -172,44 +172,56 @@ impl Encoder {
     }
 
     /// Gives back memory that the table does not need now.
-    pub fn rest(&mut self) {
-        self.table.rest();
+    pub fn release_memory(&mut self) {
+        self.table.release_memory();
         self.name = Vec::new();
     }
 
     /// Appends a field to the block that is being made. A block is made at once, by this encoder
     /// alone; its bytes come to stand in `out` because a frame says its length before them.
     #[inline]
-    pub fn encode(&mut self, out: &mut Vec<u8>, name: Name<'_>, value: &[u8], indexing: Indexing) {
+    pub fn encode(
+        &mut self,
+        out: &mut Vec<u8>,
+        name: FieldName<'_>,
+        value: &[u8],
+        indexing: Indexing,
+    ) {
         // Most fields are the same as last time, and this is all there is to do for them.
-        if let (Name::Known(id), Indexing::Index | Indexing::IfRepeated) = (name, indexing)
+        if let (FieldName::Known(id), Indexing::Index | Indexing::IfRepeated) = (name, indexing)
             && self.lowest.is_none()
             && let Some((newer, entry)) = self.newest_in(id as u8)
             && entry.code == id as u8
             && self.table.value(entry) == value
         {
-            return integer::write(out, INDEXED, 0x7f, fixed::LEN + 1 + newer);
+            return integer::write(out, INDEXED, 0x7f, static_table::LEN + 1 + newer);
         }
         self.encode_any(out, name, value, indexing);
     }
 
-    fn encode_any(&mut self, out: &mut Vec<u8>, name: Name<'_>, value: &[u8], indexing: Indexing) {
-        debug_assert_ne!(name, Name::Known(FieldId::Other), "that is no name");
+    fn encode_any(
+        &mut self,
+        out: &mut Vec<u8>,
+        name: FieldName<'_>,
+        value: &[u8],
+        indexing: Indexing,
+    ) {
+        debug_assert_ne!(name, FieldName::Known(FieldId::Other), "that is no name");
         if self.lowest.is_some() {
             self.table_sizes(out);
         }
-        if let Name::Pseudo(pseudo) = name
-            && let index @ 1.. = fixed::pseudo_field(pseudo, value)
+        if let FieldName::PseudoField(pseudo) = name
+            && let index @ 1.. = static_table::pseudo_field(pseudo, value)
         {
             return out.push(INDEXED | index as u8);
         }
-        let key = Key::of(name);
+        let key = NameKey::of(name);
         if let Indexing::NoIndex | Indexing::Never = indexing {
             return self.spell_out(out, &key, value, indexing);
         }
         match self.newest_of(&key) {
             Some((newer, entry)) if self.table.value(entry) == value => {
-                integer::write(out, INDEXED, 0x7f, fixed::LEN + 1 + newer);
+                integer::write(out, INDEXED, 0x7f, static_table::LEN + 1 + newer);
             }
             _ => self.search(out, &key, value, indexing),
         }
@@ -230,7 +242,7 @@ impl Encoder {
 
     /// Finds a field in what is left to be searched, or puts it there.
     #[inline(never)]
-    fn search(&mut self, out: &mut Vec<u8>, key: &Key<'_>, value: &[u8], indexing: Indexing) {
+    fn search(&mut self, out: &mut Vec<u8>, key: &NameKey<'_>, value: &[u8], indexing: Indexing) {
         if key.code == FieldId::AcceptEncoding as u8 && value == b"gzip, deflate" {
             return out.push(INDEXED | 16);
         }
@@ -240,7 +252,7 @@ impl Encoder {
             if let Some(newest) = self.names.get_mut(usize::from(key.slot)) {
                 *newest = number;
             }
-            return integer::write(out, INDEXED, 0x7f, fixed::LEN + 1 + newer);
+            return integer::write(out, INDEXED, 0x7f, static_table::LEN + 1 + newer);
         }
         if indexing == Indexing::IfRepeated && !self.is_repeated(hash) {
             return self.spell_out(out, key, value, Indexing::NoIndex);
@@ -250,7 +262,7 @@ impl Encoder {
     }
 
     /// Finds a whole field among the entries of its hash: how many are newer, and its number.
-    fn find(&self, hash: u64, key: &Key<'_>, value: &[u8]) -> Option<(usize, u8)> {
+    fn find(&self, hash: u64, key: &NameKey<'_>, value: &[u8]) -> Option<(usize, u8)> {
         let mut number = *self.fields.get(field_slot(hash))?;
         let (mut newer, mut entry) = self.entry(number)?;
         loop {
@@ -283,7 +295,7 @@ impl Encoder {
         false
     }
 
-    fn insert(&mut self, key: &Key<'_>, value: &[u8], hash: u64) {
+    fn insert(&mut self, key: &NameKey<'_>, value: &[u8], hash: u64) {
         if let Some(newest) = self.fields.get_mut(field_slot(hash))
             && let Some(older) = self.older.get_mut(usize::from(self.count) % ENTRIES_MAX)
         {
@@ -294,14 +306,20 @@ impl Encoder {
         }
         self.count = self.count.wrapping_add(1);
         key.lower(&mut self.name);
-        let label = key.label();
-        self.table.insert(&self.name, value, label, true);
+        let name_id = key.name_id();
+        self.table.insert(&self.name, value, name_id, true);
     }
 
     /// Writes a field that is not looked for. A known name that the peer does not have yet goes into
     /// its table with this value, so that it is spelt out once.
     #[inline]
-    fn spell_out(&mut self, out: &mut Vec<u8>, key: &Key<'_>, value: &[u8], indexing: Indexing) {
+    fn spell_out(
+        &mut self,
+        out: &mut Vec<u8>,
+        key: &NameKey<'_>,
+        value: &[u8],
+        indexing: Indexing,
+    ) {
         let index = self.name_index(key);
         if indexing == Indexing::Never {
             self.literal(out, NEVER_INDEXED, 0x0f, index, key, value);
@@ -320,7 +338,7 @@ impl Encoder {
         pattern: u8,
         mask: u8,
         name_index: usize,
-        key: &Key<'_>,
+        key: &NameKey<'_>,
         value: &[u8],
     ) {
         integer::write(out, pattern, mask, name_index);
@@ -333,30 +351,30 @@ impl Encoder {
 
     /// The index of a name; 0 if no table has it.
     #[inline]
-    fn name_index(&self, key: &Key<'_>) -> usize {
+    fn name_index(&self, key: &NameKey<'_>) -> usize {
         match key.fixed_name() {
             0 => self
                 .newest_of(key)
-                .map_or(0, |(newer, _)| fixed::LEN + 1 + newer),
+                .map_or(0, |(newer, _)| static_table::LEN + 1 + newer),
             index => index,
         }
     }
 
     /// Finds the newest entry of a name, or the one that was used last, and how many are newer.
     #[inline]
-    fn newest_of(&self, key: &Key<'_>) -> Option<(usize, &Entry)> {
+    fn newest_of(&self, key: &NameKey<'_>) -> Option<(usize, &DynamicEntry)> {
         let (newer, entry) = self.newest_in(key.slot)?;
         key.is_name_of(entry, &self.table).then_some((newer, entry))
     }
 
     #[inline]
-    fn newest_in(&self, slot: u8) -> Option<(usize, &Entry)> {
+    fn newest_in(&self, slot: u8) -> Option<(usize, &DynamicEntry)> {
         self.entry(*self.names.get(usize::from(slot))?)
     }
 
     /// Finds an entry by its number, if it is still there, and how many are newer.
     #[inline]
-    fn entry(&self, number: u8) -> Option<(usize, &Entry)> {
+    fn entry(&self, number: u8) -> Option<(usize, &DynamicEntry)> {
         let newer = usize::from(self.count.wrapping_sub(number).wrapping_sub(1));
         Some((newer, self.table.get(newer)?))
     }
@@ -369,42 +387,44 @@ const WITHOUT_INDEXING: u8 = 0x00;
 const NEVER_INDEXED: u8 = 0x10;
 
 /// A name as it is looked up.
-struct Key<'a> {
-    name: Name<'a>,
+struct NameKey<'a> {
+    name: FieldName<'a>,
     /// The code of its label.
     code: u8,
     /// Where its newest entry is noted.
     slot: u8,
 }
 
-impl<'a> Key<'a> {
+impl<'a> NameKey<'a> {
     #[inline]
-    fn of(name: Name<'a>) -> Self {
+    fn of(name: FieldName<'a>) -> Self {
         let (code, slot) = match name {
-            Name::Pseudo(pseudo) => (Label::pseudo(pseudo).code(), Label::pseudo(pseudo).code()),
-            Name::Known(id) => (id as u8, id as u8),
-            Name::Text(text) => {
-                let slots = NAME_SLOTS as u64 - u64::from(CODES);
+            FieldName::PseudoField(pseudo) => {
+                (NameId::pseudo(pseudo).code(), NameId::pseudo(pseudo).code())
+            }
+            FieldName::Known(id) => (id as u8, id as u8),
+            FieldName::Text(text) => {
+                let slots = NAME_SLOTS as u64 - u64::from(NAME_CODES);
                 let hash = hash::<0x20>(text, text.len() as u64) >> 32;
-                (0, CODES + (hash % slots) as u8)
+                (0, NAME_CODES + (hash % slots) as u8)
             }
         };
         Self { name, code, slot }
     }
 
-    const fn label(&self) -> Label {
+    const fn name_id(&self) -> NameId {
         match self.name {
-            Name::Pseudo(pseudo) => Label::pseudo(pseudo),
-            Name::Known(id) => Label::field(id),
-            Name::Text(_) => Label::UNKNOWN,
+            FieldName::PseudoField(pseudo) => NameId::pseudo(pseudo),
+            FieldName::Known(id) => NameId::field(id),
+            FieldName::Text(_) => NameId::UNKNOWN,
         }
     }
 
     #[inline]
-    fn is_name_of(&self, entry: &Entry, table: &Table) -> bool {
+    fn is_name_of(&self, entry: &DynamicEntry, table: &DynamicTable) -> bool {
         entry.code == self.code
             && match self.name {
-                Name::Text(text) => {
+                FieldName::Text(text) => {
                     let name = table.name(entry);
                     name == text || name.eq_ignore_ascii_case(text)
                 }
@@ -415,9 +435,9 @@ impl<'a> Key<'a> {
     /// The first index of the name in the static table; 0 if it is not there.
     fn fixed_name(&self) -> usize {
         match self.name {
-            Name::Pseudo(pseudo) => fixed::pseudo_index(pseudo),
-            Name::Known(id) => fixed::name_index(id),
-            Name::Text(text) => fixed::unlisted_index(text),
+            FieldName::PseudoField(pseudo) => static_table::pseudo_index(pseudo),
+            FieldName::Known(id) => static_table::name_index(id),
+            FieldName::Text(text) => static_table::unlisted_index(text),
         }
     }
 
@@ -425,9 +445,9 @@ impl<'a> Key<'a> {
     fn lower(&self, out: &mut Vec<u8>) {
         out.clear();
         out.extend_from_slice(match self.name {
-            Name::Pseudo(pseudo) => pseudo.name().as_bytes(),
-            Name::Known(id) => id.name().as_bytes(),
-            Name::Text(text) => text,
+            FieldName::PseudoField(pseudo) => pseudo.name().as_bytes(),
+            FieldName::Known(id) => id.name().as_bytes(),
+            FieldName::Text(text) => text,
         });
         out.make_ascii_lowercase();
     }

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::error::Error;
 use super::integer;
 
-/// Bits of each symbol's code. The last is EOS, which no string may hold.
+/// BitReader of each symbol's code. The last is EOS, which no string may hold.
 #[rustfmt::skip]
 const LENGTHS: [u8; 257] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28,
@@ -35,7 +35,7 @@ const EOS: usize = 256;
 const LENGTH_MAX: usize = 30;
 
 /// The code in the order of its words, and where each length begins.
-struct Canonical {
+struct CanonicalCode {
     /// The symbols by length, then by value.
     symbols: [u16; 257],
     /// The first code word of each length.
@@ -44,7 +44,7 @@ struct Canonical {
     shorter: [u32; LENGTH_MAX + 2],
 }
 
-impl Canonical {
+impl CanonicalCode {
     /// The symbol of a code word; none if words that begin like it are longer.
     fn symbol(&self, word: u32, len: usize) -> Option<u16> {
         let place = word.checked_sub(*self.first.get(len)?)? + self.shorter.get(len)?;
@@ -55,14 +55,14 @@ impl Canonical {
     }
 }
 
-static CANONICAL: Canonical = canonical();
+static CANONICAL: CanonicalCode = canonical();
 
 #[expect(
     clippy::indexing_slicing,
     reason = "evaluated by the compiler, which checks it"
 )]
-const fn canonical() -> Canonical {
-    let mut it = Canonical {
+const fn canonical() -> CanonicalCode {
+    let mut it = CanonicalCode {
         symbols: [0; 257],
         first: [0; LENGTH_MAX + 2],
         shorter: [0; LENGTH_MAX + 2],
@@ -89,7 +89,7 @@ const fn canonical() -> Canonical {
 
 /// A symbol's code word, in the low bits, and its length.
 #[derive(Clone, Copy)]
-struct Word {
+struct CodeWord {
     bits: u32,
     len: u32,
 }
@@ -98,14 +98,14 @@ struct Word {
     clippy::indexing_slicing,
     reason = "evaluated by the compiler, which checks it"
 )]
-static WORDS: [Word; 256] = {
+static CODE_WORDS: [CodeWord; 256] = {
     let canonical = canonical();
-    let mut words = [Word { bits: 0, len: 0 }; 256];
+    let mut words = [CodeWord { bits: 0, len: 0 }; 256];
     let mut at = 0;
     while at < 256 {
         let symbol = canonical.symbols[at] as usize;
         let len = LENGTHS[symbol] as usize;
-        words[symbol] = Word {
+        words[symbol] = CodeWord {
             bits: canonical.first[len] + at as u32 - canonical.shorter[len],
             len: len as u32,
         };
@@ -114,21 +114,21 @@ static WORDS: [Word; 256] = {
     words
 };
 
-/// Bits that one look at the decoding table takes in.
-const LOOK: usize = 12;
+/// BitReader that one look at the decoding table takes in.
+const LOOKUP_BITS: usize = 12;
 
 /// What the first bits of the input say: one or two symbols, or that the word is longer.
 #[derive(Clone, Copy)]
-struct Step {
+struct Lookup {
     /// The symbols, the first one in the low byte.
     symbols: u16,
-    /// Bits that they take; 0 if the word is longer than a look.
+    /// BitReader that they take; 0 if the word is longer than a look.
     len: u8,
-    /// Bits of the symbols themselves: 8 or 16.
+    /// BitReader of the symbols themselves: 8 or 16.
     width: u8,
 }
 
-impl Step {
+impl Lookup {
     const LONGER: Self = Self {
         symbols: 0,
         len: 0,
@@ -140,16 +140,16 @@ impl Step {
     clippy::indexing_slicing,
     reason = "evaluated by the compiler, which checks it"
 )]
-static STEPS: [Step; 1 << LOOK] = {
+static LOOKUPS: [Lookup; 1 << LOOKUP_BITS] = {
     let canonical = canonical();
-    let mut steps = [Step::LONGER; 1 << LOOK];
+    let mut steps = [Lookup::LONGER; 1 << LOOKUP_BITS];
     let (mut at, mut place) = (0, 0);
-    while LENGTHS[canonical.symbols[at] as usize] as usize <= LOOK {
+    while LENGTHS[canonical.symbols[at] as usize] as usize <= LOOKUP_BITS {
         let symbol = canonical.symbols[at];
         let len = LENGTHS[symbol as usize];
-        let end = place + (1 << (LOOK - len as usize));
+        let end = place + (1 << (LOOKUP_BITS - len as usize));
         while place < end {
-            steps[place] = Step {
+            steps[place] = Lookup {
                 symbols: symbol,
                 len,
                 width: 8,
@@ -158,14 +158,17 @@ static STEPS: [Step; 1 << LOOK] = {
         }
         at += 1;
     }
-    assert!(place >> (LOOK - 8) == 0xff, "longer words begin with ones");
+    assert!(
+        place >> (LOOKUP_BITS - 8) == 0xff,
+        "longer words begin with ones"
+    );
     let single = steps;
     let mut place = 0;
     while place < single.len() {
         let one = single[place];
-        let two = single[place << one.len & ((1 << LOOK) - 1)];
-        if one.len != 0 && two.len != 0 && (one.len + two.len) as usize <= LOOK {
-            steps[place] = Step {
+        let two = single[place << one.len & ((1 << LOOKUP_BITS) - 1)];
+        if one.len != 0 && two.len != 0 && (one.len + two.len) as usize <= LOOKUP_BITS {
+            steps[place] = Lookup {
                 symbols: one.symbols | two.symbols << 8,
                 len: one.len + two.len,
                 width: 16,
@@ -176,9 +179,9 @@ static STEPS: [Step; 1 << LOOK] = {
     steps
 };
 
-/// Bits of the input, from the highest of a word on, and behind the last of them ones, as padding
+/// BitReader of the input, from the highest of a word on, and behind the last of them ones, as padding
 /// is.
-struct Bits<'i> {
+struct BitReader<'i> {
     word: u64,
     /// How many are of the input. Below 0, symbols were made of bits that are not there.
     count: i32,
@@ -187,7 +190,7 @@ struct Bits<'i> {
     last: u64,
 }
 
-impl<'i> Bits<'i> {
+impl<'i> BitReader<'i> {
     fn new(input: &'i [u8]) -> Self {
         let last = match input.last_chunk::<8>() {
             Some(chunk) => u64::from_be_bytes(*chunk),
@@ -226,11 +229,11 @@ impl<'i> Bits<'i> {
     }
 
     #[inline]
-    fn step(&self) -> Step {
-        STEPS
-            .get((self.word >> (64 - LOOK)) as usize)
+    fn step(&self) -> Lookup {
+        LOOKUPS
+            .get((self.word >> (64 - LOOKUP_BITS)) as usize)
             .copied()
-            .unwrap_or(Step::LONGER)
+            .unwrap_or(Lookup::LONGER)
     }
 
     #[inline]
@@ -250,7 +253,7 @@ impl<'i> Bits<'i> {
     /// makes of the bits.
     #[cold]
     fn long(&mut self) -> Option<u8> {
-        for len in LOOK + 1..=LENGTH_MAX {
+        for len in LOOKUP_BITS + 1..=LENGTH_MAX {
             let word = (self.word >> (64 - len)) as u32;
             if let Some(symbol) = CANONICAL.symbol(word, len) {
                 self.take(len as u8);
@@ -263,11 +266,11 @@ impl<'i> Bits<'i> {
 
 /// Decodes a string and appends it.
 pub(super) fn decode(input: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
-    let mut bits = Bits::new(input);
+    let mut bits = BitReader::new(input);
     loop {
         bits.fill();
         // Four looks take 48 bits at most and give eight symbols at most.
-        let (mut symbols, mut width, mut last) = (0, 0, Step::LONGER);
+        let (mut symbols, mut width, mut last) = (0, 0, Lookup::LONGER);
         for _ in 0..4 {
             last = bits.step();
             symbols |= u64::from(last.symbols) << (width & 63);
@@ -298,11 +301,11 @@ fn len(text: &[u8]) -> usize {
 }
 
 #[inline]
-fn word(byte: u8) -> Word {
-    WORDS
+fn word(byte: u8) -> CodeWord {
+    CODE_WORDS
         .get(usize::from(byte))
         .copied()
-        .unwrap_or(Word { bits: 0, len: 0 })
+        .unwrap_or(CodeWord { bits: 0, len: 0 })
 }
 
 /// Encodes a string and appends it.

@@ -4,9 +4,9 @@
 //! |---|---|
 //! | `decode` | [`Decoder`]: a block to fields |
 //! | `encode` | [`Encoder`]: fields to a block; what is worth a place in the peer's table |
-//! | `label` | which names are known: [`Pseudo`] |
-//! | `fixed` | the static table |
-//! | `table` | the dynamic table |
+//! | `name` | which names are known: [`PseudoField`] |
+//! | `static_table` | the static table |
+//! | `dynamic_table` | the dynamic table |
 //! | `huffman`, `integer` | the two codes that everything is written in |
 //! | `error` | [`Error`]: why a block cannot be read |
 //!
@@ -16,10 +16,10 @@
 //!
 //! ```
 //! use weir_proto_h1::FieldId;
-//! use weir_proto_h2::hpack::{Decoder, Encoder, Indexing, Name, Outcome, TABLE_BYTES};
+//! use weir_proto_h2::hpack::{Decoder, Encoder, Indexing, FieldName, BlockOutcome, TABLE_BYTES};
 //!
 //! let (mut encoder, mut block) = (Encoder::new(), Vec::new());
-//! let name = Name::Known(FieldId::UserAgent);
+//! let name = FieldName::Known(FieldId::UserAgent);
 //! encoder.encode(&mut block, name, b"pace/1", Indexing::of(name, b"pace/1"));
 //!
 //! let (mut decoder, mut text) = (Decoder::new(TABLE_BYTES), Vec::new());
@@ -29,22 +29,22 @@
 //!     assert_eq!(field.value.get(text), b"pace/1");
 //!     Ok::<(), ()>(())
 //! });
-//! assert_eq!(outcome, Ok(Outcome::Complete { list_bytes: 10 + 6 + 32 }));
+//! assert_eq!(outcome, Ok(BlockOutcome::Complete { list_bytes: 10 + 6 + 32 }));
 //! ```
 
 mod decode;
+mod dynamic_table;
 mod encode;
 mod error;
-mod fixed;
 mod huffman;
 mod integer;
-mod label;
-mod table;
+mod name;
+mod static_table;
 
-pub use decode::{Decoded, Decoder, Outcome};
-pub use encode::{Encoder, Indexing, Name};
+pub use decode::{BlockOutcome, DecodedField, Decoder};
+pub use encode::{Encoder, FieldName, Indexing};
 pub use error::Error;
-pub use label::Pseudo;
+pub use name::PseudoField;
 
 /// Bytes of a dynamic table before any setting says otherwise (RFC 9113, section 6.5.2).
 pub const TABLE_BYTES: u32 = 4096;

@@ -8,7 +8,7 @@ use h2::server::{Builder, SendResponse};
 use http::{Request, Response};
 use tokio::io::duplex;
 use weir_proto_h1::{BodyKind, Edits, Method, Span};
-use weir_proto_h2::{Code, Config, Connection, Event, Framing, StreamKey};
+use weir_proto_h2::{Config, Connection, ErrorCode, Event, Framing, StreamKey};
 
 use crate::our_server::{map, pairs, sorted};
 use crate::ours::{Message, Ours, Outgoing, head_of};
@@ -135,17 +135,17 @@ async fn ask_all(plan: &Plan, io: tokio::io::DuplexStream) {
     (ours.read_max, ours.is_lazy) = (plan.read_max, plan.is_lazy);
     let mut left: Vec<&Exchange> = plan.exchanges.iter().rev().collect();
     let mut asked: BTreeMap<StreamKey, (&Exchange, u16)> = BTreeMap::new();
-    let mut is_met = false;
+    let mut has_peer_settings = false;
     loop {
-        while is_met && ours.connection.can_open() {
+        while has_peer_settings && ours.connection.can_open() {
             let Some(exchange) = left.pop() else {
                 break;
             };
             asked.insert(open(&mut ours, exchange), (exchange, 0));
         }
-        if left.is_empty() && is_met {
+        if left.is_empty() && has_peer_settings {
             ours.connection.shut_down();
-            if ours.connection.is_over() {
+            if ours.connection.is_finished() {
                 break;
             }
         }
@@ -153,12 +153,12 @@ async fn ask_all(plan: &Plan, io: tokio::io::DuplexStream) {
         assert!(!events.is_empty(), "the server waits for us to end");
         for event in events {
             match event {
-                Event::SettingsChanged => is_met = true,
+                Event::SettingsChanged => has_peer_settings = true,
                 Event::Response { stream, .. } => {
                     let (exchange, status) = asked.get_mut(&stream).unwrap();
                     *status = exchange.status;
                     if exchange.is_cancelled {
-                        ours.reset(stream, Code::CANCEL);
+                        ours.reset(stream, ErrorCode::CANCEL);
                     }
                 }
                 _ => {}

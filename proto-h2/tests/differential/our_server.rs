@@ -7,7 +7,7 @@ use h2::client::{Builder, SendRequest};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use tokio::io::duplex;
 use weir_proto_h1::BodyKind;
-use weir_proto_h2::{Code, Config, Connection, Event, Framing, StreamKey};
+use weir_proto_h2::{Config, Connection, ErrorCode, Event, Framing, StreamKey};
 
 use crate::ours::{Ours, Outgoing};
 use crate::plan::{Answer, Exchange, Plan};
@@ -57,7 +57,7 @@ async fn serve(plan: Rc<Plan>, io: tokio::io::DuplexStream) {
             match event {
                 Event::Request { stream, .. } => waiting.push(stream),
                 Event::Reset { stream, code, .. } => {
-                    assert_eq!(code, Code::CANCEL);
+                    assert_eq!(code, ErrorCode::CANCEL);
                     waiting.retain(|key| *key != stream);
                     served += 1;
                 }
@@ -102,7 +102,7 @@ fn check(exchange: &Exchange, message: &crate::ours::Message) {
 
 fn answer(ours: &mut Ours, key: StreamKey, exchange: &Exchange) {
     match &exchange.answer {
-        Answer::Reset(code) => ours.reset(key, Code(*code)),
+        Answer::Reset(code) => ours.reset(key, ErrorCode(*code)),
         Answer::Whole {
             fields,
             body,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use weir_proto_h1::{Edits, FieldId, Head, Span, Trailers};
-use weir_proto_h2::{Code, Connection, Error, Event, Framing, StreamKey};
+use weir_proto_h2::{Connection, Error, ErrorCode, Event, Framing, StreamKey};
 
 /// A message as both sides compare it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl Ours {
 
     fn consume(&mut self) {
         for (key, len) in self.unread.drain(..) {
-            self.connection.consumed(key, len, self.now_ms);
+            self.connection.consume(key, len, self.now_ms);
         }
     }
 
@@ -230,7 +230,7 @@ impl Ours {
         }
     }
 
-    pub(crate) fn reset(&mut self, key: StreamKey, code: Code) {
+    pub(crate) fn reset(&mut self, key: StreamKey, code: ErrorCode) {
         self.connection.reset(key, code);
         self.sending.remove(&key);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use weir_proto_h1::{BodyKind, Edits, FieldId, Head, Method, Span, TargetForm, Trailers};
-use weir_proto_h2::{Code, Connection, Error, Event, Framing, StreamKey};
+use weir_proto_h2::{Connection, Error, ErrorCode, Event, Framing, StreamKey};
 
 use super::peer::Peer;
 use super::{CONFIG, PREFACE, check_head};
@@ -332,7 +332,7 @@ impl Machine {
                 assert!(sent.is_ok() || machine.out.is_empty());
             }),
             8 => self.with(key, |machine, key| {
-                machine.connection.reset(key, Code(u32::from(b)));
+                machine.connection.reset(key, ErrorCode(u32::from(b)));
                 machine.forget(key);
             }),
             9 => self.with(key, |machine, key| {
@@ -341,13 +341,13 @@ impl Machine {
             }),
             10 | 11 => {
                 for (key, len) in std::mem::take(&mut self.unread) {
-                    self.connection.consumed(key, len, self.now_ms);
+                    self.connection.consume(key, len, self.now_ms);
                 }
             }
             12 => self.now_ms += u64::from(b) << (c & 7),
             13 if a == 0 => self.connection.shut_down(),
             13 if a == 1 => self.connection.stop(),
-            13 => self.connection.rest(),
+            13 => self.connection.release_memory(),
             _ => self.connection.ping([b; 8]),
         }
     }
@@ -410,7 +410,7 @@ impl Machine {
         if status == 103 {
             let sent = self
                 .connection
-                .interim(&mut self.out, key, b"", &head, &edits);
+                .send_interim(&mut self.out, key, b"", &head, &edits);
             assert!(sent.is_ok() || self.out.is_empty());
             return;
         }
@@ -459,7 +459,7 @@ impl Machine {
     fn check(&self) {
         assert!(self.peer.is_between_frames());
         assert!(self.connection.streams() <= CONFIG.streams_max);
-        assert!(self.failed.is_none() || self.connection.is_over());
+        assert!(self.failed.is_none() || self.connection.is_finished());
         let open = self
             .keys
             .iter()

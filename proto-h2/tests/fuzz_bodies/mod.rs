@@ -141,7 +141,7 @@ fn survives_http1(head: &Head, text: &[u8], request: &Request) {
     }
     let framing = Http1Framing {
         body: request.body,
-        te_trailers: request.te_trailers,
+        accepts_trailers: request.accepts_trailers,
         ..Http1Framing::default()
     };
     let mut wire = Vec::new();

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use weir_proto_h2::hpack::{Decoder, Pseudo};
+use weir_proto_h2::hpack::{Decoder, PseudoField};
 
 /// What the peer knows of a stream.
 #[derive(Clone, Copy, Debug, Default)]
@@ -171,7 +171,7 @@ impl Peer {
             .decode(&self.block, &mut text, 1 << 20, |text, field| {
                 assert!(field.is_valid);
                 has_pseudo |= field.pseudo.is_some();
-                if field.pseudo == Some(Pseudo::Status) {
+                if field.pseudo == Some(PseudoField::Status) {
                     status = Some(field.value.get(text)[0]);
                 }
                 Ok::<(), ()>(())

@@ -37,13 +37,18 @@ fn exchange(
     }
     // A new entry each time, so that old ones leave and the text is moved.
     let number = number.to_le_bytes();
-    encoder.encode(block, Name::Text(b"x-number"), &number, Indexing::Index);
+    encoder.encode(
+        block,
+        FieldName::Text(b"x-number"),
+        &number,
+        Indexing::Index,
+    );
     let mut count = 0;
     let outcome = decoder.decode(block, text, 16 * 1024, |_, _| {
         count += 1;
         Ok::<(), ()>(())
     });
-    assert!(matches!(outcome, Ok(Outcome::Complete { .. })));
+    assert!(matches!(outcome, Ok(BlockOutcome::Complete { .. })));
     assert_eq!(count, REQUEST.len() + 1);
 }
 
@@ -76,7 +81,7 @@ fn tables_are_small_and_begin_with_nothing() {
         for number in 0..5000u32 {
             let (mut block, mut text) = (Vec::new(), Vec::new());
             let value = number.to_le_bytes().repeat(number as usize % 50);
-            encoder.encode(&mut block, Name::Text(b"x"), &value, Indexing::Index);
+            encoder.encode(&mut block, FieldName::Text(b"x"), &value, Indexing::Index);
             decoder
                 .decode(&block, &mut text, 16 * 1024, |_, _| Ok::<(), ()>(()))
                 .unwrap();

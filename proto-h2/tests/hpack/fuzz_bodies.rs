@@ -34,7 +34,7 @@ pub(crate) fn decode(bytes: &[u8]) {
             Ok(outcome) => {
                 let list_bytes: usize = fields.iter().map(|(n, v)| n.len() + v.len() + 32).sum();
                 let list_bytes = list_bytes as u32;
-                assert_eq!(outcome, Outcome::Complete { list_bytes });
+                assert_eq!(outcome, BlockOutcome::Complete { list_bytes });
                 match expected {
                     Ok(expected) => assert_eq!(fields, expected),
                     // Nothing says that a table size needs a field behind it.
@@ -52,8 +52,8 @@ pub(crate) fn decode(bytes: &[u8]) {
         let (held, part) = run(&mut short, block, SHORT);
         assert!(fields.starts_with(&part));
         match (outcome, held) {
-            (Ok(_), Ok(Outcome::Complete { .. })) => assert_eq!(fields, part),
-            (Ok(_), Ok(other)) => assert_eq!(other, Outcome::TooLarge),
+            (Ok(_), Ok(BlockOutcome::Complete { .. })) => assert_eq!(fields, part),
+            (Ok(_), Ok(other)) => assert_eq!(other, BlockOutcome::TooLarge),
             (Ok(_), Err(error)) => {
                 assert_eq!(error, Error::Bomb);
                 return;
@@ -71,11 +71,11 @@ fn run(
     decoder: &mut Decoder,
     block: &[u8],
     list_bytes_max: u32,
-) -> (Result<Outcome<()>, Error>, Vec<Plain>) {
+) -> (Result<BlockOutcome<()>, Error>, Vec<Plain>) {
     let (mut text, mut fields) = (Vec::new(), Vec::new());
     let outcome = decoder.decode(block, &mut text, list_bytes_max, |text, field| {
         let (name, value) = (field.name.get(text), field.value.get(text));
-        assert_eq!(field.pseudo, Pseudo::from_name(name));
+        assert_eq!(field.pseudo, PseudoField::from_name(name));
         assert_eq!(field.id, FieldId::from_name(name));
         assert_eq!(field.is_valid, is_valid(name, value));
         fields.push((name.to_vec(), value.to_vec()));
@@ -91,7 +91,7 @@ fn is_valid(name: &[u8], value: &[u8]) -> bool {
     };
     let is_name = !name.is_empty() && name.iter().all(is_token);
     let is_control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
-    (is_name || Pseudo::from_name(name).is_some())
+    (is_name || PseudoField::from_name(name).is_some())
         && !value.iter().any(is_control)
         && value.trim_ascii().len() == value.len()
 }
@@ -116,9 +116,9 @@ pub(crate) fn identity(bytes: &[u8]) {
         let (mut block, mut said) = (Vec::new(), Vec::new());
         for _ in 0..=operation & 7 {
             let (text, value) = (input.name(), input.value());
-            let name = match Pseudo::from_name(&text) {
-                Some(pseudo) => Name::Pseudo(pseudo),
-                None => Name::of(FieldId::from_name(&text), &text),
+            let name = match PseudoField::from_name(&text) {
+                Some(pseudo) => FieldName::PseudoField(pseudo),
+                None => FieldName::of(FieldId::from_name(&text), &text),
             };
             let indexing = match input.byte() % 5 {
                 0 => Indexing::Index,
@@ -132,7 +132,7 @@ pub(crate) fn identity(bytes: &[u8]) {
         }
         let (outcome, fields) = run(&mut decoder, &block, u32::MAX);
         assert!(
-            matches!(outcome, Ok(Outcome::Complete { .. })),
+            matches!(outcome, Ok(BlockOutcome::Complete { .. })),
             "{outcome:?}"
         );
         assert_eq!(fields, said);

@@ -71,7 +71,7 @@ fn what_another_encoder_writes_is_read() {
         let fields = message(&mut random);
         let block = theirs.encode(fields.iter().map(|(n, v)| (&n[..], &v[..])));
         let (outcome, read) = decode(&mut ours, &block, u32::MAX);
-        assert!(matches!(outcome, Ok(Outcome::Complete { .. })));
+        assert!(matches!(outcome, Ok(BlockOutcome::Complete { .. })));
         let read: Vec<_> = read.into_iter().map(|(plain, _)| plain).collect();
         assert_eq!(read, fields);
     }
@@ -114,7 +114,7 @@ fn strings_of_every_symbol_survive() {
         let mut said = Vec::new();
         for second in 0..=255u8 {
             let value = [b"00000000", &[first, second][..], b"0000"].concat();
-            encoder.encode(&mut block, Name::Text(b"x"), &value, Indexing::NoIndex);
+            encoder.encode(&mut block, FieldName::Text(b"x"), &value, Indexing::NoIndex);
             said.push((b"x".to_vec(), value));
         }
         let (_, read) = decode(&mut ours, &block, u32::MAX);

@@ -81,20 +81,20 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 pub(crate) type Plain = (Vec<u8>, Vec<u8>);
 
 /// What became of a block.
-pub(crate) type Verdict = Result<Outcome<()>, Error>;
+pub(crate) type Verdict = Result<BlockOutcome<()>, Error>;
 
 /// Decodes a block and checks what every field must fulfil.
 pub(crate) fn decode(
     decoder: &mut Decoder,
     block: &[u8],
     list_bytes_max: u32,
-) -> (Verdict, Vec<(Plain, Decoded)>) {
+) -> (Verdict, Vec<(Plain, DecodedField)>) {
     const BEFORE: &[u8] = b"what was there";
     let (mut text, mut fields) = (BEFORE.to_vec(), Vec::new());
     let outcome = decoder.decode(block, &mut text, list_bytes_max, |text, field| {
         assert_eq!(field.name.end, field.value.start);
         let (name, value) = (field.name.get(text), field.value.get(text));
-        assert_eq!(field.pseudo, Pseudo::from_name(name));
+        assert_eq!(field.pseudo, PseudoField::from_name(name));
         assert_eq!(field.id, FieldId::from_name(name));
         fields.push(((name.to_vec(), value.to_vec()), field));
         Ok(())
@@ -133,10 +133,10 @@ pub(crate) fn entries(decoder: &Decoder) -> Vec<Plain> {
     entries
 }
 
-pub(crate) fn name(text: &[u8]) -> Name<'_> {
-    match Pseudo::from_name(text) {
-        Some(pseudo) => Name::Pseudo(pseudo),
-        None => Name::of(FieldId::from_name(text), text),
+pub(crate) fn name(text: &[u8]) -> FieldName<'_> {
+    match PseudoField::from_name(text) {
+        Some(pseudo) => FieldName::PseudoField(pseudo),
+        None => FieldName::of(FieldId::from_name(text), text),
     }
 }
 
@@ -164,7 +164,9 @@ pub(crate) fn run(case: &Case) -> Vec<String> {
                     out.push(format!("{kind} {}: {}", show(&name), show(&value)));
                 }
                 match outcome {
-                    Ok(Outcome::Complete { list_bytes }) => out.push(format!("end {list_bytes}")),
+                    Ok(BlockOutcome::Complete { list_bytes }) => {
+                        out.push(format!("end {list_bytes}"))
+                    }
                     Ok(other) => out.push(format!("{other:?}")),
                     Err(error) => {
                         out.push(format!("error {error}"));
@@ -194,7 +196,7 @@ pub(crate) fn run(case: &Case) -> Vec<String> {
                 out.push(hex(&block));
                 // What is written is read back, so one decoder goes along.
                 let (outcome, read) = decode(&mut decoder, &block, u32::MAX);
-                assert!(matches!(outcome, Ok(Outcome::Complete { .. })));
+                assert!(matches!(outcome, Ok(BlockOutcome::Complete { .. })));
                 let read: Vec<_> = read.into_iter().map(|(plain, _)| plain).collect();
                 let said: Vec<_> = fields
                     .iter()

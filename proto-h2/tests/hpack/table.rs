@@ -26,7 +26,7 @@ fn a_block_cut_off_is_noticed() {
                             decode(&mut decoder.clone(), &block[..cut], u32::MAX);
                         assert!(whole.starts_with(&part), "{}: at {cut}", case.name);
                         let expected = match cut_outcome {
-                            Ok(Outcome::Complete { .. }) => true,
+                            Ok(BlockOutcome::Complete { .. }) => true,
                             Err(Error::Truncated | Error::MissingTableSize) => true,
                             other => other == outcome,
                         };
@@ -55,7 +55,7 @@ fn the_table_stays_in_step_when_a_field_is_refused() {
             None => Err("not this one"),
         }
     });
-    assert_eq!(outcome, Ok(Outcome::Refused("not this one")));
+    assert_eq!(outcome, Ok(BlockOutcome::Refused("not this one")));
     assert_eq!(count, 2);
     let plain = |name: &str, value: &str| (name.into(), value.into());
     assert_eq!(entries(&decoder), [plain("c", "d"), plain("a", "b")]);
@@ -78,7 +78,7 @@ fn a_bomb_costs_bounded_memory() {
 
 #[test]
 fn large_values_have_no_place_in_the_table() {
-    let policy = |len| Indexing::of(Name::Text(b"x"), &vec![b'a'; len]);
+    let policy = |len| Indexing::of(FieldName::Text(b"x"), &vec![b'a'; len]);
     assert_eq!(policy(512), Indexing::IfRepeated);
     assert_eq!(policy(513), Indexing::NoIndex);
 }

@@ -1,7 +1,7 @@
 //! One connection, driven through the steps of a case.
 
 use weir_proto_h1::{BodyKind, Edits, FieldId, Head, Method, Request, Span, TargetForm, Trailers};
-use weir_proto_h2::{Code, Connection, Error, Event, Framing, StreamKey};
+use weir_proto_h2::{Connection, Error, ErrorCode, Event, Framing, StreamKey};
 
 use super::frames::{FrameReader, write_frame};
 use super::{Case, Step, show, unescape};
@@ -121,7 +121,7 @@ impl Driver {
                         self.connection
                             .receive(b"", self.now_ms, &mut self.head, &mut self.text);
                     assert_eq!(again, Err(error), "an error is final");
-                    assert!(self.connection.is_over() && !self.connection.can_open());
+                    assert!(self.connection.is_finished() && !self.connection.can_open());
                     self.failed = Some(error);
                     return;
                 }
@@ -266,7 +266,7 @@ impl Driver {
         if request.expects_continue {
             line.push_str(" expect");
         }
-        if request.te_trailers {
+        if request.accepts_trailers {
             line.push_str(" trailers");
         }
         if let Some(protocol) = request.upgrade {
@@ -323,7 +323,7 @@ impl Driver {
                 let key = self.key(words[1]);
                 let edits = Edits::new();
                 self.connection
-                    .interim(&mut out, key, &block, &head, &edits)
+                    .send_interim(&mut out, key, &block, &head, &edits)
             }
             "data" => self.data(&words, rest, &mut out),
             "end" => self.connection.end(&mut out, self.key(words[1])),
@@ -335,7 +335,7 @@ impl Driver {
                 self.connection.send_trailers(&mut out, key, &trailers)
             }
             "reset" => {
-                let codes = (0..14).map(Code);
+                let codes = (0..14).map(ErrorCode);
                 let code = codes.into_iter().find(|code| code.name() == words[2]);
                 self.connection.reset(self.key(words[1]), code.unwrap());
                 Ok(())
@@ -346,7 +346,7 @@ impl Driver {
             }
             "consume" => {
                 let (key, bytes) = (self.key(words[1]), number(2) as usize);
-                self.connection.consumed(key, bytes, self.now_ms);
+                self.connection.consume(key, bytes, self.now_ms);
                 Ok(())
             }
             "shut_down" => {
@@ -367,7 +367,7 @@ impl Driver {
                 Ok(())
             }
             "rest" => {
-                self.connection.rest();
+                self.connection.release_memory();
                 Ok(())
             }
             _ => {
@@ -396,7 +396,7 @@ impl Driver {
                 format!("room {}", self.connection.data_room(key))
             }
             "streams" => format!("streams {}", self.connection.streams()),
-            "over" => format!("over {}", self.connection.is_over()),
+            "over" => format!("over {}", self.connection.is_finished()),
             "can_open" => format!("can_open {}", self.connection.can_open()),
             "priority" => {
                 let priority = self.connection.priority(self.key(words[1]));
@@ -522,7 +522,7 @@ fn read_framing<'w>(words: &[&'w str], framing: Framing<'static>) -> Framing<'w>
             None if *word == "open" && words[0] != *word => framing.body = BodyKind::Chunked,
             None if *word == "body" => framing.body = BodyKind::Chunked,
             None if *word == "end" => framing.is_end = true,
-            None if *word == "te" => framing.te_trailers = true,
+            None if *word == "te" => framing.accepts_trailers = true,
             _ => {}
         }
     }

@@ -1,6 +1,6 @@
 //! Frames to and from their notation. Written apart from the crate, but for its HPACK decoder.
 
-use weir_proto_h2::Code;
+use weir_proto_h2::ErrorCode;
 use weir_proto_h2::hpack::Decoder;
 
 use super::{show, unescape};
@@ -87,9 +87,9 @@ fn priority(depends_on: u32) -> [u8; 5] {
     [a, b, c, d, 16]
 }
 
-fn code(name: &str) -> Code {
-    let found = (0..14).map(Code).find(|code| code.name() == name);
-    found.unwrap_or_else(|| Code(name.parse().unwrap()))
+fn code(name: &str) -> ErrorCode {
+    let found = (0..14).map(ErrorCode).find(|code| code.name() == name);
+    found.unwrap_or_else(|| ErrorCode(name.parse().unwrap()))
 }
 
 /// Padding and the other flags of a frame, from its words.
@@ -273,7 +273,7 @@ impl FrameReader {
                 }
                 format!("{name} {stream}{end}{}", self.show_block())
             }
-            3 => format!("RST_STREAM {stream} {}", Code(number(9))),
+            3 => format!("RST_STREAM {stream} {}", ErrorCode(number(9))),
             4 if flags == 1 => "SETTINGS ack".into(),
             4 => {
                 let pairs = payload.chunks(6).map(|pair| {
@@ -288,7 +288,7 @@ impl FrameReader {
                 let ack = if flags == 1 { " ack" } else { "" };
                 format!("PING {}{ack}", show(payload))
             }
-            7 => format!("GOAWAY {} {}", number(9), Code(number(13))),
+            7 => format!("GOAWAY {} {}", number(9), ErrorCode(number(13))),
             8 => format!("WINDOW_UPDATE {stream} {}", number(9)),
             _ => panic!("frame {kind} was sent"),
         }

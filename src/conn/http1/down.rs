@@ -117,7 +117,7 @@ impl<N: Net> DownstreamConnection<N> {
             }
             if !ready!(self.poll_fill(cx, core)) {
                 let unread = self.inbox.bytes().len();
-                return Poll::Ready(self.machine.peer_closed(unread).map(|()| false));
+                return Poll::Ready(self.machine.receive_close(unread).map(|()| false));
             }
         }
     }
@@ -172,7 +172,7 @@ impl<N: Net> DownstreamConnection<N> {
             if !ready!(self.poll_fill(cx, core)) {
                 // The next look at the machine reports what that means.
                 let unread = self.inbox.bytes().len();
-                if self.machine.peer_closed(unread).is_err() {
+                if self.machine.receive_close(unread).is_err() {
                     return Poll::Ready(Err(Fault::downstream(Phase::Body, Reason::ClientClosed)));
                 }
             }
@@ -186,12 +186,12 @@ impl<N: Net> DownstreamConnection<N> {
         core: &Core<N>,
         to: &mut UpstreamConnection<N>,
     ) -> Poll<Result<usize, Fault>> {
-        let body = (self.machine.request().body, self.machine.bare());
+        let body = (self.machine.request().body, self.machine.raw_body_left());
         let from = (&mut self.rx, &self.inbox);
         let sender = to.machine.sender();
         let passed = ready!(to.out.poll_pass(cx, &core.net, from, body, sender));
         let passed = passed.map_err(|_| up::internal())?;
-        let counted = self.machine.receive_unseen(passed as u64);
+        let counted = self.machine.skip_raw_body(passed as u64);
         Poll::Ready(counted.map(|()| passed).map_err(|_| internal()))
     }
 
@@ -213,7 +213,7 @@ impl<N: Net> DownstreamConnection<N> {
                 }
             }
             if self.ended && self.inbox.is_empty() {
-                self.machine.close_after();
+                self.machine.close_after_response();
             }
         }
         Ok(())
@@ -253,7 +253,7 @@ impl<N: Net> DownstreamConnection<N> {
         body: BodyKind,
     ) -> Result<Framing, Fault> {
         if self.admission.is_last_answer() {
-            self.machine.close_after();
+            self.machine.close_after_response();
         }
         let framing = self
             .machine
@@ -265,7 +265,11 @@ impl<N: Net> DownstreamConnection<N> {
 
     /// Passes an interim answer on, if this client takes them.
     pub fn respond_interim(&mut self, head: &Head, block: &[u8]) -> Result<(), Fault> {
-        if self.machine.interim(head.status).map_err(|_| internal())? {
+        if self
+            .machine
+            .begin_interim(head.status)
+            .map_err(|_| internal())?
+        {
             encode_response(
                 self.out.open(),
                 block,
@@ -285,7 +289,7 @@ impl<N: Net> DownstreamConnection<N> {
         edits: &Edits,
         protocol: Span,
     ) -> Result<(), Fault> {
-        let framing = self.machine.switch(protocol).map_err(|_| {
+        let framing = self.machine.switch_protocols(protocol).map_err(|_| {
             Fault::upstream(
                 Phase::FirstByte,
                 Reason::BadUpgrade,

@@ -77,7 +77,7 @@ impl<N: Net> UpstreamConnection<N> {
                 request.method,
                 request.body,
                 request.upgrade,
-                request.te_trailers,
+                request.accepts_trailers,
             )
             .map_err(|_| internal())?;
         encode_request(self.out.open(), block, head, edits, &framing);
@@ -154,7 +154,7 @@ impl<N: Net> UpstreamConnection<N> {
                     self.inbox.add(chunk, core.net.pool());
                 }
                 Ok(None) => {
-                    if let Err(error) = self.machine.peer_closed(self.inbox.bytes().len()) {
+                    if let Err(error) = self.machine.receive_close(self.inbox.bytes().len()) {
                         return Poll::Ready(Err(self.misbehaved(error, head)));
                     }
                 }
@@ -175,12 +175,12 @@ impl<N: Net> UpstreamConnection<N> {
         head: &Head,
         to: &mut DownstreamConnection<N>,
     ) -> Poll<Result<usize, Fault>> {
-        let body = (self.body(), self.machine.bare());
+        let body = (self.body(), self.machine.raw_body_left());
         let from = (&mut self.rx, &self.inbox);
         let sender = to.machine.sender();
         let passed = ready!(to.out.poll_pass(cx, &core.net, from, body, sender));
         let passed = passed.map_err(|_| overrun())?;
-        let counted = self.machine.receive_unseen(passed as u64);
+        let counted = self.machine.skip_raw_body(passed as u64);
         Poll::Ready(
             counted
                 .map(|()| passed)

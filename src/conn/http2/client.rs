@@ -67,7 +67,7 @@ async fn drive<N: Net>(
     }
     let (failure, is_met) = {
         let machine = &mux.state.borrow().machine;
-        (machine.failure(), machine.is_met())
+        (machine.failure(), machine.has_peer_settings())
     };
     if let Some(error) = failure {
         permit.http2_failed(error);
@@ -228,7 +228,7 @@ impl Watch {
             state.machine.abort(Error::NotReading);
         }
         let settings = self.began + Duration::from_millis(H2_SETTINGS_TIMEOUT_MS);
-        if !state.machine.is_met() && due.is(settings) {
+        if !state.machine.has_peer_settings() && due.is(settings) {
             state.machine.abort(Error::SettingsTimeout);
         }
         if let Some(&(until, _)) = state.parting.front() {

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use weir_proto_h1::{
-    BodyKind, Edits, FieldId, Framing as Framed, Head, OddNames, Request, Trailers,
+    BodyKind, Edits, FieldId, Framing as Framed, Head, OddNamePolicy, Request, Trailers,
 };
-use weir_proto_h2::{Code, Error, Framing};
+use weir_proto_h2::{Error, ErrorCode, Framing};
 
 use super::mux::{Asked, Mux};
 use super::stream::{Came, Handle};
@@ -57,7 +57,7 @@ impl<N: Net> Downstream<N> {
     /// Drops what may not stand in the trailers of a request.
     pub fn enforce_trailers(
         &mut self,
-        odd_names: OddNames,
+        odd_names: OddNamePolicy,
         matches: &dyn Fn(&[u8]) -> bool,
     ) -> u32 {
         self.trailers.enforce(odd_names, matches)
@@ -190,7 +190,7 @@ impl<N: Net> Downstream<N> {
         // A client that is gone is heard of soon.
         let _ = state
             .machine
-            .interim(state.out.open(), key, block, head, &Edits::new());
+            .send_interim(state.out.open(), key, block, head, &Edits::new());
         state.wake();
         Ok(())
     }
@@ -228,7 +228,7 @@ impl<N: Net> Downstream<N> {
 
     /// Has the client see that something is missing, behind what there is room for.
     pub(super) fn abort(&self) {
-        self.handle.reset(Code::INTERNAL_ERROR);
+        self.handle.reset(ErrorCode::INTERNAL_ERROR);
     }
 
     /// Waits for bytes once HTTP is given up.

@@ -8,7 +8,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use weir_proto_h1::{BodyKind, Edits, Head, Request, Trailers};
-use weir_proto_h2::{Code, Connection, Error, Event, Framing, StreamKey};
+use weir_proto_h2::{Connection, Error, ErrorCode, Event, Framing, StreamKey};
 
 use super::streams::{Answered, End, Lost, Streams};
 use super::turns::Turns;
@@ -164,7 +164,7 @@ impl<N: Net> Mux<N> {
         let state = self.state.borrow();
         !self.is_leaving.get()
             && !state.is_gone
-            && state.machine.is_met()
+            && state.machine.has_peer_settings()
             && state.machine.can_open()
     }
 
@@ -188,7 +188,7 @@ impl<N: Net> Mux<N> {
     pub(super) fn streams_max(&self) -> u32 {
         let state = self.state.borrow();
         let machine = &state.machine;
-        if machine.is_met() {
+        if machine.has_peer_settings() {
             machine.streams_max()
         } else {
             0
@@ -334,12 +334,12 @@ impl<N: Net> State<N> {
 
     /// Whether there is nothing left to be done on the connection.
     pub(super) fn is_over(&self) -> bool {
-        self.machine.failure().is_some() || (self.machine.is_over() && self.streams.is_empty())
+        self.machine.failure().is_some() || (self.machine.is_finished() && self.streams.is_empty())
     }
 
     /// Gives back what only a busy connection needs: no stream is open.
     pub(super) fn rest(&mut self) {
-        self.machine.rest();
+        self.machine.release_memory();
         self.streams.rest();
         self.out.tx.rest();
         (self.head, self.text) = (Head::new(), Vec::new());
@@ -437,7 +437,7 @@ impl<N: Net> State<N> {
     fn take_data(&mut self, key: StreamKey, piece: Chunk, is_end: bool, now_ms: u64, pool: &Pool) {
         let Some((_, stream)) = self.streams.find(key) else {
             // Its request was answered and forgotten.
-            self.machine.consumed(key, piece.len(), now_ms);
+            self.machine.consume(key, piece.len(), now_ms);
             return;
         };
         // Small pieces are put together: each would hold a block of its own otherwise. So would larger ones in a block
@@ -607,7 +607,7 @@ impl<N: Net> State<N> {
         if body.is_none() && stream.answers.len() >= H2_INTERIM_WAITING_MAX {
             // No window holds heads back.
             stream.lose(Lost::Misbehaved(Error::TooManyInterim));
-            return self.machine.reset(key, Code::ENHANCE_YOUR_CALM);
+            return self.machine.reset(key, ErrorCode::ENHANCE_YOUR_CALM);
         }
         stream.answers.push_back(Answered { head, block, body });
         stream.has_ended |= is_end;
@@ -622,7 +622,7 @@ impl<N: Net> State<N> {
             slots.into_iter().for_each(|slot| self.list(slot));
         }
         while self.out.queued() < H2_QUEUED_BYTES_HIGH {
-            if !self.machine.has_room() {
+            if !self.machine.has_connection_window() {
                 self.frame_ends();
                 break;
             }
@@ -652,7 +652,7 @@ impl<N: Net> State<N> {
     /// without data.
     fn is_due(&self) -> bool {
         let mut slots = self.turns.slots();
-        match self.machine.has_room() {
+        match self.machine.has_connection_window() {
             true => slots.next().is_some(),
             false => slots.any(|slot| self.streams.peek(slot).waiting.is_empty()),
         }
@@ -671,7 +671,7 @@ impl<N: Net> State<N> {
     /// Bytes that may wait on a stream before their source is no longer read: some while frames go out, less while a
     /// window is as good as shut or the peer does not read. What a peer can make wait is all its streams together.
     pub(super) fn waiting_high(&self, key: StreamKey) -> usize {
-        let is_shut = self.has_tiny || self.machine.is_shut(key);
+        let is_shut = self.has_tiny || self.machine.is_send_blocked(key);
         if is_shut || self.out.queued() >= H2_QUEUED_BYTES_HIGH {
             H2_SHUT_QUEUED_BYTES_HIGH
         } else {
@@ -770,7 +770,7 @@ impl<N: Net> State<N> {
         let stream = self.streams.at(slot);
         let key = stream.key;
         stream.lose(Lost::Misbehaved(error));
-        self.machine.reset(key, Code::INTERNAL_ERROR);
+        self.machine.reset(key, ErrorCode::INTERNAL_ERROR);
     }
 
     /// Opens a stream with a request. `None`: no stream can be opened now.

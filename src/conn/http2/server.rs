@@ -6,7 +6,7 @@ use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use weir_proto_h2::{Code, Connection, Error};
+use weir_proto_h2::{Connection, Error, ErrorCode};
 
 use super::down::Downstream;
 use super::mux::{Asked, Idle, Mux, Turn};
@@ -137,7 +137,7 @@ impl Watch {
         let timeouts = admission.listener.plan.borrow().timeouts;
         let mut state = shop.mux.state.borrow_mut();
         let state = &mut *state;
-        if state.machine.is_acked() {
+        if state.machine.is_acknowledged() {
             self.began = None;
         }
         if self
@@ -239,10 +239,11 @@ impl<N: Net> Shop<N> {
     /// Tells how the connection ended.
     fn tell_end(&self) {
         let state = self.mux.state.borrow();
-        let (failure, was_told) = (state.machine.failure(), state.machine.is_leaving());
+        let (failure, was_told) = (state.machine.failure(), state.machine.is_shutting_down());
         let obs = self.server.core.obs.borrow();
         obs.http2_ended(self.door.id.get(), failure, was_told);
-        let Some(error) = failure.filter(|error| error.code() == Code::ENHANCE_YOUR_CALM) else {
+        let Some(error) = failure.filter(|error| error.code() == ErrorCode::ENHANCE_YOUR_CALM)
+        else {
             return;
         };
         let peer = self.client.address.map(|peer| peer.ip().to_string());

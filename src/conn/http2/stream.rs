@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use weir_proto_h1::Trailers;
-use weir_proto_h2::Code;
+use weir_proto_h2::ErrorCode;
 
 use super::mux::Mux;
 use super::streams::{Answered, End, Lost};
@@ -41,7 +41,7 @@ impl<N: Net> Handle<N> {
             return Poll::Ready(Ok(Came::Answer(answer)));
         }
         if let Some(data) = stream.came.pop_front() {
-            state.machine.consumed(stream.key, data.len(), now_ms);
+            state.machine.consume(stream.key, data.len(), now_ms);
             if state.machine.has_output() {
                 state.wake();
             }
@@ -170,7 +170,7 @@ impl<N: Net> Handle<N> {
         let state = &mut *state;
         let stream = state.streams.at(self.slot);
         let past = state.framed - mem::replace(&mut stream.counted, state.framed);
-        if !stream.waiting.is_empty() && state.machine.is_awaited(stream.key) {
+        if !stream.waiting.is_empty() && state.machine.has_stream_window(stream.key) {
             stream.let_past += past;
         }
         stream.framed + stream.let_past
@@ -191,7 +191,7 @@ impl<N: Net> Handle<N> {
 
     /// Ends the stream in both directions, so that the peer sees that something is missing. What waits goes before that,
     /// as far as there is room for it.
-    pub(super) fn reset(&self, code: Code) {
+    pub(super) fn reset(&self, code: ErrorCode) {
         let mut state = self.mux.state.borrow_mut();
         while state.out.queued() < H2_QUEUED_BYTES_HIGH && state.frame_one(self.slot) {}
         let key = state.streams.peek(self.slot).key;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::task::{Context, Waker};
 
 use weir_proto_h1::{BodyKind, Head, Trailers};
-use weir_proto_h2::{Code, Error, StreamKey};
+use weir_proto_h2::{Error, ErrorCode, StreamKey};
 
 use super::turns::Turn;
 use crate::io::Chunk;
@@ -66,7 +66,10 @@ pub(super) enum End {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Lost {
     /// The peer has reset it, or goes away without having looked at it.
-    Reset { code: Code, is_unprocessed: bool },
+    Reset {
+        code: ErrorCode,
+        is_unprocessed: bool,
+    },
     /// The peer broke the rules on it.
     Misbehaved(Error),
     /// The connection is gone.

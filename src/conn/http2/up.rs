@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use weir_proto_h1::{BodyKind, Edits, Head, Request, Trailers};
-use weir_proto_h2::{Code, Error, Framing};
+use weir_proto_h2::{Error, ErrorCode, Framing};
 
 use super::mux::Mux;
 use super::stream::{Came, Handle};
@@ -65,7 +65,7 @@ impl<N: Net> Upstream<N> {
         }
         let framing = Framing {
             body: request.body,
-            te_trailers: request.te_trailers,
+            accepts_trailers: request.accepts_trailers,
             ..Framing::default()
         };
         let opened = self
@@ -209,7 +209,7 @@ impl<N: Net> Upstream<N> {
                 ..
             } => (Reason::UpstreamClosed, Retry::Always),
             Lost::Reset {
-                code: Code::HTTP_1_1_REQUIRED,
+                code: ErrorCode::HTTP_1_1_REQUIRED,
                 ..
             } => (Reason::BadResponse, Retry::Never),
             Lost::Refused(why) if silent => (Reason::from_tls(Some(why)), Retry::IfIdempotent),
@@ -228,7 +228,7 @@ impl<N: Net> Upstream<N> {
     }
 
     /// With which code the endpoint has reset the stream, if it has.
-    pub fn reset_by(&self) -> Option<Code> {
+    pub fn reset_by(&self) -> Option<ErrorCode> {
         match self.lost {
             Some(Lost::Reset { code, .. }) => Some(code),
             _ => None,

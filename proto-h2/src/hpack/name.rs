@@ -5,7 +5,7 @@ use weir_proto_h1::{FieldId, is_token};
 /// A field of the start line (RFC 9113, section 8.3; RFC 8441, section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum Pseudo {
+pub enum PseudoField {
     /// `:method`
     Method,
     /// `:scheme`
@@ -20,7 +20,7 @@ pub enum Pseudo {
     Protocol,
 }
 
-impl Pseudo {
+impl PseudoField {
     /// Finds the pseudo-field of a name, colon included.
     #[must_use]
     pub fn from_name(name: &[u8]) -> Option<Self> {
@@ -51,19 +51,19 @@ impl Pseudo {
 
 /// What is known of a name: at most one of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Label {
+pub(super) struct NameId {
     pub(super) id: FieldId,
-    pub(super) pseudo: Option<Pseudo>,
+    pub(super) pseudo: Option<PseudoField>,
 }
 
-impl Label {
+impl NameId {
     pub(super) const UNKNOWN: Self = Self::field(FieldId::Other);
 
     pub(super) const fn field(id: FieldId) -> Self {
         Self { id, pseudo: None }
     }
 
-    pub(super) const fn pseudo(pseudo: Pseudo) -> Self {
+    pub(super) const fn pseudo(pseudo: PseudoField) -> Self {
         Self {
             id: FieldId::Other,
             pseudo: Some(pseudo),
@@ -76,13 +76,13 @@ impl Label {
         match name {
             [b':', ..] => Self {
                 id: FieldId::Other,
-                pseudo: Pseudo::from_name(name),
+                pseudo: PseudoField::from_name(name),
             },
             _ => Self::field(FieldId::from_name(name)),
         }
     }
 
-    /// One number for each: 0 for a name in no list, below [`CODES`] for any other.
+    /// One number for each: 0 for a name in no list, below [`NAME_CODES`] for any other.
     pub(super) const fn code(self) -> u8 {
         match self.pseudo {
             Some(pseudo) => 64 + pseudo as u8,
@@ -92,14 +92,14 @@ impl Label {
 }
 
 /// Below this are all codes of labels.
-pub(super) const CODES: u8 = 64 + 6;
+pub(super) const NAME_CODES: u8 = 64 + 6;
 
 /// Says whether a name holds what a name in HTTP/2 may hold: a token without upper case (RFC 9113,
 /// section 8.2.1; RFC 9110, section 5.1), or a pseudo-field.
 pub(super) fn is_name(name: &[u8]) -> bool {
     match name {
         [] => false,
-        [b':', ..] => Pseudo::from_name(name).is_some(),
+        [b':', ..] => PseudoField::from_name(name).is_some(),
         _ => {
             let is_lower = || !name.iter().any(u8::is_ascii_uppercase);
             all(name, is_plain_name_byte) || (is_lower() && is_token(name))

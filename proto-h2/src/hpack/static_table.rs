@@ -2,17 +2,17 @@
 
 use weir_proto_h1::FieldId;
 
-use super::label::{Label, Pseudo};
+use super::name::{NameId, PseudoField};
 
 /// An entry of the static table.
-pub(super) struct Fixed {
+pub(super) struct StaticEntry {
     /// Name and value, one behind the other.
     pub(super) text: &'static [u8],
     pub(super) name_len: usize,
-    pub(super) label: Label,
+    pub(super) name_id: NameId,
 }
 
-impl Fixed {
+impl StaticEntry {
     #[inline]
     pub(super) fn name(&self) -> &'static [u8] {
         self.text.get(..self.name_len).unwrap_or_default()
@@ -26,7 +26,7 @@ impl Fixed {
 
 /// Finds an entry by its index, which begins at 1.
 #[inline]
-pub(super) fn get(index: usize) -> Option<&'static Fixed> {
+pub(super) fn get(index: usize) -> Option<&'static StaticEntry> {
     FIXED.get(index.wrapping_sub(1))
 }
 
@@ -41,34 +41,34 @@ pub(super) fn name_index(id: FieldId) -> usize {
 
 /// The first index that has the name of a pseudo-field; 0 if none has.
 #[inline]
-pub(super) const fn pseudo_index(pseudo: Pseudo) -> usize {
+pub(super) const fn pseudo_index(pseudo: PseudoField) -> usize {
     match pseudo {
-        Pseudo::Authority => 1,
-        Pseudo::Method => 2,
-        Pseudo::Path => 4,
-        Pseudo::Scheme => 6,
-        Pseudo::Status => 8,
-        Pseudo::Protocol => 0,
+        PseudoField::Authority => 1,
+        PseudoField::Method => 2,
+        PseudoField::Path => 4,
+        PseudoField::Scheme => 6,
+        PseudoField::Status => 8,
+        PseudoField::Protocol => 0,
     }
 }
 
 /// The index of a field of the start line; 0 if it is not there.
 #[inline]
-pub(super) fn pseudo_field(pseudo: Pseudo, value: &[u8]) -> usize {
+pub(super) fn pseudo_field(pseudo: PseudoField, value: &[u8]) -> usize {
     match (pseudo, value) {
-        (Pseudo::Method, b"GET") => 2,
-        (Pseudo::Method, b"POST") => 3,
-        (Pseudo::Path, b"/") => 4,
-        (Pseudo::Path, b"/index.html") => 5,
-        (Pseudo::Scheme, b"http") => 6,
-        (Pseudo::Scheme, b"https") => 7,
-        (Pseudo::Status, b"200") => 8,
-        (Pseudo::Status, b"204") => 9,
-        (Pseudo::Status, b"206") => 10,
-        (Pseudo::Status, b"304") => 11,
-        (Pseudo::Status, b"400") => 12,
-        (Pseudo::Status, b"404") => 13,
-        (Pseudo::Status, b"500") => 14,
+        (PseudoField::Method, b"GET") => 2,
+        (PseudoField::Method, b"POST") => 3,
+        (PseudoField::Path, b"/") => 4,
+        (PseudoField::Path, b"/index.html") => 5,
+        (PseudoField::Scheme, b"http") => 6,
+        (PseudoField::Scheme, b"https") => 7,
+        (PseudoField::Status, b"200") => 8,
+        (PseudoField::Status, b"204") => 9,
+        (PseudoField::Status, b"206") => 10,
+        (PseudoField::Status, b"304") => 11,
+        (PseudoField::Status, b"400") => 12,
+        (PseudoField::Status, b"404") => 13,
+        (PseudoField::Status, b"500") => 14,
         _ => 0,
     }
 }
@@ -92,24 +92,24 @@ pub(super) fn unlisted_index(name: &[u8]) -> usize {
 }
 
 macro_rules! fixed {
-    ($($label:expr, $name:literal $(= $value:literal)?;)*) => {
-        static FIXED: [Fixed; 61] = [$(Fixed {
+    ($($name_id:expr, $name:literal $(= $value:literal)?;)*) => {
+        static FIXED: [StaticEntry; 61] = [$(StaticEntry {
             text: concat!($name $(, $value)?).as_bytes(),
             name_len: $name.len(),
-            label: $label,
+            name_id: $name_id,
         },)*];
     };
 }
 
-const AUTHORITY: Label = Label::pseudo(Pseudo::Authority);
-const METHOD: Label = Label::pseudo(Pseudo::Method);
-const PATH: Label = Label::pseudo(Pseudo::Path);
-const SCHEME: Label = Label::pseudo(Pseudo::Scheme);
-const STATUS: Label = Label::pseudo(Pseudo::Status);
-const UNLISTED: Label = Label::UNKNOWN;
+const AUTHORITY: NameId = NameId::pseudo(PseudoField::Authority);
+const METHOD: NameId = NameId::pseudo(PseudoField::Method);
+const PATH: NameId = NameId::pseudo(PseudoField::Path);
+const SCHEME: NameId = NameId::pseudo(PseudoField::Scheme);
+const STATUS: NameId = NameId::pseudo(PseudoField::Status);
+const UNLISTED: NameId = NameId::UNKNOWN;
 
-const fn id(id: FieldId) -> Label {
-    Label::field(id)
+const fn id(id: FieldId) -> NameId {
+    NameId::field(id)
 }
 
 fixed! {
@@ -184,7 +184,7 @@ static NAME_INDEX: [u8; 64] = {
     let mut indices = [0; 64];
     let mut at = FIXED.len();
     while at > 0 {
-        indices[FIXED[at - 1].label.id as usize] = at as u8;
+        indices[FIXED[at - 1].name_id.id as usize] = at as u8;
         at -= 1;
     }
     indices[FieldId::Other as usize] = 0;
@@ -199,14 +199,14 @@ mod tests {
     fn names_are_found_where_they_are() {
         for index in 1..=LEN {
             let entry = get(index).unwrap();
-            assert_eq!(Label::of(entry.name()), entry.label, "{index}");
-            let first = match entry.label.pseudo {
+            assert_eq!(NameId::of(entry.name()), entry.name_id, "{index}");
+            let first = match entry.name_id.pseudo {
                 Some(pseudo) => pseudo_index(pseudo),
-                None if entry.label.code() == 0 => unlisted_index(entry.name()),
-                None => name_index(entry.label.id),
+                None if entry.name_id.code() == 0 => unlisted_index(entry.name()),
+                None => name_index(entry.name_id.id),
             };
-            if let Some(pseudo) = entry.label.pseudo
-                && pseudo != Pseudo::Authority
+            if let Some(pseudo) = entry.name_id.pseudo
+                && pseudo != PseudoField::Authority
             {
                 assert_eq!(pseudo_field(pseudo, entry.value()), index);
             }

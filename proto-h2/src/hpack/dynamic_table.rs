@@ -4,23 +4,23 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::FIELD_OVERHEAD_BYTES;
-use super::label::Label;
+use super::name::NameId;
 
 /// An entry of the dynamic table: where its text is, and what was found out about it once.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
+pub(super) struct DynamicEntry {
     /// Place of the text among all that was ever put in, wrapping: name and value, one behind the other.
     place: u32,
     name_len: u32,
     text_len: u32,
-    pub(super) label: Label,
+    pub(super) name_id: NameId,
     /// The code of the label.
     pub(super) code: u8,
     /// Says whether name and value hold only what they may.
     pub(super) is_valid: bool,
 }
 
-impl Entry {
+impl DynamicEntry {
     #[inline]
     pub(super) fn name_len(&self) -> usize {
         self.name_len as usize
@@ -39,9 +39,9 @@ impl Entry {
 /// The last fields that fit. Texts lie in one run, the oldest first; what was dropped goes when it
 /// is as much as what is left, so each byte moves about once.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Table {
+pub(super) struct DynamicTable {
     /// The newest first.
-    entries: VecDeque<Entry>,
+    entries: VecDeque<DynamicEntry>,
     text: Vec<u8>,
     /// The place of `text`'s first byte.
     origin: u32,
@@ -49,7 +49,7 @@ pub(super) struct Table {
     size_max: u32,
 }
 
-impl Table {
+impl DynamicTable {
     pub(super) fn new(size_max: u32) -> Self {
         Self {
             size_max,
@@ -64,29 +64,29 @@ impl Table {
 
     /// Finds an entry; 0 is the newest.
     #[inline]
-    pub(super) fn get(&self, index: usize) -> Option<&Entry> {
+    pub(super) fn get(&self, index: usize) -> Option<&DynamicEntry> {
         self.entries.get(index)
     }
 
     /// Name and value of an entry of this table.
     #[inline]
-    pub(super) fn text(&self, entry: &Entry) -> &[u8] {
+    pub(super) fn text(&self, entry: &DynamicEntry) -> &[u8] {
         self.part(entry, 0, entry.text_len)
     }
 
     #[inline]
-    pub(super) fn name(&self, entry: &Entry) -> &[u8] {
+    pub(super) fn name(&self, entry: &DynamicEntry) -> &[u8] {
         self.part(entry, 0, entry.name_len)
     }
 
     #[inline]
-    pub(super) fn value(&self, entry: &Entry) -> &[u8] {
+    pub(super) fn value(&self, entry: &DynamicEntry) -> &[u8] {
         self.part(entry, entry.name_len, entry.text_len)
     }
 
     /// The text of an entry between two of its offsets.
     #[inline]
-    fn part(&self, entry: &Entry, from: u32, to: u32) -> &[u8] {
+    fn part(&self, entry: &DynamicEntry, from: u32, to: u32) -> &[u8] {
         let start = entry.place.wrapping_sub(self.origin) as usize;
         self.text
             .get(start + from as usize..start + to as usize)
@@ -101,7 +101,7 @@ impl Table {
 
     /// Puts a field in front of all others. One that is larger than the table empties it (RFC 7541,
     /// section 4.4).
-    pub(super) fn insert(&mut self, name: &[u8], value: &[u8], label: Label, is_valid: bool) {
+    pub(super) fn insert(&mut self, name: &[u8], value: &[u8], name_id: NameId, is_valid: bool) {
         let len = name.len() + value.len();
         let room = (self.size_max as usize).checked_sub(len + FIELD_OVERHEAD_BYTES as usize);
         let Some(room) = room else {
@@ -109,12 +109,12 @@ impl Table {
         };
         self.evict(room as u32);
         self.compact(len);
-        let entry = Entry {
+        let entry = DynamicEntry {
             place: self.origin.wrapping_add(self.text.len() as u32),
             name_len: name.len() as u32,
             text_len: len as u32,
-            label,
-            code: label.code(),
+            name_id,
+            code: name_id.code(),
             is_valid,
         };
         self.text.extend_from_slice(name);
@@ -124,7 +124,7 @@ impl Table {
     }
 
     /// Gives back what the entries do not need.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn release_memory(&mut self) {
         let dropped = match self.entries.back() {
             Some(oldest) => oldest.place.wrapping_sub(self.origin) as usize,
             None => self.text.len(),
