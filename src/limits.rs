@@ -54,7 +54,8 @@ pub const LETTERS_AT_ONCE_MAX: usize = 64;
 /// Connections that a core accepts at a time from one listener, so that a storm does not keep others waiting.
 pub const ACCEPTS_AT_ONCE_MAX: u32 = 16;
 
-/// Accept operations that each core keeps posted per listener, so that a storm is not one accept per loop.
+/// Accepts that each core keeps waiting for each listener on monoio, where one accept takes one turn of the loop. Weir's
+/// own driver needs one accept: it drains the queue.
 pub const ACCEPTS_POSTED: usize = 8;
 
 /// Chunks that one vectored send takes.

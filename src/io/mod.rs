@@ -94,6 +94,10 @@ pub struct Connection<N: Net> {
 
 /// The outside world of one core. Cloning is cheap; a clone never leaves its core.
 pub trait Net: Clone + 'static {
+    /// How many accepts should wait at each listener so that the core accepts a storm of connections in few turns of its
+    /// loop.
+    const ACCEPTS_POSTED: usize = 1;
+
     /// A listening socket, as control hands it to a core.
     type Socket: Send + 'static;
     /// A listening socket that its core has registered.

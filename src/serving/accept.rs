@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::mem;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -13,8 +14,7 @@ use crate::core::{Admission, Core, CoreListener, Timer};
 use crate::exchange;
 use crate::io::{Address, Connection, Instant, Net};
 use crate::limits::{
-    ACCEPT_RETRY_MS, ACCEPTS_AT_ONCE_MAX, ACCEPTS_POSTED, LISTENER_EMPTY_MAX, LISTENER_EMPTY_MS,
-    LISTENER_SETTLE_MS,
+    ACCEPT_RETRY_MS, ACCEPTS_AT_ONCE_MAX, LISTENER_EMPTY_MAX, LISTENER_EMPTY_MS, LISTENER_SETTLE_MS,
 };
 use crate::obs::LogLevel;
 use crate::plan::{ListenerId, ListenerPlan, Plan};
@@ -47,7 +47,7 @@ impl<N: Net> CoreServer<N> {
                 }
             };
             let listener = CoreListener::new(id, listener, &core.counts);
-            for _ in 0..ACCEPTS_POSTED {
+            for _ in 0..N::ACCEPTS_POSTED {
                 core.net
                     .spawn(self.clone().accept(listener.clone(), socket.clone()));
             }
@@ -152,23 +152,27 @@ impl<N: Net> CoreServer<N> {
     /// Accepts connections until the listener is closed.
     async fn accept(self: Rc<Self>, listener: Rc<CoreListener>, socket: Rc<N::Listener>) {
         let core = &self.core;
+        let mut has_failed = false;
         loop {
             wait_for_room(core, &listener).await;
             match core.net.accept(&socket).await {
                 Ok(connection) => {
-                    // Other accepts may have taken the room while this one waited.
+                    has_failed = false;
+                    // Other listeners and cores may have taken the room while this accept waited.
                     wait_for_room(core, &listener).await;
                     self.place(&listener, connection);
                 }
                 Err(_) if listener.is_leaving() => return,
                 Err(error) => {
-                    // Out of descriptors or memory, or the client has left already. The pause keeps a lasting error from
-                    // taking the whole core; clients wait in the kernel's queue meanwhile.
                     core.obs.borrow().accept_error();
                     let text = format!("accept on {}: {error}", listener.plan.borrow().name);
                     core.obs.borrow().say(LogLevel::Warn, &text);
-                    let then = core.net.now() + Duration::from_millis(ACCEPT_RETRY_MS);
-                    core.net.sleep_until(then).await;
+                    // One client may have left already, which holds up no other. Two failures in a row mean that the
+                    // core is out of descriptors or memory: clients wait in the kernel's queue meanwhile.
+                    if mem::replace(&mut has_failed, true) {
+                        let then = core.net.now() + Duration::from_millis(ACCEPT_RETRY_MS);
+                        core.net.sleep_until(then).await;
+                    }
                 }
             }
         }

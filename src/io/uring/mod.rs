@@ -29,7 +29,7 @@ use super::os::{
 };
 use super::pipe::{Pipe, Pipes};
 use super::{Address, Connection, Instant, Net, Pool};
-use crate::limits::RING_ENTRIES;
+use crate::limits::{ACCEPTS_POSTED, RING_ENTRIES};
 
 pub use rx::UringRx;
 pub use tx::UringTx;
@@ -217,6 +217,8 @@ impl UringListener {
 }
 
 impl Net for Uring {
+    const ACCEPTS_POSTED: usize = ACCEPTS_POSTED;
+
     type Socket = ListenSocket;
     type Listener = UringListener;
     type Rx = UringRx;
