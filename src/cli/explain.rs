@@ -1,23 +1,18 @@
-//! `weir explain FILE METHOD URL`: what becomes of a request, and why. Also runs `[[test]]` blocks.
+//! `weir explain FILE METHOD URL`: says what becomes of a request, and why.
 //!
-//! A real request head is built, and taken through the parser, the normaliser and the routing that
-//! the data path runs; nothing here decides anything by itself.
+//! [`Plan::dry_run`] decides, as the data path does; this file only puts the outcome into words.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
 
-use weir_config::{Code, Config, EncodedSlash, Position, Test, show_duration, show_size};
-use weir_proto_h1::{Claims, Event, FieldPolicy, Head, OddNamePolicy, Server};
+use weir_config::{EncodedSlash, show_duration, show_size};
 
-use crate::exchange::{came_over_https, is_grpc_call};
 use crate::fault::Reason;
-use crate::io::Address;
 use crate::plan::{
-    Decision, DecisionBuffers, Explanation, ListenerPlan, Objection, Plan, Problem,
-    REDIRECT_HTTPS_STATUS, Refusal, RequestHead, RouteId, RoutePlan, Target, UpstreamId,
+    Decision, DryRequest, DryRun, ListenerPlan, Objection, Plan, REDIRECT_HTTPS_STATUS, Refusal,
+    RouteId, RoutePlan, Target, UpstreamId, default_port,
 };
 use crate::route::{Considered, Found, Verdict};
-use crate::tls::CertificateIdentity;
 
 /// Routes of other hosts and paths that are listed; the rest is counted.
 const OTHERS_LISTED_MAX: usize = 10;
@@ -44,17 +39,12 @@ pub struct Question {
 /// subject nor a name.
 pub fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
     let url = Url::parse(&question.url)?;
-    let mut host = url.authority.to_owned();
     let mut fields = Vec::with_capacity(question.headers.len());
     for line in &question.headers {
         let (name, value) = line
             .split_once(':')
             .ok_or_else(|| format!("`{line}` is no field line: write 'name: value'"))?;
-        if name.eq_ignore_ascii_case("host") {
-            value.trim().clone_into(&mut host);
-        } else {
-            fields.push((name, value.trim()));
-        }
+        fields.push((name, value.trim()));
     }
     // A file, as curl takes it, would be a name that no route has.
     let says_kind = |text: &&String| text.contains(['=', ':']);
@@ -63,297 +53,36 @@ pub fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
             "`{text}` is neither a subject nor a name of a certificate: write CN=a,O=Example or DNS:a.example.com"
         ));
     }
-    let target = target(&question.method, url.authority, url.port, url.target);
-    let text = head_text(&question.method, &target, &host, fields)?;
-    let listeners = listeners_at(plan, url.port);
-    let listener = listener_for(plan, &listeners);
-    let client = CertificateIdentity::known_by(&question.client_cert);
-    let answer = answer(plan, listener, (&text, client.as_ref()), true);
+    let request = DryRequest {
+        method: &question.method,
+        authority: url.authority,
+        port: url.port,
+        path_and_query: url.path_and_query,
+        fields: &fields,
+        client_cert: &question.client_cert,
+    };
+    let run = plan.dry_run(&request, true)?;
     let mut out = String::new();
     // Writing to a string cannot fail.
     let _ = writeln!(out, "request    {} {}", question.method, question.url);
     if !question.client_cert.is_empty() {
         let _ = writeln!(out, "client     {}", question.client_cert.join(", "));
     }
-    write_listener(&mut out, plan, &listeners, url.port);
-    if !answer.dropped.is_empty() {
-        let names = answer.dropped.join(", ");
+    write_listeners(&mut out, plan, url.port);
+    if !run.dropped.is_empty() {
+        let names = run.dropped.join(", ");
         let _ = writeln!(out, "dropped    {names}: no client may send it");
     }
-    if let Some((host, path)) = &answer.explanation.matched {
+    if let Some((host, path)) = &run.explanation.matched {
         let _ = writeln!(out, "matched as {}{}", lossy(host), lossy(path));
     }
-    write_considered(&mut out, plan, &answer, question.all);
-    write_outcome(&mut out, plan, &answer);
+    write_considered(&mut out, plan, &run, question.all);
+    write_outcome(&mut out, plan, &run);
     Ok(out)
 }
 
-/// Failing `[[test]]` blocks that are told one by one; the rest is counted.
-const FAILURES_TOLD_MAX: usize = 20;
-
-/// Runs the `[[test]]` blocks of a configuration against its plan.
-#[must_use]
-pub fn run_tests(config: &Config, plan: &Plan) -> Vec<Problem> {
-    let mut failures = Vec::new();
-    let mut more = 0;
-    for test in &config.tests {
-        let is_told = failures.len() < FAILURES_TOLD_MAX;
-        let Err(message) = run_test(plan, test, is_told) else {
-            continue;
-        };
-        if !is_told {
-            more += 1;
-            continue;
-        }
-        let port = test.port.map(|port| format!(":{port}")).unwrap_or_default();
-        let Test {
-            position,
-            method,
-            scheme,
-            host,
-            target,
-            ..
-        } = test;
-        failures.push(Problem {
-            code: Code::Test,
-            position: position.clone(),
-            message: format!("test `{method} {scheme}://{host}{port}{target}`: {message}"),
-        });
-    }
-    if more > 0 {
-        let (noun, verb) = if more == 1 {
-            ("test", "fails")
-        } else {
-            ("tests", "fail")
-        };
-        failures.push(Problem {
-            code: Code::TooMany,
-            position: Position::default(),
-            message: format!("{more} more {noun} {verb}"),
-        });
-    }
-    failures
-}
-
-/// Runs one; a failure explains itself if it `is_told`, which takes a walk over all routes.
-fn run_test(plan: &Plan, test: &Test, is_told: bool) -> Result<(), String> {
-    let port = test.port.unwrap_or_else(|| default_port(&test.scheme));
-    let mut host = match test.port {
-        Some(port) => format!("{}:{port}", test.host),
-        None => test.host.clone(),
-    };
-    let mut fields = Vec::with_capacity(test.headers.len());
-    for (name, value) in &test.headers {
-        match name.as_str() {
-            "host" => value.clone_into(&mut host),
-            name => fields.push((name, value.as_str())),
-        }
-    }
-    let target = target(&test.method, &test.host, port, &test.target);
-    let text = head_text(&test.method, &target, &host, fields)?;
-    let listener = listener_for(plan, &listeners_at(plan, port));
-    let client = CertificateIdentity::known_by(&test.client_cert);
-    let question = (&*text, client.as_ref());
-    let answer = answer(plan, listener, question, false);
-    let becomes = answer.in_words(plan);
-    if let Some(index) = test.route
-        && answer.route().map(|id| id.0 as usize) != Some(index)
-    {
-        let wanted = u32::try_from(index).map(RouteId).ok();
-        let (name, why) = wanted.map_or(("", String::new()), |id| {
-            let why = |id| self::answer(plan, listener, question, true).why_not(id);
-            let why = if is_told { why(id) } else { String::new() };
-            (route_name(plan, id), why)
-        });
-        return Err(format!("expected route `{name}`, but {becomes}{why}"));
-    }
-    if let Some(index) = test.upstream
-        && answer.upstream(plan).map(|id| id.0 as usize) != Some(index)
-    {
-        let wanted = u32::try_from(index)
-            .ok()
-            .and_then(|id| plan.upstream(UpstreamId(id)));
-        let name = wanted.map_or("", |upstream| &*upstream.name);
-        return Err(format!("expected upstream `{name}`, but {becomes}"));
-    }
-    if let Some(status) = test.status
-        && answer.status(plan) != Some(status)
-    {
-        return Err(format!("expected status {status}, but {becomes}"));
-    }
-    Ok(())
-}
-
-/// What becomes of a request, and everything that `explain` says about it.
-struct Answer<'p> {
-    explanation: Explanation<'p>,
-    /// Fields that the client may not send: neither routes nor endpoints see them.
-    dropped: Vec<String>,
-    /// The path and query that go upstream, if the path does not go as it came; or the location of a redirect.
-    sent: Option<String>,
-}
-
-/// Takes a request head through the data path's parser and decision, and notes every route on the way if it
-/// `considers_all`.
-fn answer<'p>(
-    plan: &'p Plan,
-    listener: Option<&ListenerPlan>,
-    (text, client): (&str, Option<&CertificateIdentity>),
-    considers_all: bool,
-) -> Answer<'p> {
-    let block = text.as_bytes();
-    let mut head = Head::new();
-    let mut answer = Answer {
-        explanation: Decision::from(Reason::Internal).into(),
-        dropped: Vec::new(),
-        sent: None,
-    };
-    // Where every listener redirects and none has the port, something before Weir takes `https`.
-    let is_before_us = listener.is_none();
-    let Some(listener) = listener.or_else(|| plan.listeners.first()) else {
-        return answer;
-    };
-    let mut server = Server::new(listener.limits);
-    let received = match server.receive(block, &mut head) {
-        Ok(received) if received.event == Event::Head => Ok(()),
-        Ok(_) => Err(weir_proto_h1::Error::BadRequestLine),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = received {
-        answer.explanation = Decision::from(Reason::from_request(error)).into();
-        return answer;
-    }
-    let trusts_some = !plan.trusted_proxies.is_empty() || listener.trusts_peers;
-    answer.dropped = enforce(plan, listener, trusts_some, &mut head, block);
-    let request = RequestHead {
-        head: &head,
-        block,
-        hop: server.request(),
-        client,
-        is_https: is_before_us || trusts_some && came_over_https(plan, &head, block),
-    };
-    let mut buffers = DecisionBuffers::default();
-    answer.explanation = match considers_all {
-        true => plan.explain(listener, &request, &mut buffers),
-        false => plan.decide(listener, &request, &mut buffers).into(),
-    };
-    let is_upstream = answer.upstream(plan).is_some();
-    let mut sent = buffers.sent;
-    if !sent.is_empty() {
-        if is_upstream && head.has_query {
-            sent.push(b'?');
-            sent.extend_from_slice(head.query.get(block));
-        }
-        answer.sent = Some(lossy(&sent));
-    }
-    answer
-}
-
-/// Drops the fields that a client may not send; gives their names. Where the file trusts anybody, it is they who ask.
-fn enforce(
-    plan: &Plan,
-    listener: &ListenerPlan,
-    is_trusted: bool,
-    head: &mut Head,
-    block: &[u8],
-) -> Vec<String> {
-    let policy = FieldPolicy {
-        claims: if is_trusted {
-            plan.trusted_claims
-        } else {
-            Claims::NONE
-        },
-        odd_names: match listener.keeps_odd_names {
-            true => OddNamePolicy::Keep,
-            false if is_grpc_call(head, block) => OddNamePolicy::Metadata,
-            false => OddNamePolicy::Drop,
-        },
-    };
-    let before: Vec<_> = head.iter().map(|field| field.name).collect();
-    head.enforce(block, &policy, &|name| plan.is_taken_for_matched(name));
-    let after: Vec<_> = head.iter().map(|field| field.name).collect();
-    let dropped = before.iter().filter(|name| !after.contains(name));
-    dropped.map(|name| lossy(name.get(block))).collect()
-}
-
-impl Answer<'_> {
-    fn route(&self) -> Option<RouteId> {
-        match self.explanation.decision {
-            Decision::Route(id) => Some(id),
-            Decision::Refuse(_) | Decision::RedirectHttps => None,
-        }
-    }
-
-    fn upstream(&self, plan: &Plan) -> Option<UpstreamId> {
-        match plan.route(self.route()?)?.target {
-            Target::Upstream(id) => Some(id),
-            Target::Redirect(_) | Target::Respond(_) => None,
-        }
-    }
-
-    /// The status that Weir answers with by itself; none when it is the endpoint's to give.
-    fn status(&self, plan: &Plan) -> Option<u16> {
-        match &self.explanation.decision {
-            Decision::RedirectHttps => Some(REDIRECT_HTTPS_STATUS),
-            Decision::Refuse(refusal) => Some(refusal.reason.status()),
-            Decision::Route(id) => match &plan.route(*id)?.target {
-                Target::Upstream(_) => None,
-                Target::Redirect(redirect) => Some(redirect.status),
-                Target::Respond(respond) => Some(respond.status),
-            },
-        }
-    }
-
-    fn in_words(&self, plan: &Plan) -> String {
-        let id = match &self.explanation.decision {
-            Decision::RedirectHttps => {
-                return format!(
-                    "the listener sends it to https ({REDIRECT_HTTPS_STATUS}, `redirect_https`)"
-                );
-            }
-            Decision::Refuse(Refusal { reason, .. }) => {
-                return format!("Weir answers {} ({})", reason.status(), reason.code());
-            }
-            Decision::Route(id) => *id,
-        };
-        let name = route_name(plan, id);
-        match (
-            self.upstream(plan).and_then(|id| plan.upstream(id)),
-            self.status(plan),
-        ) {
-            (Some(upstream), _) => {
-                format!("route `{name}` sends it to upstream `{}`", upstream.name)
-            }
-            (None, Some(status)) => format!("route `{name}` answers {status}"),
-            (None, None) => format!("route `{name}` takes it"),
-        }
-    }
-
-    fn why_not(&self, wanted: RouteId) -> String {
-        let considered = self
-            .explanation
-            .considered
-            .iter()
-            .find(|each| each.route == wanted);
-        match considered.map(|each| each.verdict) {
-            None | Some(Verdict::Taken) => String::new(),
-            Some(verdict) => format!(": {}", verdict_in_words(verdict)),
-        }
-    }
-}
-
-fn verdict_in_words(verdict: Verdict<'_>) -> String {
-    match verdict {
-        Verdict::Taken => "takes the request".to_owned(),
-        Verdict::Outranked => "comes after the route that takes it".to_owned(),
-        Verdict::Failed(failed) => failed.to_string(),
-        Verdict::Path => "its path does not match".to_owned(),
-        Verdict::Host => "its host does not match".to_owned(),
-    }
-}
-
-fn write_listener(out: &mut String, plan: &Plan, listeners: &[&ListenerPlan], port: u16) {
-    if listeners.is_empty() {
+fn write_listeners(out: &mut String, plan: &Plan, port: u16) {
+    if plan.listeners_at(port).next().is_none() {
         let names: Vec<_> = plan
             .listeners
             .iter()
@@ -365,7 +94,7 @@ fn write_listener(out: &mut String, plan: &Plan, listeners: &[&ListenerPlan], po
             names.join(", ")
         );
     }
-    for listener in listeners {
+    for listener in plan.listeners_at(port) {
         let ListenerPlan {
             name,
             timeouts,
@@ -392,10 +121,10 @@ fn write_listener(out: &mut String, plan: &Plan, listeners: &[&ListenerPlan], po
     }
 }
 
-fn write_considered(out: &mut String, plan: &Plan, answer: &Answer<'_>, all: bool) {
+fn write_considered(out: &mut String, plan: &Plan, run: &DryRun<'_>, all: bool) {
     let is_other = |each: &&Considered<'_>| matches!(each.verdict, Verdict::Host | Verdict::Path);
     let (others, candidates): (Vec<&Considered<'_>>, Vec<_>) =
-        answer.explanation.considered.iter().partition(is_other);
+        run.explanation.considered.iter().partition(is_other);
     if !candidates.is_empty() {
         let _ = writeln!(
             out,
@@ -433,17 +162,13 @@ fn write_route(out: &mut String, plan: &Plan, considered: &Considered<'_>) {
     } else {
         String::new()
     };
-    let name = route_name(plan, considered.route);
-    let _ = writeln!(
-        out,
-        "  {mark} {name}{at}: {}",
-        verdict_in_words(considered.verdict)
-    );
+    let name = plan.route_name(considered.route);
+    let _ = writeln!(out, "  {mark} {name}{at}: {}", considered.verdict);
 }
 
-fn write_outcome(out: &mut String, plan: &Plan, answer: &Answer<'_>) {
-    let sent = answer.sent.as_deref().unwrap_or_default();
-    let route = match &answer.explanation.decision {
+fn write_outcome(out: &mut String, plan: &Plan, run: &DryRun<'_>) {
+    let sent = run.sent.as_deref().unwrap_or_default();
+    let route = match &run.explanation.decision {
         Decision::RedirectHttps => {
             let _ = writeln!(
                 out,
@@ -457,7 +182,7 @@ fn write_outcome(out: &mut String, plan: &Plan, answer: &Answer<'_>) {
     let Some(route) = route else { return };
     let _ = writeln!(out, "route      {}", route.name);
     match &route.target {
-        Target::Upstream(id) => write_upstream(out, plan, *id, route, answer),
+        Target::Upstream(id) => write_upstream(out, plan, *id, route, run),
         Target::Redirect(redirect) => {
             let _ = writeln!(out, "answer     {}, location {sent}", redirect.status);
         }
@@ -479,7 +204,7 @@ fn write_refusal(out: &mut String, plan: &Plan, refusal: &Refusal) {
     if let Some(id) = refusal.route {
         let max = plan.route(id).and_then(|route| route.body_bytes_max);
         let most = max.map(show_size).unwrap_or_default();
-        let name = route_name(plan, id);
+        let name = plan.route_name(id);
         let _ = writeln!(
             out,
             "because    route `{name}` takes bodies of at most {most}"
@@ -491,7 +216,7 @@ fn write_refusal(out: &mut String, plan: &Plan, refusal: &Refusal) {
 }
 
 fn write_objection(out: &mut String, plan: &Plan, id: RouteId, objection: &Objection) {
-    let name = route_name(plan, id);
+    let name = plan.route_name(id);
     let _ = match objection {
         Objection::EncodedSlash => writeln!(
             out,
@@ -504,7 +229,7 @@ fn write_objection(out: &mut String, plan: &Plan, id: RouteId, objection: &Objec
         Objection::Read { by, path, found } => {
             let path = lossy(path);
             let becomes = match found {
-                Found::Route { id, .. } => format!("which route `{}` takes", route_name(plan, *id)),
+                Found::Route { id, .. } => format!("which route `{}` takes", plan.route_name(*id)),
                 Found::Ambiguous | Found::MethodNotAllowed(_) | Found::None => {
                     "which no route takes".to_owned()
                 }
@@ -530,7 +255,7 @@ fn write_upstream(
     plan: &Plan,
     id: UpstreamId,
     route: &RoutePlan,
-    answer: &Answer<'_>,
+    run: &DryRun<'_>,
 ) {
     let Some(upstream) = plan.upstream(id) else {
         return;
@@ -559,7 +284,7 @@ fn write_upstream(
             reason.code()
         );
     }
-    if let Some(path) = &answer.sent {
+    if let Some(path) = &run.sent {
         let _ = writeln!(out, "sent as    {path}");
     }
     let slashes = match route.encoded_slash {
@@ -620,35 +345,11 @@ fn write_upstream(
     let _ = writeln!(out, "body       {most}, {least}");
 }
 
-fn route_name(plan: &Plan, id: RouteId) -> &str {
-    plan.route(id).map_or("", |route| &*route.name)
-}
-
-/// The listeners that a client reaches at this port.
-fn listeners_at(plan: &Plan, port: u16) -> Vec<&ListenerPlan> {
-    let has_port = |listener: &&ListenerPlan| match &listener.address {
-        Address::Ip(address) => address.port() == port,
-        Address::Unix(_) => false,
-    };
-    plan.listeners.iter().filter(has_port).collect()
-}
-
-/// The listener that a request is taken to come in at: the first of those that it reaches. Where none has its port, as
-/// behind a translation of addresses, the first that serves requests itself.
-fn listener_for<'p>(plan: &'p Plan, reached: &[&'p ListenerPlan]) -> Option<&'p ListenerPlan> {
-    let serves = |listener: &&ListenerPlan| listener.redirect_https.is_none();
-    reached
-        .first()
-        .copied()
-        .or_else(|| plan.listeners.iter().find(serves))
-}
-
 /// An absolute URL, taken apart.
 struct Url<'u> {
     authority: &'u str,
     port: u16,
-    /// Path and query.
-    target: &'u str,
+    path_and_query: &'u str,
 }
 
 impl<'u> Url<'u> {
@@ -662,7 +363,8 @@ impl<'u> Url<'u> {
         }
         // The fragment stays in the client.
         let rest = rest.split('#').next().unwrap_or(rest);
-        let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (authority, path_and_query) =
+            rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         if authority.is_empty() {
             return Err(wrong());
         }
@@ -674,50 +376,9 @@ impl<'u> Url<'u> {
         Ok(Self {
             authority,
             port,
-            target,
+            path_and_query,
         })
     }
-}
-
-fn default_port(scheme: &str) -> u16 {
-    if scheme == "https" { 443 } else { 80 }
-}
-
-/// The target as a client would write it, of the path and the query of a URL.
-//= rfc9112#3.2
-// CONNECT names a host and a port, and nothing else. OPTIONS without path and query is for the whole server. An empty
-// path is a slash otherwise.
-fn target(method: &str, authority: &str, port: u16, of_url: &str) -> String {
-    match (method, of_url) {
-        ("CONNECT", _) => {
-            let port = format!(":{port}");
-            let host = authority.strip_suffix(&port).unwrap_or(authority);
-            format!("{host}{port}")
-        }
-        ("OPTIONS", "") => "*".to_owned(),
-        (_, path) if path.starts_with('/') => path.to_owned(),
-        (_, query) => format!("/{query}"),
-    }
-}
-
-fn head_text<'f>(
-    method: &str,
-    target: &str,
-    host: &str,
-    fields: impl IntoIterator<Item = (&'f str, &'f str)>,
-) -> Result<String, String> {
-    let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
-    let mut lines = 2;
-    for (name, value) in fields {
-        let _ = write!(text, "{name}: {value}\r\n");
-        lines += 1;
-    }
-    // A line break in an argument would make another request of it.
-    if text.matches(['\r', '\n']).count() != lines * 2 {
-        return Err("a request has no line breaks in it".to_owned());
-    }
-    text.push_str("\r\n");
-    Ok(text)
 }
 
 fn lossy(bytes: &[u8]) -> String {

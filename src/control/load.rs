@@ -9,7 +9,6 @@ use weir_config::{Code, Config, Diagnostic, EndpointAddress, Position, Severity,
 
 use super::names::{self, Answers, Resolver};
 use super::{access, cpus, preflight, system};
-use crate::cli::explain;
 use crate::files;
 use crate::io::Address;
 use crate::plan::{Plan, Problem};
@@ -95,7 +94,7 @@ pub fn load(
         };
         loaded.warnings.extend(remarks.into_iter().map(warning));
     }
-    let mut failures = explain::run_tests(&loaded.config, &loaded.plan);
+    let mut failures = loaded.plan.run_tests(&loaded.config);
     if machine != Machine::Leave {
         let files = loaded.tls.files.iter().map(|(path, _)| path.as_path());
         let own = match source {

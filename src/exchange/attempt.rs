@@ -20,7 +20,7 @@ use crate::core::{Core, after};
 use crate::fault::{Fault, Phase, Reason, Retry, Side};
 use crate::io::{Address, Connection, Instant, Net, Tx, errno};
 use crate::obs::LogLevel;
-use crate::plan::{Plan, Protocol, RoutePlan, UpstreamId, UpstreamPlan};
+use crate::plan::{Plan, Protocol, RoutePlan, UpstreamId, UpstreamPlan, is_grpc};
 use crate::tls;
 use crate::upstream::{Endpoint, Held, Joiner, Need, Permit, Secure, Tried, Turn, Upstream};
 
@@ -243,7 +243,7 @@ impl<N: Net> Way<'_, N> {
                 }
             }
             Err(fault) => {
-                let has_begun = down.is_answered() && grpc::is_call(&up.head, &up.block);
+                let has_begun = down.is_answered() && is_grpc(&up.head, &up.block);
                 record.grpc_status = has_begun.then(|| grpc::broken(fault.reason, up.reset_by()));
                 record.errno = up.errno();
                 keep_head(down, &mut up);

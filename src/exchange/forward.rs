@@ -7,55 +7,32 @@
 use std::net::IpAddr;
 
 use weir_proto_h1::edits::ValueWriter;
-use weir_proto_h1::{Claims, Edits, EditsMark, FieldId, FieldPolicy, Head, OddNamePolicy, Version};
+use weir_proto_h1::{Edits, EditsMark, FieldId, Version};
 
-use super::chain::{Chain, Hop, Node, is_secure};
 use super::identity::{put_names, put_subject};
 use super::record::Record;
 use super::request_id;
 use crate::conn::Down;
 use crate::io::Net;
 use crate::obs::RequestId;
-use crate::plan::{Plan, RoutePlan};
+use crate::plan::{ForwardedChain, Hop, Node, Plan, RoutePlan, Sender, odd_names};
 use crate::tls::CertificateIdentity;
 
 /// Drops the fields that the client may not send, and notes who it is, as far as a trusted proxy tells.
 pub(super) fn enforce<N: Net>(plan: &Plan, down: &mut Down<'_, N>, record: &mut Record) {
-    let keeps_odd_names = {
-        let listener = down.kit.door.plan.borrow();
-        record.trusted = match down.kit.peer {
-            Some(peer) => plan.trusted_proxies.contains(peer),
-            None => listener.trusts_peers,
-        };
-        listener.keeps_odd_names
+    let kit = &mut *down.kit;
+    let listener = kit.door.plan.borrow();
+    record.trusted = plan.trusts(&listener, kit.peer);
+    record.keeps_odd_names = listener.keeps_odd_names;
+    let sender = Sender {
+        is_trusted: record.trusted,
+        is_tls: kit.agreed.is_some(),
     };
-    let (head, block) = (&mut down.kit.head, &down.kit.block[..]);
-    record.keeps_odd_names = keeps_odd_names;
-    let policy = FieldPolicy {
-        claims: if record.trusted {
-            plan.trusted_claims
-        } else {
-            Claims::NONE
-        },
-        odd_names: odd_names(record),
-    };
-    let is_taken = |name: &[u8]| plan.is_taken_for_matched(name);
-    record.fields_dropped = head.enforce(block, &policy, &is_taken);
-    record.is_https = down.kit.agreed.is_some();
-    if record.trusted {
-        let chain = Chain::read(head, block, plan.forwarded_header, &plan.trusted_proxies);
-        record.client = chain.client().or(record.client);
-        record.is_https = chain.proto().map_or(record.is_https, is_secure);
-    }
-}
-
-/// Which odd names of a request pass.
-fn odd_names(record: &Record) -> OddNamePolicy {
-    match (record.keeps_odd_names, record.is_call) {
-        (true, _) => OddNamePolicy::Keep,
-        (false, true) => OddNamePolicy::Metadata,
-        (false, false) => OddNamePolicy::Drop,
-    }
+    let request = (&mut kit.head, &kit.block[..]);
+    let screened = plan.screen(&listener, sender, request, record.is_call);
+    record.fields_dropped = screened.fields_dropped;
+    record.client = screened.client.or(record.client);
+    record.is_https = screened.is_https;
 }
 
 /// Drops odd names, or brings them back, where the route differs from the listener.
@@ -75,26 +52,25 @@ fn settle_odd_names<N: Net>(
         record.fields_dropped -= head.restore_odd_names();
     } else {
         let is_taken = |name: &[u8]| plan.is_taken_for_matched(name);
-        record.fields_dropped += head.drop_odd_names(block, odd_names(record), &is_taken);
+        record.fields_dropped += head.drop_odd_names(
+            block,
+            odd_names(record.keeps_odd_names, record.is_call),
+            &is_taken,
+        );
     }
 }
 
 /// Drops what may not stand in the trailers of a request that has ended.
 pub(super) fn enforce_trailers<N: Net>(plan: &Plan, down: &mut Down<'_, N>, record: &mut Record) {
     let matches = |name: &[u8]| plan.matches_field(name) || plan.is_taken_for_matched(name);
-    record.fields_dropped += down.enforce_trailers(odd_names(record), &matches);
-}
-
-/// Says whether a trusted peer tells that its client has used `https`.
-pub fn came_over_https(plan: &Plan, head: &Head, block: &[u8]) -> bool {
-    let chain = Chain::read(head, block, plan.forwarded_header, &plan.trusted_proxies);
-    chain.proto().is_some_and(is_secure)
+    record.fields_dropped +=
+        down.enforce_trailers(odd_names(record.keeps_odd_names, record.is_call), &matches);
 }
 
 /// What the forwarded fields say.
 struct Forwarded<'a> {
     /// What a trusted peer tells of the way before it.
-    chain: Option<&'a Chain<'a>>,
+    chain: Option<&'a ForwardedChain<'a>>,
     /// The address that the connection came from; `None` on a Unix socket.
     peer: Option<IpAddr>,
     /// The scheme that the peer used.
@@ -124,7 +100,7 @@ pub(super) fn prepare<N: Net>(
     let kit = &mut *down.kit;
     let block = &kit.block[..];
     let chain = record.trusted.then(|| {
-        Chain::read(
+        ForwardedChain::read(
             &kit.head,
             block,
             plan.forwarded_header,

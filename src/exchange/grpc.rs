@@ -14,20 +14,6 @@ use crate::fault::Reason;
 /// Digits of a `grpc-timeout`; the protocol allows no more.
 const TIMEOUT_DIGITS_MAX: usize = 8;
 
-/// Whether the head of a request is that of a gRPC call, or the head of an answer that of an answer to one: the media
-/// type is `application/grpc`, alone or with a suffix or parameter.
-pub fn is_call(head: &Head, block: &[u8]) -> bool {
-    let kind = b"application/grpc";
-    let Some(value) = head.value(FieldId::ContentType, block) else {
-        return false;
-    };
-    value
-        .split_at_checked(kind.len())
-        .is_some_and(|(start, rest)| {
-            start.eq_ignore_ascii_case(kind) && matches!(rest.first(), None | Some(b'+' | b';'))
-        })
-}
-
 /// How long the client waits for the call to end: its `grpc-timeout`. What is not well-formed says nothing.
 pub(super) fn timeout(head: &Head, block: &[u8]) -> Option<Duration> {
     let field = head.find_name(b"grpc-timeout", block)?;
@@ -161,23 +147,6 @@ mod tests {
         let mut head = Head::new();
         parse_request(&block, &Limits::default(), &mut head).expect("a valid request");
         (head, block)
-    }
-
-    #[test]
-    fn calls_are_told_by_their_media_type() {
-        for (value, expected) in [
-            ("application/grpc", true),
-            ("application/grpc+proto", true),
-            ("Application/GRPC;charset=x", true),
-            ("application/grpc-web", false),
-            ("application/grpcx", false),
-            ("application/json", false),
-        ] {
-            let (head, block) = with(&format!("Content-Type: {value}"));
-            assert_eq!(is_call(&head, &block), expected, "{value}");
-        }
-        let (head, block) = with("X: y");
-        assert!(!is_call(&head, &block));
     }
 
     #[test]

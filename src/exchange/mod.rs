@@ -4,7 +4,6 @@
 //! the bytes move in `relay`.
 
 mod attempt;
-mod chain;
 mod core_plan;
 mod forward;
 mod grpc;
@@ -30,12 +29,11 @@ use crate::fault::{Fault, Phase, Reason, Side};
 use crate::io::{Chunk, Net};
 use crate::limits::{LINGER_MS, SMALL_ANSWER_BYTES, UNREAD_BYTES_MAX};
 use crate::obs;
-use crate::plan::{Decision, Plan, REDIRECT_HTTPS_STATUS, RequestHead, RouteId, Target};
+use crate::plan::{Decision, Plan, REDIRECT_HTTPS_STATUS, RequestHead, RouteId, Target, is_grpc};
 use record::Record;
 
 pub use core_plan::CorePlan;
-pub use forward::{Added, came_over_https};
-pub use grpc::is_call as is_grpc_call;
+pub use forward::Added;
 pub use local::{refuse_connection, turn_away};
 
 /// What becomes of a client's connection after an exchange.
@@ -107,7 +105,7 @@ fn start<N: Net>(core: &Core<N>, down: &mut Down<'_, N>) -> Record {
         core.net.wall_ms(),
         down.kit.peer,
     );
-    record.is_call = grpc::is_call(&down.kit.head, &down.kit.block);
+    record.is_call = is_grpc(&down.kit.head, &down.kit.block);
     record
 }
 

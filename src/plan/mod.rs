@@ -12,7 +12,11 @@ mod cidr;
 mod compile;
 mod decision;
 mod diff;
+mod dry_run;
+mod file_tests;
+mod forwarded_chain;
 mod paths;
+mod screening;
 mod template;
 
 use std::fmt;
@@ -25,23 +29,23 @@ pub use decision::{
     Decision, DecisionBuffers, Explanation, REDIRECT_HTTPS_STATUS, Refusal, RequestHead,
 };
 pub use diff::{Diff, Kept};
+pub use dry_run::{DryRequest, DryRun, default_port};
+pub use forwarded_chain::{ForwardedChain, Hop, Node};
 pub use paths::Objection;
+pub use screening::{Screened, Sender, is_grpc, odd_names};
 pub use template::{Redirect, Rewrite};
 
 use weir_config::{Code, EncodedSlash, ForwardedHeader, Position};
 use weir_proto_h1::{Claims, is_other_spelling};
 
 use crate::io::Address;
+pub use crate::route::RouteId;
 use crate::route::Table;
 use crate::tls;
 
 /// A listener's place in [`Plan::listeners`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListenerId(pub u32);
-
-/// A route's place in [`Plan::routes`], which is its place in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RouteId(pub u32);
 
 /// An upstream's place in [`Plan::upstreams`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,6 +132,12 @@ impl Plan {
     #[must_use]
     pub fn route(&self, id: RouteId) -> Option<&RoutePlan> {
         self.routes.get(id.0 as usize)
+    }
+
+    /// The name of a route of this plan.
+    #[must_use]
+    pub fn route_name(&self, id: RouteId) -> &str {
+        self.route(id).map_or("", |route| &*route.name)
     }
 
     /// The upstream of an id of this plan.

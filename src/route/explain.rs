@@ -1,9 +1,9 @@
 //! Why a request goes where it goes.
 
+use std::fmt;
 use std::ops::ControlFlow;
 
-use super::{Entry, Failed, Found, RequestView, Table};
-use crate::plan::RouteId;
+use super::{Entry, Failed, Found, RequestView, RouteId, Table};
 
 /// A look-up with its reasons. Comes from the walk that [`Table::find`] does, so it cannot differ.
 #[derive(Debug)]
@@ -37,6 +37,18 @@ pub enum Verdict<'t> {
     Path,
     /// Its host does not match.
     Host,
+}
+
+impl fmt::Display for Verdict<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Taken => f.write_str("takes the request"),
+            Self::Outranked => f.write_str("comes after the route that takes it"),
+            Self::Failed(failed) => failed.fmt(f),
+            Self::Path => f.write_str("its path does not match"),
+            Self::Host => f.write_str("its host does not match"),
+        }
+    }
 }
 
 impl Table {

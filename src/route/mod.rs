@@ -41,10 +41,13 @@ pub use predicate::{Failed, Methods};
 pub use reading::{Reading, lax_readings, readings};
 pub use view::{RequestView, Scratch};
 
-use crate::plan::RouteId;
 use host::Hosts;
 use predicate::Predicates;
 use tree::{Drafts, Paths};
+
+/// A route's place in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteId(pub u32);
 
 /// Finds the route of a request. Immutable.
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@ use weir_config::{Config, Match};
 use weir_proto_h1::{Event, Head, Server};
 
 use super::{Found, Scratch, Table, Verdict};
-use crate::plan::RouteId;
+use crate::route::RouteId;
 
 /// The matches of routes that are written as in a file, one a line. A line in braces is an inline
 /// table.

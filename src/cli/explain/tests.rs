@@ -1,4 +1,4 @@
-use super::{Question, explain, run_tests};
+use super::{Question, explain};
 use crate::plan::Plan;
 
 const FILE: &str = r#"
@@ -39,7 +39,7 @@ fn plan(text: &str) -> (weir_config::Config, Plan) {
 }
 
 fn failures(config: &weir_config::Config, plan: &Plan) -> Vec<String> {
-    let failed = run_tests(config, plan);
+    let failed = plan.run_tests(config);
     failed.iter().map(ToString::to_string).collect()
 }
 
@@ -213,7 +213,7 @@ route = "rest"
 upstream = "app"
 "#;
     let (config, plan) = plan(file);
-    assert_eq!(run_tests(&config, &plan), []);
+    assert_eq!(plan.run_tests(&config), []);
     for (target, expected) in [
         ("/a/%2e%2E/b?c", "\nsent as    /b?c\n"),
         (
@@ -314,7 +314,7 @@ fn methods_that_no_route_can_take() {
     }
     let test = "[[test]]\nrequest = \"CONNECT http://a:443/\"\nstatus = 405\n";
     let (config, plan) = plan(&format!("{FILE}{test}"));
-    assert_eq!(run_tests(&config, &plan), []);
+    assert_eq!(plan.run_tests(&config), []);
 }
 
 /// A URL in a file and one in an argument are the request that a client would send for it.
@@ -341,7 +341,7 @@ respond = 200
     ] {
         let test = format!("[[test]]\nrequest = \"{method} {url}\"\nstatus = {status}\n");
         let (config, plan) = plan(&format!("{file}{test}"));
-        assert_eq!(run_tests(&config, &plan), [], "{method} {url}");
+        assert_eq!(plan.run_tests(&config), [], "{method} {url}");
         let question = Question {
             method: method.into(),
             url: url.into(),
@@ -472,7 +472,7 @@ client_cert = "CN=eve"
 status = 404
 "#;
     let (config, plan) = plan(&format!("{routes}{tests}"));
-    assert_eq!(run_tests(&config, &plan), []);
+    assert_eq!(plan.run_tests(&config), []);
     let question = Question {
         method: "GET".into(),
         url: "http://x/".into(),

@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use weir_config::{FieldMatch, HostMatch, Match, PathMatch, Segment, ValueMatch};
 
 use super::ask;
-use crate::plan::RouteId;
+use crate::route::RouteId;
 use crate::route::{Found, Table};
 
 const TABLES: u64 = 2_000;

@@ -9,12 +9,12 @@ use std::net::{IpAddr, Ipv6Addr};
 use weir_config::ForwardedHeader;
 use weir_proto_h1::{FieldId, Head, is_authority};
 
+use super::CidrSet;
 use crate::limits::FORWARDED_HOPS_MAX;
-use crate::plan::CidrSet;
 
 /// Who has asked, as a proxy names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Node<'a> {
+pub enum Node<'a> {
     /// An address, IPv4 in the form of IPv4.
     Address(IpAddr),
     /// A name that the proxy has made up, with the underscore that it begins with.
@@ -26,7 +26,7 @@ pub(super) enum Node<'a> {
 impl<'a> Node<'a> {
     /// Reads a node: RFC 7239 section 6, and what is found in X-Forwarded-For besides, IPv6 without brackets. Ports are
     /// passed over.
-    pub(super) fn parse(text: &'a [u8]) -> Self {
+    fn parse(text: &'a [u8]) -> Self {
         let text = unquoted(text.trim_ascii()).unwrap_or_default();
         Self::read(text).unwrap_or(Self::Unknown)
     }
@@ -73,18 +73,18 @@ fn is_obfuscated(text: &[u8]) -> bool {
 
 /// One hop of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hop<'a> {
+pub struct Hop<'a> {
     /// Who asked.
-    pub(super) node: Node<'a>,
+    pub node: Node<'a>,
     /// Over which scheme.
-    pub(super) proto: Option<&'a [u8]>,
+    pub proto: Option<&'a [u8]>,
     /// For which host.
-    pub(super) host: Option<&'a [u8]>,
+    pub host: Option<&'a [u8]>,
 }
 
 /// What a trusted peer tells of how the request has come to it.
 #[derive(Clone, Copy)]
-pub(super) struct Chain<'a> {
+pub struct ForwardedChain<'a> {
     spelling: ForwardedHeader,
     /// The hops' texts, the nearest first.
     texts: [&'a [u8]; FORWARDED_HOPS_MAX],
@@ -96,9 +96,9 @@ pub(super) struct Chain<'a> {
     host: Option<&'a [u8]>,
 }
 
-impl<'a> Chain<'a> {
+impl<'a> ForwardedChain<'a> {
     /// Reads the nearest hops of the chain in a head.
-    pub(super) fn read(
+    pub fn read(
         head: &Head,
         block: &'a [u8],
         spelling: ForwardedHeader,
@@ -161,12 +161,12 @@ impl<'a> Chain<'a> {
     }
 
     /// Says whether there is no hop.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// The hops, the farthest first.
-    pub(super) fn hops(&self) -> impl Iterator<Item = Hop<'a>> {
+    pub fn hops(&self) -> impl Iterator<Item = Hop<'a>> {
         (0..self.len).rev().filter_map(|at| self.hop(at))
     }
 
@@ -186,7 +186,7 @@ impl<'a> Chain<'a> {
     }
 
     /// The client's address, where the chain names it.
-    pub(super) fn client(&self) -> Option<IpAddr> {
+    pub fn client(&self) -> Option<IpAddr> {
         match self.hop(self.origin?)?.node {
             Node::Address(address) => Some(address),
             Node::Obfuscated(_) | Node::Unknown => None,
@@ -194,25 +194,28 @@ impl<'a> Chain<'a> {
     }
 
     /// The scheme that the client used, where the chain names it.
-    pub(super) fn proto(&self) -> Option<&'a [u8]> {
+    pub fn proto(&self) -> Option<&'a [u8]> {
         match self.spelling {
             ForwardedHeader::XForwardedFor => self.proto,
             ForwardedHeader::Forwarded => self.hop(self.origin.unwrap_or(0))?.proto,
         }
     }
 
+    /// Whether the client's own connection was one of TLS, if the chain names its scheme.
+    pub fn is_https(&self) -> Option<bool> {
+        let is_secure = |proto: &[u8]| {
+            proto.eq_ignore_ascii_case(b"https") || proto.eq_ignore_ascii_case(b"wss")
+        };
+        self.proto().map(is_secure)
+    }
+
     /// The host that the client asked for, where the chain names it.
-    pub(super) fn host(&self) -> Option<&'a [u8]> {
+    pub fn host(&self) -> Option<&'a [u8]> {
         match self.spelling {
             ForwardedHeader::XForwardedFor => self.host,
             ForwardedHeader::Forwarded => self.hop(self.origin.unwrap_or(0))?.host,
         }
     }
-}
-
-/// Says whether the client's own connection was one of TLS.
-pub(super) fn is_secure(proto: &[u8]) -> bool {
-    proto.eq_ignore_ascii_case(b"https") || proto.eq_ignore_ascii_case(b"wss")
 }
 
 /// One element of a list, and what else there is of it.

@@ -97,7 +97,7 @@ fn told(
         network: IpAddr::from([10, 0, 0, 0]),
         prefix_bits: 8,
     }]);
-    let chain = Chain::read(&head, block.as_bytes(), spelling, &trusted);
+    let chain = ForwardedChain::read(&head, block.as_bytes(), spelling, &trusted);
     let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap());
     let hops: Vec<_> = chain.hops().map(|hop| written(hop.node)).collect();
     let client = chain.client().map(|client| client.to_string());

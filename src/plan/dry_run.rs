@@ -1,0 +1,197 @@
+//! A request taken through the plan without a connection, for `weir explain` and `[[test]]` blocks.
+//!
+//! The head is written out as a client would send it, and goes through the parser, the screening and the decision of
+//! the data path.
+
+use std::fmt::Write as _;
+
+use weir_proto_h1::{Event, Head, Server};
+
+use super::{
+    Decision, DecisionBuffers, Explanation, ListenerPlan, Plan, RequestHead, RouteId, Sender,
+    Target, UpstreamId, is_grpc,
+};
+use crate::fault::Reason;
+use crate::io::Address;
+use crate::tls::CertificateIdentity;
+
+/// A request to try.
+#[derive(Clone, Copy, Debug)]
+pub struct DryRequest<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The host of the URL, and its port if it has one.
+    pub authority: &'a str,
+    /// The port that the request arrives at.
+    pub port: u16,
+    /// The path and query of the URL.
+    pub path_and_query: &'a str,
+    /// Names and values of fields. A Host replaces that of the URL.
+    pub fields: &'a [(&'a str, &'a str)],
+    /// Subject and names of the client's certificate. Empty: the client shows none.
+    pub client_cert: &'a [String],
+}
+
+/// What the plan does with a request.
+#[derive(Debug)]
+pub struct DryRun<'p> {
+    /// The decision, with its reasons if they were asked for.
+    pub explanation: Explanation<'p>,
+    /// The names of the fields that the client may not send.
+    pub dropped: Vec<String>,
+    /// The path and query that go upstream, if the path does not go as it came; or the location of a redirect.
+    pub sent: Option<String>,
+}
+
+impl DryRun<'_> {
+    /// The route that takes the request.
+    #[must_use]
+    pub fn route(&self) -> Option<RouteId> {
+        match self.explanation.decision {
+            Decision::Route(id) => Some(id),
+            Decision::Refuse(_) | Decision::RedirectHttps => None,
+        }
+    }
+
+    /// The upstream that the request goes to.
+    #[must_use]
+    pub fn upstream(&self, plan: &Plan) -> Option<UpstreamId> {
+        match plan.route(self.route()?)?.target {
+            Target::Upstream(id) => Some(id),
+            Target::Redirect(_) | Target::Respond(_) => None,
+        }
+    }
+}
+
+impl Plan {
+    /// Tries a request. Only with `explains` does every route say why it does not take it.
+    ///
+    /// # Errors
+    /// The request cannot be written as one: an argument has a line break.
+    pub fn dry_run(&self, request: &DryRequest<'_>, explains: bool) -> Result<DryRun<'_>, String> {
+        let text = request.head()?;
+        let block = text.as_bytes();
+        let mut run = DryRun {
+            explanation: Decision::from(Reason::Internal).into(),
+            dropped: Vec::new(),
+            sent: None,
+        };
+        let reached = self.listener_for(request.port);
+        let Some(listener) = reached.or_else(|| self.listeners.first()) else {
+            return Ok(run);
+        };
+        let (mut head, mut server) = (Head::new(), Server::new(listener.limits));
+        let received = match server.receive(block, &mut head) {
+            Ok(received) if received.event == Event::Head => Ok(()),
+            Ok(_) => Err(weir_proto_h1::Error::BadRequestLine),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = received {
+            run.explanation = Decision::from(Reason::from_request(error)).into();
+            return Ok(run);
+        }
+        let sender = Sender {
+            // If the file trusts anybody, the request is taken to come from there.
+            is_trusted: !self.trusted_proxies.is_empty() || listener.trusts_peers,
+            // If every listener redirects and none has the port, something before Weir takes `https`.
+            is_tls: listener.tls.is_some() || reached.is_none(),
+        };
+        let names = |head: &Head| head.iter().map(|field| field.name).collect::<Vec<_>>();
+        let before = names(&head);
+        let is_grpc = is_grpc(&head, block);
+        let screened = self.screen(listener, sender, (&mut head, block), is_grpc);
+        let after = names(&head);
+        let dropped = before.iter().filter(|name| !after.contains(name));
+        run.dropped = dropped.map(|name| lossy(name.get(block))).collect();
+        let client = CertificateIdentity::known_by(request.client_cert);
+        let request = RequestHead {
+            head: &head,
+            block,
+            hop: server.request(),
+            client: client.as_ref(),
+            is_https: screened.is_https,
+        };
+        let mut buffers = DecisionBuffers::default();
+        run.explanation = match explains {
+            true => self.explain(listener, &request, &mut buffers),
+            false => self.decide(listener, &request, &mut buffers).into(),
+        };
+        let mut sent = buffers.sent;
+        if !sent.is_empty() {
+            if run.upstream(self).is_some() && head.has_query {
+                sent.push(b'?');
+                sent.extend_from_slice(head.query.get(block));
+            }
+            run.sent = Some(lossy(&sent));
+        }
+        Ok(run)
+    }
+
+    /// The listeners that a client reaches at a port.
+    pub fn listeners_at(&self, port: u16) -> impl Iterator<Item = &ListenerPlan> {
+        self.listeners
+            .iter()
+            .filter(move |listener| match &listener.address {
+                Address::Ip(address) => address.port() == port,
+                Address::Unix(_) => false,
+            })
+    }
+
+    /// The listener that a request is taken to arrive at: the first with the port. If no listener has the port, as
+    /// behind a translation of addresses, the first that serves requests itself.
+    fn listener_for(&self, port: u16) -> Option<&ListenerPlan> {
+        let serves = |listener: &&ListenerPlan| listener.redirect_https.is_none();
+        self.listeners_at(port)
+            .next()
+            .or_else(|| self.listeners.iter().find(serves))
+    }
+}
+
+impl DryRequest<'_> {
+    /// The head as a client would send it.
+    fn head(&self) -> Result<String, String> {
+        let is_host = |(name, _): &&(&str, &str)| name.eq_ignore_ascii_case("host");
+        let host = self.fields.iter().rfind(is_host);
+        let host = host.map_or(self.authority, |(_, value)| value);
+        let (method, target) = (self.method, self.target());
+        let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
+        let mut lines = 2;
+        for (name, value) in self.fields.iter().filter(|field| !is_host(field)) {
+            let _ = write!(text, "{name}: {value}\r\n");
+            lines += 1;
+        }
+        // A line break in an argument would make another request of it.
+        if text.matches(['\r', '\n']).count() != lines * 2 {
+            return Err("a request has no line breaks in it".to_owned());
+        }
+        text.push_str("\r\n");
+        Ok(text)
+    }
+
+    /// The target as a client would write it.
+    //= rfc9112#3.2
+    // CONNECT names a host and a port, and nothing else. OPTIONS without path and query is for the whole server. An
+    // empty path is a slash otherwise.
+    fn target(&self) -> String {
+        match (self.method, self.path_and_query) {
+            ("CONNECT", _) => {
+                let port = format!(":{}", self.port);
+                let host = self.authority.strip_suffix(&port);
+                format!("{}{port}", host.unwrap_or(self.authority))
+            }
+            ("OPTIONS", "") => "*".to_owned(),
+            (_, path) if path.starts_with('/') => path.to_owned(),
+            (_, query) => format!("/{query}"),
+        }
+    }
+}
+
+/// The port that a URL of this scheme means if it names none.
+#[must_use]
+pub fn default_port(scheme: &str) -> u16 {
+    if scheme == "https" { 443 } else { 80 }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

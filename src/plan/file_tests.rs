@@ -1,0 +1,148 @@
+//! Runs the `[[test]]` blocks of a file.
+
+use weir_config::{Code, Config, Position, Test};
+
+use super::dry_run::{DryRequest, DryRun, default_port};
+use super::{Decision, Plan, Problem, REDIRECT_HTTPS_STATUS, Refusal, RouteId, Target, UpstreamId};
+use crate::route::Verdict;
+
+/// How many failing tests are reported one by one. The rest is counted.
+const FAILURES_REPORTED_MAX: usize = 20;
+
+impl Plan {
+    /// Runs the `[[test]]` blocks of the configuration that the plan was compiled from.
+    #[must_use]
+    pub fn run_tests(&self, config: &Config) -> Vec<Problem> {
+        let mut failures = Vec::new();
+        let mut more = 0;
+        for test in &config.tests {
+            let is_reported = failures.len() < FAILURES_REPORTED_MAX;
+            let Err(message) = run_test(self, test, is_reported) else {
+                continue;
+            };
+            if !is_reported {
+                more += 1;
+                continue;
+            }
+            let port = test.port.map(|port| format!(":{port}")).unwrap_or_default();
+            let Test {
+                position,
+                method,
+                scheme,
+                host,
+                target,
+                ..
+            } = test;
+            failures.push(Problem {
+                code: Code::Test,
+                position: position.clone(),
+                message: format!("test `{method} {scheme}://{host}{port}{target}`: {message}"),
+            });
+        }
+        if more > 0 {
+            let (noun, verb) = if more == 1 {
+                ("test", "fails")
+            } else {
+                ("tests", "fail")
+            };
+            failures.push(Problem {
+                code: Code::TooMany,
+                position: Position::default(),
+                message: format!("{more} more {noun} {verb}"),
+            });
+        }
+        failures
+    }
+}
+
+/// Runs one test. A failure that `is_reported` says why, which takes a walk over all routes.
+fn run_test(plan: &Plan, test: &Test, is_reported: bool) -> Result<(), String> {
+    let authority = match test.port {
+        Some(port) => format!("{}:{port}", test.host),
+        None => test.host.clone(),
+    };
+    let fields = test.headers.iter();
+    let fields: Vec<_> = fields
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let request = DryRequest {
+        method: &test.method,
+        authority: &authority,
+        port: test.port.unwrap_or_else(|| default_port(&test.scheme)),
+        path_and_query: &test.target,
+        fields: &fields,
+        client_cert: &test.client_cert,
+    };
+    let run = plan.dry_run(&request, false)?;
+    let outcome = outcome(plan, &run);
+    if let Some(index) = test.route
+        && run.route().map(|id| id.0 as usize) != Some(index)
+    {
+        let wanted = u32::try_from(index).map(RouteId).ok();
+        let name = wanted.map_or("", |id| plan.route_name(id));
+        let why = match wanted.filter(|_| is_reported) {
+            Some(id) => why_not(&plan.dry_run(&request, true)?, id),
+            None => String::new(),
+        };
+        return Err(format!("expected route `{name}`, but {outcome}{why}"));
+    }
+    if let Some(index) = test.upstream
+        && run.upstream(plan).map(|id| id.0 as usize) != Some(index)
+    {
+        let wanted = u32::try_from(index).ok().map(UpstreamId);
+        let wanted = wanted.and_then(|id| plan.upstream(id));
+        let name = wanted.map_or("", |upstream| &*upstream.name);
+        return Err(format!("expected upstream `{name}`, but {outcome}"));
+    }
+    if let Some(status) = test.status
+        && own_status(plan, &run) != Some(status)
+    {
+        return Err(format!("expected status {status}, but {outcome}"));
+    }
+    Ok(())
+}
+
+/// The status that Weir answers with itself; `None` if the endpoint gives it.
+fn own_status(plan: &Plan, run: &DryRun<'_>) -> Option<u16> {
+    match &run.explanation.decision {
+        Decision::RedirectHttps => Some(REDIRECT_HTTPS_STATUS),
+        Decision::Refuse(refusal) => Some(refusal.reason.status()),
+        Decision::Route(id) => match &plan.route(*id)?.target {
+            Target::Upstream(_) => None,
+            Target::Redirect(redirect) => Some(redirect.status),
+            Target::Respond(respond) => Some(respond.status),
+        },
+    }
+}
+
+/// What becomes of the request, in words.
+fn outcome(plan: &Plan, run: &DryRun<'_>) -> String {
+    let id = match &run.explanation.decision {
+        Decision::RedirectHttps => {
+            return format!(
+                "the listener sends it to https ({REDIRECT_HTTPS_STATUS}, `redirect_https`)"
+            );
+        }
+        Decision::Refuse(Refusal { reason, .. }) => {
+            return format!("Weir answers {} ({})", reason.status(), reason.code());
+        }
+        Decision::Route(id) => *id,
+    };
+    let name = plan.route_name(id);
+    let upstream = run.upstream(plan).and_then(|id| plan.upstream(id));
+    match (upstream, own_status(plan, run)) {
+        (Some(upstream), _) => format!("route `{name}` sends it to upstream `{}`", upstream.name),
+        (None, Some(status)) => format!("route `{name}` answers {status}"),
+        (None, None) => format!("route `{name}` takes it"),
+    }
+}
+
+/// Why the wanted route does not take the request.
+fn why_not(run: &DryRun<'_>, wanted: RouteId) -> String {
+    let mut considered = run.explanation.considered.iter();
+    let considered = considered.find(|each| each.route == wanted);
+    match considered.map(|each| each.verdict) {
+        None | Some(Verdict::Taken) => String::new(),
+        Some(verdict) => format!(": {verdict}"),
+    }
+}
