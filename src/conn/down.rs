@@ -8,8 +8,7 @@ use std::task::{Context, Poll};
 use weir_proto_h1::{BodyKind, Edits, Framing, Head, OddNamePolicy, Request, Span, Trailers};
 
 use super::tunnel::End;
-use super::up::{Up, UpWire};
-use super::{http1, http2};
+use super::{ClientBindings, http1, http2};
 use crate::core::{Core, CoreListener, Timer};
 use crate::exchange::Added;
 use crate::fault::Fault;
@@ -17,7 +16,6 @@ use crate::io::{Chunk, Net};
 use crate::limits::{KERNEL_QUEUED_BYTES, QUEUED_BYTES_HIGH};
 use crate::plan::DecisionBuffers;
 use crate::tls::{CertificateIdentity, TlsParameters};
-use crate::upstream::Bindings;
 
 /// What came from the client.
 pub enum Piece {
@@ -28,7 +26,7 @@ pub enum Piece {
 }
 
 /// What a request needs and the next one uses again.
-pub struct Kit<N: Net> {
+pub struct Kit {
     /// The head of the request, over [`Kit::block`].
     pub head: Head,
     /// What the head lies in.
@@ -60,7 +58,7 @@ pub struct Kit<N: Net> {
     /// What it lies in, until it is logged.
     pub up_block: Chunk,
     /// The connections to endpoints that belong to the client's connection; made when there is one.
-    pub bindings: Option<Rc<Bindings<N>>>,
+    pub bindings: Option<Rc<ClientBindings>>,
 }
 
 /// Who a client is, as far as its connection tells.
@@ -83,7 +81,7 @@ impl Client {
     }
 }
 
-impl<N: Net> Kit<N> {
+impl Kit {
     /// Makes a kit for requests that come in by `door`.
     pub fn new(timer: Timer, door: Rc<CoreListener>, client: &Client) -> Self {
         Self {
@@ -107,10 +105,10 @@ impl<N: Net> Kit<N> {
     }
 }
 
-impl<N: Net> Kit<N> {
+impl Kit {
     /// Says how much is held, when that matters; whether it is too much.
     #[inline]
-    pub fn holds_too_much(&self, core: &Core<N>, held: impl FnOnce() -> usize) -> bool {
+    pub fn holds_too_much<N: Net>(&self, core: &Core<N>, held: impl FnOnce() -> usize) -> bool {
         core.is_tight() && {
             self.timer.hold(held());
             self.timer.is_told()
@@ -130,7 +128,7 @@ impl<N: Net> Kit<N> {
 /// A request on its way through, as the exchange sees its client.
 pub struct Down<'a, N: Net> {
     /// What the request needs.
-    pub kit: &'a mut Kit<N>,
+    pub kit: &'a mut Kit,
     wire: Wire<'a, N>,
 }
 
@@ -142,7 +140,7 @@ enum Wire<'a, N: Net> {
 
 impl<'a, N: Net> Down<'a, N> {
     /// A request over HTTP/1.1.
-    pub fn http1(kit: &'a mut Kit<N>, wire: &'a mut http1::DownstreamConnection<N>) -> Self {
+    pub fn http1(kit: &'a mut Kit, wire: &'a mut http1::DownstreamConnection<N>) -> Self {
         Self {
             kit,
             wire: Wire::Http1(wire),
@@ -150,7 +148,7 @@ impl<'a, N: Net> Down<'a, N> {
     }
 
     /// A request over HTTP/2.
-    pub fn http2(kit: &'a mut Kit<N>, wire: &'a mut http2::Downstream<N>) -> Self {
+    pub fn http2(kit: &'a mut Kit, wire: &'a mut http2::Downstream<N>) -> Self {
         Self {
             kit,
             wire: Wire::Http2(wire),
@@ -280,25 +278,26 @@ impl<'a, N: Net> Down<'a, N> {
         &mut self,
         cx: &mut Context<'_>,
         core: &Core<N>,
-        to: &mut Up<N>,
+        to: &mut http1::UpstreamConnection<N>,
     ) -> Poll<Result<usize, Fault>> {
-        match (&mut self.wire, &mut to.wire) {
-            (Wire::Http1(from), UpWire::Http1(to)) => from.poll_pass(cx, core, to),
-            _ => Poll::Ready(Ok(0)),
+        match &mut self.wire {
+            Wire::Http1(from) => from.poll_pass(cx, core, to),
+            Wire::Http2(_) => Poll::Ready(Ok(0)),
         }
     }
 
     /// Lets what comes of a long answer go to the client unseen, and says how many bytes did. 0: not now or not this
-    /// answer; [`Up::poll_answer`] goes on.
+    /// answer: its parts are to be polled.
     pub fn poll_pass_back(
         &mut self,
         cx: &mut Context<'_>,
         core: &Core<N>,
-        from: &mut Up<N>,
+        from: &mut http1::UpstreamConnection<N>,
+        head: &Head,
     ) -> Poll<Result<usize, Fault>> {
-        match (&mut self.wire, &mut from.wire) {
-            (Wire::Http1(to), UpWire::Http1(wire)) => wire.poll_pass(cx, core, &from.head, to),
-            _ => Poll::Ready(Ok(0)),
+        match &mut self.wire {
+            Wire::Http1(to) => from.poll_pass(cx, core, head, to),
+            Wire::Http2(_) => Poll::Ready(Ok(0)),
         }
     }
 

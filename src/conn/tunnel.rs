@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::{Down, Up};
+use super::Down;
 use crate::core::Core;
 use crate::io::{Chunk, Instant, Net};
 
@@ -37,7 +37,7 @@ pub trait End {
 pub async fn tunnel<N: Net>(
     core: &Rc<Core<N>>,
     down: &mut Down<'_, N>,
-    mut up: Up<N>,
+    mut up: impl End,
     idle: Duration,
 ) -> Passed {
     // Heads that are still queued are not the tunnel's bytes.

@@ -15,14 +15,14 @@ use super::record::Record;
 use super::relay::{Relay, Relayed, Replay};
 use super::repeat::{Failure, Failures, Repeat};
 use super::{CorePlan, grpc};
-use crate::conn::{Down, Up, Wire, WireRx, WireTx, http2, proxy_protocol, tunnel};
+use crate::conn::{Down, Wire, WireRx, WireTx, proxy_protocol, tunnel};
 use crate::core::{Core, after};
 use crate::fault::{Fault, Phase, Reason, Retry, Side};
 use crate::io::{Address, Connection, Instant, Net, Tx, errno};
 use crate::obs::LogLevel;
 use crate::plan::{Plan, Protocol, RoutePlan, UpstreamId, UpstreamPlan, is_grpc};
 use crate::tls;
-use crate::upstream::{Endpoint, Held, Joiner, Need, Permit, Secure, Tried, Turn, Upstream};
+use crate::upstream::{Endpoint, Held, Need, Permit, Secure, Tried, Turn, Up, Upstream};
 
 /// What the attempts of one exchange have in common.
 struct Way<'a, N: Net> {
@@ -267,7 +267,7 @@ impl<N: Net> Way<'_, N> {
             return;
         }
         let bindings = down.kit.bindings.get_or_insert_default();
-        match bindings.bind(self.upstream, endpoint) {
+        match self.upstream.bind(bindings, endpoint) {
             Some(bound) => up.bind(bound),
             None => up.forsake(),
         }
@@ -297,7 +297,7 @@ impl<N: Net> Way<'_, N> {
         };
         let bindings = down.kit.bindings.as_deref();
         let turn = poll_fn(|cx| {
-            let own = bindings.and_then(|own| own.take(cx, self.upstream, need.sure));
+            let own = bindings.and_then(|own| self.upstream.take_bound(cx, own, need.sure));
             Poll::Ready(own.or_else(|| self.upstream.take(cx, &self.tried, need)))
         });
         let turn = turn.await;
@@ -325,12 +325,12 @@ impl<N: Net> Way<'_, N> {
                     let up = self.connected(&endpoint, permit, need, down, record).await;
                     return Ok((endpoint, up?));
                 }
-                Turn::Join(seat) => {
+                Turn::Join(reservation) => {
                     if endpoint.shares(need)
-                        && let Some(mux) = seat.sit()
+                        && let Some(reservation) = reservation.confirm()
                     {
-                        let (used, head) = (mux.was_used(), mem::take(&mut down.kit.up_head));
-                        return Ok((endpoint, Up::http2(mux, used, head)));
+                        let head = mem::take(&mut down.kit.up_head);
+                        return Ok((endpoint, Up::http2(reservation, head)));
                     }
                 }
                 Turn::Await => {
@@ -380,7 +380,9 @@ impl<N: Net> Way<'_, N> {
         }
         let held = held?;
         if speaks_http2(&held) || (is_shared && !endpoint.is_secure()) {
-            return Ok(self.begin_shared(endpoint, held, down, joiner));
+            let config = self.plan.http2;
+            let reservation = endpoint.begin_http2(self.core, held, config, joiner);
+            return Ok(Up::http2(reservation, mem::take(&mut down.kit.up_head)));
         }
         // What was not offered says nothing about the endpoint.
         if !need.switches {
@@ -388,24 +390,6 @@ impl<N: Net> Way<'_, N> {
         }
         let head = mem::take(&mut down.kit.up_head);
         Ok(Up::http1(self.core, held, false, self.plan.limits, head))
-    }
-
-    /// Takes the first place on a fresh connection that others will share.
-    fn begin_shared(
-        &self,
-        endpoint: &Rc<Endpoint<N>>,
-        held: Held<N>,
-        down: &mut Down<'_, N>,
-        joiner: Option<Joiner<N>>,
-    ) -> Up<N> {
-        endpoint.protocol.set(Protocol::Http2);
-        let config = weir_proto_h2::Config {
-            is_https: endpoint.is_secure(),
-            ..self.plan.http2
-        };
-        let mux = http2::begin(self.core, endpoint, held, config, joiner);
-        endpoint.share(mux.clone());
-        Up::http2(mux, false, mem::take(&mut down.kit.up_head))
     }
 
     /// Waits for the connection that another exchange makes.

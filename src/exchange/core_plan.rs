@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::io::Net;
 use crate::plan::{Plan, UpstreamId};
-use crate::upstream::{Places, Upstream};
+use crate::upstream::{CoreUpstreams, Upstream};
 
 /// The plan with one core's own state of it. An exchange keeps the one that it began with.
 pub struct CorePlan<N: Net> {
@@ -17,10 +17,15 @@ pub struct CorePlan<N: Net> {
 
 impl<N: Net> CorePlan<N> {
     /// Makes the core's state of `plan`. Upstreams take over what those of the same name have in `old`.
-    pub fn new(plan: Arc<Plan>, old: Option<&Self>, seed: u64, places: &Rc<Places<N>>) -> Self {
+    pub fn new(
+        plan: Arc<Plan>,
+        old: Option<&Self>,
+        seed: u64,
+        core: &Rc<CoreUpstreams<N>>,
+    ) -> Self {
         let upstreams = plan.upstreams.iter().zip(0..).map(|(upstream, id)| {
             let old = old.and_then(|old| old.upstream(&upstream.name));
-            Rc::new(Upstream::new(UpstreamId(id), upstream, old, seed, places))
+            Rc::new(Upstream::new(UpstreamId(id), upstream, old, seed, core))
         });
         Self {
             upstreams: upstreams.collect(),

@@ -3,7 +3,6 @@
 use weir_proto_h1::{FieldId, Head, Span};
 
 use crate::conn::Kit;
-use crate::io::Net;
 use crate::obs::fields;
 use crate::plan::LogFields;
 
@@ -28,7 +27,7 @@ pub(super) fn target<'a>(head: &Head, block: &'a [u8]) -> (&'a [u8], Option<&'a 
 }
 
 /// Puts the fields that the file wants logged into the kit: of the request as received, of the answer as sent.
-pub(super) fn put_fields<N: Net>(names: &LogFields, kit: &mut Kit<N>, is_relayed: bool) {
+pub(super) fn put_fields(names: &LogFields, kit: &mut Kit, is_relayed: bool) {
     kit.logged.clear();
     for name in &names.request {
         // Cookies of HTTP/2 are there twice: one by one, which are removed, and put together.

@@ -10,12 +10,13 @@ use super::grpc;
 use super::pace::Pace;
 use super::record::Record;
 use super::request_id;
-use crate::conn::{Answer, Down, End, Piece, Up};
+use crate::conn::{Down, End, Piece, ResponsePart};
 use crate::core::{Core, after};
 use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Chunk, Instant, Net, Pool};
 use crate::limits::{COPY_BELOW_BYTES, REPLAY_BYTES_MAX};
 use crate::plan::{Plan, RoutePlan};
+use crate::upstream::Up;
 
 /// One attempt's way of bytes.
 pub(super) struct Relay<'a, 'd, N: Net> {
@@ -229,12 +230,12 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                     Poll::Pending => break,
                 }
                 match self.up.poll_answer(cx, self.core) {
-                    Poll::Ready(Ok(Answer::Switch)) => return self.switch().map(Some),
+                    Poll::Ready(Ok(ResponsePart::Switch)) => return self.switch().map(Some),
                     Poll::Ready(Ok(answer)) => self.take(answer)?,
                     // What the client has is all that was announced, whether or not the endpoint ends it well: over
                     // HTTP/2 that is a matter of its own.
                     _ if self.download == Download::Body && self.down.is_whole() => {
-                        self.take(Answer::End)?;
+                        self.take(ResponsePart::End)?;
                     }
                     Poll::Ready(Err(fault)) => return Err(fault),
                     Poll::Pending => break,
@@ -280,7 +281,10 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
         if is_kept || !fits {
             return Poll::Ready(Ok(0));
         }
-        let passed = ready!(self.down.poll_pass(cx, self.core, self.up))?;
+        let Some((to, _)) = self.up.http1_connection() else {
+            return Poll::Ready(Ok(0));
+        };
+        let passed = ready!(self.down.poll_pass(cx, self.core, to))?;
         if passed > 0 {
             self.record.bytes_in += passed as u64;
             self.replay.lost = true;
@@ -293,7 +297,10 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
         if self.download != Download::Body {
             return Poll::Ready(Ok(0));
         }
-        let passed = ready!(self.down.poll_pass_back(cx, self.core, self.up))?;
+        let Some((from, head)) = self.up.http1_connection() else {
+            return Poll::Ready(Ok(0));
+        };
+        let passed = ready!(self.down.poll_pass_back(cx, self.core, from, head))?;
         self.record.bytes_out += passed as u64;
         Poll::Ready(Ok(passed))
     }
@@ -381,11 +388,11 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
     }
 
     /// Passes a part of the answer on.
-    fn take(&mut self, answer: Answer) -> Result<(), Fault> {
-        match answer {
-            Answer::Interim => self.take_interim(),
-            Answer::Head if self.seems_switched() => Err(bad_upgrade()),
-            Answer::Head => {
+    fn take(&mut self, part: ResponsePart) -> Result<(), Fault> {
+        match part {
+            ResponsePart::Interim => self.take_interim(),
+            ResponsePart::Head if self.seems_switched() => Err(bad_upgrade()),
+            ResponsePart::Head => {
                 let now = self.core.net.now();
                 self.record.first_byte_ns = now.since(self.asked.min(now)).as_nanos() as u64;
                 self.record.status = self.up.head.status;
@@ -407,11 +414,11 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                 }
                 self.respond(body)
             }
-            Answer::Data(data) => {
+            ResponsePart::Data(data) => {
                 self.record.bytes_out += data.len() as u64;
                 self.down.send_data(data)
             }
-            Answer::End => {
+            ResponsePart::End => {
                 self.download = Download::Done;
                 let trailers = self.up.trailers();
                 if self.record.is_call {
@@ -420,7 +427,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                 }
                 self.down.send_end(trailers)
             }
-            Answer::Switch => Ok(()),
+            ResponsePart::Switch => Ok(()),
         }
     }
 

@@ -4,7 +4,6 @@ use weir_proto_h1::{FieldId, Head, Span};
 
 use super::record::Record;
 use crate::conn::Kit;
-use crate::io::Net;
 use crate::limits::REQUEST_ID_BYTES_MAX;
 
 /// The field that carries it.
@@ -35,12 +34,12 @@ fn is_usable(id: &[u8]) -> bool {
 }
 
 /// Whether clients are told the id: then an answer has no other.
-pub(super) fn is_shown<N: Net>(kit: &Kit<N>) -> bool {
+pub(super) fn is_shown(kit: &Kit) -> bool {
     kit.door.plan.borrow().shows_request_id
 }
 
 /// Adds the id to the fields of an answer, where clients are told it. Says whether they are.
-pub(super) fn show<N: Net>(record: &Record, kit: &mut Kit<N>) -> bool {
+pub(super) fn show(record: &Record, kit: &mut Kit) -> bool {
     let is_shown = is_shown(kit);
     if is_shown {
         match record.given_id.get(&kit.block) {

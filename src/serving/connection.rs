@@ -193,7 +193,7 @@ enum ConversationEnd<N: Net> {
 /// A connection of HTTP/1.1 with all that requests need.
 struct Conversation<N: Net> {
     wire: DownstreamConnection<N>,
-    kit: Kit<N>,
+    kit: Kit,
 }
 
 impl<N: Net> Conversation<N> {
@@ -312,7 +312,7 @@ async fn converse<N: Net>(
 async fn receive_head<N: Net>(
     core: &Core<N>,
     wire: &mut DownstreamConnection<N>,
-    kit: &mut Kit<N>,
+    kit: &mut Kit,
 ) -> Result<bool, Fault> {
     let mut deadline = None;
     poll_fn(|cx| {

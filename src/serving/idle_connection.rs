@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::conn::{Inbox, Wire, WireRx, proxy_protocol};
+use crate::conn::{ClientBindings, Inbox, Wire, WireRx, proxy_protocol};
 use crate::core::{Admission, Core, Timer};
 use crate::fault::Reason;
 use crate::io::{Chunk, Instant, Net, Rx};
@@ -15,7 +15,6 @@ use crate::limits::{
 };
 use crate::obs::LogLevel;
 use crate::tls::TlsFailure;
-use crate::upstream::Bindings;
 
 /// A connection that waits for a request.
 pub struct IdleConnection<N: Net> {
@@ -30,7 +29,7 @@ pub struct IdleConnection<N: Net> {
     /// What came behind a header of the PROXY protocol.
     pub early: Option<Box<Chunk>>,
     /// The connections to endpoints that belong to this one.
-    pub bindings: Option<Rc<Bindings<N>>>,
+    pub bindings: Option<Rc<ClientBindings>>,
 }
 
 impl<N: Net> IdleConnection<N> {

@@ -159,7 +159,7 @@ impl<N: Net> Mailbox<N> {
                 match message {
                     MailboxMessage::Command(command) => server.obey(command),
                     MailboxMessage::Connection(address, parcel) => server.adopt(&address, parcel),
-                    MailboxMessage::Note(note) => server.places.hear(note),
+                    MailboxMessage::Note(note) => server.upstreams.hear(note),
                 }
             }
             if messages == LETTERS_AT_ONCE_MAX {

@@ -17,7 +17,7 @@ use crate::limits::{HOUSEKEEPING_MS, TIMER_TICK_MS};
 use crate::obs::CoreObs;
 use crate::plan::{ListenerId, Plan};
 use crate::tls;
-use crate::upstream::Places;
+use crate::upstream::CoreUpstreams;
 
 /// One core that serves clients.
 pub struct CoreServer<N: Net> {
@@ -27,7 +27,7 @@ pub struct CoreServer<N: Net> {
     pub(super) shared: Arc<SharedState<N>>,
     pub(super) listeners: RefCell<Vec<OpenListener<N>>>,
     /// This core's connections to endpoints.
-    pub(super) places: Rc<Places<N>>,
+    pub(super) upstreams: Rc<CoreUpstreams<N>>,
     plan: RefCell<Rc<CorePlan<N>>>,
     seed: u64,
 }
@@ -47,18 +47,18 @@ impl<N: Net> CoreServer<N> {
             own.iter().for_each(MailboxSender::ring);
         });
         core.set_capacity(&plan.capacity);
-        let places = Places::new(
+        let upstreams = CoreUpstreams::new(
             (index, shared.cores()),
             shared.upstreams.clone(),
             core.obs.clone(),
             shared.notice_sender(),
         );
         Rc::new(Self {
-            plan: RefCell::new(Rc::new(CorePlan::new(plan, None, seed, &places))),
+            plan: RefCell::new(Rc::new(CorePlan::new(plan, None, seed, &upstreams))),
             core,
             shared,
             listeners: RefCell::default(),
-            places,
+            upstreams,
             seed,
         })
     }
@@ -72,7 +72,7 @@ impl<N: Net> CoreServer<N> {
     pub(super) async fn run(self: Rc<Self>, mailbox: Mailbox<N>) {
         let net = &self.core.net;
         net.spawn(self.clone().keep_time());
-        net.spawn(self.places.reaper.clone().run());
+        net.spawn(self.upstreams.clone().watch_idle());
         net.spawn(self.clone().keep_house());
         net.spawn(mailbox.serve(self.clone()));
         poll_fn(|cx| {
@@ -93,7 +93,7 @@ impl<N: Net> CoreServer<N> {
             let tick = core.net.now() + Duration::from_millis(TIMER_TICK_MS);
             core.net.sleep_until(tick).await;
             core.timers.fire(core.net.now());
-            self.places.look(core.net.now());
+            self.upstreams.look(core.net.now());
             core.keep_within_memory();
             // Connections that end on other cores make room here too.
             core.offer_room();
@@ -106,7 +106,7 @@ impl<N: Net> CoreServer<N> {
         loop {
             let then = core.net.now() + Duration::from_millis(HOUSEKEEPING_MS);
             core.net.sleep_until(then).await;
-            self.places.reaper.close_old(core.net.now());
+            self.upstreams.close_old(core.net.now());
             core.net.pool().trim();
             core.obs
                 .borrow()
@@ -141,13 +141,13 @@ impl<N: Net> CoreServer<N> {
         receipt: &Receipt,
     ) {
         let old = self.plan();
-        let new = Rc::new(CorePlan::new(plan, Some(&old), self.seed, &self.places));
+        let new = Rc::new(CorePlan::new(plan, Some(&old), self.seed, &self.upstreams));
         old.retire_missing(&new);
         self.core.obs.borrow_mut().plan_changed(&new.plan);
         *self.plan.borrow_mut() = new.clone();
         self.core.set_capacity(&new.plan.capacity);
         drop(old);
-        self.places.forget_unused();
+        self.upstreams.forget_unused();
         self.renumber_listeners(&new.plan, receipt);
         self.open_listeners(sockets);
     }

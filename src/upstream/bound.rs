@@ -6,48 +6,44 @@
 //! any other. Only the endpoint's answer binds: what a client sends does not, or clients could use the pool up. An endpoint
 //! that has asked once may also take credentials that come unasked and say nothing: such a connection ends with its answer.
 
-use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::task::Context;
 use std::time::Duration;
 
 use super::pool::Idle;
 use super::{Endpoint, Held, Turn, Upstream};
+use crate::conn::ClientBindings;
 use crate::io::{Instant, Net};
 use crate::limits::BOUND_KEPT_MS;
 
 /// What a bound connection has in hand: it is there as long as the connection is.
 pub struct Bound;
 
-/// The connections to endpoints that belong to one client's connection, at most one of each upstream. Dropping it, as the
-/// client's connection ends, closes them.
-pub struct Bindings<N: Net> {
-    list: RefCell<Vec<Binding<N>>>,
-}
-
+/// A connection to an endpoint that belongs to a client's connection; one of each upstream at most. Dropping it, as the
+/// client's connection ends, closes the endpoint's.
 struct Binding<N: Net> {
     endpoint: Weak<Endpoint<N>>,
     bound: Weak<Bound>,
 }
 
-impl<N: Net> Default for Bindings<N> {
-    fn default() -> Self {
-        Self {
-            list: RefCell::default(),
+impl<N: Net> Drop for Binding<N> {
+    fn drop(&mut self) {
+        if let (Some(endpoint), Some(bound)) = (self.endpoint.upgrade(), self.bound.upgrade()) {
+            drop(endpoint.take_bound(&bound));
         }
     }
 }
 
-impl<N: Net> Bindings<N> {
-    /// Binds a connection to an endpoint of this upstream. `None`: the client has another, and this one is to serve
-    /// nobody.
-    pub fn bind(&self, upstream: &Upstream<N>, endpoint: &Rc<Endpoint<N>>) -> Option<Rc<Bound>> {
+impl<N: Net> Upstream<N> {
+    /// Binds a connection to an endpoint of this upstream to the client's that has these bindings. `None`: the client
+    /// has another, and this one is to serve nobody.
+    pub fn bind(&self, client: &ClientBindings, endpoint: &Rc<Endpoint<N>>) -> Option<Rc<Bound>> {
         endpoint.place.has_authenticated();
-        if self.find(upstream).is_some() {
+        if self.find_bound(client).is_some() {
             return None;
         }
         let bound = Rc::new(Bound);
-        self.list.borrow_mut().push(Binding {
+        client.add(Binding {
             endpoint: Rc::downgrade(endpoint),
             bound: Rc::downgrade(&bound),
         });
@@ -56,13 +52,13 @@ impl<N: Net> Bindings<N> {
 
     /// Takes the client's own connection to an endpoint of this upstream. `None`: there is none, it has ended, or another
     /// request of the client is on it.
-    pub fn take(
+    pub fn take_bound(
         &self,
         cx: &mut Context<'_>,
-        upstream: &Upstream<N>,
+        client: &ClientBindings,
         sure: bool,
     ) -> Option<(u32, Turn<N>)> {
-        let (index, endpoint, bound) = self.find(upstream)?;
+        let (index, endpoint, bound) = self.find_bound(client)?;
         let mut held = endpoint.take_bound(&bound)?;
         if !held.is_open(cx, sure) {
             return None;
@@ -72,27 +68,14 @@ impl<N: Net> Bindings<N> {
     }
 
     /// The endpoint of this upstream that the client has a connection to, and its number.
-    fn find(&self, upstream: &Upstream<N>) -> Option<(u32, Rc<Endpoint<N>>, Rc<Bound>)> {
-        let mut list = self.list.borrow_mut();
-        list.retain(|binding| binding.bound.strong_count() > 0);
-        list.iter().find_map(|binding| {
+    fn find_bound(&self, client: &ClientBindings) -> Option<(u32, Rc<Endpoint<N>>, Rc<Bound>)> {
+        client.retain(|binding: &Binding<N>| binding.bound.strong_count() > 0);
+        client.find_map(|binding: &Binding<N>| {
             let (endpoint, bound) = (binding.endpoint.upgrade()?, binding.bound.upgrade()?);
-            let mut endpoints = (0..).zip(&upstream.endpoints);
+            let mut endpoints = (0..).zip(&self.endpoints);
             let (index, _) = endpoints.find(|(_, other)| Rc::ptr_eq(other, &endpoint))?;
             Some((index, endpoint, bound))
         })
-    }
-}
-
-impl<N: Net> Drop for Bindings<N> {
-    fn drop(&mut self) {
-        for binding in self.list.take() {
-            if let (Some(endpoint), Some(bound)) =
-                (binding.endpoint.upgrade(), binding.bound.upgrade())
-            {
-                drop(endpoint.take_bound(&bound));
-            }
-        }
     }
 }
 

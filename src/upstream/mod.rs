@@ -6,12 +6,14 @@
 mod balance;
 mod bound;
 mod budget;
+mod endpoint_side;
 mod permit;
 mod places;
 mod pool;
 mod queue;
 mod registry;
 mod shared;
+mod shared_connection;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -20,17 +22,18 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 pub use balance::Tried;
-pub use bound::{Bindings, Bound};
+pub use bound::Bound;
 use budget::Budget;
+pub use endpoint_side::Up;
 use permit::Place;
 pub use permit::{Held, Owner, Permit};
-pub use places::Places;
+pub use places::CoreUpstreams;
+pub use pool::Need;
 use pool::{Idle, IdleList};
-pub use pool::{Need, Reaper};
 use queue::{Mark, Queue};
 pub use queue::{Turn, Wait};
 pub use registry::{Note, Registry};
-pub use shared::{Joiner, Seat};
+pub use shared::{Joiner, StreamReservation};
 
 use crate::conn::http2::Mux;
 use crate::fault::Reason;
@@ -55,7 +58,7 @@ pub struct Upstream<N: Net> {
     mark: Rc<Mark>,
     /// How many may wait, all cores together.
     pending_max: u32,
-    places: Rc<Places<N>>,
+    places: Rc<CoreUpstreams<N>>,
     obs: Rc<RefCell<CoreObs>>,
 }
 
@@ -147,7 +150,7 @@ impl<N: Net> Upstream<N> {
         plan: &UpstreamPlan,
         old: Option<&Self>,
         seed: u64,
-        places: &Rc<Places<N>>,
+        places: &Rc<CoreUpstreams<N>>,
     ) -> Self {
         let client = plan.tls.as_ref().map(|client| Rc::new(client.for_core()));
         let (queue, mark) = (places.queue(&plan.name), Rc::default());

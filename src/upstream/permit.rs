@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bound::Bound;
-use super::places::Places;
+use super::places::CoreUpstreams;
 use super::pool::Reaper;
 use super::queue::{Mark, Queue, Turn, Waiter};
 use super::registry::{EndpointCount, Grant};
@@ -21,7 +21,7 @@ use crate::plan::UpstreamId;
 /// An endpoint's connections as this core has them: the count over all cores, under which ids they are counted, and who
 /// waits here for one.
 pub(super) struct Place<N: Net> {
-    places: Rc<Places<N>>,
+    places: Rc<CoreUpstreams<N>>,
     pub(super) queue: Rc<Queue<N>>,
     count: Arc<EndpointCount>,
     ids: Cell<(UpstreamId, u32)>,
@@ -33,7 +33,7 @@ pub(super) struct Place<N: Net> {
 
 impl<N: Net> Place<N> {
     pub(super) fn new(
-        places: Rc<Places<N>>,
+        places: Rc<CoreUpstreams<N>>,
         queue: Rc<Queue<N>>,
         count: Arc<EndpointCount>,
     ) -> Self {

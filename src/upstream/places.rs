@@ -3,7 +3,7 @@
 //!
 //! A place that becomes free goes to the request that has waited longest, on whatever core that is: as a note, if it is
 //! another. An idle connection is given up when somebody waits elsewhere. What a note misses (a mailbox that is full, a
-//! store that another core sees late), [`Places::look`] finds a tick later.
+//! store that another core sees late), [`CoreUpstreams::look`] finds a tick later.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -22,18 +22,18 @@ use crate::obs::CoreObs;
 type Post = Box<dyn Fn(usize, Note) -> Result<(), Note>>;
 
 /// A core's places at endpoints and its queues.
-pub struct Places<N: Net> {
+pub struct CoreUpstreams<N: Net> {
     /// The core.
     pub(super) index: usize,
     cores: usize,
     registry: Arc<Registry>,
     post: Post,
-    /// Closes idle connections.
-    pub reaper: Rc<Reaper<N>>,
     pub(super) obs: Rc<RefCell<CoreObs>>,
     /// By the address of their counts.
     places: RefCell<HashMap<usize, Weak<Place<N>>>>,
     queues: RefCell<HashMap<usize, Weak<Queue<N>>>>,
+    /// Closes idle connections.
+    pub(super) reaper: Reaper<N>,
 }
 
 /// What a count is known by among those that live.
@@ -41,7 +41,7 @@ fn key<T>(count: &Arc<T>) -> usize {
     Arc::as_ptr(count).addr()
 }
 
-impl<N: Net> Places<N> {
+impl<N: Net> CoreUpstreams<N> {
     /// Those of core `index` of so many.
     pub fn new(
         (index, cores): (usize, usize),
@@ -54,10 +54,10 @@ impl<N: Net> Places<N> {
             cores,
             registry,
             post,
-            reaper: Rc::default(),
             obs,
             places: RefCell::default(),
             queues: RefCell::default(),
+            reaper: Reaper::default(),
         })
     }
 
@@ -98,6 +98,17 @@ impl<N: Net> Places<N> {
             .borrow_mut()
             .retain(|_, queue| queue.strong_count() > 0);
         self.registry.forget_unused();
+    }
+
+    /// Looks after idle connections for as long as the core lives. Connections are kept from its first poll on.
+    pub async fn watch_idle(self: Rc<Self>) {
+        self.reaper.run().await;
+    }
+
+    /// Closes idle connections that have waited for longer than their endpoint's limit, and those of clients that others
+    /// need more.
+    pub fn close_old(&self, now: Instant) {
+        self.reaper.close_old(now);
     }
 
     /// Takes a note from another core.

@@ -239,7 +239,7 @@ impl<N: Net> Held<N> {
 }
 
 /// Closes idle connections that have ended or grown old. One a core.
-pub struct Reaper<N: Net> {
+pub(super) struct Reaper<N: Net> {
     waker: Cell<Option<Waker>>,
     /// Endpoints that have had an idle connection since the last look.
     watched: RefCell<Vec<Weak<Endpoint<N>>>>,
@@ -256,7 +256,7 @@ impl<N: Net> Default for Reaper<N> {
 
 impl<N: Net> Reaper<N> {
     /// Looks after idle connections for as long as the core lives. Connections are kept from its first poll on.
-    pub async fn run(self: Rc<Self>) {
+    pub(super) async fn run(&self) {
         poll_fn::<(), _>(|cx| {
             self.waker.set(Some(cx.waker().clone()));
             self.retain(|_, idle| idle.held.wire.rx.poll_recv(cx).is_pending());
@@ -267,7 +267,7 @@ impl<N: Net> Reaper<N> {
 
     /// Closes connections that have waited for longer than their endpoint's limit, and those of clients that others need
     /// more.
-    pub fn close_old(&self, now: Instant) {
+    pub(super) fn close_old(&self, now: Instant) {
         self.retain(|endpoint, idle| now.since(idle.since) < endpoint.idle_timeout.get());
         let watched = self.watched.borrow().clone();
         let watched = watched.iter().filter_map(Weak::upgrade);
@@ -276,7 +276,7 @@ impl<N: Net> Reaper<N> {
 
     /// Closes some of the connections that wait, of each endpoint the one that has waited longest: their descriptors are
     /// needed. Says how many.
-    pub fn close_some(&self) -> usize {
+    pub(super) fn close_some(&self) -> usize {
         let mut closed = 0;
         for endpoint in self.watched.borrow().iter().filter_map(Weak::upgrade) {
             if closed == IDLE_CLOSED_AT_ONCE {

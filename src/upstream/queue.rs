@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::permit::{Held, Permit, Place};
 use super::registry::UpstreamCount;
-use super::{Endpoint, Seat, Tried, Upstream};
+use super::{Endpoint, StreamReservation, Tried, Upstream};
 use crate::io::Net;
 
 /// What an attempt can begin with.
@@ -24,7 +24,7 @@ pub enum Turn<N: Net> {
     /// The right to make one.
     Connect(Permit<N>),
     /// A place on one that others use too.
-    Join(Seat<N>),
+    Join(StreamReservation<N>),
     /// Somebody makes one that others can use too: it is to be waited for.
     Await,
 }

@@ -25,9 +25,10 @@ impl<N: Net> Endpoint<N> {
         !self.shared.borrow().is_empty()
     }
 
-    /// Takes a fresh connection in.
-    pub fn share(&self, mux: Rc<Mux<N>>) {
-        self.shared.borrow_mut().push(mux);
+    /// Takes a fresh connection in, and reserves its first stream for the exchange that has made it.
+    pub(super) fn share(self: &Rc<Self>, mux: Rc<Mux<N>>) -> StreamReservation<N> {
+        self.shared.borrow_mut().push(mux.clone());
+        self.reserve(mux)
     }
 
     /// Has a connection end for a request that waits on another core, if one was made before `made_before`; says whether
@@ -80,7 +81,7 @@ impl<N: Net> Endpoint<N> {
     /// Takes a place on a connection that others share, else the right to make one, unless one is being made.
     pub(super) fn take_shared(self: &Rc<Self>) -> Option<Turn<N>> {
         if let Some(mux) = self.join() {
-            return Some(Turn::Join(self.seat(mux)));
+            return Some(Turn::Join(self.reserve(mux)));
         }
         if self.is_joining.get() {
             return Some(Turn::Await);
@@ -98,7 +99,7 @@ impl<N: Net> Endpoint<N> {
         if let Some(mux) = self.join()
             && let Some(waiter) = self.place.first()
         {
-            waiter.give(Turn::Join(self.seat(mux)));
+            waiter.give(Turn::Join(self.reserve(mux)));
             return true;
         }
         false
@@ -113,10 +114,10 @@ impl<N: Net> Endpoint<N> {
         }
     }
 
-    fn seat(self: &Rc<Self>, mux: Rc<Mux<N>>) -> Seat<N> {
-        Seat {
+    fn reserve(self: &Rc<Self>, mux: Rc<Mux<N>>) -> StreamReservation<N> {
+        StreamReservation {
             endpoint: self.clone(),
-            mux: Some(mux),
+            mux,
         }
     }
 
@@ -149,26 +150,31 @@ impl<N: Net> Endpoint<N> {
     }
 }
 
-/// A place on a shared connection. If it is not taken, it is for the next that waits.
-pub struct Seat<N: Net> {
+/// One stream of a shared connection, reserved for a request. Dropping it offers the room to the next that waits.
+pub struct StreamReservation<N: Net> {
     endpoint: Rc<Endpoint<N>>,
-    mux: Option<Rc<Mux<N>>>,
+    mux: Rc<Mux<N>>,
 }
 
-impl<N: Net> Seat<N> {
-    /// Takes it. `None`: others were faster.
-    pub fn sit(mut self) -> Option<Rc<Mux<N>>> {
-        let mux = self.mux.take().filter(|mux| mux.can_open())?;
+impl<N: Net> StreamReservation<N> {
+    /// Confirms the reservation. `None`: others have opened streams meanwhile, and none is left.
+    pub fn confirm(self) -> Option<Self> {
+        if !self.mux.can_open() {
+            return None;
+        }
         self.endpoint.place.reused();
-        Some(mux)
+        Some(self)
+    }
+
+    /// The connection.
+    pub(super) fn mux(&self) -> &Rc<Mux<N>> {
+        &self.mux
     }
 }
 
-impl<N: Net> Drop for Seat<N> {
+impl<N: Net> Drop for StreamReservation<N> {
     fn drop(&mut self) {
-        if self.mux.is_some() {
-            self.endpoint.offer();
-        }
+        self.endpoint.offer();
     }
 }
 

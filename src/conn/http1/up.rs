@@ -1,7 +1,6 @@
 //! A connection to an endpoint over HTTP/1.1: one request and its answer at a time.
 
 use std::io;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use weir_proto_h1::{
@@ -11,14 +10,13 @@ use weir_proto_h1::{
 
 use super::DownstreamConnection;
 use super::down::overrun;
+use crate::conn::ResponsePart;
 use crate::conn::inbox::Inbox;
 use crate::conn::outbox::Outbox;
-use crate::conn::up::Answer;
 use crate::conn::wire::{Wire, WireRx, WireTx};
 use crate::core::Core;
 use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Chunk, Net, Rx, errno};
-use crate::upstream::{Bound, Endpoint, Held, Owner, Permit};
 
 /// A connection to an endpoint while it serves a request.
 pub struct UpstreamConnection<N: Net> {
@@ -26,10 +24,8 @@ pub struct UpstreamConnection<N: Net> {
     pub out: Outbox<WireTx<N>>,
     rx: WireRx<N>,
     peer: Option<std::net::SocketAddr>,
-    permit: Permit<N>,
-    owner: Option<Owner>,
     inbox: Inbox,
-    pub machine: Client,
+    pub(super) machine: Client,
     /// The connection has served a request before: its end may have crossed ours on the way.
     reused: bool,
     /// Not one byte has come for this request.
@@ -42,18 +38,11 @@ pub struct UpstreamConnection<N: Net> {
 
 impl<N: Net> UpstreamConnection<N> {
     /// Takes a connection for one request.
-    pub fn new(core: &Core<N>, held: Held<N>, reused: bool, limits: Limits) -> Self {
-        let Held {
-            wire,
-            permit,
-            owner,
-        } = held;
+    pub fn new(core: &Core<N>, wire: Wire<N>, reused: bool, limits: Limits) -> Self {
         Self {
             out: Outbox::new(wire.tx, core.net.pool().clone()),
             rx: wire.rx,
             peer: wire.peer,
-            permit,
-            owner,
             inbox: Inbox::default(),
             machine: Client::new(limits),
             reused,
@@ -118,7 +107,7 @@ impl<N: Net> UpstreamConnection<N> {
         core: &Core<N>,
         head: &mut Head,
         block: &mut Chunk,
-    ) -> Poll<Result<Answer, Fault>> {
+    ) -> Poll<Result<ResponsePart, Fault>> {
         loop {
             if core.share.is_spent() {
                 self.rx.wake_later(cx);
@@ -132,15 +121,15 @@ impl<N: Net> UpstreamConnection<N> {
             };
             let answer = match event {
                 Event::Data(range) => {
-                    return Poll::Ready(Ok(Answer::Data(self.inbox.cut(consumed, range))));
+                    return Poll::Ready(Ok(ResponsePart::Data(self.inbox.cut(consumed, range))));
                 }
                 Event::End => {
                     self.inbox.consume(consumed);
-                    return Poll::Ready(Ok(Answer::End));
+                    return Poll::Ready(Ok(ResponsePart::End));
                 }
-                Event::Head => Some(Answer::Head),
-                Event::Interim => Some(Answer::Interim),
-                Event::Switch => Some(Answer::Switch),
+                Event::Head => Some(ResponsePart::Head),
+                Event::Interim => Some(ResponsePart::Interim),
+                Event::Switch => Some(ResponsePart::Switch),
                 Event::NeedMore | Event::Blocked => None,
             };
             if let Some(answer) = answer {
@@ -188,6 +177,11 @@ impl<N: Net> UpstreamConnection<N> {
         )
     }
 
+    /// Whether the answer asks for authentication that holds for the connection, or goes on with it.
+    pub fn challenges_connection(&self) -> bool {
+        self.machine.response().challenges_connection
+    }
+
     /// A hint that the rest of the body is large.
     pub fn expect(&mut self, bytes: usize) {
         self.rx.expect(bytes);
@@ -232,37 +226,22 @@ impl<N: Net> UpstreamConnection<N> {
         self.reused && self.silent
     }
 
-    /// Whether the connection may be bound to its client's, and is not.
-    pub fn is_unbound(&self) -> bool {
-        !matches!(self.owner, Some(Owner::Bound(_)))
-    }
-
-    /// Has the connection serve its client alone from now on.
-    pub fn bind(&mut self, bound: Rc<Bound>) {
-        self.owner = Some(Owner::Bound(bound));
-    }
-
     /// Has the connection end with this exchange.
     pub fn forsake(&mut self) {
         self.forsaken = true;
     }
 
-    /// Method and framing of the request must have been sent and answered in full for the connection to be kept.
-    pub fn finish(mut self, core: &Rc<Core<N>>, endpoint: &Rc<Endpoint<N>>) {
+    /// Ends the exchange. Gives the connection back if the request was sent and the answer read in full, and it may serve
+    /// another request.
+    pub fn finish(mut self) -> Option<Wire<N>> {
         let unread = self.inbox.bytes().len();
-        if !self.forsaken && self.out.queued() == 0 && self.machine.finish(unread) == Next::Reuse {
-            let wire = Wire {
-                rx: self.rx,
-                tx: self.out.tx,
-                peer: self.peer,
-            };
-            let held = Held {
-                wire,
-                permit: self.permit,
-                owner: self.owner,
-            };
-            endpoint.checkin(held, core.net.now());
-        }
+        let may_serve =
+            !self.forsaken && self.out.queued() == 0 && self.machine.finish(unread) == Next::Reuse;
+        may_serve.then_some(Wire {
+            rx: self.rx,
+            tx: self.out.tx,
+            peer: self.peer,
+        })
     }
 
     /// Waits for bytes once HTTP is given up, beginning with what was received behind the head.

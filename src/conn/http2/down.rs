@@ -10,9 +10,10 @@ use weir_proto_h1::{
 };
 use weir_proto_h2::{Error, ErrorCode, Framing};
 
-use super::mux::{Asked, Mux};
+use super::mux::{Mux, PendingRequest};
 use super::stream::{Came, Handle};
-use super::streams::{End, Lost};
+use super::streams::{End, StreamLoss};
+use super::upgrade::as_upgrade;
 use crate::conn::{Kit, Piece};
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Chunk, Net};
@@ -28,16 +29,21 @@ pub struct Downstream<N: Net> {
 
 impl<N: Net> Downstream<N> {
     /// Takes a request over; its head goes into the kit.
-    pub(super) fn new(mux: Rc<Mux<N>>, asked: Asked, kit: &mut Kit<N>) -> Self {
-        kit.block = asked.block;
-        let spare = mem::replace(&mut kit.head, asked.head);
+    pub fn new(mux: Rc<Mux<N>>, pending: PendingRequest, kit: &mut Kit) -> Self {
+        let PendingRequest {
+            slot, mut request, ..
+        } = pending;
+        kit.block = pending.block;
+        let spare = mem::replace(&mut kit.head, pending.head);
         mux.state.borrow_mut().heads.push(spare);
+        if request.upgrade.is_some() {
+            as_upgrade(&mut kit.head, &mut kit.block, mux.net.pool());
+            // What its data is, the answer tells.
+            request.body = BodyKind::None;
+        }
         Self {
-            handle: Handle {
-                mux,
-                slot: asked.slot,
-            },
-            request: asked.request,
+            handle: Handle { mux, slot },
+            request,
             trailers: Trailers::default(),
             is_received: false,
             is_answered: false,
@@ -227,7 +233,7 @@ impl<N: Net> Downstream<N> {
     }
 
     /// Has the client see that something is missing, behind what there is room for.
-    pub(super) fn abort(&self) {
+    pub fn abort(&self) {
         self.handle.reset(ErrorCode::INTERNAL_ERROR);
     }
 
@@ -248,10 +254,12 @@ impl<N: Net> Downstream<N> {
 }
 
 /// What it means that a client's stream is gone.
-fn gone(lost: Lost) -> Fault {
+fn gone(lost: StreamLoss) -> Fault {
     let reason = match lost {
-        Lost::Misbehaved(error) => error.into(),
-        Lost::Reset { .. } | Lost::Disconnected | Lost::Refused(_) => Reason::ClientClosed,
+        StreamLoss::Misbehaved(error) => error.into(),
+        StreamLoss::Reset { .. } | StreamLoss::Disconnected | StreamLoss::Refused(_) => {
+            Reason::ClientClosed
+        }
     };
     Fault::downstream(Phase::Body, reason)
 }

@@ -4,9 +4,10 @@
 //! exchange. Both meet in a [`Mux`]: tasks of requests leave there what is to be sent and take out what has
 //! come; the connection's task runs after them and sends what all of them have left in one go.
 
-mod client;
 mod down;
 mod mux;
+mod mux_state;
+mod peer_watch;
 mod server;
 mod stream;
 mod streams;
@@ -15,10 +16,10 @@ mod tests;
 mod turns;
 mod up;
 mod upgrade;
-mod watch;
 
-pub use client::begin;
 pub use down::Downstream;
-pub use mux::Mux;
+pub use mux::{Mux, MuxOutcome, PendingRequest, Worker};
+pub use peer_watch::{PeerLimits, PeerWatch};
 pub use server::serve;
+pub use streams::StreamLoss;
 pub use up::Upstream;

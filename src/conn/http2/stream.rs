@@ -10,7 +10,7 @@ use weir_proto_h1::Trailers;
 use weir_proto_h2::ErrorCode;
 
 use super::mux::Mux;
-use super::streams::{Answered, End, Lost};
+use super::streams::{Answered, End, StreamLoss};
 use crate::io::{Chunk, Net};
 use crate::limits::{H2_END_MS, H2_QUEUED_BYTES_HIGH};
 
@@ -32,7 +32,7 @@ pub(super) enum Came {
 
 impl<N: Net> Handle<N> {
     /// Waits for what comes next.
-    pub(super) fn poll_next(&self, cx: &Context<'_>) -> Poll<Result<Came, Lost>> {
+    pub(super) fn poll_next(&self, cx: &Context<'_>) -> Poll<Result<Came, StreamLoss>> {
         let now_ms = self.mux.now_ms();
         let mut state = self.mux.state.borrow_mut();
         let state = &mut *state;
@@ -58,7 +58,7 @@ impl<N: Net> Handle<N> {
     }
 
     /// Says whether the stream is gone, although it has not ended; hears of it if that happens later.
-    pub(super) fn poll_lost(&self, cx: &Context<'_>) -> Option<Lost> {
+    pub(super) fn poll_lost(&self, cx: &Context<'_>) -> Option<StreamLoss> {
         let mut state = self.mux.state.borrow_mut();
         let stream = state.streams.at(self.slot);
         stream.watch(cx);
@@ -66,7 +66,7 @@ impl<N: Net> Handle<N> {
     }
 
     /// Why the stream is gone before both messages had ended, if it is.
-    pub(super) fn lost(&self) -> Option<Lost> {
+    pub(super) fn lost(&self) -> Option<StreamLoss> {
         let state = self.mux.state.borrow();
         state.streams.peek(self.slot).lost
     }
@@ -202,8 +202,8 @@ impl<N: Net> Handle<N> {
 
 impl<N: Net> Drop for Handle<N> {
     fn drop(&mut self) {
-        let mut borrowed = self.mux.state.borrow_mut();
-        let state = &mut *borrowed;
+        let mut state = self.mux.state.borrow_mut();
+        let state = &mut *state;
         let stream = state.streams.at(self.slot);
         let key = stream.key;
         if !stream.is_parting {
@@ -212,9 +212,5 @@ impl<N: Net> Drop for Handle<N> {
         state.unlist(self.slot);
         state.streams.remove(self.slot);
         state.wake();
-        drop(borrowed);
-        if let Some(endpoint) = self.mux.endpoint.upgrade() {
-            endpoint.offer();
-        }
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct Stream {
     /// The trailers that it ended with.
     pub(super) trailers: Trailers,
     /// The stream is gone before both messages had ended.
-    pub(super) lost: Option<Lost>,
+    pub(super) lost: Option<StreamLoss>,
     /// Data that waits to be framed, and how much of it there is.
     pub(super) waiting: VecDeque<Chunk>,
     pub(super) waiting_bytes: usize,
@@ -64,7 +64,7 @@ pub(super) enum End {
 
 /// Why a stream is gone.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Lost {
+pub enum StreamLoss {
     /// The peer has reset it, or goes away without having looked at it.
     Reset {
         code: ErrorCode,
@@ -162,7 +162,7 @@ impl Stream {
     }
 
     /// Notes that nothing more comes or goes. What has come stays: it may be the whole answer.
-    pub(super) fn lose(&mut self, lost: Lost) {
+    pub(super) fn lose(&mut self, lost: StreamLoss) {
         self.lost.get_or_insert(lost);
         self.waiting.clear();
         self.waiting_bytes = 0;
@@ -173,7 +173,7 @@ impl Stream {
 /// All streams of a connection that a request's task still holds. The protocol forgets a stream when both messages
 /// have ended; here it stays until its task is done with it.
 ///
-/// Slots are ours alone: [`Streams::add`] makes them, and each is held by one request, by way of `Asked` and then
+/// Slots are ours alone: [`Streams::add`] makes them, and each is held by one request, by way of `PendingRequest` and then
 /// `Handle`, which removes it when it is dropped. Slots are given back to the allocator only when no stream is left, so
 /// that whoever holds one may index with it; nothing that a peer sends is a slot.
 #[derive(Default)]

@@ -2,12 +2,12 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::task::Poll;
 
 use weir_proto_h2::{Config, Connection};
 
-use super::mux::{Mux, Turn};
+use super::mux::{Mux, MuxOutcome};
 use crate::conn::{Outbox, Wire};
 use crate::core::Share;
 use crate::io::Net;
@@ -54,11 +54,12 @@ fn a_turn_serves_a_share_of_the_requests_that_have_come() {
         let Wire { mut rx, tx, .. } = Wire::<Sim>::from(net.accept(&listener).await.unwrap());
         let out = Outbox::new(tx, net.pool().clone());
         let machine = Connection::server(Config::default());
-        let mux = Mux::new(net.clone(), Weak::new(), machine, out);
+        let mux = Mux::new(net.clone(), machine, out);
         let (share, mut unread, mut all, mut read) = (Share::default(), None, 0, 0);
         poll_fn(|cx| {
             share.renew();
-            assert_eq!(mux.turn(cx, &mut rx, &mut unread, &share), Turn::Waits);
+            let outcome = mux.advance(cx, &mut rx, &mut unread, &share);
+            assert_eq!(outcome, MuxOutcome::Waits);
             let state = mux.state.borrow();
             let bytes = (state.requests.len() - read) * frame;
             assert!(bytes <= most_bytes, "{bytes} bytes of heads");

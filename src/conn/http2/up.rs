@@ -10,8 +10,8 @@ use weir_proto_h2::{Error, ErrorCode, Framing};
 
 use super::mux::Mux;
 use super::stream::{Came, Handle};
-use super::streams::Lost;
-use crate::conn::Answer;
+use super::streams::StreamLoss;
+use crate::conn::ResponsePart;
 use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Chunk, Net};
 
@@ -27,15 +27,16 @@ pub struct Upstream<N: Net> {
     /// Not one byte has come for this request.
     is_silent: bool,
     /// How the stream was lost, if it was.
-    lost: Option<Lost>,
+    lost: Option<StreamLoss>,
     /// The connection has served requests before: its end may have crossed this one on the way.
     is_reused: bool,
 }
 
 impl<N: Net> Upstream<N> {
     /// For a request on a connection that takes one.
-    pub fn new(mux: Rc<Mux<N>>, is_reused: bool) -> Self {
+    pub fn new(mux: Rc<Mux<N>>) -> Self {
         Self {
+            is_reused: mux.was_used(),
             mux,
             handle: None,
             body: BodyKind::None,
@@ -43,7 +44,6 @@ impl<N: Net> Upstream<N> {
             is_answered: false,
             is_silent: true,
             lost: None,
-            is_reused,
         }
     }
 
@@ -145,7 +145,7 @@ impl<N: Net> Upstream<N> {
         cx: &mut Context<'_>,
         head: &mut Head,
         block: &mut Chunk,
-    ) -> Poll<Result<Answer, Fault>> {
+    ) -> Poll<Result<ResponsePart, Fault>> {
         let Some(handle) = &mut self.handle else {
             return Poll::Ready(Err(Fault::local(Phase::FirstByte, Reason::Internal)));
         };
@@ -158,21 +158,21 @@ impl<N: Net> Upstream<N> {
         };
         self.is_silent = false;
         Poll::Ready(Ok(match came {
-            Came::Data(data) => Answer::Data(data),
+            Came::Data(data) => ResponsePart::Data(data),
             Came::End => {
                 self.trailers = handle.take_trailers();
-                Answer::End
+                ResponsePart::End
             }
             Came::Answer(answered) => {
                 let spare = mem::replace(head, answered.head);
                 self.mux.state.borrow_mut().heads.push(spare);
                 *block = answered.block;
                 match answered.body {
-                    None => Answer::Interim,
+                    None => ResponsePart::Interim,
                     Some(body) => {
                         self.is_answered = true;
                         self.body = body;
-                        Answer::Head
+                        ResponsePart::Head
                     }
                 }
             }
@@ -187,50 +187,54 @@ impl<N: Net> Upstream<N> {
     }
 
     /// What it means that the stream is gone.
-    fn gone(&self, lost: Lost) -> Fault {
+    fn gone(&self, lost: StreamLoss) -> Fault {
         let (phase, silent) = if self.is_answered {
             (Phase::Body, false)
         } else {
             (Phase::FirstByte, self.is_silent)
         };
         let (reason, retry) = match lost {
-            Lost::Misbehaved(Error::HeadTooLarge | Error::TooManyFields) => {
+            StreamLoss::Misbehaved(Error::HeadTooLarge | Error::TooManyFields) => {
                 (Reason::ResponseHeadTooLarge, Retry::Never)
             }
-            Lost::Misbehaved(Error::BodyTooShort) if self.is_answered => {
+            StreamLoss::Misbehaved(Error::BodyTooShort) if self.is_answered => {
                 (Reason::ResponseTruncated, Retry::Never)
             }
-            Lost::Misbehaved(_) => (Reason::BadResponse, Retry::Never),
+            StreamLoss::Misbehaved(_) => (Reason::BadResponse, Retry::Never),
             _ if self.is_answered => (Reason::ResponseTruncated, Retry::Never),
             //= rfc9113#8.7
             // What a server says that it has not looked at may be repeated, whatever it is.
-            Lost::Reset {
+            StreamLoss::Reset {
                 is_unprocessed: true,
                 ..
             } => (Reason::UpstreamClosed, Retry::Always),
-            Lost::Reset {
+            StreamLoss::Reset {
                 code: ErrorCode::HTTP_1_1_REQUIRED,
                 ..
             } => (Reason::BadResponse, Retry::Never),
-            Lost::Refused(why) if silent => (Reason::from_tls(Some(why)), Retry::IfIdempotent),
-            Lost::Refused(why) => (Reason::from_tls(Some(why)), Retry::Never),
-            Lost::Reset { .. } | Lost::Disconnected if silent => {
+            StreamLoss::Refused(why) if silent => {
+                (Reason::from_tls(Some(why)), Retry::IfIdempotent)
+            }
+            StreamLoss::Refused(why) => (Reason::from_tls(Some(why)), Retry::Never),
+            StreamLoss::Reset { .. } | StreamLoss::Disconnected if silent => {
                 (Reason::UpstreamClosed, Retry::IfIdempotent)
             }
-            Lost::Reset { .. } | Lost::Disconnected => (Reason::UpstreamClosed, Retry::Never),
+            StreamLoss::Reset { .. } | StreamLoss::Disconnected => {
+                (Reason::UpstreamClosed, Retry::Never)
+            }
         };
         Fault::upstream(phase, reason, retry)
     }
 
     /// Whether a loss may be no more than the end of an idle connection that crossed the request on its way.
     pub fn was_stale(&self) -> bool {
-        self.is_reused && self.is_silent && matches!(self.lost, Some(Lost::Disconnected))
+        self.is_reused && self.is_silent && matches!(self.lost, Some(StreamLoss::Disconnected))
     }
 
     /// With which code the endpoint has reset the stream, if it has.
     pub fn reset_by(&self) -> Option<ErrorCode> {
         match self.lost {
-            Some(Lost::Reset { code, .. }) => Some(code),
+            Some(StreamLoss::Reset { code, .. }) => Some(code),
             _ => None,
         }
     }
@@ -254,17 +258,6 @@ impl<N: Net> Upstream<N> {
     pub fn finish_raw(&mut self) {
         if let Some(handle) = &self.handle {
             handle.finish(&Trailers::default());
-        }
-    }
-}
-
-impl<N: Net> Drop for Upstream<N> {
-    /// A place that no request was begun on is for the next that waits; otherwise its stream says so when that ends.
-    fn drop(&mut self) {
-        if self.handle.is_none()
-            && let Some(endpoint) = self.mux.endpoint.upgrade()
-        {
-            endpoint.offer();
         }
     }
 }

@@ -2,26 +2,42 @@
 
 use weir_proto_h1::{FieldId, Head, Span};
 
-/// Makes of an extended CONNECT what the same request is in HTTP/1.1: routes, logs and endpoints know it as that.
+use crate::io::{Chunk, Pool};
+
+const METHOD: &[u8] = b"GET";
+const KEY_NAME: &[u8] = b"Sec-WebSocket-Key";
+const KEY_BYTES: usize = 24;
+
+/// Turns an extended CONNECT into the request that HTTP/1.1 has for it, which routes, logs and endpoints know.
 //= rfc8441#5
-// A GET with the handshake that a WebSocket begins with there; its key is nobody's secret.
-pub(super) fn as_upgrade(head: &mut Head, text: &mut Vec<u8>) {
-    // One that the client says is of no use here, and must not be a second.
+// A GET with the handshake that opens a WebSocket in HTTP/1.1. Its key is no secret.
+pub(super) fn as_upgrade(head: &mut Head, block: &mut Chunk, pool: &Pool) {
+    // A key of the client's means nothing here, and the request must not have two.
     head.remove(FieldId::SecWebSocketKey);
-    let put = |text: &mut Vec<u8>, bytes: &[u8]| {
-        let start = text.len();
-        text.extend_from_slice(bytes);
-        Span::new(start, text.len())
-    };
-    let method = put(text, b"GET");
+    let mut added = [0; METHOD.len() + KEY_NAME.len() + KEY_BYTES];
+    let (method, field) = added.split_at_mut(METHOD.len());
+    let (name, key) = field.split_at_mut(KEY_NAME.len());
+    method.copy_from_slice(METHOD);
+    name.copy_from_slice(KEY_NAME);
+    write_key(key);
+    let start = block.len();
+    if !block.append(&added) {
+        *block = pool.copy(&[&**block, &added].concat());
+    }
+    let span = |from: usize, len: usize| Span::new(start + from, start + from + len);
     // GET is a token.
-    let _ = head.set_method(method, text);
-    let mut key = [b'A'; 24];
-    key[..22].fill_with(|| fastrand::alphanumeric() as u8);
-    // The last digit of sixteen bytes has two bits.
-    key[21] = b"AQgw"[fastrand::usize(..4)];
-    key[22..].fill(b'=');
-    let name = put(text, b"Sec-WebSocket-Key");
-    let value = put(text, &key);
+    let _ = head.set_method(span(0, METHOD.len()), block);
+    let name = span(METHOD.len(), KEY_NAME.len());
+    let value = span(METHOD.len() + KEY_NAME.len(), KEY_BYTES);
     head.push(FieldId::SecWebSocketKey, name, value);
+}
+
+/// Writes sixteen random bytes in base64.
+fn write_key(key: &mut [u8]) {
+    key.fill_with(|| fastrand::alphanumeric() as u8);
+    if let [.., last, first_pad, second_pad] = key {
+        // The last digit of sixteen bytes has two bits.
+        *last = fastrand::choice(*b"AQgw").unwrap_or(b'A');
+        (*first_pad, *second_pad) = (b'=', b'=');
+    }
 }

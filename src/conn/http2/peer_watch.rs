@@ -1,0 +1,252 @@
+//! How long a connection waits for its peer, in either role.
+
+use std::time::Duration;
+
+use weir_proto_h2::Error;
+
+use super::mux::Mux;
+use super::mux_state::MuxState;
+use crate::io::{Instant, Net, Tx};
+use crate::limits::{
+    H2_LEAVE_MS, H2_PING_AFTER_MS, H2_PING_INTERVAL_MS, H2_PING_TIMEOUT_MS, H2_PINGS_EARLY_MAX,
+    H2_TINY_MS, REST_AFTER_MS,
+};
+
+/// Watches the peer of one connection: whether it completes the SETTINGS exchange, ends its field blocks, reads, and
+/// answers PINGs, and since when the connection is idle.
+pub struct PeerWatch {
+    /// When the connection began, until the SETTINGS exchange is complete.
+    began: Option<Instant>,
+    /// When a field block began that has not ended.
+    block: Option<Instant>,
+    /// Since when pieces wait that would be tiny.
+    tiny: Option<Instant>,
+    /// How much was sent, and since when that has not grown; `None` while nothing waits.
+    sent: Option<(u64, Instant)>,
+    /// When the last stream ended.
+    idle: Option<Instant>,
+    is_resting: bool,
+    /// When a server takes no more streams, once it has announced its end.
+    leave: Option<Instant>,
+    /// Clients only.
+    keep_alive: Option<KeepAlive>,
+}
+
+/// How long the owner of a connection waits for the peer.
+pub struct PeerLimits {
+    /// From the start to the end of the SETTINGS exchange.
+    pub settings: Duration,
+    /// From the start of a field block to its end, if that has a limit.
+    pub field_block: Option<Duration>,
+    /// Between two sends that take something, while bytes wait.
+    pub send_stall: Duration,
+    /// With no stream open.
+    pub idle: Duration,
+    /// The server is to end the connection: it announces that, and takes no more streams a moment later.
+    pub is_unwanted: bool,
+}
+
+impl PeerWatch {
+    /// Watches a client.
+    pub fn client(now: Instant) -> Self {
+        Self {
+            began: Some(now),
+            block: None,
+            tiny: None,
+            sent: None,
+            idle: None,
+            is_resting: false,
+            leave: None,
+            keep_alive: None,
+        }
+    }
+
+    /// Watches a server, and asks it for a sign of life when it is silent while streams are open.
+    pub fn server(now: Instant) -> Self {
+        Self {
+            keep_alive: Some(KeepAlive::default()),
+            ..Self::client(now)
+        }
+    }
+
+    /// Acts on what is due. Returns when to check again, or `None` once nothing is left to do on the connection.
+    pub fn check<N: Net>(&mut self, mux: &Mux<N>, limits: &PeerLimits) -> Option<Instant> {
+        let mut due = Due::at(mux.net.now());
+        let mut state = mux.state.borrow_mut();
+        let state = &mut *state;
+        self.check_protocol(state, limits, &mut due);
+        if self.has_stalled(state, limits.send_stall, &mut due) {
+            state.machine.abort(Error::NotReading);
+            if self.keep_alive.is_none() {
+                state.out.tx.abort();
+            }
+        }
+        if limits.is_unwanted && self.leave.is_none() {
+            self.leave = Some(due.now + Duration::from_millis(H2_LEAVE_MS));
+            state.machine.shut_down();
+        }
+        if self.leave.is_some_and(|leave| due.is(leave)) {
+            state.machine.stop();
+        }
+        if let Some(&(until, _)) = state.parting.front() {
+            due.is(until);
+        }
+        self.check_idle(state, limits.idle, &mut due);
+        if state.machine.has_output() {
+            state.wake();
+        }
+        (!state.is_over()).then_some(due.next)
+    }
+
+    fn check_protocol<N: Net>(
+        &mut self,
+        state: &mut MuxState<N>,
+        limits: &PeerLimits,
+        due: &mut Due,
+    ) {
+        let machine = &mut state.machine;
+        let is_settled = match self.keep_alive {
+            None => machine.is_acknowledged(),
+            Some(_) => machine.has_peer_settings(),
+        };
+        self.began = self.began.filter(|_| !is_settled);
+        if self.began.is_some_and(|at| due.is(at + limits.settings)) {
+            machine.abort(Error::SettingsTimeout);
+        }
+        let Some(field_block) = limits.field_block else {
+            return;
+        };
+        let is_within = machine.is_within_block();
+        self.block = is_within.then(|| self.block.unwrap_or(due.now));
+        if self.block.is_some_and(|at| due.is(at + field_block)) {
+            machine.abort(Error::BlockTimeout);
+        }
+    }
+
+    /// Frames tiny pieces that have waited long enough. Says whether the peer has read nothing for `patience`.
+    fn has_stalled<N: Net>(
+        &mut self,
+        state: &mut MuxState<N>,
+        patience: Duration,
+        due: &mut Due,
+    ) -> bool {
+        self.tiny = state.has_tiny().then(|| self.tiny.unwrap_or(due.now));
+        let moment = Duration::from_millis(H2_TINY_MS);
+        if self.tiny.is_some_and(|since| due.is(since + moment)) {
+            self.tiny = None;
+            state.take_tiny();
+        }
+        let sent = state.out.sent();
+        self.sent = match self.sent {
+            _ if state.out.queued() == 0 => None,
+            Some((before, since)) if before == sent => Some((before, since)),
+            _ => Some((sent, due.now)),
+        };
+        self.sent.is_some_and(|(_, since)| due.is(since + patience))
+    }
+
+    /// Ends a connection that has been idle for `timeout`; before that, gives back what only a busy one needs.
+    fn check_idle<N: Net>(&mut self, state: &mut MuxState<N>, timeout: Duration, due: &mut Due) {
+        if !state.streams.is_empty() || state.machine.streams() > 0 {
+            (self.idle, self.is_resting) = (None, false);
+            if let Some(keep_alive) = &mut self.keep_alive {
+                keep_alive.check(state, due);
+            }
+            return;
+        }
+        if let Some(keep_alive) = &mut self.keep_alive {
+            keep_alive.stop();
+        }
+        let since = *self.idle.get_or_insert(due.now);
+        if !self.is_resting && due.is(since + Duration::from_millis(REST_AFTER_MS)) {
+            self.is_resting = true;
+            state.rest();
+        }
+        if due.is(since + timeout) {
+            state.machine.stop();
+        }
+    }
+}
+
+/// The PINGs that an endpoint has got. A gRPC server ends a connection with `too_many_pings` when three come too early
+/// with none of its own messages between them, however long that takes.
+#[derive(Default)]
+struct KeepAlive {
+    /// When the first of the open streams began.
+    busy: Option<Instant>,
+    /// When the PING was sent that the endpoint has not answered.
+    asked: Option<Instant>,
+    /// PINGs since the endpoint's last message.
+    sent: u8,
+    /// When the last PING was sent.
+    last: Option<Instant>,
+    /// The parts of messages that the endpoint had sent at the last check.
+    messages: u64,
+}
+
+impl KeepAlive {
+    /// Asks a silent endpoint for a sign of life, and ends the connection if none comes: the endpoint may be gone
+    /// without a word. The silence counts from when a stream was opened.
+    fn check<N: Net>(&mut self, state: &mut MuxState<N>, due: &mut Due) {
+        let silent = state.heard.max(*self.busy.get_or_insert(due.now));
+        let timeout = Duration::from_millis(H2_PING_TIMEOUT_MS);
+        self.asked = self.asked.filter(|&asked| state.heard < asked);
+        match self.asked {
+            Some(asked) => {
+                if due.is(asked + timeout) {
+                    state.machine.abort(Error::PingTimeout);
+                }
+            }
+            None => {
+                if due.is(self.next_ping(silent, state.messages)) {
+                    state.machine.ping(*b"weirping");
+                    self.sent = self.sent.saturating_add(1);
+                    self.last = Some(due.now);
+                    self.asked = Some(due.now);
+                    due.is(due.now + timeout);
+                }
+            }
+        }
+    }
+
+    /// Asks for nothing while no stream is open.
+    fn stop(&mut self) {
+        (self.busy, self.asked) = (None, None);
+    }
+
+    /// When to send a PING to an endpoint that has been silent since `silent`.
+    fn next_ping(&mut self, silent: Instant, messages: u64) -> Instant {
+        if messages != self.messages {
+            (self.sent, self.messages) = (0, messages);
+        }
+        let next = silent + Duration::from_millis(H2_PING_AFTER_MS);
+        match self.last {
+            Some(last) if self.sent >= H2_PINGS_EARLY_MAX => {
+                next.max(last + Duration::from_millis(H2_PING_INTERVAL_MS))
+            }
+            _ => next,
+        }
+    }
+}
+
+/// Tells what is due, and collects when the rest will be.
+struct Due {
+    now: Instant,
+    next: Instant,
+}
+
+impl Due {
+    fn at(now: Instant) -> Self {
+        let next = Instant::NEVER;
+        Self { now, next }
+    }
+
+    /// Whether `at` has come; if not, the next check comes then at the latest.
+    fn is(&mut self, at: Instant) -> bool {
+        let is_due = self.now >= at;
+        if !is_due {
+            self.next = self.next.min(at);
+        }
+        is_due
+    }
+}

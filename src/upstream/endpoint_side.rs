@@ -1,0 +1,284 @@
+//! The upstream side of an exchange: one request to an endpoint and its answer, whatever protocol it speaks.
+
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use weir_proto_h1::{BodyKind, Edits, Head, Limits, Request, Span, Trailers};
+use weir_proto_h2::ErrorCode;
+
+use super::{Bound, Endpoint, Held, Owner, Permit, StreamReservation};
+use crate::conn::{End, ResponsePart, http1, http2};
+use crate::core::Core;
+use crate::fault::Fault;
+use crate::io::{Chunk, Net};
+use crate::limits::QUEUED_BYTES_HIGH;
+
+/// A request at an endpoint, as the exchange sees it.
+pub struct Up<N: Net> {
+    /// The head of the answer, over [`Up::block`].
+    pub head: Head,
+    /// What the head lies in.
+    pub block: Chunk,
+    transport: EndpointTransport<N>,
+}
+
+/// What carries the request, and what this core has leased for it. The transport ends before its lease: what others are
+/// given when a lease is dropped is free then.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives in each exchange, where a box would be an allocation a request"
+)]
+enum EndpointTransport<N: Net> {
+    Http1(http1::UpstreamConnection<N>, Permit<N>, Option<Owner>),
+    Http2(http2::Upstream<N>, StreamReservation<N>),
+}
+
+impl<N: Net> Up<N> {
+    /// Takes a connection of HTTP/1.1 for one request.
+    pub fn http1(core: &Core<N>, held: Held<N>, reused: bool, limits: Limits, head: Head) -> Self {
+        let connection = http1::UpstreamConnection::new(core, held.wire, reused, limits);
+        Self {
+            head,
+            block: Chunk::default(),
+            transport: EndpointTransport::Http1(connection, held.permit, held.owner),
+        }
+    }
+
+    /// Uses a stream that was reserved on a connection of HTTP/2.
+    pub fn http2(reservation: StreamReservation<N>, head: Head) -> Self {
+        let stream = http2::Upstream::new(reservation.mux().clone());
+        Self {
+            head,
+            block: Chunk::default(),
+            transport: EndpointTransport::Http2(stream, reservation),
+        }
+    }
+
+    /// The connection that carries the request, if it is of HTTP/1.1, and the head of the answer: long bodies may pass
+    /// from connection to connection unseen.
+    pub fn http1_connection(&mut self) -> Option<(&mut http1::UpstreamConnection<N>, &Head)> {
+        match &mut self.transport {
+            EndpointTransport::Http1(connection, ..) => Some((connection, &self.head)),
+            EndpointTransport::Http2(..) => None,
+        }
+    }
+
+    /// Writes the request's head. `head` must have been rid of the fields that are for one hop only.
+    pub fn request(
+        &mut self,
+        request: &Request,
+        head: &Head,
+        block: &[u8],
+        edits: &Edits,
+    ) -> Result<(), Fault> {
+        match &mut self.transport {
+            EndpointTransport::Http1(wire, ..) => wire.request(request, head, block, edits),
+            EndpointTransport::Http2(wire, _) => wire.request(request, head, block, edits),
+        }
+    }
+
+    /// Sends a piece of the request's body.
+    pub fn send_data(&mut self, data: Chunk) -> Result<(), Fault> {
+        match &mut self.transport {
+            EndpointTransport::Http1(wire, ..) => wire.send_data(data),
+            EndpointTransport::Http2(wire, _) => wire.send_data(data),
+        }
+    }
+
+    /// Ends the request.
+    pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
+        match &mut self.transport {
+            EndpointTransport::Http1(wire, ..) => wire.send_end(trailers),
+            EndpointTransport::Http2(wire, _) => wire.send_end(trailers),
+        }
+    }
+
+    /// Bytes of memory that the request takes: what has not left, and what has come and was not taken.
+    pub fn held(&self) -> usize {
+        match &self.transport {
+            EndpointTransport::Http1(..) => self.queued(),
+            EndpointTransport::Http2(wire, _) => wire.held(),
+        }
+    }
+
+    /// Waits for the next part of the answer.
+    pub fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        core: &Core<N>,
+    ) -> Poll<Result<ResponsePart, Fault>> {
+        match &mut self.transport {
+            EndpointTransport::Http1(wire, ..) => {
+                wire.poll_answer(cx, core, &mut self.head, &mut self.block)
+            }
+            EndpointTransport::Http2(wire, _) => {
+                wire.poll_answer(cx, &mut self.head, &mut self.block)
+            }
+        }
+    }
+
+    /// How the body of the answer is framed.
+    pub fn body(&self) -> BodyKind {
+        match &self.transport {
+            EndpointTransport::Http1(wire, ..) => wire.body(),
+            EndpointTransport::Http2(wire, _) => wire.body(),
+        }
+    }
+
+    /// Where the head of a 101 names the protocol.
+    pub fn switched_to(&self) -> Option<Span> {
+        match &self.transport {
+            EndpointTransport::Http1(wire, ..) => wire.switched_to(),
+            EndpointTransport::Http2(..) => None,
+        }
+    }
+
+    /// The trailers of an answer that has ended.
+    pub fn trailers(&self) -> &Trailers {
+        match &self.transport {
+            EndpointTransport::Http1(wire, ..) => wire.trailers(),
+            EndpointTransport::Http2(wire, _) => wire.trailers(),
+        }
+    }
+
+    /// A hint that the rest of the body is large.
+    pub fn expect(&mut self, bytes: usize) {
+        match &mut self.transport {
+            EndpointTransport::Http1(wire, ..) => wire.expect(bytes),
+            EndpointTransport::Http2(..) => {}
+        }
+    }
+
+    /// Whether a loss may be no more than the end of an idle connection that crossed the request on its way.
+    pub fn was_stale(&self) -> bool {
+        match &self.transport {
+            EndpointTransport::Http1(wire, ..) => wire.was_stale(),
+            EndpointTransport::Http2(wire, _) => wire.was_stale(),
+        }
+    }
+
+    /// What the system said of a connection that broke; 0 if nothing.
+    pub fn errno(&self) -> u16 {
+        match &self.transport {
+            EndpointTransport::Http1(wire, ..) => wire.errno(),
+            EndpointTransport::Http2(..) => 0,
+        }
+    }
+
+    /// With which code the endpoint has reset the request, if that is how it ended.
+    pub fn reset_by(&self) -> Option<ErrorCode> {
+        match &self.transport {
+            EndpointTransport::Http1(..) => None,
+            EndpointTransport::Http2(wire, _) => wire.reset_by(),
+        }
+    }
+
+    /// Whether the endpoint may say that it has not looked at the request: then any request may be sent again.
+    pub fn may_refuse(&self) -> bool {
+        matches!(self.transport, EndpointTransport::Http2(..))
+    }
+
+    /// Whether the connection may be bound to its client's, and is not. One that requests share cannot be.
+    pub fn is_unbound(&self) -> bool {
+        match &self.transport {
+            EndpointTransport::Http1(_, _, owner) => !matches!(owner, Some(Owner::Bound(_))),
+            EndpointTransport::Http2(..) => false,
+        }
+    }
+
+    /// Whether the endpoint asks in its answer for authentication that holds for the connection, or goes on with it.
+    pub fn challenges_connection(&self) -> bool {
+        match &self.transport {
+            EndpointTransport::Http1(wire, ..) => wire.challenges_connection(),
+            EndpointTransport::Http2(..) => false,
+        }
+    }
+
+    /// Has the connection serve its client alone from now on.
+    pub fn bind(&mut self, bound: Rc<Bound>) {
+        if let EndpointTransport::Http1(_, _, owner) = &mut self.transport {
+            *owner = Some(Owner::Bound(bound));
+        }
+    }
+
+    /// Has the connection serve no other request.
+    pub fn forsake(&mut self) {
+        match &mut self.transport {
+            EndpointTransport::Http1(wire, ..) => wire.forsake(),
+            // Its connection has other requests.
+            EndpointTransport::Http2(..) => {}
+        }
+    }
+
+    /// Ends the exchange; what carried it is kept for others if all of it was sent and read.
+    pub fn finish(self, core: &Rc<Core<N>>, endpoint: &Rc<Endpoint<N>>) {
+        match self.transport {
+            EndpointTransport::Http1(connection, permit, owner) => {
+                if let Some(wire) = connection.finish() {
+                    let held = Held {
+                        wire,
+                        permit,
+                        owner,
+                    };
+                    endpoint.checkin(held, core.net.now());
+                }
+            }
+            EndpointTransport::Http2(stream, _reservation) => stream.finish(),
+        }
+    }
+}
+
+impl<N: Net> End for Up<N> {
+    fn queued(&self) -> usize {
+        match &self.transport {
+            EndpointTransport::Http1(wire, ..) => wire.out.queued(),
+            EndpointTransport::Http2(wire, _) => wire.queued(),
+        }
+    }
+
+    fn queued_high(&self) -> usize {
+        match &self.transport {
+            EndpointTransport::Http1(..) => QUEUED_BYTES_HIGH,
+            EndpointTransport::Http2(wire, _) => wire.queued_high(),
+        }
+    }
+
+    fn sent(&self) -> u64 {
+        match &self.transport {
+            EndpointTransport::Http1(wire, ..) => wire.out.sent(),
+            EndpointTransport::Http2(wire, _) => wire.sent(),
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.transport {
+            EndpointTransport::Http1(wire, ..) => wire.out.poll_send(cx),
+            EndpointTransport::Http2(wire, _) => wire.poll_send(cx),
+        }
+    }
+
+    fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        match &mut self.transport {
+            EndpointTransport::Http1(wire, ..) => wire.poll_raw(cx),
+            EndpointTransport::Http2(wire, _) => wire.poll_raw(cx),
+        }
+    }
+
+    fn send_raw(&mut self, bytes: Chunk) {
+        match &mut self.transport {
+            EndpointTransport::Http1(wire, ..) => wire.out.raw(bytes),
+            EndpointTransport::Http2(wire, _) => wire.send_raw(bytes),
+        }
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.transport {
+            EndpointTransport::Http1(wire, ..) => wire.out.tx.poll_finish(cx),
+            EndpointTransport::Http2(wire, _) => {
+                wire.finish_raw();
+                wire.poll_send(cx).map(|_| ())
+            }
+        }
+    }
+}

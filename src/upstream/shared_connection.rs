@@ -1,0 +1,162 @@
+//! Endpoints over HTTP/2: connections that the exchanges of a core share.
+
+use std::future::poll_fn;
+use std::mem;
+use std::rc::{Rc, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use weir_proto_h2::{Config, Connection};
+
+use super::{Endpoint, Held, Joiner, Permit, StreamReservation};
+use crate::conn::http2::{Mux, MuxOutcome, PeerLimits, PeerWatch, StreamLoss};
+use crate::conn::{Outbox, WireRx};
+use crate::core::{Core, Timer, guarded, report_panic};
+use crate::io::Net;
+use crate::limits::{H2_SEND_STALL_MS, H2_SETTINGS_TIMEOUT_MS, LINGER_MS};
+use crate::obs::LogLevel;
+use crate::plan::Protocol;
+
+impl<N: Net> Endpoint<N> {
+    /// Begins HTTP/2 on a connection to the endpoint, and reserves its first stream for the exchange that has made it.
+    /// A task serves the connection until that is over, and takes it off the endpoint's list then. `joiner` is held
+    /// until the endpoint has said how many streams it takes.
+    pub fn begin_http2(
+        self: &Rc<Self>,
+        core: &Rc<Core<N>>,
+        held: Held<N>,
+        config: Config,
+        joiner: Option<Joiner<N>>,
+    ) -> StreamReservation<N> {
+        self.protocol.set(Protocol::Http2);
+        let config = Config {
+            is_https: self.is_secure(),
+            ..config
+        };
+        let Held { wire, permit, .. } = held;
+        let out = Outbox::new(wire.tx, core.net.pool().clone());
+        let machine = Connection::client(config);
+        let shared = SharedConnection {
+            core: core.clone(),
+            mux: Rc::new(Mux::new(core.net.clone(), machine, out)),
+            endpoint: Rc::downgrade(self),
+        };
+        let reservation = self.share(shared.mux.clone());
+        core.net.spawn(serve(shared, wire.rx, permit, joiner));
+        reservation
+    }
+}
+
+/// A connection of HTTP/2 to an endpoint, as its task has it.
+struct SharedConnection<N: Net> {
+    core: Rc<Core<N>>,
+    mux: Rc<Mux<N>>,
+    endpoint: Weak<Endpoint<N>>,
+}
+
+/// Serves a connection to its end, whoever asks on it.
+async fn serve<N: Net>(
+    shared: SharedConnection<N>,
+    mut rx: WireRx<N>,
+    permit: Permit<N>,
+    mut joiner: Option<Joiner<N>>,
+) {
+    let SharedConnection { core, mux, .. } = &shared;
+    core.share.renew();
+    let timer = core.timers.timer();
+    let conversation = Box::pin(shared.converse(&mut rx, &timer, &mut joiner));
+    let ended = guarded(core, conversation).await;
+    mux.lose(
+        rx.refusal()
+            .map_or(StreamLoss::Disconnected, StreamLoss::Refused),
+    );
+    let endpoint = shared.endpoint.upgrade();
+    let name = endpoint.as_ref().map_or("an endpoint", |it| &*it.name);
+    rx.tell_refusal(core, name);
+    if let Some(endpoint) = &endpoint {
+        endpoint.unshare(mux);
+    }
+    drop(joiner);
+    if let Err(panic) = ended {
+        return report_panic(core, &*panic);
+    }
+    if let Some(error) = mux.failure() {
+        permit.http2_failed(error);
+        let obs = core.obs.borrow();
+        // An answer of HTTP/1.1, say, is taken for a frame that is too large.
+        let hint = match mux.is_met() {
+            true => "",
+            false => ", before its SETTINGS: it may not speak HTTP/2",
+        };
+        obs.say(
+            LogLevel::Warn,
+            &format!("http2: {name}: connection ended: {error}{hint}"),
+        );
+    }
+    // What is left to be said is GOAWAY.
+    let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
+    timer.set(deadline);
+    poll_fn(|cx| {
+        timer.watch(cx);
+        match mux.poll_flush(cx) {
+            Poll::Pending if core.net.now() < deadline && !core.is_stopping() => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
+    })
+    .await;
+    mux.finish();
+    // The place at the endpoint is free when the connection is closed, not before.
+    drop((rx, shared));
+    drop(permit);
+}
+
+impl<N: Net> SharedConnection<N> {
+    /// Receives and sends until the connection is over.
+    async fn converse(&self, rx: &mut WireRx<N>, timer: &Timer, joiner: &mut Option<Joiner<N>>) {
+        let Self { core, mux, .. } = self;
+        let mut watch = PeerWatch::server(core.net.now());
+        let (mut unread, mut streams_max) = (None, 0);
+        poll_fn(|cx| {
+            timer.watch(cx);
+            let outcome = mux.advance(cx, rx, &mut unread, &core.share);
+            // The exchanges count what becomes of their streams.
+            mux.take_tally();
+            if outcome != MuxOutcome::Waits || core.is_stopping() {
+                return Poll::Ready(());
+            }
+            if !core.has_memory() {
+                core.wait_for_memory(cx);
+            }
+            let endpoint = self.endpoint.upgrade();
+            let before = mem::replace(&mut streams_max, mux.streams_max());
+            let raised = streams_max.saturating_sub(before);
+            if raised > 0 {
+                *joiner = None;
+            }
+            let freed = raised + mux.part();
+            if let Some(endpoint) = &endpoint {
+                endpoint.offer_many(freed);
+            }
+            let limits = PeerLimits {
+                settings: Duration::from_millis(H2_SETTINGS_TIMEOUT_MS),
+                field_block: None,
+                send_stall: Duration::from_millis(H2_SEND_STALL_MS),
+                idle: self.idle_timeout(endpoint.as_deref()),
+                is_unwanted: false,
+            };
+            let Some(deadline) = watch.check(mux, &limits) else {
+                return Poll::Ready(());
+            };
+            timer.set(deadline);
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// How long the connection may be without a stream.
+    fn idle_timeout(&self, endpoint: Option<&Endpoint<N>>) -> Duration {
+        let is_leaving = self.core.is_draining() || self.mux.is_leaving();
+        let kept = endpoint.filter(|endpoint| endpoint.keeps() && !is_leaving);
+        kept.map_or(Duration::ZERO, Endpoint::idle_timeout)
+    }
+}
