@@ -1,19 +1,20 @@
-//! Authentication that holds for a connection and not for one request: NTLM, and what is negotiated like it (RFC 4559).
+//! Authentication of a connection rather than of a request: NTLM and Negotiate (RFC 4559).
 
 use crate::field::{FieldId, FieldSet};
 use crate::framing::list;
 use crate::head::Head;
 
-/// The schemes whose outcome belongs to the connection. `Nego2` is Microsoft's successor of `Negotiate`.
+/// The schemes that authenticate a connection. `Nego2` is Microsoft's successor to `Negotiate`.
 const SCHEMES: [&[u8]; 3] = [b"NTLM", b"Negotiate", b"Nego2"];
 
-/// The fields in which a server asks for authentication, or goes on with it.
+/// The fields in which a server asks for authentication or continues it.
 const CHALLENGES: FieldSet = FieldSet::of(&[FieldId::WwwAuthenticate, FieldId::ProxyAuthenticate]);
 
-/// Says whether a challenge or credentials are of a scheme that authenticates the connection.
+/// Returns whether a challenge or credentials use a scheme that authenticates the connection.
 ///
-/// The parameters of other schemes are elements of the list too, and a quoted one may hold a comma: a word in quotes
-/// that looks like a scheme counts as one. That errs on the side that shares nothing.
+/// The parameters of other schemes are elements of the same list, and a quoted parameter may
+/// contain a comma. So a quoted word that looks like a scheme counts as one, and the connection is
+/// not shared.
 #[must_use]
 pub fn authenticates_connection(value: &[u8]) -> bool {
     list(value).any(|element| {
@@ -27,7 +28,7 @@ pub fn authenticates_connection(value: &[u8]) -> bool {
     })
 }
 
-/// Says whether an answer asks for authentication of the connection, or goes on with it.
+/// Returns whether a response asks for authentication of the connection or continues it.
 #[inline]
 pub(crate) fn challenges_connection(head: &Head, block: &[u8]) -> bool {
     head.present.meets(CHALLENGES)

@@ -1,7 +1,7 @@
-//! Bodies: [`BodyDecoder`] takes the framing off, [`BodyEncoder`] puts it on.
+//! Bodies: [`BodyDecoder`] removes the framing, [`BodyEncoder`] adds it.
 //!
-//! Neither holds data. The decoder says which part of the caller's input is data; the encoder says
-//! which few bytes go before and after data that the caller sends from where it lies.
+//! Neither stores data. The decoder locates the data in the caller's input. The encoder produces
+//! the bytes to send before and after data that stays in the caller's buffer.
 
 use crate::encode::Sink;
 use crate::error::Error;
@@ -10,32 +10,32 @@ use crate::limits::{CHUNK_SIZE_DIGITS_MAX, EXTENSION_BYTES_MAX, LENGTH_MAX, Limi
 use crate::scan;
 use crate::trailers::Trailers;
 
-/// Takes the framing off a body, a piece of input at a time.
+/// Removes the framing of a body, piece by piece.
 ///
-/// Call [`BodyDecoder::decode`] with the input that was not consumed before until it says
-/// [`DecodedBody::End`]. After an error the connection has to end.
+/// Call [`BodyDecoder::decode`] with the unconsumed input until it returns [`DecodedBody::End`].
+/// After an error the connection must be closed.
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
     state: DecoderState,
-    /// Bytes of the size line so far.
+    /// Bytes of the current size line.
     line_bytes: u32,
-    /// Bytes of extensions in this body so far.
+    /// Bytes of extensions in this body.
     extension_bytes: u32,
     line_bytes_max: u32,
-    /// Takes white space behind a size.
+    /// Whether whitespace may follow a chunk size.
     takes_blanks: bool,
     trailers: Trailers,
 }
 
-/// What a decoder made of its input.
+/// What a decoder found in its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodedBody {
-    /// All that can be used is used; more input is needed.
+    /// All usable input is consumed; the decoder needs more.
     NeedMore {
-        /// Bytes of input that are done with.
+        /// Consumed bytes of the input.
         consumed: usize,
     },
-    /// `input[skip..skip + len]` is data, one run of it; `skip + len` bytes are consumed.
+    /// `input[skip..skip + len]` is data, and `skip + len` bytes are consumed.
     Data {
         /// Bytes of framing before the data.
         skip: usize,
@@ -44,7 +44,7 @@ pub enum DecodedBody {
     },
     /// The body is complete; see [`BodyDecoder::trailers`].
     End {
-        /// Bytes of input that are done with; the rest belongs to what follows.
+        /// Consumed bytes of the input. The rest belongs to the next message.
         consumed: usize,
     },
 }
@@ -80,8 +80,9 @@ impl BodyDecoder {
         decoder
     }
 
-    /// Makes a decoder for the bodies of answers: spaces and tabs behind a chunk's size are taken. Old servers pad
-    /// sizes with them. In a request they could hide where a chunk begins from a parser that reads otherwise.
+    /// Makes a decoder for bodies of responses, in which spaces and tabs may follow a chunk size:
+    /// old servers pad sizes. In requests they are refused, because a more lenient parser could
+    /// find another chunk boundary.
     #[must_use]
     pub fn for_responses(limits: &Limits) -> Self {
         Self {
@@ -90,7 +91,7 @@ impl BodyDecoder {
         }
     }
 
-    /// Makes the decoder ready for the next body and keeps its capacity.
+    /// Prepares the decoder for the next body and keeps its capacity.
     #[inline]
     pub fn reset(&mut self, kind: BodyKind) {
         self.state = match kind {
@@ -107,11 +108,10 @@ impl BodyDecoder {
         self.trailers.clear();
     }
 
-    /// Looks for the next run of data.
+    /// Finds the next run of data.
     ///
     /// # Errors
-    /// Chunked framing that RFC 9112, section 7.1, does not allow to the letter, or that exceeds
-    /// its limits.
+    /// Chunked framing that RFC 9112, section 7.1, does not allow, or that exceeds its limits.
     #[inline]
     pub fn decode(&mut self, input: &[u8]) -> Result<DecodedBody, Error> {
         match self.state {
@@ -135,12 +135,13 @@ impl BodyDecoder {
         }
     }
 
-    /// Notes that the peer has closed its side: that ends a body that lasts until then.
+    /// Takes note that the peer has closed its side. This completes a body that lasts until the
+    /// close.
     ///
     /// # Errors
-    /// [`Error::Truncated`] when any other body is not complete.
+    /// [`Error::Truncated`] if any other body is incomplete.
     //= rfc9112#8
-    // A body that ends before its length, or without its last chunk, is incomplete.
+    // A body is incomplete if it ends before its length or without its last chunk.
     pub fn close(&mut self) -> Result<(), Error> {
         if !self.may_end_on_close() {
             return Err(Error::Truncated);
@@ -149,8 +150,8 @@ impl BodyDecoder {
         Ok(())
     }
 
-    /// How many bytes of data may come yet that no framing is mixed with: the rest of a length,
-    /// [`u64::MAX`] until a close, 0 of anything else.
+    /// How many bytes of data follow before the next framing byte: the rest of a length,
+    /// [`u64::MAX`] for a body until close, 0 for chunks.
     #[inline]
     #[must_use]
     pub const fn raw_left(&self) -> u64 {
@@ -161,10 +162,10 @@ impl BodyDecoder {
         }
     }
 
-    /// Counts `len` bytes of data that went by without being shown to [`BodyDecoder::decode`].
+    /// Counts `len` bytes of data that bypassed [`BodyDecoder::decode`].
     ///
     /// # Errors
-    /// [`Error::OutOfOrder`] beyond [`BodyDecoder::raw_left`], and nothing is counted.
+    /// [`Error::OutOfOrder`] for more than [`BodyDecoder::raw_left`]; nothing is counted then.
     pub fn skip_raw(&mut self, len: u64) -> Result<(), Error> {
         match self.state {
             DecoderState::Length(remaining) if len < remaining => {
@@ -178,14 +179,14 @@ impl BodyDecoder {
         Ok(())
     }
 
-    /// Says whether the body is complete.
+    /// Returns whether the body is complete.
     #[inline]
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.state == DecoderState::Done
     }
 
-    /// Says whether a close of the connection is no loss.
+    /// Returns whether the body is complete if the connection closes now.
     #[must_use]
     pub fn may_end_on_close(&self) -> bool {
         matches!(self.state, DecoderState::Done | DecoderState::UntilClose)
@@ -202,8 +203,8 @@ impl BodyDecoder {
     }
 
     //= rfc9112#7.1
-    // chunk = size [extension] CRLF data CRLF; last-chunk, trailers, CRLF. A raw_left LF is no CRLF
-    // anywhere in it.
+    // chunk = size [extension] CRLF data CRLF; last-chunk, trailers, CRLF. A bare LF never replaces
+    // CRLF.
     fn decode_chunked(&mut self, input: &[u8]) -> Result<DecodedBody, Error> {
         let mut at = 0;
         while let Some(&byte) = input.get(at) {
@@ -285,7 +286,7 @@ impl BodyDecoder {
         Ok(DecodedBody::NeedMore { consumed: at })
     }
 
-    /// Takes one byte of a size: up to 16 hexadecimal digits, then CR or an extension.
+    /// Parses a byte of a size: up to 16 hexadecimal digits, then CR or an extension.
     #[inline]
     fn size_byte(&mut self, byte: u8, value: u64, digits: u8) -> Result<DecoderState, Error> {
         let digit = match byte {
@@ -304,7 +305,7 @@ impl BodyDecoder {
             _ => return Err(Error::BadChunkSize),
         };
         //= rfc9112#7.1
-        // A size is a number that must not overflow.
+        // A size must not overflow.
         if digits == CHUNK_SIZE_DIGITS_MAX || value > LENGTH_MAX >> 4 {
             return Err(Error::BadChunkSize);
         }
@@ -318,7 +319,7 @@ impl BodyDecoder {
         })
     }
 
-    /// Takes one byte behind a size and its white space.
+    /// Parses a byte after a size and its whitespace.
     #[cold]
     fn blank_byte(&mut self, byte: u8, value: u64) -> Result<DecoderState, Error> {
         match byte {
@@ -335,7 +336,7 @@ impl BodyDecoder {
     }
 
     //= rfc9112#7.1.1
-    // Extensions are ignored, and limited in length.
+    // Extensions are ignored, and their length is limited.
     fn count_extension(&mut self, bytes: usize) -> Result<(), Error> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.line_bytes = self.line_bytes.saturating_add(bytes);
@@ -352,24 +353,24 @@ fn up_to(remaining: u64, have: usize) -> usize {
     usize::try_from(remaining).unwrap_or(usize::MAX).min(have)
 }
 
-/// Puts the framing on a body.
+/// Adds the framing of a body.
 ///
-/// For each piece of data: [`BodyEncoder::prefix`], the data, [`BodyEncoder::suffix`]; at the end
-/// [`BodyEncoder::finish`] or [`BodyEncoder::finish_with_trailers`]. An error means that the receiver must
-/// see an aborted connection, never a complete message.
+/// For each piece of data, send [`BodyEncoder::prefix`], the data, and [`BodyEncoder::suffix`];
+/// then [`BodyEncoder::finish`] or [`BodyEncoder::finish_with_trailers`]. After an error, the
+/// receiver must see an aborted connection and not a complete message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyEncoder {
-    /// No body; also what is left of any body once it is finished.
+    /// No body, or a body that is finished.
     #[default]
     None,
     /// A body of known length.
     Length {
-        /// Bytes still to come.
+        /// Bytes not sent yet.
         remaining: u64,
     },
-    /// Chunks.
+    /// A chunked body.
     Chunked,
-    /// Whatever comes until the connection closes.
+    /// A body that lasts until the connection closes.
     UntilClose,
 }
 
@@ -385,11 +386,11 @@ impl BodyEncoder {
         }
     }
 
-    /// Announces `len` bytes of data and returns what goes before them.
+    /// Announces `len` bytes of data and returns the bytes to send before them.
     ///
     /// # Errors
-    /// [`Error::BodyOverrun`] beyond the length announced or without a body;
-    /// [`Error::OutOfOrder`] for a chunk of 0 bytes, which would end the body.
+    /// [`Error::BodyOverrun`] beyond the announced length or without a body; [`Error::OutOfOrder`]
+    /// for a chunk of 0 bytes, which would end the body.
     #[inline]
     pub fn prefix(&mut self, len: usize) -> Result<ChunkPrefix, Error> {
         match self {
@@ -407,7 +408,7 @@ impl BodyEncoder {
         }
     }
 
-    /// What goes after each piece of data.
+    /// The bytes to send after each piece of data.
     #[inline]
     #[must_use]
     pub const fn suffix(&self) -> &'static [u8] {
@@ -420,7 +421,7 @@ impl BodyEncoder {
     /// Ends the body and returns the last bytes to send.
     ///
     /// # Errors
-    /// [`Error::BodyUnderrun`] when data is missing.
+    /// [`Error::BodyUnderrun`] if the body is shorter than announced.
     #[inline]
     pub fn finish(&mut self) -> Result<&'static [u8], Error> {
         match core::mem::take(self) {
@@ -430,8 +431,8 @@ impl BodyEncoder {
         }
     }
 
-    /// Ends the body and writes the last bytes with the trailers. Framing other than chunked has no
-    /// place for them: they are left out.
+    /// Ends the body and writes its last bytes with the trailers. Framing other than chunked drops
+    /// the trailers.
     ///
     /// # Errors
     /// As [`BodyEncoder::finish`].
@@ -457,8 +458,8 @@ impl BodyEncoder {
     }
 }
 
-/// What goes before a piece of data: the size line of a chunk, or nothing. At most 18 bytes, so
-/// that it fits in front of the data in its block.
+/// The bytes before a piece of data: the size line of a chunk, or nothing. At most 18, so that they
+/// fit in front of the data in its block.
 #[derive(Clone, Copy, Debug)]
 pub struct ChunkPrefix {
     bytes: [u8; 18],

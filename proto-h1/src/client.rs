@@ -1,17 +1,18 @@
-//! The machine towards endpoints: the framing of requests out, responses in.
+//! The state machine of a connection to an endpoint: frames requests, receives responses.
 //!
 //! # Call order
 //!
 //! 1. [`Client::begin_request`], whose [`Framing`] goes to
 //!    [`encode_request`](crate::encode_request).
-//! 2. [`Client::sender`] for what goes around each piece of data, and for the end. An answer may come
-//!    before that.
-//! 3. [`Client::receive`] with what has come: any number of [`Event::Interim`], then
-//!    [`Event::Head`] (or [`Event::Switch`], after which nothing is HTTP), the data, [`Event::End`].
-//! 4. [`Client::receive_close`] when the endpoint has closed; that may be how a body ends.
-//! 5. [`Client::finish`] says whether the connection takes another request.
+//! 2. [`Client::sender`] for the bytes around each piece of data, and for the end. A response may
+//!    arrive earlier.
+//! 3. [`Client::receive`] with the bytes that have arrived: any number of [`Event::Interim`], then
+//!    [`Event::Head`], [`Event::Data`] any number of times, [`Event::End`]. After
+//!    [`Event::Switch`] in place of `Head`, nothing is HTTP.
+//! 4. [`Client::receive_close`] when the endpoint has closed, which may be how a body ends.
+//! 5. [`Client::finish`], which returns whether the connection takes another request.
 //!
-//! A step out of order is [`Error::OutOfOrder`] and changes nothing.
+//! A step out of order fails with [`Error::OutOfOrder`] and changes nothing.
 
 use crate::auth::challenges_connection;
 use crate::encode::{ConnectionOption, Framing};
@@ -36,19 +37,19 @@ pub struct Client {
     interim: u32,
 }
 
-/// What the head of a response means for this hop.
+/// What the head of a response says about this hop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Response {
     /// The status.
     pub status: u16,
     /// How the body is framed.
     pub body: BodyKind,
-    /// Where the head of a 101 names the protocol.
+    /// The protocol that the head of a 101 names.
     pub upgrade: Option<Span>,
-    /// Says whether the endpoint wants the connection to go on.
+    /// Whether the endpoint wants to reuse the connection.
     pub keeps_alive: bool,
-    /// Says whether the endpoint asks for authentication that holds for the connection, or goes on
-    /// with it: what follows on the connection is for the same client only.
+    /// Whether the endpoint asks for authentication that holds for the connection, or continues it.
+    /// From then on, the connection serves only the same client.
     pub challenges_connection: bool,
 }
 
@@ -66,10 +67,10 @@ impl Client {
         }
     }
 
-    /// Begins a request and returns the framing to encode it with.
+    /// Begins a request and returns its framing for the encoder.
     ///
-    /// `upgrade` is where the head names the protocol it wants to switch to, `accepts_trailers` says
-    /// that trailers are welcome. A body without a length is sent in chunks.
+    /// `upgrade` is the span of the protocol to switch to in the head. `accepts_trailers` tells the
+    /// endpoint that the client accepts trailers. A body of unknown length is chunked.
     ///
     /// # Errors
     /// [`Error::OutOfOrder`] unless the connection is new or was finished for reuse.
@@ -100,26 +101,26 @@ impl Client {
         })
     }
 
-    /// What frames the body of the request that was begun.
+    /// Frames the body of the request.
     #[inline]
     pub const fn sender(&mut self) -> &mut Sender {
         &mut self.sender
     }
 
-    /// Takes the next event from `input`, which starts behind what was consumed before.
+    /// Takes the next event from `input`, which starts after the bytes consumed so far.
     ///
-    /// Until a head is complete nothing is consumed, and `input` has to start with the same bytes
-    /// every time. `head` is cleared when a new head begins, so that an interim answer is to be
-    /// passed on before the next call.
+    /// Nothing is consumed until a head is complete, and until then `input` must start with the
+    /// same bytes in every call. `head` is cleared when a head begins, so the caller passes an
+    /// interim response on before the next call.
     ///
     /// # Errors
-    /// The first error is final: every later call repeats it.
+    /// The first error is final: every later call returns it.
     #[inline]
     pub fn receive(&mut self, input: &[u8], head: &mut Head) -> Result<Received, Error> {
         let received = match self.receiver.state() {
             ReceiveState::Idle if input.is_empty() => Ok(Received::new(0, Event::Blocked)),
             //= rfc9112#9.2
-            // What an endpoint sends without being asked belongs to no request.
+            // Bytes that an endpoint sends unasked belong to no request.
             ReceiveState::Idle => Err(self.fail(Error::UnexpectedBytes)),
             ReceiveState::Fresh | ReceiveState::Head => self.receive_head(input, head),
             ReceiveState::Body => match self.receiver.receive_body(input) {
@@ -134,28 +135,29 @@ impl Client {
         received
     }
 
-    /// How many bytes of the answer's body may go by unseen: see [`BodyDecoder::raw_body_left`].
+    /// How many bytes of the response's body may bypass `receive`: see
+    /// [`BodyDecoder::raw_left`](crate::BodyDecoder::raw_left).
     #[inline]
     #[must_use]
     pub const fn raw_body_left(&self) -> u64 {
         self.receiver.raw_body_left()
     }
 
-    /// Counts bytes of the answer's body that went by without being shown to [`Client::receive`],
-    /// which still says when the body ends.
+    /// Counts bytes of the response's body that bypassed [`Client::receive`], which still reports
+    /// the end of the body.
     ///
     /// # Errors
-    /// [`Error::OutOfOrder`] beyond [`Client::raw_body_left`].
+    /// [`Error::OutOfOrder`] for more than [`Client::raw_body_left`].
     pub fn skip_raw_body(&mut self, len: u64) -> Result<(), Error> {
         self.receiver.skip_raw_body(len)
     }
 
-    /// Notes that the endpoint has closed its side with `unread` bytes not consumed. A body that
-    /// lasts until then is complete: the next [`Client::receive`] says so. A connection that was
-    /// reset instead never completes anything: do not call this for one.
+    /// Takes note that the endpoint has closed its side with `unread` bytes not consumed. This
+    /// completes a body that lasts until the close, and the next [`Client::receive`] returns its
+    /// end. Do not call this for a reset connection, because a reset completes nothing.
     ///
     /// # Errors
-    /// [`Error::Truncated`] when the answer is not complete.
+    /// [`Error::Truncated`] if the response is not complete.
     pub fn receive_close(&mut self, unread: usize) -> Result<(), Error> {
         self.response.keeps_alive = false;
         let closed = match self.receiver.state() {
@@ -169,10 +171,10 @@ impl Client {
         closed.map_err(|error| self.fail(error))
     }
 
-    /// Ends the exchange with `unread` bytes of input left over. Reuse needs a whole request, a
-    /// whole answer, nothing after it, and the endpoint's will.
+    /// Ends the exchange with `unread` bytes of input left over. The connection can be reused if
+    /// the request and the response are complete, no bytes follow, and the endpoint wants to go on.
     //= rfc9112#6.3
-    // Bytes after an answer are no answer to anything.
+    // Bytes after a response belong to no request.
     pub fn finish(&mut self, unread: usize) -> Next {
         if !self.may_reuse(unread) {
             self.fail(Error::OutOfOrder);
@@ -184,7 +186,7 @@ impl Client {
         Next::Reuse
     }
 
-    /// Says whether the connection could take another request, with `unread` bytes left over.
+    /// Returns whether the connection can take another request, with `unread` bytes left over.
     #[must_use]
     pub fn may_reuse(&self, unread: usize) -> bool {
         unread == 0
@@ -194,39 +196,39 @@ impl Client {
             && self.response.keeps_alive
     }
 
-    /// What the head of the last answer means for this hop.
+    /// What the head of the last response says about this hop.
     #[inline]
     #[must_use]
     pub const fn response(&self) -> &Response {
         &self.response
     }
 
-    /// The trailers of an answer that has ended.
+    /// The trailers of a response that has ended.
     #[must_use]
     pub const fn trailers(&self) -> &Trailers {
         self.receiver.trailers()
     }
 
-    /// Says whether the whole answer has been received.
+    /// Returns whether the whole response has been received.
     #[inline]
     #[must_use]
     pub fn is_received(&self) -> bool {
         self.receiver.is_received()
     }
 
-    /// Says whether the whole request has been sent.
+    /// Returns whether the whole request has been sent.
     #[must_use]
     pub fn is_sent(&self) -> bool {
         self.sender.state() == SendState::Done
     }
 
-    /// Says whether not one byte of an answer has been seen.
+    /// Returns whether no byte of a response has arrived.
     #[must_use]
     pub fn is_silent(&self) -> bool {
         self.receiver.state() == ReceiveState::Fresh && self.interim == 0
     }
 
-    /// Says whether the connection is no longer HTTP.
+    /// Returns whether the connection is no longer HTTP.
     #[must_use]
     pub fn is_tunnel(&self) -> bool {
         self.receiver.is_tunnel()
@@ -257,13 +259,13 @@ impl Client {
             body,
             upgrade: hop.upgrade,
             //= rfc9112#9.3
-            // A body that ends by closing leaves nothing to go on with.
+            // A body that ends with the connection leaves nothing to reuse.
             keeps_alive: hop.keeps_alive(head.version) && body != BodyKind::UntilClose,
             challenges_connection,
         };
         match head.status {
             //= rfc9110#15.2.2
-            // A switch is an answer to Upgrade, to a protocol that was offered.
+            // A 101 answers an Upgrade field and names a protocol that it offered.
             101 if self.asked_to_switch && hop.upgrade.is_some() => {
                 self.receiver.begin_tunnel();
                 Ok(Event::Switch)
@@ -302,16 +304,16 @@ impl Client {
         debug_assert!(
             (self.sender.state() == SendState::Idle) == (state == ReceiveState::Idle)
                 || matches!(state, ReceiveState::Failed(_)),
-            "an answer is due exactly while there is a request"
+            "a response is due exactly while there is a request"
         );
         self.sender.check_invariants();
         debug_assert!(
             !matches!(state, ReceiveState::Failed(_)) || !self.response.keeps_alive,
-            "no connection outlives an error"
+            "an error ends the connection"
         );
         debug_assert!(
             self.interim <= INTERIM_MAX + 1,
-            "interim answers are counted"
+            "interim responses are counted"
         );
     }
 }

@@ -1,14 +1,14 @@
-//! What the proxy adds to a head or replaces in it.
+//! What the proxy adds to a head and replaces in it.
 
 use alloc::vec::Vec;
 
 use crate::head::Span;
 use crate::scan;
 
-/// Changes laid over a [`Head`](crate::Head) when it is encoded. Reused between messages.
+/// Changes that the encoder applies to a [`Head`](crate::Head). Reused from message to message.
 ///
-/// Added fields are kept as finished HTTP/1.1 lines in one arena, so adding all of them to a head
-/// is one copy; [`Edits::iter`] gives names and values to other encoders.
+/// Added fields are stored as finished HTTP/1.1 lines in one buffer, so the encoder adds all of
+/// them with one copy. [`Edits::iter`] gives other encoders the names and values.
 #[derive(Clone, Debug, Default)]
 pub struct Edits {
     lines: Vec<u8>,
@@ -19,13 +19,13 @@ pub struct Edits {
 }
 
 impl Edits {
-    /// Makes an empty set of edits that allocates when something is added.
+    /// Makes an empty set of edits. It allocates when the first edit is added.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Forgets everything and keeps the capacity.
+    /// Removes all edits and keeps the capacity.
     pub fn clear(&mut self) {
         self.lines.clear();
         self.added.clear();
@@ -33,7 +33,8 @@ impl Edits {
         (self.path, self.authority) = (None, None);
     }
 
-    /// Remembers what is there now, for [`Edits::rewind`]: fields that are the same for many messages are made once.
+    /// Marks the current state for [`Edits::rewind`]. Fields that many messages share are written
+    /// once.
     #[must_use]
     pub fn mark(&self) -> EditsMark {
         EditsMark {
@@ -42,7 +43,7 @@ impl Edits {
         }
     }
 
-    /// Goes back to what was there at a mark of these edits. Replaced paths and hosts are forgotten.
+    /// Goes back to the state at `mark` and drops the replaced path and host.
     pub fn rewind(&mut self, mark: EditsMark) {
         self.lines.truncate(mark.lines);
         self.added.truncate(mark.added);
@@ -52,14 +53,14 @@ impl Edits {
 
     /// Adds a field.
     ///
-    /// Bytes that no value may hold become spaces and such a name loses them, so that nothing an
-    /// edit is made of can end a line (RFC 9110, section 5.5).
+    /// Bytes that a value may not contain become spaces, and bytes that a name may not contain are
+    /// dropped, so an edit cannot end its line (RFC 9110, section 5.5).
     pub fn append(&mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
         self.append_pieces(name, &[value.as_ref()]);
     }
 
-    /// Adds a field whose value is the pieces one after the other. The same rules as for
-    /// [`Edits::append`].
+    /// Adds a field whose value is the concatenation of `pieces`. The rules of [`Edits::append`]
+    /// apply.
     pub fn append_pieces(&mut self, name: impl AsRef<[u8]>, pieces: &[&[u8]]) {
         let name = name.as_ref();
         debug_assert!(scan::is_token(name), "a field name is a token");
@@ -84,8 +85,8 @@ impl Edits {
             .push((Span::new(name_at, name_end), Span::new(value_at, value_end)));
     }
 
-    /// Adds a field whose value is written piece by piece. The same rules as for [`Edits::append`]; the name has to be a
-    /// token.
+    /// Adds a field whose value `write` produces. The rules of [`Edits::append`] apply; the name
+    /// must be a token.
     pub fn append_with(&mut self, name: &str, write: impl FnOnce(&mut ValueWriter<'_>)) {
         debug_assert!(scan::is_token(name.as_bytes()), "a field name is a token");
         let name_at = self.lines.len();
@@ -100,8 +101,8 @@ impl Edits {
             .push((Span::new(name_at, name_end), Span::new(value_at, value_end)));
     }
 
-    /// Adds a field whose value has a fixed length, which is cheaper. The same rules as for [`Edits::append`]; the name has
-    /// to be a token.
+    /// Adds a field with a value of fixed length, which is cheaper. The rules of [`Edits::append`]
+    /// apply; the name must be a token.
     #[inline]
     pub fn append_fixed<const N: usize>(&mut self, name: &str, value: &[u8; N]) {
         debug_assert!(scan::is_token(name.as_bytes()), "a field name is a token");
@@ -119,34 +120,34 @@ impl Edits {
         self.added.push((Span::new(name_at, name_end), value));
     }
 
-    /// The added fields, names and values, in their order.
+    /// The names and values of the added fields, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.added
             .iter()
             .map(|(name, value)| (name.get(&self.lines), value.get(&self.lines)))
     }
 
-    /// Replaces the path that is forwarded. The query stays.
+    /// Replaces the path to forward. The query stays.
     ///
-    /// Bytes that no target may hold are percent-encoded.
+    /// Bytes that a target may not contain are percent-encoded.
     pub fn set_path(&mut self, path: &[u8]) {
         self.path = Some(self.put_target(path));
     }
 
-    /// Replaces the host that is forwarded.
+    /// Replaces the host to forward.
     pub fn set_authority(&mut self, authority: &[u8]) {
         let start = self.text.len();
         push_value(&mut self.text, authority);
         self.authority = Some(Span::new(start, self.text.len()));
     }
 
-    /// The path to forward, if it is replaced.
+    /// The replacement path, if any.
     #[must_use]
     pub fn path(&self) -> Option<&[u8]> {
         self.path.map(|span| span.get(&self.text))
     }
 
-    /// The host to forward, if it is replaced.
+    /// The replacement host, if any.
     #[must_use]
     pub fn authority(&self) -> Option<&[u8]> {
         self.authority.map(|span| span.get(&self.text))
@@ -174,19 +175,19 @@ impl Edits {
     }
 }
 
-/// A value that is being written.
+/// Writes the value of a field.
 #[derive(Debug)]
 pub struct ValueWriter<'e>(&'e mut Vec<u8>);
 
 impl ValueWriter<'_> {
-    /// Adds a piece. Bytes that no value may hold become spaces.
+    /// Appends a piece. Bytes that a value may not contain become spaces.
     pub fn put(&mut self, piece: &[u8]) {
         push_value(self.0, piece);
     }
 
-    /// Adds a text as a quoted string, which ends where the text does.
+    /// Appends `text` as a quoted string that `text` cannot end early.
     //= rfc9110#5.6.4
-    // Quotes and backslashes have a backslash before them.
+    // A backslash escapes quotes and backslashes.
     pub fn put_quoted(&mut self, text: &[u8]) {
         self.0.push(b'"');
         for &byte in text {
@@ -211,14 +212,14 @@ fn push_value(out: &mut Vec<u8>, value: &[u8]) {
     }
 }
 
-/// A point in the making of [`Edits`].
+/// A state of [`Edits`] to go back to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EditsMark {
     lines: usize,
     added: usize,
 }
 
-/// A number in decimal, without allocation: for values made of pieces.
+/// A decimal number, for values made of pieces. Does not allocate.
 #[derive(Clone, Copy, Debug)]
 pub struct Decimal {
     digits: [u8; 20],
@@ -226,7 +227,7 @@ pub struct Decimal {
 }
 
 impl Decimal {
-    /// Writes the digits of a number.
+    /// Formats a number.
     #[must_use]
     pub fn new(mut number: u64) -> Self {
         let mut digits = [b'0'; 20];

@@ -1,7 +1,7 @@
 //! [`Head`] and [`Edits`] to bytes.
 //!
-//! Lines that nobody touched are copied from the wire in runs, the start line with them when it is
-//! what would be written: a head that only gains fields is two copies.
+//! The encoder copies runs of unchanged lines from the wire, including the start line if it needs
+//! no change. A head that only gains fields takes two copies.
 
 use alloc::vec::Vec;
 
@@ -23,27 +23,27 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// What a head says about this hop.
+/// How to write the framing and the hop-by-hop fields of a head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Framing {
     /// How the body that follows is framed.
     ///
-    /// [`BodyKind::None`] in a response leaves a valid Content-Length in place where it tells what
-    /// the body would be: answers to HEAD, and 304.
+    /// In a response, [`BodyKind::None`] keeps a valid Content-Length that states the length that
+    /// the body would have: in responses to HEAD, and in 304.
     pub body: BodyKind,
-    /// What to say in Connection.
+    /// What to write into Connection.
     pub connection: ConnectionOption,
-    /// Says that trailers are welcome (requests).
+    /// Whether to announce in TE that trailers are accepted. Requests only.
     pub accepts_trailers: bool,
 }
 
 /// What Connection says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ConnectionOption {
-    /// Nothing: the version's own rule holds.
+    /// Nothing, so the rule of the HTTP version applies.
     #[default]
     Implied,
-    /// `keep-alive`: for HTTP/1.0 peers.
+    /// `keep-alive`, for HTTP/1.0 peers.
     KeepAlive,
     /// `close`.
     Close,
@@ -51,11 +51,11 @@ pub enum ConnectionOption {
     Upgrade(Span),
 }
 
-/// Encodes a request in origin-form (authority-form for CONNECT) as HTTP/1.1.
+/// Encodes a request as HTTP/1.1, in origin-form (CONNECT: authority-form).
 ///
-/// `block` is what `head` was parsed from. Host is what [`Edits::set_authority`] says, else the
-/// authority of an absolute target, else the Host received; one is always written. The fields of
-/// this hop in the head are never copied: `framing` says what this hop gets.
+/// `block` holds the bytes that `head` was parsed from. The encoder always writes a Host: that of
+/// [`Edits::set_authority`], else the authority of an absolute target, else the received Host. It
+/// never copies the hop-by-hop fields of `head` and writes what `framing` says instead.
 pub fn encode_request<S: Sink>(
     sink: &mut S,
     block: &[u8],
@@ -72,7 +72,7 @@ pub fn encode_request<S: Sink>(
     }
     if let Some(host) = host {
         skip.add(FieldId::Host);
-        // A run that has begun with the start line goes out before Host does.
+        // The run may contain the start line, which must come before Host.
         let fields_start = fields_start(head);
         if head.has_wire_lines {
             put_run(sink, block, run, fields_start);
@@ -91,8 +91,8 @@ pub fn encode_request<S: Sink>(
     sink.put(b"\r\n");
 }
 
-/// Encodes a response as HTTP/1.1. A head that was not parsed, with a status and no fields, makes
-/// an answer of the proxy's own.
+/// Encodes a response as HTTP/1.1. For a response of the proxy's own, pass [`Head::with_status`]
+/// and an empty block.
 pub fn encode_response<S: Sink>(
     sink: &mut S,
     block: &[u8],
@@ -102,7 +102,7 @@ pub fn encode_response<S: Sink>(
 ) {
     let mut skip = skipped(head, framing.body);
     //= rfc9110#8.6
-    // No Content-Length in 1xx and 204; in answers to HEAD and in 304 it may stay.
+    // 1xx and 204 have no Content-Length; responses to HEAD and 304 may keep it.
     if framing.body == BodyKind::None {
         let says_length = matches!(head.wire_framing, Some(BodyKind::Length(_)));
         if says_length && !matches!(head.status, 100..=199 | 204) {
@@ -125,7 +125,7 @@ pub fn encode_response<S: Sink>(
 
 const BODY_FIELDS: FieldSet = FieldSet::of(&[FieldId::ContentLength, FieldId::TransferEncoding]);
 
-/// Never copied, whatever the caller removed: this hop's fields are written by `connection`.
+/// Fields that are never copied, whatever the caller removed: `connection` writes them.
 const HOP_FIELDS: FieldSet = FieldSet::of(&[
     FieldId::Connection,
     FieldId::KeepAlive,
@@ -134,7 +134,7 @@ const HOP_FIELDS: FieldSet = FieldSet::of(&[
     FieldId::Upgrade,
 ]);
 
-/// The fields to leave out. The framing fields stay when they say on the wire what is wanted.
+/// The fields to leave out. The framing fields stay if the wire already says what `body` says.
 #[inline]
 fn skipped(head: &Head, body: BodyKind) -> FieldSet {
     if head.has_wire_lines && head.wire_framing == Some(body) {
@@ -144,14 +144,14 @@ fn skipped(head: &Head, body: BodyKind) -> FieldSet {
     }
 }
 
-/// The host to write, when the line on the wire will not do.
+/// The host to write, if the Host line on the wire does not fit.
 #[inline]
 fn host<'a>(head: &Head, block: &'a [u8], edits: &'a Edits) -> Option<&'a [u8]> {
     if let Some(authority) = edits.authority() {
         return Some(authority);
     }
     //= rfc9112#3.2.2
-    // What an absolute target says replaces Host.
+    // An absolute target overrides Host.
     if head.form == TargetForm::Absolute || head.find(FieldId::Host).is_none() {
         return Some(head.authority.get(block));
     }
@@ -169,7 +169,7 @@ fn fields_end(head: &Head) -> u32 {
     head.len.saturating_sub(2)
 }
 
-/// Copies the runs of lines that stay; the first begins at `run`, which may be the start line.
+/// Copies the runs of remaining lines. The first starts at `run`, which may be the start line.
 fn fields<S: Sink>(sink: &mut S, block: &[u8], head: &Head, run: u32, skip: FieldSet) {
     if !head.has_wire_lines {
         return unwired_fields(sink, block, head, skip);
@@ -189,7 +189,7 @@ fn fields<S: Sink>(sink: &mut S, block: &[u8], head: &Head, run: u32, skip: Fiel
     }
 }
 
-/// Copies the lines from `start` to `end`, if there are any.
+/// Copies the bytes from `start` to `end`, if there are any.
 #[inline]
 fn put_run<S: Sink>(sink: &mut S, block: &[u8], start: u32, end: u32) {
     if start < end {
@@ -197,7 +197,7 @@ fn put_run<S: Sink>(sink: &mut S, block: &[u8], start: u32, end: u32) {
     }
 }
 
-/// Writes fields that another version's parser found.
+/// Writes fields that a parser of another HTTP version found.
 fn unwired_fields<S: Sink>(sink: &mut S, block: &[u8], head: &Head, skip: FieldSet) {
     for field in head.iter().filter(|field| !skip.has(field.id)) {
         sink.put(field.name.get(block));
@@ -228,7 +228,7 @@ fn origin_form<S: Sink>(sink: &mut S, block: &[u8], head: &Head, edits: &Edits) 
     let path = edits.path().unwrap_or_else(|| head.path.get(block));
     match path {
         //= rfc9112#3.2.4
-        // OPTIONS of a whole server, asked for in absolute-form, becomes the asterisk.
+        // OPTIONS about the whole server arrives in absolute-form and leaves as the asterisk.
         [] if head.method == Method::Options && !head.has_query => sink.put(b"*"),
         [] => sink.put(b"/"),
         path => sink.put(path),
@@ -265,7 +265,7 @@ fn body_fields<S: Sink>(sink: &mut S, body: BodyKind) {
 }
 
 //= rfc9110#7.6.1
-// Every field that is for the next hop only is named in Connection.
+// Connection names every field that only concerns the next hop.
 #[inline]
 fn connection<S: Sink>(sink: &mut S, block: &[u8], framing: &Framing) {
     let te = framing.accepts_trailers;
@@ -286,7 +286,7 @@ fn connection<S: Sink>(sink: &mut S, block: &[u8], framing: &Framing) {
     }
 }
 
-/// The reason phrase that goes with a status; empty for one that is not registered.
+/// The reason phrase of a status; empty if the status is not registered.
 #[must_use]
 pub const fn reason(status: u16) -> &'static str {
     match status {

@@ -1,29 +1,31 @@
-//! Why bytes were refused, or a caller's step was out of order.
+//! Why the machines refuse input, or a step of the caller.
 
 use core::fmt;
 
-/// Why a message cannot go on. Every one of them ends the connection it came from: what follows
-/// on it has no certain meaning.
+/// Why a message cannot go on. Every error ends the connection that the message came from, because
+/// the bytes that follow have no certain meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Error {
-    /// Request line without its three parts, or with something between or after them. HTTP/0.9 too.
+    /// Request line that does not have its three parts, or has bytes between or after them.
+    /// HTTP/0.9 too.
     BadRequestLine,
-    /// Method that is no token; binary input mostly ends here.
+    /// Method that is not a token. Binary input usually fails here.
     BadMethod,
-    /// Method longer than any that is known.
+    /// Method longer than any registered one.
     MethodTooLong,
-    /// Target with a byte no target may hold, or of a form its method does not allow.
+    /// Target with a byte that targets may not contain, or in a form that its method does not
+    /// allow.
     BadTarget,
     /// Target beyond [`Limits::target_bytes_max`](crate::Limits::target_bytes_max).
     TargetTooLong,
-    /// Something that is no HTTP version.
+    /// Version that is not `HTTP/` DIGIT `.` DIGIT.
     BadVersion,
-    /// A version whose major number is not 1.
+    /// Version whose major number is not 1.
     UnsupportedVersion,
     /// Status line without a three-digit status, or with an invalid reason.
     BadStatusLine,
-    /// More empty lines before a request than are passed over.
+    /// Too many empty lines before a request.
     TooManyEmptyLines,
     /// LF without CR before it.
     BareLf,
@@ -31,13 +33,13 @@ pub enum Error {
     BareCr,
     /// NUL in a field value.
     NulByte,
-    /// White space at the start of a field line: line folding, obsolete since 2014.
+    /// Whitespace at the start of a field line: line folding, deprecated in 2014.
     ObsFold,
-    /// White space between a field name and its colon.
+    /// Whitespace between a field name and its colon.
     SpaceBeforeColon,
     /// Field line without a colon.
     MissingColon,
-    /// Field name that is empty or no token.
+    /// Field name that is empty or not a token.
     BadFieldName,
     /// Control byte in a field value.
     BadFieldValue,
@@ -49,57 +51,57 @@ pub enum Error {
     MissingHost,
     /// More than one Host.
     RepeatedHost,
-    /// Host, or the authority of the target, that is no host with an optional port.
+    /// Host, or authority of the target, that is not a host with an optional port.
     BadHost,
-    /// Content-Length that is no number below 2^63.
+    /// Content-Length that is not a number below 2^63.
     BadContentLength,
     /// Content-Lengths that differ.
     ConflictingContentLength,
     /// Content-Length and Transfer-Encoding in one head.
     LengthAndEncoding,
-    /// Transfer-Encoding that is malformed, repeats chunked or does not end with it.
+    /// Transfer-Encoding that is malformed, repeats chunked, or does not end with chunked.
     BadTransferEncoding,
-    /// Transfer-Encoding with a coding before chunked: none is implemented.
+    /// Transfer-Encoding with another coding before chunked.
     UnsupportedTransferCoding,
     /// Transfer-Encoding in an HTTP/1.0 message.
     EncodingInHttp10,
-    /// More options in Connection than anyone needs.
+    /// Too many options in Connection.
     TooManyConnectionOptions,
     /// Expectation other than 100-continue.
     BadExpectation,
-    /// Path with a percent sign that two hexadecimal digits do not follow.
+    /// Path with a percent sign that is not followed by two hexadecimal digits.
     BadPercentEncoding,
-    /// Path with a backslash, which has to be percent-encoded; browsers take it for a slash.
+    /// Path with a backslash. It must be percent-encoded, because browsers treat it as a slash.
     Backslash,
     /// Path with `%00`.
     EncodedNul,
-    /// Chunk size that is no hexadecimal number, is too long or too large.
+    /// Chunk size that is not hexadecimal, too long, or too large.
     BadChunkSize,
-    /// Control byte or missing CR or LF around a chunk.
+    /// Control byte in a chunk's framing, or missing CR or LF.
     BadChunk,
     /// Size line beyond [`Limits::chunk_line_bytes_max`](crate::Limits::chunk_line_bytes_max), or
-    /// too many extensions in one body.
+    /// too many bytes of extensions in one body.
     ChunkLineTooLong,
     /// Trailer section beyond its limit in bytes or lines.
     TrailersTooLarge,
     /// The peer closed before the message was complete.
     Truncated,
-    /// 101 that was not asked for, or that names another protocol.
+    /// 101 without an upgrade request, or for a protocol that was not offered.
     UnexpectedSwitch,
-    /// Bytes where none may be: before a request was sent, or after an answer.
+    /// Bytes from an endpoint that no request asked for.
     UnexpectedBytes,
-    /// More interim answers than one request may get.
+    /// Too many interim responses to one request.
     TooManyInterim,
-    /// The body handed over to send is longer than the length announced.
+    /// The caller sends a body longer than announced.
     BodyOverrun,
-    /// The body handed over to send ended before the length announced.
+    /// The caller ends a body before the announced length.
     BodyUnderrun,
-    /// A step of the caller that the state of the machine does not allow.
+    /// The state of the machine does not allow this step of the caller.
     OutOfOrder,
 }
 
 impl Error {
-    /// The status to answer a client with. When an endpoint caused it, the answer is 502.
+    /// The status for the client. If an endpoint caused the error, the client gets 502 instead.
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
@@ -119,7 +121,7 @@ impl Error {
         }
     }
 
-    /// A stable word for logs, metrics and test tables: the name in lower case with underscores.
+    /// A stable name for logs, metrics and test cases: the variant in snake case.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

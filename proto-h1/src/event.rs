@@ -1,43 +1,43 @@
-//! What both machines say to their caller.
+//! What the machines report to their caller.
 
 use core::ops::Range;
 
 use crate::body::DecodedBody;
 
-/// One step of a machine: what happened, and how much of the input it took.
+/// One step of a machine: what happened, and how much input it consumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Bytes at the front of the input that are done with. The next call starts behind them.
+    /// Consumed bytes at the front of the input. The next call starts after them.
     pub consumed: usize,
     /// What happened.
     pub event: Event,
 }
 
-/// What a machine found in its input. For each message: `Head`, any number of `Data`, `End`.
+/// What a machine found in its input. A message is `Head`, any number of `Data`, `End`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Nothing yet. Keep what was not consumed, and call again when more has come.
+    /// Nothing yet. Keep the unconsumed bytes, and call again with more.
     NeedMore,
-    /// The head is complete, and its spans are over the input of this call.
+    /// The head is complete. Its spans point into the input of this call.
     Head,
-    /// The head of an interim answer (1xx) is complete; the final one is still to come. Client only.
+    /// The head of an interim response (1xx) is complete. The final response follows. Clients only.
     Interim,
-    /// The protocol changes with this head (101): what follows is not HTTP. Client only.
+    /// The head of a 101 is complete. The bytes after it are not HTTP. Clients only.
     Switch,
-    /// The bytes of this range of the input are data.
+    /// These bytes of the input are data.
     Data(Range<usize>),
-    /// The message is complete, its trailers are there.
+    /// The message is complete, including its trailers.
     End,
-    /// Nothing is taken before the exchange under way is finished.
+    /// The machine takes no input until the current exchange is finished.
     Blocked,
 }
 
-/// What becomes of a connection after an exchange.
+/// What the caller does with a connection after an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// It takes the next one.
+    /// Use it for the next exchange.
     Reuse,
-    /// It has to be closed.
+    /// Close it.
     Close,
 }
 

@@ -1,10 +1,11 @@
-//! Names of fields that Weir has something to do with, as small numbers.
+//! The field names that Weir handles, as small numbers.
 
 pub use crate::scan::is_token;
 
 macro_rules! fields {
     ($($id:ident = $name:literal,)*) => {
-        /// A field name that is known, or [`FieldId::Other`]. Below 64, so that a set of them is a word.
+        /// A known field name, or [`FieldId::Other`]. Below 64, so that a set of them fits in a
+        /// word.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum FieldId {
@@ -86,15 +87,15 @@ fields! {
 }
 
 impl FieldId {
-    /// Finds the id of a field name, whatever its case.
+    /// Finds the id of a field name in any case.
     #[inline]
     #[must_use]
     pub fn from_name(name: &[u8]) -> Self {
         Self::at_front(name, name.len())
     }
 
-    /// Finds the id of the name that is the first `len` bytes of `bytes`. Bytes behind it make
-    /// that cheaper.
+    /// Finds the id of the name in the first `len` bytes of `bytes`. This is cheaper if more bytes
+    /// follow the name.
     #[inline]
     pub(crate) fn at_front(bytes: &[u8], len: usize) -> Self {
         let ends = ends(bytes, len);
@@ -112,7 +113,7 @@ impl FieldId {
         }
     }
 
-    /// The name as its registration spells it; empty for [`FieldId::Other`].
+    /// The name as registered; empty for [`FieldId::Other`].
     #[must_use]
     pub fn name(self) -> &'static str {
         NAMES.get(self as usize).copied().unwrap_or_default()
@@ -156,7 +157,7 @@ impl FieldSet {
         self.0 |= 1 << id as u8;
     }
 
-    /// Adds `id` when `other` has it.
+    /// Adds `id` if `other` has it.
     #[inline]
     pub(crate) const fn add_if(&mut self, id: FieldId, other: Self) {
         self.0 |= other.0 & 1 << id as u8;
@@ -178,8 +179,8 @@ impl FieldSet {
     }
 }
 
-/// A known name in the form it is compared in: words with every letter in lower case, and masks
-/// that lower the letters of a candidate and touch nothing else.
+/// A known name, prepared for comparison: its words in lower case, and masks that lower only the
+/// letters of a candidate.
 #[derive(Clone, Copy)]
 struct NamePattern {
     id: FieldId,
@@ -198,7 +199,7 @@ struct FoldedWord {
 impl FoldedWord {
     #[expect(
         clippy::indexing_slicing,
-        reason = "evaluated by the compiler, which checks it"
+        reason = "evaluated at compile time, which checks the bounds"
     )]
     const fn of(wire: u64) -> Self {
         let mut bytes = wire.to_le_bytes();
@@ -225,7 +226,7 @@ impl FoldedWord {
 
 impl NamePattern {
     const fn of(id: FieldId, name: &[u8]) -> Self {
-        assert!(name.len() <= 24, "three words hold a known name");
+        assert!(name.len() <= 24, "a known name fits in three words");
         let (first, last) = ends(name, name.len());
         let (first, middle, last) = (
             FoldedWord::of(first),
@@ -250,7 +251,8 @@ impl NamePattern {
     }
 }
 
-/// The first and the last eight bytes of a name; of a shorter one, all of them and zeros, twice.
+/// The first and the last eight bytes of a name. For a shorter name, both are the whole name padded
+/// with zeros.
 #[inline]
 const fn ends(bytes: &[u8], len: usize) -> (u64, u64) {
     if len < 8 {
@@ -269,7 +271,7 @@ const fn ends(bytes: &[u8], len: usize) -> (u64, u64) {
     }
 }
 
-/// A name of less than eight bytes with nothing behind it.
+/// A name of less than eight bytes at the end of its buffer.
 #[cold]
 const fn short(bytes: &[u8], len: usize) -> u64 {
     let (mut word, mut shift, mut rest) = (0, 0, bytes);
@@ -284,7 +286,7 @@ const fn short(bytes: &[u8], len: usize) -> u64 {
     word
 }
 
-/// Bytes 8 to 15 of a name that is long enough.
+/// Bytes 8 to 15 of a name, if it has so many.
 #[inline]
 const fn middle(name: &[u8]) -> u64 {
     match name.split_at_checked(8) {
@@ -296,7 +298,7 @@ const fn middle(name: &[u8]) -> u64 {
     }
 }
 
-/// Gives each known name a slot of its own; found by trial, checked when `SLOTS` is made.
+/// Gives each known name a slot of its own. `SPREAD` was found by trial; `SLOTS` checks it.
 #[inline]
 const fn hash((first, last): (u64, u64)) -> u8 {
     const FOLD: u64 = u64::from_le_bytes([0x20; 8]);
@@ -307,7 +309,7 @@ const fn hash((first, last): (u64, u64)) -> u8 {
 
 #[expect(
     clippy::indexing_slicing,
-    reason = "evaluated by the compiler, which checks it"
+    reason = "evaluated at compile time, which checks the bounds"
 )]
 const PATTERNS: [NamePattern; NAMES.len()] = {
     let mut known = [NamePattern::of(FieldId::Other, b""); NAMES.len()];
@@ -321,7 +323,7 @@ const PATTERNS: [NamePattern; NAMES.len()] = {
 
 #[expect(
     clippy::indexing_slicing,
-    reason = "evaluated by the compiler, which checks it"
+    reason = "evaluated at compile time, which checks the bounds"
 )]
 const SLOTS: [u8; 256] = {
     let mut slots = [0; 256];
@@ -338,7 +340,7 @@ const SLOTS: [u8; 256] = {
     slots
 };
 
-const _: () = assert!(NAMES.len() <= 64, "a set of ids is a word");
+const _: () = assert!(NAMES.len() <= 64, "a set of ids fits in a word");
 
 #[cfg(test)]
 mod tests {
@@ -363,7 +365,7 @@ mod tests {
         }
     }
 
-    /// No name with one byte changed passes for a known one, unless only case changed.
+    /// A known name with one byte changed is not known, unless only its case changed.
     #[test]
     fn near_misses_are_other() {
         for id in FieldId::all() {

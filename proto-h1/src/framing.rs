@@ -1,4 +1,4 @@
-//! How long a body is, and which fields belong to this hop only.
+//! How long a body is, and which fields are hop-by-hop.
 
 use crate::error::Error;
 use crate::field::{FieldId, FieldSet};
@@ -6,26 +6,26 @@ use crate::guard::claim;
 use crate::head::{Field, Head, Method, Span, Version};
 use crate::limits::{CONNECTION_OPTIONS_MAX, LENGTH_MAX};
 
-/// How the end of a body is found.
+/// How a body is delimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyKind {
-    /// There is none.
+    /// There is no body.
     #[default]
     None,
-    /// So many bytes.
+    /// The body has this many bytes.
     Length(u64),
-    /// Chunks, up to the one of size 0.
+    /// The body is chunked.
     Chunked,
-    /// All that comes until the connection closes. Responses only.
+    /// The body lasts until the connection closes. Responses only.
     UntilClose,
 }
 
-/// Says how the body of a request is framed.
+/// Determines how the body of a request is framed.
 ///
 /// # Errors
-/// Whatever leaves room for two readings: see RFC 9112, section 6.3; none of it is repaired.
+/// Anything that parsers could read in two ways: see RFC 9112, section 6.3.
 //= rfc9112#6.3
-// Without Content-Length and Transfer-Encoding a request has no body.
+// A request without Content-Length and Transfer-Encoding has no body.
 #[inline]
 pub fn request_body(head: &mut Head, block: &[u8]) -> Result<BodyKind, Error> {
     if !head.present.meets(BODY_FIELDS) {
@@ -35,15 +35,15 @@ pub fn request_body(head: &mut Head, block: &[u8]) -> Result<BodyKind, Error> {
     Ok(framed.unwrap_or_default())
 }
 
-/// Says how the body of a response to `method` is framed.
+/// Determines how the body of a response to `method` is framed.
 ///
-/// The fields are checked even where the response can have no body.
+/// The fields must be valid even if the response cannot have a body.
 ///
 /// # Errors
 /// As [`request_body`].
 //= rfc9112#6.3
-// HEAD, 1xx, 204, 304 and a CONNECT that succeeded have none; then chunked, then the length, then
-// until close.
+// Responses to HEAD, 1xx, 204, 304 and successful CONNECT have no body. Otherwise chunked applies,
+// then the length, then until close.
 #[inline]
 pub fn response_body(head: &mut Head, block: &[u8], method: Method) -> Result<BodyKind, Error> {
     let framed = if head.present.meets(BODY_FIELDS) {
@@ -57,7 +57,7 @@ pub fn response_body(head: &mut Head, block: &[u8], method: Method) -> Result<Bo
     Ok(framed.unwrap_or(BodyKind::UntilClose))
 }
 
-/// Says whether a response has no body whatever its fields say.
+/// Returns whether a response has no body, whatever its fields say.
 #[inline]
 #[must_use]
 pub const fn has_no_body(status: u16, method: Method) -> bool {
@@ -68,8 +68,8 @@ pub const fn has_no_body(status: u16, method: Method) -> bool {
 
 const BODY_FIELDS: FieldSet = FieldSet::of(&[FieldId::ContentLength, FieldId::TransferEncoding]);
 
-/// What Content-Length and Transfer-Encoding say. When they say it in the form that would be
-/// written, the head remembers that the lines can stay.
+/// What Content-Length and Transfer-Encoding say. If they are spelt as the encoder would write
+/// them, the head records that their lines can stay.
 fn framed(head: &mut Head, block: &[u8]) -> Result<Option<BodyKind>, Error> {
     let (mut kind, mut is_plain) = (None, true);
     if let Some(field) = head.find(FieldId::ContentLength) {
@@ -85,7 +85,7 @@ fn framed(head: &mut Head, block: &[u8]) -> Result<Option<BodyKind>, Error> {
     }
     if head.find(FieldId::TransferEncoding).is_some() {
         //= rfc9112#6.1
-        // Both in one message smell of smuggling; HTTP/1.0 has no transfer codings.
+        // Both in one message suggest smuggling. HTTP/1.0 has no transfer codings.
         if kind.is_some() {
             return Err(Error::LengthAndEncoding);
         }
@@ -99,10 +99,10 @@ fn framed(head: &mut Head, block: &[u8]) -> Result<Option<BodyKind>, Error> {
     Ok(kind)
 }
 
-/// Reads a length that is said more than once, in a list or in several fields.
+/// Reads a length that appears more than once, in a list or in several fields.
 //= rfc9110#8.6
-// Equal values may be taken for one. Equal means spelt alike and spelt one way only: `05, 5` is two
-// numbers to a parser that reads octal, and a conflict to one that compares texts.
+// Equal values may be merged. They must be spelt alike, and in one way only: to a parser that reads
+// octal, `05, 5` is two numbers, and to one that compares texts it is a conflict.
 #[cold]
 fn repeated_length<'b>(mut elements: impl Iterator<Item = &'b [u8]>) -> Result<u64, Error> {
     let first = elements.next().unwrap_or_default();
@@ -119,12 +119,12 @@ fn repeated_length<'b>(mut elements: impl Iterator<Item = &'b [u8]>) -> Result<u
     Ok(length)
 }
 
-/// Says whether a number could be taken for an octal one.
+/// Returns whether a parser could read a number as octal.
 fn has_leading_zero(digits: &[u8]) -> bool {
     digits.len() > 1 && digits.starts_with(b"0")
 }
 
-/// Reads digits and nothing but digits.
+/// Reads a number of digits only.
 fn content_length(text: &[u8]) -> Result<u64, Error> {
     if text.is_empty() || text.len() > 19 {
         return Err(Error::BadContentLength);
@@ -145,7 +145,7 @@ fn content_length(text: &[u8]) -> Result<u64, Error> {
     }
 }
 
-/// Accepts `chunked` and nothing else. Says whether one line says just that.
+/// Accepts `chunked` and nothing else. Returns whether a single line says so.
 fn transfer_encoding<'h>(
     fields: impl Iterator<Item = &'h Field>,
     block: &[u8],
@@ -162,13 +162,13 @@ fn transfer_encoding<'h>(
     match (codings, chunked, is_last_chunked) {
         (1, 1, true) => Ok(true),
         //= rfc9112#7.1
-        // Chunked is applied once, as the last coding.
+        // Chunked is applied once, and last.
         (_, 1, true) => Err(Error::UnsupportedTransferCoding),
         _ => Err(Error::BadTransferEncoding),
     }
 }
 
-/// The elements of a comma-separated list, trimmed; empty ones too.
+/// The trimmed elements of a comma-separated list, including empty ones.
 pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(trim)
 }
@@ -183,35 +183,35 @@ fn trim(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// Who sent a head.
+/// Which kind of message a head belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageKind {
-    /// The client side sent it: a request.
+    /// A request.
     Request,
-    /// The server side sent it: a response.
+    /// A response.
     Response,
 }
 
-/// What the fields of this hop said, once they are taken off.
+/// What the hop-by-hop fields of a head said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HopOptions {
-    /// The protocol to switch to: only one that may pass, only when Connection names it, only in
-    /// HTTP/1.1. What may pass is `websocket`.
+    /// The protocol to switch to. Only HTTP/1.1 messages whose Connection names Upgrade have one,
+    /// and only `websocket` may pass.
     pub upgrade: Option<Span>,
-    /// Says whether the sender wants to leave HTTP for a protocol that may not pass.
+    /// Whether the sender wants to leave HTTP for a protocol that Weir does not pass on.
     pub leaves_http: bool,
-    /// Says whether TE holds `trailers`.
+    /// Whether TE contains `trailers`.
     pub accepts_trailers: bool,
-    /// Says whether Connection holds `keep-alive`.
+    /// Whether Connection contains `keep-alive`.
     pub keep_alive: bool,
-    /// Says whether Connection holds `close`.
+    /// Whether Connection contains `close`.
     pub close: bool,
 }
 
 impl HopOptions {
-    /// Says whether the sender wants the connection to go on.
+    /// Returns whether the sender wants to reuse the connection.
     //= rfc9112#9.3
-    // 1.1 goes on unless closed; 1.0 only when asked to.
+    // HTTP/1.1 connections persist unless closed, HTTP/1.0 connections only on request.
     #[inline]
     #[must_use]
     pub const fn keeps_alive(&self, version: Version) -> bool {
@@ -219,7 +219,7 @@ impl HopOptions {
     }
 }
 
-/// Says whether the sender of a head wants the connection to go on.
+/// Returns whether the sender of a head wants to reuse the connection.
 #[must_use]
 pub fn keep_alive(head: &Head, block: &[u8]) -> bool {
     let mut hop = HopOptions::default();
@@ -229,16 +229,15 @@ pub fn keep_alive(head: &Head, block: &[u8]) -> bool {
     hop.keeps_alive(head.version)
 }
 
-/// Removes the fields that are for this hop only, and those that Connection names, and returns
-/// what they said.
+/// Removes the hop-by-hop fields and those that Connection names. Returns what they said.
 ///
-/// Connection cannot name fields that others rely on: Host, Content-Length, credentials, cookies,
-/// Via, the fields of [`guard`](crate::guard). Naming one has no effect.
+/// Connection cannot remove fields that other rules rely on: Host, Content-Length, credentials,
+/// cookies, Via, the fields of [`guard`](crate::guard). Naming one of these has no effect.
 ///
 /// # Errors
 /// [`Error::TooManyConnectionOptions`].
 //= rfc9110#7.6.1
-// An intermediary removes Connection and what it names before it forwards.
+// Before it forwards, an intermediary removes Connection and the fields that it names.
 #[inline]
 pub fn strip_hop_by_hop(
     head: &mut Head,
@@ -264,7 +263,7 @@ fn strip(head: &mut Head, block: &[u8], role: MessageKind) -> Result<HopOptions,
         }
     }
     //= rfc9110#7.8
-    // Upgrade counts only with the connection option, and never in HTTP/1.0.
+    // Upgrade counts only if Connection names it, and never in HTTP/1.0.
     if has_upgrade && head.version == Version::Http11 {
         hop.upgrade = head
             .find(FieldId::Upgrade)
@@ -274,7 +273,7 @@ fn strip(head: &mut Head, block: &[u8], role: MessageKind) -> Result<HopOptions,
         hop.leaves_http = hop.upgrade.is_none() && leaves_http(head, block);
     }
     //= rfc9110#10.1.4
-    // TE is for this hop; that trailers are welcome is passed on.
+    // TE concerns this hop only, but Weir passes on that trailers are accepted.
     if role == MessageKind::Request && has_te {
         hop.accepts_trailers = head
             .elements(FieldId::Te, block)
@@ -284,10 +283,10 @@ fn strip(head: &mut Head, block: &[u8], role: MessageKind) -> Result<HopOptions,
     Ok(hop)
 }
 
-/// Says whether Upgrade offers only protocols that Weir cannot pass on.
+/// Returns whether Upgrade offers only protocols that Weir cannot pass on.
 //= rfc9110#7.8
-// An offer of another HTTP (`h2c`, `TLS/1.2`) may be ignored: the request is served as it is. A client that offers anything
-// else wants a tunnel, and would take an ordinary answer for one.
+// A server may ignore an offer of another HTTP (`h2c`, `TLS/1.2`) and answer the request. A client
+// that offers anything else wants a tunnel, and would mistake an ordinary response for one.
 #[cold]
 fn leaves_http(head: &Head, block: &[u8]) -> bool {
     let is_harmless = |protocol: &[u8]| {
@@ -301,8 +300,8 @@ fn leaves_http(head: &Head, block: &[u8]) -> bool {
     offers.peek().is_some() && !offers.any(is_harmless)
 }
 
-/// Says whether a value is one word of letters, digits and hyphens, given in lower case. Control
-/// bytes, the only others that the fold would confuse with those, are in no value.
+/// Returns whether `value` equals `word` in any case. `word` consists of lower-case letters, digits
+/// and hyphens. Only control bytes would also fold into these, and no value contains any.
 #[inline]
 fn is_word<const N: usize>(value: &[u8], word: &[u8; N]) -> bool {
     value.len() == N
@@ -314,7 +313,7 @@ fn is_word<const N: usize>(value: &[u8], word: &[u8; N]) -> bool {
         })
 }
 
-/// Fields that are for one hop only.
+/// Hop-by-hop fields.
 pub(crate) const HOP_FIELDS: FieldSet = FieldSet::of(&[
     FieldId::Connection,
     FieldId::KeepAlive,
@@ -326,8 +325,8 @@ pub(crate) const HOP_FIELDS: FieldSet = FieldSet::of(&[
     FieldId::Http2Settings,
 ]);
 
-/// Fields that say where a message goes, from whom it comes, what its body is and how long: they
-/// stand in a head, and nobody takes them off it.
+/// Fields that determine routing, framing, identity or the type of the body. They belong to the
+/// head, and Connection cannot remove them.
 pub(crate) const HEAD_FIELDS: FieldSet = FieldSet::of(&[
     FieldId::Host,
     FieldId::ContentLength,
@@ -353,8 +352,7 @@ pub(crate) const HEAD_FIELDS: FieldSet = FieldSet::of(&[
     FieldId::Vary,
 ]);
 
-/// Fields that Connection cannot take away. Transfer-Encoding and Content-Length are the framing,
-/// which the encoder writes anew.
+/// Fields that Connection cannot remove. The encoder rewrites Transfer-Encoding and Content-Length.
 const KEPT: FieldSet = HEAD_FIELDS.with(FieldSet::of(&[FieldId::XRequestId, FieldId::Origin]));
 
 impl HopOptions {
@@ -369,7 +367,8 @@ fn connection_options<'b>(head: &Head, block: &'b [u8]) -> impl Iterator<Item = 
         .filter(|option| !option.is_empty())
 }
 
-/// Notes each option and removes the fields named. Returns the known names among them.
+/// Records each option and removes the fields that the options name. Returns the known names among
+/// the options.
 fn named_options(head: &mut Head, block: &[u8], hop: &mut HopOptions) -> Result<FieldSet, Error> {
     let (mut known, mut others) = (FieldSet::EMPTY, [&b""[..]; CONNECTION_OPTIONS_MAX as usize]);
     let mut free = others.iter_mut();

@@ -1,31 +1,35 @@
-//! Which fields of a request a peer may send.
+//! Which fields a peer may send in a request.
 //!
-//! Endpoints believe some fields because a proxy in front of them sets these: who asked, from where, over what, for
-//! which path. [`CLAIM_TABLE`] lists them, and [`FieldPolicy`] says which of them a peer may send; Weir drops the others.
-//! Endpoints behind CGI, WSGI or PHP see names in a folded form, in which `X_Forwarded_For`, `X.Forwarded.For` and
-//! `X-Forwarded-For` are one name. A name with a byte that folds is *odd*: [`OddNamePolicy`] says which of these pass, and
-//! none that folds onto a known name or onto one of the table ever does.
+//! Endpoints trust some fields because a proxy in front of them sets these fields: who sent the
+//! request, from where, over which protocol, for which path. [`CLAIM_TABLE`] lists their names.
+//! Weir removes those that [`FieldPolicy`] does not allow the peer to send.
+//!
+//! Endpoints behind CGI, WSGI or PHP see names in a folded form, in which `X_Forwarded_For`,
+//! `X.Forwarded.For` and `X-Forwarded-For` are the same name. A name with a byte that folds is
+//! *odd*. [`OddNamePolicy`] says which odd names pass. A name that folds into a known name, or into
+//! one of the table, never passes.
 
 use crate::field::{FieldId, FieldSet};
 use crate::head::Head;
 use crate::scan;
 use crate::trailers::Trailers;
 
-/// What a field of [`CLAIM_TABLE`] claims.
+/// What a field in [`CLAIM_TABLE`] claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Claim {
-    /// Who asked, in the fields that most proxies set: `X-Forwarded-*`.
+    /// Who sent the request, in the fields that most proxies set: `X-Forwarded-*`.
     XForwarded = 1,
-    /// The same in the field of RFC 7239.
+    /// The same, in the field of RFC 7239.
     Forwarded = 2,
-    /// Who asked, over what, or what was asked for before a rewrite, in the fields of single products.
+    /// Client, protocol or original target, in fields of single products.
     Origin = 4,
-    /// Whose certificate the client has shown.
+    /// The client's certificate.
     Certificate = 8,
-    /// The number of the exchange.
+    /// The identifier of the exchange.
     RequestId = 16,
-    /// Nothing that a peer may say: CGI makes the address of a proxy for the endpoint's own requests of it.
+    /// Nothing that any peer may claim: CGI turns `Proxy` into `HTTP_PROXY`, which names the proxy
+    /// for the endpoint's own requests.
     Nothing = 32,
 }
 
@@ -37,7 +41,7 @@ impl Claims {
     /// No claim.
     pub const NONE: Self = Self(0);
 
-    /// The set of some claims.
+    /// The set of these claims.
     #[must_use]
     pub const fn of(claims: &[Claim]) -> Self {
         let (mut bits, mut rest) = (0, claims);
@@ -48,7 +52,7 @@ impl Claims {
         Self(bits)
     }
 
-    /// Says whether a claim is in the set.
+    /// Returns whether a claim is in the set.
     #[inline]
     #[must_use]
     pub const fn has(self, claim: Claim) -> bool {
@@ -56,7 +60,7 @@ impl Claims {
     }
 }
 
-/// Names that claim something, in lower case and sorted; a star stands for any rest.
+/// Names that claim something, in lower case and sorted. A star matches any rest.
 pub const CLAIM_TABLE: &[(&str, Claim)] = &[
     ("cf-connecting-*", Claim::Origin),
     ("cf-pseudo-ipv4", Claim::Origin),
@@ -92,7 +96,7 @@ pub const CLAIM_TABLE: &[(&str, Claim)] = &[
     ("x-url-scheme", Claim::Origin),
 ];
 
-/// The known names of the table, by claim: these need no look at their bytes.
+/// The table's names that have a [`FieldId`], by claim. They need no comparison of bytes.
 const KNOWN_CLAIMS: [(Claim, FieldSet); 4] = [
     (
         Claim::XForwarded,
@@ -113,7 +117,7 @@ pub enum OddNamePolicy {
     /// None.
     #[default]
     Drop,
-    /// Those whose odd bytes are underscores and dots, which metadata of gRPC may have.
+    /// Those whose only odd bytes are underscores and dots, which gRPC metadata may contain.
     Metadata,
     /// All.
     Keep,
@@ -134,14 +138,14 @@ impl OddNamePolicy {
 /// Which fields of a request a peer may send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FieldPolicy {
-    /// What it may claim.
+    /// The claims that the peer may make.
     pub claims: Claims,
-    /// Which odd names pass.
+    /// The odd names that pass.
     pub odd_names: OddNamePolicy,
 }
 
 impl FieldPolicy {
-    /// The known names that are refused.
+    /// The known names that the peer may not send.
     #[inline]
     fn refused(&self) -> FieldSet {
         KNOWN_CLAIMS
@@ -156,21 +160,22 @@ impl FieldPolicy {
     }
 }
 
-/// What a name claims that is not known by its id. Its odd bytes count as the hyphens that they may become.
+/// What a name without a [`FieldId`] claims. Odd bytes match hyphens, because they may fold into
+/// them.
 #[inline]
 #[must_use]
 pub fn claim(name: &[u8]) -> Option<Claim> {
     let [first, _, third, _, fifth, ..] = *name else {
         return None;
     };
-    // Hardly any name has three bytes in common with a row.
+    // Hardly any name shares three bytes with a row, so this check rejects most of them.
     let rows =
         RowIndex::FIRST.with(first) & RowIndex::THIRD.with(third) & RowIndex::FIFTH.with(fifth);
     if rows == 0 { None } else { find(name, rows) }
 }
 
-/// The rows of the table by what their patterns may have at one place: a bit for each row. Bytes count by their lowest
-/// bits, in which letters differ whatever their case.
+/// For each byte, the set of rows whose pattern may have that byte at one position: a bit for each
+/// row. Only the lowest five bits of a byte count, in which letters differ but their case does not.
 struct RowIndex([u64; 32]);
 
 impl RowIndex {
@@ -180,17 +185,17 @@ impl RowIndex {
 
     #[expect(
         clippy::indexing_slicing,
-        reason = "evaluated by the compiler, which checks it"
+        reason = "evaluated at compile time, which checks the bounds"
     )]
     const fn by(place: usize) -> Self {
-        assert!(CLAIM_TABLE.len() <= 64, "a set of rows is a word");
+        assert!(CLAIM_TABLE.len() <= 64, "a set of rows fits in a word");
         let (mut rows, mut at) = ([0; 32], 0);
         while at < CLAIM_TABLE.len() {
             let byte = CLAIM_TABLE[at].0.as_bytes()[place];
-            assert!(byte != b'*', "a stem reaches beyond the places looked at");
+            assert!(byte != b'*', "a stem is longer than the indexed positions");
             let mut low = 0;
             while low < 32 {
-                // A hyphen may be any byte that folds onto it.
+                // Any byte that folds into a hyphen matches one.
                 if byte & 31 == low || !byte.is_ascii_alphanumeric() {
                     rows[low as usize] |= 1 << at;
                 }
@@ -210,7 +215,7 @@ impl RowIndex {
     }
 }
 
-/// Looks at some rows.
+/// Compares a name with the patterns of `rows`.
 fn find(name: &[u8], mut rows: u64) -> Option<Claim> {
     while rows != 0 {
         let (pattern, claim) = CLAIM_TABLE.get(rows.trailing_zeros() as usize)?;
@@ -226,7 +231,7 @@ fn find(name: &[u8], mut rows: u64) -> Option<Claim> {
     None
 }
 
-/// The text of a pattern, and whether any rest may follow.
+/// The text of a pattern, and whether any text may follow it.
 fn stem(pattern: &str) -> (&[u8], bool) {
     match pattern.as_bytes() {
         [stem @ .., b'*'] => (stem, true),
@@ -234,11 +239,11 @@ fn stem(pattern: &str) -> (&[u8], bool) {
     }
 }
 
-/// More than the longest known name has: what a name says beyond it does not matter.
+/// Longer than the longest known name. Later bytes of a name cannot make it a known one.
 const FOLDED_BYTES: usize = 32;
 
-/// The beginning of a name as CGI folds it, but with hyphens: in lower case, and with all that is no letter and no
-/// digit alike.
+/// The start of a name in lower case, with a hyphen for every byte that is not a letter or a digit.
+/// CGI folds names the same way, but into underscores.
 fn folded<'t>(name: &[u8], text: &'t mut [u8; FOLDED_BYTES]) -> &'t [u8] {
     let len = name.len().min(FOLDED_BYTES);
     for (slot, byte) in text.iter_mut().zip(name) {
@@ -260,19 +265,19 @@ fn folds_alike(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| fold(*a) == fold(*b))
 }
 
-/// Says whether one name could be taken for another, which it is not.
+/// Returns whether two different names fold into the same one.
 #[must_use]
 pub fn is_other_spelling(name: &[u8], other: &[u8]) -> bool {
     folds_alike(name, other) && !name.eq_ignore_ascii_case(other)
 }
 
-/// Says whether a name could be taken for one that is known, or for one of the table.
+/// Returns whether a name folds into a known name or one of the table.
 fn folds_onto_known(name: &[u8]) -> bool {
     let mut text = [0; FOLDED_BYTES];
     FieldId::from_name(folded(name, &mut text)) != FieldId::Other || claim(name).is_some()
 }
 
-/// Says whether a name has a byte that CGI folds: any but letters, digits and hyphens.
+/// Returns whether a name has a byte that CGI folds, which is any but letters, digits and hyphens.
 #[inline]
 #[must_use]
 pub fn is_odd_name(name: &[u8]) -> bool {
@@ -280,9 +285,9 @@ pub fn is_odd_name(name: &[u8]) -> bool {
 }
 
 impl Head {
-    /// Drops the fields of a request that its peer may not send. Returns how many of them had odd names: those that
-    /// could be taken for another are gone, the others can come back by [`Head::restore_odd_names`]. `is_taken` says
-    /// whether an odd name could be taken for one that matters besides.
+    /// Removes the fields that the peer may not send. Returns how many of them had odd names. Of
+    /// these, [`Head::restore_odd_names`] can restore the names that do not fold into another.
+    /// `is_taken` returns whether a name folds into one that matters for other reasons.
     pub fn enforce(
         &mut self,
         block: &[u8],
@@ -311,7 +316,7 @@ impl Head {
         }
     }
 
-    /// Drops the fields with odd names that do not pass. Returns how many there were.
+    /// Removes the fields with odd names that may not pass. Returns how many there were.
     #[cold]
     pub fn drop_odd_names(
         &mut self,
@@ -345,15 +350,15 @@ impl Head {
         dropped
     }
 
-    /// Says whether a field has an odd name, dropped or not.
+    /// Returns whether a field has an odd name, removed or not.
     #[inline]
     #[must_use]
     pub const fn has_odd_names(&self) -> bool {
         self.has_odd_names
     }
 
-    /// Brings the fields back that [`Head::enforce`] has dropped for their odd names alone. Returns how many there
-    /// were.
+    /// Restores the fields that [`Head::enforce`] removed only for their odd names. Returns how
+    /// many there were.
     pub fn restore_odd_names(&mut self) -> u32 {
         let mut restored = 0;
         for field in self.fields.iter_mut().filter(|field| field.is_restorable) {
@@ -365,10 +370,11 @@ impl Head {
 }
 
 impl Trailers {
-    /// Drops what would matter in the head of a request: every known name, what claims something, what a route
-    /// `matches`, and odd names that do not pass. No peer may send these in trailers. Returns how many had odd names.
+    /// Removes fields that would matter in the head of a request: known names, names that claim
+    /// something, names that a route `matches`, and odd names that may not pass. No peer may send
+    /// these in trailers. Returns how many had odd names.
     //= rfc9110#6.5.1
-    // A recipient may merge trailers into the head, so that nothing passes here that would not pass there.
+    // A recipient may merge trailers into the head, so trailers follow the rules of the head.
     pub fn enforce(&mut self, odd_names: OddNamePolicy, matches: &dyn Fn(&[u8]) -> bool) -> u32 {
         let mut dropped = 0;
         for at in 0..self.len() {
@@ -391,7 +397,7 @@ impl Trailers {
         dropped
     }
 
-    /// Says whether another trailer's name folds alike and is spelt otherwise.
+    /// Returns whether another trailer has a different name that folds into the same one.
     fn has_other_spelling(&self, at: usize) -> bool {
         let name = self.field(at).map_or(&b""[..], |(_, name)| name);
         (0..self.len()).any(|other| {
@@ -421,7 +427,7 @@ mod tests {
         X-Real-IP: 1\r\nTrue-Client-IP: 1\r\nX-Client-Cert-San: 1\r\nX-Request-ID: 1\r\nProxy: 1\r\nX_User: 1\r\nx.user: 1\r\n\
         x!user2: 1\r\nx_user3: 1\r\nX_Forwarded_For: 1\r\nX-Plain: 1\r\n\r\n";
 
-    /// The names that are left of a head where its peer may claim this.
+    /// The names that remain in a head whose peer may make these claims.
     fn left(claims: Claims, odd_names: OddNamePolicy) -> (Vec<&'static str>, u32) {
         let mut head = Head::new();
         crate::parse_request(HEAD, &crate::Limits::default(), &mut head).unwrap();
@@ -509,7 +515,7 @@ mod tests {
         }
     }
 
-    /// The table agrees with a look at each of its rows.
+    /// The table finds the same row as a comparison with each row.
     #[test]
     fn a_name_claims_what_its_row_says() {
         let naive = |name: &str| {

@@ -1,9 +1,10 @@
-//! The neutral form of a message head: spans over the block that holds it.
+//! Message heads, in a form that HTTP/1.1 and HTTP/2 share: spans over the block that holds the
+//! bytes.
 //!
-//! HTTP/1.1 and HTTP/2 parse into it and encode from it. It owns no bytes and keeps its capacity
-//! between messages. What is public is for reading: changes go through
-//! [`Head::remove`] and [`Edits`](crate::Edits), so that the encoder can copy what is untouched
-//! straight from the wire.
+//! The parsers of both versions fill a [`Head`] and their encoders read it. A head owns no bytes
+//! and keeps its capacity between messages. Callers read the public fields and change a head only
+//! through [`Head::remove`] and [`Edits`](crate::Edits), so the encoder can copy unchanged lines
+//! from the wire.
 
 use alloc::vec::Vec;
 
@@ -13,61 +14,63 @@ use crate::framing::{BodyKind, list};
 /// The head of one request or response.
 #[derive(Clone, Debug, Default)]
 pub struct Head {
-    /// The method, when it is a common one.
+    /// The method, [`Method::Other`] if it is not a common one.
     pub method: Method,
     /// The method as received.
     pub method_span: Span,
-    /// The version of the peer.
+    /// The version that the sender speaks.
     pub version: Version,
     /// The target as received.
     pub target: Span,
-    /// Which of the four forms the target has.
+    /// The form of the target.
     pub form: TargetForm,
     /// The scheme of an absolute target; empty otherwise.
     pub scheme: Span,
-    /// Host and port: of an absolute target, of CONNECT, else the value of Host; empty if none.
+    /// Host and port: those of an absolute target or a CONNECT target, else the value of Host; may
+    /// be empty.
     pub authority: Span,
-    /// The path; empty in authority-form, and in absolute-form without one (it then means `/`).
+    /// The path. Empty in authority-form, and in absolute-form without a path, where it means `/`.
     pub path: Span,
     /// The query without its question mark.
     pub query: Span,
-    /// Says whether there is a question mark, be the query empty or not.
+    /// Whether the target has a question mark, even with an empty query.
     pub has_query: bool,
     /// The status of a response; 0 in a request.
     pub status: u16,
-    /// The reason of a response, often empty.
+    /// The reason phrase of a response, often empty.
     pub reason: Span,
-    /// The field lines in the order received, removed ones included.
+    /// The field lines in the order received, including removed ones.
     pub fields: Vec<Field>,
-    /// Bytes of the head in the block, from its first to the end of its empty line, with the empty
-    /// lines that were passed over before it.
+    /// Bytes of the head in the block, including skipped empty lines before it and the empty line
+    /// that ends it. 0 until the head is complete.
     pub len: u32,
-    /// Which known names occur in `fields`.
+    /// The known names in `fields`.
     pub(crate) present: FieldSet,
-    /// Which of them occurred more than once.
+    /// The known names that occurred more than once.
     pub(crate) repeated: FieldSet,
-    /// Where the start line begins: after the empty lines passed over.
+    /// Where the start line begins, after skipped empty lines.
     pub(crate) start: u32,
-    /// Where parsing goes on when more bytes have come: the first line not yet taken.
+    /// The first line that was not parsed yet. Parsing resumes here.
     pub(crate) cursor: u32,
-    /// Up to where the line at `cursor` was already searched for its end.
+    /// The end of the bytes in which no line end was found, so that no byte is searched twice.
     pub(crate) scanned: u32,
-    /// Says whether the start line was taken.
+    /// Whether the start line was parsed.
     pub(crate) has_start_line: bool,
-    /// Says whether the lines in the block are well-formed HTTP/1.1, so that runs of them can be copied.
+    /// Whether the block holds well-formed HTTP/1.1 lines, so the encoder may copy runs of them.
     pub(crate) has_wire_lines: bool,
-    /// Says whether the start line on the wire is the one that would be written.
+    /// Whether the encoder would write the start line as it is on the wire.
     pub(crate) has_plain_start_line: bool,
-    /// The status on the wire, to notice a change.
+    /// The status on the wire. It differs from `status` if the caller changed that.
     pub(crate) wire_status: u16,
-    /// Says whether a field has an odd name: see [`guard`](crate::guard).
+    /// Whether a field has an odd name: see [`guard`](crate::guard).
     pub(crate) has_odd_names: bool,
-    /// The framing that the fields on the wire say in the very form that would be written.
+    /// The framing that the fields on the wire declare, if the encoder would write them as they
+    /// are.
     pub(crate) wire_framing: Option<BodyKind>,
 }
 
 impl Head {
-    /// Makes an empty head that allocates when fields come.
+    /// Makes an empty head. It allocates when the first field is added.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -92,7 +95,7 @@ impl Head {
         };
     }
 
-    /// Adds a field whose name and value lie in the block. For parsers of other versions.
+    /// Adds a field whose name and value lie in the block. For parsers of other HTTP versions.
     #[inline]
     pub fn push(&mut self, id: FieldId, name: Span, value: Span) {
         self.repeated.add_if(id, self.present);
@@ -105,7 +108,7 @@ impl Head {
         });
     }
 
-    /// Says that the name of the field added last is odd: see [`guard`](crate::guard).
+    /// Marks the name of the last field as odd: see [`guard`](crate::guard).
     #[cold]
     pub fn mark_odd(&mut self) {
         self.has_odd_names = true;
@@ -114,7 +117,7 @@ impl Head {
         }
     }
 
-    /// Removes every field of a known name; it will not be encoded. Returns how many there were.
+    /// Removes every field of a known name, so that it is not encoded. Returns how many there were.
     pub fn remove(&mut self, id: FieldId) -> usize {
         if !self.present.has(id) {
             return 0;
@@ -134,7 +137,7 @@ impl Head {
         count
     }
 
-    /// Removes every field of a set of names.
+    /// Removes every field whose name is in the set.
     pub(crate) fn remove_set(&mut self, set: FieldSet) {
         for field in &mut self.fields {
             field.is_removed |= set.has(field.id);
@@ -142,14 +145,15 @@ impl Head {
         self.present = self.present.without(set);
     }
 
-    /// Says whether a field of this name may be there. False is certain and costs one test.
+    /// Returns false if no field has this name. True only means that one may have it, removed or
+    /// not.
     #[inline]
     #[must_use]
     pub fn may_have(&self, id: FieldId) -> bool {
         self.present.has(id)
     }
 
-    /// The first field of a known name that was not removed.
+    /// The first remaining field of a known name.
     #[inline]
     #[must_use]
     pub fn find(&self, id: FieldId) -> Option<&Field> {
@@ -160,7 +164,7 @@ impl Head {
         }
     }
 
-    /// Every field of a known name that was not removed.
+    /// Every remaining field of a known name.
     #[inline]
     pub fn all(&self, id: FieldId) -> impl Iterator<Item = &Field> {
         self.fields
@@ -168,14 +172,14 @@ impl Head {
             .filter(move |field| field.id == id && !field.is_removed)
     }
 
-    /// The elements of the comma-separated list that all fields of a known name make together,
-    /// trimmed; empty ones too.
+    /// The trimmed elements of the comma-separated list that all fields of a known name form
+    /// together, including empty elements.
     #[inline]
     pub fn elements<'b>(&self, id: FieldId, block: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
         self.all(id).flat_map(|field| list(field.value.get(block)))
     }
 
-    /// The first field of a name, known or not, that was not removed.
+    /// The first remaining field of a name, known or not.
     #[must_use]
     pub fn find_name(&self, name: &[u8], block: &[u8]) -> Option<&Field> {
         match FieldId::from_name(name) {
@@ -191,15 +195,15 @@ impl Head {
         self.find(id).map(|field| field.value.get(block))
     }
 
-    /// Every field that was not removed.
+    /// Every remaining field.
     pub fn iter(&self) -> impl Iterator<Item = &Field> {
         self.fields.iter().filter(|field| !field.is_removed)
     }
 
-    /// The path that the request is for: where an absolute target has none, it is `/`, or `*` if the request asks for
-    /// the options of a whole server.
+    /// The path of the request. If an absolute target has none, it is `/`, or `*` for OPTIONS
+    /// without a query, which asks about the whole server.
     //= rfc9112#3.2.4
-    // `OPTIONS http://host` has no path on purpose and means what `OPTIONS *` does.
+    // `OPTIONS http://host` has no path on purpose and means the same as `OPTIONS *`.
     #[must_use]
     pub fn effective_path<'b>(&self, block: &'b [u8]) -> &'b [u8] {
         if self.path.is_empty() && self.form == TargetForm::Absolute {
@@ -211,7 +215,7 @@ impl Head {
         self.path.get(block)
     }
 
-    /// The authority, which was found valid, without its port.
+    /// The authority without its port. The parser has validated it.
     #[inline]
     #[must_use]
     pub fn host<'b>(&self, block: &'b [u8]) -> &'b [u8] {
@@ -227,7 +231,7 @@ impl Head {
         }
     }
 
-    /// Says whether the whole head has been parsed.
+    /// Returns whether the parser has reached the end of the head.
     #[inline]
     #[must_use]
     pub const fn is_complete(&self) -> bool {
@@ -238,22 +242,22 @@ impl Head {
 /// One field line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Field {
-    /// The name, when it is known.
+    /// The known name, or [`FieldId::Other`].
     pub id: FieldId,
     /// The name as received.
     pub name: Span,
-    /// The value without the white space around it.
+    /// The value without surrounding whitespace.
     pub value: Span,
-    /// Says whether the field is dropped: it will not be encoded.
+    /// Whether the field was removed. The encoder skips it.
     pub is_removed: bool,
-    /// Says that no intermediary may compress it with what it said before (RFC 7541, section 6.2.3).
-    /// Peers say so over HTTP/2 only.
+    /// Whether no intermediary may index the field for compression (RFC 7541, section 6.2.3). Only
+    /// HTTP/2 peers can ask for that.
     pub is_sensitive: bool,
-    /// Says that endpoints may take the name for another: see [`guard`](crate::guard).
+    /// Whether endpoints may mistake the name for another: see [`guard`](crate::guard).
     pub(crate) is_odd: bool,
-    /// Says that its peer may not send the field: neither routes nor endpoints see it.
+    /// Whether the peer may not send this field. Neither routes nor endpoints see it.
     pub is_refused: bool,
-    /// Says that it is refused for its odd name alone, and may come back.
+    /// Whether only its odd name caused the removal, so that the field can be restored.
     pub(crate) is_restorable: bool,
 }
 
@@ -278,7 +282,7 @@ impl Span {
     /// No bytes.
     pub const EMPTY: Self = Self { start: 0, end: 0 };
 
-    /// Makes a span from two offsets. Blocks are far below 4 GiB.
+    /// Makes a span from two offsets. Blocks are far smaller than 4 GiB.
     #[inline]
     #[must_use]
     pub const fn new(start: usize, end: usize) -> Self {
@@ -289,7 +293,7 @@ impl Span {
         }
     }
 
-    /// The bytes, or none when the block does not reach so far.
+    /// The bytes, or none if the block is too short.
     #[inline]
     #[must_use]
     pub fn get<'b>(&self, block: &'b [u8]) -> &'b [u8] {
@@ -305,7 +309,7 @@ impl Span {
         self.end.saturating_sub(self.start) as usize
     }
 
-    /// Says whether there are no bytes.
+    /// Returns whether there are no bytes.
     #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -350,13 +354,13 @@ impl Method {
         }
     }
 
-    /// Says whether doing it twice does no more than once (RFC 9110, section 9.2.2).
+    /// Returns whether repeating the request has no further effect (RFC 9110, section 9.2.2).
     #[must_use]
     pub const fn is_idempotent(self) -> bool {
         self.is_safe() || matches!(self, Self::Put | Self::Delete)
     }
 
-    /// Says whether it asks for nothing but an answer (RFC 9110, section 9.2.1).
+    /// Returns whether the request only retrieves something (RFC 9110, section 9.2.1).
     #[must_use]
     pub const fn is_safe(self) -> bool {
         matches!(self, Self::Get | Self::Head | Self::Options | Self::Trace)
@@ -380,7 +384,7 @@ impl Method {
     }
 }
 
-/// The version a peer speaks.
+/// The version that a peer speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Version {
@@ -389,7 +393,7 @@ pub enum Version {
     /// HTTP/1.1, and any later minor version (RFC 9110, section 2.5).
     #[default]
     Http11,
-    /// HTTP/2. The head came from another parser than this crate's.
+    /// HTTP/2. Another crate's parser filled the head.
     Http2,
 }
 

@@ -4,27 +4,27 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`head`], [`field`] | the neutral form of a message head: spans over the block that holds it |
-//! | [`edits`] | what the proxy adds to a head or replaces in it |
+//! | [`head`], [`field`] | message heads, in a form that HTTP/1.1 and HTTP/2 share: spans over a block of bytes |
+//! | [`edits`] | what the proxy adds to a head and replaces in it |
 //! | [`parse`] | bytes to [`Head`], strict and resumable |
-//! | [`target`] | request targets, hosts |
-//! | [`path`] | normal paths, and what in a path can be read in several ways |
-//! | [`guard`] | which fields of a request a peer may send |
-//! | [`framing`] | how long a body is, what belongs to this hop only |
-//! | [`body`], [`trailers`] | [`BodyDecoder`] and [`BodyEncoder`] of bodies, chunked ones included |
-//! | [`limits`] | what a peer may ask of memory and work |
+//! | [`target`] | request targets and hosts |
+//! | [`path`] | path normalization, and the parts of a path that programs read in different ways |
+//! | [`guard`] | which fields a peer may send in a request |
+//! | [`framing`] | how long a body is; hop-by-hop fields |
+//! | [`body`], [`trailers`] | [`BodyDecoder`] and [`BodyEncoder`], chunked bodies included |
+//! | [`limits`] | limits on memory and work |
 //! | [`encode`] | [`Head`] and [`Edits`] to bytes |
-//! | [`server`], [`client`], [`sender`], [`event`] | the machines that keep the order of things straight |
+//! | [`server`], [`client`], [`sender`], [`event`] | the state machines of a connection |
 //!
 //! # Contract
 //!
-//! Buffers belong to the caller. Nothing here reads a clock, draws a random number, does I/O or
-//! panics on what came from the network, and a warm message allocates nothing: [`Head`], [`Edits`]
-//! and the machines keep their capacity. What is ambiguous is an [`Error`], never repaired; after
-//! an error in framing the connection has to end, because nothing says where the next message
-//! begins.
+//! The caller owns all buffers. The crate reads no clock, draws no random numbers, does no I/O, and
+//! does not panic on input from the network. Once warm, a message allocates nothing: [`Head`],
+//! [`Edits`] and the machines keep their capacity. The crate refuses ambiguous input with an
+//! [`Error`] and never repairs it. After a framing error the caller closes the connection, because
+//! nothing says where the next message begins.
 //!
-//! A request through a proxy, with all of it in one block:
+//! A request through a proxy, with the whole request in one block:
 //!
 //! ```
 //! use weir_proto_h1::{Client, Edits, Event, Head, Limits, Server, encode_request};
@@ -39,9 +39,9 @@
 //! assert_eq!((received.event, received.consumed), (Event::Head, block.len()));
 //!
 //! edits.append("Via", "1.1 weir");
-//! let asked = server.request();
+//! let request = server.request();
 //! let framing =
-//!     client.begin_request(asked.method, asked.body, asked.upgrade, asked.accepts_trailers)?;
+//!     client.begin_request(request.method, request.body, request.upgrade, request.accepts_trailers)?;
 //! encode_request(&mut out, block, &head, &edits, &framing);
 //! out.extend_from_slice(client.sender().end()?);
 //! assert_eq!(out, b"GET /x HTTP/1.1\r\nHost: a.test\r\nVia: 1.1 weir\r\n\r\n");
@@ -49,8 +49,8 @@
 //! # }
 //! ```
 //!
-//! A line of a head is judged when its end has arrived, so the verdict does not depend on how the
-//! network cut the bytes.
+//! The parser judges a line when its end has arrived, so the verdict does not depend on how the
+//! network splits the bytes.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

@@ -1,10 +1,10 @@
 //! Bytes to [`Head`]: strict, line by line, resumable.
 //!
-//! Call again with a longer prefix of the same head until it is complete. Lines that were taken are
-//! not looked at again, and of the unfinished line only the new bytes are searched for its end, so
-//! a peer that sends byte by byte costs no more than linear work. A line is judged when it is
-//! whole, and problems count in the order of their bytes: the verdict is the same however the
-//! network cut them. Only what can no longer become a request line is refused before its line ends.
+//! Call the parser again with a longer prefix of the same head until the head is complete. It does
+//! not parse a line twice, and searches only new bytes for the end of an unfinished line, so a peer
+//! that sends byte by byte costs linear work. The parser judges a line when the line is complete,
+//! and reports the first error in byte order, so the verdict does not depend on how the network
+//! splits the bytes. Only bytes that cannot become a request line are refused before the line ends.
 
 use memchr::memchr;
 
@@ -18,22 +18,23 @@ use crate::{scan, target};
 /// What an HTTP/2 client sends first (RFC 9113, section 3.4).
 pub const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How far a head has come.
+/// How far the parser has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// More bytes are needed.
+    /// The head needs more bytes.
     Partial,
-    /// The head is whole and takes so many bytes of the block.
+    /// The head is complete and takes this many bytes of the block.
     Complete(usize),
 }
 
-/// Parses the head of a request. `block` starts with the head and may hold more than it.
+/// Parses the head of a request. `block` starts with the head and may continue after it.
 ///
-/// `head` must be cleared before the first call for a message and left alone between calls.
-/// A complete head has a valid target and, in HTTP/1.1, exactly one valid Host.
+/// Clear `head` before the first call for a message, and do not change it between calls. A complete
+/// head has a valid target and, in HTTP/1.1, exactly one valid Host.
 ///
 /// # Errors
-/// What RFC 9112 calls invalid, and what exceeds `limits`; see [`Error::status`] for the answer.
+/// Input that RFC 9112 calls invalid or that exceeds `limits`; see [`Error::status`] for the
+/// response.
 pub fn parse_request(block: &[u8], limits: &Limits, head: &mut Head) -> Result<Parsed, Error> {
     let view = view(block, limits);
     if !head.has_start_line {
@@ -57,10 +58,10 @@ pub fn parse_request(block: &[u8], limits: &Limits, head: &mut Head) -> Result<P
     Ok(parsed)
 }
 
-/// Parses the head of a response. The same rules as for [`parse_request`].
+/// Parses the head of a response, by the rules of [`parse_request`].
 ///
 /// # Errors
-/// As [`parse_request`]; the client gets 502 for any of them.
+/// As [`parse_request`]. The client gets 502 for any of them.
 pub fn parse_response(block: &[u8], limits: &Limits, head: &mut Head) -> Result<Parsed, Error> {
     let view = view(block, limits);
     if !head.has_start_line {
@@ -76,14 +77,15 @@ pub fn parse_response(block: &[u8], limits: &Limits, head: &mut Head) -> Result<
     fields(view, limits, head)
 }
 
-/// Says whether bytes begin the connection preface of HTTP/2 (RFC 9113, section 3.4): `None` while
-/// there are too few to tell.
+/// Returns whether `block` starts with the HTTP/2 connection preface (RFC 9113, section 3.4), or
+/// `None` if it is too short to tell.
 #[must_use]
 pub fn looks_like_h2_preface(block: &[u8]) -> Option<bool> {
     starts_with(block, HTTP2_PREFACE)
 }
 
-/// Says whether bytes begin a TLS handshake record: `None` while there are too few to tell.
+/// Returns whether `block` starts with a TLS handshake record, or `None` if it is too short to
+/// tell.
 #[must_use]
 pub fn looks_like_tls(block: &[u8]) -> Option<bool> {
     starts_with(block, &[0x16, 0x03])
@@ -97,7 +99,7 @@ fn starts_with(block: &[u8], pattern: &[u8]) -> Option<bool> {
     (common == pattern.len()).then_some(true)
 }
 
-/// The part of the block in which the head has to end.
+/// The part of the block in which the head must end.
 #[inline]
 fn view<'b>(block: &'b [u8], limits: &Limits) -> &'b [u8] {
     block.get(..limits.head_bytes_max as usize).unwrap_or(block)
@@ -111,8 +113,7 @@ fn start_line_taken(head: &mut Head, next: usize) {
     head.has_wire_lines = true;
 }
 
-/// Says whether the line that starts at `at` has its end in view; if not, remembers up to where
-/// that is known.
+/// Returns whether the line at `at` ends within the view. If not, records how far it was searched.
 #[cold]
 fn is_line_whole(view: &[u8], at: usize, head: &mut Head) -> bool {
     let from = at.max(head.scanned as usize);
@@ -124,7 +125,7 @@ fn is_line_whole(view: &[u8], at: usize, head: &mut Head) -> bool {
 }
 
 //= rfc9112#2.2
-// A server passes over at least one empty line before a request line.
+// A server skips at least one empty line before a request line.
 fn skip_empty_lines(view: &[u8], head: &mut Head) -> Result<Option<usize>, Error> {
     let mut at = head.start as usize;
     loop {
@@ -144,10 +145,10 @@ fn skip_empty_lines(view: &[u8], head: &mut Head) -> Result<Option<usize>, Error
     }
 }
 
-/// Takes a request line and returns where the next line starts. An error may also mean that the
-/// line is not whole yet: the caller knows.
+/// Parses a request line and returns where the next line starts. An error may also mean that the
+/// line is incomplete; the caller checks that.
 //= rfc9112#3
-// method SP request-target SP HTTP-version, single spaces, nothing else.
+// method SP request-target SP HTTP-version, with single spaces.
 #[inline]
 fn request_line(view: &[u8], at: usize, limits: &Limits, head: &mut Head) -> Result<usize, Error> {
     let (method, method_len) = method(view, at)?;
@@ -165,7 +166,7 @@ fn request_line(view: &[u8], at: usize, limits: &Limits, head: &mut Head) -> Res
         Some(b' ' | b'\r' | b'\n') => return Err(Error::BadRequestLine),
         _ => return Err(Error::BadTarget),
     }
-    // Any later minor version is spoken to as 1.1, but its line is not the one to write.
+    // A later minor version is treated as 1.1, but its start line cannot be copied.
     let is_plain = starts_at(view, end, b" HTTP/1.1\r\n");
     let (version, next) = if is_plain {
         (Version::Http11, end + 11)
@@ -212,7 +213,7 @@ fn method(view: &[u8], at: usize) -> Result<(Method, usize), Error> {
     }
 }
 
-/// Takes `HTTP/1.x` and the end of the line.
+/// Parses `HTTP/1.x` and the end of the line.
 #[cold]
 fn version_and_end(view: &[u8], at: usize) -> Result<(Version, usize), Error> {
     let version = version(view, at)?;
@@ -224,7 +225,7 @@ fn version_and_end(view: &[u8], at: usize) -> Result<(Version, usize), Error> {
 }
 
 //= rfc9112#2.3
-// HTTP-name "/" DIGIT "." DIGIT, in upper case; a higher minor version is spoken to as 1.1.
+// HTTP-name "/" DIGIT "." DIGIT, in upper case. A higher minor version is treated as 1.1.
 #[inline]
 fn version(view: &[u8], at: usize) -> Result<Version, Error> {
     const HTTP11: u64 = u64::from_le_bytes(*b"HTTP/1.1");
@@ -255,7 +256,7 @@ fn other_version(rest: &[u8]) -> Result<Version, Error> {
     }
 }
 
-/// Takes CRLF and returns where the next line starts.
+/// Expects CRLF and returns where the next line starts.
 #[inline]
 fn line_end(view: &[u8], at: usize) -> Result<usize, Error> {
     if starts_at(view, at, b"\r\n") {
@@ -265,7 +266,8 @@ fn line_end(view: &[u8], at: usize) -> Result<usize, Error> {
     }
 }
 
-/// Says whether `text` stands at `at`. By its length known when compiled: a comparison or two.
+/// Returns whether `text` stands at `at`. Its length is a constant, so this takes a comparison or
+/// two.
 #[inline]
 fn starts_at<const N: usize>(view: &[u8], at: usize, text: &[u8; N]) -> bool {
     view.get(at..).and_then(|rest| rest.first_chunk::<N>()) == Some(text)
@@ -281,9 +283,9 @@ fn no_line_end(view: &[u8], at: usize) -> Result<usize, Error> {
     })
 }
 
-/// Judges a request line that is not whole: only what no further byte can mend is an error, so
-/// that binary input is refused at once and a long target before it fills the block. The first
-/// `searched` bytes passed this test before.
+/// Judges an incomplete request line. Only what no further byte can make valid is an error: binary
+/// input is refused at once, and a long target before it fills the block. The first `searched`
+/// bytes have passed this check before.
 #[cold]
 fn request_line_cut(
     view: &[u8],
@@ -298,7 +300,7 @@ fn request_line_cut(
     let (_, method_len) = method(view, at)?;
     let target_at = at + method_len + 1;
     let target_end_max = target_at + limits.target_bytes_max as usize;
-    // Looked for once: when the limit is crossed, and when the view is full.
+    // The target's end is searched once when the limit is crossed, and once when the view is full.
     let is_full = view.len() >= limits.head_bytes_max as usize;
     let crosses = view.len() > target_end_max && searched <= target_end_max;
     if is_full || crosses {
@@ -310,7 +312,7 @@ fn request_line_cut(
     head_cut(view, limits)
 }
 
-/// A head that is cut is refused once it fills its view.
+/// Refuses an incomplete head that fills its view.
 #[cold]
 fn head_cut(view: &[u8], limits: &Limits) -> Result<Parsed, Error> {
     if view.len() >= limits.head_bytes_max as usize {
@@ -319,9 +321,9 @@ fn head_cut(view: &[u8], limits: &Limits) -> Result<Parsed, Error> {
     Ok(Parsed::Partial)
 }
 
-/// Takes a status line and returns where the next line starts.
+/// Parses a status line and returns where the next line starts.
 //= rfc9112#4
-// HTTP-version SP 3DIGIT SP [reason]; the space before an absent reason is not insisted on.
+// HTTP-version SP 3DIGIT SP [reason]. The space may be missing if the reason is.
 #[inline]
 fn status_line(view: &[u8], head: &mut Head) -> Result<usize, Error> {
     let version = version(view, 0)?;
@@ -347,7 +349,7 @@ fn status_line(view: &[u8], head: &mut Head) -> Result<usize, Error> {
     Ok(next)
 }
 
-/// Judges a status line that is not whole, as [`request_line_cut`] does a request line.
+/// Judges an incomplete status line, as [`request_line_cut`] does a request line.
 #[cold]
 fn status_line_cut(view: &[u8], limits: &Limits) -> Result<Parsed, Error> {
     if starts_with(view, b"HTTP/") == Some(false) {
@@ -356,7 +358,7 @@ fn status_line_cut(view: &[u8], limits: &Limits) -> Result<Parsed, Error> {
     head_cut(view, limits)
 }
 
-/// Takes field lines from the cursor on, up to the empty line if it is there.
+/// Parses field lines from the cursor on, up to the empty line.
 #[inline]
 fn fields(view: &[u8], limits: &Limits, head: &mut Head) -> Result<Parsed, Error> {
     let mut at = head.cursor as usize;
@@ -409,7 +411,7 @@ pub(crate) enum FieldLine {
     Empty,
 }
 
-/// Takes one field line or the empty line. An error may also mean that the line is not whole yet.
+/// Parses a field line or the empty line. An error may also mean that the line is incomplete.
 //= rfc9112#5
 // field-name ":" OWS field-value OWS, and not one byte of leniency.
 #[inline(always)] // A call for each line would cost a fifth of the work on it.
@@ -420,7 +422,7 @@ pub(crate) fn field_line(bytes: &[u8], at: usize) -> Result<FieldLine, Error> {
     }
     let colon = scan::colon(rest);
     let id = FieldId::at_front(rest, colon);
-    // A known name is a token; any other has to show it.
+    // Known names are tokens.
     let mut is_odd = false;
     if id == FieldId::Other {
         let kind = match rest.split_at_checked(colon) {
@@ -453,7 +455,7 @@ pub(crate) fn field_line(bytes: &[u8], at: usize) -> Result<FieldLine, Error> {
     })
 }
 
-/// Takes the empty line, or says what keeps a line from being a field.
+/// Parses the empty line, or finds out why a line is not a field.
 fn no_field_line(rest: &[u8]) -> Result<FieldLine, Error> {
     if let [b'\r', b'\n', ..] = rest {
         return Ok(FieldLine::Empty);
@@ -465,10 +467,10 @@ fn no_field_line(rest: &[u8]) -> Result<FieldLine, Error> {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let error = match rest.get(len..).unwrap_or_default() {
         //= rfc9112#5.2
-        // A folded line is refused; so is white space before the first field (section 2.2).
+        // A folded line is refused, as is whitespace before the first field (section 2.2).
         [b' ' | b'\t', ..] if len == 0 => Error::ObsFold,
         //= rfc9112#5.1
-        // No white space between name and colon.
+        // No whitespace stands between name and colon.
         [b' ' | b'\t', tail @ ..] if tail.iter().find(|b| !is_blank(b)) == Some(&b':') => {
             Error::SpaceBeforeColon
         }

@@ -1,4 +1,4 @@
-//! Paths: their normal form for matching, and what in them programs read in different ways.
+//! Path normalization for matching, and the parts of a path that programs read in different ways.
 
 use alloc::vec::Vec;
 use core::ops::BitOr;
@@ -8,46 +8,47 @@ use crate::scan;
 
 pub use crate::scan::is_unreserved;
 
-/// What normalising a path found.
+/// The result of normalizing a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NormalizedPath {
-    /// The path is its own normal form: the buffer holds nothing of use.
+    /// Whether the path was in normal form already. The buffer is then unused.
     pub is_unchanged: bool,
-    /// What programs read in different ways.
+    /// The parts that programs read in different ways.
     pub ambiguities: PathAmbiguities,
 }
 
-/// What in a path programs read in different ways.
+/// Which parts of a path programs read in different ways.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PathAmbiguities(u8);
 
 impl PathAmbiguities {
-    /// All programs read the path alike.
+    /// None: all programs read the path alike.
     pub const NONE: Self = Self(0);
     /// A segment is `.` or `..`, plain or percent-encoded.
     pub const DOT_SEGMENT: Self = Self(1);
-    /// A segment is empty: some programs merge the slashes around it, some before and some after they resolve dot
-    /// segments.
+    /// A segment is empty. Some programs merge the slashes around it, before or after they resolve
+    /// dot segments.
     pub const DOUBLE_SLASH: Self = Self(2);
-    /// `%2F`, which some programs decode into a separator.
+    /// `%2F`. Some programs decode it into a separator.
     pub const ENCODED_SLASH: Self = Self(4);
-    /// `%5C`, which some programs decode into a backslash and that into a separator.
+    /// `%5C`. Some programs decode it into a backslash, and treat that as a separator.
     pub const ENCODED_BACKSLASH: Self = Self(8);
-    /// `;` or `%3B`: some programs cut parameters off segments.
+    /// `;` or `%3B`. Some programs cut parameters off segments.
     pub const SEMICOLON: Self = Self(16);
-    /// A longer UTF-8 form of an ASCII character, such as `%C0%AF`, which some programs take for that character.
+    /// An overlong UTF-8 form of an ASCII character, such as `%C0%AF`. Some programs decode it into
+    /// that character.
     pub const OVERLONG: Self = Self(32);
-    /// `%25`: some programs decode twice.
+    /// `%25`. Some programs decode twice.
     pub const ENCODED_PERCENT: Self = Self(64);
 
-    /// Says whether something of `other` is in here.
+    /// Returns whether `self` and `other` have something in common.
     #[inline]
     #[must_use]
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 
-    /// Says whether all programs read the path alike.
+    /// Returns whether all programs read the path alike.
     #[inline]
     #[must_use]
     pub const fn is_empty(self) -> bool {
@@ -63,16 +64,16 @@ impl BitOr for PathAmbiguities {
     }
 }
 
-/// Brings a path into the form that routes are matched against: percent-encoding in upper case and only where it is
-/// needed, then no duplicate slashes, then no dot segments. An encoded slash or backslash is a character of its
+/// Normalizes a path for matching: percent-encodes in upper case and only where necessary, then
+/// merges slashes, then removes dot segments. An encoded slash or backslash stays part of its
 /// segment.
 ///
-/// `out` is overwritten, and only when the path is not normal already; its capacity is reused.
+/// `out` receives the result, unless the path is in normal form already. Its capacity is reused.
 ///
 /// # Errors
 /// [`Error::BadPercentEncoding`], [`Error::Backslash`] and [`Error::EncodedNul`].
 //= rfc3986#6.2.2
-// Case, percent-encoding and dot segments are normalised.
+// Case, percent-encoding and dot segments are normalized.
 #[inline]
 pub fn normalize_path(path: &[u8], out: &mut Vec<u8>) -> Result<NormalizedPath, Error> {
     if is_plain(path) {
@@ -84,7 +85,8 @@ pub fn normalize_path(path: &[u8], out: &mut Vec<u8>) -> Result<NormalizedPath, 
     normalize(path, out)
 }
 
-/// Says quickly that a path is its own normal form and has no ambiguities. It may have none as well when this says no.
+/// Returns true if a path is in normal form and unambiguous. May return false for such a path: the
+/// check favours speed.
 #[inline]
 #[must_use]
 pub fn is_plain(path: &[u8]) -> bool {
@@ -96,7 +98,7 @@ pub fn is_plain(path: &[u8]) -> bool {
         if scan::is_path_odd(word) {
             return false;
         }
-        // Words overlap by a byte, so that every pair of neighbours is seen in one of them.
+        // Words overlap by a byte, so each pair of neighbours lies in one of them.
         at += 7;
     }
     !scan::is_path_odd(u64::from_le_bytes(*last))
@@ -161,7 +163,7 @@ fn normalize(path: &[u8], out: &mut Vec<u8>) -> Result<NormalizedPath, Error> {
     })
 }
 
-/// Takes the octet that a percent sign and two hexadecimal digits stand for off the front of a text.
+/// Decodes the percent-encoded octet at the front of `text`. Returns it and the rest.
 #[must_use]
 pub fn decode_octet(text: &[u8]) -> Option<(u8, &[u8])> {
     let [b'%', high, low, after @ ..] = text else {
@@ -172,19 +174,19 @@ pub fn decode_octet(text: &[u8]) -> Option<(u8, &[u8])> {
     Some((octet, after))
 }
 
-/// The longest form of a character that UTF-8 ever had (RFC 2279).
+/// Octets of the longest form of a character in any version of UTF-8 (RFC 2279).
 pub const OVERLONG_OCTETS_MAX: u8 = 6;
 
-/// Takes the ASCII character that a longer UTF-8 form of it stands for off the front of a text, whose first octet has
-/// been decoded already: `%C0%AF` is a slash to programs that do not look closely. Forms of more than `octets_max` are
-/// none.
+/// Decodes an overlong UTF-8 form of an ASCII character, as lenient programs do: `%C0%AF` is a
+/// slash to them. `first` is the first octet, already decoded, and `text` follows it. Returns the
+/// character and the rest, or `None` for a form longer than `octets_max`.
 #[must_use]
 pub fn decode_overlong(first: u8, text: &[u8], octets_max: u8) -> Option<(u8, &[u8])> {
     let more = match first {
         0xc0 | 0xc1 => 1,
         0xe0 => 2,
         0xf0 => 3,
-        // Forms of RFC 2279, before UTF-8 ended at U+10FFFF.
+        // RFC 2279 forms, from before UTF-8 ended at U+10FFFF.
         0xf8 => 4,
         0xfc => 5,
         _ => return None,
@@ -194,8 +196,8 @@ pub fn decode_overlong(first: u8, text: &[u8], octets_max: u8) -> Option<(u8, &[
     }
     let (mut value, mut rest) = (u32::from(first & 0x03), text);
     for _ in 0..more {
-        // The top bits say that it continues; programs that do not look closely do not look at them either. So any octet
-        // does, and it need not be encoded: `%C0.` is the same text as `%C0%2E`.
+        // The top bits mark a continuation, and lenient programs do not check them. So any octet
+        // serves, encoded or not: `%C0.` is the same text as `%C0%2E`.
         let bare = || rest.split_first().map(|(&byte, after)| (byte, after));
         let (octet, after) = decode_octet(rest).or_else(bare)?;
         value = value << 6 | u32::from(octet & 0x3f);
@@ -220,9 +222,9 @@ fn octet_ambiguities(octet: u8, after: &[u8]) -> PathAmbiguities {
     }
 }
 
-/// Resolves the last segment when it is `.` or `..`. The slash before it stays.
+/// Resolves a last segment of `.` or `..`. The slash before it stays.
 //= rfc3986#5.2.4
-// "." goes, ".." takes the segment before it along and never leaves the root.
+// "." disappears; ".." also removes the segment before it, but not the root.
 fn end_segment(out: &mut Vec<u8>) -> PathAmbiguities {
     let start = after_last_slash(out);
     match out.get(start..) {

@@ -1,4 +1,4 @@
-//! The receiving half of a machine: where the message under way is, and the decoder of its body.
+//! The receiving half of a machine: the state of the current message and the decoder of its body.
 
 use crate::body::BodyDecoder;
 use crate::error::Error;
@@ -8,8 +8,8 @@ use crate::head::Head;
 use crate::limits::Limits;
 use crate::trailers::Trailers;
 
-/// Receives the messages of one peer: what [`Server`](crate::Server) and [`Client`](crate::Client)
-/// have in common. Each machine parses its own heads.
+/// Receives the messages of one peer. [`Server`](crate::Server) and [`Client`](crate::Client) share
+/// this part; each parses its own heads.
 #[derive(Clone, Debug)]
 pub(crate) struct Receiver {
     limits: Limits,
@@ -17,7 +17,7 @@ pub(crate) struct Receiver {
     decoder: BodyDecoder,
 }
 
-/// How far the message under way has come.
+/// How far the current message has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReceiveState {
     /// The client has sent no request, so no answer is due. A server is never in this state.
@@ -33,7 +33,7 @@ pub(crate) enum ReceiveState {
 }
 
 impl Receiver {
-    /// Makes the half of a server, which waits for a request.
+    /// Makes the receiver of a server. It waits for a request.
     pub(crate) fn of_server(limits: Limits) -> Self {
         Self {
             limits,
@@ -42,7 +42,7 @@ impl Receiver {
         }
     }
 
-    /// Makes the half of a client, which has sent no request.
+    /// Makes the receiver of a client. It has sent no request.
     pub(crate) fn of_client(limits: Limits) -> Self {
         Self {
             limits,

@@ -1,20 +1,20 @@
-//! Byte classes and the searches that parsing is made of, eight bytes at a step.
+//! Byte classes, and the searches of the parser, which test eight bytes at a time.
 //!
-//! A search looks at a word at a time and flags the bytes that end it. Subtraction may flag bytes
-//! *above* the first true hit (a borrow), never below it, so the lowest flag is exact.
+//! A search flags the bytes of a word that end it. Because of borrows, subtraction may also flag
+//! bytes *above* the first hit, but none below it, so the lowest flag is exact.
 
-/// May stand in a token (RFC 9110, section 5.6.2).
+/// May appear in a token (RFC 9110, section 5.6.2).
 const TOKEN: u8 = 1;
-/// May stand in a host name that is not an address in brackets.
+/// May appear in a host name that is not a bracketed address.
 const HOST: u8 = 2;
-/// Needs no percent-encoding anywhere in a URI (RFC 3986, section 2.3).
+/// Never needs percent-encoding in a URI (RFC 3986, section 2.3).
 const UNRESERVED: u8 = 4;
 
 const CLASS: [u8; 256] = classes();
 
 #[expect(
     clippy::indexing_slicing,
-    reason = "evaluated by the compiler, which checks it"
+    reason = "evaluated at compile time, which checks the bounds"
 )]
 const fn classes() -> [u8; 256] {
     let mut table = [0; 256];
@@ -55,46 +55,46 @@ const fn classes() -> [u8; 256] {
 
 #[inline]
 fn has_class(byte: u8, class: u8) -> bool {
-    // A `u8` always indexes a table of 256; `get` keeps that free of a panic path.
+    // Every `u8` is a valid index; `get` avoids a panic path.
     CLASS
         .get(usize::from(byte))
         .is_some_and(|have| have & class != 0)
 }
 
-/// Says whether `byte` may stand in a token.
+/// Returns whether `byte` may appear in a token.
 #[inline]
 pub(crate) fn is_token_byte(byte: u8) -> bool {
     has_class(byte, TOKEN)
 }
 
-/// Says whether `byte` may stand in a name that no endpoint takes for another: a letter, a digit, a hyphen.
+/// Returns whether `byte` never folds into another in a field name: a letter, a digit, a hyphen.
 #[inline]
 pub(crate) fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-'
 }
 
-/// What a text is as the name of a field.
+/// What a text is when used as a field name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NameKind {
     /// Letters, digits and hyphens.
     Plain,
-    /// A token with other bytes among them.
+    /// A token with other bytes.
     Odd,
-    /// No token.
+    /// Not a token.
     NoToken,
 }
 
-/// Says whether `bytes` is a token (RFC 9110, section 5.6.2).
+/// Returns whether `bytes` is a token (RFC 9110, section 5.6.2).
 #[inline]
 #[must_use]
 pub fn is_token(bytes: &[u8]) -> bool {
     name_kind(bytes) != NameKind::NoToken
 }
 
-/// Says what `bytes` is as the name of a field.
+/// Classifies `bytes` as a field name.
 #[inline]
 pub(crate) fn name_kind(bytes: &[u8]) -> NameKind {
-    // Names of letters, digits and hyphens, which is nearly all, in two looks that overlap.
+    // Nearly all names consist of letters, digits and hyphens. Two overlapping loads cover them.
     if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>())
         && bytes.len() <= 16
         && is_plain_name(first)
@@ -118,7 +118,7 @@ pub(crate) fn name_kind(bytes: &[u8]) -> NameKind {
     }
 }
 
-/// Says whether all bytes are letters, digits or hyphens. Written so that it becomes vector code.
+/// Returns whether all bytes are letters, digits or hyphens. Written to be vectorized.
 #[inline]
 fn is_plain_name<const N: usize>(bytes: &[u8; N]) -> bool {
     bytes.iter().fold(true, |plain, &byte| {
@@ -128,7 +128,7 @@ fn is_plain_name<const N: usize>(bytes: &[u8; N]) -> bool {
     })
 }
 
-/// Says whether all bytes are visible ASCII or spaces. Written so that it becomes vector code.
+/// Returns whether all bytes are visible ASCII or spaces. Written to be vectorized.
 #[inline]
 pub(crate) fn is_visible<const N: usize>(bytes: &[u8; N]) -> bool {
     fn all(bytes: &[u8]) -> bool {
@@ -136,37 +136,37 @@ pub(crate) fn is_visible<const N: usize>(bytes: &[u8; N]) -> bool {
         bytes.iter().fold(true, |all, &byte| all & is_visible(byte))
     }
     match (bytes.first_chunk::<16>(), bytes.last_chunk::<16>()) {
-        // Two looks that overlap.
+        // The two loads overlap.
         (Some(first), Some(last)) if N <= 32 => all(first) & all(last),
         _ => all(bytes),
     }
 }
 
-/// Says whether eight bytes are letters, digits, hyphens and dots, no two dots side by side.
+/// Returns whether eight bytes are letters, digits, hyphens and dots, with no two adjacent dots.
 #[inline]
 pub(crate) fn is_name_part(bytes: &[u8; 8]) -> bool {
     let word = u64::from_le_bytes(*bytes);
     let letters = within(word | (LOW * 0x20), b'a', b'z');
-    // A dot comes next to a hyphen.
+    // In ASCII, the dot follows the hyphen.
     let others = within(word, b'0', b'9') | within(word, b'-', b'.');
     let dots = exactly(word, b'.');
     (letters | others) & !word & HIGH == HIGH && dots & dots >> 8 == 0
 }
 
-/// Says whether `byte` may stand in a registered name or an IPv4 address.
+/// Returns whether `byte` may appear in a registered name or an IPv4 address.
 #[inline]
 pub(crate) fn is_host_byte(byte: u8) -> bool {
     has_class(byte, HOST)
 }
 
-/// Says whether `byte` means the same percent-encoded and not (RFC 3986, section 2.3).
+/// Returns whether `byte` means the same with and without percent-encoding (RFC 3986, section 2.3).
 #[inline]
 #[must_use]
 pub fn is_unreserved(byte: u8) -> bool {
     has_class(byte, UNRESERVED)
 }
 
-/// Says whether `byte` may stand in a field value: visible, space, tab or above ASCII.
+/// Returns whether `byte` may appear in a field value: visible, space, tab or above ASCII.
 #[inline]
 pub(crate) fn is_value_byte(byte: u8) -> bool {
     (byte >= 0x20 && byte != 0x7f) || byte == b'\t'
@@ -177,7 +177,7 @@ fn is_target_byte(byte: u8) -> bool {
     (byte.wrapping_sub(0x21) < 0x5e) & (byte != b'#')
 }
 
-/// Finds the first byte at or after `at` that no field value may hold, or the end.
+/// Finds the first byte from `at` on that a field value may not contain, or the end.
 #[inline(always)] // As `field_line`, of which it is a part.
 pub(crate) fn value_end(bytes: &[u8], mut at: usize) -> usize {
     while let Some(word) = word(bytes, at) {
@@ -190,13 +190,13 @@ pub(crate) fn value_end(bytes: &[u8], mut at: usize) -> usize {
             at += 1;
             continue;
         }
-        // A value that is longer than a word is often much longer.
+        // A value longer than a word is often much longer.
         at = skip(bytes, at + 8, |byte| (byte < 0x20) | (byte == 0x7f));
     }
     tail(bytes, at, is_value_byte)
 }
 
-/// Finds the first byte at or after `at` that ends a path: `?`, or what no target may hold.
+/// Finds the first byte from `at` on that ends a path: `?`, or one that a target may not contain.
 #[inline]
 pub(crate) fn path_end(bytes: &[u8], mut at: usize) -> usize {
     while let Some(word) = word(bytes, at) {
@@ -209,7 +209,7 @@ pub(crate) fn path_end(bytes: &[u8], mut at: usize) -> usize {
     tail(bytes, at, |byte| is_target_byte(byte) && byte != b'?')
 }
 
-/// Finds the first byte at or after `at` that no target may hold, or the end.
+/// Finds the first byte from `at` on that a target may not contain, or the end.
 #[inline]
 pub(crate) fn target_end(bytes: &[u8], mut at: usize) -> usize {
     while let Some(word) = word(bytes, at) {
@@ -236,7 +236,7 @@ pub(crate) fn colon(bytes: &[u8]) -> usize {
     tail(bytes, at, |byte| byte != b':')
 }
 
-/// Passes over runs of 16 bytes in which nothing stops. Written so that each is vector code.
+/// Skips runs of 16 bytes without a stop. Written to be vectorized.
 #[inline]
 fn skip(bytes: &[u8], mut at: usize, stops: impl Fn(u8) -> bool) -> usize {
     while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<16>())
@@ -247,15 +247,15 @@ fn skip(bytes: &[u8], mut at: usize, stops: impl Fn(u8) -> bool) -> usize {
     at
 }
 
-/// The eight bytes at `at`, when there are eight.
+/// The eight bytes at `at`, if there are so many.
 #[inline]
 pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u64> {
     let chunk = bytes.get(at..)?.first_chunk::<8>()?;
     Some(u64::from_le_bytes(*chunk))
 }
 
-/// Says whether eight bytes of a path hold what may not be in normal form, or is read in different ways: a percent
-/// sign, a backslash, a semicolon, a slash before a slash or a dot.
+/// Returns whether eight bytes of a path contain something that may not be in normal form or may be
+/// ambiguous: a percent sign, a backslash, a semicolon, or a slash before a slash or a dot.
 #[inline]
 pub(crate) fn is_path_odd(word: u64) -> bool {
     let slashes = exactly(word, b'/');
@@ -266,7 +266,7 @@ pub(crate) fn is_path_odd(word: u64) -> bool {
 
 #[inline]
 fn target_stops(word: u64) -> u64 {
-    // Above ASCII, DEL, space and controls, the fragment mark.
+    // Bytes above ASCII, DEL, space, control bytes and the fragment mark.
     (word & HIGH) | equal(word, 0x7f) | below(word, 0x21) | equal(word, b'#')
 }
 
@@ -284,7 +284,7 @@ fn tail(bytes: &[u8], mut at: usize, goes_on: impl Fn(u8) -> bool) -> usize {
 const LOW: u64 = u64::from_le_bytes([0x01; 8]);
 const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
 
-/// Flags bytes under `limit`, which is at most 0x80.
+/// Flags bytes below `limit`, which is at most 0x80.
 #[inline]
 const fn below(word: u64, limit: u8) -> u64 {
     word.wrapping_sub(LOW * limit as u64) & !word & HIGH
@@ -297,14 +297,14 @@ const fn equal(word: u64, byte: u8) -> u64 {
     differs.wrapping_sub(LOW) & !differs & HIGH
 }
 
-/// Flags bytes equal to `byte` and no others, at one more step than [`equal`].
+/// Flags bytes equal to `byte` and no others, for one more step than [`equal`].
 #[inline]
 const fn exactly(word: u64, byte: u8) -> u64 {
     let differs = word ^ (LOW * byte as u64);
     !(((differs & !HIGH) + !HIGH) | differs) & HIGH
 }
 
-/// Flags bytes from `first` to `last`, where no byte is above ASCII: beyond such a byte flags mean nothing.
+/// Flags bytes from `first` to `last`. Valid only if no byte is above ASCII.
 #[inline]
 const fn within(word: u64, first: u8, last: u8) -> u64 {
     let from = word.wrapping_add(LOW * (0x80 - first) as u64);
@@ -322,7 +322,7 @@ mod tests {
     use super::*;
     use alloc::vec;
 
-    /// Each search agrees with its byte-wise meaning for every byte at every place of two words.
+    /// Each search agrees with a naive one, for every byte at every position of two words.
     #[test]
     fn searches_agree_with_their_meaning() {
         for byte in 0..=255u8 {
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn borrow_after_a_hit_is_not_seen() {
-        // 0x21 right above a space is flagged by the borrow; the space is what counts.
+        // The borrow flags the 0x21 after the space. The space is the lowest flag.
         assert_eq!(target_end(b"abc !zzzzzz", 0), 3);
         assert_eq!(value_end(b"a\t b\t\tc\r\n", 0), 7);
     }

@@ -1,4 +1,4 @@
-//! The sending half of a machine: how the body of the message under way is framed, and where it is.
+//! The sending half of a machine: the state of the current message and the encoder of its body.
 
 use crate::body::{BodyEncoder, ChunkPrefix};
 use crate::encode::Sink;
@@ -6,23 +6,23 @@ use crate::error::Error;
 use crate::framing::BodyKind;
 use crate::trailers::Trailers;
 
-/// Frames the body of a message that is sent: [`Server::sender`](crate::Server::sender),
+/// Frames the body of an outgoing message: see [`Server::sender`](crate::Server::sender) and
 /// [`Client::sender`](crate::Client::sender).
 ///
-/// [`Sender::prefix`] and [`Sender::suffix`] go around each piece of data, then [`Sender::end`],
-/// which messages without a body need too.
+/// [`Sender::prefix`] and [`Sender::suffix`] go around each piece of data. [`Sender::end`] ends
+/// every message, even one without a body.
 #[derive(Clone, Debug)]
 pub struct Sender {
     state: SendState,
     encoder: BodyEncoder,
 }
 
-/// Where the message is.
+/// How far the current message has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SendState {
-    /// There is none.
+    /// There is no message.
     Idle,
-    /// An answer is owed, and its final head is still to come.
+    /// A server owes a response and has not begun the final one.
     Owed,
     Body,
     Done,
@@ -41,7 +41,7 @@ impl Sender {
         self.state
     }
 
-    /// Notes that an answer is owed.
+    /// Records that a response is owed.
     pub(crate) const fn owe(&mut self) {
         self.state = SendState::Owed;
     }
@@ -52,26 +52,26 @@ impl Sender {
         self.state = SendState::Body;
     }
 
-    /// Nothing more is to be framed: what follows is not HTTP.
+    /// Ends framing, because the bytes that follow are not HTTP.
     pub(crate) const fn give_up(&mut self) {
         self.encoder = BodyEncoder::None;
         self.state = SendState::Done;
     }
 
-    /// Makes ready for the next message.
+    /// Gets ready for the next message.
     pub(crate) const fn reset(&mut self) {
         self.state = SendState::Idle;
     }
 
-    /// What holds after every state.
+    /// Checks what holds after every step.
     pub(crate) fn check_invariants(&self) {
         debug_assert!(
             self.state == SendState::Body || self.encoder == BodyEncoder::None,
-            "only a message under way has something to encode"
+            "only a body under way has an encoder"
         );
     }
 
-    /// Announces a piece of data and returns what goes before it.
+    /// Announces a piece of data and returns the bytes to send before it.
     ///
     /// # Errors
     /// As [`BodyEncoder::prefix`]; also [`Error::OutOfOrder`] outside a body.
@@ -81,22 +81,22 @@ impl Sender {
         self.encoder.prefix(len)
     }
 
-    /// What goes after each piece of data.
+    /// The bytes to send after each piece of data.
     #[inline]
     #[must_use]
     pub const fn suffix(&self) -> &'static [u8] {
         self.encoder.suffix()
     }
 
-    /// Whether data is sent as it is, with nothing around it.
+    /// Returns whether data is sent as it is, with no bytes around it.
     #[inline]
     #[must_use]
     pub const fn is_raw(&self) -> bool {
         self.suffix().is_empty()
     }
 
-    /// Whether the peer has all of the message, by what its head has said: it has no body, or one of
-    /// a length, and that was sent. Only [`Sender::end`] is still to come, and gives no bytes.
+    /// Returns whether the peer has the whole message: there is no body, or all bytes of its length
+    /// were sent. [`Sender::end`] is still to be called and returns no bytes.
     #[inline]
     #[must_use]
     pub fn is_whole(&self) -> bool {
@@ -110,7 +110,7 @@ impl Sender {
     /// Ends the message and returns its last bytes.
     ///
     /// # Errors
-    /// As [`BodyEncoder::finish`]: the peer must then see the connection break off.
+    /// As [`BodyEncoder::finish`]. The caller must then break off the connection.
     #[inline]
     pub fn end(&mut self) -> Result<&'static [u8], Error> {
         self.check()?;
@@ -119,7 +119,7 @@ impl Sender {
         Ok(last)
     }
 
-    /// Ends the message with trailers, for which its framing may have no place.
+    /// Ends the message with trailers. Framing other than chunked drops them.
     ///
     /// # Errors
     /// As [`Sender::end`].

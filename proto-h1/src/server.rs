@@ -1,20 +1,21 @@
-//! The machine towards clients: requests in, the framing of responses out.
+//! The state machine of a connection to a client: receives requests, frames responses.
 //!
 //! # Call order
 //!
-//! 1. [`Server::receive`] with what has come until [`Event::Head`]; [`Server::request`] then says
-//!    what the head means for this hop. On an error the request can still be answered (step 4),
-//!    and the connection closes after it.
-//! 2. `receive` for the body, [`Event::Data`] by [`Event::Data`] up to [`Event::End`], at any time
-//!    between the other steps. A request without a body ends at once.
-//! 3. [`Server::begin_interim`] before each 1xx that is passed on.
+//! 1. [`Server::receive`] with the bytes that have arrived, until [`Event::Head`].
+//!    [`Server::request`] then holds what the head says about this hop. After an error, the caller
+//!    may still send a response (step 4); the connection closes after it.
+//! 2. [`Server::receive`] for the body: [`Event::Data`] any number of times, then [`Event::End`].
+//!    These calls may come at any time between the other steps. A request without a body ends at
+//!    once.
+//! 3. [`Server::begin_interim`] before each 1xx to pass on.
 //! 4. [`Server::begin_response`], whose [`Framing`] goes to
 //!    [`encode_response`](crate::encode_response); or [`Server::switch_protocols`] for a 101.
-//! 5. [`Server::sender`] for what goes around each piece of data, and for the end.
-//! 6. [`Server::finish`] says whether the connection takes another request. Pipelined requests
-//!    wait until then: `receive` answers [`Event::Blocked`].
+//! 5. [`Server::sender`] for the bytes around each piece of data, and for the end.
+//! 6. [`Server::finish`], which returns whether the connection takes another request. Until then,
+//!    `receive` returns [`Event::Blocked`] for pipelined requests.
 //!
-//! A step out of order is [`Error::OutOfOrder`] and changes nothing.
+//! A step out of order fails with [`Error::OutOfOrder`] and changes nothing.
 
 use crate::encode::{ConnectionOption, Framing};
 use crate::error::Error;
@@ -38,25 +39,25 @@ pub struct Server {
     is_closing: bool,
 }
 
-/// What the head of a request means for this hop.
+/// What the head of a request says about this hop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// The method.
     pub method: Method,
-    /// The version of the client.
+    /// The version that the client speaks.
     pub version: Version,
     /// How the body is framed.
     pub body: BodyKind,
-    /// Says whether the client waits for a 100 before it sends the body.
+    /// Whether the client waits for a 100 before it sends the body.
     pub expects_continue: bool,
-    /// The protocol that the client would switch to, when it may; see
+    /// The protocol to switch to, if the client may: see
     /// [`HopOptions::upgrade`](crate::HopOptions::upgrade).
     pub upgrade: Option<Span>,
-    /// Whether the client wants to leave HTTP for another protocol than that.
+    /// Whether the client wants to leave HTTP for a protocol that Weir does not pass on.
     pub leaves_http: bool,
-    /// Says whether the client takes trailers.
+    /// Whether the client accepts trailers.
     pub accepts_trailers: bool,
-    /// Says whether the client wants the connection to go on.
+    /// Whether the client wants to reuse the connection.
     pub keeps_alive: bool,
 }
 
@@ -72,13 +73,13 @@ impl Server {
         }
     }
 
-    /// Takes the next event from `input`, which starts behind what was consumed before.
+    /// Takes the next event from `input`, which starts after the bytes consumed so far.
     ///
-    /// Until the head is complete nothing is consumed, and `input` has to start with the same bytes
-    /// every time. `head` is cleared when a new message begins.
+    /// Nothing is consumed until the head is complete, and until then `input` must start with the
+    /// same bytes in every call. `head` is cleared when a message begins.
     ///
     /// # Errors
-    /// The first error is final: every later call repeats it.
+    /// The first error is final: every later call returns it.
     #[inline]
     pub fn receive(&mut self, input: &[u8], head: &mut Head) -> Result<Received, Error> {
         let received = match self.receiver.state() {
@@ -92,18 +93,19 @@ impl Server {
         received
     }
 
-    /// How many bytes of the request's body may go by unseen: see [`BodyDecoder::raw_body_left`].
+    /// How many bytes of the request's body may bypass `receive`: see
+    /// [`BodyDecoder::raw_left`](crate::BodyDecoder::raw_left).
     #[inline]
     #[must_use]
     pub const fn raw_body_left(&self) -> u64 {
         self.receiver.raw_body_left()
     }
 
-    /// Counts bytes of the request's body that went by without being shown to [`Server::receive`],
-    /// which still says when the body ends.
+    /// Counts bytes of the request's body that bypassed [`Server::receive`], which still reports
+    /// the end of the body.
     ///
     /// # Errors
-    /// [`Error::OutOfOrder`] beyond [`Server::raw_body_left`].
+    /// [`Error::OutOfOrder`] for more than [`Server::raw_body_left`].
     pub fn skip_raw_body(&mut self, len: u64) -> Result<(), Error> {
         self.receiver.skip_raw_body(len)?;
         if len > 0 {
@@ -112,11 +114,11 @@ impl Server {
         Ok(())
     }
 
-    /// Notes that the client has closed its side with `unread` bytes not consumed.
+    /// Takes note that the client has closed its side with `unread` bytes not consumed.
     ///
     /// # Errors
-    /// [`Error::Truncated`] when that cuts a request short. Closing between requests, or after a
-    /// whole one, is no error: the answer may still be wanted.
+    /// [`Error::Truncated`] if the close cuts off a request. A close between requests or after a
+    /// whole request is no error, because the client may still read the response.
     pub fn receive_close(&mut self, unread: usize) -> Result<(), Error> {
         let is_cut = match self.receiver.state() {
             ReceiveState::Idle | ReceiveState::Fresh | ReceiveState::Head => unread > 0,
@@ -130,25 +132,25 @@ impl Server {
         Ok(())
     }
 
-    /// Gives up a head that has begun and is not wanted any more: it came too slowly. It can be answered, once, and
-    /// the connection closes after that. Without a byte of a head there is nothing to give up.
+    /// Gives up a head that has begun but arrives too slowly. The caller may send one response, and
+    /// the connection closes after it. Does nothing if no byte of a head has arrived.
     pub fn abandon_head(&mut self) {
         if self.receiver.state() == ReceiveState::Head {
             self.fail(Error::Truncated);
         }
     }
 
-    /// Asks for the connection to end with the response to come: for a drain.
+    /// Ends the connection after the next response, for a drain.
     pub const fn close_after_response(&mut self) {
         self.is_closing = true;
     }
 
-    /// Asks whether an interim answer may be passed on to this client, and notes that it is.
+    /// Returns whether this client takes interim responses, and records that this one is passed on.
     ///
     /// # Errors
-    /// [`Error::OutOfOrder`] for 101 and what is no 1xx, and when no answer is due.
+    /// [`Error::OutOfOrder`] for 101, for a status outside 1xx, and if no response is due.
     //= rfc9110#15.2
-    // HTTP/1.0 has no interim answers: none is sent to such a client.
+    // HTTP/1.0 has no interim responses, so such a client gets none.
     pub fn begin_interim(&mut self, status: u16) -> Result<bool, Error> {
         if self.sender.state() != SendState::Owed || !matches!(status, 100 | 102..=199) {
             return Err(Error::OutOfOrder);
@@ -159,14 +161,14 @@ impl Server {
         Ok(self.request.version == Version::Http11)
     }
 
-    /// Begins the final response with the framing that its source has, and returns the framing
-    /// that this client gets.
+    /// Begins the final response. `body` is the framing of its source; the result is the framing
+    /// for this client.
     ///
-    /// [`BodyKind::None`] for a status that has a body means an empty one. What has no length
-    /// becomes chunked for HTTP/1.1 and ends by closing for HTTP/1.0.
+    /// [`BodyKind::None`] for a status that has a body means an empty one. A body of unknown length
+    /// is chunked for HTTP/1.1 and lasts until the connection closes for HTTP/1.0.
     ///
     /// # Errors
-    /// [`Error::OutOfOrder`] when no final response is due, or for a status under 200.
+    /// [`Error::OutOfOrder`] if no final response is due, or for a status under 200.
     pub fn begin_response(&mut self, status: u16, body: BodyKind) -> Result<Framing, Error> {
         if self.sender.state() != SendState::Owed || status < 200 {
             return Err(Error::OutOfOrder);
@@ -177,15 +179,15 @@ impl Server {
             BodyKind::None => BodyKind::Length(0),
             BodyKind::Length(length) => BodyKind::Length(length),
             //= rfc9112#6.1
-            // No transfer coding towards HTTP/1.0.
+            // HTTP/1.0 has no transfer codings.
             BodyKind::Chunked | BodyKind::UntilClose if is_http11 => BodyKind::Chunked,
             BodyKind::Chunked | BodyKind::UntilClose => BodyKind::UntilClose,
         };
         //= rfc9112#9.3
-        // Who will not read a whole request has to close; an answer that refuses it says so.
+        // A server that does not read the whole request has to close, and the refusal says so.
         let is_refusal = status >= 400 && !self.is_received();
         //= rfc9110#9.3.6
-        // A client may send bytes for the tunnel before it hears that there is none: they are no request.
+        // A client may send tunnel bytes before it learns of the refusal. They are not a request.
         let is_refused_tunnel =
             self.request.method == Method::Connect && !matches!(status, 200..=299);
         if self.is_closing || is_refusal || is_refused_tunnel || body == BodyKind::UntilClose {
@@ -209,11 +211,11 @@ impl Server {
         })
     }
 
-    /// Answers an upgrade with 101; `protocol` is where the head of that answer names it. What
-    /// follows in both directions is not HTTP.
+    /// Answers an upgrade with 101. `protocol` is the span of the protocol's name in the head of
+    /// that response. The bytes that follow in both directions are not HTTP.
     ///
     /// # Errors
-    /// [`Error::UnexpectedSwitch`] when the client did not ask for one.
+    /// [`Error::UnexpectedSwitch`] if the client did not ask for an upgrade.
     //= rfc9110#15.2.2
     // 101 answers an Upgrade field and nothing else.
     pub fn switch_protocols(&mut self, protocol: Span) -> Result<Framing, Error> {
@@ -230,14 +232,14 @@ impl Server {
         })
     }
 
-    /// What frames the body of the response that was begun.
+    /// Frames the body of the response.
     #[inline]
     pub const fn sender(&mut self) -> &mut Sender {
         &mut self.sender
     }
 
-    /// Ends the exchange. Reuse needs a whole request, a whole response, and both sides' will;
-    /// anything else closes.
+    /// Ends the exchange. The connection can be reused if the request and the response are complete
+    /// and both sides want to go on; otherwise it closes.
     pub fn finish(&mut self) -> Next {
         let may_reuse = self.sender.state() == SendState::Done
             && self.is_received()
@@ -254,7 +256,7 @@ impl Server {
         Next::Reuse
     }
 
-    /// What the head of the request under way means for this hop.
+    /// What the head of the current request says about this hop.
     #[inline]
     #[must_use]
     pub const fn request(&self) -> &Request {
@@ -267,7 +269,7 @@ impl Server {
         self.receiver.trailers()
     }
 
-    /// Drops what a peer may not send in the trailers of a request: see [`Trailers::enforce`].
+    /// Removes trailers that a peer may not send in a request: see [`Trailers::enforce`].
     pub fn enforce_trailers(
         &mut self,
         odd_names: OddNamePolicy,
@@ -276,26 +278,26 @@ impl Server {
         self.receiver.trailers_mut().enforce(odd_names, matches)
     }
 
-    /// Says whether the whole request has been received.
+    /// Returns whether the whole request has been received.
     #[inline]
     #[must_use]
     pub fn is_received(&self) -> bool {
         self.receiver.is_received()
     }
 
-    /// Says whether no request is under way: not one byte of its head has been seen.
+    /// Returns whether no byte of the next request has arrived.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.receiver.state() == ReceiveState::Fresh
     }
 
-    /// Says whether the connection is no longer HTTP.
+    /// Returns whether the connection is no longer HTTP.
     #[must_use]
     pub fn is_tunnel(&self) -> bool {
         self.receiver.is_tunnel()
     }
 
-    /// Says whether the final response has begun: then no other answer is possible.
+    /// Returns whether the final response has begun, after which no other response is possible.
     #[must_use]
     pub const fn is_answered(&self) -> bool {
         matches!(self.sender.state(), SendState::Body | SendState::Done)
@@ -339,7 +341,7 @@ impl Server {
         }
     }
 
-    /// Keeps the error for good. A request that failed can be answered, once.
+    /// Keeps the error for good. The caller may send one response to a failed request.
     #[cold]
     fn fail(&mut self, error: Error) -> Error {
         self.receiver.fail(error);
@@ -363,22 +365,22 @@ impl Server {
         let is_before_request = matches!(state, ReceiveState::Fresh | ReceiveState::Head);
         debug_assert!(
             is_before_request == (self.sender.state() == SendState::Idle),
-            "the server owes an answer exactly from the end of a head, whole or broken"
+            "a response is owed exactly from the end of a head on, even of a malformed one"
         );
         debug_assert!(
             !matches!(state, ReceiveState::Failed(_)) || self.is_closing,
-            "no connection outlives an error"
+            "an error ends the connection"
         );
         self.sender.check_invariants();
     }
 }
 
-/// Reads what a complete head says about this hop, and takes this hop's fields off it.
+/// Reads what a complete head says about this hop and removes the hop-by-hop fields.
 fn read_request(head: &mut Head, block: &[u8]) -> Result<Request, Error> {
     let body = request_body(head, block)?;
     let expects_continue = expectation(head, block)?;
     let hop = strip_hop_by_hop(head, block, MessageKind::Request)?;
-    // An upgrade with a body would leave its bytes between two protocols.
+    // After an upgrade, a body would lie between two protocols.
     let may_upgrade = head.method == Method::Get && body == BodyKind::None;
     Ok(Request {
         method: head.method,
@@ -393,7 +395,7 @@ fn read_request(head: &mut Head, block: &[u8]) -> Result<Request, Error> {
 }
 
 //= rfc9110#10.1.1
-// 100-continue is the one expectation; HTTP/1.0 has none; any other is a 417.
+// 100-continue is the only expectation; any other gets a 417. HTTP/1.0 has none.
 #[inline]
 fn expectation(head: &Head, block: &[u8]) -> Result<bool, Error> {
     if !head.may_have(FieldId::Expect) || head.version == Version::Http10 {

@@ -1,4 +1,4 @@
-//! Request targets: their forms, and the host they name.
+//! Request targets: their forms, and the hosts that they name.
 
 use core::net::Ipv6Addr;
 
@@ -8,24 +8,25 @@ use crate::head::{Head, Method, Span, TargetForm, Version};
 use crate::limits::METHOD_BYTES_MAX;
 use crate::scan;
 
-/// A host and its port, as an authority spells them.
+/// A host and its port, as spelt in an authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostPort<'b> {
-    /// The name or address; an IPv6 address keeps its brackets.
+    /// The name or address. An IPv6 address keeps its brackets.
     pub host: &'b [u8],
-    /// The port, when there is one: 1 to 65,535.
+    /// The port, from 1 to 65,535, if there is one.
     pub port: Option<u16>,
 }
 
-/// Splits and checks `host[:port]`: a registered name, an IPv4 address or an IPv6 address in brackets.
+/// Validates and splits `host[:port]`. The host is a registered name, an IPv4 address or a
+/// bracketed IPv6 address.
 ///
 /// # Errors
-/// [`Error::BadHost`] for an empty host or label, user information, a list, a percent sign, an
+/// [`Error::BadHost`] for an empty host or label, user information, a list, a percent sign or an
 /// impossible port.
 //= rfc9110#4.2.1
 // An empty host is refused.
 //= rfc9110#4.2.4
-// So is user information.
+// User information is refused.
 pub fn host_port(authority: &[u8]) -> Result<HostPort<'_>, Error> {
     let host_len = match authority.first() {
         Some(b'[') => ipv6_literal_len(authority)?,
@@ -37,7 +38,7 @@ pub fn host_port(authority: &[u8]) -> Result<HostPort<'_>, Error> {
     }
     let port = match rest {
         //= rfc3986#3.2.3
-        // An empty port is the scheme's own.
+        // An empty port means the default port of the scheme.
         [] | [b':'] => None,
         [b':', digits @ ..] => Some(port(digits)?),
         _ => return Err(Error::BadHost),
@@ -45,9 +46,10 @@ pub fn host_port(authority: &[u8]) -> Result<HostPort<'_>, Error> {
     Ok(HostPort { host, port })
 }
 
-/// Finds the end of a name. No label of a name is empty; a dot may end it.
+/// Finds the end of a name. Its labels are not empty, but a dot may end it.
 //= rfc1034#3.1
-// A label has a character at least. `a..b` and `.b` are no names, and programs disagree on what they stand for.
+// A label has at least one character. `a..b` and `.b` are not names, and programs disagree on what
+// they mean.
 #[inline]
 fn name_len(authority: &[u8]) -> Result<usize, Error> {
     if is_plain_name(authority) {
@@ -66,8 +68,8 @@ fn name_len(authority: &[u8]) -> Result<usize, Error> {
     Ok(authority.len())
 }
 
-/// Says quickly that all is a name of letters, digits, hyphens and single dots. It may be a name as well when this says
-/// no.
+/// Returns true if `authority` is a name of letters, digits, hyphens and single dots. May return
+/// false for such a name: the check favours speed.
 #[inline]
 fn is_plain_name(authority: &[u8]) -> bool {
     let Some(last) = authority.last_chunk::<8>() else {
@@ -81,7 +83,7 @@ fn is_plain_name(authority: &[u8]) -> bool {
         if !scan::is_name_part(word) {
             return false;
         }
-        // Words overlap by a byte, so that two dots side by side are seen in one of them.
+        // Words overlap by a byte, so two adjacent dots lie in one of them.
         at += 7;
     }
     scan::is_name_part(last)
@@ -115,15 +117,15 @@ fn port(digits: &[u8]) -> Result<u16, Error> {
     }
 }
 
-/// Says whether a text is what Host may be: a host, with a port or without.
+/// Returns whether `text` is a valid Host: a host with an optional port.
 #[must_use]
 pub fn is_authority(text: &[u8]) -> bool {
     host_port(text).is_ok()
 }
 
-/// Checks Host and fills in the authority of a complete request head.
+/// Validates Host and sets the authority of a complete request head.
 //= rfc9112#3.2
-// 400 for a 1.1 request without Host, and for any request with two or an invalid one.
+// An HTTP/1.1 request without Host gets a 400, as does any request with two or an invalid one.
 #[inline]
 pub(crate) fn check_host(head: &mut Head, block: &[u8]) -> Result<(), Error> {
     if head.repeated.has(FieldId::Host) {
@@ -143,16 +145,16 @@ pub(crate) fn check_host(head: &mut Head, block: &[u8]) -> Result<(), Error> {
     }
 }
 
-/// Takes apart a target that is not in origin-form. `head.path` and `head.query` hold the split at
-/// the first question mark.
+/// Parses a target that is not in origin-form. `head.path` and `head.query` hold the parts before
+/// and after the first question mark.
 //= rfc9112#3.2
-// Four forms; which one is allowed depends on the method.
+// A target has one of four forms, and the method determines which are allowed.
 #[cold]
 pub(crate) fn split(head: &mut Head, view: &[u8]) -> Result<(), Error> {
     let target = head.target.get(view);
     if head.method == Method::Connect {
         //= rfc9112#3.2.3
-        // CONNECT takes host and port and nothing else.
+        // CONNECT takes a host and a port.
         if !host_port(target).is_ok_and(|host| host.port.is_some()) {
             return Err(Error::BadTarget);
         }
@@ -171,7 +173,7 @@ pub(crate) fn split(head: &mut Head, view: &[u8]) -> Result<(), Error> {
         return Ok(());
     }
     //= rfc9112#3.2.2
-    // A server accepts absolute-form; its authority overrides Host.
+    // A server accepts absolute-form, and its authority overrides Host.
     let scheme_len = match target {
         [
             b'h' | b'H',
@@ -213,10 +215,10 @@ pub(crate) fn split(head: &mut Head, view: &[u8]) -> Result<(), Error> {
 }
 
 impl Head {
-    /// Fills in the method of a request. For parsers of other versions.
+    /// Sets the method of a request. For parsers of other HTTP versions.
     ///
     /// # Errors
-    /// [`Error::BadMethod`] for what is no token, [`Error::MethodTooLong`].
+    /// [`Error::BadMethod`] if it is not a token; [`Error::MethodTooLong`].
     pub fn set_method(&mut self, method: Span, block: &[u8]) -> Result<(), Error> {
         let token = method.get(block);
         self.method = Method::from_token(token);
@@ -224,19 +226,19 @@ impl Head {
         if token.len() > METHOD_BYTES_MAX {
             return Err(Error::MethodTooLong);
         }
-        // A known method is a token; any other has to show it.
+        // Known methods are tokens.
         if self.method == Method::Other && !scan::is_token(token) {
             return Err(Error::BadMethod);
         }
         Ok(())
     }
 
-    /// Fills in a target in origin-form, or the asterisk, behind the method. For parsers of other
-    /// versions.
+    /// Sets the target, in origin-form or the asterisk, after the method was set. For parsers of
+    /// other HTTP versions.
     ///
     /// # Errors
-    /// [`Error::BadTarget`] for any other form, a byte that no target may hold, and an asterisk
-    /// without OPTIONS.
+    /// [`Error::BadTarget`] for another form, for a byte that targets may not contain, and for an
+    /// asterisk without OPTIONS.
     pub fn set_target(&mut self, target: Span, block: &[u8]) -> Result<(), Error> {
         let text = target.get(block);
         let path_len = scan::path_end(text, 0);

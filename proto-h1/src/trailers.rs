@@ -1,4 +1,4 @@
-//! The fields after a body.
+//! Trailers: the fields after a body.
 
 use alloc::vec::Vec;
 
@@ -11,8 +11,8 @@ use crate::head::{Field, Head};
 use crate::limits::{Limits, TRAILER_BYTES_KEPT, TRAILER_FIELDS_KEPT};
 use crate::parse::{FieldLine, field_line};
 
-/// The fields after the last chunk, or those of the field section that ends an HTTP/2 message. Kept
-/// apart from the head for good.
+/// The fields after the last chunk, or the field section that ends an HTTP/2 message. They are
+/// never merged into the head.
 #[derive(Clone, Debug, Default)]
 pub struct Trailers {
     block: Vec<u8>,
@@ -23,49 +23,50 @@ pub struct Trailers {
 }
 
 impl Trailers {
-    /// Says whether there are none.
+    /// Returns whether no fields remain.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
 
-    /// Names and values. Fields that may not stand in trailers are not among them.
+    /// The names and values of the remaining fields, without those that are not allowed in
+    /// trailers.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.fields()
             .map(|field| (field.name.get(&self.block), field.value.get(&self.block)))
     }
 
-    /// The fields that [`Trailers::iter`] gives, over [`Trailers::block`].
+    /// The remaining fields. Their spans point into [`Trailers::block`].
     pub fn fields(&self) -> impl Iterator<Item = &Field> {
         self.fields.iter().filter(|field| !field.is_removed)
     }
 
-    /// How many fields came, dropped ones included.
+    /// The number of received fields, including removed ones.
     pub(crate) fn len(&self) -> usize {
         self.fields.len()
     }
 
-    /// The field at a place, dropped or not, and its name.
+    /// The field at an index, removed or not, and its name.
     pub(crate) fn field(&self, at: usize) -> Option<(&Field, &[u8])> {
         let field = self.fields.get(at)?;
         Some((field, field.name.get(&self.block)))
     }
 
-    /// Drops the field at a place.
+    /// Removes the field at an index.
     pub(crate) fn remove(&mut self, at: usize) {
         if let Some(field) = self.fields.get_mut(at) {
             field.is_removed = true;
         }
     }
 
-    /// What the spans of the fields are over.
+    /// The bytes that the spans of the fields point into.
     #[must_use]
     pub fn block(&self) -> &[u8] {
         &self.block
     }
 
-    /// Takes over the fields of a section that another version's parser has checked and put into
-    /// `head`, over `block`. What was here before is forgotten; its room is kept.
+    /// Replaces the contents with the fields of `head`, which another parser has checked. Their
+    /// spans point into `block`.
     pub fn fill(&mut self, head: &Head, block: &[u8]) {
         self.clear();
         self.block.extend_from_slice(block);
@@ -83,8 +84,8 @@ impl Trailers {
         }
     }
 
-    /// Empties it. Room for usual trailers is kept; what one large section took is given back, so
-    /// that no idle connection goes on holding it.
+    /// Removes all fields. Keeps a usual capacity and frees what a large section took, so that an
+    /// idle connection does not hold it.
     #[inline]
     pub(crate) fn clear(&mut self) {
         self.block.clear();
@@ -98,7 +99,8 @@ impl Trailers {
         }
     }
 
-    /// Takes bytes of the section; says how many, and whether the section has ended.
+    /// Parses bytes of the section. Returns how many were consumed, and whether the section has
+    /// ended.
     pub(crate) fn take(&mut self, input: &[u8]) -> Result<(usize, bool), Error> {
         if self.block.is_empty() && input.starts_with(b"\r\n") {
             return Ok((2, true));
@@ -120,7 +122,7 @@ impl Trailers {
         Ok((at, false))
     }
 
-    /// Takes the whole line at the end of the block; says whether it is the empty one.
+    /// Parses the line at the end of the block. Returns whether it is the empty line.
     fn take_line(&mut self) -> Result<bool, Error> {
         match field_line(&self.block, self.line_start)? {
             FieldLine::Empty => Ok(true),
@@ -135,7 +137,7 @@ impl Trailers {
                     return Err(Error::TrailersTooLarge);
                 }
                 //= rfc9110#6.5.1
-                // Fields for framing, routing, authentication and the like mean nothing here.
+                // Fields for framing, routing, authentication and the like have no meaning here.
                 let is_removed = NOT_IN_TRAILERS.has(id);
                 self.fields.push(Field {
                     id,

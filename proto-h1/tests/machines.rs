@@ -214,7 +214,7 @@ fn an_early_refusal_closes_and_an_early_answer_may_go_on() {
     assert_eq!(refuse(413), ConnectionOption::Close);
     assert_eq!(refuse(200), ConnectionOption::Implied);
 
-    // The upload that ends after the answer leaves a clean connection; one that does not, none.
+    // The upload that ends after the response leaves a clean connection; one that does not, none.
     for (read_on, next) in [(true, Next::Reuse), (false, Next::Close)] {
         let (mut server, mut head) = (Server::new(Limits::default()), Head::new());
         let len = server.receive(POST, &mut head).unwrap().consumed;

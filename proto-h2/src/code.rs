@@ -1,42 +1,42 @@
-//! Error codes as RST_STREAM and GOAWAY carry them.
+//! Error codes of RST_STREAM and GOAWAY.
 
 use core::fmt;
 
-/// An error code; unknown ones are kept as they came (RFC 9113, section 7).
+/// An error code. Unknown codes keep their number (RFC 9113, section 7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ErrorCode(pub u32);
 
 impl ErrorCode {
-    /// Nothing is wrong.
+    /// No error.
     pub const NO_ERROR: Self = Self(0x0);
     /// The peer broke the protocol.
     pub const PROTOCOL_ERROR: Self = Self(0x1);
-    /// Something broke on the sender's side.
+    /// The sender failed internally.
     pub const INTERNAL_ERROR: Self = Self(0x2);
-    /// The peer sent more than its window.
+    /// The peer sent more than the window allows.
     pub const FLOW_CONTROL_ERROR: Self = Self(0x3);
     /// SETTINGS were not acknowledged in time.
     pub const SETTINGS_TIMEOUT: Self = Self(0x4);
-    /// A frame for a stream that is half or wholly closed.
+    /// A frame arrived for a closed or half-closed stream.
     pub const STREAM_CLOSED: Self = Self(0x5);
-    /// A frame of a length it cannot have.
+    /// The length of a frame is wrong for its type.
     pub const FRAME_SIZE_ERROR: Self = Self(0x6);
-    /// Nothing was done with the stream: it may be repeated elsewhere.
+    /// The stream was not processed, so its request may be repeated.
     pub const REFUSED_STREAM: Self = Self(0x7);
-    /// The stream is not wanted any more.
+    /// The stream is no longer needed.
     pub const CANCEL: Self = Self(0x8);
-    /// The field compression has lost its state.
+    /// The state of the field compression is lost.
     pub const COMPRESSION_ERROR: Self = Self(0x9);
-    /// The connection that a CONNECT made has broken.
+    /// The connection of a CONNECT tunnel failed.
     pub const CONNECT_ERROR: Self = Self(0xa);
-    /// The peer asks for too much.
+    /// The peer causes too much load.
     pub const ENHANCE_YOUR_CALM: Self = Self(0xb);
     /// The transport is not secure enough.
     pub const INADEQUATE_SECURITY: Self = Self(0xc);
-    /// The server wants HTTP/1.1 for this.
+    /// The server requires HTTP/1.1 for this request.
     pub const HTTP_1_1_REQUIRED: Self = Self(0xd);
 
-    /// The registered name; empty for a code that is not registered.
+    /// The registered name; empty for an unknown code.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self.0 {

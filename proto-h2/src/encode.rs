@@ -7,26 +7,27 @@ use weir_proto_h1::{BodyKind, Decimal, Edits, Field, FieldId, Head, Method, Targ
 
 use crate::hpack::{Encoder, FieldName, Indexing, PseudoField};
 
-/// What a head that is sent says about this hop.
+/// How to frame an outgoing message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Framing<'a> {
-    /// How long the body is. [`BodyKind::Length`] is announced and held to; any other kind
-    /// announces nothing. An answer that can have no body keeps a valid Content-Length that tells
-    /// what the body would be: answers to HEAD, and 304.
+    /// How long the body is. [`BodyKind::Length`] is announced and enforced; other kinds announce
+    /// nothing. A response that cannot have a body keeps a valid Content-Length that states the
+    /// length that the body would have: responses to HEAD, and 304.
     pub body: BodyKind,
-    /// The message ends with this head. [`BodyKind::None`] means the same.
+    /// Whether the message ends with its head. [`BodyKind::None`] implies it.
     pub is_end: bool,
-    /// Says that trailers are welcome (requests).
+    /// Whether to announce in TE that trailers are accepted. Requests only.
     pub accepts_trailers: bool,
-    /// Makes an extended CONNECT of a request, for this protocol (RFC 8441): `websocket`.
+    /// The protocol of an extended CONNECT (RFC 8441), such as `websocket`. Turns a request into
+    /// one.
     pub protocol: Option<&'a [u8]>,
 }
 
-/// A block that is being written.
+/// Writes a field block.
 pub(crate) struct BlockWriter<'a> {
     pub(crate) encoder: &'a mut Encoder,
     pub(crate) out: &'a mut Vec<u8>,
-    /// Where a target is put together.
+    /// A buffer for joining path and query.
     pub(crate) target: &'a mut Vec<u8>,
 }
 
@@ -41,9 +42,9 @@ impl BlockWriter<'_> {
         self.put(FieldName::PseudoField(pseudo), value);
     }
 
-    /// Writes the block of a request.
+    /// Writes the field block of a request.
     //= rfc9113#8.3.1
-    // Method, scheme, authority and path; of CONNECT method and authority.
+    // Method, scheme, authority and path. CONNECT has only method and authority.
     pub(crate) fn request(
         &mut self,
         block: &[u8],
@@ -67,7 +68,7 @@ impl BlockWriter<'_> {
             self.pseudo(PseudoField::Scheme, scheme);
         }
         //= rfc9113#8.3.1
-        // None is made up where there was none, as in HTTP/1.0.
+        // If the request has no authority, as in HTTP/1.0, none is invented.
         if !authority.is_empty() {
             self.pseudo(PseudoField::Authority, authority);
         }
@@ -86,7 +87,7 @@ impl BlockWriter<'_> {
     fn path(&mut self, block: &[u8], head: &Head, edits: &Edits) {
         let path = match edits.path().unwrap_or_else(|| head.path.get(block)) {
             //= rfc9113#8.3.1
-            // OPTIONS of a whole server is an asterisk.
+            // OPTIONS about the whole server has an asterisk as its path.
             [] if head.method == Method::Options && !head.has_query => b"*",
             [] => b"/",
             path => path,
@@ -97,7 +98,7 @@ impl BlockWriter<'_> {
             return self.encoder.encode(self.out, name, path, indexing);
         }
         let query = head.query.get(block);
-        // What lies together on the wire, as nearly always, is one value already.
+        // If path and query are adjacent on the wire, as usual, the target is the value.
         let is_whole = edits.path().is_none();
         let whole = head.target.get(block);
         if is_whole
@@ -113,7 +114,7 @@ impl BlockWriter<'_> {
         self.encoder.encode(self.out, name, self.target, indexing);
     }
 
-    /// Writes the block of a response to `method`.
+    /// Writes the field block of a response to `method`.
     pub(crate) fn response(
         &mut self,
         block: &[u8],
@@ -127,7 +128,7 @@ impl BlockWriter<'_> {
             Decimal::new(u64::from(head.status)).as_bytes(),
         );
         //= rfc9110#8.6
-        // No Content-Length in 1xx and 204; in answers to HEAD and in 304 it may stay.
+        // 1xx and 204 have no Content-Length; responses to HEAD and 304 may keep it.
         let keeps_length = has_no_body(head.status, method)
             && !matches!(head.status, 100..=199 | 204)
             && !matches!((method, head.status), (Method::Connect, 200..=299));
@@ -138,9 +139,9 @@ impl BlockWriter<'_> {
         self.fields(block, head, edits, body, !keeps_length);
     }
 
-    /// Writes the fields that stay, those that are added, and the length.
+    /// Writes the remaining fields, the added ones, and the length.
     //= rfc9113#8.2.2
-    // No field of one connection is written, whatever the head holds.
+    // Connection-specific fields are never written.
     fn fields(
         &mut self,
         block: &[u8],
@@ -182,7 +183,7 @@ impl BlockWriter<'_> {
     }
 
     //= rfc7541#6.2.3
-    // What must not be indexed stays so on every hop.
+    // A field that must not be indexed stays so on every hop.
     #[inline]
     fn field(&mut self, field: &Field, block: &[u8]) {
         let name = FieldName::of(field.id, field.name.get(block));

@@ -1,4 +1,4 @@
-//! What was wrong with what a peer sent, or with a caller's step.
+//! What went wrong with a peer's input or with a step of the caller.
 
 use core::fmt;
 
@@ -9,8 +9,9 @@ macro_rules! errors {
         /// Why a connection, a stream or a step cannot go on.
         ///
         /// As the `Err` of [`Connection::receive`](crate::Connection::receive) it ends the
-        /// connection, in [`Event::Failed`](crate::Event::Failed) a stream, in
-        /// [`Event::Refused`](crate::Event::Refused) nothing: that request is to be answered.
+        /// connection, and in [`Event::Failed`](crate::Event::Failed) a stream. In
+        /// [`Event::Refused`](crate::Event::Refused) it ends nothing, and the caller responds to
+        /// the request.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Error {
@@ -18,16 +19,16 @@ macro_rules! errors {
         }
 
         impl Error {
-            /// Every error, in the order of [`Error::index`].
+            /// Every error, at the index that [`Error::index`] returns.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
-            /// Its place in [`Error::ALL`], for counts by error.
+            /// The position in [`Error::ALL`], for counters.
             #[must_use]
             pub const fn index(self) -> usize {
                 self as usize
             }
 
-            /// A stable word for logs, metrics and test tables.
+            /// A stable name for logs, metrics and test cases.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -35,7 +36,7 @@ macro_rules! errors {
                 }
             }
 
-            /// The code that the peer is told.
+            /// The error code for the peer.
             #[must_use]
             pub const fn code(self) -> ErrorCode {
                 match self {
@@ -47,42 +48,42 @@ macro_rules! errors {
 }
 
 errors! {
-    /// The connection does not begin with the preface of HTTP/2.
+    /// The connection does not start with the HTTP/2 preface.
     BadPreface = "bad_preface", PROTOCOL_ERROR;
-    /// The first frame is no SETTINGS.
+    /// The first frame is not SETTINGS.
     MissingSettings = "missing_settings", PROTOCOL_ERROR;
     /// A frame larger than [`FRAME_BYTES_MAX`](crate::config::FRAME_BYTES_MAX).
     FrameTooLarge = "frame_too_large", FRAME_SIZE_ERROR;
-    /// A frame of a length its type cannot have.
+    /// The length of a frame is wrong for its type.
     BadFrameLength = "bad_frame_length", FRAME_SIZE_ERROR;
     /// Padding as long as the payload or longer.
     BadPadding = "bad_padding", PROTOCOL_ERROR;
-    /// A frame of the connection on a stream, one of a stream on none, or a stream of a number that
-    /// the peer cannot open.
+    /// A connection frame on a stream, a stream frame on stream 0, or a stream number that the peer
+    /// cannot open.
     BadStreamId = "bad_stream_id", PROTOCOL_ERROR;
-    /// A frame other than HEADERS or PRIORITY for a stream that nobody has opened.
+    /// A frame other than HEADERS or PRIORITY for a stream that was never opened.
     IdleStream = "idle_stream", PROTOCOL_ERROR;
-    /// A priority of RFC 7540 by which a stream depends on itself.
+    /// A priority of RFC 7540 that makes a stream depend on itself.
     SelfDependency = "self_dependency", PROTOCOL_ERROR;
-    /// HEADERS or DATA for a stream that has ended, or whose sender has ended it.
+    /// HEADERS or DATA for a stream that has ended, or that their sender has ended.
     ClosedStream = "closed_stream", STREAM_CLOSED;
-    /// Another frame between the frames of a field block, or a CONTINUATION outside of one.
+    /// Another frame within a field block, or a CONTINUATION outside of one.
     BrokenBlock = "broken_block", PROTOCOL_ERROR;
-    /// PUSH_PROMISE, which we do not allow, or a frame that only the other role sends.
+    /// PUSH_PROMISE, which is never allowed, or a frame that only the other role sends.
     UnexpectedFrame = "unexpected_frame", PROTOCOL_ERROR;
-    /// A setting with a value it cannot have.
+    /// A setting with an invalid value.
     BadSetting = "bad_setting", PROTOCOL_ERROR;
     /// An initial window over 2^31 - 1.
     BadInitialWindow = "bad_initial_window", FLOW_CONTROL_ERROR;
-    /// SETTINGS acknowledged that were not sent.
+    /// An acknowledgement of SETTINGS that were not sent.
     UnexpectedAck = "unexpected_ack", PROTOCOL_ERROR;
-    /// A field block that RFC 7541 does not allow: what follows cannot be understood.
+    /// A field block that RFC 7541 does not allow. No later block can be decoded.
     Compression = "compression", COMPRESSION_ERROR;
-    /// More data than the window lets through.
+    /// More data than the window allows.
     WindowExceeded = "window_exceeded", FLOW_CONTROL_ERROR;
-    /// A window that would grow beyond 2^31 - 1.
+    /// A WINDOW_UPDATE or SETTINGS that takes a window beyond 2^31 - 1.
     WindowOverflow = "window_overflow", FLOW_CONTROL_ERROR;
-    /// A WINDOW_UPDATE by nothing.
+    /// A WINDOW_UPDATE with an increment of 0.
     ZeroIncrement = "zero_increment", PROTOCOL_ERROR;
 
     /// Beyond [`FloodLimits::resets_max`](crate::FloodLimits::resets_max).
@@ -107,62 +108,63 @@ errors! {
     TooManyContinuations = "too_many_continuations", ENHANCE_YOUR_CALM;
     /// Beyond [`FloodLimits::block_bytes_max`](crate::FloodLimits::block_bytes_max).
     BlockTooLarge = "block_too_large", ENHANCE_YOUR_CALM;
-    /// The peer does not read the answers that it provokes.
+    /// The peer does not read the responses to its frames.
     OutputFull = "output_full", ENHANCE_YOUR_CALM;
 
-    /// A pseudo-field that must be there and is not.
+    /// A required pseudo-field is missing.
     MissingPseudo = "missing_pseudo", PROTOCOL_ERROR;
-    /// A pseudo-field that this kind of message does not have.
+    /// A pseudo-field that this kind of message cannot have.
     UnknownPseudo = "unknown_pseudo", PROTOCOL_ERROR;
-    /// A pseudo-field twice.
+    /// A pseudo-field that appears twice.
     RepeatedPseudo = "repeated_pseudo", PROTOCOL_ERROR;
     /// A pseudo-field after a field.
     LatePseudo = "late_pseudo", PROTOCOL_ERROR;
     /// A pseudo-field in trailers.
     PseudoInTrailers = "pseudo_in_trailers", PROTOCOL_ERROR;
-    /// A field name that is empty, no token, or has an upper-case letter.
+    /// A field name that is empty, not a token, or contains an upper-case letter.
     BadFieldName = "bad_field_name", PROTOCOL_ERROR;
-    /// A field value with a control byte, or with white space around it.
+    /// A field value with a control byte or with surrounding whitespace.
     BadFieldValue = "bad_field_value", PROTOCOL_ERROR;
-    /// A field that is for one connection of HTTP/1.1 only.
+    /// A connection-specific field of HTTP/1.1.
     ConnectionField = "connection_field", PROTOCOL_ERROR;
-    /// TE that says anything but `trailers`.
+    /// TE with a value other than `trailers`.
     BadTe = "bad_te", PROTOCOL_ERROR;
-    /// A method that is no token.
+    /// A method that is not a token.
     BadMethod = "bad_method", PROTOCOL_ERROR;
     /// A scheme other than `http` and `https`.
     BadScheme = "bad_scheme", PROTOCOL_ERROR;
-    /// A path that is empty, has a byte that no target may hold, or a form its method does not
-    /// allow.
+    /// A path that is empty, contains a byte that targets may not contain, or has a form that its
+    /// method does not allow.
     BadPath = "bad_path", PROTOCOL_ERROR;
-    /// An authority that is no host with an optional port.
+    /// An authority that is not a host with an optional port.
     BadAuthority = "bad_authority", PROTOCOL_ERROR;
     /// Neither `:authority` nor Host.
     MissingAuthority = "missing_authority", PROTOCOL_ERROR;
-    /// A Host that is not what `:authority` says, or more than one.
+    /// A Host that differs from `:authority`, or more than one Host.
     BadHost = "bad_host", PROTOCOL_ERROR;
-    /// CONNECT with pseudo-fields that it cannot have, or with a `:protocol` that is not enabled.
+    /// CONNECT with other pseudo-fields than it may have, or with a `:protocol` that is not
+    /// enabled.
     BadConnect = "bad_connect", PROTOCOL_ERROR;
-    /// Content-Length that is no number below 2^63, or Content-Lengths that differ.
+    /// Content-Length that is not a number below 2^63, or several that differ.
     BadContentLength = "bad_content_length", PROTOCOL_ERROR;
-    /// More data than Content-Length says.
+    /// More data than Content-Length announces.
     BodyTooLong = "body_too_long", PROTOCOL_ERROR;
-    /// The stream ended before the length was reached.
+    /// Less data than Content-Length announces.
     BodyTooShort = "body_too_short", PROTOCOL_ERROR;
-    /// Data in an answer that cannot have any, or before its head.
+    /// Data in a response that cannot have a body, or before the head of a response.
     UnexpectedData = "unexpected_data", PROTOCOL_ERROR;
     /// A status that is not three digits, or 101.
     BadStatus = "bad_status", PROTOCOL_ERROR;
-    /// An interim answer that ends the stream.
+    /// An interim response that ends the stream.
     EndedInterim = "ended_interim", PROTOCOL_ERROR;
-    /// More interim answers than one request may get.
+    /// Too many interim responses to one request.
     TooManyInterim = "too_many_interim", ENHANCE_YOUR_CALM;
     /// Trailers that do not end the stream.
     UnendedTrailers = "unended_trailers", PROTOCOL_ERROR;
 
-    /// More streams than announced. The stream is refused: it may be repeated.
+    /// More streams than announced. The stream is refused, so its request may be repeated.
     TooManyStreams = "too_many_streams", REFUSED_STREAM;
-    /// A stream that came after the last that was to be taken.
+    /// A stream after the last one that this side accepts.
     ShuttingDown = "shutting_down", REFUSED_STREAM;
     /// A field section beyond [`Config::list_bytes_max`](crate::Config::list_bytes_max).
     HeadTooLarge = "head_too_large", PROTOCOL_ERROR;
@@ -170,38 +172,38 @@ errors! {
     TooManyFields = "too_many_fields", PROTOCOL_ERROR;
     /// A path beyond [`Config::target_bytes_max`](crate::Config::target_bytes_max).
     TargetTooLong = "target_too_long", PROTOCOL_ERROR;
-    /// A method longer than any that is known.
+    /// A method longer than any registered one.
     MethodTooLong = "method_too_long", PROTOCOL_ERROR;
     /// An expectation other than 100-continue.
     BadExpectation = "bad_expectation", PROTOCOL_ERROR;
 
-    /// The caller: our SETTINGS were not acknowledged in time.
+    /// The caller: the peer did not acknowledge SETTINGS in time.
     SettingsTimeout = "settings_timeout", SETTINGS_TIMEOUT;
-    /// The caller: a field block has begun and its end did not come in time.
+    /// The caller: a field block did not end in time.
     BlockTimeout = "block_timeout", ENHANCE_YOUR_CALM;
-    /// The caller: the peer takes nothing of what is sent.
+    /// The caller: the peer does not read.
     NotReading = "not_reading", NO_ERROR;
-    /// The caller: the connection holds more memory than can be had.
+    /// The caller: the connection holds too much memory.
     HoldsTooMuch = "holds_too_much", ENHANCE_YOUR_CALM;
-    /// The caller: the peer gives no sign of life.
+    /// The caller: the peer did not answer a PING in time.
     PingTimeout = "ping_timeout", NO_ERROR;
-    /// The caller: the stream has ended or never was.
+    /// The caller: the stream is gone or was never opened.
     StreamGone = "stream_gone", INTERNAL_ERROR;
-    /// The caller: a step that the state does not allow.
+    /// The caller: the state does not allow this step.
     OutOfOrder = "out_of_order", INTERNAL_ERROR;
-    /// The caller: more data than the window lets through now.
+    /// The caller: more data than the windows allow now.
     NoRoom = "no_room", INTERNAL_ERROR;
-    /// The caller: no stream may be opened now.
+    /// The caller: no stream can be opened now.
     CannotOpen = "cannot_open", INTERNAL_ERROR;
-    /// The caller: a body longer than announced. It has to be reset.
+    /// The caller: a body longer than announced. The caller must reset the stream.
     BodyOverrun = "body_overrun", INTERNAL_ERROR;
-    /// The caller: a body shorter than announced. It has to be reset.
+    /// The caller: a body shorter than announced. The caller must reset the stream.
     BodyUnderrun = "body_underrun", INTERNAL_ERROR;
 }
 
 impl Error {
-    /// The status to answer a request with that is refused for this; 400 for what is reset
-    /// unanswered, where it stands in logs.
+    /// The status of the response to a request that is refused for this error. For a request that
+    /// was reset instead, the status in the log: 400.
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {

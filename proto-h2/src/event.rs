@@ -1,4 +1,4 @@
-//! What a connection says to its caller.
+//! What a connection reports to its caller.
 
 use core::ops::Range;
 
@@ -8,10 +8,10 @@ use crate::code::ErrorCode;
 use crate::error::Error;
 use crate::stream::StreamKey;
 
-/// One step: what happened, and how much of the input it took.
+/// One step: what happened, and how much input it consumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Bytes at the front of the input that are done with. The next call starts behind them.
+    /// Consumed bytes at the front of the input. The next call starts after them.
     pub consumed: usize,
     /// What happened.
     pub event: Event,
@@ -19,29 +19,30 @@ pub struct Received {
 
 /// What a connection found in its input.
 ///
-/// For each stream: a head ([`Event::Request`], or any number of [`Event::Interim`] and then
+/// A stream has a head ([`Event::Request`], or any number of [`Event::Interim`] and then
 /// [`Event::Response`]), any number of [`Event::Data`], and an end: `is_end` in one of these,
-/// [`Event::Trailers`] or [`Event::End`]. [`Event::Reset`] or [`Event::Failed`] may come instead
-/// of any of them; the stream is gone then, in both directions.
+/// [`Event::Trailers`] or [`Event::End`]. [`Event::Reset`] or [`Event::Failed`] may replace any of
+/// them, after which the stream is gone in both directions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// All input is taken; call again when more has come.
+    /// All input is consumed. Call again with more.
     NeedMore,
-    /// A frame was dealt with that the caller need not know of. It is said so that the caller can
-    /// count what it does for the peer: a block of input may hold thousands of them.
+    /// The connection has handled a frame that does not concern the caller. The event lets the
+    /// caller limit its work for a peer, because a block of input may contain thousands of frames.
     Handled,
-    /// A request: its head is in the caller's `head`, over `text`. Servers only.
+    /// A request. Its head is in the caller's `head`, over `text`. Servers only.
     Request {
         /// The new stream.
         stream: StreamKey,
-        /// What it means. [`Request::upgrade`] is where `text` has the `:protocol` of an extended
-        /// CONNECT; [`BodyKind::Chunked`] is a body of unknown length; `keeps_alive` is always true.
+        /// What the request asks for. [`Request::upgrade`] is the span in `text` of the `:protocol`
+        /// of an extended CONNECT. [`BodyKind::Chunked`] is a body of unknown length. `keeps_alive`
+        /// is always true.
         request: Request,
         /// The request has no body and no trailers.
         is_end: bool,
     },
-    /// A request that nothing is wrong with but that it asks too much: it is to be answered with
-    /// [`Error::status`]. What was understood of its head is in `head`. Servers only.
+    /// A valid request beyond a limit. The caller responds with [`Error::status`]. `head` holds the
+    /// part of the head that was decoded. Servers only.
     Refused {
         /// The new stream.
         stream: StreamKey,
@@ -50,33 +51,33 @@ pub enum Event {
         /// The request is complete.
         is_end: bool,
     },
-    /// The head of an interim answer (1xx) is in `head`; the final one is still to come. Clients
+    /// The head of an interim response (1xx) is in `head`. The final response follows. Clients
     /// only.
     Interim {
         /// The stream.
         stream: StreamKey,
     },
-    /// The head of the final answer is in `head`. Clients only.
+    /// The head of the final response is in `head`. Clients only.
     Response {
         /// The stream.
         stream: StreamKey,
-        /// How long the body is; [`BodyKind::Chunked`] is unknown.
+        /// How long the body is. [`BodyKind::Chunked`] is an unknown length.
         body: BodyKind,
-        /// The answer has no body and no trailers.
+        /// The response has no body and no trailers.
         is_end: bool,
     },
-    /// The bytes of this range of the input are data of a stream. To be given back with
+    /// These bytes of the input are data of a stream. The caller returns them with
     /// [`Connection::consume`](crate::Connection::consume).
     Data {
         /// The stream.
         stream: StreamKey,
-        /// Where the data is: never empty.
+        /// Where the data is. Never empty.
         range: Range<usize>,
-        /// The message ends here.
+        /// The message ends with this data.
         is_end: bool,
     },
-    /// The message has ended with trailers: they are the fields of `head`, and
-    /// [`Trailers::fill`](weir_proto_h1::Trailers::fill) takes them.
+    /// Trailers have ended the message. They are the fields of `head`, for
+    /// [`Trailers::fill`](weir_proto_h1::Trailers::fill).
     Trailers {
         /// The stream.
         stream: StreamKey,
@@ -86,48 +87,48 @@ pub enum Event {
         /// The stream.
         stream: StreamKey,
     },
-    /// The peer has reset a stream, or, as a server that goes away, will not answer it.
+    /// The peer has reset a stream, or goes away and will not respond to it.
     Reset {
         /// The stream, which is gone.
         stream: StreamKey,
-        /// What the peer said.
+        /// The peer's error code.
         code: ErrorCode,
-        /// The peer says that it has done nothing with it: any request may be repeated.
+        /// The peer has not processed the stream, so any request may be repeated.
         is_unprocessed: bool,
     },
-    /// We have reset a stream for what the peer sent on it. It need not have been announced before:
-    /// a malformed request, or one too many, is only heard of here.
+    /// This side has reset a stream for an error of the peer. There may be no earlier event for the
+    /// stream: a malformed or refused request is only reported here.
     Failed {
         /// The stream, which is gone.
         stream: StreamKey,
         /// Why.
         error: Error,
     },
-    /// Data that had no room may have some now: it needs both windows.
+    /// A window has opened, so waiting data may have room. It needs room in both windows.
     WindowOpened {
-        /// The stream whose window has opened; `None` is the connection's, which all share.
+        /// The stream whose window has opened; `None` for the window of the connection.
         stream: Option<StreamKey>,
     },
-    /// A client has changed how urgent an answer is.
+    /// A client has changed the priority of a response.
     Prioritized {
         /// The stream.
         stream: StreamKey,
     },
-    /// The peer opens no more streams, and takes none after the last: those are reported by
-    /// [`Event::Reset`], each by itself.
+    /// The peer opens no more streams and processes none after `last_stream`. Each of those gets an
+    /// [`Event::Reset`].
     GoAway {
-        /// The last stream that the peer may have done something with.
+        /// The last stream that the peer may have processed.
         last_stream: u32,
-        /// Why.
+        /// The peer's error code.
         code: ErrorCode,
     },
-    /// A [`Connection::ping`](crate::Connection::ping) was answered.
+    /// The peer has answered a [`Connection::ping`](crate::Connection::ping).
     PingAck {
-        /// What it carried.
+        /// The payload of the PING.
         payload: [u8; 8],
     },
-    /// The peer's settings have changed: more streams may be open, more data may have room.
+    /// The peer has changed its settings, so more streams or more data may be possible.
     SettingsChanged,
-    /// The peer has taken our settings.
+    /// The peer has acknowledged this side's SETTINGS.
     SettingsAcked,
 }

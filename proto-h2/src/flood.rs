@@ -1,10 +1,10 @@
-//! What wears a connection out without bringing anything: counted for ten seconds at a time.
+//! Counts frames that cost more than they achieve, in periods of ten seconds.
 
 use crate::config::{FLOOD_WINDOW_MS, FloodLimits};
 use crate::error::Error;
 
-/// Counts of what a peer did since the window began. Those that stand for something useful, new
-/// streams or data that we sent, are credits for the others.
+/// What a peer did in this period. Useful work, such as new streams and sent data, is credited
+/// against the other counts.
 #[derive(Clone, Debug)]
 pub(crate) struct FloodCounters {
     limits: FloodLimits,
@@ -41,7 +41,7 @@ impl FloodCounters {
         &self.limits
     }
 
-    /// Begins to count anew when it is time.
+    /// Starts a new period if the current one is over.
     #[inline]
     pub(crate) fn at(&mut self, now_ms: u64) {
         if now_ms.saturating_sub(self.since_ms) >= FLOOD_WINDOW_MS {
@@ -50,20 +50,20 @@ impl FloodCounters {
         }
     }
 
-    /// A new stream.
+    /// Counts a new stream.
     #[inline]
     pub(crate) fn stream(&mut self) {
         self.counts.streams = self.counts.streams.saturating_add(1);
     }
 
-    /// A whole answer of ours.
+    /// Counts a whole response that was sent.
     #[inline]
     pub(crate) fn answered(&mut self) {
         self.counts.answered = self.counts.answered.saturating_add(1);
     }
 
-    /// A DATA frame of ours. One that is tiny because a window let no more through has brought the peer nothing that
-    /// another opening would be due for.
+    /// Counts a sent DATA frame. A tiny frame that a window has cut short earns no credit for
+    /// another WINDOW_UPDATE.
     #[inline]
     pub(crate) fn data_sent(&mut self, is_cut_small: bool) {
         let counts = &mut self.counts;
@@ -71,7 +71,7 @@ impl FloodCounters {
         counts.data_cut_small += u32::from(is_cut_small);
     }
 
-    /// A stream that ended early.
+    /// Counts a stream that ended early.
     pub(crate) fn reset(&mut self) -> Result<(), Error> {
         let max = self
             .limits
@@ -113,7 +113,7 @@ impl FloodCounters {
         count(&mut self.counts.empty_data, max, Error::TooMuchEmptyData)
     }
 
-    /// A frame that says nothing: for a stream that is gone, or what was said before.
+    /// Counts a frame without effect: for a stream that is gone, or a repetition.
     pub(crate) fn idle(&mut self) -> Result<(), Error> {
         let max = self.limits.idle_max.saturating_add(self.counts.streams);
         count(&mut self.counts.idle, max, Error::TooManyIdleFrames)

@@ -1,24 +1,24 @@
-//! Windows: how much a peer may send, and how much we may.
+//! Flow-control windows of both directions.
 
 use crate::config::{MAX_31_BITS, WINDOW_QUICK_MS};
 
-/// Less than this is given back only where it is half of a window.
+/// A smaller increment is sent only if it is half of a window.
 const GIVEN_BACK_BYTES_MIN: u32 = 16 * 1024;
 
 /// What a peer may send, on a stream or on the whole connection.
 ///
-/// Every byte of flow-controlled payload is in one of three places: still allowed, received and not
-/// consumed, or consumed and not yet given back.
+/// Every byte of the window is in one of three states: the peer may send it; received and not
+/// consumed; consumed and not yet returned to the peer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReceiveWindow {
     /// What the peer may still send.
     window: u32,
-    /// Consumed and not yet given back.
+    /// Consumed and not yet returned.
     consumed: u32,
-    /// The whole of it.
+    /// All bytes of the window.
     size: u32,
     size_max: u32,
-    /// Since when `taken` is counted.
+    /// When counting of `taken` began.
     since_ms: u64,
     /// Consumed since then.
     taken: u32,
@@ -37,7 +37,7 @@ impl ReceiveWindow {
         }
     }
 
-    /// Takes a payload in; says whether the window let it through.
+    /// Counts received bytes. Returns whether the window allows them.
     #[inline]
     pub(crate) fn receive(&mut self, bytes: u32) -> bool {
         let left = self.window.checked_sub(bytes);
@@ -45,7 +45,7 @@ impl ReceiveWindow {
         left.is_some()
     }
 
-    /// What was received and not consumed.
+    /// Bytes received and not consumed.
     #[inline]
     pub(crate) const fn unread(&self) -> u32 {
         self.size
@@ -53,22 +53,22 @@ impl ReceiveWindow {
             .saturating_sub(self.consumed)
     }
 
-    /// The whole of it, which grows.
+    /// All bytes of the window. The window grows.
     #[inline]
     pub(crate) const fn size(&self) -> u32 {
         self.size
     }
 
-    /// Notes that the caller is done with bytes; no more than were received. Says by how much the
-    /// peer's window is to be increased now, which is mostly nothing: half a window at a time. The
-    /// window grows by `growth_max` at most.
+    /// Counts consumed bytes, but no more than were received. Returns the increment to send to the
+    /// peer: usually 0, because half a window is returned at a time. The window grows by at most
+    /// `growth_max`.
     #[inline]
     pub(crate) fn consume(&mut self, bytes: u32, now_ms: u64, growth_max: u32) -> u32 {
         self.take(bytes, now_ms, growth_max, self.size / 2)
     }
 
-    /// The same for a window that streams share: what some of them leave unread may be most of it,
-    /// and half of what the peer has left is given back then.
+    /// Like [`ReceiveWindow::consume`], for a window that streams share. If slow streams leave most
+    /// of it unread, half of the peer's remaining part is returned.
     #[inline]
     pub(crate) fn consume_shared(&mut self, bytes: u32, now_ms: u64) -> u32 {
         let worth = self.window.max(GIVEN_BACK_BYTES_MIN).min(self.size / 2);
@@ -98,7 +98,7 @@ impl ReceiveWindow {
     }
 }
 
-/// What we may send, on a stream or on the whole connection. Settings can make it negative.
+/// What this side may send, on a stream or on the whole connection. SETTINGS can make it negative.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SendWindow(i32);
 
@@ -117,13 +117,13 @@ impl SendWindow {
         self.0.max(0) as usize
     }
 
-    /// Counts bytes as sent; no more than there is room for.
+    /// Counts sent bytes, but no more than there is room for.
     #[inline]
     pub(crate) fn send(&mut self, bytes: usize) {
         self.0 -= bytes.min(self.room()) as i32;
     }
 
-    /// Changes the window; says whether it stays within bounds.
+    /// Changes the window. Returns false, and changes nothing, if it would exceed its bounds.
     //= rfc9113#6.9.1
     // No window grows beyond 2^31 - 1.
     #[inline]

@@ -1,4 +1,4 @@
-//! The nine bytes before each payload, and what payloads begin and end with.
+//! Frame headers, and the padding and priority around payloads.
 
 use crate::config::MAX_31_BITS;
 use crate::error::Error;
@@ -18,7 +18,7 @@ pub(crate) enum FrameType {
     Continuation,
     /// RFC 9218.
     PriorityUpdate,
-    /// Any other: passed over (RFC 9113, section 4.1).
+    /// Any other type. Such frames are ignored (RFC 9113, section 4.1).
     Unknown,
 }
 
@@ -65,20 +65,20 @@ pub(crate) const END_HEADERS: u8 = 0x4;
 pub(crate) const PADDED: u8 = 0x8;
 pub(crate) const PRIORITY: u8 = 0x20;
 
-/// Bytes before every payload.
+/// Bytes of a frame header.
 pub(crate) const FRAME_HEADER_BYTES: usize = 9;
 
-/// Bytes of a priority of RFC 7540, in PRIORITY and in HEADERS.
+/// Bytes of an RFC 7540 priority in PRIORITY and in HEADERS.
 pub(crate) const PRIORITY_BYTES: usize = 5;
 
-/// What is before a payload.
+/// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
     /// Bytes of the payload.
     pub(crate) len: u32,
     pub(crate) kind: FrameType,
     pub(crate) flags: u8,
-    /// 0 is the connection.
+    /// The stream, or 0 for the connection.
     pub(crate) stream: u32,
 }
 
@@ -117,9 +117,9 @@ pub(crate) fn number(payload: &[u8]) -> Option<u32> {
         .map(|bytes| u32::from_be_bytes(*bytes))
 }
 
-/// The fragment of a field block in the payload of HEADERS: without padding and priority.
+/// The field block fragment in the payload of HEADERS, without padding and priority.
 //= rfc9113#6.2
-// Padding that leaves no room for the rest is a connection error.
+// Padding that leaves no room for the fragment is a connection error.
 #[inline]
 pub(crate) fn fragment<'p>(head: &FrameHeader, mut payload: &'p [u8]) -> Result<&'p [u8], Error> {
     let mut padding = 0;
@@ -138,9 +138,10 @@ pub(crate) fn fragment<'p>(head: &FrameHeader, mut payload: &'p [u8]) -> Result<
     fragment.ok_or(Error::BadPadding)
 }
 
-/// Looks at a priority of RFC 7540 that came with a frame; nothing else becomes of it.
+/// Validates an RFC 7540 priority. It is not used otherwise.
 //= rfc7540#5.3.1
-// A stream cannot depend on itself. For us that ends the connection, where a stream error would be enough.
+// A stream cannot depend on itself. This ends the connection, although the RFC only requires a
+// stream error.
 pub(crate) fn check_priority(head: &FrameHeader, priority: &[u8]) -> Result<(), Error> {
     let depends_on = number(priority).unwrap_or_default() & MAX_31_BITS;
     if depends_on == head.stream {

@@ -1,7 +1,7 @@
-//! Field sections to heads: what RFC 9113, section 8, asks of a message.
+//! Field sections to heads, by the rules of RFC 9113, section 8.
 //!
-//! A section is judged field by field while it is decoded, and as a whole at its end. Whatever is
-//! wrong makes the message malformed, which is an error of its stream; nothing is repaired.
+//! A section is checked field by field while it is decoded, and as a whole at its end. Any
+//! violation makes the message malformed, which is a stream error. Nothing is repaired.
 
 use alloc::vec::Vec;
 
@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::hpack::{DecodedField, PseudoField};
 use crate::priority::Priority;
 
-/// What a section belongs to.
+/// The kind of a field section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SectionKind {
     Request,
@@ -26,7 +26,7 @@ pub(crate) enum SectionKind {
     Trailers,
 }
 
-/// A section while it is decoded: what does not go into the head as it is.
+/// A field section during decoding: everything that does not go into the head unchanged.
 #[derive(Clone, Debug)]
 pub(crate) struct FieldSection {
     section: SectionKind,
@@ -36,7 +36,7 @@ pub(crate) struct FieldSection {
     cookies: u32,
     has_fields: bool,
     accepts_trailers: bool,
-    /// What a request says of its urgency.
+    /// The priority that a request states.
     pub(crate) priority: Option<Priority>,
 }
 
@@ -54,7 +54,7 @@ impl FieldSection {
         }
     }
 
-    /// Takes a field, over the text so far, into the head or apart.
+    /// Adds a field to the head, or keeps it apart. Its spans are over `text`.
     pub(crate) fn take(
         &mut self,
         head: &mut Head,
@@ -70,7 +70,7 @@ impl FieldSection {
         self.has_fields = true;
         match field.id {
             //= rfc9113#8.2.2
-            // Fields of one connection have no place here; TE may say trailers and nothing else.
+            // Connection-specific fields are not allowed. TE may only say `trailers`.
             FieldId::Connection
             | FieldId::KeepAlive
             | FieldId::ProxyConnection
@@ -83,12 +83,12 @@ impl FieldSection {
                 self.accepts_trailers = true;
                 return Ok(());
             }
-            // For this hop, as in HTTP/1.1.
+            // These concern one hop, as in HTTP/1.1.
             FieldId::Http2Settings | FieldId::ProxyAuthenticate | FieldId::ProxyAuthorization => {
                 return Ok(());
             }
             //= rfc9113#8.3.1
-            // Host says no more than the authority, which takes its place.
+            // Host repeats the authority, so the head does not keep it.
             FieldId::Host if self.section == SectionKind::Request => {
                 let before = self.host.replace(field.value);
                 return before.map_or(Ok(()), |_| Err(Error::BadHost));
@@ -100,7 +100,7 @@ impl FieldSection {
             _ => {}
         }
         //= rfc9113#8.2.3
-        // Crumbs are one field, however many there are; the size of the list bounds them.
+        // Cookie crumbs count as one field. The limit on the list bounds them.
         let crumbs = self.cookies.saturating_sub(1) as usize;
         let is_crumb = field.id == FieldId::Cookie && crumbs > 0;
         if !is_crumb && head.fields.len() >= self.fields_max + crumbs {
@@ -119,7 +119,8 @@ impl FieldSection {
     }
 
     //= rfc9113#8.3
-    // Each once, before all fields, only those of this kind of message, none in trailers.
+    // A pseudo-field appears once, before all other fields, only in its kind of message, and never
+    // in trailers.
     fn take_pseudo(&mut self, pseudo: PseudoField, value: Span) -> Result<(), Error> {
         match self.section {
             SectionKind::Trailers => return Err(Error::PseudoInTrailers),
@@ -147,7 +148,7 @@ impl FieldSection {
         self.get(pseudo).ok_or(Error::MissingPseudo)
     }
 
-    /// Makes the head of a request of a complete section.
+    /// Completes the head of a request.
     pub(crate) fn request(
         &self,
         head: &mut Head,
@@ -162,7 +163,7 @@ impl FieldSection {
             self.connect(head, text)?;
         } else {
             //= rfc8441#4
-            // Only CONNECT has a protocol, and only where that is enabled.
+            // Only CONNECT has a protocol, and only if that is enabled.
             if protocol.is_some() && !(config.extended_connect && head.method == Method::Connect) {
                 return Err(Error::BadConnect);
             }
@@ -185,10 +186,10 @@ impl FieldSection {
         })
     }
 
-    /// Shows what can be shown of a request that is refused for what it asks.
+    /// Fills a head with the valid parts of a refused request.
     pub(crate) fn outline(&self, head: &mut Head, text: &[u8], config: &Config) {
         head.version = Version::Http2;
-        // What is wrong with them is known, or of no matter to this.
+        // The error that matters is known already.
         let _ = self.method(head, text);
         if self.target(head, text, config).is_err() {
             head.target = self.get(PseudoField::Path).unwrap_or_default();
@@ -205,7 +206,7 @@ impl FieldSection {
     }
 
     //= rfc9113#8.5
-    // CONNECT has a method and an authority with a port, and neither scheme nor path.
+    // CONNECT has a method and an authority with a port, but no scheme and no path.
     fn connect(&self, head: &mut Head, text: &[u8]) -> Result<(), Error> {
         if self
             .get(PseudoField::Scheme)
@@ -226,7 +227,7 @@ impl FieldSection {
     }
 
     //= rfc9113#8.3.1
-    // Scheme and path have to be there; the path is in origin-form, or the asterisk of OPTIONS.
+    // Scheme and path are required. The path is in origin-form, or the asterisk for OPTIONS.
     fn target(&self, head: &mut Head, text: &[u8], config: &Config) -> Result<(), Error> {
         head.scheme = self.need(PseudoField::Scheme)?;
         let scheme = head.scheme.get(text);
@@ -245,7 +246,7 @@ impl FieldSection {
     }
 
     //= rfc9113#8.3.1
-    // A Host that differs from the authority makes two requests of one.
+    // If Host and authority differed, programs could read two different requests.
     fn check_host(&self, authority: Span, text: &[u8]) -> Result<(), Error> {
         let (host, authority) = (self.host.unwrap_or(authority), authority.get(text));
         if host.get(text).eq_ignore_ascii_case(authority) {
@@ -256,7 +257,7 @@ impl FieldSection {
     }
 
     //= rfc9113#8.1.1
-    // A length has to be that of the data, which may be none at all.
+    // Content-Length must equal the length of the data, even if there is none.
     fn body(&self, head: &mut Head, text: &[u8], is_end: bool) -> Result<BodyKind, Error> {
         let body = request_body(head, text).map_err(|_| Error::BadContentLength)?;
         match body {
@@ -267,7 +268,7 @@ impl FieldSection {
         }
     }
 
-    /// Makes the head of a response to `method` of a complete section.
+    /// Completes the head of a response to `method`.
     pub(crate) fn response(
         &self,
         head: &mut Head,
@@ -282,7 +283,7 @@ impl FieldSection {
         let is_tunnel = method == Method::Connect && matches!(head.status, 200..=299);
         match body {
             //= rfc9113#8.1
-            // An interim answer does not end the stream.
+            // An interim response cannot end the stream.
             _ if matches!(head.status, 100..=199) && is_end => Err(Error::EndedInterim),
             _ if is_tunnel && !is_end => Ok(BodyKind::Chunked),
             _ if has_no_body(head.status, method) => Ok(BodyKind::None),
@@ -293,7 +294,7 @@ impl FieldSection {
         }
     }
 
-    /// Completes a section of trailers.
+    /// Completes a trailer section.
     pub(crate) fn trailers(&self, head: &mut Head, text: &[u8]) {
         head.version = Version::Http2;
         head.len = (text.len() as u32).max(1);
@@ -301,7 +302,7 @@ impl FieldSection {
 }
 
 impl Error {
-    /// Says whether a request can be answered that this is the matter with.
+    /// Returns whether the caller can respond to a request with this error.
     pub(crate) const fn is_answerable(self) -> bool {
         matches!(
             self,
@@ -314,9 +315,9 @@ impl Error {
     }
 }
 
-/// Says what is wrong with a field.
+/// Finds out what is wrong with a field.
 //= rfc9113#8.2.1
-// Names are tokens in lower case; values have no control bytes and no white space around them.
+// Names are lower-case tokens. Values have no control bytes and no surrounding whitespace.
 #[cold]
 fn invalid(text: &[u8], field: &DecodedField) -> Error {
     let (name, value) = (field.name.get(text), field.value.get(text));
@@ -331,7 +332,7 @@ fn invalid(text: &[u8], field: &DecodedField) -> Error {
     }
 }
 
-/// Reads a status: three digits, and no switch of protocols, which HTTP/2 does not have.
+/// Parses a status of three digits. HTTP/2 has no 101.
 //= rfc9113#8.6
 // 101 is no status of HTTP/2.
 fn status(text: &[u8]) -> Result<u16, Error> {
@@ -346,7 +347,7 @@ fn status(text: &[u8]) -> Result<u16, Error> {
 }
 
 //= rfc9110#10.1.1
-// 100-continue is the one expectation; any other is a 417.
+// 100-continue is the only expectation; any other gets a 417.
 fn expectation(head: &Head, text: &[u8]) -> Result<bool, Error> {
     if !head.may_have(FieldId::Expect) {
         return Ok(false);
@@ -359,9 +360,9 @@ fn expectation(head: &Head, text: &[u8]) -> Result<bool, Error> {
     }
 }
 
-/// Makes one Cookie of several.
+/// Joins the Cookie fields into one.
 //= rfc9113#8.2.3
-// Crumbs are joined before anyone sees them who knows only one Cookie.
+// Crumbs are joined before anything sees the head that expects a single Cookie.
 fn join_cookies(head: &mut Head, text: &mut Vec<u8>) {
     let (start, mut name, mut sensitive) = (text.len(), Span::EMPTY, false);
     for field in head.all(FieldId::Cookie) {

@@ -1,12 +1,12 @@
-//! Priorities of RFC 9218, as the `priority` field and PRIORITY_UPDATE spell them.
+//! Priorities of RFC 9218, in the `priority` field and in PRIORITY_UPDATE.
 
-/// How urgent an answer is.
+/// How urgent a response is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Priority {
     /// 0 is the most urgent, 7 the least.
     pub urgency: u8,
-    /// The answer is of use in parts: such answers share the connection, where others of the same
-    /// urgency go one after the other.
+    /// Whether the client can use the response in parts. Incremental responses share the
+    /// connection; others of the same urgency are sent one after the other.
     pub is_incremental: bool,
 }
 
@@ -21,20 +21,19 @@ impl Default for Priority {
 }
 
 impl Priority {
-    /// That of answers to which nothing gives another: they share.
+    /// The priority of responses without a stated one: they share the connection.
     pub(crate) const SHARED: Self = Self {
         urgency: 3,
         is_incremental: true,
     };
 
-    /// Reads a dictionary of structured fields. What is not understood is passed over, as is a
-    /// value that is out of range.
+    /// Parses a dictionary of structured fields. Ignores unknown members and values out of range.
     #[must_use]
     pub fn parse(value: &[u8]) -> Self {
         Self::default().merged(value)
     }
 
-    /// Changes what such a dictionary speaks of.
+    /// Applies the members of a dictionary to a priority.
     //= rfc9218#4
     // Unknown parameters, values out of range and of the wrong type are ignored.
     pub(crate) fn merged(self, value: &[u8]) -> Self {

@@ -1,4 +1,4 @@
-//! What the peers tell each other at the start (RFC 9113, section 6.5).
+//! SETTINGS of both sides (RFC 9113, section 6.5).
 
 use alloc::vec::Vec;
 
@@ -16,11 +16,11 @@ const MAX_HEADER_LIST_SIZE: u16 = 0x6;
 const ENABLE_CONNECT_PROTOCOL: u16 = 0x8;
 const NO_RFC7540_PRIORITIES: u16 = 0x9;
 
-/// What a peer has told us.
+/// The settings of the peer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeerSettings {
     pub(crate) table_bytes: u32,
-    /// Streams of ours that it takes at a time.
+    /// Concurrent streams that the peer accepts from this side.
     pub(crate) streams_max: u32,
     pub(crate) window: u32,
     pub(crate) frame_bytes_max: u32,
@@ -29,7 +29,7 @@ pub(crate) struct PeerSettings {
 }
 
 impl PeerSettings {
-    /// What holds before the first SETTINGS.
+    /// The settings before the first SETTINGS frame.
     pub(crate) const fn new() -> Self {
         Self {
             table_bytes: crate::hpack::TABLE_BYTES,
@@ -41,14 +41,14 @@ impl PeerSettings {
         }
     }
 
-    /// Takes one setting of a peer over.
+    /// Applies a setting.
     //= rfc9113#6.5.2
-    // Values out of range are connection errors, unknown settings are ignored.
+    // A value out of range is a connection error. Unknown settings are ignored.
     pub(crate) fn take(&mut self, id: u16, value: u32, role: Role) -> Result<(), Error> {
         match id {
             HEADER_TABLE_SIZE => self.table_bytes = value,
             //= rfc9113#6.5.2
-            // A server does not enable push, and a client has 0 or 1.
+            // A server cannot enable push; a client may send 0 or 1.
             ENABLE_PUSH if value > u32::from(role == Role::Server) => {
                 return Err(Error::BadSetting);
             }
@@ -58,10 +58,10 @@ impl PeerSettings {
             MAX_FRAME_SIZE if !(16_384..1 << 24).contains(&value) => {
                 return Err(Error::BadSetting);
             }
-            // Larger frames of ours would only keep other streams waiting.
+            // Larger frames would delay other streams.
             MAX_FRAME_SIZE => self.frame_bytes_max = value.min(FRAME_BYTES_MAX),
             //= rfc8441#3
-            // 0 or 1, and never back to 0.
+            // The value is 0 or 1, and cannot return to 0.
             ENABLE_CONNECT_PROTOCOL => {
                 if value > 1 || (self.extended_connect && value == 0) {
                     return Err(Error::BadSetting);
@@ -69,7 +69,7 @@ impl PeerSettings {
                 self.extended_connect = value == 1;
             }
             //= rfc9218#2.1
-            // 0 or 1, and what the first SETTINGS said.
+            // The value is 0 or 1, and cannot change after the first SETTINGS.
             NO_RFC7540_PRIORITIES => {
                 let before = self.no_rfc7540_priorities.replace(value == 1);
                 if value > 1 || before.is_some_and(|before| before != (value == 1)) {
@@ -82,7 +82,7 @@ impl PeerSettings {
     }
 }
 
-/// Writes our SETTINGS, the only ones that we ever send.
+/// Writes the only SETTINGS that this side sends.
 pub(crate) fn write(out: &mut Vec<u8>, config: &Config, role: Role) {
     let window = config.stream_window_bytes;
     let settings: &[(u16, u32)] = match role {

@@ -1,4 +1,4 @@
-//! Streams: what is known of each, and where they are kept.
+//! Streams and the table that holds them.
 
 use alloc::vec::Vec;
 
@@ -8,8 +8,8 @@ use crate::config::RESETS_REMEMBERED;
 use crate::flow::{ReceiveWindow, SendWindow};
 use crate::priority::Priority;
 
-/// Names a stream of one connection. A key of a stream that is gone names nothing any more: numbers
-/// of streams do not come back.
+/// Identifies a stream of one connection. The key of a stream that is gone finds nothing, because
+/// stream numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamKey {
     id: u32,
@@ -17,53 +17,53 @@ pub struct StreamKey {
 }
 
 impl StreamKey {
-    /// A stream that was never kept.
+    /// The key of a stream that is not in the table.
     pub(crate) const fn outside(id: u32) -> Self {
         Self { id, slot: NONE }
     }
 
-    /// The number of the stream on the wire.
+    /// The stream's number on the wire.
     #[must_use]
     pub const fn id(self) -> u32 {
         self.id
     }
 }
 
-/// How far one direction of a stream is.
+/// The state of one direction of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HalfState {
-    /// The final head is still to come.
+    /// The final head has not come yet.
     Head,
-    /// The head was there: data, then the end.
+    /// Data may follow, then the end.
     Body,
-    /// It has ended.
+    /// The direction has ended.
     Done,
 }
 
-/// A length that is not known.
+/// An unknown length.
 pub(crate) const NO_LENGTH: u64 = u64::MAX;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
-    /// 0 marks a free slot.
+    /// The stream's number, or 0 for a free slot.
     pub(crate) id: u32,
     pub(crate) receiving: HalfState,
     pub(crate) sending: HalfState,
-    /// What was asked.
+    /// The method of the request.
     pub(crate) method: Method,
     pub(crate) priority: Priority,
     pub(crate) interim: u32,
-    /// Bytes of the message received that are still to come, when it says how many.
+    /// Bytes of the received message still to come, if its length is known.
     pub(crate) to_come: u64,
-    /// Bytes of the message sent that are still to be sent, when it says how many.
+    /// Bytes of the sent message still to be sent, if its length is known.
     pub(crate) to_send: u64,
     pub(crate) receive_window: ReceiveWindow,
     pub(crate) send_window: SendWindow,
-    /// Tiny pieces among what was received and not consumed.
+    /// Tiny frames among the unconsumed data.
     pub(crate) tiny: u32,
-    /// Data waits for room.
+    /// Whether data waits for room.
     pub(crate) is_stalled: bool,
-    /// Next in the bucket, or in the list of free slots.
+    /// The next slot in the bucket or in the list of free slots.
     next: u32,
 }
 
@@ -94,9 +94,8 @@ impl Stream {
 
 const NONE: u32 = u32::MAX;
 
-/// The streams that are open. Slots are reused, so that their number stays that of the most that
-/// were open at a time; a stream is found by its number through buckets of chains, which numbers
-/// that follow each other fill evenly.
+/// The open streams. Slots are reused, so there are as many as were ever open at once. Chained hash
+/// buckets find a stream by its number; consecutive numbers fill them evenly.
 #[derive(Clone, Debug)]
 pub(crate) struct Streams {
     slots: Vec<Stream>,
@@ -131,7 +130,7 @@ impl Streams {
         stream.filter(|stream| stream.id == key.id)
     }
 
-    /// Finds a stream by its number, which is not 0.
+    /// Finds a stream by its number, which must not be 0.
     #[inline]
     pub(crate) fn find(&self, id: u32) -> Option<StreamKey> {
         let mut slot = *self.buckets.get(self.bucket(id))?;
@@ -194,7 +193,7 @@ impl Streams {
         }
     }
 
-    /// Every stream that is open.
+    /// The open streams.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (StreamKey, &Stream)> {
         let slots = self.slots.iter().zip(0..);
         slots
@@ -209,7 +208,7 @@ impl Streams {
         self.slots.iter_mut().filter(|stream| stream.id != 0)
     }
 
-    /// Gives back the memory of streams that are gone, when none is open.
+    /// Frees the memory if no stream is open.
     pub(crate) fn release_memory(&mut self) {
         if self.len == 0 {
             *self = Self::new();
@@ -218,7 +217,7 @@ impl Streams {
 
     #[inline]
     fn bucket(&self, id: u32) -> usize {
-        // Numbers of one side are all odd or all even.
+        // The numbers of one side are all odd or all even.
         (id >> 1) as usize & self.buckets.len().wrapping_sub(1)
     }
 
@@ -236,7 +235,7 @@ impl Streams {
         }
     }
 
-    /// Doubles the buckets and puts every stream into its new one.
+    /// Doubles the number of buckets and rehashes the streams.
     #[cold]
     fn grow(&mut self) {
         let count = (2 * self.buckets.len()).max(8);
@@ -250,8 +249,8 @@ impl Streams {
     }
 }
 
-/// The numbers of streams that we have reset lately: what is still on its way for them is passed
-/// over. The oldest is forgotten first.
+/// The numbers of recently reset streams, oldest first to go. Frames for them may still arrive and
+/// are ignored.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RecentResets {
     ids: Vec<u32>,
@@ -259,8 +258,8 @@ pub(crate) struct RecentResets {
 }
 
 impl RecentResets {
-    /// Remembers a stream, with room for as many as may be open and then some: what is on its way
-    /// was sent before the peer knew of the reset, while the stream was open to it.
+    /// Remembers a stream. There is room for all streams that may be open and some more, because
+    /// frames still arriving were sent while the stream was open to the peer.
     pub(crate) fn remember(&mut self, id: u32, streams_max: u32) {
         if self.ids.len() < RESETS_REMEMBERED.saturating_add(streams_max as usize) {
             self.ids.push(id);
@@ -289,7 +288,8 @@ mod tests {
         )
     }
 
-    /// Any sequence of steps finds what a map would find; keys of streams that are gone find nothing.
+    /// A random sequence of steps finds what a map would find. Keys of removed streams find
+    /// nothing.
     #[test]
     fn streams_are_found_by_key_and_by_number() {
         let (mut streams, mut model, mut gone) = (Streams::new(), BTreeMap::new(), Vec::new());

@@ -170,7 +170,7 @@ fn a_request_of_http_2_becomes_one_of_http_1() {
     assert_eq!(String::from_utf8_lossy(&out), want);
 }
 
-/// An answer to HEAD keeps its length in both directions between the versions.
+/// A response to HEAD keeps its length in both directions between the versions.
 #[test]
 fn the_length_of_what_head_would_have_got_passes_through() {
     let mut client = Connection::client(Config::default());

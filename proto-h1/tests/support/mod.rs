@@ -132,7 +132,7 @@ impl<'a> Segments<'a> {
         self.start += bytes;
     }
 
-    /// Makes the next segment available; says whether there was one.
+    /// Makes the next segment available; returns whether there was one.
     pub(crate) fn more(&mut self) -> bool {
         if self.end == self.wire.len() {
             return false;

@@ -1,4 +1,4 @@
-//! DATA, and what the peer may send of it.
+//! Received DATA, and the windows for it.
 
 use super::receive::Progress;
 use super::{Connection, ReadState, Role};
@@ -8,22 +8,22 @@ use crate::event::Event;
 use crate::frame::{END_STREAM, FrameHeader, FrameType, PADDED};
 use crate::stream::{HalfState, NO_LENGTH, StreamKey};
 
-/// A DATA frame under way.
+/// A DATA frame whose payload is arriving.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DataFrame {
     key: StreamKey,
-    /// Bytes of data that are still to come.
+    /// Bytes of data still to come.
     left: u32,
-    /// Bytes of padding behind them.
+    /// Bytes of padding after the data.
     padding: u32,
     is_end: bool,
 }
 
 impl Connection {
-    /// Notes that the caller is done with data of a stream: `bytes` of it were passed on, or
-    /// dropped. The peer may send more when that is worth a frame; a window of which all is used
-    /// within [100 ms](crate::config::Config::stream_window_bytes_max) doubles. Of a stream that is
-    /// gone nothing is held any more, and the call does nothing.
+    /// Takes note that the caller has passed on or dropped `bytes` of a stream's data. Sends the
+    /// peer a WINDOW_UPDATE when enough has accumulated. A window that is used up within [100
+    /// ms](crate::config::Config::stream_window_bytes_max) doubles. Does nothing for a stream that
+    /// is gone.
     pub fn consume(&mut self, stream: StreamKey, bytes: usize, now_ms: u64) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.now_ms = self.now_ms.max(now_ms);
@@ -43,7 +43,7 @@ impl Connection {
             self.tiny -= stream.tiny.min(self.tiny);
             stream.tiny = 0;
         }
-        // Who sends no more needs no window.
+        // A peer that sends no more needs no window.
         if stream.receiving == HalfState::Done {
             increment = 0;
         }
@@ -53,9 +53,9 @@ impl Connection {
         self.let_go(bytes);
     }
 
-    /// By how much the window of a stream may grow. Of a server, whose connection is held back by
-    /// what is unread, all of them grow to half of the connection's at most: streams that stand
-    /// still leave room for others.
+    /// How much the window of a stream may grow. At a server, unread data holds back the
+    /// connection, so all windows together grow to at most half of the connection's: stalled
+    /// streams leave room for others.
     fn growth_max(&self) -> u32 {
         let left = self.config.connection_window_bytes_max - self.grown;
         if self.role == Role::Client {
@@ -67,14 +67,14 @@ impl Connection {
         left.min(half.saturating_sub(used.saturating_add(self.grown)))
     }
 
-    /// Notes that bytes no longer hold the connection back.
+    /// Returns bytes to the connection's window that no longer count as unread.
     pub(super) fn let_go(&mut self, bytes: u32) {
         if self.role == Role::Server {
             self.give_back(bytes);
         }
     }
 
-    /// Lets the peer send so many bytes more on the connection.
+    /// Lets the peer send more bytes on the connection.
     fn give_back(&mut self, bytes: u32) {
         let increment = self.receive_window.consume_shared(bytes, self.now_ms);
         if increment > 0 {
@@ -82,22 +82,22 @@ impl Connection {
         }
     }
 
-    /// Takes the head of a DATA frame: its whole payload counts from here on.
+    /// Begins a DATA frame. Its whole payload counts from here on.
     //= rfc9113#6.9.1
-    // Padding counts as data does, and data of streams that are gone counts for the connection.
+    // Padding counts like data. Data of streams that are gone counts for the connection.
     pub(super) fn begin_data(&mut self, frame: &FrameHeader) -> Result<Progress, Error> {
         self.state = ReadState::Skip(frame.len);
         if !self.receive_window.receive(frame.len) {
             return Err(Error::WindowExceeded);
         }
-        // A connection to an endpoint carries the requests of many clients: those that do not read their answers hold
-        // back their streams, and not the connection.
+        // The connection to an endpoint carries requests of many clients. A client that does not
+        // read its response must hold back only its own stream.
         if self.role == Role::Client {
             self.give_back(frame.len);
         }
         let found = match self.known(frame.stream) {
             Ok(found) => found,
-            // What comes after the last stream was never opened for us.
+            // A stream after the last accepted one was never opened on this side.
             Err(_) if self.is_after_last(frame.stream) => None,
             Err(error) => return Err(error),
         };
@@ -130,12 +130,13 @@ impl Connection {
         self.ready(key, frame.len, 0, frame.has(END_STREAM))
     }
 
-    /// Whether a stream of the peer's is behind the last that it was told of: nothing becomes of what comes for it.
+    /// Returns whether a stream comes after the last one that the peer was told of. Its frames are
+    /// ignored.
     pub(super) fn is_after_last(&self, id: u32) -> bool {
         self.shutdown == super::Shutdown::Final && id > self.last_id && !id.is_multiple_of(2)
     }
 
-    /// Passes over data of a stream that has ended. Whoever ended it is told once.
+    /// Ignores data of a stream that has ended. The peer gets one RST_STREAM for it.
     fn late_data(&mut self, id: u32) -> Result<Progress, Error> {
         if self.resets.has(id) || self.is_after_last(id) {
             return Ok(Progress::Continue);
@@ -143,7 +144,7 @@ impl Connection {
         self.late(id)
     }
 
-    /// Takes the length of the padding.
+    /// Parses the length of the padding.
     pub(super) fn padding(
         &mut self,
         frame: &FrameHeader,
@@ -157,7 +158,7 @@ impl Connection {
         let padding = u32::from(padding);
         let left = frame.len - 1;
         //= rfc9113#6.1
-        // Padding as long as the payload is an error of the connection.
+        // Padding as long as the payload is a connection error.
         let Some(data) = left.checked_sub(padding) else {
             return Err(Error::BadPadding);
         };
@@ -166,7 +167,7 @@ impl Connection {
         self.ready(key, data, padding, frame.has(END_STREAM))
     }
 
-    /// Judges a DATA frame whose parts are known.
+    /// Checks a DATA frame once its lengths are known.
     fn ready(
         &mut self,
         key: StreamKey,
@@ -178,11 +179,11 @@ impl Connection {
             self.floods.empty_data()?;
         }
         let Some(stream) = self.streams.get_mut(key) else {
-            // Gone since its head came.
+            // The stream has gone since its frame header arrived.
             return Ok(Progress::Continue);
         };
         //= rfc9113#8.1.1
-        // Data has to add up to the length.
+        // The data must add up to Content-Length.
         if stream.to_come != NO_LENGTH {
             let to_come = stream.to_come.checked_sub(u64::from(left));
             let problem = match to_come {
@@ -214,7 +215,7 @@ impl Connection {
         })
     }
 
-    /// Goes on with a frame, or ends it: says whether the message has ended then.
+    /// Continues a frame or ends it. If it ends, returns whether the message ends too.
     fn end_of_data(&mut self, data: DataFrame) -> Option<bool> {
         if data.left + data.padding > 0 {
             self.state = ReadState::Data(data);
@@ -228,7 +229,7 @@ impl Connection {
         Some(is_end)
     }
 
-    /// Passes a piece of data on.
+    /// Reports a piece of data.
     pub(super) fn data(
         &mut self,
         mut data: DataFrame,
@@ -248,7 +249,7 @@ impl Connection {
         *part -= len as u32;
         let start = input_len - rest.len();
         *rest = rest.get(len..).unwrap_or_default();
-        // A stream that ends here may be gone, but its last piece is still the caller's.
+        // The stream may be gone if it ends here, but its last piece still belongs to the caller.
         let is_open = self.is_open(data.key);
         let is_end = self.end_of_data(data) == Some(true);
         let stream = data.key;
@@ -263,7 +264,7 @@ impl Connection {
         }
     }
 
-    /// Passes over a payload.
+    /// Skips a payload.
     pub(super) fn skip(&mut self, left: u32, rest: &mut &[u8]) -> Progress {
         let len = rest.len().min(left as usize);
         *rest = rest.get(len..).unwrap_or_default();
@@ -276,7 +277,7 @@ impl Connection {
         Progress::Continue
     }
 
-    /// The peer has ended its message.
+    /// Ends the peer's message.
     pub(super) fn end_receiving(&mut self, key: StreamKey) {
         if let Some(stream) = self.streams.get_mut(key) {
             stream.receiving = HalfState::Done;

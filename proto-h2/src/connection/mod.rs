@@ -1,12 +1,12 @@
-//! One connection with its streams, in either role.
+//! One connection with its streams, as server or client.
 //!
 //! | module | owns |
 //! |---|---|
-//! | `mod` | what a connection is, how it begins and ends, what is read from it |
-//! | `receive` | the order of frames; the frames of the connection |
+//! | `mod` | the state of a connection, how it begins and ends, queries |
+//! | `receive` | the order of frames; connection frames |
 //! | `sections` | field blocks to events: heads and trailers |
-//! | `data` | DATA, and the windows of the peer |
-//! | `send` | heads, data and ends of ours |
+//! | `data` | received DATA, and the windows for it |
+//! | `send` | outgoing heads, data and ends |
 
 mod data;
 mod receive;
@@ -29,10 +29,10 @@ use crate::priority::Priority;
 use crate::settings::{self, PeerSettings};
 use crate::stream::{HalfState, RecentResets, Stream, StreamKey, Streams};
 
-/// What the PING carries between the two GOAWAY of a connection that shuts down.
+/// The payload of the PING between the two GOAWAY of a graceful shutdown.
 const SHUTDOWN_PING: [u8; 8] = *b"weirdown";
 
-/// Which side of the connection we are.
+/// The side of the connection that this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Server,
@@ -45,66 +45,66 @@ pub struct Connection {
     role: Role,
     config: Config,
     state: ReadState,
-    /// A frame that has come in part.
+    /// An incomplete frame.
     partial: Vec<u8>,
-    /// A field block whose end has not come.
+    /// An incomplete field block.
     block: Vec<u8>,
     continuing: Option<UnfinishedBlock>,
     decoder: Decoder,
     encoder: Encoder,
-    /// Where blocks are written before their length is known.
+    /// An encoded field block, before its length is known.
     encoded: Vec<u8>,
-    /// Where targets are put together.
+    /// A buffer for joining path and query.
     target: Vec<u8>,
     peer: PeerSettings,
-    /// The peer has sent its first SETTINGS, and has acknowledged ours.
+    /// Whether the peer's first SETTINGS have arrived, and whether it has acknowledged ours.
     has_peer_settings: bool,
     is_acknowledged: bool,
     streams: Streams,
     resets: RecentResets,
     floods: FloodCounters,
     receive_window: ReceiveWindow,
-    /// How much the windows of streams have grown, all together.
+    /// The total growth of the windows of streams.
     grown: u32,
     send_window: SendWindow,
-    /// Frames of ours that wait for [`Connection::take_output`].
+    /// Frames that wait for [`Connection::take_output`].
     output: Vec<u8>,
     /// The last stream that the peer has opened.
     last_id: u32,
-    /// The next stream that we open.
+    /// The next stream that this side opens.
     next_id: u32,
     shutdown: Shutdown,
-    /// The last stream that the peer takes, once it goes away.
+    /// The last stream that a departing peer processes.
     peer_last: Option<u32>,
-    /// Streams above [`Connection::peer_last`] may be there that were not reported.
+    /// False while streams after `peer_last` remain to be reported.
     is_swept: bool,
-    /// The priority of requests that say nothing of it.
+    /// The priority of requests that state none.
     unsaid: Priority,
-    /// Streams that wait for room.
+    /// The number of streams that wait for room.
     stalled: u32,
-    /// Tiny pieces of data that were not consumed.
+    /// The number of tiny DATA frames that are not consumed.
     tiny: u32,
     now_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum ReadState {
-    /// So many bytes of the preface have come.
+    /// This many bytes of the preface have arrived.
     Preface(u8),
-    /// Before or within the nine bytes of a frame.
+    /// Before or within a frame header.
     Frame,
-    /// Before or within a payload that is taken whole.
+    /// Before or within a payload that is handled as a whole.
     Payload(FrameHeader),
-    /// Before the length of the padding of DATA.
+    /// Before the padding length of a DATA frame.
     Padding(FrameHeader, StreamKey),
     Data(data::DataFrame),
-    /// Within a payload that is passed over.
+    /// Within a payload that is skipped.
     Skip(u32),
-    /// Nothing that comes means anything.
+    /// The connection has failed and ignores all input.
     Failed(Error),
 }
 
-/// A field block of which more is to come.
+/// A field block that continues in more frames.
 #[derive(Clone, Copy, Debug)]
 struct UnfinishedBlock {
     stream: u32,
@@ -112,24 +112,24 @@ struct UnfinishedBlock {
     frames: u32,
 }
 
-/// How far we are with going away.
+/// How far this side is with its shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shutdown {
     Running,
-    /// The peer knows that there will be an end.
+    /// The peer knows that the connection will end.
     Announced,
-    /// The peer knows which stream is the last.
+    /// The peer knows the last stream that this side accepts.
     Final,
 }
 
 impl Connection {
-    /// Makes the side of a connection that takes requests. What it sends first waits already.
+    /// Makes a server connection. Its first output is already queued.
     #[must_use]
     pub fn server(config: Config) -> Self {
         Self::new(config, Role::Server)
     }
 
-    /// Makes the side of a connection that sends requests. What it sends first waits already.
+    /// Makes a client connection. Its first output is already queued.
     #[must_use]
     pub fn client(config: Config) -> Self {
         Self::new(config, Role::Client)
@@ -181,7 +181,7 @@ impl Connection {
     }
 
     //= rfc9113#3.4
-    // Each side begins with SETTINGS, the client with the preface before them.
+    // Each side starts with SETTINGS. The client sends the preface first.
     fn begin(&mut self, window: u32) {
         if self.role == Role::Client {
             self.output.extend_from_slice(HTTP2_PREFACE);
@@ -192,16 +192,17 @@ impl Connection {
         }
     }
 
-    /// Takes the next event from `input`, which starts behind what was consumed before. `now_ms` is
-    /// any clock that does not go back, in milliseconds.
+    /// Takes the next event from `input`, which starts after the bytes consumed so far. `now_ms` is
+    /// a monotonic clock in milliseconds.
     ///
-    /// `head` and `text` are cleared and filled when a head or trailers are complete, and are not
-    /// touched otherwise: they are to be taken out before the next call. To be called until it says
-    /// [`Event::NeedMore`]; all input is consumed then.
+    /// Call it until it returns [`Event::NeedMore`], when all input is consumed. `head` and `text`
+    /// are cleared and filled when a head or trailers are complete and are not touched otherwise,
+    /// so the caller takes their contents before the next call.
     ///
     /// # Errors
-    /// The connection has to end: what [`Connection::take_output`] gives is to be sent, and then it
-    /// is to be closed. All its streams have failed. Every later call repeats the error.
+    /// The connection and all its streams have failed. The caller sends what
+    /// [`Connection::take_output`] returns and closes the connection. Every later call returns the
+    /// same error.
     pub fn receive(
         &mut self,
         input: &[u8],
@@ -217,10 +218,11 @@ impl Connection {
         }
     }
 
-    /// Moves what waits to be sent: answers to control frames, window updates, resets, GOAWAY.
+    /// Moves queued output into `sink`: responses to control frames, window updates, resets,
+    /// GOAWAY.
     ///
-    /// To be called after every [`Connection::receive`] and before the connection waits.
-    /// Whatever writes a head or an end calls it, so that all is sent in the order of the calls.
+    /// Call it after every [`Connection::receive`] and before the connection waits. Steps that
+    /// write a head or an end call it too, so that frames keep the order of the calls.
     pub fn take_output<S: Sink>(&mut self, sink: &mut S) {
         if !self.output.is_empty() {
             sink.put(&self.output);
@@ -228,53 +230,54 @@ impl Connection {
         }
     }
 
-    /// Says whether [`Connection::take_output`] has something.
+    /// Returns whether [`Connection::take_output`] has output.
     #[inline]
     #[must_use]
     pub fn has_output(&self) -> bool {
         !self.output.is_empty()
     }
 
-    /// The number of streams that are open.
+    /// The number of open streams.
     #[inline]
     #[must_use]
     pub fn streams(&self) -> u32 {
         self.streams.len()
     }
 
-    /// Says whether a stream is still there, be it half closed.
+    /// Returns whether a stream is open or half closed.
     #[inline]
     #[must_use]
     pub fn is_open(&self, stream: StreamKey) -> bool {
         self.streams.get(stream).is_some()
     }
 
-    /// Says whether the peer has ended its message. True for a stream that is gone.
+    /// Returns whether the peer has ended its message. True for a stream that is gone.
     #[must_use]
     pub fn is_received(&self, stream: StreamKey) -> bool {
         let stream = self.streams.get(stream);
         stream.is_none_or(|stream| stream.receiving == HalfState::Done)
     }
 
-    /// Says whether our message was ended. True for a stream that is gone.
+    /// Returns whether this side has ended its message. True for a stream that is gone.
     #[must_use]
     pub fn is_sent(&self, stream: StreamKey) -> bool {
         let stream = self.streams.get(stream);
         stream.is_none_or(|stream| stream.sending == HalfState::Done)
     }
 
-    /// How urgent the answer on a stream is; the default for one that is gone.
+    /// The priority of the response on a stream; the default for a stream that is gone.
     ///
-    /// The peer says so, or the head of the answer. Until a client has spoken of priorities at all,
-    /// its answers share: it may know nothing of them, and may pass on requests of many others.
+    /// The client states it, or the head of the response does. Until a client has stated any
+    /// priority, its responses share the connection, because it may not know priorities and may be
+    /// a proxy for many others.
     #[must_use]
     pub fn priority(&self, stream: StreamKey) -> Priority {
         let stream = self.streams.get(stream);
         stream.map_or_else(Priority::default, |stream| stream.priority)
     }
 
-    /// Says whether [`Connection::open`] may be called: the peer takes another stream, and neither
-    /// side goes away. Clients only.
+    /// Returns whether [`Connection::open`] can succeed: the peer accepts another stream, and
+    /// neither side is shutting down. Clients only.
     #[must_use]
     pub fn can_open(&self) -> bool {
         self.role == Role::Client
@@ -285,8 +288,8 @@ impl Connection {
             && self.streams.len() < self.streams_max()
     }
 
-    /// Streams that may be open at a time: of a client, what the server takes by now, and no more
-    /// than configured.
+    /// The limit of concurrent streams. At a client, the lower of the server's and the configured
+    /// limit.
     #[must_use]
     pub fn streams_max(&self) -> u32 {
         match self.role {
@@ -295,26 +298,27 @@ impl Connection {
         }
     }
 
-    /// Says whether the peer takes extended CONNECT (RFC 8441); a server says so in its SETTINGS.
+    /// Returns whether the peer accepts extended CONNECT (RFC 8441), as servers say in SETTINGS.
     #[must_use]
     pub const fn takes_extended_connect(&self) -> bool {
         self.peer.extended_connect
     }
 
-    /// Says whether the peer has sent its SETTINGS: what it takes is known from then on.
+    /// Returns whether the peer's SETTINGS have arrived, so that its limits are known.
     #[must_use]
     pub const fn has_peer_settings(&self) -> bool {
         self.has_peer_settings
     }
 
-    /// Says whether the peer has acknowledged our SETTINGS. How long it may take is for the caller
-    /// to say, who then calls [`Connection::abort`] with [`Error::SettingsTimeout`].
+    /// Returns whether the peer has acknowledged this side's SETTINGS. The caller decides how long
+    /// that may take, and then calls [`Connection::abort`] with [`Error::SettingsTimeout`].
     #[must_use]
     pub const fn is_acknowledged(&self) -> bool {
         self.is_acknowledged
     }
 
-    /// Says whether a field block has begun whose end has not come: how long that may last is for the caller to say.
+    /// Returns whether a field block has begun and not ended. The caller decides how long that may
+    /// take.
     #[must_use]
     pub fn is_within_block(&self) -> bool {
         let is_headers = |kind| matches!(kind, FrameType::Headers | FrameType::Continuation);
@@ -322,12 +326,11 @@ impl Connection {
         self.continuing.is_some() || is_partial
     }
 
-    /// Goes away when all is done that was begun. A server first says that there will be an end,
-    /// and which stream was the last when the peer has answered a PING, so that no request that was
-    /// on its way is lost; [`Connection::stop`] does not wait for that. A client opens no more
-    /// streams.
+    /// Shuts down gracefully: open streams go on, and no others follow. A server first announces
+    /// the end. It names the last stream when the peer has answered a PING, so that no request in
+    /// flight is lost; [`Connection::stop`] does not wait for that.
     //= rfc9113#6.8
-    // A GOAWAY with 2^31 - 1, and the true one a round trip later.
+    // The first GOAWAY says 2^31 - 1. The real one follows a round trip later.
     pub fn shut_down(&mut self) {
         match (self.role, self.shutdown) {
             (Role::Server, Shutdown::Running) => {
@@ -340,7 +343,7 @@ impl Connection {
         }
     }
 
-    /// Takes no more streams from now on; those that are open go on.
+    /// Accepts and opens no more streams. Open streams go on.
     pub fn stop(&mut self) {
         if self.shutdown != Shutdown::Final && !matches!(self.state, ReadState::Failed(_)) {
             self.shutdown = Shutdown::Final;
@@ -348,7 +351,7 @@ impl Connection {
         }
     }
 
-    /// Says whether the connection can be closed with nothing lost: one side goes away, and no
+    /// Returns whether closing the connection loses nothing: one side is shutting down, and no
     /// stream is open.
     #[must_use]
     pub fn is_finished(&self) -> bool {
@@ -356,8 +359,8 @@ impl Connection {
         matches!(self.state, ReadState::Failed(_)) || (is_shutting_down && self.streams.len() == 0)
     }
 
-    /// Why the connection has ended at once, for what the peer did or by [`Connection::abort`]: nothing is received any
-    /// more, and nothing becomes of its streams.
+    /// The error that ended the connection at once, from the peer or from [`Connection::abort`].
+    /// Its streams have ended, and it ignores all input.
     #[must_use]
     pub const fn failure(&self) -> Option<Error> {
         match self.state {
@@ -366,7 +369,7 @@ impl Connection {
         }
     }
 
-    /// Says whether the peer was told that there will be an end.
+    /// Returns whether the peer was told that the connection will end.
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
         match self.state {
@@ -375,27 +378,27 @@ impl Connection {
         }
     }
 
-    /// Says whether the connection's window lets any data through.
+    /// Returns whether the connection's window has room for data.
     #[inline]
     #[must_use]
     pub fn has_connection_window(&self) -> bool {
         self.send_window.room() > 0
     }
 
-    /// Ends the connection at once, for a reason of the caller's: GOAWAY waits to be sent, and
-    /// nothing is received any more.
+    /// Ends the connection at once with an error of the caller's. Queues a GOAWAY and ignores
+    /// further input.
     pub fn abort(&mut self, error: Error) {
         self.fail(error);
     }
 
-    /// Asks the peer for a sign of life: [`Event::PingAck`] has the payload.
+    /// Sends a PING. [`Event::PingAck`] reports the answer.
     pub fn ping(&mut self, payload: [u8; 8]) {
         if !matches!(self.state, ReadState::Failed(_)) {
             self.queue_ping(0, payload);
         }
     }
 
-    /// Gives back memory that only a busy connection needs: for one that waits with no stream open.
+    /// Frees the memory that only a busy connection needs. For an idle connection without streams.
     pub fn release_memory(&mut self) {
         self.streams.release_memory();
         self.decoder.release_memory();
@@ -413,7 +416,7 @@ impl Connection {
         }
     }
 
-    /// Keeps the error for good and tells the peer.
+    /// Keeps the error for good and queues a GOAWAY.
     #[cold]
     fn fail(&mut self, error: Error) -> Error {
         if !matches!(self.state, ReadState::Failed(_)) {
@@ -425,14 +428,14 @@ impl Connection {
         error
     }
 
-    /// Nothing is received any more, and no stream goes on.
+    /// Ends all streams and ignores further input.
     fn finish(&mut self, error: Error) {
         self.state = ReadState::Failed(error);
         self.streams = Streams::new();
         (self.stalled, self.tiny, self.grown) = (0, 0, 0);
     }
 
-    /// Ends a stream for what the peer did on it.
+    /// Resets a stream for an error of the peer.
     fn fail_stream(&mut self, key: StreamKey, error: Error) -> Result<Event, Error> {
         self.queue_reset(key.id(), error.code());
         self.remove(key);
@@ -440,9 +443,9 @@ impl Connection {
         Ok(Event::Failed { stream: key, error })
     }
 
-    /// Counts a stream that ended early for what the peer did. An endpoint is not counted: what it is asked wears
-    /// nobody out, clients that give up make it answer streams that are gone, and its connection carries the requests
-    /// of others.
+    /// Counts a stream that ended early because of the peer. Endpoints are not counted: they do not
+    /// attack, they send late frames when clients cancel, and their connection carries requests of
+    /// others.
     fn count_reset(&mut self) -> Result<(), Error> {
         match self.role {
             Role::Server => self.floods.reset(),
@@ -450,7 +453,7 @@ impl Connection {
         }
     }
 
-    /// Forgets a stream. What it had not consumed no longer holds the connection back.
+    /// Removes a stream. Its unread bytes return to the window of the connection.
     fn remove(&mut self, key: StreamKey) {
         let Some(stream) = self.streams.get(key) else {
             return;
@@ -468,7 +471,7 @@ impl Connection {
         self.let_go(unread);
     }
 
-    /// Forgets a stream that both sides have ended.
+    /// Removes a stream if both sides have ended it.
     fn settle(&mut self, key: StreamKey) {
         let is_done = |stream: &Stream| {
             stream.receiving == HalfState::Done && stream.sending == HalfState::Done
@@ -497,7 +500,7 @@ impl Connection {
         self.queue(FrameType::Ping, flags, 0, &payload);
     }
 
-    /// RecentResets a stream towards the peer. What may still come for it is passed over.
+    /// Queues an RST_STREAM. Later frames for the stream are ignored.
     fn queue_reset(&mut self, id: u32, code: ErrorCode) {
         self.resets.remember(id, self.config.streams_max);
         self.queue_number(FrameType::RstStream, id, code.0);

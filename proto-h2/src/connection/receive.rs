@@ -1,4 +1,4 @@
-//! The order of frames, and the frames of the connection itself.
+//! The order of frames, and the frames that concern the connection.
 
 use alloc::vec::Vec;
 use core::mem;
@@ -16,17 +16,17 @@ use crate::frame::{
 use crate::priority::Priority;
 use crate::stream::{HalfState, StreamKey};
 
-/// What a step came to.
+/// The result of a step.
 pub(super) enum Progress {
-    /// More input is needed.
+    /// The step needs more input.
     NeedMore,
-    /// Nothing that the caller has to know of.
+    /// Nothing that concerns the caller has happened.
     Continue,
     Event(Event),
 }
 
 impl Connection {
-    /// Takes steps until a frame is over, there is an event, or the input is used up.
+    /// Makes steps until a frame ends, an event occurs or the input is used up.
     pub(super) fn run(
         &mut self,
         input: &[u8],
@@ -108,10 +108,10 @@ impl Connection {
         Ok(Progress::Continue)
     }
 
-    /// Checks what can be known of a frame before its payload.
+    /// Checks a frame header before the payload arrives.
     fn check(&self, head: &FrameHeader) -> Result<(), Error> {
         //= rfc9113#4.2
-        // No frame is larger than announced.
+        // A frame cannot be larger than announced.
         if head.len > FRAME_BYTES_MAX {
             return Err(Error::FrameTooLarge);
         }
@@ -121,7 +121,7 @@ impl Connection {
             return Err(Error::MissingSettings);
         }
         //= rfc9113#6.10
-        // Nothing comes between the frames of a field block.
+        // No other frame may interrupt a field block.
         match (self.continuing, head.kind) {
             (Some(block), FrameType::Continuation) if block.stream == head.stream => {}
             (None, kind) if kind != FrameType::Continuation => {}
@@ -139,7 +139,7 @@ impl Connection {
             return Err(Error::BadStreamId);
         }
         //= rfc9113#6
-        // Lengths that a type cannot have. For PRIORITY, a stream error would be enough.
+        // The length must fit the type. For PRIORITY, a stream error would be enough.
         let is_right = match head.kind {
             FrameType::RstStream | FrameType::WindowUpdate => head.len == 4,
             FrameType::Priority => head.len as usize == PRIORITY_BYTES,
@@ -154,7 +154,7 @@ impl Connection {
             return Err(Error::BadFrameLength);
         }
         //= rfc9113#8.4
-        // We never allow pushes, and clients cannot make any.
+        // This side never enables push, and a client cannot push.
         if head.kind == FrameType::PushPromise {
             return Err(Error::UnexpectedFrame);
         }
@@ -194,7 +194,7 @@ impl Connection {
         Ok(step)
     }
 
-    /// Takes a whole frame.
+    /// Handles a whole frame.
     fn frame(
         &mut self,
         frame: &FrameHeader,
@@ -212,7 +212,7 @@ impl Connection {
             FrameType::GoAway => self.go_away(payload),
             FrameType::PriorityUpdate => self.priority_update(payload),
             //= rfc9113#5.3.2
-            // The priorities of RFC 7540 are read and not used.
+            // Priorities of RFC 7540 are validated and not used.
             FrameType::Priority => {
                 frame::check_priority(frame, payload)?;
                 self.floods.priority().map(|()| Progress::Continue)
@@ -229,7 +229,7 @@ impl Connection {
         text: &mut Vec<u8>,
     ) -> Result<Progress, Error> {
         //= rfc9113#5.1.1
-        // Clients open streams of odd numbers, and servers none at all.
+        // Clients open streams with odd numbers. Servers open none.
         if frame.stream.is_multiple_of(2) {
             return Err(Error::BadStreamId);
         }
@@ -286,7 +286,7 @@ impl Connection {
         let by = frame::number(payload).unwrap_or_default() & 0x7fff_ffff;
         if id == 0 {
             //= rfc9113#6.9
-            // Nothing as an increment of the connection's window is an error of the connection.
+            // An increment of 0 for the connection's window is a connection error.
             if by == 0 {
                 return Err(Error::ZeroIncrement);
             }
@@ -317,8 +317,8 @@ impl Connection {
         Ok(opened(Some(key), is_stalled && is_open))
     }
 
-    /// The stream of a frame that may come at any time once a stream was opened; none when it is
-    /// gone.
+    /// The stream of a frame that may arrive at any time after the stream was opened; `None` if the
+    /// stream is gone.
     //= rfc9113#5.1
     // An idle stream can only be opened.
     pub(super) fn known(&self, id: u32) -> Result<Option<StreamKey>, Error> {
@@ -339,7 +339,7 @@ impl Connection {
 
     fn rst_stream(&mut self, id: u32, payload: &[u8]) -> Result<Progress, Error> {
         let Some(key) = self.known(id)? else {
-            // Both sides may end a stream at once.
+            // Both sides may reset a stream at the same time.
             if self.role == Role::Server {
                 self.floods.idle()?;
             }
@@ -352,7 +352,7 @@ impl Connection {
             self.count_reset()?;
         }
         //= rfc9113#8.7
-        // A refused stream was not processed: its request may be sent again.
+        // A refused stream was not processed, so its request may be repeated.
         Ok(Progress::Event(Event::Reset {
             stream: key,
             code,
@@ -371,7 +371,7 @@ impl Connection {
         let (before, mut peer) = (self.peer, self.peer);
         if !self.has_peer_settings {
             //= rfc9113#6.5.2
-            // Without a limit in the first SETTINGS there is none.
+            // Without a limit in the first SETTINGS, there is none.
             peer.streams_max = u32::MAX;
         }
         let mut rest = payload;
@@ -386,7 +386,7 @@ impl Connection {
             self.encoder.set_table_bytes_max(peer.table_bytes);
         }
         //= rfc9113#6.9.2
-        // A new initial window changes those of all streams by the difference.
+        // A new initial window changes all stream windows by the difference.
         let by = i64::from(peer.window) - i64::from(before.window);
         for stream in self.streams.iter_mut().filter(|_| by != 0) {
             if !stream.send_window.change(by) {
@@ -417,7 +417,7 @@ impl Connection {
         let last = frame::number(payload).unwrap_or_default() & 0x7fff_ffff;
         let code = payload.get(4..).and_then(frame::number).unwrap_or_default();
         //= rfc9113#6.8
-        // The last stream may come down with a later GOAWAY, never up.
+        // A later GOAWAY may lower the last stream, but not raise it.
         let last = self.peer_last.map_or(last, |before| before.min(last));
         self.peer_last = Some(last);
         self.is_swept = self.role == Role::Server;
@@ -427,9 +427,9 @@ impl Connection {
         }))
     }
 
-    /// Reports a stream that the server will not answer, until there is none left.
+    /// Reports the next stream that the server will not respond to.
     //= rfc9113#6.8
-    // Streams above the last were not processed: their requests may be sent again.
+    // Streams after the last were not processed, so their requests may be repeated.
     fn sweep(&mut self) -> Option<Event> {
         let last = self.peer_last.unwrap_or(u32::MAX);
         let first = self
@@ -450,7 +450,7 @@ impl Connection {
     }
 
     //= rfc9218#7.1
-    // For a stream that is open; of others nothing is kept.
+    // Only priorities of open streams are kept.
     fn priority_update(&mut self, payload: &[u8]) -> Result<Progress, Error> {
         if self.role == Role::Client {
             return Err(Error::UnexpectedFrame);
@@ -472,7 +472,7 @@ impl Connection {
     }
 }
 
-/// Says that a window has opened, if data waits for that.
+/// Reports an opened window if data waits for it.
 fn opened(stream: Option<StreamKey>, is_waited_for: bool) -> Progress {
     match is_waited_for {
         true => Progress::Event(Event::WindowOpened { stream }),
@@ -480,7 +480,7 @@ fn opened(stream: Option<StreamKey>, is_waited_for: bool) -> Progress {
     }
 }
 
-/// Moves input until `to` is `len` bytes long.
+/// Moves bytes of the input until `to` has `len` bytes.
 fn gather(to: &mut Vec<u8>, len: usize, rest: &mut &[u8]) {
     let missing = len.saturating_sub(to.len()).min(rest.len());
     let (piece, tail) = rest.split_at_checked(missing).unwrap_or_default();

@@ -16,9 +16,9 @@ use crate::priority::Priority;
 use crate::stream::{HalfState, NO_LENGTH, Stream, StreamKey};
 
 impl Connection {
-    /// Takes a whole field block. Whatever becomes of it, it is decoded to its end.
+    /// Handles a whole field block. The block is decoded to its end in any case.
     //= rfc9113#4.3
-    // Both sides keep their tables in step, also through blocks that nobody wants.
+    // Blocks keep the tables of both sides in step, so even unwanted blocks are decoded.
     pub(super) fn section(
         &mut self,
         id: u32,
@@ -56,9 +56,9 @@ impl Connection {
                 self.request(id, is_end, &fields, problem, head, text)
             }
             //= rfc9113#5.1
-            // What was on its way when we reset a stream is passed over. For any other that has ended, or whose number
-            // was passed over, no client sends a head. As a client we are lenient: streams that we reset while their answers were
-            // on their way may be more than are remembered.
+            // Heads for streams that this side has reset are ignored. For other ended or skipped
+            // streams, a client sends no head, so it is an error. A client ignores late responses
+            // in any case, because it may have reset more streams than it remembers.
             (None, _) if self.role == Role::Server && !self.resets.has(id) => {
                 Err(Error::ClosedStream)
             }
@@ -66,7 +66,7 @@ impl Connection {
         }
     }
 
-    /// Decodes a block. What is wrong with the message, if anything is, is no error here.
+    /// Decodes a block. Returns the error of the message, if any; an `Err` ends the connection.
     fn decode(
         &mut self,
         fragment: &[u8],
@@ -84,8 +84,8 @@ impl Connection {
         }
     }
 
-    /// Passes over what comes for a stream that has ended. Only one that we have reset may still get
-    /// some.
+    /// Ignores a frame for a stream that has ended. Unless this side reset it, the peer gets an
+    /// RST_STREAM.
     pub(super) fn late(&mut self, id: u32) -> Result<Progress, Error> {
         self.count_reset()?;
         if !self.is_after_last(id) && !self.resets.has(id) {
@@ -104,14 +104,14 @@ impl Connection {
         text: &mut Vec<u8>,
     ) -> Result<Progress, Error> {
         //= rfc9113#6.8
-        // Streams after the last are passed over.
+        // Streams after the last accepted one are ignored.
         if self.shutdown == Shutdown::Final {
             return self.late(id);
         }
         self.last_id = id;
         self.floods.stream();
         //= rfc9113#5.1.2
-        // More streams than announced are refused.
+        // Streams beyond the announced limit are refused.
         if self.streams.len() >= self.config.streams_max {
             return self.refuse(id, Error::TooManyStreams);
         }
@@ -149,7 +149,7 @@ impl Connection {
         }
     }
 
-    /// RecentResets a stream that was never kept.
+    /// Resets a stream that is not in the table.
     fn refuse(&mut self, id: u32, error: Error) -> Result<Progress, Error> {
         self.queue_reset(id, error.code());
         self.floods.reset()?;
@@ -175,7 +175,7 @@ impl Connection {
         };
         stream.to_come = to_come;
         //= rfc9218#4
-        // Who knows of priorities and says none means the default.
+        // A client that knows priorities and states none means the default.
         if fields.priority.is_some() {
             self.unsaid = Priority::default();
         }
@@ -242,7 +242,7 @@ impl Connection {
     }
 
     //= rfc9113#8.1
-    // A section behind the data ends the message, which has to be complete by then.
+    // A section after the data ends the message, which must be complete.
     fn trailers(
         &mut self,
         key: StreamKey,

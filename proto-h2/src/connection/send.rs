@@ -1,4 +1,4 @@
-//! Heads, data and ends of ours.
+//! Outgoing heads, data and ends.
 
 use weir_proto_h1::framing::has_no_body;
 use weir_proto_h1::{BodyKind, Edits, FieldId, Head, Method, Sink, Trailers};
@@ -12,8 +12,9 @@ use crate::frame::{END_HEADERS, END_STREAM, FRAME_HEADER_BYTES, FrameHeader, Fra
 use crate::stream::{HalfState, NO_LENGTH, Stream, StreamKey};
 
 impl Connection {
-    /// Opens a stream with the head of a request. `block` is what the spans of `head` are over; the
-    /// fields of one hop need not have been removed, they are never written.
+    /// Opens a stream with the head of a request. `block` holds the bytes that the spans of `head`
+    /// point into. Connection-specific fields are never written, so the caller need not remove
+    /// them.
     ///
     /// # Errors
     /// [`Error::CannotOpen`] unless [`Connection::can_open`].
@@ -47,11 +48,11 @@ impl Connection {
         Ok(key)
     }
 
-    /// Begins the final answer with the status and the fields of `head`. Says whether our message
-    /// has ended with that, because the framing says so or because such an answer has no body.
+    /// Begins the final response with the status and fields of `head`. Returns whether this ends
+    /// the message, because the framing says so or because the response cannot have a body.
     ///
     /// # Errors
-    /// [`Error::StreamGone`]; [`Error::OutOfOrder`] when no final answer is due, or for a status
+    /// [`Error::StreamGone`]; [`Error::OutOfOrder`] if no final response is due, or for a status
     /// under 200.
     pub fn respond<S: Sink>(
         &mut self,
@@ -72,7 +73,8 @@ impl Connection {
         if let Some(stream) = self.streams.get_mut(key) {
             begin_body(stream, framing.body, is_end);
             //= rfc9218#8
-            // Whoever makes the answer may know better than the client; what it does not speak of stays.
+            // The origin may know the priority better than the client. Members that it does not
+            // state stay.
             if head.may_have(FieldId::Other)
                 && let Some(field) = head.find_name(b"priority", block)
             {
@@ -86,11 +88,11 @@ impl Connection {
         Ok(is_end)
     }
 
-    /// Passes an interim answer (1xx) on.
+    /// Sends an interim response (1xx).
     ///
     /// # Errors
-    /// [`Error::StreamGone`]; [`Error::OutOfOrder`] when no final answer is due, for 101 and what is
-    /// no 1xx.
+    /// [`Error::StreamGone`]; [`Error::OutOfOrder`] if no final response is due, for 101, and for a
+    /// status outside 1xx.
     pub fn send_interim<S: Sink>(
         &mut self,
         sink: &mut S,
@@ -107,7 +109,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes the block of an answer; says what was asked.
+    /// Encodes the field block of a response. Returns the method of the request.
     fn write_answer(
         &mut self,
         key: StreamKey,
@@ -126,15 +128,15 @@ impl Connection {
         Ok(method)
     }
 
-    /// Says whether windows let any data of a stream through now. Unlike [`Connection::data_room`] it may be asked
-    /// without having something to send.
+    /// Returns whether a window blocks the data of a stream. Unlike [`Connection::data_room`], it
+    /// may be called without data to send.
     #[must_use]
     pub fn is_send_blocked(&self, key: StreamKey) -> bool {
         let room = |stream: &Stream| stream.send_window.room().min(self.send_window.room());
         self.streams.get(key).map_or(0, room) == 0
     }
 
-    /// Says whether the window of a stream by itself would let data through, whatever that of the connection does.
+    /// Returns whether the stream's own window has room, whatever the connection's window says.
     #[must_use]
     pub fn has_stream_window(&self, key: StreamKey) -> bool {
         self.streams
@@ -142,10 +144,9 @@ impl Connection {
             .is_some_and(|stream| stream.send_window.room() > 0)
     }
 
-    /// How many bytes of data may be sent on a stream now, in one frame. When that is 0 the stream
-    /// waits: [`Event::WindowOpened`](crate::Event::WindowOpened) or
-    /// [`Event::SettingsChanged`](crate::Event::SettingsChanged) will tell when there may be room.
-    /// To be asked only when there is something to send.
+    /// How many bytes of data may be sent on a stream now, in one frame. If it is 0, the stream
+    /// waits for [`Event::WindowOpened`](crate::Event::WindowOpened) or
+    /// [`Event::SettingsChanged`](crate::Event::SettingsChanged). Call it only with data to send.
     #[inline]
     pub fn data_room(&mut self, key: StreamKey) -> usize {
         let frame = self.peer.frame_bytes_max as usize;
@@ -161,15 +162,16 @@ impl Connection {
         room
     }
 
-    /// Announces `len` bytes of data, which may end the message, and returns what goes before them.
-    /// An empty piece that does not end anything is no frame that is worth sending.
+    /// Announces `len` bytes of data, which may end the message, and returns the frame header to
+    /// send before them. An empty piece must end the message.
     ///
-    /// What waits in [`Connection::take_output`] need not be sent before it.
+    /// Output that waits in [`Connection::take_output`] need not be sent first.
     ///
     /// # Errors
     /// Nothing is counted then. [`Error::StreamGone`]; [`Error::OutOfOrder`] outside a body;
-    /// [`Error::NoRoom`] beyond [`Connection::data_room`]; [`Error::BodyOverrun`] beyond the length
-    /// announced and [`Error::BodyUnderrun`] for an end before it: the stream has to be reset.
+    /// [`Error::NoRoom`] for more than [`Connection::data_room`]. [`Error::BodyOverrun`] beyond the
+    /// announced length and [`Error::BodyUnderrun`] for an end before it: the caller must reset the
+    /// stream.
     pub fn data_frame(
         &mut self,
         key: StreamKey,
@@ -185,7 +187,7 @@ impl Connection {
             return Err(Error::NoRoom);
         }
         //= rfc9113#8.1.1
-        // What was announced is what is sent, or the message does not end.
+        // The message can only end at its announced length.
         if stream.to_send != NO_LENGTH {
             let to_send = stream.to_send.checked_sub(len as u64);
             stream.to_send = match to_send.ok_or(Error::BodyOverrun)? {
@@ -213,7 +215,7 @@ impl Connection {
         Ok(head.bytes())
     }
 
-    /// Ends our message with an empty DATA frame, for which no window is needed.
+    /// Ends the message with an empty DATA frame, which needs no window.
     ///
     /// # Errors
     /// As [`Connection::data_frame`].
@@ -224,7 +226,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Ends our message with trailers. Without any, as [`Connection::end`].
+    /// Ends the message with trailers, or as [`Connection::end`] if there are none.
     ///
     /// # Errors
     /// As [`Connection::data_frame`].
@@ -249,7 +251,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Ends a stream in both directions at once. One that is gone already stays so.
+    /// Ends a stream in both directions at once. Does nothing if the stream is gone.
     pub fn reset(&mut self, key: StreamKey, code: ErrorCode) {
         if self.is_open(key) {
             self.queue_reset(key.id(), code);
@@ -257,11 +259,11 @@ impl Connection {
         }
     }
 
-    /// Lets go of a stream that the caller has nothing more to do with, however far it is: one that
-    /// has not ended in both directions is reset. A request of which a server does not want the rest
-    /// after a whole answer is told NO_ERROR, anything else CANCEL.
+    /// Ends the caller's interest in a stream, in any state. A stream that has not ended in both
+    /// directions is reset: with NO_ERROR if a server has sent its whole response and does not want
+    /// the rest of the request, otherwise with CANCEL.
     //= rfc9113#8.1
-    // After a whole answer a server may stop the request with NO_ERROR.
+    // After a whole response, a server may stop the request with NO_ERROR.
     pub fn release(&mut self, key: StreamKey) {
         let code = if self.role == Role::Server && self.is_sent(key) {
             ErrorCode::NO_ERROR
@@ -271,7 +273,7 @@ impl Connection {
         self.reset(key, code);
     }
 
-    /// Our message has ended.
+    /// Ends this side's message.
     fn end_sending(&mut self, key: StreamKey) {
         if let Some(stream) = self.streams.get_mut(key) {
             stream.sending = HalfState::Done;
@@ -280,7 +282,7 @@ impl Connection {
         self.settle(key);
     }
 
-    /// Begins a field block in place of the last one.
+    /// Begins a field block, which replaces the last one.
     fn begin_block(&mut self) -> BlockWriter<'_> {
         self.encoded.clear();
         BlockWriter {
@@ -290,9 +292,9 @@ impl Connection {
         }
     }
 
-    /// Sends the block that was written, in as many frames as it takes.
+    /// Sends the encoded block in as many frames as necessary.
     //= rfc9113#6.10
-    // HEADERS, then CONTINUATION, with nothing between them.
+    // HEADERS and then CONTINUATION, without other frames between them.
     fn put_section<S: Sink>(&mut self, sink: &mut S, id: u32, is_end: bool) {
         self.take_output(sink);
         let mut rest = self.encoded.as_slice();
@@ -319,7 +321,7 @@ impl Connection {
     }
 }
 
-/// Notes how long our message will be.
+/// Records the length of this side's message.
 fn begin_body(stream: &mut Stream, body: BodyKind, is_end: bool) {
     stream.sending = if is_end {
         HalfState::Done

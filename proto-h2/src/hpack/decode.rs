@@ -1,4 +1,4 @@
-//! A block to fields.
+//! Field blocks to fields.
 
 use alloc::vec::Vec;
 
@@ -9,62 +9,60 @@ use super::error::Error;
 use super::name::{NameId, PseudoField, is_name, is_value};
 use super::{FIELD_OVERHEAD_BYTES, huffman, integer, static_table};
 
-/// Table sizes at the front of one block: the lowest since the last block, and the last (RFC 7541,
+/// Table sizes at the front of a block: the lowest since the last block, and the last (RFC 7541,
 /// section 4.2).
 const SIZE_UPDATES_MAX: u32 = 2;
 
-/// How many times what they may those fields can take that are not passed on, before no more work
-/// is done for the block.
+/// Decoding stops when the fields beyond the limit take this many times the limit.
 const BOMB_FACTOR: usize = 16;
 
-/// Decodes the blocks that one peer sends, in their order.
+/// Decodes the blocks of one peer, in order.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     table: DynamicTable,
-    /// What the peer has agreed to.
+    /// The limit that the peer has acknowledged.
     table_bytes_max: u32,
-    /// Says that the next block has to begin with a table size.
+    /// Whether the next block must begin with a table size.
     expects_table_size: bool,
 }
 
-/// One field of a block. The spans are over the text that was passed to [`Decoder::decode`], the
-/// value right behind the name.
+/// A field of a block. Its spans are over the text passed to [`Decoder::decode`]. The value follows
+/// the name directly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodedField {
-    /// Which field of the start line it is; none for those of the names that are not defined, which
-    /// begin with a colon too.
+    /// The pseudo-field, if its name is a defined one. Undefined names also begin with a colon.
     pub pseudo: Option<PseudoField>,
-    /// The name, when it is known.
+    /// The known name, or [`FieldId::Other`].
     pub id: FieldId,
     /// The name as received.
     pub name: Span,
     /// The value as received.
     pub value: Span,
-    /// Says that no intermediary may index it (RFC 7541, section 6.2.3).
+    /// Whether no intermediary may index the field (RFC 7541, section 6.2.3).
     pub is_sensitive: bool,
-    /// Says that the name is a lower-case token or a defined pseudo-field, and that the value has
-    /// no control byte and no white space around it (RFC 9113, section 8.2.1). A message with a
-    /// field of which this is false is malformed.
+    /// Whether the field is valid: the name is a lower-case token or a defined pseudo-field, and
+    /// the value has no control byte and no surrounding whitespace (RFC 9113, section 8.2.1).
+    /// Otherwise the message is malformed.
     pub is_valid: bool,
 }
 
-/// What became of a block that could be read.
+/// The result of a block that could be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockOutcome<E> {
-    /// Every field was passed on.
+    /// `each` got every field.
     Complete {
-        /// Names and values with 32 bytes for each field (RFC 9113, section 6.5.2).
+        /// Bytes of names and values, with 32 extra for each field (RFC 9113, section 6.5.2).
         list_bytes: u32,
     },
-    /// The fields take more than they may; those that did not fit any more were not passed on.
+    /// The fields exceed the limit. `each` did not get those beyond it.
     TooLarge,
-    /// The caller refused a field; those behind it were not passed on.
+    /// `each` refused a field and did not get those after it.
     Refused(E),
 }
 
 impl Decoder {
-    /// Makes a decoder for a table of so many bytes: what the peer knows before it has acknowledged
-    /// any setting, which is [`TABLE_BYTES`](super::TABLE_BYTES).
+    /// Makes a decoder with a table of this size. Before the peer has acknowledged any setting,
+    /// that is [`TABLE_BYTES`](super::TABLE_BYTES).
     #[must_use]
     pub fn new(table_bytes_max: u32) -> Self {
         Self {
@@ -74,30 +72,30 @@ impl Decoder {
         }
     }
 
-    /// Takes over a SETTINGS_HEADER_TABLE_SIZE of ours when the peer has acknowledged it.
+    /// Applies a SETTINGS_HEADER_TABLE_SIZE that the peer has acknowledged.
     pub fn set_table_bytes_max(&mut self, table_bytes_max: u32) {
         self.table_bytes_max = table_bytes_max;
         //= rfc9113#4.3.1
-        // A table that has become too large has to be made smaller by the next block.
+        // If the table is too large now, the next block must shrink it.
         self.expects_table_size = self.table.size_max() > table_bytes_max;
     }
 
-    /// Gives back memory that the table does not need now.
+    /// Frees memory that the table does not need.
     pub fn release_memory(&mut self) {
         self.table.release_memory();
     }
 
-    /// Decodes one complete block. Names and values are appended to `text`, and each field is
-    /// passed on with the text so far.
+    /// Decodes a complete block. Appends names and values to `text`, and calls `each` with every
+    /// field and the text so far.
     ///
-    /// The fields may take `list_bytes_max` in all. Those beyond it, and all that follow the first
-    /// that `each` refuses, are not stored; the table stays in step, so that the next block can be
-    /// read, unless they are a [`Error::Bomb`]. Beyond `list_bytes_max`, `text` grows for a moment
-    /// by no more than the table and twice the block.
+    /// The fields may take `list_bytes_max` bytes in total. Later fields, and those after the first
+    /// that `each` refuses, are not stored. The table still gets them, so that the next block can
+    /// be decoded, unless they are a [`Error::Bomb`]. Beyond the limit, `text` grows temporarily by
+    /// at most the table and twice the block.
     ///
     /// # Errors
     ///
-    /// The block is malformed, and no other can be read.
+    /// The block is malformed, and no later one can be decoded.
     pub fn decode<E>(
         &mut self,
         block: &[u8],
@@ -130,7 +128,7 @@ impl Decoder {
         Ok(fields.outcome())
     }
 
-    /// Takes the table sizes at the front of a block; gives what is behind them.
+    /// Parses the table sizes at the front of a block. Returns the rest.
     #[inline]
     fn table_sizes<'b>(&mut self, mut block: &'b [u8]) -> Result<&'b [u8], Error> {
         let mut count = 0;
@@ -155,7 +153,7 @@ impl Decoder {
         Ok(block)
     }
 
-    /// A field that is in a table (RFC 7541, section 6.1).
+    /// Decodes an indexed field (RFC 7541, section 6.1).
     #[inline]
     fn indexed<E, F>(&self, index: usize, fields: &mut FieldSink<'_, F, E>) -> Result<(), Error>
     where
@@ -179,8 +177,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// A field that is spelt out, its name perhaps in a table (RFC 7541, section 6.2). It is
-    /// decoded even if it is not stored: the table may need it, and errors must be found.
+    /// Decodes a literal field, whose name may be in a table (RFC 7541, section 6.2). Also decodes
+    /// fields that are not stored, because the table may need them and they may be malformed.
     fn literal<'b, E, F>(
         &mut self,
         first: u8,
@@ -220,19 +218,19 @@ impl Decoder {
         Ok(rest)
     }
 
-    /// The name of an entry, what is known of it, and whether the entry holds only what it may.
+    /// The name of an entry, its id, and whether the entry is valid.
     fn name(&self, index: usize) -> Result<(&[u8], NameId, bool), Error> {
         if let Some(entry) = static_table::get(index) {
             return Ok((entry.name(), entry.name_id, true));
         }
-        // 0 becomes a number that no table reaches.
+        // 0 becomes an index that no table contains.
         let entry = self.table.get(index.wrapping_sub(static_table::LEN + 1));
         let entry = entry.ok_or(Error::BadIndex)?;
         Ok((self.table.name(entry), entry.name_id, entry.is_valid))
     }
 }
 
-/// Takes a string (RFC 7541, section 5.2) and appends what it says. Gives the rest.
+/// Decodes a string (RFC 7541, section 5.2) and appends it. Returns the rest.
 fn string<'b>(block: &'b [u8], text: &mut Vec<u8>) -> Result<&'b [u8], Error> {
     let (&first, rest) = block.split_first().ok_or(Error::Truncated)?;
     let (len, rest) = integer::read(first, 0x7f, rest)?;
@@ -245,20 +243,20 @@ fn string<'b>(block: &'b [u8], text: &mut Vec<u8>) -> Result<&'b [u8], Error> {
     Ok(rest)
 }
 
-/// Where the fields of a block go.
+/// Collects the fields of a block.
 struct FieldSink<'t, F, E> {
     text: &'t mut Vec<u8>,
     each: F,
     list_bytes_max: usize,
-    /// What is left of that; nothing once a field was refused.
+    /// What remains of the limit; 0 after a refused field.
     room: usize,
-    /// What the fields take that were not passed on.
+    /// Bytes of the fields that were not passed on.
     lost: usize,
     refused: Option<E>,
 }
 
 impl<E, F: FnMut(&[u8], DecodedField) -> Result<(), E>> FieldSink<'_, F, E> {
-    /// Counts a field; says whether it is still wanted.
+    /// Counts a field. Returns whether it fits.
     #[inline]
     fn has_room(&mut self, len: usize) -> Result<bool, Error> {
         match self.room.checked_sub(len + FIELD_OVERHEAD_BYTES as usize) {

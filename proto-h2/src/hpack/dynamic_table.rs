@@ -6,17 +6,17 @@ use alloc::vec::Vec;
 use super::FIELD_OVERHEAD_BYTES;
 use super::name::NameId;
 
-/// An entry of the dynamic table: where its text is, and what was found out about it once.
+/// An entry of the dynamic table: where its text is, and what was found out when it was inserted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DynamicEntry {
-    /// Place of the text among all that was ever put in, wrapping: name and value, one behind the other.
+    /// Position of the text (name, then value) in everything ever inserted, wrapping.
     place: u32,
     name_len: u32,
     text_len: u32,
     pub(super) name_id: NameId,
-    /// The code of the label.
+    /// The code of `name_id`.
     pub(super) code: u8,
-    /// Says whether name and value hold only what they may.
+    /// Whether name and value are valid.
     pub(super) is_valid: bool,
 }
 
@@ -36,14 +36,14 @@ impl DynamicEntry {
     }
 }
 
-/// The last fields that fit. Texts lie in one run, the oldest first; what was dropped goes when it
-/// is as much as what is left, so each byte moves about once.
+/// The most recent fields that fit. Their texts lie in one buffer, oldest first. Dropped texts are
+/// removed when they take as much as the rest, so each byte moves about once.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DynamicTable {
-    /// The newest first.
+    /// The newest comes first.
     entries: VecDeque<DynamicEntry>,
     text: Vec<u8>,
-    /// The place of `text`'s first byte.
+    /// The position of the first byte of `text`.
     origin: u32,
     size: u32,
     size_max: u32,
@@ -62,13 +62,13 @@ impl DynamicTable {
         self.size_max
     }
 
-    /// Finds an entry; 0 is the newest.
+    /// Finds an entry by its index. The newest has index 0.
     #[inline]
     pub(super) fn get(&self, index: usize) -> Option<&DynamicEntry> {
         self.entries.get(index)
     }
 
-    /// Name and value of an entry of this table.
+    /// Name and value of an entry.
     #[inline]
     pub(super) fn text(&self, entry: &DynamicEntry) -> &[u8] {
         self.part(entry, 0, entry.text_len)
@@ -84,7 +84,7 @@ impl DynamicTable {
         self.part(entry, entry.name_len, entry.text_len)
     }
 
-    /// The text of an entry between two of its offsets.
+    /// The text of an entry between two offsets.
     #[inline]
     fn part(&self, entry: &DynamicEntry, from: u32, to: u32) -> &[u8] {
         let start = entry.place.wrapping_sub(self.origin) as usize;
@@ -93,13 +93,13 @@ impl DynamicTable {
             .unwrap_or_default()
     }
 
-    /// Drops what does not fit a new size.
+    /// Changes the size and drops what no longer fits.
     pub(super) fn resize(&mut self, size_max: u32) {
         self.size_max = size_max;
         self.evict(size_max);
     }
 
-    /// Puts a field in front of all others. One that is larger than the table empties it (RFC 7541,
+    /// Inserts a field before all others. A field larger than the table empties it (RFC 7541,
     /// section 4.4).
     pub(super) fn insert(&mut self, name: &[u8], value: &[u8], name_id: NameId, is_valid: bool) {
         let len = name.len() + value.len();
@@ -123,7 +123,7 @@ impl DynamicTable {
         self.entries.push_front(entry);
     }
 
-    /// Gives back what the entries do not need.
+    /// Frees memory that the entries do not need.
     pub(super) fn release_memory(&mut self) {
         let dropped = match self.entries.back() {
             Some(oldest) => oldest.place.wrapping_sub(self.origin) as usize,
@@ -135,7 +135,7 @@ impl DynamicTable {
         self.entries.shrink_to_fit();
     }
 
-    /// Drops the oldest entries until the rest takes no more than `size`.
+    /// Drops the oldest entries until the rest take at most `size`.
     fn evict(&mut self, size: u32) {
         while self.size > size {
             match self.entries.pop_back() {
@@ -145,7 +145,7 @@ impl DynamicTable {
         }
     }
 
-    /// Makes room for a text by moving the others over what was dropped, if that is worth it.
+    /// Makes room for a text by removing dropped texts, if that is worthwhile.
     fn compact(&mut self, len: usize) {
         if self.text.len() + len <= self.text.capacity() {
             return;

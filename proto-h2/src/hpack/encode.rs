@@ -1,4 +1,4 @@
-//! Fields to a block, and what is worth a place in the peer's table.
+//! Fields to field blocks, and which fields are worth a place in the peer's table.
 
 use alloc::vec::Vec;
 
@@ -11,16 +11,16 @@ use super::{TABLE_BYTES, huffman, integer, static_table};
 /// The name of a field to encode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldName<'a> {
-    /// A field of the start line.
+    /// A pseudo-field.
     PseudoField(PseudoField),
     /// A known name; not [`FieldId::Other`].
     Known(FieldId),
-    /// Any other name, in any case: it is written in lower case.
+    /// Any other name, in any case. The encoder writes it in lower case.
     Text(&'a [u8]),
 }
 
 impl<'a> FieldName<'a> {
-    /// The name of a field of a head.
+    /// The name of a field in a head.
     #[inline]
     #[must_use]
     pub const fn of(id: FieldId, text: &'a [u8]) -> Self {
@@ -31,29 +31,29 @@ impl<'a> FieldName<'a> {
     }
 }
 
-/// Whether a field is put into the peer's table.
+/// Whether the peer's table gets a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Indexing {
-    /// It is: the next one like it is one byte.
+    /// Yes. The next equal field takes one byte.
     Index,
-    /// It is, once it comes for the second time.
+    /// Yes, when the field appears for the second time.
     IfRepeated,
-    /// It is not.
+    /// No.
     NoIndex,
-    /// It is not, and no intermediary may do so either (RFC 7541, section 7.1.3).
+    /// No, and no intermediary may index it either (RFC 7541, section 7.1.3).
     Never,
 }
 
-/// Cookies below this can be guessed, one at a time, from how much they compress: nghttp2's bound.
+/// An attacker could guess shorter cookies from how well they compress. nghttp2 has the same bound.
 const COOKIE_BYTES_MIN: usize = 20;
 
-/// Values above this take the place of too many others: an eighth of the table.
+/// Longer values would replace too many others: an eighth of the table.
 const VALUE_BYTES_MAX: usize = TABLE_BYTES as usize / 8;
 
 impl Indexing {
-    /// What to do with a field of a message that is passed on. What is the same in most messages of
-    /// a connection is indexed; what may be, when it is seen again; what tells messages apart, and
-    /// large values, are not; what authenticates somebody never is.
+    /// The policy for fields that a proxy passes on. Fields that most messages of a connection
+    /// share are indexed; fields that may repeat are indexed when they do. Fields that differ from
+    /// message to message and long values are not indexed. Credentials are never indexed.
     #[must_use]
     pub fn of(name: FieldName<'_>, value: &[u8]) -> Self {
         let indexing = match name {
@@ -109,22 +109,22 @@ impl Indexing {
     }
 }
 
-/// Encodes the blocks that one peer receives, in their order.
+/// Encodes the blocks for one peer, in order.
 #[derive(Clone, Debug)]
 pub struct Encoder {
     table: DynamicTable,
-    /// The lowest table size since the last block, if the peer has to be told.
+    /// The lowest table size since the last block, if the peer must be told.
     lowest: Option<u32>,
-    /// How many entries were ever put in, wrapping: an entry's number is the count before it. The
-    /// table never holds 256, so a byte tells them apart.
+    /// The number of insertions, wrapping. An entry's number is the count before its insertion. The
+    /// table never holds 256 entries, so a byte identifies them.
     count: u8,
-    /// The newest entry by a hash of name and value. What is found has to be compared.
+    /// The newest entry for a hash of name and value. The caller compares the entry.
     fields: [u8; FIELD_SLOTS],
-    /// The next older entry of the same hash, by the number of an entry.
+    /// The next older entry with the same hash, by entry number.
     older: [u8; ENTRIES_MAX],
-    /// The newest entry by a hash of the name.
+    /// The newest entry for a hash of the name.
     names: [u8; NAME_SLOTS],
-    /// Hashes of fields that came once, the last ones of each set.
+    /// Hashes of fields that appeared once: the most recent of each set.
     seen: [[u16; SEEN_WAYS]; SEEN_SETS],
     /// A name in lower case.
     name: Vec<u8>,
@@ -132,7 +132,7 @@ pub struct Encoder {
 
 const ENTRIES_MAX: usize = (TABLE_BYTES / super::FIELD_OVERHEAD_BYTES) as usize;
 const FIELD_SLOTS: usize = 128;
-/// Known names have one each.
+/// Each known name has its own slot.
 const NAME_SLOTS: usize = 128;
 const SEEN_SETS: usize = 32;
 const SEEN_WAYS: usize = 4;
@@ -161,8 +161,8 @@ impl Encoder {
         }
     }
 
-    /// Takes over the peer's SETTINGS_HEADER_TABLE_SIZE, between two blocks. Of more than
-    /// [`TABLE_BYTES`] no use is made.
+    /// Applies the peer's SETTINGS_HEADER_TABLE_SIZE, between two blocks. The encoder uses at most
+    /// [`TABLE_BYTES`].
     pub fn set_table_bytes_max(&mut self, table_bytes_max: u32) {
         let size_max = table_bytes_max.min(TABLE_BYTES);
         if size_max != self.table.size_max() {
@@ -171,14 +171,14 @@ impl Encoder {
         }
     }
 
-    /// Gives back memory that the table does not need now.
+    /// Frees memory that the table does not need.
     pub fn release_memory(&mut self) {
         self.table.release_memory();
         self.name = Vec::new();
     }
 
-    /// Appends a field to the block that is being made. A block is made at once, by this encoder
-    /// alone; its bytes come to stand in `out` because a frame says its length before them.
+    /// Appends a field to the current block. Only one block may be under way. `out` holds it until
+    /// its length is known, which goes into the frame header before it.
     #[inline]
     pub fn encode(
         &mut self,
@@ -187,7 +187,7 @@ impl Encoder {
         value: &[u8],
         indexing: Indexing,
     ) {
-        // Most fields are the same as last time, and this is all there is to do for them.
+        // Most fields equal the last one of their name, and need no more than this.
         if let (FieldName::Known(id), Indexing::Index | Indexing::IfRepeated) = (name, indexing)
             && self.lowest.is_none()
             && let Some((newer, entry)) = self.newest_in(id as u8)
@@ -206,7 +206,11 @@ impl Encoder {
         value: &[u8],
         indexing: Indexing,
     ) {
-        debug_assert_ne!(name, FieldName::Known(FieldId::Other), "that is no name");
+        debug_assert_ne!(
+            name,
+            FieldName::Known(FieldId::Other),
+            "`Other` is not a name"
+        );
         if self.lowest.is_some() {
             self.table_sizes(out);
         }
@@ -228,7 +232,7 @@ impl Encoder {
     }
 
     //= rfc7541#4.2
-    // The lowest size is said, because entries were dropped for it, and the last.
+    // The lowest size is stated because entries were dropped for it, then the last size.
     #[cold]
     fn table_sizes(&mut self, out: &mut Vec<u8>) {
         let size = self.table.size_max();
@@ -240,7 +244,7 @@ impl Encoder {
         integer::write(out, 0x20, 0x1f, size as usize);
     }
 
-    /// Finds a field in what is left to be searched, or puts it there.
+    /// Searches for a field by its hash, or inserts it.
     #[inline(never)]
     fn search(&mut self, out: &mut Vec<u8>, key: &NameKey<'_>, value: &[u8], indexing: Indexing) {
         if key.code == FieldId::AcceptEncoding as u8 && value == b"gzip, deflate" {
@@ -248,7 +252,7 @@ impl Encoder {
         }
         let hash = hash::<0>(value, u64::from(key.slot) << 32 | value.len() as u64);
         if let Some((newer, number)) = self.find(hash, key, value) {
-            // The next field of this name is like this one rather than like the newest.
+            // The next field of this name is probably like this one and unlike the newest.
             if let Some(newest) = self.names.get_mut(usize::from(key.slot)) {
                 *newest = number;
             }
@@ -261,7 +265,7 @@ impl Encoder {
         self.insert(key, value, hash);
     }
 
-    /// Finds a whole field among the entries of its hash: how many are newer, and its number.
+    /// Finds a field among the entries with its hash. Returns how many are newer, and its number.
     fn find(&self, hash: u64, key: &NameKey<'_>, value: &[u8]) -> Option<(usize, u8)> {
         let mut number = *self.fields.get(field_slot(hash))?;
         let (mut newer, mut entry) = self.entry(number)?;
@@ -271,7 +275,8 @@ impl Encoder {
             }
             number = *self.older.get(usize::from(number) % ENTRIES_MAX)?;
             let next = self.entry(number)?;
-            // The number of an entry that is gone may be another's by now, even a newer one's.
+            // The number of a dropped entry may belong to another entry by now, even to a newer
+            // one.
             if next.0 <= newer {
                 return None;
             }
@@ -279,7 +284,7 @@ impl Encoder {
         }
     }
 
-    /// Says whether a field came before, and remembers it if not.
+    /// Returns whether a field appeared before. Remembers it if not.
     fn is_repeated(&mut self, hash: u64) -> bool {
         let mark = (hash >> 32) as u16;
         let Some(seen) = self.seen.get_mut((hash >> 48) as usize % SEEN_SETS) else {
@@ -310,8 +315,8 @@ impl Encoder {
         self.table.insert(&self.name, value, name_id, true);
     }
 
-    /// Writes a field that is not looked for. A known name that the peer does not have yet goes into
-    /// its table with this value, so that it is spelt out once.
+    /// Writes a field as a literal. If the peer's table lacks a known name, the field goes into it,
+    /// so that the name is spelt out only once.
     #[inline]
     fn spell_out(
         &mut self,
@@ -360,7 +365,7 @@ impl Encoder {
         }
     }
 
-    /// Finds the newest entry of a name, or the one that was used last, and how many are newer.
+    /// Finds the newest or last used entry of a name, and how many are newer.
     #[inline]
     fn newest_of(&self, key: &NameKey<'_>) -> Option<(usize, &DynamicEntry)> {
         let (newer, entry) = self.newest_in(key.slot)?;
@@ -372,7 +377,7 @@ impl Encoder {
         self.entry(*self.names.get(usize::from(slot))?)
     }
 
-    /// Finds an entry by its number, if it is still there, and how many are newer.
+    /// Finds an entry by its number, if it still exists, and how many are newer.
     #[inline]
     fn entry(&self, number: u8) -> Option<(usize, &DynamicEntry)> {
         let newer = usize::from(self.count.wrapping_sub(number).wrapping_sub(1));
@@ -380,18 +385,18 @@ impl Encoder {
     }
 }
 
-/// The bits that begin each form of a field (RFC 7541, section 6).
+/// The first bits of each form of a field (RFC 7541, section 6).
 const INDEXED: u8 = 0x80;
 const WITH_INDEXING: u8 = 0x40;
 const WITHOUT_INDEXING: u8 = 0x00;
 const NEVER_INDEXED: u8 = 0x10;
 
-/// A name as it is looked up.
+/// A name, prepared for lookup.
 struct NameKey<'a> {
     name: FieldName<'a>,
-    /// The code of its label.
+    /// The code of its [`NameId`].
     code: u8,
-    /// Where its newest entry is noted.
+    /// The slot for its newest entry.
     slot: u8,
 }
 
@@ -441,7 +446,7 @@ impl<'a> NameKey<'a> {
         }
     }
 
-    /// Spells the name in lower case.
+    /// Writes the name in lower case.
     fn lower(&self, out: &mut Vec<u8>) {
         out.clear();
         out.extend_from_slice(match self.name {
@@ -458,7 +463,7 @@ const fn field_slot(hash: u64) -> usize {
     (hash >> 57) as usize
 }
 
-/// A hash whose high bits depend on all of the bytes, taken with the bits of `FOLD` set.
+/// A hash whose high bits depend on all bytes. `FOLD` sets bits in each byte first.
 #[inline]
 fn hash<const FOLD: u8>(bytes: &[u8], seed: u64) -> u64 {
     const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -476,7 +481,7 @@ fn hash<const FOLD: u8>(bytes: &[u8], seed: u64) -> u64 {
         bytes.first_chunk::<4>(),
         bytes.last_chunk::<4>(),
     ) {
-        // Some bytes come twice, which does no harm.
+        // Some bytes count twice, which does no harm.
         (Some(last), _, _) => u64::from_le_bytes(*last),
         (None, Some(first), Some(last)) => {
             u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last))

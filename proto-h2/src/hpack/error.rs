@@ -1,34 +1,35 @@
-//! Why a block cannot be read.
+//! Why a block cannot be decoded.
 
 use core::fmt;
 
-/// Why a block cannot be read. After any of them the tables are out of step: the connection ends
-/// with COMPRESSION_ERROR, for a [`Error::Bomb`] with ENHANCE_YOUR_CALM.
+/// Why a block cannot be decoded. The tables are out of step afterwards, so the connection ends
+/// with COMPRESSION_ERROR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Error {
     /// The block ends within a field.
     Truncated,
-    /// An index that neither table has, or 0 where an entry must be meant (RFC 7541, section 2.3.3).
+    /// An index that neither table contains, or 0 where an entry is required (RFC 7541, section
+    /// 2.3.3).
     BadIndex,
-    /// A number longer or larger than any in use (RFC 7541, section 5.1).
+    /// An integer that is too long or too large (RFC 7541, section 5.1).
     BadInteger,
-    /// A Huffman string that holds EOS, or whose padding is longer than seven bits or not of ones
+    /// A Huffman string with EOS, or with padding that is longer than seven bits or not all ones
     /// (RFC 7541, section 5.2).
     BadHuffman,
-    /// A table size above what was agreed (RFC 7541, section 6.3).
+    /// A table size above the agreed limit (RFC 7541, section 6.3).
     TableSizeTooLarge,
-    /// A table size behind a field, or a third one (RFC 7541, section 4.2).
+    /// A table size after a field, or a third one (RFC 7541, section 4.2).
     UnexpectedTableSize,
-    /// Fields that take 16 times what they may, beyond what they may: an attack on memory or time.
+    /// Fields that exceed the limit by 16 times the limit: an attack on memory or time.
     Bomb,
-    /// No table size at the front of the block after the agreed one was lowered (RFC 9113, section
+    /// No table size at the front of the block after the limit was lowered (RFC 9113, section
     /// 4.3.1).
     MissingTableSize,
 }
 
 impl Error {
-    /// A stable word for logs, metrics and test tables: the name in lower case with underscores.
+    /// A stable name for logs, metrics and test cases: the variant in snake case.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

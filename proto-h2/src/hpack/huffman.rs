@@ -1,15 +1,15 @@
 //! The Huffman code of strings (RFC 7541, section 5.2 and appendix B).
 //!
-//! The code is canonical, so the lengths say it all; the tables are made of them at compile time.
-//! Decoding looks at twelve bits at a time, which are up to two symbols: nearly all text is of
-//! symbols of five to eight bits.
+//! The code is canonical, so its lengths define it, and the tables are computed from them at
+//! compile time. The decoder looks up twelve bits at a time, which hold up to two symbols, because
+//! nearly all text consists of symbols of five to eight bits.
 
 use alloc::vec::Vec;
 
 use super::error::Error;
 use super::integer;
 
-/// BitReader of each symbol's code. The last is EOS, which no string may hold.
+/// Length of each symbol's code word in bits. The last symbol is EOS, which no string may contain.
 #[rustfmt::skip]
 const LENGTHS: [u8; 257] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28,
@@ -34,18 +34,18 @@ const LENGTHS: [u8; 257] = [
 const EOS: usize = 256;
 const LENGTH_MAX: usize = 30;
 
-/// The code in the order of its words, and where each length begins.
+/// The symbols in the order of their code words, and where each length begins.
 struct CanonicalCode {
     /// The symbols by length, then by value.
     symbols: [u16; 257],
     /// The first code word of each length.
     first: [u32; LENGTH_MAX + 2],
-    /// How many symbols have shorter words.
+    /// The number of symbols with shorter code words.
     shorter: [u32; LENGTH_MAX + 2],
 }
 
 impl CanonicalCode {
-    /// The symbol of a code word; none if words that begin like it are longer.
+    /// The symbol of a code word; `None` if the code word is longer than `len`.
     fn symbol(&self, word: u32, len: usize) -> Option<u16> {
         let place = word.checked_sub(*self.first.get(len)?)? + self.shorter.get(len)?;
         if place >= *self.shorter.get(len + 1)? {
@@ -59,7 +59,7 @@ static CANONICAL: CanonicalCode = canonical();
 
 #[expect(
     clippy::indexing_slicing,
-    reason = "evaluated by the compiler, which checks it"
+    reason = "evaluated at compile time, which checks the bounds"
 )]
 const fn canonical() -> CanonicalCode {
     let mut it = CanonicalCode {
@@ -96,7 +96,7 @@ struct CodeWord {
 
 #[expect(
     clippy::indexing_slicing,
-    reason = "evaluated by the compiler, which checks it"
+    reason = "evaluated at compile time, which checks the bounds"
 )]
 static CODE_WORDS: [CodeWord; 256] = {
     let canonical = canonical();
@@ -114,17 +114,17 @@ static CODE_WORDS: [CodeWord; 256] = {
     words
 };
 
-/// BitReader that one look at the decoding table takes in.
+/// Bits of a table lookup.
 const LOOKUP_BITS: usize = 12;
 
-/// What the first bits of the input say: one or two symbols, or that the word is longer.
+/// What the next bits decode to: one or two symbols, or the start of a longer code word.
 #[derive(Clone, Copy)]
 struct Lookup {
-    /// The symbols, the first one in the low byte.
+    /// The symbols. The first is in the low byte.
     symbols: u16,
-    /// BitReader that they take; 0 if the word is longer than a look.
+    /// Bits of their code words; 0 if the code word is longer than a lookup.
     len: u8,
-    /// BitReader of the symbols themselves: 8 or 16.
+    /// Bits of the symbols themselves: 8 or 16.
     width: u8,
 }
 
@@ -138,7 +138,7 @@ impl Lookup {
 
 #[expect(
     clippy::indexing_slicing,
-    reason = "evaluated by the compiler, which checks it"
+    reason = "evaluated at compile time, which checks the bounds"
 )]
 static LOOKUPS: [Lookup; 1 << LOOKUP_BITS] = {
     let canonical = canonical();
@@ -179,11 +179,11 @@ static LOOKUPS: [Lookup; 1 << LOOKUP_BITS] = {
     steps
 };
 
-/// BitReader of the input, from the highest of a word on, and behind the last of them ones, as padding
-/// is.
+/// Reads bits of the input from the high end of a word. Ones follow the last bit, like padding.
 struct BitReader<'i> {
     word: u64,
-    /// How many are of the input. Below 0, symbols were made of bits that are not there.
+    /// How many bits of the word belong to the input. Negative if symbols used bits beyond the
+    /// input.
     count: i32,
     rest: &'i [u8],
     /// The last eight bytes of the input.
@@ -206,7 +206,7 @@ impl<'i> BitReader<'i> {
         }
     }
 
-    /// Fills the word to 56 bits at least, if the input has so many.
+    /// Fills the word to at least 56 bits, if the input has so many.
     #[inline]
     fn fill(&mut self) {
         match (self.rest.first_chunk::<8>(), self.rest.len()) {
@@ -219,7 +219,7 @@ impl<'i> BitReader<'i> {
         }
     }
 
-    /// Adds as many of the next bytes as there is room for.
+    /// Adds as many of the next bytes as fit.
     #[inline]
     fn put(&mut self, next: u64) {
         self.word |= next >> self.count;
@@ -242,15 +242,15 @@ impl<'i> BitReader<'i> {
         self.count -= i32::from(len);
     }
 
-    /// Says whether nothing but padding is left, less than a byte, where a look says that the word
-    /// is longer: then it begins with eight ones.
+    /// Returns whether only padding of less than a byte remains. Call it when the lookup found a
+    /// longer code word, which starts with eight ones.
     #[inline]
     fn is_padding(&self) -> bool {
         self.rest.is_empty() && self.count < 8
     }
 
-    /// Takes a symbol whose word is longer than a look; none if that is EOS, also for what padding
-    /// makes of the bits.
+    /// Decodes a symbol whose code word is longer than a lookup. `None` for EOS, and for padding
+    /// that is too long.
     #[cold]
     fn long(&mut self) -> Option<u8> {
         for len in LOOKUP_BITS + 1..=LENGTH_MAX {
@@ -269,7 +269,7 @@ pub(super) fn decode(input: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
     let mut bits = BitReader::new(input);
     loop {
         bits.fill();
-        // Four looks take 48 bits at most and give eight symbols at most.
+        // Four lookups take at most 48 bits and produce at most eight symbols.
         let (mut symbols, mut width, mut last) = (0, 0, Lookup::LONGER);
         for _ in 0..4 {
             last = bits.step();
@@ -288,13 +288,13 @@ pub(super) fn decode(input: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
             if bits.is_padding() {
                 return Ok(());
             }
-            // Whether all of its bits were there is seen at the next turn.
+            // The next round checks that the input had all bits of the symbol.
             out.push(bits.long().ok_or(Error::BadHuffman)?);
         }
     }
 }
 
-/// Bytes that a string takes when it is encoded.
+/// Bytes of the encoded string.
 fn len(text: &[u8]) -> usize {
     let bits: usize = text.iter().map(|&byte| word(byte).len as usize).sum();
     bits.div_ceil(8)
@@ -319,7 +319,7 @@ fn encode(text: &[u8], out: &mut Vec<u8>) {
             out.extend_from_slice(&((bits >> count) as u32).to_be_bytes());
         }
     };
-    // Four symbols of usual text are one word of 32 bits at most.
+    // Four usual symbols fit in 32 bits.
     let (fours, rest) = text.as_chunks::<4>();
     for four in fours {
         let [a, b, c, d] = four.map(word);
@@ -338,24 +338,24 @@ fn encode(text: &[u8], out: &mut Vec<u8>) {
         put(word.bits, word.len);
     }
     //= rfc7541#5.2
-    // The last byte is filled with the beginning of EOS, which is ones.
+    // The last byte is padded with the start of EOS, which is ones.
     let len = out.len() + count.div_ceil(8) as usize;
     let last = ((bits << 32 | 0xffff_ffff) >> count) as u32;
     out.extend_from_slice(&last.to_be_bytes());
     out.truncate(len);
 }
 
-/// The longest text that is encoded before it is known whether that is shorter: its length is one
-/// byte either way.
+/// Up to this length, a text is encoded before it is known whether that is shorter, because the
+/// length takes one byte either way.
 const TRIED_BYTES_MAX: usize = 126;
 
-/// The longest text that is not encoded: it would save a byte at most.
+/// Up to this length, a text is not encoded, because that would save at most one byte.
 const PLAIN_BYTES_MAX: usize = 4;
 
-/// Writes a string with its length in front (RFC 7541, section 5.2), encoded if that is shorter.
+/// Writes a string with its length (RFC 7541, section 5.2), Huffman-encoded if that is shorter.
 pub(super) fn write(out: &mut Vec<u8>, text: &[u8]) {
     if text.len() <= PLAIN_BYTES_MAX {
-        // As it is.
+        // Not worth encoding.
     } else if text.len() <= TRIED_BYTES_MAX {
         let start = out.len();
         out.push(0x80);

@@ -1,14 +1,15 @@
-//! Numbers: what fits beside the bits of a prefix, or seven bits a byte (RFC 7541, section 5.1).
+//! Integers: in the prefix if they fit, otherwise in seven bits of each byte (RFC 7541, section
+//! 5.1).
 
 use alloc::vec::Vec;
 
 use super::error::Error;
 
-/// Bytes behind the prefix that a number may take: 28 bits are more than any block holds.
+/// Bytes that may follow the prefix. Their 28 bits are more than any block holds.
 const BYTES_MAX: usize = 4;
 
-/// Reads a number whose first byte was taken already; `mask` is the bits of it that are the
-/// number's. Gives the rest too.
+/// Reads an integer whose first byte was consumed. `mask` covers the prefix. Returns the integer
+/// and the rest.
 #[inline]
 pub(super) fn read(first: u8, mask: u8, rest: &[u8]) -> Result<(usize, &[u8]), Error> {
     let prefix = first & mask;
@@ -34,7 +35,7 @@ fn read_more(mask: u8, rest: &[u8]) -> Result<(usize, &[u8]), Error> {
     }
 }
 
-/// Writes a number; `pattern` is the bits of the first byte that are not the number's.
+/// Writes an integer. `pattern` holds the bits of the first byte outside the prefix.
 #[inline]
 pub(super) fn write(out: &mut Vec<u8>, pattern: u8, mask: u8, number: usize) {
     match number.checked_sub(usize::from(mask)) {
@@ -58,7 +59,7 @@ fn write_more(out: &mut Vec<u8>, first: u8, mut number: usize) {
 mod tests {
     use super::*;
 
-    /// RFC 7541, appendix C.1, and where a number takes one byte more.
+    /// The examples of RFC 7541, appendix C.1, and the values at which another byte is needed.
     #[test]
     fn numbers_are_read_as_they_are_written() {
         let cases: [(u8, usize, &[u8]); 8] = [

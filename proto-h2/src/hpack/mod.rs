@@ -1,18 +1,19 @@
-//! Field blocks of HTTP/2: names and values compressed with what was said before (RFC 7541).
+//! Field blocks of HTTP/2: names and values, compressed with earlier ones (RFC 7541).
 //!
 //! | module | owns |
 //! |---|---|
-//! | `decode` | [`Decoder`]: a block to fields |
-//! | `encode` | [`Encoder`]: fields to a block; what is worth a place in the peer's table |
-//! | `name` | which names are known: [`PseudoField`] |
+//! | `decode` | [`Decoder`]: field blocks to fields |
+//! | `encode` | [`Encoder`]: fields to field blocks; what is worth a place in the peer's table |
+//! | `name` | known names: [`PseudoField`] |
 //! | `static_table` | the static table |
 //! | `dynamic_table` | the dynamic table |
-//! | `huffman`, `integer` | the two codes that everything is written in |
-//! | `error` | [`Error`]: why a block cannot be read |
+//! | `huffman`, `integer` | the two codes of strings and integers |
+//! | `error` | [`Error`]: why a block cannot be decoded |
 //!
-//! One direction of a connection is one [`Encoder`] here and one decoder at the peer, and they stay
-//! in step block by block. So a block is always decoded to its end, whatever is done with its
-//! fields; and any [`Error`] ends the connection, as COMPRESSION_ERROR (RFC 9113, section 4.3).
+//! Each direction of a connection has an [`Encoder`] on one side and a [`Decoder`] on the other.
+//! They stay in step block by block. So a block is always decoded to its end, even if its fields
+//! are not wanted, and any [`Error`] ends the connection with COMPRESSION_ERROR (RFC 9113, section
+//! 4.3).
 //!
 //! ```
 //! use weir_proto_h1::FieldId;
@@ -46,8 +47,9 @@ pub use encode::{Encoder, FieldName, Indexing};
 pub use error::Error;
 pub use name::PseudoField;
 
-/// Bytes of a dynamic table before any setting says otherwise (RFC 9113, section 6.5.2).
+/// Bytes of a dynamic table before any setting changes it (RFC 9113, section 6.5.2).
 pub const TABLE_BYTES: u32 = 4096;
 
-/// What an entry or a field counts beyond its name and value (RFC 7541, section 4.1; RFC 9113, section 6.5.2).
+/// Bytes that a field counts beyond its name and value (RFC 7541, section 4.1; RFC 9113, section
+/// 6.5.2).
 pub const FIELD_OVERHEAD_BYTES: u32 = 32;

@@ -1,8 +1,8 @@
-//! What is known of a name.
+//! Known names, and the rules for names and values.
 
 use weir_proto_h1::{FieldId, is_token};
 
-/// A field of the start line (RFC 9113, section 8.3; RFC 8441, section 4).
+/// A pseudo-field (RFC 9113, section 8.3; RFC 8441, section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum PseudoField {
@@ -21,7 +21,7 @@ pub enum PseudoField {
 }
 
 impl PseudoField {
-    /// Finds the pseudo-field of a name, colon included.
+    /// Finds the pseudo-field of a name with its colon.
     #[must_use]
     pub fn from_name(name: &[u8]) -> Option<Self> {
         match name {
@@ -35,7 +35,7 @@ impl PseudoField {
         }
     }
 
-    /// The name, colon included.
+    /// The name with its colon.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -49,7 +49,7 @@ impl PseudoField {
     }
 }
 
-/// What is known of a name: at most one of the two.
+/// The identity of a known name: at most one of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NameId {
     pub(super) id: FieldId,
@@ -70,8 +70,8 @@ impl NameId {
         }
     }
 
-    /// Finds what is known of a name off the wire. Names in upper case are none that HTTP/2 has
-    /// (RFC 9113, section 8.2.1), but known for the purpose of refusing them.
+    /// Identifies a name from the wire. HTTP/2 has no names in upper case (RFC 9113, section
+    /// 8.2.1), but they are identified so that they can be refused.
     pub(super) fn of(name: &[u8]) -> Self {
         match name {
             [b':', ..] => Self {
@@ -82,7 +82,7 @@ impl NameId {
         }
     }
 
-    /// One number for each: 0 for a name in no list, below [`NAME_CODES`] for any other.
+    /// A number for each known name: 0 for an unknown one, otherwise below [`NAME_CODES`].
     pub(super) const fn code(self) -> u8 {
         match self.pseudo {
             Some(pseudo) => 64 + pseudo as u8,
@@ -91,11 +91,11 @@ impl NameId {
     }
 }
 
-/// Below this are all codes of labels.
+/// All codes are below this.
 pub(super) const NAME_CODES: u8 = 64 + 6;
 
-/// Says whether a name holds what a name in HTTP/2 may hold: a token without upper case (RFC 9113,
-/// section 8.2.1; RFC 9110, section 5.1), or a pseudo-field.
+/// Returns whether a name is valid in HTTP/2: a token without upper case (RFC 9113, section 8.2.1;
+/// RFC 9110, section 5.1), or a pseudo-field.
 pub(super) fn is_name(name: &[u8]) -> bool {
     match name {
         [] => false,
@@ -107,14 +107,14 @@ pub(super) fn is_name(name: &[u8]) -> bool {
     }
 }
 
-/// What nearly all names are made of.
+/// Nearly all names consist of these.
 #[inline]
 const fn is_plain_name_byte(byte: u8) -> bool {
     (byte.wrapping_sub(b'a') < 26) | (byte.wrapping_sub(b'0') < 10) | (byte == b'-')
 }
 
-/// Says whether a value holds what a value may hold: visible bytes, those above ASCII, and inside
-/// it spaces and tabs (RFC 9113, section 8.2.1; RFC 9110, section 5.5).
+/// Returns whether a value is valid: visible bytes and those above ASCII, with spaces and tabs only
+/// between them (RFC 9113, section 8.2.1; RFC 9110, section 5.5).
 pub(super) fn is_value(value: &[u8]) -> bool {
     !matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t']) && all(value, is_value_byte)
 }
@@ -124,8 +124,8 @@ const fn is_value_byte(byte: u8) -> bool {
     ((byte >= 0x20) & (byte != 0x7f)) | (byte == b'\t')
 }
 
-/// Says whether something holds for all bytes: 16 or 8 at a time, the last of them overlapping
-/// those before. Written so that each look becomes vector code.
+/// Returns whether `holds` is true for all bytes. Loads 16 or 8 at a time; the last load overlaps
+/// the one before. Written to be vectorized.
 #[inline]
 fn all(bytes: &[u8], holds: impl Fn(u8) -> bool + Copy) -> bool {
     let (chunks, rest) = bytes.as_chunks::<16>();

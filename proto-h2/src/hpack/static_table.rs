@@ -6,7 +6,7 @@ use super::name::{NameId, PseudoField};
 
 /// An entry of the static table.
 pub(super) struct StaticEntry {
-    /// Name and value, one behind the other.
+    /// The name, then the value.
     pub(super) text: &'static [u8],
     pub(super) name_len: usize,
     pub(super) name_id: NameId,
@@ -24,22 +24,22 @@ impl StaticEntry {
     }
 }
 
-/// Finds an entry by its index, which begins at 1.
+/// Finds an entry by its index, which starts at 1.
 #[inline]
 pub(super) fn get(index: usize) -> Option<&'static StaticEntry> {
     FIXED.get(index.wrapping_sub(1))
 }
 
-/// Entries of the static table. The dynamic one goes on behind them.
+/// The number of entries. The indices of the dynamic table follow.
 pub(super) const LEN: usize = FIXED.len();
 
-/// The first index that has a known name; 0 if none has.
+/// The first index with a known name; 0 if there is none.
 #[inline]
 pub(super) fn name_index(id: FieldId) -> usize {
     usize::from(NAME_INDEX.get(id as usize).copied().unwrap_or_default())
 }
 
-/// The first index that has the name of a pseudo-field; 0 if none has.
+/// The first index with the name of a pseudo-field; 0 if there is none.
 #[inline]
 pub(super) const fn pseudo_index(pseudo: PseudoField) -> usize {
     match pseudo {
@@ -52,7 +52,7 @@ pub(super) const fn pseudo_index(pseudo: PseudoField) -> usize {
     }
 }
 
-/// The index of a field of the start line; 0 if it is not there.
+/// The index of a pseudo-field with this value; 0 if there is none.
 #[inline]
 pub(super) fn pseudo_field(pseudo: PseudoField, value: &[u8]) -> usize {
     match (pseudo, value) {
@@ -73,7 +73,7 @@ pub(super) fn pseudo_field(pseudo: PseudoField, value: &[u8]) -> usize {
     }
 }
 
-/// The index of a name that is in the table and no [`FieldId`], whatever its case; 0 if it is not there.
+/// The index of a name in the table that has no [`FieldId`], in any case; 0 if there is none.
 #[inline]
 pub(super) fn unlisted_index(name: &[u8]) -> usize {
     let index = match name.len() {
@@ -178,7 +178,7 @@ fixed! {
 
 #[expect(
     clippy::indexing_slicing,
-    reason = "evaluated by the compiler, which checks it"
+    reason = "evaluated at compile time, which checks the bounds"
 )]
 static NAME_INDEX: [u8; 64] = {
     let mut indices = [0; 64];

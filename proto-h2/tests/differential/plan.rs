@@ -13,7 +13,7 @@ pub(crate) struct Exchange {
     pub(crate) trailers: Vec<(String, String)>,
     pub(crate) status: u16,
     pub(crate) answer: Answer,
-    /// The client gives the request up once the answer has begun.
+    /// The client gives the request up once the response has begun.
     pub(crate) is_cancelled: bool,
 }
 
