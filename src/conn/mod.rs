@@ -1,7 +1,7 @@
 //! Wires: a connection's bytes, in the clear or over TLS, and the messages of HTTP/1.1 and HTTP/2 on it.
 
 mod client_bindings;
-mod down;
+mod client_side;
 pub mod http1;
 pub mod http2;
 mod inbox;
@@ -12,7 +12,7 @@ mod tunnel;
 mod wire;
 
 pub use client_bindings::ClientBindings;
-pub use down::{Client, Down, Kit, Piece};
+pub use client_side::{ClientSide, ConnectionContext, HeadBuffer, Piece};
 pub use inbox::Inbox;
 pub use outbox::Outbox;
 pub use response_part::ResponsePart;

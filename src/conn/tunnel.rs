@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::Down;
+use super::ClientSide;
 use crate::core::Core;
 use crate::io::{Chunk, Instant, Net};
 
@@ -36,7 +36,7 @@ pub trait End {
 /// what waits for it for that long is gone as well, whatever it sends meanwhile.
 pub async fn tunnel<N: Net>(
     core: &Rc<Core<N>>,
-    down: &mut Down<'_, N>,
+    down: &mut ClientSide<'_, N>,
     mut up: impl End,
     idle: Duration,
 ) -> Passed {
@@ -50,11 +50,11 @@ pub async fn tunnel<N: Net>(
     let mut is_stalled = false;
     let (mut taken, mut since) = (u64::MAX, Instant::default());
     poll_fn(|cx| {
-        down.kit.timer.watch(cx);
+        down.timer.watch(cx);
         let broken = there.poll(cx, core, down, &mut up).is_err()
             || back.poll(cx, core, &mut up, down).is_err();
         let held = || up.queued() + down.queued();
-        let is_unwanted = core.is_stopping() || down.kit.holds_too_much(core, held);
+        let is_unwanted = core.is_stopping() || down.holds_too_much(core, held);
         if broken || (there.finished && back.finished) || is_unwanted {
             return Poll::Ready(());
         }
@@ -68,7 +68,7 @@ pub async fn tunnel<N: Net>(
             (taken, since) = (sent, now);
         }
         let deadline = last.min(since) + idle;
-        down.kit.timer.set(deadline);
+        down.timer.set(deadline);
         if now >= deadline {
             is_stalled = down.queued() > 0;
             Poll::Ready(())

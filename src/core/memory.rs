@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::task::{Context, Waker};
 
-use super::Core;
+use super::{Core, Timer};
 use crate::io::Net;
 use crate::limits::POOL_SHARE;
 
@@ -62,6 +62,16 @@ impl<N: Net> Core<N> {
     #[inline]
     pub fn is_tight(&self) -> bool {
         self.memory.is_tight.get()
+    }
+
+    /// Reports the bytes that a connection or request holds, if memory is short. Says whether it has to end because of
+    /// them.
+    #[inline]
+    pub fn holds_too_much(&self, timer: &Timer, held: impl FnOnce() -> usize) -> bool {
+        self.is_tight() && {
+            timer.hold(held());
+            timer.is_told()
+        }
     }
 
     /// Notices when memory becomes short. Called after each poll of a task.

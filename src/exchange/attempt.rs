@@ -9,102 +9,117 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use weir_proto_h1::FieldId;
+use weir_proto_h1::{FieldId, Head};
 
-use super::record::Record;
+use super::record::ExchangeRecord;
 use super::relay::{Relay, Relayed, Replay};
 use super::repeat::{Failure, Failures, Repeat};
-use super::{CorePlan, grpc};
-use crate::conn::{Down, Wire, WireRx, WireTx, proxy_protocol, tunnel};
+use super::{Exchange, grpc};
+use crate::conn::{Wire, WireRx, WireTx, proxy_protocol, tunnel};
 use crate::core::{Core, after};
 use crate::fault::{Fault, Phase, Reason, Retry, Side};
 use crate::io::{Address, Connection, Instant, Net, Tx, errno};
 use crate::obs::LogLevel;
-use crate::plan::{Plan, Protocol, RoutePlan, UpstreamId, UpstreamPlan, is_grpc};
+use crate::plan::{Protocol, RoutePlan, UpstreamId, UpstreamPlan, is_grpc};
 use crate::tls;
 use crate::upstream::{Endpoint, Held, Need, Permit, Secure, Tried, Turn, Up, Upstream};
 
-/// What the attempts of one exchange have in common.
-struct Way<'a, N: Net> {
-    core: &'a Rc<Core<N>>,
-    whole: &'a Plan,
+/// The attempts of one exchange: what they have in common, and what has become of them so far.
+struct Attempts<'a, N: Net> {
     plan: &'a UpstreamPlan,
     route: &'a RoutePlan,
     upstream: &'a Upstream<N>,
-    total: Instant,
     tried: Tried,
     replay: Replay,
-    /// What has failed so far.
     failures: Failures,
     /// The attempt is on a connection that belongs to the client's.
     is_bound: bool,
 }
 
-/// Sends the request to an endpoint of the upstream, to another one if that fails and may be repeated, and relays the
-/// answer.
-pub(super) async fn forward<N: Net>(
-    core: &Rc<Core<N>>,
-    plan: &CorePlan<N>,
-    down: &mut Down<'_, N>,
-    record: &mut Record,
-    route: &RoutePlan,
-    upstream: UpstreamId,
-) -> Result<(), Fault> {
-    let internal = Fault::local(Phase::Route, Reason::Internal);
-    let upstream_plan = plan.plan.upstream(upstream).ok_or(internal)?;
-    let upstream = plan.upstreams.get(upstream.0 as usize).ok_or(internal)?;
-    let patience = record
-        .is_call
-        .then(|| grpc::timeout(&down.kit.head, &down.kit.block))
-        .flatten();
-    prepare(plan, down, record, route);
-    let now = core.net.now();
-    upstream.budget.request(now);
-    let mut way = Way {
-        core,
-        whole: &plan.plan,
-        plan: upstream_plan,
-        route,
-        upstream,
-        total: after(now, route.timeouts.total).min(after(now, patience)),
-        tried: Tried::default(),
-        replay: Replay::default(),
-        failures: Failures::default(),
-        is_bound: false,
-    };
-    loop {
-        let (fault, was_stale) = match way.attempt(down, record).await {
-            Ok(()) => return Ok(()),
-            Err(failed) => failed,
+impl<'a, N: Net> Exchange<'a, N> {
+    /// Sends the request to an endpoint of the upstream, to another one if that fails and may be repeated, and relays
+    /// the answer.
+    pub(super) async fn forward(
+        &mut self,
+        route: &'a RoutePlan,
+        upstream: UpstreamId,
+    ) -> Result<(), Fault> {
+        let internal = Fault::local(Phase::Route, Reason::Internal);
+        self.record.upstream = Some(upstream);
+        let plan = self.plan.plan.upstream(upstream).ok_or(internal)?;
+        let upstream = self.plan.upstreams.get(upstream.0 as usize);
+        let upstream = upstream.ok_or(internal)?;
+        let patience = self.facts.is_grpc_call;
+        let patience = patience.then(|| grpc::timeout(self.down.head, self.down.block));
+        self.prepare_request(route);
+        let now = self.core.net.now();
+        self.deadline = after(now, route.timeouts.total).min(after(now, patience.flatten()));
+        upstream.budget.request(now);
+        let mut attempts = Attempts {
+            plan,
+            route,
+            upstream,
+            tried: Tried::default(),
+            replay: Replay::default(),
+            failures: Failures::default(),
+            is_bound: false,
         };
-        if !was_stale {
-            way.count(record, fault);
-        }
-        let repeat = way.repeat_after(down, fault, was_stale).ok_or(fault)?;
-        core.obs.borrow().retry(upstream.id());
-        if repeat == Repeat::AfterBackoff {
-            way.back_off(down).await?;
+        loop {
+            let (fault, was_stale) = match attempts.attempt(self).await {
+                Ok(()) => return Ok(()),
+                Err(failed) => failed,
+            };
+            if !was_stale {
+                attempts.count(&self.record, fault);
+            }
+            let repeat = attempts.repeat_after(self, fault, was_stale);
+            let repeat = repeat.ok_or(fault)?;
+            self.core.obs.borrow().retry(upstream.id());
+            if repeat == Repeat::AfterBackoff {
+                attempts.back_off(self).await?;
+            }
         }
     }
-}
 
-/// What the request gains and loses on its way; the same for all attempts.
-fn prepare<N: Net>(
-    plan: &CorePlan<N>,
-    down: &mut Down<'_, N>,
-    record: &mut Record,
-    route: &RoutePlan,
-) {
-    super::forward::prepare(&plan.plan, down, record, route);
-    if !down.kit.paths.sent.is_empty() {
-        down.kit.added.edits.set_path(&down.kit.paths.sent);
+    /// Fails if the client has cancelled. An HTTP/2 client may reset its stream while the request is queued or waits for
+    /// a connection.
+    fn check_client_waits(&self) -> Result<(), Fault> {
+        self.down.gone().map_or(Ok(()), Err)
     }
-}
 
-/// Looks whether anybody still waits for the answer, before an endpoint is asked: a request over HTTP/2 can be taken
-/// back while it waits for its turn or for a connection.
-fn still_there<N: Net>(down: &Down<'_, N>) -> Result<(), Fault> {
-    down.gone().map_or(Ok(()), Err)
+    /// Whether the request has credentials for the connection that it is sent on.
+    fn authenticates(&self) -> bool {
+        let credentials = self
+            .down
+            .head
+            .value(FieldId::Authorization, self.down.block);
+        credentials.is_some_and(weir_proto_h1::authenticates_connection)
+    }
+
+    /// Whether the endpoint says that it has taken such credentials, and that they hold for what follows on the
+    /// connection (`Persistent-Auth`, which IIS sends).
+    fn is_authenticated(&self, up: &Up<N>) -> bool {
+        let field = |name| up.head.find_name(name, &up.block);
+        self.authenticates()
+            && field(b"Persistent-Auth")
+                .is_some_and(|field| !field.value.get(&up.block).eq_ignore_ascii_case(b"false"))
+    }
+
+    /// Keeps the head of an answer for the log, and its memory for the next one.
+    fn keep_head(&mut self, up: &mut Up<N>) {
+        self.buffers.up_head = mem::take(&mut up.head);
+        self.buffers.up_block = mem::take(&mut up.block);
+    }
+
+    /// Lends the memory of the endpoint's head to an attempt.
+    fn take_up_head(&mut self) -> Head {
+        mem::take(&mut self.buffers.up_head)
+    }
+
+    /// The client's address, if endpoints hear it in the PROXY protocol: their connections serve one client each.
+    fn owner(&self, plan: &UpstreamPlan) -> Option<SocketAddr> {
+        plan.proxy_protocol.and(self.down.context.address)
+    }
 }
 
 /// Why no connection to an endpoint could be made, and what the system has said.
@@ -184,56 +199,36 @@ async fn shake_hands<N: Net>(
     })
 }
 
-/// Whether a request has credentials for the connection that it is sent on.
-fn authenticates<N: Net>(down: &Down<'_, N>) -> bool {
-    let credentials = down.kit.head.value(FieldId::Authorization, &down.kit.block);
-    credentials.is_some_and(weir_proto_h1::authenticates_connection)
-}
-
-/// Whether the endpoint says that it has taken such credentials, and that they hold for what follows on the connection
-/// (`Persistent-Auth`, which IIS sends).
-fn is_authenticated<N: Net>(up: &Up<N>, down: &Down<'_, N>) -> bool {
-    authenticates(down)
-        && up
-            .head
-            .find_name(b"Persistent-Auth", &up.block)
-            .is_some_and(|field| !field.value.get(&up.block).eq_ignore_ascii_case(b"false"))
-}
-
-/// Keeps the head of an answer for the log, and its room for the next one.
-fn keep_head<N: Net>(down: &mut Down<'_, N>, up: &mut Up<N>) {
-    down.kit.up_head = mem::take(&mut up.head);
-    down.kit.up_block = mem::take(&mut up.block);
-}
-
 /// Whether HTTP/2 was agreed on in the handshake of a connection.
 fn speaks_http2<N: Net>(held: &Held<N>) -> bool {
     let agreed = held.wire.rx.tls_parameters();
     agreed.is_some_and(|agreed| agreed.protocol == tls::AlpnProtocol::Http2)
 }
 
-impl<N: Net> Way<'_, N> {
+impl<'a, N: Net> Attempts<'a, N> {
     /// Makes one attempt. A fault comes with whether it may be no more than the end of an idle connection.
-    async fn attempt(
-        &mut self,
-        down: &mut Down<'_, N>,
-        record: &mut Record,
-    ) -> Result<(), (Fault, bool)> {
+    async fn attempt(&mut self, exchange: &mut Exchange<'a, N>) -> Result<(), (Fault, bool)> {
         let before = |fault| (fault, false);
-        still_there(down).map_err(before)?;
-        let (endpoint, mut up) = self.begin(down, record).await.map_err(before)?;
-        match self.relay(&mut up, down, record).await {
+        exchange.check_client_waits().map_err(before)?;
+        let (endpoint, mut up) = self.begin(exchange).await.map_err(before)?;
+        match self.relay(&mut up, exchange).await {
             Ok(Relayed::Response) => {
-                self.bind(&mut up, &endpoint, down);
-                keep_head(down, &mut up);
-                up.finish(self.core, &endpoint);
+                self.bind(&mut up, &endpoint, exchange);
+                exchange.keep_head(&mut up);
+                up.finish(exchange.core, &endpoint);
                 Ok(())
             }
             Ok(Relayed::Switched) => {
-                keep_head(down, &mut up);
-                let passed = tunnel(self.core, down, up, self.route.timeouts.idle).await;
-                record.bytes_in += passed.sent;
-                record.bytes_out += passed.received;
+                exchange.keep_head(&mut up);
+                let passed = tunnel(
+                    exchange.core,
+                    &mut exchange.down,
+                    up,
+                    self.route.timeouts.idle,
+                )
+                .await;
+                exchange.record.bytes_in += passed.sent;
+                exchange.record.bytes_out += passed.received;
                 match passed.is_stalled {
                     true => Err(before(Fault::downstream(
                         Phase::Body,
@@ -243,10 +238,11 @@ impl<N: Net> Way<'_, N> {
                 }
             }
             Err(fault) => {
-                let has_begun = down.is_answered() && is_grpc(&up.head, &up.block);
-                record.grpc_status = has_begun.then(|| grpc::broken(fault.reason, up.reset_by()));
-                record.errno = up.errno();
-                keep_head(down, &mut up);
+                let has_begun = exchange.down.is_answered() && is_grpc(&up.head, &up.block);
+                exchange.record.grpc_status =
+                    has_begun.then(|| grpc::broken(fault.reason, up.reset_by()));
+                exchange.record.errno = up.errno();
+                exchange.keep_head(&mut up);
                 let was_stale = fault.reason == Reason::UpstreamClosed && up.was_stale();
                 Err((fault, was_stale))
             }
@@ -255,18 +251,18 @@ impl<N: Net> Way<'_, N> {
 
     /// Binds the endpoint's connection to the client's, if the endpoint authenticates connections: nobody else is to have
     /// the identity that it may have now.
-    fn bind(&self, up: &mut Up<N>, endpoint: &Rc<Endpoint<N>>, down: &mut Down<'_, N>) {
+    fn bind(&self, up: &mut Up<N>, endpoint: &Rc<Endpoint<N>>, exchange: &mut Exchange<'a, N>) {
         if !up.is_unbound() {
             return;
         }
-        if !(up.challenges_connection() || is_authenticated(up, down)) {
+        if !(up.challenges_connection() || exchange.is_authenticated(up)) {
             // It may have taken credentials that came unasked, and say nothing of it.
-            if endpoint.authenticates() && authenticates(down) {
+            if endpoint.authenticates() && exchange.authenticates() {
                 up.forsake();
             }
             return;
         }
-        let bindings = down.kit.bindings.get_or_insert_default();
+        let bindings = exchange.buffers.bindings.get_or_insert_default();
         match self.upstream.bind(bindings, endpoint) {
             Some(bound) => up.bind(bound),
             None => up.forsake(),
@@ -274,7 +270,7 @@ impl<N: Net> Way<'_, N> {
     }
 
     /// Counts an attempt that has failed at its endpoint. That an idle connection was dead is not one.
-    fn count(&self, record: &Record, fault: Fault) {
+    fn count(&self, record: &ExchangeRecord, fault: Fault) {
         let endpoint = record
             .endpoint
             .and_then(|index| self.upstream.endpoints.get(index as usize));
@@ -286,16 +282,15 @@ impl<N: Net> Way<'_, N> {
     /// Chooses an endpoint and gets what the request is sent on.
     async fn begin(
         &mut self,
-        down: &mut Down<'_, N>,
-        record: &mut Record,
+        exchange: &mut Exchange<'a, N>,
     ) -> Result<(Rc<Endpoint<N>>, Up<N>), Fault> {
         let need = Need {
-            owner: self.owner(down),
+            owner: exchange.owner(self.plan),
             fresh: self.failures.met_stale(),
-            sure: !down.kit.head.method.is_idempotent(),
-            switches: down.request().upgrade.is_some(),
+            sure: !exchange.down.head.method.is_idempotent(),
+            switches: exchange.down.request().upgrade.is_some(),
         };
-        let bindings = down.kit.bindings.as_deref();
+        let bindings = exchange.buffers.bindings.as_deref();
         let turn = poll_fn(|cx| {
             let own = bindings.and_then(|own| self.upstream.take_bound(cx, own, need.sure));
             Poll::Ready(own.or_else(|| self.upstream.take(cx, &self.tried, need)))
@@ -305,36 +300,36 @@ impl<N: Net> Way<'_, N> {
         let (mut index, mut turn) = match turn {
             Some(turn) => turn,
             // In a box: few wait, and each connection would hold what it takes.
-            None => Box::pin(self.wait(need, down, record)).await?,
+            None => Box::pin(self.wait(need, exchange)).await?,
         };
-        record.attempts += 1;
-        record.errno = 0;
+        exchange.record.attempts += 1;
+        exchange.record.errno = 0;
         loop {
             self.tried.add(index);
-            record.endpoint = Some(index);
+            exchange.record.endpoint = Some(index);
             let endpoint = self.upstream.endpoints.get(index as usize).cloned();
             let endpoint = endpoint.ok_or(Fault::local(Phase::Connect, Reason::Internal))?;
             let mut has_waited = false;
             match turn {
                 Turn::Reuse(held) => {
-                    let head = mem::take(&mut down.kit.up_head);
-                    let up = Up::http1(self.core, held, true, self.plan.limits, head);
+                    let head = exchange.take_up_head();
+                    let up = Up::http1(exchange.core, held, true, self.plan.limits, head);
                     return Ok((endpoint, up));
                 }
                 Turn::Connect(permit) => {
-                    let up = self.connected(&endpoint, permit, need, down, record).await;
+                    let up = self.connected(&endpoint, permit, need, exchange).await;
                     return Ok((endpoint, up?));
                 }
                 Turn::Join(reservation) => {
                     if endpoint.shares(need)
                         && let Some(reservation) = reservation.confirm()
                     {
-                        let head = mem::take(&mut down.kit.up_head);
+                        let head = exchange.take_up_head();
                         return Ok((endpoint, Up::http2(reservation, head)));
                     }
                 }
                 Turn::Await => {
-                    self.joined(&endpoint, down, record).await?;
+                    self.joined(&endpoint, exchange).await?;
                     has_waited = true;
                 }
             }
@@ -353,7 +348,7 @@ impl<N: Net> Way<'_, N> {
                 }
                 Some(turn) => turn,
                 None => {
-                    let waited = Box::pin(self.wait(need, down, record)).await?;
+                    let waited = Box::pin(self.wait(need, exchange)).await?;
                     index = waited.0;
                     waited.1
                 }
@@ -367,12 +362,11 @@ impl<N: Net> Way<'_, N> {
         endpoint: &Rc<Endpoint<N>>,
         permit: Permit<N>,
         need: Need,
-        down: &mut Down<'_, N>,
-        record: &mut Record,
+        exchange: &mut Exchange<'a, N>,
     ) -> Result<Up<N>, Fault> {
         let is_shared = endpoint.shares(need);
         let joiner = is_shared.then(|| endpoint.joiner());
-        let held = self.connect(endpoint, permit, need, down, record).await;
+        let held = self.connect(endpoint, permit, need, exchange).await;
         if let (Some(joiner), Err(fault)) = (&joiner, &held)
             && fault.side != Side::Upstream
         {
@@ -381,30 +375,37 @@ impl<N: Net> Way<'_, N> {
         let held = held?;
         if speaks_http2(&held) || (is_shared && !endpoint.is_secure()) {
             let config = self.plan.http2;
-            let reservation = endpoint.begin_http2(self.core, held, config, joiner);
-            return Ok(Up::http2(reservation, mem::take(&mut down.kit.up_head)));
+            let reservation = endpoint.begin_http2(exchange.core, held, config, joiner);
+            return Ok(Up::http2(reservation, exchange.take_up_head()));
         }
         // What was not offered says nothing about the endpoint.
         if !need.switches {
             endpoint.protocol.set(Protocol::Http1);
         }
-        let head = mem::take(&mut down.kit.up_head);
-        Ok(Up::http1(self.core, held, false, self.plan.limits, head))
+        let head = exchange.take_up_head();
+        Ok(Up::http1(
+            exchange.core,
+            held,
+            false,
+            self.plan.limits,
+            head,
+        ))
     }
 
     /// Waits for the connection that another exchange makes.
     async fn joined(
         &self,
         endpoint: &Rc<Endpoint<N>>,
-        down: &mut Down<'_, N>,
-        record: &mut Record,
+        exchange: &mut Exchange<'a, N>,
     ) -> Result<(), Fault> {
-        let began = self.core.net.now();
+        let began = exchange.core.net.now();
         let deadline = began + self.route.timeouts.connect;
         let mut listed = None;
-        let joined = self.until(deadline, down, |cx| endpoint.poll_joined(cx, &mut listed));
+        let joined = self.until(deadline, exchange, |cx| {
+            endpoint.poll_joined(cx, &mut listed)
+        });
         let joined = joined.await;
-        record.connect_ns += self.core.net.now().since(began).as_nanos() as u64;
+        exchange.record.connect_ns += exchange.core.net.now().since(began).as_nanos() as u64;
         let late = Fault::upstream(Phase::Connect, Reason::ConnectTimeout, Retry::Always);
         joined?.ok_or(late)
     }
@@ -412,12 +413,12 @@ impl<N: Net> Way<'_, N> {
     async fn relay(
         &mut self,
         up: &mut Up<N>,
-        down: &mut Down<'_, N>,
-        record: &mut Record,
+        exchange: &mut Exchange<'a, N>,
     ) -> Result<Relayed, Fault> {
-        still_there(down)?;
-        if down.kit.head.authority.is_empty()
-            && let Some(endpoint) = record
+        exchange.check_client_waits()?;
+        if exchange.down.head.authority.is_empty()
+            && let Some(endpoint) = exchange
+                .record
                 .endpoint
                 .and_then(|i| self.upstream.endpoints.get(i as usize))
         {
@@ -426,27 +427,23 @@ impl<N: Net> Way<'_, N> {
                 Address::Ip(address) => address.to_string(),
                 Address::Unix(_) => "localhost".to_owned(),
             };
-            down.kit.added.edits.set_authority(host.as_bytes());
+            exchange
+                .buffers
+                .to_upstream
+                .edits
+                .set_authority(host.as_bytes());
         }
         up.request(
-            down.request(),
-            &down.kit.head,
-            &down.kit.block,
-            &down.kit.added.edits,
+            exchange.down.request(),
+            exchange.down.head,
+            exchange.down.block,
+            &exchange.buffers.to_upstream.edits,
         )?;
         if self.route.retry.retries_max == 0 {
             // What is sent now is never sent again.
             self.replay.forget();
         }
-        let mut relay = Relay::new(
-            self.core,
-            down,
-            up,
-            record,
-            &mut self.replay,
-            (self.whole, self.route),
-            self.total,
-        );
+        let mut relay = Relay::new(exchange, up, &mut self.replay, self.route);
         relay.resend()?;
         poll_fn(|cx| relay.poll(cx)).await
     }
@@ -455,8 +452,7 @@ impl<N: Net> Way<'_, N> {
     async fn wait(
         &self,
         need: Need,
-        down: &mut Down<'_, N>,
-        record: &mut Record,
+        exchange: &mut Exchange<'a, N>,
     ) -> Result<(u32, Turn<N>), Fault> {
         let fault = |reason| Fault::local(Phase::Connect, reason);
         if self.upstream.endpoints.is_empty() {
@@ -466,25 +462,20 @@ impl<N: Net> Way<'_, N> {
                 Reason::Unresolved
             }));
         }
-        let waited = Duration::from_nanos(record.queue_ns);
-        let began = self.core.net.now();
+        let waited = Duration::from_nanos(exchange.record.queue_ns);
+        let began = exchange.core.net.now();
         let deadline = began + self.route.timeouts.queue.saturating_sub(waited);
         let place = self.upstream.wait(&self.tried);
         let mut place = place.ok_or_else(|| fault(Reason::UpstreamLimit))?;
-        let turn = self.until(deadline, down, |cx| {
+        let turn = self.until(deadline, exchange, |cx| {
             let (index, turn) = ready!(place.poll(cx));
             let endpoint = self.upstream.endpoints.get(index as usize);
             Poll::Ready(endpoint.map(|endpoint| (index, endpoint.accept(cx, turn, need))))
         });
         let turn = turn.await;
-        record.queue_ns += self.core.net.now().since(began).as_nanos() as u64;
+        exchange.record.queue_ns += exchange.core.net.now().since(began).as_nanos() as u64;
         let turn = turn?.ok_or_else(|| fault(Reason::QueueTimeout))?;
         turn.ok_or_else(|| fault(Reason::Internal))
-    }
-
-    /// Whose connections are used: any, or, where endpoints are told whose each is, the client's own.
-    fn owner(&self, down: &Down<'_, N>) -> Option<SocketAddr> {
-        self.plan.proxy_protocol.and(down.kit.address)
     }
 
     /// Makes a connection within its time.
@@ -493,33 +484,32 @@ impl<N: Net> Way<'_, N> {
         endpoint: &Rc<Endpoint<N>>,
         permit: Permit<N>,
         need: Need,
-        down: &mut Down<'_, N>,
-        record: &mut Record,
+        exchange: &mut Exchange<'a, N>,
     ) -> Result<Held<N>, Fault> {
-        let core = self.core;
+        let core = exchange.core;
         let began = core.net.now();
         let deadline = began + self.route.timeouts.connect;
         let owner = need.owner;
         let said = self.plan.proxy_protocol.map(|version| {
-            let target = match &down.kit.door.plan.borrow().address {
+            let target = match &exchange.down.context.listener.plan.borrow().address {
                 Address::Ip(address) => Some(*address),
                 Address::Unix(_) => None,
             };
             proxy_protocol::write(version, owner, target)
         });
         let mut connecting = pin!(open(core, endpoint, said, need.switches));
-        let connected = self.until(deadline, down, |cx| connecting.as_mut().poll(cx));
+        let connected = self.until(deadline, exchange, |cx| connecting.as_mut().poll(cx));
         let connected = connected.await;
-        record.connect_ns += core.net.now().since(began).as_nanos() as u64;
+        exchange.record.connect_ns += core.net.now().since(began).as_nanos() as u64;
         let late = || Err(Refused::from(Reason::ConnectTimeout));
         match connected?.unwrap_or_else(late) {
             Ok(wire) => {
-                record.errno = 0;
+                exchange.record.errno = 0;
                 Ok(permit.hold(wire, owner, core.net.now()))
             }
             Err(Refused { reason, errno }) => {
                 let fault = Fault::connect(reason);
-                record.errno = errno;
+                exchange.record.errno = errno;
                 if fault.side == Side::Upstream {
                     permit.failed();
                 }
@@ -533,26 +523,26 @@ impl<N: Net> Way<'_, N> {
     async fn until<T>(
         &self,
         deadline: Instant,
-        down: &mut Down<'_, N>,
+        exchange: &mut Exchange<'a, N>,
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Result<Option<T>, Fault> {
-        let core = self.core;
-        down.kit.timer.set(self.total.min(deadline));
+        let core = exchange.core;
+        exchange.down.timer.set(exchange.deadline.min(deadline));
         poll_fn(|cx| {
-            down.kit.timer.watch(cx);
+            exchange.down.timer.watch(cx);
             if let Poll::Ready(done) = poll(cx) {
                 return Poll::Ready(Ok(Some(done)));
             }
-            down.poll_watch(cx, core)?;
+            exchange.down.poll_watch(cx, core)?;
             let now = core.net.now();
-            let held = || down.held() + self.replay.held();
-            let fault = if down.kit.holds_too_much(core, held) {
+            let held = || exchange.down.held() + self.replay.held();
+            let fault = if exchange.down.holds_too_much(core, held) {
                 Fault::local(Phase::Connect, Reason::MemoryLimit)
-            } else if down.is_cut_short() {
+            } else if exchange.down.is_cut_short() {
                 Fault::downstream(Phase::Connect, Reason::ClientClosed)
             } else if core.is_stopping() {
                 Fault::local(Phase::Connect, Reason::ShuttingDown)
-            } else if now >= self.total {
+            } else if now >= exchange.deadline {
                 Fault::local(Phase::Connect, Reason::TotalTimeout)
             } else if now >= deadline {
                 return Poll::Ready(Ok(None));
@@ -567,22 +557,22 @@ impl<N: Net> Way<'_, N> {
     /// How the exchange tries once more after this fault, if it may.
     fn repeat_after(
         &mut self,
-        down: &Down<'_, N>,
+        exchange: &Exchange<'a, N>,
         fault: Fault,
         was_stale: bool,
     ) -> Option<Repeat> {
-        if down.is_answered()
+        if exchange.down.is_answered()
             || !self.replay.is_whole()
-            || self.core.is_stopping()
-            || self.core.net.now() >= self.total
+            || exchange.core.is_stopping()
+            || exchange.core.net.now() >= exchange.deadline
         {
             return None;
         }
-        if self.is_bound && authenticates(down) {
+        if self.is_bound && exchange.authenticates() {
             // Its credentials mean something on that connection only.
             return None;
         }
-        let failure = Failure::of(fault, was_stale, down.kit.head.method.is_idempotent());
+        let failure = Failure::of(fault, was_stale, exchange.down.head.method.is_idempotent());
         let (retry, budget) = (&self.route.retry, &self.upstream.budget);
         let is_left = self.upstream.is_left(&self.tried);
         self.failures
@@ -590,10 +580,10 @@ impl<N: Net> Way<'_, N> {
     }
 
     /// Waits before another attempt.
-    async fn back_off(&self, down: &mut Down<'_, N>) -> Result<(), Fault> {
+    async fn back_off(&self, exchange: &mut Exchange<'a, N>) -> Result<(), Fault> {
         let backoff = self.route.retry.backoff;
-        let until = self.core.net.now() + backoff.mul_f64(0.5 + fastrand::f64());
-        let waited = self.until(until, down, |_| Poll::<()>::Pending);
+        let until = exchange.core.net.now() + backoff.mul_f64(0.5 + fastrand::f64());
+        let waited = self.until(until, exchange, |_| Poll::<()>::Pending);
         waited.await.map(|_| ())
     }
 }

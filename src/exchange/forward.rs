@@ -7,64 +7,97 @@
 use std::net::IpAddr;
 
 use weir_proto_h1::edits::ValueWriter;
-use weir_proto_h1::{Edits, EditsMark, FieldId, Version};
+use weir_proto_h1::{Edits, EditsMark, FieldId, OddNamePolicy, Version};
 
 use super::identity::{put_names, put_subject};
-use super::record::Record;
-use super::request_id;
-use crate::conn::Down;
+use super::{Exchange, request_id};
 use crate::io::Net;
 use crate::obs::RequestId;
 use crate::plan::{ForwardedChain, Hop, Node, Plan, RoutePlan, Sender, odd_names};
 use crate::tls::CertificateIdentity;
 
-/// Drops the fields that the client may not send, and notes who it is, as far as a trusted proxy tells.
-pub(super) fn enforce<N: Net>(plan: &Plan, down: &mut Down<'_, N>, record: &mut Record) {
-    let kit = &mut *down.kit;
-    let listener = kit.door.plan.borrow();
-    record.trusted = plan.trusts(&listener, kit.peer);
-    record.keeps_odd_names = listener.keeps_odd_names;
-    let sender = Sender {
-        is_trusted: record.trusted,
-        is_tls: kit.agreed.is_some(),
-    };
-    let request = (&mut kit.head, &kit.block[..]);
-    let screened = plan.screen(&listener, sender, request, record.is_call);
-    record.fields_dropped = screened.fields_dropped;
-    record.client = screened.client.or(record.client);
-    record.is_https = screened.is_https;
-}
-
-/// Drops odd names, or brings them back, where the route differs from the listener.
-fn settle_odd_names<N: Net>(
-    plan: &Plan,
-    down: &mut Down<'_, N>,
-    record: &mut Record,
-    route: &RoutePlan,
-) {
-    let keeps = route.keeps_odd_names.unwrap_or(record.keeps_odd_names);
-    let was_kept = std::mem::replace(&mut record.keeps_odd_names, keeps);
-    let (head, block) = (&mut down.kit.head, &down.kit.block[..]);
-    if keeps == was_kept || !head.has_odd_names() {
-        return;
+impl<N: Net> Exchange<'_, N> {
+    /// Drops the fields that the client may not send, and finds out who it is, as far as a trusted proxy says.
+    pub(super) fn enforce_fields(&mut self) {
+        let (plan, context) = (&*self.plan.plan, self.down.context);
+        let listener = context.listener.plan.borrow();
+        self.facts.trusts_peer = plan.trusts(&listener, context.ip());
+        self.keeps_odd_names = listener.keeps_odd_names;
+        let sender = Sender {
+            is_trusted: self.facts.trusts_peer,
+            is_tls: context.agreed.is_some(),
+        };
+        let request = (&mut *self.down.head, &self.down.block[..]);
+        let screened = plan.screen(&listener, sender, request, self.facts.is_grpc_call);
+        self.record.fields_dropped = screened.fields_dropped;
+        self.facts.client = screened.client.or(self.facts.client);
+        self.facts.is_https = screened.is_https;
     }
-    if keeps {
-        record.fields_dropped -= head.restore_odd_names();
-    } else {
-        let is_taken = |name: &[u8]| plan.is_taken_for_matched(name);
-        record.fields_dropped += head.drop_odd_names(
-            block,
-            odd_names(record.keeps_odd_names, record.is_call),
-            &is_taken,
-        );
-    }
-}
 
-/// Drops what may not stand in the trailers of a request that has ended.
-pub(super) fn enforce_trailers<N: Net>(plan: &Plan, down: &mut Down<'_, N>, record: &mut Record) {
-    let matches = |name: &[u8]| plan.matches_field(name) || plan.is_taken_for_matched(name);
-    record.fields_dropped +=
-        down.enforce_trailers(odd_names(record.keeps_odd_names, record.is_call), &matches);
+    /// The odd names of request fields that pass.
+    fn odd_names(&self) -> OddNamePolicy {
+        odd_names(self.keeps_odd_names, self.facts.is_grpc_call)
+    }
+
+    /// Drops odd names, or restores them, where the route differs from the listener.
+    fn settle_odd_names(&mut self, route: &RoutePlan) {
+        let keeps = route.keeps_odd_names.unwrap_or(self.keeps_odd_names);
+        let was_kept = std::mem::replace(&mut self.keeps_odd_names, keeps);
+        if keeps == was_kept || !self.down.head.has_odd_names() {
+            return;
+        }
+        if keeps {
+            self.record.fields_dropped -= self.down.head.restore_odd_names();
+        } else {
+            let is_taken = |name: &[u8]| self.plan.plan.is_taken_for_matched(name);
+            let odd_names = self.odd_names();
+            let head = &mut *self.down.head;
+            self.record.fields_dropped +=
+                head.drop_odd_names(self.down.block, odd_names, &is_taken);
+        }
+    }
+
+    /// Drops what may not stand in the trailers of a request that has ended.
+    pub(super) fn enforce_trailers(&mut self) {
+        let plan = &self.plan.plan;
+        let matches = |name: &[u8]| plan.matches_field(name) || plan.is_taken_for_matched(name);
+        let odd_names = self.odd_names();
+        self.record.fields_dropped += self.down.enforce_trailers(odd_names, &matches);
+    }
+
+    /// Makes the request ready to be forwarded; the same for all attempts.
+    pub(super) fn prepare_request(&mut self, route: &RoutePlan) {
+        self.settle_odd_names(route);
+        let plan = &*self.plan.plan;
+        let context = self.down.context;
+        let tells_identity = {
+            let listener = context.listener.plan.borrow();
+            let tls = listener.tls.as_deref();
+            tls.is_some_and(|tls| tls.client_headers)
+        };
+        let (head, block) = (&mut *self.down.head, &self.down.block[..]);
+        let chain = self.facts.trusts_peer.then(|| {
+            ForwardedChain::read(head, block, plan.forwarded_header, &plan.trusted_proxies)
+        });
+        let with = Forwarded {
+            chain: chain.as_ref(),
+            peer: context.ip(),
+            scheme: context.scheme(),
+            host: head.authority.get(block),
+            identity: self.facts.identity.as_deref().filter(|_| tells_identity),
+        };
+        for id in REPLACED {
+            head.remove(id);
+        }
+        let to_upstream = &mut self.buffers.to_upstream;
+        to_upstream.make(head.version, plan, &with);
+        if head.find(FieldId::XRequestId).is_none() {
+            to_upstream.number(self.record.id);
+        }
+        if !self.buffers.decision.sent.is_empty() {
+            to_upstream.edits.set_path(&self.buffers.decision.sent);
+        }
+    }
 }
 
 /// What the forwarded fields say.
@@ -81,48 +114,6 @@ struct Forwarded<'a> {
     identity: Option<&'a CertificateIdentity>,
 }
 
-/// Makes a request ready to be forwarded, but for its path.
-pub(super) fn prepare<N: Net>(
-    plan: &Plan,
-    down: &mut Down<'_, N>,
-    record: &mut Record,
-    route: &RoutePlan,
-) {
-    settle_odd_names(plan, down, record, route);
-    let tells_identity = {
-        let listener = down.kit.door.plan.borrow();
-        listener
-            .tls
-            .as_deref()
-            .is_some_and(|tls| tls.client_headers)
-    };
-    let scheme = down.kit.scheme();
-    let kit = &mut *down.kit;
-    let block = &kit.block[..];
-    let chain = record.trusted.then(|| {
-        ForwardedChain::read(
-            &kit.head,
-            block,
-            plan.forwarded_header,
-            &plan.trusted_proxies,
-        )
-    });
-    let with = Forwarded {
-        chain: chain.as_ref(),
-        peer: kit.peer,
-        scheme,
-        host: kit.head.authority.get(block),
-        identity: record.identity.as_deref().filter(|_| tells_identity),
-    };
-    REPLACED.iter().for_each(|&id| {
-        kit.head.remove(id);
-    });
-    kit.added.make(kit.head.version, plan, &with);
-    if kit.head.find(FieldId::XRequestId).is_none() {
-        kit.added.number(record.id);
-    }
-}
-
 /// What is written anew, of whatever the peer has said.
 const REPLACED: [FieldId; 4] = [
     FieldId::XForwardedFor,
@@ -134,7 +125,7 @@ const REPLACED: [FieldId; 4] = [
 /// The fields added to the requests of one connection. Most of them are the same from request to request and are
 /// only made anew when they are not.
 #[derive(Default)]
-pub struct Added {
+pub(super) struct RequestEdits {
     /// The fields, and what else changes in the request.
     pub(super) edits: Edits,
     same: EditsMark,
@@ -148,7 +139,7 @@ struct MadeFor {
     host: Vec<u8>,
 }
 
-impl Added {
+impl RequestEdits {
     fn make(&mut self, version: Version, plan: &Plan, with: &Forwarded<'_>) {
         if with.chain.is_some() {
             self.made_for = None;

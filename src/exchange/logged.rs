@@ -2,9 +2,9 @@
 
 use weir_proto_h1::{FieldId, Head, Span};
 
-use crate::conn::Kit;
+use super::Exchange;
+use crate::io::Net;
 use crate::obs::fields;
-use crate::plan::LogFields;
 
 /// The path and the query of a request as received. Of a target that was not understood, what it seems to have.
 pub(super) fn target<'a>(head: &Head, block: &'a [u8]) -> (&'a [u8], Option<&'a [u8]>) {
@@ -26,25 +26,29 @@ pub(super) fn target<'a>(head: &Head, block: &'a [u8]) -> (&'a [u8], Option<&'a 
     }
 }
 
-/// Puts the fields that the file wants logged into the kit: of the request as received, of the answer as sent.
-pub(super) fn put_fields(names: &LogFields, kit: &mut Kit, is_relayed: bool) {
-    kit.logged.clear();
-    for name in &names.request {
-        // Cookies of HTTP/2 are there twice: one by one, which are removed, and put together.
-        let mut all_removed = true;
-        all(&kit.head, &kit.block, name).for_each(|(_, removed)| all_removed &= removed);
-        let values = all(&kit.head, &kit.block, name)
-            .filter_map(|(value, removed)| (removed == all_removed).then_some(value));
-        fields::put(&mut kit.logged, values, separator(name));
-    }
-    for name in &names.response {
-        let relayed = is_relayed.then(|| all(&kit.up_head, &kit.up_block, name));
-        let relayed = relayed.into_iter().flatten();
-        let relayed = relayed.filter_map(|(value, removed)| (!removed).then_some(value));
-        let added = kit.edits.iter();
-        let added = added.filter(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()));
-        let values = relayed.chain(added.map(|(_, value)| value));
-        fields::put(&mut kit.logged, values, separator(name));
+impl<N: Net> Exchange<'_, N> {
+    /// Collects the fields that the file wants logged: of the request as received, of the answer as sent.
+    pub(super) fn collect_logged_fields(&mut self) {
+        let (names, buffers) = (&self.plan.plan.log_fields, &mut *self.buffers);
+        buffers.logged.clear();
+        for name in &names.request {
+            let fields = || all(self.down.head, self.down.block, name);
+            // Cookies of HTTP/2 are there twice: one by one, which are removed, and put together.
+            let all_removed = fields().all(|(_, removed)| removed);
+            let values =
+                fields().filter_map(|(value, removed)| (removed == all_removed).then_some(value));
+            fields::put(&mut buffers.logged, values, separator(name));
+        }
+        for name in &names.response {
+            let relayed = self.record.is_relayed;
+            let relayed = relayed.then(|| all(&buffers.up_head, &buffers.up_block, name));
+            let relayed = relayed.into_iter().flatten();
+            let relayed = relayed.filter_map(|(value, removed)| (!removed).then_some(value));
+            let added = buffers.to_client.iter();
+            let added = added.filter(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()));
+            let values = relayed.chain(added.map(|(_, value)| value));
+            fields::put(&mut buffers.logged, values, separator(name));
+        }
     }
 }
 

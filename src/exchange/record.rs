@@ -1,37 +1,23 @@
 //! What is remembered of an exchange while it runs, for the one event at its end.
 
-use std::net::IpAddr;
-use std::rc::Rc;
-
 use weir_proto_h1::Span;
 
 use super::grpc;
 use crate::fault::Reason;
 use crate::io::Instant;
 use crate::obs::{ExchangeEvent, RequestId};
-use crate::plan::{ListenerId, RouteId, UpstreamId};
-use crate::tls::CertificateIdentity;
+use crate::plan::{ListenerId, UpstreamId};
 
 /// The life of one exchange in numbers.
-pub(super) struct Record {
+pub(super) struct ExchangeRecord {
     /// Its identifier, in logs and in `X-Request-Id` of request and answer, unless it was given another.
     pub(super) id: RequestId,
     /// The identifier that a trusted proxy has given it, over the block of its head; empty if none has.
     pub(super) given_id: Span,
     /// Wall clock when its head was complete, milliseconds since the Unix epoch.
     pub(super) time_ms: u64,
-    /// The client: the peer, or what a trusted proxy says.
-    pub(super) client: Option<IpAddr>,
-    /// The peer is a trusted proxy: what it says of the client is believed.
-    pub(super) trusted: bool,
-    /// The client has asked over TLS, of Weir or of a trusted proxy.
-    pub(super) is_https: bool,
-    /// Fields with odd names go to the endpoint.
-    pub(super) keeps_odd_names: bool,
     /// Fields that were dropped for their odd names.
     pub(super) fields_dropped: u32,
-    /// Whose certificate the client has shown.
-    pub(super) identity: Option<Rc<CertificateIdentity>>,
     /// When its head was complete.
     pub(super) began: Instant,
     /// Status that the client got; 0 if none.
@@ -40,8 +26,6 @@ pub(super) struct Record {
     pub(super) bytes_in: u64,
     /// Body bytes to the client.
     pub(super) bytes_out: u64,
-    /// The route that matched.
-    pub(super) route: Option<RouteId>,
     /// Where it was sent.
     pub(super) upstream: Option<UpstreamId>,
     /// Which endpoint was tried last.
@@ -56,34 +40,26 @@ pub(super) struct Record {
     pub(super) first_byte_ns: u64,
     /// What the system said of the attempt that failed last; 0 if nothing.
     pub(super) errno: u16,
-    /// The answer is an endpoint's: its head is in the kit.
+    /// The answer is an endpoint's: its head is in the buffers.
     pub(super) is_relayed: bool,
     /// Why Weir answered itself or broke off.
     pub(super) reason: Option<Reason>,
-    /// The request is a call of gRPC.
-    pub(super) is_call: bool,
     /// How its answer has ended, or is to end if it has broken off.
     pub(super) grpc_status: Option<u32>,
 }
 
-impl Record {
+impl ExchangeRecord {
     /// Begins the record of an exchange.
-    pub(super) fn new(id: RequestId, began: Instant, time_ms: u64, client: Option<IpAddr>) -> Self {
+    pub(super) fn new(id: RequestId, began: Instant, time_ms: u64) -> Self {
         Self {
             id,
             given_id: Span::EMPTY,
             time_ms,
-            client,
-            trusted: false,
-            is_https: false,
-            keeps_odd_names: false,
             fields_dropped: 0,
-            identity: None,
             began,
             status: 0,
             bytes_in: 0,
             bytes_out: 0,
-            route: None,
             upstream: None,
             endpoint: None,
             attempts: 0,
@@ -93,7 +69,6 @@ impl Record {
             errno: 0,
             is_relayed: false,
             reason: None,
-            is_call: false,
             grpc_status: None,
         }
     }
@@ -103,7 +78,13 @@ impl Record {
         self.id.text(self.given_id.get(block), digits)
     }
 
-    /// What counters and log are told at `now`, when it is over; what the request said is still to be filled in.
+    /// The status with which a gRPC call ended.
+    pub(super) fn grpc_outcome(&self) -> u32 {
+        let said = self.grpc_status;
+        said.unwrap_or_else(|| grpc::implied(self.reason, self.status))
+    }
+
+    /// The event of an exchange that is over at `now`. The caller fills in what the request and the facts say.
     #[inline(always)] // Its caller fills the rest in: a call would copy all of it.
     pub(super) fn event(&self, now: Instant, listener: ListenerId) -> ExchangeEvent<'static> {
         let microseconds = |ns: u64| ns / 1_000;
@@ -111,7 +92,7 @@ impl Record {
             time_ms: self.time_ms,
             id: self.id,
             given_id: b"",
-            client: self.client,
+            client: None,
             method: b"",
             host: b"",
             path: b"",
@@ -124,14 +105,11 @@ impl Record {
             referer: b"",
             fields: b"",
             status: self.status,
-            grpc_status: self.is_call.then(|| {
-                let said = self.grpc_status;
-                said.unwrap_or_else(|| grpc::implied(self.reason, self.status))
-            }),
+            grpc_status: None,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             listener,
-            route: self.route,
+            route: None,
             upstream: self.upstream,
             endpoint: self.endpoint,
             attempts: self.attempts,

@@ -1,34 +1,25 @@
 //! Request up, response down, both at once, until both are done or something fails.
 
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use weir_proto_h1::{BodyKind, FieldId};
 
-use super::forward::enforce_trailers;
-use super::grpc;
 use super::pace::Pace;
-use super::record::Record;
-use super::request_id;
-use crate::conn::{Down, End, Piece, ResponsePart};
-use crate::core::{Core, after};
+use super::{Exchange, grpc};
+use crate::conn::{End, Piece, ResponsePart};
+use crate::core::after;
 use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Chunk, Instant, Net, Pool};
 use crate::limits::{COPY_BELOW_BYTES, REPLAY_BYTES_MAX};
-use crate::plan::{Plan, RoutePlan};
+use crate::plan::RoutePlan;
 use crate::upstream::Up;
 
 /// One attempt's way of bytes.
-pub(super) struct Relay<'a, 'd, N: Net> {
-    core: &'a Rc<Core<N>>,
-    down: &'a mut Down<'d, N>,
-    up: &'a mut Up<N>,
-    record: &'a mut Record,
-    replay: &'a mut Replay,
-    plan: &'a Plan,
-    route: &'a RoutePlan,
-    /// When the exchange has to be over.
-    total: Instant,
+pub(super) struct Relay<'r, 'a, N: Net> {
+    exchange: &'r mut Exchange<'a, N>,
+    up: &'r mut Up<N>,
+    replay: &'r mut Replay,
+    route: &'r RoutePlan,
     /// When this attempt has to have an answer.
     per_try: Instant,
     upload: Upload,
@@ -115,41 +106,34 @@ impl Replay {
     }
 }
 
-impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
+impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     /// Prepares the relay of a request whose head was written to `up`.
     pub(super) fn new(
-        core: &'a Rc<Core<N>>,
-        down: &'a mut Down<'d, N>,
-        up: &'a mut Up<N>,
-        record: &'a mut Record,
-        replay: &'a mut Replay,
-        (plan, route): (&'a Plan, &'a RoutePlan),
-        total: Instant,
+        exchange: &'r mut Exchange<'a, N>,
+        up: &'r mut Up<N>,
+        replay: &'r mut Replay,
+        route: &'r RoutePlan,
     ) -> Self {
-        let now = core.net.now();
+        let now = exchange.core.net.now();
         let (stall, rate) = (
             route.timeouts.body_stall,
             route.timeouts.body_rate_bytes_min,
         );
         // A call that pauses before it has an answer waits for that, more often than not.
-        let upload_stall = match record.is_call {
+        let upload_stall = match exchange.facts.is_grpc_call {
             true => stall.max(route.timeouts.first_byte),
             false => stall,
         };
         // Who waits to hear whether its body is wanted waits for the endpoint.
-        let waits_since = match down.request().expects_continue {
+        let waits_since = match exchange.down.request().expects_continue {
             true => now,
             false => Instant::NEVER,
         };
         Self {
-            core,
-            down,
+            exchange,
             up,
-            record,
             replay,
-            plan,
             route,
-            total,
             per_try: after(now, route.retry.per_try),
             upload: Upload::Reading,
             download: Download::Head,
@@ -174,12 +158,12 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
 
     /// Moves what can be moved and looks at the clock.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Relayed, Fault>> {
-        self.down.kit.timer.watch(cx);
+        self.exchange.down.timer.watch(cx);
         self.poll_upload(cx)?;
         let downloaded = self.poll_download(cx);
         if downloaded.is_err() {
             // What came before goes to the client still, as far as there is room for it.
-            let _ = self.down.poll_send(cx);
+            let _ = self.exchange.down.poll_send(cx);
         }
         match downloaded? {
             Some(relayed) => Poll::Ready(Ok(relayed)),
@@ -196,13 +180,13 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                     Poll::Ready(_) => {}
                     Poll::Pending => break,
                 }
-                match self.down.poll_body(cx, self.core) {
+                match self.exchange.down.poll_body(cx, self.exchange.core) {
                     Poll::Ready(piece) => self.give(piece?)?,
                     Poll::Pending => break,
                 }
             }
             if self.upload != Upload::Reading {
-                self.down.poll_watch(cx, self.core)?;
+                self.exchange.down.poll_watch(cx, self.exchange.core)?;
             }
             let was_full = self.up.is_full();
             if let Poll::Ready(Err(_)) = self.up.poll_send(cx)
@@ -210,7 +194,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             {
                 // It will not read on, but it may have answered: what it said is read first.
                 self.upload = Upload::Stopped;
-                self.asked = self.asked.min(self.core.net.now());
+                self.asked = self.asked.min(self.exchange.core.net.now());
                 self.waits_since = self.waits_since.min(self.asked);
             }
             let may_read = self.upload == Upload::Reading && self.may_fill_up(cx);
@@ -229,20 +213,20 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                     Poll::Ready(_) => {}
                     Poll::Pending => break,
                 }
-                match self.up.poll_answer(cx, self.core) {
+                match self.up.poll_answer(cx, self.exchange.core) {
                     Poll::Ready(Ok(ResponsePart::Switch)) => return self.switch().map(Some),
                     Poll::Ready(Ok(answer)) => self.take(answer)?,
                     // What the client has is all that was announced, whether or not the endpoint ends it well: over
                     // HTTP/2 that is a matter of its own.
-                    _ if self.download == Download::Body && self.down.is_whole() => {
+                    _ if self.download == Download::Body && self.exchange.down.is_whole() => {
                         self.take(ResponsePart::End)?;
                     }
                     Poll::Ready(Err(fault)) => return Err(fault),
                     Poll::Pending => break,
                 }
             }
-            let was_full = self.down.is_full();
-            match self.down.poll_send(cx) {
+            let was_full = self.exchange.down.is_full();
+            match self.exchange.down.poll_send(cx) {
                 Poll::Ready(Err(_)) => {
                     return Err(Fault::downstream(Phase::Body, Reason::ClientClosed));
                 }
@@ -261,19 +245,20 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
     /// Whether more of the request may be taken in: the endpoint takes it, and there is memory for it.
     #[inline]
     fn may_fill_up(&self, cx: &Context<'_>) -> bool {
-        !self.up.is_full() && self.core.may_take_memory(cx)
+        !self.up.is_full() && self.exchange.core.may_take_memory(cx)
     }
 
     /// Whether more of the answer may be taken in. Its head may in any case.
     #[inline]
     fn may_fill_down(&self, cx: &Context<'_>) -> bool {
-        !self.down.is_full() && (self.download == Download::Head || self.core.may_take_memory(cx))
+        !self.exchange.down.is_full()
+            && (self.download == Download::Head || self.exchange.core.may_take_memory(cx))
     }
 
     /// Lets a part of the request's body go to the endpoint unseen, if there is nothing to be kept of it: 0 bytes if not.
     fn pass_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
-        let is_kept = self.down.kit.head.method.is_idempotent() && self.replay.is_whole();
-        let fits = match (self.route.body_bytes_max, self.down.request().body) {
+        let is_kept = self.exchange.down.head.method.is_idempotent() && self.replay.is_whole();
+        let fits = match (self.route.body_bytes_max, self.exchange.down.request().body) {
             (None, _) => true,
             (Some(max), BodyKind::Length(length)) => length <= max,
             _ => false,
@@ -284,9 +269,10 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
         let Some((to, _)) = self.up.http1_connection() else {
             return Poll::Ready(Ok(0));
         };
-        let passed = ready!(self.down.poll_pass(cx, self.core, to))?;
+        let (core, down) = (self.exchange.core, &mut self.exchange.down);
+        let passed = ready!(down.poll_pass(cx, core, to))?;
         if passed > 0 {
-            self.record.bytes_in += passed as u64;
+            self.exchange.record.bytes_in += passed as u64;
             self.replay.lost = true;
         }
         Poll::Ready(Ok(passed))
@@ -300,8 +286,9 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
         let Some((from, head)) = self.up.http1_connection() else {
             return Poll::Ready(Ok(0));
         };
-        let passed = ready!(self.down.poll_pass_back(cx, self.core, from, head))?;
-        self.record.bytes_out += passed as u64;
+        let (core, down) = (self.exchange.core, &mut self.exchange.down);
+        let passed = ready!(down.poll_pass_back(cx, core, from, head))?;
+        self.exchange.record.bytes_out += passed as u64;
         Poll::Ready(Ok(passed))
     }
 
@@ -314,16 +301,16 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                 return self.end_upload();
             }
         };
-        self.record.bytes_in += data.len() as u64;
+        self.exchange.record.bytes_in += data.len() as u64;
         if self
             .route
             .body_bytes_max
-            .is_some_and(|max| self.record.bytes_in > max)
+            .is_some_and(|max| self.exchange.record.bytes_in > max)
         {
             return Err(Fault::local(Phase::Body, Reason::BodyTooLarge));
         }
-        if self.down.kit.head.method.is_idempotent() || self.up.may_refuse() {
-            self.replay.keep(&data, self.core.net.pool());
+        if self.exchange.down.head.method.is_idempotent() || self.up.may_refuse() {
+            self.replay.keep(&data, self.exchange.core.net.pool());
         } else {
             self.replay.lost = true;
         }
@@ -331,12 +318,12 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
     }
 
     fn end_upload(&mut self) -> Result<(), Fault> {
-        if !self.down.trailers().is_empty() {
-            enforce_trailers(self.plan, self.down, self.record);
+        if !self.exchange.down.trailers().is_empty() {
+            self.exchange.enforce_trailers();
         }
-        self.up.send_end(self.down.trailers())?;
+        self.up.send_end(self.exchange.down.trailers())?;
         self.upload = Upload::Done;
-        self.asked = self.core.net.now();
+        self.asked = self.exchange.core.net.now();
         self.waits_since = self.asked;
         Ok(())
     }
@@ -347,9 +334,9 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
     //= rfc9110#10.1.1
     fn answered_early(&mut self) {
         self.up.forsake();
-        let was_asked = self.down.request().expects_continue;
+        let was_asked = self.exchange.down.request().expects_continue;
         if was_asked {
-            self.down.close_after();
+            self.exchange.down.close_after();
         }
         if was_asked || self.up.head.status >= 300 {
             self.upload = Upload::Stopped;
@@ -360,31 +347,25 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
     //= rfc8441#5
     // Any success opens the tunnel that an extended CONNECT asks for.
     fn seems_switched(&self) -> bool {
-        self.down.is_http2()
-            && self.down.request().upgrade.is_some()
+        self.exchange.down.is_http2()
+            && self.exchange.down.request().upgrade.is_some()
             && matches!(self.up.head.status, 200..=299)
     }
 
     /// Notes what the head of the answer gains.
-    //= rfc9110#6.6.1
-    // Who passes an answer on that has no Date gives it one: when it came.
     fn prepare(&mut self) {
-        self.record.is_relayed = true;
-        let kit = &mut self.down.kit;
-        kit.edits.clear();
-        if !self.up.head.may_have(FieldId::Date) {
-            kit.edits.append_fixed("Date", &self.core.date());
-        }
-        if request_id::show(self.record, kit) {
-            self.up.head.remove(FieldId::XRequestId);
-        }
+        self.exchange.record.is_relayed = true;
+        self.exchange.begin_answer();
+        self.exchange.complete_answer(&mut self.up.head);
     }
 
     /// Passes the head of the answer on.
     fn respond(&mut self, body: BodyKind) -> Result<(), Fault> {
         self.prepare();
         let (head, block) = (&self.up.head, &self.up.block);
-        self.down.respond(head, block, body).map(|_| ())
+        let edits = &self.exchange.buffers.to_client;
+        let responded = self.exchange.down.respond(head, block, edits, body);
+        responded.map(|_| ())
     }
 
     /// Passes a part of the answer on.
@@ -393,11 +374,13 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
             ResponsePart::Interim => self.take_interim(),
             ResponsePart::Head if self.seems_switched() => Err(bad_upgrade()),
             ResponsePart::Head => {
-                let now = self.core.net.now();
-                self.record.first_byte_ns = now.since(self.asked.min(now)).as_nanos() as u64;
-                self.record.status = self.up.head.status;
-                if self.record.is_call {
-                    self.record.grpc_status = grpc::said_in_head(&self.up.head, &self.up.block);
+                let now = self.exchange.core.net.now();
+                self.exchange.record.first_byte_ns =
+                    now.since(self.asked.min(now)).as_nanos() as u64;
+                self.exchange.record.status = self.up.head.status;
+                if self.exchange.facts.is_grpc_call {
+                    self.exchange.record.grpc_status =
+                        grpc::said_in_head(&self.up.head, &self.up.block);
                 }
                 self.download = Download::Body;
                 self.replay.forget();
@@ -409,23 +392,23 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
                 self.common_pace.rest(now);
                 let body = self.up.body();
                 if let BodyKind::Length(length) = body {
-                    let high = self.down.queued_high() as u64;
+                    let high = self.exchange.down.queued_high() as u64;
                     self.up.expect(length.min(high) as usize);
                 }
                 self.respond(body)
             }
             ResponsePart::Data(data) => {
-                self.record.bytes_out += data.len() as u64;
-                self.down.send_data(data)
+                self.exchange.record.bytes_out += data.len() as u64;
+                self.exchange.down.send_data(data)
             }
             ResponsePart::End => {
                 self.download = Download::Done;
                 let trailers = self.up.trailers();
-                if self.record.is_call {
+                if self.exchange.facts.is_grpc_call {
                     let said = grpc::said_in(trailers.iter());
-                    self.record.grpc_status = said.or(self.record.grpc_status);
+                    self.exchange.record.grpc_status = said.or(self.exchange.record.grpc_status);
                 }
-                self.down.send_end(trailers)
+                self.exchange.down.send_end(trailers)
             }
             ResponsePart::Switch => Ok(()),
         }
@@ -433,7 +416,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
 
     /// Passes an interim answer on. The endpoint is at work: the wait for its answer begins anew.
     fn take_interim(&mut self) -> Result<(), Fault> {
-        let now = self.core.net.now();
+        let now = self.exchange.core.net.now();
         if self.up.head.status == 100 && self.upload == Upload::Reading {
             // Now it is the client's turn.
             self.waits_since = Instant::NEVER;
@@ -441,19 +424,22 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
         } else if self.waits_since != Instant::NEVER {
             self.waits_since = now;
         }
-        if request_id::is_shown(self.down.kit) {
+        if self.exchange.shows_request_id() {
             self.up.head.remove(FieldId::XRequestId);
         }
-        self.down.respond_interim(&self.up.head, &self.up.block)
+        self.exchange
+            .down
+            .respond_interim(&self.up.head, &self.up.block)
     }
 
     fn switch(&mut self) -> Result<Relayed, Fault> {
-        self.record.status = self.up.head.status;
+        self.exchange.record.status = self.up.head.status;
         let asked = self
+            .exchange
             .down
             .request()
             .upgrade
-            .map(|span| span.get(&self.down.kit.block).to_vec());
+            .map(|span| span.get(&self.exchange.down.block).to_vec());
         let Some(got) = self.up.switched_to() else {
             return Err(bad_upgrade());
         };
@@ -462,21 +448,23 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
         }
         self.prepare();
         let (head, block) = (&mut self.up.head, &self.up.block);
-        let switched = self.down.respond_switch(head, block, got);
+        let edits = &self.exchange.buffers.to_client;
+        let down = &mut self.exchange.down;
+        let switched = down.respond_switch(head, block, edits, got);
         switched.map(|()| Relayed::Switched)
     }
 
     /// Nothing more can be moved now: says how long that may last, and what it means when it has lasted too long.
     fn poll_clock(&mut self) -> Poll<Fault> {
-        let now = self.core.net.now();
-        if self.core.is_stopping() {
+        let now = self.exchange.core.net.now();
+        if self.exchange.core.is_stopping() {
             return Poll::Ready(Fault::local(Phase::Body, Reason::ShuttingDown));
         }
-        if now >= self.total {
+        if now >= self.exchange.deadline {
             return Poll::Ready(Fault::local(self.phase(), Reason::TotalTimeout));
         }
-        let held = || self.down.held() + self.up.held() + self.replay.held();
-        if self.down.kit.holds_too_much(self.core, held) {
+        let held = || self.exchange.down.held() + self.up.held() + self.replay.held();
+        if self.exchange.down.holds_too_much(self.exchange.core, held) {
             return Poll::Ready(Fault::local(self.phase(), Reason::MemoryLimit));
         }
         if now >= self.per_try && self.download == Download::Head {
@@ -492,8 +480,8 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
         };
         match due {
             Ok(deadline) => {
-                let bounds = self.total.min(self.per_try);
-                self.down.kit.timer.set(bounds.min(deadline));
+                let bounds = self.exchange.deadline.min(self.per_try);
+                self.exchange.down.timer.set(bounds.min(deadline));
                 Poll::Pending
             }
             Err(fault) => Poll::Ready(fault),
@@ -504,7 +492,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
     /// begin.
     fn look_before_answer(&mut self, now: Instant) -> Result<Instant, Fault> {
         let waits_to_send = self.upload == Upload::Reading && self.waits_since != Instant::NEVER;
-        if waits_to_send && self.record.bytes_in > 0 {
+        if waits_to_send && self.exchange.record.bytes_in > 0 {
             // It did not wait any longer to hear whether its body is wanted.
             self.waits_since = Instant::NEVER;
             self.upload_pace.rest(now);
@@ -517,7 +505,7 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
         let is_client_due = self.upload == Upload::Reading && self.waits_since == Instant::NEVER;
         if is_client_due || self.up.queued() > 0 {
             self.upload_pace
-                .moved(now, self.up.sent() + self.record.bytes_in);
+                .moved(now, self.up.sent() + self.exchange.record.bytes_in);
             // While the endpoint takes what comes, the client sets the pace.
             let is_rated = self.upload == Upload::Reading && !self.up.is_full();
             let pace = self.upload_pace.deadline(now, is_rated);
@@ -537,11 +525,12 @@ impl<'a, 'd, N: Net> Relay<'a, 'd, N> {
     /// directions, or of events, has its own pace. But what waits for the client has to be taken, and fast enough, whatever
     /// else the client does: it could make us keep what it does not read for ever, by a byte of its request now and then.
     fn look_within_answer(&mut self, now: Instant) -> Result<Instant, Fault> {
-        let taken = self.down.progress();
-        let moved = self.up.sent() + self.record.bytes_in + self.record.bytes_out + taken;
+        let taken = self.exchange.down.progress();
+        let moved =
+            self.up.sent() + self.exchange.record.bytes_in + self.exchange.record.bytes_out + taken;
         self.common_pace.moved(now, moved);
         self.reading_pace.moved(now, taken);
-        if self.down.queued() > 0 {
+        if self.exchange.down.queued() > 0 {
             let deadline = self.reading_pace.deadline(now, true);
             return match now >= deadline {
                 true => Err(Fault::downstream(Phase::Body, Reason::ClientStalled)),

@@ -2,8 +2,8 @@
 
 use weir_proto_h1::{FieldId, Head, Span};
 
-use super::record::Record;
-use crate::conn::Kit;
+use super::Exchange;
+use crate::io::Net;
 use crate::limits::REQUEST_ID_BYTES_MAX;
 
 /// The field that carries it.
@@ -33,25 +33,24 @@ fn is_usable(id: &[u8]) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || is_mark(byte))
 }
 
-/// Whether clients are told the id: then an answer has no other.
-pub(super) fn is_shown(kit: &Kit) -> bool {
-    kit.door.plan.borrow().shows_request_id
-}
+impl<N: Net> Exchange<'_, N> {
+    /// Whether answers carry the id of the request. They carry no other then.
+    pub(super) fn shows_request_id(&self) -> bool {
+        self.down.context.listener.plan.borrow().shows_request_id
+    }
 
-/// Adds the id to the fields of an answer, where clients are told it. Says whether they are.
-pub(super) fn show(record: &Record, kit: &mut Kit) -> bool {
-    let is_shown = is_shown(kit);
-    if is_shown {
-        match record.given_id.get(&kit.block) {
+    /// Adds the id to the fields of the answer.
+    pub(super) fn append_request_id(&mut self) {
+        let edits = &mut self.buffers.to_client;
+        match self.record.given_id.get(self.down.block) {
             [] => {
                 let mut digits = [0; 32];
-                record.id.write_hex(&mut digits);
-                kit.edits.append_fixed(FIELD, &digits);
+                self.record.id.write_hex(&mut digits);
+                edits.append_fixed(FIELD, &digits);
             }
-            given => kit.edits.append(FIELD, given),
+            given => edits.append(FIELD, given),
         }
     }
-    is_shown
 }
 
 #[cfg(test)]

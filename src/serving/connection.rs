@@ -1,7 +1,7 @@
 //! The life of a client's connection: it waits, serves requests, waits again or ends.
 //!
 //! A connection that waits is a small future ([`IdleConnection`]). The memory that requests need lives in a box of its
-//! own ([`Kit`]): it is made when bytes arrive and freed when none have arrived for a while. In between, requests on the
+//! own ([`ExchangeBuffers`]): it is made when bytes arrive and freed when none have arrived for a while. In between, requests on the
 //! connection allocate nothing.
 
 use std::future::{Future, poll_fn};
@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use super::{CoreServer, IdleConnection};
 use crate::conn::http1::DownstreamConnection;
-use crate::conn::{Client, Down, Inbox, Kit, Outbox, Wire, WireRx, WireTx, http2};
+use crate::conn::{
+    ClientSide, ConnectionContext, HeadBuffer, Inbox, Outbox, Wire, WireRx, WireTx, http2,
+};
 use crate::core::{Admission, Core, Timer, guarded, report_panic};
-use crate::exchange::{self, After};
+use crate::exchange::{self, After, ExchangeBuffers};
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Chunk, Connection, Net, Tx};
 use crate::limits::{
@@ -193,7 +195,10 @@ enum ConversationEnd<N: Net> {
 /// A connection of HTTP/1.1 with all that requests need.
 struct Conversation<N: Net> {
     wire: DownstreamConnection<N>,
-    kit: Kit,
+    context: ConnectionContext,
+    timer: Timer,
+    request: HeadBuffer,
+    buffers: ExchangeBuffers,
 }
 
 impl<N: Net> Conversation<N> {
@@ -206,10 +211,13 @@ impl<N: Net> Conversation<N> {
             bindings,
             ..
         } = idle;
-        let mut kit = Kit::new(timer, admission.listener.clone(), &Client::of(&wire));
-        kit.bindings = bindings;
-        let wire = DownstreamConnection::new(core, wire, admission, first);
-        Self { wire, kit }
+        Self {
+            context: ConnectionContext::new(admission.listener.clone(), &wire),
+            wire: DownstreamConnection::new(core, wire, admission, first),
+            timer,
+            request: HeadBuffer::default(),
+            buffers: ExchangeBuffers::new(bindings),
+        }
     }
 
     /// Keeps only what an idle connection needs.
@@ -217,11 +225,11 @@ impl<N: Net> Conversation<N> {
         let (wire, admission) = self.wire.rest();
         IdleConnection {
             wire,
-            timer: self.kit.timer,
+            timer: self.timer,
             admission,
             is_new: false,
             early: None,
-            bindings: self.kit.bindings,
+            bindings: self.buffers.bindings,
         }
     }
 
@@ -245,19 +253,26 @@ async fn converse<N: Net>(
     let mut conversation = Conversation::new(core, idle, first);
     let _counted = core.activate();
     loop {
-        let Conversation { wire, kit } = &mut conversation;
+        let Conversation {
+            wire,
+            context,
+            timer,
+            request,
+            buffers,
+        } = &mut conversation;
         let mut wanted = true;
-        let after = match receive_head(core, wire, kit).await {
+        let after = match receive_head(core, wire, request, timer).await {
             Ok(true) => {
                 wanted = wire.machine.request().keeps_alive;
-                exchange::run(core, server.plan(), &mut Down::http1(kit, wire)).await
+                let down = ClientSide::http1(context, timer, request, wire);
+                exchange::run(core, server.plan(), down, buffers).await
             }
             Ok(false) => return conversation.close(),
             Err(fault) => {
-                wire.show_unread(&kit.head, &mut kit.block);
+                wire.show_unread(&request.head, &mut request.block);
                 wire.machine.abandon_head();
-                let down = &mut Down::http1(kit, wire);
-                match exchange::refuse(core, server.plan(), down, fault).await {
+                let down = ClientSide::http1(context, timer, request, wire);
+                match exchange::refuse(core, server.plan(), down, buffers, fault).await {
                     After::Next => After::Close,
                     after => after,
                 }
@@ -285,9 +300,9 @@ async fn converse<N: Net>(
             return ConversationEnd::Wait(conversation.rest());
         }
         let wait = core.net.now() + Duration::from_millis(REST_AFTER_MS);
-        kit.timer.set(wait);
+        timer.set(wait);
         let next = poll_fn(|cx| {
-            kit.timer.watch(cx);
+            timer.watch(cx);
             if let Poll::Ready(next) = wire.poll_next(cx, core) {
                 return Poll::Ready(Some(next));
             }
@@ -312,11 +327,12 @@ async fn converse<N: Net>(
 async fn receive_head<N: Net>(
     core: &Core<N>,
     wire: &mut DownstreamConnection<N>,
-    kit: &mut Kit,
+    request: &mut HeadBuffer,
+    timer: &Timer,
 ) -> Result<bool, Fault> {
     let mut deadline = None;
     poll_fn(|cx| {
-        match wire.poll_head(cx, core, &mut kit.head, &mut kit.block) {
+        match wire.poll_head(cx, core, &mut request.head, &mut request.block) {
             Poll::Ready(Ok(complete)) => return Poll::Ready(Ok(complete)),
             Poll::Ready(Err(error)) => {
                 let reason = Reason::from_request_bytes(error, wire.unread());
@@ -326,13 +342,14 @@ async fn receive_head<N: Net>(
         }
         // Most heads arrive whole: only the others need the clock.
         let now = core.net.now();
-        let deadline = *deadline.get_or_insert_with(|| now + kit.door.plan.borrow().timeouts.head);
-        kit.timer.set(deadline);
-        kit.timer.watch(cx);
+        let deadline = *deadline
+            .get_or_insert_with(|| now + wire.admission.listener.plan.borrow().timeouts.head);
+        timer.set(deadline);
+        timer.watch(cx);
         if core.is_stopping() {
             return Poll::Ready(Err(Fault::local(Phase::Head, Reason::ShuttingDown)));
         }
-        if kit.holds_too_much(core, || wire.unread().len().max(BLOCK_BYTES[0])) {
+        if core.holds_too_much(timer, || wire.unread().len().max(BLOCK_BYTES[0])) {
             return Poll::Ready(Err(Fault::local(Phase::Head, Reason::MemoryLimit)));
         }
         if now >= deadline {

@@ -10,7 +10,7 @@ use weir_proto_h1::{
 };
 
 use super::{UpstreamConnection, up};
-use crate::conn::down::Piece;
+use crate::conn::client_side::Piece;
 use crate::conn::inbox::Inbox;
 use crate::conn::outbox::Outbox;
 use crate::conn::wire::{Wire, WireRx, WireTx};

@@ -14,7 +14,7 @@ use super::mux::{Mux, PendingRequest};
 use super::stream::{Came, Handle};
 use super::streams::{End, StreamLoss};
 use super::upgrade::as_upgrade;
-use crate::conn::{Kit, Piece};
+use crate::conn::{HeadBuffer, Piece};
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Chunk, Net};
 
@@ -28,16 +28,16 @@ pub struct Downstream<N: Net> {
 }
 
 impl<N: Net> Downstream<N> {
-    /// Takes a request over; its head goes into the kit.
-    pub fn new(mux: Rc<Mux<N>>, pending: PendingRequest, kit: &mut Kit) -> Self {
+    /// Takes a request over; its head goes into `into`.
+    pub fn new(mux: Rc<Mux<N>>, pending: PendingRequest, into: &mut HeadBuffer) -> Self {
         let PendingRequest {
             slot, mut request, ..
         } = pending;
-        kit.block = pending.block;
-        let spare = mem::replace(&mut kit.head, pending.head);
+        into.block = pending.block;
+        let spare = mem::replace(&mut into.head, pending.head);
         mux.state.borrow_mut().heads.push(spare);
         if request.upgrade.is_some() {
-            as_upgrade(&mut kit.head, &mut kit.block, mux.net.pool());
+            as_upgrade(&mut into.head, &mut into.block, mux.net.pool());
             // What its data is, the answer tells.
             request.body = BodyKind::None;
         }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use weir_proto_h2::{Connection, Error, ErrorCode};
 
 use super::{Downstream, Mux, MuxOutcome, PeerLimits, PeerWatch, StreamLoss, Worker};
-use crate::conn::{Client, ClientBindings, Down, Kit, Outbox, WireRx};
-use crate::core::{Admission, CoreListener, Timer, guarded, report_panic};
-use crate::exchange::{self, After};
+use crate::conn::{ClientBindings, ClientSide, ConnectionContext, HeadBuffer, Outbox, WireRx};
+use crate::core::{Admission, Timer, guarded, report_panic};
+use crate::exchange::{self, After, ExchangeBuffers};
 use crate::fault::{Fault, Phase};
 use crate::io::{Chunk, Instant, Net};
 use crate::limits::{LINGER_BYTES_MAX, LINGER_MS};
@@ -27,18 +27,19 @@ pub async fn serve<N: Net>(server: Rc<CoreServer<N>>, idle: IdleConnection<N>, f
     } = idle;
     let core = server.core.clone();
     let config = admission.listener.plan.borrow().http2;
-    let client = Client::of(&wire);
+    let context = ConnectionContext::new(admission.listener.clone(), &wire);
     let out = Outbox::new(wire.tx, core.net.pool().clone());
     let mux = Mux::new(core.net.clone(), Connection::server(config), out);
     let shop = Shop {
         server,
         mux: Rc::new(mux),
-        door: admission.listener.clone(),
-        client,
+        context: Rc::new(context),
         bindings: Rc::default(),
     };
     let mut rx = wire.rx;
-    core.obs.borrow().http2_opened(shop.door.id.get());
+    core.obs
+        .borrow()
+        .http2_opened(shop.context.listener.id.get());
     let conversation = Box::pin(converse(&shop, &admission, &mut rx, &timer, first));
     let ended = guarded(&core, conversation).await;
     shop.mux.lose(shop.why_lost());
@@ -53,8 +54,7 @@ pub async fn serve<N: Net>(server: Rc<CoreServer<N>>, idle: IdleConnection<N>, f
 struct Shop<N: Net> {
     server: Rc<CoreServer<N>>,
     mux: Rc<Mux<N>>,
-    door: Rc<CoreListener>,
-    client: Client,
+    context: Rc<ConnectionContext>,
     /// The connections to endpoints that belong to this one, whichever stream brought that about.
     bindings: Rc<ClientBindings>,
 }
@@ -147,7 +147,7 @@ impl<N: Net> Shop<N> {
         let tally = self.mux.take_tally();
         if !tally.is_empty() {
             let obs = self.server.core.obs.borrow();
-            obs.http2_happened(self.door.id.get(), &tally);
+            obs.http2_happened(self.context.listener.id.get(), &tally);
         }
     }
 
@@ -166,14 +166,14 @@ impl<N: Net> Shop<N> {
     fn tell_end(&self) {
         let (failure, was_told) = (self.mux.failure(), self.mux.has_announced_end());
         let obs = self.server.core.obs.borrow();
-        obs.http2_ended(self.door.id.get(), failure, was_told);
+        obs.http2_ended(self.context.listener.id.get(), failure, was_told);
         let Some(error) = failure.filter(|error| error.code() == ErrorCode::ENHANCE_YOUR_CALM)
         else {
             return;
         };
-        let peer = self.client.address.map(|peer| peer.ip().to_string());
+        let peer = self.context.ip().map(|ip| ip.to_string());
         let peer = peer.as_deref().unwrap_or("a client");
-        let listener = &self.door.plan.borrow().name;
+        let listener = &self.context.listener.plan.borrow().name;
         obs.say(
             LogLevel::Info,
             &format!("http2: {peer} on {listener}: connection ended: {error}"),
@@ -185,9 +185,9 @@ impl<N: Net> Shop<N> {
         for _ in 0..self.mux.take_unserved() {
             let timer = self.server.core.timers.timer();
             timer.be_part_of(whole);
-            let mut kit = Kit::new(timer, self.door.clone(), &self.client);
-            kit.bindings = Some(self.bindings.clone());
-            let work = Box::pin(work(self.server.clone(), self.mux.clone(), kit));
+            let (server, mux) = (self.server.clone(), self.mux.clone());
+            let buffers = ExchangeBuffers::new(Some(self.bindings.clone()));
+            let work = Box::pin(work(server, mux, self.context.clone(), timer, buffers));
             let core = self.server.core.clone();
             self.server.core.net.spawn(async move {
                 if let Err(panic) = guarded(&core, work).await {
@@ -199,30 +199,37 @@ impl<N: Net> Shop<N> {
 }
 
 /// Runs the exchanges of one request after the other.
-async fn work<N: Net>(server: Rc<CoreServer<N>>, mux: Rc<Mux<N>>, mut kit: Kit) {
+async fn work<N: Net>(
+    server: Rc<CoreServer<N>>,
+    mux: Rc<Mux<N>>,
+    context: Rc<ConnectionContext>,
+    timer: Timer,
+    mut buffers: ExchangeBuffers,
+) {
     let core = &server.core;
     core.share.renew();
     let mut worker = Worker::default();
+    let mut request = HeadBuffer::default();
     loop {
-        kit.timer.set(Instant::NEVER);
-        kit.block = Chunk::default();
+        timer.set(Instant::NEVER);
+        request.block = Chunk::default();
         let next = poll_fn(|cx| mux.poll_request(cx, &mut worker));
         let Some(pending) = next.await else {
             return;
         };
         let _counted = core.activate();
         let refused = pending.refused;
-        let mut wire = Downstream::new(mux.clone(), pending, &mut kit);
-        let mut down = Down::http2(&mut kit, &mut wire);
+        let mut stream = Downstream::new(mux.clone(), pending, &mut request);
+        let down = ClientSide::http2(&context, &timer, &mut request, &mut stream);
         let after = match refused {
-            None => exchange::run(core, server.plan(), &mut down).await,
+            None => exchange::run(core, server.plan(), down, &mut buffers).await,
             Some(error) => {
                 let fault = Fault::downstream(Phase::Head, error.into());
-                exchange::refuse(core, server.plan(), &mut down, fault).await
+                exchange::refuse(core, server.plan(), down, &mut buffers, fault).await
             }
         };
         if matches!(after, After::Abort) {
-            wire.abort();
+            stream.abort();
         }
     }
 }

@@ -1,0 +1,43 @@
+//! The memory that one exchange hands to the next on the same connection.
+
+use std::rc::Rc;
+
+use weir_proto_h1::{Edits, Head};
+
+use super::forward::RequestEdits;
+use crate::conn::ClientBindings;
+use crate::io::Chunk;
+use crate::plan::DecisionBuffers;
+
+/// What exchanges work with. It is reused, so that requests on a warm connection allocate nothing.
+pub struct ExchangeBuffers {
+    /// Changes to the request on its way to the endpoint.
+    pub(super) to_upstream: RequestEdits,
+    /// Changes to the answer on its way to the client.
+    pub(super) to_client: Edits,
+    /// What the plan decides in, with the path that the endpoint or the redirect gets.
+    pub(super) decision: DecisionBuffers,
+    /// The head of the endpoint's answer; its spans point into the block.
+    pub(super) up_head: Head,
+    /// The bytes of that head, until it is logged.
+    pub(super) up_block: Chunk,
+    /// The logged fields of request and answer.
+    pub(super) logged: Vec<u8>,
+    /// The connections to endpoints that serve this client's connection alone. Made with the first one.
+    pub bindings: Option<Rc<ClientBindings>>,
+}
+
+impl ExchangeBuffers {
+    /// Makes empty buffers for a client's connection that has these bindings.
+    pub fn new(bindings: Option<Rc<ClientBindings>>) -> Self {
+        Self {
+            to_upstream: RequestEdits::default(),
+            to_client: Edits::new(),
+            decision: DecisionBuffers::default(),
+            up_head: Head::new(),
+            up_block: Chunk::default(),
+            logged: Vec::new(),
+            bindings,
+        }
+    }
+}

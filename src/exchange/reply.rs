@@ -1,0 +1,215 @@
+//! Answers of Weir's own: errors, redirects, fixed responses.
+//!
+//! An error says why in three places that agree: the `reason` in the log, `Proxy-Status` (RFC 9209), and an
+//! `application/problem+json` body (RFC 9457) with the id of the request.
+
+use std::io::Write;
+use std::net::IpAddr;
+
+use weir_proto_h1::{BodyKind, Decimal, Edits, Framing, Head, Method, Trailers, encode_response};
+
+use super::record::ExchangeRecord;
+use super::{Exchange, grpc, request_id};
+use crate::conn::Outbox;
+use crate::core::Core;
+use crate::fault::{Fault, Phase, Reason};
+use crate::io::{Net, Tx};
+use crate::limits::SMALL_ANSWER_BYTES;
+use crate::obs;
+use crate::plan::{ListenerId, Plan, Respond};
+
+/// An answer of Weir's own.
+pub(super) enum Reply<'r> {
+    /// A redirect with this status. Its location is in `DecisionBuffers::sent`.
+    Redirect(u16),
+    /// The fixed answer of a route.
+    Fixed(&'r Respond),
+    /// An error.
+    Problem {
+        /// Why.
+        reason: Reason,
+        /// The value of `Allow`, if the method is at fault.
+        allow: Option<String>,
+    },
+}
+
+impl<N: Net> Exchange<'_, N> {
+    /// Gives an answer of Weir's own, and sends it.
+    pub(super) async fn reply(&mut self, reply: Reply<'_>) -> Result<(), Fault> {
+        if let Reply::Fixed(respond) = &reply
+            && respond.body.len() > SMALL_ANSWER_BYTES
+            && !self.core.has_memory()
+        {
+            return Err(Fault::local(Phase::Route, Reason::MemoryLimit));
+        }
+        self.discard_received_body().await;
+        self.write_reply(&reply)?;
+        let patience = self.down.context.listener.plan.borrow().timeouts.body_stall;
+        self.flush(patience).await
+    }
+
+    fn write_reply(&mut self, reply: &Reply<'_>) -> Result<(), Fault> {
+        self.begin_answer();
+        let edits = &mut self.buffers.to_client;
+        let problem;
+        let (status, body) = match reply {
+            Reply::Redirect(status) => {
+                edits.append("Location", &*self.buffers.decision.sent);
+                (*status, &[][..])
+            }
+            Reply::Fixed(respond) => {
+                if let Some(content_type) = &respond.content_type {
+                    edits.append("Content-Type", &**content_type);
+                }
+                for (name, value) in &respond.headers {
+                    edits.append(&**name, &**value);
+                }
+                (respond.status, &*respond.body)
+            }
+            Reply::Problem { reason, allow } => {
+                if let Some(allow) = allow {
+                    edits.append("Allow", allow);
+                }
+                if self.down.is_http2() && self.facts.is_grpc_call {
+                    grpc::problem(*reason, edits);
+                    (200, &[][..])
+                } else {
+                    let mut digits = [0; 32];
+                    let id = self.record.id_text(self.down.block, &mut digits);
+                    problem = problem_body(*reason, id);
+                    problem_fields(*reason, &self.plan.plan.via, edits);
+                    (reason.status(), &problem[..])
+                }
+            }
+        };
+        //= rfc9110#8.6
+        // What HEAD is answered with may say how long the answer to GET is; there is none that is empty in HTTP/2.
+        let is_head = self.down.request().method == Method::Head;
+        let has_length = !matches!(status, 204 | 304) && !(body.is_empty() && self.down.is_http2());
+        if is_head && has_length {
+            let length = Decimal::new(body.len() as u64);
+            edits.append("Content-Length", length.as_bytes());
+        }
+        if self.facts.is_grpc_call {
+            self.record.grpc_status = grpc::said_in(edits.iter());
+        }
+        let mut head = Head::with_status(status);
+        self.complete_answer(&mut head);
+        // In HTTP/2 an answer that is all head says so in the head: to gRPC clients it is another answer else.
+        let kind = match body.len() {
+            0 => BodyKind::None,
+            len => BodyKind::Length(len as u64),
+        };
+        let edits = &self.buffers.to_client;
+        let framing = self.down.respond(&head, &[], edits, kind)?;
+        self.record.status = status;
+        if framing.body != BodyKind::None && !body.is_empty() {
+            self.record.bytes_out += body.len() as u64;
+            self.down.send_data(self.core.net.pool().copy(body))?;
+        }
+        self.down.send_end(&Trailers::default())
+    }
+}
+
+/// The body of the answer to a fault.
+fn problem_body(reason: Reason, id: &[u8]) -> Vec<u8> {
+    let status = reason.status();
+    let title = weir_proto_h1::encode::reason(status);
+    let (text, code) = (reason.text(), reason.code());
+    // Digits, or what was found to be as plain.
+    let id = std::str::from_utf8(id).unwrap_or_default();
+    let mut body = Vec::with_capacity(256);
+    // Writing to a Vec does not fail; every text here is ours and needs no escaping.
+    let _ = writeln!(
+        body,
+        r#"{{"type":"about:blank","title":"{title}","status":{status},"detail":"{text}","reason":"{code}","request_id":"{id}"}}"#,
+    );
+    body
+}
+
+/// Adds the fields of the answer to a fault.
+fn problem_fields(reason: Reason, via: &str, edits: &mut Edits) {
+    edits.append("Content-Type", "application/problem+json");
+    edits.append("Cache-Control", "no-store");
+    status_field(reason, via, edits);
+}
+
+/// Says why to proxies and their operators (RFC 9209).
+fn status_field(reason: Reason, via: &str, edits: &mut Edits) {
+    let (error, code) = (reason.proxy_status().as_bytes(), reason.code().as_bytes());
+    edits.append_pieces(
+        "Proxy-Status",
+        &[
+            via.as_bytes(),
+            b"; error=",
+            error,
+            b"; details=\"",
+            code,
+            b"\"",
+        ],
+    );
+}
+
+/// Writes the answer for a connection that is one too many, and reports it: nothing was read on it.
+pub fn refuse_connection<N: Net, T: Tx>(
+    core: &Core<N>,
+    plan: &Plan,
+    out: &mut Outbox<T>,
+    (listener, peer): (ListenerId, Option<IpAddr>),
+    reason: Reason,
+) {
+    let now = core.net.now();
+    let mut record = ExchangeRecord::new(core.next_id(), now, core.net.wall_ms());
+    let mut edits = Edits::new();
+    let mut digits = [0; 32];
+    let id = record.id_text(&[], &mut digits);
+    let body = problem_body(reason, id);
+    problem_fields(reason, &plan.via, &mut edits);
+    let listened = plan.listener(listener);
+    if listened.is_none_or(|listener| listener.shows_request_id) {
+        edits.append(request_id::FIELD, id);
+    }
+    if reason != Reason::PlainHttp {
+        edits.append("Retry-After", "1");
+    }
+    edits.append("Date", core.date());
+    let framing = Framing {
+        body: BodyKind::Length(body.len() as u64),
+        connection: weir_proto_h1::ConnectionOption::Close,
+        accepts_trailers: false,
+    };
+    let status = reason.status();
+    encode_response(
+        out.open(),
+        &[],
+        &Head::with_status(status),
+        &edits,
+        &framing,
+    );
+    out.put(&body);
+    record.status = status;
+    record.bytes_out = body.len() as u64;
+    record.reason = Some(reason);
+    let event = obs::ExchangeEvent {
+        client: peer,
+        ..record.event(now, listener)
+    };
+    core.obs.borrow().connection_refused(plan, &event);
+}
+
+/// Reports a connection that is closed without an answer.
+pub fn turn_away<N: Net>(
+    core: &Core<N>,
+    plan: &Plan,
+    (listener, peer): (ListenerId, Option<IpAddr>),
+    reason: Reason,
+) {
+    let now = core.net.now();
+    let mut record = ExchangeRecord::new(core.next_id(), now, core.net.wall_ms());
+    record.reason = Some(reason);
+    let event = obs::ExchangeEvent {
+        client: peer,
+        ..record.event(now, listener)
+    };
+    core.obs.borrow().connection_refused(plan, &event);
+}
