@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn schemes_are_found_wherever_they_stand() {
+    fn schemes_are_found_at_any_position() {
         for value in [
             "NTLM",
             "Negotiate",

@@ -367,7 +367,7 @@ mod tests {
 
     /// A known name with one byte changed is not known, unless only its case changed.
     #[test]
-    fn near_misses_are_other() {
+    fn near_misses_are_unknown() {
         for id in FieldId::all() {
             for place in 0..id.name().len() {
                 for byte in 0..=255u8 {

@@ -224,7 +224,7 @@ impl HopOptions {
 pub fn keep_alive(head: &Head, block: &[u8]) -> bool {
     let mut hop = HopOptions::default();
     for option in connection_options(head, block) {
-        hop.note(option);
+        hop.record(option);
     }
     hop.keeps_alive(head.version)
 }
@@ -356,7 +356,7 @@ pub(crate) const HEAD_FIELDS: FieldSet = FieldSet::of(&[
 const KEPT: FieldSet = HEAD_FIELDS.with(FieldSet::of(&[FieldId::XRequestId, FieldId::Origin]));
 
 impl HopOptions {
-    fn note(&mut self, option: &[u8]) {
+    fn record(&mut self, option: &[u8]) {
         self.close |= is_word(option, b"close");
         self.keep_alive |= is_word(option, b"keep-alive");
     }
@@ -374,7 +374,7 @@ fn named_options(head: &mut Head, block: &[u8], hop: &mut HopOptions) -> Result<
     let mut free = others.iter_mut();
     for option in connection_options(head, block) {
         let slot = free.next().ok_or(Error::TooManyConnectionOptions)?;
-        hop.note(option);
+        hop.record(option);
         match FieldId::from_name(option) {
             FieldId::Other => *slot = option,
             id => known.add(id),

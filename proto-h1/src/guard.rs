@@ -124,7 +124,7 @@ pub enum OddNamePolicy {
 }
 
 impl OddNamePolicy {
-    fn take(self, name: &[u8]) -> bool {
+    fn allows(self, name: &[u8]) -> bool {
         match self {
             Self::Drop => false,
             Self::Metadata => name
@@ -336,7 +336,7 @@ impl Head {
                     let other = other.name.get(block);
                     is_other_spelling(name, other)
                 });
-            let passes = !is_taken_for_other && odd_names.take(name);
+            let passes = !is_taken_for_other && odd_names.allows(name);
             if let Some(field) = self.fields.get_mut(at)
                 && !passes
             {
@@ -384,7 +384,9 @@ impl Trailers {
             let is_odd = field.id == FieldId::Other && is_odd_name(name);
             let passes = match is_odd {
                 true => {
-                    odd_names.take(name) && !folds_onto_known(name) && !self.has_other_spelling(at)
+                    odd_names.allows(name)
+                        && !folds_onto_known(name)
+                        && !self.has_other_spelling(at)
                 }
                 false => field.id == FieldId::Other && claim(name).is_none(),
             };
@@ -450,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_may_claim_stays() {
+    fn allowed_claims_stay() {
         let all = Claims::of(&[
             Claim::XForwarded,
             Claim::Forwarded,
@@ -484,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_names_that_are_taken_for_no_other_can_stay() {
+    fn odd_names_that_fold_into_no_other_can_stay() {
         for (odd_names, kept, dropped) in [
             (OddNamePolicy::Drop, &[][..], 5),
             (OddNamePolicy::Metadata, &["x_user3"], 4),
@@ -507,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn known_names_of_the_table_are_known_by_its_claims() {
+    fn known_names_make_the_claims_of_the_table() {
         for id in FieldId::all() {
             let known = KNOWN_CLAIMS.iter().find(|(_, ids)| ids.has(id));
             let claim = claim(id.name().as_bytes());

@@ -95,13 +95,13 @@ pub fn is_plain(path: &[u8]) -> bool {
     };
     let mut at = 0;
     while let Some(word) = scan::word(path, at) {
-        if scan::is_path_odd(word) {
+        if scan::may_be_ambiguous(word) {
             return false;
         }
         // Words overlap by a byte, so each pair of neighbours lies in one of them.
         at += 7;
     }
-    !scan::is_path_odd(u64::from_le_bytes(*last))
+    !scan::may_be_ambiguous(u64::from_le_bytes(*last))
 }
 
 fn is_short_path_plain(path: &[u8]) -> bool {

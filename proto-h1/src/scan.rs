@@ -257,7 +257,7 @@ pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u64> {
 /// Returns whether eight bytes of a path contain something that may not be in normal form or may be
 /// ambiguous: a percent sign, a backslash, a semicolon, or a slash before a slash or a dot.
 #[inline]
-pub(crate) fn is_path_odd(word: u64) -> bool {
+pub(crate) fn may_be_ambiguous(word: u64) -> bool {
     let slashes = exactly(word, b'/');
     let dots = exactly(word, b'.');
     let single = exactly(word, b'%') | exactly(word, b'\\') | exactly(word, b';');
@@ -324,7 +324,7 @@ mod tests {
 
     /// Each search agrees with a naive one, for every byte at every position of two words.
     #[test]
-    fn searches_agree_with_their_meaning() {
+    fn searches_agree_with_naive_ones() {
         for byte in 0..=255u8 {
             for place in 0..19 {
                 let mut text = vec![b'a'; 19];
@@ -353,14 +353,14 @@ mod tests {
     }
 
     #[test]
-    fn odd_paths_are_seen_at_every_place() {
+    fn ambiguous_bytes_are_found_at_every_position() {
         for place in 0..8 {
             for byte in 0..=255u8 {
                 let mut text = *b"abcdefgh";
                 text[place] = byte;
                 let is_odd = matches!(byte, b'%' | b'\\' | b';');
                 assert_eq!(
-                    is_path_odd(u64::from_le_bytes(text)),
+                    may_be_ambiguous(u64::from_le_bytes(text)),
                     is_odd,
                     "{byte} {place}"
                 );
@@ -368,7 +368,7 @@ mod tests {
                     text[place - 1] = b'/';
                     let is_odd = is_odd || matches!(byte, b'/' | b'.');
                     assert_eq!(
-                        is_path_odd(u64::from_le_bytes(text)),
+                        may_be_ambiguous(u64::from_le_bytes(text)),
                         is_odd,
                         "/{byte} {place}"
                     );
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn borrow_after_a_hit_is_not_seen() {
+    fn a_borrow_after_a_hit_is_ignored() {
         // The borrow flags the 0x21 after the space. The space is the lowest flag.
         assert_eq!(target_end(b"abc !zzzzzz", 0), 3);
         assert_eq!(value_end(b"a\t b\t\tc\r\n", 0), 7);

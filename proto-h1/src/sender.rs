@@ -42,7 +42,7 @@ impl Sender {
     }
 
     /// Records that a response is owed.
-    pub(crate) const fn owe(&mut self) {
+    pub(crate) const fn owe_response(&mut self) {
         self.state = SendState::Owed;
     }
 
@@ -53,7 +53,7 @@ impl Sender {
     }
 
     /// Ends framing, because the bytes that follow are not HTTP.
-    pub(crate) const fn give_up(&mut self) {
+    pub(crate) const fn abandon(&mut self) {
         self.encoder = BodyEncoder::None;
         self.state = SendState::Done;
     }

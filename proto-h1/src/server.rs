@@ -324,7 +324,7 @@ impl Server {
             }
         }
         self.receiver.begin_body(self.request.body);
-        self.sender.owe();
+        self.sender.owe_response();
         Ok(Received::new(len, Event::Head))
     }
 
@@ -348,14 +348,14 @@ impl Server {
         self.request.keeps_alive = false;
         self.is_closing = true;
         if self.sender.state() == SendState::Idle {
-            self.sender.owe();
+            self.sender.owe_response();
         }
         error
     }
 
     fn tunnel(&mut self) {
         self.receiver.begin_tunnel();
-        self.sender.give_up();
+        self.sender.abandon();
         self.request.keeps_alive = false;
     }
 

@@ -1,6 +1,6 @@
-//! Once warm, a message allocates nothing: not to parse, frame, decode or encode it.
+//! Once warm, parsing, framing, decoding and encoding a message allocate nothing.
 
-#![allow(clippy::unwrap_used)] // What fails here fails the test.
+#![allow(clippy::unwrap_used)] // A panic fails the test.
 
 use weir_proto_h1::*;
 
@@ -12,7 +12,7 @@ const RESPONSE: &[u8] =
     b"HTTP/1.1 200 OK\r\nServer: x\r\nDate: y\r\nTransfer-Encoding: chunked\r\n\r\n\
     5\r\nhello\r\n0\r\nX-Sum: 2\r\n\r\n";
 
-/// Everything that one connection on each side reuses.
+/// What a connection on each side reuses.
 struct Connections {
     server: Server,
     client: Client,
@@ -24,7 +24,7 @@ struct Connections {
 }
 
 impl Connections {
-    /// One exchange, there and back.
+    /// Runs one exchange, request and response.
     fn exchange(&mut self) {
         self.out.clear();
         self.edits.clear();
@@ -116,7 +116,7 @@ fn a_warm_exchange_allocates_nothing() {
 
 #[test]
 fn idle_connections_are_small() {
-    // 10,000 of them take under 4 MiB, heap included: none holds a buffer.
+    // 10,000 of them take less than 4 MiB, heap included, because none holds a buffer.
     let counted = allocation_counter::measure(|| {
         let _server = Server::new(Limits::default());
         let _client = Client::new(Limits::default());
@@ -125,9 +125,9 @@ fn idle_connections_are_small() {
     assert!(size_of::<Server>() <= 192 && size_of::<Client>() <= 192);
 }
 
-/// What one message with large trailers took is given back when its exchange is over.
+/// The memory of a message with large trailers is freed when its exchange ends.
 #[test]
-fn large_trailers_do_not_stay() {
+fn the_memory_of_large_trailers_is_freed() {
     let (mut server, mut head) = (Server::new(Limits::default()), Head::new());
     let mut wire =
         b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n".to_vec();

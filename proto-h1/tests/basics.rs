@@ -1,6 +1,6 @@
 //! The shortest way through each part: parse, frame, strip, encode.
 
-#![allow(clippy::unwrap_used)] // What fails here fails the test.
+#![allow(clippy::unwrap_used)] // A panic fails the test.
 
 use weir_proto_h1::*;
 
@@ -112,7 +112,7 @@ fn the_framing_on_the_wire_is_kept_or_replaced() {
 }
 
 #[test]
-fn an_answer_of_our_own_needs_no_block() {
+fn a_response_of_our_own_needs_no_block() {
     let head = Head::with_status(503);
     let mut edits = Edits::new();
     edits.append("Retry-After", "1");
@@ -129,7 +129,7 @@ fn an_answer_of_our_own_needs_no_block() {
 }
 
 #[test]
-fn chunks_come_off_and_go_on() {
+fn chunks_are_decoded_and_encoded() {
     let wire = b"5;x=y\r\nhello\r\n1\r\n!\r\n0\r\nX-T: 1\r\nContent-Length: 7\r\n\r\nnext";
     let mut decoder = BodyDecoder::new(BodyKind::Chunked, &Limits::default());
     let mut encoder = BodyEncoder::new(BodyKind::Chunked);
@@ -166,7 +166,7 @@ fn chunks_come_off_and_go_on() {
 }
 
 #[test]
-fn prefaces_are_told_apart() {
+fn prefaces_are_recognized() {
     assert_eq!(looks_like_h2_preface(b"PRI * HT"), None);
     assert_eq!(
         looks_like_h2_preface(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nxx"),
@@ -177,9 +177,9 @@ fn prefaces_are_told_apart() {
     assert_eq!(looks_like_tls(b"GET"), Some(false));
 }
 
-/// A value of fixed length is written as any other, whatever byte stands wherever in it.
+/// A value of fixed length follows the rules of other values, for every byte at every position.
 #[test]
-fn values_of_fixed_length_are_no_exception() {
+fn values_of_fixed_length_follow_the_same_rules() {
     fn check<const N: usize>() {
         for place in 0..N {
             for byte in 0..=255 {
@@ -206,9 +206,10 @@ fn values_of_fixed_length_are_no_exception() {
     check::<40>();
 }
 
-/// Names are looked at in words: every byte at every place, and dots before, behind and beside it.
+/// Names are searched word by word, so every byte is tried at every position, with dots before,
+/// after and beside it.
 #[test]
-fn names_are_valid_by_the_same_rules_at_every_place() {
+fn host_names_follow_the_same_rules_at_every_position() {
     let is_name = |name: &[u8]| {
         let is_host_byte =
             |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');

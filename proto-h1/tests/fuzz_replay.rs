@@ -1,6 +1,6 @@
-//! Replays the corpus of every fuzz target, and the inputs of all cases with bytes changed.
+//! Replays the corpus of every fuzz target, and mutated inputs of all cases.
 
-#![allow(clippy::unwrap_used)] // What fails here fails the test.
+#![allow(clippy::unwrap_used)] // A panic fails the test.
 
 mod fuzz_bodies;
 mod support;
@@ -13,15 +13,15 @@ fn every_corpus_holds() {
     replay_corpus(BODIES);
 }
 
-/// Every case through every body, as it is and with a few bytes changed, moved or lost. The seed
-/// is fixed: a failure repeats itself.
+/// Runs every case through every body, unchanged and with a few bytes changed, moved or lost. The
+/// seed is fixed, so failures are reproducible.
 #[test]
-fn changed_cases_hold() {
+fn mutated_cases_hold() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let cases = support::load();
     for case in &cases {
         for (name, body) in BODIES {
-            // What comes before the wire: a cut, or a number of steps and the steps.
+            // The bytes before the wire: a cut, or the number of steps and the steps.
             let front = match *name {
                 "server" | "client" => {
                     let steps: Vec<u8> = (0..96).map(|_| random.next() as u8).collect();

@@ -1,6 +1,6 @@
-//! What the machines allow and refuse, step by step, beyond what the cases show.
+//! What the machines allow and refuse, step by step, in addition to the cases.
 
-#![allow(clippy::unwrap_used)] // What fails here fails the test.
+#![allow(clippy::unwrap_used)] // A panic fails the test.
 
 use weir_proto_h1::*;
 
@@ -10,7 +10,7 @@ const POST: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel
 const UPGRADE: &[u8] =
     b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
 
-/// A server that has received `wire` up to the event that `until` names.
+/// A server that has received `wire` up to the event `until`.
 fn server_after(wire: &[u8], until: &Event) -> (Server, Head) {
     let (mut server, mut head) = (Server::new(Limits::default()), Head::new());
     let mut rest = wire;
@@ -169,7 +169,7 @@ fn a_response_that_falls_short_never_completes() {
 }
 
 #[test]
-fn a_broken_request_gets_one_answer_and_a_close() {
+fn a_malformed_request_gets_one_response_and_a_close() {
     let (mut server, mut head) = (Server::new(Limits::default()), Head::new());
     let wire = b"GET / HTTP/1.1\r\nHost : a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
     assert_eq!(
@@ -184,7 +184,7 @@ fn a_broken_request_gets_one_answer_and_a_close() {
 }
 
 #[test]
-fn an_error_in_a_body_ends_the_connection_after_the_answer() {
+fn an_error_in_a_body_ends_the_connection_after_the_response() {
     let wire =
         b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n";
     let (mut server, mut head) = (Server::new(Limits::default()), Head::new());
@@ -203,7 +203,7 @@ fn an_error_in_a_body_ends_the_connection_after_the_answer() {
 }
 
 #[test]
-fn an_early_refusal_closes_and_an_early_answer_may_go_on() {
+fn an_early_refusal_closes_and_an_early_response_may_go_on() {
     let refuse = |status| {
         let (mut server, _) = server_after(POST, &Event::Head);
         server
@@ -214,7 +214,7 @@ fn an_early_refusal_closes_and_an_early_answer_may_go_on() {
     assert_eq!(refuse(413), ConnectionOption::Close);
     assert_eq!(refuse(200), ConnectionOption::Implied);
 
-    // The upload that ends after the response leaves a clean connection; one that does not, none.
+    // The connection stays usable only if the upload ends after the response.
     for (read_on, next) in [(true, Next::Reuse), (false, Next::Close)] {
         let (mut server, mut head) = (Server::new(Limits::default()), Head::new());
         let len = server.receive(POST, &mut head).unwrap().consumed;
@@ -246,14 +246,14 @@ fn expectations_end_with_the_first_byte_or_a_100() {
 }
 
 #[test]
-fn http10_gets_no_interim_answers() {
+fn http10_gets_no_interim_responses() {
     let (mut server, _) = server_after(GET_10, &Event::Head);
     assert_eq!(server.begin_interim(103), Ok(false));
     assert_eq!(server.begin_interim(100), Ok(false));
 }
 
 #[test]
-fn a_drain_closes_after_the_answer() {
+fn a_drain_closes_after_the_response() {
     let (mut server, _) = server_after(GET, &Event::End);
     server.close_after_response();
     let framing = server.begin_response(200, BodyKind::None).unwrap();
@@ -321,7 +321,7 @@ fn unasked_bytes_end_an_idle_client() {
 }
 
 #[test]
-fn an_answer_before_the_request_is_sent_is_relayed_and_not_reused() {
+fn an_early_response_is_relayed_and_its_connection_not_reused() {
     let mut client = Client::new(Limits::default());
     let mut head = Head::new();
     client
@@ -351,7 +351,7 @@ fn a_request_until_close_goes_in_chunks() {
 }
 
 #[test]
-fn too_many_interim_answers_are_an_error() {
+fn too_many_interim_responses_are_an_error() {
     let (mut client, mut head) = client_after(Method::Get);
     let wire = b"HTTP/1.1 103 x\r\n\r\n";
     for _ in 0..limits::INTERIM_MAX {
@@ -364,7 +364,7 @@ fn too_many_interim_answers_are_an_error() {
 }
 
 #[test]
-fn a_close_ends_only_what_may_end_so() {
+fn a_close_completes_only_a_body_until_close() {
     let (mut client, mut head) = client_after(Method::Get);
     client
         .receive(b"HTTP/1.1 200 OK\r\n\r\n", &mut head)
@@ -386,7 +386,7 @@ fn a_close_ends_only_what_may_end_so() {
     assert_eq!(client.receive_close(0), Err(Error::Truncated));
 }
 
-/// Extensions have a budget over the whole body, not only a line's limit.
+/// Extensions are limited per body as well as per line.
 #[test]
 fn extensions_of_a_body_are_counted_together() {
     let mut decoder = BodyDecoder::new(BodyKind::Chunked, &Limits::default());
@@ -451,9 +451,9 @@ fn a_trickled_head_costs_linear_work() {
     assert_eq!(head.fields.len(), 91);
 }
 
-/// Bytes that went by unseen count like those that were shown, and no more than there may be.
+/// Bytes that bypass `receive` count like those that pass through it, and cannot exceed the body.
 #[test]
-fn unseen_bytes_of_a_body_count() {
+fn bytes_of_a_body_that_bypass_receive_count() {
     let (mut client, mut head) = client_after(Method::Get);
     assert_eq!(client.raw_body_left(), 0, "no body yet");
     client

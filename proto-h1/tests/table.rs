@@ -1,13 +1,13 @@
-//! Every case of `tests/cases`, whole, byte by byte and split at each position.
+//! Runs every case of `tests/cases` whole, byte by byte, and split at each position.
 
 mod support;
 
-use support::cases::{compare, compare_cut, hold};
+use support::cases::{check_all, compare, compare_cut};
 use support::*;
 
 #[test]
 fn every_case_gives_what_its_file_says_however_it_is_cut() {
-    hold(&load(), |case| {
+    check_all(&load(), |case| {
         let run = |cuts: &[usize]| match case.role.as_str() {
             "server" => run_server(case, cuts),
             "client" => run_client(case, cuts),
@@ -17,7 +17,7 @@ fn every_case_gives_what_its_file_says_however_it_is_cut() {
             "host" => run_host(case),
             role => panic!("{}: unknown role {role}", case.file),
         };
-        // Chunks are forwarded as they come: cuts show in the bytes, not in the meaning.
+        // Chunks are forwarded as they arrive, so cuts change the bytes but not the meaning.
         let shows_cuts = matches!(case.role.as_str(), "forward" | "answer")
             && case.out.iter().any(|line| line.contains("chunked"));
         if shows_cuts {

@@ -23,7 +23,7 @@ struct FloodCounts {
     unknown: u32,
     idle: u32,
     streams: u32,
-    answered: u32,
+    responses: u32,
     data_sent: u32,
     data_cut_small: u32,
 }
@@ -43,7 +43,7 @@ impl FloodCounters {
 
     /// Starts a new period if the current one is over.
     #[inline]
-    pub(crate) fn at(&mut self, now_ms: u64) {
+    pub(crate) fn advance_to(&mut self, now_ms: u64) {
         if now_ms.saturating_sub(self.since_ms) >= FLOOD_WINDOW_MS {
             self.since_ms = now_ms;
             self.counts = FloodCounts::default();
@@ -52,51 +52,51 @@ impl FloodCounters {
 
     /// Counts a new stream.
     #[inline]
-    pub(crate) fn stream(&mut self) {
+    pub(crate) fn count_stream(&mut self) {
         self.counts.streams = self.counts.streams.saturating_add(1);
     }
 
     /// Counts a whole response that was sent.
     #[inline]
-    pub(crate) fn answered(&mut self) {
-        self.counts.answered = self.counts.answered.saturating_add(1);
+    pub(crate) fn count_response(&mut self) {
+        self.counts.responses = self.counts.responses.saturating_add(1);
     }
 
     /// Counts a sent DATA frame. A tiny frame that a window has cut short earns no credit for
     /// another WINDOW_UPDATE.
     #[inline]
-    pub(crate) fn data_sent(&mut self, is_cut_small: bool) {
+    pub(crate) fn count_data_sent(&mut self, is_cut_small: bool) {
         let counts = &mut self.counts;
         counts.data_sent = counts.data_sent.saturating_add(1);
         counts.data_cut_small += u32::from(is_cut_small);
     }
 
     /// Counts a stream that ended early.
-    pub(crate) fn reset(&mut self) -> Result<(), Error> {
+    pub(crate) fn count_reset(&mut self) -> Result<(), Error> {
         let max = self
             .limits
             .resets_max
-            .saturating_add(self.counts.answered / 8);
+            .saturating_add(self.counts.responses / 8);
         count(&mut self.counts.resets, max, Error::TooManyResets)
     }
 
-    pub(crate) fn settings(&mut self) -> Result<(), Error> {
+    pub(crate) fn count_settings(&mut self) -> Result<(), Error> {
         let max = self.limits.settings_max;
         count(&mut self.counts.settings, max, Error::TooManySettings)
     }
 
-    pub(crate) fn ping(&mut self) -> Result<(), Error> {
+    pub(crate) fn count_ping(&mut self) -> Result<(), Error> {
         let max = self.limits.pings_max.saturating_add(self.counts.data_sent);
         count(&mut self.counts.pings, max, Error::TooManyPings)
     }
 
-    pub(crate) fn priority(&mut self) -> Result<(), Error> {
+    pub(crate) fn count_priority(&mut self) -> Result<(), Error> {
         let credit = self.counts.streams.saturating_mul(10);
         let max = self.limits.priorities_max.saturating_add(credit);
         count(&mut self.counts.priorities, max, Error::TooManyPriorities)
     }
 
-    pub(crate) fn window_update(&mut self) -> Result<(), Error> {
+    pub(crate) fn count_window_update(&mut self) -> Result<(), Error> {
         let data = self.counts.data_sent - self.counts.data_cut_small;
         let brought = self.counts.streams.saturating_add(data);
         let credit = brought.saturating_mul(4);
@@ -105,7 +105,7 @@ impl FloodCounters {
         count(&mut self.counts.window_updates, max, error)
     }
 
-    pub(crate) fn empty_data(&mut self) -> Result<(), Error> {
+    pub(crate) fn count_empty_data(&mut self) -> Result<(), Error> {
         let max = self
             .limits
             .empty_data_max
@@ -114,12 +114,12 @@ impl FloodCounters {
     }
 
     /// Counts a frame without effect: for a stream that is gone, or a repetition.
-    pub(crate) fn idle(&mut self) -> Result<(), Error> {
+    pub(crate) fn count_idle(&mut self) -> Result<(), Error> {
         let max = self.limits.idle_max.saturating_add(self.counts.streams);
         count(&mut self.counts.idle, max, Error::TooManyIdleFrames)
     }
 
-    pub(crate) fn unknown(&mut self) -> Result<(), Error> {
+    pub(crate) fn count_unknown(&mut self) -> Result<(), Error> {
         let max = self.limits.unknown_max.saturating_add(self.counts.streams);
         count(&mut self.counts.unknown, max, Error::TooManyUnknownFrames)
     }

@@ -3,7 +3,7 @@
 use crate::config::{MAX_31_BITS, WINDOW_QUICK_MS};
 
 /// A smaller increment is sent only if it is half of a window.
-const GIVEN_BACK_BYTES_MIN: u32 = 16 * 1024;
+const INCREMENT_BYTES_MIN: u32 = 16 * 1024;
 
 /// What a peer may send, on a stream or on the whole connection.
 ///
@@ -18,10 +18,10 @@ pub(crate) struct ReceiveWindow {
     /// All bytes of the window.
     size: u32,
     size_max: u32,
-    /// When counting of `taken` began.
+    /// When counting of `consumed_recently` began.
     since_ms: u64,
     /// Consumed since then.
-    taken: u32,
+    consumed_recently: u32,
 }
 
 impl ReceiveWindow {
@@ -33,7 +33,7 @@ impl ReceiveWindow {
             size,
             size_max: size_max.clamp(size, MAX_31_BITS),
             since_ms: now_ms,
-            taken: 0,
+            consumed_recently: 0,
         }
     }
 
@@ -71,25 +71,25 @@ impl ReceiveWindow {
     /// of it unread, half of the peer's remaining part is returned.
     #[inline]
     pub(crate) fn consume_shared(&mut self, bytes: u32, now_ms: u64) -> u32 {
-        let worth = self.window.max(GIVEN_BACK_BYTES_MIN).min(self.size / 2);
-        self.take(bytes, now_ms, u32::MAX, worth)
+        let increment_min = self.window.max(INCREMENT_BYTES_MIN).min(self.size / 2);
+        self.take(bytes, now_ms, u32::MAX, increment_min)
     }
 
-    fn take(&mut self, bytes: u32, now_ms: u64, growth_max: u32, worth: u32) -> u32 {
+    fn take(&mut self, bytes: u32, now_ms: u64, growth_max: u32, increment_min: u32) -> u32 {
         let bytes = bytes.min(self.unread());
         self.consumed += bytes;
-        self.taken = self.taken.saturating_add(bytes);
-        if self.consumed < worth {
+        self.consumed_recently = self.consumed_recently.saturating_add(bytes);
+        if self.consumed < increment_min {
             return 0;
         }
         let mut increment = self.consumed;
-        if self.taken >= self.size {
+        if self.consumed_recently >= self.size {
             if now_ms.saturating_sub(self.since_ms) <= WINDOW_QUICK_MS {
                 let growth = self.size.min(self.size_max - self.size).min(growth_max);
                 increment += growth;
                 self.size += growth;
             }
-            self.taken = 0;
+            self.consumed_recently = 0;
             self.since_ms = now_ms;
         }
         self.window += increment;
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_a_window_is_given_back_at_a_time() {
+    fn half_a_window_is_returned_at_a_time() {
         let mut receive_window = ReceiveWindow::new(100, 100, 0);
         assert!(
             receive_window.receive(60) && !receive_window.receive(41) && receive_window.receive(40)
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unread_does_not_hold_back_what_is_not() {
+    fn unread_streams_do_not_hold_back_others() {
         let mut receive_window = ReceiveWindow::new(1 << 20, 1 << 20, 0);
         assert!(receive_window.receive(900_000));
         assert_eq!(receive_window.consume_shared(100_000, 0), 0);
@@ -166,13 +166,13 @@ mod tests {
         assert_eq!(
             receive_window.consume_shared(16_383, 0),
             0,
-            "not worth a frame"
+            "not increment_min a frame"
         );
         assert_eq!(receive_window.consume_shared(1, 0), 16_384);
     }
 
     #[test]
-    fn a_window_that_is_read_quickly_doubles_up_to_its_limit() {
+    fn a_quickly_consumed_window_doubles_up_to_its_limit() {
         let mut receive_window = ReceiveWindow::new(100, 300, 0);
         let mut pass = |now| {
             let bytes = receive_window.window;
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_sent_stays_within_bounds() {
+    fn a_send_window_stays_within_bounds() {
         let mut send_window = SendWindow::new(10);
         send_window.send(4);
         assert!(send_window.change(-20));

@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn heads_are_read_as_they_are_written() {
+    fn frame_headers_survive_a_round_trip() {
         for byte in 0..=255u8 {
             let bytes = [1, 2, 3, byte, 0x25, 0x80, 5, 6, 7];
             let head = FrameHeader::read(&bytes);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn fragments_are_what_padding_and_priority_leave() {
+    fn fragments_exclude_padding_and_priority() {
         let head = |flags| FrameHeader {
             len: 0,
             kind: FrameType::Headers,

@@ -187,7 +187,7 @@ impl FieldSection {
     }
 
     /// Fills a head with the valid parts of a refused request.
-    pub(crate) fn outline(&self, head: &mut Head, text: &[u8], config: &Config) {
+    pub(crate) fn fill_partial_head(&self, head: &mut Head, text: &[u8], config: &Config) {
         head.version = Version::Http2;
         // The error that matters is known already.
         let _ = self.method(head, text);

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_read_and_nonsense_is_passed_over() {
+    fn values_are_parsed_and_nonsense_is_ignored() {
         let of = |urgency, is_incremental| Priority {
             urgency,
             is_incremental,

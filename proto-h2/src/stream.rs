@@ -41,7 +41,7 @@ pub(crate) enum HalfState {
 }
 
 /// An unknown length.
-pub(crate) const NO_LENGTH: u64 = u64::MAX;
+pub(crate) const UNKNOWN_LENGTH: u64 = u64::MAX;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
@@ -54,9 +54,9 @@ pub(crate) struct Stream {
     pub(crate) priority: Priority,
     pub(crate) interim: u32,
     /// Bytes of the received message still to come, if its length is known.
-    pub(crate) to_come: u64,
+    pub(crate) bytes_to_receive: u64,
     /// Bytes of the sent message still to be sent, if its length is known.
-    pub(crate) to_send: u64,
+    pub(crate) bytes_to_send: u64,
     pub(crate) receive_window: ReceiveWindow,
     pub(crate) send_window: SendWindow,
     /// Tiny frames among the unconsumed data.
@@ -81,8 +81,8 @@ impl Stream {
             method,
             priority: Priority::SHARED,
             interim: 0,
-            to_come: NO_LENGTH,
-            to_send: NO_LENGTH,
+            bytes_to_receive: UNKNOWN_LENGTH,
+            bytes_to_send: UNKNOWN_LENGTH,
             receive_window,
             send_window,
             tiny: 0,

@@ -1,7 +1,7 @@
-//! Once warm, a request and its answer allocate nothing on either side of a connection: not to
-//! receive, judge, encode or send them.
+//! Once warm, receiving, checking, encoding and sending a request and its response allocate nothing
+//! on either side.
 
-#![allow(clippy::unwrap_used)] // What fails here fails the test.
+#![allow(clippy::unwrap_used)] // A panic fails the test.
 
 use weir_proto_h1::{BodyKind, Edits, FieldId, Head, Method, Span, Trailers};
 use weir_proto_h2::{Config, Connection, Event, Framing, StreamKey};
@@ -14,7 +14,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("Authorization", "Basic YTpiOmM="),
 ];
 
-/// One side of a connection with what it reuses.
+/// One side of a connection, with the buffers that it reuses.
 struct Side {
     connection: Connection,
     head: Head,
@@ -34,7 +34,7 @@ impl Side {
         }
     }
 
-    /// Receives what the other side has sent; gives the stream of the last head.
+    /// Receives what the other side has sent. Returns the stream of the last head.
     fn receive(&mut self, input: &[u8], cut: usize) -> Option<StreamKey> {
         let (mut rest, mut stream) = (&input[..cut], None);
         let mut next = &input[cut..];
@@ -98,7 +98,7 @@ impl Exchange {
         }
     }
 
-    /// A request with data and trailers, there and back, in two reads each.
+    /// Runs a request and a response with data and trailers, in two reads each.
     fn run(&mut self) {
         let Self { client, server, .. } = self;
         self.edits.clear();
@@ -149,7 +149,7 @@ impl Exchange {
 
         assert_eq!(client.receive(&server.out, 30), Some(asked));
         server.out.clear();
-        // Windows of the connection go back now and then.
+        // WINDOW_UPDATE frames for the connection are sent now and then.
         client.connection.take_output(&mut client.out);
         server.receive(&client.out, 0);
         client.out.clear();
@@ -171,10 +171,10 @@ fn a_warm_exchange_allocates_nothing() {
     assert_eq!((counted.count_total, counted.bytes_total), (0, 0));
 }
 
-/// What a busy time took is given back, but for the tables of the field compression, which must not
-/// forget: up to 4 KiB each, and their indices.
+/// The memory of a busy time is freed, except for the compression tables, whose contents must stay:
+/// up to 4 KiB each, and their indices.
 #[test]
-fn a_connection_at_rest_is_small() {
+fn an_idle_connection_is_small() {
     let mut kept = None;
     let counted = allocation_counter::measure(|| {
         let mut exchange = Exchange::new();

@@ -1,6 +1,6 @@
-//! Heads on their way through a proxy, from one version and connection to another.
+//! Forwards heads from one HTTP version and connection to another.
 
-#![allow(clippy::unwrap_used)] // What fails here fails the test.
+#![allow(clippy::unwrap_used)] // A panic fails the test.
 
 use weir_proto_h1::{
     BodyKind, Edits, Event as Http1Event, Framing as Http1Framing, Head, Limits, Server, Trailers,
@@ -9,10 +9,10 @@ use weir_proto_h1::{
 use weir_proto_h2::hpack::Decoder;
 use weir_proto_h2::{Config, Connection, Event, Framing, StreamKey};
 
-/// A field, and whether it must not be indexed.
+/// A field, and whether it is sensitive.
 type Field = (String, String, bool);
 
-/// The fields of the HEADERS frames in what was sent.
+/// The fields of the HEADERS frames in `wire`.
 fn sections(mut wire: &[u8]) -> Vec<Vec<Field>> {
     let (mut decoder, mut sections) = (Decoder::new(4096), Vec::new());
     wire = wire
@@ -43,7 +43,7 @@ fn plain(fields: &[(&str, &str)]) -> Vec<Field> {
     fields.iter().map(own).collect()
 }
 
-/// A server that has met its client and received one request; its head and text.
+/// A server that has received one request, with the head, text and trailers of the request.
 fn received(block: &[u8], trailers: &[u8]) -> (Connection, StreamKey, Head, Vec<u8>, Trailers) {
     let mut wire = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     for (flags, block) in [(4, block), (5, trailers)] {
@@ -70,7 +70,7 @@ fn received(block: &[u8], trailers: &[u8]) -> (Connection, StreamKey, Head, Vec<
 }
 
 #[test]
-fn what_must_not_be_indexed_stays_so() {
+fn sensitive_fields_stay_sensitive() {
     let block = b"\x83\x86\x84\x41\x01a\x10\x01x\x01y\x1f\x11\x03a=b\x60\x03c=d\x00\x01z\x011";
     let (_, _, head, text, trailers) = received(block, b"\x10\x05x-sum\x011\x00\x03x-a\x012");
     let mut client = Connection::client(Config::default());
@@ -90,14 +90,14 @@ fn what_must_not_be_indexed_stays_so() {
             .map(|(name, value, _)| format!("{name}: {value}"))
             .collect()
     };
-    // A short cookie would be in any case.
+    // A short cookie is never indexed anyway.
     assert_eq!(sensitive(&sections[0]), ["x: y", "cookie: a=b; c=d"]);
     assert_eq!(sensitive(&sections[1]), ["x-sum: 1"]);
     assert_eq!(sections[0].len(), 7);
 }
 
 #[test]
-fn a_request_of_http_1_becomes_one_of_http_2() {
+fn an_http1_request_becomes_an_http2_request() {
     let block =
         b"POST http://b.test/x?y HTTP/1.1\r\nHost: a\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\n\
         X-Kept: 2\r\nTE: trailers\r\nContent-Length: 5\r\n\r\n";
@@ -126,7 +126,7 @@ fn a_request_of_http_1_becomes_one_of_http_2() {
 }
 
 #[test]
-fn a_request_of_http_1_0_without_a_host_names_none() {
+fn an_http10_request_without_a_host_gets_no_authority() {
     let block = b"GET / HTTP/1.0\r\n\r\n";
     let (mut server, mut head) = (Server::new(Limits::default()), Head::new());
     server.receive(block, &mut head).unwrap();
@@ -141,7 +141,7 @@ fn a_request_of_http_1_0_without_a_host_names_none() {
 }
 
 #[test]
-fn a_request_of_http_2_becomes_one_of_http_1() {
+fn an_http2_request_becomes_an_http1_request() {
     let block =
         b"\x83\x86\x04\x04/x?y\x41\x06b.test\x0f\x0d\x015\x00\x02te\x08trailers\x00\x03x-a\x011";
     let mut wire = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
@@ -170,9 +170,9 @@ fn a_request_of_http_2_becomes_one_of_http_1() {
     assert_eq!(String::from_utf8_lossy(&out), want);
 }
 
-/// A response to HEAD keeps its length in both directions between the versions.
+/// A response to HEAD keeps its Content-Length in both directions between the versions.
 #[test]
-fn the_length_of_what_head_would_have_got_passes_through() {
+fn the_length_in_a_response_to_head_passes_through() {
     let mut client = Connection::client(Config::default());
     let (mut out, mut head) = (Vec::new(), Head::new());
     head.method = weir_proto_h1::Method::Head;
@@ -212,7 +212,7 @@ fn the_length_of_what_head_would_have_got_passes_through() {
 }
 
 #[test]
-fn interim_answers_have_an_end() {
+fn interim_responses_are_limited() {
     let block = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let (mut server, mut head) = (Server::new(Limits::default()), Head::new());
     server.receive(block, &mut head).unwrap();

@@ -1,6 +1,6 @@
-//! Replays the corpus of the fuzz targets of connections, changed cases and random steps.
+//! Replays the corpus of the fuzz targets for connections, mutated cases and random steps.
 
-#![allow(clippy::unwrap_used)] // What fails here fails the test.
+#![allow(clippy::unwrap_used)] // A panic fails the test.
 
 mod fuzz_bodies;
 mod support;
@@ -13,10 +13,10 @@ fn every_corpus_holds() {
     replay_corpus(BODIES);
 }
 
-/// What the peer sends in every case, as it is and with a few bytes changed, moved or lost. The
-/// seed is fixed: a failure repeats itself.
+/// Receives the input of every case, unchanged and with a few bytes changed, moved or lost. The
+/// seed is fixed, so failures are reproducible.
 #[test]
-fn changed_cases_hold() {
+fn mutated_cases_hold() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let wires: Vec<Vec<u8>> = support::load().iter().map(|case| case.wire()).collect();
     for wire in wires.iter().filter(|wire| wire.len() < 2_000) {
@@ -32,12 +32,12 @@ fn changed_cases_hold() {
 }
 
 #[test]
-fn any_steps_hold() {
+fn random_steps_hold() {
     let mut random = Random(0x2545_f491_4f6c_dd1d);
     for _ in 0..1_500 {
         let bytes: Vec<u8> = (0..4 * random.below(120))
             .map(|at| match (at % 4, random.below(3)) {
-                // Mostly steps that lead somewhere.
+                // Mostly steps that have an effect.
                 (0, 0..=1) => [0, 0, 1, 3, 7, 8, 9, 14, 21, 18][random.below(10)],
                 (1, 0..=1) => random.below(8) as u8,
                 _ => random.next() as u8,

@@ -1,7 +1,7 @@
-//! What each fuzz target does with its bytes. Shared by the targets and by the test that replays
-//! their corpus. A property that does not hold panics.
+//! The bodies of the fuzz targets, which also run in the test that replays the corpus. A body
+//! panics if a property does not hold.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Properties, not input handling.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A panic reports a violated property.
 
 use weir_proto_h1::*;
 
@@ -13,7 +13,7 @@ const LIMITS: Limits = Limits {
     trailer_bytes_max: 256,
 };
 
-/// A body of a target, by the name that its corpus has too.
+/// The body of a fuzz target. The target, its corpus and its body have the same name.
 pub(crate) type Body = fn(&[u8]);
 
 pub(crate) const BODIES: &[(&str, Body)] = &[
@@ -25,7 +25,7 @@ pub(crate) const BODIES: &[(&str, Body)] = &[
     ("client", client),
 ];
 
-/// Parses a request whole and in two parts, compares with another parser, and encodes it.
+/// Parses a request whole and in two parts, compares with another parser, and encodes the request.
 pub(crate) fn request(bytes: &[u8]) {
     let Some((cut, wire)) = cut_and_wire(bytes) else {
         return;
@@ -60,10 +60,10 @@ pub(crate) fn request(bytes: &[u8]) {
     };
     encode_request(&mut out, wire, &head, &Edits::new(), &framing);
     if head.authority.is_empty() {
-        return; // An HTTP/1.0 request without a host has none to offer.
+        return; // An HTTP/1.0 request may have no host.
     }
     let mut limits = LIMITS;
-    limits.head_bytes_max += 64; // Framing may be spelt longer than it came.
+    limits.head_bytes_max += 64; // The encoder may spell the framing longer.
     let mut copy = Head::new();
     assert_eq!(
         parse_request(&out, &limits, &mut copy),
@@ -78,7 +78,7 @@ pub(crate) fn request(bytes: &[u8]) {
     same_fields(&head, wire, &copy, &out);
 }
 
-/// Parses a response as [`request`] does a request.
+/// Checks a response like [`request`] checks a request.
 pub(crate) fn response(bytes: &[u8]) {
     let Some((cut, wire)) = cut_and_wire(bytes) else {
         return;
@@ -119,7 +119,7 @@ pub(crate) fn response(bytes: &[u8]) {
     same_fields(&head, wire, &copy, &out);
 }
 
-/// Decodes chunks whole and in parts, and sends the data through the encoder and back.
+/// Decodes chunks whole and in parts, and passes the data through the encoder and back.
 pub(crate) fn chunked(bytes: &[u8]) {
     let Some((cut, wire)) = cut_and_wire(bytes) else {
         return;
@@ -146,7 +146,7 @@ pub(crate) fn chunked(bytes: &[u8]) {
     encoder
         .finish_with_trailers(decoder.trailers(), &mut out)
         .unwrap();
-    // Each line is written with a space after its colon, whether or not it came with one.
+    // The encoder writes a space after each colon, even if there was none.
     let mut limits = LIMITS;
     limits.trailer_bytes_max += limits.fields_max;
     assert_eq!(
@@ -156,7 +156,7 @@ pub(crate) fn chunked(bytes: &[u8]) {
     );
 }
 
-/// A normal path is normal, and stays within its root.
+/// The normal form of a path is normal and stays below its root.
 pub(crate) fn path(bytes: &[u8]) {
     let mut wire = vec![b'/'];
     wire.extend_from_slice(bytes);
@@ -177,7 +177,7 @@ pub(crate) fn path(bytes: &[u8]) {
     }
 }
 
-/// Drives a server with steps in any order.
+/// Drives a server with random steps.
 pub(crate) fn server(bytes: &[u8]) {
     let Some((steps, wire)) = steps_and_wire(bytes) else {
         return;
@@ -265,7 +265,7 @@ pub(crate) fn server(bytes: &[u8]) {
     }
 }
 
-/// Drives a client with steps in any order.
+/// Drives a client with random steps.
 pub(crate) fn client(bytes: &[u8]) {
     let Some((steps, wire)) = steps_and_wire(bytes) else {
         return;
@@ -375,7 +375,7 @@ fn steps_and_wire(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::from(steps))
 }
 
-/// The fields that an encoder copies are those that are left, in their order.
+/// The encoder copies the remaining fields in order.
 fn same_fields(head: &Head, wire: &[u8], copy: &Head, out: &[u8]) {
     let framing = [
         FieldId::Host,
@@ -397,10 +397,10 @@ fn same_fields(head: &Head, wire: &[u8], copy: &Head, out: &[u8]) {
     assert_eq!(list(head, wire), list(copy, out));
 }
 
-type Read = (Vec<u8>, Option<usize>, Vec<(Vec<u8>, Vec<u8>)>);
+type DecodedChunks = (Vec<u8>, Option<usize>, Vec<(Vec<u8>, Vec<u8>)>);
 
-/// The data, how many bytes of the last part are left if the body ended, and the trailers.
-fn decode_all(parts: &[&[u8]], limits: &Limits) -> Result<Read, Error> {
+/// The data, the number of unused bytes if the body ended, and the trailers.
+fn decode_all(parts: &[&[u8]], limits: &Limits) -> Result<DecodedChunks, Error> {
     let mut decoder = BodyDecoder::new(BodyKind::Chunked, limits);
     let (data, left) = read_out(&mut decoder, parts)?;
     let trailers = decoder
@@ -436,8 +436,8 @@ fn read_out(decoder: &mut BodyDecoder, parts: &[&[u8]]) -> Result<(Vec<u8>, Opti
     Ok((data, None))
 }
 
-/// What this parser takes, the other one takes for the same; what is whole to the other one is
-/// whole or refused here.
+/// The other parser agrees with every head that this parser accepts. Where the other one finds a
+/// complete head, this one finds a complete head or an error.
 fn agree_on_request(wire: &[u8], ours: Result<Parsed, Error>, head: &Head) {
     let skipped = wire.chunks(2).take_while(|pair| pair == b"\r\n").count() * 2;
     let rest = &wire[skipped.min(wire.len())..];
@@ -448,7 +448,7 @@ fn agree_on_request(wire: &[u8], ours: Result<Parsed, Error>, head: &Head) {
         Ok(Parsed::Complete(len)) => {
             let is_later_version = theirs == Err(httparse::Error::Version);
             if is_later_version && head.version == Version::Http11 {
-                return; // HTTP/1.2 and on, which the other parser does not know.
+                return; // The other parser does not know HTTP/1.2 and later.
             }
             assert_eq!(theirs, Ok(httparse::Status::Complete(len - skipped)));
             assert_eq!(

@@ -1,13 +1,13 @@
-//! What case files have in common, those of `proto-h2` too: lines of `key: value`, escapes, and how
-//! a verdict is told.
+//! What the case files of both crates have in common: lines of `key: value`, escapes, and reports
+//! of failures.
 
-#![allow(dead_code)] // Each test uses its part.
+#![allow(dead_code)] // Each test uses a part.
 
 use std::collections::HashSet;
 use std::ops::Deref;
 use std::path::Path;
 
-/// One case of a file; `B` is what it asks for.
+/// A case of a file. `B` holds what is specific to its kind.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Case<B> {
     pub(crate) file: String,
@@ -25,8 +25,8 @@ impl<B> Deref for Case<B> {
     }
 }
 
-/// Reads every case of a folder of this crate. `take` is told the lines that are not the same in
-/// all kinds of cases, and says whether it knows their key.
+/// Reads every case in a folder of this crate. `take` gets the lines that are specific to a kind of
+/// case, and returns whether it knows the key.
 pub(crate) fn load<B: Clone + Default>(
     folder: &str,
     take: impl Fn(&mut B, &str, &str) -> bool,
@@ -82,8 +82,8 @@ fn load_file<B: Clone + Default>(
     cases
 }
 
-/// Asks for the verdict on every case: what is wrong, if anything is.
-pub(crate) fn hold<B>(cases: &[Case<B>], verdict: impl Fn(&Case<B>) -> Result<(), String>) {
+/// Checks every case with `verdict`, which returns the problem, if any.
+pub(crate) fn check_all<B>(cases: &[Case<B>], verdict: impl Fn(&Case<B>) -> Result<(), String>) {
     let (mut names, mut failures) = (HashSet::new(), Vec::new());
     for case in cases {
         let place = format!("{}: {}", case.file, case.name);
@@ -102,7 +102,7 @@ pub(crate) fn hold<B>(cases: &[Case<B>], verdict: impl Fn(&Case<B>) -> Result<()
     );
 }
 
-/// Says what is wrong with what came out of a case.
+/// Compares the output of a case with the expected lines.
 pub(crate) fn compare<B>(case: &Case<B>, is: &[String]) -> Result<(), String> {
     if is == case.out {
         return Ok(());
@@ -114,10 +114,10 @@ pub(crate) fn compare<B>(case: &Case<B>, is: &[String]) -> Result<(), String> {
     ))
 }
 
-/// Inputs beyond this are cut at some places only.
+/// Longer inputs are cut at some positions only.
 const CUT_EVERYWHERE_BYTES_MAX: usize = 700;
 
-/// Runs a case whole, byte by byte and split at each position of its `len` bytes of input.
+/// Runs a case whole, byte by byte, and split at each position of its `len` bytes of input.
 pub(crate) fn compare_cut<B>(
     case: &Case<B>,
     len: usize,
@@ -158,7 +158,7 @@ pub(crate) fn unescape(text: &str) -> Vec<u8> {
     out
 }
 
-/// Bytes as case files spell them.
+/// Bytes in the spelling of case files.
 pub(crate) fn show(bytes: &[u8]) -> String {
     bytes
         .escape_ascii()

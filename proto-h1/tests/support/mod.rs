@@ -1,8 +1,7 @@
-//! Case files and the drivers that run machines over them. No verdict is written here: the files
-//! say what must come out.
+//! Case files, and the drivers that run machines over them. The expected output is in the files.
 
-#![allow(dead_code)] // Each test uses its part.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
+#![allow(dead_code)] // Each test uses a part.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A panic fails the test.
 
 pub(crate) mod cases;
 pub(crate) mod replay;
@@ -10,7 +9,7 @@ pub(crate) mod replay;
 pub(crate) use cases::{show, unescape};
 use weir_proto_h1::*;
 
-/// What the cases of this crate ask for.
+/// What a case of this crate runs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Body {
     pub(crate) role: String,
@@ -59,7 +58,7 @@ fn read_limits(text: &str, limits: &mut Limits) {
     }
 }
 
-/// What came out, with neighbouring data joined, since its cuts follow those of the network.
+/// The output of a case. Adjacent data is joined, because its cuts follow those of the input.
 #[derive(Default)]
 pub(crate) struct Log {
     pub(crate) lines: Vec<String>,
@@ -100,7 +99,7 @@ impl Log {
     }
 }
 
-/// Input as a network delivers it: up to the next cut, then up to the one after it.
+/// Input as a network delivers it, cut into segments.
 pub(crate) struct Segments<'a> {
     wire: &'a [u8],
     cuts: &'a [usize],
@@ -160,7 +159,7 @@ fn version(version: Version) -> &'static str {
     }
 }
 
-/// Runs a server over a case: every request is answered with an empty 200.
+/// Runs a server over a case. Every request gets an empty 200.
 pub(crate) fn run_server(case: &Case, cuts: &[usize]) -> Vec<String> {
     let mut log = Log::default();
     let mut server = Server::new(case.limits);
@@ -248,7 +247,8 @@ fn request_line(head: &Head, request: &Request, block: &[u8]) -> String {
     line
 }
 
-/// Runs a client over a case: one request without a body, its answers, and what becomes of the connection.
+/// Runs a client over a case: one request without a body, its responses, and what happens to the
+/// connection.
 pub(crate) fn run_client(case: &Case, cuts: &[usize]) -> Vec<String> {
     let mut log = Log::default();
     let mut client = Client::new(case.limits);
@@ -297,7 +297,7 @@ pub(crate) fn run_client(case: &Case, cuts: &[usize]) -> Vec<String> {
             Event::End => {
                 log.trailers(client.trailers());
                 log.line("end".into());
-                // What else has been sent is known before the connection is used again.
+                // All of the input must have arrived before the connection is reused.
                 while segments.more() {}
                 let next = client.finish(segments.have().len());
                 log.line(format!("{next:?}").to_lowercase());
@@ -332,8 +332,8 @@ fn response_line(kind: &str, head: &Head, response: &Response) -> String {
     )
 }
 
-/// Takes a request to the other side: machine in, encoder out, with the body in the framing it
-/// came with. Gives the bytes.
+/// Forwards a request: server machine in, encoder out, with the body in its original framing.
+/// Returns the bytes.
 pub(crate) fn run_forward(case: &Case, cuts: &[usize]) -> Vec<String> {
     let mut out = Vec::new();
     let mut server = Server::new(case.limits);
@@ -377,7 +377,8 @@ pub(crate) fn run_forward(case: &Case, cuts: &[usize]) -> Vec<String> {
     }
 }
 
-/// Takes a response to a client: `method` is what was asked, `ask` may hold the client's version.
+/// Forwards a response to a client. `method` is that of the request; `ask` may set the client's
+/// version.
 pub(crate) fn run_answer(case: &Case, cuts: &[usize]) -> Vec<String> {
     let mut out = Vec::new();
     let mut server = Server::new(case.limits);
@@ -442,7 +443,7 @@ fn apply(ask: &str, edits: &mut Edits) {
     }
 }
 
-/// Brings a path into its normal form.
+/// Normalizes a path.
 pub(crate) fn run_path(case: &Case) -> Vec<String> {
     let mut out = Vec::new();
     vec![match path::normalize_path(&case.input, &mut out) {

@@ -1,13 +1,13 @@
-//! Running the bodies of fuzz targets without a fuzzer; `proto-h2` does so too.
+//! Runs the bodies of fuzz targets without a fuzzer, for both crates.
 
-#![allow(dead_code)] // Each test uses its part.
+#![allow(dead_code)] // Each test uses a part.
 
 use std::path::Path;
 
-/// What a fuzz target does with its input.
+/// The body of a fuzz target.
 type Body = fn(&[u8]);
 
-/// Runs every body, each by the name of its target, over its corpus.
+/// Runs every body over the corpus of its target.
 pub(crate) fn replay_corpus(bodies: &[(&str, Body)]) {
     for (name, body) in bodies {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -22,7 +22,7 @@ pub(crate) fn replay_corpus(bodies: &[(&str, Body)]) {
     }
 }
 
-/// A xorshift generator: enough to vary inputs, the same on every machine.
+/// A xorshift generator, which varies inputs in the same way on every machine.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

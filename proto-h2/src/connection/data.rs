@@ -6,7 +6,7 @@ use crate::config::TINY_DATA_BYTES;
 use crate::error::Error;
 use crate::event::Event;
 use crate::frame::{END_STREAM, FrameHeader, FrameType, PADDED};
-use crate::stream::{HalfState, NO_LENGTH, StreamKey};
+use crate::stream::{HalfState, StreamKey, UNKNOWN_LENGTH};
 
 /// A DATA frame whose payload is arriving.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ impl Connection {
         let bytes = bytes.min(stream.receive_window.unread());
         let size = stream.receive_window.size();
         let mut increment = stream.receive_window.consume(bytes, now_ms, growth_max);
-        self.grown += stream.receive_window.size() - size;
+        self.window_growth += stream.receive_window.size() - size;
         if stream.receive_window.unread() == 0 {
             self.tiny -= stream.tiny.min(self.tiny);
             stream.tiny = 0;
@@ -50,32 +50,32 @@ impl Connection {
         if increment > 0 {
             self.queue_number(FrameType::WindowUpdate, key.id(), increment);
         }
-        self.let_go(bytes);
+        self.return_unread(bytes);
     }
 
     /// How much the window of a stream may grow. At a server, unread data holds back the
     /// connection, so all windows together grow to at most half of the connection's: stalled
     /// streams leave room for others.
     fn growth_max(&self) -> u32 {
-        let left = self.config.connection_window_bytes_max - self.grown;
+        let left = self.config.connection_window_bytes_max - self.window_growth;
         if self.role == Role::Client {
             return left;
         }
         let begun = self.config.stream_window_bytes;
         let used = self.streams.len().saturating_mul(begun);
         let half = self.receive_window.size() / 2;
-        left.min(half.saturating_sub(used.saturating_add(self.grown)))
+        left.min(half.saturating_sub(used.saturating_add(self.window_growth)))
     }
 
     /// Returns bytes to the connection's window that no longer count as unread.
-    pub(super) fn let_go(&mut self, bytes: u32) {
+    pub(super) fn return_unread(&mut self, bytes: u32) {
         if self.role == Role::Server {
-            self.give_back(bytes);
+            self.return_window(bytes);
         }
     }
 
     /// Lets the peer send more bytes on the connection.
-    fn give_back(&mut self, bytes: u32) {
+    fn return_window(&mut self, bytes: u32) {
         let increment = self.receive_window.consume_shared(bytes, self.now_ms);
         if increment > 0 {
             self.queue_number(FrameType::WindowUpdate, 0, increment);
@@ -93,17 +93,17 @@ impl Connection {
         // The connection to an endpoint carries requests of many clients. A client that does not
         // read its response must hold back only its own stream.
         if self.role == Role::Client {
-            self.give_back(frame.len);
+            self.return_window(frame.len);
         }
-        let found = match self.known(frame.stream) {
+        let found = match self.find_opened(frame.stream) {
             Ok(found) => found,
             // A stream after the last accepted one was never opened on this side.
             Err(_) if self.is_after_last(frame.stream) => None,
             Err(error) => return Err(error),
         };
         let Some(key) = found else {
-            self.let_go(frame.len);
-            return self.late_data(frame.stream);
+            self.return_unread(frame.len);
+            return self.ignore_late_data(frame.stream);
         };
         let Some(stream) = self.streams.get_mut(key) else {
             return Ok(Progress::Continue);
@@ -117,7 +117,7 @@ impl Connection {
             HalfState::Body => None,
         };
         if let Some(error) = problem {
-            self.let_go(frame.len);
+            self.return_unread(frame.len);
             return self.fail_stream(key, error).map(Progress::Event);
         }
         if frame.has(PADDED) {
@@ -127,7 +127,7 @@ impl Connection {
             self.state = ReadState::Padding(*frame, key);
             return Ok(Progress::Continue);
         }
-        self.ready(key, frame.len, 0, frame.has(END_STREAM))
+        self.begin_payload(key, frame.len, 0, frame.has(END_STREAM))
     }
 
     /// Returns whether a stream comes after the last one that the peer was told of. Its frames are
@@ -137,11 +137,11 @@ impl Connection {
     }
 
     /// Ignores data of a stream that has ended. The peer gets one RST_STREAM for it.
-    fn late_data(&mut self, id: u32) -> Result<Progress, Error> {
+    fn ignore_late_data(&mut self, id: u32) -> Result<Progress, Error> {
         if self.resets.has(id) || self.is_after_last(id) {
             return Ok(Progress::Continue);
         }
-        self.late(id)
+        self.ignore_late_frame(id)
     }
 
     /// Parses the length of the padding.
@@ -164,11 +164,11 @@ impl Connection {
         };
         self.state = ReadState::Skip(left);
         self.consume_stream(key, padding + 1);
-        self.ready(key, data, padding, frame.has(END_STREAM))
+        self.begin_payload(key, data, padding, frame.has(END_STREAM))
     }
 
     /// Checks a DATA frame once its lengths are known.
-    fn ready(
+    fn begin_payload(
         &mut self,
         key: StreamKey,
         left: u32,
@@ -176,7 +176,7 @@ impl Connection {
         is_end: bool,
     ) -> Result<Progress, Error> {
         if left == 0 && !is_end {
-            self.floods.empty_data()?;
+            self.floods.count_empty_data()?;
         }
         let Some(stream) = self.streams.get_mut(key) else {
             // The stream has gone since its frame header arrived.
@@ -184,9 +184,9 @@ impl Connection {
         };
         //= rfc9113#8.1.1
         // The data must add up to Content-Length.
-        if stream.to_come != NO_LENGTH {
-            let to_come = stream.to_come.checked_sub(u64::from(left));
-            let problem = match to_come {
+        if stream.bytes_to_receive != UNKNOWN_LENGTH {
+            let bytes_to_receive = stream.bytes_to_receive.checked_sub(u64::from(left));
+            let problem = match bytes_to_receive {
                 None => Some(Error::BodyTooLong),
                 Some(1..) if is_end => Some(Error::BodyTooShort),
                 _ => None,
@@ -194,7 +194,7 @@ impl Connection {
             if let Some(error) = problem {
                 return self.fail_stream(key, error).map(Progress::Event);
             }
-            stream.to_come = to_come.unwrap_or_default();
+            stream.bytes_to_receive = bytes_to_receive.unwrap_or_default();
         }
         if left > 0 && left < TINY_DATA_BYTES && !is_end {
             stream.tiny += 1;
@@ -209,14 +209,14 @@ impl Connection {
             padding,
             is_end,
         };
-        Ok(match self.end_of_data(data) {
+        Ok(match self.continue_payload(data) {
             Some(true) => Progress::Event(Event::End { stream: key }),
             _ => Progress::Continue,
         })
     }
 
     /// Continues a frame or ends it. If it ends, returns whether the message ends too.
-    fn end_of_data(&mut self, data: DataFrame) -> Option<bool> {
+    fn continue_payload(&mut self, data: DataFrame) -> Option<bool> {
         if data.left + data.padding > 0 {
             self.state = ReadState::Data(data);
             return None;
@@ -251,7 +251,7 @@ impl Connection {
         *rest = rest.get(len..).unwrap_or_default();
         // The stream may be gone if it ends here, but its last piece still belongs to the caller.
         let is_open = self.is_open(data.key);
-        let is_end = self.end_of_data(data) == Some(true);
+        let is_end = self.continue_payload(data) == Some(true);
         let stream = data.key;
         match (is_data && is_open, is_end) {
             (true, is_end) => Progress::Event(Event::Data {
@@ -282,6 +282,6 @@ impl Connection {
         if let Some(stream) = self.streams.get_mut(key) {
             stream.receiving = HalfState::Done;
         }
-        self.settle(key);
+        self.remove_if_done(key);
     }
 }

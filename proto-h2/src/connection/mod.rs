@@ -65,7 +65,7 @@ pub struct Connection {
     floods: FloodCounters,
     receive_window: ReceiveWindow,
     /// The total growth of the windows of streams.
-    grown: u32,
+    window_growth: u32,
     send_window: SendWindow,
     /// Frames that wait for [`Connection::take_output`].
     output: Vec<u8>,
@@ -75,11 +75,11 @@ pub struct Connection {
     next_id: u32,
     shutdown: Shutdown,
     /// The last stream that a departing peer processes.
-    peer_last: Option<u32>,
-    /// False while streams after `peer_last` remain to be reported.
-    is_swept: bool,
+    peer_last_id: Option<u32>,
+    /// False while streams after `peer_last_id` remain to be reported.
+    has_reported_unprocessed: bool,
     /// The priority of requests that state none.
-    unsaid: Priority,
+    default_priority: Priority,
     /// The number of streams that wait for room.
     stalled: u32,
     /// The number of tiny DATA frames that are not consumed.
@@ -162,15 +162,15 @@ impl Connection {
             resets: RecentResets::default(),
             floods: FloodCounters::new(config.floods),
             receive_window: ReceiveWindow::new(size, max, 0),
-            grown: 0,
+            window_growth: 0,
             send_window: SendWindow::new(WINDOW_BYTES),
             output: Vec::new(),
             last_id: 0,
             next_id: 1,
             shutdown: Shutdown::Running,
-            peer_last: None,
-            is_swept: true,
-            unsaid: Priority::SHARED,
+            peer_last_id: None,
+            has_reported_unprocessed: true,
+            default_priority: Priority::SHARED,
             stalled: 0,
             tiny: 0,
             now_ms: 0,
@@ -211,8 +211,8 @@ impl Connection {
         text: &mut Vec<u8>,
     ) -> Result<Received, Error> {
         self.now_ms = now_ms;
-        self.floods.at(now_ms);
-        match self.run(input, head, text) {
+        self.floods.advance_to(now_ms);
+        match self.advance(input, head, text) {
             Ok(received) => Ok(received),
             Err(error) => Err(self.fail(error)),
         }
@@ -283,7 +283,7 @@ impl Connection {
         self.role == Role::Client
             && !matches!(self.state, ReadState::Failed(_))
             && self.shutdown == Shutdown::Running
-            && self.peer_last.is_none()
+            && self.peer_last_id.is_none()
             && self.next_id <= MAX_31_BITS
             && self.streams.len() < self.streams_max()
     }
@@ -355,7 +355,7 @@ impl Connection {
     /// stream is open.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        let is_shutting_down = self.shutdown == Shutdown::Final || self.peer_last.is_some();
+        let is_shutting_down = self.shutdown == Shutdown::Final || self.peer_last_id.is_some();
         matches!(self.state, ReadState::Failed(_)) || (is_shutting_down && self.streams.len() == 0)
     }
 
@@ -432,7 +432,7 @@ impl Connection {
     fn finish(&mut self, error: Error) {
         self.state = ReadState::Failed(error);
         self.streams = Streams::new();
-        (self.stalled, self.tiny, self.grown) = (0, 0, 0);
+        (self.stalled, self.tiny, self.window_growth) = (0, 0, 0);
     }
 
     /// Resets a stream for an error of the peer.
@@ -448,7 +448,7 @@ impl Connection {
     /// others.
     fn count_reset(&mut self) -> Result<(), Error> {
         match self.role {
-            Role::Server => self.floods.reset(),
+            Role::Server => self.floods.count_reset(),
             Role::Client => Ok(()),
         }
     }
@@ -463,16 +463,16 @@ impl Connection {
             stream.tiny,
             stream.is_stalled,
         );
-        let grown = stream.receive_window.size() - self.config.stream_window_bytes;
-        self.grown -= grown.min(self.grown);
+        let window_growth = stream.receive_window.size() - self.config.stream_window_bytes;
+        self.window_growth -= window_growth.min(self.window_growth);
         self.tiny -= tiny.min(self.tiny);
         self.stalled -= u32::from(was_stalled).min(self.stalled);
         self.streams.remove(key);
-        self.let_go(unread);
+        self.return_unread(unread);
     }
 
     /// Removes a stream if both sides have ended it.
-    fn settle(&mut self, key: StreamKey) {
+    fn remove_if_done(&mut self, key: StreamKey) {
         let is_done = |stream: &Stream| {
             stream.receiving == HalfState::Done && stream.sending == HalfState::Done
         };

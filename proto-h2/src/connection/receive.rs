@@ -27,7 +27,7 @@ pub(super) enum Progress {
 
 impl Connection {
     /// Makes steps until a frame ends, an event occurs or the input is used up.
-    pub(super) fn run(
+    pub(super) fn advance(
         &mut self,
         input: &[u8],
         head: &mut Head,
@@ -35,8 +35,8 @@ impl Connection {
     ) -> Result<Received, Error> {
         let mut rest = input;
         loop {
-            if !self.is_swept
-                && let Some(event) = self.sweep()
+            if !self.has_reported_unprocessed
+                && let Some(event) = self.report_unprocessed()
             {
                 return Ok(Received {
                     consumed: input.len() - rest.len(),
@@ -87,7 +87,7 @@ impl Connection {
                 FrameHeader::read(bytes)
             }
             _ => {
-                gather(&mut self.partial, FRAME_HEADER_BYTES, rest);
+                buffer_input(&mut self.partial, FRAME_HEADER_BYTES, rest);
                 let Some(bytes) = self.partial.first_chunk::<FRAME_HEADER_BYTES>() else {
                     return Ok(Progress::NeedMore);
                 };
@@ -100,7 +100,7 @@ impl Connection {
         match head.kind {
             FrameType::Data => return self.begin_data(&head),
             FrameType::Unknown => {
-                self.floods.unknown()?;
+                self.floods.count_unknown()?;
                 self.state = ReadState::Skip(head.len);
             }
             _ => self.state = ReadState::Payload(head),
@@ -176,7 +176,7 @@ impl Connection {
                 self.frame(frame, payload, head, text)?
             }
             _ => {
-                gather(&mut self.partial, len, rest);
+                buffer_input(&mut self.partial, len, rest);
                 if self.partial.len() < len {
                     return Ok(Progress::NeedMore);
                 }
@@ -208,14 +208,14 @@ impl Connection {
             FrameType::WindowUpdate => self.window_update(frame.stream, payload),
             FrameType::RstStream => self.rst_stream(frame.stream, payload),
             FrameType::Settings => self.settings(frame, payload),
-            FrameType::Ping => self.pinged(frame, payload),
+            FrameType::Ping => self.ping_frame(frame, payload),
             FrameType::GoAway => self.go_away(payload),
             FrameType::PriorityUpdate => self.priority_update(payload),
             //= rfc9113#5.3.2
             // Priorities of RFC 7540 are validated and not used.
             FrameType::Priority => {
                 frame::check_priority(frame, payload)?;
-                self.floods.priority().map(|()| Progress::Continue)
+                self.floods.count_priority().map(|()| Progress::Continue)
             }
             FrameType::Data | FrameType::PushPromise | FrameType::Unknown => Ok(Progress::Continue),
         }
@@ -282,7 +282,7 @@ impl Connection {
     }
 
     fn window_update(&mut self, id: u32, payload: &[u8]) -> Result<Progress, Error> {
-        self.floods.window_update()?;
+        self.floods.count_window_update()?;
         let by = frame::number(payload).unwrap_or_default() & 0x7fff_ffff;
         if id == 0 {
             //= rfc9113#6.9
@@ -294,9 +294,9 @@ impl Connection {
                 return Err(Error::WindowOverflow);
             }
             let is_waited_for = self.stalled > 0 && self.send_window.room() > 0;
-            return Ok(opened(None, is_waited_for));
+            return Ok(report_opened(None, is_waited_for));
         }
-        let Some(key) = self.known(id)? else {
+        let Some(key) = self.find_opened(id)? else {
             return Ok(Progress::Continue);
         };
         if by == 0 {
@@ -314,14 +314,14 @@ impl Connection {
                 .map(Progress::Event);
         }
         let is_open = stream.send_window.room() > 0;
-        Ok(opened(Some(key), is_stalled && is_open))
+        Ok(report_opened(Some(key), is_stalled && is_open))
     }
 
     /// The stream of a frame that may arrive at any time after the stream was opened; `None` if the
     /// stream is gone.
     //= rfc9113#5.1
     // An idle stream can only be opened.
-    pub(super) fn known(&self, id: u32) -> Result<Option<StreamKey>, Error> {
+    pub(super) fn find_opened(&self, id: u32) -> Result<Option<StreamKey>, Error> {
         let found = self.streams.find(id);
         if found.is_none() && self.is_idle(id) {
             return Err(Error::IdleStream);
@@ -338,10 +338,10 @@ impl Connection {
     }
 
     fn rst_stream(&mut self, id: u32, payload: &[u8]) -> Result<Progress, Error> {
-        let Some(key) = self.known(id)? else {
+        let Some(key) = self.find_opened(id)? else {
             // Both sides may reset a stream at the same time.
             if self.role == Role::Server {
-                self.floods.idle()?;
+                self.floods.count_idle()?;
             }
             return Ok(Progress::Continue);
         };
@@ -367,7 +367,7 @@ impl Connection {
             }
             return Ok(Progress::Event(Event::SettingsAcked));
         }
-        self.floods.settings()?;
+        self.floods.count_settings()?;
         let (before, mut peer) = (self.peer, self.peer);
         if !self.has_peer_settings {
             //= rfc9113#6.5.2
@@ -397,10 +397,10 @@ impl Connection {
         Ok(Progress::Event(Event::SettingsChanged))
     }
 
-    fn pinged(&mut self, frame: &FrameHeader, payload: &[u8]) -> Result<Progress, Error> {
+    fn ping_frame(&mut self, frame: &FrameHeader, payload: &[u8]) -> Result<Progress, Error> {
         let payload = payload.first_chunk::<8>().copied().unwrap_or_default();
         if !frame.has(ACK) {
-            self.floods.ping()?;
+            self.floods.count_ping()?;
             self.queue_ping(ACK, payload);
             return Ok(Progress::Continue);
         }
@@ -408,19 +408,19 @@ impl Connection {
             self.stop();
             return Ok(Progress::Continue);
         }
-        self.floods.idle()?;
+        self.floods.count_idle()?;
         Ok(Progress::Event(Event::PingAck { payload }))
     }
 
     fn go_away(&mut self, payload: &[u8]) -> Result<Progress, Error> {
-        self.floods.idle()?;
+        self.floods.count_idle()?;
         let last = frame::number(payload).unwrap_or_default() & 0x7fff_ffff;
         let code = payload.get(4..).and_then(frame::number).unwrap_or_default();
         //= rfc9113#6.8
         // A later GOAWAY may lower the last stream, but not raise it.
-        let last = self.peer_last.map_or(last, |before| before.min(last));
-        self.peer_last = Some(last);
-        self.is_swept = self.role == Role::Server;
+        let last = self.peer_last_id.map_or(last, |before| before.min(last));
+        self.peer_last_id = Some(last);
+        self.has_reported_unprocessed = self.role == Role::Server;
         Ok(Progress::Event(Event::GoAway {
             last_stream: last,
             code: ErrorCode(code),
@@ -430,15 +430,15 @@ impl Connection {
     /// Reports the next stream that the server will not respond to.
     //= rfc9113#6.8
     // Streams after the last were not processed, so their requests may be repeated.
-    fn sweep(&mut self) -> Option<Event> {
-        let last = self.peer_last.unwrap_or(u32::MAX);
+    fn report_unprocessed(&mut self) -> Option<Event> {
+        let last = self.peer_last_id.unwrap_or(u32::MAX);
         let first = self
             .streams
             .iter()
             .map(|(key, _)| key)
             .find(|key| key.id() > last);
         let Some(stream) = first else {
-            self.is_swept = true;
+            self.has_reported_unprocessed = true;
             return None;
         };
         self.remove(stream);
@@ -455,12 +455,12 @@ impl Connection {
         if self.role == Role::Client {
             return Err(Error::UnexpectedFrame);
         }
-        self.floods.priority()?;
+        self.floods.count_priority()?;
         let id = frame::number(payload).unwrap_or_default() & 0x7fff_ffff;
         if id.is_multiple_of(2) {
             return Err(Error::BadStreamId);
         }
-        self.unsaid = Priority::default();
+        self.default_priority = Priority::default();
         if let Some(key) = self.streams.find(id)
             && let Some(stream) = self.streams.get_mut(key)
             && stream.sending != HalfState::Done
@@ -473,7 +473,7 @@ impl Connection {
 }
 
 /// Reports an opened window if data waits for it.
-fn opened(stream: Option<StreamKey>, is_waited_for: bool) -> Progress {
+fn report_opened(stream: Option<StreamKey>, is_waited_for: bool) -> Progress {
     match is_waited_for {
         true => Progress::Event(Event::WindowOpened { stream }),
         false => Progress::Continue,
@@ -481,7 +481,7 @@ fn opened(stream: Option<StreamKey>, is_waited_for: bool) -> Progress {
 }
 
 /// Moves bytes of the input until `to` has `len` bytes.
-fn gather(to: &mut Vec<u8>, len: usize, rest: &mut &[u8]) {
+fn buffer_input(to: &mut Vec<u8>, len: usize, rest: &mut &[u8]) {
     let missing = len.saturating_sub(to.len()).min(rest.len());
     let (piece, tail) = rest.split_at_checked(missing).unwrap_or_default();
     to.extend_from_slice(piece);

@@ -13,7 +13,7 @@ use crate::flow::{ReceiveWindow, SendWindow};
 use crate::hpack::BlockOutcome;
 use crate::message::{FieldSection, SectionKind};
 use crate::priority::Priority;
-use crate::stream::{HalfState, NO_LENGTH, Stream, StreamKey};
+use crate::stream::{HalfState, Stream, StreamKey, UNKNOWN_LENGTH};
 
 impl Connection {
     /// Handles a whole field block. The block is decoded to its end in any case.
@@ -62,7 +62,7 @@ impl Connection {
             (None, _) if self.role == Role::Server && !self.resets.has(id) => {
                 Err(Error::ClosedStream)
             }
-            (None, _) => self.late(id),
+            (None, _) => self.ignore_late_frame(id),
         }
     }
 
@@ -86,7 +86,7 @@ impl Connection {
 
     /// Ignores a frame for a stream that has ended. Unless this side reset it, the peer gets an
     /// RST_STREAM.
-    pub(super) fn late(&mut self, id: u32) -> Result<Progress, Error> {
+    pub(super) fn ignore_late_frame(&mut self, id: u32) -> Result<Progress, Error> {
         self.count_reset()?;
         if !self.is_after_last(id) && !self.resets.has(id) {
             self.queue_reset(id, Error::ClosedStream.code());
@@ -106,10 +106,10 @@ impl Connection {
         //= rfc9113#6.8
         // Streams after the last accepted one are ignored.
         if self.shutdown == Shutdown::Final {
-            return self.late(id);
+            return self.ignore_late_frame(id);
         }
         self.last_id = id;
-        self.floods.stream();
+        self.floods.count_stream();
         //= rfc9113#5.1.2
         // Streams beyond the announced limit are refused.
         if self.streams.len() >= self.config.streams_max {
@@ -121,11 +121,11 @@ impl Connection {
         };
         match request {
             Ok(request) => {
-                let to_come = match request.body {
+                let bytes_to_receive = match request.body {
                     BodyKind::Length(length) => length,
-                    _ => NO_LENGTH,
+                    _ => UNKNOWN_LENGTH,
                 };
-                let stream = self.insert(id, &request, is_end, to_come, fields);
+                let stream = self.insert(id, &request, is_end, bytes_to_receive, fields);
                 Ok(Progress::Event(Event::Request {
                     stream,
                     request,
@@ -133,12 +133,12 @@ impl Connection {
                 }))
             }
             Err(error) if error.is_answerable() => {
-                fields.outline(head, text, &self.config);
+                fields.fill_partial_head(head, text, &self.config);
                 let request = Request {
                     method: head.method,
                     ..Request::default()
                 };
-                let stream = self.insert(id, &request, is_end, NO_LENGTH, fields);
+                let stream = self.insert(id, &request, is_end, UNKNOWN_LENGTH, fields);
                 Ok(Progress::Event(Event::Refused {
                     stream,
                     error,
@@ -152,7 +152,7 @@ impl Connection {
     /// Resets a stream that is not in the table.
     fn refuse(&mut self, id: u32, error: Error) -> Result<Progress, Error> {
         self.queue_reset(id, error.code());
-        self.floods.reset()?;
+        self.floods.count_reset()?;
         Ok(Progress::Event(Event::Failed {
             stream: StreamKey::outside(id),
             error,
@@ -164,7 +164,7 @@ impl Connection {
         id: u32,
         request: &Request,
         is_end: bool,
-        to_come: u64,
+        bytes_to_receive: u64,
         fields: &FieldSection,
     ) -> StreamKey {
         let mut stream = self.new_stream(id, request.method);
@@ -173,13 +173,13 @@ impl Connection {
         } else {
             HalfState::Body
         };
-        stream.to_come = to_come;
+        stream.bytes_to_receive = bytes_to_receive;
         //= rfc9218#4
         // A client that knows priorities and states none means the default.
         if fields.priority.is_some() {
-            self.unsaid = Priority::default();
+            self.default_priority = Priority::default();
         }
-        stream.priority = fields.priority.unwrap_or(self.unsaid);
+        stream.priority = fields.priority.unwrap_or(self.default_priority);
         self.streams.insert(stream)
     }
 
@@ -226,10 +226,10 @@ impl Connection {
             return Ok(Progress::Event(Event::Interim { stream: key }));
         }
         stream.receiving = HalfState::Body;
-        stream.to_come = match body {
+        stream.bytes_to_receive = match body {
             BodyKind::None => 0,
             BodyKind::Length(length) => length,
-            _ => NO_LENGTH,
+            _ => UNKNOWN_LENGTH,
         };
         if is_end {
             self.end_receiving(key);
@@ -252,11 +252,16 @@ impl Connection {
         head: &mut Head,
         text: &[u8],
     ) -> Result<Progress, Error> {
-        let to_come = self.streams.get(key).map_or(0, |stream| stream.to_come);
+        let bytes_to_receive = self
+            .streams
+            .get(key)
+            .map_or(0, |stream| stream.bytes_to_receive);
         let problem = match problem {
             Some(error) => Some(error),
             None if !is_end => Some(Error::UnendedTrailers),
-            None if to_come != NO_LENGTH && to_come > 0 => Some(Error::BodyTooShort),
+            None if bytes_to_receive != UNKNOWN_LENGTH && bytes_to_receive > 0 => {
+                Some(Error::BodyTooShort)
+            }
             None => None,
         };
         if let Some(error) = problem {

@@ -9,7 +9,7 @@ use crate::config::TINY_DATA_BYTES;
 use crate::encode::{BlockWriter, Framing};
 use crate::error::Error;
 use crate::frame::{END_HEADERS, END_STREAM, FRAME_HEADER_BYTES, FrameHeader, FrameType};
-use crate::stream::{HalfState, NO_LENGTH, Stream, StreamKey};
+use crate::stream::{HalfState, Stream, StreamKey, UNKNOWN_LENGTH};
 
 impl Connection {
     /// Opens a stream with the head of a request. `block` holds the bytes that the spans of `head`
@@ -43,7 +43,7 @@ impl Connection {
         let mut stream = self.new_stream(id, method);
         begin_body(&mut stream, framing.body, is_end);
         let key = self.streams.insert(stream);
-        self.floods.stream();
+        self.floods.count_stream();
         self.put_section(sink, id, is_end);
         Ok(key)
     }
@@ -188,9 +188,9 @@ impl Connection {
         }
         //= rfc9113#8.1.1
         // The message can only end at its announced length.
-        if stream.to_send != NO_LENGTH {
-            let to_send = stream.to_send.checked_sub(len as u64);
-            stream.to_send = match to_send.ok_or(Error::BodyOverrun)? {
+        if stream.bytes_to_send != UNKNOWN_LENGTH {
+            let bytes_to_send = stream.bytes_to_send.checked_sub(len as u64);
+            stream.bytes_to_send = match bytes_to_send.ok_or(Error::BodyOverrun)? {
                 1.. if is_end => return Err(Error::BodyUnderrun),
                 left => left,
             };
@@ -198,7 +198,7 @@ impl Connection {
         stream.send_window.send(len);
         self.send_window.send(len);
         let is_cut_small = len == window && !is_end && len < TINY_DATA_BYTES as usize;
-        self.floods.data_sent(is_cut_small);
+        self.floods.count_data_sent(is_cut_small);
         if stream.is_stalled {
             stream.is_stalled = false;
             self.stalled -= self.stalled.min(1);
@@ -240,8 +240,8 @@ impl Connection {
             return self.end(sink, key);
         }
         let stream = self.streams.get(key).ok_or(Error::StreamGone)?;
-        match (stream.sending, stream.to_send) {
-            (HalfState::Body, 0 | NO_LENGTH) => {}
+        match (stream.sending, stream.bytes_to_send) {
+            (HalfState::Body, 0 | UNKNOWN_LENGTH) => {}
             (HalfState::Body, _) => return Err(Error::BodyUnderrun),
             _ => return Err(Error::OutOfOrder),
         }
@@ -278,8 +278,8 @@ impl Connection {
         if let Some(stream) = self.streams.get_mut(key) {
             stream.sending = HalfState::Done;
         }
-        self.floods.answered();
-        self.settle(key);
+        self.floods.count_response();
+        self.remove_if_done(key);
     }
 
     /// Begins a field block, which replaces the last one.
@@ -328,8 +328,8 @@ fn begin_body(stream: &mut Stream, body: BodyKind, is_end: bool) {
     } else {
         HalfState::Body
     };
-    stream.to_send = match body {
+    stream.bytes_to_send = match body {
         BodyKind::Length(length) => length,
-        _ => NO_LENGTH,
+        _ => UNKNOWN_LENGTH,
     };
 }

@@ -108,7 +108,7 @@ impl Decoder {
             each,
             list_bytes_max: list_bytes_max as usize,
             room: list_bytes_max as usize,
-            lost: 0,
+            dropped_bytes: 0,
             refused: None,
         };
         let mut rest = self.table_sizes(block)?;
@@ -251,7 +251,7 @@ struct FieldSink<'t, F, E> {
     /// What remains of the limit; 0 after a refused field.
     room: usize,
     /// Bytes of the fields that were not passed on.
-    lost: usize,
+    dropped_bytes: usize,
     refused: Option<E>,
 }
 
@@ -264,15 +264,15 @@ impl<E, F: FnMut(&[u8], DecodedField) -> Result<(), E>> FieldSink<'_, F, E> {
                 self.room = room;
                 Ok(true)
             }
-            None => self.lose(len + FIELD_OVERHEAD_BYTES as usize),
+            None => self.drop_field(len + FIELD_OVERHEAD_BYTES as usize),
         }
     }
 
     #[cold]
-    fn lose(&mut self, size: usize) -> Result<bool, Error> {
+    fn drop_field(&mut self, size: usize) -> Result<bool, Error> {
         self.room = 0;
-        self.lost += size;
-        if self.lost > self.list_bytes_max.saturating_mul(BOMB_FACTOR) {
+        self.dropped_bytes += size;
+        if self.dropped_bytes > self.list_bytes_max.saturating_mul(BOMB_FACTOR) {
             return Err(Error::Bomb);
         }
         Ok(false)
@@ -305,7 +305,7 @@ impl<E, F: FnMut(&[u8], DecodedField) -> Result<(), E>> FieldSink<'_, F, E> {
     fn outcome(self) -> BlockOutcome<E> {
         match self.refused {
             Some(why) => BlockOutcome::Refused(why),
-            None if self.lost > 0 => BlockOutcome::TooLarge,
+            None if self.dropped_bytes > 0 => BlockOutcome::TooLarge,
             None => BlockOutcome::Complete {
                 list_bytes: (self.list_bytes_max - self.room) as u32,
             },

@@ -252,7 +252,7 @@ impl<'i> BitReader<'i> {
     /// Decodes a symbol whose code word is longer than a lookup. `None` for EOS, and for padding
     /// that is too long.
     #[cold]
-    fn long(&mut self) -> Option<u8> {
+    fn take_long_symbol(&mut self) -> Option<u8> {
         for len in LOOKUP_BITS + 1..=LENGTH_MAX {
             let word = (self.word >> (64 - len)) as u32;
             if let Some(symbol) = CANONICAL.symbol(word, len) {
@@ -289,7 +289,7 @@ pub(super) fn decode(input: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
                 return Ok(());
             }
             // The next round checks that the input had all bits of the symbol.
-            out.push(bits.long().ok_or(Error::BadHuffman)?);
+            out.push(bits.take_long_symbol().ok_or(Error::BadHuffman)?);
         }
     }
 }

@@ -61,7 +61,7 @@ mod tests {
 
     /// The examples of RFC 7541, appendix C.1, and the values at which another byte is needed.
     #[test]
-    fn numbers_are_read_as_they_are_written() {
+    fn integers_survive_a_round_trip() {
         let cases: [(u8, usize, &[u8]); 8] = [
             (0x1f, 10, &[0x0a]),
             (0x1f, 1337, &[0x1f, 0x9a, 0x0a]),

@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_found_where_they_are() {
+    fn names_are_found_at_their_index() {
         for index in 1..=LEN {
             let entry = get(index).unwrap();
             assert_eq!(NameId::of(entry.name()), entry.name_id, "{index}");

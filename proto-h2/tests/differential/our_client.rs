@@ -11,10 +11,10 @@ use weir_proto_h1::{BodyKind, Edits, Method, Span};
 use weir_proto_h2::{Config, Connection, ErrorCode, Event, Framing, StreamKey};
 
 use crate::our_server::{map, pairs, sorted};
-use crate::ours::{Message, Ours, Outgoing, head_of};
+use crate::ours::{Message, OurSide, Outgoing, head_of};
 use crate::plan::{Answer, Exchange, Plan};
 
-pub(crate) async fn differ(plan: Plan) {
+pub(crate) async fn run_plan(plan: Plan) {
     let (near, far) = duplex(plan.pipe);
     let plan = Rc::new(plan);
     let server = tokio::task::spawn_local(serve(Rc::clone(&plan), far));
@@ -22,7 +22,7 @@ pub(crate) async fn differ(plan: Plan) {
     server.await.unwrap();
 }
 
-/// The h2 side: a task for each request.
+/// Runs the h2 side, with a task for each request.
 async fn serve(plan: Rc<Plan>, io: tokio::io::DuplexStream) {
     let mut builder = Builder::new();
     builder
@@ -36,7 +36,7 @@ async fn serve(plan: Rc<Plan>, io: tokio::io::DuplexStream) {
     while let Some(accepted) = connection.accept().await {
         let (request, respond) = match accepted {
             Ok(accepted) => accepted,
-            // Our client closes when it has all that it asked for.
+            // Our client closes the connection when it has all responses.
             Err(error) => {
                 assert!(error.is_io(), "our client keeps the rules: {error}");
                 break;
@@ -108,7 +108,7 @@ async fn answer(
         let _ = respond.send_response(response, true);
         return;
     }
-    // The client may have given up meanwhile.
+    // The client may have cancelled by now.
     let Ok(mut stream) = respond.send_response(response, false) else {
         return;
     };
@@ -124,14 +124,14 @@ fn has_no_body(exchange: &Exchange) -> bool {
     exchange.method == "HEAD" || matches!(exchange.status, 204 | 304)
 }
 
-/// Our side: as many requests at a time as the server takes.
+/// Runs our side, with as many concurrent requests as the server accepts.
 async fn ask_all(plan: &Plan, io: tokio::io::DuplexStream) {
     let config = Config {
         list_bytes_max: 64 * 1024,
         fields_max: 200,
         ..Config::default()
     };
-    let mut ours = Ours::new(Connection::client(config), io);
+    let mut ours = OurSide::new(Connection::client(config), io);
     (ours.read_max, ours.is_lazy) = (plan.read_max, plan.is_lazy);
     let mut left: Vec<&Exchange> = plan.exchanges.iter().rev().collect();
     let mut asked: BTreeMap<StreamKey, (&Exchange, u16)> = BTreeMap::new();
@@ -171,7 +171,7 @@ async fn ask_all(plan: &Plan, io: tokio::io::DuplexStream) {
     }
 }
 
-fn open(ours: &mut Ours, exchange: &Exchange) -> StreamKey {
+fn open(ours: &mut OurSide, exchange: &Exchange) -> StreamKey {
     let mut fields = exchange.fields.clone();
     fields.push(("X-Exchange".into(), exchange.number.to_string()));
     let (mut block, mut head) = head_of(&fields);

@@ -9,10 +9,10 @@ use tokio::io::duplex;
 use weir_proto_h1::BodyKind;
 use weir_proto_h2::{Config, Connection, ErrorCode, Event, Framing, StreamKey};
 
-use crate::ours::{Ours, Outgoing};
+use crate::ours::{OurSide, Outgoing};
 use crate::plan::{Answer, Exchange, Plan};
 
-pub(crate) async fn differ(plan: Plan) {
+pub(crate) async fn run_plan(plan: Plan) {
     let (near, far) = duplex(plan.pipe);
     let plan = Rc::new(plan);
     let server = tokio::task::spawn_local(serve(Rc::clone(&plan), far));
@@ -37,14 +37,14 @@ pub(crate) async fn differ(plan: Plan) {
     server.await.unwrap();
 }
 
-/// Our side: answers what the plan says, having got what the plan says.
+/// Runs our side: checks each request against the plan and responds as planned.
 async fn serve(plan: Rc<Plan>, io: tokio::io::DuplexStream) {
     let config = Config {
         list_bytes_max: 64 * 1024,
         fields_max: 200,
         ..Config::default()
     };
-    let mut ours = Ours::new(Connection::server(config), io);
+    let mut ours = OurSide::new(Connection::server(config), io);
     (ours.read_max, ours.is_lazy) = (plan.read_max, plan.is_lazy);
     let mut waiting: Vec<StreamKey> = Vec::new();
     let mut served = 0;
@@ -77,7 +77,7 @@ async fn serve(plan: Rc<Plan>, io: tokio::io::DuplexStream) {
             served += 1;
             false
         });
-        // Every other connection is ended by the server.
+        // The server ends every other connection.
         if served == plan.exchanges.len() && plan.exchanges.len().is_multiple_of(2) {
             ours.connection.shut_down();
         }
@@ -100,7 +100,7 @@ fn check(exchange: &Exchange, message: &crate::ours::Message) {
     assert_eq!(message.trailers, exchange.trailers);
 }
 
-fn answer(ours: &mut Ours, key: StreamKey, exchange: &Exchange) {
+fn answer(ours: &mut OurSide, key: StreamKey, exchange: &Exchange) {
     match &exchange.answer {
         Answer::Reset(code) => ours.reset(key, ErrorCode(*code)),
         Answer::Whole {
@@ -127,7 +127,7 @@ fn answer(ours: &mut Ours, key: StreamKey, exchange: &Exchange) {
     }
 }
 
-/// The h2 side of one exchange.
+/// Runs one exchange on the h2 side.
 async fn ask(sender: SendRequest<Bytes>, exchange: Exchange) {
     let mut sender = sender.ready().await.unwrap();
     let mut request = Request::builder()

@@ -1,4 +1,4 @@
-//! Our side of a connection over an in-memory pipe: what a shell would do, in a few lines.
+//! Our side of a connection over an in-memory pipe, with the little I/O that it needs.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use weir_proto_h1::{Edits, FieldId, Head, Span, Trailers};
 use weir_proto_h2::{Connection, Error, ErrorCode, Event, Framing, StreamKey};
 
-/// A message as both sides compare it.
+/// A message in the form that both sides compare.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) method: String,
@@ -18,7 +18,7 @@ pub(crate) struct Message {
     pub(crate) code: Option<u32>,
 }
 
-/// What is to be sent of a message.
+/// The part of a message that remains to be sent.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
     pub(crate) body: Vec<u8>,
@@ -27,8 +27,8 @@ pub(crate) struct Outgoing {
     pub(crate) is_over: bool,
 }
 
-/// One connection and everything under way on it.
-pub(crate) struct Ours {
+/// A connection with its messages.
+pub(crate) struct OurSide {
     pub(crate) connection: Connection,
     io: DuplexStream,
     pub(crate) out: Vec<u8>,
@@ -36,15 +36,15 @@ pub(crate) struct Ours {
     pub(crate) text: Vec<u8>,
     pub(crate) received: BTreeMap<StreamKey, Message>,
     pub(crate) sending: BTreeMap<StreamKey, Outgoing>,
-    /// Reads no further than so many bytes at a time.
+    /// Bytes of a read at most.
     pub(crate) read_max: usize,
-    /// Keeps what was read of bodies for so many reads before it is consumed.
+    /// Whether data of several reads accumulates before it is consumed.
     pub(crate) is_lazy: bool,
     unread: Vec<(StreamKey, usize)>,
     now_ms: u64,
 }
 
-impl Ours {
+impl OurSide {
     pub(crate) fn new(connection: Connection, io: DuplexStream) -> Self {
         Self {
             connection,
@@ -61,7 +61,7 @@ impl Ours {
         }
     }
 
-    /// Sends what there is, waits for more, and gives its events. Empty when the peer has closed.
+    /// Sends what it can, waits for input, and returns the events. Empty if the peer has closed.
     pub(crate) async fn turn(&mut self) -> Result<Vec<Event>, Error> {
         self.pump();
         self.flush().await;
@@ -92,7 +92,7 @@ impl Ours {
             let is_last = event == Event::NeedMore;
             events.push(event);
             if is_last {
-                // Who waits for a window would wait for ever.
+                // Otherwise a peer that waits for a window would wait forever.
                 if self.is_lazy && !self.unread.is_empty() {
                     self.consume();
                 }
@@ -159,7 +159,7 @@ impl Ours {
         )
     }
 
-    /// Sends what the windows let through, a frame a stream in turn.
+    /// Sends what the windows allow, with one frame of each stream at a time.
     pub(crate) fn pump(&mut self) {
         let mut any = true;
         while any {
@@ -205,12 +205,12 @@ impl Ours {
 
     pub(crate) async fn flush(&mut self) {
         self.connection.take_output(&mut self.out);
-        // The peer may have gone; the next read says so.
+        // The peer may have closed; the next read reports that.
         let _ = self.io.write_all(&self.out).await;
         self.out.clear();
     }
 
-    /// Answers a request.
+    /// Responds to a request.
     pub(crate) fn respond(
         &mut self,
         key: StreamKey,
@@ -245,7 +245,7 @@ pub(crate) fn pairs<'a>(
         .collect()
 }
 
-/// A head with these fields, over its block.
+/// Makes a head with these fields, and its block.
 pub(crate) fn head_of(fields: &[(String, String)]) -> (Vec<u8>, Head) {
     let (mut block, mut head) = (Vec::new(), Head::new());
     for (name, value) in fields {

@@ -1,8 +1,8 @@
-//! What the two sides say to each other, made of a seed.
+//! The messages of both sides, generated from a seed.
 
 use crate::replay::Random;
 
-/// One request and its answer.
+/// A request and its response.
 #[derive(Clone, Debug)]
 pub(crate) struct Exchange {
     pub(crate) number: usize,
@@ -13,7 +13,7 @@ pub(crate) struct Exchange {
     pub(crate) trailers: Vec<(String, String)>,
     pub(crate) status: u16,
     pub(crate) answer: Answer,
-    /// The client gives the request up once the response has begun.
+    /// Whether the client cancels once the response has begun.
     pub(crate) is_cancelled: bool,
 }
 
@@ -37,11 +37,11 @@ impl Exchange {
 
 pub(crate) struct Plan {
     pub(crate) exchanges: Vec<Exchange>,
-    /// Windows of the `h2` side.
+    /// The windows of the `h2` side.
     pub(crate) window: u32,
     pub(crate) connection_window: u32,
     pub(crate) frame: u32,
-    /// The pipe holds so many bytes.
+    /// Bytes that fit in the pipe.
     pub(crate) pipe: usize,
     pub(crate) read_max: usize,
     pub(crate) is_lazy: bool,

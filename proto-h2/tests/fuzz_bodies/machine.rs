@@ -1,4 +1,4 @@
-//! Steps of a peer and of a caller, read from bytes.
+//! Runs steps of a peer and of a caller, which are read from bytes.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use weir_proto_h2::{Connection, Error, ErrorCode, Event, Framing, StreamKey};
 use super::peer::Peer;
 use super::{CONFIG, PREFACE, check_head};
 
-/// Blocks that a peer sends: whole, odd and broken ones.
+/// Field blocks that the peer sends: valid, unusual and malformed ones.
 const BLOCKS: &[&[u8]] = &[
     b"\x82\x86\x84\x41\x01a",
     b"\x83\x86\x84\x41\x01a\x0f\x0d\x015",
@@ -28,7 +28,7 @@ const BLOCKS: &[&[u8]] = &[
     b"\x82\x86\x84\x41\x01a\x00\x01x\x7f\x91\x0f",
 ];
 
-/// How far a message that comes is.
+/// How far a received message has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Incoming {
     Head,
@@ -96,7 +96,7 @@ impl Machine {
         self.end();
     }
 
-    /// A frame of the peer, cut at a place.
+    /// Sends a frame of the peer, cut at a position.
     fn send(&mut self, kind: u8, flags: u8, id: u32, payload: &[u8], cut: u8) {
         let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
         frame.extend([kind, flags]);
@@ -157,7 +157,7 @@ impl Machine {
             11 => self.send(7, 0, 0, &[0, 0, 0, a, 0, 0, 0, b], c),
             12 => self.send(16, 0, 0, &[0, 0, 0, a, b'u', b'=', b'0' + b % 9], c),
             13 => {
-                // A block in several frames.
+                // A field block in several frames.
                 let id = if self.is_client {
                     self.id(a)
                 } else {
@@ -194,7 +194,7 @@ impl Machine {
             payload.insert(0, b & 0x3f);
         }
         payload.truncate(16_384);
-        // A peer that goes beyond its windows now and then, not always.
+        // A peer that sometimes exceeds its windows.
         let left = self
             .peer
             .streams
@@ -245,7 +245,7 @@ impl Machine {
         }
     }
 
-    /// Events of a stream come in their order.
+    /// Checks that the events of a stream come in order.
     fn event(&mut self, event: &Event) {
         match event {
             Event::Request { stream, is_end, .. } | Event::Refused { stream, is_end, .. } => {
@@ -429,7 +429,7 @@ impl Machine {
         assert!(room <= 16_384);
         let wanted = usize::from(b) * usize::from(c);
         let is_end = b & 1 != 0;
-        // Now and then more than there is room for.
+        // Sometimes more than there is room for.
         let len = if b & 0x70 == 0x70 {
             wanted
         } else {
@@ -446,7 +446,7 @@ impl Machine {
         }
     }
 
-    /// What was written goes to the peer, in the order that is promised.
+    /// Passes the output to the peer, in the promised order.
     fn flush(&mut self) {
         let written = std::mem::take(&mut self.out);
         self.peer.take(&written);
@@ -471,7 +471,7 @@ impl Machine {
         );
     }
 
-    /// Once every stream is let go of, no window has leaked away.
+    /// When every stream is released, the windows are whole again.
     fn end(mut self) {
         for key in std::mem::take(&mut self.keys) {
             self.connection.release(key);

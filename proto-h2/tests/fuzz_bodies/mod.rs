@@ -1,7 +1,7 @@
-//! What each fuzz target does with its bytes. Shared by the targets and by the test that replays
-//! their corpus. A property that does not hold panics.
+//! The bodies of the fuzz targets, which also run in the test that replays the corpus. A body
+//! panics if a property does not hold.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Properties, not input handling.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A panic reports a violated property.
 
 mod machine;
 mod peer;
@@ -12,7 +12,7 @@ use weir_proto_h1::{
 };
 use weir_proto_h2::{Config, Connection, Event, FloodLimits};
 
-/// A body of a target, by the name that its corpus has too.
+/// The body of a fuzz target. The target, its corpus and its body have the same name.
 pub(crate) type Body = fn(&[u8]);
 
 pub(crate) const BODIES: &[(&str, Body)] =
@@ -20,7 +20,7 @@ pub(crate) const BODIES: &[(&str, Body)] =
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What both bodies of machines are set up with: small, so that limits are met.
+/// The configuration of the machines. Its limits are low, so that steps reach them.
 pub(crate) const CONFIG: Config = Config {
     streams_max: 6,
     stream_window_bytes: 65_535,
@@ -47,8 +47,8 @@ pub(crate) const CONFIG: Config = Config {
     },
 };
 
-/// Receives frames whole, cut at a place, and byte by byte, behind the preface and SETTINGS: events
-/// and answers are the same.
+/// Receives frames whole, cut at a position, and byte by byte, after the preface and SETTINGS.
+/// Events and output are the same.
 pub(crate) fn frames(bytes: &[u8]) {
     let Some((&cut, wire)) = bytes.split_first() else {
         return;
@@ -68,7 +68,7 @@ pub(crate) fn frames(bytes: &[u8]) {
     assert_eq!(whole, receive_all(&input, &every), "cuts change nothing");
 }
 
-/// The events in text, neighbouring data joined, and all that was sent.
+/// Returns the events as text, with adjacent data joined, and the output.
 fn receive_all(input: &[u8], cuts: &[usize]) -> (Vec<String>, Vec<u8>) {
     let mut connection = Connection::server(CONFIG);
     let (mut head, mut text) = (Head::new(), Vec::new());
@@ -134,10 +134,10 @@ fn receive_all(input: &[u8], cuts: &[usize]) -> (Vec<String>, Vec<u8>) {
     (lines, out)
 }
 
-/// A request that was taken means the same when it is passed on as HTTP/1.1.
+/// An accepted request means the same when it is forwarded as HTTP/1.1.
 fn survives_http1(head: &Head, text: &[u8], request: &Request) {
     if request.upgrade.is_some() {
-        return; // An extended CONNECT is another request there.
+        return; // HTTP/1.1 has no extended CONNECT.
     }
     let framing = Http1Framing {
         body: request.body,
@@ -180,7 +180,7 @@ fn survives_http1(head: &Head, text: &[u8], request: &Request) {
     assert_eq!(fields(&copy, &wire), fields(head, text));
 }
 
-/// What a head must not hold, whatever was sent.
+/// Checks what must hold for any head.
 pub(crate) fn check_head(head: &Head, text: &[u8]) {
     assert!(head.is_complete() && head.iter().count() <= CONFIG.fields_max as usize);
     for field in head.iter() {
@@ -212,12 +212,12 @@ pub(crate) fn check_head(head: &Head, text: &[u8]) {
     assert!(head.all(FieldId::Cookie).count() <= 1, "crumbs are joined");
 }
 
-/// Steps of peer and caller in any order, the machine as server.
+/// Runs random steps of peer and caller, with the machine as server.
 pub(crate) fn server(bytes: &[u8]) {
     machine::Machine::new(false).run(bytes);
 }
 
-/// The same with the machine as client.
+/// Runs random steps of peer and caller, with the machine as client.
 pub(crate) fn client(bytes: &[u8]) {
     machine::Machine::new(true).run(bytes);
 }

@@ -1,16 +1,16 @@
-//! A peer that checks what a connection sends: frames whole and in order, nothing beyond a window,
+//! A peer that checks what a connection sends: whole frames in order, nothing beyond a window,
 //! nothing on a stream that has ended.
 
 use std::collections::BTreeMap;
 
 use weir_proto_h2::hpack::{Decoder, PseudoField};
 
-/// What the peer knows of a stream.
+/// What the peer knows about a stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Stream {
-    /// What the connection may send on it.
+    /// Bytes that the connection may send on it.
     pub(super) window: i64,
-    /// What the peer may send on it.
+    /// Bytes that the peer may send on it.
     pub(super) granted: i64,
     has_head: bool,
     has_ended: bool,
@@ -25,14 +25,15 @@ pub(super) struct Peer {
     is_of_client: bool,
     skips_preface: bool,
     pub(super) streams: BTreeMap<u32, Stream>,
-    /// What the connection may send in all.
+    /// Bytes that the connection may send in total.
     pub(super) window: i64,
-    /// What the peer may send in all.
+    /// Bytes that the peer may send in total.
     pub(super) granted: i64,
-    /// The window that new streams get, once it is acknowledged.
+    /// The acknowledged initial window of new streams.
     pub(super) initial: i64,
     pub(super) unacked: Vec<i64>,
-    /// Bytes of no frame have come: what the peer has sent is not known, nor what may be sent.
+    /// Whether bytes outside a frame were sent, so that the peer cannot know the state of the
+    /// connection.
     pub(super) is_vague: bool,
 }
 
@@ -54,7 +55,7 @@ impl Peer {
         }
     }
 
-    /// The peer opens a stream itself.
+    /// Opens a stream of the peer.
     pub(super) fn open(&mut self, id: u32) {
         let stream = Stream {
             window: self.initial,
@@ -82,7 +83,7 @@ impl Peer {
         }
     }
 
-    /// Nothing is left half sent.
+    /// Returns whether no frame or field block is incomplete.
     pub(super) fn is_between_frames(&self) -> bool {
         self.bytes.is_empty() && self.continuing.is_none()
     }
@@ -125,7 +126,7 @@ impl Peer {
                 }
             }
             3 => {
-                // One that was left out when another was opened is closed too.
+                // A stream number that was skipped is closed too.
                 self.streams.entry(id).or_default().is_reset = true;
             }
             4 if flags & 1 != 0 => {
@@ -150,7 +151,7 @@ impl Peer {
         }
     }
 
-    /// A stream on which a message is under way.
+    /// The stream, which must have a message under way.
     fn sends(&mut self, id: u32) -> &mut Stream {
         let stream = self.streams.get_mut(&id).expect("the stream is open");
         assert!(

@@ -1,4 +1,4 @@
-//! Once warm, field blocks cost no allocation, and an idle connection little memory.
+//! Once warm, field blocks allocate nothing, and the tables of an idle connection are small.
 
 use weir_proto_h2::hpack::*;
 
@@ -20,7 +20,7 @@ const REQUEST: [(&str, &str); 10] = [
     ("x-request-id", "4bf92f35"),
 ];
 
-/// Encodes and decodes one message that differs from the last in a field.
+/// Encodes and decodes a message that differs from the last one in one field.
 fn exchange(
     number: u32,
     encoder: &mut Encoder,
@@ -35,7 +35,7 @@ fn exchange(
         let indexing = Indexing::of(name, value.as_bytes());
         encoder.encode(block, name, value.as_bytes(), indexing);
     }
-    // A new entry each time, so that old ones leave and the text is moved.
+    // A new entry each time, so that old ones are evicted and texts move.
     let number = number.to_le_bytes();
     encoder.encode(
         block,
@@ -68,14 +68,14 @@ fn warm_blocks_allocate_nothing() {
 }
 
 #[test]
-fn tables_are_small_and_begin_with_nothing() {
+fn tables_are_small_and_start_empty() {
     let counted = allocation_counter::measure(|| {
         let _encoder = Encoder::new();
         let _decoder = Decoder::new(TABLE_BYTES);
     });
     assert_eq!(counted.count_total, 0);
     assert!(size_of::<Encoder>() <= 768 && size_of::<Decoder>() <= 128);
-    // Full ones: texts of the table's size once again for what is dropped, and the entries.
+    // Full tables: texts up to twice the table's size, because of dropped ones, and the entries.
     let counted = allocation_counter::measure(|| {
         let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new(TABLE_BYTES));
         for number in 0..5000u32 {

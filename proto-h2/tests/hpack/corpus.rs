@@ -1,4 +1,4 @@
-//! Replays the corpus of the fuzz targets, and blocks of cases with bytes changed.
+//! Replays the corpus of the fuzz targets, and mutated blocks of the cases.
 
 use crate::fuzz_bodies::{self, BODIES};
 use crate::replay::{Random, replay_corpus};
@@ -9,10 +9,10 @@ fn every_corpus_holds() {
     replay_corpus(BODIES);
 }
 
-/// Blocks of all cases, one behind the other, with a few bytes changed or lost. The seed is fixed:
-/// a failure repeats itself.
+/// Decodes the blocks of all cases with a few bytes changed or lost. The seed is fixed, so failures
+/// are reproducible.
 #[test]
-fn changed_cases_hold() {
+fn mutated_cases_hold() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for case in load() {
         let mut wire = Vec::new();
@@ -35,7 +35,7 @@ fn changed_cases_hold() {
 }
 
 #[test]
-fn any_operations_hold() {
+fn random_operations_hold() {
     let mut random = Random(0x2545_f491_4f6c_dd1d);
     for _ in 0..300 {
         let bytes: Vec<u8> = (0..random.below(600))

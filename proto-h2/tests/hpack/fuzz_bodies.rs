@@ -1,25 +1,25 @@
-//! What each fuzz target does with its bytes. Shared by the targets and by the test that replays
-//! their corpus. A property that does not hold panics.
+//! The bodies of the fuzz targets, which also run in the test that replays the corpus. A body
+//! panics if a property does not hold.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Properties, not input handling.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A panic reports a violated property.
 
 use weir_proto_h1::FieldId;
 use weir_proto_h2::hpack::*;
 
-/// A body of a target, by the name that its corpus has too.
+/// The body of a fuzz target. The target, its corpus and its body have the same name.
 pub(crate) type Body = fn(&[u8]);
 
 pub(crate) const BODIES: &[(&str, Body)] =
     &[("hpack_decode", decode), ("hpack_identity", identity)];
 
-/// A field as bodies compare it.
-type Plain = (Vec<u8>, Vec<u8>);
+/// Name and value of a field.
+type NameValue = (Vec<u8>, Vec<u8>);
 
-/// What fields may take in the decoder that is held short.
+/// The list limit of the second decoder, in bytes.
 const SHORT: u32 = 512;
 
-/// Decodes blocks, each with its length in front, and compares with another implementation, and
-/// with a decoder that may keep less.
+/// Decodes length-prefixed blocks, and compares with another implementation and with a decoder that
+/// has a lower limit.
 pub(crate) fn decode(bytes: &[u8]) {
     let mut theirs = loona_hpack::Decoder::new();
     theirs.set_max_allowed_table_size(TABLE_BYTES as usize);
@@ -37,12 +37,12 @@ pub(crate) fn decode(bytes: &[u8]) {
                 assert_eq!(outcome, BlockOutcome::Complete { list_bytes });
                 match expected {
                     Ok(expected) => assert_eq!(fields, expected),
-                    // Nothing says that a table size needs a field behind it.
+                    // The RFC does not require a field after a table size.
                     Err(error) => assert!(format!("{error:?}").contains("SizeUpdateAtEnd")),
                 }
             }
             Err(error) => {
-                // The other one takes table sizes anywhere.
+                // The other implementation accepts table sizes anywhere.
                 assert!(
                     expected.is_err() || error == Error::UnexpectedTableSize,
                     "{error}"
@@ -71,7 +71,7 @@ fn run(
     decoder: &mut Decoder,
     block: &[u8],
     list_bytes_max: u32,
-) -> (Result<BlockOutcome<()>, Error>, Vec<Plain>) {
+) -> (Result<BlockOutcome<()>, Error>, Vec<NameValue>) {
     let (mut text, mut fields) = (Vec::new(), Vec::new());
     let outcome = decoder.decode(block, &mut text, list_bytes_max, |text, field| {
         let (name, value) = (field.name.get(text), field.value.get(text));
@@ -84,7 +84,7 @@ fn run(
     (outcome, fields)
 }
 
-/// The rule for what a field may hold, written in another way.
+/// The rule for valid fields, written in another way.
 fn is_valid(name: &[u8], value: &[u8]) -> bool {
     let is_token = |byte: &u8| {
         byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(byte)
@@ -96,8 +96,8 @@ fn is_valid(name: &[u8], value: &[u8]) -> bool {
         && value.trim_ascii().len() == value.len()
 }
 
-/// Encodes what the bytes say, with changes of the table's size, and decodes it here and with
-/// another implementation: the fields are the same.
+/// Encodes fields and changes of the table's size. Both this and another implementation decode the
+/// same fields.
 pub(crate) fn identity(bytes: &[u8]) {
     let mut input = Input(bytes);
     let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new(TABLE_BYTES));
@@ -105,7 +105,7 @@ pub(crate) fn identity(bytes: &[u8]) {
     while !input.0.is_empty() {
         let operation = input.byte();
         if operation & 0xc0 == 0xc0 {
-            // Several settings between two blocks are one for the decoder: the last.
+            // The decoder only learns the last of several settings between two blocks.
             let setting = u32::from(operation & 0x3f) * 130;
             encoder.set_table_bytes_max(setting);
             if input.0.first().is_some_and(|next| next & 0xc0 == 0xc0) {
@@ -140,7 +140,7 @@ pub(crate) fn identity(bytes: &[u8]) {
     }
 }
 
-/// Takes what an operation needs from the front; zeros when there is no more.
+/// Takes values from the front of the input; zeros at its end.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {

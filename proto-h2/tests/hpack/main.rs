@@ -1,7 +1,7 @@
-//! Field compression: cases in files, an independent implementation, the corpus of the fuzz
-//! targets, allocations.
+//! Field compression: case files, an independent implementation, the corpus of the fuzz targets,
+//! allocations.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A panic fails the test.
 
 mod allocations;
 #[path = "../../../proto-h1/tests/support/cases.rs"]

@@ -1,12 +1,12 @@
-//! Random messages through this implementation and an independent one, both ways.
+//! Random messages, encoded by one implementation and decoded by the other, in both directions.
 
 use weir_proto_h2::hpack::*;
 
 use crate::replay::Random;
-use crate::support::{Plain, decode, name};
+use crate::support::{NameValue, decode, name};
 
-/// A message: names from a few, values that repeat or are new, of any length and bytes.
-fn message(random: &mut Random) -> Vec<Plain> {
+/// Random fields: a few names, repeated and new values of any length and bytes.
+fn message(random: &mut Random) -> Vec<NameValue> {
     const NAMES: [&str; 20] = [
         ":method",
         ":path",
@@ -64,7 +64,7 @@ fn text(random: &mut Random, lowest: usize, count: usize) -> Vec<u8> {
 }
 
 #[test]
-fn what_another_encoder_writes_is_read() {
+fn we_decode_what_another_encoder_writes() {
     let mut random = Random(0x1234_5678_9abc_def1);
     let (mut theirs, mut ours) = (loona_hpack::Encoder::new(), Decoder::new(TABLE_BYTES));
     for _ in 0..2000 {
@@ -78,7 +78,7 @@ fn what_another_encoder_writes_is_read() {
 }
 
 #[test]
-fn another_decoder_reads_what_is_written() {
+fn another_decoder_reads_what_we_encode() {
     let mut random = Random(0xfedc_ba98_7654_3211);
     let (mut ours, mut theirs) = (Encoder::new(), loona_hpack::Decoder::new());
     let mut sizes = 0;
@@ -103,10 +103,10 @@ fn another_decoder_reads_what_is_written() {
     assert!(sizes > 20);
 }
 
-/// Every string of one symbol and of two, so each code word at many bits: written by one, read by
-/// both.
+/// Every pair of symbols, so that code words start at many bit offsets. Both implementations decode
+/// what this one encodes.
 #[test]
-fn strings_of_every_symbol_survive() {
+fn strings_of_every_symbol_survive_a_round_trip() {
     let mut ours = Decoder::new(TABLE_BYTES);
     for first in 0..=255u8 {
         let mut block = Vec::new();

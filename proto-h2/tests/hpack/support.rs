@@ -1,29 +1,29 @@
-//! Case files and what they run. No verdict is written here: the files say what must come out.
+//! Case files, and the driver that runs them. The expected output is in the files.
 
 use weir_proto_h1::FieldId;
 use weir_proto_h2::hpack::*;
 
 use crate::cases::{self, show, unescape};
 
-/// A case: what it does, in its order.
+/// A case: a list of steps.
 pub(crate) type Case = cases::Case<Vec<Step>>;
 
-/// One thing that a case does.
+/// A step of a case.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// Fields may take so many bytes from now on.
+    /// Sets the list limit.
     List(u32),
-    /// The table may have so many bytes from now on.
+    /// Sets the limit of the table's size.
     Setting(u32),
-    /// A block is decoded.
+    /// Decodes a block.
     Block(Vec<u8>),
-    /// The entries of the decoder's table are listed.
+    /// Lists the entries of the decoder's table.
     Entries,
-    /// Fields are encoded: what to do with each, its name, its value.
+    /// Encodes fields: the indexing, name and value of each.
     Fields(Vec<(String, Vec<u8>, Vec<u8>)>),
 }
 
-/// Reads every case of this test.
+/// Reads every case under `tests/hpack/cases`.
 pub(crate) fn load() -> Vec<Case> {
     cases::load("tests/hpack/cases", |steps: &mut Vec<Step>, key, value| {
         let step = match key {
@@ -56,7 +56,7 @@ fn field(text: &str) -> (String, Vec<u8>, Vec<u8>) {
     )
 }
 
-/// Hexadecimal digits with spaces where they help, and text in quotation marks.
+/// Parses hexadecimal digits with optional spaces, and quoted text.
 pub(crate) fn wire(text: &str, times: usize) -> Vec<u8> {
     let mut out = Vec::new();
     for (number, part) in text.split('"').enumerate() {
@@ -77,18 +77,18 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A field as tests compare it.
-pub(crate) type Plain = (Vec<u8>, Vec<u8>);
+/// Name and value of a field.
+pub(crate) type NameValue = (Vec<u8>, Vec<u8>);
 
-/// What became of a block.
+/// The result of decoding a block.
 pub(crate) type Verdict = Result<BlockOutcome<()>, Error>;
 
-/// Decodes a block and checks what every field must fulfil.
+/// Decodes a block and checks what must hold for every field.
 pub(crate) fn decode(
     decoder: &mut Decoder,
     block: &[u8],
     list_bytes_max: u32,
-) -> (Verdict, Vec<(Plain, DecodedField)>) {
+) -> (Verdict, Vec<(NameValue, DecodedField)>) {
     const BEFORE: &[u8] = b"what was there";
     let (mut text, mut fields) = (BEFORE.to_vec(), Vec::new());
     let outcome = decoder.decode(block, &mut text, list_bytes_max, |text, field| {
@@ -108,8 +108,8 @@ pub(crate) fn decode(
     (outcome, fields)
 }
 
-/// The entries of a decoder's table, asked for by their indices.
-pub(crate) fn entries(decoder: &Decoder) -> Vec<Plain> {
+/// The entries of a decoder's table, decoded by index.
+pub(crate) fn entries(decoder: &Decoder) -> Vec<NameValue> {
     let mut decoder = decoder.clone();
     let mut entries = Vec::new();
     for index in 62u32.. {
@@ -140,7 +140,7 @@ pub(crate) fn name(text: &[u8]) -> FieldName<'_> {
     }
 }
 
-/// Runs a case: what it decodes, and what it encodes as hexadecimal digits.
+/// Runs a case. Returns decoded fields, and encoded blocks as hexadecimal digits.
 pub(crate) fn run(case: &Case) -> Vec<String> {
     let mut out = Vec::new();
     let (mut decoder, mut encoder) = (Decoder::new(TABLE_BYTES), Encoder::new());
@@ -194,7 +194,7 @@ pub(crate) fn run(case: &Case) -> Vec<String> {
                     encoder.encode(&mut block, name, value, indexing);
                 }
                 out.push(hex(&block));
-                // What is written is read back, so one decoder goes along.
+                // The decoder reads every encoded block, so that it stays in step.
                 let (outcome, read) = decode(&mut decoder, &block, u32::MAX);
                 assert!(matches!(outcome, Ok(BlockOutcome::Complete { .. })));
                 let read: Vec<_> = read.into_iter().map(|(plain, _)| plain).collect();

@@ -1,19 +1,19 @@
-//! Every case of `cases`, and every block of theirs cut off.
+//! Runs every case of `cases`, and every truncated block.
 
 use weir_proto_h2::hpack::*;
 
-use crate::cases::{compare, hold};
+use crate::cases::{check_all, compare};
 use crate::support::*;
 
 #[test]
 fn every_case_gives_what_its_file_says() {
-    hold(&load(), |case| compare(case, &run(case)));
+    check_all(&load(), |case| compare(case, &run(case)));
 }
 
-/// A block that is cut off is missing something, or ends between two fields: then the fields before
-/// the cut are the first of the whole.
+/// A truncated block is an error, or it ends between two fields and has the first fields of the
+/// whole block.
 #[test]
-fn a_block_cut_off_is_noticed() {
+fn a_truncated_block_is_noticed() {
     for case in load() {
         let mut decoder = Decoder::new(TABLE_BYTES);
         for step in &case.body {
@@ -42,7 +42,7 @@ fn a_block_cut_off_is_noticed() {
     }
 }
 
-/// A field that the caller refuses ends the passing on, not the decoding.
+/// After a refused field, no more fields are passed on, but decoding continues.
 #[test]
 fn the_table_stays_in_step_when_a_field_is_refused() {
     let (mut decoder, mut text) = (Decoder::new(TABLE_BYTES), Vec::new());
@@ -61,7 +61,7 @@ fn the_table_stays_in_step_when_a_field_is_refused() {
     assert_eq!(entries(&decoder), [plain("c", "d"), plain("a", "b")]);
 }
 
-/// What a bomb makes the text hold, and for how long it is worked on, is bounded.
+/// Memory and work for a bomb are bounded.
 #[test]
 fn a_bomb_costs_bounded_memory() {
     let (mut decoder, mut text) = (Decoder::new(TABLE_BYTES), Vec::new());
@@ -77,7 +77,7 @@ fn a_bomb_costs_bounded_memory() {
 }
 
 #[test]
-fn large_values_have_no_place_in_the_table() {
+fn large_values_are_not_indexed() {
     let policy = |len| Indexing::of(FieldName::Text(b"x"), &vec![b'a'; len]);
     assert_eq!(policy(512), Indexing::IfRepeated);
     assert_eq!(policy(513), Indexing::NoIndex);

@@ -1,4 +1,4 @@
-//! One connection, driven through the steps of a case.
+//! Drives a connection through the steps of a case.
 
 use weir_proto_h1::{BodyKind, Edits, FieldId, Head, Method, Request, Span, TargetForm, Trailers};
 use weir_proto_h2::{Connection, Error, ErrorCode, Event, Framing, StreamKey};
@@ -6,7 +6,7 @@ use weir_proto_h2::{Connection, Error, ErrorCode, Event, Framing, StreamKey};
 use super::frames::{FrameReader, write_frame};
 use super::{Case, Step, show, unescape};
 
-/// Runs a case, with its input cut at these places, and gives what came out.
+/// Runs a case with its input cut at `cuts`. Returns the output.
 pub(crate) fn run(case: &Case, cuts: &[usize]) -> Vec<String> {
     let mut driver = Driver::new(case);
     if !case.is_raw {
@@ -73,7 +73,7 @@ impl Driver {
         }
     }
 
-    /// Both sides have met: nothing of that is shown.
+    /// Exchanges SETTINGS without recording output.
     fn start(&mut self) {
         if !self.is_client {
             self.feed(&write_frame("PREFACE"));
@@ -240,7 +240,7 @@ impl Driver {
         }
     }
 
-    /// A stream that is gone takes no step and holds nothing.
+    /// Checks that a stream that is gone allows no steps.
     fn gone(&mut self, stream: StreamKey) {
         assert!(!self.connection.is_open(stream));
         assert_eq!(
@@ -295,14 +295,14 @@ impl Driver {
         fields.into_iter().for_each(|field| self.line(field));
     }
 
-    /// The stream of a number: one that was there before, or one that never was.
+    /// The key of a stream that the case has used.
     fn key(&self, id: &str) -> StreamKey {
         let id: u32 = id.parse().unwrap();
         let found = self.keys.iter().rev().find(|key| key.id() == id);
         *found.unwrap_or_else(|| panic!("no stream {id}"))
     }
 
-    /// Does what a caller does; see `cases/README.md`.
+    /// Makes a step of the caller; see `cases/README.md`.
     fn act(&mut self, what: &str) {
         let (front, rest) = match what.split_once(" | ") {
             Some((front, rest)) => (front, Some(rest)),
@@ -383,7 +383,7 @@ impl Driver {
         }
     }
 
-    /// What a step has written comes after what waited before it.
+    /// Records the output of a step, then the output that was queued.
     fn take_output_behind(&mut self, out: &[u8]) {
         self.sent(out);
         self.take_output();
@@ -493,7 +493,7 @@ fn body_text(kind: BodyKind) -> String {
     }
 }
 
-/// A head of a status and fields, over its block.
+/// Makes a head with a status and fields, and its block.
 fn message(words: &[&str], rest: Option<&str>) -> (Vec<u8>, Head, Framing<'static>) {
     let mut head = Head::with_status(words[1].parse().unwrap());
     let mut block = Vec::new();

@@ -1,4 +1,5 @@
-//! Frames to and from their notation. Written apart from the crate, but for its HPACK decoder.
+//! Frames to and from the notation of case files. Independent of the crate except for the HPACK
+//! decoder.
 
 use weir_proto_h2::ErrorCode;
 use weir_proto_h2::hpack::Decoder;
@@ -18,7 +19,7 @@ const SETTINGS: &[(&str, u16)] = &[
     ("no_priorities", 9),
 ];
 
-/// Makes the bytes of a frame of its notation; see `cases/README.md`.
+/// Encodes a frame from its notation; see `cases/README.md`.
 pub(crate) fn write_frame(text: &str) -> Vec<u8> {
     let (front, payload) = match text.split_once(" | ") {
         Some((front, payload)) => (front, Some(payload)),
@@ -62,7 +63,7 @@ pub(crate) fn write_frame(text: &str) -> Vec<u8> {
             let payload = unescape(payload.unwrap_or_default());
             frame(hex(0), hex(1), number(2), &payload)
         }
-        // The nine bytes alone, whatever follows.
+        // A frame header with any length.
         "HEAD" => {
             let hex = |at: usize| u8::from_str_radix(words[at], 16).unwrap();
             let mut bytes = frame(hex(1), hex(2), number(3), b"");
@@ -81,7 +82,7 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     bytes
 }
 
-/// A priority of RFC 7540.
+/// An RFC 7540 priority.
 fn priority(depends_on: u32) -> [u8; 5] {
     let [a, b, c, d] = depends_on.to_be_bytes();
     [a, b, c, d, 16]
@@ -92,7 +93,7 @@ fn code(name: &str) -> ErrorCode {
     found.unwrap_or_else(|| ErrorCode(name.parse().unwrap()))
 }
 
-/// Padding and the other flags of a frame, from its words.
+/// Adds padding to a frame if its words ask for it.
 fn padded(words: &[&str], mut flags: u8, body: Vec<u8>) -> (u8, Vec<u8>) {
     let Some(padding) = words.iter().find_map(|word| word.strip_prefix("pad=")) else {
         return (flags, body);
@@ -155,7 +156,7 @@ fn write_field(field: &str) -> Vec<u8> {
     .concat()
 }
 
-/// A literal that is not indexed, without Huffman. `NAME~N` values stand for N bytes.
+/// Encodes a literal without indexing and Huffman coding. The value `~N` stands for N bytes.
 fn literal(name: &[u8], value: &[u8]) -> Vec<u8> {
     let long = value.strip_prefix(b"~").map(|count| {
         let count = std::str::from_utf8(count).unwrap().parse().unwrap();
@@ -214,7 +215,7 @@ fn settings(words: &[&str]) -> Vec<u8> {
     frame(4, 0, 0, &body)
 }
 
-/// Reads frames that were sent, as they come.
+/// Parses sent frames.
 pub(crate) struct FrameReader {
     bytes: Vec<u8>,
     decoder: Decoder,
@@ -232,7 +233,7 @@ impl FrameReader {
         }
     }
 
-    /// Takes bytes in; gives the notation of each frame that is whole.
+    /// Adds bytes. Returns the notation of each complete frame.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Vec<String> {
         self.bytes.extend_from_slice(bytes);
         let mut lines = Vec::new();

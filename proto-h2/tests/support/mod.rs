@@ -1,8 +1,8 @@
-//! Case files and the driver that runs a connection over them. No verdict is written here: the
-//! files say what must come out.
+//! Case files, and the driver that runs a connection over them. The expected output is in the
+//! files.
 
-#![allow(dead_code)] // Each test uses its part.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
+#![allow(dead_code)] // Each test uses a part.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A panic fails the test.
 
 #[path = "../../../proto-h1/tests/support/cases.rs"]
 pub(crate) mod cases;
@@ -15,12 +15,12 @@ pub(crate) use cases::unescape;
 use frames::write_frame;
 use weir_proto_h2::Config;
 
-/// What the cases of connections ask for.
+/// What a case of this crate runs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Body {
     pub(crate) role: String,
     pub(crate) config: Config,
-    /// What comes before the first frame of the case is not part of it.
+    /// Whether the case starts before the preface and SETTINGS.
     pub(crate) is_raw: bool,
     pub(crate) shows_fields: bool,
     pub(crate) steps: Vec<Step>,
@@ -28,17 +28,17 @@ pub(crate) struct Body {
 
 pub(crate) type Case = cases::Case<Body>;
 
-/// What happens, in its order.
+/// A step of a case.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// The peer sends.
+    /// The peer sends bytes.
     In(Vec<u8>),
-    /// The caller does something, once all that was sent before was received.
+    /// The caller makes a step, after all earlier bytes were received.
     Do(String),
 }
 
 impl Body {
-    /// The bytes that the peer sends, all together.
+    /// The bytes that the peer sends.
     pub(crate) fn wire(&self) -> Vec<u8> {
         let bytes = self.steps.iter().filter_map(|step| match step {
             Step::In(bytes) => Some(bytes.as_slice()),
@@ -98,7 +98,7 @@ fn read_limits(text: &str, config: &mut Config) {
     }
 }
 
-/// Bytes as case files spell them; many of the same as one of them and their number.
+/// Bytes in the spelling of case files. A long run of one byte is the byte and its count.
 pub(crate) fn show(bytes: &[u8]) -> String {
     if bytes.len() > 200 && bytes.iter().all(|byte| *byte == bytes[0]) {
         return format!("{}*{}", char::from(bytes[0]), bytes.len());
