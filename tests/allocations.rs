@@ -21,7 +21,7 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, Stream
 use weir::io::ring::{self, Ring};
 use weir::io::{ListenSocket, SocketOrigin};
 use weir::obs::{AccessLog, LogFormat, Obs};
-use weir::plan::{ListenerId, Plan};
+use weir::plan::{EndpointSets, ListenerId, Plan};
 use weir::serving::{self, Command, CoreStart, Mailbox, MailboxSender, SharedState};
 
 use counting_allocator::{CountingAllocator, count_in};
@@ -179,11 +179,12 @@ impl Core {
             tls.map_or_else(String::new, |tls| format!("tls = {{ {tls} }}")),
         );
         let (config, _) = weir_config::parse("test.toml", &text).expect("a good file");
-        let mut plan = Plan::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
+        let mut plan = Plan::compile(&config).unwrap();
+        let endpoints = EndpointSets::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
         plan.equip(&weir::tls::load(&config, None, "test.toml").unwrap().0);
-        let plan = Arc::new(plan);
+        let (plan, endpoints) = (Arc::new(plan), Arc::new(endpoints));
         let log = AccessLog::file("/dev/null".into(), LogFormat::Json).unwrap();
-        let (obs, sides) = Obs::start(1, &plan, Some(log)).unwrap();
+        let (obs, sides) = Obs::start(1, (&plan, &endpoints), Some(log)).unwrap();
         let side = sides.into_iter().next().unwrap();
         let tally: &'static AtomicU64 = Box::leak(Box::default());
         let (up, is_up) = mpsc::channel();
@@ -195,6 +196,7 @@ impl Core {
                 let start = CoreStart {
                     index: 0,
                     plan,
+                    endpoints,
                     obs: side,
                     shared: SharedState::new(vec![sender]),
                     seed: 1,

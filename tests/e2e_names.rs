@@ -123,10 +123,12 @@ fn a_reload_keeps_the_addresses_of_a_name_that_is_not_found_any_more() {
     eventually("the endpoint", || {
         (weir.ask(get("/gone")).status() == 200).then_some(())
     });
-    // The addresses that were kept are right: that takes no plan of its own.
+    // The addresses that were kept are right: only those of the other name are new endpoints, and none are a new plan.
     weir.wait_for("found known.test after ");
     assert_eq!(weir.metric(&kept), 0.0);
-    assert_eq!(weir.metric("weir_plan_epoch"), 3.0);
+    assert_eq!(weir.metric("weir_endpoints_epoch"), 3.0);
+    assert_eq!(weir.metric("weir_core_endpoints_epoch{core=\"0\"}"), 3.0);
+    assert_eq!(weir.metric("weir_plan_epoch"), 2.0);
     // Once more without the names: nothing but what the file has is kept.
     hosts(&dir, &[]);
     let reload = |upstreams: &[(&str, &[String])]| {

@@ -9,8 +9,8 @@ use weir_config::{EncodedSlash, show_duration, show_size};
 
 use crate::fault::Reason;
 use crate::plan::{
-    Decision, DryRequest, DryRun, ListenerPlan, Objection, Plan, REDIRECT_HTTPS_STATUS, Refusal,
-    RouteId, RoutePlan, Target, UpstreamId, default_port,
+    Decision, DryRequest, DryRun, EndpointSet, EndpointSets, ListenerPlan, Objection, Plan,
+    REDIRECT_HTTPS_STATUS, Refusal, RouteId, RoutePlan, Target, UpstreamPlan, default_port,
 };
 use crate::route::{Considered, Found, Verdict};
 
@@ -37,7 +37,10 @@ pub struct Question {
 /// # Errors
 /// The question is not one: no URL, a field line without a colon, control characters, a certificate that is neither a
 /// subject nor a name.
-pub fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
+pub fn explain(
+    (plan, endpoints): (&Plan, &EndpointSets),
+    question: &Question,
+) -> Result<String, String> {
     let url = Url::parse(&question.url)?;
     let mut fields = Vec::with_capacity(question.headers.len());
     for line in &question.headers {
@@ -77,7 +80,7 @@ pub fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
         let _ = writeln!(out, "matched as {}{}", lossy(host), lossy(path));
     }
     write_considered(&mut out, plan, &run, question.all);
-    write_outcome(&mut out, plan, &run);
+    write_outcome(&mut out, plan, endpoints, &run);
     Ok(out)
 }
 
@@ -166,7 +169,7 @@ fn write_route(out: &mut String, plan: &Plan, considered: &Considered<'_>) {
     let _ = writeln!(out, "  {mark} {name}{at}: {}", considered.verdict);
 }
 
-fn write_outcome(out: &mut String, plan: &Plan, run: &DryRun<'_>) {
+fn write_outcome(out: &mut String, plan: &Plan, endpoints: &EndpointSets, run: &DryRun<'_>) {
     let sent = run.sent.as_deref().unwrap_or_default();
     let route = match &run.explanation.decision {
         Decision::RedirectHttps => {
@@ -182,7 +185,13 @@ fn write_outcome(out: &mut String, plan: &Plan, run: &DryRun<'_>) {
     let Some(route) = route else { return };
     let _ = writeln!(out, "route      {}", route.name);
     match &route.target {
-        Target::Upstream(id) => write_upstream(out, plan, *id, route, run),
+        Target::Upstream(id) => {
+            if let Some(upstream) = plan.upstream(*id) {
+                let _ = writeln!(out, "upstream   {}", upstream.name);
+                write_endpoints(out, endpoints.get(*id).map(AsRef::as_ref));
+                write_upstream(out, upstream, route, run);
+            }
+        }
         Target::Redirect(redirect) => {
             let _ = writeln!(out, "answer     {}, location {sent}", redirect.status);
         }
@@ -250,32 +259,23 @@ fn write_objection(out: &mut String, plan: &Plan, id: RouteId, objection: &Objec
     };
 }
 
-fn write_upstream(
-    out: &mut String,
-    plan: &Plan,
-    id: UpstreamId,
-    route: &RoutePlan,
-    run: &DryRun<'_>,
-) {
-    let Some(upstream) = plan.upstream(id) else {
-        return;
-    };
-    let _ = writeln!(out, "upstream   {}", upstream.name);
-    for endpoint in &upstream.endpoints {
+fn write_endpoints(out: &mut String, set: Option<&EndpointSet>) {
+    let Some(set) = set else { return };
+    for endpoint in &set.endpoints {
         let weight = match endpoint.weight {
             1 => String::new(),
             weight => format!(", weight {weight}"),
         };
         let _ = writeln!(out, "  endpoint {}{weight}", endpoint.name);
     }
-    for endpoint in &upstream.unresolved {
+    for endpoint in &set.unresolved {
         let _ = writeln!(
             out,
             "  endpoint {}, not found: {}",
             endpoint.name, endpoint.why
         );
     }
-    if upstream.endpoints.is_empty() {
+    if set.endpoints.is_empty() {
         let reason = Reason::Unresolved;
         let _ = writeln!(
             out,
@@ -284,6 +284,9 @@ fn write_upstream(
             reason.code()
         );
     }
+}
+
+fn write_upstream(out: &mut String, upstream: &UpstreamPlan, route: &RoutePlan, run: &DryRun<'_>) {
     if let Some(path) = &run.sent {
         let _ = writeln!(out, "sent as    {path}");
     }

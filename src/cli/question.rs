@@ -37,5 +37,5 @@ pub(super) fn main(args: &mut Parser) -> Done {
     };
     let loaded = load_untested(&Source::File(PathBuf::from(file)))
         .map_err(|error| Exit::Config(error.to_string()))?;
-    print(&explain(&loaded.plan, &question).map_err(Exit::Usage)?)
+    print(&explain((&loaded.plan, &loaded.endpoints), &question).map_err(Exit::Usage)?)
 }

@@ -47,11 +47,6 @@ impl Certificates {
         }
     }
 
-    /// What is in use.
-    pub(super) fn in_use(&self) -> Arc<tls::LoadedTls> {
-        self.tls.clone()
-    }
-
     /// Notes what a reload has brought.
     pub(super) fn replace(&mut self, tls: tls::LoadedTls) {
         self.take(Arc::new(tls));

@@ -226,7 +226,7 @@ mod tests {
     fn plan(listeners: &str) -> Plan {
         let text = format!("{listeners}[[route]]\nmatch = \"/*\"\nrespond = {{ status = 204 }}\n");
         let config = weir_config::parse("test.toml", &text).unwrap().0;
-        Plan::compile(&config, &|_, _| Ok(Vec::new())).unwrap()
+        Plan::compile(&config).unwrap()
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::names::{self, Answers, Resolver};
 use super::{access, cpus, preflight, system};
 use crate::files;
 use crate::io::Address;
-use crate::plan::{Plan, Problem};
+use crate::plan::{EndpointSets, Plan, Problem};
 use crate::tls::{self, TicketKeys};
 
 /// Where a configuration comes from.
@@ -30,6 +30,8 @@ pub struct Loaded {
     pub config: Config,
     /// What cores run; its epoch is still to be set.
     pub plan: Plan,
+    /// The endpoints of its upstreams; their epoch too.
+    pub endpoints: EndpointSets,
     /// What the files for TLS gave.
     pub tls: tls::LoadedTls,
     /// What is worth a second look.
@@ -83,7 +85,11 @@ pub fn load(
     let (mut loaded, text) = compile(source, names, files)?;
     if machine == Machine::Ask {
         // A start says the same of itself.
-        let remarks = system::remarks(&loaded.plan, &loaded.config, cores(&loaded.config));
+        let remarks = system::remarks(
+            (&loaded.plan, &loaded.endpoints),
+            &loaded.config,
+            cores(&loaded.config),
+        );
         let warning = |message| Diagnostic {
             severity: Severity::Warning,
             code: Code::Machine,
@@ -160,30 +166,36 @@ fn compile(
     };
     let (tls, more) = tls.map_err(LoadError)?;
     warnings.extend(more);
-    let (compiled, names) = match names {
+    let (endpoints, names) = match names {
         Names::Resolve(resolver) => {
             let names = resolver.look_up(&names::hosts(&config));
-            let resolve = |host: &str, port| names.addresses(host, port);
-            (Plan::compile(&config, &resolve), names)
+            (names.endpoints(&config), names)
         }
-        Names::Skip => (Plan::compile(&config, &nowhere), Answers::default()),
+        Names::Skip => (EndpointSets::compile(&config, &nowhere), Answers::default()),
     };
-    match compiled {
-        Ok(mut plan) => {
+    match (Plan::compile(&config), endpoints) {
+        (Ok(mut plan), Ok(endpoints)) => {
             plan.equip(&tls);
             // How many cores there are to be is said again at a start; here it is for whoever asks.
-            system::fit(&mut plan, &config, cores(&config));
-            warnings.extend(unresolved(source, &text, (&config, &plan), &names));
+            system::fit(&mut plan, &endpoints, &config, cores(&config));
+            warnings.extend(unresolved(source, &text, (&config, &endpoints), &names));
             let loaded = Loaded {
                 config,
                 plan,
+                endpoints,
                 tls,
                 warnings,
                 names,
             };
             Ok((loaded, text))
         }
-        Err(problems) => Err(refused(source, &text, warnings, problems)),
+        (plan, endpoints) => {
+            let problems = [endpoints.err(), plan.err()]
+                .into_iter()
+                .flatten()
+                .flatten();
+            Err(refused(source, &text, warnings, problems.collect()))
+        }
     }
 }
 
@@ -228,16 +240,16 @@ fn refused(
 fn unresolved(
     source: &Source,
     text: &str,
-    (config, plan): (&Config, &Plan),
+    (config, endpoints): (&Config, &EndpointSets),
     names: &Answers,
 ) -> Vec<Diagnostic> {
     let name = name(source);
     let source = SourceFile::new(&name, text);
     let warn = |position: &Position, message| source.warning(position, Code::Unresolved, message);
     let mut warnings = Vec::new();
-    for (upstream, planned) in config.upstreams.iter().zip(&plan.upstreams) {
+    for (upstream, set) in config.upstreams.iter().zip(endpoints.iter()) {
         let called = &upstream.name;
-        warnings.extend(planned.unresolved.iter().map(|endpoint| {
+        warnings.extend(set.unresolved.iter().map(|endpoint| {
             let (name, why) = (&endpoint.name, &endpoint.why);
             let message = format!(
                 "endpoint `{name}` of upstream `{called}` has no address: {why}; it is left out until its name is found"

@@ -42,7 +42,7 @@ pub use names::Resolver;
 
 use crate::io::{Address, ListenSocket};
 use crate::obs::{AccessLog, EndpointTroubles, LineStyle, Obs, Redactor, process};
-use crate::plan::Plan;
+use crate::plan::{EndpointSets, Plan};
 use crate::serving::{Command, CoreSpec, Cores, Receipt, Receipts};
 use crate::tls::TicketKeys;
 use admin::Admin;
@@ -151,6 +151,7 @@ struct Control {
 /// What a reload may change.
 struct State {
     plan: Arc<Plan>,
+    endpoints: Arc<EndpointSets>,
     config: Arc<weir_config::Config>,
     lookups: Lookups,
     admin: Option<Admin>,
@@ -183,19 +184,20 @@ async fn start(
     let Loaded {
         config,
         mut plan,
+        mut endpoints,
         tls,
         names,
         ..
     } = loaded;
-    plan.epoch = 1;
+    (plan.epoch, endpoints.epoch) = (1, 1);
     let mut signals = Signals::new()?;
     let manager = Manager::from_environment();
     let open_files = system::raise_open_files();
     system::raise_locked_memory();
     let choice = cpus::choose(&config.cores)?;
     let count = choice.cpus.len();
-    system::fit(&mut plan, &config, count);
-    let plan = Arc::new(plan);
+    system::fit(&mut plan, &endpoints, &config, count);
+    let (plan, endpoints) = (Arc::new(plan), Arc::new(endpoints));
     let all: Vec<_> = (0..)
         .map(crate::plan::ListenerId)
         .take(plan.listeners.len())
@@ -212,12 +214,13 @@ async fn start(
         pid_file::check(&file.path)?;
     }
     let access_log = open_log(config.access_log.clone()).await?;
-    let (obs, sides) =
-        Obs::start(count, &plan, access_log).map_err(|e| format!("cannot start the log: {e}"))?;
+    let (obs, sides) = Obs::start(count, (&plan, &endpoints), access_log)
+        .map_err(|e| format!("cannot start the log: {e}"))?;
     let spec = CoreSpec {
         driver: config.driver,
         cpus: choice.cpus.clone(),
         plan: plan.clone(),
+        endpoints: endpoints.clone(),
         sockets: bound.sockets,
         obs: sides,
     };
@@ -231,13 +234,14 @@ async fn start(
         cores: count,
         features: cores.features().to_owned(),
     };
-    announce(&plan, &started, &choice, admin.as_ref());
+    announce((&plan, &endpoints), &started, &choice, admin.as_ref());
     process::info(open_files);
     process::info(format_args!("limits: {}", plan.capacity));
-    let remarks = system::remarks(&plan, &config, count);
+    let remarks = system::remarks((&plan, &endpoints), &config, count);
     remarks.iter().for_each(process::warn);
     let state = State {
         plan,
+        endpoints,
         config: Arc::new(config),
         lookups: Lookups::new(names),
         admin: None,
@@ -307,7 +311,7 @@ impl Control {
         let mut state = self.state.borrow_mut();
         let path = state.config.pid_file.as_ref().map(|file| &file.path);
         state.pid_file = path.map(|path| pid_file::write(path)).transpose()?;
-        self.manager.ready(summary(&state.plan));
+        self.manager.ready(summary(&state.plan, &state.endpoints));
         tokio::task::spawn_local(self.clone().feed_watchdog());
         Ok(())
     }
@@ -579,7 +583,12 @@ fn say_warnings(loaded: &Loaded) {
     }
 }
 
-fn announce(plan: &Plan, started: &Started, choice: &cpus::Choice, admin: Option<&Admin>) {
+fn announce(
+    (plan, endpoints): (&Plan, &EndpointSets),
+    started: &Started,
+    choice: &cpus::Choice,
+    admin: Option<&Admin>,
+) {
     let pinned: Vec<_> = choice.cpus.iter().flatten().map(usize::to_string).collect();
     let pinned = if pinned.is_empty() {
         "not pinned".to_owned()
@@ -592,7 +601,7 @@ fn announce(plan: &Plan, started: &Started, choice: &cpus::Choice, admin: Option
         "weir {version}: {cores} {pinned}; io_uring: {features}"
     ));
     choice.remark.iter().for_each(process::warn);
-    process::info(summary(plan));
+    process::info(summary(plan, endpoints));
     process::info(format_args!("listening on {}", few(&started.addresses)));
     if let Some(admin) = admin {
         process::info(format_args!("metrics and health on {}", admin.address()));
@@ -604,20 +613,15 @@ pub(crate) fn count(n: usize, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
-/// A plan in a few words.
-fn summary(plan: &Plan) -> String {
-    let endpoints = plan
-        .upstreams
-        .iter()
-        .map(|upstream| upstream.endpoints.len())
-        .sum();
+/// A plan and its endpoints in a few words.
+fn summary(plan: &Plan, endpoints: &EndpointSets) -> String {
     format!(
         "plan {}: {}, {}, {} with {}",
         plan.epoch,
         count(plan.listeners.len(), "listener"),
         count(plan.routes.len(), "route"),
         count(plan.upstreams.len(), "upstream"),
-        count(endpoints, "endpoint"),
+        count(endpoints.count(), "endpoint"),
     )
 }
 

@@ -15,9 +15,9 @@ use tokio::time::sleep;
 use weir_config::{Config, EndpointAddress};
 
 use super::reload::Reloader;
-use super::{Control, count, limits, seconds, summary, system};
+use super::{Control, count, limits, seconds, summary};
 use crate::obs::{MetricKind, MetricsPage, process};
-use crate::plan::Plan;
+use crate::plan::{EndpointSets, Problem};
 use crate::serving::Command;
 
 /// Asks the system for the addresses of a host.
@@ -202,8 +202,12 @@ pub(super) fn hosts(config: &Config) -> BTreeSet<String> {
 }
 
 impl Answers {
-    /// The addresses of a host, as [`Plan::compile`] asks for them.
-    pub(super) fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    /// The endpoints of a configuration with these addresses.
+    pub(super) fn endpoints(&self, config: &Config) -> Result<EndpointSets, Vec<Problem>> {
+        EndpointSets::compile(config, &|host, port| self.addresses(host, port))
+    }
+
+    fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         let answer = self.0.get(host);
         let addresses = answer.map_or(&[][..], |answer| &answer.addresses);
         match answer.and_then(|answer| answer.failure.as_deref()) {
@@ -371,15 +375,12 @@ impl Control {
         }
     }
 
-    /// Brings in what was found since the plan was made: a plan from the same configuration. Between reloads only.
+    /// Sends cores the endpoints with the addresses found since the last ones were sent. Between reloads only.
     pub(super) async fn take_names(self: &Rc<Self>) {
         let (config, resolver) = (self.state.borrow().config.clone(), self.resolver.clone());
-        let compile = move || {
-            let answers = resolver.recall(&hosts(&config));
-            Plan::compile(&config, &|host, port| answers.addresses(host, port))
-        };
-        let mut plan = match tokio::task::spawn_blocking(compile).await {
-            Ok(Ok(plan)) => plan,
+        let compile = move || resolver.recall(&hosts(&config)).endpoints(&config);
+        let mut endpoints = match tokio::task::spawn_blocking(compile).await {
+            Ok(Ok(endpoints)) => endpoints,
             Ok(Err(problems)) => {
                 for problem in problems {
                     process::error(format_args!("names that were found: {problem}"));
@@ -391,30 +392,22 @@ impl Control {
         if self.draining.get() {
             return;
         }
-        let tls = self.state.borrow().certificates.in_use();
-        plan.equip(&tls);
-        system::fit(&mut plan, &self.state.borrow().config, self.cores.count());
-        plan.epoch = self.state.borrow().plan.epoch + 1;
-        let plan = Arc::new(plan);
-        self.obs.prepare(&plan);
-        let command = |receipt| Command::Plan {
-            plan: plan.clone(),
-            sockets: Vec::new(),
+        let (plan, old) = {
+            let state = self.state.borrow();
+            (state.plan.clone(), state.endpoints.clone())
+        };
+        endpoints.share_unchanged(&old);
+        endpoints.epoch = old.epoch + 1;
+        let endpoints = Arc::new(endpoints);
+        self.obs.prepare(&plan, &endpoints);
+        let command = |receipt| Command::Endpoints {
+            endpoints: endpoints.clone(),
+            epoch: plan.epoch,
             receipt,
         };
         self.change(command).await;
-        self.state.borrow_mut().plan = plan.clone();
-        process::info(summary(&plan));
-        let newer = self.state.borrow().certificates.in_use();
-        if !Arc::ptr_eq(&tls, &newer) {
-            // Certificates have changed meanwhile, and were sent for the plan before.
-            let command = |receipt| Command::Tls {
-                tls: newer.clone(),
-                epoch: plan.epoch,
-                receipt,
-            };
-            self.change(command).await;
-        }
+        self.state.borrow_mut().endpoints = endpoints.clone();
+        process::info(summary(&plan, &endpoints));
     }
 }
 

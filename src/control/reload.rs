@@ -20,7 +20,7 @@ use super::names::{self, Answers, Lookups};
 use super::{Control, few, limits, open_log, say_warnings, seconds, summary, system};
 use crate::io::Address;
 use crate::obs::{AccessLog, process};
-use crate::plan::{Diff, Plan};
+use crate::plan::{Diff, EndpointSets, Plan};
 use crate::serving::Command;
 use crate::tls;
 
@@ -79,6 +79,7 @@ impl Reloader {
 /// Everything that a reload needs, ready to be swapped in.
 struct Ready {
     plan: Arc<Plan>,
+    endpoints: Arc<EndpointSets>,
     config: weir_config::Config,
     names: Answers,
     tls: tls::LoadedTls,
@@ -132,7 +133,7 @@ impl Control {
                 let done = format!(
                     "reloaded in {}: {}",
                     seconds(begun.elapsed()),
-                    summary(&state.plan)
+                    summary(&state.plan, &state.endpoints)
                 );
                 process::info(&done);
                 done
@@ -147,7 +148,7 @@ impl Control {
                 let first = first.unwrap_or(&error);
                 let status = format!(
                     "reload failed: {first}; still running {}",
-                    summary(&state.plan)
+                    summary(&state.plan, &state.endpoints)
                 );
                 state.reloads.last_error = Some(error);
                 status
@@ -179,6 +180,7 @@ impl Control {
         let Loaded {
             config,
             mut plan,
+            mut endpoints,
             tls,
             names,
             ..
@@ -189,7 +191,8 @@ impl Control {
         let taken = self.tcp_addresses();
         let state = self.state.borrow();
         plan.epoch = state.plan.epoch + 1;
-        system::fit(&mut plan, &config, self.cores.count());
+        endpoints.epoch = state.endpoints.epoch + 1;
+        system::fit(&mut plan, &endpoints, &config, self.cores.count());
         let diff = Diff::between(&state.plan, &plan);
         let mut none = Inherited::default();
         let bound = listen::bind(&plan, &diff.added, self.cores.count(), &taken, &mut none)?;
@@ -228,6 +231,7 @@ impl Control {
         let gone = gone.map(|listener| listener.address.clone()).collect();
         Ok(Ready {
             plan: Arc::new(plan),
+            endpoints: Arc::new(endpoints),
             config,
             names,
             tls,
@@ -242,6 +246,7 @@ impl Control {
     async fn swap(self: &Rc<Self>, ready: Ready) {
         let Ready {
             plan,
+            endpoints,
             config,
             names,
             tls,
@@ -251,11 +256,12 @@ impl Control {
             gone,
         } = ready;
         // Names and counters are there before the first exchange that needs them.
-        self.obs.prepare(&plan);
+        self.obs.prepare(&plan, &endpoints);
         self.obs.set_access_log(access_log);
         let mut sockets = bound.sockets.into_iter();
         let command = |receipt| Command::Plan {
             plan: plan.clone(),
+            endpoints: endpoints.clone(),
             sockets: sockets.next().unwrap_or_default(),
             receipt,
         };
@@ -272,6 +278,7 @@ impl Control {
             .retain(|file| !gone.iter().any(|address| is_file(address, file)));
         state.files.extend(bound.files);
         state.plan = plan;
+        state.endpoints = endpoints;
         self.resolver.forget_others(&names::hosts(&config));
         state.config = Arc::new(config);
         state.lookups = Lookups::new(names);

@@ -33,6 +33,12 @@ pub(super) fn metrics(control: &Control, length: usize) -> String {
     );
     page.sample(&[], state.plan.epoch);
     page.family(
+        "weir_endpoints_epoch",
+        MetricKind::Gauge,
+        "The number of the endpoint sets that are in use; each reload adds one, and each name that is found.",
+    );
+    page.sample(&[], state.endpoints.epoch);
+    page.family(
         "weir_reload_total",
         MetricKind::Counter,
         "Reloads that took effect.",
@@ -114,7 +120,7 @@ pub(super) fn health(control: &Control, verbose: bool) -> String {
     if verbose {
         let state = control.state.borrow();
         let (exchanges, connections) = control.obs.load();
-        let _ = writeln!(out, "{}", summary(&state.plan));
+        let _ = writeln!(out, "{}", summary(&state.plan, &state.endpoints));
         let _ = writeln!(
             out,
             "{connections} connections, {exchanges} exchanges under way"
@@ -144,6 +150,7 @@ pub(super) fn plan(control: &Control, length: usize) -> String {
     let state = control.state.borrow();
     let State {
         plan,
+        endpoints,
         config,
         reloads,
         certificates,
@@ -179,9 +186,10 @@ pub(super) fn plan(control: &Control, length: usize) -> String {
         .collect();
     let upstreams = config.upstreams.iter();
     let upstreams: HashMap<_, _> = upstreams.map(|one| (one.name.as_str(), one)).collect();
+    let clients_max = plan.client_connections_max(endpoints);
     list(&mut out, "listeners", &plan.listeners, |out, listener| {
         string(out, "address", &listener.name);
-        let max = plan.capacity.connections_max.min(listener.connections_max);
+        let max = clients_max.min(listener.connections_max);
         let per_client = listener.connections_per_client_max.min(max);
         let _ = write!(
             out,
@@ -206,23 +214,24 @@ pub(super) fn plan(control: &Control, length: usize) -> String {
         let _ = write!(out, ",\"line\":{},", route.line);
         target(out, plan, &route.target);
     });
-    list(&mut out, "upstreams", &plan.upstreams, |out, upstream| {
+    let planned: Vec<_> = plan.upstreams.iter().zip(endpoints.iter()).collect();
+    list(&mut out, "upstreams", &planned, |out, (upstream, set)| {
         string(out, "name", &upstream.name);
-        list(out, "endpoints", &upstream.endpoints, |out, endpoint| {
+        list(out, "endpoints", &set.endpoints, |out, endpoint| {
             string(out, "name", &endpoint.name);
             out.push(',');
             string(out, "address", &shown(&endpoint.address));
             let is_tls = endpoint.tls_name.is_some();
             let _ = write!(out, ",\"weight\":{},\"tls\":{is_tls}", endpoint.weight);
         });
-        list(out, "unresolved", &upstream.unresolved, |out, endpoint| {
+        list(out, "unresolved", &set.unresolved, |out, endpoint| {
             string(out, "name", &endpoint.name);
             out.push(',');
             string(out, "error", &endpoint.why);
         });
         out.push_str(",\"tls\":");
         let named = upstreams.get(&*upstream.name);
-        let secure = upstream.endpoints.iter().any(|one| one.tls_name.is_some());
+        let secure = set.endpoints.iter().any(|one| one.tls_name.is_some());
         certificates.upstream(out, named.filter(|_| secure).map(|one| &one.tls));
     });
     out.push_str("}\n");

@@ -8,7 +8,7 @@ use weir_config::Config;
 use weir_config::limits::BACKLOG;
 
 use super::{count, memory};
-use crate::plan::{EndpointPlan, Grants, Plan, Protocol, UpstreamPlan};
+use crate::plan::{EndpointSets, EndpointSpec, Grants, Plan, Protocol};
 
 /// Raises the limit of open files to the hard limit; says what came of it.
 pub(super) fn raise_open_files() -> String {
@@ -59,28 +59,37 @@ pub(super) fn grants() -> Grants {
 }
 
 /// Has a plan use as much of the machine as it may, with so many cores.
-pub(super) fn fit(plan: &mut Plan, config: &Config, cores: usize) {
-    plan.fit(config, grants(), cores);
+pub(super) fn fit(plan: &mut Plan, endpoints: &EndpointSets, config: &Config, cores: usize) {
+    plan.fit(config, endpoints, grants(), cores);
 }
 
 /// What the system grants less of than the file asks for: its listeners' connections and accept queues.
-pub(super) fn remarks(plan: &Plan, config: &Config, cores: usize) -> Vec<String> {
+pub(super) fn remarks(
+    (plan, endpoints): (&Plan, &EndpointSets),
+    config: &Config,
+    cores: usize,
+) -> Vec<String> {
     let somaxconn = fs::read_to_string("/proc/sys/net/core/somaxconn");
     let somaxconn = somaxconn.ok().and_then(|text| text.trim().parse().ok());
     let mut found = shortages(plan, config, somaxconn);
-    found.extend(shared_by_cores(plan, cores));
+    found.extend(shared_by_cores(plan, endpoints, cores));
     found
 }
 
 /// Upstreams whose connections, of HTTP/2, are fewer than cores.
-fn shared_by_cores(plan: &Plan, cores: usize) -> impl Iterator<Item = String> {
-    let is_short = move |upstream: &&UpstreamPlan| {
-        let is_http2 = |endpoint: &EndpointPlan| {
-            endpoint.protocol == Protocol::Http2 && endpoint.tls_name.is_none()
-        };
-        (upstream.connections_max as usize) < cores && upstream.endpoints.iter().any(is_http2)
+fn shared_by_cores(
+    plan: &Plan,
+    endpoints: &EndpointSets,
+    cores: usize,
+) -> impl Iterator<Item = String> {
+    let is_http2 = |endpoint: &EndpointSpec| {
+        endpoint.protocol == Protocol::Http2 && endpoint.tls_name.is_none()
     };
-    plan.upstreams.iter().filter(is_short).map(move |upstream| {
+    let upstreams = plan.upstreams.iter().zip(endpoints.iter());
+    let short = upstreams.filter(move |(upstream, set)| {
+        (upstream.connections_max as usize) < cores && set.endpoints.iter().any(is_http2)
+    });
+    short.map(move |(upstream, _)| {
         format!(
             "upstream `{}`: {} for {cores} cores, and a connection of HTTP/2 belongs to one core: they take turns, and \
              requests wait; set `pool.connections` to {cores} or more",
@@ -215,14 +224,14 @@ mod tests {
         let text = "[listen.\"127.0.0.1:1\"]\nconnections = 1000\nbacklog = 9000\n\
                     [[route]]\nmatch = \"/*\"\nrespond = { status = 204 }\n";
         let config = weir_config::parse("test.toml", text).unwrap().0;
-        let mut plan = Plan::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
+        let mut plan = Plan::compile(&config).unwrap();
         let mut found = |open_files, somaxconn| {
             let memory_bytes = Some(1 << 40);
             let grants = Grants {
                 open_files,
                 memory_bytes,
             };
-            plan.fit(&config, grants, 1);
+            plan.fit(&config, &EndpointSets::default(), grants, 1);
             shortages(&plan, &config, somaxconn)
         };
         assert!(found(Some(2_000), Some(9_000)).is_empty());
@@ -243,9 +252,10 @@ mod tests {
                     pool = { connections = 1 }\n[[route]]\nmatch = \"/a\"\nto = \"a\"\n\
                     [[route]]\nmatch = \"/b\"\nto = \"b\"\n";
         let config = weir_config::parse("test.toml", text).unwrap().0;
-        let plan = Plan::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
-        assert_eq!(shared_by_cores(&plan, 4).count(), 0);
-        let found: Vec<_> = shared_by_cores(&plan, 5).collect();
+        let plan = Plan::compile(&config).unwrap();
+        let endpoints = EndpointSets::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
+        assert_eq!(shared_by_cores(&plan, &endpoints, 4).count(), 0);
+        let found: Vec<_> = shared_by_cores(&plan, &endpoints, 5).collect();
         assert!(
             found.len() == 1 && found[0].starts_with("upstream `a`: 4 connections for 5 cores"),
             "{found:?}"

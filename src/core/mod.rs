@@ -103,11 +103,15 @@ impl<N: Net> Core<N> {
         })
     }
 
-    /// Applies the limits of a plan.
+    /// Applies a plan's limits of memory and pipes.
     pub fn set_capacity(&self, capacity: &Capacity) {
         self.net.set_pipes_max(capacity.pipes_per_core_max);
-        self.connections_max.set(capacity.connections_max);
         self.bound_memory(capacity.memory_per_core_max);
+    }
+
+    /// Limits connections of clients, all cores together.
+    pub fn set_connections_max(&self, connections: u32) {
+        self.connections_max.set(connections);
     }
 
     /// An identifier that no other exchange has.

@@ -456,10 +456,10 @@ impl<'a, N: Net> Attempts<'a, N> {
     ) -> Result<(u32, Turn<N>), Fault> {
         let fault = |reason| Fault::local(Phase::Connect, reason);
         if self.upstream.endpoints.is_empty() {
-            return Err(fault(if self.plan.unresolved.is_empty() {
-                Reason::NoEndpoint
-            } else {
+            return Err(fault(if self.upstream.has_unresolved() {
                 Reason::Unresolved
+            } else {
+                Reason::NoEndpoint
             }));
         }
         let waited = Duration::from_nanos(exchange.record.queue_ns);

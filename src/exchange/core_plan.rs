@@ -1,16 +1,18 @@
-//! The plan with one core's own state of it.
+//! The plan and its endpoints with one core's own state of them.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::io::Net;
-use crate::plan::{Plan, UpstreamId};
+use crate::plan::{EndpointSets, Plan, UpstreamId};
 use crate::upstream::{CoreUpstreams, Upstream};
 
-/// The plan with one core's own state of it. An exchange keeps the one that it began with.
+/// The plan and its endpoints with one core's own state of them. An exchange keeps the one that it began with.
 pub struct CorePlan<N: Net> {
     /// The plan that all cores run.
     pub plan: Arc<Plan>,
+    /// The endpoints of its upstreams.
+    pub endpoints: Arc<EndpointSets>,
     /// This core's upstreams, by [`UpstreamId`].
     pub upstreams: Vec<Rc<Upstream<N>>>,
 }
@@ -19,24 +21,45 @@ impl<N: Net> CorePlan<N> {
     /// Makes the core's state of `plan`. Upstreams take over what those of the same name have in `old`.
     pub fn new(
         plan: Arc<Plan>,
+        endpoints: Arc<EndpointSets>,
         old: Option<&Self>,
         seed: u64,
         core: &Rc<CoreUpstreams<N>>,
     ) -> Self {
-        let upstreams = plan.upstreams.iter().zip(0..).map(|(upstream, id)| {
-            let old = old.and_then(|old| old.upstream(&upstream.name));
-            Rc::new(Upstream::new(UpstreamId(id), upstream, old, seed, core))
+        let planned = plan.upstreams.iter().zip(endpoints.iter());
+        let upstreams = planned.zip(0..).map(|(planned, id)| {
+            let old = old.and_then(|old| old.upstream(&planned.0.name));
+            Rc::new(Upstream::new(UpstreamId(id), planned, old, seed, core))
         });
         Self {
             upstreams: upstreams.collect(),
             plan,
+            endpoints,
+        }
+    }
+
+    /// The core's state of the same plan with other endpoints. Upstreams whose endpoints stay are the same.
+    pub fn with_endpoints(&self, endpoints: Arc<EndpointSets>, seed: u64) -> Self {
+        let planned = self.plan.upstreams.iter().zip(endpoints.iter());
+        let upstreams = self.upstreams.iter().zip(planned);
+        let upstreams = upstreams.map(|(upstream, (plan, set))| match upstream.has_set(set) {
+            true => upstream.clone(),
+            false => Rc::new(upstream.with_endpoints(plan, set, seed)),
+        });
+        Self {
+            upstreams: upstreams.collect(),
+            plan: self.plan.clone(),
+            endpoints,
         }
     }
 
     /// Retires the upstreams and endpoints that `new` no longer has.
     pub fn retire_missing(&self, new: &Self) {
         for upstream in &self.upstreams {
-            upstream.retire_missing(new.upstream(&upstream.name));
+            let successor = new.upstream(&upstream.name);
+            if !successor.is_some_and(|new| std::ptr::eq(new, &**upstream)) {
+                upstream.retire_missing(successor);
+            }
         }
     }
 

@@ -368,7 +368,9 @@ impl<'a, N: Net> Exchange<'a, N> {
                 .record
                 .event(core.net.now(), down.context.listener.id.get())
         };
-        core.obs.borrow().exchange(&self.plan.plan, &event);
+        let obs = core.obs.borrow();
+        obs.exchange(&self.plan.plan, &self.plan.endpoints, &event);
+        drop(obs);
         if self.record.fields_dropped > 0 {
             core.obs.borrow().fields_dropped(self.record.fields_dropped);
         }

@@ -194,13 +194,12 @@ pub fn refuse_connection<N: Net, T: Tx>(
         client: peer,
         ..record.event(now, listener)
     };
-    core.obs.borrow().connection_refused(plan, &event);
+    core.obs.borrow().connection_refused(&event);
 }
 
 /// Reports a connection that is closed without an answer.
 pub fn turn_away<N: Net>(
     core: &Core<N>,
-    plan: &Plan,
     (listener, peer): (ListenerId, Option<IpAddr>),
     reason: Reason,
 ) {
@@ -211,5 +210,5 @@ pub fn turn_away<N: Net>(
         client: peer,
         ..record.event(now, listener)
     };
-    core.obs.borrow().connection_refused(plan, &event);
+    core.obs.borrow().connection_refused(&event);
 }

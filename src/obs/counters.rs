@@ -240,6 +240,8 @@ pub(super) struct CoreCounts {
     pub(super) pool_used_bytes: Counter,
     /// The epoch of the plan that the core counts by.
     pub(super) plan_epoch: Counter,
+    /// The epoch of the endpoint sets that the core counts by.
+    pub(super) endpoints_epoch: Counter,
 }
 
 /// What a core counts by listener.

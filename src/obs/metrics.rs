@@ -407,7 +407,7 @@ fn endpoints(view: &CoreView<'_>, page: &mut MetricsPage) {
 
 fn by_core(cores: &[Arc<CoreShared>], page: &mut MetricsPage) {
     type Read = fn(&CoreShared) -> u64;
-    let families: [(&'static str, MetricKind, &str, Read); 13] = [
+    let families: [(&'static str, MetricKind, &str, Read); 14] = [
         (
             "weir_core_exchanges_total",
             MetricKind::Counter,
@@ -495,6 +495,12 @@ fn by_core(cores: &[Arc<CoreShared>], page: &mut MetricsPage) {
             MetricKind::Gauge,
             "The plan that a core counts by.",
             |c| c.counts.plan_epoch.get(),
+        ),
+        (
+            "weir_core_endpoints_epoch",
+            MetricKind::Gauge,
+            "The endpoint sets that a core counts by.",
+            |c| c.counts.endpoints_epoch.get(),
         ),
     ];
     for (name, kind, help, read) in families {

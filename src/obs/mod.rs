@@ -39,7 +39,7 @@ pub use weir_config::LogFormat;
 use weir_proto_h2::Error as H2Error;
 
 use crate::fault::Reason;
-use crate::plan::{ListenerId, Plan, RouteId, UpstreamId};
+use crate::plan::{EndpointSets, ListenerId, Plan, RouteId, UpstreamId};
 use crate::tls::{TlsFailure, TlsParameters};
 use access_log::LogThread;
 use counters::CoreCounts;
@@ -76,8 +76,8 @@ impl CoreShared {
 
 impl CoreObs {
     /// A core that counts for itself and logs nowhere: for tests of what is above.
-    pub fn detached(plan: &Plan) -> Self {
-        let names = Arc::new(PlanNames::of(plan));
+    pub fn detached(plan: &Plan, endpoints: &EndpointSets) -> Self {
+        let names = Arc::new(PlanNames::of(plan, endpoints, None));
         Self::with(&names, Arc::default(), 1).0
     }
 
@@ -88,7 +88,8 @@ impl CoreObs {
     ) -> (Self, rtrb::Consumer<u8>) {
         let sheet = Arc::new(PlanCounters::new(names.clone(), None));
         let counts = CoreCounts::default();
-        counts.plan_epoch.set(names.epoch);
+        counts.plan_epoch.set(names.plan_epoch);
+        counts.endpoints_epoch.set(names.epoch);
         let shared = Arc::new(CoreShared {
             counts,
             sheet: Mutex::new(sheet.clone()),
@@ -106,11 +107,11 @@ impl CoreObs {
         )
     }
 
-    /// Counts and logs an exchange that is over. `plan` is the one that it ran under: after a reload, exchanges that
-    /// began before it are counted by name.
-    pub fn exchange(&self, plan: &Plan, event: &ExchangeEvent<'_>) {
+    /// Counts and logs an exchange that is over. `plan` and `endpoints` are those it ran under: exchanges that began
+    /// before they changed are counted by name.
+    pub fn exchange(&self, plan: &Plan, endpoints: &EndpointSets, event: &ExchangeEvent<'_>) {
         self.shared.counts.exchanges_ended.add(1);
-        if plan.epoch == self.sheet.epoch() {
+        if endpoints.epoch == self.sheet.epoch() {
             self.count(
                 event,
                 event.listener,
@@ -119,10 +120,10 @@ impl CoreObs {
                 event.endpoint,
             );
         } else {
-            self.count_old(plan, event);
+            self.count_old(plan, endpoints, event);
         }
         if self.shared.logging.load(Ordering::Relaxed) {
-            self.log(plan.epoch, event);
+            self.log(endpoints.epoch, event);
         }
     }
 
@@ -183,7 +184,7 @@ impl CoreObs {
     }
 
     #[cold]
-    fn count_old(&self, plan: &Plan, event: &ExchangeEvent<'_>) {
+    fn count_old(&self, plan: &Plan, endpoints: &EndpointSets, event: &ExchangeEvent<'_>) {
         let sheet = &self.sheet;
         let upstream = event.upstream.and_then(|id| sheet.find_upstream(plan, id));
         let endpoint = event.upstream.zip(event.endpoint);
@@ -195,7 +196,7 @@ impl CoreObs {
                 .unwrap_or(ListenerId(u32::MAX)),
             event.route.and_then(|id| sheet.find_route(plan, id)),
             upstream,
-            endpoint.and_then(|(id, at)| sheet.find_endpoint(plan, id, at)),
+            endpoint.and_then(|(id, at)| sheet.find_endpoint((plan, endpoints), id, at)),
         );
     }
 
@@ -222,8 +223,9 @@ impl CoreObs {
     }
 
     /// A connection was turned away: counts its reason, and logs it unless the ring is half full already, so that a
-    /// flood of them leaves room for exchanges. `plan` is the one of the day.
-    pub fn connection_refused(&self, plan: &Plan, event: &ExchangeEvent<'_>) {
+    /// flood of them leaves room for exchanges. Its ids are those of the plan that the
+    /// core runs.
+    pub fn connection_refused(&self, event: &ExchangeEvent<'_>) {
         if let Some((counts, reason)) = self.sheet.listener(event.listener).zip(event.reason) {
             counts.reasons[reason as usize].add(1);
         }
@@ -237,7 +239,7 @@ impl CoreObs {
         if half_full {
             self.shared.counts.log_dropped.add(1);
         } else {
-            self.log(plan.epoch, event);
+            self.log(self.sheet.epoch(), event);
         }
     }
 
@@ -396,18 +398,19 @@ impl CoreObs {
         }
     }
 
-    /// Counts by the ids of `plan` from here on. What is in both plans by name keeps its counters.
-    pub fn plan_changed(&mut self, plan: &Plan) {
+    /// Counts by the ids of `plan` and `endpoints` from here on. What the former ones had by the same name keeps its
+    /// counters.
+    pub fn plan_changed(&mut self, plan: &Plan, endpoints: &EndpointSets) {
         let mut newest = self.shared.sheet();
-        if newest.epoch() < plan.epoch {
-            // Nobody has prepared it: this core is on its own.
-            *newest = Arc::new(PlanCounters::new(
-                Arc::new(PlanNames::of(plan)),
-                Some(&newest),
-            ));
+        if newest.epoch() < endpoints.epoch {
+            // Control has not prepared it: this core is on its own.
+            let names = PlanNames::of(plan, endpoints, Some(&newest.names));
+            *newest = Arc::new(PlanCounters::new(Arc::new(names), Some(&newest)));
         }
         self.sheet = newest.clone();
-        self.shared.counts.plan_epoch.set(self.sheet.epoch());
+        let names = &self.sheet.names;
+        self.shared.counts.plan_epoch.set(names.plan_epoch);
+        self.shared.counts.endpoints_epoch.set(names.epoch);
     }
 }
 
@@ -432,10 +435,10 @@ impl Obs {
     /// The access log cannot be opened, or the thread cannot be started.
     pub fn start(
         cores: usize,
-        plan: &Plan,
+        (plan, endpoints): (&Plan, &EndpointSets),
         access_log: Option<AccessLog>,
     ) -> io::Result<(Self, Vec<CoreObs>)> {
-        let names = Arc::new(PlanNames::of(plan));
+        let names = Arc::new(PlanNames::of(plan, endpoints, None));
         let logging = Arc::new(AtomicBool::new(access_log.is_some()));
         let (sides, rings): (Vec<_>, Vec<_>) = (0..cores)
             .map(|_| CoreObs::with(&names, logging.clone(), LOG_RING_BYTES))
@@ -456,9 +459,11 @@ impl Obs {
         ))
     }
 
-    /// Prepares for `plan`; call it before the plan is sent to the cores, so that they need not build anything.
-    pub fn prepare(&self, plan: &Plan) {
-        let names = Arc::new(PlanNames::of(plan));
+    /// Prepares names and counters for `plan` and `endpoints`. Call it before sending them to the cores, so that these
+    /// need not build anything.
+    pub fn prepare(&self, plan: &Plan, endpoints: &EndpointSets) {
+        let old = self.cores.first().map(|core| core.sheet().names.clone());
+        let names = Arc::new(PlanNames::of(plan, endpoints, old.as_deref()));
         self.log.names(names.clone());
         for core in &self.cores {
             let mut sheet = core.sheet();

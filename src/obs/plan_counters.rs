@@ -1,25 +1,28 @@
-//! Which counters belong to which part of a plan.
+//! Which counters belong to which part of a plan and to which endpoint.
 //!
-//! A [`PlanCounters`] is one core's view: counters in arrays indexed by the plan's ids. A reload makes a new sheet that takes
-//! over the counters of everything whose name is still there. Parts of one name share their counters.
+//! A [`PlanCounters`] is one core's view: counters in arrays indexed by the ids of the plan and of its endpoint sets. A reload,
+//! and other endpoints, make a new sheet that takes over the counters of everything whose name is still there. Parts of
+//! one name share their counters.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::counters::{EndpointCounts, ListenerCounts, RouteCounts, UpstreamCounts};
-use crate::plan::{ListenerId, LogFields, Plan, RouteId, UpstreamId};
+use crate::plan::{EndpointSet, EndpointSets, ListenerId, LogFields, Plan, RouteId, UpstreamId};
 
-/// The names of a plan's parts, by id; the same for all cores.
+/// The names of a plan's parts and endpoints, by id; the same for all cores.
 #[derive(Debug, Default)]
 pub(super) struct PlanNames {
-    /// The plan's epoch.
+    /// The epoch of the endpoint sets. It tells plans apart too, because no two plans have the same sets.
     pub(super) epoch: u64,
+    /// The plan's epoch.
+    pub(super) plan_epoch: u64,
     /// Listeners.
-    pub(super) listeners: NameTable,
+    pub(super) listeners: Arc<NameTable>,
     /// Routes.
-    pub(super) routes: NameTable,
+    pub(super) routes: Arc<NameTable>,
     /// Upstreams.
-    pub(super) upstreams: NameTable,
+    pub(super) upstreams: Arc<NameTable>,
     /// Endpoints, by upstream.
     pub(super) endpoints: Vec<NameTable>,
     /// Fields that lines of the access log have.
@@ -34,17 +37,29 @@ pub(super) struct NameTable {
 }
 
 impl PlanNames {
-    /// The names of `plan`.
-    pub(super) fn of(plan: &Plan) -> Self {
-        let endpoints = |up: &crate::plan::UpstreamPlan| {
-            NameTable::new(up.endpoints.iter().map(|each| &each.name))
-        };
+    /// The names of `plan` and `endpoints`. Shares the plan's part with `old`, if those are names of the same plan.
+    pub(super) fn of(plan: &Plan, endpoints: &EndpointSets, old: Option<&Self>) -> Self {
+        let set =
+            |set: &Arc<EndpointSet>| NameTable::new(set.endpoints.iter().map(|each| &each.name));
+        let endpoints_named = endpoints.iter().map(set).collect();
+        if let Some(old) = old.filter(|old| old.plan_epoch == plan.epoch) {
+            return Self {
+                epoch: endpoints.epoch,
+                plan_epoch: plan.epoch,
+                listeners: old.listeners.clone(),
+                routes: old.routes.clone(),
+                upstreams: old.upstreams.clone(),
+                endpoints: endpoints_named,
+                fields: old.fields.clone(),
+            };
+        }
         Self {
-            epoch: plan.epoch,
-            listeners: NameTable::new(plan.listeners.iter().map(|each| &each.name)),
-            routes: NameTable::new(plan.routes.iter().map(|each| &each.name)),
-            upstreams: NameTable::new(plan.upstreams.iter().map(|each| &each.name)),
-            endpoints: plan.upstreams.iter().map(endpoints).collect(),
+            epoch: endpoints.epoch,
+            plan_epoch: plan.epoch,
+            listeners: Arc::new(NameTable::new(plan.listeners.iter().map(|each| &each.name))),
+            routes: Arc::new(NameTable::new(plan.routes.iter().map(|each| &each.name))),
+            upstreams: Arc::new(NameTable::new(plan.upstreams.iter().map(|each| &each.name))),
+            endpoints: endpoints_named,
             fields: plan.log_fields.clone(),
         }
     }
@@ -78,7 +93,7 @@ impl NameTable {
     }
 
     /// Counters for every id: those of `old` where the name was there before.
-    fn counters<C: Default>(&self, old: Option<(&Self, &[Arc<C>])>) -> Vec<Arc<C>> {
+    fn counters<C: Default>(&self, old: Option<(&Self, &[Arc<C>])>) -> Arc<[Arc<C>]> {
         let mut made: Vec<Arc<C>> = Vec::with_capacity(self.names.len());
         for name in &self.names {
             let twin = self.find(name).and_then(|id| made.get(id as usize));
@@ -87,38 +102,48 @@ impl NameTable {
             let counters = twin.or_else(kept).cloned();
             made.push(counters.unwrap_or_default());
         }
-        made
+        made.into()
     }
 }
 
-/// One core's counters for one plan.
+/// One core's counters for one plan and its endpoint sets.
 #[derive(Debug)]
 pub(super) struct PlanCounters {
     /// What they belong to.
     pub(super) names: Arc<PlanNames>,
-    listeners: Vec<Arc<ListenerCounts>>,
-    routes: Vec<Arc<RouteCounts>>,
-    upstreams: Vec<Arc<UpstreamCounts>>,
-    endpoints: Vec<Vec<Arc<EndpointCounts>>>,
+    listeners: Arc<[Arc<ListenerCounts>]>,
+    routes: Arc<[Arc<RouteCounts>]>,
+    upstreams: Arc<[Arc<UpstreamCounts>]>,
+    endpoints: Vec<Arc<[Arc<EndpointCounts>]>>,
 }
 
 impl PlanCounters {
     /// Counters for a plan's parts, those of `old` carried over by name.
     pub(super) fn new(names: Arc<PlanNames>, old: Option<&Self>) -> Self {
-        let listeners = names
-            .listeners
-            .counters(old.map(|s| (&s.names.listeners, s.listeners.as_slice())));
-        let routes = names
-            .routes
-            .counters(old.map(|s| (&s.names.routes, s.routes.as_slice())));
-        let upstreams = names
-            .upstreams
-            .counters(old.map(|s| (&s.names.upstreams, s.upstreams.as_slice())));
+        let same = old.filter(|old| Arc::ptr_eq(&names.routes, &old.names.routes));
+        let (listeners, routes, upstreams) = match same {
+            Some(old) => (
+                old.listeners.clone(),
+                old.routes.clone(),
+                old.upstreams.clone(),
+            ),
+            None => (
+                names
+                    .listeners
+                    .counters(old.map(|s| (&*s.names.listeners, &*s.listeners))),
+                names
+                    .routes
+                    .counters(old.map(|s| (&*s.names.routes, &*s.routes))),
+                names
+                    .upstreams
+                    .counters(old.map(|s| (&*s.names.upstreams, &*s.upstreams))),
+            ),
+        };
         let endpoints = (0_u32..).zip(&names.endpoints).map(|(id, named)| {
             let before = old.and_then(|s| {
                 let name = names.upstreams.get(id)?;
                 let id = s.names.upstreams.find(name)? as usize;
-                Some((s.names.endpoints.get(id)?, s.endpoints.get(id)?.as_slice()))
+                Some((s.names.endpoints.get(id)?, &**s.endpoints.get(id)?))
             });
             named.counters(before)
         });
@@ -132,7 +157,7 @@ impl PlanCounters {
         }
     }
 
-    /// The epoch of the plan that the ids belong to.
+    /// The epoch of the endpoint sets that the ids belong to, and with them to a plan.
     #[inline]
     pub(super) fn epoch(&self) -> u64 {
         self.names.epoch
@@ -181,14 +206,15 @@ impl PlanCounters {
         self.names.upstreams.find(name).map(UpstreamId)
     }
 
-    /// The endpoint's place in this sheet's plan, for one of another plan.
-    pub(super) fn find_endpoint(&self, plan: &Plan, id: UpstreamId, endpoint: u32) -> Option<u32> {
-        let name = &plan
-            .upstreams
-            .get(id.0 as usize)?
-            .endpoints
-            .get(endpoint as usize)?
-            .name;
+    /// The endpoint's place in this sheet's set, for one of another set.
+    pub(super) fn find_endpoint(
+        &self,
+        (plan, endpoints): (&Plan, &EndpointSets),
+        id: UpstreamId,
+        endpoint: u32,
+    ) -> Option<u32> {
+        let set = endpoints.get(id)?;
+        let name = &set.endpoints.get(endpoint as usize)?.name;
         let here = self.find_upstream(plan, id)?;
         self.names.endpoints.get(here.0 as usize)?.find(name)
     }

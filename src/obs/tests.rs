@@ -11,18 +11,20 @@ use super::*;
 use crate::fault::Reason;
 use crate::tls::AlpnProtocol;
 
-pub(super) fn plan(epoch: u64, text: &str) -> Plan {
+/// A plan and its endpoints, both of this epoch.
+pub(super) fn plan(epoch: u64, text: &str) -> (Plan, EndpointSets) {
     let config = weir_config::parse("test.toml", text)
         .expect("a right file")
         .0;
-    let resolve = |_: &str, _: u16| Ok(Vec::new());
-    let mut plan = Plan::compile(&config, &resolve).expect("a right plan");
-    plan.epoch = epoch;
-    plan
+    let mut plan = Plan::compile(&config).expect("a right plan");
+    let mut endpoints =
+        EndpointSets::compile(&config, &|_, _| Ok(Vec::new())).expect("right endpoints");
+    (plan.epoch, endpoints.epoch) = (epoch, epoch);
+    (plan, endpoints)
 }
 
 /// Two routes to two upstreams; `flip` lists them the other way round, so that all ids differ.
-fn two(epoch: u64, flip: bool) -> Plan {
+fn two(epoch: u64, flip: bool) -> (Plan, EndpointSets) {
     let routes = [
         "[[route]]\nname = \"a\"\nmatch = \"/a\"\nto = \"one\"\n",
         "[[route]]\nname = \"b\"\nmatch = \"/b\"\nto = \"two\"\n",
@@ -116,10 +118,11 @@ fn every_time_falls_between_its_bounds() {
 #[test]
 fn round_bounds_are_on_every_page_and_divide_exactly() {
     let plan = two(1, false);
-    let (obs, cores) = Obs::start(1, &plan, None).unwrap();
+    let (obs, cores) = Obs::start(1, (&plan.0, &plan.1), None).unwrap();
     for us in [4_999, 5_000, 999_999, 1_000_000, 9_999_999, 10_000_000] {
         cores[0].exchange(
-            &plan,
+            &plan.0,
+            &plan.1,
             &ExchangeEvent {
                 total_us: us,
                 first_byte_us: us,
@@ -166,7 +169,7 @@ fn round_bounds_are_on_every_page_and_divide_exactly() {
 #[test]
 fn a_call_counts_in_the_class_of_its_end() {
     let plan = two(1, false);
-    let (obs, cores) = Obs::start(1, &plan, None).unwrap();
+    let (obs, cores) = Obs::start(1, (&plan.0, &plan.1), None).unwrap();
     let call = |grpc_status, reason, status| ExchangeEvent {
         status,
         grpc_status: Some(grpc_status),
@@ -204,7 +207,7 @@ fn a_call_counts_in_the_class_of_its_end() {
         (call(1, Some(Reason::ClientClosed), 0), 0),
     ] {
         assert_eq!(event.class(), class, "{event:?}");
-        cores[0].exchange(&plan, &event);
+        cores[0].exchange(&plan.0, &plan.1, &event);
     }
     let page = page(&obs);
     for (status, calls) in [(0, 1), (1, 3), (2, 3), (4, 1), (12, 3), (14, 3), (16, 1)] {
@@ -230,7 +233,7 @@ fn a_call_counts_in_the_class_of_its_end() {
 #[test]
 fn every_series_is_there_from_the_start() {
     let plan = two(1, false);
-    let (obs, cores) = Obs::start(1, &plan, None).unwrap();
+    let (obs, cores) = Obs::start(1, (&plan.0, &plan.1), None).unwrap();
     let names = |page: &str| {
         page.lines()
             .filter(|line| !line.starts_with('#'))
@@ -256,7 +259,7 @@ fn every_series_is_there_from_the_start() {
             reason: Some(*reason),
             ..event(0)
         };
-        cores[0].exchange(&plan, &event);
+        cores[0].exchange(&plan.0, &plan.1, &event);
         if reason.is_of_endpoint() {
             cores[0].attempt_failed(UpstreamId(0), 0, *reason, 0);
         }
@@ -280,13 +283,13 @@ fn every_series_is_there_from_the_start() {
 #[test]
 fn an_endpoint_in_trouble_is_told_of_twice() {
     let plan = two(1, false);
-    let (obs, cores) = Obs::start(2, &plan, None).unwrap();
+    let (obs, cores) = Obs::start(2, (&plan.0, &plan.1), None).unwrap();
     let (mut troubles, start) = (EndpointTroubles::default(), Instant::now());
     let mut look =
         |second: u64| obs.look_for_trouble(&mut troubles, start + Duration::from_secs(second));
     let fail =
         |core: usize| cores[core].attempt_failed(UpstreamId(0), 0, Reason::ConnectFailed, 111);
-    let answer = || cores[1].exchange(&plan, &event(0));
+    let answer = || cores[1].exchange(&plan.0, &plan.1, &event(0));
     answer();
     assert_eq!(look(1), []);
     // A stray failure among many answers is none.
@@ -322,9 +325,8 @@ fn of_many_endpoints_in_trouble_some_are_named_and_the_rest_counted() {
     let text = format!(
         "[listen.\"127.0.0.1:80\"]\n[upstream]\nup = {servers:?}\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n"
     );
-    let (config, _) = weir_config::parse("test.toml", &text).unwrap();
-    let plan = Plan::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
-    let (obs, cores) = Obs::start(1, &plan, None).unwrap();
+    let plan = plan(0, &text);
+    let (obs, cores) = Obs::start(1, (&plan.0, &plan.1), None).unwrap();
     (0..50).for_each(|at| cores[0].attempt_failed(UpstreamId(0), at, Reason::BadResponse, 0));
     let lines = obs.look_for_trouble(&mut EndpointTroubles::default(), Instant::now());
     assert_eq!(lines.len(), limits::TROUBLE_LINES_MAX + 1);
@@ -340,10 +342,10 @@ fn of_many_endpoints_in_trouble_some_are_named_and_the_rest_counted() {
 #[test]
 fn counters_survive_a_reload_by_name() {
     let (old, new) = (two(1, false), two(2, true));
-    let (obs, mut cores) = Obs::start(2, &old, None).unwrap();
-    cores[0].exchange(&old, &event(0));
-    cores[1].exchange(&old, &event(0));
-    cores[1].exchange(&old, &event(1));
+    let (obs, mut cores) = Obs::start(2, (&old.0, &old.1), None).unwrap();
+    cores[0].exchange(&old.0, &old.1, &event(0));
+    cores[1].exchange(&old.0, &old.1, &event(0));
+    cores[1].exchange(&old.0, &old.1, &event(1));
     let before = page(&obs);
     assert_eq!(
         series(
@@ -360,12 +362,12 @@ fn counters_survive_a_reload_by_name() {
         Some(1)
     );
 
-    obs.prepare(&new);
+    obs.prepare(&new.0, &new.1);
     // The first core has the new plan, the second has not; an exchange of each plan ends on both.
-    cores[0].plan_changed(&new);
+    cores[0].plan_changed(&new.0, &new.1);
     for core in &cores {
-        core.exchange(&new, &event(1));
-        core.exchange(&old, &event(1));
+        core.exchange(&new.0, &new.1, &event(1));
+        core.exchange(&old.0, &old.1, &event(1));
     }
     let after = page(&obs);
     assert_eq!(
@@ -399,10 +401,10 @@ fn what_a_reload_removes_is_counted_no_more() {
         2,
         "[listen.\"127.0.0.1:9090\"]\n[[route]]\nname = \"c\"\nmatch = \"/*\"\nrespond = { status = 204 }\n",
     );
-    let (obs, mut cores) = Obs::start(1, &old, None).unwrap();
-    obs.prepare(&new);
-    cores[0].plan_changed(&new);
-    cores[0].exchange(&old, &event(1));
+    let (obs, mut cores) = Obs::start(1, (&old.0, &old.1), None).unwrap();
+    obs.prepare(&new.0, &new.1);
+    cores[0].plan_changed(&new.0, &new.1);
+    cores[0].exchange(&old.0, &old.1, &event(1));
     cores[0].upstream_closed(UpstreamId(7), 9);
     cores[0].connection_closed(ListenerId(7));
     assert_eq!(obs.ended_core(), None);
@@ -424,7 +426,8 @@ fn what_a_reload_removes_is_counted_no_more() {
 
 #[test]
 fn the_end_of_a_core_is_noticed() {
-    let (obs, mut cores) = Obs::start(3, &two(1, false), None).unwrap();
+    let plan = two(1, false);
+    let (obs, mut cores) = Obs::start(3, (&plan.0, &plan.1), None).unwrap();
     let core = cores.remove(1);
     let thread = thread::spawn(move || {
         let _core = core;
@@ -438,10 +441,10 @@ fn the_end_of_a_core_is_noticed() {
 #[test]
 fn a_core_on_its_own_follows_its_plan() {
     let (old, new) = (two(1, false), two(2, true));
-    let mut core = CoreObs::detached(&old);
-    core.exchange(&old, &event(0));
-    core.plan_changed(&new);
-    core.exchange(&new, &event(1));
+    let mut core = CoreObs::detached(&old.0, &old.1);
+    core.exchange(&old.0, &old.1, &event(0));
+    core.plan_changed(&new.0, &new.1);
+    core.exchange(&new.0, &new.1, &event(1));
     let shared = [core.shared.clone()];
     let mut page = MetricsPage::default();
     metrics::render(&shared, &mut page);
@@ -461,14 +464,14 @@ fn the_page_is_well_formed() {
         "[listen.\"127.0.0.1:8080\"]\n[upstream]\none = [\"10.0.0.1:80\"]\n\
          [[route]]\nname = 'odd \"name\" \\'\nmatch = \"/*\"\nto = \"one\"\n",
     );
-    let (obs, cores) = Obs::start(1, &plan, None).unwrap();
+    let (obs, cores) = Obs::start(1, (&plan.0, &plan.1), None).unwrap();
     let failed = ExchangeEvent {
         status: 502,
         reason: Some(Reason::ConnectFailed),
         ..event(0)
     };
-    cores[0].exchange(&plan, &event(0));
-    cores[0].exchange(&plan, &failed);
+    cores[0].exchange(&plan.0, &plan.1, &event(0));
+    cores[0].exchange(&plan.0, &plan.1, &failed);
     let page = page(&obs);
     let (mut families, mut seen) = (HashSet::new(), HashSet::new());
     let mut family = "";
@@ -503,8 +506,8 @@ fn the_reference_names_what_there_is() {
     let reference = include_str!("reference.md");
     let (metrics, rest) = reference.split_once("## Access log").unwrap();
     let plan = two(1, false);
-    let (obs, cores) = Obs::start(1, &plan, None).unwrap();
-    cores[0].exchange(&plan, &event(0));
+    let (obs, cores) = Obs::start(1, (&plan.0, &plan.1), None).unwrap();
+    cores[0].exchange(&plan.0, &plan.1, &event(0));
     let page = page(&obs);
     let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let on_page: HashSet<_> = types.filter_map(|rest| rest.split(' ').next()).collect();
@@ -580,7 +583,7 @@ fn lines_have_every_field_and_the_names_of_their_plan() {
     let file = scratch.path("access.log");
     let (old, new) = (two(1, false), two(2, true));
     let log = AccessLog::file(file.clone(), LogFormat::Json).unwrap();
-    let (obs, mut cores) = Obs::start(1, &old, Some(log)).unwrap();
+    let (obs, mut cores) = Obs::start(1, (&old.0, &old.1), Some(log)).unwrap();
     let failed = ExchangeEvent {
         status: 502,
         client: Some("2001:db8::1".parse().unwrap()),
@@ -608,12 +611,12 @@ fn lines_have_every_field_and_the_names_of_their_plan() {
         reason: Some(Reason::BadRequest),
         ..event(0)
     };
-    cores[0].exchange(&old, &failed);
-    obs.prepare(&new);
-    cores[0].plan_changed(&new);
-    cores[0].exchange(&old, &event(0));
-    cores[0].exchange(&new, &event(0));
-    cores[0].exchange(&new, &local);
+    cores[0].exchange(&old.0, &old.1, &failed);
+    obs.prepare(&new.0, &new.1);
+    cores[0].plan_changed(&new.0, &new.1);
+    cores[0].exchange(&old.0, &old.1, &event(0));
+    cores[0].exchange(&new.0, &new.1, &event(0));
+    cores[0].exchange(&new.0, &new.1, &local);
     obs.stop();
     let text = fs::read_to_string(&file).unwrap();
     let lines: Vec<JsonValue> = text.lines().map(|line| line.parse().unwrap()).collect();
@@ -663,7 +666,7 @@ fn long_values_are_cut_with_a_mark_and_bounded() {
         referer: &long,
         ..event(0)
     };
-    assert!(log_record::write(&mut ring, plan.epoch, &event));
+    assert!(log_record::write(&mut ring, plan.1.epoch, &event));
     let mut bytes = Vec::new();
     log_record::drain(&mut reader, &mut bytes, usize::MAX);
     assert!(bytes.len() < 32 * 1024, "{}", bytes.len());
@@ -703,7 +706,7 @@ fn a_full_ring_drops_whole_lines_and_says_so() {
         .unwrap();
     let plan = two(1, false);
     let log = AccessLog::file(file, LogFormat::Json).unwrap();
-    let (obs, cores) = Obs::start(1, &plan, Some(log)).unwrap();
+    let (obs, cores) = Obs::start(1, (&plan.0, &plan.1), Some(log)).unwrap();
     let long = vec![b'/'; 4 * LOG_PATH_BYTES_MAX];
     let event = ExchangeEvent {
         path: &long,
@@ -712,7 +715,7 @@ fn a_full_ring_drops_whole_lines_and_says_so() {
     let fit = LOG_RING_BYTES / LOG_PATH_BYTES_MAX;
     let sent = 4 * fit as u64;
     for _ in 0..sent {
-        cores[0].exchange(&plan, &event);
+        cores[0].exchange(&plan.0, &plan.1, &event);
     }
     let dropped = || cores[0].shared.counts.log_dropped.get() + obs.log.unwritten();
     until("the drops", || dropped() > sent / 2);
@@ -739,19 +742,23 @@ fn a_full_ring_drops_whole_lines_and_says_so() {
 fn connections_turned_away_leave_half_of_the_ring_to_exchanges() {
     let plan = two(1, false);
     let logging = Arc::new(AtomicBool::new(true));
-    let (core, _reader) = CoreObs::with(&Arc::new(PlanNames::of(&plan)), logging, 8 * 1024);
+    let (core, _reader) = CoreObs::with(
+        &Arc::new(PlanNames::of(&plan.0, &plan.1, None)),
+        logging,
+        8 * 1024,
+    );
     let refused = ExchangeEvent {
         reason: Some(Reason::ConnectionLimit),
         ..event(0)
     };
     let dropped = || core.shared.counts.log_dropped.get();
     for _ in 0..1_000 {
-        core.connection_refused(&plan, &refused);
+        core.connection_refused(&refused);
     }
     let flood = dropped();
     assert!((900..1_000).contains(&flood), "{flood}");
     for _ in 0..15 {
-        core.exchange(&plan, &event(0));
+        core.exchange(&plan.0, &plan.1, &event(0));
     }
     assert_eq!(dropped(), flood, "there was room for exchanges");
     let counts = core.sheet.listener(ListenerId(0)).unwrap();
@@ -767,8 +774,8 @@ fn connections_turned_away_leave_half_of_the_ring_to_exchanges() {
 fn a_full_disk_is_counted_and_survived() {
     let plan = two(1, false);
     let log = AccessLog::file("/dev/full".into(), LogFormat::Json).unwrap();
-    let (obs, cores) = Obs::start(1, &plan, Some(log)).unwrap();
-    cores[0].exchange(&plan, &event(0));
+    let (obs, cores) = Obs::start(1, (&plan.0, &plan.1), Some(log)).unwrap();
+    cores[0].exchange(&plan.0, &plan.1, &event(0));
     until("the loss", || {
         series(&page(&obs), "weir_log_lost_bytes_total").unwrap() > 100
     });
@@ -781,10 +788,10 @@ fn a_log_that_was_moved_away_is_opened_anew() {
     let (file, moved) = (scratch.path("access.log"), scratch.path("access.log.1"));
     let plan = two(1, false);
     let log = AccessLog::file(file.clone(), LogFormat::Text).unwrap();
-    let (obs, cores) = Obs::start(1, &plan, Some(log)).unwrap();
+    let (obs, cores) = Obs::start(1, (&plan.0, &plan.1), Some(log)).unwrap();
     let lines =
         |path: &std::path::Path| fs::read_to_string(path).map_or(0, |text| text.lines().count());
-    cores[0].exchange(&plan, &event(0));
+    cores[0].exchange(&plan.0, &plan.1, &event(0));
     until("the first line", || lines(&file) == 1);
     fs::rename(&file, &moved).unwrap();
     obs.set_access_log(Some(
@@ -792,7 +799,7 @@ fn a_log_that_was_moved_away_is_opened_anew() {
     ));
     // What the thread takes before it has the new file is for the old one.
     until("a line in the new file", || {
-        cores[0].exchange(&plan, &event(0));
+        cores[0].exchange(&plan.0, &plan.1, &event(0));
         lines(&file) > 0
     });
     let before = lines(&moved);
@@ -800,15 +807,15 @@ fn a_log_that_was_moved_away_is_opened_anew() {
     obs.set_access_log(Some(
         AccessLog::file(file.clone(), LogFormat::Text).unwrap(),
     ));
-    cores[0].exchange(&plan, &event(0));
+    cores[0].exchange(&plan.0, &plan.1, &event(0));
     obs.stop();
     let after = lines(&file);
     let text = fs::read_to_string(&file).unwrap();
     assert!(after > 1 && text.lines().all(|line| line.starts_with("2026-")));
     assert_eq!(lines(&moved), before);
     // Turned off.
-    let (obs, cores) = Obs::start(1, &plan, None).unwrap();
-    cores[0].exchange(&plan, &event(0));
+    let (obs, cores) = Obs::start(1, (&plan.0, &plan.1), None).unwrap();
+    cores[0].exchange(&plan.0, &plan.1, &event(0));
     obs.stop();
     assert_eq!(lines(&file), after);
 }

@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use weir_config::Config;
 use weir_config::limits::{CONNECTIONS_MAX, MEMORY_MIN};
 
-use super::{ListenerPlan, UpstreamPlan};
 use crate::limits::{
     ACCEPTS_POSTED, CONNECTION_BYTES, CONNECTIONS_MIN, FILES_OF_CONTROL, FILES_OF_CORE,
     MEMORY_PER_CORE_MAX, PIPES_MAX,
@@ -23,7 +22,8 @@ pub struct Grants {
 /// What the cores may use of that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// Clients' connections at once, all cores and listeners together. More are not accepted before others end.
+    /// Connections of clients at once, all cores and listeners together, with the endpoints that were known when the
+    /// plan was made. More are not accepted before others end.
     pub connections_max: u32,
     /// Bytes that connections and messages on their way may take on a core.
     pub memory_per_core_max: usize,
@@ -31,6 +31,10 @@ pub struct Capacity {
     pub pipes_per_core_max: usize,
     /// Why it is so many connections.
     reason: Reason,
+    /// Open files that are left for connections, if files are limited.
+    files_left: Option<u64>,
+    /// Connections that the memory is enough for, if it is known and the file leaves their number open.
+    connections_by_memory: Option<u64>,
     grants: Grants,
     /// Cores that share the memory; none if the file says how much each has.
     memory_shared_by: Option<usize>,
@@ -51,18 +55,15 @@ impl Capacity {
             memory_per_core_max: written(config).unwrap_or(MEMORY_PER_CORE_MAX),
             pipes_per_core_max: PIPES_MAX,
             reason: Reason::Nothing,
+            files_left: None,
+            connections_by_memory: None,
             grants: Grants::default(),
             memory_shared_by: None,
         }
     }
 
-    /// What `grants` come to for so many cores.
-    pub(super) fn of(
-        config: &Config,
-        (listeners, upstreams): (&[ListenerPlan], &[UpstreamPlan]),
-        grants: Grants,
-        cores: usize,
-    ) -> Self {
+    /// What `grants` allow so many cores, while the pools allow `pooled` connections to endpoints.
+    pub(super) fn of(config: &Config, pooled: u64, grants: Grants, cores: usize) -> Self {
         let mut capacity = Self::unbounded(config);
         capacity.grants = grants;
         let cores = cores.max(1) as u64;
@@ -71,17 +72,10 @@ impl Capacity {
             let pipes = (files / 16 / 2 / cores).min(PIPES_MAX as u64);
             capacity.pipes_per_core_max = pipes as usize;
             // Each core has its listening sockets, and accepts that are posted may each bring one connection more.
-            let sockets = (listeners.len() * (1 + ACCEPTS_POSTED)) as u64 * cores;
+            let sockets = (config.listeners.len() * (1 + ACCEPTS_POSTED)) as u64 * cores;
             let own = FILES_OF_CONTROL + cores * (FILES_OF_CORE + 2 * pipes);
             let reserved = own + sockets.min(files / 8);
-            let left = files.saturating_sub(reserved);
-            // A client's connection may need one to an endpoint, of which there are no more than the pools allow.
-            let pooled = |upstream: &UpstreamPlan| {
-                u64::from(upstream.connections_max) * upstream.endpoints.len() as u64
-            };
-            let endpoints: u64 = upstreams.iter().map(pooled).sum();
-            let most = (left / 2).max(left.saturating_sub(endpoints));
-            capacity.bound(most, Reason::OpenFiles);
+            capacity.files_left = Some(files.saturating_sub(reserved));
         }
         if let Some(memory) = grants.memory_bytes {
             if config.limits.memory_per_core.is_none() {
@@ -93,17 +87,38 @@ impl Capacity {
             // Who says how many connections there are to be knows what they cost.
             let is_auto = |each| config.connections_of(each).is_none();
             if config.listeners.iter().any(is_auto) {
-                capacity.bound(memory / CONNECTION_BYTES, Reason::Memory);
+                capacity.connections_by_memory = Some(memory / CONNECTION_BYTES);
             }
         }
+        (capacity.connections_max, capacity.reason) = capacity.bound(pooled);
         capacity
     }
 
-    fn bound(&mut self, connections: u64, reason: Reason) {
-        let connections = connections.clamp(CONNECTIONS_MIN, u64::from(CONNECTIONS_MAX)) as u32;
-        if connections < self.connections_max {
-            (self.connections_max, self.reason) = (connections, reason);
+    /// How many connections clients may have while the pools allow `pooled` connections to endpoints.
+    pub(super) fn connections_with(&self, pooled: u64) -> u32 {
+        self.bound(pooled).0
+    }
+
+    fn bound(&self, pooled: u64) -> (u32, Reason) {
+        // A client's connection may need one to an endpoint, of which there are no more than the pools allow.
+        let by_files = self
+            .files_left
+            .map(|left| (left / 2).max(left.saturating_sub(pooled)));
+        let bounds = [
+            (by_files, Reason::OpenFiles),
+            (self.connections_by_memory, Reason::Memory),
+        ];
+        let mut tightest = (u32::MAX, Reason::Nothing);
+        for (connections, reason) in bounds {
+            let Some(connections) = connections else {
+                continue;
+            };
+            let connections = connections.clamp(CONNECTIONS_MIN, u64::from(CONNECTIONS_MAX)) as u32;
+            if connections < tightest.0 {
+                tightest = (connections, reason);
+            }
         }
+        tightest
     }
 
     /// Whether the machine was asked.
@@ -170,19 +185,20 @@ mod tests {
     use weir_config::limits::CONNECTIONS_PER_CLIENT;
 
     use super::*;
-    use crate::plan::Plan;
+    use crate::plan::{EndpointSets, Plan};
 
     const MIB: u64 = 1 << 20;
 
     fn capacity(text: &str, files: u64, memory: u64, cores: usize) -> (Capacity, Plan) {
         let text = format!("[[route]]\nmatch = \"/*\"\nrespond = \"here\"\n{text}");
         let config = weir_config::parse("test.toml", &text).unwrap().0;
-        let mut plan = Plan::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
+        let mut plan = Plan::compile(&config).unwrap();
+        let endpoints = EndpointSets::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
         let grants = Grants {
             open_files: Some(files),
             memory_bytes: Some(memory),
         };
-        plan.fit(&config, grants, cores);
+        plan.fit(&config, &endpoints, grants, cores);
         (plan.capacity.clone(), plan)
     }
 

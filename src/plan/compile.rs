@@ -2,45 +2,34 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use weir_config::{
-    Cidr, Code, Config, EndpointAddress, ForwardedHeader, PathMatch, Target as ConfigTarget,
-    TrustedPeer, Underscores,
+    Cidr, Code, Config, ForwardedHeader, PathMatch, Target as ConfigTarget, TrustedPeer,
+    Underscores,
 };
 use weir_proto_h1::{Claim, Claims};
 
 use super::{
-    Capacity, CidrSet, EndpointPlan, Grants, ListenerPlan, LogFields, Plan, Problem, Protocol,
-    Redirect, Respond, RetryPlan, Rewrite, RoutePlan, Target, Timeouts, Unresolved, UpstreamId,
-    UpstreamPlan,
+    Capacity, CidrSet, EndpointSets, Grants, ListenerPlan, LogFields, Plan, Problem, Redirect,
+    Respond, RetryPlan, Rewrite, RoutePlan, Target, Timeouts, UpstreamId, UpstreamPlan,
 };
 use crate::io::Address;
 use crate::limits::{CONNECTS_MAX, TCP_DEAD_AFTER_MS};
 use crate::route::Table;
-use crate::tls::TlsName;
-
-/// Finds the addresses of a host name.
-type Resolve<'a> = &'a dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 
 impl Plan {
-    /// Compiles a configuration.
-    ///
-    /// `resolve` is asked once for every endpoint that is a host name; each address that it gives
-    /// becomes an endpoint with the weight of that entry. One without an address is left out, and
-    /// noted in [`UpstreamPlan::unresolved`].
+    /// Compiles a configuration. [`EndpointSets::compile`](super::EndpointSets::compile) finds its endpoints.
     ///
     /// # Errors
     /// Everything that is wrong, not only the first: rewrites and redirects that cannot be built.
-    pub fn compile(config: &Config, resolve: Resolve<'_>) -> Result<Self, Vec<Problem>> {
+    pub fn compile(config: &Config) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut upstreams: Vec<_> = config
             .upstreams
             .iter()
-            .map(|upstream| compile_upstream(config, upstream, resolve, &mut problems))
+            .map(|upstream| compile_upstream(config, upstream))
             .collect();
         let routes: Vec<_> = config
             .routes
@@ -64,7 +53,7 @@ impl Plan {
             epoch: 0,
             listeners: compile_listeners(config),
             table: Table::from_specs(config.routes.iter().map(|route| &route.matches)),
-            via: pseudonym(config, &upstreams),
+            via: pseudonym(config),
             routes,
             upstreams,
             log_fields: Arc::new(log_fields(config)),
@@ -82,14 +71,21 @@ impl Plan {
     /// Works out how much of the machine this plan's cores may use. A listener whose connections the file does not
     /// count has no limit of its own, nor has one client there: at that of the machine clients wait to be accepted,
     /// and none is refused, be it alone.
-    pub fn fit(&mut self, config: &Config, grants: Grants, cores: usize) {
-        let of = (&self.listeners[..], &self.upstreams[..]);
-        self.capacity = Capacity::of(config, of, grants, cores);
+    pub fn fit(&mut self, config: &Config, endpoints: &EndpointSets, grants: Grants, cores: usize) {
+        let pooled = endpoints.connections_max(self);
+        self.capacity = Capacity::of(config, pooled, grants, cores);
         for (listener, written) in self.listeners.iter_mut().zip(&config.listeners) {
             let per_client = config.connections_per_client_of(written);
             let count = config.connections_of(written).unwrap_or(u32::MAX);
             listener.connections_per_client_max = per_client.min(count);
         }
+    }
+
+    /// How many connections clients may have at once while upstreams have these endpoints.
+    #[must_use]
+    pub fn client_connections_max(&self, endpoints: &EndpointSets) -> u32 {
+        self.capacity
+            .connections_with(endpoints.connections_max(self))
     }
 }
 
@@ -165,64 +161,10 @@ fn compile_listeners(config: &Config) -> Vec<ListenerPlan> {
     config.listeners.iter().map(compile).collect()
 }
 
-fn compile_upstream(
-    config: &Config,
-    upstream: &weir_config::Upstream,
-    resolve: Resolve<'_>,
-    problems: &mut Vec<Problem>,
-) -> UpstreamPlan {
-    let mut endpoints = Vec::with_capacity(upstream.endpoints.len());
-    let mut unresolved = Vec::new();
-    for endpoint in &upstream.endpoints {
-        let mut push = |name: String, address| {
-            endpoints.push(EndpointPlan {
-                name: name.into(),
-                address,
-                // With TLS, the handshake tells.
-                protocol: if endpoint.h2c || endpoint.tls {
-                    Protocol::Http2
-                } else {
-                    Protocol::Http1
-                },
-                weight: endpoint.weight.get(),
-                tls_name: tls_name(upstream, endpoint),
-            });
-        };
-        let written = endpoint.to_string();
-        match &endpoint.address {
-            EndpointAddress::Ip(address) => push(written, Address::Ip(*address)),
-            EndpointAddress::Unix(path) => push(written, Address::Unix(Arc::new(path.clone()))),
-            EndpointAddress::Name { host, port } => match addresses(resolve, host, *port) {
-                Ok(found) => {
-                    for address in found {
-                        push(format!("{written}@{}", address.ip()), Address::Ip(address));
-                    }
-                }
-                Err(why) => unresolved.push(Unresolved {
-                    name: written.into(),
-                    position: endpoint.position.clone(),
-                    why,
-                }),
-            },
-        }
-    }
-    let endpoints_max = weir_config::limits::ENDPOINTS_MAX;
-    if endpoints.len() > endpoints_max {
-        problems.push(Problem {
-            code: Code::Plan,
-            position: upstream.position.clone(),
-            message: format!(
-                "upstream `{}` has {} endpoints, at most {endpoints_max}",
-                upstream.name,
-                endpoints.len()
-            ),
-        });
-    }
+fn compile_upstream(config: &Config, upstream: &weir_config::Upstream) -> UpstreamPlan {
     let timeouts = timeouts(config.upstream_timeouts(upstream), config.limits);
     UpstreamPlan {
         name: upstream.name.as_str().into(),
-        endpoints,
-        unresolved,
         idle_per_core_max: upstream.pool.idle_per_core,
         connections_max: upstream.pool.connections,
         pending_max: upstream.pool.pending,
@@ -234,34 +176,6 @@ fn compile_upstream(
         tls: None,
         http2: http2_limits(config),
     }
-}
-
-/// The name that an endpoint is asked for over TLS: what the upstream says, or the host of its address.
-fn tls_name(upstream: &weir_config::Upstream, endpoint: &weir_config::Endpoint) -> Option<TlsName> {
-    if !endpoint.tls {
-        return None;
-    }
-    match (&upstream.tls.server_name, &endpoint.address) {
-        (Some(name), _) => TlsName::parse(name),
-        (None, EndpointAddress::Ip(address)) => TlsName::parse(&address.ip().to_string()),
-        (None, EndpointAddress::Name { host, .. }) => TlsName::parse(host),
-        (None, EndpointAddress::Unix(_)) => None,
-    }
-}
-
-/// The addresses of a name, each once, in the resolver's order.
-fn addresses(resolve: Resolve<'_>, host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
-    let found = resolve(host, port).map_err(|error| error.to_string())?;
-    let mut unique = Vec::with_capacity(found.len());
-    for address in found {
-        if !unique.contains(&address) {
-            unique.push(address);
-        }
-    }
-    if unique.is_empty() {
-        return Err("the name exists without one".to_owned());
-    }
-    Ok(unique)
 }
 
 fn compile_route(config: &Config, route: &weir_config::Route) -> Result<RoutePlan, Problem> {
@@ -385,8 +299,9 @@ fn http2_limits(config: &Config) -> weir_proto_h2::Config {
     }
 }
 
-/// A name for Via that follows from what this Weir does: whom it listens for, where it sends.
-fn pseudonym(config: &Config, upstreams: &[UpstreamPlan]) -> Box<str> {
+/// A name for Via that follows from the file: where it listens, where it sends, and what. Addresses that names resolve
+/// to are no part of it.
+fn pseudonym(config: &Config) -> Box<str> {
     let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
     for listener in &config.listeners {
         hash.add(&listener.address);
@@ -394,8 +309,11 @@ fn pseudonym(config: &Config, upstreams: &[UpstreamPlan]) -> Box<str> {
     for route in &config.routes {
         hash.add(&(&route.matches, &route.target));
     }
-    for endpoint in upstreams.iter().flat_map(|upstream| &upstream.endpoints) {
-        hash.add(&endpoint.address);
+    for upstream in &config.upstreams {
+        hash.add(&upstream.name);
+        for endpoint in &upstream.endpoints {
+            hash.add(&endpoint.to_string());
+        }
     }
     format!("weir-{:08x}", (hash.0 ^ hash.0 >> 32) & 0xffff_ffff).into()
 }

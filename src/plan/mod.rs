@@ -2,9 +2,9 @@
 //!
 //! Purpose: everything that can be worked out before a request comes is worked out here, once, on
 //! the control thread: names become ids, overrides are merged, patterns become a
-//! [`Table`], host names become addresses. A plan is immutable and shared by all
-//! cores; an exchange holds on to the one it began with. What changes while Weir runs (pools,
-//! budgets, counters) lives beside the plan and survives a reload by name.
+//! [`Table`]. A plan is immutable and shared by all cores; an exchange holds on to the one it
+//! began with. Where endpoints are ([`EndpointSets`]) lives beside the plan, and so does what changes while Weir runs
+//! (pools, budgets, counters), which survives a reload by name.
 #![forbid(unsafe_code)]
 
 mod capacity;
@@ -13,6 +13,7 @@ mod compile;
 mod decision;
 mod diff;
 mod dry_run;
+mod endpoints;
 mod file_tests;
 mod forwarded_chain;
 mod paths;
@@ -30,6 +31,7 @@ pub use decision::{
 };
 pub use diff::{Diff, Kept};
 pub use dry_run::{DryRequest, DryRun, default_port};
+pub use endpoints::{EndpointSet, EndpointSets, EndpointSpec, UnresolvedEndpoint};
 pub use forwarded_chain::{ForwardedChain, Hop, Node};
 pub use paths::Objection;
 pub use screening::{Screened, Sender, is_grpc, odd_names};
@@ -65,9 +67,8 @@ pub struct Plan {
     /// Groups of endpoints, in file order.
     pub upstreams: Vec<UpstreamPlan>,
     /// What Weir calls itself in Via, and what it looks for there to notice a loop
-    /// (RFC 9110 section 7.6.3). A token. Follows from listeners, upstreams with their addresses
-    /// and routes, so that two boxes in a row, which differ in these, do not take each other for
-    /// themselves.
+    /// (RFC 9110 section 7.6.3). A token. Follows from the file, so that two boxes in a row, whose files differ, do not
+    /// take each other for themselves, and from nothing else, so that a box keeps its name when addresses change.
     pub via: Box<str>,
     /// Peers whose forwarded fields are believed.
     pub trusted_proxies: CidrSet,
@@ -207,15 +208,11 @@ pub struct Timeouts {
     pub body_rate_bytes_min: u64,
 }
 
-/// A named group of endpoints that serve the same thing.
+/// What holds for a named group of endpoints as a whole; [`EndpointSet`] has the endpoints.
 #[derive(Clone, Debug)]
 pub struct UpstreamPlan {
     /// Its name in the file: the key under which its state survives a reload.
     pub name: Arc<str>,
-    /// Its endpoints in file order; all addresses of a host name one after the other.
-    pub endpoints: Vec<EndpointPlan>,
-    /// Endpoints without an address: names that were not found.
-    pub unresolved: Vec<Unresolved>,
     /// Unused connections kept, by endpoint and core.
     pub idle_per_core_max: u32,
     /// Connections to one endpoint, all cores together.
@@ -237,34 +234,6 @@ pub struct UpstreamPlan {
     pub proxy_protocol: Option<weir_config::ProxyProtocol>,
     /// How its endpoints are spoken to over TLS, where one is. Filled in by whoever has read the files.
     pub tls: Option<Arc<tls::TlsClient>>,
-}
-
-/// An endpoint of an upstream whose name was not found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unresolved {
-    /// Its address as in the file.
-    pub name: Arc<str>,
-    /// Where it is in the file.
-    pub position: Position,
-    /// Why it has no address.
-    pub why: String,
-}
-
-/// One address of an upstream.
-#[derive(Clone, Debug)]
-pub struct EndpointPlan {
-    /// Its address as in the file, unique in its upstream: the key under which its state survives
-    /// a reload. An address that a host name was resolved to is added after an `@`:
-    /// `backend:8080@10.0.0.7`.
-    pub name: Arc<str>,
-    /// Where it is.
-    pub address: Address,
-    /// What it speaks.
-    pub protocol: Protocol,
-    /// Its share of requests in proportion to the others', at least 1.
-    pub weight: u32,
-    /// The name that it is asked for over TLS; `None` for one that is spoken to in the clear.
-    pub tls_name: Option<tls::TlsName>,
 }
 
 /// What an endpoint speaks.

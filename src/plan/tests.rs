@@ -8,7 +8,8 @@ use weir_config::Config;
 use weir_proto_h1::{Event, Head, Server};
 
 use super::{
-    CidrSet, Decision, DecisionBuffers, Diff, Kept, ListenerId, Plan, Refusal, RequestHead,
+    CidrSet, Decision, DecisionBuffers, Diff, EndpointSets, Kept, ListenerId, Plan, Refusal,
+    RequestHead, UpstreamId,
 };
 use crate::fault::Reason;
 use crate::io::Address;
@@ -36,7 +37,11 @@ fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 fn plan(text: &str) -> Plan {
-    Plan::compile(&config(text), &resolve).unwrap()
+    Plan::compile(&config(text)).unwrap()
+}
+
+fn endpoints(text: &str) -> EndpointSets {
+    EndpointSets::compile(&config(text), &resolve).unwrap()
 }
 
 const REST: &str = r#"
@@ -53,7 +58,7 @@ fn listening(listeners: &str) -> Plan {
 
 #[test]
 fn endpoints_are_addresses_with_stable_names() {
-    let plan = plan(
+    let sets = endpoints(
         r#"
         [listen."127.0.0.1:80"]
         [upstream]
@@ -63,8 +68,8 @@ fn endpoints_are_addresses_with_stable_names() {
         to = "app"
         "#,
     );
-    let upstream = &plan.upstreams[0];
-    let shown: Vec<_> = upstream
+    let set = sets.get(UpstreamId(0)).unwrap();
+    let shown: Vec<_> = set
         .endpoints
         .iter()
         .map(|each| format!("{} = {} x{}", each.name, each.address, each.weight))
@@ -103,7 +108,7 @@ fn every_problem_is_reported_with_its_line() {
     if let weir_config::Target::Redirect(redirect) = &mut config.routes[0].target {
         redirect.location.0[1] = weir_config::TextPiece::Parameter("id".to_owned());
     }
-    let problems: Vec<_> = Plan::compile(&config, &resolve)
+    let problems: Vec<_> = Plan::compile(&config)
         .unwrap_err()
         .iter()
         .map(ToString::to_string)
@@ -116,7 +121,7 @@ fn every_problem_is_reported_with_its_line() {
 
 #[test]
 fn names_without_an_address_leave_their_endpoint_out() {
-    let plan = plan(
+    let sets = endpoints(
         r#"
         [listen."127.0.0.1:80"]
         [upstream]
@@ -130,10 +135,9 @@ fn names_without_an_address_leave_their_endpoint_out() {
         to = "api"
         "#,
     );
-    let without: Vec<_> = plan
-        .upstreams
+    let without: Vec<_> = sets
         .iter()
-        .flat_map(|upstream| &upstream.unresolved)
+        .flat_map(|set| &set.unresolved)
         .map(|endpoint| {
             (
                 &*endpoint.name,
@@ -149,8 +153,8 @@ fn names_without_an_address_leave_their_endpoint_out() {
             ("empty:80", 5, "the name exists without one")
         ]
     );
-    let endpoints = |at: usize| plan.upstreams[at].endpoints.len();
-    assert_eq!((endpoints(0), endpoints(1)), (1, 0));
+    let counts: Vec<_> = sets.iter().map(|set| set.endpoints.len()).collect();
+    assert_eq!(counts, [1, 0]);
 }
 
 #[test]
@@ -217,6 +221,12 @@ fn the_name_in_via_follows_from_what_weir_does() {
         "{}",
         one.via
     );
+    let sent_to = |server: &str| {
+        let rest = REST.replace("10.1.1.1:80", server);
+        plan(&format!("[listen.\"127.0.0.1:80\"]{rest}")).via
+    };
+    assert_eq!(one.via, sent_to("10.1.1.1:80"));
+    assert_ne!(one.via, sent_to("10.1.1.2:80"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::io::ring::{self, Ring};
 use crate::io::uring::{self, Uring};
 use crate::io::{ListenSocket, Net};
 use crate::obs::CoreObs;
-use crate::plan::{ListenerId, Plan};
+use crate::plan::{EndpointSets, ListenerId, Plan};
 use crate::upstream::{Note, Registry};
 
 /// What all cores share: limits of the whole process, and how to reach each other.
@@ -65,6 +65,8 @@ pub struct CoreSpec {
     pub cpus: Vec<Option<usize>>,
     /// The first plan.
     pub plan: Arc<Plan>,
+    /// The endpoints of its upstreams.
+    pub endpoints: Arc<EndpointSets>,
     /// Each core's listening sockets.
     pub sockets: Vec<Vec<(ListenerId, ListenSocket)>>,
     /// Each core's counters.
@@ -137,7 +139,7 @@ impl Cores {
                 cpu: *cpu,
                 sockets,
                 obs,
-                plan: spec.plan.clone(),
+                plan: (spec.plan.clone(), spec.endpoints.clone()),
                 start,
                 ready: to_boot.clone(),
             };
@@ -219,7 +221,7 @@ struct Boot<N: Net> {
     cpu: Option<usize>,
     sockets: Vec<(ListenerId, N::Socket)>,
     obs: CoreObs,
-    plan: Arc<Plan>,
+    plan: (Arc<Plan>, Arc<EndpointSets>),
     start: mpsc::Receiver<Arc<SharedState<N>>>,
     ready: mpsc::Sender<(usize, Ready<N>)>,
 }
@@ -252,9 +254,11 @@ impl<N: Net> Boot<N> {
         let Ok(shared) = self.start.recv() else {
             return;
         };
+        let (plan, endpoints) = self.plan;
         let start = CoreStart {
             index: self.index,
-            plan: self.plan,
+            plan,
+            endpoints,
             obs: self.obs,
             shared,
             seed: fastrand::u64(..),
@@ -271,6 +275,8 @@ pub struct CoreStart<N: Net> {
     pub index: usize,
     /// The first plan.
     pub plan: Arc<Plan>,
+    /// The endpoints of its upstreams.
+    pub endpoints: Arc<EndpointSets>,
     /// The core's counters.
     pub obs: CoreObs,
     /// What it shares with the others.
@@ -288,13 +294,14 @@ pub async fn run<N: Net>(net: N, start: CoreStart<N>) {
     let CoreStart {
         index,
         plan,
+        endpoints,
         obs,
         shared,
         seed,
         sockets,
         mailbox,
     } = start;
-    let server = CoreServer::new(net, index, plan, obs, shared, seed);
+    let server = CoreServer::new(net, index, (plan, endpoints), obs, shared, seed);
     server.open_listeners(sockets);
     server.run(mailbox).await;
 }

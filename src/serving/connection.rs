@@ -132,7 +132,7 @@ async fn enter<N: Net>(
             Err(reason) => {
                 let listener = idle.admission.listener.id.get();
                 let peer = idle.wire.peer.map(|peer| peer.ip());
-                exchange::turn_away(core, &server.plan().plan, (listener, peer), reason);
+                exchange::turn_away(core, (listener, peer), reason);
                 idle.wire.tx.abort();
                 return None;
             }

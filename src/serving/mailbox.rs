@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::CoreServer;
 use crate::io::{Address, Bell, Net, Rx};
 use crate::limits::{LETTERS_AT_ONCE_MAX, MAILBOX_LETTERS_MAX};
-use crate::plan::{ListenerId, Plan};
+use crate::plan::{EndpointSets, ListenerId, Plan};
 use crate::tls;
 use crate::upstream::Note;
 
@@ -25,9 +25,20 @@ pub enum Command<S> {
     Plan {
         /// The plan.
         plan: Arc<Plan>,
+        /// The endpoints of its upstreams.
+        endpoints: Arc<EndpointSets>,
         /// Sockets of listeners that are new in it.
         sockets: Vec<(ListenerId, S)>,
         /// Dropped when that is so, and listeners that are not in it any more are closed.
+        receipt: Receipt,
+    },
+    /// Has upstreams use these endpoints from the next exchange on. The plan stays.
+    Endpoints {
+        /// By upstream of the plan of `epoch`.
+        endpoints: Arc<EndpointSets>,
+        /// If the core runs another plan, that one has brought its own.
+        epoch: u64,
+        /// Dropped when that is so.
         receipt: Receipt,
     },
     /// Nothing but an answer: the core runs.

@@ -15,7 +15,7 @@ use crate::exchange::CorePlan;
 use crate::io::Net;
 use crate::limits::{HOUSEKEEPING_MS, TIMER_TICK_MS};
 use crate::obs::CoreObs;
-use crate::plan::{ListenerId, Plan};
+use crate::plan::{EndpointSets, ListenerId, Plan};
 use crate::tls;
 use crate::upstream::CoreUpstreams;
 
@@ -37,7 +37,7 @@ impl<N: Net> CoreServer<N> {
     pub(super) fn new(
         net: N,
         index: usize,
-        plan: Arc<Plan>,
+        (plan, endpoints): (Arc<Plan>, Arc<EndpointSets>),
         obs: CoreObs,
         shared: Arc<SharedState<N>>,
         seed: u64,
@@ -47,6 +47,7 @@ impl<N: Net> CoreServer<N> {
             own.iter().for_each(MailboxSender::ring);
         });
         core.set_capacity(&plan.capacity);
+        core.set_connections_max(plan.client_connections_max(&endpoints));
         let upstreams = CoreUpstreams::new(
             (index, shared.cores()),
             shared.upstreams.clone(),
@@ -54,7 +55,9 @@ impl<N: Net> CoreServer<N> {
             shared.notice_sender(),
         );
         Rc::new(Self {
-            plan: RefCell::new(Rc::new(CorePlan::new(plan, None, seed, &upstreams))),
+            plan: RefCell::new(Rc::new(CorePlan::new(
+                plan, endpoints, None, seed, &upstreams,
+            ))),
             core,
             shared,
             listeners: RefCell::default(),
@@ -119,9 +122,13 @@ impl<N: Net> CoreServer<N> {
         match command {
             Command::Plan {
                 plan,
+                endpoints,
                 sockets,
                 receipt,
-            } => self.change_plan(plan, sockets, &receipt),
+            } => self.change_plan(plan, endpoints, sockets, &receipt),
+            Command::Endpoints {
+                endpoints, epoch, ..
+            } => self.change_endpoints(endpoints, epoch),
             Command::Tls { tls, epoch, .. } => self.change_tls(&tls, epoch),
             Command::Answer { .. } => {}
             Command::AnnounceEnd => self.core.announce_end(),
@@ -137,19 +144,38 @@ impl<N: Net> CoreServer<N> {
     fn change_plan(
         self: &Rc<Self>,
         plan: Arc<Plan>,
+        endpoints: Arc<EndpointSets>,
         sockets: Vec<(ListenerId, N::Socket)>,
         receipt: &Receipt,
     ) {
-        let old = self.plan();
-        let new = Rc::new(CorePlan::new(plan, Some(&old), self.seed, &self.upstreams));
-        old.retire_missing(&new);
-        self.core.obs.borrow_mut().plan_changed(&new.plan);
-        *self.plan.borrow_mut() = new.clone();
+        let (old, upstreams) = (self.plan(), &self.upstreams);
+        let new = CorePlan::new(plan, endpoints, Some(&old), self.seed, upstreams);
+        let new = self.replace_plan(old, new);
         self.core.set_capacity(&new.plan.capacity);
-        drop(old);
-        self.upstreams.forget_unused();
         self.renumber_listeners(&new.plan, receipt);
         self.open_listeners(sockets);
+    }
+
+    /// Replaces the endpoints of upstreams. Current exchanges keep theirs; upstreams whose endpoints stay are not touched.
+    fn change_endpoints(&self, endpoints: Arc<EndpointSets>, epoch: u64) {
+        let old = self.plan();
+        if old.plan.epoch == epoch {
+            let new = old.with_endpoints(endpoints, self.seed);
+            self.replace_plan(old, new);
+        }
+    }
+
+    fn replace_plan(&self, old: Rc<CorePlan<N>>, new: CorePlan<N>) -> Rc<CorePlan<N>> {
+        old.retire_missing(&new);
+        let (plan, endpoints) = (&new.plan, &new.endpoints);
+        self.core.obs.borrow_mut().plan_changed(plan, endpoints);
+        let connections_max = plan.client_connections_max(endpoints);
+        self.core.set_connections_max(connections_max);
+        let new = Rc::new(new);
+        *self.plan.borrow_mut() = new.clone();
+        drop(old);
+        self.upstreams.forget_unused();
+        new
     }
 
     /// Replaces certificates and keys. Open connections keep theirs.

@@ -39,7 +39,7 @@ use crate::conn::http2::Mux;
 use crate::fault::Reason;
 use crate::io::{Address, Net};
 use crate::obs::CoreObs;
-use crate::plan::{Protocol, UpstreamId, UpstreamPlan};
+use crate::plan::{EndpointSet, Protocol, UpstreamId, UpstreamPlan};
 use crate::tls::{TlsClient, TlsName};
 use balance::RoundRobin;
 
@@ -49,7 +49,11 @@ pub struct Upstream<N: Net> {
     id: Rc<Cell<UpstreamId>>,
     /// Its name, under which it survives a reload.
     pub name: Arc<str>,
-    /// The endpoints in the order of the plan.
+    /// The endpoints that its plan's endpoint set has.
+    set: Arc<EndpointSet>,
+    /// This core's side of TLS with them, if any of them speaks it.
+    client: RefCell<Option<Rc<TlsClient>>>,
+    /// The same on this core, in the same order.
     pub endpoints: Vec<Rc<Endpoint<N>>>,
     turn: RefCell<RoundRobin>,
     /// What may be retried.
@@ -144,17 +148,40 @@ impl<N: Net> Endpoint<N> {
 }
 
 impl<N: Net> Upstream<N> {
-    /// Makes the core's side of `plan`, taking over from `old` what has the same name.
+    /// Makes the core's side of `plan` with the endpoints of `set`, taking over from `old` what has the same name.
     pub fn new(
         id: UpstreamId,
-        plan: &UpstreamPlan,
+        (plan, set): (&UpstreamPlan, &Arc<EndpointSet>),
         old: Option<&Self>,
         seed: u64,
         places: &Rc<CoreUpstreams<N>>,
     ) -> Self {
         let client = plan.tls.as_ref().map(|client| Rc::new(client.for_core()));
+        Self::make((id, plan, set), client, old, seed, places)
+    }
+
+    /// The same upstream of `plan` with the endpoints of `set`. Certificates and keys stay those that it uses now, which
+    /// may be newer than the plan's.
+    pub fn with_endpoints(&self, plan: &UpstreamPlan, set: &Arc<EndpointSet>, seed: u64) -> Self {
+        let client = self.client.borrow().clone();
+        Self::make(
+            (self.id(), plan, set),
+            client,
+            Some(self),
+            seed,
+            &self.places,
+        )
+    }
+
+    fn make(
+        (id, plan, set): (UpstreamId, &UpstreamPlan, &Arc<EndpointSet>),
+        client: Option<Rc<TlsClient>>,
+        old: Option<&Self>,
+        seed: u64,
+        places: &Rc<CoreUpstreams<N>>,
+    ) -> Self {
         let (queue, mark) = (places.queue(&plan.name), Rc::default());
-        let endpoints = plan.endpoints.iter().enumerate().map(|(i, endpoint)| {
+        let endpoints = set.endpoints.iter().enumerate().map(|(i, endpoint)| {
             let name = endpoint.tls_name.as_ref();
             let kept = old.and_then(|old| {
                 let same = |e: &&Rc<Endpoint<N>>| {
@@ -209,9 +236,11 @@ impl<N: Net> Upstream<N> {
         Self {
             id: counted,
             name: plan.name.clone(),
+            set: set.clone(),
+            client: RefCell::new(client),
             endpoints,
             turn: RefCell::new(RoundRobin::new(
-                plan.endpoints.iter().map(|e| e.weight),
+                set.endpoints.iter().map(|e| e.weight),
                 seed,
             )),
             budget: old.map_or_else(Rc::default, |old| old.budget.clone()),
@@ -228,6 +257,16 @@ impl<N: Net> Upstream<N> {
         self.id.get()
     }
 
+    /// Whether it has these endpoints, and not only ones that are equal.
+    pub fn has_set(&self, set: &Arc<EndpointSet>) -> bool {
+        Arc::ptr_eq(&self.set, set)
+    }
+
+    /// Whether it has endpoints whose names were not found.
+    pub fn has_unresolved(&self) -> bool {
+        !self.set.unresolved.is_empty()
+    }
+
     /// Has connections that are made from now on use these certificates and keys.
     pub fn equip(&self, client: Option<&TlsClient>) {
         let client = client.map(|client| Rc::new(client.for_core()));
@@ -236,6 +275,7 @@ impl<N: Net> Upstream<N> {
                 secure.client = client.clone();
             }
         }
+        *self.client.borrow_mut() = client;
     }
 
     /// Closes the idle connections of every endpoint that `new` does not have.

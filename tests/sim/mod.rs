@@ -16,9 +16,10 @@ use std::time::Duration;
 
 use weir::io::sim::{self, Sim, World};
 use weir::obs::CoreObs;
-use weir::plan::{ListenerId, Plan};
+use weir::plan::{EndpointSets, ListenerId, Plan};
 use weir::serving::{self, Command, CoreStart, Mailbox, MailboxSender, Receipts, SharedState};
 use weir::tls::TicketKeys;
+use weir_config::Config;
 
 pub use endpoint::Ledger;
 
@@ -51,6 +52,7 @@ pub struct Rig<'a> {
     pub ledger: Ledger,
     mails: Vec<MailboxSender<Sim>>,
     plan: RefCell<Arc<Plan>>,
+    endpoints: RefCell<Arc<EndpointSets>>,
 }
 
 impl<'a> Rig<'a> {
@@ -61,7 +63,7 @@ impl<'a> Rig<'a> {
 
     /// The same with the cores from this one on: another process beside others.
     pub fn start_from(world: &'a World, first: u32, cores: u32, config: &str) -> Self {
-        let plan = Arc::new(compile(config, 1));
+        let (plan, endpoints) = compile(config, 1);
         let (mails, boxes): (Vec<_>, Vec<_>) = (first..first + cores)
             .map(|n| Mailbox::new(&world.core(n)).unwrap())
             .unzip();
@@ -74,7 +76,8 @@ impl<'a> Rig<'a> {
             let start = CoreStart {
                 index: (n - first) as usize,
                 plan: plan.clone(),
-                obs: CoreObs::detached(&plan),
+                endpoints: endpoints.clone(),
+                obs: CoreObs::detached(&plan, &endpoints),
                 shared: shared.clone(),
                 seed: world.seed() ^ u64::from(n),
                 sockets: sockets.collect(),
@@ -87,6 +90,7 @@ impl<'a> Rig<'a> {
             ledger: Ledger::default(),
             mails,
             plan: RefCell::new(plan),
+            endpoints: RefCell::new(endpoints),
         }
     }
 
@@ -102,7 +106,7 @@ impl<'a> Rig<'a> {
     pub fn reload(&self, config: &str) -> Receipts {
         let (receipt, receipts) = Receipts::new();
         let old = self.plan.borrow().clone();
-        let new = Arc::new(compile(config, old.epoch + 1));
+        let (new, endpoints) = compile(config, old.epoch + 1);
         for mail in &self.mails {
             let fresh = new.listeners.iter().zip(0..).filter(|(listener, _)| {
                 let mut before = old.listeners.iter();
@@ -112,13 +116,41 @@ impl<'a> Rig<'a> {
                 fresh.map(|(listener, id)| (ListenerId(id), self.world.listen(&listener.address)));
             let command = Command::Plan {
                 plan: new.clone(),
+                endpoints: endpoints.clone(),
                 sockets: sockets.collect(),
                 receipt: receipt.clone(),
             };
             assert!(mail.send(command).is_ok());
         }
         *self.plan.borrow_mut() = new;
+        *self.endpoints.borrow_mut() = endpoints;
         receipts
+    }
+
+    /// Has names of a configuration resolve to these addresses, as control does it: endpoints alone change, and only on
+    /// cores that run the plan of `epoch`. What is returned tells when all cores use them.
+    pub fn resolve(&self, config: &str, epoch: u64, names: &[(&str, [u8; 4])]) -> Receipts {
+        let (receipt, receipts) = Receipts::new();
+        let old = self.endpoints.borrow().clone();
+        let mut new = resolve(&parse(config), names);
+        new.share_unchanged(&old);
+        new.epoch = old.epoch + 1;
+        let new = Arc::new(new);
+        for mail in &self.mails {
+            let command = Command::Endpoints {
+                endpoints: new.clone(),
+                epoch,
+                receipt: receipt.clone(),
+            };
+            assert!(mail.send(command).is_ok());
+        }
+        *self.endpoints.borrow_mut() = new;
+        receipts
+    }
+
+    /// The epoch of the plan that cores run.
+    pub fn epoch(&self) -> u64 {
+        self.plan.borrow().epoch
     }
 
     /// Runs until `count` has come down to nothing.
@@ -127,14 +159,29 @@ impl<'a> Rig<'a> {
     }
 }
 
-fn compile(config: &str, epoch: u64) -> Plan {
-    let (config, _) = weir_config::parse("sim.toml", config)
-        .unwrap_or_else(|errors| panic!("{}", weir_config::to_text(&errors)));
-    let nobody = |_: &str, _: u16| Ok(Vec::new());
-    let mut plan = Plan::compile(&config, &nobody).unwrap();
+fn parse(config: &str) -> Config {
+    let parsed = weir_config::parse("sim.toml", config);
+    parsed
+        .unwrap_or_else(|errors| panic!("{}", weir_config::to_text(&errors)))
+        .0
+}
+
+/// The endpoints of a configuration; a name that is not among `names` has no address.
+fn resolve(config: &Config, names: &[(&str, [u8; 4])]) -> EndpointSets {
+    let look_up = |host: &str, port: u16| {
+        let found = names.iter().filter(|(name, _)| *name == host);
+        Ok(found.map(|(_, ip)| (*ip, port).into()).collect())
+    };
+    EndpointSets::compile(config, &look_up).unwrap()
+}
+
+fn compile(config: &str, epoch: u64) -> (Arc<Plan>, Arc<EndpointSets>) {
+    let config = parse(config);
+    let mut plan = Plan::compile(&config).unwrap();
+    let mut endpoints = resolve(&config, &[]);
     let (tls, _) = weir::tls::load(&config, Some(&TicketKeys::default()), "sim.toml")
         .unwrap_or_else(|errors| panic!("{}", weir_config::to_text(&errors)));
     plan.equip(&tls);
-    plan.epoch = epoch;
-    plan
+    (plan.epoch, endpoints.epoch) = (epoch, epoch);
+    (Arc::new(plan), Arc::new(endpoints))
 }

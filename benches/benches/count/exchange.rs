@@ -16,7 +16,7 @@ use weir::serving::{self, CoreStart, Mailbox, SharedState};
 
 use crate::Case;
 use crate::http1::BROWSER;
-use crate::routing::compile;
+use crate::routing::{compile, endpoints};
 
 pub(crate) const CASES: &[Case] = &[
     Case {
@@ -105,13 +105,14 @@ async fn recv(peer: &mut Peer<Sim>) -> Option<Vec<u8>> {
 
 /// Starts a core of Weir.
 fn proxy(world: &World) {
-    let plan = Arc::new(compile(ROUTES));
+    let (plan, endpoints) = (Arc::new(compile(ROUTES)), Arc::new(endpoints()));
     let net = world.core(0);
     let (sender, mailbox) = Mailbox::new(&net).expect("a doorbell");
     let start = CoreStart {
         index: 0,
-        obs: CoreObs::detached(&plan),
+        obs: CoreObs::detached(&plan, &endpoints),
         plan,
+        endpoints,
         shared: SharedState::new(vec![sender]),
         seed: 1,
         sockets: vec![(ListenerId(0), world.listen(&at(LISTENER)))],

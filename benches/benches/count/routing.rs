@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use weir::plan::Plan;
+use weir::plan::{EndpointSets, Plan};
 use weir::route::Scratch;
 use weir_proto_h1::parse::parse_request;
 use weir_proto_h1::{Head, Limits};
@@ -94,9 +94,18 @@ fn find_among(routes: &str, request: &str, times: u64) {
 
 /// A plan of these routes beside one listener and the upstream `app`.
 pub(crate) fn compile(routes: &str) -> Plan {
-    let text = format!("[listen.\"10.1.0.1:80\"]\n[upstream]\napp = [\"10.2.0.1:8080\"]\n{routes}");
-    let (config, _) = weir_config::parse("edge.toml", &text).expect("a good file");
-    Plan::compile(&config, &|_, _| Ok(Vec::new())).expect("a good plan")
+    let (config, _) = weir_config::parse("edge.toml", &file(routes)).expect("a good file");
+    Plan::compile(&config).expect("a good plan")
+}
+
+/// The endpoints of the same.
+pub(crate) fn endpoints() -> EndpointSets {
+    let (config, _) = weir_config::parse("edge.toml", &file("")).expect("a good file");
+    EndpointSets::compile(&config, &|_, _| Ok(Vec::new())).expect("good endpoints")
+}
+
+fn file(routes: &str) -> String {
+    format!("[listen.\"10.1.0.1:80\"]\n[upstream]\napp = [\"10.2.0.1:8080\"]\n{routes}")
 }
 
 pub(crate) fn head_of(block: &[u8]) -> Head {

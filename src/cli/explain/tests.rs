@@ -1,5 +1,5 @@
-use super::{Question, explain};
-use crate::plan::Plan;
+use super::Question;
+use crate::plan::{EndpointSets, Plan};
 
 const FILE: &str = r#"
 [listen."127.0.0.1:8080"]
@@ -34,8 +34,13 @@ respond = { status = 200, body = "fine" }
 fn plan(text: &str) -> (weir_config::Config, Plan) {
     let (config, _) = weir_config::parse("edge.toml", text)
         .unwrap_or_else(|all| panic!("{}", weir_config::to_text(&all)));
-    let plan = Plan::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
+    let plan = Plan::compile(&config).unwrap();
     (config, plan)
+}
+
+/// Explains without endpoints.
+fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
+    super::explain((plan, &EndpointSets::default()), question)
 }
 
 fn failures(config: &weir_config::Config, plan: &Plan) -> Vec<String> {
@@ -46,8 +51,10 @@ fn failures(config: &weir_config::Config, plan: &Plan) -> Vec<String> {
 fn ask(method: &str, url: &str, headers: &[&str]) -> Result<String, String> {
     let headers = headers.iter().map(|&line| line.to_owned()).collect();
     let (method, url) = (method.to_owned(), url.to_owned());
-    explain(
-        &plan(FILE).1,
+    let (config, plan) = plan(FILE);
+    let endpoints = EndpointSets::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
+    super::explain(
+        (&plan, &endpoints),
         &Question {
             method,
             url,

@@ -45,7 +45,8 @@ fn evil(evil: &'static [u8], fields: &'static [u8]) -> ExchangeEvent<'static> {
 fn names() -> PlanNames {
     let log = "to = \"stdout\"\nrequest_headers = [\"X-A\", \"X-B\"]\nresponse_headers = \"X-C\"\n";
     let rest = "[listen.\"127.0.0.1:8080\"]\n[[route]]\nmatch = \"/*\"\nrespond = 404\n";
-    PlanNames::of(&plan(1, &format!("[access_log]\n{log}{rest}")))
+    let (plan, endpoints) = plan(1, &format!("[access_log]\n{log}{rest}"));
+    PlanNames::of(&plan, &endpoints, None)
 }
 
 fn line(format: LogFormat, event: &ExchangeEvent<'_>, names: Option<&PlanNames>) -> String {

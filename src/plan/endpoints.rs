@@ -1,0 +1,204 @@
+//! Endpoints of upstreams: addresses, weights and what each endpoint speaks.
+//!
+//! A [`Plan`] follows from the file alone; where endpoints are follows from name resolution too. So endpoints live in
+//! sets beside the plan: when a name resolves differently, cores get new sets, no route is compiled and no plan is
+//! swapped. An exchange keeps the sets it began with.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use weir_config::{Code, Config, EndpointAddress, Position};
+
+use super::{Plan, Problem, Protocol, UpstreamId};
+use crate::io::Address;
+use crate::tls;
+
+/// Finds the addresses of a host name.
+type Resolve<'a> = &'a dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
+
+/// The endpoints of all upstreams of a plan.
+#[derive(Debug, Default)]
+pub struct EndpointSets {
+    /// Counts sets: control gives each a higher number than the one before, whatever plan it belongs to. 0 until then.
+    pub epoch: u64,
+    sets: Vec<Arc<EndpointSet>>,
+}
+
+/// The endpoints of one upstream.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct EndpointSet {
+    /// Endpoints in file order; all addresses of a host name one after the other.
+    pub endpoints: Vec<EndpointSpec>,
+    /// Endpoints without an address, because their names were not found.
+    pub unresolved: Vec<UnresolvedEndpoint>,
+}
+
+/// One address of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSpec {
+    /// Its address as in the file, unique in its upstream: the key under which its state survives a reload. An address
+    /// that a host name resolves to follows an `@`: `backend:8080@10.0.0.7`.
+    pub name: Arc<str>,
+    /// Where it is.
+    pub address: Address,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Its share of requests in proportion to the others', at least 1.
+    pub weight: u32,
+    /// The name that its certificate must have; `None` for an endpoint that does not speak TLS.
+    pub tls_name: Option<tls::TlsName>,
+}
+
+/// An endpoint whose name was not found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnresolvedEndpoint {
+    /// Its address as in the file.
+    pub name: Arc<str>,
+    /// Where it is in the file.
+    pub position: Position,
+    /// Why it has no address.
+    pub why: String,
+}
+
+impl EndpointSets {
+    /// Finds the endpoints of a configuration's upstreams.
+    ///
+    /// Asks `resolve` once for every endpoint that is a host name. Each address it gives becomes an endpoint with the
+    /// weight of that entry. An endpoint without an address goes to [`EndpointSet::unresolved`].
+    ///
+    /// # Errors
+    /// Upstreams with more endpoints than an upstream may have.
+    pub fn compile(config: &Config, resolve: Resolve<'_>) -> Result<Self, Vec<Problem>> {
+        let compile = |upstream| Arc::new(EndpointSet::compile(upstream, resolve));
+        let sets: Vec<_> = config.upstreams.iter().map(compile).collect();
+        let upstreams = config.upstreams.iter().zip(&sets);
+        let problems: Vec<_> = upstreams
+            .filter_map(|(upstream, set)| set.problem(upstream))
+            .collect();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Self { epoch: 0, sets })
+    }
+
+    /// Takes over from `old`, sets of the same plan, every set that is equal, so that a core can tell which upstreams
+    /// have changed.
+    pub fn share_unchanged(&mut self, old: &Self) {
+        for (set, old) in self.sets.iter_mut().zip(&old.sets) {
+            if *set == *old {
+                set.clone_from(old);
+            }
+        }
+    }
+
+    /// The endpoints of an upstream; none if the plan does not have it.
+    #[must_use]
+    pub fn get(&self, id: UpstreamId) -> Option<&Arc<EndpointSet>> {
+        self.sets.get(id.0 as usize)
+    }
+
+    /// The sets in the order of the plan's upstreams.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<EndpointSet>> {
+        self.sets.iter()
+    }
+
+    /// How many endpoints have an address.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.sets.iter().map(|set| set.endpoints.len()).sum()
+    }
+
+    /// How many connections the pools of `plan` allow to all these endpoints together.
+    #[must_use]
+    pub fn connections_max(&self, plan: &Plan) -> u64 {
+        let upstreams = plan.upstreams.iter().zip(&self.sets);
+        upstreams
+            .map(|(upstream, set)| u64::from(upstream.connections_max) * set.endpoints.len() as u64)
+            .sum()
+    }
+}
+
+impl EndpointSet {
+    fn compile(upstream: &weir_config::Upstream, resolve: Resolve<'_>) -> Self {
+        let mut set = Self::default();
+        for endpoint in &upstream.endpoints {
+            let mut push = |name: String, address| {
+                set.endpoints.push(EndpointSpec {
+                    name: name.into(),
+                    address,
+                    // With TLS, the handshake tells.
+                    protocol: if endpoint.h2c || endpoint.tls {
+                        Protocol::Http2
+                    } else {
+                        Protocol::Http1
+                    },
+                    weight: endpoint.weight.get(),
+                    tls_name: tls_name(upstream, endpoint),
+                });
+            };
+            let written = endpoint.to_string();
+            match &endpoint.address {
+                EndpointAddress::Ip(address) => push(written, Address::Ip(*address)),
+                EndpointAddress::Unix(path) => push(written, Address::Unix(Arc::new(path.clone()))),
+                EndpointAddress::Name { host, port } => match addresses(resolve, host, *port) {
+                    Ok(found) => {
+                        for address in found {
+                            push(format!("{written}@{}", address.ip()), Address::Ip(address));
+                        }
+                    }
+                    Err(why) => set.unresolved.push(UnresolvedEndpoint {
+                        name: written.into(),
+                        position: endpoint.position.clone(),
+                        why,
+                    }),
+                },
+            }
+        }
+        set
+    }
+
+    fn problem(&self, upstream: &weir_config::Upstream) -> Option<Problem> {
+        let max = weir_config::limits::ENDPOINTS_MAX;
+        (self.endpoints.len() > max).then(|| Problem {
+            code: Code::Plan,
+            position: upstream.position.clone(),
+            message: format!(
+                "upstream `{}` has {} endpoints, at most {max}",
+                upstream.name,
+                self.endpoints.len()
+            ),
+        })
+    }
+}
+
+/// The name that an endpoint's certificate must have: what the upstream says, or the host of its address.
+fn tls_name(
+    upstream: &weir_config::Upstream,
+    endpoint: &weir_config::Endpoint,
+) -> Option<tls::TlsName> {
+    if !endpoint.tls {
+        return None;
+    }
+    match (&upstream.tls.server_name, &endpoint.address) {
+        (Some(name), _) => tls::TlsName::parse(name),
+        (None, EndpointAddress::Ip(address)) => tls::TlsName::parse(&address.ip().to_string()),
+        (None, EndpointAddress::Name { host, .. }) => tls::TlsName::parse(host),
+        (None, EndpointAddress::Unix(_)) => None,
+    }
+}
+
+/// The addresses of a name, each once, in the resolver's order.
+fn addresses(resolve: Resolve<'_>, host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    let found = resolve(host, port).map_err(|error| error.to_string())?;
+    let mut unique = Vec::with_capacity(found.len());
+    for address in found {
+        if !unique.contains(&address) {
+            unique.push(address);
+        }
+    }
+    if unique.is_empty() {
+        return Err("the name exists without one".to_owned());
+    }
+    Ok(unique)
+}
