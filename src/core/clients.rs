@@ -1,8 +1,8 @@
 //! How many connections each client address holds, over all cores.
 //!
-//! A fixed table of counters, two rows with different hashes: an address has the smaller of its two counts. So memory
-//! is bounded whatever addresses come, nothing is locked, and two addresses are only taken for one when they meet in
-//! both rows. The error is always towards counting too many.
+//! The table has two rows of counters with different hashes, and the count of an address is the smaller of its two
+//! counters. So memory is bounded whatever addresses connect, and nothing is locked. Two addresses are confused only if
+//! they share a counter in both rows, which makes the count too high, never too low.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Counters a row: 64 KiB of memory.
 const ROW: usize = 1 << 14;
 
-/// The table of one listener.
+/// The connections of one listener by client address.
 pub struct Clients {
     rows: [Box<[AtomicU32]>; 2],
     hash: RandomState,
@@ -28,7 +28,7 @@ impl Default for Clients {
 }
 
 impl Clients {
-    /// Counts a connection of `client` in; says whether that is still within `max`. If not, it is not counted.
+    /// Counts a connection of `client` in, unless it already has `max`. Returns whether it was counted.
     pub fn enter(&self, client: IpAddr, max: u32) -> bool {
         let [a, b] = self.cells(client);
         let count = a
@@ -56,7 +56,7 @@ impl Clients {
     }
 }
 
-/// Whom a limit counts: an IPv4 address, or the /64 that an IPv6 client can choose its addresses from.
+/// What a limit counts as one client: an IPv4 address, or a /64 of IPv6, within which a client can choose its address.
 fn network(client: IpAddr) -> u64 {
     match client.to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_has_as_many_as_it_may_and_others_are_not_in_its_way() {
+    fn a_client_has_at_most_its_limit_and_other_clients_do_not_count() {
         let clients = Clients::default();
         let one: IpAddr = "192.0.2.1".parse().expect("an address");
         let same: IpAddr = "::ffff:192.0.2.1".parse().expect("an address");
@@ -79,7 +79,7 @@ mod tests {
         for i in 0..1000_u32 {
             met += u32::from(!clients.enter(IpAddr::V4((0x0a00_0000 + i).into()), 1));
         }
-        assert!(met < 10, "{met} of 1000 strangers were taken for another");
+        assert!(met < 10, "{met} of 1000 other clients were refused");
         clients.leave(one);
         assert!(clients.enter(one, 2));
     }

@@ -69,8 +69,8 @@ impl<N: Net> Core<N> {
     #[inline]
     pub fn holds_too_much(&self, timer: &Timer, held: impl FnOnce() -> usize) -> bool {
         self.is_tight() && {
-            timer.hold(held());
-            timer.is_told()
+            timer.report_held(held());
+            timer.take_shed_request()
         }
     }
 

@@ -5,8 +5,9 @@
 
 mod admission;
 mod clients;
-mod counts;
-mod date;
+mod connection_counts;
+mod core_listener;
+mod date_cache;
 mod guard;
 mod memory;
 mod share;
@@ -18,10 +19,11 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-pub use admission::{Admission, CoreListener};
+pub use admission::Admission;
 pub use clients::Clients;
-pub use counts::ConnectionCounts;
-pub use date::DateText;
+pub use connection_counts::ConnectionCounts;
+pub use core_listener::CoreListener;
+pub use date_cache::DateText;
 pub use guard::{guarded, report_panic};
 pub use share::Share;
 pub use timers::{Timer, Timers};
@@ -31,7 +33,7 @@ use crate::limits::{CONVERSATION_BYTES, HANDSHAKE_TOLD_MS};
 use crate::obs::{CoreObs, LogLevel, RequestId};
 use crate::plan::Capacity;
 use crate::tls::HandshakeQueue;
-use date::DateCache;
+use date_cache::DateCache;
 use memory::Memory;
 
 /// What one core owns.

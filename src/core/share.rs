@@ -1,34 +1,34 @@
 //! How much one poll of a task may do.
 //!
-//! A core's loop polls every task that can run, then looks at its I/O. So a client waits for no longer than one poll of
-//! everybody else, and that is bounded if each poll is: a task that finds its next input ready, and the next, stops
-//! when its share is used up, has itself woken later ([`Rx::wake_later`](crate::io::Rx::wake_later)) and goes on behind
-//! the others. A core polls one task at a time, so one counter serves them all.
+//! A core's loop polls every task that can run, then looks at its I/O. So a client waits for at most one poll of every
+//! other task, and each poll must be bounded. A task that finds more and more input ready stops when its share is spent,
+//! asks to be woken later ([`Rx::wake_later`](crate::io::Rx::wake_later)) and goes on after the others. A core polls one
+//! task at a time, so one counter serves all of them.
 
 use std::cell::Cell;
 
 use crate::limits::SHARE_STEPS;
 
-/// What the task that runs may still do.
+/// How much the running task may still do in this poll.
 #[derive(Default)]
 pub struct Share {
     left: Cell<u32>,
 }
 
 impl Share {
-    /// Begins a poll of a task with a whole share.
+    /// Begins a poll with a whole share.
     #[inline]
     pub fn renew(&self) {
         self.left.set(SHARE_STEPS);
     }
 
-    /// Counts what was done.
+    /// Counts work.
     #[inline]
     pub fn spend(&self, steps: u32) {
         self.left.set(self.left.get().saturating_sub(steps));
     }
 
-    /// Whether others are to have their turn.
+    /// Whether the task must let others run.
     #[inline]
     pub fn is_spent(&self) -> bool {
         self.left.get() == 0

@@ -1,10 +1,11 @@
-//! Deadlines as data: one sleeping task a core serves the timers of all its connections and requests.
+//! Deadlines as data: one sleeping task of a core serves the timers of all its connections and requests.
 //!
-//! Each owns one [`Timer`] and moves its deadline with a plain store, several times a request. Only when the
-//! deadline comes to lie before the one that the queue knows is the queue touched; a queued time that turns out to
-//! be too early is put back. A timer that fires late is never wrong: whoever is woken compares with the clock.
+//! Each task owns one [`Timer`] and moves its deadline with a plain store, several times a request. The queue changes
+//! only when the new deadline is earlier than the queued one; when a queued time turns out to be too early, it is queued
+//! again. A timer that fires late is never wrong, because its task compares the deadline with the clock.
 //!
-//! When memory is short, owners say at their timers what they hold, and those that hold most are told to end.
+//! When memory is short, tasks report at their timers how many bytes they hold, and the core asks those that hold most
+//! to end.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
@@ -30,20 +31,20 @@ struct Entries {
 }
 
 struct Slot {
-    /// Tells a slot's present owner from former ones that the queue still names.
+    /// Tells the owner of the slot from earlier owners that the queue still names.
     generation: u32,
     deadline: Instant,
-    /// The earliest entry that the queue has for this slot; `NEVER` if none.
+    /// The earliest time that the queue has for this slot; `NEVER` if it has none.
     queued: Instant,
     waker: Option<Waker>,
     used: bool,
-    /// Bytes that the owner has said to hold.
+    /// Bytes that the owner has reported to hold.
     held: usize,
-    /// The slot and its generation whose owner answers for what this one's holds.
+    /// The slot, and its generation, that the bytes are charged to.
     part_of: Option<(u32, u32)>,
-    /// The owner holds too much, and is to end.
-    is_unwanted: bool,
-    /// It has been told so: what it holds is about to be free.
+    /// The core asks the owner to end, and the owner has not read that yet.
+    must_shed: bool,
+    /// The core has asked the owner to end, so its bytes will soon be free.
     is_leaving: bool,
 }
 
@@ -57,14 +58,14 @@ impl Default for Slot {
             used: false,
             held: 0,
             part_of: None,
-            is_unwanted: false,
+            must_shed: false,
             is_leaving: false,
         }
     }
 }
 
 impl Entries {
-    /// What each owner answers for, if it is anything, and its slot.
+    /// The slots that bytes are charged to, and how many.
     fn holders(&self) -> Vec<(usize, usize)> {
         let mut held = vec![0; self.slots.len()];
         for (key, slot) in self.slots.iter().enumerate().filter(|(_, slot)| slot.used) {
@@ -80,7 +81,7 @@ impl Entries {
 }
 
 impl Timers {
-    /// Registers a timer that fires never, until it is set.
+    /// Registers a timer without a deadline.
     pub fn timer(self: &Rc<Self>) -> Timer {
         let mut entries = self.entries.borrow_mut();
         entries.live += 1;
@@ -101,7 +102,7 @@ impl Timers {
         }
     }
 
-    /// Wakes the owner of every timer: something changed that all of them have to look at.
+    /// Wakes the owner of every timer, after a change that concerns all of them.
     pub fn wake_all(&self) {
         let wakers: Vec<Waker> = self
             .entries
@@ -113,17 +114,17 @@ impl Timers {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Forgets what owners have said to hold, and who was told to end and has not heard it yet.
+    /// Forgets all reported bytes, and all requests to end that owners have not read yet.
     pub(super) fn forget_held(&self) {
         let mut entries = self.entries.borrow_mut();
         for slot in &mut entries.slots {
-            (slot.held, slot.is_unwanted, slot.is_leaving) = (0, false, false);
+            (slot.held, slot.must_shed, slot.is_leaving) = (0, false, false);
         }
     }
 
-    /// Has those who hold most end: of `taken` bytes, `kept` may stay. What owners say to hold is not quite what it
-    /// takes, by how much blocks are not filled; so it is the same share of what all of them say. Says how many were
-    /// told.
+    /// Asks the owners that hold most to end: of `taken` bytes, `kept` may stay. Reports differ from the bytes taken,
+    /// because blocks are not full, so owners end until they have freed the same share of all reported bytes. Returns
+    /// how many were asked.
     pub(super) fn shed(&self, taken: usize, kept: usize) -> u64 {
         let mut entries = self.entries.borrow_mut();
         let holders = entries.holders();
@@ -140,7 +141,7 @@ impl Timers {
             }
             left = left.saturating_sub(held);
             let slot = &mut entries.slots[key];
-            (slot.is_unwanted, slot.is_leaving) = (true, true);
+            (slot.must_shed, slot.is_leaving) = (true, true);
             told.extend(slot.waker.clone());
         }
         drop(entries);
@@ -149,7 +150,7 @@ impl Timers {
         count
     }
 
-    /// Timers registered at present: one a connection, and over HTTP/2 one for each task of requests besides.
+    /// Registered timers: one for each connection, and over HTTP/2 one more for each worker.
     pub fn live(&self) -> usize {
         self.entries.borrow().live
     }
@@ -172,7 +173,7 @@ impl Timers {
             }
             slot.queued = Instant::NEVER;
             if slot.deadline > now {
-                // It was moved to later since it was queued.
+                // The deadline was moved later since it was queued.
                 if slot.deadline != Instant::NEVER {
                     slot.queued = slot.deadline;
                     entries
@@ -188,7 +189,7 @@ impl Timers {
     }
 }
 
-/// One connection's timer. Dropping it unregisters it.
+/// The timer of one task. Dropping it unregisters it.
 pub struct Timer {
     timers: Rc<Timers>,
     key: u32,
@@ -214,34 +215,33 @@ impl Timer {
         }
     }
 
-    /// Says how many bytes the timer's owner holds of messages on their way: who holds most has to end when there is no
-    /// more memory for them.
-    pub fn hold(&self, bytes: usize) {
+    /// Reports how many bytes of messages the timer's owner holds. When memory runs out, those that hold most must end.
+    pub fn report_held(&self, bytes: usize) {
         let mut entries = self.timers.entries.borrow_mut();
         entries.slots[self.key as usize].held = bytes;
     }
 
-    /// Says that the timer's owner holds nothing any more. If it was told to end for what it held, that is over.
-    pub fn let_go(&self) {
+    /// Reports that the timer's owner holds nothing any more, and withdraws a request to end.
+    pub fn release_held(&self) {
         let mut entries = self.timers.entries.borrow_mut();
         let slot = &mut entries.slots[self.key as usize];
-        (slot.held, slot.is_unwanted, slot.is_leaving) = (0, false, false);
+        (slot.held, slot.must_shed, slot.is_leaving) = (0, false, false);
     }
 
-    /// Has the owner of another timer answer for what this one's owner holds, for as long as it is there.
-    pub fn be_part_of(&self, whole: &Self) {
+    /// Charges the bytes of this timer's owner to the owner of another timer, for as long as that exists.
+    pub fn charge_to(&self, whole: &Self) {
         let mut entries = self.timers.entries.borrow_mut();
         let generation = entries.slots[whole.key as usize].generation;
         entries.slots[self.key as usize].part_of = Some((whole.key, generation));
     }
 
-    /// Whether the owner was told to end, because it holds too much. It is told once.
-    pub fn is_told(&self) -> bool {
+    /// Whether the core asks the owner to end because it holds too much. Each request is returned once.
+    pub fn take_shed_request(&self) -> bool {
         let mut entries = self.timers.entries.borrow_mut();
-        mem::take(&mut entries.slots[self.key as usize].is_unwanted)
+        mem::take(&mut entries.slots[self.key as usize].must_shed)
     }
 
-    /// Lets this task be the one that is woken.
+    /// Makes this task the one that the timer wakes.
     #[inline]
     pub fn watch(&self, cx: &Context<'_>) {
         let mut entries = self.timers.entries.borrow_mut();
@@ -320,15 +320,15 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_most_is_told_with_all_its_parts_and_only_for_what_it_holds() {
+    fn the_owner_that_holds_most_is_asked_to_end_with_all_its_parts() {
         let timers = Rc::new(Timers::default());
         let all: Vec<_> = (0..5).map(|_| timers.timer()).collect();
         all.iter()
             .for_each(|timer| timer.watch(&Context::from_waker(Waker::noop())));
-        let told = || -> Vec<_> { (0..5).filter(|&n| all[n].is_told()).collect() };
+        let told = || -> Vec<_> { (0..5).filter(|&n| all[n].take_shed_request()).collect() };
         let hold = |held: [usize; 5]| {
             let each = all.iter().zip(held);
-            each.for_each(|(timer, held)| timer.hold(held));
+            each.for_each(|(timer, held)| timer.report_held(held));
         };
 
         hold([10, 40, 30, 20, 0]);
@@ -336,7 +336,7 @@ mod tests {
         assert_eq!(
             (timers.shed(100, 70), told()),
             (0, vec![]),
-            "who goes is enough"
+            "the one that leaves frees enough"
         );
         assert_eq!((timers.shed(100, 40), told()), (1, vec![2]), "and one more");
         timers.forget_held();
@@ -344,8 +344,8 @@ mod tests {
         assert_eq!((timers.shed(200, 140), told()), (1, vec![1]), "a share");
 
         timers.forget_held();
-        all[2].be_part_of(&all[0]);
-        all[3].be_part_of(&all[0]);
+        all[2].charge_to(&all[0]);
+        all[3].charge_to(&all[0]);
         hold([0, 40, 30, 20, 10]);
         assert_eq!(timers.shed(100, 70), 1);
         assert_eq!(told(), [0], "the parts are one");
@@ -353,21 +353,21 @@ mod tests {
         timers.forget_held();
         hold([10, 90, 0, 0, 0]);
         timers.shed(100, 70);
-        all[1].let_go();
-        assert!(told().is_empty(), "what it was told for has ended");
+        all[1].release_held();
+        assert!(told().is_empty(), "it holds nothing any more");
         hold([10, 90, 0, 0, 0]);
         timers.shed(100, 70);
         timers.forget_held();
         assert!(told().is_empty(), "there is room again");
 
         let whole = timers.timer();
-        all[4].be_part_of(&whole);
+        all[4].charge_to(&whole);
         drop(whole);
         let other = timers.timer();
         hold([0, 0, 0, 0, 50]);
         timers.shed(100, 70);
         assert!(
-            !other.is_told(),
+            !other.take_shed_request(),
             "a former owner's part is not the next one's"
         );
         assert_eq!(told(), [4]);

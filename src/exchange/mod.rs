@@ -376,7 +376,7 @@ impl<'a, N: Net> Exchange<'a, N> {
         }
         self.buffers.up_block = Chunk::default();
         if core.is_tight() {
-            down.timer.let_go();
+            down.timer.release_held();
         }
     }
 }

@@ -59,9 +59,9 @@ impl<N: Net> SharedState<N> {
 
 /// What the cores start with.
 pub struct CoreSpec {
-    /// What drives their rings.
+    /// The I/O driver.
     pub driver: Driver,
-    /// The processor that each core is pinned to, if any.
+    /// The processor to pin each core to, if any.
     pub cpus: Vec<Option<usize>>,
     /// The first plan.
     pub plan: Arc<Plan>,
@@ -80,17 +80,17 @@ pub struct Cores {
     features: String,
 }
 
-/// The cores' mailboxes: all run on one driver.
+/// The cores' mailboxes. All cores run on one driver.
 enum Senders {
     Ring(Vec<MailboxSender<Ring>>),
     Monoio(Vec<MailboxSender<Uring>>),
 }
 
 impl Cores {
-    /// Whether the kernel grants a driver.
+    /// Checks that the kernel supports a driver.
     ///
     /// # Errors
-    /// It does not; as [`Cores::start`].
+    /// It does not; the error is that of [`Cores::start`].
     pub fn probe(driver: Driver) -> io::Result<()> {
         match driver {
             Driver::Ring => ring::probe(),
@@ -99,10 +99,10 @@ impl Cores {
         }
     }
 
-    /// Starts one thread a core and returns when all of them listen.
+    /// Starts one thread for each core and returns once every core can be sent commands.
     ///
     /// # Errors
-    /// No io_uring, not the driver that was asked for, no threads, or out of file descriptors.
+    /// The kernel does not support the driver, a thread cannot be started, or descriptors have run out.
     pub fn start(spec: CoreSpec) -> io::Result<Self> {
         let is_granted = match spec.driver {
             Driver::Monoio => false,
@@ -120,7 +120,7 @@ impl Cores {
         })
     }
 
-    /// Starts the cores on one driver, each with what `run` makes of it.
+    /// Starts the cores on one driver; `run` runs one of them.
     fn start_on<N: Net<Socket = ListenSocket>>(
         spec: CoreSpec,
         senders_of: fn(Vec<MailboxSender<N>>) -> Senders,
@@ -158,7 +158,9 @@ impl Cores {
                 .recv()
                 .map_err(|_| io::Error::other("a core died while starting"))?;
             let (sender, got) = ready?;
-            senders[index] = Some(sender);
+            if let Some(slot) = senders.get_mut(index) {
+                *slot = Some(sender);
+            }
             features = Some(got);
         }
         let senders: Vec<_> = senders.into_iter().flatten().collect();
@@ -176,7 +178,7 @@ impl Cores {
         })
     }
 
-    /// Which driver runs, and what the kernel granted its rings.
+    /// The driver and the features that the kernel granted it.
     pub fn features(&self) -> &str {
         &self.features
     }
@@ -189,15 +191,15 @@ impl Cores {
     /// Sends a command to one core.
     ///
     /// # Errors
-    /// Its mailbox is full: the command comes back, to be sent again later.
+    /// The mailbox is full. The caller gets the command back and may send it again later.
     pub fn send(
         &self,
         core: usize,
         command: Command<ListenSocket>,
     ) -> Result<(), Command<ListenSocket>> {
         match &self.senders {
-            Senders::Ring(senders) => senders[core].send(command),
-            Senders::Monoio(senders) => senders[core].send(command),
+            Senders::Ring(senders) => send_to(senders.get(core), command),
+            Senders::Monoio(senders) => send_to(senders.get(core), command),
         }
     }
 
@@ -212,10 +214,20 @@ impl Cores {
     }
 }
 
-/// What a core says when it is up: how to reach it, and what its ring got.
+fn send_to<N: Net>(
+    sender: Option<&MailboxSender<N>>,
+    command: Command<N::Socket>,
+) -> Result<(), Command<N::Socket>> {
+    match sender {
+        Some(sender) => sender.send(command),
+        None => Err(command),
+    }
+}
+
+/// What a core reports once it runs: how to reach it, and the features of its driver.
 type Ready<N> = io::Result<(MailboxSender<N>, String)>;
 
-/// One core's thread on its way up.
+/// One core's thread while it starts.
 struct Boot<N: Net> {
     index: usize,
     cpu: Option<usize>,
@@ -233,7 +245,7 @@ impl<N: Net> Boot<N> {
         }
         let (index, ready) = (self.index, self.ready.clone());
         if let Err(error) = run(self) {
-            // Nobody hears it if the start has failed for another core already.
+            // No one receives the error if the start has already failed for another core.
             let _ = ready.send((index, Err(error)));
         }
     }
@@ -250,7 +262,7 @@ impl<N: Net> Boot<N> {
             }
         };
         drop(self.ready);
-        // The others are still starting: there is nothing else to do yet than to wait for them.
+        // Blocks the thread until all cores have started: until then it has nothing else to do.
         let Ok(shared) = self.start.recv() else {
             return;
         };

@@ -1,4 +1,4 @@
-//! A client's connection between requests: as little as can be.
+//! A client's connection between requests, in as little memory as possible.
 
 use std::future::poll_fn;
 use std::mem;
@@ -18,22 +18,23 @@ use crate::tls::TlsFailure;
 
 /// A connection that waits for a request.
 pub struct IdleConnection<N: Net> {
-    /// The connection.
+    /// The connection itself.
     pub wire: Wire<N>,
     /// Its deadline.
     pub timer: Timer,
-    /// Where it came in.
+    /// Its right to be served.
     pub admission: Admission<N>,
-    /// No request has come yet: the head deadline counts from the accept.
+    /// No request has arrived yet: the deadline for its head counts from the accept.
     pub is_new: bool,
-    /// What came behind a header of the PROXY protocol.
+    /// Bytes that arrived behind a header of the PROXY protocol.
     pub early: Option<Box<Chunk>>,
     /// The connections to endpoints that belong to this one.
     pub bindings: Option<Rc<ClientBindings>>,
 }
 
 impl<N: Net> IdleConnection<N> {
-    /// Waits for the first bytes of a request. `None`: closed, broken, idle for too long, or not wanted any more.
+    /// Waits for the first bytes of a request. `None`: the connection has ended or broken, was idle for too long, or must
+    /// end.
     pub async fn wait(&mut self, core: &Rc<Core<N>>) -> Option<Chunk> {
         if let Some(early) = self.early.take() {
             return Some(*early);
@@ -47,7 +48,7 @@ impl<N: Net> IdleConnection<N> {
         self.wait_until(core, core.net.now() + limit).await
     }
 
-    /// The same, no longer than until a deadline.
+    /// Like [`IdleConnection::wait`], until a deadline.
     pub async fn wait_until(&mut self, core: &Rc<Core<N>>, deadline: Instant) -> Option<Chunk> {
         let mut patience = Patience::new(self, deadline);
         let mut is_first = true;
@@ -62,13 +63,13 @@ impl<N: Net> IdleConnection<N> {
                 Poll::Pending => {}
             }
             if core.is_tight() {
-                // Little, but it may be one of very many; and a connection that only waits goes before one that is
-                // served and holds no more.
-                self.timer.hold(match (&self.wire.rx, self.is_new) {
+                // An idle connection holds little, but there may be very many; and it should end before an active one that
+                // holds no more.
+                self.timer.report_held(match (&self.wire.rx, self.is_new) {
                     (WireRx::Tls(_), false) => CONNECTION_REST_BYTES + TLS_REST_BYTES,
                     _ => CONNECTION_REST_BYTES,
                 });
-                if self.timer.is_told() {
+                if self.timer.take_shed_request() {
                     return Poll::Ready(None);
                 }
             }
@@ -80,7 +81,7 @@ impl<N: Net> IdleConnection<N> {
         .await
     }
 
-    /// Counts how the handshake went, once; says why it failed, if it did.
+    /// Counts the handshake once, and logs why it failed, if it did.
     pub fn tell_handshake(&mut self, core: &Core<N>) -> Option<TlsFailure> {
         let WireRx::Tls(rx) = &mut self.wire.rx else {
             return None;
@@ -108,8 +109,8 @@ impl<N: Net> IdleConnection<N> {
         Some(failure)
     }
 
-    /// Waits for the header of the PROXY protocol. The client that it names is the one that counts from here on. What
-    /// came behind it is returned.
+    /// Receives the header of the PROXY protocol. From then on the client that it names is the connection's client.
+    /// Returns the bytes that arrived behind the header.
     pub async fn introduce(&mut self, core: &Rc<Core<N>>) -> Result<Chunk, Reason> {
         let deadline = core.net.now() + self.admission.listener.plan.borrow().timeouts.head;
         let mut patience = Patience::new(self, deadline);
@@ -142,7 +143,8 @@ impl<N: Net> IdleConnection<N> {
         Ok(inbox.take().unwrap_or_default())
     }
 
-    /// Ends our direction, and reads and forgets what the client still sends until it has closed its own, for a while.
+    /// Ends Weir's direction, then discards what the client sends until the client has closed its own direction. At most
+    /// [`LINGER_BYTES_MAX`] bytes and [`LINGER_MS`].
     pub async fn linger(&mut self, core: &Rc<Core<N>>) {
         let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
         self.timer.set(deadline);
@@ -181,8 +183,8 @@ impl Patience {
         }
     }
 
-    /// Whether nothing is waited for any more. A connection that nobody wants ends at once, but one that has just been
-    /// made has a moment for its first request: without it that would be answered by a reset.
+    /// Whether the wait is over. A connection that must end does so at once, except that a new one gets
+    /// [`LEAVE_FIRST_MS`] for its first request, which would otherwise be answered by a reset.
     fn is_over<N: Net>(&mut self, idle: &IdleConnection<N>, now: Instant) -> bool {
         if idle.admission.is_unwanted() {
             if !idle.is_new {

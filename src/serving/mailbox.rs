@@ -19,77 +19,79 @@ use crate::plan::{EndpointSets, ListenerId, Plan};
 use crate::tls;
 use crate::upstream::Note;
 
-/// What control asks of a core; `S` is a listening socket.
+/// What control orders a core to do; `S` is a listening socket.
 pub enum Command<S> {
-    /// Runs this plan from the next exchange on, and listens on these sockets besides.
+    /// Run this plan from the next exchange on, and listen on these sockets too.
     Plan {
         /// The plan.
         plan: Arc<Plan>,
         /// The endpoints of its upstreams.
         endpoints: Arc<EndpointSets>,
-        /// Sockets of listeners that are new in it.
+        /// Sockets of its new listeners.
         sockets: Vec<(ListenerId, S)>,
-        /// Dropped when that is so, and listeners that are not in it any more are closed.
+        /// The core drops it once it runs the plan and has closed the listeners that the plan no longer has.
         receipt: Receipt,
     },
-    /// Has upstreams use these endpoints from the next exchange on. The plan stays.
+    /// Have upstreams use these endpoints from the next exchange on. The plan stays.
     Endpoints {
-        /// By upstream of the plan of `epoch`.
+        /// By upstream of the plan with this `epoch`.
         endpoints: Arc<EndpointSets>,
-        /// If the core runs another plan, that one has brought its own.
+        /// A core that runs another plan ignores the command: that plan brought its own.
         epoch: u64,
-        /// Dropped when that is so.
+        /// The core drops it when it uses them.
         receipt: Receipt,
     },
-    /// Nothing but an answer: the core runs.
+    /// Drop the receipt: a sign that the core runs.
     Answer {
-        /// Dropped when it is read.
+        /// The core drops it when it reads the command.
         _receipt: Receipt,
     },
-    /// Uses these certificates and keys for connections that begin from now on.
+    /// Use these certificates and keys for new connections.
     Tls {
-        /// By listener and upstream of the plan of `epoch`.
+        /// By listener and upstream of the plan with this `epoch`.
         tls: Arc<tls::LoadedTls>,
-        /// If the core runs another plan, that one has brought its own.
+        /// A core that runs another plan ignores the command: that plan brought its own.
         epoch: u64,
-        /// Dropped when that is so.
+        /// The core drops it when it uses them.
         receipt: Receipt,
     },
-    /// Answers over HTTP/1.1 say from now on that their connection ends.
+    /// Have answers over HTTP/1.1 announce the end of their connection from now on.
     AnnounceEnd,
-    /// Stops accepting, lets exchanges finish, ends after `grace` at the latest.
+    /// Stop accepting, let exchanges finish, end after `grace` at the latest.
     Drain {
         /// How long exchanges may take.
         grace: Duration,
     },
-    /// Ends at once.
+    /// End at once.
     Stop,
 }
 
-/// Goes with a command, and says by being dropped that it was obeyed, or that the core has ended.
+/// Goes with a command. The core drops it when it has carried the command out, or when it ends.
 #[derive(Clone)]
 pub struct Receipt {
     _held: mpsc::Sender<Infallible>,
 }
 
-/// Waits until all copies of a receipt are dropped.
+/// Waits until every copy of a receipt is dropped.
 pub struct Receipts(mpsc::Receiver<Infallible>);
 
 impl Receipts {
-    /// A receipt, to be copied for each core, and what waits for all of them.
+    /// A receipt to copy for each core, and what waits for all copies.
     pub fn new() -> (Receipt, Self) {
         let (held, all) = mpsc::channel(1);
         (Receipt { _held: held }, Self(all))
     }
 
-    /// Waits for all of them.
+    /// Waits until every copy is dropped.
     pub async fn all(mut self) {
         self.0.recv().await;
     }
 }
 
+/// What a mailbox takes.
 pub(super) enum MailboxMessage<N: Net> {
     Command(Command<N::Socket>),
+    /// A connection that another core has accepted at the listener with this address.
     Connection(Address, N::PackedConnection),
     Note(Note),
 }
@@ -113,22 +115,23 @@ impl<N: Net> MailboxSender<N> {
     /// Sends a command.
     ///
     /// # Errors
-    /// The mailbox is full: the command comes back.
+    /// The mailbox is full. The caller gets the command back.
     pub fn send(&self, command: Command<N::Socket>) -> Result<(), Command<N::Socket>> {
         self.post(MailboxMessage::Command(command))
             .map_err(|message| match message {
                 MailboxMessage::Command(command) => command,
                 MailboxMessage::Connection(..) | MailboxMessage::Note(_) => {
-                    unreachable!("what comes back is what was sent")
+                    unreachable!("a full mailbox returns the message")
                 }
             })
     }
 
-    /// Wakes the core, which then opens its handshake_queue for handshakes.
+    /// Wakes the core, which then lets more handshakes go on.
     pub(super) fn ring(&self) {
         self.bell.ring();
     }
 
+    /// Sends a message, or returns it if the mailbox is full.
     pub(super) fn post(&self, message: MailboxMessage<N>) -> Result<(), MailboxMessage<N>> {
         self.queue.push(message)?;
         self.bell.ring();
@@ -143,10 +146,10 @@ pub struct Mailbox<N: Net> {
 }
 
 impl<N: Net> Mailbox<N> {
-    /// Makes a mailbox in this core's world.
+    /// Makes a mailbox for the core of `net`.
     ///
     /// # Errors
-    /// Out of file descriptors for the doorbell.
+    /// There is no descriptor left for the doorbell.
     pub fn new(net: &N) -> std::io::Result<(MailboxSender<N>, Self)> {
         let (bell, doorbell) = net.bell()?;
         let queue = Arc::new(ArrayQueue::new(MAILBOX_LETTERS_MAX));
@@ -159,7 +162,7 @@ impl<N: Net> Mailbox<N> {
         ))
     }
 
-    /// Answers messages for as long as the core lives.
+    /// Handles messages for as long as the core lives.
     pub(super) async fn serve(mut self, server: Rc<CoreServer<N>>) {
         loop {
             let mut messages = 0;
@@ -174,7 +177,7 @@ impl<N: Net> Mailbox<N> {
                 }
             }
             if messages == LETTERS_AT_ONCE_MAX {
-                // Other cores may post as fast as messages are taken.
+                // Other cores may post as fast as this one reads.
                 self.doorbell.let_others_run().await;
                 continue;
             }

@@ -127,8 +127,8 @@ impl<N: Net> MuxState<N> {
         } else {
             0
         };
-        timer.hold(rest + queued + kernel + self.streams.held());
-        if timer.is_told() {
+        timer.report_held(rest + queued + kernel + self.streams.held());
+        if timer.take_shed_request() {
             self.machine.abort(Error::HoldsTooMuch);
             if self.out.queued() > 0 {
                 self.out.tx.abort();

@@ -184,7 +184,7 @@ impl<N: Net> Shop<N> {
     fn set_to_work(&self, whole: &Timer) {
         for _ in 0..self.mux.take_unserved() {
             let timer = self.server.core.timers.timer();
-            timer.be_part_of(whole);
+            timer.charge_to(whole);
             let (server, mux) = (self.server.clone(), self.mux.clone());
             let buffers = ExchangeBuffers::new(Some(self.bindings.clone()));
             let work = Box::pin(work(server, mux, self.context.clone(), timer, buffers));

@@ -1,4 +1,4 @@
-//! The value of the field Date, made once a second.
+//! The value of the field Date, formatted once a second.
 
 use std::cell::Cell;
 use std::io::Write;
@@ -9,7 +9,7 @@ use httpdate::HttpDate;
 /// A date as RFC 9110 section 5.6.7 writes it.
 pub type DateText = [u8; 29];
 
-/// The last date that was asked for. Answers that begin within the same second share it.
+/// The last date that was formatted. All answers of one second share it.
 pub(super) struct DateCache {
     /// Seconds since the Unix epoch.
     second: Cell<u64>,
@@ -39,7 +39,7 @@ impl DateCache {
 fn format(second: u64) -> DateText {
     let mut text = [b' '; 29];
     let date = HttpDate::from(UNIX_EPOCH + Duration::from_secs(second));
-    // A date of these four-digit years fills the text; there is no clock beyond them.
+    // A date with a year of four digits fills the text exactly.
     let _ = write!(&mut text[..], "{date}");
     text
 }

@@ -1,0 +1,53 @@
+//! A listener as its connections see it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::connection_counts::{ConnectionCounts, ListenerCounts};
+use crate::io::Address;
+use crate::plan::{ListenerId, ListenerPlan};
+
+/// The id in events of a listener that the plan no longer has.
+const GONE: ListenerId = ListenerId(u32::MAX);
+
+/// One listener on one core. Its connections keep it alive after it has stopped listening.
+pub struct CoreListener {
+    /// Its id in the current plan, for events.
+    pub id: Cell<ListenerId>,
+    /// Its settings in the current plan.
+    pub plan: RefCell<Rc<ListenerPlan>>,
+    /// Where it listens, which is how a reload recognizes it.
+    pub address: Address,
+    /// The listener is closed or closing: connections end after their current exchange.
+    is_leaving: Cell<bool>,
+    pub(super) counts: Arc<ListenerCounts>,
+}
+
+impl CoreListener {
+    /// The listener with this id and these settings.
+    pub fn new(id: ListenerId, plan: &ListenerPlan, counts: &ConnectionCounts) -> Rc<Self> {
+        Rc::new(Self {
+            id: Cell::new(id),
+            plan: RefCell::new(Rc::new(plan.clone())),
+            address: plan.address.clone(),
+            is_leaving: Cell::new(false),
+            counts: counts.listener(&plan.address),
+        })
+    }
+
+    /// Whether the listener is closed or closing.
+    pub fn is_leaving(&self) -> bool {
+        self.is_leaving.get()
+    }
+
+    /// Marks the listener as closing; says whether it was already.
+    pub fn leave(&self) -> bool {
+        self.is_leaving.replace(true)
+    }
+
+    /// Marks the listener as absent from the current plan.
+    pub fn retire(&self) {
+        self.id.set(GONE);
+    }
+}
