@@ -9,11 +9,9 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::{CoreServer, IdleConnection};
+use super::{CoreServer, IdleConnection, http2};
 use crate::conn::http1::DownstreamConnection;
-use crate::conn::{
-    ClientSide, ConnectionContext, HeadBuffer, Inbox, Outbox, Wire, WireRx, WireTx, http2,
-};
+use crate::conn::{ClientSide, ConnectionContext, HeadBuffer, Inbox, Outbox, Wire, WireRx, WireTx};
 use crate::core::{Admission, Core, Timer, guarded, report_panic};
 use crate::exchange::{self, After, ExchangeBuffers};
 use crate::fault::{Fault, Phase, Reason};

@@ -6,6 +6,7 @@
 mod accept;
 mod boot;
 mod connection;
+mod http2;
 mod idle_connection;
 mod mailbox;
 mod server;

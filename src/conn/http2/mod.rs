@@ -8,7 +8,6 @@ mod down;
 mod mux;
 mod mux_state;
 mod peer_watch;
-mod server;
 mod stream;
 mod streams;
 #[cfg(test)]
@@ -20,6 +19,5 @@ mod upgrade;
 pub use down::Downstream;
 pub use mux::{Mux, MuxOutcome, PendingRequest, Worker};
 pub use peer_watch::{PeerLimits, PeerWatch};
-pub use server::serve;
 pub use streams::StreamLoss;
 pub use up::Upstream;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use weir_proto_h2::{Connection, Error, ErrorCode};
 
-use super::{Downstream, Mux, MuxOutcome, PeerLimits, PeerWatch, StreamLoss, Worker};
+use super::{CoreServer, IdleConnection};
+use crate::conn::http2::{Downstream, Mux, MuxOutcome, PeerLimits, PeerWatch, StreamLoss, Worker};
 use crate::conn::{ClientBindings, ClientSide, ConnectionContext, HeadBuffer, Outbox, WireRx};
 use crate::core::{Admission, Timer, guarded, report_panic};
 use crate::exchange::{self, After, ExchangeBuffers};
@@ -15,10 +16,13 @@ use crate::fault::{Fault, Phase};
 use crate::io::{Chunk, Instant, Net};
 use crate::limits::{LINGER_BYTES_MAX, LINGER_MS};
 use crate::obs::LogLevel;
-use crate::serving::{CoreServer, IdleConnection};
 
 /// Serves a connection whose first bytes are those of HTTP/2.
-pub async fn serve<N: Net>(server: Rc<CoreServer<N>>, idle: IdleConnection<N>, first: Chunk) {
+pub(super) async fn serve<N: Net>(
+    server: Rc<CoreServer<N>>,
+    idle: IdleConnection<N>,
+    first: Chunk,
+) {
     let IdleConnection {
         wire,
         timer,
