@@ -105,10 +105,10 @@ impl<N: Net> WireRx<N> {
     }
 
     /// Waits for bytes that are not looked at.
-    pub fn poll_forget(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+    pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         match self {
             Self::Plain(rx) => rx.poll_recv(cx),
-            Self::Tls(rx) => rx.poll_forget(cx),
+            Self::Tls(rx) => rx.poll_discard(cx),
         }
     }
 }

@@ -73,7 +73,7 @@ pub struct Core<N: Net> {
 
 impl<N: Net> Core<N> {
     /// Makes a core; `seed` differs by core and process. `ring` rings the core's own doorbell, behind which
-    /// [`HandshakeQueue::open`] is called.
+    /// [`HandshakeQueue::grant_next`] is called.
     pub fn new(
         net: N,
         (index, counts): (usize, Arc<ConnectionCounts>),

@@ -127,7 +127,7 @@ async fn part<N: Net>(shop: &Shop<N>, rx: &mut WireRx<N>, timer: &Timer) {
             is_finished = shop.mux.poll_finish(cx).is_ready();
         }
         while !has_ended {
-            match rx.poll_forget(cx) {
+            match rx.poll_discard(cx) {
                 Poll::Ready(Ok(Some(chunk))) if forgotten < LINGER_BYTES_MAX => {
                     forgotten += chunk.len();
                 }

@@ -152,7 +152,7 @@ impl<N: Net> IdleConnection<N> {
         poll_fn(|cx| {
             self.timer.watch(cx);
             ended = ended || self.wire.tx.poll_finish(cx).is_ready();
-            while ended && let Poll::Ready(received) = self.wire.rx.poll_forget(cx) {
+            while ended && let Poll::Ready(received) = self.wire.rx.poll_discard(cx) {
                 match received {
                     Ok(Some(chunk)) if forgotten < LINGER_BYTES_MAX => forgotten += chunk.len(),
                     _ => return Poll::Ready(()),

@@ -58,7 +58,7 @@ const ATTRIBUTES: [(&[u8], &str); 10] = [
 
 impl CertificateIdentity {
     /// Reads a certificate. `None`: it is none.
-    pub fn of(certificate: &[u8]) -> Option<Self> {
+    pub fn from_der(certificate: &[u8]) -> Option<Self> {
         let mut outer = DerReader(certificate);
         let mut to_be_signed = DerReader(DerReader(outer.take(SEQUENCE)?).take(SEQUENCE)?);
         if to_be_signed.0.first() == Some(&VERSION) {
@@ -90,7 +90,7 @@ impl CertificateIdentity {
     }
 
     /// One that is known by these texts: its names say what kind they are, all else is the subject. `None` for none.
-    pub fn known_by(texts: &[String]) -> Option<Self> {
+    pub fn from_texts(texts: &[String]) -> Option<Self> {
         let is_name = |text: &&String| is_certificate_name(text);
         let subject = texts.iter().find(|text| !is_name(text));
         (!texts.is_empty()).then(|| Self {
@@ -358,15 +358,15 @@ mod tests {
     #[test]
     fn one_that_is_known_by_texts_does_not_end() {
         let texts = ["DNS:a.example.com".to_owned(), "CN=a".to_owned()];
-        let known = CertificateIdentity::known_by(&texts).unwrap();
+        let known = CertificateIdentity::from_texts(&texts).unwrap();
         assert_eq!((&*known.subject, &*known.names), ("CN=a", &texts[..1]));
         assert!(known.seconds_left() > 0);
-        assert_eq!(CertificateIdentity::known_by(&[]), None);
+        assert_eq!(CertificateIdentity::from_texts(&[]), None);
     }
 
     #[test]
     fn a_certificate_says_whose_it_is_for_which_names_and_until_when() {
-        let identity = CertificateIdentity::of(&certificate()).unwrap();
+        let identity = CertificateIdentity::from_der(&certificate()).unwrap();
         assert_eq!(identity.subject, "CN=\\ ä#1,O=Example\\, Inc.");
         let names = [
             "DNS:a.example.com",
@@ -421,7 +421,7 @@ mod tests {
         }
         let texts = ["CN=a".to_owned()];
         assert_eq!(
-            CertificateIdentity::known_by(&texts)
+            CertificateIdentity::from_texts(&texts)
                 .unwrap()
                 .time_warning(),
             None
@@ -448,11 +448,11 @@ mod tests {
     fn no_bytes_make_it_panic() {
         let certificate = certificate();
         for cut in 0..certificate.len() {
-            let _ = CertificateIdentity::of(&certificate[..cut]);
+            let _ = CertificateIdentity::from_der(&certificate[..cut]);
             for byte in [0x00, 0x30, 0x7f, 0x80, 0x83, 0xff] {
                 let mut changed = certificate.clone();
                 changed[cut] = byte;
-                let _ = CertificateIdentity::of(&changed);
+                let _ = CertificateIdentity::from_der(&changed);
             }
         }
     }

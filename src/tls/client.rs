@@ -22,13 +22,13 @@ use crate::limits::TLS_SESSIONS_KEPT_MAX;
 pub struct TlsClient {
     pub(super) config: Arc<ClientConfig>,
     /// Equal for equal settings.
-    pub(super) likeness: String,
+    pub(super) settings: String,
 }
 
 impl TlsClient {
     /// Whether connections that the other has made are as good.
-    pub fn is_like(&self, other: &Self) -> bool {
-        self.likeness == other.likeness
+    pub fn has_same_settings(&self, other: &Self) -> bool {
+        self.settings == other.settings
     }
 
     /// The same for one core: sessions that it takes up again are its own, so that cores share no lock.
@@ -37,11 +37,11 @@ impl TlsClient {
         config.resumption = Resumption::in_memory_sessions(TLS_SESSIONS_KEPT_MAX);
         Self {
             config: Arc::new(config),
-            likeness: self.likeness.clone(),
+            settings: self.settings.clone(),
         }
     }
 
-    /// Begins to speak TLS on a connection to an endpoint. One for a request that needs a connection of `its_own` is
+    /// Begins to speak TLS on a connection to an endpoint. One for a request that needs a connection of `needs_own_connection` is
     /// not offered HTTP/2.
     ///
     /// # Errors
@@ -52,10 +52,10 @@ impl TlsClient {
         (rx, tx): (R, T),
         pool: &Pool,
         queue: &Rc<HandshakeQueue>,
-        its_own: bool,
+        needs_own_connection: bool,
     ) -> io::Result<(TlsRx<R, T>, TlsTx<T>)> {
         let (config, name) = (self.config.clone(), name.0.clone());
-        let side = match its_own {
+        let side = match needs_own_connection {
             true => {
                 let offered = AlpnProtocol::offered(false);
                 UnbufferedClientConnection::new_with_alpn(config, name, offered)

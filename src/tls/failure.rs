@@ -159,7 +159,7 @@ impl From<TlsFailure> for io::Error {
 }
 
 /// An error of rustls in the words of somebody who looks after certificates.
-pub(super) fn say(error: &Error) -> String {
+pub(super) fn describe(error: &Error) -> String {
     match error {
         Error::InconsistentKeys(_) => "it is not the key of the certificate".to_owned(),
         Error::General(why) if why.contains("failed to parse private key") => {

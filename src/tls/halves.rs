@@ -18,7 +18,7 @@ pub struct TlsRx<R: Rx, T: Tx> {
     raw: R,
     session: Rc<RefCell<Session<T>>>,
     /// There until the handshake is over.
-    entry: Option<Box<PendingHandshake>>,
+    handshake: Option<Box<PendingHandshake>>,
     /// How much `raw` was told to expect.
     expected: usize,
     /// Records opened since the task last waited.
@@ -50,7 +50,7 @@ pub(super) fn halves<R: Rx, T: Tx>(
     is_server: bool,
 ) -> (TlsRx<R, T>, TlsTx<T>) {
     let session = Rc::new(RefCell::new(session));
-    let entry = Some(Box::new(PendingHandshake {
+    let handshake = Some(Box::new(PendingHandshake {
         queue: queue.clone(),
         turn: None,
         speaks_first: !is_server,
@@ -60,7 +60,7 @@ pub(super) fn halves<R: Rx, T: Tx>(
         TlsRx {
             raw,
             session: session.clone(),
-            entry,
+            handshake,
             expected: 0,
             opened: 0,
             identity: OnceCell::new(),
@@ -81,7 +81,7 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
     }
 
     /// Reads and forgets: nothing that comes is of interest any more.
-    pub fn poll_forget(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+    pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         self.raw.poll_recv(cx)
     }
 
@@ -103,7 +103,7 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
 
     /// Why it has failed, for people.
     pub fn cause(&self) -> String {
-        self.look(|session| match (session.failure, &session.cause) {
+        self.with_session(|session| match (session.failure, &session.cause) {
             (Some(failure), Some(cause)) => format!("{failure}: {cause}"),
             (Some(failure), None) => failure.to_string(),
             (None, _) => String::new(),
@@ -119,8 +119,8 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
     }
 
     /// Looks at the session, for what was agreed on.
-    pub(super) fn look<U>(&self, look: impl FnOnce(&Session<T>) -> U) -> U {
-        look(&self.session.borrow())
+    pub(super) fn with_session<U>(&self, read: impl FnOnce(&Session<T>) -> U) -> U {
+        read(&self.session.borrow())
     }
 
     /// The connection below: of one that has turned out not to be TLS.
@@ -140,19 +140,22 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
             }
             return Poll::Ready(Err(failure.into()));
         }
-        let starts = self.entry.as_ref().is_some_and(|entry| entry.speaks_first);
+        let starts = self
+            .handshake
+            .as_ref()
+            .is_some_and(|handshake| handshake.speaks_first);
         if starts || session.has_incoming() {
-            if let Some(entry) = &mut self.entry {
-                ready!(entry.queue.poll_turn(cx, &mut entry.turn));
-                entry.speaks_first = false;
+            if let Some(handshake) = &mut self.handshake {
+                ready!(handshake.queue.poll_turn(cx, &mut handshake.turn));
+                handshake.speaks_first = false;
             }
-            let seen = session.read();
-            let opened = session.is_open && self.entry.take().is_some();
-            if opened && parameters::is_outlived(&session) {
+            let outcome = session.read();
+            let opened = session.is_open && self.handshake.take().is_some();
+            if opened && parameters::outlives_client_certificate(&session) {
                 session.refuse(TlsFailure::PeerCertificateExpired);
             }
             // A failure is told by the next call, once the alert is on its way.
-            if opened || !matches!(seen, Ok(ReadOutcome::Blocked | ReadOutcome::Open)) {
+            if opened || !matches!(outcome, Ok(ReadOutcome::Blocked | ReadOutcome::Open)) {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -171,8 +174,8 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
         };
         match received {
             Ok(Some(chunk)) => {
-                if let Some(entry) = &mut self.entry
-                    && std::mem::take(&mut entry.is_fresh)
+                if let Some(handshake) = &mut self.handshake
+                    && std::mem::take(&mut handshake.is_fresh)
                     && speaks_http(&chunk)
                 {
                     session.failure = Some(TlsFailure::PlainHttp);

@@ -28,7 +28,7 @@ pub(super) struct HandshakeTurn {
 }
 
 impl HandshakeQueue {
-    /// `ring` has [`HandshakeQueue::open`] called when the core has gone round once.
+    /// `ring` has [`HandshakeQueue::grant_next`] called when the core has gone round once.
     pub fn new(ring: impl Fn() + 'static) -> Rc<Self> {
         Rc::new(Self {
             taken: Cell::new(0),
@@ -39,7 +39,7 @@ impl HandshakeQueue {
     }
 
     /// The core has gone round: as many as may go next are woken.
-    pub fn open(&self) {
+    pub fn grant_next(&self) {
         if !self.rung.replace(false) {
             return;
         }
@@ -122,7 +122,7 @@ mod tests {
         let mut waiting = turns.split_off(HANDSHAKE_STEPS_MAX);
         assert!(go(&mut waiting).is_empty());
         drop(waiting.remove(0));
-        queue.open();
+        queue.grant_next();
         assert_eq!(go(&mut waiting), first);
         let mut newcomer = vec![None];
         assert!(go(&mut newcomer).is_empty(), "nobody overtakes");

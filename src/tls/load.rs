@@ -24,8 +24,10 @@ use weir_config::{
 
 use super::certificate_identity::CertificateIdentity;
 use super::client::{AnyCertificate, TlsClient};
-use super::failure::say;
-use super::server::{CertificatesByName, ClientVerification, TicketKeys, TlsServer, finish};
+use super::failure::describe;
+use super::server::{
+    CertificatesByName, ClientVerification, TicketKeys, TlsServer, apply_common_settings,
+};
 use crate::files;
 use crate::limits::TLS_FILE_BYTES_MAX;
 
@@ -200,9 +202,9 @@ impl TlsLoader<'_> {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::new(names));
-        finish(&mut config, http2);
+        apply_common_settings(&mut config, http2);
         if let Some(tickets) = tickets {
-            match tickets.of(clients) {
+            match tickets.for_verification(clients) {
                 Ok(ticketer) => config.ticketer = ticketer,
                 Err(error) => return self.wrong(&tls.certs.first()?.cert, &error),
             }
@@ -268,14 +270,14 @@ impl TlsLoader<'_> {
                 self.note_certificate(cert, chain.as_ref()?.first()?);
                 match builder.with_client_auth_cert(chain?, private?) {
                     Ok(config) => config,
-                    Err(error) => return self.wrong(key, &say(&error)),
+                    Err(error) => return self.wrong(key, &describe(&error)),
                 }
             }
         };
         config.alpn_protocols = super::AlpnProtocol::offered(http2);
         Some(Arc::new(TlsClient {
             config: Arc::new(config),
-            likeness: likeness(tls, http2),
+            settings: settings(tls, http2),
         }))
     }
 
@@ -300,7 +302,7 @@ impl TlsLoader<'_> {
         let hosts = self.note_certificate(&files.cert, chain.first()?)?;
         match CertifiedKey::from_der(chain, key, provider) {
             Ok(certified) => Some((CertifiedKey { ocsp, ..certified }, hosts)),
-            Err(error) => self.wrong(&files.key, &say(&error)),
+            Err(error) => self.wrong(&files.key, &describe(&error)),
         }
     }
 
@@ -310,7 +312,7 @@ impl TlsLoader<'_> {
         file: &NamedFile,
         certificate: &CertificateDer<'_>,
     ) -> Option<Vec<String>> {
-        let Some(identity) = CertificateIdentity::of(certificate) else {
+        let Some(identity) = CertificateIdentity::from_der(certificate) else {
             return self.wrong(file, &"it is no certificate that can be read");
         };
         let hosts = identity.hosts().map(str::to_owned).collect();
@@ -368,7 +370,7 @@ impl TlsLoader<'_> {
         let mut roots = RootCertStore::empty();
         for certificate in self.chain(file)? {
             if let Err(error) = roots.add(certificate) {
-                return self.wrong(file, &say(&error));
+                return self.wrong(file, &describe(&error));
             }
         }
         Some(roots)
@@ -459,7 +461,7 @@ fn is_ocsp_response(bytes: &[u8]) -> bool {
 }
 
 /// Tells whether two upstreams have the same settings: where they stand in a file is none.
-fn likeness(tls: &UpstreamTls, http2: bool) -> String {
+fn settings(tls: &UpstreamTls, http2: bool) -> String {
     let path = |file: &NamedFile| file.path.clone();
     let (ca, cert) = (tls.ca.as_ref().map(path), &tls.cert);
     let cert = cert.as_ref().map(|(cert, key)| (path(cert), path(key)));
@@ -472,13 +474,13 @@ fn provider(ciphers: &[Cipher]) -> CryptoProvider {
     if !ciphers.is_empty() {
         provider
             .cipher_suites
-            .retain(|suite| ciphers.iter().any(|cipher| is_it(*suite, *cipher)));
+            .retain(|suite| ciphers.iter().any(|cipher| is_same_suite(*suite, *cipher)));
     }
     provider
 }
 
 /// Whether a cipher of the configuration is this suite: OpenSSL's names leave out what is always the same.
-fn is_it(suite: SupportedCipherSuite, cipher: Cipher) -> bool {
+fn is_same_suite(suite: SupportedCipherSuite, cipher: Cipher) -> bool {
     let name = suite.suite().as_str().unwrap_or_default();
     match name.strip_prefix("TLS13_") {
         Some(name) => cipher.0.strip_prefix("TLS_") == Some(name),
@@ -521,7 +523,7 @@ mod tests {
                 .collect();
             let found = names.iter().any(|name| {
                 let name: &'static str = Box::leak((*name).to_owned().into_boxed_str());
-                is_it(*suite, Cipher(name))
+                is_same_suite(*suite, Cipher(name))
             });
             assert!(found, "{name} has no name in the configuration");
             known += 1;

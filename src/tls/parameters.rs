@@ -76,7 +76,7 @@ impl TlsParameters {
 impl<R: Rx, T: Tx> TlsRx<R, T> {
     /// What was agreed on; `None` before the handshake is over.
     pub fn tls_parameters(&self) -> Option<TlsParameters> {
-        self.look(|session| session.is_open.then(|| of(session)))
+        self.with_session(|session| session.is_open.then(|| of(session)))
     }
 }
 
@@ -84,9 +84,9 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
     /// Whose certificate the client has shown; it was verified. Read once a connection.
     pub fn identity(&self) -> Option<Rc<CertificateIdentity>> {
         let read = || {
-            let read = self.look(|session| match &session.side {
+            let read = self.with_session(|session| match &session.side {
                 TlsSide::Server(side) => {
-                    CertificateIdentity::of(side.peer_certificates()?.first()?)
+                    CertificateIdentity::from_der(side.peer_certificates()?.first()?)
                 }
                 TlsSide::Client(_) => None,
             });
@@ -99,23 +99,23 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
 impl<R: Rx, T: Tx> TlsRx<R, T> {
     /// The name that the client asked for (SNI, RFC 6066 section 3).
     pub fn server_name(&self) -> Option<Rc<str>> {
-        self.look(|session| match &session.asked {
+        self.with_session(|session| match &session.requested_name {
             RequestedName::Name(name) => Some(name.clone()),
-            RequestedName::Unknown | RequestedName::Nothing => None,
+            RequestedName::Unknown | RequestedName::Absent => None,
         })
     }
 }
 
 /// Whether a session was taken up again after the end of the client's certificate, which nobody has looked at since it
 /// began.
-pub(super) fn is_outlived<T: Tx>(session: &Session<T>) -> bool {
+pub(super) fn outlives_client_certificate<T: Tx>(session: &Session<T>) -> bool {
     let TlsSide::Server(side) = &session.side else {
         return false;
     };
     side.handshake_kind() == Some(HandshakeKind::Resumed)
         && side
             .peer_certificates()
-            .and_then(|chain| CertificateIdentity::of(chain.first()?))
+            .and_then(|chain| CertificateIdentity::from_der(chain.first()?))
             .is_some_and(|identity| identity.seconds_left() < 0)
 }
 

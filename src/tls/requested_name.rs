@@ -10,7 +10,7 @@ pub(super) enum RequestedName {
     #[default]
     Unknown,
     /// It has asked for none, or in no way that can be read.
-    Nothing,
+    Absent,
     /// For this one.
     Name(Rc<str>),
 }
@@ -34,7 +34,7 @@ impl RequestedName {
         };
         match server_name(&hello) {
             Some(name) => Self::Name(name.into()),
-            None => Self::Nothing,
+            None => Self::Absent,
         }
     }
 }
@@ -164,16 +164,16 @@ mod tests {
                 vec![other.clone(), asks_for(b"A.Test"), other.clone()],
                 RequestedName::Name("A.Test".into()),
             ),
-            (vec![other], RequestedName::Nothing),
-            (vec![], RequestedName::Nothing),
-            (vec![asks_for(b"")], RequestedName::Nothing),
-            (vec![asks_for(b"a b\n")], RequestedName::Nothing),
-            (vec![asks_for(b"\xff")], RequestedName::Nothing),
+            (vec![other], RequestedName::Absent),
+            (vec![], RequestedName::Absent),
+            (vec![asks_for(b"")], RequestedName::Absent),
+            (vec![asks_for(b"a b\n")], RequestedName::Absent),
+            (vec![asks_for(b"\xff")], RequestedName::Absent),
             (
                 vec![extension(0, b"\0\x04\x01\0\x01a")],
-                RequestedName::Nothing,
+                RequestedName::Absent,
             ),
-            (vec![extension(0, b"\0\xff\0")], RequestedName::Nothing),
+            (vec![extension(0, b"\0\xff\0")], RequestedName::Absent),
         ] {
             for record_bytes in [30, 60, 16_384] {
                 let sent = hello(&extensions, record_bytes);
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn a_hello_in_crumbs_is_not_read() {
         let sent = hello(&[asks_for(b"a.test")], 1);
-        assert_eq!(RequestedName::read(&sent), RequestedName::Nothing);
+        assert_eq!(RequestedName::read(&sent), RequestedName::Absent);
     }
 
     #[test]

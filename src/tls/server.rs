@@ -81,7 +81,7 @@ impl TicketKeys {
     ///
     /// # Errors
     /// The system has no random numbers.
-    pub(super) fn of(
+    pub(super) fn for_verification(
         &self,
         clients: ClientVerification,
     ) -> Result<Arc<dyn ProducesTickets>, Error> {
@@ -97,7 +97,7 @@ impl TicketKeys {
 }
 
 /// Applies what is the same for every listener.
-pub(super) fn finish(config: &mut ServerConfig, http2: bool) {
+pub(super) fn apply_common_settings(config: &mut ServerConfig, http2: bool) {
     // TicketKeys alone: what a core remembers, another does not know.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.alpn_protocols = super::AlpnProtocol::offered(http2);
@@ -158,7 +158,7 @@ impl CertificatesByName {
 
     /// Whether a client can do with the kind of a key. Before TLS 1.3 the cipher suite says it too (RFC 8422, section
     /// 5.1.1).
-    fn is_understood(&self, key: &CertifiedKey, hello: &ClientHello<'_>) -> bool {
+    fn is_supported(&self, key: &CertifiedKey, hello: &ClientHello<'_>) -> bool {
         let signs = |schemes: &[SignatureScheme]| key.key.choose_scheme(schemes).is_some();
         signs(hello.signature_schemes())
             && self.suites.iter().any(|suite| {
@@ -175,8 +175,8 @@ impl ResolvesServerCert for CertificatesByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let named = hello.server_name().and_then(|name| self.find(name));
         let named = named.unwrap_or(&self.all);
-        let understood = named.iter().find(|key| self.is_understood(key, &hello));
+        let supported = named.iter().find(|key| self.is_supported(key, &hello));
         // Without any the handshake fails, and says of which kind of key.
-        understood.or_else(|| named.first()).cloned()
+        supported.or_else(|| named.first()).cloned()
     }
 }

@@ -16,7 +16,7 @@ use rustls::unbuffered::{
 };
 use rustls::{Error, HandshakeKind, ProtocolVersion};
 
-use super::failure::{TlsFailure, say};
+use super::failure::{TlsFailure, describe};
 use super::incoming_records::IncomingRecords;
 use super::requested_name::RequestedName;
 use crate::io::{Charge, Chunk, OutBlock, Pool, Tx};
@@ -39,21 +39,21 @@ pub(super) struct Session<T: Tx> {
     pub(super) pool: Pool,
     _rest: Charge,
     /// There while the connection is busy: one at rest is not to pay for it.
-    desk: Option<Box<ActiveBuffers>>,
+    active: Option<Box<ActiveBuffers>>,
     flight: SealedBytes,
     /// The handshake is over.
     pub(super) is_open: bool,
     /// The peer has said that nothing more comes.
     pub(super) is_ended: bool,
     pub(super) failure: Option<TlsFailure>,
-    /// The name that the client has asked for.
-    pub(super) asked: RequestedName,
+    /// The name that the client has requested_name for.
+    pub(super) requested_name: RequestedName,
     /// The failure in rustls' words, for the log.
     pub(super) cause: Option<Box<str>>,
     /// Our own end has been written.
-    closing: bool,
+    wrote_end: bool,
     /// Our own end has been sent.
-    finished: bool,
+    sent_end: bool,
 }
 
 /// What is worked on.
@@ -68,8 +68,8 @@ pub(super) struct ActiveBuffers {
     /// Encrypted, to be sent.
     open: Option<OutBlock>,
     /// Something was said in the handshake.
-    has_spoken: bool,
-    /// The peer has ended its direction. rustls says so once, whatever it was asked.
+    has_sent: bool,
+    /// The peer has ended its direction. rustls says so once, whatever it was requested_name.
     is_ended: bool,
 }
 
@@ -126,116 +126,120 @@ impl<T: Tx> Session<T> {
             raw,
             _rest: pool.charge(TLS_REST_BYTES),
             pool,
-            desk: None,
+            active: None,
             flight: SealedBytes::default(),
             is_open: false,
             is_ended: false,
             failure: None,
-            asked: RequestedName::Unknown,
+            requested_name: RequestedName::Unknown,
             cause: None,
-            closing: false,
-            finished: false,
+            wrote_end: false,
+            sent_end: false,
         }
     }
 
     /// Takes bytes that have come.
     pub(super) fn add(&mut self, chunk: Chunk) {
-        self.desk().incoming.add(chunk);
+        self.active().incoming.add(chunk);
     }
 
     /// Bytes are here that were not looked at, or only in part.
     pub(super) fn has_incoming(&self) -> bool {
-        self.desk
+        self.active
             .as_ref()
-            .is_some_and(|desk| !desk.incoming.is_empty())
+            .is_some_and(|active| !active.incoming.is_empty())
     }
 
     /// How many bytes are missing of the record that is here in part.
     pub(super) fn missing(&self) -> usize {
-        self.desk.as_ref().map_or(0, |desk| desk.incoming.missing())
+        self.active
+            .as_ref()
+            .map_or(0, |active| active.incoming.missing())
     }
 
     /// Takes what was decrypted.
     pub(super) fn take_plain(&mut self) -> Option<Chunk> {
-        self.desk.as_mut()?.plain.pop_front()
+        self.active.as_mut()?.plain.pop_front()
     }
 
     /// Decrypted bytes wait to be taken.
     pub(super) fn has_plain(&self) -> bool {
-        self.desk
+        self.active
             .as_ref()
-            .is_some_and(|desk| !desk.plain.is_empty())
+            .is_some_and(|active| !active.plain.is_empty())
     }
 
     fn pending(&self) -> usize {
-        self.desk.as_ref().map_or(0, |desk| desk.pending_bytes)
+        self.active
+            .as_ref()
+            .map_or(0, |active| active.pending_bytes)
     }
 
-    fn desk(&mut self) -> &mut ActiveBuffers {
-        self.desk
+    fn active(&mut self) -> &mut ActiveBuffers {
+        self.active
             .get_or_insert_with(|| ActiveBuffers::new(&self.pool))
     }
 
     /// Looks at the bytes that have come until something is there for the caller, or more bytes are needed.
     pub(super) fn read(&mut self) -> Result<ReadOutcome, TlsFailure> {
         loop {
-            let seen = self.look(WriteRequest::Nothing)?;
-            match seen {
+            let outcome = self.process_step(WriteRequest::Nothing)?;
+            match outcome {
                 ReadOutcome::Blocked | ReadOutcome::Open => {
-                    let Self { desk, pool, .. } = self;
-                    if !desk
+                    let Self { active, pool, .. } = self;
+                    if !active
                         .as_mut()
-                        .is_some_and(|desk| desk.incoming.advance(pool))
+                        .is_some_and(|active| active.incoming.advance(pool))
                     {
-                        return Ok(seen);
+                        return Ok(outcome);
                     }
                 }
-                seen => return Ok(seen),
+                outcome => return Ok(outcome),
             }
         }
     }
 
-    fn look(&mut self, write: WriteRequest) -> Result<ReadOutcome, TlsFailure> {
+    fn process_step(&mut self, write: WriteRequest) -> Result<ReadOutcome, TlsFailure> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
         let Self {
             side,
-            desk,
+            active,
             pool,
-            asked,
+            requested_name,
             ..
         } = self;
-        let desk = desk.get_or_insert_with(|| ActiveBuffers::new(pool));
-        let seen = match side {
+        let active = active.get_or_insert_with(|| ActiveBuffers::new(pool));
+        let outcome = match side {
             TlsSide::Server(side) => {
-                if *asked == RequestedName::Unknown {
-                    *asked = RequestedName::read(desk.incoming.bytes(pool));
+                if *requested_name == RequestedName::Unknown {
+                    *requested_name = RequestedName::read(active.incoming.bytes(pool));
                 }
-                desk.look(side, write)
+                active.process_step(side, write)
             }
-            TlsSide::Client(side) => desk.look(side, write),
+            TlsSide::Client(side) => active.process_step(side, write),
         };
-        self.is_ended |= desk.is_ended;
+        self.is_ended |= active.is_ended;
         // An end is heard only when the handshake is over.
         self.is_open |= self.is_ended;
-        match seen {
-            Ok(seen) => {
+        match outcome {
+            Ok(outcome) => {
                 self.is_open |= matches!(
-                    seen,
+                    outcome,
                     ReadOutcome::Open | ReadOutcome::Data | ReadOutcome::Written
                 );
-                Ok(seen)
+                Ok(outcome)
             }
             Err(error) => {
-                self.cause = Some(say(&error).into());
+                self.cause = Some(describe(&error).into());
                 let failure = TlsFailure::of(&error, self.is_open);
                 let is_told = matches!(error, Error::AlertReceived(_));
                 if !is_told
-                    && self.speaks_plainly()
+                    && self.can_send_plain_alert()
                     && let Some(alert) = failure.alert()
                 {
-                    self.say(alert);
+                    self.write_alert(alert);
                 }
                 Err(self.fail(failure))
             }
@@ -244,36 +248,36 @@ impl<T: Tx> Session<T> {
 
     /// Whether rustls has failed without a word, and one of ours would be understood: nothing is encrypted yet. It says
     /// nothing about messages that are too long or come amid others, and of keys that the client cannot verify.
-    fn speaks_plainly(&self) -> bool {
+    fn can_send_plain_alert(&self) -> bool {
         let TlsSide::Server(side) = &self.side else {
             return false;
         };
-        let is_first = self.desk.as_ref().is_some_and(|desk| !desk.has_spoken);
+        let is_first = self.active.as_ref().is_some_and(|active| !active.has_sent);
         let is_full_12 = side.protocol_version() == Some(ProtocolVersion::TLSv1_2)
             && side.handshake_kind() == Some(HandshakeKind::Full);
-        !self.is_open && !side.has_words() && (is_first || is_full_12)
+        !self.is_open && !side.has_output() && (is_first || is_full_12)
     }
 
     /// Writes a fatal alert as it is.
     //= rfc8446#6
-    fn say(&mut self, alert: u8) {
+    fn write_alert(&mut self, alert: u8) {
         let record = [21, 3, 3, 0, 2, 2, alert];
-        let desk = self.desk();
-        room(&mut desk.open, &desk.pool, record.len()).put(&record);
+        let active = self.active();
+        room(&mut active.open, &active.pool, record.len()).put(&record);
     }
 
     /// Nothing can be read or written any more. If rustls has an alert for the peer, it is written.
     pub(super) fn fail(&mut self, failure: TlsFailure) -> TlsFailure {
         let Self {
-            side, desk, pool, ..
+            side, active, pool, ..
         } = self;
-        let desk = desk.get_or_insert_with(|| ActiveBuffers::new(pool));
-        desk.drop_pending();
+        let active = active.get_or_insert_with(|| ActiveBuffers::new(pool));
+        active.drop_pending();
         match side {
-            TlsSide::Server(side) => desk.last_words(side),
-            TlsSide::Client(side) => desk.last_words(side),
+            TlsSide::Server(side) => active.take_alert(side),
+            TlsSide::Client(side) => active.take_alert(side),
         }
-        desk.incoming = IncomingRecords::default();
+        active.incoming = IncomingRecords::default();
         self.failure = Some(failure);
         failure
     }
@@ -281,16 +285,16 @@ impl<T: Tx> Session<T> {
     /// Takes back what a handshake has come to: nothing that came behind it is heard.
     pub(super) fn refuse(&mut self, failure: TlsFailure) {
         self.fail(failure);
-        self.desk().plain.clear();
+        self.active().plain.clear();
         self.is_open = false;
     }
 
     /// Takes application data to be sent.
     pub(super) fn push(&mut self, chunk: Chunk) {
         if !chunk.is_empty() && self.failure.is_none() {
-            let desk = self.desk();
-            desk.pending_bytes += chunk.len();
-            desk.pending.push_back(chunk);
+            let active = self.active();
+            active.pending_bytes += chunk.len();
+            active.pending.push_back(chunk);
         }
     }
 
@@ -304,7 +308,7 @@ impl<T: Tx> Session<T> {
         loop {
             while self.pending() > 0 && self.raw.queued() < SEALED_BYTES_HIGH {
                 let before = self.pending();
-                match self.look(WriteRequest::Record) {
+                match self.process_step(WriteRequest::Record) {
                     // It waits for the end of the handshake.
                     Ok(ReadOutcome::Blocked) => break,
                     Ok(_) => {}
@@ -336,7 +340,7 @@ impl<T: Tx> Session<T> {
     }
 
     fn hand_over(&mut self, plain: usize) {
-        let open = self.desk.as_mut().and_then(|desk| desk.open.take());
+        let open = self.active.as_mut().and_then(|active| active.open.take());
         if let Some(open) = open.filter(|open| !open.is_empty()) {
             self.flight.add(self.raw.queued(), plain, open.len());
             self.raw.push(open.freeze());
@@ -345,21 +349,21 @@ impl<T: Tx> Session<T> {
 
     /// Says that nothing more comes from us and ends our direction; ready when that is sent, or cannot be.
     pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.finished {
+        if self.sent_end {
             return Poll::Ready(());
         }
         if self.failure.is_none() {
             if self.pending() > 0 && ready!(self.poll_send(cx)).is_err() {
                 return Poll::Ready(());
             }
-            if !self.closing && self.is_open {
-                self.closing = true;
+            if !self.wrote_end && self.is_open {
+                self.wrote_end = true;
                 // If it cannot be written, the connection has failed and the end is no orderly one.
-                let _ = self.look(WriteRequest::Close);
+                let _ = self.process_step(WriteRequest::Close);
             }
         }
         let sent = ready!(self.poll_flush(cx));
-        self.finished = true;
+        self.sent_end = true;
         if sent.is_ok() {
             self.raw.finish();
         }
@@ -368,17 +372,17 @@ impl<T: Tx> Session<T> {
 
     /// Gives back what only a busy connection needs.
     pub(super) fn rest(&mut self) {
-        if self.desk.as_ref().is_some_and(|desk| desk.is_clear()) {
-            self.desk = None;
+        if self.active.as_ref().is_some_and(|active| active.is_empty()) {
+            self.active = None;
         }
         self.raw.rest();
     }
 
     /// Whether application data waits to be encrypted.
     pub(super) fn has_pending(&self) -> bool {
-        self.desk
+        self.active
             .as_ref()
-            .is_some_and(|desk| desk.pending_bytes > 0 || desk.open.is_some())
+            .is_some_and(|active| active.pending_bytes > 0 || active.open.is_some())
     }
 }
 
@@ -387,7 +391,7 @@ trait UnbufferedConnection {
     type Data;
 
     /// Whether it has something to send of its own.
-    fn has_words(&self) -> bool;
+    fn has_output(&self) -> bool;
 
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
 }
@@ -395,7 +399,7 @@ trait UnbufferedConnection {
 impl UnbufferedConnection for UnbufferedServerConnection {
     type Data = ServerConnectionData;
 
-    fn has_words(&self) -> bool {
+    fn has_output(&self) -> bool {
         self.wants_write()
     }
 
@@ -407,7 +411,7 @@ impl UnbufferedConnection for UnbufferedServerConnection {
 impl UnbufferedConnection for UnbufferedClientConnection {
     type Data = ClientConnectionData;
 
-    fn has_words(&self) -> bool {
+    fn has_output(&self) -> bool {
         self.wants_write()
     }
 
@@ -425,20 +429,20 @@ impl ActiveBuffers {
             pending: VecDeque::new(),
             pending_bytes: 0,
             open: None,
-            has_spoken: false,
+            has_sent: false,
             is_ended: false,
         })
     }
 
     /// Whether nothing lies on it.
-    fn is_clear(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.incoming.is_empty()
             && self.plain.is_empty()
             && self.pending_bytes == 0
             && self.open.is_none()
     }
 
-    fn look<M: UnbufferedConnection>(
+    fn process_step<M: UnbufferedConnection>(
         &mut self,
         machine: &mut M,
         write: WriteRequest,
@@ -449,15 +453,15 @@ impl ActiveBuffers {
                 plain,
                 pool,
                 open,
-                has_spoken,
+                has_sent,
                 is_ended,
                 ..
             } = &mut *self;
             let UnbufferedStatus { discard, state, .. } = machine.process(incoming.bytes(pool));
-            let seen = match state {
+            let outcome = match state {
                 Err(error) => Err(error),
                 Ok(ConnectionState::EncodeTlsData(data)) => {
-                    *has_spoken = true;
+                    *has_sent = true;
                     encode(data, open, pool)
                 }
                 Ok(ConnectionState::TransmitTlsData(sent)) => {
@@ -483,18 +487,18 @@ impl ActiveBuffers {
                 Ok(_) => Ok(ReadOutcome::Blocked),
             };
             self.incoming.consume(discard);
-            match seen? {
+            match outcome? {
                 ReadOutcome::More => {}
                 // What comes is not in the way of what is to be written.
                 ReadOutcome::Data | ReadOutcome::End if write != WriteRequest::Nothing => {}
-                seen => return Ok(seen),
+                outcome => return Ok(outcome),
             }
         }
     }
 
     /// Takes what is still to be sent of a connection that has failed: its alert. Nothing is read any more.
-    fn last_words<M: UnbufferedConnection>(&mut self, machine: &mut M) {
-        while machine.has_words() {
+    fn take_alert<M: UnbufferedConnection>(&mut self, machine: &mut M) {
+        while machine.has_output() {
             match machine.process(&mut []).state {
                 Ok(ConnectionState::EncodeTlsData(data)) => {
                     if encode(data, &mut self.open, &self.pool).is_err() {

@@ -118,7 +118,7 @@ impl Secure {
     fn fits(own: Option<&Self>, client: Option<&TlsClient>, name: Option<&TlsName>) -> bool {
         match (own, client, name) {
             (Some(own), Some(client), Some(name)) => {
-                own.name == *name && own.client.is_like(client)
+                own.name == *name && own.client.has_same_settings(client)
             }
             (own, _, name) => own.is_none() && name.is_none(),
         }
