@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_have_names_and_others_numbers() {
+    fn known_errors_have_names_and_others_numbers() {
         let show = |code| name(code, &mut [0; 8]).map(<[u8]>::to_vec);
         assert_eq!(show(0), None);
         assert_eq!(show(111).as_deref(), Some(&b"ECONNREFUSED"[..]));

@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_come_back_as_they_were_put_in() {
+    fn field_values_survive_encoding() {
         let long = [b'x'; LOG_FIELD_BYTES_MAX];
         let longer = [b'x'; 3 * LOG_FIELD_BYTES_MAX];
         let mut all = Vec::new();

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_behind_is_waited_for_until_the_queue_is_closed() {
+    fn writes_wait_for_a_slow_reader_until_the_queue_closes() {
         let queue = LogQueue::new(1 << 20);
         let (mut reader, mut destination) = full_pipe();
         let text = vec![b'x'; 3 * PIPE_BYTES_AT_ONCE + 1];
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_waits_for_what_is_being_written_and_not_for_ever() {
+    fn waiting_for_writes_has_a_limit() {
         let queue = LogQueue::new(100);
         queue.push("x".to_owned()).unwrap();
         let text = queue.next().unwrap();

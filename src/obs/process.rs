@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_is_cut_and_counted() {
+    fn a_flood_of_messages_is_limited_and_counted() {
         let mut limiter = MessageLimiter {
             lines: PROCESS_LOG_BURST,
             since: None,
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_one_form() {
+    fn a_process_log_line_has_time_level_and_text() {
         let mut out = String::new();
         format_line(
             &mut out,

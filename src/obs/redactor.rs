@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_of_queries_are_replaced_and_nothing_else_is() {
+    fn secrets_in_queries_are_replaced_and_nothing_else_is() {
         let redact = Redactor::new(Some(&["Tenant-Key".to_owned(), "id".to_owned()]));
         for (query, expected) in [
             ("", ""),
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_paths_and_fields_are_cleared_too() {
+    fn secrets_in_addresses_paths_and_fields_are_replaced() {
         let redact = Redactor::new(Some(&[]));
         for (address, expected) in [
             ("https://a.test/b", "https://a.test/b"),

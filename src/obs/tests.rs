@@ -97,7 +97,7 @@ fn ids_are_32_digits() {
 }
 
 #[test]
-fn every_time_falls_between_its_bounds() {
+fn every_duration_falls_between_its_bounds() {
     for us in (0..100_000_u64)
         .chain((0..60).map(|bits| 1 << bits))
         .chain([u64::MAX])
@@ -167,7 +167,7 @@ fn round_bounds_are_on_every_page_and_divide_exactly() {
 }
 
 #[test]
-fn a_call_counts_in_the_class_of_its_end() {
+fn a_grpc_call_counts_in_the_class_of_its_status() {
     let plan = two(1, false);
     let (obs, cores) = Obs::start(1, (&plan.0, &plan.1), None).unwrap();
     let call = |grpc_status, reason, status| ExchangeEvent {
@@ -281,7 +281,7 @@ fn every_series_is_there_from_the_start() {
 
 /// Whatever cores and how many requests meet it: a line when an endpoint begins to fail, one when it answers again.
 #[test]
-fn an_endpoint_in_trouble_is_told_of_twice() {
+fn an_endpoint_in_trouble_is_logged_twice() {
     let plan = two(1, false);
     let (obs, cores) = Obs::start(2, (&plan.0, &plan.1), None).unwrap();
     let (mut troubles, start) = (EndpointTroubles::default(), Instant::now());
@@ -320,7 +320,7 @@ fn an_endpoint_in_trouble_is_told_of_twice() {
 }
 
 #[test]
-fn of_many_endpoints_in_trouble_some_are_named_and_the_rest_counted() {
+fn only_some_endpoints_in_trouble_are_named_and_the_rest_counted() {
     let servers: Vec<_> = (0..50).map(|n| format!("10.0.0.{n}:80")).collect();
     let text = format!(
         "[listen.\"127.0.0.1:80\"]\n[upstream]\nup = {servers:?}\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n"
@@ -395,7 +395,7 @@ fn counters_survive_a_reload_by_name() {
 }
 
 #[test]
-fn what_a_reload_removes_is_counted_no_more() {
+fn a_reload_stops_counting_removed_parts() {
     let old = two(1, false);
     let new = plan(
         2,
@@ -425,7 +425,7 @@ fn what_a_reload_removes_is_counted_no_more() {
 }
 
 #[test]
-fn the_end_of_a_core_is_noticed() {
+fn the_end_of_a_core_is_detected() {
     let plan = two(1, false);
     let (obs, mut cores) = Obs::start(3, (&plan.0, &plan.1), None).unwrap();
     let core = cores.remove(1);
@@ -458,7 +458,7 @@ fn a_core_on_its_own_follows_its_plan() {
 }
 
 #[test]
-fn the_page_is_well_formed() {
+fn the_metrics_page_is_well_formed() {
     let plan = plan(
         1,
         "[listen.\"127.0.0.1:8080\"]\n[upstream]\none = [\"10.0.0.1:80\"]\n\
@@ -502,7 +502,7 @@ fn the_page_is_well_formed() {
 }
 
 #[test]
-fn the_reference_names_what_there_is() {
+fn the_reference_names_every_metric_and_field() {
     let reference = include_str!("reference.md");
     let (metrics, rest) = reference.split_once("## Access log").unwrap();
     let plan = two(1, false);
@@ -578,7 +578,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[test]
-fn lines_have_every_field_and_the_names_of_their_plan() {
+fn log_lines_have_every_field_and_the_names_of_their_plan() {
     let scratch = Scratch::new("fields");
     let file = scratch.path("access.log");
     let (old, new) = (two(1, false), two(2, true));
@@ -650,7 +650,7 @@ fn lines_have_every_field_and_the_names_of_their_plan() {
 }
 
 #[test]
-fn long_values_are_cut_with_a_mark_and_bounded() {
+fn long_values_are_cut_and_marked() {
     let plan = two(1, false);
     let (mut ring, mut reader) = rtrb::RingBuffer::new(LOG_RING_BYTES);
     let long = vec![b'x'; 100_000];
@@ -739,7 +739,7 @@ fn a_full_ring_drops_whole_lines_and_says_so() {
 }
 
 #[test]
-fn connections_turned_away_leave_half_of_the_ring_to_exchanges() {
+fn refused_connections_leave_half_of_the_log_ring_to_exchanges() {
     let plan = two(1, false);
     let logging = Arc::new(AtomicBool::new(true));
     let (core, _reader) = CoreObs::with(
@@ -771,7 +771,7 @@ fn connections_turned_away_leave_half_of_the_ring_to_exchanges() {
 }
 
 #[test]
-fn a_full_disk_is_counted_and_survived() {
+fn lines_lost_to_a_full_disk_are_counted() {
     let plan = two(1, false);
     let log = AccessLog::file("/dev/full".into(), LogFormat::Json).unwrap();
     let (obs, cores) = Obs::start(1, (&plan.0, &plan.1), Some(log)).unwrap();
@@ -783,7 +783,7 @@ fn a_full_disk_is_counted_and_survived() {
 }
 
 #[test]
-fn a_log_that_was_moved_away_is_opened_anew() {
+fn a_moved_log_is_opened_again() {
     let scratch = Scratch::new("rotate");
     let (file, moved) = (scratch.path("access.log"), scratch.path("access.log.1"));
     let plan = two(1, false);

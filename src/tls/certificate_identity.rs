@@ -1,7 +1,7 @@
-//! What Weir wants to know of a certificate besides whether it is good: whose it is, for which names, until when.
+//! What Weir reads from a certificate besides whether it is trusted: its subject, its names and its validity.
 //!
-//! A reader of DER (ITU-T X.690) for these few fields. Certificates of clients have been verified when they come here,
-//! but nothing relies on that.
+//! This is a reader of DER (ITU-T X.690) for these few fields. Client certificates have been verified before they get
+//! here, but the reader does not rely on that.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -11,16 +11,16 @@ use weir_config::is_certificate_name;
 
 use crate::limits::CERTIFICATE_EXPIRES_SOON_DAYS;
 
-/// What a certificate says.
+/// The subject, names and validity of a certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertificateIdentity {
-    /// Whose it is, as RFC 4514 writes it: `CN=client,O=Example`.
+    /// The subject in the form of RFC 4514: `CN=client,O=Example`.
     pub subject: String,
-    /// The names that it is for: `DNS:example.com`, `IP:192.0.2.1`, `URI:spiffe://...`, `email:a@example.com`.
+    /// The subject's alternative names: `DNS:example.com`, `IP:192.0.2.1`, `URI:spiffe://...`, `email:a@example.com`.
     pub names: Vec<String>,
-    /// When it begins to be valid, in seconds since the Unix epoch.
+    /// Start of the validity, in seconds since the Unix epoch.
     pub not_before: u64,
-    /// When it ends, in seconds since the Unix epoch.
+    /// End of the validity, in seconds since the Unix epoch.
     pub not_after: u64,
 }
 
@@ -33,10 +33,10 @@ const UTC_TIME: u8 = 0x17;
 const BMP_STRING: u8 = 0x1e;
 const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
-/// 2.5.29.17
+/// The object identifier 2.5.29.17.
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 
-/// Names of attributes that RFC 4514 section 3 has, and the one for e-mail addresses.
+/// The attribute names of RFC 4514 section 3, and the one of e-mail addresses.
 const ATTRIBUTES: [(&[u8], &str); 10] = [
     (&[0x55, 0x04, 0x03], "CN"),
     (&[0x55, 0x04, 0x05], "serialNumber"),
@@ -57,20 +57,20 @@ const ATTRIBUTES: [(&[u8], &str); 10] = [
 ];
 
 impl CertificateIdentity {
-    /// Reads a certificate. `None`: it is none.
+    /// Reads a certificate. Returns `None` if the bytes are not a certificate.
     pub fn from_der(certificate: &[u8]) -> Option<Self> {
         let mut outer = DerReader(certificate);
         let mut to_be_signed = DerReader(DerReader(outer.take(SEQUENCE)?).take(SEQUENCE)?);
         if to_be_signed.0.first() == Some(&VERSION) {
             to_be_signed.any()?;
         }
-        // The serial number, the signature's algorithm, the issuer.
+        // Skips the serial number, the signature algorithm and the issuer.
         for _ in 0..3 {
             to_be_signed.any()?;
         }
         let mut validity = DerReader(to_be_signed.take(SEQUENCE)?);
         let (tag, not_before) = validity.any()?;
-        // The only ones that cannot be read are before 1970.
+        // Only times before 1970 fail to parse.
         let not_before = time(tag, not_before).unwrap_or(0);
         let (tag, not_after) = validity.any()?;
         let subject = subject(to_be_signed.take(SEQUENCE)?)?;
@@ -89,7 +89,8 @@ impl CertificateIdentity {
         })
     }
 
-    /// One that is known by these texts: its names say what kind they are, all else is the subject. `None` for none.
+    /// An identity given as texts. Texts that start with a kind of name are names; the first other text is the subject.
+    /// Returns `None` without any text.
     pub fn from_texts(texts: &[String]) -> Option<Self> {
         let is_name = |text: &&String| is_certificate_name(text);
         let subject = texts.iter().find(|text| !is_name(text));
@@ -101,13 +102,13 @@ impl CertificateIdentity {
         })
     }
 
-    /// Seconds until it ends; negative since it has.
+    /// Seconds until the certificate expires; negative afterwards.
     pub fn seconds_left(&self) -> i64 {
         seconds(self.not_after) - now()
     }
 
-    /// What is wrong with its time, or soon will be. It ends soon when less is left than a third of its life, which is
-    /// when clients of ACME renew it, and less than `CERTIFICATE_EXPIRES_SOON_DAYS`.
+    /// Says if the certificate is outside its validity or expires soon. Soon means that less is left than
+    /// `CERTIFICATE_EXPIRES_SOON_DAYS` and less than a third of its lifetime, which is when ACME clients renew it.
     pub fn time_warning(&self) -> Option<String> {
         self.time_warning_at(now())
     }
@@ -123,7 +124,7 @@ impl CertificateIdentity {
         }
     }
 
-    /// The names of hosts, without what kind they are.
+    /// The host names among its names.
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
         self.names
             .iter()
@@ -143,7 +144,7 @@ fn seconds(seconds: u64) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
-/// A span of seconds in words, in the largest unit of which there are two at least.
+/// A number of seconds as text, in the largest unit of which there are at least two.
 pub(crate) fn span(seconds: i64) -> String {
     let (unit, name) = match seconds {
         s if s >= 2 * DAY => (DAY, "days"),
@@ -155,7 +156,7 @@ pub(crate) fn span(seconds: i64) -> String {
     format!("{} {name}", seconds / unit)
 }
 
-/// The values at hand, one after the other.
+/// The remaining DER values.
 struct DerReader<'a>(&'a [u8]);
 
 impl<'a> DerReader<'a> {
@@ -163,7 +164,7 @@ impl<'a> DerReader<'a> {
         let (&[tag, first], rest) = self.0.split_first_chunk()?;
         let (length, rest) = match first {
             0..=0x7f => (usize::from(first), rest),
-            // Lengths of up to three bytes: 16 MiB are more than enough.
+            // Lengths of up to three bytes, because 16 MiB is enough.
             0x81..=0x83 => {
                 let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
                 let length = bytes
@@ -185,7 +186,7 @@ impl<'a> DerReader<'a> {
     }
 }
 
-/// A distinguished name, the most specific part first.
+/// A distinguished name with the most specific part first.
 fn subject(name: &[u8]) -> Option<String> {
     let mut parts = Vec::new();
     let mut sets = DerReader(name);
@@ -248,7 +249,7 @@ fn escape(out: &mut String, value: &str) {
     }
 }
 
-/// The subject's alternative names (RFC 5280 section 4.2.1.6) that have a text.
+/// The subject's alternative names (RFC 5280 section 4.2.1.6) that have a text form.
 fn alt_names(extensions: &[u8]) -> Vec<String> {
     let mut names = Vec::new();
     let mut extensions = DerReader(extensions);
@@ -276,7 +277,7 @@ fn alt_names(extensions: &[u8]) -> Vec<String> {
                 }
                 _ => continue,
             };
-            // Anything else could not be a line of a header.
+            // Other bytes could not be part of a header field.
             if value.iter().all(u8::is_ascii_graphic) {
                 names.push(format!("{kind}:{}", String::from_utf8_lossy(value)));
             }
@@ -291,7 +292,8 @@ fn ip(octets: &[u8]) -> Option<IpAddr> {
         .ok()
 }
 
-/// Seconds since the Unix epoch (RFC 5280 section 4.1.2.5): always in UTC, always with seconds.
+/// Parses a time into seconds since the Unix epoch. Certificates give times in UTC and with seconds (RFC 5280 section
+/// 4.1.2.5).
 fn time(tag: u8, text: &[u8]) -> Option<u64> {
     let digits = text.strip_suffix(b"Z")?;
     let number = |from: usize, to: usize| -> Option<i64> {
@@ -316,7 +318,8 @@ fn time(tag: u8, text: &[u8]) -> Option<u64> {
     u64::try_from(days(year, month, day) * 86_400 + seconds).ok()
 }
 
-/// Days from 1970-01-01 in the Gregorian calendar, counted in years that begin in March, so that the leap day is last.
+/// Days since 1970-01-01 in the Gregorian calendar. The calculation starts years in March, so that the leap day comes
+/// last.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month > 2 { year } else { year - 1 };
     let month = (month + 9) % 12;
@@ -356,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_known_by_texts_does_not_end() {
+    fn an_identity_from_texts_never_expires() {
         let texts = ["DNS:a.example.com".to_owned(), "CN=a".to_owned()];
         let known = CertificateIdentity::from_texts(&texts).unwrap();
         assert_eq!((&*known.subject, &*known.names), ("CN=a", &texts[..1]));
@@ -365,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_says_whose_it_is_for_which_names_and_until_when() {
+    fn a_certificates_subject_names_and_validity_are_read() {
         let identity = CertificateIdentity::from_der(&certificate()).unwrap();
         assert_eq!(identity.subject, "CN=\\ ä#1,O=Example\\, Inc.");
         let names = [
@@ -385,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_near_by_the_share_of_the_life_that_is_left() {
+    fn expiry_is_soon_by_the_share_of_the_lifetime_left() {
         for (life, left, expected) in [
             // A year.
             (365 * DAY, 31 * DAY, None),

@@ -1,4 +1,4 @@
-//! The client's side: connections to endpoints that speak TLS.
+//! The client side: TLS connections to endpoints.
 
 use std::fmt;
 use std::io;
@@ -18,20 +18,20 @@ use super::session::{Session, TlsSide};
 use crate::io::{Pool, Rx, Tx};
 use crate::limits::TLS_SESSIONS_KEPT_MAX;
 
-/// How an upstream's endpoints are spoken to over TLS. Immutable; [`TlsClient::for_core`] makes what a core uses.
+/// The TLS settings for an upstream's endpoints. Immutable; [`TlsClient::for_core`] makes the copy that a core uses.
 pub struct TlsClient {
     pub(super) config: Arc<ClientConfig>,
-    /// Equal for equal settings.
+    /// The settings as text, to compare with.
     pub(super) settings: String,
 }
 
 impl TlsClient {
-    /// Whether connections that the other has made are as good.
+    /// Whether connections made with `other` fit these settings.
     pub fn has_same_settings(&self, other: &Self) -> bool {
         self.settings == other.settings
     }
 
-    /// The same for one core: sessions that it takes up again are its own, so that cores share no lock.
+    /// A copy for one core. It remembers sessions of its own, so cores share no lock.
     pub fn for_core(&self) -> Self {
         let mut config = ClientConfig::clone(&self.config);
         config.resumption = Resumption::in_memory_sessions(TLS_SESSIONS_KEPT_MAX);
@@ -41,11 +41,11 @@ impl TlsClient {
         }
     }
 
-    /// Begins to speak TLS on a connection to an endpoint. One for a request that needs a connection of `needs_own_connection` is
-    /// not offered HTTP/2.
+    /// Starts TLS on a connection to an endpoint. If the request needs a connection of its own, Weir does not offer
+    /// HTTP/2.
     ///
     /// # Errors
-    /// The configuration cannot be used, which was found out when it was loaded.
+    /// rustls rejects the configuration, which loading would have found.
     pub fn connect<R: Rx, T: Tx>(
         &self,
         name: &TlsName,
@@ -74,18 +74,18 @@ impl fmt::Debug for TlsClient {
     }
 }
 
-/// The name that an endpoint is asked for, and that its certificate must have.
+/// The name that Weir asks an endpoint for, and that the endpoint's certificate must carry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsName(ServerName<'static>);
 
 impl TlsName {
-    /// Reads a host name or an IP address. `None`: it is neither.
+    /// Parses a host name or an IP address. Returns `None` if the text is neither.
     pub fn parse(text: &str) -> Option<Self> {
         ServerName::try_from(text.to_owned()).ok().map(Self)
     }
 }
 
-/// Takes any certificate, as long as the endpoint has its key.
+/// Accepts any certificate, as long as the endpoint has its key.
 #[derive(Debug)]
 pub(super) struct AnyCertificate(pub(super) Arc<CryptoProvider>);
 

@@ -1,4 +1,4 @@
-//! Why a TLS connection failed, in a few kinds: what is counted, logged and told.
+//! The kinds of TLS failures, for metrics, logs and the reference.
 
 use std::fmt;
 use std::io;
@@ -7,19 +7,19 @@ use rustls::{AlertDescription, CertificateError, Error};
 
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])+ $name:ident $code:literal;)+) => {
-        /// Why a TLS connection failed. Codes appear in metrics and logs.
+        /// Why a TLS connection failed. Metrics and logs show the codes.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
         pub enum TlsFailure { $($(#[doc = $doc])+ $name,)+ }
 
         impl TlsFailure {
-            /// All of them, in the order of the reference.
+            /// All kinds, in the order of the reference.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
-            /// The code.
+            /// The code in metrics and logs.
             pub const fn code(self) -> &'static str { match self { $(Self::$name => $code,)+ } }
 
-            /// What it means, for the reference.
+            /// The meaning, for the reference.
             pub const fn text(self) -> &'static str { match self { $(Self::$name => concat!($($doc),+).trim_ascii(),)+ } }
         }
     };
@@ -30,42 +30,42 @@ kinds! {
     PlainHttp "plain_http";
     /// The peer spoke something that is not TLS.
     NotTls "not_tls";
-    /// Both sides have no version in common.
+    /// The two sides have no TLS version in common.
     Version "version";
-    /// Both sides have no cipher, group or signature in common.
+    /// The two sides have no cipher suite, group or signature scheme in common.
     Cipher "cipher";
-    /// Both sides have no protocol (ALPN) in common.
+    /// The two sides have no application protocol (ALPN) in common.
     Alpn "alpn";
-    /// There is no certificate for the name that was asked for.
+    /// No certificate is for the requested name.
     NoCertificate "no_certificate";
-    /// The peer showed no certificate, and has to.
+    /// The peer must present a certificate and did not.
     PeerCertificateMissing "peer_certificate_missing";
-    /// The peer's certificate has expired, or is not valid yet.
+    /// The peer's certificate has expired or is not valid yet.
     PeerCertificateExpired "peer_certificate_expired";
-    /// The peer's certificate is from nobody that is trusted.
+    /// No trusted authority has issued the peer's certificate.
     PeerCertificateUnknownIssuer "peer_certificate_unknown_issuer";
-    /// The peer's certificate is not for its name.
+    /// The peer's certificate is for another name.
     PeerCertificateName "peer_certificate_name";
-    /// The peer's certificate was revoked, or no list says that it was not.
+    /// The peer's certificate is revoked, or no revocation list covers it.
     PeerCertificateRevoked "peer_certificate_revoked";
-    /// The peer's certificate cannot be used for another reason.
+    /// The peer's certificate is unusable for another reason.
     PeerCertificateBad "peer_certificate_bad";
-    /// The peer refuses our certificate or does not know who has signed it.
+    /// The peer has rejected Weir's certificate or does not know its issuer.
     CertificateRefused "certificate_refused";
     /// The peer sent another alert.
     Alert "alert";
-    /// The peer ended the connection before the handshake was over.
+    /// The peer closed the connection during the handshake.
     ClosedInHandshake "closed_in_handshake";
-    /// The handshake was not over in time.
+    /// The handshake took too long.
     Timeout "timeout";
-    /// The connection was ended without saying so: what came may not be all.
+    /// The peer closed the connection without a TLS close, so data may be missing.
     Truncated "truncated";
-    /// A record or message is broken, or came when it must not.
+    /// A record or message is malformed or out of order.
     Protocol "protocol";
 }
 
 impl TlsFailure {
-    /// The kind of an error of rustls.
+    /// The kind of a rustls error.
     pub(super) fn of(error: &Error, is_open: bool) -> Self {
         use rustls::PeerIncompatible as Unfit;
         match error {
@@ -107,12 +107,13 @@ impl TlsFailure {
                 | Unfit::Tls13RequiredForQuic
                 | Unfit::SupportedVersionsExtensionRequired
                 | Unfit::ServerDoesNotSupportTls12Or13
-                // ClientVerification of TLS 1.1 and older: it came with 1.2, and is looked for first.
+                // Clients of TLS 1.1 and older lack this extension, which TLS 1.2 introduced, and rustls checks it
+                // first.
                 | Unfit::SignatureAlgorithmsExtensionRequired
                 | Unfit::ServerTlsVersionIsDisabledByOurConfig => Self::Version,
                 _ => Self::Cipher,
             },
-            // rustls says so when its resolver finds nothing.
+            // rustls reports this when its certificate resolver finds nothing.
             Error::General(why)
                 if why.contains("certificate resolver")
                     || why.contains("no server certificate") =>
@@ -125,11 +126,11 @@ impl TlsFailure {
         }
     }
 
-    /// The alert that tells the peer of it, where rustls tells nothing.
+    /// The alert to send where rustls sends none.
     //= rfc8446#6.2
     pub(super) const fn alert(self) -> Option<u8> {
         match self {
-            // decode_error, unexpected_message, handshake_failure
+            // decode_error; the others are unexpected_message and handshake_failure.
             Self::NotTls => Some(50),
             Self::Protocol => Some(10),
             Self::Cipher | Self::NoCertificate => Some(40),
@@ -149,7 +150,7 @@ impl std::error::Error for TlsFailure {}
 impl From<TlsFailure> for io::Error {
     fn from(failure: TlsFailure) -> Self {
         let kind = match failure {
-            // What came before it is good; whether it was all is for the caller to know.
+            // The data before it is intact. The caller knows whether it is complete.
             TlsFailure::Truncated => io::ErrorKind::UnexpectedEof,
             TlsFailure::ClosedInHandshake => io::ErrorKind::ConnectionReset,
             _ => io::ErrorKind::InvalidData,
@@ -158,18 +159,18 @@ impl From<TlsFailure> for io::Error {
     }
 }
 
-/// An error of rustls in the words of somebody who looks after certificates.
+/// Describes a rustls error to the person who looks after the certificates.
 pub(super) fn describe(error: &Error) -> String {
     match error {
         Error::InconsistentKeys(_) => "it is not the key of the certificate".to_owned(),
         Error::General(why) if why.contains("failed to parse private key") => {
-            "it is no key that TLS can use: RSA of 2048 to 8192 bits, ECDSA (P-256, P-384, P-521), or Ed25519".to_owned()
+            "TLS cannot use this key; use RSA of 2048 to 8192 bits, ECDSA (P-256, P-384, P-521) or Ed25519".to_owned()
         }
-        // What `openssl req -x509` makes unless told otherwise.
+        // `openssl req -x509` makes such a certificate by default.
         Error::InvalidCertificate(CertificateError::Other(why))
             if why.to_string().contains("CaUsedAsEndEntity") =>
         {
-            "its certificate is an authority's (CA:TRUE) and cannot be a server's or client's too; \
+            "its certificate belongs to an authority (CA:TRUE), so it cannot be a server's or a client's; \
              `openssl req -x509 -addext basicConstraints=critical,CA:FALSE` makes one that can"
                 .to_owned()
         }

@@ -1,4 +1,4 @@
-//! The halves of a TLS connection, with the promises of [`Rx`] and [`Tx`].
+//! The two halves of a TLS connection, which keep the promises of [`Rx`] and [`Tx`].
 
 use std::cell::{OnceCell, RefCell};
 use std::io;
@@ -13,36 +13,35 @@ use super::session::{ReadOutcome, Session};
 use crate::io::{Chunk, Rx, Tx};
 use crate::limits::{RECORD_OVERHEAD_BYTES_MAX, RECORDS_AT_ONCE_MAX};
 
-/// Receiving half. It makes the handshake on its way to the first bytes.
+/// The receiving half. It runs the handshake on the way to the first bytes.
 pub struct TlsRx<R: Rx, T: Tx> {
     raw: R,
     session: Rc<RefCell<Session<T>>>,
-    /// There until the handshake is over.
+    /// The handshake's state; `None` once the handshake is complete.
     handshake: Option<Box<PendingHandshake>>,
-    /// How much `raw` was told to expect.
+    /// How many bytes `raw` expects.
     expected: usize,
-    /// Records opened since the task last waited.
+    /// Records decrypted since the task last waited.
     opened: usize,
-    /// Whose certificate the client has shown, once that was asked.
+    /// The client's certificate, once a caller has asked for it.
     pub(super) identity: OnceCell<Option<Rc<CertificateIdentity>>>,
 }
 
-/// What a connection needs until its handshake is over.
+/// What a connection needs until its handshake is complete.
 struct PendingHandshake {
     queue: Rc<HandshakeQueue>,
     turn: Option<Rc<HandshakeTurn>>,
-    /// There is something to do before bytes come: a client speaks first.
+    /// A client sends first, so its handshake starts before bytes arrive.
     speaks_first: bool,
-    /// Nothing has come yet, and it might not be TLS at all.
+    /// No bytes have arrived, and the first ones may not be TLS.
     is_fresh: bool,
 }
 
-/// Sending half.
+/// The sending half.
 pub struct TlsTx<T: Tx> {
     session: Rc<RefCell<Session<T>>>,
 }
 
-/// Makes the halves of a connection.
 pub(super) fn halves<R: Rx, T: Tx>(
     raw: R,
     session: Session<T>,
@@ -70,7 +69,7 @@ pub(super) fn halves<R: Rx, T: Tx>(
 }
 
 impl<R: Rx, T: Tx> TlsRx<R, T> {
-    /// Waits until the handshake is over.
+    /// Waits until the handshake is complete.
     pub fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if self.session.borrow().is_open {
@@ -80,17 +79,17 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
         }
     }
 
-    /// Reads and forgets: nothing that comes is of interest any more.
+    /// Receives and discards bytes.
     pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         self.raw.poll_recv(cx)
     }
 
-    /// Why the connection has failed, if it has.
+    /// The reason why the connection has failed, if it has.
     pub fn failure(&self) -> Option<TlsFailure> {
         self.session.borrow().failure
     }
 
-    /// Why the peer, or we, have refused to go on: no mere end.
+    /// The reason why either side refused to go on; `None` for a mere end of the connection.
     pub fn refusal(&self) -> Option<TlsFailure> {
         let is_end = |failure: &TlsFailure| {
             matches!(
@@ -101,7 +100,7 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
         self.failure().filter(|failure| !is_end(failure))
     }
 
-    /// Why it has failed, for people.
+    /// The failure and its cause as text for the log.
     pub fn cause(&self) -> String {
         self.with_session(|session| match (session.failure, &session.cause) {
             (Some(failure), Some(cause)) => format!("{failure}: {cause}"),
@@ -110,7 +109,7 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
         })
     }
 
-    /// Notes that the connection has failed for a reason that only the caller knows.
+    /// Fails the connection for a reason that only the caller knows.
     pub fn fail(&mut self, failure: TlsFailure) {
         let mut session = self.session.borrow_mut();
         if session.failure.is_none() {
@@ -118,24 +117,24 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
         }
     }
 
-    /// Looks at the session, for what was agreed on.
+    /// Reads from the session.
     pub(super) fn with_session<U>(&self, read: impl FnOnce(&Session<T>) -> U) -> U {
         read(&self.session.borrow())
     }
 
-    /// The connection below: of one that has turned out not to be TLS.
+    /// The plain connection below, for a peer that turned out not to speak TLS.
     pub fn into_raw(self, tx: TlsTx<T>) -> Option<(R, T)> {
         drop(tx);
         let session = Rc::try_unwrap(self.session).ok()?;
         Some((self.raw, session.into_inner().raw))
     }
 
-    /// Goes one step on: bytes come, or what has come is looked at.
+    /// Makes one step: handles bytes that have arrived, or receives more.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut session = self.session.borrow_mut();
         if let Some(failure) = session.failure {
             if failure != TlsFailure::PlainHttp {
-                // The alert is to be on its way before the connection is given up.
+                // The alert must be under way before the caller gives the connection up.
                 let _ = ready!(session.poll_flush(cx));
             }
             return Poll::Ready(Err(failure.into()));
@@ -154,7 +153,7 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
             if opened && parameters::outlives_client_certificate(&session) {
                 session.refuse(TlsFailure::PeerCertificateExpired);
             }
-            // A failure is told by the next call, once the alert is on its way.
+            // The next call reports a failure, once the alert is under way.
             if opened || !matches!(outcome, Ok(ReadOutcome::Blocked | ReadOutcome::Open)) {
                 return Poll::Ready(Ok(()));
             }
@@ -167,7 +166,7 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
         let received = match self.raw.poll_recv(cx) {
             Poll::Ready(received) => received,
             Poll::Pending => {
-                // Nothing more is to come with it: the handshake's messages go out now.
+                // No more bytes come with these, so the handshake's messages go out now.
                 let _ = session.poll_flush(cx);
                 return Poll::Pending;
             }
@@ -196,7 +195,7 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
     }
 }
 
-/// Whether bytes begin like a request and not like a handshake, which begins with 22.
+/// Whether bytes begin like an HTTP request. A handshake begins with byte 22.
 pub(super) fn speaks_http(bytes: &[u8]) -> bool {
     bytes.first().is_some_and(u8::is_ascii_uppercase)
 }
@@ -213,7 +212,8 @@ impl<R: Rx, T: Tx> Rx for TlsRx<R, T> {
                     return Poll::Ready(Ok(None));
                 }
             }
-            // A block of 64 KiB holds three thousand records of one byte, and opening each costs as much as a request.
+            // A block of 64 KiB holds about three thousand records of one byte, and decrypting each costs as much as a
+            // request.
             if self.opened >= RECORDS_AT_ONCE_MAX {
                 self.opened = 0;
                 self.raw.wake_later(cx);
@@ -252,7 +252,7 @@ impl<R: Rx, T: Tx> Rx for TlsRx<R, T> {
 }
 
 impl<T: Tx> TlsTx<T> {
-    /// Says that nothing more comes and ends the direction; ready when that is sent, or cannot be.
+    /// Sends a TLS close and ends the sending direction. Ready once that is sent, or cannot be.
     pub fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.session.borrow_mut().poll_finish(cx)
     }
@@ -275,7 +275,7 @@ impl<T: Tx> Tx for TlsTx<T> {
         self.session.borrow_mut().rest();
     }
 
-    /// The end is only written; [`TlsTx::poll_finish`] sends it.
+    /// Only queues the TLS close; [`TlsTx::poll_finish`] sends it.
     fn finish(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
         let _ = self.session.borrow_mut().poll_finish(&mut cx);
@@ -290,7 +290,7 @@ impl<T: Tx> Drop for TlsTx<T> {
     fn drop(&mut self) {
         let mut session = self.session.borrow_mut();
         if session.has_pending() && session.failure.is_none() {
-            // What was pushed is not sent to the end: that must not look like an orderly one.
+            // Bytes that were pushed will never be sent, so the end must not look orderly.
             session.raw.abort();
         }
     }

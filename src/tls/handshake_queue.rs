@@ -1,9 +1,9 @@
-//! Turns for handshakes: a signature is worth hundreds of requests, so that a storm of handshakes would keep all else
-//! of the core waiting.
+//! The queue of handshakes that wait for a costly step. A signature costs as much as hundreds of requests, so without a
+//! limit a storm of handshakes would starve the rest of the core.
 //!
-//! At most [`HANDSHAKE_STEPS_MAX`] steps are taken before the core has gone once round everything else that has come
-//! meanwhile; the others wait in the order in which they came. How it knows: it rings the core's own doorbell, and the
-//! ring arrives behind what came before it.
+//! A core allows [`HANDSHAKE_STEPS_MAX`] steps and then runs everything else that is waiting before it allows more. The
+//! other handshakes wait in order of arrival. To learn when the rest has run, the queue rings the core's own doorbell:
+//! the ring arrives behind everything that came before it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::limits::HANDSHAKE_STEPS_MAX;
 
-/// One core's gate.
+/// The waiting handshakes of one core.
 pub struct HandshakeQueue {
     taken: Cell<usize>,
     waiting: RefCell<VecDeque<Rc<HandshakeTurn>>>,
@@ -20,7 +20,7 @@ pub struct HandshakeQueue {
     ring: Box<dyn Fn()>,
 }
 
-/// A handshake that waits for its turn. One that is dropped waits no more.
+/// A handshake's place in the queue. Dropping it leaves the queue.
 #[derive(Default)]
 pub(super) struct HandshakeTurn {
     granted: Cell<bool>,
@@ -28,7 +28,7 @@ pub(super) struct HandshakeTurn {
 }
 
 impl HandshakeQueue {
-    /// `ring` has [`HandshakeQueue::grant_next`] called when the core has gone round once.
+    /// `ring` must make the core call [`HandshakeQueue::grant_next`] once it has run everything else.
     pub fn new(ring: impl Fn() + 'static) -> Rc<Self> {
         Rc::new(Self {
             taken: Cell::new(0),
@@ -38,7 +38,7 @@ impl HandshakeQueue {
         })
     }
 
-    /// The core has gone round: as many as may go next are woken.
+    /// Lets the next handshakes step, because the core has run everything else.
     pub fn grant_next(&self) {
         if !self.rung.replace(false) {
             return;
@@ -48,7 +48,7 @@ impl HandshakeQueue {
             let Some(turn) = self.waiting.borrow_mut().pop_front() else {
                 return;
             };
-            // The other holder is the connection.
+            // The connection holds the other count.
             if Rc::strong_count(&turn) > 1 {
                 turn.granted.set(true);
                 let waker = turn.waker.take();
@@ -60,7 +60,7 @@ impl HandshakeQueue {
         }
     }
 
-    /// Waits for the right to take one step; `turn` remembers the place in the queue.
+    /// Waits for the right to take one step. `turn` keeps the place in the queue.
     pub(super) fn poll_turn(
         &self,
         cx: &Context<'_>,
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_many_as_may_go_and_the_others_in_their_order() {
+    fn handshakes_step_up_to_the_limit_and_then_in_order() {
         let rings = Rc::new(Cell::new(0));
         let counted = rings.clone();
         let queue = HandshakeQueue::new(move || counted.set(counted.get() + 1));
@@ -117,14 +117,14 @@ mod tests {
         };
         let first: Vec<_> = (0..HANDSHAKE_STEPS_MAX).collect();
         assert_eq!(go(&mut turns), first);
-        assert_eq!(rings.get(), 1, "one ring for all that wait");
-        // Those that went are done; one that waits gives up.
+        assert_eq!(rings.get(), 1, "one ring for all waiting handshakes");
+        // The first ones have stepped. One of the waiting ones gives up.
         let mut waiting = turns.split_off(HANDSHAKE_STEPS_MAX);
         assert!(go(&mut waiting).is_empty());
         drop(waiting.remove(0));
         queue.grant_next();
         assert_eq!(go(&mut waiting), first);
         let mut newcomer = vec![None];
-        assert!(go(&mut newcomer).is_empty(), "nobody overtakes");
+        assert!(go(&mut newcomer).is_empty(), "a newcomer does not overtake");
     }
 }

@@ -1,22 +1,22 @@
-//! Bytes received that are no whole record yet, or not looked at.
+//! Received bytes that do not form a whole record yet, or that rustls has not processed.
 
 use crate::io::{Chunk, Pool};
 
 /// A record's header: type, version, length.
 const HEADER_BYTES: usize = 5;
 
-/// What has come and is not understood. Records are opened where they were received; of a record that was cut by the
-/// end of a block, the rest is copied to its beginning, and no more than that.
+/// Received bytes that are not decrypted. rustls decrypts records in the block that they arrived in. If the end of a
+/// block cuts a record, only the rest of that record is copied to its beginning.
 #[derive(Default)]
 pub(super) struct IncomingRecords {
-    /// What is looked at.
+    /// The bytes for rustls to process.
     part: Chunk,
-    /// What came behind it, while `part` is waiting for a piece of it.
+    /// The bytes behind `part`, while `part` lacks the rest of a record.
     next: Chunk,
 }
 
 impl IncomingRecords {
-    /// Takes what was received. Only after [`IncomingRecords::advance`] has no more to give.
+    /// Adds received bytes. Call it only after [`IncomingRecords::advance`] returned false.
     pub(super) fn add(&mut self, chunk: Chunk) {
         debug_assert!(self.next.is_empty());
         if self.part.is_empty() {
@@ -26,12 +26,11 @@ impl IncomingRecords {
         }
     }
 
-    /// Whether nothing is here.
     pub(super) fn is_empty(&self) -> bool {
         self.part.is_empty() && self.next.is_empty()
     }
 
-    /// What is to be looked at.
+    /// The bytes to process next.
     pub(super) fn bytes(&mut self, pool: &Pool) -> &mut [u8] {
         if self.part.is_empty() {
             return &mut [];
@@ -42,12 +41,13 @@ impl IncomingRecords {
         self.part.lone_mut().unwrap_or_default()
     }
 
-    /// Drops the first `n` bytes, which are understood. What came behind them is looked at after [`IncomingRecords::advance`].
+    /// Drops the first `n` bytes, which rustls has processed. [`IncomingRecords::advance`] brings the bytes behind
+    /// them.
     pub(super) fn consume(&mut self, n: usize) {
         self.part.advance(n);
     }
 
-    /// Has the next bytes looked at: those that complete the record that was cut, or all that is left. `false`: there
+    /// Brings the next bytes to process: the rest of a cut record, or everything that is left. Returns false if there
     /// are none.
     pub(super) fn advance(&mut self, pool: &Pool) -> bool {
         if self.next.is_empty() {
@@ -68,7 +68,7 @@ impl IncomingRecords {
         true
     }
 
-    /// How many bytes are missing of what is here in part: a good size for the next receive.
+    /// How many bytes the record at the end lacks: a good size for the next receive.
     pub(super) fn missing(&self) -> usize {
         if self.is_empty() {
             0
@@ -78,7 +78,7 @@ impl IncomingRecords {
     }
 }
 
-/// How many bytes the last record lacks, or its header; at least one.
+/// How many bytes the last record, or its header, lacks; at least one.
 fn missing(mut records: &[u8]) -> usize {
     loop {
         let Some(&[_, _, _, high, low]) = records.first_chunk() else {
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_that_was_cut_gets_its_rest_and_no_more() {
+    fn a_cut_record_gets_its_rest_and_no_more() {
         let pool = Pool::new();
         let mut record = vec![23, 3, 3, 0, 100];
         record.resize(105, b'x');
@@ -126,21 +126,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_behind_a_completed_record_is_not_forgotten() {
+    fn bytes_behind_a_completed_record_are_processed() {
         let pool = Pool::new();
         let record = [23, 3, 3, 0, 2, b'a', b'b'];
         let mut incoming = IncomingRecords::default();
         incoming.add(pool.copy(&record[..3]));
         incoming.add(pool.copy(&[&record[3..], &record[..]].concat()));
-        // The header, then the rest of the record.
+        // Once for the header and once for the rest of the record.
         assert!(incoming.advance(&pool) && incoming.advance(&pool));
         assert_eq!(incoming.bytes(&pool), record);
         incoming.consume(record.len());
         assert!(
             incoming.bytes(&pool).is_empty(),
-            "nothing is looked at unasked"
+            "nothing is processed before advance"
         );
-        assert!(incoming.advance(&pool), "there is more to be looked at");
+        assert!(incoming.advance(&pool), "there is more to process");
         assert_eq!(incoming.bytes(&pool), record);
         incoming.consume(record.len());
         assert!(!incoming.advance(&pool) && incoming.is_empty());

@@ -1,5 +1,5 @@
-//! From the files that a configuration names to what connections are made of. Everything that can be wrong with a
-//! file is found here, on the control thread, with its place in the configuration.
+//! Loads the files that a configuration names and builds the TLS settings of listeners and upstreams. All errors in
+//! those files show up here, on the control thread, with their place in the configuration.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -31,20 +31,20 @@ use super::server::{
 use crate::files;
 use crate::limits::TLS_FILE_BYTES_MAX;
 
-/// What was made of a configuration's files.
+/// The TLS settings made from a configuration's files.
 #[derive(Debug, Default)]
 pub struct LoadedTls {
     /// By listener, in file order.
     pub servers: Vec<Option<Arc<TlsServer>>>,
     /// By upstream, in file order.
     pub clients: Vec<Option<Arc<TlsClient>>>,
-    /// Every certificate that Weir shows, each file once.
+    /// Every certificate that Weir presents, each file once.
     pub certificates: Vec<OwnCertificate>,
-    /// Every file that was read, and what it was then.
+    /// Every file that was read, and its state at that time.
     pub files: Vec<(PathBuf, Option<FileStamp>)>,
 }
 
-/// Tells one state of a file from another: a file that is replaced has another inode, one that is written another time.
+/// Tells states of a file apart: replacing a file changes its inode, and writing to it changes its size or time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStamp {
     inode: u64,
@@ -61,25 +61,23 @@ impl FileStamp {
         }
     }
 
-    /// What the file is now; `None` if it cannot be looked at.
+    /// The file's present state; `None` if it cannot be examined.
     pub fn now(path: &Path) -> Option<Self> {
         fs::metadata(path).ok().map(|file| Self::of(&file))
     }
 }
 
-/// A certificate that Weir shows, for those who look after it.
+/// A certificate that Weir presents, for monitoring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnCertificate {
-    /// Its file.
     pub path: PathBuf,
-    /// What it says.
     pub identity: CertificateIdentity,
 }
 
-/// Reads all files that a configuration names. `file` is the configuration's own, for diagnostics.
+/// Loads all files that a configuration names. `file` is the configuration's own name, for diagnostics.
 ///
 /// # Errors
-/// Everything that is wrong with any of them.
+/// All errors in these files.
 pub fn load(
     config: &Config,
     tickets: Option<&TicketKeys>,
@@ -88,10 +86,10 @@ pub fn load(
     read_all(config, tickets, file, false)
 }
 
-/// The same for a configuration of another machine: files that are not here are left out.
+/// Loads the files of a configuration for another machine. Skips files that do not exist here.
 ///
 /// # Errors
-/// Everything that is wrong with any of the others.
+/// All errors in the files that exist.
 pub fn load_available(
     config: &Config,
     file: &str,
@@ -123,7 +121,7 @@ fn read_all(
     }
     for upstream in &config.upstreams {
         let speaks = upstream.endpoints.iter().any(|endpoint| endpoint.tls);
-        // Endpoints that are told whose a connection is get one for each client: nothing is shared there.
+        // With the PROXY protocol each client has connections of its own, so requests cannot share them.
         let http2 = upstream.proxy_protocol.is_none();
         let client = speaks
             .then(|| reader.client(&upstream.tls, http2))
@@ -139,12 +137,12 @@ fn read_all(
 
 struct TlsLoader<'a> {
     file: &'a str,
-    /// Whether a file that is not there is no error.
+    /// Whether a missing file is not an error.
     skips_missing: bool,
     loaded: LoadedTls,
-    /// Files that have been read.
+    /// Files that were read.
     seen: HashSet<PathBuf>,
-    /// Files of certificates that Weir shows.
+    /// Files of certificates that Weir presents.
     shown: HashSet<PathBuf>,
     warnings: Vec<Diagnostic>,
     errors: Vec<Diagnostic>,
@@ -215,7 +213,7 @@ impl TlsLoader<'_> {
         }))
     }
 
-    /// How clients' certificates are looked at, and what tells that from other ways.
+    /// The verifier of client certificates, and the settings that ticket keys depend on.
     fn verifier(
         &mut self,
         tls: &ListenTls,
@@ -281,7 +279,7 @@ impl TlsLoader<'_> {
         }))
     }
 
-    /// A certificate with its key, and the hosts that it is for.
+    /// A certificate with its key, and the hosts in its names.
     fn certified(
         &mut self,
         files: &CertFiles,
@@ -293,7 +291,7 @@ impl TlsLoader<'_> {
             Some(file) => {
                 let bytes = self.read(file)?;
                 if !is_ocsp_response(&bytes) {
-                    return self.wrong(file, &"it is no OCSP response (DER)");
+                    return self.wrong(file, &"it is not an OCSP response (DER)");
                 }
                 Some(bytes)
             }
@@ -306,14 +304,14 @@ impl TlsLoader<'_> {
         }
     }
 
-    /// Remembers a certificate that is shown, and warns of its end.
+    /// Records a certificate that Weir presents, and warns if it expires soon. Returns its host names.
     fn note_certificate(
         &mut self,
         file: &NamedFile,
         certificate: &CertificateDer<'_>,
     ) -> Option<Vec<String>> {
         let Some(identity) = CertificateIdentity::from_der(certificate) else {
-            return self.wrong(file, &"it is no certificate that can be read");
+            return self.wrong(file, &"it is not a readable certificate");
         };
         let hosts = identity.hosts().map(str::to_owned).collect();
         let certificate = OwnCertificate {
@@ -350,14 +348,14 @@ impl TlsLoader<'_> {
 
     fn key(&mut self, file: &NamedFile) -> Option<PrivateKeyDer<'static>> {
         let bytes = self.read(file)?;
-        // PKCS#8 says so in its label, the older forms in a field that is no base64.
+        // PKCS#8 puts this word into its label, older formats into a header, and base64 never contains it.
         let is_locked = || bytes.windows(9).any(|word| word == b"ENCRYPTED");
         match PrivateKeyDer::from_pem_slice(&bytes) {
             Ok(key) => Some(key),
             Err(_) if is_locked() => self.wrong(
                 file,
-                &"it is protected by a passphrase, which nobody could type at a start; \
-                  `openssl pkey -in FILE -out NEW` writes it without one",
+                &"it is protected by a passphrase, which Weir cannot ask for; \
+                  `openssl pkey -in FILE -out NEW` writes a copy without one",
             ),
             Err(rustls::pki_types::pem::Error::NoItemsFound) => {
                 self.wrong(file, &"there is no private key in it (PEM)")
@@ -381,7 +379,7 @@ impl TlsLoader<'_> {
         let found = rustls_native_certs::load_native_certs();
         roots.add_parsable_certificates(found.certs);
         if roots.is_empty() {
-            let message = "the system has no certificates of authorities (package `ca-certificates`): name some in `ca`";
+            let message = "the system has no CA certificates; install the package `ca-certificates` or set `ca`";
             self.errors.push(self.diagnostic(
                 Severity::Error,
                 Code::NamedFile,
@@ -422,10 +420,11 @@ impl TlsLoader<'_> {
     }
 
     fn warn_unverified(&mut self, excerpt: Option<Excerpt>) {
-        let message = "certificates of these endpoints are not verified: whoever is on the way can read and change everything".to_owned();
+        let message = "the certificates of these endpoints are not verified, so anybody on the network path can read and change the traffic".to_owned();
         let mut warning = self.diagnostic(Severity::Warning, Code::Unsafe, message, &excerpt);
         warning.help.push(
-            "`ca` names the authority of endpoints with certificates of their own".to_owned(),
+            "if the endpoints have certificates of a private authority, set `ca` to its file"
+                .to_owned(),
         );
         self.warnings.push(warning);
     }
@@ -448,8 +447,8 @@ impl TlsLoader<'_> {
     }
 }
 
-/// Whether it begins as an OCSP response does (RFC 6960, section 4.2.1): a sequence as long as the file, whose first
-/// element is a status of one byte. ClientVerification refuse to go on with anything else.
+/// Whether a file begins like an OCSP response (RFC 6960 section 4.2.1): a sequence as long as the file, whose first
+/// element is a status of one byte. Clients abort the handshake on anything else.
 fn is_ocsp_response(bytes: &[u8]) -> bool {
     let (length, rest) = match bytes {
         [0x30, short @ 0..=0x7f, rest @ ..] => (usize::from(*short), rest),
@@ -460,7 +459,7 @@ fn is_ocsp_response(bytes: &[u8]) -> bool {
     rest.len() == length && rest.starts_with(&[0x0a, 0x01])
 }
 
-/// Tells whether two upstreams have the same settings: where they stand in a file is none.
+/// The settings of an upstream as text. Where they stand in the file does not matter.
 fn settings(tls: &UpstreamTls, http2: bool) -> String {
     let path = |file: &NamedFile| file.path.clone();
     let (ca, cert) = (tls.ca.as_ref().map(path), &tls.cert);
@@ -468,7 +467,7 @@ fn settings(tls: &UpstreamTls, http2: bool) -> String {
     format!("{ca:?} {cert:?} {:?} {http2}", tls.verify)
 }
 
-/// The cryptography, with these cipher suites, or its own choice.
+/// The cryptography provider, limited to these cipher suites if there are any.
 fn provider(ciphers: &[Cipher]) -> CryptoProvider {
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     if !ciphers.is_empty() {
@@ -479,7 +478,7 @@ fn provider(ciphers: &[Cipher]) -> CryptoProvider {
     provider
 }
 
-/// Whether a cipher of the configuration is this suite: OpenSSL's names leave out what is always the same.
+/// Whether a cipher of the configuration is this suite. OpenSSL's names omit the parts that are always the same.
 fn is_same_suite(suite: SupportedCipherSuite, cipher: Cipher) -> bool {
     let name = suite.suite().as_str().unwrap_or_default();
     match name.strip_prefix("TLS13_") {
@@ -504,14 +503,14 @@ mod tests {
         assert!(is_ocsp_response(&[0x30, 3, 0x0a, 1, 6]));
         let long = [&[0x30, 0x82, 1, 3, 0x0a, 1, 0][..], &[0; 256]].concat();
         assert!(is_ocsp_response(&long));
-        assert!(!is_ocsp_response(&long[..long.len() - 1]), "cut off");
+        assert!(!is_ocsp_response(&long[..long.len() - 1]), "truncated");
         assert!(!is_ocsp_response(b"-----BEGIN CERTIFICATE-----"));
         assert!(!is_ocsp_response(&[0x30, 3, 0x02, 1, 6]));
         assert!(!is_ocsp_response(b""));
     }
 
     #[test]
-    fn every_cipher_of_the_configuration_is_one_that_can_be_spoken() {
+    fn every_cipher_suite_has_a_name_in_the_configuration() {
         let all = provider(&[]).cipher_suites;
         let text = weir_config::reference();
         let mut known = 0;

@@ -1,7 +1,8 @@
-//! TLS, the only module that names rustls: termination, connections to endpoints, files and tickets.
+//! TLS: termination, connections to endpoints, certificate files and session tickets. Only this module names rustls.
 //!
-//! Control loads and validates ([`load`]); a core only makes connections of what it is handed. [`TlsRx`] and [`TlsTx`]
-//! wrap the halves of a connection and keep the promises of the seam, so that nothing above knows the difference.
+//! Control loads and validates files ([`load`]); cores only make connections from the result. [`TlsRx`] and [`TlsTx`]
+//! wrap the halves of a connection and keep the promises of the I/O seam, so the code above them works on plain and TLS
+//! connections alike.
 #![forbid(unsafe_code)]
 
 mod certificate_identity;

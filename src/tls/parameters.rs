@@ -1,4 +1,4 @@
-//! What both sides of a connection have agreed on.
+//! The parameters that both sides of a connection have negotiated.
 
 use std::rc::Rc;
 
@@ -10,17 +10,16 @@ use super::requested_name::RequestedName;
 use super::session::{Session, TlsSide};
 use crate::io::{Rx, Tx};
 
-/// The protocol that was agreed on by ALPN (RFC 7301).
+/// The application protocol negotiated by ALPN (RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlpnProtocol {
-    /// HTTP/1.1, also for a client that named none.
+    /// HTTP/1.1, also if the peer named no protocol.
     Http1,
-    /// HTTP/2.
     Http2,
 }
 
 impl AlpnProtocol {
-    /// What we can speak on either side, in the order of our preference.
+    /// The protocols that Weir offers on either side, in order of preference.
     pub fn offered(http2: bool) -> Vec<Vec<u8>> {
         let all: &[Self] = if http2 {
             &[Self::Http2, Self::Http1]
@@ -32,7 +31,7 @@ impl AlpnProtocol {
             .collect()
     }
 
-    /// The name on the wire.
+    /// The protocol's name on the wire.
     pub const fn name(self) -> &'static [u8] {
         match self {
             Self::Http1 => b"http/1.1",
@@ -48,40 +47,40 @@ impl AlpnProtocol {
     }
 }
 
-/// What was agreed on in a handshake: for logs and metrics.
+/// The result of a handshake, for logs and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TlsParameters {
-    /// TLS 1.3, or else 1.2.
+    /// TLS 1.3; TLS 1.2 otherwise.
     pub is_13: bool,
     /// The number of the cipher suite; [`TlsParameters::cipher`] has its name.
     pub suite: u16,
-    /// A former session was taken up again: no certificate was shown.
+    /// The handshake resumed an earlier session, so no certificate was presented.
     pub is_resumed: bool,
-    /// What is spoken on the connection.
+    /// The application protocol.
     pub protocol: AlpnProtocol,
 }
 
 impl TlsParameters {
-    /// The version as logs and metrics have it.
+    /// The version as logs and metrics show it.
     pub const fn version(&self) -> &'static str {
         if self.is_13 { "1.3" } else { "1.2" }
     }
 
-    /// The name of the cipher suite, as rustls has it.
+    /// rustls' name of the cipher suite.
     pub fn cipher(&self) -> &'static str {
         CipherSuite::from(self.suite).as_str().unwrap_or("unknown")
     }
 }
 
 impl<R: Rx, T: Tx> TlsRx<R, T> {
-    /// What was agreed on; `None` before the handshake is over.
+    /// The negotiated parameters; `None` during the handshake.
     pub fn tls_parameters(&self) -> Option<TlsParameters> {
         self.with_session(|session| session.is_open.then(|| of(session)))
     }
 }
 
 impl<R: Rx, T: Tx> TlsRx<R, T> {
-    /// Whose certificate the client has shown; it was verified. Read once a connection.
+    /// The client's certificate, which was verified. Parsed once a connection.
     pub fn identity(&self) -> Option<Rc<CertificateIdentity>> {
         let read = || {
             let read = self.with_session(|session| match &session.side {
@@ -97,7 +96,7 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
 }
 
 impl<R: Rx, T: Tx> TlsRx<R, T> {
-    /// The name that the client asked for (SNI, RFC 6066 section 3).
+    /// The server name that the client has requested (SNI, RFC 6066 section 3).
     pub fn server_name(&self) -> Option<Rc<str>> {
         self.with_session(|session| match &session.requested_name {
             RequestedName::Name(name) => Some(name.clone()),
@@ -106,8 +105,8 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
     }
 }
 
-/// Whether a session was taken up again after the end of the client's certificate, which nobody has looked at since it
-/// began.
+/// Whether the client resumed a session after its certificate had expired. No one has checked the certificate since the
+/// session began.
 pub(super) fn outlives_client_certificate<T: Tx>(session: &Session<T>) -> bool {
     let TlsSide::Server(side) = &session.side else {
         return false;

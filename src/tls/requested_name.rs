@@ -1,33 +1,33 @@
-//! The name that a client asks for in its hello (RFC 8446 section 4.1.2, RFC 6066 section 3). rustls reads it for
-//! itself and does not pass it on.
+//! The server name in a client's hello (RFC 8446 section 4.1.2, RFC 6066 section 3). rustls parses the name for itself
+//! and does not pass it on.
 
 use std::rc::Rc;
 
-/// What is known of the name that a client asks for.
+/// The server name that a client requests, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum RequestedName {
-    /// Its hello has not come in full.
+    /// The hello is still incomplete.
     #[default]
     Unknown,
-    /// It has asked for none, or in no way that can be read.
+    /// The client has requested no name, or not in a readable form.
     Absent,
-    /// For this one.
+    /// The client has requested this name.
     Name(Rc<str>),
 }
 
-/// Records that a hello may be cut into: who sends more could have them put together again for each byte.
+/// A hello in more records is not read, because putting it together again for each of its bytes would cost too much.
 const RECORDS_MAX: usize = 4;
 
-/// Content type of records with handshake messages, and the type of a client's hello.
+/// The content type of handshake records, and the type of a client's hello.
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 
-/// The extension and the kind of name.
+/// The extension, and the type of a host name in it.
 const SERVER_NAME: u16 = 0;
 const HOST_NAME: u8 = 0;
 
 impl RequestedName {
-    /// Reads it from what a client has sent so far.
+    /// Reads the name from what the client has sent so far.
     pub(super) fn read(sent: &[u8]) -> Self {
         let Some(hello) = first_message(sent) else {
             return Self::Unknown;
@@ -39,8 +39,8 @@ impl RequestedName {
     }
 }
 
-/// The first message of the handshake without its header, put together from its records. `None`: it is not all there.
-/// Of what is no hello, or comes in too many pieces, it is empty.
+/// The first handshake message without its header, assembled from its records. Returns `None` if it is incomplete, and
+/// an empty message if it is not a hello or comes in too many records.
 fn first_message(sent: &[u8]) -> Option<Vec<u8>> {
     let mut records = HelloReader(sent);
     let mut message = Vec::new();
@@ -65,7 +65,7 @@ fn first_message(sent: &[u8]) -> Option<Vec<u8>> {
 
 fn server_name(hello: &[u8]) -> Option<&str> {
     let mut hello = HelloReader(hello);
-    // Version and random number.
+    // Skips version and random number.
     hello.take(2 + 32)?;
     let _session = hello.list8()?;
     let _suites = hello.list16()?;
@@ -83,7 +83,7 @@ fn server_name(hello: &[u8]) -> Option<&str> {
     }
 }
 
-/// The rest of a message.
+/// The unread part of a message.
 struct HelloReader<'a>(&'a [u8]);
 
 impl<'a> HelloReader<'a> {
@@ -133,7 +133,7 @@ mod tests {
         extension(0, &list16(&[&[0][..], &list16(name)].concat()))
     }
 
-    /// A hello with these extensions in records of at most so many bytes.
+    /// A hello with these extensions, in records of at most `record_bytes`.
     fn hello(extensions: &[Vec<u8>], record_bytes: usize) -> Vec<u8> {
         let body = [
             &[3, 3][..],
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_is_read_however_the_hello_is_cut() {
+    fn the_server_name_is_read_however_the_hello_is_cut() {
         let other = extension(16, b"\0\x03\x02h2");
         for (extensions, expected) in [
             (
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hello_in_crumbs_is_not_read() {
+    fn a_hello_in_many_records_is_not_read() {
         let sent = hello(&[asks_for(b"a.test")], 1);
         assert_eq!(RequestedName::read(&sent), RequestedName::Absent);
     }

@@ -1,13 +1,13 @@
-//! Certificates that nobody is to trust: for the demo.
+//! Self-signed certificates for the demo.
 
 use std::io;
 
 use rcgen::{CertificateParams, DnType, KeyPair};
 
-/// A certificate for these names that is signed by itself, and its key; both PEM. It does not end.
+/// A self-signed certificate for these names and its key, both in PEM. The certificate never expires.
 ///
 /// # Errors
-/// The system has no random numbers, or one of the names is none.
+/// The system has no random numbers, or a name is invalid.
 pub fn self_signed(names: &[&str]) -> io::Result<(String, String)> {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).map_err(io::Error::other)?;

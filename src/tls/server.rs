@@ -1,5 +1,4 @@
-//! The server's side: which certificate is shown for which name, and everything that is the same for all connections
-//! of a listener.
+//! The server side: the choice of a certificate by name, and the settings that all connections of a listener share.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,19 +19,18 @@ use super::handshake_queue::HandshakeQueue;
 use super::session::{Session, TlsSide};
 use crate::io::{Chunk, Pool, Rx, Tx};
 
-/// What a listener terminates TLS with. Immutable and shared by all cores; another one takes its place when a file
-/// changes.
+/// The TLS settings of a listener. Immutable and shared by all cores; a changed file leads to a new one.
 pub struct TlsServer {
     pub(super) config: Arc<ServerConfig>,
-    /// Endpoints are told who the client is.
+    /// Whether endpoints receive the client's identity.
     pub client_headers: bool,
 }
 
 impl TlsServer {
-    /// Begins to serve a connection that a client has made; `early` has come on it already.
+    /// Starts TLS on a client's connection. `early` is what has arrived on it already.
     ///
     /// # Errors
-    /// The configuration cannot be used, which was found out when it was loaded.
+    /// rustls rejects the configuration, which loading would have found.
     pub fn accept<R: Rx, T: Tx>(
         &self,
         (rx, tx): (R, T),
@@ -58,17 +56,17 @@ impl fmt::Debug for TlsServer {
     }
 }
 
-/// Keys that tickets of sessions are encrypted with, shared by all cores, so that any can take up what another began,
-/// before and after a reload. New keys every six hours; the former ones are good for as long again.
+/// The keys that encrypt session tickets. All cores share them, so any core can resume a session that another began,
+/// also after a reload. New keys come every six hours, and the former ones stay valid for as long again.
 ///
-/// A ticket is not asked for a certificate again. So there is one set of keys for each way of looking at clients'
-/// certificates: what a listener without has handed out is worth nothing at one with, and neither is what was handed
-/// out under other authorities, or before something was revoked.
+/// Resuming a session skips the verification of the client's certificate. So each way of verifying clients has keys of
+/// its own. A ticket from a listener without client certificates is worthless at one with them. So is a ticket issued
+/// under other authorities or before a revocation.
 #[derive(Clone, Default)]
 pub struct TicketKeys(Arc<Mutex<HashMap<ClientVerification, Arc<dyn ProducesTickets>>>>);
 
-/// How clients' certificates are looked at: the files of authorities and of what they have revoked as they are, and
-/// whether one must be shown.
+/// How a listener verifies clients: the contents of the files of authorities and revocations, and whether a certificate
+/// is required.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct ClientVerification {
     pub(super) authorities: Vec<u8>,
@@ -77,7 +75,7 @@ pub(super) struct ClientVerification {
 }
 
 impl TicketKeys {
-    /// The keys for listeners that look at clients in this way; made when first asked for.
+    /// The keys for listeners that verify clients in this way, created on first use.
     ///
     /// # Errors
     /// The system has no random numbers.
@@ -85,7 +83,7 @@ impl TicketKeys {
         &self,
         clients: ClientVerification,
     ) -> Result<Arc<dyn ProducesTickets>, Error> {
-        // An entry is made whole or not at all, so that a panic elsewhere has not left it broken.
+        // An insertion completes or does nothing, so a panic elsewhere cannot have left the map broken.
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get(&clients) {
             return Ok(known.clone());
@@ -96,23 +94,23 @@ impl TicketKeys {
     }
 }
 
-/// Applies what is the same for every listener.
+/// Applies the settings that all listeners share.
 pub(super) fn apply_common_settings(config: &mut ServerConfig, http2: bool) {
-    // TicketKeys alone: what a core remembers, another does not know.
+    // Only tickets resume sessions: other cores do not know the sessions that one core remembers.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.alpn_protocols = super::AlpnProtocol::offered(http2);
-    // What the client prefers of our own choice is what its hardware is good at.
+    // Among the suites that Weir accepts, the client picks what its hardware does well.
     config.ignore_client_order = false;
 }
 
-/// Certificates by the names that they are for, each in the order in which they were added.
+/// Certificates by name, in the order in which they were added.
 #[derive(Debug)]
 pub(super) struct CertificatesByName {
     exact: HashMap<Box<str>, Vec<Arc<CertifiedKey>>>,
-    /// By what follows the star and its dot.
+    /// Keyed by what follows the star and the dot.
     wildcard: HashMap<Box<str>, Vec<Arc<CertifiedKey>>>,
     all: Vec<Arc<CertifiedKey>>,
-    /// What the listener speaks.
+    /// The cipher suites that the listener accepts.
     suites: Vec<SupportedCipherSuite>,
 }
 
@@ -126,9 +124,9 @@ impl CertificatesByName {
         }
     }
 
-    /// Adds a certificate for these names. The first of all is also for clients that ask for no name, or for an unknown
-    /// one. Of several for a name the first that the client understands is shown: so there may be one with an ECDSA and
-    /// one with an RSA key.
+    /// Adds a certificate under these names. Clients that request no name or an unknown one get the first certificate
+    /// of all that they support. Of several certificates for a name, a client gets the first that it supports, so a
+    /// name may have an ECDSA and an RSA certificate.
     pub(super) fn add(&mut self, names: &[String], key: Arc<CertifiedKey>) {
         for name in names {
             let name = name.to_ascii_lowercase();
@@ -156,7 +154,7 @@ impl CertificatesByName {
         })
     }
 
-    /// Whether a client can do with the kind of a key. Before TLS 1.3 the cipher suite says it too (RFC 8422, section
+    /// Whether the client supports this kind of key. Before TLS 1.3 the cipher suite limits it too (RFC 8422 section
     /// 5.1.1).
     fn is_supported(&self, key: &CertifiedKey, hello: &ClientHello<'_>) -> bool {
         let signs = |schemes: &[SignatureScheme]| key.key.choose_scheme(schemes).is_some();
@@ -176,7 +174,7 @@ impl ResolvesServerCert for CertificatesByName {
         let named = hello.server_name().and_then(|name| self.find(name));
         let named = named.unwrap_or(&self.all);
         let supported = named.iter().find(|key| self.is_supported(key, &hello));
-        // Without any the handshake fails, and says of which kind of key.
+        // If the client supports none, the handshake fails with an error that names the kind of key.
         supported.or_else(|| named.first()).cloned()
     }
 }

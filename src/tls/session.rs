@@ -1,8 +1,8 @@
-//! One TLS connection: what both of its halves share.
+//! A TLS session, which both halves of a connection share.
 //!
-//! Received records are opened where they lie. rustls hands plaintext out as a vector of its own, one for each record,
-//! which is copied into a block; and what it makes of a record to be sent it copies into ours. These copies and
-//! allocations are what its interface costs.
+//! rustls decrypts received records in place. It returns the plaintext of each record as a vector, which is copied into
+//! a block, and it writes each sealed record by copying into one of our blocks. These copies and allocations are the
+//! price of its interface.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,73 +24,71 @@ use crate::limits::{
     BLOCK_BYTES, RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES_MAX, SEALED_BYTES_HIGH, TLS_REST_BYTES,
 };
 
-/// Either side of a connection.
+/// The connection of rustls, on either side.
 pub(super) enum TlsSide {
-    /// Ours is the server's.
     Server(UnbufferedServerConnection),
-    /// Ours is the client's.
     Client(UnbufferedClientConnection),
 }
 
-/// What the halves of a connection share.
+/// The state that both halves share.
 pub(super) struct Session<T: Tx> {
     pub(super) side: TlsSide,
     pub(super) raw: T,
     pub(super) pool: Pool,
     _rest: Charge,
-    /// There while the connection is busy: one at rest is not to pay for it.
+    /// Allocated while the connection is busy, so that connections at rest stay small.
     active: Option<Box<ActiveBuffers>>,
     flight: SealedBytes,
-    /// The handshake is over.
+    /// The handshake is complete.
     pub(super) is_open: bool,
-    /// The peer has said that nothing more comes.
+    /// The peer has sent a TLS close.
     pub(super) is_ended: bool,
     pub(super) failure: Option<TlsFailure>,
-    /// The name that the client has requested_name for.
+    /// The server name that the client has requested.
     pub(super) requested_name: RequestedName,
     /// The failure in rustls' words, for the log.
     pub(super) cause: Option<Box<str>>,
-    /// Our own end has been written.
+    /// Weir has written its TLS close.
     wrote_end: bool,
-    /// Our own end has been sent.
+    /// Weir has sent its TLS close.
     sent_end: bool,
 }
 
-/// What is worked on.
+/// The buffers of a busy connection.
 pub(super) struct ActiveBuffers {
     pool: Pool,
     pub(super) incoming: IncomingRecords,
-    /// Decrypted and not taken yet.
+    /// Decrypted bytes that the caller has not taken.
     pub(super) plain: VecDeque<Chunk>,
-    /// To be encrypted.
+    /// Bytes to encrypt.
     pending: VecDeque<Chunk>,
     pending_bytes: usize,
-    /// Encrypted, to be sent.
+    /// Encrypted bytes to send.
     open: Option<OutBlock>,
-    /// Something was said in the handshake.
+    /// rustls has produced a handshake message.
     has_sent: bool,
-    /// The peer has ended its direction. rustls says so once, whatever it was requested_name.
+    /// The peer has sent a TLS close. rustls reports that only once, whichever call came first.
     is_ended: bool,
 }
 
-/// What a look at the connection gives.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadOutcome {
-    /// Plaintext has come.
+    /// Plaintext has arrived.
     Data,
-    /// The peer has ended its direction.
+    /// The peer has sent a TLS close.
     End,
-    /// Nothing more without more bytes; the handshake is not over.
+    /// The handshake needs more bytes.
     Blocked,
-    /// Nothing more without more bytes.
+    /// The handshake is complete, and reading needs more bytes.
     Open,
-    /// What was to be written has been.
+    /// The requested record is written.
     Written,
-    /// There is more to see.
+    /// The next step may bring more.
     More,
 }
 
-/// What is to be written as soon as that may be.
+/// What to write as soon as rustls allows it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WriteRequest {
     Nothing,
@@ -98,7 +96,7 @@ enum WriteRequest {
     Close,
 }
 
-/// How much plaintext the bytes stand for that the kernel has not taken yet.
+/// Tells how much plaintext corresponds to the encrypted bytes that the kernel has not taken.
 #[derive(Default)]
 struct SealedBytes {
     plain: usize,
@@ -138,31 +136,31 @@ impl<T: Tx> Session<T> {
         }
     }
 
-    /// Takes bytes that have come.
+    /// Adds received bytes.
     pub(super) fn add(&mut self, chunk: Chunk) {
         self.active().incoming.add(chunk);
     }
 
-    /// Bytes are here that were not looked at, or only in part.
+    /// Whether received bytes are unprocessed or incomplete.
     pub(super) fn has_incoming(&self) -> bool {
         self.active
             .as_ref()
             .is_some_and(|active| !active.incoming.is_empty())
     }
 
-    /// How many bytes are missing of the record that is here in part.
+    /// How many bytes the incomplete record lacks.
     pub(super) fn missing(&self) -> usize {
         self.active
             .as_ref()
             .map_or(0, |active| active.incoming.missing())
     }
 
-    /// Takes what was decrypted.
+    /// Takes decrypted bytes.
     pub(super) fn take_plain(&mut self) -> Option<Chunk> {
         self.active.as_mut()?.plain.pop_front()
     }
 
-    /// Decrypted bytes wait to be taken.
+    /// Whether decrypted bytes wait to be taken.
     pub(super) fn has_plain(&self) -> bool {
         self.active
             .as_ref()
@@ -180,7 +178,7 @@ impl<T: Tx> Session<T> {
             .get_or_insert_with(|| ActiveBuffers::new(&self.pool))
     }
 
-    /// Looks at the bytes that have come until something is there for the caller, or more bytes are needed.
+    /// Processes received bytes until there is a result for the caller or more bytes are needed.
     pub(super) fn read(&mut self) -> Result<ReadOutcome, TlsFailure> {
         loop {
             let outcome = self.process_step(WriteRequest::Nothing)?;
@@ -221,7 +219,7 @@ impl<T: Tx> Session<T> {
             TlsSide::Client(side) => active.process_step(side, write),
         };
         self.is_ended |= active.is_ended;
-        // An end is heard only when the handshake is over.
+        // rustls reports a TLS close only after the handshake.
         self.is_open |= self.is_ended;
         match outcome {
             Ok(outcome) => {
@@ -246,8 +244,9 @@ impl<T: Tx> Session<T> {
         }
     }
 
-    /// Whether rustls has failed without a word, and one of ours would be understood: nothing is encrypted yet. It says
-    /// nothing about messages that are too long or come amid others, and of keys that the client cannot verify.
+    /// Whether rustls has failed without an alert, and the peer would understand one because nothing is encrypted yet.
+    /// rustls sends no alert about messages that are too long or interleaved, or about keys that the client cannot
+    /// verify.
     fn can_send_plain_alert(&self) -> bool {
         let TlsSide::Server(side) = &self.side else {
             return false;
@@ -258,7 +257,7 @@ impl<T: Tx> Session<T> {
         !self.is_open && !side.has_output() && (is_first || is_full_12)
     }
 
-    /// Writes a fatal alert as it is.
+    /// Writes a fatal alert in plaintext.
     //= rfc8446#6
     fn write_alert(&mut self, alert: u8) {
         let record = [21, 3, 3, 0, 2, 2, alert];
@@ -266,7 +265,7 @@ impl<T: Tx> Session<T> {
         room(&mut active.open, &active.pool, record.len()).put(&record);
     }
 
-    /// Nothing can be read or written any more. If rustls has an alert for the peer, it is written.
+    /// Fails the session and writes the alert of rustls, if it has one. Nothing can be read or written afterwards.
     pub(super) fn fail(&mut self, failure: TlsFailure) -> TlsFailure {
         let Self {
             side, active, pool, ..
@@ -282,14 +281,14 @@ impl<T: Tx> Session<T> {
         failure
     }
 
-    /// Takes back what a handshake has come to: nothing that came behind it is heard.
+    /// Fails a session whose handshake had just completed, and discards what came behind the handshake.
     pub(super) fn refuse(&mut self, failure: TlsFailure) {
         self.fail(failure);
         self.active().plain.clear();
         self.is_open = false;
     }
 
-    /// Takes application data to be sent.
+    /// Queues application data.
     pub(super) fn push(&mut self, chunk: Chunk) {
         if !chunk.is_empty() && self.failure.is_none() {
             let active = self.active();
@@ -298,18 +297,18 @@ impl<T: Tx> Session<T> {
         }
     }
 
-    /// Application data that the kernel has not taken yet.
+    /// Application data that the kernel has not taken.
     pub(super) fn queued(&self) -> usize {
         self.pending() + self.flight.left(self.raw.queued())
     }
 
-    /// Encrypts and sends; ready when all of it is taken by the kernel.
+    /// Encrypts and sends the queued data. Ready once the kernel has taken all of it.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             while self.pending() > 0 && self.raw.queued() < SEALED_BYTES_HIGH {
                 let before = self.pending();
                 match self.process_step(WriteRequest::Record) {
-                    // It waits for the end of the handshake.
+                    // Sending waits for the end of the handshake.
                     Ok(ReadOutcome::Blocked) => break,
                     Ok(_) => {}
                     Err(failure) => {
@@ -329,11 +328,11 @@ impl<T: Tx> Session<T> {
         }
     }
 
-    /// Sends what is encrypted.
+    /// Sends the encrypted bytes.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.hand_over(0);
         if self.raw.queued() == 0 {
-            // An error is told when there is something to be sent.
+            // An error shows up when there is something to send.
             return Poll::Ready(Ok(()));
         }
         self.raw.poll_send(cx)
@@ -347,7 +346,7 @@ impl<T: Tx> Session<T> {
         }
     }
 
-    /// Says that nothing more comes from us and ends our direction; ready when that is sent, or cannot be.
+    /// Sends a TLS close and ends the sending direction. Ready once that is sent, or cannot be.
     pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.sent_end {
             return Poll::Ready(());
@@ -358,7 +357,7 @@ impl<T: Tx> Session<T> {
             }
             if !self.wrote_end && self.is_open {
                 self.wrote_end = true;
-                // If it cannot be written, the connection has failed and the end is no orderly one.
+                // If rustls cannot write it, the session has failed and the end is not orderly.
                 let _ = self.process_step(WriteRequest::Close);
             }
         }
@@ -370,7 +369,7 @@ impl<T: Tx> Session<T> {
         Poll::Ready(())
     }
 
-    /// Gives back what only a busy connection needs.
+    /// Frees what only a busy connection needs.
     pub(super) fn rest(&mut self) {
         if self.active.as_ref().is_some_and(|active| active.is_empty()) {
             self.active = None;
@@ -378,7 +377,7 @@ impl<T: Tx> Session<T> {
         self.raw.rest();
     }
 
-    /// Whether application data waits to be encrypted.
+    /// Whether application data waits for encryption or its records wait to be handed over.
     pub(super) fn has_pending(&self) -> bool {
         self.active
             .as_ref()
@@ -386,11 +385,11 @@ impl<T: Tx> Session<T> {
     }
 }
 
-/// A side of a connection, as rustls has it.
+/// A connection of rustls on either side.
 trait UnbufferedConnection {
     type Data;
 
-    /// Whether it has something to send of its own.
+    /// Whether rustls has bytes to send.
     fn has_output(&self) -> bool;
 
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
@@ -434,7 +433,6 @@ impl ActiveBuffers {
         })
     }
 
-    /// Whether nothing lies on it.
     fn is_empty(&self) -> bool {
         self.incoming.is_empty()
             && self.plain.is_empty()
@@ -473,7 +471,7 @@ impl ActiveBuffers {
                     *is_ended = true;
                     Ok(ReadOutcome::End)
                 }
-                // We have said goodbye as well: nothing can be written any more.
+                // Weir has sent its TLS close too, so it can write nothing more.
                 Ok(ConnectionState::Closed) if write != WriteRequest::Nothing => {
                     return Err(Error::General("written to after its end".to_owned()));
                 }
@@ -483,20 +481,20 @@ impl ActiveBuffers {
                     WriteRequest::Record => self.seal(traffic),
                     WriteRequest::Close => close(traffic, open, pool),
                 },
-                // Early data is never offered, so that it is never taken.
+                // Weir never accepts early data.
                 Ok(_) => Ok(ReadOutcome::Blocked),
             };
             self.incoming.consume(discard);
             match outcome? {
                 ReadOutcome::More => {}
-                // What comes is not in the way of what is to be written.
+                // Received data does not keep Weir from writing.
                 ReadOutcome::Data | ReadOutcome::End if write != WriteRequest::Nothing => {}
                 outcome => return Ok(outcome),
             }
         }
     }
 
-    /// Takes what is still to be sent of a connection that has failed: its alert. Nothing is read any more.
+    /// Takes what a failed connection still has to send: its alert. Reads nothing more.
     fn take_alert<M: UnbufferedConnection>(&mut self, machine: &mut M) {
         while machine.has_output() {
             match machine.process(&mut []).state {
@@ -511,7 +509,7 @@ impl ActiveBuffers {
         }
     }
 
-    /// Encrypts one record of what is pending.
+    /// Encrypts one record of the queued data.
     fn seal<D>(&mut self, mut traffic: WriteTraffic<'_, D>) -> Result<ReadOutcome, Error> {
         let first = self.pending.front().map_or(0, |chunk| chunk.len());
         let (plain, sealed);
@@ -523,7 +521,7 @@ impl ActiveBuffers {
                 .map_or(&[][..], |chunk| &chunk[..plain]);
             sealed = encrypt(&mut traffic, record, &mut self.open, &self.pool);
         } else {
-            // Several small pieces are one record: a record costs more than the copy.
+            // Several small pieces share a record, because a record costs more than the copy.
             plain = self.pending_bytes.min(RECORD_BYTES_MAX);
             let mut gathered = self.pool.out(plain);
             for chunk in &self.pending {
@@ -552,7 +550,7 @@ impl ActiveBuffers {
     }
 }
 
-/// Where the next record is written: behind the last if it fits there.
+/// The block for the next record: the open one if there is one.
 fn room<'o>(open: &'o mut Option<OutBlock>, pool: &Pool, bytes: usize) -> &'o mut OutBlock {
     open.get_or_insert_with(|| pool.out(bytes.max(BLOCK_BYTES[0])))
 }
@@ -590,7 +588,7 @@ fn close<D>(
     Ok(ReadOutcome::Written)
 }
 
-/// Takes a message of the handshake that is to be sent.
+/// Takes a handshake message to send.
 fn encode<D>(
     mut data: EncodeTlsData<'_, D>,
     open: &mut Option<OutBlock>,
@@ -612,7 +610,7 @@ fn encode<D>(
     }
 }
 
-/// Takes what was decrypted.
+/// Takes decrypted records.
 fn take<D>(
     mut traffic: ReadTraffic<'_, '_, D>,
     plain: &mut VecDeque<Chunk>,
