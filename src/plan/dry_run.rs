@@ -103,7 +103,7 @@ impl Plan {
         let after = names(&head);
         let dropped = before.iter().filter(|name| !after.contains(name));
         run.dropped = dropped.map(|name| lossy(name.get(block))).collect();
-        let client = CertificateIdentity::known_by(request.client_cert);
+        let client = CertificateIdentity::from_texts(request.client_cert);
         let request = RequestHead {
             head: &head,
             block,
