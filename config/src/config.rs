@@ -1,4 +1,4 @@
-//! The typed configuration: what a file means once every check has passed.
+//! The typed configuration: plain data for the plan compiler, in which every name is resolved and every check has passed.
 
 use crate::slice::access_log::AccessLog;
 use crate::slice::cores::{Cores, Driver};
@@ -18,48 +18,48 @@ use crate::text::diagnostic::Position;
 use crate::value::address::Address;
 use crate::value::file_path::NamedFile;
 
-/// One whole configuration.
+/// What a whole file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Which CPU cores run the data path.
+    /// The CPU cores that run the data path.
     pub cores: Cores,
     /// What drives each core's io_uring.
     pub driver: Driver,
-    /// The user that the process becomes once it listens; unless set, the one that started it.
+    /// The user that the process becomes once it listens; `None` for the one that started it.
     pub user: Option<Account>,
-    /// Its group; that of the user unless set.
+    /// The group that it gets with `user`; `None` for the user's own.
     pub group: Option<Account>,
-    /// The file that holds the number of the process while it runs.
+    /// The file for the process id.
     pub pid_file: Option<NamedFile>,
-    /// Where metrics and health of Weir itself are served; off unless set.
+    /// The address of the admin listener, if there is one.
     pub admin: Option<Address>,
-    /// Where a line about every exchange goes; off unless set.
+    /// The access log, if there is one.
     pub access_log: Option<AccessLog>,
-    /// Peers whose forwarded fields are believed.
+    /// Peers whose forwarded fields Weir believes.
     pub trusted_proxies: Vec<TrustedPeer>,
-    /// The field in which they say who asked.
+    /// The field in which these name the client.
     pub forwarded_header: ForwardedHeader,
-    /// Time limits that hold unless an upstream or a route says otherwise.
+    /// Time limits of the top level.
     pub timeouts: Timeouts,
-    /// Size and count limits that hold unless a route says otherwise.
+    /// Limits of the top level.
     pub limits: Limits,
-    /// What one connection of HTTP/2 may ask of Weir.
+    /// Limits of one HTTP/2 connection.
     pub http2: Http2,
-    /// Retry rules that hold unless an upstream or a route says otherwise.
+    /// Retry rules of the top level.
     pub retries: Retries,
-    /// Addresses that accept connections, at least one, in file order.
+    /// Listeners, at least one, in file order.
     pub listeners: Vec<Listener>,
-    /// Groups of endpoints, in file order.
+    /// Upstreams, in file order.
     pub upstreams: Vec<Upstream>,
-    /// What to do with which requests, at least one, in file order.
+    /// Routes, at least one, in file order.
     pub routes: Vec<Route>,
-    /// What the file says about itself; `weir check` runs these.
+    /// The file's tests; `weir check` runs them.
     pub tests: Vec<Test>,
-    /// Where the keys of the top level are that may not suit the machine.
+    /// Positions of top-level keys that may not suit the machine.
     pub key_positions: KeyPositions,
 }
 
-/// Where keys of the top level are.
+/// Positions of keys of the top level.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyPositions {
     /// `cores`.
@@ -73,10 +73,10 @@ pub struct KeyPositions {
 }
 
 impl Config {
-    /// The configuration of `weir proxy ADDR ENDPOINT...`: one listener, one upstream named
-    /// `default`, and a route that sends every request there. All else is default.
+    /// The configuration of `weir proxy ADDR ENDPOINT...`: a listener, an upstream named `default`, a route that sends
+    /// every request there, and defaults.
     ///
-    /// An empty `endpoints` gives an upstream that answers nothing; the command line refuses it.
+    /// The command line refuses empty `endpoints`: no request could be answered.
     #[must_use]
     pub fn quick(listen: Address, endpoints: Vec<Endpoint>) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl Config {
         }
     }
 
-    /// The upstream that a route sends to, if it sends to one.
+    /// The upstream that `route` sends requests to, if it does.
     #[must_use]
     pub fn upstream_of(&self, route: &Route) -> Option<&Upstream> {
         match &route.target {
@@ -123,13 +123,13 @@ impl Config {
         base.patched(&route.timeouts)
     }
 
-    /// Time limits of an upstream before any route has its say: what its pool uses.
+    /// Time limits of an upstream's pool: top level, then the upstream.
     #[must_use]
     pub fn upstream_timeouts(&self, upstream: &Upstream) -> Timeouts {
         self.timeouts.patched(&upstream.timeouts)
     }
 
-    /// Time limits of a connection of `listener` before a route is known.
+    /// Time limits of a connection of `listener`, before a route is known: top level, then the listener.
     #[must_use]
     pub fn listener_timeouts(&self, listener: &Listener) -> Timeouts {
         self.timeouts.patched(&listener.timeouts)
@@ -150,7 +150,7 @@ impl Config {
         base.patched(&route.retries)
     }
 
-    /// Whether peers of `listener` are trusted whatever their address: it is a Unix socket among the trusted ones.
+    /// Whether Weir trusts every peer of `listener`: it is a trusted Unix socket.
     #[must_use]
     pub fn trusts_all_of(&self, listener: &Listener) -> bool {
         let Address::Unix(path) = &listener.address else {
@@ -163,14 +163,13 @@ impl Config {
         })
     }
 
-    /// Connections that `listener` serves at once, all cores together; `None` for as many as the machine allows.
+    /// Concurrent connections of `listener`, over all cores; `None` for as many as the machine allows.
     #[must_use]
     pub fn connections_of(&self, listener: &Listener) -> Option<u32> {
         listener.connections.or(self.limits.connections)
     }
 
-    /// Connections that one client address may hold at `listener`, never more than
-    /// [`Self::connections_of`].
+    /// Concurrent connections of one client address at `listener`, at most [`Self::connections_of`].
     #[must_use]
     pub fn connections_per_client_of(&self, listener: &Listener) -> u32 {
         listener

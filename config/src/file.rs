@@ -5,9 +5,9 @@ use toml::de::DeTable;
 use crate::config::{Config, KeyPositions};
 use crate::decode::decoder::{Decoder, Spanned};
 use crate::decode::kinds::{
-    Choice, Count, NamedEntries, NamedEntry, OneOrMany, OrOff, ShortOrLong, SpannedKind, TableArray,
+    Choice, NamedEntries, NamedEntry, OneOrMany, OrOff, ShortOrLong, SpannedKind, TableArray,
 };
-use crate::decode::reader::{find, is_empty};
+use crate::decode::reader::{find_span, is_empty};
 use crate::decode::shape::ForeignName;
 use crate::decode::table::{frame, table};
 use crate::slice::access_log::{ACCESS_LOG, AccessLog, LogTargetText, RawAccessLog};
@@ -18,11 +18,11 @@ use crate::slice::endpoint::ServerKind;
 use crate::slice::http2::{Http2, Http2Patch};
 use crate::slice::limits::{LimitsPatch, check_limits};
 use crate::slice::listener::{ListenName, RawListener, check_listeners};
-use crate::slice::retries::{RETRIES_MAX, Retries, RetriesPatch};
+use crate::slice::retries::{Retries, RetriesKind, RetriesPatch};
 use crate::slice::route::{RawRoute, Target};
 use crate::slice::routes::check_routes;
 use crate::slice::test_block::{RawTest, check_test};
-use crate::slice::timeouts::{Timeouts, TimeoutsPatch, times_agree};
+use crate::slice::timeouts::{Timeouts, TimeoutsPatch, check_timeouts};
 use crate::slice::trusted_proxies::{
     FORWARDED_HEADER, ForwardedHeader, TrustedPeer, TrustedPeerText, check_trusted_peers,
 };
@@ -32,7 +32,7 @@ use crate::text::diagnostic::Code;
 use crate::value::address::{Address, AddressText};
 use crate::value::file_path::{AbsoluteFileKind, NamedFile};
 
-/// The largest file, bytes.
+/// The largest file, in bytes.
 pub const FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 const FOREIGN_NAMES: &[ForeignName] = &[
@@ -57,64 +57,64 @@ const FOREIGN_NAMES: &[ForeignName] = &[
 ];
 
 table! {
-    /// The whole file.
+    /// What a file can say.
     RawFile, "file", "The top level", foreign FOREIGN_NAMES {
-        /// Which CPU cores run the data path: a number counts cores, a string names them.
+        /// The CPU cores that run the data path: a number counts cores, a string names them. Set it to leave cores to
+        /// other programs.
         preset(CORES) cores: Cores = "cores" as CoresKind;
-        /// What drives each core's io_uring: `ring` is Weir's own and needs Linux 6.1, `monoio` needs 5.19, and
-        /// `auto` takes the first that the kernel grants.
+        /// What drives each core's io_uring: `"ring"` is Weir's own and needs Linux 6.1, `"monoio"` needs 5.19, and
+        /// `"auto"` takes the first that the kernel supports.
         preset(DRIVER) driver: Driver = "driver" as Choice<Driver>;
-        /// The user that Weir becomes, by name or number, when it was started as root: after its sockets are bound,
-        /// before anything is served. Only the right to bind ports below 1024 is kept, and only if a listener has one.
-        /// Unless set, the user that started Weir.
+        /// The user that Weir becomes when it was started as root, by name or number: after it has bound its sockets,
+        /// before it serves anything. It keeps only the right to bind ports below 1024, and only if a listener has one.
+        /// Without the key, Weir stays the user that started it.
         optional user: Account = "user" as AccountKind;
-        /// The group that Weir gets with `user`; all others are given up. The user's own group unless set.
+        /// The group that Weir gets with `user`; it gives up all others. The default is the user's own group.
         optional group: Account = "group" as AccountKind;
-        /// A file that holds the number of the process while it serves. None unless set.
+        /// The file that holds the process id while Weir serves. Set it for tools that need one.
         optional pid_file: NamedFile = "pid_file" as AbsoluteFileKind;
-        /// Where metrics and the health of Weir itself are served. Off unless set.
+        /// The address of the admin listener, which serves metrics and Weir's own health. Without the key there is none.
         optional admin: Spanned<Address> = "admin" as SpannedKind<AddressText>;
-        /// Where a line about every exchange goes.
+        /// A line for every exchange: its destination, or a table with more.
         preset(ACCESS_LOG) access_log: Option<AccessLog> =
             "access_log" as OrOff<ShortOrLong<LogTargetText, RawAccessLog>>;
-        /// Peers whose forwarded fields are believed: networks, listeners that are Unix sockets, or `unix:` for all
-        /// of these. None unless set: from others such fields are dropped (`config/fields.md`).
+        /// Peers whose forwarded fields Weir believes: networks, listeners on Unix sockets, or `"unix:"` for all of
+        /// these. Set it to the addresses of load balancers in front of Weir. It drops such fields from all other peers
+        /// ([fields.md](fields.md)).
         optional trusted_proxies: Vec<Spanned<TrustedPeer>> =
             "trusted_proxies" as OneOrMany<SpannedKind<TrustedPeerText>>;
-        /// The field in which trusted peers say who asked. They own it and its kin; the other one is dropped,
-        /// because most load balancers pass on what clients say in it. Set "forwarded" for balancers that write
-        /// `Forwarded` (RFC 7239).
+        /// The field in which trusted peers name the client. Set it to the one that your load balancer writes. Weir
+        /// drops the other one from them too, because most load balancers pass on what clients write there.
         preset(FORWARDED_HEADER) forwarded_header: ForwardedHeader =
             "forwarded_header" as Choice<ForwardedHeader>;
-        /// Time limits; upstreams and routes may differ.
+        /// Time limits. Listeners, upstreams and routes may override them.
         optional timeouts: TimeoutsPatch = "timeouts" as TimeoutsPatch;
-        /// Limits of size, number and rate; routes may differ.
+        /// Limits of size, number and rate. Listeners and routes may override some.
         optional limits: LimitsPatch = "limits" as LimitsPatch;
-        /// HTTP/2: what one connection may ask of Weir, be it a client's or an endpoint's.
+        /// What one HTTP/2 connection, a client's or an endpoint's, may ask of Weir.
         optional http2: Http2Patch = "http2" as Http2Patch;
-        /// When a failed attempt is repeated; upstreams and routes may differ. A number is `count`.
-        optional retries: RetriesPatch = "retries" as ShortOrLong<OrOff<Count<0, RETRIES_MAX>>, RetriesPatch>;
+        /// When Weir repeats a failed attempt. Upstreams and routes may override it. A number is `count`.
+        optional retries: RetriesPatch = "retries" as RetriesKind;
         /// Addresses that accept connections, at least one.
         optional listeners: Vec<NamedEntry<RawListener>> = "listen" as NamedEntries<ListenName, RawListener>;
-        /// Groups of endpoints that serve the same thing. A list is `servers`.
+        /// Groups of endpoints that serve the same content. A list is `servers`.
         optional upstreams: Vec<NamedEntry<RawUpstream>> =
             "upstream" as NamedEntries<UpstreamName, ShortOrLong<OneOrMany<SpannedKind<ServerKind>>, RawUpstream>>;
-        /// Which requests go where, at least one.
+        /// What Weir does with which requests; at least one route.
         optional routes: Vec<RawRoute> = "route" as TableArray<RawRoute>;
-        /// Requests and what must become of them. `weir check` runs these.
+        /// Requests, and what Weir must do with them. `weir check` runs these tests.
         optional tests: Vec<RawTest> = "test" as TableArray<RawTest>;
     }
 }
 
 impl RawFile {
-    /// Checks the tables against each other and makes a configuration of them. The outcome is meaningless if `cx` has
-    /// errors.
+    /// Checks the tables against each other and makes a configuration of them, which has no meaning if `cx` has errors.
     pub(crate) fn check(self, root: &DeTable<'_>, cx: &mut Decoder<'_>) -> Config {
-        let span_of = |path: &[&str]| find(root, path);
+        let span_of = |path: &[&str]| find_span(root, path);
         let limits = check_limits(&self.limits.unwrap_or_default(), root, cx);
         let timeouts = self.timeouts.unwrap_or_default();
         let timeouts_span = span_of(&["timeouts"]).unwrap_or_default();
-        times_agree(&timeouts, &timeouts_span, cx);
+        check_timeouts(&timeouts, &timeouts_span, cx);
         let mut claims = AddressClaims::default();
         let listeners = self.listeners.unwrap_or_default();
         let listeners = check_listeners(listeners, &limits, &mut claims, cx);
@@ -171,17 +171,18 @@ impl RawFile {
             report_missing(root, &upstream_names, cx);
         }
         if !cx.has_errors() {
-            report_unused(&config, &upstream_names, cx);
+            warn_of_unused(&config, &upstream_names, cx);
         }
         config
     }
 }
 
+/// Reports what every file must have and this one has not: a listener, a route, endpoints.
 fn report_missing(root: &DeTable<'_>, names: &UpstreamNames, cx: &mut Decoder<'_>) {
     if root.is_empty() {
-        cx.file_error(Code::MissingKey, "the file says nothing")
+        cx.file_error(Code::MissingKey, "the file is empty")
             .help(format!(
-                "a small one that works:\n{LISTENER_LINES}\n\n{UPSTREAM_LINES}\n\n{}",
+                "start from this one:\n{LISTENER_LINES}\n\n{UPSTREAM_LINES}\n\n{}",
                 route_lines("app")
             ));
         return;
@@ -189,7 +190,7 @@ fn report_missing(root: &DeTable<'_>, names: &UpstreamNames, cx: &mut Decoder<'_
     if is_empty(root.get("listen")) {
         cx.file_error(
             Code::MissingKey,
-            "no listener: nothing would accept a connection",
+            "the file has no listener, so nothing would accept connections",
         )
         .help(format!("add these two lines:\n{LISTENER_LINES}"));
     }
@@ -200,10 +201,13 @@ fn report_missing(root: &DeTable<'_>, names: &UpstreamNames, cx: &mut Decoder<'_
             Some(_) => route_lines(to),
             None => format!("{}\n\n{UPSTREAM_LINES}", route_lines(to)),
         };
-        cx.file_error(Code::MissingKey, "no route: nothing says where requests go")
-            .help(format!(
-                "to send all of them to one upstream, add:\n{lines}"
-            ));
+        cx.file_error(
+            Code::MissingKey,
+            "the file has no route, so Weir would not know what to do with requests",
+        )
+        .help(format!(
+            "to send all of them to one upstream, add:\n{lines}"
+        ));
     }
     let upstreams = root
         .get("upstream")
@@ -217,7 +221,7 @@ fn report_missing(root: &DeTable<'_>, names: &UpstreamNames, cx: &mut Decoder<'_
         if servers.is_some() && is_empty(servers) {
             let message = format!("upstream `{}` has no endpoint", name.value);
             cx.error(Code::MissingKey, name.span.clone(), message)
-                .help("for example: servers = [\"10.0.0.11:8080\"]");
+                .help("add one: servers = [\"10.0.0.11:8080\"]");
         }
     }
 }
@@ -231,7 +235,8 @@ fn route_lines(upstream: &str) -> String {
     format!("[[route]]\nmatch = \"/*\"\nto = \"{upstream}\"")
 }
 
-fn report_unused(config: &Config, names: &UpstreamNames, cx: &mut Decoder<'_>) {
+/// Warns of upstreams that no route sends requests to.
+fn warn_of_unused(config: &Config, names: &UpstreamNames, cx: &mut Decoder<'_>) {
     let mut used = vec![false; names.all.len()];
     for route in &config.routes {
         if let Target::Upstream { index } = route.target
@@ -241,7 +246,8 @@ fn report_unused(config: &Config, names: &UpstreamNames, cx: &mut Decoder<'_>) {
         }
     }
     for (name, _) in names.all.iter().zip(used).filter(|(_, used)| !used) {
-        let message = format!("no route sends anything to upstream `{}`", name.value);
-        cx.warning(Code::Unused, name.span.clone(), message);
+        let message = format!("no route sends requests to upstream `{}`", name.value);
+        cx.warning(Code::Unused, name.span.clone(), message)
+            .help("remove it, or add a route with `to`");
     }
 }

@@ -1,8 +1,12 @@
 //! The configuration of Weir: TOML text in, a typed [`Config`] or a list of diagnostics out.
 //!
-//! [`parse`] reads a file, reports everything that is wrong with it at once, and gives back plain
-//! data in which every name is resolved and every value is parsed. [`schema()`] and [`reference()`]
-//! come from the declarations that the decoder runs, so they cannot disagree with it.
+//! [`parse`] reads a file and reports all its mistakes at once, or returns plain data in which every value is parsed and
+//! every name resolved. [`schema()`] and [`reference()`] are made from the declarations that the decoder runs, so they
+//! cannot disagree with it.
+//!
+//! Modules, lowest first: `text` (source, diagnostics, units), `decode` (kinds of values, declarations of tables), `value`
+//! (values that several parts of the file share), `slice` (the parts of the file, a module each), `config` and `file` (the
+//! whole). A module imports only from modules below it.
 //!
 //! ```
 //! let text = r#"
@@ -13,11 +17,11 @@
 //!     match = "/*"
 //!     to = "app"
 //! "#;
-//! let (config, warnings) = weir_config::parse("edge.toml", text).expect("a right file");
+//! let (config, warnings) = weir_config::parse("edge.toml", text).expect("a valid file");
 //! assert_eq!(config.routes.len(), 1);
 //! assert!(warnings.is_empty());
 //!
-//! let errors = weir_config::parse("edge.toml", "[listn]").expect_err("a wrong file");
+//! let errors = weir_config::parse("edge.toml", "[listn]").expect_err("an invalid file");
 //! assert!(weir_config::to_text(&errors).contains("did you mean `listen`?"));
 //! ```
 #![forbid(unsafe_code)]
@@ -68,7 +72,7 @@ pub use value::file_path::NamedFile;
 pub use value::network::Cidr;
 pub use value::placeholder::{PlaceholderText, TextPiece};
 
-/// Defaults and bounds that the rest of Weir needs. Each is declared beside its key.
+/// Defaults and bounds that the rest of Weir uses. Each is declared beside its key.
 pub mod limits {
     pub use crate::decode::preset::Preset;
     pub use crate::file::FILE_BYTES_MAX;
@@ -86,25 +90,24 @@ use crate::decode::syntax;
 use crate::file::RawFile;
 use crate::text::source::Source;
 
-/// Reads the configuration `text` of the file `name`. The name appears in diagnostics, and its folder is where relative
-/// paths of other files begin; none is opened.
+/// Reads the configuration `text` of the file `name`. The name appears in diagnostics, and relative paths in the file begin
+/// at its folder; `parse` opens no file.
 ///
-/// Gives the configuration and warnings in the order of the file.
+/// Returns the configuration, and warnings in file order.
 ///
 /// # Errors
 ///
-/// Everything that is wrong with the file, in its order, warnings included; at most
-/// [`limits::DIAGNOSTICS_MAX`] and one that counts the rest.
+/// All errors and warnings in file order, at most [`limits::DIAGNOSTICS_MAX`], and one that counts the rest.
 pub fn parse(name: &str, text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
     let source = Source::new(name, text);
     let mut cx = Decoder::new(&source, RawFile::info);
     if text.len() > limits::FILE_BYTES_MAX {
-        let message = format!("a file has at most {} bytes", limits::FILE_BYTES_MAX);
+        let message = format!("the file has more than {} bytes", limits::FILE_BYTES_MAX);
         cx.file_error(Code::TooMany, message);
         return Err(cx.finish().0);
     }
     let (tree, errors) = toml::de::DeTable::parse_recoverable(text);
-    syntax::report(text, &errors, tree.get_ref(), &mut cx);
+    syntax::report_syntax_errors(text, &errors, tree.get_ref(), &mut cx);
     let span = tree.span();
     let value = toml::Spanned::new(span, toml::de::DeValue::Table(tree.into_inner()));
     let config = RawFile::decode(&value, &mut cx).map(|file| {

@@ -1,18 +1,18 @@
-//! The reference of all keys, in Markdown.
+//! The reference of all keys, as Markdown.
 
 use std::fmt::Write as _;
 
 use crate::decode::kind::TableKind;
-use crate::decode::shape::{FieldInfo, Shape, TableInfo, all_tables};
+use crate::decode::shape::{FieldInfo, Shape, TableInfo, list_tables};
 use crate::file::RawFile;
 use crate::text::json::Json;
 
-/// The reference of every key: what it does, what may be written, its default and where the
-/// default comes from. Markdown, with a newline at its end.
+/// The reference of every key: its values, its default, what it does, and the reason for the default. Markdown, with a
+/// newline at the end.
 #[must_use]
 pub fn reference() -> String {
     let mut text = INTRODUCTION.to_owned();
-    for table in all_tables(RawFile::info()) {
+    for table in list_tables(RawFile::info()) {
         section(&mut text, &table);
     }
     text
@@ -21,18 +21,19 @@ pub fn reference() -> String {
 const INTRODUCTION: &str = "\
 # Configuration reference
 
-Made from the declarations that the decoder runs; a test compares the two. Do not edit.
+Generated from the declarations that the decoder runs (`weir reference`). Do not edit.
 
-A file is TOML. Where a key has a short and a long form, both stand under the same key: the short \
-one is a string, a number or a list, the long one a table. Unknown keys are errors.
+A file is TOML. Some keys have a short form, which is a string, a number or a list, and a long \
+form, which is a table. Unknown keys are errors.
 
-- Durations: `5s`, `250ms`, `1m30s`; units d, h, m, s, ms; whole numbers.
-- Sizes: `16KiB`, `10MiB`, `1MB`; units B, KB, MB, GB, TB (powers of 1000) and KiB, MiB, GiB, TiB \
-(powers of 1024).
-- Rates: a size each second, `240B/s`. Shares: `20%`.
-- `\"off\"` switches off what can be switched off.
+- Durations: `5s`, `250ms`, `1m30s`; whole numbers with the units d, h, m, s, ms.
+- Sizes: `16KiB`, `10MiB`, `1MB`; whole numbers with the units B, KB, MB, GB, TB (powers of 1000), \
+KiB, MiB, GiB, TiB (powers of 1024).
+- Rates: a size per second, `240B/s`. Shares: whole percent, `20%`.
+- `\"off\"` switches a feature or a limit off, where the table lists it.
 
-Settings merge: the top level, then an upstream, then a route. Each says only what differs.
+Settings merge: `timeouts`, `limits` and `retries` of the top level hold unless a listener, an \
+upstream or a route overrides single keys; a route goes before its upstream.
 ";
 
 fn section(text: &mut String, table: &TableInfo) {
@@ -59,7 +60,7 @@ fn section(text: &mut String, table: &TableInfo) {
         .filter_map(|field| Some((field.key, field.default.as_ref()?.source)))
         .collect();
     if !sources.is_empty() {
-        text.push_str("\nWhere the defaults come from:\n\n");
+        text.push_str("\nReasons for the defaults:\n\n");
         for (key, source) in sources {
             let _ = writeln!(text, "- `{key}`: {}.", source.trim_end_matches('.'));
         }
@@ -78,7 +79,7 @@ fn json_line(json: &Json) -> String {
     json.to_string()
 }
 
-/// What may be written, in a table cell.
+/// The valid values, for a table cell.
 fn value(shape: &Shape) -> String {
     match shape {
         Shape::Text { noun, examples, .. } => match examples.first() {
@@ -105,7 +106,7 @@ fn value(shape: &Shape) -> String {
     }
 }
 
-/// Documentation of several source lines as one line.
+/// A doc comment of several lines as one line, for a table cell.
 fn words(doc: &str) -> String {
     let line = doc.split_whitespace().collect::<Vec<_>>().join(" ");
     line.replace('|', "\\|")

@@ -1,17 +1,17 @@
-//! The JSON schema of a file, for editors.
+//! The JSON schema of a configuration file, for editors.
 
 use crate::decode::kind::TableKind;
-use crate::decode::shape::{FieldInfo, Shape, TableInfo, all_tables};
+use crate::decode::shape::{FieldInfo, Shape, TableInfo, list_tables};
 use crate::file::RawFile;
 use crate::text::json::Json;
 
-/// The JSON schema (draft 2020-12) of a configuration file, indented, with a newline at its end.
+/// The JSON schema (draft 2020-12) of a configuration file, indented, with a newline at the end.
 ///
-/// It accepts every file that [`crate::parse`] accepts. It refuses unknown keys, wrong types and
-/// most malformed values, but knows nothing of names that refer to each other.
+/// It accepts every file that [`crate::parse`] accepts. It refuses unknown keys, wrong types and most malformed values,
+/// but does not check names that refer to each other.
 #[must_use]
 pub fn schema() -> String {
-    let tables = all_tables(RawFile::info());
+    let tables = list_tables(RawFile::info());
     let mut members = vec![
         (
             "$schema".to_owned(),

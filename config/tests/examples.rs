@@ -1,4 +1,4 @@
-//! The examples are right, and decoder, schema and reference agree with each other.
+//! The examples are valid, and decoder, schema and reference agree with each other.
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -39,6 +39,15 @@ fn the_everything_example_names_every_key() {
             written.iter().any(|written| text.contains(written)),
             "`{key}` is missing in examples/everything.toml"
         );
+    }
+}
+
+#[test]
+fn defaults_fit_the_schema() {
+    let defaults = Schema::new(&weir_config::schema()).defaults();
+    assert!(defaults.len() > 40, "only {} defaults", defaults.len());
+    for (key, problems) in defaults {
+        assert!(problems.is_empty(), "{key}: {problems:#?}");
     }
 }
 

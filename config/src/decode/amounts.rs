@@ -1,4 +1,4 @@
-//! Amounts with units: durations, sizes, rates and shares within the bounds of the file.
+//! Amounts with units: durations, sizes, rates and shares.
 
 use std::time::Duration;
 
@@ -21,7 +21,9 @@ impl TextKind for DurationText {
     fn parse(text: &str) -> Result<Duration, Problem> {
         let duration = units::duration(text)?;
         if duration.is_zero() {
-            return Err(Problem::new("a time limit of zero leaves no time at all"));
+            return Err(
+                Problem::new("a time limit of zero leaves no time").help("write \"1ms\" or more")
+            );
         }
         Ok(duration)
     }
@@ -33,7 +35,7 @@ impl TextKind for DurationText {
     }
 }
 
-/// A duration, or none: "0s".
+/// A duration, which may be zero.
 pub(crate) struct PauseText;
 
 impl TextKind for PauseText {
@@ -79,9 +81,9 @@ impl<const MIN: u64, const MAX: u64> TextKind for SizeText<MIN, MAX> {
         }
         let (min, max) = (units::show_size(MIN), units::show_size(MAX));
         let range = if MAX >= i64::MAX as u64 {
-            format!("at least {min}")
+            format!("write at least {min}")
         } else {
-            format!("from {min} to {max}")
+            format!("write a size from {min} to {max}")
         };
         Err(Problem::new(format!("`{text}` is out of bounds")).help(range))
     }
@@ -110,7 +112,8 @@ impl TextKind for ByteRateText {
 
     fn parse(text: &str) -> Result<u64, Problem> {
         match units::byte_rate(text)? {
-            0 => Err(Problem::new("a rate of zero").help("write \"off\"")),
+            0 => Err(Problem::new("a rate of zero lets nothing through")
+                .help("for no limit write \"off\"")),
             rate => Ok(rate),
         }
     }

@@ -1,6 +1,8 @@
-//! What a file is read with: it knows where in the file the reader is, and collects every mistake.
+//! The decoder: it knows the table at hand, and collects every mistake of the file. It never stops at the first: kinds
+//! report what they cannot read and leave it out, so that the rest of the file is still checked.
 
 use std::path::{Path, PathBuf};
+
 use toml::de::DeValue;
 
 use crate::decode::shape::TableInfo;
@@ -11,31 +13,32 @@ use crate::text::problem::Problem;
 use crate::text::source::{Source, Span};
 use crate::text::suggest::nearest;
 
-/// A value in the tree, with its place.
+/// A value of the TOML tree, with its span.
 pub(crate) type Value<'i> = toml::Spanned<DeValue<'i>>;
 
-/// A value with the place where it was written.
+/// A value with its span in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Spanned<T> {
     pub(crate) value: T,
     pub(crate) span: Span,
 }
 
-/// Collects what is wrong while a file is read.
+/// Reads a file and collects its diagnostics.
 #[derive(Debug)]
 pub(crate) struct Decoder<'t> {
     source: &'t Source<'t>,
-    /// The table that the whole file is.
+    /// The table of the whole file.
     root: fn() -> TableInfo,
-    /// Statements that are not even TOML, in file order: what else seems wrong with them is noise.
+    /// Statements that are not TOML, in file order; other errors in them are noise.
     broken: Vec<Span>,
     is_broken: bool,
-    /// Keys from the root to the value at hand.
+    /// The keys from the root to the value at hand.
     path: Vec<String>,
+    /// Diagnostics that are kept, each with its offset in the file.
     diagnostics: Vec<(usize, Diagnostic)>,
-    /// Tables with an unknown key, and what was suggested for it: that this is missing then is said already.
+    /// What was suggested for unknown keys, by table; a suggested key is not reported as missing too.
     suggested: Vec<(Span, String)>,
-    /// Takes what is beyond the bound, so that callers need not care.
+    /// The last diagnostic that is not kept, so that callers may add to it.
     overflow: Option<Diagnostic>,
     errors: DiagnosticCount,
     warnings: DiagnosticCount,
@@ -49,7 +52,7 @@ struct DiagnosticCount {
 }
 
 impl<'t> Decoder<'t> {
-    /// Begins with the file `source`, whose top level is the table `root`.
+    /// A decoder of the file `source`, whose top level is the table `root`.
     pub(crate) fn new(source: &'t Source<'t>, root: fn() -> TableInfo) -> Self {
         Self {
             source,
@@ -65,7 +68,7 @@ impl<'t> Decoder<'t> {
         }
     }
 
-    /// Reports that the file is no TOML at `span`, which is in the statement `broken`; the statements in file order.
+    /// Reports that the file is not TOML at `span`, in the statement `broken`. Callers report statements in file order.
     pub(crate) fn syntax_error(
         &mut self,
         span: Option<Span>,
@@ -77,7 +80,7 @@ impl<'t> Decoder<'t> {
         self.report(Severity::Error, Code::Syntax, span, message.to_owned())
     }
 
-    /// Whether the file is not even TOML, so that missing things mean little.
+    /// Whether the file is not TOML: anything missing may be in the part that cannot be read.
     pub(crate) fn is_broken(&self) -> bool {
         self.is_broken
     }
@@ -88,17 +91,17 @@ impl<'t> Decoder<'t> {
         last.is_some_and(|one| span.start < one.end)
     }
 
-    /// Whether further errors are only counted, so that nobody need look for what was meant.
+    /// Whether further errors are only counted, so that callers need not look for suggestions.
     pub(crate) fn is_full(&self) -> bool {
         self.errors.kept >= DIAGNOSTICS_MAX
     }
 
-    /// Whether anything has been found that makes the file unusable.
+    /// Whether there are errors so far.
     pub(crate) fn has_errors(&self) -> bool {
         self.errors.kept > 0
     }
 
-    /// The path of another file that the file names: what is relative is so to its folder.
+    /// The path of a file that this file names: a relative one begins at this file's folder.
     pub(crate) fn beside(&self, path: PathBuf) -> PathBuf {
         match Path::new(self.source.name()).parent() {
             Some(folder) => folder.join(path),
@@ -112,9 +115,9 @@ impl<'t> Decoder<'t> {
         span: Span,
         message: impl Into<String>,
     ) -> &mut Diagnostic {
-        // What a file that cannot be read whole does not have may be in the part that cannot be read.
+        // A missing key may be in the part of the file that is not TOML.
         if self.is_in_broken(&span) || code == Code::MissingKey && self.is_broken {
-            return self.spare(Severity::Error, code, message.into());
+            return self.discarded(Severity::Error, code, message.into());
         }
         self.report(Severity::Error, code, Some(span), message.into())
     }
@@ -128,14 +131,14 @@ impl<'t> Decoder<'t> {
         self.report(Severity::Warning, code, Some(span), message.into())
     }
 
-    /// Reports an error about the file as a whole.
+    /// Reports an error of the file as a whole.
     pub(crate) fn file_error(&mut self, code: Code, message: impl Into<String>) -> &mut Diagnostic {
         self.report(Severity::Error, code, None, message.into())
     }
 
-    /// Reports a problem inside the text of `value`.
+    /// Reports a problem of the string `text` at `span`.
     pub(crate) fn problem(&mut self, span: Span, text: &str, problem: Problem) -> &mut Diagnostic {
-        // Offsets in the value are offsets in the file when the string is written without escapes.
+        // In a string without escapes, offsets in the text are offsets in the file.
         let written = self.source.slice(span.clone());
         let first = if written == text {
             Some(span.start)
@@ -164,7 +167,7 @@ impl<'t> Decoder<'t> {
         )
     }
 
-    /// Reports that no `noun` of the file is called `name`; the names in `known` are.
+    /// Reports that the file has no `noun` with this name, only those that are `known`.
     pub(crate) fn unknown_name<'n>(
         &mut self,
         name: &Spanned<String>,
@@ -206,12 +209,12 @@ impl<'t> Decoder<'t> {
         self.source.line(span.start)
     }
 
-    /// The place of `span`, for what is found out about it later.
+    /// The excerpt at `span`, for diagnostics that are made without the file's text.
     pub(crate) fn excerpt(&self, span: &Span) -> Excerpt {
         Excerpt::new(self.source, span)
     }
 
-    /// The place of `span`, for what is only found out later.
+    /// The position of `span`, for diagnostics that are made later.
     pub(crate) fn position(&self, span: &Span) -> Position {
         Position {
             line: self.line(span),
@@ -223,7 +226,7 @@ impl<'t> Decoder<'t> {
     pub(crate) fn finish(mut self) -> (Vec<Diagnostic>, bool) {
         self.diagnostics.sort_by_key(|(offset, _)| *offset);
         let mut all: Vec<_> = self.diagnostics.into_iter().map(|(_, each)| each).collect();
-        // Errors keep warnings out.
+        // Errors take the room of warnings.
         let warnings_max = DIAGNOSTICS_MAX - self.errors.kept;
         let mut warnings = 0;
         all.retain(|each| {
@@ -231,7 +234,7 @@ impl<'t> Decoder<'t> {
             each.is_error() || warnings <= warnings_max
         });
         let warnings_left_out = self.warnings.left_out + warnings.saturating_sub(warnings_max);
-        all.extend(diagnostic::more(
+        all.extend(diagnostic::count_more(
             self.source.name(),
             self.errors.left_out,
             warnings_left_out,
@@ -247,15 +250,15 @@ impl<'t> Decoder<'t> {
         span: Option<Span>,
         message: String,
     ) -> &mut Diagnostic {
-        let tally = match severity {
+        let count = match severity {
             Severity::Error => &mut self.errors,
             Severity::Warning => &mut self.warnings,
         };
-        if tally.kept >= DIAGNOSTICS_MAX {
-            tally.left_out += 1;
-            return self.spare(severity, code, message);
+        if count.kept >= DIAGNOSTICS_MAX {
+            count.left_out += 1;
+            return self.discarded(severity, code, message);
         }
-        tally.kept += 1;
+        count.kept += 1;
         let offset = span.as_ref().map_or(usize::MAX, |span| span.start);
         let diagnostic = Diagnostic::new(severity, code, self.source, span, message);
         self.diagnostics.push((offset, diagnostic));
@@ -263,19 +266,19 @@ impl<'t> Decoder<'t> {
         &mut self.diagnostics[last].1
     }
 
-    /// One that is thrown away; without its place, because there may be very many in a very long line.
-    fn spare(&mut self, severity: Severity, code: Code, message: String) -> &mut Diagnostic {
+    /// A diagnostic that is not kept. It has no excerpt: there may be very many in a very long line.
+    fn discarded(&mut self, severity: Severity, code: Code, message: String) -> &mut Diagnostic {
         let diagnostic = Diagnostic::new(severity, code, self.source, None, message);
         self.overflow.insert(diagnostic)
     }
 
-    /// The header of a table that is named, where `value` stands in its place.
+    /// The header to write for a named table that the file has as `value`.
     pub(crate) fn header_for(&self, value: &Value<'_>, placeholder: &str) -> String {
         let name = value.get_ref().as_str().unwrap_or(placeholder);
         format!("[{}.\"{name}\"]", self.path.join("."))
     }
 
-    /// The header that was meant where a key in it at `span` is part of a name with dots in it.
+    /// The header to write if the key at `span` is the rest of a name with dots in it.
     pub(crate) fn dotted_name(&self, span: &Span) -> Option<String> {
         let (_, line) = self.source.line_text(span.start);
         let inner = line.trim().strip_prefix('[')?.split(']').next()?;
@@ -286,7 +289,7 @@ impl<'t> Decoder<'t> {
             .then(|| format!("[{table}.\"{name}\"]"))
     }
 
-    /// Whether `key` was suggested for an unknown key of the table that begins there.
+    /// Whether `key` was suggested for an unknown key of `table`.
     pub(crate) fn has_suggested(&self, table: &Span, key: &str) -> bool {
         let key = format!("`{key}`");
         let mut suggested = self.suggested.iter();
@@ -298,7 +301,7 @@ impl<'t> Decoder<'t> {
         self.suggested.push((table, ours));
     }
 
-    /// The table that the whole file is.
+    /// The table of the whole file.
     pub(crate) fn root(&self) -> TableInfo {
         (self.root)()
     }
@@ -308,14 +311,14 @@ impl<'t> Decoder<'t> {
         self.diagnostics.len()
     }
 
-    /// Puts `help` in place of what the last diagnostic advises.
+    /// Replaces the advice of the last diagnostic.
     pub(crate) fn replace_last_help(&mut self, help: String) {
         if let Some((_, last)) = self.diagnostics.last_mut() {
             last.help = vec![help];
         }
     }
 
-    /// The table at hand as its header would be written.
+    /// The table at hand, by its header.
     pub(crate) fn here(&self) -> String {
         match self.path.as_slice() {
             [] => "at the top level".to_owned(),

@@ -1,29 +1,29 @@
-//! The contract of every sort of value: how it is read, how it is described.
+//! What every kind of value can do: be read, be described, be written back.
 
 use crate::decode::decoder::{Decoder, Value};
 use crate::decode::shape::{Shape, TableInfo};
 use crate::text::json::Json;
 
-/// A sort of value: how it is read from the tree, and how it is described to people and editors.
+/// A kind of value: how to read it from the tree, and how to describe it to people and editors.
 pub(crate) trait ValueKind {
-    /// What comes out.
+    /// The type of a value that was read.
     type Value;
 
-    /// Reads `value`. `None` means that the reason has been reported.
+    /// Reads `value`. `None` means that `cx` has the reason.
     fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Self::Value>;
 
-    /// Describes what may be written.
+    /// Describes what a file may say.
     fn shape() -> Shape;
 }
 
-/// A kind whose values can be written back, which defaults need.
+/// A kind whose values can be written, so that a key may have a default.
 pub(crate) trait WritableKind: ValueKind {
     /// Writes `value` as a file would.
     fn to_json(value: &Self::Value) -> Json;
 }
 
-/// A kind that is a table with known keys.
+/// A table with known keys.
 pub(crate) trait TableKind: ValueKind {
-    /// Its keys and what they mean.
+    /// Its keys, and what they do.
     fn info() -> TableInfo;
 }

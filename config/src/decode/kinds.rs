@@ -1,4 +1,4 @@
-//! The general sorts of values: texts, counts, choices, lists, names, short and long forms.
+//! General kinds of values: strings, numbers, choices, lists, tables, short and long forms.
 
 use std::marker::PhantomData;
 use toml::de::DeValue;
@@ -11,20 +11,21 @@ use crate::text::json::Json;
 use crate::text::problem::Problem;
 use crate::text::suggest::nearest;
 
-/// A value that is written as a string with a meaning of its own.
+/// A value that a file writes as a string.
 pub(crate) trait TextKind {
-    /// What comes out.
+    /// The type of a value that was read.
     type Value;
-    /// What it is, with its article.
+    /// What it is called, with its article.
     const NOUN: &'static str;
-    /// A regular expression (ECMA-262) for editors.
+    /// A regular expression (ECMA-262), for editors.
     const PATTERN: Option<&'static str> = None;
-    /// Right values.
+    /// Valid values.
     const EXAMPLES: &'static [&'static str];
 
+    /// Reads the string.
     fn parse(text: &str) -> Result<Self::Value, Problem>;
 
-    /// What to write in place of this bare number.
+    /// Advice for a file that has this number instead of a string.
     fn from_number(_number: &str) -> Option<String> {
         None
     }
@@ -114,18 +115,19 @@ impl<const MIN: u32, const MAX: u32> WritableKind for Count<MIN, MAX> {
     }
 }
 
-/// The whole number that `value` is; the inner option is empty when it is negative or huge.
+/// The whole number that `value` is; the inner `None` is a number below 0 or above 64 bits.
 pub(crate) fn integer(value: &Value<'_>) -> Option<Option<u64>> {
     let number = value.get_ref().as_integer()?;
     Some(u64::from_str_radix(number.as_str(), number.radix()).ok())
 }
 
-/// One of a few words.
+/// A type whose values a file writes as words.
 pub(crate) trait Keywords: Sized + Copy + 'static {
+    /// Each word, and the value that it stands for.
     const ALL: &'static [(&'static str, Self)];
 }
 
-/// One of the words of `W`.
+/// One of the keywords of `W`.
 pub(crate) struct Choice<W>(PhantomData<W>);
 
 impl<W: Keywords> ValueKind for Choice<W> {
@@ -161,7 +163,7 @@ impl<W: Keywords + PartialEq> WritableKind for Choice<W> {
     }
 }
 
-/// A `K`, or "off" for none.
+/// A `K`, or `"off"` for none.
 pub(crate) struct OrOff<K>(PhantomData<K>);
 
 impl<K: ValueKind> ValueKind for OrOff<K> {
@@ -185,7 +187,7 @@ impl<K: WritableKind> WritableKind for OrOff<K> {
     }
 }
 
-/// A `K`, or "auto" for what the machine has.
+/// A `K`, or `"auto"` for what the machine has.
 pub(crate) struct OrAuto<K>(PhantomData<K>);
 
 impl<K: ValueKind> ValueKind for OrAuto<K> {
@@ -211,7 +213,7 @@ impl<K: WritableKind> WritableKind for OrAuto<K> {
     }
 }
 
-/// A list of `K`, or a single one. What cannot be read is reported and left out.
+/// A list of `K`, or a single one. Items that cannot be read are reported and left out.
 pub(crate) struct OneOrMany<K>(PhantomData<K>);
 
 impl<K: ValueKind> ValueKind for OneOrMany<K> {
@@ -245,8 +247,9 @@ impl<T: TableKind> ValueKind for TableArray<T> {
             return OneOrMany::<T>::decode(value, cx);
         }
         let header = T::info().header;
-        cx.wrong_type(value, "a list of tables")
-            .help(format!("begin each with {header}, in double brackets"));
+        cx.wrong_type(value, "a list of tables").help(format!(
+            "begin each table with {header}, in double brackets"
+        ));
         None
     }
 
@@ -255,13 +258,12 @@ impl<T: TableKind> ValueKind for TableArray<T> {
     }
 }
 
-/// What stands in for the keys of a [`NamedEntries`] table.
+/// The word that stands for a key of a [`NamedEntries`] table in messages and in the reference.
 pub(crate) trait KeyPlaceholder {
     const NAME: &'static str;
 }
 
-/// A table whose keys are names chosen by the file, in file order. A value that could not be
-/// read is kept as `None`, since its name still counts.
+/// A table whose keys are names that the file chooses, in file order. The name of a value that cannot be read is kept.
 pub(crate) struct NamedEntries<N, K>(PhantomData<(N, K)>);
 
 /// One entry of a [`NamedEntries`] table.
@@ -303,6 +305,7 @@ impl<N: KeyPlaceholder, K: ValueKind> ValueKind for NamedEntries<N, K> {
     }
 }
 
+/// `key` as a header of a table writes it.
 pub(crate) fn quoted_if_needed(key: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if !key.is_empty() && key.chars().all(bare) {
@@ -312,15 +315,16 @@ pub(crate) fn quoted_if_needed(key: &str) -> String {
     }
 }
 
-/// A table that is the long form of something.
+/// A table that describes something which also has a short form.
 pub(crate) trait LongForm: TableKind {
+    /// What the table describes.
     type Out;
 
-    /// Makes what was meant of the table. `None` means that the reason has been reported.
+    /// Makes that of the table. `None` means that `cx` has the reason.
     fn build(table: Self::Value, cx: &mut Decoder<'_>) -> Option<Self::Out>;
 }
 
-/// A long form `L`, which is a table, or a short form `S` that converts into the same.
+/// The table `L`, or its short form `S`.
 pub(crate) struct ShortOrLong<S, L>(PhantomData<(S, L)>);
 
 impl<S: ValueKind, L: LongForm> ValueKind for ShortOrLong<S, L>
@@ -342,7 +346,7 @@ where
     }
 }
 
-/// A `K` with its place.
+/// A `K` with its span.
 pub(crate) struct SpannedKind<K>(PhantomData<K>);
 
 impl<K: ValueKind> ValueKind for SpannedKind<K> {
@@ -360,7 +364,7 @@ impl<K: ValueKind> ValueKind for SpannedKind<K> {
     }
 }
 
-/// A `K` with its place, which is known even when the value could not be read.
+/// A `K` with its span, which is kept even if the value cannot be read.
 pub(crate) struct FallibleKind<K>(PhantomData<K>);
 
 impl<K: ValueKind> ValueKind for FallibleKind<K> {
@@ -378,13 +382,14 @@ impl<K: ValueKind> ValueKind for FallibleKind<K> {
     }
 }
 
-/// Where a shared table stands, and which of its keys do nothing there.
+/// One of the places where a file may have a table that several places share.
 pub(crate) trait TableScope {
-    /// Keys without effect, each with the reason.
+    /// Keys that have no effect there, each with the reason.
     const NO_EFFECT: &'static [(&'static str, &'static str)];
 }
 
-/// A table that is shared by several places, read at the place `S`.
+/// The table `T`, at the place `S`; warns of keys without effect there. They are no errors: the file says nothing
+/// wrong.
 pub(crate) struct InScope<S, T>(PhantomData<(S, T)>);
 
 impl<S: TableScope, T: TableKind> ValueKind for InScope<S, T> {
@@ -397,7 +402,7 @@ impl<S: TableScope, T: TableKind> ValueKind for InScope<S, T> {
                 cx.warning(
                     Code::NoEffect,
                     key.span(),
-                    format!("`{name}` does nothing here"),
+                    format!("`{name}` has no effect here"),
                 )
                 .label(*reason);
             }
@@ -410,7 +415,7 @@ impl<S: TableScope, T: TableKind> ValueKind for InScope<S, T> {
     }
 }
 
-/// A truth value.
+/// `true` or `false`.
 pub(crate) struct BooleanKind;
 
 impl ValueKind for BooleanKind {

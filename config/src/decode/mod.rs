@@ -1,5 +1,4 @@
-//! From the tree of a TOML file to typed values: the machinery that every part of the file uses. Nothing here knows a
-//! key of the file.
+//! The machinery that turns a TOML tree into typed values. It knows no key of the file.
 
 pub(crate) mod amounts;
 pub(crate) mod decoder;

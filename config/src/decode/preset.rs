@@ -1,15 +1,15 @@
-//! Defaults, each with its reason.
+//! Defaults of keys, each with its reason.
 
-/// A default value together with the reason for choosing it.
+/// A default, with the reason for it.
 #[derive(Debug, Clone, Copy)]
 pub struct Preset<T> {
-    /// The value that applies when the key is absent.
+    /// The value of an absent key.
     pub value: T,
-    /// Where the value comes from: a clause, a peer's default, or a judgement.
+    /// The reason: a clause of a standard, another proxy's default, or a judgement.
     pub source: &'static str,
 }
 
-/// A default of `value`, chosen because of `source`.
+/// The default `value`, for the reason `source`.
 pub(crate) const fn preset<T>(value: T, source: &'static str) -> Preset<T> {
     Preset { value, source }
 }

@@ -1,10 +1,10 @@
-//! Tables with known keys, and what to say about keys that a table does not know.
+//! Reading tables with known keys, and reporting keys that a table does not know.
 
 use toml::de::{DeTable, DeValue};
 
 use crate::decode::decoder::{Decoder, Value};
 use crate::decode::kind::{TableKind, ValueKind};
-use crate::decode::shape::{FieldInfo, TableInfo, tables_with_key};
+use crate::decode::shape::{FieldInfo, TableInfo, list_tables_with_key};
 use crate::text::diagnostic::Code;
 use crate::text::source::Span;
 use crate::text::suggest::nearest;
@@ -17,7 +17,7 @@ pub(crate) struct TableReader<'v, 'i> {
 }
 
 impl<'v, 'i> TableReader<'v, 'i> {
-    /// Starts on `value`, which must be a table, and reports keys that `T` does not know.
+    /// A reader of `value`; reports a value that is not a table, and keys that `T` does not know.
     pub(crate) fn new<T: TableKind>(value: &'v Value<'i>, cx: &mut Decoder<'_>) -> Option<Self> {
         let Some(table) = value.get_ref().as_table() else {
             cx.wrong_type(value, "a table");
@@ -27,7 +27,7 @@ impl<'v, 'i> TableReader<'v, 'i> {
         for (key, _) in table {
             let name: &str = key.get_ref();
             let is_known = known.fields.iter().any(|field| field.key == name);
-            if !is_known && let Some(ours) = unknown_key(cx, key.span(), name, &known) {
+            if !is_known && let Some(ours) = report_unknown_key(cx, key.span(), name, &known) {
                 cx.note_suggestion(value.span(), ours);
             }
         }
@@ -39,13 +39,13 @@ impl<'v, 'i> TableReader<'v, 'i> {
         })
     }
 
-    /// Where the table begins.
+    /// The span of the table.
     pub(crate) fn span(&self) -> Span {
         self.span.clone()
     }
 
-    /// Reads a key that may be absent. A value that cannot be read is reported and counts as
-    /// absent: the file is refused anyway, and the rest of the table can still be checked.
+    /// Reads a key that may be absent. A value that cannot be read is reported and counts as absent, so that the rest of
+    /// the table is still checked.
     pub(crate) fn optional<K: ValueKind>(
         &self,
         key: &str,
@@ -60,7 +60,7 @@ impl<'v, 'i> TableReader<'v, 'i> {
         found
     }
 
-    /// Says what to write where "none" or the like was not understood.
+    /// Says how to switch `key` off, if its value was something like "none".
     fn advise_off<K: ValueKind>(&self, key: &str, cx: &mut Decoder<'_>) {
         let help = match K::shape() {
             shape if shape.takes("off") => "write \"off\"".to_owned(),
@@ -68,10 +68,10 @@ impl<'v, 'i> TableReader<'v, 'i> {
             shape if shape.has_example("0s") => "write \"0s\"".to_owned(),
             shape => match self.known.iter().find(|field| field.key == key) {
                 Some(field) if field.is_optional() => {
-                    format!("to have none, leave out `{key}`")
+                    format!("for none, leave out `{key}`")
                 }
                 Some(field) if field.default.is_some() && !shape.is_integer() => {
-                    format!("`{key}` cannot be off")
+                    format!("`{key}` cannot be switched off")
                 }
                 _ => return,
             },
@@ -79,7 +79,7 @@ impl<'v, 'i> TableReader<'v, 'i> {
         cx.replace_last_help(help);
     }
 
-    /// Reads a key that must be there.
+    /// Reads a key that must be there, and reports its absence.
     pub(crate) fn required<K: ValueKind>(
         &self,
         key: &str,
@@ -99,7 +99,7 @@ impl<'v, 'i> TableReader<'v, 'i> {
     }
 }
 
-/// Whether a value is what people write for "off" elsewhere.
+/// Whether a value means "off" in other programs.
 fn means_off(value: &Value<'_>) -> bool {
     const WORDS: [&str; 16] = [
         "off",
@@ -127,12 +127,16 @@ fn means_off(value: &Value<'_>) -> bool {
     }
 }
 
-/// Keys that are planned and known to be missing. Nothing near them is suggested: a file that
-/// asks for them is not a file with a typing slip.
-const LATER: [&str; 7] = ["health", "jwt", "limit", "tcp", "udp", "cache", "cors"];
+/// Keys that Weir plans to have. A file that uses one has no slip in it, so nothing is suggested.
+const PLANNED_KEYS: [&str; 7] = ["health", "jwt", "limit", "tcp", "udp", "cache", "cors"];
 
-/// Reports it, and tells what was suggested in its place.
-fn unknown_key(cx: &mut Decoder<'_>, span: Span, name: &str, known: &TableInfo) -> Option<String> {
+/// Reports an unknown key; returns what was suggested in its place.
+fn report_unknown_key(
+    cx: &mut Decoder<'_>,
+    span: Span,
+    name: &str,
+    known: &TableInfo,
+) -> Option<String> {
     if cx.is_full() {
         cx.error(Code::UnknownKey, span, "unknown key");
         return None;
@@ -140,7 +144,7 @@ fn unknown_key(cx: &mut Decoder<'_>, span: Span, name: &str, known: &TableInfo) 
     let here = cx.here();
     let keys = || known.fields.iter().map(|field| field.key);
     let all = keys().collect::<Vec<_>>().join(", ");
-    let home = tables_with_key(cx.root(), name);
+    let home = list_tables_with_key(cx.root(), name);
     let dotted = cx.dotted_name(&span);
     let diagnostic = cx.error(
         Code::UnknownKey,
@@ -148,11 +152,11 @@ fn unknown_key(cx: &mut Decoder<'_>, span: Span, name: &str, known: &TableInfo) 
         format!("unknown key `{name}` {here}"),
     );
     if let Some(header) = dotted {
-        diagnostic.help(format!("a name with dots stands in quotes: {header}"));
+        diagnostic.help(format!("put a name with dots in quotes: {header}"));
         return None;
     }
-    if LATER.contains(&name) {
-        diagnostic.label("this version of Weir does not have it");
+    if PLANNED_KEYS.contains(&name) {
+        diagnostic.label("this version of Weir does not have it yet");
         return None;
     }
     if let Some(ours) = known.written_here(name) {
@@ -170,8 +174,8 @@ fn unknown_key(cx: &mut Decoder<'_>, span: Span, name: &str, known: &TableInfo) 
     None
 }
 
-/// The place of the value at `path`, if it is there.
-pub(crate) fn find(root: &DeTable<'_>, path: &[&str]) -> Option<Span> {
+/// The span of the value at `path`, if there is one.
+pub(crate) fn find_span(root: &DeTable<'_>, path: &[&str]) -> Option<Span> {
     let (last, parents) = path.split_last()?;
     let mut table = root;
     for key in parents {
@@ -180,7 +184,7 @@ pub(crate) fn find(root: &DeTable<'_>, path: &[&str]) -> Option<Span> {
     table.get(*last).map(toml::Spanned::span)
 }
 
-/// Whether there is nothing: no value, an empty table or an empty list.
+/// Whether there is no value, or only an empty table or list.
 pub(crate) fn is_empty(value: Option<&Value<'_>>) -> bool {
     value.is_none_or(|value| match value.get_ref() {
         DeValue::Table(table) => table.is_empty(),

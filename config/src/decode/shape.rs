@@ -1,17 +1,17 @@
-//! Descriptions of what may be written: the common source of schema, reference and messages.
+//! Descriptions of what a file may say: schema, reference and messages are made from them.
 
 use crate::text::json::Json;
 
-/// What may be written in one place.
+/// What a file may say in one place.
 #[derive(Debug, Clone)]
 pub(crate) enum Shape {
     /// A string.
     Text {
-        /// What it is, with its article: "a duration".
+        /// What it is called, with its article: "a duration".
         noun: &'static str,
-        /// A regular expression (ECMA-262) that every right value matches; may let wrong ones by.
+        /// A regular expression (ECMA-262) that every valid value matches, and some invalid ones may.
         pattern: Option<&'static str>,
-        /// Right values.
+        /// Valid values.
         examples: &'static [&'static str],
     },
     /// A whole number.
@@ -24,9 +24,9 @@ pub(crate) enum Shape {
     List(Box<Self>),
     /// Any of these.
     AnyOf(Vec<Self>),
-    /// A table whose keys are chosen by the file.
+    /// A table whose keys are names that the file chooses.
     Named {
-        /// What a key is, as a word to stand in for it: `NAME`.
+        /// The word that stands for a key: `NAME`.
         key: &'static str,
         value: Box<Self>,
     },
@@ -37,16 +37,17 @@ pub(crate) enum Shape {
 /// A table with known keys.
 #[derive(Debug, Clone)]
 pub(crate) struct TableInfo {
-    /// Its name in the schema and the reference.
+    /// Its name in the schema and in the reference.
     pub(crate) name: &'static str,
-    /// How it is written in a file: `[upstream.NAME]`.
+    /// Its header in a file: `[upstream.NAME]`.
     pub(crate) header: &'static str,
     pub(crate) doc: &'static str,
     pub(crate) fields: Vec<FieldInfo>,
+    /// What other proxies call its keys.
     pub(crate) foreign: &'static [ForeignName],
 }
 
-/// Names that other proxies have for something, and what to write here.
+/// Names that other proxies use, and what to write in their place.
 pub(crate) type ForeignName = (&'static [&'static str], &'static str);
 
 /// A key of a table.
@@ -59,7 +60,7 @@ pub(crate) struct FieldInfo {
     pub(crate) default: Option<DefaultInfo>,
 }
 
-/// What applies when a key is absent.
+/// The default of a key.
 #[derive(Debug, Clone)]
 pub(crate) struct DefaultInfo {
     pub(crate) value: Json,
@@ -76,14 +77,14 @@ impl TableInfo {
 }
 
 impl FieldInfo {
-    /// Whether there is none of it where the key is absent.
+    /// Whether there is none of it without the key.
     pub(crate) fn is_optional(&self) -> bool {
         !self.required && self.default.is_none() && !matches!(self.shape, Shape::Table(_))
     }
 }
 
 impl Shape {
-    /// Whether this word may be written.
+    /// Whether `word` is a valid value.
     pub(crate) fn takes(&self, word: &str) -> bool {
         match self {
             Self::Choice(words) => words.contains(&word),
@@ -92,17 +93,17 @@ impl Shape {
         }
     }
 
-    /// Whether this is a right value.
+    /// Whether `text` is one of the examples.
     pub(crate) fn has_example(&self, text: &str) -> bool {
         matches!(self, Self::Text { examples, .. } if examples.contains(&text))
     }
 
-    /// Whether it is a whole number.
+    /// Whether only whole numbers are valid.
     pub(crate) fn is_integer(&self) -> bool {
         matches!(self, Self::Integer { .. })
     }
 
-    /// Whether `false` may be written.
+    /// Whether `false` is a valid value.
     pub(crate) fn takes_booleans(&self) -> bool {
         match self {
             Self::Boolean => true,
@@ -111,7 +112,7 @@ impl Shape {
         }
     }
 
-    /// Says what is expected, for the middle of a sentence.
+    /// What is expected, in words for the middle of a sentence.
     pub(crate) fn in_words(&self) -> String {
         match self {
             Self::Text { noun, examples, .. } => match examples.first() {
@@ -140,15 +141,15 @@ impl Shape {
 }
 
 /// `root` and every table that can stand in it, outermost first, each once.
-pub(crate) fn all_tables(root: TableInfo) -> Vec<TableInfo> {
+pub(crate) fn list_tables(root: TableInfo) -> Vec<TableInfo> {
     let mut tables = Vec::new();
     add_table(root, &mut tables);
     tables
 }
 
 /// The headers of the tables in `root` that know `key`.
-pub(crate) fn tables_with_key(root: TableInfo, key: &str) -> Vec<&'static str> {
-    all_tables(root)
+pub(crate) fn list_tables_with_key(root: TableInfo, key: &str) -> Vec<&'static str> {
+    list_tables(root)
         .into_iter()
         .filter(|table| table.fields.iter().any(|field| field.key == key))
         .map(|table| match table.header {

@@ -1,5 +1,5 @@
-//! What is not even TOML, in the words of those who write it. The TOML parser goes on behind a mistake and stumbles
-//! over its consequences; only the first mistake of each statement is reported.
+//! Files that are not TOML: the parser's errors in plain words. The parser goes on after a mistake and stumbles over the
+//! consequences, so only the first error of each statement is reported.
 
 use std::ops::Range;
 
@@ -8,15 +8,20 @@ use toml::de::{DeTable, DeValue, Error};
 use crate::decode::decoder::Decoder;
 use crate::text::source::Span;
 
-/// Reports the mistakes that the parser found on its way to `tree`.
-pub(crate) fn report(text: &str, errors: &[Error], tree: &DeTable<'_>, cx: &mut Decoder<'_>) {
+/// Reports the `errors` that the parser found on its way to `tree`.
+pub(crate) fn report_syntax_errors(
+    text: &str,
+    errors: &[Error],
+    tree: &DeTable<'_>,
+    cx: &mut Decoder<'_>,
+) {
     if errors.is_empty() {
         return;
     }
-    let statements = statements(text);
+    let statements = split_statements(text);
     let mut keys = None;
-    let mut told = None;
-    // The parser has them in the order in which it noticed.
+    let mut last_reported = None;
+    // The parser lists errors in the order in which it found them.
     let mut errors: Vec<_> = errors.iter().collect();
     errors.sort_by_key(|error| error.span().map_or(usize::MAX, |span| span.start));
     for error in errors {
@@ -26,19 +31,19 @@ pub(crate) fn report(text: &str, errors: &[Error], tree: &DeTable<'_>, cx: &mut 
         };
         let index = statements.partition_point(|one| one.range.start <= span.start);
         let index = index.checked_sub(1);
-        if told.is_some() && told == index {
+        if last_reported.is_some() && last_reported == index {
             continue;
         }
-        told = index;
+        last_reported = index;
         let statement = index.and_then(|index| statements.get(index));
         let range = statement.map(|one| one.range.clone());
-        if let Some(open) = statement.and_then(|one| one.open) {
-            let (what, end) = match text.as_bytes().get(open) {
+        if let Some(open) = statement.and_then(|one| one.unclosed) {
+            let (noun, end) = match text.as_bytes().get(open) {
                 Some(b'{') => ("table", "}"),
                 Some(b'[') => ("list", "]"),
                 _ => ("text", text.get(open..open + 3).unwrap_or("\"\"\"")),
             };
-            let message = format!("this {what} does not end: `{end}` is missing");
+            let message = format!("this {noun} does not end: `{end}` is missing");
             cx.syntax_error(Some(open..open + 1), range, &message);
             continue;
         }
@@ -51,14 +56,14 @@ pub(crate) fn report(text: &str, errors: &[Error], tree: &DeTable<'_>, cx: &mut 
         let mut first = None;
         if error.message() == "duplicate key" {
             first = if written.starts_with('[') {
-                same_header(text, &statements, index.unwrap_or(0), written)
+                find_same_header(text, &statements, index.unwrap_or(0), written)
             } else {
-                let keys = keys.get_or_insert_with(|| keys_of(tree));
-                first_of(keys, text, &span)
+                let keys = keys.get_or_insert_with(|| list_keys(tree));
+                find_first(keys, text, &span)
             };
         }
         let first = first.map(|at| cx.line(&(at..at)));
-        let (message, help) = words(text, error.message(), &span, written);
+        let (message, help) = explain(text, error.message(), &span, written);
         let diagnostic = cx.syntax_error(Some(span), range, &message);
         if let Some(line) = first {
             diagnostic.help(format!("the first one is in line {line}"));
@@ -69,8 +74,13 @@ pub(crate) fn report(text: &str, errors: &[Error], tree: &DeTable<'_>, cx: &mut 
     }
 }
 
-/// The first of the headers before `index` that is written like that one.
-fn same_header(text: &str, statements: &[Statement], index: usize, written: &str) -> Option<usize> {
+/// The first header before `index` that is written like this one.
+fn find_same_header(
+    text: &str,
+    statements: &[Statement],
+    index: usize,
+    written: &str,
+) -> Option<usize> {
     let bare = |header: &str| {
         header
             .split('#')
@@ -86,31 +96,31 @@ fn same_header(text: &str, statements: &[Statement], index: usize, written: &str
     same.map(|one| one.range.start)
 }
 
-/// The parser's words, or clearer ones for what people get wrong most, and what to do.
-fn words(text: &str, message: &str, span: &Span, header: &str) -> (String, Option<String>) {
+/// The message of an error, in plainer words than the parser's for frequent mistakes, and advice.
+fn explain(text: &str, message: &str, span: &Span, header: &str) -> (String, Option<String>) {
     let rest = text.get(span.start..).unwrap_or("");
     let line = rest.lines().next().unwrap_or("").trim();
     let clear = match message {
         "duplicate key" => {
             let key = text.get(span.clone()).unwrap_or("");
-            return (format!("{key} is there twice", key = shown(key)), None);
+            return (format!("{key} occurs twice", key = quote_key(key)), None);
         }
-        _ if has_colon(header) => "`=` stands between a key and its value, not `:`",
+        _ if has_colon(header) => "write `=` between a key and its value, not `:`",
         _ if message.starts_with("unexpected key or value, expected newline") => {
-            "a line has one key: the next one begins a line of its own"
+            "a line has one key: begin a new line for the next one"
         }
         _ if message.starts_with("invalid unquoted key")
             || message.contains("keys cannot be empty") =>
         {
-            return unquoted(message, header);
+            return explain_unquoted(message, header);
         }
         _ if message.starts_with("string values must be quoted") => match line {
             "" => "a value is missing",
-            _ => "a string must stand in quotes",
+            _ => "a string must be in quotes",
         },
         "invalid basic string, expected `\"`" => "this string does not end: `\"` is missing",
         "invalid literal string, expected `'`" => "this string does not end: `'` is missing",
-        _ if is_about_numbers(message) && !is_number(text, span) => "a string must stand in quotes",
+        _ if is_about_numbers(message) && !is_number(text, span) => "a string must be in quotes",
         _ if message.starts_with("unclosed table") => "`]` is missing",
         _ if message.starts_with("unclosed array table") => "`]]` is missing",
         other => other,
@@ -142,27 +152,27 @@ fn is_number(text: &str, span: &Span) -> bool {
     value.chars().all(digits) && value.matches('.').count() < 2
 }
 
-/// A key that has to stand in quotes: most often an address.
-fn unquoted(message: &str, header: &str) -> (String, Option<String>) {
+/// The message for a key that must be in quotes, which is usually an address.
+fn explain_unquoted(message: &str, header: &str) -> (String, Option<String>) {
     let inner = header.trim().trim_start_matches('[').trim_end_matches(']');
     match inner.split_once('.') {
         Some((table, name)) if header.starts_with('[') && !name.contains(['"', '\'', '\n']) => (
-            format!("`{name}` must stand in quotes"),
+            format!("`{name}` must be in quotes"),
             Some(format!("write [{table}.\"{name}\"]")),
         ),
         _ => (
             message.to_owned(),
-            Some("a key with other characters than these stands in quotes".to_owned()),
+            Some("put a key with other characters in quotes".to_owned()),
         ),
     }
 }
 
-fn shown(key: &str) -> String {
+fn quote_key(key: &str) -> String {
     format!("`{}`", key.trim_matches(['"', '\'']))
 }
 
-/// All keys of a tree with their places, in the order of the file.
-fn keys_of<'t>(tree: &'t DeTable<'_>) -> Vec<(usize, &'t str)> {
+/// All keys of a tree with their offsets, in file order.
+fn list_keys<'t>(tree: &'t DeTable<'_>) -> Vec<(usize, &'t str)> {
     fn add<'t>(table: &'t DeTable<'_>, keys: &mut Vec<(usize, &'t str)>) {
         for (key, value) in table {
             keys.push((key.span().start, key.get_ref()));
@@ -182,8 +192,8 @@ fn keys_of<'t>(tree: &'t DeTable<'_>) -> Vec<(usize, &'t str)> {
     keys
 }
 
-/// The last key before `second` that is called the same: a table's keys stand together.
-fn first_of(keys: &[(usize, &str)], text: &str, second: &Span) -> Option<usize> {
+/// The last key before `second` with the same name: keys of a table are close together.
+fn find_first(keys: &[(usize, &str)], text: &str, second: &Span) -> Option<usize> {
     let name = text.get(second.clone())?.trim_matches(['"', '\'']);
     let before = keys.partition_point(|(at, _)| *at < second.start);
     let mut before = keys.get(..before)?.iter().rev();
@@ -193,12 +203,12 @@ fn first_of(keys: &[(usize, &str)], text: &str, second: &Span) -> Option<usize> 
 /// A header or an assignment.
 struct Statement {
     range: Range<usize>,
-    /// The bracket that nothing closes.
-    open: Option<usize>,
+    /// The offset of a bracket or quote that nothing closes.
+    unclosed: Option<usize>,
 }
 
-/// Cuts a text into its statements, as far as brackets and quotes tell.
-fn statements(text: &str) -> Vec<Statement> {
+/// Splits a text into statements by its brackets and quotes.
+fn split_statements(text: &str) -> Vec<Statement> {
     let bytes = text.as_bytes();
     let mut found = Vec::new();
     let mut at = 0;
@@ -208,10 +218,10 @@ fn statements(text: &str) -> Vec<Statement> {
         } else if byte == b'#' {
             at = line_end(bytes, at);
         } else {
-            let (end, open) = statement_end(bytes, at);
+            let (end, unclosed) = find_statement_end(bytes, at);
             found.push(Statement {
                 range: at..end,
-                open,
+                unclosed,
             });
             at = end;
         }
@@ -219,21 +229,21 @@ fn statements(text: &str) -> Vec<Statement> {
     found
 }
 
-/// Where the statement ends that begins at `start`, with its line or with the line where its brackets are closed, and
-/// what in it does not end.
-fn statement_end(bytes: &[u8], start: usize) -> (usize, Option<usize>) {
+/// The end of the statement that begins at `start`, which is the end of the line that closes its brackets; and the offset
+/// of a bracket or quote that nothing closes.
+fn find_statement_end(bytes: &[u8], start: usize) -> (usize, Option<usize>) {
     let is_header = bytes.get(start) == Some(&b'[');
     let mut open: Vec<usize> = Vec::new();
-    // A bracket that one of the other kind closes.
+    // A bracket that a bracket of the other kind closes.
     let mut wrong = None;
     let mut at = start;
     while let Some(&byte) = bytes.get(at) {
         match byte {
-            // With a wrong bracket the parser reads on, and nobody knows what it makes of the rest.
+            // After a wrong bracket, the parser's reading of the rest is unpredictable.
             b'\n' if wrong.is_some() && open.is_empty() => return (bytes.len(), wrong),
             b'\n' if is_header || open.is_empty() => return (at + 1, None),
             b'#' => at = line_end(bytes, at),
-            b'"' | b'\'' => match string_end(bytes, at) {
+            b'"' | b'\'' => match find_string_end(bytes, at) {
                 Some(end) => at = end,
                 None => return (bytes.len(), Some(at)),
             },
@@ -270,9 +280,9 @@ fn line_end(bytes: &[u8], at: usize) -> usize {
         .unwrap_or(rest.len())
 }
 
-/// Behind the string that begins at `at`; one in single or double quotes ends with its line at the latest, one in three
-/// of them may have no end.
-fn string_end(bytes: &[u8], at: usize) -> Option<usize> {
+/// The end of the string that begins at `at`, which is at most the end of its line unless it has triple quotes; with these it
+/// may have none.
+fn find_string_end(bytes: &[u8], at: usize) -> Option<usize> {
     let quote = *bytes.get(at)?;
     let is_long = bytes.get(at..at + 3) == Some(&[quote; 3]);
     let mut end = at + if is_long { 3 } else { 1 };

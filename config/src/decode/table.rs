@@ -1,24 +1,22 @@
-//! One declaration a table: it makes the struct, its decoder, its schema and its reference.
-//!
-//! Adding a key to the file is adding one line to a `table!` or `layer!`.
+//! Declarations of tables. Each makes the struct, its decoder, and what schema and reference say about it.
 
-/// Declares a table of the file:
+/// Declares a table of the file, by a struct with a field for each key:
 ///
 /// ```text
 /// table! {
-///     /// What the table is about.
-///     Name, "name", "[header]" {
+///     /// What the table does.
+///     Name, "name", "[header]", foreign NAMES {      // `foreign` may be left out
 ///         /// What the key does.
 ///         required field: Type = "key" as ValueKind;
 ///         /// What the key does.
-///         optional field: Type = "key" as ValueKind;       // becomes Option<Type>
+///         optional field: Type = "key" as ValueKind;      // becomes Option<Type>
 ///         /// What the key does.
-///         preset(limits::X) field: Type = "key" as ValueKind;
+///         preset(DEFAULT) field: Type = "key" as ValueKind;
 ///     }
 /// }
 /// ```
 ///
-/// The struct also has `at`, the place of the table.
+/// The struct also has `span`, that of the table.
 macro_rules! table {
     (
         $(#[doc = $doc:literal])+
@@ -32,7 +30,7 @@ macro_rules! table {
         $(#[doc = $doc])+
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub(crate) struct $name {
-            /// Where the table begins.
+            /// The span of the table.
             pub(crate) span: $crate::text::source::Span,
             $( $(#[doc = $field_doc])+ pub(crate) $field: table!(@type $mode $ty), )+
         }
@@ -68,17 +66,29 @@ macro_rules! table {
     (@keep $mode:ident $field:ident) => { $field };
     (@required required) => { true };
     (@required $mode:ident) => { false };
-    (@default preset($preset:expr) $kind:ty) => {
+    (@default preset($preset:expr) $kind:ty) => {{
+        type Value = <$kind as $crate::decode::kind::ValueKind>::Value;
+        let preset: $crate::decode::preset::Preset<Value> = $preset;
         Some($crate::decode::shape::DefaultInfo {
-            value: <$kind as $crate::decode::kind::WritableKind>::to_json(&$preset.value),
-            source: $preset.source,
+            value: <$kind as $crate::decode::kind::WritableKind>::to_json(&preset.value),
+            source: preset.source,
         })
-    };
+    }};
     (@default $mode:ident $kind:ty) => { None };
 }
 
-/// Declares settings that merge: the full struct, its defaults, the patch that one place in the
-/// file holds, how they merge, and how the patch is read.
+/// Declares a table that several places of the file share, and whose settings merge: the struct `Name` with all values
+/// and their defaults, and the table `NamePatch` with those that one place sets.
+///
+/// ```text
+/// layer! {
+///     /// What the settings are about.
+///     Name, NamePatch, "name", "[header]" {
+///         /// What the key does.
+///         field: Type = "key" as ValueKind, preset(value, "reason");
+///     }
+/// }
+/// ```
 macro_rules! layer {
     (
         $(#[doc = $doc:literal])+
@@ -95,7 +105,7 @@ macro_rules! layer {
             $( $(#[doc = $field_doc])+ pub $field: $ty, )+
         }
 
-        #[doc = concat!("What one place in the file says about [`", stringify!($name), "`].")]
+        #[doc = concat!("The settings of [`", stringify!($name), "`] that one place of the file sets.")]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
         pub struct $patch {
             $( $(#[doc = $field_doc])+ pub $field: Option<$ty>, )+
@@ -103,12 +113,13 @@ macro_rules! layer {
 
         impl Default for $name {
             fn default() -> Self {
-                Self { $( $field: $preset.value, )+ }
+                $( let $field: $crate::decode::preset::Preset<$ty> = $preset; )+
+                Self { $( $field: $field.value, )+ }
             }
         }
 
         impl $name {
-            /// These settings with what `patch` says in place of their own.
+            /// These settings, overridden by those that `patch` sets.
             #[must_use]
             pub fn patched(&self, patch: &$patch) -> Self {
                 Self { $( $field: patch.$field.unwrap_or(self.$field), )+ }
@@ -126,8 +137,7 @@ macro_rules! layer {
     };
 }
 
-/// What a `table!` and the patch of a `layer!` have in common: how they are read from a file, and
-/// what they say about themselves.
+/// Implements `ValueKind` and `TableKind` for a `table!` and for the patch of a `layer!`.
 macro_rules! frame {
     (@foreign) => { &[] };
     (@foreign $foreign:ident) => { $foreign };

@@ -1,4 +1,4 @@
-//! `access_log`.
+//! `access_log`: a line for every exchange.
 
 use std::path::PathBuf;
 
@@ -13,20 +13,20 @@ use crate::decode::table::{frame, table};
 use crate::text::diagnostic::Code;
 use crate::text::json::Json;
 use crate::text::problem::Problem;
-use crate::value::field::header_names;
+use crate::value::field::check_header_names;
 
-/// Where the access log goes and what a line looks like.
+/// Where the access log goes, and what its lines contain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessLog {
     /// The destination.
     pub to: LogTarget,
-    /// The form of a line.
+    /// The format of a line.
     pub format: LogFormat,
-    /// Parameters whose values are replaced besides those that are known to hold secrets; `None` replaces none.
+    /// Query parameters whose values are replaced besides those known to hold secrets; `None` replaces none at all.
     pub redact: Option<Vec<String>>,
-    /// Fields of the request that lines have too, in lower case.
+    /// Request fields that lines also contain, in lower case.
     pub request_headers: Vec<String>,
-    /// Fields of the answer that lines have too, in lower case.
+    /// Response fields that lines also contain, in lower case.
     pub response_headers: Vec<String>,
 }
 
@@ -43,37 +43,35 @@ impl From<LogTarget> for AccessLog {
     }
 }
 
-/// The destination of log lines.
+/// Where log lines go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogTarget {
     /// Standard output.
     Stdout,
-    /// A file that is appended to; an absolute path.
+    /// A file that Weir appends to, by its absolute path.
     File(PathBuf),
 }
 
-/// The form of a log line.
+/// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
     /// One JSON object a line.
     #[default]
     Json,
-    /// One readable line.
+    /// Words for people to read.
     Text,
-    /// What Apache and nginx call `combined`.
+    /// The format that Apache and nginx call `combined`.
     Combined,
-    /// Names and values.
+    /// `name=value` pairs.
     Logfmt,
 }
 
-/// Where a line about every exchange goes.
 pub(crate) const ACCESS_LOG: Preset<Option<AccessLog>> =
-    preset(None, "HAProxy, Envoy and Caddy log no requests unless told");
+    preset(None, "HAProxy, Envoy and Caddy log no requests by default");
 
-/// The form of a log line.
-const LOG_FORMAT: Preset<LogFormat> = preset(LogFormat::Json, "Caddy: JSON");
+const LOG_FORMAT: Preset<LogFormat> = preset(LogFormat::Json, "as Caddy");
 
-/// Fields of a request, and of an answer, that lines of the access log may have.
+/// The most fields of a request, and of a response, that lines may contain.
 pub const LOG_HEADERS_MAX: usize = 16;
 
 impl Keywords for LogFormat {
@@ -86,27 +84,27 @@ impl Keywords for LogFormat {
 }
 
 table! {
-    /// The long form of `access_log`.
+    /// A line for every exchange. Instead of the table, `access_log` may be its `to` or `"off"`.
     RawAccessLog, "access_log", "[access_log]" {
-        /// The destination: standard output, a file that is appended to, or a FIFO that somebody reads.
+        /// The destination: standard output, a file that Weir appends to, or a FIFO with a reader.
         required to: LogTarget = "to" as LogTargetText;
-        /// The form of a line.
+        /// The format of a line. Take `"json"` or `"logfmt"` for programs, `"combined"` for tools written for nginx.
         preset(LOG_FORMAT) format: LogFormat = "format" as Choice<LogFormat>;
-        /// Query parameters whose values are replaced, also in `Referer`, besides those that are known to
-        /// hold secrets, such as `token`, `password`, `api_key` and `signature`. Neither case, nor
-        /// punctuation, nor percent-encoding of a name matters. `"off"` shows all.
+        /// Query parameters whose values Weir replaces, in the target and in `Referer`, besides those known to hold
+        /// secrets, such as `token`, `password`, `api_key` and `signature`. Case, punctuation and percent-encoding of a
+        /// name do not matter. Name those of your own that hold secrets. `"off"` replaces none.
         optional redact: Option<Vec<String>> = "redact" as OrOff<OneOrMany<ParameterNameText>>;
-        /// Fields of the request that lines have too, at most 16. Of credentials and cookies only
-        /// their kind or name is shown.
+        /// Request fields that lines also contain, at most 16. Of credentials a line shows only the scheme, of cookies
+        /// only the names.
         optional request_headers: Spanned<Vec<Spanned<String>>> =
             "request_headers" as SpannedKind<OneOrMany<SpannedKind<PlainText>>>;
-        /// The same of the answer, as the client gets it.
+        /// Response fields, as the client gets them, that lines also contain; at most 16.
         optional response_headers: Spanned<Vec<Spanned<String>>> =
             "response_headers" as SpannedKind<OneOrMany<SpannedKind<PlainText>>>;
     }
 }
 
-/// Where log lines go.
+/// `stdout` or a path.
 pub(crate) struct LogTargetText;
 
 impl TextKind for LogTargetText {
@@ -119,12 +117,12 @@ impl TextKind for LogTargetText {
         if text == "stdout" {
             return Ok(LogTarget::Stdout);
         }
-        let problem = Problem::new(format!("`{text}` is no destination"));
+        let problem = Problem::new(format!("`{text}` is not a destination"));
         if !text.starts_with('/') {
-            return Err(problem.help("\"stdout\" or an absolute path"));
+            return Err(problem.help("write \"stdout\" or an absolute path"));
         }
         if text.ends_with('/') || text.contains('\0') {
-            return Err(problem.help("the path of a file"));
+            return Err(problem.help("write the path of a file"));
         }
         Ok(LogTarget::File(PathBuf::from(text)))
     }
@@ -134,12 +132,12 @@ impl LongForm for RawAccessLog {
     type Out = AccessLog;
 
     fn build(table: Self, cx: &mut Decoder<'_>) -> Option<AccessLog> {
-        let mut chosen = |key: &str, names: Option<Spanned<Vec<Spanned<String>>>>| match names {
+        let mut checked = |key: &str, names: Option<Spanned<Vec<Spanned<String>>>>| match names {
             None => Some(Vec::new()),
-            Some(names) => log_headers(key, names, table.format, cx),
+            Some(names) => check_log_headers(key, names, table.format, cx),
         };
-        let request_headers = chosen("request_headers", table.request_headers);
-        let response_headers = chosen("response_headers", table.response_headers);
+        let request_headers = checked("request_headers", table.request_headers);
+        let response_headers = checked("response_headers", table.response_headers);
         Some(AccessLog {
             to: table.to,
             format: table.format,
@@ -150,30 +148,31 @@ impl LongForm for RawAccessLog {
     }
 }
 
-/// Checks which fields lines are to have besides.
-fn log_headers(
+/// The fields that `key` adds to lines, in lower case.
+fn check_log_headers(
     key: &str,
     names: Spanned<Vec<Spanned<String>>>,
     format: LogFormat,
     cx: &mut Decoder<'_>,
 ) -> Option<Vec<String>> {
     if format == LogFormat::Combined && !names.value.is_empty() {
-        let message = format!("lines in the format `combined` have no place for `{key}`");
+        let message = format!("the format `combined` has no room for `{key}`");
         cx.error(Code::Conflict, names.span, message)
-            .help("take the format \"json\", \"logfmt\" or \"text\"");
+            .help("set `format` to \"json\", \"logfmt\" or \"text\"");
         return None;
     }
     if names.value.len() > LOG_HEADERS_MAX {
         let (count, span) = (names.value.len(), names.span);
-        let message = format!("`{key}` has {count} names, at most {LOG_HEADERS_MAX}");
-        cx.error(Code::BadValue, span, message);
+        let message = format!("`{key}` has {count} names, the most is {LOG_HEADERS_MAX}");
+        cx.error(Code::BadValue, span, message)
+            .help("leave some out");
         return None;
     }
     let entries = names.value.into_iter().map(|name| NamedEntry {
         name,
         value: Some(()),
     });
-    let checked = header_names(entries.collect(), cx);
+    let checked = check_header_names(entries.collect(), cx);
     Some(checked.into_iter().map(|(name, ())| name).collect())
 }
 
@@ -191,7 +190,7 @@ impl TextKind for ParameterNameText {
             return Ok(text.to_owned());
         }
         Err(Problem::new(format!("`{text}` has no letter or digit"))
-            .help("names are compared by these alone"))
+            .help("Weir compares names by their letters and digits alone"))
     }
 }
 

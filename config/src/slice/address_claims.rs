@@ -1,5 +1,5 @@
-//! Addresses of one file that cannot be listened on side by side. A start would fail. A reload would not notice: it
-//! binds beside the sockets of the running process, which share their ports.
+//! Addresses of one file that overlap. With them a start would fail, but a reload would not notice: it binds its
+//! sockets beside those of the running process, which share their ports.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -7,23 +7,25 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::value::address::Address;
 
-/// The addresses seen so far.
+/// The addresses of the file that the check has met so far.
 #[derive(Default)]
 pub(crate) struct AddressClaims {
-    /// By port and whether it is IPv6: sockets of IPv6 take no connections of IPv4.
+    /// By port and whether it is IPv6: Weir's IPv6 sockets accept no IPv4 connections.
     ports: HashMap<(u16, bool), PortClaims>,
     paths: HashMap<PathBuf, AddressClaim>,
 }
 
+/// The claims on one port.
 #[derive(Default)]
 struct PortClaims {
-    /// Who listens on every address of the machine.
+    /// The claim on every address of the machine.
     every: Option<AddressClaim>,
+    /// Claims on one address, by address and zone.
     one: HashMap<(IpAddr, u32), AddressClaim>,
     first: Option<AddressClaim>,
 }
 
-/// An address and the line where it is.
+/// An address of the file, and its line.
 #[derive(Clone, Debug)]
 pub(crate) struct AddressClaim {
     pub(crate) address: Address,
@@ -31,33 +33,33 @@ pub(crate) struct AddressClaim {
 }
 
 impl AddressClaims {
-    /// Notes an address; gives the one that it overlaps with, if there is one.
+    /// Adds `address`. If it overlaps with an earlier one, returns that instead.
     pub(crate) fn claim(&mut self, address: &Address, line: u32) -> Option<AddressClaim> {
-        let holder = AddressClaim {
+        let claim = AddressClaim {
             address: address.clone(),
             line,
         };
         match address {
             Address::Unix(path) => {
-                let path = without_detours(path);
+                let path = simplify_path(path);
                 let clash = self.paths.get(&path).cloned();
                 if clash.is_none() {
-                    self.paths.insert(path, holder);
+                    self.paths.insert(path, claim);
                 }
                 clash
             }
-            // The kernel chooses a port that is free.
+            // The kernel chooses a free port.
             Address::Tcp(address) if address.port() == 0 => None,
             Address::Tcp(address) => {
                 let port = (address.port(), address.is_ipv6());
-                self.ports.entry(port).or_default().claim(*address, holder)
+                self.ports.entry(port).or_default().claim(*address, claim)
             }
         }
     }
 }
 
 impl PortClaims {
-    fn claim(&mut self, address: SocketAddr, holder: AddressClaim) -> Option<AddressClaim> {
+    fn claim(&mut self, address: SocketAddr, claim: AddressClaim) -> Option<AddressClaim> {
         let is_every = address.ip().is_unspecified();
         let zone = match address {
             SocketAddr::V4(_) => 0,
@@ -71,18 +73,18 @@ impl PortClaims {
             (None, None) => None,
         };
         if clash.is_none() {
-            self.first.get_or_insert_with(|| holder.clone());
+            self.first.get_or_insert_with(|| claim.clone());
             if is_every {
-                self.every = Some(holder.clone());
+                self.every = Some(claim.clone());
             }
-            self.one.insert(one, holder);
+            self.one.insert(one, claim);
         }
         clash
     }
 }
 
-/// A path without `.`, `..` and doubled slashes. A symbolic link before `..` is not looked at.
-pub(crate) fn without_detours(path: &Path) -> PathBuf {
+/// `path` without `.`, `..` and doubled slashes, as if there were no symbolic links.
+fn simplify_path(path: &Path) -> PathBuf {
     let mut straight = PathBuf::new();
     for part in path.components() {
         match part {
@@ -94,14 +96,16 @@ pub(crate) fn without_detours(path: &Path) -> PathBuf {
     straight
 }
 
-pub(crate) fn same_place(a: &Address, b: &Address) -> bool {
+/// Whether `a` and `b` are one address, however it is written.
+pub(crate) fn is_same_address(a: &Address, b: &Address) -> bool {
     match (a, b) {
-        (Address::Unix(a), Address::Unix(b)) => without_detours(a) == without_detours(b),
+        (Address::Unix(a), Address::Unix(b)) => simplify_path(a) == simplify_path(b),
         (a, b) => a == b,
     }
 }
 
-pub(crate) fn leave_one_out(a: &Address, b: &Address) -> String {
+/// Advice for two addresses that overlap.
+pub(crate) fn advise_leaving_out(a: &Address, b: &Address) -> String {
     let is_every = |address: &&Address| matches!(address, Address::Tcp(address) if address.ip().is_unspecified());
     let every = match [a, b].into_iter().find(is_every) {
         Some(Address::Tcp(SocketAddr::V4(_))) => "`0.0.0.0` is every IPv4 address of the machine: ",
@@ -159,6 +163,6 @@ mod tests {
             assert!(taken.claim(&address, line).is_none());
         }
         let every = "0.0.0.0:80".parse().expect("an address");
-        assert_eq!(taken.claim(&every, 4).map(|holder| holder.line), Some(1));
+        assert_eq!(taken.claim(&every, 4).map(|claim| claim.line), Some(1));
     }
 }

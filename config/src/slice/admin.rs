@@ -1,21 +1,21 @@
-//! `admin`.
+//! `admin`: the address of the admin listener.
 
 use crate::decode::decoder::{Decoder, Spanned};
-use crate::slice::address_claims::{AddressClaim, AddressClaims, same_place};
+use crate::slice::address_claims::{AddressClaim, AddressClaims, is_same_address};
 use crate::text::diagnostic::Code;
 use crate::value::address::Address;
 
-/// The admin listener, which no other listener may be in the way of.
+/// Reports an admin address that overlaps with a listener's.
 pub(crate) fn check_admin(
     admin: &Spanned<Address>,
-    taken: &mut AddressClaims,
+    claims: &mut AddressClaims,
     cx: &mut Decoder<'_>,
 ) {
-    let Some(AddressClaim { address, line }) = taken.claim(&admin.value, cx.line(&admin.span))
+    let Some(AddressClaim { address, line }) = claims.claim(&admin.value, cx.line(&admin.span))
     else {
         return;
     };
-    let message = if same_place(&admin.value, &address) {
+    let message = if is_same_address(&admin.value, &address) {
         format!(
             "`{}` is the address of the listener in line {line} too",
             admin.value

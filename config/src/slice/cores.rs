@@ -1,4 +1,4 @@
-//! `cores` and `driver`: what the data path runs on.
+//! `cores` and `driver`: the CPU cores of the data path, and what drives their io_uring.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -17,19 +17,18 @@ use crate::text::problem::Problem;
 pub enum Cores {
     /// As many as the affinity mask and the cgroup quota allow.
     Auto,
-    /// This many of the allowed ones.
+    /// This many of those.
     Count(NonZeroU32),
-    /// Exactly these, by kernel number, ascending and without repeats.
+    /// These, by kernel number, ascending and without repeats.
     Set(Vec<u32>),
 }
 
-/// Which cores run the data path.
-pub(crate) const CORES: Preset<Cores> = preset(Cores::Auto, "an edge box is there for its proxy");
+pub(crate) const CORES: Preset<Cores> = preset(Cores::Auto, "an edge machine runs little else");
 
-/// Data cores.
+/// The most cores that a file may ask for.
 pub const CORES_MAX: u32 = 1_024;
 
-/// Which cores: `"auto"`, a number of them, or their names.
+/// `"auto"`, a number of cores, or their names.
 pub(crate) struct CoresKind;
 
 impl ValueKind for CoresKind {
@@ -47,7 +46,7 @@ impl ValueKind for CoresKind {
                     value.span(),
                     format!("expected a number of cores from 1 to {CORES_MAX}"),
                 )
-                .help("a string names cores: \"0\" is the first one");
+                .help("write a string to name cores: \"0\" is the first one");
             }
             return count.map(Cores::Count);
         }
@@ -102,10 +101,10 @@ impl TextKind for CoresText {
         for part in text.split(',') {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
             let (Some(first), Some(last)) = (core_number(first), core_number(last)) else {
-                return Err(Problem::new(format!("`{part}` is no core"))
+                return Err(Problem::new(format!("`{part}` is not a core"))
                     .at(at, part.len())
                     .help(format!(
-                        "\"auto\", a number, or names below {CORES_MAX} such as \"2-7,10\""
+                        "write \"auto\", a number, or names below {CORES_MAX} such as \"2-7,10\""
                     )));
             };
             if first > last {
@@ -134,17 +133,16 @@ fn core_number(text: &str) -> Option<u32> {
 /// What drives each core's io_uring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Driver {
-    /// The first that the kernel grants.
+    /// The first of the others that the kernel supports.
     Auto,
-    /// Weir's own; Linux 6.1.
+    /// Weir's own driver; needs Linux 6.1.
     Ring,
-    /// monoio; Linux 5.19.
+    /// monoio; needs Linux 5.19.
     Monoio,
 }
 
-/// What drives each core's io_uring.
 pub(crate) const DRIVER: Preset<Driver> =
-    preset(Driver::Auto, "the better one where the kernel has it");
+    preset(Driver::Auto, "Weir's own where the kernel supports it");
 
 impl Keywords for Driver {
     const ALL: &'static [(&'static str, Self)] = &[

@@ -22,20 +22,20 @@ use crate::value::address::{Address, is_host_name, unix_path};
 /// One address of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Where it is.
+    /// Its address.
     pub address: EndpointAddress,
-    /// It is spoken to over TLS (`https://`).
+    /// Whether Weir speaks TLS to it (`https://`).
     pub tls: bool,
-    /// It speaks HTTP/2 in the clear, known beforehand (`h2c://`).
+    /// Whether Weir speaks HTTP/2 to it in the clear (`h2c://`).
     pub h2c: bool,
-    /// Its share of requests in proportion to the others'.
+    /// Its share of requests, relative to the other endpoints' weights.
     pub weight: NonZeroU32,
-    /// Where it is in the file.
+    /// Its position in the file.
     pub position: Position,
 }
 
 impl fmt::Display for Endpoint {
-    /// As a file would have it, without its weight.
+    /// Writes it as a file would, without its weight.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = match (self.tls, self.h2c) {
             (true, _) => "https://",
@@ -46,19 +46,19 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Where an endpoint is.
+/// The address of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum EndpointAddress {
     /// An IP address and port.
     Ip(SocketAddr),
-    /// A host name, lower case, to be resolved by the control thread.
+    /// A host name, which control resolves.
     Name {
-        /// The name, without a port.
+        /// The name, in lower case, without a port.
         host: String,
         /// The port.
         port: u16,
     },
-    /// An absolute path of a unix stream socket, at most 107 bytes.
+    /// The absolute path of a Unix stream socket, at most 107 bytes.
     Unix(PathBuf),
 }
 
@@ -83,7 +83,7 @@ impl FromStr for Endpoint {
 }
 
 impl From<EndpointAddress> for Endpoint {
-    /// An endpoint of weight 1 that is in no file.
+    /// An endpoint of weight 1, in the clear, that is in no file.
     fn from(address: EndpointAddress) -> Self {
         Self {
             address,
@@ -95,24 +95,24 @@ impl From<EndpointAddress> for Endpoint {
     }
 }
 
-/// The weight of an endpoint that does not name one.
-const WEIGHT: Preset<NonZeroU32> = preset(NonZeroU32::MIN, "nginx and HAProxy: 1");
+const WEIGHT: Preset<NonZeroU32> = preset(NonZeroU32::MIN, "as nginx and HAProxy");
 
-/// The largest weight, so that sums of weights stay in 32 bits.
+/// Low enough for the sum of [`ENDPOINTS_MAX`] weights to fit in 32 bits.
 const WEIGHT_MAX: u32 = 65_535;
 
-/// Endpoints of one upstream.
+/// The most endpoints of one upstream.
 pub const ENDPOINTS_MAX: usize = 4_096;
 
-/// An endpoint, short or long.
+/// An address, or a table with it.
 pub(crate) type ServerKind = ShortOrLong<EndpointText, RawServer>;
 
 table! {
-    /// The long form of an endpoint.
+    /// An endpoint with settings of its own. One without them is written as its `address` alone.
     RawServer, "server", "an endpoint of [upstream.NAME]" {
-        /// Where it is: HOST:PORT, http://HOST:PORT, https://HOST:PORT, h2c://HOST:PORT or unix:/PATH.
+        /// Its address: HOST:PORT, http://HOST:PORT, https://HOST:PORT, h2c://HOST:PORT or unix:/PATH. `h2c://` is HTTP/2 in the clear;
+        /// with `https://` the TLS handshake chooses the protocol; the others are HTTP/1.1.
         required address: Endpoint = "address" as EndpointText;
-        /// Its share of requests in proportion to the others'.
+        /// Its share of requests, relative to the other endpoints' weights. Raise it for larger machines.
         preset(WEIGHT) weight: NonZeroU32 = "weight" as WeightKind;
     }
 }
@@ -129,7 +129,7 @@ impl LongForm for RawServer {
     }
 }
 
-/// Where an endpoint is.
+/// The address of an endpoint.
 pub(crate) struct EndpointText;
 
 impl TextKind for EndpointText {
@@ -154,17 +154,17 @@ impl TextKind for EndpointText {
             None => text,
             Some(("http" | "https" | "h2c", authority)) => authority,
             Some((scheme, _)) => {
-                return Err(Problem::new(format!("`{scheme}` is no scheme of an endpoint"))
+                return Err(Problem::new(format!("`{scheme}` is not a scheme of an endpoint"))
                     .at(0, scheme.len())
                     .help(match scheme {
                         "grpc" | "grpcs" | "h2" | "http2" => {
-                            "HTTP/2, and so gRPC, is spoken to \"h2c://host:port\" in the clear and to \"https://host:port\" over TLS"
+                            "for HTTP/2, and so gRPC, write \"h2c://host:port\" in the clear or \"https://host:port\" over TLS"
                         }
                         "ws" | "wss" => {
-                            "a WebSocket goes to \"http://host:port\" or \"https://host:port\" as other requests do"
+                            "for WebSockets write \"http://host:port\" or \"https://host:port\", as for other requests"
                         }
                         _ => {
-                            "an endpoint is \"host:port\", \"http://host:port\", \"https://host:port\", \"h2c://host:port\" or \"unix:/path\""
+                            "write \"host:port\", \"http://host:port\", \"https://host:port\", \"h2c://host:port\" or \"unix:/path\""
                         }
                     }));
             }
@@ -175,8 +175,8 @@ impl TextKind for EndpointText {
                 Problem::new("an endpoint has no path").at(at + slash, authority.len() - slash);
             let bare = &text[..at + slash];
             return Err(if slash == 0 {
-                Problem::new(format!("`{text}` is no endpoint"))
-                    .help(format!("for a unix socket write \"unix:{text}\""))
+                Problem::new(format!("`{text}` is not an endpoint"))
+                    .help(format!("for a Unix socket write \"unix:{text}\""))
             } else {
                 problem.help(format!(
                     "write \"{bare}\"; a route's `replace` can set the path"
@@ -219,9 +219,9 @@ fn host_and_port(authority: &str, default_port: Option<u16>) -> Result<EndpointA
             let port = digits.parse::<u16>().ok();
             let port = port.filter(|_| digits.bytes().all(|b| b.is_ascii_digit()));
             let port = port.ok_or_else(|| {
-                Problem::new(format!("`{digits}` is no port"))
+                Problem::new(format!("`{digits}` is not a port"))
                     .at(host.len() + 1, digits.len())
-                    .help("a number from 1 to 65535")
+                    .help("write a port from 1 to 65535")
             })?;
             (host, Some(port))
         }
@@ -243,9 +243,9 @@ fn host_and_port(authority: &str, default_port: Option<u16>) -> Result<EndpointA
         return Ok(EndpointAddress::Ip(SocketAddr::new(ip, port)));
     }
     if !is_host_name(host) {
-        return Err(Problem::new(format!("`{host}` is no host"))
+        return Err(Problem::new(format!("`{host}` is not a host"))
             .at(0, host.len())
-            .help("an IP address or a name of letters, digits, hyphens and dots"));
+            .help("write an IP address, or a name of letters, digits, hyphens and dots"));
     }
     Ok(EndpointAddress::Name {
         host: host.to_ascii_lowercase(),
@@ -254,7 +254,7 @@ fn host_and_port(authority: &str, default_port: Option<u16>) -> Result<EndpointA
 }
 
 fn port_zero(authority: &str) -> Problem {
-    Problem::new(format!("`{authority}` has port 0")).help("a number from 1 to 65535")
+    Problem::new(format!("`{authority}` has port 0")).help("write a port from 1 to 65535")
 }
 
 /// The weight of an endpoint.
@@ -268,7 +268,7 @@ impl ValueKind for WeightKind {
             cx.error(
                 Code::BadValue,
                 value.span(),
-                "an endpoint of weight 0 gets nothing",
+                "an endpoint of weight 0 gets no requests",
             )
             .help("leave the endpoint out, or give it a weight of 1 or more");
             return None;
@@ -287,6 +287,7 @@ impl WritableKind for WeightKind {
     }
 }
 
+/// Reports endpoints that an upstream has twice, and those that are listeners of this file.
 pub(crate) fn check_endpoints(
     servers: Vec<Spanned<Endpoint>>,
     upstream: &Spanned<String>,
@@ -297,26 +298,27 @@ pub(crate) fn check_endpoints(
     let mut endpoints = Vec::with_capacity(servers.len());
     if servers.len() > ENDPOINTS_MAX {
         let message = format!("an upstream has at most {ENDPOINTS_MAX} endpoints");
-        cx.error(Code::BadValue, upstream.span.clone(), message);
+        cx.error(Code::BadValue, upstream.span.clone(), message)
+            .help("split it into several upstreams");
     }
     for Spanned { value, span } in servers {
         let position = cx.position(&span);
         let line = position.line;
         let endpoint = Endpoint { position, ..value };
         if let Some(first) = lines.get(&endpoint.address) {
-            let message = format!("endpoint `{}` is there twice", endpoint.address);
+            let message = format!("endpoint `{}` occurs twice", endpoint.address);
             cx.error(Code::Duplicate, span.clone(), message)
                 .help(format!(
-                    "the first one is in line {first}; to give it more requests, raise its `weight`"
+                    "the first one is in line {first}; to send it more requests, raise its `weight`"
                 ));
         }
-        if let Some(listener) = listeners.iter().find(|each| is_same(each, &endpoint)) {
+        if let Some(listener) = listeners.iter().find(|each| is_reached_by(each, &endpoint)) {
             let message = format!(
                 "endpoint `{}` is Weir's own listener `{}`",
                 endpoint.address, listener.address
             );
             cx.error(Code::Conflict, span, message)
-                .help("requests would go round in circles");
+                .help("Weir would send requests to itself without end; name another address");
         }
         lines.insert(endpoint.address.clone(), line);
         endpoints.push(endpoint);
@@ -324,9 +326,9 @@ pub(crate) fn check_endpoints(
     endpoints
 }
 
-/// Whether a connection to `endpoint` surely arrives at `listener`.
-fn is_same(listener: &Listener, endpoint: &Endpoint) -> bool {
-    let reaches = |listen: &SocketAddr, to: &SocketAddr| {
+/// Whether a connection to `endpoint` certainly arrives at `listener`.
+fn is_reached_by(listener: &Listener, endpoint: &Endpoint) -> bool {
+    let accepts = |listen: &SocketAddr, to: &SocketAddr| {
         listen == to
             || (listen.port() == to.port()
                 && listen.ip().is_unspecified()
@@ -334,7 +336,7 @@ fn is_same(listener: &Listener, endpoint: &Endpoint) -> bool {
                 && listen.is_ipv4() == to.is_ipv4())
     };
     match (&listener.address, &endpoint.address) {
-        (Address::Tcp(listen), EndpointAddress::Ip(to)) => reaches(listen, to),
+        (Address::Tcp(listen), EndpointAddress::Ip(to)) => accepts(listen, to),
         (Address::Unix(listen), EndpointAddress::Unix(to)) => listen == to,
         _ => false,
     }

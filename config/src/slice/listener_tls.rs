@@ -1,4 +1,4 @@
-//! `tls` of a listener: certificates, and clients that show theirs.
+//! `tls` of a listener: its certificates, and what it asks of clients' certificates.
 
 use std::path::PathBuf;
 
@@ -18,39 +18,39 @@ use crate::value::file_path::{NamedFile, NamedFileKind};
 /// How a listener speaks TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenTls {
-    /// Its certificates, at least one. The first is for clients that ask for no name or for an unknown one.
+    /// Its certificates, at least one. Clients that ask for no name or an unknown one get the first.
     pub certs: Vec<CertFiles>,
-    /// Authorities whose certificates clients may show.
+    /// Authorities that sign clients' certificates.
     pub client_ca: Option<NamedFile>,
-    /// What these authorities have revoked.
+    /// Certificates that these authorities have revoked.
     pub client_crl: Option<NamedFile>,
-    /// Whether clients must show one. Without effect where there is no `client_ca`.
+    /// Whether clients must show a certificate; without effect if there is no `client_ca`.
     pub client_cert: ClientCert,
-    /// Whether endpoints are told who the client is.
+    /// Whether Weir passes names from the client's certificate to endpoints.
     pub client_headers: bool,
-    /// The lowest version that is spoken.
+    /// The lowest version.
     pub min_version: TlsVersion,
-    /// The cipher suites that are spoken; none for the default.
+    /// The cipher suites; empty for the default.
     pub ciphers: Vec<Cipher>,
 }
 
-/// A certificate with what belongs to it.
+/// A certificate with its key and its OCSP response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertFiles {
-    /// The certificate and those that lead to its root, PEM.
+    /// The certificate and its chain, PEM.
     pub cert: NamedFile,
     /// Its private key, PEM.
     pub key: NamedFile,
-    /// The authority's word that it is not revoked (OCSP response, DER).
+    /// The authority's OCSP response, DER.
     pub ocsp: Option<NamedFile>,
 }
 
 /// Whether clients must show a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientCert {
-    /// No connection without.
+    /// A handshake without one fails.
     Required,
-    /// One that is shown must be good.
+    /// A client may have none, but one that it shows must be valid.
     Optional,
 }
 
@@ -72,12 +72,12 @@ impl Keywords for TlsVersion {
     const ALL: &'static [(&'static str, Self)] = &[("1.2", Self::V12), ("1.3", Self::V13)];
 }
 
-/// A cipher suite, by the name that nginx, HAProxy and Envoy have for it.
+/// A cipher suite, by the name that OpenSSL, nginx, HAProxy and Envoy use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cipher(pub &'static str);
 
 impl Cipher {
-    /// Whether it is one of TLS 1.3.
+    /// Whether it belongs to TLS 1.3.
     #[must_use]
     pub fn is_13(self) -> bool {
         self.0.starts_with("TLS_")
@@ -119,19 +119,17 @@ impl Keywords for Cipher {
     ];
 }
 
-/// The lowest version that is spoken.
-const TLS_MIN_VERSION: Preset<TlsVersion> = preset(
+const MIN_VERSION: Preset<TlsVersion> = preset(
     TlsVersion::V12,
     "RFC 9325 section 3.1.1; nginx, HAProxy and Envoy: 1.2",
 );
 
-/// Whether clients must show a certificate, where they may.
 const CLIENT_CERT: Preset<ClientCert> = preset(
     ClientCert::Required,
-    "who names an authority for clients wants their certificates",
+    "a file that names an authority for clients wants their certificates",
 );
 
-/// What `tls` of a listener may be: one table, or a list of certificates.
+/// A table, or a list of certificates.
 pub(crate) type ListenTlsKind = ShortOrLong<CertListShortForm, RawListenTls>;
 
 const FOREIGN_NAMES: &[ForeignName] = &[
@@ -150,35 +148,36 @@ const FOREIGN_NAMES: &[ForeignName] = &[
     ),
 ];
 
+const EXAMPLE: &str = "tls = { cert = \"/etc/weir/site.pem\", key = \"/etc/weir/site.key\" }";
+
 table! {
-    /// TLS of a listener: `cert` and `key`, or `certs`, and what else it needs. A list of tables
-    /// with `cert` and `key` is `certs`. Files are looked for beside the file of configuration if
-    /// their path does not begin with a slash, and read again by themselves when they change.
+    /// TLS of a listener: `cert` and `key`, or `certs`, and what else it needs. A list of tables with `cert` and `key`
+    /// stands for `certs`. Relative paths begin at the folder of the configuration file. Weir reads the files again when
+    /// they change.
     RawListenTls, "listen_tls", "[listen.\"ADDR\".tls]", foreign FOREIGN_NAMES {
-        /// The certificate and those that lead to its root, PEM.
+        /// The certificate, then the intermediate certificates up to its root, PEM.
         optional cert: Spanned<Option<NamedFile>> = "cert" as FallibleKind<NamedFileKind>;
         /// Its private key, PEM: PKCS#8, PKCS#1 or SEC1; ECDSA, RSA or Ed25519.
         optional key: Spanned<Option<NamedFile>> = "key" as FallibleKind<NamedFileKind>;
-        /// The authority's word that the certificate is not revoked (an OCSP response, DER),
-        /// handed to clients that ask for it.
+        /// The authority's OCSP response for the certificate, DER, which Weir staples for clients that ask for it.
         optional ocsp: NamedFile = "ocsp" as NamedFileKind;
-        /// Several certificates: each is for the names that it has, the first also for clients
-        /// that ask for none or for an unknown one.
+        /// Several certificates. A client gets one for the name that it asks for; if it asks for none or for an unknown
+        /// one, the first. One name may have certificates with different kinds of key.
         optional certs: Spanned<Option<Vec<RawCert>>> = "certs" as FallibleKind<OneOrManyCerts>;
-        /// Authorities whose certificates clients may show, PEM.
+        /// Authorities that sign clients' certificates, PEM. Set it to authenticate clients.
         optional client_ca: NamedFile = "client_ca" as NamedFileKind;
-        /// What those authorities have revoked (CRLs, PEM), one list for each of them: a
-        /// certificate that no list covers is refused too. A list that is overdue still counts.
+        /// Certificates that those authorities have revoked (CRLs, PEM), one list for each authority: Weir also refuses
+        /// a certificate that no list covers. A list whose next update is overdue still counts.
         optional client_crl: Spanned<NamedFile> = "client_crl" as SpannedKind<NamedFileKind>;
-        /// Whether clients must show a certificate, where there is a `client_ca`.
+        /// Whether clients must show a certificate: `"required"`, the default with a `client_ca`, or `"optional"`. Set
+        /// `"optional"` to let routes decide with `client_cert` in their match.
         optional client_cert: Spanned<ClientCert> = "client_cert" as SpannedKind<Choice<ClientCert>>;
-        /// Whether endpoints are told who the client is, in X-Client-Cert-Subject and
-        /// X-Client-Cert-San. What clients themselves say there is dropped on every listener.
+        /// Passes the subject and the names of the client's certificate to endpoints, in X-Client-Cert-Subject and
+        /// X-Client-Cert-San. Every listener drops what clients themselves write there.
         optional client_headers: Spanned<bool> = "client_headers" as SpannedKind<BooleanKind>;
-        /// The lowest version that is spoken.
-        preset(TLS_MIN_VERSION) min_version: TlsVersion = "min_version" as Choice<TlsVersion>;
-        /// The cipher suites that are spoken, by OpenSSL's names. Both sides' speed decides among
-        /// them, not their order.
+        /// The lowest TLS version. Set `"1.3"` if all clients support it.
+        preset(MIN_VERSION) min_version: TlsVersion = "min_version" as Choice<TlsVersion>;
+        /// The cipher suites, by OpenSSL's names. Their order does not matter: Weir takes what is fast on both sides.
         optional ciphers: Spanned<Vec<Cipher>> = "ciphers" as SpannedKind<OneOrMany<Choice<Cipher>>>;
     }
 }
@@ -186,16 +185,16 @@ table! {
 table! {
     /// One certificate of several.
     RawCert, "cert", "certs of [listen.\"ADDR\".tls]" {
-        /// The certificate and those that lead to its root, PEM.
+        /// The certificate, then the intermediate certificates up to its root, PEM.
         required cert: NamedFile = "cert" as NamedFileKind;
         /// Its private key, PEM.
         required key: NamedFile = "key" as NamedFileKind;
-        /// The authority's word that it is not revoked (an OCSP response, DER).
+        /// The authority's OCSP response for it, DER.
         optional ocsp: NamedFile = "ocsp" as NamedFileKind;
     }
 }
 
-/// One certificate or a list of them. If something is wrong with each, that is all there is to be said.
+/// One certificate or a list of them; unreadable if each of them is, so that no check calls the list empty.
 struct OneOrManyCerts;
 
 impl ValueKind for OneOrManyCerts {
@@ -215,12 +214,13 @@ impl ValueKind for OneOrManyCerts {
     }
 }
 
-/// Says that a list has no certificate in it.
-fn report_none(span: Span, cx: &mut Decoder<'_>) {
-    cx.error(Code::MissingKey, span, "a list without a certificate");
+/// Reports a list, at `span`, without a certificate.
+fn report_no_certificate(span: Span, cx: &mut Decoder<'_>) {
+    cx.error(Code::MissingKey, span, "the list has no certificate")
+        .help(EXAMPLE);
 }
 
-/// A list of certificates.
+/// A list of certificates, without further settings.
 pub(crate) struct CertListShortForm;
 
 impl ValueKind for CertListShortForm {
@@ -229,12 +229,12 @@ impl ValueKind for CertListShortForm {
     fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Self::Value> {
         if !value.get_ref().is_array() {
             cx.wrong_type(value, "a table or a list of tables")
-                .help("tls = { cert = \"/etc/weir/site.pem\", key = \"/etc/weir/site.key\" }");
+                .help(EXAMPLE);
             return None;
         }
         let certs = OneOrManyCerts::decode(value, cx)?;
         if certs.is_empty() {
-            report_none(value.span(), cx);
+            report_no_certificate(value.span(), cx);
         }
         Some(Some(listen_tls(
             certs.into_iter().map(Into::into).collect(),
@@ -246,7 +246,7 @@ impl ValueKind for CertListShortForm {
     }
 }
 
-/// TLS with these certificates and defaults only.
+/// TLS with `certs` and defaults only.
 fn listen_tls(certs: Vec<CertFiles>) -> ListenTls {
     ListenTls {
         certs,
@@ -254,7 +254,7 @@ fn listen_tls(certs: Vec<CertFiles>) -> ListenTls {
         client_crl: None,
         client_cert: CLIENT_CERT.value,
         client_headers: false,
-        min_version: TLS_MIN_VERSION.value,
+        min_version: MIN_VERSION.value,
         ciphers: Vec::new(),
     }
 }
@@ -304,30 +304,37 @@ impl LongForm for RawListenTls {
                     table.span,
                     format!("`{missing}` is missing"),
                 )
-                .help("tls = { cert = \"/etc/weir/site.pem\", key = \"/etc/weir/site.key\" }");
+                .help(EXAMPLE);
                 return None;
             }
         }
         if let Some(others) = table.certs {
             certs.extend(others.value?.into_iter().map(Into::into));
             if certs.is_empty() {
-                report_none(others.span, cx);
+                report_no_certificate(others.span, cx);
             }
         }
         if table.client_ca.is_none() {
             let needs = [
-                ("client_crl", table.client_crl.as_ref().map(|at| &at.span)),
-                ("client_cert", table.client_cert.as_ref().map(|at| &at.span)),
+                (
+                    "client_crl",
+                    table.client_crl.as_ref().map(|spanned| &spanned.span),
+                ),
+                (
+                    "client_cert",
+                    table.client_cert.as_ref().map(|spanned| &spanned.span),
+                ),
                 (
                     "client_headers",
-                    table.client_headers.as_ref().map(|at| &at.span),
+                    table.client_headers.as_ref().map(|spanned| &spanned.span),
                 ),
             ];
             for (key, span) in needs {
                 if let Some(span) = span {
-                    let message = format!("`{key}` does nothing without `client_ca`");
-                    cx.error(Code::Conflict, span.clone(), message)
-                        .help("client_ca = \"/etc/weir/clients.pem\" names who may sign certificates of clients");
+                    let message = format!("`{key}` has no effect without `client_ca`");
+                    cx.error(Code::Conflict, span.clone(), message).help(
+                        "name the authorities of clients: client_ca = \"/etc/weir/clients.pem\"",
+                    );
                 }
             }
         }
@@ -335,17 +342,22 @@ impl LongForm for RawListenTls {
             && table.min_version == TlsVersion::V13
             && !ciphers.value.iter().any(|cipher| cipher.is_13())
         {
-            let message = "none of these is for TLS 1.3, and `min_version` allows no other";
+            let message = "none of these cipher suites is for TLS 1.3, the only version that `min_version` allows";
             cx.error(Code::Conflict, ciphers.span.clone(), message)
-                .help("for example \"TLS_AES_128_GCM_SHA256\"");
+                .help("add one such as \"TLS_AES_128_GCM_SHA256\", or set min_version = \"1.2\"");
         }
         Some(Some(ListenTls {
             client_ca: table.client_ca,
-            client_crl: table.client_crl.map(|at| at.value),
-            client_cert: table.client_cert.map_or(CLIENT_CERT.value, |at| at.value),
-            client_headers: table.client_headers.is_some_and(|at| at.value),
+            client_crl: table.client_crl.map(|spanned| spanned.value),
+            client_cert: table
+                .client_cert
+                .map_or(CLIENT_CERT.value, |spanned| spanned.value),
+            client_headers: table.client_headers.is_some_and(|spanned| spanned.value),
             min_version: table.min_version,
-            ciphers: table.ciphers.map(|at| at.value).unwrap_or_default(),
+            ciphers: table
+                .ciphers
+                .map(|spanned| spanned.value)
+                .unwrap_or_default(),
             ..listen_tls(certs)
         }))
     }

@@ -1,4 +1,4 @@
-//! What a user configures, one file each: how it is written, what it means, and what can be wrong with it.
+//! The parts that a user configures, a file each: how it is written, what it means, its defaults and its checks.
 
 pub(crate) mod access_log;
 pub(crate) mod address_claims;

@@ -1,22 +1,24 @@
-//! Texts with placeholders against the match that fills them.
+//! Whether a route's match can fill the placeholders of its texts.
 
 use crate::decode::decoder::Decoder;
 use crate::slice::request_match::Match;
-use crate::slice::request_match::path::{PathMatch, Segment, common_start};
+use crate::slice::request_match::path::{PathMatch, Segment};
 use crate::text::diagnostic::Code;
 use crate::text::source::Span;
 use crate::value::placeholder::{PlaceholderText, TextPiece};
 
+/// Reports placeholders that the match does not fill.
 pub(crate) fn check_placeholders(
-    pattern: &PlaceholderText,
+    text: &PlaceholderText,
     matches: &Match,
     span: &Span,
     cx: &mut Decoder<'_>,
 ) {
-    for piece in &pattern.0 {
+    for piece in &text.0 {
         let message = match piece {
             TextPiece::Rest if !matches.paths.iter().all(has_star) => {
-                "{rest} is what the star of the match took, and there is none".to_owned()
+                "`{rest}` stands for what the star of the match takes, and the match has none"
+                    .to_owned()
             }
             TextPiece::Parameter(name)
                 if !matches.paths.iter().all(|path| has_parameter(path, name)) =>
@@ -28,32 +30,32 @@ pub(crate) fn check_placeholders(
         let diagnostic = cx.error(Code::UnknownName, span.clone(), message);
         diagnostic.label(format!("the match is `{matches}`"));
         if matches.paths.len() > 1 {
-            diagnostic.help("every path of the match must have it");
+            diagnostic.help("add it to every path of the match");
         }
     }
 }
 
-/// Warns of a star within a segment whose rest becomes a segment: `/static*` and `/files/{rest}` make
-/// `/files/../x` of `/static../x`, which is refused.
+/// Warns of a star within a segment whose rest becomes a segment of its own: with `/static*` and `/files/{rest}`,
+/// `/static../x` would become `/files/../x`.
 pub(crate) fn check_rest(
-    pattern: &PlaceholderText,
+    text: &PlaceholderText,
     matches: &Match,
     span: &Span,
     cx: &mut Decoder<'_>,
 ) {
-    let Some(at) = pattern.0.iter().position(|piece| *piece == TextPiece::Rest) else {
+    let Some(at) = text.0.iter().position(|piece| *piece == TextPiece::Rest) else {
         return;
     };
-    let before = at.checked_sub(1).and_then(|before| pattern.0.get(before));
-    if !matches!(before, Some(TextPiece::Text(text)) if text.ends_with('/')) {
+    let before = at.checked_sub(1).and_then(|before| text.0.get(before));
+    if !matches!(before, Some(TextPiece::Text(literal)) if literal.ends_with('/')) {
         return;
     }
     let cuts =
         |path: &&PathMatch| matches!(path, PathMatch::Prefix(start) if !start.ends_with('/'));
     if let Some(path) = matches.paths.iter().find(cuts) {
-        let start = common_start(path);
+        let start = path.common_start();
         let message = format!(
-            "the star of `{path}` begins within a segment: requests for `{start}../x` are answered 400"
+            "the star of `{path}` begins within a segment: requests for `{start}../x` get 400"
         );
         cx.warning(Code::Conflict, span.clone(), message)
             .help(format!("for whole segments only, match \"{start}/*\""));

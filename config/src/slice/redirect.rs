@@ -1,4 +1,4 @@
-//! `redirect` of a route.
+//! `redirect` of a route: an answer that sends the client to another address.
 
 use crate::decode::decoder::{Decoder, Value};
 use crate::decode::kind::{ValueKind, WritableKind};
@@ -16,25 +16,24 @@ use crate::value::placeholder::{PlaceholderText, PlaceholderTextKind, TextPiece,
 /// A redirect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redirect {
-    /// The Location field.
+    /// The value of the Location field.
     pub location: PlaceholderText,
     /// 301, 302, 303, 307 or 308.
     pub status: u16,
 }
 
-/// The status of a redirect.
 const REDIRECT_STATUS: Preset<u16> = preset(
     307,
-    "RFC 9110 section 15.4.8: keeps the method, and a mistake is not cached for ever",
+    "RFC 9110 section 15.4.8: 307 keeps the method, and clients do not remember a mistake",
 );
 
 table! {
-    /// The long form of a redirect.
+    /// A redirect with a status of its own. One without is written as its `location` alone.
     RawRedirect, "redirect", "redirect of [[route]]" {
-        /// The new address: {host}, {path}, {query}, {rest} and parameters of the match are
-        /// filled in from the request.
+        /// The new address: a URL or a path. The request fills in {host}, {path}, {query}, {rest} and parameters of the
+        /// match.
         required location: PlaceholderText = "location" as PlaceholderTextKind;
-        /// 301, 302, 303, 307 or 308.
+        /// The status: 301, 302, 303, 307 or 308. Set 308 once the move is permanent: clients remember it.
         preset(REDIRECT_STATUS) status: u16 = "status" as RedirectStatusKind;
     }
 }
@@ -51,9 +50,9 @@ impl ValueKind for RedirectStatusKind {
             .and_then(|number| u16::try_from(number).ok());
         let status = status.filter(|status| matches!(status, 301..=303 | 307 | 308));
         if status.is_none() {
-            let message = "a redirect has the status 301, 302, 303, 307 or 308";
+            let message = "the status of a redirect is 301, 302, 303, 307 or 308";
             cx.error(Code::BadValue, value.span(), message)
-                .help("307 and 308 keep the method; 301 and 308 are remembered by clients");
+                .help("307 and 308 keep the method; clients remember 301 and 308");
         }
         status
     }
@@ -93,50 +92,50 @@ impl LongForm for RawRedirect {
     }
 }
 
-/// Checks where a redirect leads.
+/// Reports a redirect whose location is unusable, or open to the client's choice of host.
 pub(crate) fn check_redirect(
     redirect: &Redirect,
     matches: &Match,
     span: &Span,
     cx: &mut Decoder<'_>,
 ) {
-    let pattern = &redirect.location;
-    let good = match pattern.0.first() {
+    let location = &redirect.location;
+    let is_usable = match location.0.first() {
         Some(TextPiece::Text(text)) => {
             text.starts_with('/') || text.starts_with("http://") || text.starts_with("https://")
         }
         Some(TextPiece::Path) => true,
         _ => false,
     };
-    if !good {
+    if !is_usable {
         cx.error(
             Code::BadValue,
             span.clone(),
-            "a redirect leads to a URL or a path",
+            "the location of a redirect is a URL or a path",
         )
-        .help("begin with https://, http:// or a slash");
+        .help("begin it with https://, http:// or a slash");
     }
-    if has_dot_segment(pattern) {
+    if has_dot_segment(location) {
         cx.error(
             Code::BadValue,
             span.clone(),
-            "a location with a dot segment",
+            "the location has a dot segment",
         )
-        .help("write the path that it leads to");
+        .help("write the path without `.` and `..`");
     }
-    if let Some(piece) = piece_in_host(pattern) {
-        let message = format!("`{{{piece}}}` would let clients choose the host they are sent to");
+    if let Some(piece) = piece_in_host(location) {
+        let message = format!("`{{{piece}}}` would let clients choose the host of the redirect");
         cx.error(Code::BadValue, span.clone(), message)
-            .help("put a slash in front of it, where the host ends");
+            .help("end the host with a slash in front of it");
     }
-    check_placeholders(pattern, matches, span, cx);
-    check_rest(pattern, matches, span, cx);
+    check_placeholders(location, matches, span, cx);
+    check_rest(location, matches, span, cx);
 }
 
-/// The first part of the request's path that stands where the location's host is still open:
-/// `https://example.com{rest}` leads to `example.com.evil.net` for whoever asks for it.
-fn piece_in_host(pattern: &PlaceholderText) -> Option<&str> {
-    let mut pieces = pattern.0.iter();
+/// The first placeholder for a part of the request's path that could extend the location's host:
+/// `https://example.com{rest}` would lead to `example.com.evil.net`.
+fn piece_in_host(location: &PlaceholderText) -> Option<&str> {
+    let mut pieces = location.0.iter();
     let Some(TextPiece::Text(first)) = pieces.next() else {
         return None;
     };

@@ -18,23 +18,23 @@ use crate::slice::request_match::value::{FieldMatch, ValueMatch, ValueMatchKind}
 use crate::text::diagnostic::Code;
 use crate::text::problem::Problem;
 use crate::text::source::Span;
-use crate::value::field::{FieldName, header_names, is_token};
+use crate::value::field::{FieldName, check_header_names, is_token};
 use crate::value::placeholder::is_parameter_name;
 
-/// Which requests a route takes. All parts must hold.
+/// The requests that a route takes. All parts must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Match {
-    /// The request's host, port left out: one of these, at least one.
+    /// Hosts, at least one, of which the request must have one; the port does not count.
     pub hosts: Vec<HostMatch>,
-    /// The request's normalised path: one of these, at least one.
+    /// Paths, at least one, of which the request's normal path must match one.
     pub paths: Vec<PathMatch>,
-    /// Allowed methods, case-sensitive (RFC 9110 section 9.1); empty means every method.
+    /// Methods, case-sensitive (RFC 9110 section 9.1); empty for every method.
     pub methods: Vec<String>,
     /// Request fields by lower-case name; all must hold.
     pub headers: Vec<FieldMatch>,
     /// Query parameters by name, case-sensitive; all must hold.
     pub query: Vec<FieldMatch>,
-    /// What the client's certificate must be: its subject, or one of its names.
+    /// What the subject or a name of the client's certificate must be.
     pub client_cert: Option<ValueMatch>,
 }
 
@@ -62,8 +62,8 @@ impl Match {
 }
 
 impl Display for Match {
-    /// Writes the first pattern as a file would, `api.example.com/v1/*`, and how many there are more. Predicates are
-    /// left out.
+    /// Writes the first pattern as a file would, `api.example.com/v1/*`, and how many more there are. It leaves out
+    /// predicates.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some((host, path)) = self.patterns().next() {
             write!(f, "{host}{path}")?;
@@ -75,27 +75,28 @@ impl Display for Match {
     }
 }
 
-/// Host patterns of one route, and path patterns.
+/// The most hosts of one route, and the most paths.
 const PATTERNS_MAX: usize = 256;
 
 table! {
-    /// The long form of a match. All parts must hold.
+    /// The requests that a route takes. All parts must hold. A match with one host and one path may be written
+    /// HOST/PATH.
     RawMatch, "match", "match of [[route]]" {
-        /// A host, a wildcard, which stands for one label or more, or several of these; `"*"` is any
-        /// host. Any host unless set.
+        /// A host, a wildcard (`*.` stands for one label or more), or several of these; `"*"` is any host, which is the
+        /// default.
         optional host: Spanned<Option<Vec<HostMatch>>> = "host" as FallibleKind<OneOrMany<HostText>>;
-        /// A path, a prefix with a star at its end, a template, or several of these. Any path unless
-        /// set.
+        /// A path, a prefix that ends in a star, a template such as `/users/{id}`, or several of these. The default is
+        /// any path.
         optional path: Spanned<Option<Vec<PathMatch>>> = "path" as FallibleKind<OneOrMany<PathText>>;
-        /// One of these methods. Any method unless set.
+        /// Methods, of which the request must have one. The default is any method.
         optional method: Vec<String> = "method" as OneOrMany<MethodText>;
-        /// Header fields that must be there. A string is the whole value; `true` means any
-        /// value, `false` none.
+        /// Header fields that the request must have. A string is the whole value, `true` any value; `false` means that
+        /// the request must not have the field.
         optional header: Vec<NamedEntry<ValueMatch>> = "header" as NamedEntries<FieldName, ValueMatchKind>;
-        /// Query parameters that must be there, written like header fields.
+        /// Query parameters that the request must have, written like `header`.
         optional query: Vec<NamedEntry<ValueMatch>> = "query" as NamedEntries<FieldName, ValueMatchKind>;
-        /// The client's certificate: `true` for any, `false` for none, or its subject or one of
-        /// its names, such as `DNS:a.example.com`; the value is written like a header field's.
+        /// The client's certificate: `true` for any, `false` for none, or its subject or one of its names, such as
+        /// `DNS:a.example.com`, written like a value of `header`.
         optional client_cert: ValueMatch = "client_cert" as ValueMatchKind;
     }
 }
@@ -105,12 +106,12 @@ impl LongForm for RawMatch {
 
     fn build(table: Self, cx: &mut Decoder<'_>) -> Option<Match> {
         let everything = Match::everything();
-        let header = header_names(table.header.unwrap_or_default(), cx);
+        let header = check_header_names(table.header.unwrap_or_default(), cx);
         let query = table.query.unwrap_or_default();
         let field_match = |(name, value)| FieldMatch { name, value };
         Some(Match {
-            hosts: patterns("host", table.host, everything.hosts, cx)?,
-            paths: patterns("path", table.path, everything.paths, cx)?,
+            hosts: check_patterns("host", table.host, everything.hosts, cx)?,
+            paths: check_patterns("path", table.path, everything.paths, cx)?,
             methods: table.method.unwrap_or_default(),
             headers: header.into_iter().map(field_match).collect(),
             query: query
@@ -123,8 +124,9 @@ impl LongForm for RawMatch {
     }
 }
 
-/// The patterns that were written, or `any` if there is no such key. `None` if they could not be read.
-fn patterns<T: PartialEq + Display>(
+/// The patterns of `key`, or `any` without that key; reports an empty list and repeats. `None` if they could not be
+/// read.
+fn check_patterns<T: PartialEq + Display>(
     key: &str,
     written: Option<Spanned<Option<Vec<T>>>>,
     any: Vec<T>,
@@ -138,14 +140,15 @@ fn patterns<T: PartialEq + Display>(
         cx.error(
             Code::BadValue,
             span,
-            format!("an empty list of {key}s takes no request"),
+            format!("a match without a {key} takes no request"),
         )
-        .help(format!("leave `{key}` out for any {key}"));
+        .help(format!("to take any {key}, leave out `{key}`"));
         return None;
     }
     if patterns.len() > PATTERNS_MAX {
         let message = format!("a route has at most {PATTERNS_MAX} {key}s");
-        cx.error(Code::BadValue, span, message);
+        cx.error(Code::BadValue, span, message)
+            .help("split it into several routes");
         return None;
     }
     for (index, pattern) in patterns.iter().enumerate() {
@@ -156,14 +159,15 @@ fn patterns<T: PartialEq + Display>(
         {
             let pattern = pattern.to_string();
             let shown = if pattern.is_empty() { "*" } else { &pattern };
-            let message = format!("{key} `{shown}` is there twice");
-            cx.error(Code::Duplicate, span.clone(), message);
+            let message = format!("{key} `{shown}` occurs twice");
+            cx.error(Code::Duplicate, span.clone(), message)
+                .help("leave one of them out");
         }
     }
     Some(patterns)
 }
 
-/// `host/path*`: the short form of a match.
+/// HOST/PATH.
 pub(crate) struct MatchText;
 
 impl TextKind for MatchText {
@@ -174,9 +178,9 @@ impl TextKind for MatchText {
 
     fn parse(text: &str) -> Result<Match, Problem> {
         read_match(text).map_err(|problem| {
-            let is_right = |text: &str| read_match(text).is_ok();
-            match correction::by_match(text, is_right) {
-                Some(meant) => problem.help(meant.advice()),
+            let is_readable = |text: &str| read_match(text).is_ok();
+            match correction::correct_match(text, is_readable) {
+                Some(correction) => problem.help(correction.advice()),
                 None => problem,
             }
         })
@@ -224,13 +228,15 @@ impl TextKind for MethodText {
     fn parse(text: &str) -> Result<String, Problem> {
         const COMMON: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"];
         if !is_token(text) {
-            return Err(Problem::new(format!("`{text}` is no method")).help("for example \"GET\""));
+            return Err(
+                Problem::new(format!("`{text}` is not a method")).help("write one such as \"GET\"")
+            );
         }
         let upper = text.to_ascii_uppercase();
         if text != upper && COMMON.contains(&upper.as_str()) {
             //= rfc9110#9.1: the method is case-sensitive.
             return Err(Problem::new(format!(
-                "`{text}` would never match: methods have upper case"
+                "`{text}` never matches: methods are case-sensitive"
             ))
             .help(format!("write \"{upper}\"")));
         }
@@ -238,8 +244,8 @@ impl TextKind for MethodText {
     }
 }
 
-/// Warns of `:id`, which means any segment elsewhere, and here itself.
-pub(crate) fn report_colons(path: &PathMatch, span: &Span, cx: &mut Decoder<'_>) {
+/// Warns of `:id`, which other routers take for a parameter and Weir takes literally.
+pub(crate) fn warn_of_colons(path: &PathMatch, span: &Span, cx: &mut Decoder<'_>) {
     let literal = |segment: &Segment| match segment {
         Segment::Literal(text) => text.clone(),
         Segment::Parameter(_) => String::new(),
@@ -252,15 +258,19 @@ pub(crate) fn report_colons(path: &PathMatch, span: &Span, cx: &mut Decoder<'_>)
     };
     for name in segments.iter().filter_map(|each| each.strip_prefix(':')) {
         if is_parameter_name(name) {
-            let message = format!("`:{name}` stands for itself, not for any segment");
+            let message = format!("`:{name}` is a literal segment, not a parameter");
             cx.warning(Code::NoEffect, span.clone(), message)
-                .help(format!("a parameter is written \"{{{name}}}\""));
+                .help(format!("for a parameter write \"{{{name}}}\""));
         }
     }
 }
 
-/// Warns of what neither the subject of a certificate nor one of its names looks like.
-pub(crate) fn report_no_name(wanted: Option<&ValueMatch>, span: &Span, cx: &mut Decoder<'_>) {
+/// Warns of a text that can be neither the subject nor a name of a certificate.
+pub(crate) fn warn_of_certificate_name(
+    wanted: Option<&ValueMatch>,
+    span: &Span,
+    cx: &mut Decoder<'_>,
+) {
     let Some(ValueMatch::Exact(text)) = wanted else {
         return;
     };
@@ -273,37 +283,37 @@ pub(crate) fn report_no_name(wanted: Option<&ValueMatch>, span: &Span, cx: &mut 
         text if text.parse::<IpAddr>().is_ok() => "IP:",
         _ => "DNS:",
     };
-    let message = format!("no certificate has the subject or name `{text}`");
+    let message = format!("no certificate can have the subject or name `{text}`");
     cx.warning(Code::NoEffect, span.clone(), message)
-        .help(format!("client_cert = \"{kind}{text}\""));
+        .help(format!("write client_cert = \"{kind}{text}\""));
 }
 
-/// Warns of wanted fields that every listener drops.
-pub(crate) fn report_dropped_fields(wanted: &[FieldMatch], span: &Span, cx: &mut Decoder<'_>) {
+/// Warns of predicates on fields that every listener drops.
+pub(crate) fn warn_of_dropped_fields(wanted: &[FieldMatch], span: &Span, cx: &mut Decoder<'_>) {
     let is_odd = |name: &str| !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     for field in wanted {
         if is_odd(&field.name) && field.value != ValueMatch::Absent {
             let message = format!(
-                "every listener drops `{}`, but from gRPC requests",
+                "every listener drops `{}`, except from gRPC requests",
                 field.name
             );
             cx.warning(Code::Unreachable, span.clone(), message)
-                .help("underscores = \"keep\" on a listener lets routes see such names");
+                .help("to let routes see such names, add underscores = \"keep\" to a listener");
         }
     }
 }
 
-/// Warns of a wanted certificate where no listener asks clients for one.
-pub(crate) fn report_nobody_asks(wanted: Option<&ValueMatch>, span: &Span, cx: &mut Decoder<'_>) {
+/// Warns of a predicate on certificates if no listener asks clients for one.
+pub(crate) fn warn_of_no_client_ca(wanted: Option<&ValueMatch>, span: &Span, cx: &mut Decoder<'_>) {
     if matches!(wanted, None | Some(ValueMatch::Absent)) {
         return;
     }
     let message = "no listener asks clients for a certificate: this route takes no request";
     cx.warning(Code::Unreachable, span.clone(), message)
-        .help("a listener with `client_ca` in its `tls` does");
+        .help("add `client_ca` to the `tls` of a listener");
 }
 
-/// Whether a text is one of a certificate's names, with its kind before it: `DNS:a.example.com`. All else is a subject.
+/// Whether a text is a name of a certificate, with its kind in front: `DNS:a.example.com`. Any other is a subject.
 #[must_use]
 pub fn is_certificate_name(text: &str) -> bool {
     let kinds = ["DNS:", "IP:", "URI:", "email:"];

@@ -1,4 +1,4 @@
-//! `respond` of a route.
+//! `respond` of a route: an answer that Weir gives itself.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use crate::text::diagnostic::Code;
 use crate::text::json::Json;
 use crate::text::problem::Problem;
 use crate::text::source::Span;
-use crate::value::field::{FieldName, FieldValueText, header_names, is_token};
+use crate::value::field::{FieldName, FieldValueText, check_header_names, is_token};
 
 /// A fixed answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,33 +25,30 @@ pub struct Respond {
     pub body: String,
     /// The body's media type; absent without a body.
     pub content_type: Option<String>,
-    /// Further fields, names lower case, no framing or connection fields among them.
+    /// Further fields, names in lower case; none that Weir sets itself.
     pub headers: Vec<(String, String)>,
 }
 
-/// The status of a fixed answer.
-const RESPOND_STATUS: Preset<u32> = preset(200, "nginx `return`, Caddy `respond`");
+const STATUS: Preset<u32> = preset(200, "as nginx `return` and Caddy `respond`");
 
-/// The media type of a fixed answer's body.
-const RESPOND_CONTENT_TYPE: Preset<Cow<'static, str>> = preset(
+const CONTENT_TYPE: Preset<Cow<'static, str>> = preset(
     Cow::Borrowed("text/plain; charset=utf-8"),
-    "the only type that needs no guess",
+    "text is the only type that Weir need not guess",
 );
 
-/// A fixed answer's body, bytes.
-const RESPOND_BODY_BYTES_MAX: usize = 64 * 1024;
+const BODY_BYTES_MAX: usize = 64 * 1024;
 
 table! {
-    /// The long form of a fixed answer.
+    /// An answer that Weir gives itself. With one key only, `respond` may be its `status` or its `body`.
     RawRespond, "respond", "respond of [[route]]" {
-        /// The status, final.
-        preset(RESPOND_STATUS) status: u32 = "status" as Count<200, 599>;
-        /// The body.
+        /// The status.
+        preset(STATUS) status: u32 = "status" as Count<200, 599>;
+        /// The body, at most 64 KiB.
         optional body: Spanned<String> = "body" as SpannedKind<PlainText>;
-        /// The body's media type.
-        preset(RESPOND_CONTENT_TYPE) content_type: Cow<'static, str> =
+        /// The media type of the body.
+        preset(CONTENT_TYPE) content_type: Cow<'static, str> =
             "content_type" as MediaTypeText;
-        /// Further header fields.
+        /// Further header fields. Weir sets those about the connection, the length and the date itself.
         optional headers: Vec<NamedEntry<String>> = "headers" as NamedEntries<FieldName, FieldValueText>;
     }
 }
@@ -65,15 +62,11 @@ impl ValueKind for RespondShortForm {
     fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Respond> {
         if value.get_ref().is_integer() {
             let status = Count::<200, 599>::decode(value, cx)?;
-            return Some(respond(status, String::new(), RESPOND_CONTENT_TYPE.value));
+            return Some(respond(status, String::new(), CONTENT_TYPE.value));
         }
         let body = PlainText::decode(value, cx)?;
         check_body(&body, value.span(), cx)?;
-        Some(respond(
-            RESPOND_STATUS.value,
-            body,
-            RESPOND_CONTENT_TYPE.value,
-        ))
+        Some(respond(STATUS.value, body, CONTENT_TYPE.value))
     }
 
     fn shape() -> Shape {
@@ -87,13 +80,13 @@ impl LongForm for RawRespond {
     fn build(table: Self, cx: &mut Decoder<'_>) -> Option<Respond> {
         let headers = table.headers.unwrap_or_default();
         for entry in &headers {
-            if OWN_FIELDS.contains(&entry.name.value.to_ascii_lowercase().as_str()) {
-                let message = format!("Weir sets `{}` by itself", entry.name.value);
+            if RESERVED_FIELDS.contains(&entry.name.value.to_ascii_lowercase().as_str()) {
+                let message = format!("Weir sets `{}` itself", entry.name.value);
                 cx.error(Code::BadValue, entry.name.span.clone(), message)
-                    .help("the media type has its own key: content_type = \"...\"");
+                    .help("leave it out; for the media type write content_type = \"...\"");
             }
         }
-        let headers = header_names(headers, cx);
+        let headers = check_header_names(headers, cx);
         let body = table.body.unwrap_or(Spanned {
             value: String::new(),
             span: table.span,
@@ -101,9 +94,9 @@ impl LongForm for RawRespond {
         check_body(&body.value, body.span.clone(), cx)?;
         //= rfc9110#15.3.5: a 204 ends with its head; likewise 205 and 304.
         if matches!(table.status, 204 | 205 | 304) && !body.value.is_empty() {
-            let message = format!("an answer with status {} has no body", table.status);
+            let message = format!("an answer with status {} cannot have a body", table.status);
             cx.error(Code::Conflict, body.span, message)
-                .help("leave the body out, or take the status 200");
+                .help("leave the body out, or set the status to 200");
             return None;
         }
         let mut answer = respond(table.status, body.value, table.content_type);
@@ -112,8 +105,8 @@ impl LongForm for RawRespond {
     }
 }
 
-/// Fields of an answer that say how it is framed, or that have a key of their own.
-const OWN_FIELDS: [&str; 10] = [
+/// Fields that Weir sets itself, or that have a key of their own.
+const RESERVED_FIELDS: [&str; 10] = [
     "connection",
     "content-length",
     "content-type",
@@ -126,6 +119,7 @@ const OWN_FIELDS: [&str; 10] = [
     "x-request-id",
 ];
 
+/// An answer without further fields.
 fn respond(status: u32, body: String, content_type: Cow<'static, str>) -> Respond {
     Respond {
         // Counts are bounded by 599.
@@ -136,16 +130,17 @@ fn respond(status: u32, body: String, content_type: Cow<'static, str>) -> Respon
     }
 }
 
+/// Reports a body that is too long.
 fn check_body(body: &str, span: Span, cx: &mut Decoder<'_>) -> Option<()> {
-    if body.len() <= RESPOND_BODY_BYTES_MAX {
+    if body.len() <= BODY_BYTES_MAX {
         return Some(());
     }
     let message = format!(
-        "a fixed body has at most {RESPOND_BODY_BYTES_MAX} bytes, this one has {}",
+        "the body has {} bytes, the most is {BODY_BYTES_MAX}",
         body.len()
     );
     cx.error(Code::BadValue, span, message)
-        .help("serve large documents from an upstream");
+        .help("serve large files from an upstream");
     None
 }
 
@@ -163,8 +158,8 @@ impl TextKind for MediaTypeText {
         let essence = value.split(';').next().unwrap_or("").trim_end();
         match essence.split_once('/') {
             Some((kind, subtype)) if is_token(kind) && is_token(subtype) => Ok(value.into()),
-            _ => Err(Problem::new(format!("`{text}` is no media type"))
-                .help("for example \"application/json\"")),
+            _ => Err(Problem::new(format!("`{text}` is not a media type"))
+                .help("write one such as \"application/json\"")),
         }
     }
 }

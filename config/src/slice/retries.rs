@@ -1,54 +1,45 @@
-//! `retries`, at the top level, of upstreams and routes.
+//! `retries`: at the top level, of an upstream and of a route.
 
 use std::time::Duration;
 
 use crate::decode::amounts::{DurationText, PercentText};
 use crate::decode::decoder::Decoder;
-use crate::decode::kinds::{Count, LongForm, OrOff};
-use crate::decode::preset::{Preset, preset};
+use crate::decode::kinds::{Count, LongForm, OrOff, ShortOrLong};
+use crate::decode::preset::preset;
 use crate::decode::table::{frame, layer, table};
-use crate::slice::limits::CONNECTIONS_MAX;
 
-/// Further attempts after a failed one; none at all, not even at the next endpoint, when off.
-const RETRIES: Preset<Option<u32>> = preset(Some(1), "Envoy `num_retries` 1");
+const COUNT_MAX: u32 = 10;
+const BUDGET_MIN_MAX: u32 = 10_000_000;
 
-/// The largest number of further attempts.
-pub(crate) const RETRIES_MAX: u32 = 10;
-
-/// Share of live exchanges that may be retries, percent.
-const RETRY_BUDGET_PERCENT: Preset<u32> = preset(20, "Envoy and Finagle retry budget 20 %");
-
-/// Retries that the budget always allows at once.
-const RETRY_BUDGET_FLOOR: Preset<u32> = preset(3, "Envoy `min_retry_concurrency` 3");
-
-/// The mean wait before a retry.
-const RETRY_BACKOFF: Preset<Duration> =
-    preset(Duration::from_millis(25), "Envoy base interval 25 ms");
-
-/// The deadline of one attempt.
-const RETRY_PER_TRY: Preset<Option<Duration>> =
-    preset(None, "`connect` and `first_byte` bound an attempt already");
+/// A number, `"off"`, or the table.
+pub(crate) type RetriesKind = ShortOrLong<OrOff<Count<0, COUNT_MAX>>, RetriesPatch>;
 
 layer! {
-    /// When a failed attempt is repeated. `config/retries.md` has the table: which failure, at whom, how often.
+    /// When Weir repeats a failed attempt. [retries.md](retries.md) has the table: which failure, at which endpoint, how
+    /// often.
     Retries, RetriesPatch, "retries", "[retries]" {
-        /// How often a request that was sent is sent again. A connection that cannot be made sends the request to the
-        /// next endpoint in any case, up to three connections in all, whatever the count and the budget; "off" turns
-        /// that off too.
-        count: Option<u32> = "count" as OrOff<Count<0, RETRIES_MAX>>, RETRIES;
-        /// The share of the upstream's requests of the last ten seconds that may be retries, percent; by core.
-        budget_percent: u32 = "budget" as PercentText, RETRY_BUDGET_PERCENT;
-        /// Retries in ten seconds that are allowed whatever the share; by core.
-        budget_floor: u32 = "budget_min" as Count<0, CONNECTIONS_MAX>, RETRY_BUDGET_FLOOR;
-        /// The mean wait before a retry; the real one is drawn around it.
-        backoff: Duration = "backoff" as DurationText, RETRY_BACKOFF;
-        /// The time limit of one attempt; none when off.
-        per_try: Option<Duration> = "per_try" as OrOff<DurationText>, RETRY_PER_TRY;
+        /// How often Weir sends a request again that it has sent. Whatever this count and the budget say, a connection
+        /// that cannot be made sends the request to the next endpoint, up to three connections in all; `"off"` turns
+        /// that off too. Set 0 where repeating a request can do harm.
+        count: Option<u32> = "count" as OrOff<Count<0, COUNT_MAX>>,
+            preset(Some(1), "Envoy `num_retries` 1");
+        /// The share of an upstream's requests of the last ten seconds that may be retries; per core. Lower it to spare
+        /// endpoints that are overloaded.
+        budget_percent: u32 = "budget" as PercentText,
+            preset(20, "Envoy and Finagle retry budget 20 %");
+        /// Retries in ten seconds that are allowed whatever the share; per core.
+        budget_floor: u32 = "budget_min" as Count<0, BUDGET_MIN_MAX>,
+            preset(3, "Envoy `min_retry_concurrency` 3");
+        /// The mean wait before a retry; Weir draws the real one around it.
+        backoff: Duration = "backoff" as DurationText,
+            preset(Duration::from_millis(25), "Envoy base interval 25 ms");
+        /// Time limit of one attempt; `"off"` for none. Set it to give up on a slow endpoint while another may answer.
+        per_try: Option<Duration> = "per_try" as OrOff<DurationText>,
+            preset(None, "`connect` and `first_byte` bound an attempt already");
     }
 }
 
 impl From<Option<u32>> for RetriesPatch {
-    /// Says how many further attempts, and nothing else.
     fn from(count: Option<u32>) -> Self {
         Self {
             count: Some(count),
@@ -64,5 +55,3 @@ impl LongForm for RetriesPatch {
         Some(table)
     }
 }
-
-const _: () = assert!(matches!(RETRIES.value, Some(0..=RETRIES_MAX)));

@@ -1,36 +1,35 @@
-//! `strip` and `replace` of a route: the path on its way upstream.
+//! `strip` and `replace` of a route: the path that endpoints get.
 
 use crate::decode::decoder::{Decoder, Spanned};
 use crate::decode::kinds::{LongForm, PlainText, TextKind};
 use crate::decode::table::{frame, table};
 use crate::slice::placeholder_check::{check_placeholders, check_rest};
 use crate::slice::request_match::Match;
-use crate::slice::request_match::path::{PathMatch, PathText, common_start};
+use crate::slice::request_match::path::{PathMatch, PathText};
 use crate::text::diagnostic::Code;
 use crate::text::source::Span;
 use crate::value::placeholder::{PlaceholderText, TextPiece, has_dot_segment};
 
-/// Change of the path on its way upstream. The query stays as it is.
+/// How Weir changes the path for endpoints. The query stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rewrite {
-    /// The path's beginning is exchanged (`strip`, `replace = { prefix, with }`). The outcome
-    /// gets a leading slash when it has none.
+    /// Replaces the path's beginning (`strip`, `replace = { prefix, with }`), and puts a slash in front if there is none.
     Prefix {
-        /// What every path of the route starts with.
+        /// The beginning that every path of the route has.
         prefix: String,
-        /// What comes in its place; empty for `strip`.
+        /// The new beginning; empty for `strip`.
         with: String,
     },
-    /// The whole path is built anew (`replace = "..."`).
+    /// Writes the whole path anew (`replace = "..."`).
     Path(PlaceholderText),
 }
 
 table! {
-    /// The long form of `replace`: one prefix for another.
+    /// Replaces one prefix of the path by another.
     RawReplace, "replace", "replace of [[route]]" {
-        /// What every path of the route begins with.
+        /// The old prefix. Every path of the route must begin with it.
         required prefix: String = "prefix" as PlainText;
-        /// What comes in its place.
+        /// The new prefix.
         required with: String = "with" as PlainText;
     }
 }
@@ -52,7 +51,7 @@ impl LongForm for RawReplace {
     }
 }
 
-/// What `strip` and `replace` of a route make of its paths; reports what does not go with its match.
+/// The rewrite that `strip` or `replace` of a route describes; reports one that does not suit the match.
 pub(crate) fn check_rewrite(
     strip: Option<&Spanned<Option<String>>>,
     replace: Option<&Spanned<Option<Rewrite>>>,
@@ -62,7 +61,7 @@ pub(crate) fn check_rewrite(
     if let (Some(_), Some(replace)) = (strip, replace) {
         let message = "`strip` and `replace` exclude each other";
         cx.error(Code::Conflict, replace.span.clone(), message)
-            .help("replace = { prefix = \"/old\", with = \"/new\" } does both");
+            .help("write both as one: replace = { prefix = \"/old\", with = \"/new\" }");
         return None;
     }
     let matches = matches?;
@@ -82,27 +81,28 @@ pub(crate) fn check_rewrite(
             check_prefix((&prefix, &with), matches, &replace.span, cx);
             if prefix.ends_with('/') != with.ends_with('/') {
                 let message =
-                    format!("`{prefix}` and `{with}` must both end with a slash, or none");
+                    format!("`{prefix}` and `{with}` must both end with a slash, or neither");
                 cx.error(Code::Conflict, replace.span.clone(), message)
-                    .help("else slashes would be doubled or lost");
+                    .help("otherwise Weir would double or lose a slash");
             }
             Some(Rewrite::Prefix { prefix, with })
         }
-        Rewrite::Path(pattern) => {
-            check_path_pattern(pattern, matches, &replace.span, cx);
-            check_rest(pattern, matches, &replace.span, cx);
-            Some(Rewrite::Path(pattern.clone()))
+        Rewrite::Path(path_text) => {
+            check_path(path_text, matches, &replace.span, cx);
+            check_rest(path_text, matches, &replace.span, cx);
+            Some(Rewrite::Path(path_text.clone()))
         }
     }
 }
 
-/// A path without star or braces, in the form that requests are matched in.
+/// A path without star or braces, in its normal form; reports any other.
 fn plain_path(text: &str, span: &Span, cx: &mut Decoder<'_>) -> Option<String> {
     match PathText::parse(text) {
         Ok(PathMatch::Exact(path)) => Some(path),
         Ok(_) => {
-            let message = format!("`{text}` must be a plain path, without star or braces");
-            cx.error(Code::BadValue, span.clone(), message);
+            let message = format!("`{text}` has a star or braces");
+            cx.error(Code::BadValue, span.clone(), message)
+                .help("write a plain path");
             None
         }
         Err(problem) => {
@@ -112,12 +112,13 @@ fn plain_path(text: &str, span: &Span, cx: &mut Decoder<'_>) -> Option<String> {
     }
 }
 
+/// Reports a prefix that not every path of the match has, and one that ends within a segment.
 fn check_prefix((prefix, with): (&str, &str), matches: &Match, span: &Span, cx: &mut Decoder<'_>) {
-    // What is stripped leaves a slash in front.
+    // `strip` leaves a slash in front.
     let with = if with.is_empty() { "/" } else { with };
     for path in &matches.paths {
-        let start = common_start(path);
-        // `/v1/*` takes `/v1` too, and there is no more of that.
+        let start = path.common_start();
+        // `/v1/*` takes `/v1` too, which is all of it.
         let is_whole = || start.strip_suffix('/') == prefix.strip_suffix('/');
         if !start.starts_with(prefix) && !is_whole() {
             let message = format!("not every path of this route begins with `{prefix}`");
@@ -137,8 +138,7 @@ fn check_prefix((prefix, with): (&str, &str), matches: &Match, span: &Span, cx: 
             return;
         }
         if matches!(path, PathMatch::Prefix(_)) {
-            let message =
-                format!("paths such as `{prefix}0` match too, and would become `{with}0`");
+            let message = format!("paths such as `{prefix}0` match too and would become `{with}0`");
             cx.warning(Code::Conflict, span.clone(), message)
                 .help(format!("for whole segments only, match \"{prefix}/*\""));
             return;
@@ -146,32 +146,36 @@ fn check_prefix((prefix, with): (&str, &str), matches: &Match, span: &Span, cx: 
     }
 }
 
-/// Checks a path that is built anew.
-pub(crate) fn check_path_pattern(
-    pattern: &PlaceholderText,
-    matches: &Match,
-    span: &Span,
-    cx: &mut Decoder<'_>,
-) {
-    let good = match pattern.0.first() {
+/// Reports a path with placeholders that could not stand in a request.
+fn check_path(path_text: &PlaceholderText, matches: &Match, span: &Span, cx: &mut Decoder<'_>) {
+    let is_usable = match path_text.0.first() {
         Some(TextPiece::Text(text)) => text.starts_with('/'),
         Some(TextPiece::Path) => true,
         _ => false,
     };
-    if !good {
-        cx.error(Code::BadValue, span.clone(), "a path begins with a slash");
+    if !is_usable {
+        cx.error(
+            Code::BadValue,
+            span.clone(),
+            "the path does not begin with a slash",
+        )
+        .help("put a slash in front of it");
     }
-    if has_dot_segment(pattern) {
-        cx.error(Code::BadValue, span.clone(), "a path with a dot segment")
-            .help("write the path that it leads to: endpoints get no dot segments");
+    if has_dot_segment(path_text) {
+        cx.error(Code::BadValue, span.clone(), "the path has a dot segment")
+            .help("write the path without `.` and `..`: Weir sends endpoints no dot segments");
     }
-    for piece in &pattern.0 {
+    for piece in &path_text.0 {
         let message = match piece {
-            TextPiece::Host => "the host is no part of a path",
-            TextPiece::Query => "the query is kept as it is",
-            TextPiece::Text(text) if text.contains(['?', '#']) => "`replace` sets the path only",
+            TextPiece::Host => "`{host}` is not part of a path",
+            TextPiece::Query => {
+                "`{query}` is not part of a path: endpoints get the query in any case"
+            }
+            TextPiece::Text(text) if text.contains(['?', '#']) => {
+                "`replace` sets the path alone, without a query"
+            }
             TextPiece::Text(text) if text.contains('\\') => {
-                "a path has no backslash in it: write \"%5C\""
+                "a path cannot contain a backslash: write \"%5C\""
             }
             TextPiece::Text(text) if has_bad_percent(text) => {
                 "a percent sign needs two hexadecimal digits: write \"%25\""
@@ -179,12 +183,12 @@ pub(crate) fn check_path_pattern(
             _ => continue,
         };
         cx.error(Code::BadValue, span.clone(), message)
-            .help("`replace` may use {path}, {rest} and parameters of the match");
+            .help("use {path}, {rest} and parameters of the match");
     }
-    check_placeholders(pattern, matches, span, cx);
+    check_placeholders(path_text, matches, span, cx);
 }
 
-/// Whether a text has a percent sign without two hexadecimal digits: endpoints would get a path that is none.
+/// Whether a text has a percent sign without two hexadecimal digits.
 fn has_bad_percent(text: &str) -> bool {
     text.split('%').skip(1).any(|part| {
         let digits = part.get(..2).unwrap_or_default();

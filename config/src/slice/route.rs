@@ -1,53 +1,51 @@
-//! `[[route]]`.
+//! `[[route]]`: a match, and what Weir does with the requests that it takes.
 
 use crate::decode::decoder::{Decoder, Spanned};
 use crate::decode::kinds::{
-    Choice, Count, FallibleKind, InScope, Keywords, OrOff, PlainText, ShortOrLong, SpannedKind,
+    Choice, FallibleKind, InScope, Keywords, PlainText, ShortOrLong, SpannedKind,
 };
 use crate::decode::preset::{Preset, preset};
 use crate::decode::shape::ForeignName;
 use crate::decode::table::{frame, table};
-use crate::slice::limits::LimitsPatch;
+use crate::slice::limits::{self, LimitsPatch};
 use crate::slice::listener::Underscores;
 use crate::slice::redirect::{RawRedirect, Redirect, check_redirect};
 use crate::slice::request_match::path::PathMatch;
 use crate::slice::request_match::{Match, MatchText, RawMatch};
 use crate::slice::respond::{RawRespond, Respond, RespondShortForm};
-use crate::slice::retries::{RETRIES_MAX, RetriesPatch};
+use crate::slice::retries::{RetriesKind, RetriesPatch};
 use crate::slice::rewrite::{RawReplace, Rewrite, check_rewrite};
-use crate::slice::timeouts::{InRoute, TimeoutsPatch, times_agree};
+use crate::slice::timeouts::{self, TimeoutsPatch, check_timeouts};
 use crate::slice::upstream::UpstreamNames;
 use crate::text::diagnostic::{Code, Position};
 use crate::value::placeholder::{PlaceholderPathKind, PlaceholderTextKind};
 
-/// A match and what to do with the requests that it takes.
+/// A match, and what Weir does with the requests that it takes.
 ///
-/// Order of choice: an exact host before a wildcard (longest first) before any host; then the path
-/// segment by segment from the left, where two patterns first differ text before a parameter
-/// before a star, so that an exact path comes before all else; then file order among equal
-/// patterns, the first whose predicates all hold. A route whose predicates fail gives way to the
-/// next candidate, up to less specific hosts.
+/// Routes are tried in this order: an exact host, then the longest wildcard, then any host; among those, paths are
+/// compared segment by segment from the left, and at the first difference text wins over a parameter and a parameter
+/// over a star; among equal patterns, file order. If a route's predicates fail, the next candidate is tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Its name if given, else the text of its match; what logs and metrics show.
+    /// Its name in the file, or else the text of its match; logs and metrics show it.
     pub name: String,
-    /// Which requests it takes.
+    /// The requests that it takes.
     pub matches: Match,
-    /// What happens to them.
+    /// What Weir does with them.
     pub target: Target,
-    /// Change of the path on its way upstream.
+    /// How Weir changes the path for endpoints.
     pub rewrite: Option<Rewrite>,
-    /// What becomes of requests with `%2F` or `%5C` in the path.
+    /// What Weir does with `%2F` and `%5C` in a path.
     pub encoded_slash: EncodedSlash,
-    /// Which names of request fields go upstream, where the listener's rule does not hold.
+    /// Which request fields with odd names endpoints get; `None` for the listener's rule.
     pub underscores: Option<Underscores>,
-    /// What differs from upstream and top level; see [`Config::timeouts_of`].
+    /// Its overrides; see [`Config::timeouts_of`](crate::Config::timeouts_of).
     pub timeouts: TimeoutsPatch,
-    /// What differs from the top level; see [`Config::limits_of`].
+    /// Its overrides; see [`Config::limits_of`](crate::Config::limits_of).
     pub limits: LimitsPatch,
-    /// What differs from upstream and top level; see [`Config::retries_of`].
+    /// Its overrides; see [`Config::retries_of`](crate::Config::retries_of).
     pub retries: RetriesPatch,
-    /// Where it is in the file.
+    /// Its position in the file.
     pub position: Position,
 }
 
@@ -70,36 +68,35 @@ impl Route {
     }
 }
 
-/// What a route does with its requests.
+/// What Weir does with the requests of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// Proxies them to an upstream.
+    /// Sends them to an upstream.
     Upstream {
-        /// Index in [`Config::upstreams`].
+        /// Index in [`Config::upstreams`](crate::Config::upstreams).
         index: usize,
     },
-    /// Sends the client elsewhere.
+    /// Redirects the client.
     Redirect(Redirect),
-    /// Answers by itself.
+    /// Answers them itself.
     Respond(Respond),
 }
 
-/// What becomes of requests with an encoded slash or backslash in the path.
+/// What Weir does with encoded slashes and backslashes in a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EncodedSlash {
-    /// They pass where an endpoint that decodes it would see a path of this route too; else 400.
+    /// Passes them if an endpoint that decodes them would see a path of this route too, and answers 400 otherwise.
     #[default]
     Auto,
-    /// They pass: the endpoints take it for a character.
+    /// Passes them: the endpoints take them for characters.
     Keep,
-    /// They are answered 400.
+    /// Answers 400.
     Refuse,
 }
 
-/// What becomes of encoded slashes.
 const ENCODED_SLASH: Preset<EncodedSlash> = preset(
     EncodedSlash::Auto,
-    "npm, GitLab and S3 need them; endpoints that decode them must not see another route's path",
+    "npm, GitLab and S3 need encoded slashes, and no endpoint may see another route's path",
 );
 
 impl Keywords for EncodedSlash {
@@ -151,44 +148,43 @@ const FOREIGN_NAMES: &[ForeignName] = &[
 ];
 
 table! {
-    /// A match and what to do with the requests that it takes. Exactly one of `to`, `redirect` and
-    /// `respond` must be there. Which route is asked first: one for an exact host before one for
-    /// a wildcard (the longest first) and that before one for any host; then the paths are compared
-    /// segment by segment from the left, and where two first differ, text goes before a parameter
-    /// and that before a star: a path in full before all others, `/users/admin/*` before
-    /// `/users/{id}/*`; then the order of the file. A route whose predicates do not hold gives way
-    /// to the next.
+    /// A match, and what Weir does with the requests that it takes: exactly one of `to`, `redirect` and `respond`. Weir
+    /// tries routes in this order: those for an exact host, then for a wildcard (the longest first), then for any host;
+    /// among them, it compares paths segment by segment from the left, and at the first difference text goes before a
+    /// parameter, and a parameter before a star, so `/users/admin/*` goes before `/users/{id}/*`; among equal matches,
+    /// the order of the file decides. If a route's predicates fail, Weir tries the next.
     RawRoute, "route", "[[route]]", foreign FOREIGN_NAMES {
-        /// Which requests it takes: HOST/PATH. Without a host it takes every host; `*.` in front of
-        /// one stands for one label or more. A star at the end of the path stands for any rest,
-        /// even none, and `/v1/*` takes `/v1` too unless a route names that; `{name}` stands for one
-        /// segment.
+        /// The requests that the route takes: HOST/PATH. Without a host, it takes every host; `*.` in front of one
+        /// stands for one label or more. A star at the end of the path stands for any rest, even none: `/v1/*` takes
+        /// `/v1` too, unless another route names that. `{name}` stands for one segment.
         required matches: Spanned<Option<Match>> = "match" as FallibleKind<ShortOrLong<MatchText, RawMatch>>;
-        /// A name for logs, metrics and tests; else the text of the match.
+        /// The route's name in logs, metrics and tests; the default is the text of its match. Set it to keep the name
+        /// when the match changes.
         optional name: Spanned<String> = "name" as SpannedKind<PlainText>;
-        /// The upstream that gets the requests.
+        /// Sends the requests to this upstream.
         optional to: Spanned<Option<String>> = "to" as FallibleKind<PlainText>;
-        /// Where the client is sent instead.
+        /// Redirects the client to this address.
         optional redirect: Spanned<Option<Redirect>> = "redirect" as FallibleKind<ShortOrLong<PlaceholderTextKind, RawRedirect>>;
-        /// An answer given by Weir itself: a status, a body, or both and more.
+        /// Answers with this status, this body, or both and more, without an endpoint.
         optional respond: Spanned<Option<Respond>> = "respond" as FallibleKind<ShortOrLong<RespondShortForm, RawRespond>>;
-        /// What is taken off the front of the path on its way upstream.
+        /// Takes this prefix off the path that endpoints get.
         optional strip: Spanned<Option<String>> = "strip" as FallibleKind<PlainText>;
-        /// The path as it goes upstream: a text with placeholders, or one prefix for another.
+        /// Replaces the path that endpoints get: by a text with placeholders, or one prefix by another.
         optional replace: Spanned<Option<Rewrite>> = "replace" as FallibleKind<ShortOrLong<PlaceholderPathKind, RawReplace>>;
-        /// Requests with `%2F` or `%5C` in the path: `auto` passes them as they came, and answers 400 where an
-        /// endpoint that decodes them would see a path of another route; `keep` trusts the endpoints to take them
-        /// for characters; `refuse` answers 400. `config/paths.md` says how paths are matched and forwarded.
+        /// What Weir does with requests that have `%2F` or `%5C` in the path. `"auto"` passes them as they came, and
+        /// answers 400 if an endpoint that decodes them would see a path of another route. Set `"keep"` if all endpoints
+        /// take them for characters, `"refuse"` to answer 400 always. [paths.md](paths.md) says how Weir matches and
+        /// forwards paths.
         preset(ENCODED_SLASH) encoded_slash: EncodedSlash = "encoded_slash" as Choice<EncodedSlash>;
-        /// What becomes of request fields with odd names on their way upstream, in place of the listener's
-        /// `underscores`, which says what `match` sees.
+        /// Whether endpoints get request fields with odd names. It overrides the listener's `underscores`, which still
+        /// decides what `match` sees.
         optional underscores: Spanned<Underscores> = "underscores" as SpannedKind<Choice<Underscores>>;
-        /// Time limits in place of the upstream's and the top level's.
-        optional timeouts: TimeoutsPatch = "timeouts" as InScope<InRoute, TimeoutsPatch>;
-        /// Limits in place of the top level's. Only `body` and `body_rate` matter here.
-        optional limits: LimitsPatch = "limits" as InScope<InRoute, LimitsPatch>;
-        /// Retry rules in place of the upstream's and the top level's. A number is `count`.
-        optional retries: RetriesPatch = "retries" as ShortOrLong<OrOff<Count<0, RETRIES_MAX>>, RetriesPatch>;
+        /// Time limits that override the upstream's and the top level's.
+        optional timeouts: TimeoutsPatch = "timeouts" as InScope<timeouts::InRoute, TimeoutsPatch>;
+        /// Limits that override the top level's. Only `body` and `body_rate` have an effect.
+        optional limits: LimitsPatch = "limits" as InScope<limits::InRoute, LimitsPatch>;
+        /// Retry rules that override the upstream's and the top level's. A number is `count`.
+        optional retries: RetriesPatch = "retries" as RetriesKind;
     }
 }
 
@@ -207,7 +203,7 @@ pub(crate) fn check_route(
         cx,
     );
     let timeouts = table.timeouts.unwrap_or_default();
-    times_agree(&timeouts, &table.span, cx);
+    check_timeouts(&timeouts, &table.span, cx);
     check_encoded_slash(&table, matches.as_ref(), cx);
     Some(Route {
         position: cx.position(&table.span),
@@ -216,58 +212,61 @@ pub(crate) fn check_route(
         matches: matches?,
         rewrite,
         encoded_slash: table.encoded_slash,
-        underscores: table.underscores.map(|at| at.value),
+        underscores: table.underscores.map(|spanned| spanned.value),
         timeouts,
         limits: table.limits.unwrap_or_default(),
         retries: table.retries.unwrap_or_default(),
     })
 }
 
+/// The target of a route; reports a route with none or several, and keys that its target leaves without effect.
 fn check_target(
     table: &RawRoute,
     matches: Option<&Match>,
     names: &UpstreamNames,
     cx: &mut Decoder<'_>,
 ) -> Option<Target> {
-    let given = [
-        ("to", table.to.as_ref().map(|at| &at.span)),
-        ("redirect", table.redirect.as_ref().map(|at| &at.span)),
-        ("respond", table.respond.as_ref().map(|at| &at.span)),
+    let targets = [
+        ("to", table.to.as_ref().map(|to| &to.span)),
+        ("redirect", table.redirect.as_ref().map(|to| &to.span)),
+        ("respond", table.respond.as_ref().map(|to| &to.span)),
     ];
-    let mut given = given
+    let mut given = targets
         .iter()
         .filter_map(|(key, span)| Some((*key, (*span)?)));
     let Some((first, _)) = given.next() else {
-        let is_meant = |key: &&str| cx.has_suggested(&table.span, key);
-        if ["to", "redirect", "respond"].iter().any(is_meant) {
+        let is_suggested = |key: &&str| cx.has_suggested(&table.span, key);
+        if ["to", "redirect", "respond"].iter().any(is_suggested) {
             return None;
         }
-        cx.error(
-            Code::MissingKey,
-            table.span.clone(),
-            "this route has no target",
-        )
-        .help("add to = \"UPSTREAM\", redirect = \"https://...\" or respond = 404");
+        let message = "this route has no target";
+        cx.error(Code::MissingKey, table.span.clone(), message)
+            .help("add to = \"UPSTREAM\", redirect = \"https://...\" or respond = 404");
         return None;
     };
     if let Some((second, span)) = given.next() {
         let message = format!("a route has one target, this one has `{first}` and `{second}`");
-        cx.error(Code::Conflict, span.clone(), message);
+        cx.error(Code::Conflict, span.clone(), message)
+            .help("remove one of them");
     }
     if first != "to" {
-        let rewrites = [
-            ("strip", table.strip.as_ref().map(|at| &at.span)),
-            ("replace", table.replace.as_ref().map(|at| &at.span)),
-            ("underscores", table.underscores.as_ref().map(|at| &at.span)),
+        let of_upstreams = [
+            ("strip", table.strip.as_ref().map(|key| &key.span)),
+            ("replace", table.replace.as_ref().map(|key| &key.span)),
+            (
+                "underscores",
+                table.underscores.as_ref().map(|key| &key.span),
+            ),
         ];
-        for (key, span) in rewrites {
-            if let Some(span) = span {
-                let message = format!("`{key}` does nothing: nothing of this route goes upstream");
-                cx.error(Code::Conflict, span.clone(), message)
-                    .help(format!(
-                        "`{key}` belongs to a route with `to`, this one has `{first}`"
-                    ));
-            }
+        let given = of_upstreams
+            .iter()
+            .filter_map(|(key, span)| Some((*key, (*span)?)));
+        for (key, span) in given {
+            let message = format!("`{key}` has no effect: this route sends nothing to endpoints");
+            cx.error(Code::Conflict, span.clone(), message)
+                .help(format!(
+                    "leave it out: `{key}` is for a route with `to`, this one has `{first}`"
+                ));
         }
     }
     if let Some(to) = &table.to {
@@ -289,13 +288,13 @@ fn check_target(
     table.respond.clone()?.value.map(Target::Respond)
 }
 
-/// Warns of an encoded slash in a pattern: a request that has it would be another route's for endpoints that decode it.
+/// Warns of an encoded slash in a match: an endpoint that decodes it would see a path of another route.
 fn check_encoded_slash(table: &RawRoute, matches: Option<&Match>, cx: &mut Decoder<'_>) {
     if table.to.is_none() {
         if table.encoded_slash != ENCODED_SLASH.value {
-            let message = "`encoded_slash` does nothing: nothing of this route goes upstream";
+            let message = "`encoded_slash` has no effect: this route sends nothing to endpoints";
             cx.error(Code::Conflict, table.span.clone(), message)
-                .help("it belongs to a route with `to`");
+                .help("leave it out: it is for a route with `to`");
         }
         return;
     }
@@ -307,9 +306,8 @@ fn check_encoded_slash(table: &RawRoute, matches: Option<&Match>, cx: &mut Decod
     if let Some(path) = paths.iter().find(is_encoded)
         && table.encoded_slash != EncodedSlash::Keep
     {
-        let message =
-            format!("requests for `{path}` are answered 400: decoded, it is another path");
+        let message = format!("requests for `{path}` get 400: decoded, it is another path");
         cx.warning(Code::Unreachable, table.matches.span.clone(), message)
-            .help("encoded_slash = \"keep\" trusts the endpoints to take it for a character");
+            .help("if all endpoints take it for a character, add encoded_slash = \"keep\"");
     }
 }

@@ -1,36 +1,36 @@
-//! Routes whose patterns meet: those that never match because another is asked first.
+//! Routes that never match because another takes their requests first.
 
 use std::collections::HashMap;
 
 use crate::decode::decoder::Decoder;
 use crate::slice::request_match::Match;
 use crate::slice::request_match::host::HostMatch;
-use crate::slice::request_match::path::{PathMatch, Segment, common_start};
+use crate::slice::request_match::path::{PathMatch, Segment};
 use crate::slice::request_match::value::{FieldMatch, ValueMatch};
 use crate::slice::route::Route;
 use crate::text::diagnostic::Code;
 use crate::text::source::Span;
 
-/// Routes that are compared with one of them. Beyond it only work grows.
+/// A route is compared with at most this many others, so that hostile files cost bounded work.
 const COMPARED_MAX: usize = 1_000;
 
 /// Hosts that a warning names.
 const HOSTS_SHOWN_MAX: usize = 3;
 
-/// Which patterns there are so far, and whose.
+/// The patterns of the routes so far.
 #[derive(Default)]
 pub(crate) struct RouteConflicts {
-    /// Places of the routes of a pattern.
+    /// Indices of the routes with a pattern.
     by_pattern: HashMap<PatternKey, Vec<usize>>,
-    /// Places of the routes for all paths with a beginning, and for which hosts.
+    /// Indices of the routes for all paths with a prefix, and their hosts.
     by_prefix: HashMap<String, Vec<(HostMatch, usize)>>,
-    /// Where the match of each route is written.
+    /// The span of each route's match.
     spans: Vec<Span>,
 }
 
-/// What two patterns have in common that take exactly the same hosts and paths. Only their routes can hide each other
-/// altogether: of any others, the one that is asked first has text or a parameter where the other has more choice, and
-/// leaves what differs there to it.
+/// A pattern without the names of its parameters: patterns with one key take the same hosts and paths. Only routes
+/// with one key can hide each other entirely; of two other routes, the first to be tried is more specific somewhere, and
+/// leaves the rest to the second.
 #[derive(PartialEq, Eq, Hash)]
 struct PatternKey(HostMatch, PathMatch);
 
@@ -49,7 +49,7 @@ impl PatternKey {
 }
 
 impl RouteConflicts {
-    /// Adds a route behind `earlier`, and reports it if one of those takes its requests.
+    /// Adds `route`, and reports it if one of the `earlier` routes takes its requests.
     pub(crate) fn add(
         &mut self,
         route: &Route,
@@ -76,8 +76,8 @@ impl RouteConflicts {
         self.spans.push(span.clone());
     }
 
-    /// Warns of routes for many hosts that some of these never ask, because they have a route of their own that takes
-    /// more paths: a host goes before any path.
+    /// Warns of routes for many hosts that get no requests for some of these: such a host has a route of its own for more
+    /// paths, and hosts are compared before paths.
     pub(crate) fn report_shadowed(&self, routes: &[Route], cx: &mut Decoder<'_>) {
         for (route, span) in routes.iter().zip(&self.spans) {
             let patterns = route.matches.patterns();
@@ -92,19 +92,19 @@ impl RouteConflicts {
         }
     }
 
-    /// Hosts with routes of their own that take all paths of a pattern of `route`, each with the first of these routes:
-    /// not many more than a warning names.
+    /// Hosts with routes of their own that take all paths of a pattern of `route`, each with the first of those routes;
+    /// one more than a warning names, at most.
     fn shadows_of<'r>(
         &self,
         (host, path): (&HostMatch, &PathMatch),
         route: &Route,
         routes: &'r [Route],
     ) -> Vec<(&HostMatch, &'r Route)> {
-        let start = common_start(path);
+        let start = path.common_start();
         let mut found: Vec<(&HostMatch, &Route)> = Vec::new();
         for (end, _) in start.char_indices().chain([(start.len(), ' ')]).skip(1) {
             let prefix = start.get(..end).unwrap_or_default();
-            // The same pattern for a host of its own is meant to go first.
+            // A route with the same path for a single host is meant to go first.
             if matches!(path, PathMatch::Prefix(same) if same == prefix) {
                 continue;
             }
@@ -113,10 +113,10 @@ impl RouteConflicts {
                 let Some(by) = routes.get(*index) else {
                     continue;
                 };
-                // A host with a route for the same path was decided on by the author of the file.
-                let says = self.by_pattern.contains_key(&PatternKey::of(own, path));
+                // With a route for this path and that host, the file says what it wants.
+                let is_decided = self.by_pattern.contains_key(&PatternKey::of(own, path));
                 if is_within(own, host)
-                    && !says
+                    && !is_decided
                     && covers(&by.matches, &route.matches)
                     && !found.iter().any(|(known, _)| *known == own)
                 {
@@ -131,7 +131,7 @@ impl RouteConflicts {
     }
 }
 
-/// Whether all hosts of a pattern are hosts of a wider one.
+/// Whether the pattern `wide` takes all hosts of the pattern `narrow`.
 fn is_within(narrow: &HostMatch, wide: &HostMatch) -> bool {
     match (narrow, wide) {
         (HostMatch::Any, _) | (_, HostMatch::Exact(_)) => false,
@@ -154,16 +154,16 @@ fn report_hidden(route: &Route, pattern: &str, first: &Route, span: &Span, cx: &
         };
         let message = format!("the route in line {line} takes the same {what}");
         cx.error(Code::Duplicate, span.clone(), message)
-            .help("the second one would never match: remove one, or tell them apart by method, header or query");
+            .help("the second one never matches: remove one, or tell them apart by method, header or query");
     } else {
         let what = if is_whole {
             "this route".to_owned()
         } else {
             format!("`{pattern}` of this route")
         };
-        let message = format!("{what} never matches: the one in line {line} takes its requests");
+        let message = format!("{what} never matches: the route in line {line} takes its requests");
         cx.error(Code::Unreachable, span.clone(), message).help(
-            "among routes with the same host and path the first in the file wins: move this one up",
+            "move this one up: among routes with the same host and path, the first in the file wins",
         );
     }
 }
@@ -184,7 +184,7 @@ fn report_shadowed(
         ""
     };
     let message = format!(
-        "requests for `{path}` do not come here for hosts with a route that takes more: {}{more}",
+        "this route gets no requests for `{path}` from hosts with a route for more paths: {}{more}",
         places.collect::<Vec<_>>().join(", ")
     );
     let own = match host {
@@ -199,16 +199,16 @@ fn report_shadowed(
         .collect();
     cx.warning(Code::Unreachable, span.clone(), message)
         .help(format!(
-            "a host goes before any path; to be asked there too: host = [{}]",
+            "Weir compares hosts before paths; to take these requests too, write host = [{}]",
             quoted.join(", ")
         ));
 }
 
-/// Whether every request that `narrow` takes, of the same host and path, `wide` takes as well.
+/// Whether `wide` takes every request that `narrow` takes, for the same host and path.
 fn covers(wide: &Match, narrow: &Match) -> bool {
-    let methods = wide.methods.is_empty()
+    let has_methods = wide.methods.is_empty()
         || (!narrow.methods.is_empty() && narrow.methods.iter().all(|m| wide.methods.contains(m)));
-    methods
+    has_methods
         && all_implied(&wide.headers, &narrow.headers)
         && all_implied(&wide.query, &narrow.query)
         && match (&wide.client_cert, &narrow.client_cert) {

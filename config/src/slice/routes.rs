@@ -1,11 +1,11 @@
-//! All routes together: their names, and those that never match because of others.
+//! All routes together: their names, and routes that never match because of others.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::decode::decoder::{Decoder, Spanned};
 use crate::slice::listener::{Listener, Underscores};
 use crate::slice::request_match::{
-    report_colons, report_dropped_fields, report_no_name, report_nobody_asks,
+    warn_of_certificate_name, warn_of_colons, warn_of_dropped_fields, warn_of_no_client_ca,
 };
 use crate::slice::route::{RawRoute, Route, check_route};
 use crate::slice::route_conflicts::RouteConflicts;
@@ -32,14 +32,14 @@ pub(crate) fn check_routes(
             continue;
         };
         for path in &route.matches.paths {
-            report_colons(path, &span, cx);
+            warn_of_colons(path, &span, cx);
         }
-        report_no_name(route.matches.client_cert.as_ref(), &span, cx);
+        warn_of_certificate_name(route.matches.client_cert.as_ref(), &span, cx);
         if !is_odd_name_kept {
-            report_dropped_fields(&route.matches.headers, &span, cx);
+            warn_of_dropped_fields(&route.matches.headers, &span, cx);
         }
         if !is_certificate_asked {
-            report_nobody_asks(route.matches.client_cert.as_ref(), &span, cx);
+            warn_of_no_client_ca(route.matches.client_cert.as_ref(), &span, cx);
         }
         conflicts.add(&route, &routes, &span, cx);
         routes.push(route);
@@ -58,7 +58,7 @@ fn keeps_odd_names(listener: &Listener) -> bool {
     listener.underscores == Underscores::Keep
 }
 
-/// The names of all routes, of those that could not be read as well.
+/// The names of all routes, also of those that could not be read.
 pub(crate) struct RouteNames {
     all: BTreeSet<String>,
     index: HashMap<String, usize>,
@@ -71,7 +71,7 @@ impl RouteNames {
         Self { all, index }
     }
 
-    /// The index of the route `name`, if that route could be read; an unknown name is reported with the nearest one.
+    /// The index of the route `name`, if that route could be read; reports an unknown name, with the nearest known one.
     pub(crate) fn resolve(&self, name: &Spanned<String>, cx: &mut Decoder<'_>) -> Option<usize> {
         let found = self.index.get(&name.value).copied();
         if found.is_none() && !self.all.contains(&name.value) {
@@ -82,7 +82,7 @@ impl RouteNames {
     }
 }
 
-/// Gives names to the routes that have none in the file: the text of their match, with a number if that is taken.
+/// Names the routes that have no name in the file after the text of their match, with a number where that is taken.
 struct RouteNamer {
     taken: BTreeSet<String>,
     /// How many routes share the text of a match.
@@ -90,19 +90,23 @@ struct RouteNamer {
 }
 
 impl RouteNamer {
-    /// Begins with the names that the file gives, and reports those that it gives twice.
+    /// Starts with the names in the file; reports those that occur twice.
     fn new(tables: &[RawRoute], cx: &mut Decoder<'_>) -> Self {
         let mut taken = BTreeSet::new();
         let mut lines = HashMap::new();
         for name in tables.iter().filter_map(|table| table.name.as_ref()) {
             let span = name.span.clone();
             if name.value.is_empty() || name.value.chars().any(char::is_control) {
-                cx.error(Code::BadValue, span, "a name has visible characters");
+                cx.error(
+                    Code::BadValue,
+                    span,
+                    "the name of a route has visible characters only",
+                );
             } else if !taken.insert(name.value.clone()) {
                 let first = lines.get(&name.value).copied().unwrap_or_default();
                 let message = format!("a second route has the name `{}`", name.value);
                 cx.error(Code::Duplicate, span, message).help(format!(
-                    "the first one is in line {first}; logs, metrics and tests use the name: it must mean one route"
+                    "the first one is in line {first}; give each a name of its own, because logs, metrics and tests use it"
                 ));
             } else {
                 lines.insert(name.value.clone(), cx.line(&name.span));

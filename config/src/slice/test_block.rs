@@ -1,4 +1,4 @@
-//! `[[test]]`.
+//! `[[test]]`: a request, and what Weir must do with it.
 
 use crate::decode::decoder::{Decoder, Spanned};
 use crate::decode::kinds::{
@@ -10,59 +10,59 @@ use crate::slice::upstream::UpstreamNames;
 use crate::text::diagnostic::{Code, Position};
 use crate::text::problem::Problem;
 use crate::value::address::is_host_name;
-use crate::value::field::{FieldName, FieldValueText, header_names, is_token};
+use crate::value::field::{FieldName, FieldValueText, check_header_names, is_token};
 
-/// A `[[test]]`: a request and what must become of it.
+/// A request, and what Weir must do with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Test {
     /// The request's method.
     pub method: String,
     /// `http` or `https`.
     pub scheme: String,
-    /// The request's host, lower case, without a port.
+    /// The request's host, in lower case, without a port.
     pub host: String,
     /// The port, if the URL names one.
     pub port: Option<u16>,
-    /// Path and query as in the URL.
+    /// Path and query, as in the URL.
     pub target: String,
-    /// Request fields, names lower case.
+    /// Request fields, names in lower case.
     pub headers: Vec<(String, String)>,
-    /// What the client's certificate is known by: its subject, its names. Empty: there is none.
+    /// The subject and the names of the client's certificate; empty without one.
     pub client_cert: Vec<String>,
-    /// Index in [`Config::routes`] of the route that must take it.
+    /// Index in [`Config::routes`](crate::Config::routes) of the route that must take it.
     pub route: Option<usize>,
-    /// Index in [`Config::upstreams`] of the upstream that must get it.
+    /// Index in [`Config::upstreams`](crate::Config::upstreams) of the upstream that must get it.
     pub upstream: Option<usize>,
-    /// The status that Weir itself must answer with.
+    /// The status of the answer that Weir itself must give.
     pub status: Option<u16>,
-    /// Where its request is in the file.
+    /// The position of its request in the file.
     pub position: Position,
 }
 
 table! {
-    /// A request and what must become of it. At least one of `route`, `upstream` and `status`
-    /// must be there.
+    /// A request, and at least one of `route`, `upstream` and `status`: what Weir must do with it. `weir check` runs the
+    /// tests.
     RawTest, "test", "[[test]]" {
-        /// METHOD URL.
+        /// The request: METHOD URL.
         required request: Spanned<RequestLine> = "request" as SpannedKind<RequestText>;
         /// Header fields of the request.
         optional headers: Vec<NamedEntry<String>> = "headers" as NamedEntries<FieldName, FieldValueText>;
-        /// The certificate that the client shows: its subject, such as `CN=a,O=Example`, its
-        /// names, such as `DNS:a.example.com`, or several of these. None unless set.
+        /// The client's certificate: its subject, such as `CN=a,O=Example`, its names, such as `DNS:a.example.com`, or
+        /// several of these. Without the key, the client shows none.
         optional client_cert: Vec<String> = "client_cert" as OneOrMany<PlainText>;
-        /// The name of the route that must take it.
+        /// The name of the route that must take the request.
         optional route: Spanned<String> = "route" as SpannedKind<PlainText>;
-        /// The name of the upstream that must get it.
+        /// The name of the upstream that must get the request.
         optional upstream: Spanned<String> = "upstream" as SpannedKind<PlainText>;
-        /// The status that Weir itself must answer with.
+        /// The status of the answer that Weir itself must give.
         optional status: u32 = "status" as Count<100, 599>;
     }
 }
 
-/// `METHOD URL`.
+/// METHOD URL.
 pub(crate) struct RequestText;
 
-/// What a [`RequestText`] says.
+/// The request of a test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RequestLine {
     pub(crate) method: String,
@@ -79,31 +79,33 @@ impl TextKind for RequestText {
     const EXAMPLES: &'static [&'static str] = &["GET http://api.example.com/v1/users"];
 
     fn parse(text: &str) -> Result<RequestLine, Problem> {
-        let bad =
+        let problem =
             |message: &str| Problem::new(message).help("write \"GET http://api.example.com/path\"");
         let (method, url) = text
             .split_once(' ')
-            .ok_or_else(|| bad("a request is a method, a space and a URL"))?;
+            .ok_or_else(|| problem("a request is a method, a space and a URL"))?;
         if !is_token(method) {
-            return Err(bad("a request begins with its method").at(0, method.len()));
+            return Err(problem("a request begins with its method").at(0, method.len()));
         }
         let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
         if !matches!(scheme, "http" | "https") {
             return Err(
-                bad("the URL begins with http:// or https://").at(method.len() + 1, url.len())
+                problem("the URL begins with http:// or https://").at(method.len() + 1, url.len())
             );
         }
         if let Some(at) = rest.find(|c: char| !c.is_ascii_graphic() || c == '#') {
-            return Err(
-                bad("a URL in a request holds visible ASCII characters and no fragment").at(
-                    text.len() - rest.len() + at,
-                    rest[at..].chars().next().map_or(1, char::len_utf8),
-                ),
-            );
+            return Err(problem(
+                "the URL of a request has visible ASCII characters only, and no fragment",
+            )
+            .at(
+                text.len() - rest.len() + at,
+                rest[at..].chars().next().map_or(1, char::len_utf8),
+            ));
         }
         let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(authority_end);
-        let (host, port) = split_port(authority).ok_or_else(|| bad("the URL has no valid host"))?;
+        let (host, port) =
+            split_port(authority).ok_or_else(|| problem("the URL has no valid host"))?;
         Ok(RequestLine {
             method: method.to_owned(),
             scheme: scheme.to_owned(),
@@ -114,7 +116,7 @@ impl TextKind for RequestText {
     }
 }
 
-/// Splits `host:port`, of which the port may be empty. `None` when either is invalid.
+/// Splits HOST:PORT, whose port may be empty or absent. `None` if either is invalid.
 fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let bracket_end = authority.rfind(']').unwrap_or(0);
     let (host, port) = match authority.get(bracket_end..)?.find(':') {
@@ -136,43 +138,44 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let literal = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'));
-    let valid = match literal {
+    let is_valid = match literal {
         Some(inside) => inside.parse::<std::net::Ipv6Addr>().is_ok(),
         None => {
-            // "example.com." is the same name, said to be complete.
+            // "example.com." is the same name in its absolute form.
             let name = host.strip_suffix('.').unwrap_or(host);
             name.parse::<std::net::Ipv4Addr>().is_ok() || is_host_name(name)
         }
     };
-    valid.then_some((host, port))
+    is_valid.then_some((host, port))
 }
 
+/// The test that a table describes; reports one that names no route or upstream of the file, or expects nothing.
 pub(crate) fn check_test(
-    raw: RawTest,
+    table: RawTest,
     route_names: &RouteNames,
     upstream_names: &UpstreamNames,
     cx: &mut Decoder<'_>,
 ) -> Option<Test> {
-    let route = raw.route.map(|name| route_names.resolve(&name, cx));
-    let upstream = raw.upstream.map(|name| upstream_names.resolve(&name, cx));
-    if route.is_none() && upstream.is_none() && raw.status.is_none() {
-        cx.error(Code::MissingKey, raw.span, "this test expects nothing")
+    let route = table.route.map(|name| route_names.resolve(&name, cx));
+    let upstream = table.upstream.map(|name| upstream_names.resolve(&name, cx));
+    if route.is_none() && upstream.is_none() && table.status.is_none() {
+        cx.error(Code::MissingKey, table.span, "this test expects nothing")
             .help("add `route`, `upstream` or `status`");
         return None;
     }
-    let position = cx.position(&raw.request.span);
-    let request = raw.request.value;
+    let position = cx.position(&table.request.span);
+    let request = table.request.value;
     Some(Test {
         method: request.method,
         scheme: request.scheme,
         host: request.host,
         port: request.port,
         target: request.target,
-        headers: header_names(raw.headers.unwrap_or_default(), cx),
-        client_cert: raw.client_cert.unwrap_or_default(),
+        headers: check_header_names(table.headers.unwrap_or_default(), cx),
+        client_cert: table.client_cert.unwrap_or_default(),
         route: route.flatten(),
         upstream: upstream.flatten(),
-        status: raw.status.and_then(|status| u16::try_from(status).ok()),
+        status: table.status.and_then(|status| u16::try_from(status).ok()),
         position,
     })
 }

@@ -1,4 +1,4 @@
-//! `trusted_proxies` and `forwarded_header`: whose word counts about the client.
+//! `trusted_proxies` and `forwarded_header`: peers that may name the client, and the field in which they do.
 
 use std::path::PathBuf;
 
@@ -12,27 +12,26 @@ use crate::text::suggest::nearest;
 use crate::value::address::{Address, unix_path};
 use crate::value::network::{Cidr, CidrText};
 
-/// Peers whose forwarded fields are believed.
+/// A peer whose forwarded fields Weir believes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TrustedPeer {
-    /// Those with an address in this network.
+    /// One with an address in this network.
     Network(Cidr),
-    /// Those that connect to the listener at this Unix socket.
+    /// One that connects to the listener at this Unix socket.
     Unix(PathBuf),
-    /// Those that connect to any Unix socket.
+    /// One that connects to any Unix socket.
     AnyUnix,
 }
 
-/// The field in which trusted peers say who asked.
+/// The field in which trusted peers name the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForwardedHeader {
-    /// `X-Forwarded-For`, with `X-Forwarded-Proto` and its kin.
+    /// `X-Forwarded-For`, with `X-Forwarded-Proto` and `X-Forwarded-Host`.
     XForwardedFor,
     /// `Forwarded` (RFC 7239).
     Forwarded,
 }
 
-/// The field in which trusted peers say who asked.
 pub(crate) const FORWARDED_HEADER: Preset<ForwardedHeader> = preset(
     ForwardedHeader::XForwardedFor,
     "nginx, HAProxy and cloud load balancers set it",
@@ -63,7 +62,7 @@ impl TextKind for TrustedPeerText {
     }
 }
 
-/// Peers whose forwarded fields are believed. A Unix socket among them has to be a listener's.
+/// The trusted peers; reports a Unix socket among them that is not a listener's.
 pub(crate) fn check_trusted_peers(
     peers: Vec<Spanned<TrustedPeer>>,
     listeners: &[Listener],
@@ -74,13 +73,13 @@ pub(crate) fn check_trusted_peers(
             .iter()
             .filter(|each| matches!(each.address, Address::Unix(_)))
     };
-    // A listener that could not be read may have been the one.
-    let is_known = !cx.has_errors();
+    // A listener that could not be read may be the one.
+    let are_listeners_known = !cx.has_errors();
     let mut trusted = Vec::with_capacity(peers.len());
     for Spanned { value: peer, span } in peers {
         match &peer {
             TrustedPeer::Unix(path)
-                if is_known
+                if are_listeners_known
                     && !sockets().any(|each| each.address == Address::Unix(path.clone())) =>
             {
                 let message = format!("no listener is `unix:{}`", path.display());
@@ -90,13 +89,14 @@ pub(crate) fn check_trusted_peers(
                 let diagnostic = cx.error(Code::UnknownName, span, message);
                 match near {
                     Some(near) => diagnostic.label(format!("did you mean \"{near}\"?")),
-                    None => diagnostic.help("a trusted socket is one that Weir listens on"),
+                    None => diagnostic
+                        .help("name the Unix socket of a listener, or \"unix:\" for all of them"),
                 };
             }
-            TrustedPeer::AnyUnix if is_known && sockets().next().is_none() => {
+            TrustedPeer::AnyUnix if are_listeners_known && sockets().next().is_none() => {
                 let message = "no listener is a Unix socket";
                 cx.warning(Code::NoEffect, span, message)
-                    .label("does nothing without one");
+                    .label("has no effect without one");
             }
             _ => {}
         }

@@ -1,11 +1,11 @@
-//! `[upstream.NAME]`.
+//! `[upstream.NAME]`: a group of endpoints.
 
 use std::collections::HashMap;
 
 use crate::decode::decoder::{Decoder, Spanned};
 use crate::decode::kinds::{
-    Choice, Count, InScope, KeyPlaceholder, Keywords, LongForm, NamedEntry, OneOrMany, OrOff,
-    ShortOrLong, SpannedKind, quoted_if_needed,
+    Choice, InScope, KeyPlaceholder, Keywords, LongForm, NamedEntry, OneOrMany, SpannedKind,
+    quoted_if_needed,
 };
 use crate::decode::preset::{Preset, preset};
 use crate::decode::shape::ForeignName;
@@ -13,31 +13,31 @@ use crate::decode::table::{frame, table};
 use crate::slice::endpoint::{Endpoint, ServerKind, check_endpoints};
 use crate::slice::listener::Listener;
 use crate::slice::pool::{Pool, PoolPatch};
-use crate::slice::retries::{RETRIES_MAX, RetriesPatch};
-use crate::slice::timeouts::{InUpstream, TimeoutsPatch, times_agree};
+use crate::slice::retries::{RetriesKind, RetriesPatch};
+use crate::slice::timeouts::{InUpstream, TimeoutsPatch, check_timeouts};
 use crate::slice::upstream_tls::{RawUpstreamTls, UpstreamTls};
 use crate::text::diagnostic::{Code, Position};
 
-/// A named group of endpoints that serve the same thing.
+/// A named group of endpoints that serve the same content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// Its name, unique in the file.
     pub name: String,
     /// Its endpoints, at least one, in file order.
     pub endpoints: Vec<Endpoint>,
-    /// How an endpoint is chosen.
+    /// How Weir chooses an endpoint.
     pub balance: Balance,
-    /// Connection keeping.
+    /// Limits of its connections.
     pub pool: Pool,
-    /// How its `https://` endpoints are spoken to.
+    /// How Weir speaks to its `https://` endpoints.
     pub tls: UpstreamTls,
-    /// What is said to endpoints before every connection: whose it is.
+    /// The PROXY header that begins every connection to its endpoints.
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// What differs from the top level; see [`Config::timeouts_of`].
+    /// Its overrides; see [`Config::timeouts_of`](crate::Config::timeouts_of).
     pub timeouts: TimeoutsPatch,
-    /// What differs from the top level; see [`Config::retries_of`].
+    /// Its overrides; see [`Config::retries_of`](crate::Config::retries_of).
     pub retries: RetriesPatch,
-    /// Where it is in the file.
+    /// Its position in the file.
     pub position: Position,
 }
 
@@ -59,7 +59,7 @@ impl Upstream {
     }
 }
 
-/// How an endpoint is chosen for an attempt.
+/// How Weir chooses an endpoint for an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Balance {
     /// In turn, in proportion to the weights.
@@ -67,14 +67,13 @@ pub enum Balance {
     RoundRobin,
 }
 
-/// How an endpoint is chosen.
-const BALANCE: Preset<Balance> = preset(Balance::RoundRobin, "nginx, Envoy and Traefik");
+const BALANCE: Preset<Balance> = preset(Balance::RoundRobin, "as nginx, Envoy and Traefik");
 
 impl Keywords for Balance {
     const ALL: &'static [(&'static str, Self)] = &[("round_robin", Self::RoundRobin)];
 }
 
-/// What an upstream says before every connection (HAProxy's PROXY protocol).
+/// The version of the PROXY header that begins a connection (HAProxy's PROXY protocol).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyProtocol {
     /// One line of text.
@@ -116,23 +115,24 @@ const FOREIGN_NAMES: &[ForeignName] = &[
 ];
 
 table! {
-    /// A named group of endpoints that serve the same thing.
+    /// A named group of endpoints that serve the same content.
     RawUpstream, "upstream", "[upstream.NAME]", foreign FOREIGN_NAMES {
-        /// The endpoints, at least one.
+        /// The endpoints, at least one. An upstream with nothing else may be their list alone.
         required servers: Vec<Spanned<Endpoint>> = "servers" as OneOrMany<SpannedKind<ServerKind>>;
-        /// How an endpoint is chosen.
+        /// How Weir chooses an endpoint: `"round_robin"` takes them in turn, in proportion to their weights.
         preset(BALANCE) balance: Balance = "balance" as Choice<Balance>;
-        /// Connections kept to the endpoints.
+        /// Limits of the connections to the endpoints.
         optional pool: PoolPatch = "pool" as PoolPatch;
-        /// TLS towards those endpoints that begin with `https://`.
+        /// TLS to those endpoints that begin with `https://`.
         optional tls: RawUpstreamTls = "tls" as RawUpstreamTls;
-        /// Has every connection begin with the client's address, in the PROXY protocol. Each client
-        /// then has connections of its own, and these are of HTTP/1.1.
+        /// Begins every connection with a PROXY header of this version, which names the client. Each client then has
+        /// HTTP/1.1 connections of its own. Set it for endpoints that need the client's address and cannot read
+        /// `X-Forwarded-For`.
         optional proxy_protocol: ProxyProtocol = "proxy_protocol" as Choice<ProxyProtocol>;
-        /// Time limits in place of the top level's.
+        /// Time limits that override the top level's.
         optional timeouts: TimeoutsPatch = "timeouts" as InScope<InUpstream, TimeoutsPatch>;
-        /// Retry rules in place of the top level's. A number is `count`.
-        optional retries: RetriesPatch = "retries" as ShortOrLong<OrOff<Count<0, RETRIES_MAX>>, RetriesPatch>;
+        /// Retry rules that override the top level's. A number is `count`.
+        optional retries: RetriesPatch = "retries" as RetriesKind;
     }
 }
 
@@ -170,6 +170,7 @@ impl KeyPlaceholder for UpstreamName {
     const NAME: &'static str = "NAME";
 }
 
+/// Makes upstreams of the tables; reports names, endpoints and settings that cannot work.
 pub(crate) fn check_upstreams(
     entries: Vec<NamedEntry<RawUpstream>>,
     listeners: &[Listener],
@@ -177,58 +178,71 @@ pub(crate) fn check_upstreams(
 ) -> Vec<Upstream> {
     let mut upstreams = Vec::with_capacity(entries.len());
     for NamedEntry { name, value } in entries {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if name.value.is_empty() || !name.value.chars().all(plain) {
-            let message = format!("`{}` is no name for an upstream", name.value);
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.value.is_empty() || !name.value.chars().all(is_plain) {
+            let message = format!("`{}` is not a name for an upstream", name.value);
             cx.error(Code::BadValue, name.span.clone(), message)
-                .help("letters, digits, hyphens, underscores and dots");
+                .help("use letters, digits, hyphens, underscores and dots");
         }
         let Some(raw) = value else { continue };
-        let patch = raw.pool.unwrap_or_default();
-        if let (Some(idle), Some(all)) = (patch.idle_per_core, patch.connections)
-            && idle > all
-        {
-            let message = "`pool.idle_per_core` is never reached: `pool.connections` is lower";
-            cx.warning(Code::Unreachable, raw.span.clone(), message);
-        }
-        let timeouts = raw.timeouts.unwrap_or_default();
-        times_agree(&timeouts, &raw.span, cx);
-        let endpoints = check_endpoints(raw.servers, &name, listeners, cx);
-        if let Some(tls) = &raw.tls
-            && !endpoints.iter().any(|endpoint| endpoint.tls)
-        {
-            let message = "no endpoint of this upstream begins with `https://`";
-            cx.warning(Code::NoEffect, tls.span.clone(), message)
-                .label("does nothing without one");
-        }
-        if raw.proxy_protocol.is_some() && endpoints.iter().any(|endpoint| endpoint.h2c) {
-            let message = "connections to `h2c://` endpoints are shared by clients: `proxy_protocol` cannot say whose one is";
-            cx.error(Code::Conflict, raw.span.clone(), message)
-                .help("leave out `proxy_protocol`, or speak HTTP/1.1 to these endpoints");
-        }
-        let tls = raw.tls.map(|tls| tls.build(cx)).unwrap_or_default();
-        upstreams.push(Upstream {
-            endpoints,
-            tls,
-            proxy_protocol: raw.proxy_protocol,
-            balance: raw.balance,
-            pool: Pool::default().patched(&patch),
-            timeouts,
-            retries: raw.retries.unwrap_or_default(),
-            position: cx.position(&name.span),
-            name: name.value,
-        });
+        upstreams.push(raw.build(name, listeners, cx));
     }
     upstreams
 }
 
-/// The upstreams' names, in file order, whether the rest of them could be read or not.
+impl RawUpstream {
+    fn build(
+        self,
+        name: Spanned<String>,
+        listeners: &[Listener],
+        cx: &mut Decoder<'_>,
+    ) -> Upstream {
+        let pool = self.pool.unwrap_or_default();
+        if let (Some(idle), Some(all)) = (pool.idle_per_core, pool.connections)
+            && idle > all
+        {
+            let message = "`pool.idle_per_core` is never reached: `pool.connections` is lower";
+            cx.warning(Code::Unreachable, self.span.clone(), message)
+                .help("lower `idle_per_core`, or raise `connections`");
+        }
+        let timeouts = self.timeouts.unwrap_or_default();
+        check_timeouts(&timeouts, &self.span, cx);
+        let endpoints = check_endpoints(self.servers, &name, listeners, cx);
+        if let Some(tls) = &self.tls
+            && !endpoints.iter().any(|endpoint| endpoint.tls)
+        {
+            let message = "no endpoint of this upstream begins with `https://`";
+            cx.warning(Code::NoEffect, tls.span.clone(), message)
+                .label("has no effect without one");
+        }
+        if self.proxy_protocol.is_some() && endpoints.iter().any(|endpoint| endpoint.h2c) {
+            let message = "`proxy_protocol` cannot name one client: clients share the connections to `h2c://` endpoints";
+            cx.error(Code::Conflict, self.span.clone(), message)
+                .help("leave out `proxy_protocol`, or speak HTTP/1.1 to these endpoints");
+        }
+        let tls = self.tls.map(|tls| tls.build(cx)).unwrap_or_default();
+        Upstream {
+            endpoints,
+            tls,
+            proxy_protocol: self.proxy_protocol,
+            balance: self.balance,
+            pool: Pool::default().patched(&pool),
+            timeouts,
+            retries: self.retries.unwrap_or_default(),
+            position: cx.position(&name.span),
+            name: name.value,
+        }
+    }
+}
+
+/// The names of all upstreams, in file order, also of those that could not be read.
 pub(crate) struct UpstreamNames {
     pub(crate) all: Vec<Spanned<String>>,
     index: HashMap<String, usize>,
 }
 
 impl UpstreamNames {
+    /// The names of `upstreams`.
     pub(crate) fn new(upstreams: &[NamedEntry<RawUpstream>]) -> Self {
         let all: Vec<_> = upstreams.iter().map(|entry| entry.name.clone()).collect();
         let index = all.iter().enumerate();
@@ -236,13 +250,13 @@ impl UpstreamNames {
         Self { all, index }
     }
 
-    /// The index of the upstream `name`; an unknown name is reported with the nearest one.
+    /// The index of the upstream `name`; reports an unknown name, with the nearest known one.
     pub(crate) fn resolve(&self, name: &Spanned<String>, cx: &mut Decoder<'_>) -> Option<usize> {
         let found = self.index.get(&name.value).copied();
         if found.is_none() {
             let known = self.all.iter().map(|name| name.value.as_str());
             cx.unknown_name(name, "upstream", known).help(format!(
-                "an upstream is defined like this:\n[upstream.{}]\nservers = [\"10.0.0.11:8080\"]",
+                "define it:\n[upstream.{}]\nservers = [\"10.0.0.11:8080\"]",
                 quoted_if_needed(&name.value)
             ));
         }

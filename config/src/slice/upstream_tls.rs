@@ -1,26 +1,26 @@
-//! `tls` of an upstream.
+//! `tls` of an upstream: how Weir speaks to its `https://` endpoints.
 
 use crate::decode::decoder::{Decoder, Spanned};
 use crate::decode::kinds::{Choice, Keywords, SpannedKind, TextKind};
-use crate::decode::preset::{Preset, preset};
 use crate::decode::table::{frame, table};
 use crate::text::diagnostic::{Code, Excerpt};
 use crate::text::problem::Problem;
 use crate::value::address::is_host_name;
 use crate::value::file_path::{NamedFile, NamedFileKind};
 
-/// How an upstream's `https://` endpoints are spoken to.
+/// How Weir speaks to the `https://` endpoints of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamTls {
-    /// Authorities that endpoints' certificates must come from; the system's if there is no file.
+    /// Authorities that endpoints' certificates must come from; `None` for the system's.
     pub ca: Option<NamedFile>,
-    /// What endpoints are shown that ask for a certificate: certificate and key.
+    /// The certificate and key for endpoints that ask for one.
     pub cert: Option<(NamedFile, NamedFile)>,
-    /// The name that endpoints are asked for and must have; else the one in their address.
+    /// The name that Weir asks endpoints for and that their certificates must have; `None` for the host in their
+    /// address.
     pub server_name: Option<String>,
-    /// Whether endpoints' certificates are looked at.
+    /// Whether Weir verifies endpoints' certificates.
     pub verify: Verify,
-    /// Where verification is switched off.
+    /// The line that switches verification off.
     pub verify_excerpt: Option<Excerpt>,
 }
 
@@ -30,18 +30,18 @@ impl Default for UpstreamTls {
             ca: None,
             cert: None,
             server_name: None,
-            verify: TLS_VERIFY.value,
+            verify: Verify::On,
             verify_excerpt: None,
         }
     }
 }
 
-/// Whether an endpoint's certificate is looked at.
+/// Whether Weir verifies endpoints' certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verify {
-    /// It must be good, and for the endpoint's name.
+    /// The certificate must be valid for the endpoint's name.
     On,
-    /// Anything goes: whoever is on the way can read and change everything.
+    /// Any certificate will do: anyone between Weir and the endpoint can read and change all traffic.
     Off,
 }
 
@@ -49,31 +49,27 @@ impl Keywords for Verify {
     const ALL: &'static [(&'static str, Self)] = &[("on", Self::On), ("off", Self::Off)];
 }
 
-/// Whether endpoints' certificates are looked at.
-const TLS_VERIFY: Preset<Verify> = preset(
-    Verify::On,
-    "TLS that is not verified protects from nobody on the way; nginx `proxy_ssl_verify off`",
-);
-
 table! {
     /// TLS towards the `https://` endpoints of an upstream.
     RawUpstreamTls, "upstream_tls", "[upstream.NAME.tls]" {
-        /// Authorities that endpoints' certificates must come from, PEM. The system's unless set.
+        /// Authorities that endpoints' certificates must come from, PEM. Set it for endpoints with certificates of your
+        /// own authority; otherwise Weir trusts the system's authorities.
         optional ca: NamedFile = "ca" as NamedFileKind;
-        /// The certificate that endpoints are shown that ask for one, PEM.
+        /// The certificate that Weir shows to endpoints that ask for one, PEM.
         optional cert: NamedFile = "cert" as NamedFileKind;
         /// Its private key, PEM.
         optional key: NamedFile = "key" as NamedFileKind;
-        /// The name that endpoints are asked for (SNI) and that their certificates must have. The
-        /// host of the endpoint's address unless set.
+        /// The name that Weir asks endpoints for (SNI) and that their certificates must have. Set it for endpoints named
+        /// by IP address; the default is the host of the endpoint's address.
         optional server_name: String = "server_name" as ServerNameText;
-        /// `"off"` takes any certificate: anyone between Weir and the endpoint can then read and change all traffic.
+        /// Whether Weir verifies endpoints' certificates; `"on"` is the default. `"off"` accepts any certificate: anyone
+        /// between Weir and the endpoint can then read and change all traffic.
         optional verify: Spanned<Verify> = "verify" as SpannedKind<Choice<Verify>>;
     }
 }
 
 impl RawUpstreamTls {
-    /// What the table means.
+    /// The settings that the table describes.
     pub(crate) fn build(self, cx: &mut Decoder<'_>) -> UpstreamTls {
         let cert = match (self.cert, self.key) {
             (Some(cert), Some(key)) => Some((cert, key)),
@@ -85,12 +81,14 @@ impl RawUpstreamTls {
                     self.span,
                     format!("`{missing}` is missing"),
                 )
-                .help("a certificate needs its key, and a key its certificate");
+                .help("set both `cert` and `key`, or neither");
                 None
             }
         };
         let verify = self.verify;
-        let is_off = verify.as_ref().is_some_and(|at| at.value == Verify::Off);
+        let is_off = verify
+            .as_ref()
+            .is_some_and(|spanned| spanned.value == Verify::Off);
         UpstreamTls {
             ca: self.ca,
             cert,
@@ -98,13 +96,13 @@ impl RawUpstreamTls {
             verify_excerpt: verify
                 .as_ref()
                 .filter(|_| is_off)
-                .map(|at| cx.excerpt(&at.span)),
-            verify: verify.map_or(TLS_VERIFY.value, |at| at.value),
+                .map(|spanned| cx.excerpt(&spanned.span)),
+            verify: verify.map_or(Verify::On, |spanned| spanned.value),
         }
     }
 }
 
-/// A host name that is asked for.
+/// The host name that Weir asks an endpoint for.
 pub(crate) struct ServerNameText;
 
 impl TextKind for ServerNameText {
@@ -116,6 +114,7 @@ impl TextKind for ServerNameText {
         if is_host_name(text) || text.parse::<std::net::IpAddr>().is_ok() {
             return Ok(text.to_ascii_lowercase());
         }
-        Err(Problem::new(format!("`{text}` is no host name")).help("a name without port or scheme"))
+        Err(Problem::new(format!("`{text}` is not a host name"))
+            .help("write a name without port and scheme"))
     }
 }

@@ -1,4 +1,4 @@
-//! `user` and `group`: whose rights Weir has.
+//! `user` and `group`: the account that Weir runs as.
 
 use crate::decode::decoder::{Decoder, Value};
 use crate::decode::kind::ValueKind;
@@ -13,19 +13,19 @@ use crate::text::source::Span;
 pub struct Account {
     /// The name, or the number in decimal digits.
     pub name: String,
-    /// Where it is named; nowhere when there is no file of configuration.
+    /// The line that names it; `None` without a configuration file.
     pub excerpt: Option<Excerpt>,
 }
 
 impl Account {
-    /// The number, if it is given as one.
+    /// The number, if the file gives one.
     #[must_use]
     pub fn number(&self) -> Option<u32> {
         self.name.parse().ok()
     }
 }
 
-/// [`Account`] with its place.
+/// An [`Account`] with its excerpt.
 pub(crate) struct AccountKind;
 
 impl ValueKind for AccountKind {
@@ -55,15 +55,14 @@ impl TextKind for AccountText {
         let is_wrong =
             |c: char| c.is_whitespace() || c.is_control() || matches!(c, ':' | '/' | ',');
         if text.is_empty() || text.contains(is_wrong) {
-            let problem = Problem::new(format!("`{text}` is no name of a user or a group"));
-            return Err(problem.help("a name such as \"weir\", or a number in quotes"));
+            let problem = Problem::new(format!("`{text}` is not the name of a user or a group"));
+            return Err(problem.help("write a name such as \"weir\", or a number in quotes"));
         }
         let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-        // The largest number means "unchanged" to the system.
+        // The largest number means "unchanged" to setresuid(2).
         if is_number && !text.parse().is_ok_and(|number: u32| number < u32::MAX) {
-            return Err(Problem::new(format!(
-                "`{text}` is larger than any user's or group's number"
-            )));
+            let problem = Problem::new(format!("`{text}` is too large for a user or a group"));
+            return Err(problem.help("write a number below 4294967295"));
         }
         Ok(text.to_owned())
     }
@@ -82,7 +81,7 @@ pub(crate) fn check_group(
 ) {
     if let (None, Some(_)) = (user, group) {
         let span = span.unwrap_or_default();
-        cx.error(Code::MissingKey, span, "`group` goes with `user`")
-            .help("add `user`, whose rights Weir is to have");
+        cx.error(Code::MissingKey, span, "`group` has no `user` beside it")
+            .help("add `user`, the account that Weir is to run as");
     }
 }

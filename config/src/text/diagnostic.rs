@@ -1,7 +1,5 @@
-//! What Weir says about a file: errors and warnings, as text for people and JSON for editors.
-//!
-//! Purpose: one form for everything that a file can have wrong. A diagnostic is self-contained:
-//! it carries the file's name and the line it is about, so it outlives the text.
+//! Diagnostics: errors and warnings about a file, as text for people and as JSON for editors. Each carries the file's name
+//! and the line that it is about, so it outlives the file's text.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -9,70 +7,70 @@ use std::fmt::{self, Write as _};
 use crate::text::json::Json;
 use crate::text::source::{Source, Span};
 
-/// Diagnostics kept; the rest is counted.
+/// The most diagnostics to keep; the rest are counted.
 pub const DIAGNOSTICS_MAX: usize = 100;
 
-/// Characters of a source line that are shown; longer lines are cut around the mark.
+/// The most characters of a line to show, around the mark.
 const SHOWN_CHARS_MAX: usize = 120;
 
-/// Bytes of a line that a place keeps, of a longer one around the place.
+/// The most bytes of a line that an excerpt keeps, around the mark.
 const LINE_BYTES_KEPT: usize = 4096;
 
-/// Characters before the place that are kept then.
+/// Characters before the mark in the excerpt of a longer line.
 const CHARS_KEPT_BEFORE: usize = 2 * SHOWN_CHARS_MAX;
 
-/// One thing that is wrong, or worth a second look.
+/// An error or a warning about a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// Whether the file can be used all the same.
+    /// Whether the file can be used.
     pub severity: Severity,
-    /// The kind of trouble.
+    /// The kind of mistake.
     pub code: Code,
-    /// What is wrong, in one sentence without a full stop.
+    /// What is wrong: one sentence without a full stop.
     pub message: String,
-    /// The file's name as given to [`crate::parse`]; empty when there is no file.
+    /// The file's name as given to [`crate::parse`]; empty without a file.
     pub file: String,
-    /// Where; absent when it is about the file as a whole.
+    /// The line that it is about; `None` for the file as a whole.
     pub excerpt: Option<Excerpt>,
-    /// What to do about it, and what else to know; one entry a paragraph.
+    /// What to do; each entry is a paragraph.
     pub help: Vec<String>,
 }
 
-/// Whether a file can be used in spite of a diagnostic.
+/// Whether a file with the diagnostic can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// The file cannot be used.
     Error,
-    /// The file can be used, but probably says something else than was meant.
+    /// The file can be used, but probably does not do what it should.
     Warning,
 }
 
-/// Kinds of trouble; their names are stable.
+/// Kinds of mistakes; their names are stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
     /// Not TOML.
     Syntax,
     /// A key that Weir does not know.
     UnknownKey,
-    /// A key that must be there.
+    /// A required key that is absent.
     MissingKey,
-    /// A value of another type, a number without its unit for example.
+    /// A value of the wrong type, such as a number without a unit.
     WrongType,
-    /// A value of the right type that means nothing or is out of bounds.
+    /// A value of the right type that is malformed or out of bounds.
     BadValue,
-    /// A name that nothing in the file has.
+    /// A name that the file does not define.
     UnknownName,
-    /// Said twice.
+    /// Something that occurs twice.
     Duplicate,
     /// A route or limit that can never apply.
     Unreachable,
     /// Two settings that exclude each other.
     Conflict,
-    /// A setting that does nothing where it stands.
+    /// A setting without effect where it is.
     NoEffect,
-    /// Something that nothing refers to.
+    /// Something that nothing uses.
     Unused,
-    /// A file that the configuration names cannot be used, or not for long.
+    /// A file that the configuration names cannot be used, or not for much longer.
     NamedFile,
     /// A protection that is switched off.
     Unsafe,
@@ -82,42 +80,42 @@ pub enum Code {
     File,
     /// A host name without an address.
     Unresolved,
-    /// Something that cannot be built as it is described.
+    /// Something that cannot be compiled as the file describes it.
     Plan,
     /// A `[[test]]` that fails.
     Test,
-    /// Something that this machine does not have or allow.
+    /// Something that this machine lacks or forbids.
     Machine,
 }
 
-/// A place in a file.
+/// A marked part of a line, as a diagnostic shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excerpt {
     /// The line, from 1.
     pub line: u32,
     /// The column in characters, from 1.
     pub column: u32,
-    /// How many characters are meant, at least 1, all on this line.
+    /// The number of marked characters, at least 1.
     pub length: u32,
-    /// The line itself, or what is around the place where the line is very long.
+    /// The line, or the part around the mark if it is very long.
     pub text: String,
     /// Characters of the line before `text`.
     skipped: u32,
-    /// What to say under the mark: what was expected. May be empty.
+    /// The words beside the mark; may be empty.
     pub label: String,
 }
 
-/// Where something stands in a file, for what is found out about it after the file was read: see
-/// [`SourceFile`]. The default is nowhere.
+/// A position in a file, for diagnostics that are made after the file was read: see [`SourceFile`]. The default is no
+/// position.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Position {
-    /// The line, from 1; 0 when there is no file.
+    /// The line, from 1; 0 without a file.
     pub line: u32,
     pub(crate) span: Span,
 }
 
 impl Diagnostic {
-    /// A diagnostic about the place `span` of `source`.
+    /// A diagnostic about `span` of `source`.
     pub(crate) fn new(
         severity: Severity,
         code: Code,
@@ -135,7 +133,7 @@ impl Diagnostic {
         }
     }
 
-    /// Says under the mark what was expected.
+    /// Sets the words beside the mark.
     pub(crate) fn label(&mut self, label: impl Into<String>) -> &mut Self {
         if let Some(excerpt) = &mut self.excerpt {
             excerpt.label = label.into();
@@ -149,7 +147,7 @@ impl Diagnostic {
         self
     }
 
-    /// The text without its severity, for a log whose lines have one.
+    /// The text without the severity, for a log whose lines have one.
     #[must_use]
     pub fn to_log(&self) -> String {
         let text = self.to_string();
@@ -157,7 +155,7 @@ impl Diagnostic {
         text.strip_prefix(&severity).unwrap_or(&text).to_owned()
     }
 
-    /// Whether the file cannot be used because of this.
+    /// Whether it makes the file unusable.
     #[must_use]
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
@@ -187,12 +185,12 @@ impl Diagnostic {
     }
 }
 
-/// The places of a file, for what shows after it was read: that a name has no address, say.
+/// A file's text, for diagnostics that are made after the file was read, such as that a name has no address.
 #[derive(Debug)]
 pub struct SourceFile<'t>(Source<'t>);
 
 impl<'t> SourceFile<'t> {
-    /// Those of the file `name` with this `text`.
+    /// The file `name` with this `text`.
     #[must_use]
     pub fn new(name: &'t str, text: &'t str) -> Self {
         Self(Source::new(name, text))
@@ -201,7 +199,7 @@ impl<'t> SourceFile<'t> {
     /// An error at `position`.
     #[must_use]
     pub fn error(&self, position: &Position, code: Code, message: impl Into<String>) -> Diagnostic {
-        self.later(Severity::Error, position, code, message.into())
+        self.diagnostic(Severity::Error, position, code, message.into())
     }
 
     /// A warning at `position`.
@@ -212,10 +210,10 @@ impl<'t> SourceFile<'t> {
         code: Code,
         message: impl Into<String>,
     ) -> Diagnostic {
-        self.later(Severity::Warning, position, code, message.into())
+        self.diagnostic(Severity::Warning, position, code, message.into())
     }
 
-    fn later(
+    fn diagnostic(
         &self,
         severity: Severity,
         position: &Position,
@@ -227,8 +225,7 @@ impl<'t> SourceFile<'t> {
     }
 }
 
-/// At most [`DIAGNOSTICS_MAX`] of `all`, errors before warnings but in the order that they have, and one that counts the
-/// rest.
+/// The first [`DIAGNOSTICS_MAX`] of `all`, in their order, with room for errors first; and one that counts the rest.
 #[must_use]
 pub fn bounded(mut all: Vec<Diagnostic>) -> Vec<Diagnostic> {
     let errors = all.iter().filter(|each| each.is_error()).count();
@@ -245,13 +242,17 @@ pub fn bounded(mut all: Vec<Diagnostic>) -> Vec<Diagnostic> {
     let file = all
         .first()
         .map_or_else(String::new, |first| first.file.clone());
-    all.extend(more(&file, errors - errors_kept, warnings - warnings_kept));
+    all.extend(count_more(
+        &file,
+        errors - errors_kept,
+        warnings - warnings_kept,
+    ));
     all
 }
 
-/// Says how many diagnostics are not shown, if any.
-pub(crate) fn more(file: &str, errors: usize, warnings: usize) -> Option<Diagnostic> {
-    let counted = counted(errors, warnings, " more");
+/// A diagnostic that counts those that are not shown, if there are any.
+pub(crate) fn count_more(file: &str, errors: usize, warnings: usize) -> Option<Diagnostic> {
+    let counted = count_words(errors, warnings, " more");
     if counted.is_empty() {
         return None;
     }
@@ -273,7 +274,7 @@ pub(crate) fn more(file: &str, errors: usize, warnings: usize) -> Option<Diagnos
 }
 
 /// `2 more errors`, `1 more warning`.
-fn counted(errors: usize, warnings: usize, more: &str) -> Vec<String> {
+fn count_words(errors: usize, warnings: usize, more: &str) -> Vec<String> {
     [(errors, "error"), (warnings, "warning")]
         .into_iter()
         .filter(|(count, _)| *count > 0)
@@ -283,14 +284,14 @@ fn counted(errors: usize, warnings: usize, more: &str) -> Vec<String> {
 
 /// Renders diagnostics as a JSON array, one object each, for editors and scripts.
 ///
-/// Members: `severity`, `code`, `message`, `file`, `help` (list), and, when there is a place,
-/// `line`, `column` (both from 1), `length` (characters), `text`, `label`.
+/// Members: `severity`, `code`, `message`, `file`, `help` (a list); and, unless it is about the file as a whole, `line`
+/// and `column` (from 1), `length` (in characters), `text`, `label`.
 #[must_use]
 pub fn to_json(diagnostics: &[Diagnostic]) -> String {
     Json::List(diagnostics.iter().map(Diagnostic::to_json).collect()).to_string()
 }
 
-/// Renders diagnostics as text, an empty line between them and a count at the end.
+/// Renders diagnostics as text, with empty lines between them and a count at the end.
 #[must_use]
 pub fn to_text(diagnostics: &[Diagnostic]) -> String {
     let mut text = String::new();
@@ -300,7 +301,7 @@ pub fn to_text(diagnostics: &[Diagnostic]) -> String {
     }
     let errors = diagnostics.iter().filter(|each| each.is_error()).count();
     let warnings = diagnostics.len() - errors;
-    let counted = counted(errors, warnings, "");
+    let counted = count_words(errors, warnings, "");
     if !counted.is_empty() {
         let _ = writeln!(text, "{}", counted.join(", "));
     }
@@ -308,21 +309,26 @@ pub fn to_text(diagnostics: &[Diagnostic]) -> String {
 }
 
 impl fmt::Display for Diagnostic {
-    /// Several lines: the message, the place, the line with a mark under it, the advice.
+    /// Writes the message, the position, the line with the mark, and the advice, each on lines of their own.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}: {}", self.severity.as_str(), visible(&self.message))?;
+        writeln!(
+            f,
+            "{}: {}",
+            self.severity.as_str(),
+            escape_hidden(&self.message)
+        )?;
         let gutter = self
             .excerpt
             .as_ref()
             .map_or(0, |excerpt| excerpt.line.to_string().len());
         match &self.excerpt {
             None if self.file.is_empty() => {}
-            None => writeln!(f, " --> {}", visible(&self.file))?,
+            None => writeln!(f, " --> {}", escape_hidden(&self.file))?,
             Some(excerpt) => {
                 let pad = " ".repeat(gutter);
                 let at = format!(
                     "{}:{}:{}",
-                    visible(&self.file),
+                    escape_hidden(&self.file),
                     excerpt.line,
                     excerpt.column
                 );
@@ -334,9 +340,13 @@ impl fmt::Display for Diagnostic {
         for help in &self.help {
             let pad = " ".repeat(gutter);
             let mut lines = help.lines();
-            writeln!(f, "{pad} = {}", visible(lines.next().unwrap_or("")))?;
+            writeln!(f, "{pad} = {}", escape_hidden(lines.next().unwrap_or("")))?;
             for line in lines {
-                writeln!(f, "{}", format!("{pad}   {}", visible(line)).trim_end())?;
+                writeln!(
+                    f,
+                    "{}",
+                    format!("{pad}   {}", escape_hidden(line)).trim_end()
+                )?;
             }
         }
         Ok(())
@@ -351,27 +361,27 @@ impl Excerpt {
         let marked = source.slice(span.start.min(line_end)..span.end.clamp(line_start, line_end));
         let (text, skipped) = match text.len() {
             0..=LINE_BYTES_KEPT => (text, 0),
-            // A line may be the whole file, and each of thousands of places keeps its text.
+            // The whole file may be one line, and a file may have thousands of excerpts.
             _ => {
                 let mut nearby = before.char_indices().rev();
                 let from = nearby.nth(CHARS_KEPT_BEFORE).map_or(0, |(at, _)| at);
                 let rest = text.get(from..).unwrap_or("");
                 let mut ends = (0..=LINE_BYTES_KEPT).rev();
                 let kept = ends.find_map(|end| rest.get(..end)).unwrap_or(rest);
-                (kept, count(before.get(..from).unwrap_or("")))
+                (kept, count_chars(before.get(..from).unwrap_or("")))
             }
         };
         Self {
             line: source.line(span.start),
-            column: count(before).saturating_add(1),
-            length: count(marked).max(1),
+            column: count_chars(before).saturating_add(1),
+            length: count_chars(marked).max(1),
             text: text.to_owned(),
             skipped,
             label: String::new(),
         }
     }
 
-    /// Draws the line and the mark, a window of it when it is long.
+    /// Writes the line and the mark below it; of a long line, the part around the mark.
     fn draw(&self, f: &mut fmt::Formatter<'_>, pad: &str) -> fmt::Result {
         let column = self.column.saturating_sub(1).saturating_sub(self.skipped) as usize;
         let skipped = if column + 20 > SHOWN_CHARS_MAX {
@@ -401,7 +411,7 @@ impl Excerpt {
         let line = format!(
             "{pad} | {}{mark} {}",
             " ".repeat(indent),
-            visible(&self.label)
+            escape_hidden(&self.label)
         );
         writeln!(f, "{}", line.trim_end())
     }
@@ -446,8 +456,8 @@ impl Code {
     }
 }
 
-/// `text` with escapes in place of characters that a terminal would obey instead of showing.
-fn visible(text: &str) -> Cow<'_, str> {
+/// `text` with escapes in place of characters that a terminal would act on instead of showing.
+fn escape_hidden(text: &str) -> Cow<'_, str> {
     if !text.contains(is_hidden) {
         return Cow::Borrowed(text);
     }
@@ -462,11 +472,11 @@ fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Control characters, and those that change the direction of text.
+/// Whether `c` is a control character or changes the direction of text.
 fn is_hidden(c: char) -> bool {
     c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-fn count(text: &str) -> u32 {
+fn count_chars(text: &str) -> u32 {
     u32::try_from(text.chars().count()).unwrap_or(u32::MAX)
 }

@@ -1,4 +1,4 @@
-//! JSON output: all that the schema, the reference and the diagnostics need.
+//! JSON output for the schema, the reference and the diagnostics.
 
 use std::fmt;
 

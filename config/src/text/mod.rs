@@ -1,4 +1,4 @@
-//! Text: the file's own with lines and columns, words, numbers with units, and what is wrong with any of them.
+//! Text without any meaning of TOML or of Weir: source, words, units, JSON, diagnostics.
 
 pub(crate) mod diagnostic;
 pub(crate) mod json;

@@ -1,13 +1,13 @@
-//! What is wrong with a piece of text.
+//! What is wrong with a string.
 
-/// What is wrong with a piece of text, and perhaps what it should be.
+/// What is wrong with a string, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
     /// What is wrong, without a full stop.
     pub(crate) message: String,
     /// What to write instead.
     pub(crate) help: Option<String>,
-    /// Which bytes of the text are meant; all when absent.
+    /// The bytes of the string that are wrong; `None` for all.
     pub(crate) at: Option<std::ops::Range<usize>>,
 }
 
@@ -31,12 +31,12 @@ impl Problem {
     }
 }
 
-/// Why a single value, given outside of a file, is wrong.
+/// Why a value that is not from a file is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueError {
     /// What is wrong, without a full stop.
     pub message: String,
-    /// What to write instead, if that is known.
+    /// What to write instead.
     pub help: Option<String>,
 }
 

@@ -1,11 +1,11 @@
-//! The text of a file and how offsets in it become lines and columns.
+//! The text of a file, and the lines of offsets in it.
 
 use std::ops::Range;
 
-/// Byte offsets into the text.
+/// A range of byte offsets in the text.
 pub(crate) type Span = Range<usize>;
 
-/// A named text with an index of its lines.
+/// A file's name and text, with an index of its lines.
 #[derive(Debug)]
 pub(crate) struct Source<'t> {
     name: &'t str,
@@ -27,7 +27,7 @@ impl<'t> Source<'t> {
         self.name
     }
 
-    /// The text of `span`; empty when it is out of range or splits a character.
+    /// The text of `span`; empty if it is out of range or splits a character.
     pub(crate) fn slice(&self, span: Span) -> &'t str {
         self.text.get(span).unwrap_or("")
     }

@@ -1,10 +1,10 @@
-//! "Did you mean": the nearest of the names that would have been right.
+//! "Did you mean": the valid name that is nearest to an invalid one.
 
-/// Words longer than this are not compared: the cost is their product.
+/// Longer words are not compared, because the cost is the product of their lengths.
 const WORD_CHARS_MAX: usize = 64;
 
-/// The candidate nearest to `word`, if it is near enough to be a slip: one edit in short words,
-/// up to a third of the length in longer ones.
+/// The candidate nearest to `word`, if it is near enough for a slip: one edit in short words, in longer ones edits of up
+/// to a third of the length.
 pub(crate) fn nearest<'c>(
     word: &str,
     candidates: impl IntoIterator<Item = &'c str>,
@@ -23,8 +23,8 @@ pub(crate) fn nearest<'c>(
         .map(|(_, candidate)| candidate)
 }
 
-/// How many insertions, deletions, replacements and swaps of neighbours make `a` into `b`.
-/// Case does not count.
+/// The number of insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`. Case does not
+/// matter.
 fn distance(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.chars().flat_map(char::to_lowercase).collect();
     let b: Vec<char> = b.chars().flat_map(char::to_lowercase).collect();

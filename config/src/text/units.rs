@@ -1,12 +1,11 @@
-//! Values with units, as text: durations, sizes, rates, shares.
-//!
-//! A bare number is never accepted where a unit is needed: the reader of `timeout = 30` has to guess.
+//! Text with units: durations, sizes, rates, shares. A number without its unit is never valid, because its reader would
+//! have to guess.
 
 use std::time::Duration;
 
 use crate::text::problem::Problem;
 
-/// The longest duration a file may ask for.
+/// The longest duration.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 const TIME_UNITS: [(&str, u64); 5] = [
@@ -32,14 +31,14 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 /// Parses `5s`, `250ms`, `1m30s`: whole numbers with units d, h, m, s, ms, largest first.
 pub(crate) fn duration(text: &str) -> Result<Duration, Problem> {
     if text.is_empty() {
-        return Err(Problem::new("an empty duration"));
+        return Err(Problem::new("the duration is empty").help("write one such as \"5s\""));
     }
     let mut rest = text;
     let mut total_ms = 0_u64;
     let mut below_ms = u64::MAX;
     while !rest.is_empty() {
         let at = text.len() - rest.len();
-        let (digits, unit, after) = number_and_word(rest);
+        let (digits, unit, after) = split_number(rest);
         let Ok(number) = digits.parse::<u64>() else {
             return Err(not_a_number(text, digits, at, "duration"));
         };
@@ -50,16 +49,16 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Problem> {
             return Err(bad_time_unit(text, digits, unit, at));
         };
         if *unit_ms >= below_ms {
-            return Err(Problem::new(format!("unit `{unit}` comes too late"))
+            return Err(Problem::new(format!("unit `{unit}` is out of order"))
                 .at(at, digits.len() + unit.len())
-                .help("larger units first, each once: \"1m30s\""));
+                .help("write larger units first, each once: \"1m30s\""));
         }
         below_ms = *unit_ms;
         total_ms = number
             .checked_mul(*unit_ms)
             .and_then(|ms| total_ms.checked_add(ms))
             .filter(|ms| Duration::from_millis(*ms) <= DURATION_MAX)
-            .ok_or_else(|| Problem::new("more than 365 days"))?;
+            .ok_or_else(|| Problem::new("the duration is longer than 365 days"))?;
         rest = after;
     }
     Ok(Duration::from_millis(total_ms))
@@ -68,9 +67,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Problem> {
 /// Parses `10MiB`, `16KiB`, `1MB`, `512B`: a whole number with a unit.
 pub(crate) fn size(text: &str) -> Result<u64, Problem> {
     if text.is_empty() {
-        return Err(Problem::new("an empty size"));
+        return Err(Problem::new("the size is empty").help("write one such as \"16KiB\""));
     }
-    let (digits, unit, after) = number_and_word(text);
+    let (digits, unit, after) = split_number(text);
     let Ok(number) = digits.parse::<u64>() else {
         return Err(not_a_number(text, digits, 0, "size"));
     };
@@ -94,35 +93,36 @@ pub(crate) fn size(text: &str) -> Result<u64, Problem> {
         let problem = if unit.is_empty() {
             Problem::new(format!("`{text}` has no unit"))
         } else {
-            Problem::new(format!("`{unit}` is no unit of size")).at(at, unit.len())
+            Problem::new(format!("`{unit}` is not a unit of size")).at(at, unit.len())
         };
         return Err(match near {
             Some(near) => problem.help(format!("write \"{digits}{near}\"")),
-            None => problem.help("units are B, KB, MB, GB, TB and KiB, MiB, GiB, TiB"),
+            None => problem.help("write B, KB, MB, GB, TB, KiB, MiB, GiB or TiB"),
         });
     };
     number
         .checked_mul(*factor)
         .filter(|bytes| i64::try_from(*bytes).is_ok())
-        .ok_or_else(|| Problem::new("larger than 2^63 - 1 bytes"))
+        .ok_or_else(|| Problem::new("the size is larger than 2^63 - 1 bytes"))
 }
 
-/// Parses `240B/s`: a size each second.
+/// Parses `240B/s`: a size per second.
 pub(crate) fn byte_rate(text: &str) -> Result<u64, Problem> {
     match text.strip_suffix("/s") {
         Some(each) => size(each),
-        None => Err(Problem::new(format!("`{text}` is no rate")).help("write \"240B/s\"")),
+        None => Err(Problem::new(format!("`{text}` is not a rate")).help("write \"240B/s\"")),
     }
 }
 
-/// Parses `20%`: a whole share, 0 to 100.
+/// Parses `20%`: whole percent from 0 to 100.
 pub(crate) fn percent(text: &str) -> Result<u32, Problem> {
     let digits = text
         .strip_suffix('%')
-        .ok_or_else(|| Problem::new(format!("`{text}` is no share")).help("write \"20%\""))?;
+        .ok_or_else(|| Problem::new(format!("`{text}` is not a share")).help("write \"20%\""))?;
     match digits.parse::<u32>() {
         Ok(number) if number <= 100 && is_digits(digits) => Ok(number),
-        _ => Err(Problem::new(format!("`{text}` is no share")).help("from 0% to 100%, whole")),
+        _ => Err(Problem::new(format!("`{text}` is not a share"))
+            .help("write whole percent from 0% to 100%")),
     }
 }
 
@@ -136,7 +136,7 @@ pub fn show_duration(duration: Duration) -> String {
     let mut text = String::new();
     for (unit, unit_ms) in TIME_UNITS {
         let number = rest_ms / unit_ms;
-        // "75s" reads better than "1m15s"; only whole larger units are worth their letter.
+        // "75s" is easier to read than "1m15s", so a larger unit is used only if nothing remains.
         let whole = rest_ms.is_multiple_of(unit_ms) || unit_ms <= 1_000;
         if number > 0 && whole {
             text.push_str(&format!("{number}{unit}"));
@@ -159,8 +159,8 @@ pub fn show_size(bytes: u64) -> String {
     format!("{}{}", bytes / largest.1, largest.0)
 }
 
-/// Splits leading digits, the letters after them, and the rest.
-fn number_and_word(text: &str) -> (&str, &str, &str) {
+/// Splits a text into leading digits, the letters after them, and the rest.
+fn split_number(text: &str) -> (&str, &str, &str) {
     let digits_end = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
@@ -178,13 +178,13 @@ fn not_a_number(text: &str, digits: &str, at: usize, noun: &str) -> Problem {
     }
     let example = if noun == "size" { "10MiB" } else { "1m30s" };
     let help = if text.contains(['.', ',']) {
-        format!("whole numbers only; take a smaller unit for fractions (\"{example}\")")
+        format!("write whole numbers, with a smaller unit for fractions: \"{example}\"")
     } else if text.contains(char::is_whitespace) {
-        format!("no spaces: \"{example}\"")
+        format!("write it without spaces: \"{example}\"")
     } else {
         format!("write it like \"{example}\"")
     };
-    Problem::new(format!("`{text}` is no {noun}")).help(help)
+    Problem::new(format!("`{text}` is not a {noun}")).help(help)
 }
 
 fn bad_time_unit(text: &str, digits: &str, unit: &str, at: usize) -> Problem {
@@ -204,10 +204,10 @@ fn bad_time_unit(text: &str, digits: &str, unit: &str, at: usize) -> Problem {
         _ => None,
     };
     let problem =
-        Problem::new(format!("`{unit}` is no unit of time")).at(at + digits.len(), unit.len());
+        Problem::new(format!("`{unit}` is not a unit of time")).at(at + digits.len(), unit.len());
     match near {
         Some(near) => problem.help(format!("write \"{digits}{near}\"")),
-        None => problem.help("units are d, h, m, s and ms"),
+        None => problem.help("write d, h, m, s or ms"),
     }
 }
 

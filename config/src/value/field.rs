@@ -1,4 +1,4 @@
-//! Header fields: their names and values.
+//! Names and values of header fields.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ impl KeyPlaceholder for FieldName {
     const NAME: &'static str = "FIELD";
 }
 
-/// A value of a header field, or what it is compared with.
+/// A value of a header field, or a value to compare with.
 pub(crate) struct FieldValueText;
 
 impl TextKind for FieldValueText {
@@ -25,10 +25,10 @@ impl TextKind for FieldValueText {
     fn parse(text: &str) -> Result<String, Problem> {
         //= rfc9110#5.5: field values hold no control characters, nor blanks at their ends.
         if let Some(bad) = text.find(|c: char| c.is_control() && c != '\t') {
-            return Err(Problem::new("a value cannot hold control characters").at(bad, 1));
+            return Err(Problem::new("a value cannot contain control characters").at(bad, 1));
         }
         if text.trim_matches([' ', '\t']) != text {
-            return Err(Problem::new("a value neither begins nor ends with a blank"));
+            return Err(Problem::new("a value cannot begin or end with a blank"));
         }
         Ok(text.to_owned())
     }
@@ -36,12 +36,12 @@ impl TextKind for FieldValueText {
 
 /// Whether `text` is a token (RFC 9110 section 5.6.2): a method or a field name.
 pub(crate) fn is_token(text: &str) -> bool {
-    let octet = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    !text.is_empty() && text.bytes().all(octet)
+    let is_token_octet = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    !text.is_empty() && text.bytes().all(is_token_octet)
 }
 
-/// Checks names of header fields and makes them lower case. What is wrong is left out.
-pub(crate) fn header_names<T>(
+/// Makes names of header fields lower case; reports and leaves out those that are malformed or occur twice.
+pub(crate) fn check_header_names<T>(
     entries: Vec<NamedEntry<T>>,
     cx: &mut Decoder<'_>,
 ) -> Vec<(String, T)> {
@@ -50,12 +50,12 @@ pub(crate) fn header_names<T>(
     for NamedEntry { name, value } in entries {
         let lower = name.value.to_ascii_lowercase();
         if !is_token(&lower) {
-            let message = format!("`{}` is no name of a header field", name.value);
+            let message = format!("`{}` is not the name of a header field", name.value);
             cx.error(Code::BadValue, name.span, message);
         } else if let Some(first) = lines.insert(lower.clone(), cx.line(&name.span)) {
-            let message = format!("header field `{lower}` is named twice");
+            let message = format!("header field `{lower}` occurs twice");
             cx.error(Code::Duplicate, name.span, message).help(format!(
-                "the first one is in line {first}; names of header fields are the same in upper and lower case"
+                "the first one is in line {first}; case does not matter in names of header fields"
             ));
         } else if let Some(value) = value {
             fields.push((lower, value));

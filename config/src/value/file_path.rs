@@ -1,4 +1,4 @@
-//! Files that the configuration names.
+//! Paths of files that the configuration names.
 
 use std::path::PathBuf;
 
@@ -9,16 +9,16 @@ use crate::decode::shape::Shape;
 use crate::text::diagnostic::Excerpt;
 use crate::text::problem::Problem;
 
-/// A file that the configuration names, and where it does.
+/// A file that the configuration names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedFile {
-    /// Its path; one that is written relatively begins with the folder of the file of configuration.
+    /// Its path. A relative path of the file begins at the configuration file's folder.
     pub path: PathBuf,
-    /// Where it is named; nowhere when there is no file of configuration.
+    /// The line that names it; `None` without a configuration file.
     pub excerpt: Option<Excerpt>,
 }
 
-/// The path of a file.
+/// The path of a file, which may be relative.
 pub(crate) struct NamedFileKind;
 
 impl ValueKind for NamedFileKind {
@@ -47,20 +47,19 @@ impl TextKind for FilePathText {
 
     fn parse(text: &str) -> Result<PathBuf, Problem> {
         if text.starts_with("-----BEGIN") {
-            return Err(Problem::new(
-                "expected the path of a file, found what should be in it",
-            ));
+            let problem = Problem::new("expected the path of a file, found its content");
+            return Err(problem.help("put the content into a file, and write its path"));
         }
         if text.is_empty() || text.ends_with('/') || text.contains('\0') {
-            let problem = Problem::new(format!("`{text}` is no path of a file"));
+            let problem = Problem::new(format!("`{text}` is not the path of a file"));
             return Err(problem
-                .help("for example \"/etc/weir/site.pem\", or \"site.pem\" beside this file"));
+                .help("write one such as \"/etc/weir/site.pem\", or \"site.pem\" in the folder of this file"));
         }
         Ok(PathBuf::from(text))
     }
 }
 
-/// The absolute path of a file, with its place.
+/// The absolute path of a file.
 pub(crate) struct AbsoluteFileKind;
 
 impl ValueKind for AbsoluteFileKind {
@@ -88,8 +87,8 @@ impl TextKind for AbsolutePathText {
 
     fn parse(text: &str) -> Result<PathBuf, Problem> {
         if !text.starts_with('/') || text.ends_with('/') || text.contains('\0') {
-            let problem = Problem::new(format!("`{text}` is no absolute path of a file"));
-            return Err(problem.help("for example \"/run/weir/weir.pid\""));
+            let problem = Problem::new(format!("`{text}` is not the absolute path of a file"));
+            return Err(problem.help("write one such as \"/run/weir/weir.pid\""));
         }
         Ok(PathBuf::from(text))
     }

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use crate::decode::kinds::TextKind;
 use crate::text::problem::Problem;
 
-/// A network in CIDR notation; host bits are zero.
+/// A network in CIDR notation, with host bits of zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cidr {
     /// The network's first address.
     pub network: IpAddr,
-    /// How many leading bits count: up to 32 or 128.
+    /// The number of leading bits that addresses of the network share: up to 32 or 128.
     pub prefix_bits: u8,
 }
 
@@ -19,19 +19,7 @@ impl Cidr {
     /// Whether `address` lies in this network. An IPv4-mapped IPv6 address counts as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.network, address.to_canonical()) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let shift = 32_u32.saturating_sub(u32::from(self.prefix_bits));
-                let mask = u32::MAX.checked_shl(shift).unwrap_or(0);
-                address.to_bits() & mask == network.to_bits()
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let shift = 128_u32.saturating_sub(u32::from(self.prefix_bits));
-                let mask = u128::MAX.checked_shl(shift).unwrap_or(0);
-                address.to_bits() & mask == network.to_bits()
-            }
-            _ => false,
-        }
+        first_of(address.to_canonical(), self.prefix_bits) == self.network
     }
 }
 
@@ -41,7 +29,7 @@ impl fmt::Display for Cidr {
     }
 }
 
-/// A network.
+/// ADDRESS or ADDRESS/BITS.
 pub(crate) struct CidrText;
 
 impl TextKind for CidrText {
@@ -56,8 +44,8 @@ impl TextKind for CidrText {
             None => (text, None),
         };
         let Ok(network) = address.parse::<IpAddr>() else {
-            return Err(Problem::new(format!("`{text}` is no network"))
-                .help("an address and a number of bits: \"10.0.0.0/8\""));
+            return Err(Problem::new(format!("`{text}` is not a network"))
+                .help("write an address and a number of bits: \"10.0.0.0/8\""));
         };
         let bits_max: u8 = if network.is_ipv4() { 32 } else { 128 };
         let prefix_bits = match bits {
@@ -67,9 +55,9 @@ impl TextKind for CidrText {
                 .ok()
                 .filter(|number| *number <= bits_max && bits.bytes().all(|b| b.is_ascii_digit()))
                 .ok_or_else(|| {
-                    Problem::new(format!("`{bits}` is no number of bits"))
+                    Problem::new(format!("`{bits}` is not a number of bits"))
                         .at(address.len() + 1, bits.len())
-                        .help(format!("from 0 to {bits_max}"))
+                        .help(format!("write a number from 0 to {bits_max}"))
                 })?,
         };
         let first = first_of(network, prefix_bits);
@@ -86,8 +74,9 @@ impl TextKind for CidrText {
     }
 }
 
-fn first_of(network: IpAddr, prefix_bits: u8) -> IpAddr {
-    match network {
+/// The first address of the network that `address` is in.
+fn first_of(address: IpAddr, prefix_bits: u8) -> IpAddr {
+    match address {
         IpAddr::V4(address) => {
             let host_bits = 32_u32.saturating_sub(prefix_bits.into());
             let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);

@@ -1,12 +1,12 @@
-//! Text with placeholders that requests fill in.
+//! Texts with placeholders that requests fill in.
 
 use crate::decode::kinds::TextKind;
 use crate::text::problem::Problem;
 
-/// Placeholders that every pattern text may use; parameters of a match cannot have these names.
+/// Names of placeholders; no parameter of a match may have one.
 pub(crate) const RESERVED: [&str; 4] = ["host", "path", "query", "rest"];
 
-/// Text with placeholders, filled from the request.
+/// Text with placeholders that a request fills in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlaceholderText(pub Vec<TextPiece>);
 
@@ -21,13 +21,13 @@ pub enum TextPiece {
     Path,
     /// `{query}`: the request's query with its question mark, or nothing.
     Query,
-    /// `{rest}`: what the star of the match took.
+    /// `{rest}`: the part of the path that the star of the match takes.
     Rest,
-    /// `{name}`: what this parameter of the match took.
+    /// `{name}`: the segment of the path that this parameter of the match takes.
     Parameter(String),
 }
 
-/// A text with placeholders: where a redirect leads, or a path built anew.
+/// A text with placeholders: the location of a redirect.
 pub(crate) struct PlaceholderTextKind;
 
 impl TextKind for PlaceholderTextKind {
@@ -43,12 +43,12 @@ impl TextKind for PlaceholderTextKind {
             let plain_end = rest.find(['{', '}']).unwrap_or(rest.len());
             let (plain, after) = rest.split_at(plain_end);
             if let Some(bad) = plain.find(|c: char| !c.is_ascii_graphic()) {
-                return Err(Problem::new("only visible ASCII characters make up a URL")
+                return Err(Problem::new("a URL consists of visible ASCII characters")
                     .at(
                         at + bad,
                         plain[bad..].chars().next().map_or(1, char::len_utf8),
                     )
-                    .help("encode others with a percent sign: \"%20\" is a space"));
+                    .help("write others with a percent sign: \"%20\" is a space"));
             }
             if !plain.is_empty() {
                 pieces.push(TextPiece::Text(plain.to_owned()));
@@ -58,10 +58,10 @@ impl TextKind for PlaceholderTextKind {
             }
             let close = after.find('}').filter(|_| after.starts_with('{'));
             let Some(close) = close else {
-                return Err(Problem::new("a brace without its partner")
+                return Err(Problem::new("a brace is missing its partner")
                     .at(at + plain_end, 1)
                     .help(
-                        "braces hold placeholders: {host}, {path}, {query}, {rest} or a parameter",
+                        "use braces for {host}, {path}, {query}, {rest} or a parameter of the match",
                     ));
             };
             let name = &after[1..close];
@@ -72,21 +72,21 @@ impl TextKind for PlaceholderTextKind {
                 "rest" => TextPiece::Rest,
                 name if is_parameter_name(name) => TextPiece::Parameter(name.to_owned()),
                 _ => {
-                    return Err(Problem::new(format!("`{{{name}}}` is no placeholder"))
+                    return Err(Problem::new(format!("`{{{name}}}` is not a placeholder"))
                         .at(at + plain_end, close + 1)
-                        .help("{host}, {path}, {query}, {rest} or a parameter of the match"));
+                        .help("use {host}, {path}, {query}, {rest} or a parameter of the match"));
                 }
             });
             rest = &after[close + 1..];
         }
         if pieces.is_empty() {
-            return Err(Problem::new("an empty text"));
+            return Err(Problem::new("the text is empty"));
         }
         Ok(PlaceholderText(pieces))
     }
 }
 
-/// A path with placeholders, on its way upstream.
+/// A path with placeholders: the path that endpoints get.
 pub(crate) struct PlaceholderPathKind;
 
 impl TextKind for PlaceholderPathKind {
@@ -101,17 +101,17 @@ impl TextKind for PlaceholderPathKind {
 
 /// Whether a parameter may have this name.
 pub(crate) fn is_parameter_name(name: &str) -> bool {
-    let first = |c: char| c.is_ascii_lowercase() || c == '_';
-    name.starts_with(first) && name.chars().all(|c| first(c) || c.is_ascii_digit())
+    let may_begin = |c: char| c.is_ascii_lowercase() || c == '_';
+    name.starts_with(may_begin) && name.chars().all(|c| may_begin(c) || c.is_ascii_digit())
 }
 
-/// Whether what a file says itself, without what requests fill in, has a dot segment.
-pub(crate) fn has_dot_segment(pattern: &PlaceholderText) -> bool {
-    let text = pattern.0.iter().map(|piece| match piece {
+/// Whether the text has a dot segment, whatever requests fill in.
+pub(crate) fn has_dot_segment(text: &PlaceholderText) -> bool {
+    let pieces = text.0.iter().map(|piece| match piece {
         TextPiece::Text(text) => text.as_str(),
         _ => "{}",
     });
-    let text = text
+    let text = pieces
         .collect::<String>()
         .replace("%2e", ".")
         .replace("%2E", ".");

@@ -1,5 +1,5 @@
-//! A validator for the part of JSON Schema (draft 2020-12) that Weir's schema uses. A keyword that
-//! it does not know is an error, so that none is ever ignored.
+//! A validator for the part of JSON Schema (draft 2020-12) that Weir's schema uses. An unknown keyword is an error, so
+//! that none is ever ignored.
 
 use regex_lite::Regex;
 use serde_json::Value;
@@ -14,7 +14,25 @@ impl Schema {
         Self { root }
     }
 
-    /// What is wrong with `value`; empty when it fits.
+    /// Each key with a default, and what is wrong with that default.
+    pub(crate) fn defaults(&self) -> Vec<(String, Vec<String>)> {
+        let tables = self.root.get("$defs").and_then(Value::as_object);
+        let tables = tables.into_iter().flatten().map(|(_, table)| table);
+        let mut defaults = Vec::new();
+        for table in tables.chain([&self.root]) {
+            let properties = table.get("properties").and_then(Value::as_object);
+            for (key, property) in properties.into_iter().flatten() {
+                if let Some(default) = property.get("default") {
+                    let mut problems = Vec::new();
+                    self.check(property, default, key, &mut problems);
+                    defaults.push((key.clone(), problems));
+                }
+            }
+        }
+        defaults
+    }
+
+    /// What is wrong with `value`; empty if it fits.
     pub(crate) fn problems(&self, value: &Value) -> Vec<String> {
         let mut problems = Vec::new();
         self.check(&self.root, value, "$", &mut problems);

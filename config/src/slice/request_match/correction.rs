@@ -1,22 +1,22 @@
-//! What somebody may have meant by a match that is none: patterns as other programs write them, and slips.
+//! Corrections of matches that cannot be read: patterns as other programs write them, and slips.
 //!
-//! Only asked when a text cannot be read. What comes out is shown if it can be.
+//! A correction is shown only if it can be read itself.
 
 use std::net::Ipv6Addr;
 
 use crate::value::field::is_token;
 use crate::value::placeholder::{RESERVED, is_parameter_name};
 
-/// A better text.
+/// Advice for a match that cannot be read.
 pub(super) struct Correction {
-    /// What to know, if the text breaks a rule that has a name.
+    /// The rule that the text breaks, if it has a name.
     rule: Option<&'static str>,
-    /// What to write, as it stands in a file.
+    /// The text to write, with its quotes.
     write: String,
 }
 
 impl Correction {
-    /// Advice in one sentence.
+    /// The advice, in one sentence.
     pub(super) fn advice(&self) -> String {
         match self.rule {
             Some(rule) => format!("{rule}: write {}", self.write),
@@ -27,14 +27,15 @@ impl Correction {
 
 const NO_RULE: &str = "a match is a host and a path, without functions";
 const NO_SCHEME: &str = "a match is a host and a path";
-const NO_METHOD: &str = "a method is a part of the long form";
-const NO_PORT: &str = "a match looks at the host without its port";
+const NO_METHOD: &str = "the method has a key of its own";
+const NO_PORT: &str = "a match does not look at the port";
 const NO_EXPRESSION: &str =
-    "a match is no regular expression, a star at its end stands for any rest";
-const NO_MIDDLE: &str = "a star stands at the end, a name in braces for one segment";
+    "a match is not a regular expression; a star at its end stands for any rest";
+const NO_MIDDLE: &str =
+    "a star stands only at the end; for a single segment, write a name in braces";
 
-/// What may have been meant by `HOST/PATH`, if a text that can be read comes of it.
-pub(super) fn by_match(text: &str, is_right: impl Fn(&str) -> bool) -> Option<Correction> {
+/// A correction of HOST/PATH that `is_readable`.
+pub(super) fn correct_match(text: &str, is_readable: impl Fn(&str) -> bool) -> Option<Correction> {
     let trimmed = text.trim();
     if let Some((method, rest)) = trimmed.split_once(' ')
         && is_token(method)
@@ -42,7 +43,7 @@ pub(super) fn by_match(text: &str, is_right: impl Fn(&str) -> bool) -> Option<Co
     {
         let path = plain(rest.trim());
         let write = format!("match = {{ path = \"{path}\", method = \"{method}\" }}");
-        return (path.starts_with('/') && is_right(&path)).then_some(Correction {
+        return (path.starts_with('/') && is_readable(&path)).then_some(Correction {
             rule: Some(NO_METHOD),
             write,
         });
@@ -51,28 +52,28 @@ pub(super) fn by_match(text: &str, is_right: impl Fn(&str) -> bool) -> Option<Co
         Some(write) => (Some(NO_RULE), write),
         None => (broken_rule(trimmed), plain(trimmed)),
     };
-    // One word may be either.
+    // One word may be a host or a path.
     let is_word = !trimmed.is_empty() && trimmed.bytes().all(|b| b.is_ascii_alphanumeric());
     let other = if is_word && trimmed != "localhost" {
-        format!(" for this host, or \"/{trimmed}/*\" for paths that begin so")
+        format!(" for this host, or \"/{trimmed}/*\" for paths that begin with it")
     } else {
         String::new()
     };
-    (write != text && is_right(&write)).then(|| Correction {
+    (write != text && is_readable(&write)).then(|| Correction {
         rule,
         write: format!("\"{write}\"{other}"),
     })
 }
 
-/// What may have been meant by a path alone.
-pub(super) fn by_path(text: &str, is_right: impl Fn(&str) -> bool) -> Option<Correction> {
+/// A correction of a path that `is_readable`.
+pub(super) fn correct_path(text: &str, is_readable: impl Fn(&str) -> bool) -> Option<Correction> {
     let text_alone = without_anchors(text.trim());
     let write = match text_alone.split_once("://") {
         Some((_, rest)) => path(rest.find('/').and_then(|at| rest.get(at..))?),
         None if text_alone.starts_with('/') => path(text_alone),
         None => path(&format!("/{text_alone}")),
     };
-    (write != text && is_right(&write)).then(|| Correction {
+    (write != text && is_readable(&write)).then(|| Correction {
         rule: broken_rule(text).filter(|rule| *rule != NO_SCHEME && *rule != NO_PORT),
         write: format!("\"{write}\""),
     })
@@ -99,7 +100,7 @@ fn broken_rule(text: &str) -> Option<&'static str> {
     }
 }
 
-/// Traefik's way: Host(`a`) && PathPrefix(`/b`).
+/// Traefik's rules: Host(`a`) && PathPrefix(`/b`).
 fn rule_of_functions(text: &str) -> Option<String> {
     let argument = |function: &str| {
         let (_, rest) = text.split_once(function)?;
@@ -116,25 +117,25 @@ fn rule_of_functions(text: &str) -> Option<String> {
             "/*".to_owned()
         }
     };
-    // What other functions ask is not in a host and a path.
+    // A host and a path cannot express other functions.
     let known = 1 + usize::from(host.is_some() && path != "/*");
     (text.matches('(').count() == known).then(|| format!("{}{path}", host.unwrap_or("")))
 }
 
-/// A text without what belongs to no host and no path.
+/// Host and path of a text, without a scheme and other parts.
 fn plain(text: &str) -> String {
     let text = without_anchors(text);
     let text = text.split_once("://").map_or(text, |(_, rest)| rest);
     let (host, path) = match text.find('/') {
         Some(slash) => text.split_at(slash),
-        // `example.com*` means every path there; `example.*` would mean something else.
+        // `example.com*` means every path of the host; `example.*` means something else.
         None if text.ends_with(".*") => return text.to_owned(),
         None => (text.strip_suffix('*').unwrap_or(text), "/*"),
     };
     format!("{}{}", self::host(host), self::path(path))
 }
 
-/// nginx and regular expressions put signs around a path.
+/// A path without the signs that nginx and regular expressions put around it.
 fn without_anchors(text: &str) -> &str {
     let inner = text.trim_start_matches(['~', '^', '=', ' ']);
     let inner = inner.strip_prefix("*").filter(|_| text.starts_with('~'));
@@ -159,7 +160,7 @@ fn host(text: &str) -> String {
     };
     let host = host.trim_end_matches('.');
     let name = host.trim_start_matches(['*', '.']);
-    // A name in braces, or a word for "any", is no host at all.
+    // A name in braces or a word for "any" is not a host.
     if name.is_empty() || name.starts_with('{') || name == "_" {
         return String::new();
     }
@@ -172,7 +173,7 @@ fn host(text: &str) -> String {
 
 fn path(text: &str) -> String {
     let mut segments: Vec<&str> = text.split('/').skip(1).collect();
-    // Double slashes, and one behind a star that takes any rest.
+    // Drop double slashes, and a slash behind a star that takes any rest.
     let last = segments.len().saturating_sub(1);
     let mut at = 0;
     segments.retain(|segment| {
@@ -207,7 +208,7 @@ fn path(text: &str) -> String {
     fixed
 }
 
-/// Whether a last segment stands for any rest, as somebody writes it.
+/// Whether another program reads a last segment as any rest.
 fn is_rest(segment: &str) -> bool {
     let inside = segment
         .strip_prefix('{')
@@ -216,11 +217,11 @@ fn is_rest(segment: &str) -> bool {
         || inside.is_some_and(|name| name.starts_with('*') || name.ends_with(['*', '.']))
 }
 
-/// The name of a segment that stands for any, as somebody writes it: `:id`, `<id>`, `{id:[0-9]+}`, `[0-9]+`, `*`.
+/// A parameter's name for a segment that another program reads as any: `:id`, `<id>`, `{id:[0-9]+}`, `[0-9]+`, `*`.
 fn parameter(segment: &str) -> Option<String> {
     let first = segment.chars().next()?;
-    let is_begun = matches!(first, ':' | '<' | '{' | '[' | '(' | '\\' | '*');
-    if !is_begun && (segment.contains('{') || !segment.ends_with('}')) {
+    let may_be_parameter = matches!(first, ':' | '<' | '{' | '[' | '(' | '\\' | '*');
+    if !may_be_parameter && (segment.contains('{') || !segment.ends_with('}')) {
         return None;
     }
     // `(a|b)` is two routes, and `*.json` no whole segment.
@@ -228,12 +229,12 @@ fn parameter(segment: &str) -> Option<String> {
         return None;
     }
     let text = segment.trim_matches([':', '<', '>', '{', '}', ' ']);
-    // A type or an expression goes with the name: `<int:id>`, `{id:[0-9]+}`.
+    // A name may come with a type or an expression: `<int:id>`, `{id:[0-9]+}`.
     let text = match (first, text.split_once(':')) {
         ('<', Some((_, name))) | ('{', Some((name, _))) => name,
         _ => text,
     };
-    // More in the segment than the parameter: it would mean something else.
+    // With more in the segment than the parameter, it means something else.
     if first == '{' && segment.find('}').is_some_and(|end| end + 1 < segment.len()) {
         return None;
     }

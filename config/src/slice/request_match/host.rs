@@ -1,4 +1,4 @@
-//! Patterns of hosts.
+//! The host of a match.
 
 use std::fmt;
 
@@ -11,10 +11,9 @@ use crate::value::address::is_host_name;
 pub enum HostMatch {
     /// Every host.
     Any,
-    /// This host, lower case; IPv6 in brackets.
+    /// This host, in lower case; an IPv6 address in brackets.
     Exact(String),
-    /// Every host with at least one label before `.` and this name: `*.example.com` holds
-    /// `example.com` here.
+    /// Every host with at least one label before a dot and this name: `example.com` for `*.example.com`.
     Wildcard(String),
 }
 
@@ -48,37 +47,43 @@ impl TextKind for HostText {
             let address = inside.parse::<std::net::Ipv6Addr>();
             return address
                 .map(|address| HostMatch::Exact(format!("[{address}]")))
-                .map_err(|_| Problem::new(format!("`{text}` is no IPv6 address")));
+                .map_err(|_| {
+                    Problem::new(format!("`{text}` is not an IPv6 address"))
+                        .help("write one such as \"[2001:db8::1]\"")
+                });
         }
-        let (wild, name) = match text.strip_prefix("*.") {
+        let (is_wildcard, name) = match text.strip_prefix("*.") {
             Some(name) => (true, name),
             None => (false, text),
         };
-        let problem = Problem::new(format!("`{text}` is no host")).at(0, text.len());
+        let problem = Problem::new(format!("`{text}` is not a host")).at(0, text.len());
         if let Some((host, port)) = name.rsplit_once(':')
             && port.bytes().all(|b| b.is_ascii_digit())
         {
-            let host = if wild {
+            let host = if is_wildcard {
                 format!("*.{host}")
             } else {
                 host.to_owned()
             };
             return Err(problem.help(format!(
-                "a match looks at the host without its port: \"{host}\""
+                "write it without the port, which a match does not look at: \"{host}\""
             )));
         }
         if name.contains('*') {
-            return Err(problem.help("a star stands for whole labels in front: \"*.example.com\""));
+            return Err(
+                problem.help("a star stands for whole labels at the front: \"*.example.com\"")
+            );
         }
         if !name.is_ascii() {
-            return Err(problem.help("write the name as DNS has it, beginning with \"xn--\""));
+            return Err(problem
+                .help("write the name in the form that DNS uses, which begins with \"xn--\""));
         }
-        let is_v4 = !wild && name.parse::<std::net::Ipv4Addr>().is_ok();
+        let is_v4 = !is_wildcard && name.parse::<std::net::Ipv4Addr>().is_ok();
         if !is_v4 && !is_host_name(name) {
-            return Err(problem.help("letters, digits, hyphens and dots"));
+            return Err(problem.help("use letters, digits, hyphens and dots"));
         }
         let name = name.to_ascii_lowercase();
-        Ok(if wild {
+        Ok(if is_wildcard {
             HostMatch::Wildcard(name)
         } else {
             HostMatch::Exact(name)

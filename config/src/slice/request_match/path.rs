@@ -1,4 +1,4 @@
-//! Patterns of paths.
+//! The path of a match.
 
 use std::fmt;
 
@@ -7,19 +7,19 @@ use crate::slice::request_match::correction;
 use crate::text::problem::Problem;
 use crate::value::placeholder::{RESERVED, is_parameter_name};
 
-/// A pattern for the normalised path of a request.
+/// A pattern for the normal path of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PathMatch {
     /// This path and no other.
     Exact(String),
-    /// Every path that starts with these characters: `/v1/*` holds `/v1/`, `/*` holds `/`. One that
-    /// ends with a slash takes the path without it too, after all that name that in full.
+    /// Every path that begins with these characters: `/v1/` for `/v1/*`. A prefix that ends with a slash also takes the
+    /// path without it, unless another pattern names that path in full.
     Prefix(String),
     /// Segment by segment: `/users/{id}`, `/users/{id}/*`.
     Template {
         /// The segments, without slashes.
         segments: Vec<Segment>,
-        /// Whether a slash and any rest may follow (`/*`); else the path ends here.
+        /// Whether a slash and any rest may follow (`/*`).
         open: bool,
     },
 }
@@ -45,9 +45,9 @@ impl fmt::Display for PathMatch {
 /// One segment of a path template.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Segment {
-    /// These characters. May be empty in last place, for a trailing slash.
+    /// These characters; none, in last place, for a trailing slash.
     Literal(String),
-    /// Any characters but a slash, at least one, known by this name.
+    /// One or more characters except a slash, under this name.
     Parameter(String),
 }
 
@@ -62,9 +62,9 @@ impl TextKind for PathText {
 
     fn parse(text: &str) -> Result<PathMatch, Problem> {
         read_path(text).map_err(|problem| {
-            let is_right = |text: &str| read_path(text).is_ok();
-            match correction::by_path(text, is_right) {
-                Some(meant) => problem.help(meant.advice()),
+            let is_readable = |text: &str| read_path(text).is_ok();
+            match correction::correct_path(text, is_readable) {
+                Some(correction) => problem.help(correction.advice()),
                 None => problem,
             }
         })
@@ -85,10 +85,10 @@ pub(super) fn read_path(text: &str) -> Result<PathMatch, Problem> {
     if let Some(star) = body.find('*') {
         return Err(Problem::new("a star can only be the last character")
             .at(star, 1)
-            .help("for one segment write a name in braces: \"/users/{id}/orders\""));
+            .help("for a single segment write a name in braces: \"/users/{id}/orders\""));
     }
     if body.contains(['{', '}']) {
-        return template(body, open);
+        return read_template(body, open);
     }
     let path = normal_path(body)?;
     Ok(if open {
@@ -98,7 +98,7 @@ pub(super) fn read_path(text: &str) -> Result<PathMatch, Problem> {
     })
 }
 
-fn template(body: &str, open: bool) -> Result<PathMatch, Problem> {
+fn read_template(body: &str, open: bool) -> Result<PathMatch, Problem> {
     let mut segments = Vec::new();
     let mut at = 1;
     for text in body.split('/').skip(1) {
@@ -108,32 +108,34 @@ fn template(body: &str, open: bool) -> Result<PathMatch, Problem> {
                 .and_then(|text| text.strip_suffix('}'))
                 .filter(|name| is_parameter_name(name))
                 .ok_or_else(|| {
-                    Problem::new(format!("`{text}` is no parameter"))
+                    Problem::new(format!("`{text}` is not a parameter"))
                         .at(at, text.len())
-                        .help("a whole segment in braces, lower case: \"/users/{id}\"")
+                        .help("write a whole segment in braces, in lower case: \"/users/{id}\"")
                 })?;
             if RESERVED.contains(&name) {
-                return Err(Problem::new(format!("`{name}` has a meaning already"))
-                    .at(at, text.len())
-                    .help("take another name for the parameter"));
+                return Err(
+                    Problem::new(format!("`{name}` is the name of another placeholder"))
+                        .at(at, text.len())
+                        .help("give the parameter another name"),
+                );
             }
             Segment::Parameter(name.to_owned())
         } else {
             Segment::Literal(text.to_owned())
         };
         if matches!(segment, Segment::Parameter(_)) && segments.contains(&segment) {
-            return Err(
-                Problem::new(format!("parameter `{text}` is named twice")).at(at, text.len())
-            );
+            return Err(Problem::new(format!("parameter `{text}` occurs twice"))
+                .at(at, text.len())
+                .help("give one of them another name"));
         }
         at += text.len() + 1;
         segments.push(segment);
     }
     if open {
-        // A star must be a segment of its own: what is left of it is then an empty literal.
+        // A star that is a segment of its own leaves an empty literal behind.
         if segments.pop() != Some(Segment::Literal(String::new())) {
             return Err(
-                Problem::new("after a parameter the star must stand between slashes")
+                Problem::new("after a parameter, the star must be a segment of its own")
                     .at(body.len(), 1)
                     .help("write \"/users/{id}/*\""),
             );
@@ -158,7 +160,7 @@ fn template(body: &str, open: bool) -> Result<PathMatch, Problem> {
     Ok(PathMatch::Template { segments, open })
 }
 
-/// Brings a path into the form that requests have when they are matched.
+/// The normal form of a path, which Weir compares with the normal form of requests.
 fn normal_path(path: &str) -> Result<String, Problem> {
     let mut normal = String::with_capacity(path.len());
     let mut chars = path.char_indices();
@@ -169,15 +171,17 @@ fn normal_path(path: &str) -> Result<String, Problem> {
                     .get(at + 1..at + 3)
                     .and_then(hex_octet)
                     .ok_or_else(|| {
-                        Problem::new("a percent sign needs two hexadecimal digits").at(at, 1)
+                        Problem::new("a percent sign needs two hexadecimal digits")
+                            .at(at, 1)
+                            .help("for the sign itself write \"%25\"")
                     })?;
                 chars.next();
                 chars.next();
                 match octet {
                     0 => {
-                        return Err(
-                            Problem::new("requests with an encoded NUL are refused").at(at, 3)
-                        );
+                        return Err(Problem::new("Weir refuses requests with an encoded NUL")
+                            .at(at, 3)
+                            .help("leave it out: nothing would match"));
                     }
                     octet if is_unreserved(octet) => normal.push(char::from(octet)),
                     octet => push_encoded(&mut normal, octet),
@@ -191,22 +195,24 @@ fn normal_path(path: &str) -> Result<String, Problem> {
                 }
             }
             '?' | '#' => {
-                return Err(Problem::new(format!("`{c}` is no part of a path"))
+                return Err(Problem::new(format!("`{c}` is not part of a path"))
                     .at(at, 1)
-                    .help("the query has predicates of its own: match = { path = \"...\", query = { key = \"value\" } }"));
+                    .help("for the query write match = { path = \"...\", query = { key = \"value\" } }"));
             }
             c => {
                 let encoded = format!("%{:02X}", u32::from(c));
                 let help = if "|^[]\\".contains(c) {
                     format!(
-                        "a match is no regular expression; for the sign itself write \"{encoded}\""
+                        "a match is not a regular expression; for the character itself write \"{encoded}\""
                     )
                 } else {
                     format!("write \"{encoded}\"")
                 };
-                return Err(Problem::new(format!("a path cannot hold {c:?} as it is"))
-                    .at(at, c.len_utf8())
-                    .help(help));
+                return Err(
+                    Problem::new(format!("a path cannot contain {c:?} as it is"))
+                        .at(at, c.len_utf8())
+                        .help(help),
+                );
             }
         }
     }
@@ -218,14 +224,15 @@ fn normal_path(path: &str) -> Result<String, Problem> {
         .any(|segment| matches!(segment, "." | ".."))
     {
         return Err(Problem::new(format!("path `{path}` has a dot segment"))
-            .help("dot segments are resolved before a request is matched: nothing would match"));
+            .help("write the path without `.` and `..`: Weir resolves them before it matches, so nothing would match"));
     }
     Ok(normal)
 }
 
 fn double_slash(path: &str) -> Problem {
-    Problem::new(format!("path `{path}` has an empty segment"))
-        .help("double slashes are merged before a request is matched: nothing would match")
+    Problem::new(format!("path `{path}` has an empty segment")).help(
+        "write single slashes: Weir merges double ones before it matches, so nothing would match",
+    )
 }
 
 fn push_encoded(out: &mut String, octet: u8) {
@@ -247,22 +254,24 @@ fn is_path_octet(octet: u8) -> bool {
     is_unreserved(octet) || b"!$&'()*+,;=:@/".contains(&octet)
 }
 
-/// What every path that matches begins with.
-pub(crate) fn common_start(path: &PathMatch) -> String {
-    match path {
-        PathMatch::Exact(path) | PathMatch::Prefix(path) => path.clone(),
-        PathMatch::Template { segments, .. } => {
-            let mut start = "/".to_owned();
-            for segment in segments {
-                match segment {
-                    Segment::Literal(text) => {
-                        start.push_str(text);
-                        start.push('/');
+impl PathMatch {
+    /// The beginning that all paths of this pattern have.
+    pub(crate) fn common_start(&self) -> String {
+        match self {
+            Self::Exact(path) | Self::Prefix(path) => path.clone(),
+            Self::Template { segments, .. } => {
+                let mut start = "/".to_owned();
+                for segment in segments {
+                    match segment {
+                        Segment::Literal(text) => {
+                            start.push_str(text);
+                            start.push('/');
+                        }
+                        Segment::Parameter(_) => break,
                     }
-                    Segment::Parameter(_) => break,
                 }
+                start
             }
-            start
         }
     }
 }

@@ -162,15 +162,15 @@ fn methods() {
     }
 }
 
-/// Slips, and patterns of nginx, Traefik, Express and their like, with what to write instead.
+/// Slips, and patterns of nginx, Traefik, Express and others, with the advice that they get.
 #[test]
-fn wrong_matches_are_put_right() {
+fn wrong_matches_are_corrected() {
     for (text, advice) in [
         ("", "write \"/*\""),
         ("*", "write \"/*\""),
         (
             "api",
-            "write \"api/*\" for this host, or \"/api/*\" for paths that begin so",
+            "write \"api/*\" for this host, or \"/api/*\" for paths that begin with it",
         ),
         ("example.com", "write \"example.com/*\""),
         ("example.com*", "write \"example.com/*\""),
@@ -182,7 +182,7 @@ fn wrong_matches_are_put_right() {
         ("me@example.com/x", "write \"example.com/x\""),
         (
             "a.com:80/x",
-            "a match looks at the host without its port: write \"a.com/x\"",
+            "a match does not look at the port: write \"a.com/x\"",
         ),
         (
             "http://a.com:80/x",
@@ -194,11 +194,11 @@ fn wrong_matches_are_put_right() {
         ("/a/**", "write \"/a/*\""),
         (
             "/a/*/",
-            "a star stands at the end, a name in braces for one segment: write \"/a/*\"",
+            "a star stands only at the end; for a single segment, write a name in braces: write \"/a/*\"",
         ),
         (
             "/*/b/*/c",
-            "a star stands at the end, a name in braces for one segment: write \"/{name}/b/{name2}/c\"",
+            "a star stands only at the end; for a single segment, write a name in braces: write \"/{name}/b/{name2}/c\"",
         ),
         ("/users/{id", "write \"/users/{id}\""),
         ("/users/id}", "write \"/users/{id}\""),
@@ -208,32 +208,32 @@ fn wrong_matches_are_put_right() {
         ("/users/{id...}", "write \"/users/*\""),
         (
             "/users/{*rest}",
-            "a star stands at the end, a name in braces for one segment: write \"/users/*\"",
+            "a star stands only at the end; for a single segment, write a name in braces: write \"/users/*\"",
         ),
         (
             "/users/{id:[0-9]+}",
-            "a match is no regular expression, a star at its end stands for any rest: write \"/users/{id}\"",
+            "a match is not a regular expression; a star at its end stands for any rest: write \"/users/{id}\"",
         ),
         (
             "/users/[0-9]+",
-            "a match is no regular expression, a star at its end stands for any rest: write \"/users/{name}\"",
+            "a match is not a regular expression; a star at its end stands for any rest: write \"/users/{name}\"",
         ),
         (
             "^/api/.*$",
-            "a match is no regular expression, a star at its end stands for any rest: write \"/api/*\"",
+            "a match is not a regular expression; a star at its end stands for any rest: write \"/api/*\"",
         ),
         (
             "~* ^/x$",
-            "a match is no regular expression, a star at its end stands for any rest: write \"/x\"",
+            "a match is not a regular expression; a star at its end stands for any rest: write \"/x\"",
         ),
         ("= /x", "write \"/x\""),
         (
             "/(a|b)",
-            "a match is no regular expression; for the sign itself write \"%7C\"",
+            "a match is not a regular expression; for the character itself write \"%7C\"",
         ),
         (
             "GET /x",
-            "a method is a part of the long form: write match = { path = \"/x\", method = \"GET\" }",
+            "the method has a key of its own: write match = { path = \"/x\", method = \"GET\" }",
         ),
         (
             "Host(`a.com`) && PathPrefix(`/b`)",
@@ -243,7 +243,7 @@ fn wrong_matches_are_put_right() {
             "PathPrefix('/b/')",
             "a match is a host and a path, without functions: write \"/b/*\"",
         ),
-        // Where nobody can know what was meant, the rule is all there is to say.
+        // Without a correction, the advice is the rule.
         (
             "Host(`a.com`) && Method(`GET`)",
             "a match is a host and a path: \"api.example.com/v1/*\"",
@@ -254,15 +254,15 @@ fn wrong_matches_are_put_right() {
         ),
         (
             "a.*/x",
-            "a star stands for whole labels in front: \"*.example.com\"",
+            "a star stands for whole labels at the front: \"*.example.com\"",
         ),
         (
             "/x{id}",
-            "a whole segment in braces, lower case: \"/users/{id}\"",
+            "write a whole segment in braces, in lower case: \"/users/{id}\"",
         ),
         (
             "/a?b=c",
-            "the query has predicates of its own: match = { path = \"...\", query = { key = \"value\" } }",
+            "for the query write match = { path = \"...\", query = { key = \"value\" } }",
         ),
     ] {
         let problem = MatchText::parse(text).expect_err(text);
@@ -273,7 +273,7 @@ fn wrong_matches_are_put_right() {
         ("https://a.com/x//y", "write \"/x/y\""),
         (
             "^/a/.*",
-            "a match is no regular expression, a star at its end stands for any rest: write \"/a/*\"",
+            "a match is not a regular expression; a star at its end stands for any rest: write \"/a/*\"",
         ),
     ] {
         let problem = PathText::parse(text).expect_err(text);

@@ -1,4 +1,4 @@
-//! Predicates on values: of header fields, query parameters and certificates.
+//! Predicates of a match: on header fields, query parameters and certificates.
 
 use toml::de::DeValue;
 
@@ -12,7 +12,7 @@ use crate::value::field::FieldValueText;
 /// A predicate on one header field or query parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FieldMatch {
-    /// The name; lower case for header fields.
+    /// The name; of header fields in lower case.
     pub name: String,
     /// What its value must be.
     pub value: ValueMatch,
@@ -21,25 +21,25 @@ pub struct FieldMatch {
 /// What a value must be.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ValueMatch {
-    /// There must be one, any.
+    /// There must be a value.
     Present,
-    /// There must be none.
+    /// There must be no value.
     Absent,
-    /// Exactly this.
+    /// This value.
     Exact(String),
-    /// Anything that starts with this.
+    /// A value that begins with this.
     Prefix(String),
 }
 
 table! {
-    /// The long form of a value to compare with.
+    /// A value that need not match as a whole.
     RawValueMatch, "value", "a value of match" {
-        /// What the value must begin with.
+        /// The beginning that the value must have.
         required prefix: String = "prefix" as PlainText;
     }
 }
 
-/// What a value must be: a string, a truth value, or a table.
+/// A string, a boolean or a table.
 pub(crate) struct ValueMatchKind;
 
 impl ValueKind for ValueMatchKind {

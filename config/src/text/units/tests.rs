@@ -22,33 +22,49 @@ fn durations() {
 #[test]
 fn bad_durations() {
     for (text, message, help) in [
-        ("", "an empty duration", None),
+        ("", "the duration is empty", None),
         (
             "10",
             "`10` has a number without a unit",
             Some("write \"10s\" for seconds, \"10ms\" for milliseconds"),
         ),
-        ("10sec", "`sec` is no unit of time", Some("write \"10s\"")),
-        ("3 s", "`3 s` is no duration", Some("no spaces: \"1m30s\"")),
-        ("5S", "`S` is no unit of time", Some("write \"5s\"")),
+        (
+            "10sec",
+            "`sec` is not a unit of time",
+            Some("write \"10s\""),
+        ),
+        (
+            "3 s",
+            "`3 s` is not a duration",
+            Some("write it without spaces: \"1m30s\""),
+        ),
+        ("5S", "`S` is not a unit of time", Some("write \"5s\"")),
         (
             "5x",
-            "`x` is no unit of time",
-            Some("units are d, h, m, s and ms"),
+            "`x` is not a unit of time",
+            Some("write d, h, m, s or ms"),
         ),
-        ("1s1m", "unit `m` comes too late", None),
-        ("1s1s", "unit `s` comes too late", None),
-        ("-1s", "`-1s` is no duration", None),
+        ("1s1m", "unit `m` is out of order", None),
+        ("1s1s", "unit `s` is out of order", None),
+        ("-1s", "`-1s` is not a duration", None),
         (
             "1.5s",
-            "`1.5s` is no duration",
-            Some("whole numbers only; take a smaller unit for fractions (\"1m30s\")"),
+            "`1.5s` is not a duration",
+            Some("write whole numbers, with a smaller unit for fractions: \"1m30s\""),
         ),
-        ("s", "`s` is no duration", Some("write it like \"1m30s\"")),
-        ("366d", "more than 365 days", None),
+        (
+            "s",
+            "`s` is not a duration",
+            Some("write it like \"1m30s\""),
+        ),
+        ("366d", "the duration is longer than 365 days", None),
         ("99999999999999999999s", "the number is too large", None),
-        ("18446744073709551615d", "more than 365 days", None),
-        ("5µs", "`µs` is no unit of time", None),
+        (
+            "18446744073709551615d",
+            "the duration is longer than 365 days",
+            None,
+        ),
+        ("5µs", "`µs` is not a unit of time", None),
     ] {
         let problem = duration(text).expect_err(text);
         assert_eq!(problem.message, message, "{text}");
@@ -78,16 +94,20 @@ fn sizes() {
 #[test]
 fn bad_sizes() {
     for (text, message, help) in [
-        ("", "an empty size", None),
+        ("", "the size is empty", None),
         ("10", "`10` has no unit", Some("write \"10B\"")),
-        ("16k", "`k` is no unit of size", Some("write \"16KiB\"")),
-        ("16kib", "`kib` is no unit of size", Some("write \"16KiB\"")),
-        ("1M", "`M` is no unit of size", Some("write \"1MiB\"")),
-        ("1.5MiB", "`1.5MiB` is no size", None),
-        ("MiB", "`MiB` is no size", None),
-        ("-1B", "`-1B` is no size", None),
-        ("1MiB5", "`1MiB5` is no size", None),
-        ("8388608TiB", "larger than 2^63 - 1 bytes", None),
+        ("16k", "`k` is not a unit of size", Some("write \"16KiB\"")),
+        (
+            "16kib",
+            "`kib` is not a unit of size",
+            Some("write \"16KiB\""),
+        ),
+        ("1M", "`M` is not a unit of size", Some("write \"1MiB\"")),
+        ("1.5MiB", "`1.5MiB` is not a size", None),
+        ("MiB", "`MiB` is not a size", None),
+        ("-1B", "`-1B` is not a size", None),
+        ("1MiB5", "`1MiB5` is not a size", None),
+        ("8388608TiB", "the size is larger than 2^63 - 1 bytes", None),
         ("99999999999999999999B", "the number is too large", None),
     ] {
         let problem = size(text).expect_err(text);

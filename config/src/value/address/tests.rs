@@ -18,6 +18,6 @@ fn listen_addresses() {
     let error = "8080".parse::<Address>().expect_err("no address");
     assert_eq!(
         error.to_string(),
-        "`8080` is no address to listen on (for port 8080 of every address write \"0.0.0.0:8080\")"
+        "`8080` is not an address to listen on (for port 8080 of all addresses write \"0.0.0.0:8080\")"
     );
 }
