@@ -88,7 +88,7 @@ pub struct ClientSide<'a, N: Net> {
 /// What carries the request.
 enum ClientTransport<'a, N: Net> {
     Http1(&'a mut http1::DownstreamConnection<N>),
-    Http2(&'a mut http2::Downstream<N>),
+    Http2(&'a mut http2::DownstreamStream<N>),
 }
 
 impl<'a, N: Net> ClientSide<'a, N> {
@@ -113,7 +113,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         context: &'a ConnectionContext,
         timer: &'a Timer,
         HeadBuffer { head, block }: &'a mut HeadBuffer,
-        stream: &'a mut http2::Downstream<N>,
+        stream: &'a mut http2::DownstreamStream<N>,
     ) -> Self {
         Self {
             context,

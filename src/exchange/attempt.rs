@@ -22,14 +22,17 @@ use crate::io::{Address, Connection, Instant, Net, Tx, errno};
 use crate::obs::LogLevel;
 use crate::plan::{Protocol, RoutePlan, UpstreamId, UpstreamPlan, is_grpc};
 use crate::tls;
-use crate::upstream::{Endpoint, Held, Need, Permit, Secure, Tried, Turn, Up, Upstream};
+use crate::upstream::{
+    ConnectionNeed, ConnectionOffer, ConnectionPermit, Endpoint, EndpointSide, EndpointTls,
+    LeasedConnection, TriedEndpoints, Upstream,
+};
 
 /// The attempts of one exchange: what they have in common, and what has become of them so far.
 struct Attempts<'a, N: Net> {
     plan: &'a UpstreamPlan,
     route: &'a RoutePlan,
     upstream: &'a Upstream<N>,
-    tried: Tried,
+    tried: TriedEndpoints,
     replay: Replay,
     failures: Failures,
     /// The attempt is on a connection that belongs to the client's.
@@ -54,12 +57,12 @@ impl<'a, N: Net> Exchange<'a, N> {
         self.prepare_request(route);
         let now = self.core.net.now();
         self.deadline = after(now, route.timeouts.total).min(after(now, patience.flatten()));
-        upstream.budget.request(now);
+        upstream.budget.count_request(now);
         let mut attempts = Attempts {
             plan,
             route,
             upstream,
-            tried: Tried::default(),
+            tried: TriedEndpoints::default(),
             replay: Replay::default(),
             failures: Failures::default(),
             is_bound: false,
@@ -98,7 +101,7 @@ impl<'a, N: Net> Exchange<'a, N> {
 
     /// Whether the endpoint says that it has taken such credentials, and that they hold for what follows on the
     /// connection (`Persistent-Auth`, which IIS sends).
-    fn is_authenticated(&self, up: &Up<N>) -> bool {
+    fn is_authenticated(&self, up: &EndpointSide<N>) -> bool {
         let field = |name| up.head.find_name(name, &up.block);
         self.authenticates()
             && field(b"Persistent-Auth")
@@ -106,7 +109,7 @@ impl<'a, N: Net> Exchange<'a, N> {
     }
 
     /// Keeps the head of an answer for the log, and its memory for the next one.
-    fn keep_head(&mut self, up: &mut Up<N>) {
+    fn keep_head(&mut self, up: &mut EndpointSide<N>) {
         self.buffers.up_head = mem::take(&mut up.head);
         self.buffers.up_block = mem::take(&mut up.block);
     }
@@ -175,7 +178,7 @@ async fn open<N: Net>(
 
 async fn shake_hands<N: Net>(
     core: &Rc<Core<N>>,
-    secure: Secure,
+    secure: EndpointTls,
     connection: Connection<N>,
     name: &str,
     its_own: bool,
@@ -200,7 +203,7 @@ async fn shake_hands<N: Net>(
 }
 
 /// Whether HTTP/2 was agreed on in the handshake of a connection.
-fn speaks_http2<N: Net>(held: &Held<N>) -> bool {
+fn speaks_http2<N: Net>(held: &LeasedConnection<N>) -> bool {
     let agreed = held.wire.rx.tls_parameters();
     agreed.is_some_and(|agreed| agreed.protocol == tls::AlpnProtocol::Http2)
 }
@@ -251,7 +254,12 @@ impl<'a, N: Net> Attempts<'a, N> {
 
     /// Binds the endpoint's connection to the client's, if the endpoint authenticates connections: nobody else is to have
     /// the identity that it may have now.
-    fn bind(&self, up: &mut Up<N>, endpoint: &Rc<Endpoint<N>>, exchange: &mut Exchange<'a, N>) {
+    fn bind(
+        &self,
+        up: &mut EndpointSide<N>,
+        endpoint: &Rc<Endpoint<N>>,
+        exchange: &mut Exchange<'a, N>,
+    ) {
         if !up.is_unbound() {
             return;
         }
@@ -283,8 +291,8 @@ impl<'a, N: Net> Attempts<'a, N> {
     async fn begin(
         &mut self,
         exchange: &mut Exchange<'a, N>,
-    ) -> Result<(Rc<Endpoint<N>>, Up<N>), Fault> {
-        let need = Need {
+    ) -> Result<(Rc<Endpoint<N>>, EndpointSide<N>), Fault> {
+        let need = ConnectionNeed {
             owner: exchange.owner(self.plan),
             fresh: self.failures.met_stale(),
             sure: !exchange.down.head.method.is_idempotent(),
@@ -293,10 +301,10 @@ impl<'a, N: Net> Attempts<'a, N> {
         let bindings = exchange.buffers.bindings.as_deref();
         let turn = poll_fn(|cx| {
             let own = bindings.and_then(|own| self.upstream.take_bound(cx, own, need.sure));
-            Poll::Ready(own.or_else(|| self.upstream.take(cx, &self.tried, need)))
+            Poll::Ready(own.or_else(|| self.upstream.take_offer(cx, &self.tried, need)))
         });
         let turn = turn.await;
-        self.is_bound = matches!(&turn, Some((_, Turn::Reuse(held))) if held.is_bound());
+        self.is_bound = matches!(&turn, Some((_, ConnectionOffer::Reuse(held))) if held.is_bound());
         let (mut index, mut turn) = match turn {
             Some(turn) => turn,
             // In a box: few wait, and each connection would hold what it takes.
@@ -311,36 +319,36 @@ impl<'a, N: Net> Attempts<'a, N> {
             let endpoint = endpoint.ok_or(Fault::local(Phase::Connect, Reason::Internal))?;
             let mut has_waited = false;
             match turn {
-                Turn::Reuse(held) => {
+                ConnectionOffer::Reuse(held) => {
                     let head = exchange.take_up_head();
-                    let up = Up::http1(exchange.core, held, true, self.plan.limits, head);
+                    let up = EndpointSide::http1(exchange.core, held, true, self.plan.limits, head);
                     return Ok((endpoint, up));
                 }
-                Turn::Connect(permit) => {
+                ConnectionOffer::Connect(permit) => {
                     let up = self.connected(&endpoint, permit, need, exchange).await;
                     return Ok((endpoint, up?));
                 }
-                Turn::Join(reservation) => {
-                    if endpoint.shares(need)
+                ConnectionOffer::Stream(reservation) => {
+                    if endpoint.shares_connections(need)
                         && let Some(reservation) = reservation.confirm()
                     {
                         let head = exchange.take_up_head();
-                        return Ok((endpoint, Up::http2(reservation, head)));
+                        return Ok((endpoint, EndpointSide::http2(reservation, head)));
                     }
                 }
-                Turn::Await => {
+                ConnectionOffer::Await => {
                     self.joined(&endpoint, exchange).await?;
                     has_waited = true;
                 }
             }
-            let again = poll_fn(|cx| Poll::Ready(endpoint.take(cx, need))).await;
+            let again = poll_fn(|cx| Poll::Ready(endpoint.take_offer(cx, need))).await;
             turn = match again {
                 // Who made a connection for us has failed: to try at once again would ask as often as there are
                 // exchanges.
-                Some(Turn::Connect(_))
+                Some(ConnectionOffer::Connect(_))
                     if has_waited
                         && endpoint.protocol.get() == Protocol::Http2
-                        && !endpoint.has_shared()
+                        && !endpoint.has_shared_connection()
                         && !endpoint.was_abandoned() =>
                 {
                     let reason = Reason::ConnectFailed;
@@ -360,12 +368,12 @@ impl<'a, N: Net> Attempts<'a, N> {
     async fn connected(
         &self,
         endpoint: &Rc<Endpoint<N>>,
-        permit: Permit<N>,
-        need: Need,
+        permit: ConnectionPermit<N>,
+        need: ConnectionNeed,
         exchange: &mut Exchange<'a, N>,
-    ) -> Result<Up<N>, Fault> {
-        let is_shared = endpoint.shares(need);
-        let joiner = is_shared.then(|| endpoint.joiner());
+    ) -> Result<EndpointSide<N>, Fault> {
+        let is_shared = endpoint.shares_connections(need);
+        let joiner = is_shared.then(|| endpoint.begin_connecting());
         let held = self.connect(endpoint, permit, need, exchange).await;
         if let (Some(joiner), Err(fault)) = (&joiner, &held)
             && fault.side != Side::Upstream
@@ -376,14 +384,14 @@ impl<'a, N: Net> Attempts<'a, N> {
         if speaks_http2(&held) || (is_shared && !endpoint.is_secure()) {
             let config = self.plan.http2;
             let reservation = endpoint.begin_http2(exchange.core, held, config, joiner);
-            return Ok(Up::http2(reservation, exchange.take_up_head()));
+            return Ok(EndpointSide::http2(reservation, exchange.take_up_head()));
         }
         // What was not offered says nothing about the endpoint.
         if !need.switches {
             endpoint.protocol.set(Protocol::Http1);
         }
         let head = exchange.take_up_head();
-        Ok(Up::http1(
+        Ok(EndpointSide::http1(
             exchange.core,
             held,
             false,
@@ -402,7 +410,7 @@ impl<'a, N: Net> Attempts<'a, N> {
         let deadline = began + self.route.timeouts.connect;
         let mut listed = None;
         let joined = self.until(deadline, exchange, |cx| {
-            endpoint.poll_joined(cx, &mut listed)
+            endpoint.poll_connected(cx, &mut listed)
         });
         let joined = joined.await;
         exchange.record.connect_ns += exchange.core.net.now().since(began).as_nanos() as u64;
@@ -412,7 +420,7 @@ impl<'a, N: Net> Attempts<'a, N> {
 
     async fn relay(
         &mut self,
-        up: &mut Up<N>,
+        up: &mut EndpointSide<N>,
         exchange: &mut Exchange<'a, N>,
     ) -> Result<Relayed, Fault> {
         exchange.check_client_waits()?;
@@ -451,9 +459,9 @@ impl<'a, N: Net> Attempts<'a, N> {
     /// Waits in the upstream's queue, for as long as the exchange may wait in all, and while the client is there.
     async fn wait(
         &self,
-        need: Need,
+        need: ConnectionNeed,
         exchange: &mut Exchange<'a, N>,
-    ) -> Result<(u32, Turn<N>), Fault> {
+    ) -> Result<(u32, ConnectionOffer<N>), Fault> {
         let fault = |reason| Fault::local(Phase::Connect, reason);
         if self.upstream.endpoints.is_empty() {
             return Err(fault(if self.upstream.has_unresolved() {
@@ -465,12 +473,12 @@ impl<'a, N: Net> Attempts<'a, N> {
         let waited = Duration::from_nanos(exchange.record.queue_ns);
         let began = exchange.core.net.now();
         let deadline = began + self.route.timeouts.queue.saturating_sub(waited);
-        let place = self.upstream.wait(&self.tried);
+        let place = self.upstream.enqueue(&self.tried);
         let mut place = place.ok_or_else(|| fault(Reason::UpstreamLimit))?;
         let turn = self.until(deadline, exchange, |cx| {
-            let (index, turn) = ready!(place.poll(cx));
+            let (index, turn) = ready!(place.poll_offer(cx));
             let endpoint = self.upstream.endpoints.get(index as usize);
-            Poll::Ready(endpoint.map(|endpoint| (index, endpoint.accept(cx, turn, need))))
+            Poll::Ready(endpoint.map(|endpoint| (index, endpoint.accept_offer(cx, turn, need))))
         });
         let turn = turn.await;
         exchange.record.queue_ns += exchange.core.net.now().since(began).as_nanos() as u64;
@@ -482,10 +490,10 @@ impl<'a, N: Net> Attempts<'a, N> {
     async fn connect(
         &self,
         endpoint: &Rc<Endpoint<N>>,
-        permit: Permit<N>,
-        need: Need,
+        permit: ConnectionPermit<N>,
+        need: ConnectionNeed,
         exchange: &mut Exchange<'a, N>,
-    ) -> Result<Held<N>, Fault> {
+    ) -> Result<LeasedConnection<N>, Fault> {
         let core = exchange.core;
         let began = core.net.now();
         let deadline = began + self.route.timeouts.connect;
@@ -505,13 +513,13 @@ impl<'a, N: Net> Attempts<'a, N> {
         match connected?.unwrap_or_else(late) {
             Ok(wire) => {
                 exchange.record.errno = 0;
-                Ok(permit.hold(wire, owner, core.net.now()))
+                Ok(permit.lease(wire, owner, core.net.now()))
             }
             Err(Refused { reason, errno }) => {
                 let fault = Fault::connect(reason);
                 exchange.record.errno = errno;
                 if fault.side == Side::Upstream {
-                    permit.failed();
+                    permit.report_failure();
                 }
                 Err(fault)
             }
@@ -574,9 +582,9 @@ impl<'a, N: Net> Attempts<'a, N> {
         }
         let failure = Failure::of(fault, was_stale, exchange.down.head.method.is_idempotent());
         let (retry, budget) = (&self.route.retry, &self.upstream.budget);
-        let is_left = self.upstream.is_left(&self.tried);
+        let is_left = self.upstream.has_untried(&self.tried);
         self.failures
-            .repeat_after(failure, retry, is_left, || budget.retry(retry))
+            .repeat_after(failure, retry, is_left, || budget.take_retry(retry))
     }
 
     /// Waits before another attempt.

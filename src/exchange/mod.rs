@@ -59,7 +59,7 @@ struct Exchange<'a, N: Net> {
     down: ClientSide<'a, N>,
     /// Memory of the connection's exchanges, with the edits of both directions.
     buffers: &'a mut ExchangeBuffers,
-    /// Up to here `to_client` holds what every answer to this request gets. Behind it stand the fields of one answer.
+    /// EndpointSide to here `to_client` holds what every answer to this request gets. Behind it stand the fields of one answer.
     common_edits: EditsMark,
     route: Option<RouteId>,
     facts: Facts,

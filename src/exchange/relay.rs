@@ -12,12 +12,12 @@ use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Chunk, Instant, Net, Pool};
 use crate::limits::{COPY_BELOW_BYTES, REPLAY_BYTES_MAX};
 use crate::plan::RoutePlan;
-use crate::upstream::Up;
+use crate::upstream::EndpointSide;
 
 /// One attempt's way of bytes.
 pub(super) struct Relay<'r, 'a, N: Net> {
     exchange: &'r mut Exchange<'a, N>,
-    up: &'r mut Up<N>,
+    up: &'r mut EndpointSide<N>,
     replay: &'r mut Replay,
     route: &'r RoutePlan,
     /// When this attempt has to have an answer.
@@ -110,7 +110,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     /// Prepares the relay of a request whose head was written to `up`.
     pub(super) fn new(
         exchange: &'r mut Exchange<'a, N>,
-        up: &'r mut Up<N>,
+        up: &'r mut EndpointSide<N>,
         replay: &'r mut Replay,
         route: &'r RoutePlan,
     ) -> Self {

@@ -14,7 +14,7 @@ use crate::io::uring::{self, Uring};
 use crate::io::{ListenSocket, Net};
 use crate::obs::CoreObs;
 use crate::plan::{EndpointSets, ListenerId, Plan};
-use crate::upstream::{Note, Registry};
+use crate::upstream::{SlotNotice, UpstreamRegistry};
 
 /// What all cores share: limits of the whole process, and how to reach each other.
 pub struct SharedState<N: Net> {
@@ -23,7 +23,7 @@ pub struct SharedState<N: Net> {
     /// Clients' connections.
     pub(super) counts: Arc<ConnectionCounts>,
     /// Connections to endpoints, and the requests that wait for one.
-    pub(super) upstreams: Arc<Registry>,
+    pub(super) upstreams: Arc<UpstreamRegistry>,
 }
 
 impl<N: Net> SharedState<N> {
@@ -42,15 +42,17 @@ impl<N: Net> SharedState<N> {
     }
 
     /// Sends notices about connections to endpoints to another core, which is the argument.
-    pub(super) fn notice_sender(self: &Arc<Self>) -> Box<dyn Fn(usize, Note) -> Result<(), Note>> {
+    pub(super) fn notice_sender(
+        self: &Arc<Self>,
+    ) -> Box<dyn Fn(usize, SlotNotice) -> Result<(), SlotNotice>> {
         let shared = self.clone();
         Box::new(move |core, note| {
             let Some(sender) = shared.senders.get(core) else {
                 return Err(note);
             };
-            let posted = sender.post(MailboxMessage::Note(note));
+            let posted = sender.post(MailboxMessage::Notice(note));
             posted.map_err(|message| match message {
-                MailboxMessage::Note(note) => note,
+                MailboxMessage::Notice(note) => note,
                 _ => unreachable!("a full mailbox returns the message"),
             })
         })

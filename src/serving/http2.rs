@@ -8,7 +8,9 @@ use std::time::Duration;
 use weir_proto_h2::{Connection, Error, ErrorCode};
 
 use super::{CoreServer, IdleConnection};
-use crate::conn::http2::{Downstream, Mux, MuxOutcome, PeerLimits, PeerWatch, StreamLoss, Worker};
+use crate::conn::http2::{
+    DownstreamStream, Mux, MuxOutcome, PeerLimits, PeerWatch, StreamLoss, Worker,
+};
 use crate::conn::{ClientBindings, ClientSide, ConnectionContext, HeadBuffer, Outbox, WireRx};
 use crate::core::{Admission, Timer, guarded, report_panic};
 use crate::exchange::{self, After, ExchangeBuffers};
@@ -34,7 +36,7 @@ pub(super) async fn serve<N: Net>(
     let context = ConnectionContext::new(admission.listener.clone(), &wire);
     let out = Outbox::new(wire.tx, core.net.pool().clone());
     let mux = Mux::new(core.net.clone(), Connection::server(config), out);
-    let shop = Shop {
+    let connection = ServerConnection {
         server,
         mux: Rc::new(mux),
         context: Rc::new(context),
@@ -43,19 +45,19 @@ pub(super) async fn serve<N: Net>(
     let mut rx = wire.rx;
     core.obs
         .borrow()
-        .http2_opened(shop.context.listener.id.get());
-    let conversation = Box::pin(converse(&shop, &admission, &mut rx, &timer, first));
+        .http2_opened(connection.context.listener.id.get());
+    let conversation = Box::pin(converse(&connection, &admission, &mut rx, &timer, first));
     let ended = guarded(&core, conversation).await;
-    shop.mux.lose(shop.why_lost());
+    connection.mux.lose(connection.why_lost());
     match ended {
-        Ok(()) => shop.tell_end(),
+        Ok(()) => connection.tell_end(),
         Err(panic) => return report_panic(&core, &*panic),
     }
-    part(&shop, &mut rx, &timer).await;
+    part(&connection, &mut rx, &timer).await;
 }
 
 /// What a connection needs to set tasks to its requests.
-struct Shop<N: Net> {
+struct ServerConnection<N: Net> {
     server: Rc<CoreServer<N>>,
     mux: Rc<Mux<N>>,
     context: Rc<ConnectionContext>,
@@ -65,20 +67,20 @@ struct Shop<N: Net> {
 
 /// Receives and sends until the connection is over.
 async fn converse<N: Net>(
-    shop: &Shop<N>,
+    connection: &ServerConnection<N>,
     admission: &Admission<N>,
     rx: &mut WireRx<N>,
     timer: &Timer,
     first: Chunk,
 ) {
-    let core = &shop.server.core;
+    let core = &connection.server.core;
     let mut unread = Some(first);
     let mut watch = PeerWatch::client(core.net.now());
     poll_fn(|cx| {
         timer.watch(cx);
-        let outcome = shop.mux.advance(cx, rx, &mut unread, &core.share);
-        shop.tell();
-        shop.set_to_work(timer);
+        let outcome = connection.mux.advance(cx, rx, &mut unread, &core.share);
+        connection.tell();
+        connection.set_to_work(timer);
         if outcome != MuxOutcome::Waits || core.is_stopping() {
             return Poll::Ready(());
         }
@@ -86,7 +88,7 @@ async fn converse<N: Net>(
             core.wait_for_memory(cx);
         }
         if core.is_tight() {
-            shop.mux.weigh(timer);
+            connection.mux.weigh(timer);
         }
         let timeouts = admission.listener.plan.borrow().timeouts;
         let limits = PeerLimits {
@@ -96,7 +98,7 @@ async fn converse<N: Net>(
             idle: timeouts.idle,
             is_unwanted: admission.is_unwanted(),
         };
-        let Some(deadline) = watch.check(&shop.mux, &limits) else {
+        let Some(deadline) = watch.check(&connection.mux, &limits) else {
             return Poll::Ready(());
         };
         timer.set(deadline);
@@ -107,15 +109,15 @@ async fn converse<N: Net>(
 
 /// Sends what is left to be said, then reads until the client has closed too: a close with unread bytes would be a
 /// reset, and could destroy what was said.
-async fn part<N: Net>(shop: &Shop<N>, rx: &mut WireRx<N>, timer: &Timer) {
-    let core = &shop.server.core;
+async fn part<N: Net>(connection: &ServerConnection<N>, rx: &mut WireRx<N>, timer: &Timer) {
+    let core = &connection.server.core;
     let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
     timer.set(deadline);
     let (mut is_sent, mut is_finished, mut has_ended, mut forgotten) = (false, false, false, 0);
     poll_fn(|cx| {
         timer.watch(cx);
         if !is_sent {
-            match shop.mux.poll_flush(cx) {
+            match connection.mux.poll_flush(cx) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => is_sent = true,
                 // TLS was given up: what is left to be said is the alert.
@@ -124,7 +126,7 @@ async fn part<N: Net>(shop: &Shop<N>, rx: &mut WireRx<N>, timer: &Timer) {
             }
         }
         if is_sent && !is_finished {
-            is_finished = shop.mux.poll_finish(cx).is_ready();
+            is_finished = connection.mux.poll_finish(cx).is_ready();
         }
         while !has_ended {
             match rx.poll_discard(cx) {
@@ -145,7 +147,7 @@ async fn part<N: Net>(shop: &Shop<N>, rx: &mut WireRx<N>, timer: &Timer) {
     .await;
 }
 
-impl<N: Net> Shop<N> {
+impl<N: Net> ServerConnection<N> {
     /// Tells the counters what has happened.
     fn tell(&self) {
         let tally = self.mux.take_tally();
@@ -223,7 +225,7 @@ async fn work<N: Net>(
         };
         let _counted = core.activate();
         let refused = pending.refused;
-        let mut stream = Downstream::new(mux.clone(), pending, &mut request);
+        let mut stream = DownstreamStream::new(mux.clone(), pending, &mut request);
         let down = ClientSide::http2(&context, &timer, &mut request, &mut stream);
         let after = match refused {
             None => exchange::run(core, server.plan(), down, &mut buffers).await,

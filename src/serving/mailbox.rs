@@ -17,7 +17,7 @@ use crate::io::{Address, Bell, Net, Rx};
 use crate::limits::{LETTERS_AT_ONCE_MAX, MAILBOX_LETTERS_MAX};
 use crate::plan::{EndpointSets, ListenerId, Plan};
 use crate::tls;
-use crate::upstream::Note;
+use crate::upstream::SlotNotice;
 
 /// What control orders a core to do; `S` is a listening socket.
 pub enum Command<S> {
@@ -93,7 +93,7 @@ pub(super) enum MailboxMessage<N: Net> {
     Command(Command<N::Socket>),
     /// A connection that another core has accepted at the listener with this address.
     Connection(Address, N::PackedConnection),
-    Note(Note),
+    Notice(SlotNotice),
 }
 
 /// The sender's side of a core's mailbox.
@@ -120,7 +120,7 @@ impl<N: Net> MailboxSender<N> {
         self.post(MailboxMessage::Command(command))
             .map_err(|message| match message {
                 MailboxMessage::Command(command) => command,
-                MailboxMessage::Connection(..) | MailboxMessage::Note(_) => {
+                MailboxMessage::Connection(..) | MailboxMessage::Notice(_) => {
                     unreachable!("a full mailbox returns the message")
                 }
             })
@@ -173,7 +173,7 @@ impl<N: Net> Mailbox<N> {
                 match message {
                     MailboxMessage::Command(command) => server.obey(command),
                     MailboxMessage::Connection(address, parcel) => server.adopt(&address, parcel),
-                    MailboxMessage::Note(note) => server.upstreams.hear(note),
+                    MailboxMessage::Notice(note) => server.upstreams.receive_notice(note),
                 }
             }
             if messages == LETTERS_AT_ONCE_MAX {

@@ -96,7 +96,7 @@ impl<N: Net> CoreServer<N> {
             let tick = core.net.now() + Duration::from_millis(TIMER_TICK_MS);
             core.net.sleep_until(tick).await;
             core.timers.fire(core.net.now());
-            self.upstreams.look(core.net.now());
+            self.upstreams.check_waiting(core.net.now());
             core.keep_within_memory();
             // Connections that end on other cores make room here too.
             core.offer_room();
@@ -109,7 +109,7 @@ impl<N: Net> CoreServer<N> {
         loop {
             let then = core.net.now() + Duration::from_millis(HOUSEKEEPING_MS);
             core.net.sleep_until(then).await;
-            self.upstreams.close_old(core.net.now());
+            self.upstreams.close_expired(core.net.now());
             core.net.pool().trim();
             core.obs
                 .borrow()
@@ -186,7 +186,7 @@ impl<N: Net> CoreServer<N> {
         }
         self.equip_listeners(tls);
         for (upstream, client) in plan.upstreams.iter().zip(&tls.clients) {
-            upstream.equip(client.as_deref());
+            upstream.set_client_tls(client.as_deref());
         }
     }
 

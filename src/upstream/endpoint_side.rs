@@ -7,7 +7,9 @@ use std::task::{Context, Poll};
 use weir_proto_h1::{BodyKind, Edits, Head, Limits, Request, Span, Trailers};
 use weir_proto_h2::ErrorCode;
 
-use super::{Bound, Endpoint, Held, Owner, Permit, StreamReservation};
+use super::{
+    BindingToken, ConnectionOwner, ConnectionPermit, Endpoint, LeasedConnection, StreamReservation,
+};
 use crate::conn::{End, ResponsePart, http1, http2};
 use crate::core::Core;
 use crate::fault::Fault;
@@ -15,8 +17,8 @@ use crate::io::{Chunk, Net};
 use crate::limits::QUEUED_BYTES_HIGH;
 
 /// A request at an endpoint, as the exchange sees it.
-pub struct Up<N: Net> {
-    /// The head of the answer, over [`Up::block`].
+pub struct EndpointSide<N: Net> {
+    /// The head of the answer, over [`EndpointSide::block`].
     pub head: Head,
     /// What the head lies in.
     pub block: Chunk,
@@ -30,13 +32,23 @@ pub struct Up<N: Net> {
     reason = "one lives in each exchange, where a box would be an allocation a request"
 )]
 enum EndpointTransport<N: Net> {
-    Http1(http1::UpstreamConnection<N>, Permit<N>, Option<Owner>),
-    Http2(http2::Upstream<N>, StreamReservation<N>),
+    Http1(
+        http1::UpstreamConnection<N>,
+        ConnectionPermit<N>,
+        Option<ConnectionOwner>,
+    ),
+    Http2(http2::UpstreamStream<N>, StreamReservation<N>),
 }
 
-impl<N: Net> Up<N> {
+impl<N: Net> EndpointSide<N> {
     /// Takes a connection of HTTP/1.1 for one request.
-    pub fn http1(core: &Core<N>, held: Held<N>, reused: bool, limits: Limits, head: Head) -> Self {
+    pub fn http1(
+        core: &Core<N>,
+        held: LeasedConnection<N>,
+        reused: bool,
+        limits: Limits,
+        head: Head,
+    ) -> Self {
         let connection = http1::UpstreamConnection::new(core, held.wire, reused, limits);
         Self {
             head,
@@ -47,7 +59,7 @@ impl<N: Net> Up<N> {
 
     /// Uses a stream that was reserved on a connection of HTTP/2.
     pub fn http2(reservation: StreamReservation<N>, head: Head) -> Self {
-        let stream = http2::Upstream::new(reservation.mux().clone());
+        let stream = http2::UpstreamStream::new(reservation.mux().clone());
         Self {
             head,
             block: Chunk::default(),
@@ -182,7 +194,9 @@ impl<N: Net> Up<N> {
     /// Whether the connection may be bound to its client's, and is not. One that requests share cannot be.
     pub fn is_unbound(&self) -> bool {
         match &self.transport {
-            EndpointTransport::Http1(_, _, owner) => !matches!(owner, Some(Owner::Bound(_))),
+            EndpointTransport::Http1(_, _, owner) => {
+                !matches!(owner, Some(ConnectionOwner::Bound(_)))
+            }
             EndpointTransport::Http2(..) => false,
         }
     }
@@ -196,9 +210,9 @@ impl<N: Net> Up<N> {
     }
 
     /// Has the connection serve its client alone from now on.
-    pub fn bind(&mut self, bound: Rc<Bound>) {
+    pub fn bind(&mut self, bound: Rc<BindingToken>) {
         if let EndpointTransport::Http1(_, _, owner) = &mut self.transport {
-            *owner = Some(Owner::Bound(bound));
+            *owner = Some(ConnectionOwner::Bound(bound));
         }
     }
 
@@ -216,12 +230,12 @@ impl<N: Net> Up<N> {
         match self.transport {
             EndpointTransport::Http1(connection, permit, owner) => {
                 if let Some(wire) = connection.finish() {
-                    let held = Held {
+                    let held = LeasedConnection {
                         wire,
                         permit,
                         owner,
                     };
-                    endpoint.checkin(held, core.net.now());
+                    endpoint.check_in(held, core.net.now());
                 }
             }
             EndpointTransport::Http2(stream, _reservation) => stream.finish(),
@@ -229,7 +243,7 @@ impl<N: Net> Up<N> {
     }
 }
 
-impl<N: Net> End for Up<N> {
+impl<N: Net> End for EndpointSide<N> {
     fn queued(&self) -> usize {
         match &self.transport {
             EndpointTransport::Http1(wire, ..) => wire.out.queued(),

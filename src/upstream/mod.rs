@@ -3,17 +3,17 @@
 //! Everything here belongs to one core and survives a reload by name: an endpoint that is in the old plan and in the
 //! new one keeps its connections.
 
-mod balance;
-mod bound;
-mod budget;
+mod client_binding;
+mod core_upstreams;
 mod endpoint_side;
-mod permit;
-mod places;
-mod pool;
-mod queue;
-mod registry;
-mod shared;
+mod endpoint_slot;
+mod idle_pool;
+mod request_queue;
+mod retry_budget;
+mod round_robin;
 mod shared_connection;
+mod stream_reservation;
+mod upstream_registry;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -21,19 +21,19 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-pub use balance::Tried;
-pub use bound::Bound;
-use budget::Budget;
-pub use endpoint_side::Up;
-use permit::Place;
-pub use permit::{Held, Owner, Permit};
-pub use places::CoreUpstreams;
-pub use pool::Need;
-use pool::{Idle, IdleList};
-use queue::{Mark, Queue};
-pub use queue::{Turn, Wait};
-pub use registry::{Note, Registry};
-pub use shared::{Joiner, StreamReservation};
+pub use client_binding::BindingToken;
+pub use core_upstreams::CoreUpstreams;
+pub use endpoint_side::EndpointSide;
+use endpoint_slot::EndpointSlot;
+pub use endpoint_slot::{ConnectionOwner, ConnectionPermit, LeasedConnection};
+pub use idle_pool::ConnectionNeed;
+use idle_pool::{IdlePool, PooledConnection};
+pub use request_queue::{ConnectionOffer, QueuedAttempt};
+use request_queue::{PlanMark, RequestQueue};
+use retry_budget::RetryBudget;
+pub use round_robin::TriedEndpoints;
+pub use stream_reservation::{ConnectingGuard, StreamReservation};
+pub use upstream_registry::{SlotNotice, UpstreamRegistry};
 
 use crate::conn::http2::Mux;
 use crate::fault::Reason;
@@ -41,7 +41,7 @@ use crate::io::{Address, Net};
 use crate::obs::CoreObs;
 use crate::plan::{EndpointSet, Protocol, UpstreamId, UpstreamPlan};
 use crate::tls::{TlsClient, TlsName};
-use balance::RoundRobin;
+use round_robin::RoundRobin;
 
 /// One upstream on one core, by one plan.
 pub struct Upstream<N: Net> {
@@ -55,14 +55,14 @@ pub struct Upstream<N: Net> {
     client: RefCell<Option<Rc<TlsClient>>>,
     /// The same on this core, in the same order.
     pub endpoints: Vec<Rc<Endpoint<N>>>,
-    turn: RefCell<RoundRobin>,
+    balancer: RefCell<RoundRobin>,
     /// What may be retried.
-    pub budget: Rc<Budget>,
-    queue: Rc<Queue<N>>,
-    mark: Rc<Mark>,
+    pub budget: Rc<RetryBudget>,
+    queue: Rc<RequestQueue<N>>,
+    mark: Rc<PlanMark>,
     /// How many may wait, all cores together.
     pending_max: u32,
-    places: Rc<CoreUpstreams<N>>,
+    core: Rc<CoreUpstreams<N>>,
     obs: Rc<RefCell<CoreObs>>,
 }
 
@@ -73,25 +73,25 @@ pub struct Endpoint<N: Net> {
     /// Where it is.
     pub address: Address,
     /// How it is spoken to over TLS, if it is.
-    secure: RefCell<Option<Secure>>,
+    secure: RefCell<Option<EndpointTls>>,
     /// Connections that wait for the next request, the one used last on top.
-    idle: RefCell<IdleList<N>>,
+    idle: RefCell<IdlePool<N>>,
     /// Connections that wait for the next request of the one client that they belong to, the one used last on top.
-    bound: RefCell<Vec<Idle<N>>>,
+    bound: RefCell<Vec<PooledConnection<N>>>,
     /// What it speaks by the plan, and what it spoke when it was last asked.
     configured: Protocol,
     pub protocol: Cell<Protocol>,
     /// Connections that exchanges share.
     shared: RefCell<Vec<Rc<Mux<N>>>>,
     /// Exchanges that wait for the connection that one of them is making.
-    joining: RefCell<Vec<Waker>>,
-    is_joining: Cell<bool>,
+    awaiting_connection: RefCell<Vec<Waker>>,
+    is_connecting: Cell<bool>,
     /// How often one was made, or could not be, wrapping.
-    joined: Cell<u32>,
+    connections_tried: Cell<u32>,
     /// The last was given up by who made it, for a reason of its own.
     was_abandoned: Cell<bool>,
     /// Its place in the plan of the day, and how many connections it has.
-    place: Rc<Place<N>>,
+    slot: Rc<EndpointSlot<N>>,
     /// How many connections may wait.
     idle_max: Cell<usize>,
     /// How long one may wait.
@@ -106,14 +106,14 @@ pub struct Endpoint<N: Net> {
 
 /// How an endpoint is spoken to over TLS.
 #[derive(Clone)]
-pub struct Secure {
+pub struct EndpointTls {
     /// This core's side of it.
     pub client: Rc<TlsClient>,
     /// The name that it must have.
     pub name: TlsName,
 }
 
-impl Secure {
+impl EndpointTls {
     /// Whether connections may be kept when the plan has these settings.
     fn fits(own: Option<&Self>, client: Option<&TlsClient>, name: Option<&TlsName>) -> bool {
         match (own, client, name) {
@@ -137,13 +137,13 @@ impl<N: Net> Endpoint<N> {
     }
 
     /// How it is spoken to over TLS, if it is.
-    pub fn secure(&self) -> Option<Secure> {
+    pub fn secure(&self) -> Option<EndpointTls> {
         self.secure.borrow().clone()
     }
 
     /// Counts an attempt that has failed here; `errno` is what the system said, 0 if it said nothing.
     pub fn count_failure(&self, reason: Reason, errno: u16) {
-        self.place.attempt_failed(reason, errno);
+        self.slot.attempt_failed(reason, errno);
     }
 }
 
@@ -154,23 +154,17 @@ impl<N: Net> Upstream<N> {
         (plan, set): (&UpstreamPlan, &Arc<EndpointSet>),
         old: Option<&Self>,
         seed: u64,
-        places: &Rc<CoreUpstreams<N>>,
+        core: &Rc<CoreUpstreams<N>>,
     ) -> Self {
         let client = plan.tls.as_ref().map(|client| Rc::new(client.for_core()));
-        Self::make((id, plan, set), client, old, seed, places)
+        Self::make((id, plan, set), client, old, seed, core)
     }
 
     /// The same upstream of `plan` with the endpoints of `set`. Certificates and keys stay those that it uses now, which
     /// may be newer than the plan's.
     pub fn with_endpoints(&self, plan: &UpstreamPlan, set: &Arc<EndpointSet>, seed: u64) -> Self {
         let client = self.client.borrow().clone();
-        Self::make(
-            (self.id(), plan, set),
-            client,
-            Some(self),
-            seed,
-            &self.places,
-        )
+        Self::make((self.id(), plan, set), client, Some(self), seed, &self.core)
     }
 
     fn make(
@@ -178,9 +172,9 @@ impl<N: Net> Upstream<N> {
         client: Option<Rc<TlsClient>>,
         old: Option<&Self>,
         seed: u64,
-        places: &Rc<CoreUpstreams<N>>,
+        core: &Rc<CoreUpstreams<N>>,
     ) -> Self {
-        let (queue, mark) = (places.queue(&plan.name), Rc::default());
+        let (queue, mark) = (core.queue(&plan.name), Rc::default());
         let endpoints = set.endpoints.iter().enumerate().map(|(i, endpoint)| {
             let name = endpoint.tls_name.as_ref();
             let kept = old.and_then(|old| {
@@ -188,7 +182,7 @@ impl<N: Net> Upstream<N> {
                     e.name == endpoint.name
                         && e.address == endpoint.address
                         && e.configured == endpoint.protocol
-                        && Secure::fits(e.secure.borrow().as_ref(), client.as_deref(), name)
+                        && EndpointTls::fits(e.secure.borrow().as_ref(), client.as_deref(), name)
                 };
                 old.endpoints.iter().find(same)
             });
@@ -197,16 +191,16 @@ impl<N: Net> Upstream<N> {
                     name: endpoint.name.clone(),
                     address: endpoint.address.clone(),
                     secure: RefCell::default(),
-                    idle: RefCell::new(IdleList::new(queue.clone())),
+                    idle: RefCell::new(IdlePool::new(queue.clone())),
                     bound: RefCell::default(),
                     configured: endpoint.protocol,
                     protocol: Cell::new(endpoint.protocol),
                     shared: RefCell::default(),
-                    joining: RefCell::default(),
-                    is_joining: Cell::new(false),
-                    joined: Cell::new(0),
+                    awaiting_connection: RefCell::default(),
+                    is_connecting: Cell::new(false),
+                    connections_tried: Cell::new(0),
                     was_abandoned: Cell::new(false),
-                    place: places.place(&queue, &endpoint.name),
+                    slot: core.slot(&queue, &endpoint.name),
                     idle_max: Cell::new(0),
                     idle_timeout: Cell::new(Duration::ZERO),
                     dead_after: Cell::new(Duration::ZERO),
@@ -217,19 +211,19 @@ impl<N: Net> Upstream<N> {
             *kept.secure.borrow_mut() = client
                 .clone()
                 .zip(name.cloned())
-                .map(|(client, name)| Secure { client, name });
+                .map(|(client, name)| EndpointTls { client, name });
             kept.idle_max.set(plan.idle_per_core_max as usize);
             kept.idle_timeout.set(plan.timeouts.upstream_idle);
             kept.dead_after.set(plan.dead_after);
             kept.retired.set(false);
-            kept.place.set((id, i as u32), plan.connections_max, &mark);
+            kept.slot.set((id, i as u32), plan.connections_max, &mark);
             kept
         });
         let endpoints: Vec<_> = endpoints.collect();
         queue.set_endpoints(&endpoints);
         for endpoint in &endpoints {
             endpoint.close_excess();
-            endpoint.place.serve();
+            endpoint.slot.serve();
         }
         let counted = old.map_or_else(|| Rc::new(Cell::new(id)), |old| old.id.clone());
         counted.set(id);
@@ -239,7 +233,7 @@ impl<N: Net> Upstream<N> {
             set: set.clone(),
             client: RefCell::new(client),
             endpoints,
-            turn: RefCell::new(RoundRobin::new(
+            balancer: RefCell::new(RoundRobin::new(
                 set.endpoints.iter().map(|e| e.weight),
                 seed,
             )),
@@ -247,8 +241,8 @@ impl<N: Net> Upstream<N> {
             queue,
             mark,
             pending_max: plan.pending_max,
-            obs: places.obs.clone(),
-            places: places.clone(),
+            obs: core.obs.clone(),
+            core: core.clone(),
         }
     }
 
@@ -268,7 +262,7 @@ impl<N: Net> Upstream<N> {
     }
 
     /// Has connections that are made from now on use these certificates and keys.
-    pub fn equip(&self, client: Option<&TlsClient>) {
+    pub fn set_client_tls(&self, client: Option<&TlsClient>) {
         let client = client.map(|client| Rc::new(client.for_core()));
         for endpoint in &self.endpoints {
             if let (Some(secure), Some(client)) = (&mut *endpoint.secure.borrow_mut(), &client) {
@@ -289,12 +283,12 @@ impl<N: Net> Upstream<N> {
             .for_each(|endpoint| {
                 endpoint.retire();
                 // Another of that name has taken its place, if it is spoken to in another way now.
-                let has_place = |new: &Self| {
-                    let mut places = new.endpoints.iter().map(|e| &e.place);
-                    places.any(|place| Rc::ptr_eq(place, &endpoint.place))
+                let has_slot = |new: &Self| {
+                    let mut slots = new.endpoints.iter().map(|e| &e.slot);
+                    slots.any(|slot| Rc::ptr_eq(slot, &endpoint.slot))
                 };
-                if !new.is_some_and(has_place) {
-                    endpoint.place.forget();
+                if !new.is_some_and(has_slot) {
+                    endpoint.slot.forget();
                 }
             });
         if new.is_none() {
@@ -304,23 +298,28 @@ impl<N: Net> Upstream<N> {
 
     /// Gives an attempt what it can begin with, from the next endpoint in turn that has it and was not tried by this
     /// exchange (any, if all were). `None`: all of them have as many connections as they may have.
-    pub fn take(&self, cx: &mut Context<'_>, tried: &Tried, need: Need) -> Option<(u32, Turn<N>)> {
-        let all = !self.is_left(tried);
+    pub fn take_offer(
+        &self,
+        cx: &mut Context<'_>,
+        tried: &TriedEndpoints,
+        need: ConnectionNeed,
+    ) -> Option<(u32, ConnectionOffer<N>)> {
+        let all = !self.has_untried(tried);
         let has_room = |index: u32| {
             let endpoint = self.endpoints.get(index as usize);
             (all || !tried.has(index)) && endpoint.is_some_and(|endpoint| endpoint.has_room(need))
         };
         loop {
-            let index = self.turn.borrow_mut().next(has_room)?;
+            let index = self.balancer.borrow_mut().next(has_room)?;
             let endpoint = self.endpoints.get(index as usize)?;
-            if let Some(turn) = endpoint.take(cx, need) {
-                return Some((index, turn));
+            if let Some(offer) = endpoint.take_offer(cx, need) {
+                return Some((index, offer));
             }
         }
     }
 
     /// Whether there is an endpoint that was not tried.
-    pub fn is_left(&self, tried: &Tried) -> bool {
+    pub fn has_untried(&self, tried: &TriedEndpoints) -> bool {
         (0..self.endpoints.len() as u32).any(|index| !tried.has(index))
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use weir_proto_h2::{Config, Connection};
 
-use super::{Endpoint, Held, Joiner, Permit, StreamReservation};
+use super::{ConnectingGuard, ConnectionPermit, Endpoint, LeasedConnection, StreamReservation};
 use crate::conn::http2::{Mux, MuxOutcome, PeerLimits, PeerWatch, StreamLoss};
 use crate::conn::{Outbox, WireRx};
 use crate::core::{Core, Timer, guarded, report_panic};
@@ -19,21 +19,21 @@ use crate::plan::Protocol;
 
 impl<N: Net> Endpoint<N> {
     /// Begins HTTP/2 on a connection to the endpoint, and reserves its first stream for the exchange that has made it.
-    /// A task serves the connection until that is over, and takes it off the endpoint's list then. `joiner` is held
+    /// A task serves the connection until that is over, and takes it off the endpoint's list then. `connecting` is held
     /// until the endpoint has said how many streams it takes.
     pub fn begin_http2(
         self: &Rc<Self>,
         core: &Rc<Core<N>>,
-        held: Held<N>,
+        held: LeasedConnection<N>,
         config: Config,
-        joiner: Option<Joiner<N>>,
+        connecting: Option<ConnectingGuard<N>>,
     ) -> StreamReservation<N> {
         self.protocol.set(Protocol::Http2);
         let config = Config {
             is_https: self.is_secure(),
             ..config
         };
-        let Held { wire, permit, .. } = held;
+        let LeasedConnection { wire, permit, .. } = held;
         let out = Outbox::new(wire.tx, core.net.pool().clone());
         let machine = Connection::client(config);
         let shared = SharedConnection {
@@ -42,7 +42,7 @@ impl<N: Net> Endpoint<N> {
             endpoint: Rc::downgrade(self),
         };
         let reservation = self.share(shared.mux.clone());
-        core.net.spawn(serve(shared, wire.rx, permit, joiner));
+        core.net.spawn(serve(shared, wire.rx, permit, connecting));
         reservation
     }
 }
@@ -58,13 +58,13 @@ struct SharedConnection<N: Net> {
 async fn serve<N: Net>(
     shared: SharedConnection<N>,
     mut rx: WireRx<N>,
-    permit: Permit<N>,
-    mut joiner: Option<Joiner<N>>,
+    permit: ConnectionPermit<N>,
+    mut connecting: Option<ConnectingGuard<N>>,
 ) {
     let SharedConnection { core, mux, .. } = &shared;
     core.share.renew();
     let timer = core.timers.timer();
-    let conversation = Box::pin(shared.converse(&mut rx, &timer, &mut joiner));
+    let conversation = Box::pin(shared.converse(&mut rx, &timer, &mut connecting));
     let ended = guarded(core, conversation).await;
     mux.lose(
         rx.refusal()
@@ -76,7 +76,7 @@ async fn serve<N: Net>(
     if let Some(endpoint) = &endpoint {
         endpoint.unshare(mux);
     }
-    drop(joiner);
+    drop(connecting);
     if let Err(panic) = ended {
         return report_panic(core, &*panic);
     }
@@ -112,7 +112,12 @@ async fn serve<N: Net>(
 
 impl<N: Net> SharedConnection<N> {
     /// Receives and sends until the connection is over.
-    async fn converse(&self, rx: &mut WireRx<N>, timer: &Timer, joiner: &mut Option<Joiner<N>>) {
+    async fn converse(
+        &self,
+        rx: &mut WireRx<N>,
+        timer: &Timer,
+        connecting: &mut Option<ConnectingGuard<N>>,
+    ) {
         let Self { core, mux, .. } = self;
         let mut watch = PeerWatch::server(core.net.now());
         let (mut unread, mut streams_max) = (None, 0);
@@ -131,11 +136,11 @@ impl<N: Net> SharedConnection<N> {
             let before = mem::replace(&mut streams_max, mux.streams_max());
             let raised = streams_max.saturating_sub(before);
             if raised > 0 {
-                *joiner = None;
+                *connecting = None;
             }
             let freed = raised + mux.part();
             if let Some(endpoint) = &endpoint {
-                endpoint.offer_many(freed);
+                endpoint.offer_streams(freed);
             }
             let limits = PeerLimits {
                 settings: Duration::from_millis(H2_SETTINGS_TIMEOUT_MS),

@@ -4,20 +4,20 @@
 //! exchange. Both meet in a [`Mux`]: tasks of requests leave there what is to be sent and take out what has
 //! come; the connection's task runs after them and sends what all of them have left in one go.
 
-mod down;
+mod downstream_stream;
 mod mux;
 mod mux_state;
 mod peer_watch;
-mod stream;
-mod streams;
+mod stream_handle;
+mod stream_table;
 #[cfg(test)]
 mod tests;
 mod turns;
-mod up;
 mod upgrade;
+mod upstream_stream;
 
-pub use down::Downstream;
+pub use downstream_stream::DownstreamStream;
 pub use mux::{Mux, MuxOutcome, PendingRequest, Worker};
 pub use peer_watch::{PeerLimits, PeerWatch};
-pub use streams::StreamLoss;
-pub use up::Upstream;
+pub use stream_table::StreamLoss;
+pub use upstream_stream::UpstreamStream;

@@ -10,7 +10,7 @@ use weir_proto_h1::{Head, Request};
 use weir_proto_h2::{Connection, Error};
 
 use super::mux_state::MuxState;
-use super::streams::StreamLoss;
+use super::stream_table::StreamLoss;
 use crate::conn::{Outbox, WireRx, WireTx};
 use crate::core::{Share, Timer};
 use crate::io::{Chunk, Instant, Net, Rx, Tx};

@@ -9,7 +9,7 @@ use weir_proto_h1::{BodyKind, Edits, Head, Request, Trailers};
 use weir_proto_h2::{Connection, Error, ErrorCode, Event, Framing, StreamKey};
 
 use super::mux::{IdleWorker, PendingRequest};
-use super::streams::{Answered, End, StreamLoss, Streams};
+use super::stream_table::{MessageEnd, ResponseHead, StreamLoss, StreamTable};
 use super::turns::Turns;
 use crate::conn::{Outbox, WireTx};
 use crate::core::{Share, Timer};
@@ -25,7 +25,7 @@ use crate::obs::Http2Tally;
 pub(super) struct MuxState<N: Net> {
     pub(super) machine: Connection,
     pub(super) out: Outbox<WireTx<N>>,
-    pub(super) streams: Streams,
+    pub(super) streams: StreamTable,
     /// Requests that no task has taken yet. Servers only.
     pub(super) requests: VecDeque<PendingRequest>,
     /// How many of them, the first ones, are given to tasks. Servers only.
@@ -34,9 +34,9 @@ pub(super) struct MuxState<N: Net> {
     pub(super) unserved: usize,
     /// Tasks that wait for a request. Servers only.
     pub(super) workers: Vec<IdleWorker>,
-    /// Streams that no request holds any more, and until when the peer may end its message on them. Clients only.
+    /// StreamTable that no request holds any more, and until when the peer may end its message on them. Clients only.
     pub(super) parting: VecDeque<(Instant, StreamKey)>,
-    /// Streams that may have something to frame.
+    /// StreamTable that may have something to frame.
     pub(super) turns: Turns,
     /// Bytes of data that were framed, of all streams.
     pub(super) framed: u64,
@@ -69,7 +69,7 @@ impl<N: Net> MuxState<N> {
         Self {
             machine,
             out,
-            streams: Streams::default(),
+            streams: StreamTable::default(),
             requests: VecDeque::new(),
             released: 0,
             unserved: 0,
@@ -371,7 +371,7 @@ impl<N: Net> MuxState<N> {
             stream.lose(StreamLoss::Misbehaved(Error::TooManyInterim));
             return self.machine.reset(key, ErrorCode::ENHANCE_YOUR_CALM);
         }
-        stream.answers.push_back(Answered { head, block, body });
+        stream.answers.push_back(ResponseHead { head, block, body });
         stream.has_ended |= is_end;
         stream.wake();
     }
@@ -476,7 +476,7 @@ impl<N: Net> MuxState<N> {
             return false;
         }
         let is_last = len == first_len && stream.waiting.len() == 1;
-        let is_end = is_last && matches!(stream.end, End::Data);
+        let is_end = is_last && matches!(stream.end, MessageEnd::Data);
         let head = match self.machine.data_frame(key, len, is_end) {
             Ok(head) => head,
             Err(error) => {
@@ -489,9 +489,9 @@ impl<N: Net> MuxState<N> {
         let stream = self.streams.at(slot);
         let piece = stream.take_waiting(len, high);
         if is_end {
-            stream.end = End::Done;
+            stream.end = MessageEnd::Done;
         }
-        let is_more = !stream.waiting.is_empty() || matches!(stream.end, End::Trailers(_));
+        let is_more = !stream.waiting.is_empty() || matches!(stream.end, MessageEnd::Trailers(_));
         if let Some(piece) = piece {
             self.out.data(&head, piece, &[]);
         }
@@ -502,14 +502,16 @@ impl<N: Net> MuxState<N> {
     fn frame_end(&mut self, slot: u32) -> bool {
         let stream = self.streams.at(slot);
         let key = stream.key;
-        let ended = match mem::replace(&mut stream.end, End::Done) {
-            End::Data => self.machine.end(self.out.open(), key),
-            End::Trailers(trailers) => self.machine.send_trailers(self.out.open(), key, &trailers),
-            End::Open => {
-                stream.end = End::Open;
+        let ended = match mem::replace(&mut stream.end, MessageEnd::Done) {
+            MessageEnd::Data => self.machine.end(self.out.open(), key),
+            MessageEnd::Trailers(trailers) => {
+                self.machine.send_trailers(self.out.open(), key, &trailers)
+            }
+            MessageEnd::Open => {
+                stream.end = MessageEnd::Open;
                 return false;
             }
-            End::Done => return false,
+            MessageEnd::Done => return false,
         };
         match ended {
             Ok(()) => self.streams.peek(slot).wake(),
@@ -548,7 +550,7 @@ impl<N: Net> MuxState<N> {
             .open(self.out.open(), block, head, edits, framing);
         let slot = self.streams.add(opened.ok()?);
         if self.machine.is_sent(self.streams.peek(slot).key) {
-            self.streams.at(slot).end = End::Done;
+            self.streams.at(slot).end = MessageEnd::Done;
         }
         self.was_used = true;
         self.wake();

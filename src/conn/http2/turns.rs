@@ -6,7 +6,7 @@ use weir_proto_h2::Priority;
 
 use crate::limits::H2_FAIR_TURN;
 
-/// Streams in the order of their turns, by slot.
+/// StreamTable in the order of their turns, by slot.
 //= rfc9218#10
 // By urgency. Of one urgency, answers that are of use only as a whole come first, one after the other in the order in
 // which they were asked for; those of use in parts take turns. Now and then another has its turn, each of them some

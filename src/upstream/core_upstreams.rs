@@ -1,4 +1,4 @@
-//! One core's part in limits that hold for the whole box: which endpoints it has places for, who waits here, and the
+//! One core's part in limits that hold for the whole box: which endpoints it has slots for, who waits here, and the
 //! way to the other cores.
 //!
 //! A place that becomes free goes to the request that has waited longest, on whatever core that is: as a note, if it is
@@ -10,30 +10,30 @@ use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use super::permit::Place;
-use super::pool::Reaper;
-use super::queue::{Queue, Turn};
-use super::registry::{Grant, Note, Registry, UpstreamCount};
+use super::endpoint_slot::EndpointSlot;
+use super::idle_pool::IdleReaper;
+use super::request_queue::{ConnectionOffer, RequestQueue};
+use super::upstream_registry::{SlotGrant, SlotNotice, UpstreamCount, UpstreamRegistry};
 use crate::io::{Instant, Net};
 use crate::limits::PLACE_KEPT_MS;
 use crate::obs::CoreObs;
 
 /// Sends a note to another core; a full mailbox gives it back.
-type Post = Box<dyn Fn(usize, Note) -> Result<(), Note>>;
+type Post = Box<dyn Fn(usize, SlotNotice) -> Result<(), SlotNotice>>;
 
-/// A core's places at endpoints and its queues.
+/// A core's slots at endpoints and its queues.
 pub struct CoreUpstreams<N: Net> {
     /// The core.
     pub(super) index: usize,
     cores: usize,
-    registry: Arc<Registry>,
+    registry: Arc<UpstreamRegistry>,
     post: Post,
     pub(super) obs: Rc<RefCell<CoreObs>>,
     /// By the address of their counts.
-    places: RefCell<HashMap<usize, Weak<Place<N>>>>,
-    queues: RefCell<HashMap<usize, Weak<Queue<N>>>>,
+    slots: RefCell<HashMap<usize, Weak<EndpointSlot<N>>>>,
+    queues: RefCell<HashMap<usize, Weak<RequestQueue<N>>>>,
     /// Closes idle connections.
-    pub(super) reaper: Reaper<N>,
+    pub(super) reaper: IdleReaper<N>,
 }
 
 /// What a count is known by among those that live.
@@ -45,7 +45,7 @@ impl<N: Net> CoreUpstreams<N> {
     /// Those of core `index` of so many.
     pub fn new(
         (index, cores): (usize, usize),
-        registry: Arc<Registry>,
+        registry: Arc<UpstreamRegistry>,
         obs: Rc<RefCell<CoreObs>>,
         post: Post,
     ) -> Rc<Self> {
@@ -55,45 +55,49 @@ impl<N: Net> CoreUpstreams<N> {
             registry,
             post,
             obs,
-            places: RefCell::default(),
+            slots: RefCell::default(),
             queues: RefCell::default(),
-            reaper: Reaper::default(),
+            reaper: IdleReaper::default(),
         })
     }
 
     /// Who waits here for an upstream's endpoints: one queue, whatever plans they wait by.
-    pub(super) fn queue(&self, upstream: &Arc<str>) -> Rc<Queue<N>> {
+    pub(super) fn queue(&self, upstream: &Arc<str>) -> Rc<RequestQueue<N>> {
         let count = self.registry.upstream(upstream, self.cores);
         let mut queues = self.queues.borrow_mut();
         if let Some(queue) = queues.get(&key(&count)).and_then(Weak::upgrade) {
             return queue;
         }
-        let queue = Rc::new(Queue::new(count.clone(), self.index));
+        let queue = Rc::new(RequestQueue::new(count.clone(), self.index));
         queues.insert(key(&count), Rc::downgrade(&queue));
         queue
     }
 
     /// This core's place at an endpoint: one, whatever plans have the endpoint.
-    pub(super) fn place(
+    pub(super) fn slot(
         self: &Rc<Self>,
-        queue: &Rc<Queue<N>>,
+        queue: &Rc<RequestQueue<N>>,
         endpoint: &Arc<str>,
-    ) -> Rc<Place<N>> {
+    ) -> Rc<EndpointSlot<N>> {
         let count = queue.count.endpoint(endpoint);
-        let mut places = self.places.borrow_mut();
-        if let Some(place) = places.get(&key(&count)).and_then(Weak::upgrade) {
-            return place;
+        let mut slots = self.slots.borrow_mut();
+        if let Some(slot) = slots.get(&key(&count)).and_then(Weak::upgrade) {
+            return slot;
         }
-        let place = Rc::new(Place::new(self.clone(), queue.clone(), count.clone()));
-        places.insert(key(&count), Rc::downgrade(&place));
-        place
+        let slot = Rc::new(EndpointSlot::new(
+            self.clone(),
+            queue.clone(),
+            count.clone(),
+        ));
+        slots.insert(key(&count), Rc::downgrade(&slot));
+        slot
     }
 
     /// Forgets what no plan has any more that an exchange runs by.
     pub fn forget_unused(&self) {
-        self.places
+        self.slots
             .borrow_mut()
-            .retain(|_, place| place.strong_count() > 0);
+            .retain(|_, slot| slot.strong_count() > 0);
         self.queues
             .borrow_mut()
             .retain(|_, queue| queue.strong_count() > 0);
@@ -107,15 +111,15 @@ impl<N: Net> CoreUpstreams<N> {
 
     /// Closes idle connections that have waited for longer than their endpoint's limit, and those of clients that others
     /// need more.
-    pub fn close_old(&self, now: Instant) {
-        self.reaper.close_old(now);
+    pub fn close_expired(&self, now: Instant) {
+        self.reaper.close_expired(now);
     }
 
     /// Takes a note from another core.
-    pub fn hear(&self, note: Note) {
+    pub fn receive_notice(&self, note: SlotNotice) {
         match note {
-            Note::Grant(grant) => self.hand_over(grant),
-            Note::Wanted(count) => {
+            SlotNotice::Grant(grant) => self.hand_over(grant),
+            SlotNotice::Wanted(count) => {
                 count.was_asked(self.index);
                 let queue = self
                     .queues
@@ -130,7 +134,7 @@ impl<N: Net> CoreUpstreams<N> {
     }
 
     /// Gives the right to a connection to whoever has waited longest for it, here or on another core.
-    pub(super) fn hand_over(&self, mut grant: Grant) {
+    pub(super) fn hand_over(&self, mut grant: SlotGrant) {
         loop {
             let Some((core, ticket)) = grant.next() else {
                 match grant.give_back() {
@@ -140,20 +144,20 @@ impl<N: Net> CoreUpstreams<N> {
                 continue;
             };
             if core == self.index {
-                let place = self
-                    .places
+                let slot = self
+                    .slots
                     .borrow()
                     .get(&key(&grant.endpoint))
                     .and_then(Weak::upgrade);
-                if let Some(place) = place
-                    && let Some(waiter) = place.first()
+                if let Some(slot) = slot
+                    && let Some(waiter) = slot.first()
                 {
-                    return waiter.give(Turn::Connect(place.granted(grant)));
+                    return waiter.give(ConnectionOffer::Connect(slot.granted(grant)));
                 }
                 grant.pass(ticket);
             } else {
-                match (self.post)(core, Note::Grant(grant)) {
-                    Err(Note::Grant(back)) => grant = back,
+                match (self.post)(core, SlotNotice::Grant(grant)) {
+                    Err(SlotNotice::Grant(back)) => grant = back,
                     _ => return,
                 }
                 // Its mailbox is full: it looks by itself.
@@ -166,7 +170,7 @@ impl<N: Net> CoreUpstreams<N> {
     /// Asks a core that has idle connections to give some up; all of those, if `all`.
     pub(super) fn ask_for_idle(&self, count: &Arc<UpstreamCount>, all: bool) {
         for core in count.ask_for_idle(self.index) {
-            if (self.post)(core, Note::Wanted(count.clone())).is_err() {
+            if (self.post)(core, SlotNotice::Wanted(count.clone())).is_err() {
                 self.obs.borrow().mailbox_full();
                 count.was_asked(core);
             } else if !all {
@@ -176,7 +180,7 @@ impl<N: Net> CoreUpstreams<N> {
     }
 
     /// Looks after those that wait, wherever; every tick.
-    pub fn look(&self, now: Instant) {
+    pub fn check_waiting(&self, now: Instant) {
         if !self.registry.has_waiters() {
             return;
         }
@@ -188,9 +192,7 @@ impl<N: Net> CoreUpstreams<N> {
             .collect();
         for queue in queues.iter().filter(|queue| queue.count.has_waiters()) {
             if queue.has_waiters() {
-                queue
-                    .endpoints()
-                    .for_each(|endpoint| endpoint.place.serve());
+                queue.endpoints().for_each(|endpoint| endpoint.slot.serve());
             }
             if queue.has_waiters() {
                 self.ask_for_idle(&queue.count, true);
@@ -202,13 +204,13 @@ impl<N: Net> CoreUpstreams<N> {
 
     /// A connection that requests share is never idle for long where there are many of them: one that has been here for
     /// a while ends for a request that waits on another core.
-    fn share_connections(&self, queue: &Queue<N>, now: Instant) {
+    fn share_connections(&self, queue: &RequestQueue<N>, now: Instant) {
         let is_wanted = queue.count.is_wanted_by_others(self.index);
         let made_before = Instant(now.0.saturating_sub(PLACE_KEPT_MS * 1_000_000));
         for endpoint in queue.endpoints() {
             if !is_wanted {
                 endpoint.keep_shared();
-            } else if !endpoint.place.has_room() && endpoint.give_up_shared(made_before) {
+            } else if !endpoint.slot.has_room() && endpoint.give_up_shared(made_before) {
                 return;
             }
         }

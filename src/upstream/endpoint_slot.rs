@@ -7,11 +7,11 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bound::Bound;
-use super::places::CoreUpstreams;
-use super::pool::Reaper;
-use super::queue::{Mark, Queue, Turn, Waiter};
-use super::registry::{EndpointCount, Grant};
+use super::client_binding::BindingToken;
+use super::core_upstreams::CoreUpstreams;
+use super::idle_pool::IdleReaper;
+use super::request_queue::{ConnectionOffer, FirstInQueue, PlanMark, RequestQueue};
+use super::upstream_registry::{EndpointCount, SlotGrant};
 use crate::conn::Wire;
 use crate::fault::Reason;
 use crate::io::{Instant, Net};
@@ -20,25 +20,25 @@ use crate::plan::UpstreamId;
 
 /// An endpoint's connections as this core has them: the count over all cores, under which ids they are counted, and who
 /// waits here for one.
-pub(super) struct Place<N: Net> {
-    places: Rc<CoreUpstreams<N>>,
-    pub(super) queue: Rc<Queue<N>>,
+pub(super) struct EndpointSlot<N: Net> {
+    core: Rc<CoreUpstreams<N>>,
+    pub(super) queue: Rc<RequestQueue<N>>,
     count: Arc<EndpointCount>,
     ids: Cell<(UpstreamId, u32)>,
     /// Its number in the plan of the day, last, and in former plans that some exchange still runs by.
-    numbers: RefCell<Vec<(Weak<Mark>, u32)>>,
+    numbers: RefCell<Vec<(Weak<PlanMark>, u32)>>,
     /// A reload has lowered the limit below what is open.
     may_be_over: Cell<bool>,
 }
 
-impl<N: Net> Place<N> {
+impl<N: Net> EndpointSlot<N> {
     pub(super) fn new(
-        places: Rc<CoreUpstreams<N>>,
-        queue: Rc<Queue<N>>,
+        core: Rc<CoreUpstreams<N>>,
+        queue: Rc<RequestQueue<N>>,
         count: Arc<EndpointCount>,
     ) -> Self {
         Self {
-            places,
+            core,
             queue,
             count,
             ids: Cell::new(NOWHERE),
@@ -48,8 +48,8 @@ impl<N: Net> Place<N> {
     }
 
     /// What closes this core's idle connections.
-    pub(super) fn reaper(&self) -> &Reaper<N> {
-        &self.places.reaper
+    pub(super) fn reaper(&self) -> &IdleReaper<N> {
+        &self.core.reaper
     }
 
     /// The plan no longer has the endpoint: what ends from now on is counted for none.
@@ -58,7 +58,12 @@ impl<N: Net> Place<N> {
     }
 
     /// The endpoint's number in a new plan, and how many connections the box may have by that.
-    pub(super) fn set(&self, (upstream, endpoint): (UpstreamId, u32), max: u32, mark: &Rc<Mark>) {
+    pub(super) fn set(
+        &self,
+        (upstream, endpoint): (UpstreamId, u32),
+        max: u32,
+        mark: &Rc<PlanMark>,
+    ) {
         self.ids.set((upstream, endpoint));
         self.count.set_max(max);
         self.may_be_over.set(self.count.is_over());
@@ -68,7 +73,7 @@ impl<N: Net> Place<N> {
     }
 
     /// Its number in the plan of this mark.
-    pub(super) fn number(&self, mark: &Rc<Mark>) -> Option<u32> {
+    pub(super) fn number(&self, mark: &Rc<PlanMark>) -> Option<u32> {
         let numbers = self.numbers.borrow();
         let mut newest_first = numbers.iter().rev();
         newest_first
@@ -100,19 +105,19 @@ impl<N: Net> Place<N> {
 
     /// The right to one more connection, if there is one.
     #[inline]
-    pub(super) fn permit(self: &Rc<Self>) -> Option<Permit<N>> {
+    pub(super) fn permit(self: &Rc<Self>) -> Option<ConnectionPermit<N>> {
         self.count.open().then(|| self.counted())
     }
 
     /// The right to a connection that was granted to a request that waits here.
-    pub(super) fn granted(self: &Rc<Self>, grant: Grant) -> Permit<N> {
+    pub(super) fn granted(self: &Rc<Self>, grant: SlotGrant) -> ConnectionPermit<N> {
         grant.keep();
         self.counted()
     }
 
-    fn counted(self: &Rc<Self>) -> Permit<N> {
-        Permit {
-            place: self.clone(),
+    fn counted(self: &Rc<Self>) -> ConnectionPermit<N> {
+        ConnectionPermit {
+            slot: self.clone(),
             opened: None,
         }
     }
@@ -120,13 +125,13 @@ impl<N: Net> Place<N> {
     /// An exchange takes a connection that was open already.
     pub(super) fn reused(&self) {
         let (upstream, endpoint) = self.ids.get();
-        self.places.obs.borrow().upstream_reused(upstream, endpoint);
+        self.core.obs.borrow().upstream_reused(upstream, endpoint);
     }
 
     /// An attempt has failed at the endpoint.
     pub(super) fn attempt_failed(&self, reason: Reason, errno: u16) {
         let (upstream, endpoint) = self.ids.get();
-        let obs = self.places.obs.borrow();
+        let obs = self.core.obs.borrow();
         obs.attempt_failed(upstream, endpoint, reason, errno);
     }
 
@@ -136,10 +141,10 @@ impl<N: Net> Place<N> {
             if !self.queue.has_waiter_for(self) {
                 return;
             }
-            let Some(grant) = Grant::new(&self.count) else {
+            let Some(grant) = SlotGrant::new(&self.count) else {
                 return;
             };
-            self.places.hand_over(grant);
+            self.core.hand_over(grant);
         }
     }
 
@@ -150,7 +155,7 @@ impl<N: Net> Place<N> {
 
     /// Takes out the first of those who wait here for this endpoint.
     #[inline]
-    pub(super) fn first(&self) -> Option<Waiter<N>> {
+    pub(super) fn first(&self) -> Option<FirstInQueue<N>> {
         self.queue.first_for(self)
     }
 
@@ -167,19 +172,23 @@ impl<N: Net> Place<N> {
     /// Requests of the core that has the connection go before older ones of other cores until it has been open for
     /// [`PLACE_KEPT_MS`]: a place that changed cores with every request would cost a new connection each time.
     #[cold]
-    pub(super) fn offer(&self, held: Held<N>, now: Instant) -> Option<Held<N>> {
+    pub(super) fn offer(
+        &self,
+        held: LeasedConnection<N>,
+        now: Instant,
+    ) -> Option<LeasedConnection<N>> {
         if self.is_over() {
             return None;
         }
         self.may_be_over.set(false);
         // Where there is room, whoever waits has been offered that.
         let is_wanted =
-            !self.has_room() && self.count.upstream.is_wanted_by_others(self.places.index);
+            !self.has_room() && self.count.upstream.is_wanted_by_others(self.core.index);
         let age = now.since(held.permit.opened.unwrap_or_default());
         if (!is_wanted || age < Duration::from_millis(PLACE_KEPT_MS))
             && let Some(waiter) = self.first()
         {
-            waiter.give(Turn::Reuse(held));
+            waiter.give(ConnectionOffer::Reuse(held));
             return None;
         }
         (!is_wanted).then_some(held)
@@ -189,14 +198,14 @@ impl<N: Net> Place<N> {
     fn release(&self) {
         let upstream = &self.count.upstream;
         if upstream.has_waiters() && !self.count.is_over() {
-            return self.places.hand_over(Grant::counted(self.count.clone()));
+            return self.core.hand_over(SlotGrant::counted(self.count.clone()));
         }
         self.count.close();
         // Whoever has begun to wait in between has found no room.
         if upstream.has_waiters()
-            && let Some(grant) = Grant::new(&self.count)
+            && let Some(grant) = SlotGrant::new(&self.count)
         {
-            self.places.hand_over(grant);
+            self.core.hand_over(grant);
         }
     }
 }
@@ -205,87 +214,92 @@ impl<N: Net> Place<N> {
 const NOWHERE: (UpstreamId, u32) = (UpstreamId(u32::MAX), u32::MAX);
 
 /// The right to one connection. Dropping it gives it back, to the first that waits.
-pub struct Permit<N: Net> {
-    place: Rc<Place<N>>,
+pub struct ConnectionPermit<N: Net> {
+    slot: Rc<EndpointSlot<N>>,
     /// When the connection was made.
     opened: Option<Instant>,
 }
 
 /// A connection with its permit.
-pub struct Held<N: Net> {
+pub struct LeasedConnection<N: Net> {
     /// The connection.
     pub wire: Wire<N>,
     /// Its permit.
-    pub permit: Permit<N>,
+    pub permit: ConnectionPermit<N>,
     /// Whose it is; `None` for anybody's.
-    pub owner: Option<Owner>,
+    pub owner: Option<ConnectionOwner>,
 }
 
 /// The one client whose requests go on a connection.
-pub enum Owner {
+pub enum ConnectionOwner {
     /// The endpoint was told that it is this address.
     Told(SocketAddr),
     /// The endpoint has authenticated the connection, or is about to.
-    Bound(Rc<Bound>),
+    Bound(Rc<BindingToken>),
 }
 
-impl<N: Net> Held<N> {
+impl<N: Net> LeasedConnection<N> {
     /// Whether a request may go on it that is of this client, where endpoints are told whose each connection is.
     #[inline]
     pub(super) fn suits(&self, client: Option<SocketAddr>) -> bool {
         match (&self.owner, client) {
             (None, None) => true,
-            (Some(Owner::Told(owner)), Some(client)) => *owner == client,
+            (Some(ConnectionOwner::Told(owner)), Some(client)) => *owner == client,
             _ => false,
         }
     }
 
     /// Whether it serves one client's connection alone.
     pub fn is_bound(&self) -> bool {
-        matches!(self.owner, Some(Owner::Bound(_)))
+        matches!(self.owner, Some(ConnectionOwner::Bound(_)))
     }
 
-    pub(super) fn is_bound_by(&self, bound: &Rc<Bound>) -> bool {
-        matches!(&self.owner, Some(Owner::Bound(own)) if Rc::ptr_eq(own, bound))
+    pub(super) fn is_bound_by(&self, bound: &Rc<BindingToken>) -> bool {
+        matches!(&self.owner, Some(ConnectionOwner::Bound(own)) if Rc::ptr_eq(own, bound))
     }
 
     /// Closes the connection and keeps the right to another.
-    pub(super) fn close(self) -> Permit<N> {
+    pub(super) fn close(self) -> ConnectionPermit<N> {
         let mut permit = self.permit;
         permit.closed();
         permit
     }
 }
 
-impl<N: Net> Permit<N> {
+impl<N: Net> ConnectionPermit<N> {
     /// The connection was made.
-    pub fn hold(mut self, wire: Wire<N>, owner: Option<SocketAddr>, now: Instant) -> Held<N> {
+    pub fn lease(
+        mut self,
+        wire: Wire<N>,
+        owner: Option<SocketAddr>,
+        now: Instant,
+    ) -> LeasedConnection<N> {
         self.opened = Some(now);
-        let (upstream, endpoint) = self.place.ids.get();
-        self.place
-            .places
+        let (upstream, endpoint) = self.slot.ids.get();
+        self.slot
+            .core
             .obs
             .borrow()
             .upstream_connected(upstream, endpoint);
-        Held {
+        LeasedConnection {
             wire,
             permit: self,
-            owner: owner.map(Owner::Told),
+            owner: owner.map(ConnectionOwner::Told),
         }
     }
 
     /// The connection spoke HTTP/2 and has ended for an error.
     pub fn http2_failed(&self, error: weir_proto_h2::Error) {
-        let (upstream, _) = self.place.ids.get();
-        let obs = self.place.places.obs.borrow();
+        let (upstream, _) = self.slot.ids.get();
+        let obs = self.slot.core.obs.borrow();
         obs.upstream_http2_failed(upstream, error);
     }
 
     /// The connection could not be made.
-    pub fn failed(self) {
-        let (upstream, endpoint) = self.place.ids.get();
-        self.place
-            .places
+    pub fn report_failure(self) {
+        let (upstream, endpoint) = self.slot.ids.get();
+        self.slot
+            .core
             .obs
             .borrow()
             .upstream_failed(upstream, endpoint);
@@ -293,9 +307,9 @@ impl<N: Net> Permit<N> {
 
     fn closed(&mut self) {
         if self.opened.take().is_some() {
-            let (upstream, endpoint) = self.place.ids.get();
-            self.place
-                .places
+            let (upstream, endpoint) = self.slot.ids.get();
+            self.slot
+                .core
                 .obs
                 .borrow()
                 .upstream_closed(upstream, endpoint);
@@ -303,9 +317,9 @@ impl<N: Net> Permit<N> {
     }
 }
 
-impl<N: Net> Drop for Permit<N> {
+impl<N: Net> Drop for ConnectionPermit<N> {
     fn drop(&mut self) {
         self.closed();
-        self.place.release();
+        self.slot.release();
     }
 }

@@ -1,7 +1,7 @@
 //! Connections that wait for the next request.
 //!
 //! The newest is used first, so that the others can grow old and be closed. Every waiting connection keeps a receive
-//! armed, heard by the core's one [`Reaper`]: when an endpoint closes it, or says something that nobody asked for,
+//! armed, heard by the core's one [`IdleReaper`]: when an endpoint closes it, or says something that nobody asked for,
 //! it is dropped at once; and whoever takes one out looks again.
 
 use std::cell::{Cell, RefCell};
@@ -10,26 +10,26 @@ use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
-use super::queue::Queue;
-use super::{Endpoint, Held, Permit, Turn};
+use super::request_queue::RequestQueue;
+use super::{ConnectionOffer, ConnectionPermit, Endpoint, LeasedConnection};
 use crate::io::{Instant, Net, Rx};
 use crate::limits::IDLE_CLOSED_AT_ONCE;
 use crate::plan::Protocol;
 
 /// A connection on which a request can be sent at once.
-pub(super) struct Idle<N: Net> {
-    pub(super) held: Held<N>,
+pub(super) struct PooledConnection<N: Net> {
+    pub(super) held: LeasedConnection<N>,
     pub(super) since: Instant,
 }
 
 /// An endpoint's idle connections, the one used last on top. Other cores are told how many there are.
-pub(super) struct IdleList<N: Net> {
-    list: Vec<Idle<N>>,
-    queue: Rc<Queue<N>>,
+pub(super) struct IdlePool<N: Net> {
+    list: Vec<PooledConnection<N>>,
+    queue: Rc<RequestQueue<N>>,
 }
 
-impl<N: Net> IdleList<N> {
-    pub(super) fn new(queue: Rc<Queue<N>>) -> Self {
+impl<N: Net> IdlePool<N> {
+    pub(super) fn new(queue: Rc<RequestQueue<N>>) -> Self {
         Self {
             list: Vec::new(),
             queue,
@@ -42,13 +42,13 @@ impl<N: Net> IdleList<N> {
     }
 
     #[inline]
-    fn push(&mut self, idle: Idle<N>) {
+    fn push(&mut self, idle: PooledConnection<N>) {
         self.list.push(idle);
         self.queue.idle_changed(1);
     }
 
     #[inline]
-    fn pop(&mut self) -> Option<Idle<N>> {
+    fn pop(&mut self) -> Option<PooledConnection<N>> {
         let popped = self.list.pop();
         self.queue.idle_changed(-i32::from(popped.is_some()));
         popped
@@ -56,7 +56,7 @@ impl<N: Net> IdleList<N> {
 
     /// Takes out the newest of those that are `client`'s.
     #[inline]
-    fn pop_of(&mut self, client: Option<SocketAddr>) -> Option<Idle<N>> {
+    fn pop_of(&mut self, client: Option<SocketAddr>) -> Option<PooledConnection<N>> {
         if self.list.last()?.held.suits(client) {
             return self.pop();
         }
@@ -66,7 +66,7 @@ impl<N: Net> IdleList<N> {
     }
 
     /// Takes out the one that has waited longest.
-    fn pop_oldest(&mut self) -> Option<Idle<N>> {
+    fn pop_oldest(&mut self) -> Option<PooledConnection<N>> {
         if self.is_empty() {
             return None;
         }
@@ -75,7 +75,10 @@ impl<N: Net> IdleList<N> {
     }
 
     /// Takes out all that are not to be kept.
-    fn take_out(&mut self, mut keep: impl FnMut(&mut Idle<N>) -> bool) -> Vec<Idle<N>> {
+    fn take_out(
+        &mut self,
+        mut keep: impl FnMut(&mut PooledConnection<N>) -> bool,
+    ) -> Vec<PooledConnection<N>> {
         let gone: Vec<_> = self.list.extract_if(.., |idle| !keep(idle)).collect();
         self.queue.idle_changed(-(gone.len() as i32));
         gone
@@ -84,7 +87,7 @@ impl<N: Net> IdleList<N> {
 
 /// What an attempt asks of a connection.
 #[derive(Clone, Copy)]
-pub struct Need {
+pub struct ConnectionNeed {
     /// Whose connection it must be, where endpoints are told whose each is.
     pub owner: Option<SocketAddr>,
     /// One that has waited will not do: another was found dead.
@@ -99,77 +102,86 @@ pub struct Need {
 impl<N: Net> Endpoint<N> {
     /// Whether [`Endpoint::take`] has something to give.
     #[inline]
-    pub(super) fn has_room(&self, need: Need) -> bool {
-        if self.shares(need) {
+    pub(super) fn has_room(&self, need: ConnectionNeed) -> bool {
+        if self.shares_connections(need) {
             return self.has_shared_room();
         }
-        !self.idle.borrow().is_empty() || self.place.has_room() || self.has_spare_bound()
+        !self.idle.borrow().is_empty() || self.slot.has_room() || self.has_spare_bound()
     }
 
     /// Whether a request goes on a connection that others are on as well. Where the protocol is agreed on connection by
     /// connection, one that switches gets its own.
     #[inline]
-    pub fn shares(&self, need: Need) -> bool {
+    pub fn shares_connections(&self, need: ConnectionNeed) -> bool {
         self.protocol.get() == Protocol::Http2 && !(need.switches && self.is_secure())
     }
 
     /// Takes the newest connection that is still open, else the right to make one. `None`: this core has its share of
     /// what the endpoint may have.
     #[inline]
-    pub fn take(self: &Rc<Self>, cx: &mut Context<'_>, need: Need) -> Option<Turn<N>> {
-        if self.shares(need) {
+    pub fn take_offer(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        need: ConnectionNeed,
+    ) -> Option<ConnectionOffer<N>> {
+        if self.shares_connections(need) {
             return self.take_shared();
         }
         if need.fresh {
-            return self.permit_or_closed().map(Turn::Connect);
+            return self.permit_or_closed().map(ConnectionOffer::Connect);
         }
         loop {
             let newest = self.idle.borrow_mut().pop_of(need.owner);
-            let Some(Idle { mut held, .. }) = newest else {
-                return self.permit_or_closed().map(Turn::Connect);
+            let Some(PooledConnection { mut held, .. }) = newest else {
+                return self.permit_or_closed().map(ConnectionOffer::Connect);
             };
             if held.is_open(cx, need.sure) {
-                self.place.reused();
-                return Some(Turn::Reuse(held));
+                self.slot.reused();
+                return Some(ConnectionOffer::Reuse(held));
             }
             if self.idle.borrow().is_empty() {
-                return Some(Turn::Connect(held.close()));
+                return Some(ConnectionOffer::Connect(held.close()));
             }
         }
     }
 
     /// The right to make a connection; if there is none left, one that waits is closed for it, somebody else's too.
-    fn permit_or_closed(self: &Rc<Self>) -> Option<Permit<N>> {
+    fn permit_or_closed(self: &Rc<Self>) -> Option<ConnectionPermit<N>> {
         let closed = || self.idle.borrow_mut().pop().map(|idle| idle.held.close());
-        let permit = self.place.permit().or_else(closed);
+        let permit = self.slot.permit().or_else(closed);
         permit.or_else(|| self.has_spare_bound().then(|| self.close_bound())?)
     }
 
     /// Takes what an exchange has waited for.
-    pub fn accept(&self, cx: &mut Context<'_>, turn: Turn<N>, need: Need) -> Turn<N> {
-        let Turn::Reuse(mut held) = turn else {
-            return turn;
+    pub fn accept_offer(
+        &self,
+        cx: &mut Context<'_>,
+        offer: ConnectionOffer<N>,
+        need: ConnectionNeed,
+    ) -> ConnectionOffer<N> {
+        let ConnectionOffer::Reuse(mut held) = offer else {
+            return offer;
         };
         if need.fresh || !held.suits(need.owner) || !held.is_open(cx, need.sure) {
-            return Turn::Connect(held.close());
+            return ConnectionOffer::Connect(held.close());
         }
-        self.place.reused();
-        Turn::Reuse(held)
+        self.slot.reused();
+        ConnectionOffer::Reuse(held)
     }
 
     /// Keeps a connection for the next request, unless enough wait or it has ended meanwhile.
-    pub fn checkin(self: &Rc<Self>, mut held: Held<N>, now: Instant) {
+    pub fn check_in(self: &Rc<Self>, mut held: LeasedConnection<N>, now: Instant) {
         // Bytes behind an answer are no answer to the next request.
         if !held.wire.rx.is_quiet(false) {
             return;
         }
         held.wire.rx.expect(0);
         let is_bound = held.is_bound();
-        if self.place.is_in_demand() {
+        if self.slot.is_in_demand() {
             let kept = match is_bound {
                 // It is not spare: those that wait get it when it has not been used for a while.
-                true => (!self.place.is_over()).then_some(held),
-                false => self.place.offer(held, now),
+                true => (!self.slot.is_over()).then_some(held),
+                false => self.slot.offer(held, now),
             };
             match kept {
                 Some(back) => held = back,
@@ -180,7 +192,7 @@ impl<N: Net> Endpoint<N> {
         if self.retired.get() || is_full {
             return;
         }
-        let reaper = self.place.reaper();
+        let reaper = self.slot.reaper();
         let Some(waker) = reaper.waker.take() else {
             return;
         };
@@ -196,7 +208,7 @@ impl<N: Net> Endpoint<N> {
         if !self.watched.replace(true) {
             reaper.watched.borrow_mut().push(Rc::downgrade(self));
         }
-        let idle = Idle { held, since: now };
+        let idle = PooledConnection { held, since: now };
         match is_bound {
             true => self.bound.borrow_mut().push(idle),
             false => self.idle.borrow_mut().push(idle),
@@ -206,7 +218,7 @@ impl<N: Net> Endpoint<N> {
     /// Closes some idle connections, to whatever endpoints, because this core has run out of descriptors. Returns how
     /// many.
     pub fn close_some_idle(&self) -> usize {
-        self.place.reaper().close_some()
+        self.slot.reaper().close_some()
     }
 
     /// The plan no longer has this endpoint: closes what waits, keeps nothing any more.
@@ -225,11 +237,11 @@ impl<N: Net> Endpoint<N> {
 
     /// Closes idle connections while there are more than there may be.
     pub(super) fn close_excess(&self) {
-        while self.place.is_over() && (self.give_up_idle() || self.close_bound().is_some()) {}
+        while self.slot.is_over() && (self.give_up_idle() || self.close_bound().is_some()) {}
     }
 }
 
-impl<N: Net> Held<N> {
+impl<N: Net> LeasedConnection<N> {
     /// Looks whether the connection is still open. `cx` is the caller's: it will wait on the connection next.
     #[inline]
     pub(super) fn is_open(&mut self, cx: &mut Context<'_>, sure: bool) -> bool {
@@ -239,13 +251,13 @@ impl<N: Net> Held<N> {
 }
 
 /// Closes idle connections that have ended or grown old. One a core.
-pub(super) struct Reaper<N: Net> {
+pub(super) struct IdleReaper<N: Net> {
     waker: Cell<Option<Waker>>,
     /// Endpoints that have had an idle connection since the last look.
     watched: RefCell<Vec<Weak<Endpoint<N>>>>,
 }
 
-impl<N: Net> Default for Reaper<N> {
+impl<N: Net> Default for IdleReaper<N> {
     fn default() -> Self {
         Self {
             waker: Cell::new(None),
@@ -254,7 +266,7 @@ impl<N: Net> Default for Reaper<N> {
     }
 }
 
-impl<N: Net> Reaper<N> {
+impl<N: Net> IdleReaper<N> {
     /// Looks after idle connections for as long as the core lives. Connections are kept from its first poll on.
     pub(super) async fn run(&self) {
         poll_fn::<(), _>(|cx| {
@@ -267,7 +279,7 @@ impl<N: Net> Reaper<N> {
 
     /// Closes connections that have waited for longer than their endpoint's limit, and those of clients that others need
     /// more.
-    pub(super) fn close_old(&self, now: Instant) {
+    pub(super) fn close_expired(&self, now: Instant) {
         self.retain(|endpoint, idle| now.since(idle.since) < endpoint.idle_timeout.get());
         let watched = self.watched.borrow().clone();
         let watched = watched.iter().filter_map(Weak::upgrade);
@@ -288,12 +300,12 @@ impl<N: Net> Reaper<N> {
         closed
     }
 
-    fn retain(&self, mut keep: impl FnMut(&Endpoint<N>, &mut Idle<N>) -> bool) {
+    fn retain(&self, mut keep: impl FnMut(&Endpoint<N>, &mut PooledConnection<N>) -> bool) {
         self.watched.borrow_mut().retain(|endpoint| {
             let Some(endpoint) = endpoint.upgrade() else {
                 return false;
             };
-            let mut keep = |idle: &mut Idle<N>| keep(&endpoint, idle);
+            let mut keep = |idle: &mut PooledConnection<N>| keep(&endpoint, idle);
             let gone = endpoint.idle.borrow_mut().take_out(&mut keep);
             let unbound = endpoint
                 .bound

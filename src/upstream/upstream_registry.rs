@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// The counts of all upstreams, by name. Locked when a plan begins, never by a request.
 #[derive(Default)]
-pub struct Registry {
+pub struct UpstreamRegistry {
     upstreams: Mutex<HashMap<Arc<str>, Weak<UpstreamCount>>>,
     /// Requests that wait, at whatever upstream.
     waiting: Arc<AtomicU32>,
@@ -32,7 +32,7 @@ pub struct UpstreamCount {
 struct CoreCell {
     /// The lowest ticket of those that wait on the core; [`NO_TICKET`] if nobody does.
     oldest: AtomicU64,
-    /// Idle connections to the upstream's endpoints.
+    /// PooledConnection connections to the upstream's endpoints.
     idle: AtomicU32,
     /// A note is on its way that asks the core to give some of them up.
     is_wanted: AtomicBool,
@@ -55,7 +55,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Registry {
+impl UpstreamRegistry {
     /// The count of an upstream, the same for every core.
     pub(super) fn upstream(&self, name: &Arc<str>, cores: usize) -> Arc<UpstreamCount> {
         let mut upstreams = lock(&self.upstreams);
@@ -234,7 +234,7 @@ impl EndpointCount {
 }
 
 /// The right to one connection, on its way to the core where somebody waits for it. Dropping it gives it back.
-pub struct Grant {
+pub struct SlotGrant {
     pub(super) endpoint: Arc<EndpointCount>,
     /// Tickets up to this one were asked, and did not want it.
     after: u64,
@@ -243,7 +243,7 @@ pub struct Grant {
     is_held: bool,
 }
 
-impl Grant {
+impl SlotGrant {
     /// Takes over the right to a connection that was counted.
     pub(super) fn counted(endpoint: Arc<EndpointCount>) -> Self {
         let seen = endpoint.upstream.tickets.load(SeqCst);
@@ -295,7 +295,7 @@ impl Grant {
     }
 }
 
-impl Drop for Grant {
+impl Drop for SlotGrant {
     fn drop(&mut self) {
         if self.is_held {
             self.endpoint.close();
@@ -304,9 +304,9 @@ impl Drop for Grant {
 }
 
 /// What a core says to another about connections to endpoints.
-pub enum Note {
+pub enum SlotNotice {
     /// It may make one: the request that has waited longest is there.
-    Grant(Grant),
+    Grant(SlotGrant),
     /// Somebody waits: it is to give up idle ones.
     Wanted(Arc<UpstreamCount>),
 }
@@ -315,7 +315,7 @@ pub enum Note {
 mod tests {
     use super::*;
 
-    fn endpoint(registry: &Registry, max: u32) -> Arc<EndpointCount> {
+    fn endpoint(registry: &UpstreamRegistry, max: u32) -> Arc<EndpointCount> {
         let upstream = registry.upstream(&"app".into(), 4);
         let endpoint = upstream.endpoint(&"a:80".into());
         endpoint.set_max(max);
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn the_same_name_is_the_same_count_until_nobody_has_it() {
-        let registry = Registry::default();
+        let registry = UpstreamRegistry::default();
         let (one, other) = (endpoint(&registry, 1), endpoint(&registry, 1));
         assert!(one.open() && !other.open());
         drop((one, other));
@@ -335,10 +335,10 @@ mod tests {
 
     #[test]
     fn a_grant_asks_each_core_once_and_again_when_somebody_comes() {
-        let registry = Registry::default();
+        let registry = UpstreamRegistry::default();
         let endpoint = endpoint(&registry, 1);
         let upstream = &endpoint.upstream;
-        let mut grant = Grant::new(&endpoint).expect("there is room");
+        let mut grant = SlotGrant::new(&endpoint).expect("there is room");
         for core in [2, 0] {
             let ticket = upstream.enter(10);
             upstream.set_oldest(core, ticket);
@@ -364,7 +364,7 @@ mod tests {
     /// Real threads: limits hold whatever the timing.
     #[test]
     fn no_limit_is_exceeded_by_threads() {
-        let registry = Registry::default();
+        let registry = UpstreamRegistry::default();
         let endpoint = endpoint(&registry, 3);
         let most = AtomicU32::new(0);
         let now = AtomicU32::new(0);
@@ -372,7 +372,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..2_000 {
-                        if let Some(grant) = Grant::new(&endpoint) {
+                        if let Some(grant) = SlotGrant::new(&endpoint) {
                             most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
                             now.fetch_sub(1, SeqCst);
                             drop(grant);

@@ -8,20 +8,20 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::{Endpoint, Turn};
+use super::{ConnectionOffer, Endpoint};
 use crate::conn::http2::Mux;
 use crate::io::{Instant, Net};
 
 impl<N: Net> Endpoint<N> {
     /// A connection that takes another request: of several the one that was made first, so that the others can empty
     /// and end.
-    pub fn join(&self) -> Option<Rc<Mux<N>>> {
+    pub fn find_shared(&self) -> Option<Rc<Mux<N>>> {
         let shared = self.shared.borrow();
         shared.iter().find(|mux| mux.can_open()).cloned()
     }
 
     /// Whether there is a connection that exchanges share, be it full.
-    pub fn has_shared(&self) -> bool {
+    pub fn has_shared_connection(&self) -> bool {
         !self.shared.borrow().is_empty()
     }
 
@@ -52,7 +52,7 @@ impl<N: Net> Endpoint<N> {
             .collect();
         if !leaving.is_empty() {
             leaving.iter().for_each(|mux| mux.leave(false));
-            self.offer_many(self.place.queue.count.waiting());
+            self.offer_streams(self.slot.queue.count.waiting());
         }
     }
 
@@ -64,10 +64,10 @@ impl<N: Net> Endpoint<N> {
     }
 
     /// Says that a connection is being made for all that wait for one, until what is returned is dropped.
-    pub fn joiner(self: &Rc<Self>) -> Joiner<N> {
-        self.is_joining.set(true);
+    pub fn begin_connecting(self: &Rc<Self>) -> ConnectingGuard<N> {
+        self.is_connecting.set(true);
         self.was_abandoned.set(false);
-        Joiner {
+        ConnectingGuard {
             endpoint: self.clone(),
         }
     }
@@ -79,36 +79,36 @@ impl<N: Net> Endpoint<N> {
     }
 
     /// Takes a place on a connection that others share, else the right to make one, unless one is being made.
-    pub(super) fn take_shared(self: &Rc<Self>) -> Option<Turn<N>> {
-        if let Some(mux) = self.join() {
-            return Some(Turn::Join(self.reserve(mux)));
+    pub(super) fn take_shared(self: &Rc<Self>) -> Option<ConnectionOffer<N>> {
+        if let Some(mux) = self.find_shared() {
+            return Some(ConnectionOffer::Stream(self.reserve(mux)));
         }
-        if self.is_joining.get() {
-            return Some(Turn::Await);
+        if self.is_connecting.get() {
+            return Some(ConnectionOffer::Await);
         }
-        self.place.permit().map(Turn::Connect)
+        self.slot.permit().map(ConnectionOffer::Connect)
     }
 
     /// Whether [`Endpoint::take_shared`] has something to give.
     pub(super) fn has_shared_room(&self) -> bool {
-        self.join().is_some() || self.is_joining.get() || self.place.has_room()
+        self.find_shared().is_some() || self.is_connecting.get() || self.slot.has_room()
     }
 
     /// Gives room on a connection to the first that waits for the endpoint; says whether there was both.
-    pub fn offer(self: &Rc<Self>) -> bool {
-        if let Some(mux) = self.join()
-            && let Some(waiter) = self.place.first()
+    pub(super) fn offer_stream(self: &Rc<Self>) -> bool {
+        if let Some(mux) = self.find_shared()
+            && let Some(waiter) = self.slot.first()
         {
-            waiter.give(Turn::Join(self.reserve(mux)));
+            waiter.give(ConnectionOffer::Stream(self.reserve(mux)));
             return true;
         }
         false
     }
 
     /// Gives room for so many more.
-    pub fn offer_many(self: &Rc<Self>, room: u32) {
+    pub(super) fn offer_streams(self: &Rc<Self>, room: u32) {
         for _ in 0..room {
-            if !self.offer() {
+            if !self.offer_stream() {
                 return;
             }
         }
@@ -123,13 +123,15 @@ impl<N: Net> Endpoint<N> {
 
     /// Waits until nobody makes a connection. `listed` is the wait's own, `None` at first: which connection it is known
     /// to wait for.
-    pub fn poll_joined(&self, cx: &mut Context<'_>, listed: &mut Option<u32>) -> Poll<()> {
-        if !self.is_joining.get() {
+    pub fn poll_connected(&self, cx: &mut Context<'_>, listed: &mut Option<u32>) -> Poll<()> {
+        if !self.is_connecting.get() {
             return Poll::Ready(());
         }
-        let joined = self.joined.get();
+        let joined = self.connections_tried.get();
         if listed.replace(joined) != Some(joined) {
-            self.joining.borrow_mut().push(cx.waker().clone());
+            self.awaiting_connection
+                .borrow_mut()
+                .push(cx.waker().clone());
         }
         Poll::Pending
     }
@@ -162,7 +164,7 @@ impl<N: Net> StreamReservation<N> {
         if !self.mux.can_open() {
             return None;
         }
-        self.endpoint.place.reused();
+        self.endpoint.slot.reused();
         Some(self)
     }
 
@@ -174,28 +176,28 @@ impl<N: Net> StreamReservation<N> {
 
 impl<N: Net> Drop for StreamReservation<N> {
     fn drop(&mut self) {
-        self.endpoint.offer();
+        self.endpoint.offer_stream();
     }
 }
 
 /// A connection that is being made, until others can use it. When it is dropped, those that wait look again.
-pub struct Joiner<N: Net> {
+pub struct ConnectingGuard<N: Net> {
     endpoint: Rc<Endpoint<N>>,
 }
 
-impl<N: Net> Joiner<N> {
+impl<N: Net> ConnectingGuard<N> {
     /// It is not made, but for no failure of the endpoint's.
     pub fn abandon(&self) {
         self.endpoint.was_abandoned.set(true);
     }
 }
 
-impl<N: Net> Drop for Joiner<N> {
+impl<N: Net> Drop for ConnectingGuard<N> {
     fn drop(&mut self) {
-        self.endpoint.is_joining.set(false);
-        let joined = &self.endpoint.joined;
+        self.endpoint.is_connecting.set(false);
+        let joined = &self.endpoint.connections_tried;
         joined.set(joined.get().wrapping_add(1));
-        let waiting = std::mem::take(&mut *self.endpoint.joining.borrow_mut());
+        let waiting = std::mem::take(&mut *self.endpoint.awaiting_connection.borrow_mut());
         waiting.into_iter().for_each(std::task::Waker::wake);
     }
 }

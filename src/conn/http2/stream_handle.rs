@@ -10,45 +10,45 @@ use weir_proto_h1::Trailers;
 use weir_proto_h2::ErrorCode;
 
 use super::mux::Mux;
-use super::streams::{Answered, End, StreamLoss};
+use super::stream_table::{MessageEnd, ResponseHead, StreamLoss};
 use crate::io::{Chunk, Net};
 use crate::limits::{H2_END_MS, H2_QUEUED_BYTES_HIGH};
 
 /// A stream as the task of its request has it. Dropping it ends the stream if it has not ended by itself.
-pub(super) struct Handle<N: Net> {
+pub(super) struct StreamHandle<N: Net> {
     pub(super) mux: Rc<Mux<N>>,
     pub(super) slot: u32,
 }
 
 /// What came on a stream.
-pub(super) enum Came {
+pub(super) enum StreamPart {
     /// The head of an answer. Clients only.
-    Answer(Answered),
+    Answer(ResponseHead),
     /// A piece of the body.
     Data(Chunk),
     /// The message has ended.
     End,
 }
 
-impl<N: Net> Handle<N> {
+impl<N: Net> StreamHandle<N> {
     /// Waits for what comes next.
-    pub(super) fn poll_next(&self, cx: &Context<'_>) -> Poll<Result<Came, StreamLoss>> {
+    pub(super) fn poll_next(&self, cx: &Context<'_>) -> Poll<Result<StreamPart, StreamLoss>> {
         let now_ms = self.mux.now_ms();
         let mut state = self.mux.state.borrow_mut();
         let state = &mut *state;
         let stream = state.streams.at(self.slot);
         if let Some(answer) = stream.answers.pop_front() {
-            return Poll::Ready(Ok(Came::Answer(answer)));
+            return Poll::Ready(Ok(StreamPart::Answer(answer)));
         }
         if let Some(data) = stream.came.pop_front() {
             state.machine.consume(stream.key, data.len(), now_ms);
             if state.machine.has_output() {
                 state.wake();
             }
-            return Poll::Ready(Ok(Came::Data(data)));
+            return Poll::Ready(Ok(StreamPart::Data(data)));
         }
         if stream.has_ended {
-            return Poll::Ready(Ok(Came::End));
+            return Poll::Ready(Ok(StreamPart::End));
         }
         if let Some(lost) = stream.lost {
             return Poll::Ready(Err(lost));
@@ -79,8 +79,8 @@ impl<N: Net> Handle<N> {
     /// Waits for bytes of a stream that carries something else than a message. `None` is the orderly end.
     pub(super) fn poll_raw(&self, cx: &Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         Poll::Ready(match ready!(self.poll_next(cx)) {
-            Ok(Came::Data(data)) => Ok(Some(data)),
-            Ok(Came::End | Came::Answer(_)) => Ok(None),
+            Ok(StreamPart::Data(data)) => Ok(Some(data)),
+            Ok(StreamPart::End | StreamPart::Answer(_)) => Ok(None),
             Err(_) => Err(io::ErrorKind::ConnectionReset.into()),
         })
     }
@@ -102,22 +102,22 @@ impl<N: Net> Handle<N> {
     pub(super) fn finish(&self, trailers: &Trailers) {
         let mut state = self.mux.state.borrow_mut();
         let stream = state.streams.at(self.slot);
-        if matches!(stream.end, End::Done) || stream.lost.is_some() {
+        if matches!(stream.end, MessageEnd::Done) || stream.lost.is_some() {
             return;
         }
         if trailers.is_empty() {
-            stream.end = End::Data;
+            stream.end = MessageEnd::Data;
         } else {
             // Most often there is room for all that waits: nothing is kept then.
             let key = stream.key;
             while state.frame_one(self.slot) {}
             let stream = state.streams.at(self.slot);
             if stream.waiting.is_empty() {
-                stream.end = End::Done;
+                stream.end = MessageEnd::Done;
                 state.send_trailers(self.slot, key, trailers);
                 return;
             }
-            stream.end = End::Trailers(Box::new(trailers.clone()));
+            stream.end = MessageEnd::Trailers(Box::new(trailers.clone()));
         }
         state.list(self.slot);
         state.wake();
@@ -127,10 +127,10 @@ impl<N: Net> Handle<N> {
     pub(super) fn poll_sent(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.mux.state.borrow_mut();
         let stream = state.streams.at(self.slot);
-        if stream.lost.is_some() && !matches!(stream.end, End::Done) {
+        if stream.lost.is_some() && !matches!(stream.end, MessageEnd::Done) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        if stream.waiting.is_empty() && matches!(stream.end, End::Open | End::Done) {
+        if stream.waiting.is_empty() && matches!(stream.end, MessageEnd::Open | MessageEnd::Done) {
             return Poll::Ready(Ok(()));
         }
         stream.watch(cx);
@@ -200,7 +200,7 @@ impl<N: Net> Handle<N> {
     }
 }
 
-impl<N: Net> Drop for Handle<N> {
+impl<N: Net> Drop for StreamHandle<N> {
     fn drop(&mut self) {
         let mut state = self.mux.state.borrow_mut();
         let state = &mut *state;

@@ -9,17 +9,17 @@ use weir_proto_h1::{BodyKind, Edits, Head, Request, Trailers};
 use weir_proto_h2::{Error, ErrorCode, Framing};
 
 use super::mux::Mux;
-use super::stream::{Came, Handle};
-use super::streams::StreamLoss;
+use super::stream_handle::{StreamHandle, StreamPart};
+use super::stream_table::StreamLoss;
 use crate::conn::ResponsePart;
 use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Chunk, Net};
 
 /// A request's stream.
-pub struct Upstream<N: Net> {
+pub struct UpstreamStream<N: Net> {
     mux: Rc<Mux<N>>,
     /// `None` until the request was begun.
-    handle: Option<Handle<N>>,
+    handle: Option<StreamHandle<N>>,
     body: BodyKind,
     trailers: Trailers,
     /// The head of the answer has come.
@@ -32,7 +32,7 @@ pub struct Upstream<N: Net> {
     is_reused: bool,
 }
 
-impl<N: Net> Upstream<N> {
+impl<N: Net> UpstreamStream<N> {
     /// For a request on a connection that takes one.
     pub fn new(mux: Rc<Mux<N>>) -> Self {
         Self {
@@ -78,7 +78,7 @@ impl<N: Net> Upstream<N> {
             Reason::UpstreamClosed,
             Retry::Always,
         ))?;
-        self.handle = Some(Handle {
+        self.handle = Some(StreamHandle {
             mux: self.mux.clone(),
             slot,
         });
@@ -103,22 +103,22 @@ impl<N: Net> Upstream<N> {
 
     /// Bytes of the request that wait for room.
     pub fn queued(&self) -> usize {
-        self.handle.as_ref().map_or(0, Handle::waiting)
+        self.handle.as_ref().map_or(0, StreamHandle::waiting)
     }
 
     /// Bytes of the request that wait for room, and of the answer that wait to be taken.
     pub fn held(&self) -> usize {
-        self.handle.as_ref().map_or(0, Handle::held)
+        self.handle.as_ref().map_or(0, StreamHandle::held)
     }
 
     /// Bytes of the request that may wait before its source is no longer read.
     pub fn queued_high(&self) -> usize {
-        self.handle.as_ref().map_or(0, Handle::waiting_high)
+        self.handle.as_ref().map_or(0, StreamHandle::waiting_high)
     }
 
     /// Bytes of the request that were framed.
     pub fn sent(&self) -> u64 {
-        self.handle.as_ref().map_or(0, Handle::framed)
+        self.handle.as_ref().map_or(0, StreamHandle::framed)
     }
 
     /// Waits until all that was written is framed.
@@ -158,12 +158,12 @@ impl<N: Net> Upstream<N> {
         };
         self.is_silent = false;
         Poll::Ready(Ok(match came {
-            Came::Data(data) => ResponsePart::Data(data),
-            Came::End => {
+            StreamPart::Data(data) => ResponsePart::Data(data),
+            StreamPart::End => {
                 self.trailers = handle.take_trailers();
                 ResponsePart::End
             }
-            Came::Answer(answered) => {
+            StreamPart::Answer(answered) => {
                 let spare = mem::replace(head, answered.head);
                 self.mux.state.borrow_mut().heads.push(spare);
                 *block = answered.block;

@@ -17,7 +17,7 @@ pub(super) struct Stream {
     /// The task of its request.
     pub(super) task: Option<Waker>,
     /// Heads of answers. Clients only.
-    pub(super) answers: VecDeque<Answered>,
+    pub(super) answers: VecDeque<ResponseHead>,
     /// Data that has come.
     pub(super) came: VecDeque<Chunk>,
     /// The peer's message ends behind what has come.
@@ -35,7 +35,7 @@ pub(super) struct Stream {
     pub(super) let_past: u64,
     pub(super) counted: u64,
     /// How our message ends.
-    pub(super) end: End,
+    pub(super) end: MessageEnd,
     /// Its turn among those that have something to frame.
     pub(super) turn: Option<Turn>,
     /// Its request is done with it, and leaves it to the connection.
@@ -43,7 +43,7 @@ pub(super) struct Stream {
 }
 
 /// The head of an answer.
-pub(super) struct Answered {
+pub(super) struct ResponseHead {
     pub(super) head: Head,
     pub(super) block: Chunk,
     /// How long the body is; `None` for an interim answer.
@@ -51,7 +51,7 @@ pub(super) struct Answered {
 }
 
 /// How a message of ours ends.
-pub(super) enum End {
+pub(super) enum MessageEnd {
     /// There is more to come.
     Open,
     /// With the last of the data that waits.
@@ -93,7 +93,7 @@ impl Stream {
             framed: 0,
             let_past: 0,
             counted: 0,
-            end: End::Open,
+            end: MessageEnd::Open,
             turn: None,
             is_parting: false,
         }
@@ -156,7 +156,7 @@ impl Stream {
         self.framed = 0;
         self.let_past = 0;
         self.counted = 0;
-        self.end = End::Open;
+        self.end = MessageEnd::Open;
         self.turn = None;
         self.is_parting = false;
     }
@@ -173,19 +173,19 @@ impl Stream {
 /// All streams of a connection that a request's task still holds. The protocol forgets a stream when both messages
 /// have ended; here it stays until its task is done with it.
 ///
-/// Slots are ours alone: [`Streams::add`] makes them, and each is held by one request, by way of `PendingRequest` and then
-/// `Handle`, which removes it when it is dropped. Slots are given back to the allocator only when no stream is left, so
+/// Slots are ours alone: [`StreamTable::add`] makes them, and each is held by one request, by way of `PendingRequest` and then
+/// `StreamHandle`, which removes it when it is dropped. Slots are given back to the allocator only when no stream is left, so
 /// that whoever holds one may index with it; nothing that a peer sends is a slot.
 #[derive(Default)]
-pub(super) struct Streams {
+pub(super) struct StreamTable {
     slots: Vec<Stream>,
     free: Vec<u32>,
-    /// Numbers of streams, in their order, and their slots. Streams are opened in that order, so that a new one goes to
+    /// Numbers of streams, in their order, and their slots. StreamTable are opened in that order, so that a new one goes to
     /// the end.
     order: Vec<(u32, u32)>,
 }
 
-impl Streams {
+impl StreamTable {
     pub(super) fn is_empty(&self) -> bool {
         self.order.is_empty()
     }

@@ -12,30 +12,30 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::permit::{Held, Permit, Place};
-use super::registry::UpstreamCount;
-use super::{Endpoint, StreamReservation, Tried, Upstream};
+use super::endpoint_slot::{ConnectionPermit, EndpointSlot, LeasedConnection};
+use super::upstream_registry::UpstreamCount;
+use super::{Endpoint, StreamReservation, TriedEndpoints, Upstream};
 use crate::io::Net;
 
 /// What an attempt can begin with.
-pub enum Turn<N: Net> {
+pub enum ConnectionOffer<N: Net> {
     /// A connection that is open already.
-    Reuse(Held<N>),
+    Reuse(LeasedConnection<N>),
     /// The right to make one.
-    Connect(Permit<N>),
+    Connect(ConnectionPermit<N>),
     /// A place on one that others use too.
-    Join(StreamReservation<N>),
+    Stream(StreamReservation<N>),
     /// Somebody makes one that others can use too: it is to be waited for.
     Await,
 }
 
 /// The exchanges that wait on one core for an endpoint of one upstream, by whatever plan, the longest first.
-pub(super) struct Queue<N: Net> {
+pub(super) struct RequestQueue<N: Net> {
     /// The upstream over all cores.
     pub(super) count: Arc<UpstreamCount>,
     core: usize,
-    waiting: RefCell<VecDeque<Rc<Slot<N>>>>,
-    /// Idle connections of all endpoints.
+    waiting: RefCell<VecDeque<Rc<QueueEntry<N>>>>,
+    /// PooledConnection connections of all endpoints.
     idle: Cell<u32>,
     /// The endpoints of the plan of the day.
     endpoints: RefCell<Vec<Weak<Endpoint<N>>>>,
@@ -43,35 +43,35 @@ pub(super) struct Queue<N: Net> {
 
 /// Tells one plan's upstream from another's.
 #[derive(Default)]
-pub(super) struct Mark;
+pub(super) struct PlanMark;
 
 /// One who waits.
-struct Slot<N: Net> {
+struct QueueEntry<N: Net> {
     ticket: u64,
     /// The plan that `tried` counts by.
-    mark: Rc<Mark>,
+    mark: Rc<PlanMark>,
     /// The endpoints that it does not wait for.
-    tried: Tried,
+    tried: TriedEndpoints,
     waker: Cell<Option<Waker>>,
-    turn: Cell<Option<(u32, Turn<N>)>>,
+    offer: Cell<Option<(u32, ConnectionOffer<N>)>>,
 }
 
 /// One who has waited and now gets what it waited for.
-pub(super) struct Waiter<N: Net> {
-    slot: Rc<Slot<N>>,
+pub(super) struct FirstInQueue<N: Net> {
+    entry: Rc<QueueEntry<N>>,
     endpoint: u32,
 }
 
-impl<N: Net> Waiter<N> {
-    pub(super) fn give(self, turn: Turn<N>) {
-        self.slot.turn.set(Some((self.endpoint, turn)));
-        if let Some(waker) = self.slot.waker.take() {
+impl<N: Net> FirstInQueue<N> {
+    pub(super) fn give(self, offer: ConnectionOffer<N>) {
+        self.entry.offer.set(Some((self.endpoint, offer)));
+        if let Some(waker) = self.entry.waker.take() {
             waker.wake();
         }
     }
 }
 
-impl<N: Net> Queue<N> {
+impl<N: Net> RequestQueue<N> {
     pub(super) fn new(count: Arc<UpstreamCount>, core: usize) -> Self {
         Self {
             count,
@@ -101,33 +101,33 @@ impl<N: Net> Queue<N> {
     }
 
     /// Whether somebody waits here for this endpoint.
-    pub(super) fn has_waiter_for(&self, place: &Place<N>) -> bool {
+    pub(super) fn has_waiter_for(&self, slot: &EndpointSlot<N>) -> bool {
         let waiting = self.waiting.borrow();
-        waiting.iter().any(|slot| slot.wants(place).is_some())
+        waiting.iter().any(|entry| entry.wants(slot).is_some())
     }
 
     /// Takes out the first that waits here for this endpoint.
-    pub(super) fn first_for(&self, place: &Place<N>) -> Option<Waiter<N>> {
+    pub(super) fn first_for(&self, slot: &EndpointSlot<N>) -> Option<FirstInQueue<N>> {
         let mut waiting = self.waiting.borrow_mut();
         let mut found = waiting.iter().enumerate();
-        let (at, endpoint) = found.find_map(|(at, slot)| Some((at, slot.wants(place)?)))?;
-        let slot = waiting.remove(at)?;
+        let (at, endpoint) = found.find_map(|(at, entry)| Some((at, entry.wants(slot)?)))?;
+        let entry = waiting.remove(at)?;
         self.left(&waiting);
-        Some(Waiter { slot, endpoint })
+        Some(FirstInQueue { entry, endpoint })
     }
 
-    fn leave(&self, slot: &Rc<Slot<N>>) {
+    fn leave(&self, entry: &Rc<QueueEntry<N>>) {
         let mut waiting = self.waiting.borrow_mut();
-        if let Some(at) = waiting.iter().position(|other| Rc::ptr_eq(other, slot)) {
+        if let Some(at) = waiting.iter().position(|other| Rc::ptr_eq(other, entry)) {
             waiting.remove(at);
             self.left(&waiting);
         }
     }
 
     /// Says to the other cores that one waits no more.
-    fn left(&self, waiting: &VecDeque<Rc<Slot<N>>>) {
+    fn left(&self, waiting: &VecDeque<Rc<QueueEntry<N>>>) {
         self.count
-            .set_oldest(self.core, waiting.front().map(|slot| slot.ticket));
+            .set_oldest(self.core, waiting.front().map(|entry| entry.ticket));
         self.count.leave();
     }
 
@@ -144,7 +144,7 @@ impl<N: Net> Queue<N> {
         for endpoint in self.endpoints() {
             while left > 0
                 && self.idle.get() > 0
-                && !endpoint.place.has_room()
+                && !endpoint.slot.has_room()
                 && endpoint.give_up_idle()
             {
                 left -= 1;
@@ -153,77 +153,77 @@ impl<N: Net> Queue<N> {
     }
 }
 
-impl<N: Net> Slot<N> {
+impl<N: Net> QueueEntry<N> {
     /// Whether it waits for this endpoint, and under which number.
     #[inline]
-    fn wants(&self, place: &Place<N>) -> Option<u32> {
-        let number = place.number(&self.mark)?;
+    fn wants(&self, slot: &EndpointSlot<N>) -> Option<u32> {
+        let number = slot.number(&self.mark)?;
         (!self.tried.has(number)).then_some(number)
     }
 }
 
 /// A place in the queue. Dropping it leaves.
-pub struct Wait<'a, N: Net> {
+pub struct QueuedAttempt<'a, N: Net> {
     upstream: &'a Upstream<N>,
-    slot: Rc<Slot<N>>,
+    entry: Rc<QueueEntry<N>>,
 }
 
 impl<N: Net> Upstream<N> {
     /// Begins to wait for an endpoint that was not tried (any, if all were). `None`: as many wait as may, over all
     /// cores. Only for whoever was refused by [`Upstream::take`] a moment ago: what is free now is free for others too.
-    pub fn wait(&self, tried: &Tried) -> Option<Wait<'_, N>> {
+    pub fn enqueue(&self, tried: &TriedEndpoints) -> Option<QueuedAttempt<'_, N>> {
         let queue = &self.queue;
         let ticket = queue.count.enter(self.pending_max)?;
-        let slot = Rc::new(Slot {
+        let entry = Rc::new(QueueEntry {
             ticket,
             mark: self.mark.clone(),
-            tried: if self.is_left(tried) {
+            tried: if self.has_untried(tried) {
                 tried.clone()
             } else {
-                Tried::default()
+                TriedEndpoints::default()
             },
             waker: Cell::new(None),
-            turn: Cell::new(None),
+            offer: Cell::new(None),
         });
         let mut waiting = queue.waiting.borrow_mut();
         if waiting.is_empty() {
             queue.count.set_oldest(queue.core, Some(ticket));
         }
-        waiting.push_back(slot.clone());
+        waiting.push_back(entry.clone());
         drop(waiting);
         self.obs.borrow().queue_entered(self.id());
         // Other cores know now that somebody waits. What has become free before has been told to nobody.
         for endpoint in &self.endpoints {
-            endpoint.place.serve();
+            endpoint.slot.serve();
         }
         if queue.has_waiters() {
-            self.places.ask_for_idle(&queue.count, false);
+            self.core.ask_for_idle(&queue.count, false);
         }
-        Some(Wait {
+        Some(QueuedAttempt {
             upstream: self,
-            slot,
+            entry,
         })
     }
 }
 
-impl<N: Net> Wait<'_, N> {
-    /// Waits for a turn; it comes once.
-    pub fn poll(&mut self, cx: &Context<'_>) -> Poll<(u32, Turn<N>)> {
-        if let Some(turn) = self.slot.turn.take() {
-            return Poll::Ready(turn);
+impl<N: Net> QueuedAttempt<'_, N> {
+    /// Waits for a offer; it comes once.
+    pub fn poll_offer(&mut self, cx: &Context<'_>) -> Poll<(u32, ConnectionOffer<N>)> {
+        if let Some(offer) = self.entry.offer.take() {
+            return Poll::Ready(offer);
         }
-        let waker = self.slot.waker.take();
+        let waker = self.entry.waker.take();
         let same = waker.filter(|waker| waker.will_wake(cx.waker()));
         let waker = same.unwrap_or_else(|| cx.waker().clone());
-        self.slot.waker.set(Some(waker));
+        self.entry.waker.set(Some(waker));
         Poll::Pending
     }
 }
 
-impl<N: Net> Drop for Wait<'_, N> {
+impl<N: Net> Drop for QueuedAttempt<'_, N> {
     fn drop(&mut self) {
         let upstream = self.upstream;
         upstream.obs.borrow().queue_left(upstream.id());
-        upstream.queue.leave(&self.slot);
+        upstream.queue.leave(&self.entry);
     }
 }

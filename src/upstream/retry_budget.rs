@@ -12,16 +12,16 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 /// One upstream's requests and retries on one core.
 #[derive(Default)]
-pub struct Budget {
+pub struct RetryBudget {
     began: Cell<Instant>,
     requests: Cell<u64>,
     retries: Cell<u64>,
 }
 
-impl Budget {
+impl RetryBudget {
     /// Counts a request.
     #[inline]
-    pub fn request(&self, now: Instant) {
+    pub fn count_request(&self, now: Instant) {
         if now.since(self.began.get()) >= WINDOW {
             // The half of the former window stays, so that a budget does not start at nothing every ten seconds.
             self.began.set(now);
@@ -32,7 +32,7 @@ impl Budget {
     }
 
     /// Asks for one retry: granted while retries stay below the share of the window's requests, or below the floor.
-    pub fn retry(&self, plan: &RetryPlan) -> bool {
+    pub fn take_retry(&self, plan: &RetryPlan) -> bool {
         let share = self.requests.get() * u64::from(plan.budget_percent) / 100;
         let granted = self.retries.get() < share.max(u64::from(plan.budget_min));
         if granted {

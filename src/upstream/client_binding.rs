@@ -10,23 +10,23 @@ use std::rc::{Rc, Weak};
 use std::task::Context;
 use std::time::Duration;
 
-use super::pool::Idle;
-use super::{Endpoint, Held, Turn, Upstream};
+use super::idle_pool::PooledConnection;
+use super::{ConnectionOffer, Endpoint, LeasedConnection, Upstream};
 use crate::conn::ClientBindings;
 use crate::io::{Instant, Net};
 use crate::limits::BOUND_KEPT_MS;
 
 /// What a bound connection has in hand: it is there as long as the connection is.
-pub struct Bound;
+pub struct BindingToken;
 
 /// A connection to an endpoint that belongs to a client's connection; one of each upstream at most. Dropping it, as the
 /// client's connection ends, closes the endpoint's.
-struct Binding<N: Net> {
+struct ClientBinding<N: Net> {
     endpoint: Weak<Endpoint<N>>,
-    bound: Weak<Bound>,
+    bound: Weak<BindingToken>,
 }
 
-impl<N: Net> Drop for Binding<N> {
+impl<N: Net> Drop for ClientBinding<N> {
     fn drop(&mut self) {
         if let (Some(endpoint), Some(bound)) = (self.endpoint.upgrade(), self.bound.upgrade()) {
             drop(endpoint.take_bound(&bound));
@@ -37,13 +37,17 @@ impl<N: Net> Drop for Binding<N> {
 impl<N: Net> Upstream<N> {
     /// Binds a connection to an endpoint of this upstream to the client's that has these bindings. `None`: the client
     /// has another, and this one is to serve nobody.
-    pub fn bind(&self, client: &ClientBindings, endpoint: &Rc<Endpoint<N>>) -> Option<Rc<Bound>> {
-        endpoint.place.has_authenticated();
+    pub fn bind(
+        &self,
+        client: &ClientBindings,
+        endpoint: &Rc<Endpoint<N>>,
+    ) -> Option<Rc<BindingToken>> {
+        endpoint.slot.has_authenticated();
         if self.find_bound(client).is_some() {
             return None;
         }
-        let bound = Rc::new(Bound);
-        client.add(Binding {
+        let bound = Rc::new(BindingToken);
+        client.add(ClientBinding {
             endpoint: Rc::downgrade(endpoint),
             bound: Rc::downgrade(&bound),
         });
@@ -57,20 +61,23 @@ impl<N: Net> Upstream<N> {
         cx: &mut Context<'_>,
         client: &ClientBindings,
         sure: bool,
-    ) -> Option<(u32, Turn<N>)> {
+    ) -> Option<(u32, ConnectionOffer<N>)> {
         let (index, endpoint, bound) = self.find_bound(client)?;
         let mut held = endpoint.take_bound(&bound)?;
         if !held.is_open(cx, sure) {
             return None;
         }
-        endpoint.place.reused();
-        Some((index, Turn::Reuse(held)))
+        endpoint.slot.reused();
+        Some((index, ConnectionOffer::Reuse(held)))
     }
 
     /// The endpoint of this upstream that the client has a connection to, and its number.
-    fn find_bound(&self, client: &ClientBindings) -> Option<(u32, Rc<Endpoint<N>>, Rc<Bound>)> {
-        client.retain(|binding: &Binding<N>| binding.bound.strong_count() > 0);
-        client.find_map(|binding: &Binding<N>| {
+    fn find_bound(
+        &self,
+        client: &ClientBindings,
+    ) -> Option<(u32, Rc<Endpoint<N>>, Rc<BindingToken>)> {
+        client.retain(|binding: &ClientBinding<N>| binding.bound.strong_count() > 0);
+        client.find_map(|binding: &ClientBinding<N>| {
             let (endpoint, bound) = (binding.endpoint.upgrade()?, binding.bound.upgrade()?);
             let mut endpoints = (0..).zip(&self.endpoints);
             let (index, _) = endpoints.find(|(_, other)| Rc::ptr_eq(other, &endpoint))?;
@@ -83,11 +90,11 @@ impl<N: Net> Endpoint<N> {
     /// Whether it has asked for authentication that holds for a connection.
     #[inline]
     pub fn authenticates(&self) -> bool {
-        self.place.authenticates()
+        self.slot.authenticates()
     }
 
     /// Takes out a bound connection that waits for its client's next request.
-    fn take_bound(&self, bound: &Rc<Bound>) -> Option<Held<N>> {
+    fn take_bound(&self, bound: &Rc<BindingToken>) -> Option<LeasedConnection<N>> {
         let mut waiting = self.bound.borrow_mut();
         let at = waiting
             .iter()
@@ -98,12 +105,12 @@ impl<N: Net> Endpoint<N> {
     /// Whether a bound connection may be closed for a request that finds no other: not while others wait for that, who
     /// get it from [`Endpoint::give_up_bound`].
     pub(super) fn has_spare_bound(&self) -> bool {
-        !self.bound.borrow().is_empty() && self.place.waiting() == 0
+        !self.bound.borrow().is_empty() && self.slot.waiting() == 0
     }
 
     /// Closes the bound connection that has waited longest and keeps the right to another.
     #[cold]
-    pub(super) fn close_bound(&self) -> Option<super::Permit<N>> {
+    pub(super) fn close_bound(&self) -> Option<super::ConnectionPermit<N>> {
         let mut waiting = self.bound.borrow_mut();
         let oldest = (!waiting.is_empty()).then(|| waiting.remove(0));
         drop(waiting);
@@ -114,11 +121,11 @@ impl<N: Net> Endpoint<N> {
     /// handshake takes several requests, and could otherwise never end while others wait.
     pub(super) fn give_up_bound(&self, now: Instant) {
         let kept = Duration::from_millis(BOUND_KEPT_MS);
-        for _ in 0..self.place.waiting() {
+        for _ in 0..self.slot.waiting() {
             let mut waiting = self.bound.borrow_mut();
             if waiting
                 .first()
-                .is_none_or(|idle: &Idle<N>| now.since(idle.since) < kept)
+                .is_none_or(|idle: &PooledConnection<N>| now.since(idle.since) < kept)
             {
                 return;
             }

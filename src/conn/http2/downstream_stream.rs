@@ -11,23 +11,23 @@ use weir_proto_h1::{
 use weir_proto_h2::{Error, ErrorCode, Framing};
 
 use super::mux::{Mux, PendingRequest};
-use super::stream::{Came, Handle};
-use super::streams::{End, StreamLoss};
+use super::stream_handle::{StreamHandle, StreamPart};
+use super::stream_table::{MessageEnd, StreamLoss};
 use super::upgrade::as_upgrade;
 use crate::conn::{HeadBuffer, Piece};
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Chunk, Net};
 
 /// A request's stream.
-pub struct Downstream<N: Net> {
-    handle: Handle<N>,
+pub struct DownstreamStream<N: Net> {
+    handle: StreamHandle<N>,
     request: Request,
     trailers: Trailers,
     is_received: bool,
     is_answered: bool,
 }
 
-impl<N: Net> Downstream<N> {
+impl<N: Net> DownstreamStream<N> {
     /// Takes a request over; its head goes into `into`.
     pub fn new(mux: Rc<Mux<N>>, pending: PendingRequest, into: &mut HeadBuffer) -> Self {
         let PendingRequest {
@@ -42,7 +42,7 @@ impl<N: Net> Downstream<N> {
             request.body = BodyKind::None;
         }
         Self {
-            handle: Handle { mux, slot },
+            handle: StreamHandle { mux, slot },
             request,
             trailers: Trailers::default(),
             is_received: false,
@@ -116,14 +116,14 @@ impl<N: Net> Downstream<N> {
             return Poll::Ready(Ok(Piece::End));
         }
         Poll::Ready(match ready!(self.handle.poll_next(cx)) {
-            Ok(Came::Data(data)) => Ok(Piece::Data(data)),
-            Ok(Came::End) => {
+            Ok(StreamPart::Data(data)) => Ok(Piece::Data(data)),
+            Ok(StreamPart::End) => {
                 self.is_received = true;
                 self.trailers = self.handle.take_trailers();
                 Ok(Piece::End)
             }
             // Servers get no answers.
-            Ok(Came::Answer(_)) => Err(internal()),
+            Ok(StreamPart::Answer(_)) => Err(internal()),
             Err(lost) => Err(gone(lost)),
         })
     }
@@ -177,7 +177,7 @@ impl<N: Net> Downstream<N> {
             Ok(is_end) => {
                 self.is_answered = true;
                 if is_end {
-                    state.streams.at(self.handle.slot).end = End::Done;
+                    state.streams.at(self.handle.slot).end = MessageEnd::Done;
                 }
                 Ok(is_end)
             }
