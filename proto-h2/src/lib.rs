@@ -31,9 +31,9 @@
 //!    [`Event::NeedMore`]. Heads and trailers lie in the caller's `head` and `text`, data in the
 //!    input; the caller takes them before the next call. An `Err` ends the connection after step 2.
 //! 2. [`Connection::take_output`]: also when a connection begins, and after streams have made steps.
-//! For a stream of a server, between [`Event::Request`] and the end:
+//!
 //! For a stream of a server, from [`Event::Request`] on:
-//! 1. [`Connection::consume`] for each piece of data that was passed on.
+//!
 //! 1. [`Connection::consume`] for each piece of data that was passed on.
 //! 2. [`Connection::send_interim`] for each 1xx, then [`Connection::respond`].
 //! 3. While there is data: [`Connection::data_room`], then [`Connection::data_frame`] for at most that
@@ -42,16 +42,17 @@
 //! 4. Mark the last piece of data, or end the message with [`Connection::end`] or
 //!    [`Connection::send_trailers`].
 //! 5. [`Connection::release`] when the caller is done, in any state of the stream.
-//! For a stream of a client: [`Connection::open`] when [`Connection::can_open`], then steps 3 and 4
+//!
 //! For a stream of a client: [`Connection::open`] if [`Connection::can_open`], then steps 3 and 4
 //! for the request while [`Event::Interim`], [`Event::Response`] and data arrive, then steps 1 and
 //! 5.
-//! After [`Event::Reset`] and [`Event::Failed`], and once both sides have ended, a stream is gone:
+//!
 //! A stream is gone after [`Event::Reset`] and [`Event::Failed`], and when both sides have ended
 //! it. Steps on it fail with [`Error::StreamGone`] or do nothing.
-//! A connection goes away with [`Connection::shut_down`], and can be closed when
+//!
 //! [`Connection::shut_down`] ends a connection gracefully. The caller closes it when
 //! [`Connection::is_finished`].
+//!
 //! ```
 //! use weir_proto_h1::{BodyKind, Edits, FieldId, Head, Method, Span};
 //! use weir_proto_h2::{Config, Connection, Error, Event, Framing};

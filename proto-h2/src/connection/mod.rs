@@ -212,7 +212,7 @@ impl Connection {
     ) -> Result<Received, Error> {
         self.now_ms = now_ms;
         self.floods.advance_to(now_ms);
-        match self.advance(input, head, text) {
+        match self.advance(input, &mut sections::HeadBuffer { head, text }) {
             Ok(received) => Ok(received),
             Err(error) => Err(self.fail(error)),
         }

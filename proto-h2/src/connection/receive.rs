@@ -3,8 +3,9 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use weir_proto_h1::{HTTP2_PREFACE, Head};
+use weir_proto_h1::HTTP2_PREFACE;
 
+use super::sections::HeadBuffer;
 use super::{Connection, ReadState, Role, SHUTDOWN_PING, Shutdown, UnfinishedBlock};
 use crate::code::ErrorCode;
 use crate::config::{FRAME_BYTES_MAX, OUTPUT_BYTES_MAX};
@@ -30,8 +31,7 @@ impl Connection {
     pub(super) fn advance(
         &mut self,
         input: &[u8],
-        head: &mut Head,
-        text: &mut Vec<u8>,
+        buffer: &mut HeadBuffer<'_>,
     ) -> Result<Received, Error> {
         let mut rest = input;
         loop {
@@ -45,7 +45,7 @@ impl Connection {
             }
             let step = match self.state {
                 ReadState::Frame => self.frame_head(&mut rest)?,
-                ReadState::Payload(frame) => self.payload(&frame, &mut rest, head, text)?,
+                ReadState::Payload(frame) => self.payload(&frame, &mut rest, buffer)?,
                 ReadState::Data(data) => self.data(data, &mut rest, input.len()),
                 ReadState::Padding(frame, key) => self.padding(&frame, key, &mut rest)?,
                 ReadState::Skip(left) => self.skip(left, &mut rest),
@@ -165,15 +165,14 @@ impl Connection {
         &mut self,
         frame: &FrameHeader,
         rest: &mut &[u8],
-        head: &mut Head,
-        text: &mut Vec<u8>,
+        buffer: &mut HeadBuffer<'_>,
     ) -> Result<Progress, Error> {
         let len = frame.len as usize;
         let step = match rest.split_at_checked(len) {
             Some((payload, tail)) if self.partial.is_empty() => {
                 *rest = tail;
                 self.state = ReadState::Frame;
-                self.frame(frame, payload, head, text)?
+                self.frame(frame, payload, buffer)?
             }
             _ => {
                 buffer_input(&mut self.partial, len, rest);
@@ -182,7 +181,7 @@ impl Connection {
                 }
                 self.state = ReadState::Frame;
                 let payload = mem::take(&mut self.partial);
-                let step = self.frame(frame, &payload, head, text);
+                let step = self.frame(frame, &payload, buffer);
                 self.partial = payload;
                 self.partial.clear();
                 step?
@@ -199,12 +198,11 @@ impl Connection {
         &mut self,
         frame: &FrameHeader,
         payload: &[u8],
-        head: &mut Head,
-        text: &mut Vec<u8>,
+        buffer: &mut HeadBuffer<'_>,
     ) -> Result<Progress, Error> {
         match frame.kind {
-            FrameType::Headers => self.headers(frame, payload, head, text),
-            FrameType::Continuation => self.continuation(frame, payload, head, text),
+            FrameType::Headers => self.headers(frame, payload, buffer),
+            FrameType::Continuation => self.continuation(frame, payload, buffer),
             FrameType::WindowUpdate => self.window_update(frame.stream, payload),
             FrameType::RstStream => self.rst_stream(frame.stream, payload),
             FrameType::Settings => self.settings(frame, payload),
@@ -225,8 +223,7 @@ impl Connection {
         &mut self,
         frame: &FrameHeader,
         payload: &[u8],
-        head: &mut Head,
-        text: &mut Vec<u8>,
+        buffer: &mut HeadBuffer<'_>,
     ) -> Result<Progress, Error> {
         //= rfc9113#5.1.1
         // Clients open streams with odd numbers. Servers open none.
@@ -239,7 +236,7 @@ impl Connection {
         }
         let is_end = frame.has(END_STREAM);
         if frame.has(END_HEADERS) {
-            return self.section(frame.stream, is_end, fragment, head, text);
+            return self.section(frame.stream, is_end, fragment, buffer);
         }
         self.block.clear();
         self.block.extend_from_slice(fragment);
@@ -255,8 +252,7 @@ impl Connection {
         &mut self,
         frame: &FrameHeader,
         payload: &[u8],
-        head: &mut Head,
-        text: &mut Vec<u8>,
+        buffer: &mut HeadBuffer<'_>,
     ) -> Result<Progress, Error> {
         let Some(mut block) = self.continuing.take() else {
             return Err(Error::BrokenBlock);
@@ -275,7 +271,7 @@ impl Connection {
             return Ok(Progress::Continue);
         }
         let fragment = mem::take(&mut self.block);
-        let step = self.section(block.stream, block.is_end, &fragment, head, text);
+        let step = self.section(block.stream, block.is_end, &fragment, buffer);
         self.block = fragment;
         self.block.clear();
         step

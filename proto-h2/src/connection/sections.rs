@@ -15,6 +15,21 @@ use crate::message::{FieldSection, SectionKind};
 use crate::priority::Priority;
 use crate::stream::{HalfState, Stream, StreamKey, UNKNOWN_LENGTH};
 
+/// The caller's buffers for heads and trailers.
+pub(super) struct HeadBuffer<'b> {
+    pub(super) head: &'b mut Head,
+    /// The bytes that the spans of `head` point into.
+    pub(super) text: &'b mut Vec<u8>,
+}
+
+/// A field section that was decoded to its end.
+struct DecodedSection {
+    fields: FieldSection,
+    is_end: bool,
+    /// Why the message is malformed or refused, if it is.
+    problem: Option<Error>,
+}
+
 impl Connection {
     /// Handles a whole field block. The block is decoded to its end in any case.
     //= rfc9113#4.3
@@ -24,15 +39,14 @@ impl Connection {
         id: u32,
         is_end: bool,
         fragment: &[u8],
-        head: &mut Head,
-        text: &mut Vec<u8>,
+        buffer: &mut HeadBuffer<'_>,
     ) -> Result<Progress, Error> {
-        head.clear();
-        text.clear();
+        buffer.head.clear();
+        buffer.text.clear();
         let found = self.streams.find(id);
         let receiving = found.and_then(|key| self.streams.get(key));
         let receiving = receiving.map(|stream| stream.receiving);
-        let section = match (receiving, self.role) {
+        let kind = match (receiving, self.role) {
             (None, Role::Server) => SectionKind::Request,
             (Some(HalfState::Head), _) => SectionKind::Response,
             _ => SectionKind::Trailers,
@@ -40,20 +54,20 @@ impl Connection {
         if found.is_none() && self.role == Role::Client && self.is_idle(id) {
             return Err(Error::IdleStream);
         }
-        let mut fields = FieldSection::new(section, &self.config);
-        let problem = self.decode(fragment, &mut fields, head, text)?;
+        let mut section = DecodedSection {
+            fields: FieldSection::new(kind, &self.config),
+            is_end,
+            problem: None,
+        };
+        section.problem = self.decode(fragment, &mut section.fields, buffer)?;
         match (found, receiving) {
-            (Some(key), Some(HalfState::Head)) => {
-                self.response(key, is_end, &fields, problem, head, text)
-            }
-            (Some(key), Some(HalfState::Body)) => {
-                self.trailers(key, is_end, &fields, problem, head, text)
-            }
+            (Some(key), Some(HalfState::Head)) => self.response(key, &section, buffer),
+            (Some(key), Some(HalfState::Body)) => self.trailers(key, &section, buffer),
             (Some(key), _) => self
                 .fail_stream(key, Error::ClosedStream)
                 .map(Progress::Event),
             (None, _) if self.role == Role::Server && id > self.last_id => {
-                self.request(id, is_end, &fields, problem, head, text)
+                self.request(id, &section, buffer)
             }
             //= rfc9113#5.1
             // Heads for streams that this side has reset are ignored. For other ended or skipped
@@ -71,9 +85,9 @@ impl Connection {
         &mut self,
         fragment: &[u8],
         fields: &mut FieldSection,
-        head: &mut Head,
-        text: &mut Vec<u8>,
+        buffer: &mut HeadBuffer<'_>,
     ) -> Result<Option<Error>, Error> {
+        let HeadBuffer { head, text } = buffer;
         let take = |text: &[u8], field| fields.take(head, text, &field);
         let max = self.config.list_bytes_max;
         match self.decoder.decode(fragment, text, max, take) {
@@ -97,11 +111,8 @@ impl Connection {
     fn request(
         &mut self,
         id: u32,
-        is_end: bool,
-        fields: &FieldSection,
-        problem: Option<Error>,
-        head: &mut Head,
-        text: &mut Vec<u8>,
+        section: &DecodedSection,
+        buffer: &mut HeadBuffer<'_>,
     ) -> Result<Progress, Error> {
         //= rfc9113#6.8
         // Streams after the last accepted one are ignored.
@@ -115,7 +126,10 @@ impl Connection {
         if self.streams.len() >= self.config.streams_max {
             return self.refuse(id, Error::TooManyStreams);
         }
-        let request = match problem {
+        let DecodedSection { fields, is_end, .. } = section;
+        let is_end = *is_end;
+        let HeadBuffer { head, text } = buffer;
+        let request = match section.problem {
             None => fields.request(head, text, is_end, &self.config),
             Some(error) => Err(error),
         };
@@ -199,17 +213,17 @@ impl Connection {
     fn response(
         &mut self,
         key: StreamKey,
-        is_end: bool,
-        fields: &FieldSection,
-        problem: Option<Error>,
-        head: &mut Head,
-        text: &[u8],
+        section: &DecodedSection,
+        buffer: &mut HeadBuffer<'_>,
     ) -> Result<Progress, Error> {
         let Some(stream) = self.streams.get_mut(key) else {
             return Ok(Progress::Continue);
         };
-        let body = match problem {
-            None => fields.response(head, text, stream.method, is_end),
+        let (head, is_end) = (&mut *buffer.head, section.is_end);
+        let body = match section.problem {
+            None => section
+                .fields
+                .response(head, buffer.text, stream.method, is_end),
             Some(error) => Err(error),
         };
         let body = match body {
@@ -246,19 +260,16 @@ impl Connection {
     fn trailers(
         &mut self,
         key: StreamKey,
-        is_end: bool,
-        fields: &FieldSection,
-        problem: Option<Error>,
-        head: &mut Head,
-        text: &[u8],
+        section: &DecodedSection,
+        buffer: &mut HeadBuffer<'_>,
     ) -> Result<Progress, Error> {
         let bytes_to_receive = self
             .streams
             .get(key)
             .map_or(0, |stream| stream.bytes_to_receive);
-        let problem = match problem {
+        let problem = match section.problem {
             Some(error) => Some(error),
-            None if !is_end => Some(Error::UnendedTrailers),
+            None if !section.is_end => Some(Error::UnendedTrailers),
             None if bytes_to_receive != UNKNOWN_LENGTH && bytes_to_receive > 0 => {
                 Some(Error::BodyTooShort)
             }
@@ -267,7 +278,7 @@ impl Connection {
         if let Some(error) = problem {
             return self.fail_stream(key, error).map(Progress::Event);
         }
-        fields.trailers(head, text);
+        section.fields.trailers(buffer.head, buffer.text);
         self.end_receiving(key);
         Ok(Progress::Event(Event::Trailers { stream: key }))
     }

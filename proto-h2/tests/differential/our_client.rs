@@ -10,7 +10,7 @@ use tokio::io::duplex;
 use weir_proto_h1::{BodyKind, Edits, Method, Span};
 use weir_proto_h2::{Config, Connection, ErrorCode, Event, Framing, StreamKey};
 
-use crate::our_server::{map, pairs, sorted};
+use crate::our_server::{map, pairs, read_all, sorted};
 use crate::ours::{Message, OurSide, Outgoing, head_of};
 use crate::plan::{Answer, Exchange, Plan};
 
@@ -73,16 +73,9 @@ async fn answer(
         want.push(("content-length".into(), exchange.body.len().to_string()));
     }
     assert_eq!(pairs(request.headers()), sorted(want));
-    let mut incoming = request.into_body();
-    let mut got = Vec::new();
-    while let Some(piece) = incoming.data().await {
-        let piece = piece.unwrap();
-        got.extend_from_slice(&piece);
-        let _ = incoming.flow_control().release_capacity(piece.len());
-    }
-    assert_eq!(got, exchange.body);
-    let ended = incoming.trailers().await.unwrap().unwrap_or_default();
-    assert_eq!(pairs(&ended), sorted(exchange.trailers.clone()));
+    let (body, trailers) = read_all(request.into_body()).await;
+    assert_eq!(body, exchange.body);
+    assert_eq!(trailers, sorted(exchange.trailers.clone()));
     let Answer::Whole {
         fields,
         body,
@@ -99,7 +92,7 @@ async fn answer(
     for (name, value) in fields {
         response = response.header(name, value);
     }
-    let has_no_body = has_no_body(exchange);
+    let has_no_body = exchange.response_has_no_body();
     if *has_length && !has_no_body {
         response = response.header("content-length", body.len().to_string());
     }
@@ -118,10 +111,6 @@ async fn answer(
     } else if stream.send_data(body, false).is_ok() {
         let _ = stream.send_trailers(map(trailers));
     }
-}
-
-fn has_no_body(exchange: &Exchange) -> bool {
-    exchange.method == "HEAD" || matches!(exchange.status, 204 | 304)
 }
 
 /// Runs our side, with as many concurrent requests as the server accepts.
@@ -185,7 +174,7 @@ fn open(ours: &mut OurSide, exchange: &Exchange) -> StreamKey {
     head.authority = put("a.test");
     let target = put(&exchange.path());
     head.set_target(target, &block).unwrap();
-    let is_end = exchange.body.is_empty() && exchange.trailers.is_empty() && !exchange.has_length;
+    let is_end = exchange.is_head_only();
     let framing = Framing {
         body: if exchange.has_length {
             BodyKind::Length(exchange.body.len() as u64)
@@ -227,7 +216,7 @@ fn check(exchange: &Exchange, status: u16, message: &Message) {
     };
     assert_eq!(status, exchange.status);
     let mut want = fields.clone();
-    if *has_length && !has_no_body(exchange) {
+    if *has_length && !exchange.response_has_no_body() {
         want.push(("content-length".into(), body.len().to_string()));
     }
     assert_eq!(sorted(message.fields.clone()), sorted(want));
@@ -235,7 +224,7 @@ fn check(exchange: &Exchange, status: u16, message: &Message) {
         return;
     }
     assert!(message.is_complete);
-    if !has_no_body(exchange) {
+    if !exchange.response_has_no_body() {
         assert_eq!(&message.body, body);
         assert_eq!(sorted(message.trailers.clone()), sorted(trailers.clone()));
     }

@@ -140,7 +140,7 @@ async fn ask(sender: SendRequest<Bytes>, exchange: Exchange) {
     if exchange.has_length {
         request = request.header("content-length", exchange.body.len().to_string());
     }
-    let is_end = exchange.body.is_empty() && exchange.trailers.is_empty() && !exchange.has_length;
+    let is_end = exchange.is_head_only();
     let (response, mut stream) = sender
         .send_request(request.body(()).unwrap(), is_end)
         .unwrap();
@@ -175,26 +175,31 @@ async fn ask(sender: SendRequest<Bytes>, exchange: Exchange) {
         return;
     }
     assert_eq!(response.status().as_u16(), exchange.status);
-    let has_no_body = exchange.method == "HEAD" || matches!(exchange.status, 204 | 304);
+    let has_no_body = exchange.response_has_no_body();
     let mut want = fields.clone();
     if *has_length && !has_no_body {
         want.push(("content-length".into(), body.len().to_string()));
     }
     assert_eq!(pairs(response.headers()), sorted(want));
-    let mut incoming = response.into_body();
-    let mut got = Vec::new();
-    while let Some(piece) = incoming.data().await {
-        let piece = piece.unwrap();
-        got.extend_from_slice(&piece);
-        let _ = incoming.flow_control().release_capacity(piece.len());
-    }
+    let (received, received_trailers) = read_all(response.into_body()).await;
     if has_no_body {
-        assert!(got.is_empty());
+        assert!(received.is_empty());
         return;
     }
-    assert_eq!(&got, body);
-    let ended = incoming.trailers().await.unwrap().unwrap_or_default();
-    assert_eq!(pairs(&ended), sorted(trailers.clone()));
+    assert_eq!(&received, body);
+    assert_eq!(received_trailers, sorted(trailers.clone()));
+}
+
+/// Reads a message to its end on the h2 side. Returns its data and sorted trailers.
+pub(crate) async fn read_all(mut incoming: h2::RecvStream) -> (Vec<u8>, Vec<(String, String)>) {
+    let mut data = Vec::new();
+    while let Some(piece) = incoming.data().await {
+        let piece = piece.unwrap();
+        data.extend_from_slice(&piece);
+        let _ = incoming.flow_control().release_capacity(piece.len());
+    }
+    let trailers = incoming.trailers().await.unwrap().unwrap_or_default();
+    (data, pairs(&trailers))
 }
 
 pub(crate) fn map(fields: &[(String, String)]) -> HeaderMap {

@@ -33,6 +33,16 @@ impl Exchange {
     pub(crate) fn path(&self) -> String {
         format!("/{}?x={}", self.number, self.number * 7)
     }
+
+    /// Whether the head of the request ends it.
+    pub(crate) fn is_head_only(&self) -> bool {
+        self.body.is_empty() && self.trailers.is_empty() && !self.has_length
+    }
+
+    /// Whether the response cannot have a body.
+    pub(crate) fn response_has_no_body(&self) -> bool {
+        self.method == "HEAD" || matches!(self.status, 204 | 304)
+    }
 }
 
 pub(crate) struct Plan {
