@@ -122,7 +122,7 @@ impl Client {
             //= rfc9112#9.2
             // Bytes that an endpoint sends unasked belong to no request.
             ReceiveState::Idle => Err(self.fail(Error::UnexpectedBytes)),
-            ReceiveState::Fresh | ReceiveState::Head => self.receive_head(input, head),
+            ReceiveState::BeforeHead | ReceiveState::Head => self.receive_head(input, head),
             ReceiveState::Body => match self.receiver.receive_body(input) {
                 Ok(received) => Ok(received),
                 Err(error) => Err(self.fail(error)),
@@ -162,9 +162,10 @@ impl Client {
         self.response.keeps_alive = false;
         let closed = match self.receiver.state() {
             ReceiveState::Body if unread == 0 => self.receiver.close(),
-            ReceiveState::Idle | ReceiveState::Fresh | ReceiveState::Head | ReceiveState::Body => {
-                Err(Error::Truncated)
-            }
+            ReceiveState::Idle
+            | ReceiveState::BeforeHead
+            | ReceiveState::Head
+            | ReceiveState::Body => Err(Error::Truncated),
             ReceiveState::Done | ReceiveState::Tunnel => Ok(()),
             ReceiveState::Failed(error) => Err(error),
         };
@@ -225,7 +226,7 @@ impl Client {
     /// Returns whether no byte of a response has arrived.
     #[must_use]
     pub fn is_silent(&self) -> bool {
-        self.receiver.state() == ReceiveState::Fresh && self.interim == 0
+        self.receiver.state() == ReceiveState::BeforeHead && self.interim == 0
     }
 
     /// Returns whether the connection is no longer HTTP.

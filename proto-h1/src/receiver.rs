@@ -23,7 +23,7 @@ pub(crate) enum ReceiveState {
     /// The client has sent no request, so no answer is due. A server is never in this state.
     Idle,
     /// The next byte starts a new head.
-    Fresh,
+    BeforeHead,
     Head,
     Body,
     Done,
@@ -37,7 +37,7 @@ impl Receiver {
     pub(crate) fn of_server(limits: Limits) -> Self {
         Self {
             limits,
-            state: ReceiveState::Fresh,
+            state: ReceiveState::BeforeHead,
             decoder: BodyDecoder::new(BodyKind::None, &limits),
         }
     }
@@ -64,13 +64,13 @@ impl Receiver {
     /// Waits for a new head.
     #[inline]
     pub(crate) const fn expect_head(&mut self) {
-        self.state = ReceiveState::Fresh;
+        self.state = ReceiveState::BeforeHead;
     }
 
     /// Clears `head` when a message begins. Returns whether there is a byte to parse.
     #[inline]
     pub(crate) fn begin_head(&mut self, input: &[u8], head: &mut Head) -> bool {
-        if self.state == ReceiveState::Fresh {
+        if self.state == ReceiveState::BeforeHead {
             head.clear();
             if input.is_empty() {
                 return false;
@@ -125,7 +125,7 @@ impl Receiver {
         self.state = ReceiveState::Failed(error);
     }
 
-    /// Goes to `state` between two messages and gives back what large trailers took.
+    /// Goes to `state` between two messages and frees what large trailers took.
     pub(crate) fn reset(&mut self, state: ReceiveState) {
         self.state = state;
         self.decoder.reset(BodyKind::None);
@@ -145,7 +145,7 @@ impl Receiver {
             ReceiveState::Done | ReceiveState::Tunnel => true,
             ReceiveState::Body => self.decoder.is_done(),
             ReceiveState::Idle
-            | ReceiveState::Fresh
+            | ReceiveState::BeforeHead
             | ReceiveState::Head
             | ReceiveState::Failed(_) => false,
         }

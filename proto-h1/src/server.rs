@@ -83,7 +83,7 @@ impl Server {
     #[inline]
     pub fn receive(&mut self, input: &[u8], head: &mut Head) -> Result<Received, Error> {
         let received = match self.receiver.state() {
-            ReceiveState::Fresh | ReceiveState::Head => self.receive_head(input, head),
+            ReceiveState::BeforeHead | ReceiveState::Head => self.receive_head(input, head),
             ReceiveState::Body => self.receive_body(input),
             ReceiveState::Idle | ReceiveState::Done => Ok(Received::new(0, Event::Blocked)),
             ReceiveState::Failed(error) => Err(error),
@@ -121,7 +121,7 @@ impl Server {
     /// whole request is no error, because the client may still read the response.
     pub fn receive_close(&mut self, unread: usize) -> Result<(), Error> {
         let is_cut = match self.receiver.state() {
-            ReceiveState::Idle | ReceiveState::Fresh | ReceiveState::Head => unread > 0,
+            ReceiveState::Idle | ReceiveState::BeforeHead | ReceiveState::Head => unread > 0,
             ReceiveState::Body => !self.receiver.is_received(),
             ReceiveState::Done | ReceiveState::Failed(_) | ReceiveState::Tunnel => false,
         };
@@ -249,7 +249,7 @@ impl Server {
             self.is_closing = true;
             return Next::Close;
         }
-        self.receiver.reset(ReceiveState::Fresh);
+        self.receiver.reset(ReceiveState::BeforeHead);
         self.sender.reset();
         self.request = Request::default();
         self.check_invariants();
@@ -288,7 +288,7 @@ impl Server {
     /// Returns whether no byte of the next request has arrived.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.receiver.state() == ReceiveState::Fresh
+        self.receiver.state() == ReceiveState::BeforeHead
     }
 
     /// Returns whether the connection is no longer HTTP.
@@ -362,7 +362,7 @@ impl Server {
     /// What holds after every step.
     fn check_invariants(&self) {
         let state = self.receiver.state();
-        let is_before_request = matches!(state, ReceiveState::Fresh | ReceiveState::Head);
+        let is_before_request = matches!(state, ReceiveState::BeforeHead | ReceiveState::Head);
         debug_assert!(
             is_before_request == (self.sender.state() == SendState::Idle),
             "a response is owed exactly from the end of a head on, even of a malformed one"

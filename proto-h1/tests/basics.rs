@@ -147,7 +147,7 @@ fn chunks_are_decoded_and_encoded() {
                 assert_eq!(&rest[consumed..], b"next");
                 break;
             }
-            DecodedBody::NeedMore { .. } => panic!("the body is whole"),
+            DecodedBody::NeedMore { .. } => panic!("the body is complete"),
         }
     }
     encoder

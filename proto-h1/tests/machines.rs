@@ -165,7 +165,11 @@ fn a_response_that_falls_short_never_completes() {
     let (mut server, _) = server_after(GET, &Event::End);
     server.begin_response(200, BodyKind::Chunked).unwrap();
     server.sender().prefix(3).unwrap();
-    assert_eq!(server.finish(), Next::Close, "no last chunk, no reuse");
+    assert_eq!(
+        server.finish(),
+        Next::Close,
+        "without a last chunk, no reuse"
+    );
 }
 
 #[test]
@@ -268,7 +272,7 @@ fn a_drain_closes_after_the_response() {
     assert_eq!(
         server.finish(),
         Next::Close,
-        "it did not say so, and closes all the same"
+        "it closes although the response did not say so"
     );
 }
 
@@ -336,7 +340,10 @@ fn an_early_response_is_relayed_and_its_connection_not_reused() {
     assert!(client.is_received() && !client.is_sent() && !client.may_reuse(0));
     client.sender().prefix(6).unwrap();
     client.sender().end().unwrap();
-    assert!(client.may_reuse(0), "unless the rest was sent after all");
+    assert!(
+        client.may_reuse(0),
+        "unless the rest of the request was sent"
+    );
     assert!(!client.may_reuse(1));
     assert_eq!(client.finish(0), Next::Reuse);
 }
@@ -379,8 +386,12 @@ fn a_close_completes_only_a_body_until_close() {
         .receive(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", &mut head)
         .unwrap();
     client.receive(b"abc", &mut head).unwrap();
-    assert_eq!(client.receive_close(0), Ok(()), "it was complete before");
-    assert_eq!(client.finish(0), Next::Close, "and the connection is gone");
+    assert_eq!(
+        client.receive_close(0),
+        Ok(()),
+        "the body was complete before"
+    );
+    assert_eq!(client.finish(0), Next::Close, "the connection is closed");
 
     let (mut client, _) = client_after(Method::Get);
     assert_eq!(client.receive_close(0), Err(Error::Truncated));

@@ -194,7 +194,7 @@ mod tests {
         assert!(send_window.change(15));
         assert_eq!(send_window.room(), 1);
         assert!(!send_window.change(i64::from(MAX_31_BITS)));
-        assert_eq!(send_window.room(), 1, "and stays as it was");
+        assert_eq!(send_window.room(), 1, "an overflow changes nothing");
         assert!(send_window.change(i64::from(MAX_31_BITS) - 1));
     }
 }

@@ -184,7 +184,7 @@ fn an_idle_connection_is_small() {
         exchange.server.connection.release_memory();
         kept = Some(exchange.server.connection);
     });
-    assert!(counted.bytes_max > 20_000, "there was much to give back");
+    assert!(counted.bytes_max > 20_000, "there was memory to free");
     let held = counted.bytes_current as usize + size_of::<Connection>();
     assert!(held <= 4_096, "{held}");
     drop(kept);

@@ -152,7 +152,7 @@ pub(crate) fn chunked(bytes: &[u8]) {
     assert_eq!(
         decode_all(&[&out], &limits),
         Ok((data, Some(0), trailers)),
-        "what goes on comes off"
+        "the decoder restores what the encoder got"
     );
 }
 
@@ -356,7 +356,7 @@ impl<'w> Input<'w> {
         let have = self.have();
         assert!(
             received.consumed <= have.len(),
-            "more consumed than there was"
+            "more bytes were consumed than there were"
         );
         if let Event::Data(range) = &received.event {
             assert!(!range.is_empty() && range.end == received.consumed);

@@ -91,7 +91,7 @@ pub(crate) fn check_all<B>(cases: &[Case<B>], verdict: impl Fn(&Case<B>) -> Resu
         if let Err(problem) = verdict(case) {
             failures.push(format!("{place}{problem}"));
         }
-        assert!(names.insert(place), "{} is there twice", case.name);
+        assert!(names.insert(place), "{} appears twice", case.name);
     }
     assert!(
         failures.is_empty(),

@@ -126,7 +126,7 @@ impl<'a> Segments<'a> {
     pub(crate) fn consume(&mut self, bytes: usize) {
         assert!(
             bytes <= self.end - self.start,
-            "more consumed than there was"
+            "more bytes were consumed than there were"
         );
         self.start += bytes;
     }
@@ -371,7 +371,7 @@ pub(crate) fn run_forward(case: &Case, cuts: &[usize]) -> Vec<String> {
                     .unwrap();
                 return vec![show(&out)];
             }
-            Event::NeedMore => assert!(segments.more(), "the request is whole"),
+            Event::NeedMore => assert!(segments.more(), "the request is complete"),
             other => panic!("{other:?} from a server"),
         }
     }

@@ -44,7 +44,7 @@ impl Connection {
                 });
             }
             let step = match self.state {
-                ReadState::Frame => self.frame_head(&mut rest)?,
+                ReadState::Frame => self.frame_header(&mut rest)?,
                 ReadState::Payload(frame) => self.payload(&frame, &mut rest, buffer)?,
                 ReadState::Data(data) => self.data(data, &mut rest, input.len()),
                 ReadState::Padding(frame, key) => self.padding(&frame, key, &mut rest)?,
@@ -80,7 +80,7 @@ impl Connection {
         Ok(Progress::Continue)
     }
 
-    fn frame_head(&mut self, rest: &mut &[u8]) -> Result<Progress, Error> {
+    fn frame_header(&mut self, rest: &mut &[u8]) -> Result<Progress, Error> {
         let head = match rest.split_first_chunk::<FRAME_HEADER_BYTES>() {
             Some((bytes, tail)) if self.partial.is_empty() => {
                 *rest = tail;

@@ -38,7 +38,7 @@ async fn serve(plan: Rc<Plan>, io: tokio::io::DuplexStream) {
             Ok(accepted) => accepted,
             // Our client closes the connection when it has all responses.
             Err(error) => {
-                assert!(error.is_io(), "our client keeps the rules: {error}");
+                assert!(error.is_io(), "our client follows the rules: {error}");
                 break;
             }
         };
@@ -138,7 +138,7 @@ async fn ask_all(plan: &Plan, io: tokio::io::DuplexStream) {
                 break;
             }
         }
-        let events = ours.turn().await.expect("the h2 server keeps the rules");
+        let events = ours.turn().await.expect("the h2 server follows the rules");
         assert!(!events.is_empty(), "the server waits for us to end");
         for event in events {
             match event {

@@ -49,7 +49,7 @@ async fn serve(plan: Rc<Plan>, io: tokio::io::DuplexStream) {
     let mut waiting: Vec<StreamKey> = Vec::new();
     let mut served = 0;
     loop {
-        let events = ours.turn().await.expect("the h2 client keeps the rules");
+        let events = ours.turn().await.expect("the h2 client follows the rules");
         if events.is_empty() {
             break;
         }

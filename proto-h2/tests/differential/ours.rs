@@ -125,7 +125,7 @@ impl OurSide {
                 range,
                 is_end,
             } => {
-                let message = self.received.get_mut(stream).expect("a head came before");
+                let message = self.received.get_mut(stream).expect("a head came first");
                 message.body.extend_from_slice(&input[range.clone()]);
                 message.is_complete |= is_end;
                 self.unread.push((*stream, range.len()));
@@ -133,12 +133,12 @@ impl OurSide {
             Event::Trailers { stream } => {
                 let mut trailers = Trailers::default();
                 trailers.fill(&self.head, &self.text);
-                let message = self.received.get_mut(stream).expect("a head came before");
+                let message = self.received.get_mut(stream).expect("a head came first");
                 message.trailers = pairs(trailers.iter());
                 message.is_complete = true;
             }
             Event::End { stream } => {
-                let message = self.received.get_mut(stream).expect("a head came before");
+                let message = self.received.get_mut(stream).expect("a head came first");
                 message.is_complete = true;
             }
             Event::Reset { stream, code, .. } => {
@@ -173,7 +173,7 @@ impl OurSide {
     }
 
     fn pump_stream(&mut self, key: StreamKey) -> bool {
-        let outgoing = self.sending.get_mut(&key).expect("asked by its key");
+        let outgoing = self.sending.get_mut(&key).expect("the key is in the map");
         if outgoing.is_over {
             return false;
         }

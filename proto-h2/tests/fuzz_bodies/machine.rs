@@ -255,7 +255,7 @@ impl Machine {
                 }
                 self.keys.push(*stream);
                 let before = self.incoming.insert(*stream, Incoming::Body);
-                assert_eq!(before, None, "a stream is announced once");
+                assert_eq!(before, None, "a stream has one first event");
                 self.step(*stream, Incoming::Body, *is_end);
             }
             Event::Interim { stream } => self.step(*stream, Incoming::Head, false),
@@ -297,7 +297,7 @@ impl Machine {
 
     fn step(&mut self, stream: StreamKey, at: Incoming, is_end: bool) {
         let state = self.incoming.get_mut(&stream);
-        let state = state.expect("nothing of a stream that was not announced");
+        let state = state.expect("no event for a stream before its first one");
         assert_eq!(*state, at);
         if is_end {
             *state = Incoming::Done;

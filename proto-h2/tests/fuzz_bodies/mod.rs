@@ -92,7 +92,7 @@ fn receive_all(input: &[u8], cuts: &[usize]) -> (Vec<String>, Vec<u8>) {
             connection.take_output(&mut out);
             assert!(
                 received.consumed <= rest.len(),
-                "more consumed than there was"
+                "more bytes were consumed than there were"
             );
             let at = rest;
             rest = &rest[received.consumed..];

@@ -113,7 +113,7 @@ impl Peer {
                     is_within && (self.window >= 0 || len == 0),
                     "within the windows"
                 );
-                assert!(len > 0 || flags & 1 != 0, "no empty frame for nothing");
+                assert!(len > 0 || flags & 1 != 0, "an empty frame ends the message");
             }
             1 | 9 => {
                 if kind == 1 {
@@ -139,7 +139,7 @@ impl Peer {
             4 | 6 | 7 => {}
             8 => {
                 let by = i64::from(number(9));
-                assert!(by > 0, "no update by nothing");
+                assert!(by > 0, "no increment of 0");
                 let granted = match id {
                     0 => &mut self.granted,
                     id => &mut self.streams.get_mut(&id).unwrap().granted,
@@ -156,7 +156,7 @@ impl Peer {
         let stream = self.streams.get_mut(&id).expect("the stream is open");
         assert!(
             !stream.has_ended && !stream.is_reset,
-            "nothing comes behind the end"
+            "nothing follows the end"
         );
         stream
     }
@@ -177,7 +177,7 @@ impl Peer {
                 }
                 Ok::<(), ()>(())
             })
-            .expect("what is sent can be decoded");
+            .expect("sent blocks can be decoded");
         let stream = self.sends(id);
         assert_eq!(has_pseudo, !stream.has_head, "a head, then trailers");
         assert!(!stream.has_head || is_end, "trailers end the message");

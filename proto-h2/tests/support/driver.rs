@@ -128,7 +128,7 @@ impl Driver {
             };
             assert!(
                 received.consumed <= rest.len(),
-                "more consumed than there was"
+                "more bytes were consumed than there were"
             );
             if let Event::Data { range, .. } = &received.event {
                 assert!(!range.is_empty() && range.end <= received.consumed);

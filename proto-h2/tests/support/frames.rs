@@ -300,12 +300,12 @@ impl FrameReader {
         let block = std::mem::take(&mut self.block);
         self.decoder
             .decode(&block, &mut text, 1 << 20, |text, field| {
-                assert!(field.is_valid, "what is sent is valid");
+                assert!(field.is_valid, "sent fields are valid");
                 let (name, value) = (field.name.get(text), field.value.get(text));
                 line.push_str(&format!(" | {}: {}", show(name), show(value)));
                 Ok::<(), ()>(())
             })
-            .expect("what is sent can be decoded");
+            .expect("sent blocks can be decoded");
         line
     }
 }
