@@ -1,10 +1,11 @@
-//! Framing of HTTP/1.1 messages from well-behaved peers: where the head ends, how long the body is.
+//! Framing of HTTP/1.1 messages from well-behaved peers: where the head ends, and how long the body
+//! is.
 //!
-//! Lenient on purpose: it judges nothing, so that it costs little beside what is measured.
+//! Validates nothing, on purpose, so that it costs little compared to what is measured.
 
 use memchr::{memchr, memmem};
 
-/// How the end of a body is found (RFC 9112 section 6.3).
+/// How a body is delimited (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     Length(u64),
@@ -13,10 +14,10 @@ pub enum Framing {
     UntilClose,
 }
 
-/// One head, borrowed from the bytes it was found in.
+/// A head, borrowed from the bytes that contain it.
 #[derive(Debug)]
 pub struct Head<'a> {
-    /// Bytes of the head with its empty line.
+    /// Bytes of the head, including its empty line.
     pub bytes: usize,
     pub first_line: &'a [u8],
     pub content_length: Option<u64>,
@@ -26,7 +27,7 @@ pub struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// Returns `None` while the empty line has not come.
+    /// Returns `None` until the empty line has arrived.
     #[must_use]
     pub fn find(bytes: &'a [u8]) -> Option<Self> {
         let end = memmem::find(bytes, b"\r\n\r\n")?;
@@ -41,13 +42,13 @@ impl<'a> Head<'a> {
         };
         while !fields.is_empty() {
             let (line, rest) = next_line(fields);
-            head.note(line);
+            head.record(line);
             fields = rest;
         }
         Some(head)
     }
 
-    /// The framing of a request's body: none at all counts as a length of zero.
+    /// The framing of a request's body. Without any, the length is zero.
     #[must_use]
     pub fn request_framing(&self) -> Framing {
         if self.chunked {
@@ -57,7 +58,7 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// The framing of the body that answers a GET or a POST.
+    /// The framing of the body of a response to GET or POST.
     #[must_use]
     pub fn response_framing(&self) -> Framing {
         match (self.status(), self.chunked, self.content_length) {
@@ -68,7 +69,7 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// The status code of a response's head.
+    /// The status of a response.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         std::str::from_utf8(self.first_line.get(9..12)?)
@@ -77,15 +78,15 @@ impl<'a> Head<'a> {
             .ok()
     }
 
-    /// Method and target of a request's head.
+    /// The method and target of a request.
     #[must_use]
     pub fn request(&self) -> Option<(&'a [u8], &'a [u8])> {
         let mut words = self.first_line.split(|byte| *byte == b' ');
         Some((words.next()?, words.next()?))
     }
 
-    fn note(&mut self, line: &[u8]) {
-        // Most fields are not looked at beyond their first letter.
+    fn record(&mut self, line: &[u8]) {
+        // Most fields are skipped by their first letter.
         if !matches!(line.first(), Some(b'c' | b'C' | b't' | b'T' | b'e' | b'E')) {
             return;
         }
@@ -108,17 +109,17 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Finds the end of a chunked body, however it is cut into reads (RFC 9112 section 7.1).
+/// Finds the end of a chunked body, for any cuts (RFC 9112 section 7.1).
 #[derive(Debug, Default)]
 pub struct Chunks {
     state: ChunkState,
 }
 
 impl Chunks {
-    /// Takes what it can of `bytes`; returns how many it took, and whether the body has ended.
+    /// Parses `bytes`. Returns the number of consumed bytes, and whether the body has ended.
     ///
     /// # Errors
-    /// Something other than a size stands where a size must stand.
+    /// A chunk has no valid size.
     pub fn receive(&mut self, bytes: &[u8]) -> Result<(usize, bool), &'static str> {
         let mut at = 0;
         while let Some(byte) = bytes.get(at) {
@@ -151,7 +152,7 @@ enum ChunkState {
         left: u64,
     },
     DataEnd,
-    /// In the trailer section; `empty` as long as the line has no byte.
+    /// In the trailer section. `empty` is true until the line has a byte.
     Trailer {
         empty: bool,
     },
@@ -212,7 +213,7 @@ impl ChunkState {
     }
 }
 
-/// The line before the first CRLF, and what follows it.
+/// The line before the first CRLF, and the rest.
 fn next_line(bytes: &[u8]) -> (&[u8], &[u8]) {
     match memmem::find(bytes, b"\r\n") {
         Some(end) => (&bytes[..end], &bytes[end + 2..]),

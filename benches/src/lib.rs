@@ -1,8 +1,8 @@
-//! What the measuring programs share: just enough HTTP/1.1 to frame messages cheaply, and
-//! non-blocking sockets behind epoll.
+//! What the measuring programs share: enough HTTP/1.1 to frame messages cheaply, and non-blocking
+//! sockets with epoll.
 //!
-//! Nothing here is part of the product, and nothing here comes from it: an endpoint and a load
-//! generator that shared the proxy's parser would share its mistakes.
+//! This crate shares no code with the product. An endpoint and a load generator that used the
+//! proxy's parser would share its mistakes.
 
 #![forbid(unsafe_code)]
 

@@ -12,10 +12,10 @@ use rustix::process::{Resource, Rlimit};
 
 pub use rustix::event::epoll::{Event, EventFlags};
 
-/// Connections that may wait for an accept: more than any case opens at once.
+/// The accept backlog: more connections than any case opens at once.
 const BACKLOG: i32 = 16_384;
 
-/// Events taken at once.
+/// Events in one batch.
 const EVENTS_MAX: usize = 512;
 
 /// A TCP address or the path of a Unix socket (`unix:/path`).
@@ -26,10 +26,10 @@ pub enum Address {
 }
 
 impl Address {
-    /// Takes `unix:/path`, `ip:port` or `name:port`; a name is resolved once, here.
+    /// Parses `unix:/path`, `ip:port` or `name:port`. Resolves a name once, here.
     ///
     /// # Errors
-    /// Says what is wrong with `text`.
+    /// Why `text` is not an address.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             return rustix::net::SocketAddrUnix::new(path)
@@ -45,10 +45,10 @@ impl Address {
             .ok_or_else(|| format!("{text}: no address"))
     }
 
-    /// Opens a listening socket; a stale Unix socket is replaced.
+    /// Opens a listening socket. Replaces a stale Unix socket.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error.
     pub fn listen(&self) -> Result<OwnedFd, Errno> {
         let fd = self.socket()?;
         match self {
@@ -65,10 +65,10 @@ impl Address {
         Ok(fd)
     }
 
-    /// Starts a connection; its end shows as writability.
+    /// Starts to connect. The socket becomes writable when that has finished.
     ///
     /// # Errors
-    /// What the kernel said, other than "in progress".
+    /// The kernel's error, except "in progress".
     pub fn connect(&self) -> Result<OwnedFd, Errno> {
         let fd = self.socket()?;
         let started = match self {
@@ -108,7 +108,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// An epoll set. Every socket is registered once, edge-triggered, both ways.
+/// An epoll set. Every socket is registered once, edge-triggered, in both directions.
 pub struct Poll {
     fd: OwnedFd,
     events: Vec<Event>,
@@ -116,7 +116,7 @@ pub struct Poll {
 
 impl Poll {
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error.
     pub fn new() -> Result<Self, Errno> {
         Ok(Self {
             fd: epoll::create(epoll::CreateFlags::CLOEXEC)?,
@@ -124,10 +124,10 @@ impl Poll {
         })
     }
 
-    /// Registers a connection under `key`; closing it takes it out again.
+    /// Registers a connection under `key`. Closing the connection removes it.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error.
     pub fn add(&self, fd: impl AsFd, key: u64) -> Result<(), Errno> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.fd, fd, epoll::EventData::new_u64(key), flags)
@@ -136,15 +136,15 @@ impl Poll {
     /// Registers a listening socket under `key`, level-triggered.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error.
     pub fn add_listener(&self, fd: impl AsFd, key: u64) -> Result<(), Errno> {
         epoll::add(&self.fd, fd, epoll::EventData::new_u64(key), EventFlags::IN)
     }
 
-    /// Waits for events, for ever without a limit, and returns them.
+    /// Waits for events and returns them. Without a limit, waits forever.
     ///
     /// # Errors
-    /// What the kernel said; an interruption is no error.
+    /// The kernel's error. An interruption is not an error.
     pub fn wait(&mut self, limit: Option<Duration>) -> Result<&mut Vec<Event>, Errno> {
         let limit = limit.map(|limit| Timespec {
             tv_sec: limit.as_secs().try_into().unwrap_or(i64::MAX),
@@ -162,54 +162,55 @@ impl Poll {
         }
     }
 
-    /// Takes back the room of events that were moved out, so that no turn allocates.
-    pub fn give_back(&mut self, events: Vec<Event>) {
+    /// Takes back a vector of events, so that the next `wait` does not allocate.
+    pub fn reuse(&mut self, events: Vec<Event>) {
         self.events = events;
     }
 }
 
-/// What came of one non-blocking call.
+/// The result of a non-blocking call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moved {
+pub enum Transfer {
     Bytes(usize),
-    /// Nothing to be had now.
-    Later,
-    /// The peer has ended its side.
+    /// Nothing can be transferred now.
+    WouldBlock,
+    /// The peer has closed its side.
     Closed,
 }
 
 /// Receives into `buffer`.
 ///
 /// # Errors
+/// The kernel's error.
 /// What the kernel said.
-pub fn receive(fd: impl AsFd, buffer: &mut [u8]) -> Result<Moved, Errno> {
+pub fn receive(fd: impl AsFd, buffer: &mut [u8]) -> Result<Transfer, Errno> {
     receive_with(fd, buffer, RecvFlags::empty())
 }
 
-/// Receives and throws away at most as many bytes as `scratch` has; TCP does it without a copy.
+/// Receives and discards at most as many bytes as `scratch` has. TCP does this without a copy.
 ///
 /// # Errors
-/// What the kernel said.
-pub fn discard(fd: impl AsFd, scratch: &mut [u8]) -> Result<Moved, Errno> {
+/// The kernel's error.
+pub fn discard(fd: impl AsFd, scratch: &mut [u8]) -> Result<Transfer, Errno> {
     receive_with(fd, scratch, RecvFlags::TRUNC)
 }
 
 /// Sends what fits.
 ///
 /// # Errors
-/// What the kernel said.
-pub fn send(fd: impl AsFd, bytes: &[u8]) -> Result<Moved, Errno> {
+/// The kernel's error.
+pub fn send(fd: impl AsFd, bytes: &[u8]) -> Result<Transfer, Errno> {
     match rustix::net::send(fd, bytes, SendFlags::NOSIGNAL) {
-        Ok(sent) => Ok(Moved::Bytes(sent)),
-        Err(Errno::AGAIN | Errno::INTR) => Ok(Moved::Later),
+        Ok(sent) => Ok(Transfer::Bytes(sent)),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(Transfer::WouldBlock),
         Err(error) => Err(error),
     }
 }
 
-/// Accepts one connection, if one waits.
+/// Accepts a connection, if one is waiting.
 ///
 /// # Errors
-/// What the kernel said.
+/// The kernel's error.
 pub fn accept(listener: impl AsFd) -> Result<Option<OwnedFd>, Errno> {
     match rustix::net::accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
         Ok(fd) => {
@@ -222,10 +223,10 @@ pub fn accept(listener: impl AsFd) -> Result<Option<OwnedFd>, Errno> {
     }
 }
 
-/// The address a listening socket got; differs from the one asked for when that had port 0.
+/// The address of a listening socket. It differs from the requested one if that had port 0.
 ///
 /// # Errors
-/// What the kernel said.
+/// The kernel's error.
 pub fn local_address(listener: impl AsFd) -> Result<String, Errno> {
     let address = rustix::net::getsockname(listener)?;
     if let Ok(address) = SocketAddr::try_from(address.clone()) {
@@ -240,7 +241,7 @@ pub fn local_address(listener: impl AsFd) -> Result<String, Errno> {
     ))
 }
 
-/// Raises the limit of open files as far as it goes and returns it.
+/// Raises the limit of open files to its maximum and returns it.
 #[must_use]
 pub fn raise_open_files() -> u64 {
     let now = rustix::process::getrlimit(Resource::Nofile);
@@ -254,11 +255,11 @@ pub fn raise_open_files() -> u64 {
         .unwrap_or(u64::MAX)
 }
 
-fn receive_with(fd: impl AsFd, buffer: &mut [u8], flags: RecvFlags) -> Result<Moved, Errno> {
+fn receive_with(fd: impl AsFd, buffer: &mut [u8], flags: RecvFlags) -> Result<Transfer, Errno> {
     match rustix::net::recv(fd, buffer, flags) {
-        Ok((_, 0)) => Ok(Moved::Closed),
-        Ok((_, bytes)) => Ok(Moved::Bytes(bytes)),
-        Err(Errno::AGAIN | Errno::INTR) => Ok(Moved::Later),
+        Ok((_, 0)) => Ok(Transfer::Closed),
+        Ok((_, bytes)) => Ok(Transfer::Bytes(bytes)),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(Transfer::WouldBlock),
         Err(error) => Err(error),
     }
 }

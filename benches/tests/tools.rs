@@ -1,7 +1,7 @@
-//! The endpoint and the load generator against each other, over real sockets, in every mode.
-//! What they measure is nobody's business here; that they count right is.
+//! Runs the load generator against the endpoint over real sockets, in every mode. The tests check
+//! the counts and not the speed.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall stop")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -32,9 +32,9 @@ impl Origin {
     fn ask(&self, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.write_all(request).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response
     }
 }
 
@@ -45,7 +45,7 @@ impl Drop for Origin {
     }
 }
 
-/// Runs a load and returns the last line's numbers by name.
+/// Runs a load. Returns a function that finds a number in the last line by its name.
 fn pace(arguments: &[&str], url: &str) -> impl Fn(&str) -> f64 + use<> {
     let output = Command::new(env!("CARGO_BIN_EXE_pace"))
         .args(["--seconds", "0.2", "--warmup", "0", "--connections", "4"])
@@ -67,7 +67,7 @@ fn pace(arguments: &[&str], url: &str) -> impl Fn(&str) -> f64 + use<> {
 }
 
 #[test]
-fn every_kind_of_load_is_answered() {
+fn every_kind_of_load_gets_responses() {
     let origin = Origin::start(&[]);
     let kinds: [&[&str]; 6] = [
         &[],
@@ -89,7 +89,7 @@ fn every_kind_of_load_is_answered() {
 }
 
 #[test]
-fn an_endpoint_that_closes_costs_connections_but_no_errors() {
+fn an_endpoint_that_closes_causes_no_errors() {
     let origin = Origin::start(&["--close"]);
     let result = pace(&[], &format!("http://{}/", origin.address));
     assert!(result("requests") > 0.0);
@@ -97,7 +97,7 @@ fn an_endpoint_that_closes_costs_connections_but_no_errors() {
 }
 
 #[test]
-fn an_open_loop_counts_what_it_could_not_send() {
+fn an_open_loop_counts_unsent_requests() {
     let origin = Origin::start(&[]);
     // Far more than four connections can carry.
     let result = pace(
@@ -105,12 +105,12 @@ fn an_open_loop_counts_what_it_could_not_send() {
         &format!("http://{}/", origin.address),
     );
     assert!(result("unsent") > 0.0);
-    // Most requests waited for their turn, and that is latency.
+    // Most requests waited, and waiting counts as latency.
     assert!(result("p50_us") > 1000.0);
 }
 
 #[test]
-fn nobody_there_is_an_error() {
+fn a_missing_endpoint_is_an_error() {
     let origin = Origin::start(&[]);
     let address = origin.address.clone();
     drop(origin);

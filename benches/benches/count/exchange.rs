@@ -1,8 +1,9 @@
-//! Whole exchanges: a core under the simulator between a client and an endpoint that keep their connections.
+//! Whole exchanges: a simulated core between a client and an endpoint, all over persistent
+//! connections.
 //!
-//! The simulator's own work is part of the figures. So each exchange has a base, a bare relay in the core's place
-//! that hands the same messages on over the same connections without looking at them. What an exchange costs more
-//! than that is Weir's.
+//! The figures include the simulator's own work. So each exchange has a base: a bare relay in place
+//! of the core, which forwards the same messages over the same connections without reading them.
+//! The difference is the cost of Weir.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case {
         name: "exchange-not-found",
-        run: |times| exchange(ELSEWHERE, proxy, times),
+        run: |times| exchange(UNROUTED, proxy, times),
         base: None,
     },
 ];
@@ -49,18 +50,18 @@ pub(crate) const CASES: &[Case] = &[
 const SMALL: &[u8] =
     b"GET /b/1024 HTTP/1.1\r\nHost: shop.example.com\r\nUser-Agent: pace\r\nAccept: */*\r\n\r\n";
 
-/// Nothing takes it.
-const ELSEWHERE: &[u8] =
+/// No route matches it.
+const UNROUTED: &[u8] =
     b"GET /b/1024 HTTP/1.1\r\nHost: example.org\r\nUser-Agent: pace\r\nAccept: */*\r\n\r\n";
 
 const ROUTES: &str = "[[route]]\nmatch = \"shop.example.com/*\"\nto = \"app\"\n";
 const LISTENER: &str = "10.1.0.1:80";
 const ENDPOINT: &str = "10.2.0.1:8080";
 
-/// What a small answer brings, bytes.
+/// Bytes of a response body.
 const BODY_BYTES: usize = 1024;
 
-/// Asks so many times over one connection, with a core that `start` starts.
+/// Sends `times` requests over one connection, to the core that `start` starts.
 fn exchange(request: &'static [u8], start: fn(&World), times: u64) {
     let world = World::new(1);
     world.set_faults(|faults| *faults = Faults::none());
@@ -72,33 +73,33 @@ fn exchange(request: &'static [u8], start: fn(&World), times: u64) {
         let connected = Peer::connect(&client, &at(LISTENER)).await;
         let mut peer = connected.expect("the core listens");
         for _ in 0..times {
-            peer.send(request).await.expect("the connection stays");
-            while !is_end(&recv(&mut peer).await.expect("an answer")) {}
+            peer.send(request).await.expect("the connection stays open");
+            while !is_end(&recv(&mut peer).await.expect("a response")) {}
         }
     });
 }
 
-/// Whether an answer ends here: bodies end with a brace, and perhaps a new line.
+/// Returns whether a response ends here: bodies end with a brace and perhaps a newline.
 fn is_end(read: &[u8]) -> bool {
     read.trim_ascii_end().ends_with(b"}")
 }
 
-/// Answers every request, which have no bodies.
+/// Responds to every request. Requests have no bodies.
 async fn serve(mut peer: Peer<Sim>) {
-    let mut answer = format!(
+    let mut response = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {BODY_BYTES}\r\n\r\n"
     )
     .into_bytes();
-    answer.resize(answer.len() + BODY_BYTES - 1, b'x');
-    answer.push(b'}');
+    response.resize(response.len() + BODY_BYTES - 1, b'x');
+    response.push(b'}');
     while let Some(read) = recv(&mut peer).await {
-        if read.ends_with(b"\r\n\r\n") && peer.send(&answer).await.is_err() {
+        if read.ends_with(b"\r\n\r\n") && peer.send(&response).await.is_err() {
             return;
         }
     }
 }
 
-/// What comes next; `None` once the connection has ended, however.
+/// The next bytes, or `None` when the connection has ended for any reason.
 async fn recv(peer: &mut Peer<Sim>) -> Option<Vec<u8>> {
     peer.recv().await.ok().flatten()
 }
@@ -129,8 +130,8 @@ fn relay(world: &World) {
         let mut down = net.accept(&listener).await.expect("a client");
         let mut up = net.connect(&at(ENDPOINT)).await.expect("an endpoint");
         poll_fn(|cx| {
-            let to_endpoint = hand_on(&mut down.rx, &mut up.tx, cx);
-            let to_client = hand_on(&mut up.rx, &mut down.tx, cx);
+            let to_endpoint = forward(&mut down.rx, &mut up.tx, cx);
+            let to_client = forward(&mut up.rx, &mut down.tx, cx);
             if to_endpoint.is_ready() || to_client.is_ready() {
                 return Poll::Ready(());
             }
@@ -140,8 +141,8 @@ fn relay(world: &World) {
     });
 }
 
-/// Hands on what comes until nothing more is there. Ready when the connection has ended.
-fn hand_on(rx: &mut impl Rx, tx: &mut impl Tx, cx: &mut Context<'_>) -> Poll<()> {
+/// Forwards bytes until no more are available. Ready when the connection has ended.
+fn forward(rx: &mut impl Rx, tx: &mut impl Tx, cx: &mut Context<'_>) -> Poll<()> {
     loop {
         if tx.queued() > 0 && ready!(tx.poll_send(cx)).is_err() {
             return Poll::Ready(());

@@ -42,7 +42,7 @@ pub(crate) const CASES: &[Case] = &[
 
 type Fields<const N: usize> = [(&'static str, &'static str); N];
 
-/// What a browser says, 18 fields.
+/// The 18 fields of a browser's request.
 const REQUEST: Fields<18> = [
     (":method", "GET"),
     (":scheme", "https"),
@@ -73,7 +73,7 @@ const REQUEST: Fields<18> = [
     ("priority", "u=0, i"),
 ];
 
-/// What it is answered, 12 fields.
+/// The 12 fields of its response.
 const RESPONSE: Fields<12> = [
     (":status", "200"),
     ("server", "origin"),
@@ -99,7 +99,7 @@ fn named<const N: usize>(fields: &Fields<N>) -> [(FieldName<'static>, &'static [
     })
 }
 
-/// Decodes the same head again and again, once the tables know it.
+/// Decodes the same head repeatedly, when the tables contain it.
 fn decode<const N: usize>(fields: &Fields<N>, indexing: Option<Indexing>, times: u64) {
     let fields = named(fields);
     let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new(TABLE_BYTES));
@@ -123,8 +123,8 @@ fn decode<const N: usize>(fields: &Fields<N>, indexing: Option<Indexing>, times:
     }
 }
 
-/// Encodes the same head again and again; with `changes`, date, ETag and Last-Modified are others
-/// each time, of so many.
+/// Encodes the same head repeatedly. With `changes`, Date, ETag and Last-Modified cycle through
+/// that many values.
 fn encode<const N: usize>(fields: &Fields<N>, changes: usize, times: u64) {
     let fields = named(fields);
     let mut encoder = Encoder::new();

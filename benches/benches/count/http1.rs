@@ -76,7 +76,7 @@ Sec-Fetch-Mode: navigate\r\n\
 Sec-Fetch-Site: same-origin\r\n\
 \r\n";
 
-const ANSWER: &[u8] =
+const RESPONSE: &[u8] =
     b"HTTP/1.1 200 OK\r\nServer: origin\r\nDate: Sun, 22 Nov 2026 00:00:00 GMT\r\n\
 Content-Type: application/json\r\nContent-Length: 1024\r\nCache-Control: no-store\r\n\r\n";
 
@@ -100,7 +100,7 @@ fn parse_responses(times: u64) {
     let (limits, mut head) = (Limits::default(), Head::new());
     for _ in 0..times {
         head.clear();
-        let _ = black_box(parse_response(black_box(ANSWER), &limits, &mut head));
+        let _ = black_box(parse_response(black_box(RESPONSE), &limits, &mut head));
     }
 }
 
@@ -111,7 +111,8 @@ fn normalize_paths(path: &[u8], times: u64) {
     }
 }
 
-/// What a proxy does to a request's head: parse, frame, take off this hop's fields, add its own, encode.
+/// Forwards the head of a request as a proxy does: parses it, determines the framing, removes
+/// hop-by-hop fields, adds the proxy's own, and encodes it.
 fn forward_requests(times: u64) {
     let (limits, mut head, mut edits) = (Limits::default(), Head::new(), Edits::new());
     let mut out = Vec::with_capacity(4096);
@@ -149,7 +150,7 @@ fn forward_responses(times: u64) {
     for _ in 0..times {
         head.clear();
         out.clear();
-        let block = black_box(ANSWER);
+        let block = black_box(RESPONSE);
         let Ok(_) = parse_response(block, &limits, &mut head) else {
             return;
         };

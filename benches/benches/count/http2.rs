@@ -1,9 +1,9 @@
-//! Requests over one HTTP/2 connection and their answers: our server machine, and the `h2` crate on
-//! the same frames.
+//! Requests and responses over one HTTP/2 connection: Weir's server machine, and the `h2` crate
+//! with the same frames.
 //!
-//! Each request is one HEADERS frame in one read, or one of ten in a read; each answer a head with
-//! four fields and one DATA frame, in one write a read. Neither side makes the frames that it reads:
-//! they are made before, but for their numbers.
+//! A request is one HEADERS frame, and each read delivers one or ten of them. A response is a head
+//! with four fields and one DATA frame, and each read causes one write. The input frames are made
+//! in advance, except for their stream numbers.
 
 use std::cell::RefCell;
 use std::hint::black_box;
@@ -24,37 +24,37 @@ use crate::Case;
 pub(crate) const CASES: &[Case] = &[
     Case {
         name: "h2-server-small",
-        run: |times| ours(SMALL, 1, times),
+        run: |times| run_weir(SMALL, 1, times),
         base: None,
     },
     Case {
         name: "h2-server-small-h2-crate",
-        run: |times| theirs(SMALL, 1, times),
+        run: |times| run_h2_crate(SMALL, 1, times),
         base: None,
     },
     Case {
         name: "h2-server-browser",
-        run: |times| ours(BROWSER, 1, times),
+        run: |times| run_weir(BROWSER, 1, times),
         base: None,
     },
     Case {
         name: "h2-server-browser-h2-crate",
-        run: |times| theirs(BROWSER, 1, times),
+        run: |times| run_h2_crate(BROWSER, 1, times),
         base: None,
     },
     Case {
         name: "h2-server-small-by-ten",
-        run: |times| ours(SMALL, 10, times),
+        run: |times| run_weir(SMALL, 10, times),
         base: None,
     },
     Case {
         name: "h2-server-small-by-ten-h2-crate",
-        run: |times| theirs(SMALL, 10, times),
+        run: |times| run_h2_crate(SMALL, 10, times),
         base: None,
     },
 ];
 
-/// Names and values.
+/// Names and values of fields.
 pub(crate) type Fields = &'static [(&'static str, &'static str)];
 
 pub(crate) const SMALL: Fields = &[("user-agent", "pace"), ("accept", "*/*")];
@@ -79,16 +79,16 @@ pub(crate) const BROWSER: Fields = &[
     ("sec-fetch-site", "same-origin"),
 ];
 
-pub(crate) const ANSWER: Fields = &[
+pub(crate) const RESPONSE: Fields = &[
     ("server", "origin"),
     ("date", "Sun, 22 Nov 2026 00:00:00 GMT"),
     ("content-type", "application/json"),
 ];
 
-/// Data of an answer, bytes.
+/// The data of a response.
 pub(crate) const BODY: &[u8] = &[b'x'; 1024];
 
-const ASKED: &[(PseudoField, &str)] = &[
+const REQUEST_PSEUDO_FIELDS: &[(PseudoField, &str)] = &[
     (PseudoField::Method, "GET"),
     (PseudoField::Scheme, "https"),
     (PseudoField::Authority, "shop.example.com"),
@@ -98,26 +98,26 @@ const ASKED: &[(PseudoField, &str)] = &[
     ),
 ];
 
-/// One side's frames: what comes first, and heads.
-pub(crate) struct Frames {
+/// The frames of one side: the first ones, then heads.
+pub(crate) struct FrameSource {
     encoder: Encoder,
     pseudo: &'static [(PseudoField, &'static str)],
     fields: Fields,
     flags: u8,
     pub(crate) stream: u32,
-    /// The block that repeats once all names are in the table.
+    /// The field block, which stays the same once the table contains all names.
     block: Vec<u8>,
 }
 
-impl Frames {
-    /// Those of a client whose requests are of heads alone.
+impl FrameSource {
+    /// The frames of a client whose requests have no bodies.
     pub(crate) fn requests(fields: Fields) -> Self {
-        Self::new(ASKED, fields, END_STREAM | END_HEADERS)
+        Self::new(REQUEST_PSEUDO_FIELDS, fields, END_STREAM | END_HEADERS)
     }
 
-    /// Those of a server whose answers have data.
-    pub(crate) fn answers() -> Self {
-        Self::new(&[(PseudoField::Status, "200")], ANSWER, END_HEADERS)
+    /// The frames of a server whose responses have data.
+    pub(crate) fn responses() -> Self {
+        Self::new(&[(PseudoField::Status, "200")], RESPONSE, END_HEADERS)
     }
 
     fn new(pseudo: &'static [(PseudoField, &'static str)], fields: Fields, flags: u8) -> Self {
@@ -131,8 +131,8 @@ impl Frames {
         }
     }
 
-    /// SETTINGS with the largest window, the same for the connection, an acknowledgement; the
-    /// preface before them is a client's.
+    /// Writes the first frames: the preface if this is a client, SETTINGS with the largest window,
+    /// the same window for the connection, and an acknowledgement.
     pub(crate) fn first(&self, out: &mut Vec<u8>) {
         if self.flags & END_STREAM != 0 {
             out.extend_from_slice(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
@@ -142,9 +142,9 @@ impl Frames {
         out.extend_from_slice(b"\0\0\0\x04\x01\0\0\0\0");
     }
 
-    /// The next head.
+    /// Writes the next head.
     pub(crate) fn head(&mut self, out: &mut Vec<u8>) {
-        // Two rounds fill the table; the block stays the same from then on.
+        // Two rounds fill the table. From then on, the block stays the same.
         if self.stream < 6 {
             self.block.clear();
             for (pseudo, value) in self.pseudo {
@@ -178,18 +178,18 @@ pub(crate) fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload
     out.extend_from_slice(payload);
 }
 
-fn ours(fields: Fields, batch: u64, times: u64) {
-    let mut frames = Frames::requests(fields);
+fn run_weir(fields: Fields, batch: u64, times: u64) {
+    let mut frames = FrameSource::requests(fields);
     let mut server = Connection::server(Config::default());
     let (mut head, mut text, edits) = (Head::new(), Vec::new(), Edits::new());
-    let (mut block, mut answer) = (Vec::new(), Head::with_status(200));
-    for (name, value) in ANSWER {
+    let (mut block, mut response) = (Vec::new(), Head::with_status(200));
+    for (name, value) in RESPONSE {
         let start = block.len();
         block.extend_from_slice(name.as_bytes());
         let middle = block.len();
         block.extend_from_slice(value.as_bytes());
         let id = FieldId::from_name(name.as_bytes());
-        answer.push(id, Span::new(start, middle), Span::new(middle, block.len()));
+        response.push(id, Span::new(start, middle), Span::new(middle, block.len()));
     }
     let framing = Framing {
         body: BodyKind::Length(BODY.len() as u64),
@@ -209,8 +209,8 @@ fn ours(fields: Fields, batch: u64, times: u64) {
                 Event::Request { stream, .. } => {
                     black_box((&head, &text));
                     server
-                        .respond(&mut out, stream, &block, &answer, &edits, &framing)
-                        .expect("an answer is due");
+                        .respond(&mut out, stream, &block, &response, &edits, &framing)
+                        .expect("a response is due");
                     let room = server.data_room(stream).min(BODY.len());
                     let frame = server
                         .data_frame(stream, room, true)
@@ -229,12 +229,12 @@ fn ours(fields: Fields, batch: u64, times: u64) {
     }
 }
 
-/// What the h2 crate reads from and writes to.
+/// The transport of the h2 crate.
 #[derive(Clone, Default)]
-pub(crate) struct Pipe(pub(crate) Rc<RefCell<Ends>>);
+pub(crate) struct Pipe(pub(crate) Rc<RefCell<PipeBuffers>>);
 
 #[derive(Default)]
-pub(crate) struct Ends {
+pub(crate) struct PipeBuffers {
     pub(crate) input: Vec<u8>,
     pub(crate) taken: usize,
     pub(crate) out: Vec<u8>,
@@ -277,19 +277,19 @@ impl AsyncWrite for Pipe {
     }
 }
 
-fn theirs(fields: Fields, batch: u64, times: u64) {
-    let mut frames = Frames::requests(fields);
+fn run_h2_crate(fields: Fields, batch: u64, times: u64) {
+    let mut frames = FrameSource::requests(fields);
     let pipe = Pipe::default();
     frames.first(&mut pipe.0.borrow_mut().input);
     let mut cx = Context::from_waker(Waker::noop());
     let mut handshake = Box::pin(h2::server::handshake(pipe.clone()));
     let Poll::Ready(Ok(mut server)) = handshake.as_mut().poll(&mut cx) else {
-        panic!("the preface is there");
+        panic!("the preface has arrived");
     };
     for _ in 0..times / batch {
         (0..batch).for_each(|_| frames.head(&mut pipe.0.borrow_mut().input));
-        while let Poll::Ready(answered) = answer(&mut server, &mut cx) {
-            assert!(answered, "frames are in order");
+        while let Poll::Ready(responded) = respond(&mut server, &mut cx) {
+            assert!(responded, "frames are in order");
         }
         let mut ends = pipe.0.borrow_mut();
         black_box(&ends.out);
@@ -299,14 +299,14 @@ fn theirs(fields: Fields, batch: u64, times: u64) {
     }
 }
 
-/// Takes one request and answers it.
-fn answer(server: &mut Peer<Pipe, Bytes>, cx: &mut Context<'_>) -> Poll<bool> {
+/// Accepts one request and responds to it.
+fn respond(server: &mut Peer<Pipe, Bytes>, cx: &mut Context<'_>) -> Poll<bool> {
     let Some(Ok((request, mut respond))) = ready!(server.poll_accept(cx)) else {
         return Poll::Ready(false);
     };
     black_box(&request);
     let mut response = Response::new(());
-    for (name, value) in ANSWER {
+    for (name, value) in RESPONSE {
         response
             .headers_mut()
             .insert(*name, HeaderValue::from_static(value));

@@ -1,5 +1,5 @@
-//! Requests over one HTTP/2 connection and their answers, as `http2` has them, from the other side:
-//! our client machine, and the `h2` crate's on the same frames.
+//! The requests and responses of `http2` from the other side: Weir's client machine, and the `h2`
+//! crate's with the same frames.
 
 use std::future::Future;
 use std::hint::black_box;
@@ -13,41 +13,41 @@ use weir_proto_h1::{Edits, Head};
 use weir_proto_h2::{Config, Connection, Event, Framing};
 
 use crate::Case;
-use crate::http2::{BODY, BROWSER, DATA, END_STREAM, Fields, Frames, Pipe, SMALL, frame};
+use crate::http2::{BODY, BROWSER, DATA, END_STREAM, Fields, FrameSource, Pipe, SMALL, frame};
 
 pub(crate) const CASES: &[Case] = &[
     Case {
         name: "h2-client-small",
-        run: |times| ours(SMALL, times),
+        run: |times| run_weir(SMALL, times),
         base: None,
     },
     Case {
         name: "h2-client-small-h2-crate",
-        run: |times| theirs(SMALL, times),
+        run: |times| run_h2_crate(SMALL, times),
         base: None,
     },
     Case {
         name: "h2-client-browser",
-        run: |times| ours(BROWSER, times),
+        run: |times| run_weir(BROWSER, times),
         base: None,
     },
     Case {
         name: "h2-client-browser-h2-crate",
-        run: |times| theirs(BROWSER, times),
+        run: |times| run_h2_crate(BROWSER, times),
         base: None,
     },
 ];
 
-/// The next answer: a head and one DATA frame.
-fn answer(answers: &mut Frames, out: &mut Vec<u8>) {
-    let stream = answers.stream;
-    answers.head(out);
+/// Writes the next response: a head and one DATA frame.
+fn respond(responses: &mut FrameSource, out: &mut Vec<u8>) {
+    let stream = responses.stream;
+    responses.head(out);
     frame(out, DATA, END_STREAM, stream, BODY);
 }
 
-/// A request as a server has received it.
+/// A request in the form that a server receives.
 fn request(fields: Fields) -> (Head, Vec<u8>) {
-    let mut frames = Frames::requests(fields);
+    let mut frames = FrameSource::requests(fields);
     let mut input = Vec::new();
     frames.first(&mut input);
     frames.head(&mut input);
@@ -64,8 +64,8 @@ fn request(fields: Fields) -> (Head, Vec<u8>) {
     }
 }
 
-fn ours(fields: Fields, times: u64) {
-    let (asked, block) = request(fields);
+fn run_weir(fields: Fields, times: u64) {
+    let (sent, block) = request(fields);
     let edits = Edits::new();
     let framing = Framing {
         is_end: true,
@@ -77,13 +77,13 @@ fn ours(fields: Fields, times: u64) {
     });
     let (mut head, mut text) = (Head::new(), Vec::new());
     let (mut input, mut out) = (Vec::new(), Vec::new());
-    let mut answers = Frames::answers();
-    answers.first(&mut input);
+    let mut responses = FrameSource::responses();
+    responses.first(&mut input);
     for _ in 0..times {
         client
-            .open(&mut out, &block, black_box(&asked), &edits, &framing)
+            .open(&mut out, &block, black_box(&sent), &edits, &framing)
             .expect("there is room for a stream");
-        answer(&mut answers, &mut input);
+        respond(&mut responses, &mut input);
         let mut rest = input.as_slice();
         loop {
             let received = client
@@ -104,13 +104,13 @@ fn ours(fields: Fields, times: u64) {
         out.clear();
         input.clear();
     }
-    assert_eq!(client.streams(), 0, "every request was answered");
+    assert_eq!(client.streams(), 0, "every request got a response");
 }
 
-fn theirs(fields: Fields, times: u64) {
+fn run_h2_crate(fields: Fields, times: u64) {
     let pipe = Pipe::default();
-    let mut answers = Frames::answers();
-    answers.first(&mut pipe.0.borrow_mut().input);
+    let mut responses = FrameSource::responses();
+    responses.first(&mut pipe.0.borrow_mut().input);
     let mut asked =
         Request::get("https://shop.example.com/api/v1/users/42/orders?page=3&sort=date");
     for (name, value) in fields {
@@ -120,11 +120,11 @@ fn theirs(fields: Fields, times: u64) {
     let mut cx = Context::from_waker(Waker::noop());
     let mut handshake = Box::pin(h2::client::handshake(pipe.clone()));
     let Poll::Ready(Ok((mut sender, mut client))) = handshake.as_mut().poll(&mut cx) else {
-        panic!("nothing is waited for");
+        panic!("the handshake needs no input");
     };
     for _ in 0..times {
         exchange(&mut sender, &mut client, &asked, &mut cx, || {
-            answer(&mut answers, &mut pipe.0.borrow_mut().input);
+            respond(&mut responses, &mut pipe.0.borrow_mut().input);
         });
         let mut ends = pipe.0.borrow_mut();
         black_box(&ends.out);
@@ -134,28 +134,28 @@ fn theirs(fields: Fields, times: u64) {
     }
 }
 
-/// Sends one request and takes its answer.
+/// Sends a request and receives its response.
 fn exchange(
     sender: &mut SendRequest<Bytes>,
     client: &mut Peer<Pipe, Bytes>,
     asked: &Request<()>,
     cx: &mut Context<'_>,
-    answered: impl FnOnce(),
+    respond_now: impl FnOnce(),
 ) {
     assert!(sender.poll_ready(cx).is_ready(), "there is room");
     let sent = sender.send_request(asked.clone(), true);
     let (mut response, _) = sent.expect("there is room for a stream");
     assert!(Pin::new(&mut *client).poll(cx).is_pending());
-    answered();
+    respond_now();
     assert!(Pin::new(client).poll(cx).is_pending());
     let Poll::Ready(Ok(response)) = Pin::new(&mut response).poll(cx) else {
-        panic!("the answer is there");
+        panic!("the response has arrived");
     };
     let mut body = response.into_body();
     while let Poll::Ready(Some(data)) = body.poll_data(cx) {
         let data = black_box(data.expect("frames are in order"));
         let released = body.flow_control().release_capacity(data.len());
-        released.expect("it was taken");
+        released.expect("the data was received");
     }
-    assert!(body.is_end_stream(), "the answer is whole");
+    assert!(body.is_end_stream(), "the response is complete");
 }

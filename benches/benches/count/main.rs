@@ -1,10 +1,10 @@
-//! Runs one named case a given number of times, so that callgrind can count instructions an
-//! operation. `scripts/count` does the arithmetic.
+//! Runs a named case a given number of times under callgrind. `scripts/count` computes the
+//! instructions for each operation.
 
 #![forbid(unsafe_code)]
 #![allow(
     clippy::expect_used,
-    reason = "a case that cannot run shall stop, or it would look cheap"
+    reason = "a case that cannot run must stop, or it would look cheap"
 )]
 
 mod exchange;
@@ -18,7 +18,7 @@ mod routing;
 use std::error::Error;
 
 const HELP: &str = "\
-count: runs one case so that its instructions can be counted
+count: runs a case so that callgrind can count its instructions
 
 usage: count --list
        count CASE TIMES
@@ -27,11 +27,11 @@ usage: count --list
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A name and what to run so many times.
+/// A name, and a function that repeats the operation.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) run: fn(times: u64),
-    /// The case that costs the same but for what this one is about.
+    /// A case that does the same except for the part that this case measures.
     pub(crate) base: Option<&'static str>,
 }
 
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         [name, times] => {
             let case = cases()
                 .find(|case| case.name == name)
-                .ok_or_else(|| format!("no case {name}"))?;
+                .ok_or_else(|| format!("unknown case {name}"))?;
             (case.run)(times.parse()?);
         }
         _ => print!("{HELP}"),

@@ -1,4 +1,5 @@
-//! What a plan does with a request: deciding, rewriting its path, making a location.
+//! What a plan does with a request: decides on it, rewrites its path, makes the location of a
+//! redirect.
 
 use std::hint::black_box;
 
@@ -49,7 +50,7 @@ match = "shop.example.com/api/*"
 to = "app"
 "#;
 
-/// The last of three routes of one pattern takes the request.
+/// The last of three routes with the same pattern matches the request.
 const PREDICATES: &str = r#"
 [[route]]
 match = { path = "/api/*", method = ["POST", "PUT"] }
@@ -88,7 +89,7 @@ match = "/*"
 redirect = "https://{host}{path}{query}"
 "#;
 
-/// What the exchange does with every head that it has parsed.
+/// Decides on a request, as the exchange does with every parsed head.
 fn decide(routes: &str, times: u64) {
     let (plan, head, hop) = (compile(routes), head_of(BROWSER), Request::default());
     let mut buffers = DecisionBuffers::default();
@@ -130,7 +131,7 @@ fn redirect(times: u64) {
     });
 }
 
-/// The route that takes a browser's request, and the request.
+/// Runs with the route that matches a browser's request, and a view of the request.
 fn with_route(routes: &str, run: impl FnOnce(&RoutePlan, &RequestView<'_>)) {
     let (plan, head, mut scratch) = (compile(routes), head_of(BROWSER), Scratch::default());
     let view = scratch.view(&head, BROWSER).expect("a good path");

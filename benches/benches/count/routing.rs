@@ -1,4 +1,4 @@
-//! From a view of a request to its route, with few routes and with many.
+//! Finds the route of a request, among few routes and among many.
 
 use std::hint::black_box;
 
@@ -39,7 +39,7 @@ pub(crate) const CASES: &[Case] = &[
 
 const REQUEST: &str = "GET /v1/thing4/42/orders?page=2 HTTP/1.1\r\nHost: shop0.example.com\r\n\r\n";
 
-/// Routes of one host each tenth: prefixes, templates and exact paths, one upstream.
+/// Routes for many hosts, ten each: prefixes, templates and exact paths, to one upstream.
 fn edge(routes: u32) -> String {
     let mut text = String::new();
     for number in 0..routes {
@@ -58,7 +58,7 @@ fn route(matches: &str) -> String {
     format!("[[route]]\nmatch = \"{matches}\"\nto = \"app\"\n")
 }
 
-/// Brings host and path of a parsed head into the form that is looked up.
+/// Normalizes host and path of a parsed head for the lookup.
 fn view(times: u64) {
     let (block, mut scratch) = (REQUEST.as_bytes(), Scratch::default());
     let head = head_of(block);
@@ -72,7 +72,7 @@ fn find(routes: u32, times: u64) {
     find_among(&edge(routes), &REQUEST.replace("shop0.", &host), times);
 }
 
-/// All paths in one tree, a star and a template of less text among them.
+/// All paths are in one tree, with a star and a template that match less text.
 fn find_in_one_host(times: u64) {
     let mut text: String = (0..10_000)
         .map(|number| route(&format!("/v1/thing{number}/{{id}}/orders")))
@@ -92,13 +92,13 @@ fn find_among(routes: &str, request: &str, times: u64) {
     }
 }
 
-/// A plan of these routes beside one listener and the upstream `app`.
+/// Compiles a plan with these routes, one listener and the upstream `app`.
 pub(crate) fn compile(routes: &str) -> Plan {
     let (config, _) = weir_config::parse("edge.toml", &file(routes)).expect("a good file");
     Plan::compile(&config).expect("a good plan")
 }
 
-/// The endpoints of the same.
+/// The endpoints of that plan.
 pub(crate) fn endpoints() -> EndpointSets {
     let (config, _) = weir_config::parse("edge.toml", &file("")).expect("a good file");
     EndpointSets::compile(&config, &|_, _| Ok(Vec::new())).expect("good endpoints")

@@ -10,13 +10,13 @@ use glommio::net::{TcpListener, TcpStream};
 use glommio::{LocalExecutorBuilder, Placement};
 
 /// As in the other servers.
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 64\r\n\r\n\
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 64\r\n\r\n\
 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const BUFFER_BYTES: usize = 16 * 1024;
 const RING_ENTRIES: usize = 4096;
 
 #[derive(Clone, Copy, Debug)]
-enum Work {
+enum Service {
     Echo,
     Relay { to: SocketAddr },
 }
@@ -24,10 +24,10 @@ enum Work {
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let (listen, work) = match words[..] {
-        ["glommio", "echo", "--listen", listen] => (listen, Work::Echo),
+    let (listen, service) = match words[..] {
+        ["glommio", "echo", "--listen", listen] => (listen, Service::Echo),
         ["glommio", "relay", "--listen", listen, "--to", to] => {
-            (listen, Work::Relay { to: to.parse()? })
+            (listen, Service::Relay { to: to.parse()? })
         }
         _ => {
             return Err(
@@ -36,14 +36,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             );
         }
     };
-    serve(listen.parse()?, work)
+    serve(listen.parse()?, service)
 }
 
-fn serve(listen: SocketAddr, work: Work) -> Result<(), Box<dyn Error>> {
+fn serve(listen: SocketAddr, service: Service) -> Result<(), Box<dyn Error>> {
     LocalExecutorBuilder::new(Placement::Unbound)
         .ring_depth(RING_ENTRIES)
         .spawn(move || async move {
-            accept(listen, work)
+            accept(listen, service)
                 .await
                 .map_err(|error| error.to_string())
         })?
@@ -52,15 +52,15 @@ fn serve(listen: SocketAddr, work: Work) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn accept(listen: SocketAddr, work: Work) -> Result<(), Box<dyn Error>> {
+async fn accept(listen: SocketAddr, service: Service) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(listen)?;
     let mut incoming = listener.incoming();
     while let Some(stream) = incoming.next().await {
         let stream = stream?;
         stream.set_nodelay(true)?;
-        match work {
-            Work::Echo => glommio::spawn_local(echo(stream)).detach(),
-            Work::Relay { to } => glommio::spawn_local(relay(stream, to)).detach(),
+        match service {
+            Service::Echo => glommio::spawn_local(echo(stream)).detach(),
+            Service::Relay { to } => glommio::spawn_local(relay(stream, to)).detach(),
         };
     }
     Ok(())
@@ -69,7 +69,7 @@ async fn accept(listen: SocketAddr, work: Work) -> Result<(), Box<dyn Error>> {
 async fn echo(mut stream: TcpStream) {
     let mut buffer = vec![0; BUFFER_BYTES];
     while let Ok(1..) = stream.read(&mut buffer).await {
-        if stream.write_all(ANSWER).await.is_err() {
+        if stream.write_all(RESPONSE).await.is_err() {
             return;
         }
     }

@@ -1,8 +1,8 @@
-//! A very cheap HTTP/1.1 endpoint: one thread, one receive and one send per small request.
+//! A minimal HTTP/1.1 endpoint: one thread, and one receive and one send for each small request.
 //!
-//! It answers `/b/<bytes>` with that many bytes and every other path with the default size, reads
-//! uploads to their end, and keeps connections open. It must cost clearly less than any proxy
-//! before it, so it keeps no logs, no counters and no timeouts.
+//! The path `/b/<bytes>` gets a body of that many bytes, and every other path the default size. The
+//! endpoint reads uploads to their end and keeps connections open. It must cost clearly less than
+//! any proxy before it, so it has no logs, counters or timeouts.
 
 #![forbid(unsafe_code)]
 
@@ -13,24 +13,24 @@ use std::rc::Rc;
 
 use rustix::io::Errno;
 use weir_benches::http::{Chunks, Framing, Head};
-use weir_benches::net::{self, Address, EventFlags, Moved, Poll};
+use weir_benches::net::{self, Address, EventFlags, Poll, Transfer};
 
 const HELP: &str = "\
-origin: a very cheap HTTP/1.1 endpoint for load tests
+origin: a minimal HTTP/1.1 endpoint for load tests
 
 usage: origin [--listen ADDRESS] [--bytes N] [--close]
 
   --listen ADDRESS   ip:port or unix:/path (127.0.0.1:9000)
-  --bytes N          size of an answer whose path is not /b/<bytes> (1024)
-  --close            end every connection after its first answer
+  --bytes N          body size for paths other than /b/<bytes> (1024)
+  --close            close every connection after its first response
 ";
 
-/// The part of a body that stands behind its head, to go out in one send.
+/// The part of a body that is stored with its head and sent together with it.
 const FIRST_BYTES_MAX: u64 = 64 * 1024;
-/// What longer bodies are sent from, and what uploads are thrown into.
+/// The block that longer bodies are sent from and uploads are discarded into.
 const BLOCK_BYTES: usize = 1024 * 1024;
-/// Sizes of answers that are kept ready.
-const ANSWERS_MAX: usize = 64;
+/// The number of body sizes whose responses are cached.
+const RESPONSES_MAX: usize = 64;
 /// A longer request head ends the connection.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 const LISTENER: u64 = u64::MAX;
@@ -59,12 +59,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The thread's whole state. Connections are named by their place in `slots`.
+/// The state of the thread. A connection is identified by its index in `slots`.
 struct Origin {
     poll: Poll,
     slots: Vec<Option<Connection>>,
     free: Vec<usize>,
-    answers: Answers,
+    responses: Responses,
     block: Vec<u8>,
 }
 
@@ -74,7 +74,7 @@ impl Origin {
             poll: Poll::new()?,
             slots: Vec::new(),
             free: Vec::new(),
-            answers: Answers {
+            responses: Responses {
                 ready: HashMap::new(),
                 default_bytes,
                 close,
@@ -87,7 +87,8 @@ impl Origin {
         self.poll.add_listener(listener, LISTENER)?;
         loop {
             let events = std::mem::take(self.poll.wait(None)?);
-            // What closes while a batch is worked off must not be mistaken for what opens then.
+            // Slots that become free in this batch are not reused before the next, because later
+            // events of the batch still mean the old connection.
             let mut ended = Vec::new();
             let mut accepts = false;
             for event in &events {
@@ -100,13 +101,13 @@ impl Origin {
                 let Some(Some(connection)) = self.slots.get_mut(index) else {
                     continue;
                 };
-                if !connection.drive(event.flags, &mut self.answers, &mut self.block) {
+                if !connection.drive(event.flags, &mut self.responses, &mut self.block) {
                     self.slots[index] = None;
                     ended.push(index);
                 }
             }
             self.free.append(&mut ended);
-            self.poll.give_back(events);
+            self.poll.reuse(events);
             if accepts {
                 self.accept(listener)?;
             }
@@ -129,8 +130,8 @@ impl Origin {
 struct Connection {
     fd: OwnedFd,
     readable: bool,
-    /// The beginning of a head that is not whole yet, or requests that wait for their turn.
-    kept: Vec<u8>,
+    /// An incomplete head, or pipelined requests.
+    unparsed: Vec<u8>,
     upload: Upload,
     output: Option<Output>,
     closes: bool,
@@ -154,15 +155,15 @@ impl Connection {
         Self {
             fd,
             readable: true,
-            kept: Vec::new(),
+            unparsed: Vec::new(),
             upload: Upload::None,
             output: None,
             closes: false,
         }
     }
 
-    /// Does all that can be done now; false when the connection is over.
-    fn drive(&mut self, flags: EventFlags, answers: &mut Answers, block: &mut [u8]) -> bool {
+    /// Makes all possible progress. Returns false when the connection is over.
+    fn drive(&mut self, flags: EventFlags, responses: &mut Responses, block: &mut [u8]) -> bool {
         self.readable |= flags
             .intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         loop {
@@ -171,13 +172,13 @@ impl Connection {
                 Ok(false) => return true,
                 Err(_) => return false,
             }
-            if !self.kept.is_empty() {
-                let kept = std::mem::take(&mut self.kept);
-                match self.receive(&kept, answers) {
+            if !self.unparsed.is_empty() {
+                let unparsed = std::mem::take(&mut self.unparsed);
+                match self.receive(&unparsed, responses) {
                     None => return false,
                     Some(taken) => self
-                        .kept
-                        .extend_from_slice(kept.get(taken..).unwrap_or_default()),
+                        .unparsed
+                        .extend_from_slice(unparsed.get(taken..).unwrap_or_default()),
                 }
                 if self.output.is_some() {
                     continue;
@@ -186,17 +187,17 @@ impl Connection {
             if !self.readable {
                 return true;
             }
-            if !self.read(answers, block) {
+            if !self.read(responses, block) {
                 return false;
             }
         }
     }
 
-    fn read(&mut self, answers: &mut Answers, block: &mut [u8]) -> bool {
+    fn read(&mut self, responses: &mut Responses, block: &mut [u8]) -> bool {
         if let Upload::Length { left } = self.upload {
             let room = left.min(block.len() as u64) as usize;
             return match net::discard(&self.fd, &mut block[..room]) {
-                Ok(Moved::Bytes(bytes)) => {
+                Ok(Transfer::Bytes(bytes)) => {
                     self.upload = Upload::Length {
                         left: left - bytes as u64,
                     };
@@ -205,38 +206,38 @@ impl Connection {
                     }
                     true
                 }
-                Ok(Moved::Later) => {
+                Ok(Transfer::WouldBlock) => {
                     self.readable = false;
                     true
                 }
-                Ok(Moved::Closed) | Err(_) => false,
+                Ok(Transfer::Closed) | Err(_) => false,
             };
         }
         let mut buffer = [0; 16 * 1024];
         match net::receive(&self.fd, &mut buffer) {
-            Ok(Moved::Bytes(bytes)) => {
-                // A short read has emptied the socket: the next edge will come.
+            Ok(Transfer::Bytes(bytes)) => {
+                // A short read has emptied the socket, so another edge will follow.
                 self.readable = bytes == buffer.len();
-                if !self.kept.is_empty() {
-                    self.kept.extend_from_slice(&buffer[..bytes]);
-                    return self.kept.len() <= HEAD_BYTES_MAX;
+                if !self.unparsed.is_empty() {
+                    self.unparsed.extend_from_slice(&buffer[..bytes]);
+                    return self.unparsed.len() <= HEAD_BYTES_MAX;
                 }
-                let Some(taken) = self.receive(&buffer[..bytes], answers) else {
+                let Some(taken) = self.receive(&buffer[..bytes], responses) else {
                     return false;
                 };
-                self.kept.extend_from_slice(&buffer[taken..bytes]);
+                self.unparsed.extend_from_slice(&buffer[taken..bytes]);
                 true
             }
-            Ok(Moved::Later) => {
+            Ok(Transfer::WouldBlock) => {
                 self.readable = false;
                 true
             }
-            Ok(Moved::Closed) | Err(_) => false,
+            Ok(Transfer::Closed) | Err(_) => false,
         }
     }
 
-    /// Takes one request (or a part of its body) from `bytes`; returns how many it took.
-    fn receive(&mut self, bytes: &[u8], answers: &mut Answers) -> Option<usize> {
+    /// Parses one request, or part of its body. Returns the number of consumed bytes.
+    fn receive(&mut self, bytes: &[u8], responses: &mut Responses) -> Option<usize> {
         match &mut self.upload {
             Upload::None => {}
             Upload::Length { left } => {
@@ -258,21 +259,21 @@ impl Connection {
         let Some(head) = Head::find(bytes) else {
             return Some(0);
         };
-        self.closes |= head.close || answers.close;
+        self.closes |= head.close || responses.close;
         self.upload = match head.request_framing() {
             Framing::Length(0) | Framing::UntilClose => Upload::None,
             Framing::Length(left) => Upload::Length { left },
             Framing::Chunked => Upload::Chunked(Chunks::default()),
         };
-        // The answer is queued now and sent when the upload has been read: `flush` waits for that.
-        self.output = Some(answers.find(&head)?);
+        // The response is queued now. `flush` sends it when the upload has been read.
+        self.output = Some(responses.find(&head)?);
         if head.expect_continue {
             net::send(&self.fd, b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
         }
         Some(head.bytes)
     }
 
-    /// Sends what is due; true when nothing is left to send or the upload comes first.
+    /// Sends the queued response. Returns true if it is sent, or if the upload must be read first.
     fn flush(&mut self, block: &[u8]) -> Result<bool, Errno> {
         if !matches!(self.upload, Upload::None) {
             return Ok(true);
@@ -282,8 +283,8 @@ impl Connection {
         };
         while let Some(bytes) = output.next(block) {
             match net::send(&self.fd, bytes)? {
-                Moved::Bytes(sent) => output.advance(sent),
-                Moved::Later | Moved::Closed => return Ok(false),
+                Transfer::Bytes(sent) => output.advance(sent),
+                Transfer::WouldBlock | Transfer::Closed => return Ok(false),
             }
         }
         self.output = None;
@@ -312,13 +313,13 @@ impl Output {
     }
 }
 
-struct Answers {
+struct Responses {
     ready: HashMap<u64, Rc<[u8]>>,
     default_bytes: u64,
     close: bool,
 }
 
-impl Answers {
+impl Responses {
     fn find(&mut self, head: &Head<'_>) -> Option<Output> {
         let (method, target) = head.request()?;
         let bytes = match target.strip_prefix(b"/b/") {
@@ -327,7 +328,7 @@ impl Answers {
         };
         if method == b"HEAD" {
             return Some(Output {
-                first: answer(bytes, 0, self.close),
+                first: response(bytes, 0, self.close),
                 sent: 0,
                 left: 0,
             });
@@ -336,8 +337,8 @@ impl Answers {
         let first = match self.ready.get(&bytes) {
             Some(first) => Rc::clone(first),
             None => {
-                let first = answer(bytes, first_body, self.close);
-                if self.ready.len() < ANSWERS_MAX {
+                let first = response(bytes, first_body, self.close);
+                if self.ready.len() < RESPONSES_MAX {
                     self.ready.insert(bytes, Rc::clone(&first));
                 }
                 first
@@ -352,7 +353,7 @@ impl Answers {
 }
 
 /// A head that announces `length` bytes, followed by the first `body` of them.
-fn answer(length: u64, body: u64, close: bool) -> Rc<[u8]> {
+fn response(length: u64, body: u64, close: bool) -> Rc<[u8]> {
     let connection = if close { "Connection: close\r\n" } else { "" };
     let mut bytes = format!(
         "HTTP/1.1 200 OK\r\nServer: origin\r\nContent-Type: application/octet-stream\r\n{connection}Content-Length: {length}\r\n\r\n"

@@ -1,31 +1,31 @@
-//! One client connection: sends a request, finds the end of its answer.
+//! A client connection: sends a request and finds the end of its response.
 
 use rustix::io::Errno;
 use weir_benches::http::{Chunks, Framing, Head};
-use weir_benches::net::{EventFlags, Moved};
+use weir_benches::net::{EventFlags, Transfer};
 
 use crate::stream::Stream;
 
 /// A longer response head counts as an error.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// What became of the request in flight when the connection was driven.
+/// What `drive` did for the request in flight.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// Nothing in flight, or not finished.
+    /// No request is in flight, or it has not finished.
     Pending,
-    /// The whole answer is there; `reusable` says whether the connection can carry another.
+    /// The response is complete. `reusable` tells whether the connection can carry another request.
     Done { ok: bool, reusable: bool },
-    /// The connection is over; a request in flight is lost.
+    /// The connection is over, and a request in flight is lost.
     Broken,
 }
 
-/// The bytes that every request of a run consists of, and room to read into.
+/// The bytes of every request, and a buffer that all connections share.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct SharedBuffers {
     pub(crate) head: Vec<u8>,
     pub(crate) upload_bytes: u64,
-    /// Where uploads are sent from and answers thrown into.
+    /// The block that uploads are sent from and responses are discarded into.
     pub(crate) block: Vec<u8>,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct Shared {
 pub(crate) struct Connection {
     stream: Stream,
     sending: Option<Sending>,
-    answer: Answer,
+    response: ResponseState,
     kept: Vec<u8>,
 }
 
@@ -44,7 +44,7 @@ enum Sending {
 }
 
 #[derive(Debug)]
-enum Answer {
+enum ResponseState {
     NotDue,
     Head,
     Body {
@@ -60,20 +60,20 @@ impl Connection {
         Self {
             stream,
             sending: None,
-            answer: Answer::NotDue,
+            response: ResponseState::NotDue,
             kept: Vec::new(),
         }
     }
 
-    /// Starts a request. While the connection is still being opened, `drive` sends it.
-    pub(crate) fn start(&mut self, shared: &Shared, opened: bool) -> Result<(), Errno> {
+    /// Starts a request. If the connection is not open yet, `drive` sends it later.
+    pub(crate) fn start(&mut self, shared: &SharedBuffers, opened: bool) -> Result<(), Errno> {
         self.sending = Some(Sending::Head { sent: 0 });
-        self.answer = Answer::Head;
+        self.response = ResponseState::Head;
         if opened { self.send(shared) } else { Ok(()) }
     }
 
-    /// Does what `flags` allows.
-    pub(crate) fn drive(&mut self, flags: EventFlags, shared: &mut Shared) -> Progress {
+    /// Makes the progress that `flags` allows.
+    pub(crate) fn drive(&mut self, flags: EventFlags, shared: &mut SharedBuffers) -> Progress {
         if flags.intersects(EventFlags::OUT) {
             let sent = match self.sending {
                 Some(_) => self.send(shared),
@@ -86,7 +86,7 @@ impl Connection {
         if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR)
         {
             let progress = self.receive(shared);
-            // A handshake may be over now.
+            // This may have completed a handshake.
             if progress == Progress::Pending && self.sending.is_some() && self.send(shared).is_err()
             {
                 return Progress::Broken;
@@ -96,7 +96,7 @@ impl Connection {
         Progress::Pending
     }
 
-    fn send(&mut self, shared: &Shared) -> Result<(), Errno> {
+    fn send(&mut self, shared: &SharedBuffers) -> Result<(), Errno> {
         while let Some(sending) = &mut self.sending {
             let (bytes, left) = match sending {
                 Sending::Head { sent } => (
@@ -108,7 +108,7 @@ impl Connection {
                     *left,
                 ),
             };
-            let Moved::Bytes(moved) = self.stream.send(bytes)? else {
+            let Transfer::Bytes(moved) = self.stream.send(bytes)? else {
                 return Ok(());
             };
             match sending {
@@ -122,17 +122,17 @@ impl Connection {
         Ok(())
     }
 
-    fn receive(&mut self, shared: &mut Shared) -> Progress {
+    fn receive(&mut self, shared: &mut SharedBuffers) -> Progress {
         loop {
-            let moved = match &self.answer {
-                Answer::Body {
+            let moved = match &self.response {
+                ResponseState::Body {
                     framing: Framing::Length(left),
                     ..
                 } => {
                     let room = (*left).min(shared.block.len() as u64) as usize;
                     self.stream.discard(&mut shared.block[..room])
                 }
-                Answer::Body {
+                ResponseState::Body {
                     framing: Framing::UntilClose,
                     ..
                 } => self.stream.discard(&mut shared.block),
@@ -140,9 +140,9 @@ impl Connection {
             };
             match moved {
                 Err(_) => return Progress::Broken,
-                Ok(Moved::Later) => return Progress::Pending,
-                Ok(Moved::Closed) => return self.closed(),
-                Ok(Moved::Bytes(bytes)) => {
+                Ok(Transfer::WouldBlock) => return Progress::Pending,
+                Ok(Transfer::Closed) => return self.closed(),
+                Ok(Transfer::Bytes(bytes)) => {
                     let progress = self.advance(bytes);
                     if progress != Progress::Pending {
                         return progress;
@@ -152,23 +152,23 @@ impl Connection {
         }
     }
 
-    /// Receives bytes that have to be looked at, and keeps them.
-    fn receive_kept(&mut self) -> Result<Moved, Errno> {
+    /// Receives and stores bytes that must be parsed.
+    fn receive_kept(&mut self) -> Result<Transfer, Errno> {
         let mut buffer = [0; 16 * 1024];
         let moved = self.stream.receive(&mut buffer)?;
-        if let Moved::Bytes(bytes) = moved {
+        if let Transfer::Bytes(bytes) = moved {
             self.kept.extend_from_slice(&buffer[..bytes]);
         }
         Ok(moved)
     }
 
-    /// Goes on after `bytes` more have come (for a body of known length they are gone already).
+    /// Processes `bytes` more bytes. For a body of known length they were discarded already.
     fn advance(&mut self, bytes: usize) -> Progress {
-        match &mut self.answer {
-            // Bytes that nobody asked for.
-            Answer::NotDue => Progress::Broken,
-            Answer::Head => self.find_head(),
-            Answer::Body {
+        match &mut self.response {
+            // Bytes that belong to no request.
+            ResponseState::NotDue => Progress::Broken,
+            ResponseState::Head => self.find_head(),
+            ResponseState::Body {
                 framing: Framing::Length(left),
                 ok,
                 close,
@@ -182,11 +182,11 @@ impl Connection {
                     Progress::Pending
                 }
             }
-            Answer::Body {
+            ResponseState::Body {
                 framing: Framing::UntilClose,
                 ..
             } => Progress::Pending,
-            Answer::Body {
+            ResponseState::Body {
                 framing: Framing::Chunked,
                 ok,
                 close,
@@ -228,7 +228,7 @@ impl Connection {
                 Framing::Length(left) => *left -= here as u64,
                 Framing::Chunked => {
                     self.kept.drain(..bytes);
-                    self.answer = Answer::Body {
+                    self.response = ResponseState::Body {
                         ok,
                         close,
                         framing,
@@ -242,7 +242,7 @@ impl Connection {
             if framing == Framing::Length(0) {
                 return self.done(ok, close);
             }
-            self.answer = Answer::Body {
+            self.response = ResponseState::Body {
                 ok,
                 close,
                 framing,
@@ -253,8 +253,8 @@ impl Connection {
     }
 
     fn done(&mut self, ok: bool, close: bool) -> Progress {
-        self.answer = Answer::NotDue;
-        // An answer that came before the upload was read leaves the connection out of step.
+        self.response = ResponseState::NotDue;
+        // A response before the end of the upload leaves the connection out of step.
         Progress::Done {
             ok,
             reusable: !close && self.sending.is_none(),
@@ -262,8 +262,8 @@ impl Connection {
     }
 
     fn closed(&mut self) -> Progress {
-        match self.answer {
-            Answer::Body {
+        match self.response {
+            ResponseState::Body {
                 framing: Framing::UntilClose,
                 ok,
                 ..

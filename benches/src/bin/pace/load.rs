@@ -1,4 +1,4 @@
-//! The schedule and the loop: who sends when, and what counts.
+//! The schedule and the event loop: when to send, and what to count.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -8,25 +8,25 @@ use rustix::io::Errno;
 use weir_benches::net::Poll;
 
 use crate::Options;
-use crate::connection::{Connection, Progress, Shared};
+use crate::connection::{Connection, Progress, SharedBuffers};
 use crate::report::Report;
 use crate::stream::Stream;
 
-/// Idle connections that are being opened at the same time.
+/// Idle connections that may be opening at the same time.
 const OPENING_MAX: usize = 64;
-/// After the measured time, answers that are still due are waited for this long.
+/// How long to wait for outstanding responses after the measured time.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
-/// Opening the idle connections may take this long.
+/// How long opening the idle connections may take.
 const OPENING_TIME_MAX: Duration = Duration::from_secs(120);
-/// So many failures without one answer end the run.
+/// The run ends after this many failures without a single response.
 const FAILURES_MAX: u64 = 1000;
 const BLOCK_BYTES: usize = 1024 * 1024;
 
 pub(crate) struct Load {
     options: Options,
     poll: Poll,
-    shared: Shared,
-    /// The first `options.connections` carry the load, the others idle.
+    shared: SharedBuffers,
+    /// The first `options.connections` slots carry the load; the others are idle.
     slots: Vec<Slot>,
     free: VecDeque<usize>,
     phase: Phase,
@@ -36,11 +36,11 @@ pub(crate) struct Load {
     last_error: Option<Errno>,
 }
 
-/// A place for a connection, which may have had others before.
+/// A slot for one connection after another.
 struct Slot {
     connection: Option<Connection>,
     generation: u32,
-    /// When the request in flight should have been sent, in nanoseconds since the epoch.
+    /// The intended send time of the request in flight, in nanoseconds since the epoch.
     intended_ns: Option<u64>,
 }
 
@@ -52,7 +52,7 @@ enum Phase {
 }
 
 /// Times in nanoseconds since the epoch.
-struct Window {
+struct MeasuredWindow {
     start_ns: u64,
     end_ns: u64,
 }
@@ -69,7 +69,7 @@ impl Load {
             .collect();
         Ok(Self {
             poll: Poll::new()?,
-            shared: Shared {
+            shared: SharedBuffers {
                 head: options.request.clone(),
                 upload_bytes: options.upload_bytes,
                 block: vec![b'u'; BLOCK_BYTES],
@@ -95,7 +95,7 @@ impl Load {
         let warmup_ns = self.options.warmup.as_nanos() as u64;
         let begin_ns = self.now_ns();
         let start_ns = begin_ns + warmup_ns;
-        let window = Window {
+        let window = MeasuredWindow {
             start_ns,
             end_ns: start_ns + self.options.measured.as_nanos() as u64,
         };
@@ -120,7 +120,7 @@ impl Load {
             };
             let wake_ns = schedule.next_ns(self.free.is_empty()).min(boundary_ns);
             let limit = Duration::from_nanos(wake_ns.saturating_sub(self.now_ns()));
-            self.turn(limit, &window)?;
+            self.poll_once(limit, &window)?;
         }
         self.phase = Phase::Draining;
         self.drain(&window)?;
@@ -128,9 +128,9 @@ impl Load {
         Ok(self.report)
     }
 
-    /// Opens the idle connections; each has carried one request before it idles.
+    /// Opens the idle connections. Each carries one request first.
     fn open_idle(&mut self) -> Result<(), Box<dyn Error>> {
-        let window = Window {
+        let window = MeasuredWindow {
             start_ns: u64::MAX,
             end_ns: u64::MAX,
         };
@@ -144,9 +144,9 @@ impl Load {
                     next += 1;
                 }
             }
-            self.turn(Duration::from_millis(100), &window)?;
+            self.poll_once(Duration::from_millis(100), &window)?;
             if self.failures > 0 || self.epoch.elapsed() > OPENING_TIME_MAX {
-                return Err(self.complaint(&format!(
+                return Err(self.failure(&format!(
                     "opened only {} idle connections",
                     self.report.answers
                 )));
@@ -170,7 +170,7 @@ impl Load {
         Ok(())
     }
 
-    /// Starts a request on the slot, with a new connection if it has none.
+    /// Starts a request in a slot, over a new connection if the slot has none.
     fn start(&mut self, index: usize, intended_ns: u64) -> Result<(), Box<dyn Error>> {
         let slot = &mut self.slots[index];
         slot.intended_ns = Some(intended_ns);
@@ -194,8 +194,12 @@ impl Load {
         }
     }
 
-    /// Waits for events and works them off.
-    fn turn(&mut self, limit: Duration, window: &Window) -> Result<(), Box<dyn Error>> {
+    /// Waits for events and handles them.
+    fn poll_once(
+        &mut self,
+        limit: Duration,
+        window: &MeasuredWindow,
+    ) -> Result<(), Box<dyn Error>> {
         let events = std::mem::take(self.poll.wait(Some(limit))?);
         for event in &events {
             let key = event.data.u64();
@@ -210,10 +214,10 @@ impl Load {
             match connection.drive(event.flags, &mut self.shared) {
                 Progress::Pending => {}
                 Progress::Done { ok, reusable } => self.finish(index, ok, reusable, window)?,
-                Progress::Broken => self.broken(index)?,
+                Progress::Broken => self.lose_connection(index)?,
             }
         }
-        self.poll.give_back(events);
+        self.poll.reuse(events);
         Ok(())
     }
 
@@ -222,7 +226,7 @@ impl Load {
         index: usize,
         ok: bool,
         reusable: bool,
-        window: &Window,
+        window: &MeasuredWindow,
     ) -> Result<(), Box<dyn Error>> {
         let now_ns = self.now_ns();
         let slot = &mut self.slots[index];
@@ -246,7 +250,7 @@ impl Load {
         Ok(())
     }
 
-    fn broken(&mut self, index: usize) -> Result<(), Box<dyn Error>> {
+    fn lose_connection(&mut self, index: usize) -> Result<(), Box<dyn Error>> {
         let slot = &mut self.slots[index];
         slot.connection = None;
         if slot.intended_ns.is_some() {
@@ -260,7 +264,7 @@ impl Load {
         Ok(())
     }
 
-    /// Counts a failed request; the slot is free for the next.
+    /// Counts a failed request and frees its slot.
     fn fail(&mut self, index: usize, error: Option<Errno>) -> Result<(), Box<dyn Error>> {
         self.slots[index].connection = None;
         self.slots[index].intended_ns = None;
@@ -269,7 +273,7 @@ impl Load {
         self.report.errors += 1;
         self.release(index);
         if self.report.answers == 0 && self.failures >= FAILURES_MAX {
-            return Err(self.complaint("no request succeeded"));
+            return Err(self.failure("no request succeeded"));
         }
         Ok(())
     }
@@ -280,12 +284,12 @@ impl Load {
         }
     }
 
-    fn drain(&mut self, window: &Window) -> Result<(), Box<dyn Error>> {
+    fn drain(&mut self, window: &MeasuredWindow) -> Result<(), Box<dyn Error>> {
         let end = Instant::now() + DRAIN_MAX;
         while self.free.len() < self.options.connections && Instant::now() < end {
-            self.turn(Duration::from_millis(20), window)?;
+            self.poll_once(Duration::from_millis(20), window)?;
         }
-        // What has not come by now has taken at least this long.
+        // Requests without a response by now have taken at least this long.
         let now_ns = self.now_ns();
         for slot in &self.slots {
             if let Some(intended_ns) = slot
@@ -299,8 +303,8 @@ impl Load {
         Ok(())
     }
 
-    /// Requests that never found a free connection have waited until now.
-    fn charge_unsent(&mut self, schedule: &mut Schedule, window: &Window) -> u64 {
+    /// Counts requests that never found a free connection. They have waited until now.
+    fn charge_unsent(&mut self, schedule: &mut Schedule, window: &MeasuredWindow) -> u64 {
         let now_ns = self.now_ns();
         let mut unsent = 0;
         while self.options.rate.is_some() {
@@ -320,7 +324,7 @@ impl Load {
         self.epoch.elapsed().as_nanos() as u64
     }
 
-    fn complaint(&self, what: &str) -> Box<dyn Error> {
+    fn failure(&self, what: &str) -> Box<dyn Error> {
         let why = self
             .last_error
             .map(|error| format!(": {error}"))
@@ -351,7 +355,7 @@ impl Schedule {
         }
     }
 
-    /// The next intended time that is not after `now_ns`; a closed loop always intends now.
+    /// The next intended time that is not after `now_ns`. In a closed loop it is always now.
     fn take(&mut self, now_ns: u64) -> Option<u64> {
         let Some(interval_ns) = self.interval_ns else {
             return Some(now_ns);
@@ -364,7 +368,7 @@ impl Schedule {
         Some(due_ns)
     }
 
-    /// When to wake for the next request; answers wake us anyway when no connection is free.
+    /// When the next request is due. If no connection is free, a response wakes the loop.
     fn next_ns(&self, none_free: bool) -> u64 {
         match self.interval_ns {
             Some(interval_ns) if !none_free => (self.begin_ns + self.next * interval_ns) as u64,
@@ -373,7 +377,7 @@ impl Schedule {
     }
 }
 
-/// Xorshift: the gaps of a run are the same each time.
+/// A xorshift generator, so that the gaps are the same in each run.
 struct Random(u64);
 
 impl Random {

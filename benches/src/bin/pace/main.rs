@@ -1,10 +1,12 @@
 //! A load generator that keeps to its schedule.
 //!
-//! With `--rate` it is an open loop: every request has an intended send time, and its latency is
-//! counted from then, so that a server that stalls is charged for all that waited meanwhile.
-//! Without, every connection sends again as soon as it has its answer (saturation).
+//! With `--rate` it is an open loop: every request has an intended send time, and its latency
+//! counts from then on, so a stall of the server counts for all requests that wait meanwhile.
+//! Without `--rate`, every connection sends its next request as soon as it has the response
+//! (saturation).
 //!
-//! One thread, one epoll set. It writes one JSON line an event, and the last line is the result.
+//! It uses one thread and one epoll set. It prints a JSON line for each event; the last line is the
+//! result.
 
 #![forbid(unsafe_code)]
 
@@ -27,32 +29,33 @@ pace: a load generator that keeps to its schedule (HTTP/1.1, one thread, also ov
 usage: pace [options] http[s]://HOST:PORT/PATH
 
   --connections N    keep-alive connections (64)
-  --rate R           requests a second, evenly spaced, latency from the intended time;
-                     without it every connection sends as soon as it has its answer
-  --poisson          with --rate: random gaps of the same mean instead of even ones
+  --rate R           send R requests per second, evenly spaced; latency counts from the
+                     intended time; without --rate, every connection sends its next
+                     request as soon as it has a response
+  --poisson          with --rate: random gaps with the same mean instead of even ones
   --seconds S        measured time (5)
-  --warmup S         time before, not counted (1)
-  --new-connections  a new connection for every request
-  --upload N         POST with N bytes instead of GET
-  --idle M           open M more connections first, one request each, and hold them (0)
-  --settle S         pause between the opening of idle connections and the load (0)
-  --resume           over TLS: connections resume sessions; without it each handshake is a full one
-  --tls12            speak TLS 1.2 instead of 1.3
-  --header 'N: V'    another request header; may be repeated
+  --warmup S         time before the measured time (1)
+  --new-connections  open a new connection for every request
+  --upload N         POST N bytes instead of GET
+  --idle M           first open M more connections, send one request on each, and hold them (0)
+  --settle S         pause between opening idle connections and the load (0)
+  --resume           over TLS: resume sessions; without it, every handshake is a full one
+  --tls12            use TLS 1.2 instead of 1.3
+  --header 'N: V'    add a request header; may be repeated
 
 It prints {\"event\":\"idle\"}, {\"event\":\"start\"} and {\"event\":\"end\"} as they happen, then
 one line with requests, errors, rate and latencies in microseconds.
-Exit code: 0, or 1 when nothing at all was answered, 2 when it could not start.
+Exit code: 0, or 1 if no request got a response, or 2 if it could not start.
 ";
 
-/// What the command line asks for.
+/// The options of the command line.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) address: Address,
     pub(crate) request: Vec<u8>,
     pub(crate) upload_bytes: u64,
     pub(crate) connections: usize,
-    /// Requests a second; `None` is a closed loop.
+    /// Requests per second; `None` for a closed loop.
     pub(crate) rate: Option<f64>,
     pub(crate) poisson: bool,
     pub(crate) measured: Duration,
@@ -60,7 +63,7 @@ pub(crate) struct Options {
     pub(crate) new_connections: bool,
     pub(crate) idle: usize,
     pub(crate) settle: Duration,
-    pub(crate) tls: Option<stream::Tls>,
+    pub(crate) tls: Option<stream::TlsOptions>,
 }
 
 fn main() -> std::process::ExitCode {
@@ -93,7 +96,7 @@ fn run(options: Options) -> Result<bool, Box<dyn Error>> {
             format!("{wanted} connections need more open files than the limit of {files}").into(),
         );
     }
-    // Timers otherwise fire up to 50 us late, which would count as latency.
+    // Otherwise timers fire up to 50 us late, which would count as latency.
     rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
     let report = Load::new(options)?.run()?;
     println!("{}", report.line());
@@ -128,12 +131,12 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
         return Err(format!("unknown argument {}", extra.to_string_lossy()).into());
     }
     if connections == 0 || rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
-        return Err("connections and rate must be above zero".into());
+        return Err("--connections and --rate must be greater than 0".into());
     }
     let (is_tls, host, path) = split_url(&url)?;
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let tls = is_tls
-        .then(|| stream::Tls::new(name, resume, is_12))
+        .then(|| stream::TlsOptions::new(name, resume, is_12))
         .transpose()?;
     let address = if host.contains(':') {
         Address::parse(host)?
@@ -156,12 +159,16 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
     }))
 }
 
-/// Whether it is over TLS, the host with its port, and the path.
+/// Whether the URL uses TLS, its host with the port, and its path.
 fn split_url(url: &str) -> Result<(bool, &str, &str), String> {
     let (is_tls, rest) = match url.split_once("://") {
         Some(("http", rest)) => (false, rest),
         Some(("https", rest)) => (true, rest),
-        _ => return Err(format!("{url}: only http:// and https:// are spoken")),
+        _ => {
+            return Err(format!(
+                "{url}: the URL must start with http:// or https://"
+            ));
+        }
     };
     let (host, path) = match rest.find('/') {
         Some(at) => rest.split_at(at),

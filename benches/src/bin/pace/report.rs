@@ -1,23 +1,23 @@
-//! What a run came to, as one line.
+//! The result of a run, as one line.
 
 use hdrhistogram::Histogram;
 
-/// Latencies up to this are told apart; longer ones count as this long.
+/// Longer latencies count as this long.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
 
 #[derive(Debug)]
 pub(crate) struct Report {
-    /// Good answers whose end fell into the measured time.
+    /// Good responses that ended in the measured time.
     pub(crate) requests: u64,
-    /// Good answers over the whole run.
+    /// Good responses in the whole run.
     pub(crate) answers: u64,
-    /// Bad statuses, lost connections and answers that never came, over the whole run.
+    /// Bad statuses, lost connections and missing responses in the whole run.
     pub(crate) errors: u64,
     /// Requests that were due but not sent when the measured time ended (open loop).
     pub(crate) unsent: u64,
     /// Connections that the server closed between two requests.
     pub(crate) reconnects: u64,
-    /// Idle connections that did not last.
+    /// Idle connections that were lost.
     pub(crate) idle_lost: u64,
     pub(crate) seconds: f64,
     latencies_ns: Histogram<u64>,
@@ -41,7 +41,7 @@ impl Report {
         self.latencies_ns.saturating_record(latency_ns);
     }
 
-    /// The result as one line of JSON; latencies in microseconds.
+    /// The result as a line of JSON, with latencies in microseconds.
     pub(crate) fn line(&self) -> String {
         let us = |quantile: f64| self.latencies_ns.value_at_quantile(quantile) as f64 / 1e3;
         format!(

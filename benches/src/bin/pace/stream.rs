@@ -1,4 +1,4 @@
-//! What a connection is spoken on: in the clear, or over TLS.
+//! The transport of a connection: plain TCP or TLS.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,9 +10,9 @@ use rustls::client::{ClientConfig, ClientConnection, Resumption};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
-use weir_benches::net::{self, Moved};
+use weir_benches::net::{self, Transfer};
 
-/// One connection's stream.
+/// The transport of one connection.
 #[derive(Debug)]
 pub(crate) struct Stream {
     fd: OwnedFd,
@@ -20,29 +20,29 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(fd: OwnedFd, tls: Option<&Tls>) -> Result<Self, Errno> {
+    pub(crate) fn new(fd: OwnedFd, tls: Option<&TlsOptions>) -> Result<Self, Errno> {
         let tls = tls.map(|tls| ClientConnection::new(tls.config.clone(), tls.name.clone()));
         let tls = tls.transpose().map_err(|_| Errno::PROTO)?.map(Box::new);
         Ok(Self { fd, tls })
     }
 
-    /// Sends what fits. Over TLS everything fits once the handshake is over: it is kept until it is sent.
-    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<Moved, Errno> {
+    /// Sends what fits. Over TLS everything fits after the handshake, because rustls buffers it.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<Transfer, Errno> {
         let Some(tls) = &mut self.tls else {
             return net::send(&self.fd, bytes);
         };
         if tls.is_handshaking() || tls.wants_write() {
             flush(tls, &self.fd)?;
             if tls.is_handshaking() || tls.wants_write() {
-                return Ok(Moved::Later);
+                return Ok(Transfer::WouldBlock);
             }
         }
         let written = tls.writer().write(bytes).map_err(|_| Errno::PROTO)?;
         flush(tls, &self.fd)?;
-        Ok(Moved::Bytes(written))
+        Ok(Transfer::Bytes(written))
     }
 
-    /// Whether something is to be sent that `send` was not told of.
+    /// Sends data that rustls has buffered.
     pub(crate) fn flush(&mut self) -> Result<(), Errno> {
         match &mut self.tls {
             Some(tls) => flush(tls, &self.fd),
@@ -50,22 +50,22 @@ impl Stream {
         }
     }
 
-    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> Result<Moved, Errno> {
+    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> Result<Transfer, Errno> {
         let Some(tls) = &mut self.tls else {
             return net::receive(&self.fd, buffer);
         };
         loop {
             match tls.reader().read(buffer) {
-                Ok(0) => return Ok(Moved::Closed),
-                Ok(n) => return Ok(Moved::Bytes(n)),
+                Ok(0) => return Ok(Transfer::Closed),
+                Ok(n) => return Ok(Transfer::Bytes(n)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return Err(Errno::PROTO),
             }
-            match tls.read_tls(&mut Bare(&self.fd)) {
-                Ok(0) => return Ok(Moved::Closed),
+            match tls.read_tls(&mut SocketStream(&self.fd)) {
+                Ok(0) => return Ok(Transfer::Closed),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(Moved::Later);
+                    return Ok(Transfer::WouldBlock);
                 }
                 Err(_) => return Err(Errno::CONNRESET),
             }
@@ -74,7 +74,7 @@ impl Stream {
         }
     }
 
-    pub(crate) fn discard(&mut self, scratch: &mut [u8]) -> Result<Moved, Errno> {
+    pub(crate) fn discard(&mut self, scratch: &mut [u8]) -> Result<Transfer, Errno> {
         match self.tls {
             Some(_) => self.receive(scratch),
             None => net::discard(&self.fd, scratch),
@@ -84,7 +84,7 @@ impl Stream {
 
 fn flush(tls: &mut ClientConnection, fd: &OwnedFd) -> Result<(), Errno> {
     while tls.wants_write() {
-        match tls.write_tls(&mut Bare(fd)) {
+        match tls.write_tls(&mut SocketStream(fd)) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(_) => return Err(Errno::CONNRESET),
@@ -93,16 +93,16 @@ fn flush(tls: &mut ClientConnection, fd: &OwnedFd) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The socket as rustls wants it.
-struct Bare<'a>(&'a OwnedFd);
+/// The socket as rustls reads and writes it.
+struct SocketStream<'a>(&'a OwnedFd);
 
-impl Read for Bare<'_> {
+impl Read for SocketStream<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         moved(net::receive(self.0.as_fd(), buffer))
     }
 }
 
-impl Write for Bare<'_> {
+impl Write for SocketStream<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         moved(net::send(self.0.as_fd(), bytes))
     }
@@ -112,22 +112,22 @@ impl Write for Bare<'_> {
     }
 }
 
-fn moved(moved: Result<Moved, Errno>) -> io::Result<usize> {
+fn moved(moved: Result<Transfer, Errno>) -> io::Result<usize> {
     match moved? {
-        Moved::Bytes(n) => Ok(n),
-        Moved::Closed => Ok(0),
-        Moved::Later => Err(io::ErrorKind::WouldBlock.into()),
+        Transfer::Bytes(n) => Ok(n),
+        Transfer::Closed => Ok(0),
+        Transfer::WouldBlock => Err(io::ErrorKind::WouldBlock.into()),
     }
 }
 
-/// How TLS is spoken: any certificate will do, as it is speed that is measured.
+/// Options of TLS. Any certificate is accepted, because only speed is measured.
 #[derive(Debug)]
-pub(crate) struct Tls {
+pub(crate) struct TlsOptions {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 }
 
-impl Tls {
+impl TlsOptions {
     pub(crate) fn new(
         host: &str,
         resume: bool,
@@ -143,7 +143,7 @@ impl Tls {
             ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version])?;
         let builder = builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Any));
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate));
         let mut config = builder.with_no_client_auth();
         if !resume {
             config.resumption = Resumption::disabled();
@@ -156,9 +156,9 @@ impl Tls {
 }
 
 #[derive(Debug)]
-struct Any;
+struct AnyCertificate;
 
-impl ServerCertVerifier for Any {
+impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
         _certificate: &CertificateDer<'_>,

@@ -1,8 +1,8 @@
-//! The same two small servers on several runtimes, to measure what a runtime itself costs.
+//! The same two small servers on several runtimes, to measure the cost of the runtime itself.
 //!
-//! `echo` answers every receive with one fixed response; `relay` passes bytes both ways between a
-//! client and an endpoint. One thread each. `scripts/runtimes` compares them, and glommio too, which
-//! lives in `benches/glommio`.
+//! `echo` sends a fixed response for every receive. `relay` forwards bytes in both directions
+//! between a client and an endpoint. Each runs on one thread. `scripts/runtimes` compares them, and
+//! glommio's from `benches/glommio`.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 
 use weir_benches::net;
 
-use crate::on_monoio::Flags;
+use crate::on_monoio::RingFlags;
 
 const HELP: &str = "\
 runtime: one small server on one of several runtimes
@@ -25,18 +25,18 @@ usage: runtime RUNTIME echo|relay --listen IP:PORT [--to IP:PORT]
             monoio            SINGLE_ISSUER, COOP_TASKRUN, TASKRUN_FLAG (what Weir uses)
             monoio-plain      no ring flags (monoio's own default)
             monoio-defer      SINGLE_ISSUER, DEFER_TASKRUN
-  --to      where a relay connects, one connection for each client
+  --to      the endpoint of a relay, which opens one connection for each client
 ";
 
-/// What `echo` answers: as much as a small HTTP response.
-pub(crate) const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 64\r\n\r\n\
+/// The response of `echo`, as large as a small HTTP response.
+pub(crate) const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 64\r\n\r\n\
 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-/// What every server receives into.
+/// The receive buffer of every server.
 pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
 pub(crate) const RING_ENTRIES: u32 = 4096;
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Work {
+pub(crate) enum Service {
     Echo,
     Relay { to: SocketAddr },
 }
@@ -50,18 +50,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let listen: SocketAddr = args.value_from_str("--listen")?;
     let to = args.opt_value_from_str("--to")?;
     let runtime: String = args.free_from_str()?;
-    let work: String = args.free_from_str()?;
-    let work = match (work.as_str(), to) {
-        ("echo", None) => Work::Echo,
-        ("relay", Some(to)) => Work::Relay { to },
+    let service: String = args.free_from_str()?;
+    let service = match (service.as_str(), to) {
+        ("echo", None) => Service::Echo,
+        ("relay", Some(to)) => Service::Relay { to },
         _ => return Err(HELP.into()),
     };
     let _ = net::raise_open_files();
     match runtime.as_str() {
-        "epoll" => on_epoll::serve(listen, work),
-        "monoio" => on_monoio::serve(listen, work, Flags::Coop),
-        "monoio-plain" => on_monoio::serve(listen, work, Flags::None),
-        "monoio-defer" => on_monoio::serve(listen, work, Flags::Defer),
-        _ => Err(format!("no runtime {runtime}\n\n{HELP}").into()),
+        "epoll" => on_epoll::serve(listen, service),
+        "monoio" => on_monoio::serve(listen, service, RingFlags::Coop),
+        "monoio-plain" => on_monoio::serve(listen, service, RingFlags::None),
+        "monoio-defer" => on_monoio::serve(listen, service, RingFlags::Defer),
+        _ => Err(format!("unknown runtime {runtime}\n\n{HELP}").into()),
     }
 }

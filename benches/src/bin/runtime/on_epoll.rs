@@ -1,23 +1,23 @@
-//! On plain epoll, edge-triggered: one receive and one send an event, no tasks.
+//! Plain epoll, edge-triggered: one receive and one send for each event, and no tasks.
 
 use std::error::Error;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use weir_benches::net::{self, Address, EventFlags, Moved, Poll};
+use weir_benches::net::{self, Address, EventFlags, Poll, Transfer};
 
-use crate::{ANSWER, BUFFER_BYTES, Work};
+use crate::{BUFFER_BYTES, RESPONSE, Service};
 
 const LISTENER: u64 = u64::MAX;
 
-pub(crate) fn serve(listen: SocketAddr, work: Work) -> Result<(), Box<dyn Error>> {
+pub(crate) fn serve(listen: SocketAddr, service: Service) -> Result<(), Box<dyn Error>> {
     let listener = Address::Tcp(listen).listen()?;
     let mut server = Server {
         poll: Poll::new()?,
-        ends: Vec::new(),
+        sockets: Vec::new(),
         free: Vec::new(),
-        work,
+        service,
     };
     server.poll.add_listener(&listener, LISTENER)?;
     let mut buffer = vec![0; BUFFER_BYTES];
@@ -31,9 +31,10 @@ pub(crate) fn serve(listen: SocketAddr, work: Work) -> Result<(), Box<dyn Error>
                 key => server.drive(key as usize, event.flags, &mut buffer, &mut ended),
             }
         }
-        // Places are given away again only now: no event of this batch can mean the next owner.
+        // Indices are not reused before the next batch, because later events of this one still mean
+        // the old socket.
         server.free.append(&mut ended);
-        server.poll.give_back(events);
+        server.poll.reuse(events);
         if accepts {
             server.accept(&listener)?;
         }
@@ -42,16 +43,17 @@ pub(crate) fn serve(listen: SocketAddr, work: Work) -> Result<(), Box<dyn Error>
 
 struct Server {
     poll: Poll,
-    ends: Vec<Option<End>>,
+    sockets: Vec<Option<Socket>>,
     free: Vec<usize>,
-    work: Work,
+    service: Service,
 }
 
-/// One socket. A relay has two, which know each other by their places.
-struct End {
+/// A socket. A relay has two, which know each other's index.
+struct Socket {
     fd: OwnedFd,
     peer: Option<usize>,
-    /// What the socket would not take yet; nothing more is received for it meanwhile.
+    /// Bytes that the socket has not accepted yet. Until they are sent, no more are received for
+    /// it.
     unsent: Vec<u8>,
 }
 
@@ -59,7 +61,7 @@ impl Server {
     fn accept(&mut self, listener: &OwnedFd) -> Result<(), Errno> {
         while let Some(fd) = net::accept(listener)? {
             let down = self.add(fd)?;
-            if let Work::Relay { to } = self.work {
+            if let Service::Relay { to } = self.service {
                 let up = self.add(Address::Tcp(to).connect()?)?;
                 self.pair(down, up);
             }
@@ -68,46 +70,46 @@ impl Server {
     }
 
     fn add(&mut self, fd: OwnedFd) -> Result<usize, Errno> {
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.ends.push(None);
-            self.ends.len() - 1
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.sockets.push(None);
+            self.sockets.len() - 1
         });
-        self.poll.add(&fd, place as u64)?;
-        self.ends[place] = Some(End {
+        self.poll.add(&fd, index as u64)?;
+        self.sockets[index] = Some(Socket {
             fd,
             peer: None,
             unsent: Vec::new(),
         });
-        Ok(place)
+        Ok(index)
     }
 
     fn pair(&mut self, one: usize, other: usize) {
-        for (place, peer) in [(one, other), (other, one)] {
-            if let Some(end) = &mut self.ends[place] {
-                end.peer = Some(peer);
+        for (index, peer) in [(one, other), (other, one)] {
+            if let Some(socket) = &mut self.sockets[index] {
+                socket.peer = Some(peer);
             }
         }
     }
 
     fn drive(
         &mut self,
-        place: usize,
+        index: usize,
         flags: EventFlags,
         buffer: &mut [u8],
         ended: &mut Vec<usize>,
     ) {
-        let Some(Some(end)) = self.ends.get_mut(place) else {
+        let Some(Some(socket)) = self.sockets.get_mut(index) else {
             return;
         };
-        let peer = end.peer;
+        let peer = socket.peer;
         let result = match peer {
-            None => answer(end, buffer),
-            Some(peer) => self.relay(place, peer, flags, buffer),
+            None => respond(socket, buffer),
+            Some(peer) => self.relay(index, peer, flags, buffer),
         };
         if result.is_err() {
-            for place in [Some(place), peer].into_iter().flatten() {
-                if self.ends[place].take().is_some() {
-                    ended.push(place);
+            for index in [Some(index), peer].into_iter().flatten() {
+                if self.sockets[index].take().is_some() {
+                    ended.push(index);
                 }
             }
         }
@@ -115,54 +117,54 @@ impl Server {
 
     fn relay(
         &mut self,
-        place: usize,
+        index: usize,
         peer: usize,
         flags: EventFlags,
         buffer: &mut [u8],
     ) -> Result<(), Errno> {
-        if flags.contains(EventFlags::OUT) && self.flush(place)? {
-            self.pass(peer, place, buffer)?;
+        if flags.contains(EventFlags::OUT) && self.flush(index)? {
+            self.pass(peer, index, buffer)?;
         }
         if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP) {
-            self.pass(place, peer, buffer)?;
+            self.pass(index, peer, buffer)?;
         }
         Ok(())
     }
 
-    /// Sends what was left over; true when there was something and it is gone.
-    fn flush(&mut self, place: usize) -> Result<bool, Errno> {
-        let Some(end) = &mut self.ends[place] else {
+    /// Sends the unsent bytes. Returns true if there were any and all are sent.
+    fn flush(&mut self, index: usize) -> Result<bool, Errno> {
+        let Some(socket) = &mut self.sockets[index] else {
             return Err(Errno::PIPE);
         };
-        if end.unsent.is_empty() {
+        if socket.unsent.is_empty() {
             return Ok(false);
         }
-        if let Moved::Bytes(sent) = net::send(&end.fd, &end.unsent)? {
-            end.unsent.drain(..sent);
+        if let Transfer::Bytes(sent) = net::send(&socket.fd, &socket.unsent)? {
+            socket.unsent.drain(..sent);
         }
-        Ok(end.unsent.is_empty())
+        Ok(socket.unsent.is_empty())
     }
 
     fn pass(&mut self, from: usize, to: usize, buffer: &mut [u8]) -> Result<(), Errno> {
         loop {
-            let (Some(source), Some(target)) = (&self.ends[from], &self.ends[to]) else {
+            let (Some(source), Some(target)) = (&self.sockets[from], &self.sockets[to]) else {
                 return Err(Errno::PIPE);
             };
             if !target.unsent.is_empty() {
                 return Ok(());
             }
             let received = match net::receive(&source.fd, buffer)? {
-                Moved::Bytes(received) => received,
-                Moved::Later => return Ok(()),
-                Moved::Closed => return Err(Errno::PIPE),
+                Transfer::Bytes(received) => received,
+                Transfer::WouldBlock => return Ok(()),
+                Transfer::Closed => return Err(Errno::PIPE),
             };
             let sent = match net::send(&target.fd, &buffer[..received]) {
-                Ok(Moved::Bytes(sent)) => sent,
-                Ok(Moved::Later | Moved::Closed) | Err(Errno::NOTCONN) => 0,
+                Ok(Transfer::Bytes(sent)) => sent,
+                Ok(Transfer::WouldBlock | Transfer::Closed) | Err(Errno::NOTCONN) => 0,
                 Err(error) => return Err(error),
             };
             if sent < received
-                && let Some(target) = &mut self.ends[to]
+                && let Some(target) = &mut self.sockets[to]
             {
                 target.unsent.extend_from_slice(&buffer[sent..received]);
             }
@@ -173,10 +175,10 @@ impl Server {
     }
 }
 
-fn answer(end: &End, buffer: &mut [u8]) -> Result<(), Errno> {
-    match net::receive(&end.fd, buffer)? {
-        Moved::Closed => Err(Errno::PIPE),
-        Moved::Later => Ok(()),
-        Moved::Bytes(_) => net::send(&end.fd, ANSWER).map(drop),
+fn respond(socket: &Socket, buffer: &mut [u8]) -> Result<(), Errno> {
+    match net::receive(&socket.fd, buffer)? {
+        Transfer::Closed => Err(Errno::PIPE),
+        Transfer::WouldBlock => Ok(()),
+        Transfer::Bytes(_) => net::send(&socket.fd, RESPONSE).map(drop),
     }
 }

@@ -1,4 +1,4 @@
-//! On monoio: one task a connection and direction, every operation through the ring.
+//! monoio: one task for each connection and direction, and every operation through the ring.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -6,25 +6,29 @@ use std::net::SocketAddr;
 use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt, Splitable};
 use monoio::net::{TcpListener, TcpStream};
 
-use crate::{ANSWER, BUFFER_BYTES, RING_ENTRIES, Work};
+use crate::{BUFFER_BYTES, RESPONSE, RING_ENTRIES, Service};
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Flags {
+pub(crate) enum RingFlags {
     None,
     Coop,
     Defer,
 }
 
-pub(crate) fn serve(listen: SocketAddr, work: Work, flags: Flags) -> Result<(), Box<dyn Error>> {
+pub(crate) fn serve(
+    listen: SocketAddr,
+    service: Service,
+    flags: RingFlags,
+) -> Result<(), Box<dyn Error>> {
     let mut ring = io_uring::IoUring::builder();
     match flags {
-        Flags::None => {}
-        Flags::Coop => {
+        RingFlags::None => {}
+        RingFlags::Coop => {
             ring.setup_single_issuer()
                 .setup_coop_taskrun()
                 .setup_taskrun_flag();
         }
-        Flags::Defer => {
+        RingFlags::Defer => {
             ring.setup_single_issuer().setup_defer_taskrun();
         }
     }
@@ -32,17 +36,17 @@ pub(crate) fn serve(listen: SocketAddr, work: Work, flags: Flags) -> Result<(), 
         .uring_builder(ring)
         .with_entries(RING_ENTRIES)
         .build()?;
-    runtime.block_on(accept(listen, work))
+    runtime.block_on(accept(listen, service))
 }
 
-async fn accept(listen: SocketAddr, work: Work) -> Result<(), Box<dyn Error>> {
+async fn accept(listen: SocketAddr, service: Service) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(listen)?;
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        match work {
-            Work::Echo => drop(monoio::spawn(echo(stream))),
-            Work::Relay { to } => drop(monoio::spawn(relay(stream, to))),
+        match service {
+            Service::Echo => drop(monoio::spawn(echo(stream))),
+            Service::Relay { to } => drop(monoio::spawn(relay(stream, to))),
         }
     }
 }
@@ -51,7 +55,7 @@ async fn echo(mut stream: TcpStream) {
     let mut buffer = Vec::with_capacity(BUFFER_BYTES);
     loop {
         let (received, back) = stream.read(buffer).await;
-        if !matches!(received, Ok(1..)) || stream.write_all(ANSWER).await.0.is_err() {
+        if !matches!(received, Ok(1..)) || stream.write_all(RESPONSE).await.0.is_err() {
             return;
         }
         buffer = back;
