@@ -1,4 +1,4 @@
-"""The place where measurements run: a private network, pinned processes, honest CPU accounts."""
+"""The environment of measurements: a private network, pinned processes, CPU accounting."""
 
 import json
 import os
@@ -16,20 +16,20 @@ PRIVATE = "WEIR_MEASURE_PRIVATE"
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 OPEN_FILES = 200_000
 ANSWER_SECONDS_MAX = 10
-# A proxy that drains under a slow tracer takes long.
+# A proxy takes long to drain under a slow tracer.
 STOP_SECONDS_MAX = 40
 
 
 def enter_private_network():
-    """Starts this script again where only its own processes live.
+    """Restarts this script in network and process namespaces of its own.
 
-    New network and process namespaces need no clean-up: the kernel ends both with the script.
+    They need no clean-up, because the kernel removes them with the script.
     """
     if os.environ.get(PRIVATE):
         prepare_network()
         return
     if os.geteuid() != 0:
-        sys.exit("needs root for a private network; or say --no-namespace and live with the noise")
+        sys.exit("a private network requires root; or use --no-namespace, which is noisier")
     command = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, *sys.argv]
     os.execvpe(command[0], command, {**os.environ, PRIVATE: "1"})
 
@@ -37,7 +37,7 @@ def enter_private_network():
 def prepare_network():
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     settings = {
-        # Pacing (bbr) would spend timers on a loopback that has no bottleneck.
+        # The pacing of bbr would use timers, although loopback has no bottleneck.
         "ipv4/tcp_congestion_control": "reno",
         "ipv4/ip_local_port_range": "10000 65535",
         "ipv4/tcp_tw_reuse": "1",
@@ -49,7 +49,7 @@ def prepare_network():
 
 
 def raise_open_files():
-    """Raises the limit for this process and its children as far as it goes; returns it."""
+    """Raises the limit of open files for this process and its children. Returns the new limit."""
     for limit in (OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]):
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
@@ -60,7 +60,7 @@ def raise_open_files():
 
 
 class Pinned:
-    """A child process on one core, in its own process group, ended with `stop`."""
+    """A child process on one core, in its own process group. `stop` ends it."""
 
     def __init__(self, command, core, nice, log, stdout=subprocess.DEVNULL):
         def before_exec():
@@ -81,7 +81,7 @@ class Pinned:
         )
 
     def pids(self):
-        """The process and all that descend from it."""
+        """The process and all its descendants."""
         children = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
@@ -108,7 +108,7 @@ class Pinned:
 
 
 class Account:
-    """CPU time of some processes, all threads, and of everybody on their core."""
+    """CPU time of all threads of some processes, and of everything on their core."""
 
     def __init__(self, pids, core):
         self.pids, self.core = pids, core
@@ -126,11 +126,11 @@ class Account:
         self.at = time.monotonic()
 
     def until_now(self):
-        """Seconds since: user and system of the processes; the share of the core that others used."""
+        """User and system seconds of the processes since the start, and the share of the core that others used."""
         now = Account(self.pids, self.core)
         user, system = now.user - self.user, now.system - self.system
         ticked = user + system
-        # Ticks are 10 ms wide; the scheduler's own clock is exact, but forgets threads that ended.
+        # Ticks take 10 ms. The scheduler's clock is exact, but does not count threads that have ended.
         total = max(now.precise - self.precise, ticked - 2 / TICKS_PER_SECOND)
         share = user / ticked if ticked else 0.0
         others = max(0.0, now.core_busy - self.core_busy - total) / max(now.at - self.at, 1e-9)
@@ -158,11 +158,11 @@ def memory(pids):
 
 
 def wait_until_answers(process, port):
-    """Asks until a 200 comes, the process ends, or the time is over."""
+    """Sends requests until one gets a 200. Raises an error if the process ends or the time runs out."""
     import http.client
 
     end = time.monotonic() + ANSWER_SECONDS_MAX
-    last = "no answer"
+    last = "no response"
     while time.monotonic() < end:
         if process.poll() is not None:
             raise RuntimeError(f"ended with code {process.returncode}")
@@ -181,13 +181,13 @@ def wait_until_answers(process, port):
 
 
 def events(process):
-    """The JSON lines of a load generator, one by one."""
+    """Yields the JSON lines of a load generator."""
     for line in process.stdout:
         yield json.loads(line)
 
 
 def h2load_events(process, warm_up, seconds):
-    """The same events of h2load, which only speaks at its end: the account is of the middle of its measured time."""
+    """Yields the same events for h2load, which prints only at its end. They delimit the middle of its measured time."""
     margin = 0.1
     time.sleep(warm_up + margin)
     yield {"event": "start"}
@@ -218,11 +218,11 @@ def tool(name):
 def print_noise():
     load = os.getloadavg()[0]
     if load > 0.5:
-        print(f"note: the load average is {load:.1f}: others work on this machine; trust CPU per request, not time")
+        print(f"note: the load average is {load:.1f}, so other processes use this machine: rely on CPU per request and not on times")
 
 
 def print_table(columns, rows):
-    """The first column to the left, the others to the right."""
+    """Prints a table with the first column aligned left and the others right."""
     widths = [max(len(line[at]) for line in [columns, *rows]) for at in range(len(columns))]
     for line in [columns, *rows]:
         cells = "".join(f"  {cell.rjust(width)}" for cell, width in zip(line[1:], widths[1:]))

@@ -1,8 +1,8 @@
-"""The proxies that are compared: where each is found, how it is configured and started.
+"""The proxies to compare: where to find each one, its configuration, and how to start it.
 
-Every peer does the same work: HTTP/1.1 with keep-alive or HTTP/2 on both sides (below /h2/ the endpoint
-speaks HTTP/2), X-Forwarded-For, -Proto and -Host set, no access log, no limits in the way. Options are those that cost the peer the least CPU
-in these cases (see the notes at each).
+All proxies do the same work: HTTP/1.1 with keep-alive, or HTTP/2 on both sides (the endpoint below /h2/ speaks HTTP/2). They
+set X-Forwarded-For, -Proto and -Host, write no access log, and have limits that no case reaches. The options are those with
+which a proxy needs the least CPU in these cases; notes explain them.
 """
 
 import shutil
@@ -30,14 +30,14 @@ http {{
     scgi_temp_path {work}/scgi;
     upstream origin {{
         server 127.0.0.1:{origin};
-        # As many as the others keep.
+        # As many as the other proxies keep.
         keepalive 1024;
         keepalive_requests 1000000000;
         keepalive_timeout 300s;
     }}
     upstream h2_origin {{
         server 127.0.0.1:{h2_origin};
-        # One for each request at a time: it does not share them.
+        # nginx does not share connections, so it needs one for each concurrent request.
         keepalive 1024;
         keepalive_requests 1000000000;
         keepalive_timeout 300s;
@@ -57,7 +57,7 @@ http {{
             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
             proxy_set_header X-Forwarded-Proto $scheme;
             proxy_set_header X-Forwarded-Host $http_host;
-            # Streams both ways, never to disk, in buffers that stay in the cache.
+            # Streams in both directions without disk, in buffers that stay in the CPU cache.
             proxy_request_buffering off;
             proxy_max_temp_file_size 0;
             proxy_buffer_size 16k;
@@ -66,7 +66,7 @@ http {{
             client_body_buffer_size 64k;
             client_max_body_size 0;
         }}
-        # The only way that it speaks HTTP/2 to endpoints.
+        # nginx speaks HTTP/2 to endpoints only through this module.
         location /h2/ {{
             grpc_pass grpc://h2_origin;
             grpc_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
@@ -81,10 +81,10 @@ http {{
 HAPROXY = """
 global
     maxconn {connections}
-    # It would ask for twice as many files as connections; idle ones need one.
+    # HAProxy would ask for two files per connection, but idle connections need one.
     no strict-limits
     nbthread 1
-    # Else it drops its idle endpoint connections once clients hold a quarter of the files.
+    # Otherwise it drops idle endpoint connections when clients hold a quarter of the files.
     tune.pool-low-fd-ratio 95
     tune.pool-high-fd-ratio 99
 defaults
@@ -95,7 +95,7 @@ defaults
     timeout server 300s
     timeout http-keep-alive 300s
     http-reuse always
-    # Bodies through a pipe: halves its cost of a large answer.
+    # Splicing bodies halves the cost of a large response.
     option splice-response
     option splice-request
 frontend edge
@@ -113,7 +113,7 @@ backend h2_origin
     server origin 127.0.0.1:{h2_origin} proto h2
 """
 
-# Version 2.3: the 2.2 of Debian speaks no HTTP/2 to endpoints.
+# Version 2.3, because 2.2 in Debian cannot speak HTTP/2 to endpoints.
 H2O = """
 num-threads: 1
 user: root
@@ -180,7 +180,7 @@ class Peer:
     default: str = ""
 
     def find(self, chosen):
-        """The program to run: the one chosen on the command line, a default path, or one on PATH."""
+        """Returns the program: the one from the command line, a default path, or one on PATH."""
         if self.name in chosen:
             return chosen[self.name] if Path(chosen[self.name]).is_file() else None
         if self.default:

@@ -1,4 +1,4 @@
-"""System calls and ring operations per request, counted by strace and perf."""
+"""Counts system calls per request with strace, and ring operations with perf."""
 
 import signal
 import subprocess
@@ -8,14 +8,14 @@ from measure import box
 
 
 def calls(pids, start_load):
-    """Calls by name and request, most frequent first; `start_load` starts a load generator.
+    """Returns calls per request by name, most frequent first. `start_load` starts a load generator.
 
-    Tracing slows the server and so changes its batches: read the counts as classes.
+    Tracing slows the server and changes its batches, so the counts are only approximate.
     """
     with tempfile.NamedTemporaryFile("r") as out:
         attach = [flag for pid in pids for flag in ("-p", str(pid))]
         tracer = subprocess.Popen(["strace", "-f", "-c", "-o", out.name, *attach], stderr=subprocess.PIPE, text=True)
-        # It says "Process N attached" for each, with its threads in brackets on the same line.
+        # strace prints "Process N attached" for each process, with its threads in brackets on the same line.
         for _ in pids:
             tracer.stderr.readline()
         *_, result = box.events(start_load().process)
@@ -29,7 +29,7 @@ def calls(pids, start_load):
     return dict(sorted(counted.items(), key=lambda call: -call[1]))
 
 
-# Operations of io_uring that a proxy may use, by their number in the kernel's interface.
+# The io_uring operations that a proxy may use, with their numbers in the kernel's interface.
 RING_OPERATIONS = {
     "poll_add": 6,
     "sendmsg": 9,
@@ -49,7 +49,7 @@ RING_OPERATIONS = {
 
 
 def ring_operations(pids, start_load):
-    """Operations submitted to io_uring by name and request; empty without perf or without a ring."""
+    """Returns io_uring operations per request by name. Empty without perf and without a ring."""
     if box.missing("perf"):
         return {}
     command = ["perf", "stat", "-x", ",", "-p", ",".join(map(str, pids))]
