@@ -11,6 +11,7 @@ use sim::endpoint::{Answer, Twist};
 use sim::message::Framing;
 use sim::{Rig, check};
 use weir::io::sim::{Rng, World, at};
+use weir::limits::HOUSEKEEPING_MS;
 
 const FRONT: &str = "10.1.0.1:80";
 const FIRST: &str = "10.2.0.1:8080";
@@ -108,6 +109,23 @@ fn new_endpoints_move_traffic_under_the_same_plan() {
         let seen: Vec<_> = (4..8).map(|id| endpoint_of(&rig, id)).collect();
         let seen: Vec<_> = seen.iter().map(Option::as_deref).collect();
         assert_eq!(seen, [Some(FIRST), Some(SECOND), Some(SECOND), Some(OTHER)]);
+        rig.drain(Duration::from_secs(5));
+    });
+}
+
+#[test]
+fn a_core_that_misses_the_command_reads_the_board() {
+    check(10, |world| {
+        let mut rng = world.rng(1);
+        let rig = Rig::start(world, 2, CONFIG);
+        rig.ledger.endpoint(world, FIRST);
+        rig.post(CONFIG, &[("app.test", [10, 2, 0, 1])]);
+        world.run_for(Duration::from_millis(2 * HOUSEKEEPING_MS));
+        let asks: Vec<_> = (0..4).map(|id| ask(id, "/", 0)).collect();
+        for ask in asks {
+            // Each on a connection of its own, so that both cores serve some.
+            assert!(are_answered(&run(world, &[ask], &mut rng)));
+        }
         rig.drain(Duration::from_secs(5));
     });
 }

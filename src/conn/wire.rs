@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 
 use crate::core::Core;
 use crate::io::{Chunk, Connection, Net, Rx, Tx};
-use crate::obs::LogLevel;
 use crate::tls::{CertificateIdentity, TlsFailure, TlsParameters, TlsRx, TlsTx};
 
 /// A connection, split into its directions.
@@ -92,15 +91,13 @@ impl<N: Net> WireRx<N> {
         }
     }
 
-    /// Says in the log why TLS to an endpoint was given up, if it was. In TLS 1.3 that is where an endpoint that does not
-    /// like our certificate says so: for us the handshake was over by then.
-    pub fn tell_refusal(&self, core: &Core<N>, endpoint: &str) {
+    /// Reports to control why TLS with an endpoint was given up, if it was. In TLS 1.3 an endpoint that refuses our
+    /// certificate says so here, because for us the handshake is over by then.
+    pub fn report_refusal(&self, core: &Core<N>, endpoint: &str) {
         if let Self::Tls(rx) = self
             && rx.refusal().is_some()
         {
-            core.tell_handshake(LogLevel::Warn, || {
-                format!("TLS to {endpoint} failed: {}", rx.cause())
-            });
+            core.report_endpoint_tls(endpoint, rx.cause());
         }
     }
 

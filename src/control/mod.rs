@@ -476,19 +476,31 @@ impl Control {
             self.tell(core, command(receipt.clone())).await;
         }
         drop(receipt);
-        if timeout(limits::OBEY_PATIENCE, receipts.all())
-            .await
-            .is_err()
-        {
-            process::warn("not every core runs what has changed: one does not read its mailbox");
-        }
+        wait_for_cores(receipts).await;
     }
 
-    /// Says which endpoints begin to fail, and which answer again.
+    /// Has all cores use these endpoints, of the plan of `plan_epoch`. A core whose mailbox is full reads the board.
+    async fn change_endpoints(&self, plan_epoch: u64, endpoints: &Arc<EndpointSets>) {
+        self.cores.board().post(plan_epoch, endpoints.clone());
+        let (receipt, receipts) = Receipts::new();
+        for core in 0..self.cores.count() {
+            let command = Command::Endpoints {
+                endpoints: endpoints.clone(),
+                epoch: plan_epoch,
+                receipt: receipt.clone(),
+            };
+            drop(self.cores.send(core, command));
+        }
+        drop(receipt);
+        wait_for_cores(receipts).await;
+    }
+
+    /// Logs which endpoints begin to fail, which answer again, and what cores report.
     async fn watch_endpoints(self: Rc<Self>) {
         let mut troubles = EndpointTroubles::default();
         loop {
             sleep(limits::TROUBLE_WATCH).await;
+            self.log_reports();
             let now = std::time::Instant::now();
             for (level, text) in self.obs.look_for_trouble(&mut troubles, now) {
                 process::say(level, text);
@@ -496,8 +508,16 @@ impl Control {
         }
     }
 
+    /// Logs what cores have reported.
+    fn log_reports(&self) {
+        for report in self.obs.take_reports() {
+            process::say(report.level(), report);
+        }
+    }
+
     /// Writes the rest of the log and removes what was made.
     fn finish(&self) {
+        self.log_reports();
         let mut state = self.state.borrow_mut();
         state.admin = None;
         state.pid_file = None;
@@ -514,6 +534,14 @@ impl Control {
             weir_config::Address::Unix(_) => None,
         };
         listeners.chain(&config.admin).filter_map(tcp).collect()
+    }
+}
+
+/// Waits until all cores have obeyed, or one is stuck.
+async fn wait_for_cores(receipts: Receipts) {
+    let obeyed = timeout(limits::OBEY_PATIENCE, receipts.all()).await;
+    if obeyed.is_err() {
+        process::warn("not every core runs what has changed: one does not read its mailbox");
     }
 }
 

@@ -18,7 +18,6 @@ use super::reload::Reloader;
 use super::{Control, count, limits, seconds, summary};
 use crate::obs::{MetricKind, MetricsPage, process};
 use crate::plan::{EndpointSets, Problem};
-use crate::serving::Command;
 
 /// Asks the system for the addresses of a host.
 type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
@@ -400,12 +399,7 @@ impl Control {
         endpoints.epoch = old.epoch + 1;
         let endpoints = Arc::new(endpoints);
         self.obs.prepare(&plan, &endpoints);
-        let command = |receipt| Command::Endpoints {
-            endpoints: endpoints.clone(),
-            epoch: plan.epoch,
-            receipt,
-        };
-        self.change(command).await;
+        self.change_endpoints(plan.epoch, &endpoints).await;
         self.state.borrow_mut().endpoints = endpoints.clone();
         process::info(summary(&plan, &endpoints));
     }

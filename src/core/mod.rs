@@ -14,6 +14,7 @@ mod share;
 mod timers;
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -30,7 +31,7 @@ pub use timers::{Timer, Timers};
 
 use crate::io::{Charge, Instant, Net};
 use crate::limits::{CONVERSATION_BYTES, HANDSHAKE_TOLD_MS};
-use crate::obs::{CoreObs, LogLevel, RequestId};
+use crate::obs::{CoreObs, CoreReport, LogLevel, RequestId};
 use crate::plan::Capacity;
 use crate::tls::HandshakeQueue;
 use date_cache::DateCache;
@@ -55,7 +56,7 @@ pub struct Core<N: Net> {
     /// When a failed handshake with a client was last logged, and one with an endpoint. Failures that clients provoke
     /// must not hide those of endpoints.
     client_handshake_logged: Cell<Option<Instant>>,
-    endpoint_handshake_logged: Cell<Option<Instant>>,
+    endpoint_handshake_reported: Cell<Option<Instant>>,
     ids: Cell<(u64, u64)>,
     date: DateCache,
     memory: Memory,
@@ -90,7 +91,7 @@ impl<N: Net> Core<N> {
             counts,
             index,
             client_handshake_logged: Cell::new(None),
-            endpoint_handshake_logged: Cell::new(None),
+            endpoint_handshake_reported: Cell::new(None),
             ids: Cell::new((seed, 0)),
             date: DateCache::default(),
             memory: Memory::default(),
@@ -128,18 +129,32 @@ impl<N: Net> Core<N> {
         self.date.at(self.net.wall_ms())
     }
 
-    /// Logs why a handshake failed, at most once per [`HANDSHAKE_TOLD_MS`] and side: anyone can make handshakes fail.
-    pub fn tell_handshake(&self, level: LogLevel, text: impl FnOnce() -> String) {
+    /// Logs why a client's handshake failed, at most once per [`HANDSHAKE_TOLD_MS`]: anyone can make handshakes fail.
+    pub fn log_client_handshake(&self, text: impl FnOnce() -> String) {
+        if self.is_due(&self.client_handshake_logged) {
+            self.obs.borrow().say(LogLevel::Info, &text());
+        }
+    }
+
+    /// Reports to control why TLS with an endpoint failed, at most once per [`HANDSHAKE_TOLD_MS`].
+    pub fn report_endpoint_tls(&self, endpoint: impl Display, cause: impl Display) {
+        if self.is_due(&self.endpoint_handshake_reported) {
+            self.obs.borrow().report(CoreReport::EndpointTlsFailed {
+                endpoint: endpoint.to_string(),
+                cause: cause.to_string(),
+            });
+        }
+    }
+
+    /// Whether [`HANDSHAKE_TOLD_MS`] are over since `last`, which is now from here on if they are.
+    fn is_due(&self, last: &Cell<Option<Instant>>) -> bool {
         let now = self.net.now();
         let pause = Duration::from_millis(HANDSHAKE_TOLD_MS);
-        let logged = match level {
-            LogLevel::Info => &self.client_handshake_logged,
-            _ => &self.endpoint_handshake_logged,
-        };
-        if logged.get().is_none_or(|last| now.since(last) >= pause) {
-            logged.set(Some(now));
-            self.obs.borrow().say(level, &text());
+        let is_due = last.get().is_none_or(|last| now.since(last) >= pause);
+        if is_due {
+            last.set(Some(now));
         }
+        is_due
     }
 
     /// Whether answers over HTTP/1.1 must announce the end of their connection.

@@ -19,7 +19,6 @@ use crate::conn::{Wire, WireRx, WireTx, proxy_protocol, tunnel};
 use crate::core::{Core, after};
 use crate::fault::{Fault, Phase, Reason, Retry, Side};
 use crate::io::{Address, Connection, Instant, Net, Tx, errno};
-use crate::obs::LogLevel;
 use crate::plan::{Protocol, RoutePlan, UpstreamId, UpstreamPlan, is_grpc};
 use crate::tls;
 use crate::upstream::{
@@ -190,9 +189,7 @@ async fn shake_hands<N: Net>(
         .connect(&secure.name, (rx, tx), pool, handshakes, its_own);
     let (mut rx, tx) = begun.map_err(|_| Reason::Internal)?;
     if poll_fn(|cx| rx.poll_open(cx)).await.is_err() {
-        core.tell_handshake(LogLevel::Warn, || {
-            format!("TLS to endpoint {name} failed: {}", rx.cause())
-        });
+        core.report_endpoint_tls(format_args!("endpoint {name}"), rx.cause());
         return Err(Reason::from_tls(rx.failure()));
     }
     Ok(Wire {

@@ -236,6 +236,8 @@ pub(super) struct CoreCounts {
     pub(super) panics: Counter,
     /// Log lines dropped because the log thread lagged behind.
     pub(super) log_dropped: Counter,
+    /// Reports to control that were dropped because the queue was full.
+    pub(super) reports_dropped: Counter,
     /// Bytes of blocks that the core's pool has in use.
     pub(super) pool_used_bytes: Counter,
     /// The epoch of the plan that the core counts by.

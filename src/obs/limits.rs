@@ -95,3 +95,7 @@ const _: () = assert!(
 );
 const _: () = assert!(LOG_FIELDS_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(LOG_PATH_BYTES_MAX <= u16::MAX as usize);
+
+/// Reports from cores that wait for control to read them. Control reads about once a second, and cores limit how often
+/// they report, so a full queue means that control is stuck.
+pub const REPORTS_MAX: usize = 256;

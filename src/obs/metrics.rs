@@ -407,7 +407,7 @@ fn endpoints(view: &CoreView<'_>, page: &mut MetricsPage) {
 
 fn by_core(cores: &[Arc<CoreShared>], page: &mut MetricsPage) {
     type Read = fn(&CoreShared) -> u64;
-    let families: [(&'static str, MetricKind, &str, Read); 14] = [
+    let families: [(&'static str, MetricKind, &str, Read); 15] = [
         (
             "weir_core_exchanges_total",
             MetricKind::Counter,
@@ -483,6 +483,12 @@ fn by_core(cores: &[Arc<CoreShared>], page: &mut MetricsPage) {
             MetricKind::Counter,
             "Log lines dropped because writing lagged behind.",
             |c| c.counts.log_dropped.get(),
+        ),
+        (
+            "weir_core_reports_dropped_total",
+            MetricKind::Counter,
+            "Reports to control dropped because it was behind.",
+            |c| c.counts.reports_dropped.get(),
         ),
         (
             "weir_core_pool_used_bytes",

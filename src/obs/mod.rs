@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod access_log;
+mod core_report;
 mod counters;
 mod endpoint_troubles;
 mod errno;
@@ -30,6 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, thread};
 
 pub use access_log::{AccessLog, LineStyle};
+pub use core_report::CoreReport;
 pub use endpoint_troubles::EndpointTroubles;
 pub use event::{ExchangeEvent, Http2Tally, RequestId};
 pub use process::LogLevel;
@@ -42,6 +44,7 @@ use crate::fault::Reason;
 use crate::plan::{EndpointSets, ListenerId, Plan, RouteId, UpstreamId};
 use crate::tls::{TlsFailure, TlsParameters};
 use access_log::LogThread;
+use core_report::ReportQueue;
 use counters::CoreCounts;
 use endpoint_troubles::FailureCause;
 use event::grpc_place;
@@ -63,6 +66,8 @@ struct CoreShared {
     sheet: Mutex<Arc<PlanCounters>>,
     /// Whether exchanges are logged; shared by all cores, written at a reload.
     logging: Arc<AtomicBool>,
+    /// What cores report to control; shared by all cores.
+    reports: ReportQueue,
     /// Whether the core is gone.
     ended: AtomicBool,
 }
@@ -78,12 +83,13 @@ impl CoreObs {
     /// A core that counts for itself and logs nowhere: for tests of what is above.
     pub fn detached(plan: &Plan, endpoints: &EndpointSets) -> Self {
         let names = Arc::new(PlanNames::of(plan, endpoints, None));
-        Self::with(&names, Arc::default(), 1).0
+        Self::with(&names, Arc::default(), ReportQueue::default(), 1).0
     }
 
     fn with(
         names: &Arc<PlanNames>,
         logging: Arc<AtomicBool>,
+        reports: ReportQueue,
         ring_bytes: usize,
     ) -> (Self, rtrb::Consumer<u8>) {
         let sheet = Arc::new(PlanCounters::new(names.clone(), None));
@@ -94,6 +100,7 @@ impl CoreObs {
             counts,
             sheet: Mutex::new(sheet.clone()),
             logging,
+            reports,
             ended: AtomicBool::new(false),
         });
         let (producer, consumer) = rtrb::RingBuffer::new(ring_bytes);
@@ -426,6 +433,7 @@ pub struct Obs {
     cores: Vec<Arc<CoreShared>>,
     log: LogThread,
     logging: Arc<AtomicBool>,
+    reports: ReportQueue,
 }
 
 impl Obs {
@@ -440,8 +448,9 @@ impl Obs {
     ) -> io::Result<(Self, Vec<CoreObs>)> {
         let names = Arc::new(PlanNames::of(plan, endpoints, None));
         let logging = Arc::new(AtomicBool::new(access_log.is_some()));
+        let reports = ReportQueue::default();
         let (sides, rings): (Vec<_>, Vec<_>) = (0..cores)
-            .map(|_| CoreObs::with(&names, logging.clone(), LOG_RING_BYTES))
+            .map(|_| CoreObs::with(&names, logging.clone(), reports.clone(), LOG_RING_BYTES))
             .unzip();
         let shared: Vec<_> = sides.iter().map(|side| side.shared.clone()).collect();
         let log = LogThread::start(
@@ -454,6 +463,7 @@ impl Obs {
                 cores: shared,
                 log,
                 logging,
+                reports,
             },
             sides,
         ))

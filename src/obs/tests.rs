@@ -340,6 +340,35 @@ fn only_some_endpoints_in_trouble_are_named_and_the_rest_counted() {
 }
 
 #[test]
+fn control_reads_what_cores_report_and_counts_what_it_misses() {
+    let plan = two(1, false);
+    let (obs, cores) = Obs::start(2, (&plan.0, &plan.1), None).unwrap();
+    let failed = |endpoint: usize| CoreReport::EndpointTlsFailed {
+        endpoint: format!("endpoint 10.0.0.{endpoint}:443"),
+        cause: "the certificate has expired".to_owned(),
+    };
+    let take = || -> Vec<_> {
+        let reports = obs.take_reports();
+        reports.iter().map(ToString::to_string).collect()
+    };
+    assert!(take().is_empty());
+    // Both cores meet the same endpoint.
+    cores.iter().for_each(|core| core.report(failed(1)));
+    cores[1].report(failed(2));
+    let line = |n| format!("TLS to endpoint 10.0.0.{n}:443 failed: the certificate has expired");
+    assert_eq!(take(), [line(1), line(2)]);
+    assert!(take().is_empty());
+    (0..limits::REPORTS_MAX + 3).for_each(|n| cores[0].report(failed(n)));
+    assert_eq!(take().len(), limits::REPORTS_MAX);
+    let dropped = "weir_core_reports_dropped_total{core=\"0\"}";
+    assert_eq!(series(&page(&obs), dropped), Some(3));
+    // There is room again.
+    cores[0].report(failed(7));
+    assert_eq!(take(), [line(7)]);
+    obs.stop();
+}
+
+#[test]
 fn counters_survive_a_reload_by_name() {
     let (old, new) = (two(1, false), two(2, true));
     let (obs, mut cores) = Obs::start(2, (&old.0, &old.1), None).unwrap();
@@ -745,6 +774,7 @@ fn refused_connections_leave_half_of_the_log_ring_to_exchanges() {
     let (core, _reader) = CoreObs::with(
         &Arc::new(PlanNames::of(&plan.0, &plan.1, None)),
         logging,
+        ReportQueue::default(),
         8 * 1024,
     );
     let refused = ExchangeEvent {

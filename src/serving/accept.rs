@@ -16,7 +16,7 @@ use crate::io::{Address, Connection, Instant, Net};
 use crate::limits::{
     ACCEPT_RETRY_MS, ACCEPTS_AT_ONCE_MAX, LISTENER_EMPTY_MAX, LISTENER_EMPTY_MS, LISTENER_SETTLE_MS,
 };
-use crate::obs::LogLevel;
+use crate::obs::{CoreReport, LogLevel};
 use crate::plan::{ListenerId, ListenerPlan, Plan};
 use crate::tls;
 
@@ -38,11 +38,11 @@ impl<N: Net> CoreServer<N> {
             let socket = match core.net.listen(socket) {
                 Ok(socket) => Rc::new(socket),
                 Err(error) => {
-                    let text = format!(
-                        "core {} cannot listen on {}: {error}",
-                        core.index, listener.name
-                    );
-                    core.obs.borrow().say(LogLevel::Error, &text);
+                    core.obs.borrow().report(CoreReport::ListenFailed {
+                        core: core.index,
+                        listener: listener.name.clone(),
+                        error,
+                    });
                     continue;
                 }
             };

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use weir_config::Driver;
 
 use super::mailbox::MailboxMessage;
-use super::{Command, CoreServer, Mailbox, MailboxSender};
+use super::{Command, CoreServer, EndpointBoard, Mailbox, MailboxSender};
 use crate::core::ConnectionCounts;
 use crate::io::ring::{self, Ring};
 use crate::io::uring::{self, Uring};
@@ -24,6 +24,8 @@ pub struct SharedState<N: Net> {
     pub(super) counts: Arc<ConnectionCounts>,
     /// Connections to endpoints, and the requests that wait for one.
     pub(super) upstreams: Arc<UpstreamRegistry>,
+    /// Where control posts endpoints.
+    pub board: Arc<EndpointBoard>,
 }
 
 impl<N: Net> SharedState<N> {
@@ -33,6 +35,7 @@ impl<N: Net> SharedState<N> {
             counts: Arc::new(ConnectionCounts::new(senders.len())),
             senders,
             upstreams: Arc::default(),
+            board: Arc::default(),
         })
     }
 
@@ -78,6 +81,7 @@ pub struct CoreSpec {
 /// The running cores.
 pub struct Cores {
     senders: Senders,
+    board: Arc<EndpointBoard>,
     threads: Vec<JoinHandle<()>>,
     features: String,
 }
@@ -175,6 +179,7 @@ impl Cores {
         let features = features.ok_or_else(|| io::Error::other("no cores to start"))?;
         Ok(Self {
             senders: senders_of(senders),
+            board: shared.board.clone(),
             threads,
             features,
         })
@@ -188,6 +193,11 @@ impl Cores {
     /// How many cores there are.
     pub fn count(&self) -> usize {
         self.threads.len()
+    }
+
+    /// Where control posts endpoints.
+    pub fn board(&self) -> &EndpointBoard {
+        &self.board
     }
 
     /// Sends a command to one core.

@@ -13,7 +13,6 @@ use crate::io::{Chunk, Instant, Net, Rx};
 use crate::limits::{
     CONNECTION_REST_BYTES, LEAVE_FIRST_MS, LINGER_BYTES_MAX, LINGER_MS, TLS_REST_BYTES,
 };
-use crate::obs::LogLevel;
 use crate::tls::TlsFailure;
 
 /// A connection that waits for a request.
@@ -98,7 +97,7 @@ impl<N: Net> IdleConnection<N> {
         let failure = rx.failure().unwrap_or(TlsFailure::Timeout);
         rx.fail(failure);
         core.obs.borrow().tls_failed(listener, failure);
-        core.tell_handshake(LogLevel::Info, || {
+        core.log_client_handshake(|| {
             let name = self.admission.listener.plan.borrow().name.clone();
             let peer = self
                 .wire

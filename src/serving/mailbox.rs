@@ -32,7 +32,8 @@ pub enum Command<S> {
         /// The core drops it once it runs the plan and has closed the listeners that the plan no longer has.
         receipt: Receipt,
     },
-    /// Have upstreams use these endpoints from the next exchange on. The plan stays.
+    /// Have upstreams use these endpoints from the next exchange on. The plan stays. A core that misses the command
+    /// finds the endpoints on the [`EndpointBoard`](super::EndpointBoard).
     Endpoints {
         /// By upstream of the plan with this `epoch`.
         endpoints: Arc<EndpointSets>,

@@ -6,12 +6,14 @@
 mod accept;
 mod boot;
 mod connection;
+mod endpoint_board;
 mod http2;
 mod idle_connection;
 mod mailbox;
 mod server;
 
 pub use boot::{CoreSpec, CoreStart, Cores, SharedState, run};
+pub use endpoint_board::{EndpointBoard, PostedEndpoints};
 pub use idle_connection::IdleConnection;
 pub use mailbox::{Command, Mailbox, MailboxSender, Receipt, Receipts};
 pub use server::CoreServer;

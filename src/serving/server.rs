@@ -103,7 +103,7 @@ impl<N: Net> CoreServer<N> {
         }
     }
 
-    /// Closes old idle connections and gives spare memory back, about once a second.
+    /// Closes old idle connections, gives spare memory back and reads the board, about once a second.
     async fn keep_house(self: Rc<Self>) {
         let core = &self.core;
         loop {
@@ -111,6 +111,7 @@ impl<N: Net> CoreServer<N> {
             core.net.sleep_until(then).await;
             self.upstreams.close_expired(core.net.now());
             core.net.pool().trim();
+            self.read_board();
             core.obs
                 .borrow()
                 .pool_used(core.net.pool().live_bytes() as u64);
@@ -156,15 +157,25 @@ impl<N: Net> CoreServer<N> {
         self.open_listeners(sockets);
     }
 
-    /// Replaces the endpoints of upstreams. Current exchanges keep theirs; upstreams whose endpoints stay are not touched.
-    fn change_endpoints(&self, endpoints: Arc<EndpointSets>, epoch: u64) {
+    /// Takes over endpoints from the board, if the command about them did not reach this core.
+    fn read_board(&self) {
+        let epoch = self.plan.borrow().endpoints.epoch;
+        if let Some(posted) = self.shared.board.newer_than(epoch) {
+            self.change_endpoints(posted.endpoints, posted.plan_epoch);
+        }
+    }
+
+    /// Replaces the endpoints of upstreams by newer ones of the same plan. Current exchanges keep theirs; upstreams whose
+    /// endpoints stay are not touched.
+    fn change_endpoints(&self, endpoints: Arc<EndpointSets>, plan_epoch: u64) {
         let old = self.plan();
-        if old.plan.epoch == epoch {
+        if old.plan.epoch == plan_epoch && old.endpoints.epoch < endpoints.epoch {
             let new = old.with_endpoints(endpoints, self.seed);
             self.replace_plan(old, new);
         }
     }
 
+    /// Makes `new` the current plan and retires what `old` alone has.
     fn replace_plan(&self, old: Rc<CorePlan<N>>, new: CorePlan<N>) -> Rc<CorePlan<N>> {
         old.retire_missing(&new);
         let (plan, endpoints) = (&new.plan, &new.endpoints);

@@ -72,7 +72,7 @@ async fn serve<N: Net>(
     );
     let endpoint = shared.endpoint.upgrade();
     let name = endpoint.as_ref().map_or("an endpoint", |it| &*it.name);
-    rx.tell_refusal(core, name);
+    rx.report_refusal(core, name);
     if let Some(endpoint) = &endpoint {
         endpoint.unshare(mux);
     }

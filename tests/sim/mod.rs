@@ -17,7 +17,9 @@ use std::time::Duration;
 use weir::io::sim::{self, Sim, World};
 use weir::obs::CoreObs;
 use weir::plan::{EndpointSets, ListenerId, Plan};
-use weir::serving::{self, Command, CoreStart, Mailbox, MailboxSender, Receipts, SharedState};
+use weir::serving::{
+    self, Command, CoreStart, EndpointBoard, Mailbox, MailboxSender, Receipts, SharedState,
+};
 use weir::tls::TicketKeys;
 use weir_config::Config;
 
@@ -53,6 +55,7 @@ pub struct Rig<'a> {
     mails: Vec<MailboxSender<Sim>>,
     plan: RefCell<Arc<Plan>>,
     endpoints: RefCell<Arc<EndpointSets>>,
+    board: Arc<EndpointBoard>,
 }
 
 impl<'a> Rig<'a> {
@@ -91,6 +94,7 @@ impl<'a> Rig<'a> {
             mails,
             plan: RefCell::new(plan),
             endpoints: RefCell::new(endpoints),
+            board: shared.board.clone(),
         }
     }
 
@@ -146,6 +150,15 @@ impl<'a> Rig<'a> {
         }
         *self.endpoints.borrow_mut() = new;
         receipts
+    }
+
+    /// The same by the board alone: no core gets a command.
+    pub fn post(&self, config: &str, names: &[(&str, [u8; 4])]) {
+        let mut new = resolve(&parse(config), names);
+        new.epoch = self.endpoints.borrow().epoch + 1;
+        let new = Arc::new(new);
+        self.board.post(self.epoch(), new.clone());
+        *self.endpoints.borrow_mut() = new;
     }
 
     /// The epoch of the plan that cores run.

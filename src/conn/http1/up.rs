@@ -149,7 +149,7 @@ impl<N: Net> UpstreamConnection<N> {
                 }
                 Err(error) => {
                     self.errno = errno(&error);
-                    self.rx.tell_refusal(core, "an endpoint");
+                    self.rx.report_refusal(core, "an endpoint");
                     return Poll::Ready(Err(self.misbehaved(Error::Truncated, head)));
                 }
             }
