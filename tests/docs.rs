@@ -49,11 +49,11 @@ fn claims() -> String {
     for (name, claim) in guard::CLAIM_TABLE {
         let claim = match claim {
             Claim::XForwarded | Claim::Forwarded | Claim::Origin => {
-                "who asked, from where, over what, or for what"
+                "who the client is, or what it asked for"
             }
-            Claim::Certificate => "whose certificate the client has shown",
-            Claim::RequestId => "the number of the request",
-            Claim::Nothing => "nothing; CGI takes it for a proxy to be used",
+            Claim::Certificate => "whose certificate the client showed",
+            Claim::RequestId => "the id of the request",
+            Claim::Nothing => "nothing, but CGI takes it for a proxy to use",
         };
         table += &format!("| `{name}` | {claim} |\n");
     }

@@ -1,4 +1,4 @@
-//! What a right file means.
+//! The configuration that a valid file describes.
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::num::NonZeroU32;
@@ -43,7 +43,7 @@ fn a_quick_config_is_what_the_smallest_file_says() {
 }
 
 #[test]
-fn who_is_trusted_with_what_is_read() {
+fn trusted_peers_and_odd_names_are_read() {
     let config = example("everything.toml");
     let trusts = |listener| config.trusts_all_of(listener);
     let trusted: Vec<_> = config
@@ -198,9 +198,9 @@ fn settings_merge_from_the_top_to_the_route() {
     assert_eq!(config.limits_of(&config.routes[1]).body_rate, Some(240));
 }
 
-/// A number on a route has failover again where the upstream has it off.
+/// `retries` of a route overrides `"off"` of the top level, and the other way round.
 #[test]
-fn retries_may_be_off_and_on_again() {
+fn a_number_of_retries_turns_failover_on_again() {
     let count = |top: &str, route: &str| {
         let config = config(&format!(
             "{top}\nlisten.\"0.0.0.0:80\" = {{}}\nupstream.a = [\"10.0.0.1:80\"]\n\
@@ -223,7 +223,7 @@ fn retries_may_be_off_and_on_again() {
 }
 
 #[test]
-fn low_limits_pull_their_defaults_along() {
+fn defaults_of_limits_follow_lower_limits() {
     let config = config(
         "limits = { head = \"4KiB\", connections = 100 }\n\
          [listen.\"0.0.0.0:80\"]\n[listen.\"0.0.0.0:81\"]\nconnections = 10\n\
@@ -235,7 +235,7 @@ fn low_limits_pull_their_defaults_along() {
 }
 
 #[test]
-fn things_know_their_lines() {
+fn positions_have_the_lines_of_the_file() {
     let config = config(
         "[listen.\"0.0.0.0:80\"]\n\
          [upstream.a]\nservers = [\n\"10.0.0.1:80\",\n{ address = \"10.0.0.2:80\" },\n]\n\
@@ -260,7 +260,7 @@ fn things_know_their_lines() {
 }
 
 #[test]
-fn routes_without_names_are_told_apart() {
+fn routes_without_names_get_names_of_their_own() {
     let config = config(
         "[listen.\"0.0.0.0:80\"]\n\
          [[route]]\nmatch = { path = \"/a\", method = \"GET\" }\nrespond = 200\n\
@@ -278,16 +278,16 @@ fn routes_without_names_are_told_apart() {
 }
 
 #[test]
-fn files_with_other_line_ends_and_a_mark_are_read() {
+fn files_with_crlf_and_a_byte_order_mark_are_read() {
     let text = "\u{feff}[listen.\"0.0.0.0:80\"]\r\n[[route]]\r\nmatch = \"/\"\r\nrespond = 404\r\n";
     assert_eq!(config(text).routes[0].position.line, 2);
-    let errors = parse("x", "cores = 1\r\ncore = 1\r\n").expect_err("a wrong file");
+    let errors = parse("x", "cores = 1\r\ncore = 1\r\n").expect_err("an invalid file");
     assert!(weir_config::to_text(&errors).contains("2 | core = 1\n"));
 }
 
 #[test]
 fn diagnostics_as_json() {
-    let errors = parse("edge \"1\".toml", "[listn]\n").expect_err("a wrong file");
+    let errors = parse("edge \"1\".toml", "[listn]\n").expect_err("an invalid file");
     let json: serde_json::Value =
         serde_json::from_str(&weir_config::to_json(&errors)).expect("JSON");
     let first = &json[0];
@@ -307,7 +307,7 @@ fn diagnostics_as_json() {
 }
 
 #[test]
-fn what_is_beyond_the_bound_is_counted_and_errors_go_first() {
+fn diagnostics_beyond_the_bound_are_counted_and_errors_go_first() {
     let mut text =
         String::from("[listen.\"127.0.0.1:80\"]\n[[route]]\nmatch = \"/*\"\nrespond = 404\n");
     for n in 0..10_000 {
@@ -318,7 +318,7 @@ fn what_is_beyond_the_bound_is_counted_and_errors_go_first() {
     assert_eq!(warnings.len(), 101);
     assert_eq!(last.message, "9900 more warnings are not shown");
     assert!(!last.is_error());
-    // Warnings keep no error out.
+    // Errors take the room of warnings.
     for n in 0..150 {
         text += &format!(
             "[[route]]\nmatch = \"/{n}\"\nrespond = 404\ntimeouts = {{ head = \"1s\" }}\n"
@@ -334,7 +334,7 @@ fn what_is_beyond_the_bound_is_counted_and_errors_go_first() {
 }
 
 #[test]
-fn a_place_in_a_line_that_is_the_whole_file_costs_little() {
+fn excerpts_of_a_very_long_line_are_short() {
     let lists = "\"10.0.0.1:80\", ".repeat(100_000);
     let text = format!("[listen.\"0.0.0.0:80\"]\n[upstream]\nlong = [{lists} \"häst\", 5]\n");
     let all = parse("long.toml", &text).expect_err("an unusable file");
@@ -356,7 +356,7 @@ fn a_place_in_a_line_that_is_the_whole_file_costs_little() {
 }
 
 #[test]
-fn mistakes_by_the_hundred_thousand_cost_no_more_than_a_walk_over_the_file() {
+fn tens_of_thousands_of_mistakes_cost_linear_time() {
     let listener = "[listen.\"127.0.0.1:80\"]\n";
     let each = |line: fn(usize) -> String| -> String { (0..50_000).map(line).collect() };
     for (name, text) in [
@@ -387,7 +387,7 @@ fn mistakes_by_the_hundred_thousand_cost_no_more_than_a_walk_over_the_file() {
         let begun = std::time::Instant::now();
         let all = parse("many.toml", &format!("{listener}{text}")).expect_err(name);
         assert!(all.len() <= 101, "{name}");
-        // Walks over all for each would take minutes.
+        // Quadratic time would take minutes.
         let taken = begun.elapsed();
         assert!(taken.as_secs() < 20, "{name}: {taken:?}");
         println!("{name}: {taken:?}");

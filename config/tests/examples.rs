@@ -51,9 +51,9 @@ fn defaults_fit_the_schema() {
     }
 }
 
-/// What the decoder refuses for its type or unit, the schema refuses too, as far as a schema can.
+/// The schema refuses values that the decoder refuses for their type or unit.
 #[test]
-fn the_schema_refuses_wrong_values() {
+fn the_schema_refuses_invalid_values() {
     let schema = Schema::new(&weir_config::schema());
     for text in [
         "core = 1",
@@ -101,11 +101,11 @@ fn the_reference_is_up_to_date() {
     );
 }
 
-/// A default that is written out means the same as one that is left out.
+/// A default that the file writes means the same as one that it leaves out.
 #[test]
 fn defaults_can_be_written() {
     let rest = "[listen.\"0.0.0.0:80\"]\n[[route]]\nmatch = \"/\"\nrespond = 404\n";
-    let short = weir_config::parse("short", rest).expect("a right file").0;
+    let short = weir_config::parse("short", rest).expect("a valid file").0;
     let written = "cores = \"auto\"\ndriver = \"auto\"\naccess_log = \"off\"\n\
         timeouts = { head = \"10s\", idle = \"75s\", connect = \"2s\", first_byte = \"1m\", \
         body_stall = \"30s\", upstream_idle = \"60s\", total = \"off\", grace = \"30s\" }\n\
@@ -113,7 +113,7 @@ fn defaults_can_be_written() {
         body_rate = \"240B/s\", connections = \"auto\", connections_per_client = 16384, memory_per_core = \"auto\" }\n\
         retries = { count = 1, budget = \"20%\", budget_min = 3, backoff = \"25ms\", \
         per_try = \"off\" }\n";
-    let long = weir_config::parse("long", &format!("{written}{rest}")).expect("a right file");
+    let long = weir_config::parse("long", &format!("{written}{rest}")).expect("a valid file");
     assert_eq!(short.timeouts, long.0.timeouts);
     assert_eq!(short.limits, long.0.limits);
     assert_eq!(short.retries, long.0.retries);

@@ -1,8 +1,7 @@
-//! What Weir says about wrong files, word for word.
+//! Diagnostics about invalid files, word for word.
 //!
-//! Every `tests/cases/NAME.toml` has its expected diagnostics in `NAME.txt`; adding a case needs
-//! no Rust. `WEIR_UPDATE=1 cargo test -p weir-config` writes the expectations anew, to be read
-//! before they are committed.
+//! `tests/cases/NAME.txt` has the expected diagnostics about `NAME.toml`, so adding a case needs no Rust.
+//! `WEIR_UPDATE=1 cargo test -p weir-config` writes the expectations anew; read them before you commit them.
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::path::Path;

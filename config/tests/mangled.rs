@@ -1,4 +1,4 @@
-//! No text makes the parser panic, and what it says about any text can be drawn.
+//! No text makes the parser panic, and diagnostics about any text can be shown.
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
@@ -29,11 +29,11 @@ fn mangled_examples() {
         for _ in 0..=random.below(6) {
             mangle(&mut chars, &texts, &mut random);
         }
-        look_at(&chars.into_iter().collect::<String>(), round);
+        parse_and_show(&chars.into_iter().collect::<String>(), round);
     }
 }
 
-/// Every string, key and number of the examples in every other's place.
+/// Puts strings, keys and numbers of the examples in each other's place.
 #[test]
 fn swapped_words() {
     let texts = texts();
@@ -44,7 +44,7 @@ fn swapped_words() {
         let own = words_of(text);
         let from = &own[random.below(own.len())];
         let to = &words[random.below(words.len())];
-        look_at(&text.replacen(from.as_str(), to, 1), round);
+        parse_and_show(&text.replacen(from.as_str(), to, 1), round);
     }
 }
 
@@ -52,7 +52,7 @@ fn swapped_words() {
 fn truncated_examples() {
     for text in texts() {
         for (at, _) in text.char_indices().step_by(9) {
-            look_at(&text[..at], at);
+            parse_and_show(&text[..at], at);
         }
     }
 }
@@ -92,7 +92,7 @@ fn deep_and_odd_texts() {
         "[[test]]\nrequest = \"GET http://]:1/\"",
         "[[test]]\nrequest = \"é http://é/\"",
     ] {
-        look_at(text, 0);
+        parse_and_show(text, 0);
     }
 }
 
@@ -127,8 +127,8 @@ fn words_of(text: &str) -> Vec<String> {
     words.map(str::to_owned).collect()
 }
 
-/// Parses, and draws whatever comes of it.
-fn look_at(text: &str, round: usize) {
+/// Parses a text and shows its diagnostics.
+fn parse_and_show(text: &str, round: usize) {
     let diagnostics = match weir_config::parse("mangled.toml", text) {
         Ok((config, warnings)) => {
             assert!(

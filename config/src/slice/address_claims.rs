@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_several_is_named() {
+    fn the_first_of_several_claims_is_returned() {
         let mut taken = AddressClaims::default();
         for line in 1..=3 {
             let address = format!("127.0.0.{line}:80").parse().expect("an address");

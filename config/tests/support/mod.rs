@@ -5,7 +5,7 @@ pub(crate) mod schema;
 use serde_json::{Map, Value};
 use toml::de::{DeTable, DeValue};
 
-/// The document as JSON, the way an editor's schema support sees it.
+/// A TOML document as JSON, as an editor validates it.
 pub(crate) fn toml_to_json(text: &str) -> Value {
     let table = DeTable::parse(text).expect("valid TOML");
     table_to_json(table.get_ref())
