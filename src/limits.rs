@@ -27,10 +27,10 @@ pub const RING_SUBMISSIONS: u32 = 256;
 pub const RING_COMPLETIONS: u32 = 4096;
 
 /// Tasks that run in one turn of the loop besides those that were to run when it began.
-pub const TURN_WAKES_MAX: usize = 64;
+pub const LOOP_WAKES_MAX: usize = 64;
 
 /// Bytes that one connection receives in a turn before others have theirs: as many as pass at a time.
-pub const TURN_BYTES_MAX: u32 = PASS_BYTES_MAX as u32;
+pub const LOOP_BYTES_MAX: u32 = SPLICE_BYTES_MAX as u32;
 
 /// Steps that one poll of a connection's task may take before the others have their turn: a step is a piece of a body
 /// or a frame, of which the smallest takes less than a microsecond.
@@ -49,7 +49,7 @@ pub const EXCHANGE_STEPS: u32 = 32;
 pub const H2_REQUESTS_AT_ONCE_MAX: usize = 16;
 
 /// Letters that a core takes out of its mailbox before it looks at everything else.
-pub const LETTERS_AT_ONCE_MAX: usize = 64;
+pub const MAILBOX_MESSAGES_AT_ONCE_MAX: usize = 64;
 
 /// Connections that a core accepts at a time from one listener, so that a storm does not keep others waiting.
 pub const ACCEPTS_AT_ONCE_MAX: u32 = 16;
@@ -82,15 +82,15 @@ pub const CONNECTS_MAX: u32 = 3;
 
 /// How long a core keeps a connection to an endpoint from older requests of other cores while all places at it are
 /// taken: what the change costs, a close and a connect, is paid twenty times a second for each place at most.
-pub const PLACE_KEPT_MS: u64 = 50;
+pub const SLOT_KEPT_MS: u64 = 50;
 
 /// A body of this length or more goes from socket to socket without being copied to us and back. Measured, 16 KiB
 /// answers cost a seventh less CPU this way; below, the three system calls cost about what the copies do.
-pub const PASS_BYTES_MIN: u64 = 16 * 1024;
+pub const SPLICE_BYTES_MIN: u64 = 16 * 1024;
 
 /// Bytes that pass at a time, and what is asked of the system as a pipe's size: a quarter of what anybody may ask for
 /// (Linux `pipe-max-size`). Half of it and four times as much cost the same CPU.
-pub const PASS_BYTES_MAX: usize = 256 * 1024;
+pub const SPLICE_BYTES_MAX: usize = 256 * 1024;
 
 /// Pipes that a core has at most. One is held while bytes wait in it for a slow reader, and is two descriptors; bodies
 /// beyond are copied.
@@ -100,11 +100,11 @@ pub const PIPES_MAX: usize = 256;
 pub const PIPES_KEPT_MAX: usize = 16;
 
 /// How long a connection keeps what a conversation needs when no further request comes.
-pub const REST_AFTER_MS: u64 = 100;
+pub const IDLE_AFTER_MS: u64 = 100;
 
 /// Conversations of a core beyond which none waits for its next request: memory is scarcer then than the allocation
 /// that waiting saves.
-pub const WAITING_CONVERSATIONS_MAX: usize = 256;
+pub const WAITING_CONNECTIONS_MAX: usize = 256;
 
 /// How long a closing connection is read for, so that the last answer is not lost by a reset (nginx
 /// `lingering_timeout` 5 s).
@@ -126,28 +126,28 @@ pub const TIMER_TICK_MS: u64 = 20;
 pub const HOUSEKEEPING_MS: u64 = 1_000;
 
 /// Letters that wait in a core's mailbox at most.
-pub const MAILBOX_LETTERS_MAX: usize = 1_024;
+pub const MAILBOX_MESSAGES_MAX: usize = 1_024;
 
 /// How long handshakes that have begun may take to come to their end before a listener closes: longer than most round
 /// trips. Nobody waits for it but a shutdown, and a reload that takes a listener away.
 pub const LISTENER_SETTLE_MS: u64 = 200;
 
 /// Connections that are accepted from the queue of a listener that closes: as many as the longest queue holds.
-pub const LISTENER_EMPTY_MAX: u32 = 65_535;
+pub const CLOSING_LISTENER_ACCEPTS_MAX: u32 = 65_535;
 
 /// How long that may take.
-pub const LISTENER_EMPTY_MS: u64 = 1_000;
+pub const CLOSING_LISTENER_MS: u64 = 1_000;
 
 /// How long a connection may take to send its first bytes that was made when Weir was about to end: they are on their
 /// way, mostly. Long enough for a segment that is lost to be sent again (1 s, RFC 6298).
-pub const LEAVE_FIRST_MS: u64 = 2_000;
+pub const DRAIN_FIRST_BYTES_MS: u64 = 2_000;
 
 /// Open files that are kept for control: its loop, signals, logs, the admin listener with its connections, files that a
 /// reload reads, and lookups of names.
-pub const FILES_OF_CONTROL: u64 = 96;
+pub const CONTROL_FILES: u64 = 96;
 
 /// Open files that are kept for each core besides sockets and pipes: its ring, its doorbell, and some to spare.
-pub const FILES_OF_CORE: u64 = 8;
+pub const CORE_FILES: u64 = 8;
 
 /// Memory that a client's connection counts for where there are as many as the machine allows: what one takes that got
 /// stuck.
@@ -165,13 +165,13 @@ pub const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 pub const KERNEL_QUEUED_BYTES: usize = 2 * UNSENT_BYTES_MAX as usize;
 
 /// Memory that a client's connection takes whatever is on it: socket, file and task.
-pub const CONNECTION_REST_BYTES: usize = 8 * 1024;
+pub const IDLE_CONNECTION_BYTES: usize = 8 * 1024;
 
 /// Memory that a session of TLS takes at rest.
-pub const TLS_REST_BYTES: usize = 24 * 1024;
+pub const IDLE_TLS_BYTES: usize = 24 * 1024;
 
 /// Memory that a conversation takes: the state of an exchange, and reused vectors.
-pub const CONVERSATION_BYTES: usize = 16 * 1024;
+pub const ACTIVE_CONNECTION_BYTES: usize = 16 * 1024;
 
 /// Share of a core's memory that it keeps in free blocks of each size at most, one of so many.
 pub const POOL_SHARE: usize = 16;
@@ -208,15 +208,15 @@ pub const H2_STREAM_QUEUED_BYTES_HIGH: usize = 32 * 1024;
 
 /// The same while a window is shut or the peer does not read, as may be so on all of a connection's streams at once: a
 /// frame's worth, for when that ends.
-pub const H2_SHUT_QUEUED_BYTES_HIGH: usize = 16 * 1024;
+pub const H2_BLOCKED_QUEUED_BYTES_HIGH: usize = 16 * 1024;
 
 /// A window that lets through less than this, and less than there is, is waited for: a frame of 64 bytes is an eighth
 /// framing, and so small a piece counts as none in `weir_proto_h2` either (`TINY_DATA_BYTES`).
-pub const H2_TINY_BYTES: usize = 64;
+pub const H2_TINY_WINDOW_BYTES: usize = 64;
 
 /// For how long: a peer whose windows are that small gets its data as slowly (TCP's answer to silly windows, RFC 1122
 /// section 4.2.3.4, has the sender wait 100 ms or more).
-pub const H2_TINY_MS: u64 = 20;
+pub const H2_TINY_WINDOW_MS: u64 = 20;
 
 /// Of so many pieces that are framed on a connection of HTTP/2, one is of another stream than the most urgent: each has
 /// that turn some time, so that all come to their end.
@@ -227,11 +227,11 @@ pub const H2_RECEIVES_MAX: usize = 16;
 
 /// Tasks that a connection of HTTP/2 keeps for its next requests: as many as it may have at a time, unless the file
 /// allows more.
-pub const H2_WORKERS_WAITING_MAX: usize = 100;
+pub const H2_IDLE_WORKERS_MAX: usize = 100;
 
 /// How long requests that are on their way are still taken after a client was told that its connection will end: a
 /// round trip around the world, and time to spare.
-pub const H2_LEAVE_MS: u64 = 1_000;
+pub const H2_DRAIN_MS: u64 = 1_000;
 
 /// How long an endpoint may take from the connection to its SETTINGS, for which nothing has to be worked out: what the
 /// head of a request may take.
@@ -290,7 +290,7 @@ pub const RECORD_OVERHEAD_BYTES_MAX: usize = 48;
 pub const SEALED_BYTES_HIGH: usize = 64 * 1024;
 
 /// Steps in reading TLS, a record or a receive each, that one connection takes before others have their turn. Full
-/// records never come to that: a turn receives sixteen ([`TURN_BYTES_MAX`]).
+/// records never come to that: a turn receives sixteen ([`LOOP_BYTES_MAX`]).
 pub const RECORDS_AT_ONCE_MAX: usize = 128;
 
 /// Steps of handshakes that a core takes before it has looked at everything else once: with a signature of up to
@@ -299,7 +299,7 @@ pub const HANDSHAKE_STEPS_MAX: usize = 4;
 
 /// How often a core says at most in the process log that a handshake has failed, with a client or with an endpoint; all
 /// are counted.
-pub const HANDSHAKE_TOLD_MS: u64 = 1_000;
+pub const HANDSHAKE_LOG_INTERVAL_MS: u64 = 1_000;
 
 /// The longest header of the PROXY protocol: what follows the addresses is skipped, but has to be received (HAProxy
 /// takes as much as its 16 KiB buffer; 536 bytes are what the specification has everyone send in one segment).

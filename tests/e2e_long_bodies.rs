@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use e2e::*;
 
-/// Bodies of this length or more pass from socket to socket without being looked at (`PASS_BYTES_MIN`).
-const PASSED: usize = weir::limits::PASS_BYTES_MIN as usize;
+/// Bodies of this length or more pass from socket to socket without being looked at (`SPLICE_BYTES_MIN`).
+const PASSED: usize = weir::limits::SPLICE_BYTES_MIN as usize;
 
 /// Below, at and far above that length, and around the size of a block.
 const LENGTHS: [usize; 9] = [

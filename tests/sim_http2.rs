@@ -13,7 +13,7 @@ use sim::message::Framing;
 use sim::{Rig, check, client, http2};
 use weir::io::Net;
 use weir::io::sim::{Peer, World, at};
-use weir::limits::H2_TINY_MS;
+use weir::limits::H2_TINY_WINDOW_MS;
 
 const ENDPOINTS: [&str; 2] = ["10.2.0.1:8080", "10.2.0.2:8080"];
 
@@ -312,7 +312,10 @@ fn windows_that_open_by_a_byte_are_waited_for() {
             }
             assert_eq!(bytes, BYTES);
             let took = net.now().since(began).as_millis() as u64;
-            assert!(frames <= took / H2_TINY_MS + 2, "{frames} in {took} ms");
+            assert!(
+                frames <= took / H2_TINY_WINDOW_MS + 2,
+                "{frames} in {took} ms"
+            );
             done.set(0);
         });
         rig.run_down(&left);

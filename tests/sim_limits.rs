@@ -14,7 +14,9 @@ use sim::message::{Framing, Head, body_of};
 use sim::{Rig, check};
 use weir::io::sim::{End, Faults, Peer, World, at};
 use weir::io::{Instant, Net};
-use weir::limits::{BLOCK_BYTES, CONNECTION_REST_BYTES, CONVERSATION_BYTES, QUEUED_BYTES_HIGH};
+use weir::limits::{
+    ACTIVE_CONNECTION_BYTES, BLOCK_BYTES, IDLE_CONNECTION_BYTES, QUEUED_BYTES_HIGH,
+};
 
 const CONFIG: &str = r#"
 [listen."10.1.0.1:80"]
@@ -204,7 +206,7 @@ fn a_burst_of_those_that_do_not_read_takes_no_more_memory_than_there_is() {
             left.get() == 0
         });
         // What each needs to be heard at all, and to be ended, is taken in any case.
-        let each = CONNECTION_REST_BYTES + CONVERSATION_BYTES + 6 * BLOCK_BYTES[0];
+        let each = IDLE_CONNECTION_BYTES + ACTIVE_CONNECTION_BYTES + 6 * BLOCK_BYTES[0];
         let bound = MEMORY + BLOCK_BYTES[2] + READERS * each;
         assert!(most.get() > MEMORY, "only {} bytes", most.get());
         assert!(most.get() <= bound, "{} of {bound} bytes", most.get());

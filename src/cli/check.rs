@@ -7,29 +7,33 @@ use lexopt::Parser;
 
 use weir_config::{Code, Diagnostic};
 
-use super::{Done, Exit, Next, help, next, print, unexpected};
+use super::{CommandError, CommandResult, NextArgument, help, next, print, unexpected};
 use crate::control::{LoadError, Loaded, Machine, Names, Resolver, Source, count, load};
 
-pub(super) fn main(args: &mut Parser) -> Done {
+pub(super) fn main(args: &mut Parser) -> CommandResult {
     let (mut file, mut json) = (None, false);
     let resolver = Resolver::default();
     let (mut names, mut machine) = (Names::Resolve(&resolver), Machine::Ask);
     loop {
         match next(args)? {
-            Next::Help => return print(help::CHECK),
-            Next::Long(name) if name == "json" => json = true,
-            Next::Long(name) if name == "no-resolve" => names = Names::Skip,
-            Next::Long(name) if name == "elsewhere" => {
+            NextArgument::Help => return print(help::CHECK),
+            NextArgument::Long(name) if name == "json" => json = true,
+            NextArgument::Long(name) if name == "no-resolve" => names = Names::Skip,
+            NextArgument::Long(name) if name == "elsewhere" => {
                 (names, machine) = (Names::Skip, Machine::Leave);
             }
-            Next::Value(value) if file.is_none() => file = Some(PathBuf::from(value)),
-            Next::Value(value) => return Err(unexpected(&value)),
-            Next::Long(name) => return Err(Exit::Usage(format!("`check` has no option --{name}"))),
-            Next::End => break,
+            NextArgument::Value(value) if file.is_none() => file = Some(PathBuf::from(value)),
+            NextArgument::Value(value) => return Err(unexpected(&value)),
+            NextArgument::Long(name) => {
+                return Err(CommandError::Usage(format!(
+                    "`check` has no option --{name}"
+                )));
+            }
+            NextArgument::End => break,
         }
     }
-    let file =
-        file.ok_or_else(|| Exit::Usage("`check` needs a file: weir check FILE".to_owned()))?;
+    let file = file
+        .ok_or_else(|| CommandError::Usage("`check` needs a file: weir check FILE".to_owned()))?;
     match load(&Source::File(file.clone()), names, machine, None) {
         Ok(mut loaded) => {
             advise(&mut loaded.warnings);
@@ -45,11 +49,11 @@ pub(super) fn main(args: &mut Parser) -> Done {
         Err(LoadError(mut diagnostics)) => {
             advise(&mut diagnostics);
             if !json {
-                return Err(Exit::Config(weir_config::to_text(&diagnostics)));
+                return Err(CommandError::Config(weir_config::to_text(&diagnostics)));
             }
             // The exit code says that the file cannot be used.
             print(&(weir_config::to_json(&diagnostics) + "\n"))?;
-            Err(Exit::Config(String::new()))
+            Err(CommandError::Config(String::new()))
         }
     }
 }

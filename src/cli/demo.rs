@@ -14,7 +14,7 @@ use weir_config::{
 };
 
 use super::proxy::{parse, parse_cores};
-use super::{Done, Exit, Next, help, next, print, serve, unexpected};
+use super::{CommandError, CommandResult, NextArgument, help, next, print, serve, unexpected};
 use crate::control::demo::Demo;
 use crate::control::{Options, Source, Started, count};
 use crate::tls;
@@ -26,22 +26,29 @@ const SECURE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALH
 /// Where its metrics are.
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 
-pub(super) fn main(args: &mut Parser) -> Done {
+pub(super) fn main(args: &mut Parser) -> CommandResult {
     let (mut listen, mut cores) = (None, Cores::Auto);
     loop {
         match next(args)? {
-            Next::Help => return print(help::DEMO),
-            Next::Long(name) if name == "cores" => cores = parse_cores(&args.value()?.string()?)?,
-            Next::Long(name) => return Err(Exit::Usage(format!("`demo` has no option --{name}"))),
-            Next::Value(value) if listen.is_none() => {
+            NextArgument::Help => return print(help::DEMO),
+            NextArgument::Long(name) if name == "cores" => {
+                cores = parse_cores(&args.value()?.string()?)?
+            }
+            NextArgument::Long(name) => {
+                return Err(CommandError::Usage(format!(
+                    "`demo` has no option --{name}"
+                )));
+            }
+            NextArgument::Value(value) if listen.is_none() => {
                 listen = Some(parse("LISTEN", &value.string()?)?)
             }
-            Next::Value(value) => return Err(unexpected(&value)),
-            Next::End => break,
+            NextArgument::Value(value) => return Err(unexpected(&value)),
+            NextArgument::End => break,
         }
     }
-    let demo = Demo::bind()
-        .map_err(|error| Exit::Failed(format!("cannot bind the demo's endpoints: {error}")))?;
+    let demo = Demo::bind().map_err(|error| {
+        CommandError::Failed(format!("cannot bind the demo's endpoints: {error}"))
+    })?;
     let endpoints: Vec<_> = demo
         .addresses()
         .iter()
@@ -55,7 +62,7 @@ pub(super) fn main(args: &mut Parser) -> Done {
         .join(" and ");
     let admin = free(ADMIN)?;
     let certificate = Certificate::make()
-        .map_err(|error| Exit::Failed(format!("cannot make a certificate: {error}")))?;
+        .map_err(|error| CommandError::Failed(format!("cannot make a certificate: {error}")))?;
     let mut config = Config {
         cores,
         admin: Some(Address::Tcp(admin)),
@@ -82,10 +89,10 @@ pub(super) fn main(args: &mut Parser) -> Done {
 }
 
 /// The usual port, or any other that is free.
-fn free(usual: SocketAddr) -> Result<SocketAddr, Exit> {
+fn free(usual: SocketAddr) -> Result<SocketAddr, CommandError> {
     let free = TcpListener::bind(usual).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
     free.and_then(|free| free.local_addr())
-        .map_err(|error| Exit::Failed(format!("cannot bind a port of loopback: {error}")))
+        .map_err(|error| CommandError::Failed(format!("cannot bind a port of loopback: {error}")))
 }
 
 /// A certificate for loopback, in files that go away with it.

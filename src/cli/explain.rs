@@ -9,10 +9,10 @@ use weir_config::{EncodedSlash, show_duration, show_size};
 
 use crate::fault::Reason;
 use crate::plan::{
-    Decision, DryRequest, DryRun, EndpointSet, EndpointSets, ListenerPlan, Objection, Plan,
-    REDIRECT_HTTPS_STATUS, Refusal, RouteId, RoutePlan, Target, UpstreamPlan, default_port,
+    Decision, DryRequest, DryRun, EndpointSet, EndpointSets, ListenerPlan, PathObjection, Plan,
+    REDIRECT_HTTPS_STATUS, Refusal, RouteId, RoutePlan, RouteTarget, UpstreamPlan, default_port,
 };
-use crate::route::{Considered, Found, Verdict};
+use crate::route::{ConsideredRoute, RouteLookup, RouteVerdict};
 
 /// Routes of other hosts and paths that are listed; the rest is counted.
 const OTHERS_LISTED_MAX: usize = 10;
@@ -125,8 +125,10 @@ fn write_listeners(out: &mut String, plan: &Plan, port: u16) {
 }
 
 fn write_considered(out: &mut String, plan: &Plan, run: &DryRun<'_>, all: bool) {
-    let is_other = |each: &&Considered<'_>| matches!(each.verdict, Verdict::Host | Verdict::Path);
-    let (others, candidates): (Vec<&Considered<'_>>, Vec<_>) =
+    let is_other = |each: &&ConsideredRoute<'_>| {
+        matches!(each.verdict, RouteVerdict::Host | RouteVerdict::Path)
+    };
+    let (others, candidates): (Vec<&ConsideredRoute<'_>>, Vec<_>) =
         run.explanation.considered.iter().partition(is_other);
     if !candidates.is_empty() {
         let _ = writeln!(
@@ -138,8 +140,12 @@ fn write_considered(out: &mut String, plan: &Plan, run: &DryRun<'_>, all: bool) 
         write_route(out, plan, each);
     }
     // Routes whose host fits are nearer to a match than the rest.
-    let near = others.iter().filter(|each| each.verdict == Verdict::Path);
-    let far = others.iter().filter(|each| each.verdict == Verdict::Host);
+    let near = others
+        .iter()
+        .filter(|each| each.verdict == RouteVerdict::Path);
+    let far = others
+        .iter()
+        .filter(|each| each.verdict == RouteVerdict::Host);
     let listed = if all { others.len() } else { OTHERS_LISTED_MAX };
     if !others.is_empty() {
         let _ = writeln!(out, "others     whose path or host does not match:");
@@ -153,8 +159,8 @@ fn write_considered(out: &mut String, plan: &Plan, run: &DryRun<'_>, all: bool) 
     }
 }
 
-fn write_route(out: &mut String, plan: &Plan, considered: &Considered<'_>) {
-    let mark = if considered.verdict == Verdict::Taken {
+fn write_route(out: &mut String, plan: &Plan, considered: &ConsideredRoute<'_>) {
+    let mark = if considered.verdict == RouteVerdict::Taken {
         '>'
     } else {
         ' '
@@ -185,17 +191,17 @@ fn write_outcome(out: &mut String, plan: &Plan, endpoints: &EndpointSets, run: &
     let Some(route) = route else { return };
     let _ = writeln!(out, "route      {}", route.name);
     match &route.target {
-        Target::Upstream(id) => {
+        RouteTarget::Upstream(id) => {
             if let Some(upstream) = plan.upstream(*id) {
                 let _ = writeln!(out, "upstream   {}", upstream.name);
                 write_endpoints(out, endpoints.get(*id).map(AsRef::as_ref));
                 write_upstream(out, upstream, route, run);
             }
         }
-        Target::Redirect(redirect) => {
+        RouteTarget::Redirect(redirect) => {
             let _ = writeln!(out, "answer     {}, location {sent}", redirect.status);
         }
-        Target::Respond(respond) => {
+        RouteTarget::Respond(respond) => {
             let media = respond.content_type.as_deref().unwrap_or("no body");
             let bytes = respond.body.len();
             let _ = writeln!(out, "answer     {}, {bytes} bytes, {media}", respond.status);
@@ -224,22 +230,24 @@ fn write_refusal(out: &mut String, plan: &Plan, refusal: &Refusal) {
     }
 }
 
-fn write_objection(out: &mut String, plan: &Plan, id: RouteId, objection: &Objection) {
+fn write_objection(out: &mut String, plan: &Plan, id: RouteId, objection: &PathObjection) {
     let name = plan.route_name(id);
     let _ = match objection {
-        Objection::EncodedSlash => writeln!(
+        PathObjection::EncodedSlash => writeln!(
             out,
             "because    route `{name}` has encoded_slash = \"refuse\""
         ),
-        Objection::TooOdd => writeln!(
+        PathObjection::TooOdd => writeln!(
             out,
             "because    the path is too long for all that endpoints may read in several ways"
         ),
-        Objection::Read { by, path, found } => {
+        PathObjection::Read { by, path, found } => {
             let path = lossy(path);
             let becomes = match found {
-                Found::Route { id, .. } => format!("which route `{}` takes", plan.route_name(*id)),
-                Found::Ambiguous | Found::MethodNotAllowed(_) | Found::None => {
+                RouteLookup::Route { id, .. } => {
+                    format!("which route `{}` takes", plan.route_name(*id))
+                }
+                RouteLookup::Ambiguous | RouteLookup::MethodNotAllowed(_) | RouteLookup::None => {
                     "which no route takes".to_owned()
                 }
             };
@@ -248,11 +256,11 @@ fn write_objection(out: &mut String, plan: &Plan, id: RouteId, objection: &Objec
                 "because    to an endpoint that {by} the path is {path}, {becomes}"
             )
         }
-        Objection::Rewritten { by } => writeln!(
+        PathObjection::Rewritten { by } => writeln!(
             out,
             "because    to an endpoint that {by} the rewritten path lies elsewhere than `{name}` sends it"
         ),
-        Objection::Redirected => writeln!(
+        PathObjection::Redirected => writeln!(
             out,
             "because    the location of `{name}` would have a dot segment"
         ),

@@ -50,7 +50,7 @@ Signals:
   SIGHUP           read the file again and reopen logs; a bad file changes nothing and says why
   SIGUSR1          reopen logs
 
-Exit codes:
+CommandError codes:
   0  success, and the end after a signal
   1  could not start, or broke: an address in use, no io_uring, a full disk
   2  wrong usage of this command

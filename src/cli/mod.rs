@@ -28,7 +28,7 @@ pub const CONFIG: u8 = 3;
 
 /// Why a command ends without success.
 #[derive(Debug)]
-pub enum Exit {
+pub enum CommandError {
     /// The arguments make no sense; says what to do.
     Usage(String),
     /// The configuration cannot be used; says why, with the line ends.
@@ -39,7 +39,7 @@ pub enum Exit {
     Said(u8),
 }
 
-type Done = Result<(), Exit>;
+type CommandResult = Result<(), CommandError>;
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
@@ -47,19 +47,19 @@ pub fn main() -> ExitCode {
     let outcome = dispatch(&mut args);
     let (code, text) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,
-        Err(Exit::Usage(why)) => (USAGE, format!("error: {why}\nTry `weir help`.\n")),
-        Err(Exit::Config(why)) => (CONFIG, why),
-        Err(Exit::Failed(why)) => (FAILED, format!("error: {why}\n")),
-        Err(Exit::Said(code)) => return ExitCode::from(code),
+        Err(CommandError::Usage(why)) => (USAGE, format!("error: {why}\nTry `weir help`.\n")),
+        Err(CommandError::Config(why)) => (CONFIG, why),
+        Err(CommandError::Failed(why)) => (FAILED, format!("error: {why}\n")),
+        Err(CommandError::Said(code)) => return ExitCode::from(code),
     };
     // Without a standard error there is nobody to tell; the exit code remains.
     let _ = std::io::stderr().write_all(text.as_bytes());
     ExitCode::from(code)
 }
 
-fn dispatch(args: &mut Parser) -> Done {
+fn dispatch(args: &mut Parser) -> CommandResult {
     match args.next()? {
-        None => Err(Exit::Usage("a command is missing".to_owned())),
+        None => Err(CommandError::Usage("a command is missing".to_owned())),
         Some(Arg::Short('h') | Arg::Long("help")) => print(help::MAIN),
         Some(Arg::Short('V') | Arg::Long("version")) => version(args),
         Some(Arg::Value(command)) => {
@@ -75,7 +75,7 @@ fn dispatch(args: &mut Parser) -> Done {
                 "man" => text(args, help::MAN, man::page),
                 "version" => version(args),
                 "help" => more(args),
-                _ => Err(Exit::Usage(unknown(&command))),
+                _ => Err(CommandError::Usage(unknown(&command))),
             }
         }
         Some(other) => Err(other.unexpected().into()),
@@ -83,40 +83,42 @@ fn dispatch(args: &mut Parser) -> Done {
 }
 
 /// The next argument; `--help` anywhere prints the command's help and ends the process' work.
-enum Next {
+enum NextArgument {
     Value(OsString),
     Long(String),
     Help,
     End,
 }
 
-fn next(args: &mut Parser) -> Result<Next, Exit> {
+fn next(args: &mut Parser) -> Result<NextArgument, CommandError> {
     match args.next()? {
-        None => Ok(Next::End),
-        Some(Arg::Value(value)) => Ok(Next::Value(value)),
-        Some(Arg::Short('h') | Arg::Long("help")) => Ok(Next::Help),
-        Some(Arg::Long(name)) => Ok(Next::Long(name.to_owned())),
+        None => Ok(NextArgument::End),
+        Some(Arg::Value(value)) => Ok(NextArgument::Value(value)),
+        Some(Arg::Short('h') | Arg::Long("help")) => Ok(NextArgument::Help),
+        Some(Arg::Long(name)) => Ok(NextArgument::Long(name.to_owned())),
         Some(other) => Err(other.unexpected().into()),
     }
 }
 
 /// A command without arguments that prints a text.
-fn text(args: &mut Parser, help: &str, make: impl FnOnce() -> String) -> Done {
+fn text(args: &mut Parser, help: &str, make: impl FnOnce() -> String) -> CommandResult {
     match next(args)? {
-        Next::End => print(&make()),
-        Next::Help => print(help),
-        Next::Value(value) => Err(unexpected(&value)),
-        Next::Long(name) => Err(Exit::Usage(format!("there is no option --{name} here"))),
+        NextArgument::End => print(&make()),
+        NextArgument::Help => print(help),
+        NextArgument::Value(value) => Err(unexpected(&value)),
+        NextArgument::Long(name) => Err(CommandError::Usage(format!(
+            "there is no option --{name} here"
+        ))),
     }
 }
 
-fn version(args: &mut Parser) -> Done {
+fn version(args: &mut Parser) -> CommandResult {
     let text_of = || format!("weir {}\n", env!("CARGO_PKG_VERSION"));
     text(args, "Usage: weir --version\n", text_of)
 }
 
-fn more(args: &mut Parser) -> Done {
-    let Next::Value(command) = next(args)? else {
+fn more(args: &mut Parser) -> CommandResult {
+    let NextArgument::Value(command) = next(args)? else {
         return print(help::MAIN);
     };
     let command = command.string()?;
@@ -126,34 +128,34 @@ fn more(args: &mut Parser) -> Done {
     let found = help::COMMANDS.iter().find(|(name, _)| *name == command);
     match found {
         Some((_, text)) => print(text),
-        None => Err(Exit::Usage(unknown(&command))),
+        None => Err(CommandError::Usage(unknown(&command))),
     }
 }
 
 /// Prints to standard output; a closed pipe (`weir schema | head`) is no failure.
-fn print(text: &str) -> Done {
+fn print(text: &str) -> CommandResult {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Exit::Failed(error.to_string()))
+            Err(CommandError::Failed(error.to_string()))
         }
         _ => Ok(()),
     }
 }
 
 /// Serves until told to stop. What a process that serves says last may not wait for whoever reads standard error.
-fn serve(options: Options) -> Done {
+fn serve(options: Options) -> CommandResult {
     control::run(options).map_err(|failure| {
         process::say_last(failure.to_string());
-        Exit::Said(match failure {
+        CommandError::Said(match failure {
             Failure::Config(_) => CONFIG,
             Failure::Run(_) => FAILED,
         })
     })
 }
 
-fn unexpected(value: &OsString) -> Exit {
-    Exit::Usage(format!("unexpected argument {:?}", value.to_string_lossy()))
+fn unexpected(value: &OsString) -> CommandError {
+    CommandError::Usage(format!("unexpected argument {:?}", value.to_string_lossy()))
 }
 
 fn unknown(command: &str) -> String {
@@ -180,7 +182,7 @@ fn unknown(command: &str) -> String {
     format!("there is no command {command:?}{hint}")
 }
 
-impl From<lexopt::Error> for Exit {
+impl From<lexopt::Error> for CommandError {
     fn from(error: lexopt::Error) -> Self {
         Self::Usage(error.to_string())
     }

@@ -9,32 +9,40 @@ use lexopt::{Parser, ValueExt};
 use weir_config::limits::CORES_MAX;
 use weir_config::{AccessLog, Address, Config, Cores, Endpoint, LogTarget};
 
-use super::{Done, Exit, Next, help, next, print, serve};
+use super::{CommandError, CommandResult, NextArgument, help, next, print, serve};
 use crate::control::{Options, Source};
 
-pub(super) fn main(args: &mut Parser) -> Done {
+pub(super) fn main(args: &mut Parser) -> CommandResult {
     let (mut listen, mut endpoints) = (None, Vec::new());
     let (mut cores, mut admin, mut access_log) = (Cores::Auto, None, None);
     loop {
         match next(args)? {
-            Next::Help => return print(help::PROXY),
-            Next::Long(name) if name == "cores" => cores = parse_cores(&args.value()?.string()?)?,
-            Next::Long(name) if name == "admin" => {
+            NextArgument::Help => return print(help::PROXY),
+            NextArgument::Long(name) if name == "cores" => {
+                cores = parse_cores(&args.value()?.string()?)?
+            }
+            NextArgument::Long(name) if name == "admin" => {
                 admin = Some(parse("--admin", &args.value()?.string()?)?)
             }
-            Next::Long(name) if name == "access-log" => {
+            NextArgument::Long(name) if name == "access-log" => {
                 access_log = parse_log(&args.value()?.string()?)?
             }
-            Next::Long(name) => return Err(Exit::Usage(format!("`proxy` has no option --{name}"))),
-            Next::Value(value) if listen.is_none() => {
+            NextArgument::Long(name) => {
+                return Err(CommandError::Usage(format!(
+                    "`proxy` has no option --{name}"
+                )));
+            }
+            NextArgument::Value(value) if listen.is_none() => {
                 listen = Some(parse::<Address>("LISTEN", &value.string()?)?)
             }
-            Next::Value(value) => endpoints.push(parse::<Endpoint>("ENDPOINT", &value.string()?)?),
-            Next::End => break,
+            NextArgument::Value(value) => {
+                endpoints.push(parse::<Endpoint>("ENDPOINT", &value.string()?)?)
+            }
+            NextArgument::End => break,
         }
     }
     let missing = |what| {
-        Exit::Usage(format!(
+        CommandError::Usage(format!(
             "`proxy` needs {what}: weir proxy 0.0.0.0:8080 10.0.0.11:8080"
         ))
     };
@@ -59,18 +67,18 @@ pub(super) fn main(args: &mut Parser) -> Done {
 pub(super) fn parse<T: FromStr<Err = weir_config::ValueError>>(
     what: &str,
     text: &str,
-) -> Result<T, Exit> {
+) -> Result<T, CommandError> {
     text.parse()
-        .map_err(|error| Exit::Usage(format!("{what} {text:?}: {error}")))
+        .map_err(|error| CommandError::Usage(format!("{what} {text:?}: {error}")))
 }
 
-fn parse_log(text: &str) -> Result<Option<AccessLog>, Exit> {
+fn parse_log(text: &str) -> Result<Option<AccessLog>, CommandError> {
     let to = match text {
         "off" => return Ok(None),
         "stdout" => LogTarget::Stdout,
         path if path.starts_with('/') => LogTarget::File(PathBuf::from(path)),
         _ => {
-            return Err(Exit::Usage(format!(
+            return Err(CommandError::Usage(format!(
                 "--access-log {text:?}: write off, stdout, or an absolute path"
             )));
         }
@@ -79,10 +87,10 @@ fn parse_log(text: &str) -> Result<Option<AccessLog>, Exit> {
 }
 
 /// Reads `auto`, a number of cores, or processors like `2-7,10`.
-pub(super) fn parse_cores(text: &str) -> Result<Cores, Exit> {
+pub(super) fn parse_cores(text: &str) -> Result<Cores, CommandError> {
     let wrong = || {
         let hint = "write auto, a number such as 2, or processors such as 2-7,10 (0-0 for the first alone)";
-        Exit::Usage(format!("--cores {text:?}: {hint}"))
+        CommandError::Usage(format!("--cores {text:?}: {hint}"))
     };
     if text == "auto" {
         return Ok(Cores::Auto);

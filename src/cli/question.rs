@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use lexopt::{Arg, Parser, ValueExt};
 
 use super::explain::{Question, explain};
-use super::{Done, Exit, help, print};
+use super::{CommandError, CommandResult, help, print};
 use crate::control::{Source, load_untested};
 
-pub(super) fn main(args: &mut Parser) -> Done {
+pub(super) fn main(args: &mut Parser) -> CommandResult {
     let (mut values, mut headers, mut all) = (Vec::new(), Vec::new(), false);
     let mut client_cert = Vec::new();
     while let Some(arg) = args.next()? {
@@ -23,7 +23,7 @@ pub(super) fn main(args: &mut Parser) -> Done {
     }
     let values: Result<[_; 3], _> = values.try_into();
     let [file, method, url] = values.map_err(|_| {
-        Exit::Usage(
+        CommandError::Usage(
             "`explain` needs a file, a method and a URL: weir explain edge.toml GET http://host/"
                 .to_owned(),
         )
@@ -36,6 +36,6 @@ pub(super) fn main(args: &mut Parser) -> Done {
         all,
     };
     let loaded = load_untested(&Source::File(PathBuf::from(file)))
-        .map_err(|error| Exit::Config(error.to_string()))?;
-    print(&explain((&loaded.plan, &loaded.endpoints), &question).map_err(Exit::Usage)?)
+        .map_err(|error| CommandError::Config(error.to_string()))?;
+    print(&explain((&loaded.plan, &loaded.endpoints), &question).map_err(CommandError::Usage)?)
 }

@@ -6,13 +6,13 @@ use weir_config::Cores;
 use super::proxy::parse_cores;
 use super::*;
 
-fn run(args: &[&str]) -> Done {
+fn run(args: &[&str]) -> CommandResult {
     dispatch(&mut Parser::from_args(args))
 }
 
 fn usage(args: &[&str]) -> String {
     match run(args) {
-        Err(Exit::Usage(why)) => why,
+        Err(CommandError::Usage(why)) => why,
         other => panic!("{args:?}: {other:?}"),
     }
 }
@@ -52,7 +52,7 @@ fn wrong_usage_says_what_to_do() {
 #[test]
 fn a_file_that_is_not_there_is_a_config_error() {
     match run(&["check", "/nonexistent/edge.toml"]) {
-        Err(Exit::Config(why)) => {
+        Err(CommandError::Config(why)) => {
             assert!(why.contains("cannot read /nonexistent/edge.toml"), "{why}")
         }
         other => panic!("{other:?}"),

@@ -11,12 +11,12 @@ use weir_proto_h1::{BodyKind, Error, Sender, Trailers};
 use super::inbox::Inbox;
 use super::wire::{WireRx, WireTx};
 use crate::io::{Chunk, Net, OutBlock, Pool, Tx};
-use crate::limits::{BLOCK_BYTES, COPY_BELOW_BYTES, PASS_BYTES_MAX, PASS_BYTES_MIN};
+use crate::limits::{BLOCK_BYTES, COPY_BELOW_BYTES, SPLICE_BYTES_MAX, SPLICE_BYTES_MIN};
 
 /// Whether a body is long enough to let it pass unseen.
 fn is_long(body: BodyKind) -> bool {
     match body {
-        BodyKind::Length(length) => length >= PASS_BYTES_MIN,
+        BodyKind::Length(length) => length >= SPLICE_BYTES_MIN,
         BodyKind::UntilClose => true,
         BodyKind::None | BodyKind::Chunked => false,
     }
@@ -152,7 +152,7 @@ impl<N: Net> Outbox<WireTx<N>> {
         let WireTx::Plain(to) = &mut self.tx else {
             return Poll::Ready(Ok(0));
         };
-        let at_most = at_most.min(PASS_BYTES_MAX as u64) as usize;
+        let at_most = at_most.min(SPLICE_BYTES_MAX as u64) as usize;
         let passed = ready!(net.poll_pass(cx, from, to, at_most));
         self.pushed += passed as u64;
         let framed = match passed {

@@ -20,7 +20,7 @@ use super::names::{self, Answers, Lookups};
 use super::{Control, few, limits, open_log, say_warnings, seconds, summary, system};
 use crate::io::Address;
 use crate::obs::{AccessLog, process};
-use crate::plan::{Diff, EndpointSets, Plan};
+use crate::plan::{EndpointSets, ListenerDiff, Plan};
 use crate::serving::Command;
 use crate::tls;
 
@@ -193,7 +193,7 @@ impl Control {
         plan.epoch = state.plan.epoch + 1;
         endpoints.epoch = state.endpoints.epoch + 1;
         system::fit(&mut plan, &endpoints, &config, self.cores.count());
-        let diff = Diff::between(&state.plan, &plan);
+        let diff = ListenerDiff::between(&state.plan, &plan);
         let mut none = Inherited::default();
         let bound = listen::bind(&plan, &diff.added, self.cores.count(), &taken, &mut none)?;
         let admin = if config.admin == state.config.admin {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::{Control, State, summary, system};
 use crate::io::Address;
 use crate::obs::{MetricKind, MetricsPage, text};
-use crate::plan::{Plan, Target};
+use crate::plan::{Plan, RouteTarget};
 
 /// The page of metrics, about as long as the last one.
 pub(super) fn metrics(control: &Control, length: usize) -> String {
@@ -238,15 +238,15 @@ pub(super) fn plan(control: &Control, length: usize) -> String {
     out
 }
 
-fn target(out: &mut String, plan: &Plan, target: &Target) {
+fn target(out: &mut String, plan: &Plan, target: &RouteTarget) {
     match target {
-        Target::Upstream(id) => string(
+        RouteTarget::Upstream(id) => string(
             out,
             "upstream",
             plan.upstream(*id).map_or("", |upstream| &upstream.name),
         ),
-        Target::Redirect(_) => string(out, "target", "redirect"),
-        Target::Respond(respond) => {
+        RouteTarget::Redirect(_) => string(out, "target", "redirect"),
+        RouteTarget::Respond(respond) => {
             let _ = write!(out, "\"respond\":{}", respond.status);
         }
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::{Core, CoreListener};
 use crate::fault::Reason;
 use crate::io::Net;
-use crate::limits::CONNECTION_REST_BYTES;
+use crate::limits::IDLE_CONNECTION_BYTES;
 
 /// The right of one connection to be served. Dropping it counts the connection out.
 pub struct Admission<N: Net> {
@@ -44,7 +44,7 @@ impl<N: Net> Admission<N> {
         }
         core.obs.borrow().connection_opened(listener.id.get());
         core.set_connections(core.connections() + 1);
-        core.net.pool().add_charge(CONNECTION_REST_BYTES);
+        core.net.pool().add_charge(IDLE_CONNECTION_BYTES);
         Ok(Self {
             core: core.clone(),
             listener: listener.clone(),
@@ -81,7 +81,7 @@ impl<N: Net> Admission<N> {
 impl<N: Net> Drop for Admission<N> {
     fn drop(&mut self) {
         let core = &self.core;
-        core.net.pool().drop_charge(CONNECTION_REST_BYTES);
+        core.net.pool().drop_charge(IDLE_CONNECTION_BYTES);
         if let Some(client) = self.client {
             self.listener.counts.clients.leave(client);
         }

@@ -30,7 +30,7 @@ pub use share::Share;
 pub use timers::{Timer, Timers};
 
 use crate::io::{Charge, Instant, Net};
-use crate::limits::{CONVERSATION_BYTES, HANDSHAKE_TOLD_MS};
+use crate::limits::{ACTIVE_CONNECTION_BYTES, HANDSHAKE_LOG_INTERVAL_MS};
 use crate::obs::{CoreObs, CoreReport, LogLevel, RequestId};
 use crate::plan::Capacity;
 use crate::tls::HandshakeQueue;
@@ -129,14 +129,14 @@ impl<N: Net> Core<N> {
         self.date.at(self.net.wall_ms())
     }
 
-    /// Logs why a client's handshake failed, at most once per [`HANDSHAKE_TOLD_MS`]: anyone can make handshakes fail.
+    /// Logs why a client's handshake failed, at most once per [`HANDSHAKE_LOG_INTERVAL_MS`]: anyone can make handshakes fail.
     pub fn log_client_handshake(&self, text: impl FnOnce() -> String) {
         if self.is_due(&self.client_handshake_logged) {
             self.obs.borrow().say(LogLevel::Info, &text());
         }
     }
 
-    /// Reports to control why TLS with an endpoint failed, at most once per [`HANDSHAKE_TOLD_MS`].
+    /// Reports to control why TLS with an endpoint failed, at most once per [`HANDSHAKE_LOG_INTERVAL_MS`].
     pub fn report_endpoint_tls(&self, endpoint: impl Display, cause: impl Display) {
         if self.is_due(&self.endpoint_handshake_reported) {
             self.obs.borrow().report(CoreReport::EndpointTlsFailed {
@@ -146,10 +146,10 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Whether [`HANDSHAKE_TOLD_MS`] are over since `last`, which is now from here on if they are.
+    /// Whether [`HANDSHAKE_LOG_INTERVAL_MS`] are over since `last`, which is now from here on if they are.
     fn is_due(&self, last: &Cell<Option<Instant>>) -> bool {
         let now = self.net.now();
-        let pause = Duration::from_millis(HANDSHAKE_TOLD_MS);
+        let pause = Duration::from_millis(HANDSHAKE_LOG_INTERVAL_MS);
         let is_due = last.get().is_none_or(|last| now.since(last) >= pause);
         if is_due {
             last.set(Some(now));
@@ -245,7 +245,7 @@ impl<N: Net> Core<N> {
         self.active.set(self.active.get() + 1);
         ActiveConnection {
             core: self.clone(),
-            _charge: self.net.pool().charge(CONVERSATION_BYTES),
+            _charge: self.net.pool().charge(ACTIVE_CONNECTION_BYTES),
         }
     }
 

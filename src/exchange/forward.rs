@@ -13,7 +13,9 @@ use super::identity::{put_names, put_subject};
 use super::{Exchange, request_id};
 use crate::io::Net;
 use crate::obs::RequestId;
-use crate::plan::{ForwardedChain, Hop, Node, Plan, RoutePlan, Sender, odd_names};
+use crate::plan::{
+    ForwardedChain, ForwardedHop, ForwardedNode, PeerFacts, Plan, RoutePlan, odd_names,
+};
 use crate::tls::CertificateIdentity;
 
 impl<N: Net> Exchange<'_, N> {
@@ -23,12 +25,12 @@ impl<N: Net> Exchange<'_, N> {
         let listener = context.listener.plan.borrow();
         self.facts.trusts_peer = plan.trusts(&listener, context.ip());
         self.keeps_odd_names = listener.keeps_odd_names;
-        let sender = Sender {
+        let peer = PeerFacts {
             is_trusted: self.facts.trusts_peer,
             is_tls: context.agreed.is_some(),
         };
         let request = (&mut *self.down.head, &self.down.block[..]);
-        let screened = plan.screen(&listener, sender, request, self.facts.is_grpc_call);
+        let screened = plan.screen(&listener, peer, request, self.facts.is_grpc_call);
         self.record.fields_dropped = screened.fields_dropped;
         self.facts.client = screened.client.or(self.facts.client);
         self.facts.is_https = screened.is_https;
@@ -193,9 +195,9 @@ fn client_fields(edits: &mut Edits, with: &Forwarded<'_>) {
 
 /// Writes who asked in both spellings: the hops that a trusted peer tells of, then the peer.
 fn forwarded_fields(edits: &mut Edits, with: &Forwarded<'_>) {
-    let peer = with
-        .peer
-        .map_or(Node::Unknown, |peer| Node::Address(peer.to_canonical()));
+    let peer = with.peer.map_or(ForwardedNode::Unknown, |peer| {
+        ForwardedNode::Address(peer.to_canonical())
+    });
     let told = with.chain.filter(|chain| !chain.is_empty());
     let (proto, host) = match with.chain {
         Some(chain) => (chain.proto(), chain.host()),
@@ -226,7 +228,7 @@ fn forwarded_fields(edits: &mut Edits, with: &Forwarded<'_>) {
             put_element(value, &hop);
             value.put(b", ");
         }
-        let hop = Hop {
+        let hop = ForwardedHop {
             node: peer,
             proto: Some(proto),
             host: Some(host).filter(|host| !host.is_empty()),
@@ -235,20 +237,20 @@ fn forwarded_fields(edits: &mut Edits, with: &Forwarded<'_>) {
     });
 }
 
-fn put_node(value: &mut ValueWriter<'_>, node: Node<'_>) {
+fn put_node(value: &mut ValueWriter<'_>, node: ForwardedNode<'_>) {
     match node {
-        Node::Address(address) => value.put(AddressText::new(address).as_bytes()),
-        Node::Obfuscated(name) => value.put(name),
-        Node::Unknown => value.put(b"unknown"),
+        ForwardedNode::Address(address) => value.put(AddressText::new(address).as_bytes()),
+        ForwardedNode::Obfuscated(name) => value.put(name),
+        ForwardedNode::Unknown => value.put(b"unknown"),
     }
 }
 
 //= rfc7239#6
 // IPv6 stands in brackets, and what has other bytes than a token in quotes.
-fn put_element(value: &mut ValueWriter<'_>, hop: &Hop<'_>) {
+fn put_element(value: &mut ValueWriter<'_>, hop: &ForwardedHop<'_>) {
     value.put(b"for=");
     match hop.node {
-        node @ Node::Address(IpAddr::V6(_)) => {
+        node @ ForwardedNode::Address(IpAddr::V6(_)) => {
             value.put(b"\"[");
             put_node(value, node);
             value.put(b"]\"");

@@ -32,7 +32,7 @@ use crate::fault::{Fault, Phase, Reason, Side};
 use crate::io::{Chunk, Instant, Net};
 use crate::limits::{LINGER_MS, UNREAD_BYTES_MAX};
 use crate::obs;
-use crate::plan::{Decision, REDIRECT_HTTPS_STATUS, RequestHead, RouteId, Target, is_grpc};
+use crate::plan::{Decision, REDIRECT_HTTPS_STATUS, RequestHead, RouteId, RouteTarget, is_grpc};
 use facts::Facts;
 use record::ExchangeRecord;
 use reply::Reply;
@@ -170,9 +170,9 @@ impl<'a, N: Net> Exchange<'a, N> {
         let route = self.plan.plan.route(id);
         let route = route.ok_or(Fault::local(Phase::Route, Reason::Internal))?;
         match &route.target {
-            Target::Upstream(upstream) => self.forward(route, *upstream).await,
-            Target::Redirect(redirect) => self.reply(Reply::Redirect(redirect.status)).await,
-            Target::Respond(respond) => self.reply(Reply::Fixed(respond)).await,
+            RouteTarget::Upstream(upstream) => self.forward(route, *upstream).await,
+            RouteTarget::Redirect(redirect) => self.reply(Reply::Redirect(redirect.status)).await,
+            RouteTarget::Respond(respond) => self.reply(Reply::Fixed(respond)).await,
         }
     }
 

@@ -16,14 +16,14 @@ use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Net, Tx};
 use crate::limits::SMALL_ANSWER_BYTES;
 use crate::obs;
-use crate::plan::{ListenerId, Plan, Respond};
+use crate::plan::{FixedAnswer, ListenerId, Plan};
 
 /// An answer of Weir's own.
 pub(super) enum Reply<'r> {
     /// A redirect with this status. Its location is in `DecisionBuffers::sent`.
     Redirect(u16),
     /// The fixed answer of a route.
-    Fixed(&'r Respond),
+    Fixed(&'r FixedAnswer),
     /// An error.
     Problem {
         /// Why.

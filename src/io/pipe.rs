@@ -11,7 +11,7 @@ use std::ptr::null_mut;
 use std::rc::Rc;
 
 use super::os::owned;
-use crate::limits::{PASS_BYTES_MAX, PIPES_KEPT_MAX, PIPES_MAX};
+use crate::limits::{PIPES_KEPT_MAX, PIPES_MAX, SPLICE_BYTES_MAX};
 
 /// The pipes of one core.
 pub(super) struct Pipes {
@@ -75,7 +75,11 @@ impl Pipe {
         let Some(ends) = &self.ends else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
-        let n = splice(socket, ends.write.as_raw_fd(), at_most.min(PASS_BYTES_MAX))?;
+        let n = splice(
+            socket,
+            ends.write.as_raw_fd(),
+            at_most.min(SPLICE_BYTES_MAX),
+        )?;
         self.bytes += n;
         Ok(n)
     }
@@ -112,7 +116,7 @@ impl Ends {
         let [read, write] = ends.map(owned);
         // SAFETY: sets a number of an open descriptor. If the system refuses, the smaller pipe works too, in more
         // steps.
-        unsafe { libc::fcntl(write.as_raw_fd(), libc::F_SETPIPE_SZ, PASS_BYTES_MAX) };
+        unsafe { libc::fcntl(write.as_raw_fd(), libc::F_SETPIPE_SZ, SPLICE_BYTES_MAX) };
         Some(Self { read, write })
     }
 }

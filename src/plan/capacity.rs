@@ -6,7 +6,7 @@ use weir_config::Config;
 use weir_config::limits::{CONNECTIONS_MAX, MEMORY_MIN};
 
 use crate::limits::{
-    ACCEPTS_POSTED, CONNECTION_BYTES, CONNECTIONS_MIN, FILES_OF_CONTROL, FILES_OF_CORE,
+    ACCEPTS_POSTED, CONNECTION_BYTES, CONNECTIONS_MIN, CONTROL_FILES, CORE_FILES,
     MEMORY_PER_CORE_MAX, PIPES_MAX,
 };
 
@@ -30,7 +30,7 @@ pub struct Capacity {
     /// Pipes that a core may have.
     pub pipes_per_core_max: usize,
     /// Why it is so many connections.
-    reason: Reason,
+    bottleneck: Bottleneck,
     /// Open files that are left for connections, if files are limited.
     files_left: Option<u64>,
     /// Connections that the memory is enough for, if it is known and the file leaves their number open.
@@ -41,7 +41,7 @@ pub struct Capacity {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reason {
+enum Bottleneck {
     OpenFiles,
     Memory,
     Nothing,
@@ -54,7 +54,7 @@ impl Capacity {
             connections_max: u32::MAX,
             memory_per_core_max: written(config).unwrap_or(MEMORY_PER_CORE_MAX),
             pipes_per_core_max: PIPES_MAX,
-            reason: Reason::Nothing,
+            bottleneck: Bottleneck::Nothing,
             files_left: None,
             connections_by_memory: None,
             grants: Grants::default(),
@@ -73,7 +73,7 @@ impl Capacity {
             capacity.pipes_per_core_max = pipes as usize;
             // Each core has its listening sockets, and accepts that are posted may each bring one connection more.
             let sockets = (config.listeners.len() * (1 + ACCEPTS_POSTED)) as u64 * cores;
-            let own = FILES_OF_CONTROL + cores * (FILES_OF_CORE + 2 * pipes);
+            let own = CONTROL_FILES + cores * (CORE_FILES + 2 * pipes);
             let reserved = own + sockets.min(files / 8);
             capacity.files_left = Some(files.saturating_sub(reserved));
         }
@@ -90,7 +90,7 @@ impl Capacity {
                 capacity.connections_by_memory = Some(memory / CONNECTION_BYTES);
             }
         }
-        (capacity.connections_max, capacity.reason) = capacity.bound(pooled);
+        (capacity.connections_max, capacity.bottleneck) = capacity.bound(pooled);
         capacity
     }
 
@@ -99,23 +99,23 @@ impl Capacity {
         self.bound(pooled).0
     }
 
-    fn bound(&self, pooled: u64) -> (u32, Reason) {
+    fn bound(&self, pooled: u64) -> (u32, Bottleneck) {
         // A client's connection may need one to an endpoint, of which there are no more than the pools allow.
         let by_files = self
             .files_left
             .map(|left| (left / 2).max(left.saturating_sub(pooled)));
         let bounds = [
-            (by_files, Reason::OpenFiles),
-            (self.connections_by_memory, Reason::Memory),
+            (by_files, Bottleneck::OpenFiles),
+            (self.connections_by_memory, Bottleneck::Memory),
         ];
-        let mut tightest = (u32::MAX, Reason::Nothing);
-        for (connections, reason) in bounds {
+        let mut tightest = (u32::MAX, Bottleneck::Nothing);
+        for (connections, bottleneck) in bounds {
             let Some(connections) = connections else {
                 continue;
             };
             let connections = connections.clamp(CONNECTIONS_MIN, u64::from(CONNECTIONS_MAX)) as u32;
             if connections < tightest.0 {
-                tightest = (connections, reason);
+                tightest = (connections, bottleneck);
             }
         }
         tightest
@@ -130,13 +130,13 @@ impl Capacity {
     pub fn is_starved(&self) -> Option<u64> {
         let is_least = u64::from(self.connections_max) == CONNECTIONS_MIN;
         let files = self.grants.open_files?;
-        (self.reason == Reason::OpenFiles && is_least).then_some(files)
+        (self.bottleneck == Bottleneck::OpenFiles && is_least).then_some(files)
     }
 
     /// The limit of open files, where that is less than what the file asks for.
     pub fn is_below(&self, connections: u64) -> Option<u64> {
         let files = self.grants.open_files?;
-        (self.reason == Reason::OpenFiles && u64::from(self.connections_max) < connections)
+        (self.bottleneck == Bottleneck::OpenFiles && u64::from(self.connections_max) < connections)
             .then_some(files)
     }
 }
@@ -149,12 +149,12 @@ impl std::fmt::Display for Capacity {
             memory_bytes,
         } = self.grants;
         let connections = self.connections_max;
-        let _ = match (self.reason, open_files, memory_bytes) {
-            (Reason::OpenFiles, Some(files), _) => write!(
+        let _ = match (self.bottleneck, open_files, memory_bytes) {
+            (Bottleneck::OpenFiles, Some(files), _) => write!(
                 text,
                 "{connections} connections in all, because of {files} open files"
             ),
-            (Reason::Memory, _, Some(memory)) => write!(
+            (Bottleneck::Memory, _, Some(memory)) => write!(
                 text,
                 "{connections} connections in all, because of {} of memory",
                 show(memory)

@@ -6,18 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weir_config::{
-    Cidr, Code, Config, ForwardedHeader, PathMatch, Target as ConfigTarget, TrustedPeer,
-    Underscores,
+    Cidr, Code, Config, ForwardedHeader, PathMatch, Target, TrustedPeer, Underscores,
 };
 use weir_proto_h1::{Claim, Claims};
 
 use super::{
-    Capacity, CidrSet, EndpointSets, Grants, ListenerPlan, LogFields, Plan, Problem, Redirect,
-    Respond, RetryPlan, Rewrite, RoutePlan, Target, Timeouts, UpstreamId, UpstreamPlan,
+    Capacity, CidrSet, EndpointSets, FixedAnswer, Grants, ListenerPlan, LogFields, Plan, Problem,
+    Redirect, RetryPlan, Rewrite, RoutePlan, RouteTarget, Timeouts, UpstreamId, UpstreamPlan,
 };
 use crate::io::Address;
 use crate::limits::{CONNECTS_MAX, TCP_DEAD_AFTER_MS};
-use crate::route::Table;
+use crate::route::RouteTable;
 
 impl Plan {
     /// Compiles a configuration. [`EndpointSets::compile`](super::EndpointSets::compile) finds its endpoints.
@@ -43,7 +42,7 @@ impl Plan {
             return Err(problems);
         }
         for route in &routes {
-            if let Target::Upstream(UpstreamId(id)) = route.target
+            if let RouteTarget::Upstream(UpstreamId(id)) = route.target
                 && let Some(upstream) = upstreams.get_mut(id as usize)
             {
                 upstream.dead_after = upstream.dead_after.max(route.timeouts.body_stall);
@@ -52,7 +51,7 @@ impl Plan {
         Ok(Self {
             epoch: 0,
             listeners: compile_listeners(config),
-            table: Table::from_specs(config.routes.iter().map(|route| &route.matches)),
+            table: RouteTable::from_specs(config.routes.iter().map(|route| &route.matches)),
             via: pseudonym(config),
             routes,
             upstreams,
@@ -191,14 +190,14 @@ fn compile_route(config: &Config, route: &weir_config::Route) -> Result<RoutePla
         .transpose()
         .map_err(problem)?;
     let target = match &route.target {
-        ConfigTarget::Upstream { index } => match u32::try_from(*index) {
-            Ok(id) if *index < config.upstreams.len() => Target::Upstream(UpstreamId(id)),
+        Target::Upstream { index } => match u32::try_from(*index) {
+            Ok(id) if *index < config.upstreams.len() => RouteTarget::Upstream(UpstreamId(id)),
             _ => return Err(problem(format!("there is no upstream number {index}"))),
         },
-        ConfigTarget::Redirect(redirect) => {
-            Target::Redirect(Redirect::compile(redirect, &route.matches).map_err(problem)?)
+        Target::Redirect(redirect) => {
+            RouteTarget::Redirect(Redirect::compile(redirect, &route.matches).map_err(problem)?)
         }
-        ConfigTarget::Respond(respond) => Target::Respond(compile_respond(respond)),
+        Target::Respond(respond) => RouteTarget::Respond(compile_respond(respond)),
     };
     let limits = config.limits_of(route);
     Ok(RoutePlan {
@@ -218,14 +217,14 @@ fn compile_route(config: &Config, route: &weir_config::Route) -> Result<RoutePla
 /// Whether a route is there to keep requests from a part of the paths. One for all paths says what becomes of those
 /// that no other route takes.
 fn forbids(route: &weir_config::Route) -> bool {
-    let is_error = matches!(&route.target, ConfigTarget::Respond(respond) if respond.status >= 400);
+    let is_error = matches!(&route.target, Target::Respond(respond) if respond.status >= 400);
     let all = PathMatch::Prefix("/".to_owned());
     is_error && !route.matches.paths.contains(&all)
 }
 
-fn compile_respond(respond: &weir_config::Respond) -> Respond {
+fn compile_respond(respond: &weir_config::Respond) -> FixedAnswer {
     let header = |(name, value): &(String, String)| (name.as_str().into(), value.as_str().into());
-    Respond {
+    FixedAnswer {
         status: respond.status,
         content_type: respond.content_type.as_deref().map(Into::into),
         body: respond.body.as_bytes().into(),

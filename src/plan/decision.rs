@@ -5,11 +5,11 @@
 
 use weir_proto_h1::{BodyKind, FieldId, Head, Method, Request};
 
-use super::paths::{Objection, PathBuffers};
-use super::{ListenerPlan, Plan, RouteId, RoutePlan, Target};
+use super::paths::{PathBuffers, PathObjection};
+use super::{ListenerPlan, Plan, RouteId, RoutePlan, RouteTarget};
 use crate::fault::Reason;
 use crate::limits::VIA_HOPS_MAX;
-use crate::route::{Considered, Found, RequestView, Scratch};
+use crate::route::{ConsideredRoute, RequestView, RouteLookup, ViewBuffers};
 use crate::tls::CertificateIdentity;
 
 /// The status of the redirects that `redirect_https` asks for: permanent, and the method stays (RFC 9110, section
@@ -36,7 +36,7 @@ pub struct RequestHead<'a> {
 
 impl<'a> RequestHead<'a> {
     /// The request as routes see it.
-    fn view(&self, scratch: &'a mut Scratch) -> Result<RequestView<'a>, Reason> {
+    fn view(&self, scratch: &'a mut ViewBuffers) -> Result<RequestView<'a>, Reason> {
         let view = scratch.view(self.head, self.block);
         let view = view.map_err(Reason::from_request)?;
         Ok(RequestView {
@@ -75,7 +75,7 @@ pub struct Refusal {
     /// The route whose limit the request exceeds.
     pub route: Option<RouteId>,
     /// The route that matches a path that not all endpoints would read alike, and what is wrong with the path.
-    pub objection: Option<(RouteId, Box<Objection>)>,
+    pub objection: Option<(RouteId, Box<PathObjection>)>,
 }
 
 impl Refusal {
@@ -101,7 +101,7 @@ pub struct DecisionBuffers {
     /// What the last decision made of the path: the path that goes upstream, empty if the path goes as it came; or the
     /// location of a redirect.
     pub sent: Vec<u8>,
-    scratch: Scratch,
+    scratch: ViewBuffers,
     paths: PathBuffers,
 }
 
@@ -113,7 +113,7 @@ pub struct Explanation<'p> {
     /// Host and path in the form that routes are matched against, if the request came to that.
     pub matched: Option<(Vec<u8>, Vec<u8>)>,
     /// What became of each route, if routes were asked.
-    pub considered: Vec<Considered<'p>>,
+    pub considered: Vec<ConsideredRoute<'p>>,
 }
 
 impl From<Decision> for Explanation<'_> {
@@ -153,7 +153,7 @@ impl Plan {
             return Decision::Refuse(refusal);
         }
         match self.table.find(&view) {
-            Found::Route { id, pattern } => {
+            RouteLookup::Route { id, pattern } => {
                 match self.settle_path((id, pattern), &view, sent, paths) {
                     Ok(()) => self.check_size(id, request.hop),
                     Err(objection) => Decision::Refuse(Refusal {
@@ -162,12 +162,12 @@ impl Plan {
                     }),
                 }
             }
-            Found::Ambiguous => Reason::BadPath.into(),
-            Found::MethodNotAllowed(allow) => Decision::Refuse(Refusal {
+            RouteLookup::Ambiguous => Reason::BadPath.into(),
+            RouteLookup::MethodNotAllowed(allow) => Decision::Refuse(Refusal {
                 allow: Some(allow),
                 ..Refusal::new(Reason::MethodNotAllowed)
             }),
-            Found::None => Reason::NoRoute.into(),
+            RouteLookup::None => Reason::NoRoute.into(),
         }
     }
 
@@ -231,7 +231,7 @@ impl Plan {
     /// Refuses a request that announces a larger body than its route sends upstream.
     fn check_size(&self, id: RouteId, hop: &Request) -> Decision {
         let is_too_large = |route: &RoutePlan| match (&route.target, hop.body) {
-            (Target::Upstream(_), BodyKind::Length(length)) => {
+            (RouteTarget::Upstream(_), BodyKind::Length(length)) => {
                 route.body_bytes_max.is_some_and(|max| length > max)
             }
             _ => false,

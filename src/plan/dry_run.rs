@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use weir_proto_h1::{Event, Head, Server};
 
 use super::{
-    Decision, DecisionBuffers, Explanation, ListenerPlan, Plan, RequestHead, RouteId, Sender,
-    Target, UpstreamId, is_grpc,
+    Decision, DecisionBuffers, Explanation, ListenerPlan, PeerFacts, Plan, RequestHead, RouteId,
+    RouteTarget, UpstreamId, is_grpc,
 };
 use crate::fault::Reason;
 use crate::io::Address;
@@ -57,8 +57,8 @@ impl DryRun<'_> {
     #[must_use]
     pub fn upstream(&self, plan: &Plan) -> Option<UpstreamId> {
         match plan.route(self.route()?)?.target {
-            Target::Upstream(id) => Some(id),
-            Target::Redirect(_) | Target::Respond(_) => None,
+            RouteTarget::Upstream(id) => Some(id),
+            RouteTarget::Redirect(_) | RouteTarget::Respond(_) => None,
         }
     }
 }
@@ -90,7 +90,7 @@ impl Plan {
             run.explanation = Decision::from(Reason::from_request(error)).into();
             return Ok(run);
         }
-        let sender = Sender {
+        let peer = PeerFacts {
             // If the file trusts anybody, the request is taken to come from there.
             is_trusted: !self.trusted_proxies.is_empty() || listener.trusts_peers,
             // If every listener redirects and none has the port, something before Weir takes `https`.
@@ -99,7 +99,7 @@ impl Plan {
         let names = |head: &Head| head.iter().map(|field| field.name).collect::<Vec<_>>();
         let before = names(&head);
         let is_grpc = is_grpc(&head, block);
-        let screened = self.screen(listener, sender, (&mut head, block), is_grpc);
+        let screened = self.screen(listener, peer, (&mut head, block), is_grpc);
         let after = names(&head);
         let dropped = before.iter().filter(|name| !after.contains(name));
         run.dropped = dropped.map(|name| lossy(name.get(block))).collect();

@@ -3,8 +3,10 @@
 use weir_config::{Code, Config, Position, Test};
 
 use super::dry_run::{DryRequest, DryRun, default_port};
-use super::{Decision, Plan, Problem, REDIRECT_HTTPS_STATUS, Refusal, RouteId, Target, UpstreamId};
-use crate::route::Verdict;
+use super::{
+    Decision, Plan, Problem, REDIRECT_HTTPS_STATUS, Refusal, RouteId, RouteTarget, UpstreamId,
+};
+use crate::route::RouteVerdict;
 
 /// How many failing tests are reported one by one. The rest is counted.
 const FAILURES_REPORTED_MAX: usize = 20;
@@ -108,9 +110,9 @@ fn own_status(plan: &Plan, run: &DryRun<'_>) -> Option<u16> {
         Decision::RedirectHttps => Some(REDIRECT_HTTPS_STATUS),
         Decision::Refuse(refusal) => Some(refusal.reason.status()),
         Decision::Route(id) => match &plan.route(*id)?.target {
-            Target::Upstream(_) => None,
-            Target::Redirect(redirect) => Some(redirect.status),
-            Target::Respond(respond) => Some(respond.status),
+            RouteTarget::Upstream(_) => None,
+            RouteTarget::Redirect(redirect) => Some(redirect.status),
+            RouteTarget::Respond(respond) => Some(respond.status),
         },
     }
 }
@@ -142,7 +144,7 @@ fn why_not(run: &DryRun<'_>, wanted: RouteId) -> String {
     let mut considered = run.explanation.considered.iter();
     let considered = considered.find(|each| each.route == wanted);
     match considered.map(|each| each.verdict) {
-        None | Some(Verdict::Taken) => String::new(),
+        None | Some(RouteVerdict::Taken) => String::new(),
         Some(verdict) => format!(": {verdict}"),
     }
 }

@@ -14,7 +14,7 @@ use crate::limits::FORWARDED_HOPS_MAX;
 
 /// Who has asked, as a proxy names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Node<'a> {
+pub enum ForwardedNode<'a> {
     /// An address, IPv4 in the form of IPv4.
     Address(IpAddr),
     /// A name that the proxy has made up, with the underscore that it begins with.
@@ -23,7 +23,7 @@ pub enum Node<'a> {
     Unknown,
 }
 
-impl<'a> Node<'a> {
+impl<'a> ForwardedNode<'a> {
     /// Reads a node: RFC 7239 section 6, and what is found in X-Forwarded-For besides, IPv6 without brackets. Ports are
     /// passed over.
     fn parse(text: &'a [u8]) -> Self {
@@ -73,9 +73,9 @@ fn is_obfuscated(text: &[u8]) -> bool {
 
 /// One hop of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hop<'a> {
+pub struct ForwardedHop<'a> {
     /// Who asked.
-    pub node: Node<'a>,
+    pub node: ForwardedNode<'a>,
     /// Over which scheme.
     pub proto: Option<&'a [u8]>,
     /// For which host.
@@ -149,7 +149,7 @@ impl<'a> ForwardedChain<'a> {
     fn find_origin(&self, trusted: &CidrSet) -> Option<usize> {
         let mut origin = None;
         for at in 0..self.len {
-            let Node::Address(address) = self.hop(at)?.node else {
+            let ForwardedNode::Address(address) = self.hop(at)?.node else {
                 return origin;
             };
             origin = Some(at);
@@ -166,18 +166,18 @@ impl<'a> ForwardedChain<'a> {
     }
 
     /// The hops, the farthest first.
-    pub fn hops(&self) -> impl Iterator<Item = Hop<'a>> {
+    pub fn hops(&self) -> impl Iterator<Item = ForwardedHop<'a>> {
         (0..self.len).rev().filter_map(|at| self.hop(at))
     }
 
-    fn hop(&self, at: usize) -> Option<Hop<'a>> {
+    fn hop(&self, at: usize) -> Option<ForwardedHop<'a>> {
         let text = self.texts.get(at).copied()?;
         Some(match self.spelling {
             ForwardedHeader::Forwarded => element(text),
             ForwardedHeader::XForwardedFor => {
                 let is_origin = self.origin == Some(at);
-                Hop {
-                    node: Node::parse(text),
+                ForwardedHop {
+                    node: ForwardedNode::parse(text),
                     proto: self.proto.filter(|_| is_origin),
                     host: self.host.filter(|_| is_origin),
                 }
@@ -188,8 +188,8 @@ impl<'a> ForwardedChain<'a> {
     /// The client's address, where the chain names it.
     pub fn client(&self) -> Option<IpAddr> {
         match self.hop(self.origin?)?.node {
-            Node::Address(address) => Some(address),
-            Node::Obfuscated(_) | Node::Unknown => None,
+            ForwardedNode::Address(address) => Some(address),
+            ForwardedNode::Obfuscated(_) | ForwardedNode::Unknown => None,
         }
     }
 
@@ -278,9 +278,9 @@ fn is_escaped(text: &[u8], at: usize) -> bool {
 /// Reads an element of Forwarded. One that is not well-formed tells nothing.
 //= rfc7239#4
 // forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] )
-fn element(text: &[u8]) -> Hop<'_> {
-    let nothing = Hop {
-        node: Node::Unknown,
+fn element(text: &[u8]) -> ForwardedHop<'_> {
+    let nothing = ForwardedHop {
+        node: ForwardedNode::Unknown,
         proto: None,
         host: None,
     };
@@ -297,7 +297,7 @@ fn element(text: &[u8]) -> Hop<'_> {
                 return nothing;
             };
             match name {
-                name if name.eq_ignore_ascii_case(b"for") => hop.node = Node::parse(value),
+                name if name.eq_ignore_ascii_case(b"for") => hop.node = ForwardedNode::parse(value),
                 name if name.eq_ignore_ascii_case(b"proto") => {
                     hop.proto = Some(value).filter(|text| is_scheme(text));
                 }

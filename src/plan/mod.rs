@@ -2,20 +2,20 @@
 //!
 //! Purpose: everything that can be worked out before a request comes is worked out here, once, on
 //! the control thread: names become ids, overrides are merged, patterns become a
-//! [`Table`]. A plan is immutable and shared by all cores; an exchange holds on to the one it
+//! [`RouteTable`]. A plan is immutable and shared by all cores; an exchange holds on to the one it
 //! began with. Where endpoints are ([`EndpointSets`]) lives beside the plan, and so does what changes while Weir runs
 //! (pools, budgets, counters), which survives a reload by name.
 #![forbid(unsafe_code)]
 
 mod capacity;
-mod cidr;
+mod cidr_set;
 mod compile;
 mod decision;
-mod diff;
 mod dry_run;
 mod endpoints;
 mod file_tests;
 mod forwarded_chain;
+mod listener_diff;
 mod paths;
 mod screening;
 mod template;
@@ -25,16 +25,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use capacity::{Capacity, Grants};
-pub use cidr::CidrSet;
+pub use cidr_set::CidrSet;
 pub use decision::{
     Decision, DecisionBuffers, Explanation, REDIRECT_HTTPS_STATUS, Refusal, RequestHead,
 };
-pub use diff::{Diff, Kept};
 pub use dry_run::{DryRequest, DryRun, default_port};
 pub use endpoints::{EndpointSet, EndpointSets, EndpointSpec, UnresolvedEndpoint};
-pub use forwarded_chain::{ForwardedChain, Hop, Node};
-pub use paths::Objection;
-pub use screening::{Screened, Sender, is_grpc, odd_names};
+pub use forwarded_chain::{ForwardedChain, ForwardedHop, ForwardedNode};
+pub use listener_diff::{KeptListener, ListenerDiff};
+pub use paths::PathObjection;
+pub use screening::{PeerFacts, ScreenedRequest, is_grpc, odd_names};
 pub use template::{Redirect, Rewrite};
 
 use weir_config::{Code, EncodedSlash, ForwardedHeader, Position};
@@ -42,7 +42,7 @@ use weir_proto_h1::{Claims, is_other_spelling};
 
 use crate::io::Address;
 pub use crate::route::RouteId;
-use crate::route::Table;
+use crate::route::RouteTable;
 use crate::tls;
 
 /// A listener's place in [`Plan::listeners`].
@@ -63,7 +63,7 @@ pub struct Plan {
     /// What to do with requests, in file order.
     pub routes: Vec<RoutePlan>,
     /// Finds the route of a request.
-    pub table: Table,
+    pub table: RouteTable,
     /// Groups of endpoints, in file order.
     pub upstreams: Vec<UpstreamPlan>,
     /// What Weir calls itself in Via, and what it looks for there to notice a loop
@@ -271,7 +271,7 @@ pub struct RoutePlan {
     /// Its line in the file, from 1; 0 when there is no file.
     pub line: u32,
     /// What happens to its requests.
-    pub target: Target,
+    pub target: RouteTarget,
     /// Change of the path on its way upstream.
     pub rewrite: Option<Rewrite>,
     /// What becomes of requests with an encoded slash or backslash in the path.
@@ -290,18 +290,18 @@ pub struct RoutePlan {
 
 /// What a route does with its requests.
 #[derive(Clone, Debug)]
-pub enum Target {
+pub enum RouteTarget {
     /// Proxies them.
     Upstream(UpstreamId),
     /// Sends the client elsewhere.
     Redirect(Redirect),
     /// Answers by itself.
-    Respond(Respond),
+    Respond(FixedAnswer),
 }
 
 /// A fixed answer.
 #[derive(Clone, Debug)]
-pub struct Respond {
+pub struct FixedAnswer {
     /// 200 to 599.
     pub status: u16,
     /// The media type of the body.

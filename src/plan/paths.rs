@@ -5,9 +5,9 @@
 
 use weir_proto_h1::path::{PathAmbiguities, is_plain, normalize_path};
 
-use super::{Plan, RouteId, RoutePlan, Target};
+use super::{Plan, RouteId, RoutePlan, RouteTarget};
 use crate::limits::PATH_BYTES_READ_MAX;
-use crate::route::{Found, Reading, RequestView, lax_readings, readings};
+use crate::route::{Reading, RequestView, RouteLookup, lax_readings, readings};
 use weir_config::EncodedSlash;
 
 /// How often a path is gone through that is decoded more than once: what is encoded more often than twice shrinks.
@@ -24,7 +24,7 @@ pub(super) struct PathBuffers {
 
 /// Why a request is refused although a route was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Objection {
+pub enum PathObjection {
     /// The route refuses encoded slashes.
     EncodedSlash,
     /// The path is long and can be read in so many ways that to compare them would cost too much.
@@ -36,7 +36,7 @@ pub enum Objection {
         /// The path that it is then.
         path: Vec<u8>,
         /// What takes that.
-        found: Found,
+        found: RouteLookup,
     },
     /// Read this way, what the rewrite makes of the path lies elsewhere than it should: dot segments, or separators
     /// in a part of the path that stood for a segment.
@@ -61,20 +61,20 @@ impl Plan {
         view: &RequestView<'_>,
         sent: &mut Vec<u8>,
         buffers: &mut PathBuffers,
-    ) -> Result<(), Objection> {
+    ) -> Result<(), PathObjection> {
         let Some(route) = self.route(id) else {
             return Ok(());
         };
         match &route.target {
-            Target::Respond(_) => Ok(()),
-            Target::Redirect(redirect) => {
+            RouteTarget::Respond(_) => Ok(()),
+            RouteTarget::Redirect(redirect) => {
                 redirect.location(view, pattern, sent);
                 match has_dot_segment(path_of(sent), &mut buffers.read) {
-                    true => Err(Objection::Redirected),
+                    true => Err(PathObjection::Redirected),
                     false => Ok(()),
                 }
             }
-            Target::Upstream(_) => {
+            RouteTarget::Upstream(_) => {
                 if !view.ambiguities.is_empty() {
                     self.compare_readings(id, route, view, buffers)?;
                 }
@@ -98,10 +98,10 @@ impl Plan {
         route: &RoutePlan,
         view: &RequestView<'_>,
         buffers: &mut PathBuffers,
-    ) -> Result<(), Objection> {
+    ) -> Result<(), PathObjection> {
         let separators = PathAmbiguities::ENCODED_SLASH | PathAmbiguities::ENCODED_BACKSLASH;
         if route.encoded_slash == EncodedSlash::Refuse && view.ambiguities.has(separators) {
-            return Err(Objection::EncodedSlash);
+            return Err(PathObjection::EncodedSlash);
         }
         let trusts_slashes = route.encoded_slash == EncodedSlash::Keep;
         let has_dots = view.ambiguities.has(PathAmbiguities::DOT_SEGMENT);
@@ -126,13 +126,13 @@ impl Plan {
         let bytes = readings(view.ambiguities, trusts_slashes).count() * lengths
             + lax().count() * LAX_PASSES * view.received_path.len();
         if bytes > PATH_BYTES_READ_MAX {
-            return Err(Objection::TooOdd);
+            return Err(PathObjection::TooOdd);
         }
         for by in readings(view.ambiguities, trusts_slashes) {
             for path in paths.into_iter().flatten() {
                 if let Some((found, _)) = find(by, path) {
                     let path = read.clone();
-                    return Err(Objection::Read { by, path, found });
+                    return Err(PathObjection::Read { by, path, found });
                 }
             }
         }
@@ -145,7 +145,7 @@ impl Plan {
                 && (self.forbids(&found) || (has_dots && by != Reading::LITERAL))
             {
                 let path = read.clone();
-                return Err(Objection::Read { by, path, found });
+                return Err(PathObjection::Read { by, path, found });
             }
         }
         Ok(())
@@ -158,7 +158,7 @@ impl Plan {
         id == other || self.route(id).zip(self.route(other)).is_some_and(same)
     }
 
-    fn forbids(&self, found: &Found) -> bool {
+    fn forbids(&self, found: &RouteLookup) -> bool {
         let route = found.route().and_then(|id| self.route(id));
         route.is_some_and(|route| route.forbids)
     }
@@ -181,7 +181,7 @@ impl RoutePlan {
             retry: _,
         } = self;
         let is_one_upstream = match (target, &other.target) {
-            (Target::Upstream(one), Target::Upstream(other)) => one == other,
+            (RouteTarget::Upstream(one), RouteTarget::Upstream(other)) => one == other,
             _ => false,
         };
         is_one_upstream
@@ -201,7 +201,7 @@ fn rewrite(
     view: &RequestView<'_>,
     sent: &mut Vec<u8>,
     buffers: &mut PathBuffers,
-) -> Result<(), Objection> {
+) -> Result<(), PathObjection> {
     let Some(rewrite) = &route.rewrite else {
         return Ok(());
     };
@@ -220,14 +220,14 @@ fn compare_rewritten(
     view: &RequestView<'_>,
     sent: &[u8],
     buffers: &mut PathBuffers,
-) -> Result<(), Objection> {
+) -> Result<(), PathObjection> {
     let PathBuffers {
         decoded,
         read,
         rewritten,
         expected,
     } = buffers;
-    let refused = |by| Err(Objection::Rewritten { by });
+    let refused = |by| Err(PathObjection::Rewritten { by });
     let (Some(rewrite), Ok(normal)) = (&route.rewrite, normalize_path(sent, read)) else {
         return refused(Reading::LITERAL);
     };
@@ -242,7 +242,7 @@ fn compare_rewritten(
     let bytes = readings(ambiguities, trusts_slashes).count() * lengths
         + lax().count() * LAX_PASSES * sent.len();
     if bytes > PATH_BYTES_READ_MAX {
-        return Err(Objection::TooOdd);
+        return Err(PathObjection::TooOdd);
     }
     for by in readings(ambiguities, trusts_slashes) {
         by.read(view.settled_path(), decoded, read);

@@ -1,4 +1,4 @@
-//! Dropping the fields of a request that its sender may not send, before anything is decided.
+//! Dropping the fields of a request that its peer may not send, before anything is decided.
 //!
 //! Only `trusted_proxies` may say who sent a request, in the one spelling that `forwarded_header` names. Neither routes
 //! nor endpoints see what anybody else says of that. `config/fields.md` has the rules.
@@ -9,9 +9,9 @@ use weir_proto_h1::{Claims, FieldId, FieldPolicy, Head, OddNamePolicy};
 
 use super::{ForwardedChain, ListenerPlan, Plan};
 
-/// The sender of a request.
+/// What Weir knows of the peer that sends a request.
 #[derive(Clone, Copy, Debug)]
-pub struct Sender {
+pub struct PeerFacts {
     /// Whether the plan believes its forwarded fields: [`Plan::trusts`].
     pub is_trusted: bool,
     /// Whether its connection is one of TLS.
@@ -20,7 +20,7 @@ pub struct Sender {
 
 /// What a screened request says about its client.
 #[derive(Clone, Copy, Debug)]
-pub struct Screened {
+pub struct ScreenedRequest {
     /// How many fields were dropped.
     pub fields_dropped: u32,
     /// The client's address, if a trusted proxy names it.
@@ -39,32 +39,32 @@ impl Plan {
         }
     }
 
-    /// Drops the fields that the sender of a request may not send.
+    /// Drops the fields that the peer may not send.
     pub fn screen(
         &self,
         listener: &ListenerPlan,
-        sender: Sender,
+        peer: PeerFacts,
         (head, block): (&mut Head, &[u8]),
         is_grpc: bool,
-    ) -> Screened {
+    ) -> ScreenedRequest {
         let policy = FieldPolicy {
-            claims: match sender.is_trusted {
+            claims: match peer.is_trusted {
                 true => self.trusted_claims,
                 false => Claims::NONE,
             },
             odd_names: odd_names(listener.keeps_odd_names, is_grpc),
         };
         let is_taken = |name: &[u8]| self.is_taken_for_matched(name);
-        let mut screened = Screened {
+        let mut screened = ScreenedRequest {
             fields_dropped: head.enforce(block, &policy, &is_taken),
             client: None,
-            is_https: sender.is_tls,
+            is_https: peer.is_tls,
         };
-        if sender.is_trusted {
+        if peer.is_trusted {
             let chain =
                 ForwardedChain::read(head, block, self.forwarded_header, &self.trusted_proxies);
             screened.client = chain.client();
-            screened.is_https = chain.is_https().unwrap_or(sender.is_tls);
+            screened.is_https = chain.is_https().unwrap_or(peer.is_tls);
         }
         screened
     }

@@ -8,12 +8,12 @@ use weir_config::Config;
 use weir_proto_h1::{Event, Head, Server};
 
 use super::{
-    CidrSet, Decision, DecisionBuffers, Diff, EndpointSets, Kept, ListenerId, Plan, Refusal,
-    RequestHead, UpstreamId,
+    CidrSet, Decision, DecisionBuffers, EndpointSets, KeptListener, ListenerDiff, ListenerId, Plan,
+    Refusal, RequestHead, UpstreamId,
 };
 use crate::fault::Reason;
 use crate::io::Address;
-use crate::route::Scratch;
+use crate::route::ViewBuffers;
 
 fn config(text: &str) -> Config {
     match weir_config::parse("test.toml", text) {
@@ -235,17 +235,17 @@ fn a_diff_pairs_listeners_by_address() {
     let new = listening(
         "[listen.\"unix:/a\"]\nbacklog = 9\n[listen.\"127.0.0.1:3\"]\n[listen.\"127.0.0.1:1\"]",
     );
-    let kept = |old, new, socket_changed| Kept {
+    let kept = |old, new, socket_changed| KeptListener {
         old: ListenerId(old),
         new: ListenerId(new),
         socket_changed,
     };
-    let diff = Diff::between(&old, &new);
+    let diff = ListenerDiff::between(&old, &new);
     assert_eq!(diff.added, [ListenerId(1)]);
     assert_eq!(diff.removed, [ListenerId(1)]);
     assert_eq!(diff.kept, [kept(2, 0, true), kept(0, 2, false)]);
     assert!(!diff.is_empty());
-    assert!(Diff::between(&old, &old).is_empty());
+    assert!(ListenerDiff::between(&old, &old).is_empty());
 }
 
 #[test]

@@ -3,73 +3,74 @@
 use std::fmt;
 use std::ops::ControlFlow;
 
-use super::{Entry, Failed, Found, RequestView, RouteId, Table};
+use super::{FailedPredicate, RequestView, RouteId, RouteLookup, RouteTable, TableEntry};
 
-/// A look-up with its reasons. Comes from the walk that [`Table::find`] does, so it cannot differ.
+/// A look-up with its reasons. Comes from the walk that [`RouteTable::find`] does, so it cannot differ.
 #[derive(Debug)]
-pub struct Explained<'t> {
+pub struct ExplainedLookup<'t> {
     /// What the look-up comes to.
-    pub found: Found,
+    pub found: RouteLookup,
     /// Every route: first those whose host and path match, in order of precedence, then the
     /// others in file order.
-    pub considered: Vec<Considered<'t>>,
+    pub considered: Vec<ConsideredRoute<'t>>,
 }
 
 /// A route and what became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Considered<'t> {
+pub struct ConsideredRoute<'t> {
     /// The route.
     pub route: RouteId,
     /// What became of it.
-    pub verdict: Verdict<'t>,
+    pub verdict: RouteVerdict<'t>,
 }
 
 /// What became of a route in a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict<'t> {
+pub enum RouteVerdict<'t> {
     /// It takes the request.
     Taken,
     /// It would have come after the one that takes the request; its predicates were not looked at.
     Outranked,
     /// Host and path match, but this predicate does not hold.
-    Failed(Failed<'t>),
+    FailedPredicate(FailedPredicate<'t>),
     /// Its host matches, its path does not.
     Path,
     /// Its host does not match.
     Host,
 }
 
-impl fmt::Display for Verdict<'_> {
+impl fmt::Display for RouteVerdict<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Taken => f.write_str("takes the request"),
             Self::Outranked => f.write_str("comes after the route that takes it"),
-            Self::Failed(failed) => failed.fmt(f),
+            Self::FailedPredicate(failed) => failed.fmt(f),
             Self::Path => f.write_str("its path does not match"),
             Self::Host => f.write_str("its host does not match"),
         }
     }
 }
 
-impl Table {
-    /// Looks a request up as [`Table::find`] does and says what became of every route.
+impl RouteTable {
+    /// Looks a request up as [`RouteTable::find`] does and says what became of every route.
     #[must_use]
-    pub fn explain(&self, view: &RequestView<'_>) -> Explained<'_> {
+    pub fn explain(&self, view: &RequestView<'_>) -> ExplainedLookup<'_> {
         let candidates = self.candidates(view);
         let mut taken = false;
         let mut considered: Vec<_> = candidates
             .iter()
             .map(|entry| {
                 let verdict = match entry.check(view) {
-                    _ if taken => Verdict::Outranked,
-                    Ok(()) => Verdict::Taken,
-                    Err(failed) => Verdict::Failed(failed),
+                    _ if taken => RouteVerdict::Outranked,
+                    Ok(()) => RouteVerdict::Taken,
+                    Err(failed) => RouteVerdict::FailedPredicate(failed),
                 };
                 taken |= matches!(
                     verdict,
-                    Verdict::Taken | Verdict::Failed(Failed::Separator(_))
+                    RouteVerdict::Taken
+                        | RouteVerdict::FailedPredicate(FailedPredicate::Separator(_))
                 );
-                Considered {
+                ConsideredRoute {
                     route: entry.route,
                     verdict,
                 }
@@ -88,24 +89,24 @@ impl Table {
         });
         let others = (0..).map(RouteId).zip(self.trees.iter().zip(is_candidate));
         considered.extend(others.filter(|(_, (_, is_candidate))| !is_candidate).map(
-            |(route, (trees, _))| Considered {
+            |(route, (trees, _))| ConsideredRoute {
                 route,
                 verdict: if trees.iter().any(|tree| hosts.contains(tree)) {
-                    Verdict::Path
+                    RouteVerdict::Path
                 } else {
-                    Verdict::Host
+                    RouteVerdict::Host
                 },
             },
         ));
-        Explained {
+        ExplainedLookup {
             found: self.find(view),
             considered,
         }
     }
 
     /// The routes whose host and path match, in order of precedence.
-    fn candidates(&self, view: &RequestView<'_>) -> Vec<&Entry> {
-        let mut candidates: Vec<&Entry> = Vec::new();
+    fn candidates(&self, view: &RequestView<'_>) -> Vec<&TableEntry> {
+        let mut candidates: Vec<&TableEntry> = Vec::new();
         let _: ControlFlow<()> = self.visit(view, &mut |entry| {
             // Several patterns of a route may match; what it asks besides is the same.
             if !candidates.iter().any(|known| known.route == entry.route) {

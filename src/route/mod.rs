@@ -26,24 +26,24 @@
 #![forbid(unsafe_code)]
 
 mod explain;
-mod host;
-mod predicate;
+mod host_table;
+mod path_trees;
+mod predicates;
 mod reading;
-mod tree;
-mod view;
+mod request_view;
 
 use std::ops::ControlFlow;
 
 use weir_config::Match;
 
-pub use explain::{Considered, Explained, Verdict};
-pub use predicate::{Failed, Methods};
+pub use explain::{ConsideredRoute, ExplainedLookup, RouteVerdict};
+pub use predicates::{AllowedMethods, FailedPredicate};
 pub use reading::{Reading, lax_readings, readings};
-pub use view::{RequestView, Scratch};
+pub use request_view::{RequestView, ViewBuffers};
 
-use host::Hosts;
-use predicate::Predicates;
-use tree::{Drafts, Paths};
+use host_table::HostTable;
+use path_trees::{PathTreeDrafts, PathTrees};
+use predicates::Predicates;
 
 /// A route's place in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,25 +51,25 @@ pub struct RouteId(pub u32);
 
 /// Finds the route of a request. Immutable.
 #[derive(Debug, Default)]
-pub struct Table {
-    hosts: Hosts,
-    paths: Paths<Entry>,
+pub struct RouteTable {
+    hosts: HostTable,
+    paths: PathTrees<TableEntry>,
     /// The trees of each route: tells routes of a host that was not looked at from others.
     trees: Vec<Box<[u32]>>,
 }
 
 /// A route at the end of its pattern.
 #[derive(Clone, Debug)]
-struct Entry {
+struct TableEntry {
     route: RouteId,
     /// The place of the path pattern among those of the route.
     pattern: usize,
     predicates: Option<Box<Predicates>>,
 }
 
-impl Entry {
+impl TableEntry {
     #[inline]
-    fn check(&self, view: &RequestView<'_>) -> Result<(), Failed<'_>> {
+    fn check(&self, view: &RequestView<'_>) -> Result<(), FailedPredicate<'_>> {
         self.predicates
             .as_ref()
             .map_or(Ok(()), |all| all.check(view))
@@ -85,7 +85,7 @@ impl Entry {
 
 /// What a look-up comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum RouteLookup {
     /// This route takes the request.
     Route {
         /// Which one.
@@ -102,7 +102,7 @@ pub enum Found {
     None,
 }
 
-impl Found {
+impl RouteLookup {
     /// The route, if there is one.
     #[must_use]
     pub fn route(&self) -> Option<RouteId> {
@@ -113,11 +113,11 @@ impl Found {
     }
 }
 
-impl Table {
+impl RouteTable {
     /// Builds a table. The place of each match is its [`RouteId`].
     pub fn from_specs<'a>(specs: impl IntoIterator<Item = &'a Match>) -> Self {
-        let mut hosts_by_name = Hosts::default();
-        let mut drafts = Drafts::default();
+        let mut hosts_by_name = HostTable::default();
+        let mut drafts = PathTreeDrafts::default();
         let mut trees = Vec::new();
         for (route, spec) in (0..).map(RouteId).zip(specs) {
             let hosts = spec.hosts.iter();
@@ -126,7 +126,7 @@ impl Table {
                 .collect();
             for tree in &own {
                 for (pattern, path) in spec.paths.iter().enumerate() {
-                    let entry = Entry {
+                    let entry = TableEntry {
                         route,
                         pattern,
                         predicates: Predicates::compile(spec),
@@ -145,31 +145,31 @@ impl Table {
 
     /// Finds the route that takes a request.
     #[must_use]
-    pub fn find(&self, view: &RequestView<'_>) -> Found {
+    pub fn find(&self, view: &RequestView<'_>) -> RouteLookup {
         let mut is_method_wrong = false;
-        let flow = self.visit(view, &mut |entry: &Entry| match entry.check(view) {
-            Ok(()) => ControlFlow::Break(Found::Route {
+        let flow = self.visit(view, &mut |entry: &TableEntry| match entry.check(view) {
+            Ok(()) => ControlFlow::Break(RouteLookup::Route {
                 id: entry.route,
                 pattern: entry.pattern,
             }),
-            Err(Failed::Separator(_)) => ControlFlow::Break(Found::Ambiguous),
+            Err(FailedPredicate::Separator(_)) => ControlFlow::Break(RouteLookup::Ambiguous),
             Err(failed) => {
-                is_method_wrong |= matches!(failed, Failed::Method(_));
+                is_method_wrong |= matches!(failed, FailedPredicate::Method(_));
                 ControlFlow::Continue(())
             }
         });
         match flow {
             ControlFlow::Break(found) => found,
             ControlFlow::Continue(()) if is_method_wrong => self.refuse_method(view),
-            ControlFlow::Continue(()) => Found::None,
+            ControlFlow::Continue(()) => RouteLookup::None,
         }
     }
 
     /// Collects the methods with which some route would take the request, in order of precedence.
     #[cold]
-    fn refuse_method(&self, view: &RequestView<'_>) -> Found {
+    fn refuse_method(&self, view: &RequestView<'_>) -> RouteLookup {
         let mut methods: Vec<&str> = Vec::new();
-        let _: ControlFlow<()> = self.visit(view, &mut |entry: &Entry| {
+        let _: ControlFlow<()> = self.visit(view, &mut |entry: &TableEntry| {
             for method in entry.methods_wanted(view) {
                 if !methods.contains(&method) {
                     methods.push(method);
@@ -178,16 +178,16 @@ impl Table {
             ControlFlow::Continue(())
         });
         if methods.is_empty() {
-            return Found::None;
+            return RouteLookup::None;
         }
-        Found::MethodNotAllowed(methods.join(", "))
+        RouteLookup::MethodNotAllowed(methods.join(", "))
     }
 
     /// Visits the routes whose host and path match, in order of precedence, until `visit` breaks.
     fn visit<'t, B>(
         &'t self,
         view: &RequestView<'_>,
-        visit: &mut impl FnMut(&'t Entry) -> ControlFlow<B>,
+        visit: &mut impl FnMut(&'t TableEntry) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
         self.hosts
             .visit(view.host, |tree| self.paths.visit(tree, view.path, visit))

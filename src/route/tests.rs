@@ -5,7 +5,7 @@ mod model;
 use weir_config::{Config, Match};
 use weir_proto_h1::{Event, Head, Server};
 
-use super::{Found, Scratch, Table, Verdict};
+use super::{RouteLookup, RouteTable, RouteVerdict, ViewBuffers};
 use crate::route::RouteId;
 
 /// The matches of routes that are written as in a file, one a line. A line in braces is an inline
@@ -50,14 +50,14 @@ fn ask<T>(request: &str, look_up: impl FnOnce(&super::RequestView<'_>) -> T) -> 
         Ok(Event::Head),
         "{request}"
     );
-    let mut scratch = Scratch::default();
+    let mut scratch = ViewBuffers::default();
     let view = scratch.view(&head, text.as_bytes());
     look_up(&view.unwrap_or_else(|error| panic!("{request}: {error}")))
 }
 
 /// What a table finds that has one path pattern a route.
-fn taken(id: u32) -> Found {
-    Found::Route {
+fn taken(id: u32) -> RouteLookup {
+    RouteLookup::Route {
         id: RouteId(id),
         pattern: 0,
     }
@@ -71,13 +71,13 @@ fn check(routes: &str, cases: &[(&str, &str)]) {
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect();
-    let table = Table::from_specs(&matches(routes));
+    let table = RouteTable::from_specs(&matches(routes));
     for (request, expected) in cases {
         let found = match ask(request, |view| table.find(view)) {
-            Found::Route { id, .. } => names[id.0 as usize].to_owned(),
-            Found::MethodNotAllowed(methods) => format!("405 {methods}"),
-            Found::Ambiguous => "400".to_owned(),
-            Found::None => "404".to_owned(),
+            RouteLookup::Route { id, .. } => names[id.0 as usize].to_owned(),
+            RouteLookup::MethodNotAllowed(methods) => format!("405 {methods}"),
+            RouteLookup::Ambiguous => "400".to_owned(),
+            RouteLookup::None => "404".to_owned(),
         };
         assert_eq!(found, *expected, "{request}");
     }
@@ -428,7 +428,7 @@ fn what_fails_gives_way_to_paths_and_hosts_that_say_less() {
 
 #[test]
 fn explained_in_order_with_the_first_predicate_that_failed() {
-    let table = Table::from_specs(&matches(
+    let table = RouteTable::from_specs(&matches(
         r#"other.com/*
            { path = "/*", header = { x = "1" } }
            { path = "/a", method = "PUT" }
@@ -447,7 +447,7 @@ fn explained_in_order_with_the_first_predicate_that_failed() {
         .considered
         .iter()
         .map(|each| match each.verdict {
-            Verdict::Failed(failed) => format!("{} {failed}", each.route.0),
+            RouteVerdict::FailedPredicate(failed) => format!("{} {failed}", each.route.0),
             verdict => format!("{} {verdict:?}", each.route.0),
         })
         .collect();
@@ -467,8 +467,11 @@ fn explained_in_order_with_the_first_predicate_that_failed() {
 
 #[test]
 fn an_empty_table_finds_nothing() {
-    let table = Table::default();
-    assert_eq!(ask("GET http://h/", |view| table.find(view)), Found::None);
+    let table = RouteTable::default();
+    assert_eq!(
+        ask("GET http://h/", |view| table.find(view)),
+        RouteLookup::None
+    );
 }
 
 /// All templates of ten segments, each a letter or a parameter: a walk that forgot where it had
@@ -487,7 +490,7 @@ fn overlapping_templates_are_visited_once() {
         }
         routes.push_str("/end\n");
     }
-    let table = Table::from_specs(&matches(&routes));
+    let table = RouteTable::from_specs(&matches(&routes));
     let path = "/a".repeat(10);
     let find = |rest: &str| {
         ask(&format!("GET http://h{path}{rest}"), |view| {
@@ -495,6 +498,6 @@ fn overlapping_templates_are_visited_once() {
         })
     };
     assert_eq!(find("/end"), taken(0));
-    assert_eq!(find("/other"), Found::None);
-    assert_eq!(find("/a/a/a/a/a/a/a/a/a/a/a/a/end"), Found::None);
+    assert_eq!(find("/other"), RouteLookup::None);
+    assert_eq!(find("/a/a/a/a/a/a/a/a/a/a/a/a/end"), RouteLookup::None);
 }

@@ -14,7 +14,8 @@ use crate::core::{Admission, Core, CoreListener, Timer};
 use crate::exchange;
 use crate::io::{Address, Connection, Instant, Net};
 use crate::limits::{
-    ACCEPT_RETRY_MS, ACCEPTS_AT_ONCE_MAX, LISTENER_EMPTY_MAX, LISTENER_EMPTY_MS, LISTENER_SETTLE_MS,
+    ACCEPT_RETRY_MS, ACCEPTS_AT_ONCE_MAX, CLOSING_LISTENER_ACCEPTS_MAX, CLOSING_LISTENER_MS,
+    LISTENER_SETTLE_MS,
 };
 use crate::obs::{CoreReport, LogLevel};
 use crate::plan::{ListenerId, ListenerPlan, Plan};
@@ -120,16 +121,17 @@ impl<N: Net> CoreServer<N> {
     }
 
     /// Accepts the connections in a listener's queue, so that no established connection is reset. Handshakes that have
-    /// begun may complete first. At most [`LISTENER_EMPTY_MAX`] connections are accepted, for [`LISTENER_EMPTY_MS`].
+    /// begun may complete first. At most [`CLOSING_LISTENER_ACCEPTS_MAX`] connections are accepted, for [`CLOSING_LISTENER_MS`].
     async fn empty_queue(self: &Rc<Self>, listener: &Rc<CoreListener>, socket: &N::Listener) {
         let core = &self.core;
         core.net.stop_listening(socket);
         let timer = core.timers.timer();
         let settled = core.net.now() + Duration::from_millis(LISTENER_SETTLE_MS);
         pause(core, &timer, settled).await;
-        let end = settled + Duration::from_millis(LISTENER_EMPTY_MS);
+        let end = settled + Duration::from_millis(CLOSING_LISTENER_MS);
         let mut accepted = 0;
-        while accepted < LISTENER_EMPTY_MAX && core.net.now() < end && !core.is_stopping() {
+        while accepted < CLOSING_LISTENER_ACCEPTS_MAX && core.net.now() < end && !core.is_stopping()
+        {
             match core.net.accept_queued(socket) {
                 Ok(None) => return,
                 Ok(Some(connection)) => {

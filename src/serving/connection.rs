@@ -17,7 +17,7 @@ use crate::exchange::{self, After, ExchangeBuffers};
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Chunk, Connection, Net, Tx};
 use crate::limits::{
-    BLOCK_BYTES, EXCHANGE_STEPS, LINGER_MS, REST_AFTER_MS, WAITING_CONVERSATIONS_MAX,
+    BLOCK_BYTES, EXCHANGE_STEPS, IDLE_AFTER_MS, LINGER_MS, WAITING_CONNECTIONS_MAX,
 };
 use crate::plan::ListenerId;
 use crate::tls::{self, TlsFailure};
@@ -294,10 +294,10 @@ async fn converse<N: Net>(
         if core.share.is_spent() {
             wire.let_others_run().await;
         }
-        if core.active() > WAITING_CONVERSATIONS_MAX && !wire.has_more() {
+        if core.active() > WAITING_CONNECTIONS_MAX && !wire.has_more() {
             return ConversationEnd::Wait(conversation.rest());
         }
-        let wait = core.net.now() + Duration::from_millis(REST_AFTER_MS);
+        let wait = core.net.now() + Duration::from_millis(IDLE_AFTER_MS);
         timer.set(wait);
         let next = poll_fn(|cx| {
             timer.watch(cx);

@@ -11,7 +11,7 @@ use crate::core::{Admission, Core, Timer};
 use crate::fault::Reason;
 use crate::io::{Chunk, Instant, Net, Rx};
 use crate::limits::{
-    CONNECTION_REST_BYTES, LEAVE_FIRST_MS, LINGER_BYTES_MAX, LINGER_MS, TLS_REST_BYTES,
+    DRAIN_FIRST_BYTES_MS, IDLE_CONNECTION_BYTES, IDLE_TLS_BYTES, LINGER_BYTES_MAX, LINGER_MS,
 };
 use crate::tls::TlsFailure;
 
@@ -65,8 +65,8 @@ impl<N: Net> IdleConnection<N> {
                 // An idle connection holds little, but there may be very many; and it should end before an active one that
                 // holds no more.
                 self.timer.report_held(match (&self.wire.rx, self.is_new) {
-                    (WireRx::Tls(_), false) => CONNECTION_REST_BYTES + TLS_REST_BYTES,
-                    _ => CONNECTION_REST_BYTES,
+                    (WireRx::Tls(_), false) => IDLE_CONNECTION_BYTES + IDLE_TLS_BYTES,
+                    _ => IDLE_CONNECTION_BYTES,
                 });
                 if self.timer.take_shed_request() {
                     return Poll::Ready(None);
@@ -183,7 +183,7 @@ impl Patience {
     }
 
     /// Whether the wait is over. A connection that must end does so at once, except that a new one gets
-    /// [`LEAVE_FIRST_MS`] for its first request, which would otherwise be answered by a reset.
+    /// [`DRAIN_FIRST_BYTES_MS`] for its first request, which would otherwise be answered by a reset.
     fn is_over<N: Net>(&mut self, idle: &IdleConnection<N>, now: Instant) -> bool {
         if idle.admission.is_unwanted() {
             if !idle.is_new {
@@ -191,7 +191,7 @@ impl Patience {
             }
             if !self.is_shortened {
                 self.is_shortened = true;
-                let first = now + Duration::from_millis(LEAVE_FIRST_MS);
+                let first = now + Duration::from_millis(DRAIN_FIRST_BYTES_MS);
                 self.deadline = self.deadline.min(first);
                 idle.timer.set(self.deadline);
             }

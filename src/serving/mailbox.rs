@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::CoreServer;
 use crate::io::{Address, Bell, Net, Rx};
-use crate::limits::{LETTERS_AT_ONCE_MAX, MAILBOX_LETTERS_MAX};
+use crate::limits::{MAILBOX_MESSAGES_AT_ONCE_MAX, MAILBOX_MESSAGES_MAX};
 use crate::plan::{EndpointSets, ListenerId, Plan};
 use crate::tls;
 use crate::upstream::SlotNotice;
@@ -153,7 +153,7 @@ impl<N: Net> Mailbox<N> {
     /// There is no descriptor left for the doorbell.
     pub fn new(net: &N) -> std::io::Result<(MailboxSender<N>, Self)> {
         let (bell, doorbell) = net.bell()?;
-        let queue = Arc::new(ArrayQueue::new(MAILBOX_LETTERS_MAX));
+        let queue = Arc::new(ArrayQueue::new(MAILBOX_MESSAGES_MAX));
         Ok((
             MailboxSender {
                 queue: queue.clone(),
@@ -167,7 +167,7 @@ impl<N: Net> Mailbox<N> {
     pub(super) async fn serve(mut self, server: Rc<CoreServer<N>>) {
         loop {
             let mut messages = 0;
-            while messages < LETTERS_AT_ONCE_MAX
+            while messages < MAILBOX_MESSAGES_AT_ONCE_MAX
                 && let Some(message) = self.queue.pop()
             {
                 messages += 1;
@@ -177,7 +177,7 @@ impl<N: Net> Mailbox<N> {
                     MailboxMessage::Notice(note) => server.upstreams.receive_notice(note),
                 }
             }
-            if messages == LETTERS_AT_ONCE_MAX {
+            if messages == MAILBOX_MESSAGES_AT_ONCE_MAX {
                 // Other cores may post as fast as this one reads.
                 self.doorbell.let_others_run().await;
                 continue;

@@ -21,7 +21,7 @@ use super::incoming_records::IncomingRecords;
 use super::requested_name::RequestedName;
 use crate::io::{Charge, Chunk, OutBlock, Pool, Tx};
 use crate::limits::{
-    BLOCK_BYTES, RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES_MAX, SEALED_BYTES_HIGH, TLS_REST_BYTES,
+    BLOCK_BYTES, IDLE_TLS_BYTES, RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES_MAX, SEALED_BYTES_HIGH,
 };
 
 /// The connection of rustls, on either side.
@@ -122,7 +122,7 @@ impl<T: Tx> Session<T> {
         Self {
             side,
             raw,
-            _rest: pool.charge(TLS_REST_BYTES),
+            _rest: pool.charge(IDLE_TLS_BYTES),
             pool,
             active: None,
             flight: SealedBytes::default(),

@@ -15,7 +15,7 @@ use super::idle_pool::IdleReaper;
 use super::request_queue::{ConnectionOffer, RequestQueue};
 use super::upstream_registry::{SlotGrant, SlotNotice, UpstreamCount, UpstreamRegistry};
 use crate::io::{Instant, Net};
-use crate::limits::PLACE_KEPT_MS;
+use crate::limits::SLOT_KEPT_MS;
 use crate::obs::CoreObs;
 
 /// Sends a note to another core; a full mailbox gives it back.
@@ -206,7 +206,7 @@ impl<N: Net> CoreUpstreams<N> {
     /// a while ends for a request that waits on another core.
     fn share_connections(&self, queue: &RequestQueue<N>, now: Instant) {
         let is_wanted = queue.count.is_wanted_by_others(self.index);
-        let made_before = Instant(now.0.saturating_sub(PLACE_KEPT_MS * 1_000_000));
+        let made_before = Instant(now.0.saturating_sub(SLOT_KEPT_MS * 1_000_000));
         for endpoint in queue.endpoints() {
             if !is_wanted {
                 endpoint.keep_shared();

@@ -15,7 +15,7 @@ use super::upstream_registry::{EndpointCount, SlotGrant};
 use crate::conn::Wire;
 use crate::fault::Reason;
 use crate::io::{Instant, Net};
-use crate::limits::PLACE_KEPT_MS;
+use crate::limits::SLOT_KEPT_MS;
 use crate::plan::UpstreamId;
 
 /// An endpoint's connections as this core has them: the count over all cores, under which ids they are counted, and who
@@ -170,7 +170,7 @@ impl<N: Net> EndpointSlot<N> {
     /// elsewhere. What is returned nobody waits for.
     ///
     /// Requests of the core that has the connection go before older ones of other cores until it has been open for
-    /// [`PLACE_KEPT_MS`]: a place that changed cores with every request would cost a new connection each time.
+    /// [`SLOT_KEPT_MS`]: a place that changed cores with every request would cost a new connection each time.
     #[cold]
     pub(super) fn offer(
         &self,
@@ -185,7 +185,7 @@ impl<N: Net> EndpointSlot<N> {
         let is_wanted =
             !self.has_room() && self.count.upstream.is_wanted_by_others(self.core.index);
         let age = now.since(held.permit.opened.unwrap_or_default());
-        if (!is_wanted || age < Duration::from_millis(PLACE_KEPT_MS))
+        if (!is_wanted || age < Duration::from_millis(SLOT_KEPT_MS))
             && let Some(waiter) = self.first()
         {
             waiter.give(ConnectionOffer::Reuse(held));

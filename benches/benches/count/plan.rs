@@ -3,8 +3,8 @@
 
 use std::hint::black_box;
 
-use weir::plan::{DecisionBuffers, RequestHead, RoutePlan, Target};
-use weir::route::{RequestView, Scratch};
+use weir::plan::{DecisionBuffers, RequestHead, RoutePlan, RouteTarget};
+use weir::route::{RequestView, ViewBuffers};
 use weir_proto_h1::Request;
 
 use crate::Case;
@@ -119,7 +119,7 @@ fn rewrite(routes: &str, times: u64) {
 
 fn redirect(times: u64) {
     with_route(REDIRECT, |route, view| {
-        let Target::Redirect(redirect) = &route.target else {
+        let RouteTarget::Redirect(redirect) = &route.target else {
             unreachable!("the only route redirects");
         };
         let mut out = Vec::with_capacity(1024);
@@ -133,7 +133,7 @@ fn redirect(times: u64) {
 
 /// Runs with the route that matches a browser's request, and a view of the request.
 fn with_route(routes: &str, run: impl FnOnce(&RoutePlan, &RequestView<'_>)) {
-    let (plan, head, mut scratch) = (compile(routes), head_of(BROWSER), Scratch::default());
+    let (plan, head, mut scratch) = (compile(routes), head_of(BROWSER), ViewBuffers::default());
     let view = scratch.view(&head, BROWSER).expect("a good path");
     let found = plan.table.find(&view).route();
     let route = found.and_then(|id| plan.route(id));

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use weir::plan::{EndpointSets, Plan};
-use weir::route::Scratch;
+use weir::route::ViewBuffers;
 use weir_proto_h1::parse::parse_request;
 use weir_proto_h1::{Head, Limits};
 
@@ -60,7 +60,7 @@ fn route(matches: &str) -> String {
 
 /// Normalizes host and path of a parsed head for the lookup.
 fn view(times: u64) {
-    let (block, mut scratch) = (REQUEST.as_bytes(), Scratch::default());
+    let (block, mut scratch) = (REQUEST.as_bytes(), ViewBuffers::default());
     let head = head_of(block);
     for _ in 0..times {
         let _ = black_box(scratch.view(&head, black_box(block)));
@@ -84,7 +84,7 @@ fn find_in_one_host(times: u64) {
 
 fn find_among(routes: &str, request: &str, times: u64) {
     let (plan, block) = (compile(routes), request.as_bytes());
-    let (head, mut scratch) = (head_of(block), Scratch::default());
+    let (head, mut scratch) = (head_of(block), ViewBuffers::default());
     let view = scratch.view(&head, block).expect("a good path");
     assert!(plan.table.find(&view).route().is_some());
     for _ in 0..times {

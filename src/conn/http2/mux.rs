@@ -15,7 +15,7 @@ use crate::conn::{Outbox, WireRx, WireTx};
 use crate::core::{Share, Timer};
 use crate::io::{Chunk, Instant, Net, Rx, Tx};
 use crate::limits::{
-    H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX, H2_REQUESTS_AT_ONCE_MAX, H2_WORKERS_WAITING_MAX,
+    H2_IDLE_WORKERS_MAX, H2_QUEUED_BYTES_HIGH, H2_RECEIVES_MAX, H2_REQUESTS_AT_ONCE_MAX,
 };
 use crate::obs::Http2Tally;
 
@@ -267,7 +267,7 @@ impl<N: Net> Mux<N> {
             worker.has_waited = false;
             return Poll::Ready(Some(request));
         }
-        let enough = state.workers.len() >= H2_WORKERS_WAITING_MAX;
+        let enough = state.workers.len() >= H2_IDLE_WORKERS_MAX;
         if mem::replace(&mut worker.has_waited, true) || state.is_gone || enough {
             return Poll::Ready(None);
         }

@@ -15,9 +15,9 @@ use crate::conn::{Outbox, WireTx};
 use crate::core::{Share, Timer};
 use crate::io::{Chunk, Instant, Net, Pool, Tx};
 use crate::limits::{
-    CONNECTION_REST_BYTES, COPY_BELOW_BYTES, H2_HEAD_STEP_BYTES, H2_INTERIM_WAITING_MAX,
-    H2_QUEUED_BYTES_HIGH, H2_SHUT_QUEUED_BYTES_HIGH, H2_STREAM_QUEUED_BYTES_HIGH, H2_TINY_BYTES,
-    KERNEL_QUEUED_BYTES, PIECE_SHARE_MIN, TLS_REST_BYTES,
+    COPY_BELOW_BYTES, H2_BLOCKED_QUEUED_BYTES_HIGH, H2_HEAD_STEP_BYTES, H2_INTERIM_WAITING_MAX,
+    H2_QUEUED_BYTES_HIGH, H2_STREAM_QUEUED_BYTES_HIGH, H2_TINY_WINDOW_BYTES, IDLE_CONNECTION_BYTES,
+    IDLE_TLS_BYTES, KERNEL_QUEUED_BYTES, PIECE_SHARE_MIN,
 };
 use crate::obs::Http2Tally;
 
@@ -123,7 +123,7 @@ impl<N: Net> MuxState<N> {
         let queued = self.out.queued();
         let kernel = if queued > 0 { KERNEL_QUEUED_BYTES } else { 0 };
         let rest = if self.streams.is_empty() {
-            CONNECTION_REST_BYTES + TLS_REST_BYTES
+            IDLE_CONNECTION_BYTES + IDLE_TLS_BYTES
         } else {
             0
         };
@@ -435,7 +435,7 @@ impl<N: Net> MuxState<N> {
     pub(super) fn waiting_high(&self, key: StreamKey) -> usize {
         let is_shut = self.has_tiny || self.machine.is_send_blocked(key);
         if is_shut || self.out.queued() >= H2_QUEUED_BYTES_HIGH {
-            H2_SHUT_QUEUED_BYTES_HIGH
+            H2_BLOCKED_QUEUED_BYTES_HIGH
         } else {
             H2_STREAM_QUEUED_BYTES_HIGH
         }
@@ -471,7 +471,7 @@ impl<N: Net> MuxState<N> {
         }
         // A window of a few bytes is waited for a moment, in which it may open further: else each byte that a peer
         // lets through would be a frame.
-        if room < H2_TINY_BYTES.min(stream.waiting_bytes) && !self.takes_tiny {
+        if room < H2_TINY_WINDOW_BYTES.min(stream.waiting_bytes) && !self.takes_tiny {
             self.has_tiny = true;
             return false;
         }

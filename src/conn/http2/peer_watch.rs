@@ -8,8 +8,8 @@ use super::mux::Mux;
 use super::mux_state::MuxState;
 use crate::io::{Instant, Net, Tx};
 use crate::limits::{
-    H2_LEAVE_MS, H2_PING_AFTER_MS, H2_PING_INTERVAL_MS, H2_PING_TIMEOUT_MS, H2_PINGS_EARLY_MAX,
-    H2_TINY_MS, REST_AFTER_MS,
+    H2_DRAIN_MS, H2_PING_AFTER_MS, H2_PING_INTERVAL_MS, H2_PING_TIMEOUT_MS, H2_PINGS_EARLY_MAX,
+    H2_TINY_WINDOW_MS, IDLE_AFTER_MS,
 };
 
 /// Watches the peer of one connection: whether it completes the SETTINGS exchange, ends its field blocks, reads, and
@@ -82,7 +82,7 @@ impl PeerWatch {
             }
         }
         if limits.is_unwanted && self.leave.is_none() {
-            self.leave = Some(due.now + Duration::from_millis(H2_LEAVE_MS));
+            self.leave = Some(due.now + Duration::from_millis(H2_DRAIN_MS));
             state.machine.shut_down();
         }
         if self.leave.is_some_and(|leave| due.is(leave)) {
@@ -131,7 +131,7 @@ impl PeerWatch {
         due: &mut Due,
     ) -> bool {
         self.tiny = state.has_tiny().then(|| self.tiny.unwrap_or(due.now));
-        let moment = Duration::from_millis(H2_TINY_MS);
+        let moment = Duration::from_millis(H2_TINY_WINDOW_MS);
         if self.tiny.is_some_and(|since| due.is(since + moment)) {
             self.tiny = None;
             state.take_tiny();
@@ -158,7 +158,7 @@ impl PeerWatch {
             keep_alive.stop();
         }
         let since = *self.idle.get_or_insert(due.now);
-        if !self.is_resting && due.is(since + Duration::from_millis(REST_AFTER_MS)) {
+        if !self.is_resting && due.is(since + Duration::from_millis(IDLE_AFTER_MS)) {
             self.is_resting = true;
             state.rest();
         }

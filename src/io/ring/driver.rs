@@ -16,7 +16,7 @@ use super::listener::ListenerState;
 use super::sleep_queue::SleepQueue;
 use super::socket::RingSocket;
 use super::tasks::{ROOT, Tasks};
-use crate::limits::{RING_COMPLETIONS, RING_SUBMISSIONS, TURN_WAKES_MAX};
+use crate::limits::{LOOP_WAKES_MAX, RING_COMPLETIONS, RING_SUBMISSIONS};
 
 /// What an operation waits for. The ring only reports that a descriptor is ready or that a time has come, so Weir never
 /// lends memory to the kernel.
@@ -177,7 +177,7 @@ impl Driver {
         loop {
             // Tasks that wake meanwhile run as well, within a bound: a task that wakes itself forever must not keep the
             // others from their I/O.
-            for _ in 0..self.tasks.queued() + TURN_WAKES_MAX {
+            for _ in 0..self.tasks.queued() + LOOP_WAKES_MAX {
                 let Some((index, waker)) = self.tasks.next() else {
                     break;
                 };

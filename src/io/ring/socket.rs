@@ -6,7 +6,7 @@ use std::task::{Context, Waker};
 
 use super::super::os::reset;
 use super::driver::{Driver, OperationKey, OperationKind, OperationOwner};
-use crate::limits::TURN_BYTES_MAX;
+use crate::limits::LOOP_BYTES_MAX;
 
 /// A connected socket. It is one allocation of about 100 bytes, freed when both halves and all its watches are gone.
 pub(super) struct RingSocket {
@@ -76,7 +76,7 @@ impl RingSocket {
     /// Whether a receive may succeed now. If not, the task wakes when that changes.
     pub(super) fn may_receive(&self, cx: &Context<'_>) -> bool {
         self.used.set(true);
-        let is_spent = self.has_received_now() && self.spent.get() >= TURN_BYTES_MAX;
+        let is_spent = self.has_received_now() && self.spent.get() >= LOOP_BYTES_MAX;
         if self.readable.get() && !is_spent {
             return true;
         }

@@ -10,7 +10,7 @@ use std::task::Poll;
 
 use super::*;
 use crate::io::{Chunk, Rx, SocketOrigin};
-use crate::limits::{ACCEPTS_AT_ONCE_MAX, BLOCK_BYTES, RING_COMPLETIONS, TURN_BYTES_MAX};
+use crate::limits::{ACCEPTS_AT_ONCE_MAX, BLOCK_BYTES, LOOP_BYTES_MAX, RING_COMPLETIONS};
 
 type Halves = (RingRx, RingTx);
 
@@ -78,7 +78,7 @@ fn a_task_that_wakes_itself_starves_no_other() {
 fn a_turn_receives_a_bounded_amount_from_one_connection() {
     run(|net| async move {
         let ((mut rx, _tx), mut plain) = with_plain(&net).await;
-        let bytes = vec![7; 16 * TURN_BYTES_MAX as usize];
+        let bytes = vec![7; 16 * LOOP_BYTES_MAX as usize];
         let writer = std::thread::spawn(move || plain.write_all(&bytes).map(|()| bytes.len()));
         let (mut turn, mut got, mut most, mut all) = (0, 0, 0, 0);
         while let Some(chunk) = receive_some(&mut rx).await {
@@ -90,7 +90,7 @@ fn a_turn_receives_a_bounded_amount_from_one_connection() {
             most = most.max(got);
         }
         assert_eq!(all, writer.join().unwrap().unwrap());
-        assert!(most < TURN_BYTES_MAX as usize + BLOCK_BYTES[2], "{most}");
+        assert!(most < LOOP_BYTES_MAX as usize + BLOCK_BYTES[2], "{most}");
     })
     .unwrap();
 }

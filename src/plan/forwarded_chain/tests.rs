@@ -28,7 +28,11 @@ fn nodes_are_read_in_all_their_spellings() {
         ("_a.B-c_1:80", "_a.B-c_1"),
         ("\"_hidden:_p\"", "_hidden"),
     ] {
-        assert_eq!(written(Node::parse(text.as_bytes())), canonical, "{text}");
+        assert_eq!(
+            written(ForwardedNode::parse(text.as_bytes())),
+            canonical,
+            "{text}"
+        );
     }
 }
 
@@ -67,7 +71,7 @@ fn what_is_no_node_is_unknown() {
         "unix:",
         "::ffff:192.0.2.7:80:1:1:1",
     ] {
-        let node = Node::parse(text.as_bytes());
+        let node = ForwardedNode::parse(text.as_bytes());
         let expected = if text == "192.0.2.7 " {
             "192.0.2.7"
         } else {
@@ -77,11 +81,11 @@ fn what_is_no_node_is_unknown() {
     }
 }
 
-fn written(node: Node<'_>) -> String {
+fn written(node: ForwardedNode<'_>) -> String {
     match node {
-        Node::Address(address) => address.to_string(),
-        Node::Obfuscated(name) => String::from_utf8(name.to_vec()).unwrap(),
-        Node::Unknown => "unknown".to_owned(),
+        ForwardedNode::Address(address) => address.to_string(),
+        ForwardedNode::Obfuscated(name) => String::from_utf8(name.to_vec()).unwrap(),
+        ForwardedNode::Unknown => "unknown".to_owned(),
     }
 }
 

@@ -7,7 +7,7 @@ use weir_config::{FieldMatch, HostMatch, Match, PathMatch, Segment, ValueMatch};
 
 use super::ask;
 use crate::route::RouteId;
-use crate::route::{Found, Table};
+use crate::route::{RouteLookup, RouteTable};
 
 const TABLES: u64 = 2_000;
 const REQUESTS_PER_TABLE: usize = 25;
@@ -18,17 +18,17 @@ fn the_table_agrees_with_a_naive_matcher() {
     for seed in 1..=TABLES {
         let mut random = Random(seed);
         let specs: Vec<_> = (0..random.below(24)).map(|_| random.spec()).collect();
-        let table = Table::from_specs(&specs);
+        let table = RouteTable::from_specs(&specs);
         for _ in 0..REQUESTS_PER_TABLE {
             let request = random.request();
             let found = ask(&request.text(), |view| table.find(view));
             let expected = naive(&specs, &request);
             assert_eq!(found, expected, "seed {seed}, {request:?}, {specs:#?}");
             match found {
-                Found::Route { .. } => routed += 1,
-                Found::Ambiguous => panic!("no query has a semicolon"),
-                Found::MethodNotAllowed(_) => refused += 1,
-                Found::None => missed += 1,
+                RouteLookup::Route { .. } => routed += 1,
+                RouteLookup::Ambiguous => panic!("no query has a semicolon"),
+                RouteLookup::MethodNotAllowed(_) => refused += 1,
+                RouteLookup::None => missed += 1,
             }
         }
     }
@@ -65,7 +65,7 @@ impl Request {
     }
 }
 
-fn naive(specs: &[Match], request: &Request) -> Found {
+fn naive(specs: &[Match], request: &Request) -> RouteLookup {
     let fits = |(host, path): &(&HostMatch, &PathMatch)| {
         host_fits(host, request.host) && path_fits(path, &request.path)
     };
@@ -94,7 +94,7 @@ fn naive(specs: &[Match], request: &Request) -> Found {
     };
     if let Some((_, (index, pattern), _)) = candidates.iter().find(|(_, _, spec)| method_fits(spec))
     {
-        return Found::Route {
+        return RouteLookup::Route {
             id: RouteId(*index as u32),
             pattern: *pattern,
         };
@@ -106,9 +106,9 @@ fn naive(specs: &[Match], request: &Request) -> Found {
         }
     }
     if methods.is_empty() {
-        Found::None
+        RouteLookup::None
     } else {
-        Found::MethodNotAllowed(methods.join(", "))
+        RouteLookup::MethodNotAllowed(methods.join(", "))
     }
 }
 

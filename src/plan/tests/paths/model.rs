@@ -2,7 +2,7 @@
 //! shares no code with the readings of the product.
 
 use super::{routes, taken};
-use crate::plan::{Decision, Plan, RouteId, Target, UpstreamId};
+use crate::plan::{Decision, Plan, RouteId, RouteTarget, UpstreamId};
 
 const TABLES: u64 = 400;
 const REQUESTS_PER_TABLE: usize = 60;
@@ -103,7 +103,7 @@ fn forwarded(plan: &Plan, path: &str) -> Option<(RouteId, String)> {
             let Decision::Route(id) = decision else {
                 return None;
             };
-            let is_upstream = matches!(plan.route(id)?.target, Target::Upstream(_));
+            let is_upstream = matches!(plan.route(id)?.target, RouteTarget::Upstream(_));
             is_upstream.then(|| (id, String::from_utf8_lossy(sent).into_owned()))
         },
     )
@@ -111,8 +111,8 @@ fn forwarded(plan: &Plan, path: &str) -> Option<(RouteId, String)> {
 
 fn upstream_of(plan: &Plan, id: RouteId) -> Option<UpstreamId> {
     match plan.route(id)?.target {
-        Target::Upstream(upstream) => Some(upstream),
-        Target::Redirect(_) | Target::Respond(_) => None,
+        RouteTarget::Upstream(upstream) => Some(upstream),
+        RouteTarget::Redirect(_) | RouteTarget::Respond(_) => None,
     }
 }
 
@@ -122,7 +122,7 @@ fn route_of(plan: &Plan, path: &str) -> Option<RouteId> {
     let mut head = super::super::Head::new();
     let mut server = super::super::Server::new(weir_proto_h1::Limits::default());
     server.receive(text.as_bytes(), &mut head).ok()?;
-    let mut scratch = super::super::Scratch::default();
+    let mut scratch = super::super::ViewBuffers::default();
     let view = scratch.view(&head, text.as_bytes()).ok()?;
     plan.table.find(&view).route()
 }

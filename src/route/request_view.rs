@@ -8,7 +8,7 @@ use weir_proto_h1::{Error, Head};
 
 use crate::tls::CertificateIdentity;
 
-/// A request in the form that routes are matched against. Made by [`Scratch::view`].
+/// A request in the form that routes are matched against. Made by [`ViewBuffers::view`].
 #[derive(Clone, Copy, Debug)]
 pub struct RequestView<'a> {
     /// The method as received.
@@ -47,12 +47,12 @@ impl<'a> RequestView<'a> {
 /// Where hosts and paths that need it are brought into normal form. Reused between requests: a
 /// warm one allocates nothing, and most requests need no copy at all.
 #[derive(Debug, Default)]
-pub struct Scratch {
+pub struct ViewBuffers {
     host: Vec<u8>,
     path: Vec<u8>,
 }
 
-impl Scratch {
+impl ViewBuffers {
     /// The view of a complete request head.
     ///
     /// # Errors

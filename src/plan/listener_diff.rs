@@ -4,18 +4,18 @@ use super::{ListenerId, Plan};
 
 /// How the listeners of two plans relate, by address. Everything else of a plan is swapped whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Diff {
+pub struct ListenerDiff {
     /// Listeners of the new plan whose address the old one does not have: sockets to bind.
     pub added: Vec<ListenerId>,
     /// Listeners of the old plan whose address the new one does not have: sockets to close.
     pub removed: Vec<ListenerId>,
     /// Listeners of both: their sockets and connections do not notice the reload.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<KeptListener>,
 }
 
 /// A listener that is in both plans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct KeptListener {
     /// Its id in the old plan.
     pub old: ListenerId,
     /// Its id in the new plan.
@@ -25,7 +25,7 @@ pub struct Kept {
     pub socket_changed: bool,
 }
 
-impl Diff {
+impl ListenerDiff {
     /// Compares two plans.
     #[must_use]
     pub fn between(old: &Plan, new: &Plan) -> Self {
@@ -34,7 +34,7 @@ impl Diff {
             let before = ids(old).find(|(_, old)| old.address == listener.address);
             match before {
                 None => diff.added.push(new_id),
-                Some((old_id, before)) => diff.kept.push(Kept {
+                Some((old_id, before)) => diff.kept.push(KeptListener {
                     old: old_id,
                     new: new_id,
                     socket_changed: (before.backlog, before.mode)
@@ -53,7 +53,7 @@ impl Diff {
     /// Whether the sockets stay as they are.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let same = |kept: &Kept| !kept.socket_changed;
+        let same = |kept: &KeptListener| !kept.socket_changed;
         self.added.is_empty() && self.removed.is_empty() && self.kept.iter().all(same)
     }
 }

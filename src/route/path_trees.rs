@@ -15,7 +15,7 @@ const NONE: u32 = u32::MAX;
 
 /// Finished trees. A tree is named by its root.
 #[derive(Debug)]
-pub(super) struct Paths<E> {
+pub(super) struct PathTrees<E> {
     nodes: Vec<Node>,
     /// The first byte of each node's label, to find a child without touching the children.
     firsts: Vec<u8>,
@@ -41,7 +41,7 @@ struct Node {
     open_above: u32,
 }
 
-impl<E> Default for Paths<E> {
+impl<E> Default for PathTrees<E> {
     fn default() -> Self {
         Self {
             nodes: Vec::new(),
@@ -52,7 +52,7 @@ impl<E> Default for Paths<E> {
     }
 }
 
-impl<E> Paths<E> {
+impl<E> PathTrees<E> {
     /// Visits what matches `path` in the tree at `root`, in order of precedence, until `visit`
     /// breaks: the more plain text the sooner, after the same text a parameter before a star.
     /// Goes as deep as the longest template has parameters.
@@ -131,10 +131,10 @@ impl<E> Paths<E> {
 
 /// Trees that are still growing, by root. Control has these for the moment of a compilation.
 #[derive(Debug)]
-pub(super) struct Drafts<E>(Vec<BTreeMap<Vec<u8>, Slot<E>>>);
+pub(super) struct PathTreeDrafts<E>(Vec<BTreeMap<Vec<u8>, DraftNode<E>>>);
 
 #[derive(Debug)]
-struct Slot<E> {
+struct DraftNode<E> {
     exact: Vec<E>,
     /// Patterns that go on with a slash and anything, and take what ends here too if none in `exact` does.
     bare: Vec<E>,
@@ -142,13 +142,13 @@ struct Slot<E> {
     parameter: u32,
 }
 
-impl<E> Default for Drafts<E> {
+impl<E> Default for PathTreeDrafts<E> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<E: Clone> Drafts<E> {
+impl<E: Clone> PathTreeDrafts<E> {
     /// Adds an empty tree.
     pub(super) fn add(&mut self) -> u32 {
         self.0.push(BTreeMap::new());
@@ -158,7 +158,7 @@ impl<E: Clone> Drafts<E> {
     /// Adds a pattern to a tree.
     pub(super) fn insert(&mut self, mut tree: u32, path: &PathMatch, entry: E) {
         match path {
-            PathMatch::Exact(path) => self.slot(tree, path.as_bytes()).exact.push(entry),
+            PathMatch::Exact(path) => self.draft(tree, path.as_bytes()).exact.push(entry),
             PathMatch::Prefix(path) => self.insert_open(tree, path.as_bytes(), entry),
             PathMatch::Template { segments, open } => {
                 let mut key = Vec::new();
@@ -176,7 +176,7 @@ impl<E: Clone> Drafts<E> {
                     key.push(b'/');
                     self.insert_open(tree, &key, entry);
                 } else {
-                    self.slot(tree, &key).exact.push(entry);
+                    self.draft(tree, &key).exact.push(entry);
                 }
             }
         }
@@ -185,15 +185,15 @@ impl<E: Clone> Drafts<E> {
     /// Adds a pattern that goes on with anything behind `key`.
     fn insert_open(&mut self, tree: u32, key: &[u8], entry: E) {
         if let Some(bare) = key.strip_suffix(b"/") {
-            self.slot(tree, bare).bare.push(entry.clone());
+            self.draft(tree, bare).bare.push(entry.clone());
         }
-        self.slot(tree, key).star.push(entry);
+        self.draft(tree, key).star.push(entry);
     }
 
-    fn slot(&mut self, tree: u32, key: &[u8]) -> &mut Slot<E> {
+    fn draft(&mut self, tree: u32, key: &[u8]) -> &mut DraftNode<E> {
         self.0[tree as usize]
             .entry(key.to_vec())
-            .or_insert_with(|| Slot {
+            .or_insert_with(|| DraftNode {
                 exact: Vec::new(),
                 bare: Vec::new(),
                 star: Vec::new(),
@@ -203,18 +203,18 @@ impl<E: Clone> Drafts<E> {
 
     /// The tree behind a parameter that follows `key`.
     fn tree_after(&mut self, tree: u32, key: &[u8]) -> u32 {
-        let known = self.slot(tree, key).parameter;
+        let known = self.draft(tree, key).parameter;
         if known != NONE {
             return known;
         }
         let new = self.add();
-        self.slot(tree, key).parameter = new;
+        self.draft(tree, key).parameter = new;
         new
     }
 
     /// Lays the trees out. They keep their names.
-    pub(super) fn finish(self) -> Paths<E> {
-        let mut paths = Paths::default();
+    pub(super) fn finish(self) -> PathTrees<E> {
+        let mut paths = PathTrees::default();
         for _ in &self.0 {
             paths.add(NONE, 0);
         }
@@ -225,10 +225,10 @@ impl<E: Clone> Drafts<E> {
     }
 }
 
-impl<E> Paths<E> {
+impl<E> PathTrees<E> {
     /// Builds the tree at `root` from its keys in their order, level by level, so that the
     /// children of a node come to lie side by side.
-    fn lay_out(&mut self, root: u32, mut keys: Vec<(Vec<u8>, Slot<E>)>) {
+    fn lay_out(&mut self, root: u32, mut keys: Vec<(Vec<u8>, DraftNode<E>)>) {
         let mut queue = VecDeque::from([(root, 0..keys.len(), 0)]);
         while let Some((id, mut range, above)) = queue.pop_front() {
             // All keys of the range agree up to `above`, and first and last up to `depth`, so all do.
@@ -238,12 +238,12 @@ impl<E> Paths<E> {
                 .extend_from_slice(&keys[range.start].0[above..depth]);
             let (mut exact, mut star, mut parameter) = (NONE, NONE, NONE);
             if keys[range.start].0.len() == depth {
-                let slot = &mut keys[range.start].1;
-                let mut ends_here = std::mem::take(&mut slot.exact);
-                ends_here.append(&mut slot.bare);
+                let draft = &mut keys[range.start].1;
+                let mut ends_here = std::mem::take(&mut draft.exact);
+                ends_here.append(&mut draft.bare);
                 exact = self.add_leaf(ends_here);
-                star = self.add_leaf(std::mem::take(&mut slot.star));
-                parameter = slot.parameter;
+                star = self.add_leaf(std::mem::take(&mut draft.star));
+                parameter = draft.parameter;
                 range.start += 1;
             }
             let label = label_start..id_of(self.labels.len());

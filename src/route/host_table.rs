@@ -8,7 +8,7 @@ use weir_config::HostMatch;
 
 /// The path tree of every host pattern.
 #[derive(Debug, Default)]
-pub(super) struct Hosts {
+pub(super) struct HostTable {
     exact: Trees,
     /// By the name after `*.`.
     wildcard: Trees,
@@ -19,7 +19,7 @@ pub(super) struct Hosts {
 
 type Trees = HashMap<Box<[u8]>, u32, BuildHasherDefault<NameHasher>>;
 
-impl Hosts {
+impl HostTable {
     /// The tree of a pattern, made by `add` if it is new.
     pub(super) fn tree_of(&mut self, host: &HostMatch, add: impl FnOnce() -> u32) -> u32 {
         match host {

@@ -12,7 +12,7 @@ use crate::tls::CertificateIdentity;
 #[derive(Clone, Debug)]
 pub(super) struct Predicates {
     /// Which methods are allowed.
-    methods: Methods,
+    methods: AllowedMethods,
     /// On header fields.
     headers: Box<[FieldMatch]>,
     /// On query parameters.
@@ -23,7 +23,7 @@ pub(super) struct Predicates {
 
 /// The methods that a route allows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Methods {
+pub struct AllowedMethods {
     /// One bit for each common method in `names`.
     common: u16,
     /// All of them as in the file; empty allows every method.
@@ -32,9 +32,9 @@ pub struct Methods {
 
 /// The first predicate of a route that does not hold. `Display` says what it asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failed<'t> {
+pub enum FailedPredicate<'t> {
     /// The method is not one of these.
-    Method(&'t Methods),
+    Method(&'t AllowedMethods),
     /// A header field is not as it must be.
     Header(&'t FieldMatch),
     /// A query parameter is not as it must be.
@@ -55,7 +55,7 @@ impl Predicates {
         }
         let bit = |name: &String| bit(Method::from_token(name.as_bytes()));
         Some(Box::new(Self {
-            methods: Methods {
+            methods: AllowedMethods {
                 common: spec.methods.iter().map(bit).fold(0, |all, bit| all | bit),
                 names: spec
                     .methods
@@ -70,18 +70,18 @@ impl Predicates {
     }
 
     /// Tries all of them: the method, then fields in the order of the file, then the query, then the certificate.
-    pub(super) fn check(&self, view: &RequestView<'_>) -> Result<(), Failed<'_>> {
+    pub(super) fn check(&self, view: &RequestView<'_>) -> Result<(), FailedPredicate<'_>> {
         if !self.methods.allow(view.method) {
-            return Err(Failed::Method(&self.methods));
+            return Err(FailedPredicate::Method(&self.methods));
         }
         self.check_fields(view)
     }
 
     /// Tries all but the method.
-    pub(super) fn check_fields(&self, view: &RequestView<'_>) -> Result<(), Failed<'_>> {
+    pub(super) fn check_fields(&self, view: &RequestView<'_>) -> Result<(), FailedPredicate<'_>> {
         let header = |spec: &&FieldMatch| !holds(&spec.value, header_values(&spec.name, view));
         if let Some(spec) = self.headers.iter().find(header) {
-            return Err(Failed::Header(spec));
+            return Err(FailedPredicate::Header(spec));
         }
         for spec in &self.query {
             let is_met = holds(&spec.value, parameters(&spec.name, view.query, b"&"));
@@ -89,14 +89,14 @@ impl Predicates {
             if view.query.contains(&b';')
                 && is_met != holds(&spec.value, parameters(&spec.name, view.query, b"&;"))
             {
-                return Err(Failed::Separator(spec));
+                return Err(FailedPredicate::Separator(spec));
             }
             if !is_met {
-                return Err(Failed::Query(spec));
+                return Err(FailedPredicate::Query(spec));
             }
         }
         match &self.client {
-            Some(spec) if !holds(spec, texts(view.client)) => Err(Failed::Client(spec)),
+            Some(spec) if !holds(spec, texts(view.client)) => Err(FailedPredicate::Client(spec)),
             _ => Ok(()),
         }
     }
@@ -107,7 +107,7 @@ impl Predicates {
     }
 }
 
-impl Methods {
+impl AllowedMethods {
     fn allow(&self, method: &[u8]) -> bool {
         match Method::from_token(method) {
             _ if self.names.is_empty() => true,
@@ -198,7 +198,7 @@ fn holds<V: Iterator<Item = u8>>(spec: &ValueMatch, mut values: impl Iterator<It
     }
 }
 
-impl fmt::Display for Failed<'_> {
+impl fmt::Display for FailedPredicate<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Method(methods) => write!(f, "method is not {}", methods.names.join(" or ")),
