@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::field::{FieldId, FieldSet};
-use crate::guard::claim;
+use crate::guard::find_claim;
 use crate::head::{Field, Head, Method, Span, Version};
 use crate::limits::{CONNECTION_OPTIONS_MAX, LENGTH_MAX};
 
@@ -384,7 +384,8 @@ fn named_options(head: &mut Head, block: &[u8], hop: &mut HopOptions) -> Result<
         field.is_removed |= match field.id {
             FieldId::Other => {
                 let name = field.name.get(block);
-                others.iter().any(|other| other.eq_ignore_ascii_case(name)) && claim(name).is_none()
+                others.iter().any(|other| other.eq_ignore_ascii_case(name))
+                    && find_claim(name).is_none()
             }
             id => known.has(id) && !KEPT.has(id) && !HOP_FIELDS.has(id),
         };

@@ -164,14 +164,18 @@ impl FieldPolicy {
 /// them.
 #[inline]
 #[must_use]
-pub fn claim(name: &[u8]) -> Option<Claim> {
+pub fn find_claim(name: &[u8]) -> Option<Claim> {
     let [first, _, third, _, fifth, ..] = *name else {
         return None;
     };
     // Hardly any name shares three bytes with a row, so this check rejects most of them.
     let rows =
         RowIndex::FIRST.with(first) & RowIndex::THIRD.with(third) & RowIndex::FIFTH.with(fifth);
-    if rows == 0 { None } else { find(name, rows) }
+    if rows == 0 {
+        None
+    } else {
+        find_row(name, rows)
+    }
 }
 
 /// For each byte, the set of rows whose pattern may have that byte at one position: a bit for each
@@ -216,7 +220,7 @@ impl RowIndex {
 }
 
 /// Compares a name with the patterns of `rows`.
-fn find(name: &[u8], mut rows: u64) -> Option<Claim> {
+fn find_row(name: &[u8], mut rows: u64) -> Option<Claim> {
     while rows != 0 {
         let (pattern, claim) = CLAIM_TABLE.get(rows.trailing_zeros() as usize)?;
         let (stem, is_open) = stem(pattern);
@@ -274,7 +278,7 @@ pub fn is_other_spelling(name: &[u8], other: &[u8]) -> bool {
 /// Returns whether a name folds into a known name or one of the table.
 fn folds_onto_known(name: &[u8]) -> bool {
     let mut text = [0; FOLDED_BYTES];
-    FieldId::from_name(folded(name, &mut text)) != FieldId::Other || claim(name).is_some()
+    FieldId::from_name(folded(name, &mut text)) != FieldId::Other || find_claim(name).is_some()
 }
 
 /// Returns whether a name has a byte that CGI folds, which is any but letters, digits and hyphens.
@@ -299,7 +303,7 @@ impl Head {
             let is_refused = match field.id {
                 FieldId::Other if field.is_odd => false,
                 FieldId::Other => {
-                    let claim = claim(field.name.get(block));
+                    let claim = find_claim(field.name.get(block));
                     claim.is_some_and(|claim| !policy.claims.has(claim))
                 }
                 id => refused.has(id),
@@ -388,7 +392,7 @@ impl Trailers {
                         && !folds_onto_known(name)
                         && !self.has_other_spelling(at)
                 }
-                false => field.id == FieldId::Other && claim(name).is_none(),
+                false => field.id == FieldId::Other && find_claim(name).is_none(),
             };
             let passes = passes && !matches(name);
             if !passes && !field.is_removed {
@@ -512,7 +516,7 @@ mod tests {
     fn known_names_make_the_claims_of_the_table() {
         for id in FieldId::all() {
             let known = KNOWN_CLAIMS.iter().find(|(_, ids)| ids.has(id));
-            let claim = claim(id.name().as_bytes());
+            let claim = find_claim(id.name().as_bytes());
             assert_eq!(known.map(|(claim, _)| *claim), claim, "{id:?}");
         }
     }
@@ -550,18 +554,18 @@ mod tests {
             .map(Into::into),
         );
         for name in &names {
-            assert_eq!(claim(name.as_bytes()), naive(name), "{name}");
+            assert_eq!(find_claim(name.as_bytes()), naive(name), "{name}");
             assert_eq!(
-                claim(name.to_ascii_uppercase().as_bytes()),
+                find_claim(name.to_ascii_uppercase().as_bytes()),
                 naive(name),
                 "{name}"
             );
             assert_eq!(
-                claim(name.replace('-', "_").as_bytes()),
+                find_claim(name.replace('-', "_").as_bytes()),
                 naive(name),
                 "{name}"
             );
         }
-        assert_eq!(claim(b""), None);
+        assert_eq!(find_claim(b""), None);
     }
 }

@@ -68,7 +68,7 @@ impl ReceiveWindow {
     }
 
     /// Like [`ReceiveWindow::consume`], for a window that streams share. If slow streams leave most
-    /// of it unread, half of the peer's remaining part is returned.
+    /// of it unread, an increment is returned as soon as it doubles what the peer may still send.
     #[inline]
     pub(crate) fn consume_shared(&mut self, bytes: u32, now_ms: u64) -> u32 {
         let increment_min = self.window.max(INCREMENT_BYTES_MIN).min(self.size / 2);

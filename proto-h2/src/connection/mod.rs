@@ -46,10 +46,10 @@ pub struct Connection {
     config: Config,
     state: ReadState,
     /// An incomplete frame.
-    partial: Vec<u8>,
+    partial_frame: Vec<u8>,
     /// An incomplete field block.
-    block: Vec<u8>,
-    continuing: Option<UnfinishedBlock>,
+    partial_block: Vec<u8>,
+    unfinished_block: Option<UnfinishedBlock>,
     decoder: Decoder,
     encoder: Encoder,
     /// An encoded field block, before its length is known.
@@ -148,9 +148,9 @@ impl Connection {
                 Role::Server => ReadState::Preface(0),
                 Role::Client => ReadState::Frame,
             },
-            partial: Vec::new(),
-            block: Vec::new(),
-            continuing: None,
+            partial_frame: Vec::new(),
+            partial_block: Vec::new(),
+            unfinished_block: None,
             decoder: Decoder::new(TABLE_BYTES),
             encoder: Encoder::new(),
             encoded: Vec::new(),
@@ -323,7 +323,7 @@ impl Connection {
     pub fn is_within_block(&self) -> bool {
         let is_headers = |kind| matches!(kind, FrameType::Headers | FrameType::Continuation);
         let is_partial = matches!(self.state, ReadState::Payload(frame) if is_headers(frame.kind));
-        self.continuing.is_some() || is_partial
+        self.unfinished_block.is_some() || is_partial
     }
 
     /// Shuts down gracefully: open streams go on, and no others follow. A server first announces
@@ -407,8 +407,8 @@ impl Connection {
             &mut self.encoded,
             &mut self.target,
             &mut self.output,
-            &mut self.partial,
-            &mut self.block,
+            &mut self.partial_frame,
+            &mut self.partial_block,
         ] {
             if buffer.is_empty() {
                 *buffer = Vec::new();

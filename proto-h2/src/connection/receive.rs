@@ -82,17 +82,17 @@ impl Connection {
 
     fn frame_header(&mut self, rest: &mut &[u8]) -> Result<Progress, Error> {
         let head = match rest.split_first_chunk::<FRAME_HEADER_BYTES>() {
-            Some((bytes, tail)) if self.partial.is_empty() => {
+            Some((bytes, tail)) if self.partial_frame.is_empty() => {
                 *rest = tail;
                 FrameHeader::read(bytes)
             }
             _ => {
-                buffer_input(&mut self.partial, FRAME_HEADER_BYTES, rest);
-                let Some(bytes) = self.partial.first_chunk::<FRAME_HEADER_BYTES>() else {
+                buffer_input(&mut self.partial_frame, FRAME_HEADER_BYTES, rest);
+                let Some(bytes) = self.partial_frame.first_chunk::<FRAME_HEADER_BYTES>() else {
                     return Ok(Progress::NeedMore);
                 };
                 let head = FrameHeader::read(bytes);
-                self.partial.clear();
+                self.partial_frame.clear();
                 head
             }
         };
@@ -122,7 +122,7 @@ impl Connection {
         }
         //= rfc9113#6.10
         // No other frame may interrupt a field block.
-        match (self.continuing, head.kind) {
+        match (self.unfinished_block, head.kind) {
             (Some(block), FrameType::Continuation) if block.stream == head.stream => {}
             (None, kind) if kind != FrameType::Continuation => {}
             _ => return Err(Error::BrokenBlock),
@@ -169,21 +169,21 @@ impl Connection {
     ) -> Result<Progress, Error> {
         let len = frame.len as usize;
         let step = match rest.split_at_checked(len) {
-            Some((payload, tail)) if self.partial.is_empty() => {
+            Some((payload, tail)) if self.partial_frame.is_empty() => {
                 *rest = tail;
                 self.state = ReadState::Frame;
                 self.frame(frame, payload, buffer)?
             }
             _ => {
-                buffer_input(&mut self.partial, len, rest);
-                if self.partial.len() < len {
+                buffer_input(&mut self.partial_frame, len, rest);
+                if self.partial_frame.len() < len {
                     return Ok(Progress::NeedMore);
                 }
                 self.state = ReadState::Frame;
-                let payload = mem::take(&mut self.partial);
+                let payload = mem::take(&mut self.partial_frame);
                 let step = self.frame(frame, &payload, buffer);
-                self.partial = payload;
-                self.partial.clear();
+                self.partial_frame = payload;
+                self.partial_frame.clear();
                 step?
             }
         };
@@ -238,9 +238,9 @@ impl Connection {
         if frame.has(END_HEADERS) {
             return self.section(frame.stream, is_end, fragment, buffer);
         }
-        self.block.clear();
-        self.block.extend_from_slice(fragment);
-        self.continuing = Some(UnfinishedBlock {
+        self.partial_block.clear();
+        self.partial_block.extend_from_slice(fragment);
+        self.unfinished_block = Some(UnfinishedBlock {
             stream: frame.stream,
             is_end,
             frames: 0,
@@ -254,7 +254,7 @@ impl Connection {
         payload: &[u8],
         buffer: &mut HeadBuffer<'_>,
     ) -> Result<Progress, Error> {
-        let Some(mut block) = self.continuing.take() else {
+        let Some(mut block) = self.unfinished_block.take() else {
             return Err(Error::BrokenBlock);
         };
         let limits = self.floods.limits();
@@ -262,18 +262,18 @@ impl Connection {
         if block.frames > limits.continuations_max {
             return Err(Error::TooManyContinuations);
         }
-        if self.block.len() + payload.len() > limits.block_bytes_max as usize {
+        if self.partial_block.len() + payload.len() > limits.block_bytes_max as usize {
             return Err(Error::BlockTooLarge);
         }
-        self.block.extend_from_slice(payload);
+        self.partial_block.extend_from_slice(payload);
         if !frame.has(END_HEADERS) {
-            self.continuing = Some(block);
+            self.unfinished_block = Some(block);
             return Ok(Progress::Continue);
         }
-        let fragment = mem::take(&mut self.block);
+        let fragment = mem::take(&mut self.partial_block);
         let step = self.section(block.stream, block.is_end, &fragment, buffer);
-        self.block = fragment;
-        self.block.clear();
+        self.partial_block = fragment;
+        self.partial_block.clear();
         step
     }
 
