@@ -271,27 +271,15 @@ impl Drop for Timer {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
-
     use super::*;
-
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
+    use crate::io::wake_counter::WakeCounter;
 
     #[test]
     fn a_timer_fires_at_its_last_deadline_and_not_after_it_is_dropped() {
         let timers = Rc::new(Timers::default());
-        let count = Arc::new(Count(AtomicUsize::new(0)));
-        let waker = Waker::from(count.clone());
+        let (wakes, waker) = WakeCounter::new();
         let cx = Context::from_waker(&waker);
-        let woken = || count.0.load(Ordering::Relaxed);
+        let woken = || wakes.count();
 
         let timer = timers.timer();
         timer.watch(&cx);

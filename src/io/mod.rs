@@ -17,6 +17,8 @@ mod pipe;
 pub mod ring;
 pub mod sim;
 pub mod uring;
+#[cfg(test)]
+pub(crate) mod wake_counter;
 
 use std::future::{Future, poll_fn};
 use std::io;

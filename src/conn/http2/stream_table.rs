@@ -252,23 +252,12 @@ impl StreamTable {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
-
     use weir_proto_h1::{Edits, Head};
     use weir_proto_h2::{Config, Connection, Framing};
 
     use super::*;
     use crate::io::Pool;
-
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
+    use crate::io::wake_counter::WakeCounter;
 
     #[test]
     fn a_task_hears_of_room_when_that_is_of_use_and_not_of_each_byte() {
@@ -282,8 +271,7 @@ mod tests {
             &Framing::default(),
         );
         let mut stream = Stream::new(key.expect("a stream"));
-        let count = Arc::new(Count(AtomicUsize::new(0)));
-        let waker = Waker::from(count.clone());
+        let (wakes, waker) = WakeCounter::new();
         stream.watch(&Context::from_waker(&waker));
         for _ in 0..8 {
             stream.waiting.push_back(Pool::new().copy(&[0; 1_000]));
@@ -292,7 +280,7 @@ mod tests {
         let mut heard_at = Vec::new();
         while let Some(piece) = stream.take_waiting(1, 8_000) {
             assert_eq!(piece.len(), 1);
-            if count.0.swap(0, Ordering::Relaxed) > 0 {
+            if wakes.take() > 0 {
                 heard_at.push(stream.waiting_bytes);
             }
         }

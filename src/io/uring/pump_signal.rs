@@ -84,40 +84,28 @@ impl<S> PumpSignal<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
-
     use super::*;
-
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
+    use crate::io::wake_counter::WakeCounter;
 
     #[test]
     fn a_signal_wakes_the_last_task_and_leaks_no_count() {
-        let counts = [0, 0].map(|n| Arc::new(Count(AtomicUsize::new(n))));
-        let wakers = counts.clone().map(Waker::from);
+        let ((first_wakes, first), (second_wakes, second)) =
+            (WakeCounter::new(), WakeCounter::new());
         let signal = PumpSignal::new(7);
         assert_eq!(**signal, 7);
-        let [first, second] = &wakers;
-        assert!(!signal.is_due(&Context::from_waker(first)));
+        assert!(!signal.is_due(&Context::from_waker(&first)));
         let bell = signal.listen();
         let copy = bell.clone();
         copy.wake_by_ref();
         assert!(
-            signal.is_due(&Context::from_waker(second)),
+            signal.is_due(&Context::from_waker(&second)),
             "news stays until listen clears it"
         );
         copy.wake();
         drop(signal.listen());
-        assert!(!signal.is_due(&Context::from_waker(second)));
+        assert!(!signal.is_due(&Context::from_waker(&second)));
         drop(bell);
         assert_eq!(Rc::strong_count(&signal), 1);
-        assert_eq!(counts.map(|count| count.0.load(Ordering::Relaxed)), [1, 1]);
+        assert_eq!((first_wakes.count(), second_wakes.count()), (1, 1));
     }
 }
