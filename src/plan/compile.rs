@@ -5,17 +5,15 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use weir_config::{
-    Cidr, Code, Config, ForwardedHeader, PathMatch, Target, TrustedPeer, Underscores,
-};
+use weir_config::{Cidr, Config, ForwardedHeader, TrustedPeer, Underscores};
 use weir_proto_h1::{Claim, Claims};
 
 use super::{
-    Capacity, CidrSet, EndpointSets, FixedAnswer, Grants, ListenerPlan, LogFields, Plan, Problem,
-    Redirect, RetryPlan, Rewrite, RoutePlan, RouteTarget, Timeouts, UpstreamId, UpstreamPlan,
+    Capacity, CidrSet, EndpointSets, Grants, ListenerPlan, LogFields, Plan, Problem, RetryPlan,
+    RoutePlan, RouteTarget, Timeouts, UpstreamId, UpstreamPlan,
 };
 use crate::io::Address;
-use crate::limits::{CONNECTS_MAX, TCP_DEAD_AFTER_MS};
+use crate::limits::TCP_DEAD_AFTER_MS;
 use crate::route::RouteTable;
 
 impl Plan {
@@ -34,7 +32,7 @@ impl Plan {
             .routes
             .iter()
             .filter_map(|route| {
-                let compiled = compile_route(config, route);
+                let compiled = RoutePlan::compile(config, route);
                 compiled.map_err(|problem| problems.push(problem)).ok()
             })
             .collect();
@@ -141,7 +139,7 @@ fn compile_listeners(config: &Config) -> Vec<ListenerPlan> {
             weir_config::Address::Tcp(address) => Address::Ip(*address),
             weir_config::Address::Unix(path) => Address::Unix(Arc::new(path.clone())),
         },
-        timeouts: timeouts(config.listener_timeouts(listener), config.limits),
+        timeouts: Timeouts::new(config.listener_timeouts(listener), config.limits),
         limits: head_limits(config.limits),
         takes_http2: listener.http2,
         shows_request_id: listener.request_id,
@@ -161,99 +159,19 @@ fn compile_listeners(config: &Config) -> Vec<ListenerPlan> {
 }
 
 fn compile_upstream(config: &Config, upstream: &weir_config::Upstream) -> UpstreamPlan {
-    let timeouts = timeouts(config.upstream_timeouts(upstream), config.limits);
+    let timeouts = Timeouts::new(config.upstream_timeouts(upstream), config.limits);
     UpstreamPlan {
         name: upstream.name.as_str().into(),
         idle_per_core_max: upstream.pool.idle_per_core,
         connections_max: upstream.pool.connections,
         pending_max: upstream.pool.pending,
-        retry: retry(config.retries.patched(&upstream.retries)),
+        retry: RetryPlan::new(config.retries.patched(&upstream.retries)),
         timeouts,
         dead_after: Duration::from_millis(TCP_DEAD_AFTER_MS).max(timeouts.body_stall),
         limits: head_limits(config.limits),
         proxy_protocol: upstream.proxy_protocol,
         tls: None,
         http2: http2_limits(config),
-    }
-}
-
-fn compile_route(config: &Config, route: &weir_config::Route) -> Result<RoutePlan, Problem> {
-    let problem = |message: String| Problem {
-        code: Code::Plan,
-        position: route.position.clone(),
-        message: format!("route `{}`: {message}", route.name),
-    };
-    let rewrite = route
-        .rewrite
-        .as_ref()
-        .map(|rewrite| Rewrite::compile(rewrite, &route.matches))
-        .transpose()
-        .map_err(problem)?;
-    let target = match &route.target {
-        Target::Upstream { index } => match u32::try_from(*index) {
-            Ok(id) if *index < config.upstreams.len() => RouteTarget::Upstream(UpstreamId(id)),
-            _ => return Err(problem(format!("there is no upstream number {index}"))),
-        },
-        Target::Redirect(redirect) => {
-            RouteTarget::Redirect(Redirect::compile(redirect, &route.matches).map_err(problem)?)
-        }
-        Target::Respond(respond) => RouteTarget::Respond(compile_respond(respond)),
-    };
-    let limits = config.limits_of(route);
-    Ok(RoutePlan {
-        name: route.name.as_str().into(),
-        line: route.position.line,
-        forbids: forbids(route),
-        target,
-        rewrite,
-        encoded_slash: route.encoded_slash,
-        keeps_odd_names: route.underscores.map(|rule| rule == Underscores::Keep),
-        timeouts: timeouts(config.timeouts_of(route), limits),
-        retry: retry(config.retries_of(route)),
-        body_bytes_max: limits.body_bytes,
-    })
-}
-
-/// Whether a route is there to keep requests from a part of the paths. One for all paths says what becomes of those
-/// that no other route takes.
-fn forbids(route: &weir_config::Route) -> bool {
-    let is_error = matches!(&route.target, Target::Respond(respond) if respond.status >= 400);
-    let all = PathMatch::Prefix("/".to_owned());
-    is_error && !route.matches.paths.contains(&all)
-}
-
-fn compile_respond(respond: &weir_config::Respond) -> FixedAnswer {
-    let header = |(name, value): &(String, String)| (name.as_str().into(), value.as_str().into());
-    FixedAnswer {
-        status: respond.status,
-        content_type: respond.content_type.as_deref().map(Into::into),
-        body: respond.body.as_bytes().into(),
-        headers: respond.headers.iter().map(header).collect(),
-    }
-}
-
-fn timeouts(from: weir_config::Timeouts, limits: weir_config::Limits) -> Timeouts {
-    Timeouts {
-        head: from.head,
-        idle: from.idle,
-        connect: from.connect,
-        queue: from.queue,
-        first_byte: from.first_byte,
-        body_stall: from.body_stall,
-        upstream_idle: from.upstream_idle,
-        total: from.total,
-        body_rate_bytes_min: limits.body_rate.unwrap_or(0),
-    }
-}
-
-fn retry(from: weir_config::Retries) -> RetryPlan {
-    RetryPlan {
-        retries_max: from.count.unwrap_or(0),
-        connects_max: from.count.map_or(1, |_| CONNECTS_MAX),
-        budget_percent: from.budget_percent,
-        budget_min: from.budget_floor,
-        backoff: from.backoff,
-        per_try: from.per_try,
     }
 }
 

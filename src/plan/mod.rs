@@ -17,6 +17,7 @@ mod file_tests;
 mod forwarded_chain;
 mod listener_diff;
 mod paths;
+mod route_plan;
 mod screening;
 mod template;
 
@@ -34,13 +35,15 @@ pub use endpoints::{EndpointSet, EndpointSets, EndpointSpec, UnresolvedEndpoint}
 pub use forwarded_chain::{ForwardedChain, ForwardedHop, ForwardedNode};
 pub use listener_diff::{KeptListener, ListenerDiff};
 pub use paths::PathObjection;
+pub use route_plan::{FixedAnswer, RoutePlan, RouteTarget};
 pub use screening::{PeerFacts, ScreenedRequest, is_grpc, odd_names};
 pub use template::{Redirect, Rewrite};
 
-use weir_config::{Code, EncodedSlash, ForwardedHeader, Position};
+use weir_config::{Code, ForwardedHeader, Position};
 use weir_proto_h1::{Claims, is_other_spelling};
 
 use crate::io::Address;
+use crate::limits::CONNECTS_MAX;
 pub use crate::route::RouteId;
 use crate::route::RouteTable;
 use crate::tls;
@@ -208,6 +211,23 @@ pub struct Timeouts {
     pub body_rate_bytes_min: u64,
 }
 
+impl Timeouts {
+    /// The time limits `merged`, with the rates that hold beside them.
+    fn new(merged: weir_config::Timeouts, limits: weir_config::Limits) -> Self {
+        Self {
+            head: merged.head,
+            idle: merged.idle,
+            connect: merged.connect,
+            queue: merged.queue,
+            first_byte: merged.first_byte,
+            body_stall: merged.body_stall,
+            upstream_idle: merged.upstream_idle,
+            total: merged.total,
+            body_rate_bytes_min: limits.body_rate.unwrap_or(0),
+        }
+    }
+}
+
 /// What holds for a named group of endpoints as a whole; [`EndpointSet`] has the endpoints.
 #[derive(Clone, Debug)]
 pub struct UpstreamPlan {
@@ -263,53 +283,18 @@ pub struct RetryPlan {
     pub per_try: Option<Duration>,
 }
 
-/// What to do with the requests that a route takes.
-#[derive(Clone, Debug)]
-pub struct RoutePlan {
-    /// Its name if given, else the text of its match.
-    pub name: Arc<str>,
-    /// Its line in the file, from 1; 0 when there is no file.
-    pub line: u32,
-    /// What happens to its requests.
-    pub target: RouteTarget,
-    /// Change of the path on its way upstream.
-    pub rewrite: Option<Rewrite>,
-    /// What becomes of requests with an encoded slash or backslash in the path.
-    pub encoded_slash: EncodedSlash,
-    /// Weir answers with an error, for some paths among others: no request may pass by.
-    pub forbids: bool,
-    /// Whether fields with odd names go upstream, where the listener's rule does not hold.
-    pub keeps_odd_names: Option<bool>,
-    /// Time limits, merged.
-    pub timeouts: Timeouts,
-    /// Retry rules, merged.
-    pub retry: RetryPlan,
-    /// The largest request body, bytes.
-    pub body_bytes_max: Option<u64>,
-}
-
-/// What a route does with its requests.
-#[derive(Clone, Debug)]
-pub enum RouteTarget {
-    /// Proxies them.
-    Upstream(UpstreamId),
-    /// Sends the client elsewhere.
-    Redirect(Redirect),
-    /// Answers by itself.
-    Respond(FixedAnswer),
-}
-
-/// A fixed answer.
-#[derive(Clone, Debug)]
-pub struct FixedAnswer {
-    /// 200 to 599.
-    pub status: u16,
-    /// The media type of the body.
-    pub content_type: Option<Box<str>>,
-    /// The body; empty for 204, 205 and 304.
-    pub body: Arc<[u8]>,
-    /// Further fields, names in lower case, no framing or connection fields among them.
-    pub headers: Box<[(Box<str>, Box<str>)]>,
+impl RetryPlan {
+    /// The retry rules `merged`.
+    fn new(merged: weir_config::Retries) -> Self {
+        Self {
+            retries_max: merged.count.unwrap_or(0),
+            connects_max: merged.count.map_or(1, |_| CONNECTS_MAX),
+            budget_percent: merged.budget_percent,
+            budget_min: merged.budget_floor,
+            backoff: merged.backoff,
+            per_try: merged.per_try,
+        }
+    }
 }
 
 /// Something in a configuration that only shows when it is compiled or tried.

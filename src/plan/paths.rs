@@ -164,35 +164,6 @@ impl Plan {
     }
 }
 
-impl RoutePlan {
-    /// Whether this route does the same with requests as another. No field may be left out here by mistake.
-    fn is_alike(&self, other: &Self) -> bool {
-        let Self {
-            target,
-            rewrite,
-            keeps_odd_names,
-            body_bytes_max,
-            // What only names the route, says when it takes a request, or how long that may take.
-            name: _,
-            line: _,
-            encoded_slash: _,
-            forbids: _,
-            timeouts,
-            retry: _,
-        } = self;
-        let is_one_upstream = match (target, &other.target) {
-            (RouteTarget::Upstream(one), RouteTarget::Upstream(other)) => one == other,
-            _ => false,
-        };
-        is_one_upstream
-            && rewrite.is_none()
-            && other.rewrite.is_none()
-            && *keeps_odd_names == other.keeps_odd_names
-            && *body_bytes_max == other.body_bytes_max
-            && timeouts.body_rate_bytes_min == other.timeouts.body_rate_bytes_min
-    }
-}
-
 /// Rewrites the path. An endpoint must see what the rewrite makes of the path as that endpoint reads it, and no dot
 /// segments in that: `/files/{rest}` is a promise that the endpoint gets paths under `/files/`.
 fn rewrite(

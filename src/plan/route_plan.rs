@@ -1,0 +1,156 @@
+//! A route in the form that cores run.
+
+use std::sync::Arc;
+
+use weir_config::{Code, Config, EncodedSlash, PathMatch, Target, Underscores};
+
+use super::{Problem, Redirect, RetryPlan, Rewrite, Timeouts, UpstreamId};
+
+/// What to do with the requests that a route takes.
+#[derive(Clone, Debug)]
+pub struct RoutePlan {
+    /// Its name if given, else the text of its match.
+    pub name: Arc<str>,
+    /// Its line in the file, from 1; 0 when there is no file.
+    pub line: u32,
+    /// What happens to its requests.
+    pub target: RouteTarget,
+    /// Change of the path on its way upstream.
+    pub rewrite: Option<Rewrite>,
+    /// What becomes of requests with an encoded slash or backslash in the path.
+    pub encoded_slash: EncodedSlash,
+    /// Weir answers with an error, for some paths among others: no request may pass by.
+    pub forbids: bool,
+    /// Whether fields with odd names go upstream, where the listener's rule does not hold.
+    pub keeps_odd_names: Option<bool>,
+    /// Time limits, merged.
+    pub timeouts: Timeouts,
+    /// Retry rules, merged.
+    pub retry: RetryPlan,
+    /// The largest request body, bytes.
+    pub body_bytes_max: Option<u64>,
+}
+
+/// What a route does with its requests.
+#[derive(Clone, Debug)]
+pub enum RouteTarget {
+    /// Proxies them.
+    Upstream(UpstreamId),
+    /// Sends the client elsewhere.
+    Redirect(Redirect),
+    /// Answers by itself.
+    Respond(FixedAnswer),
+}
+
+/// A fixed answer.
+#[derive(Clone, Debug)]
+pub struct FixedAnswer {
+    /// 200 to 599.
+    pub status: u16,
+    /// The media type of the body.
+    pub content_type: Option<Box<str>>,
+    /// The body; empty for 204, 205 and 304.
+    pub body: Arc<[u8]>,
+    /// Further fields, names in lower case, no framing or connection fields among them.
+    pub headers: Box<[(Box<str>, Box<str>)]>,
+}
+
+impl RoutePlan {
+    /// Compiles `route` of `config`. No key of a route may be left out here by mistake.
+    pub(super) fn compile(config: &Config, route: &weir_config::Route) -> Result<Self, Problem> {
+        let weir_config::Route {
+            name,
+            matches,
+            target,
+            rewrite,
+            encoded_slash,
+            underscores,
+            position,
+            // The table of routes has the matches; `Config` merges these.
+            timeouts: _,
+            limits: _,
+            retries: _,
+        } = route;
+        let problem = |message: String| Problem {
+            code: Code::Plan,
+            position: position.clone(),
+            message: format!("route `{name}`: {message}"),
+        };
+        let rewrite = rewrite
+            .as_ref()
+            .map(|rewrite| Rewrite::compile(rewrite, matches))
+            .transpose()
+            .map_err(problem)?;
+        let compiled_target = match target {
+            Target::Upstream { index } => match u32::try_from(*index) {
+                Ok(id) if *index < config.upstreams.len() => RouteTarget::Upstream(UpstreamId(id)),
+                _ => return Err(problem(format!("there is no upstream number {index}"))),
+            },
+            Target::Redirect(redirect) => {
+                RouteTarget::Redirect(Redirect::compile(redirect, matches).map_err(problem)?)
+            }
+            Target::Respond(respond) => RouteTarget::Respond(FixedAnswer::compile(respond)),
+        };
+        let limits = config.limits_of(route);
+        Ok(Self {
+            name: name.as_str().into(),
+            line: position.line,
+            forbids: forbids(route),
+            target: compiled_target,
+            rewrite,
+            encoded_slash: *encoded_slash,
+            keeps_odd_names: underscores.map(|rule| rule == Underscores::Keep),
+            timeouts: Timeouts::new(config.timeouts_of(route), limits),
+            retry: RetryPlan::new(config.retries_of(route)),
+            body_bytes_max: limits.body_bytes,
+        })
+    }
+
+    /// Whether this route does the same with requests as another. No field may be left out here by mistake.
+    pub(super) fn is_alike(&self, other: &Self) -> bool {
+        let Self {
+            target,
+            rewrite,
+            keeps_odd_names,
+            body_bytes_max,
+            // What only names the route, says when it takes a request, or how long that may take.
+            name: _,
+            line: _,
+            encoded_slash: _,
+            forbids: _,
+            timeouts,
+            retry: _,
+        } = self;
+        let is_one_upstream = match (target, &other.target) {
+            (RouteTarget::Upstream(one), RouteTarget::Upstream(other)) => one == other,
+            _ => false,
+        };
+        is_one_upstream
+            && rewrite.is_none()
+            && other.rewrite.is_none()
+            && *keeps_odd_names == other.keeps_odd_names
+            && *body_bytes_max == other.body_bytes_max
+            && timeouts.body_rate_bytes_min == other.timeouts.body_rate_bytes_min
+    }
+}
+
+impl FixedAnswer {
+    fn compile(respond: &weir_config::Respond) -> Self {
+        let header =
+            |(name, value): &(String, String)| (name.as_str().into(), value.as_str().into());
+        Self {
+            status: respond.status,
+            content_type: respond.content_type.as_deref().map(Into::into),
+            body: respond.body.as_bytes().into(),
+            headers: respond.headers.iter().map(header).collect(),
+        }
+    }
+}
+
+/// Whether a route is there to keep requests from a part of the paths. One for all paths says what becomes of those
+/// that no other route takes.
+fn forbids(route: &weir_config::Route) -> bool {
+    let is_error = matches!(&route.target, Target::Respond(respond) if respond.status >= 400);
+    let all = PathMatch::Prefix("/".to_owned());
+    is_error && !route.matches.paths.contains(&all)
+}
