@@ -1,12 +1,9 @@
-//! Attempts of an exchange: which endpoint, over which connection, and what a failure means for the next one.
+//! The attempts of an exchange: it chooses an endpoint, tries it, judges the answer or the failure, and tries again.
 
-use std::future::{Future, poll_fn};
-use std::io;
+use std::future::poll_fn;
 use std::mem;
-use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use weir_proto_h1::{FieldId, Head};
@@ -14,25 +11,36 @@ use weir_proto_h1::{FieldId, Head};
 use super::record::ExchangeRecord;
 use super::relay::{Relay, Relayed, Replay};
 use super::repeat::{Failure, Failures, Repeat};
+use super::waiter::ExchangeWaiter;
 use super::{Exchange, grpc};
-use crate::conn::{Wire, WireRx, WireTx, proxy_protocol, tunnel};
-use crate::core::{Core, after};
-use crate::fault::{Fault, Phase, Reason, Retry, Side};
-use crate::io::{Address, Connection, Instant, Net, Tx, errno};
-use crate::plan::{Protocol, RoutePlan, UpstreamId, UpstreamPlan, is_grpc};
-use crate::tls;
+use crate::conn::tunnel;
+use crate::core::after;
+use crate::fault::{Fault, Phase, Reason, Side};
+use crate::io::{Address, Net};
+use crate::plan::{RoutePlan, UpstreamId, UpstreamPlan, is_grpc};
 use crate::upstream::{
-    ConnectionNeed, ConnectionOffer, ConnectionPermit, Endpoint, EndpointSide, EndpointTls,
-    LeasedConnection, TriedEndpoints, Upstream,
+    ConnectFailure, ConnectionNeed, ConnectionOffer, Connector, Endpoint, EndpointSide,
+    TriedEndpoints, Upstream, Waiter,
 };
 
+/// Statuses of answers after which the exchange tries another endpoint: none, as routes cannot name any.
+const RETRIED_STATUSES: [u16; 0] = [];
+
+/// What becomes of an answer whose head has come.
+pub(super) enum Heard {
+    /// The client gets it.
+    Pass,
+    /// Another attempt follows.
+    Retry(Repeat),
+}
+
 /// The attempts of one exchange: what they have in common, and what has become of them so far.
-struct Attempts<'a, N: Net> {
+pub(super) struct Attempts<'a, N: Net> {
     plan: &'a UpstreamPlan,
-    route: &'a RoutePlan,
+    pub(super) route: &'a RoutePlan,
     upstream: &'a Upstream<N>,
     tried: TriedEndpoints,
-    replay: Replay,
+    pub(super) replay: Replay,
     failures: Failures,
     /// The attempt is on a connection that belongs to the client's.
     is_bound: bool,
@@ -67,15 +75,18 @@ impl<'a, N: Net> Exchange<'a, N> {
             is_bound: false,
         };
         loop {
-            let (fault, was_stale) = match attempts.attempt(self).await {
-                Ok(()) => return Ok(()),
-                Err(failed) => failed,
+            let repeat = match attempts.attempt(self).await {
+                Ok(Heard::Pass) => return Ok(()),
+                Ok(Heard::Retry(repeat)) => repeat,
+                Err((fault, was_stale)) => {
+                    if !was_stale {
+                        attempts.count(&self.record, fault);
+                    }
+                    let is_idempotent = self.down.head.method.is_idempotent();
+                    let failure = Failure::of(fault, was_stale, is_idempotent);
+                    attempts.repeat_after(self, failure).ok_or(fault)?
+                }
             };
-            if !was_stale {
-                attempts.count(&self.record, fault);
-            }
-            let repeat = attempts.repeat_after(self, fault, was_stale);
-            let repeat = repeat.ok_or(fault)?;
             self.core.obs.borrow().retry(upstream.id());
             if repeat == Repeat::AfterBackoff {
                 attempts.back_off(self).await?;
@@ -112,102 +123,11 @@ impl<'a, N: Net> Exchange<'a, N> {
         self.buffers.up_head = mem::take(&mut up.head);
         self.buffers.up_block = mem::take(&mut up.block);
     }
-
-    /// Lends the memory of the endpoint's head to an attempt.
-    fn take_up_head(&mut self) -> Head {
-        mem::take(&mut self.buffers.up_head)
-    }
-
-    /// The client's address, if endpoints hear it in the PROXY protocol: their connections serve one client each.
-    fn owner(&self, plan: &UpstreamPlan) -> Option<SocketAddr> {
-        plan.proxy_protocol.and(self.down.context.address)
-    }
-}
-
-/// Why no connection to an endpoint could be made, and what the system has said.
-struct Refused {
-    reason: Reason,
-    errno: u16,
-}
-
-impl Refused {
-    fn by_system(error: io::Error) -> Self {
-        Self {
-            reason: Reason::from_connect(&error),
-            errno: errno(&error),
-        }
-    }
-}
-
-impl From<Reason> for Refused {
-    fn from(reason: Reason) -> Self {
-        Self { reason, errno: 0 }
-    }
-}
-
-/// Opens a connection to an endpoint, with all that comes before a request.
-async fn open<N: Net>(
-    core: &Rc<Core<N>>,
-    endpoint: &Endpoint<N>,
-    said: Option<Vec<u8>>,
-    its_own: bool,
-) -> Result<Wire<N>, Refused> {
-    let mut connected = core.net.connect(&endpoint.address).await;
-    if let Err(error) = &connected
-        && Reason::from_connect(error) == Reason::NoDescriptors
-        && endpoint.close_some_idle() > 0
-    {
-        connected = core.net.connect(&endpoint.address).await;
-    }
-    let mut connection = connected.map_err(Refused::by_system)?;
-    connection.tx.probe(endpoint.dead_after());
-    if let Some(said) = said {
-        connection.tx.push(core.net.pool().copy(&said));
-    }
-    match endpoint.secure() {
-        None => Ok(connection.into()),
-        // In a box: the handshake is rare, and what it holds is large.
-        Some(secure) => {
-            let name = &endpoint.name;
-            let shaken = Box::pin(shake_hands(core, secure, connection, name, its_own)).await;
-            shaken.map_err(Refused::from)
-        }
-    }
-}
-
-async fn shake_hands<N: Net>(
-    core: &Rc<Core<N>>,
-    secure: EndpointTls,
-    connection: Connection<N>,
-    name: &str,
-    its_own: bool,
-) -> Result<Wire<N>, Reason> {
-    let Connection { rx, tx, peer } = connection;
-    let (pool, handshakes) = (core.net.pool(), &core.handshake_queue);
-    let begun = secure
-        .client
-        .connect(&secure.name, (rx, tx), pool, handshakes, its_own);
-    let (mut rx, tx) = begun.map_err(|_| Reason::Internal)?;
-    if poll_fn(|cx| rx.poll_open(cx)).await.is_err() {
-        core.report_endpoint_tls(format_args!("endpoint {name}"), rx.cause());
-        return Err(Reason::from_tls(rx.failure()));
-    }
-    Ok(Wire {
-        rx: WireRx::Tls(Box::new(rx)),
-        tx: WireTx::Tls(tx),
-        peer,
-    })
-}
-
-/// Whether HTTP/2 was agreed on in the handshake of a connection.
-fn speaks_http2<N: Net>(held: &LeasedConnection<N>) -> bool {
-    let agreed = held.wire.rx.tls_parameters();
-    agreed.is_some_and(|agreed| agreed.protocol == tls::AlpnProtocol::Http2)
 }
 
 impl<'a, N: Net> Attempts<'a, N> {
     /// Makes one attempt. A fault comes with whether it may be no more than the end of an idle connection.
-    async fn attempt(&mut self, exchange: &mut Exchange<'a, N>) -> Result<(), (Fault, bool)> {
+    async fn attempt(&mut self, exchange: &mut Exchange<'a, N>) -> Result<Heard, (Fault, bool)> {
         let before = |fault| (fault, false);
         exchange.check_client_waits().map_err(before)?;
         let (endpoint, mut up) = self.begin(exchange).await.map_err(before)?;
@@ -216,7 +136,11 @@ impl<'a, N: Net> Attempts<'a, N> {
                 self.bind(&mut up, &endpoint, exchange);
                 exchange.keep_head(&mut up);
                 up.finish(exchange.core, &endpoint);
-                Ok(())
+                Ok(Heard::Pass)
+            }
+            Ok(Relayed::Nothing(repeat)) => {
+                exchange.keep_head(&mut up);
+                Ok(Heard::Retry(repeat))
             }
             Ok(Relayed::Switched) => {
                 exchange.keep_head(&mut up);
@@ -234,7 +158,7 @@ impl<'a, N: Net> Attempts<'a, N> {
                         Phase::Body,
                         Reason::ClientStalled,
                     ))),
-                    false => Ok(()),
+                    false => Ok(Heard::Pass),
                 }
             }
             Err(fault) => {
@@ -290,129 +214,65 @@ impl<'a, N: Net> Attempts<'a, N> {
         exchange: &mut Exchange<'a, N>,
     ) -> Result<(Rc<Endpoint<N>>, EndpointSide<N>), Fault> {
         let need = ConnectionNeed {
-            owner: exchange.owner(self.plan),
+            owner: self.plan.proxy_protocol.and(exchange.down.context.address),
             fresh: self.failures.met_stale(),
             sure: !exchange.down.head.method.is_idempotent(),
             switches: exchange.down.request().upgrade.is_some(),
         };
-        let bindings = exchange.buffers.bindings.as_deref();
-        let turn = poll_fn(|cx| {
-            let own = bindings.and_then(|own| self.upstream.take_bound(cx, own, need.sure));
-            Poll::Ready(own.or_else(|| self.upstream.take_offer(cx, &self.tried, need)))
-        });
-        let turn = turn.await;
-        self.is_bound = matches!(&turn, Some((_, ConnectionOffer::Reuse(held))) if held.is_bound());
-        let (mut index, mut turn) = match turn {
-            Some(turn) => turn,
-            // In a box: few wait, and each connection would hold what it takes.
-            None => Box::pin(self.wait(need, exchange)).await?,
-        };
+        let (mut index, mut offer) = self.choose(need, exchange).await?;
         exchange.record.attempts += 1;
         exchange.record.errno = 0;
+        let connector = Connector {
+            core: exchange.core,
+            plan: self.plan,
+            listener: &exchange.down.context.listener,
+            timeout: self.route.timeouts.connect,
+        };
         loop {
             self.tried.add(index);
             exchange.record.endpoint = Some(index);
             let endpoint = self.upstream.endpoints.get(index as usize).cloned();
             let endpoint = endpoint.ok_or(Fault::local(Phase::Connect, Reason::Internal))?;
-            let mut has_waited = false;
-            match turn {
-                ConnectionOffer::Reuse(held) => {
-                    let head = exchange.take_up_head();
-                    let up = EndpointSide::http1(exchange.core, held, true, self.plan.limits, head);
+            let (mut waiter, mut spent) = (self.waiter(exchange), Duration::ZERO);
+            let carrier = connector
+                .carrier(&endpoint, offer, need, &mut waiter, &mut spent)
+                .await;
+            exchange.record.connect_time += spent;
+            match carrier {
+                Ok(Some(carrier)) => {
+                    let head = mem::take(&mut exchange.buffers.up_head);
+                    let up = carrier.begin(exchange.core, self.plan.limits, head);
                     return Ok((endpoint, up));
                 }
-                ConnectionOffer::Connect(permit) => {
-                    let up = self.connected(&endpoint, permit, need, exchange).await;
-                    return Ok((endpoint, up?));
-                }
-                ConnectionOffer::Stream(reservation) => {
-                    if endpoint.shares_connections(need)
-                        && let Some(reservation) = reservation.confirm()
-                    {
-                        let head = exchange.take_up_head();
-                        return Ok((endpoint, EndpointSide::http2(reservation, head)));
-                    }
-                }
-                ConnectionOffer::Await => {
-                    self.joined(&endpoint, exchange).await?;
-                    has_waited = true;
+                Ok(None) => (index, offer) = Box::pin(self.wait(need, exchange)).await?,
+                Err(ConnectFailure { fault, errno }) => {
+                    exchange.record.errno = errno;
+                    return Err(fault);
                 }
             }
-            let again = poll_fn(|cx| Poll::Ready(endpoint.take_offer(cx, need))).await;
-            turn = match again {
-                // Who made a connection for us has failed: to try at once again would ask as often as there are
-                // exchanges.
-                Some(ConnectionOffer::Connect(_))
-                    if has_waited
-                        && endpoint.protocol.get() == Protocol::Http2
-                        && !endpoint.has_shared_connection()
-                        && !endpoint.was_abandoned() =>
-                {
-                    let reason = Reason::ConnectFailed;
-                    return Err(Fault::upstream(Phase::Connect, reason, Retry::Always));
-                }
-                Some(turn) => turn,
-                None => {
-                    let waited = Box::pin(self.wait(need, exchange)).await?;
-                    index = waited.0;
-                    waited.1
-                }
-            };
         }
     }
 
-    /// Makes a connection, for this exchange alone or for others too: what is spoken on it may only now be known.
-    async fn connected(
-        &self,
-        endpoint: &Rc<Endpoint<N>>,
-        permit: ConnectionPermit<N>,
+    /// Chooses an endpoint: the one that has a connection for this client alone, else the next in turn. Waits if all
+    /// are at their limit.
+    async fn choose(
+        &mut self,
         need: ConnectionNeed,
         exchange: &mut Exchange<'a, N>,
-    ) -> Result<EndpointSide<N>, Fault> {
-        let is_shared = endpoint.shares_connections(need);
-        let joiner = is_shared.then(|| endpoint.begin_connecting());
-        let held = self.connect(endpoint, permit, need, exchange).await;
-        if let (Some(joiner), Err(fault)) = (&joiner, &held)
-            && fault.side != Side::Upstream
-        {
-            joiner.abandon();
-        }
-        let held = held?;
-        if speaks_http2(&held) || (is_shared && !endpoint.is_secure()) {
-            let config = self.plan.http2;
-            let reservation = endpoint.begin_http2(exchange.core, held, config, joiner);
-            return Ok(EndpointSide::http2(reservation, exchange.take_up_head()));
-        }
-        // What was not offered says nothing about the endpoint.
-        if !need.switches {
-            endpoint.protocol.set(Protocol::Http1);
-        }
-        let head = exchange.take_up_head();
-        Ok(EndpointSide::http1(
-            exchange.core,
-            held,
-            false,
-            self.plan.limits,
-            head,
-        ))
-    }
-
-    /// Waits for the connection that another exchange makes.
-    async fn joined(
-        &self,
-        endpoint: &Rc<Endpoint<N>>,
-        exchange: &mut Exchange<'a, N>,
-    ) -> Result<(), Fault> {
-        let began = exchange.core.net.now();
-        let deadline = began + self.route.timeouts.connect;
-        let mut listed = None;
-        let joined = self.until(deadline, exchange, |cx| {
-            endpoint.poll_connected(cx, &mut listed)
+    ) -> Result<(u32, ConnectionOffer<N>), Fault> {
+        let bindings = exchange.buffers.bindings.as_deref();
+        let offered = poll_fn(|cx| {
+            let own = bindings.and_then(|own| self.upstream.take_bound(cx, own, need.sure));
+            Poll::Ready(own.or_else(|| self.upstream.take_offer(cx, &self.tried, need)))
         });
-        let joined = joined.await;
-        exchange.record.connect_ns += exchange.core.net.now().since(began).as_nanos() as u64;
-        let late = Fault::upstream(Phase::Connect, Reason::ConnectTimeout, Retry::Always);
-        joined?.ok_or(late)
+        let offered = offered.await;
+        self.is_bound =
+            matches!(&offered, Some((_, ConnectionOffer::Reuse(held))) if held.is_bound());
+        match offered {
+            Some(offered) => Ok(offered),
+            // In a box: few wait, and each connection would hold what it takes.
+            None => Box::pin(self.wait(need, exchange)).await,
+        }
     }
 
     async fn relay(
@@ -448,7 +308,7 @@ impl<'a, N: Net> Attempts<'a, N> {
             // What is sent now is never sent again.
             self.replay.forget();
         }
-        let mut relay = Relay::new(exchange, up, &mut self.replay, self.route);
+        let mut relay = Relay::new(exchange, up, self);
         relay.resend()?;
         poll_fn(|cx| relay.poll(cx)).await
     }
@@ -467,105 +327,41 @@ impl<'a, N: Net> Attempts<'a, N> {
                 Reason::NoEndpoint
             }));
         }
-        let waited = Duration::from_nanos(exchange.record.queue_ns);
+        let waited = exchange.record.queue_time;
         let began = exchange.core.net.now();
         let deadline = began + self.route.timeouts.queue.saturating_sub(waited);
         let place = self.upstream.enqueue(&self.tried);
         let mut place = place.ok_or_else(|| fault(Reason::UpstreamLimit))?;
-        let turn = self.until(deadline, exchange, |cx| {
+        let mut waiter = self.waiter(exchange);
+        let turn = waiter.until(deadline, |cx| {
             let (index, turn) = ready!(place.poll_offer(cx));
             let endpoint = self.upstream.endpoints.get(index as usize);
             Poll::Ready(endpoint.map(|endpoint| (index, endpoint.accept_offer(cx, turn, need))))
         });
         let turn = turn.await;
-        exchange.record.queue_ns += exchange.core.net.now().since(began).as_nanos() as u64;
+        exchange.record.queue_time += exchange.core.net.now().since(began);
         let turn = turn?.ok_or_else(|| fault(Reason::QueueTimeout))?;
         turn.ok_or_else(|| fault(Reason::Internal))
     }
 
-    /// Makes a connection within its time.
-    async fn connect(
-        &self,
-        endpoint: &Rc<Endpoint<N>>,
-        permit: ConnectionPermit<N>,
-        need: ConnectionNeed,
-        exchange: &mut Exchange<'a, N>,
-    ) -> Result<LeasedConnection<N>, Fault> {
-        let core = exchange.core;
-        let began = core.net.now();
-        let deadline = began + self.route.timeouts.connect;
-        let owner = need.owner;
-        let said = self.plan.proxy_protocol.map(|version| {
-            let target = match &exchange.down.context.listener.plan.borrow().address {
-                Address::Ip(address) => Some(*address),
-                Address::Unix(_) => None,
-            };
-            proxy_protocol::write(version, owner, target)
-        });
-        let mut connecting = pin!(open(core, endpoint, said, need.switches));
-        let connected = self.until(deadline, exchange, |cx| connecting.as_mut().poll(cx));
-        let connected = connected.await;
-        exchange.record.connect_ns += core.net.now().since(began).as_nanos() as u64;
-        let late = || Err(Refused::from(Reason::ConnectTimeout));
-        match connected?.unwrap_or_else(late) {
-            Ok(wire) => {
-                exchange.record.errno = 0;
-                Ok(permit.lease(wire, owner, core.net.now()))
-            }
-            Err(Refused { reason, errno }) => {
-                let fault = Fault::connect(reason);
-                exchange.record.errno = errno;
-                if fault.side == Side::Upstream {
-                    permit.report_failure();
-                }
-                Err(fault)
-            }
+    fn waiter<'w>(&'w self, exchange: &'w mut Exchange<'a, N>) -> ExchangeWaiter<'w, 'a, N> {
+        ExchangeWaiter {
+            exchange,
+            replay: &self.replay,
         }
     }
 
-    /// Waits for something that an exchange without a connection needs, while its client is there and for as long as
-    /// it may take in all. `None`: it has not come by the deadline.
-    async fn until<T>(
-        &self,
-        deadline: Instant,
-        exchange: &mut Exchange<'a, N>,
-        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
-    ) -> Result<Option<T>, Fault> {
-        let core = exchange.core;
-        exchange.down.timer.set(exchange.deadline.min(deadline));
-        poll_fn(|cx| {
-            exchange.down.timer.watch(cx);
-            if let Poll::Ready(done) = poll(cx) {
-                return Poll::Ready(Ok(Some(done)));
-            }
-            exchange.down.poll_watch(cx, core)?;
-            let now = core.net.now();
-            let held = || exchange.down.held() + self.replay.held();
-            let fault = if exchange.down.holds_too_much(core, held) {
-                Fault::local(Phase::Connect, Reason::MemoryLimit)
-            } else if exchange.down.is_cut_short() {
-                Fault::downstream(Phase::Connect, Reason::ClientClosed)
-            } else if core.is_stopping() {
-                Fault::local(Phase::Connect, Reason::ShuttingDown)
-            } else if now >= exchange.deadline {
-                Fault::local(Phase::Connect, Reason::TotalTimeout)
-            } else if now >= deadline {
-                return Poll::Ready(Ok(None));
-            } else {
-                return Poll::Pending;
-            };
-            Poll::Ready(Err(fault))
-        })
-        .await
+    /// Judges an answer by its head, before the client sees any of it.
+    #[inline]
+    pub(super) fn hear(&mut self, exchange: &Exchange<'a, N>, head: &Head) -> Heard {
+        let is_idempotent = exchange.down.head.method.is_idempotent();
+        let failure = Failure::of_status(head.status, &RETRIED_STATUSES, is_idempotent);
+        let repeat = failure.and_then(|failure| self.repeat_after(exchange, failure));
+        repeat.map_or(Heard::Pass, Heard::Retry)
     }
 
-    /// How the exchange tries once more after this fault, if it may.
-    fn repeat_after(
-        &mut self,
-        exchange: &Exchange<'a, N>,
-        fault: Fault,
-        was_stale: bool,
-    ) -> Option<Repeat> {
+    /// How the exchange tries once more after this failure, if it may.
+    fn repeat_after(&mut self, exchange: &Exchange<'a, N>, failure: Failure) -> Option<Repeat> {
         if exchange.down.is_answered()
             || !self.replay.is_whole()
             || exchange.core.is_stopping()
@@ -577,7 +373,6 @@ impl<'a, N: Net> Attempts<'a, N> {
             // Its credentials mean something on that connection only.
             return None;
         }
-        let failure = Failure::of(fault, was_stale, exchange.down.head.method.is_idempotent());
         let (retry, budget) = (&self.route.retry, &self.upstream.budget);
         let is_left = self.upstream.has_untried(&self.tried);
         self.failures
@@ -588,7 +383,8 @@ impl<'a, N: Net> Attempts<'a, N> {
     async fn back_off(&self, exchange: &mut Exchange<'a, N>) -> Result<(), Fault> {
         let backoff = self.route.retry.backoff;
         let until = exchange.core.net.now() + backoff.mul_f64(0.5 + fastrand::f64());
-        let waited = self.until(until, exchange, |_| Poll::<()>::Pending);
+        let mut waiter = self.waiter(exchange);
+        let waited = waiter.until(until, |_| Poll::<()>::Pending);
         waited.await.map(|_| ())
     }
 }

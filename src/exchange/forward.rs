@@ -124,44 +124,40 @@ const REPLACED: [FieldId; 4] = [
     FieldId::Forwarded,
 ];
 
-/// The fields added to the requests of one connection. Most of them are the same from request to request and are
-/// only made anew when they are not.
+/// The changes to the requests of one connection. Most are the same from request to request; only the others are made
+/// anew.
 #[derive(Default)]
 pub(super) struct RequestEdits {
     /// The fields, and what else changes in the request.
     pub(super) edits: Edits,
-    same: EditsMark,
-    made_for: Option<MadeFor>,
-}
-
-#[derive(PartialEq, Eq)]
-struct MadeFor {
-    epoch: u64,
-    version: Version,
+    /// The plan and the version that the fields up to `connection_end` were made for. They say who asks and through whom.
+    made_for: Option<(u64, Version)>,
+    connection_end: EditsMark,
+    /// The host that the fields from there to `host_end` were made for, if that was all.
     host: Vec<u8>,
+    host_end: Option<EditsMark>,
 }
 
 impl RequestEdits {
     fn make(&mut self, version: Version, plan: &Plan, with: &Forwarded<'_>) {
-        if with.chain.is_some() {
-            self.made_for = None;
-        } else if self.made_for.as_ref().is_some_and(|made| {
-            made.host == with.host && made.epoch == plan.epoch && made.version == version
-        }) {
-            return self.edits.rewind(self.same);
+        let edits = &mut self.edits;
+        if self.made_for == Some((plan.epoch, version)) {
+            let is_same = with.chain.is_none() && self.host == with.host;
+            if let Some(end) = self.host_end.filter(|_| is_same) {
+                return edits.rewind(end);
+            }
+            edits.rewind(self.connection_end);
+        } else {
+            edits.clear();
+            client_fields(edits, with);
+            via(edits, version, plan);
+            self.made_for = Some((plan.epoch, version));
+            self.connection_end = edits.mark();
         }
-        self.edits.clear();
-        forwarded_fields(&mut self.edits, with);
-        client_fields(&mut self.edits, with);
-        via(&mut self.edits, version, plan);
-        if with.chain.is_none() {
-            self.same = self.edits.mark();
-            self.made_for = Some(MadeFor {
-                epoch: plan.epoch,
-                version,
-                host: with.host.to_vec(),
-            });
-        }
+        forwarded_fields(edits, with);
+        self.host_end = with.chain.is_none().then(|| edits.mark());
+        self.host.clear();
+        self.host.extend_from_slice(with.host);
     }
 
     fn number(&mut self, id: RequestId) {
@@ -289,6 +285,6 @@ impl AddressText {
     }
 
     fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        self.bytes.get(..self.len).unwrap_or_default()
     }
 }

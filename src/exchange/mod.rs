@@ -2,6 +2,7 @@
 //!
 //! [`run`] reads top to bottom like the life of a request. Decisions are plain functions of the plan and the head;
 //! the bytes move in `relay`.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod attempt;
 mod buffers;
@@ -17,6 +18,7 @@ mod relay;
 mod repeat;
 mod reply;
 mod request_id;
+mod waiter;
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -59,7 +61,7 @@ struct Exchange<'a, N: Net> {
     down: ClientSide<'a, N>,
     /// Memory of the connection's exchanges, with the edits of both directions.
     buffers: &'a mut ExchangeBuffers,
-    /// EndpointSide to here `to_client` holds what every answer to this request gets. Behind it stand the fields of one answer.
+    /// Up to here `to_client` holds what every answer to this request gets. Behind it stand the fields of one answer.
     common_edits: EditsMark,
     route: Option<RouteId>,
     facts: Facts,

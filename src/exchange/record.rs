@@ -1,5 +1,7 @@
 //! What is remembered of an exchange while it runs, for the one event at its end.
 
+use std::time::Duration;
+
 use weir_proto_h1::Span;
 
 use super::grpc;
@@ -32,12 +34,12 @@ pub(super) struct ExchangeRecord {
     pub(super) endpoint: Option<u32>,
     /// How many were tried.
     pub(super) attempts: u32,
-    /// Time spent waiting for a free connection, over all attempts, in nanoseconds.
-    pub(super) queue_ns: u64,
-    /// Time spent connecting, over all attempts, in nanoseconds.
-    pub(super) connect_ns: u64,
-    /// From the request's head on its way to the first byte of the answer, in the last attempt, in nanoseconds.
-    pub(super) first_byte_ns: u64,
+    /// Time spent waiting for a free connection, over all attempts.
+    pub(super) queue_time: Duration,
+    /// Time spent connecting, over all attempts.
+    pub(super) connect_time: Duration,
+    /// Time from the end of the request to the head of the answer, in the last attempt.
+    pub(super) first_byte_time: Duration,
     /// What the system said of the attempt that failed last; 0 if nothing.
     pub(super) errno: u16,
     /// The answer is an endpoint's: its head is in the buffers.
@@ -63,9 +65,9 @@ impl ExchangeRecord {
             upstream: None,
             endpoint: None,
             attempts: 0,
-            queue_ns: 0,
-            connect_ns: 0,
-            first_byte_ns: 0,
+            queue_time: Duration::ZERO,
+            connect_time: Duration::ZERO,
+            first_byte_time: Duration::ZERO,
             errno: 0,
             is_relayed: false,
             reason: None,
@@ -87,7 +89,7 @@ impl ExchangeRecord {
     /// The event of an exchange that is over at `now`. The caller fills in what the request and the facts say.
     #[inline(always)] // Its caller fills the rest in: a call would copy all of it.
     pub(super) fn event(&self, now: Instant, listener: ListenerId) -> ExchangeEvent<'static> {
-        let microseconds = |ns: u64| ns / 1_000;
+        let microseconds = |time: Duration| time.as_micros() as u64;
         ExchangeEvent {
             time_ms: self.time_ms,
             id: self.id,
@@ -113,10 +115,10 @@ impl ExchangeRecord {
             upstream: self.upstream,
             endpoint: self.endpoint,
             attempts: self.attempts,
-            total_us: microseconds(now.since(self.began).as_nanos() as u64),
-            queue_us: microseconds(self.queue_ns),
-            connect_us: microseconds(self.connect_ns),
-            first_byte_us: microseconds(self.first_byte_ns),
+            total_us: microseconds(now.since(self.began)),
+            queue_us: microseconds(self.queue_time),
+            connect_us: microseconds(self.connect_time),
+            first_byte_us: microseconds(self.first_byte_time),
             errno: self.errno,
             reason: self.reason,
         }

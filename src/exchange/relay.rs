@@ -4,7 +4,9 @@ use std::task::{Context, Poll, ready};
 
 use weir_proto_h1::{BodyKind, FieldId};
 
+use super::attempt::{Attempts, Heard};
 use super::pace::Pace;
+use super::repeat::Repeat;
 use super::{Exchange, grpc};
 use crate::conn::{End, Piece, ResponsePart};
 use crate::core::after;
@@ -17,9 +19,9 @@ use crate::upstream::EndpointSide;
 /// One attempt's way of bytes.
 pub(super) struct Relay<'r, 'a, N: Net> {
     exchange: &'r mut Exchange<'a, N>,
+    attempts: &'r mut Attempts<'a, N>,
     up: &'r mut EndpointSide<N>,
-    replay: &'r mut Replay,
-    route: &'r RoutePlan,
+    route: &'a RoutePlan,
     /// When this attempt has to have an answer.
     per_try: Instant,
     upload: Upload,
@@ -57,6 +59,8 @@ enum Download {
 pub(super) enum Relayed {
     /// The response is with the client.
     Response,
+    /// The client gets nothing of the answer: another attempt follows.
+    Nothing(Repeat),
     /// The protocol was switched.
     Switched,
 }
@@ -111,9 +115,9 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     pub(super) fn new(
         exchange: &'r mut Exchange<'a, N>,
         up: &'r mut EndpointSide<N>,
-        replay: &'r mut Replay,
-        route: &'r RoutePlan,
+        attempts: &'r mut Attempts<'a, N>,
     ) -> Self {
+        let route = attempts.route;
         let now = exchange.core.net.now();
         let (stall, rate) = (
             route.timeouts.body_stall,
@@ -131,8 +135,8 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         };
         Self {
             exchange,
+            attempts,
             up,
-            replay,
             route,
             per_try: after(now, route.retry.per_try),
             upload: Upload::Reading,
@@ -147,10 +151,10 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
 
     /// Sends again what a former attempt has taken from the client.
     pub(super) fn resend(&mut self) -> Result<(), Fault> {
-        for piece in &self.replay.pieces {
+        for piece in &self.attempts.replay.pieces {
             self.up.send_data(piece.clone())?;
         }
-        if self.replay.is_over {
+        if self.attempts.replay.is_over {
             self.end_upload()?;
         }
         Ok(())
@@ -215,7 +219,13 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                 }
                 match self.up.poll_answer(cx, self.exchange.core) {
                     Poll::Ready(Ok(ResponsePart::Switch)) => return self.switch().map(Some),
-                    Poll::Ready(Ok(answer)) => self.take(answer)?,
+                    Poll::Ready(Ok(ResponsePart::Head)) => {
+                        match self.attempts.hear(self.exchange, &self.up.head) {
+                            Heard::Pass => self.take_head()?,
+                            Heard::Retry(repeat) => return Ok(Some(Relayed::Nothing(repeat))),
+                        }
+                    }
+                    Poll::Ready(Ok(part)) => self.take(part)?,
                     // What the client has is all that was announced, whether or not the endpoint ends it well: over
                     // HTTP/2 that is a matter of its own.
                     _ if self.download == Download::Body && self.exchange.down.is_whole() => {
@@ -257,7 +267,8 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
 
     /// Lets a part of the request's body go to the endpoint unseen, if there is nothing to be kept of it: 0 bytes if not.
     fn pass_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
-        let is_kept = self.exchange.down.head.method.is_idempotent() && self.replay.is_whole();
+        let is_kept =
+            self.exchange.down.head.method.is_idempotent() && self.attempts.replay.is_whole();
         let fits = match (self.route.body_bytes_max, self.exchange.down.request().body) {
             (None, _) => true,
             (Some(max), BodyKind::Length(length)) => length <= max,
@@ -273,7 +284,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         let passed = ready!(down.poll_pass(cx, core, to))?;
         if passed > 0 {
             self.exchange.record.bytes_in += passed as u64;
-            self.replay.lost = true;
+            self.attempts.replay.lost = true;
         }
         Poll::Ready(Ok(passed))
     }
@@ -297,7 +308,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         let data = match piece {
             Piece::Data(data) => data,
             Piece::End => {
-                self.replay.is_over = true;
+                self.attempts.replay.is_over = true;
                 return self.end_upload();
             }
         };
@@ -310,9 +321,11 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             return Err(Fault::local(Phase::Body, Reason::BodyTooLarge));
         }
         if self.exchange.down.head.method.is_idempotent() || self.up.may_refuse() {
-            self.replay.keep(&data, self.exchange.core.net.pool());
+            self.attempts
+                .replay
+                .keep(&data, self.exchange.core.net.pool());
         } else {
-            self.replay.lost = true;
+            self.attempts.replay.lost = true;
         }
         self.up.send_data(data)
     }
@@ -352,51 +365,49 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             && matches!(self.up.head.status, 200..=299)
     }
 
-    /// Notes what the head of the answer gains.
-    fn prepare(&mut self) {
+    /// Begins the edits of the answer.
+    fn begin_answer(&mut self) {
         self.exchange.record.is_relayed = true;
         self.exchange.begin_answer();
         self.exchange.complete_answer(&mut self.up.head);
     }
 
     /// Passes the head of the answer on.
-    fn respond(&mut self, body: BodyKind) -> Result<(), Fault> {
-        self.prepare();
+    fn take_head(&mut self) -> Result<(), Fault> {
+        if self.seems_switched() {
+            return Err(bad_upgrade());
+        }
+        let now = self.exchange.core.net.now();
+        let record = &mut self.exchange.record;
+        record.first_byte_time = now.since(self.asked.min(now));
+        record.status = self.up.head.status;
+        if self.exchange.facts.is_grpc_call {
+            record.grpc_status = grpc::said_in_head(&self.up.head, &self.up.block);
+        }
+        self.download = Download::Body;
+        self.attempts.replay.forget();
+        if self.upload == Upload::Reading {
+            self.answered_early();
+        }
+        // What came before was the wait for an answer; the body's patience begins here.
+        self.reading_pace.rest(now);
+        self.common_pace.rest(now);
+        let body = self.up.body();
+        if let BodyKind::Length(length) = body {
+            let high = self.exchange.down.queued_high() as u64;
+            self.up.expect(length.min(high) as usize);
+        }
+        self.begin_answer();
         let (head, block) = (&self.up.head, &self.up.block);
         let edits = &self.exchange.buffers.to_client;
         let responded = self.exchange.down.respond(head, block, edits, body);
         responded.map(|_| ())
     }
 
-    /// Passes a part of the answer on.
+    /// Passes a part of the answer on that is not its head.
     fn take(&mut self, part: ResponsePart) -> Result<(), Fault> {
         match part {
             ResponsePart::Interim => self.take_interim(),
-            ResponsePart::Head if self.seems_switched() => Err(bad_upgrade()),
-            ResponsePart::Head => {
-                let now = self.exchange.core.net.now();
-                self.exchange.record.first_byte_ns =
-                    now.since(self.asked.min(now)).as_nanos() as u64;
-                self.exchange.record.status = self.up.head.status;
-                if self.exchange.facts.is_grpc_call {
-                    self.exchange.record.grpc_status =
-                        grpc::said_in_head(&self.up.head, &self.up.block);
-                }
-                self.download = Download::Body;
-                self.replay.forget();
-                if self.upload == Upload::Reading {
-                    self.answered_early();
-                }
-                // What came before was the wait for an answer; the body's patience begins here.
-                self.reading_pace.rest(now);
-                self.common_pace.rest(now);
-                let body = self.up.body();
-                if let BodyKind::Length(length) = body {
-                    let high = self.exchange.down.queued_high() as u64;
-                    self.up.expect(length.min(high) as usize);
-                }
-                self.respond(body)
-            }
             ResponsePart::Data(data) => {
                 self.exchange.record.bytes_out += data.len() as u64;
                 self.exchange.down.send_data(data)
@@ -406,11 +417,12 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                 let trailers = self.up.trailers();
                 if self.exchange.facts.is_grpc_call {
                     let said = grpc::said_in(trailers.iter());
-                    self.exchange.record.grpc_status = said.or(self.exchange.record.grpc_status);
+                    let record = &mut self.exchange.record;
+                    record.grpc_status = said.or(record.grpc_status);
                 }
                 self.exchange.down.send_end(trailers)
             }
-            ResponsePart::Switch => Ok(()),
+            ResponsePart::Head | ResponsePart::Switch => Ok(()),
         }
     }
 
@@ -434,19 +446,13 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
 
     fn switch(&mut self) -> Result<Relayed, Fault> {
         self.exchange.record.status = self.up.head.status;
-        let asked = self
-            .exchange
-            .down
-            .request()
-            .upgrade
-            .map(|span| span.get(&self.exchange.down.block).to_vec());
-        let Some(got) = self.up.switched_to() else {
-            return Err(bad_upgrade());
-        };
+        let got = self.up.switched_to().ok_or(bad_upgrade())?;
+        let down = &self.exchange.down;
+        let asked = down.request().upgrade.map(|span| span.get(down.block));
         if asked.is_none_or(|asked| !asked.eq_ignore_ascii_case(got.get(&self.up.block))) {
             return Err(bad_upgrade());
         }
-        self.prepare();
+        self.begin_answer();
         let (head, block) = (&mut self.up.head, &self.up.block);
         let edits = &self.exchange.buffers.to_client;
         let down = &mut self.exchange.down;
@@ -463,7 +469,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         if now >= self.exchange.deadline {
             return Poll::Ready(Fault::local(self.phase(), Reason::TotalTimeout));
         }
-        let held = || self.exchange.down.held() + self.up.held() + self.replay.held();
+        let held = || self.exchange.down.held() + self.up.held() + self.attempts.replay.held();
         if self.exchange.down.holds_too_much(self.exchange.core, held) {
             return Poll::Ready(Fault::local(self.phase(), Reason::MemoryLimit));
         }

@@ -16,6 +16,8 @@ pub(super) enum Failure {
     /// A connection ended, or the time of the attempt was over, before a byte of the answer came, and the method is
     /// idempotent.
     Unanswered,
+    /// The endpoint has answered, with a status that the route retries, and the method is idempotent.
+    Unwanted,
     /// Anything else.
     Lasting,
 }
@@ -31,6 +33,12 @@ impl Failure {
             (Retry::IfIdempotent, _) => Self::Unanswered,
             (Retry::Never, _) => Self::Lasting,
         }
+    }
+
+    /// Whether an answer of this status is a failure: `retried` has the statuses that are.
+    #[inline]
+    pub(super) fn of_status(status: u16, retried: &[u16], is_idempotent: bool) -> Option<Self> {
+        (is_idempotent && retried.contains(&status)).then_some(Self::Unwanted)
     }
 }
 
@@ -87,6 +95,7 @@ impl Failures {
                 }
                 counts.then_some(Repeat::AtOnce)
             }
+            Failure::Unwanted => (counts && take_from_budget()).then_some(pause),
             Failure::Unanswered => (counts && take_from_budget()).then_some(Repeat::AfterBackoff),
             Failure::Lasting => None,
         }?;
@@ -101,7 +110,7 @@ mod tests {
 
     use super::*;
     use crate::fault::Reason;
-    use Failure::{Lasting, NotConnected, Refused, Stale, Unanswered};
+    use Failure::{Lasting, NotConnected, Refused, Stale, Unanswered, Unwanted};
     use Repeat::{AfterBackoff, AtOnce};
 
     fn plan(retries: Option<u32>) -> RetryPlan {
@@ -184,6 +193,21 @@ mod tests {
         }
         let next = Failures::default().repeat_after(Unanswered, &plan, true, || false);
         assert_eq!(next, None);
+    }
+
+    #[test]
+    fn an_answer_is_heard_before_it_passes() {
+        assert_eq!(Failure::of_status(503, &[502, 503], true), Some(Unwanted));
+        assert_eq!(Failure::of_status(503, &[502, 503], false), None);
+        assert_eq!(Failure::of_status(500, &[502, 503], true), None);
+        assert_eq!(Failure::of_status(503, &[], true), None);
+        for retries in [None, Some(0)] {
+            assert_repeats(retries, 5, &[Unwanted], &[None]);
+        }
+        assert_repeats(Some(1), 5, &[Unwanted; 2], &[Some(AtOnce), None]);
+        assert_repeats(Some(1), 1, &[Unwanted; 2], &[Some(AfterBackoff), None]);
+        let next = Failures::default().repeat_after(Unwanted, &plan(Some(5)), true, || false);
+        assert_eq!(next, None, "the budget is spent");
     }
 
     #[test]

@@ -85,8 +85,8 @@ impl<N: Net> Exchange<'_, N> {
         //= rfc9110#8.6
         // What HEAD is answered with may say how long the answer to GET is; there is none that is empty in HTTP/2.
         let is_head = self.down.request().method == Method::Head;
-        let has_length = !matches!(status, 204 | 304) && !(body.is_empty() && self.down.is_http2());
-        if is_head && has_length {
+        let has_no_length = matches!(status, 204 | 304) || body.is_empty() && self.down.is_http2();
+        if is_head && !has_no_length {
             let length = Decimal::new(body.len() as u64);
             edits.append("Content-Length", length.as_bytes());
         }

@@ -4,6 +4,7 @@
 //! new one keeps its connections.
 
 mod client_binding;
+mod connect;
 mod core_upstreams;
 mod endpoint_side;
 mod endpoint_slot;
@@ -22,6 +23,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 pub use client_binding::BindingToken;
+pub use connect::{Carrier, ConnectFailure, Connector, Waiter};
 pub use core_upstreams::CoreUpstreams;
 pub use endpoint_side::EndpointSide;
 use endpoint_slot::EndpointSlot;

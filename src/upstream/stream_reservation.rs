@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::{ConnectionOffer, Endpoint};
 use crate::conn::http2::Mux;
 use crate::io::{Instant, Net};
+use crate::plan::Protocol;
 
 impl<N: Net> Endpoint<N> {
     /// A connection that takes another request: of several the one that was made first, so that the others can empty
@@ -72,10 +73,10 @@ impl<N: Net> Endpoint<N> {
         }
     }
 
-    /// Whether the last connection that was being made was given up, and not because of the endpoint: whoever has waited
-    /// for it may make the next.
-    pub fn was_abandoned(&self) -> bool {
-        self.was_abandoned.get()
+    /// Whether the last shared connection could not be made, and the endpoint was the cause.
+    pub(super) fn refused_shared(&self) -> bool {
+        let is_http2 = self.protocol.get() == Protocol::Http2;
+        is_http2 && !self.has_shared_connection() && !self.was_abandoned.get()
     }
 
     /// Takes a place on a connection that others share, else the right to make one, unless one is being made.

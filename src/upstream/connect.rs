@@ -1,0 +1,289 @@
+//! How a request gets the connection or stream that carries it to an endpoint: one that is open already, one that
+//! another exchange is making, or one that is made now, with all that comes before the first request: the header of the
+//! PROXY protocol, TLS, and the choice of the protocol.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use weir_proto_h1::{Head, Limits};
+
+use super::{
+    ConnectionNeed, ConnectionOffer, ConnectionPermit, Endpoint, EndpointSide, EndpointTls,
+    LeasedConnection, StreamReservation,
+};
+use crate::conn::{Wire, WireRx, WireTx, proxy_protocol};
+use crate::core::{Core, CoreListener};
+use crate::fault::{Fault, Phase, Reason, Retry, Side};
+use crate::io::{Address, Connection, Instant, Net, Tx, errno};
+use crate::plan::{Protocol, UpstreamPlan};
+use crate::tls;
+
+/// Waits on behalf of an exchange that has nothing to send its request on yet.
+pub trait Waiter {
+    /// Waits until `poll` is ready. `None`: it was not by the deadline.
+    ///
+    /// # Errors
+    /// The exchange has to end: its client has gone, or its time is over.
+    fn until<T>(
+        &mut self,
+        deadline: Instant,
+        poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> impl Future<Output = Result<Option<T>, Fault>>;
+}
+
+/// What carries one request.
+pub enum Carrier<N: Net> {
+    /// A connection of HTTP/1.1. `is_reused`: it has carried others.
+    Connection {
+        held: LeasedConnection<N>,
+        is_reused: bool,
+    },
+    /// A stream of HTTP/2.
+    Stream(StreamReservation<N>),
+}
+
+impl<N: Net> Carrier<N> {
+    /// Begins a request on it. The head of the answer goes into `head`.
+    pub fn begin(self, core: &Core<N>, limits: Limits, head: Head) -> EndpointSide<N> {
+        match self {
+            Self::Connection { held, is_reused } => {
+                EndpointSide::http1(core, held, is_reused, limits, head)
+            }
+            Self::Stream(reservation) => EndpointSide::http2(reservation, head),
+        }
+    }
+}
+
+/// Why an endpoint gave a request nothing to go on.
+pub struct ConnectFailure {
+    /// What that means for the exchange.
+    pub fault: Fault,
+    /// The error of the system; 0 if there was none.
+    pub errno: u16,
+}
+
+impl From<Fault> for ConnectFailure {
+    fn from(fault: Fault) -> Self {
+        Self { fault, errno: 0 }
+    }
+}
+
+impl From<Reason> for ConnectFailure {
+    fn from(reason: Reason) -> Self {
+        Fault::connect(reason).into()
+    }
+}
+
+impl From<io::Error> for ConnectFailure {
+    fn from(error: io::Error) -> Self {
+        Self {
+            errno: errno(&error),
+            ..Reason::from_connect(&error).into()
+        }
+    }
+}
+
+/// Gets carriers for the requests of one exchange.
+pub struct Connector<'a, N: Net> {
+    /// This core.
+    pub core: &'a Rc<Core<N>>,
+    /// The upstream.
+    pub plan: &'a UpstreamPlan,
+    /// The listener that the client connected to: the PROXY protocol names its address.
+    pub listener: &'a CoreListener,
+    /// How long making a connection may take.
+    pub timeout: Duration,
+}
+
+impl<N: Net> Connector<'_, N> {
+    /// Turns an offer of the endpoint's into a carrier. `None`: the offer has lapsed and the endpoint has no room. Adds
+    /// the time that connecting takes to `spent`.
+    pub async fn carrier(
+        &self,
+        endpoint: &Rc<Endpoint<N>>,
+        mut offer: ConnectionOffer<N>,
+        need: ConnectionNeed,
+        waiter: &mut impl Waiter,
+        spent: &mut Duration,
+    ) -> Result<Option<Carrier<N>>, ConnectFailure> {
+        loop {
+            let mut has_waited = false;
+            match offer {
+                ConnectionOffer::Reuse(held) => {
+                    let is_reused = true;
+                    return Ok(Some(Carrier::Connection { held, is_reused }));
+                }
+                ConnectionOffer::Connect(permit) => {
+                    let made = self.make(endpoint, permit, need, waiter, spent).await;
+                    return made.map(Some);
+                }
+                ConnectionOffer::Stream(reservation) => {
+                    if endpoint.shares_connections(need)
+                        && let Some(reservation) = reservation.confirm()
+                    {
+                        return Ok(Some(Carrier::Stream(reservation)));
+                    }
+                }
+                ConnectionOffer::Await => {
+                    self.join(endpoint, waiter, spent).await?;
+                    has_waited = true;
+                }
+            }
+            let again = poll_fn(|cx| Poll::Ready(endpoint.take_offer(cx, need))).await;
+            offer = match again {
+                None => return Ok(None),
+                // The exchange that made a connection for all has failed. If each that waited tried at once, the
+                // endpoint would get as many connections as there are exchanges.
+                Some(ConnectionOffer::Connect(_)) if has_waited && endpoint.refused_shared() => {
+                    return Err(Reason::ConnectFailed.into());
+                }
+                Some(offer) => offer,
+            };
+        }
+    }
+
+    /// Makes a connection, for this exchange alone or for others too. Only the handshake may tell which.
+    async fn make(
+        &self,
+        endpoint: &Rc<Endpoint<N>>,
+        permit: ConnectionPermit<N>,
+        need: ConnectionNeed,
+        waiter: &mut impl Waiter,
+        spent: &mut Duration,
+    ) -> Result<Carrier<N>, ConnectFailure> {
+        let is_shared = endpoint.shares_connections(need);
+        let joiner = is_shared.then(|| endpoint.begin_connecting());
+        let held = self.connect(endpoint, permit, need, waiter, spent).await;
+        if let (Some(joiner), Err(failure)) = (&joiner, &held)
+            && failure.fault.side != Side::Upstream
+        {
+            joiner.abandon();
+        }
+        let held = held?;
+        if speaks_http2(&held) || (is_shared && !endpoint.is_secure()) {
+            let reservation = endpoint.begin_http2(self.core, held, self.plan.http2, joiner);
+            return Ok(Carrier::Stream(reservation));
+        }
+        // A request that switches protocols did not offer HTTP/2: that the endpoint did not choose it says nothing.
+        if !need.switches {
+            endpoint.protocol.set(Protocol::Http1);
+        }
+        let is_reused = false;
+        Ok(Carrier::Connection { held, is_reused })
+    }
+
+    /// Waits for the connection that another exchange makes.
+    async fn join(
+        &self,
+        endpoint: &Rc<Endpoint<N>>,
+        waiter: &mut impl Waiter,
+        spent: &mut Duration,
+    ) -> Result<(), ConnectFailure> {
+        let began = self.core.net.now();
+        let mut listed = None;
+        let joined = waiter.until(began + self.timeout, |cx| {
+            endpoint.poll_connected(cx, &mut listed)
+        });
+        let joined = joined.await;
+        *spent += self.core.net.now().since(began);
+        let late = Fault::upstream(Phase::Connect, Reason::ConnectTimeout, Retry::Always);
+        Ok(joined?.ok_or(late)?)
+    }
+
+    /// Opens a connection within its time.
+    async fn connect(
+        &self,
+        endpoint: &Rc<Endpoint<N>>,
+        permit: ConnectionPermit<N>,
+        need: ConnectionNeed,
+        waiter: &mut impl Waiter,
+        spent: &mut Duration,
+    ) -> Result<LeasedConnection<N>, ConnectFailure> {
+        let core = self.core;
+        let began = core.net.now();
+        let header = self.plan.proxy_protocol.map(|version| {
+            let target = match &self.listener.address {
+                Address::Ip(address) => Some(*address),
+                Address::Unix(_) => None,
+            };
+            proxy_protocol::write(version, need.owner, target)
+        });
+        let mut opening = pin!(open(core, endpoint, header, need.switches));
+        let opened = waiter.until(began + self.timeout, |cx| opening.as_mut().poll(cx));
+        let opened = opened.await;
+        *spent += core.net.now().since(began);
+        let late = || Err(Reason::ConnectTimeout.into());
+        match opened?.unwrap_or_else(late) {
+            Ok(wire) => Ok(permit.lease(wire, need.owner, core.net.now())),
+            Err(failure) => {
+                if failure.fault.side == Side::Upstream {
+                    permit.report_failure();
+                }
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// Opens a connection to an endpoint, sends the header of the PROXY protocol, and makes the TLS handshake.
+async fn open<N: Net>(
+    core: &Rc<Core<N>>,
+    endpoint: &Endpoint<N>,
+    header: Option<Vec<u8>>,
+    is_http1_only: bool,
+) -> Result<Wire<N>, ConnectFailure> {
+    let mut connected = core.net.connect(&endpoint.address).await;
+    if let Err(error) = &connected
+        && Reason::from_connect(error) == Reason::NoDescriptors
+        && endpoint.close_some_idle() > 0
+    {
+        connected = core.net.connect(&endpoint.address).await;
+    }
+    let mut connection = connected?;
+    connection.tx.probe(endpoint.dead_after());
+    if let Some(header) = header {
+        connection.tx.push(core.net.pool().copy(&header));
+    }
+    match endpoint.secure() {
+        None => Ok(connection.into()),
+        // In a box: handshakes are rare, and their state is large.
+        Some(secure) => {
+            let shaken = shake_hands(core, secure, connection, &endpoint.name, is_http1_only);
+            Ok(Box::pin(shaken).await?)
+        }
+    }
+}
+
+async fn shake_hands<N: Net>(
+    core: &Rc<Core<N>>,
+    secure: EndpointTls,
+    connection: Connection<N>,
+    name: &str,
+    is_http1_only: bool,
+) -> Result<Wire<N>, Reason> {
+    let Connection { rx, tx, peer } = connection;
+    let (pool, queue) = (core.net.pool(), &core.handshake_queue);
+    let begun = secure
+        .client
+        .connect(&secure.name, (rx, tx), pool, queue, is_http1_only);
+    let (mut rx, tx) = begun.map_err(|_| Reason::Internal)?;
+    if poll_fn(|cx| rx.poll_open(cx)).await.is_err() {
+        core.report_endpoint_tls(format_args!("endpoint {name}"), rx.cause());
+        return Err(Reason::from_tls(rx.failure()));
+    }
+    Ok(Wire {
+        rx: WireRx::Tls(Box::new(rx)),
+        tx: WireTx::Tls(tx),
+        peer,
+    })
+}
+
+/// Whether the handshake of a connection has chosen HTTP/2.
+fn speaks_http2<N: Net>(held: &LeasedConnection<N>) -> bool {
+    let agreed = held.wire.rx.tls_parameters();
+    agreed.is_some_and(|agreed| agreed.protocol == tls::AlpnProtocol::Http2)
+}
