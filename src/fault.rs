@@ -1,7 +1,8 @@
-//! Why something failed, and everything that follows from it.
+//! Errors of the data path, and what follows from each.
 //!
-//! A [`Fault`] is the one error of the data path. Its status, its stable [`Reason`] code, whether the attempt may be
-//! repeated and how loud the log is are looked up here, so that no caller decides any of it by itself.
+//! A [`Fault`] is the one error type of the data path. Its [`Reason`] gives the status, the stable code, the
+//! Proxy-Status error type and the text of the answer; [`Retry`] says whether another attempt may follow. The tables
+//! stand here so that no caller decides any of that itself.
 
 use std::io::{self, ErrorKind};
 
@@ -22,7 +23,7 @@ pub enum Side {
     Local,
 }
 
-/// How far the exchange had come.
+/// The stage at which the exchange failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Reading the request's head.
@@ -39,53 +40,53 @@ pub enum Phase {
     Body,
 }
 
-/// When another attempt is allowed (design: "retry").
+/// When another attempt is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// Not at all.
+    /// Never.
     Never,
-    /// Always: not one byte of the request left, or the endpoint says that it has not looked at it.
+    /// Always: no byte of the request was sent, or the endpoint says that it has not processed the request.
     Always,
-    /// If repeating the request is harmless: an idempotent method (RFC 9110 9.2.2).
+    /// If the method is idempotent, so that repeating the request does no harm (RFC 9110, section 9.2.2).
     IfIdempotent,
 }
 
 /// Why an exchange failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Who failed.
+    /// The side that failed.
     pub side: Side,
-    /// When.
+    /// The stage at which it failed.
     pub phase: Phase,
-    /// The documented code; status and the rest follow from it.
+    /// Why it failed.
     pub reason: Reason,
-    /// Whether the exchange may try again.
+    /// Whether the exchange may make another attempt.
     pub retry: Retry,
 }
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident $code:literal $status:literal $proxy:literal;)+) => {
-        /// The stable code of an answer that Weir made itself, or of an exchange that it had to break off. Codes
-        /// appear in the access log, in metrics, in `Proxy-Status` and in the body of the answer; a published code
-        /// never changes its meaning.
+        /// Why Weir answered a request with an error, or broke an exchange off. Its code appears in the access
+        /// log, in metrics, in `Proxy-Status` and in the body of the answer. A published code never changes its
+        /// meaning.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
         pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
 
         impl Reason {
-            /// All of them, in the order of the documentation.
+            /// All reasons, in the order of the reference.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
-            /// The code itself.
+            /// The stable code.
             pub const fn code(self) -> &'static str { match self { $(Self::$name => $code,)+ } }
 
-            /// The status of the answer; 0 where there is none to give.
+            /// The status of the answer.
             pub const fn status(self) -> u16 { match self { $(Self::$name => $status,)+ } }
 
-            /// The error type of RFC 9209 section 2.3, empty where none fits.
+            /// The Proxy-Status error type (RFC 9209, section 2.3).
             pub const fn proxy_status(self) -> &'static str { match self { $(Self::$name => $proxy,)+ } }
 
-            /// One sentence for people, used in the answer's body and in the reference.
+            /// One sentence for people, in the body of the answer and in the reference.
             pub const fn text(self) -> &'static str { match self { $(Self::$name => concat!($($doc),+).trim_ascii(),)+ } }
         }
     };
@@ -94,57 +95,57 @@ macro_rules! reasons {
 reasons! {
     /// The request is not valid HTTP.
     BadRequest "bad_request" 400 "http_request_error";
-    /// The Host field is missing, repeated or not a valid host.
+    /// The Host field is missing, repeated, or not a valid host.
     BadHost "bad_host" 400 "http_request_error";
-    /// The request's framing is ambiguous: its length cannot be told with certainty.
+    /// The framing of the request is ambiguous: the length of its body is uncertain.
     BadFraming "bad_framing" 400 "http_request_error";
-    /// The path has a backslash, an encoded NUL or broken percent-encoding, or the path or query would be another route's to endpoints that read it differently.
+    /// The path has a backslash, an encoded NUL or broken percent-encoding, or an endpoint that reads the path or query differently would see another route's request.
     BadPath "bad_path" 400 "http_request_error";
-    /// The connection did not begin with a header of the PROXY protocol, or came from nobody who may send one.
+    /// The connection did not begin with a PROXY protocol header, or its peer may not send one.
     NotIntroduced "not_introduced" 400 "http_request_error";
-    /// TLS or another protocol was spoken to a plain HTTP listener.
+    /// The client spoke TLS or another protocol to a plain HTTP listener.
     NotHttp "not_http" 400 "http_request_error";
-    /// HTTP was spoken in the clear to a listener that speaks TLS: use https.
+    /// The client spoke plain HTTP to a TLS listener; use https.
     PlainHttp "plain_http" 400 "http_request_error";
     /// The request target is longer than the listener allows.
     TargetTooLong "target_too_long" 414 "http_request_error";
-    /// The request's head is larger, or has more fields, than the listener allows.
+    /// The head of the request is larger, or has more fields, than the listener allows.
     HeadTooLarge "head_too_large" 431 "http_request_error";
-    /// The request's body is larger than the route allows.
+    /// The body of the request is larger than the route allows.
     BodyTooLarge "body_too_large" 413 "http_request_denied";
-    /// The method is not enabled here.
+    /// The method is not allowed here; the Allow field lists those that are.
     MethodNotAllowed "method_not_allowed" 405 "http_request_denied";
-    /// The expectation is not one that can be met; only 100-continue can.
+    /// Weir supports no expectation other than 100-continue.
     ExpectationFailed "expectation_failed" 417 "http_request_error";
-    /// The transfer coding is not supported; only chunked is.
+    /// Weir supports no transfer coding other than chunked.
     UnsupportedCoding "unsupported_coding" 501 "http_request_error";
-    /// The client wants to leave HTTP for a protocol that is not supported; only websocket is.
+    /// Weir supports no upgrade other than websocket.
     UnsupportedProtocol "unsupported_protocol" 501 "http_request_error";
-    /// The HTTP version is not supported.
+    /// Weir does not support this HTTP version.
     VersionNotSupported "version_not_supported" 505 "http_request_error";
-    /// The head did not arrive in time.
+    /// The head of the request did not arrive in time.
     HeadTimeout "head_timeout" 408 "http_request_error";
-    /// The request's body stalled.
+    /// The body of the request stalled.
     BodyTimeout "body_timeout" 408 "http_request_error";
-    /// The client closed the connection before the exchange was over.
+    /// The client closed the connection before the exchange ended.
     ClientClosed "client_closed" 499 "connection_terminated";
     /// The client stopped reading the response.
     ClientStalled "client_stalled" 499 "connection_write_timeout";
     /// No route matches the request.
     NoRoute "no_route" 404 "destination_not_found";
-    /// The request has come through this proxy before, or through too many.
+    /// The request has passed this proxy before, or has passed too many proxies.
     Loop "loop" 508 "proxy_loop_detected";
-    /// The client address has as many connections as it may have.
+    /// The client's address already has as many connections as it may have.
     ClientLimit "client_limit" 429 "connection_limit_reached";
-    /// The listener, or the whole process, has as many connections as it may have.
+    /// The listener, or the whole process, already has as many connections as it may have.
     ConnectionLimit "connection_limit" 503 "connection_limit_reached";
-    /// Messages took more memory than they may, and this connection held most of it.
+    /// The messages in transit exceeded the memory limit, and this connection held most of that memory.
     MemoryLimit "memory_limit" 503 "connection_limit_reached";
-    /// The upstream has no endpoint that could be tried.
+    /// The upstream has no endpoint to try.
     NoEndpoint "no_endpoint" 503 "destination_unavailable";
-    /// No name of the upstream's endpoints was found. It is looked up again.
+    /// None of the upstream's host names was found. Weir keeps looking them up.
     Unresolved "unresolved" 503 "dns_error";
-    /// All endpoints have as many connections as they may have, and as many requests wait for one as may wait.
+    /// Every endpoint has as many connections as it may have, and the queue for them is full.
     UpstreamLimit "upstream_limit" 503 "connection_limit_reached";
     /// No connection to an endpoint became free in time.
     QueueTimeout "queue_timeout" 503 "connection_limit_reached";
@@ -154,21 +155,21 @@ reasons! {
     ConnectTimeout "connect_timeout" 504 "connection_timeout";
     /// The endpoint's Unix socket does not exist.
     ConnectNoSocket "connect_no_socket" 502 "connection_refused";
-    /// The system does not let Weir connect to the endpoint: the mode of a Unix socket, or a local firewall.
+    /// The system denies Weir the connection to the endpoint: the mode of a Unix socket, or a local firewall.
     ConnectDenied "connect_denied" 502 "connection_refused";
     /// No route leads to the endpoint.
     ConnectUnreachable "connect_unreachable" 502 "destination_ip_unroutable";
-    /// Weir, or the machine, has no file descriptor left for a connection to an endpoint.
+    /// Weir or the machine has no file descriptor left for a connection to an endpoint.
     NoDescriptors "no_descriptors" 503 "connection_limit_reached";
     /// No local port is left for a connection to the endpoint.
     NoPorts "no_ports" 503 "connection_limit_reached";
     /// The machine has no memory left for a connection to an endpoint.
     NoSocketMemory "no_socket_memory" 503 "connection_limit_reached";
-    /// The endpoint's certificate is not one to be trusted with the request.
+    /// Weir does not trust the endpoint's certificate.
     UpstreamTlsCertificate "upstream_tls_certificate" 502 "tls_certificate_error";
     /// The endpoint refused the TLS connection.
     UpstreamTlsAlert "upstream_tls_alert" 502 "tls_alert_received";
-    /// No TLS connection to the endpoint could be made.
+    /// The TLS handshake with the endpoint failed.
     UpstreamTlsFailed "upstream_tls_failed" 502 "tls_protocol_error";
     /// The endpoint closed the connection before it answered.
     UpstreamClosed "upstream_closed" 502 "connection_terminated";
@@ -176,9 +177,9 @@ reasons! {
     FirstByteTimeout "first_byte_timeout" 504 "http_response_timeout";
     /// The endpoint's answer stalled.
     UpstreamStalled "upstream_stalled" 504 "connection_read_timeout";
-    /// The endpoint did not take the request in time.
+    /// The endpoint did not read the request in time.
     UpstreamNotReading "upstream_not_reading" 504 "connection_write_timeout";
-    /// The exchange took longer than it may in total.
+    /// The exchange exceeded its total time limit.
     TotalTimeout "total_timeout" 504 "http_response_timeout";
     /// The endpoint's answer is not valid HTTP.
     BadResponse "bad_response" 502 "http_protocol_error";
@@ -186,16 +187,16 @@ reasons! {
     ResponseHeadTooLarge "response_head_too_large" 502 "http_response_header_section_size";
     /// The endpoint's answer ended before it was complete.
     ResponseTruncated "response_truncated" 502 "http_response_incomplete";
-    /// The endpoint speaks HTTP/2 only, over which no upgrade can be asked for, or it switched protocols without being asked, or to another one than was asked for.
+    /// The endpoint speaks HTTP/2 only, which has no upgrade, or it switched protocols unasked or to another protocol than the client asked for.
     BadUpgrade "bad_upgrade" 502 "http_upgrade_failed";
     /// Weir is shutting down and the grace period is over.
     ShuttingDown "shutting_down" 503 "destination_unavailable";
-    /// Weir failed by its own fault. Please report it.
+    /// Weir has a bug. Please report it.
     Internal "internal" 500 "proxy_internal_error";
 }
 
 impl Reason {
-    /// Why a request was refused by the parser.
+    /// Why the HTTP/1.1 parser refused a request.
     pub const fn from_request(error: H1Error) -> Self {
         match error {
             H1Error::TargetTooLong => Self::TargetTooLong,
@@ -221,7 +222,8 @@ impl Reason {
         }
     }
 
-    /// Whether an attempt fails at an endpoint for it: what an endpoint is counted for from the start.
+    /// Whether an endpoint can cause it. Metrics have a series for each endpoint and each of these reasons from the
+    /// start.
     pub const fn is_of_endpoint(self) -> bool {
         matches!(
             self,
@@ -244,7 +246,7 @@ impl Reason {
         )
     }
 
-    /// Why no connection to an endpoint could be made.
+    /// Why a connect to an endpoint failed.
     pub fn from_connect(error: &io::Error) -> Self {
         let is_any = |of: [Errno; 2]| {
             let of = of.map(|errno| Some(errno.raw_os_error()));
@@ -264,7 +266,7 @@ impl Reason {
         }
     }
 
-    /// Why no TLS connection to an endpoint could be made.
+    /// Why a TLS handshake with an endpoint failed.
     pub const fn from_tls(failure: Option<TlsFailure>) -> Self {
         match failure {
             Some(
@@ -287,7 +289,7 @@ impl Reason {
         }
     }
 
-    /// The same, with a look at what the connection began with: TLS on a plain listener is a mistake to be named.
+    /// As [`Reason::from_request`], but [`Reason::NotHttp`] if the connection began with a TLS handshake.
     pub fn from_request_bytes(error: H1Error, bytes: &[u8]) -> Self {
         if weir_proto_h1::looks_like_tls(bytes) == Some(true) {
             Self::NotHttp
@@ -298,7 +300,7 @@ impl Reason {
 }
 
 impl From<H2Error> for Reason {
-    /// Why a request over HTTP/2 was refused, or broken off.
+    /// Why the HTTP/2 machine refused a request or broke it off.
     fn from(error: H2Error) -> Self {
         match error {
             H2Error::HeadTooLarge | H2Error::TooManyFields => Self::HeadTooLarge,
@@ -321,7 +323,7 @@ impl From<H2Error> for Reason {
 }
 
 impl Fault {
-    /// A fault of the client's.
+    /// A fault of the client, or of the connection to it.
     pub const fn downstream(phase: Phase, reason: Reason) -> Self {
         Self {
             side: Side::Downstream,
@@ -331,7 +333,7 @@ impl Fault {
         }
     }
 
-    /// A fault of the endpoint's.
+    /// A fault of the endpoint, or of the connection to it.
     pub const fn upstream(phase: Phase, reason: Reason, retry: Retry) -> Self {
         Self {
             side: Side::Upstream,
@@ -341,12 +343,12 @@ impl Fault {
         }
     }
 
-    /// No connection to an endpoint could be made. Not one byte was sent, so another endpoint may be asked; where the
-    /// trouble is this machine's own, no endpoint is to blame, and asking another helps only if it is about this one.
+    /// A failed connect. No byte was sent, so another endpoint may be tried. If this machine lacks descriptors or
+    /// memory, no endpoint is to blame and another one would fail too.
     pub const fn connect(reason: Reason) -> Self {
         let (side, retry) = match reason {
             Reason::NoDescriptors | Reason::NoSocketMemory => (Side::Local, Retry::Never),
-            // Ports are counted for each address that is connected to.
+            // Each remote address has its own range of local ports.
             Reason::NoPorts => (Side::Local, Retry::Always),
             _ => (Side::Upstream, Retry::Always),
         };
@@ -358,7 +360,7 @@ impl Fault {
         }
     }
 
-    /// A fault that Weir decided on.
+    /// A fault that Weir itself causes.
     pub const fn local(phase: Phase, reason: Reason) -> Self {
         Self {
             side: Side::Local,

@@ -13,10 +13,7 @@ use e2e::*;
 fn capacity(weir: &Weir) -> usize {
     let limits = weir.wait_for("limits: ");
     let count = limits.split(' ').next().unwrap();
-    assert!(
-        limits.contains("connections in all, because of"),
-        "{limits}"
-    );
+    assert!(limits.contains("connections, limited by"), "{limits}");
     count.parse().unwrap()
 }
 
@@ -214,8 +211,8 @@ fn check_and_explain_say_what_the_machine_allows() {
         run(&["check", file]),
         run(&["explain", file, "GET", "http://a.test/"]),
     ] {
-        assert!(said.contains("because of 1024 open files"), "{said}");
-        assert!(said.contains("of memory for each core"), "{said}");
+        assert!(said.contains("limited by 1024 open files"), "{said}");
+        assert!(said.contains("of memory per core"), "{said}");
     }
     std::fs::remove_dir_all(dir).unwrap();
 }

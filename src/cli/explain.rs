@@ -74,7 +74,7 @@ pub fn explain(
     write_listeners(&mut out, plan, url.port);
     if !run.dropped.is_empty() {
         let names = run.dropped.join(", ");
-        let _ = writeln!(out, "dropped    {names}: no client may send it");
+        let _ = writeln!(out, "dropped    {names}: clients may not send this");
     }
     if let Some((host, path)) = &run.explanation.matched {
         let _ = writeln!(out, "matched as {}{}", lossy(host), lossy(path));
@@ -93,7 +93,7 @@ fn write_listeners(out: &mut String, plan: &Plan, port: u16) {
             .collect();
         let _ = writeln!(
             out,
-            "listener   none has port {port}; there are: {}",
+            "listener   none on port {port}; the file has {}",
             names.join(", ")
         );
     }
@@ -155,7 +155,7 @@ fn write_considered(out: &mut String, plan: &Plan, run: &DryRun<'_>, all: bool) 
     }
     if others.len() > listed {
         let more = others.len() - listed;
-        let _ = writeln!(out, "    and {more} more (--all)");
+        let _ = writeln!(out, "    {more} more; --all lists them");
     }
 }
 
@@ -181,7 +181,7 @@ fn write_outcome(out: &mut String, plan: &Plan, endpoints: &EndpointSets, run: &
         Decision::RedirectHttps => {
             let _ = writeln!(
                 out,
-                "answer     {REDIRECT_HTTPS_STATUS}, location {sent}: the listener sends every request to https"
+                "answer     {REDIRECT_HTTPS_STATUS}, location {sent}: the listener redirects every request to https"
             );
             return;
         }
@@ -239,7 +239,7 @@ fn write_objection(out: &mut String, plan: &Plan, id: RouteId, objection: &PathO
         ),
         PathObjection::TooOdd => writeln!(
             out,
-            "because    the path is too long for all that endpoints may read in several ways"
+            "because    endpoints may read so long a path in too many ways to compare"
         ),
         PathObjection::Read { by, path, found } => {
             let path = lossy(path);
@@ -253,16 +253,16 @@ fn write_objection(out: &mut String, plan: &Plan, id: RouteId, objection: &PathO
             };
             writeln!(
                 out,
-                "because    to an endpoint that {by} the path is {path}, {becomes}"
+                "because    for an endpoint that {by}, the path is {path}, {becomes}"
             )
         }
         PathObjection::Rewritten { by } => writeln!(
             out,
-            "because    to an endpoint that {by} the rewritten path lies elsewhere than `{name}` sends it"
+            "because    for an endpoint that {by}, the rewritten path is not the one that route `{name}` means"
         ),
         PathObjection::Redirected => writeln!(
             out,
-            "because    the location of `{name}` would have a dot segment"
+            "because    the location of route `{name}` would have a dot segment"
         ),
     };
 }
@@ -300,8 +300,8 @@ fn write_upstream(out: &mut String, upstream: &UpstreamPlan, route: &RoutePlan, 
     }
     let slashes = match route.encoded_slash {
         EncodedSlash::Auto => None,
-        EncodedSlash::Keep => Some("encoded ones are trusted to be characters"),
-        EncodedSlash::Refuse => Some("encoded ones are refused"),
+        EncodedSlash::Keep => Some("an encoded slash is a character (encoded_slash = \"keep\")"),
+        EncodedSlash::Refuse => Some("an encoded slash is refused (encoded_slash = \"refuse\")"),
     };
     if let Some(slashes) = slashes {
         let _ = writeln!(out, "slashes    {slashes}");
@@ -318,7 +318,7 @@ fn write_upstream(out: &mut String, upstream: &UpstreamPlan, route: &RoutePlan, 
     );
     let _ = writeln!(
         out,
-        "pool       at most {} connections to each endpoint, then {} requests waiting, all cores together",
+        "pool       over all cores, at most {} connections to each endpoint and {} waiting requests",
         upstream.connections_max, upstream.pending_max,
     );
     let retry = route.retry;
@@ -326,10 +326,10 @@ fn write_upstream(out: &mut String, upstream: &UpstreamPlan, route: &RoutePlan, 
         format!(", each try within {}", show_duration(limit))
     });
     let _ = match retry.retries_max {
-        0 => writeln!(out, "retries    none of what was sent{per_try}"),
+        0 => writeln!(out, "retries    off{per_try}"),
         count => writeln!(
             out,
-            "retries    {count}{per_try}, after about {}, up to {}% of the requests of the last 10s or {} of them",
+            "retries    at most {count}{per_try}, after about {}; at most {}% of the requests of the last 10s, but always {}",
             show_duration(retry.backoff),
             retry.budget_percent,
             retry.budget_min,
@@ -338,11 +338,11 @@ fn write_upstream(out: &mut String, upstream: &UpstreamPlan, route: &RoutePlan, 
     let _ = match retry.connects_max {
         1 => writeln!(
             out,
-            "failover   off: one connection that cannot be made fails the request"
+            "failover   off: the request fails if Weir cannot connect"
         ),
         max => writeln!(
             out,
-            "failover   a connection that cannot be made sends the request to the next endpoint, {max} connections in all"
+            "failover   if Weir cannot connect, it tries the next endpoint, at most {max} connections in all"
         ),
     };
     let most = route.body_bytes_max.map_or_else(

@@ -14,25 +14,25 @@ pub(super) const COMMANDS: &[(&str, &str)] = &[
 
 /// The overview.
 pub(super) const MAIN: &str = "\
-Weir, an edge proxy for Linux: load balancer and API gateway in one binary.
+Weir is a load balancer and an API gateway in one Linux binary.
 
 Usage: weir COMMAND [ARGUMENTS]
 
 Try it:
-  demo [LISTEN]                   a proxy with two built-in endpoints, and things to try
-  proxy LISTEN ENDPOINT...        proxy to these endpoints, without any file
+  demo [LISTEN]                   run a proxy with two built-in endpoints, and print commands to try
+  proxy LISTEN ENDPOINT...        proxy to these endpoints without a configuration file
 
 Run it:
-  run FILE                        serve what the file says until told to stop
-  check FILE                      say everything that is wrong with a file, and run its tests
-  explain FILE METHOD URL         show what becomes of a request, and why
+  run FILE                        serve as FILE says until a signal stops it
+  check FILE                      report every mistake in FILE, and run its tests
+  explain FILE METHOD URL         show what Weir would do with a request, and why
 
 Look it up:
-  schema                          the JSON schema of the file, for editors
-  reference                       every key of the file with its default, as Markdown
-  man                             the manual page, for `man -l -` and for packages
-  help [COMMAND], --help          this, or more about a command
-  --version                       the version
+  schema                          print the JSON schema of the file, for editors
+  reference                       print every key of the file with its default, as Markdown
+  man                             print the manual page, for `man -l -` and for packages
+  help [COMMAND], --help          print this overview, or the help of a command
+  --version                       print the version
 
 A file of ten lines:
   [listen.\"0.0.0.0:8080\"]
@@ -45,40 +45,41 @@ A file of ten lines:
   to = \"api\"
 
 Signals:
-  SIGTERM, SIGINT  stop accepting, finish what is under way, end; a second one ends at once. With
-                   `drain_delay`, serve on for that long first, while health says 503
-  SIGHUP           read the file again and reopen logs; a bad file changes nothing and says why
-  SIGUSR1          reopen logs
+  SIGTERM, SIGINT  stop accepting, finish running requests, exit; a second signal exits at once. With
+                   `drain_delay`, Weir first keeps serving for that long while its health check says 503
+  SIGHUP           reload the file and reopen the logs; if the file has a mistake, Weir logs it and
+                   keeps the old configuration
+  SIGUSR1          reopen the logs
 
-CommandError codes:
-  0  success, and the end after a signal
-  1  could not start, or broke: an address in use, no io_uring, a full disk
-  2  wrong usage of this command
-  3  the configuration cannot be used, or one of its tests fails
+Exit codes:
+  0  success, or stopped by a signal
+  1  Weir could not start or failed while running: an address in use, no io_uring, a full disk
+  2  wrong arguments
+  3  the configuration file has a mistake, or one of its tests fails
 ";
 
 /// `weir demo`.
 pub(super) const DEMO: &str = "\
 Usage: weir demo [LISTEN] [--cores CORES]
 
-Proxies LISTEN (127.0.0.1:8080 unless given) to two small endpoints inside this process, and prints
-commands to try. It speaks TLS on 127.0.0.1:8443 too, with a certificate that goes away with it, and
-has metrics on 127.0.0.1:9901, or on free ports when these are taken. The access log
-goes to standard output. Ctrl-C ends it.
+Proxies LISTEN (default 127.0.0.1:8080) to two small endpoints inside this process, and prints
+commands to try. It also serves TLS on 127.0.0.1:8443, with a certificate that it deletes when it
+exits, and metrics on 127.0.0.1:9901. If one of these two ports is taken, it uses a free one. The
+access log goes to standard output. Ctrl-C stops it.
 
-  --cores CORES   auto, a number such as 2, or processors such as 0,2-3 (quoted as \"0\" for one)
+  --cores CORES   auto, a number such as 2, or processors such as 2-7,10 (0-0 for the first alone)
 ";
 
 /// `weir proxy`.
 pub(super) const PROXY: &str = "\
 Usage: weir proxy LISTEN ENDPOINT... [OPTIONS]
 
-Proxies every request that LISTEN gets to the endpoints in turn, with all defaults.
+Proxies all requests from LISTEN to the endpoints in turn. Every setting has its default.
 
   LISTEN               address and port (0.0.0.0:8080, [::]:8080), or unix:/path
   ENDPOINT             host:port, http://host:port, https://host:port, h2c://host:port, or unix:/path
   --cores CORES        auto (the default), a number such as 2, or processors such as 2-7,10
-  --admin ADDRESS      serve metrics and health there: 127.0.0.1:9901, or unix:/path
+  --admin ADDRESS      serve metrics and health on 127.0.0.1:9901, or unix:/path
   --access-log TO      off (the default), stdout, or an absolute path
 
 Example: weir proxy 0.0.0.0:8080 10.0.0.11:8080 10.0.0.12:8080
@@ -88,32 +89,33 @@ Example: weir proxy 0.0.0.0:8080 10.0.0.11:8080 10.0.0.12:8080
 pub(super) const RUN: &str = "\
 Usage: weir run FILE
 
-Serves what FILE says, after checking it like `weir check`. Says on standard error what it listens
-on, how many cores it has, what drives their io_uring and what the kernel grants. SIGTERM drains,
-SIGHUP reloads, SIGUSR1 reopens logs; see `weir help`.
+Checks FILE as `weir check` does, then serves. At the start, Weir prints to standard error where it
+listens, how many cores it uses, which io_uring driver it uses, and what the kernel allows. SIGTERM
+drains, SIGHUP reloads, SIGUSR1 reopens the logs; see `weir help`.
 
-Started as root with `user`, it becomes that user once its sockets are bound. Listening sockets that
-it is started with (LISTEN_FDS) are for the listeners of their addresses; others are closed.
+If it starts as root and FILE has `user`, Weir binds its sockets first and then becomes that user.
+Weir takes over listening sockets that it inherits (LISTEN_FDS) if a listener has their address, and
+closes the others.
 
-Under systemd (Type=notify-reload, WatchdogSec=) it says when it is ready, how each reload went, and
-when it ends; the watchdog hears from it while every core answers.
+Under systemd (Type=notify-reload, WatchdogSec=), Weir reports when it is ready, how each reload
+went, and when it stops. It feeds the watchdog as long as every core responds.
 ";
 
 /// `weir check`.
 pub(super) const CHECK: &str = "\
 Usage: weir check FILE [--no-resolve] [--elsewhere] [--json]
 
-Checks FILE like `run` and a reload do: says everything that is wrong at once, resolves host names,
-runs the [[test]] blocks, and asks the machine for what a start needs, as this user: addresses and
-ports, folders of sockets and logs, processors, io_uring. Root also tests, as the file's `user`,
-whether that can read keys and open logs. Prints `FILE: ok` with a summary when all is well, and how
-many connections and how much memory this machine allows.
+Checks FILE as `weir run` and a reload do. It reports every mistake at once, resolves host names and
+runs the [[test]] blocks. It also tests, as the current user, whether this machine has what a start
+needs: addresses and ports, folders of sockets and logs, processors, io_uring. Root also tests whether
+the `user` of FILE can read keys and open logs. If all is well, it prints how many connections and
+how much memory this machine allows, and `FILE: ok` with a summary.
 
-  --no-resolve   leave host names of endpoints alone: for a machine that cannot resolve them, a build
-                 server say. `run` and a reload always resolve them; one that is not found is a warning,
-                 and its endpoint comes in when it is
-  --elsewhere    FILE is for another machine: ask this one for nothing, host names and users included,
-                 and leave out certificates and keys that are not here
+  --no-resolve   do not resolve the host names of endpoints: for a build server that cannot. `run` and
+                 a reload always resolve them; a name that is not found is a warning, and its endpoint
+                 joins when the name is found
+  --elsewhere    FILE is for another machine: do not test this one, do not resolve host names or look
+                 up users, and skip certificates and keys that are not here
   --json         print the findings as a JSON array, for editors and scripts
 ";
 
@@ -121,14 +123,14 @@ many connections and how much memory this machine allows.
 pub(super) const EXPLAIN: &str = "\
 Usage: weir explain FILE METHOD URL [-H 'name: value']... [--client-cert TEXT]... [--all]
 
-Takes a request through the same code that serves, without sending anything: the listener, every
-route considered with the first predicate that fails, the route chosen, its upstream and endpoints,
-the path after rewriting, the time limits. Words are those of the access log.
+Shows what Weir would do with a request, without sending anything. It runs the code that serves
+requests, and prints the listener, each route with the first predicate that fails, the route that
+takes the request, its upstream and endpoints, the rewritten path, and the time limits.
 
-  -H, --header 'name: value'   a field of the request; may be repeated
+  -H, --header 'name: value'   add a field to the request; may be repeated
       --client-cert TEXT       the client shows a certificate with this subject (CN=a,O=Example) or
                                name (DNS:a.example.com); may be repeated
-  -a, --all                    list every route, however far from matching
+  -a, --all                    list every route, including those of other hosts and paths
 
 Example: weir explain edge.toml GET http://api.example.com/v1/users -H 'x-beta: 1'
 ";
@@ -145,8 +147,8 @@ check TOML. Example: weir schema > weir.schema.json
 pub(super) const REFERENCE: &str = "\
 Usage: weir reference
 
-Prints every key of the configuration file as Markdown: type, default, and where the default comes
-from.
+Prints every key of the configuration file as Markdown, with its type, its default, and the source
+of the default.
 ";
 
 /// `weir man`.

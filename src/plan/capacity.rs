@@ -152,19 +152,19 @@ impl std::fmt::Display for Capacity {
         let _ = match (self.bottleneck, open_files, memory_bytes) {
             (Bottleneck::OpenFiles, Some(files), _) => write!(
                 text,
-                "{connections} connections in all, because of {files} open files"
+                "{connections} connections, limited by {files} open files"
             ),
             (Bottleneck::Memory, _, Some(memory)) => write!(
                 text,
-                "{connections} connections in all, because of {} of memory",
+                "{connections} connections, limited by {} of memory",
                 show(memory)
             ),
-            _ => write!(text, "as many connections as the listeners take"),
+            _ => write!(text, "as many connections as the listeners allow"),
         };
         let per_core = show(self.memory_per_core_max as u64);
-        let _ = write!(text, "; {per_core} of memory for each core");
+        let _ = write!(text, "; {per_core} of memory per core");
         if let (Some(cores), Some(memory)) = (self.memory_shared_by, memory_bytes) {
-            let _ = write!(text, " ({cores} of them share {})", show(memory));
+            let _ = write!(text, " ({cores} cores share {})", show(memory));
         }
         f.write_str(&text)
     }
@@ -250,7 +250,7 @@ mod tests {
         assert!(
             small
                 .to_string()
-                .contains("1600 connections in all, because of 100MiB")
+                .contains("1600 connections, limited by 100MiB")
         );
         let (large, _) = capacity(LISTEN, 1 << 20, 1 << 40, 2);
         assert_eq!(large.memory_per_core_max, MEMORY_PER_CORE_MAX);

@@ -122,7 +122,7 @@ fn outcome(plan: &Plan, run: &DryRun<'_>) -> String {
     let id = match &run.explanation.decision {
         Decision::RedirectHttps => {
             return format!(
-                "the listener sends it to https ({REDIRECT_HTTPS_STATUS}, `redirect_https`)"
+                "the listener redirects it to https ({REDIRECT_HTTPS_STATUS}, `redirect_https`)"
             );
         }
         Decision::Refuse(Refusal { reason, .. }) => {

@@ -43,7 +43,7 @@ impl fmt::Display for RouteVerdict<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Taken => f.write_str("takes the request"),
-            Self::Outranked => f.write_str("comes after the route that takes it"),
+            Self::Outranked => f.write_str("comes after the route that takes the request"),
             Self::FailedPredicate(failed) => failed.fmt(f),
             Self::Path => f.write_str("its path does not match"),
             Self::Host => f.write_str("its host does not match"),

@@ -250,7 +250,7 @@ impl fmt::Display for Reading {
         let parameters = match self.parameters {
             Parameters::Kept => "",
             Parameters::CutFirst | Parameters::CutLast => "cuts off what follows a semicolon",
-            Parameters::CutAfterDots => "cuts off what follows a semicolon after dot segments",
+            Parameters::CutAfterDots => "cuts off parameters after resolving dot segments",
         };
         let parts = [
             match self.decoded_again {
@@ -259,7 +259,7 @@ impl fmt::Display for Reading {
                 _ => "decodes until nothing changes",
             },
             if self.overlong > 0 {
-                "takes overlong UTF-8"
+                "accepts overlong UTF-8"
             } else {
                 ""
             },

@@ -90,9 +90,9 @@ upstream   api
   endpoint 10.0.0.12:8080, weight 2
 sent as    /users?a=b
 timeouts   connect 2s, queue 10s, first byte 1m, body stall 30s, total 20s
-pool       at most 1024 connections to each endpoint, then 1024 requests waiting, all cores together
-retries    1, after about 25ms, up to 20% of the requests of the last 10s or 3 of them
-failover   a connection that cannot be made sends the request to the next endpoint, 3 connections in all
+pool       over all cores, at most 1024 connections to each endpoint and 1024 waiting requests
+retries    at most 1, after about 25ms; at most 20% of the requests of the last 10s, but always 3
+failover   if Weir cannot connect, it tries the next endpoint, at most 3 connections in all
 body       of any size, at least 240B/s
 "
     );
@@ -102,7 +102,7 @@ body       of any size, at least 240B/s
 fn a_request_that_weir_answers() {
     let text = ask("GET", "http://api.example.com/v0/a", &[]).unwrap();
     assert!(
-        text.contains("listener   none has port 80; there are: 127.0.0.1:8080, 0.0.0.0:8081\n"),
+        text.contains("listener   none on port 80; the file has 127.0.0.1:8080, 0.0.0.0:8081\n"),
         "{text}"
     );
     assert!(
@@ -225,17 +225,20 @@ upstream = "app"
         ("/a/%2e%2E/b?c", "\nsent as    /b?c\n"),
         (
             "/admin//../users",
-            "\nbecause    to an endpoint that resolves dot segments before it merges slashes the path is /admin/users, which route `admin` takes\n",
+            "\nbecause    for an endpoint that resolves dot segments before it merges slashes, the path is /admin/users, which route `admin` takes\n",
         ),
         (
             "/admin%2fx",
-            "to an endpoint that decodes %2F into a slash the path is /admin/x, which route `admin` takes",
+            "for an endpoint that decodes %2F into a slash, the path is /admin/x, which route `admin` takes",
         ),
         (
             "/static../secret",
-            "to an endpoint that resolves dot segments the rewritten path lies elsewhere than `files` sends it",
+            "for an endpoint that resolves dot segments, the rewritten path is not the one that route `files` means",
         ),
-        ("/strict/a", "\nslashes    encoded ones are refused\n"),
+        (
+            "/strict/a",
+            "\nslashes    an encoded slash is refused (encoded_slash = \"refuse\")\n",
+        ),
         (
             "/strict/a%5Cb",
             "because    route `strict` has encoded_slash = \"refuse\"",
@@ -376,7 +379,7 @@ fn far_routes_are_counted_unless_all_are_wanted() {
         all: false,
     };
     let text = explain(&plan, &question).unwrap();
-    assert!(text.contains("    and 23 more (--all)\n"), "{text}");
+    assert!(text.contains("    23 more; --all lists them\n"), "{text}");
     let text = explain(
         &plan,
         &Question {
@@ -429,7 +432,7 @@ status = 404
     assert_eq!(
         failures(&config, &plan),
         [
-            "line 36: test `GET http://api.example.com/v1/a`: expected route `api`, but route `beta` sends it to upstream `api`: comes after the route that takes it",
+            "line 36: test `GET http://api.example.com/v1/a`: expected route `api`, but route `beta` sends it to upstream `api`: comes after the route that takes the request",
             "line 41: test `POST http://api.example.com/v1/a`: expected route `api`, but Weir answers 405 (method_not_allowed): method is not GET or HEAD",
             "line 45: test `GET http://api.example.com/v0/a`: expected upstream `api`, but route `old` answers 307",
             "line 49: test `GET http://api.example.com/v1/a`: expected status 200, but route `api` sends it to upstream `api`",
@@ -522,7 +525,7 @@ status = 200
     assert_eq!(
         failures(&config, &plan),
         [
-            "line 13: test `GET http://x/`: expected route `/*`, but the listener sends it to https (308, `redirect_https`)"
+            "line 13: test `GET http://x/`: expected route `/*`, but the listener redirects it to https (308, `redirect_https`)"
         ]
     );
     let question = Question {
@@ -542,7 +545,7 @@ status = 200
     let text = explain(&plan, &question).unwrap();
     assert!(
         text.ends_with(
-            "answer     308, location https://x:8443/a?b=c: the listener sends every request to https\n"
+            "answer     308, location https://x:8443/a?b=c: the listener redirects every request to https\n"
         ),
         "{text}"
     );
@@ -591,7 +594,7 @@ fn what_a_head_announces_is_refused_as_on_the_data_path() {
 fn fields_that_no_client_may_send_are_named() {
     let headers = ["X_Beta: 1", "X-Forwarded-For: 192.0.2.1", "Accept: */*"];
     let text = ask("GET", "http://api.example.com:8080/v1/x", &headers).unwrap();
-    let line = "dropped    X_Beta, X-Forwarded-For: no client may send it\n";
+    let line = "dropped    X_Beta, X-Forwarded-For: clients may not send this\n";
     assert!(text.contains(line), "{text}");
     let text = ask("GET", "http://api.example.com:8080/v1/x", &["X-Beta: 1"]).unwrap();
     assert!(!text.contains("dropped"), "{text}");
