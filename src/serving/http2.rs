@@ -88,7 +88,7 @@ async fn converse<N: Net>(
             core.wait_for_memory(cx);
         }
         if core.is_tight() {
-            connection.mux.weigh(timer);
+            connection.mux.charge_memory(timer);
         }
         let timeouts = admission.listener.plan.borrow().timeouts;
         let limits = PeerLimits {
@@ -188,7 +188,7 @@ impl<N: Net> ServerConnection<N> {
 
     /// Starts a task for each request that none waits for. The connection, which is `whole`, answers for what they hold.
     fn set_to_work(&self, whole: &Timer) {
-        for _ in 0..self.mux.take_unserved() {
+        for _ in 0..self.mux.take_workers_needed() {
             let timer = self.server.core.timers.timer();
             timer.charge_to(whole);
             let (server, mux) = (self.server.clone(), self.mux.clone());

@@ -110,7 +110,7 @@ impl<N: Net> EndpointSide<N> {
     pub fn held(&self) -> usize {
         match &self.transport {
             EndpointTransport::Http1(..) => self.queued(),
-            EndpointTransport::Http2(wire, _) => wire.held(),
+            EndpointTransport::Http2(wire, _) => wire.held_bytes(),
         }
     }
 

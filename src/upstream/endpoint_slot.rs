@@ -2,17 +2,15 @@
 //! those that become free to whoever waits.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client_binding::BindingToken;
 use super::core_upstreams::CoreUpstreams;
 use super::idle_pool::IdleReaper;
+use super::leased_connection::{ConnectionPermit, LeasedConnection};
 use super::request_queue::{ConnectionOffer, FirstInQueue, PlanMark, RequestQueue};
 use super::upstream_registry::{EndpointCount, SlotGrant};
-use crate::conn::Wire;
 use crate::fault::Reason;
 use crate::io::{Instant, Net};
 use crate::limits::SLOT_KEPT_MS;
@@ -116,16 +114,41 @@ impl<N: Net> EndpointSlot<N> {
     }
 
     fn counted(self: &Rc<Self>) -> ConnectionPermit<N> {
-        ConnectionPermit {
-            slot: self.clone(),
-            opened: None,
-        }
+        ConnectionPermit::new(self.clone())
     }
 
     /// An exchange takes a connection that was open already.
     pub(super) fn reused(&self) {
         let (upstream, endpoint) = self.ids.get();
         self.core.obs.borrow().upstream_reused(upstream, endpoint);
+    }
+
+    /// Counts a connection that was made.
+    pub(super) fn opened(&self) {
+        let (upstream, endpoint) = self.ids.get();
+        let obs = self.core.obs.borrow();
+        obs.upstream_connected(upstream, endpoint);
+    }
+
+    /// Counts a connection that has ended.
+    pub(super) fn closed(&self) {
+        let (upstream, endpoint) = self.ids.get();
+        self.core.obs.borrow().upstream_closed(upstream, endpoint);
+    }
+
+    /// Counts a connection that could not be made.
+    pub(super) fn connect_failed(&self) {
+        let (upstream, endpoint) = self.ids.get();
+        self.core.obs.borrow().upstream_failed(upstream, endpoint);
+    }
+
+    /// Counts a connection of HTTP/2 that has ended for an error.
+    pub(super) fn http2_failed(&self, error: weir_proto_h2::Error) {
+        let (upstream, _) = self.ids.get();
+        self.core
+            .obs
+            .borrow()
+            .upstream_http2_failed(upstream, error);
     }
 
     /// An attempt has failed at the endpoint.
@@ -184,7 +207,7 @@ impl<N: Net> EndpointSlot<N> {
         // Where there is room, whoever waits has been offered that.
         let is_wanted =
             !self.has_room() && self.count.upstream.is_wanted_by_others(self.core.index);
-        let age = now.since(held.permit.opened.unwrap_or_default());
+        let age = held.permit.age(now);
         if (!is_wanted || age < Duration::from_millis(SLOT_KEPT_MS))
             && let Some(waiter) = self.first()
         {
@@ -195,7 +218,7 @@ impl<N: Net> EndpointSlot<N> {
     }
 
     /// A connection has ended, or was not made: its place is for whoever waits.
-    fn release(&self) {
+    pub(super) fn release(&self) {
         let upstream = &self.count.upstream;
         if upstream.has_waiters() && !self.count.is_over() {
             return self.core.hand_over(SlotGrant::counted(self.count.clone()));
@@ -212,114 +235,3 @@ impl<N: Net> EndpointSlot<N> {
 
 /// The ids of what no plan has.
 const NOWHERE: (UpstreamId, u32) = (UpstreamId(u32::MAX), u32::MAX);
-
-/// The right to one connection. Dropping it gives it back, to the first that waits.
-pub struct ConnectionPermit<N: Net> {
-    slot: Rc<EndpointSlot<N>>,
-    /// When the connection was made.
-    opened: Option<Instant>,
-}
-
-/// A connection with its permit.
-pub struct LeasedConnection<N: Net> {
-    /// The connection.
-    pub wire: Wire<N>,
-    /// Its permit.
-    pub permit: ConnectionPermit<N>,
-    /// Whose it is; `None` for anybody's.
-    pub owner: Option<ConnectionOwner>,
-}
-
-/// The one client whose requests go on a connection.
-pub enum ConnectionOwner {
-    /// The endpoint was told that it is this address.
-    Told(SocketAddr),
-    /// The endpoint has authenticated the connection, or is about to.
-    Bound(Rc<BindingToken>),
-}
-
-impl<N: Net> LeasedConnection<N> {
-    /// Whether a request may go on it that is of this client, where endpoints are told whose each connection is.
-    #[inline]
-    pub(super) fn suits(&self, client: Option<SocketAddr>) -> bool {
-        match (&self.owner, client) {
-            (None, None) => true,
-            (Some(ConnectionOwner::Told(owner)), Some(client)) => *owner == client,
-            _ => false,
-        }
-    }
-
-    /// Whether it serves one client's connection alone.
-    pub fn is_bound(&self) -> bool {
-        matches!(self.owner, Some(ConnectionOwner::Bound(_)))
-    }
-
-    pub(super) fn is_bound_by(&self, bound: &Rc<BindingToken>) -> bool {
-        matches!(&self.owner, Some(ConnectionOwner::Bound(own)) if Rc::ptr_eq(own, bound))
-    }
-
-    /// Closes the connection and keeps the right to another.
-    pub(super) fn close(self) -> ConnectionPermit<N> {
-        let mut permit = self.permit;
-        permit.closed();
-        permit
-    }
-}
-
-impl<N: Net> ConnectionPermit<N> {
-    /// The connection was made.
-    pub fn lease(
-        mut self,
-        wire: Wire<N>,
-        owner: Option<SocketAddr>,
-        now: Instant,
-    ) -> LeasedConnection<N> {
-        self.opened = Some(now);
-        let (upstream, endpoint) = self.slot.ids.get();
-        self.slot
-            .core
-            .obs
-            .borrow()
-            .upstream_connected(upstream, endpoint);
-        LeasedConnection {
-            wire,
-            permit: self,
-            owner: owner.map(ConnectionOwner::Told),
-        }
-    }
-
-    /// The connection spoke HTTP/2 and has ended for an error.
-    pub fn http2_failed(&self, error: weir_proto_h2::Error) {
-        let (upstream, _) = self.slot.ids.get();
-        let obs = self.slot.core.obs.borrow();
-        obs.upstream_http2_failed(upstream, error);
-    }
-
-    /// The connection could not be made.
-    pub fn report_failure(self) {
-        let (upstream, endpoint) = self.slot.ids.get();
-        self.slot
-            .core
-            .obs
-            .borrow()
-            .upstream_failed(upstream, endpoint);
-    }
-
-    fn closed(&mut self) {
-        if self.opened.take().is_some() {
-            let (upstream, endpoint) = self.slot.ids.get();
-            self.slot
-                .core
-                .obs
-                .borrow()
-                .upstream_closed(upstream, endpoint);
-        }
-    }
-}
-
-impl<N: Net> Drop for ConnectionPermit<N> {
-    fn drop(&mut self) {
-        self.closed();
-        self.slot.release();
-    }
-}

@@ -3,12 +3,16 @@
 //! Everything here belongs to one core and survives a reload by name: an endpoint that is in the old plan and in the
 //! new one keeps its connections.
 
+#![warn(clippy::indexing_slicing)]
+
 mod client_binding;
 mod connect;
 mod core_upstreams;
+mod endpoint;
 mod endpoint_side;
 mod endpoint_slot;
 mod idle_pool;
+mod leased_connection;
 mod request_queue;
 mod retry_budget;
 mod round_robin;
@@ -19,17 +23,15 @@ mod upstream_registry;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
-use std::time::Duration;
+use std::task::Context;
 
 pub use client_binding::BindingToken;
 pub use connect::{Carrier, ConnectFailure, Connector, Waiter};
 pub use core_upstreams::CoreUpstreams;
+pub use endpoint::{Endpoint, EndpointTls};
 pub use endpoint_side::EndpointSide;
-use endpoint_slot::EndpointSlot;
-pub use endpoint_slot::{ConnectionOwner, ConnectionPermit, LeasedConnection};
 pub use idle_pool::ConnectionNeed;
-use idle_pool::{IdlePool, PooledConnection};
+pub use leased_connection::{ConnectionOwner, ConnectionPermit, LeasedConnection};
 pub use request_queue::{ConnectionOffer, QueuedAttempt};
 use request_queue::{PlanMark, RequestQueue};
 use retry_budget::RetryBudget;
@@ -37,12 +39,10 @@ pub use round_robin::TriedEndpoints;
 pub use stream_reservation::{ConnectingGuard, StreamReservation};
 pub use upstream_registry::{SlotNotice, UpstreamRegistry};
 
-use crate::conn::http2::Mux;
-use crate::fault::Reason;
-use crate::io::{Address, Net};
+use crate::io::Net;
 use crate::obs::CoreObs;
-use crate::plan::{EndpointSet, Protocol, UpstreamId, UpstreamPlan};
-use crate::tls::{TlsClient, TlsName};
+use crate::plan::{EndpointSet, UpstreamId, UpstreamPlan};
+use crate::tls::TlsClient;
 use round_robin::RoundRobin;
 
 /// One upstream on one core, by one plan.
@@ -66,87 +66,6 @@ pub struct Upstream<N: Net> {
     pending_max: u32,
     core: Rc<CoreUpstreams<N>>,
     obs: Rc<RefCell<CoreObs>>,
-}
-
-/// One endpoint on one core.
-pub struct Endpoint<N: Net> {
-    /// Its name as in the file, under which it survives a reload.
-    pub name: Arc<str>,
-    /// Where it is.
-    pub address: Address,
-    /// How it is spoken to over TLS, if it is.
-    secure: RefCell<Option<EndpointTls>>,
-    /// Connections that wait for the next request, the one used last on top.
-    idle: RefCell<IdlePool<N>>,
-    /// Connections that wait for the next request of the one client that they belong to, the one used last on top.
-    bound: RefCell<Vec<PooledConnection<N>>>,
-    /// What it speaks by the plan, and what it spoke when it was last asked.
-    configured: Protocol,
-    pub protocol: Cell<Protocol>,
-    /// Connections that exchanges share.
-    shared: RefCell<Vec<Rc<Mux<N>>>>,
-    /// Exchanges that wait for the connection that one of them is making.
-    awaiting_connection: RefCell<Vec<Waker>>,
-    is_connecting: Cell<bool>,
-    /// How often one was made, or could not be, wrapping.
-    connections_tried: Cell<u32>,
-    /// The last was given up by who made it, for a reason of its own.
-    was_abandoned: Cell<bool>,
-    /// Its place in the plan of the day, and how many connections it has.
-    slot: Rc<EndpointSlot<N>>,
-    /// How many connections may wait.
-    idle_max: Cell<usize>,
-    /// How long one may wait.
-    idle_timeout: Cell<Duration>,
-    /// How long its machine may acknowledge nothing before a connection is given up.
-    dead_after: Cell<Duration>,
-    /// Whether the reaper has it on its list.
-    watched: Cell<bool>,
-    /// Set when the plan no longer has the endpoint: connections are not kept any more.
-    retired: Cell<bool>,
-}
-
-/// How an endpoint is spoken to over TLS.
-#[derive(Clone)]
-pub struct EndpointTls {
-    /// This core's side of it.
-    pub client: Rc<TlsClient>,
-    /// The name that it must have.
-    pub name: TlsName,
-}
-
-impl EndpointTls {
-    /// Whether connections may be kept when the plan has these settings.
-    fn fits(own: Option<&Self>, client: Option<&TlsClient>, name: Option<&TlsName>) -> bool {
-        match (own, client, name) {
-            (Some(own), Some(client), Some(name)) => {
-                own.name == *name && own.client.has_same_settings(client)
-            }
-            (own, _, name) => own.is_none() && name.is_none(),
-        }
-    }
-}
-
-impl<N: Net> Endpoint<N> {
-    /// Whether it is spoken to over TLS, where what is spoken is agreed on connection by connection.
-    pub fn is_secure(&self) -> bool {
-        self.secure.borrow().is_some()
-    }
-
-    /// How long its machine may acknowledge nothing before a connection is given up.
-    pub fn dead_after(&self) -> Duration {
-        self.dead_after.get()
-    }
-
-    /// How it is spoken to over TLS, if it is.
-    pub fn secure(&self) -> Option<EndpointTls> {
-        self.secure.borrow().clone()
-    }
-
-    /// Counts an attempt that has failed here; `errno` is what the system said, 0 if it said nothing.
-    pub fn count_failure(&self, reason: Reason, errno: u16) {
-        self.slot.attempt_failed(reason, errno);
-    }
 }
 
 impl<N: Net> Upstream<N> {
@@ -177,49 +96,18 @@ impl<N: Net> Upstream<N> {
         core: &Rc<CoreUpstreams<N>>,
     ) -> Self {
         let (queue, mark) = (core.queue(&plan.name), Rc::default());
-        let endpoints = set.endpoints.iter().enumerate().map(|(i, endpoint)| {
-            let name = endpoint.tls_name.as_ref();
+        let endpoints = set.endpoints.iter().zip(0..).map(|(planned, number)| {
+            let tls = EndpointTls::of(client.as_ref(), planned.tls_name.as_ref());
             let kept = old.and_then(|old| {
-                let same = |e: &&Rc<Endpoint<N>>| {
-                    e.name == endpoint.name
-                        && e.address == endpoint.address
-                        && e.configured == endpoint.protocol
-                        && EndpointTls::fits(e.secure.borrow().as_ref(), client.as_deref(), name)
-                };
-                old.endpoints.iter().find(same)
+                let mut endpoints = old.endpoints.iter();
+                endpoints.find(|endpoint| endpoint.fits(planned, tls.as_ref()))
             });
-            let kept = kept.cloned().unwrap_or_else(|| {
-                Rc::new(Endpoint {
-                    name: endpoint.name.clone(),
-                    address: endpoint.address.clone(),
-                    secure: RefCell::default(),
-                    idle: RefCell::new(IdlePool::new(queue.clone())),
-                    bound: RefCell::default(),
-                    configured: endpoint.protocol,
-                    protocol: Cell::new(endpoint.protocol),
-                    shared: RefCell::default(),
-                    awaiting_connection: RefCell::default(),
-                    is_connecting: Cell::new(false),
-                    connections_tried: Cell::new(0),
-                    was_abandoned: Cell::new(false),
-                    slot: core.slot(&queue, &endpoint.name),
-                    idle_max: Cell::new(0),
-                    idle_timeout: Cell::new(Duration::ZERO),
-                    dead_after: Cell::new(Duration::ZERO),
-                    watched: Cell::new(false),
-                    retired: Cell::new(false),
-                })
-            });
-            *kept.secure.borrow_mut() = client
-                .clone()
-                .zip(name.cloned())
-                .map(|(client, name)| EndpointTls { client, name });
-            kept.idle_max.set(plan.idle_per_core_max as usize);
-            kept.idle_timeout.set(plan.timeouts.upstream_idle);
-            kept.dead_after.set(plan.dead_after);
-            kept.retired.set(false);
-            kept.slot.set((id, i as u32), plan.connections_max, &mark);
-            kept
+            let endpoint = kept
+                .cloned()
+                .unwrap_or_else(|| Rc::new(Endpoint::new(planned, core, &queue)));
+            endpoint.configure(plan, tls);
+            endpoint.slot.set((id, number), plan.connections_max, &mark);
+            endpoint
         });
         let endpoints: Vec<_> = endpoints.collect();
         queue.set_endpoints(&endpoints);

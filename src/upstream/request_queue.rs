@@ -12,9 +12,11 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::endpoint_slot::{ConnectionPermit, EndpointSlot, LeasedConnection};
+use super::endpoint_slot::EndpointSlot;
 use super::upstream_registry::UpstreamCount;
-use super::{Endpoint, StreamReservation, TriedEndpoints, Upstream};
+use super::{
+    ConnectionPermit, Endpoint, LeasedConnection, StreamReservation, TriedEndpoints, Upstream,
+};
 use crate::io::Net;
 
 /// What an attempt can begin with.

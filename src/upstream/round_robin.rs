@@ -19,7 +19,10 @@ impl TriedEndpoints {
     /// Whether the endpoint was tried.
     #[inline]
     pub(super) fn has(&self, endpoint: u32) -> bool {
-        self.endpoints[..self.len as usize].contains(&endpoint)
+        self.endpoints
+            .iter()
+            .take(self.len as usize)
+            .any(|&tried| tried == endpoint)
     }
 }
 
@@ -45,9 +48,10 @@ impl RoundRobin {
                 credit: 0,
             })
             .collect();
+        let first = endpoints.first().map(|endpoint| endpoint.weight);
         let even = endpoints
-            .windows(2)
-            .all(|pair| pair[0].weight == pair[1].weight);
+            .iter()
+            .all(|endpoint| Some(endpoint.weight) == first);
         let next = if endpoints.is_empty() {
             0
         } else {
@@ -100,7 +104,7 @@ impl RoundRobin {
             }
         }
         let (best, _) = best?;
-        self.endpoints[best].credit -= total;
+        self.endpoints.get_mut(best)?.credit -= total;
         Some(best as u32)
     }
 }

@@ -138,7 +138,7 @@ impl<N: Net> SharedConnection<N> {
             if raised > 0 {
                 *connecting = None;
             }
-            let freed = raised + mux.part();
+            let freed = raised + mux.release_detached();
             if let Some(endpoint) = &endpoint {
                 endpoint.offer_streams(freed);
             }

@@ -36,9 +36,9 @@ impl<N: Net> Endpoint<N> {
     /// there was one. It takes no more requests.
     pub(super) fn give_up_shared(&self, made_before: Instant) -> bool {
         let shared = self.shared.borrow();
-        let may_end = |mux: &&Rc<Mux<N>>| !mux.is_leaving() && mux.made() < made_before;
+        let may_end = |mux: &&Rc<Mux<N>>| !mux.is_leaving() && mux.opened_at() < made_before;
         let mux = shared.iter().find(may_end);
-        mux.inspect(|mux| mux.leave(true)).is_some()
+        mux.inspect(|mux| mux.set_leaving(true)).is_some()
     }
 
     /// Nobody waits elsewhere any more: connections that were to end and have not take requests again.
@@ -52,7 +52,7 @@ impl<N: Net> Endpoint<N> {
             .cloned()
             .collect();
         if !leaving.is_empty() {
-            leaving.iter().for_each(|mux| mux.leave(false));
+            leaving.iter().for_each(|mux| mux.set_leaving(false));
             self.offer_streams(self.slot.queue.count.waiting());
         }
     }

@@ -174,8 +174,9 @@ impl UpstreamCount {
         let cores = self.cores.len();
         let others = (1..cores).map(move |step| (me + step) % cores);
         others.filter(|&core| {
-            let cell = &self.cores[core];
-            cell.idle.load(Relaxed) > 0 && !cell.is_wanted.swap(true, SeqCst)
+            let has_idle = |cell: &CoreCell| cell.idle.load(Relaxed) > 0;
+            let cell = self.cores.get(core).filter(|cell| has_idle(cell));
+            cell.is_some_and(|cell| !cell.is_wanted.swap(true, SeqCst))
         })
     }
 

@@ -13,7 +13,7 @@ use weir_proto_h2::{Error, ErrorCode, Framing};
 use super::mux::{Mux, PendingRequest};
 use super::stream_handle::{StreamHandle, StreamPart};
 use super::stream_table::{MessageEnd, StreamLoss};
-use super::upgrade::as_upgrade;
+use super::upgrade::convert_to_upgrade;
 use crate::conn::{HeadBuffer, Piece};
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Chunk, Net};
@@ -35,9 +35,9 @@ impl<N: Net> DownstreamStream<N> {
         } = pending;
         into.block = pending.block;
         let spare = mem::replace(&mut into.head, pending.head);
-        mux.state.borrow_mut().heads.push(spare);
+        mux.state.borrow_mut().spare_heads.push(spare);
         if request.upgrade.is_some() {
-            as_upgrade(&mut into.head, &mut into.block, mux.net.pool());
+            convert_to_upgrade(&mut into.head, &mut into.block, mux.net.pool());
             // What its data is, the answer tells.
             request.body = BodyKind::None;
         }
@@ -81,22 +81,22 @@ impl<N: Net> DownstreamStream<N> {
 
     /// What it means that the stream is gone, if it is.
     pub fn gone(&self) -> Option<Fault> {
-        self.handle.lost().map(gone)
+        self.handle.loss().map(gone)
     }
 
     /// Bytes of the answer that wait for room.
     pub fn queued(&self) -> usize {
-        self.handle.waiting()
+        self.handle.queued_bytes()
     }
 
     /// Bytes of the answer that may wait before its source is no longer read.
     pub fn queued_high(&self) -> usize {
-        self.handle.waiting_high()
+        self.handle.queued_bytes_high()
     }
 
     /// Bytes of the answer that were framed.
     pub fn sent(&self) -> u64 {
-        self.handle.framed()
+        self.handle.framed_bytes()
     }
 
     /// Grows while the client takes what it can have of the answer.
@@ -106,7 +106,7 @@ impl<N: Net> DownstreamStream<N> {
 
     /// Waits until all that was written is framed.
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.handle.poll_sent(cx)
+        self.handle.poll_framed(cx)
     }
 
     /// Waits for the next piece of the request's body.
@@ -130,7 +130,7 @@ impl<N: Net> DownstreamStream<N> {
 
     /// Looks after the client while nothing is to be read: it may have gone.
     pub fn poll_watch(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
-        match self.handle.poll_lost(cx) {
+        match self.handle.poll_loss(cx) {
             Some(lost) => Err(gone(lost)),
             None => Ok(()),
         }
@@ -165,7 +165,7 @@ impl<N: Net> DownstreamStream<N> {
         let mut state = self.handle.mux.state.borrow_mut();
         let state = &mut *state;
         let stream = state.streams.peek(self.handle.slot);
-        if let Some(lost) = stream.lost {
+        if let Some(lost) = stream.loss {
             return Err(gone(lost));
         }
         let key = stream.key;
@@ -228,7 +228,7 @@ impl<N: Net> DownstreamStream<N> {
 
     /// Ends the response.
     pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
-        self.handle.finish(trailers);
+        self.handle.end_message(trailers);
         Ok(())
     }
 
@@ -249,7 +249,7 @@ impl<N: Net> DownstreamStream<N> {
 
     /// Ends our direction once HTTP is given up.
     pub fn finish_raw(&mut self) {
-        self.handle.finish(&Trailers::default());
+        self.handle.end_message(&Trailers::default());
     }
 }
 

@@ -4,6 +4,8 @@
 //! exchange. Both meet in a [`Mux`]: tasks of requests leave there what is to be sent and take out what has
 //! come; the connection's task runs after them and sends what all of them have left in one go.
 
+#![warn(clippy::indexing_slicing)]
+
 mod downstream_stream;
 mod mux;
 mod mux_state;

@@ -23,7 +23,7 @@ use crate::obs::Http2Tally;
 pub struct Mux<N: Net> {
     pub(super) net: N,
     pub(super) state: RefCell<MuxState<N>>,
-    made: Instant,
+    opened_at: Instant,
     /// It is to end when no request is on it. Clients only.
     is_leaving: Cell<bool>,
 }
@@ -45,7 +45,7 @@ pub(super) struct IdleWorker {
 
 impl IdleWorker {
     /// Has it look, once it was taken off the list.
-    pub(super) fn call(self) {
+    pub(super) fn wake(self) {
         self.is_listed.set(false);
         self.task.wake();
     }
@@ -78,7 +78,7 @@ impl<N: Net> Mux<N> {
         let heard = net.now();
         Self {
             net,
-            made: heard,
+            opened_at: heard,
             is_leaving: Cell::new(false),
             state: RefCell::new(MuxState::new(machine, out, heard)),
         }
@@ -89,7 +89,7 @@ impl<N: Net> Mux<N> {
     }
 
     /// Whether a request may be begun: the endpoint has said how many it takes, and takes another. The one for which
-    /// the connection was made does not wait for that.
+    /// the connection was opened_at does not wait for that.
     pub fn can_open(&self) -> bool {
         let state = self.state.borrow();
         !self.is_leaving.get()
@@ -98,9 +98,9 @@ impl<N: Net> Mux<N> {
             && state.machine.can_open()
     }
 
-    /// When it was made.
-    pub fn made(&self) -> Instant {
-        self.made
+    /// When it was opened_at.
+    pub fn opened_at(&self) -> Instant {
+        self.opened_at
     }
 
     /// Whether it takes no more requests, and ends with the last that is on it.
@@ -109,7 +109,7 @@ impl<N: Net> Mux<N> {
     }
 
     /// Has that be so, or not any more.
-    pub fn leave(&self, is_leaving: bool) {
+    pub fn set_leaving(&self, is_leaving: bool) {
         self.is_leaving.set(is_leaving);
         self.wake();
     }
@@ -126,8 +126,8 @@ impl<N: Net> Mux<N> {
     }
 
     /// Whether the connection has served a request.
-    pub fn was_used(&self) -> bool {
-        self.state.borrow().was_used
+    pub fn has_served(&self) -> bool {
+        self.state.borrow().has_served
     }
 
     /// Has the connection's task look at what has changed.
@@ -144,7 +144,7 @@ impl<N: Net> Mux<N> {
         unread: &mut Option<Chunk>,
         share: &Share,
     ) -> MuxOutcome {
-        let outcome = self.go_on(cx, rx, unread, share);
+        let outcome = self.receive_and_send(cx, rx, unread, share);
         // When the connection is over, each request hears of it.
         let most = match outcome {
             MuxOutcome::Waits => H2_REQUESTS_AT_ONCE_MAX,
@@ -156,7 +156,7 @@ impl<N: Net> Mux<N> {
         outcome
     }
 
-    fn go_on(
+    fn receive_and_send(
         &self,
         cx: &mut Context<'_>,
         rx: &mut WireRx<N>,
@@ -192,7 +192,7 @@ impl<N: Net> Mux<N> {
             let is_idle = chunk.is_none();
             if let Some(bytes) = chunk {
                 received += 1;
-                state.heard = self.net.now();
+                state.last_received = self.net.now();
                 match state.receive(bytes, self.now_ms(), self.net.pool(), share) {
                     Ok(left) => *unread = left,
                     Err(_) => return MuxOutcome::Failed,
@@ -239,14 +239,14 @@ impl<N: Net> Mux<N> {
     }
 
     /// Takes the number of requests for which a task is still to be started.
-    pub fn take_unserved(&self) -> usize {
-        mem::take(&mut self.state.borrow_mut().unserved)
+    pub fn take_workers_needed(&self) -> usize {
+        mem::take(&mut self.state.borrow_mut().workers_needed)
     }
 
     /// Charges what the connection holds to its timer. A connection that holds too much ends, after a GOAWAY if that
     /// can be sent.
-    pub fn weigh(&self, timer: &Timer) {
-        self.state.borrow_mut().weigh(timer);
+    pub fn charge_memory(&self, timer: &Timer) {
+        self.state.borrow_mut().charge_memory(timer);
     }
 
     /// Waits for a request that no task has taken. `None`: the task is to end, because the connection is gone, because
@@ -301,30 +301,30 @@ impl<N: Net> Mux<N> {
     }
 
     /// Lets go of streams that have ended, or not ended in time, without a request that holds them: says how many.
-    pub fn part(&self) -> u32 {
+    pub fn release_detached(&self) -> u32 {
         let mut state = self.state.borrow_mut();
         let MuxState {
-            machine, parting, ..
+            machine, detached, ..
         } = &mut *state;
-        let (now, before) = (self.net.now(), parting.len());
-        parting.retain(|&(until, key)| {
+        let (now, before) = (self.net.now(), detached.len());
+        detached.retain(|&(until, key)| {
             if now >= until {
                 machine.release(key);
             }
             machine.is_open(key)
         });
-        (before - parting.len()) as u32
+        (before - detached.len()) as u32
     }
 
     /// The connection is gone: all that wait for something hear of it. Requests that no task has taken yet are taken
     /// still, and end at once: each is told of.
-    pub fn lose(&self, lost: StreamLoss) {
+    pub fn lose(&self, loss: StreamLoss) {
         let mut state = self.state.borrow_mut();
         state.is_gone = true;
         let slots: Vec<u32> = state.streams.slots().collect();
         for slot in slots {
-            state.streams.at(slot).lose(lost);
+            state.streams.at(slot).lose(loss);
         }
-        state.workers.drain(..).for_each(IdleWorker::call);
+        state.workers.drain(..).for_each(IdleWorker::wake);
     }
 }

@@ -29,37 +29,37 @@ pub(super) struct MuxState<N: Net> {
     /// Requests that no task has taken yet. Servers only.
     pub(super) requests: VecDeque<PendingRequest>,
     /// How many of them, the first ones, are given to tasks. Servers only.
-    pub(super) released: usize,
+    pub(super) assigned: usize,
     /// Requests for which a task is still to be started. Servers only.
-    pub(super) unserved: usize,
+    pub(super) workers_needed: usize,
     /// Tasks that wait for a request. Servers only.
     pub(super) workers: Vec<IdleWorker>,
     /// StreamTable that no request holds any more, and until when the peer may end its message on them. Clients only.
-    pub(super) parting: VecDeque<(Instant, StreamKey)>,
+    pub(super) detached: VecDeque<(Instant, StreamKey)>,
     /// StreamTable that may have something to frame.
     pub(super) turns: Turns,
     /// Bytes of data that were framed, of all streams.
     pub(super) framed: u64,
     /// All streams may have room again.
-    pub(super) is_reopened: bool,
+    pub(super) has_windows_opened: bool,
     /// Pieces wait that would be tiny, because a window lets no more through.
     pub(super) has_tiny: bool,
     /// They have waited for long enough.
-    pub(super) takes_tiny: bool,
+    pub(super) may_frame_tiny: bool,
     /// The connection's task.
     pub(super) task: Option<Waker>,
     /// The connection is gone.
     pub(super) is_gone: bool,
     /// A request was begun on it before.
-    pub(super) was_used: bool,
+    pub(super) has_served: bool,
     /// When something was received last.
-    pub(super) heard: Instant,
+    pub(super) last_received: Instant,
     /// Heads, pieces of data and ends of messages that were received.
-    pub(super) messages: u64,
+    pub(super) message_parts: u64,
     /// Heads are decoded into these, and heads that are done with come back.
     pub(super) head: Head,
     pub(super) text: Vec<u8>,
-    pub(super) heads: Vec<Head>,
+    pub(super) spare_heads: Vec<Head>,
     /// What is still to be counted.
     pub(super) tally: Http2Tally,
 }
@@ -71,23 +71,23 @@ impl<N: Net> MuxState<N> {
             out,
             streams: StreamTable::default(),
             requests: VecDeque::new(),
-            released: 0,
-            unserved: 0,
+            assigned: 0,
+            workers_needed: 0,
             workers: Vec::new(),
-            parting: VecDeque::new(),
+            detached: VecDeque::new(),
             turns: Turns::default(),
             framed: 0,
-            is_reopened: false,
+            has_windows_opened: false,
             has_tiny: false,
-            takes_tiny: false,
+            may_frame_tiny: false,
             task: None,
             is_gone: false,
-            was_used: false,
-            heard: now,
-            messages: 0,
+            has_served: false,
+            last_received: now,
+            message_parts: 0,
             head: Head::new(),
             text: Vec::new(),
-            heads: Vec::new(),
+            spare_heads: Vec::new(),
             tally: Http2Tally::default(),
         }
     }
@@ -110,16 +110,16 @@ impl<N: Net> MuxState<N> {
         self.streams.rest();
         self.out.tx.rest();
         (self.head, self.text) = (Head::new(), Vec::new());
-        (self.heads, self.turns) = (Vec::new(), Turns::default());
-        self.is_reopened = false;
+        (self.spare_heads, self.turns) = (Vec::new(), Turns::default());
+        self.has_windows_opened = false;
         self.requests = VecDeque::new();
         mem::take(&mut self.workers)
             .into_iter()
-            .for_each(IdleWorker::call);
+            .for_each(IdleWorker::wake);
     }
 
     /// Says what the connection holds. One that holds too much ends: with a word, if there is room for it.
-    pub(super) fn weigh(&mut self, timer: &Timer) {
+    pub(super) fn charge_memory(&mut self, timer: &Timer) {
         let queued = self.out.queued();
         let kernel = if queued > 0 { KERNEL_QUEUED_BYTES } else { 0 };
         let rest = if self.streams.is_empty() {
@@ -127,7 +127,7 @@ impl<N: Net> MuxState<N> {
         } else {
             0
         };
-        timer.report_held(rest + queued + kernel + self.streams.held());
+        timer.report_held(rest + queued + kernel + self.streams.held_bytes());
         if timer.take_shed_request() {
             self.machine.abort(Error::HoldsTooMuch);
             if self.out.queued() > 0 {
@@ -137,7 +137,7 @@ impl<N: Net> MuxState<N> {
     }
 
     /// Gives a stream a turn: it may have something to frame.
-    pub(super) fn list(&mut self, slot: u32) {
+    pub(super) fn give_turn(&mut self, slot: u32) {
         let stream = self.streams.at(slot);
         if stream.turn.is_none() {
             let (key, priority) = (stream.key, self.machine.priority(stream.key));
@@ -146,7 +146,7 @@ impl<N: Net> MuxState<N> {
     }
 
     /// Says whether it had one.
-    pub(super) fn unlist(&mut self, slot: u32) -> bool {
+    pub(super) fn drop_turn(&mut self, slot: u32) -> bool {
         let turn = self.streams.at(slot).turn.take();
         turn.inspect(|&turn| self.turns.remove(turn)).is_some()
     }
@@ -184,7 +184,7 @@ impl<N: Net> MuxState<N> {
             match received.event {
                 Event::NeedMore => {
                     // A window that was too small may not be so any more.
-                    self.is_reopened |= self.has_tiny;
+                    self.has_windows_opened |= self.has_tiny;
                     return Ok(None);
                 }
                 Event::Data {
@@ -192,16 +192,16 @@ impl<N: Net> MuxState<N> {
                     range,
                     is_end,
                 } => {
-                    self.messages += 1;
+                    self.message_parts += 1;
                     let piece = bytes.slice(start + range.start, start + range.end);
-                    self.take_data(stream, piece, is_end, now_ms, pool);
+                    self.add_data(stream, piece, is_end, now_ms, pool);
                 }
-                event => self.take(event, pool),
+                event => self.handle(event, pool),
             }
         }
     }
 
-    fn take_data(&mut self, key: StreamKey, piece: Chunk, is_end: bool, now_ms: u64, pool: &Pool) {
+    fn add_data(&mut self, key: StreamKey, piece: Chunk, is_end: bool, now_ms: u64, pool: &Pool) {
         let Some((_, stream)) = self.streams.find(key) else {
             // Its request was answered and forgotten.
             self.machine.consume(key, piece.len(), now_ms);
@@ -210,24 +210,24 @@ impl<N: Net> MuxState<N> {
         // Small pieces are put together: each would hold a block of its own otherwise. So would larger ones in a block
         // that is mostly other streams'.
         if piece.len() >= COPY_BELOW_BYTES && piece.len() * PIECE_SHARE_MIN >= piece.held_bytes() {
-            stream.came.push_back(piece);
+            stream.received.push_back(piece);
         } else if !stream
-            .came
+            .received
             .back_mut()
             .is_some_and(|last| last.append(&piece))
         {
-            stream.came.push_back(pool.copy(&piece));
+            stream.received.push_back(pool.copy(&piece));
         }
-        stream.has_ended |= is_end;
+        stream.has_peer_ended |= is_end;
         stream.wake();
     }
 
-    fn take(&mut self, event: Event, pool: &Pool) {
+    fn handle(&mut self, event: Event, pool: &Pool) {
         match event {
             Event::Interim { .. }
             | Event::Response { .. }
             | Event::Trailers { .. }
-            | Event::End { .. } => self.messages += 1,
+            | Event::End { .. } => self.message_parts += 1,
             _ => {}
         }
         match event {
@@ -235,7 +235,7 @@ impl<N: Net> MuxState<N> {
                 stream,
                 request,
                 is_end,
-            } => self.asked(stream, request, is_end, None, pool),
+            } => self.add_request(stream, request, is_end, None, pool),
             Event::Refused {
                 stream,
                 error,
@@ -246,24 +246,24 @@ impl<N: Net> MuxState<N> {
                     version: self.head.version,
                     ..Request::default()
                 };
-                self.asked(stream, request, is_end, Some(error), pool);
+                self.add_request(stream, request, is_end, Some(error), pool);
             }
-            Event::Interim { stream } => self.answered(stream, None, false, pool),
+            Event::Interim { stream } => self.add_response_head(stream, None, false, pool),
             Event::Response {
                 stream,
                 body,
                 is_end,
-            } => self.answered(stream, Some(body), is_end, pool),
+            } => self.add_response_head(stream, Some(body), is_end, pool),
             Event::Trailers { stream } => {
                 if let Some((_, stream)) = self.streams.find(stream) {
                     stream.trailers.fill(&self.head, &self.text);
-                    stream.has_ended = true;
+                    stream.has_peer_ended = true;
                     stream.wake();
                 }
             }
             Event::End { stream } => {
                 if let Some((_, stream)) = self.streams.find(stream) {
-                    stream.has_ended = true;
+                    stream.has_peer_ended = true;
                     stream.wake();
                 }
             }
@@ -277,27 +277,27 @@ impl<N: Net> MuxState<N> {
                     code,
                     is_unprocessed,
                 };
-                self.lost(stream, lost);
+                self.lose_stream(stream, lost);
             }
             Event::Failed { stream, error } => {
                 self.tally.failed.push(error);
-                self.lost(stream, StreamLoss::Misbehaved(error));
+                self.lose_stream(stream, StreamLoss::Misbehaved(error));
             }
             Event::WindowOpened {
                 stream: Some(stream),
             } => {
                 if let Some((slot, _)) = self.streams.find(stream) {
-                    self.list(slot);
+                    self.give_turn(slot);
                 }
             }
             Event::Prioritized { stream } => {
                 if let Some((slot, _)) = self.streams.find(stream)
-                    && self.unlist(slot)
+                    && self.drop_turn(slot)
                 {
-                    self.list(slot);
+                    self.give_turn(slot);
                 }
             }
-            Event::SettingsChanged => self.is_reopened = true,
+            Event::SettingsChanged => self.has_windows_opened = true,
             Event::GoAway { .. } => self.tally.goaways += 1,
             // Who waits for the connection's window alone still has a turn.
             Event::WindowOpened { stream: None }
@@ -309,19 +309,19 @@ impl<N: Net> MuxState<N> {
         }
     }
 
-    fn lost(&mut self, key: StreamKey, lost: StreamLoss) {
+    fn lose_stream(&mut self, key: StreamKey, loss: StreamLoss) {
         if let Some((_, stream)) = self.streams.find(key) {
-            stream.lose(lost);
+            stream.lose(loss);
         }
     }
 
     fn take_head(&mut self, pool: &Pool) -> (Head, Chunk) {
-        let spare = self.heads.pop().unwrap_or_default();
+        let spare = self.spare_heads.pop().unwrap_or_default();
         let head = mem::replace(&mut self.head, spare);
         (head, pool.copy(&self.text))
     }
 
-    fn asked(
+    fn add_request(
         &mut self,
         key: StreamKey,
         request: Request,
@@ -332,7 +332,7 @@ impl<N: Net> MuxState<N> {
         self.tally.requests += 1;
         let (head, block) = self.take_head(pool);
         let slot = self.streams.add(key);
-        self.streams.at(slot).has_ended = is_end;
+        self.streams.at(slot).has_peer_ended = is_end;
         self.requests.push_back(PendingRequest {
             slot,
             request,
@@ -344,12 +344,12 @@ impl<N: Net> MuxState<N> {
 
     /// Gives so many of the requests that have come to tasks. Says whether there are more.
     pub(super) fn release(&mut self, most: usize) -> bool {
-        let left = self.requests.len() - self.released;
+        let left = self.requests.len() - self.assigned;
         for _ in 0..left.min(most) {
-            self.released += 1;
+            self.assigned += 1;
             match self.workers.pop() {
-                Some(worker) => worker.call(),
-                None => self.unserved += 1,
+                Some(worker) => worker.wake(),
+                None => self.workers_needed += 1,
             }
         }
         left > most
@@ -357,11 +357,17 @@ impl<N: Net> MuxState<N> {
 
     /// Takes the first of the requests that were given to tasks.
     pub(super) fn take_request(&mut self) -> Option<PendingRequest> {
-        self.released = self.released.checked_sub(1)?;
+        self.assigned = self.assigned.checked_sub(1)?;
         self.requests.pop_front()
     }
 
-    fn answered(&mut self, key: StreamKey, body: Option<BodyKind>, is_end: bool, pool: &Pool) {
+    fn add_response_head(
+        &mut self,
+        key: StreamKey,
+        body: Option<BodyKind>,
+        is_end: bool,
+        pool: &Pool,
+    ) {
         let (head, block) = self.take_head(pool);
         let Some((_, stream)) = self.streams.find(key) else {
             return;
@@ -372,16 +378,16 @@ impl<N: Net> MuxState<N> {
             return self.machine.reset(key, ErrorCode::ENHANCE_YOUR_CALM);
         }
         stream.answers.push_back(ResponseHead { head, block, body });
-        stream.has_ended |= is_end;
+        stream.has_peer_ended |= is_end;
         stream.wake();
     }
 
     /// Frames what there is room for and sends it.
     pub(super) fn send(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         self.flush_output();
-        if mem::take(&mut self.is_reopened) {
+        if mem::take(&mut self.has_windows_opened) {
             let slots: Vec<u32> = self.streams.slots().collect();
-            slots.into_iter().for_each(|slot| self.list(slot));
+            slots.into_iter().for_each(|slot| self.give_turn(slot));
         }
         while self.out.queued() < H2_QUEUED_BYTES_HIGH {
             if !self.machine.has_connection_window() {
@@ -393,10 +399,10 @@ impl<N: Net> MuxState<N> {
             };
             self.streams.at(slot).turn = None;
             if self.frame_one(slot) {
-                self.list(slot);
+                self.give_turn(slot);
             }
         }
-        self.takes_tiny = false;
+        self.may_frame_tiny = false;
         self.flush_output();
         match self.out.poll_send(cx) {
             Poll::Ready(Err(error)) => Err(error),
@@ -416,23 +422,23 @@ impl<N: Net> MuxState<N> {
         let mut slots = self.turns.slots();
         match self.machine.has_connection_window() {
             true => slots.next().is_some(),
-            false => slots.any(|slot| self.streams.peek(slot).waiting.is_empty()),
+            false => slots.any(|slot| self.streams.peek(slot).queued.is_empty()),
         }
     }
 
     /// Ends the messages that end without data.
     fn frame_ends(&mut self) {
-        let no_data = |&slot: &u32| self.streams.peek(slot).waiting.is_empty();
+        let no_data = |&slot: &u32| self.streams.peek(slot).queued.is_empty();
         let slots: Vec<u32> = self.turns.slots().filter(no_data).collect();
         for slot in slots {
-            self.unlist(slot);
+            self.drop_turn(slot);
             self.frame_one(slot);
         }
     }
 
     /// Bytes that may wait on a stream before their source is no longer read: some while frames go out, less while a
     /// window is as good as shut or the peer does not read. What a peer can make wait is all its streams together.
-    pub(super) fn waiting_high(&self, key: StreamKey) -> usize {
+    pub(super) fn queued_bytes_high(&self, key: StreamKey) -> usize {
         let is_shut = self.has_tiny || self.machine.is_send_blocked(key);
         if is_shut || self.out.queued() >= H2_QUEUED_BYTES_HIGH {
             H2_BLOCKED_QUEUED_BYTES_HIGH
@@ -449,18 +455,18 @@ impl<N: Net> MuxState<N> {
     /// Has tiny pieces framed, too: they have waited for long enough.
     pub(super) fn take_tiny(&mut self) {
         self.has_tiny = false;
-        (self.takes_tiny, self.is_reopened) = (true, true);
+        (self.may_frame_tiny, self.has_windows_opened) = (true, true);
         self.wake();
     }
 
     /// Frames one piece of a stream. Says whether there may be another.
     pub(super) fn frame_one(&mut self, slot: u32) -> bool {
         let stream = self.streams.at(slot);
-        if stream.lost.is_some() {
+        if stream.loss.is_some() {
             return false;
         }
         let key = stream.key;
-        let Some(first) = stream.waiting.front() else {
+        let Some(first) = stream.queued.front() else {
             return self.frame_end(slot);
         };
         let first_len = first.len();
@@ -471,11 +477,11 @@ impl<N: Net> MuxState<N> {
         }
         // A window of a few bytes is waited for a moment, in which it may open further: else each byte that a peer
         // lets through would be a frame.
-        if room < H2_TINY_WINDOW_BYTES.min(stream.waiting_bytes) && !self.takes_tiny {
+        if room < H2_TINY_WINDOW_BYTES.min(stream.queued_bytes) && !self.may_frame_tiny {
             self.has_tiny = true;
             return false;
         }
-        let is_last = len == first_len && stream.waiting.len() == 1;
+        let is_last = len == first_len && stream.queued.len() == 1;
         let is_end = is_last && matches!(stream.end, MessageEnd::Data);
         let head = match self.machine.data_frame(key, len, is_end) {
             Ok(head) => head,
@@ -484,14 +490,14 @@ impl<N: Net> MuxState<N> {
                 return false;
             }
         };
-        let high = self.waiting_high(key);
+        let high = self.queued_bytes_high(key);
         self.framed += len as u64;
         let stream = self.streams.at(slot);
-        let piece = stream.take_waiting(len, high);
+        let piece = stream.take_queued(len, high);
         if is_end {
             stream.end = MessageEnd::Done;
         }
-        let is_more = !stream.waiting.is_empty() || matches!(stream.end, MessageEnd::Trailers(_));
+        let is_more = !stream.queued.is_empty() || matches!(stream.end, MessageEnd::Trailers(_));
         if let Some(piece) = piece {
             self.out.data(&head, piece, &[]);
         }
@@ -552,7 +558,7 @@ impl<N: Net> MuxState<N> {
         if self.machine.is_sent(self.streams.peek(slot).key) {
             self.streams.at(slot).end = MessageEnd::Done;
         }
-        self.was_used = true;
+        self.has_served = true;
         self.wake();
         Some(slot)
     }

@@ -88,7 +88,7 @@ impl PeerWatch {
         if self.leave.is_some_and(|leave| due.is(leave)) {
             state.machine.stop();
         }
-        if let Some(&(until, _)) = state.parting.front() {
+        if let Some(&(until, _)) = state.detached.front() {
             due.is(until);
         }
         self.check_idle(state, limits.idle, &mut due);
@@ -181,16 +181,16 @@ struct KeepAlive {
     /// When the last PING was sent.
     last: Option<Instant>,
     /// The parts of messages that the endpoint had sent at the last check.
-    messages: u64,
+    message_parts: u64,
 }
 
 impl KeepAlive {
     /// Asks a silent endpoint for a sign of life, and ends the connection if none comes: the endpoint may be gone
     /// without a word. The silence counts from when a stream was opened.
     fn check<N: Net>(&mut self, state: &mut MuxState<N>, due: &mut Due) {
-        let silent = state.heard.max(*self.busy.get_or_insert(due.now));
+        let silent = state.last_received.max(*self.busy.get_or_insert(due.now));
         let timeout = Duration::from_millis(H2_PING_TIMEOUT_MS);
-        self.asked = self.asked.filter(|&asked| state.heard < asked);
+        self.asked = self.asked.filter(|&asked| state.last_received < asked);
         match self.asked {
             Some(asked) => {
                 if due.is(asked + timeout) {
@@ -198,7 +198,7 @@ impl KeepAlive {
                 }
             }
             None => {
-                if due.is(self.next_ping(silent, state.messages)) {
+                if due.is(self.next_ping(silent, state.message_parts)) {
                     state.machine.ping(*b"weirping");
                     self.sent = self.sent.saturating_add(1);
                     self.last = Some(due.now);
@@ -215,9 +215,9 @@ impl KeepAlive {
     }
 
     /// When to send a PING to an endpoint that has been silent since `silent`.
-    fn next_ping(&mut self, silent: Instant, messages: u64) -> Instant {
-        if messages != self.messages {
-            (self.sent, self.messages) = (0, messages);
+    fn next_ping(&mut self, silent: Instant, message_parts: u64) -> Instant {
+        if message_parts != self.message_parts {
+            (self.sent, self.message_parts) = (0, message_parts);
         }
         let next = silent + Duration::from_millis(H2_PING_AFTER_MS);
         match self.last {

@@ -40,17 +40,17 @@ impl<N: Net> StreamHandle<N> {
         if let Some(answer) = stream.answers.pop_front() {
             return Poll::Ready(Ok(StreamPart::Answer(answer)));
         }
-        if let Some(data) = stream.came.pop_front() {
+        if let Some(data) = stream.received.pop_front() {
             state.machine.consume(stream.key, data.len(), now_ms);
             if state.machine.has_output() {
                 state.wake();
             }
             return Poll::Ready(Ok(StreamPart::Data(data)));
         }
-        if stream.has_ended {
+        if stream.has_peer_ended {
             return Poll::Ready(Ok(StreamPart::End));
         }
-        if let Some(lost) = stream.lost {
+        if let Some(lost) = stream.loss {
             return Poll::Ready(Err(lost));
         }
         stream.watch(cx);
@@ -58,17 +58,17 @@ impl<N: Net> StreamHandle<N> {
     }
 
     /// Says whether the stream is gone, although it has not ended; hears of it if that happens later.
-    pub(super) fn poll_lost(&self, cx: &Context<'_>) -> Option<StreamLoss> {
+    pub(super) fn poll_loss(&self, cx: &Context<'_>) -> Option<StreamLoss> {
         let mut state = self.mux.state.borrow_mut();
         let stream = state.streams.at(self.slot);
         stream.watch(cx);
-        stream.lost
+        stream.loss
     }
 
     /// Why the stream is gone before both messages had ended, if it is.
-    pub(super) fn lost(&self) -> Option<StreamLoss> {
+    pub(super) fn loss(&self) -> Option<StreamLoss> {
         let state = self.mux.state.borrow();
-        state.streams.peek(self.slot).lost
+        state.streams.peek(self.slot).loss
     }
 
     /// The trailers of a message that has ended.
@@ -89,20 +89,20 @@ impl<N: Net> StreamHandle<N> {
     pub(super) fn push(&self, data: Chunk) {
         let mut state = self.mux.state.borrow_mut();
         let stream = state.streams.at(self.slot);
-        if data.is_empty() || stream.lost.is_some() {
+        if data.is_empty() || stream.loss.is_some() {
             return;
         }
-        stream.waiting_bytes += data.len();
-        stream.waiting.push_back(data);
-        state.list(self.slot);
+        stream.queued_bytes += data.len();
+        stream.queued.push_back(data);
+        state.give_turn(self.slot);
         state.wake();
     }
 
     /// Ends our message behind the data that waits.
-    pub(super) fn finish(&self, trailers: &Trailers) {
+    pub(super) fn end_message(&self, trailers: &Trailers) {
         let mut state = self.mux.state.borrow_mut();
         let stream = state.streams.at(self.slot);
-        if matches!(stream.end, MessageEnd::Done) || stream.lost.is_some() {
+        if matches!(stream.end, MessageEnd::Done) || stream.loss.is_some() {
             return;
         }
         if trailers.is_empty() {
@@ -112,25 +112,25 @@ impl<N: Net> StreamHandle<N> {
             let key = stream.key;
             while state.frame_one(self.slot) {}
             let stream = state.streams.at(self.slot);
-            if stream.waiting.is_empty() {
+            if stream.queued.is_empty() {
                 stream.end = MessageEnd::Done;
                 state.send_trailers(self.slot, key, trailers);
                 return;
             }
             stream.end = MessageEnd::Trailers(Box::new(trailers.clone()));
         }
-        state.list(self.slot);
+        state.give_turn(self.slot);
         state.wake();
     }
 
     /// Waits until all that was left is framed.
-    pub(super) fn poll_sent(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_framed(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.mux.state.borrow_mut();
         let stream = state.streams.at(self.slot);
-        if stream.lost.is_some() && !matches!(stream.end, MessageEnd::Done) {
+        if stream.loss.is_some() && !matches!(stream.end, MessageEnd::Done) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        if stream.waiting.is_empty() && matches!(stream.end, MessageEnd::Open | MessageEnd::Done) {
+        if stream.queued.is_empty() && matches!(stream.end, MessageEnd::Open | MessageEnd::Done) {
             return Poll::Ready(Ok(()));
         }
         stream.watch(cx);
@@ -138,28 +138,23 @@ impl<N: Net> StreamHandle<N> {
     }
 
     /// Bytes that were left and not framed.
-    pub(super) fn waiting(&self) -> usize {
-        self.mux
-            .state
-            .borrow()
-            .streams
-            .peek(self.slot)
-            .waiting_bytes
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.mux.state.borrow().streams.peek(self.slot).queued_bytes
     }
 
     /// Bytes of memory that what waits takes, in either direction.
-    pub(super) fn held(&self) -> usize {
-        self.mux.state.borrow().streams.peek(self.slot).held()
+    pub(super) fn held_bytes(&self) -> usize {
+        self.mux.state.borrow().streams.peek(self.slot).held_bytes()
     }
 
     /// Bytes that may wait before their source is no longer read.
-    pub(super) fn waiting_high(&self) -> usize {
+    pub(super) fn queued_bytes_high(&self) -> usize {
         let state = self.mux.state.borrow();
-        state.waiting_high(state.streams.peek(self.slot).key)
+        state.queued_bytes_high(state.streams.peek(self.slot).key)
     }
 
     /// Bytes that were framed.
-    pub(super) fn framed(&self) -> u64 {
+    pub(super) fn framed_bytes(&self) -> u64 {
         self.mux.state.borrow().streams.peek(self.slot).framed
     }
 
@@ -169,23 +164,23 @@ impl<N: Net> StreamHandle<N> {
         let mut state = self.mux.state.borrow_mut();
         let state = &mut *state;
         let stream = state.streams.at(self.slot);
-        let past = state.framed - mem::replace(&mut stream.counted, state.framed);
-        if !stream.waiting.is_empty() && state.machine.has_stream_window(stream.key) {
-            stream.let_past += past;
+        let past = state.framed - mem::replace(&mut stream.framed_at_count, state.framed);
+        if !stream.queued.is_empty() && state.machine.has_stream_window(stream.key) {
+            stream.bytes_let_past += past;
         }
-        stream.framed + stream.let_past
+        stream.framed + stream.bytes_let_past
     }
 
     /// Leaves a stream to its connection, which waits a moment for the end of the peer's message. If ours has not ended,
     /// there is nothing to wait for.
-    pub(super) fn part(&self) {
+    pub(super) fn detach(&self) {
         let until = self.mux.net.now() + Duration::from_millis(H2_END_MS);
         let mut state = self.mux.state.borrow_mut();
         let state = &mut *state;
         let stream = state.streams.at(self.slot);
         if state.machine.is_sent(stream.key) && !state.machine.is_received(stream.key) {
-            stream.is_parting = true;
-            state.parting.push_back((until, stream.key));
+            stream.is_detached = true;
+            state.detached.push_back((until, stream.key));
         }
     }
 
@@ -206,10 +201,10 @@ impl<N: Net> Drop for StreamHandle<N> {
         let state = &mut *state;
         let stream = state.streams.at(self.slot);
         let key = stream.key;
-        if !stream.is_parting {
+        if !stream.is_detached {
             state.machine.release(key);
         }
-        state.unlist(self.slot);
+        state.drop_turn(self.slot);
         state.streams.remove(self.slot);
         state.wake();
     }

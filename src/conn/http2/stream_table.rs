@@ -19,27 +19,27 @@ pub(super) struct Stream {
     /// Heads of answers. Clients only.
     pub(super) answers: VecDeque<ResponseHead>,
     /// Data that has come.
-    pub(super) came: VecDeque<Chunk>,
+    pub(super) received: VecDeque<Chunk>,
     /// The peer's message ends behind what has come.
-    pub(super) has_ended: bool,
+    pub(super) has_peer_ended: bool,
     /// The trailers that it ended with.
     pub(super) trailers: Trailers,
     /// The stream is gone before both messages had ended.
-    pub(super) lost: Option<StreamLoss>,
+    pub(super) loss: Option<StreamLoss>,
     /// Data that waits to be framed, and how much of it there is.
-    pub(super) waiting: VecDeque<Chunk>,
-    pub(super) waiting_bytes: usize,
+    pub(super) queued: VecDeque<Chunk>,
+    pub(super) queued_bytes: usize,
     /// Bytes of data that were framed.
     pub(super) framed: u64,
     /// Bytes of other streams that had their turn before it, and what the connection had framed when that was counted.
-    pub(super) let_past: u64,
-    pub(super) counted: u64,
+    pub(super) bytes_let_past: u64,
+    pub(super) framed_at_count: u64,
     /// How our message ends.
     pub(super) end: MessageEnd,
     /// Its turn among those that have something to frame.
     pub(super) turn: Option<Turn>,
     /// Its request is done with it, and leaves it to the connection.
-    pub(super) is_parting: bool,
+    pub(super) is_detached: bool,
 }
 
 /// The head of an answer.
@@ -84,43 +84,43 @@ impl Stream {
             key,
             task: None,
             answers: VecDeque::new(),
-            came: VecDeque::new(),
-            has_ended: false,
+            received: VecDeque::new(),
+            has_peer_ended: false,
             trailers: Trailers::default(),
-            lost: None,
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
+            loss: None,
+            queued: VecDeque::new(),
+            queued_bytes: 0,
             framed: 0,
-            let_past: 0,
-            counted: 0,
+            bytes_let_past: 0,
+            framed_at_count: 0,
             end: MessageEnd::Open,
             turn: None,
-            is_parting: false,
+            is_detached: false,
         }
     }
 
     /// Takes `len` bytes to be framed, of the first piece that waits. The request's task hears of it when that is of use
     /// to it: when nothing waits any more, or half of the `high` that may.
-    pub(super) fn take_waiting(&mut self, len: usize, high: usize) -> Option<Chunk> {
-        let first = self.waiting.front_mut()?;
+    pub(super) fn take_queued(&mut self, len: usize, high: usize) -> Option<Chunk> {
+        let first = self.queued.front_mut()?;
         let piece = if len < first.len() {
             Some(first.split_to(len))
         } else {
-            self.waiting.pop_front()
+            self.queued.pop_front()
         };
-        let before = self.waiting_bytes;
-        self.waiting_bytes -= len;
+        let before = self.queued_bytes;
+        self.queued_bytes -= len;
         self.framed += len as u64;
-        let is_half = before > high / 2 && self.waiting_bytes <= high / 2;
-        if is_half || self.waiting.is_empty() {
+        let is_half = before > high / 2 && self.queued_bytes <= high / 2;
+        if is_half || self.queued.is_empty() {
             self.wake();
         }
         piece
     }
 
     /// Bytes of memory that what waits takes, in either direction.
-    pub(super) fn held(&self) -> usize {
-        let waiting = self.waiting.iter().chain(&self.came);
+    pub(super) fn held_bytes(&self) -> usize {
+        let waiting = self.queued.iter().chain(&self.received);
         waiting.map(Chunk::weight).sum()
     }
 
@@ -146,36 +146,41 @@ impl Stream {
     fn clear(&mut self) {
         self.task = None;
         self.answers.clear();
-        self.came.clear();
-        self.has_ended = false;
+        self.received.clear();
+        self.has_peer_ended = false;
         // They may be there without having been taken, and are nobody else's.
         self.trailers = Trailers::default();
-        self.lost = None;
-        self.waiting.clear();
-        self.waiting_bytes = 0;
+        self.loss = None;
+        self.queued.clear();
+        self.queued_bytes = 0;
         self.framed = 0;
-        self.let_past = 0;
-        self.counted = 0;
+        self.bytes_let_past = 0;
+        self.framed_at_count = 0;
         self.end = MessageEnd::Open;
         self.turn = None;
-        self.is_parting = false;
+        self.is_detached = false;
     }
 
     /// Notes that nothing more comes or goes. What has come stays: it may be the whole answer.
-    pub(super) fn lose(&mut self, lost: StreamLoss) {
-        self.lost.get_or_insert(lost);
-        self.waiting.clear();
-        self.waiting_bytes = 0;
+    pub(super) fn lose(&mut self, loss: StreamLoss) {
+        self.loss.get_or_insert(loss);
+        self.queued.clear();
+        self.queued_bytes = 0;
         self.wake();
     }
 }
 
-/// All streams of a connection that a request's task still holds. The protocol forgets a stream when both messages
-/// have ended; here it stays until its task is done with it.
+/// The streams of a connection that a request's task still holds.
 ///
-/// Slots are ours alone: [`StreamTable::add`] makes them, and each is held by one request, by way of `PendingRequest` and then
-/// `StreamHandle`, which removes it when it is dropped. Slots are given back to the allocator only when no stream is left, so
-/// that whoever holds one may index with it; nothing that a peer sends is a slot.
+/// The protocol's own table, inside [`Connection`](weir_proto_h2::Connection), is another one, because a stream lives
+/// there for another time. The protocol forgets a stream when both messages have ended or either side resets it; only
+/// then may the peer open another, and what it can make the protocol store stays bounded. Here the stream stays until
+/// its task is done with what was received, and a request that the endpoint has answered early or reset still finds its
+/// answer. Each table finds its own entries; [`StreamKey`] is what both know a stream by.
+///
+/// Only [`StreamTable::add`] makes slots, and one request holds each: first as a `PendingRequest`, then as a
+/// `StreamHandle`, which removes it when it is dropped. The table shrinks only when no stream is left, so the holder of
+/// a slot may index with it. Nothing that a peer sends is a slot.
 #[derive(Default)]
 pub(super) struct StreamTable {
     slots: Vec<Stream>,
@@ -194,7 +199,7 @@ impl StreamTable {
     pub(super) fn add(&mut self, key: StreamKey) -> u32 {
         let slot = match self.free.pop() {
             Some(slot) => {
-                self.slots[slot as usize].key = key;
+                self.at(slot).key = key;
                 slot
             }
             None => {
@@ -208,19 +213,21 @@ impl StreamTable {
 
     /// Lets go of a stream.
     pub(super) fn remove(&mut self, slot: u32) {
-        let id = self.slots[slot as usize].key.id();
+        let id = self.peek(slot).key.id();
         if let Ok(at) = self.order.binary_search_by_key(&id, |entry| entry.0) {
             self.order.remove(at);
-            self.slots[slot as usize].clear();
+            self.at(slot).clear();
             self.free.push(slot);
         }
     }
 
     /// The stream in a slot, which its holder has not removed.
+    #[expect(clippy::indexing_slicing, reason = "slots are ours: see the type")]
     pub(super) fn at(&mut self, slot: u32) -> &mut Stream {
         &mut self.slots[slot as usize]
     }
 
+    #[expect(clippy::indexing_slicing, reason = "slots are ours: see the type")]
     pub(super) fn peek(&self, slot: u32) -> &Stream {
         &self.slots[slot as usize]
     }
@@ -228,13 +235,13 @@ impl StreamTable {
     /// Finds a stream by its name in the protocol's state.
     pub(super) fn find(&mut self, key: StreamKey) -> Option<(u32, &mut Stream)> {
         let at = self.order.binary_search_by_key(&key.id(), |entry| entry.0);
-        let slot = self.order[at.ok()?].1;
-        Some((slot, &mut self.slots[slot as usize]))
+        let &(_, slot) = self.order.get(at.ok()?)?;
+        Some((slot, self.at(slot)))
     }
 
     /// Bytes of memory that what waits on all streams takes, in either direction.
-    pub(super) fn held(&self) -> usize {
-        self.slots().map(|slot| self.peek(slot).held()).sum()
+    pub(super) fn held_bytes(&self) -> usize {
+        self.slots().map(|slot| self.peek(slot).held_bytes()).sum()
     }
 
     /// The slots of all streams.
@@ -274,14 +281,14 @@ mod tests {
         let (wakes, waker) = WakeCounter::new();
         stream.watch(&Context::from_waker(&waker));
         for _ in 0..8 {
-            stream.waiting.push_back(Pool::new().copy(&[0; 1_000]));
-            stream.waiting_bytes += 1_000;
+            stream.queued.push_back(Pool::new().copy(&[0; 1_000]));
+            stream.queued_bytes += 1_000;
         }
         let mut heard_at = Vec::new();
-        while let Some(piece) = stream.take_waiting(1, 8_000) {
+        while let Some(piece) = stream.take_queued(1, 8_000) {
             assert_eq!(piece.len(), 1);
             if wakes.take() > 0 {
-                heard_at.push(stream.waiting_bytes);
+                heard_at.push(stream.queued_bytes);
             }
         }
         assert_eq!(heard_at, [4_000, 0]);

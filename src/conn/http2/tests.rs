@@ -64,8 +64,8 @@ fn a_turn_serves_a_share_of_the_requests_that_have_come() {
             let bytes = (state.requests.len() - read) * frame;
             assert!(bytes <= most_bytes, "{bytes} bytes of heads");
             read = state.requests.len();
-            log.borrow_mut().push(state.released - all);
-            all = state.released;
+            log.borrow_mut().push(state.assigned - all);
+            all = state.assigned;
             match all as u32 {
                 COUNT => Poll::Ready(()),
                 _ => Poll::Pending,

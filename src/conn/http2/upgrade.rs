@@ -11,7 +11,7 @@ const KEY_BYTES: usize = 24;
 /// Turns an extended CONNECT into the request that HTTP/1.1 has for it, which routes, logs and endpoints know.
 //= rfc8441#5
 // A GET with the handshake that opens a WebSocket in HTTP/1.1. Its key is no secret.
-pub(super) fn as_upgrade(head: &mut Head, block: &mut Chunk, pool: &Pool) {
+pub(super) fn convert_to_upgrade(head: &mut Head, block: &mut Chunk, pool: &Pool) {
     // A key of the client's means nothing here, and the request must not have two.
     head.remove(FieldId::SecWebSocketKey);
     let mut added = [0; METHOD.len() + KEY_NAME.len() + KEY_BYTES];

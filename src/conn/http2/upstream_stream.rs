@@ -27,7 +27,7 @@ pub struct UpstreamStream<N: Net> {
     /// Not one byte has come for this request.
     is_silent: bool,
     /// How the stream was lost, if it was.
-    lost: Option<StreamLoss>,
+    loss: Option<StreamLoss>,
     /// The connection has served requests before: its end may have crossed this one on the way.
     is_reused: bool,
 }
@@ -36,14 +36,14 @@ impl<N: Net> UpstreamStream<N> {
     /// For a request on a connection that takes one.
     pub fn new(mux: Rc<Mux<N>>) -> Self {
         Self {
-            is_reused: mux.was_used(),
+            is_reused: mux.has_served(),
             mux,
             handle: None,
             body: BodyKind::None,
             trailers: Trailers::default(),
             is_answered: false,
             is_silent: true,
-            lost: None,
+            loss: None,
         }
     }
 
@@ -96,35 +96,37 @@ impl<N: Net> UpstreamStream<N> {
     /// Ends the request.
     pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
         if let Some(handle) = &self.handle {
-            handle.finish(trailers);
+            handle.end_message(trailers);
         }
         Ok(())
     }
 
     /// Bytes of the request that wait for room.
     pub fn queued(&self) -> usize {
-        self.handle.as_ref().map_or(0, StreamHandle::waiting)
+        self.handle.as_ref().map_or(0, StreamHandle::queued_bytes)
     }
 
     /// Bytes of the request that wait for room, and of the answer that wait to be taken.
-    pub fn held(&self) -> usize {
-        self.handle.as_ref().map_or(0, StreamHandle::held)
+    pub fn held_bytes(&self) -> usize {
+        self.handle.as_ref().map_or(0, StreamHandle::held_bytes)
     }
 
     /// Bytes of the request that may wait before its source is no longer read.
     pub fn queued_high(&self) -> usize {
-        self.handle.as_ref().map_or(0, StreamHandle::waiting_high)
+        self.handle
+            .as_ref()
+            .map_or(0, StreamHandle::queued_bytes_high)
     }
 
     /// Bytes of the request that were framed.
     pub fn sent(&self) -> u64 {
-        self.handle.as_ref().map_or(0, StreamHandle::framed)
+        self.handle.as_ref().map_or(0, StreamHandle::framed_bytes)
     }
 
     /// Waits until all that was written is framed.
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.handle {
-            Some(handle) => handle.poll_sent(cx),
+            Some(handle) => handle.poll_framed(cx),
             None => Poll::Ready(Ok(())),
         }
     }
@@ -149,15 +151,15 @@ impl<N: Net> UpstreamStream<N> {
         let Some(handle) = &mut self.handle else {
             return Poll::Ready(Err(Fault::local(Phase::FirstByte, Reason::Internal)));
         };
-        let came = match ready!(handle.poll_next(cx)) {
-            Ok(came) => came,
+        let part = match ready!(handle.poll_next(cx)) {
+            Ok(part) => part,
             Err(lost) => {
-                self.lost = Some(lost);
+                self.loss = Some(lost);
                 return Poll::Ready(Err(self.gone(lost)));
             }
         };
         self.is_silent = false;
-        Poll::Ready(Ok(match came {
+        Poll::Ready(Ok(match part {
             StreamPart::Data(data) => ResponsePart::Data(data),
             StreamPart::End => {
                 self.trailers = handle.take_trailers();
@@ -165,7 +167,7 @@ impl<N: Net> UpstreamStream<N> {
             }
             StreamPart::Answer(answered) => {
                 let spare = mem::replace(head, answered.head);
-                self.mux.state.borrow_mut().heads.push(spare);
+                self.mux.state.borrow_mut().spare_heads.push(spare);
                 *block = answered.block;
                 match answered.body {
                     None => ResponsePart::Interim,
@@ -182,18 +184,18 @@ impl<N: Net> UpstreamStream<N> {
     /// Lets go of a request whose answer is whole. An endpoint that is still to say so has a moment for that.
     pub fn finish(self) {
         if let Some(handle) = &self.handle {
-            handle.part();
+            handle.detach();
         }
     }
 
     /// What it means that the stream is gone.
-    fn gone(&self, lost: StreamLoss) -> Fault {
+    fn gone(&self, loss: StreamLoss) -> Fault {
         let (phase, silent) = if self.is_answered {
             (Phase::Body, false)
         } else {
             (Phase::FirstByte, self.is_silent)
         };
-        let (reason, retry) = match lost {
+        let (reason, retry) = match loss {
             StreamLoss::Misbehaved(Error::HeadTooLarge | Error::TooManyFields) => {
                 (Reason::ResponseHeadTooLarge, Retry::Never)
             }
@@ -228,12 +230,12 @@ impl<N: Net> UpstreamStream<N> {
 
     /// Whether a loss may be no more than the end of an idle connection that crossed the request on its way.
     pub fn was_stale(&self) -> bool {
-        self.is_reused && self.is_silent && matches!(self.lost, Some(StreamLoss::Disconnected))
+        self.is_reused && self.is_silent && matches!(self.loss, Some(StreamLoss::Disconnected))
     }
 
     /// With which code the endpoint has reset the stream, if it has.
     pub fn reset_by(&self) -> Option<ErrorCode> {
-        match self.lost {
+        match self.loss {
             Some(StreamLoss::Reset { code, .. }) => Some(code),
             _ => None,
         }
@@ -257,7 +259,7 @@ impl<N: Net> UpstreamStream<N> {
     /// Ends our direction once HTTP is given up.
     pub fn finish_raw(&mut self) {
         if let Some(handle) = &self.handle {
-            handle.finish(&Trailers::default());
+            handle.end_message(&Trailers::default());
         }
     }
 }
