@@ -166,7 +166,7 @@ fn a_standard_error_that_nobody_reads_holds_up_nothing() {
     // Now somebody reads: lines flow again, and the log says what is missing.
     let read = lines(reader);
     read.wait("the drops", |line| {
-        line.contains("lines were left out").then_some(())
+        line.contains("lines were dropped").then_some(())
     });
     weir.signal(Signal::USR1);
     read.wait("a line", |line| line.contains("SIGUSR1").then_some(()));
@@ -277,7 +277,7 @@ fn a_log_that_cannot_take_lines_is_refused_and_waited_for_by_nobody() {
         (weir.metric("weir_log_lost_bytes_total") > 0).then_some(())
     });
     errors.wait("the loss", |line| {
-        line.contains("takes no lines").then_some(())
+        line.contains("accepts no lines").then_some(())
     });
     let reader = fs::OpenOptions::new()
         .read(true)
@@ -293,7 +293,7 @@ fn a_log_that_cannot_take_lines_is_refused_and_waited_for_by_nobody() {
             .then_some(())
     });
     errors.wait("the end of it", |line| {
-        line.contains("takes lines again").then_some(())
+        line.contains("accepts lines again").then_some(())
     });
     // The file that was there is a folder now: it cannot be opened again, and the old one stays.
     let file = dir.join("log");

@@ -1,9 +1,9 @@
 //! The access log and its thread.
 //!
-//! The thread owns the reading ends of all cores' rings and the names of recent plans. It formats lines and puts them
-//! into the queue of the destination, whose own thread writes them: the log thread never waits for a disk or a reader,
-//! because it also passes on what cores say in the process log. Control talks to it through a note that says what
-//! should be, not what to do: writing it never waits for the thread.
+//! The log thread reads all cores' rings and knows the names of recent plans. It formats lines and queues them for
+//! their destination, whose own thread writes them. So the log thread never waits for a disk or a reader, and messages
+//! of cores reach the process log in time. Control gives the log thread its orders through shared memory. They describe
+//! the desired state, so control never waits for the log thread.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,76 +25,76 @@ use super::plan_counters::PlanNames;
 use super::redactor::Redactor;
 use super::{CoreShared, line, process};
 
-/// Where the lines go and what they look like. Dropping it lets the thread that writes them finish and end.
+/// The destination and the style of the access log. When it is dropped, its writing thread writes what is queued and
+/// ends.
 pub struct AccessLog {
     queue: Arc<LogQueue>,
-    place: Option<FileId>,
+    file_id: Option<FileId>,
     style: LineStyle,
 }
 
 /// Bytes of lines that could not be written.
 static LOST_BYTES: AtomicU64 = AtomicU64::new(0);
 
-/// What lines look like.
+/// The format of lines, and the secrets to replace in them.
 pub struct LineStyle {
     pub(super) format: LogFormat,
     pub(super) redact: Redactor,
 }
 
 impl LineStyle {
-    /// Lines of this form without these secrets.
     pub fn new(format: LogFormat, redact: Redactor) -> Self {
         Self { format, redact }
     }
 }
 
 impl From<LogFormat> for LineStyle {
-    /// Without the secrets that are known.
+    /// Replaces the secrets that Weir knows.
     fn from(format: LogFormat) -> Self {
         Self::new(format, Redactor::new(Some(&[])))
     }
 }
 
 impl AccessLog {
-    /// To standard output.
+    /// Logs to standard output.
     ///
     /// # Errors
-    /// There is no thread to be had.
+    /// The system starts no thread.
     pub fn stdout(style: impl Into<LineStyle>) -> io::Result<Self> {
         Self::to(LogDestination::stdout(), style.into())
     }
 
-    /// To the end of a file, which is made when it is not there, readable for owner and group. A FIFO that somebody
-    /// reads and a terminal serve as well.
+    /// Appends to a file, and creates it, readable for owner and group, if it doesn't exist. A terminal and a FIFO with
+    /// a reader work too.
     ///
     /// # Errors
-    /// The file cannot be opened, or there is no thread to be had.
+    /// The file cannot be opened, or the system starts no thread.
     pub fn file(path: PathBuf, style: impl Into<LineStyle>) -> io::Result<Self> {
         Self::to(LogDestination::file(path)?, style.into())
     }
 
     fn to(destination: LogDestination, style: LineStyle) -> io::Result<Self> {
         let queue = Arc::new(LogQueue::new(LOG_QUEUE_BYTES_MAX));
-        let (theirs, place) = (queue.clone(), destination.place());
+        let (theirs, file_id) = (queue.clone(), destination.file_id());
         super::spawn("weir-access-log", move || {
             write_queued(&theirs, destination)
         })?;
         Ok(Self {
             queue,
-            place,
+            file_id,
             style,
         })
     }
 
-    /// Takes the place of `old`. Where both write to the same file or pipe, the thread of `old` goes on: two would cut
-    /// each other's lines.
+    /// Takes over from `old`. If both write to the same file or pipe, the writing thread of `old` continues, because
+    /// two threads would tear each other's lines.
     fn succeed(&mut self, old: &mut Self) {
-        if self.place.is_some() && self.place == old.place {
+        if self.file_id.is_some() && self.file_id == old.file_id {
             std::mem::swap(&mut self.queue, &mut old.queue);
         }
     }
 
-    /// Gives lines to the writer, and has an empty buffer for the next ones.
+    /// Queues lines for the writing thread. Returns an empty buffer for the next lines.
     fn write(&self, lines: String) -> String {
         let (Ok(buffer) | Err(buffer)) = self.queue.push(lines);
         buffer
@@ -107,14 +107,14 @@ impl Drop for AccessLog {
     }
 }
 
-/// The life of the thread that writes to a destination.
+/// The body of the thread that writes to a destination.
 fn write_queued(queue: &LogQueue, mut destination: LogDestination) {
     let mut lost_bytes = 0;
     while let Some(lines) = queue.next() {
         match destination.write(lines.as_bytes(), queue) {
             Ok(()) if lost_bytes > 0 => {
                 process::warn(format_args!(
-                    "access log: {destination} takes lines again; {lost_bytes} bytes of them are lost"
+                    "access log: {destination} accepts lines again; {lost_bytes} bytes of lines were lost"
                 ));
                 lost_bytes = 0;
             }
@@ -123,7 +123,7 @@ fn write_queued(queue: &LogQueue, mut destination: LogDestination) {
                 LOST_BYTES.fetch_add(lost as u64, Ordering::Relaxed);
                 if lost_bytes == 0 {
                     process::error(format_args!(
-                        "access log: {destination} takes no lines, they are lost until it does: {error}"
+                        "access log: {destination} accepts no lines, so they are lost until it does: {error}"
                     ));
                 }
                 lost_bytes += lost;
@@ -133,18 +133,18 @@ fn write_queued(queue: &LogQueue, mut destination: LogDestination) {
     }
 }
 
-/// A core's ring and its counters.
+/// A core's ring and counters.
 pub(super) type Source = (rtrb::Consumer<u8>, Arc<CoreShared>);
 
 /// Control's handle to the log thread.
 pub(super) struct LogThread {
-    note: Arc<Mutex<LogOrders>>,
+    orders: Arc<Mutex<LogOrders>>,
     thread: Thread,
     ended: mpsc::Receiver<()>,
     unwritten: Arc<Counter>,
 }
 
-/// What control wants of the thread.
+/// The state that control wants of the log thread.
 #[derive(Default)]
 struct LogOrders {
     names: VecDeque<Arc<PlanNames>>,
@@ -158,14 +158,14 @@ impl LogThread {
         names: Arc<PlanNames>,
         log: Option<AccessLog>,
     ) -> io::Result<Self> {
-        let note = Arc::new(Mutex::new(LogOrders {
+        let orders = Arc::new(Mutex::new(LogOrders {
             names: [names].into(),
             ..LogOrders::default()
         }));
         let (alive, ended) = mpsc::channel();
         let unwritten = Arc::<Counter>::default();
         let writer = LogWorker {
-            note: note.clone(),
+            orders: orders.clone(),
             names: VecDeque::new(),
             sources: sources.into_iter().map(CoreRing::new).collect(),
             log,
@@ -175,24 +175,23 @@ impl LogThread {
         };
         let thread = super::spawn("weir-log", move || writer.run())?;
         Ok(Self {
-            note,
+            orders,
             thread: thread.thread().clone(),
             ended,
             unwritten,
         })
     }
 
-    /// Makes the names of a plan known, before any core runs it.
+    /// Adds the names of a plan. Control calls this before any core runs the plan.
     pub(super) fn names(&self, names: Arc<PlanNames>) {
-        push_bounded(&mut lock(&self.note).names, names);
+        push_bounded(&mut lock(&self.orders).names, names);
     }
 
     pub(super) fn set(&self, log: Option<AccessLog>) {
-        lock(&self.note).change = Some(log);
+        lock(&self.orders).change = Some(log);
         self.thread.unpark();
     }
 
-    /// Bytes of lines that could not be written.
     pub(super) fn lost_bytes(&self) -> u64 {
         LOST_BYTES.load(Ordering::Relaxed)
     }
@@ -203,16 +202,16 @@ impl LogThread {
     }
 
     pub(super) fn stop(&self) {
-        lock(&self.note).stop = true;
+        lock(&self.orders).stop = true;
         self.thread.unpark();
-        // The thread's end drops its side. Both it and the destination's thread may need their time.
+        // The channel closes when the log thread ends. Both it and the writing thread may need their full time.
         let _ = self.ended.recv_timeout(LOG_FLUSH_MAX * 2);
     }
 }
 
-fn lock(note: &Mutex<LogOrders>) -> MutexGuard<'_, LogOrders> {
-    // Every change of a note is a single assignment, so a panic cannot leave it broken.
-    note.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(orders: &Mutex<LogOrders>) -> MutexGuard<'_, LogOrders> {
+    // Each change of the orders is a single assignment, so a panic cannot have left them broken.
+    orders.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn push_bounded(all: &mut VecDeque<Arc<PlanNames>>, names: Arc<PlanNames>) {
@@ -220,10 +219,10 @@ fn push_bounded(all: &mut VecDeque<Arc<PlanNames>>, names: Arc<PlanNames>) {
     all.push_front(names);
 }
 
-/// The thread itself.
+/// The state of the log thread.
 struct LogWorker {
-    note: Arc<Mutex<LogOrders>>,
-    /// Recent plans' names, newest first.
+    orders: Arc<Mutex<LogOrders>>,
+    /// The names of recent plans, newest first.
     names: VecDeque<Arc<PlanNames>>,
     sources: Vec<CoreRing>,
     log: Option<AccessLog>,
@@ -232,13 +231,13 @@ struct LogWorker {
     _alive: mpsc::Sender<()>,
 }
 
-/// One core's ring, with what is left of a record that was not complete yet.
+/// A core's ring, and the start of a record that is still incomplete.
 struct CoreRing {
     ring: rtrb::Consumer<u8>,
     core: Arc<CoreShared>,
     bytes: Vec<u8>,
     dropped: u64,
-    /// Lines that the destination was not ready for, since the log last said so.
+    /// Lines dropped because the destination was behind, since the last report of them.
     unwritten: u64,
 }
 
@@ -258,7 +257,7 @@ impl LogWorker {
     fn run(mut self) {
         let mut rest = LOG_REST;
         loop {
-            let stop = self.read_note();
+            let stop = self.read_orders();
             let worked = self.read_rings();
             if stop && !worked {
                 if let Some(log) = &self.log {
@@ -277,16 +276,16 @@ impl LogWorker {
         }
     }
 
-    fn read_note(&mut self) -> bool {
+    fn read_orders(&mut self) -> bool {
         let (change, stop) = {
-            let mut note = lock(&self.note);
-            while let Some(names) = note.names.pop_back() {
+            let mut orders = lock(&self.orders);
+            while let Some(names) = orders.names.pop_back() {
                 push_bounded(&mut self.names, names);
             }
-            (note.change.take(), note.stop)
+            (orders.change.take(), orders.stop)
         };
         if let Some(log) = change {
-            // What the cores have put in so far belongs to the old destination.
+            // Records that are in the rings already belong to the old destination.
             self.read_rings();
             let mut old = std::mem::replace(&mut self.log, log);
             if let (Some(new), Some(old)) = (&mut self.log, &mut old) {
@@ -296,14 +295,14 @@ impl LogWorker {
         stop
     }
 
-    /// Writes what is in the rings; whether there was anything.
+    /// Formats all records in the rings. Returns whether there were any.
     fn read_rings(&mut self) -> bool {
         let mut worked = false;
         for at in 0..self.sources.len() {
             while self.read_some(at) {
                 worked = true;
             }
-            self.tell_dropped(at);
+            self.report_dropped(at);
         }
         self.flush();
         worked
@@ -346,9 +345,9 @@ impl LogWorker {
             return;
         }
         if self.names.front().is_none_or(|names| names.epoch < epoch) {
-            // The plan is newer than the last note; its names were left there before any core got it.
-            let mut note = lock(&self.note);
-            while let Some(names) = note.names.pop_back() {
+            // The plan is newer than the names read so far. Control left its names here before any core got the plan.
+            let mut orders = lock(&self.orders);
+            while let Some(names) = orders.names.pop_back() {
                 push_bounded(&mut self.names, names);
             }
         }
@@ -360,7 +359,7 @@ impl LogWorker {
         }
     }
 
-    fn tell_dropped(&mut self, at: usize) {
+    fn report_dropped(&mut self, at: usize) {
         let Some(reading) = self.sources.get_mut(at) else {
             return;
         };

@@ -1,7 +1,7 @@
-//! Numbers that one core writes and control reads.
+//! Counters that one core writes and control reads.
 //!
-//! A [`Counter`] has a single writer, so adding is a plain load and store: no locked instruction, no shared line. The
-//! groups below are aligned to cache lines, so that cores never write next to each other.
+//! A [`Counter`] has a single writer, so adding is a plain load and store: no locked instruction, no shared cache line.
+//! The groups below are aligned to cache lines, so cores never write to the same line.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,57 +15,57 @@ use crate::tls::TlsFailure;
 pub(super) struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds; for the core that owns it, and nobody else.
+    /// Adds `n`. Only the owning core calls this.
     #[inline]
     pub(super) fn add(&self, n: u64) {
         let sum = self.0.load(Ordering::Relaxed).wrapping_add(n);
         self.0.store(sum, Ordering::Relaxed);
     }
 
-    /// Replaces; for the core that owns it, and nobody else.
+    /// Replaces the number. Only the owning core calls this.
     #[inline]
     pub(super) fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
     }
 
-    /// Reads, from any thread.
+    /// Reads the number, from any thread.
     #[inline]
     pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Times by fixed buckets: two to each doubling from 64 us to 134 s, so that a reading is off by at most a third, and
-/// the round bounds besides.
+/// A histogram of durations. It has two buckets for each doubling from 64 us to 134 s, so a reading is off by at most a
+/// third, and the round bounds as well.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Histogram {
-    // Next to the buckets of short times, which are the ones in use.
+    // Next to the buckets of short durations, which are used most.
     sum_us: Counter,
     buckets: [Counter; Self::BUCKETS],
 }
 
-/// Bounds that objectives and dashboards name, microseconds. Each splits another of the fine buckets.
+/// The bounds that objectives and dashboards use, in microseconds. Each splits a different fine bucket.
 const ROUND_US: [u64; 11] = [
     5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
     10_000_000,
 ];
 
-/// How many of its bounds a histogram shows on the page.
+/// How many of a histogram's bounds the page shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Detail {
-    /// The round ones.
+    /// The round bounds.
     Round,
-    /// Every second of the others too.
+    /// The round bounds and every second of the others.
     Half,
-    /// All.
+    /// All bounds.
     Full,
 }
 
-/// A fine bucket: where its readings are counted.
+/// Where the readings of a fine bucket are counted.
 #[derive(Clone, Copy)]
 struct FineBucket {
-    /// The bucket of those up to `first_us`; the others have the next one.
+    /// The bucket of readings up to `first_us`; larger ones count in the next bucket.
     bucket: u8,
     first_us: u64,
 }
@@ -73,7 +73,7 @@ struct FineBucket {
 const OCTAVE_MIN: usize = 6;
 const OCTAVE_MAX: usize = 27;
 
-/// One below 64 us, 42 for the 21 doublings, one above.
+/// One bucket below 64 us, 42 for 21 doublings, one above.
 const FINE: usize = 2 + 2 * (OCTAVE_MAX - OCTAVE_MIN);
 
 /// The fine bucket of a reading.
@@ -90,11 +90,11 @@ const fn fine(us: u64) -> usize {
     1 + 2 * (octave - OCTAVE_MIN) + upper_half
 }
 
-/// Readings in a fine bucket are below this many microseconds; the last has no bound.
+/// The upper bound of a fine bucket in microseconds. The last bucket has none.
 const fn fine_bound_us(bucket: usize) -> u64 {
     match bucket {
         0 => 1 << OCTAVE_MIN,
-        // Odd buckets are lower halves: they end at 1.5 times their octave's start.
+        // Odd buckets are lower halves. They end at 1.5 times their octave's start.
         _ if bucket % 2 == 1 => 3 << (OCTAVE_MIN + bucket / 2 - 1),
         _ => 2 << (OCTAVE_MIN + bucket / 2 - 1),
     }
@@ -118,7 +118,7 @@ const PLACES: [FineBucket; FINE] = {
     places
 };
 
-/// The upper bound of each bucket but the last, microseconds, and from which detail on it is shown.
+/// The upper bound of each bucket but the last, in microseconds, and the least detail that shows it.
 const BOUNDS: [(u64, Detail); Histogram::BUCKETS - 1] = {
     let mut bounds = [(0, Detail::Full); Histogram::BUCKETS - 1];
     let mut at = 0;
@@ -143,10 +143,10 @@ const BOUNDS: [(u64, Detail); Histogram::BUCKETS - 1] = {
 };
 
 impl Histogram {
-    /// The fine buckets, and one more for each that a round bound splits.
+    /// All fine buckets, and one more for each that a round bound splits.
     pub(super) const BUCKETS: usize = FINE + ROUND_US.len();
 
-    /// Counts one reading in microseconds.
+    /// Counts a reading in microseconds.
     #[inline]
     pub(super) fn record(&self, us: u64) {
         if let Some(bucket) = self.buckets.get(Self::bucket(us)) {
@@ -162,12 +162,12 @@ impl Histogram {
         usize::from(place.bucket) + usize::from(us > place.first_us)
     }
 
-    /// Readings in `bucket` are below this many microseconds; `None` for the last.
+    /// The exclusive upper bound of a bucket in microseconds; `None` for the last.
     pub(super) fn bound_us(bucket: usize) -> Option<u64> {
         BOUNDS.get(bucket).map(|(us, _)| *us)
     }
 
-    /// Whether the bound of `bucket` is on a page of such detail. The last bucket's, which is none, always is.
+    /// Whether a page of this detail shows the bound of a bucket. It always shows the last one, which is infinite.
     pub(super) fn shows(bucket: usize, detail: Detail) -> bool {
         BOUNDS.get(bucket).is_none_or(|(_, least)| *least <= detail)
     }
@@ -193,9 +193,8 @@ impl Default for Histogram {
 /// A histogram summed over cores.
 #[derive(Clone, Debug)]
 pub(super) struct HistogramTotal {
-    /// Readings by bucket.
     pub(super) buckets: [u64; Histogram::BUCKETS],
-    /// Their sum, microseconds.
+    /// The sum of all readings, in microseconds.
     pub(super) sum_us: u64,
 }
 
@@ -212,33 +211,30 @@ impl Default for HistogramTotal {
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub(super) struct CoreCounts {
-    /// Exchanges begun.
     pub(super) exchanges_started: Counter,
-    /// Exchanges over.
     pub(super) exchanges_ended: Counter,
-    /// Client connections begun, all listeners together.
+    /// Client connections accepted on any listener.
     pub(super) connections_opened: Counter,
-    /// Client connections over.
+    /// Client connections that ended.
     pub(super) connections_closed: Counter,
-    /// Fresh connections given to another core.
+    /// Fresh connections handed to another core.
     pub(super) handed_on: Counter,
-    /// Fresh connections taken from another core.
+    /// Fresh connections taken over from another core.
     pub(super) taken_over: Counter,
     /// Messages that found another core's mailbox full.
     pub(super) mailbox_full: Counter,
-    /// Accepts that failed.
+    /// Failed accepts.
     pub(super) accept_errors: Counter,
-    /// Connections and requests that were ended because they held most of the memory for messages.
+    /// Connections and requests ended because they used the most memory when memory ran short.
     pub(super) shed: Counter,
-    /// Fields of requests that were dropped for their odd names.
+    /// Request fields dropped because of their names.
     pub(super) fields_dropped: Counter,
-    /// Exchanges that ended in a panic.
     pub(super) panics: Counter,
-    /// Log lines dropped because the log thread lagged behind.
+    /// Log lines dropped because the log thread was behind.
     pub(super) log_dropped: Counter,
     /// Reports to control that were dropped because the queue was full.
     pub(super) reports_dropped: Counter,
-    /// Bytes of blocks that the core's pool has in use.
+    /// Bytes of the core's blocks in use.
     pub(super) pool_used_bytes: Counter,
     /// The epoch of the plan that the core counts by.
     pub(super) plan_epoch: Counter,
@@ -250,40 +246,39 @@ pub(super) struct CoreCounts {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct ListenerCounts {
-    /// Exchanges by class of status.
+    /// By status class.
     pub(super) exchanges: [Counter; CLASSES],
-    /// Request body bytes.
+    /// Bytes of request bodies.
     pub(super) bytes_in: Counter,
-    /// Response body bytes.
+    /// Bytes of response bodies.
     pub(super) bytes_out: Counter,
     /// Connections accepted.
     pub(super) opened: Counter,
-    /// Connections over.
+    /// Connections that ended.
     pub(super) closed: Counter,
-    /// Exchanges and connections that ended for a reason of their own.
+    /// Local answers, broken exchanges and refused connections, by reason.
     pub(super) reasons: [Counter; REASONS],
-    /// Calls of gRPC by their status.
+    /// gRPC calls by status.
     pub(super) grpc: [Counter; GRPC_STATUSES],
-    /// Handshakes by what was agreed on: 1.2 and 1.3, each in full and resumed.
+    /// TLS handshakes: 1.2 and 1.3, each full and resumed.
     pub(super) handshakes: [Counter; HANDSHAKES],
-    /// TLS connections that failed, by kind.
+    /// Failed TLS connections, by kind.
     pub(super) tls_failures: [Counter; FAILURES],
-    /// What is of HTTP/2 alone.
     pub(super) http2: Http2Counts,
 }
 
-/// What a core counts by route. With its handle, 576 bytes: the price of one more route on one more core. An exchange
-/// touches two or three lines of it.
+/// What a core counts by route. With its handle, each route costs 576 bytes on each core. An exchange touches two or
+/// three cache lines of them.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct RouteCounts {
-    /// Exchanges by class of status.
+    /// By status class.
     pub(super) exchanges: [Counter; CLASSES],
-    /// Request body bytes.
+    /// Bytes of request bodies.
     pub(super) bytes_in: Counter,
-    /// Response body bytes.
+    /// Bytes of response bodies.
     pub(super) bytes_out: Counter,
-    /// Total times.
+    /// Total durations.
     pub(super) total: Histogram,
 }
 
@@ -291,25 +286,25 @@ pub(super) struct RouteCounts {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct UpstreamCounts {
-    /// Exchanges by class of status.
+    /// By status class.
     pub(super) exchanges: [Counter; CLASSES],
     /// Attempts after the first.
     pub(super) retries: Counter,
-    /// Waiting for a free connection, microseconds.
+    /// Time spent waiting for a connection, in microseconds.
     pub(super) queued_us: Counter,
-    /// Attempts that began to wait for one.
+    /// Attempts that started to wait for a connection.
     pub(super) queue_entered: Counter,
-    /// Attempts that wait no more.
+    /// Attempts that stopped waiting.
     pub(super) queue_left: Counter,
-    /// Why exchanges with it failed.
+    /// Failed exchanges, by reason.
     pub(super) reasons: [Counter; REASONS],
-    /// Calls of gRPC by their status.
+    /// gRPC calls by status.
     pub(super) grpc: [Counter; GRPC_STATUSES],
-    /// Why connections of HTTP/2 with its endpoints ended.
+    /// HTTP/2 connections to endpoints that ended in an error, by error.
     pub(super) http2_errors: [Counter; ERRORS],
-    /// Connect times of new connections.
+    /// Durations of connects.
     pub(super) connect: Histogram,
-    /// Times to the first byte.
+    /// Durations to the first byte.
     pub(super) first_byte: Histogram,
 }
 
@@ -317,35 +312,35 @@ pub(super) struct UpstreamCounts {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct EndpointCounts {
-    /// Exchanges whose last attempt went here, by class of status.
+    /// Exchanges whose last attempt went to this endpoint, by status class.
     pub(super) exchanges: [Counter; CLASSES],
-    /// Connections made.
+    /// Connections opened.
     pub(super) opened: Counter,
-    /// Connections over.
+    /// Connections that ended.
     pub(super) closed: Counter,
     /// Attempts on a connection that was open already.
     pub(super) reused: Counter,
-    /// Connections that could not be made.
+    /// Failed connects.
     pub(super) failed: Counter,
-    /// Exchanges that came to a good end here.
+    /// Exchanges that the endpoint answered without a failure.
     pub(super) answered: Counter,
-    /// Attempts that failed here.
+    /// Failed attempts.
     pub(super) failures: Counter,
-    /// Why the last one did, as [`super::endpoint_troubles::FailureCause`] has it.
+    /// The cause of the last failure, as [`super::endpoint_troubles::FailureCause`] encodes it.
     pub(super) last_cause: Counter,
-    /// Why attempts failed here.
+    /// Failed attempts, by reason.
     pub(super) reasons: [Counter; REASONS],
-    /// Times to the first byte.
+    /// Durations to the first byte.
     pub(super) first_byte: Histogram,
 }
 
-/// Sorts of handshakes.
+/// Kinds of handshakes.
 pub(super) const HANDSHAKES: usize = 4;
 
-/// Kinds of failures of TLS; the place is the discriminant.
+/// Kinds of TLS failures, indexed by discriminant.
 pub(super) const FAILURES: usize = TlsFailure::ALL.len();
 
-/// Places of a count by reason; the place is the discriminant.
+/// Reasons, indexed by discriminant.
 pub(super) const REASONS: usize = Reason::ALL.len();
 
 const _: () = assert!(size_of::<RouteCounts>() == 512);

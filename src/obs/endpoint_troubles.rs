@@ -1,7 +1,7 @@
-//! Which endpoints fail: one line when one begins to, one when it answers again.
+//! Reports failing endpoints: one log line when an endpoint starts to fail, and one when it answers again.
 //!
-//! Cores count attempts that failed and exchanges that an endpoint answered, each for itself. Control looks at the sums
-//! about once a second, so an event is one line however many cores and requests meet it.
+//! Each core counts failed attempts and answered exchanges for itself. Control checks the sums about once a second, so
+//! an event is one line, however many cores and requests meet it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,11 +15,11 @@ use super::{Obs, PlanCounters};
 use crate::fault::Reason;
 use crate::plan::UpstreamId;
 
-/// What was last known of every endpoint that plans have had.
+/// What the last check found for every endpoint.
 #[derive(Default)]
 pub struct EndpointTroubles {
     endpoints: HashMap<Name, EndpointHistory>,
-    /// Counts the looks, to tell endpoints that are gone.
+    /// The number of checks, which tells endpoints that are gone.
     looks: u64,
 }
 
@@ -29,24 +29,23 @@ type Name = (Arc<str>, Arc<str>);
 #[derive(Default)]
 struct EndpointHistory {
     answered: u64,
-    /// Attempts that failed, by core.
+    /// Failed attempts, by core.
     failed: Vec<u64>,
     trouble: Option<OngoingTrouble>,
     look: u64,
 }
 
-/// An endpoint that fails.
+/// A failing endpoint.
 struct OngoingTrouble {
     since: Instant,
-    /// When a look last found that attempts had failed.
+    /// The last check that found failed attempts.
     last: Instant,
-    /// Attempts that have failed.
     failed: u64,
-    /// Exchanges that were answered since the last failure.
+    /// Exchanges answered since the last failure.
     answered: u64,
 }
 
-/// Why an attempt failed: a reason, and what the system said, if it did.
+/// Why an attempt failed: a reason, and the system's error number if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FailureCause {
     reason: Reason,
@@ -58,7 +57,7 @@ impl FailureCause {
         Self { reason, errno }
     }
 
-    /// As a core keeps it.
+    /// The form in which a core stores it.
     pub(super) fn to_bits(self) -> u64 {
         (self.reason as u64) << 16 | u64::from(self.errno)
     }
@@ -83,16 +82,19 @@ impl fmt::Display for FailureCause {
 }
 
 impl Obs {
-    /// Looks which endpoints have begun to fail since the last look, and which answer again; gives a line for each, and
-    /// one for those that are too many.
+    /// Finds the endpoints that have started to fail, or to answer again, since the last check. Returns a line for
+    /// each, and one line for those beyond the limit.
     pub fn look_for_trouble(
         &self,
         troubles: &mut EndpointTroubles,
         now: Instant,
     ) -> Vec<(LogLevel, String)> {
-        let sheets: Vec<Arc<PlanCounters>> =
-            self.cores.iter().map(|core| core.sheet().clone()).collect();
-        let Some(newest) = sheets.iter().max_by_key(|sheet| sheet.epoch()) else {
+        let all_counters: Vec<Arc<PlanCounters>> = self
+            .cores
+            .iter()
+            .map(|core| core.plan_counters().clone())
+            .collect();
+        let Some(newest) = all_counters.iter().max_by_key(|counters| counters.epoch()) else {
             return Vec::new();
         };
         troubles.looks += 1;
@@ -103,18 +105,21 @@ impl Obs {
                 continue;
             };
             for (at, endpoint) in named.unique() {
-                let find = |sheet: &'_ Arc<PlanCounters>| {
-                    if sheet.epoch() == newest.epoch() {
+                let find = |counters: &'_ Arc<PlanCounters>| {
+                    if counters.epoch() == newest.epoch() {
                         return Some((id, at));
                     }
-                    let up = sheet.names.upstreams.find(upstream)?;
-                    Some((up, sheet.names.endpoints.get(up as usize)?.find(endpoint)?))
+                    let up = counters.names.upstreams.find(upstream)?;
+                    Some((
+                        up,
+                        counters.names.endpoints.get(up as usize)?.find(endpoint)?,
+                    ))
                 };
-                let counts: Vec<_> = sheets
+                let counts: Vec<_> = all_counters
                     .iter()
-                    .map(|sheet| {
-                        let (up, at) = find(sheet)?;
-                        sheet.endpoint(UpstreamId(up), at)
+                    .map(|counters| {
+                        let (up, at) = find(counters)?;
+                        counters.endpoint(UpstreamId(up), at)
                     })
                     .collect();
                 let name = (upstream.clone(), endpoint.clone());
@@ -135,7 +140,7 @@ impl Obs {
 }
 
 impl EndpointHistory {
-    /// An endpoint that is seen for the first time: all that it has counted is since a moment ago.
+    /// The history of an endpoint seen for the first time. All its counts are recent.
     fn of(counts: &[Option<&EndpointCounts>], look: u64) -> Self {
         Self {
             failed: vec![0; counts.len()],
@@ -144,7 +149,7 @@ impl EndpointHistory {
         }
     }
 
-    /// Takes what cores have counted by now; says whether trouble begins or is over.
+    /// Compares the present counts with those of the last check. Returns a line if a trouble starts or ends.
     fn look_at(
         &mut self,
         counts: &[Option<&EndpointCounts>],
@@ -207,11 +212,11 @@ fn attempts(n: u64) -> String {
     format!("{n} attempt{}", if n == 1 { "" } else { "s" })
 }
 
-/// The lines of one look, as many as may be.
+/// The lines of one check, up to a limit.
 #[derive(Default)]
 struct TroubleLines {
     lines: Vec<(LogLevel, String)>,
-    /// Endpoints beyond them: that have begun to fail, and that answer again.
+    /// Endpoints beyond the limit: those that started to fail, and those that answer again.
     more: [u64; 2],
 }
 

@@ -1,10 +1,10 @@
-//! Errors of the system by the names that everybody looks them up by.
+//! The names of system errors.
 
 use std::io::Write;
 
 use rustix::io::Errno;
 
-/// What a connect may say, and what a machine says that is short of something.
+/// The errors that a connect may return, and those of a machine that runs out of something.
 const NAMES: &[(Errno, &str)] = &[
     (Errno::PERM, "EPERM"),
     (Errno::NOENT, "ENOENT"),
@@ -32,7 +32,7 @@ const NAMES: &[(Errno, &str)] = &[
     (Errno::HOSTUNREACH, "EHOSTUNREACH"),
 ];
 
-/// The name of an error, or its number; `None` for 0, which is none. A number is written into `digits`.
+/// The name of an error, or its number, which is written into `digits`. Returns `None` for 0, which is no error.
 pub(super) fn name(code: u16, digits: &mut [u8; 8]) -> Option<&[u8]> {
     if code == 0 {
         return None;
@@ -42,7 +42,7 @@ pub(super) fn name(code: u16, digits: &mut [u8; 8]) -> Option<&[u8]> {
         Some((_, name)) => Some(name.as_bytes()),
         None => {
             let mut rest = &mut digits[..];
-            // Five digits fit.
+            // A number has at most five digits, so it fits.
             let _ = write!(rest, "{code}");
             let left = rest.len();
             let len = digits.len() - left;

@@ -1,4 +1,4 @@
-//! What happened, as plain data. One event feeds the counters and the access log, so that they can never disagree.
+//! Events as plain data. One event feeds both the counters and the access log, so the two never disagree.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,79 +7,79 @@ use crate::fault::Reason;
 use crate::plan::{ListenerId, RouteId, UpstreamId};
 use crate::tls::TlsParameters;
 
-/// One exchange that is over, however it ended. Borrowed from the exchange; reporting it allocates nothing.
+/// A completed exchange, however it ended. It borrows from the exchange, so reporting it allocates nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct ExchangeEvent<'a> {
-    /// When its head was complete: milliseconds since the Unix epoch.
+    /// When the request head was complete, in milliseconds since the Unix epoch.
     pub time_ms: u64,
-    /// Its id, as sent upstream and to the client, unless it was given another.
+    /// The request id sent upstream and to the client, unless a trusted proxy has given another.
     pub id: RequestId,
-    /// The id that a trusted proxy has given it; empty if none has.
+    /// The id that a trusted proxy has given; empty if none has.
     pub given_id: &'a [u8],
-    /// The client's address, with trusted proxies looked through; `None` behind a Unix socket.
+    /// The client's address as reported by trusted proxies, if any; `None` for a client on a Unix socket without one.
     pub client: Option<IpAddr>,
-    /// The method as received; empty when the head was not understood.
+    /// The method as received; empty if the head was invalid.
     pub method: &'a [u8],
-    /// The host without a port; empty when unknown.
+    /// The host without a port; empty if unknown.
     pub host: &'a [u8],
-    /// The path as received; empty when unknown.
+    /// The path as received; empty if unknown.
     pub path: &'a [u8],
-    /// The query as received, without its question mark; `None` when the target has none.
+    /// The query as received, without its question mark; `None` if the target has none.
     pub query: Option<&'a [u8]>,
-    /// The client's protocol: `HTTP/1.1`. At most 8 bytes are kept.
+    /// The client's protocol, such as `HTTP/1.1`; at most 8 bytes.
     pub version: &'static str,
-    /// What was agreed on in the client's TLS handshake; `None` in the clear.
+    /// The parameters of the client's TLS connection; `None` without TLS.
     pub tls: Option<TlsParameters>,
-    /// The name that the client asked for in the handshake; empty when it named none.
+    /// The server name that the client requested by TLS; empty if it named none.
     pub sni: &'a [u8],
-    /// The subject of the client's certificate; empty when it has shown none.
+    /// The subject of the client's certificate; empty without one.
     pub client_cert: &'a [u8],
-    /// The field User-Agent; empty when there is none.
+    /// The field User-Agent; empty without one.
     pub user_agent: &'a [u8],
-    /// The field Referer; empty when there is none.
+    /// The field Referer; empty without one.
     pub referer: &'a [u8],
-    /// The fields that the plan wants logged, as [`fields::put`](super::fields::put) writes them.
+    /// The values of the configured fields, encoded by [`fields::put`](super::fields::put).
     pub fields: &'a [u8],
-    /// The status that the client got; 0 when it got none.
+    /// The status sent to the client; 0 if none was.
     pub status: u16,
-    /// How a call of gRPC has ended; `None` for other requests.
+    /// The status of a gRPC call; `None` for other requests.
     pub grpc_status: Option<u32>,
-    /// Bytes of request body taken from the client.
+    /// Bytes of the request body received from the client.
     pub bytes_in: u64,
-    /// Bytes of response body given to the client.
+    /// Bytes of the response body sent to the client.
     pub bytes_out: u64,
-    /// Where it came in.
+    /// The listener that accepted the connection.
     pub listener: ListenerId,
-    /// The route that took it, if any.
+    /// The route that took the request, if any.
     pub route: Option<RouteId>,
-    /// The upstream it was sent to, if any.
+    /// The upstream that got the request, if any.
     pub upstream: Option<UpstreamId>,
-    /// The endpoint of the last attempt, an index in the upstream's list.
+    /// The endpoint of the last attempt, as an index in the upstream's list.
     pub endpoint: Option<u32>,
-    /// How often it was tried; 0 when Weir answered by itself.
+    /// The number of attempts; 0 for a local answer.
     pub attempts: u32,
-    /// From the complete head to the last byte of the answer, microseconds.
+    /// From the complete head to the last byte of the answer, in microseconds.
     pub total_us: u64,
-    /// Waiting for a connection that the upstream's limit allows, microseconds.
+    /// Time spent waiting for a connection, in microseconds.
     pub queue_us: u64,
-    /// Connecting; 0 on a reused connection, microseconds.
+    /// Time spent connecting, in microseconds; 0 on a reused connection.
     pub connect_us: u64,
-    /// From sending the request's head to the first byte of the answer, microseconds.
+    /// From sending the request head to the first byte of the answer, in microseconds.
     pub first_byte_us: u64,
-    /// What the system said of the connection to the endpoint that could not be made last; 0 if nothing.
+    /// The system error of the last connection that could not be opened or broke; 0 without one.
     pub errno: u16,
     /// Why Weir answered by itself or broke the exchange off.
     pub reason: Option<Reason>,
 }
 
 impl ExchangeEvent<'_> {
-    /// Its id as text.
+    /// The request id as text.
     pub fn id_text<'a>(&'a self, digits: &'a mut [u8; 32]) -> &'a [u8] {
         self.id.text(self.given_id, digits)
     }
 
-    /// The class of status that it counts in: 0 for none, 1 to 5 for the hundreds. An answer of gRPC is a 200 whatever
-    /// has become of the call, so that a call counts by the status that HTTP has for its end.
+    /// The status class to count in: 0 for none, 1 to 5 for the hundreds. A gRPC answer has status 200 however the call
+    /// ended, so a call counts by the HTTP status that corresponds to its gRPC status.
     #[inline]
     pub fn class(&self) -> usize {
         let status = match (self.grpc_status, self.reason) {
@@ -92,29 +92,29 @@ impl ExchangeEvent<'_> {
     }
 }
 
-/// Classes of status: index 0 is "no answer", 1 to 5 the hundreds.
+/// The number of status classes. Index 0 is "no answer", 1 to 5 are the hundreds.
 pub(super) const CLASSES: usize = 6;
 
-/// Places of a count by gRPC status.
+/// The number of gRPC statuses that are counted.
 pub(super) const GRPC_STATUSES: usize = HTTP_OF_GRPC.len();
 
-/// The place of a gRPC status: clients take a number that the protocol does not have for `UNKNOWN`.
+/// The index of a gRPC status. Like clients, this treats unknown numbers as `UNKNOWN`.
 pub(super) fn grpc_place(status: u32) -> usize {
     let place = status as usize;
     if place < GRPC_STATUSES { place } else { 2 }
 }
 
-/// The status of HTTP for each of gRPC, as `google/rpc/code.proto` has them.
+/// The HTTP status of each gRPC status, as `google/rpc/code.proto` maps them.
 const HTTP_OF_GRPC: [u16; 17] = [
     200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401,
 ];
 
-/// The id of an exchange: 128 bits, shown as 32 lower-case hex digits.
+/// The id of a request: 128 bits, shown as 32 lower-case hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestId(pub u64, pub u64);
 
 impl RequestId {
-    /// The id as text: its digits, unless the request was given another.
+    /// The id as text: the given one if there is one, and this id's digits otherwise.
     pub fn text<'a>(self, given: &'a [u8], digits: &'a mut [u8; 32]) -> &'a [u8] {
         if given.is_empty() {
             self.write_hex(digits);
@@ -124,7 +124,6 @@ impl RequestId {
         }
     }
 
-    /// Writes the 32 hex digits.
     pub fn write_hex(self, out: &mut [u8; 32]) {
         let (words, _) = out.as_chunks_mut::<8>();
         let halves = [self.0 >> 32, self.0, self.1 >> 32, self.1];
@@ -134,11 +133,11 @@ impl RequestId {
     }
 }
 
-/// The digits of a number, all in one word: each of its bytes becomes two.
+/// The hex digits of a number, computed in one word that holds two digits for each byte.
 #[inline]
 fn hex_digits(number: u32) -> [u8; 8] {
     const LOW: u64 = u64::from_le_bytes([1; 8]);
-    // The first digit comes from the highest bits and stands in the lowest.
+    // The first digit comes from the highest bits and ends up in the lowest.
     let mut bytes = u64::from(number.swap_bytes());
     bytes = (bytes | bytes << 16) & 0x0000_ffff_0000_ffff;
     bytes = (bytes | bytes << 8) & 0x00ff_00ff_00ff_00ff;
@@ -154,21 +153,21 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// What has happened on a client's connection of HTTP/2 since it was last told.
+/// What has happened on a client's HTTP/2 connection since the last report.
 #[derive(Clone, Debug, Default)]
 pub struct Http2Tally {
-    /// Requests that have come.
+    /// Requests received.
     pub requests: u32,
     /// Streams that the client has reset.
     pub resets: u32,
-    /// GOAWAY that have come.
+    /// GOAWAY frames received.
     pub goaways: u32,
-    /// Why streams were reset for what the client did on them.
+    /// The errors for which Weir has reset streams.
     pub failed: Vec<weir_proto_h2::Error>,
 }
 
 impl Http2Tally {
-    /// Whether there is nothing to be told.
+    /// Whether there is nothing to report.
     pub fn is_empty(&self) -> bool {
         (self.requests | self.resets | self.goaways) == 0 && self.failed.is_empty()
     }

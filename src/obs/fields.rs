@@ -1,12 +1,12 @@
-//! The fields of requests and answers that the file wants in the access log, in the form that a record carries them:
-//! for each name a length and the value, in the order of the names.
+//! Encodes the configured request and response fields for a log record: for each name, in order, a length and the
+//! value.
 
 use super::limits::{CUT_MARK, LOG_FIELD_BYTES_MAX};
 
-/// In place of a length: there is no such field.
+/// Instead of a length: the message has no such field.
 const ABSENT: u16 = u16::MAX;
 
-/// Appends the value of a field: of several, the list that they make together.
+/// Appends the value of a field. Several values become one list.
 pub fn put<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = &'a [u8]>, separator: &[u8]) {
     let start = out.len();
     out.extend_from_slice(&ABSENT.to_le_bytes());
@@ -30,7 +30,7 @@ pub fn put<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = &'a [u8]>, separa
     }
 }
 
-/// Takes the next value off; `None`: there was no such field.
+/// Takes the next value. Returns `None` if the message has no such field.
 pub(super) fn next<'a>(values: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (len, rest) = values.split_first_chunk()?;
     *values = rest;

@@ -1,4 +1,4 @@
-//! HTTP/2 in numbers: by listener, and errors by upstream.
+//! Metrics of HTTP/2: by listener, and errors by upstream.
 
 use weir_proto_h2::Error;
 
@@ -6,13 +6,12 @@ use super::Http2Tally;
 use super::counters::{Counter, ListenerCounts, UpstreamCounts};
 use super::metrics_page::{MetricKind, MetricsPage};
 
-/// Places of a count by error.
+/// Kinds of errors, indexed by [`Error::place`].
 pub(super) const ERRORS: usize = Error::ALL.len();
 
 /// What a core counts of HTTP/2 by listener.
 #[derive(Debug)]
 pub(super) struct Http2Counts {
-    /// Connections that speak it.
     pub(super) connections: Counter,
     requests: Counter,
     resets: Counter,
@@ -47,7 +46,7 @@ impl Http2Counts {
         }
     }
 
-    /// Adds the end of a connection.
+    /// Counts the end of a connection.
     pub(super) fn end(&self, failure: Option<Error>, was_told: bool) {
         self.goaways_sent.add(was_told.into());
         if let Some(error) = failure {
@@ -56,10 +55,10 @@ impl Http2Counts {
     }
 }
 
-/// A listener's name and what each core counts by it.
+/// A listener's name, and its counters on each core.
 pub(super) type Listener<'a> = (&'a str, Vec<&'a ListenerCounts>);
 
-/// Adds what is counted by listener.
+/// Adds the metrics of listeners.
 pub(super) fn listeners(all: &[Listener<'_>], page: &mut MetricsPage) {
     type Read = fn(&Http2Counts) -> &Counter;
     let families: [(&'static str, &str, Read); 3] = [
@@ -70,7 +69,7 @@ pub(super) fn listeners(all: &[Listener<'_>], page: &mut MetricsPage) {
         ),
         (
             "weir_http2_requests_total",
-            "Requests over HTTP/2 that were taken, each a stream.",
+            "Requests received over HTTP/2.",
             |c| &c.requests,
         ),
         (
@@ -88,7 +87,7 @@ pub(super) fn listeners(all: &[Listener<'_>], page: &mut MetricsPage) {
     page.family(
         "weir_http2_goaways_total",
         MetricKind::Counter,
-        "GOAWAY by who has sent it; of Weir's, one a connection.",
+        "GOAWAY frames, by sender; Weir's count once a connection.",
     );
     for (listener, counts) in all {
         let by = |who| [("listener", *listener), ("by", who)];
@@ -98,7 +97,7 @@ pub(super) fn listeners(all: &[Listener<'_>], page: &mut MetricsPage) {
     page.family(
         "weir_http2_errors_total",
         MetricKind::Counter,
-        "Client connections of HTTP/2 that ended for an error, by error.",
+        "HTTP/2 client connections that ended in an error, by error.",
     );
     for (listener, counts) in all {
         errors(page, ("listener", listener), |at| {
@@ -108,7 +107,7 @@ pub(super) fn listeners(all: &[Listener<'_>], page: &mut MetricsPage) {
     page.family(
         "weir_http2_stream_errors_total",
         MetricKind::Counter,
-        "Streams that were reset for what the client did on them, by error.",
+        "Streams that Weir has reset because of the client, by error.",
     );
     for (listener, counts) in all {
         errors(page, ("listener", listener), |at| {
@@ -117,12 +116,12 @@ pub(super) fn listeners(all: &[Listener<'_>], page: &mut MetricsPage) {
     }
 }
 
-/// Adds what is counted by upstream.
+/// Adds the metrics of upstreams.
 pub(super) fn upstreams(all: &[(&str, Vec<&UpstreamCounts>)], page: &mut MetricsPage) {
     page.family(
         "weir_upstream_http2_errors_total",
         MetricKind::Counter,
-        "Connections of HTTP/2 to endpoints that ended for an error, by error.",
+        "HTTP/2 connections to endpoints that ended in an error, by error.",
     );
     for (upstream, counts) in all {
         errors(page, ("upstream", upstream), |at| {
@@ -131,7 +130,7 @@ pub(super) fn upstreams(all: &[(&str, Vec<&UpstreamCounts>)], page: &mut Metrics
     }
 }
 
-/// One sample an error.
+/// Adds a sample for each error.
 fn errors(page: &mut MetricsPage, label: (&str, &str), read: impl Fn(usize) -> u64) {
     for error in Error::ALL {
         page.sample(&[label, ("error", error.name())], read(error.index()));

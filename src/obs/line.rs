@@ -1,4 +1,4 @@
-//! What a line of the access log looks like. Whatever is in a request, a line stays one line and a field one field.
+//! The formats of access log lines. Whatever a request contains, a line stays one line and a field one field.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use super::plan_counters::PlanNames;
 use super::process::now_ms;
 use super::text;
 
-/// Appends an exchange.
+/// Appends the line of an exchange.
 pub(super) fn exchange(
     out: &mut String,
     style: &LineStyle,
@@ -28,7 +28,7 @@ pub(super) fn exchange(
     }
 }
 
-/// Appends the news that lines are missing; false where the form has no place for it.
+/// Appends a line that reports lost lines. Returns false if the format has no place for it.
 pub(super) fn dropped(out: &mut String, format: LogFormat, core: usize, lines: u64) -> bool {
     match format {
         LogFormat::Json => {
@@ -50,7 +50,7 @@ pub(super) fn dropped(out: &mut String, format: LogFormat, core: usize, lines: u
     true
 }
 
-/// A value of a line.
+/// A value in a line.
 enum Value<'a> {
     Text(Cow<'a, [u8]>),
     Time(u64),
@@ -66,7 +66,7 @@ impl<'a> Value<'a> {
         name.map_or(Self::None, |name| Self::Text(name.as_bytes().into()))
     }
 
-    /// A text that is not there when it is empty.
+    /// A text, or no value if it is empty.
     fn some(text: Cow<'a, [u8]>) -> Self {
         if text.is_empty() {
             Self::None
@@ -76,8 +76,8 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Every member of a line but chosen fields, in their order.
-fn members(
+/// Calls `each` for every field but the configured ones, in order.
+fn each_field(
     style: &LineStyle,
     event: &ExchangeEvent<'_>,
     names: Option<&PlanNames>,
@@ -130,12 +130,12 @@ fn members(
     );
 }
 
-/// The fields that the file has chosen: of the request, then of the answer. `begin` and `end` are called around either.
-fn chosen(
+/// Calls `each` for the configured fields of the request and then of the response.
+fn each_configured_field(
     style: &LineStyle,
     event: &ExchangeEvent<'_>,
     names: Option<&PlanNames>,
-    mut each: impl FnMut(ChosenField<'_>),
+    mut each: impl FnMut(ConfiguredField<'_>),
 ) {
     let Some(names) = names else { return };
     let mut values = event.fields;
@@ -146,26 +146,26 @@ fn chosen(
         if list.is_empty() {
             continue;
         }
-        each(ChosenField::Begin(group));
+        each(ConfiguredField::Begin(group));
         for name in list {
             let value = fields::next(&mut values);
             let value = value.map(|value| style.redact.field(name, value));
-            each(ChosenField::Field(group, name, value));
+            each(ConfiguredField::Field(group, name, value));
         }
-        each(ChosenField::End);
+        each(ConfiguredField::End);
     }
 }
 
-enum ChosenField<'a> {
+enum ConfiguredField<'a> {
     Begin(&'static str),
     Field(&'static str, &'a str, Option<Cow<'a, [u8]>>),
     End,
 }
 
-/// One JSON object. Every member is always there; what does not apply is null.
+/// Formats one JSON object with all members. Members that do not apply are null.
 fn json(out: &mut String, style: &LineStyle, event: &ExchangeEvent<'_>, names: Option<&PlanNames>) {
     let mut before = '{';
-    members(style, event, names, |name, value| {
+    each_field(style, event, names, |name, value| {
         let _ = write!(out, "{before}\"{name}\":");
         before = ',';
         match value {
@@ -181,12 +181,12 @@ fn json(out: &mut String, style: &LineStyle, event: &ExchangeEvent<'_>, names: O
             Value::None => out.push_str("null"),
         }
     });
-    chosen(style, event, names, |part| match part {
-        ChosenField::Begin(group) => {
+    each_configured_field(style, event, names, |part| match part {
+        ConfiguredField::Begin(group) => {
             let _ = write!(out, ",\"{group}\":");
             before = '{';
         }
-        ChosenField::Field(_, name, value) => {
+        ConfiguredField::Field(_, name, value) => {
             out.push(before);
             before = ',';
             text::json(out, name.as_bytes());
@@ -196,13 +196,13 @@ fn json(out: &mut String, style: &LineStyle, event: &ExchangeEvent<'_>, names: O
                 None => out.push_str("null"),
             }
         }
-        ChosenField::End => out.push('}'),
+        ConfiguredField::End => out.push('}'),
     });
     out.push_str("}\n");
 }
 
-/// PlanNames and values as `logfmt` libraries read them: bare where nothing in them has a meaning, else like a string of
-/// JSON. What does not apply is left out.
+/// Formats names and values for `logfmt` parsers. A value is bare if none of its characters has a meaning there, and a
+/// JSON string otherwise. Values that do not apply are left out.
 fn logfmt(
     out: &mut String,
     style: &LineStyle,
@@ -210,7 +210,7 @@ fn logfmt(
     names: Option<&PlanNames>,
 ) {
     let start = out.len();
-    members(style, event, names, |name, value| {
+    each_field(style, event, names, |name, value| {
         if matches!(value, Value::None) {
             return;
         }
@@ -227,8 +227,8 @@ fn logfmt(
             Value::None => {}
         }
     });
-    chosen(style, event, names, |part| {
-        if let ChosenField::Field(group, name, Some(value)) = part {
+    each_configured_field(style, event, names, |part| {
+        if let ConfiguredField::Field(group, name, Some(value)) = part {
             let _ = write!(out, " {group}.{name}=");
             text::logfmt(out, &value);
         }
@@ -236,7 +236,7 @@ fn logfmt(
     out.push('\n');
 }
 
-/// One line for people. What always applies stands first; what does not apply is `-` or left out.
+/// Formats one line for people. Fields that always apply come first; those that do not apply are `-` or left out.
 fn text(out: &mut String, style: &LineStyle, event: &ExchangeEvent<'_>, names: Option<&PlanNames>) {
     let (named, redact) = (ResolvedNames::new(event, names), &style.redact);
     text::time(out, event.time_ms);
@@ -292,8 +292,8 @@ fn text(out: &mut String, style: &LineStyle, event: &ExchangeEvent<'_>, names: O
     pair("client_cert", event.client_cert);
     pair("user_agent", event.user_agent);
     pair("referer", &redact.address(event.referer));
-    chosen(style, event, names, |part| {
-        if let ChosenField::Field(group, name, Some(value)) = part {
+    each_configured_field(style, event, names, |part| {
+        if let ConfiguredField::Field(group, name, Some(value)) = part {
             pair(&format!("{group}.{name}"), &value);
         }
     });
@@ -303,7 +303,7 @@ fn text(out: &mut String, style: &LineStyle, event: &ExchangeEvent<'_>, names: O
     out.push('\n');
 }
 
-/// The combined log format: `client - - [time] "request" status bytes "referer" "user agent"`.
+/// Formats the combined log format: `client - - [time] "request" status bytes "referer" "user agent"`.
 fn combined(out: &mut String, style: &LineStyle, event: &ExchangeEvent<'_>) {
     match event.client {
         Some(client) => drop(write!(out, "{client}")),
@@ -322,14 +322,14 @@ fn combined(out: &mut String, style: &LineStyle, event: &ExchangeEvent<'_>) {
             out.push('?');
             text::combined(out, &style.redact.query(query), true);
         }
-        // nginx and Apache write it with its minor number.
+        // nginx and Apache write a minor version.
         let version = match event.version {
             "HTTP/2" => "HTTP/2.0",
             version => version,
         };
         let _ = write!(out, " {version}");
     }
-    // Readers want three digits: nginx has a number of its own for "no answer".
+    // Parsers expect three digits; nginx uses 444 for "no answer".
     let status = if event.status == 0 { 444 } else { event.status };
     let _ = write!(out, "\" {status} {} \"", event.bytes_out);
     for (at, value) in [style.redact.address(event.referer), event.user_agent.into()]
@@ -351,7 +351,7 @@ fn combined(out: &mut String, style: &LineStyle, event: &ExchangeEvent<'_>) {
 #[cfg(test)]
 mod tests;
 
-/// PlanNames of the parts that an exchange met; those of a plan too long gone are unknown.
+/// The names of the parts that an exchange used; unknown for a plan that is too old.
 struct ResolvedNames<'a> {
     listener: Option<&'a str>,
     route: Option<&'a str>,

@@ -1,5 +1,5 @@
-//! Lines on their way out. Whoever has lines puts them into a [`LogQueue`] and goes on; a thread of the destination's own
-//! takes them from there and writes them. A destination that takes no lines holds up that thread and nobody else.
+//! The queue of lines between a log and the thread that writes to its destination. If the destination accepts no lines,
+//! only that thread waits.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::limits::{LOG_FLUSH_MAX, LOG_POLL, LOG_SPARE_BUFFERS, PIPE_BYTES_AT_ONCE};
 
-/// Text that waits to be written, of bounded size.
+/// A bounded queue of text to write.
 pub(super) struct LogQueue {
     state: Mutex<State>,
     changed: Condvar,
@@ -24,10 +24,10 @@ pub(super) struct LogQueue {
 struct State {
     chunks: VecDeque<String>,
     bytes: usize,
-    /// Buffers to use again.
+    /// Buffers to reuse.
     spare: Vec<String>,
     is_writing: bool,
-    /// When the last text was put in.
+    /// When the queue was closed.
     closed: Option<Instant>,
 }
 
@@ -46,12 +46,12 @@ impl LogQueue {
         }
     }
 
-    /// Whether the next [`LogQueue::push`] will succeed, if there is one pusher.
+    /// Whether the next [`LogQueue::push`] will succeed, if only one thread pushes.
     pub(super) fn has_room(&self) -> bool {
         self.lock().bytes < self.bytes_max
     }
 
-    /// Adds text, and gives an empty buffer for the next. Where the queue is full already the text is lost.
+    /// Adds text. Returns an empty buffer for the next text. If the queue is full, the text is lost.
     pub(super) fn push(&self, mut text: String) -> Result<String, String> {
         let mut state = self.lock();
         if state.bytes >= self.bytes_max {
@@ -65,13 +65,13 @@ impl LogQueue {
         Ok(spare)
     }
 
-    /// Lets the writer end when all is written, or when what is left has waited for [`LOG_FLUSH_MAX`].
+    /// Lets the writer end once everything is written, or [`LOG_FLUSH_MAX`] from now.
     pub(super) fn close(&self) {
         self.lock().closed = Some(Instant::now());
         self.changed.notify_all();
     }
 
-    /// Waits until everything is written, but not for longer than `patience`.
+    /// Waits until everything is written, at most for `patience`.
     pub(super) fn wait_written(&self, patience: Duration) {
         let is_busy = |state: &mut State| state.is_writing || !state.chunks.is_empty();
         drop(
@@ -80,7 +80,7 @@ impl LogQueue {
         );
     }
 
-    /// For the writer: the next text, once there is some; none when the queue is closed and empty.
+    /// For the writer: waits for the next text. Returns `None` when the queue is closed and empty.
     pub(super) fn next(&self) -> Option<String> {
         let is_idle = |state: &mut State| state.chunks.is_empty() && state.closed.is_none();
         let state = self.changed.wait_while(self.lock(), is_idle);
@@ -90,7 +90,7 @@ impl LogQueue {
         Some(text)
     }
 
-    /// For the writer: says that the text is done with, and gives its buffer back. Whether the queue is empty now.
+    /// For the writer: returns the buffer of a finished text. Returns whether the queue is empty now.
     pub(super) fn done(&self, mut text: String) -> bool {
         let mut state = self.lock();
         state.bytes -= text.len();
@@ -103,14 +103,14 @@ impl LogQueue {
         state.chunks.is_empty()
     }
 
-    /// For the writer: whether a destination that takes nothing is to be waited for.
-    fn has_patience(&self) -> bool {
+    /// For the writer: whether to wait for a destination that accepts nothing.
+    fn should_wait(&self) -> bool {
         let closed = self.lock().closed;
         closed.is_none_or(|closed| closed.elapsed() < LOG_FLUSH_MAX)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No step between two statements of a holder can panic.
+        // No holder of the lock can panic between two statements.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -118,13 +118,10 @@ impl LogQueue {
 /// Device and inode.
 pub(super) type FileId = (u64, u64);
 
-/// What is written to.
+/// Where lines are written. The flags say whether it is a regular file.
 pub(super) enum LogDestination {
-    /// Standard output; whether it is a regular file.
     Stdout(bool),
-    /// Standard error; whether it is a regular file.
     Stderr(bool),
-    /// A file by its name; whether it is a regular one.
     File(PathBuf, File, bool),
 }
 
@@ -143,8 +140,8 @@ impl LogDestination {
         Ok(Self::File(path, file, is_regular))
     }
 
-    /// Tells one file or pipe from another, whatever it is called.
-    pub(super) fn place(&self) -> Option<FileId> {
+    /// Identifies the file or pipe, whatever its name.
+    pub(super) fn file_id(&self) -> Option<FileId> {
         let found = match self {
             Self::Stdout(_) => rustix::fs::fstat(io::stdout()),
             Self::Stderr(_) => rustix::fs::fstat(io::stderr()),
@@ -153,22 +150,22 @@ impl LogDestination {
         found.ok().map(|found| (found.st_dev, found.st_ino))
     }
 
-    /// Writes all of `text`, and waits for a reader that is behind for as long as the queue has patience.
+    /// Writes all of `text`. Waits for a slow reader while the queue allows it.
     ///
     /// # Errors
-    /// Why not, and how many bytes are lost.
+    /// Gives the number of lost bytes and the cause.
     pub(super) fn write(
         &mut self,
         text: &[u8],
         queue: &LogQueue,
     ) -> Result<(), (usize, io::Error)> {
         match self {
-            Self::File(_, file, true) => all_at_once(file, text),
-            Self::Stdout(true) => all_at_once(&mut io::stdout().lock(), text),
-            Self::Stderr(true) => all_at_once(&mut io::stderr().lock(), text),
-            Self::File(_, file, false) => in_pieces(file.as_fd(), text, queue),
-            Self::Stdout(false) => in_pieces(io::stdout().as_fd(), text, queue),
-            Self::Stderr(false) => in_pieces(io::stderr().as_fd(), text, queue),
+            Self::File(_, file, true) => write_all_text(file, text),
+            Self::Stdout(true) => write_all_text(&mut io::stdout().lock(), text),
+            Self::Stderr(true) => write_all_text(&mut io::stderr().lock(), text),
+            Self::File(_, file, false) => write_in_pieces(file.as_fd(), text, queue),
+            Self::Stdout(false) => write_in_pieces(io::stdout().as_fd(), text, queue),
+            Self::Stderr(false) => write_in_pieces(io::stderr().as_fd(), text, queue),
         }
     }
 }
@@ -189,15 +186,15 @@ fn is_regular(descriptor: BorrowedFd<'_>) -> bool {
     })
 }
 
-fn all_at_once(to: &mut impl io::Write, text: &[u8]) -> Result<(), (usize, io::Error)> {
+fn write_all_text(to: &mut impl io::Write, text: &[u8]) -> Result<(), (usize, io::Error)> {
     to.write_all(text)
         .and_then(|()| to.flush())
         .map_err(|error| (text.len(), error))
 }
 
-/// Writes to what may have no room: whether there is some is asked first, because standard output and standard error
-/// are shared with other processes and may not be made non-blocking.
-fn in_pieces(
+/// Writes to a destination that may have no room. It asks for room first: other processes share standard output and
+/// standard error, so Weir must not make them non-blocking.
+fn write_in_pieces(
     to: BorrowedFd<'_>,
     mut text: &[u8],
     queue: &LogQueue,
@@ -206,18 +203,18 @@ fn in_pieces(
     while !text.is_empty() {
         let lost = text.len();
         match poll(&mut [PollFd::new(&to, PollFlags::OUT)], Some(&tick)) {
-            Ok(0) | Err(Errno::INTR) if queue.has_patience() => continue,
+            Ok(0) | Err(Errno::INTR) if queue.should_wait() => continue,
             Ok(0) | Err(Errno::INTR) => return Err((lost, io::ErrorKind::TimedOut.into())),
             Ok(_) => {}
             Err(errno) => return Err((lost, errno.into())),
         }
-        // So much fits into a pipe that has room at all.
+        // A pipe with any room accepts this many bytes.
         let piece = text.get(..PIPE_BYTES_AT_ONCE).unwrap_or(text);
         match rustix::io::write(to, piece) {
             Ok(written) => text = text.get(written..).unwrap_or_default(),
             Err(Errno::INTR) => {}
-            // Another process was quicker.
-            Err(Errno::AGAIN) if queue.has_patience() => std::thread::sleep(LOG_POLL / 10),
+            // Another process has used the room.
+            Err(Errno::AGAIN) if queue.should_wait() => std::thread::sleep(LOG_POLL / 10),
             Err(errno) => return Err((lost, errno.into())),
         }
     }
@@ -230,7 +227,7 @@ mod tests {
 
     use super::*;
 
-    /// A pipe that is full and blocks its writer, as standard output may be.
+    /// A full pipe that blocks its writer, as standard output may be.
     fn full_pipe() -> (PipeReader, LogDestination) {
         let (reader, mut writer) = io::pipe().unwrap();
         let flags = rustix::fs::fcntl_getfl(&writer).unwrap();
@@ -268,7 +265,7 @@ mod tests {
         let text = vec![b'x'; 3 * PIPE_BYTES_AT_ONCE + 1];
         std::thread::scope(|threads| {
             let written = threads.spawn(|| destination.write(&text, &queue));
-            // Somebody reads after all: every byte comes, in order.
+            // A reader comes after all and gets every byte in order.
             let mut read = Vec::new();
             let mut piece = [0; PIPE_BYTES_AT_ONCE];
             while read.iter().filter(|byte| **byte == b'x').count() < text.len() {

@@ -1,6 +1,6 @@
-//! What a core puts into its ring for the log thread: a length, a kind, fixed fields, then the texts.
+//! The records that a core puts into its ring for the log thread: a length, a kind, fixed fields and then the texts.
 //!
-//! Both ends are in this file. The form never leaves the process.
+//! This file writes and reads them. Records never leave the process.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -15,20 +15,19 @@ use crate::limits::REQUEST_ID_BYTES_MAX;
 use crate::plan::{ListenerId, RouteId, UpstreamId};
 use crate::tls::{AlpnProtocol, TlsParameters};
 
-/// A record as the log thread reads it.
+/// A record, as the log thread reads it.
 #[derive(Debug)]
 #[allow(
     clippy::large_enum_variant,
     reason = "it lives for one turn, on the stack"
 )]
 pub(super) enum LogRecord<'a> {
-    /// An exchange, and the epoch of its plan.
+    /// An exchange, with the epoch of its plan's endpoint sets.
     Exchange(u64, ExchangeEvent<'a>),
-    /// A line for the process log.
     Message(LogLevel, &'a [u8]),
 }
 
-/// Puts an exchange into the ring; false when there is no room for all of it.
+/// Writes an exchange to the ring. Returns false if the ring has no room for all of it.
 pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &ExchangeEvent<'_>) -> bool {
     let texts = [
         cut(event.given_id, REQUEST_ID_BYTES_MAX),
@@ -40,7 +39,7 @@ pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &ExchangeE
         cut(event.client_cert, LOG_SUBJECT_BYTES_MAX),
         cut(event.user_agent, LOG_AGENT_BYTES_MAX),
         cut(event.referer, LOG_REFERER_BYTES_MAX),
-        // Each is short enough by itself.
+        // Each field is short enough on its own.
         (event.fields, &b""[..]),
     ];
     let text_bytes = |(text, mark): &(&[u8], &[u8])| text.len() + mark.len();
@@ -102,7 +101,7 @@ pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &ExchangeE
     push(ring, [&head.bytes[..]].into_iter().chain(texts))
 }
 
-/// Puts a line for the process log into the ring; false when there is no room for it.
+/// Writes a line for the process log to the ring. Returns false if the ring has no room for it.
 pub(super) fn write_message(ring: &mut rtrb::Producer<u8>, level: LogLevel, text: &str) -> bool {
     let (text, mark) = cut(text.as_bytes(), LOG_PATH_BYTES_MAX);
     let total = MESSAGE_BYTES + text.len() + mark.len();
@@ -116,8 +115,8 @@ pub(super) fn write_message(ring: &mut rtrb::Producer<u8>, level: LogLevel, text
     push(ring, [&head[..], text, mark].into_iter())
 }
 
-/// Moves at most `max` bytes of the ring to `out`; false when it is empty. The writer puts a record in by parts, so
-/// the last one may not be whole yet: its beginning waits in `out` for the rest.
+/// Moves at most `max` bytes from the ring to `out`. Returns false if the ring is empty. The core writes a record in
+/// parts, so the last record may be incomplete; its start stays in `out`.
 pub(super) fn drain(ring: &mut rtrb::Consumer<u8>, out: &mut Vec<u8>, max: usize) -> bool {
     let n = ring.slots().min(max);
     let Ok(chunk) = ring.read_chunk(n) else {
@@ -236,16 +235,16 @@ const KIND_MESSAGE: u8 = 1;
 const NO_REASON: u8 = u8::MAX;
 const NO_ID: u32 = u32::MAX;
 const MESSAGE_BYTES: usize = 6;
-/// Texts of a record.
+/// How many texts a record has.
 const TEXTS: usize = 10;
 const FIXED_BYTES: usize = 2 + 4 + 1 + 4 * 8 + 17 + 1 + 3 + 2 + 1 + 6 * 4 + 6 * 8 + TEXTS * 2;
 
-/// Protocol names that a record can hold, the first for all others.
+/// The protocol names that a record can hold; the first stands for all others.
 const VERSIONS: [&str; 5] = ["", "HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/3"];
 
 const _: () = assert!(Reason::ALL.len() < NO_REASON as usize);
 
-/// The beginning of a text, and what says that there was more.
+/// The start of a text, and a mark if it was cut.
 #[inline]
 fn cut(text: &[u8], max: usize) -> (&[u8], &'static [u8]) {
     match text.get(..max) {
@@ -258,7 +257,7 @@ fn push<'a>(ring: &mut rtrb::Producer<u8>, mut parts: impl Iterator<Item = &'a [
     parts.all(|part| part.is_empty() || ring.push_entire_slice(part).is_ok())
 }
 
-/// The fixed part while it is being filled.
+/// Writes the fixed part of a record.
 struct RecordWriter {
     bytes: [u8; FIXED_BYTES],
     at: usize,
@@ -290,7 +289,7 @@ impl RecordWriter {
     }
 }
 
-/// The rest of a record while it is being read.
+/// Reads a record.
 struct RecordReader<'a>(&'a [u8]);
 
 impl<'a> RecordReader<'a> {

@@ -1,4 +1,4 @@
-//! The cores' counters as a page of Prometheus metrics: sums over cores by name, and a few numbers by core.
+//! Renders the cores' counters as Prometheus metrics: sums over cores by name, and some counters by core.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::fault::Reason;
 use crate::plan::{ListenerId, RouteId, UpstreamId};
 use crate::tls::TlsFailure;
 
-/// Exchanges under way and client connections open.
+/// Active exchanges and open client connections.
 pub(super) fn load(cores: &[Arc<CoreShared>]) -> (u64, u64) {
     let sum = |read: fn(&CoreShared) -> u64| cores.iter().map(|core| read(core)).sum::<u64>();
     let started = sum(|core| core.counts.exchanges_started.get());
@@ -22,15 +22,18 @@ pub(super) fn load(cores: &[Arc<CoreShared>]) -> (u64, u64) {
     (started.saturating_sub(ended), opened.saturating_sub(closed))
 }
 
-/// Adds everything that cores count.
+/// Adds all counters of the cores.
 pub(super) fn render(cores: &[Arc<CoreShared>], page: &mut MetricsPage) {
-    let sheets: Vec<Arc<PlanCounters>> = cores.iter().map(|core| core.sheet().clone()).collect();
-    let Some(newest) = sheets.iter().max_by_key(|sheet| sheet.epoch()) else {
+    let all_counters: Vec<Arc<PlanCounters>> = cores
+        .iter()
+        .map(|core| core.plan_counters().clone())
+        .collect();
+    let Some(newest) = all_counters.iter().max_by_key(|counters| counters.epoch()) else {
         return;
     };
     let view = CoreView {
         newest,
-        sheets: &sheets,
+        all_counters: &all_counters,
     };
     listeners(&view, page);
     routes(&view, page);
@@ -39,14 +42,14 @@ pub(super) fn render(cores: &[Arc<CoreShared>], page: &mut MetricsPage) {
     by_core(cores, page);
 }
 
-/// All cores' sheets, read by the ids of the newest plan.
+/// The counters of all cores, indexed by the ids of the newest plan.
 struct CoreView<'a> {
     newest: &'a PlanCounters,
-    sheets: &'a [Arc<PlanCounters>],
+    all_counters: &'a [Arc<PlanCounters>],
 }
 
 impl CoreView<'_> {
-    /// Every core's counters of one part, wherever its sheet has them.
+    /// The counters of one part on each core, whichever plan the core uses.
     fn each<'s, C: 's>(
         &'s self,
         id: u32,
@@ -54,15 +57,15 @@ impl CoreView<'_> {
         get: impl Fn(&'s PlanCounters, u32) -> Option<&'s C>,
     ) -> Vec<&'s C> {
         let name = named(self.newest).and_then(|named| named.get(id));
-        let find = |sheet: &'s Arc<PlanCounters>| {
-            let here = if sheet.epoch() == self.newest.epoch() {
+        let find = |counters: &'s Arc<PlanCounters>| {
+            let here = if counters.epoch() == self.newest.epoch() {
                 id
             } else {
-                named(sheet)?.find(name?)?
+                named(counters)?.find(name?)?
             };
-            get(sheet, here)
+            get(counters, here)
         };
-        self.sheets.iter().filter_map(find).collect()
+        self.all_counters.iter().filter_map(find).collect()
     }
 }
 
@@ -78,7 +81,7 @@ fn listeners(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_exchanges_total",
         MetricKind::Counter,
-        "Exchanges that are over, by listener and class of status.",
+        "Completed exchanges, by listener and status class.",
     );
     for (id, name) in &all {
         classes(page, &[("listener", name)], &counts(*id), |c| &c.exchanges);
@@ -86,7 +89,7 @@ fn listeners(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_request_body_bytes_total",
         MetricKind::Counter,
-        "Bytes of request bodies taken from clients.",
+        "Bytes of request bodies received from clients.",
     );
     for (id, name) in &all {
         page.sample(&[("listener", name)], sum(&counts(*id), |c| &c.bytes_in));
@@ -94,7 +97,7 @@ fn listeners(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_response_body_bytes_total",
         MetricKind::Counter,
-        "Bytes of response bodies given to clients.",
+        "Bytes of response bodies sent to clients.",
     );
     for (id, name) in &all {
         page.sample(&[("listener", name)], sum(&counts(*id), |c| &c.bytes_out));
@@ -110,7 +113,7 @@ fn listeners(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_connections_open",
         MetricKind::Gauge,
-        "Client connections open.",
+        "Open client connections.",
     );
     for (id, name) in &all {
         let counts = counts(*id);
@@ -122,7 +125,7 @@ fn listeners(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_tls_handshakes_total",
         MetricKind::Counter,
-        "TLS handshakes with clients that succeeded, by version and whether a session was resumed.",
+        "Successful TLS handshakes with clients, by version and resumption.",
     );
     for (id, name) in &all {
         let counts = counts(*id);
@@ -138,7 +141,7 @@ fn listeners(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_tls_failures_total",
         MetricKind::Counter,
-        "TLS connections with clients that failed in the handshake, by kind.",
+        "TLS handshakes with clients that failed, by kind.",
     );
     for (id, name) in &all {
         let counts = counts(*id);
@@ -155,31 +158,30 @@ fn listeners(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_grpc_calls_total",
         MetricKind::Counter,
-        "Calls of gRPC that are over, by listener and gRPC status.",
+        "Completed gRPC calls, by listener and gRPC status.",
     );
     for (id, name) in &all {
         grpc(page, ("listener", name), &counts(*id), |c| &c.grpc);
     }
-    let help =
-        "Exchanges answered by Weir itself or broken off, and connections turned away, by reason.";
+    let help = "Local answers, broken exchanges and refused connections, by reason.";
     page.family("weir_reasons_total", MetricKind::Counter, help);
     for (id, name) in &all {
         reasons(page, ("listener", name), &counts(*id), |c| &c.reasons);
     }
 }
 
-/// Version and resumption, by the places of `ListenerCounts::handshakes`.
+/// Version and resumption, indexed like `ListenerCounts::handshakes`.
 const HANDSHAKE_LABELS: [(&str, &str); HANDSHAKES] =
     [("1.2", "no"), ("1.2", "yes"), ("1.3", "no"), ("1.3", "yes")];
 
-/// Routes that nobody has used show their exchanges only: thousands of empty histograms help nobody.
+/// A route without requests shows only its exchanges, because thousands of empty histograms would be useless.
 fn routes(view: &CoreView<'_>, page: &mut MetricsPage) {
     let all: Vec<_> = view.newest.names.routes.unique().collect();
     let counts = |id| view.each(id, |s| Some(&s.names.routes), |s, id| s.route(RouteId(id)));
     page.family(
         "weir_route_exchanges_total",
         MetricKind::Counter,
-        "Exchanges that a route took, by class of status.",
+        "Completed exchanges, by route and status class.",
     );
     for (id, name) in &all {
         classes(page, &[("route", name)], &counts(*id), |c| &c.exchanges);
@@ -208,7 +210,7 @@ fn routes(view: &CoreView<'_>, page: &mut MetricsPage) {
     for (id, name) in &used {
         page.sample(&[("route", name)], sum(&counts(*id), |c| &c.bytes_out));
     }
-    let help = "From the complete request head to the last byte of the answer.";
+    let help = "Time from the complete request head to the last byte of the answer.";
     page.family("weir_route_duration_seconds", MetricKind::Histogram, help);
     for (id, name) in &used {
         let total = total(&counts(*id), |c| &c.total);
@@ -228,7 +230,7 @@ fn upstreams(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_upstream_exchanges_total",
         MetricKind::Counter,
-        "Exchanges sent to an upstream, by class of status.",
+        "Completed exchanges, by upstream and status class.",
     );
     for (id, name) in &all {
         classes(page, &[("upstream", name)], &counts(*id), |c| &c.exchanges);
@@ -236,7 +238,7 @@ fn upstreams(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_upstream_retries_total",
         MetricKind::Counter,
-        "Attempts after the first.",
+        "Attempts after the first one of an exchange.",
     );
     for (id, name) in &all {
         page.sample(&[("upstream", name)], sum(&counts(*id), |c| &c.retries));
@@ -244,7 +246,7 @@ fn upstreams(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_upstream_queued_total",
         MetricKind::Counter,
-        "Attempts that had to wait for a free connection.",
+        "Attempts that waited for a free connection or stream.",
     );
     for (id, name) in &all {
         page.sample(
@@ -255,7 +257,7 @@ fn upstreams(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_upstream_queue_waiting",
         MetricKind::Gauge,
-        "Attempts that wait for a free connection.",
+        "Attempts waiting for a free connection or stream.",
     );
     for (id, name) in &all {
         let counts = counts(*id);
@@ -267,7 +269,7 @@ fn upstreams(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_upstream_queue_seconds_total",
         MetricKind::Counter,
-        "Time spent waiting for a free connection.",
+        "Time that attempts spent waiting for a free connection or stream.",
     );
     for (id, name) in &all {
         page.seconds(&[("upstream", name)], sum(&counts(*id), |c| &c.queued_us));
@@ -275,7 +277,7 @@ fn upstreams(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_upstream_reasons_total",
         MetricKind::Counter,
-        "Exchanges with an upstream that failed, by reason.",
+        "Failed exchanges, by upstream and reason.",
     );
     for (id, name) in &all {
         reasons(page, ("upstream", name), &counts(*id), |c| &c.reasons);
@@ -283,7 +285,7 @@ fn upstreams(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_upstream_grpc_calls_total",
         MetricKind::Counter,
-        "Calls of gRPC sent to an upstream, by gRPC status.",
+        "Completed gRPC calls, by upstream and gRPC status.",
     );
     for (id, name) in &all {
         grpc(page, ("upstream", name), &counts(*id), |c| &c.grpc);
@@ -305,7 +307,7 @@ fn upstreams(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_upstream_first_byte_seconds",
         MetricKind::Histogram,
-        "Time to the first byte of an endpoint's answer.",
+        "Time from sending the request head to the first byte of the endpoint's answer.",
     );
     for (id, name) in &all {
         let total = total(&counts(*id), |c| &c.first_byte);
@@ -321,18 +323,21 @@ fn endpoints(view: &CoreView<'_>, page: &mut MetricsPage) {
             continue;
         };
         for (at, endpoint) in named.unique() {
-            // A sheet of another plan finds the upstream first, then the endpoint in it.
-            let find = |sheet: &PlanCounters| {
-                let up = sheet.names.upstreams.find(upstream)?;
-                Some((up, sheet.names.endpoints.get(up as usize)?.find(endpoint)?))
+            // If the core uses other endpoint sets, finds the upstream first and then its endpoint.
+            let find = |counters: &PlanCounters| {
+                let up = counters.names.upstreams.find(upstream)?;
+                Some((
+                    up,
+                    counters.names.endpoints.get(up as usize)?.find(endpoint)?,
+                ))
             };
-            let counts = view.sheets.iter().filter_map(|sheet| {
-                let here = if sheet.epoch() == names.epoch {
+            let counts = view.all_counters.iter().filter_map(|counters| {
+                let here = if counters.epoch() == names.epoch {
                     (id, at)
                 } else {
-                    find(sheet)?
+                    find(counters)?
                 };
-                sheet.endpoint(UpstreamId(here.0), here.1)
+                counters.endpoint(UpstreamId(here.0), here.1)
             });
             all.push((
                 [
@@ -343,7 +348,7 @@ fn endpoints(view: &CoreView<'_>, page: &mut MetricsPage) {
             ));
         }
     }
-    let help = "Exchanges whose last attempt went to an endpoint, by class of status.";
+    let help = "Completed exchanges whose last attempt used an endpoint, by status class.";
     page.family("weir_endpoint_exchanges_total", MetricKind::Counter, help);
     for (labels, counts) in &all {
         classes(page, labels, counts, |c| &c.exchanges);
@@ -351,7 +356,7 @@ fn endpoints(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_endpoint_connections_total",
         MetricKind::Counter,
-        "Connections made to an endpoint.",
+        "Connections opened to an endpoint.",
     );
     for (labels, counts) in &all {
         page.sample(labels, sum(counts, |c| &c.opened));
@@ -359,7 +364,7 @@ fn endpoints(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_endpoint_connections_open",
         MetricKind::Gauge,
-        "Connections to an endpoint open, in use or idle.",
+        "Open connections to an endpoint, in use or idle.",
     );
     for (labels, counts) in &all {
         page.sample(labels, difference(counts, |c| &c.opened, |c| &c.closed));
@@ -375,7 +380,7 @@ fn endpoints(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_endpoint_connect_failures_total",
         MetricKind::Counter,
-        "Connections that could not be made.",
+        "Connections to an endpoint that could not be opened.",
     );
     for (labels, counts) in &all {
         page.sample(labels, sum(counts, |c| &c.failed));
@@ -383,7 +388,7 @@ fn endpoints(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_endpoint_failures_total",
         MetricKind::Counter,
-        "Attempts that failed at an endpoint, by reason.",
+        "Failed attempts, by endpoint and reason.",
     );
     for (labels, counts) in &all {
         for reason in Reason::ALL {
@@ -397,7 +402,7 @@ fn endpoints(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family(
         "weir_endpoint_first_byte_seconds",
         MetricKind::Histogram,
-        "Time to the first byte of an endpoint's answer.",
+        "Time from sending the request head to the first byte of the endpoint's answer.",
     );
     for (labels, counts) in &all {
         let total = total(counts, |c| &c.first_byte);
@@ -411,13 +416,13 @@ fn by_core(cores: &[Arc<CoreShared>], page: &mut MetricsPage) {
         (
             "weir_core_exchanges_total",
             MetricKind::Counter,
-            "Exchanges that a core finished.",
+            "Exchanges that a core has completed.",
             |c| c.counts.exchanges_ended.get(),
         ),
         (
             "weir_core_exchanges_active",
             MetricKind::Gauge,
-            "Exchanges under way.",
+            "Exchanges that a core is running.",
             |c| {
                 c.counts
                     .exchanges_started
@@ -439,13 +444,13 @@ fn by_core(cores: &[Arc<CoreShared>], page: &mut MetricsPage) {
         (
             "weir_core_handed_on_total",
             MetricKind::Counter,
-            "Fresh connections given to another core.",
+            "Fresh connections that a core has handed to another.",
             |c| c.counts.handed_on.get(),
         ),
         (
             "weir_core_taken_over_total",
             MetricKind::Counter,
-            "Fresh connections taken from another core.",
+            "Fresh connections that a core has taken over from another.",
             |c| c.counts.taken_over.get(),
         ),
         (
@@ -457,31 +462,31 @@ fn by_core(cores: &[Arc<CoreShared>], page: &mut MetricsPage) {
         (
             "weir_core_accept_errors_total",
             MetricKind::Counter,
-            "Accepts that failed.",
+            "Failed accepts.",
             |c| c.counts.accept_errors.get(),
         ),
         (
             "weir_core_shed_total",
             MetricKind::Counter,
-            "Connections and requests that were ended because they held most of the memory for messages.",
+            "Connections and requests that a core has ended because they used the most of its memory.",
             |c| c.counts.shed.get(),
         ),
         (
             "weir_core_fields_dropped_total",
             MetricKind::Counter,
-            "Fields of requests that were dropped for their odd names.",
+            "Request fields dropped because of their names.",
             |c| c.counts.fields_dropped.get(),
         ),
         (
             "weir_core_panics_total",
             MetricKind::Counter,
-            "Exchanges that ended in a panic: bugs.",
+            "Exchanges that panicked; please report these bugs.",
             |c| c.counts.panics.get(),
         ),
         (
             "weir_core_log_dropped_total",
             MetricKind::Counter,
-            "Log lines dropped because writing lagged behind.",
+            "Log lines dropped because the log thread was behind.",
             |c| c.counts.log_dropped.get(),
         ),
         (
@@ -499,7 +504,7 @@ fn by_core(cores: &[Arc<CoreShared>], page: &mut MetricsPage) {
         (
             "weir_core_plan_epoch",
             MetricKind::Gauge,
-            "The plan that a core counts by.",
+            "The epoch of the plan that a core counts by.",
             |c| c.counts.plan_epoch.get(),
         ),
         (
@@ -521,7 +526,7 @@ fn sum<C>(counts: &[&C], read: impl Fn(&C) -> &Counter) -> u64 {
     counts.iter().map(|c| read(c).get()).sum()
 }
 
-/// What has begun and not ended. Both are read while their cores go on, so the end may seem to come first.
+/// Items that have started and not ended. The cores go on while this reads, so an end may appear before its start.
 fn difference<C>(
     counts: &[&C],
     begun: impl Fn(&C) -> &Counter,
@@ -538,7 +543,8 @@ fn total<C>(counts: &[&C], read: impl Fn(&C) -> &Histogram) -> HistogramTotal {
     total
 }
 
-/// One sample a class, also of those that were never seen: a rate misses the first of what begins at 1.
+/// Adds a sample for each class, also for classes that never occurred: a rate misses the first increase of a series
+/// that starts at 1.
 fn classes<C>(
     page: &mut MetricsPage,
     labels: &[(&str, &str)],
@@ -552,7 +558,7 @@ fn classes<C>(
     }
 }
 
-/// One sample a status of gRPC, by its number.
+/// Adds a sample for each gRPC status, labelled with its number.
 fn grpc<C>(
     page: &mut MetricsPage,
     label: (&str, &str),
@@ -565,7 +571,7 @@ fn grpc<C>(
     }
 }
 
-/// One sample a reason.
+/// Adds a sample for each reason.
 fn reasons<C>(
     page: &mut MetricsPage,
     label: (&str, &str),

@@ -1,4 +1,4 @@
-//! The Prometheus text format, version 0.0.4: what may be on the page and how it is escaped.
+//! The Prometheus text format, version 0.0.4.
 
 use std::fmt::Write as _;
 
@@ -11,19 +11,17 @@ pub(crate) struct MetricsPage {
     family: &'static str,
 }
 
-/// What kind of number a family holds.
+/// The type of a metric family.
 #[derive(Clone, Copy)]
 pub(crate) enum MetricKind {
     /// Only grows; its name ends in `_total`.
     Counter,
-    /// Goes up and down.
     Gauge,
-    /// Buckets, a sum and a count.
     Histogram,
 }
 
 impl MetricsPage {
-    /// With room for a text of that length.
+    /// A page with room for this many bytes.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self {
             text: String::with_capacity(bytes),
@@ -31,7 +29,7 @@ impl MetricsPage {
         }
     }
 
-    /// Begins a family: all samples until the next one belong to it. Call it once a name.
+    /// Starts a family. The samples up to the next family belong to it. Call this once for each name.
     pub(crate) fn family(&mut self, name: &'static str, kind: MetricKind, help: &str) {
         let kind = match kind {
             MetricKind::Counter => "counter",
@@ -43,19 +41,19 @@ impl MetricsPage {
         self.family = name;
     }
 
-    /// One sample of the family.
+    /// Adds a sample.
     pub(crate) fn sample(&mut self, labels: &[(&str, &str)], value: u64) {
         self.line("", labels, None);
         let _ = writeln!(self.text, " {value}");
     }
 
-    /// One sample whose value is microseconds, shown in seconds.
+    /// Adds a sample given in microseconds and shown in seconds.
     pub(crate) fn seconds(&mut self, labels: &[(&str, &str)], us: u64) {
         self.line("", labels, None);
         let _ = writeln!(self.text, " {}", Seconds(us));
     }
 
-    /// A histogram of times. Bounds that are not shown lose no reading: the next one counts it.
+    /// Adds a histogram of durations. A bucket whose bound is not shown counts in the next one.
     pub(super) fn histogram(
         &mut self,
         labels: &[(&str, &str)],
@@ -77,7 +75,7 @@ impl MetricsPage {
         let _ = writeln!(self.text, " {below}");
     }
 
-    /// The page.
+    /// Returns the page's text.
     pub(crate) fn finish(self) -> String {
         self.text
     }
@@ -111,7 +109,7 @@ impl MetricsPage {
     }
 }
 
-/// Microseconds shown as seconds, without needless zeros; the largest is infinite.
+/// Microseconds shown as seconds without trailing zeros. The largest number is infinity.
 struct Seconds(u64);
 
 impl std::fmt::Display for Seconds {

@@ -1,9 +1,8 @@
-//! Observability: one event feeds the counters and the access log.
+//! Observability: metrics, the access log and the process log. One event feeds both the counters and the access log.
 //!
-//! A core reports to its [`CoreObs`], which adds to counters that only this core writes and, when the access log is
-//! on, copies one record into a ring. Control holds the other side, [`Obs`]: it reads the counters for `/metrics` and
-//! owns the log thread, which formats and writes. A core never blocks, locks or allocates for any of it, and never
-//! makes a system call.
+//! Each core reports events to its [`CoreObs`]. That adds to counters that only this core writes, and copies one record
+//! into a ring if the access log is on. Control owns the other side, [`Obs`], which reads the counters for `/metrics`
+//! and runs the log thread. Reporting never makes a core block, lock, allocate or call the system.
 #![forbid(unsafe_code)]
 
 mod access_log;
@@ -52,35 +51,37 @@ use limits::LOG_RING_BYTES;
 pub(crate) use metrics_page::{MetricKind, MetricsPage};
 use plan_counters::{PlanCounters, PlanNames};
 
-/// One core's side: what it counts and where it puts log records. Owned by the core, not shared.
+/// A core's side: its counters and its ring of log records. Only that core uses it.
 pub struct CoreObs {
     shared: Arc<CoreShared>,
-    sheet: Arc<PlanCounters>,
+    plan_counters: Arc<PlanCounters>,
     ring: RefCell<rtrb::Producer<u8>>,
 }
 
-/// What control can see of a core.
+/// The part of a core's state that control sees.
 struct CoreShared {
     counts: CoreCounts,
-    /// The newest sheet. Locked at a reload and for a scrape, never by an exchange.
-    sheet: Mutex<Arc<PlanCounters>>,
-    /// Whether exchanges are logged; shared by all cores, written at a reload.
+    /// The newest counters. A reload and a scrape lock them; an exchange never does.
+    plan_counters: Mutex<Arc<PlanCounters>>,
+    /// Whether exchanges are logged. All cores share it, and a reload writes it.
     logging: Arc<AtomicBool>,
-    /// What cores report to control; shared by all cores.
+    /// Reports from all cores to control.
     reports: ReportQueue,
-    /// Whether the core is gone.
+    /// Whether the core has ended.
     ended: AtomicBool,
 }
 
 impl CoreShared {
-    fn sheet(&self) -> MutexGuard<'_, Arc<PlanCounters>> {
-        // The value is replaced whole, so a panic elsewhere cannot have left it broken.
-        self.sheet.lock().unwrap_or_else(PoisonError::into_inner)
+    fn plan_counters(&self) -> MutexGuard<'_, Arc<PlanCounters>> {
+        // The value is replaced as a whole, so a panic elsewhere cannot have left it broken.
+        self.plan_counters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl CoreObs {
-    /// A core that counts for itself and logs nowhere: for tests of what is above.
+    /// A core that counts alone and logs nothing, for tests of other modules.
     pub fn detached(plan: &Plan, endpoints: &EndpointSets) -> Self {
         let names = Arc::new(PlanNames::of(plan, endpoints, None));
         Self::with(&names, Arc::default(), ReportQueue::default(), 1).0
@@ -92,13 +93,13 @@ impl CoreObs {
         reports: ReportQueue,
         ring_bytes: usize,
     ) -> (Self, rtrb::Consumer<u8>) {
-        let sheet = Arc::new(PlanCounters::new(names.clone(), None));
+        let plan_counters = Arc::new(PlanCounters::new(names.clone(), None));
         let counts = CoreCounts::default();
         counts.plan_epoch.set(names.plan_epoch);
         counts.endpoints_epoch.set(names.epoch);
         let shared = Arc::new(CoreShared {
             counts,
-            sheet: Mutex::new(sheet.clone()),
+            plan_counters: Mutex::new(plan_counters.clone()),
             logging,
             reports,
             ended: AtomicBool::new(false),
@@ -107,18 +108,18 @@ impl CoreObs {
         (
             Self {
                 shared,
-                sheet,
+                plan_counters,
                 ring: RefCell::new(producer),
             },
             consumer,
         )
     }
 
-    /// Counts and logs an exchange that is over. `plan` and `endpoints` are those it ran under: exchanges that began
-    /// before they changed are counted by name.
+    /// Counts and logs a completed exchange that ran under `plan` and `endpoints`. If they have changed since, the
+    /// exchange counts by name.
     pub fn exchange(&self, plan: &Plan, endpoints: &EndpointSets, event: &ExchangeEvent<'_>) {
         self.shared.counts.exchanges_ended.add(1);
-        if endpoints.epoch == self.sheet.epoch() {
+        if endpoints.epoch == self.plan_counters.epoch() {
             self.count(
                 event,
                 event.listener,
@@ -145,7 +146,7 @@ impl CoreObs {
     ) {
         let class = event.class();
         let grpc = event.grpc_status.map(grpc_place);
-        if let Some(counts) = self.sheet.listener(listener) {
+        if let Some(counts) = self.plan_counters.listener(listener) {
             counts.exchanges[class].add(1);
             counts.bytes_in.add(event.bytes_in);
             counts.bytes_out.add(event.bytes_out);
@@ -156,14 +157,14 @@ impl CoreObs {
                 counts.grpc[status].add(1);
             }
         }
-        if let Some(counts) = route.and_then(|id| self.sheet.route(id)) {
+        if let Some(counts) = route.and_then(|id| self.plan_counters.route(id)) {
             counts.exchanges[class].add(1);
             counts.bytes_in.add(event.bytes_in);
             counts.bytes_out.add(event.bytes_out);
             counts.total.record(event.total_us);
         }
         let Some(id) = upstream else { return };
-        if let Some(counts) = self.sheet.upstream(id) {
+        if let Some(counts) = self.plan_counters.upstream(id) {
             counts.exchanges[class].add(1);
             counts.queued_us.add(event.queue_us);
             if event.connect_us > 0 {
@@ -179,7 +180,7 @@ impl CoreObs {
                 counts.grpc[status].add(1);
             }
         }
-        if let Some(counts) = endpoint.and_then(|at| self.sheet.endpoint(id, at)) {
+        if let Some(counts) = endpoint.and_then(|at| self.plan_counters.endpoint(id, at)) {
             counts.exchanges[class].add(1);
             if event.reason.is_none() {
                 counts.answered.add(1);
@@ -192,18 +193,22 @@ impl CoreObs {
 
     #[cold]
     fn count_old(&self, plan: &Plan, endpoints: &EndpointSets, event: &ExchangeEvent<'_>) {
-        let sheet = &self.sheet;
-        let upstream = event.upstream.and_then(|id| sheet.find_upstream(plan, id));
+        let plan_counters = &self.plan_counters;
+        let upstream = event
+            .upstream
+            .and_then(|id| plan_counters.find_upstream(plan, id));
         let endpoint = event.upstream.zip(event.endpoint);
         self.count(
             event,
-            // A listener that is gone has no counters any more: an id beyond the list.
-            sheet
+            // A removed listener has no counters, so this id is beyond the list.
+            plan_counters
                 .find_listener(plan, event.listener)
                 .unwrap_or(ListenerId(u32::MAX)),
-            event.route.and_then(|id| sheet.find_route(plan, id)),
+            event
+                .route
+                .and_then(|id| plan_counters.find_route(plan, id)),
             upstream,
-            endpoint.and_then(|(id, at)| sheet.find_endpoint((plan, endpoints), id, at)),
+            endpoint.and_then(|(id, at)| plan_counters.find_endpoint((plan, endpoints), id, at)),
         );
     }
 
@@ -213,27 +218,30 @@ impl CoreObs {
         }
     }
 
-    /// A connection was accepted.
+    /// Counts an accepted connection.
     pub fn connection_opened(&self, listener: ListenerId) {
-        if let Some(counts) = self.sheet.listener(listener) {
+        if let Some(counts) = self.plan_counters.listener(listener) {
             counts.opened.add(1);
         }
         self.shared.counts.connections_opened.add(1);
     }
 
-    /// An accepted connection is over.
+    /// Counts the end of an accepted connection.
     pub fn connection_closed(&self, listener: ListenerId) {
         self.shared.counts.connections_closed.add(1);
-        if let Some(counts) = self.sheet.listener(listener) {
+        if let Some(counts) = self.plan_counters.listener(listener) {
             counts.closed.add(1);
         }
     }
 
-    /// A connection was turned away: counts its reason, and logs it unless the ring is half full already, so that a
-    /// flood of them leaves room for exchanges. Its ids are those of the plan that the
-    /// core runs.
+    /// Counts the reason of a refused connection. Logs it too, unless the ring is half full: a flood of refused
+    /// connections leaves room for exchanges. Its ids are those of the plan that the core runs.
     pub fn connection_refused(&self, event: &ExchangeEvent<'_>) {
-        if let Some((counts, reason)) = self.sheet.listener(event.listener).zip(event.reason) {
+        if let Some((counts, reason)) = self
+            .plan_counters
+            .listener(event.listener)
+            .zip(event.reason)
+        {
             counts.reasons[reason as usize].add(1);
         }
         if !self.shared.logging.load(Ordering::Relaxed) {
@@ -246,84 +254,84 @@ impl CoreObs {
         if half_full {
             self.shared.counts.log_dropped.add(1);
         } else {
-            self.log(self.sheet.epoch(), event);
+            self.log(self.plan_counters.epoch(), event);
         }
     }
 
-    /// A TLS handshake with a client has succeeded.
+    /// Counts a successful TLS handshake with a client.
     pub fn tls_opened(&self, listener: ListenerId, agreed: &TlsParameters) {
-        if let Some(counts) = self.sheet.listener(listener) {
+        if let Some(counts) = self.plan_counters.listener(listener) {
             let place = 2 * usize::from(agreed.is_13) + usize::from(agreed.is_resumed);
             counts.handshakes[place].add(1);
         }
     }
 
-    /// A TLS connection with a client has failed.
+    /// Counts a failed TLS connection with a client.
     pub fn tls_failed(&self, listener: ListenerId, failure: TlsFailure) {
-        if let Some(counts) = self.sheet.listener(listener) {
+        if let Some(counts) = self.plan_counters.listener(listener) {
             counts.tls_failures[failure as usize].add(1);
         }
     }
 
-    /// A client's connection speaks HTTP/2.
+    /// Counts a client connection that speaks HTTP/2.
     pub fn http2_opened(&self, listener: ListenerId) {
-        if let Some(counts) = self.sheet.listener(listener) {
+        if let Some(counts) = self.plan_counters.listener(listener) {
             counts.http2.connections.add(1);
         }
     }
 
-    /// Things have happened on a client's connection of HTTP/2.
+    /// Counts events of a client's HTTP/2 connection.
     pub fn http2_happened(&self, listener: ListenerId, tally: &Http2Tally) {
-        if let Some(counts) = self.sheet.listener(listener) {
+        if let Some(counts) = self.plan_counters.listener(listener) {
             counts.http2.add(tally);
         }
     }
 
-    /// A client's connection of HTTP/2 has ended: why, if that was for an error, and whether the client was told.
+    /// Counts the end of a client's HTTP/2 connection: its error, if any, and whether Weir sent a GOAWAY.
     pub fn http2_ended(&self, listener: ListenerId, failure: Option<H2Error>, was_told: bool) {
-        if let Some(counts) = self.sheet.listener(listener) {
+        if let Some(counts) = self.plan_counters.listener(listener) {
             counts.http2.end(failure, was_told);
         }
     }
 
-    /// A connection of HTTP/2 to an endpoint has ended for an error.
+    /// Counts an HTTP/2 connection to an endpoint that ended in an error.
     pub fn upstream_http2_failed(&self, upstream: UpstreamId, error: H2Error) {
-        if let Some(counts) = self.sheet.upstream(upstream) {
+        if let Some(counts) = self.plan_counters.upstream(upstream) {
             counts.http2_errors[error.index()].add(1);
         }
     }
 
-    /// A connection to an endpoint was made.
+    /// Counts a connection opened to an endpoint.
     pub fn upstream_connected(&self, upstream: UpstreamId, endpoint: u32) {
-        if let Some(counts) = self.sheet.endpoint(upstream, endpoint) {
+        if let Some(counts) = self.plan_counters.endpoint(upstream, endpoint) {
             counts.opened.add(1);
         }
     }
 
-    /// A connection to an endpoint is over.
+    /// Counts the end of a connection to an endpoint.
     pub fn upstream_closed(&self, upstream: UpstreamId, endpoint: u32) {
-        if let Some(counts) = self.sheet.endpoint(upstream, endpoint) {
+        if let Some(counts) = self.plan_counters.endpoint(upstream, endpoint) {
             counts.closed.add(1);
         }
     }
 
-    /// An attempt runs on a connection that was open already.
+    /// Counts an attempt on a connection that was open already.
     pub fn upstream_reused(&self, upstream: UpstreamId, endpoint: u32) {
-        if let Some(counts) = self.sheet.endpoint(upstream, endpoint) {
+        if let Some(counts) = self.plan_counters.endpoint(upstream, endpoint) {
             counts.reused.add(1);
         }
     }
 
-    /// A connection to an endpoint could not be made.
+    /// Counts a connection to an endpoint that could not be opened.
     pub fn upstream_failed(&self, upstream: UpstreamId, endpoint: u32) {
-        if let Some(counts) = self.sheet.endpoint(upstream, endpoint) {
+        if let Some(counts) = self.plan_counters.endpoint(upstream, endpoint) {
             counts.failed.add(1);
         }
     }
 
-    /// An attempt has failed at an endpoint; `errno` is what the system said, 0 if it said nothing.
+    /// Counts a failed attempt. `errno` is the system's error number, or 0.
     pub fn attempt_failed(&self, upstream: UpstreamId, endpoint: u32, reason: Reason, errno: u16) {
-        if let Some(counts) = self.sheet.endpoint(upstream, endpoint) {
+        if let Some(counts) = self.plan_counters.endpoint(upstream, endpoint) {
             counts.reasons[reason as usize].add(1);
             counts
                 .last_cause
@@ -332,103 +340,103 @@ impl CoreObs {
         }
     }
 
-    /// An exchange is tried again.
+    /// Counts an attempt after the first.
     pub fn retry(&self, upstream: UpstreamId) {
-        if let Some(counts) = self.sheet.upstream(upstream) {
+        if let Some(counts) = self.plan_counters.upstream(upstream) {
             counts.retries.add(1);
         }
     }
 
-    /// An exchange begins to wait for a connection.
+    /// Counts an attempt that starts to wait for a connection.
     pub fn queue_entered(&self, upstream: UpstreamId) {
-        if let Some(counts) = self.sheet.upstream(upstream) {
+        if let Some(counts) = self.plan_counters.upstream(upstream) {
             counts.queue_entered.add(1);
         }
     }
 
-    /// An exchange waits no more, with a connection or without.
+    /// Counts an attempt that stops waiting, with or without a connection.
     pub fn queue_left(&self, upstream: UpstreamId) {
-        if let Some(counts) = self.sheet.upstream(upstream) {
+        if let Some(counts) = self.plan_counters.upstream(upstream) {
             counts.queue_left.add(1);
         }
     }
 
-    /// An exchange has begun: its head is complete.
+    /// Counts an exchange whose head is complete.
     pub fn exchange_started(&self) {
         self.shared.counts.exchanges_started.add(1);
     }
 
-    /// A fresh connection was given to another core.
+    /// Counts a fresh connection handed to another core.
     pub fn handed_on(&self) {
         self.shared.counts.handed_on.add(1);
     }
 
-    /// A fresh connection was taken from another core.
+    /// Counts a fresh connection taken over from another core.
     pub fn taken_over(&self) {
         self.shared.counts.taken_over.add(1);
     }
 
-    /// Another core's mailbox was full.
+    /// Counts a message that found another core's mailbox full.
     pub fn mailbox_full(&self) {
         self.shared.counts.mailbox_full.add(1);
     }
 
-    /// An accept failed.
+    /// Counts a failed accept.
     pub fn accept_error(&self) {
         self.shared.counts.accept_errors.add(1);
     }
 
-    /// So many connections and requests were told to end because they held most of the memory for messages.
+    /// Counts connections and requests that the core ends because they use the most memory.
     pub fn shed(&self, count: u64) {
         self.shared.counts.shed.add(count);
     }
 
-    /// An exchange ended in a panic, which is a bug of Weir's.
+    /// Counts an exchange that panicked.
     pub fn panicked(&self) {
         self.shared.counts.panics.add(1);
     }
 
-    /// So many fields of a request were dropped for their odd names.
+    /// Counts request fields dropped because of their names.
     pub fn fields_dropped(&self, count: u32) {
         self.shared.counts.fields_dropped.add(u64::from(count));
     }
 
-    /// Bytes of blocks in use, as of now; report it now and then.
+    /// Records how many bytes of blocks are in use. The core calls this now and then.
     pub fn pool_used(&self, bytes: u64) {
         self.shared.counts.pool_used_bytes.set(bytes);
     }
 
-    /// Says something in the process log, by way of the log thread; dropped and counted when that lags behind.
+    /// Writes a line to the process log by way of the log thread. If the ring is full, the line is dropped and counted.
     pub fn say(&self, level: LogLevel, text: &str) {
         if !log_record::write_message(&mut self.ring.borrow_mut(), level, text) {
             self.shared.counts.log_dropped.add(1);
         }
     }
 
-    /// Counts by the ids of `plan` and `endpoints` from here on. What the former ones had by the same name keeps its
-    /// counters.
+    /// Counts by the ids of `plan` and `endpoints` from now on. Parts that existed before under the same name keep
+    /// their counters.
     pub fn plan_changed(&mut self, plan: &Plan, endpoints: &EndpointSets) {
-        let mut newest = self.shared.sheet();
+        let mut newest = self.shared.plan_counters();
         if newest.epoch() < endpoints.epoch {
-            // Control has not prepared it: this core is on its own.
+            // Control has prepared nothing, as in a test of a single core.
             let names = PlanNames::of(plan, endpoints, Some(&newest.names));
             *newest = Arc::new(PlanCounters::new(Arc::new(names), Some(&newest)));
         }
-        self.sheet = newest.clone();
-        let names = &self.sheet.names;
+        self.plan_counters = newest.clone();
+        let names = &self.plan_counters.names;
         self.shared.counts.plan_epoch.set(names.plan_epoch);
         self.shared.counts.endpoints_epoch.set(names.epoch);
     }
 }
 
 impl Drop for CoreObs {
-    /// However the core's thread ends, control learns of it.
+    /// Tells control that the core has ended, for whatever cause.
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Release);
     }
 }
 
-/// Control's side: prepares the cores' counters, reads them, and owns the log thread.
+/// Control's side: prepares and reads the cores' counters, and owns the log thread.
 pub struct Obs {
     cores: Vec<Arc<CoreShared>>,
     log: LogThread,
@@ -437,10 +445,10 @@ pub struct Obs {
 }
 
 impl Obs {
-    /// Starts the log thread and makes one [`CoreObs`] a core.
+    /// Starts the log thread. Returns a [`CoreObs`] for each core.
     ///
     /// # Errors
-    /// The access log cannot be opened, or the thread cannot be started.
+    /// The system starts no thread.
     pub fn start(
         cores: usize,
         (plan, endpoints): (&Plan, &EndpointSets),
@@ -469,32 +477,35 @@ impl Obs {
         ))
     }
 
-    /// Prepares names and counters for `plan` and `endpoints`. Call it before sending them to the cores, so that these
-    /// need not build anything.
+    /// Prepares names and counters for `plan` and `endpoints`. Call this before sending them to the cores, so that no
+    /// core has to build anything.
     pub fn prepare(&self, plan: &Plan, endpoints: &EndpointSets) {
-        let old = self.cores.first().map(|core| core.sheet().names.clone());
+        let old = self
+            .cores
+            .first()
+            .map(|core| core.plan_counters().names.clone());
         let names = Arc::new(PlanNames::of(plan, endpoints, old.as_deref()));
         self.log.names(names.clone());
         for core in &self.cores {
-            let mut sheet = core.sheet();
-            *sheet = Arc::new(PlanCounters::new(names.clone(), Some(&sheet)));
+            let mut plan_counters = core.plan_counters();
+            *plan_counters = Arc::new(PlanCounters::new(names.clone(), Some(&plan_counters)));
         }
     }
 
-    /// Changes where the access log goes; `None` turns it off. The destination was opened by whoever made it, so
-    /// nothing can fail here.
+    /// Replaces the access log; `None` turns it off. The caller has opened its destination already, so this cannot
+    /// fail.
     pub fn set_access_log(&self, access_log: Option<AccessLog>) {
         self.logging.store(access_log.is_some(), Ordering::Relaxed);
         self.log.set(access_log);
     }
 
-    /// A core that has ended, if any.
+    /// The first core that has ended, if any.
     pub fn ended_core(&self) -> Option<usize> {
         let ended = |core: &Arc<CoreShared>| core.ended.load(Ordering::Acquire);
         self.cores.iter().position(ended)
     }
 
-    /// Exchanges under way and client connections open, all cores together.
+    /// Active exchanges and open client connections of all cores.
     pub fn load(&self) -> (u64, u64) {
         metrics::load(&self.cores)
     }
@@ -508,19 +519,19 @@ impl Obs {
         let help = "Log lines dropped because their destination was behind.";
         page.family("weir_log_unwritten_total", MetricKind::Counter, help);
         page.sample(&[], self.log.unwritten());
-        let help = "Lines of the process log that were left out.";
+        let help = "Process log lines that were dropped.";
         page.family("weir_process_log_dropped_total", MetricKind::Counter, help);
         page.sample(&[], process::dropped());
     }
 
-    /// Writes what is left in the log and ends its thread, within [`limits::LOG_FLUSH_MAX`]. Call it when the cores
-    /// have ended.
+    /// Writes the remaining log lines and ends the log thread, within [`limits::LOG_FLUSH_MAX`]. Call this after the
+    /// cores have ended.
     pub fn stop(&self) {
         self.log.stop();
     }
 }
 
-/// A named thread whose failure to start is an error, not a panic.
+/// Starts a named thread. Unlike `thread::spawn` it returns an error instead of panicking.
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
     thread::Builder::new().name(name.to_owned()).spawn(body)
 }

@@ -1,8 +1,8 @@
-//! Which counters belong to which part of a plan and to which endpoint.
+//! Assigns counters to the parts of a plan and to its endpoints.
 //!
-//! A [`PlanCounters`] is one core's view: counters in arrays indexed by the ids of the plan and of its endpoint sets. A reload,
-//! and other endpoints, make a new sheet that takes over the counters of everything whose name is still there. Parts of
-//! one name share their counters.
+//! [`PlanCounters`] are the counters of one core, in arrays indexed by the ids of the plan and of its endpoint sets. A
+//! reload or a change of endpoints creates new arrays, which keep the counters of every part whose name still exists.
+//! Parts of the same name share their counters.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,26 +10,22 @@ use std::sync::Arc;
 use super::counters::{EndpointCounts, ListenerCounts, RouteCounts, UpstreamCounts};
 use crate::plan::{EndpointSet, EndpointSets, ListenerId, LogFields, Plan, RouteId, UpstreamId};
 
-/// The names of a plan's parts and endpoints, by id; the same for all cores.
+/// The names of a plan's parts and endpoints, by id. All cores share them.
 #[derive(Debug, Default)]
 pub(super) struct PlanNames {
-    /// The epoch of the endpoint sets. It tells plans apart too, because no two plans have the same sets.
+    /// The epoch of the endpoint sets. It identifies the plan too, because no two plans have the same sets.
     pub(super) epoch: u64,
-    /// The plan's epoch.
     pub(super) plan_epoch: u64,
-    /// Listeners.
     pub(super) listeners: Arc<NameTable>,
-    /// Routes.
     pub(super) routes: Arc<NameTable>,
-    /// Upstreams.
     pub(super) upstreams: Arc<NameTable>,
-    /// Endpoints, by upstream.
+    /// By upstream.
     pub(super) endpoints: Vec<NameTable>,
-    /// Fields that lines of the access log have.
+    /// The configured fields of access log lines.
     pub(super) fields: Arc<LogFields>,
 }
 
-/// PlanNames by id, and back.
+/// Names by id, and ids by name.
 #[derive(Debug, Default)]
 pub(super) struct NameTable {
     names: Vec<Arc<str>>,
@@ -37,7 +33,7 @@ pub(super) struct NameTable {
 }
 
 impl PlanNames {
-    /// The names of `plan` and `endpoints`. Shares the plan's part with `old`, if those are names of the same plan.
+    /// The names of `plan` and `endpoints`. If `old` belongs to the same plan, the two share the plan's part.
     pub(super) fn of(plan: &Plan, endpoints: &EndpointSets, old: Option<&Self>) -> Self {
         let set =
             |set: &Arc<EndpointSet>| NameTable::new(set.endpoints.iter().map(|each| &each.name));
@@ -75,12 +71,11 @@ impl NameTable {
         named
     }
 
-    /// The name of `id`.
     pub(super) fn get(&self, id: u32) -> Option<&Arc<str>> {
         self.names.get(id as usize)
     }
 
-    /// The first part of that name.
+    /// The first part of this name.
     pub(super) fn find(&self, name: &str) -> Option<u32> {
         self.first.get(name).copied()
     }
@@ -92,7 +87,7 @@ impl NameTable {
             .filter(|(id, name)| self.find(name) == Some(*id))
     }
 
-    /// Counters for every id: those of `old` where the name was there before.
+    /// Counters for every id. A name that exists in `old` keeps its counters.
     fn counters<C: Default>(&self, old: Option<(&Self, &[Arc<C>])>) -> Arc<[Arc<C>]> {
         let mut made: Vec<Arc<C>> = Vec::with_capacity(self.names.len());
         for name in &self.names {
@@ -106,10 +101,9 @@ impl NameTable {
     }
 }
 
-/// One core's counters for one plan and its endpoint sets.
+/// The counters of one core for one plan and its endpoint sets.
 #[derive(Debug)]
 pub(super) struct PlanCounters {
-    /// What they belong to.
     pub(super) names: Arc<PlanNames>,
     listeners: Arc<[Arc<ListenerCounts>]>,
     routes: Arc<[Arc<RouteCounts>]>,
@@ -118,7 +112,7 @@ pub(super) struct PlanCounters {
 }
 
 impl PlanCounters {
-    /// Counters for a plan's parts, those of `old` carried over by name.
+    /// Counters for a plan's parts; names that exist in `old` keep theirs.
     pub(super) fn new(names: Arc<PlanNames>, old: Option<&Self>) -> Self {
         let same = old.filter(|old| Arc::ptr_eq(&names.routes, &old.names.routes));
         let (listeners, routes, upstreams) = match same {
@@ -157,56 +151,52 @@ impl PlanCounters {
         }
     }
 
-    /// The epoch of the endpoint sets that the ids belong to, and with them to a plan.
+    /// The epoch of the endpoint sets, and thereby of the plan, that the ids belong to.
     #[inline]
     pub(super) fn epoch(&self) -> u64 {
         self.names.epoch
     }
 
-    /// A listener's counters.
     #[inline]
     pub(super) fn listener(&self, id: ListenerId) -> Option<&ListenerCounts> {
         self.listeners.get(id.0 as usize).map(Arc::as_ref)
     }
 
-    /// A route's counters.
     #[inline]
     pub(super) fn route(&self, id: RouteId) -> Option<&RouteCounts> {
         self.routes.get(id.0 as usize).map(Arc::as_ref)
     }
 
-    /// An upstream's counters.
     #[inline]
     pub(super) fn upstream(&self, id: UpstreamId) -> Option<&UpstreamCounts> {
         self.upstreams.get(id.0 as usize).map(Arc::as_ref)
     }
 
-    /// An endpoint's counters.
     #[inline]
     pub(super) fn endpoint(&self, id: UpstreamId, endpoint: u32) -> Option<&EndpointCounts> {
         let endpoints = self.endpoints.get(id.0 as usize)?;
         endpoints.get(endpoint as usize).map(Arc::as_ref)
     }
 
-    /// The listener's id in this sheet's plan, for one of another plan.
+    /// Converts a listener's id in `plan` into the id here.
     pub(super) fn find_listener(&self, plan: &Plan, id: ListenerId) -> Option<ListenerId> {
         let name = &plan.listeners.get(id.0 as usize)?.name;
         self.names.listeners.find(name).map(ListenerId)
     }
 
-    /// The route's id in this sheet's plan, for one of another plan.
+    /// Converts a route's id in `plan` into the id here.
     pub(super) fn find_route(&self, plan: &Plan, id: RouteId) -> Option<RouteId> {
         let name = &plan.routes.get(id.0 as usize)?.name;
         self.names.routes.find(name).map(RouteId)
     }
 
-    /// The upstream's id in this sheet's plan, for one of another plan.
+    /// Converts an upstream's id in `plan` into the id here.
     pub(super) fn find_upstream(&self, plan: &Plan, id: UpstreamId) -> Option<UpstreamId> {
         let name = &plan.upstreams.get(id.0 as usize)?.name;
         self.names.upstreams.find(name).map(UpstreamId)
     }
 
-    /// The endpoint's place in this sheet's set, for one of another set.
+    /// Converts an endpoint's index in another endpoint set into the index here.
     pub(super) fn find_endpoint(
         &self,
         (plan, endpoints): (&Plan, &EndpointSets),

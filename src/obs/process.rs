@@ -1,9 +1,9 @@
-//! The process log: what happened to Weir itself, on standard error, one line an event.
+//! The process log: events of Weir itself on standard error, one line an event.
 //!
-//! `2026-11-22T09:30:00.125Z info  reload: 3 listeners, 12 routes (plan 4)`. A thread of its own writes the lines, so
-//! that a standard error which nobody reads holds up nobody. Lines past the bucket of [`PROCESS_LOG_PER_SECOND`], and
-//! those that find the thread's queue full, are counted, and the log says how many when lines flow again. For control
-//! and the log thread; cores say things through [`super::CoreObs::say`].
+//! `2026-11-22T09:30:00.125Z info  reload: 3 listeners, 12 routes (plan 4)`. A thread of its own writes the lines, so a
+//! standard error that nobody reads blocks no other thread. Lines beyond [`PROCESS_LOG_PER_SECOND`], and lines that
+//! find the thread's queue full, are dropped and counted; the log reports how many once lines flow again. Control and
+//! the log thread write here directly; cores use [`super::CoreObs::say`].
 
 use std::fmt::{self, Write as _};
 use std::panic::PanicHookInfo;
@@ -17,15 +17,15 @@ use super::limits::{
 use super::log_queue::{LogDestination, LogQueue};
 use super::text;
 
-/// How much a line deserves attention.
+/// The level of a line in the process log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum LogLevel {
-    /// As it should be.
+    /// Normal operation.
     Info,
-    /// Worth a look.
+    /// A possible problem.
     Warn,
-    /// Something does not work.
+    /// A failure.
     Error,
 }
 
@@ -47,24 +47,25 @@ impl LogLevel {
     }
 }
 
-/// Says that something went as it should.
+/// Logs normal operation.
 pub fn info(text: impl fmt::Display) {
     say(LogLevel::Info, text);
 }
 
-/// Says something worth a look.
+/// Logs a possible problem.
 pub fn warn(text: impl fmt::Display) {
     say(LogLevel::Warn, text);
 }
 
-/// Says that something does not work.
+/// Logs a failure.
 pub fn error(text: impl fmt::Display) {
     say(LogLevel::Error, text);
 }
 
-/// Says something. Line ends stay, indented; other control characters are escaped. Never waits for standard error.
+/// Logs a text. Further lines of the text are indented; other control characters are escaped. Never waits for standard
+/// error.
 pub fn say(level: LogLevel, text: impl fmt::Display) {
-    // Before the lock, because what is shown may panic.
+    // Formatted before locking, because formatting may panic.
     let said = text.to_string();
     let mut limiter = limiter();
     let Some(missed) = limiter.pass(Instant::now()) else {
@@ -83,24 +84,24 @@ pub fn say(level: LogLevel, text: impl fmt::Display) {
     }
 }
 
-/// Puts text as it is on standard error, among the lines of the log, and waits for it: what a process says last.
+/// Writes text as it is to standard error, behind the lines of the log, and waits for it: the last words of a process.
 pub fn say_last(text: String) {
-    // Without room the text is lost, as lines are.
+    // If the queue is full, the text is lost, as lines are.
     let _ = put(text);
     flush();
 }
 
-/// Waits until all lines are written, but not for longer than [`PROCESS_LOG_FLUSH_MAX`].
+/// Waits until all lines are written, at most for [`PROCESS_LOG_FLUSH_MAX`].
 pub fn flush() {
     QUEUE.wait_written(PROCESS_LOG_FLUSH_MAX);
 }
 
-/// Lines that were left out: too many at once, or standard error did not take them.
+/// Lines that were dropped: too many at once, or standard error did not accept them.
 pub(super) fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Has panics of all threads go through the log: the default would wait for standard error.
+/// Sends panics of all threads to the log, because the default hook would wait for standard error.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic: &PanicHookInfo<'_>| {
         let payload = panic.payload();
@@ -134,29 +135,29 @@ fn limiter() -> MutexGuard<'static, MessageLimiter> {
     LIMITER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Hands text to the writer; whether there was room.
+/// Queues text for the writing thread. Returns whether there was room.
 fn put(text: String) -> bool {
     let has_writer =
         *WRITER.get_or_init(|| super::spawn("weir-stderr", || write_queued(&QUEUE)).is_ok());
     has_writer && QUEUE.push(text).is_ok()
 }
 
-/// The writer's life.
+/// The body of the writing thread.
 fn write_queued(queue: &LogQueue) {
     let mut stderr = LogDestination::stderr();
     while let Some(text) = queue.next() {
         if stderr.write(text.as_bytes(), queue).is_err() {
-            // There is nowhere to say that standard error is closed.
+            // There is no place to report that standard error is closed.
             DROPPED.fetch_add(text.lines().count() as u64, Ordering::Relaxed);
         }
         if queue.done(text) {
-            say_missed();
+            report_missed();
         }
     }
 }
 
-/// Says how many lines found the queue full, now that it is empty.
-fn say_missed() {
+/// Reports how many lines found the queue full, now that it is empty.
+fn report_missed() {
     let mut limiter = limiter();
     if std::mem::take(&mut limiter.was_full) {
         let mut line = String::new();
@@ -166,21 +167,21 @@ fn say_missed() {
 }
 
 fn format_missed(out: &mut String, missed: u64) {
-    let said = format!("log: {missed} lines were left out");
+    let said = format!("log: {missed} lines were dropped");
     format_line(out, now_ms(), LogLevel::Warn, &said);
 }
 
-/// A bucket of lines, so that a fault that repeats cannot fill a disk.
+/// Limits the rate of lines, so that a recurring fault cannot fill a disk.
 struct MessageLimiter {
     lines: u32,
     since: Option<Instant>,
     missed: u64,
-    /// Whether some of them found the writer's queue full.
+    /// Whether some of the dropped lines found the writer's queue full.
     was_full: bool,
 }
 
 impl MessageLimiter {
-    /// Whether a line may pass, with the number of those that could not since the last one.
+    /// Whether a line may pass. Returns how many lines were dropped since the last one that passed.
     fn pass(&mut self, now: Instant) -> Option<u64> {
         let since = *self.since.get_or_insert(now);
         let step = Duration::from_secs(1) / PROCESS_LOG_PER_SECOND;

@@ -1,13 +1,13 @@
-//! What a log may not show: secrets in queries, in addresses and in fields.
+//! Removes secrets from queries, addresses and fields before they are logged.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-/// What stands in a secret's place.
+/// Replaces a secret.
 const REDACTED: &[u8] = b"REDACTED";
 
-/// PlanNames of parameters that hold a secret wherever they occur: alone, or as words of a longer name, however these are
-/// joined. `api_key` is also in `X-Api-Key`, `apiKey` and `google-api-key-2`.
+/// Names of parameters that hold a secret, alone or as words of a longer name in any spelling. `api_key` also matches
+/// `X-Api-Key`, `apiKey` and `google-api-key-2`.
 pub(super) const SECRETS: [&str; 25] = [
     "api_key",
     "auth",
@@ -36,22 +36,22 @@ pub(super) const SECRETS: [&str; 25] = [
     "token",
 ];
 
-/// Words that are looked at together.
+/// How many words of a name are joined to match a secret's name.
 const WORDS_MAX: usize = 3;
 
-/// How often a name or value is decoded before it is looked at: some endpoints decode twice.
+/// How often a name or value is decoded before it is checked, because some endpoints decode twice.
 const DECODINGS_MAX: usize = 3;
 
-/// Which secrets are replaced.
+/// The secrets to replace.
 #[derive(Clone, Debug)]
 pub struct Redactor {
-    /// PlanNames that the file has, without case and punctuation; `None` shows all.
+    /// The configured names, without case and punctuation; `None` replaces nothing.
     named: Option<HashSet<String>>,
     known: HashSet<String>,
 }
 
 impl Redactor {
-    /// Replaces the values of these parameters and of those that are known to hold secrets; `None` replaces none.
+    /// Replaces the values of `named` parameters and of those that are known to hold secrets; `None` replaces nothing.
     pub fn new(named: Option<&[String]>) -> Self {
         Self {
             named: named.map(|names| names.iter().map(|name| fold(name.as_bytes())).collect()),
@@ -64,7 +64,7 @@ impl Redactor {
         self.pieces(query, b"&;?#")
     }
 
-    /// A path without the secrets in the parameters of its segments.
+    /// A path without the secrets in parameters of its segments.
     pub(super) fn path<'a>(&self, path: &'a [u8]) -> Cow<'a, [u8]> {
         if path.contains(&b';') {
             self.pieces(path, b"/;")
@@ -73,7 +73,7 @@ impl Redactor {
         }
     }
 
-    /// An address, or a text with one in it, without its secrets: those of user information, query and fragment.
+    /// An address, or a text that contains one, without the secrets in its user information, query and fragment.
     pub(super) fn address<'a>(&self, address: &'a [u8]) -> Cow<'a, [u8]> {
         let start = address.iter().position(|byte| b"?#".contains(byte));
         let (front, back) = address.split_at(start.unwrap_or(address.len()));
@@ -100,7 +100,7 @@ impl Redactor {
         }
     }
 
-    /// The value of a field that the file wants in the log. Credentials are never shown, whatever it says.
+    /// The value of a configured field. Credentials are always replaced, whatever the configuration says.
     pub(super) fn field<'a>(&self, name: &str, value: &'a [u8]) -> Cow<'a, [u8]> {
         match name {
             "authorization" | "proxy-authorization" => {
@@ -115,7 +115,7 @@ impl Redactor {
         }
     }
 
-    /// Replaces what is secret in pieces between `separators`, each a name, or a name and a value.
+    /// Replaces the secrets in pieces between `separators`. A piece is a name, or a name and a value.
     fn pieces<'a>(&self, text: &'a [u8], separators: &[u8]) -> Cow<'a, [u8]> {
         let is_separator = |byte: &u8| separators.contains(byte);
         let mut shown: Option<Vec<u8>> = None;
@@ -138,7 +138,7 @@ impl Redactor {
         shown.map_or(Cow::Borrowed(text), Cow::Owned)
     }
 
-    /// How many bytes of a piece may be shown before what takes the place of the rest; `None`: all of it.
+    /// How many bytes of a piece to show before the replacement; `None` for all of it.
     fn shown(&self, piece: &[u8]) -> Option<usize> {
         self.named.as_ref()?;
         match piece.iter().position(|&b| b == b'=') {
@@ -151,7 +151,7 @@ impl Redactor {
         }
     }
 
-    /// Whether an encoded text has a secret in it: an address as a parameter.
+    /// Whether an encoded text contains a secret, as an address in a parameter may.
     fn hides_secret(&self, text: &[u8]) -> bool {
         if !text.contains(&b'%') {
             return false;
@@ -164,7 +164,7 @@ impl Redactor {
         })
     }
 
-    /// Whether a name says that its value is a secret.
+    /// Whether a name marks its value as a secret.
     fn is_secret(&self, name: &[u8]) -> bool {
         let Some(named) = &self.named else {
             return false;
@@ -185,7 +185,7 @@ impl Redactor {
     }
 }
 
-/// Keeps the names of cookies: of all, or, where attributes follow, of the first.
+/// Keeps only the names of cookies. In a list all pairs are cookies; otherwise attributes follow the first.
 fn cookies(value: &[u8], is_list: bool) -> Cow<'_, [u8]> {
     let mut shown = Vec::with_capacity(value.len());
     for (at, pair) in value.split(|&b| b == b';').enumerate() {
@@ -198,7 +198,7 @@ fn cookies(value: &[u8], is_list: bool) -> Cow<'_, [u8]> {
         }
         match pair.iter().position(|&b| b == b'=') {
             Some(end) => shown.extend_from_slice(pair.get(..=end).unwrap_or_default()),
-            // A space before it is not part of it.
+            // The space separates the pairs.
             None if pair.first() == Some(&b' ') => shown.push(b' '),
             None => {}
         }
@@ -235,7 +235,7 @@ fn words(name: &[u8]) -> Vec<String> {
     words
 }
 
-/// Percent-decodes, as often as there is something to decode, within bounds. A plus sign is punctuation either way.
+/// Percent-decodes until nothing is left to decode, at most a few times. A plus sign is punctuation in either form.
 fn decode(text: &[u8]) -> Cow<'_, [u8]> {
     let mut text = Cow::Borrowed(text);
     for _ in 0..DECODINGS_MAX {
@@ -328,13 +328,13 @@ mod tests {
             ("token=", "token="),
             ("token=a=b", "token=REDACTED"),
             ("&&token=a&&", "&&token=REDACTED&&"),
-            // What the file names, whole or as a member, and no more.
+            // Configured names match as a whole or as a member, and nothing more.
             (
                 "tenant_key=a&TENANT%2DKEY=b&id=7",
                 "tenant_key=REDACTED&TENANT%2DKEY=REDACTED&id=REDACTED",
             ),
             ("user_id=7&item[id]=8", "user_id=7&item[id]=REDACTED"),
-            // An address within one.
+            // An address in a parameter.
             (
                 "next=https%3A%2F%2Fa%2F%3Ftoken%3Dabc&x=1",
                 "next=REDACTED&x=1",

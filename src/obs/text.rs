@@ -1,9 +1,9 @@
-//! How bytes from the network become text that cannot pretend to be something else.
+//! Turns bytes from the network into text that cannot imitate another part of a line.
 
 use std::fmt::Write as _;
 
-/// Appends a JSON string with its quotes: always valid JSON and UTF-8, on one line. Bytes that are not UTF-8 appear as
-/// `\xHH` in the decoded text; control characters, C1 included, are escaped, so that a terminal ignores them.
+/// Appends a quoted JSON string: always valid JSON and UTF-8, and on one line. Bytes that are not UTF-8 appear as
+/// `\xHH` in the decoded text. Control characters, including C1, are escaped, so terminals ignore them.
 pub(crate) fn json(out: &mut String, bytes: &[u8]) {
     out.push('"');
     escape(out, bytes, |out, piece| match piece {
@@ -20,7 +20,8 @@ pub(crate) fn json(out: &mut String, bytes: &[u8]) {
     out.push('"');
 }
 
-/// Appends a quoted text for people, with `"` and `\` escaped by a backslash and odd bytes as `\xHH`.
+/// Appends a quoted text for people. A backslash escapes `"` and `\`; control characters and invalid bytes appear as
+/// `\xHH`.
 pub(crate) fn quoted(out: &mut String, bytes: &[u8]) {
     out.push('"');
     escape(out, bytes, |out, piece| match piece {
@@ -33,7 +34,7 @@ pub(crate) fn quoted(out: &mut String, bytes: &[u8]) {
     out.push('"');
 }
 
-/// Appends a value of a `logfmt` line: bare where nothing in it has a meaning there, else as a JSON string.
+/// Appends a value of a `logfmt` line: bare if none of its characters has a meaning there, and a JSON string otherwise.
 pub(crate) fn logfmt(out: &mut String, bytes: &[u8]) {
     let is_bare = |byte: &u8| byte.is_ascii_graphic() && !b"\"=\\".contains(byte);
     match std::str::from_utf8(bytes) {
@@ -42,8 +43,8 @@ pub(crate) fn logfmt(out: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Appends text within the quotes of a combined log line, escaped like nginx does; a space too where it would end a
-/// part of a request line.
+/// Appends text between the quotes of a combined log line, escaped as nginx does it. In a part of a request line this
+/// escapes spaces too, because a space would end the part.
 pub(crate) fn combined(out: &mut String, bytes: &[u8], is_part: bool) {
     for &byte in bytes {
         let is_plain = matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
@@ -67,12 +68,12 @@ pub(crate) fn combined_time(out: &mut String, ms: u64) {
     let _ = write!(out, "{day:02}/{month}/{year:04}:{h:02}:{m:02}:{s:02} +0000");
 }
 
-/// Appends text for people: control characters and odd bytes as `\xHH`, the rest as it is.
+/// Appends text for people. Control characters and invalid bytes appear as `\xHH`.
 pub(crate) fn plain(out: &mut String, bytes: &[u8]) {
     escape(out, bytes, |out, piece| piece.plain(out));
 }
 
-/// Appends a time as RFC 3339 in UTC with milliseconds.
+/// Appends a time in the form of RFC 3339, in UTC and with milliseconds.
 pub(crate) fn time(out: &mut String, ms: u64) {
     let (days, of_day) = (ms / 86_400_000, ms % 86_400_000);
     let (year, month, day) = date(days);
@@ -113,9 +114,9 @@ impl Piece {
     }
 }
 
-/// What ends a line for some readers (the separators of lines and paragraphs), and what has a terminal show the text
-/// around it in another order, or is not shown at all.
-fn is_unseen(c: char) -> bool {
+/// Characters that end a line for some readers (the Unicode line and paragraph separators), that reorder the text
+/// around them on a terminal, or that are invisible.
+fn is_invisible(c: char) -> bool {
     matches!(
         c,
         '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
@@ -125,7 +126,7 @@ fn is_unseen(c: char) -> bool {
 fn escape(out: &mut String, bytes: &[u8], emit: impl Fn(&mut String, Piece)) {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            let piece = if c.is_control() || is_unseen(c) {
+            let piece = if c.is_control() || is_invisible(c) {
                 Piece::Control(c)
             } else {
                 Piece::Char(c)
@@ -138,8 +139,8 @@ fn escape(out: &mut String, bytes: &[u8], emit: impl Fn(&mut String, Piece)) {
     }
 }
 
-/// Year, month and day of a day since 1970-01-01, in the proleptic Gregorian calendar. Counts in years that begin on
-/// the first of March, so that the leap day comes last.
+/// Year, month and day of a number of days since 1970-01-01, in the proleptic Gregorian calendar. The calculation
+/// starts years on 1 March, so that the leap day comes last.
 fn date(days: u64) -> (u64, u64, u64) {
     const DAYS_400_YEARS: u64 = 146_097;
     let days = days + 719_468;

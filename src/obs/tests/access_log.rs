@@ -226,7 +226,7 @@ fn refused_connections_leave_half_of_the_log_ring_to_exchanges() {
         core.exchange(&plan.0, &plan.1, &event(0));
     }
     assert_eq!(dropped(), flood, "there was room for exchanges");
-    let counts = core.sheet.listener(ListenerId(0)).unwrap();
+    let counts = core.plan_counters.listener(ListenerId(0)).unwrap();
     assert_eq!(
         counts.reasons[Reason::ConnectionLimit as usize].get(),
         1_000
