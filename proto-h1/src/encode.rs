@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use crate::edits::{Decimal, Edits};
 use crate::field::{FieldId, FieldSet};
-use crate::framing::BodyKind;
+use crate::framing::{BODY_FIELDS, BodyKind};
 use crate::head::{Head, Method, Span, TargetForm};
 
 /// Where encoded bytes go.
@@ -123,10 +123,8 @@ pub fn encode_response<S: Sink>(
     sink.put(b"\r\n");
 }
 
-const BODY_FIELDS: FieldSet = FieldSet::of(&[FieldId::ContentLength, FieldId::TransferEncoding]);
-
 /// Fields that are never copied, whatever the caller removed: `connection` writes them.
-const HOP_FIELDS: FieldSet = FieldSet::of(&[
+const CONNECTION_FIELDS: FieldSet = FieldSet::of(&[
     FieldId::Connection,
     FieldId::KeepAlive,
     FieldId::ProxyConnection,
@@ -138,9 +136,9 @@ const HOP_FIELDS: FieldSet = FieldSet::of(&[
 #[inline]
 fn skipped(head: &Head, body: BodyKind) -> FieldSet {
     if head.has_wire_lines && head.wire_framing == Some(body) {
-        HOP_FIELDS
+        CONNECTION_FIELDS
     } else {
-        HOP_FIELDS.with(BODY_FIELDS)
+        CONNECTION_FIELDS.with(BODY_FIELDS)
     }
 }
 

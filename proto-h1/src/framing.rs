@@ -66,7 +66,8 @@ pub const fn has_no_body(status: u16, method: Method) -> bool {
         || matches!((method, status), (Method::Connect, 200..=299))
 }
 
-const BODY_FIELDS: FieldSet = FieldSet::of(&[FieldId::ContentLength, FieldId::TransferEncoding]);
+pub(crate) const BODY_FIELDS: FieldSet =
+    FieldSet::of(&[FieldId::ContentLength, FieldId::TransferEncoding]);
 
 /// What Content-Length and Transfer-Encoding say. If they are spelt as the encoder would write
 /// them, the head records that their lines can stay.

@@ -52,4 +52,4 @@ pub const TABLE_BYTES: u32 = 4096;
 
 /// Bytes that a field counts beyond its name and value (RFC 7541, section 4.1; RFC 9113, section
 /// 6.5.2).
-pub const FIELD_OVERHEAD_BYTES: u32 = 32;
+const FIELD_OVERHEAD_BYTES: u32 = 32;
