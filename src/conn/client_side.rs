@@ -211,7 +211,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
     /// fault of the client's.
     pub fn progress(&self) -> u64 {
         match &self.transport {
-            ClientTransport::Http1(wire) => wire.out.sent(),
+            ClientTransport::Http1(wire) => wire.wire.out.sent(),
             ClientTransport::Http2(wire) => wire.progress(),
         }
     }
@@ -220,7 +220,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
     pub fn held(&self) -> usize {
         let waiting = match &self.transport {
             ClientTransport::Http1(wire) => {
-                let queued = wire.out.queued();
+                let queued = wire.wire.out.queued();
                 let kernel = if queued > 0 { KERNEL_QUEUED_BYTES } else { 0 };
                 queued + kernel + wire.unread().len()
             }
@@ -357,7 +357,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
 impl<N: Net> End for ClientSide<'_, N> {
     fn queued(&self) -> usize {
         match &self.transport {
-            ClientTransport::Http1(wire) => wire.out.queued(),
+            ClientTransport::Http1(wire) => wire.wire.out.queued(),
             ClientTransport::Http2(wire) => wire.queued(),
         }
     }
@@ -371,35 +371,35 @@ impl<N: Net> End for ClientSide<'_, N> {
 
     fn sent(&self) -> u64 {
         match &self.transport {
-            ClientTransport::Http1(wire) => wire.out.sent(),
+            ClientTransport::Http1(wire) => wire.wire.out.sent(),
             ClientTransport::Http2(wire) => wire.sent(),
         }
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.transport {
-            ClientTransport::Http1(wire) => wire.out.poll_send(cx),
+            ClientTransport::Http1(wire) => wire.wire.out.poll_send(cx),
             ClientTransport::Http2(wire) => wire.poll_send(cx),
         }
     }
 
     fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         match &mut self.transport {
-            ClientTransport::Http1(wire) => wire.poll_raw(cx),
+            ClientTransport::Http1(wire) => wire.wire.poll_raw(cx),
             ClientTransport::Http2(wire) => wire.poll_raw(cx),
         }
     }
 
     fn send_raw(&mut self, bytes: Chunk) {
         match &mut self.transport {
-            ClientTransport::Http1(wire) => wire.out.raw(bytes),
+            ClientTransport::Http1(wire) => wire.wire.out.raw(bytes),
             ClientTransport::Http2(wire) => wire.send_raw(bytes),
         }
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.transport {
-            ClientTransport::Http1(wire) => wire.out.tx.poll_finish(cx),
+            ClientTransport::Http1(wire) => wire.wire.out.tx.poll_finish(cx),
             ClientTransport::Http2(wire) => {
                 wire.finish_raw();
                 // Whoever lets go of a stream before its end was framed resets it.

@@ -1,5 +1,6 @@
 //! Wires: a connection's bytes, in the clear or over TLS, and the messages of HTTP/1.1 and HTTP/2 on it.
 
+mod buffered_wire;
 mod client_bindings;
 mod client_side;
 pub mod http1;
@@ -11,6 +12,7 @@ mod response_part;
 mod tunnel;
 mod wire;
 
+pub use buffered_wire::BufferedWire;
 pub use client_bindings::ClientBindings;
 pub use client_side::{ClientSide, ConnectionContext, HeadBuffer, Piece};
 pub use inbox::Inbox;

@@ -1,28 +1,17 @@
-//! Bytes on their way out of one direction of a connection.
+//! The bytes that a connection is about to send.
 //!
-//! Heads, framing and small pieces of data are written into one open block; larger pieces go out by reference. So a
-//! small answer is one send, and a large one copies nothing.
+//! Heads, framing and small pieces of data are copied into one open block; larger pieces are sent by reference. So a small
+//! answer takes one send, and a large one is not copied.
 
 use std::io;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use weir_proto_h1::{BodyKind, Error, Sender, Trailers};
+use weir_proto_h1::{Error, Sender, Trailers};
 
-use super::inbox::Inbox;
-use super::wire::{WireRx, WireTx};
-use crate::io::{Chunk, Net, OutBlock, Pool, Tx};
-use crate::limits::{BLOCK_BYTES, COPY_BELOW_BYTES, SPLICE_BYTES_MAX, SPLICE_BYTES_MIN};
+use crate::io::{Chunk, OutBlock, Pool, Tx};
+use crate::limits::{BLOCK_BYTES, COPY_BELOW_BYTES};
 
-/// Whether a body is long enough to let it pass unseen.
-fn is_long(body: BodyKind) -> bool {
-    match body {
-        BodyKind::Length(length) => length >= SPLICE_BYTES_MIN,
-        BodyKind::UntilClose => true,
-        BodyKind::None | BodyKind::Chunked => false,
-    }
-}
-
-/// The sending half of a connection with what is being written to it.
+/// The sending half of a connection with the bytes that wait to be sent.
 pub struct Outbox<T: Tx> {
     /// The half itself.
     pub tx: T,
@@ -32,10 +21,10 @@ pub struct Outbox<T: Tx> {
 }
 
 impl<T: Tx> Outbox<T> {
-    /// For a connection's sending half.
+    /// Begins with nothing written.
     pub fn new(tx: T, pool: Pool) -> Self {
         Self {
-            // A header of the PROXY protocol may wait in it already.
+            // A header of the PROXY protocol may be queued already.
             pushed: tx.queued() as u64,
             tx,
             pool,
@@ -43,7 +32,7 @@ impl<T: Tx> Outbox<T> {
         }
     }
 
-    /// Where heads and framing are written.
+    /// The open block, which heads and framing are written into.
     pub fn open(&mut self) -> &mut OutBlock {
         self.open
             .get_or_insert_with(|| self.pool.out(BLOCK_BYTES[0]))
@@ -56,7 +45,7 @@ impl<T: Tx> Outbox<T> {
         }
     }
 
-    /// Sends data with its framing around it.
+    /// Writes data with its framing around it.
     pub fn data(&mut self, prefix: &[u8], mut data: Chunk, suffix: &[u8]) {
         if data.len() < COPY_BELOW_BYTES {
             let open = self.open();
@@ -76,7 +65,7 @@ impl<T: Tx> Outbox<T> {
         }
     }
 
-    /// Sends bytes as they are.
+    /// Writes bytes without framing.
     pub fn raw(&mut self, bytes: Chunk) {
         if bytes.len() < COPY_BELOW_BYTES {
             self.put(&bytes);
@@ -86,14 +75,14 @@ impl<T: Tx> Outbox<T> {
         }
     }
 
-    /// Sends a piece of a body as the machine frames it.
+    /// Writes a piece of a body, framed by `sender`.
     pub fn send(&mut self, sender: &mut Sender, data: Chunk) -> Result<(), Error> {
         let prefix = sender.prefix(data.len())?;
         self.data(prefix.as_bytes(), data, sender.suffix());
         Ok(())
     }
 
-    /// Ends a message as the machine frames it.
+    /// Writes the end of a body, framed by `sender`.
     pub fn end(&mut self, sender: &mut Sender, trailers: &Trailers) -> Result<(), Error> {
         if trailers.is_empty() {
             self.put(sender.end()?);
@@ -107,15 +96,26 @@ impl<T: Tx> Outbox<T> {
         self.tx.queued() + self.open.as_ref().map_or(0, OutBlock::len)
     }
 
-    /// Bytes that the kernel has taken since the connection began: how progress is told from standing still.
+    /// Bytes that the kernel has taken since the connection began. They tell progress from a stall.
     pub fn sent(&self) -> u64 {
         self.pushed - self.tx.queued() as u64
     }
 
-    /// Sends all that was written; ready when the kernel has taken it.
+    /// Sends all that was written. Ready once the kernel has taken it.
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.close();
         self.tx.poll_send(cx)
+    }
+
+    /// The sending half, behind what was written.
+    pub(super) fn closed(&mut self) -> &mut T {
+        self.close();
+        &mut self.tx
+    }
+
+    /// Counts bytes that were queued on the sending half past the outbox.
+    pub(super) fn count_passed(&mut self, bytes: usize) {
+        self.pushed += bytes as u64;
     }
 
     fn close(&mut self) {
@@ -127,38 +127,5 @@ impl<T: Tx> Outbox<T> {
     fn push(&mut self, chunk: Chunk) {
         self.pushed += chunk.len() as u64;
         self.tx.push(chunk);
-    }
-}
-
-impl<N: Net> Outbox<WireTx<N>> {
-    /// Lets what comes of a long body pass from another connection, behind what was written: see [`Net::poll_pass`].
-    /// 0: not now or not this body. `at_most` of it may pass; not where something came in `before`, nor where the
-    /// machine frames what is sent, nor where either side is encrypted.
-    pub(super) fn poll_pass(
-        &mut self,
-        cx: &mut Context<'_>,
-        net: &N,
-        (from, before): (&mut WireRx<N>, &Inbox),
-        (body, at_most): (BodyKind, u64),
-        sender: &mut Sender,
-    ) -> Poll<Result<usize, Error>> {
-        if at_most == 0 || !before.is_empty() || !is_long(body) || !sender.is_raw() {
-            return Poll::Ready(Ok(0));
-        }
-        let (WireRx::Plain(from), true) = (from, matches!(self.tx, WireTx::Plain(_))) else {
-            return Poll::Ready(Ok(0));
-        };
-        self.close();
-        let WireTx::Plain(to) = &mut self.tx else {
-            return Poll::Ready(Ok(0));
-        };
-        let at_most = at_most.min(SPLICE_BYTES_MAX as u64) as usize;
-        let passed = ready!(net.poll_pass(cx, from, to, at_most));
-        self.pushed += passed as u64;
-        let framed = match passed {
-            0 => Ok(0),
-            _ => sender.prefix(passed).map(|_| passed),
-        };
-        Poll::Ready(framed)
     }
 }

@@ -286,7 +286,7 @@ async fn converse<N: Net>(
                 return ConversationEnd::Linger(conversation.rest());
             }
             After::Abort => {
-                wire.out.tx.abort();
+                wire.wire.out.tx.abort();
                 return ConversationEnd::Drop;
             }
         }

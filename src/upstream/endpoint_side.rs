@@ -246,7 +246,7 @@ impl<N: Net> EndpointSide<N> {
 impl<N: Net> End for EndpointSide<N> {
     fn queued(&self) -> usize {
         match &self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.out.queued(),
+            EndpointTransport::Http1(wire, ..) => wire.wire.out.queued(),
             EndpointTransport::Http2(wire, _) => wire.queued(),
         }
     }
@@ -260,35 +260,35 @@ impl<N: Net> End for EndpointSide<N> {
 
     fn sent(&self) -> u64 {
         match &self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.out.sent(),
+            EndpointTransport::Http1(wire, ..) => wire.wire.out.sent(),
             EndpointTransport::Http2(wire, _) => wire.sent(),
         }
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.out.poll_send(cx),
+            EndpointTransport::Http1(wire, ..) => wire.wire.out.poll_send(cx),
             EndpointTransport::Http2(wire, _) => wire.poll_send(cx),
         }
     }
 
     fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         match &mut self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.poll_raw(cx),
+            EndpointTransport::Http1(wire, ..) => wire.wire.poll_raw(cx),
             EndpointTransport::Http2(wire, _) => wire.poll_raw(cx),
         }
     }
 
     fn send_raw(&mut self, bytes: Chunk) {
         match &mut self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.out.raw(bytes),
+            EndpointTransport::Http1(wire, ..) => wire.wire.out.raw(bytes),
             EndpointTransport::Http2(wire, _) => wire.send_raw(bytes),
         }
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.out.tx.poll_finish(cx),
+            EndpointTransport::Http1(wire, ..) => wire.wire.out.tx.poll_finish(cx),
             EndpointTransport::Http2(wire, _) => {
                 wire.finish_raw();
                 wire.poll_send(cx).map(|_| ())

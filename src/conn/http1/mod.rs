@@ -1,7 +1,7 @@
-//! HTTP/1.1: the connection is the request's, one at a time.
+//! HTTP/1.1: a connection carries one request at a time.
 
-mod down;
-mod up;
+mod downstream_connection;
+mod upstream_connection;
 
-pub use down::DownstreamConnection;
-pub use up::UpstreamConnection;
+pub use downstream_connection::DownstreamConnection;
+pub use upstream_connection::UpstreamConnection;

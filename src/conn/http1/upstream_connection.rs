@@ -1,6 +1,5 @@
 //! A connection to an endpoint over HTTP/1.1: one request and its answer at a time.
 
-use std::io;
 use std::task::{Context, Poll, ready};
 
 use weir_proto_h1::{
@@ -9,50 +8,41 @@ use weir_proto_h1::{
 };
 
 use super::DownstreamConnection;
-use super::down::overrun;
-use crate::conn::ResponsePart;
-use crate::conn::inbox::Inbox;
-use crate::conn::outbox::Outbox;
-use crate::conn::wire::{Wire, WireRx, WireTx};
+use super::downstream_connection::overrun;
+use crate::conn::{BufferedWire, ResponsePart, Wire};
 use crate::core::Core;
 use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Chunk, Net, Rx, errno};
 
 /// A connection to an endpoint while it serves a request.
 pub struct UpstreamConnection<N: Net> {
-    /// Where requests go.
-    pub out: Outbox<WireTx<N>>,
-    rx: WireRx<N>,
-    peer: Option<std::net::SocketAddr>,
-    inbox: Inbox,
+    /// The connection and its buffers.
+    pub wire: BufferedWire<N>,
     pub(super) machine: Client,
-    /// The connection has served a request before: its end may have crossed ours on the way.
-    reused: bool,
-    /// Not one byte has come for this request.
-    silent: bool,
-    /// The connection is not to serve another request.
-    forsaken: bool,
-    /// What the system said when the connection broke; 0 if nothing.
+    /// The connection has served a request before, so the endpoint may have closed it while this one was on its way.
+    is_reused: bool,
+    /// The endpoint has sent no byte for this request.
+    is_silent: bool,
+    /// The connection must not serve another request.
+    is_forsaken: bool,
+    /// The system's error number when the connection broke; 0 if there is none.
     errno: u16,
 }
 
 impl<N: Net> UpstreamConnection<N> {
     /// Takes a connection for one request.
-    pub fn new(core: &Core<N>, wire: Wire<N>, reused: bool, limits: Limits) -> Self {
+    pub fn new(core: &Core<N>, wire: Wire<N>, is_reused: bool, limits: Limits) -> Self {
         Self {
-            out: Outbox::new(wire.tx, core.net.pool().clone()),
-            rx: wire.rx,
-            peer: wire.peer,
-            inbox: Inbox::default(),
+            wire: BufferedWire::new(wire, core.net.pool()),
             machine: Client::new(limits),
-            reused,
-            silent: true,
-            forsaken: false,
+            is_reused,
+            is_silent: true,
+            is_forsaken: false,
             errno: 0,
         }
     }
 
-    /// Writes the request's head. `head` must have been rid of the fields that are for one hop only.
+    /// Writes the request's head. `head` must have no fields that are for one hop only.
     pub fn request(
         &mut self,
         request: &Request,
@@ -69,19 +59,19 @@ impl<N: Net> UpstreamConnection<N> {
                 request.accepts_trailers,
             )
             .map_err(|_| internal())?;
-        encode_request(self.out.open(), block, head, edits, &framing);
+        encode_request(self.wire.out.open(), block, head, edits, &framing);
         Ok(())
     }
 
     /// Sends a piece of the request's body.
     pub fn send_data(&mut self, data: Chunk) -> Result<(), Fault> {
-        let sent = self.out.send(self.machine.sender(), data);
+        let sent = self.wire.out.send(self.machine.sender(), data);
         sent.map_err(|_| internal())
     }
 
     /// Ends the request.
     pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
-        let ended = self.out.end(self.machine.sender(), trailers);
+        let ended = self.wire.out.end(self.machine.sender(), trailers);
         ended.map_err(|_| internal())
     }
 
@@ -100,7 +90,7 @@ impl<N: Net> UpstreamConnection<N> {
         self.machine.trailers()
     }
 
-    /// Waits for the next part of the answer.
+    /// Receives the next part of the answer.
     pub fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,
@@ -109,22 +99,20 @@ impl<N: Net> UpstreamConnection<N> {
         block: &mut Chunk,
     ) -> Poll<Result<ResponsePart, Fault>> {
         loop {
-            if core.share.is_spent() {
-                self.rx.wake_later(cx);
-                return Poll::Pending;
-            }
-            core.share.spend(1);
-            let Received { consumed, event } = match self.machine.receive(self.inbox.bytes(), head)
-            {
-                Ok(received) => received,
-                Err(error) => return Poll::Ready(Err(self.misbehaved(error, head))),
-            };
+            ready!(self.wire.poll_step(cx, core));
+            let Received { consumed, event } =
+                match self.machine.receive(self.wire.inbox.bytes(), head) {
+                    Ok(received) => received,
+                    Err(error) => return Poll::Ready(Err(self.misbehaved(error, head))),
+                };
             let answer = match event {
                 Event::Data(range) => {
-                    return Poll::Ready(Ok(ResponsePart::Data(self.inbox.cut(consumed, range))));
+                    return Poll::Ready(Ok(ResponsePart::Data(
+                        self.wire.inbox.cut(consumed, range),
+                    )));
                 }
                 Event::End => {
-                    self.inbox.consume(consumed);
+                    self.wire.inbox.consume(consumed);
                     return Poll::Ready(Ok(ResponsePart::End));
                 }
                 Event::Head => Some(ResponsePart::Head),
@@ -133,30 +121,27 @@ impl<N: Net> UpstreamConnection<N> {
                 Event::NeedMore | Event::Blocked => None,
             };
             if let Some(answer) = answer {
-                *block = self.inbox.cut(consumed, 0..consumed);
+                *block = self.wire.inbox.cut(consumed, 0..consumed);
                 return Poll::Ready(Ok(answer));
             }
-            self.inbox.consume(consumed);
-            match ready!(self.rx.poll_recv(cx)) {
-                Ok(Some(chunk)) => {
-                    self.silent = false;
-                    self.inbox.add(chunk, core.net.pool());
-                }
-                Ok(None) => {
-                    if let Err(error) = self.machine.receive_close(self.inbox.bytes().len()) {
+            self.wire.inbox.consume(consumed);
+            match ready!(self.wire.poll_fill(cx, core.net.pool())) {
+                Ok(true) => self.is_silent = false,
+                Ok(false) => {
+                    if let Err(error) = self.machine.receive_close(self.wire.inbox.bytes().len()) {
                         return Poll::Ready(Err(self.misbehaved(error, head)));
                     }
                 }
                 Err(error) => {
                     self.errno = errno(&error);
-                    self.rx.report_refusal(core, "an endpoint");
+                    self.wire.rx.report_refusal(core, "an endpoint");
                     return Poll::Ready(Err(self.misbehaved(Error::Truncated, head)));
                 }
             }
         }
     }
 
-    /// Lets what comes of a long answer go to the client unseen, where nothing is framed around it.
+    /// Splices bytes of a long answer to the client. Returns how many; 0: they cannot pass now.
     pub fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,
@@ -165,9 +150,8 @@ impl<N: Net> UpstreamConnection<N> {
         to: &mut DownstreamConnection<N>,
     ) -> Poll<Result<usize, Fault>> {
         let body = (self.body(), self.machine.raw_body_left());
-        let from = (&mut self.rx, &self.inbox);
-        let sender = to.machine.sender();
-        let passed = ready!(to.out.poll_pass(cx, &core.net, from, body, sender));
+        let to = (&mut to.wire, to.machine.sender());
+        let passed = ready!(self.wire.poll_pass(cx, &core.net, body, to));
         let passed = passed.map_err(|_| overrun())?;
         let counted = self.machine.skip_raw_body(passed as u64);
         Poll::Ready(
@@ -177,17 +161,17 @@ impl<N: Net> UpstreamConnection<N> {
         )
     }
 
-    /// Whether the answer asks for authentication that holds for the connection, or goes on with it.
+    /// Whether the answer begins or continues an authentication that holds for the connection.
     pub fn challenges_connection(&self) -> bool {
         self.machine.response().challenges_connection
     }
 
-    /// A hint that the rest of the body is large.
+    /// Hints that so many bytes of the body are still to come.
     pub fn expect(&mut self, bytes: usize) {
-        self.rx.expect(bytes);
+        self.wire.rx.expect(bytes);
     }
 
-    /// What a broken answer or a lost connection means.
+    /// The fault that a broken answer or a lost connection is.
     fn misbehaved(&self, error: Error, head: &Head) -> Fault {
         match error {
             Error::Truncated if head.is_complete() && self.machine.response().status >= 200 => {
@@ -204,56 +188,45 @@ impl<N: Net> UpstreamConnection<N> {
         }
     }
 
-    /// The connection ended before an answer.
+    /// The fault of a connection that ended before its answer.
     pub fn lost(&self) -> Fault {
-        let retry = if self.silent {
+        let retry = if self.is_silent {
             Retry::IfIdempotent
         } else {
             Retry::Never
         };
-        let refused = self.rx.refusal();
+        let refused = self.wire.rx.refusal();
         let reason = refused.map_or(Reason::UpstreamClosed, |why| Reason::from_tls(Some(why)));
         Fault::upstream(Phase::FirstByte, reason, retry)
     }
 
-    /// What the system said when the connection broke; 0 if nothing.
+    /// The system's error number when the connection broke; 0 if there is none.
     pub fn errno(&self) -> u16 {
         self.errno
     }
 
-    /// Whether a loss may be no more than the end of an idle connection that crossed the request on its way.
+    /// Whether the loss may mean only that the endpoint closed an idle connection while the request was on its way.
     pub fn was_stale(&self) -> bool {
-        self.reused && self.silent
+        self.is_reused && self.is_silent
     }
 
-    /// Has the connection end with this exchange.
+    /// Ends the connection after this exchange.
     pub fn forsake(&mut self) {
-        self.forsaken = true;
+        self.is_forsaken = true;
     }
 
-    /// Ends the exchange. Gives the connection back if the request was sent and the answer read in full, and it may serve
+    /// Ends the exchange. Returns the connection if the request was sent and the answer read in full, and it may serve
     /// another request.
     pub fn finish(mut self) -> Option<Wire<N>> {
-        let unread = self.inbox.bytes().len();
-        let may_serve =
-            !self.forsaken && self.out.queued() == 0 && self.machine.finish(unread) == Next::Reuse;
-        may_serve.then_some(Wire {
-            rx: self.rx,
-            tx: self.out.tx,
-            peer: self.peer,
-        })
-    }
-
-    /// Waits for bytes once HTTP is given up, beginning with what was received behind the head.
-    pub fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
-        match self.inbox.take() {
-            Some(rest) => Poll::Ready(Ok(Some(rest))),
-            None => self.rx.poll_recv(cx),
-        }
+        let unread = self.wire.inbox.bytes().len();
+        let may_serve = !self.is_forsaken
+            && self.wire.out.queued() == 0
+            && self.machine.finish(unread) == Next::Reuse;
+        may_serve.then(|| self.wire.into_wire())
     }
 }
 
-/// A step that the request does not allow.
+/// The machine allows no such step: a bug.
 pub(super) fn internal() -> Fault {
     Fault::local(Phase::Send, Reason::Internal)
 }
