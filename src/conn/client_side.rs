@@ -1,18 +1,16 @@
 //! The downstream side of an exchange, whatever protocol the client speaks.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use weir_proto_h1::{BodyKind, Edits, Framing, Head, OddNamePolicy, Request, Span, Trailers};
 
-use super::tunnel::End;
-use super::{Wire, http1, http2};
+use super::{Carrier, CarrierMut, TunnelEnd, Wire, http1, http2};
 use crate::core::{Core, CoreListener, Timer};
 use crate::fault::Fault;
 use crate::io::{Chunk, Net};
-use crate::limits::{KERNEL_QUEUED_BYTES, QUEUED_BYTES_HIGH};
+use crate::limits::KERNEL_QUEUED_BYTES;
 use crate::tls::{CertificateIdentity, TlsParameters};
 
 /// What came from the client.
@@ -354,57 +352,20 @@ impl<'a, N: Net> ClientSide<'a, N> {
     }
 }
 
-impl<N: Net> End for ClientSide<'_, N> {
-    fn queued(&self) -> usize {
+impl<N: Net> TunnelEnd<N> for ClientSide<'_, N> {
+    #[inline]
+    fn carrier(&self) -> Carrier<'_, N> {
         match &self.transport {
-            ClientTransport::Http1(wire) => wire.wire.out.queued(),
-            ClientTransport::Http2(wire) => wire.queued(),
+            ClientTransport::Http1(connection) => Carrier::Http1(&connection.wire),
+            ClientTransport::Http2(stream) => Carrier::Http2(Some(stream.handle())),
         }
     }
 
-    fn queued_high(&self) -> usize {
-        match &self.transport {
-            ClientTransport::Http1(_) => QUEUED_BYTES_HIGH,
-            ClientTransport::Http2(wire) => wire.queued_high(),
-        }
-    }
-
-    fn sent(&self) -> u64 {
-        match &self.transport {
-            ClientTransport::Http1(wire) => wire.wire.out.sent(),
-            ClientTransport::Http2(wire) => wire.sent(),
-        }
-    }
-
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    #[inline]
+    fn carrier_mut(&mut self) -> CarrierMut<'_, N> {
         match &mut self.transport {
-            ClientTransport::Http1(wire) => wire.wire.out.poll_send(cx),
-            ClientTransport::Http2(wire) => wire.poll_send(cx),
-        }
-    }
-
-    fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
-        match &mut self.transport {
-            ClientTransport::Http1(wire) => wire.wire.poll_raw(cx),
-            ClientTransport::Http2(wire) => wire.poll_raw(cx),
-        }
-    }
-
-    fn send_raw(&mut self, bytes: Chunk) {
-        match &mut self.transport {
-            ClientTransport::Http1(wire) => wire.wire.out.raw(bytes),
-            ClientTransport::Http2(wire) => wire.send_raw(bytes),
-        }
-    }
-
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.transport {
-            ClientTransport::Http1(wire) => wire.wire.out.tx.poll_finish(cx),
-            ClientTransport::Http2(wire) => {
-                wire.finish_raw();
-                // Whoever lets go of a stream before its end was framed resets it.
-                wire.poll_send(cx).map(|_| ())
-            }
+            ClientTransport::Http1(connection) => CarrierMut::Http1(&mut connection.wire),
+            ClientTransport::Http2(stream) => CarrierMut::Http2(Some(stream.handle())),
         }
     }
 }

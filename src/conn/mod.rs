@@ -10,6 +10,7 @@ mod outbox;
 pub mod proxy_protocol;
 mod response_part;
 mod tunnel;
+mod tunnel_end;
 mod wire;
 
 pub use buffered_wire::BufferedWire;
@@ -18,5 +19,6 @@ pub use client_side::{ClientSide, ConnectionContext, HeadBuffer, Piece};
 pub use inbox::Inbox;
 pub use outbox::Outbox;
 pub use response_part::ResponsePart;
-pub use tunnel::{End, tunnel};
+pub use tunnel::tunnel;
+pub use tunnel_end::{Carrier, CarrierMut, TunnelEnd};
 pub use wire::{Wire, WireRx, WireTx};

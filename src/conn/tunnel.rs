@@ -1,4 +1,4 @@
-//! Bytes both ways, as they are: a connection that has switched protocols.
+//! Raw bytes in both directions: a connection that has switched protocols.
 
 use std::future::poll_fn;
 use std::io;
@@ -6,41 +6,19 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::ClientSide;
+use super::{ClientSide, TunnelEnd};
 use crate::core::Core;
-use crate::io::{Chunk, Instant, Net};
+use crate::io::{Instant, Net};
 
-/// One side of an exchange: what carries a message, or bytes once protocols were switched.
-pub trait End {
-    /// Bytes that have not left yet.
-    fn queued(&self) -> usize;
-    /// Bytes that may wait before their source is no longer read.
-    fn queued_high(&self) -> usize;
-    /// Whether no more is to be queued now.
-    fn is_full(&self) -> bool {
-        self.queued() >= self.queued_high()
-    }
-    /// Bytes that have left, counted from some time before the exchange: how progress is told from standing still.
-    fn sent(&self) -> u64;
-    /// Sends what is queued; ready when all of it has left.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-    /// Waits for bytes, once HTTP is given up. `None` is the orderly end.
-    fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>>;
-    /// Queues bytes, once HTTP is given up.
-    fn send_raw(&mut self, bytes: Chunk);
-    /// Ends the sending direction in an orderly way, once HTTP is given up; ready when what that takes is sent.
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-}
-
-/// Relays until both directions have ended, one has broken, or nothing has moved for `idle`. A client that takes nothing of
-/// what waits for it for that long is gone as well, whatever it sends meanwhile.
+/// Relays bytes until both directions have ended, one has broken, or nothing has moved for `idle`. A client that takes none
+/// of its queued bytes for `idle` is given up too, whatever it sends meanwhile.
 pub async fn tunnel<N: Net>(
     core: &Rc<Core<N>>,
     down: &mut ClientSide<'_, N>,
-    mut up: impl End,
+    mut up: impl TunnelEnd<N>,
     idle: Duration,
-) -> Passed {
-    // Heads that are still queued are not the tunnel's bytes.
+) -> Tunneled {
+    // Heads may still be queued: they do not count.
     let before = (
         up.sent() + up.queued() as u64,
         down.sent() + down.queued() as u64,
@@ -77,24 +55,24 @@ pub async fn tunnel<N: Net>(
         }
     })
     .await;
-    Passed {
+    Tunneled {
         sent: up.sent().saturating_sub(before.0),
         received: down.sent().saturating_sub(before.1),
         is_stalled,
     }
 }
 
-/// What passed through a tunnel.
-pub struct Passed {
-    /// Bytes that went to the endpoint.
+/// What a tunnel has relayed.
+pub struct Tunneled {
+    /// Bytes to the endpoint.
     pub sent: u64,
-    /// Bytes that went to the client.
+    /// Bytes to the client.
     pub received: u64,
-    /// The client was given up: it takes nothing of what waits for it.
+    /// The tunnel gave the client up because it took none of its queued bytes.
     pub is_stalled: bool,
 }
 
-/// How far one direction is.
+/// The state of one direction.
 #[derive(Default)]
 struct Direction {
     ended: bool,
@@ -102,13 +80,13 @@ struct Direction {
 }
 
 impl Direction {
-    /// Moves what can be moved. An error means that the direction broke.
+    /// Moves the bytes that can move now. An error means that the direction has broken.
     fn poll<N: Net>(
         &mut self,
         cx: &mut Context<'_>,
         core: &Core<N>,
-        from: &mut impl End,
-        to: &mut impl End,
+        from: &mut impl TunnelEnd<N>,
+        to: &mut impl TunnelEnd<N>,
     ) -> io::Result<()> {
         loop {
             let sent = match to.poll_send(cx) {

@@ -28,7 +28,7 @@ use std::time::Duration;
 use weir_proto_h1::EditsMark;
 use weir_proto_h1::{Edits, FieldId, Head, Version};
 
-use crate::conn::{ClientSide, End, Piece};
+use crate::conn::{ClientSide, Piece, TunnelEnd};
 use crate::core::Core;
 use crate::fault::{Fault, Phase, Reason, Side};
 use crate::io::{Chunk, Instant, Net};

@@ -8,7 +8,7 @@ use super::attempt::{Attempts, Heard};
 use super::pace::Pace;
 use super::repeat::Repeat;
 use super::{Exchange, grpc};
-use crate::conn::{End, Piece, ResponsePart};
+use crate::conn::{Piece, ResponsePart, TunnelEnd};
 use crate::core::after;
 use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Chunk, Instant, Net, Pool};

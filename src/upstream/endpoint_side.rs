@@ -1,6 +1,5 @@
 //! The upstream side of an exchange: one request to an endpoint and its answer, whatever protocol it speaks.
 
-use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -10,11 +9,10 @@ use weir_proto_h2::ErrorCode;
 use super::{
     BindingToken, ConnectionOwner, ConnectionPermit, Endpoint, LeasedConnection, StreamReservation,
 };
-use crate::conn::{End, ResponsePart, http1, http2};
+use crate::conn::{Carrier, CarrierMut, ResponsePart, TunnelEnd, http1, http2};
 use crate::core::Core;
 use crate::fault::Fault;
 use crate::io::{Chunk, Net};
-use crate::limits::QUEUED_BYTES_HIGH;
 
 /// A request at an endpoint, as the exchange sees it.
 pub struct EndpointSide<N: Net> {
@@ -243,56 +241,20 @@ impl<N: Net> EndpointSide<N> {
     }
 }
 
-impl<N: Net> End for EndpointSide<N> {
-    fn queued(&self) -> usize {
+impl<N: Net> TunnelEnd<N> for EndpointSide<N> {
+    #[inline]
+    fn carrier(&self) -> Carrier<'_, N> {
         match &self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.wire.out.queued(),
-            EndpointTransport::Http2(wire, _) => wire.queued(),
+            EndpointTransport::Http1(connection, ..) => Carrier::Http1(&connection.wire),
+            EndpointTransport::Http2(stream, _) => Carrier::Http2(stream.handle()),
         }
     }
 
-    fn queued_high(&self) -> usize {
-        match &self.transport {
-            EndpointTransport::Http1(..) => QUEUED_BYTES_HIGH,
-            EndpointTransport::Http2(wire, _) => wire.queued_high(),
-        }
-    }
-
-    fn sent(&self) -> u64 {
-        match &self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.wire.out.sent(),
-            EndpointTransport::Http2(wire, _) => wire.sent(),
-        }
-    }
-
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    #[inline]
+    fn carrier_mut(&mut self) -> CarrierMut<'_, N> {
         match &mut self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.wire.out.poll_send(cx),
-            EndpointTransport::Http2(wire, _) => wire.poll_send(cx),
-        }
-    }
-
-    fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
-        match &mut self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.wire.poll_raw(cx),
-            EndpointTransport::Http2(wire, _) => wire.poll_raw(cx),
-        }
-    }
-
-    fn send_raw(&mut self, bytes: Chunk) {
-        match &mut self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.wire.out.raw(bytes),
-            EndpointTransport::Http2(wire, _) => wire.send_raw(bytes),
-        }
-    }
-
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.wire.out.tx.poll_finish(cx),
-            EndpointTransport::Http2(wire, _) => {
-                wire.finish_raw();
-                wire.poll_send(cx).map(|_| ())
-            }
+            EndpointTransport::Http1(connection, ..) => CarrierMut::Http1(&mut connection.wire),
+            EndpointTransport::Http2(stream, _) => CarrierMut::Http2(stream.handle()),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! A client's request over HTTP/2.
 
-use std::io;
 use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -84,29 +83,14 @@ impl<N: Net> DownstreamStream<N> {
         self.handle.loss().map(gone)
     }
 
-    /// Bytes of the answer that wait for room.
-    pub fn queued(&self) -> usize {
-        self.handle.queued_bytes()
-    }
-
-    /// Bytes of the answer that may wait before its source is no longer read.
-    pub fn queued_high(&self) -> usize {
-        self.handle.queued_bytes_high()
-    }
-
-    /// Bytes of the answer that were framed.
-    pub fn sent(&self) -> u64 {
-        self.handle.framed_bytes()
+    /// The request's hold on its stream.
+    pub(in crate::conn) fn handle(&self) -> &StreamHandle<N> {
+        &self.handle
     }
 
     /// Grows while the client takes what it can have of the answer.
     pub fn progress(&self) -> u64 {
         self.handle.progress()
-    }
-
-    /// Waits until all that was written is framed.
-    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.handle.poll_framed(cx)
     }
 
     /// Waits for the next piece of the request's body.
@@ -235,21 +219,6 @@ impl<N: Net> DownstreamStream<N> {
     /// Has the client see that something is missing, behind what there is room for.
     pub fn abort(&self) {
         self.handle.reset(ErrorCode::INTERNAL_ERROR);
-    }
-
-    /// Waits for bytes once HTTP is given up.
-    pub fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
-        self.handle.poll_raw(cx)
-    }
-
-    /// Sends bytes once HTTP is given up.
-    pub fn send_raw(&mut self, bytes: Chunk) {
-        self.handle.push(bytes);
-    }
-
-    /// Ends our direction once HTTP is given up.
-    pub fn finish_raw(&mut self) {
-        self.handle.end_message(&Trailers::default());
     }
 }
 

@@ -21,5 +21,6 @@ mod upstream_stream;
 pub use downstream_stream::DownstreamStream;
 pub use mux::{Mux, MuxOutcome, PendingRequest, Worker};
 pub use peer_watch::{PeerLimits, PeerWatch};
+pub use stream_handle::StreamHandle;
 pub use stream_table::StreamLoss;
 pub use upstream_stream::UpstreamStream;

@@ -15,7 +15,7 @@ use crate::io::{Chunk, Net};
 use crate::limits::{H2_END_MS, H2_QUEUED_BYTES_HIGH};
 
 /// A stream as the task of its request has it. Dropping it ends the stream if it has not ended by itself.
-pub(super) struct StreamHandle<N: Net> {
+pub struct StreamHandle<N: Net> {
     pub(super) mux: Rc<Mux<N>>,
     pub(super) slot: u32,
 }
@@ -77,7 +77,7 @@ impl<N: Net> StreamHandle<N> {
     }
 
     /// Waits for bytes of a stream that carries something else than a message. `None` is the orderly end.
-    pub(super) fn poll_raw(&self, cx: &Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+    pub(in crate::conn) fn poll_raw(&self, cx: &Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         Poll::Ready(match ready!(self.poll_next(cx)) {
             Ok(StreamPart::Data(data)) => Ok(Some(data)),
             Ok(StreamPart::End | StreamPart::Answer(_)) => Ok(None),
@@ -86,7 +86,7 @@ impl<N: Net> StreamHandle<N> {
     }
 
     /// Leaves data to be sent.
-    pub(super) fn push(&self, data: Chunk) {
+    pub(in crate::conn) fn push(&self, data: Chunk) {
         let mut state = self.mux.state.borrow_mut();
         let stream = state.streams.at(self.slot);
         if data.is_empty() || stream.loss.is_some() {
@@ -99,7 +99,7 @@ impl<N: Net> StreamHandle<N> {
     }
 
     /// Ends our message behind the data that waits.
-    pub(super) fn end_message(&self, trailers: &Trailers) {
+    pub(in crate::conn) fn end_message(&self, trailers: &Trailers) {
         let mut state = self.mux.state.borrow_mut();
         let stream = state.streams.at(self.slot);
         if matches!(stream.end, MessageEnd::Done) || stream.loss.is_some() {
@@ -124,7 +124,7 @@ impl<N: Net> StreamHandle<N> {
     }
 
     /// Waits until all that was left is framed.
-    pub(super) fn poll_framed(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+    pub(in crate::conn) fn poll_framed(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.mux.state.borrow_mut();
         let stream = state.streams.at(self.slot);
         if stream.loss.is_some() && !matches!(stream.end, MessageEnd::Done) {
@@ -138,7 +138,7 @@ impl<N: Net> StreamHandle<N> {
     }
 
     /// Bytes that were left and not framed.
-    pub(super) fn queued_bytes(&self) -> usize {
+    pub(in crate::conn) fn queued_bytes(&self) -> usize {
         self.mux.state.borrow().streams.peek(self.slot).queued_bytes
     }
 
@@ -148,13 +148,13 @@ impl<N: Net> StreamHandle<N> {
     }
 
     /// Bytes that may wait before their source is no longer read.
-    pub(super) fn queued_bytes_high(&self) -> usize {
+    pub(in crate::conn) fn queued_bytes_high(&self) -> usize {
         let state = self.mux.state.borrow();
         state.queued_bytes_high(state.streams.peek(self.slot).key)
     }
 
     /// Bytes that were framed.
-    pub(super) fn framed_bytes(&self) -> u64 {
+    pub(in crate::conn) fn framed_bytes(&self) -> u64 {
         self.mux.state.borrow().streams.peek(self.slot).framed
     }
 

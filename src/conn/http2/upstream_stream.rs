@@ -1,6 +1,5 @@
 //! A request at an endpoint over HTTP/2.
 
-use std::io;
 use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -101,34 +100,14 @@ impl<N: Net> UpstreamStream<N> {
         Ok(())
     }
 
-    /// Bytes of the request that wait for room.
-    pub fn queued(&self) -> usize {
-        self.handle.as_ref().map_or(0, StreamHandle::queued_bytes)
+    /// The request's hold on its stream; `None` until the request has begun.
+    pub fn handle(&self) -> Option<&StreamHandle<N>> {
+        self.handle.as_ref()
     }
 
     /// Bytes of the request that wait for room, and of the answer that wait to be taken.
     pub fn held_bytes(&self) -> usize {
         self.handle.as_ref().map_or(0, StreamHandle::held_bytes)
-    }
-
-    /// Bytes of the request that may wait before its source is no longer read.
-    pub fn queued_high(&self) -> usize {
-        self.handle
-            .as_ref()
-            .map_or(0, StreamHandle::queued_bytes_high)
-    }
-
-    /// Bytes of the request that were framed.
-    pub fn sent(&self) -> u64 {
-        self.handle.as_ref().map_or(0, StreamHandle::framed_bytes)
-    }
-
-    /// Waits until all that was written is framed.
-    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.handle {
-            Some(handle) => handle.poll_framed(cx),
-            None => Poll::Ready(Ok(())),
-        }
     }
 
     /// How long the body of the answer is.
@@ -238,28 +217,6 @@ impl<N: Net> UpstreamStream<N> {
         match self.loss {
             Some(StreamLoss::Reset { code, .. }) => Some(code),
             _ => None,
-        }
-    }
-
-    /// Waits for bytes once HTTP is given up.
-    pub fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
-        match &mut self.handle {
-            Some(handle) => handle.poll_raw(cx),
-            None => Poll::Ready(Ok(None)),
-        }
-    }
-
-    /// Sends bytes once HTTP is given up.
-    pub fn send_raw(&mut self, bytes: Chunk) {
-        if let Some(handle) = &self.handle {
-            handle.push(bytes);
-        }
-    }
-
-    /// Ends our direction once HTTP is given up.
-    pub fn finish_raw(&mut self) {
-        if let Some(handle) = &self.handle {
-            handle.end_message(&Trailers::default());
         }
     }
 }

@@ -1,0 +1,110 @@
+//! One side of an exchange as mere bytes, whatever protocol carries it.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use weir_proto_h1::Trailers;
+
+use super::BufferedWire;
+use super::http2::StreamHandle;
+use crate::io::{Chunk, Net};
+use crate::limits::QUEUED_BYTES_HIGH;
+
+/// What carries one side of an exchange.
+pub enum Carrier<'a, N: Net> {
+    /// A connection of HTTP/1.1.
+    Http1(&'a BufferedWire<N>),
+    /// A stream of HTTP/2; `None` before the request has begun.
+    Http2(Option<&'a StreamHandle<N>>),
+}
+
+/// The same, to send and receive on.
+pub enum CarrierMut<'a, N: Net> {
+    /// A connection of HTTP/1.1.
+    Http1(&'a mut BufferedWire<N>),
+    /// A stream of HTTP/2; `None` before the request has begun.
+    Http2(Option<&'a StreamHandle<N>>),
+}
+
+/// One side of an exchange: it carries a message, or raw bytes once protocols were switched.
+pub trait TunnelEnd<N: Net> {
+    /// What carries this side.
+    fn carrier(&self) -> Carrier<'_, N>;
+
+    /// The same, to send and receive on.
+    fn carrier_mut(&mut self) -> CarrierMut<'_, N>;
+
+    /// Bytes that have not left yet.
+    #[inline]
+    fn queued(&self) -> usize {
+        match self.carrier() {
+            Carrier::Http1(wire) => wire.out.queued(),
+            Carrier::Http2(stream) => stream.map_or(0, StreamHandle::queued_bytes),
+        }
+    }
+
+    /// How many bytes may be queued before their source is no longer read.
+    #[inline]
+    fn queued_high(&self) -> usize {
+        match self.carrier() {
+            Carrier::Http1(_) => QUEUED_BYTES_HIGH,
+            Carrier::Http2(stream) => stream.map_or(0, StreamHandle::queued_bytes_high),
+        }
+    }
+
+    /// Whether no more bytes should be queued now.
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.queued() >= self.queued_high()
+    }
+
+    /// Bytes that have left, counted from some time before the exchange. They tell progress from a stall.
+    #[inline]
+    fn sent(&self) -> u64 {
+        match self.carrier() {
+            Carrier::Http1(wire) => wire.out.sent(),
+            Carrier::Http2(stream) => stream.map_or(0, StreamHandle::framed_bytes),
+        }
+    }
+
+    /// Sends the queued bytes. Ready once all of them have left.
+    #[inline]
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.carrier_mut() {
+            CarrierMut::Http1(wire) => wire.out.poll_send(cx),
+            CarrierMut::Http2(Some(stream)) => stream.poll_framed(cx),
+            CarrierMut::Http2(None) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Receives raw bytes. `None`: the peer has ended its direction.
+    fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        match self.carrier_mut() {
+            CarrierMut::Http1(wire) => wire.poll_raw(cx),
+            CarrierMut::Http2(Some(stream)) => stream.poll_raw(cx),
+            CarrierMut::Http2(None) => Poll::Ready(Ok(None)),
+        }
+    }
+
+    /// Queues raw bytes.
+    fn send_raw(&mut self, bytes: Chunk) {
+        match self.carrier_mut() {
+            CarrierMut::Http1(wire) => wire.out.raw(bytes),
+            CarrierMut::Http2(Some(stream)) => stream.push(bytes),
+            CarrierMut::Http2(None) => {}
+        }
+    }
+
+    /// Ends the sending direction in an orderly way, after raw bytes. Ready once the end has left.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.carrier_mut() {
+            CarrierMut::Http1(wire) => wire.out.tx.poll_finish(cx),
+            CarrierMut::Http2(Some(stream)) => {
+                stream.end_message(&Trailers::default());
+                // Dropping a stream before its end is framed would reset it.
+                stream.poll_framed(cx).map(|_| ())
+            }
+            CarrierMut::Http2(None) => Poll::Ready(()),
+        }
+    }
+}
