@@ -158,7 +158,7 @@ async fn answer_all(mut peer: Peer<Sim>, name: &'static str) {
         read_body(&mut peer, &head, framing).await;
         let target = head.line.split(' ').nth(1).unwrap();
         let answer = format!(
-            "HTTP/1.1 200 OK\r\nX-Upstream: {name}\r\nX-RouteTarget: {target}\r\nContent-Length: 0\r\n\r\n"
+            "HTTP/1.1 200 OK\r\nX-Upstream: {name}\r\nX-Target: {target}\r\nContent-Length: 0\r\n\r\n"
         );
         if peer.send(answer.as_bytes()).await.is_err() {
             return;
