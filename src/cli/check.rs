@@ -8,19 +8,21 @@ use lexopt::Parser;
 use weir_config::{Code, Diagnostic};
 
 use super::{CommandError, CommandResult, NextArgument, help, next, print, unexpected};
-use crate::control::{LoadError, Loaded, Machine, Names, Resolver, Source, count, load};
+use crate::control::{
+    LoadError, LoadedConfig, MachineCheck, NameLookup, Resolver, Source, count, load,
+};
 
 pub(super) fn main(args: &mut Parser) -> CommandResult {
     let (mut file, mut json) = (None, false);
     let resolver = Resolver::default();
-    let (mut names, mut machine) = (Names::Resolve(&resolver), Machine::Ask);
+    let (mut names, mut machine) = (NameLookup::Resolve(&resolver), MachineCheck::Start);
     loop {
         match next(args)? {
             NextArgument::Help => return print(help::CHECK),
             NextArgument::Long(name) if name == "json" => json = true,
-            NextArgument::Long(name) if name == "no-resolve" => names = Names::Skip,
+            NextArgument::Long(name) if name == "no-resolve" => names = NameLookup::Skip,
             NextArgument::Long(name) if name == "elsewhere" => {
-                (names, machine) = (Names::Skip, Machine::Leave);
+                (names, machine) = (NameLookup::Skip, MachineCheck::Skip);
             }
             NextArgument::Value(value) if file.is_none() => file = Some(PathBuf::from(value)),
             NextArgument::Value(value) => return Err(unexpected(&value)),
@@ -67,7 +69,7 @@ fn advise(diagnostics: &mut [Diagnostic]) {
     }
 }
 
-fn summary(loaded: &Loaded, names: Names<'_>) -> String {
+fn summary(loaded: &LoadedConfig, names: NameLookup<'_>) -> String {
     let plan = &loaded.plan;
     let parts = [
         count(plan.listeners.len(), "listener"),
@@ -79,8 +81,8 @@ fn summary(loaded: &Loaded, names: Names<'_>) -> String {
         n => format!("; {} passed", count(n, "test")),
     };
     let names = match names {
-        Names::Resolve(_) => "",
-        Names::Skip => "; names were not resolved",
+        NameLookup::Resolve(_) => "",
+        NameLookup::Skip => "; names were not resolved",
     };
     let missing = loaded.tls.files.iter().filter(|(_, stamp)| stamp.is_none());
     let missing = match missing.count() {

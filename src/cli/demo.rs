@@ -15,7 +15,7 @@ use weir_config::{
 
 use super::proxy::{parse, parse_cores};
 use super::{CommandError, CommandResult, NextArgument, help, next, print, serve, unexpected};
-use crate::control::demo::Demo;
+use crate::control::demo::DemoEndpoints;
 use crate::control::{Options, Source, Started, count};
 use crate::tls;
 
@@ -46,7 +46,7 @@ pub(super) fn main(args: &mut Parser) -> CommandResult {
             NextArgument::End => break,
         }
     }
-    let demo = Demo::bind().map_err(|error| {
+    let demo = DemoEndpoints::bind().map_err(|error| {
         CommandError::Failed(format!("cannot bind the demo's endpoints: {error}"))
     })?;
     let endpoints: Vec<_> = demo

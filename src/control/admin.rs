@@ -1,6 +1,6 @@
 //! The admin listener: `/metrics` for Prometheus, `/healthz` for load balancers and orchestrators, `/plan` for people.
-//! It reads; it changes nothing. Connections, heads and lifetimes are bounded like everywhere else, and clients that
-//! idle or do not read give way to others ([`Places`]).
+//! It changes nothing. Connections, heads and lifetimes are bounded, and a client that idles or does not read loses its
+//! slot to the next ([`AdminSlots`]).
 
 use std::convert::Infallible;
 use std::io;
@@ -17,20 +17,20 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use super::inherited::Inherited;
-use super::listen::{self, OwnFile};
-use super::pages::Slices;
-use super::places::{Place, Places, Seat, Watched};
-use super::{Control, limits, report};
+use super::admin_slots::{AdminSlot, AdminSlotLease, AdminSlots, AdminStream};
+use super::inherited_sockets::InheritedSockets;
+use super::listen::{self, OwnedFile};
+use super::shared_pages::PageBody;
+use super::{Control, admin_pages, limits};
 use crate::io::Address;
 
-/// A bound admin listener. Dropping it closes it and its connections.
+/// A bound admin listener. Dropping it closes the listener and its connections.
 pub(super) struct Admin {
     address: String,
     listener: Option<Listener>,
     task: Option<AbortHandle>,
-    /// Removes the socket's file.
-    file: Option<OwnFile>,
+    /// Removes the socket's file when dropped.
+    file: Option<OwnedFile>,
 }
 
 enum Listener {
@@ -39,15 +39,15 @@ enum Listener {
 }
 
 impl Admin {
-    /// Binds, unless its socket was inherited. A Unix socket is for owner and group only. `taken` are TCP addresses that
-    /// this process listens on already.
+    /// Binds, unless the process inherited the socket. Only owner and group may use a Unix socket. This process already
+    /// listens on the TCP addresses in `taken`.
     ///
     /// # Errors
-    /// The address cannot be bound; says what helps.
+    /// The address cannot be bound. The message says what helps.
     pub(super) fn bind(
         address: &weir_config::Address,
         taken: &[SocketAddr],
-        inherited: &mut Inherited,
+        inherited: &mut InheritedSockets,
     ) -> Result<Self, String> {
         let address = match address {
             weir_config::Address::Tcp(ip) => Address::Ip(*ip),
@@ -101,11 +101,11 @@ impl Admin {
     }
 
     /// The socket's file, if it has one.
-    pub(super) fn file(&self) -> Option<&OwnFile> {
+    pub(super) fn file(&self) -> Option<&OwnedFile> {
         self.file.as_ref()
     }
 
-    /// Begins to answer.
+    /// Starts answering.
     pub(super) fn serve(&mut self, control: Rc<Control>) {
         if let Some(listener) = self.listener.take() {
             self.task = Some(spawn_local(accept(listener, control)).abort_handle());
@@ -122,8 +122,8 @@ impl Drop for Admin {
 }
 
 async fn accept(listener: Listener, control: Rc<Control>) {
-    let places = Rc::<Places>::default();
-    // Connections end together with this task.
+    let slots = Rc::<AdminSlots>::default();
+    // Connections end when this task does.
     let mut connections = tokio::task::JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -140,15 +140,15 @@ async fn accept(listener: Listener, control: Rc<Control>) {
         };
         match accepted {
             Ok(stream) => {
-                let seat = places.take(limits::ADMIN_CONNECTIONS_MAX);
+                let lease = slots.take(limits::ADMIN_CONNECTIONS_MAX);
                 drop(connections.spawn_local(async move {
                     match stream {
-                        Stream::Tcp(stream) => converse(stream, seat, control).await,
-                        Stream::Unix(stream) => converse(stream, seat, control).await,
+                        Stream::Tcp(stream) => serve_connection(stream, lease, control).await,
+                        Stream::Unix(stream) => serve_connection(stream, lease, control).await,
                     }
                 }));
             }
-            // Out of descriptors, most likely: the connection stays in the queue until there are some.
+            // Most likely out of descriptors. The connection stays in the kernel's queue until one is free.
             Err(_) => sleep(limits::WATCH).await,
         }
     }
@@ -159,17 +159,17 @@ enum Stream {
     Unix(tokio::net::UnixStream),
 }
 
-async fn converse(
+async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
-    seat: Seat,
+    lease: AdminSlotLease,
     control: Rc<Control>,
 ) {
-    let place = seat.place.clone();
-    let stream = Watched {
+    let slot = lease.slot.clone();
+    let stream = AdminStream {
         stream,
-        place: place.clone(),
+        slot: slot.clone(),
     };
-    let reader = place.clone();
+    let reader = slot.clone();
     let service = hyper::service::service_fn(move |request| {
         let (control, reader) = (control.clone(), reader.clone());
         async move { Ok::<_, Infallible>(answer(&request, &control, &reader)) }
@@ -180,13 +180,17 @@ async fn converse(
         .max_buf_size(limits::ADMIN_HEAD_BYTES_MAX)
         .serve_connection(hyper_util::rt::TokioIo::new(stream), service);
     tokio::select! {
-        // An error is the client's affair: it went away, or spoke nonsense and got 400.
+        // An error is the client's: it left, or sent an invalid request and got 400.
         _ = timeout(limits::ADMIN_CONNECTION, connection) => {}
-        () = place.dismissed() => {}
+        () = slot.evicted() => {}
     }
 }
 
-fn answer(request: &Request<Incoming>, control: &Control, reader: &Rc<Place>) -> Response<Slices> {
+fn answer(
+    request: &Request<Incoming>,
+    control: &Control,
+    reader: &Rc<AdminSlot>,
+) -> Response<PageBody> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = plain(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -203,7 +207,7 @@ fn answer(request: &Request<Incoming>, control: &Control, reader: &Rc<Place>) ->
             "text/plain; version=0.0.4; charset=utf-8",
             control
                 .metrics_pages
-                .get(reader, |length| report::metrics(control, length)),
+                .get(reader, |length| admin_pages::metrics(control, length)),
         ),
         "/healthz" => {
             let verbose = request
@@ -215,14 +219,14 @@ fn answer(request: &Request<Incoming>, control: &Control, reader: &Rc<Place>) ->
             } else {
                 StatusCode::OK
             };
-            plain(status, report::health(control, verbose))
+            plain(status, admin_pages::health(control, verbose))
         }
         "/plan" => page(
             StatusCode::OK,
             "application/json",
             control
                 .plan_pages
-                .get(reader, |length| report::plan(control, length)),
+                .get(reader, |length| admin_pages::plan(control, length)),
         ),
         "/" => plain(StatusCode::OK, INDEX.to_owned()),
         _ => plain(StatusCode::NOT_FOUND, INDEX.to_owned()),
@@ -232,16 +236,16 @@ fn answer(request: &Request<Incoming>, control: &Control, reader: &Rc<Place>) ->
 const INDEX: &str = "\
 /metrics          counters and times, for Prometheus
 /healthz          200 while serving, 503 while draining
-/healthz?verbose  the same with details, the last failed reload among them
-/plan             what is running, as JSON
+/healthz?verbose  the same with details, such as the last failed reload
+/plan             the running plan, as JSON
 ";
 
-fn plain(status: StatusCode, text: String) -> Response<Slices> {
+fn plain(status: StatusCode, text: String) -> Response<PageBody> {
     page(status, "text/plain; charset=utf-8", text.into())
 }
 
-fn page(status: StatusCode, content_type: &'static str, text: Bytes) -> Response<Slices> {
-    let mut response = Response::new(Slices(text));
+fn page(status: StatusCode, content_type: &'static str, text: Bytes) -> Response<PageBody> {
+    let mut response = Response::new(PageBody(text));
     *response.status_mut() = status;
     response
         .headers_mut()

@@ -1,5 +1,5 @@
-//! Certificates and keys while the process runs: files that change are read again, checked, and handed to the cores. A
-//! file that cannot be used changes nothing.
+//! Certificates and keys while the process runs. Control reads changed files again, checks them and sends them to the
+//! cores. A file that cannot be used changes nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -11,24 +11,24 @@ use tokio::time::sleep;
 
 use weir_config::{ClientCert, ListenTls, TlsVersion, UpstreamTls, Verify};
 
-use super::report::{list, string};
+use super::admin_pages::{list, string};
 use super::{Control, Source, count, limits};
 use crate::obs::{MetricKind, MetricsPage, process, text};
 use crate::serving::Command;
 use crate::tls::{self, FileStamp};
 
-/// What is in use, and how changes went.
+/// The certificates and keys in use, and outcomes of changes.
 pub(super) struct Certificates {
     tls: Arc<tls::LoadedTls>,
-    /// Where each file's certificate is in that.
+    /// The place of each file's certificate in `tls`.
     by_path: HashMap<PathBuf, usize>,
-    /// Those that the log has said to end soon, by file, and whether they have ended.
+    /// Certificates that the log has warned about, by file, and whether they had expired by then.
     warned: HashSet<(PathBuf, bool)>,
-    /// The state of the files that could not be used: they are tried again when they change.
+    /// The state of the files that could not be used. Control tries them again when they change.
     refused: Option<Stamps>,
     loaded: u64,
     failed: u64,
-    /// Why the last change was refused, and when that was.
+    /// When the last change was refused, and why.
     last_error: Option<(u64, String)>,
 }
 
@@ -38,7 +38,7 @@ impl Certificates {
     pub(super) fn new(tls: tls::LoadedTls) -> Self {
         Self {
             by_path: by_path(&tls),
-            warned: ending(&tls).map(|(one, _)| known(one)).collect(),
+            warned: expiring(&tls).map(|(one, _)| known(one)).collect(),
             tls: Arc::new(tls),
             refused: None,
             loaded: 0,
@@ -47,22 +47,22 @@ impl Certificates {
         }
     }
 
-    /// Notes what a reload has brought.
+    /// Takes over what a reload has read.
     pub(super) fn replace(&mut self, tls: tls::LoadedTls) {
         self.take(Arc::new(tls));
         (self.refused, self.last_error) = (None, None);
     }
 
-    /// Has others in use; what is to be said of them was said where they were read.
+    /// Uses these from now on. Reading them has logged their warnings already.
     fn take(&mut self, tls: Arc<tls::LoadedTls>) {
         self.by_path = by_path(&tls);
-        self.warned = ending(&tls).map(|(one, _)| known(one)).collect();
+        self.warned = expiring(&tls).map(|(one, _)| known(one)).collect();
         self.tls = tls;
     }
 
-    /// Says once of each certificate that it ends soon, and once that it has ended.
-    fn warn_ending(&mut self) {
-        for (one, warning) in ending(&self.tls) {
+    /// Warns once of each certificate that it expires soon, and once that it has expired.
+    fn warn_expiring(&mut self) {
+        for (one, warning) in expiring(&self.tls) {
             if self.warned.insert(known(one)) {
                 let path = one.path.display();
                 process::warn(format_args!("the certificate {path} {warning}"));
@@ -70,13 +70,13 @@ impl Certificates {
         }
     }
 
-    /// Whether this state of the files is neither the one in use nor one that was refused.
+    /// Whether the files are neither in use nor refused in this state.
     fn is_new(&self, stamps: &Stamps) -> bool {
         *stamps != self.tls.files && self.refused.as_ref() != Some(stamps)
     }
 
     pub(super) fn metrics(&self, page: &mut MetricsPage) {
-        let help = "When a certificate that Weir shows ends, since the Unix epoch.";
+        let help = "When a certificate that Weir presents expires, since the Unix epoch.";
         page.family(
             "weir_certificate_not_after_seconds",
             MetricKind::Gauge,
@@ -90,12 +90,12 @@ impl Certificates {
         page.family("weir_certificates_loaded_total", MetricKind::Counter, help);
         page.sample(&[], self.loaded);
         let help =
-            "Changes of files of certificates and keys that were refused: the former ones stay.";
+            "Changes of files of certificates and keys that were refused; the former ones stay.";
         page.family("weir_certificates_failed_total", MetricKind::Counter, help);
         page.sample(&[], self.failed);
     }
 
-    /// How a listener speaks TLS, as JSON.
+    /// A listener's TLS settings as JSON.
     pub(super) fn listener(&self, out: &mut String, tls: Option<&ListenTls>) {
         let Some(tls) = tls else {
             return out.push_str("null");
@@ -118,12 +118,12 @@ impl Certificates {
             string(out, "client_crl", &crl.path.to_string_lossy());
         }
         list(out, "certificates", &tls.certs, |out, files| {
-            self.shown(out, &files.cert.path);
+            self.write_certificate(out, &files.cert.path);
         });
         out.push('}');
     }
 
-    /// How an upstream's endpoints are spoken to over TLS, as JSON.
+    /// An upstream's TLS settings as JSON.
     pub(super) fn upstream(&self, out: &mut String, tls: Option<&UpstreamTls>) {
         let Some(tls) = tls else {
             return out.push_str("null");
@@ -144,14 +144,14 @@ impl Certificates {
             "certificates",
             tls.cert.as_slice(),
             |out, (cert, _)| {
-                self.shown(out, &cert.path);
+                self.write_certificate(out, &cert.path);
             },
         );
         out.push('}');
     }
 
-    /// A certificate that is shown, as members of an object.
-    fn shown(&self, out: &mut String, path: &Path) {
+    /// A certificate that Weir presents, as members of a JSON object.
+    fn write_certificate(&self, out: &mut String, path: &Path) {
         string(out, "file", &path.to_string_lossy());
         let known = self.by_path.get(path);
         let Some(known) = known.and_then(|at| self.tls.certificates.get(*at)) else {
@@ -178,22 +178,22 @@ impl Certificates {
                 _ => format!("in {}", tls::span(left)),
             };
             let all = count(all.len(), "certificate");
-            let _ = writeln!(out, "{all}; the first to end is {path}, {when}");
+            let _ = writeln!(out, "{all}; the first to expire is {path}, {when}");
         }
         if let Some((ms, error)) = &self.last_error {
             let mut when = String::new();
             text::time(&mut when, *ms);
             let _ = writeln!(
                 out,
-                "a changed certificate or key was refused at {when}, the former ones are in use:\n{}",
+                "a changed certificate or key was refused at {when}; the former ones are in use:\n{}",
                 error.trim_end()
             );
         }
     }
 }
 
-/// Certificates whose end is near or over, with what to say.
-fn ending(tls: &tls::LoadedTls) -> impl Iterator<Item = (&tls::OwnCertificate, String)> {
+/// Certificates that have expired or soon will, with a warning each.
+fn expiring(tls: &tls::LoadedTls) -> impl Iterator<Item = (&tls::OwnCertificate, String)> {
     let all = tls.certificates.iter();
     all.filter_map(|one| Some((one, one.identity.time_warning()?)))
 }
@@ -208,7 +208,7 @@ fn by_path(tls: &tls::LoadedTls) -> HashMap<PathBuf, usize> {
 }
 
 impl Control {
-    /// Looks at the files for as long as the process lives.
+    /// Watches the files until the process drains.
     pub(super) async fn watch_certificates(self: Rc<Self>) {
         loop {
             sleep(limits::CERTIFICATES_WATCH).await;
@@ -216,7 +216,7 @@ impl Control {
                 return;
             }
             let tls = self.state.borrow().certificates.tls.clone();
-            // A file system that does not answer holds up a thread of its own, and this watch.
+            // On a thread of its own: a file system that does not answer delays this watch and nothing else.
             let look = move || {
                 let stamp = |path: &PathBuf| (path.clone(), FileStamp::now(path));
                 tls.files.iter().map(|(path, _)| stamp(path)).collect()
@@ -226,7 +226,7 @@ impl Control {
             };
             let is_new = {
                 let certificates = &mut self.state.borrow_mut().certificates;
-                certificates.warn_ending();
+                certificates.warn_expiring();
                 certificates.is_new(&stamps)
             };
             if is_new {
@@ -252,7 +252,7 @@ impl Control {
             );
         };
         if self.state.borrow().plan.epoch != epoch {
-            // A reload has read them meanwhile.
+            // A reload has read the files meanwhile.
             return;
         }
         match outcome {
@@ -281,7 +281,7 @@ impl Control {
             Err(errors) => {
                 let text = weir_config::to_text(&errors);
                 process::error(format_args!(
-                    "a changed certificate or key cannot be used, the former ones stay:\n{}",
+                    "a changed certificate or key cannot be used; the former ones stay:\n{}",
                     text.trim_end()
                 ));
                 let certificates = &mut self.state.borrow_mut().certificates;

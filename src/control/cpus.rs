@@ -8,7 +8,7 @@ use weir_config::Cores;
 
 /// One entry a core: the processor it is pinned to, or none.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Choice {
+pub(super) struct CpuChoice {
     pub(super) cpus: Vec<Option<usize>>,
     /// What the user should know about it.
     pub(super) remark: Option<String>,
@@ -18,12 +18,12 @@ pub(super) struct Choice {
 ///
 /// # Errors
 /// Processors are named that the process may not use.
-pub(super) fn choose(cores: &Cores) -> Result<Choice, String> {
+pub(super) fn choose(cores: &Cores) -> Result<CpuChoice, String> {
     let quota = available_parallelism().map_or(1, NonZeroUsize::get);
     pick(cores, &allowed(), quota)
 }
 
-fn pick(cores: &Cores, allowed: &[usize], quota: usize) -> Result<Choice, String> {
+fn pick(cores: &Cores, allowed: &[usize], quota: usize) -> Result<CpuChoice, String> {
     match cores {
         Cores::Auto => {
             let count = quota.clamp(1, allowed.len().max(1));
@@ -33,7 +33,7 @@ fn pick(cores: &Cores, allowed: &[usize], quota: usize) -> Result<Choice, String
                     "cores: {count} of {all} processors, because of the CPU quota of the cgroup"
                 )
             });
-            Ok(Choice {
+            Ok(CpuChoice {
                 cpus: spread(allowed, count),
                 remark,
             })
@@ -44,7 +44,7 @@ fn pick(cores: &Cores, allowed: &[usize], quota: usize) -> Result<Choice, String
                 let all = allowed.len();
                 format!("cores: {count} on {all} processors; none is pinned, and they will get in each other's way")
             });
-            Ok(Choice {
+            Ok(CpuChoice {
                 cpus: spread(allowed, count),
                 remark,
             })
@@ -63,7 +63,7 @@ fn pick(cores: &Cores, allowed: &[usize], quota: usize) -> Result<Choice, String
                     "cores: this process may not use processor {missing}; it may use {allowed}"
                 ));
             }
-            Ok(Choice {
+            Ok(CpuChoice {
                 cpus: named.into_iter().map(Some).collect(),
                 remark: None,
             })
@@ -103,7 +103,7 @@ mod tests {
         let choice = pick(&Cores::Auto, &[2, 3, 5], 8).unwrap();
         assert_eq!(
             choice,
-            Choice {
+            CpuChoice {
                 cpus: vec![Some(2), Some(3), Some(5)],
                 remark: None
             }

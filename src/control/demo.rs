@@ -27,12 +27,12 @@ use super::listen;
 use crate::obs::text;
 
 /// Bound demo endpoints.
-pub struct Demo {
+pub struct DemoEndpoints {
     endpoints: Vec<(&'static str, std::net::TcpListener)>,
     addresses: Vec<SocketAddr>,
 }
 
-impl Demo {
+impl DemoEndpoints {
     /// Binds two ports of loopback that are free.
     ///
     /// # Errors
@@ -89,30 +89,30 @@ async fn accept(name: &'static str, listener: TcpListener) {
     }
 }
 
-async fn answer(name: &str, request: Request<Incoming>) -> Response<Answer> {
+async fn answer(name: &str, request: Request<Incoming>) -> Response<DemoBody> {
     let mut response = match request.uri().path() {
         "/slow" => {
             let wait = Duration::from_millis(parameter(&request, "ms").unwrap_or(1_000));
             sleep(wait.min(limits::DEMO_WAIT_MAX)).await;
-            Response::new(Answer::text(echo(name, &request)))
+            Response::new(DemoBody::text(echo(name, &request)))
         }
         "/big" => {
             let bytes = parameter(&request, "bytes")
                 .unwrap_or(1024 * 1024)
                 .min(limits::DEMO_BODY_BYTES_MAX);
-            Response::new(Answer::Dots(bytes))
+            Response::new(DemoBody::Dots(bytes))
         }
         "/status" => {
             let code: Option<u16> = parameter(&request, "code");
             let status = code
                 .filter(|code| (200..600).contains(code))
                 .and_then(|code| StatusCode::from_u16(code).ok());
-            let mut response = Response::new(Answer::text(echo(name, &request)));
+            let mut response = Response::new(DemoBody::text(echo(name, &request)));
             *response.status_mut() = status.unwrap_or(StatusCode::BAD_REQUEST);
             response
         }
         "/echo" => Response::new(back(request.into_body()).await),
-        _ => Response::new(Answer::text(echo(name, &request))),
+        _ => Response::new(DemoBody::text(echo(name, &request))),
     };
     response.headers_mut().insert(
         CONTENT_TYPE,
@@ -126,10 +126,10 @@ async fn answer(name: &str, request: Request<Incoming>) -> Response<Answer> {
 
 /// The body of a request as an answer. A client that waits to be asked for its body sends it only if nothing is
 /// answered before (RFC 9110 10.1.1), so that the answer waits for the first of it.
-async fn back(mut body: Incoming) -> Answer {
+async fn back(mut body: Incoming) -> DemoBody {
     let first = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
     let first = first.and_then(Result::ok);
-    Answer::Back(first.and_then(|frame| frame.into_data().ok()), body)
+    DemoBody::Back(first.and_then(|frame| frame.into_data().ok()), body)
 }
 
 /// The request as it came, so that one can see what Weir did to it.
@@ -162,7 +162,7 @@ fn parameter<T: FromStr>(request: &Request<Incoming>, name: &str) -> Option<T> {
 }
 
 /// The body of an answer.
-enum Answer {
+enum DemoBody {
     /// This text.
     Text(Option<Bytes>),
     /// This many dots.
@@ -171,7 +171,7 @@ enum Answer {
     Back(Option<Bytes>, Incoming),
 }
 
-impl Answer {
+impl DemoBody {
     fn text(text: String) -> Self {
         Self::Text(Some(Bytes::from(text)))
     }
@@ -179,7 +179,7 @@ impl Answer {
 
 static DOTS: [u8; 64 * 1024] = [b'.'; 64 * 1024];
 
-impl Body for Answer {
+impl Body for DemoBody {
     type Data = Bytes;
     type Error = hyper::Error;
 

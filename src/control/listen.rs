@@ -13,13 +13,13 @@ use std::{fs, net};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::inherited::{self, Inherited};
+use super::inherited_sockets::{self, InheritedSockets};
 use crate::io::{Address, ListenSocket, SocketOrigin};
 use crate::plan::{ListenerId, Plan};
 
 /// Sockets that are bound and not given away yet.
 #[derive(Default)]
-pub(super) struct Bound {
+pub(super) struct BoundSockets {
     /// By core.
     pub(super) sockets: Vec<Vec<(ListenerId, ListenSocket)>>,
     /// Where they listen in truth: a port that the kernel chose is filled in.
@@ -27,7 +27,7 @@ pub(super) struct Bound {
     /// TCP addresses among them that we have bound.
     pub(super) ports: Vec<SocketAddr>,
     /// Files of Unix sockets, removed when dropped.
-    pub(super) files: Vec<OwnFile>,
+    pub(super) files: Vec<OwnedFile>,
 }
 
 /// Binds `listeners` of `plan` for `cores` cores, but for those whose sockets were inherited. `taken` are TCP addresses
@@ -40,11 +40,11 @@ pub(super) fn bind(
     listeners: &[ListenerId],
     cores: usize,
     taken: &[SocketAddr],
-    inherited: &mut Inherited,
-) -> Result<Bound, String> {
-    let mut bound = Bound {
+    inherited: &mut InheritedSockets,
+) -> Result<BoundSockets, String> {
+    let mut bound = BoundSockets {
         sockets: (0..cores).map(|_| Vec::new()).collect(),
-        ..Bound::default()
+        ..BoundSockets::default()
     };
     for &id in listeners {
         let Some(listener) = plan.listener(id) else {
@@ -53,7 +53,7 @@ pub(super) fn bind(
         let cannot = |error: io::Error| explain(&listener.address, &error);
         let given = inherited.take(&listener.address);
         if !given.is_empty() {
-            for (core, socket) in inherited::spread(&given, cores).map_err(cannot)? {
+            for (core, socket) in inherited_sockets::spread(&given, cores).map_err(cannot)? {
                 bound.sockets[core].push((id, socket));
             }
             bound.addresses.push(listener.address.to_string());
@@ -131,7 +131,7 @@ pub(super) fn unix(
     path: &Path,
     backlog: u32,
     mode: Option<u32>,
-) -> io::Result<(UnixListener, OwnFile)> {
+) -> io::Result<(UnixListener, OwnedFile)> {
     if let Ok(found) = fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
             return Err(no_socket());
@@ -149,7 +149,7 @@ pub(super) fn unix(
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&socket2::SockAddr::unix(path)?)?;
-    let file = OwnFile::new(path)?;
+    let file = OwnedFile::new(path)?;
     if let Some(mode) = mode {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     }
@@ -165,12 +165,12 @@ pub(super) fn no_socket() -> io::Error {
 
 /// A file that we made, of a Unix socket for example. Dropping it removes the file, unless another has come in its place.
 #[derive(Debug)]
-pub(super) struct OwnFile {
+pub(super) struct OwnedFile {
     pub(super) path: PathBuf,
     made: (u64, u64),
 }
 
-impl OwnFile {
+impl OwnedFile {
     /// The file that we have just made at this path.
     pub(super) fn new(path: &Path) -> io::Result<Self> {
         let made = fs::symlink_metadata(path)?;
@@ -181,7 +181,7 @@ impl OwnFile {
     }
 }
 
-impl Drop for OwnFile {
+impl Drop for OwnedFile {
     fn drop(&mut self) {
         let found = fs::symlink_metadata(&self.path);
         if found.is_ok_and(|found| (found.dev(), found.ino()) == self.made) {
@@ -219,8 +219,8 @@ mod tests {
 
     use super::*;
 
-    fn none() -> Inherited {
-        Inherited::default()
+    fn none() -> InheritedSockets {
+        InheritedSockets::default()
     }
 
     fn plan(listeners: &str) -> Plan {

@@ -1,4 +1,4 @@
-//! From a file to a plan, with everything that `weir check`, `weir run` and a reload do first.
+//! From a file to a plan: what `weir check`, `weir run` and a reload do first.
 
 use std::fmt::Display;
 use std::io;
@@ -7,84 +7,84 @@ use std::path::{Path, PathBuf};
 
 use weir_config::{Code, Config, Diagnostic, EndpointAddress, Position, Severity, SourceFile};
 
-use super::names::{self, Answers, Resolver};
-use super::{access, cpus, preflight, system};
+use super::resolver::{self, ResolvedHosts, Resolver};
+use super::{cpus, preflight, system, user_access};
 use crate::files;
 use crate::io::Address;
+use crate::obs::process;
 use crate::plan::{EndpointSets, Plan, Problem};
 use crate::tls::{self, TicketKeys};
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// A file, read again at every reload.
+    /// A file, which every reload reads again.
     File(PathBuf),
     /// The command line.
     Given(Box<Config>),
 }
 
-/// A configuration that has passed all checks.
+/// A configuration that has passed all checks, and what it compiles to.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// What the file says.
     pub config: Config,
-    /// What cores run; its epoch is still to be set.
+    /// The plan; the caller sets its epoch.
     pub plan: Plan,
-    /// The endpoints of its upstreams; their epoch too.
+    /// The endpoints of its upstreams; the caller sets their epoch.
     pub endpoints: EndpointSets,
-    /// What the files for TLS gave.
+    /// What was read from the files for TLS.
     pub tls: tls::LoadedTls,
-    /// What is worth a second look.
+    /// Warnings.
     pub warnings: Vec<Diagnostic>,
-    /// What was found of the names of endpoints.
-    pub names: Answers,
+    /// The host names of endpoints, after a lookup.
+    pub names: ResolvedHosts,
 }
 
-/// Why a configuration cannot be used: everything that is wrong, warnings among it.
+/// Why a configuration is invalid: all errors and warnings.
 #[derive(Debug)]
 pub struct LoadError(pub Vec<Diagnostic>);
 
-/// Whether host names are looked up.
+/// Whether to look up host names.
 #[derive(Clone, Copy)]
-pub enum Names<'r> {
-    /// They are. One without an address is a warning, and its endpoint is left out.
+pub enum NameLookup<'r> {
+    /// Look them up. Warn about a name without an address and leave its endpoint out.
     Resolve(&'r Resolver),
-    /// They are not: the plan has an address that leads nowhere in their place, and users are not looked up either. For
-    /// checks only.
+    /// Don't, and don't look up users. Every name gets an address that leads nowhere. For checks only.
     Skip,
 }
 
-/// Whether this machine is asked for what a start would ask it for.
+/// Whether to try what a start would ask of this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Machine<'a> {
-    /// It is, and what it refuses is an error, other programs' addresses among that.
-    Ask,
-    /// The same for the process that runs, which hears of other programs when it binds. These addresses are not bound
-    /// by a start, but passed on to it.
-    AskToReload(&'a [Address]),
-    /// It is not: whoever starts hears soon enough, and a file may be for another machine.
-    Leave,
+pub enum MachineCheck<'a> {
+    /// Try. Refusals are errors; so is an address that another program listens on.
+    Start,
+    /// Try, for the running process, which meets other programs when it binds. A start would inherit the sockets of
+    /// these addresses.
+    Reload(&'a [Address]),
+    /// Don't: a start finds out soon enough, and a file may be for another machine.
+    Skip,
 }
 
-/// Reads, parses, compiles and runs the `[[test]]` blocks. Resolves host names, which blocks for five seconds at most. Without `tickets`, for
-/// who only wants to know, listeners would resume no sessions.
+/// Reads, parses and compiles a configuration, and runs its `[[test]]` blocks. Resolving host names blocks for five
+/// seconds at most. Callers that only check pass no `tickets`; listeners would then resume no sessions.
 ///
 /// # Errors
-/// Everything that is wrong, as far as it can be known at once.
+/// All errors that can be found at once.
 pub fn load(
     source: &Source,
-    names: Names<'_>,
-    machine: Machine<'_>,
+    names: NameLookup<'_>,
+    machine: MachineCheck<'_>,
     tickets: Option<&TicketKeys>,
-) -> Result<Loaded, LoadError> {
-    let is_here = matches!(names, Names::Resolve(_)) || machine != Machine::Leave;
+) -> Result<LoadedConfig, LoadError> {
+    let is_here = matches!(names, NameLookup::Resolve(_)) || machine != MachineCheck::Skip;
     let files = match is_here {
         true => Files::All(tickets),
         false => Files::Here,
     };
     let (mut loaded, text) = compile(source, names, files)?;
-    if machine == Machine::Ask {
-        // A start says the same of itself.
+    if machine == MachineCheck::Start {
+        // A start logs the same remarks.
         let remarks = system::remarks(
             (&loaded.plan, &loaded.endpoints),
             &loaded.config,
@@ -101,7 +101,7 @@ pub fn load(
         loaded.warnings.extend(remarks.into_iter().map(warning));
     }
     let mut failures = loaded.plan.run_tests(&loaded.config);
-    if machine != Machine::Leave {
+    if machine != MachineCheck::Skip {
         let files = loaded.tls.files.iter().map(|(path, _)| path.as_path());
         let own = match source {
             Source::File(path) => Some(path.as_path()),
@@ -111,7 +111,7 @@ pub fn load(
         failures.extend(preflight::preflight(&loaded.config, machine, files));
     }
     if is_here {
-        match access::look(&loaded.config, source) {
+        match user_access::look(&loaded.config, source) {
             Ok(warnings) => loaded.warnings.extend(warnings),
             Err(errors) => {
                 loaded.warnings.extend(errors);
@@ -125,31 +125,31 @@ pub fn load(
     Err(refused(source, &text, loaded.warnings, failures))
 }
 
-/// The same without the tests, since whoever asks why one fails needs the plan, and without certificates and keys,
-/// which say nothing about where a request goes.
+/// The same without the `[[test]]` blocks, because `weir explain` must work while one fails, and without certificates
+/// and keys, because they do not route requests.
 ///
 /// # Errors
-/// As [`load`].
-pub fn load_untested(source: &Source) -> Result<Loaded, LoadError> {
+/// Those of [`load`].
+pub fn load_untested(source: &Source) -> Result<LoadedConfig, LoadError> {
     let resolver = Resolver::default();
-    compile(source, Names::Resolve(&resolver), Files::None).map(|(loaded, _)| loaded)
+    compile(source, NameLookup::Resolve(&resolver), Files::None).map(|(loaded, _)| loaded)
 }
 
-/// Which files of certificates and keys are read.
+/// Which files of certificates and keys to read.
 enum Files<'a> {
-    /// All that the file names, and the tickets that listeners give out.
+    /// All files that the configuration names. Listeners issue session tickets with these keys.
     All(Option<&'a TicketKeys>),
-    /// Those that this machine has.
+    /// The files that exist on this machine.
     Here,
     None,
 }
 
-/// Reads, parses and compiles; gives the text too.
+/// Reads, parses and compiles. Returns the text too.
 fn compile(
     source: &Source,
-    names: Names<'_>,
+    names: NameLookup<'_>,
     files: Files<'_>,
-) -> Result<(Loaded, String), LoadError> {
+) -> Result<(LoadedConfig, String), LoadError> {
     let (config, mut warnings, text) = match source {
         Source::File(path) => {
             let text = read(path)?;
@@ -167,19 +167,22 @@ fn compile(
     let (tls, more) = tls.map_err(LoadError)?;
     warnings.extend(more);
     let (endpoints, names) = match names {
-        Names::Resolve(resolver) => {
-            let names = resolver.look_up(&names::hosts(&config));
+        NameLookup::Resolve(resolver) => {
+            let names = resolver.look_up(&resolver::hosts(&config));
             (names.endpoints(&config), names)
         }
-        Names::Skip => (EndpointSets::compile(&config, &nowhere), Answers::default()),
+        NameLookup::Skip => (
+            EndpointSets::compile(&config, &nowhere),
+            ResolvedHosts::default(),
+        ),
     };
     match (Plan::compile(&config), endpoints) {
         (Ok(mut plan), Ok(endpoints)) => {
             plan.equip(&tls);
-            // How many cores there are to be is said again at a start; here it is for whoever asks.
+            // A start fits the plan again, to the cores it starts. This is for `weir check` and `weir explain`.
             system::fit(&mut plan, &endpoints, &config, cores(&config));
             warnings.extend(unresolved(source, &text, (&config, &endpoints), &names));
-            let loaded = Loaded {
+            let loaded = LoadedConfig {
                 config,
                 plan,
                 endpoints,
@@ -199,12 +202,12 @@ fn compile(
     }
 }
 
-/// How many cores there would be here.
+/// The number of cores that a start would use here.
 fn cores(config: &Config) -> usize {
     cpus::choose(&config.cores).map_or(1, |choice| choice.cpus.len())
 }
 
-/// What messages call the source.
+/// The source's name in messages.
 fn name(source: &Source) -> String {
     match source {
         Source::File(path) => path.display().to_string(),
@@ -212,7 +215,7 @@ fn name(source: &Source) -> String {
     }
 }
 
-/// What is wrong with a file whose text is right, in the order of the file.
+/// The errors in a file that parses, in the order of the file.
 fn refused(
     source: &Source,
     text: &str,
@@ -227,7 +230,7 @@ fn refused(
             .into_iter()
             .map(|each| source.error(&each.position, each.code, each.message)),
     );
-    // What is about the file as a whole comes last.
+    // Errors about the file as a whole come last.
     all.sort_by_key(|each| {
         each.excerpt
             .as_ref()
@@ -236,12 +239,12 @@ fn refused(
     LoadError(weir_config::bounded(all))
 }
 
-/// Says which names were not found. Nothing waits for them: they are looked up again.
+/// Warns of names that were not found. Weir starts without their endpoints and looks them up again.
 fn unresolved(
     source: &Source,
     text: &str,
     (config, endpoints): (&Config, &EndpointSets),
-    names: &Answers,
+    names: &ResolvedHosts,
 ) -> Vec<Diagnostic> {
     let name = name(source);
     let source = SourceFile::new(&name, text);
@@ -272,7 +275,7 @@ fn unresolved(
     warnings
 }
 
-/// What stands for the addresses of a name that is not looked up.
+/// Stands in for the addresses of a name that is not looked up.
 fn nowhere(_: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(vec![(Ipv4Addr::UNSPECIFIED, port).into()])
 }
@@ -287,6 +290,15 @@ fn read(path: &Path) -> Result<String, LoadError> {
     let bytes = files::read(path, weir_config::limits::FILE_BYTES_MAX as u64);
     String::from_utf8(bytes.map_err(|error| cannot(&error))?)
         .map_err(|_| cannot(&"it is not UTF-8 text"))
+}
+
+impl LoadedConfig {
+    /// Writes the warnings to the process log.
+    pub(super) fn log_warnings(&self) {
+        for warning in &self.warnings {
+            process::warn(warning.to_log());
+        }
+    }
 }
 
 impl Display for LoadError {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::process::{Pid, geteuid, test_kill_process};
 
-use super::listen::OwnFile;
+use super::listen::OwnedFile;
 use crate::files;
 use crate::obs::process;
 
@@ -18,7 +18,7 @@ const NUMBER_BYTES_MAX: u64 = 32;
 ///
 /// # Errors
 /// There is one of another process that runs, or something that is no such file.
-pub(super) fn write(path: &Path) -> Result<OwnFile, String> {
+pub(super) fn write(path: &Path) -> Result<OwnedFile, String> {
     if let Some(left) = check(path)? {
         process::info(format_args!(
             "{}: replaced; process {left} is gone",
@@ -103,7 +103,7 @@ fn is_running(pid: u32) -> bool {
     name.is_ok_and(|name| name.starts_with("weir"))
 }
 
-fn replace(path: &Path) -> io::Result<OwnFile> {
+fn replace(path: &Path) -> io::Result<OwnedFile> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let pid = std::process::id();
     let fresh = path.with_file_name(format!(".{name}.{pid}"));
@@ -121,7 +121,7 @@ fn replace(path: &Path) -> io::Result<OwnFile> {
         let _ = fs::remove_file(&fresh);
         return Err(error);
     }
-    OwnFile::new(path)
+    OwnedFile::new(path)
 }
 
 /// Why a file is refused, in words.

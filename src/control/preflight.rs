@@ -10,7 +10,7 @@ use std::{fs, io::ErrorKind};
 
 use weir_config::{Code, Config, LogTarget, Position};
 
-use super::load::Machine;
+use super::load::MachineCheck;
 use super::occupants::Occupants;
 use super::{cpus, listen, pid_file, system};
 use crate::files;
@@ -22,16 +22,16 @@ use crate::serving::Cores;
 /// own process. `read` are the files that the configuration is made of.
 pub(super) fn preflight<'f>(
     config: &Config,
-    machine: Machine<'_>,
+    machine: MachineCheck<'_>,
     read: impl Iterator<Item = &'f Path>,
 ) -> Vec<Problem> {
     let inherited = match machine {
-        Machine::AskToReload(inherited) => inherited,
-        Machine::Ask | Machine::Leave => &[],
+        MachineCheck::Reload(inherited) => inherited,
+        MachineCheck::Start | MachineCheck::Skip => &[],
     };
     let mut trial = Trial {
         inherited,
-        occupants: (machine == Machine::Ask).then(Occupants::default),
+        occupants: (machine == MachineCheck::Start).then(Occupants::default),
         // A start makes sockets as root, before it becomes the user that this process is.
         starts_as_root: config.user.is_some() && !rustix::process::geteuid().is_root(),
         ..Trial::default()

@@ -13,100 +13,104 @@ use tokio::time::timeout;
 use weir_config::{Account, NamedFile};
 
 use super::admin::Admin;
-use super::inherited::Inherited;
-use super::listen::{self, Bound, OwnFile};
-use super::load::{Loaded, Machine, Names, Source, load};
-use super::names::{self, Answers, Lookups};
-use super::{Control, few, limits, open_log, say_warnings, seconds, summary, system};
+use super::inherited_sockets::InheritedSockets;
+use super::listen::{self, BoundSockets, OwnedFile};
+use super::load::{LoadedConfig, MachineCheck, NameLookup, Source, load};
+use super::missing_names::MissingNames;
+use super::phrases::{few, seconds, summary};
+use super::resolver::{self, ResolvedHosts};
+use super::{Control, access_log, limits, system};
 use crate::io::Address;
 use crate::obs::{AccessLog, process};
 use crate::plan::{EndpointSets, ListenerDiff, Plan};
 use crate::serving::Command;
 use crate::tls;
 
-/// Reloads one after the other: requests that come meanwhile are one more reload.
+/// Runs reloads one after the other. Requests during a reload are one more reload.
 pub(super) struct Reloader {
     control: Rc<Control>,
-    running: Rc<Cell<bool>>,
-    wanted: Rc<Cell<bool>>,
-    /// Names were found that are to be taken in.
-    has_names: Rc<Cell<bool>>,
+    is_running: Rc<Cell<bool>>,
+    is_wanted: Rc<Cell<bool>>,
+    /// Names were found, so that cores need other endpoints.
+    has_new_endpoints: Rc<Cell<bool>>,
 }
 
 impl Reloader {
     pub(super) fn new(control: Rc<Control>) -> Self {
         Self {
             control,
-            running: Rc::default(),
-            wanted: Rc::default(),
-            has_names: Rc::default(),
+            is_running: Rc::default(),
+            is_wanted: Rc::default(),
+            has_new_endpoints: Rc::default(),
         }
     }
 
-    /// Asks for a reload, now or after the one that is running.
+    /// Reloads now, or after the current reload.
     pub(super) fn request(&self) {
-        self.wanted.set(true);
+        self.is_wanted.set(true);
         self.begin();
     }
 
-    /// Asks for what was found of names to be taken in, now or after a reload that is running.
-    pub(super) fn request_names(&self) {
-        self.has_names.set(true);
+    /// Sends cores the endpoints that were found now, or after the current reload.
+    pub(super) fn request_endpoints(&self) {
+        self.has_new_endpoints.set(true);
         self.begin();
     }
 
     fn begin(&self) {
-        if self.running.replace(true) {
+        if self.is_running.replace(true) {
             return;
         }
-        let (control, running) = (self.control.clone(), self.running.clone());
-        let (wanted, has_names) = (self.wanted.clone(), self.has_names.clone());
+        let (control, is_running) = (self.control.clone(), self.is_running.clone());
+        let (is_wanted, has_new_endpoints) =
+            (self.is_wanted.clone(), self.has_new_endpoints.clone());
         tokio::task::spawn_local(async move {
             loop {
-                if wanted.replace(false) {
+                if is_wanted.replace(false) {
                     control.reload().await;
-                } else if has_names.replace(false) {
-                    control.take_names().await;
+                } else if has_new_endpoints.replace(false) {
+                    control.refresh_endpoints().await;
                 } else {
                     break;
                 }
             }
-            running.set(false);
+            is_running.set(false);
         });
     }
 }
 
-/// Everything that a reload needs, ready to be swapped in.
-struct Ready {
+/// Everything that a reload puts into effect.
+struct PreparedReload {
     plan: Arc<Plan>,
     endpoints: Arc<EndpointSets>,
     config: weir_config::Config,
-    names: Answers,
+    names: ResolvedHosts,
     tls: tls::LoadedTls,
-    bound: Bound,
+    bound: BoundSockets,
     admin: Change<Admin>,
     access_log: Option<AccessLog>,
+    /// Addresses of listeners that the new plan does not have.
     gone: Vec<Address>,
 }
 
-/// A part that stays as it is, or is replaced by another or by none.
+/// Keeps a part, or replaces it by another or by none.
 enum Change<T> {
     Keep,
     To(Option<T>),
 }
 
 impl Control {
-    /// Reloads, and tells the service manager how that went: it waits for the end of each that it has asked for.
+    /// Reloads and tells the service manager the outcome, because the manager waits for the end of every reload.
     async fn reload(self: &Rc<Self>) {
         self.manager.reloading();
-        let outcome = self.read_again().await;
+        let outcome = self.try_reload().await;
         if !self.draining.get() {
             self.manager.ready(outcome);
         }
     }
 
-    /// Does so; says how it went, in a few words.
-    async fn read_again(self: &Rc<Self>) -> String {
+    /// Reloads. Returns the outcome in a few words.
+    async fn try_reload(self: &Rc<Self>) -> String {
         if !matches!(self.source, Source::File(_)) {
             process::warn("SIGHUP: there is no file to reload; reopening logs");
             self.clone().reopen_logs().await;
@@ -156,16 +160,16 @@ impl Control {
         }
     }
 
-    /// Does all that can fail.
-    async fn prepare(&self) -> Result<Ready, String> {
+    /// Does everything that can fail.
+    async fn prepare(&self) -> Result<PreparedReload, String> {
         let (source, tickets) = (self.source.clone(), self.tickets.clone());
         let (inherited, resolver) = (self.inherited.clone(), self.resolver.clone());
-        // Names are resolved on the way, which may take seconds. A thread that never ends is left behind.
+        // Resolving names may take seconds. A thread that never ends stays behind.
         let load = tokio::task::spawn_blocking(move || {
             load(
                 &source,
-                Names::Resolve(&resolver),
-                Machine::AskToReload(&inherited),
+                NameLookup::Resolve(&resolver),
+                MachineCheck::Reload(&inherited),
                 Some(&tickets),
             )
         });
@@ -176,8 +180,8 @@ impl Control {
         })?;
         let loaded = loaded.map_err(|_| "the configuration's compiler has panicked".to_owned())?;
         let loaded = loaded.map_err(|error| error.to_string())?;
-        say_warnings(&loaded);
-        let Loaded {
+        loaded.log_warnings();
+        let LoadedConfig {
             config,
             mut plan,
             mut endpoints,
@@ -185,16 +189,15 @@ impl Control {
             names,
             ..
         } = loaded;
-        // Opened even where the file says the same as before: that log may have been moved away, and a start would
-        // open it too.
-        let access_log = open_log(config.access_log.clone()).await?;
+        // Even if the file names the same log as before: it may have been moved away, and a start would open it.
+        let access_log = access_log::open(config.access_log.clone()).await?;
         let taken = self.tcp_addresses();
         let state = self.state.borrow();
         plan.epoch = state.plan.epoch + 1;
         endpoints.epoch = state.endpoints.epoch + 1;
         system::fit(&mut plan, &endpoints, &config, self.cores.count());
         let diff = ListenerDiff::between(&state.plan, &plan);
-        let mut none = Inherited::default();
+        let mut none = InheritedSockets::default();
         let bound = listen::bind(&plan, &diff.added, self.cores.count(), &taken, &mut none)?;
         let admin = if config.admin == state.config.admin {
             Change::Keep
@@ -229,7 +232,7 @@ impl Control {
             .iter()
             .filter_map(|id| state.plan.listener(*id));
         let gone = gone.map(|listener| listener.address.clone()).collect();
-        Ok(Ready {
+        Ok(PreparedReload {
             plan: Arc::new(plan),
             endpoints: Arc::new(endpoints),
             config,
@@ -242,9 +245,9 @@ impl Control {
         })
     }
 
-    /// Puts it into effect. Nothing here can fail.
-    async fn swap(self: &Rc<Self>, ready: Ready) {
-        let Ready {
+    /// Puts a reload into effect. Nothing here can fail.
+    async fn swap(self: &Rc<Self>, ready: PreparedReload) {
+        let PreparedReload {
             plan,
             endpoints,
             config,
@@ -255,7 +258,7 @@ impl Control {
             access_log,
             gone,
         } = ready;
-        // Names and counters are there before the first exchange that needs them.
+        // Cores need names and counters before their first exchange under the new plan.
         self.obs.prepare(&plan, &endpoints);
         self.obs.set_access_log(access_log);
         let mut sockets = bound.sockets.into_iter();
@@ -279,9 +282,9 @@ impl Control {
         state.files.extend(bound.files);
         state.plan = plan;
         state.endpoints = endpoints;
-        self.resolver.forget_others(&names::hosts(&config));
+        self.resolver.forget_others(&resolver::hosts(&config));
         state.config = Arc::new(config);
-        state.lookups = Lookups::new(names);
+        state.missing_names = MissingNames::new(names);
         state.certificates.replace(tls);
         if let Change::To(mut admin) = admin {
             if let Some(admin) = &mut admin {
@@ -300,6 +303,6 @@ fn path(file: &Option<NamedFile>) -> Option<&Path> {
     file.as_ref().map(|file| file.path.as_path())
 }
 
-fn is_file(address: &Address, file: &OwnFile) -> bool {
+fn is_file(address: &Address, file: &OwnedFile) -> bool {
     matches!(address, Address::Unix(path) if **path == file.path)
 }

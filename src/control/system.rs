@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use weir_config::Config;
 use weir_config::limits::BACKLOG;
 
-use super::{count, memory};
+use super::{count, memory_limit};
 use crate::plan::{EndpointSets, EndpointSpec, Grants, Plan, Protocol};
 
 /// Raises the limit of open files to the hard limit; says what came of it.
@@ -54,7 +54,7 @@ pub(super) fn raise_locked_memory() {
 pub(super) fn grants() -> Grants {
     Grants {
         open_files: getrlimit(Resource::Nofile).maximum,
-        memory_bytes: memory::limit(Path::new("/")),
+        memory_bytes: memory_limit::limit(Path::new("/")),
     }
 }
 

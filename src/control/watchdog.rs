@@ -1,4 +1,4 @@
-//! The service manager's watchdog: it hears from us only while every core answers.
+//! The service manager's watchdog. Control feeds it only while every core answers.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -10,31 +10,31 @@ use crate::obs::process;
 use crate::serving::{Command, Receipts};
 
 impl Control {
-    /// Feeds the watchdog twice in its patience, for as long as the process runs. A core that hangs keeps it hungry.
+    /// Feeds the watchdog twice within its timeout, for as long as the process runs. If a core hangs, it gets nothing.
     pub(super) async fn feed_watchdog(self: Rc<Self>) {
-        let Some(patience) = self.manager.watchdog else {
+        let Some(timeout) = self.manager.watchdog else {
             return;
         };
-        let mut ticks = interval(patience / 2);
+        let mut ticks = interval(timeout / 2);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.hear_from_cores().await;
+            self.wait_for_answers().await;
             self.manager.alive();
         }
     }
 
     /// Waits until every core has answered, however long that takes.
-    async fn hear_from_cores(&self) {
+    async fn wait_for_answers(&self) {
         let mut asked = Vec::new();
         for core in 0..self.cores.count() {
             let (receipt, receipts) = Receipts::new();
-            self.tell(core, Command::Answer { _receipt: receipt }).await;
+            self.send(core, Command::Answer { _receipt: receipt }).await;
             asked.push((core, receipts));
         }
         for (core, receipts) in asked {
             let mut answered = pin!(receipts.all());
-            let mut is_said = false;
+            let mut is_logged = false;
             while timeout(limits::ANSWER_PATIENCE, answered.as_mut())
                 .await
                 .is_err()
@@ -42,14 +42,14 @@ impl Control {
                 if self.draining.get() && self.cores.has_core_ended(core) {
                     break;
                 }
-                if !is_said {
-                    is_said = true;
+                if !is_logged {
+                    is_logged = true;
                     process::warn(format_args!("core {core} does not answer"));
                     self.manager
                         .status(format_args!("core {core} does not answer"));
                 }
             }
-            if is_said {
+            if is_logged {
                 process::info(format_args!("core {core} answers again"));
                 self.manager
                     .status(format_args!("core {core} answers again"));

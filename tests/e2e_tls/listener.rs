@@ -332,7 +332,7 @@ fn a_certificate_is_swapped_under_load_and_a_bad_one_is_not() {
         assert!(edge.curl(&[], "fresh.test", "/").is_ok());
         // A key that is another's: the former pair stays, and everybody says so.
         std::fs::write(edge.dir.join("a.key"), &edge.ca.sign(&["x.test"]).key).unwrap();
-        edge.weir.wait_for("cannot be used, the former ones stay");
+        edge.weir.wait_for("cannot be used; the former ones stay");
         ran(3);
         assert!(edge.curl(&[], "fresh.test", "/").is_ok());
         stop.store(true, Ordering::Relaxed);

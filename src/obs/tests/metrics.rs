@@ -255,8 +255,8 @@ fn the_reference_names_every_metric_and_field() {
     }
     // What control adds is on its page.
     let of_control = concat!(
-        include_str!("../../control/report.rs"),
-        include_str!("../../control/names.rs"),
+        include_str!("../../control/admin_pages.rs"),
+        include_str!("../../control/missing_names.rs"),
         include_str!("../../control/certificates.rs")
     );
     for name in quoted {

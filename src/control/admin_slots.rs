@@ -1,6 +1,6 @@
-//! Connections to the admin listener. There are so many places; who comes when all are taken gets that of the
-//! connection on which nothing has moved for longest: one that idles between requests, sends no head, or does not read.
-//! So whoever asks for health is answered, whatever the others do.
+//! Slots for connections to the admin listener. If all slots are taken, a new connection evicts the one on which no byte
+//! has moved for longest: it idles between requests, sends no head, or does not read. So a health check is answered
+//! whatever other clients do.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -12,82 +12,82 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// All places of a listener.
+/// The slots of a listener.
 #[derive(Default)]
-pub(super) struct Places(RefCell<Vec<Rc<Place>>>);
+pub(super) struct AdminSlots(RefCell<Vec<Rc<AdminSlot>>>);
 
-/// A connection's place.
-pub(super) struct Place {
-    /// When bytes last went either way.
-    moved: Cell<Instant>,
-    leave: Notify,
+/// A connection's slot.
+pub(super) struct AdminSlot {
+    /// When a byte last moved in either direction.
+    last_moved: Cell<Instant>,
+    evicted: Notify,
 }
 
-/// A place that is given back when this is dropped.
-pub(super) struct Seat {
-    all: Rc<Places>,
-    pub(super) place: Rc<Place>,
+/// Frees a slot when dropped.
+pub(super) struct AdminSlotLease {
+    all: Rc<AdminSlots>,
+    pub(super) slot: Rc<AdminSlot>,
 }
 
-impl Places {
-    /// Takes a place; if `max` are taken, somebody else has to leave.
-    pub(super) fn take(self: &Rc<Self>, max: usize) -> Seat {
-        let place = Rc::new(Place {
-            moved: Cell::new(Instant::now()),
-            leave: Notify::new(),
+impl AdminSlots {
+    /// Takes a slot. If `max` slots are taken, evicts the connection that has been still for longest.
+    pub(super) fn take(self: &Rc<Self>, max: usize) -> AdminSlotLease {
+        let slot = Rc::new(AdminSlot {
+            last_moved: Cell::new(Instant::now()),
+            evicted: Notify::new(),
         });
         let mut all = self.0.borrow_mut();
         if all.len() >= max {
-            let still = all.iter().enumerate();
-            let longest = still.min_by_key(|(_, place)| place.moved.get());
-            if let Some((at, _)) = longest {
-                all.swap_remove(at).dismiss();
+            let slots = all.iter().enumerate();
+            let stillest = slots.min_by_key(|(_, slot)| slot.last_moved.get());
+            if let Some((at, _)) = stillest {
+                all.swap_remove(at).evict();
             }
         }
-        all.push(place.clone());
-        Seat {
+        all.push(slot.clone());
+        AdminSlotLease {
             all: self.clone(),
-            place,
+            slot,
         }
     }
 }
 
-impl Place {
-    /// Has the connection end.
-    pub(super) fn dismiss(&self) {
-        self.leave.notify_one();
+impl AdminSlot {
+    /// Ends the connection.
+    pub(super) fn evict(&self) {
+        self.evicted.notify_one();
     }
 
-    /// Waits until the connection has to end.
-    pub(super) async fn dismissed(&self) {
-        self.leave.notified().await;
+    /// Waits until the connection must end.
+    pub(super) async fn evicted(&self) {
+        self.evicted.notified().await;
     }
 }
 
-impl Drop for Seat {
+impl Drop for AdminSlotLease {
     fn drop(&mut self) {
         let mut all = self.all.0.borrow_mut();
-        if let Some(at) = all.iter().position(|one| Rc::ptr_eq(one, &self.place)) {
+        if let Some(at) = all.iter().position(|one| Rc::ptr_eq(one, &self.slot)) {
             all.swap_remove(at);
         }
     }
 }
 
-/// A connection that notes in its place when something moves.
-pub(super) struct Watched<S> {
+/// A connection that notes in its slot when a byte moves.
+pub(super) struct AdminStream<S> {
     pub(super) stream: S,
-    pub(super) place: Rc<Place>,
+    pub(super) slot: Rc<AdminSlot>,
 }
 
-impl<S> Watched<S> {
+impl<S> AdminStream<S> {
     fn note(&self, bytes: usize) {
         if bytes > 0 {
-            self.place.moved.set(Instant::now());
+            self.slot.last_moved.set(Instant::now());
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for AdminStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -100,7 +100,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for AdminStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -11,20 +11,20 @@ use crate::obs::process;
 
 /// What was inherited.
 #[derive(Default)]
-pub(super) struct Inherited {
+pub(super) struct InheritedSockets {
     /// For no listener yet.
-    spare: Vec<Found>,
+    spare: Vec<InheritedSocket>,
     taken: Vec<Address>,
 }
 
-struct Found {
+struct InheritedSocket {
     /// What messages call it.
     name: String,
     address: Address,
     socket: Socket,
 }
 
-impl Inherited {
+impl InheritedSockets {
     /// Takes over what the environment says, if it is meant for this process. What is of no use is closed and said.
     pub(super) fn from_environment() -> Self {
         let variable = |name| std::env::var(name).ok();
@@ -48,7 +48,7 @@ impl Inherited {
             );
             let found = fd.ok_or_else(|| "it is not open".to_owned()).and_then(look);
             match found {
-                Ok((address, socket)) => all.push(Found {
+                Ok((address, socket)) => all.push(InheritedSocket {
                     name,
                     address,
                     socket,
@@ -64,7 +64,7 @@ impl Inherited {
 
     /// The sockets of a listener, if there are any: several share an address with `SO_REUSEPORT`.
     pub(super) fn take(&mut self, address: &Address) -> Vec<Socket> {
-        let is_its = |found: &mut Found| found.address == *address;
+        let is_its = |found: &mut InheritedSocket| found.address == *address;
         let taken = self.spare.extract_if(.., is_its).map(|found| {
             process::info(format_args!("{} is for {address}", found.name));
             found.socket
@@ -78,7 +78,7 @@ impl Inherited {
 
     /// Closes what no listener has taken; gives the addresses of what was.
     pub(super) fn taken(self) -> Vec<Address> {
-        for Found { name, address, .. } in self.spare {
+        for InheritedSocket { name, address, .. } in self.spare {
             process::warn(format_args!(
                 "{name}: no listener has the address {address}; closed"
             ));

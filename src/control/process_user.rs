@@ -13,14 +13,14 @@ use weir_config::{Account, Config};
 
 /// The user and the group that a configuration names, as numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct ProcessUser {
     /// What the file calls the user.
     pub(super) name: String,
     uid: u32,
     gid: u32,
 }
 
-impl Identity {
+impl ProcessUser {
     /// Looks the user and the group up that a configuration names, if it does.
     ///
     /// # Errors
@@ -173,12 +173,12 @@ fn find_group(group: &Account) -> Result<u32, String> {
 mod tests {
     use super::*;
 
-    fn identity(keys: &str) -> Result<Option<Identity>, String> {
+    fn identity(keys: &str) -> Result<Option<ProcessUser>, String> {
         let text = format!(
             "{keys}[listen.\"127.0.0.1:0\"]\n[[route]]\nmatch = \"/*\"\nrespond = {{ status = 204 }}\n"
         );
         let config = weir_config::parse("test.toml", &text).unwrap().0;
-        Identity::of(&config).map_err(|(account, why)| format!("{}: {why}", account.name))
+        ProcessUser::of(&config).map_err(|(account, why)| format!("{}: {why}", account.name))
     }
 
     #[test]

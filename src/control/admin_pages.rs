@@ -1,14 +1,15 @@
-//! What the admin listener says.
+//! The pages of the admin listener: metrics, health and the running plan.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use super::{Control, State, summary, system};
+use super::phrases::summary;
+use super::{Control, State, system};
 use crate::io::Address;
 use crate::obs::{MetricKind, MetricsPage, text};
 use crate::plan::{Plan, RouteTarget};
 
-/// The page of metrics, about as long as the last one.
+/// The page of metrics. `length` is that of the last page, to allocate once.
 pub(super) fn metrics(control: &Control, length: usize) -> String {
     let mut page = MetricsPage::with_capacity(length + length / 16);
     let state = control.state.borrow();
@@ -21,7 +22,7 @@ pub(super) fn metrics(control: &Control, length: usize) -> String {
     page.family(
         "weir_draining",
         MetricKind::Gauge,
-        "1 while finishing what is under way before the end.",
+        "1 while draining before the end.",
     );
     page.sample(&[], u64::from(control.draining.get()));
     page.family("weir_cores", MetricKind::Gauge, "Cores that serve.");
@@ -35,7 +36,7 @@ pub(super) fn metrics(control: &Control, length: usize) -> String {
     page.family(
         "weir_endpoints_epoch",
         MetricKind::Gauge,
-        "The number of the endpoint sets that are in use; each reload adds one, and each name that is found.",
+        "The number of the endpoint sets in use; each reload adds one, and so do names that are found.",
     );
     page.sample(&[], state.endpoints.epoch);
     page.family(
@@ -52,13 +53,13 @@ pub(super) fn metrics(control: &Control, length: usize) -> String {
     page.sample(&[], state.reloads.failed);
     state.certificates.metrics(&mut page);
     unverified(&state.config, &mut page);
-    state.lookups.metrics(&state.config, &mut page);
+    state.missing_names.metrics(&state.config, &mut page);
     control.obs.metrics(&mut page);
     process_metrics(control, &mut page);
     page.finish()
 }
 
-/// Upstreams whose endpoints' certificates nobody looks at.
+/// Upstreams that do not verify their endpoints' certificates.
 fn unverified(config: &weir_config::Config, page: &mut MetricsPage) {
     page.family(
         "weir_upstream_tls_unverified",
@@ -73,7 +74,7 @@ fn unverified(config: &weir_config::Config, page: &mut MetricsPage) {
     }
 }
 
-/// The names that Prometheus' own clients use.
+/// Metrics of the process, under the names that Prometheus clients use.
 fn process_metrics(control: &Control, page: &mut MetricsPage) {
     if let Some(us) = system::cpu_us() {
         page.family(
@@ -110,7 +111,7 @@ fn process_metrics(control: &Control, page: &mut MetricsPage) {
     page.seconds(&[], control.started_ms * 1_000);
 }
 
-/// The state in words: the first line alone says what matters.
+/// The state in words. The first line is `serving` or `draining`; `verbose` adds details.
 pub(super) fn health(control: &Control, verbose: bool) -> String {
     let mut out = String::from(if control.draining.get() {
         "draining\n"
@@ -131,7 +132,7 @@ pub(super) fn health(control: &Control, verbose: bool) -> String {
             state.reloads.done, state.reloads.failed
         );
         state.certificates.health(&mut out);
-        state.lookups.health(&mut out);
+        state.missing_names.health(&mut out);
         if let Some(error) = &state.reloads.last_error {
             let mut when = String::new();
             text::time(&mut when, state.reloads.last_ms);
@@ -145,7 +146,7 @@ pub(super) fn health(control: &Control, verbose: bool) -> String {
     out
 }
 
-/// The running plan as JSON, about as long as the last time.
+/// The running plan as JSON. `length` is that of the last page, to allocate once.
 pub(super) fn plan(control: &Control, length: usize) -> String {
     let state = control.state.borrow();
     let State {

@@ -19,13 +19,13 @@ use super::limits::NOTICES_MAX;
 use crate::obs::process;
 
 /// The service manager.
-pub(super) struct Manager {
+pub(super) struct ServiceManager {
     notices: Option<mpsc::Sender<String>>,
     /// How long the manager waits for a word before it ends the process.
     pub(super) watchdog: Option<Duration>,
 }
 
-impl Manager {
+impl ServiceManager {
     /// The one that the environment names, if any. Only inside of a runtime.
     pub(super) fn from_environment() -> Self {
         let nobody = Self {

@@ -1,5 +1,5 @@
-//! Pages of the admin listener that may be large: with 20,000 routes, the metrics are some 20 MB. Clients that ask at
-//! about the same time share one copy, and there are never more than a few.
+//! Large pages of the admin listener: with 20,000 routes, the metrics are some 20 MB. Clients that ask at about the same
+//! time share one copy, and Weir keeps three copies at most.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -11,33 +11,33 @@ use std::time::{Duration, Instant};
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 
+use super::admin_slots::AdminSlot;
 use super::limits::{PAGE_BYTES_AT_ONCE, PAGE_BYTES_UNSHARED, PAGE_COST_SHARE, PAGES_KEPT};
-use super::places::Place;
 
-/// The copies of one page that somebody still reads, newest last.
+/// The copies of one page that clients still read, newest last.
 #[derive(Default)]
-pub(super) struct Pages(RefCell<VecDeque<Copy>>);
+pub(super) struct SharedPages(RefCell<VecDeque<PageCopy>>);
 
-struct Copy {
+struct PageCopy {
     text: Bytes,
     made: Instant,
     cost: Duration,
-    readers: Vec<Weak<Place>>,
+    readers: Vec<Weak<AdminSlot>>,
 }
 
-impl Pages {
-    /// The page for the client of `place`: the newest copy if that is young enough, or one that `make` makes, which is
-    /// told how long the last one was.
+impl SharedPages {
+    /// The page for the client of `slot`: the newest copy if it is young enough, else one that `make` makes. `make` gets
+    /// the length of the last copy.
     ///
-    /// A copy is young while making the next would cost more than a share of the time: the larger a page, the longer it
-    /// serves. A small one is made anew each time. When there are more copies than may be, the clients that still read
-    /// the oldest have to leave.
-    pub(super) fn get(&self, place: &Rc<Place>, make: impl FnOnce(usize) -> String) -> Bytes {
+    /// Making a page may take a twentieth of control's time, so the larger a page, the longer a copy counts as young. A
+    /// small page is made for each client. If there are too many copies, the clients that still read the oldest are
+    /// evicted.
+    pub(super) fn get(&self, slot: &Rc<AdminSlot>, make: impl FnOnce(usize) -> String) -> Bytes {
         let mut copies = self.0.borrow_mut();
         if let Some(newest) = copies.back_mut()
             && newest.made.elapsed() < newest.cost * PAGE_COST_SHARE
         {
-            newest.readers.push(Rc::downgrade(place));
+            newest.readers.push(Rc::downgrade(slot));
             return newest.text.clone();
         }
         let length = copies.back().map_or(0, |newest| newest.text.len());
@@ -47,26 +47,26 @@ impl Pages {
             let readers = oldest.flat_map(|copy| copy.readers);
             readers
                 .filter_map(|reader| reader.upgrade())
-                .for_each(|reader| reader.dismiss());
+                .for_each(|reader| reader.evict());
         }
         let made = Instant::now();
         let text = Bytes::from(make(length));
         if text.len() > PAGE_BYTES_UNSHARED {
-            copies.push_back(Copy {
+            copies.push_back(PageCopy {
                 text: text.clone(),
                 made,
                 cost: made.elapsed(),
-                readers: vec![Rc::downgrade(place)],
+                readers: vec![Rc::downgrade(slot)],
             });
         }
         text
     }
 }
 
-/// A page on its way to a client, a slice at a time: nothing is copied but what is about to be sent.
-pub(super) struct Slices(pub(super) Bytes);
+/// A page that hyper takes a slice at a time, so that only what is about to be sent is copied.
+pub(super) struct PageBody(pub(super) Bytes);
 
-impl Body for Slices {
+impl Body for PageBody {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -7,20 +7,20 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use weir_config::{Address, Code, Config, Diagnostic, Excerpt, LogTarget, NamedFile, Severity};
 
-use super::identity::Identity;
 use super::load::Source;
 use super::pid_file::{self, Owner};
+use super::process_user::ProcessUser;
 use crate::files;
 
 /// Something that the user must be able to do.
-struct Need {
-    what: What,
+struct UserNeed {
+    what: NeedKind,
     path: PathBuf,
     excerpt: Option<Excerpt>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum What {
+enum NeedKind {
     /// Read a file.
     Read,
     /// Append to a file, or make it.
@@ -51,7 +51,7 @@ pub(super) fn look(config: &Config, source: &Source) -> Result<Vec<Diagnostic>, 
     let Some(user) = &config.user else {
         return Ok(Vec::new());
     };
-    let identity = match Identity::of(config) {
+    let identity = match ProcessUser::of(config) {
         Ok(Some(identity)) => identity,
         Ok(None) => return Ok(Vec::new()),
         Err((account, why)) => {
@@ -90,24 +90,24 @@ pub(super) fn look(config: &Config, source: &Source) -> Result<Vec<Diagnostic>, 
         let path = need.path.display();
         let name = &identity.name;
         let (severity, message, help) = match need.what {
-            What::Read => (
+            NeedKind::Read => (
                 Severity::Error,
                 format!("user `{name}` cannot read {path}: {why}"),
                 "reloads and renewals run as this user: let it or its group read the file, and enter every folder on \
                  the way",
             ),
-            What::Append => (
+            NeedKind::Append => (
                 Severity::Error,
                 format!("user `{name}` cannot write {path}: {why}"),
                 "logs are opened as this user: give it the folder, or the file that is there",
             ),
-            What::PidFile => (
+            NeedKind::PidFile => (
                 Severity::Error,
                 format!("user `{name}` cannot write {path}: {why}"),
                 "it is written as this user: give it a folder of its own, such as /run/weir (systemd: \
                  RuntimeDirectory=weir)",
             ),
-            What::Socket => (
+            NeedKind::Socket => (
                 Severity::Warning,
                 format!("user `{name}` cannot make or remove {path}: {why}"),
                 "the socket's file stays when Weir ends, and a reload cannot make it: give this user a folder of its \
@@ -138,32 +138,32 @@ pub(super) fn look(config: &Config, source: &Source) -> Result<Vec<Diagnostic>, 
 }
 
 /// All that the user needs, in the order of the file, mostly.
-fn needs(config: &Config, source: &Source) -> Vec<Need> {
+fn needs(config: &Config, source: &Source) -> Vec<UserNeed> {
     let mut needs = Vec::new();
     let mut need = |what, path: &Path, excerpt: Option<&Excerpt>| {
-        needs.push(Need {
+        needs.push(UserNeed {
             what,
             path: path.to_owned(),
             excerpt: excerpt.cloned(),
         });
     };
     if let Source::File(path) = source {
-        need(What::Read, path, None);
+        need(NeedKind::Read, path, None);
     }
     if let Some(file) = &config.pid_file {
-        need(What::PidFile, &file.path, file.excerpt.as_ref());
+        need(NeedKind::PidFile, &file.path, file.excerpt.as_ref());
     }
     if let Some(LogTarget::File(path)) = config.access_log.as_ref().map(|log| &log.to) {
-        need(What::Append, path, None);
+        need(NeedKind::Append, path, None);
     }
     let addresses = config.listeners.iter().map(|listener| &listener.address);
     for address in addresses.chain(&config.admin) {
         if let Address::Unix(path) = address {
-            need(What::Socket, path, None);
+            need(NeedKind::Socket, path, None);
         }
     }
     for file in named_files(config) {
-        need(What::Read, &file.path, file.excerpt.as_ref());
+        need(NeedKind::Read, &file.path, file.excerpt.as_ref());
     }
     needs
 }
@@ -185,25 +185,25 @@ fn named_files(config: &Config) -> impl Iterator<Item = &NamedFile> {
     listeners.chain(upstreams).flatten()
 }
 
-impl Need {
+impl UserNeed {
     /// Tries, without changing anything.
     fn attempt(&self) -> Result<(), String> {
         let outcome = match self.what {
-            What::Read => may(&self.path, Access::READ_OK),
-            What::Append => match may(&self.path, Access::WRITE_OK) {
+            NeedKind::Read => may(&self.path, Access::READ_OK),
+            NeedKind::Append => match may(&self.path, Access::WRITE_OK) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     files::may_be_made(&self.path)
                 }
                 outcome => outcome,
             },
-            What::PidFile => {
-                // What nobody could replace is said elsewhere.
+            NeedKind::PidFile => {
+                // NeedKind nobody could replace is said elsewhere.
                 if pid_file::look(&self.path, Owner::Any).is_ok() {
                     pid_file::look(&self.path, Owner::Ours)?;
                 }
                 files::may_be_made(&self.path)
             }
-            What::Socket => files::may_be_made(&self.path),
+            NeedKind::Socket => files::may_be_made(&self.path),
         };
         outcome.map_err(|error| match closed_folder(&self.path) {
             Some(closed) => format!("it may not enter {}", closed.display()),

@@ -1,0 +1,196 @@
+//! Starting the process: sockets, user, logs, cores, in that order.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::admin::Admin;
+use super::certificates::Certificates;
+use super::inherited_sockets::InheritedSockets;
+use super::listen::{self, BoundSockets};
+use super::load::LoadedConfig;
+use super::missing_names::MissingNames;
+use super::phrases::{count, few, summary};
+use super::process_user::{self, ProcessUser};
+use super::resolver::Resolver;
+use super::service_manager::ServiceManager;
+use super::shared_pages::SharedPages;
+use super::signals::Signals;
+use super::{Control, Options, ReloadStats, Started, State, access_log, cpus, pid_file, system};
+use crate::obs::{Obs, process};
+use crate::plan::{EndpointSets, ListenerId, Plan};
+use crate::serving::{Command, CoreSpec, Cores};
+use crate::tls::TicketKeys;
+
+/// Starts the process, and runs it until it has drained.
+///
+/// # Errors
+/// Weir cannot start, or the cores break.
+pub(super) async fn start(
+    options: Options,
+    loaded: LoadedConfig,
+    tickets: TicketKeys,
+    resolver: Resolver,
+) -> Result<(), String> {
+    let Options {
+        source,
+        demo,
+        ready,
+    } = options;
+    let LoadedConfig {
+        config,
+        mut plan,
+        mut endpoints,
+        tls,
+        names,
+        ..
+    } = loaded;
+    (plan.epoch, endpoints.epoch) = (1, 1);
+    let mut signals = Signals::new()?;
+    let manager = ServiceManager::from_environment();
+    let open_files = system::raise_open_files();
+    system::raise_locked_memory();
+    let choice = cpus::choose(&config.cores)?;
+    let cores = choice.cpus.len();
+    system::fit(&mut plan, &endpoints, &config, cores);
+    let (plan, endpoints) = (Arc::new(plan), Arc::new(endpoints));
+    let all: Vec<_> = (0..).map(ListenerId).take(plan.listeners.len()).collect();
+    let mut inherited = InheritedSockets::from_environment();
+    let bound = listen::bind(&plan, &all, cores, &[], &mut inherited)?;
+    let admin = config.admin.as_ref();
+    let admin = admin
+        .map(|address| Admin::bind(address, &[], &mut inherited))
+        .transpose()?;
+    let inherited = inherited.taken();
+    become_user(&config, &bound, admin.as_ref())?;
+    if let Some(file) = &config.pid_file {
+        pid_file::check(&file.path)?;
+    }
+    let access_log = access_log::open(config.access_log.clone()).await?;
+    let (obs, sides) = Obs::start(cores, (&plan, &endpoints), access_log)
+        .map_err(|error| format!("cannot start the log thread: {error}"))?;
+    let spec = CoreSpec {
+        driver: config.driver,
+        cpus: choice.cpus.clone(),
+        plan: plan.clone(),
+        endpoints: endpoints.clone(),
+        sockets: bound.sockets,
+        obs: sides,
+    };
+    let cores = Cores::start(spec).map_err(|error| system::explain_start(&error))?;
+    if let Some(demo) = demo {
+        demo.serve()
+            .map_err(|error| format!("cannot serve the demo's endpoints: {error}"))?;
+    }
+    let started = Started {
+        addresses: bound.addresses,
+        cores: cores.count(),
+        features: cores.features().to_owned(),
+    };
+    log_start((&plan, &endpoints), &started, &choice, admin.as_ref());
+    process::info(open_files);
+    process::info(format_args!("limits: {}", plan.capacity));
+    let remarks = system::remarks((&plan, &endpoints), &config, started.cores);
+    remarks.iter().for_each(process::warn);
+    let state = State {
+        plan,
+        endpoints,
+        config: Arc::new(config),
+        missing_names: MissingNames::new(names),
+        admin: None,
+        files: bound.files,
+        pid_file: None,
+        reloads: ReloadStats::default(),
+        certificates: Certificates::new(tls),
+    };
+    let started_ms = process::now_ms();
+    let (state, draining) = (RefCell::new(state), Cell::new(false));
+    let control = Rc::new(Control {
+        source,
+        tickets,
+        resolver,
+        cores,
+        obs,
+        manager,
+        state,
+        draining,
+        inherited,
+        started_ms,
+        metrics_pages: SharedPages::default(),
+        plan_pages: SharedPages::default(),
+    });
+    if let Some(mut admin) = admin {
+        admin.serve(control.clone());
+        control.state.borrow_mut().admin = Some(admin);
+    }
+    tokio::task::spawn_local(control.clone().watch_certificates());
+    tokio::task::spawn_local(control.clone().watch_endpoints());
+    control.announce().await?;
+    ready(&started);
+    let outcome = control.clone().obey_signals(&mut signals).await;
+    control.finish();
+    outcome
+}
+
+/// Drops root's rights once all sockets are bound. The user owns files and rings that the process makes from here on.
+fn become_user(
+    config: &weir_config::Config,
+    bound: &BoundSockets,
+    admin: Option<&Admin>,
+) -> Result<(), String> {
+    let user = ProcessUser::of(config).map_err(|(_, why)| why)?;
+    let Some(user) = user.filter(|user| !user.is_current() || user.is_root()) else {
+        return Ok(());
+    };
+    let admin_file = admin.and_then(Admin::file);
+    for file in bound.files.iter().chain(admin_file) {
+        user.own(&file.path)?;
+    }
+    let admin_port = match config.admin {
+        Some(weir_config::Address::Tcp(address)) => Some(address),
+        _ => None,
+    };
+    let keeps_ports = process_user::needs_ports(bound.ports.iter().chain(&admin_port));
+    user.assume(keeps_ports)?;
+    process::info(user.describe(keeps_ports));
+    Ok(())
+}
+
+impl Control {
+    /// Tells the service manager that everything listens and every core runs.
+    async fn announce(self: &Rc<Self>) -> Result<(), String> {
+        self.change(|receipt| Command::Answer { _receipt: receipt })
+            .await;
+        let mut state = self.state.borrow_mut();
+        let path = state.config.pid_file.as_ref().map(|file| &file.path);
+        state.pid_file = path.map(|path| pid_file::write(path)).transpose()?;
+        self.manager.ready(summary(&state.plan, &state.endpoints));
+        tokio::task::spawn_local(self.clone().feed_watchdog());
+        Ok(())
+    }
+}
+
+fn log_start(
+    (plan, endpoints): (&Plan, &EndpointSets),
+    started: &Started,
+    choice: &cpus::CpuChoice,
+    admin: Option<&Admin>,
+) {
+    let pinned: Vec<_> = choice.cpus.iter().flatten().map(usize::to_string).collect();
+    let pinned = if pinned.is_empty() {
+        "not pinned".to_owned()
+    } else {
+        format!("on {}", pinned.join(","))
+    };
+    let (version, features) = (env!("CARGO_PKG_VERSION"), &started.features);
+    let cores = count(started.cores, "core");
+    process::info(format_args!(
+        "weir {version}: {cores} {pinned}; io_uring: {features}"
+    ));
+    choice.remark.iter().for_each(process::warn);
+    process::info(summary(plan, endpoints));
+    process::info(format_args!("listening on {}", few(&started.addresses)));
+    if let Some(admin) = admin {
+        process::info(format_args!("metrics and health on {}", admin.address()));
+    }
+}
