@@ -21,9 +21,9 @@ pub(super) struct DataFrame {
 
 impl Connection {
     /// Takes note that the caller has passed on or dropped `bytes` of a stream's data. Sends the
-    /// peer a WINDOW_UPDATE when enough has accumulated. A window that is used up within [100
-    /// ms](crate::config::Config::stream_window_bytes_max) doubles. Does nothing for a stream that
-    /// is gone.
+    /// peer a WINDOW_UPDATE when enough has accumulated. A window that is used up within 100 ms
+    /// doubles, up to [`Config::stream_window_bytes_max`](crate::config::Config). Does nothing for
+    /// a stream that is gone.
     pub fn consume(&mut self, stream: StreamKey, bytes: usize, now_ms: u64) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.now_ms = self.now_ms.max(now_ms);
