@@ -1,4 +1,4 @@
-//! The downstream side of an exchange, whatever protocol the client speaks.
+//! The client's side of an exchange, over HTTP/1.1 or HTTP/2.
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -13,9 +13,9 @@ use crate::io::{Chunk, Net};
 use crate::limits::KERNEL_QUEUED_BYTES;
 use crate::tls::{CertificateIdentity, TlsParameters};
 
-/// What came from the client.
+/// A part of the request's body.
 pub enum Piece {
-    /// A piece of the request's body.
+    /// Some bytes.
     Data(Chunk),
     /// The request is complete.
     End,
@@ -28,7 +28,7 @@ pub struct ConnectionContext {
     /// The client's address and port; `None` on a Unix socket.
     pub address: Option<SocketAddr>,
     /// What the TLS handshake agreed on; `None` in the clear.
-    pub agreed: Option<TlsParameters>,
+    pub tls: Option<TlsParameters>,
     /// The identity in the client's certificate, if it showed one.
     pub identity: Option<Rc<CertificateIdentity>>,
     /// The server name that the client asked for in the TLS handshake.
@@ -41,7 +41,7 @@ impl ConnectionContext {
         Self {
             listener,
             address: wire.peer,
-            agreed: wire.rx.tls_parameters(),
+            tls: wire.rx.tls_parameters(),
             identity: wire.rx.identity(),
             sni: wire.rx.server_name(),
         }
@@ -54,7 +54,7 @@ impl ConnectionContext {
 
     /// The scheme of the client's requests.
     pub fn scheme(&self) -> &'static str {
-        match self.agreed {
+        match self.tls {
             Some(_) => "https",
             None => "http",
         }
@@ -74,7 +74,7 @@ pub struct HeadBuffer {
 pub struct ClientSide<'a, N: Net> {
     /// The facts of the client's connection.
     pub context: &'a ConnectionContext,
-    /// The deadline of whatever the exchange waits for.
+    /// The deadline of what the exchange waits for.
     pub timer: &'a Timer,
     /// The head of the request; its spans point into the block.
     pub head: &'a mut Head,
@@ -90,7 +90,7 @@ enum ClientTransport<'a, N: Net> {
 }
 
 impl<'a, N: Net> ClientSide<'a, N> {
-    /// The side of a client that asks over HTTP/1.1.
+    /// Serves a request over HTTP/1.1.
     pub fn http1(
         context: &'a ConnectionContext,
         timer: &'a Timer,
@@ -106,7 +106,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// The side of a client that asks over HTTP/2.
+    /// Serves a request over HTTP/2.
     pub fn http2(
         context: &'a ConnectionContext,
         timer: &'a Timer,
@@ -143,7 +143,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Drops what may not stand in the trailers of a request. Says how many of these had odd names.
+    /// Drops the fields that a request may not have in its trailers. Returns how many had odd names.
     pub fn enforce_trailers(
         &mut self,
         odd_names: OddNamePolicy,
@@ -155,7 +155,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Whether the whole request has come.
+    /// Whether the whole request has arrived.
     pub fn is_received(&self) -> bool {
         match &self.transport {
             ClientTransport::Http1(wire) => wire.machine.is_received(),
@@ -163,7 +163,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Whether the final answer has begun: then no other is possible.
+    /// Whether the final answer has begun. No other is possible then.
     pub fn is_answered(&self) -> bool {
         match &self.transport {
             ClientTransport::Http1(wire) => wire.machine.is_answered(),
@@ -171,7 +171,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Whether not one byte of a request has come.
+    /// Whether no byte of a request has arrived.
     pub fn is_idle(&self) -> bool {
         match &self.transport {
             ClientTransport::Http1(wire) => wire.machine.is_idle(),
@@ -179,7 +179,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Why nobody waits for the answer, if that is known by now. Looks at nothing new.
+    /// Why the client no longer waits for the answer, if Weir knows that already. Receives nothing.
     pub fn gone(&self) -> Option<Fault> {
         match &self.transport {
             ClientTransport::Http1(_) => None,
@@ -187,8 +187,8 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Whether the client can tell that it has all of the answer, before that was ended: nothing more can follow. Over
-    /// HTTP/2 there may be trailers.
+    /// Whether the client has the whole answer although its end was not sent: the announced length was. Never over
+    /// HTTP/2, where trailers may follow.
     pub fn is_whole(&mut self) -> bool {
         match &mut self.transport {
             ClientTransport::Http1(wire) => wire.machine.sender().is_whole(),
@@ -196,17 +196,17 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Has the connection end with the answer to come.
+    /// Closes the connection after the answer.
     pub fn close_after(&mut self) {
         match &mut self.transport {
             ClientTransport::Http1(wire) => wire.machine.close_after_response(),
-            // Its connection has other requests.
+            // The connection has other requests.
             ClientTransport::Http2(_) => {}
         }
     }
 
-    /// Grows while the client takes what it can have of the answer: an answer that others go before stands still for no
-    /// fault of the client's.
+    /// A count that grows while the client reads. Over HTTP/2 it also grows while the connection sends other streams
+    /// first: the client does not stall then.
     pub fn progress(&self) -> u64 {
         match &self.transport {
             ClientTransport::Http1(wire) => wire.wire.out.sent(),
@@ -214,7 +214,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Bytes of memory that the request takes by itself: what waits on its stream of HTTP/2 is its connection's.
+    /// Bytes of memory that the request holds. Those queued on a stream of HTTP/2 count for the connection.
     pub fn held(&self) -> usize {
         let waiting = match &self.transport {
             ClientTransport::Http1(wire) => {
@@ -227,13 +227,13 @@ impl<'a, N: Net> ClientSide<'a, N> {
         self.block.weight() + waiting
     }
 
-    /// Reports the bytes that the request holds, if memory is tight. Says whether the request has to end because of them.
+    /// Reports the bytes that the request holds, if memory is short. Returns whether it has to end because of them.
     #[inline]
     pub fn holds_too_much(&self, core: &Core<N>, held: impl FnOnce() -> usize) -> bool {
         core.holds_too_much(self.timer, held)
     }
 
-    /// Waits for the next piece of the request's body.
+    /// Receives the next piece of the request's body.
     pub fn poll_body(
         &mut self,
         cx: &mut Context<'_>,
@@ -245,8 +245,8 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Lets what comes of a long request go to the endpoint unseen, and says how many bytes did. 0: not now or not this
-    /// request; [`ClientSide::poll_body`] goes on.
+    /// Splices bytes of a long request to the endpoint, and returns how many. 0: splicing is not possible now;
+    /// [`ClientSide::poll_body`] goes on.
     pub fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,
@@ -259,8 +259,8 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Lets what comes of a long answer go to the client unseen, and says how many bytes did. 0: not now or not this
-    /// answer: its parts are to be polled.
+    /// Splices bytes of a long answer to the client, and returns how many. 0: splicing is not possible now; the caller
+    /// receives the next part instead.
     pub fn poll_pass_back(
         &mut self,
         cx: &mut Context<'_>,
@@ -274,7 +274,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Looks after the client while there is nothing to be read for this exchange.
+    /// Notices if the client goes while the exchange reads nothing from it.
     pub fn poll_watch(&mut self, cx: &mut Context<'_>, core: &Core<N>) -> Result<(), Fault> {
         match &mut self.transport {
             ClientTransport::Http1(wire) => wire.poll_watch(cx, core),
@@ -282,11 +282,11 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Whether the client is gone in the middle of its request.
+    /// Whether the client went in the middle of its request.
     pub fn is_cut_short(&self) -> bool {
         match &self.transport {
             ClientTransport::Http1(wire) => wire.is_cut_short(),
-            // That is an error of its own there.
+            // `poll_watch` reports that as an error.
             ClientTransport::Http2(_) => false,
         }
     }
@@ -305,7 +305,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Passes an interim answer on, if this client takes them.
+    /// Writes the head of an interim response, if the client accepts them.
     pub fn respond_interim(&mut self, head: &Head, block: &[u8]) -> Result<(), Fault> {
         match &mut self.transport {
             ClientTransport::Http1(wire) => wire.respond_interim(head, block),
@@ -313,7 +313,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Answers an upgrade. What follows in both directions is not HTTP.
+    /// Writes the head of a response that switches protocols. The bytes after it are not HTTP, in both directions.
     pub fn respond_switch(
         &mut self,
         head: &mut Head,
@@ -343,7 +343,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Ends the exchange: says whether the connection takes another request.
+    /// Ends the exchange. Returns whether the connection takes another request.
     pub fn finish(&mut self) -> bool {
         match &mut self.transport {
             ClientTransport::Http1(wire) => wire.finish(),

@@ -1,4 +1,4 @@
-//! The plan and its endpoints with one core's own state of them.
+//! The plan, its endpoints, and the state that one core keeps for them.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use crate::io::Net;
 use crate::plan::{EndpointSets, Plan, UpstreamId};
 use crate::upstream::{CoreUpstreams, Upstream};
 
-/// The plan and its endpoints with one core's own state of them. An exchange keeps the one that it began with.
+/// The plan, its endpoints, and the state that one core keeps for them. An exchange keeps the one that it began with.
 pub struct CorePlan<N: Net> {
     /// The plan that all cores run.
     pub plan: Arc<Plan>,

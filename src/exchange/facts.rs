@@ -1,18 +1,18 @@
-//! What an exchange knows about its request beyond the head.
+//! What an exchange knows about its client.
 
 use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::tls::CertificateIdentity;
 
-/// What an exchange has found out about who asks, and how. Later steps, endpoints and the log read it.
+/// What an exchange has found out about its client. Edits, decisions and the log read it, and so will policies.
 #[derive(Default)]
 pub(super) struct Facts {
     /// The client's address: the peer's, or the one that a trusted proxy names.
     pub(super) client: Option<IpAddr>,
     /// The peer is a trusted proxy, so Weir believes what its fields say about the client.
     pub(super) trusts_peer: bool,
-    /// The client has asked over TLS: Weir itself, or a trusted proxy.
+    /// The client used TLS, to Weir or to a trusted proxy.
     pub(super) is_https: bool,
     /// The request is a gRPC call.
     pub(super) is_grpc_call: bool,

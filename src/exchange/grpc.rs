@@ -1,8 +1,7 @@
-//! What gRPC asks of a proxy: deadlines that the client sets, and errors in the form that its libraries read.
+//! gRPC: the deadlines that clients set, and errors in the form that gRPC libraries read.
 //!
-//! A gRPC answer tells how the call ended in `grpc-status`, not in the status of HTTP; an error of Weir's own is an
-//! answer of one head with both (trailers-only, as gRPC's description of its use of HTTP/2 has it). An answer that has
-//! begun and breaks off ends with trailers that say so.
+//! A gRPC call ends with a `grpc-status`; its HTTP status says little. Weir answers a failed call with one head that has
+//! both ("trailers-only" in gRPC's description of its use of HTTP/2), and ends an answer that breaks off with trailers.
 
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use crate::fault::Reason;
 /// Digits of a `grpc-timeout`; the protocol allows no more.
 const TIMEOUT_DIGITS_MAX: usize = 8;
 
-/// How long the client waits for the call to end: its `grpc-timeout`. What is not well-formed says nothing.
+/// How long the client waits for the call to end, from `grpc-timeout`. `None` if the field is missing or malformed.
 pub(super) fn timeout(head: &Head, block: &[u8]) -> Option<Duration> {
     let field = head.find_name(b"grpc-timeout", block)?;
     let (unit, digits) = field.value.get(block).split_last()?;
@@ -36,18 +35,18 @@ pub(super) fn timeout(head: &Head, block: &[u8]) -> Option<Duration> {
     })
 }
 
-/// Makes the fields of an answer that tells a gRPC client why its call failed.
+/// Adds the fields that tell a gRPC client why its call failed.
 pub(super) fn problem(reason: Reason, edits: &mut Edits) {
     edits.append("Content-Type", "application/grpc");
     edits.append(
         "Grpc-Status",
         Decimal::new(status(reason).into()).as_bytes(),
     );
-    // Our sentences are printable ASCII without a percent sign: nothing in them needs to be encoded.
+    // Texts of reasons are printable ASCII without a percent sign, so they need no encoding.
     edits.append("Grpc-Message", reason.text());
 }
 
-/// Makes the trailers of an answer that has begun and is not to be finished.
+/// Makes the trailers that end an incomplete answer.
 pub(super) fn trailers(status: u32, reason: Reason) -> Trailers {
     let (mut head, mut block) = (Head::new(), Vec::new());
     let mut put = |bytes: &[u8]| {
@@ -66,28 +65,28 @@ pub(super) fn trailers(status: u32, reason: Reason) -> Trailers {
     trailers
 }
 
-/// The status that a field `grpc-status` says: a number, `UNKNOWN` where it is none.
+/// Reads the value of a `grpc-status` field. A value that is no number is `UNKNOWN`.
 pub(super) fn said(value: &[u8]) -> u32 {
     let text = std::str::from_utf8(value).ok();
     let digits = text.filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
     digits.and_then(|text| text.parse().ok()).unwrap_or(UNKNOWN)
 }
 
-/// What the head of an answer says, where it is all that there is of it.
+/// The status in the head of an answer. Only answers without a body have it there.
 pub(super) fn said_in_head(head: &Head, block: &[u8]) -> Option<u32> {
     let field = head.find_name(b"grpc-status", block)?;
     Some(said(field.value.get(block)))
 }
 
-/// What the fields at the end of an answer say, or those of an answer of Weir's own.
+/// The status in the trailers of an answer, or in the fields of an answer of Weir's own.
 pub(super) fn said_in<'a>(mut fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Option<u32> {
     let is_status = |name: &[u8]| name.eq_ignore_ascii_case(b"grpc-status");
     let (_, value) = fields.find(|(name, _)| is_status(name))?;
     Some(said(value))
 }
 
-/// The status of a call whose answer has broken off: by a reset of the endpoint's, what gRPC's description of its use
-/// of HTTP/2 makes of the code.
+/// The status of a call whose answer broke off. If the endpoint reset the stream, its code decides, by the table in
+/// gRPC's description of its use of HTTP/2.
 pub(super) fn broken(reason: Reason, reset: Option<ErrorCode>) -> u32 {
     match reset {
         None => status(reason),
@@ -109,8 +108,8 @@ const INTERNAL: u32 = 13;
 const UNAVAILABLE: u32 = 14;
 const UNAUTHENTICATED: u32 = 16;
 
-/// The gRPC status that goes with a reason. What the gRPC libraries make of a bare HTTP status is the rule (their
-/// `http-grpc-status-mapping`); deadlines, sizes and our own bugs have statuses that say more.
+/// The gRPC status of a reason. Most follow from the HTTP status as in gRPC's `http-grpc-status-mapping`; deadlines have
+/// a status that says more.
 fn status(reason: Reason) -> u32 {
     match reason {
         Reason::TotalTimeout | Reason::FirstByteTimeout | Reason::BodyTimeout => DEADLINE_EXCEEDED,
@@ -118,7 +117,7 @@ fn status(reason: Reason) -> u32 {
     }
 }
 
-/// How a call has ended whose answer does not say so.
+/// The status of a call whose answer has none.
 pub(super) fn implied(reason: Option<Reason>, http: u16) -> u32 {
     reason.map_or_else(|| of_http(http), status)
 }
@@ -194,7 +193,6 @@ mod tests {
         assert_eq!(said_in_head(&head, &block), None);
     }
 
-    /// Texts of reasons stand in a field as they are.
     #[test]
     fn every_reason_has_a_status_and_a_message_that_needs_no_encoding() {
         for &reason in Reason::ALL {

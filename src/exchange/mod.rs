@@ -1,24 +1,25 @@
-//! One request and its response: what happens to it, from the complete head to the event that reports it.
+//! One request and its response, from the complete head to the event that reports it.
 //!
-//! [`run`] reads top to bottom like the life of a request. Decisions are plain functions of the plan and the head;
-//! the bytes move in `relay`.
+//! [`Exchange`] owns all that one exchange needs. `Exchange::serve` reads like the life of a request. Decisions are
+//! plain functions of the plan and the head; `Relay` moves the bytes.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
-mod attempt;
-mod buffers;
+mod attempts;
+mod certificate_fields;
 mod core_plan;
+mod exchange_buffers;
+mod exchange_record;
+mod exchange_waiter;
 mod facts;
-mod forward;
+mod failures;
 mod grpc;
-mod identity;
-mod logged;
+mod logged_fields;
 mod pace;
-mod record;
 mod relay;
-mod repeat;
+mod replay;
 mod reply;
+mod request_edits;
 mod request_id;
-mod waiter;
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -35,21 +36,21 @@ use crate::io::{Chunk, Instant, Net};
 use crate::limits::{LINGER_MS, UNREAD_BYTES_MAX};
 use crate::obs;
 use crate::plan::{Decision, REDIRECT_HTTPS_STATUS, RequestHead, RouteId, RouteTarget, is_grpc};
+use exchange_record::ExchangeRecord;
 use facts::Facts;
-use record::ExchangeRecord;
 use reply::Reply;
 
-pub use buffers::ExchangeBuffers;
 pub use core_plan::CorePlan;
+pub use exchange_buffers::ExchangeBuffers;
 pub use reply::{refuse_connection, turn_away};
 
 /// What becomes of a client's connection after an exchange.
 pub enum After {
     /// It takes the next request.
     Next,
-    /// It is closed in an orderly way.
+    /// It closes in an orderly way.
     Close,
-    /// It is broken off, so that the client sees that something is missing.
+    /// It breaks off, so that the client sees that something is missing.
     Abort,
 }
 
@@ -61,7 +62,7 @@ struct Exchange<'a, N: Net> {
     down: ClientSide<'a, N>,
     /// Memory of the connection's exchanges, with the edits of both directions.
     buffers: &'a mut ExchangeBuffers,
-    /// Up to here `to_client` holds what every answer to this request gets. Behind it stand the fields of one answer.
+    /// Up to here, `to_client` has the edits of any answer to this request. Those of one particular answer follow.
     common_edits: EditsMark,
     route: Option<RouteId>,
     facts: Facts,
@@ -85,7 +86,7 @@ pub async fn run<N: Net>(
     after
 }
 
-/// Answers a request whose head was not understood, or did not come in time. `down` has what was understood of it.
+/// Answers a request whose head is invalid or late. `down` has the part that was parsed.
 pub async fn refuse<N: Net>(
     core: &Rc<Core<N>>,
     plan: Rc<CorePlan<N>>,
@@ -193,16 +194,16 @@ impl<'a, N: Net> Exchange<'a, N> {
         }
     }
 
-    /// Begins the edits of one answer, behind those that every answer gets.
+    /// Begins the edits of one answer. Drops those of an answer that could not be written.
     fn begin_answer(&mut self) -> &mut Edits {
         self.buffers.to_client.rewind(self.common_edits);
         &mut self.buffers.to_client
     }
 
-    /// Adds what every answer gains, whoever made it: its date and the id of the request. `head` loses an id that is not
-    /// Weir's.
+    /// Adds the fields of every answer, relayed or Weir's own: its date and the id of the request. Removes another id from
+    /// `head`.
     //= rfc9110#6.6.1
-    // Who passes an answer on that has no Date gives it one: when it came.
+    // A relayed answer without Date gets the time at which it was received.
     fn complete_answer(&mut self, head: &mut Head) {
         if !head.may_have(FieldId::Date) {
             self.buffers
@@ -258,7 +259,8 @@ impl<'a, N: Net> Exchange<'a, N> {
         }
     }
 
-    /// Discards what has come of the body, without waiting for more. If that is all of it, the connection can go on.
+    /// Discards the part of the body that has arrived, without waiting for more. If that is all, the connection stays
+    /// open.
     async fn discard_received_body(&mut self) {
         poll_fn(|cx| {
             while !self.down.is_received()
@@ -272,8 +274,8 @@ impl<'a, N: Net> Exchange<'a, N> {
         .await;
     }
 
-    /// Reads the rest of a body that the answer did not wait for, if it is short and comes soon. The connection can go
-    /// on then, as a client expects that was not told otherwise.
+    /// Reads the rest of a body that the answer did not wait for, if it is short and arrives soon. The connection stays
+    /// open then, as the answer has promised.
     async fn read_rest_of_body(&mut self) {
         let (core, down) = (self.core, &mut self.down);
         let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
@@ -307,7 +309,7 @@ impl<'a, N: Net> Exchange<'a, N> {
         poll_fn(|cx| {
             down.timer.watch(cx);
             if core.is_stopping() && !is_last {
-                // The answer that says so gets a moment to leave: hardly any send is done at once.
+                // The answer that reports the stop gets a moment to leave: few sends complete at once.
                 is_last = true;
                 deadline = deadline.min(core.net.now() + Duration::from_millis(LINGER_MS));
                 down.timer.set(deadline);
@@ -321,7 +323,7 @@ impl<'a, N: Net> Exchange<'a, N> {
                     Poll::Ready(Err(Fault::local(Phase::Body, Reason::MemoryLimit)))
                 }
                 Poll::Pending if core.net.now() >= deadline => {
-                    // The client does not stall while other streams of its connection are sent first.
+                    // While the connection sends other streams first, the client does not stall.
                     let past = down.progress().saturating_sub(down.sent());
                     if is_last || past <= let_past {
                         let stalled = Fault::downstream(Phase::Body, Reason::ClientStalled);
@@ -343,7 +345,7 @@ impl<'a, N: Net> Exchange<'a, N> {
         self.collect_logged_fields();
         let (core, down) = (self.core, &self.down);
         let (head, block) = (&*down.head, &down.block[..]);
-        let (path, query) = logged::target(head, block);
+        let (path, query) = logged_fields::target(head, block);
         let field = |id| head.value(id, block).unwrap_or_default();
         let identity = self.facts.identity.as_ref();
         let event = obs::ExchangeEvent {
@@ -358,7 +360,7 @@ impl<'a, N: Net> Exchange<'a, N> {
                 Version::Http11 => "HTTP/1.1",
                 Version::Http2 => "HTTP/2",
             },
-            tls: down.context.agreed,
+            tls: down.context.tls,
             sni: down.context.sni.as_deref().unwrap_or_default().as_bytes(),
             client_cert: identity.map_or(&[], |client| client.subject.as_bytes()),
             user_agent: field(FieldId::UserAgent),

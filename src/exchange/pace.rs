@@ -1,4 +1,4 @@
-//! Whether a body moves: it may neither stand still nor crawl.
+//! Detects bodies that stand still or crawl.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use crate::io::Instant;
 pub(super) struct Pace {
     stall: Duration,
     rate_bytes_min: u64,
-    /// Some count that grows with every byte moved.
+    /// A count that grows with every byte that moves.
     count: u64,
     /// When it last grew.
     last: Instant,
-    /// The window over which the rate is taken: as long as a stall may last.
+    /// When the window began over which the rate is measured. A window lasts as long as a stall may.
     window: Instant,
     window_count: u64,
 }
 
 impl Pace {
-    /// Nothing may stand still for longer than `stall`, nor wait for a peer that is slower than `rate_bytes_min` a
-    /// second over a window of that length (0 for any speed).
+    /// Begins to watch a direction. It may stand still for `stall`, and must move `rate_bytes_min` bytes a second over a
+    /// window of that length; 0 allows any rate.
     pub(super) fn new(now: Instant, stall: Duration, rate_bytes_min: u64) -> Self {
         Self {
             stall,
@@ -31,7 +31,7 @@ impl Pace {
         }
     }
 
-    /// Notes how far the direction has come.
+    /// Notes how many bytes have moved so far.
     pub(super) fn moved(&mut self, now: Instant, count: u64) {
         if count == self.count {
             return;
@@ -43,18 +43,18 @@ impl Pace {
         }
     }
 
-    /// Notes that nothing is to move by now: patience begins anew.
+    /// Notes that nothing has to move now. The stall and the window begin anew.
     pub(super) fn rest(&mut self, now: Instant) {
         self.last = now;
         (self.window, self.window_count) = (now, self.count);
     }
 
-    /// Whether nothing has moved for too long, rather than too little.
+    /// Whether the direction stands still, rather than crawls.
     pub(super) fn stands_still(&self, now: Instant) -> bool {
         now >= self.last + self.stall
     }
 
-    /// When patience ends if nothing moves; with `rated`, also if what moves is too little.
+    /// When the direction has stood still for too long, or, with `rated`, has been too slow, unless more moves by then.
     pub(super) fn deadline(&mut self, now: Instant, rated: bool) -> Instant {
         let still = self.last + self.stall;
         if rated && self.rate_bytes_min > 0 {

@@ -1,53 +1,52 @@
-//! Request up, response down, both at once, until both are done or something fails.
+//! Moves the request to the endpoint and the answer to the client, both at once, until both are done or one fails.
 
 use std::task::{Context, Poll, ready};
 
 use weir_proto_h1::{BodyKind, FieldId};
 
-use super::attempt::{Attempts, Heard};
+use super::attempts::{Attempts, Heard};
+use super::failures::Repeat;
 use super::pace::Pace;
-use super::repeat::Repeat;
 use super::{Exchange, grpc};
 use crate::conn::{Piece, ResponsePart, TunnelEnd};
 use crate::core::after;
 use crate::fault::{Fault, Phase, Reason, Retry};
-use crate::io::{Chunk, Instant, Net, Pool};
-use crate::limits::{COPY_BELOW_BYTES, REPLAY_BYTES_MAX};
+use crate::io::{Instant, Net};
 use crate::plan::RoutePlan;
 use crate::upstream::EndpointSide;
 
-/// One attempt's way of bytes.
+/// Moves the bytes of one attempt.
 pub(super) struct Relay<'r, 'a, N: Net> {
     exchange: &'r mut Exchange<'a, N>,
     attempts: &'r mut Attempts<'a, N>,
     up: &'r mut EndpointSide<N>,
     route: &'a RoutePlan,
-    /// When this attempt has to have an answer.
+    /// When the answer to this attempt must have begun.
     per_try: Instant,
     upload: Upload,
     download: Download,
-    /// The request's body, before there is an answer.
+    /// The pace of the request's body before there is an answer.
     upload_pace: Pace,
-    /// The client as it takes an answer.
+    /// The pace at which the client reads the answer.
     reading_pace: Pace,
-    /// Both directions together, once there is an answer.
+    /// The pace of both directions together once there is an answer.
     common_pace: Pace,
-    /// When the request was sent in full.
+    /// When the whole request was sent.
     asked: Instant,
-    /// When the wait for an answer began, or began anew with an interim one.
+    /// When the wait for an answer began. An interim answer begins it anew.
     waits_since: Instant,
 }
 
-/// Where the request is.
+/// The progress of the request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Upload {
     Reading,
     Done,
-    /// The endpoint does not take the rest. Its answer may still come.
+    /// The endpoint gets no more of it. Its answer may still arrive.
     Stopped,
 }
 
-/// Where the response is.
+/// The progress of the answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Download {
     Head,
@@ -55,63 +54,18 @@ enum Download {
     Done,
 }
 
-/// How a relay ended well.
+/// How a relay ended without a fault.
 pub(super) enum Relayed {
-    /// The response is with the client.
-    Response,
+    /// The client has the answer.
+    Answered,
     /// The client gets nothing of the answer: another attempt follows.
-    Nothing(Repeat),
-    /// The protocol was switched.
+    Rejected(Repeat),
+    /// Both sides have switched protocols.
     Switched,
 }
 
-/// The request's body as far as it was sent, for another attempt. Bounded: a longer one is not kept, and the request
-/// cannot be repeated then.
-#[derive(Default)]
-pub(super) struct Replay {
-    pieces: Vec<Chunk>,
-    bytes: usize,
-    is_over: bool,
-    lost: bool,
-}
-
-impl Replay {
-    /// Keeps a piece. Small ones are put together: each would hold a block of its own otherwise.
-    fn keep(&mut self, piece: &Chunk, pool: &Pool) {
-        self.bytes += piece.len();
-        self.lost |= self.bytes > REPLAY_BYTES_MAX;
-        if self.lost {
-            self.pieces.clear();
-        } else if piece.len() >= COPY_BELOW_BYTES {
-            self.pieces.push(piece.clone());
-        } else if !self
-            .pieces
-            .last_mut()
-            .is_some_and(|last| last.append(piece))
-        {
-            self.pieces.push(pool.copy(piece));
-        }
-    }
-
-    /// Gives up what is kept: there will be no other attempt.
-    pub(super) fn forget(&mut self) {
-        self.pieces.clear();
-        self.lost = true;
-    }
-
-    /// Bytes of memory that what is kept takes.
-    pub(super) fn held(&self) -> usize {
-        self.pieces.iter().map(Chunk::weight).sum()
-    }
-
-    /// Whether all that was taken from the client so far is still here.
-    pub(super) fn is_whole(&self) -> bool {
-        !self.lost
-    }
-}
-
 impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
-    /// Prepares the relay of a request whose head was written to `up`.
+    /// Begins to relay a request whose head was written to `up`.
     pub(super) fn new(
         exchange: &'r mut Exchange<'a, N>,
         up: &'r mut EndpointSide<N>,
@@ -123,12 +77,12 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             route.timeouts.body_stall,
             route.timeouts.body_rate_bytes_min,
         );
-        // A call that pauses before it has an answer waits for that, more often than not.
+        // A gRPC client that pauses before it has an answer usually waits for one.
         let upload_stall = match exchange.facts.is_grpc_call {
             true => stall.max(route.timeouts.first_byte),
             false => stall,
         };
-        // Who waits to hear whether its body is wanted waits for the endpoint.
+        // A client that expects 100 (Continue) waits for the endpoint.
         let waits_since = match exchange.down.request().expects_continue {
             true => now,
             false => Instant::NEVER,
@@ -149,24 +103,24 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         }
     }
 
-    /// Sends again what a former attempt has taken from the client.
+    /// Sends the part of the body again that former attempts received.
     pub(super) fn resend(&mut self) -> Result<(), Fault> {
         for piece in &self.attempts.replay.pieces {
             self.up.send_data(piece.clone())?;
         }
-        if self.attempts.replay.is_over {
+        if self.attempts.replay.has_end {
             self.end_upload()?;
         }
         Ok(())
     }
 
-    /// Moves what can be moved and looks at the clock.
+    /// Moves all bytes that can move, then checks the deadlines.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Relayed, Fault>> {
         self.exchange.down.timer.watch(cx);
         self.poll_upload(cx)?;
         let downloaded = self.poll_download(cx);
         if downloaded.is_err() {
-            // What came before goes to the client still, as far as there is room for it.
+            // The client still gets the bytes before the fault, as far as there is room.
             let _ = self.exchange.down.poll_send(cx);
         }
         match downloaded? {
@@ -175,7 +129,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         }
     }
 
-    /// Takes the request's body from the client and gives it to the endpoint.
+    /// Moves the request's body from the client to the endpoint.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
         loop {
             while self.upload == Upload::Reading && self.may_fill_up(cx) {
@@ -185,7 +139,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                     Poll::Pending => break,
                 }
                 match self.exchange.down.poll_body(cx, self.exchange.core) {
-                    Poll::Ready(piece) => self.give(piece?)?,
+                    Poll::Ready(piece) => self.send_piece(piece?)?,
                     Poll::Pending => break,
                 }
             }
@@ -196,7 +150,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             if let Poll::Ready(Err(_)) = self.up.poll_send(cx)
                 && self.upload != Upload::Stopped
             {
-                // It will not read on, but it may have answered: what it said is read first.
+                // The endpoint reads no more, but it may have answered already.
                 self.upload = Upload::Stopped;
                 self.asked = self.asked.min(self.exchange.core.net.now());
                 self.waits_since = self.waits_since.min(self.asked);
@@ -208,7 +162,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         }
     }
 
-    /// Takes the answer from the endpoint and gives it to the client. Says how that ended when it has.
+    /// Moves the answer from the endpoint to the client. Returns how the relay ended, if it has.
     fn poll_download(&mut self, cx: &mut Context<'_>) -> Result<Option<Relayed>, Fault> {
         loop {
             while self.download != Download::Done && self.may_fill_down(cx) {
@@ -221,15 +175,14 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                     Poll::Ready(Ok(ResponsePart::Switch)) => return self.switch().map(Some),
                     Poll::Ready(Ok(ResponsePart::Head)) => {
                         match self.attempts.hear(self.exchange, &self.up.head) {
-                            Heard::Pass => self.take_head()?,
-                            Heard::Retry(repeat) => return Ok(Some(Relayed::Nothing(repeat))),
+                            Heard::Pass => self.send_head()?,
+                            Heard::Retry(repeat) => return Ok(Some(Relayed::Rejected(repeat))),
                         }
                     }
-                    Poll::Ready(Ok(part)) => self.take(part)?,
-                    // What the client has is all that was announced, whether or not the endpoint ends it well: over
-                    // HTTP/2 that is a matter of its own.
+                    Poll::Ready(Ok(part)) => self.send_part(part)?,
+                    // The client has all of the announced length, however the endpoint ends its stream.
                     _ if self.download == Download::Body && self.exchange.down.is_whole() => {
-                        self.take(ResponsePart::End)?;
+                        self.send_part(ResponsePart::End)?;
                     }
                     Poll::Ready(Err(fault)) => return Err(fault),
                     Poll::Pending => break,
@@ -241,7 +194,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                     return Err(Fault::downstream(Phase::Body, Reason::ClientClosed));
                 }
                 Poll::Ready(Ok(())) if self.download == Download::Done => {
-                    return Ok(Some(Relayed::Response));
+                    return Ok(Some(Relayed::Answered));
                 }
                 _ => {}
             }
@@ -252,20 +205,21 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         }
     }
 
-    /// Whether more of the request may be taken in: the endpoint takes it, and there is memory for it.
+    /// Whether to receive more of the request: the endpoint reads it, and memory suffices.
     #[inline]
     fn may_fill_up(&self, cx: &Context<'_>) -> bool {
         !self.up.is_full() && self.exchange.core.may_take_memory(cx)
     }
 
-    /// Whether more of the answer may be taken in. Its head may in any case.
+    /// Whether to receive more of the answer: the client reads it, and memory suffices. A head needs none.
     #[inline]
     fn may_fill_down(&self, cx: &Context<'_>) -> bool {
         !self.exchange.down.is_full()
             && (self.download == Download::Head || self.exchange.core.may_take_memory(cx))
     }
 
-    /// Lets a part of the request's body go to the endpoint unseen, if there is nothing to be kept of it: 0 bytes if not.
+    /// Splices bytes of the request's body to the endpoint and returns how many. 0: the body is kept for another attempt,
+    /// or its length needs checking, or splicing is not possible now.
     fn pass_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
         let is_kept =
             self.exchange.down.head.method.is_idempotent() && self.attempts.replay.is_whole();
@@ -284,12 +238,12 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         let passed = ready!(down.poll_pass(cx, core, to))?;
         if passed > 0 {
             self.exchange.record.bytes_in += passed as u64;
-            self.attempts.replay.lost = true;
+            self.attempts.replay.forget();
         }
         Poll::Ready(Ok(passed))
     }
 
-    /// Lets a part of the answer's body go to the client unseen, if it is bare on both sides: 0 bytes if not.
+    /// Splices bytes of the answer's body to the client and returns how many. 0: splicing is not possible now.
     fn pass_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
         if self.download != Download::Body {
             return Poll::Ready(Ok(0));
@@ -303,12 +257,12 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         Poll::Ready(Ok(passed))
     }
 
-    /// Passes a part of the request on.
-    fn give(&mut self, piece: Piece) -> Result<(), Fault> {
+    /// Sends a part of the request's body to the endpoint.
+    fn send_piece(&mut self, piece: Piece) -> Result<(), Fault> {
         let data = match piece {
             Piece::Data(data) => data,
             Piece::End => {
-                self.attempts.replay.is_over = true;
+                self.attempts.replay.has_end = true;
                 return self.end_upload();
             }
         };
@@ -325,7 +279,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                 .replay
                 .keep(&data, self.exchange.core.net.pool());
         } else {
-            self.attempts.replay.lost = true;
+            self.attempts.replay.forget();
         }
         self.up.send_data(data)
     }
@@ -341,9 +295,9 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         Ok(())
     }
 
-    /// The answer has come before the request was sent in full. What of it is still sent may be taken for anything by
-    /// an endpoint that does not want it, so that the connection is not used again; and where the answer is a refusal,
-    /// or the client has waited to hear whether its body is wanted, nothing more is sent at all.
+    /// Handles an answer that arrives before the whole request was sent. The endpoint may misread the rest of the body, so
+    /// no other request uses its connection. If the answer is a refusal, or the client expects 100 (Continue), the rest is
+    /// not sent.
     //= rfc9110#10.1.1
     fn answered_early(&mut self) {
         self.up.forsake();
@@ -356,7 +310,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         }
     }
 
-    /// Whether an answer would be taken for a switch of protocols, which it is not.
+    /// Whether the client would take this answer for a switch of protocols, which it is not.
     //= rfc8441#5
     // Any success opens the tunnel that an extended CONNECT asks for.
     fn seems_switched(&self) -> bool {
@@ -365,15 +319,15 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             && matches!(self.up.head.status, 200..=299)
     }
 
-    /// Begins the edits of the answer.
+    /// Makes the edits of the answer.
     fn begin_answer(&mut self) {
         self.exchange.record.is_relayed = true;
         self.exchange.begin_answer();
         self.exchange.complete_answer(&mut self.up.head);
     }
 
-    /// Passes the head of the answer on.
-    fn take_head(&mut self) -> Result<(), Fault> {
+    /// Sends the head of the answer to the client.
+    fn send_head(&mut self) -> Result<(), Fault> {
         if self.seems_switched() {
             return Err(bad_upgrade());
         }
@@ -389,7 +343,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         if self.upload == Upload::Reading {
             self.answered_early();
         }
-        // What came before was the wait for an answer; the body's patience begins here.
+        // The wait for the answer is over; the body gets its full time.
         self.reading_pace.rest(now);
         self.common_pace.rest(now);
         let body = self.up.body();
@@ -404,10 +358,10 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         responded.map(|_| ())
     }
 
-    /// Passes a part of the answer on that is not its head.
-    fn take(&mut self, part: ResponsePart) -> Result<(), Fault> {
+    /// Sends a part of the answer other than its head to the client.
+    fn send_part(&mut self, part: ResponsePart) -> Result<(), Fault> {
         match part {
-            ResponsePart::Interim => self.take_interim(),
+            ResponsePart::Interim => self.send_interim(),
             ResponsePart::Data(data) => {
                 self.exchange.record.bytes_out += data.len() as u64;
                 self.exchange.down.send_data(data)
@@ -426,11 +380,11 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         }
     }
 
-    /// Passes an interim answer on. The endpoint is at work: the wait for its answer begins anew.
-    fn take_interim(&mut self) -> Result<(), Fault> {
+    /// Sends an interim answer to the client. The wait for the final answer begins anew.
+    fn send_interim(&mut self) -> Result<(), Fault> {
         let now = self.exchange.core.net.now();
         if self.up.head.status == 100 && self.upload == Upload::Reading {
-            // Now it is the client's turn.
+            // Now the client has to send its body.
             self.waits_since = Instant::NEVER;
             self.upload_pace.rest(now);
         } else if self.waits_since != Instant::NEVER {
@@ -444,6 +398,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             .respond_interim(&self.up.head, &self.up.block)
     }
 
+    /// Sends the head of an answer that switches protocols, if the client has asked for that protocol.
     fn switch(&mut self) -> Result<Relayed, Fault> {
         self.exchange.record.status = self.up.head.status;
         let got = self.up.switched_to().ok_or(bad_upgrade())?;
@@ -460,7 +415,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         switched.map(|()| Relayed::Switched)
     }
 
-    /// Nothing more can be moved now: says how long that may last, and what it means when it has lasted too long.
+    /// Checks the deadlines, and sets the timer to the next. Returns the fault of one that has passed.
     fn poll_clock(&mut self) -> Poll<Fault> {
         let now = self.exchange.core.net.now();
         if self.exchange.core.is_stopping() {
@@ -481,8 +436,8 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             ));
         }
         let due = match self.download {
-            Download::Head => self.look_before_answer(now),
-            Download::Body | Download::Done => self.look_within_answer(now),
+            Download::Head => self.deadline_before_answer(now),
+            Download::Body | Download::Done => self.deadline_within_answer(now),
         };
         match due {
             Ok(deadline) => {
@@ -494,12 +449,11 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         }
     }
 
-    /// How long what is waited for may last while there is no answer: the request has to move, and then the answer has to
-    /// begin.
-    fn look_before_answer(&mut self, now: Instant) -> Result<Instant, Fault> {
+    /// The next deadline while there is no answer: the request must move, then the answer must begin.
+    fn deadline_before_answer(&mut self, now: Instant) -> Result<Instant, Fault> {
         let waits_to_send = self.upload == Upload::Reading && self.waits_since != Instant::NEVER;
         if waits_to_send && self.exchange.record.bytes_in > 0 {
-            // It did not wait any longer to hear whether its body is wanted.
+            // The client sends its body without waiting for 100 (Continue) any longer.
             self.waits_since = Instant::NEVER;
             self.upload_pace.rest(now);
         }
@@ -512,7 +466,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         if is_client_due || self.up.queued() > 0 {
             self.upload_pace
                 .moved(now, self.up.sent() + self.exchange.record.bytes_in);
-            // While the endpoint takes what comes, the client sets the pace.
+            // While the endpoint reads, the client sets the pace.
             let is_rated = self.upload == Upload::Reading && !self.up.is_full();
             let pace = self.upload_pace.deadline(now, is_rated);
             if now >= pace {
@@ -527,10 +481,10 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         Ok(deadline)
     }
 
-    /// The same once there is an answer. Bytes in either direction keep the exchange alive, however few: a stream in both
-    /// directions, or of events, has its own pace. But what waits for the client has to be taken, and fast enough, whatever
-    /// else the client does: it could make us keep what it does not read for ever, by a byte of its request now and then.
-    fn look_within_answer(&mut self, now: Instant) -> Result<Instant, Fault> {
+    /// The next deadline once there is an answer. A byte in either direction keeps the exchange alive: streams of events
+    /// and streams in both directions have their own pace. But the client must read what is queued for it, and fast enough.
+    /// Otherwise it could make Weir hold the queue for ever by sending a byte now and then.
+    fn deadline_within_answer(&mut self, now: Instant) -> Result<Instant, Fault> {
         let taken = self.exchange.down.progress();
         let moved =
             self.up.sent() + self.exchange.record.bytes_in + self.exchange.record.bytes_out + taken;
@@ -566,7 +520,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     }
 }
 
-/// The endpoint switched protocols in another way than asked for, or seems to have.
+/// The fault of an endpoint that switched protocols although nobody asked for that, or to another one.
 fn bad_upgrade() -> Fault {
     Fault::upstream(Phase::FirstByte, Reason::BadUpgrade, Retry::Never)
 }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use weir_proto_h1::{BodyKind, Decimal, Edits, Framing, Head, Method, Trailers, encode_response};
 
-use super::record::ExchangeRecord;
+use super::exchange_record::ExchangeRecord;
 use super::{Exchange, grpc, request_id};
 use crate::conn::Outbox;
 use crate::core::Core;
@@ -83,7 +83,7 @@ impl<N: Net> Exchange<'_, N> {
             }
         };
         //= rfc9110#8.6
-        // What HEAD is answered with may say how long the answer to GET is; there is none that is empty in HTTP/2.
+        // An answer to HEAD may announce the length of the answer to GET. Over HTTP/2 an empty answer announces none.
         let is_head = self.down.request().method == Method::Head;
         let has_no_length = matches!(status, 204 | 304) || body.is_empty() && self.down.is_http2();
         if is_head && !has_no_length {
@@ -95,7 +95,7 @@ impl<N: Net> Exchange<'_, N> {
         }
         let mut head = Head::with_status(status);
         self.complete_answer(&mut head);
-        // In HTTP/2 an answer that is all head says so in the head: to gRPC clients it is another answer else.
+        // An empty answer ends with its head over HTTP/2. gRPC clients read their status only from such a head.
         let kind = match body.len() {
             0 => BodyKind::None,
             len => BodyKind::Length(len as u64),
@@ -116,10 +116,10 @@ fn problem_body(reason: Reason, id: &[u8]) -> Vec<u8> {
     let status = reason.status();
     let title = weir_proto_h1::encode::reason(status);
     let (text, code) = (reason.text(), reason.code());
-    // Digits, or what was found to be as plain.
+    // Weir's own id, or a given one that needs no escaping.
     let id = std::str::from_utf8(id).unwrap_or_default();
     let mut body = Vec::with_capacity(256);
-    // Writing to a Vec does not fail; every text here is ours and needs no escaping.
+    // Writing to a Vec does not fail. All texts are Weir's own and need no escaping.
     let _ = writeln!(
         body,
         r#"{{"type":"about:blank","title":"{title}","status":{status},"detail":"{text}","reason":"{code}","request_id":"{id}"}}"#,
@@ -134,7 +134,7 @@ fn problem_fields(reason: Reason, via: &str, edits: &mut Edits) {
     status_field(reason, via, edits);
 }
 
-/// Says why to proxies and their operators (RFC 9209).
+/// Adds the reason in the form that other proxies and their operators read (RFC 9209).
 fn status_field(reason: Reason, via: &str, edits: &mut Edits) {
     let (error, code) = (reason.proxy_status().as_bytes(), reason.code().as_bytes());
     edits.append_pieces(
@@ -150,7 +150,7 @@ fn status_field(reason: Reason, via: &str, edits: &mut Edits) {
     );
 }
 
-/// Writes the answer for a connection that is one too many, and reports it: nothing was read on it.
+/// Answers and reports a connection that Weir does not serve. Nothing was read on it.
 pub fn refuse_connection<N: Net, T: Tx>(
     core: &Core<N>,
     plan: &Plan,

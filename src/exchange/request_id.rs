@@ -1,4 +1,4 @@
-//! The id of a request, which the log, the endpoint and the client share: ours, or what a trusted proxy has given it.
+//! The id of a request: Weir's, or the one that a trusted proxy has given. Log, endpoint and client get the same one.
 
 use weir_proto_h1::{FieldId, Head, Span};
 
@@ -6,11 +6,11 @@ use super::Exchange;
 use crate::io::Net;
 use crate::limits::REQUEST_ID_BYTES_MAX;
 
-/// The field that carries it.
+/// The field that carries the id.
 pub(super) const FIELD: &str = "X-Request-Id";
 
-/// Finds the id that a trusted proxy has given a request. One that is repeated, too long or made of other than
-/// letters, digits and a few marks leaves the head, so that what takes its place is the only one.
+/// Finds the id that a trusted proxy has given a request. Removes ids that are repeated, too long, or have other
+/// characters than letters, digits and a few marks, so that the endpoint gets only one.
 pub(super) fn take_given(head: &mut Head, block: &[u8]) -> Span {
     let span = {
         let mut given = head.all(FieldId::XRequestId).map(|field| field.value);
@@ -24,7 +24,7 @@ pub(super) fn take_given(head: &mut Head, block: &[u8]) -> Span {
     Span::EMPTY
 }
 
-/// Whether an id can stand in a field, a JSON string and a line of any log as it is.
+/// Whether an id needs no escaping in a field, a JSON string or a line of a log.
 fn is_usable(id: &[u8]) -> bool {
     let is_mark = |byte: &u8| b"-_.:/+=@~|".contains(byte);
     (1..=REQUEST_ID_BYTES_MAX).contains(&id.len())
@@ -34,7 +34,7 @@ fn is_usable(id: &[u8]) -> bool {
 }
 
 impl<N: Net> Exchange<'_, N> {
-    /// Whether answers carry the id of the request. They carry no other then.
+    /// Whether answers carry the id of the request. If so, they carry no other.
     pub(super) fn shows_request_id(&self) -> bool {
         self.down.context.listener.plan.borrow().shows_request_id
     }

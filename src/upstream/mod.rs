@@ -6,7 +6,7 @@
 #![warn(clippy::indexing_slicing)]
 
 mod client_binding;
-mod connect;
+mod connector;
 mod core_upstreams;
 mod endpoint;
 mod endpoint_side;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::task::Context;
 
 pub use client_binding::BindingToken;
-pub use connect::{Carrier, ConnectFailure, Connector, Waiter};
+pub use connector::{ConnectFailure, Connector, EndpointLease, Waiter};
 pub use core_upstreams::CoreUpstreams;
 pub use endpoint::{Endpoint, EndpointTls};
 pub use endpoint_side::EndpointSide;

@@ -1,18 +1,18 @@
-//! How an exchange waits while its request cannot move.
+//! How an exchange waits between attempts, and for something to send its request on.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use super::Exchange;
-use super::relay::Replay;
+use super::replay::Replay;
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Instant, Net};
 use crate::upstream::Waiter;
 
-/// Waits between attempts, or for something to send the request on.
+/// Waits on behalf of an exchange: while its client is there, its time lasts and memory suffices.
 pub(super) struct ExchangeWaiter<'w, 'a, N: Net> {
     pub(super) exchange: &'w mut Exchange<'a, N>,
-    /// What the exchange holds meanwhile.
+    /// The part of the body that the exchange keeps meanwhile.
     pub(super) replay: &'w Replay,
 }
 

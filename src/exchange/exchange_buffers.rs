@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use weir_proto_h1::{Edits, Head};
 
-use super::forward::RequestEdits;
+use super::request_edits::RequestEdits;
 use crate::conn::ClientBindings;
 use crate::io::Chunk;
 use crate::plan::DecisionBuffers;

@@ -35,8 +35,8 @@ pub trait Waiter {
     ) -> impl Future<Output = Result<Option<T>, Fault>>;
 }
 
-/// What carries one request.
-pub enum Carrier<N: Net> {
+/// A connection or stream that carries one request.
+pub enum EndpointLease<N: Net> {
     /// A connection of HTTP/1.1. `is_reused`: it has carried others.
     Connection {
         held: LeasedConnection<N>,
@@ -46,7 +46,7 @@ pub enum Carrier<N: Net> {
     Stream(StreamReservation<N>),
 }
 
-impl<N: Net> Carrier<N> {
+impl<N: Net> EndpointLease<N> {
     /// Begins a request on it. The head of the answer goes into `head`.
     pub fn begin(self, core: &Core<N>, limits: Limits, head: Head) -> EndpointSide<N> {
         match self {
@@ -87,7 +87,7 @@ impl From<io::Error> for ConnectFailure {
     }
 }
 
-/// Gets carriers for the requests of one exchange.
+/// Gets leases for the requests of one exchange.
 pub struct Connector<'a, N: Net> {
     /// This core.
     pub core: &'a Rc<Core<N>>,
@@ -100,49 +100,49 @@ pub struct Connector<'a, N: Net> {
 }
 
 impl<N: Net> Connector<'_, N> {
-    /// Turns an offer of the endpoint's into a carrier. `None`: the offer has lapsed and the endpoint has no room. Adds
-    /// the time that connecting takes to `spent`.
-    pub async fn carrier(
+    /// Turns an offer of the endpoint into a lease, and takes it out of `offer`: by value, each future on the way would
+    /// hold it. `None`: the offer has lapsed and the endpoint has no room. Adds the time that connecting takes to `spent`.
+    pub async fn lease(
         &self,
         endpoint: &Rc<Endpoint<N>>,
-        mut offer: ConnectionOffer<N>,
+        offer: &mut Option<ConnectionOffer<N>>,
         need: ConnectionNeed,
         waiter: &mut impl Waiter,
         spent: &mut Duration,
-    ) -> Result<Option<Carrier<N>>, ConnectFailure> {
+    ) -> Result<Option<EndpointLease<N>>, ConnectFailure> {
         loop {
             let mut has_waited = false;
-            match offer {
-                ConnectionOffer::Reuse(held) => {
+            match offer.take() {
+                None => return Ok(None),
+                Some(ConnectionOffer::Reuse(held)) => {
                     let is_reused = true;
-                    return Ok(Some(Carrier::Connection { held, is_reused }));
+                    return Ok(Some(EndpointLease::Connection { held, is_reused }));
                 }
-                ConnectionOffer::Connect(permit) => {
+                Some(ConnectionOffer::Connect(permit)) => {
                     let made = self.make(endpoint, permit, need, waiter, spent).await;
                     return made.map(Some);
                 }
-                ConnectionOffer::Stream(reservation) => {
+                Some(ConnectionOffer::Stream(reservation)) => {
                     if endpoint.shares_connections(need)
                         && let Some(reservation) = reservation.confirm()
                     {
-                        return Ok(Some(Carrier::Stream(reservation)));
+                        return Ok(Some(EndpointLease::Stream(reservation)));
                     }
                 }
-                ConnectionOffer::Await => {
+                Some(ConnectionOffer::Await) => {
                     self.join(endpoint, waiter, spent).await?;
                     has_waited = true;
                 }
             }
-            let again = poll_fn(|cx| Poll::Ready(endpoint.take_offer(cx, need))).await;
-            offer = match again {
-                None => return Ok(None),
+            poll_fn(|cx| Poll::Ready(*offer = endpoint.take_offer(cx, need))).await;
+            match offer {
                 // The exchange that made a connection for all has failed. If each that waited tried at once, the
                 // endpoint would get as many connections as there are exchanges.
                 Some(ConnectionOffer::Connect(_)) if has_waited && endpoint.refused_shared() => {
                     return Err(Reason::ConnectFailed.into());
                 }
-                Some(offer) => offer,
-            };
+                _ => {}
+            }
         }
     }
 
@@ -154,7 +154,7 @@ impl<N: Net> Connector<'_, N> {
         need: ConnectionNeed,
         waiter: &mut impl Waiter,
         spent: &mut Duration,
-    ) -> Result<Carrier<N>, ConnectFailure> {
+    ) -> Result<EndpointLease<N>, ConnectFailure> {
         let is_shared = endpoint.shares_connections(need);
         let joiner = is_shared.then(|| endpoint.begin_connecting());
         let held = self.connect(endpoint, permit, need, waiter, spent).await;
@@ -166,14 +166,14 @@ impl<N: Net> Connector<'_, N> {
         let held = held?;
         if speaks_http2(&held) || (is_shared && !endpoint.is_secure()) {
             let reservation = endpoint.begin_http2(self.core, held, self.plan.http2, joiner);
-            return Ok(Carrier::Stream(reservation));
+            return Ok(EndpointLease::Stream(reservation));
         }
         // A request that switches protocols did not offer HTTP/2: that the endpoint did not choose it says nothing.
         if !need.switches {
             endpoint.protocol.set(Protocol::Http1);
         }
         let is_reused = false;
-        Ok(Carrier::Connection { held, is_reused })
+        Ok(EndpointLease::Connection { held, is_reused })
     }
 
     /// Waits for the connection that another exchange makes.

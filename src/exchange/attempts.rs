@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use weir_proto_h1::{FieldId, Head};
 
-use super::record::ExchangeRecord;
-use super::relay::{Relay, Relayed, Replay};
-use super::repeat::{Failure, Failures, Repeat};
-use super::waiter::ExchangeWaiter;
+use super::exchange_record::ExchangeRecord;
+use super::exchange_waiter::ExchangeWaiter;
+use super::failures::{Failure, Failures, Repeat};
+use super::relay::{Relay, Relayed};
+use super::replay::Replay;
 use super::{Exchange, grpc};
 use crate::conn::tunnel;
 use crate::core::after;
@@ -23,10 +24,10 @@ use crate::upstream::{
     TriedEndpoints, Upstream, Waiter,
 };
 
-/// Statuses of answers after which the exchange tries another endpoint: none, as routes cannot name any.
+/// Statuses of answers that lead to another attempt. Routes cannot name any yet.
 const RETRIED_STATUSES: [u16; 0] = [];
 
-/// What becomes of an answer whose head has come.
+/// What becomes of an answer, judged by its head.
 pub(super) enum Heard {
     /// The client gets it.
     Pass,
@@ -34,7 +35,7 @@ pub(super) enum Heard {
     Retry(Repeat),
 }
 
-/// The attempts of one exchange: what they have in common, and what has become of them so far.
+/// The attempts of one exchange: their common settings and what became of them so far.
 pub(super) struct Attempts<'a, N: Net> {
     plan: &'a UpstreamPlan,
     pub(super) route: &'a RoutePlan,
@@ -42,13 +43,13 @@ pub(super) struct Attempts<'a, N: Net> {
     tried: TriedEndpoints,
     pub(super) replay: Replay,
     failures: Failures,
-    /// The attempt is on a connection that belongs to the client's.
+    /// The current attempt uses a connection that serves this client's connection alone.
     is_bound: bool,
 }
 
 impl<'a, N: Net> Exchange<'a, N> {
-    /// Sends the request to an endpoint of the upstream, to another one if that fails and may be repeated, and relays
-    /// the answer.
+    /// Sends the request to an endpoint of the upstream and relays the answer. Tries again if the attempt fails and may be
+    /// repeated.
     pub(super) async fn forward(
         &mut self,
         route: &'a RoutePlan,
@@ -100,7 +101,7 @@ impl<'a, N: Net> Exchange<'a, N> {
         self.down.gone().map_or(Ok(()), Err)
     }
 
-    /// Whether the request has credentials for the connection that it is sent on.
+    /// Whether the request has credentials that authenticate the connection.
     fn authenticates(&self) -> bool {
         let credentials = self
             .down
@@ -109,8 +110,8 @@ impl<'a, N: Net> Exchange<'a, N> {
         credentials.is_some_and(weir_proto_h1::authenticates_connection)
     }
 
-    /// Whether the endpoint says that it has taken such credentials, and that they hold for what follows on the
-    /// connection (`Persistent-Auth`, which IIS sends).
+    /// Whether the endpoint has accepted such credentials for all later requests on the connection, as `Persistent-Auth`
+    /// says, which IIS sends.
     fn is_authenticated(&self, up: &EndpointSide<N>) -> bool {
         let field = |name| up.head.find_name(name, &up.block);
         self.authenticates()
@@ -118,7 +119,7 @@ impl<'a, N: Net> Exchange<'a, N> {
                 .is_some_and(|field| !field.value.get(&up.block).eq_ignore_ascii_case(b"false"))
     }
 
-    /// Keeps the head of an answer for the log, and its memory for the next one.
+    /// Keeps the head of an answer for the log, and its memory for the next answer.
     fn keep_head(&mut self, up: &mut EndpointSide<N>) {
         self.buffers.up_head = mem::take(&mut up.head);
         self.buffers.up_block = mem::take(&mut up.block);
@@ -126,19 +127,19 @@ impl<'a, N: Net> Exchange<'a, N> {
 }
 
 impl<'a, N: Net> Attempts<'a, N> {
-    /// Makes one attempt. A fault comes with whether it may be no more than the end of an idle connection.
+    /// Makes one attempt. The flag beside a fault says that the endpoint may only have closed an idle connection.
     async fn attempt(&mut self, exchange: &mut Exchange<'a, N>) -> Result<Heard, (Fault, bool)> {
         let before = |fault| (fault, false);
         exchange.check_client_waits().map_err(before)?;
         let (endpoint, mut up) = self.begin(exchange).await.map_err(before)?;
         match self.relay(&mut up, exchange).await {
-            Ok(Relayed::Response) => {
+            Ok(Relayed::Answered) => {
                 self.bind(&mut up, &endpoint, exchange);
                 exchange.keep_head(&mut up);
                 up.finish(exchange.core, &endpoint);
                 Ok(Heard::Pass)
             }
-            Ok(Relayed::Nothing(repeat)) => {
+            Ok(Relayed::Rejected(repeat)) => {
                 exchange.keep_head(&mut up);
                 Ok(Heard::Retry(repeat))
             }
@@ -173,8 +174,8 @@ impl<'a, N: Net> Attempts<'a, N> {
         }
     }
 
-    /// Binds the endpoint's connection to the client's, if the endpoint authenticates connections: nobody else is to have
-    /// the identity that it may have now.
+    /// Binds the endpoint's connection to the client's, if the endpoint authenticates connections: no other client may use
+    /// the identity that the connection has now.
     fn bind(
         &self,
         up: &mut EndpointSide<N>,
@@ -185,7 +186,7 @@ impl<'a, N: Net> Attempts<'a, N> {
             return;
         }
         if !(up.challenges_connection() || exchange.is_authenticated(up)) {
-            // It may have taken credentials that came unasked, and say nothing of it.
+            // The endpoint may have accepted unasked credentials without saying so.
             if endpoint.authenticates() && exchange.authenticates() {
                 up.forsake();
             }
@@ -198,7 +199,7 @@ impl<'a, N: Net> Attempts<'a, N> {
         }
     }
 
-    /// Counts an attempt that has failed at its endpoint. That an idle connection was dead is not one.
+    /// Counts an attempt that failed because of its endpoint.
     fn count(&self, record: &ExchangeRecord, fault: Fault) {
         let endpoint = record
             .endpoint
@@ -208,7 +209,7 @@ impl<'a, N: Net> Attempts<'a, N> {
         }
     }
 
-    /// Chooses an endpoint and gets what the request is sent on.
+    /// Chooses an endpoint and gets a connection or stream to it.
     async fn begin(
         &mut self,
         exchange: &mut Exchange<'a, N>,
@@ -219,7 +220,8 @@ impl<'a, N: Net> Attempts<'a, N> {
             sure: !exchange.down.head.method.is_idempotent(),
             switches: exchange.down.request().upgrade.is_some(),
         };
-        let (mut index, mut offer) = self.choose(need, exchange).await?;
+        let (mut index, offer) = self.choose(need, exchange).await?;
+        let mut offer = Some(offer);
         exchange.record.attempts += 1;
         exchange.record.errno = 0;
         let connector = Connector {
@@ -234,17 +236,21 @@ impl<'a, N: Net> Attempts<'a, N> {
             let endpoint = self.upstream.endpoints.get(index as usize).cloned();
             let endpoint = endpoint.ok_or(Fault::local(Phase::Connect, Reason::Internal))?;
             let (mut waiter, mut spent) = (self.waiter(exchange), Duration::ZERO);
-            let carrier = connector
-                .carrier(&endpoint, offer, need, &mut waiter, &mut spent)
+            let lease = connector
+                .lease(&endpoint, &mut offer, need, &mut waiter, &mut spent)
                 .await;
             exchange.record.connect_time += spent;
-            match carrier {
-                Ok(Some(carrier)) => {
+            match lease {
+                Ok(Some(lease)) => {
                     let head = mem::take(&mut exchange.buffers.up_head);
-                    let up = carrier.begin(exchange.core, self.plan.limits, head);
+                    let up = lease.begin(exchange.core, self.plan.limits, head);
                     return Ok((endpoint, up));
                 }
-                Ok(None) => (index, offer) = Box::pin(self.wait(need, exchange)).await?,
+                Ok(None) => {
+                    let waited = Box::pin(self.wait(need, exchange)).await?;
+                    index = waited.0;
+                    offer = Some(waited.1);
+                }
                 Err(ConnectFailure { fault, errno }) => {
                     exchange.record.errno = errno;
                     return Err(fault);
@@ -253,8 +259,8 @@ impl<'a, N: Net> Attempts<'a, N> {
         }
     }
 
-    /// Chooses an endpoint: the one that has a connection for this client alone, else the next in turn. Waits if all
-    /// are at their limit.
+    /// Chooses an endpoint: one with a connection that serves this client alone, else the next in turn. If all are at
+    /// their limit, the request waits.
     async fn choose(
         &mut self,
         need: ConnectionNeed,
@@ -270,11 +276,12 @@ impl<'a, N: Net> Attempts<'a, N> {
             matches!(&offered, Some((_, ConnectionOffer::Reuse(held))) if held.is_bound());
         match offered {
             Some(offered) => Ok(offered),
-            // In a box: few wait, and each connection would hold what it takes.
+            // In a box: few requests wait, and every exchange would hold the memory.
             None => Box::pin(self.wait(need, exchange)).await,
         }
     }
 
+    /// Sends the request's head and moves both bodies.
     async fn relay(
         &mut self,
         up: &mut EndpointSide<N>,
@@ -287,7 +294,7 @@ impl<'a, N: Net> Attempts<'a, N> {
                 .endpoint
                 .and_then(|i| self.upstream.endpoints.get(i as usize))
         {
-            // HTTP/1.0 may name no host; the endpoint is asked by its own.
+            // A request over HTTP/1.0 may name no host. The endpoint gets its own address.
             let host = match &endpoint.address {
                 Address::Ip(address) => address.to_string(),
                 Address::Unix(_) => "localhost".to_owned(),
@@ -305,7 +312,7 @@ impl<'a, N: Net> Attempts<'a, N> {
             &exchange.buffers.to_upstream.edits,
         )?;
         if self.route.retry.retries_max == 0 {
-            // What is sent now is never sent again.
+            // The body will not be sent again.
             self.replay.forget();
         }
         let mut relay = Relay::new(exchange, up, self);
@@ -313,7 +320,7 @@ impl<'a, N: Net> Attempts<'a, N> {
         poll_fn(|cx| relay.poll(cx)).await
     }
 
-    /// Waits in the upstream's queue, for as long as the exchange may wait in all, and while the client is there.
+    /// Waits in the upstream's queue, no longer than `queue` over all attempts.
     async fn wait(
         &self,
         need: ConnectionNeed,
@@ -333,15 +340,15 @@ impl<'a, N: Net> Attempts<'a, N> {
         let place = self.upstream.enqueue(&self.tried);
         let mut place = place.ok_or_else(|| fault(Reason::UpstreamLimit))?;
         let mut waiter = self.waiter(exchange);
-        let turn = waiter.until(deadline, |cx| {
-            let (index, turn) = ready!(place.poll_offer(cx));
+        let offer = waiter.until(deadline, |cx| {
+            let (index, offer) = ready!(place.poll_offer(cx));
             let endpoint = self.upstream.endpoints.get(index as usize);
-            Poll::Ready(endpoint.map(|endpoint| (index, endpoint.accept_offer(cx, turn, need))))
+            Poll::Ready(endpoint.map(|endpoint| (index, endpoint.accept_offer(cx, offer, need))))
         });
-        let turn = turn.await;
+        let offer = offer.await;
         exchange.record.queue_time += exchange.core.net.now().since(began);
-        let turn = turn?.ok_or_else(|| fault(Reason::QueueTimeout))?;
-        turn.ok_or_else(|| fault(Reason::Internal))
+        let offer = offer?.ok_or_else(|| fault(Reason::QueueTimeout))?;
+        offer.ok_or_else(|| fault(Reason::Internal))
     }
 
     fn waiter<'w>(&'w self, exchange: &'w mut Exchange<'a, N>) -> ExchangeWaiter<'w, 'a, N> {
@@ -360,7 +367,7 @@ impl<'a, N: Net> Attempts<'a, N> {
         repeat.map_or(Heard::Pass, Heard::Retry)
     }
 
-    /// How the exchange tries once more after this failure, if it may.
+    /// How the attempt is repeated after this failure. `None`: it is not.
     fn repeat_after(&mut self, exchange: &Exchange<'a, N>, failure: Failure) -> Option<Repeat> {
         if exchange.down.is_answered()
             || !self.replay.is_whole()
@@ -370,7 +377,7 @@ impl<'a, N: Net> Attempts<'a, N> {
             return None;
         }
         if self.is_bound && exchange.authenticates() {
-            // Its credentials mean something on that connection only.
+            // The credentials are valid only on that connection.
             return None;
         }
         let (retry, budget) = (&self.route.retry, &self.upstream.budget);
@@ -379,7 +386,7 @@ impl<'a, N: Net> Attempts<'a, N> {
             .repeat_after(failure, retry, is_left, || budget.take_retry(retry))
     }
 
-    /// Waits before another attempt.
+    /// Waits before the next attempt: the route's backoff, give or take half.
     async fn back_off(&self, exchange: &mut Exchange<'a, N>) -> Result<(), Fault> {
         let backoff = self.route.retry.backoff;
         let until = exchange.core.net.now() + backoff.mul_f64(0.5 + fastrand::f64());

@@ -1,4 +1,4 @@
-//! What the access log has of a request and its answer, beyond numbers.
+//! The texts of a request and its answer that the access log gets.
 
 use weir_proto_h1::{FieldId, Head, Span};
 
@@ -6,14 +6,14 @@ use super::Exchange;
 use crate::io::Net;
 use crate::obs::fields;
 
-/// The path and the query of a request as received. Of a target that was not understood, what it seems to have.
+/// The path and the query of a request as received. For a target that does not parse, a guess.
 pub(super) fn target<'a>(head: &Head, block: &'a [u8]) -> (&'a [u8], Option<&'a [u8]>) {
     let path = head.effective_path(block);
     if matches!(path, [b'/', ..] | b"*") {
         return (path, head.has_query.then(|| head.query.get(block)));
     }
     let target = head.target.get(block);
-    // Before the sign may stand a password.
+    // A password may precede the sign.
     let start = target.iter().rposition(|&byte| byte == b'@');
     let target = target.get(start.map_or(0, |at| at + 1)..);
     let target = target.unwrap_or_default();
@@ -27,13 +27,13 @@ pub(super) fn target<'a>(head: &Head, block: &'a [u8]) -> (&'a [u8], Option<&'a 
 }
 
 impl<N: Net> Exchange<'_, N> {
-    /// Collects the fields that the file wants logged: of the request as received, of the answer as sent.
+    /// Collects the fields that the configuration wants logged: of the request as received, of the answer as sent.
     pub(super) fn collect_logged_fields(&mut self) {
         let (names, buffers) = (&self.plan.plan.log_fields, &mut *self.buffers);
         buffers.logged.clear();
         for name in &names.request {
             let fields = || all(self.down.head, self.down.block, name);
-            // Cookies of HTTP/2 are there twice: one by one, which are removed, and put together.
+            // The head has the cookies of HTTP/2 twice: one by one, marked as removed, and joined.
             let all_removed = fields().all(|(_, removed)| removed);
             let values =
                 fields().filter_map(|(value, removed)| (removed == all_removed).then_some(value));
@@ -52,7 +52,7 @@ impl<N: Net> Exchange<'_, N> {
     }
 }
 
-/// Every value of a field, and whether it was removed.
+/// All values of a field, and whether each was removed.
 fn all<'a>(
     head: &'a Head,
     block: &'a [u8],
@@ -66,7 +66,7 @@ fn all<'a>(
         .map(|field| (field.value.get(block), field.is_removed))
 }
 
-/// What joins several of a field. Over HTTP/2 cookies come one by one (RFC 9113, section 8.2.3).
+/// What joins the values of a field. HTTP/2 splits cookies (RFC 9113, section 8.2.3).
 fn separator(name: &str) -> &'static [u8] {
     if name == "cookie" { b"; " } else { b", " }
 }

@@ -1,18 +1,17 @@
-//! Whose certificate a client has shown, as endpoints are told.
+//! Writes the fields that tell endpoints which certificate the client has shown.
 //!
-//! Endpoints split these fields where they see a comma, and some see one inside quotes too. So nothing inside an item
-//! looks like what stands between items: neither value has a comma, quote or semicolon but those that separate, and
-//! both are ASCII.
+//! Endpoints split these fields at commas, some even at commas inside quotes. So an item never contains a comma, quote
+//! or semicolon, and both values are ASCII.
 
 use weir_proto_h1::edits::ValueWriter;
 
-/// Writes a subject. RFC 4514, section 2.4, lets every character be written as a backslash and its hexadecimal digits.
+/// Writes a subject. RFC 4514, section 2.4, allows a backslash and hexadecimal digits for every character.
 pub(super) fn put_subject(value: &mut ValueWriter<'_>, subject: &str) {
     let mut bytes = subject.bytes();
     while let Some(byte) = bytes.next() {
         match byte {
             b'\\' => match bytes.next() {
-                // Hexadecimal digits already.
+                // The subject has hexadecimal digits already.
                 Some(digit) if digit.is_ascii_hexdigit() => value.put(&[b'\\', digit]),
                 Some(escaped) => put_hex(value, b'\\', escaped),
                 None => put_hex(value, b'\\', b'\\'),
@@ -24,8 +23,8 @@ pub(super) fn put_subject(value: &mut ValueWriter<'_>, subject: &str) {
     }
 }
 
-/// Writes names, with a comma between two. What could be taken for a separator is percent-encoded, and so is the percent
-/// sign, so that decoding gives the name back.
+/// Writes names with commas between them. Bytes that look like separators are percent-encoded, and so is the percent
+/// sign, so that decoding restores the name.
 pub(super) fn put_names(value: &mut ValueWriter<'_>, names: &[String]) {
     for (before, name) in names.iter().enumerate() {
         if before > 0 {
@@ -65,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_a_subject_is_no_separator() {
+    fn a_subject_contains_no_separator() {
         for (subject, expected) in [
             ("CN=alice,O=Example", "CN=alice,O=Example"),
             ("CN=a\\,O=admin,O=b", "CN=a\\2CO=admin,O=b"),
@@ -76,7 +75,7 @@ mod tests {
             ("CN=\\ a\\ ,O=\\#b", "CN=\\20a\\20,O=\\23b"),
             ("CN=a\\0db\\0a", "CN=a\\0db\\0a"),
             ("CN=\u{e4}\u{2028}", "CN=\\C3\\A4\\E2\\80\\A8"),
-            // What no reader of certificates makes, but `explain` may be told.
+            // No certificate has these, but `explain` may get them as arguments.
             ("CN=a;\"b\"\r\n", "CN=a\\3B\\22b\\22\\0D\\0A"),
             ("CN=a\\", "CN=a\\5C"),
         ] {
@@ -89,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_a_name_is_no_separator() {
+    fn a_name_contains_no_separator() {
         let names = [
             "DNS:a.test",
             "URI:spiffe://a/b,DNS:admin.test",

@@ -1,15 +1,15 @@
-//! What a request gains and loses on its way to an endpoint: who asked, through whom, and under which number.
+//! What a request gains and loses on its way to an endpoint.
 //!
-//! What clients may not say is dropped before a route is chosen ([`enforce`]), so that neither routes nor endpoints see
-//! it. Only `trusted_proxies` may say who asked, in the one spelling that `forwarded_header` names; endpoints get both
-//! spellings, made of that one.
+//! The exchange drops the fields that clients may not send before it chooses a route, so neither routes nor endpoints
+//! see them. Only `trusted_proxies` may say who the client is, in the spelling that `forwarded_header` names. Endpoints
+//! get both spellings.
 
 use std::net::IpAddr;
 
 use weir_proto_h1::edits::ValueWriter;
 use weir_proto_h1::{Edits, EditsMark, FieldId, OddNamePolicy, Version};
 
-use super::identity::{put_names, put_subject};
+use super::certificate_fields::{put_names, put_subject};
 use super::{Exchange, request_id};
 use crate::io::Net;
 use crate::obs::RequestId;
@@ -27,7 +27,7 @@ impl<N: Net> Exchange<'_, N> {
         self.keeps_odd_names = listener.keeps_odd_names;
         let peer = PeerFacts {
             is_trusted: self.facts.trusts_peer,
-            is_tls: context.agreed.is_some(),
+            is_tls: context.tls.is_some(),
         };
         let request = (&mut *self.down.head, &self.down.block[..]);
         let screened = plan.screen(&listener, peer, request, self.facts.is_grpc_call);
@@ -59,7 +59,7 @@ impl<N: Net> Exchange<'_, N> {
         }
     }
 
-    /// Drops what may not stand in the trailers of a request that has ended.
+    /// Drops the fields that a request may not have in its trailers.
     pub(super) fn enforce_trailers(&mut self) {
         let plan = &self.plan.plan;
         let matches = |name: &[u8]| plan.matches_field(name) || plan.is_taken_for_matched(name);
@@ -67,7 +67,7 @@ impl<N: Net> Exchange<'_, N> {
         self.record.fields_dropped += self.down.enforce_trailers(odd_names, &matches);
     }
 
-    /// Makes the request ready to be forwarded; the same for all attempts.
+    /// Prepares the edits of the request. All attempts use the same.
     pub(super) fn prepare_request(&mut self, route: &RoutePlan) {
         self.settle_odd_names(route);
         let plan = &*self.plan.plan;
@@ -102,21 +102,21 @@ impl<N: Net> Exchange<'_, N> {
     }
 }
 
-/// What the forwarded fields say.
+/// What the forwarded fields are made from.
 struct Forwarded<'a> {
-    /// What a trusted peer tells of the way before it.
+    /// The hops before a trusted peer, as it reports them.
     chain: Option<&'a ForwardedChain<'a>>,
     /// The address that the connection came from; `None` on a Unix socket.
     peer: Option<IpAddr>,
     /// The scheme that the peer used.
     scheme: &'a str,
-    /// The host that it asked for; empty if none.
+    /// The host that the peer asked for; empty if none.
     host: &'a [u8],
-    /// Whose certificate the client has shown, where endpoints are to know.
+    /// The identity in the client's certificate, if endpoints get it.
     identity: Option<&'a CertificateIdentity>,
 }
 
-/// What is written anew, of whatever the peer has said.
+/// Fields of the request that Weir replaces.
 const REPLACED: [FieldId; 4] = [
     FieldId::XForwardedFor,
     FieldId::XForwardedProto,
@@ -124,16 +124,17 @@ const REPLACED: [FieldId; 4] = [
     FieldId::Forwarded,
 ];
 
-/// The changes to the requests of one connection. Most are the same from request to request; only the others are made
-/// anew.
+/// The changes to the requests of one connection. Those that are the same as in the last request stay.
 #[derive(Default)]
 pub(super) struct RequestEdits {
-    /// The fields, and what else changes in the request.
+    /// All changes to the current request.
     pub(super) edits: Edits,
-    /// The plan and the version that the fields up to `connection_end` were made for. They say who asks and through whom.
+    /// The epoch of the plan and the version that the fields up to `connection_end` were made for: Via and the client's
+    /// certificate.
     made_for: Option<(u64, Version)>,
     connection_end: EditsMark,
-    /// The host that the fields from there to `host_end` were made for, if that was all.
+    /// The host that the fields up to `host_end` were made for. They depend on nothing else if no trusted proxy reports
+    /// hops.
     host: Vec<u8>,
     host_end: Option<EditsMark>,
 }
@@ -189,7 +190,7 @@ fn client_fields(edits: &mut Edits, with: &Forwarded<'_>) {
     }
 }
 
-/// Writes who asked in both spellings: the hops that a trusted peer tells of, then the peer.
+/// Writes the forwarded fields in both spellings: the hops that a trusted peer reports, then the peer.
 fn forwarded_fields(edits: &mut Edits, with: &Forwarded<'_>) {
     let peer = with.peer.map_or(ForwardedNode::Unknown, |peer| {
         ForwardedNode::Address(peer.to_canonical())
@@ -214,7 +215,7 @@ fn forwarded_fields(edits: &mut Edits, with: &Forwarded<'_>) {
     if !host.is_empty() {
         edits.append("X-Forwarded-Host", host);
     }
-    // Where the peer tells of no hop, it speaks of itself.
+    // If the peer reports no hop, its scheme and host are its own.
     let (proto, host) = match told {
         Some(_) => (with.scheme.as_bytes(), with.host),
         None => (proto, host),
@@ -242,7 +243,7 @@ fn put_node(value: &mut ValueWriter<'_>, node: ForwardedNode<'_>) {
 }
 
 //= rfc7239#6
-// IPv6 stands in brackets, and what has other bytes than a token in quotes.
+// IPv6 addresses are in brackets, and values that are no token in quotes.
 fn put_element(value: &mut ValueWriter<'_>, hop: &ForwardedHop<'_>) {
     value.put(b"for=");
     match hop.node {
@@ -278,7 +279,7 @@ impl AddressText {
         };
         let room = text.bytes.len();
         let mut rest = &mut text.bytes[..];
-        // 46 bytes hold the longest address there is.
+        // 46 bytes hold the longest address.
         let _ = write!(rest, "{address}");
         text.len = room - rest.len();
         text

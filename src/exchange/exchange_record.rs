@@ -1,4 +1,4 @@
-//! What is remembered of an exchange while it runs, for the one event at its end.
+//! What an exchange collects for the event that reports it.
 
 use std::time::Duration;
 
@@ -10,29 +10,30 @@ use crate::io::Instant;
 use crate::obs::{ExchangeEvent, RequestId};
 use crate::plan::{ListenerId, UpstreamId};
 
-/// The life of one exchange in numbers.
+/// What one exchange has collected so far.
 pub(super) struct ExchangeRecord {
-    /// Its identifier, in logs and in `X-Request-Id` of request and answer, unless it was given another.
+    /// Weir's id of the request.
     pub(super) id: RequestId,
-    /// The identifier that a trusted proxy has given it, over the block of its head; empty if none has.
+    /// The id that a trusted proxy has given the request, in the block of its head; empty if none has. It takes the place
+    /// of Weir's.
     pub(super) given_id: Span,
-    /// Wall clock when its head was complete, milliseconds since the Unix epoch.
+    /// The wall clock when the head was complete, in milliseconds since the Unix epoch.
     pub(super) time_ms: u64,
-    /// Fields that were dropped for their odd names.
+    /// How many fields were dropped for their odd names.
     pub(super) fields_dropped: u32,
-    /// When its head was complete.
+    /// When the head was complete.
     pub(super) began: Instant,
-    /// Status that the client got; 0 if none.
+    /// The status that the client got; 0 if none.
     pub(super) status: u16,
-    /// Body bytes from the client.
+    /// Bytes of the body from the client.
     pub(super) bytes_in: u64,
-    /// Body bytes to the client.
+    /// Bytes of the body to the client.
     pub(super) bytes_out: u64,
-    /// Where it was sent.
+    /// The upstream that got the request.
     pub(super) upstream: Option<UpstreamId>,
-    /// Which endpoint was tried last.
+    /// The index of the endpoint that was tried last.
     pub(super) endpoint: Option<u32>,
-    /// How many were tried.
+    /// How many attempts were made.
     pub(super) attempts: u32,
     /// Time spent waiting for a free connection, over all attempts.
     pub(super) queue_time: Duration,
@@ -40,13 +41,13 @@ pub(super) struct ExchangeRecord {
     pub(super) connect_time: Duration,
     /// Time from the end of the request to the head of the answer, in the last attempt.
     pub(super) first_byte_time: Duration,
-    /// What the system said of the attempt that failed last; 0 if nothing.
+    /// The system's error for the attempt that failed last; 0 if none.
     pub(super) errno: u16,
-    /// The answer is an endpoint's: its head is in the buffers.
+    /// The answer is the endpoint's. Its head is in the buffers.
     pub(super) is_relayed: bool,
-    /// Why Weir answered itself or broke off.
+    /// Why Weir answered with an error or broke the answer off.
     pub(super) reason: Option<Reason>,
-    /// How its answer has ended, or is to end if it has broken off.
+    /// The `grpc-status` of the answer, or the one that ends an answer that broke off.
     pub(super) grpc_status: Option<u32>,
 }
 
@@ -75,7 +76,7 @@ impl ExchangeRecord {
         }
     }
 
-    /// Its identifier as text: digits of ours, or what it was given in `block`.
+    /// The id as text: the given one in `block`, else Weir's, as digits.
     pub(super) fn id_text<'a>(&self, block: &'a [u8], digits: &'a mut [u8; 32]) -> &'a [u8] {
         self.id.text(self.given_id.get(block), digits)
     }

@@ -1,29 +1,29 @@
-//! Which failure of an attempt is repeated, and what that costs: the table of `config/retries.md`.
+//! Which failures lead to another attempt, and what that costs. `config/retries.md` has the table.
 
 use crate::fault::{Fault, Phase, Retry};
 use crate::plan::RetryPlan;
 
-/// What became of an attempt that failed, as far as repeating it goes.
+/// How an attempt failed, as far as a repeat depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// No connection could be made: refused, unreachable, too late, no TLS. Nothing was sent.
+    /// The connection could not be made: refused, unreachable, too late, or without TLS. Nothing was sent.
     NotConnected,
-    /// The endpoint says that it has not looked at the request (RFC 9113 section 8.7).
+    /// The endpoint says that it has not processed the request (RFC 9113 section 8.7).
     Refused,
-    /// A connection that had waited ended before a byte of the answer came, and the method is idempotent: the end may
-    /// have crossed the request on its way.
+    /// A reused connection ended before the first byte of the answer, and the method is idempotent. The endpoint may have
+    /// closed it before the request arrived.
     Stale,
-    /// A connection ended, or the time of the attempt was over, before a byte of the answer came, and the method is
+    /// The connection ended, or the attempt ran out of time, before the first byte of the answer, and the method is
     /// idempotent.
     Unanswered,
-    /// The endpoint has answered, with a status that the route retries, and the method is idempotent.
+    /// The endpoint answered with a status that is retried, and the method is idempotent.
     Unwanted,
     /// Anything else.
     Lasting,
 }
 
 impl Failure {
-    /// Classifies a fault; `was_stale` says that the connection had waited and nothing has come on it.
+    /// Classifies a fault. `was_stale`: the connection was reused, and nothing of an answer arrived on it.
     pub(super) fn of(fault: Fault, was_stale: bool, is_idempotent: bool) -> Self {
         match (fault.retry, fault.phase) {
             (Retry::Always, Phase::Connect) => Self::NotConnected,
@@ -35,7 +35,7 @@ impl Failure {
         }
     }
 
-    /// Whether an answer of this status is a failure: `retried` has the statuses that are.
+    /// Classifies an answer. `None`: the client gets it. `retried` has the statuses that lead to another attempt.
     #[inline]
     pub(super) fn of_status(status: u16, retried: &[u16], is_idempotent: bool) -> Option<Self> {
         (is_idempotent && retried.contains(&status)).then_some(Self::Unwanted)
@@ -45,9 +45,9 @@ impl Failure {
 /// How an attempt is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Repeat {
-    /// At once: another endpoint is asked, or this one has not failed.
+    /// At once: another endpoint is left, or this one has not failed.
     AtOnce,
-    /// After a pause.
+    /// After the route's backoff.
     AfterBackoff,
 }
 
@@ -56,18 +56,18 @@ pub(super) enum Repeat {
 pub(super) struct Failures {
     /// Connections that could not be made.
     connects: u32,
-    /// Repeats that count.
+    /// Repeats that count against `retries_max`.
     repeats: u32,
     met_stale: bool,
 }
 
 impl Failures {
-    /// Whether a connection that had waited was found dead: the next attempt makes its own.
+    /// Whether a reused connection was dead. The next attempt makes a connection of its own.
     pub(super) fn met_stale(self) -> bool {
         self.met_stale
     }
 
-    /// How the exchange goes on after a failure, if it may. `is_left`: there is an endpoint that was not asked.
+    /// Counts a failure, and says how the attempt is repeated. `None`: it is not. `is_left`: some endpoint was not tried.
     pub(super) fn repeat_after(
         &mut self,
         failure: Failure,
@@ -124,7 +124,7 @@ mod tests {
         }
     }
 
-    /// What follows failures, one after the other, at an upstream of so many endpoints.
+    /// Checks what follows each of `failures` at an upstream with this many endpoints.
     #[track_caller]
     fn assert_repeats(
         retries: Option<u32>,
@@ -152,7 +152,7 @@ mod tests {
             assert_repeats(Some(retries), 5, &three, &want);
         }
         assert_repeats(None, 5, &three[..1], &[None]);
-        // Where none is left, the count says whether one is asked again.
+        // When every endpoint was tried, `retries_max` decides whether one is tried again.
         assert_repeats(Some(1), 2, &three[..2], &[Some(AtOnce), None]);
         let want = [Some(AtOnce), Some(AfterBackoff), None];
         assert_repeats(Some(2), 2, &three, &want);
@@ -160,14 +160,14 @@ mod tests {
         assert_repeats(Some(1), 1, &three[..2], &[Some(AfterBackoff), None]);
         let want = [Some(AfterBackoff), Some(AfterBackoff), None];
         assert_repeats(Some(9), 1, &three, &want);
-        // It takes nothing from the repeats of what was sent.
+        // It does not count against the repeats of requests that were sent.
         let mixed = [NotConnected, Unanswered, NotConnected, Unanswered];
         let want = [Some(AtOnce), Some(AfterBackoff), Some(AtOnce), None];
         assert_repeats(Some(1), 5, &mixed, &want);
     }
 
     #[test]
-    fn what_was_sent_is_repeated_as_often_as_the_file_says() {
+    fn a_sent_request_is_repeated_as_often_as_the_file_says() {
         for retries in [None, Some(0)] {
             for failure in [Refused, Stale, Unanswered, Lasting] {
                 assert_repeats(retries, 5, &[failure], &[None]);
@@ -177,17 +177,17 @@ mod tests {
         assert_repeats(Some(1), 1, &[Refused; 2], &[Some(AfterBackoff), None]);
         assert_repeats(Some(1), 5, &[Unanswered; 2], &[Some(AfterBackoff), None]);
         assert_repeats(Some(1), 5, &[Lasting], &[None]);
-        // The first connection that is found dead costs nothing.
+        // The first dead connection costs nothing.
         let want = [Some(AtOnce), Some(AfterBackoff), None];
         assert_repeats(Some(1), 1, &[Stale, Unanswered, Unanswered], &want);
         assert_repeats(Some(1), 1, &[Stale; 3], &[Some(AtOnce), Some(AtOnce), None]);
     }
 
     #[test]
-    fn only_what_was_sent_and_is_unanswered_takes_from_the_budget() {
+    fn only_sent_and_unanswered_requests_take_from_the_budget() {
         let plan = plan(Some(5));
         for failure in [NotConnected, Refused, Stale] {
-            let refused = || panic!("{failure:?} asks the budget");
+            let refused = || panic!("{failure:?} takes from the budget");
             let next = Failures::default().repeat_after(failure, &plan, true, refused);
             assert_eq!(next, Some(AtOnce));
         }
