@@ -1,327 +1,332 @@
-//! Every limit of the proxy that is not a setting, and every default that the configuration starts from: the unit
-//! is in the name, the source in the comment. Limits of parsing stand in `weir_proto_h1::limits`.
+//! Limits and defaults of the proxy that the file cannot set.
+//!
+//! The name of each has its unit, and the comment its source. `weir_proto_h1::limits` has the limits of parsing.
 
-/// Sizes of pooled blocks, smallest first. The first holds a usual head; the last is what bulk bodies move in, so
-/// that a megabyte takes sixteen receives. 16 KiB is HAProxy's buffer and the largest HTTP/2 frame by default.
+/// Sizes of pooled blocks, smallest first. The first holds a usual head. Bulk bodies move in the last, so a megabyte
+/// takes sixteen receives. 16 KiB is the size of HAProxy's buffers and the largest HTTP/2 frame by default.
 pub const BLOCK_BYTES: [usize; 3] = [4 * 1024, 16 * 1024 + 64, 64 * 1024];
 
-/// Room in front of each block's bytes: a chunk-size line (18) or an HTTP/2 frame header (9) fits with ease.
+/// Room in front of the bytes of each block, for a chunk-size line (18 bytes) or an HTTP/2 frame header (9).
 pub const HEADROOM_BYTES: usize = 64;
 
-/// Free blocks that a pool keeps per size, in bytes; more are given back to the allocator.
+/// Bytes of free blocks that a pool keeps per size. It gives more back to the allocator.
 pub const POOL_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Receives per core that may hold a block while nothing has come yet. Beyond it a socket half waits for readiness
-/// and takes a block when there is something to put in it, so that idle connections cost no buffer.
+/// Receives per core that may hold a block while no data has come. Beyond that, a socket half waits for readiness and
+/// takes a block when there is data, so that idle connections hold no buffer.
 pub const ARMED_RECEIVES_MAX: usize = 256;
 
-/// Entries of a core's submission queue under monoio. A full one forces an early system call; monoio cannot recover
-/// from one that stays full.
+/// Entries of a core's submission queue under monoio. A full queue forces an early system call, and monoio cannot
+/// recover from one that stays full.
 pub const RING_ENTRIES: u32 = 4096;
 
-/// Entries of a core's submission queue under our own driver. What finds no room waits in memory; few kilobytes that
-/// are used again and again stay in the cache.
+/// Entries of a core's submission queue under Weir's own driver. Submissions beyond that wait in memory. A few
+/// kilobytes that are reused stay in the CPU cache.
 pub const RING_SUBMISSIONS: u32 = 256;
 
-/// Entries of its completion queue: what one turn takes in at most. The kernel keeps what finds no room.
+/// Entries of a core's completion queue: the most that one iteration of the loop takes in. The kernel keeps completions
+/// that find no room.
 pub const RING_COMPLETIONS: u32 = 4096;
 
-/// Tasks that run in one turn of the loop besides those that were to run when it began.
+/// Tasks that one iteration of the loop runs besides those that were ready when it began.
 pub const LOOP_WAKES_MAX: usize = 64;
 
-/// Bytes that one connection receives in a turn before others have theirs: as many as pass at a time.
+/// Bytes that one connection receives in one iteration of the loop: as many as one splice moves.
 pub const LOOP_BYTES_MAX: u32 = SPLICE_BYTES_MAX as u32;
 
-/// Steps that one poll of a connection's task may take before the others have their turn: a step is a piece of a body
-/// or a frame, of which the smallest takes less than a microsecond.
+/// Steps that a connection's task may take before it lets other tasks run. A step is a piece of a body or a frame; the
+/// smallest takes less than a microsecond.
 pub const SHARE_STEPS: u32 = 256;
 
-/// Bytes of a head over HTTP/2, or of trailers, that count for a step beyond the first: a hundred fields take as long
-/// as many pieces of a body.
+/// Bytes of an HTTP/2 head or of trailers that count as one more step. A hundred fields take as long as that many
+/// pieces of a body.
 pub const H2_HEAD_STEP_BYTES: usize = 64;
 
-/// Steps that an exchange over HTTP/1.1 counts for: eight of them are a share, so that 250 clients that pipeline hold
-/// up everybody else for 2,000 local answers.
+/// Steps that one HTTP/1.1 exchange counts as. Eight exchanges use up [`SHARE_STEPS`], so 250 pipelining clients delay
+/// everybody else by at most 2,000 local answers.
 pub const EXCHANGE_STEPS: u32 = 32;
 
-/// Requests of one connection of HTTP/2 that are given to tasks before others have their turn. Answers that are made
-/// together leave together, in one send.
+/// Requests of one HTTP/2 connection that get tasks before other connections run. Answers made in the same iteration
+/// leave in one send.
 pub const H2_REQUESTS_AT_ONCE_MAX: usize = 16;
 
-/// Letters that a core takes out of its mailbox before it looks at everything else.
+/// Messages that a core takes from its mailbox before it turns to its other work.
 pub const MAILBOX_MESSAGES_AT_ONCE_MAX: usize = 64;
 
-/// Connections that a core accepts at a time from one listener, so that a storm does not keep others waiting.
+/// Connections that a core accepts from one listener at a time, so that a storm of connections does not delay other
+/// work.
 pub const ACCEPTS_AT_ONCE_MAX: u32 = 16;
 
-/// Accepts that each core keeps waiting for each listener on monoio, where one accept takes one turn of the loop. Weir's
-/// own driver needs one accept: it drains the queue.
+/// Accepts that each core keeps posted for each listener under monoio, where one accept takes one iteration of the
+/// loop. Weir's own driver posts one accept and drains the queue.
 pub const ACCEPTS_POSTED: usize = 8;
 
-/// Chunks that one vectored send takes.
+/// Chunks in one vectored send.
 pub const SEND_CHUNKS_MAX: usize = 16;
 
-/// Data below this is copied into the block that is being written anyway: one more entry in a vectored send costs
-/// more than the copy.
+/// Data shorter than this is copied into the block that is being written, because one more entry in a vectored send
+/// costs more than the copy.
 pub const COPY_BELOW_BYTES: usize = 2_048;
 
-/// A piece of data keeps the block in which it was received from others if it is at least such a share of it (a
-/// quarter); smaller ones are copied. What waits costs no more than four times what it is then.
+/// A queued piece keeps its receive block if it fills at least this share of it (a quarter). Smaller pieces are copied.
+/// So queued data costs at most four times its size.
 pub const PIECE_SHARE_MIN: usize = 4;
 
-/// Bytes queued in one direction of an exchange before its source is no longer read: with the block in flight, what
-/// a client that does not read costs.
+/// Bytes queued in one direction of an exchange at which Weir stops reading the source. With the block in flight, this
+/// is what a client costs that does not read.
 pub const QUEUED_BYTES_HIGH: usize = 128 * 1024;
 
-/// Bytes of a request's body that are kept for another attempt (Pingora keeps 64 KiB).
+/// Bytes of a request body that Weir keeps for another attempt (Pingora keeps 64 KiB).
 pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
 
-/// Connections that may fail for one exchange, each at another endpoint where there is one (HAProxy tries three more
-/// times by `retries 3`, nginx every endpoint): with `connect` at 2 s, a client waits for six seconds at most.
+/// Connections that may fail for one exchange, each at another endpoint if there is one (HAProxy's `retries 3` tries
+/// three more times, nginx tries every endpoint). With `connect` at 2 s, a client waits at most six seconds.
 pub const CONNECTS_MAX: u32 = 3;
 
-/// How long a core keeps a connection to an endpoint from older requests of other cores while all places at it are
-/// taken: what the change costs, a close and a connect, is paid twenty times a second for each place at most.
+/// How long a core keeps an idle connection to an endpoint while requests of other cores wait longer and all slots of
+/// the endpoint are taken. A slot moves by a close and a connect; this bounds that cost to twenty a second for each
+/// slot.
 pub const SLOT_KEPT_MS: u64 = 50;
 
-/// A body of this length or more goes from socket to socket without being copied to us and back. Measured, 16 KiB
-/// answers cost a seventh less CPU this way; below, the three system calls cost about what the copies do.
+/// Bodies of this length or more go from socket to socket without being copied to Weir and back. Measured, 16 KiB
+/// answers cost a seventh less CPU this way. For shorter bodies, the three system calls cost about as much as the
+/// copies.
 pub const SPLICE_BYTES_MIN: u64 = 16 * 1024;
 
-/// Bytes that pass at a time, and what is asked of the system as a pipe's size: a quarter of what anybody may ask for
-/// (Linux `pipe-max-size`). Half of it and four times as much cost the same CPU.
+/// Bytes that one splice moves, and the size that Weir asks for its pipes: a quarter of the most that any process may
+/// ask for (Linux `pipe-max-size`). Half of it and four times as much cost the same CPU.
 pub const SPLICE_BYTES_MAX: usize = 256 * 1024;
 
-/// Pipes that a core has at most. One is held while bytes wait in it for a slow reader, and is two descriptors; bodies
-/// beyond are copied.
+/// Pipes per core. A slow reader holds a pipe while bytes wait in it. Each pipe is two descriptors. Bodies that get no
+/// pipe are copied.
 pub const PIPES_MAX: usize = 256;
 
-/// Empty pipes that a core keeps for the next bodies.
+/// Empty pipes that a core keeps for later bodies.
 pub const PIPES_KEPT_MAX: usize = 16;
 
-/// How long a connection keeps what a conversation needs when no further request comes.
+/// How long a connection without a request keeps the memory of its last exchange.
 pub const IDLE_AFTER_MS: u64 = 100;
 
-/// Conversations of a core beyond which none waits for its next request: memory is scarcer then than the allocation
-/// that waiting saves.
+/// Active connections per core above which a connection gives that memory back at once. Memory is then scarcer than the
+/// allocation that waiting saves.
 pub const WAITING_CONNECTIONS_MAX: usize = 256;
 
-/// How long a closing connection is read for, so that the last answer is not lost by a reset (nginx
-/// `lingering_timeout` 5 s).
+/// How long Weir reads from a closing connection, so that a reset does not destroy the last answer (nginx
+/// `lingering_timeout`: 5 s).
 pub const LINGER_MS: u64 = 2_000;
 
-/// How much is read and thrown away from a closing connection.
+/// How many bytes Weir reads from a closing connection and discards.
 pub const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// How much of a body is read after its answer was sent, to keep the connection (Go's server reads 256 KiB).
+/// How much of a request body Weir reads after it has answered, to keep the connection (Go's server reads 256 KiB).
 pub const UNREAD_BYTES_MAX: usize = 256 * 1024;
 
-/// Bytes of a request id that a trusted proxy may give: UUIDs have 36, AWS trace ids up to 74 (Heroku takes 200).
+/// Bytes of a request id that a trusted proxy may set. UUIDs have 36, AWS trace ids up to 74; Heroku takes 200.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// How finely deadlines are looked at.
+/// The resolution of deadlines.
 pub const TIMER_TICK_MS: u64 = 20;
 
-/// How often idle upstream connections are looked through.
+/// How often a core looks for idle upstream connections to close.
 pub const HOUSEKEEPING_MS: u64 = 1_000;
 
-/// Letters that wait in a core's mailbox at most.
+/// Messages that a core's mailbox holds.
 pub const MAILBOX_MESSAGES_MAX: usize = 1_024;
 
-/// How long handshakes that have begun may take to come to their end before a listener closes: longer than most round
-/// trips. Nobody waits for it but a shutdown, and a reload that takes a listener away.
+/// How long handshakes that have begun may complete before a listener closes: longer than most round trips. Only a
+/// shutdown, and a reload that removes a listener, wait for it.
 pub const LISTENER_SETTLE_MS: u64 = 200;
 
-/// Connections that are accepted from the queue of a listener that closes: as many as the longest queue holds.
+/// Connections that a core accepts from the queue of a closing listener: the longest queue there can be.
 pub const CLOSING_LISTENER_ACCEPTS_MAX: u32 = 65_535;
 
-/// How long that may take.
+/// How long a core accepts from the queue of a closing listener.
 pub const CLOSING_LISTENER_MS: u64 = 1_000;
 
-/// How long a connection may take to send its first bytes that was made when Weir was about to end: they are on their
-/// way, mostly. Long enough for a segment that is lost to be sent again (1 s, RFC 6298).
+/// How long a new connection may take to send its first bytes while Weir drains. They are usually on their way. A lost
+/// segment is sent again after 1 s (RFC 6298).
 pub const DRAIN_FIRST_BYTES_MS: u64 = 2_000;
 
-/// Open files that are kept for control: its loop, signals, logs, the admin listener with its connections, files that a
-/// reload reads, and lookups of names.
+/// Open files reserved for control: its event loop, signals, logs, the admin listener and its connections, files that a
+/// reload reads, and name lookups.
 pub const CONTROL_FILES: u64 = 96;
 
-/// Open files that are kept for each core besides sockets and pipes: its ring, its doorbell, and some to spare.
+/// Open files reserved for each core besides sockets and pipes: its ring, its doorbell, and a few to spare.
 pub const CORE_FILES: u64 = 8;
 
-/// Memory that a client's connection counts for where there are as many as the machine allows: what one takes that got
-/// stuck.
+/// Memory that each client connection counts as when Weir works out how many connections the machine allows: what a
+/// stuck connection takes.
 pub const CONNECTION_BYTES: u64 = 64 * 1024;
 
-/// Connections that are served however little the machine grants.
+/// Client connections that Weir serves however little the machine allows.
 pub const CONNECTIONS_MIN: u64 = 16;
 
-/// Bytes that the kernel takes to be sent on a connection and has not sent yet. Without a bound that is up to 4 MiB for
-/// each client that does not read (Linux `tcp_wmem`). 128 KiB are what several large sites use.
+/// Unsent bytes that the kernel queues on a connection. Without this bound, Linux queues up to 4 MiB (`tcp_wmem`) for
+/// each client that does not read. Several large sites use 128 KiB.
 pub const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 
-/// Memory that the kernel is taken to hold for a connection whose peer does not read: what is not sent, and about as
-/// much that has come on the other side and waits.
+/// Kernel memory that a connection counts as when its peer does not read: the unsent bytes, and about as many received
+/// ones on the other side.
 pub const KERNEL_QUEUED_BYTES: usize = 2 * UNSENT_BYTES_MAX as usize;
 
-/// Memory that a client's connection takes whatever is on it: socket, file and task.
+/// Memory that an idle client connection counts as: socket, file and task.
 pub const IDLE_CONNECTION_BYTES: usize = 8 * 1024;
 
-/// Memory that a session of TLS takes at rest.
+/// Memory that an idle TLS session counts as.
 pub const IDLE_TLS_BYTES: usize = 24 * 1024;
 
-/// Memory that a conversation takes: the state of an exchange, and reused vectors.
+/// Memory that a connection with a request counts as in addition: the state of the exchange and its reused buffers.
 pub const ACTIVE_CONNECTION_BYTES: usize = 16 * 1024;
 
-/// Share of a core's memory that it keeps in free blocks of each size at most, one of so many.
+/// Free blocks of each size take at most one part in this many of a core's memory.
 pub const POOL_SHARE: usize = 16;
 
-/// The longest answer of Weir's own that is given while there is no memory left.
+/// The longest local answer that Weir sends while memory is short.
 pub const SMALL_ANSWER_BYTES: usize = 4 * 1024;
 
-/// Memory of a core unless the file says how much: what is more than this is left to others on the machine.
+/// Memory per core unless the file sets it. Weir leaves the rest to other programs on the machine.
 pub const MEMORY_PER_CORE_MAX: usize = 1024 * 1024 * 1024;
 
-/// Unused connections to endpoints that a core closes when it finds no descriptor for another one.
+/// Idle connections to endpoints that a core closes at a time if it finds no descriptor for a new one.
 pub const IDLE_CLOSED_AT_ONCE: usize = 8;
 
-/// How long an accept waits after an error that is likely to last.
+/// How long a core waits after an accept fails with an error that is likely to last.
 pub const ACCEPT_RETRY_MS: u64 = 50;
 
-/// How long a connect to a Unix socket with a full queue waits before it is tried again. The kernel does not tell when
+/// How long Weir waits before it connects again to a Unix socket whose queue is full. The kernel does not report when
 /// there is room.
 pub const CONNECT_RETRY_MS: u64 = 1;
 
-/// A core hands new connections on when it has more than this share of the mean (Envoy's balancers move each; only
-/// the excess is worth the trip).
+/// A core hands new connections to other cores if it has more than this share of the mean, in percent. Envoy's
+/// balancers move every connection; only the excess is worth the cost.
 pub const SPREAD_PERCENT_MAX: u64 = 125;
 
-/// With fewer connections than this a core hands none on: small numbers are never even.
+/// A core with fewer connections than this hands none on, because small numbers are never even.
 pub const SPREAD_MIN: u64 = 8;
 
-/// Bytes framed for a connection of HTTP/2 that its peer has not taken, before no more is framed and nothing more is
-/// received: a peer that reads nothing costs this much and what its streams hold.
+/// Bytes queued on an HTTP/2 connection at which Weir frames and receives nothing more. A peer that does not read costs
+/// this much and what its streams hold.
 pub const H2_QUEUED_BYTES_HIGH: usize = 128 * 1024;
 
-/// Bytes that wait on one stream of HTTP/2 before its source is no longer read, while frames go out.
+/// Bytes queued on one HTTP/2 stream at which Weir stops reading the source, while frames go out.
 pub const H2_STREAM_QUEUED_BYTES_HIGH: usize = 32 * 1024;
 
-/// The same while a window is shut or the peer does not read, as may be so on all of a connection's streams at once: a
-/// frame's worth, for when that ends.
+/// As [`H2_STREAM_QUEUED_BYTES_HIGH`], while the window is shut or the peer does not read. All streams of a connection
+/// may be blocked at once, so each holds only one frame's worth.
 pub const H2_BLOCKED_QUEUED_BYTES_HIGH: usize = 16 * 1024;
 
-/// A window that lets through less than this, and less than there is, is waited for: a frame of 64 bytes is an eighth
-/// framing, and so small a piece counts as none in `weir_proto_h2` either (`TINY_DATA_BYTES`).
+/// If a window has room for less than this and more data waits, Weir waits for a larger window. Framing would be an
+/// eighth of a frame of 64 bytes, and `weir_proto_h2` counts so small a piece as none (`TINY_DATA_BYTES`).
 pub const H2_TINY_WINDOW_BYTES: usize = 64;
 
-/// For how long: a peer whose windows are that small gets its data as slowly (TCP's answer to silly windows, RFC 1122
-/// section 4.2.3.4, has the sender wait 100 ms or more).
+/// How long Weir waits for a larger window. A peer with tiny windows gets its data at that pace (for TCP's silly
+/// windows, RFC 1122, section 4.2.3.4, has the sender wait 100 ms or more).
 pub const H2_TINY_WINDOW_MS: u64 = 20;
 
-/// Of so many pieces that are framed on a connection of HTTP/2, one is of another stream than the most urgent: each has
-/// that turn some time, so that all come to their end.
+/// One of this many pieces that Weir frames on an HTTP/2 connection is from a stream other than the most urgent, so no
+/// stream starves.
 pub const H2_FAIR_TURN: usize = 16;
 
-/// Receives that one turn of a connection of HTTP/2 takes in before it sends.
+/// Receives that an HTTP/2 connection handles before it sends.
 pub const H2_RECEIVES_MAX: usize = 16;
 
-/// Tasks that a connection of HTTP/2 keeps for its next requests: as many as it may have at a time, unless the file
-/// allows more.
+/// Idle tasks that an HTTP/2 connection keeps for its next requests: as many as it may have concurrent requests, unless
+/// the file allows more.
 pub const H2_IDLE_WORKERS_MAX: usize = 100;
 
-/// How long requests that are on their way are still taken after a client was told that its connection will end: a
-/// round trip around the world, and time to spare.
+/// How long Weir still takes requests after it has told an HTTP/2 client that the connection will end: a round trip
+/// around the world, and some time to spare.
 pub const H2_DRAIN_MS: u64 = 1_000;
 
-/// How long an endpoint may take from the connection to its SETTINGS, for which nothing has to be worked out: what the
-/// head of a request may take.
+/// How long an endpoint may take from the connect to its SETTINGS, which need no work: as long as a client may take for
+/// a request head.
 pub const H2_SETTINGS_TIMEOUT_MS: u64 = 10_000;
 
-/// How long an endpoint may take to end the stream of an answer that is whole by its length, and that its client has,
-/// before it is told that nobody waits.
+/// How long an endpoint may leave the stream of a complete answer open, once the client has all of the answer, before
+/// Weir resets the stream.
 pub const H2_END_MS: u64 = 2_000;
 
-/// Silence of an endpoint that owes answers, before it is asked for a sign of life (gRPC libraries ask after 10 s or
-/// more).
+/// How long an endpoint that owes answers may be silent before Weir sends it a PING (gRPC libraries wait 10 s or more).
 pub const H2_PING_AFTER_MS: u64 = 10_000;
 
-/// PINGs that an endpoint gets so early before it has sent another HEADERS or DATA frame. A server of gRPC forgives the
-/// first PING after a message of its own and two that come too early (grpc-go `maxPingStrikes`, gRPC core
-/// `max_ping_strikes`); the one to spare is for a message that crosses a PING on the way.
+/// PINGs that Weir sends an endpoint this early without another HEADERS or DATA frame from it. A gRPC server forgives
+/// the first PING after a message of its own and two early ones (grpc-go `maxPingStrikes`, gRPC core
+/// `max_ping_strikes`). Weir keeps one in reserve for a message that crosses a PING.
 pub const H2_PINGS_EARLY_MAX: u8 = 2;
 
-/// The time between two PINGs beyond those. A server of gRPC counts a PING within 5 minutes of the one before as too early
-/// (grpc-go `EnforcementPolicy.MinTime`, gRPC core `min_recv_ping_interval_without_data_ms`); the ten seconds more are
-/// for a PING that the network has held up.
+/// The time between PINGs beyond [`H2_PINGS_EARLY_MAX`]. A gRPC server counts a PING as too early within 5 minutes of
+/// the one before (grpc-go `EnforcementPolicy.MinTime`, gRPC core `min_recv_ping_interval_without_data_ms`). Ten
+/// seconds more allow for network delay.
 pub const H2_PING_INTERVAL_MS: u64 = 310_000;
 
-/// Interim answers that wait on a stream of HTTP/2 for their request to take them.
+/// Interim answers that wait on an HTTP/2 stream for the exchange to take them.
 pub const H2_INTERIM_WAITING_MAX: usize = 16;
 
-/// How long a connection that belongs to one client is kept for its next request although others wait for a connection:
-/// the few requests of a handshake follow each other at once.
+/// How long Weir keeps a connection that belongs to one client although other requests wait for a connection. The few
+/// requests of a handshake follow each other at once.
 pub const BOUND_KEPT_MS: u64 = 1_000;
 
-/// Silence on a connection to an endpoint before the system probes whether the other machine still answers.
+/// Silence on a connection to an endpoint before the kernel probes the other machine.
 pub const TCP_PROBE_AFTER_MS: u64 = 30_000;
 
-/// The time between two such probes.
+/// The time between two probes.
 pub const TCP_PROBE_INTERVAL_MS: u64 = 10_000;
 
-/// How long an endpoint's machine may answer no probe, and acknowledge nothing of what was sent, before the system gives
-/// the connection up (`TCP_USER_TIMEOUT`): the first probe and three more, as Cloudflare sets the two in step; gRPC
-/// libraries give a PING and unacknowledged bytes 20 s (proposal A18).
+/// How long an endpoint's machine may leave probes and sent data unacknowledged before the kernel gives the connection
+/// up (`TCP_USER_TIMEOUT`): the first probe and three more. Cloudflare matches the two settings in the same way. gRPC
+/// libraries allow 20 s (proposal A18).
 pub const TCP_DEAD_AFTER_MS: u64 = 60_000;
 
-/// How long an endpoint may take to answer a PING (gRPC libraries wait 20 s, Go's client 15 s; its transport's other
-/// deadlines hold as well).
+/// How long an endpoint may take to answer a PING (gRPC libraries wait 20 s, Go's client 15 s).
 pub const H2_PING_TIMEOUT_MS: u64 = 15_000;
 
-/// How long an endpoint may take nothing of what is to be sent to it.
+/// How long an endpoint may read nothing while Weir has data for it.
 pub const H2_SEND_STALL_MS: u64 = 30_000;
 
-/// The most plaintext in one TLS record (RFC 8446 section 5.1).
+/// The most plaintext in one TLS record (RFC 8446, section 5.1).
 pub const RECORD_BYTES_MAX: usize = 16 * 1024;
 
-/// What a record adds at most: header, explicit nonce, inner type, tag; or all of an alert.
+/// The most bytes that a record adds: header, explicit nonce, inner type and tag; or a whole alert.
 pub const RECORD_OVERHEAD_BYTES_MAX: usize = 48;
 
-/// Encrypted bytes that wait for the kernel before more is encrypted: four full records.
+/// Encrypted bytes queued for the kernel at which Weir stops encrypting: four full records.
 pub const SEALED_BYTES_HIGH: usize = 64 * 1024;
 
-/// Steps in reading TLS, a record or a receive each, that one connection takes before others have their turn. Full
-/// records never come to that: a turn receives sixteen ([`LOOP_BYTES_MAX`]).
+/// Steps of reading TLS, a record or a receive each, that one connection takes before others run. Full records never
+/// reach this: one iteration of the loop receives sixteen ([`LOOP_BYTES_MAX`]).
 pub const RECORDS_AT_ONCE_MAX: usize = 128;
 
-/// Steps of handshakes that a core takes before it has looked at everything else once: with a signature of up to
-/// 100 us (P-256) in each, others wait for less than half a millisecond.
+/// Handshake steps that a core takes before it turns to its other work once. With a signature of up to 100 us (P-256)
+/// in each, other connections wait less than half a millisecond.
 pub const HANDSHAKE_STEPS_MAX: usize = 4;
 
-/// How often a core says at most in the process log that a handshake has failed, with a client or with an endpoint; all
-/// are counted.
+/// The shortest time between two lines in the process log about failed handshakes, with clients and with endpoints
+/// separately. Metrics count all of them.
 pub const HANDSHAKE_LOG_INTERVAL_MS: u64 = 1_000;
 
-/// The longest header of the PROXY protocol: what follows the addresses is skipped, but has to be received (HAProxy
-/// takes as much as its 16 KiB buffer; 536 bytes are what the specification has everyone send in one segment).
+/// The longest header of the PROXY protocol. Weir skips what follows the addresses, but has to receive it. HAProxy
+/// takes as much as its 16 KiB buffer; the specification allows 536 bytes in one segment.
 pub const PROXY_HEADER_BYTES_MAX: usize = 4_096;
 
-/// Sessions with endpoints that a core remembers by upstream, to be taken up again.
+/// TLS sessions with endpoints that a core keeps for resumption, per upstream.
 pub const TLS_SESSIONS_KEPT_MAX: usize = 256;
 
-/// The largest file with certificates or keys: system bundles have some 250 KiB.
+/// The largest file of certificates or keys. System bundles have about 250 KiB.
 pub const TLS_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// A certificate of a long life that ends within so many days is warned of; of others a third of their life decides.
+/// Weir warns of a long-lived certificate that expires within this many days, and of others in the last third of their
+/// life.
 pub const CERTIFICATE_EXPIRES_SOON_DAYS: i64 = 30;
 
-/// Hops of a chain of proxies that are read and passed on, the nearest ones: what a client makes up may be longer.
+/// Hops of a forwarded chain that Weir reads and passes on, the nearest ones. A client may invent a longer chain.
 pub const FORWARDED_HOPS_MAX: usize = 32;
 
-/// Hops in Via beyond which a request goes round in circles.
+/// Hops in Via beyond which Weir takes a request for one that loops.
 pub const VIA_HOPS_MAX: usize = 32;
 
-/// Bytes that are read to compare the ways in which endpoints may read one path: a path of 8 KiB may have encoded slashes
-/// and parameters, one of 1 KiB all that there is. At some nanoseconds a byte it bounds a request's share of a core.
+/// Bytes that Weir reads to compare the ways in which endpoints may read one path. A path of 8 KiB may have encoded
+/// slashes and parameters, one of 1 KiB every ambiguity. At a few nanoseconds a byte, this bounds a request's share of
+/// a core.
 pub const PATH_BYTES_READ_MAX: usize = 128 * 1024;
 
 const _: () = assert!(

@@ -53,18 +53,18 @@ pub(super) fn main(args: &mut Parser) -> CommandResult {
             if !json {
                 return Err(CommandError::Config(weir_config::to_text(&diagnostics)));
             }
-            // The exit code says that the file cannot be used.
+            // Standard output has the findings, so standard error has nothing to add.
             print(&(weir_config::to_json(&diagnostics) + "\n"))?;
             Err(CommandError::Config(String::new()))
         }
     }
 }
 
-/// Says, once, what to do where names cannot be looked up.
+/// Adds a hint to the last of the names that were not found.
 fn advise(diagnostics: &mut [Diagnostic]) {
     let mut unresolved = diagnostics.iter_mut().rev();
     if let Some(last) = unresolved.find(|each| each.code == Code::Unresolved) {
-        let help = "to check a file where its names are not known, leave them out: --no-resolve";
+        let help = "on a machine that cannot resolve these names, use --no-resolve";
         last.help.push(help.to_owned());
     }
 }

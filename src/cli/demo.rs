@@ -19,11 +19,11 @@ use crate::control::demo::DemoEndpoints;
 use crate::control::{Options, Source, Started, count};
 use crate::tls;
 
-/// Where the demo listens unless told otherwise.
+/// The demo's address unless an argument gives another.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-/// Where it speaks TLS.
+/// The address of its TLS listener.
 const SECURE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
-/// Where its metrics are.
+/// The address of its admin listener.
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 
 pub(super) fn main(args: &mut Parser) -> CommandResult {
@@ -78,7 +78,7 @@ pub(super) fn main(args: &mut Parser) -> CommandResult {
     let ca = certificate.cert.display().to_string();
     let ready = move |started: &Started| {
         let text = welcome(started, &shown, admin, &ca);
-        // A standard output that is closed, or that nobody reads, stops nobody from trying the demo.
+        // A closed or stalled standard output does not stop the demo.
         thread::spawn(move || io::stdout().write_all(text.as_bytes()));
     };
     serve(Options {
@@ -88,14 +88,14 @@ pub(super) fn main(args: &mut Parser) -> CommandResult {
     })
 }
 
-/// The usual port, or any other that is free.
+/// The usual address, or one with a free port.
 fn free(usual: SocketAddr) -> Result<SocketAddr, CommandError> {
     let free = TcpListener::bind(usual).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
     free.and_then(|free| free.local_addr())
         .map_err(|error| CommandError::Failed(format!("cannot bind a port of loopback: {error}")))
 }
 
-/// A certificate for loopback, in files that go away with it.
+/// A certificate for loopback. Dropping it deletes its files.
 struct Certificate {
     dir: PathBuf,
     cert: PathBuf,
@@ -124,7 +124,7 @@ impl Certificate {
 
 impl Drop for Certificate {
     fn drop(&mut self) {
-        // What is left behind is of no use to anybody.
+        // Files that stay behind do no harm, because nothing trusts this certificate.
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
@@ -139,15 +139,15 @@ fn welcome(started: &Started, endpoints: &str, admin: SocketAddr, ca: &str) -> S
     };
     format!(
         "
-Weir listens on {at} and, over TLS, on {secure}, with {cores} on io_uring ({features}).
-Behind it are two endpoints, {endpoints}. Try:
+Weir listens on {at} and, with TLS, on {secure}, with {cores} on io_uring ({features}).
+It proxies to two endpoints, {endpoints}. Try:
 
   curl {flags}-i {base}/hello
   curl {flags}'{base}/big?bytes=1000000000' -o /dev/null
   curl --cacert {ca} -i https://{secure}/hello
   curl -s http://{admin}/metrics | grep weir_route
 
-Also /slow?ms=500, /status?code=503 and /echo. Each exchange is logged below. Ctrl-C ends it.
+There are also /slow?ms=500, /status?code=503 and /echo. The access log follows. Ctrl-C stops the demo.
 
 "
     )

@@ -1,6 +1,6 @@
-//! `weir explain FILE METHOD URL`: says what becomes of a request, and why.
+//! `weir explain`: says what Weir would do with a request, and why.
 //!
-//! [`Plan::dry_run`] decides, as the data path does; this file only puts the outcome into words.
+//! [`Plan::dry_run`] makes the decision of the data path. This file only puts it into words.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use crate::plan::{
 };
 use crate::route::{ConsideredRoute, RouteLookup, RouteVerdict};
 
-/// Routes of other hosts and paths that are listed; the rest is counted.
+/// How many routes of other hosts and paths are listed without `--all`.
 const OTHERS_LISTED_MAX: usize = 10;
 
 /// A request to explain.
@@ -26,13 +26,13 @@ pub struct Question {
     pub url: String,
     /// Field lines as curl's `-H` takes them: `name: value`. A Host replaces that of the URL.
     pub headers: Vec<String>,
-    /// What the client's certificate is known by: its subject, its names. Empty: there is none.
+    /// Subject and names of the client's certificate. Empty: the client shows none.
     pub client_cert: Vec<String>,
-    /// Whether every route is listed, however far from matching.
+    /// Whether to list every route, including those of other hosts and paths.
     pub all: bool,
 }
 
-/// Explains what becomes of a request.
+/// Explains what Weir would do with a request.
 ///
 /// # Errors
 /// The question is not one: no URL, a field line without a colon, control characters, a certificate that is neither a
@@ -49,7 +49,7 @@ pub fn explain(
             .ok_or_else(|| format!("`{line}` is no field line: write 'name: value'"))?;
         fields.push((name, value.trim()));
     }
-    // A file, as curl takes it, would be a name that no route has.
+    // curl takes a file here. A file name would match no route and look like an answer.
     let says_kind = |text: &&String| text.contains(['=', ':']);
     if let Some(text) = question.client_cert.iter().find(|text| !says_kind(text)) {
         return Err(format!(
@@ -139,7 +139,7 @@ fn write_considered(out: &mut String, plan: &Plan, run: &DryRun<'_>, all: bool) 
     for each in candidates {
         write_route(out, plan, each);
     }
-    // Routes whose host fits are nearer to a match than the rest.
+    // Routes with a matching host come first.
     let near = others
         .iter()
         .filter(|each| each.verdict == RouteVerdict::Path);

@@ -1,4 +1,4 @@
-//! `weir man`: the manual page, made of the texts of help.
+//! `weir man`: builds the manual page from the help texts.
 
 use std::fmt::Write as _;
 
@@ -22,7 +22,7 @@ pub(super) fn page() -> String {
             Some(heading) => {
                 let _ = writeln!(page, ".SH {}", escape(&heading.to_uppercase()));
                 write_block(&mut page, &block[1..]);
-                // What follows without a heading of its own belongs to it: lines of a file.
+                // Indented blocks without a heading belong to the heading before: the lines of a file.
                 while let Some(more) = blocks.next_if(|block| block[0].starts_with(' ')) {
                     write_block(&mut page, &more);
                 }
@@ -52,15 +52,15 @@ pub(super) fn page() -> String {
 const ENVIRONMENT: &[(&str, &str)] = &[
     (
         "NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID",
-        "set by a service manager that is to be told of start, reload and end, and that every core answers",
+        "set by a service manager that wants to know when Weir starts, reloads and stops, and whether every core responds",
     ),
     (
         "LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES",
-        "set by a service manager that passes listening sockets on",
+        "set by a service manager that passes listening sockets to Weir",
     ),
     (
         "RUST_BACKTRACE",
-        "1 has a panic, which is a bug, put its stack into the log",
+        "1 makes a panic, which is a bug, log its stack",
     ),
 ];
 
@@ -71,11 +71,11 @@ const FILES: &[(&str, &str)] = &[
     ),
     (
         "/var/log/weir/",
-        "where the packaged service may write an access log; logrotate looks after it",
+        "where the packaged service may write an access log, which logrotate rotates",
     ),
 ];
 
-/// How a command is called.
+/// The synopsis of a command.
 fn usage(text: &str) -> &str {
     let first = text.lines().next().unwrap_or_default();
     first.strip_prefix("Usage: ").unwrap_or(first)
@@ -85,7 +85,7 @@ fn blocks_after_usage(text: &str) -> impl Iterator<Item = Vec<&str>> {
     blocks(text).skip(1)
 }
 
-/// The parts of a text that empty lines separate.
+/// The blocks of a text, separated by empty lines.
 fn blocks(text: &str) -> std::iter::Peekable<impl Iterator<Item = Vec<&str>>> {
     let parts = text
         .split("\n\n")
@@ -93,7 +93,7 @@ fn blocks(text: &str) -> std::iter::Peekable<impl Iterator<Item = Vec<&str>>> {
     parts.filter(|lines| !lines.is_empty()).peekable()
 }
 
-/// A list of names with what they mean, lines to copy, or running text.
+/// Writes a block: a list of names and meanings, lines to copy, or running text.
 fn write_block(page: &mut String, lines: &[&str]) {
     if !lines.iter().all(|line| line.starts_with("  ")) {
         for line in lines {
@@ -122,16 +122,16 @@ fn write_block(page: &mut String, lines: &[&str]) {
     }
 }
 
-/// A name and its meaning, which two spaces separate; `None` for the second line of one.
+/// A name and its meaning, separated by two spaces. `None` for a continuation line.
 fn entry(line: &str) -> Option<(&str, &str)> {
     let (name, meaning) =
         line.split_at(line.trim_start().find("  ")? + line.len() - line.trim_start().len());
-    // An option that has no short form is indented by as much as one takes.
+    // An option without a short form is indented by the width of one.
     let is_continued = line.starts_with("     ");
     (!is_continued).then(|| (name.trim(), meaning.trim()))
 }
 
-/// Text that roff takes for nothing else.
+/// Escapes text for roff.
 fn escape(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
     match text.starts_with(['.', '\'']) {

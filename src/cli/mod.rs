@@ -1,4 +1,4 @@
-//! The command line: one file a command. Each gets its arguments and gives an exit code.
+//! The command line. Each command has a file, which parses the arguments and runs the command.
 #![forbid(unsafe_code)]
 
 mod check;
@@ -19,23 +19,23 @@ use lexopt::{Arg, Parser, ValueExt};
 use crate::control::{self, Failure, Options};
 use crate::obs::process;
 
-/// Could not start, or broke.
+/// Exit code: Weir could not start or failed while running.
 pub const FAILED: u8 = 1;
-/// Wrong usage.
+/// Exit code: wrong arguments.
 pub const USAGE: u8 = 2;
-/// The configuration cannot be used.
+/// Exit code: the configuration has a mistake.
 pub const CONFIG: u8 = 3;
 
-/// Why a command ends without success.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum CommandError {
-    /// The arguments make no sense; says what to do.
+    /// Wrong arguments. The text says what to do.
     Usage(String),
-    /// The configuration cannot be used; says why, with the line ends.
+    /// A mistake in the configuration. The text says which, and ends with a line break.
     Config(String),
-    /// It failed; says why.
+    /// Any other failure. The text says why.
     Failed(String),
-    /// It has said why already; with the exit code.
+    /// The command has already printed why. Has the exit code.
     Said(u8),
 }
 
@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
         Err(CommandError::Failed(why)) => (FAILED, format!("error: {why}\n")),
         Err(CommandError::Said(code)) => return ExitCode::from(code),
     };
-    // Without a standard error there is nobody to tell; the exit code remains.
+    // If standard error is closed, the exit code still tells.
     let _ = std::io::stderr().write_all(text.as_bytes());
     ExitCode::from(code)
 }
@@ -82,7 +82,7 @@ fn dispatch(args: &mut Parser) -> CommandResult {
     }
 }
 
-/// The next argument; `--help` anywhere prints the command's help and ends the process' work.
+/// The next argument of a command.
 enum NextArgument {
     Value(OsString),
     Long(String),
@@ -100,7 +100,7 @@ fn next(args: &mut Parser) -> Result<NextArgument, CommandError> {
     }
 }
 
-/// A command without arguments that prints a text.
+/// Runs a command without arguments that prints a text.
 fn text(args: &mut Parser, help: &str, make: impl FnOnce() -> String) -> CommandResult {
     match next(args)? {
         NextArgument::End => print(&make()),
@@ -132,7 +132,7 @@ fn more(args: &mut Parser) -> CommandResult {
     }
 }
 
-/// Prints to standard output; a closed pipe (`weir schema | head`) is no failure.
+/// Prints to standard output. A closed pipe (`weir schema | head`) is not an error.
 fn print(text: &str) -> CommandResult {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -143,7 +143,7 @@ fn print(text: &str) -> CommandResult {
     }
 }
 
-/// Serves until told to stop. What a process that serves says last may not wait for whoever reads standard error.
+/// Serves until a signal stops Weir. The last message of a serving process must not wait for a reader of standard error.
 fn serve(options: Options) -> CommandResult {
     control::run(options).map_err(|failure| {
         process::say_last(failure.to_string());

@@ -63,7 +63,7 @@ pub(super) fn main(args: &mut Parser) -> CommandResult {
     })
 }
 
-/// Reads an address or endpoint given as `what`.
+/// Parses the address or endpoint that the argument `what` gives.
 pub(super) fn parse<T: FromStr<Err = weir_config::ValueError>>(
     what: &str,
     text: &str,
@@ -86,7 +86,7 @@ fn parse_log(text: &str) -> Result<Option<AccessLog>, CommandError> {
     Ok(Some(to.into()))
 }
 
-/// Reads `auto`, a number of cores, or processors like `2-7,10`.
+/// Parses `auto`, a number of cores, or processors such as `2-7,10`.
 pub(super) fn parse_cores(text: &str) -> Result<Cores, CommandError> {
     let wrong = || {
         let hint = "write auto, a number such as 2, or processors such as 2-7,10 (0-0 for the first alone)";

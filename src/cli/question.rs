@@ -1,4 +1,4 @@
-//! `weir explain FILE METHOD URL`: the arguments; [`super::explain`] answers.
+//! The arguments of `weir explain FILE METHOD URL`.
 
 use std::path::PathBuf;
 

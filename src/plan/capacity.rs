@@ -1,4 +1,4 @@
-//! How much of the machine the cores may use: connections by its open files, memory by what it has.
+//! How many connections and how much memory the cores may use, from the limits of the process and the machine.
 
 use std::fmt::Write as _;
 
@@ -10,33 +10,33 @@ use crate::limits::{
     MEMORY_PER_CORE_MAX, PIPES_MAX,
 };
 
-/// What the system grants this process.
+/// The limits of this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
-    /// The limit of open files; `None` if there is none.
+    /// Open files; `None` if there is no limit.
     pub open_files: Option<u64>,
     /// The memory of the machine, or of the tightest cgroup around this process.
     pub memory_bytes: Option<u64>,
 }
 
-/// What the cores may use of that.
+/// What the cores may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// Connections of clients at once, all cores and listeners together, with the endpoints that were known when the
-    /// plan was made. More are not accepted before others end.
+    /// Concurrent client connections, over all cores and listeners, with the endpoints that were known when the plan was
+    /// compiled. Weir accepts no more until others end.
     pub connections_max: u32,
-    /// Bytes that connections and messages on their way may take on a core.
+    /// Bytes that connections and messages in transit may take on a core.
     pub memory_per_core_max: usize,
     /// Pipes that a core may have.
     pub pipes_per_core_max: usize,
-    /// Why it is so many connections.
+    /// What limits `connections_max`.
     bottleneck: Bottleneck,
-    /// Open files that are left for connections, if files are limited.
+    /// Open files that are left for connections, if their number is limited.
     files_left: Option<u64>,
-    /// Connections that the memory is enough for, if it is known and the file leaves their number open.
+    /// Connections that memory allows, if its size is known and some listener has no limit in the file.
     connections_by_memory: Option<u64>,
     grants: Grants,
-    /// Cores that share the memory; none if the file says how much each has.
+    /// How many cores share the memory; `None` if the file sets the memory of each.
     memory_shared_by: Option<usize>,
 }
 
@@ -48,7 +48,7 @@ enum Bottleneck {
 }
 
 impl Capacity {
-    /// What a file allows where nothing is known of the machine.
+    /// What the file allows on a machine without limits.
     pub(super) fn unbounded(config: &Config) -> Self {
         Self {
             connections_max: u32::MAX,
@@ -62,16 +62,16 @@ impl Capacity {
         }
     }
 
-    /// What `grants` allow so many cores, while the pools allow `pooled` connections to endpoints.
+    /// What `grants` allow so many cores if the pools allow `pooled` connections to endpoints.
     pub(super) fn of(config: &Config, pooled: u64, grants: Grants, cores: usize) -> Self {
         let mut capacity = Self::unbounded(config);
         capacity.grants = grants;
         let cores = cores.max(1) as u64;
         if let Some(files) = grants.open_files {
-            // A pipe is two of them, and a body goes without if there is none.
+            // A pipe takes two files. A body that gets no pipe is copied.
             let pipes = (files / 16 / 2 / cores).min(PIPES_MAX as u64);
             capacity.pipes_per_core_max = pipes as usize;
-            // Each core has its listening sockets, and accepts that are posted may each bring one connection more.
+            // Each core has its own listening sockets, and each posted accept may bring one more connection.
             let sockets = (config.listeners.len() * (1 + ACCEPTS_POSTED)) as u64 * cores;
             let own = CONTROL_FILES + cores * (CORE_FILES + 2 * pipes);
             let reserved = own + sockets.min(files / 8);
@@ -84,7 +84,7 @@ impl Capacity {
                 capacity.memory_per_core_max = share.min(MEMORY_PER_CORE_MAX);
                 capacity.memory_shared_by = Some(cores as usize);
             }
-            // Who says how many connections there are to be knows what they cost.
+            // A limit in the file is the operator's choice, whatever the memory.
             let is_auto = |each| config.connections_of(each).is_none();
             if config.listeners.iter().any(is_auto) {
                 capacity.connections_by_memory = Some(memory / CONNECTION_BYTES);
@@ -94,13 +94,13 @@ impl Capacity {
         capacity
     }
 
-    /// How many connections clients may have while the pools allow `pooled` connections to endpoints.
+    /// How many connections clients may have if the pools allow `pooled` connections to endpoints.
     pub(super) fn connections_with(&self, pooled: u64) -> u32 {
         self.bound(pooled).0
     }
 
     fn bound(&self, pooled: u64) -> (u32, Bottleneck) {
-        // A client's connection may need one to an endpoint, of which there are no more than the pools allow.
+        // Each client connection may need one to an endpoint, up to what the pools allow.
         let by_files = self
             .files_left
             .map(|left| (left / 2).max(left.saturating_sub(pooled)));
@@ -121,19 +121,19 @@ impl Capacity {
         tightest
     }
 
-    /// Whether the machine was asked.
+    /// Whether the limits of this machine are known.
     pub fn is_known(&self) -> bool {
         self.grants != Grants::default()
     }
 
-    /// The limit of open files, where that does not even allow what is served in any case.
+    /// The limit of open files, if it allows fewer connections than [`CONNECTIONS_MIN`].
     pub fn is_starved(&self) -> Option<u64> {
         let is_least = u64::from(self.connections_max) == CONNECTIONS_MIN;
         let files = self.grants.open_files?;
         (self.bottleneck == Bottleneck::OpenFiles && is_least).then_some(files)
     }
 
-    /// The limit of open files, where that is less than what the file asks for.
+    /// The limit of open files, if it allows fewer connections than these.
     pub fn is_below(&self, connections: u64) -> Option<u64> {
         let files = self.grants.open_files?;
         (self.bottleneck == Bottleneck::OpenFiles && u64::from(self.connections_max) < connections)
@@ -170,7 +170,7 @@ impl std::fmt::Display for Capacity {
     }
 }
 
-/// A size in whole MiB: that is exact enough for what a machine has.
+/// A size in whole MiB.
 fn show(bytes: u64) -> String {
     weir_config::show_size(bytes >> 20 << 20)
 }

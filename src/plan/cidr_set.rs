@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use weir_config::Cidr;
 
-/// A set of networks; asking whether an address is in it is a binary search.
+/// A set of networks, searched by bisection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CidrSet {
     v4: Vec<(u32, u32)>,
@@ -36,7 +36,7 @@ impl CidrSet {
         set
     }
 
-    /// Whether nothing is in the set.
+    /// Whether the set has no networks.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
@@ -58,7 +58,7 @@ fn holds<T: Ord + Copy>(ranges: &[(T, T)], address: T) -> bool {
     before.is_some_and(|(_, last)| address <= *last)
 }
 
-/// Sorts ranges and joins those that overlap: what is left is disjoint.
+/// Sorts ranges and joins those that overlap.
 fn merge<T: Ord + Copy>(ranges: &mut Vec<(T, T)>) {
     ranges.sort_unstable();
     ranges.dedup_by(|next, kept| {

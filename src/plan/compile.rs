@@ -1,4 +1,4 @@
-//! Config to plan.
+//! Compiles a configuration to a plan.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
@@ -20,7 +20,7 @@ impl Plan {
     /// Compiles a configuration. [`EndpointSets::compile`](super::EndpointSets::compile) finds its endpoints.
     ///
     /// # Errors
-    /// Everything that is wrong, not only the first: rewrites and redirects that cannot be built.
+    /// All mistakes, not only the first: rewrites and redirects with placeholders that mean nothing there.
     pub fn compile(config: &Config) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut upstreams: Vec<_> = config
@@ -65,9 +65,8 @@ impl Plan {
 }
 
 impl Plan {
-    /// Works out how much of the machine this plan's cores may use. A listener whose connections the file does not
-    /// count has no limit of its own, nor has one client there: at that of the machine clients wait to be accepted,
-    /// and none is refused, be it alone.
+    /// Works out how much of the machine the cores may use. A listener without a limit in the file has none, and neither
+    /// has one client of it: at the machine's limit, clients wait to be accepted, and Weir refuses none.
     pub fn fit(&mut self, config: &Config, endpoints: &EndpointSets, grants: Grants, cores: usize) {
         let pooled = endpoints.connections_max(self);
         self.capacity = Capacity::of(config, pooled, grants, cores);
@@ -94,13 +93,14 @@ fn trusted_networks(config: &Config) -> Vec<Cidr> {
     config.trusted_proxies.iter().filter_map(network).collect()
 }
 
-/// What trusted peers may say. Load balancers pass on what clients say in the spelling that they do not write.
+/// The claims that trusted peers may make. Only one spelling counts, because load balancers pass on unchanged what
+/// clients say in the other.
 fn trusted_claims(config: &Config) -> Claims {
     let spelling = match config.forwarded_header {
         ForwardedHeader::XForwardedFor => Claim::XForwarded,
         ForwardedHeader::Forwarded => Claim::Forwarded,
     };
-    // Where Weir tells endpoints whose certificate a client has shown, nobody else does.
+    // If Weir itself names the client's certificate to endpoints, no peer may.
     let tells = |listener: &weir_config::Listener| {
         listener.tls.as_ref().is_some_and(|tls| tls.client_headers)
     };
@@ -185,8 +185,7 @@ fn head_limits(from: weir_config::Limits) -> weir_proto_h1::Limits {
     }
 }
 
-/// What one connection of HTTP/2 may ask of us: the limits of heads are those of HTTP/1.1. Windows grow to sixteen
-/// times what they begin with.
+/// The limits of an HTTP/2 connection. Heads have those of HTTP/1.1. Windows grow to sixteen times their first size.
 fn http2_limits(config: &Config) -> weir_proto_h2::Config {
     let (heads, from) = (head_limits(config.limits), config.http2);
     let window = |bytes: u64| {
@@ -216,8 +215,8 @@ fn http2_limits(config: &Config) -> weir_proto_h2::Config {
     }
 }
 
-/// A name for Via that follows from the file: where it listens, where it sends, and what. Addresses that names resolve
-/// to are no part of it.
+/// The name for Via: a hash of the listeners, routes and upstreams as the file has them. Resolved addresses are no part
+/// of it.
 fn pseudonym(config: &Config) -> Box<str> {
     let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
     for listener in &config.listeners {
@@ -235,7 +234,7 @@ fn pseudonym(config: &Config) -> Box<str> {
     format!("weir-{:08x}", (hash.0 ^ hash.0 >> 32) & 0xffff_ffff).into()
 }
 
-/// FNV-1a of 64 bits over what is written to it.
+/// A 64-bit FNV-1a hash of what is written to it.
 struct Fnv(u64);
 
 impl Fnv {

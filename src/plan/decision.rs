@@ -1,4 +1,4 @@
-//! What becomes of a request, decided from its head alone.
+//! The decision about a request, made from its head alone.
 //!
 //! The data path, `weir explain` and `[[test]]` blocks all call [`Plan::decide`] and only carry out or describe what it
 //! returns.
@@ -53,7 +53,7 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// What becomes of a request whose head is valid.
+/// What Weir does with a request whose head is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// The listener redirects the client to `https`, with [`REDIRECT_HTTPS_STATUS`]. The location is in
@@ -74,7 +74,7 @@ pub struct Refusal {
     pub allow: Option<String>,
     /// The route whose limit the request exceeds.
     pub route: Option<RouteId>,
-    /// The route that matches a path that not all endpoints would read alike, and what is wrong with the path.
+    /// The route that matches the path, and why the path is not safe with it.
     pub objection: Option<(RouteId, Box<PathObjection>)>,
 }
 
@@ -110,14 +110,14 @@ pub struct DecisionBuffers {
 pub struct Explanation<'p> {
     /// The decision.
     pub decision: Decision,
-    /// Host and path in the form that routes are matched against, if the request came to that.
+    /// Host and path in the form that routes are matched against, if they have one.
     pub matched: Option<(Vec<u8>, Vec<u8>)>,
-    /// What became of each route, if routes were asked.
+    /// The verdict on each route, if the decision depends on routes.
     pub considered: Vec<ConsideredRoute<'p>>,
 }
 
 impl From<Decision> for Explanation<'_> {
-    /// A decision whose reasons nobody asks for.
+    /// A decision without its reasons.
     fn from(decision: Decision) -> Self {
         Self {
             decision,
@@ -128,7 +128,7 @@ impl From<Decision> for Explanation<'_> {
 }
 
 impl Plan {
-    /// Decides what becomes of a request. [`DecisionBuffers::sent`] then has the path or location that goes with it.
+    /// Decides what Weir does with a request. [`DecisionBuffers::sent`] then has the path or location that goes with it.
     #[must_use]
     pub fn decide(
         &self,
@@ -200,7 +200,7 @@ impl Plan {
             //= rfc9220#3
             // A protocol that is not known is a 501.
             _ if request.leaves_http() => Some(Refusal::new(Reason::UnsupportedProtocol)),
-            // Neither makes sense through a gateway: one asks for a tunnel, one for an echo.
+            // A gateway offers neither tunnels nor echoes.
             Method::Connect | Method::Trace => Some(Refusal {
                 allow: Some(METHODS_SERVED.to_owned()),
                 ..Refusal::new(Reason::MethodNotAllowed)

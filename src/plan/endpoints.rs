@@ -40,9 +40,9 @@ pub struct EndpointSpec {
     /// Its address as in the file, unique in its upstream: the key under which its state survives a reload. An address
     /// that a host name resolves to follows an `@`: `backend:8080@10.0.0.7`.
     pub name: Arc<str>,
-    /// Where it is.
+    /// Where Weir connects to.
     pub address: Address,
-    /// What it speaks.
+    /// Its protocol.
     pub protocol: Protocol,
     /// Its share of requests in proportion to the others', at least 1.
     pub weight: u32,

@@ -1,8 +1,8 @@
-//! The chain of proxies that a trusted peer tells of, in X-Forwarded-For or in Forwarded (RFC 7239).
+//! The chain of proxies in X-Forwarded-For or in Forwarded (RFC 7239), as a trusted peer sends it.
 //!
-//! Both are lists to which each proxy adds whom it was asked by, so they are read from their end: what stands before
-//! the first hop that no trusted proxy has added may be anything. One parser reads the nodes of both spellings, and
-//! endpoints get them in one form whatever came in.
+//! In both fields, each proxy appends the peer that it got the request from. So Weir reads them from the end: what comes
+//! before the first hop that no trusted proxy appended may be anything. One parser reads the nodes of both fields, and
+//! endpoints get them in one form.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -12,20 +12,19 @@ use weir_proto_h1::{FieldId, Head, is_authority};
 use super::CidrSet;
 use crate::limits::FORWARDED_HOPS_MAX;
 
-/// Who has asked, as a proxy names it.
+/// A peer as a proxy names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForwardedNode<'a> {
     /// An address, IPv4 in the form of IPv4.
     Address(IpAddr),
-    /// A name that the proxy has made up, with the underscore that it begins with.
+    /// A name that the proxy made up, with its leading underscore.
     Obfuscated(&'a [u8]),
-    /// The proxy does not know, or what it says is no node.
+    /// The proxy does not know, or the text is not a node.
     Unknown,
 }
 
 impl<'a> ForwardedNode<'a> {
-    /// Reads a node: RFC 7239 section 6, and what is found in X-Forwarded-For besides, IPv6 without brackets. Ports are
-    /// passed over.
+    /// Parses a node (RFC 7239, section 6), and IPv6 without brackets, which X-Forwarded-For has. Drops the port.
     fn parse(text: &'a [u8]) -> Self {
         let text = unquoted(text.trim_ascii()).unwrap_or_default();
         Self::read(text).unwrap_or(Self::Unknown)
@@ -74,24 +73,24 @@ fn is_obfuscated(text: &[u8]) -> bool {
 /// One hop of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForwardedHop<'a> {
-    /// Who asked.
+    /// The peer.
     pub node: ForwardedNode<'a>,
-    /// Over which scheme.
+    /// The scheme that the peer used.
     pub proto: Option<&'a [u8]>,
-    /// For which host.
+    /// The host that the peer asked for.
     pub host: Option<&'a [u8]>,
 }
 
-/// What a trusted peer tells of how the request has come to it.
+/// The chain of hops that a trusted peer sends.
 #[derive(Clone, Copy)]
 pub struct ForwardedChain<'a> {
     spelling: ForwardedHeader,
-    /// The hops' texts, the nearest first.
+    /// The texts of the hops, the nearest first.
     texts: [&'a [u8]; FORWARDED_HOPS_MAX],
     len: usize,
-    /// The place of the hop that names the client.
+    /// The index of the hop that names the client.
     origin: Option<usize>,
-    /// X-Forwarded-Proto and X-Forwarded-Host, where they stand for that hop.
+    /// X-Forwarded-Proto and X-Forwarded-Host, if they belong to that hop.
     proto: Option<&'a [u8]>,
     host: Option<&'a [u8]>,
 }
@@ -125,7 +124,7 @@ impl<'a> ForwardedChain<'a> {
             let at = chain.origin.unwrap_or(0);
             let of_origin = |id| {
                 let mut elements = backwards(head, block, id, last_element);
-                // A proxy that writes the field anew, instead of adding to it, leaves fewer of them.
+                // A proxy that replaces the field instead of appending to it leaves fewer elements.
                 let mut farthest = None;
                 for _ in 0..=at {
                     farthest = elements.next().or(farthest);
@@ -145,7 +144,7 @@ impl<'a> ForwardedChain<'a> {
         }
     }
 
-    /// The nearest hop that is no trusted proxy's; if all are, or one does not say, the last before.
+    /// The nearest hop that is not a trusted proxy. If there is none, or a nearer hop has no address, the last hop before.
     fn find_origin(&self, trusted: &CidrSet) -> Option<usize> {
         let mut origin = None;
         for at in 0..self.len {
@@ -160,7 +159,7 @@ impl<'a> ForwardedChain<'a> {
         origin
     }
 
-    /// Says whether there is no hop.
+    /// Whether the chain has no hops.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -185,7 +184,7 @@ impl<'a> ForwardedChain<'a> {
         })
     }
 
-    /// The client's address, where the chain names it.
+    /// The client's address, if the chain names it.
     pub fn client(&self) -> Option<IpAddr> {
         match self.hop(self.origin?)?.node {
             ForwardedNode::Address(address) => Some(address),
@@ -193,7 +192,7 @@ impl<'a> ForwardedChain<'a> {
         }
     }
 
-    /// The scheme that the client used, where the chain names it.
+    /// The scheme that the client used, if the chain names it.
     pub fn proto(&self) -> Option<&'a [u8]> {
         match self.spelling {
             ForwardedHeader::XForwardedFor => self.proto,
@@ -209,7 +208,7 @@ impl<'a> ForwardedChain<'a> {
         self.proto().map(is_secure)
     }
 
-    /// The host that the client asked for, where the chain names it.
+    /// The host that the client asked for, if the chain names it.
     pub fn host(&self) -> Option<&'a [u8]> {
         match self.spelling {
             ForwardedHeader::XForwardedFor => self.host,
@@ -218,10 +217,10 @@ impl<'a> ForwardedChain<'a> {
     }
 }
 
-/// One element of a list, and what else there is of it.
+/// One element of a list, and the rest of the list.
 type Split<'a> = (&'a [u8], Option<&'a [u8]>);
 
-/// The elements of all fields of a name, from the last; empty ones are passed over. `last` splits one off.
+/// The elements of all fields of a name, the last first, without empty ones. `last` splits the last one off.
 fn backwards<'a>(
     head: &Head,
     block: &'a [u8],

@@ -1,27 +1,27 @@
-//! What a reload means for listening sockets.
+//! Compares the listeners of two plans.
 
 use super::{ListenerId, Plan};
 
-/// How the listeners of two plans relate, by address. Everything else of a plan is swapped whole.
+/// What a reload does to listening sockets, by address. A reload swaps the rest of the plan whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListenerDiff {
-    /// Listeners of the new plan whose address the old one does not have: sockets to bind.
+    /// Listeners that only the new plan has: sockets to bind.
     pub added: Vec<ListenerId>,
-    /// Listeners of the old plan whose address the new one does not have: sockets to close.
+    /// Listeners that only the old plan has: sockets to close.
     pub removed: Vec<ListenerId>,
-    /// Listeners of both: their sockets and connections do not notice the reload.
+    /// Listeners of both plans: their sockets and connections stay.
     pub kept: Vec<KeptListener>,
 }
 
-/// A listener that is in both plans.
+/// A listener of both plans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeptListener {
     /// Its id in the old plan.
     pub old: ListenerId,
     /// Its id in the new plan.
     pub new: ListenerId,
-    /// Whether something differs that a socket is given when it is bound: the length of the accept queue, the
-    /// permissions of its file.
+    /// Whether a setting differs that takes effect when a socket is bound: the length of the accept queue, or the mode
+    /// of its file.
     pub socket_changed: bool,
 }
 
@@ -50,7 +50,7 @@ impl ListenerDiff {
         diff
     }
 
-    /// Whether the sockets stay as they are.
+    /// Whether all sockets stay as they are.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let same = |kept: &KeptListener| !kept.socket_changed;

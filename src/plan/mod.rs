@@ -1,10 +1,9 @@
 //! The plan: a configuration in the form that cores run.
 //!
-//! Purpose: everything that can be worked out before a request comes is worked out here, once, on
-//! the control thread: names become ids, overrides are merged, patterns become a
-//! [`RouteTable`]. A plan is immutable and shared by all cores; an exchange holds on to the one it
-//! began with. Where endpoints are ([`EndpointSets`]) lives beside the plan, and so does what changes while Weir runs
-//! (pools, budgets, counters), which survives a reload by name.
+//! The control thread compiles a plan once, so that requests find everything worked out: names are ids, overrides are
+//! merged, patterns are a [`RouteTable`]. A plan is immutable and shared by all cores. An exchange keeps the plan that
+//! it began with. The addresses of endpoints ([`EndpointSets`]) are beside the plan, and so is all that changes while
+//! Weir runs: pools, budgets, counters. These survive a reload by name.
 #![forbid(unsafe_code)]
 
 mod capacity;
@@ -59,47 +58,47 @@ pub struct UpstreamId(pub u32);
 /// What all cores run. Made by [`Plan::compile`].
 #[derive(Debug)]
 pub struct Plan {
-    /// Counts plans: control gives each a higher number than the one before. 0 until then.
+    /// The number of the plan: control gives each a higher one than the plan before. 0 until then.
     pub epoch: u64,
     /// Addresses that accept connections, in file order.
     pub listeners: Vec<ListenerPlan>,
-    /// What to do with requests, in file order.
+    /// What each route does with its requests, in file order.
     pub routes: Vec<RoutePlan>,
     /// Finds the route of a request.
     pub table: RouteTable,
     /// Groups of endpoints, in file order.
     pub upstreams: Vec<UpstreamPlan>,
-    /// What Weir calls itself in Via, and what it looks for there to notice a loop
-    /// (RFC 9110 section 7.6.3). A token. Follows from the file, so that two boxes in a row, whose files differ, do not
-    /// take each other for themselves, and from nothing else, so that a box keeps its name when addresses change.
+    /// The name that Weir adds to Via, and that it finds there again if a request loops (RFC 9110, section 7.6.3). It
+    /// follows from the file alone: two boxes in a row have different files, so neither takes the other for itself, and
+    /// a box keeps its name when addresses change.
     pub via: Box<str>,
-    /// Peers whose forwarded fields are believed.
+    /// Peers whose forwarded fields Weir believes.
     pub trusted_proxies: CidrSet,
-    /// What they may say that others may not.
+    /// The claims that only these peers may make.
     pub trusted_claims: Claims,
-    /// The field in which they say who asked.
+    /// The field in which these peers name the client.
     pub forwarded_header: ForwardedHeader,
-    /// Names of fields that decide which route takes a request, in lower case and sorted.
+    /// Names of the fields that routes match on, in lower case and sorted.
     pub matched_fields: Box<[Box<str>]>,
-    /// Fields of requests and answers that lines of the access log have.
+    /// Fields of requests and answers that the access log has.
     pub log_fields: Arc<LogFields>,
-    /// How long running exchanges may go on after a request to stop.
+    /// How long running exchanges may take to end after Weir is told to stop.
     pub grace: Duration,
     /// How much of the machine the cores may use.
     pub capacity: Capacity,
 }
 
-/// Names of fields that lines of the access log have, in lower case.
+/// Names of the fields that the access log has, in lower case.
 #[derive(Debug, Default)]
 pub struct LogFields {
-    /// Of requests.
+    /// Request fields.
     pub request: Vec<Box<str>>,
-    /// Of answers.
+    /// Response fields.
     pub response: Vec<Box<str>>,
 }
 
 impl Plan {
-    /// Puts in what was made of the files for TLS: by place in the file, as both come from the same configuration.
+    /// Adds the TLS servers and clients that were loaded for the same configuration.
     pub fn equip(&mut self, tls: &tls::LoadedTls) {
         for (listener, server) in self.listeners.iter_mut().zip(&tls.servers) {
             listener.tls.clone_from(server);
@@ -109,7 +108,7 @@ impl Plan {
         }
     }
 
-    /// Whether a field of this name may decide which route takes a request.
+    /// Whether some route matches on the field of this name.
     pub fn matches_field(&self, name: &[u8]) -> bool {
         let lower = |byte: &u8| byte.to_ascii_lowercase();
         let found = self
@@ -118,7 +117,7 @@ impl Plan {
         found.is_ok()
     }
 
-    /// Says whether an endpoint may take a name for another at which a route's `match` looks.
+    /// Whether an endpoint may take a name for that of a field that some route matches on.
     #[cold]
     #[must_use]
     pub fn is_taken_for_matched(&self, name: &[u8]) -> bool {
@@ -126,13 +125,13 @@ impl Plan {
         matched.any(|matched| is_other_spelling(name, matched.as_bytes()))
     }
 
-    /// The listener of an id of this plan.
+    /// The listener with an id of this plan.
     #[must_use]
     pub fn listener(&self, id: ListenerId) -> Option<&ListenerPlan> {
         self.listeners.get(id.0 as usize)
     }
 
-    /// The route of an id of this plan.
+    /// The route with an id of this plan.
     #[must_use]
     pub fn route(&self, id: RouteId) -> Option<&RoutePlan> {
         self.routes.get(id.0 as usize)
@@ -144,7 +143,7 @@ impl Plan {
         self.route(id).map_or("", |route| &*route.name)
     }
 
-    /// The upstream of an id of this plan.
+    /// The upstream with an id of this plan.
     #[must_use]
     pub fn upstream(&self, id: UpstreamId) -> Option<&UpstreamPlan> {
         self.upstreams.get(id.0 as usize)
@@ -154,60 +153,61 @@ impl Plan {
 /// An address that accepts connections.
 #[derive(Clone, Debug)]
 pub struct ListenerPlan {
-    /// Its address as in the file: the key under which it survives a reload.
+    /// Its address as in the file. Its sockets and counters survive a reload under this name.
     pub name: Arc<str>,
-    /// Where it listens.
+    /// Its address.
     pub address: Address,
-    /// What holds before a route is known.
+    /// Time limits until a route is known.
     pub timeouts: Timeouts,
     /// Limits of request heads and framing.
     pub limits: weir_proto_h1::Limits,
-    /// Whether it speaks HTTP/2 with clients that do.
+    /// Whether it accepts HTTP/2.
     pub takes_http2: bool,
-    /// Whether answers carry the request id.
+    /// Whether answers have the request id.
     pub shows_request_id: bool,
     /// Limits of HTTP/2.
     pub http2: weir_proto_h2::Config,
-    /// Connections at once, all cores together.
+    /// Concurrent connections, over all cores.
     pub connections_max: u32,
-    /// Connections at once from one client address, all cores together.
+    /// Concurrent connections from one client address, over all cores.
     pub connections_per_client_max: u32,
     /// Length of the kernel's accept queue.
     pub backlog: u32,
-    /// What TLS is terminated with, where it is spoken. Filled in by whoever has read the files.
+    /// The TLS server of a listener with TLS; [`Plan::equip`] adds it.
     pub tls: Option<Arc<tls::TlsServer>>,
-    /// The port that every request is sent to by a redirect, over `https`.
+    /// The port of `https` that the listener redirects every request to.
     pub redirect_https: Option<u16>,
-    /// Who must say in the PROXY protocol whose a connection is.
+    /// The peers that must begin each connection with a PROXY protocol header.
     pub proxy_protocol: Option<Arc<CidrSet>>,
-    /// Permissions of a Unix socket's file, else by the umask.
+    /// The mode of a Unix socket's file; `None` leaves it to the umask.
     pub mode: Option<u32>,
-    /// Whether peers without an address are trusted: those of a Unix socket among `trusted_proxies`.
+    /// Whether `trusted_proxies` has this listener's Unix socket. Its peers have no address to look up.
     pub trusts_peers: bool,
-    /// Whether routes see fields with odd names, and endpoints where the route does not differ.
+    /// Whether routes and endpoints see fields with odd names, unless the route differs.
     pub keeps_odd_names: bool,
 }
 
-/// Time limits, merged: top level, then listener, or upstream and route.
+/// Time limits, with those of the listener, or of the upstream and then the route, over those of the top level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// A whole request head must have come within this time.
+    /// A request head must be complete within this time.
     pub head: Duration,
-    /// Silence of a client's connection between requests, and of an upgraded one.
+    /// Silence on a client's connection between requests, and on an upgraded connection.
     pub idle: Duration,
-    /// Opening a connection to an endpoint.
+    /// Connecting to an endpoint.
     pub connect: Duration,
     /// Waiting for a free connection to an endpoint.
     pub queue: Duration,
     /// From the end of the request, or from an interim answer, to the first byte of the answer.
     pub first_byte: Duration,
-    /// Silence of a request's body before there is an answer, and of both directions together after.
+    /// Silence of the request body before an answer begins, and of both directions together after that.
     pub body_stall: Duration,
-    /// How long an unused connection to an endpoint is kept.
+    /// How long Weir keeps an unused connection to an endpoint.
     pub upstream_idle: Duration,
-    /// A whole exchange.
+    /// The whole exchange.
     pub total: Option<Duration>,
-    /// The slowest upload that is served without an answer, and the slowest reading of one, bytes a second; 0 serves any.
+    /// The lowest rate of an upload before its answer begins, and of a client that reads an answer, in bytes a second.
+    /// 0 allows any rate.
     pub body_rate_bytes_min: u64,
 }
 
@@ -228,54 +228,55 @@ impl Timeouts {
     }
 }
 
-/// What holds for a named group of endpoints as a whole; [`EndpointSet`] has the endpoints.
+/// The settings of an upstream. [`EndpointSet`] has its endpoints.
 #[derive(Clone, Debug)]
 pub struct UpstreamPlan {
-    /// Its name in the file: the key under which its state survives a reload.
+    /// Its name in the file. Its state survives a reload under this name.
     pub name: Arc<str>,
-    /// Unused connections kept, by endpoint and core.
+    /// Unused connections that each core keeps to each endpoint.
     pub idle_per_core_max: u32,
-    /// Connections to one endpoint, all cores together.
+    /// Connections to each endpoint, over all cores.
     pub connections_max: u32,
-    /// Requests that wait for a connection, all cores together.
+    /// Requests that may wait for a connection, over all cores.
     pub pending_max: u32,
-    /// Retry rules before any route has its say; the budget is the upstream's.
+    /// Retry rules of requests whose route has none of its own. The budget is the same for all routes.
     pub retry: RetryPlan,
-    /// Time limits before any route has its say: what the pool uses.
+    /// Time limits that no route changes, for the pool.
     pub timeouts: Timeouts,
-    /// How long an endpoint's machine may acknowledge nothing before a connection is given up: no less than the longest
-    /// `body_stall` of the routes that lead here, because an endpoint that only does not read counts the same.
+    /// How long an endpoint's machine may acknowledge nothing before the kernel gives the connection up: at least the
+    /// longest `body_stall` of the routes to this upstream, because the kernel cannot tell a dead machine from an
+    /// endpoint that does not read.
     pub dead_after: Duration,
     /// Limits of response heads and framing.
     pub limits: weir_proto_h1::Limits,
     /// Limits of HTTP/2.
     pub http2: weir_proto_h2::Config,
-    /// How connections to it begin: by saying whose they are.
+    /// The PROXY protocol header that connections to it begin with, if any.
     pub proxy_protocol: Option<weir_config::ProxyProtocol>,
-    /// How its endpoints are spoken to over TLS, where one is. Filled in by whoever has read the files.
+    /// The TLS client of an upstream with TLS endpoints; [`Plan::equip`] adds it.
     pub tls: Option<Arc<tls::TlsClient>>,
 }
 
-/// What an endpoint speaks.
+/// The protocol of an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1.
     #[default]
     Http1,
-    /// HTTP/2, known beforehand.
+    /// HTTP/2 with prior knowledge, or whatever ALPN chooses over TLS.
     Http2,
 }
 
-/// When a failed attempt is repeated.
+/// When Weir repeats a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPlan {
-    /// How often a request that was sent may be sent again.
+    /// How often Weir may send a request again that it has sent.
     pub retries_max: u32,
-    /// Connections that may fail before the exchange does: what could not be made is tried elsewhere until then.
+    /// How many connects may fail before the exchange fails. Each goes to another endpoint, if there is one.
     pub connects_max: u32,
-    /// The share of the upstream's live exchanges that may be retries, percent.
+    /// How many retries Weir allows, in percent of the upstream's requests of the last ten seconds on a core.
     pub budget_percent: u32,
-    /// Retries at once that are allowed whatever the share.
+    /// How many retries within ten seconds Weir always allows.
     pub budget_min: u32,
     /// The mean wait before a retry.
     pub backoff: Duration,
@@ -297,12 +298,12 @@ impl RetryPlan {
     }
 }
 
-/// Something in a configuration that only shows when it is compiled or tried.
+/// A mistake in a configuration that only compiling or testing it shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// What kind of thing.
+    /// The kind of mistake.
     pub code: Code,
-    /// Where it is in the file.
+    /// Its place in the file.
     pub position: Position,
     /// What is wrong and what to do, in one sentence without a full stop.
     pub message: String,

@@ -1,7 +1,8 @@
-//! What of a request's path is sent on, and when that is safe.
+//! The path that goes upstream, and the check that no endpoint reads it as the path of another route.
 //!
-//! A route is found for one reading of the path; the endpoint may have another. So whatever is sent on must meet the
-//! same route in every reading in use, or a route that forbids something is passed by. `config/paths.md` has the rules.
+//! Weir chooses a route by one reading of the path, and the endpoint may have another reading. If the path led to
+//! another route in that reading, a request could slip past a route that denies access. So every reading in use must
+//! lead to the same route. `config/paths.md` has the rules.
 
 use weir_proto_h1::path::{PathAmbiguities, is_plain, normalize_path};
 
@@ -10,10 +11,10 @@ use crate::limits::PATH_BYTES_READ_MAX;
 use crate::route::{Reading, RequestView, RouteLookup, lax_readings, readings};
 use weir_config::EncodedSlash;
 
-/// How often a path is gone through that is decoded more than once: what is encoded more often than twice shrinks.
+/// Passes over a path that is decoded more than once. A path that is encoded more than twice shrinks with each pass.
 const LAX_PASSES: usize = 2;
 
-/// Where readings of paths are compared.
+/// Buffers for comparing readings of paths.
 #[derive(Debug, Default)]
 pub(super) struct PathBuffers {
     decoded: Vec<u8>,
@@ -22,26 +23,26 @@ pub(super) struct PathBuffers {
     expected: Vec<u8>,
 }
 
-/// Why a request is refused although a route was found.
+/// Why Weir refuses a request although a route matches its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathObjection {
     /// The route refuses encoded slashes.
     EncodedSlash,
-    /// The path is long and can be read in so many ways that to compare them would cost too much.
+    /// The path is long and has many readings, so comparing them would cost too much.
     TooOdd,
-    /// Read this way, the path is one that another route takes, or none.
+    /// In this reading, another route takes the path, or no route does.
     Read {
-        /// How.
+        /// The reading.
         by: Reading,
-        /// The path that it is then.
+        /// The path in this reading.
         path: Vec<u8>,
-        /// What takes that.
+        /// The route of that path.
         found: RouteLookup,
     },
-    /// Read this way, what the rewrite makes of the path lies elsewhere than it should: dot segments, or separators
-    /// in a part of the path that stood for a segment.
+    /// In this reading, the rewritten path is not what the rewrite makes of the path in the same reading: it has dot
+    /// segments, or separators in what was one segment.
     Rewritten {
-        /// How.
+        /// The reading.
         by: Reading,
     },
     /// The location of the redirect has a dot segment.
@@ -53,7 +54,7 @@ impl Plan {
     /// route redirects to.
     ///
     /// # Errors
-    /// Not all who read it would see a path of that route.
+    /// In some reading, the path is not one of that route.
     #[inline]
     pub(super) fn settle_path(
         &self,
@@ -90,7 +91,7 @@ impl Plan {
         }
     }
 
-    /// Checks that every reading of the path meets the route that was found.
+    /// Checks that every reading of the path leads to the same route.
     #[cold]
     fn compare_readings(
         &self,
@@ -106,10 +107,10 @@ impl Plan {
         let trusts_slashes = route.encoded_slash == EncodedSlash::Keep;
         let has_dots = view.ambiguities.has(PathAmbiguities::DOT_SEGMENT);
         let PathBuffers { decoded, read, .. } = buffers;
-        // With dot segments, the client may have meant what another reading makes of them, and the endpoint gets the
-        // form that was matched: both count.
+        // If there are dot segments, the endpoint gets the normal form of the path, but the client may have meant another
+        // reading of the path as it came. Both count.
         let paths = [Some(view.received_path), has_dots.then_some(view.path)];
-        // What else takes the path, and whether a dot segment has led there.
+        // The other route that takes the path, and whether a dot segment led there.
         let mut find = |by: Reading, path: &[u8]| {
             let has_dots = by.read(path, decoded, read);
             if read.as_slice() == view.path {
@@ -136,8 +137,8 @@ impl Plan {
                 }
             }
         }
-        // Few read so, and what they read may well be harmless: only a route that forbids something counts, or a dot
-        // segment that leads out of the route. Nobody has that encoded twice by chance.
+        // Few endpoints read like this, and such paths are often harmless. So only a route that denies access counts, and
+        // a dot segment that leads out of the route, which nobody encodes twice by accident.
         let authority = after_authority(view.received_path).map(|path| (Reading::LITERAL, path));
         let lax = lax().map(|by| (by, view.received_path));
         for (by, path) in lax.chain(authority) {
@@ -151,8 +152,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Whether a request is safe with one route that another was found for: the same endpoints get it, under the same
-    /// policies.
+    /// Whether two routes do the same with a request ([`RoutePlan::is_alike`]).
     fn is_alike(&self, id: RouteId, other: RouteId) -> bool {
         let same = |(one, other): (&RoutePlan, &RoutePlan)| one.is_alike(other);
         id == other || self.route(id).zip(self.route(other)).is_some_and(same)
@@ -164,8 +164,8 @@ impl Plan {
     }
 }
 
-/// Rewrites the path. An endpoint must see what the rewrite makes of the path as that endpoint reads it, and no dot
-/// segments in that: `/files/{rest}` is a promise that the endpoint gets paths under `/files/`.
+/// Rewrites the path. In every reading, the rewritten path has to be what the rewrite makes of the path in that reading,
+/// without dot segments: `/files/{rest}` promises that the endpoint only gets paths under `/files/`.
 fn rewrite(
     route: &RoutePlan,
     pattern: usize,
@@ -231,15 +231,15 @@ fn compare_rewritten(
     }
 }
 
-/// What is left of a path that begins with two slashes where it is taken for a relative reference (RFC 3986, section
-/// 4.2), in which an authority comes first: `new URL("//a/b", base)` has the path `/b`.
+/// The rest of a path with two leading slashes if it is read as a relative reference (RFC 3986, section 4.2), which
+/// begins with an authority: `new URL("//a/b", base)` has the path `/b`.
 fn after_authority(path: &[u8]) -> Option<&[u8]> {
     let rest = path.strip_prefix(b"//")?;
     let slash = rest.iter().position(|&byte| byte == b'/');
     Some(slash.map_or(&b"/"[..], |slash| rest.get(slash..).unwrap_or_default()))
 }
 
-/// The path of a location: behind scheme and authority, before the query.
+/// The path of a location, without scheme, authority and query.
 fn path_of(location: &[u8]) -> &[u8] {
     let is_end = |byte: &u8| matches!(byte, b'?' | b'#');
     let before_query = location.split(is_end).next().unwrap_or_default();
@@ -251,7 +251,7 @@ fn path_of(location: &[u8]) -> &[u8] {
     })
 }
 
-/// Whether clients would resolve dot segments in a path.
+/// Whether a path has dot segments that clients would resolve.
 fn has_dot_segment(path: &[u8], out: &mut Vec<u8>) -> bool {
     if is_plain(path) {
         return false;

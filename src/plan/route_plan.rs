@@ -6,22 +6,22 @@ use weir_config::{Code, Config, EncodedSlash, PathMatch, Target, Underscores};
 
 use super::{Problem, Redirect, RetryPlan, Rewrite, Timeouts, UpstreamId};
 
-/// What to do with the requests that a route takes.
+/// The settings of a route.
 #[derive(Clone, Debug)]
 pub struct RoutePlan {
-    /// Its name if given, else the text of its match.
+    /// Its name in the file, else the text of its match.
     pub name: Arc<str>,
-    /// Its line in the file, from 1; 0 when there is no file.
+    /// Its line in the file, from 1; 0 if there is no file.
     pub line: u32,
-    /// What happens to its requests.
+    /// What it does with its requests.
     pub target: RouteTarget,
-    /// Change of the path on its way upstream.
+    /// How it changes the path of requests that go upstream.
     pub rewrite: Option<Rewrite>,
-    /// What becomes of requests with an encoded slash or backslash in the path.
+    /// How it treats an encoded slash or backslash in the path.
     pub encoded_slash: EncodedSlash,
-    /// Weir answers with an error, for some paths among others: no request may pass by.
+    /// Whether it denies access to a part of the paths, so that no request may slip past it.
     pub forbids: bool,
-    /// Whether fields with odd names go upstream, where the listener's rule does not hold.
+    /// Whether fields with odd names go upstream; `None` leaves it to the listener.
     pub keeps_odd_names: Option<bool>,
     /// Time limits, merged.
     pub timeouts: Timeouts,
@@ -34,11 +34,11 @@ pub struct RoutePlan {
 /// What a route does with its requests.
 #[derive(Clone, Debug)]
 pub enum RouteTarget {
-    /// Proxies them.
+    /// Sends them to an upstream.
     Upstream(UpstreamId),
-    /// Sends the client elsewhere.
+    /// Redirects the client.
     Redirect(Redirect),
-    /// Answers by itself.
+    /// Sends a fixed answer.
     Respond(FixedAnswer),
 }
 
@@ -51,12 +51,12 @@ pub struct FixedAnswer {
     pub content_type: Option<Box<str>>,
     /// The body; empty for 204, 205 and 304.
     pub body: Arc<[u8]>,
-    /// Further fields, names in lower case, no framing or connection fields among them.
+    /// Further fields, with names in lower case. The file cannot set framing and connection fields.
     pub headers: Box<[(Box<str>, Box<str>)]>,
 }
 
 impl RoutePlan {
-    /// Compiles `route` of `config`. No key of a route may be left out here by mistake.
+    /// Compiles `route` of `config`. The pattern without `..` keeps a new key from being forgotten here.
     pub(super) fn compile(config: &Config, route: &weir_config::Route) -> Result<Self, Problem> {
         let weir_config::Route {
             name,
@@ -66,7 +66,7 @@ impl RoutePlan {
             encoded_slash,
             underscores,
             position,
-            // The table of routes has the matches; `Config` merges these.
+            // `RouteTable` has the matches, and `Config` merges these three.
             timeouts: _,
             limits: _,
             retries: _,
@@ -106,14 +106,15 @@ impl RoutePlan {
         })
     }
 
-    /// Whether this route does the same with requests as another. No field may be left out here by mistake.
+    /// Whether a request is as safe with the other route as with this one: both send it to the same upstream under the
+    /// same limits. The pattern without `..` keeps a new field from being forgotten here.
     pub(super) fn is_alike(&self, other: &Self) -> bool {
         let Self {
             target,
             rewrite,
             keeps_odd_names,
             body_bytes_max,
-            // What only names the route, says when it takes a request, or how long that may take.
+            // These only name the route, decide when it takes a request, or limit how long the request may take.
             name: _,
             line: _,
             encoded_slash: _,
@@ -147,8 +148,7 @@ impl FixedAnswer {
     }
 }
 
-/// Whether a route is there to keep requests from a part of the paths. One for all paths says what becomes of those
-/// that no other route takes.
+/// Whether a route denies access to a part of the paths. A route for all paths only answers what no other route takes.
 fn forbids(route: &weir_config::Route) -> bool {
     let is_error = matches!(&route.target, Target::Respond(respond) if respond.status >= 400);
     let all = PathMatch::Prefix("/".to_owned());

@@ -1,19 +1,19 @@
-//! Paths and locations built from a request: rewrites and redirects.
+//! Rewrites and redirects: paths and locations built from a request.
 
 use weir_config::{Match, PathMatch, PlaceholderText, Segment, TextPiece};
 use weir_proto_h1::path::{decode_octet, is_unreserved};
 
 use crate::route::RequestView;
 
-/// Change of the path on its way upstream. The query stays as it is.
+/// How a route changes the path of requests that go upstream. The query stays as it is.
 #[derive(Clone, Debug)]
 pub struct Rewrite(Change);
 
 #[derive(Clone, Debug)]
 enum Change {
-    /// The first bytes of the normal path are exchanged.
+    /// Replaces the first bytes of the normal path.
     Prefix { bytes: usize, with: Box<[u8]> },
-    /// The path is built anew.
+    /// Builds a new path.
     Path(Template),
 }
 
@@ -21,7 +21,7 @@ impl Rewrite {
     /// Compiles the rewrite of a route with this match.
     ///
     /// # Errors
-    /// A sentence about a placeholder that has no meaning here.
+    /// A placeholder that means nothing here.
     pub(super) fn compile(rewrite: &weir_config::Rewrite, matches: &Match) -> Result<Self, String> {
         Ok(Self(match rewrite {
             weir_config::Rewrite::Prefix { prefix, with } => Change::Prefix {
@@ -43,9 +43,9 @@ impl Rewrite {
 
     /// Appends the new path to `out`.
     ///
-    /// `path` is the path of a request that this pattern of the route has taken, without dot segments. What is kept of
-    /// it stays as it came; empty segments are no segments where segments are counted. The outcome begins with one
-    /// slash: behind two, an authority would come.
+    /// `path` matches this pattern of the route and has no dot segments. The parts that the rewrite keeps stay as they
+    /// came. Empty segments do not count as segments. The new path begins with exactly one slash, because an authority
+    /// would follow two.
     pub fn apply(&self, pattern: usize, path: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
         match &self.0 {
@@ -68,7 +68,7 @@ pub struct Redirect {
     /// 301, 302, 303, 307 or 308.
     pub status: u16,
     template: Template,
-    /// Whether the location is a path on the same host, which no request may turn into another.
+    /// Whether the location is a path on the same host. No request may turn it into another host.
     is_local: bool,
 }
 
@@ -76,7 +76,7 @@ impl Redirect {
     /// Compiles the redirect of a route with this match.
     ///
     /// # Errors
-    /// A sentence about a placeholder that has no meaning here.
+    /// A placeholder that means nothing here.
     pub(super) fn compile(
         redirect: &weir_config::Redirect,
         matches: &Match,
@@ -93,12 +93,12 @@ impl Redirect {
         })
     }
 
-    /// Appends the Location of a request that this pattern of the route has taken.
+    /// Appends the location for a request that matches this pattern of the route.
     pub fn location(&self, view: &RequestView<'_>, pattern: usize, out: &mut Vec<u8>) {
         let start = out.len();
         self.template
             .fill(pattern, view.host, view.settled_path(), view.query, out);
-        // "//host" would be another host, and browsers take "/\" for the same.
+        // "//host" would be another host, and browsers read "/\" the same way.
         if self.is_local {
             let location = out.get(start..).unwrap_or_default();
             let doubled = leading_slashes(location).saturating_sub(1);
@@ -107,8 +107,8 @@ impl Redirect {
     }
 }
 
-/// Text with places to be filled from a request: for each path pattern of the route its own, as what a name stands
-/// for depends on it.
+/// Text with placeholders, compiled once for each path pattern of the route, because a name stands for another part of
+/// the path in each.
 #[derive(Clone, Debug)]
 struct Template(Box<[Box<[Part]>]>);
 
@@ -117,13 +117,13 @@ enum Part {
     Text(Box<[u8]>),
     Host,
     Path,
-    /// With its question mark.
+    /// The query with its question mark.
     Query,
-    /// What comes after this many bytes of the normal path.
+    /// The rest after this many bytes of the normal path.
     AfterBytes(usize),
-    /// What comes after this many segments and a slash.
+    /// The rest after this many segments and a slash.
     AfterSegments(usize),
-    /// The segment of this place, from 0.
+    /// The segment at this place, from 0.
     Segment(usize),
 }
 
@@ -197,13 +197,13 @@ fn leading_slashes(text: &[u8]) -> usize {
     text.iter().take_while(is_separator).count()
 }
 
-/// What follows the first slashes.
+/// The rest after the leading slashes.
 fn after_slashes(text: &[u8]) -> &[u8] {
     let slashes = text.iter().take_while(|byte| is_slash(byte)).count();
     text.get(slashes..).unwrap_or_default()
 }
 
-/// What follows the bytes of `path` that become `count` bytes in normal form.
+/// The rest after the bytes of `path` that become `count` bytes in normal form.
 fn after_normal_bytes(path: &[u8], count: usize) -> &[u8] {
     let mut rest = path;
     for _ in 0..count {
@@ -217,7 +217,7 @@ fn after_normal_bytes(path: &[u8], count: usize) -> &[u8] {
     rest
 }
 
-/// What follows this many segments and the slashes behind them.
+/// The rest after this many segments and the slashes behind them.
 fn after_segments(path: &[u8], count: usize) -> &[u8] {
     let mut rest = after_slashes(path);
     for _ in 0..count {
@@ -227,7 +227,7 @@ fn after_segments(path: &[u8], count: usize) -> &[u8] {
     rest
 }
 
-/// The segment of this place, from 0.
+/// The segment at this place, from 0.
 fn segment(path: &[u8], place: usize) -> &[u8] {
     let mut segments = path.split(is_slash).filter(|segment| !segment.is_empty());
     segments.nth(place).unwrap_or_default()

@@ -1,41 +1,40 @@
-//! Why a request goes where it goes.
+//! A look-up with its reasons.
 
 use std::fmt;
 use std::ops::ControlFlow;
 
 use super::{FailedPredicate, RequestView, RouteId, RouteLookup, RouteTable, TableEntry};
 
-/// A look-up with its reasons. Comes from the walk that [`RouteTable::find`] does, so it cannot differ.
+/// A look-up with its reasons. It makes the same walk as [`RouteTable::find`], so the two cannot differ.
 #[derive(Debug)]
 pub struct ExplainedLookup<'t> {
-    /// What the look-up comes to.
+    /// The result of the look-up.
     pub found: RouteLookup,
-    /// Every route: first those whose host and path match, in order of precedence, then the
-    /// others in file order.
+    /// Every route: first those whose host and path match, in order of precedence, then the others in file order.
     pub considered: Vec<ConsideredRoute<'t>>,
 }
 
-/// A route and what became of it.
+/// A route and the verdict on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConsideredRoute<'t> {
     /// The route.
     pub route: RouteId,
-    /// What became of it.
+    /// The verdict.
     pub verdict: RouteVerdict<'t>,
 }
 
-/// What became of a route in a look-up.
+/// Why a route takes a request or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteVerdict<'t> {
-    /// It takes the request.
+    /// The route takes the request.
     Taken,
-    /// It would have come after the one that takes the request; its predicates were not looked at.
+    /// Another route comes first and takes the request. The predicates of this one were not checked.
     Outranked,
-    /// Host and path match, but this predicate does not hold.
+    /// Host and path match, but this predicate fails.
     FailedPredicate(FailedPredicate<'t>),
-    /// Its host matches, its path does not.
+    /// The host matches, the path does not.
     Path,
-    /// Its host does not match.
+    /// The host does not match.
     Host,
 }
 
@@ -52,7 +51,7 @@ impl fmt::Display for RouteVerdict<'_> {
 }
 
 impl RouteTable {
-    /// Looks a request up as [`RouteTable::find`] does and says what became of every route.
+    /// Looks a request up as [`RouteTable::find`] does, with the verdict on every route.
     #[must_use]
     pub fn explain(&self, view: &RequestView<'_>) -> ExplainedLookup<'_> {
         let candidates = self.candidates(view);
@@ -108,7 +107,7 @@ impl RouteTable {
     fn candidates(&self, view: &RequestView<'_>) -> Vec<&TableEntry> {
         let mut candidates: Vec<&TableEntry> = Vec::new();
         let _: ControlFlow<()> = self.visit(view, &mut |entry| {
-            // Several patterns of a route may match; what it asks besides is the same.
+            // Several patterns of a route may match, but its predicates are the same for all.
             if !candidates.iter().any(|known| known.route == entry.route) {
                 candidates.push(entry);
             }

@@ -1,4 +1,4 @@
-//! From hosts to path trees.
+//! Finds the path trees of a host.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -10,9 +10,9 @@ use weir_config::HostMatch;
 #[derive(Debug, Default)]
 pub(super) struct HostTable {
     exact: Trees,
-    /// By the name after `*.`.
+    /// Wildcards by the name after `*.`.
     wildcard: Trees,
-    /// Bytes of the longest name in `wildcard`: longer suffixes of a host need no look.
+    /// Bytes of the longest name in `wildcard`. Longer suffixes of a host need no look-up.
     wildcard_bytes_max: usize,
     any: Option<u32>,
 }
@@ -20,7 +20,7 @@ pub(super) struct HostTable {
 type Trees = HashMap<Box<[u8]>, u32, BuildHasherDefault<NameHasher>>;
 
 impl HostTable {
-    /// The tree of a pattern, made by `add` if it is new.
+    /// The tree of a pattern. `add` makes it if the pattern is new.
     pub(super) fn tree_of(&mut self, host: &HostMatch, add: impl FnOnce() -> u32) -> u32 {
         match host {
             HostMatch::Any => *self.any.get_or_insert_with(add),
@@ -32,7 +32,7 @@ impl HostTable {
         }
     }
 
-    /// Visits the trees whose pattern takes `host`, the most specific first, until `visit` breaks.
+    /// Visits the trees of the patterns that match `host`, the most specific first, until `visit` breaks.
     pub(super) fn visit<B>(
         &self,
         host: &[u8],
@@ -58,15 +58,15 @@ fn entry<'a>(trees: &'a mut Trees, name: &str, add: impl FnOnce() -> u32) -> &'a
     trees.entry(name.as_bytes().into()).or_insert_with(add)
 }
 
-/// What is left of a host without its first label, its first two and so on: the longest first.
+/// The host without its first label, without its first two, and so on.
 fn suffixes(host: &[u8]) -> impl Iterator<Item = &[u8]> {
     let is_dot = |(index, byte): (usize, &u8)| (*byte == b'.' && index > 0).then_some(index + 1);
     let starts = host.iter().enumerate().filter_map(is_dot);
     starts.filter_map(|start| host.get(start..))
 }
 
-/// A fast hash of short names. The keys come from the file, so nobody can choose keys that
-/// collide; names that are only looked up may collide as they like.
+/// A fast hash of short names. All keys come from the file, so no client can choose keys that collide. Names that are
+/// only looked up may collide.
 #[derive(Default)]
 struct NameHasher(u64);
 
@@ -76,7 +76,7 @@ impl Hasher for NameHasher {
         for word in words {
             self.write_u64(u64::from_le_bytes(*word));
         }
-        // What is left, together with what comes before it where that makes a whole word.
+        // The rest, with the bytes before it if there are enough for a whole word.
         let last = match (bytes.last_chunk::<8>(), rest.first_chunk::<4>()) {
             (Some(word), _) => u64::from_le_bytes(*word),
             (None, Some(half)) => {

@@ -9,20 +9,20 @@
 //!    comes before everything else that takes it, `/static/*` before `/{tenant}/*`,
 //!    `/users/admin/*` before `/users/{id}/*`, and that before `/users/*`. Text is text also where a star cuts
 //!    a segment short: `/users/a*` comes before `/users/{id}`.
-//!    `/v1/*` takes `/v1` too, after the routes that have that path in full.
+//!    `/v1/*` also takes `/v1`, after the routes that have that path in full.
 //! 3. **File order**, among the routes of one pattern. Their predicates (method, header, query)
 //!    are tried one route after the other and do not change the order.
 //!
-//! A route whose predicates do not hold gives way to the next candidate: of the same pattern, then
-//! of the paths that come after it, then of less specific hosts. Only routes of one pattern can
-//! hide each other: whatever comes first, there are paths that it leaves to the next.
+//! If the predicates of a route fail, the next candidate follows: of the same pattern, then of the paths after it, then
+//! of less specific hosts. Only routes of one pattern can hide each other. A route of another pattern always leaves
+//! some paths to the next.
 //!
 //! # Cost
 //!
 //! One hash look-up for the host (one more for each label when there are wildcards), one walk
 //! down a radix tree along the path (one more for each template on the way), then the predicates.
-//! The number of routes does not matter, the number of routes that share one pattern does. The worst that a
-//! hostile path can do is to visit each template of its host once. Nothing is allocated.
+//! The cost does not depend on the number of routes, only on the number that share one pattern. At worst, a hostile path
+//! visits each template of its host once. A look-up allocates nothing.
 #![forbid(unsafe_code)]
 
 mod explain;
@@ -54,7 +54,7 @@ pub struct RouteId(pub u32);
 pub struct RouteTable {
     hosts: HostTable,
     paths: PathTrees<TableEntry>,
-    /// The trees of each route: tells routes of a host that was not looked at from others.
+    /// The trees of each route. They show whether the host of a route matches.
     trees: Vec<Box<[u32]>>,
 }
 
@@ -62,7 +62,7 @@ pub struct RouteTable {
 #[derive(Clone, Debug)]
 struct TableEntry {
     route: RouteId,
-    /// The place of the path pattern among those of the route.
+    /// The index of the path pattern among those of the route.
     pattern: usize,
     predicates: Option<Box<Predicates>>,
 }
@@ -75,7 +75,7 @@ impl TableEntry {
             .map_or(Ok(()), |all| all.check(view))
     }
 
-    /// The methods that would make the request match; none if it does not depend on them.
+    /// The methods with which the route would take the request; none if its method is not what fails.
     fn methods_wanted(&self, view: &RequestView<'_>) -> impl Iterator<Item = &str> {
         let fields_hold = |all: &&Predicates| all.check_fields(view).is_ok();
         let predicates = self.predicates.as_deref().filter(fields_hold);
@@ -83,22 +83,22 @@ impl TableEntry {
     }
 }
 
-/// What a look-up comes to.
+/// The result of a look-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteLookup {
     /// This route takes the request.
     Route {
-        /// Which one.
+        /// The route.
         id: RouteId,
-        /// The place of the path pattern among those of the route.
+        /// The index of the path pattern among those of the route.
         pattern: usize,
     },
-    /// Whether a route takes it depends on whether `;` separates query parameters. The answer is 400.
+    /// Whether a route takes the request depends on whether `;` separates query parameters. Weir answers 400.
     Ambiguous,
-    /// No route takes it, but with one of these methods some would: the value of an Allow field
-    /// (RFC 9110 section 10.2.1). The answer is 405.
+    /// No route takes the request with its method. Has the value of the Allow field (RFC 9110, section 10.2.1). Weir
+    /// answers 405.
     MethodNotAllowed(String),
-    /// No route takes it. The answer is 404.
+    /// No route takes the request. Weir answers 404.
     None,
 }
 
@@ -114,7 +114,7 @@ impl RouteLookup {
 }
 
 impl RouteTable {
-    /// Builds a table. The place of each match is its [`RouteId`].
+    /// Builds a table. The index of each match is its [`RouteId`].
     pub fn from_specs<'a>(specs: impl IntoIterator<Item = &'a Match>) -> Self {
         let mut hosts_by_name = HostTable::default();
         let mut drafts = PathTreeDrafts::default();

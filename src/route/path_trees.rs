@@ -1,9 +1,9 @@
 //! Radix trees over paths.
 //!
-//! A pattern is plain text up to its first parameter, its star or its end. The plain text is a key
-//! in a radix tree; where a parameter comes next, the key's node leads to another tree for what
-//! follows the parameter's segment. So a template of three parameters is found through four trees.
-//! All trees of a table lie in one arena, children side by side.
+//! A pattern is plain text up to its first parameter, its star or its end. This text is a key in a radix tree. If a
+//! parameter follows, the node of the key leads to another tree, for the rest of the pattern after the segment of the
+//! parameter. So a template with three parameters takes four trees. All trees of a table are in one arena, with children
+//! side by side.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{ControlFlow, Range};
@@ -13,31 +13,31 @@ use weir_config::{PathMatch, Segment};
 /// No node, no leaf.
 const NONE: u32 = u32::MAX;
 
-/// Finished trees. A tree is named by its root.
+/// Finished trees. The index of its root names a tree.
 #[derive(Debug)]
 pub(super) struct PathTrees<E> {
     nodes: Vec<Node>,
-    /// The first byte of each node's label, to find a child without touching the children.
+    /// The first byte of each node's label, so that finding a child does not touch its siblings.
     firsts: Vec<u8>,
     labels: Vec<u8>,
-    /// What ends at the same pattern, in file order.
+    /// The entries of each pattern, in file order.
     leaves: Vec<Box<[E]>>,
 }
 
 #[derive(Debug)]
 struct Node {
-    /// What this node adds to its parent's key, in `labels`.
+    /// The part of `labels` that this node adds to the key of its parent.
     label: Range<u32>,
     children: Range<u32>,
-    /// Bytes of the key, from the root of this tree.
+    /// Length of the key in bytes, from the root of this tree.
     depth: u32,
-    /// Patterns that end here, and then those that would go on with a slash.
+    /// Leaf of the patterns that end here, and after them those that go on with a slash and a star.
     exact: u32,
-    /// Patterns that go on with anything.
+    /// Leaf of the patterns that go on with a star.
     star: u32,
-    /// The tree for what follows a parameter that comes here.
+    /// The tree for the rest of the patterns that go on with a parameter.
     parameter: u32,
-    /// The nearest node above at which a parameter or a star comes.
+    /// The nearest node at or above this one that goes on with a parameter or a star.
     open_above: u32,
 }
 
@@ -53,9 +53,9 @@ impl<E> Default for PathTrees<E> {
 }
 
 impl<E> PathTrees<E> {
-    /// Visits what matches `path` in the tree at `root`, in order of precedence, until `visit`
-    /// breaks: the more plain text the sooner, after the same text a parameter before a star.
-    /// Goes as deep as the longest template has parameters.
+    /// Visits the entries that match `path` in the tree at `root`, in order of precedence, until `visit` breaks. More
+    /// plain text comes first; after the same text, a parameter comes before a star. The recursion is as deep as the
+    /// longest template has parameters.
     pub(super) fn visit<'t, B>(
         &'t self,
         root: u32,
@@ -83,7 +83,7 @@ impl<E> PathTrees<E> {
         ControlFlow::Continue(())
     }
 
-    /// The deepest node whose key `path` begins with.
+    /// The deepest node whose key is a prefix of `path`.
     fn descend(&self, root: u32, path: &[u8]) -> Option<&Node> {
         let mut found = None;
         let mut at = root;
@@ -129,14 +129,14 @@ impl<E> PathTrees<E> {
     }
 }
 
-/// Trees that are still growing, by root. Control has these for the moment of a compilation.
+/// Trees under construction, by root. They exist only while control compiles a plan.
 #[derive(Debug)]
 pub(super) struct PathTreeDrafts<E>(Vec<BTreeMap<Vec<u8>, DraftNode<E>>>);
 
 #[derive(Debug)]
 struct DraftNode<E> {
     exact: Vec<E>,
-    /// Patterns that go on with a slash and anything, and take what ends here too if none in `exact` does.
+    /// Patterns that go on with a slash and a star. They also take paths that end here, after those in `exact`.
     bare: Vec<E>,
     star: Vec<E>,
     parameter: u32,
@@ -182,7 +182,7 @@ impl<E: Clone> PathTreeDrafts<E> {
         }
     }
 
-    /// Adds a pattern that goes on with anything behind `key`.
+    /// Adds a pattern that goes on with a star after `key`.
     fn insert_open(&mut self, tree: u32, key: &[u8], entry: E) {
         if let Some(bare) = key.strip_suffix(b"/") {
             self.draft(tree, bare).bare.push(entry.clone());
@@ -201,7 +201,7 @@ impl<E: Clone> PathTreeDrafts<E> {
             })
     }
 
-    /// The tree behind a parameter that follows `key`.
+    /// The tree after a parameter that follows `key`.
     fn tree_after(&mut self, tree: u32, key: &[u8]) -> u32 {
         let known = self.draft(tree, key).parameter;
         if known != NONE {
@@ -212,7 +212,7 @@ impl<E: Clone> PathTreeDrafts<E> {
         new
     }
 
-    /// Lays the trees out. They keep their names.
+    /// Lays the trees out. They keep their roots.
     pub(super) fn finish(self) -> PathTrees<E> {
         let mut paths = PathTrees::default();
         for _ in &self.0 {
@@ -226,12 +226,11 @@ impl<E: Clone> PathTreeDrafts<E> {
 }
 
 impl<E> PathTrees<E> {
-    /// Builds the tree at `root` from its keys in their order, level by level, so that the
-    /// children of a node come to lie side by side.
+    /// Builds the tree at `root` from its sorted keys, level by level, so that the children of a node are side by side.
     fn lay_out(&mut self, root: u32, mut keys: Vec<(Vec<u8>, DraftNode<E>)>) {
         let mut queue = VecDeque::from([(root, 0..keys.len(), 0)]);
         while let Some((id, mut range, above)) = queue.pop_front() {
-            // All keys of the range agree up to `above`, and first and last up to `depth`, so all do.
+            // The first and the last key of the range agree up to `depth`. The keys are sorted, so all of them do.
             let depth = shared(&keys[range.start].0, &keys[range.end - 1].0);
             let label_start = id_of(self.labels.len());
             self.labels
@@ -299,12 +298,12 @@ impl<E> PathTrees<E> {
     }
 }
 
-/// How many bytes two keys have in common at their beginning.
+/// The length of the common prefix of two keys.
 fn shared(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-/// Places in a table: a file of at most 64 MiB cannot make as many as 32 bits count.
+/// An index in the arena. A file of at most 64 MiB cannot make more nodes than 32 bits count.
 fn id_of(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(NONE)
 }

@@ -1,4 +1,4 @@
-//! What a route asks of a request besides host and path.
+//! The predicates of a route: what it requires of a request besides host and path.
 
 use std::fmt;
 
@@ -11,43 +11,43 @@ use crate::tls::CertificateIdentity;
 /// The predicates of one route. All must hold.
 #[derive(Clone, Debug)]
 pub(super) struct Predicates {
-    /// Which methods are allowed.
+    /// The methods.
     methods: AllowedMethods,
-    /// On header fields.
+    /// Conditions on header fields.
     headers: Box<[FieldMatch]>,
-    /// On query parameters.
+    /// Conditions on query parameters.
     query: Box<[FieldMatch]>,
-    /// On the client's certificate.
+    /// The condition on the client's certificate.
     client: Option<ValueMatch>,
 }
 
 /// The methods that a route allows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedMethods {
-    /// One bit for each common method in `names`.
+    /// One bit for each common method among `names`.
     common: u16,
-    /// All of them as in the file; empty allows every method.
+    /// All methods as in the file. Empty allows every method.
     names: Box<[Box<str>]>,
 }
 
-/// The first predicate of a route that does not hold. `Display` says what it asks for.
+/// The first predicate of a route that fails. `Display` says how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailedPredicate<'t> {
     /// The method is not one of these.
     Method(&'t AllowedMethods),
-    /// A header field is not as it must be.
+    /// A header field does not meet this condition.
     Header(&'t FieldMatch),
-    /// A query parameter is not as it must be.
+    /// A query parameter does not meet this condition.
     Query(&'t FieldMatch),
-    /// It depends on whether `;` separates query parameters whether this one is as it must be. It is decided with
-    /// this: no route takes the request.
+    /// Whether this query parameter meets its condition depends on whether `;` separates parameters. No route takes the
+    /// request.
     Separator(&'t FieldMatch),
-    /// The client's certificate is not as it must be.
+    /// The client's certificate does not meet this condition.
     Client(&'t ValueMatch),
 }
 
 impl Predicates {
-    /// The predicates of a match; none if it has none.
+    /// The predicates of a match; `None` if it has none.
     pub(super) fn compile(spec: &Match) -> Option<Box<Self>> {
         let fields = spec.headers.is_empty() && spec.query.is_empty();
         if spec.methods.is_empty() && fields && spec.client_cert.is_none() {
@@ -69,7 +69,7 @@ impl Predicates {
         }))
     }
 
-    /// Tries all of them: the method, then fields in the order of the file, then the query, then the certificate.
+    /// Checks the method, then the fields in file order, then the query, then the certificate.
     pub(super) fn check(&self, view: &RequestView<'_>) -> Result<(), FailedPredicate<'_>> {
         if !self.methods.allow(view.method) {
             return Err(FailedPredicate::Method(&self.methods));
@@ -77,7 +77,7 @@ impl Predicates {
         self.check_fields(view)
     }
 
-    /// Tries all but the method.
+    /// Checks all predicates but the method.
     pub(super) fn check_fields(&self, view: &RequestView<'_>) -> Result<(), FailedPredicate<'_>> {
         let header = |spec: &&FieldMatch| !holds(&spec.value, header_values(&spec.name, view));
         if let Some(spec) = self.headers.iter().find(header) {
@@ -85,7 +85,7 @@ impl Predicates {
         }
         for spec in &self.query {
             let is_met = holds(&spec.value, parameters(&spec.name, view.query, b"&"));
-            // HTML 4 recommended it, some programs still do it, so endpoints do not agree.
+            // HTML 4 recommended `;` as a separator and some programs still accept it, so endpoints disagree.
             if view.query.contains(&b';')
                 && is_met != holds(&spec.value, parameters(&spec.name, view.query, b"&;"))
             {
@@ -101,7 +101,7 @@ impl Predicates {
         }
     }
 
-    /// The methods that are allowed; none stands for all.
+    /// The allowed methods. None means all.
     pub(super) fn methods(&self) -> impl Iterator<Item = &str> {
         self.methods.names.iter().map(|name| &**name)
     }
@@ -117,7 +117,7 @@ impl AllowedMethods {
     }
 }
 
-/// The bit of a common method; none for others.
+/// The bit of a common method; 0 for others.
 fn bit(method: Method) -> u16 {
     match method {
         Method::Other => 0,
@@ -125,8 +125,8 @@ fn bit(method: Method) -> u16 {
     }
 }
 
-/// The values of every field line with this name as the client sent them: hop-by-hop fields too,
-/// so that `upgrade = "websocket"` can tell requests apart, but none that the client may not send.
+/// The values of every field line with this name as the client sent them. Hop-by-hop fields count too, so that a route
+/// can match `upgrade = "websocket"`. Fields that the client may not send do not count.
 fn header_values<'a>(
     name: &'a str,
     view: &RequestView<'a>,
@@ -141,7 +141,7 @@ fn header_values<'a>(
     fields.map(move |field| field.value.get(block).iter().copied())
 }
 
-/// What a certificate may be known by: its subject, and its names.
+/// The subject and the names of a certificate.
 fn texts(client: Option<&CertificateIdentity>) -> impl Iterator<Item = impl Iterator<Item = u8>> {
     let texts = client.into_iter();
     let texts = texts.flat_map(|client| std::iter::once(&client.subject).chain(&client.names));
@@ -163,7 +163,7 @@ fn parameters<'a>(
     })
 }
 
-/// Undoes form encoding: `+` is a space, `%41` is `A`; a percent sign before anything else stays.
+/// Decodes form encoding: `+` is a space, `%41` is `A`. A percent sign before anything else stays.
 fn decoded(text: &[u8]) -> impl Iterator<Item = u8> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -186,7 +186,7 @@ fn hex(digit: u8) -> Option<u8> {
     u8::try_from(value).ok()
 }
 
-/// Whether one of the values, or their absence, is what was asked for.
+/// Whether one of the values, or their absence, meets the condition.
 fn holds<V: Iterator<Item = u8>>(spec: &ValueMatch, mut values: impl Iterator<Item = V>) -> bool {
     match spec {
         ValueMatch::Present => values.next().is_some(),
@@ -221,7 +221,7 @@ fn write_spec(f: &mut fmt::Formatter<'_>, kind: &str, spec: &FieldMatch) -> fmt:
 fn write_value(f: &mut fmt::Formatter<'_>, what: &str, value: &ValueMatch) -> fmt::Result {
     match value {
         ValueMatch::Present => write!(f, "{what} is missing"),
-        ValueMatch::Absent => write!(f, "{what} is there"),
+        ValueMatch::Absent => write!(f, "{what} is present"),
         ValueMatch::Exact(value) => write!(f, "{what} is not {value:?}"),
         ValueMatch::Prefix(value) => write!(f, "{what} does not begin with {value:?}"),
     }

@@ -1,8 +1,7 @@
-//! How endpoints read paths.
+//! The ways in which endpoints read paths.
 //!
-//! A path means what its reader makes of it: whether `%2F` separates segments, whether `;` begins parameters, whether
-//! slashes are merged before or after dot segments are resolved. A [`Reading`] is one such way. `config/paths.md` lists
-//! the programs.
+//! Endpoints differ in whether `%2F` separates segments, whether `;` begins parameters, and whether they merge slashes
+//! before or after they resolve dot segments. A [`Reading`] is one such way. `config/paths.md` lists the programs.
 
 use std::fmt;
 use std::mem;
@@ -11,10 +10,10 @@ use weir_proto_h1::path::{
     OVERLONG_OCTETS_MAX, PathAmbiguities, decode_octet, decode_overlong, is_unreserved,
 };
 
-/// How often a text is decoded at most by those who decode until nothing changes.
+/// How often an endpoint that decodes until nothing changes decodes at most.
 const DECODINGS_MAX: u8 = 5;
 
-/// A way to read paths. Percent-encoding of unreserved characters means nothing in any of them.
+/// A way to read paths. Every reading decodes unreserved characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     /// `%2F` separates segments.
@@ -23,29 +22,30 @@ pub struct Reading {
     backslash: bool,
     /// Longer UTF-8 forms stand for their ASCII character, up to this many octets.
     overlong: u8,
-    /// How often what comes of decoding is decoded again.
+    /// How often the endpoint decodes the decoded path again.
     decoded_again: u8,
     parameters: Parameters,
     /// Dot segments are resolved before slashes are merged: `/a//../b` is `/a/b`.
     merges_late: bool,
 }
 
-/// What `;` means.
+/// What `;` means to an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Parameters {
-    /// A character.
+    /// An ordinary character.
     #[default]
     Kept,
-    /// The beginning of parameters, which go before anything is decoded, as in servlets.
+    /// The start of parameters, which the endpoint cuts off before it decodes, as servlets do.
     CutFirst,
-    /// The same after decoding, so that `%3B` begins them too, and a decoded slash ends them.
+    /// The start of parameters, which the endpoint cuts off after it decodes: `%3B` starts them too, and a decoded slash
+    /// ends them.
     CutLast,
-    /// The beginning of parameters, which go after dot segments were resolved, so that `..;` is none.
+    /// The start of parameters, which the endpoint cuts off after it resolves dot segments, so `..;` is not one.
     CutAfterDots,
 }
 
-/// The readings in use that may differ for a path with these ambiguities. A path whose encoded slashes are to be
-/// trusted has fewer.
+/// The readings in use that may differ for a path with these ambiguities. There are fewer if the route trusts encoded
+/// slashes to be characters.
 pub fn readings(
     ambiguities: PathAmbiguities,
     trusts_slashes: bool,
@@ -56,7 +56,7 @@ pub fn readings(
     );
     let overlong = ambiguities.has(PathAmbiguities::OVERLONG);
     let semicolon = ambiguities.has(PathAmbiguities::SEMICOLON);
-    // Decoders differ in the forms that they know; a character to one is a part of the name to another.
+    // Decoders differ in the forms that they know. One decoder's character is part of a name to another.
     let of_overlong = |octets| overlong.then_some((!trusts_slashes, !trusts_slashes, octets));
     let separators = [
         Some((false, false, 0)),
@@ -89,8 +89,8 @@ pub fn readings(
     })
 }
 
-/// The readings of those who decode more than once, twice or until nothing changes. What else they do is not known, and
-/// what they find in the end may be anything, whatever the path shows.
+/// The readings of endpoints that decode twice, or until nothing changes. The path does not show what such an endpoint
+/// finds in the end, so these readings come with every other choice.
 pub fn lax_readings(trusts_slashes: bool) -> impl Iterator<Item = Reading> {
     let of_separators = move |(slash, backslash, overlong)| Reading {
         slash: slash && !trusts_slashes,
@@ -120,7 +120,7 @@ pub fn lax_readings(trusts_slashes: bool) -> impl Iterator<Item = Reading> {
 }
 
 impl Reading {
-    /// The one that routes are matched in.
+    /// The reading that routes are matched in.
     pub const LITERAL: Self = Self {
         slash: false,
         backslash: false,
@@ -130,8 +130,8 @@ impl Reading {
         merges_late: false,
     };
 
-    /// Writes what `path` stands for into `out`, in the form that routes are matched against. Says whether a dot
-    /// segment was resolved. Both buffers are overwritten.
+    /// Writes `path` as this reading sees it to `out`, in the form that routes are matched against. Returns whether it
+    /// resolved a dot segment. Overwrites both buffers.
     pub fn read(self, path: &[u8], decoded: &mut Vec<u8>, out: &mut Vec<u8>) -> bool {
         self.decode(path, self.decoded_again == 0, decoded);
         for more in (0..self.decoded_again).rev() {
@@ -144,7 +144,7 @@ impl Reading {
         self.resolve(decoded, out)
     }
 
-    /// Decodes once. What is decoded again afterwards keeps the percent signs that it then needs.
+    /// Decodes once. If another pass follows, percent signs that it needs stay decoded.
     fn decode(self, path: &[u8], is_last: bool, out: &mut Vec<u8>) {
         out.clear();
         let mut rest = path;
@@ -163,7 +163,7 @@ impl Reading {
         }
     }
 
-    /// Decodes what `text` begins with, which is a percent sign, and returns what comes after it.
+    /// Decodes the octet that `text` begins with, at its percent sign. Returns the rest.
     fn decode_one<'p>(
         self,
         text: &'p [u8],
@@ -192,7 +192,7 @@ impl Reading {
     }
 
     //= rfc3986#5.2.4
-    // "." goes, ".." takes the segment before it along and never leaves the root.
+    // "." is removed. ".." removes the segment before it too, and never leaves the root.
     fn resolve(self, decoded: &[u8], out: &mut Vec<u8>) -> bool {
         out.clear();
         let mut has_dots = false;

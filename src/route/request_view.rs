@@ -1,4 +1,4 @@
-//! A request as routing sees it.
+//! A request in the form that routes are matched against.
 
 use std::io::Write as _;
 use std::net::Ipv6Addr;
@@ -19,7 +19,7 @@ pub struct RequestView<'a> {
     pub path: &'a [u8],
     /// The path as received.
     pub received_path: &'a [u8],
-    /// What in the path as received endpoints may read in another way.
+    /// What endpoints may read differently in the received path.
     pub ambiguities: PathAmbiguities,
     /// The query as received, without its question mark.
     pub query: &'a [u8],
@@ -27,13 +27,13 @@ pub struct RequestView<'a> {
     pub head: &'a Head,
     /// The block that holds the head.
     pub block: &'a [u8],
-    /// Whose certificate the client has shown, if any.
+    /// The client's certificate, if the client has shown one.
     pub client: Option<&'a CertificateIdentity>,
 }
 
 impl<'a> RequestView<'a> {
-    /// The path that can be cut and joined: as received, or the form that was matched where there are dot segments,
-    /// in which a cut would mean another path.
+    /// The path for rewrites and redirects: as received, or the normal form if there are dot segments, because a part of
+    /// a path with dot segments would mean another path.
     #[must_use]
     pub fn settled_path(&self) -> &'a [u8] {
         if self.ambiguities.has(PathAmbiguities::DOT_SEGMENT) {
@@ -44,8 +44,8 @@ impl<'a> RequestView<'a> {
     }
 }
 
-/// Where hosts and paths that need it are brought into normal form. Reused between requests: a
-/// warm one allocates nothing, and most requests need no copy at all.
+/// Buffers for the normal form of hosts and paths. Most requests are in normal form and need no copy. Requests reuse the
+/// buffers, so warm ones allocate nothing.
 #[derive(Debug, Default)]
 pub struct ViewBuffers {
     host: Vec<u8>,
@@ -82,12 +82,12 @@ impl ViewBuffers {
     }
 }
 
-/// The normal form of a host that the parser has found valid. What is not valid matches nothing.
+/// The normal form of a host that the parser accepted. An invalid host matches nothing.
 fn normal_host<'a>(host: &'a [u8], out: &'a mut Vec<u8>) -> &'a [u8] {
     if host.starts_with(b"[") {
         return normal_ipv6(host, out);
     }
-    // "example.com." is the same name, said to be complete.
+    // "example.com." is the same name, marked as complete.
     let host = host.strip_suffix(b".").unwrap_or(host);
     if !has_upper_case(host) {
         return host;
@@ -97,7 +97,7 @@ fn normal_host<'a>(host: &'a [u8], out: &'a mut Vec<u8>) -> &'a [u8] {
     out
 }
 
-/// Eight bytes at a time where there are as many.
+/// Compares eight bytes at a time, if the text has as many.
 fn has_upper_case(text: &[u8]) -> bool {
     let (words, _) = text.as_chunks::<8>();
     match text.last_chunk::<8>() {
@@ -112,14 +112,14 @@ fn has_upper_case(text: &[u8]) -> bool {
 fn word_has_upper_case(word: [u8; 8]) -> bool {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let word = u64::from_le_bytes(word);
-    // In each byte's top bit: whether it is at least `A`, and whether it is more than `Z`.
+    // The top bit of each byte says whether the byte is at least `A`, and whether it is above `Z`.
     let low = word & (EACH * 0x7f);
     let from_a = low + EACH * (0x80 - b'A' as u64);
     let above_z = low + EACH * (0x7f - b'Z' as u64);
     !word & (from_a ^ above_z) & (EACH * 0x80) != 0
 }
 
-/// An IPv6 address can be spelt in many ways; patterns have the canonical one (RFC 5952).
+/// An IPv6 address has many spellings. Patterns have the canonical one (RFC 5952).
 fn normal_ipv6<'a>(host: &'a [u8], out: &'a mut Vec<u8>) -> &'a [u8] {
     let inside = host
         .strip_prefix(b"[")
