@@ -28,9 +28,11 @@ macro_rules! table {
         }
     ) => {
         $(#[doc = $doc])+
-        #[derive(Debug, Clone, PartialEq, Eq)]
+        // Without `PartialEq`, which reads every field, the compiler reports a key that nothing uses.
+        #[derive(Debug, Clone)]
         pub(crate) struct $name {
             /// The span of the table.
+            #[allow(dead_code, reason = "not every table has checks that need it")]
             pub(crate) span: $crate::text::source::Span,
             $( $(#[doc = $field_doc])+ pub(crate) $field: table!(@type $mode $ty), )+
         }

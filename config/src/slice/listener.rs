@@ -149,7 +149,7 @@ table! {
         optional mode: Spanned<u32> = "mode" as SpannedKind<FileModeText>;
         /// What Weir does with request fields whose names have characters other than letters, digits and hyphens.
         /// `"drop"` protects endpoints behind CGI, WSGI or PHP, which take `X_User` for `X-User`. `"keep"` keeps those
-        /// that nobody can take for a field that Weir knows. A gRPC request always keeps underscores and dots.
+        /// that no endpoint can take for a field that Weir knows. A gRPC request always keeps underscores and dots.
         preset(UNDERSCORES) underscores: Underscores = "underscores" as Choice<Underscores>;
         /// Time limits for connections of this listener. Only `head` and `idle` have an effect.
         optional timeouts: TimeoutsPatch = "timeouts" as InScope<InListener, TimeoutsPatch>;
