@@ -7,6 +7,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -425,6 +426,21 @@ impl std::fmt::Debug for Chunk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Chunk({} bytes)", self.len())
     }
+}
+
+/// Drops the first `n` bytes of a queue of chunks. Returns how many chunks went as a whole.
+pub(super) fn advance_queue(chunks: &mut VecDeque<Chunk>, mut n: usize) -> usize {
+    let mut dropped = 0;
+    while let Some(first) = chunks.front_mut() {
+        if first.len() > n {
+            first.advance(n);
+            break;
+        }
+        n -= first.len();
+        chunks.pop_front();
+        dropped += 1;
+    }
+    dropped
 }
 
 /// A block with a single owner that the kernel, or the simulator, fills.

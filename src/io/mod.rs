@@ -11,9 +11,11 @@
 //! - A [`Tx`] sends everything that was pushed, or tears the connection down.
 
 mod chunk;
+mod clock;
 mod inherited;
 mod os;
 mod pipe;
+mod receive_size;
 pub mod ring;
 pub mod sim;
 pub mod uring;

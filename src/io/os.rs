@@ -218,21 +218,21 @@ pub(super) fn take_error(fd: i32) -> io::Result<()> {
 /// Wakes a core with a byte through a socket pair, unless one is already under way.
 #[derive(Clone)]
 pub struct Doorbell {
-    state: Arc<BellState>,
+    state: Arc<DoorbellState>,
 }
 
 /// What the two ends of a doorbell share.
-pub(super) struct BellState {
+pub(super) struct DoorbellState {
     rung: AtomicBool,
     far: UnixStream,
 }
 
 impl Doorbell {
     /// Creates a doorbell, the descriptor that its core receives from, and the state to update after each receive.
-    pub(super) fn new() -> io::Result<(Self, OwnedFd, Arc<BellState>)> {
+    pub(super) fn new() -> io::Result<(Self, OwnedFd, Arc<DoorbellState>)> {
         let (near, far) = UnixStream::pair()?;
         far.set_nonblocking(true)?;
-        let state = Arc::new(BellState {
+        let state = Arc::new(DoorbellState {
             rung: AtomicBool::new(false),
             far,
         });
@@ -243,7 +243,7 @@ impl Doorbell {
     }
 }
 
-impl BellState {
+impl DoorbellState {
     /// Records that the core has heard the ring, so that the next ring sends a byte again.
     pub(super) fn heard(&self) {
         self.rung.store(false, Ordering::Release);

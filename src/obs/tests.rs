@@ -6,19 +6,19 @@ use std::net::IpAddr;
 
 use super::*;
 
-/// A plan and its endpoints, both of this epoch.
+/// A plan and its endpoints, both with this epoch.
 pub(super) fn plan(epoch: u64, text: &str) -> (Plan, EndpointSets) {
     let config = weir_config::parse("test.toml", text)
-        .expect("a right file")
+        .expect("a valid file")
         .0;
-    let mut plan = Plan::compile(&config).expect("a right plan");
+    let mut plan = Plan::compile(&config).expect("a valid plan");
     let mut endpoints =
-        EndpointSets::compile(&config, &|_, _| Ok(Vec::new())).expect("right endpoints");
+        EndpointSets::compile(&config, &|_, _| Ok(Vec::new())).expect("valid endpoints");
     (plan.epoch, endpoints.epoch) = (epoch, epoch);
     (plan, endpoints)
 }
 
-/// Two routes to two upstreams; `flip` lists them the other way round, so that all ids differ.
+/// Two routes to two upstreams. `flip` reverses their order, so that all ids differ.
 fn two(epoch: u64, flip: bool) -> (Plan, EndpointSets) {
     let routes = [
         "[[route]]\nname = \"a\"\nmatch = \"/a\"\nto = \"one\"\n",
@@ -76,7 +76,7 @@ fn page(obs: &Obs) -> String {
     page.finish()
 }
 
-/// The value of a series, exactly as written on the page.
+/// The value of a series, named exactly as on the page.
 fn series(page: &str, name: &str) -> Option<u64> {
     let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
     page.lines().find_map(value)
@@ -115,7 +115,7 @@ fn counters_survive_a_reload_by_name() {
     );
 
     obs.prepare(&new.0, &new.1);
-    // The first core has the new plan, the second has not; an exchange of each plan ends on both.
+    // Only the first core has the new plan. An exchange of each plan ends on both cores.
     cores[0].plan_changed(&new.0, &new.1);
     for core in &cores {
         core.exchange(&new.0, &new.1, &event(1));

@@ -10,8 +10,9 @@ use std::task::{Context, Poll, Waker};
 use io_uring::types::{Fd, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
+use super::super::Pool;
+use super::super::clock::Clock;
 use super::super::pipe::Pipes;
-use super::super::{Instant, Pool};
 use super::listener::ListenerState;
 use super::sleep_queue::SleepQueue;
 use super::socket::RingSocket;
@@ -120,8 +121,7 @@ pub(super) struct Driver {
     pub(super) sleeps: SleepQueue,
     /// Counts turns of the loop.
     pub(super) turn: Cell<u32>,
-    /// The time of the last turn.
-    pub(super) now: Cell<Instant>,
+    pub(super) clock: Clock,
     ring: IoUring,
     /// Entries that found the submission queue full.
     waiting: RefCell<Vec<squeue::Entry>>,
@@ -132,9 +132,6 @@ pub(super) struct Driver {
     later: RefCell<Vec<Waker>>,
     /// The kernel reads this when a timeout is submitted.
     timespec: Cell<Timespec>,
-    start: std::time::Instant,
-    /// Milliseconds from the Unix epoch to `start`, updated whenever a sleep ends.
-    epoch_ms: Cell<u64>,
 }
 
 /// Creates a ring with the flags that this driver needs.
@@ -155,17 +152,14 @@ impl Driver {
             tasks: Tasks::new(),
             sleeps: SleepQueue::default(),
             turn: Cell::new(0),
-            now: Cell::new(Instant::default()),
+            clock: Clock::start(),
             ring: set_up(RING_SUBMISSIONS)?,
             waiting: RefCell::default(),
             owners: OwnerTable::default(),
             in_flight: Cell::new(0),
             later: RefCell::default(),
             timespec: Cell::new(Timespec::new()),
-            start: std::time::Instant::now(),
-            epoch_ms: Cell::new(0),
         };
-        driver.tick_wall();
         Ok(Rc::new(driver))
     }
 
@@ -199,10 +193,10 @@ impl Driver {
         self.arm_time();
         self.enter(usize::from(!has_work))?;
         self.turn.set(self.turn.get().wrapping_add(1));
-        self.tick();
+        self.clock.tick();
         self.reap();
-        if self.sleeps.fire(self.now.get()) {
-            self.tick_wall();
+        if self.sleeps.fire(self.clock.now()) {
+            self.clock.tick_wall();
         }
         self.later.take().into_iter().for_each(Waker::wake);
         Ok(())
@@ -333,7 +327,7 @@ impl Driver {
 
     /// Submits a timeout for the next sleep, unless an earlier one is already armed.
     fn arm_time(&self) {
-        let Some(wait) = self.sleeps.next_timeout(self.now.get()) else {
+        let Some(wait) = self.sleeps.next_timeout(self.clock.now()) else {
             return;
         };
         self.timespec.set(Timespec::from(wait));
@@ -342,24 +336,6 @@ impl Driver {
             time.build()
                 .user_data(OperationKey::default().name(OperationKind::Time)),
         );
-    }
-
-    fn tick(&self) {
-        self.now
-            .set(Instant(self.start.elapsed().as_nanos() as u64));
-    }
-
-    /// Reads both clocks. The wall clock may have been set.
-    fn tick_wall(&self) {
-        self.tick();
-        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let wall_ms = wall.map_or(0, |wall| wall.as_millis() as u64);
-        self.epoch_ms
-            .set(wall_ms.saturating_sub(self.now.get().0 / 1_000_000));
-    }
-
-    pub(super) fn wall_ms(&self) -> u64 {
-        self.epoch_ms.get() + self.now.get().0 / 1_000_000
     }
 
     /// How many slots the table has, used or free.

@@ -140,11 +140,11 @@ impl Net for Ring {
 
     #[inline]
     fn now(&self) -> Instant {
-        self.driver.now.get()
+        self.driver.clock.now()
     }
 
     fn wall_ms(&self) -> u64 {
-        self.driver.wall_ms()
+        self.driver.clock.wall_ms()
     }
 
     #[inline]

@@ -7,18 +7,17 @@ use std::task::{Context, Poll};
 
 use super::super::Rx;
 use super::super::chunk::{Chunk, ReceiveBlock};
-use super::super::os::{self, BellState};
+use super::super::os::{self, DoorbellState};
 use super::super::pipe::Pipe;
+use super::super::receive_size::ReceiveSize;
 use super::socket::RingSocket;
-use crate::limits::BLOCK_BYTES;
 
 /// Receiving half of a socket.
 pub struct RingRx {
     pub(super) socket: Rc<RingSocket>,
-    pub(super) bell: Option<Arc<BellState>>,
+    pub(super) bell: Option<Arc<DoorbellState>>,
     ended: Option<io::ErrorKind>,
-    /// The size class of the next block.
-    class: u8,
+    size: ReceiveSize,
 }
 
 impl RingRx {
@@ -27,7 +26,7 @@ impl RingRx {
             socket,
             bell: None,
             ended: None,
-            class: 0,
+            size: ReceiveSize::default(),
         }
     }
 
@@ -47,7 +46,7 @@ impl RingRx {
                     // The byte count does not tell how much is left, because a pipe fills by pages.
                     self.socket.received(n, false);
                     // The next bytes on this connection are a head.
-                    self.class = 0;
+                    self.size = ReceiveSize::default();
                     return Poll::Ready(n);
                 }
                 Err(error) => self.failed(&error),
@@ -61,16 +60,6 @@ impl RingRx {
             io::ErrorKind::WouldBlock => self.socket.readable.set(false),
             io::ErrorKind::Interrupted => {}
             kind => self.ended = Some(kind),
-        }
-    }
-
-    /// Takes a larger block next if this one came full, and a smaller one if it came nearly empty.
-    fn adapt(&mut self, got: usize) {
-        let size = BLOCK_BYTES[self.class as usize];
-        if got >= size && (self.class as usize) < BLOCK_BYTES.len() - 1 {
-            self.class += 1;
-        } else if got < size / 8 && self.class > 0 {
-            self.class -= 1;
         }
     }
 }
@@ -92,11 +81,7 @@ impl Rx for RingRx {
             if !self.socket.may_receive(cx) {
                 return Poll::Pending;
             }
-            let mut filling = self
-                .socket
-                .driver
-                .pool
-                .filling(BLOCK_BYTES[self.class as usize]);
+            let mut filling = self.socket.driver.pool.filling(self.size.bytes());
             match receive(self.socket.fd(), &mut filling) {
                 Ok(0) if self.socket.broken.get() => {
                     self.ended = Some(io::ErrorKind::ConnectionReset);
@@ -104,7 +89,7 @@ impl Rx for RingRx {
                 Ok(0) => self.ended = Some(io::ErrorKind::UnexpectedEof),
                 Ok(n) => {
                     self.socket.received(n, n < filling.capacity());
-                    self.adapt(n);
+                    self.size.adapt(n);
                     if let Some(bell) = &self.bell {
                         bell.heard();
                     }
@@ -130,8 +115,7 @@ impl Rx for RingRx {
     }
 
     fn expect(&mut self, bytes: usize) {
-        let class = BLOCK_BYTES.iter().position(|&size| size >= bytes);
-        self.class = class.unwrap_or(BLOCK_BYTES.len() - 1) as u8;
+        self.size = ReceiveSize::for_bytes(bytes);
     }
 
     fn wake_later(&mut self, cx: &Context<'_>) {

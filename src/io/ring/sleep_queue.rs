@@ -82,7 +82,7 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let (driver, at) = (self.driver.clone(), self.at);
-        if driver.now.get() >= at {
+        if driver.clock.now() >= at {
             return Poll::Ready(());
         }
         let sleeps = &driver.sleeps;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::super::Tx;
-use super::super::chunk::{Charge, Chunk};
+use super::super::chunk::{Charge, Chunk, advance_queue};
 use super::super::os::{probe, reset, shut};
 use super::super::pipe::Pipe;
 use super::socket::RingSocket;
@@ -130,16 +130,10 @@ impl SendQueue {
         Ok(sent == wanted)
     }
 
-    fn advance(&mut self, mut n: usize) {
+    fn advance(&mut self, n: usize) {
         self.bytes -= n;
-        while let Some(first) = self.chunks.front_mut() {
-            if first.len() > n {
-                return first.advance(n);
-            }
-            n -= first.len();
-            self.chunks.pop_front();
-            self.ahead = self.ahead.saturating_sub(1);
-        }
+        let sent = advance_queue(&mut self.chunks, n);
+        self.ahead = self.ahead.saturating_sub(sent);
     }
 }
 

@@ -14,6 +14,8 @@ use super::conn::{ConnId, Side};
 use super::kernel::{Event, EventKey, OpId, SharedKernel};
 use super::trace::{Actor, What};
 use super::world::WorldState;
+use crate::io::chunk::advance_queue;
+use crate::io::receive_size::ReceiveSize;
 use crate::io::{Address, Bell, Chunk, Connection, Instant, Net, Pool, Rx, Tx};
 use crate::limits::BLOCK_BYTES;
 
@@ -239,7 +241,7 @@ impl Net for Sim {
             side: 0,
         });
         let bell = SimBell {
-            state: Arc::new(BellState {
+            state: Arc::new(SimBellState {
                 rung: AtomicBool::new(false),
                 far,
             }),
@@ -319,10 +321,10 @@ impl Drop for EndHandle {
 
 #[derive(Clone)]
 pub struct SimBell {
-    state: Arc<BellState>,
+    state: Arc<SimBellState>,
 }
 
-struct BellState {
+struct SimBellState {
     rung: AtomicBool,
     far: EndHandle,
 }
@@ -342,7 +344,7 @@ pub struct SimRx {
     socket: Rc<EndHandle>,
     pool: Pool,
     bell: Option<SimBell>,
-    class: usize,
+    size: ReceiveSize,
     /// A receive was started at some time.
     touched: bool,
     /// A receive is in flight.
@@ -358,7 +360,7 @@ impl SimRx {
             socket,
             pool,
             bell: None,
-            class: 0,
+            size: ReceiveSize::default(),
             touched: false,
             waiting: false,
             passing: false,
@@ -392,15 +394,6 @@ impl SimRx {
             }
         })
     }
-
-    fn adapt(&mut self, got: usize) {
-        let size = BLOCK_BYTES[self.class];
-        if got >= size && self.class < BLOCK_BYTES.len() - 1 {
-            self.class += 1;
-        } else if got < size / 8 && self.class > 0 {
-            self.class -= 1;
-        }
-    }
 }
 
 impl Rx for SimRx {
@@ -411,7 +404,7 @@ impl Rx for SimRx {
             None => (self.touched, self.waiting) = (true, true),
         }
         let EndHandle { shared, conn, side } = &*self.socket;
-        let limit = BLOCK_BYTES[self.class];
+        let limit = self.size.bytes();
         let received = ready!(shared.with(|kernel| {
             kernel.held(*conn, |conn, env| {
                 conn.poll_recv(env, *side, limit, cx.waker())
@@ -427,7 +420,7 @@ impl Rx for SimRx {
                 Ok(None)
             }
             Ok(bytes) => {
-                self.adapt(bytes.len());
+                self.size.adapt(bytes.len());
                 // The block has the size asked for, as on a real system, however few bytes have arrived.
                 let mut filling = self.pool.filling(limit.max(bytes.len()));
                 filling.fill(&bytes);
@@ -441,8 +434,7 @@ impl Rx for SimRx {
     }
 
     fn expect(&mut self, bytes: usize) {
-        let class = BLOCK_BYTES.iter().position(|&size| size >= bytes);
-        self.class = class.unwrap_or(BLOCK_BYTES.len() - 1);
+        self.size = ReceiveSize::for_bytes(bytes);
     }
 
     fn wake_later(&mut self, cx: &Context<'_>) {
@@ -496,16 +488,9 @@ impl SimTx {
         }
     }
 
-    fn advance(&mut self, mut n: usize) {
+    fn advance(&mut self, n: usize) {
         self.queued -= n;
-        while let Some(first) = self.queue.front_mut() {
-            if first.len() > n {
-                first.advance(n);
-                return;
-            }
-            n -= first.len();
-            self.queue.pop_front();
-        }
+        advance_queue(&mut self.queue, n);
     }
 }
 

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use monoio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use super::clock::Clock;
 use super::os::{
     self, Doorbell, ListenSocket, PackedConnection, SocketOrigin, owned, set_nonblocking, shut,
 };
@@ -111,11 +112,7 @@ pub struct Uring {
 }
 
 struct UringState {
-    start: std::time::Instant,
-    /// The time of the last event. Reading the clock on every call of `now` would cost more than what it is read for.
-    now: Cell<Instant>,
-    /// Milliseconds from the Unix epoch to `start`, updated whenever a sleep ends.
-    epoch_ms: Cell<u64>,
+    clock: Clock,
     pool: Pool,
     armed: Cell<usize>,
     pipes: Rc<Pipes>,
@@ -124,12 +121,6 @@ struct UringState {
 }
 
 impl UringState {
-    /// Reads the clock, because something has happened.
-    fn tick(&self) {
-        self.now
-            .set(Instant(self.start.elapsed().as_nanos() as u64));
-    }
-
     /// Wakes the task once the runtime has looked at its I/O. The runtime looks at I/O only when no task can run, and
     /// at its timers after that. So one short sleep, shared by all waiting tasks, ends after both.
     fn wake_later(state: &Rc<Self>, cx: &Context<'_>) {
@@ -141,33 +132,21 @@ impl UringState {
         let state = state.clone();
         monoio::spawn(async move {
             monoio::time::sleep(LATER).await;
-            state.tick_wall();
+            state.clock.tick_wall();
             state.later.take().into_iter().for_each(Waker::wake);
         });
-    }
-
-    /// Reads both clocks. The wall clock may have been set.
-    fn tick_wall(&self) {
-        self.tick();
-        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let wall_ms = wall.map_or(0, |wall| wall.as_millis() as u64);
-        self.epoch_ms
-            .set(wall_ms.saturating_sub(self.now.get().0 / 1_000_000));
     }
 }
 
 impl Uring {
     fn new() -> Self {
         let state = UringState {
-            start: std::time::Instant::now(),
-            now: Cell::new(Instant::default()),
-            epoch_ms: Cell::new(0),
+            clock: Clock::start(),
             pool: Pool::new(),
             armed: Cell::new(0),
             pipes: Rc::default(),
             later: RefCell::default(),
         };
-        state.tick_wall();
         Self {
             state: Rc::new(state),
         }
@@ -228,11 +207,11 @@ impl Net for Uring {
 
     #[inline]
     fn now(&self) -> Instant {
-        self.state.now.get()
+        self.state.clock.now()
     }
 
     fn wall_ms(&self) -> u64 {
-        self.state.epoch_ms.get() + self.state.now.get().0 / 1_000_000
+        self.state.clock.wall_ms()
     }
 
     #[inline]
@@ -245,9 +224,9 @@ impl Net for Uring {
     }
 
     async fn sleep_until(&self, at: Instant) {
-        self.state.tick();
+        self.state.clock.tick();
         monoio::time::sleep(at.since(self.now())).await;
-        self.state.tick_wall();
+        self.state.clock.tick_wall();
     }
 
     fn listen(&self, socket: ListenSocket) -> io::Result<UringListener> {
@@ -273,7 +252,7 @@ impl Net for Uring {
             match &listener.socket {
                 ListenerSocket::Tcp(socket) => {
                     let (tcp, peer) = socket.accept().await?;
-                    self.state.tick();
+                    self.state.clock.tick();
                     Ok(self.connection(tcp, Some(peer)))
                 }
                 ListenerSocket::Unix(socket) => {
@@ -328,14 +307,14 @@ impl Net for Uring {
         match to {
             Address::Ip(address) => {
                 let tcp = TcpStream::connect_addr(*address).await;
-                self.state.tick();
+                self.state.clock.tick();
                 let tcp = tcp?;
                 tcp.set_nodelay(true)?;
                 Ok(self.connection(tcp, Some(*address)))
             }
             Address::Unix(path) => {
                 let unix = UnixStream::connect(path.as_path()).await;
-                self.state.tick();
+                self.state.clock.tick();
                 let unix = unix?;
                 self.adopt(owned(unix.into_raw_fd()), None)
             }

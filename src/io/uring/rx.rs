@@ -11,10 +11,11 @@ use monoio::io::AsyncReadRent;
 
 use super::super::Rx;
 use super::super::chunk::Chunk;
-use super::super::os::{self, BellState};
+use super::super::os::{self, DoorbellState};
+use super::super::receive_size::ReceiveSize;
 use super::pump_signal::PumpSignal;
 use super::{Pipe, Pump, UringSocket, UringState, shut};
-use crate::limits::{ARMED_RECEIVES_MAX, BLOCK_BYTES};
+use crate::limits::ARMED_RECEIVES_MAX;
 
 /// The receiving half of a socket.
 pub struct UringRx {
@@ -23,9 +24,9 @@ pub struct UringRx {
     pub(super) pump: Option<Pump>,
     signal: Rc<PumpSignal<RxState>>,
     awaited: ReceiveStep,
-    class: u8,
+    size: ReceiveSize,
     ended: Option<io::ErrorKind>,
-    pub(super) bell: Option<Arc<BellState>>,
+    pub(super) bell: Option<Arc<DoorbellState>>,
 }
 
 /// The operation in flight.
@@ -33,8 +34,8 @@ pub struct UringRx {
 enum ReceiveStep {
     #[default]
     Nothing,
-    /// A receive into a block of this class.
-    Bytes(u8),
+    /// A receive into a block of this size.
+    Bytes(ReceiveSize),
     /// A wait for something to receive.
     Readiness,
 }
@@ -64,7 +65,7 @@ impl UringRx {
             pump: None,
             signal,
             awaited: ReceiveStep::Nothing,
-            class: 0,
+            size: ReceiveSize::default(),
             ended: None,
             bell: None,
         }
@@ -94,7 +95,7 @@ impl UringRx {
                     self.signal.drained.set(true);
                     self.signal.emptied.set(false);
                     // The next bytes on this connection are a head.
-                    self.class = 0;
+                    self.size = ReceiveSize::default();
                     return Poll::Ready(n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -133,16 +134,6 @@ impl UringRx {
         self.awaited = ReceiveStep::Nothing;
         Poll::Ready(done)
     }
-
-    /// Takes a larger block next if this one came full, and a smaller one if it came nearly empty.
-    fn adapt(&mut self, got: usize) {
-        let size = BLOCK_BYTES[self.class as usize];
-        if got >= size && (self.class as usize) < BLOCK_BYTES.len() - 1 {
-            self.class += 1;
-        } else if got < size / 8 && self.class > 0 {
-            self.class -= 1;
-        }
-    }
 }
 
 impl Rx for UringRx {
@@ -155,7 +146,7 @@ impl Rx for UringRx {
             });
         }
         let received = loop {
-            let next = ReceiveStep::Bytes(self.class);
+            let next = ReceiveStep::Bytes(self.size);
             if let StepResult::Bytes(received) = ready!(self.poll_pump(cx, next)) {
                 break received;
             }
@@ -173,7 +164,7 @@ impl Rx for UringRx {
                 Ok(None)
             }
             Ok(chunk) => {
-                self.adapt(chunk.len());
+                self.size.adapt(chunk.len());
                 Ok(Some(chunk))
             }
             Err(error) => {
@@ -194,8 +185,7 @@ impl Rx for UringRx {
     }
 
     fn expect(&mut self, bytes: usize) {
-        let class = BLOCK_BYTES.iter().position(|&size| size >= bytes);
-        self.class = class.unwrap_or(BLOCK_BYTES.len() - 1) as u8;
+        self.size = ReceiveSize::for_bytes(bytes);
     }
 
     fn wake_later(&mut self, cx: &Context<'_>) {
@@ -225,17 +215,17 @@ async fn receive(socket: Rc<UringSocket>, state: Rc<UringState>, signal: Rc<Pump
             ReceiveStep::Nothing => Poll::Pending,
             wanted => Poll::Ready(wanted),
         });
-        let ReceiveStep::Bytes(class) = wanted.await else {
+        let ReceiveStep::Bytes(size) = wanted.await else {
             // An error here reappears in the operation that follows.
             let _ = socket.tcp().readable(true).await;
-            state.tick();
+            state.clock.tick();
             signal.done.set(Some(StepResult::Readiness));
             continue;
         };
-        let bytes = BLOCK_BYTES[class as usize];
+        let bytes = size.bytes();
         // A large block is taken only once there is something to put in it. The block used last is then still in the
         // cache, which is worth more than the extra receive.
-        let is_bulk = bytes > BLOCK_BYTES[0] && signal.drained.get();
+        let is_bulk = size.is_bulk() && signal.drained.get();
         let armed = if is_bulk {
             None
         } else {
@@ -247,7 +237,7 @@ async fn receive(socket: Rc<UringSocket>, state: Rc<UringState>, signal: Rc<Pump
         }
         let (n, filling) = socket.tcp_mut().read(state.pool.filling(bytes)).await;
         drop(armed);
-        state.tick();
+        state.clock.tick();
         let emptied = n.as_ref().is_ok_and(|&n| n < bytes);
         signal.drained.set(emptied);
         signal.emptied.set(emptied);

@@ -12,7 +12,7 @@ use monoio::buf::IoVecBuf;
 use monoio::io::AsyncWriteRent;
 
 use super::super::Tx;
-use super::super::chunk::Chunk;
+use super::super::chunk::{Chunk, advance_queue};
 use super::super::os::{probe, reset};
 use super::pump_signal::PumpSignal;
 use super::{Pipe, Pump, UringSocket, shut};
@@ -309,15 +309,8 @@ impl ChunkVector {
         Ok(sent)
     }
 
-    fn advance(&mut self, mut n: usize) {
-        while let Some(first) = self.chunks.front_mut() {
-            if first.len() > n {
-                first.advance(n);
-                break;
-            }
-            n -= first.len();
-            self.chunks.pop_front();
-        }
+    fn advance(&mut self, n: usize) {
+        advance_queue(&mut self.chunks, n);
         self.point();
     }
 }

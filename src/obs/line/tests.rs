@@ -8,7 +8,7 @@ use super::*;
 use crate::fault::Reason;
 use crate::obs::access_log::LineStyle;
 
-/// What a client may send to pass for something else.
+/// What a client may send to imitate another part of a line.
 const EVIL: [&[u8]; 12] = [
     b"a\" 200 0 \"b\" \"c",
     b"a\\",
@@ -24,7 +24,7 @@ const EVIL: [&[u8]; 12] = [
     b"-",
 ];
 
-/// An exchange in which all that a client chooses is `evil`.
+/// An exchange in which every text that a client chooses is `evil`.
 fn evil(evil: &'static [u8], fields: &'static [u8]) -> ExchangeEvent<'static> {
     ExchangeEvent {
         method: evil,
@@ -41,7 +41,7 @@ fn evil(evil: &'static [u8], fields: &'static [u8]) -> ExchangeEvent<'static> {
     }
 }
 
-/// A plan that wants two fields of requests and one of answers.
+/// The names of a plan that logs two request fields and one response field.
 fn names() -> PlanNames {
     let log = "to = \"stdout\"\nrequest_headers = [\"X-A\", \"X-B\"]\nresponse_headers = \"X-C\"\n";
     let rest = "[listen.\"127.0.0.1:8080\"]\n[[route]]\nmatch = \"/*\"\nrespond = 404\n";
@@ -55,7 +55,7 @@ fn line(format: LogFormat, event: &ExchangeEvent<'_>, names: Option<&PlanNames>)
     out
 }
 
-/// A line about each, with what was in it.
+/// A line for each evil text, with that text.
 fn evil_lines(format: LogFormat) -> Vec<(String, &'static [u8])> {
     let names = names();
     let lines = EVIL.into_iter().map(|text| {
@@ -69,7 +69,7 @@ fn evil_lines(format: LogFormat) -> Vec<(String, &'static [u8])> {
     lines.collect()
 }
 
-/// A line is one line, whoever reads it: on a terminal too.
+/// Checks that a line stays one line for every reader, also on a terminal.
 fn check(line: &str) -> &str {
     let line = line.strip_suffix('\n').expect("a line");
     let is_seen =
@@ -98,7 +98,7 @@ fn no_request_forges_a_member_of_a_json_line() {
     }
 }
 
-/// PlanNames and values of a line as libraries read it.
+/// Parses a line into names and values, as `logfmt` libraries do.
 fn read_logfmt(line: &str) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
     let mut rest = line;
@@ -148,7 +148,7 @@ fn no_request_forges_a_pair_of_a_logfmt_line() {
     }
 }
 
-/// The parts of a combined line, as GoAccess and AWStats take them apart.
+/// Splits a combined line as GoAccess and AWStats do.
 fn read_combined(line: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = line;
@@ -220,7 +220,7 @@ fn a_combined_line_is_that_of_apache_and_nginx() {
 fn no_request_forges_a_part_of_a_text_line() {
     for (line, _) in evil_lines(LogFormat::Text) {
         let line = check(&line);
-        // Without what is in quotes, every line is the same.
+        // Outside the quotes, all lines are equal.
         let (mut bare, mut is_quoted, mut is_escaped) = (String::new(), false, false);
         for c in line.chars() {
             let ends = c == '"' && !is_escaped;

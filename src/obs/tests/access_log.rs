@@ -12,7 +12,7 @@ use super::{event, page, series, two};
 use crate::fault::Reason;
 use crate::tls::AlpnProtocol;
 
-/// A directory that goes away with the test.
+/// A directory that the test removes.
 struct Scratch(std::path::PathBuf);
 
 impl Scratch {
@@ -155,7 +155,7 @@ fn long_values_are_cut_and_marked() {
 #[test]
 fn a_full_ring_drops_whole_lines_and_says_so() {
     let scratch = Scratch::new("full");
-    // A pipe that nobody reads yet: a disk that stands still.
+    // A pipe without a reader acts like a disk that does not respond.
     let file = scratch.path("pipe");
     rustix::fs::mkfifoat(
         rustix::fs::CWD,
@@ -262,13 +262,13 @@ fn a_moved_log_is_opened_again() {
     obs.set_access_log(Some(
         AccessLog::file(file.clone(), LogFormat::Text).unwrap(),
     ));
-    // What the thread takes before it has the new file is for the old one.
+    // Records that the thread reads before it gets the new file belong to the old one.
     until("a line in the new file", || {
         cores[0].exchange(&plan.0, &plan.1, &event(0));
         lines(&file) > 0
     });
     let before = lines(&moved);
-    // The same file once more: nothing is lost or torn.
+    // Opening the same file again loses and tears nothing.
     obs.set_access_log(Some(
         AccessLog::file(file.clone(), LogFormat::Text).unwrap(),
     ));
@@ -278,7 +278,7 @@ fn a_moved_log_is_opened_again() {
     let text = fs::read_to_string(&file).unwrap();
     assert!(after > 1 && text.lines().all(|line| line.starts_with("2026-")));
     assert_eq!(lines(&moved), before);
-    // Turned off.
+    // The access log is off.
     let (obs, cores) = Obs::start(1, (&plan.0, &plan.1), None).unwrap();
     cores[0].exchange(&plan.0, &plan.1, &event(0));
     obs.stop();

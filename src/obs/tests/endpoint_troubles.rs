@@ -6,7 +6,7 @@ use super::super::*;
 use super::{event, page, plan, series, two};
 use crate::fault::Reason;
 
-/// Whatever cores and how many requests meet it: a line when an endpoint begins to fail, one when it answers again.
+/// However many cores and requests meet it, a trouble is one line at its start and one at its end.
 #[test]
 fn an_endpoint_in_trouble_is_logged_twice() {
     let plan = two(1, false);
@@ -19,7 +19,7 @@ fn an_endpoint_in_trouble_is_logged_twice() {
     let answer = || cores[1].exchange(&plan.0, &plan.1, &event(0));
     answer();
     assert_eq!(look(1), []);
-    // A stray failure among many answers is none.
+    // A stray failure among many answers is no trouble.
     (0..100).for_each(|_| answer());
     fail(0);
     assert_eq!(look(2), []);
@@ -31,7 +31,7 @@ fn an_endpoint_in_trouble_is_logged_twice() {
     assert_eq!(look(3), [(LogLevel::Warn, line.to_owned())]);
     (0..7).for_each(|_| fail(1));
     assert_eq!(look(4), []);
-    // It is not well before it has answered for a while.
+    // It has not recovered before it has answered for a while.
     assert_eq!(look(8), []);
     answer();
     fail(0);
@@ -79,7 +79,7 @@ fn control_reads_what_cores_report_and_counts_what_it_misses() {
         reports.iter().map(ToString::to_string).collect()
     };
     assert!(take().is_empty());
-    // Both cores meet the same endpoint.
+    // Both cores report the same endpoint.
     cores.iter().for_each(|core| core.report(failed(1)));
     cores[1].report(failed(2));
     let line = |n| format!("TLS to endpoint 10.0.0.{n}:443 failed: the certificate has expired");

@@ -107,14 +107,14 @@ fn a_grpc_call_counts_in_the_class_of_its_status() {
         (call(14, None, 200), 5),
         (call(15, None, 200), 5),
         (call(16, None, 200), 4),
-        // No status of gRPC's: UNKNOWN.
+        // An unknown number counts as UNKNOWN.
         (call(17, None, 200), 5),
         (call(u32::MAX, None, 200), 5),
-        // Weir's own: by its reason.
+        // Weir's own answer counts by its reason.
         (call(12, Some(Reason::NoRoute), 200), 4),
         (call(14, Some(Reason::ConnectFailed), 200), 5),
         (call(1, Some(Reason::ClientClosed), 200), 4),
-        // An answer that is none of gRPC's: by its own status.
+        // An answer that is not gRPC counts by its HTTP status.
         (call(12, None, 404), 4),
         (call(14, None, 503), 5),
         (call(1, Some(Reason::ClientClosed), 0), 0),
@@ -142,7 +142,7 @@ fn a_grpc_call_counts_in_the_class_of_its_status() {
     obs.stop();
 }
 
-/// What begins at 1 has no first increase, which is the one that an alert waits for.
+/// A series that starts at 1 hides its first increase, which is the one that an alert waits for.
 #[test]
 fn every_series_is_there_from_the_start() {
     let plan = two(1, false);
@@ -185,7 +185,7 @@ fn every_series_is_there_from_the_start() {
         cores[0].tls_failed(ListenerId(0), *failure);
     }
     let after = names(&page(&obs));
-    // A route that was never used shows its exchanges only, whatever its class.
+    // A route without requests shows only its exchanges, in every class.
     let new = after.difference(&before);
     let new: Vec<_> = new.filter(|name| !name.contains("{route=\"")).collect();
     assert!(new.is_empty(), "{new:?}");
@@ -253,7 +253,7 @@ fn the_reference_names_every_metric_and_field() {
     for name in &on_page {
         assert!(quoted.contains(name), "{name} is not in the reference");
     }
-    // What control adds is on its page.
+    // Control adds metrics of its own.
     let of_control = concat!(
         include_str!("../../control/admin_pages.rs"),
         include_str!("../../control/missing_names.rs"),
