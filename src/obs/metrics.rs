@@ -70,7 +70,6 @@ impl CoreView<'_> {
 }
 
 fn listeners(view: &CoreView<'_>, page: &mut MetricsPage) {
-    let all: Vec<_> = view.newest.names.listeners.unique().collect();
     let counts = |id| {
         view.each(
             id,
@@ -78,64 +77,64 @@ fn listeners(view: &CoreView<'_>, page: &mut MetricsPage) {
             |s, id| s.listener(ListenerId(id)),
         )
     };
+    let all = view.newest.names.listeners.unique();
+    let all: Vec<(&str, Vec<_>)> = all.map(|(id, name)| (&**name, counts(id))).collect();
     page.family(
         "weir_exchanges_total",
         MetricKind::Counter,
         "Completed exchanges, by listener and status class.",
     );
-    for (id, name) in &all {
-        classes(page, &[("listener", name)], &counts(*id), |c| &c.exchanges);
+    for (name, counts) in &all {
+        classes(page, &[("listener", name)], counts, |c| &c.exchanges);
     }
-    page.family(
-        "weir_request_body_bytes_total",
-        MetricKind::Counter,
-        "Bytes of request bodies received from clients.",
+    sums(
+        page,
+        "listener",
+        &all,
+        (
+            "weir_request_body_bytes_total",
+            "Bytes of request bodies received from clients.",
+        ),
+        |c| &c.bytes_in,
     );
-    for (id, name) in &all {
-        page.sample(&[("listener", name)], sum(&counts(*id), |c| &c.bytes_in));
-    }
-    page.family(
-        "weir_response_body_bytes_total",
-        MetricKind::Counter,
-        "Bytes of response bodies sent to clients.",
+    sums(
+        page,
+        "listener",
+        &all,
+        (
+            "weir_response_body_bytes_total",
+            "Bytes of response bodies sent to clients.",
+        ),
+        |c| &c.bytes_out,
     );
-    for (id, name) in &all {
-        page.sample(&[("listener", name)], sum(&counts(*id), |c| &c.bytes_out));
-    }
-    page.family(
-        "weir_connections_total",
-        MetricKind::Counter,
-        "Client connections accepted.",
+    sums(
+        page,
+        "listener",
+        &all,
+        ("weir_connections_total", "Client connections accepted."),
+        |c| &c.opened,
     );
-    for (id, name) in &all {
-        page.sample(&[("listener", name)], sum(&counts(*id), |c| &c.opened));
-    }
-    page.family(
-        "weir_connections_open",
-        MetricKind::Gauge,
-        "Open client connections.",
+    differences(
+        page,
+        "listener",
+        &all,
+        ("weir_connections_open", "Open client connections."),
+        |c| &c.opened,
+        |c| &c.closed,
     );
-    for (id, name) in &all {
-        let counts = counts(*id);
-        page.sample(
-            &[("listener", name)],
-            difference(&counts, |c| &c.opened, |c| &c.closed),
-        );
-    }
     page.family(
         "weir_tls_handshakes_total",
         MetricKind::Counter,
         "Successful TLS handshakes with clients, by version and resumption.",
     );
-    for (id, name) in &all {
-        let counts = counts(*id);
+    for (name, counts) in &all {
         for (at, (version, resumed)) in HANDSHAKE_LABELS.iter().enumerate() {
             let labels = [
-                ("listener", &***name),
+                ("listener", *name),
                 ("version", *version),
                 ("resumed", *resumed),
             ];
-            page.sample(&labels, sum(&counts, |c| &c.handshakes[at]));
+            page.sample(&labels, sum(counts, |c| &c.handshakes[at]));
         }
     }
     page.family(
@@ -143,30 +142,25 @@ fn listeners(view: &CoreView<'_>, page: &mut MetricsPage) {
         MetricKind::Counter,
         "TLS handshakes with clients that failed, by kind.",
     );
-    for (id, name) in &all {
-        let counts = counts(*id);
+    for (name, counts) in &all {
         for (at, failure) in TlsFailure::ALL.iter().enumerate() {
-            let labels = [("listener", &***name), ("failure", failure.code())];
-            page.sample(&labels, sum(&counts, |c| &c.tls_failures[at]));
+            let labels = [("listener", *name), ("failure", failure.code())];
+            page.sample(&labels, sum(counts, |c| &c.tls_failures[at]));
         }
     }
-    let by_name: Vec<_> = all
-        .iter()
-        .map(|(id, name)| (&***name, counts(*id)))
-        .collect();
-    http2::listeners(&by_name, page);
+    http2::listeners(&all, page);
     page.family(
         "weir_grpc_calls_total",
         MetricKind::Counter,
         "Completed gRPC calls, by listener and gRPC status.",
     );
-    for (id, name) in &all {
-        grpc(page, ("listener", name), &counts(*id), |c| &c.grpc);
+    for (name, counts) in &all {
+        grpc(page, ("listener", name), counts, |c| &c.grpc);
     }
     let help = "Local answers, broken exchanges and refused connections, by reason.";
     page.family("weir_reasons_total", MetricKind::Counter, help);
-    for (id, name) in &all {
-        reasons(page, ("listener", name), &counts(*id), |c| &c.reasons);
+    for (name, counts) in &all {
+        reasons(page, ("listener", name), counts, |c| &c.reasons);
     }
 }
 
@@ -176,50 +170,54 @@ const HANDSHAKE_LABELS: [(&str, &str); HANDSHAKES] =
 
 /// A route without requests shows only its exchanges, because thousands of empty histograms would be useless.
 fn routes(view: &CoreView<'_>, page: &mut MetricsPage) {
-    let all: Vec<_> = view.newest.names.routes.unique().collect();
     let counts = |id| view.each(id, |s| Some(&s.names.routes), |s, id| s.route(RouteId(id)));
+    let all = view.newest.names.routes.unique();
+    let all: Vec<(&str, Vec<_>)> = all.map(|(id, name)| (&**name, counts(id))).collect();
     page.family(
         "weir_route_exchanges_total",
         MetricKind::Counter,
         "Completed exchanges, by route and status class.",
     );
-    for (id, name) in &all {
-        classes(page, &[("route", name)], &counts(*id), |c| &c.exchanges);
+    for (name, counts) in &all {
+        classes(page, &[("route", name)], counts, |c| &c.exchanges);
     }
     let used: Vec<_> = all
         .into_iter()
-        .filter(|(id, _)| {
-            counts(*id)
+        .filter(|(_, counts)| {
+            counts
                 .iter()
                 .any(|c| c.exchanges.iter().any(|count| count.get() > 0))
         })
         .collect();
-    page.family(
-        "weir_route_request_body_bytes_total",
-        MetricKind::Counter,
-        "Bytes of request bodies by route.",
+    sums(
+        page,
+        "route",
+        &used,
+        (
+            "weir_route_request_body_bytes_total",
+            "Bytes of request bodies by route.",
+        ),
+        |c| &c.bytes_in,
     );
-    for (id, name) in &used {
-        page.sample(&[("route", name)], sum(&counts(*id), |c| &c.bytes_in));
-    }
-    page.family(
-        "weir_route_response_body_bytes_total",
-        MetricKind::Counter,
-        "Bytes of response bodies by route.",
+    sums(
+        page,
+        "route",
+        &used,
+        (
+            "weir_route_response_body_bytes_total",
+            "Bytes of response bodies by route.",
+        ),
+        |c| &c.bytes_out,
     );
-    for (id, name) in &used {
-        page.sample(&[("route", name)], sum(&counts(*id), |c| &c.bytes_out));
-    }
     let help = "Time from the complete request head to the last byte of the answer.";
     page.family("weir_route_duration_seconds", MetricKind::Histogram, help);
-    for (id, name) in &used {
-        let total = total(&counts(*id), |c| &c.total);
+    for (name, counts) in &used {
+        let total = total(counts, |c| &c.total);
         page.histogram(&[("route", name)], &total, Detail::Half);
     }
 }
 
 fn upstreams(view: &CoreView<'_>, page: &mut MetricsPage) {
-    let all: Vec<_> = view.newest.names.upstreams.unique().collect();
     let counts = |id| {
         view.each(
             id,
@@ -227,81 +225,79 @@ fn upstreams(view: &CoreView<'_>, page: &mut MetricsPage) {
             |s, id| s.upstream(UpstreamId(id)),
         )
     };
+    let all = view.newest.names.upstreams.unique();
+    let all: Vec<(&str, Vec<_>)> = all.map(|(id, name)| (&**name, counts(id))).collect();
     page.family(
         "weir_upstream_exchanges_total",
         MetricKind::Counter,
         "Completed exchanges, by upstream and status class.",
     );
-    for (id, name) in &all {
-        classes(page, &[("upstream", name)], &counts(*id), |c| &c.exchanges);
+    for (name, counts) in &all {
+        classes(page, &[("upstream", name)], counts, |c| &c.exchanges);
     }
-    page.family(
-        "weir_upstream_retries_total",
-        MetricKind::Counter,
-        "Attempts after the first one of an exchange.",
+    sums(
+        page,
+        "upstream",
+        &all,
+        (
+            "weir_upstream_retries_total",
+            "Attempts after the first one of an exchange.",
+        ),
+        |c| &c.retries,
     );
-    for (id, name) in &all {
-        page.sample(&[("upstream", name)], sum(&counts(*id), |c| &c.retries));
-    }
-    page.family(
-        "weir_upstream_queued_total",
-        MetricKind::Counter,
-        "Attempts that waited for a free connection or stream.",
+    sums(
+        page,
+        "upstream",
+        &all,
+        (
+            "weir_upstream_queued_total",
+            "Attempts that waited for a free connection or stream.",
+        ),
+        |c| &c.queue_entered,
     );
-    for (id, name) in &all {
-        page.sample(
-            &[("upstream", name)],
-            sum(&counts(*id), |c| &c.queue_entered),
-        );
-    }
-    page.family(
-        "weir_upstream_queue_waiting",
-        MetricKind::Gauge,
-        "Attempts waiting for a free connection or stream.",
+    differences(
+        page,
+        "upstream",
+        &all,
+        (
+            "weir_upstream_queue_waiting",
+            "Attempts waiting for a free connection or stream.",
+        ),
+        |c| &c.queue_entered,
+        |c| &c.queue_left,
     );
-    for (id, name) in &all {
-        let counts = counts(*id);
-        page.sample(
-            &[("upstream", name)],
-            difference(&counts, |c| &c.queue_entered, |c| &c.queue_left),
-        );
-    }
     page.family(
         "weir_upstream_queue_seconds_total",
         MetricKind::Counter,
         "Time that attempts spent waiting for a free connection or stream.",
     );
-    for (id, name) in &all {
-        page.seconds(&[("upstream", name)], sum(&counts(*id), |c| &c.queued_us));
+    for (name, counts) in &all {
+        page.seconds(&[("upstream", name)], sum(counts, |c| &c.queued_us));
     }
     page.family(
         "weir_upstream_reasons_total",
         MetricKind::Counter,
         "Failed exchanges, by upstream and reason.",
     );
-    for (id, name) in &all {
-        reasons(page, ("upstream", name), &counts(*id), |c| &c.reasons);
+    for (name, counts) in &all {
+        reasons(page, ("upstream", name), counts, |c| &c.reasons);
     }
     page.family(
         "weir_upstream_grpc_calls_total",
         MetricKind::Counter,
         "Completed gRPC calls, by upstream and gRPC status.",
     );
-    for (id, name) in &all {
-        grpc(page, ("upstream", name), &counts(*id), |c| &c.grpc);
+    for (name, counts) in &all {
+        grpc(page, ("upstream", name), counts, |c| &c.grpc);
     }
-    let by_name: Vec<_> = all
-        .iter()
-        .map(|(id, name)| (&***name, counts(*id)))
-        .collect();
-    http2::upstreams(&by_name, page);
+    http2::upstreams(&all, page);
     page.family(
         "weir_upstream_connect_seconds",
         MetricKind::Histogram,
         "Time to open a connection to an endpoint.",
     );
-    for (id, name) in &all {
-        let total = total(&counts(*id), |c| &c.connect);
+    for (name, counts) in &all {
+        let total = total(counts, |c| &c.connect);
         page.histogram(&[("upstream", name)], &total, Detail::Full);
     }
     page.family(
@@ -309,8 +305,8 @@ fn upstreams(view: &CoreView<'_>, page: &mut MetricsPage) {
         MetricKind::Histogram,
         "Time from sending the request head to the first byte of the endpoint's answer.",
     );
-    for (id, name) in &all {
-        let total = total(&counts(*id), |c| &c.first_byte);
+    for (name, counts) in &all {
+        let total = total(counts, |c| &c.first_byte);
         page.histogram(&[("upstream", name)], &total, Detail::Full);
     }
 }
@@ -519,6 +515,35 @@ fn by_core(cores: &[Arc<CoreShared>], page: &mut MetricsPage) {
         for (index, core) in cores.iter().enumerate() {
             page.sample(&[("core", &index.to_string())], read(core));
         }
+    }
+}
+
+/// Adds a counter family with one sample for each part: its sum over cores.
+fn sums<C>(
+    page: &mut MetricsPage,
+    label: &str,
+    all: &[(&str, Vec<&C>)],
+    (name, help): (&'static str, &str),
+    read: impl Fn(&C) -> &Counter,
+) {
+    page.family(name, MetricKind::Counter, help);
+    for (part, counts) in all {
+        page.sample(&[(label, part)], sum(counts, &read));
+    }
+}
+
+/// Adds a gauge family with one sample for each part: how many items have started and not ended.
+fn differences<C>(
+    page: &mut MetricsPage,
+    label: &str,
+    all: &[(&str, Vec<&C>)],
+    (name, help): (&'static str, &str),
+    begun: impl Fn(&C) -> &Counter,
+    ended: impl Fn(&C) -> &Counter,
+) {
+    page.family(name, MetricKind::Gauge, help);
+    for (part, counts) in all {
+        page.sample(&[(label, part)], difference(counts, &begun, &ended));
     }
 }
 
