@@ -99,7 +99,8 @@ reasons! {
     BadHost "bad_host" 400 "http_request_error";
     /// The framing of the request is ambiguous: the length of its body is uncertain.
     BadFraming "bad_framing" 400 "http_request_error";
-    /// The path has a backslash, an encoded NUL or broken percent-encoding, or an endpoint that reads the path or query differently would see another route's request.
+    /// The path has a backslash, an encoded NUL or broken percent-encoding, or an endpoint that reads the path or query
+    /// differently would see another route's request.
     BadPath "bad_path" 400 "http_request_error";
     /// The connection did not begin with a PROXY protocol header, or its peer may not send one.
     NotIntroduced "not_introduced" 400 "http_request_error";
@@ -187,7 +188,8 @@ reasons! {
     ResponseHeadTooLarge "response_head_too_large" 502 "http_response_header_section_size";
     /// The endpoint's answer ended before it was complete.
     ResponseTruncated "response_truncated" 502 "http_response_incomplete";
-    /// The endpoint speaks HTTP/2 only, which has no upgrade, or it switched protocols unasked or to another protocol than the client asked for.
+    /// The endpoint speaks HTTP/2 only, which has no upgrade, or it switched protocols unasked or to another protocol
+    /// than the client asked for.
     BadUpgrade "bad_upgrade" 502 "http_upgrade_failed";
     /// Weir is shutting down and the grace period is over.
     ShuttingDown "shutting_down" 503 "destination_unavailable";
@@ -376,7 +378,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_of_connects_have_reasons_of_their_own() {
+    fn each_connect_error_has_its_reason() {
         let cases = [
             (
                 Errno::MFILE,

@@ -184,7 +184,7 @@ fn options_of_a_whole_server_pass_by_no_route() {
 }
 
 #[test]
-fn a_predicate_on_the_query_is_not_passed() {
+fn no_separator_slips_past_a_query_predicate() {
     let (endpoint, weir) = guarded(&format!(
         "[[route]]\nmatch = {{ path = \"/*\", query = {{ debug = true }} }}\nrespond = 403\n{REST}"
     ));

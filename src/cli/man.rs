@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_has_all_that_help_says() {
+    fn the_manual_page_has_all_of_the_help() {
         let plain = page()
             .replace("\\-", "-")
             .replace("\\e", "\\")

@@ -143,7 +143,8 @@ fn print(text: &str) -> CommandResult {
     }
 }
 
-/// Serves until a signal stops Weir. The last message of a serving process must not wait for a reader of standard error.
+/// Serves until a signal stops Weir. The last message of a serving process must not wait for a reader of standard
+/// error.
 fn serve(options: Options) -> CommandResult {
     control::run(options).map_err(|failure| {
         process::say_last(failure.to_string());

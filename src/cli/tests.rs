@@ -60,7 +60,7 @@ fn a_file_that_is_not_there_is_a_config_error() {
 }
 
 #[test]
-fn cores_are_counted_or_named() {
+fn cores_are_a_number_or_a_list() {
     let count = |n| Cores::Count(NonZeroU32::new(n).unwrap());
     assert_eq!(parse_cores("auto").unwrap(), Cores::Auto);
     assert_eq!(parse_cores("4").unwrap(), count(4));

@@ -22,8 +22,8 @@ pub struct Grants {
 /// What the cores may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// Concurrent client connections, over all cores and listeners, with the endpoints that were known when the plan was
-    /// compiled. Weir accepts no more until others end.
+    /// Concurrent client connections, over all cores and listeners, with the endpoints that were known when the plan
+    /// was compiled. Weir accepts no more until others end.
     pub connections_max: u32,
     /// Bytes that connections and messages in transit may take on a core.
     pub memory_per_core_max: usize,
@@ -205,7 +205,7 @@ mod tests {
     const LISTEN: &str = "[listen.\"127.0.0.1:80\"]\n";
 
     #[test]
-    fn descriptors_are_kept_for_endpoints() {
+    fn descriptors_are_reserved_for_endpoints() {
         let with = |endpoints: usize, files| {
             let servers: Vec<_> = (0..endpoints).map(|n| format!("10.0.0.{n}:80")).collect();
             let text = format!("{LISTEN}[upstream.a]\nservers = {servers:?}\n");
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_shared_by_the_cores_and_bounds_connections_that_nobody_has_counted() {
+    fn cores_share_memory_and_memory_limits_connections() {
         let (small, plan) = capacity(LISTEN, 1 << 20, 100 * MIB, 2);
         assert_eq!(small.memory_per_core_max as u64, 25 * MIB);
         assert_eq!(small.connections_max, 1_600);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_file_says_holds() {
+    fn limits_in_the_file_win_over_the_machine() {
         let text = format!("{LISTEN}connections = 5_000\n[limits]\nmemory_per_core = \"64MiB\"\n");
         let (capacity, plan) = capacity(&text, 1 << 20, 100 * MIB, 2);
         assert_eq!(plan.listeners[0].connections_max, 5_000);

@@ -65,8 +65,8 @@ impl Plan {
 }
 
 impl Plan {
-    /// Works out how much of the machine the cores may use. A listener without a limit in the file has none, and neither
-    /// has one client of it: at the machine's limit, clients wait to be accepted, and Weir refuses none.
+    /// Works out how much of the machine the cores may use. A listener without a limit in the file has none, and
+    /// neither has one client of it: at the machine's limit, clients wait to be accepted, and Weir refuses none.
     pub fn fit(&mut self, config: &Config, endpoints: &EndpointSets, grants: Grants, cores: usize) {
         let pooled = endpoints.connections_max(self);
         self.capacity = Capacity::of(config, pooled, grants, cores);

@@ -128,7 +128,8 @@ impl From<Decision> for Explanation<'_> {
 }
 
 impl Plan {
-    /// Decides what Weir does with a request. [`DecisionBuffers::sent`] then has the path or location that goes with it.
+    /// Decides what Weir does with a request. [`DecisionBuffers::sent`] then has the path or location that goes with
+    /// it.
     #[must_use]
     pub fn decide(
         &self,

@@ -1,8 +1,8 @@
 //! The chain of proxies in X-Forwarded-For or in Forwarded (RFC 7239), as a trusted peer sends it.
 //!
-//! In both fields, each proxy appends the peer that it got the request from. So Weir reads them from the end: what comes
-//! before the first hop that no trusted proxy appended may be anything. One parser reads the nodes of both fields, and
-//! endpoints get them in one form.
+//! In both fields, each proxy appends the peer that it got the request from. So Weir reads them from the end: what
+//! comes before the first hop that no trusted proxy appended may be anything. One parser reads the nodes of both
+//! fields, and endpoints get them in one form.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -144,7 +144,8 @@ impl<'a> ForwardedChain<'a> {
         }
     }
 
-    /// The nearest hop that is not a trusted proxy. If there is none, or a nearer hop has no address, the last hop before.
+    /// The nearest hop that is not a trusted proxy. If there is none, or a nearer hop has no address, the last hop
+    /// before.
     fn find_origin(&self, trusted: &CidrSet) -> Option<usize> {
         let mut origin = None;
         for at in 0..self.len {

@@ -107,8 +107,8 @@ impl Plan {
         let trusts_slashes = route.encoded_slash == EncodedSlash::Keep;
         let has_dots = view.ambiguities.has(PathAmbiguities::DOT_SEGMENT);
         let PathBuffers { decoded, read, .. } = buffers;
-        // If there are dot segments, the endpoint gets the normal form of the path, but the client may have meant another
-        // reading of the path as it came. Both count.
+        // If there are dot segments, the endpoint gets the normal form of the path, but the client may have meant
+        // another reading of the path as it came. Both count.
         let paths = [Some(view.received_path), has_dots.then_some(view.path)];
         // The other route that takes the path, and whether a dot segment led there.
         let mut find = |by: Reading, path: &[u8]| {
@@ -137,8 +137,8 @@ impl Plan {
                 }
             }
         }
-        // Few endpoints read like this, and such paths are often harmless. So only a route that denies access counts, and
-        // a dot segment that leads out of the route, which nobody encodes twice by accident.
+        // Few endpoints read like this, and such paths are often harmless. So only a route that denies access counts,
+        // and a dot segment that leads out of the route, which nobody encodes twice by accident.
         let authority = after_authority(view.received_path).map(|path| (Reading::LITERAL, path));
         let lax = lax().map(|by| (by, view.received_path));
         for (by, path) in lax.chain(authority) {
@@ -164,8 +164,8 @@ impl Plan {
     }
 }
 
-/// Rewrites the path. In every reading, the rewritten path has to be what the rewrite makes of the path in that reading,
-/// without dot segments: `/files/{rest}` promises that the endpoint only gets paths under `/files/`.
+/// Rewrites the path. In every reading, the rewritten path has to be what the rewrite makes of the path in that
+/// reading, without dot segments: `/files/{rest}` promises that the endpoint only gets paths under `/files/`.
 fn rewrite(
     route: &RoutePlan,
     pattern: usize,

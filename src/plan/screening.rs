@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_are_told_by_their_media_type() {
+    fn the_media_type_tells_grpc_calls() {
         let is_call = |field: &str| {
             let block = format!("POST /a.B/C HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n");
             let mut head = Head::new();

@@ -22,7 +22,7 @@ fn config(text: &str) -> Config {
     }
 }
 
-/// Knows `one`, `two` (with a repeated address) and `empty`.
+/// Resolves `one`, `two` (with a repeated address) and `empty`.
 fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let addresses: &[[u8; 4]] = match host {
         "one" => &[[10, 0, 0, 1]],
@@ -210,7 +210,7 @@ fn settings_are_merged_from_top_to_route() {
 }
 
 #[test]
-fn the_name_in_via_follows_from_what_weir_does() {
+fn the_name_in_via_follows_from_the_file() {
     let one = listening("[listen.\"127.0.0.1:80\"]");
     let again = listening("# A comment.\n[listen.\"127.0.0.1:80\"]");
     let other = listening("[listen.\"127.0.0.1:81\"]");
@@ -279,7 +279,7 @@ fn a_set_of_networks_holds_their_union() {
     assert!(trusted("trusted_proxies = \"0.0.0.0/0\"").contains([1, 2, 3, 4].into()));
 }
 
-/// What a plan makes of `METHOD TARGET` at a host: the decision, and what is sent on of the path.
+/// Passes the plan's decision about `METHOD TARGET` at a host, and the path that goes upstream, to `then`.
 fn decide<T>(plan: &Plan, request: &str, host: &str, then: impl FnOnce(Decision, &[u8]) -> T) -> T {
     let text = format!("{request} HTTP/1.1\r\nHost: {host}\r\n\r\n");
     let mut head = Head::new();
@@ -350,7 +350,7 @@ fn a_decision_is_a_route_or_a_reason() {
 }
 
 #[test]
-fn a_request_that_comes_again_is_a_loop() {
+fn a_request_that_returns_is_a_loop() {
     let plan = listening("[listen.\"127.0.0.1:80\"]");
     let us = &*plan.via;
     for (via, expected) in [

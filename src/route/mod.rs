@@ -19,10 +19,10 @@
 //!
 //! # Cost
 //!
-//! One hash look-up for the host (one more for each label when there are wildcards), one walk
-//! down a radix tree along the path (one more for each template on the way), then the predicates.
-//! The cost does not depend on the number of routes, only on the number that share one pattern. At worst, a hostile path
-//! visits each template of its host once. A look-up allocates nothing.
+//! One hash look-up for the host (one more for each label when there are wildcards), one walk down a radix tree along
+//! the path (one more for each template on the way), then the predicates. The cost does not depend on the number of
+//! routes, only on the number that share one pattern. At worst, a hostile path visits each template of its host once. A
+//! look-up allocates nothing.
 #![forbid(unsafe_code)]
 
 mod explain;

@@ -2,8 +2,8 @@
 //!
 //! A pattern is plain text up to its first parameter, its star or its end. This text is a key in a radix tree. If a
 //! parameter follows, the node of the key leads to another tree, for the rest of the pattern after the segment of the
-//! parameter. So a template with three parameters takes four trees. All trees of a table are in one arena, with children
-//! side by side.
+//! parameter. So a template with three parameters takes four trees. All trees of a table are in one arena, with
+//! children side by side.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{ControlFlow, Range};

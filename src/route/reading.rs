@@ -37,8 +37,8 @@ enum Parameters {
     Kept,
     /// The start of parameters, which the endpoint cuts off before it decodes, as servlets do.
     CutFirst,
-    /// The start of parameters, which the endpoint cuts off after it decodes: `%3B` starts them too, and a decoded slash
-    /// ends them.
+    /// The start of parameters, which the endpoint cuts off after it decodes: `%3B` starts them too, and a decoded
+    /// slash ends them.
     CutLast,
     /// The start of parameters, which the endpoint cuts off after it resolves dot segments, so `..;` is not one.
     CutAfterDots,
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reading_by_its_rules() {
+    fn each_reading_follows_its_rules() {
         let literal = Reading::LITERAL;
         let slash = Reading {
             slash: true,

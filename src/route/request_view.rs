@@ -32,8 +32,8 @@ pub struct RequestView<'a> {
 }
 
 impl<'a> RequestView<'a> {
-    /// The path for rewrites and redirects: as received, or the normal form if there are dot segments, because a part of
-    /// a path with dot segments would mean another path.
+    /// The path for rewrites and redirects: as received, or the normal form if there are dot segments, because a part
+    /// of a path with dot segments would mean another path.
     #[must_use]
     pub fn settled_path(&self) -> &'a [u8] {
         if self.ambiguities.has(PathAmbiguities::DOT_SEGMENT) {
@@ -44,8 +44,8 @@ impl<'a> RequestView<'a> {
     }
 }
 
-/// Buffers for the normal form of hosts and paths. Most requests are in normal form and need no copy. Requests reuse the
-/// buffers, so warm ones allocate nothing.
+/// Buffers for the normal form of hosts and paths. Most requests are in normal form and need no copy. Requests reuse
+/// the buffers, so warm ones allocate nothing.
 #[derive(Debug, Default)]
 pub struct ViewBuffers {
     host: Vec<u8>,

@@ -8,8 +8,7 @@ use weir_proto_h1::{Event, Head, Server};
 use super::{RouteLookup, RouteTable, RouteVerdict, ViewBuffers};
 use crate::route::RouteId;
 
-/// The matches of routes that are written as in a file, one a line. A line in braces is an inline
-/// table.
+/// The matches of routes, written as in a file, one per line. A line in braces is an inline table.
 pub(crate) fn matches(lines: &str) -> Vec<Match> {
     let mut text = String::from("[listen.\"127.0.0.1:80\"]\n[upstream]\na = \"127.0.0.1:1\"\n");
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -27,7 +26,7 @@ pub(crate) fn matches(lines: &str) -> Vec<Match> {
         .collect()
 }
 
-/// Asks with a request such as `GET http://host/path`, field lines after it.
+/// Views a request such as `GET http://host/path`, with field lines after it.
 fn ask<T>(request: &str, look_up: impl FnOnce(&super::RequestView<'_>) -> T) -> T {
     let mut lines = request.lines().map(str::trim);
     let (method, url) = lines.next().and_then(|line| line.split_once(' ')).unwrap();
@@ -55,7 +54,7 @@ fn ask<T>(request: &str, look_up: impl FnOnce(&super::RequestView<'_>) -> T) -> 
     look_up(&view.unwrap_or_else(|error| panic!("{request}: {error}")))
 }
 
-/// What a table finds that has one path pattern a route.
+/// What a table of one path pattern per route finds.
 fn taken(id: u32) -> RouteLookup {
     RouteLookup::Route {
         id: RouteId(id),
@@ -63,8 +62,7 @@ fn taken(id: u32) -> RouteLookup {
     }
 }
 
-/// Checks `REQUEST -> LINE` cases, where `LINE` is the route as it stands in `routes`, `404`, or
-/// `405 METHODS`.
+/// Checks `REQUEST -> LINE` cases, where `LINE` is a line of `routes`, `404`, or `405 METHODS`.
 fn check(routes: &str, cases: &[(&str, &str)]) {
     let names: Vec<&str> = routes
         .lines()
@@ -84,7 +82,7 @@ fn check(routes: &str, cases: &[(&str, &str)]) {
 }
 
 #[test]
-fn hosts_from_exact_over_wildcards_to_any() {
+fn exact_hosts_come_before_wildcards_and_any() {
     check(
         "/*
          *.com/*
@@ -118,7 +116,7 @@ fn hosts_from_exact_over_wildcards_to_any() {
 }
 
 #[test]
-fn paths_from_text_over_parameters_to_stars() {
+fn text_comes_before_parameters_and_stars() {
     check(
         "/users
          /users/
@@ -197,9 +195,9 @@ fn the_first_segment_that_differs_decides() {
     );
 }
 
-/// `/v1/*` takes `/v1`, unless a route has that in full.
+/// `/v1/*` takes `/v1`, unless a route has exactly that path.
 #[test]
-fn a_star_behind_a_slash_takes_the_path_without_it() {
+fn a_star_after_a_slash_takes_the_path_without_the_slash() {
     check(
         r#"/v1/*
            /v1*
@@ -236,7 +234,7 @@ fn a_star_behind_a_slash_takes_the_path_without_it() {
 }
 
 #[test]
-fn one_route_has_several_hosts_and_paths() {
+fn a_route_may_have_several_hosts_and_paths() {
     check(
         r#"{ host = ["a.b", "*.c"], path = ["/x", "/y/*"] }
            { host = ["*", "a.b"], path = "/health" }
@@ -270,9 +268,9 @@ fn one_route_has_several_hosts_and_paths() {
     );
 }
 
-/// What stands in front of a parameter or a star may have been left already: it must be gone back to.
+/// The walk may have passed the node of a parameter or a star, and has to go back to it.
 #[test]
-fn what_fails_gives_way_to_the_next_segment_that_fits() {
+fn a_failed_branch_gives_way_to_the_next_segment() {
     check(
         r#"{ path = "/users/admin/x", method = "PUT" }
            { path = "/users/admin/*", header = { a = "1" } }
@@ -335,7 +333,7 @@ fn paths_are_compared_in_normal_form() {
 }
 
 #[test]
-fn predicates_in_file_order() {
+fn predicates_are_tried_in_file_order() {
     check(
         r#"{ path = "/*", header = { upgrade = "websocket" } }
            { path = "/*", method = ["POST", "PUT"], header = { x-key = { prefix = "k" } } }
@@ -387,7 +385,7 @@ fn predicates_in_file_order() {
 }
 
 #[test]
-fn what_fails_gives_way_to_paths_and_hosts_that_say_less() {
+fn a_failed_route_gives_way_to_less_specific_ones() {
     check(
         r#"{ host = "a.b.c", path = "/x", method = "GET" }
            { host = "a.b.c", path = "/{any}", method = "PUT" }
@@ -427,7 +425,7 @@ fn what_fails_gives_way_to_paths_and_hosts_that_say_less() {
 }
 
 #[test]
-fn explained_in_order_with_the_first_predicate_that_failed() {
+fn explain_lists_routes_in_order_with_the_failed_predicate() {
     let table = RouteTable::from_specs(&matches(
         r#"other.com/*
            { path = "/*", header = { x = "1" } }
@@ -474,8 +472,7 @@ fn an_empty_table_finds_nothing() {
     );
 }
 
-/// All templates of ten segments, each a letter or a parameter: a walk that forgot where it had
-/// been would not come back.
+/// All templates of ten segments, each a letter or a parameter. A walk that visits nodes twice would not end.
 #[test]
 fn overlapping_templates_are_visited_once() {
     let mut routes = String::new();

@@ -180,7 +180,7 @@ fn a_request_that_is_refused() {
     }
 }
 
-/// Why a path that has a route is refused all the same, and what goes upstream of one that is not.
+/// Explain says why Weir refuses a path although a route matches it, and which path goes upstream otherwise.
 #[test]
 fn paths_that_endpoints_read_differently() {
     let file = r#"
@@ -269,7 +269,7 @@ fn a_host_field_replaces_that_of_the_url() {
 }
 
 #[test]
-fn what_is_no_question_is_said() {
+fn bad_arguments_are_named() {
     for (url, headers, expected) in [
         ("/v1", &[][..], "`/v1` is no URL: write http://host/path"),
         (
@@ -308,7 +308,7 @@ fn what_is_no_question_is_said() {
     );
 }
 
-/// CONNECT has a target of its own form, and gets the answer that the data path gives.
+/// CONNECT has its own form of target, and gets the answer of the data path.
 #[test]
 fn methods_that_no_route_can_take() {
     for url in ["http://a:8080/x", "http://[::1]", "https://a:443"] {
@@ -327,9 +327,9 @@ fn methods_that_no_route_can_take() {
     assert_eq!(plan.run_tests(&config), []);
 }
 
-/// A URL in a file and one in an argument are the request that a client would send for it.
+/// A URL in a file and a URL in an argument become the request that a client would send.
 #[test]
-fn urls_are_asked_for_as_clients_do() {
+fn urls_become_the_targets_that_clients_send() {
     let file = r#"
 [listen."127.0.0.1:80"]
 [[route]]
@@ -363,7 +363,7 @@ respond = 200
 }
 
 #[test]
-fn far_routes_are_counted_unless_all_are_wanted() {
+fn routes_of_other_hosts_are_counted_without_all() {
     let mut file = FILE.to_owned();
     for number in 0..30 {
         file.push_str(&format!(
@@ -395,7 +395,7 @@ fn far_routes_are_counted_unless_all_are_wanted() {
 }
 
 #[test]
-fn test_blocks_say_what_happens_instead() {
+fn failing_test_blocks_say_what_happens_instead() {
     let tests = r#"
 [[test]]
 request = "GET http://api.example.com/v1/a"
@@ -442,7 +442,7 @@ status = 404
 }
 
 #[test]
-fn a_client_can_be_given_a_certificate() {
+fn explain_takes_a_client_certificate() {
     let routes = r#"
 [listen."127.0.0.1:8080"]
 
@@ -498,7 +498,7 @@ status = 404
 }
 
 #[test]
-fn a_listener_that_sends_to_https_is_asked_before_any_route() {
+fn a_redirect_to_https_comes_before_any_route() {
     let file = r#"
 [listen."127.0.0.1:80"]
 redirect_https = 8443
@@ -552,7 +552,7 @@ status = 200
 }
 
 #[test]
-fn a_redirect_to_https_comes_before_what_is_wrong_with_the_request() {
+fn a_redirect_to_https_comes_before_any_refusal() {
     let (_, plan) = plan(
         "[listen.\"127.0.0.1:80\"]\nredirect_https = true\n[upstream]\napp = \"10.0.0.1:80\"\n[[route]]\nmatch = \"/*\"\nto = \"app\"\nencoded_slash = \"refuse\"\n",
     );
@@ -570,7 +570,7 @@ fn a_redirect_to_https_comes_before_what_is_wrong_with_the_request() {
 }
 
 #[test]
-fn what_a_head_announces_is_refused_as_on_the_data_path() {
+fn explain_refuses_a_body_that_the_head_announces_too_large() {
     let file = format!("[limits]\nbody = \"1KiB\"\n{FILE}");
     let ask = |headers: &[&str]| {
         let question = Question {
@@ -591,14 +591,14 @@ fn what_a_head_announces_is_refused_as_on_the_data_path() {
 }
 
 #[test]
-fn fields_that_no_client_may_send_are_named() {
+fn explain_names_dropped_fields() {
     let headers = ["X_Beta: 1", "X-Forwarded-For: 192.0.2.1", "Accept: */*"];
     let text = ask("GET", "http://api.example.com:8080/v1/x", &headers).unwrap();
     let line = "dropped    X_Beta, X-Forwarded-For: clients may not send this\n";
     assert!(text.contains(line), "{text}");
     let text = ask("GET", "http://api.example.com:8080/v1/x", &["X-Beta: 1"]).unwrap();
     assert!(!text.contains("dropped"), "{text}");
-    // Where the file trusts somebody, it is they who ask.
+    // If the file trusts any proxy, the request is taken to come from it.
     let file = format!("trusted_proxies = \"10.0.0.0/8\"\n{FILE}");
     let question = |line: &str| Question {
         method: "GET".to_owned(),

@@ -6,7 +6,7 @@ use weir_proto_h1::{Head, Limits, parse_request};
 use super::*;
 
 #[test]
-fn nodes_are_read_in_all_their_spellings() {
+fn nodes_are_parsed_in_every_spelling() {
     for (text, canonical) in [
         ("192.0.2.7", "192.0.2.7"),
         (" 192.0.2.7\t", "192.0.2.7"),
@@ -37,7 +37,7 @@ fn nodes_are_read_in_all_their_spellings() {
 }
 
 #[test]
-fn what_is_no_node_is_unknown() {
+fn invalid_nodes_are_unknown() {
     for text in [
         "",
         "\"",
@@ -89,7 +89,7 @@ fn written(node: ForwardedNode<'_>) -> String {
     }
 }
 
-/// What a chain in these lines says, where 10.0.0.0/8 is trusted: its hops, the client, the scheme, the host.
+/// The hops, client, scheme and host of the chain in these lines, with 10.0.0.0/8 trusted.
 fn told(
     spelling: ForwardedHeader,
     lines: &str,
@@ -135,7 +135,7 @@ fn x_forwarded_for_is_read_from_its_end() {
             Some("192.0.2.7"),
             None,
         ),
-        // What the client has made up stands before what a proxy says of it.
+        // What the client made up comes before what a proxy appended.
         (
             "X-Forwarded-For: 10.9.9.9, 192.0.2.7, 10.0.0.1",
             "10.9.9.9 192.0.2.7 10.0.0.1",
@@ -179,7 +179,7 @@ fn x_forwarded_for_is_read_from_its_end() {
             Some("192.0.2.7"),
             Some("https"),
         ),
-        // Of more, the one that stands for the client's hop.
+        // Of several, the one of the client's hop.
         (
             "X-Forwarded-For: 192.0.2.7, 10.0.0.1\r\nX-Forwarded-Proto: https, http",
             "192.0.2.7 10.0.0.1",
@@ -199,7 +199,7 @@ fn x_forwarded_for_is_read_from_its_end() {
             Some("https"),
         ),
         ("X-Forwarded-Proto: ht tps", "", None, None),
-        // The other spelling tells nothing.
+        // The other field does not count.
         ("Forwarded: for=192.0.2.7;proto=https", "", None, None),
     ] {
         let (is_hops, is_client, is_proto, _) = told(ForwardedHeader::XForwardedFor, lines);
@@ -250,7 +250,7 @@ const FORWARDED: &[Told] = &[
         Some("https"),
         None,
     ),
-    // A quote that a client has left open, and one that seems to go on in what the proxy adds.
+    // A quote that a client left open, and one that seems to continue into what the proxy appends.
     (
         "Forwarded: for=\"evil, for=192.0.2.7;proto=https",
         "unknown 192.0.2.7",
@@ -279,7 +279,7 @@ const FORWARDED: &[Told] = &[
         None,
         None,
     ),
-    // What is no host could be taken for several, or for more of the element.
+    // An endpoint could take an invalid host for several hosts, or for more of the element.
     (
         "Forwarded: for=192.0.2.7;host=\"a, for=192.0.2.8\"",
         "192.0.2.7",

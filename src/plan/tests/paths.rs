@@ -1,4 +1,4 @@
-//! What is sent on of paths: tables of cases, and a property with a model of each reading.
+//! The paths that go upstream: tables of cases, and properties with a model of each reading.
 
 mod model;
 
@@ -17,7 +17,7 @@ fn route(route: &str) -> Plan {
     routes(&format!("[[route]]\nto = \"app\"\n{route}"))
 }
 
-/// What is sent on for a GET of this target: the path, or the reason of a refusal.
+/// The path that goes upstream for a GET of this target, or the reason of the refusal.
 fn sent(plan: &Plan, target: &str) -> Result<String, Reason> {
     decide(
         plan,
@@ -91,9 +91,9 @@ fn a_path_is_forwarded_as_it_came_or_as_it_was_matched() {
     );
 }
 
-/// Each of these would be the forbidden path to somebody.
+/// Some endpoint reads each of these as the denied path.
 #[test]
-fn a_route_that_forbids_is_not_passed() {
+fn no_reading_slips_past_a_route_that_denies() {
     let plan = routes(
         "[[route]]\nmatch = \"/admin/*\"\nrespond = 403\n[[route]]\nmatch = \"/*\"\nto = \"app\"",
     );
@@ -176,7 +176,7 @@ fn a_route_that_forbids_is_not_passed() {
 }
 
 #[test]
-fn an_encoded_slash_passes_where_all_readings_meet_the_route() {
+fn an_encoded_slash_passes_if_all_readings_lead_to_the_route() {
     let npm = routes(
         "[[route]]\nmatch = \"/npm/*\"\nto = \"app\"\n[[route]]\nmatch = \"/gitlab/{project}/raw\"\nto = \"app\"",
     );
@@ -187,7 +187,7 @@ fn an_encoded_slash_passes_where_all_readings_meet_the_route() {
             ("/npm/a%2f..%2fb", Ok("/npm/a%2f..%2fb")),
             ("/npm/..%2f..%2fsecret", BAD),
             ("/npm/..%5cgitlab", BAD),
-            // Decoded, it is no one's path.
+            // Decoded, no route takes the path.
             ("/gitlab/group%2Fproject/raw", BAD),
         ],
     );
@@ -202,7 +202,7 @@ fn an_encoded_slash_passes_where_all_readings_meet_the_route() {
                 Ok("/gitlab/group%2Fproject/raw"),
             ),
             ("/gitlab/..%5Cx/raw", Ok("/gitlab/..%5Cx/raw")),
-            // The rest is not trusted.
+            // Nothing else is trusted.
             ("/gitlab/..;/raw", BAD),
             ("/gitlab/%c0%ae%c0%ae/raw", BAD),
         ],
@@ -212,10 +212,10 @@ fn an_encoded_slash_passes_where_all_readings_meet_the_route() {
         &refused,
         &[("/a%2fb", BAD), ("/a%5Cb", BAD), ("/a/b//c", Ok("/a/b//c"))],
     );
-    // Local answers send nothing on.
+    // Local answers send nothing upstream.
     let local = routes("[[route]]\nmatch = \"/a*\"\nrespond = 200");
     assert_eq!(taken(&local, "/a%2Fb"), Some(RouteId(0)));
-    // A pattern may have one, and means just that.
+    // A pattern with an encoded slash means that alone.
     let pattern = route("match = \"/a%2fb/*\"\nencoded_slash = \"keep\"");
     check(
         &pattern,
@@ -227,7 +227,7 @@ fn an_encoded_slash_passes_where_all_readings_meet_the_route() {
 }
 
 #[test]
-fn slashes_that_are_trusted_are_all_that_is_trusted() {
+fn trusting_slashes_trusts_nothing_else() {
     let plan = routes(
         "[[route]]\nmatch = \"/admin/*\"\nrespond = 403\n[[route]]\nmatch = \"/*\"\nto = \"app\"\nencoded_slash = \"keep\"",
     );
@@ -245,9 +245,9 @@ fn slashes_that_are_trusted_are_all_that_is_trusted() {
     );
 }
 
-/// Who decodes twice, or until nothing changes, may know parameters or not.
+/// An endpoint that decodes twice, or until nothing changes, may cut off parameters or not.
 #[test]
-fn what_is_encoded_twice_leads_nowhere_else() {
+fn double_encoding_leads_to_no_other_route() {
     let plan = routes(
         "[[route]]\nmatch = \"/api/admin/*\"\nrespond = 403\n[[route]]\nmatch = \"/*\"\nto = \"app\"\n",
     );
@@ -263,7 +263,7 @@ fn what_is_encoded_twice_leads_nowhere_else() {
             ("/api/%252e%252e/x", Ok("/api/%252e%252e/x")),
         ],
     );
-    // Nothing forbids what is outside, but nobody means to go there.
+    // No route denies the paths outside, but no honest path leads there.
     let open = route("match = \"/public/*\"");
     check(
         &open,
@@ -279,9 +279,9 @@ fn what_is_encoded_twice_leads_nowhere_else() {
     );
 }
 
-/// To read a path in many ways takes time in proportion to its length.
+/// Reading a path in many ways takes time in proportion to its length.
 #[test]
-fn a_long_path_that_reads_in_many_ways_is_refused() {
+fn a_long_path_with_many_readings_is_refused() {
     let plan = routes("[[route]]\nmatch = \"/*\"\nto = \"app\"");
     let long = |piece: &str, bytes: usize| piece.repeat(bytes / piece.len());
     for (path, is_taken) in [
@@ -296,9 +296,9 @@ fn a_long_path_that_reads_in_many_ways_is_refused() {
     }
 }
 
-/// What another route would do just the same is no reason to refuse.
+/// Weir does not refuse a path if the other route does the same.
 #[test]
-fn routes_that_do_the_same_are_as_good_as_one() {
+fn routes_that_do_the_same_count_as_one() {
     let plan = routes(
         "[[route]]\nmatch = \"/a\"\nto = \"app\"\ntimeouts = { total = \"1s\" }\n\
          [[route]]\nmatch = \"/b/*\"\nto = \"app\"\nlimits = { body = \"1KiB\" }\n\
@@ -320,7 +320,7 @@ fn routes_that_do_the_same_are_as_good_as_one() {
 }
 
 #[test]
-fn a_predicate_on_the_query_is_not_passed() {
+fn no_separator_slips_past_a_query_predicate() {
     let plan = routes(
         "[[route]]\nmatch = { path = \"/*\", query = { debug = true } }\nrespond = 403\n\
          [[route]]\nmatch = { path = \"/v\", query = { v = \"1\" } }\nrespond = 403\n\
@@ -376,7 +376,7 @@ fn rewrites_keep_what_was_received() {
         (strip, "/api/bucket//key", "/bucket//key"),
         (strip, "//api/bucket//key", "/bucket//key"),
         (strip, "/api/a;b/c", "/a;b/c"),
-        // Only what was meant is cut off, and nothing climbs out of what is left.
+        // The rewrite cuts off only the prefix, and dot segments do not climb out of the rest.
         (strip, "/api//v1", "/v1"),
         (strip, "/api/../api/secret", "/secret"),
         (strip, "/x/../api/a", "/a"),
@@ -437,7 +437,7 @@ fn rewrites_keep_what_was_received() {
 }
 
 #[test]
-fn a_rewrite_makes_no_dot_segments_and_stays_where_it_leads() {
+fn a_rewrite_makes_no_dot_segments_in_any_reading() {
     let joined = "match = \"/static*\"\nreplace = \"/files/{rest}\"";
     let cut = "match = \"/api*\"\nstrip = \"/api\"";
     let exchanged = "match = \"/a*\"\nreplace = { prefix = \"/a\", with = \"/b/\" }";
@@ -489,15 +489,14 @@ fn a_rewrite_makes_no_dot_segments_and_stays_where_it_leads() {
         let expected = expected.map(str::to_owned).ok_or(Reason::BadPath);
         assert_eq!(sent, expected, "{path} by {text}");
     }
-    // What an operator writes with a slash too many is not the client's fault.
+    // One slash too many in the file is not the client's fault.
     assert_eq!(
         sent(&route(exchanged.replace("/b/", "/b").as_str()), "/a/x"),
         Ok("/b/x".to_owned())
     );
 }
 
-/// Whatever a path looks like, what an endpoint makes of the rewritten path is what the rewrite makes of the normal
-/// form.
+/// For any path, the endpoint's reading of the rewritten path equals the rewrite of the normal path.
 #[test]
 fn rewriting_before_or_after_normalising_is_the_same() {
     const PIECES: [&str; 14] = [

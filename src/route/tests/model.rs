@@ -32,7 +32,7 @@ fn the_table_agrees_with_a_naive_matcher() {
             }
         }
     }
-    // Cases of all kinds, or the comparison says little.
+    // Without cases of all kinds, the comparison would prove little.
     assert!(
         routed > 10_000 && refused > 1_000 && missed > 1_000,
         "{routed} {refused} {missed}"
@@ -152,7 +152,7 @@ fn path_fits(pattern: &PathMatch, path: &str) -> bool {
             })
 }
 
-/// Whether a path is what `/v1/*` has in front of its last slash.
+/// Whether a path is `/v1/*` without its last slash and star.
 fn is_bare(pattern: &PathMatch, path: &str) -> bool {
     let start = match pattern {
         PathMatch::Prefix(start) => start.strip_suffix('/'),

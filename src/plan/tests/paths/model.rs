@@ -1,5 +1,5 @@
-//! Whatever is forwarded meets the same route in every reading: checked against a model of each kind of endpoint, which
-//! shares no code with the readings of the product.
+//! Every reading of a forwarded path leads to the same route: checked against a model of each kind of endpoint. The
+//! models share no code with [`Reading`](crate::route::Reading).
 
 use super::{routes, taken};
 use crate::plan::{Decision, Plan, RouteId, RouteTarget, UpstreamId};
@@ -8,7 +8,7 @@ const TABLES: u64 = 400;
 const REQUESTS_PER_TABLE: usize = 60;
 
 #[test]
-fn whatever_is_forwarded_meets_the_same_route_in_every_reading() {
+fn every_reading_of_a_forwarded_path_leads_to_its_route() {
     let (mut plain, mut odd, mut refused) = (0, 0, 0);
     for seed in 1..=TABLES {
         let mut random = Random(seed);
@@ -38,16 +38,16 @@ fn whatever_is_forwarded_meets_the_same_route_in_every_reading() {
             *(if is_odd { &mut odd } else { &mut plain }) += 1;
         }
     }
-    // Cases of all kinds, or this says little.
+    // Without cases of all kinds, the property would prove little.
     assert!(
         plain > 500 && odd > 1_500 && refused > 3_000,
         "{plain} {odd} {refused}"
     );
 }
 
-/// What a rewrite says of where a path leads holds in every reading.
+/// A rewritten path leads where the rewrite says in every reading.
 #[test]
-fn whatever_is_rewritten_leads_where_the_file_says() {
+fn every_reading_of_a_rewritten_path_leads_where_the_file_says() {
     type Leads = fn(&str) -> bool;
     let cases: [(&str, &str, Leads); 4] = [
         ("/a*", "replace = \"/files/{rest}\"", |seen| {
@@ -84,7 +84,7 @@ fn whatever_is_rewritten_leads_where_the_file_says() {
                 let seen = merge(&read(&sent));
                 let message =
                     format!("{path} is sent as {sent}, which is {seen} for {name}, by {rewrite}");
-                // What reads parameters cuts them off what the file says, too.
+                // An endpoint that knows parameters cuts them off the text of the file too.
                 assert!(leads(&seen), "{message}");
             }
             forwarded_odd += usize::from(path.contains(['%', ';']));
@@ -116,7 +116,7 @@ fn upstream_of(plan: &Plan, id: RouteId) -> Option<UpstreamId> {
     }
 }
 
-/// The route of a path that needs no reading any more.
+/// The route of a path in normal form.
 fn route_of(plan: &Plan, path: &str) -> Option<RouteId> {
     let text = format!("GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n");
     let mut head = super::super::Head::new();
@@ -134,7 +134,7 @@ fn has_dot_segment(path: &str) -> bool {
 
 type Read = fn(&str) -> String;
 
-/// Endpoints by name. Each gives the path that it would look up, written so that it means only that.
+/// Endpoints by name. Each returns the path that it would look up, encoded so that it has one meaning.
 const READINGS: [(&str, Read); 11] = [
     ("RFC 3986", |path| rfc3986(&decode(path, b""))),
     ("WHATWG", |path| whatwg(path)),
@@ -159,7 +159,7 @@ const READINGS: [(&str, Read); 11] = [
         rfc3986(&cut(&decode(path, b"/;")))
     }),
     ("a framework that cuts parameters off last", |path| {
-        // A segment that is dots only now is a name.
+        // A segment that becomes dots only now is a name.
         let named = |segment: &str| segment.replace("..", "two-dots").replace('.', "dot");
         let resolved = cut(&rfc3986(&decode(path, b"")));
         let segments = resolved.split('/').map(|segment| match segment {
@@ -182,7 +182,7 @@ const READINGS: [(&str, Read); 11] = [
     }),
 ];
 
-/// Undoes percent-encoding of unreserved characters and of `also`; the rest stays, in upper case.
+/// Decodes unreserved characters and those in `also`. The rest stays, in upper case.
 fn decode(path: &str, also: &[u8]) -> String {
     let mut parts = path.split('%');
     let mut out = parts.next().unwrap_or_default().to_owned();
