@@ -127,7 +127,7 @@ fn what_this_machine_does_not_have() {
         ),
         (
             listen(&format!("unix:{}", path("file"))),
-            "exists and is no socket",
+            "exists and is not a socket",
         ),
         (
             format!(
@@ -158,7 +158,7 @@ fn what_this_machine_does_not_have() {
         ),
         (
             format!("access_log = {own:?}\n{}", listen("127.0.0.1:0")),
-            "which is read",
+            "which Weir reads",
         ),
         (
             format!(

@@ -492,7 +492,7 @@ fn check_says_what_the_user_may_not_do() {
         let (code, said) = check(&nobody, &group);
         assert_eq!(code, Some(0), "{said}");
         assert!(
-            said.contains("was not tested") && said.contains("as root"),
+            said.contains("did not test") && said.contains("as root"),
             "{said}"
         );
         return;
@@ -635,7 +635,7 @@ fn inherited_sockets_are_for_the_listeners_of_their_addresses() {
             format!("inherited socket 4 (local) is for unix:{}", path.display()),
             format!("inherited socket 5 (admin) is for {admin}"),
             format!("inherited socket 6 (spare): no listener has the address {other}; closed"),
-            "inherited socket 7 (odd): it is no listening stream socket; closed".to_owned(),
+            "inherited socket 7 (odd): it is not a listening stream socket; closed".to_owned(),
         ] {
             weir.wait_for(&said);
         }

@@ -1,4 +1,4 @@
-//! Which processors the cores run on.
+//! Chooses the processors that cores run on.
 
 use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
@@ -6,18 +6,19 @@ use std::thread::available_parallelism;
 use rustix::thread::{CpuSet, sched_getaffinity};
 use weir_config::Cores;
 
-/// One entry a core: the processor it is pinned to, or none.
+/// The processors of the cores.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CpuChoice {
+    /// For each core, the processor it is pinned to, if any.
     pub(super) cpus: Vec<Option<usize>>,
-    /// What the user should know about it.
+    /// A remark for the log.
     pub(super) remark: Option<String>,
 }
 
-/// Chooses processors within what the process may use: its affinity mask, and for `auto` the CPU quota of its cgroup.
+/// Chooses among the processors that the process may use: its affinity mask, and for `auto` the CPU quota of its cgroup.
 ///
 /// # Errors
-/// Processors are named that the process may not use.
+/// The configuration names a processor that the process may not use.
 pub(super) fn choose(cores: &Cores) -> Result<CpuChoice, String> {
     let quota = available_parallelism().map_or(1, NonZeroUsize::get);
     pick(cores, &allowed(), quota)
@@ -42,7 +43,7 @@ fn pick(cores: &Cores, allowed: &[usize], quota: usize) -> Result<CpuChoice, Str
             let count = count.get() as usize;
             let remark = (count > allowed.len()).then(|| {
                 let all = allowed.len();
-                format!("cores: {count} on {all} processors; none is pinned, and they will get in each other's way")
+                format!("cores: {count} on {all} processors; Weir pins none, and they will slow each other down")
             });
             Ok(CpuChoice {
                 cpus: spread(allowed, count),
@@ -71,8 +72,8 @@ fn pick(cores: &Cores, allowed: &[usize], quota: usize) -> Result<CpuChoice, Str
     }
 }
 
-/// The first `count` processors, or nobody pinned when there are fewer: two cores on one processor while another is
-/// free would be worse.
+/// The first `count` processors. If there are fewer, pins no core, because two cores pinned to one processor would wait
+/// for each other while another processor is idle.
 fn spread(allowed: &[usize], count: usize) -> Vec<Option<usize>> {
     if count > allowed.len() {
         return vec![None; count];

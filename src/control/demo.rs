@@ -1,7 +1,7 @@
-//! Two endpoints to play with: what `weir demo` proxies to. They live on the control thread and listen on loopback.
+//! The two endpoints that `weir demo` proxies to. They run on the control thread and listen on loopback.
 //!
 //! Both answer with their name and the request as it reached them. `/slow?ms=500` waits first, `/big?bytes=1000000`
-//! sends that much, `/status?code=503` answers with that status, `/echo` sends the request's body back.
+//! sends that many bytes, `/status?code=503` answers with that status, `/echo` sends the request's body back.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -33,10 +33,10 @@ pub struct DemoEndpoints {
 }
 
 impl DemoEndpoints {
-    /// Binds two ports of loopback that are free.
+    /// Binds two free ports of loopback.
     ///
     /// # Errors
-    /// There are none.
+    /// No port is free.
     pub fn bind() -> io::Result<Self> {
         let (mut endpoints, mut addresses) = (Vec::new(), Vec::new());
         for name in ["one", "two"] {
@@ -50,12 +50,12 @@ impl DemoEndpoints {
         })
     }
 
-    /// Where they are.
+    /// Their addresses.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Begins to answer, on the control thread's runtime.
+    /// Starts answering, on the control thread's runtime.
     pub(super) fn serve(self) -> io::Result<()> {
         for (name, listener) in self.endpoints {
             listener.set_nonblocking(true)?;
@@ -66,9 +66,9 @@ impl DemoEndpoints {
 }
 
 async fn accept(name: &'static str, listener: TcpListener) {
-    let places = Arc::new(Semaphore::new(limits::DEMO_CONNECTIONS_MAX));
+    let permits = Arc::new(Semaphore::new(limits::DEMO_CONNECTIONS_MAX));
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
+        let Ok(permit) = permits.clone().acquire_owned().await else {
             return;
         };
         let Ok((stream, _)) = listener.accept().await else {
@@ -82,9 +82,9 @@ async fn accept(name: &'static str, listener: TcpListener) {
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(hyper_util::rt::TokioTimer::new())
                 .serve_connection(hyper_util::rt::TokioIo::new(stream), service);
-            // It ends when Weir closes it.
+            // The connection ends when Weir closes it.
             let _ = connection.await;
-            drop(place);
+            drop(permit);
         });
     }
 }
@@ -111,7 +111,7 @@ async fn answer(name: &str, request: Request<Incoming>) -> Response<DemoBody> {
             *response.status_mut() = status.unwrap_or(StatusCode::BAD_REQUEST);
             response
         }
-        "/echo" => Response::new(back(request.into_body()).await),
+        "/echo" => Response::new(echo_body(request.into_body()).await),
         _ => Response::new(DemoBody::text(echo(name, &request))),
     };
     response.headers_mut().insert(
@@ -124,15 +124,15 @@ async fn answer(name: &str, request: Request<Incoming>) -> Response<DemoBody> {
     response
 }
 
-/// The body of a request as an answer. A client that waits to be asked for its body sends it only if nothing is
-/// answered before (RFC 9110 10.1.1), so that the answer waits for the first of it.
-async fn back(mut body: Incoming) -> DemoBody {
+/// Answers with the request's body. Waits for its first bytes, because a client that expects 100-continue sends no body
+/// once it has a final answer (RFC 9110 section 10.1.1).
+async fn echo_body(mut body: Incoming) -> DemoBody {
     let first = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
     let first = first.and_then(Result::ok);
     DemoBody::Back(first.and_then(|frame| frame.into_data().ok()), body)
 }
 
-/// The request as it came, so that one can see what Weir did to it.
+/// The request as it arrived, to show what Weir has changed.
 fn echo(name: &str, request: &Request<Incoming>) -> String {
     let mut out = format!("Hello from endpoint {name}. This is what reached it:\n\n");
     let _ = writeln!(
@@ -167,7 +167,7 @@ enum DemoBody {
     Text(Option<Bytes>),
     /// This many dots.
     Dots(u64),
-    /// The request's own body: what has come of it, and the rest.
+    /// The request's own body: its first bytes, and the rest.
     Back(Option<Bytes>, Incoming),
 }
 

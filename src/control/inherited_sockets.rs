@@ -1,4 +1,4 @@
-//! Listening sockets that the process was started with (`LISTEN_FDS`): each is for the listener of its address.
+//! Listening sockets that the process inherits (`LISTEN_FDS`). Each belongs to the listener with its address.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -9,23 +9,25 @@ use socket2::Socket;
 use crate::io::{Address, ListenSocket, SocketOrigin, take_inherited};
 use crate::obs::process;
 
-/// What was inherited.
+/// The inherited sockets.
 #[derive(Default)]
 pub(super) struct InheritedSockets {
-    /// For no listener yet.
+    /// Sockets that no listener has taken yet.
     spare: Vec<InheritedSocket>,
+    /// Addresses whose sockets a listener has taken.
     taken: Vec<Address>,
 }
 
 struct InheritedSocket {
-    /// What messages call it.
+    /// Its name in messages.
     name: String,
     address: Address,
     socket: Socket,
 }
 
 impl InheritedSockets {
-    /// Takes over what the environment says, if it is meant for this process. What is of no use is closed and said.
+    /// Takes over the sockets that the environment passes to this process. Closes those that Weir cannot use, and logs
+    /// them.
     pub(super) fn from_environment() -> Self {
         let variable = |name| std::env::var(name).ok();
         let (pid, fds) = (variable("LISTEN_PID"), variable("LISTEN_FDS"));
@@ -37,7 +39,7 @@ impl InheritedSockets {
         let names = variable("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':').filter(|name| !name.is_empty());
         let mut all = Vec::new();
-        // Nobody has more descriptors than that.
+        // No process has more descriptors.
         for (fd, n) in take_inherited(usize::min(count, 65_536))
             .into_iter()
             .zip(3..)
@@ -46,7 +48,9 @@ impl InheritedSockets {
                 || format!("inherited socket {n}"),
                 |name| format!("inherited socket {n} ({name})"),
             );
-            let found = fd.ok_or_else(|| "it is not open".to_owned()).and_then(look);
+            let found = fd
+                .ok_or_else(|| "it is not open".to_owned())
+                .and_then(prepare);
             match found {
                 Ok((address, socket)) => all.push(InheritedSocket {
                     name,
@@ -62,7 +66,7 @@ impl InheritedSockets {
         }
     }
 
-    /// The sockets of a listener, if there are any: several share an address with `SO_REUSEPORT`.
+    /// Takes the sockets of a listener. With `SO_REUSEPORT`, several sockets share an address.
     pub(super) fn take(&mut self, address: &Address) -> Vec<Socket> {
         let is_its = |found: &mut InheritedSocket| found.address == *address;
         let taken = self.spare.extract_if(.., is_its).map(|found| {
@@ -76,7 +80,7 @@ impl InheritedSockets {
         taken
     }
 
-    /// Closes what no listener has taken; gives the addresses of what was.
+    /// Closes the sockets that no listener has taken. Returns the addresses of the others.
     pub(super) fn taken(self) -> Vec<Address> {
         for InheritedSocket { name, address, .. } in self.spare {
             process::warn(format_args!(
@@ -87,10 +91,10 @@ impl InheritedSockets {
     }
 }
 
-/// One for every core: those of a listener in turn, shared when there are fewer than cores.
+/// Gives every core a socket of a listener, in turn. If there are fewer sockets than cores, cores share them.
 pub(super) fn spread(sockets: &[Socket], cores: usize) -> io::Result<Vec<(usize, ListenSocket)>> {
-    let places = 0..sockets.len().max(cores);
-    let each = places.map(|n| {
+    let numbers = 0..sockets.len().max(cores);
+    let each = numbers.map(|n| {
         let socket = sockets[n % sockets.len()].try_clone()?;
         let is_unix = socket.local_addr()?.is_unix();
         let socket = match is_unix {
@@ -102,16 +106,16 @@ pub(super) fn spread(sockets: &[Socket], cores: usize) -> io::Result<Vec<(usize,
     each.collect()
 }
 
-/// Where a socket listens, if it does; makes it like those that we bind.
-fn look(fd: OwnedFd) -> Result<(Address, Socket), String> {
-    let no_stream = |_| "it is no listening stream socket".to_owned();
-    let kind = rustix::net::sockopt::socket_type(fd.as_fd()).map_err(no_stream)?;
-    let listens = rustix::net::sockopt::socket_acceptconn(fd.as_fd()).map_err(no_stream)?;
+/// The address that a socket listens on. Sets the socket up like those that Weir binds.
+fn prepare(fd: OwnedFd) -> Result<(Address, Socket), String> {
+    let not_listening = |_| "it is not a listening stream socket".to_owned();
+    let kind = rustix::net::sockopt::socket_type(fd.as_fd()).map_err(not_listening)?;
+    let listens = rustix::net::sockopt::socket_acceptconn(fd.as_fd()).map_err(not_listening)?;
     if kind != rustix::net::SocketType::STREAM || !listens {
-        return Err("it is no listening stream socket".to_owned());
+        return Err("it is not a listening stream socket".to_owned());
     }
     let socket = Socket::from(fd);
-    let prepare = || {
+    let set_up = || {
         socket.set_nonblocking(false)?;
         let address = socket.local_addr()?;
         if !address.is_unix() {
@@ -119,7 +123,7 @@ fn look(fd: OwnedFd) -> Result<(Address, Socket), String> {
         }
         io::Result::Ok(address)
     };
-    let address = prepare().map_err(|error| error.to_string())?;
+    let address = set_up().map_err(|error| error.to_string())?;
     let path = || {
         address
             .as_pathname()

@@ -1,26 +1,27 @@
-//! Bounds of the control thread and its admin listener.
+//! Limits of the control thread and its admin listener.
 
 use std::time::Duration;
 
-/// Connections to the admin listener at once; one more ends the one that has been still for longest.
+/// Connections to the admin listener at once. One more evicts the connection that has been still for longest.
 pub(super) const ADMIN_CONNECTIONS_MAX: usize = 64;
 
-/// Copies of a large page of the admin listener that clients may still read while another one is made.
+/// Copies of a large page of the admin listener that clients may still read when Weir makes another.
 pub(super) const PAGES_KEPT: usize = 3;
 
-/// Bytes of a page that is made anew for each client.
+/// Pages up to this size are made for each client.
 pub(super) const PAGE_BYTES_UNSHARED: usize = 256 * 1024;
 
-/// Bytes of a page that are handed to a connection at once.
+/// Bytes of a page that a connection gets at once.
 pub(super) const PAGE_BYTES_AT_ONCE: usize = 64 * 1024;
 
-/// A large page serves for so many times as long as it took to make: making it takes a twentieth of control's time.
+/// A copy of a large page is current for this many times as long as making it took, so that making pages takes a
+/// twentieth of control's time.
 pub(super) const PAGE_COST_SHARE: u32 = 20;
 
-/// How long a client of the admin listener may take for a request's head.
+/// How long a client of the admin listener may take to send a request's head.
 pub(super) const ADMIN_HEAD: Duration = Duration::from_secs(5);
 
-/// How long one connection to the admin listener may live, reading slowly included. Scrapers come back.
+/// How long one connection to the admin listener may live, also if it reads slowly. Scrapers connect again.
 pub(super) const ADMIN_CONNECTION: Duration = Duration::from_secs(60);
 
 /// Pending connections in the kernel's queue of the admin listener.
@@ -29,53 +30,54 @@ pub(super) const ADMIN_BACKLOG: u32 = 64;
 /// Bytes of a request head that the admin listener and the demo endpoints read.
 pub(super) const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// How often control looks whether the cores have ended.
+/// How often control checks whether the cores have ended.
 pub(super) const WATCH: Duration = Duration::from_millis(20);
 
-/// How often files of certificates and keys are looked at. A look is a system call a file.
+/// How often control checks certificate and key files. A check is one system call for each file.
 pub(super) const CERTIFICATES_WATCH: Duration = Duration::from_secs(2);
 
-/// How long a start or a reload waits for the addresses of names, all together. One whose servers are silent for longer
-/// (resolv.conf waits 5 s for each by default) is looked up again later.
+/// How long a start or a reload waits for the addresses of all names together. Control looks up a name whose servers are
+/// silent for longer again later (resolv.conf waits 5 s for each server by default).
 pub(super) const NAMES_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Names that are looked up at a time, each by a thread.
+/// Names that are looked up at a time, one a thread.
 pub(super) const NAMES_AT_ONCE_MAX: usize = 16;
 
-/// How often names that were not found are looked through for those that are due.
+/// How often control checks whether a missing name is due for a lookup.
 pub(super) const NAMES_WATCH: Duration = Duration::from_millis(250);
 
-/// The wait before a name is looked up again; it doubles each time.
+/// The wait before the first lookup of a missing name. It doubles each time.
 pub(super) const NAMES_RETRY: Duration = Duration::from_secs(1);
 
-/// How long that wait becomes.
+/// The longest wait between lookups of a missing name.
 pub(super) const NAMES_RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// Names that `/healthz?verbose` shows; the rest is counted.
+/// Missing names that `/healthz?verbose` lists; it counts the others.
 pub(super) const NAMES_SHOWN_MAX: usize = 32;
 
-/// How often control looks which endpoints fail. A look reads two counters an endpoint and core.
+/// How often control checks which endpoints fail, and reads what cores report. A check reads two counters for each
+/// endpoint and core.
 pub(super) const TROUBLE_WATCH: Duration = Duration::from_secs(1);
 
-/// How long control waits before it offers a command again to a core whose mailbox is full.
+/// How long control waits before it sends a command again to a core whose mailbox was full.
 pub(super) const MAILBOX_RETRY: Duration = Duration::from_millis(5);
 
-/// How long a core may leave its mailbox full before that is said.
+/// How long a core's mailbox may be full before control logs it.
 pub(super) const MAILBOX_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a change waits for cores to take it before it is told as done all the same.
+/// How long control waits for cores to obey before it goes on without them.
 pub(super) const OBEY_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a core may take to answer the watchdog before that is said.
+/// How long a core may take to answer the watchdog before control logs it.
 pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Notices that wait for the service manager at most.
+/// Notices that may wait for the service manager.
 pub(super) const NOTICES_MAX: usize = 32;
 
-/// How long cores may take to end once the grace period is over, before the process ends without them.
+/// How long cores may take to end after the grace period before the process ends without them.
 pub(super) const STOP: Duration = Duration::from_secs(3);
 
-/// Listeners that are named in the log when Weir starts or reloads; the rest is counted.
+/// Listeners that the log names at a start or a reload; it counts the others.
 pub(super) const LISTENERS_NAMED_MAX: usize = 16;
 
 /// Connections to a demo endpoint at once.
@@ -90,5 +92,5 @@ pub(super) const DEMO_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long control waits for a file system to open or look at a file.
 pub(super) const FILE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a reload may read, resolve and compile before it has failed.
+/// How long a reload may take to read, resolve and compile before it fails.
 pub(super) const RELOAD_PATIENCE: Duration = Duration::from_secs(120);

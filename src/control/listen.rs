@@ -1,7 +1,7 @@
-//! Binding listening sockets, for every core.
+//! Binds listening sockets for every core.
 //!
-//! TCP: each core has a socket of its own on the same port (`SO_REUSEPORT`), so the kernel spreads connections and
-//! nothing is shared. Unix: one socket, cloned. All are blocking: monoio would hand `EAGAIN` through otherwise.
+//! For TCP, each core has a socket of its own on the same port (`SO_REUSEPORT`), and the kernel spreads connections. For
+//! Unix sockets, cores share one. All sockets are blocking, because monoio would pass `EAGAIN` on otherwise.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,24 +17,24 @@ use super::inherited_sockets::{self, InheritedSockets};
 use crate::io::{Address, ListenSocket, SocketOrigin};
 use crate::plan::{ListenerId, Plan};
 
-/// Sockets that are bound and not given away yet.
+/// Sockets that are bound and belong to no core yet.
 #[derive(Default)]
 pub(super) struct BoundSockets {
     /// By core.
     pub(super) sockets: Vec<Vec<(ListenerId, ListenSocket)>>,
-    /// Where they listen in truth: a port that the kernel chose is filled in.
+    /// Their actual addresses, with ports that the kernel chose.
     pub(super) addresses: Vec<String>,
-    /// TCP addresses among them that we have bound.
+    /// The TCP addresses among them that this process has bound itself.
     pub(super) ports: Vec<SocketAddr>,
     /// Files of Unix sockets, removed when dropped.
     pub(super) files: Vec<OwnedFile>,
 }
 
-/// Binds `listeners` of `plan` for `cores` cores, but for those whose sockets were inherited. `taken` are TCP addresses
-/// that this process listens on already.
+/// Binds `listeners` of `plan` for `cores` cores, or takes inherited sockets. This process already listens on the TCP
+/// addresses in `taken`.
 ///
 /// # Errors
-/// One cannot be bound: what to do about it is said, and none stays bound.
+/// An address cannot be bound. The message says what helps, and no address stays bound.
 pub(super) fn bind(
     plan: &Plan,
     listeners: &[ListenerId],
@@ -85,8 +85,8 @@ pub(super) fn bind(
     Ok(bound)
 }
 
-/// A listening TCP socket; blocking. Accepted sockets inherit `TCP_NODELAY` from it. An IPv6 wildcard takes IPv6 only,
-/// like nginx, so that it can stand beside an IPv4 one.
+/// A blocking TCP socket that listens. Accepted sockets inherit its `TCP_NODELAY`. An IPv6 wildcard accepts IPv6 only, as
+/// in nginx, so that an IPv4 wildcard can use the same port.
 pub(super) fn tcp(address: SocketAddr, backlog: u32) -> io::Result<net::TcpListener> {
     let socket = bind_shared(address)?;
     socket.set_tcp_nodelay(true)?;
@@ -95,7 +95,7 @@ pub(super) fn tcp(address: SocketAddr, backlog: u32) -> io::Result<net::TcpListe
     Ok(socket.into())
 }
 
-/// A socket bound to an address that other sockets of this user may share.
+/// A bound socket that shares its address with other sockets of this user.
 pub(super) fn bind_shared(address: SocketAddr) -> io::Result<Socket> {
     let socket = tcp_socket(address)?;
     socket.set_reuse_port(true)?;
@@ -116,8 +116,8 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Finds out whether somebody else listens there. Without this, a second Weir of the same user would quietly take half
-/// of the connections, because both share the port. A port of `taken` addresses is this process's already.
+/// Fails if another process listens on this address. Otherwise a second Weir of the same user would silently take half of
+/// the connections, because both would share the port. This process already listens on the addresses in `taken`.
 pub(super) fn probe(address: SocketAddr, taken: &[SocketAddr]) -> io::Result<()> {
     if address.port() == 0 || taken.iter().any(|other| other.port() == address.port()) {
         return Ok(());
@@ -125,8 +125,8 @@ pub(super) fn probe(address: SocketAddr, taken: &[SocketAddr]) -> io::Result<()>
     tcp_socket(address)?.bind(&address.into())
 }
 
-/// A listening Unix socket; blocking. The file of a process that is gone is replaced; one that answers, or that is no
-/// socket, is left alone. `mode` sets its permissions, which otherwise follow the umask.
+/// A blocking Unix socket that listens. Replaces the socket file of a process that has ended, and no other file. `mode`
+/// sets its permissions, which otherwise follow the umask.
 pub(super) fn unix(
     path: &Path,
     backlog: u32,
@@ -136,7 +136,7 @@ pub(super) fn unix(
         if !found.file_type().is_socket() {
             return Err(no_socket());
         }
-        // Without waiting: a process that lives and does not accept has a full queue.
+        // Without waiting, because a process that runs and does not accept has a full queue.
         let trial = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         trial.set_nonblocking(true)?;
         match trial.connect(&socket2::SockAddr::unix(path)?) {
@@ -157,26 +157,28 @@ pub(super) fn unix(
     Ok((socket.into(), file))
 }
 
-/// Why a file is not replaced by a socket.
+/// The error for a file that Weir does not replace by a socket.
 pub(super) fn no_socket() -> io::Error {
-    let message = "the file exists and is no socket";
+    let message = "the file exists and is not a socket";
     io::Error::new(io::ErrorKind::AlreadyExists, message)
 }
 
-/// A file that we made, of a Unix socket for example. Dropping it removes the file, unless another has come in its place.
+/// A file that this process has created, such as a Unix socket. Dropping it removes the file, unless another file has
+/// replaced it.
 #[derive(Debug)]
 pub(super) struct OwnedFile {
     pub(super) path: PathBuf,
-    made: (u64, u64),
+    /// Device and inode.
+    id: (u64, u64),
 }
 
 impl OwnedFile {
-    /// The file that we have just made at this path.
+    /// The file that this process has just created at this path.
     pub(super) fn new(path: &Path) -> io::Result<Self> {
-        let made = fs::symlink_metadata(path)?;
+        let created = fs::symlink_metadata(path)?;
         Ok(Self {
             path: path.to_owned(),
-            made: (made.dev(), made.ino()),
+            id: (created.dev(), created.ino()),
         })
     }
 }
@@ -184,14 +186,14 @@ impl OwnedFile {
 impl Drop for OwnedFile {
     fn drop(&mut self) {
         let found = fs::symlink_metadata(&self.path);
-        if found.is_ok_and(|found| (found.dev(), found.ino()) == self.made) {
-            // If it cannot be removed, the next start replaces it.
+        if found.is_ok_and(|found| (found.dev(), found.ino()) == self.id) {
+            // If removing fails, the next start replaces the file.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// What is wrong with an address, and what helps.
+/// Says what is wrong with an address, and what helps.
 pub(super) fn explain(address: &Address, error: &io::Error) -> String {
     let help = match (error.kind(), address) {
         (io::ErrorKind::AddrInUse, Address::Ip(ip)) => {

@@ -111,7 +111,7 @@ pub fn load(
         failures.extend(preflight::preflight(&loaded.config, machine, files));
     }
     if is_here {
-        match user_access::look(&loaded.config, source) {
+        match user_access::check(&loaded.config, source) {
             Ok(warnings) => loaded.warnings.extend(warnings),
             Err(errors) => {
                 loaded.warnings.extend(errors);

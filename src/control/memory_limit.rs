@@ -1,9 +1,9 @@
-//! How much memory this process may take: the machine's, or less by a cgroup around it.
+//! How much memory this process may use: the machine's, or the limit of a cgroup.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The tightest limit, bytes. `root` is `/`, but in tests.
+/// The tightest limit in bytes. `root` is `/`, except in tests.
 pub(super) fn limit(root: &Path) -> Option<u64> {
     let meminfo = fs::read_to_string(root.join("proc/meminfo")).ok()?;
     let total = meminfo.lines().find_map(|line| {
@@ -15,15 +15,15 @@ pub(super) fn limit(root: &Path) -> Option<u64> {
         let read = |file| fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok();
         files.iter().filter_map(read)
     });
-    // What is not limited says "max", or a number beyond all memory.
+    // A cgroup without a limit says "max", or a number larger than all memory.
     Some(limits.fold(total * 1024, u64::min))
 }
 
-/// What limits memory there, by the version of cgroups.
+/// The files with memory limits, by version of cgroups.
 const FILES_V2: &[&str] = &["memory.max", "memory.high"];
 const FILES_V1: &[&str] = &["memory.limit_in_bytes"];
 
-/// The directories of the cgroups that this process is in, with all above them, and the files in each.
+/// The directories of this process's cgroups and of all their parents, with the files to read in each.
 fn cgroups(root: &Path) -> Option<Vec<(PathBuf, &'static [&'static str])>> {
     let own = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).ok()?;
@@ -38,7 +38,10 @@ fn cgroups(root: &Path) -> Option<Vec<(PathBuf, &'static [&'static str])>> {
         if !is_v2 && !controllers.split(',').any(|name| name == "memory") {
             continue;
         }
-        for mount in mounts.lines().filter_map(|line| Mount::of(line, is_v2)) {
+        for mount in mounts
+            .lines()
+            .filter_map(|line| CgroupMount::of(line, is_v2))
+        {
             let files = if is_v2 { FILES_V2 } else { FILES_V1 };
             let dirs = mount.dirs(root, path);
             found.extend(dirs.into_iter().map(|dir| (dir, files)));
@@ -47,14 +50,16 @@ fn cgroups(root: &Path) -> Option<Vec<(PathBuf, &'static [&'static str])>> {
     Some(found)
 }
 
-/// Where a hierarchy of cgroups is mounted, and which cgroup that shows as its top.
-struct Mount<'a> {
+/// A mounted hierarchy of cgroups.
+struct CgroupMount<'a> {
+    /// The cgroup that the mount point shows.
     top: &'a str,
+    /// The mount point.
     at: &'a str,
 }
 
-impl<'a> Mount<'a> {
-    /// Reads a line of mountinfo, if it is the one.
+impl<'a> CgroupMount<'a> {
+    /// Reads a line of mountinfo. `None` if it is not a cgroup hierarchy of this version with a memory controller.
     fn of(line: &'a str, is_v2: bool) -> Option<Self> {
         let (mount, kind) = line.split_once(" - ")?;
         let mut kind = kind.split(' ');
@@ -68,10 +73,10 @@ impl<'a> Mount<'a> {
         is_it.then_some(Self { top, at })
     }
 
-    /// The cgroup of this path and all above it, as far as they are shown.
+    /// The directories of the cgroup with this path and of its parents, as far as the mount shows them.
     fn dirs(&self, root: &Path, path: &str) -> Vec<PathBuf> {
         let mounted = root.join(self.at.trim_start_matches('/'));
-        // In a container the path may begin above what is mounted, or outside.
+        // In a container the path may begin above the mounted cgroup, or outside.
         let below = path.strip_prefix(self.top.trim_end_matches('/'));
         let names = below.unwrap_or_default().split('/');
         let mut dirs = vec![mounted];

@@ -1,27 +1,27 @@
-//! Who listens at an address that is in use. A running Weir is no obstacle to a file that it may have been started with;
-//! another program is.
+//! Finds the program that listens on an address in use. If it is another program than Weir, a start would fail. A running
+//! Weir may be the process that the checked file is for.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-/// The processes whose sockets are known, looked up once they are asked for.
+/// The sockets of all processes, read when they are first needed.
 #[derive(Default)]
 pub(super) struct Occupants {
-    /// The tables of the kernel, read once: with many connections they are long.
+    /// The kernel's tables of TCP sockets. With many connections they are long.
     tcp: Option<String>,
     own: Option<HashSet<u64>>,
     others: Option<HashMap<u64, Vec<u32>>>,
 }
 
 impl Occupants {
-    /// The program other than Weir that listens at `address`, as far as this user may know.
+    /// The program other than Weir that listens on `address`, as far as this user may see.
     pub(super) fn of_tcp(&mut self, address: SocketAddr) -> Option<String> {
         let table = self.tcp.get_or_insert_with(|| {
             let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
             let texts = tables.map(|table| fs::read_to_string(table).unwrap_or_default());
-            // Each has a line of its own at the top, which is no socket.
+            // The first line of each is a heading.
             texts.concat()
         });
         let inodes = listening_tcp(table, address);
@@ -53,7 +53,7 @@ impl Occupants {
             if program != weir {
                 foreign = Some(format!("{} (process {pid})", program.trim_end()));
             } else if sockets_of(&pid).any(|held| held == *inode) {
-                // Not one that had it just before it became Weir.
+                // It still has the socket, so it is not a process that has just become Weir.
                 return None;
             }
         }
@@ -61,7 +61,7 @@ impl Occupants {
     }
 }
 
-/// Inodes of sockets in a table of the kernel (proc(5)) that listen where `address` is part of.
+/// Inodes of the sockets in a table of the kernel (proc(5)) that listen on `address` or on an address that covers it.
 fn listening_tcp(table: &str, address: SocketAddr) -> Vec<u64> {
     const LISTEN: &str = "0A";
     let found = |line: &str| {
@@ -70,7 +70,7 @@ fn listening_tcp(table: &str, address: SocketAddr) -> Vec<u64> {
         let local = socket_address(local)?;
         let is_every = |ip: IpAddr| ip.is_unspecified();
         let (ours, theirs) = (address.ip(), local.ip().to_canonical());
-        // A socket for every address of IPv6 may have those of IPv4 too.
+        // A socket on the IPv6 wildcard may accept IPv4 too.
         let overlaps = ours == theirs
             || is_every(theirs) && (ours.is_ipv6() == theirs.is_ipv6() || theirs.is_ipv6())
             || is_every(ours) && ours.is_ipv6() == theirs.is_ipv6();
@@ -80,7 +80,7 @@ fn listening_tcp(table: &str, address: SocketAddr) -> Vec<u64> {
     table.lines().filter_map(found).collect()
 }
 
-/// `0100007F:1F90`: words in the order of this machine, the port as one writes it.
+/// Parses `0100007F:1F90`: the address in words of the machine's byte order, the port as people write it.
 fn socket_address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
@@ -99,7 +99,7 @@ fn socket_address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-/// Inodes of sockets that listen at a path.
+/// Inodes of the sockets that listen on a path.
 fn listening_unix(table: &str, path: &Path) -> Vec<u64> {
     // __SO_ACCEPTCON of the kernel's unix_seq_show.
     const LISTENS: &str = "00010000";
@@ -111,7 +111,7 @@ fn listening_unix(table: &str, path: &Path) -> Vec<u64> {
     table.lines().filter_map(found).collect()
 }
 
-/// The processes of each socket, as far as this user may look.
+/// The processes that have each socket, as far as this user may see.
 fn all_sockets() -> HashMap<u64, Vec<u32>> {
     let mut found: HashMap<u64, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {

@@ -1,4 +1,4 @@
-//! The file with the number of the process.
+//! The pid file.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,13 +11,13 @@ use super::listen::OwnedFile;
 use crate::files;
 use crate::obs::process;
 
-/// Bytes of a file that holds nothing but a number.
+/// The largest file that may hold just a number.
 const NUMBER_BYTES_MAX: u64 = 32;
 
-/// Writes the number of this process into a file, at once and whole. The file goes when what is returned is dropped.
+/// Writes the number of this process into a file, atomically. Dropping the result removes the file.
 ///
 /// # Errors
-/// There is one of another process that runs, or something that is no such file.
+/// The file is that of another running process, or not a pid file.
 pub(super) fn write(path: &Path) -> Result<OwnedFile, String> {
     if let Some(left) = check(path)? {
         process::info(format_args!(
@@ -28,38 +28,38 @@ pub(super) fn write(path: &Path) -> Result<OwnedFile, String> {
     replace(path).map_err(|error| cannot(path, &error.to_string()))
 }
 
-/// The number in a file that is left of a process that is gone, if there is one.
+/// Checks that the file can be written. Returns the number in it if a process that has ended left it behind.
 ///
 /// # Errors
-/// The file cannot be written: see [`write`].
+/// The file cannot be written; see [`write`].
 pub(super) fn check(path: &Path) -> Result<Option<u32>, String> {
-    let left = look(path, Owner::Ours).map_err(|why| cannot(path, &why))?;
+    let left = read(path, Owner::Ours).map_err(|why| cannot(path, &why))?;
     files::may_be_made(path).map_err(|error| cannot(path, &error.to_string()))?;
     match left.filter(|left| is_running(*left)) {
         None => Ok(left),
         Some(other) => {
             let why = format!(
-                "process {other} runs with it; end that one first, or give each its own file"
+                "process {other} runs with it; end that process first, or give each its own file"
             );
             Err(cannot(path, &why))
         }
     }
 }
 
-/// Whose a file may be that is replaced.
+/// Who may own a file that Weir replaces.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// Root's or this user's.
+    /// Root or this user.
     Ours,
-    /// Anybody's: whoever asks is not who replaces it.
+    /// Anyone, because another user than this one will replace it.
     Any,
 }
 
-/// What a file at this path holds, if it may be replaced.
+/// The number in the file at this path, if there is a file.
 ///
 /// # Errors
-/// Something is there that is not ours to replace.
-pub(super) fn look(path: &Path, whose: Owner) -> Result<Option<u32>, String> {
+/// Weir must not replace what is there.
+pub(super) fn read(path: &Path, owner: Owner) -> Result<Option<u32>, String> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -71,13 +71,13 @@ pub(super) fn look(path: &Path, whose: Owner) -> Result<Option<u32>, String> {
             true => "a symbolic link",
             false if kind.is_dir() => "a directory",
             false if kind.is_fifo() => "a pipe",
-            false => "no regular file",
+            false => "not a regular file",
         };
-        return Err(format!("it is {what}, which is not replaced"));
+        return Err(format!("it is {what}, which Weir does not replace"));
     }
-    let owner = found.uid();
-    if whose == Owner::Ours && owner != 0 && owner != geteuid().as_raw() {
-        return Err(format!("it belongs to another user, {owner}"));
+    let uid = found.uid();
+    if owner == Owner::Ours && uid != 0 && uid != geteuid().as_raw() {
+        return Err(format!("it belongs to another user, {uid}"));
     }
     let text = match found.len() {
         0..=NUMBER_BYTES_MAX => fs::read_to_string(path).map_err(|error| error.to_string())?,
@@ -86,11 +86,11 @@ pub(super) fn look(path: &Path, whose: Owner) -> Result<Option<u32>, String> {
     match text.trim().parse() {
         Ok(pid) => Ok(Some(pid)),
         Err(_) if text.trim().is_empty() => Ok(None),
-        Err(_) => Err("it holds something else than a process' number".to_owned()),
+        Err(_) => Err("it holds something else than a process number".to_owned()),
     }
 }
 
-/// Whether another Weir runs under this number; numbers are used again by other programs.
+/// Whether another Weir runs under this number. Other programs may reuse numbers.
 fn is_running(pid: u32) -> bool {
     let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let Some(other) = raw.filter(|_| pid != std::process::id()) else {
@@ -107,7 +107,7 @@ fn replace(path: &Path) -> io::Result<OwnedFile> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let pid = std::process::id();
     let fresh = path.with_file_name(format!(".{name}.{pid}"));
-    // Left behind by a process of the same number.
+    // A process of the same number may have left it behind.
     let _ = fs::remove_file(&fresh);
     let mut file = OpenOptions::new()
         .write(true)
@@ -124,7 +124,7 @@ fn replace(path: &Path) -> io::Result<OwnedFile> {
     OwnedFile::new(path)
 }
 
-/// Why a file is refused, in words.
+/// The message for a pid file that cannot be written.
 pub(super) fn cannot(path: &Path, why: &str) -> String {
     format!("cannot write pid_file {}: {why}", path.display())
 }

@@ -1,5 +1,5 @@
-//! What a start would refuse on this machine, found without starting: for `weir check`, and for a reload, because the
-//! process that runs may have got what its next start would not.
+//! Finds what a start would fail at on this machine, without starting: for `weir check`, and for a reload, because the
+//! running process may hold what its next start would not get.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,8 +18,8 @@ use crate::io::Address;
 use crate::plan::Problem;
 use crate::serving::Cores;
 
-/// Tries everything that a start asks of the machine. An address that a Weir uses is no refusal: it may be this file's
-/// own process. `read` are the files that the configuration is made of.
+/// Tries everything that a start asks of the machine. An address that a Weir uses counts as free, because that Weir may
+/// run this very file. `read` are the files that make up the configuration.
 pub(super) fn preflight<'f>(
     config: &Config,
     machine: MachineCheck<'_>,
@@ -32,7 +32,7 @@ pub(super) fn preflight<'f>(
     let mut trial = Trial {
         inherited,
         occupants: (machine == MachineCheck::Start).then(Occupants::default),
-        // A start makes sockets as root, before it becomes the user that this process is.
+        // A start creates sockets as root before it becomes the user that this process is.
         starts_as_root: config.user.is_some() && !rustix::process::geteuid().is_root(),
         ..Trial::default()
     };
@@ -61,13 +61,13 @@ pub(super) fn preflight<'f>(
 
 #[derive(Default)]
 struct Trial<'a> {
-    /// Addresses whose sockets are passed on to a start.
+    /// Addresses whose sockets a start would inherit.
     inherited: &'a [Address],
-    /// This process can do less than the next start.
+    /// The next start has more rights than this process.
     starts_as_root: bool,
-    /// Unix sockets, by where they are in truth.
+    /// Unix sockets by their canonical paths, with address and line.
     sockets: HashMap<PathBuf, (String, u32)>,
-    /// Who has addresses that are in use, if that is asked.
+    /// Finds the programs that use addresses, if the caller wants to know.
     occupants: Option<Occupants>,
     problems: Vec<Problem>,
 }
@@ -95,12 +95,12 @@ impl Trial<'_> {
         }
     }
 
-    /// Binds, which shows whether the machine has the address and this process may use the port, and goes away again.
+    /// Binds and closes. This shows whether the machine has the address and this process may use the port.
     fn try_tcp(&mut self, address: SocketAddr) -> io::Result<()> {
         match listen::probe(address, &[]) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
                 let occupants = self.occupants.as_mut();
-                allow_unless(occupants.and_then(|all| all.of_tcp(address)))
+                refuse_occupant(occupants.and_then(|all| all.of_tcp(address)))
             }
             outcome => outcome,
         }
@@ -112,22 +112,22 @@ impl Trial<'_> {
                 return Err(listen::no_socket());
             }
             let occupants = self.occupants.as_mut();
-            allow_unless(occupants.and_then(|all| all.of_unix(path)))?;
+            refuse_occupant(occupants.and_then(|all| all.of_unix(path)))?;
         }
         files::may_be_made(path)
     }
 
-    /// Two names may be one file: a folder on the way is a symbolic link.
+    /// Finds two paths that name one file through a symbolic link.
     fn note_socket(&mut self, path: &Path, address: &Address, position: &Position) {
-        let Some(in_truth) = in_truth(path) else {
+        let Some(canonical) = canonical(path) else {
             return;
         };
         let own = (address.to_string(), position.line);
-        if let Some((other, line)) = self.sockets.get(&in_truth) {
+        if let Some((other, line)) = self.sockets.get(&canonical) {
             let message = format!("`{address}` is the same file as `{other}` in line {line}");
             self.refuse(message, position);
         } else {
-            self.sockets.insert(in_truth, own);
+            self.sockets.insert(canonical, own);
         }
     }
 
@@ -136,7 +136,7 @@ impl Trial<'_> {
         if let Err(error) = files::try_log(path) {
             return self.refuse(cannot(&error.to_string()), position);
         }
-        if let Some((address, _)) = in_truth(path).and_then(|path| self.sockets.get(&path)) {
+        if let Some((address, _)) = canonical(path).and_then(|path| self.sockets.get(&path)) {
             let why = format!("`{address}` listens there");
             return self.refuse(cannot(&why), position);
         }
@@ -147,31 +147,31 @@ impl Trial<'_> {
         let Some(log) = inode(path) else { return };
         let mut read = read;
         if let Some(same) = read.find(|file| inode(file) == Some(log)) {
-            let why = format!("it is {}, which is read", same.display());
+            let why = format!("it is {}, which Weir reads", same.display());
             self.refuse(cannot(&why), position);
         }
     }
 
-    /// A file of a process that runs is no refusal, for the same reason as an address.
+    /// Tries the pid file. That of a running process counts as free, for the same reason as an address.
     fn pid_file(&mut self, path: &Path, config: &Config) {
         let log = config.access_log.as_ref().and_then(|log| match &log.to {
-            LogTarget::File(log) => in_truth(log),
+            LogTarget::File(log) => canonical(log),
             LogTarget::Stdout => None,
         });
-        let own = in_truth(path);
+        let own = canonical(path);
         let why = match own.as_ref().and_then(|own| self.sockets.get(own)) {
             Some((address, _)) => Some(format!("`{address}` listens there")),
             None if own.is_some() && own == log => Some("the access log is there".to_owned()),
             None => {
                 let made = files::may_be_made(path).map_err(|error| error.to_string());
                 let made = if self.starts_as_root { Ok(()) } else { made };
-                // Whoever starts Weir may be another user than the one who asks.
-                let left = pid_file::look(path, pid_file::Owner::Any);
+                // Another user than this one may start Weir.
+                let left = pid_file::read(path, pid_file::Owner::Any);
                 left.and(made).err()
             }
         };
         if let Some(why) = why {
-            // The file has an excerpt of the configuration and no position.
+            // A named file has an excerpt and no position.
             self.refuse(pid_file::cannot(path, &why), &Position::default());
         }
     }
@@ -185,8 +185,8 @@ impl Trial<'_> {
     }
 }
 
-/// An address is in use by a program that is no Weir, or by one that may be replaced.
-fn allow_unless(occupant: Option<String>) -> io::Result<()> {
+/// Fails if another program than Weir uses the address.
+fn refuse_occupant(occupant: Option<String>) -> io::Result<()> {
     match occupant {
         Some(program) => Err(io::Error::other(format!("{program} listens there"))),
         None => Ok(()),
@@ -197,8 +197,8 @@ fn is_denied(error: &io::Error) -> bool {
     error.kind() == ErrorKind::PermissionDenied
 }
 
-/// The path without symbolic links on the way to the file.
-fn in_truth(path: &Path) -> Option<PathBuf> {
-    let folder = fs::canonicalize(path.parent()?).ok()?;
-    Some(folder.join(path.file_name()?))
+/// The path with symbolic links resolved, except the file itself.
+fn canonical(path: &Path) -> Option<PathBuf> {
+    let directory = fs::canonicalize(path.parent()?).ok()?;
+    Some(directory.join(path.file_name()?))
 }

@@ -1,4 +1,5 @@
-//! Whom the process belongs to: from root to the user of the configuration, once its sockets are bound.
+//! The user that the process runs as. A process that starts as root becomes the configuration's user once its sockets
+//! are bound.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -11,20 +12,20 @@ use rustix::thread as this_thread;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use weir_config::{Account, Config};
 
-/// The user and the group that a configuration names, as numbers.
+/// The user and group of a configuration, as numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ProcessUser {
-    /// What the file calls the user.
+    /// The user's name in the file.
     pub(super) name: String,
     uid: u32,
     gid: u32,
 }
 
 impl ProcessUser {
-    /// Looks the user and the group up that a configuration names, if it does.
+    /// Looks up the user and group that a configuration names, if it names any.
     ///
     /// # Errors
-    /// There is none of this name: the account that was looked for, and why not.
+    /// The account that does not exist, and why Weir thinks so.
     pub(super) fn of(config: &Config) -> Result<Option<Self>, (&Account, String)> {
         let Some(user) = &config.user else {
             return Ok(None);
@@ -34,7 +35,7 @@ impl ProcessUser {
             (Some(group), _) => find_group(group).map_err(|why| (group, why))?,
             (None, Some(own)) => own,
             (None, None) => {
-                let why = "this user has no entry, so its group is not known; add `group`";
+                let why = "this user has no entry, so its group is unknown; add `group`";
                 return Err((user, why.to_owned()));
             }
         };
@@ -42,21 +43,21 @@ impl ProcessUser {
         Ok(Some(Self { name, uid, gid }))
     }
 
-    /// Whether the process belongs to it already.
+    /// Whether the process already runs as this user and group.
     pub(super) fn is_current(&self) -> bool {
         (self.uid, self.gid) == (geteuid().as_raw(), getegid().as_raw())
     }
 
-    /// Whether it has all rights.
+    /// Whether this user is root.
     pub(super) fn is_root(&self) -> bool {
         self.uid == 0
     }
 
-    /// Makes the process this user's for good, in all of its threads: no other groups, no capabilities but the one to
-    /// bind ports below 1024 if `keeps_ports`, and no way to get more.
+    /// Becomes this user for good, in all threads. The process keeps no other groups and no way to gain rights; if
+    /// `keeps_ports`, it keeps the capability to bind ports below 1024.
     ///
     /// # Errors
-    /// The process may not; says what to do.
+    /// The system refuses. The message says what to do.
     pub(super) fn assume(&self, keeps_ports: bool) -> Result<(), String> {
         let cannot = |error: &dyn std::fmt::Display| {
             format!(
@@ -79,7 +80,7 @@ impl ProcessUser {
         this_thread::set_no_new_privs(true).map_err(|error| cannot(&error))
     }
 
-    /// What it is, for the log.
+    /// The user, its group and its rights, for the log.
     pub(super) fn describe(&self, keeps_ports: bool) -> String {
         let kept = match keeps_ports && !self.is_root() {
             true => "may still bind ports below 1024",
@@ -92,7 +93,7 @@ impl ProcessUser {
         )
     }
 
-    /// Gives a file that was made before the process is this user's to it, as if it had made it.
+    /// Makes this user the owner of a file that the process created as root.
     pub(super) fn own(&self, path: &Path) -> Result<(), String> {
         std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid)).map_err(|error| {
             format!(
@@ -103,13 +104,13 @@ impl ProcessUser {
         })
     }
 
-    /// Runs something as this user, in a thread of its own. `None`: the process may not.
-    pub(super) fn run<T: Send>(&self, job: impl FnOnce() -> T + Send) -> Option<T> {
+    /// Runs `job` as this user, in a thread of its own. `None` if the process may not become this user.
+    pub(super) fn run_as<T: Send>(&self, job: impl FnOnce() -> T + Send) -> Option<T> {
         if self.is_current() {
             return Some(job());
         }
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
-        // To the system credentials are a thread's own: the rest of the process keeps its.
+        // Linux keeps credentials by thread, so the rest of the process stays as it is.
         let as_user = || {
             this_thread::set_thread_groups(&[]).ok()?;
             this_thread::set_thread_res_gid(gid, gid, gid).ok()?;
@@ -120,7 +121,8 @@ impl ProcessUser {
     }
 }
 
-/// Leaves this thread, and those that it starts, one capability at most.
+/// Drops the capabilities of this thread and of threads that it starts, except the one to bind low ports if
+/// `keeps_ports`.
 fn keep_capabilities(keeps_ports: bool) -> rustix::io::Result<()> {
     let kept = match keeps_ports {
         true => CapabilitySet::NET_BIND_SERVICE,
@@ -135,7 +137,7 @@ fn keep_capabilities(keeps_ports: bool) -> rustix::io::Result<()> {
     this_thread::set_keep_capabilities(false)
 }
 
-/// Whether one of these can only be bound with a capability.
+/// Whether binding one of these addresses needs a capability.
 pub(super) fn needs_ports<'a>(addresses: impl IntoIterator<Item = &'a SocketAddr>) -> bool {
     let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     let first = first.ok().and_then(|text| text.trim().parse().ok());
@@ -144,7 +146,7 @@ pub(super) fn needs_ports<'a>(addresses: impl IntoIterator<Item = &'a SocketAddr
     ports.any(|port| port > 0 && port < first)
 }
 
-/// A user's number, and its group's if it has an entry.
+/// The number of a user, and of its group if the user has an entry.
 fn find_user(user: &Account) -> Result<(u32, Option<u32>), String> {
     let found = match user.number() {
         Some(number) => unistd::User::from_uid(number.into()),
@@ -206,7 +208,7 @@ mod tests {
             .unwrap()
             .unwrap();
         let before = geteuid();
-        let ran = nobody.run(|| {
+        let ran = nobody.run_as(|| {
             let is_refused = fs::File::open("/proc/1/environ").is_err();
             (geteuid().as_raw(), getegid().as_raw(), is_refused)
         });

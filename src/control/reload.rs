@@ -1,4 +1,4 @@
-//! Changing the configuration of a running process.
+//! Reloading the configuration of a running process.
 //!
 //! Everything that can fail comes first: reading, parsing, compiling, the file's own tests, binding new sockets,
 //! opening logs. Only then does anything change. A reload that fails leaves no trace but its message.

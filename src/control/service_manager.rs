@@ -1,8 +1,7 @@
-//! What the service manager is told (sd_notify): that Weir is ready, reloads, ends, and for its watchdog, that every
-//! core answers. Without `NOTIFY_SOCKET` in the environment nobody is told anything.
+//! Notices to the service manager (sd_notify): Weir is ready, reloads, ends, and, for the watchdog, every core answers.
+//! Without `NOTIFY_SOCKET` in the environment, Weir sends none.
 //!
-//! Nothing here waits for the manager: a task sends what it is given, and what a manager that does not read leaves no
-//! room for is dropped.
+//! Control does not wait for the manager. A task sends the notices, and control drops a notice if too many wait.
 
 use std::fmt;
 use std::io;
@@ -21,30 +20,30 @@ use crate::obs::process;
 /// The service manager.
 pub(super) struct ServiceManager {
     notices: Option<mpsc::Sender<String>>,
-    /// How long the manager waits for a word before it ends the process.
+    /// The watchdog's timeout: how long the manager waits for a notice before it ends the process.
     pub(super) watchdog: Option<Duration>,
 }
 
 impl ServiceManager {
-    /// The one that the environment names, if any. Only inside of a runtime.
+    /// The manager that the environment names, if any. Call it inside a runtime.
     pub(super) fn from_environment() -> Self {
-        let nobody = Self {
+        let none = Self {
             notices: None,
             watchdog: None,
         };
         let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
-            return nobody;
+            return none;
         };
         let socket = match connect(name.as_bytes()) {
             Ok(socket) => socket,
             Err(error) => {
                 let name = name.to_string_lossy();
                 process::warn(format_args!("NOTIFY_SOCKET={name}: {error}"));
-                return nobody;
+                return none;
             }
         };
         let (notices, queue) = mpsc::channel(NOTICES_MAX);
-        spawn_local(send(socket, queue));
+        spawn_local(send_queued(socket, queue));
         Self {
             notices: Some(notices),
             watchdog: watchdog(
@@ -55,49 +54,49 @@ impl ServiceManager {
         }
     }
 
-    /// Everything listens and every core runs, or a reload is over. `status` is for people.
+    /// Reports that everything listens and every core runs, or that a reload is over. `status` is for people.
     pub(super) fn ready(&self, status: impl fmt::Display) {
-        self.tell(format!("READY=1\nSTATUS={}", one_line(status)));
+        self.send(format!("READY=1\nSTATUS={}", one_line(status)));
     }
 
-    /// A reload begins.
+    /// Reports that a reload begins.
     pub(super) fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let us = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
-        self.tell(format!(
+        self.send(format!(
             "RELOADING=1\nMONOTONIC_USEC={us}\nSTATUS=Reloading"
         ));
     }
 
-    /// The end begins, and takes so long at most.
+    /// Reports that the process ends, within `at_most`.
     pub(super) fn stopping(&self, status: impl fmt::Display, at_most: Duration) {
         let us = at_most.as_micros();
-        self.tell(format!(
+        self.send(format!(
             "STOPPING=1\nEXTEND_TIMEOUT_USEC={us}\nSTATUS={}",
             one_line(status)
         ));
     }
 
-    /// Says how things are.
+    /// Reports a status for people.
     pub(super) fn status(&self, status: impl fmt::Display) {
-        self.tell(format!("STATUS={}", one_line(status)));
+        self.send(format!("STATUS={}", one_line(status)));
     }
 
-    /// Every core answers.
+    /// Feeds the watchdog: every core answers.
     pub(super) fn alive(&self) {
-        self.tell("WATCHDOG=1".to_owned());
+        self.send("WATCHDOG=1".to_owned());
     }
 
-    fn tell(&self, notice: String) {
+    fn send(&self, notice: String) {
         if let Some(notices) = &self.notices {
-            // A manager that has not read this many has other troubles.
+            // If the queue is full, the manager does not read.
             let _ = notices.try_send(notice);
         }
     }
 }
 
 /// Sends notices one after the other.
-async fn send(socket: tokio::net::UnixDatagram, mut queue: mpsc::Receiver<String>) {
+async fn send_queued(socket: tokio::net::UnixDatagram, mut queue: mpsc::Receiver<String>) {
     let mut has_failed = false;
     while let Some(notice) = queue.recv().await {
         let sent = socket.send(notice.as_bytes()).await;
@@ -120,14 +119,14 @@ fn connect(name: &[u8]) -> io::Result<tokio::net::UnixDatagram> {
     tokio::net::UnixDatagram::from_std(socket)
 }
 
-/// The watchdog's patience, if it is this process that is watched.
+/// The watchdog's timeout, if the manager watches this process.
 fn watchdog(us: Option<&str>, pid: Option<&str>, own: u32) -> Option<Duration> {
     let is_meant = pid.is_none_or(|pid| pid.trim().parse() == Ok(own));
     let us = us?.trim().parse().ok().filter(|&us| us > 0 && is_meant)?;
     Some(Duration::from_micros(us))
 }
 
-/// A line end would begin another field.
+/// Joins lines, because a line end would begin another field.
 fn one_line(text: impl fmt::Display) -> String {
     let text = text.to_string();
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());

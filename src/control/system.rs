@@ -1,4 +1,4 @@
-//! What control asks of the system: open files, memory, and why it says no.
+//! What control asks of the system: open files, memory, numbers about the process.
 
 use std::path::Path;
 use std::{fs, io};
@@ -10,7 +10,7 @@ use weir_config::limits::BACKLOG;
 use super::{count, memory_limit};
 use crate::plan::{EndpointSets, EndpointSpec, Grants, Plan, Protocol};
 
-/// Raises the limit of open files to the hard limit; says what came of it.
+/// Raises the limit of open files to the hard limit. Returns the outcome in words.
 pub(super) fn raise_open_files() -> String {
     let before = getrlimit(Resource::Nofile);
     let show = |limit: Option<u64>| {
@@ -32,25 +32,25 @@ pub(super) fn raise_open_files() -> String {
             show(before.maximum)
         ),
         Err(error) => format!(
-            "open files: {}; the hard limit is refused: {error}",
+            "open files: {}; the system refuses the hard limit: {error}",
             show(before.current)
         ),
     }
 }
 
-/// Lets rings take as much locked memory as they may, root's as much as there is. Linux 6.13 and newer counts rings as
-/// such unless they are root's: about 130 KiB a core, 520 KiB on monoio.
+/// Raises the limit of locked memory as far as possible. Linux 6.13 and newer counts rings as locked memory unless root
+/// made them: about 130 KiB a core, 520 KiB on monoio.
 pub(super) fn raise_locked_memory() {
     let limit = |current, maximum| setrlimit(Resource::Memlock, Rlimit { current, maximum });
     let max = getrlimit(Resource::Memlock).maximum;
     let is_raised = rustix::process::geteuid().is_root() && limit(None, None).is_ok();
     if !is_raised {
-        // What is refused is said if the rings do not get what they need.
+        // If this fails and the rings need more, starting them says so.
         let _ = limit(max, max);
     }
 }
 
-/// What the system grants: files as many as a start raises the limit to.
+/// What the system grants. A start raises the limit of open files to the maximum.
 pub(super) fn grants() -> Grants {
     Grants {
         open_files: getrlimit(Resource::Nofile).maximum,
@@ -58,12 +58,12 @@ pub(super) fn grants() -> Grants {
     }
 }
 
-/// Has a plan use as much of the machine as it may, with so many cores.
+/// Fits a plan to the machine and this number of cores.
 pub(super) fn fit(plan: &mut Plan, endpoints: &EndpointSets, config: &Config, cores: usize) {
     plan.fit(config, endpoints, grants(), cores);
 }
 
-/// What the system grants less of than the file asks for: its listeners' connections and accept queues.
+/// Remarks about what the system grants less of than the file asks for, and about too few connections for the cores.
 pub(super) fn remarks(
     (plan, endpoints): (&Plan, &EndpointSets),
     config: &Config,
@@ -76,7 +76,7 @@ pub(super) fn remarks(
     found
 }
 
-/// Upstreams whose connections, of HTTP/2, are fewer than cores.
+/// Warns of upstreams that speak HTTP/2 and have fewer connections than there are cores.
 fn shared_by_cores(
     plan: &Plan,
     endpoints: &EndpointSets,
@@ -91,8 +91,8 @@ fn shared_by_cores(
     });
     short.map(move |(upstream, _)| {
         format!(
-            "upstream `{}`: {} for {cores} cores, and a connection of HTTP/2 belongs to one core: they take turns, and \
-             requests wait; set `pool.connections` to {cores} or more",
+            "upstream `{}`: {} for {cores} cores. An HTTP/2 connection belongs to one core, so cores take turns and requests \
+             wait; set `pool.connections` to {cores} or more",
             upstream.name,
             count(upstream.connections_max as usize, "connection"),
         )
@@ -106,8 +106,8 @@ fn shortages(plan: &Plan, config: &Config, somaxconn: Option<u32>) -> Vec<String
     if let Some(files) = plan.capacity.is_starved() {
         let most = plan.capacity.connections_max;
         found.push(format!(
-            "open files: {files} are too few even for {most} connections at once, so some requests will fail for want \
-             of one (503 `no_descriptors`). Raise the hard limit (`ulimit -Hn`, systemd: LimitNOFILE=)"
+            "open files: {files} are too few even for {most} connections at once, so some requests will fail with 503 \
+             `no_descriptors`. Raise the hard limit (`ulimit -Hn`, systemd: LimitNOFILE=)"
         ));
     } else if let Some(files) = plan.capacity.is_below(wanted) {
         let most = plan.capacity.connections_max;
@@ -117,7 +117,7 @@ fn shortages(plan: &Plan, config: &Config, somaxconn: Option<u32>) -> Vec<String
              `connections`"
         ));
     }
-    // A default that is cut is nothing that anybody asked for.
+    // Don't warn if the kernel cuts the default: the file does not ask for it.
     let backlogs = config.listeners.iter().map(|listener| listener.backlog);
     let asked_for = backlogs.filter(|&backlog| backlog != BACKLOG.value).max();
     if let (Some(backlog), Some(max)) = (asked_for, somaxconn)
@@ -138,7 +138,7 @@ pub(super) fn open_files_max() -> Option<u64> {
 
 /// Open files now.
 pub(super) fn open_files() -> Option<u64> {
-    // The listing has itself open as well.
+    // Listing the directory opens one more.
     fs::read_dir("/proc/self/fd")
         .ok()
         .map(|files| (files.count() as u64).saturating_sub(1))
@@ -160,7 +160,7 @@ pub(super) fn cpu_us() -> Option<u64> {
     Some((ticks(11)? + ticks(12)?) * 1_000_000 / rustix::param::clock_ticks_per_second())
 }
 
-/// Why the cores did not start, and what helps.
+/// Says why the cores did not start, and what helps.
 pub(super) fn explain_start(error: &io::Error) -> String {
     let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
     let disabled = disabled.as_deref().map_or("", str::trim);
@@ -182,16 +182,16 @@ fn explain(error: &io::Error, disabled: &str) -> String {
             "io_uring is switched off: `sysctl kernel.io_uring_disabled=0` switches it on"
         }
         (Some(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS), "1") => {
-            "io_uring is for privileged processes and one group only: `sysctl kernel.io_uring_disabled=0`, or put \
-             Weir's group into kernel.io_uring_group"
+            "only privileged processes and one group may use io_uring: `sysctl kernel.io_uring_disabled=0` allows all, or \
+             put Weir's group into kernel.io_uring_group"
         }
         (Some(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS), _) => {
             "io_uring is forbidden to this process. In a container, its seccomp profile must allow io_uring_setup, \
              io_uring_enter and io_uring_register"
         }
         (Some(rustix::io::Errno::INVAL), _) => {
-            "this kernel does not grant what `driver = \"ring\"` needs, which is Linux 6.1 or newer; `driver = \"auto\"` \
-             takes what there is"
+            "this kernel lacks what `driver = \"ring\"` needs, which is Linux 6.1 or newer; `driver = \"auto\"` falls back \
+             to monoio"
         }
         (Some(rustix::io::Errno::NOMEM), _) => {
             "no memory for the rings: raise the limit of locked memory (`ulimit -l`, systemd: LimitMEMLOCK=)"
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_says_what_helps() {
+    fn an_error_at_start_says_what_helps() {
         let of = |errno: rustix::io::Errno, disabled| explain(&errno.into(), disabled);
         assert!(of(rustix::io::Errno::PERM, "2").contains("sysctl kernel.io_uring_disabled=0"));
         assert!(of(rustix::io::Errno::PERM, "1").contains("io_uring_group"));
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn shortages_are_said() {
+    fn shortages_are_reported() {
         let text = "[listen.\"127.0.0.1:1\"]\nconnections = 1000\nbacklog = 9000\n\
                     [[route]]\nmatch = \"/*\"\nrespond = { status = 204 }\n";
         let config = weir_config::parse("test.toml", text).unwrap().0;
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn fewer_shared_connections_than_cores_are_said() {
+    fn fewer_shared_connections_than_cores_are_reported() {
         let text = "[listen.\"127.0.0.1:1\"]\n[upstream.a]\nservers = [\"h2c://127.0.0.1:2\"]\n\
                     pool = { connections = 4 }\n[upstream.b]\nservers = [\"127.0.0.1:3\"]\n\
                     pool = { connections = 1 }\n[[route]]\nmatch = \"/a\"\nto = \"a\"\n\

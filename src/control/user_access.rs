@@ -1,5 +1,5 @@
-//! Whether the user that Weir becomes can do what it will have to: a start reads files and binds sockets as root, but
-//! reloads and renewals are this user's.
+//! Checks whether the user that Weir becomes can do what it must. A start reads files and binds sockets as root, but
+//! reloads and certificate renewals run as this user.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use super::pid_file::{self, Owner};
 use super::process_user::ProcessUser;
 use crate::files;
 
-/// Something that the user must be able to do.
+/// Something that the user must be able to do with a file.
 struct UserNeed {
-    what: NeedKind,
+    kind: NeedKind,
     path: PathBuf,
     excerpt: Option<Excerpt>,
 }
@@ -23,42 +23,43 @@ struct UserNeed {
 enum NeedKind {
     /// Read a file.
     Read,
-    /// Append to a file, or make it.
+    /// Append to a file, or create it.
     Append,
-    /// Write the file with the process' number, and remove it.
+    /// Write the pid file, and remove it.
     PidFile,
-    /// Make and remove a Unix socket. A start does without, so that this is a warning.
+    /// Create and remove a Unix socket. A start succeeds without, so this is a warning.
     Socket,
 }
 
-/// Looks whether the user of a configuration is known and can do what it has to. Gives warnings.
+/// Checks whether the configuration's user exists and can do what it must. Returns warnings.
 ///
 /// # Errors
-/// It is not, or cannot.
-pub(super) fn look(config: &Config, source: &Source) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+/// The user does not exist, or cannot do something.
+pub(super) fn check(config: &Config, source: &Source) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
     let file = match source {
         Source::File(path) => path.display().to_string(),
         Source::Given(_) => String::new(),
     };
-    let say = |severity, code, message: String, excerpt: &Option<Excerpt>, help: &str| Diagnostic {
-        severity,
-        code,
-        message,
-        file: file.clone(),
-        excerpt: excerpt.clone(),
-        help: vec![help.to_owned()],
-    };
+    let diagnose =
+        |severity, code, message: String, excerpt: &Option<Excerpt>, help: &str| Diagnostic {
+            severity,
+            code,
+            message,
+            file: file.clone(),
+            excerpt: excerpt.clone(),
+            help: vec![help.to_owned()],
+        };
     let Some(user) = &config.user else {
         return Ok(Vec::new());
     };
-    let identity = match ProcessUser::of(config) {
-        Ok(Some(identity)) => identity,
+    let process_user = match ProcessUser::of(config) {
+        Ok(Some(found)) => found,
         Ok(None) => return Ok(Vec::new()),
         Err((account, why)) => {
-            let help = "`adduser --system --group weir` makes one; \
-                        to check a file for another machine: --elsewhere";
+            let help = "`adduser --system --group weir` creates one; \
+                        to check a file for another machine, use --elsewhere";
             let excerpt = &account.excerpt;
-            return Err(vec![say(
+            return Err(vec![diagnose(
                 Severity::Error,
                 Code::UnknownName,
                 why,
@@ -68,16 +69,17 @@ pub(super) fn look(config: &Config, source: &Source) -> Result<Vec<Diagnostic>, 
         }
     };
     let needs = needs(config, source);
-    let tried = identity.run(|| {
+    let tried = process_user.run_as(|| {
         let tried = needs.iter().map(|need| (need, need.attempt()));
         tried.collect::<Vec<_>>()
     });
     let Some(tried) = tried else {
-        let name = &identity.name;
-        let message = format!("whether user `{name}` can read keys and open logs was not tested");
+        let name = &process_user.name;
+        let message =
+            format!("Weir did not test whether user `{name}` can read keys and open logs");
         let help = "only root can test it: run `weir check` as root";
         let excerpt = &user.excerpt;
-        return Ok(vec![say(
+        return Ok(vec![diagnose(
             Severity::Warning,
             Code::NamedFile,
             message,
@@ -88,45 +90,45 @@ pub(super) fn look(config: &Config, source: &Source) -> Result<Vec<Diagnostic>, 
     let found = tried.into_iter().filter_map(|(need, outcome)| {
         let why = outcome.err()?;
         let path = need.path.display();
-        let name = &identity.name;
-        let (severity, message, help) = match need.what {
+        let name = &process_user.name;
+        let (severity, message, help) = match need.kind {
             NeedKind::Read => (
                 Severity::Error,
                 format!("user `{name}` cannot read {path}: {why}"),
-                "reloads and renewals run as this user: let it or its group read the file, and enter every folder on \
-                 the way",
+                "reloads and certificate renewals run as this user: let it or its group read the file, and enter every \
+                 directory on the path",
             ),
             NeedKind::Append => (
                 Severity::Error,
                 format!("user `{name}` cannot write {path}: {why}"),
-                "logs are opened as this user: give it the folder, or the file that is there",
+                "Weir opens logs as this user: make it the owner of the directory, or of the file if it exists",
             ),
             NeedKind::PidFile => (
                 Severity::Error,
                 format!("user `{name}` cannot write {path}: {why}"),
-                "it is written as this user: give it a folder of its own, such as /run/weir (systemd: \
+                "Weir writes it as this user: give the user a directory of its own, such as /run/weir (systemd: \
                  RuntimeDirectory=weir)",
             ),
             NeedKind::Socket => (
                 Severity::Warning,
                 format!("user `{name}` cannot make or remove {path}: {why}"),
-                "the socket's file stays when Weir ends, and a reload cannot make it: give this user a folder of its \
-                 own, such as /run/weir (systemd: RuntimeDirectory=weir)",
+                "the socket's file stays when Weir ends, and a reload cannot create it: give this user a directory of \
+                 its own, such as /run/weir (systemd: RuntimeDirectory=weir)",
             ),
         };
         let excerpt = need.excerpt.as_ref().or(user.excerpt.as_ref()).cloned();
-        Some(say(severity, Code::NamedFile, message, &excerpt, help))
+        Some(diagnose(severity, Code::NamedFile, message, &excerpt, help))
     });
     let (errors, mut warnings): (Vec<_>, Vec<_>) =
         found.partition(|each| each.severity == Severity::Error);
     if !errors.is_empty() {
         return Err(errors);
     }
-    if identity.is_root() {
+    if process_user.is_root() {
         let message = "Weir stays root: this user has all rights".to_owned();
         let help =
-            "name a user without any, such as one that `adduser --system --group weir` makes";
-        warnings.push(say(
+            "name a user without rights, such as one that `adduser --system --group weir` creates";
+        warnings.push(diagnose(
             Severity::Warning,
             Code::Unsafe,
             message,
@@ -137,12 +139,12 @@ pub(super) fn look(config: &Config, source: &Source) -> Result<Vec<Diagnostic>, 
     Ok(warnings)
 }
 
-/// All that the user needs, in the order of the file, mostly.
+/// All that the user needs, mostly in the order of the file.
 fn needs(config: &Config, source: &Source) -> Vec<UserNeed> {
     let mut needs = Vec::new();
-    let mut need = |what, path: &Path, excerpt: Option<&Excerpt>| {
+    let mut need = |kind, path: &Path, excerpt: Option<&Excerpt>| {
         needs.push(UserNeed {
-            what,
+            kind,
             path: path.to_owned(),
             excerpt: excerpt.cloned(),
         });
@@ -168,7 +170,7 @@ fn needs(config: &Config, source: &Source) -> Vec<UserNeed> {
     needs
 }
 
-/// Every file of TLS that a configuration names.
+/// Every file that a configuration names for TLS.
 fn named_files(config: &Config) -> impl Iterator<Item = &NamedFile> {
     let listeners = config.listeners.iter().filter_map(|each| each.tls.as_ref());
     let listeners = listeners.flat_map(|tls| {
@@ -186,9 +188,9 @@ fn named_files(config: &Config) -> impl Iterator<Item = &NamedFile> {
 }
 
 impl UserNeed {
-    /// Tries, without changing anything.
+    /// Tries it without changing anything.
     fn attempt(&self) -> Result<(), String> {
-        let outcome = match self.what {
+        let outcome = match self.kind {
             NeedKind::Read => may(&self.path, Access::READ_OK),
             NeedKind::Append => match may(&self.path, Access::WRITE_OK) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -197,32 +199,32 @@ impl UserNeed {
                 outcome => outcome,
             },
             NeedKind::PidFile => {
-                // NeedKind nobody could replace is said elsewhere.
-                if pid_file::look(&self.path, Owner::Any).is_ok() {
-                    pid_file::look(&self.path, Owner::Ours)?;
+                // `preflight` reports a file that nobody could replace.
+                if pid_file::read(&self.path, Owner::Any).is_ok() {
+                    pid_file::read(&self.path, Owner::Ours)?;
                 }
                 files::may_be_made(&self.path)
             }
             NeedKind::Socket => files::may_be_made(&self.path),
         };
-        outcome.map_err(|error| match closed_folder(&self.path) {
+        outcome.map_err(|error| match closed_directory(&self.path) {
             Some(closed) => format!("it may not enter {}", closed.display()),
             None => error.to_string(),
         })
     }
 }
 
-/// The first folder on the way to a file that may not be entered.
-fn closed_folder(path: &Path) -> Option<&Path> {
-    let mut folders: Vec<_> = path.ancestors().skip(1).collect();
-    folders.reverse();
-    let mut folders = folders
+/// The first directory on the path that this thread may not enter.
+fn closed_directory(path: &Path) -> Option<&Path> {
+    let mut directories: Vec<_> = path.ancestors().skip(1).collect();
+    directories.reverse();
+    let mut directories = directories
         .into_iter()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    folders.find(|folder| may(folder, Access::EXEC_OK).is_err())
+        .filter(|directory| !directory.as_os_str().is_empty());
+    directories.find(|directory| may(directory, Access::EXEC_OK).is_err())
 }
 
-/// Asks the system, as whoever this thread is.
+/// Asks the system whether this thread's user has access.
 fn may(path: &Path, access: Access) -> io::Result<()> {
     Ok(accessat(CWD, path, access, AtFlags::EACCESS)?)
 }
