@@ -1,9 +1,9 @@
-//! What belongs to one client's connection and ends with it.
+//! Values that live as long as a client's connection.
 
 use std::any::Any;
 use std::cell::RefCell;
 
-/// Values that a layer above keeps for one client's connection. They are dropped when the connection ends.
+/// Values that a higher layer ties to one client's connection. They are dropped when that connection ends.
 #[derive(Default)]
 pub struct ClientBindings {
     bindings: RefCell<Vec<Box<dyn Any>>>,
@@ -15,7 +15,7 @@ impl ClientBindings {
         self.bindings.borrow_mut().push(Box::new(binding));
     }
 
-    /// Drops the values of type `B` that `keep` refuses.
+    /// Drops the values of type `B` that `keep` rejects.
     pub fn retain<B: Any>(&self, mut keep: impl FnMut(&B) -> bool) {
         self.bindings
             .borrow_mut()

@@ -183,7 +183,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
     pub fn gone(&self) -> Option<Fault> {
         match &self.transport {
             ClientTransport::Http1(_) => None,
-            ClientTransport::Http2(wire) => wire.gone(),
+            ClientTransport::Http2(wire) => wire.loss_fault(),
         }
     }
 

@@ -1,17 +1,17 @@
-//! What an endpoint answers, part by part.
+//! A response, part by part.
 
 use crate::io::Chunk;
 
-/// A part of an endpoint's response. Heads are stored where the caller of `poll_answer` says.
+/// A part of an endpoint's response. `poll_response` puts heads where its caller says.
 pub enum ResponsePart {
-    /// An interim head (1xx); the final one is still to come.
+    /// An interim head (1xx). The final one follows.
     Interim,
     /// The final head.
     Head,
-    /// The head that switches protocols: what follows is not HTTP.
+    /// The head of a 101. Raw bytes follow.
     Switch,
     /// A piece of the body.
     Data(Chunk),
-    /// The response is complete.
+    /// The end of the response.
     End,
 }

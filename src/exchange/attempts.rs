@@ -216,9 +216,9 @@ impl<'a, N: Net> Attempts<'a, N> {
     ) -> Result<(Rc<Endpoint<N>>, EndpointSide<N>), Fault> {
         let need = ConnectionNeed {
             owner: self.plan.proxy_protocol.and(exchange.down.context.address),
-            fresh: self.failures.met_stale(),
-            sure: !exchange.down.head.method.is_idempotent(),
-            switches: exchange.down.request().upgrade.is_some(),
+            must_be_fresh: self.failures.met_stale(),
+            must_recheck: !exchange.down.head.method.is_idempotent(),
+            switches_protocols: exchange.down.request().upgrade.is_some(),
         };
         let (mut index, offer) = self.choose(need, exchange).await?;
         let mut offer = Some(offer);
@@ -268,7 +268,7 @@ impl<'a, N: Net> Attempts<'a, N> {
     ) -> Result<(u32, ConnectionOffer<N>), Fault> {
         let bindings = exchange.buffers.bindings.as_deref();
         let offered = poll_fn(|cx| {
-            let own = bindings.and_then(|own| self.upstream.take_bound(cx, own, need.sure));
+            let own = bindings.and_then(|own| self.upstream.take_bound(cx, own, need.must_recheck));
             Poll::Ready(own.or_else(|| self.upstream.take_offer(cx, &self.tried, need)))
         });
         let offered = offered.await;

@@ -171,7 +171,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                     Poll::Ready(_) => {}
                     Poll::Pending => break,
                 }
-                match self.up.poll_answer(cx, self.exchange.core) {
+                match self.up.poll_response(cx, self.exchange.core) {
                     Poll::Ready(Ok(ResponsePart::Switch)) => return self.switch().map(Some),
                     Poll::Ready(Ok(ResponsePart::Head)) => {
                         match self.attempts.hear(self.exchange, &self.up.head) {

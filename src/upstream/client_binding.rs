@@ -60,11 +60,11 @@ impl<N: Net> Upstream<N> {
         &self,
         cx: &mut Context<'_>,
         client: &ClientBindings,
-        sure: bool,
+        must_recheck: bool,
     ) -> Option<(u32, ConnectionOffer<N>)> {
         let (index, endpoint, bound) = self.find_bound(client)?;
         let mut held = endpoint.take_bound(&bound)?;
-        if !held.is_open(cx, sure) {
+        if !held.is_open(cx, must_recheck) {
             return None;
         }
         endpoint.slot.reused();

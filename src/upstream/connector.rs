@@ -169,7 +169,7 @@ impl<N: Net> Connector<'_, N> {
             return Ok(EndpointLease::Stream(reservation));
         }
         // A request that switches protocols did not offer HTTP/2: that the endpoint did not choose it says nothing.
-        if !need.switches {
+        if !need.switches_protocols {
             endpoint.protocol.set(Protocol::Http1);
         }
         let is_reused = false;
@@ -212,7 +212,7 @@ impl<N: Net> Connector<'_, N> {
             };
             proxy_protocol::write(version, need.owner, target)
         });
-        let mut opening = pin!(open(core, endpoint, header, need.switches));
+        let mut opening = pin!(open(core, endpoint, header, need.switches_protocols));
         let opened = waiter.until(began + self.timeout, |cx| opening.as_mut().poll(cx));
         let opened = opened.await;
         *spent += core.net.now().since(began);

@@ -113,17 +113,17 @@ impl<N: Net> EndpointSide<N> {
     }
 
     /// Waits for the next part of the answer.
-    pub fn poll_answer(
+    pub fn poll_response(
         &mut self,
         cx: &mut Context<'_>,
         core: &Core<N>,
     ) -> Poll<Result<ResponsePart, Fault>> {
         match &mut self.transport {
             EndpointTransport::Http1(wire, ..) => {
-                wire.poll_answer(cx, core, &mut self.head, &mut self.block)
+                wire.poll_response(cx, core, &mut self.head, &mut self.block)
             }
             EndpointTransport::Http2(wire, _) => {
-                wire.poll_answer(cx, &mut self.head, &mut self.block)
+                wire.poll_response(cx, &mut self.head, &mut self.block)
             }
         }
     }

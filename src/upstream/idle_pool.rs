@@ -91,12 +91,12 @@ pub struct ConnectionNeed {
     /// Whose connection it must be, where endpoints are told whose each is.
     pub owner: Option<SocketAddr>,
     /// One that has waited will not do: another was found dead.
-    pub fresh: bool,
+    pub must_be_fresh: bool,
     /// The request cannot be repeated: ask once more whether the connection is open, its end may have come this very
     /// moment.
-    pub sure: bool,
+    pub must_recheck: bool,
     /// The request switches protocols, which takes a connection of its own: one of HTTP/1.1.
-    pub switches: bool,
+    pub switches_protocols: bool,
 }
 
 impl<N: Net> Endpoint<N> {
@@ -113,7 +113,7 @@ impl<N: Net> Endpoint<N> {
     /// connection, one that switches gets its own.
     #[inline]
     pub fn shares_connections(&self, need: ConnectionNeed) -> bool {
-        self.protocol.get() == Protocol::Http2 && !(need.switches && self.is_secure())
+        self.protocol.get() == Protocol::Http2 && !(need.switches_protocols && self.is_secure())
     }
 
     /// Takes the newest connection that is still open, else the right to make one. `None`: this core has its share of
@@ -127,7 +127,7 @@ impl<N: Net> Endpoint<N> {
         if self.shares_connections(need) {
             return self.take_shared();
         }
-        if need.fresh {
+        if need.must_be_fresh {
             return self.permit_or_closed().map(ConnectionOffer::Connect);
         }
         loop {
@@ -135,7 +135,7 @@ impl<N: Net> Endpoint<N> {
             let Some(PooledConnection { mut held, .. }) = newest else {
                 return self.permit_or_closed().map(ConnectionOffer::Connect);
             };
-            if held.is_open(cx, need.sure) {
+            if held.is_open(cx, need.must_recheck) {
                 self.slot.reused();
                 return Some(ConnectionOffer::Reuse(held));
             }
@@ -162,7 +162,7 @@ impl<N: Net> Endpoint<N> {
         let ConnectionOffer::Reuse(mut held) = offer else {
             return offer;
         };
-        if need.fresh || !held.suits(need.owner) || !held.is_open(cx, need.sure) {
+        if need.must_be_fresh || !held.suits(need.owner) || !held.is_open(cx, need.must_recheck) {
             return ConnectionOffer::Connect(held.close());
         }
         self.slot.reused();
@@ -244,9 +244,9 @@ impl<N: Net> Endpoint<N> {
 impl<N: Net> LeasedConnection<N> {
     /// Looks whether the connection is still open. `cx` is the caller's: it will wait on the connection next.
     #[inline]
-    pub(super) fn is_open(&mut self, cx: &mut Context<'_>, sure: bool) -> bool {
+    pub(super) fn is_open(&mut self, cx: &mut Context<'_>, must_recheck: bool) -> bool {
         let rx = &mut self.wire.rx;
-        rx.poll_recv(cx).is_pending() && rx.is_quiet(sure)
+        rx.poll_recv(cx).is_pending() && rx.is_quiet(must_recheck)
     }
 }
 

@@ -84,7 +84,7 @@ async fn serve<N: Net>(
         permit.http2_failed(error);
         let obs = core.obs.borrow();
         // An answer of HTTP/1.1, say, is taken for a frame that is too large.
-        let hint = match mux.is_met() {
+        let hint = match mux.has_peer_settings() {
             true => "",
             false => ", before its SETTINGS: it may not speak HTTP/2",
         };

@@ -90,8 +90,8 @@ impl<N: Net> UpstreamConnection<N> {
         self.machine.trailers()
     }
 
-    /// Receives the next part of the answer.
-    pub fn poll_answer(
+    /// Waits for the next part of the answer.
+    pub fn poll_response(
         &mut self,
         cx: &mut Context<'_>,
         core: &Core<N>,

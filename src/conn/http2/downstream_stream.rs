@@ -1,4 +1,4 @@
-//! A client's request over HTTP/2.
+//! One client request on an HTTP/2 stream.
 
 use std::mem;
 use std::rc::Rc;
@@ -17,7 +17,7 @@ use crate::conn::{HeadBuffer, Piece};
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Chunk, Net};
 
-/// A request's stream.
+/// The stream that carries a client's request and its response.
 pub struct DownstreamStream<N: Net> {
     handle: StreamHandle<N>,
     request: Request,
@@ -27,7 +27,7 @@ pub struct DownstreamStream<N: Net> {
 }
 
 impl<N: Net> DownstreamStream<N> {
-    /// Takes a request over; its head goes into `into`.
+    /// Takes over a pending request and moves its head into `into`.
     pub fn new(mux: Rc<Mux<N>>, pending: PendingRequest, into: &mut HeadBuffer) -> Self {
         let PendingRequest {
             slot, mut request, ..
@@ -37,7 +37,7 @@ impl<N: Net> DownstreamStream<N> {
         mux.state.borrow_mut().spare_heads.push(spare);
         if request.upgrade.is_some() {
             convert_to_upgrade(&mut into.head, &mut into.block, mux.net.pool());
-            // What its data is, the answer tells.
+            // The response tells how long the upgraded stream's data is.
             request.body = BodyKind::None;
         }
         Self {
@@ -49,17 +49,17 @@ impl<N: Net> DownstreamStream<N> {
         }
     }
 
-    /// What the head of the request means.
+    /// What the request's head says about this hop.
     pub fn request(&self) -> &Request {
         &self.request
     }
 
-    /// The trailers of a request that has ended.
+    /// The request's trailers, once it has ended.
     pub fn trailers(&self) -> &Trailers {
         &self.trailers
     }
 
-    /// Drops what may not stand in the trailers of a request.
+    /// Removes fields that a request's trailers must not contain. Returns how many of them had odd names.
     pub fn enforce_trailers(
         &mut self,
         odd_names: OddNamePolicy,
@@ -68,27 +68,27 @@ impl<N: Net> DownstreamStream<N> {
         self.trailers.enforce(odd_names, matches)
     }
 
-    /// Whether the whole request has come.
+    /// Whether the whole request was received.
     pub fn is_received(&self) -> bool {
         self.is_received
     }
 
-    /// Whether the final answer has begun.
+    /// Whether the final response has begun.
     pub fn is_answered(&self) -> bool {
         self.is_answered
     }
 
-    /// What it means that the stream is gone, if it is.
-    pub fn gone(&self) -> Option<Fault> {
-        self.handle.loss().map(gone)
+    /// The fault to report if the stream is lost.
+    pub fn loss_fault(&self) -> Option<Fault> {
+        self.handle.loss().map(loss_fault)
     }
 
-    /// The request's hold on its stream.
+    /// The request's access to its stream.
     pub(in crate::conn) fn handle(&self) -> &StreamHandle<N> {
         &self.handle
     }
 
-    /// Grows while the client takes what it can have of the answer.
+    /// Grows while the client reads as much of the response as its windows and the other streams allow.
     pub fn progress(&self) -> u64 {
         self.handle.progress()
     }
@@ -106,21 +106,21 @@ impl<N: Net> DownstreamStream<N> {
                 self.trailers = self.handle.take_trailers();
                 Ok(Piece::End)
             }
-            // Servers get no answers.
-            Ok(StreamPart::Answer(_)) => Err(internal()),
-            Err(lost) => Err(gone(lost)),
+            // Only clients receive responses.
+            Ok(StreamPart::Head(_)) => Err(internal()),
+            Err(lost) => Err(loss_fault(lost)),
         })
     }
 
-    /// Looks after the client while nothing is to be read: it may have gone.
+    /// Checks for a lost stream while the exchange reads nothing from the client.
     pub fn poll_watch(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
         match self.handle.poll_loss(cx) {
-            Some(lost) => Err(gone(lost)),
+            Some(lost) => Err(loss_fault(lost)),
             None => Ok(()),
         }
     }
 
-    /// Writes the head of a response.
+    /// Sends the response's head.
     pub fn respond(
         &mut self,
         head: &Head,
@@ -148,9 +148,9 @@ impl<N: Net> DownstreamStream<N> {
     ) -> Result<bool, Fault> {
         let mut state = self.handle.mux.state.borrow_mut();
         let state = &mut *state;
-        let stream = state.streams.peek(self.handle.slot);
+        let stream = state.streams.at(self.handle.slot);
         if let Some(lost) = stream.loss {
-            return Err(gone(lost));
+            return Err(loss_fault(lost));
         }
         let key = stream.key;
         let begun = state
@@ -161,7 +161,7 @@ impl<N: Net> DownstreamStream<N> {
             Ok(is_end) => {
                 self.is_answered = true;
                 if is_end {
-                    state.streams.at(self.handle.slot).end = MessageEnd::Done;
+                    state.streams.at_mut(self.handle.slot).end = MessageEnd::Done;
                 }
                 Ok(is_end)
             }
@@ -172,12 +172,12 @@ impl<N: Net> DownstreamStream<N> {
         }
     }
 
-    /// Passes an interim answer on.
+    /// Sends an interim response (1xx).
     pub fn respond_interim(&mut self, head: &Head, block: &[u8]) -> Result<(), Fault> {
         let mut state = self.handle.mux.state.borrow_mut();
         let state = &mut *state;
-        let key = state.streams.peek(self.handle.slot).key;
-        // A client that is gone is heard of soon.
+        let key = state.streams.at(self.handle.slot).key;
+        // If the client is gone, the next poll reports it.
         let _ = state
             .machine
             .send_interim(state.out.open(), key, block, head, &Edits::new());
@@ -185,9 +185,9 @@ impl<N: Net> DownstreamStream<N> {
         Ok(())
     }
 
-    /// Answers an extended CONNECT: what follows in both directions is not HTTP.
+    /// Answers an extended CONNECT. Afterwards both directions carry raw bytes.
     //= rfc8441#5
-    // What was 101 is a 200, and the handshake's proof of HTTP/1.1 is left out.
+    // HTTP/2 answers with 200 instead of 101, and has no `Sec-WebSocket-Accept`.
     pub fn respond_switch(
         &mut self,
         head: &mut Head,
@@ -216,14 +216,14 @@ impl<N: Net> DownstreamStream<N> {
         Ok(())
     }
 
-    /// Has the client see that something is missing, behind what there is room for.
+    /// Resets the stream so that the client sees an incomplete response. What the windows allow is sent first.
     pub fn abort(&self) {
         self.handle.reset(ErrorCode::INTERNAL_ERROR);
     }
 }
 
-/// What it means that a client's stream is gone.
-fn gone(lost: StreamLoss) -> Fault {
+/// The fault for a lost client stream.
+fn loss_fault(lost: StreamLoss) -> Fault {
     let reason = match lost {
         StreamLoss::Misbehaved(error) => error.into(),
         StreamLoss::Reset { .. } | StreamLoss::Disconnected | StreamLoss::Refused(_) => {

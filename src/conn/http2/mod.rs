@@ -1,8 +1,8 @@
 //! HTTP/2: one connection carries many requests.
 //!
-//! A connection has one task, which receives, frames and sends; each request has one of its own, which runs its
-//! exchange. Both meet in a [`Mux`]: tasks of requests leave there what is to be sent and take out what has
-//! come; the connection's task runs after them and sends what all of them have left in one go.
+//! The connection has one task, which receives, frames and sends. Each request has a task of its own, which runs the
+//! exchange. They share a [`Mux`]: request tasks queue data there and take what was received; the connection's task
+//! runs after them and sends all their data together.
 
 #![warn(clippy::indexing_slicing)]
 

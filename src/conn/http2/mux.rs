@@ -19,21 +19,21 @@ use crate::limits::{
 };
 use crate::obs::Http2Tally;
 
-/// One connection of HTTP/2, in either role.
+/// One HTTP/2 connection, as client or server.
 pub struct Mux<N: Net> {
     pub(super) net: N,
     pub(super) state: RefCell<MuxState<N>>,
     opened_at: Instant,
-    /// It is to end when no request is on it. Clients only.
+    /// The connection takes no new streams and closes when the last one ends. Clients only.
     is_leaving: Cell<bool>,
 }
 
-/// A task that serves requests one after the other, as [`Mux::poll_request`] knows it.
+/// The state of a task that serves requests one after the other with [`Mux::poll_request`].
 #[derive(Default)]
 pub struct Worker {
-    /// Whether the task is on the list of those that wait.
+    /// Whether the task is on the list of idle workers.
     is_listed: Rc<Cell<bool>>,
-    /// Whether it has waited since its last request.
+    /// Whether the task has waited since its last request.
     has_waited: bool,
 }
 
@@ -44,36 +44,36 @@ pub(super) struct IdleWorker {
 }
 
 impl IdleWorker {
-    /// Has it look, once it was taken off the list.
+    /// Wakes a task that was taken off the list.
     pub(super) fn wake(self) {
         self.is_listed.set(false);
         self.task.wake();
     }
 }
 
-/// A request that has come.
+/// A request that no task serves yet.
 pub struct PendingRequest {
     pub(super) slot: u32,
     pub(super) request: Request,
     pub(super) head: Head,
     pub(super) block: Chunk,
-    /// It asks too much: it is to be answered with this.
+    /// The request exceeds a limit; answer it with this error.
     pub refused: Option<Error>,
 }
 
-/// How far a connection's task has come.
+/// Why [`Mux::advance`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MuxOutcome {
-    /// All is done that can be done now.
+    /// Nothing more can be done until the task is woken.
     Waits,
-    /// The peer has closed its side, or the connection broke.
+    /// The peer closed its direction, or the connection broke.
     Closed,
-    /// The peer broke the rules: what waits says so, and is to be sent before the end.
+    /// The peer violated the protocol. A GOAWAY is queued and must be flushed before the connection is closed.
     Failed,
 }
 
 impl<N: Net> Mux<N> {
-    /// Takes a connection over.
+    /// Wraps a connection that has its transport and protocol state.
     pub fn new(net: N, machine: Connection, out: Outbox<WireTx<N>>) -> Self {
         let heard = net.now();
         Self {
@@ -88,8 +88,8 @@ impl<N: Net> Mux<N> {
         self.net.now().0 / 1_000_000
     }
 
-    /// Whether a request may be begun: the endpoint has said how many it takes, and takes another. The one for which
-    /// the connection was opened_at does not wait for that.
+    /// Whether a client may open a stream now. Returns false until the endpoint's SETTINGS arrive; only the exchange
+    /// that opened the connection sends a request before that.
     pub fn can_open(&self) -> bool {
         let state = self.state.borrow();
         !self.is_leaving.get()
@@ -98,23 +98,23 @@ impl<N: Net> Mux<N> {
             && state.machine.can_open()
     }
 
-    /// When it was opened_at.
+    /// When the connection was opened.
     pub fn opened_at(&self) -> Instant {
         self.opened_at
     }
 
-    /// Whether it takes no more requests, and ends with the last that is on it.
+    /// Whether the connection takes no new streams and closes after the last one.
     pub fn is_leaving(&self) -> bool {
         self.is_leaving.get()
     }
 
-    /// Has that be so, or not any more.
+    /// Sets [`Mux::is_leaving`].
     pub fn set_leaving(&self, is_leaving: bool) {
         self.is_leaving.set(is_leaving);
         self.wake();
     }
 
-    /// How many requests the endpoint takes at once; none before it has said so.
+    /// How many streams the endpoint allows at a time; 0 before its SETTINGS arrive.
     pub fn streams_max(&self) -> u32 {
         let state = self.state.borrow();
         let machine = &state.machine;
@@ -125,18 +125,18 @@ impl<N: Net> Mux<N> {
         }
     }
 
-    /// Whether the connection has served a request.
+    /// Whether the connection has carried a request.
     pub fn has_served(&self) -> bool {
         self.state.borrow().has_served
     }
 
-    /// Has the connection's task look at what has changed.
+    /// Wakes the connection's task.
     pub fn wake(&self) {
         self.state.borrow().wake();
     }
 
-    /// Receives, frames and sends whatever there is, as far as the task's share goes. `unread` is what was received and
-    /// not looked at.
+    /// Receives, frames and sends until nothing more can be done or the task has used up its share. `unread` holds
+    /// bytes that were received and not parsed yet.
     pub fn advance(
         &self,
         cx: &mut Context<'_>,
@@ -145,12 +145,12 @@ impl<N: Net> Mux<N> {
         share: &Share,
     ) -> MuxOutcome {
         let outcome = self.receive_and_send(cx, rx, unread, share);
-        // When the connection is over, each request hears of it.
+        // When the connection ends, every pending request gets a task, so that each is logged.
         let most = match outcome {
             MuxOutcome::Waits => H2_REQUESTS_AT_ONCE_MAX,
             MuxOutcome::Closed | MuxOutcome::Failed => usize::MAX,
         };
-        if self.state.borrow_mut().release(most) {
+        if self.state.borrow_mut().assign_requests(most) {
             rx.wake_later(cx);
         }
         outcome
@@ -173,7 +173,7 @@ impl<N: Net> Mux<N> {
         }
         let mut received = 0;
         loop {
-            // Who does not read what it provokes is not read either.
+            // If the peer does not read the replies that it provokes, the connection stops reading from it.
             let may_read = state.out.queued() < H2_QUEUED_BYTES_HIGH
                 && received < H2_RECEIVES_MAX
                 && self.net.pool().has_room()
@@ -218,39 +218,39 @@ impl<N: Net> Mux<N> {
         }
     }
 
-    /// Whether the peer's SETTINGS have come.
-    pub fn is_met(&self) -> bool {
+    /// Whether the peer's SETTINGS have arrived.
+    pub fn has_peer_settings(&self) -> bool {
         self.state.borrow().machine.has_peer_settings()
     }
 
-    /// Why the connection failed, if it did.
+    /// The error that ended the connection.
     pub fn failure(&self) -> Option<Error> {
         self.state.borrow().machine.failure()
     }
 
-    /// Whether the peer was told that the connection ends.
+    /// Whether the connection has sent GOAWAY.
     pub fn has_announced_end(&self) -> bool {
         self.state.borrow().machine.is_shutting_down()
     }
 
-    /// Takes what is still to be counted.
+    /// Takes the counts since the last call.
     pub fn take_tally(&self) -> Http2Tally {
         mem::take(&mut self.state.borrow_mut().tally)
     }
 
-    /// Takes the number of requests for which a task is still to be started.
+    /// Takes the number of pending requests that need a new task.
     pub fn take_workers_needed(&self) -> usize {
         mem::take(&mut self.state.borrow_mut().workers_needed)
     }
 
-    /// Charges what the connection holds to its timer. A connection that holds too much ends, after a GOAWAY if that
-    /// can be sent.
+    /// Charges the connection's memory to `timer`. If the core chooses this connection to free memory, it ends with a
+    /// GOAWAY, or with a reset if bytes are already queued.
     pub fn charge_memory(&self, timer: &Timer) {
         self.state.borrow_mut().charge_memory(timer);
     }
 
-    /// Waits for a request that no task has taken. `None`: the task is to end, because the connection is gone, because
-    /// enough others wait, or because it was woken for no request.
+    /// Waits for a pending request. Returns `None` if the task should end: the connection is gone, enough other tasks
+    /// wait, or the task was woken without a request.
     pub fn poll_request(
         &self,
         cx: &Context<'_>,
@@ -259,7 +259,7 @@ impl<N: Net> Mux<N> {
         let mut state = self.state.borrow_mut();
         let listed = &worker.is_listed;
         if listed.replace(false) {
-            // Something else than a request woke the task: no request must be given to it now.
+            // Something other than a request woke this task, so the list must not offer it a request.
             let other = |idle: &IdleWorker| !Rc::ptr_eq(&idle.is_listed, listed);
             state.workers.retain(other);
         }
@@ -279,13 +279,13 @@ impl<N: Net> Mux<N> {
         Poll::Pending
     }
 
-    /// Ends our direction once everything is sent; ready when the peer can see that.
+    /// Closes the sending direction after the queued bytes; ready when the peer can see it.
     pub fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.state.borrow_mut().out.tx.poll_finish(cx)
     }
 
-    /// Ends our direction if everything was sent. Otherwise the connection is reset when it is dropped, so that the
-    /// peer does not take what it got for all there was.
+    /// Closes the sending direction if everything was sent. Otherwise dropping the connection resets it, so that the
+    /// peer does not mistake what it received for the whole.
     pub fn finish(&self) {
         let out = &mut self.state.borrow_mut().out;
         if out.queued() == 0 {
@@ -293,14 +293,14 @@ impl<N: Net> Mux<N> {
         }
     }
 
-    /// Sends what is left; for a connection that has nothing more to receive.
+    /// Sends the queued bytes of a connection that receives no more.
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.state.borrow_mut();
         state.flush_output();
         state.out.poll_send(cx)
     }
 
-    /// Lets go of streams that have ended, or not ended in time, without a request that holds them: says how many.
+    /// Releases detached streams that have ended or run out of time. Returns how many.
     pub fn release_detached(&self) -> u32 {
         let mut state = self.state.borrow_mut();
         let MuxState {
@@ -316,14 +316,14 @@ impl<N: Net> Mux<N> {
         (before - detached.len()) as u32
     }
 
-    /// The connection is gone: all that wait for something hear of it. Requests that no task has taken yet are taken
-    /// still, and end at once: each is told of.
+    /// Marks the connection as gone, and every stream as lost. Pending requests still go to a task, which ends them at
+    /// once and logs each.
     pub fn lose(&self, loss: StreamLoss) {
         let mut state = self.state.borrow_mut();
         state.is_gone = true;
         let slots: Vec<u32> = state.streams.slots().collect();
         for slot in slots {
-            state.streams.at(slot).lose(loss);
+            state.streams.at_mut(slot).lose(loss);
         }
         state.workers.drain(..).for_each(IdleWorker::wake);
     }

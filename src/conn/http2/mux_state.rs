@@ -1,4 +1,4 @@
-//! The state of a connection of HTTP/2, as its tasks leave it to each other.
+//! The state that the tasks of one connection share.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,46 +21,47 @@ use crate::limits::{
 };
 use crate::obs::Http2Tally;
 
-/// What the tasks of a connection share, behind the one cell of their [`Mux`].
+/// The state behind the [`Mux`](super::Mux): the protocol's state, what waits in both directions, and who waits for
+/// it.
 pub(super) struct MuxState<N: Net> {
     pub(super) machine: Connection,
     pub(super) out: Outbox<WireTx<N>>,
     pub(super) streams: StreamTable,
-    /// Requests that no task has taken yet. Servers only.
+    /// Requests that no task serves yet. Servers only.
     pub(super) requests: VecDeque<PendingRequest>,
-    /// How many of them, the first ones, are given to tasks. Servers only.
+    /// How many of `requests`, from the front, tasks may take now. Servers only.
     pub(super) assigned: usize,
-    /// Requests for which a task is still to be started. Servers only.
+    /// How many assigned requests need a new task. Servers only.
     pub(super) workers_needed: usize,
     /// Tasks that wait for a request. Servers only.
     pub(super) workers: Vec<IdleWorker>,
-    /// StreamTable that no request holds any more, and until when the peer may end its message on them. Clients only.
+    /// Streams without a request, whose peer has until the given time to end its message. Clients only.
     pub(super) detached: VecDeque<(Instant, StreamKey)>,
-    /// StreamTable that may have something to frame.
+    /// Streams that may have something to frame.
     pub(super) turns: Turns,
-    /// Bytes of data that were framed, of all streams.
+    /// Data bytes framed on all streams.
     pub(super) framed: u64,
-    /// All streams may have room again.
+    /// A window has opened on any stream, so each must be checked.
     pub(super) has_windows_opened: bool,
-    /// Pieces wait that would be tiny, because a window lets no more through.
-    pub(super) has_tiny: bool,
-    /// They have waited for long enough.
+    /// Some stream has only a tiny window left and data to send.
+    pub(super) has_tiny_pieces: bool,
+    /// Tiny pieces have waited long enough and may be framed.
     pub(super) may_frame_tiny: bool,
     /// The connection's task.
     pub(super) task: Option<Waker>,
-    /// The connection is gone.
+    /// The connection has ended.
     pub(super) is_gone: bool,
-    /// A request was begun on it before.
+    /// The connection has carried a request.
     pub(super) has_served: bool,
-    /// When something was received last.
+    /// When bytes last arrived.
     pub(super) last_received: Instant,
-    /// Heads, pieces of data and ends of messages that were received.
+    /// How many heads, data frames and ends of messages arrived.
     pub(super) message_parts: u64,
-    /// Heads are decoded into these, and heads that are done with come back.
+    /// The decoder fills `head` and `text`. Used heads return to `spare_heads`.
     pub(super) head: Head,
     pub(super) text: Vec<u8>,
     pub(super) spare_heads: Vec<Head>,
-    /// What is still to be counted.
+    /// Counts for metrics since the last [`Mux::take_tally`](super::Mux::take_tally).
     pub(super) tally: Http2Tally,
 }
 
@@ -78,7 +79,7 @@ impl<N: Net> MuxState<N> {
             turns: Turns::default(),
             framed: 0,
             has_windows_opened: false,
-            has_tiny: false,
+            has_tiny_pieces: false,
             may_frame_tiny: false,
             task: None,
             is_gone: false,
@@ -92,22 +93,22 @@ impl<N: Net> MuxState<N> {
         }
     }
 
-    /// Has the connection's task run, after the tasks that are due already.
+    /// Wakes the connection's task, which then runs after the tasks that are already due.
     pub(super) fn wake(&self) {
         if let Some(task) = &self.task {
             task.wake_by_ref();
         }
     }
 
-    /// Whether there is nothing left to be done on the connection.
+    /// Whether the connection has nothing left to do.
     pub(super) fn is_over(&self) -> bool {
         self.machine.failure().is_some() || (self.machine.is_finished() && self.streams.is_empty())
     }
 
-    /// Gives back what only a busy connection needs: no stream is open.
-    pub(super) fn rest(&mut self) {
+    /// Frees the memory that only a busy connection needs. Call it when no stream is open.
+    pub(super) fn release_memory(&mut self) {
         self.machine.release_memory();
-        self.streams.rest();
+        self.streams.release_memory();
         self.out.tx.rest();
         (self.head, self.text) = (Head::new(), Vec::new());
         (self.spare_heads, self.turns) = (Vec::new(), Turns::default());
@@ -118,7 +119,8 @@ impl<N: Net> MuxState<N> {
             .for_each(IdleWorker::wake);
     }
 
-    /// Says what the connection holds. One that holds too much ends: with a word, if there is room for it.
+    /// Charges the connection's memory to `timer`. If the core chooses this connection to free memory, it ends with a
+    /// GOAWAY, or with a reset if bytes are already queued.
     pub(super) fn charge_memory(&mut self, timer: &Timer) {
         let queued = self.out.queued();
         let kernel = if queued > 0 { KERNEL_QUEUED_BYTES } else { 0 };
@@ -136,22 +138,22 @@ impl<N: Net> MuxState<N> {
         }
     }
 
-    /// Gives a stream a turn: it may have something to frame.
+    /// Queues a stream for a turn, because it may have something to frame.
     pub(super) fn give_turn(&mut self, slot: u32) {
-        let stream = self.streams.at(slot);
+        let stream = self.streams.at_mut(slot);
         if stream.turn.is_none() {
             let (key, priority) = (stream.key, self.machine.priority(stream.key));
             stream.turn = Some(self.turns.add(slot, key.id(), priority));
         }
     }
 
-    /// Says whether it had one.
+    /// Takes a stream out of the queue. Returns whether it was there.
     pub(super) fn drop_turn(&mut self, slot: u32) -> bool {
-        let turn = self.streams.at(slot).turn.take();
+        let turn = self.streams.at_mut(slot).turn.take();
         turn.inspect(|&turn| self.turns.remove(turn)).is_some()
     }
 
-    /// Takes in what has come. What is left when the share is used up is returned.
+    /// Parses received bytes. Returns the rest if the task's share is used up.
     pub(super) fn receive(
         &mut self,
         mut bytes: Chunk,
@@ -183,8 +185,8 @@ impl<N: Net> MuxState<N> {
             share.spend(1 + more as u32);
             match received.event {
                 Event::NeedMore => {
-                    // A window that was too small may not be so any more.
-                    self.has_windows_opened |= self.has_tiny;
+                    // The small window may have grown.
+                    self.has_windows_opened |= self.has_tiny_pieces;
                     return Ok(None);
                 }
                 Event::Data {
@@ -203,12 +205,12 @@ impl<N: Net> MuxState<N> {
 
     fn add_data(&mut self, key: StreamKey, piece: Chunk, is_end: bool, now_ms: u64, pool: &Pool) {
         let Some((_, stream)) = self.streams.find(key) else {
-            // Its request was answered and forgotten.
+            // No request waits for this data: it was answered and its stream released.
             self.machine.consume(key, piece.len(), now_ms);
             return;
         };
-        // Small pieces are put together: each would hold a block of its own otherwise. So would larger ones in a block
-        // that is mostly other streams'.
+        // The stream copies a small piece, or one from a block that other streams use too, so that no piece keeps a
+        // whole block alive.
         if piece.len() >= COPY_BELOW_BYTES && piece.len() * PIECE_SHARE_MIN >= piece.held_bytes() {
             stream.received.push_back(piece);
         } else if !stream
@@ -299,7 +301,7 @@ impl<N: Net> MuxState<N> {
             }
             Event::SettingsChanged => self.has_windows_opened = true,
             Event::GoAway { .. } => self.tally.goaways += 1,
-            // Who waits for the connection's window alone still has a turn.
+            // Streams that wait for the connection's window still have their turn.
             Event::WindowOpened { stream: None }
             | Event::NeedMore
             | Event::Handled
@@ -332,7 +334,7 @@ impl<N: Net> MuxState<N> {
         self.tally.requests += 1;
         let (head, block) = self.take_head(pool);
         let slot = self.streams.add(key);
-        self.streams.at(slot).has_peer_ended = is_end;
+        self.streams.at_mut(slot).has_peer_ended = is_end;
         self.requests.push_back(PendingRequest {
             slot,
             request,
@@ -342,8 +344,8 @@ impl<N: Net> MuxState<N> {
         });
     }
 
-    /// Gives so many of the requests that have come to tasks. Says whether there are more.
-    pub(super) fn release(&mut self, most: usize) -> bool {
+    /// Assigns up to `most` pending requests to tasks. Returns whether more are pending.
+    pub(super) fn assign_requests(&mut self, most: usize) -> bool {
         let left = self.requests.len() - self.assigned;
         for _ in 0..left.min(most) {
             self.assigned += 1;
@@ -355,7 +357,7 @@ impl<N: Net> MuxState<N> {
         left > most
     }
 
-    /// Takes the first of the requests that were given to tasks.
+    /// Takes the first assigned request.
     pub(super) fn take_request(&mut self) -> Option<PendingRequest> {
         self.assigned = self.assigned.checked_sub(1)?;
         self.requests.pop_front()
@@ -372,17 +374,17 @@ impl<N: Net> MuxState<N> {
         let Some((_, stream)) = self.streams.find(key) else {
             return;
         };
-        if body.is_none() && stream.answers.len() >= H2_INTERIM_WAITING_MAX {
-            // No window holds heads back.
+        if body.is_none() && stream.heads.len() >= H2_INTERIM_WAITING_MAX {
+            // No flow control limits heads.
             stream.lose(StreamLoss::Misbehaved(Error::TooManyInterim));
             return self.machine.reset(key, ErrorCode::ENHANCE_YOUR_CALM);
         }
-        stream.answers.push_back(ResponseHead { head, block, body });
+        stream.heads.push_back(ResponseHead { head, block, body });
         stream.has_peer_ended |= is_end;
         stream.wake();
     }
 
-    /// Frames what there is room for and sends it.
+    /// Frames as much as the windows and the output queue allow, and sends it.
     pub(super) fn send(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         self.flush_output();
         if mem::take(&mut self.has_windows_opened) {
@@ -397,7 +399,7 @@ impl<N: Net> MuxState<N> {
             let Some(slot) = self.turns.take() else {
                 break;
             };
-            self.streams.at(slot).turn = None;
+            self.streams.at_mut(slot).turn = None;
             if self.frame_one(slot) {
                 self.give_turn(slot);
             }
@@ -416,19 +418,19 @@ impl<N: Net> MuxState<N> {
         }
     }
 
-    /// Whether there is something that can be framed. While the connection's window is shut, that is a message that ends
-    /// without data.
+    /// Whether any stream has something to frame. While the connection's window is closed, only messages that end
+    /// without data count.
     pub(super) fn is_due(&self) -> bool {
         let mut slots = self.turns.slots();
         match self.machine.has_connection_window() {
             true => slots.next().is_some(),
-            false => slots.any(|slot| self.streams.peek(slot).queued.is_empty()),
+            false => slots.any(|slot| self.streams.at(slot).queued.is_empty()),
         }
     }
 
-    /// Ends the messages that end without data.
+    /// Ends the messages that have no more data.
     fn frame_ends(&mut self) {
-        let no_data = |&slot: &u32| self.streams.peek(slot).queued.is_empty();
+        let no_data = |&slot: &u32| self.streams.at(slot).queued.is_empty();
         let slots: Vec<u32> = self.turns.slots().filter(no_data).collect();
         for slot in slots {
             self.drop_turn(slot);
@@ -436,10 +438,10 @@ impl<N: Net> MuxState<N> {
         }
     }
 
-    /// Bytes that may wait on a stream before their source is no longer read: some while frames go out, less while a
-    /// window is as good as shut or the peer does not read. What a peer can make wait is all its streams together.
+    /// From this many queued bytes on, the source of a stream must not be read. The limit is lower while a window is
+    /// nearly closed or the peer does not read, because a peer can do that on all its streams at once.
     pub(super) fn queued_bytes_high(&self, key: StreamKey) -> usize {
-        let is_shut = self.has_tiny || self.machine.is_send_blocked(key);
+        let is_shut = self.has_tiny_pieces || self.machine.is_send_blocked(key);
         if is_shut || self.out.queued() >= H2_QUEUED_BYTES_HIGH {
             H2_BLOCKED_QUEUED_BYTES_HIGH
         } else {
@@ -447,21 +449,21 @@ impl<N: Net> MuxState<N> {
         }
     }
 
-    /// Whether tiny pieces wait.
-    pub(super) fn has_tiny(&self) -> bool {
-        self.has_tiny
+    /// Whether some stream has data but only a tiny window.
+    pub(super) fn has_tiny_pieces(&self) -> bool {
+        self.has_tiny_pieces
     }
 
-    /// Has tiny pieces framed, too: they have waited for long enough.
-    pub(super) fn take_tiny(&mut self) {
-        self.has_tiny = false;
+    /// Lets tiny pieces be framed: they have waited long enough.
+    pub(super) fn allow_tiny_frames(&mut self) {
+        self.has_tiny_pieces = false;
         (self.may_frame_tiny, self.has_windows_opened) = (true, true);
         self.wake();
     }
 
-    /// Frames one piece of a stream. Says whether there may be another.
+    /// Frames one piece of a stream. Returns whether there may be another.
     pub(super) fn frame_one(&mut self, slot: u32) -> bool {
-        let stream = self.streams.at(slot);
+        let stream = self.streams.at_mut(slot);
         if stream.loss.is_some() {
             return false;
         }
@@ -475,10 +477,10 @@ impl<N: Net> MuxState<N> {
         if len == 0 {
             return false;
         }
-        // A window of a few bytes is waited for a moment, in which it may open further: else each byte that a peer
-        // lets through would be a frame.
+        // Wait a moment for a window of a few bytes to grow. Otherwise a peer that opens its window byte by byte would
+        // get a frame for each.
         if room < H2_TINY_WINDOW_BYTES.min(stream.queued_bytes) && !self.may_frame_tiny {
-            self.has_tiny = true;
+            self.has_tiny_pieces = true;
             return false;
         }
         let is_last = len == first_len && stream.queued.len() == 1;
@@ -486,13 +488,13 @@ impl<N: Net> MuxState<N> {
         let head = match self.machine.data_frame(key, len, is_end) {
             Ok(head) => head,
             Err(error) => {
-                self.fail(slot, error);
+                self.fail_stream(slot, error);
                 return false;
             }
         };
         let high = self.queued_bytes_high(key);
         self.framed += len as u64;
-        let stream = self.streams.at(slot);
+        let stream = self.streams.at_mut(slot);
         let piece = stream.take_queued(len, high);
         if is_end {
             stream.end = MessageEnd::Done;
@@ -504,9 +506,9 @@ impl<N: Net> MuxState<N> {
         is_more
     }
 
-    /// Ends our message, when all its data was framed and it is to end.
+    /// Ends our message if all its data was framed and no more follows.
     fn frame_end(&mut self, slot: u32) -> bool {
-        let stream = self.streams.at(slot);
+        let stream = self.streams.at_mut(slot);
         let key = stream.key;
         let ended = match mem::replace(&mut stream.end, MessageEnd::Done) {
             MessageEnd::Data => self.machine.end(self.out.open(), key),
@@ -520,31 +522,31 @@ impl<N: Net> MuxState<N> {
             MessageEnd::Done => return false,
         };
         match ended {
-            Ok(()) => self.streams.peek(slot).wake(),
-            Err(error) => self.fail(slot, error),
+            Ok(()) => self.streams.at(slot).wake(),
+            Err(error) => self.fail_stream(slot, error),
         }
         false
     }
 
-    /// Ends our message with trailers, behind data that was all framed.
+    /// Ends our message with trailers. All its data must have been framed.
     pub(super) fn send_trailers(&mut self, slot: u32, key: StreamKey, trailers: &Trailers) {
         let sent = self.machine.send_trailers(self.out.open(), key, trailers);
         match sent {
             Ok(()) => self.wake(),
-            Err(error) => self.fail(slot, error),
+            Err(error) => self.fail_stream(slot, error),
         }
     }
 
-    /// A message of ours is not what was announced: it must not look whole.
-    fn fail(&mut self, slot: u32, error: Error) {
-        let stream = self.streams.at(slot);
+    /// Resets a stream whose message does not match what its head announced, so that it never looks complete.
+    fn fail_stream(&mut self, slot: u32, error: Error) {
+        let stream = self.streams.at_mut(slot);
         let key = stream.key;
         stream.lose(StreamLoss::Misbehaved(error));
         self.machine.reset(key, ErrorCode::INTERNAL_ERROR);
     }
 
-    /// Opens a stream with a request. `None`: no stream can be opened now.
-    pub(super) fn open(
+    /// Opens a stream for a request. `None`: the connection takes no stream now.
+    pub(super) fn open_stream(
         &mut self,
         block: &[u8],
         head: &Head,
@@ -555,8 +557,8 @@ impl<N: Net> MuxState<N> {
             .machine
             .open(self.out.open(), block, head, edits, framing);
         let slot = self.streams.add(opened.ok()?);
-        if self.machine.is_sent(self.streams.peek(slot).key) {
-            self.streams.at(slot).end = MessageEnd::Done;
+        if self.machine.is_sent(self.streams.at(slot).key) {
+            self.streams.at_mut(slot).end = MessageEnd::Done;
         }
         self.has_served = true;
         self.wake();

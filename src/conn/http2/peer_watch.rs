@@ -1,4 +1,4 @@
-//! How long a connection waits for its peer, in either role.
+//! The deadlines that a connection sets its peer.
 
 use std::time::Duration;
 
@@ -12,37 +12,37 @@ use crate::limits::{
     H2_TINY_WINDOW_MS, IDLE_AFTER_MS,
 };
 
-/// Watches the peer of one connection: whether it completes the SETTINGS exchange, ends its field blocks, reads, and
-/// answers PINGs, and since when the connection is idle.
+/// Watches one connection's peer: whether it completes the SETTINGS exchange, ends its field blocks, reads, answers
+/// PINGs, and how long it has been idle.
 pub struct PeerWatch {
-    /// When the connection began, until the SETTINGS exchange is complete.
+    /// When the connection began; `None` once the SETTINGS exchange is complete.
     began: Option<Instant>,
-    /// When a field block began that has not ended.
+    /// When the unfinished field block began.
     block: Option<Instant>,
-    /// Since when pieces wait that would be tiny.
+    /// Since when a stream with data has had only a tiny window.
     tiny: Option<Instant>,
-    /// How much was sent, and since when that has not grown; `None` while nothing waits.
+    /// How much was sent, and since when that number has stood still; `None` while nothing waits.
     sent: Option<(u64, Instant)>,
     /// When the last stream ended.
     idle: Option<Instant>,
     is_resting: bool,
-    /// When a server takes no more streams, once it has announced its end.
+    /// When a server that has announced its end stops taking streams.
     leave: Option<Instant>,
     /// Clients only.
     keep_alive: Option<KeepAlive>,
 }
 
-/// How long the owner of a connection waits for the peer.
+/// The deadlines that the owner of a connection sets its peer.
 pub struct PeerLimits {
-    /// From the start to the end of the SETTINGS exchange.
+    /// From the start of the connection to the end of the SETTINGS exchange.
     pub settings: Duration,
-    /// From the start of a field block to its end, if that has a limit.
+    /// From the start of a field block to its end.
     pub field_block: Option<Duration>,
-    /// Between two sends that take something, while bytes wait.
+    /// How long the peer may read nothing while bytes wait for it.
     pub send_stall: Duration,
-    /// With no stream open.
+    /// How long the connection may have no stream.
     pub idle: Duration,
-    /// The server is to end the connection: it announces that, and takes no more streams a moment later.
+    /// The server should close: it announces its end, and stops taking streams `H2_LEAVE_MS` later.
     pub is_unwanted: bool,
 }
 
@@ -61,7 +61,7 @@ impl PeerWatch {
         }
     }
 
-    /// Watches a server, and asks it for a sign of life when it is silent while streams are open.
+    /// Watches a server. Sends PINGs when the server is silent while streams are open.
     pub fn server(now: Instant) -> Self {
         Self {
             keep_alive: Some(KeepAlive::default()),
@@ -69,7 +69,8 @@ impl PeerWatch {
         }
     }
 
-    /// Acts on what is due. Returns when to check again, or `None` once nothing is left to do on the connection.
+    /// Acts on every deadline that has passed. Returns when to check again, or `None` if the connection has nothing
+    /// left to do.
     pub fn check<N: Net>(&mut self, mux: &Mux<N>, limits: &PeerLimits) -> Option<Instant> {
         let mut due = Due::at(mux.net.now());
         let mut state = mux.state.borrow_mut();
@@ -123,18 +124,20 @@ impl PeerWatch {
         }
     }
 
-    /// Frames tiny pieces that have waited long enough. Says whether the peer has read nothing for `patience`.
+    /// Lets tiny pieces be framed after a moment. Returns whether the peer has read nothing for `patience`.
     fn has_stalled<N: Net>(
         &mut self,
         state: &mut MuxState<N>,
         patience: Duration,
         due: &mut Due,
     ) -> bool {
-        self.tiny = state.has_tiny().then(|| self.tiny.unwrap_or(due.now));
+        self.tiny = state
+            .has_tiny_pieces()
+            .then(|| self.tiny.unwrap_or(due.now));
         let moment = Duration::from_millis(H2_TINY_WINDOW_MS);
         if self.tiny.is_some_and(|since| due.is(since + moment)) {
             self.tiny = None;
-            state.take_tiny();
+            state.allow_tiny_frames();
         }
         let sent = state.out.sent();
         self.sent = match self.sent {
@@ -145,7 +148,7 @@ impl PeerWatch {
         self.sent.is_some_and(|(_, since)| due.is(since + patience))
     }
 
-    /// Ends a connection that has been idle for `timeout`; before that, gives back what only a busy one needs.
+    /// Closes a connection that has been idle for `timeout`. Frees memory earlier.
     fn check_idle<N: Net>(&mut self, state: &mut MuxState<N>, timeout: Duration, due: &mut Due) {
         if !state.streams.is_empty() || state.machine.streams() > 0 {
             (self.idle, self.is_resting) = (None, false);
@@ -160,7 +163,7 @@ impl PeerWatch {
         let since = *self.idle.get_or_insert(due.now);
         if !self.is_resting && due.is(since + Duration::from_millis(IDLE_AFTER_MS)) {
             self.is_resting = true;
-            state.rest();
+            state.release_memory();
         }
         if due.is(since + timeout) {
             state.machine.stop();
@@ -168,25 +171,25 @@ impl PeerWatch {
     }
 }
 
-/// The PINGs that an endpoint has got. A gRPC server ends a connection with `too_many_pings` when three come too early
-/// with none of its own messages between them, however long that takes.
+/// Sends PINGs to a silent endpoint. A gRPC server closes the connection with `too_many_pings` after three early PINGs
+/// without a message of its own in between, however long that takes.
 #[derive(Default)]
 struct KeepAlive {
     /// When the first of the open streams began.
     busy: Option<Instant>,
-    /// When the PING was sent that the endpoint has not answered.
+    /// When the unanswered PING was sent.
     asked: Option<Instant>,
     /// PINGs since the endpoint's last message.
     sent: u8,
     /// When the last PING was sent.
     last: Option<Instant>,
-    /// The parts of messages that the endpoint had sent at the last check.
+    /// The endpoint's message parts at the last check.
     message_parts: u64,
 }
 
 impl KeepAlive {
-    /// Asks a silent endpoint for a sign of life, and ends the connection if none comes: the endpoint may be gone
-    /// without a word. The silence counts from when a stream was opened.
+    /// Sends a PING if the endpoint is silent, and fails the connection if no answer comes. Silence counts from when
+    /// the first stream was opened: an idle endpoint has nothing to say.
     fn check<N: Net>(&mut self, state: &mut MuxState<N>, due: &mut Due) {
         let silent = state.last_received.max(*self.busy.get_or_insert(due.now));
         let timeout = Duration::from_millis(H2_PING_TIMEOUT_MS);
@@ -209,12 +212,12 @@ impl KeepAlive {
         }
     }
 
-    /// Asks for nothing while no stream is open.
+    /// Sends no PING while no stream is open.
     fn stop(&mut self) {
         (self.busy, self.asked) = (None, None);
     }
 
-    /// When to send a PING to an endpoint that has been silent since `silent`.
+    /// When to send the next PING to an endpoint that has been silent since `silent`.
     fn next_ping(&mut self, silent: Instant, message_parts: u64) -> Instant {
         if message_parts != self.message_parts {
             (self.sent, self.message_parts) = (0, message_parts);
@@ -229,7 +232,7 @@ impl KeepAlive {
     }
 }
 
-/// Tells what is due, and collects when the rest will be.
+/// Compares deadlines with the current time, and keeps the earliest one ahead.
 struct Due {
     now: Instant,
     next: Instant,
@@ -241,7 +244,7 @@ impl Due {
         Self { now, next }
     }
 
-    /// Whether `at` has come; if not, the next check comes then at the latest.
+    /// Whether `at` has passed. If not, the next check happens then or earlier.
     fn is(&mut self, at: Instant) -> bool {
         let is_due = self.now >= at;
         if !is_due {

@@ -1,4 +1,4 @@
-//! One request's hold on its stream.
+//! A request's access to its stream.
 
 use std::io;
 use std::mem;
@@ -14,31 +14,31 @@ use super::stream_table::{MessageEnd, ResponseHead, StreamLoss};
 use crate::io::{Chunk, Net};
 use crate::limits::{H2_END_MS, H2_QUEUED_BYTES_HIGH};
 
-/// A stream as the task of its request has it. Dropping it ends the stream if it has not ended by itself.
+/// A stream, as the task of its request uses it. Dropping the handle resets the stream if it has not ended.
 pub struct StreamHandle<N: Net> {
     pub(super) mux: Rc<Mux<N>>,
     pub(super) slot: u32,
 }
 
-/// What came on a stream.
+/// What arrived on a stream.
 pub(super) enum StreamPart {
-    /// The head of an answer. Clients only.
-    Answer(ResponseHead),
+    /// The head of a response. Clients only.
+    Head(ResponseHead),
     /// A piece of the body.
     Data(Chunk),
-    /// The message has ended.
+    /// The end of the message.
     End,
 }
 
 impl<N: Net> StreamHandle<N> {
-    /// Waits for what comes next.
+    /// Waits for the next part.
     pub(super) fn poll_next(&self, cx: &Context<'_>) -> Poll<Result<StreamPart, StreamLoss>> {
         let now_ms = self.mux.now_ms();
         let mut state = self.mux.state.borrow_mut();
         let state = &mut *state;
-        let stream = state.streams.at(self.slot);
-        if let Some(answer) = stream.answers.pop_front() {
-            return Poll::Ready(Ok(StreamPart::Answer(answer)));
+        let stream = state.streams.at_mut(self.slot);
+        if let Some(head) = stream.heads.pop_front() {
+            return Poll::Ready(Ok(StreamPart::Head(head)));
         }
         if let Some(data) = stream.received.pop_front() {
             state.machine.consume(stream.key, data.len(), now_ms);
@@ -57,38 +57,46 @@ impl<N: Net> StreamHandle<N> {
         Poll::Pending
     }
 
-    /// Says whether the stream is gone, although it has not ended; hears of it if that happens later.
+    /// Returns why the stream was lost. Otherwise registers the task to be woken when it is.
     pub(super) fn poll_loss(&self, cx: &Context<'_>) -> Option<StreamLoss> {
         let mut state = self.mux.state.borrow_mut();
-        let stream = state.streams.at(self.slot);
+        let stream = state.streams.at_mut(self.slot);
         stream.watch(cx);
         stream.loss
     }
 
-    /// Why the stream is gone before both messages had ended, if it is.
+    /// Why the stream was lost, if it was.
     pub(super) fn loss(&self) -> Option<StreamLoss> {
         let state = self.mux.state.borrow();
-        state.streams.peek(self.slot).loss
+        state.streams.at(self.slot).loss
     }
 
-    /// The trailers of a message that has ended.
+    /// Takes the trailers of a message that has ended.
     pub(super) fn take_trailers(&self) -> Trailers {
-        mem::take(&mut self.mux.state.borrow_mut().streams.at(self.slot).trailers)
+        mem::take(
+            &mut self
+                .mux
+                .state
+                .borrow_mut()
+                .streams
+                .at_mut(self.slot)
+                .trailers,
+        )
     }
 
-    /// Waits for bytes of a stream that carries something else than a message. `None` is the orderly end.
+    /// Waits for raw bytes after an upgrade. `None` is the orderly end.
     pub(in crate::conn) fn poll_raw(&self, cx: &Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         Poll::Ready(match ready!(self.poll_next(cx)) {
             Ok(StreamPart::Data(data)) => Ok(Some(data)),
-            Ok(StreamPart::End | StreamPart::Answer(_)) => Ok(None),
+            Ok(StreamPart::End | StreamPart::Head(_)) => Ok(None),
             Err(_) => Err(io::ErrorKind::ConnectionReset.into()),
         })
     }
 
-    /// Leaves data to be sent.
+    /// Queues data.
     pub(in crate::conn) fn push(&self, data: Chunk) {
         let mut state = self.mux.state.borrow_mut();
-        let stream = state.streams.at(self.slot);
+        let stream = state.streams.at_mut(self.slot);
         if data.is_empty() || stream.loss.is_some() {
             return;
         }
@@ -98,20 +106,20 @@ impl<N: Net> StreamHandle<N> {
         state.wake();
     }
 
-    /// Ends our message behind the data that waits.
+    /// Ends our message after the queued data.
     pub(in crate::conn) fn end_message(&self, trailers: &Trailers) {
         let mut state = self.mux.state.borrow_mut();
-        let stream = state.streams.at(self.slot);
+        let stream = state.streams.at_mut(self.slot);
         if matches!(stream.end, MessageEnd::Done) || stream.loss.is_some() {
             return;
         }
         if trailers.is_empty() {
             stream.end = MessageEnd::Data;
         } else {
-            // Most often there is room for all that waits: nothing is kept then.
+            // Usually the windows have room for all queued data. Then the trailers need not be copied.
             let key = stream.key;
             while state.frame_one(self.slot) {}
-            let stream = state.streams.at(self.slot);
+            let stream = state.streams.at_mut(self.slot);
             if stream.queued.is_empty() {
                 stream.end = MessageEnd::Done;
                 state.send_trailers(self.slot, key, trailers);
@@ -123,10 +131,10 @@ impl<N: Net> StreamHandle<N> {
         state.wake();
     }
 
-    /// Waits until all that was left is framed.
+    /// Waits until everything queued is framed.
     pub(in crate::conn) fn poll_framed(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.mux.state.borrow_mut();
-        let stream = state.streams.at(self.slot);
+        let stream = state.streams.at_mut(self.slot);
         if stream.loss.is_some() && !matches!(stream.end, MessageEnd::Done) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
@@ -137,33 +145,33 @@ impl<N: Net> StreamHandle<N> {
         Poll::Pending
     }
 
-    /// Bytes that were left and not framed.
+    /// Bytes that are queued and not framed yet.
     pub(in crate::conn) fn queued_bytes(&self) -> usize {
-        self.mux.state.borrow().streams.peek(self.slot).queued_bytes
+        self.mux.state.borrow().streams.at(self.slot).queued_bytes
     }
 
-    /// Bytes of memory that what waits takes, in either direction.
+    /// Memory of the stream's queued and received data.
     pub(super) fn held_bytes(&self) -> usize {
-        self.mux.state.borrow().streams.peek(self.slot).held_bytes()
+        self.mux.state.borrow().streams.at(self.slot).held_bytes()
     }
 
-    /// Bytes that may wait before their source is no longer read.
+    /// From this many queued bytes on, the source must not be read.
     pub(in crate::conn) fn queued_bytes_high(&self) -> usize {
         let state = self.mux.state.borrow();
-        state.queued_bytes_high(state.streams.peek(self.slot).key)
+        state.queued_bytes_high(state.streams.at(self.slot).key)
     }
 
     /// Bytes that were framed.
     pub(in crate::conn) fn framed_bytes(&self) -> u64 {
-        self.mux.state.borrow().streams.peek(self.slot).framed
+        self.mux.state.borrow().streams.at(self.slot).framed
     }
 
-    /// Grows while the peer takes what it lets through: bytes of the stream that were framed, and those of others that
-    /// went first while it only waited for its turn.
+    /// Grows while the peer reads as fast as it allows itself to: counts this stream's framed bytes, and the bytes
+    /// that other streams sent while this one waited for its turn.
     pub(super) fn progress(&self) -> u64 {
         let mut state = self.mux.state.borrow_mut();
         let state = &mut *state;
-        let stream = state.streams.at(self.slot);
+        let stream = state.streams.at_mut(self.slot);
         let past = state.framed - mem::replace(&mut stream.framed_at_count, state.framed);
         if !stream.queued.is_empty() && state.machine.has_stream_window(stream.key) {
             stream.bytes_let_past += past;
@@ -171,25 +179,25 @@ impl<N: Net> StreamHandle<N> {
         stream.framed + stream.bytes_let_past
     }
 
-    /// Leaves a stream to its connection, which waits a moment for the end of the peer's message. If ours has not ended,
-    /// there is nothing to wait for.
+    /// Leaves the stream to the connection if only the end of the peer's message is missing. The peer has `H2_END_MS`
+    /// to send it.
     pub(super) fn detach(&self) {
         let until = self.mux.net.now() + Duration::from_millis(H2_END_MS);
         let mut state = self.mux.state.borrow_mut();
         let state = &mut *state;
-        let stream = state.streams.at(self.slot);
+        let stream = state.streams.at_mut(self.slot);
         if state.machine.is_sent(stream.key) && !state.machine.is_received(stream.key) {
             stream.is_detached = true;
             state.detached.push_back((until, stream.key));
         }
     }
 
-    /// Ends the stream in both directions, so that the peer sees that something is missing. What waits goes before that,
-    /// as far as there is room for it.
+    /// Resets the stream, so that the peer sees an incomplete message. Queued data is sent first, as far as the
+    /// windows and the output queue allow.
     pub(super) fn reset(&self, code: ErrorCode) {
         let mut state = self.mux.state.borrow_mut();
         while state.out.queued() < H2_QUEUED_BYTES_HIGH && state.frame_one(self.slot) {}
-        let key = state.streams.peek(self.slot).key;
+        let key = state.streams.at(self.slot).key;
         state.machine.reset(key, code);
         state.wake();
     }
@@ -199,7 +207,7 @@ impl<N: Net> Drop for StreamHandle<N> {
     fn drop(&mut self) {
         let mut state = self.mux.state.borrow_mut();
         let state = &mut *state;
-        let stream = state.streams.at(self.slot);
+        let stream = state.streams.at_mut(self.slot);
         let key = stream.key;
         if !stream.is_detached {
             state.machine.release(key);

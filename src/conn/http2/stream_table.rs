@@ -1,4 +1,4 @@
-//! The streams of one connection, as the tasks of their requests left them.
+//! The streams of one connection, as the tasks of their requests see them.
 
 use std::collections::VecDeque;
 use std::task::{Context, Waker};
@@ -10,71 +10,72 @@ use super::turns::Turn;
 use crate::io::Chunk;
 use crate::tls::TlsFailure;
 
-/// One stream: what has come on it and was not taken yet, what is to be sent on it and was not framed yet.
+/// One stream: what was received and not taken yet, and what is queued and not framed yet.
 pub(super) struct Stream {
-    /// Its name in the protocol's state.
+    /// The protocol's key for the stream.
     pub(super) key: StreamKey,
-    /// The task of its request.
+    /// The task of the stream's request.
     pub(super) task: Option<Waker>,
-    /// Heads of answers. Clients only.
-    pub(super) answers: VecDeque<ResponseHead>,
-    /// Data that has come.
+    /// Heads of responses. Clients only.
+    pub(super) heads: VecDeque<ResponseHead>,
+    /// Received data.
     pub(super) received: VecDeque<Chunk>,
-    /// The peer's message ends behind what has come.
+    /// The peer's message ends after `received`.
     pub(super) has_peer_ended: bool,
-    /// The trailers that it ended with.
+    /// The trailers of the peer's message.
     pub(super) trailers: Trailers,
-    /// The stream is gone before both messages had ended.
+    /// Why the stream ended before both messages did.
     pub(super) loss: Option<StreamLoss>,
-    /// Data that waits to be framed, and how much of it there is.
+    /// Data to be framed, and its length.
     pub(super) queued: VecDeque<Chunk>,
     pub(super) queued_bytes: usize,
-    /// Bytes of data that were framed.
+    /// Data bytes framed.
     pub(super) framed: u64,
-    /// Bytes of other streams that had their turn before it, and what the connection had framed when that was counted.
+    /// Bytes that other streams framed while this one waited for its turn, and what the connection had framed when
+    /// they were last counted.
     pub(super) bytes_let_past: u64,
     pub(super) framed_at_count: u64,
     /// How our message ends.
     pub(super) end: MessageEnd,
-    /// Its turn among those that have something to frame.
+    /// The stream's turn while it is queued for one.
     pub(super) turn: Option<Turn>,
-    /// Its request is done with it, and leaves it to the connection.
+    /// The request has finished, and left the stream to the connection.
     pub(super) is_detached: bool,
 }
 
-/// The head of an answer.
+/// The head of a response.
 pub(super) struct ResponseHead {
     pub(super) head: Head,
     pub(super) block: Chunk,
-    /// How long the body is; `None` for an interim answer.
+    /// The body's length; `None` for an interim response.
     pub(super) body: Option<BodyKind>,
 }
 
-/// How a message of ours ends.
+/// How our message ends.
 pub(super) enum MessageEnd {
-    /// There is more to come.
+    /// More may follow.
     Open,
-    /// With the last of the data that waits.
+    /// It ends after the queued data.
     Data,
-    /// With trailers behind the data that waits.
+    /// It ends with trailers after the queued data.
     Trailers(Box<Trailers>),
     /// It has ended.
     Done,
 }
 
-/// Why a stream is gone.
+/// Why a stream was lost.
 #[derive(Clone, Copy, Debug)]
 pub enum StreamLoss {
-    /// The peer has reset it, or goes away without having looked at it.
+    /// The peer reset the stream, or sent GOAWAY without having processed it.
     Reset {
         code: ErrorCode,
         is_unprocessed: bool,
     },
-    /// The peer broke the rules on it.
+    /// The peer violated the protocol on the stream.
     Misbehaved(Error),
     /// The connection is gone.
     Disconnected,
-    /// The same, because TLS was given up.
+    /// The connection is gone because TLS failed.
     Refused(TlsFailure),
 }
 
@@ -83,7 +84,7 @@ impl Stream {
         Self {
             key,
             task: None,
-            answers: VecDeque::new(),
+            heads: VecDeque::new(),
             received: VecDeque::new(),
             has_peer_ended: false,
             trailers: Trailers::default(),
@@ -99,8 +100,8 @@ impl Stream {
         }
     }
 
-    /// Takes `len` bytes to be framed, of the first piece that waits. The request's task hears of it when that is of use
-    /// to it: when nothing waits any more, or half of the `high` that may.
+    /// Takes `len` bytes from the first queued piece. Wakes the request's task when it can queue more: when nothing is
+    /// queued any more, or less than half of `high`.
     pub(super) fn take_queued(&mut self, len: usize, high: usize) -> Option<Chunk> {
         let first = self.queued.front_mut()?;
         let piece = if len < first.len() {
@@ -118,13 +119,13 @@ impl Stream {
         piece
     }
 
-    /// Bytes of memory that what waits takes, in either direction.
+    /// Memory of the queued and received data.
     pub(super) fn held_bytes(&self) -> usize {
         let waiting = self.queued.iter().chain(&self.received);
         waiting.map(Chunk::weight).sum()
     }
 
-    /// Has this task be the one that hears of news.
+    /// Registers the task that is woken on changes.
     pub(super) fn watch(&mut self, cx: &Context<'_>) {
         if !self
             .task
@@ -135,20 +136,20 @@ impl Stream {
         }
     }
 
-    /// Has the request's task look again.
+    /// Wakes the request's task.
     pub(super) fn wake(&self) {
         if let Some(task) = &self.task {
             task.wake_by_ref();
         }
     }
 
-    /// Empties it for the next request and keeps its capacity.
+    /// Prepares the entry for the next stream and keeps its capacity.
     fn clear(&mut self) {
         self.task = None;
-        self.answers.clear();
+        self.heads.clear();
         self.received.clear();
         self.has_peer_ended = false;
-        // They may be there without having been taken, and are nobody else's.
+        // If the last request did not take its trailers, the next one must not get them.
         self.trailers = Trailers::default();
         self.loss = None;
         self.queued.clear();
@@ -161,7 +162,7 @@ impl Stream {
         self.is_detached = false;
     }
 
-    /// Notes that nothing more comes or goes. What has come stays: it may be the whole answer.
+    /// Marks the stream as lost. Received data stays, because it may be the whole response.
     pub(super) fn lose(&mut self, loss: StreamLoss) {
         self.loss.get_or_insert(loss);
         self.queued.clear();
@@ -170,23 +171,22 @@ impl Stream {
     }
 }
 
-/// The streams of a connection that a request's task still holds.
+/// The streams of a connection whose requests still have a task.
 ///
-/// The protocol's own table, inside [`Connection`](weir_proto_h2::Connection), is another one, because a stream lives
-/// there for another time. The protocol forgets a stream when both messages have ended or either side resets it; only
-/// then may the peer open another, and what it can make the protocol store stays bounded. Here the stream stays until
-/// its task is done with what was received, and a request that the endpoint has answered early or reset still finds its
-/// answer. Each table finds its own entries; [`StreamKey`] is what both know a stream by.
+/// The protocol's [`Connection`](weir_proto_h2::Connection) has a table of its own, because streams live there for
+/// another time. The protocol forgets a stream when both messages have ended or one side resets it. Only then may the
+/// peer open another, so the protocol's memory stays bounded. This table keeps the stream until its task has taken
+/// what was received: a request still finds its response after the endpoint has ended or reset the stream. Both tables
+/// know a stream by its [`StreamKey`].
 ///
-/// Only [`StreamTable::add`] makes slots, and one request holds each: first as a `PendingRequest`, then as a
-/// `StreamHandle`, which removes it when it is dropped. The table shrinks only when no stream is left, so the holder of
-/// a slot may index with it. Nothing that a peer sends is a slot.
+/// Only [`StreamTable::add`] makes slots. One request owns a slot: first in its `PendingRequest`, then in its
+/// `StreamHandle`, which removes the stream when it is dropped. The table shrinks only when it is empty, so the owner
+/// may index with its slot. No number from a peer is ever a slot.
 #[derive(Default)]
 pub(super) struct StreamTable {
     slots: Vec<Stream>,
     free: Vec<u32>,
-    /// Numbers of streams, in their order, and their slots. StreamTable are opened in that order, so that a new one goes to
-    /// the end.
+    /// Stream numbers in ascending order, with their slots. A new stream has the highest number.
     order: Vec<(u32, u32)>,
 }
 
@@ -195,11 +195,11 @@ impl StreamTable {
         self.order.is_empty()
     }
 
-    /// Takes a stream in; says where it is.
+    /// Adds a stream. Returns its slot.
     pub(super) fn add(&mut self, key: StreamKey) -> u32 {
         let slot = match self.free.pop() {
             Some(slot) => {
-                self.at(slot).key = key;
+                self.at_mut(slot).key = key;
                 slot
             }
             None => {
@@ -211,37 +211,37 @@ impl StreamTable {
         slot
     }
 
-    /// Lets go of a stream.
+    /// Removes a stream.
     pub(super) fn remove(&mut self, slot: u32) {
-        let id = self.peek(slot).key.id();
+        let id = self.at(slot).key.id();
         if let Ok(at) = self.order.binary_search_by_key(&id, |entry| entry.0) {
             self.order.remove(at);
-            self.at(slot).clear();
+            self.at_mut(slot).clear();
             self.free.push(slot);
         }
     }
 
-    /// The stream in a slot, which its holder has not removed.
+    /// The stream in a slot that was not removed.
     #[expect(clippy::indexing_slicing, reason = "slots are ours: see the type")]
-    pub(super) fn at(&mut self, slot: u32) -> &mut Stream {
+    pub(super) fn at_mut(&mut self, slot: u32) -> &mut Stream {
         &mut self.slots[slot as usize]
     }
 
     #[expect(clippy::indexing_slicing, reason = "slots are ours: see the type")]
-    pub(super) fn peek(&self, slot: u32) -> &Stream {
+    pub(super) fn at(&self, slot: u32) -> &Stream {
         &self.slots[slot as usize]
     }
 
-    /// Finds a stream by its name in the protocol's state.
+    /// Finds a stream by the protocol's key.
     pub(super) fn find(&mut self, key: StreamKey) -> Option<(u32, &mut Stream)> {
         let at = self.order.binary_search_by_key(&key.id(), |entry| entry.0);
         let &(_, slot) = self.order.get(at.ok()?)?;
-        Some((slot, self.at(slot)))
+        Some((slot, self.at_mut(slot)))
     }
 
-    /// Bytes of memory that what waits on all streams takes, in either direction.
+    /// Memory of the queued and received data of all streams.
     pub(super) fn held_bytes(&self) -> usize {
-        self.slots().map(|slot| self.peek(slot).held_bytes()).sum()
+        self.slots().map(|slot| self.at(slot).held_bytes()).sum()
     }
 
     /// The slots of all streams.
@@ -249,8 +249,8 @@ impl StreamTable {
         self.order.iter().map(|entry| entry.1)
     }
 
-    /// Gives back what only a busy connection needs.
-    pub(super) fn rest(&mut self) {
+    /// Frees memory if no stream is open.
+    pub(super) fn release_memory(&mut self) {
         if self.is_empty() {
             *self = Self::default();
         }
@@ -267,7 +267,7 @@ mod tests {
     use crate::io::wake_counter::WakeCounter;
 
     #[test]
-    fn a_task_hears_of_room_when_that_is_of_use_and_not_of_each_byte() {
+    fn a_task_is_woken_when_it_can_queue_more_and_not_for_each_byte() {
         let mut machine = Connection::client(Config::default());
         let head = Head::new();
         let key = machine.open(
@@ -284,14 +284,14 @@ mod tests {
             stream.queued.push_back(Pool::new().copy(&[0; 1_000]));
             stream.queued_bytes += 1_000;
         }
-        let mut heard_at = Vec::new();
+        let mut woken_at = Vec::new();
         while let Some(piece) = stream.take_queued(1, 8_000) {
             assert_eq!(piece.len(), 1);
             if wakes.take() > 0 {
-                heard_at.push(stream.queued_bytes);
+                woken_at.push(stream.queued_bytes);
             }
         }
-        assert_eq!(heard_at, [4_000, 0]);
+        assert_eq!(woken_at, [4_000, 0]);
         assert_eq!(stream.framed, 8_000);
     }
 }

@@ -1,4 +1,4 @@
-//! What one turn of a connection's task takes in.
+//! How much one poll of a connection's task accepts.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -20,7 +20,7 @@ fn requests(count: u32) -> Vec<u8> {
     bytes.extend_from_slice(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
     for n in 0..count {
         let mut block = vec![0x82, 0x86, 0x84, 0x01, 3, b's', b'i', b'm'];
-        // A field that nobody knows.
+        // A field without a name that Weir knows.
         block.extend([0x00, 1, b'x', 120]);
         block.extend([b'v'; 120]);
         block.extend([0x00, 1, b'y', 100]);
@@ -33,7 +33,7 @@ fn requests(count: u32) -> Vec<u8> {
 }
 
 #[test]
-fn a_turn_serves_a_share_of_the_requests_that_have_come() {
+fn one_poll_assigns_a_share_of_the_pending_requests() {
     const COUNT: u32 = 90;
     let frame = requests(2).len() - requests(1).len();
     let most_bytes = SHARE_STEPS as usize * H2_HEAD_STEP_BYTES;

@@ -1,4 +1,4 @@
-//! Whose turn it is among the streams of a connection that have something to frame.
+//! The order in which streams send.
 
 use std::collections::VecDeque;
 
@@ -6,35 +6,35 @@ use weir_proto_h2::Priority;
 
 use crate::limits::H2_FAIR_TURN;
 
-/// StreamTable in the order of their turns, by slot.
+/// The queue of streams that have something to frame, by slot.
 //= rfc9218#10
-// By urgency. Of one urgency, answers that are of use only as a whole come first, one after the other in the order in
-// which they were asked for; those of use in parts take turns. Now and then another has its turn, each of them some
-// time, so that every answer comes to its end.
+// Urgent streams send first. Among streams of one urgency, those that are only useful as a whole send one after the
+// other in the order of their requests; incremental ones alternate. Every `H2_FAIR_TURN`th turn goes to another
+// stream, so none starves.
 #[derive(Default)]
 pub(super) struct Turns {
     order: VecDeque<(Turn, u32)>,
-    /// Turns that were given to those who share, and turns that were taken.
+    /// How many turns were given to incremental streams, and how many turns were taken.
     given: u64,
     taken: usize,
 }
 
-/// A stream's place in the order. No two are the same.
+/// A stream's position in the order. No two streams have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Turn {
     urgency: u8,
-    shares: bool,
-    /// The number of the stream, or when it was added if it shares.
+    is_incremental: bool,
+    /// The stream's number; for an incremental stream, a counter that puts it behind the others.
     number: u64,
 }
 
 impl Turns {
-    /// Adds a stream, by its slot and number, that is not there.
+    /// Adds a stream that is not in the queue.
     pub(super) fn add(&mut self, slot: u32, id: u32, priority: Priority) -> Turn {
         self.given += 1;
         let turn = Turn {
             urgency: priority.urgency,
-            shares: priority.is_incremental,
+            is_incremental: priority.is_incremental,
             number: match priority.is_incremental {
                 true => self.given,
                 false => u64::from(id),
@@ -51,7 +51,7 @@ impl Turns {
         }
     }
 
-    /// Takes out the stream whose turn it is.
+    /// Takes out the next stream.
     pub(super) fn take(&mut self) -> Option<u32> {
         self.taken = self.taken.wrapping_add(1);
         if !self.taken.is_multiple_of(H2_FAIR_TURN) || self.order.len() <= 1 {
@@ -63,7 +63,7 @@ impl Turns {
             .map(|(_, slot)| slot)
     }
 
-    /// The slots of all, in their order.
+    /// All slots in order.
     pub(super) fn slots(&self) -> impl Iterator<Item = u32> {
         self.order.iter().map(|&(_, slot)| slot)
     }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_answers_in_the_order_of_requests_and_others_in_turns() {
+    fn whole_answers_go_in_order_and_incremental_ones_alternate() {
         let mut turns = turns(&[
             (7, 3, true),
             (5, 3, false),
@@ -99,7 +99,7 @@ mod tests {
         ]);
         let order: Vec<_> = turns.slots().collect();
         assert_eq!(order, [9, 3, 5, 7, 1]);
-        // Who has had a piece framed and has more goes behind those that share with it, or goes on.
+        // A whole answer that has more to send keeps its turn; an incremental one goes behind its peers.
         for expected in [9, 3, 3, 5, 7, 1, 7] {
             assert_eq!(turns.take(), Some(expected));
             match expected {
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn everyone_has_a_turn_some_time() {
+    fn no_stream_starves() {
         let streams: Vec<_> = (1..8).map(|id| (id, id as u8 % 8, false)).collect();
         let mut turns = turns(&streams);
         let mut had = [false; 8];
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_has_no_turn() {
+    fn a_removed_stream_gets_no_turn() {
         let mut turns = turns(&[(1, 3, false), (5, 3, false)]);
         let turn = turns.add(3, 3, priority(3, false));
         turns.remove(turn);

@@ -1,4 +1,4 @@
-//! A request at an endpoint over HTTP/2.
+//! One request to an endpoint on an HTTP/2 stream.
 
 use std::mem;
 use std::rc::Rc;
@@ -14,25 +14,25 @@ use crate::conn::ResponsePart;
 use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Chunk, Net};
 
-/// A request's stream.
+/// The stream that carries a request to an endpoint, and its response.
 pub struct UpstreamStream<N: Net> {
     mux: Rc<Mux<N>>,
-    /// `None` until the request was begun.
+    /// `None` until the request's head is sent.
     handle: Option<StreamHandle<N>>,
     body: BodyKind,
     trailers: Trailers,
-    /// The head of the answer has come.
+    /// The response's final head was received.
     is_answered: bool,
-    /// Not one byte has come for this request.
+    /// Nothing was received on the stream.
     is_silent: bool,
-    /// How the stream was lost, if it was.
+    /// Why the stream was lost, if it was.
     loss: Option<StreamLoss>,
-    /// The connection has served requests before: its end may have crossed this one on the way.
+    /// The connection has carried requests before, so it may have ended while this request was on its way.
     is_reused: bool,
 }
 
 impl<N: Net> UpstreamStream<N> {
-    /// For a request on a connection that takes one.
+    /// Prepares a request on a connection that takes a stream.
     pub fn new(mux: Rc<Mux<N>>) -> Self {
         Self {
             is_reused: mux.has_served(),
@@ -46,7 +46,7 @@ impl<N: Net> UpstreamStream<N> {
         }
     }
 
-    /// Writes the request's head.
+    /// Sends the request's head.
     pub fn request(
         &mut self,
         request: &Request,
@@ -55,7 +55,8 @@ impl<N: Net> UpstreamStream<N> {
         edits: &Edits,
     ) -> Result<(), Fault> {
         if request.upgrade.is_some() {
-            // Protocols are switched on connections of HTTP/1.1 only; this endpoint was said to speak no other than HTTP/2.
+            // Only HTTP/1.1 connections switch protocols, and the configuration says that this endpoint speaks HTTP/2
+            // only.
             return Err(Fault::upstream(
                 Phase::Send,
                 Reason::BadUpgrade,
@@ -71,7 +72,7 @@ impl<N: Net> UpstreamStream<N> {
             .mux
             .state
             .borrow_mut()
-            .open(block, head, edits, &framing);
+            .open_stream(block, head, edits, &framing);
         let slot = opened.ok_or(Fault::upstream(
             Phase::Connect,
             Reason::UpstreamClosed,
@@ -100,12 +101,12 @@ impl<N: Net> UpstreamStream<N> {
         Ok(())
     }
 
-    /// The request's hold on its stream; `None` until the request has begun.
+    /// Bytes of the request that are not framed yet.
     pub fn handle(&self) -> Option<&StreamHandle<N>> {
         self.handle.as_ref()
     }
 
-    /// Bytes of the request that wait for room, and of the answer that wait to be taken.
+    /// Memory of the request's queued data and the response's received data.
     pub fn held_bytes(&self) -> usize {
         self.handle.as_ref().map_or(0, StreamHandle::held_bytes)
     }
@@ -115,13 +116,13 @@ impl<N: Net> UpstreamStream<N> {
         self.body
     }
 
-    /// The trailers of an answer that has ended.
+    /// The response's trailers, once it has ended.
     pub fn trailers(&self) -> &Trailers {
         &self.trailers
     }
 
-    /// Waits for the next part of the answer.
-    pub fn poll_answer(
+    /// Waits for the next part of the response.
+    pub fn poll_response(
         &mut self,
         cx: &mut Context<'_>,
         head: &mut Head,
@@ -134,7 +135,7 @@ impl<N: Net> UpstreamStream<N> {
             Ok(part) => part,
             Err(lost) => {
                 self.loss = Some(lost);
-                return Poll::Ready(Err(self.gone(lost)));
+                return Poll::Ready(Err(self.loss_fault(lost)));
             }
         };
         self.is_silent = false;
@@ -144,11 +145,11 @@ impl<N: Net> UpstreamStream<N> {
                 self.trailers = handle.take_trailers();
                 ResponsePart::End
             }
-            StreamPart::Answer(answered) => {
-                let spare = mem::replace(head, answered.head);
+            StreamPart::Head(response) => {
+                let spare = mem::replace(head, response.head);
                 self.mux.state.borrow_mut().spare_heads.push(spare);
-                *block = answered.block;
-                match answered.body {
+                *block = response.block;
+                match response.body {
                     None => ResponsePart::Interim,
                     Some(body) => {
                         self.is_answered = true;
@@ -160,15 +161,16 @@ impl<N: Net> UpstreamStream<N> {
         }))
     }
 
-    /// Lets go of a request whose answer is whole. An endpoint that is still to say so has a moment for that.
+    /// Releases a request whose response is complete. If the endpoint's END_STREAM is still missing, the connection
+    /// waits for it a moment.
     pub fn finish(self) {
         if let Some(handle) = &self.handle {
             handle.detach();
         }
     }
 
-    /// What it means that the stream is gone.
-    fn gone(&self, loss: StreamLoss) -> Fault {
+    /// The fault for a lost stream.
+    fn loss_fault(&self, loss: StreamLoss) -> Fault {
         let (phase, silent) = if self.is_answered {
             (Phase::Body, false)
         } else {
@@ -184,7 +186,7 @@ impl<N: Net> UpstreamStream<N> {
             StreamLoss::Misbehaved(_) => (Reason::BadResponse, Retry::Never),
             _ if self.is_answered => (Reason::ResponseTruncated, Retry::Never),
             //= rfc9113#8.7
-            // What a server says that it has not looked at may be repeated, whatever it is.
+            // A request that the server says it has not processed may be repeated, whatever its method.
             StreamLoss::Reset {
                 is_unprocessed: true,
                 ..
@@ -207,12 +209,12 @@ impl<N: Net> UpstreamStream<N> {
         Fault::upstream(phase, reason, retry)
     }
 
-    /// Whether a loss may be no more than the end of an idle connection that crossed the request on its way.
+    /// Whether the connection may have been closed as idle while this request was on its way.
     pub fn was_stale(&self) -> bool {
         self.is_reused && self.is_silent && matches!(self.loss, Some(StreamLoss::Disconnected))
     }
 
-    /// With which code the endpoint has reset the stream, if it has.
+    /// The code with which the endpoint reset the stream, if it did.
     pub fn reset_by(&self) -> Option<ErrorCode> {
         match self.loss {
             Some(StreamLoss::Reset { code, .. }) => Some(code),
