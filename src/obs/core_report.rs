@@ -1,8 +1,8 @@
-//! What cores report to control: a bounded queue upward.
+//! Reports from cores to control, in a bounded queue.
 //!
-//! A report is evidence from one core about something that control decides or tells for the whole process. Counters are
-//! the truth about how often it happened; a report says at once what happened, and why. A full queue never blocks a
-//! core: the core drops the report and counts it.
+//! A core reports an event about which control decides or logs for the whole process. Counters say how often it
+//! happened; a report says at once what happened, and why. If the queue is full, the core drops the report and counts
+//! it, so a report never blocks a core.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -14,29 +14,25 @@ use crossbeam_queue::ArrayQueue;
 use super::limits::REPORTS_MAX;
 use super::{CoreObs, LogLevel, Obs};
 
-/// What one core has seen and control acts on.
+/// An event that a core has seen and control handles.
 #[derive(Debug)]
 pub enum CoreReport {
     /// A core cannot listen on a socket that control has bound.
     ListenFailed {
-        /// The core's index.
         core: usize,
-        /// The listener's name.
         listener: Arc<str>,
-        /// What the system said.
         error: io::Error,
     },
     /// TLS with an endpoint has failed, in the handshake or by an alert after it.
     EndpointTlsFailed {
-        /// The endpoint, as the process log names it.
+        /// The endpoint as the process log names it.
         endpoint: String,
-        /// Why.
         cause: String,
     },
 }
 
 impl CoreReport {
-    /// How urgent it is in the process log.
+    /// The level of the report in the process log.
     #[must_use]
     pub fn level(&self) -> LogLevel {
         match self {
@@ -61,7 +57,7 @@ impl fmt::Display for CoreReport {
     }
 }
 
-/// The reports that control has not read yet, of all cores.
+/// The reports of all cores that control has not read.
 #[derive(Clone, Debug)]
 pub(super) struct ReportQueue(Arc<ArrayQueue<CoreReport>>);
 
@@ -72,7 +68,7 @@ impl Default for ReportQueue {
 }
 
 impl CoreObs {
-    /// Reports to control. If the queue is full, the report is dropped and counted.
+    /// Reports to control. If the queue is full, drops the report and counts it.
     #[cold]
     pub fn report(&self, report: CoreReport) {
         if self.shared.reports.0.push(report).is_err() {
@@ -82,8 +78,8 @@ impl CoreObs {
 }
 
 impl Obs {
-    /// Takes the reports that cores have sent since the last call, at most as many as the queue holds. Several cores
-    /// that report the same are one.
+    /// Takes the reports since the last call, at most as many as the queue holds. Equal reports of several cores become
+    /// one.
     pub fn take_reports(&self) -> Vec<CoreReport> {
         let mut texts = HashSet::new();
         let reports = std::iter::from_fn(|| self.reports.0.pop());
