@@ -14,7 +14,7 @@ use crate::limits::KERNEL_QUEUED_BYTES;
 use crate::tls::{CertificateIdentity, TlsParameters};
 
 /// A part of the request's body.
-pub enum Piece {
+pub enum RequestPart {
     /// Some bytes.
     Data(Chunk),
     /// The request is complete.
@@ -180,7 +180,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
     }
 
     /// Why the client no longer waits for the answer, if Weir knows that already. Receives nothing.
-    pub fn gone(&self) -> Option<Fault> {
+    pub fn why_gone(&self) -> Option<Fault> {
         match &self.transport {
             ClientTransport::Http1(_) => None,
             ClientTransport::Http2(wire) => wire.loss_fault(),
@@ -189,7 +189,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
 
     /// Whether the client has the whole answer although its end was not sent: the announced length was. Never over
     /// HTTP/2, where trailers may follow.
-    pub fn is_whole(&mut self) -> bool {
+    pub fn has_whole_answer(&mut self) -> bool {
         match &mut self.transport {
             ClientTransport::Http1(wire) => wire.machine.sender().is_whole(),
             ClientTransport::Http2(_) => false,
@@ -238,7 +238,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         &mut self,
         cx: &mut Context<'_>,
         core: &Core<N>,
-    ) -> Poll<Result<Piece, Fault>> {
+    ) -> Poll<Result<RequestPart, Fault>> {
         match &mut self.transport {
             ClientTransport::Http1(wire) => wire.poll_body(cx, core, self.head),
             ClientTransport::Http2(wire) => wire.poll_body(cx),
@@ -247,7 +247,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
 
     /// Splices bytes of a long request to the endpoint, and returns how many. 0: splicing is not possible now;
     /// [`ClientSide::poll_body`] goes on.
-    pub fn poll_pass(
+    pub fn poll_splice(
         &mut self,
         cx: &mut Context<'_>,
         core: &Core<N>,
@@ -261,7 +261,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
 
     /// Splices bytes of a long answer to the client, and returns how many. 0: splicing is not possible now; the caller
     /// receives the next part instead.
-    pub fn poll_pass_back(
+    pub fn poll_splice_back(
         &mut self,
         cx: &mut Context<'_>,
         core: &Core<N>,

@@ -15,7 +15,7 @@ mod wire;
 
 pub use buffered_wire::BufferedWire;
 pub use client_bindings::ClientBindings;
-pub use client_side::{ClientSide, ConnectionContext, HeadBuffer, Piece};
+pub use client_side::{ClientSide, ConnectionContext, HeadBuffer, RequestPart};
 pub use inbox::Inbox;
 pub use outbox::Outbox;
 pub use response_part::ResponsePart;

@@ -81,10 +81,10 @@ impl<'a, N: Net> Exchange<'a, N> {
                 Ok(Heard::Retry(repeat)) => repeat,
                 Err((fault, was_stale)) => {
                     if !was_stale {
-                        attempts.count(&self.record, fault);
+                        attempts.count_failure(&self.record, fault);
                     }
                     let is_idempotent = self.down.head.method.is_idempotent();
-                    let failure = Failure::of(fault, was_stale, is_idempotent);
+                    let failure = Failure::classify(fault, was_stale, is_idempotent);
                     attempts.repeat_after(self, failure).ok_or(fault)?
                 }
             };
@@ -98,7 +98,7 @@ impl<'a, N: Net> Exchange<'a, N> {
     /// Fails if the client has cancelled. An HTTP/2 client may reset its stream while the request is queued or waits for
     /// a connection.
     fn check_client_waits(&self) -> Result<(), Fault> {
-        self.down.gone().map_or(Ok(()), Err)
+        self.down.why_gone().map_or(Ok(()), Err)
     }
 
     /// Whether the request has credentials that authenticate the connection.
@@ -165,7 +165,7 @@ impl<'a, N: Net> Attempts<'a, N> {
             Err(fault) => {
                 let has_begun = exchange.down.is_answered() && is_grpc(&up.head, &up.block);
                 exchange.record.grpc_status =
-                    has_begun.then(|| grpc::broken(fault.reason, up.reset_by()));
+                    has_begun.then(|| grpc::status_of_broken(fault.reason, up.reset_by()));
                 exchange.record.errno = up.errno();
                 exchange.keep_head(&mut up);
                 let was_stale = fault.reason == Reason::UpstreamClosed && up.was_stale();
@@ -200,7 +200,7 @@ impl<'a, N: Net> Attempts<'a, N> {
     }
 
     /// Counts an attempt that failed because of its endpoint.
-    fn count(&self, record: &ExchangeRecord, fault: Fault) {
+    fn count_failure(&self, record: &ExchangeRecord, fault: Fault) {
         let endpoint = record
             .endpoint
             .and_then(|index| self.upstream.endpoints.get(index as usize));
@@ -216,7 +216,7 @@ impl<'a, N: Net> Attempts<'a, N> {
     ) -> Result<(Rc<Endpoint<N>>, EndpointSide<N>), Fault> {
         let need = ConnectionNeed {
             owner: self.plan.proxy_protocol.and(exchange.down.context.address),
-            must_be_fresh: self.failures.met_stale(),
+            must_be_fresh: self.failures.has_met_stale(),
             must_recheck: !exchange.down.head.method.is_idempotent(),
             switches_protocols: exchange.down.request().upgrade.is_some(),
         };
@@ -362,7 +362,7 @@ impl<'a, N: Net> Attempts<'a, N> {
     #[inline]
     pub(super) fn hear(&mut self, exchange: &Exchange<'a, N>, head: &Head) -> Heard {
         let is_idempotent = exchange.down.head.method.is_idempotent();
-        let failure = Failure::of_status(head.status, &RETRIED_STATUSES, is_idempotent);
+        let failure = Failure::classify_status(head.status, &RETRIED_STATUSES, is_idempotent);
         let repeat = failure.and_then(|failure| self.repeat_after(exchange, failure));
         repeat.map_or(Heard::Pass, Heard::Retry)
     }

@@ -84,7 +84,7 @@ impl ExchangeRecord {
     /// The status with which a gRPC call ended.
     pub(super) fn grpc_outcome(&self) -> u32 {
         let said = self.grpc_status;
-        said.unwrap_or_else(|| grpc::implied(self.reason, self.status))
+        said.unwrap_or_else(|| grpc::implied_status(self.reason, self.status))
     }
 
     /// The event of an exchange that is over at `now`. The caller fills in what the request and the facts say.

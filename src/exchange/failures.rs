@@ -24,7 +24,7 @@ pub(super) enum Failure {
 
 impl Failure {
     /// Classifies a fault. `was_stale`: the connection was reused, and nothing of an answer arrived on it.
-    pub(super) fn of(fault: Fault, was_stale: bool, is_idempotent: bool) -> Self {
+    pub(super) fn classify(fault: Fault, was_stale: bool, is_idempotent: bool) -> Self {
         match (fault.retry, fault.phase) {
             (Retry::Always, Phase::Connect) => Self::NotConnected,
             (Retry::Always, _) => Self::Refused,
@@ -37,7 +37,11 @@ impl Failure {
 
     /// Classifies an answer. `None`: the client gets it. `retried` has the statuses that lead to another attempt.
     #[inline]
-    pub(super) fn of_status(status: u16, retried: &[u16], is_idempotent: bool) -> Option<Self> {
+    pub(super) fn classify_status(
+        status: u16,
+        retried: &[u16],
+        is_idempotent: bool,
+    ) -> Option<Self> {
         (is_idempotent && retried.contains(&status)).then_some(Self::Unwanted)
     }
 }
@@ -63,7 +67,7 @@ pub(super) struct Failures {
 
 impl Failures {
     /// Whether a reused connection was dead. The next attempt makes a connection of its own.
-    pub(super) fn met_stale(self) -> bool {
+    pub(super) fn has_met_stale(self) -> bool {
         self.met_stale
     }
 
@@ -197,10 +201,13 @@ mod tests {
 
     #[test]
     fn an_answer_is_heard_before_it_passes() {
-        assert_eq!(Failure::of_status(503, &[502, 503], true), Some(Unwanted));
-        assert_eq!(Failure::of_status(503, &[502, 503], false), None);
-        assert_eq!(Failure::of_status(500, &[502, 503], true), None);
-        assert_eq!(Failure::of_status(503, &[], true), None);
+        assert_eq!(
+            Failure::classify_status(503, &[502, 503], true),
+            Some(Unwanted)
+        );
+        assert_eq!(Failure::classify_status(503, &[502, 503], false), None);
+        assert_eq!(Failure::classify_status(500, &[502, 503], true), None);
+        assert_eq!(Failure::classify_status(503, &[], true), None);
         for retries in [None, Some(0)] {
             assert_repeats(retries, 5, &[Unwanted], &[None]);
         }
@@ -218,20 +225,20 @@ mod tests {
             Reason::UpstreamClosed,
             Retry::IfIdempotent,
         );
-        assert_eq!(Failure::of(closed, true, true), Stale);
-        assert_eq!(Failure::of(closed, false, true), Unanswered);
-        assert_eq!(Failure::of(closed, true, false), Lasting);
+        assert_eq!(Failure::classify(closed, true, true), Stale);
+        assert_eq!(Failure::classify(closed, false, true), Unanswered);
+        assert_eq!(Failure::classify(closed, true, false), Lasting);
         let late = fault(Phase::FirstByte, Reason::FirstByteTimeout, Retry::Never);
-        assert_eq!(Failure::of(late, true, true), Lasting);
+        assert_eq!(Failure::classify(late, true, true), Lasting);
         let refused = fault(Phase::FirstByte, Reason::UpstreamClosed, Retry::Always);
-        assert_eq!(Failure::of(refused, true, false), Refused);
+        assert_eq!(Failure::classify(refused, true, false), Refused);
         for reason in [
             Reason::ConnectFailed,
             Reason::ConnectTimeout,
             Reason::UpstreamTlsCertificate,
         ] {
             let failed = fault(Phase::Connect, reason, Retry::Always);
-            assert_eq!(Failure::of(failed, false, false), NotConnected);
+            assert_eq!(Failure::classify(failed, false, false), NotConnected);
         }
     }
 }

@@ -36,18 +36,18 @@ pub(super) fn timeout(head: &Head, block: &[u8]) -> Option<Duration> {
 }
 
 /// Adds the fields that tell a gRPC client why its call failed.
-pub(super) fn problem(reason: Reason, edits: &mut Edits) {
+pub(super) fn append_problem(reason: Reason, edits: &mut Edits) {
     edits.append("Content-Type", "application/grpc");
     edits.append(
         "Grpc-Status",
-        Decimal::new(status(reason).into()).as_bytes(),
+        Decimal::new(status_of(reason).into()).as_bytes(),
     );
     // Texts of reasons are printable ASCII without a percent sign, so they need no encoding.
     edits.append("Grpc-Message", reason.text());
 }
 
 /// Makes the trailers that end an incomplete answer.
-pub(super) fn trailers(status: u32, reason: Reason) -> Trailers {
+pub(super) fn make_trailers(status: u32, reason: Reason) -> Trailers {
     let (mut head, mut block) = (Head::new(), Vec::new());
     let mut put = |bytes: &[u8]| {
         let start = block.len();
@@ -66,30 +66,30 @@ pub(super) fn trailers(status: u32, reason: Reason) -> Trailers {
 }
 
 /// Reads the value of a `grpc-status` field. A value that is no number is `UNKNOWN`.
-pub(super) fn said(value: &[u8]) -> u32 {
+pub(super) fn parse_status(value: &[u8]) -> u32 {
     let text = std::str::from_utf8(value).ok();
     let digits = text.filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
     digits.and_then(|text| text.parse().ok()).unwrap_or(UNKNOWN)
 }
 
 /// The status in the head of an answer. Only answers without a body have it there.
-pub(super) fn said_in_head(head: &Head, block: &[u8]) -> Option<u32> {
+pub(super) fn status_in_head(head: &Head, block: &[u8]) -> Option<u32> {
     let field = head.find_name(b"grpc-status", block)?;
-    Some(said(field.value.get(block)))
+    Some(parse_status(field.value.get(block)))
 }
 
 /// The status in the trailers of an answer, or in the fields of an answer of Weir's own.
-pub(super) fn said_in<'a>(mut fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Option<u32> {
+pub(super) fn status_in<'a>(mut fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Option<u32> {
     let is_status = |name: &[u8]| name.eq_ignore_ascii_case(b"grpc-status");
     let (_, value) = fields.find(|(name, _)| is_status(name))?;
-    Some(said(value))
+    Some(parse_status(value))
 }
 
 /// The status of a call whose answer broke off. If the endpoint reset the stream, its code decides, by the table in
 /// gRPC's description of its use of HTTP/2.
-pub(super) fn broken(reason: Reason, reset: Option<ErrorCode>) -> u32 {
+pub(super) fn status_of_broken(reason: Reason, reset: Option<ErrorCode>) -> u32 {
     match reset {
-        None => status(reason),
+        None => status_of(reason),
         Some(ErrorCode::REFUSED_STREAM) => UNAVAILABLE,
         Some(ErrorCode::CANCEL) => CANCELLED,
         Some(ErrorCode::ENHANCE_YOUR_CALM) => RESOURCE_EXHAUSTED,
@@ -110,19 +110,19 @@ const UNAUTHENTICATED: u32 = 16;
 
 /// The gRPC status of a reason. Most follow from the HTTP status as in gRPC's `http-grpc-status-mapping`; deadlines have
 /// a status that says more.
-fn status(reason: Reason) -> u32 {
+fn status_of(reason: Reason) -> u32 {
     match reason {
         Reason::TotalTimeout | Reason::FirstByteTimeout | Reason::BodyTimeout => DEADLINE_EXCEEDED,
-        _ => of_http(reason.status()),
+        _ => status_of_http(reason.status()),
     }
 }
 
 /// The status of a call whose answer has none.
-pub(super) fn implied(reason: Option<Reason>, http: u16) -> u32 {
-    reason.map_or_else(|| of_http(http), status)
+pub(super) fn implied_status(reason: Option<Reason>, http: u16) -> u32 {
+    reason.map_or_else(|| status_of_http(http), status_of)
 }
 
-fn of_http(status: u16) -> u32 {
+fn status_of_http(status: u16) -> u32 {
     match status {
         413 | 414 | 431 => RESOURCE_EXHAUSTED,
         499 => CANCELLED,
@@ -185,28 +185,28 @@ mod tests {
             ("OK", 2),
             ("99999999999999999999", 2),
         ] {
-            assert_eq!(said(value.as_bytes()), expected, "{value}");
+            assert_eq!(parse_status(value.as_bytes()), expected, "{value}");
             let (head, block) = with(&format!("Grpc-Status: {value}"));
-            assert_eq!(said_in_head(&head, &block), Some(expected), "{value}");
+            assert_eq!(status_in_head(&head, &block), Some(expected), "{value}");
         }
         let (head, block) = with("X: y");
-        assert_eq!(said_in_head(&head, &block), None);
+        assert_eq!(status_in_head(&head, &block), None);
     }
 
     #[test]
     fn every_reason_has_a_status_and_a_message_that_needs_no_encoding() {
         for &reason in Reason::ALL {
-            assert!((1..=16).contains(&status(reason)), "{}", reason.code());
+            assert!((1..=16).contains(&status_of(reason)), "{}", reason.code());
             let text = reason.text();
             assert!(
                 text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'%'),
                 "{text}"
             );
         }
-        assert_eq!(status(Reason::NoEndpoint), 14);
-        assert_eq!(status(Reason::ConnectTimeout), 14);
-        assert_eq!(status(Reason::TotalTimeout), 4);
-        assert_eq!(status(Reason::NoRoute), 12);
-        assert_eq!(status(Reason::BodyTooLarge), 8);
+        assert_eq!(status_of(Reason::NoEndpoint), 14);
+        assert_eq!(status_of(Reason::ConnectTimeout), 14);
+        assert_eq!(status_of(Reason::TotalTimeout), 4);
+        assert_eq!(status_of(Reason::NoRoute), 12);
+        assert_eq!(status_of(Reason::BodyTooLarge), 8);
     }
 }

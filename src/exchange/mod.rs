@@ -26,10 +26,9 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use weir_proto_h1::EditsMark;
-use weir_proto_h1::{Edits, FieldId, Head, Version};
+use weir_proto_h1::{EditsMark, FieldId, Head, Version};
 
-use crate::conn::{ClientSide, Piece, TunnelEnd};
+use crate::conn::{ClientSide, RequestPart, TunnelEnd};
 use crate::core::Core;
 use crate::fault::{Fault, Phase, Reason, Side};
 use crate::io::{Chunk, Instant, Net};
@@ -42,10 +41,10 @@ use reply::Reply;
 
 pub use core_plan::CorePlan;
 pub use exchange_buffers::ExchangeBuffers;
-pub use reply::{refuse_connection, turn_away};
+pub use reply::{refuse_connection, report_turned_away};
 
 /// What becomes of a client's connection after an exchange.
-pub enum After {
+pub enum AfterExchange {
     /// It takes the next request.
     Next,
     /// It closes in an orderly way.
@@ -79,7 +78,7 @@ pub async fn run<N: Net>(
     plan: Rc<CorePlan<N>>,
     down: ClientSide<'_, N>,
     buffers: &mut ExchangeBuffers,
-) -> After {
+) -> AfterExchange {
     let mut exchange = Exchange::new(core, &plan, down, buffers);
     let after = exchange.serve().await;
     exchange.report();
@@ -93,7 +92,7 @@ pub async fn refuse<N: Net>(
     down: ClientSide<'_, N>,
     buffers: &mut ExchangeBuffers,
     fault: Fault,
-) -> After {
+) -> AfterExchange {
     let mut exchange = Exchange::new(core, &plan, down, buffers);
     let after = exchange.fail(fault, None).await;
     exchange.report();
@@ -130,7 +129,7 @@ impl<'a, N: Net> Exchange<'a, N> {
     }
 
     /// Finds out who asks, decides what becomes of the request, and does it.
-    async fn serve(&mut self) -> After {
+    async fn serve(&mut self) -> AfterExchange {
         self.facts.identity.clone_from(&self.down.context.identity);
         self.enforce_fields();
         if self.facts.trusts_peer {
@@ -180,24 +179,23 @@ impl<'a, N: Net> Exchange<'a, N> {
     }
 
     /// Ends an exchange whose answer the client has: the connection goes on if nothing is left of the request.
-    async fn finish(&mut self) -> After {
+    async fn finish(&mut self) -> AfterExchange {
         if !self.down.is_received() && self.down.request().keeps_alive && !self.down.is_http2() {
             self.read_rest_of_body().await;
         }
         self.after_answer()
     }
 
-    fn after_answer(&mut self) -> After {
+    fn after_answer(&mut self) -> AfterExchange {
         match self.down.finish() {
-            true => After::Next,
-            false => After::Close,
+            true => AfterExchange::Next,
+            false => AfterExchange::Close,
         }
     }
 
     /// Begins the edits of one answer. Drops those of an answer that could not be written.
-    fn begin_answer(&mut self) -> &mut Edits {
+    fn begin_answer(&mut self) {
         self.buffers.to_client.rewind(self.common_edits);
-        &mut self.buffers.to_client
     }
 
     /// Adds the fields of every answer, relayed or Weir's own: its date and the id of the request. Removes another id from
@@ -218,7 +216,7 @@ impl<'a, N: Net> Exchange<'a, N> {
 
     /// Ends an exchange that failed: with an answer, if none has begun. The answer has the `Allow` field if `allow` is its
     /// value.
-    async fn fail(&mut self, fault: Fault, allow: Option<String>) -> After {
+    async fn fail(&mut self, fault: Fault, allow: Option<String>) -> AfterExchange {
         self.record.reason = Some(fault.reason);
         let is_gone = fault.side == Side::Downstream
             && matches!(fault.reason, Reason::ClientClosed | Reason::ClientStalled);
@@ -226,13 +224,13 @@ impl<'a, N: Net> Exchange<'a, N> {
             self.record.status = fault.reason.status();
         }
         if is_gone {
-            return After::Abort;
+            return AfterExchange::Abort;
         }
         if self.down.is_answered() {
             return self.break_off(fault.reason).await;
         }
         if self.down.is_idle() {
-            return After::Close;
+            return AfterExchange::Close;
         }
         let problem = Reply::Problem {
             reason: fault.reason,
@@ -240,22 +238,22 @@ impl<'a, N: Net> Exchange<'a, N> {
         };
         match self.reply(problem).await {
             Ok(()) => self.after_answer(),
-            Err(_) => After::Abort,
+            Err(_) => AfterExchange::Abort,
         }
     }
 
     /// Ends an answer that has begun and will stay incomplete. A gRPC client gets trailers that say why, if the messages
     /// before them leave within a moment. Others see the stream or connection break off.
-    async fn break_off(&mut self, reason: Reason) -> After {
+    async fn break_off(&mut self, reason: Reason) -> AfterExchange {
         let status = self.record.grpc_status.filter(|_| self.down.is_http2());
         let Some(status) = status else {
-            return After::Abort;
+            return AfterExchange::Abort;
         };
-        let ended = self.down.send_end(&grpc::trailers(status, reason));
+        let ended = self.down.send_end(&grpc::make_trailers(status, reason));
         let patience = Duration::from_millis(LINGER_MS);
         match ended.is_ok() && self.flush(patience).await.is_ok() {
-            true => After::Next,
-            false => After::Abort,
+            true => AfterExchange::Next,
+            false => AfterExchange::Abort,
         }
     }
 
@@ -266,7 +264,7 @@ impl<'a, N: Net> Exchange<'a, N> {
             while !self.down.is_received()
                 && matches!(
                     self.down.poll_body(cx, self.core),
-                    Poll::Ready(Ok(Piece::Data(_)))
+                    Poll::Ready(Ok(RequestPart::Data(_)))
                 )
             {}
             Poll::Ready(())
@@ -285,7 +283,7 @@ impl<'a, N: Net> Exchange<'a, N> {
             down.timer.watch(cx);
             while let Poll::Ready(piece) = down.poll_body(cx, core) {
                 match piece {
-                    Ok(Piece::Data(data)) if discarded < UNREAD_BYTES_MAX => {
+                    Ok(RequestPart::Data(data)) if discarded < UNREAD_BYTES_MAX => {
                         discarded += data.len();
                     }
                     _ => return Poll::Ready(()),

@@ -32,7 +32,7 @@ impl Pace {
     }
 
     /// Notes how many bytes have moved so far.
-    pub(super) fn moved(&mut self, now: Instant, count: u64) {
+    pub(super) fn record_progress(&mut self, now: Instant, count: u64) {
         if count == self.count {
             return;
         }
@@ -44,13 +44,13 @@ impl Pace {
     }
 
     /// Notes that nothing has to move now. The stall and the window begin anew.
-    pub(super) fn rest(&mut self, now: Instant) {
+    pub(super) fn restart(&mut self, now: Instant) {
         self.last = now;
         (self.window, self.window_count) = (now, self.count);
     }
 
     /// Whether the direction stands still, rather than crawls.
-    pub(super) fn stands_still(&self, now: Instant) -> bool {
+    pub(super) fn is_standing_still(&self, now: Instant) -> bool {
         now >= self.last + self.stall
     }
 
@@ -78,7 +78,7 @@ mod tests {
         let mut pace = Pace::new(at(0), Duration::from_secs(30), 240);
         assert_eq!(pace.deadline(at(0), true), at(30));
         for second in 1..60 {
-            pace.moved(at(second), second);
+            pace.record_progress(at(second), second);
             assert!(at(second) < pace.deadline(at(second), true));
         }
         assert_eq!(
@@ -86,7 +86,7 @@ mod tests {
             at(60),
             "a byte a second is too little"
         );
-        pace.moved(at(59), 240 * 30 + 59);
+        pace.record_progress(at(59), 240 * 30 + 59);
         assert_eq!(
             pace.deadline(at(59), true),
             at(89),
@@ -98,7 +98,7 @@ mod tests {
     fn only_a_rated_wait_needs_a_rate() {
         let mut pace = Pace::new(at(0), Duration::from_secs(30), 240);
         for second in 1..600 {
-            pace.moved(at(second), second);
+            pace.record_progress(at(second), second);
             assert_eq!(pace.deadline(at(second), false), at(second + 30));
         }
         assert_eq!(

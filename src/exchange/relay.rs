@@ -8,7 +8,7 @@ use super::attempts::{Attempts, Heard};
 use super::failures::Repeat;
 use super::pace::Pace;
 use super::{Exchange, grpc};
-use crate::conn::{Piece, ResponsePart, TunnelEnd};
+use crate::conn::{RequestPart, ResponsePart, TunnelEnd};
 use crate::core::after;
 use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Instant, Net};
@@ -133,7 +133,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
         loop {
             while self.upload == Upload::Reading && self.may_fill_up(cx) {
-                match self.pass_upload(cx) {
+                match self.splice_upload(cx) {
                     Poll::Ready(passed) if passed? > 0 => continue,
                     Poll::Ready(_) => {}
                     Poll::Pending => break,
@@ -166,7 +166,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     fn poll_download(&mut self, cx: &mut Context<'_>) -> Result<Option<Relayed>, Fault> {
         loop {
             while self.download != Download::Done && self.may_fill_down(cx) {
-                match self.pass_answer(cx) {
+                match self.splice_answer(cx) {
                     Poll::Ready(passed) if passed? > 0 => continue,
                     Poll::Ready(_) => {}
                     Poll::Pending => break,
@@ -181,7 +181,9 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                     }
                     Poll::Ready(Ok(part)) => self.send_part(part)?,
                     // The client has all of the announced length, however the endpoint ends its stream.
-                    _ if self.download == Download::Body && self.exchange.down.is_whole() => {
+                    _ if self.download == Download::Body
+                        && self.exchange.down.has_whole_answer() =>
+                    {
                         self.send_part(ResponsePart::End)?;
                     }
                     Poll::Ready(Err(fault)) => return Err(fault),
@@ -220,7 +222,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
 
     /// Splices bytes of the request's body to the endpoint and returns how many. 0: the body is kept for another attempt,
     /// or its length needs checking, or splicing is not possible now.
-    fn pass_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
+    fn splice_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
         let is_kept =
             self.exchange.down.head.method.is_idempotent() && self.attempts.replay.is_whole();
         let fits = match (self.route.body_bytes_max, self.exchange.down.request().body) {
@@ -235,7 +237,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             return Poll::Ready(Ok(0));
         };
         let (core, down) = (self.exchange.core, &mut self.exchange.down);
-        let passed = ready!(down.poll_pass(cx, core, to))?;
+        let passed = ready!(down.poll_splice(cx, core, to))?;
         if passed > 0 {
             self.exchange.record.bytes_in += passed as u64;
             self.attempts.replay.forget();
@@ -244,7 +246,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     }
 
     /// Splices bytes of the answer's body to the client and returns how many. 0: splicing is not possible now.
-    fn pass_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
+    fn splice_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
         if self.download != Download::Body {
             return Poll::Ready(Ok(0));
         }
@@ -252,16 +254,16 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             return Poll::Ready(Ok(0));
         };
         let (core, down) = (self.exchange.core, &mut self.exchange.down);
-        let passed = ready!(down.poll_pass_back(cx, core, from, head))?;
+        let passed = ready!(down.poll_splice_back(cx, core, from, head))?;
         self.exchange.record.bytes_out += passed as u64;
         Poll::Ready(Ok(passed))
     }
 
     /// Sends a part of the request's body to the endpoint.
-    fn send_piece(&mut self, piece: Piece) -> Result<(), Fault> {
+    fn send_piece(&mut self, piece: RequestPart) -> Result<(), Fault> {
         let data = match piece {
-            Piece::Data(data) => data,
-            Piece::End => {
+            RequestPart::Data(data) => data,
+            RequestPart::End => {
                 self.attempts.replay.has_end = true;
                 return self.end_upload();
             }
@@ -336,7 +338,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         record.first_byte_time = now.since(self.asked.min(now));
         record.status = self.up.head.status;
         if self.exchange.facts.is_grpc_call {
-            record.grpc_status = grpc::said_in_head(&self.up.head, &self.up.block);
+            record.grpc_status = grpc::status_in_head(&self.up.head, &self.up.block);
         }
         self.download = Download::Body;
         self.attempts.replay.forget();
@@ -344,8 +346,8 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             self.answered_early();
         }
         // The wait for the answer is over; the body gets its full time.
-        self.reading_pace.rest(now);
-        self.common_pace.rest(now);
+        self.reading_pace.restart(now);
+        self.common_pace.restart(now);
         let body = self.up.body();
         if let BodyKind::Length(length) = body {
             let high = self.exchange.down.queued_high() as u64;
@@ -370,7 +372,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                 self.download = Download::Done;
                 let trailers = self.up.trailers();
                 if self.exchange.facts.is_grpc_call {
-                    let said = grpc::said_in(trailers.iter());
+                    let said = grpc::status_in(trailers.iter());
                     let record = &mut self.exchange.record;
                     record.grpc_status = said.or(record.grpc_status);
                 }
@@ -386,7 +388,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         if self.up.head.status == 100 && self.upload == Upload::Reading {
             // Now the client has to send its body.
             self.waits_since = Instant::NEVER;
-            self.upload_pace.rest(now);
+            self.upload_pace.restart(now);
         } else if self.waits_since != Instant::NEVER {
             self.waits_since = now;
         }
@@ -455,7 +457,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         if waits_to_send && self.exchange.record.bytes_in > 0 {
             // The client sends its body without waiting for 100 (Continue) any longer.
             self.waits_since = Instant::NEVER;
-            self.upload_pace.rest(now);
+            self.upload_pace.restart(now);
         }
         let mut deadline = self.waits_since + self.route.timeouts.first_byte;
         if now >= deadline {
@@ -465,12 +467,12 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         let is_client_due = self.upload == Upload::Reading && self.waits_since == Instant::NEVER;
         if is_client_due || self.up.queued() > 0 {
             self.upload_pace
-                .moved(now, self.up.sent() + self.exchange.record.bytes_in);
+                .record_progress(now, self.up.sent() + self.exchange.record.bytes_in);
             // While the endpoint reads, the client sets the pace.
             let is_rated = self.upload == Upload::Reading && !self.up.is_full();
             let pace = self.upload_pace.deadline(now, is_rated);
             if now >= pace {
-                let is_endpoint = self.up.queued() > 0 && self.upload_pace.stands_still(now);
+                let is_endpoint = self.up.queued() > 0 && self.upload_pace.is_standing_still(now);
                 return Err(match is_endpoint {
                     true => Fault::upstream(Phase::Send, Reason::UpstreamNotReading, Retry::Never),
                     false => Fault::downstream(Phase::Body, Reason::BodyTimeout),
@@ -488,8 +490,8 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         let taken = self.exchange.down.progress();
         let moved =
             self.up.sent() + self.exchange.record.bytes_in + self.exchange.record.bytes_out + taken;
-        self.common_pace.moved(now, moved);
-        self.reading_pace.moved(now, taken);
+        self.common_pace.record_progress(now, moved);
+        self.reading_pace.record_progress(now, taken);
         if self.exchange.down.queued() > 0 {
             let deadline = self.reading_pace.deadline(now, true);
             return match now >= deadline {
@@ -497,7 +499,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                 false => Ok(deadline),
             };
         }
-        self.reading_pace.rest(now);
+        self.reading_pace.restart(now);
         let deadline = self.common_pace.deadline(now, false);
         if now < deadline {
             return Ok(deadline);

@@ -71,13 +71,13 @@ impl<N: Net> Exchange<'_, N> {
                     edits.append("Allow", allow);
                 }
                 if self.down.is_http2() && self.facts.is_grpc_call {
-                    grpc::problem(*reason, edits);
+                    grpc::append_problem(*reason, edits);
                     (200, &[][..])
                 } else {
                     let mut digits = [0; 32];
                     let id = self.record.id_text(self.down.block, &mut digits);
-                    problem = problem_body(*reason, id);
-                    problem_fields(*reason, &self.plan.plan.via, edits);
+                    problem = make_problem_body(*reason, id);
+                    append_problem_fields(*reason, &self.plan.plan.via, edits);
                     (reason.status(), &problem[..])
                 }
             }
@@ -91,7 +91,7 @@ impl<N: Net> Exchange<'_, N> {
             edits.append("Content-Length", length.as_bytes());
         }
         if self.facts.is_grpc_call {
-            self.record.grpc_status = grpc::said_in(edits.iter());
+            self.record.grpc_status = grpc::status_in(edits.iter());
         }
         let mut head = Head::with_status(status);
         self.complete_answer(&mut head);
@@ -112,7 +112,7 @@ impl<N: Net> Exchange<'_, N> {
 }
 
 /// The body of the answer to a fault.
-fn problem_body(reason: Reason, id: &[u8]) -> Vec<u8> {
+fn make_problem_body(reason: Reason, id: &[u8]) -> Vec<u8> {
     let status = reason.status();
     let title = weir_proto_h1::encode::reason(status);
     let (text, code) = (reason.text(), reason.code());
@@ -128,14 +128,14 @@ fn problem_body(reason: Reason, id: &[u8]) -> Vec<u8> {
 }
 
 /// Adds the fields of the answer to a fault.
-fn problem_fields(reason: Reason, via: &str, edits: &mut Edits) {
+fn append_problem_fields(reason: Reason, via: &str, edits: &mut Edits) {
     edits.append("Content-Type", "application/problem+json");
     edits.append("Cache-Control", "no-store");
-    status_field(reason, via, edits);
+    append_proxy_status(reason, via, edits);
 }
 
 /// Adds the reason in the form that other proxies and their operators read (RFC 9209).
-fn status_field(reason: Reason, via: &str, edits: &mut Edits) {
+fn append_proxy_status(reason: Reason, via: &str, edits: &mut Edits) {
     let (error, code) = (reason.proxy_status().as_bytes(), reason.code().as_bytes());
     edits.append_pieces(
         "Proxy-Status",
@@ -163,8 +163,8 @@ pub fn refuse_connection<N: Net, T: Tx>(
     let mut edits = Edits::new();
     let mut digits = [0; 32];
     let id = record.id_text(&[], &mut digits);
-    let body = problem_body(reason, id);
-    problem_fields(reason, &plan.via, &mut edits);
+    let body = make_problem_body(reason, id);
+    append_problem_fields(reason, &plan.via, &mut edits);
     let listened = plan.listener(listener);
     if listened.is_none_or(|listener| listener.shows_request_id) {
         edits.append(request_id::FIELD, id);
@@ -198,7 +198,7 @@ pub fn refuse_connection<N: Net, T: Tx>(
 }
 
 /// Reports a connection that is closed without an answer.
-pub fn turn_away<N: Net>(
+pub fn report_turned_away<N: Net>(
     core: &Core<N>,
     (listener, peer): (ListenerId, Option<IpAddr>),
     reason: Reason,

@@ -92,9 +92,9 @@ impl<N: Net> Exchange<'_, N> {
             head.remove(id);
         }
         let to_upstream = &mut self.buffers.to_upstream;
-        to_upstream.make(head.version, plan, &with);
+        to_upstream.update(head.version, plan, &with);
         if head.find(FieldId::XRequestId).is_none() {
-            to_upstream.number(self.record.id);
+            to_upstream.append_request_id(self.record.id);
         }
         if !self.buffers.decision.sent.is_empty() {
             to_upstream.edits.set_path(&self.buffers.decision.sent);
@@ -140,7 +140,7 @@ pub(super) struct RequestEdits {
 }
 
 impl RequestEdits {
-    fn make(&mut self, version: Version, plan: &Plan, with: &Forwarded<'_>) {
+    fn update(&mut self, version: Version, plan: &Plan, with: &Forwarded<'_>) {
         let edits = &mut self.edits;
         if self.made_for == Some((plan.epoch, version)) {
             let is_same = with.chain.is_none() && self.host == with.host;
@@ -161,7 +161,7 @@ impl RequestEdits {
         self.host.extend_from_slice(with.host);
     }
 
-    fn number(&mut self, id: RequestId) {
+    fn append_request_id(&mut self, id: RequestId) {
         let mut digits = [0; 32];
         id.write_hex(&mut digits);
         self.edits.append_fixed(request_id::FIELD, &digits);

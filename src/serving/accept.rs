@@ -239,7 +239,7 @@ impl<N: Net> CoreServer<N> {
             Err(reason) if is_tls => {
                 // The client could not read an answer in the clear, and a handshake costs more than a refusal is worth.
                 let peer = connection.peer.map(|peer| peer.ip());
-                exchange::turn_away(core, (listener.id.get(), peer), reason);
+                exchange::report_turned_away(core, (listener.id.get(), peer), reason);
             }
             Err(reason) => {
                 let refused =

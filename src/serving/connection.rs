@@ -13,7 +13,7 @@ use super::{CoreServer, IdleConnection, http2};
 use crate::conn::http1::DownstreamConnection;
 use crate::conn::{ClientSide, ConnectionContext, HeadBuffer, Inbox, Outbox, Wire, WireRx, WireTx};
 use crate::core::{Admission, Core, Timer, guarded, report_panic};
-use crate::exchange::{self, After, ExchangeBuffers};
+use crate::exchange::{self, AfterExchange, ExchangeBuffers};
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Chunk, Connection, Net, Tx};
 use crate::limits::{
@@ -130,7 +130,7 @@ async fn enter<N: Net>(
             Err(reason) => {
                 let listener = idle.admission.listener.id.get();
                 let peer = idle.wire.peer.map(|peer| peer.ip());
-                exchange::turn_away(core, (listener, peer), reason);
+                exchange::report_turned_away(core, (listener, peer), reason);
                 idle.wire.tx.abort();
                 return None;
             }
@@ -271,21 +271,21 @@ async fn converse<N: Net>(
                 wire.machine.abandon_head();
                 let down = ClientSide::http1(context, timer, request, wire);
                 match exchange::refuse(core, server.plan(), down, buffers, fault).await {
-                    After::Next => After::Close,
+                    AfterExchange::Next => AfterExchange::Close,
                     after => after,
                 }
             }
         };
         match after {
-            After::Next => {}
+            AfterExchange::Next => {}
             // A client that asked for the end sends nothing more that would have to be read.
-            After::Close if !wanted && wire.is_over() => return ConversationEnd::Drop,
-            After::Close => return ConversationEnd::Linger(conversation.rest()),
+            AfterExchange::Close if !wanted && wire.is_over() => return ConversationEnd::Drop,
+            AfterExchange::Close => return ConversationEnd::Linger(conversation.rest()),
             // TLS has failed: the client gets the alert, and then an orderly end.
-            After::Abort if wire.is_refused() => {
+            AfterExchange::Abort if wire.is_refused() => {
                 return ConversationEnd::Linger(conversation.rest());
             }
-            After::Abort => {
+            AfterExchange::Abort => {
                 wire.wire.out.tx.abort();
                 return ConversationEnd::Drop;
             }

@@ -13,7 +13,7 @@ use crate::conn::http2::{
 };
 use crate::conn::{ClientBindings, ClientSide, ConnectionContext, HeadBuffer, Outbox, WireRx};
 use crate::core::{Admission, Timer, guarded, report_panic};
-use crate::exchange::{self, After, ExchangeBuffers};
+use crate::exchange::{self, AfterExchange, ExchangeBuffers};
 use crate::fault::{Fault, Phase};
 use crate::io::{Chunk, Instant, Net};
 use crate::limits::{LINGER_BYTES_MAX, LINGER_MS};
@@ -234,7 +234,7 @@ async fn work<N: Net>(
                 exchange::refuse(core, server.plan(), down, &mut buffers, fault).await
             }
         };
-        if matches!(after, After::Abort) {
+        if matches!(after, AfterExchange::Abort) {
             stream.abort();
         }
     }

@@ -10,7 +10,7 @@ use weir_proto_h1::{
 };
 
 use super::{UpstreamConnection, upstream_connection};
-use crate::conn::{BufferedWire, Piece, Wire};
+use crate::conn::{BufferedWire, RequestPart, Wire};
 use crate::core::{Admission, Core};
 use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Chunk, Net, Rx, Tx};
@@ -125,7 +125,7 @@ impl<N: Net> DownstreamConnection<N> {
         cx: &mut Context<'_>,
         core: &Core<N>,
         head: &mut Head,
-    ) -> Poll<Result<Piece, Fault>> {
+    ) -> Poll<Result<RequestPart, Fault>> {
         loop {
             ready!(self.wire.poll_step(cx, core));
             let Received { consumed, event } = match self
@@ -145,11 +145,13 @@ impl<N: Net> DownstreamConnection<N> {
             };
             match event {
                 Event::Data(range) => {
-                    return Poll::Ready(Ok(Piece::Data(self.wire.inbox.cut(consumed, range))));
+                    return Poll::Ready(Ok(RequestPart::Data(
+                        self.wire.inbox.cut(consumed, range),
+                    )));
                 }
                 Event::End | Event::Blocked => {
                     self.wire.inbox.consume(consumed);
-                    return Poll::Ready(Ok(Piece::End));
+                    return Poll::Ready(Ok(RequestPart::End));
                 }
                 _ => self.wire.inbox.consume(consumed),
             }

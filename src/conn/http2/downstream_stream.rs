@@ -13,7 +13,7 @@ use super::mux::{Mux, PendingRequest};
 use super::stream_handle::{StreamHandle, StreamPart};
 use super::stream_table::{MessageEnd, StreamLoss};
 use super::upgrade::convert_to_upgrade;
-use crate::conn::{HeadBuffer, Piece};
+use crate::conn::{HeadBuffer, RequestPart};
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Chunk, Net};
 
@@ -94,17 +94,17 @@ impl<N: Net> DownstreamStream<N> {
     }
 
     /// Waits for the next piece of the request's body.
-    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Fault>> {
+    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<RequestPart, Fault>> {
         if self.is_received || self.request.upgrade.is_some() {
             self.is_received = true;
-            return Poll::Ready(Ok(Piece::End));
+            return Poll::Ready(Ok(RequestPart::End));
         }
         Poll::Ready(match ready!(self.handle.poll_next(cx)) {
-            Ok(StreamPart::Data(data)) => Ok(Piece::Data(data)),
+            Ok(StreamPart::Data(data)) => Ok(RequestPart::Data(data)),
             Ok(StreamPart::End) => {
                 self.is_received = true;
                 self.trailers = self.handle.take_trailers();
-                Ok(Piece::End)
+                Ok(RequestPart::End)
             }
             // Only clients receive responses.
             Ok(StreamPart::Head(_)) => Err(internal()),
