@@ -1,4 +1,4 @@
-//! Opening the access log at a start, at a reload and after a rotation.
+//! Opens the access log at a start, at a reload and after a rotation.
 
 use std::rc::Rc;
 

@@ -247,9 +247,7 @@ impl Control {
         };
         let load = move || tls::load(&config, Some(&tickets), &name);
         let Ok(outcome) = tokio::task::spawn_blocking(load).await else {
-            return process::error(
-                "certificates: reading them has panicked, which is a bug of Weir's",
-            );
+            return process::error("reading certificates has panicked, which is a bug of Weir's");
         };
         if self.state.borrow().plan.epoch != epoch {
             // A reload has read the files meanwhile.

@@ -1,4 +1,4 @@
-//! Commands to the cores, and waiting until the cores have obeyed.
+//! Sends commands to the cores and waits until they have obeyed.
 
 use std::sync::Arc;
 

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn auto_keeps_to_mask_and_quota() {
+    fn auto_respects_affinity_and_quota() {
         let choice = pick(&Cores::Auto, &[2, 3, 5], 8).unwrap();
         assert_eq!(
             choice,
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_counts_and_a_set_names() {
+    fn a_number_takes_the_first_processors_and_a_set_names_them() {
         let count = |n| Cores::Count(NonZeroU32::new(n).unwrap());
         assert_eq!(pick(&count(1), &[4, 7], 2).unwrap().cpus, [Some(4)]);
         assert_eq!(
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_may_use_something() {
+    fn this_process_has_processors() {
         assert!(!allowed().is_empty());
         assert!(!choose(&Cores::Auto).unwrap().cpus.is_empty());
     }

@@ -1,4 +1,4 @@
-//! Ending the process without cutting off clients.
+//! Ends the process without cutting off clients.
 
 use std::rc::Rc;
 

@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_bound_leaves_nothing_bound() {
+    fn a_failed_bind_leaves_nothing_bound() {
         // An address of loopback that no other test uses, so that the free port stays free.
         let taken = tcp("127.0.0.7:0".parse().unwrap(), 1).unwrap();
         let free = tcp("127.0.0.7:0".parse().unwrap(), 1).unwrap();

@@ -117,12 +117,12 @@ mod tests {
         35 29 0:31 / /sys/fs/cgroup/memory rw shared:9 - cgroup cgroup rw,memory\n";
 
     #[test]
-    fn the_machine_without_cgroups() {
+    fn without_cgroups_the_machine_is_the_limit() {
         assert_eq!(limit_with("none", &[]), Some(8 * GIB));
     }
 
     #[test]
-    fn the_tightest_of_all_above_in_version_2() {
+    fn version_2_takes_the_tightest_limit_of_all_parents() {
         let files = |max: &'static str, high: &'static str, above: &'static str| {
             [
                 ("proc/self/mountinfo", MOUNT_V2),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_and_both_at_once() {
+    fn version_1_beside_version_2_limits_too() {
         let found = limit_with(
             "v1",
             &[
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_sees_its_own_cgroup_as_the_top() {
+    fn a_container_may_see_its_own_cgroup_as_the_root() {
         let mount = "30 1 0:26 /docker/abc /sys/fs/cgroup ro - cgroup2 cgroup2 rw\n";
         for (name, path) in [
             ("inside", "0::/docker/abc\n"),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine() {
+    fn this_machine_has_a_limit() {
         assert!(limit(Path::new("/")).unwrap() > 1 << 20);
     }
 }

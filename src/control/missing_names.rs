@@ -172,7 +172,9 @@ impl Control {
             Ok(Ok(endpoints)) => endpoints,
             Ok(Err(problems)) => {
                 for problem in problems {
-                    process::error(format_args!("names that were found: {problem}"));
+                    process::error(format_args!(
+                        "cannot use the names that were found: {problem}"
+                    ));
                 }
                 return;
             }
@@ -200,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn look_ups_come_apart_as_they_fail() {
+    fn failed_lookups_back_off_with_jitter() {
         for (tries, seconds) in [(1, 1.0), (2, 2.0), (4, 8.0), (7, 60.0), (40, 60.0)] {
             let pause = backoff(tries).as_secs_f64();
             assert!(

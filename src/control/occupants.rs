@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn own_sockets_are_no_obstacle_and_are_in_the_tables() {
+    fn own_sockets_are_in_the_tables_and_do_not_count() {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = tcp.local_addr().unwrap();
         let path = std::env::temp_dir().join(format!("weir-occupant-{}", std::process::id()));

@@ -175,7 +175,7 @@ fn find_group(group: &Account) -> Result<u32, String> {
 mod tests {
     use super::*;
 
-    fn identity(keys: &str) -> Result<Option<ProcessUser>, String> {
+    fn process_user(keys: &str) -> Result<Option<ProcessUser>, String> {
         let text = format!(
             "{keys}[listen.\"127.0.0.1:0\"]\n[[route]]\nmatch = \"/*\"\nrespond = {{ status = 204 }}\n"
         );
@@ -186,25 +186,25 @@ mod tests {
     #[test]
     fn users_and_groups_have_names_or_numbers() {
         let of = |keys| {
-            let found = identity(keys).unwrap().unwrap();
+            let found = process_user(keys).unwrap().unwrap();
             (found.uid, found.gid)
         };
-        assert_eq!(identity(""), Ok(None));
+        assert_eq!(process_user(""), Ok(None));
         assert_eq!(of("user = \"root\"\n"), (0, 0));
         assert_eq!(of("user = \"0\"\n"), (0, 0));
         assert_eq!(of("user = \"root\"\ngroup = \"7\"\n"), (0, 7));
         assert_eq!(of("user = \"4123456\"\ngroup = \"7\"\n"), (4_123_456, 7));
-        let error = identity("user = \"4123456\"\n").unwrap_err();
+        let error = process_user("user = \"4123456\"\n").unwrap_err();
         assert!(error.contains("add `group`"), "{error}");
-        let error = identity("user = \"nosuchuser\"\n").unwrap_err();
+        let error = process_user("user = \"nosuchuser\"\n").unwrap_err();
         assert_eq!(error, "nosuchuser: there is no user `nosuchuser` here");
-        let error = identity("user = \"root\"\ngroup = \"nosuchgroup\"\n").unwrap_err();
+        let error = process_user("user = \"root\"\ngroup = \"nosuchgroup\"\n").unwrap_err();
         assert_eq!(error, "nosuchgroup: there is no group `nosuchgroup` here");
     }
 
     #[test]
-    fn a_thread_may_be_another_user_and_the_process_stays() {
-        let nobody = identity("user = \"65534\"\ngroup = \"65534\"\n")
+    fn run_as_changes_the_user_of_one_thread() {
+        let nobody = process_user("user = \"65534\"\ngroup = \"65534\"\n")
             .unwrap()
             .unwrap();
         let before = geteuid();

@@ -1,4 +1,4 @@
-//! Reloading the configuration of a running process.
+//! Reloads the configuration of a running process.
 //!
 //! Everything that can fail comes first: reading, parsing, compiling, the file's own tests, binding new sockets,
 //! opening logs. Only then does anything change. A reload that fails leaves no trace but its message.
@@ -31,7 +31,7 @@ pub(super) struct Reloader {
     control: Rc<Control>,
     is_running: Rc<Cell<bool>>,
     is_wanted: Rc<Cell<bool>>,
-    /// Names were found, so that cores need other endpoints.
+    /// Names were found, so cores need new endpoints.
     has_new_endpoints: Rc<Cell<bool>>,
 }
 
@@ -164,7 +164,7 @@ impl Control {
     async fn prepare(&self) -> Result<PreparedReload, String> {
         let (source, tickets) = (self.source.clone(), self.tickets.clone());
         let (inherited, resolver) = (self.inherited.clone(), self.resolver.clone());
-        // Resolving names may take seconds. A thread that never ends stays behind.
+        // Resolving names may take seconds. If a lookup never ends, its thread stays behind.
         let load = tokio::task::spawn_blocking(move || {
             load(
                 &source,
@@ -189,7 +189,7 @@ impl Control {
             names,
             ..
         } = loaded;
-        // Even if the file names the same log as before: it may have been moved away, and a start would open it.
+        // Also if the file names the same log as before, because someone may have moved it away.
         let access_log = access_log::open(config.access_log.clone()).await?;
         let taken = self.tcp_addresses();
         let state = self.state.borrow();

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_found_before_is_kept_when_it_is_not_found_any_more() {
+    fn a_name_that_is_not_found_any_more_keeps_its_addresses() {
         let fails = Arc::new(AtomicBool::new(false));
         let does_fail = fails.clone();
         let look_up = move |host: &str| match (host, does_fail.load(Ordering::SeqCst)) {
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_silent_server_and_its_late_answer_is_not_lost() {
+    fn a_silent_server_delays_no_other_name_and_its_late_answer_counts() {
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let asked = Arc::new(AtomicUsize::new(0));
         let (shut, count) = (gate.clone(), asked.clone());
@@ -286,7 +286,7 @@ mod tests {
         assert!(addresses(&resolved, "quick").is_ok());
         let late = addresses(&resolved, "slow").expect_err("it is silent");
         assert!(late.contains("no answer within"), "{late}");
-        // It is not asked twice at a time.
+        // No second lookup begins while one is pending.
         let still = addresses(&resolver.look_up(&hosts(&["slow"])), "slow");
         assert!(still.is_err_and(|why| why.contains("began before")));
         assert_eq!(asked.load(Ordering::SeqCst), 1);

@@ -1,8 +1,10 @@
-//! Starting the process: sockets, user, logs, cores, in that order.
+//! Starts the process: sockets, user, logs, cores, in that order.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+
+use weir_config::Config;
 
 use super::admin::Admin;
 use super::certificates::Certificates;
@@ -17,12 +19,13 @@ use super::service_manager::ServiceManager;
 use super::shared_pages::SharedPages;
 use super::signals::Signals;
 use super::{Control, Options, ReloadStats, Started, State, access_log, cpus, pid_file, system};
+use crate::io::Address;
 use crate::obs::{Obs, process};
 use crate::plan::{EndpointSets, ListenerId, Plan};
 use crate::serving::{Command, CoreSpec, Cores};
 use crate::tls::TicketKeys;
 
-/// Starts the process, and runs it until it has drained.
+/// Starts the process and runs it until it has drained.
 ///
 /// # Errors
 /// Weir cannot start, or the cores break.
@@ -54,14 +57,11 @@ pub(super) async fn start(
     let cores = choice.cpus.len();
     system::fit(&mut plan, &endpoints, &config, cores);
     let (plan, endpoints) = (Arc::new(plan), Arc::new(endpoints));
-    let all: Vec<_> = (0..).map(ListenerId).take(plan.listeners.len()).collect();
-    let mut inherited = InheritedSockets::from_environment();
-    let bound = listen::bind(&plan, &all, cores, &[], &mut inherited)?;
-    let admin = config.admin.as_ref();
-    let admin = admin
-        .map(|address| Admin::bind(address, &[], &mut inherited))
-        .transpose()?;
-    let inherited = inherited.taken();
+    let StartSockets {
+        bound,
+        admin,
+        inherited,
+    } = StartSockets::bind(&config, &plan, cores)?;
     become_user(&config, &bound, admin.as_ref())?;
     if let Some(file) = &config.pid_file {
         pid_file::check(&file.path)?;
@@ -132,12 +132,31 @@ pub(super) async fn start(
     outcome
 }
 
+/// All sockets of a start.
+struct StartSockets {
+    bound: BoundSockets,
+    admin: Option<Admin>,
+    /// Addresses whose sockets the process inherited.
+    inherited: Vec<Address>,
+}
+
+impl StartSockets {
+    fn bind(config: &Config, plan: &Plan, cores: usize) -> Result<Self, String> {
+        let all: Vec<_> = (0..).map(ListenerId).take(plan.listeners.len()).collect();
+        let mut inherited = InheritedSockets::from_environment();
+        let bound = listen::bind(plan, &all, cores, &[], &mut inherited)?;
+        let mut bind_admin = |address| Admin::bind(address, &[], &mut inherited);
+        let admin = config.admin.as_ref().map(&mut bind_admin).transpose()?;
+        Ok(Self {
+            bound,
+            admin,
+            inherited: inherited.taken(),
+        })
+    }
+}
+
 /// Drops root's rights once all sockets are bound. The user owns files and rings that the process makes from here on.
-fn become_user(
-    config: &weir_config::Config,
-    bound: &BoundSockets,
-    admin: Option<&Admin>,
-) -> Result<(), String> {
+fn become_user(config: &Config, bound: &BoundSockets, admin: Option<&Admin>) -> Result<(), String> {
     let user = ProcessUser::of(config).map_err(|(_, why)| why)?;
     let Some(user) = user.filter(|user| !user.is_current() || user.is_root()) else {
         return Ok(());

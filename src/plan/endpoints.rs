@@ -1,8 +1,8 @@
 //! Endpoints of upstreams: addresses, weights and what each endpoint speaks.
 //!
-//! A [`Plan`] follows from the file alone; where endpoints are follows from name resolution too. So endpoints live in
-//! sets beside the plan: when a name resolves differently, cores get new sets, no route is compiled and no plan is
-//! swapped. An exchange keeps the sets it began with.
+//! A [`Plan`] follows from the file alone; addresses of endpoints follow from name resolution too. So endpoints live in
+//! sets beside the plan. When a name resolves differently, cores get new sets: control compiles no route and replaces no
+//! plan. An exchange keeps the sets it began with.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ type Resolve<'a> = &'a dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 /// The endpoints of all upstreams of a plan.
 #[derive(Debug, Default)]
 pub struct EndpointSets {
-    /// Counts sets: control gives each a higher number than the one before, whatever plan it belongs to. 0 until then.
+    /// The number of these sets: 0 until control gives them a higher number than all sets before, whatever their plan.
     pub epoch: u64,
     sets: Vec<Arc<EndpointSet>>,
 }
@@ -82,8 +82,8 @@ impl EndpointSets {
         Ok(Self { epoch: 0, sets })
     }
 
-    /// Takes over from `old`, sets of the same plan, every set that is equal, so that a core can tell which upstreams
-    /// have changed.
+    /// Takes over every set that is equal in `old`, which belongs to the same plan. Cores tell by that which upstreams
+    /// have not changed.
     pub fn share_unchanged(&mut self, old: &Self) {
         for (set, old) in self.sets.iter_mut().zip(&old.sets) {
             if *set == *old {
@@ -92,7 +92,7 @@ impl EndpointSets {
         }
     }
 
-    /// The endpoints of an upstream; none if the plan does not have it.
+    /// The endpoints of an upstream. `None` if the plan does not have the upstream.
     #[must_use]
     pub fn get(&self, id: UpstreamId) -> Option<&Arc<EndpointSet>> {
         self.sets.get(id.0 as usize)
@@ -127,7 +127,7 @@ impl EndpointSet {
                 set.endpoints.push(EndpointSpec {
                     name: name.into(),
                     address,
-                    // With TLS, the handshake tells.
+                    // With TLS, the handshake decides; HTTP/2 is the first guess.
                     protocol: if endpoint.h2c || endpoint.tls {
                         Protocol::Http2
                     } else {

@@ -1,4 +1,4 @@
-//! The board: where control posts the current endpoints for cores to read.
+//! The board on which control posts endpoints for cores to read.
 //!
 //! Control posts new endpoints and then sends each core a command. A core whose mailbox is full misses the command,
 //! so every core compares its epoch with the board's once a second and catches up.
@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::plan::EndpointSets;
 
-/// The newest endpoints that control has posted, if any since the process started.
+/// The newest endpoints that control has posted. Empty until the first post.
 #[derive(Debug, Default)]
 pub struct EndpointBoard {
-    /// The epoch of what is posted: cores read it without a lock.
+    /// The epoch of the posted endpoints. Cores compare it without taking the lock.
     epoch: AtomicU64,
     posted: Mutex<PostedEndpoints>,
 }
@@ -26,7 +26,7 @@ pub struct PostedEndpoints {
 }
 
 impl EndpointBoard {
-    /// Posts endpoints in place of those that are there.
+    /// Posts endpoints, which replace the former ones.
     pub fn post(&self, plan_epoch: u64, endpoints: Arc<EndpointSets>) {
         let mut posted = self.posted.lock().unwrap_or_else(PoisonError::into_inner);
         let epoch = endpoints.epoch;
@@ -37,7 +37,7 @@ impl EndpointBoard {
         self.epoch.store(epoch, Ordering::Release);
     }
 
-    /// What is posted, if it is newer than the endpoints of `epoch`.
+    /// The posted endpoints, if they are newer than those of `epoch`.
     pub fn newer_than(&self, epoch: u64) -> Option<PostedEndpoints> {
         if self.epoch.load(Ordering::Acquire) <= epoch {
             return None;
