@@ -16,10 +16,10 @@ use crate::tls::CertificateIdentity;
 /// 15.4.9).
 pub const REDIRECT_HTTPS_STATUS: u16 = 308;
 
-/// The methods that CONNECT and TRACE are refused in favour of.
+/// The Allow field of an answer to CONNECT or TRACE.
 const METHODS_SERVED: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";
 
-/// A request head and what is known of the client that sent it. The fields that the client may not send are gone.
+/// A screened request head ([`Plan::screen`]) and the facts about the client that sent it.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
     /// The head as parsed.
@@ -36,8 +36,8 @@ pub struct RequestHead<'a> {
 
 impl<'a> RequestHead<'a> {
     /// The request as routes see it.
-    fn view(&self, scratch: &'a mut ViewBuffers) -> Result<RequestView<'a>, Reason> {
-        let view = scratch.view(self.head, self.block);
+    fn view(&self, buffers: &'a mut ViewBuffers) -> Result<RequestView<'a>, Reason> {
+        let view = buffers.view(self.head, self.block);
         let view = view.map_err(Reason::from_request)?;
         Ok(RequestView {
             client: self.client,
@@ -95,13 +95,13 @@ impl From<Reason> for Decision {
     }
 }
 
-/// The memory that decisions are made in. Reused between requests, so that a warm one allocates nothing.
+/// Buffers for decisions. Requests reuse them, so warm ones allocate nothing.
 #[derive(Debug, Default)]
 pub struct DecisionBuffers {
-    /// What the last decision made of the path: the path that goes upstream, empty if the path goes as it came; or the
-    /// location of a redirect.
+    /// The path that goes upstream, empty if the path goes as it came; or the location of a redirect. It belongs to the
+    /// last decision.
     pub sent: Vec<u8>,
-    scratch: ViewBuffers,
+    view: ViewBuffers,
     paths: PathBuffers,
 }
 
@@ -137,16 +137,12 @@ impl Plan {
         request: &RequestHead<'_>,
         buffers: &mut DecisionBuffers,
     ) -> Decision {
-        let DecisionBuffers {
-            sent,
-            scratch,
-            paths,
-        } = buffers;
+        let DecisionBuffers { sent, view, paths } = buffers;
         sent.clear();
         if let Some(port) = listener.https_port(request) {
             return redirect_https(port, request, sent);
         }
-        let view = match request.view(scratch) {
+        let view = match request.view(view) {
             Ok(view) => view,
             Err(reason) => return reason.into(),
         };
@@ -184,7 +180,7 @@ impl Plan {
         if listener.https_port(request).is_some() {
             return explanation;
         }
-        let Ok(view) = request.view(&mut buffers.scratch) else {
+        let Ok(view) = request.view(&mut buffers.view) else {
             return explanation;
         };
         explanation.matched = Some((view.host.to_vec(), view.path.to_vec()));

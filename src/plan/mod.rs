@@ -82,7 +82,7 @@ pub struct Plan {
     pub matched_fields: Box<[Box<str>]>,
     /// Fields of requests and answers that the access log has.
     pub log_fields: Arc<LogFields>,
-    /// How long running exchanges may take to end after Weir is told to stop.
+    /// How long running exchanges may take to end after a signal to stop.
     pub grace: Duration,
     /// How much of the machine the cores may use.
     pub capacity: Capacity,
