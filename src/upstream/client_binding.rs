@@ -1,10 +1,11 @@
-//! Connections to endpoints that serve one client's connection and no other.
+//! Connections to endpoints that serve one client's connection only.
 //!
-//! NTLM and Negotiate (RFC 4559) authenticate a connection and not a request: whoever sends the next request on it has
-//! the identity of who sent the last. So a connection on which an endpoint asks for that leaves the pool. It belongs to
-//! the client's connection whose request was challenged until either ends, and counts against the endpoint's limit like
-//! any other. Only the endpoint's answer binds: what a client sends does not, or clients could use the pool up. An endpoint
-//! that has asked once may also take credentials that come unasked and say nothing: such a connection ends with its answer.
+//! NTLM and Negotiate (RFC 4559) authenticate a connection, not a request: each request on it has the identity of the
+//! one before. So a connection leaves the pool when its endpoint asks for such authentication. It then belongs to the
+//! client's connection whose request was challenged until one of the two ends, and counts against the endpoint's limit
+//! like any other. Only the endpoint's answer binds a connection. If a client's request could, clients could use up
+//! the pool. An endpoint that has asked once may accept later credentials without a challenge, so a connection that
+//! carried unasked credentials to it ends with its answer.
 
 use std::rc::{Rc, Weak};
 use std::task::Context;
@@ -16,11 +17,11 @@ use crate::conn::ClientBindings;
 use crate::io::{Instant, Net};
 use crate::limits::BOUND_KEPT_MS;
 
-/// What a bound connection has in hand: it is there as long as the connection is.
+/// Lives as long as the bound connection.
 pub struct BindingToken;
 
-/// A connection to an endpoint that belongs to a client's connection; one of each upstream at most. Dropping it, as the
-/// client's connection ends, closes the endpoint's.
+/// One endpoint connection of a client's connection, at most one for each upstream. Dropping the binding closes it;
+/// that happens when the client's connection ends.
 struct ClientBinding<N: Net> {
     endpoint: Weak<Endpoint<N>>,
     bound: Weak<BindingToken>,
@@ -35,14 +36,14 @@ impl<N: Net> Drop for ClientBinding<N> {
 }
 
 impl<N: Net> Upstream<N> {
-    /// Binds a connection to an endpoint of this upstream to the client's that has these bindings. `None`: the client
-    /// has another, and this one is to serve nobody.
+    /// Binds a connection to the client's. `None`: the client already has one to this upstream, and this connection
+    /// must serve no further request.
     pub fn bind(
         &self,
         client: &ClientBindings,
         endpoint: &Rc<Endpoint<N>>,
     ) -> Option<Rc<BindingToken>> {
-        endpoint.slot.has_authenticated();
+        endpoint.slot.record_authentication();
         if self.find_bound(client).is_some() {
             return None;
         }
@@ -54,8 +55,8 @@ impl<N: Net> Upstream<N> {
         Some(bound)
     }
 
-    /// Takes the client's own connection to an endpoint of this upstream. `None`: there is none, it has ended, or another
-    /// request of the client is on it.
+    /// Takes the client's own connection to this upstream. `None`: there is none, it has ended, or it serves another
+    /// request of the client.
     pub fn take_bound(
         &self,
         cx: &mut Context<'_>,
@@ -63,15 +64,15 @@ impl<N: Net> Upstream<N> {
         must_recheck: bool,
     ) -> Option<(u32, ConnectionOffer<N>)> {
         let (index, endpoint, bound) = self.find_bound(client)?;
-        let mut held = endpoint.take_bound(&bound)?;
-        if !held.is_open(cx, must_recheck) {
+        let mut leased = endpoint.take_bound(&bound)?;
+        if !leased.is_open(cx, must_recheck) {
             return None;
         }
-        endpoint.slot.reused();
-        Some((index, ConnectionOffer::Reuse(held)))
+        endpoint.slot.count_reuse();
+        Some((index, ConnectionOffer::Reuse(leased)))
     }
 
-    /// The endpoint of this upstream that the client has a connection to, and its number.
+    /// The endpoint that the client has a connection to, with its number.
     fn find_bound(
         &self,
         client: &ClientBindings,
@@ -87,7 +88,7 @@ impl<N: Net> Upstream<N> {
 }
 
 impl<N: Net> Endpoint<N> {
-    /// Whether it has asked for authentication that holds for a connection.
+    /// Whether the endpoint has asked for authentication that holds for a connection.
     #[inline]
     pub fn authenticates(&self) -> bool {
         self.slot.authenticates()
@@ -98,28 +99,28 @@ impl<N: Net> Endpoint<N> {
         let mut waiting = self.bound.borrow_mut();
         let at = waiting
             .iter()
-            .position(|idle| idle.held.is_bound_by(bound))?;
-        Some(waiting.remove(at).held)
+            .position(|idle| idle.leased.is_bound_by(bound))?;
+        Some(waiting.remove(at).leased)
     }
 
-    /// Whether a bound connection may be closed for a request that finds no other: not while others wait for that, who
-    /// get it from [`Endpoint::give_up_bound`].
+    /// Whether a bound connection may be closed for a request that finds no other. While requests are queued, they get
+    /// bound connections from [`Endpoint::close_bound_for_queue`] instead.
     pub(super) fn has_spare_bound(&self) -> bool {
         !self.bound.borrow().is_empty() && self.slot.waiting() == 0
     }
 
-    /// Closes the bound connection that has waited longest and keeps the right to another.
+    /// Closes the bound connection that has waited longest. Its permit serves for a new one.
     #[cold]
     pub(super) fn close_bound(&self) -> Option<super::ConnectionPermit<N>> {
         let mut waiting = self.bound.borrow_mut();
         let oldest = (!waiting.is_empty()).then(|| waiting.remove(0));
         drop(waiting);
-        oldest.map(|idle| idle.held.close())
+        oldest.map(|idle| idle.leased.close())
     }
 
-    /// Closes bound connections for requests that wait for a connection. Those that were in use a moment ago are kept: a
-    /// handshake takes several requests, and could otherwise never end while others wait.
-    pub(super) fn give_up_bound(&self, now: Instant) {
+    /// Closes bound connections for queued requests. Keeps those used within `BOUND_KEPT_MS`: a handshake takes
+    /// several requests, and must be able to finish while others wait.
+    pub(super) fn close_bound_for_queue(&self, now: Instant) {
         let kept = Duration::from_millis(BOUND_KEPT_MS);
         for _ in 0..self.slot.waiting() {
             let mut waiting = self.bound.borrow_mut();
@@ -130,7 +131,7 @@ impl<N: Net> Endpoint<N> {
                 return;
             }
             let oldest = waiting.remove(0);
-            // Whoever hears of it may look at the list.
+            // Dropping the connection may make another task use the list.
             drop(waiting);
             drop(oldest);
         }

@@ -39,7 +39,7 @@ pub trait Waiter {
 pub enum EndpointLease<N: Net> {
     /// A connection of HTTP/1.1. `is_reused`: it has carried others.
     Connection {
-        held: LeasedConnection<N>,
+        leased: LeasedConnection<N>,
         is_reused: bool,
     },
     /// A stream of HTTP/2.
@@ -50,8 +50,8 @@ impl<N: Net> EndpointLease<N> {
     /// Begins a request on it. The head of the answer goes into `head`.
     pub fn begin(self, core: &Core<N>, limits: Limits, head: Head) -> EndpointSide<N> {
         match self {
-            Self::Connection { held, is_reused } => {
-                EndpointSide::http1(core, held, is_reused, limits, head)
+            Self::Connection { leased, is_reused } => {
+                EndpointSide::http1(core, leased, is_reused, limits, head)
             }
             Self::Stream(reservation) => EndpointSide::http2(reservation, head),
         }
@@ -114,9 +114,9 @@ impl<N: Net> Connector<'_, N> {
             let mut has_waited = false;
             match offer.take() {
                 None => return Ok(None),
-                Some(ConnectionOffer::Reuse(held)) => {
+                Some(ConnectionOffer::Reuse(leased)) => {
                     let is_reused = true;
-                    return Ok(Some(EndpointLease::Connection { held, is_reused }));
+                    return Ok(Some(EndpointLease::Connection { leased, is_reused }));
                 }
                 Some(ConnectionOffer::Connect(permit)) => {
                     let made = self.make(endpoint, permit, need, waiter, spent).await;
@@ -157,15 +157,15 @@ impl<N: Net> Connector<'_, N> {
     ) -> Result<EndpointLease<N>, ConnectFailure> {
         let is_shared = endpoint.shares_connections(need);
         let joiner = is_shared.then(|| endpoint.begin_connecting());
-        let held = self.connect(endpoint, permit, need, waiter, spent).await;
-        if let (Some(joiner), Err(failure)) = (&joiner, &held)
+        let leased = self.connect(endpoint, permit, need, waiter, spent).await;
+        if let (Some(joiner), Err(failure)) = (&joiner, &leased)
             && failure.fault.side != Side::Upstream
         {
             joiner.abandon();
         }
-        let held = held?;
-        if speaks_http2(&held) || (is_shared && !endpoint.is_secure()) {
-            let reservation = endpoint.begin_http2(self.core, held, self.plan.http2, joiner);
+        let leased = leased?;
+        if speaks_http2(&leased) || (is_shared && !endpoint.uses_tls()) {
+            let reservation = endpoint.begin_http2(self.core, leased, self.plan.http2, joiner);
             return Ok(EndpointLease::Stream(reservation));
         }
         // A request that switches protocols did not offer HTTP/2: that the endpoint did not choose it says nothing.
@@ -173,7 +173,7 @@ impl<N: Net> Connector<'_, N> {
             endpoint.protocol.set(Protocol::Http1);
         }
         let is_reused = false;
-        Ok(EndpointLease::Connection { held, is_reused })
+        Ok(EndpointLease::Connection { leased, is_reused })
     }
 
     /// Waits for the connection that another exchange makes.
@@ -248,7 +248,7 @@ async fn open<N: Net>(
     if let Some(header) = header {
         connection.tx.push(core.net.pool().copy(&header));
     }
-    match endpoint.secure() {
+    match endpoint.tls() {
         None => Ok(connection.into()),
         // In a box: handshakes are rare, and their state is large.
         Some(secure) => {
@@ -283,7 +283,7 @@ async fn shake_hands<N: Net>(
 }
 
 /// Whether the handshake of a connection has chosen HTTP/2.
-fn speaks_http2<N: Net>(held: &LeasedConnection<N>) -> bool {
-    let agreed = held.wire.rx.tls_parameters();
+fn speaks_http2<N: Net>(leased: &LeasedConnection<N>) -> bool {
+    let agreed = leased.wire.rx.tls_parameters();
     agreed.is_some_and(|agreed| agreed.protocol == tls::AlpnProtocol::Http2)
 }

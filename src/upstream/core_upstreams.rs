@@ -1,9 +1,8 @@
-//! One core's part in limits that hold for the whole box: which endpoints it has slots for, who waits here, and the
-//! way to the other cores.
+//! One core's part in the limits that all cores share: its endpoint slots, its queues, and the way to the other cores.
 //!
-//! A place that becomes free goes to the request that has waited longest, on whatever core that is: as a note, if it is
-//! another. An idle connection is given up when somebody waits elsewhere. What a note misses (a mailbox that is full, a
-//! store that another core sees late), [`CoreUpstreams::look`] finds a tick later.
+//! A free slot goes to the request that has waited longest on any core. If that is another core, a [`SlotNotice`]
+//! carries the slot there. A core closes idle connections when requests wait elsewhere. A notice can get lost in a
+//! full mailbox, and another core can see a counter late; [`CoreUpstreams::check_waiting`] corrects both a tick later.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,12 +17,12 @@ use crate::io::{Instant, Net};
 use crate::limits::SLOT_KEPT_MS;
 use crate::obs::CoreObs;
 
-/// Sends a note to another core; a full mailbox gives it back.
+/// Sends a notice to another core. A full mailbox returns it.
 type Post = Box<dyn Fn(usize, SlotNotice) -> Result<(), SlotNotice>>;
 
-/// A core's slots at endpoints and its queues.
+/// One core's endpoint slots, queues and idle connections.
 pub struct CoreUpstreams<N: Net> {
-    /// The core.
+    /// This core's number.
     pub(super) index: usize,
     cores: usize,
     registry: Arc<UpstreamRegistry>,
@@ -32,17 +31,17 @@ pub struct CoreUpstreams<N: Net> {
     /// By the address of their counts.
     slots: RefCell<HashMap<usize, Weak<EndpointSlot<N>>>>,
     queues: RefCell<HashMap<usize, Weak<RequestQueue<N>>>>,
-    /// Closes idle connections.
+    /// Closes idle connections that end or expire.
     pub(super) reaper: IdleReaper<N>,
 }
 
-/// What a count is known by among those that live.
+/// The key of a count in the maps.
 fn key<T>(count: &Arc<T>) -> usize {
     Arc::as_ptr(count).addr()
 }
 
 impl<N: Net> CoreUpstreams<N> {
-    /// Those of core `index` of so many.
+    /// Makes the part of core `index` of `cores`.
     pub fn new(
         (index, cores): (usize, usize),
         registry: Arc<UpstreamRegistry>,
@@ -61,7 +60,7 @@ impl<N: Net> CoreUpstreams<N> {
         })
     }
 
-    /// Who waits here for an upstream's endpoints: one queue, whatever plans they wait by.
+    /// This core's queue for an upstream. All plans share it.
     pub(super) fn queue(&self, upstream: &Arc<str>) -> Rc<RequestQueue<N>> {
         let count = self.registry.upstream(upstream, self.cores);
         let mut queues = self.queues.borrow_mut();
@@ -73,7 +72,7 @@ impl<N: Net> CoreUpstreams<N> {
         queue
     }
 
-    /// This core's place at an endpoint: one, whatever plans have the endpoint.
+    /// This core's slot at an endpoint. All plans share it.
     pub(super) fn slot(
         self: &Rc<Self>,
         queue: &Rc<RequestQueue<N>>,
@@ -93,7 +92,7 @@ impl<N: Net> CoreUpstreams<N> {
         slot
     }
 
-    /// Forgets what no plan has any more that an exchange runs by.
+    /// Forgets slots and queues that no current plan uses.
     pub fn forget_unused(&self) {
         self.slots
             .borrow_mut()
@@ -104,36 +103,37 @@ impl<N: Net> CoreUpstreams<N> {
         self.registry.forget_unused();
     }
 
-    /// Looks after idle connections for as long as the core lives. Connections are kept from its first poll on.
+    /// Drops idle connections that their endpoint closes, for as long as the core lives. Connections are pooled from
+    /// its first poll on.
     pub async fn watch_idle(self: Rc<Self>) {
         self.reaper.run().await;
     }
 
-    /// Closes idle connections that have waited for longer than their endpoint's limit, and those of clients that others
-    /// need more.
+    /// Closes connections that have been idle longer than their endpoint allows, and bound connections that queued
+    /// requests need.
     pub fn close_expired(&self, now: Instant) {
         self.reaper.close_expired(now);
     }
 
-    /// Takes a note from another core.
+    /// Handles a notice from another core.
     pub fn receive_notice(&self, note: SlotNotice) {
         match note {
             SlotNotice::Grant(grant) => self.hand_over(grant),
             SlotNotice::Wanted(count) => {
-                count.was_asked(self.index);
+                count.clear_wanted(self.index);
                 let queue = self
                     .queues
                     .borrow()
                     .get(&key(&count))
                     .and_then(Weak::upgrade);
                 if let Some(queue) = queue {
-                    queue.give_up_idle();
+                    queue.close_oldest_idle();
                 }
             }
         }
     }
 
-    /// Gives the right to a connection to whoever has waited longest for it, here or on another core.
+    /// Gives a slot to the request that has waited longest, here or on another core.
     pub(super) fn hand_over(&self, mut grant: SlotGrant) {
         loop {
             let Some((core, ticket)) = grant.next() else {
@@ -160,26 +160,26 @@ impl<N: Net> CoreUpstreams<N> {
                     Err(SlotNotice::Grant(back)) => grant = back,
                     _ => return,
                 }
-                // Its mailbox is full: it looks by itself.
+                // The other core's mailbox is full, so its next `check_waiting` finds the slot.
                 self.obs.borrow().mailbox_full();
                 grant.pass(ticket);
             }
         }
     }
 
-    /// Asks a core that has idle connections to give some up; all of those, if `all`.
+    /// Asks other cores to close idle connections: the first that has any, or `all` of them.
     pub(super) fn ask_for_idle(&self, count: &Arc<UpstreamCount>, all: bool) {
         for core in count.ask_for_idle(self.index) {
             if (self.post)(core, SlotNotice::Wanted(count.clone())).is_err() {
                 self.obs.borrow().mailbox_full();
-                count.was_asked(core);
+                count.clear_wanted(core);
             } else if !all {
                 return;
             }
         }
     }
 
-    /// Looks after those that wait, wherever; every tick.
+    /// Serves waiting requests that no notice reached. Runs every tick.
     pub fn check_waiting(&self, now: Instant) {
         if !self.registry.has_waiters() {
             return;
@@ -192,25 +192,27 @@ impl<N: Net> CoreUpstreams<N> {
             .collect();
         for queue in queues.iter().filter(|queue| queue.count.has_waiters()) {
             if queue.has_waiters() {
-                queue.endpoints().for_each(|endpoint| endpoint.slot.serve());
+                queue
+                    .endpoints()
+                    .for_each(|endpoint| endpoint.slot.grant_free());
             }
             if queue.has_waiters() {
                 self.ask_for_idle(&queue.count, true);
             }
-            queue.give_up_idle();
-            self.share_connections(queue, now);
+            queue.close_oldest_idle();
+            self.end_shared_for_others(queue, now);
         }
     }
 
-    /// A connection that requests share is never idle for long where there are many of them: one that has been here for
-    /// a while ends for a request that waits on another core.
-    fn share_connections(&self, queue: &RequestQueue<N>, now: Instant) {
+    /// Ends an old shared connection for a request that waits on another core: under load, a connection that many
+    /// requests share is never idle.
+    fn end_shared_for_others(&self, queue: &RequestQueue<N>, now: Instant) {
         let is_wanted = queue.count.is_wanted_by_others(self.index);
         let made_before = Instant(now.0.saturating_sub(SLOT_KEPT_MS * 1_000_000));
         for endpoint in queue.endpoints() {
             if !is_wanted {
-                endpoint.keep_shared();
-            } else if !endpoint.slot.has_room() && endpoint.give_up_shared(made_before) {
+                endpoint.reopen_shared();
+            } else if !endpoint.slot.has_room() && endpoint.end_old_shared(made_before) {
                 return;
             }
         }

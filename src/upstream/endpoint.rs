@@ -18,59 +18,59 @@ use crate::tls::{TlsClient, TlsName};
 
 /// One endpoint on one core.
 pub struct Endpoint<N: Net> {
-    /// Its name as in the file, under which it survives a reload.
+    /// Its address as in the file. State survives a reload under this name.
     pub name: Arc<str>,
     /// Where it is.
     pub address: Address,
-    /// How it is spoken to over TLS, if it is.
-    pub(super) secure: RefCell<Option<EndpointTls>>,
-    /// Connections that wait for the next request, the one used last on top.
+    /// How to speak TLS with it; `None` for an endpoint in the clear.
+    pub(super) tls: RefCell<Option<EndpointTls>>,
+    /// Idle connections, the newest on top.
     pub(super) idle: RefCell<IdlePool<N>>,
-    /// Connections that wait for the next request of the one client that they belong to, the one used last on top.
+    /// Idle connections that belong to one client each, the newest on top.
     pub(super) bound: RefCell<Vec<PooledConnection<N>>>,
-    /// What it speaks by the plan, and what it spoke when it was last asked.
+    /// The protocol by the plan, and the one that the last handshake chose.
     pub(super) configured: Protocol,
     pub protocol: Cell<Protocol>,
     /// Connections that exchanges share.
     pub(super) shared: RefCell<Vec<Rc<Mux<N>>>>,
-    /// Exchanges that wait for the connection that one of them is making.
+    /// Exchanges that wait while another one opens a shared connection.
     pub(super) awaiting_connection: RefCell<Vec<Waker>>,
     pub(super) is_connecting: Cell<bool>,
-    /// How often one was made, or could not be, wrapping.
+    /// How many shared connections were opened or failed, wrapping.
     pub(super) connections_tried: Cell<u32>,
-    /// The last was given up by who made it, for a reason of its own.
+    /// The exchange that opened the last one gave up for a reason of its own.
     pub(super) was_abandoned: Cell<bool>,
-    /// Its place in the plan of the day, and how many connections it has.
+    /// Counts the endpoint's connections.
     pub(super) slot: Rc<EndpointSlot<N>>,
-    /// How many connections may wait.
+    /// How many connections may be idle on this core.
     pub(super) idle_max: Cell<usize>,
-    /// How long one may wait.
+    /// How long a connection may be idle.
     pub(super) idle_timeout: Cell<Duration>,
-    /// How long its machine may acknowledge nothing before a connection is given up.
+    /// After how long without an acknowledgement from its machine a connection is closed.
     pub(super) dead_after: Cell<Duration>,
-    /// Whether the reaper has it on its list.
-    pub(super) watched: Cell<bool>,
-    /// Set when the plan no longer has the endpoint: connections are not kept any more.
-    pub(super) retired: Cell<bool>,
+    /// Whether the reaper has the endpoint on its list.
+    pub(super) is_watched: Cell<bool>,
+    /// The plan no longer has the endpoint: connections are not pooled any more.
+    pub(super) is_retired: Cell<bool>,
 }
 
-/// How an endpoint is spoken to over TLS.
+/// How to speak TLS with an endpoint.
 #[derive(Clone)]
 pub struct EndpointTls {
-    /// This core's side of it.
+    /// This core's TLS client.
     pub client: Rc<TlsClient>,
-    /// The name that it must have.
+    /// The name that the endpoint's certificate must have.
     pub name: TlsName,
 }
 
 impl EndpointTls {
-    /// An endpoint has TLS if its upstream has a client side and the endpoint a name.
+    /// The settings of an endpoint whose upstream has a TLS client and that has a name; `None` for any other.
     pub(super) fn of(client: Option<&Rc<TlsClient>>, name: Option<&TlsName>) -> Option<Self> {
         let (client, name) = (client?.clone(), name?.clone());
         Some(Self { client, name })
     }
 
-    /// Whether connections made with these settings may be kept under `new` ones.
+    /// Whether connections made with these settings may stay under `new` ones.
     fn fits(&self, new: &Self) -> bool {
         self.name == new.name && self.client.has_same_settings(&new.client)
     }
@@ -86,7 +86,7 @@ impl<N: Net> Endpoint<N> {
         Self {
             name: plan.name.clone(),
             address: plan.address.clone(),
-            secure: RefCell::default(),
+            tls: RefCell::default(),
             idle: RefCell::new(IdlePool::new(queue.clone())),
             bound: RefCell::default(),
             configured: plan.protocol,
@@ -100,14 +100,14 @@ impl<N: Net> Endpoint<N> {
             idle_max: Cell::new(0),
             idle_timeout: Cell::new(Duration::ZERO),
             dead_after: Cell::new(Duration::ZERO),
-            watched: Cell::new(false),
-            retired: Cell::new(false),
+            is_watched: Cell::new(false),
+            is_retired: Cell::new(false),
         }
     }
 
-    /// Whether a new plan's endpoint is this one, so that its connections are kept.
+    /// Whether a new plan's endpoint is this one, so that its connections stay.
     pub(super) fn fits(&self, plan: &EndpointSpec, tls: Option<&EndpointTls>) -> bool {
-        let fits_tls = match (&*self.secure.borrow(), tls) {
+        let fits_tls = match (&*self.tls.borrow(), tls) {
             (Some(own), Some(new)) => own.fits(new),
             (own, new) => own.is_none() && new.is_none(),
         };
@@ -117,32 +117,32 @@ impl<N: Net> Endpoint<N> {
             && fits_tls
     }
 
-    /// Takes over the settings of a plan.
+    /// Applies a plan's settings.
     pub(super) fn configure(&self, plan: &UpstreamPlan, tls: Option<EndpointTls>) {
-        *self.secure.borrow_mut() = tls;
+        *self.tls.borrow_mut() = tls;
         self.idle_max.set(plan.idle_per_core_max as usize);
         self.idle_timeout.set(plan.timeouts.upstream_idle);
         self.dead_after.set(plan.dead_after);
-        self.retired.set(false);
+        self.is_retired.set(false);
     }
 
-    /// Whether it is spoken to over TLS, where what is spoken is agreed on connection by connection.
-    pub fn is_secure(&self) -> bool {
-        self.secure.borrow().is_some()
+    /// Whether connections use TLS, whose handshake chooses the protocol of each connection.
+    pub fn uses_tls(&self) -> bool {
+        self.tls.borrow().is_some()
     }
 
-    /// How long its machine may acknowledge nothing before a connection is given up.
+    /// After how long without an acknowledgement from its machine a connection is closed.
     pub fn dead_after(&self) -> Duration {
         self.dead_after.get()
     }
 
-    /// How it is spoken to over TLS, if it is.
-    pub fn secure(&self) -> Option<EndpointTls> {
-        self.secure.borrow().clone()
+    /// How to speak TLS with the endpoint; `None` in the clear.
+    pub fn tls(&self) -> Option<EndpointTls> {
+        self.tls.borrow().clone()
     }
 
-    /// Counts an attempt that has failed here; `errno` is what the system said, 0 if it said nothing.
+    /// Counts a failed attempt. `errno` is the system's error, 0 without one.
     pub fn count_failure(&self, reason: Reason, errno: u16) {
-        self.slot.attempt_failed(reason, errno);
+        self.slot.count_attempt_failure(reason, errno);
     }
 }

@@ -1,4 +1,4 @@
-//! The upstream side of an exchange: one request to an endpoint and its answer, whatever protocol it speaks.
+//! The upstream side of an exchange: one request to an endpoint and its response, over HTTP/1.1 or HTTP/2.
 
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -14,17 +14,17 @@ use crate::core::Core;
 use crate::fault::Fault;
 use crate::io::{Chunk, Net};
 
-/// A request at an endpoint, as the exchange sees it.
+/// A request to an endpoint, as the exchange sees it.
 pub struct EndpointSide<N: Net> {
-    /// The head of the answer, over [`EndpointSide::block`].
+    /// The response's head, in [`EndpointSide::block`].
     pub head: Head,
-    /// What the head lies in.
+    /// The bytes that the head refers to.
     pub block: Chunk,
     transport: EndpointTransport<N>,
 }
 
-/// What carries the request, and what this core has leased for it. The transport ends before its lease: what others are
-/// given when a lease is dropped is free then.
+/// What carries the request, and what was leased for it. The transport closes before its lease is dropped, because
+/// that gives the freed place to others.
 #[expect(
     clippy::large_enum_variant,
     reason = "one lives in each exchange, where a box would be an allocation a request"
@@ -39,23 +39,23 @@ enum EndpointTransport<N: Net> {
 }
 
 impl<N: Net> EndpointSide<N> {
-    /// Takes a connection of HTTP/1.1 for one request.
+    /// Uses an HTTP/1.1 connection for one request.
     pub fn http1(
         core: &Core<N>,
-        held: LeasedConnection<N>,
+        leased: LeasedConnection<N>,
         reused: bool,
         limits: Limits,
         head: Head,
     ) -> Self {
-        let connection = http1::UpstreamConnection::new(core, held.wire, reused, limits);
+        let connection = http1::UpstreamConnection::new(core, leased.wire, reused, limits);
         Self {
             head,
             block: Chunk::default(),
-            transport: EndpointTransport::Http1(connection, held.permit, held.owner),
+            transport: EndpointTransport::Http1(connection, leased.permit, leased.owner),
         }
     }
 
-    /// Uses a stream that was reserved on a connection of HTTP/2.
+    /// Uses a reserved stream of an HTTP/2 connection.
     pub fn http2(reservation: StreamReservation<N>, head: Head) -> Self {
         let stream = http2::UpstreamStream::new(reservation.mux().clone());
         Self {
@@ -65,8 +65,8 @@ impl<N: Net> EndpointSide<N> {
         }
     }
 
-    /// The connection that carries the request, if it is of HTTP/1.1, and the head of the answer: long bodies may pass
-    /// from connection to connection unseen.
+    /// The connection and the response's head, if the request uses HTTP/1.1. Long bodies can pass directly between two
+    /// such connections.
     pub fn http1_connection(&mut self) -> Option<(&mut http1::UpstreamConnection<N>, &Head)> {
         match &mut self.transport {
             EndpointTransport::Http1(connection, ..) => Some((connection, &self.head)),
@@ -74,7 +74,7 @@ impl<N: Net> EndpointSide<N> {
         }
     }
 
-    /// Writes the request's head. `head` must have been rid of the fields that are for one hop only.
+    /// Sends the request's head. The caller has removed hop-by-hop fields from `head`.
     pub fn request(
         &mut self,
         request: &Request,
@@ -104,7 +104,7 @@ impl<N: Net> EndpointSide<N> {
         }
     }
 
-    /// Bytes of memory that the request takes: what has not left, and what has come and was not taken.
+    /// Memory of the request's queued data and the response's received data.
     pub fn held(&self) -> usize {
         match &self.transport {
             EndpointTransport::Http1(..) => self.queued(),
@@ -112,7 +112,7 @@ impl<N: Net> EndpointSide<N> {
         }
     }
 
-    /// Waits for the next part of the answer.
+    /// Waits for the next part of the response.
     pub fn poll_response(
         &mut self,
         cx: &mut Context<'_>,
@@ -128,7 +128,7 @@ impl<N: Net> EndpointSide<N> {
         }
     }
 
-    /// How the body of the answer is framed.
+    /// How the response's body is framed.
     pub fn body(&self) -> BodyKind {
         match &self.transport {
             EndpointTransport::Http1(wire, ..) => wire.body(),
@@ -136,7 +136,7 @@ impl<N: Net> EndpointSide<N> {
         }
     }
 
-    /// Where the head of a 101 names the protocol.
+    /// Where a 101's head names the protocol.
     pub fn switched_to(&self) -> Option<Span> {
         match &self.transport {
             EndpointTransport::Http1(wire, ..) => wire.switched_to(),
@@ -144,7 +144,7 @@ impl<N: Net> EndpointSide<N> {
         }
     }
 
-    /// The trailers of an answer that has ended.
+    /// The response's trailers, once it has ended.
     pub fn trailers(&self) -> &Trailers {
         match &self.transport {
             EndpointTransport::Http1(wire, ..) => wire.trailers(),
@@ -160,7 +160,7 @@ impl<N: Net> EndpointSide<N> {
         }
     }
 
-    /// Whether a loss may be no more than the end of an idle connection that crossed the request on its way.
+    /// Whether the connection may have been closed as idle while the request was on its way.
     pub fn was_stale(&self) -> bool {
         match &self.transport {
             EndpointTransport::Http1(wire, ..) => wire.was_stale(),
@@ -168,7 +168,7 @@ impl<N: Net> EndpointSide<N> {
         }
     }
 
-    /// What the system said of a connection that broke; 0 if nothing.
+    /// The system's error when the connection broke; 0 without one.
     pub fn errno(&self) -> u16 {
         match &self.transport {
             EndpointTransport::Http1(wire, ..) => wire.errno(),
@@ -176,7 +176,7 @@ impl<N: Net> EndpointSide<N> {
         }
     }
 
-    /// With which code the endpoint has reset the request, if that is how it ended.
+    /// The code with which the endpoint reset the stream, if it did.
     pub fn reset_by(&self) -> Option<ErrorCode> {
         match &self.transport {
             EndpointTransport::Http1(..) => None,
@@ -184,12 +184,12 @@ impl<N: Net> EndpointSide<N> {
         }
     }
 
-    /// Whether the endpoint may say that it has not looked at the request: then any request may be sent again.
+    /// Whether the endpoint can say that it has not processed the request, so that any request may be repeated.
     pub fn may_refuse(&self) -> bool {
         matches!(self.transport, EndpointTransport::Http2(..))
     }
 
-    /// Whether the connection may be bound to its client's, and is not. One that requests share cannot be.
+    /// Whether the connection could be bound to the client's. A shared connection cannot be.
     pub fn is_unbound(&self) -> bool {
         match &self.transport {
             EndpointTransport::Http1(_, _, owner) => {
@@ -199,7 +199,7 @@ impl<N: Net> EndpointSide<N> {
         }
     }
 
-    /// Whether the endpoint asks in its answer for authentication that holds for the connection, or goes on with it.
+    /// Whether the response asks for authentication that holds for the connection, or continues it.
     pub fn challenges_connection(&self) -> bool {
         match &self.transport {
             EndpointTransport::Http1(wire, ..) => wire.challenges_connection(),
@@ -207,33 +207,33 @@ impl<N: Net> EndpointSide<N> {
         }
     }
 
-    /// Has the connection serve its client alone from now on.
+    /// Makes the connection serve only its client from now on.
     pub fn bind(&mut self, bound: Rc<BindingToken>) {
         if let EndpointTransport::Http1(_, _, owner) = &mut self.transport {
             *owner = Some(ConnectionOwner::Bound(bound));
         }
     }
 
-    /// Has the connection serve no other request.
+    /// Closes the connection after this exchange.
     pub fn forsake(&mut self) {
         match &mut self.transport {
             EndpointTransport::Http1(wire, ..) => wire.forsake(),
-            // Its connection has other requests.
+            // Other requests use the connection.
             EndpointTransport::Http2(..) => {}
         }
     }
 
-    /// Ends the exchange; what carried it is kept for others if all of it was sent and read.
+    /// Ends the exchange. The connection stays for others if both messages are complete.
     pub fn finish(self, core: &Rc<Core<N>>, endpoint: &Rc<Endpoint<N>>) {
         match self.transport {
             EndpointTransport::Http1(connection, permit, owner) => {
                 if let Some(wire) = connection.finish() {
-                    let held = LeasedConnection {
+                    let leased = LeasedConnection {
                         wire,
                         permit,
                         owner,
                     };
-                    endpoint.check_in(held, core.net.now());
+                    endpoint.check_in(leased, core.net.now());
                 }
             }
             EndpointTransport::Http2(stream, _reservation) => stream.finish(),

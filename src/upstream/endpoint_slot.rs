@@ -1,5 +1,4 @@
-//! The right to hold a connection to an endpoint: counts them, for the endpoint's limit and for metrics, and gives
-//! those that become free to whoever waits.
+//! The count of one endpoint's connections, and who gets the next free one.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -16,16 +15,16 @@ use crate::io::{Instant, Net};
 use crate::limits::SLOT_KEPT_MS;
 use crate::plan::UpstreamId;
 
-/// An endpoint's connections as this core has them: the count over all cores, under which ids they are counted, and who
-/// waits here for one.
+/// One core's view of an endpoint's connections: their count over all cores, the ids they are counted under, and this
+/// core's queue for them.
 pub(super) struct EndpointSlot<N: Net> {
     core: Rc<CoreUpstreams<N>>,
     pub(super) queue: Rc<RequestQueue<N>>,
     count: Arc<EndpointCount>,
     ids: Cell<(UpstreamId, u32)>,
-    /// Its number in the plan of the day, last, and in former plans that some exchange still runs by.
+    /// The endpoint's numbers: in former plans that exchanges still use, and last in the current one.
     numbers: RefCell<Vec<(Weak<PlanMark>, u32)>>,
-    /// A reload has lowered the limit below what is open.
+    /// A reload may have lowered the limit below the number of open connections.
     may_be_over: Cell<bool>,
 }
 
@@ -45,18 +44,18 @@ impl<N: Net> EndpointSlot<N> {
         }
     }
 
-    /// What closes this core's idle connections.
+    /// The core's reaper of idle connections.
     pub(super) fn reaper(&self) -> &IdleReaper<N> {
         &self.core.reaper
     }
 
-    /// The plan no longer has the endpoint: what ends from now on is counted for none.
+    /// Counts later events under no endpoint: the plan no longer has it.
     pub(super) fn forget(&self) {
         self.ids.set(NOWHERE);
     }
 
-    /// The endpoint's number in a new plan, and how many connections the box may have by that.
-    pub(super) fn set(
+    /// Sets the endpoint's number in a new plan and its limit.
+    pub(super) fn configure(
         &self,
         (upstream, endpoint): (UpstreamId, u32),
         max: u32,
@@ -70,7 +69,7 @@ impl<N: Net> EndpointSlot<N> {
         numbers.push((Rc::downgrade(mark), endpoint));
     }
 
-    /// Its number in the plan of this mark.
+    /// The endpoint's number in the plan with this mark.
     pub(super) fn number(&self, mark: &Rc<PlanMark>) -> Option<u32> {
         let numbers = self.numbers.borrow();
         let mut newest_first = numbers.iter().rev();
@@ -79,35 +78,35 @@ impl<N: Net> EndpointSlot<N> {
             .map(|(_, number)| *number)
     }
 
-    /// Whether the endpoint has asked for authentication that holds for a connection, on whatever core.
+    /// Whether the endpoint has asked, on any core, for authentication that holds for a connection.
     #[inline]
     pub(super) fn authenticates(&self) -> bool {
         self.count.authenticates()
     }
 
-    /// The endpoint asks for authentication that holds for a connection.
-    pub(super) fn has_authenticated(&self) {
-        self.count.has_authenticated();
+    /// Records that the endpoint asks for authentication that holds for a connection.
+    pub(super) fn record_authentication(&self) {
+        self.count.record_authentication();
     }
 
-    /// Whether one more connection may be made.
+    /// Whether another connection is allowed.
     #[inline]
     pub(super) fn has_room(&self) -> bool {
         self.count.has_room()
     }
 
-    /// Whether there are more connections than there may be.
+    /// Whether more connections are open than the limit allows.
     pub(super) fn is_over(&self) -> bool {
         self.count.is_over()
     }
 
-    /// The right to one more connection, if there is one.
+    /// The right to open another connection, if the limit allows it.
     #[inline]
     pub(super) fn permit(self: &Rc<Self>) -> Option<ConnectionPermit<N>> {
         self.count.open().then(|| self.counted())
     }
 
-    /// The right to a connection that was granted to a request that waits here.
+    /// Turns a grant from another core into a permit.
     pub(super) fn granted(self: &Rc<Self>, grant: SlotGrant) -> ConnectionPermit<N> {
         grant.keep();
         self.counted()
@@ -117,33 +116,33 @@ impl<N: Net> EndpointSlot<N> {
         ConnectionPermit::new(self.clone())
     }
 
-    /// An exchange takes a connection that was open already.
-    pub(super) fn reused(&self) {
+    /// Counts an exchange that uses an open connection.
+    pub(super) fn count_reuse(&self) {
         let (upstream, endpoint) = self.ids.get();
         self.core.obs.borrow().upstream_reused(upstream, endpoint);
     }
 
-    /// Counts a connection that was made.
-    pub(super) fn opened(&self) {
+    /// Counts a connection that was opened.
+    pub(super) fn count_opened(&self) {
         let (upstream, endpoint) = self.ids.get();
         let obs = self.core.obs.borrow();
         obs.upstream_connected(upstream, endpoint);
     }
 
     /// Counts a connection that has ended.
-    pub(super) fn closed(&self) {
+    pub(super) fn count_closed(&self) {
         let (upstream, endpoint) = self.ids.get();
         self.core.obs.borrow().upstream_closed(upstream, endpoint);
     }
 
-    /// Counts a connection that could not be made.
-    pub(super) fn connect_failed(&self) {
+    /// Counts a connection that could not be opened.
+    pub(super) fn count_connect_failure(&self) {
         let (upstream, endpoint) = self.ids.get();
         self.core.obs.borrow().upstream_failed(upstream, endpoint);
     }
 
-    /// Counts a connection of HTTP/2 that has ended for an error.
-    pub(super) fn http2_failed(&self, error: weir_proto_h2::Error) {
+    /// Counts an HTTP/2 connection that ended with an error.
+    pub(super) fn count_http2_failure(&self, error: weir_proto_h2::Error) {
         let (upstream, _) = self.ids.get();
         self.core
             .obs
@@ -151,15 +150,15 @@ impl<N: Net> EndpointSlot<N> {
             .upstream_http2_failed(upstream, error);
     }
 
-    /// An attempt has failed at the endpoint.
-    pub(super) fn attempt_failed(&self, reason: Reason, errno: u16) {
+    /// Counts a failed attempt.
+    pub(super) fn count_attempt_failure(&self, reason: Reason, errno: u16) {
         let (upstream, endpoint) = self.ids.get();
         let obs = self.core.obs.borrow();
         obs.attempt_failed(upstream, endpoint, reason, errno);
     }
 
-    /// Gives what room there is to those who wait, as long as one of them is here.
-    pub(super) fn serve(&self) {
+    /// Grants free slots to queued requests, for as long as one of them is on this core.
+    pub(super) fn grant_free(&self) {
         for _ in 0..self.count.upstream.waiting() {
             if !self.queue.has_waiter_for(self) {
                 return;
@@ -171,60 +170,60 @@ impl<N: Net> EndpointSlot<N> {
         }
     }
 
-    /// How many requests wait for an endpoint of the upstream, on all cores.
+    /// How many requests wait for the upstream on all cores.
     pub(super) fn waiting(&self) -> u32 {
         self.count.upstream.waiting()
     }
 
-    /// Takes out the first of those who wait here for this endpoint.
+    /// Takes the first request in this core's queue that can use the endpoint.
     #[inline]
     pub(super) fn first(&self) -> Option<FirstInQueue<N>> {
         self.queue.first_for(self)
     }
 
-    /// Whether a connection that an exchange has left open may have to go: somebody waits, here or on another core, or
-    /// there are too many.
+    /// Whether a returned connection may not simply be pooled: requests wait on some core, or too many connections are
+    /// open.
     #[inline]
     pub(super) fn is_in_demand(&self) -> bool {
         self.count.upstream.has_waiters() || self.may_be_over.get()
     }
 
-    /// What becomes of such a connection: it is given to a request that waits here, or closed for one that waits
-    /// elsewhere. What is returned nobody waits for.
+    /// Gives a returned connection to a queued request of this core, or closes it for one of another core. Returns it
+    /// if no request waits for it.
     ///
-    /// Requests of the core that has the connection go before older ones of other cores until it has been open for
-    /// [`SLOT_KEPT_MS`]: a place that changed cores with every request would cost a new connection each time.
+    /// For [`SLOT_KEPT_MS`] after it was opened, this core's requests have priority over older ones elsewhere. A slot
+    /// that changed cores with every request would cost a new connection each time.
     #[cold]
     pub(super) fn offer(
         &self,
-        held: LeasedConnection<N>,
+        leased: LeasedConnection<N>,
         now: Instant,
     ) -> Option<LeasedConnection<N>> {
         if self.is_over() {
             return None;
         }
         self.may_be_over.set(false);
-        // Where there is room, whoever waits has been offered that.
+        // If there is room, every queued request was offered that.
         let is_wanted =
             !self.has_room() && self.count.upstream.is_wanted_by_others(self.core.index);
-        let age = held.permit.age(now);
+        let age = leased.permit.age(now);
         if (!is_wanted || age < Duration::from_millis(SLOT_KEPT_MS))
             && let Some(waiter) = self.first()
         {
-            waiter.give(ConnectionOffer::Reuse(held));
+            waiter.give(ConnectionOffer::Reuse(leased));
             return None;
         }
-        (!is_wanted).then_some(held)
+        (!is_wanted).then_some(leased)
     }
 
-    /// A connection has ended, or was not made: its place is for whoever waits.
+    /// Frees the slot of a connection that has ended or was not opened, and grants it to the next request.
     pub(super) fn release(&self) {
         let upstream = &self.count.upstream;
         if upstream.has_waiters() && !self.count.is_over() {
             return self.core.hand_over(SlotGrant::counted(self.count.clone()));
         }
         self.count.close();
-        // Whoever has begun to wait in between has found no room.
+        // A request queued in between found no room.
         if upstream.has_waiters()
             && let Some(grant) = SlotGrant::new(&self.count)
         {
@@ -233,5 +232,5 @@ impl<N: Net> EndpointSlot<N> {
     }
 }
 
-/// The ids of what no plan has.
+/// The ids of an endpoint that is in no plan.
 const NOWHERE: (UpstreamId, u32) = (UpstreamId(u32::MAX), u32::MAX);

@@ -1,8 +1,8 @@
 //! Connections that wait for the next request.
 //!
-//! The newest is used first, so that the others can grow old and be closed. Every waiting connection keeps a receive
-//! armed, heard by the core's one [`IdleReaper`]: when an endpoint closes it, or says something that nobody asked for,
-//! it is dropped at once; and whoever takes one out looks again.
+//! The newest is used first, so that the others expire. The core's [`IdleReaper`] keeps a receive armed on each. It
+//! drops a connection as soon as the endpoint closes it or sends bytes that answer no request. Whoever takes a
+//! connection out checks it again.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -16,13 +16,13 @@ use crate::io::{Instant, Net, Rx};
 use crate::limits::IDLE_CLOSED_AT_ONCE;
 use crate::plan::Protocol;
 
-/// A connection on which a request can be sent at once.
+/// A connection that can carry a request at once.
 pub(super) struct PooledConnection<N: Net> {
-    pub(super) held: LeasedConnection<N>,
+    pub(super) leased: LeasedConnection<N>,
     pub(super) since: Instant,
 }
 
-/// An endpoint's idle connections, the one used last on top. Other cores are told how many there are.
+/// An endpoint's idle connections, the newest on top. Other cores see how many there are.
 pub(super) struct IdlePool<N: Net> {
     list: Vec<PooledConnection<N>>,
     queue: Rc<RequestQueue<N>>,
@@ -54,18 +54,21 @@ impl<N: Net> IdlePool<N> {
         popped
     }
 
-    /// Takes out the newest of those that are `client`'s.
+    /// Takes out `client`'s newest connection.
     #[inline]
     fn pop_of(&mut self, client: Option<SocketAddr>) -> Option<PooledConnection<N>> {
-        if self.list.last()?.held.suits(client) {
+        if self.list.last()?.leased.suits(client) {
             return self.pop();
         }
-        let newest = self.list.iter().rposition(|idle| idle.held.suits(client))?;
+        let newest = self
+            .list
+            .iter()
+            .rposition(|idle| idle.leased.suits(client))?;
         self.queue.idle_changed(-1);
         Some(self.list.remove(newest))
     }
 
-    /// Takes out the one that has waited longest.
+    /// Takes out the connection that has waited longest.
     fn pop_oldest(&mut self) -> Option<PooledConnection<N>> {
         if self.is_empty() {
             return None;
@@ -74,7 +77,7 @@ impl<N: Net> IdlePool<N> {
         Some(self.list.remove(0))
     }
 
-    /// Takes out all that are not to be kept.
+    /// Takes out all connections that `keep` rejects.
     fn take_out(
         &mut self,
         mut keep: impl FnMut(&mut PooledConnection<N>) -> bool,
@@ -85,22 +88,22 @@ impl<N: Net> IdlePool<N> {
     }
 }
 
-/// What an attempt asks of a connection.
+/// What an attempt needs of a connection.
 #[derive(Clone, Copy)]
 pub struct ConnectionNeed {
-    /// Whose connection it must be, where endpoints are told whose each is.
+    /// The client whose connection it must be, where the PROXY protocol tells endpoints who that is.
     pub owner: Option<SocketAddr>,
-    /// One that has waited will not do: another was found dead.
+    /// An idle connection will not do, because one was found dead.
     pub must_be_fresh: bool,
-    /// The request cannot be repeated: ask once more whether the connection is open, its end may have come this very
-    /// moment.
+    /// The request cannot be repeated, so the connection is checked once more: the endpoint may have closed it this
+    /// very moment.
     pub must_recheck: bool,
-    /// The request switches protocols, which takes a connection of its own: one of HTTP/1.1.
+    /// The request switches protocols and needs an HTTP/1.1 connection of its own.
     pub switches_protocols: bool,
 }
 
 impl<N: Net> Endpoint<N> {
-    /// Whether [`Endpoint::take`] has something to give.
+    /// Whether [`Endpoint::take_offer`] would return an offer.
     #[inline]
     pub(super) fn has_room(&self, need: ConnectionNeed) -> bool {
         if self.shares_connections(need) {
@@ -109,15 +112,15 @@ impl<N: Net> Endpoint<N> {
         !self.idle.borrow().is_empty() || self.slot.has_room() || self.has_spare_bound()
     }
 
-    /// Whether a request goes on a connection that others are on as well. Where the protocol is agreed on connection by
-    /// connection, one that switches gets its own.
+    /// Whether the request uses a connection that others use too. If the handshake chooses the protocol, a request
+    /// that switches protocols gets a connection of its own.
     #[inline]
     pub fn shares_connections(&self, need: ConnectionNeed) -> bool {
-        self.protocol.get() == Protocol::Http2 && !(need.switches_protocols && self.is_secure())
+        self.protocol.get() == Protocol::Http2 && !(need.switches_protocols && self.uses_tls())
     }
 
-    /// Takes the newest connection that is still open, else the right to make one. `None`: this core has its share of
-    /// what the endpoint may have.
+    /// Takes the newest open connection, or else the right to open one. `None`: the endpoint has as many as it may
+    /// have.
     #[inline]
     pub fn take_offer(
         self: &Rc<Self>,
@@ -132,71 +135,73 @@ impl<N: Net> Endpoint<N> {
         }
         loop {
             let newest = self.idle.borrow_mut().pop_of(need.owner);
-            let Some(PooledConnection { mut held, .. }) = newest else {
+            let Some(PooledConnection { mut leased, .. }) = newest else {
                 return self.permit_or_closed().map(ConnectionOffer::Connect);
             };
-            if held.is_open(cx, need.must_recheck) {
-                self.slot.reused();
-                return Some(ConnectionOffer::Reuse(held));
+            if leased.is_open(cx, need.must_recheck) {
+                self.slot.count_reuse();
+                return Some(ConnectionOffer::Reuse(leased));
             }
             if self.idle.borrow().is_empty() {
-                return Some(ConnectionOffer::Connect(held.close()));
+                return Some(ConnectionOffer::Connect(leased.close()));
             }
         }
     }
 
-    /// The right to make a connection; if there is none left, one that waits is closed for it, somebody else's too.
+    /// The right to open a connection. At the limit, an idle connection is closed for it, even one that belongs to
+    /// another client.
     fn permit_or_closed(self: &Rc<Self>) -> Option<ConnectionPermit<N>> {
-        let closed = || self.idle.borrow_mut().pop().map(|idle| idle.held.close());
+        let closed = || self.idle.borrow_mut().pop().map(|idle| idle.leased.close());
         let permit = self.slot.permit().or_else(closed);
         permit.or_else(|| self.has_spare_bound().then(|| self.close_bound())?)
     }
 
-    /// Takes what an exchange has waited for.
+    /// Checks an offer that an exchange has waited for.
     pub fn accept_offer(
         &self,
         cx: &mut Context<'_>,
         offer: ConnectionOffer<N>,
         need: ConnectionNeed,
     ) -> ConnectionOffer<N> {
-        let ConnectionOffer::Reuse(mut held) = offer else {
+        let ConnectionOffer::Reuse(mut leased) = offer else {
             return offer;
         };
-        if need.must_be_fresh || !held.suits(need.owner) || !held.is_open(cx, need.must_recheck) {
-            return ConnectionOffer::Connect(held.close());
+        if need.must_be_fresh || !leased.suits(need.owner) || !leased.is_open(cx, need.must_recheck)
+        {
+            return ConnectionOffer::Connect(leased.close());
         }
-        self.slot.reused();
-        ConnectionOffer::Reuse(held)
+        self.slot.count_reuse();
+        ConnectionOffer::Reuse(leased)
     }
 
-    /// Keeps a connection for the next request, unless enough wait or it has ended meanwhile.
-    pub fn check_in(self: &Rc<Self>, mut held: LeasedConnection<N>, now: Instant) {
-        // Bytes behind an answer are no answer to the next request.
-        if !held.wire.rx.is_quiet(false) {
+    /// Pools a connection for the next request, unless enough are idle or it has ended.
+    pub fn check_in(self: &Rc<Self>, mut leased: LeasedConnection<N>, now: Instant) {
+        // Bytes after a response are no response to the next request.
+        if !leased.wire.rx.is_quiet(false) {
             return;
         }
-        held.wire.rx.expect(0);
-        let is_bound = held.is_bound();
+        leased.wire.rx.expect(0);
+        let is_bound = leased.is_bound();
         if self.slot.is_in_demand() {
             let kept = match is_bound {
-                // It is not spare: those that wait get it when it has not been used for a while.
-                true => (!self.slot.is_over()).then_some(held),
-                false => self.slot.offer(held, now),
+                // A bound connection is not spare. Queued requests get its slot when it has been unused for a while.
+                true => (!self.slot.is_over()).then_some(leased),
+                false => self.slot.offer(leased, now),
             };
             match kept {
-                Some(back) => held = back,
+                Some(back) => leased = back,
                 None => return,
             }
         }
         let is_full = !is_bound && self.idle.borrow().list.len() >= self.idle_max.get();
-        if self.retired.get() || is_full {
+        if self.is_retired.get() || is_full {
             return;
         }
         let reaper = self.slot.reaper();
         let Some(waker) = reaper.waker.take() else {
             return;
         };
-        let open = held
+        let open = leased
             .wire
             .rx
             .poll_recv(&mut Context::from_waker(&waker))
@@ -205,44 +210,44 @@ impl<N: Net> Endpoint<N> {
         if !open {
             return;
         }
-        if !self.watched.replace(true) {
+        if !self.is_watched.replace(true) {
             reaper.watched.borrow_mut().push(Rc::downgrade(self));
         }
-        let idle = PooledConnection { held, since: now };
+        let idle = PooledConnection { leased, since: now };
         match is_bound {
             true => self.bound.borrow_mut().push(idle),
             false => self.idle.borrow_mut().push(idle),
         }
     }
 
-    /// Closes some idle connections, to whatever endpoints, because this core has run out of descriptors. Returns how
+    /// Closes some idle connections of this core, to any endpoint, because it has run out of descriptors. Returns how
     /// many.
     pub fn close_some_idle(&self) -> usize {
         self.slot.reaper().close_some()
     }
 
-    /// The plan no longer has this endpoint: closes what waits, keeps nothing any more.
+    /// Closes all idle connections and pools none any more, because the plan no longer has the endpoint.
     pub fn retire(&self) {
-        self.retired.set(true);
-        while self.give_up_idle() || self.close_bound().is_some() {}
-        self.tell_shared();
+        self.is_retired.set(true);
+        while self.close_oldest_idle() || self.close_bound().is_some() {}
+        self.wake_shared();
     }
 
-    /// Closes the idle connection that has waited longest; says whether there was one.
-    pub(super) fn give_up_idle(&self) -> bool {
-        // Whoever hears of it may look at the list.
+    /// Closes the connection that has been idle longest. Returns whether there was one.
+    pub(super) fn close_oldest_idle(&self) -> bool {
+        // The borrow ends before the connection is dropped, which may make another task use the pool.
         let oldest = self.idle.borrow_mut().pop_oldest();
         oldest.is_some()
     }
 
-    /// Closes idle connections while there are more than there may be.
+    /// Closes idle connections while the limit is exceeded.
     pub(super) fn close_excess(&self) {
-        while self.slot.is_over() && (self.give_up_idle() || self.close_bound().is_some()) {}
+        while self.slot.is_over() && (self.close_oldest_idle() || self.close_bound().is_some()) {}
     }
 }
 
 impl<N: Net> LeasedConnection<N> {
-    /// Looks whether the connection is still open. `cx` is the caller's: it will wait on the connection next.
+    /// Whether the connection is still open. The caller waits on it next, so its `cx` is registered.
     #[inline]
     pub(super) fn is_open(&mut self, cx: &mut Context<'_>, must_recheck: bool) -> bool {
         let rx = &mut self.wire.rx;
@@ -250,10 +255,10 @@ impl<N: Net> LeasedConnection<N> {
     }
 }
 
-/// Closes idle connections that have ended or grown old. One a core.
+/// Closes idle connections that end or expire. Each core has one.
 pub(super) struct IdleReaper<N: Net> {
     waker: Cell<Option<Waker>>,
-    /// Endpoints that have had an idle connection since the last look.
+    /// Endpoints that had an idle connection at the last check.
     watched: RefCell<Vec<Weak<Endpoint<N>>>>,
 }
 
@@ -267,27 +272,27 @@ impl<N: Net> Default for IdleReaper<N> {
 }
 
 impl<N: Net> IdleReaper<N> {
-    /// Looks after idle connections for as long as the core lives. Connections are kept from its first poll on.
+    /// Drops connections that their endpoint closes, for as long as the core lives. Connections are pooled from its
+    /// first poll on.
     pub(super) async fn run(&self) {
         poll_fn::<(), _>(|cx| {
             self.waker.set(Some(cx.waker().clone()));
-            self.retain(|_, idle| idle.held.wire.rx.poll_recv(cx).is_pending());
+            self.retain(|_, idle| idle.leased.wire.rx.poll_recv(cx).is_pending());
             Poll::Pending
         })
         .await;
     }
 
-    /// Closes connections that have waited for longer than their endpoint's limit, and those of clients that others need
-    /// more.
+    /// Closes expired connections, and bound ones that queued requests need.
     pub(super) fn close_expired(&self, now: Instant) {
         self.retain(|endpoint, idle| now.since(idle.since) < endpoint.idle_timeout.get());
         let watched = self.watched.borrow().clone();
         let watched = watched.iter().filter_map(Weak::upgrade);
-        watched.for_each(|endpoint| endpoint.give_up_bound(now));
+        watched.for_each(|endpoint| endpoint.close_bound_for_queue(now));
     }
 
-    /// Closes some of the connections that wait, of each endpoint the one that has waited longest: their descriptors are
-    /// needed. Says how many.
+    /// Closes the longest idle connection of each endpoint, up to `IDLE_CLOSED_AT_ONCE`, to free descriptors. Returns
+    /// how many.
     pub(super) fn close_some(&self) -> usize {
         let mut closed = 0;
         for endpoint in self.watched.borrow().iter().filter_map(Weak::upgrade) {
@@ -312,10 +317,10 @@ impl<N: Net> IdleReaper<N> {
                 .borrow_mut()
                 .extract_if(.., |idle| !keep(idle))
                 .collect::<Vec<_>>();
-            // Whoever hears of it may look at the lists.
+            // Dropping connections may make other tasks use the lists.
             drop((gone, unbound));
             let is_empty = endpoint.idle.borrow().is_empty() && endpoint.bound.borrow().is_empty();
-            endpoint.watched.set(!is_empty);
+            endpoint.is_watched.set(!is_empty);
             !is_empty
         });
     }

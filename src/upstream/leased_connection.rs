@@ -1,4 +1,4 @@
-//! The right to one connection to an endpoint, and a connection that has it.
+//! The right to a connection to an endpoint, and a connection with that right.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -9,33 +9,33 @@ use super::endpoint_slot::EndpointSlot;
 use crate::conn::Wire;
 use crate::io::{Instant, Net};
 
-/// The right to one connection. Dropping it gives it back, to the first that waits.
+/// The right to one connection. Dropping it grants the right to the next queued request.
 pub struct ConnectionPermit<N: Net> {
     slot: Rc<EndpointSlot<N>>,
-    /// When the connection was made.
+    /// When the connection was opened.
     opened: Option<Instant>,
 }
 
-/// A connection with its permit.
+/// A connection and its permit.
 pub struct LeasedConnection<N: Net> {
     /// The connection.
     pub wire: Wire<N>,
-    /// Its permit.
+    /// The permit, which is dropped after the connection is closed.
     pub permit: ConnectionPermit<N>,
-    /// Whose it is; `None` for anybody's.
+    /// The only client that may use it; `None` if any may.
     pub owner: Option<ConnectionOwner>,
 }
 
-/// The one client whose requests go on a connection.
+/// The only client that may use a connection.
 pub enum ConnectionOwner {
-    /// The endpoint was told that it is this address.
+    /// The PROXY protocol header named this address to the endpoint.
     Told(SocketAddr),
-    /// The endpoint has authenticated the connection, or is about to.
+    /// The endpoint has authenticated the connection, or is doing so.
     Bound(Rc<BindingToken>),
 }
 
 impl<N: Net> LeasedConnection<N> {
-    /// Whether a request may go on it that is of this client, where endpoints are told whose each connection is.
+    /// Whether a request of this client may use it. `client` is `None` if the PROXY protocol is not used.
     #[inline]
     pub(super) fn suits(&self, client: Option<SocketAddr>) -> bool {
         match (&self.owner, client) {
@@ -45,7 +45,7 @@ impl<N: Net> LeasedConnection<N> {
         }
     }
 
-    /// Whether it serves one client's connection alone.
+    /// Whether it is bound to one client's connection.
     pub fn is_bound(&self) -> bool {
         matches!(self.owner, Some(ConnectionOwner::Bound(_)))
     }
@@ -54,7 +54,7 @@ impl<N: Net> LeasedConnection<N> {
         matches!(&self.owner, Some(ConnectionOwner::Bound(own)) if Rc::ptr_eq(own, bound))
     }
 
-    /// Closes the connection and keeps the right to another.
+    /// Closes the connection. Its permit serves for another.
     pub(super) fn close(self) -> ConnectionPermit<N> {
         let mut permit = self.permit;
         permit.close();
@@ -63,12 +63,12 @@ impl<N: Net> LeasedConnection<N> {
 }
 
 impl<N: Net> ConnectionPermit<N> {
-    /// For one more connection, which the slot has counted.
+    /// Makes a permit for a connection that the slot has counted.
     pub(super) fn new(slot: Rc<EndpointSlot<N>>) -> Self {
         Self { slot, opened: None }
     }
 
-    /// The connection was made.
+    /// Records that the connection was opened.
     pub fn lease(
         mut self,
         wire: Wire<N>,
@@ -76,7 +76,7 @@ impl<N: Net> ConnectionPermit<N> {
         now: Instant,
     ) -> LeasedConnection<N> {
         self.opened = Some(now);
-        self.slot.opened();
+        self.slot.count_opened();
         LeasedConnection {
             wire,
             permit: self,
@@ -89,19 +89,19 @@ impl<N: Net> ConnectionPermit<N> {
         now.since(self.opened.unwrap_or_default())
     }
 
-    /// The connection spoke HTTP/2 and has ended for an error.
-    pub fn http2_failed(&self, error: weir_proto_h2::Error) {
-        self.slot.http2_failed(error);
+    /// Counts an HTTP/2 connection that ended with an error.
+    pub fn count_http2_failure(&self, error: weir_proto_h2::Error) {
+        self.slot.count_http2_failure(error);
     }
 
-    /// The connection could not be made.
+    /// Counts a connection that could not be opened.
     pub fn report_failure(self) {
-        self.slot.connect_failed();
+        self.slot.count_connect_failure();
     }
 
     fn close(&mut self) {
         if self.opened.take().is_some() {
-            self.slot.closed();
+            self.slot.count_closed();
         }
     }
 }

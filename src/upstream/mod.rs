@@ -1,7 +1,7 @@
-//! Upstreams as one core sees them: endpoints, whose turn it is, and connections kept for the next request.
+//! Upstreams as one core sees them: their endpoints, the balancer, and the connections to them.
 //!
-//! Everything here belongs to one core and survives a reload by name: an endpoint that is in the old plan and in the
-//! new one keeps its connections.
+//! All of it belongs to one core. An endpoint that is in the old plan and in the new one keeps its connections over a
+//! reload.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -47,29 +47,29 @@ use round_robin::RoundRobin;
 
 /// One upstream on one core, by one plan.
 pub struct Upstream<N: Net> {
-    /// Its place in the plan of the day, for events.
+    /// Its number in the current plan, for counting.
     id: Rc<Cell<UpstreamId>>,
-    /// Its name, under which it survives a reload.
+    /// Its name. State survives a reload under it.
     pub name: Arc<str>,
-    /// The endpoints that its plan's endpoint set has.
+    /// The planned endpoints.
     set: Arc<EndpointSet>,
-    /// This core's side of TLS with them, if any of them speaks it.
+    /// This core's TLS client, if any endpoint speaks TLS.
     client: RefCell<Option<Rc<TlsClient>>>,
-    /// The same on this core, in the same order.
+    /// This core's endpoints, in the order of `set`.
     pub endpoints: Vec<Rc<Endpoint<N>>>,
     balancer: RefCell<RoundRobin>,
-    /// What may be retried.
+    /// Limits retries.
     pub budget: Rc<RetryBudget>,
     queue: Rc<RequestQueue<N>>,
     mark: Rc<PlanMark>,
-    /// How many may wait, all cores together.
+    /// How many requests may wait, on all cores together.
     pending_max: u32,
     core: Rc<CoreUpstreams<N>>,
     obs: Rc<RefCell<CoreObs>>,
 }
 
 impl<N: Net> Upstream<N> {
-    /// Makes the core's side of `plan` with the endpoints of `set`, taking over from `old` what has the same name.
+    /// Makes this core's side of `plan` with the endpoints of `set`. State of the same name in `old` is kept.
     pub fn new(
         id: UpstreamId,
         (plan, set): (&UpstreamPlan, &Arc<EndpointSet>),
@@ -81,8 +81,8 @@ impl<N: Net> Upstream<N> {
         Self::make((id, plan, set), client, old, seed, core)
     }
 
-    /// The same upstream of `plan` with the endpoints of `set`. Certificates and keys stay those that it uses now, which
-    /// may be newer than the plan's.
+    /// Returns the upstream with the endpoints of `set`. It keeps its current certificates and keys, which may be
+    /// newer than the plan's.
     pub fn with_endpoints(&self, plan: &UpstreamPlan, set: &Arc<EndpointSet>, seed: u64) -> Self {
         let client = self.client.borrow().clone();
         Self::make((self.id(), plan, set), client, Some(self), seed, &self.core)
@@ -106,14 +106,16 @@ impl<N: Net> Upstream<N> {
                 .cloned()
                 .unwrap_or_else(|| Rc::new(Endpoint::new(planned, core, &queue)));
             endpoint.configure(plan, tls);
-            endpoint.slot.set((id, number), plan.connections_max, &mark);
+            endpoint
+                .slot
+                .configure((id, number), plan.connections_max, &mark);
             endpoint
         });
         let endpoints: Vec<_> = endpoints.collect();
         queue.set_endpoints(&endpoints);
         for endpoint in &endpoints {
             endpoint.close_excess();
-            endpoint.slot.serve();
+            endpoint.slot.grant_free();
         }
         let counted = old.map_or_else(|| Rc::new(Cell::new(id)), |old| old.id.clone());
         counted.set(id);
@@ -136,33 +138,33 @@ impl<N: Net> Upstream<N> {
         }
     }
 
-    /// Its place in the plan of the day, for events.
+    /// Its number in the current plan.
     pub fn id(&self) -> UpstreamId {
         self.id.get()
     }
 
-    /// Whether it has these endpoints, and not only ones that are equal.
+    /// Whether it was made with this very set, not an equal one.
     pub fn has_set(&self, set: &Arc<EndpointSet>) -> bool {
         Arc::ptr_eq(&self.set, set)
     }
 
-    /// Whether it has endpoints whose names were not found.
+    /// Whether the names of some endpoints were not found.
     pub fn has_unresolved(&self) -> bool {
         !self.set.unresolved.is_empty()
     }
 
-    /// Has connections that are made from now on use these certificates and keys.
+    /// Uses these certificates and keys for new connections.
     pub fn set_client_tls(&self, client: Option<&TlsClient>) {
         let client = client.map(|client| Rc::new(client.for_core()));
         for endpoint in &self.endpoints {
-            if let (Some(secure), Some(client)) = (&mut *endpoint.secure.borrow_mut(), &client) {
+            if let (Some(secure), Some(client)) = (&mut *endpoint.tls.borrow_mut(), &client) {
                 secure.client = client.clone();
             }
         }
         *self.client.borrow_mut() = client;
     }
 
-    /// Closes the idle connections of every endpoint that `new` does not have.
+    /// Closes idle connections of endpoints that `new` does not have.
     pub fn retire_missing(&self, new: Option<&Self>) {
         let stays = |old: &Rc<Endpoint<N>>| {
             new.is_some_and(|new| new.endpoints.iter().any(|e| Rc::ptr_eq(e, old)))
@@ -172,7 +174,7 @@ impl<N: Net> Upstream<N> {
             .filter(|endpoint| !stays(endpoint))
             .for_each(|endpoint| {
                 endpoint.retire();
-                // Another of that name has taken its place, if it is spoken to in another way now.
+                // An endpoint of the same name with other settings has the slot now.
                 let has_slot = |new: &Self| {
                     let mut slots = new.endpoints.iter().map(|e| &e.slot);
                     slots.any(|slot| Rc::ptr_eq(slot, &endpoint.slot))
@@ -186,8 +188,8 @@ impl<N: Net> Upstream<N> {
         }
     }
 
-    /// Gives an attempt what it can begin with, from the next endpoint in turn that has it and was not tried by this
-    /// exchange (any, if all were). `None`: all of them have as many connections as they may have.
+    /// Returns the offer of the next endpoint in turn that has one and was not tried. If all were tried, any endpoint
+    /// will do. `None`: every endpoint is at its limit.
     pub fn take_offer(
         &self,
         cx: &mut Context<'_>,
@@ -208,7 +210,7 @@ impl<N: Net> Upstream<N> {
         }
     }
 
-    /// Whether there is an endpoint that was not tried.
+    /// Whether some endpoint was not tried.
     pub fn has_untried(&self, tried: &TriedEndpoints) -> bool {
         (0..self.endpoints.len() as u32).any(|index| !tried.has(index))
     }

@@ -1,10 +1,10 @@
-//! Who waits for a connection, when all endpoints have as many as they may have.
+//! The queue for connections when every endpoint is at its limit.
 //!
-//! Each core has a queue; a ticket says who has waited longest over all of them.
+//! Each core has a queue; tickets order requests over all cores.
 //!
-//! What becomes free is handed to the first that waits for it, and only if nobody does is it there for others to take.
-//! So nobody is overtaken, and a wake-up that comes to nothing passes on what it was about: whoever leaves the queue
-//! with something in hand drops it, and dropping it gives it to the next.
+//! Free connections are handed to the first request that can use them. Only if none waits can others take them, so no
+//! request overtakes another. If a request leaves the queue with an offer that it does not use, dropping the offer
+//! hands it to the next.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,46 +19,46 @@ use super::{
 };
 use crate::io::Net;
 
-/// What an attempt can begin with.
+/// What an attempt can use.
 pub enum ConnectionOffer<N: Net> {
-    /// A connection that is open already.
+    /// An open connection.
     Reuse(LeasedConnection<N>),
-    /// The right to make one.
+    /// The right to open one.
     Connect(ConnectionPermit<N>),
-    /// A place on one that others use too.
+    /// A stream on a shared connection.
     Stream(StreamReservation<N>),
-    /// Somebody makes one that others can use too: it is to be waited for.
+    /// Another exchange is opening a shared connection: wait for it.
     Await,
 }
 
-/// The exchanges that wait on one core for an endpoint of one upstream, by whatever plan, the longest first.
+/// One core's queue for one upstream, over all plans, oldest first.
 pub(super) struct RequestQueue<N: Net> {
-    /// The upstream over all cores.
+    /// The upstream's count over all cores.
     pub(super) count: Arc<UpstreamCount>,
     core: usize,
     waiting: RefCell<VecDeque<Rc<QueueEntry<N>>>>,
-    /// PooledConnection connections of all endpoints.
+    /// How many connections to all its endpoints are idle.
     idle: Cell<u32>,
-    /// The endpoints of the plan of the day.
+    /// The current plan's endpoints.
     endpoints: RefCell<Vec<Weak<Endpoint<N>>>>,
 }
 
-/// Tells one plan's upstream from another's.
+/// Distinguishes one plan's upstream from another's.
 #[derive(Default)]
 pub(super) struct PlanMark;
 
-/// One who waits.
+/// One queued request.
 struct QueueEntry<N: Net> {
     ticket: u64,
-    /// The plan that `tried` counts by.
+    /// The plan whose numbers `tried` uses.
     mark: Rc<PlanMark>,
-    /// The endpoints that it does not wait for.
+    /// The endpoints that the request must not use.
     tried: TriedEndpoints,
     waker: Cell<Option<Waker>>,
     offer: Cell<Option<(u32, ConnectionOffer<N>)>>,
 }
 
-/// One who has waited and now gets what it waited for.
+/// A request taken out of the queue, which gets an offer next.
 pub(super) struct FirstInQueue<N: Net> {
     entry: Rc<QueueEntry<N>>,
     endpoint: u32,
@@ -84,12 +84,12 @@ impl<N: Net> RequestQueue<N> {
         }
     }
 
-    /// Notes the endpoints of a new plan.
+    /// Sets the current plan's endpoints.
     pub(super) fn set_endpoints(&self, endpoints: &[Rc<Endpoint<N>>]) {
         *self.endpoints.borrow_mut() = endpoints.iter().map(Rc::downgrade).collect();
     }
 
-    /// The endpoints of the plan of the day.
+    /// The current plan's endpoints.
     pub(super) fn endpoints(&self) -> impl Iterator<Item = Rc<Endpoint<N>>> + use<N> {
         let endpoints = self.endpoints.borrow().clone();
         endpoints
@@ -97,24 +97,24 @@ impl<N: Net> RequestQueue<N> {
             .filter_map(|endpoint| endpoint.upgrade())
     }
 
-    /// Whether somebody waits here.
+    /// Whether a request waits on this core.
     pub(super) fn has_waiters(&self) -> bool {
         !self.waiting.borrow().is_empty()
     }
 
-    /// Whether somebody waits here for this endpoint.
+    /// Whether a request on this core waits for the endpoint.
     pub(super) fn has_waiter_for(&self, slot: &EndpointSlot<N>) -> bool {
         let waiting = self.waiting.borrow();
         waiting.iter().any(|entry| entry.wants(slot).is_some())
     }
 
-    /// Takes out the first that waits here for this endpoint.
+    /// Takes out the first request that can use the endpoint.
     pub(super) fn first_for(&self, slot: &EndpointSlot<N>) -> Option<FirstInQueue<N>> {
         let mut waiting = self.waiting.borrow_mut();
         let mut found = waiting.iter().enumerate();
         let (at, endpoint) = found.find_map(|(at, entry)| Some((at, entry.wants(slot)?)))?;
         let entry = waiting.remove(at)?;
-        self.left(&waiting);
+        self.announce_leaving(&waiting);
         Some(FirstInQueue { entry, endpoint })
     }
 
@@ -122,32 +122,33 @@ impl<N: Net> RequestQueue<N> {
         let mut waiting = self.waiting.borrow_mut();
         if let Some(at) = waiting.iter().position(|other| Rc::ptr_eq(other, entry)) {
             waiting.remove(at);
-            self.left(&waiting);
+            self.announce_leaving(&waiting);
         }
     }
 
-    /// Says to the other cores that one waits no more.
-    fn left(&self, waiting: &VecDeque<Rc<QueueEntry<N>>>) {
+    /// Tells the other cores that a request has left the queue.
+    fn announce_leaving(&self, waiting: &VecDeque<Rc<QueueEntry<N>>>) {
         self.count
             .set_oldest(self.core, waiting.front().map(|entry| entry.ticket));
         self.count.leave();
     }
 
-    /// So many idle connections have come, or gone.
+    /// Adds `by` to the number of idle connections.
     #[inline]
     pub(super) fn idle_changed(&self, by: i32) {
         self.idle.set(self.idle.get().saturating_add_signed(by));
         self.count.set_idle(self.core, self.idle.get());
     }
 
-    /// Closes idle connections for those that wait on other cores: one for each that waits, of endpoints at their limit.
-    pub(super) fn give_up_idle(&self) {
+    /// Closes idle connections for requests on other cores: one for each of them, at endpoints that are at their
+    /// limit.
+    pub(super) fn close_oldest_idle(&self) {
         let mut left = self.count.waiting();
         for endpoint in self.endpoints() {
             while left > 0
                 && self.idle.get() > 0
                 && !endpoint.slot.has_room()
-                && endpoint.give_up_idle()
+                && endpoint.close_oldest_idle()
             {
                 left -= 1;
             }
@@ -156,7 +157,7 @@ impl<N: Net> RequestQueue<N> {
 }
 
 impl<N: Net> QueueEntry<N> {
-    /// Whether it waits for this endpoint, and under which number.
+    /// The endpoint's number, if the request can use it.
     #[inline]
     fn wants(&self, slot: &EndpointSlot<N>) -> Option<u32> {
         let number = slot.number(&self.mark)?;
@@ -164,15 +165,16 @@ impl<N: Net> QueueEntry<N> {
     }
 }
 
-/// A place in the queue. Dropping it leaves.
+/// A request's place in the queue. Dropping it leaves the queue.
 pub struct QueuedAttempt<'a, N: Net> {
     upstream: &'a Upstream<N>,
     entry: Rc<QueueEntry<N>>,
 }
 
 impl<N: Net> Upstream<N> {
-    /// Begins to wait for an endpoint that was not tried (any, if all were). `None`: as many wait as may, over all
-    /// cores. Only for whoever was refused by [`Upstream::take`] a moment ago: what is free now is free for others too.
+    /// Enters the queue for an endpoint that was not tried, or for any if all were. `None`: the queue is full over all
+    /// cores. Call this only after [`Upstream::take_offer`] has found nothing: other requests may take what is free
+    /// now.
     pub fn enqueue(&self, tried: &TriedEndpoints) -> Option<QueuedAttempt<'_, N>> {
         let queue = &self.queue;
         let ticket = queue.count.enter(self.pending_max)?;
@@ -194,9 +196,9 @@ impl<N: Net> Upstream<N> {
         waiting.push_back(entry.clone());
         drop(waiting);
         self.obs.borrow().queue_entered(self.id());
-        // Other cores know now that somebody waits. What has become free before has been told to nobody.
+        // Other cores see the request from now on. Slots that were freed before were offered to no one.
         for endpoint in &self.endpoints {
-            endpoint.slot.serve();
+            endpoint.slot.grant_free();
         }
         if queue.has_waiters() {
             self.core.ask_for_idle(&queue.count, false);
@@ -209,7 +211,7 @@ impl<N: Net> Upstream<N> {
 }
 
 impl<N: Net> QueuedAttempt<'_, N> {
-    /// Waits for a offer; it comes once.
+    /// Waits for the offer, which comes once.
     pub fn poll_offer(&mut self, cx: &Context<'_>) -> Poll<(u32, ConnectionOffer<N>)> {
         if let Some(offer) = self.entry.offer.take() {
             return Poll::Ready(offer);

@@ -1,4 +1,4 @@
-//! The retry budget: retries may be a share of the requests, so that a failing upstream is not buried by them.
+//! The retry budget: retries may be a share of the requests, so that they do not bury a failing upstream.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::io::Instant;
 use crate::plan::RetryPlan;
 
-/// Window over which the share is taken (Envoy counts active requests; a short window needs no bookkeeping at the
-/// end of each).
+/// The window over which the share is taken. (Envoy counts active requests; a window needs no bookkeeping when a
+/// request ends.)
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// One upstream's requests and retries on one core.
@@ -23,7 +23,7 @@ impl RetryBudget {
     #[inline]
     pub fn count_request(&self, now: Instant) {
         if now.since(self.began.get()) >= WINDOW {
-            // The half of the former window stays, so that a budget does not start at nothing every ten seconds.
+            // Half of the last window counts on, so that a budget does not start from zero every ten seconds.
             self.began.set(now);
             self.requests.set(self.requests.get() / 2);
             self.retries.set(self.retries.get() / 2);
@@ -31,7 +31,7 @@ impl RetryBudget {
         self.requests.set(self.requests.get() + 1);
     }
 
-    /// Asks for one retry: granted while retries stay below the share of the window's requests, or below the floor.
+    /// Grants a retry while retries are below the share of the window's requests, or below the minimum.
     pub fn take_retry(&self, plan: &RetryPlan) -> bool {
         let share = self.requests.get() * u64::from(plan.budget_percent) / 100;
         let granted = self.retries.get() < share.max(u64::from(plan.budget_min));

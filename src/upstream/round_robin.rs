@@ -1,6 +1,6 @@
-//! Round robin, weighted smoothly: an endpoint of weight 3 gets three of four turns, spread out, not in a row.
+//! Smooth weighted round robin: an endpoint of weight 3 gets three of four requests, spread out rather than in a row.
 
-/// Endpoints that an exchange has tried. Few: as many as its attempts.
+/// Endpoints that an exchange has tried.
 #[derive(Clone, Default)]
 pub struct TriedEndpoints {
     endpoints: [u32; 7],
@@ -8,7 +8,7 @@ pub struct TriedEndpoints {
 }
 
 impl TriedEndpoints {
-    /// Remembers an endpoint; more than fit are forgotten, which at worst tries one twice.
+    /// Remembers an endpoint. Beyond seven it forgets, so that an endpoint may be tried twice.
     pub fn add(&mut self, endpoint: u32) {
         if let Some(free) = self.endpoints.get_mut(self.len as usize) {
             *free = endpoint;
@@ -26,10 +26,10 @@ impl TriedEndpoints {
     }
 }
 
-/// Whose robin it is.
+/// Chooses the next endpoint.
 pub(super) struct RoundRobin {
     endpoints: Vec<WeightedEndpoint>,
-    /// All weights are equal: the robin simply goes round.
+    /// All weights are equal, so endpoints simply take turns.
     even: bool,
     next: usize,
 }
@@ -40,7 +40,8 @@ struct WeightedEndpoint {
 }
 
 impl RoundRobin {
-    /// Begins at a place that differs per core, so that the cores of a fresh process do not all ask the same endpoint.
+    /// Starts at a position that depends on the core, so that the cores of a fresh process do not all choose the same
+    /// endpoint.
     pub(super) fn new(weights: impl Iterator<Item = u32>, seed: u64) -> Self {
         let endpoints: Vec<WeightedEndpoint> = weights
             .map(|w| WeightedEndpoint {
@@ -57,18 +58,18 @@ impl RoundRobin {
         } else {
             (seed % endpoints.len() as u64) as usize
         };
-        let mut robin = Self {
+        let mut balancer = Self {
             endpoints,
             even,
             next,
         };
         for _ in 0..if even { 0 } else { next } {
-            robin.next(|_| true);
+            balancer.next(|_| true);
         }
-        robin
+        balancer
     }
 
-    /// The next endpoint that `may` have a robin.
+    /// Chooses the next endpoint that `may` be used.
     #[inline]
     pub(super) fn next(&mut self, may: impl Fn(u32) -> bool) -> Option<u32> {
         if self.even {
@@ -89,7 +90,8 @@ impl RoundRobin {
         None
     }
 
-    /// Each seat earns its weight every robin; the richest is served and pays the sum (as nginx does it).
+    /// Every endpoint earns its weight in each round. The one with the most credit is chosen and pays the sum, as in
+    /// nginx.
     fn smooth(&mut self, may: impl Fn(u32) -> bool) -> Option<u32> {
         let mut total = 0;
         let mut best: Option<(usize, i64)> = None;
@@ -114,8 +116,8 @@ mod tests {
     use super::*;
 
     fn choices(weights: &[u32], n: usize) -> Vec<u32> {
-        let mut robin = RoundRobin::new(weights.iter().copied(), 0);
-        (0..n).filter_map(|_| robin.next(|_| true)).collect()
+        let mut balancer = RoundRobin::new(weights.iter().copied(), 0);
+        (0..n).filter_map(|_| balancer.next(|_| true)).collect()
     }
 
     #[test]
@@ -128,16 +130,20 @@ mod tests {
     }
 
     #[test]
-    fn who_may_not_is_passed_over() {
+    fn endpoints_that_may_not_be_used_are_skipped() {
         for weights in [[1, 1, 1], [5, 1, 2]] {
-            let mut robin = RoundRobin::new(weights.into_iter(), 1);
+            let mut balancer = RoundRobin::new(weights.into_iter(), 1);
             let mut tried = TriedEndpoints::default();
             for _ in 0..3 {
-                let next = robin.next(|each| !tried.has(each));
+                let next = balancer.next(|each| !tried.has(each));
                 tried.add(next.expect("one is left"));
             }
-            assert_eq!(robin.next(|each| !tried.has(each)), None, "all were tried");
-            assert!(robin.next(|_| true).is_some());
+            assert_eq!(
+                balancer.next(|each| !tried.has(each)),
+                None,
+                "all were tried"
+            );
+            assert!(balancer.next(|_| true).is_some());
         }
     }
 }

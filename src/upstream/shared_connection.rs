@@ -1,4 +1,4 @@
-//! Endpoints over HTTP/2: connections that the exchanges of a core share.
+//! The task of an HTTP/2 connection that the exchanges of a core share.
 
 use std::future::poll_fn;
 use std::mem;
@@ -18,22 +18,22 @@ use crate::obs::LogLevel;
 use crate::plan::Protocol;
 
 impl<N: Net> Endpoint<N> {
-    /// Begins HTTP/2 on a connection to the endpoint, and reserves its first stream for the exchange that has made it.
-    /// A task serves the connection until that is over, and takes it off the endpoint's list then. `connecting` is held
-    /// until the endpoint has said how many streams it takes.
+    /// Starts HTTP/2 on a connection and reserves the first stream for the exchange that opened it. A task serves the
+    /// connection to its end and then removes it from the endpoint's list. It drops `connecting` once the endpoint's
+    /// SETTINGS say how many streams it allows.
     pub fn begin_http2(
         self: &Rc<Self>,
         core: &Rc<Core<N>>,
-        held: LeasedConnection<N>,
+        leased: LeasedConnection<N>,
         config: Config,
         connecting: Option<ConnectingGuard<N>>,
     ) -> StreamReservation<N> {
         self.protocol.set(Protocol::Http2);
         let config = Config {
-            is_https: self.is_secure(),
+            is_https: self.uses_tls(),
             ..config
         };
-        let LeasedConnection { wire, permit, .. } = held;
+        let LeasedConnection { wire, permit, .. } = leased;
         let out = Outbox::new(wire.tx, core.net.pool().clone());
         let machine = Connection::client(config);
         let shared = SharedConnection {
@@ -47,14 +47,14 @@ impl<N: Net> Endpoint<N> {
     }
 }
 
-/// A connection of HTTP/2 to an endpoint, as its task has it.
+/// An HTTP/2 connection to an endpoint, as its task sees it.
 struct SharedConnection<N: Net> {
     core: Rc<Core<N>>,
     mux: Rc<Mux<N>>,
     endpoint: Weak<Endpoint<N>>,
 }
 
-/// Serves a connection to its end, whoever asks on it.
+/// Serves a connection to its end.
 async fn serve<N: Net>(
     shared: SharedConnection<N>,
     mut rx: WireRx<N>,
@@ -74,16 +74,16 @@ async fn serve<N: Net>(
     let name = endpoint.as_ref().map_or("an endpoint", |it| &*it.name);
     rx.report_refusal(core, name);
     if let Some(endpoint) = &endpoint {
-        endpoint.unshare(mux);
+        endpoint.remove_shared(mux);
     }
     drop(connecting);
     if let Err(panic) = ended {
         return report_panic(core, &*panic);
     }
     if let Some(error) = mux.failure() {
-        permit.http2_failed(error);
+        permit.count_http2_failure(error);
         let obs = core.obs.borrow();
-        // An answer of HTTP/1.1, say, is taken for a frame that is too large.
+        // An HTTP/1.1 answer, for example, reads as an oversized frame.
         let hint = match mux.has_peer_settings() {
             true => "",
             false => ", before its SETTINGS: it may not speak HTTP/2",
@@ -93,7 +93,7 @@ async fn serve<N: Net>(
             &format!("http2: {name}: connection ended: {error}{hint}"),
         );
     }
-    // What is left to be said is GOAWAY.
+    // GOAWAY may be left to send.
     let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
     timer.set(deadline);
     poll_fn(|cx| {
@@ -105,13 +105,13 @@ async fn serve<N: Net>(
     })
     .await;
     mux.finish();
-    // The place at the endpoint is free when the connection is closed, not before.
+    // Free the slot only after the connection is closed.
     drop((rx, shared));
     drop(permit);
 }
 
 impl<N: Net> SharedConnection<N> {
-    /// Receives and sends until the connection is over.
+    /// Receives and sends until the connection ends.
     async fn converse(
         &self,
         rx: &mut WireRx<N>,
@@ -124,7 +124,7 @@ impl<N: Net> SharedConnection<N> {
         poll_fn(|cx| {
             timer.watch(cx);
             let outcome = mux.advance(cx, rx, &mut unread, &core.share);
-            // The exchanges count what becomes of their streams.
+            // Exchanges count what happens to their streams.
             mux.take_tally();
             if outcome != MuxOutcome::Waits || core.is_stopping() {
                 return Poll::Ready(());
@@ -158,10 +158,10 @@ impl<N: Net> SharedConnection<N> {
         .await;
     }
 
-    /// How long the connection may be without a stream.
+    /// How long the connection may have no stream.
     fn idle_timeout(&self, endpoint: Option<&Endpoint<N>>) -> Duration {
         let is_leaving = self.core.is_draining() || self.mux.is_leaving();
-        let kept = endpoint.filter(|endpoint| endpoint.keeps() && !is_leaving);
+        let kept = endpoint.filter(|endpoint| endpoint.keeps_idle() && !is_leaving);
         kept.map_or(Duration::ZERO, Endpoint::idle_timeout)
     }
 }

@@ -1,8 +1,8 @@
-//! Connections that exchanges share: HTTP/2.
+//! HTTP/2 connections that exchanges share.
 //!
-//! A core makes another only when those that it has take no more requests. Of the exchanges that find none, one makes
-//! it and the others wait until the endpoint has said how many it takes: a burst of requests is neither a burst of
-//! connections nor one of refusals.
+//! A core opens another connection only when its existing ones allow no more streams. One of the exchanges that need
+//! it opens it. The others wait until the endpoint's SETTINGS say how many streams it allows, so a burst of requests
+//! causes neither a burst of connections nor one of refused streams.
 
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -14,35 +14,34 @@ use crate::io::{Instant, Net};
 use crate::plan::Protocol;
 
 impl<N: Net> Endpoint<N> {
-    /// A connection that takes another request: of several the one that was made first, so that the others can empty
-    /// and end.
+    /// The oldest connection that allows another stream. Choosing the oldest lets the others empty and close.
     pub fn find_shared(&self) -> Option<Rc<Mux<N>>> {
         let shared = self.shared.borrow();
         shared.iter().find(|mux| mux.can_open()).cloned()
     }
 
-    /// Whether there is a connection that exchanges share, be it full.
+    /// Whether there is a shared connection, even a full one.
     pub fn has_shared_connection(&self) -> bool {
         !self.shared.borrow().is_empty()
     }
 
-    /// Takes a fresh connection in, and reserves its first stream for the exchange that has made it.
+    /// Adds a fresh connection and reserves its first stream for the exchange that opened it.
     pub(super) fn share(self: &Rc<Self>, mux: Rc<Mux<N>>) -> StreamReservation<N> {
         self.shared.borrow_mut().push(mux.clone());
         self.reserve(mux)
     }
 
-    /// Has a connection end for a request that waits on another core, if one was made before `made_before`; says whether
-    /// there was one. It takes no more requests.
-    pub(super) fn give_up_shared(&self, made_before: Instant) -> bool {
+    /// Makes a connection close that was opened before `made_before`, for a request on another core. Returns whether
+    /// there was one.
+    pub(super) fn end_old_shared(&self, made_before: Instant) -> bool {
         let shared = self.shared.borrow();
         let may_end = |mux: &&Rc<Mux<N>>| !mux.is_leaving() && mux.opened_at() < made_before;
         let mux = shared.iter().find(may_end);
         mux.inspect(|mux| mux.set_leaving(true)).is_some()
     }
 
-    /// Nobody waits elsewhere any more: connections that were to end and have not take requests again.
-    pub(super) fn keep_shared(self: &Rc<Self>) {
+    /// Lets connections that were to close take streams again, because no request waits elsewhere any more.
+    pub(super) fn reopen_shared(self: &Rc<Self>) {
         let was_leaving = |mux: &&Rc<Mux<N>>| mux.is_leaving();
         let leaving: Vec<_> = self
             .shared
@@ -57,14 +56,14 @@ impl<N: Net> Endpoint<N> {
         }
     }
 
-    /// Forgets a connection that is over.
-    pub fn unshare(&self, mux: &Rc<Mux<N>>) {
+    /// Removes a connection that has ended.
+    pub fn remove_shared(&self, mux: &Rc<Mux<N>>) {
         self.shared
             .borrow_mut()
             .retain(|other| !Rc::ptr_eq(other, mux));
     }
 
-    /// Says that a connection is being made for all that wait for one, until what is returned is dropped.
+    /// Announces that the caller opens a shared connection. Others wait for it until the guard is dropped.
     pub fn begin_connecting(self: &Rc<Self>) -> ConnectingGuard<N> {
         self.is_connecting.set(true);
         self.was_abandoned.set(false);
@@ -73,13 +72,14 @@ impl<N: Net> Endpoint<N> {
         }
     }
 
-    /// Whether the last shared connection could not be made, and the endpoint was the cause.
+    /// Whether the last shared connection failed because of the endpoint.
     pub(super) fn refused_shared(&self) -> bool {
         let is_http2 = self.protocol.get() == Protocol::Http2;
         is_http2 && !self.has_shared_connection() && !self.was_abandoned.get()
     }
 
-    /// Takes a place on a connection that others share, else the right to make one, unless one is being made.
+    /// Reserves a stream on a shared connection, else gives the right to open one, unless another exchange is doing
+    /// that.
     pub(super) fn take_shared(self: &Rc<Self>) -> Option<ConnectionOffer<N>> {
         if let Some(mux) = self.find_shared() {
             return Some(ConnectionOffer::Stream(self.reserve(mux)));
@@ -90,12 +90,12 @@ impl<N: Net> Endpoint<N> {
         self.slot.permit().map(ConnectionOffer::Connect)
     }
 
-    /// Whether [`Endpoint::take_shared`] has something to give.
+    /// Whether [`Endpoint::take_shared`] would return an offer.
     pub(super) fn has_shared_room(&self) -> bool {
         self.find_shared().is_some() || self.is_connecting.get() || self.slot.has_room()
     }
 
-    /// Gives room on a connection to the first that waits for the endpoint; says whether there was both.
+    /// Offers a stream to the first request in the queue. Returns whether there were both.
     pub(super) fn offer_stream(self: &Rc<Self>) -> bool {
         if let Some(mux) = self.find_shared()
             && let Some(waiter) = self.slot.first()
@@ -106,7 +106,7 @@ impl<N: Net> Endpoint<N> {
         false
     }
 
-    /// Gives room for so many more.
+    /// Offers up to `room` streams.
     pub(super) fn offer_streams(self: &Rc<Self>, room: u32) {
         for _ in 0..room {
             if !self.offer_stream() {
@@ -122,8 +122,8 @@ impl<N: Net> Endpoint<N> {
         }
     }
 
-    /// Waits until nobody makes a connection. `listed` is the wait's own, `None` at first: which connection it is known
-    /// to wait for.
+    /// Waits while an exchange opens a shared connection. `listed` belongs to the waiting exchange, `None` at first:
+    /// the connection whose waiters it is registered with.
     pub fn poll_connected(&self, cx: &mut Context<'_>, listed: &mut Option<u32>) -> Poll<()> {
         if !self.is_connecting.get() {
             return Poll::Ready(());
@@ -137,35 +137,36 @@ impl<N: Net> Endpoint<N> {
         Poll::Pending
     }
 
-    /// Whether connections to the endpoint are still wanted when nothing is asked on them.
-    pub fn keeps(&self) -> bool {
-        !self.retired.get()
+    /// Whether idle connections to the endpoint should stay open.
+    pub fn keeps_idle(&self) -> bool {
+        !self.is_retired.get()
     }
 
-    /// How long one may wait.
+    /// How long a connection may be idle.
     pub fn idle_timeout(&self) -> Duration {
         self.idle_timeout.get()
     }
 
-    /// Has the tasks of shared connections look at what has changed.
-    pub(super) fn tell_shared(&self) {
+    /// Wakes the tasks of shared connections, because their settings have changed.
+    pub(super) fn wake_shared(&self) {
         self.shared.borrow().iter().for_each(|mux| mux.wake());
     }
 }
 
-/// One stream of a shared connection, reserved for a request. Dropping it offers the room to the next that waits.
+/// A stream of a shared connection, reserved for a request. Dropping it offers the freed stream to the next request in
+/// the queue.
 pub struct StreamReservation<N: Net> {
     endpoint: Rc<Endpoint<N>>,
     mux: Rc<Mux<N>>,
 }
 
 impl<N: Net> StreamReservation<N> {
-    /// Confirms the reservation. `None`: others have opened streams meanwhile, and none is left.
+    /// Confirms the reservation. `None`: other requests have opened streams since, and none is left.
     pub fn confirm(self) -> Option<Self> {
         if !self.mux.can_open() {
             return None;
         }
-        self.endpoint.slot.reused();
+        self.endpoint.slot.count_reuse();
         Some(self)
     }
 
@@ -181,13 +182,13 @@ impl<N: Net> Drop for StreamReservation<N> {
     }
 }
 
-/// A connection that is being made, until others can use it. When it is dropped, those that wait look again.
+/// Announces a shared connection that is being opened. When the guard is dropped, the waiting exchanges look again.
 pub struct ConnectingGuard<N: Net> {
     endpoint: Rc<Endpoint<N>>,
 }
 
 impl<N: Net> ConnectingGuard<N> {
-    /// It is not made, but for no failure of the endpoint's.
+    /// Records that the connection was given up, not because of the endpoint.
     pub fn abandon(&self) {
         self.endpoint.was_abandoned.set(true);
     }

@@ -1,7 +1,7 @@
-//! What all cores count together: connections by endpoint, and requests that wait by upstream.
+//! What all cores count together: connections by endpoint, and waiting requests by upstream.
 //!
-//! The shared counters change when a connection is made or ends, and when a request has to wait. A request that finds
-//! an idle connection changes none of them: it reads whether anybody waits, and writes a cell that its core alone
+//! The shared counters change when a connection is opened or ends, and when a request has to wait. A request that
+//! finds an idle connection changes none of them: it reads whether requests wait, and writes a cell that only its core
 //! writes.
 
 use std::collections::HashMap;
@@ -9,54 +9,54 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// The counts of all upstreams, by name. Locked when a plan begins, never by a request.
+/// The counts of all upstreams, by name. Locked when a plan is applied, never by a request.
 #[derive(Default)]
 pub struct UpstreamRegistry {
     upstreams: Mutex<HashMap<Arc<str>, Weak<UpstreamCount>>>,
-    /// Requests that wait, at whatever upstream.
+    /// How many requests wait at all upstreams.
     waiting: Arc<AtomicU32>,
 }
 
-/// One upstream over all cores: who waits where.
+/// One upstream over all cores.
 pub struct UpstreamCount {
     waiting: AtomicU32,
     waiting_anywhere: Arc<AtomicU32>,
-    /// Tickets given out: whoever waits has one, and the lowest is served first.
+    /// How many tickets were given out. The waiting request with the lowest ticket is served first.
     tickets: AtomicU64,
     cores: Box<[CoreCell]>,
     endpoints: Mutex<HashMap<Arc<str>, Weak<EndpointCount>>>,
 }
 
-/// What one core says to the others. Only `is_wanted` is written by them.
+/// What one core tells the others. Other cores write only `is_wanted`.
 #[repr(align(64))]
 struct CoreCell {
-    /// The lowest ticket of those that wait on the core; [`NO_TICKET`] if nobody does.
+    /// The lowest ticket on the core; [`NO_TICKET`] if no request waits there.
     oldest: AtomicU64,
-    /// PooledConnection connections to the upstream's endpoints.
+    /// How many connections to the upstream's endpoints are idle.
     idle: AtomicU32,
-    /// A note is on its way that asks the core to give some of them up.
+    /// A notice that asks the core to close idle connections is on its way.
     is_wanted: AtomicBool,
 }
 
 const NO_TICKET: u64 = u64::MAX;
 
-/// One endpoint over all cores: its connections.
+/// One endpoint over all cores.
 #[repr(align(64))]
 pub(super) struct EndpointCount {
     open: AtomicU32,
     max: AtomicU32,
-    /// It has asked for authentication that holds for a connection.
+    /// The endpoint has asked for authentication that holds for a connection.
     authenticates: AtomicBool,
     pub(super) upstream: Arc<UpstreamCount>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // The maps are whole after every step, so a panic elsewhere cannot have left one broken.
+    // Every step leaves the maps complete, so a panic elsewhere cannot have broken them.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl UpstreamRegistry {
-    /// The count of an upstream, the same for every core.
+    /// The count of an upstream, shared by all cores.
     pub(super) fn upstream(&self, name: &Arc<str>, cores: usize) -> Arc<UpstreamCount> {
         let mut upstreams = lock(&self.upstreams);
         if let Some(count) = upstreams.get(name).and_then(Weak::upgrade) {
@@ -78,12 +78,12 @@ impl UpstreamRegistry {
         count
     }
 
-    /// Whether a request waits anywhere.
+    /// Whether a request waits at any upstream.
     pub(super) fn has_waiters(&self) -> bool {
         self.waiting.load(Relaxed) > 0
     }
 
-    /// Forgets what no core has any more.
+    /// Forgets counts that no core uses.
     pub(super) fn forget_unused(&self) {
         lock(&self.upstreams).retain(|_, upstream| {
             let upstream = upstream.upgrade();
@@ -96,7 +96,7 @@ impl UpstreamRegistry {
 }
 
 impl UpstreamCount {
-    /// The count of an endpoint, the same for every core.
+    /// The count of an endpoint, shared by all cores.
     pub(super) fn endpoint(self: &Arc<Self>, name: &Arc<str>) -> Arc<EndpointCount> {
         let mut endpoints = lock(&self.endpoints);
         if let Some(count) = endpoints.get(name).and_then(Weak::upgrade) {
@@ -124,7 +124,7 @@ impl UpstreamCount {
         self.waiting.load(SeqCst)
     }
 
-    /// Counts a request in that begins to wait, and gives it a ticket. `None`: `max` wait already.
+    /// Counts a request that starts to wait. Returns its ticket, or `None` if `max` wait already.
     pub(super) fn enter(&self, max: u32) -> Option<u64> {
         let one_more = |waiting: u32| (waiting < max).then(|| waiting + 1);
         self.waiting.fetch_update(SeqCst, SeqCst, one_more).ok()?;
@@ -132,21 +132,20 @@ impl UpstreamCount {
         Some(self.tickets.fetch_add(1, SeqCst) + 1)
     }
 
-    /// Counts a request out that waits no more.
+    /// Counts a request that stops waiting.
     pub(super) fn leave(&self) {
         self.waiting.fetch_sub(1, SeqCst);
         self.waiting_anywhere.fetch_sub(1, Relaxed);
     }
 
-    /// Says who has waited longest on a core.
+    /// Sets the lowest ticket on a core.
     pub(super) fn set_oldest(&self, core: usize, ticket: Option<u64>) {
         if let Some(cell) = self.cores.get(core) {
             cell.oldest.store(ticket.unwrap_or(NO_TICKET), SeqCst);
         }
     }
 
-    /// The core where the request waits that has waited longest, of those whose tickets are above `after`, and its
-    /// ticket.
+    /// The core and ticket of the request that has waited longest, among tickets above `after`.
     pub(super) fn oldest_after(&self, after: u64) -> Option<(usize, u64)> {
         let oldest = |(core, cell): (usize, &CoreCell)| (core, cell.oldest.load(SeqCst));
         let all = self.cores.iter().enumerate().map(oldest);
@@ -159,8 +158,8 @@ impl UpstreamCount {
         self.oldest_after(0).is_some_and(|(first, _)| first != core)
     }
 
-    /// Says how many idle connections a core has. Relaxed, as it is said with every request: what a reader misses for
-    /// a moment, it finds when it looks again.
+    /// Sets a core's number of idle connections. Relaxed, because every request does it; a reader that sees an old
+    /// value checks again later.
     #[inline]
     pub(super) fn set_idle(&self, core: usize, idle: u32) {
         if let Some(cell) = self.cores.get(core) {
@@ -168,8 +167,8 @@ impl UpstreamCount {
         }
     }
 
-    /// Cores other than `me` that have idle connections and are not being asked for them, the next one first. They
-    /// count as being asked from now on.
+    /// Other cores with idle connections that have not been asked for them yet, starting after `me`. Marks each as
+    /// asked.
     pub(super) fn ask_for_idle(&self, me: usize) -> impl Iterator<Item = usize> {
         let cores = self.cores.len();
         let others = (1..cores).map(move |step| (me + step) % cores);
@@ -180,8 +179,8 @@ impl UpstreamCount {
         })
     }
 
-    /// A core has been asked, or could not be.
-    pub(super) fn was_asked(&self, core: usize) {
+    /// Records that a core has handled the request to close idle connections, or did not get it.
+    pub(super) fn clear_wanted(&self, core: usize) {
         if let Some(cell) = self.cores.get(core) {
             cell.is_wanted.store(false, SeqCst);
         }
@@ -189,7 +188,7 @@ impl UpstreamCount {
 }
 
 impl EndpointCount {
-    /// How many connections there may be, by the plan of the day.
+    /// Sets the current plan's limit.
     pub(super) fn set_max(&self, max: u32) {
         self.max.store(max, SeqCst);
     }
@@ -200,26 +199,26 @@ impl EndpointCount {
         self.authenticates.load(Relaxed)
     }
 
-    /// The endpoint asks for authentication that holds for a connection.
-    pub(super) fn has_authenticated(&self) {
-        // Every challenge says it, and the line is shared.
+    /// Records that the endpoint asks for authentication that holds for a connection.
+    pub(super) fn record_authentication(&self) {
+        // Every challenge comes here, so write the shared line only once.
         if !self.authenticates() {
             self.authenticates.store(true, Relaxed);
         }
     }
 
-    /// Whether one more may be made.
+    /// Whether another connection is allowed.
     #[inline]
     pub(super) fn has_room(&self) -> bool {
         self.open.load(Relaxed) < self.max.load(Relaxed)
     }
 
-    /// Whether there are more than there may be, which a reload can bring about.
+    /// Whether the limit is exceeded, which a reload can cause.
     pub(super) fn is_over(&self) -> bool {
         self.open.load(SeqCst) > self.max.load(SeqCst)
     }
 
-    /// Counts one more, if there may be.
+    /// Counts a new connection, if the limit allows it.
     #[inline]
     pub(super) fn open(&self) -> bool {
         let max = self.max.load(SeqCst);
@@ -227,25 +226,25 @@ impl EndpointCount {
         self.open.fetch_update(SeqCst, SeqCst, one_more).is_ok()
     }
 
-    /// Counts one less.
+    /// Counts a connection that has ended.
     #[inline]
     pub(super) fn close(&self) {
         self.open.fetch_sub(1, SeqCst);
     }
 }
 
-/// The right to one connection, on its way to the core where somebody waits for it. Dropping it gives it back.
+/// The right to one connection, on its way to the core whose request waits for it. Dropping it frees the slot.
 pub struct SlotGrant {
     pub(super) endpoint: Arc<EndpointCount>,
-    /// Tickets up to this one were asked, and did not want it.
+    /// Requests with tickets up to this one were asked and did not need it.
     after: u64,
-    /// The last ticket there was when it set out.
+    /// The last ticket given out when the grant set out.
     seen: u64,
     is_held: bool,
 }
 
 impl SlotGrant {
-    /// Takes over the right to a connection that was counted.
+    /// Takes over a slot that is already counted.
     pub(super) fn counted(endpoint: Arc<EndpointCount>) -> Self {
         let seen = endpoint.upstream.tickets.load(SeqCst);
         Self {
@@ -256,16 +255,16 @@ impl SlotGrant {
         }
     }
 
-    /// One for a connection more, if there may be one.
+    /// Counts a new slot, if the limit allows it.
     pub(super) fn new(endpoint: &Arc<EndpointCount>) -> Option<Self> {
         endpoint.open().then(|| Self::counted(endpoint.clone()))
     }
 
-    /// Who is to be asked next: core and ticket.
+    /// The core and ticket to ask next.
     pub(super) fn next(&mut self) -> Option<(usize, u64)> {
         let upstream = &self.endpoint.upstream;
         upstream.oldest_after(self.after).or_else(|| {
-            // Whoever has come meanwhile may want it.
+            // Requests that have come since may need it.
             let now = upstream.tickets.load(SeqCst);
             if now == self.seen {
                 return None;
@@ -275,13 +274,13 @@ impl SlotGrant {
         })
     }
 
-    /// Nobody on the core of this ticket wants it.
+    /// No request on that ticket's core needs it.
     pub(super) fn pass(&mut self, ticket: u64) {
         self.after = self.after.max(ticket);
     }
 
-    /// Nobody wants it: gives it back. Somebody who has begun to wait before it was back has not seen it, and is to be
-    /// asked with another.
+    /// Frees the slot, because no request needs it. A request that started to wait just before could not see the slot,
+    /// so it is asked with a new grant.
     pub(super) fn give_back(self) -> Option<Self> {
         let (endpoint, seen) = (self.endpoint.clone(), self.seen);
         drop(self);
@@ -290,7 +289,7 @@ impl SlotGrant {
             .flatten()
     }
 
-    /// Somebody has it now, who counts it out.
+    /// A permit owns the slot now.
     pub(super) fn keep(mut self) {
         self.is_held = false;
     }
@@ -304,11 +303,11 @@ impl Drop for SlotGrant {
     }
 }
 
-/// What a core says to another about connections to endpoints.
+/// What one core tells another about connections to endpoints.
 pub enum SlotNotice {
-    /// It may make one: the request that has waited longest is there.
+    /// The other core may open a connection: its request has waited longest.
     Grant(SlotGrant),
-    /// Somebody waits: it is to give up idle ones.
+    /// The other core should close idle connections, because requests wait elsewhere.
     Wanted(Arc<UpstreamCount>),
 }
 
@@ -324,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_name_is_the_same_count_until_nobody_has_it() {
+    fn one_name_has_one_count_until_no_core_uses_it() {
         let registry = UpstreamRegistry::default();
         let (one, other) = (endpoint(&registry, 1), endpoint(&registry, 1));
         assert!(one.open() && !other.open());
@@ -335,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_asks_each_core_once_and_again_when_somebody_comes() {
+    fn a_grant_asks_each_core_once_and_again_after_a_new_request() {
         let registry = UpstreamRegistry::default();
         let endpoint = endpoint(&registry, 1);
         let upstream = &endpoint.upstream;
@@ -348,12 +347,12 @@ mod tests {
         grant.pass(1);
         assert_eq!(grant.next(), Some((0, 2)));
         grant.pass(2);
-        // Both have come since the grant was made.
+        // Both have arrived since the grant was made.
         assert_eq!(grant.next(), Some((2, 1)));
         grant.pass(1);
         grant.pass(2);
         assert_eq!(grant.next(), None);
-        // One more begins to wait before it is back.
+        // Another request starts to wait before the slot is free.
         assert_eq!(upstream.enter(10), Some(3));
         assert!(!endpoint.has_room());
         let mut again = grant.give_back().expect("somebody has come");
@@ -362,9 +361,9 @@ mod tests {
         assert!(again.give_back().is_none() && endpoint.has_room());
     }
 
-    /// Real threads: limits hold whatever the timing.
+    /// With real threads: limits hold whatever the timing.
     #[test]
-    fn no_limit_is_exceeded_by_threads() {
+    fn threads_never_exceed_a_limit() {
         let registry = UpstreamRegistry::default();
         let endpoint = endpoint(&registry, 3);
         let most = AtomicU32::new(0);
