@@ -106,7 +106,7 @@ async fn recv(peer: &mut Peer<Sim>) -> Option<Vec<u8>> {
 
 /// Starts a core of Weir.
 fn proxy(world: &World) {
-    let (plan, endpoints) = (Arc::new(compile(ROUTES)), Arc::new(endpoints()));
+    let (plan, endpoints) = (Arc::new(compile(ROUTES)), Arc::new(endpoints(ROUTES)));
     let net = world.core(0);
     let (sender, mailbox) = Mailbox::new(&net).expect("a doorbell");
     let start = CoreStart {

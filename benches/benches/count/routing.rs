@@ -98,9 +98,9 @@ pub(crate) fn compile(routes: &str) -> Plan {
     Plan::compile(&config).expect("a good plan")
 }
 
-/// The endpoints of that plan.
-pub(crate) fn endpoints() -> EndpointSets {
-    let (config, _) = weir_config::parse("edge.toml", &file("")).expect("a good file");
+/// Compiles the endpoints of the plan with these routes.
+pub(crate) fn endpoints(routes: &str) -> EndpointSets {
+    let (config, _) = weir_config::parse("edge.toml", &file(routes)).expect("a good file");
     EndpointSets::compile(&config, &|_, _| Ok(Vec::new())).expect("good endpoints")
 }
 
