@@ -130,16 +130,16 @@ impl<'a, N: Net> ClientSide<'a, N> {
     /// What the head of the request means for this hop.
     pub fn request(&self) -> &Request {
         match &self.transport {
-            ClientTransport::Http1(wire) => wire.machine.request(),
-            ClientTransport::Http2(wire) => wire.request(),
+            ClientTransport::Http1(connection) => connection.machine.request(),
+            ClientTransport::Http2(stream) => stream.request(),
         }
     }
 
     /// The trailers of a request that has ended.
     pub fn trailers(&self) -> &Trailers {
         match &self.transport {
-            ClientTransport::Http1(wire) => wire.machine.trailers(),
-            ClientTransport::Http2(wire) => wire.trailers(),
+            ClientTransport::Http1(connection) => connection.machine.trailers(),
+            ClientTransport::Http2(stream) => stream.trailers(),
         }
     }
 
@@ -150,31 +150,33 @@ impl<'a, N: Net> ClientSide<'a, N> {
         matches: &dyn Fn(&[u8]) -> bool,
     ) -> u32 {
         match &mut self.transport {
-            ClientTransport::Http1(wire) => wire.machine.enforce_trailers(odd_names, matches),
-            ClientTransport::Http2(wire) => wire.enforce_trailers(odd_names, matches),
+            ClientTransport::Http1(connection) => {
+                connection.machine.enforce_trailers(odd_names, matches)
+            }
+            ClientTransport::Http2(stream) => stream.enforce_trailers(odd_names, matches),
         }
     }
 
     /// Whether the whole request has arrived.
     pub fn is_received(&self) -> bool {
         match &self.transport {
-            ClientTransport::Http1(wire) => wire.machine.is_received(),
-            ClientTransport::Http2(wire) => wire.is_received(),
+            ClientTransport::Http1(connection) => connection.machine.is_received(),
+            ClientTransport::Http2(stream) => stream.is_received(),
         }
     }
 
     /// Whether the final answer has begun. No other is possible then.
     pub fn is_answered(&self) -> bool {
         match &self.transport {
-            ClientTransport::Http1(wire) => wire.machine.is_answered(),
-            ClientTransport::Http2(wire) => wire.is_answered(),
+            ClientTransport::Http1(connection) => connection.machine.is_answered(),
+            ClientTransport::Http2(stream) => stream.is_answered(),
         }
     }
 
     /// Whether no byte of a request has arrived.
     pub fn is_idle(&self) -> bool {
         match &self.transport {
-            ClientTransport::Http1(wire) => wire.machine.is_idle(),
+            ClientTransport::Http1(connection) => connection.machine.is_idle(),
             ClientTransport::Http2(_) => false,
         }
     }
@@ -183,7 +185,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
     pub fn why_gone(&self) -> Option<Fault> {
         match &self.transport {
             ClientTransport::Http1(_) => None,
-            ClientTransport::Http2(wire) => wire.loss_fault(),
+            ClientTransport::Http2(stream) => stream.loss_fault(),
         }
     }
 
@@ -191,7 +193,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
     /// HTTP/2, where trailers may follow.
     pub fn has_whole_answer(&mut self) -> bool {
         match &mut self.transport {
-            ClientTransport::Http1(wire) => wire.machine.sender().is_whole(),
+            ClientTransport::Http1(connection) => connection.machine.sender().is_whole(),
             ClientTransport::Http2(_) => false,
         }
     }
@@ -199,7 +201,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
     /// Closes the connection after the answer.
     pub fn close_after(&mut self) {
         match &mut self.transport {
-            ClientTransport::Http1(wire) => wire.machine.close_after_response(),
+            ClientTransport::Http1(connection) => connection.machine.close_after_response(),
             // The connection has other requests.
             ClientTransport::Http2(_) => {}
         }
@@ -209,18 +211,18 @@ impl<'a, N: Net> ClientSide<'a, N> {
     /// first: the client does not stall then.
     pub fn progress(&self) -> u64 {
         match &self.transport {
-            ClientTransport::Http1(wire) => wire.wire.out.sent(),
-            ClientTransport::Http2(wire) => wire.progress(),
+            ClientTransport::Http1(connection) => connection.wire.out.sent(),
+            ClientTransport::Http2(stream) => stream.progress(),
         }
     }
 
     /// Bytes of memory that the request holds. Those queued on a stream of HTTP/2 count for the connection.
     pub fn held(&self) -> usize {
         let waiting = match &self.transport {
-            ClientTransport::Http1(wire) => {
-                let queued = wire.wire.out.queued();
+            ClientTransport::Http1(connection) => {
+                let queued = connection.wire.out.queued();
                 let kernel = if queued > 0 { KERNEL_QUEUED_BYTES } else { 0 };
-                queued + kernel + wire.unread().len()
+                queued + kernel + connection.unread().len()
             }
             ClientTransport::Http2(_) => 0,
         };
@@ -240,8 +242,8 @@ impl<'a, N: Net> ClientSide<'a, N> {
         core: &Core<N>,
     ) -> Poll<Result<RequestPart, Fault>> {
         match &mut self.transport {
-            ClientTransport::Http1(wire) => wire.poll_body(cx, core, self.head),
-            ClientTransport::Http2(wire) => wire.poll_body(cx),
+            ClientTransport::Http1(connection) => connection.poll_body(cx, core, self.head),
+            ClientTransport::Http2(stream) => stream.poll_body(cx),
         }
     }
 
@@ -277,15 +279,15 @@ impl<'a, N: Net> ClientSide<'a, N> {
     /// Notices if the client goes while the exchange reads nothing from it.
     pub fn poll_watch(&mut self, cx: &mut Context<'_>, core: &Core<N>) -> Result<(), Fault> {
         match &mut self.transport {
-            ClientTransport::Http1(wire) => wire.poll_watch(cx, core),
-            ClientTransport::Http2(wire) => wire.poll_watch(cx),
+            ClientTransport::Http1(connection) => connection.poll_watch(cx, core),
+            ClientTransport::Http2(stream) => stream.poll_watch(cx),
         }
     }
 
     /// Whether the client went in the middle of its request.
     pub fn is_cut_short(&self) -> bool {
         match &self.transport {
-            ClientTransport::Http1(wire) => wire.is_cut_short(),
+            ClientTransport::Http1(connection) => connection.is_cut_short(),
             // `poll_watch` reports that as an error.
             ClientTransport::Http2(_) => false,
         }
@@ -300,16 +302,16 @@ impl<'a, N: Net> ClientSide<'a, N> {
         body: BodyKind,
     ) -> Result<Framing, Fault> {
         match &mut self.transport {
-            ClientTransport::Http1(wire) => wire.respond(head, block, edits, body),
-            ClientTransport::Http2(wire) => wire.respond(head, block, edits, body),
+            ClientTransport::Http1(connection) => connection.respond(head, block, edits, body),
+            ClientTransport::Http2(stream) => stream.respond(head, block, edits, body),
         }
     }
 
     /// Writes the head of an interim response, if the client accepts them.
     pub fn respond_interim(&mut self, head: &Head, block: &[u8]) -> Result<(), Fault> {
         match &mut self.transport {
-            ClientTransport::Http1(wire) => wire.respond_interim(head, block),
-            ClientTransport::Http2(wire) => wire.respond_interim(head, block),
+            ClientTransport::Http1(connection) => connection.respond_interim(head, block),
+            ClientTransport::Http2(stream) => stream.respond_interim(head, block),
         }
     }
 
@@ -322,31 +324,33 @@ impl<'a, N: Net> ClientSide<'a, N> {
         protocol: Span,
     ) -> Result<(), Fault> {
         match &mut self.transport {
-            ClientTransport::Http1(wire) => wire.respond_switch(head, block, edits, protocol),
-            ClientTransport::Http2(wire) => wire.respond_switch(head, block, edits),
+            ClientTransport::Http1(connection) => {
+                connection.respond_switch(head, block, edits, protocol)
+            }
+            ClientTransport::Http2(stream) => stream.respond_switch(head, block, edits),
         }
     }
 
     /// Sends a piece of the response's body.
     pub fn send_data(&mut self, data: Chunk) -> Result<(), Fault> {
         match &mut self.transport {
-            ClientTransport::Http1(wire) => wire.send_data(data),
-            ClientTransport::Http2(wire) => wire.send_data(data),
+            ClientTransport::Http1(connection) => connection.send_data(data),
+            ClientTransport::Http2(stream) => stream.send_data(data),
         }
     }
 
     /// Ends the response.
     pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
         match &mut self.transport {
-            ClientTransport::Http1(wire) => wire.send_end(trailers),
-            ClientTransport::Http2(wire) => wire.send_end(trailers),
+            ClientTransport::Http1(connection) => connection.send_end(trailers),
+            ClientTransport::Http2(stream) => stream.send_end(trailers),
         }
     }
 
     /// Ends the exchange. Returns whether the connection takes another request.
     pub fn finish(&mut self) -> bool {
         match &mut self.transport {
-            ClientTransport::Http1(wire) => wire.finish(),
+            ClientTransport::Http1(connection) => connection.finish(),
             ClientTransport::Http2(_) => true,
         }
     }

@@ -1,33 +1,33 @@
-//! Bytes received and not yet understood.
+//! Bytes that were received and not parsed yet.
 
 use std::ops::Range;
 
 use crate::io::{Chunk, Pool};
 
-/// The unconsumed bytes of one direction, always in one piece: heads are parsed where they lie.
+/// Bytes that were received and not parsed yet, always in one piece, because heads are parsed in place.
 #[derive(Default)]
 pub struct Inbox {
     chunk: Option<Chunk>,
 }
 
 impl Inbox {
-    /// What is there.
+    /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         self.chunk.as_deref().unwrap_or_default()
     }
 
-    /// A view of what is there.
+    /// A view of the bytes.
     pub fn view(&self) -> Chunk {
         self.chunk.clone().unwrap_or_default()
     }
 
-    /// Whether nothing is there.
+    /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.chunk.is_none()
     }
 
-    /// Takes a chunk in behind what is there: by reference if that is nothing, else by copy. Heads that come in
-    /// pieces are the only ones to be copied, and few of their bytes twice.
+    /// Adds a chunk behind the bytes: by reference if there are none, else by copy. So only heads that arrive in pieces are
+    /// copied, and few of their bytes twice.
     pub fn add(&mut self, chunk: Chunk, pool: &Pool) {
         let Some(mut before) = self.chunk.take() else {
             self.chunk = (!chunk.is_empty()).then_some(chunk);
@@ -52,8 +52,8 @@ impl Inbox {
         }
     }
 
-    /// Drops the first `consumed` bytes and returns `range` of them. What is the last of a block is the only view of
-    /// it afterwards, so that framing can be written around it in place.
+    /// Drops the first `consumed` bytes and returns `range` of them. If these are the last bytes of a block, the returned
+    /// chunk is its only view, so that framing can be written around them in place.
     pub fn cut(&mut self, consumed: usize, range: Range<usize>) -> Chunk {
         let Some(chunk) = self.chunk.take() else {
             return Chunk::default();

@@ -1,5 +1,8 @@
 //! Wires: a connection's bytes, in the clear or over TLS, and the messages of HTTP/1.1 and HTTP/2 on it.
 
+// Bytes and indices come from the network: none may panic.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
 mod buffered_wire;
 mod client_bindings;
 mod client_side;

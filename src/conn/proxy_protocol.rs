@@ -1,5 +1,5 @@
-//! The PROXY protocol, versions 1 and 2: what a load balancer says before a connection's own bytes, and what we say to
-//! endpoints. Source: HAProxy's `doc/proxy-protocol.txt`.
+//! The PROXY protocol, versions 1 and 2: load balancers send its header before a connection's own bytes, and Weir sends
+//! it to endpoints. Source: HAProxy's `doc/proxy-protocol.txt`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -9,31 +9,31 @@ use crate::limits::PROXY_HEADER_BYTES_MAX;
 
 /// The first bytes of version 2.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The signature, what follows, and the length of the rest.
+/// Bytes of the signature, version, family and length of version 2.
 const FIXED_BYTES: usize = 16;
 /// The first bytes of version 1.
-const WORD: &[u8] = b"PROXY ";
-/// The longest line of version 1, its end included.
+const V1_PREFIX: &[u8] = b"PROXY ";
+/// The longest line of version 1, with its CRLF.
 const LINE_BYTES_MAX: usize = 107;
 
-/// A header that is whole.
+/// A whole header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Introduced {
-    /// How long it is.
+pub struct ProxyHeader {
+    /// Its length in bytes.
     pub bytes: usize,
-    /// Whose the connection is; `None`: the sender's own (LOCAL), or of somebody who cannot be named (UNKNOWN).
+    /// The client; `None` if the connection is the load balancer's own (LOCAL) or the client is not known (UNKNOWN).
     pub source: Option<SocketAddr>,
 }
 
-/// What came is no header.
+/// The bytes are no header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotIntroduced;
+pub struct BadProxyHeader;
 
-/// Reads a header. `Ok(None)`: it is not whole yet.
+/// Reads a header. `Ok(None)`: the bytes are only a part of one.
 ///
 /// # Errors
-/// There is none, or it is broken or too long.
-pub fn read(bytes: &[u8]) -> Result<Option<Introduced>, NotIntroduced> {
+/// The bytes are no header, or a malformed one, or one that is too long.
+pub fn read(bytes: &[u8]) -> Result<Option<ProxyHeader>, BadProxyHeader> {
     let begins = |with: &[u8]| {
         let n = bytes.len().min(with.len());
         bytes.get(..n) == with.get(..n)
@@ -41,27 +41,27 @@ pub fn read(bytes: &[u8]) -> Result<Option<Introduced>, NotIntroduced> {
     if begins(SIGNATURE) {
         return read_v2(bytes);
     }
-    if begins(WORD) {
+    if begins(V1_PREFIX) {
         return read_v1(bytes);
     }
-    Err(NotIntroduced)
+    Err(BadProxyHeader)
 }
 
-fn read_v1(bytes: &[u8]) -> Result<Option<Introduced>, NotIntroduced> {
+fn read_v1(bytes: &[u8]) -> Result<Option<ProxyHeader>, BadProxyHeader> {
     let Some(end) = memchr::memmem::find(bytes, b"\r\n") else {
         return if bytes.len() < LINE_BYTES_MAX {
             Ok(None)
         } else {
-            Err(NotIntroduced)
+            Err(BadProxyHeader)
         };
     };
     let line = bytes
-        .get(WORD.len()..end)
+        .get(V1_PREFIX.len()..end)
         .filter(|_| end + 2 <= LINE_BYTES_MAX);
     let line = line.and_then(|line| std::str::from_utf8(line).ok());
-    let line = line.ok_or(NotIntroduced)?;
-    let introduced = |source| {
-        Ok(Some(Introduced {
+    let line = line.ok_or(BadProxyHeader)?;
+    let header = |source| {
+        Ok(Some(ProxyHeader {
             bytes: end + 2,
             source,
         }))
@@ -69,8 +69,8 @@ fn read_v1(bytes: &[u8]) -> Result<Option<Introduced>, NotIntroduced> {
     let mut words = line.split(' ');
     let family = words.next().unwrap_or_default();
     if family == "UNKNOWN" {
-        // What else the line says means nothing.
-        return introduced(None);
+        // The rest of the line means nothing.
+        return header(None);
     }
     let (source, target) = match family {
         "TCP4" => (
@@ -81,14 +81,14 @@ fn read_v1(bytes: &[u8]) -> Result<Option<Introduced>, NotIntroduced> {
             address::<Ipv6Addr>(words.next()),
             address::<Ipv6Addr>(words.next()),
         ),
-        _ => return Err(NotIntroduced),
+        _ => return Err(BadProxyHeader),
     };
     let (source_port, target_port) = (port(words.next()), port(words.next()));
     match (source, target, source_port, target_port, words.next()) {
         (Some(source), Some(_), Some(port), Some(_), None) => {
-            introduced(Some(SocketAddr::new(source, port)))
+            header(Some(SocketAddr::new(source, port)))
         }
-        _ => Err(NotIntroduced),
+        _ => Err(BadProxyHeader),
     }
 }
 
@@ -101,7 +101,7 @@ fn port(word: Option<&str>) -> Option<u16> {
     word.parse().ok()
 }
 
-fn read_v2(bytes: &[u8]) -> Result<Option<Introduced>, NotIntroduced> {
+fn read_v2(bytes: &[u8]) -> Result<Option<ProxyHeader>, BadProxyHeader> {
     let Some(&[version, family, high, low]) = bytes
         .get(SIGNATURE.len()..FIXED_BYTES)
         .and_then(<[u8]>::first_chunk)
@@ -111,7 +111,7 @@ fn read_v2(bytes: &[u8]) -> Result<Option<Introduced>, NotIntroduced> {
     let length = usize::from(u16::from_be_bytes([high, low]));
     let total = FIXED_BYTES + length;
     if version >> 4 != 2 || version & 0xf > 1 || total > PROXY_HEADER_BYTES_MAX {
-        return Err(NotIntroduced);
+        return Err(BadProxyHeader);
     }
     let Some(rest) = bytes.get(FIXED_BYTES..total) else {
         return Ok(None);
@@ -121,28 +121,29 @@ fn read_v2(bytes: &[u8]) -> Result<Option<Introduced>, NotIntroduced> {
         _ if is_local => None,
         0x11 | 0x12 => Some(v2_source::<4, 12>(rest)?),
         0x21 | 0x22 => Some(v2_source::<16, 36>(rest)?),
-        // Unix sockets have no address that means anything here; unspecified ones have none at all.
+        // A Unix socket's address means nothing here; an unspecified family has no address.
         0x00 | 0x31 | 0x32 => None,
-        _ => return Err(NotIntroduced),
+        _ => return Err(BadProxyHeader),
     };
-    // What follows the addresses (TLVs) is left alone.
+    // TLVs may follow the addresses: they are ignored.
     let bytes = total;
-    Ok(Some(Introduced { bytes, source }))
+    Ok(Some(ProxyHeader { bytes, source }))
 }
 
-/// The source of addresses of `N` bytes: both of them, then both ports.
-fn v2_source<const N: usize, const ALL: usize>(rest: &[u8]) -> Result<SocketAddr, NotIntroduced>
+/// The source in a block of two addresses of `N` bytes each and two ports.
+fn v2_source<const N: usize, const ALL: usize>(rest: &[u8]) -> Result<SocketAddr, BadProxyHeader>
 where
     IpAddr: From<[u8; N]>,
 {
-    let all = rest.get(..ALL).ok_or(NotIntroduced)?;
-    let source = all.first_chunk::<N>().ok_or(NotIntroduced)?;
+    let all = rest.get(..ALL).ok_or(BadProxyHeader)?;
+    let source = all.first_chunk::<N>().ok_or(BadProxyHeader)?;
     let port = all.get(2 * N..).and_then(<[u8]>::first_chunk::<2>);
-    let port = u16::from_be_bytes(*port.ok_or(NotIntroduced)?);
+    let port = u16::from_be_bytes(*port.ok_or(BadProxyHeader)?);
     Ok(SocketAddr::new(IpAddr::from(*source), port))
 }
 
-/// Writes a header that names `source`, who has connected to `target`. Addresses of two families become IPv6 both.
+/// Writes a header for a client at `source` that has connected to `target`. If the families differ, both addresses are
+/// written as IPv6.
 pub fn write(
     version: ProxyProtocol,
     source: Option<SocketAddr>,
@@ -151,7 +152,7 @@ pub fn write(
     let source = source.map(canonical);
     let target = match (target.map(canonical), source) {
         (Some(target), _) => target,
-        // It came in through a Unix socket.
+        // The client has connected to a Unix socket.
         (None, Some(SocketAddr::V6(_))) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0),
         (None, _) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
     };
@@ -192,7 +193,7 @@ fn write_v2(source: Option<SocketAddr>, target: SocketAddr) -> Vec<u8> {
     let mut out = SIGNATURE.to_vec();
     out.push(0x21);
     let Some(source) = source else {
-        // Of somebody who cannot be named.
+        // The client is not known.
         out.extend([0x00, 0, 0]);
         return out;
     };
@@ -258,11 +259,11 @@ mod tests {
                     );
                 }
                 bytes.extend(b"GET / HTTP/1.1\r\n");
-                let introduced = Introduced {
+                let header = ProxyHeader {
                     bytes: length,
                     source: expected,
                 };
-                assert_eq!(read(&bytes), Ok(Some(introduced)));
+                assert_eq!(read(&bytes), Ok(Some(header)));
             }
         }
     }
@@ -272,22 +273,19 @@ mod tests {
         let mut local = SIGNATURE.to_vec();
         local.extend([0x20, 0x11, 0, 12]);
         local.extend([9; 12]);
-        let introduced = |bytes, source| Ok(Some(Introduced { bytes, source }));
-        assert_eq!(read(&local), introduced(28, None));
+        let header = |bytes, source| Ok(Some(ProxyHeader { bytes, source }));
+        assert_eq!(read(&local), header(28, None));
         let mut with_tlvs = write(ProxyProtocol::V2, Some(at("192.0.2.1:7")), None);
         with_tlvs[15] += 5;
         assert_eq!(read(&with_tlvs), Ok(None));
         with_tlvs.extend([4, 0, 2, 1, 2]);
-        assert_eq!(read(&with_tlvs), introduced(33, Some(at("192.0.2.1:7"))));
+        assert_eq!(read(&with_tlvs), header(33, Some(at("192.0.2.1:7"))));
         let mut unix = SIGNATURE.to_vec();
         unix.extend([0x21, 0x31, 0, 216]);
         unix.extend([0; 216]);
-        assert_eq!(read(&unix), introduced(232, None));
-        assert_eq!(read(b"PROXY UNKNOWN\r\n"), introduced(15, None));
-        assert_eq!(
-            read(b"PROXY UNKNOWN ffff::1 x 1 2\r\n"),
-            introduced(29, None)
-        );
+        assert_eq!(read(&unix), header(232, None));
+        assert_eq!(read(b"PROXY UNKNOWN\r\n"), header(15, None));
+        assert_eq!(read(b"PROXY UNKNOWN ffff::1 x 1 2\r\n"), header(29, None));
     }
 
     #[test]
@@ -316,7 +314,7 @@ mod tests {
         ] {
             assert_eq!(
                 read(bad),
-                Err(NotIntroduced),
+                Err(BadProxyHeader),
                 "{:?}",
                 String::from_utf8_lossy(bad)
             );

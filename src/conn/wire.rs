@@ -1,4 +1,4 @@
-//! A connection as it is spoken on: in the clear, or over TLS. Who uses one need not know.
+//! A connection, in the clear or over TLS. Its users need not know which.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,11 +15,11 @@ pub struct Wire<N: Net> {
     pub rx: WireRx<N>,
     /// The sending half.
     pub tx: WireTx<N>,
-    /// The other side, as far as it is known.
+    /// The peer's address; `None` if it is not known.
     pub peer: Option<SocketAddr>,
 }
 
-/// Receiving half. The one of TLS is in a box: connections in the clear are not to pay for its size.
+/// The receiving half. TLS is in a box, so that connections in the clear do not take its size.
 pub enum WireRx<N: Net> {
     /// In the clear.
     Plain(N::Rx),
@@ -27,7 +27,7 @@ pub enum WireRx<N: Net> {
     Tls(Box<TlsRx<N::Rx, N::Tx>>),
 }
 
-/// Sending half.
+/// The sending half.
 pub enum WireTx<N: Net> {
     /// In the clear.
     Plain(N::Tx),
@@ -46,7 +46,7 @@ impl<N: Net> From<Connection<N>> for Wire<N> {
 }
 
 impl<N: Net> Wire<N> {
-    /// The connection below, of a client that turned out not to speak TLS.
+    /// The connection below TLS, of a client that does not speak TLS after all.
     pub fn into_raw(self) -> Option<Connection<N>> {
         let (rx, tx) = match (self.rx, self.tx) {
             (WireRx::Tls(rx), WireTx::Tls(tx)) => rx.into_raw(tx)?,
@@ -59,7 +59,7 @@ impl<N: Net> Wire<N> {
 }
 
 impl<N: Net> WireRx<N> {
-    /// What was agreed on in the handshake; `None` in the clear, or before.
+    /// What the TLS handshake has agreed on; `None` in the clear, or before the end of the handshake.
     pub fn tls_parameters(&self) -> Option<TlsParameters> {
         match self {
             Self::Plain(_) => None,
@@ -67,7 +67,7 @@ impl<N: Net> WireRx<N> {
         }
     }
 
-    /// Whose certificate the client has shown, if any.
+    /// The identity in the client's certificate, if the client has shown one.
     pub fn identity(&self) -> Option<Rc<CertificateIdentity>> {
         match self {
             Self::Plain(_) => None,
@@ -75,7 +75,7 @@ impl<N: Net> WireRx<N> {
         }
     }
 
-    /// The name that the client asked for in the handshake, if any.
+    /// The server name that the client asked for in the handshake, if any.
     pub fn server_name(&self) -> Option<Rc<str>> {
         match self {
             Self::Plain(_) => None,
@@ -83,7 +83,7 @@ impl<N: Net> WireRx<N> {
         }
     }
 
-    /// Why TLS was given up, by either side; `None` in the clear, and for a mere end.
+    /// Why TLS has failed, on either side; `None` in the clear, and for an orderly end.
     pub fn refusal(&self) -> Option<TlsFailure> {
         match self {
             Self::Plain(_) => None,
@@ -91,8 +91,8 @@ impl<N: Net> WireRx<N> {
         }
     }
 
-    /// Reports to control why TLS with an endpoint was given up, if it was. In TLS 1.3 an endpoint that refuses our
-    /// certificate says so here, because for us the handshake is over by then.
+    /// Reports to control why TLS with an endpoint has failed, if it has. In TLS 1.3 an endpoint refuses Weir's
+    /// certificate after Weir's side of the handshake is complete, so the refusal arrives here.
     pub fn report_refusal(&self, core: &Core<N>, endpoint: &str) {
         if let Self::Tls(rx) = self
             && rx.refusal().is_some()
@@ -101,7 +101,7 @@ impl<N: Net> WireRx<N> {
         }
     }
 
-    /// Waits for bytes that are not looked at.
+    /// Receives bytes without decrypting them, to discard them.
     pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         match self {
             Self::Plain(rx) => rx.poll_recv(cx),
@@ -144,7 +144,7 @@ impl<N: Net> Rx for WireRx<N> {
 }
 
 impl<N: Net> WireTx<N> {
-    /// Ends the direction in an orderly way. Ready when what that takes is sent, or cannot be.
+    /// Ends the sending direction in an orderly way. Ready once the end is sent, or cannot be sent.
     pub fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Plain(tx) => {

@@ -73,7 +73,7 @@ impl<N: Net> Admission<N> {
     }
 
     /// Whether the current answer should be the connection's last, if the protocol lets an answer say so.
-    pub fn is_last_answer(&self) -> bool {
+    pub fn must_announce_end(&self) -> bool {
         self.core.is_ending() || self.is_unwanted()
     }
 }

@@ -25,7 +25,7 @@ pub fn guarded<N: Net, T>(
             core.share.renew();
         }
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
-        core.look_at_memory();
+        core.notice_memory_shortage();
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(done)) => Poll::Ready(Ok(done)),

@@ -15,8 +15,8 @@ use crate::limits::POOL_SHARE;
 pub(super) struct Memory {
     max: Cell<usize>,
     /// More than half of `max` was taken, and no less than a quarter since.
-    is_tight: Cell<bool>,
-    /// `is_tight` changes when the bytes taken pass this mark.
+    is_memory_short: Cell<bool>,
+    /// `is_memory_short` changes when the bytes taken pass this mark.
     mark: Cell<usize>,
     waiting: RefCell<Vec<Waker>>,
 }
@@ -26,7 +26,7 @@ impl<N: Net> Core<N> {
     pub(super) fn bound_memory(&self, max: usize) {
         let memory = &self.memory;
         memory.max.set(max);
-        memory.mark.set(if memory.is_tight.get() {
+        memory.mark.set(if memory.is_memory_short.get() {
             max / 4
         } else {
             max / 2
@@ -60,15 +60,15 @@ impl<N: Net> Core<N> {
 
     /// Whether memory is short enough that connections must report what they hold.
     #[inline]
-    pub fn is_tight(&self) -> bool {
-        self.memory.is_tight.get()
+    pub fn is_memory_short(&self) -> bool {
+        self.memory.is_memory_short.get()
     }
 
     /// Reports the bytes that a connection or request holds, if memory is short. Says whether it has to end because of
     /// them.
     #[inline]
     pub fn holds_too_much(&self, timer: &Timer, held: impl FnOnce() -> usize) -> bool {
-        self.is_tight() && {
+        self.is_memory_short() && {
             timer.report_held(held());
             timer.take_shed_request()
         }
@@ -76,10 +76,10 @@ impl<N: Net> Core<N> {
 
     /// Notices when memory becomes short. Called after each poll of a task.
     #[inline]
-    pub fn look_at_memory(&self) {
+    pub fn notice_memory_shortage(&self) {
         let memory = &self.memory;
-        if !memory.is_tight.get() && self.net.pool().taken_bytes() > memory.mark.get() {
-            memory.is_tight.set(true);
+        if !memory.is_memory_short.get() && self.net.pool().taken_bytes() > memory.mark.get() {
+            memory.is_memory_short.set(true);
             memory.mark.set(memory.max.get() / 4);
             self.timers.wake_all();
         }
@@ -87,17 +87,17 @@ impl<N: Net> Core<N> {
 
     /// At the limit, ends the connections that hold most; below it, lets the tasks go on that wait for memory. Nothing
     /// more is received at the limit, so a check every tick is often enough.
-    pub fn keep_within_memory(&self) {
-        self.look_at_memory();
+    pub fn shed_memory(&self) {
+        self.notice_memory_shortage();
         let memory = &self.memory;
         let (max, taken) = (memory.max.get(), self.net.pool().taken_bytes());
         // The two marks differ because a load around a single one would wake every task again and again.
-        if memory.is_tight.get() && taken <= memory.mark.get() {
-            memory.is_tight.set(false);
+        if memory.is_memory_short.get() && taken <= memory.mark.get() {
+            memory.is_memory_short.set(false);
             memory.mark.set(max / 2);
             self.timers.forget_held();
         }
-        if taken >= max && memory.is_tight.get() {
+        if taken >= max && memory.is_memory_short.get() {
             let told = self.timers.shed(taken, max / 4 * 3);
             self.obs.borrow().shed(told);
         } else {

@@ -377,7 +377,7 @@ impl<'a, N: Net> Exchange<'a, N> {
             core.obs.borrow().fields_dropped(self.record.fields_dropped);
         }
         self.buffers.up_block = Chunk::default();
-        if core.is_tight() {
+        if core.is_memory_short() {
             down.timer.release_held();
         }
     }

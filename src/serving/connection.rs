@@ -64,10 +64,10 @@ pub(super) fn serve<N: Net>(
                 }
             }
             if idle.is_new && begins_http2(&idle, &first) == Some(true) {
-                idle.tell_handshake(&server.core);
+                idle.report_handshake(&server.core);
                 return Box::pin(http2::serve(server, idle, first)).await;
             }
-            idle.tell_handshake(&server.core);
+            idle.report_handshake(&server.core);
             let core = &server.core;
             let conversation = Box::pin(converse(server.clone(), idle, first));
             // The memory of the requests is freed before the connection lingers.
@@ -121,11 +121,11 @@ async fn enter<N: Net>(
             .wire
             .peer
             .is_none_or(|peer| trusted.contains(peer.ip()));
-        let introduced = match is_trusted {
-            true => idle.introduce(core).await,
+        let received = match is_trusted {
+            true => idle.receive_proxy_header(core).await,
             false => Err(Reason::NotIntroduced),
         };
-        match introduced {
+        match received {
             Ok(rest) => early = rest,
             Err(reason) => {
                 let listener = idle.admission.listener.id.get();
@@ -155,7 +155,7 @@ async fn enter<N: Net>(
 /// failed.
 async fn leave<N: Net>(server: Rc<CoreServer<N>>, mut idle: IdleConnection<N>) {
     let core = &server.core;
-    match idle.tell_handshake(core) {
+    match idle.report_handshake(core) {
         None => idle.linger(core).await,
         Some(TlsFailure::PlainHttp) => {
             let Some(connection) = idle.wire.into_raw() else {
@@ -192,7 +192,7 @@ enum ConversationEnd<N: Net> {
 
 /// A connection of HTTP/1.1 with all that requests need.
 struct Conversation<N: Net> {
-    wire: DownstreamConnection<N>,
+    connection: DownstreamConnection<N>,
     context: ConnectionContext,
     timer: Timer,
     request: HeadBuffer,
@@ -211,7 +211,7 @@ impl<N: Net> Conversation<N> {
         } = idle;
         Self {
             context: ConnectionContext::new(admission.listener.clone(), &wire),
-            wire: DownstreamConnection::new(core, wire, admission, first),
+            connection: DownstreamConnection::new(core, wire, admission, first),
             timer,
             request: HeadBuffer::default(),
             buffers: ExchangeBuffers::new(bindings),
@@ -220,7 +220,7 @@ impl<N: Net> Conversation<N> {
 
     /// Keeps only what an idle connection needs.
     fn rest(self) -> IdleConnection<N> {
-        let (wire, admission) = self.wire.rest();
+        let (wire, admission) = self.connection.rest();
         IdleConnection {
             wire,
             timer: self.timer,
@@ -231,10 +231,10 @@ impl<N: Net> Conversation<N> {
         }
     }
 
-    /// Ends a connection that its client has closed. Over TLS the client gets our close or the alert, and time to read
+    /// Ends a connection that its client has closed. Over TLS the client gets a close or the alert, and time to read
     /// it: dropping a connection with unread bytes resets it, which could destroy what was sent.
     fn close(self) -> ConversationEnd<N> {
-        match self.wire.is_plain() {
+        match self.connection.is_plain() {
             true => ConversationEnd::Drop,
             false => ConversationEnd::Linger(self.rest()),
         }
@@ -252,24 +252,24 @@ async fn converse<N: Net>(
     let _counted = core.activate();
     loop {
         let Conversation {
-            wire,
+            connection,
             context,
             timer,
             request,
             buffers,
         } = &mut conversation;
-        let mut wanted = true;
-        let after = match receive_head(core, wire, request, timer).await {
+        let mut keeps_alive = true;
+        let after = match receive_head(core, connection, request, timer).await {
             Ok(true) => {
-                wanted = wire.machine.request().keeps_alive;
-                let down = ClientSide::http1(context, timer, request, wire);
+                keeps_alive = connection.machine.request().keeps_alive;
+                let down = ClientSide::http1(context, timer, request, connection);
                 exchange::run(core, server.plan(), down, buffers).await
             }
             Ok(false) => return conversation.close(),
             Err(fault) => {
-                wire.show_unread(&request.head, &mut request.block);
-                wire.machine.abandon_head();
-                let down = ClientSide::http1(context, timer, request, wire);
+                connection.show_unread(&request.head, &mut request.block);
+                connection.machine.abandon_head();
+                let down = ClientSide::http1(context, timer, request, connection);
                 match exchange::refuse(core, server.plan(), down, buffers, fault).await {
                     AfterExchange::Next => AfterExchange::Close,
                     after => after,
@@ -279,32 +279,34 @@ async fn converse<N: Net>(
         match after {
             AfterExchange::Next => {}
             // A client that asked for the end sends nothing more that would have to be read.
-            AfterExchange::Close if !wanted && wire.is_over() => return ConversationEnd::Drop,
+            AfterExchange::Close if !keeps_alive && connection.is_over() => {
+                return ConversationEnd::Drop;
+            }
             AfterExchange::Close => return ConversationEnd::Linger(conversation.rest()),
             // TLS has failed: the client gets the alert, and then an orderly end.
-            AfterExchange::Abort if wire.is_refused() => {
+            AfterExchange::Abort if connection.is_refused() => {
                 return ConversationEnd::Linger(conversation.rest());
             }
             AfterExchange::Abort => {
-                wire.wire.out.tx.abort();
+                connection.wire.out.tx.abort();
                 return ConversationEnd::Drop;
             }
         }
         core.share.spend(EXCHANGE_STEPS);
         if core.share.is_spent() {
-            wire.let_others_run().await;
+            connection.let_others_run().await;
         }
-        if core.active() > WAITING_CONNECTIONS_MAX && !wire.has_more() {
+        if core.active() > WAITING_CONNECTIONS_MAX && !connection.has_more() {
             return ConversationEnd::Wait(conversation.rest());
         }
         let wait = core.net.now() + Duration::from_millis(IDLE_AFTER_MS);
         timer.set(wait);
         let next = poll_fn(|cx| {
             timer.watch(cx);
-            if let Poll::Ready(next) = wire.poll_next(cx, core) {
+            if let Poll::Ready(next) = connection.poll_next(cx, core) {
                 return Poll::Ready(Some(next));
             }
-            if wire.admission.is_unwanted() {
+            if connection.admission.is_unwanted() {
                 return Poll::Ready(Some(None));
             }
             if core.net.now() >= wait {
@@ -324,16 +326,16 @@ async fn converse<N: Net>(
 /// Receives the head of a request within its deadline. `Ok(false)`: the client closed before one began.
 async fn receive_head<N: Net>(
     core: &Core<N>,
-    wire: &mut DownstreamConnection<N>,
+    connection: &mut DownstreamConnection<N>,
     request: &mut HeadBuffer,
     timer: &Timer,
 ) -> Result<bool, Fault> {
     let mut deadline = None;
     poll_fn(|cx| {
-        match wire.poll_head(cx, core, &mut request.head, &mut request.block) {
+        match connection.poll_head(cx, core, &mut request.head, &mut request.block) {
             Poll::Ready(Ok(complete)) => return Poll::Ready(Ok(complete)),
             Poll::Ready(Err(error)) => {
-                let reason = Reason::from_request_bytes(error, wire.unread());
+                let reason = Reason::from_request_bytes(error, connection.unread());
                 return Poll::Ready(Err(Fault::downstream(Phase::Head, reason)));
             }
             Poll::Pending => {}
@@ -341,13 +343,13 @@ async fn receive_head<N: Net>(
         // Most heads arrive whole: only the others need the clock.
         let now = core.net.now();
         let deadline = *deadline
-            .get_or_insert_with(|| now + wire.admission.listener.plan.borrow().timeouts.head);
+            .get_or_insert_with(|| now + connection.admission.listener.plan.borrow().timeouts.head);
         timer.set(deadline);
         timer.watch(cx);
         if core.is_stopping() {
             return Poll::Ready(Err(Fault::local(Phase::Head, Reason::ShuttingDown)));
         }
-        if core.holds_too_much(timer, || wire.unread().len().max(BLOCK_BYTES[0])) {
+        if core.holds_too_much(timer, || connection.unread().len().max(BLOCK_BYTES[0])) {
             return Poll::Ready(Err(Fault::local(Phase::Head, Reason::MemoryLimit)));
         }
         if now >= deadline {

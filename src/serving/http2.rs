@@ -1,4 +1,4 @@
-//! Clients over HTTP/2: the life of a connection.
+//! The life of a client's connection over HTTP/2: one task for the connection, and workers for its requests.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -48,20 +48,20 @@ pub(super) async fn serve<N: Net>(
         .http2_opened(connection.context.listener.id.get());
     let conversation = Box::pin(converse(&connection, &admission, &mut rx, &timer, first));
     let ended = guarded(&core, conversation).await;
-    connection.mux.lose(connection.why_lost());
+    connection.mux.lose(connection.stream_loss());
     match ended {
-        Ok(()) => connection.tell_end(),
+        Ok(()) => connection.report_end(),
         Err(panic) => return report_panic(&core, &*panic),
     }
-    part(&connection, &mut rx, &timer).await;
+    linger(&connection, &mut rx, &timer).await;
 }
 
-/// What a connection needs to set tasks to its requests.
+/// What the connection's task needs to start workers.
 struct ServerConnection<N: Net> {
     server: Rc<CoreServer<N>>,
     mux: Rc<Mux<N>>,
     context: Rc<ConnectionContext>,
-    /// The connections to endpoints that belong to this one, whichever stream brought that about.
+    /// What belongs to the client's connection, whichever stream added it.
     bindings: Rc<ClientBindings>,
 }
 
@@ -79,15 +79,15 @@ async fn converse<N: Net>(
     poll_fn(|cx| {
         timer.watch(cx);
         let outcome = connection.mux.advance(cx, rx, &mut unread, &core.share);
-        connection.tell();
-        connection.set_to_work(timer);
+        connection.count_tally();
+        connection.spawn_workers(timer);
         if outcome != MuxOutcome::Waits || core.is_stopping() {
             return Poll::Ready(());
         }
         if !core.has_memory() {
             core.wait_for_memory(cx);
         }
-        if core.is_tight() {
+        if core.is_memory_short() {
             connection.mux.charge_memory(timer);
         }
         let timeouts = admission.listener.plan.borrow().timeouts;
@@ -107,9 +107,9 @@ async fn converse<N: Net>(
     .await;
 }
 
-/// Sends what is left to be said, then reads until the client has closed too: a close with unread bytes would be a
-/// reset, and could destroy what was said.
-async fn part<N: Net>(connection: &ServerConnection<N>, rx: &mut WireRx<N>, timer: &Timer) {
+/// Sends the last frames, then discards what the client sends until it has closed too: dropping a connection with unread
+/// bytes resets it, which could destroy what was sent.
+async fn linger<N: Net>(connection: &ServerConnection<N>, rx: &mut WireRx<N>, timer: &Timer) {
     let core = &connection.server.core;
     let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
     timer.set(deadline);
@@ -120,7 +120,7 @@ async fn part<N: Net>(connection: &ServerConnection<N>, rx: &mut WireRx<N>, time
             match connection.mux.poll_flush(cx) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => is_sent = true,
-                // TLS was given up: what is left to be said is the alert.
+                // TLS has failed: the alert is still to be sent.
                 Poll::Ready(Err(_)) if rx.refusal().is_some() => is_sent = true,
                 Poll::Ready(Err(_)) => (is_sent, is_finished, has_ended) = (true, true, true),
             }
@@ -148,8 +148,8 @@ async fn part<N: Net>(connection: &ServerConnection<N>, rx: &mut WireRx<N>, time
 }
 
 impl<N: Net> ServerConnection<N> {
-    /// Tells the counters what has happened.
-    fn tell(&self) {
+    /// Adds to the counters what has happened on the connection.
+    fn count_tally(&self) {
         let tally = self.mux.take_tally();
         if !tally.is_empty() {
             let obs = self.server.core.obs.borrow();
@@ -157,9 +157,9 @@ impl<N: Net> ServerConnection<N> {
         }
     }
 
-    /// What the end of the connection means for its requests: that the client has gone, unless it was sent away for what
-    /// it held or did not read.
-    fn why_lost(&self) -> StreamLoss {
+    /// How the end of the connection ends its streams: the client has left, or Weir has ended the connection because the
+    /// client made it hold too much or did not read.
+    fn stream_loss(&self) -> StreamLoss {
         match self.mux.failure() {
             Some(error @ (Error::HoldsTooMuch | Error::NotReading)) => {
                 StreamLoss::Misbehaved(error)
@@ -168,8 +168,8 @@ impl<N: Net> ServerConnection<N> {
         }
     }
 
-    /// Tells how the connection ended.
-    fn tell_end(&self) {
+    /// Counts how the connection ended, and logs the client that wore Weir out.
+    fn report_end(&self) {
         let (failure, was_told) = (self.mux.failure(), self.mux.has_announced_end());
         let obs = self.server.core.obs.borrow();
         obs.http2_ended(self.context.listener.id.get(), failure, was_told);
@@ -186,17 +186,24 @@ impl<N: Net> ServerConnection<N> {
         );
     }
 
-    /// Starts a task for each request that none waits for. The connection, which is `whole`, answers for what they hold.
-    fn set_to_work(&self, whole: &Timer) {
+    /// Starts a worker for each request that no worker waits for. Their memory is charged to the connection, whose timer is
+    /// `whole`.
+    fn spawn_workers(&self, whole: &Timer) {
         for _ in 0..self.mux.take_workers_needed() {
             let timer = self.server.core.timers.timer();
             timer.charge_to(whole);
             let (server, mux) = (self.server.clone(), self.mux.clone());
             let buffers = ExchangeBuffers::new(Some(self.bindings.clone()));
-            let work = Box::pin(work(server, mux, self.context.clone(), timer, buffers));
+            let worker = Box::pin(serve_requests(
+                server,
+                mux,
+                self.context.clone(),
+                timer,
+                buffers,
+            ));
             let core = self.server.core.clone();
             self.server.core.net.spawn(async move {
-                if let Err(panic) = guarded(&core, work).await {
+                if let Err(panic) = guarded(&core, worker).await {
                     report_panic(&core, &*panic);
                 }
             });
@@ -204,8 +211,8 @@ impl<N: Net> ServerConnection<N> {
     }
 }
 
-/// Runs the exchanges of one request after the other.
-async fn work<N: Net>(
+/// Runs the exchanges of one request after another, until the connection is over or enough workers wait.
+async fn serve_requests<N: Net>(
     server: Rc<CoreServer<N>>,
     mux: Rc<Mux<N>>,
     context: Rc<ConnectionContext>,

@@ -61,7 +61,7 @@ impl<N: Net> IdleConnection<N> {
                 Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(None),
                 Poll::Pending => {}
             }
-            if core.is_tight() {
+            if core.is_memory_short() {
                 // An idle connection holds little, but there may be very many; and it should end before an active one that
                 // holds no more.
                 self.timer.report_held(match (&self.wire.rx, self.is_new) {
@@ -81,7 +81,7 @@ impl<N: Net> IdleConnection<N> {
     }
 
     /// Counts the handshake once, and logs why it failed, if it did.
-    pub fn tell_handshake(&mut self, core: &Core<N>) -> Option<TlsFailure> {
+    pub fn report_handshake(&mut self, core: &Core<N>) -> Option<TlsFailure> {
         let WireRx::Tls(rx) = &mut self.wire.rx else {
             return None;
         };
@@ -110,11 +110,11 @@ impl<N: Net> IdleConnection<N> {
 
     /// Receives the header of the PROXY protocol. From then on the client that it names is the connection's client.
     /// Returns the bytes that arrived behind the header.
-    pub async fn introduce(&mut self, core: &Rc<Core<N>>) -> Result<Chunk, Reason> {
+    pub async fn receive_proxy_header(&mut self, core: &Rc<Core<N>>) -> Result<Chunk, Reason> {
         let deadline = core.net.now() + self.admission.listener.plan.borrow().timeouts.head;
         let mut patience = Patience::new(self, deadline);
         let mut inbox = Inbox::default();
-        let introduced = poll_fn(|cx| {
+        let header = poll_fn(|cx| {
             self.timer.watch(cx);
             while let Poll::Ready(received) = self.wire.rx.poll_recv(cx) {
                 let Ok(Some(chunk)) = received else {
@@ -123,7 +123,7 @@ impl<N: Net> IdleConnection<N> {
                 inbox.add(chunk, core.net.pool());
                 match proxy_protocol::read(inbox.bytes()) {
                     Ok(None) => {}
-                    Ok(Some(introduced)) => return Poll::Ready(Ok(introduced)),
+                    Ok(Some(header)) => return Poll::Ready(Ok(header)),
                     Err(_) => return Poll::Ready(Err(Reason::NotIntroduced)),
                 }
             }
@@ -133,9 +133,9 @@ impl<N: Net> IdleConnection<N> {
                 Poll::Pending
             }
         });
-        let introduced = introduced.await?;
-        inbox.consume(introduced.bytes);
-        if let Some(source) = introduced.source {
+        let header = header.await?;
+        inbox.consume(header.bytes);
+        if let Some(source) = header.source {
             self.admission.name_client(source.ip())?;
             self.wire.peer = Some(source);
         }

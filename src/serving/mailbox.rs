@@ -172,7 +172,7 @@ impl<N: Net> Mailbox<N> {
             {
                 messages += 1;
                 match message {
-                    MailboxMessage::Command(command) => server.obey(command),
+                    MailboxMessage::Command(command) => server.execute(command),
                     MailboxMessage::Connection(address, parcel) => server.adopt(&address, parcel),
                     MailboxMessage::Notice(note) => server.upstreams.receive_notice(note),
                 }

@@ -3,6 +3,9 @@
 //! [`CoreServer`] is one core with everything that serves clients: listeners, the current plan, the mailbox. Other
 //! threads reach it through its [`Mailbox`] only.
 
+// Bytes and indices come from the network: none may panic.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
 mod accept;
 mod boot;
 mod connection;

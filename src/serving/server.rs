@@ -97,7 +97,7 @@ impl<N: Net> CoreServer<N> {
             core.net.sleep_until(tick).await;
             core.timers.fire(core.net.now());
             self.upstreams.check_waiting(core.net.now());
-            core.keep_within_memory();
+            core.shed_memory();
             // Connections that end on other cores make room here too.
             core.offer_room();
         }
@@ -119,7 +119,7 @@ impl<N: Net> CoreServer<N> {
     }
 
     /// Does what control commands.
-    pub(super) fn obey(self: &Rc<Self>, command: Command<N::Socket>) {
+    pub(super) fn execute(self: &Rc<Self>, command: Command<N::Socket>) {
         match command {
             Command::Plan {
                 plan,

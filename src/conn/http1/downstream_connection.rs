@@ -227,7 +227,7 @@ impl<N: Net> DownstreamConnection<N> {
         edits: &Edits,
         body: BodyKind,
     ) -> Result<Framing, Fault> {
-        if self.admission.is_last_answer() {
+        if self.admission.must_announce_end() {
             self.machine.close_after_response();
         }
         let framing = self
