@@ -417,12 +417,16 @@ impl CoreObs {
     /// their counters.
     pub fn plan_changed(&mut self, plan: &Plan, endpoints: &EndpointSets) {
         let mut newest = self.shared.plan_counters();
-        if newest.epoch() < endpoints.epoch {
-            // Control has prepared nothing, as in a test of a single core.
+        if newest.epoch() == endpoints.epoch {
+            self.plan_counters = newest.clone();
+        } else {
+            // Control has prepared nothing, as in a test of a single core, or is ahead: the ids are not those it prepared.
             let names = PlanNames::of(plan, endpoints, Some(&newest.names));
-            *newest = Arc::new(PlanCounters::new(Arc::new(names), Some(&newest)));
+            self.plan_counters = Arc::new(PlanCounters::new(Arc::new(names), Some(&newest)));
+            if newest.epoch() < endpoints.epoch {
+                *newest = self.plan_counters.clone();
+            }
         }
-        self.plan_counters = newest.clone();
         let names = &self.plan_counters.names;
         self.shared.counts.plan_epoch.set(names.plan_epoch);
         self.shared.counts.endpoints_epoch.set(names.epoch);

@@ -191,6 +191,22 @@ fn the_end_of_a_core_is_detected() {
 }
 
 #[test]
+fn a_core_behind_control_counts_by_its_own_ids() {
+    let (old, new, newer) = (two(1, false), two(2, true), two(3, false));
+    let (obs, mut cores) = Obs::start(1, (&old.0, &old.1), None).unwrap();
+    obs.prepare(&new.0, &new.1);
+    obs.prepare(&newer.0, &newer.1);
+    cores[0].plan_changed(&new.0, &new.1);
+    // Upstream 1 is `one` in the plan that the core runs, and `two` in the one that it does not have yet.
+    cores[0].upstream_connected(UpstreamId(1), 1);
+    let connected = "weir_endpoint_connections_total{upstream=\"one\",endpoint=\"10.0.0.2:80\"}";
+    assert_eq!(series(&page(&obs), connected), Some(1));
+    cores[0].plan_changed(&newer.0, &newer.1);
+    assert_eq!(series(&page(&obs), connected), Some(1));
+    obs.stop();
+}
+
+#[test]
 fn a_core_on_its_own_follows_its_plan() {
     let (old, new) = (two(1, false), two(2, true));
     let mut core = CoreObs::detached(&old.0, &old.1);
