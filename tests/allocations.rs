@@ -1,23 +1,19 @@
-//! What a proxied request costs in heap allocations once connections and buffers are warm: none. One would be allowed.
+//! Heap allocations of a proxied request once connections and buffers are warm: none.
 //!
-//! A whole core runs on a real ring, in a thread whose allocations are counted, with the access log on. Clients and
-//! endpoints keep their connections and live in other threads.
+//! A whole core runs on a real ring with the access log on, in a thread whose allocations are counted. Clients and
+//! endpoints keep their connections and run in other threads.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 #[path = "allocations/counting_allocator.rs"]
 mod counting_allocator;
+mod e2e;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use weir::io::ring::{self, Ring};
 use weir::io::{ListenSocket, SocketOrigin};
 use weir::obs::{AccessLog, LogFormat, Obs};
@@ -25,25 +21,25 @@ use weir::plan::{EndpointSets, ListenerId, Plan};
 use weir::serving::{self, Command, CoreStart, Mailbox, MailboxSender, SharedState};
 
 use counting_allocator::{CountingAllocator, count_in};
+use e2e::{Authority, DEADLINE, Weir, tls_to};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// Requests of a round. Few: rounds have to be shorter than what a busy machine leaves between two pauses.
+/// Requests of a round. Few, because a busy machine must not pause a client within a round.
 const REQUESTS: u64 = 240;
 
-/// The first rounds open connections and make blocks. Later ones may meet a machine so busy that clients pause: then
-/// connections rest, give back what they have and take it again. One round without that is enough.
+/// The first rounds open connections and allocate blocks. In later rounds a busy machine may pause clients; idle
+/// connections then release buffers and allocate them again. One round without either is enough.
 const ROUNDS: usize = 100;
 
-/// What is left to housekeeping in a round. One allocation for each request would be ten times as much.
+/// Allocations that housekeeping may make in a round: a tenth of one per request.
 const ALLOCATIONS_MAX: u64 = REQUESTS / 10;
 
-/// The same over TLS: two allocations a request are rustls' own.
+/// The limit over TLS, where rustls allocates twice a request.
 const TLS_ALLOCATIONS_MAX: u64 = 2 * REQUESTS + ALLOCATIONS_MAX;
-const DEADLINE: Duration = Duration::from_secs(20);
 
-const GET: &str = "GET /users/42/orders?page=2 HTTP/1.1\r\nHost: shop.example.com\r\n\
+const GET: &str = "GET /users/42/orders?page=2 HTTP/1.1\r\nHost: a.test\r\n\
                    User-Agent: test\r\nAccept: */*\r\nCookie: a=b\r\n\r\n";
 
 #[test]
@@ -66,7 +62,7 @@ fn chunked_answers_cost_no_allocation() {
     check(GET, &answer, 16);
 }
 
-/// Paths that endpoints may read in several ways are looked up in each of them.
+/// Weir looks up ambiguous paths in each of their readings.
 #[test]
 fn odd_paths_cost_no_allocation() {
     for path in [
@@ -84,7 +80,7 @@ fn odd_paths_cost_no_allocation() {
 #[test]
 fn uploads_cost_no_allocation() {
     let request = format!(
-        "POST /users/42/orders HTTP/1.1\r\nHost: shop.example.com\r\nContent-Length: 1024\r\n\r\n{}",
+        "POST /users/42/orders HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1024\r\n\r\n{}",
         "x".repeat(1024)
     );
     check(
@@ -94,17 +90,21 @@ fn uploads_cost_no_allocation() {
     );
 }
 
-/// rustls makes a vector of each record that it opens, and of each that it seals: two records are all that such a
-/// request takes. Weir's own part adds nothing.
+/// rustls allocates a vector for each record that it opens and each that it seals: two records a request. Weir adds
+/// nothing.
 #[test]
 fn requests_over_tls_cost_what_rustls_allocates() {
     let answer = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n{}",
         "x".repeat(1024)
     );
-    let core = Core::start("", endpoint(GET, &answer), Some(certificate()));
-    let clients = (0..4).map(|_| connect_over_tls(core.address)).collect();
+    let (ca, dir) = (Authority::new("authority"), Weir::dir());
+    let tls = ca.sign(&["a.test"]).write(&dir, "server");
+    let core = Core::start("", endpoint(GET, &answer), Some(tls));
+    let connect = tls_to(core.address, &ca);
+    let clients = (0..4).map(|_| connect()).collect();
     count(core, clients, GET, TLS_ALLOCATIONS_MAX);
+    std::fs::remove_dir_all(dir).unwrap();
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn chains_of_trusted_proxies_cost_no_allocation() {
         "Cookie: a=b\r\nX-Forwarded-For: 192.0.2.7, \"[2001:db8::1]:443\"\r\nX-Forwarded-For: ::ffff:127.0.0.1\r\n\
          X-Forwarded-Proto: https\r\nForwarded: for=\"[2001:db8::1]:443\";host=\"a.test\", for=127.0.0.1\r\nX_Odd: 1\r\n",
     );
-    // Without a Date, which is made anew now and then.
+    // The answer has a Server and no Date, which Weir renews once a second.
     let answer = "HTTP/1.1 204 No Content\r\nServer: endpoint\r\n\r\n";
     for spelling in ["x-forwarded-for", "forwarded"] {
         let keys = format!("trusted_proxies = \"127.0.0.1\"\nforwarded_header = {spelling:?}");
@@ -122,13 +122,13 @@ fn chains_of_trusted_proxies_cost_no_allocation() {
     }
 }
 
-/// Asks over so many connections at once and counts what the core allocates meanwhile.
+/// Sends requests over `clients` connections at once and counts the core's allocations.
 #[track_caller]
 fn check(request: &str, answer: &str, clients: u64) {
     check_with("", request, answer, clients);
 }
 
-/// The same with keys of the top level.
+/// Like `check`, with top-level keys.
 #[track_caller]
 fn check_with(keys: &str, request: &str, answer: &str, clients: u64) {
     let core = Core::start(keys, endpoint(request, answer), None);
@@ -159,7 +159,7 @@ fn count<C: Read + Write + Send>(core: Core, mut clients: Vec<C>, request: &str,
     );
 }
 
-/// A core in a thread of its own.
+/// A core on its own thread.
 struct Core {
     address: SocketAddr,
     sender: MailboxSender<Ring>,
@@ -175,7 +175,7 @@ impl Core {
         let text = format!(
             "{keys}\naccess_log = {{ to = \"/dev/null\", request_headers = [\"cookie\", \"accept\"], \
              response_headers = \"content-type\" }}\n[listen.\"{address}\"]\n{}\n[upstream]\napp = \"{endpoint}\"\n\
-             [[route]]\nmatch = \"shop.example.com/users/{{id}}/*\"\nto = \"app\"\n",
+             [[route]]\nmatch = \"a.test/users/{{id}}/*\"\nto = \"app\"\n",
             tls.map_or_else(String::new, |tls| format!("tls = {{ {tls} }}")),
         );
         let (config, _) = weir_config::parse("test.toml", &text).expect("a good file");
@@ -227,8 +227,8 @@ impl Core {
     }
 }
 
-/// Starts an endpoint that gives one answer to one request, as often as it is asked, over connections that stay. Only
-/// lengths are looked at: heads end with an empty line, and bodies are as long as the request's.
+/// Starts an endpoint that gives the same answer to every request over connections that stay open. It looks only at
+/// lengths: heads end with an empty line, and bodies are as long as the request's.
 fn endpoint(request: &str, answer: &str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -254,34 +254,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     client
 }
 
-/// A throw-away certificate in files.
-fn certificate() -> String {
-    let dir = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let made = rcgen::generate_simple_self_signed(["shop.example.com".to_owned()]).unwrap();
-    let (cert, key) = (dir.join("allocations.pem"), dir.join("allocations.key"));
-    std::fs::write(&cert, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    format!("cert = {cert:?}, key = {key:?}")
-}
-
-fn connect_over_tls(address: SocketAddr) -> StreamOwned<ClientConnection, TcpStream> {
-    let cert = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("allocations.pem");
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_file(cert).unwrap())
-        .unwrap();
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from("shop.example.com").unwrap();
-    let tls = ClientConnection::new(Arc::new(config), name).unwrap();
-    StreamOwned::new(tls, connect(address))
-}
-
-/// Asks one time after the other.
+/// Sends requests one after the other.
 fn ask(client: &mut (impl Read + Write), request: &str, times: u64) {
     for _ in 0..times {
         client.write_all(request.as_bytes()).unwrap();
@@ -312,7 +285,7 @@ fn read_answer(client: &mut impl Read) {
     }
 }
 
-/// Reads a head and so many bytes after it. False when the connection has ended before that.
+/// Reads a head and `body_bytes` more bytes. False if the connection ends first.
 fn read_message(peer: &mut TcpStream, body_bytes: usize) -> bool {
     let mut read = Vec::new();
     let mut block = [0; 4096];

@@ -1,4 +1,4 @@
-//! The documents say what is there: reasons as in the code, a file that works, names that exist.
+//! The documents agree with the code: reasons, example files, and names.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -71,7 +71,7 @@ fn reasons() -> String {
     table
 }
 
-/// The examples are parsed, and held against the schema, by the tests of the crate that reads them.
+/// The configuration crate's tests parse the examples and check them against the schema.
 #[test]
 fn the_smallest_file_in_the_readme_is_the_example() {
     let example = read("config/examples/minimal.toml");
@@ -87,7 +87,7 @@ fn the_smallest_file_in_the_readme_is_the_example() {
     );
 }
 
-/// A file that is shown whole can be pasted.
+/// A reader may paste a complete file from a document.
 #[test]
 fn whole_files_in_the_documents_can_be_used() {
     let mut checked = 0;
@@ -109,9 +109,9 @@ fn toml_blocks(text: &str) -> impl Iterator<Item = &str> {
     blocks.filter_map(|rest| rest.split("```").next())
 }
 
-/// A name in a document that nothing has any more would mislead its reader.
+/// A document must not name what no longer exists.
 #[test]
-fn what_the_documents_name_is_there() {
+fn names_in_the_documents_exist() {
     let sources: String = files(&root())
         .iter()
         .map(|file| fs::read_to_string(file).unwrap_or_default())
@@ -125,7 +125,7 @@ fn what_the_documents_name_is_there() {
                 missing.push(format!("{document}: link to {link}"));
             }
         }
-        // It quotes what other proxies call things.
+        // This document quotes names of other proxies.
         let quotes_others = document == &"config/migrating.md";
         for name in quoted(&text) {
             if !quotes_others && !is_there(name, &sources) {
@@ -156,7 +156,7 @@ const DOCUMENTS: &[&str] = &[
     "src/reasons.md",
 ];
 
-/// Targets of links within the project.
+/// Link targets within the project.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     let targets = text.split("](").skip(1);
     let targets = targets.filter_map(|rest| rest.split([')', '#']).next());

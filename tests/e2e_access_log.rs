@@ -1,4 +1,4 @@
-//! What the access log has of a request and its answer, in every format.
+//! The access log's fields and redaction, in every format.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
@@ -9,9 +9,9 @@ use std::path::Path;
 use tinyjson::JsonValue;
 
 use e2e::*;
-use peers::{Client, Speaks, request, run};
+use peers::{Client, Protocol, request, run};
 
-/// The lines of a log file, once there are so many.
+/// Waits until a log file has `count` lines.
 fn lines(file: &Path, count: usize) -> Vec<String> {
     eventually("lines of the log", || {
         let text = std::fs::read_to_string(file).ok()?;
@@ -20,7 +20,7 @@ fn lines(file: &Path, count: usize) -> Vec<String> {
     })
 }
 
-/// A log in a file, with these keys besides.
+/// Starts a Weir that logs to a file, with further keys of `access_log`.
 fn logged(keys: &str, rest: &str) -> (std::path::PathBuf, Weir) {
     let dir = Weir::dir();
     let log = dir.join("access.log");
@@ -84,10 +84,10 @@ fn a_line_has_the_fields_that_were_chosen_and_no_secrets() {
     ] {
         assert_eq!(answered[name].get::<String>().unwrap(), value, "{name}");
     }
-    // What goes to the endpoint is all that came.
+    // Redaction does not change the forwarded request.
     assert!(
         endpoint
-            .only()
+            .only_request()
             .start
             .contains("access_token=secret&%74oken=two")
     );
@@ -161,7 +161,7 @@ fn names_of_the_file_are_redacted_and_off_shows_all() {
         );
         let line: JsonValue = lines(&log, 1)[0].parse().unwrap();
         assert_eq!(line["query"].get::<String>().unwrap(), expected);
-        // Credentials are nobody's.
+        // Credentials stay redacted even with `off`.
         let sent = &line["request_headers"]["authorization"];
         assert_eq!(sent.get::<String>().unwrap(), "Basic REDACTED");
         let answered = &line["response_headers"]["x-cache"];
@@ -224,7 +224,7 @@ fn fields_of_http2_are_logged_alike() {
     run(async {
         let endpoint = endpoint();
         let (log, weir) = logged(CHOSEN, &route_to(&[&endpoint]));
-        let mut client = Client::connect(Speaks::Http2, weir.address).await;
+        let mut client = Client::connect(Protocol::Http2, weir.address).await;
         let asked = request("GET", "/h2?token=eight")
             .header("user-agent", "two")
             .header("cookie", "a=1")

@@ -1,4 +1,4 @@
-//! Endpoints that authenticate connections, as with NTLM and Negotiate: nobody gets another's identity.
+//! Endpoints that authenticate connections, as with NTLM and Negotiate: no client gets another's identity.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
@@ -12,9 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use e2e::*;
-use peers::{Body, Client, Speaks, Tls, run};
+use peers::{Body, Client, Protocol, Tls, run};
 
-/// How an endpoint spells its challenges; `$` is what goes with the scheme.
+/// Challenges of an endpoint; `$` stands for the scheme's parameter.
 const SPELLINGS: [&str; 4] = [
     "WWW-Authenticate: Negotiate$\r\n",
     "WWW-Authenticate: nTlM$\r\n",
@@ -22,7 +22,7 @@ const SPELLINGS: [&str; 4] = [
     "WWW-Authenticate: Basic realm=\"a\"\r\nX: y\r\nwww-authenticate: Negotiate$\r\n",
 ];
 
-/// What a server knows of one connection.
+/// A server's state of one connection.
 struct Session {
     number: usize,
     spelling: &'static str,
@@ -38,8 +38,8 @@ impl Session {
         }
     }
 
-    /// The handshake has two legs: who says `1 NAME` is given a number, and who says `3 NAME` and that number has the
-    /// connection from then on. All others are who they were.
+    /// The handshake has two legs: a client that sends `1 NAME` gets a number, and one that then sends `3 NAME` with
+    /// that number owns the connection. Other requests change nothing.
     fn answer(&mut self, request: &Message) -> String {
         let credentials = request.field("Authorization").unwrap_or_default();
         let words: Vec<_> = credentials.split(' ').collect();
@@ -66,7 +66,7 @@ impl Session {
     }
 }
 
-/// An endpoint that authenticates connections, and how many are open.
+/// An endpoint that authenticates connections, and the number of open ones.
 fn authenticating(spelling: &'static str) -> (Endpoint, Arc<AtomicUsize>) {
     let open = Arc::new(AtomicUsize::new(0));
     let count = open.clone();
@@ -87,7 +87,7 @@ fn with(credentials: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: weir.test\r\nAuthorization: {credentials}\r\n\r\n")
 }
 
-/// The number in the challenge that goes on.
+/// The number in the second challenge.
 fn number_in(challenges: &[&str]) -> usize {
     let all = challenges.join(" ");
     let number = all.split("challenge ").nth(1).expect("a challenge");
@@ -95,7 +95,7 @@ fn number_in(challenges: &[&str]) -> usize {
     digits.unwrap().parse().unwrap()
 }
 
-/// Goes through the handshake.
+/// Performs the handshake as `name`.
 #[track_caller]
 fn log_in(conn: &mut Conn, name: &str) {
     conn.send(get("/"));
@@ -115,7 +115,7 @@ fn who(conn: &mut Conn) -> String {
 }
 
 #[test]
-fn nobody_gets_the_identity_of_another() {
+fn no_client_gets_anothers_identity() {
     for spelling in SPELLINGS {
         let (endpoint, open) = authenticating(spelling);
         let weir = Weir::to(&[&endpoint]);
@@ -128,13 +128,13 @@ fn nobody_gets_the_identity_of_another() {
             assert_eq!(who(&mut c), "nobody");
             assert_eq!(who(&mut b), "bob");
         }
-        // At once, too.
+        // The same with concurrent requests.
         for conn in [&a, &b, &c] {
             conn.send(get("/public"));
         }
         let all = [&mut a, &mut b, &mut c].map(|conn| conn.response().text());
         assert_eq!(all, ["alice", "bob", "nobody"]);
-        // Whoever comes after them is nobody, and their connections are closed.
+        // Later clients have no identity, and the bound connections close with their clients.
         drop(a);
         drop(b);
         let mut d = weir.connect();
@@ -146,7 +146,7 @@ fn nobody_gets_the_identity_of_another() {
 }
 
 #[test]
-fn a_reload_changes_nobodys_identity() {
+fn a_reload_changes_no_identity() {
     let (endpoint, _) = authenticating(SPELLINGS[0]);
     let other = Endpoint::answering(|_| ok("other"));
     let config = route_to(&[&endpoint]);
@@ -166,7 +166,7 @@ fn a_reload_changes_nobodys_identity() {
     assert_eq!(who(&mut b), "bob");
     assert_eq!(weir.ask(get("/public")).text(), "nobody");
     assert!(endpoint.connections() <= connections + 1);
-    // Without the endpoint, its connections end.
+    // A plan without the endpoint closes its connections.
     weir.reload(&route_to(&[&other]));
     eventually("the other endpoint", || {
         (who(&mut a) == "other").then_some(())
@@ -175,7 +175,7 @@ fn a_reload_changes_nobodys_identity() {
 }
 
 #[test]
-fn what_clients_send_binds_nothing() {
+fn nothing_that_a_client_sends_binds_a_connection() {
     let endpoint = Endpoint::answering(|_| ok("welcome"));
     let weir = Weir::to(&[&endpoint]);
     let mut clients: Vec<_> = (0..20).map(|_| weir.connect()).collect();
@@ -188,9 +188,9 @@ fn what_clients_send_binds_nothing() {
     assert_eq!(endpoint.connections(), 1, "all use the pool");
 }
 
-/// Clients that have been challenged once send credentials unasked on whatever connection they get.
+/// Clients that were challenged once send credentials unasked on any connection.
 #[test]
-fn credentials_that_come_unasked_serve_nobody_else() {
+fn unsolicited_credentials_serve_no_other_client() {
     let endpoint = Endpoint::numbered(|conn, _| {
         let mut name = None;
         while let Some(request) = conn.next_request() {
@@ -268,12 +268,12 @@ fn a_connection_that_the_endpoint_has_closed_is_replaced() {
     a.send(get("/public/last"));
     assert_eq!(a.response().text(), "alice");
     assert_eq!(who(&mut a), "nobody");
-    // It can log in again.
+    // The client can authenticate again.
     log_in(&mut a, "alice");
     assert_eq!(who(&mut a), "alice");
 }
 
-/// Credentials mean something on their connection only, and every leg of a handshake goes to the same endpoint.
+/// Credentials are valid on one connection only, so every leg of a handshake goes to the same endpoint.
 #[test]
 fn a_leg_of_a_handshake_is_not_repeated_elsewhere() {
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -287,7 +287,7 @@ fn a_leg_of_a_handshake_is_not_repeated_elsewhere() {
                     seen.lock()
                         .unwrap()
                         .push((endpoint, number, credentials.to_owned()));
-                    // It ends the connection without a word.
+                    // The endpoint closes without an answer.
                     let is_last = credentials.contains(" 3 ");
                     if is_last || conn.try_send(session.answer(&request)).is_err() {
                         return;
@@ -332,9 +332,9 @@ fn each_client_stays_at_its_endpoint() {
     assert_eq!(connections, 6, "each has one, and keeps it");
 }
 
-/// Connections that belong to clients count like all others, and make room for who needs one.
+/// Bound connections count towards the limit and close to make room.
 #[test]
-fn bound_connections_are_within_the_limit_and_make_room() {
+fn bound_connections_count_towards_the_limit_and_make_room() {
     let (endpoint, open) = authenticating(SPELLINGS[0]);
     let weir = Weir::start(&format!(
         "[upstream.up]\nservers = [{:?}]\npool = {{ connections = 3 }}\n\
@@ -349,15 +349,15 @@ fn bound_connections_are_within_the_limit_and_make_room() {
             assert!(open.load(Ordering::SeqCst) <= 4, "one may be about to end");
         }
     }
-    // The last ones have theirs, the first ones do not any more: they begin anew.
+    // The last clients keep their connections. The first ones lost theirs and authenticate again.
     log_in(&mut clients[0], "alice");
     assert_eq!(who(&mut clients[0]), "alice");
     assert_eq!(who(&mut clients[11]), "nobody");
 }
 
-/// While more want a connection than there are, a handshake still comes to its end.
+/// A handshake completes although more clients wait than the limit allows connections.
 #[test]
-fn a_handshake_ends_although_others_wait() {
+fn a_handshake_completes_while_others_wait() {
     let endpoint = Endpoint::numbered(|conn, number| {
         let mut session = Session::new(number, SPELLINGS[0]);
         while let Some(request) = conn.next_request() {
@@ -401,7 +401,7 @@ fn a_handshake_ends_although_others_wait() {
 }
 
 #[test]
-fn a_bound_connection_that_is_not_used_ends() {
+fn an_idle_bound_connection_ends() {
     let (endpoint, open) = authenticating(SPELLINGS[0]);
     let weir = Weir::start(&format!(
         "[upstream.up]\nservers = [{:?}]\ntimeouts = {{ upstream_idle = \"300ms\" }}\n\
@@ -416,7 +416,7 @@ fn a_bound_connection_that_is_not_used_ends() {
     assert_eq!(who(&mut a), "nobody");
 }
 
-/// A request of a client by whatever protocol.
+/// Sends a request over either protocol.
 async fn ask(client: &mut Client, path: &str, credentials: Option<&str>) -> (u16, String, String) {
     let mut request = peers::request("GET", path);
     if let Some(credentials) = credentials {
@@ -445,11 +445,11 @@ async fn log_in_by(client: &mut Client, name: &str) {
     assert_eq!((status, &*text), (200, name));
 }
 
-/// An endpoint over TLS that authenticates connections.
+/// A TLS endpoint that authenticates connections.
 async fn authenticating_tls(tls: &Tls) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let acceptor = tls.acceptor(Speaks::Http1);
+    let acceptor = tls.acceptor(Protocol::Http1);
     tokio::task::spawn_local(async move {
         for number in 0.. {
             let (stream, _) = listener.accept().await.unwrap();
@@ -476,11 +476,11 @@ async fn authenticating_tls(tls: &Tls) -> String {
 }
 
 #[test]
-fn over_tls_and_http2_nobody_gets_the_identity_of_another_either() {
-    for (speaks, is_tls) in [
-        (Speaks::Http1, true),
-        (Speaks::Http2, true),
-        (Speaks::Http2, false),
+fn no_client_gets_anothers_identity_over_tls_and_http2() {
+    for (protocol, is_tls) in [
+        (Protocol::Http1, true),
+        (Protocol::Http2, true),
+        (Protocol::Http2, false),
     ] {
         run(async {
             let (dir, tls) = (Weir::dir(), Tls::new());
@@ -490,8 +490,8 @@ fn over_tls_and_http2_nobody_gets_the_identity_of_another_either() {
             let keys = format!("[listen.\"127.0.0.1:0\"]\n{listener}");
             let weir = Weir::start_in(&dir, &peers::routed(&keys, &[server], &upstream));
             let connect = async || match is_tls {
-                true => Client::connect_tls(speaks, weir.address, &tls).await,
-                false => Client::connect(speaks, weir.address).await,
+                true => Client::connect_tls(protocol, weir.address, &tls).await,
+                false => Client::connect(protocol, weir.address).await,
             };
             let (mut a, mut b) = (connect().await, connect().await);
             log_in_by(&mut a, "alice").await;
@@ -501,8 +501,8 @@ fn over_tls_and_http2_nobody_gets_the_identity_of_another_either() {
                 assert_eq!(ask(&mut a, "/public", None).await.1, "alice");
                 assert_eq!(ask(&mut b, "/public", None).await.1, "bob");
             }
-            if speaks == Speaks::Http2 {
-                // One at a time has the connection; what comes meanwhile is nobody's, and never another's.
+            if protocol == Protocol::Http2 {
+                // The connection serves one client at a time. Other requests are anonymous and never get its identity.
                 for _ in 0..5 {
                     let all = [&mut a, &mut b].map(|client| {
                         let ask = |_| {
@@ -530,9 +530,9 @@ fn over_tls_and_http2_nobody_gets_the_identity_of_another_either() {
     }
 }
 
-/// Where endpoints are told whose a connection is, it is still bound to more than an address.
+/// With the PROXY protocol, a connection is bound to a client and not only to its address.
 #[test]
-fn bound_connections_go_with_the_proxy_protocol() {
+fn bound_connections_work_with_the_proxy_protocol() {
     let open = Arc::new(AtomicUsize::new(0));
     let count = open.clone();
     let endpoint = Endpoint::numbered(move |conn, number| {

@@ -1,4 +1,4 @@
-//! What a start refuses, `weir check` and a reload refuse too, in the same words.
+//! `weir check` and a reload refuse what a start refuses, with the same words.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod e2e;
@@ -11,7 +11,7 @@ use e2e::*;
 
 const ROUTE: &str = "[[route]]\nmatch = \"/*\"\nrespond = \"hello\"\n";
 
-/// Runs a command that must end by itself.
+/// Runs a command that must exit on its own.
 fn weir(arguments: &[&str]) -> (Option<i32>, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
         .args(arguments)
@@ -37,7 +37,7 @@ fn weir(arguments: &[&str]) -> (Option<i32>, String) {
     (status.unwrap().code(), said)
 }
 
-/// Tries a file in all three ways, with a running process that has another one.
+/// Tries a file with `run`, `check` and a reload of a running process.
 fn refused_by_all(dir: &Path, running: &Weir, text: &str, why: &str) {
     let file = dir.join("other.toml");
     fs::write(&file, text).unwrap();
@@ -59,9 +59,9 @@ fn refused_by_all(dir: &Path, running: &Weir, text: &str, why: &str) {
 }
 
 #[test]
-fn addresses_that_overlap() {
+fn overlapping_addresses_are_refused() {
     let dir = Weir::dir();
-    // On a port that this process has already, so that the system would let a reload have it.
+    // The running process already has the port, so the system would allow the reload.
     let port = free_port();
     let running = Weir::start(&format!("[listen.\"127.0.0.1:{port}\"]\n{ROUTE}"));
     for (a, b) in [
@@ -83,7 +83,7 @@ fn addresses_that_overlap() {
         dir.display()
     );
     refused_by_all(&dir, &running, &text, "a second listener");
-    // What starts, reloads: listeners of both families side by side, and an admin listener that takes over a port.
+    // Files that start also reload: listeners of both families, and an admin listener that takes over a port.
     let text = format!(
         "admin = \"127.0.0.2:0\"\n[listen.\"0.0.0.0:{port}\"]\n[listen.\"[::]:{port}\"]\n{ROUTE}"
     );
@@ -104,7 +104,7 @@ fn addresses_that_overlap() {
 }
 
 #[test]
-fn what_this_machine_does_not_have() {
+fn what_this_machine_lacks_is_refused() {
     let dir = Weir::dir();
     let path = |name: &str| dir.join(name).display().to_string();
     fs::write(dir.join("file"), "").unwrap();
@@ -148,7 +148,7 @@ fn what_this_machine_does_not_have() {
     ] {
         refused_by_all(&dir, &running, &text, why);
     }
-    // These would start, and end badly.
+    // These would start and then fail.
     let (socket, same) = (path("socket"), path("link/socket"));
     let own = path("other.toml");
     for (text, why) in [
@@ -178,7 +178,7 @@ fn what_this_machine_does_not_have() {
 }
 
 #[test]
-fn another_program_is_in_the_way_and_a_running_weir_is_not() {
+fn a_port_of_another_program_is_refused_and_one_of_the_running_weir_is_not() {
     let dir = Weir::dir();
     let socket = dir.join("socket");
     let tcp = std::net::TcpListener::bind("127.0.0.8:0").unwrap();
@@ -199,7 +199,7 @@ fn another_program_is_in_the_way_and_a_running_weir_is_not() {
 }
 
 #[test]
-fn a_pid_file_that_cannot_be_written() {
+fn an_unwritable_pid_file_is_refused() {
     let dir = Weir::dir();
     let path = |name: &str| dir.join(name).display().to_string();
     fs::write(dir.join("text"), "something else").unwrap();
@@ -259,7 +259,7 @@ fn a_check_leaves_nothing_behind_and_the_running_process_alone() {
 }
 
 #[test]
-fn ten_thousand_tests_that_fail_are_told_in_time_and_in_short() {
+fn ten_thousand_failing_tests_are_reported_quickly_and_briefly() {
     let dir = Weir::dir();
     let file = dir.join("many.toml");
     let mut text = String::from("[listen.\"127.0.0.1:0\"]\n");
@@ -277,7 +277,8 @@ fn ten_thousand_tests_that_fail_are_told_in_time_and_in_short() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("9980 more tests fail"), "{said}");
     assert!(said.matches("expected").count() <= 20 && said.len() < 10_000);
-    // A fraction of what it took when each one cost a walk over the file and all routes; this build is not optimised.
+    // A fraction of the time that a walk over the file and all routes would cost each test. This build is not
+    // optimised.
     assert!(begun.elapsed() < DEADLINE / 2, "{:?}", begun.elapsed());
     fs::remove_dir_all(dir).unwrap();
 }
@@ -288,7 +289,7 @@ fn free_port() -> u16 {
 }
 
 #[test]
-fn files_of_keys_are_not_needed_to_explain_or_on_another_machine() {
+fn explain_and_check_on_another_machine_need_no_key_files() {
     let dir = Weir::dir();
     let file = dir.join("edge.toml");
     let tls = "tls = { cert = \"no.pem\", key = \"no.key\", client_ca = \"none.pem\" }";
@@ -304,7 +305,7 @@ fn files_of_keys_are_not_needed_to_explain_or_on_another_machine() {
     assert!(said.contains("4 missing files"), "{said}");
     let (code, said) = weir(&["explain", name, "GET", "https://a.test/"]);
     assert!(code == Some(0) && said.contains("answer     200"), "{said}");
-    // What is here is looked at all the same.
+    // Key files that exist are still checked.
     fs::write(dir.join("no.key"), "nonsense").unwrap();
     let (code, said) = weir(&["check", name, "--elsewhere"]);
     assert!(code == Some(3) && said.contains("no private key"), "{said}");
@@ -312,7 +313,7 @@ fn files_of_keys_are_not_needed_to_explain_or_on_another_machine() {
 }
 
 #[test]
-fn keys_that_cannot_be_used_are_told_apart() {
+fn each_unusable_key_has_its_own_error() {
     let dir = Weir::dir();
     let issued = Authority::new("keys").sign(&["a.test"]);
     let pair = issued.write(&dir, "a");
@@ -344,7 +345,7 @@ fn keys_that_cannot_be_used_are_told_apart() {
 }
 
 #[test]
-fn what_the_machine_grants_too_little_of_is_said_before_a_start() {
+fn low_limits_of_the_machine_are_reported_before_a_start() {
     let dir = Weir::dir();
     let file = dir.join("edge.toml");
     fs::write(

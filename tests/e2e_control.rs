@@ -1,5 +1,5 @@
-//! What may not hold up the control thread: standard error and standard output that nobody reads, logs and files that
-//! are none, admin clients that wait.
+//! Nothing blocks the control thread: unread standard error and standard output, logs and files that are not regular
+//! files, waiting admin clients.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod e2e;
@@ -16,7 +16,7 @@ use e2e::*;
 use rustix::fs::{CWD, Mode, OFlags, fcntl_getfl, fcntl_setfl, mkfifoat};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A Weir whose output a test may leave unread.
+/// A Weir whose output the test may leave unread.
 struct Quiet {
     child: Child,
     file: PathBuf,
@@ -74,7 +74,7 @@ impl Quiet {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Reloads and waits until this counter of reloads has moved.
+    /// Reloads and waits until this counter of reloads grows.
     fn reload(&self, counter: &str) {
         let before = self.metric(counter);
         self.signal(Signal::HUP);
@@ -87,7 +87,7 @@ impl Quiet {
         assert_eq!(client.response().text(), "hello");
     }
 
-    /// Asks for long paths until lines about them are dropped.
+    /// Requests long paths until Weir drops log lines about them.
     fn fill_the_log(&self) {
         let requests = get(&format!("/{}", "x".repeat(7_000))).repeat(20);
         eventually("drops", || {
@@ -100,7 +100,7 @@ impl Quiet {
         });
     }
 
-    /// Sends SIGTERM and waits for the end.
+    /// Sends SIGTERM and waits for the process to exit.
     fn stop(mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         let status = eventually("the end", || self.child.try_wait().unwrap());
@@ -116,13 +116,13 @@ impl Drop for Quiet {
     }
 }
 
-/// An address that is free now; of a loopback that no other test uses.
+/// A free address on a loopback address that no other test uses.
 fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.9:0").unwrap();
     listener.local_addr().unwrap()
 }
 
-/// A pipe without room for a single byte.
+/// A full pipe.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let flags = fcntl_getfl(&writer).unwrap();
@@ -149,11 +149,11 @@ fn lines(reader: PipeReader) -> Lines {
 }
 
 #[test]
-fn a_standard_error_that_nobody_reads_holds_up_nothing() {
+fn an_unread_standard_error_blocks_nothing() {
     let dir = Weir::dir();
     let (reader, writer) = full_pipe();
     let weir = Quiet::start(&dir, "", Stdio::null(), writer.into());
-    // Each of them has a page of diagnostics to say.
+    // Each reload prints a page of diagnostics.
     let bad: String = (0..100).map(|n| format!("unknown_{n} = 1\n")).collect();
     weir.write(&bad);
     eventually("drops", || {
@@ -163,7 +163,7 @@ fn a_standard_error_that_nobody_reads_holds_up_nothing() {
     weir.ask("/full");
     weir.write("");
     weir.reload("weir_reload_total");
-    // Now somebody reads: lines flow again, and the log says what is missing.
+    // Once the test reads, lines flow again, and one of them counts the dropped ones.
     let read = lines(reader);
     read.wait("the drops", |line| {
         line.contains("lines were dropped").then_some(())
@@ -175,7 +175,7 @@ fn a_standard_error_that_nobody_reads_holds_up_nothing() {
 }
 
 #[test]
-fn a_full_standard_error_holds_up_no_end() {
+fn a_full_standard_error_does_not_block_the_exit() {
     let dir = Weir::dir();
     let (_reader, writer) = full_pipe();
     let weir = Quiet::start(&dir, "", Stdio::null(), writer.into());
@@ -183,7 +183,7 @@ fn a_full_standard_error_holds_up_no_end() {
     let begun = Instant::now();
     assert!(weir.stop().success());
     assert!(begun.elapsed() < DEADLINE / 2);
-    // Who cannot start ends as well.
+    // A process that cannot start exits as well.
     fs::write(dir.join("bad.toml"), "nonsense").unwrap();
     let (_reader, writer) = full_pipe();
     let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
@@ -197,7 +197,7 @@ fn a_full_standard_error_holds_up_no_end() {
 }
 
 #[test]
-fn a_standard_output_that_nobody_reads_drops_lines_and_holds_up_nothing() {
+fn an_unread_standard_output_drops_lines_and_blocks_nothing() {
     let dir = Weir::dir();
     let (reader, writer) = full_pipe();
     let (errors, stderr) = std::io::pipe().unwrap();
@@ -205,7 +205,7 @@ fn a_standard_output_that_nobody_reads_drops_lines_and_holds_up_nothing() {
     let log = "access_log = \"stdout\"";
     let weir = Quiet::start(&dir, log, writer.into(), stderr.into());
     weir.fill_the_log();
-    // What the core and control have to say goes its own way.
+    // Diagnostics of the core and of control go to standard error.
     weir.write("access_log = \"off\"");
     weir.reload("weir_reload_total");
     errors.wait("the reload", |line| line.contains("reloaded").then_some(()));
@@ -219,7 +219,7 @@ fn a_standard_output_that_nobody_reads_drops_lines_and_holds_up_nothing() {
 }
 
 #[test]
-fn a_log_that_cannot_take_lines_is_refused_and_waited_for_by_nobody() {
+fn a_log_that_takes_no_lines_is_refused_without_waiting() {
     let dir = Weir::dir();
     let (pipe, folder, socket) = (dir.join("pipe"), dir.join("folder"), dir.join("socket"));
     fifo(&pipe);
@@ -257,8 +257,8 @@ fn a_log_that_cannot_take_lines_is_refused_and_waited_for_by_nobody() {
         assert!(!output.status.success() && said.contains(why), "{said}");
     }
     weir.ask("/");
-    // With a reader it is as good as a file. The lines that the reader does not take are counted, and where they are
-    // missing is said.
+    // A FIFO with a reader works like a file. Weir counts the lines that the reader does not take and logs where they
+    // are missing.
     let reader = fs::OpenOptions::new()
         .read(true)
         .write(true)
@@ -270,7 +270,7 @@ fn a_log_that_cannot_take_lines_is_refused_and_waited_for_by_nobody() {
     assert_eq!(weir.page("/healthz").status(), 200);
     let mut read = BufReader::new(reader.try_clone().unwrap()).lines();
     assert!(read.any(|line| line.unwrap().contains("\"dropped\":")));
-    // The reader goes, and another comes.
+    // The reader leaves, and another one opens the FIFO.
     drop((read, reader));
     eventually("lost lines", || {
         weir.ask("/nobody");
@@ -295,7 +295,7 @@ fn a_log_that_cannot_take_lines_is_refused_and_waited_for_by_nobody() {
     errors.wait("the end of it", |line| {
         line.contains("accepts lines again").then_some(())
     });
-    // The file that was there is a folder now: it cannot be opened again, and the old one stays.
+    // The path is a directory now: Weir cannot reopen it and keeps the old file.
     let file = dir.join("log");
     weir.write(&to(&file));
     weir.reload("weir_reload_total");
@@ -316,7 +316,7 @@ fn a_log_that_cannot_take_lines_is_refused_and_waited_for_by_nobody() {
 }
 
 #[test]
-fn a_configuration_that_is_no_file_fails_its_reload_and_the_next_one_works() {
+fn a_configuration_that_is_not_a_file_fails_only_its_own_reload() {
     let dir = Weir::dir();
     let weir = Quiet::start(&dir, "", Stdio::null(), Stdio::null());
     let text = fs::read_to_string(&weir.file).unwrap();
@@ -355,7 +355,7 @@ fn a_configuration_that_is_no_file_fails_its_reload_and_the_next_one_works() {
 }
 
 #[test]
-fn files_of_tls_that_are_none_are_refused_and_waited_for_by_nobody() {
+fn tls_paths_that_are_not_files_are_refused_without_waiting() {
     let dir = Weir::dir();
     let authority = Authority::new("Test");
     let issued = authority.sign_numbered(&["weir.test"], 7);
@@ -378,7 +378,7 @@ fn files_of_tls_that_are_none_are_refused_and_waited_for_by_nobody() {
         let text = fs::read(file).unwrap();
         fs::remove_file(file).unwrap();
         fifo(file);
-        // Noticed without a signal as well.
+        // Weir notices the change without a signal, too.
         let failed = weir.metric("weir_certificates_failed_total");
         eventually("the refusal", || {
             (weir.metric("weir_certificates_failed_total") > failed).then_some(())
@@ -394,7 +394,7 @@ fn files_of_tls_that_are_none_are_refused_and_waited_for_by_nobody() {
     fs::remove_dir_all(dir).unwrap();
 }
 
-/// What a client of the admin listener asks for, and leaves its connection open.
+/// Sends a request to the admin listener and keeps the connection open.
 fn ask_admin(weir: &Quiet, path: &str) -> Conn {
     let client = Conn::narrow(weir.admin);
     client.send(format!("GET {path} HTTP/1.1\r\nHost: admin\r\n\r\n"));
@@ -408,14 +408,14 @@ fn health_is_answered_at_once_whatever_other_admin_clients_do() {
     let healthy = |others: &str| {
         let begun = Instant::now();
         assert_eq!(weir.page("/healthz").status(), 200);
-        // None of them had to time out first, which takes 5 s.
+        // Faster than the 5 s after which an idle client times out.
         assert!(
             begun.elapsed() < DEADLINE / 8,
             "{others}: {:?}",
             begun.elapsed()
         );
     };
-    // Polite ones that keep their connections.
+    // Clients that keep their connections.
     let idle: Vec<_> = (0..200)
         .map(|_| {
             let mut client = ask_admin(&weir, "/healthz");
@@ -424,7 +424,7 @@ fn health_is_answered_at_once_whatever_other_admin_clients_do() {
         })
         .collect();
     healthy("idle");
-    // Those that say nothing, or half of it.
+    // Clients that send nothing or half a request.
     let silent: Vec<_> = (0..200).map(|_| Conn::to(weir.admin)).collect();
     healthy("silent");
     let halves: Vec<_> = (0..200)
@@ -435,7 +435,7 @@ fn health_is_answered_at_once_whatever_other_admin_clients_do() {
         })
         .collect();
     healthy("half");
-    // One who asks again and again on its own connection is served as well.
+    // A client that sends request after request on its own connection is served as well.
     let mut busy = ask_admin(&weir, "/healthz");
     assert_eq!(busy.response().status(), 200);
     for _ in 0..20 {
@@ -449,7 +449,7 @@ fn health_is_answered_at_once_whatever_other_admin_clients_do() {
 }
 
 #[test]
-fn readers_that_do_not_read_share_a_few_copies_of_a_page() {
+fn slow_admin_clients_share_a_few_copies_of_a_page() {
     let dir = Weir::dir();
     let routes: String = (0..20_000)
         .map(|n| {
@@ -467,7 +467,7 @@ fn readers_that_do_not_read_share_a_few_copies_of_a_page() {
             assert!(reader.wait_for_bytes());
             readers.push(reader);
             let more = resident_bytes(&weir.child).saturating_sub(before);
-            // The copies that may be, one in the making, and what connections buffer.
+            // The allowed copies, one in the making, and the buffers of connections.
             assert!(
                 more < 5 * length + 30_000_000,
                 "{} readers of {length} bytes: {more} more",
@@ -477,7 +477,7 @@ fn readers_that_do_not_read_share_a_few_copies_of_a_page() {
         let begun = Instant::now();
         assert_eq!(weir.page("/healthz").status(), 200);
         assert!(begun.elapsed() < DEADLINE / 8);
-        // Who reads has all of it.
+        // A client that reads receives the whole page.
         assert!(weir.page(path).body.len() as u64 > length / 2);
     }
     assert!(weir.stop().success());
@@ -485,7 +485,7 @@ fn readers_that_do_not_read_share_a_few_copies_of_a_page() {
 }
 
 #[test]
-fn the_log_says_that_a_certificate_ends_and_has_ended_while_weir_runs() {
+fn certificate_expiry_is_logged_while_weir_runs() {
     let dir = Weir::dir();
     let life = std::time::Duration::from_secs(4);
     let issued = Authority::new("Test").sign_for(&["weir.test"], life);

@@ -1,4 +1,4 @@
-//! What becomes of clients and endpoints when descriptors, ports and sockets are short.
+//! Clients and endpoints when descriptors, ports or sockets run short.
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 mod e2e;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use e2e::*;
 
-/// How many connections at once a start has said that it serves.
+/// The number of connections that Weir announced at its start.
 #[track_caller]
 fn capacity(weir: &Weir) -> usize {
     let limits = weir.wait_for("limits: ");
@@ -18,9 +18,9 @@ fn capacity(weir: &Weir) -> usize {
 }
 
 #[test]
-fn clients_beyond_the_descriptors_wait_and_nobody_is_refused() {
+fn clients_without_a_free_descriptor_wait_and_none_is_refused() {
     let endpoint = Endpoint::answering(|_| ok("here"));
-    // So few that each client may need one of its own.
+    // Few enough that each client may need a connection to the endpoint of its own.
     let weir = Weir::start_with_files(400, &route_to(&[&endpoint]));
     let most = capacity(&weir);
     assert!((50..200).contains(&most), "{most} of 400");
@@ -29,15 +29,15 @@ fn clients_beyond_the_descriptors_wait_and_nobody_is_refused() {
         client.send(get("/first"));
         assert_eq!(client.response().status(), 200);
     }
-    // The next ones are in the kernel's queue: they are not accepted, not answered, and not turned away.
+    // Further clients are in the kernel's queue: not accepted, not answered, not refused.
     let mut waiting: Vec<Conn> = (0..40).map(|_| weir.connect()).collect();
     waiting.iter().for_each(|client| client.send(get("/later")));
     for client in &mut served {
         client.send(get("/again"));
         assert_eq!(client.response().status(), 200);
     }
-    assert!(!waiting.iter().any(Conn::has_news));
-    // A few end, and as many of those come in.
+    assert!(!waiting.iter().any(Conn::is_readable));
+    // As some clients leave, as many of the waiting ones are served.
     served.truncate(most - 40);
     for client in &mut waiting {
         assert_eq!(client.response().status(), 200);
@@ -52,41 +52,41 @@ fn clients_beyond_the_descriptors_wait_and_nobody_is_refused() {
 }
 
 #[test]
-fn cores_that_accept_at_the_same_moment_refuse_nobody() {
+fn cores_that_accept_at_the_same_moment_refuse_no_client() {
     let endpoint = Endpoint::answering(|_| ok("here"));
     let config = format!("cores = 2\n{}", route_to(&[&endpoint]));
     let weir = Weir::start_with_files(300, &config);
     let most = capacity(&weir);
     for _ in 0..5 {
-        // All of them are in the kernel's queue when the cores go on, each with its request.
+        // All clients are in the kernel's queue, with their requests, when the cores continue.
         let mut clients: Vec<Conn> = weir.while_stopped(|| {
             let clients: Vec<Conn> = (0..2 * most).map(|_| weir.connect()).collect();
             clients.iter().for_each(|client| client.send(get("/keep")));
             clients
         });
-        // Everybody asks on until served twice, and makes room then.
+        // Every client is served twice and then makes room.
         while !clients.is_empty() {
             let mut is_done: Vec<bool> = Vec::new();
             for client in &mut clients {
-                let has_answer = client.has_news();
+                let has_answer = client.is_readable();
                 if has_answer {
                     assert_eq!(client.response().status(), 200);
                 }
                 is_done.push(has_answer);
             }
             let mut is_done = is_done.into_iter();
-            // They leave all at once, so that each core sees room at the same moment.
+            // All leave at once, so that each core sees room at the same moment.
             weir.while_stopped(|| clients.retain(|_| !is_done.next().unwrap()));
         }
     }
 }
 
 #[test]
-fn a_connect_without_a_descriptor_is_no_fault_of_the_endpoint() {
+fn a_connect_without_a_descriptor_blames_no_endpoint() {
     let endpoints = [(); 2].map(|()| Endpoint::answering(|_| ok("here")));
     let weir = Weir::with("", &[&endpoints[0], &endpoints[1]]);
     let mut client = weir.connect();
-    // Accepted, and known to be.
+    // Weir has accepted the clients and counted them.
     client.send("GET /starved HTTP/1.1\r\n");
     eventually("the connection is open", || {
         let page = weir.admin("/metrics").text();
@@ -95,7 +95,7 @@ fn a_connect_without_a_descriptor_is_no_fault_of_the_endpoint() {
             |line: &str| line.starts_with("weir_connections_open{") && line.ends_with(" 1");
         lines.any(is_open).then_some(())
     });
-    // What is open stays so.
+    // Open connections stay open.
     weir.limit_files(3);
     client.send("Host: weir.test\r\n\r\n");
     client
@@ -130,7 +130,7 @@ fn unused_connections_to_endpoints_make_room_for_new_ones() {
     let mut client = weir.connect();
     client.send(get("/one"));
     assert_eq!(client.response().status(), 200);
-    // Others take what is left between the numbers in use, so that the next descriptor is one too many.
+    // Other clients take the free descriptors, so that the next one exceeds the limit.
     let mut others = Vec::new();
     eventually("no number is left out", || {
         let files = weir.open_files();
@@ -146,10 +146,10 @@ fn unused_connections_to_endpoints_make_room_for_new_ones() {
 }
 
 #[test]
-fn what_the_system_says_of_a_connect_is_told_apart() {
+fn each_connect_error_is_reported_as_what_it_is() {
     let dir = Weir::dir();
     let socket = |name: &str| format!("unix:{}", dir.join(name).display());
-    // Bound and closed: the file is there, and nobody behind it.
+    // Bound and closed: the socket file exists, and nothing listens.
     drop(UnixListener::bind(dir.join("left")).unwrap());
     std::fs::write(dir.join("file"), "").unwrap();
     let cases = [
@@ -181,7 +181,7 @@ fn what_the_system_says_of_a_connect_is_told_apart() {
 }
 
 #[test]
-fn a_default_start_has_nothing_to_warn_of() {
+fn a_default_start_logs_no_warning() {
     let weir = Weir::start("[[route]]\nmatch = \"/*\"\nrespond = \"here\"\n");
     weir.ask(get("/"));
     let said = weir.stderr.so_far();

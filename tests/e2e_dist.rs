@@ -1,4 +1,4 @@
-//! What packages and images are made of, scripts/dist: held against the binary.
+//! The files of packages and images in `scripts/dist`, checked against the binary.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
@@ -31,7 +31,7 @@ fn weir(arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(said).unwrap())
 }
 
-/// The values of a unit, by their keys, in order.
+/// The values of the systemd unit by key, in order.
 fn unit() -> HashMap<String, Vec<String>> {
     let mut values: HashMap<_, Vec<_>> = HashMap::new();
     for line in read("weir.service").lines() {
@@ -65,7 +65,7 @@ fn the_unit_says_what_the_binary_understands() {
     for call in ["io_uring_setup", "io_uring_enter", "io_uring_register"] {
         assert!(calls.contains(call), "{call}");
     }
-    // What the user of a unit may not do, nobody does for it: it binds and reads as that user.
+    // systemd grants nothing that the unit's user lacks: Weir binds and reads as that user.
     assert_eq!(of("CapabilityBoundingSet"), "CAP_NET_BIND_SERVICE");
     assert_eq!(of("AmbientCapabilities"), "CAP_NET_BIND_SERVICE");
 }
@@ -83,7 +83,7 @@ fn the_packaged_file_is_usable() {
         "http://127.0.0.1:8080/",
     ]);
     assert_eq!(code, Some(0), "{said}");
-    // What is commented out is usable too.
+    // Commented-out parts are valid too.
     let whole: String = read("weir.toml")
         .lines()
         .filter(|line| !line.starts_with("respond"))
@@ -159,7 +159,7 @@ fn the_seccomp_profile_allows_little() {
     }
 }
 
-/// Runs what follows with the calls that are named on its standard input, and no others, by numbers from the headers of
+/// Runs its arguments with only the system calls that its standard input lists. Their numbers come from the headers of
 /// the C library.
 const CONFINE: &str = r#"
 import ctypes, os, re, struct, sys
@@ -196,7 +196,7 @@ fn weir_works_under_the_seccomp_profile() {
             .sign(&["weir.test"])
             .write(&dir, "site");
         let socket = dir.join("front.sock");
-        // The endpoint goes by name, so that the resolver is asked.
+        // The endpoint has a host name, so that the resolver runs.
         let port = endpoint.name.rsplit_once(':').unwrap().1;
         let config = format!(
             "driver = \"{driver}\"\npid_file = \"{0}/weir.pid\"\naccess_log = \"{0}/access.log\"\n\
@@ -209,7 +209,7 @@ fn weir_works_under_the_seccomp_profile() {
         command
             .args(["-c", CONFINE, &names, env!("CARGO_BIN_EXE_weir")])
             .stdin(Stdio::null());
-        let mut weir = Weir::start_by(&dir, &config, command);
+        let mut weir = Weir::start_with_command(&dir, &config, command);
         let mut client = weir.connect();
         for body in ["short", &"long ".repeat(200_000)] {
             client.send(post("/", body));

@@ -1,4 +1,4 @@
-//! Answers that come before the request they belong to is whole, or before there is a request at all.
+//! Answers that come before the end of their request, or before any request.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod e2e;
@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use e2e::{Endpoint, Weir, get};
 
 #[test]
-fn a_body_that_was_asked_about_and_not_wanted_never_reaches_the_endpoint() {
+fn a_body_refused_after_expect_never_reaches_the_endpoint() {
     let (go_on, wait) = mpsc::channel();
     let (tell, told) = mpsc::channel();
     let (wait, tell) = (Mutex::new(wait), Mutex::new(tell));
@@ -32,7 +32,7 @@ fn a_body_that_was_asked_about_and_not_wanted_never_reaches_the_endpoint() {
     assert_eq!(head.status(), 200);
     assert_eq!(head.field("Connection"), Some("close"));
     client.expect("first");
-    // Whoever rejects a body may take what comes in its place for a request.
+    // An endpoint that rejects the body may read what follows as a request.
     client.send("GET /SMUGGLED HTTP/1.1\r\nHost: evil\r\n\r\n\r\n");
     go_on.send(()).unwrap();
     client.expect("later");
@@ -46,7 +46,7 @@ fn a_body_that_was_asked_about_and_not_wanted_never_reaches_the_endpoint() {
 }
 
 #[test]
-fn an_answer_to_nothing_is_never_the_next_request_s() {
+fn an_unsolicited_answer_never_answers_the_next_request() {
     for length in [2, 4_000, 20_000, 100_000, 1_000_000] {
         let endpoint = Endpoint::numbered(move |conn, number| {
             conn.head();
@@ -54,7 +54,7 @@ fn an_answer_to_nothing_is_never_the_next_request_s() {
             let surplus = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL";
             let surplus = if number == 0 { surplus } else { "" };
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
-            // What finds no reader any more is lost, which is the point.
+            // Bytes that reach a closed connection are lost, which is the point.
             let _ = conn.try_send(format!("{head}{body}{surplus}"));
             conn.rest();
         });

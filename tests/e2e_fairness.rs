@@ -1,4 +1,4 @@
-//! Clients whose next request is always there leave others their turn, whatever protocol they speak.
+//! Clients whose next request is always ready leave other clients their turn, over either protocol.
 #![allow(clippy::unwrap_used, clippy::duplicate_mod)] // A test fails by panicking; each file stands for itself.
 
 mod e2e;
@@ -8,13 +8,13 @@ use std::io::{Read, Write};
 use e2e::*;
 use weir::limits::{EXCHANGE_STEPS, H2_REQUESTS_AT_ONCE_MAX, SHARE_STEPS};
 
-/// Connections that have many requests at once.
+/// The number of connections with many requests at once.
 const GREEDY: usize = 8;
 
 const ROUTES: &str = "[[route]]\nmatch = \"/good\"\nrespond = \"here\"\n";
 
-/// Expects that of the requests that had all come when `/good` came, only a share or two of each connection were served
-/// before it: a turn polls some tasks a second time.
+/// Asserts that of all requests present when `/good` came, Weir served only a share or two of each connection before
+/// it. A turn polls some tasks a second time.
 #[track_caller]
 fn is_fair(weir: &Weir, share: usize) {
     weir.entry("/good");
@@ -35,7 +35,7 @@ fn pipelined_requests_of_many_take_turns() {
     let weir = Weir::start(ROUTES);
     let mut greedy: Vec<Conn> = (0..GREEDY).map(|_| weir.connect()).collect();
     let mut good = weir.connect();
-    // Afterwards all of them are known and wait.
+    // Afterwards Weir knows all connections, and they wait.
     for client in greedy.iter_mut().chain([&mut good]) {
         client.send(get("/known"));
         assert_eq!(client.response().status(), 404);
@@ -73,7 +73,7 @@ fn pipelined_requests_over_tls_take_turns() {
     let mut good = connect();
     weir.while_stopped(|| {
         for client in &mut greedy {
-            // A record for each.
+            // Each request has its own record.
             for _ in 0..REQUESTS {
                 client.write_all(get("/nowhere").as_bytes()).unwrap();
             }
@@ -83,9 +83,9 @@ fn pipelined_requests_over_tls_take_turns() {
     is_fair(&weir, (SHARE_STEPS / EXCHANGE_STEPS) as usize);
 }
 
-/// A request of HTTP/2 for this path.
+/// Encodes an HTTP/2 request for this path.
 fn ask_http2(stream: u32, path: &str) -> Vec<u8> {
-    // GET and http are in the static table; path and authority are spelt out.
+    // GET and http are in HPACK's static table. Path and authority are literals.
     let mut block = vec![0x82, 0x86, 0x04, path.len() as u8];
     block.extend_from_slice(path.as_bytes());
     block.extend_from_slice(b"\x01\x09weir.test");
@@ -98,7 +98,7 @@ fn ask_http2(stream: u32, path: &str) -> Vec<u8> {
 
 #[test]
 fn requests_over_http2_take_turns() {
-    // As many as may be open at once.
+    // As many streams as may be open at once.
     const REQUESTS: u32 = 100;
     let weir = Weir::start(ROUTES);
     let connect = |known: &str| {

@@ -1,4 +1,4 @@
-//! Peers that break off, stop half way, or answer before they are asked.
+//! Peers that reset, stop half way or answer too early.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use e2e::*;
 
-/// A script's way to wait for the test.
+/// Lets a script wait for the test.
 #[derive(Clone)]
 struct Gate(Arc<Mutex<Receiver<()>>>);
 
@@ -19,7 +19,7 @@ impl Gate {
         (open, Self(Arc::new(Mutex::new(wait))))
     }
 
-    /// Waits until the test says so, or has ended.
+    /// Waits until the test sends or ends.
     fn wait(&self) {
         let _ = self.0.lock().unwrap().recv_timeout(DEADLINE);
     }
@@ -68,7 +68,7 @@ fn a_client_that_half_closes_in_its_body_ends_the_request_unfinished() {
     ] {
         let (tell, told) = channel();
         let endpoint = Endpoint::script(move |conn| {
-            // The end may come before anything is sent at all.
+            // Weir may learn of the end before it has sent anything.
             tell.send(conn.rest().0).unwrap();
         });
         let weir = Weir::to(&[&endpoint]);
@@ -181,7 +181,7 @@ fn an_early_answer_reaches_a_client_that_still_uploads() {
             if reads_on {
                 conn.rest();
             }
-            // Else it closes with bytes unread, which is a reset.
+            // Otherwise it closes with unread bytes, which is a reset.
         });
         let weir = Weir::to(&[&endpoint]);
         let mut client = weir.connect();
@@ -199,7 +199,7 @@ fn an_early_answer_reaches_a_client_that_still_uploads() {
         client.send_until_stuck(10_000_000, Duration::from_millis(50));
         client.expect_end();
         assert_eq!(weir.entry("/").number("status"), 403.0);
-        // Nobody can say what of the body is still on its way: that connection serves nobody else.
+        // An unknown part of the body is still on its way, so no other request may use that connection.
         let next = weir.connect();
         next.send(get("/next"));
         eventually("a connection of its own", || {
@@ -213,7 +213,7 @@ fn an_early_answer_that_streams_runs_along_with_the_upload() {
     let endpoint = Endpoint::script(|conn| {
         conn.head();
         conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-        // An echo, as long as the request lasts.
+        // Echoes for as long as the request lasts.
         loop {
             let size = conn.line();
             let data = conn.take(usize::from_str_radix(&size, 16).unwrap());
@@ -248,7 +248,7 @@ fn a_silent_connection_is_closed_without_an_answer() {
         &[&endpoint],
     );
     weir.connect().expect_closed();
-    // Also one that has said something before.
+    // The same for a connection that has already served a request.
     let mut client = weir.connect();
     client.send(get("/"));
     client.response();
@@ -374,7 +374,7 @@ fn an_exchange_may_be_bounded_in_total() {
 
 #[test]
 fn an_endpoint_that_cannot_be_reached_in_time_is_504() {
-    // A listener with a full queue takes no further connection and refuses none.
+    // A listener with a full queue neither accepts nor refuses a connection.
     let listener =
         socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     listener
@@ -453,7 +453,7 @@ fn a_head_that_trickles_is_timed_as_a_whole() {
     let weir = Weir::with("timeouts = { head = \"300ms\" }", &[&endpoint]);
     let mut client = weir.connect();
     client.send("GET / HTTP/1.1\r\nHost: weir.test\r\n");
-    // Each line is early enough, together they are too late.
+    // Each line comes in time, but the whole head is too late.
     client.trickle("X-Slow: 1\r\n", Duration::from_millis(50));
     assert_eq!(client.response().status(), 408);
 }
@@ -499,7 +499,7 @@ fn the_nearest_time_limit_counts() {
     let slow = weir.connect();
     slow.send(get("/slow"));
     assert_eq!(weir.ask(get("/quick")).status(), 504);
-    assert!(!slow.has_news(), "the route's own limit is an hour");
+    assert!(!slow.is_readable(), "the route's own limit is an hour");
 }
 
 #[test]
@@ -521,7 +521,7 @@ fn an_endpoint_that_reads_slowly_gets_all_of_it() {
     assert_eq!(weir.ask(post("/", &body)).text(), "true");
 }
 
-/// A machine that is gone says nothing about it, neither to an unused connection nor in a long silence.
+/// A machine that has vanished sends nothing, on an idle connection or within a long silence.
 #[test]
 fn connections_to_endpoints_are_probed() {
     for driver in ["ring", "monoio"] {
@@ -530,7 +530,7 @@ fn connections_to_endpoints_are_probed() {
         assert_eq!(weir.ask(get("/")).text(), "here");
         let port: u16 = endpoint.name.rsplit(':').next().unwrap().parse().unwrap();
         let to = format!("0100007F:{port:04X}");
-        // Between the remote address and the state, and the timer: 02 is that of probes.
+        // `/proc/net/tcp`: the timer's column is `02` if it is a keepalive timer.
         let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
         let timers: Vec<_> = table
             .lines()

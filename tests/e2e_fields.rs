@@ -1,4 +1,4 @@
-//! Which fields of a request clients may send: names that endpoints take for others, and what only proxies may say.
+//! Request fields that clients may not send: names that endpoints confuse with others, and names reserved for proxies.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
@@ -8,54 +8,71 @@ use e2e::*;
 use http::{HeaderMap, HeaderName, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use peers::{Body, Client, PAIRS, Server, Speaks, answer, request, routed, run};
+use peers::{Body, Client, PAIRS, Protocol, Server, answer, request, routed, run};
 
-/// An endpoint behind a route, with these keys at the top level, for the listener and for the route.
-struct Way {
+/// An endpoint, and a Weir that routes everything to it.
+struct Edge {
     // Dropped first, so that its connections end before the endpoint waits for that.
     weir: Weir,
     endpoint: Endpoint,
 }
 
-impl Way {
+impl Edge {
+    /// The keys go to the top level, the listener and the route.
     fn new(top: &str, listener: &str, route: &str) -> Self {
+        Self::with_routes(top, listener, "", route)
+    }
+
+    /// Like `new`, with routes before the one to the endpoint.
+    fn with_routes(top: &str, listener: &str, routes: &str, route: &str) -> Self {
         let endpoint = Endpoint::answering(|_| ok("hello"));
         let weir = Weir::start(&format!(
-            "{top}\n[listen.\"127.0.0.1:0\"]\n{listener}\n[upstream]\nup = {:?}\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n{route}\n",
+            "{top}\n[listen.\"127.0.0.1:0\"]\n{listener}\n[upstream]\nup = {:?}\n{routes}\n\
+             [[route]]\nmatch = \"/*\"\nto = \"up\"\n{route}\n",
             endpoint.name
         ));
         Self { weir, endpoint }
     }
 
-    /// The request as the endpoint gets it.
+    /// Sends a request and returns it as the endpoint received it.
     #[track_caller]
     fn send(&self, request: &str) -> Message {
         assert_eq!(self.weir.ask(request).text(), "hello");
-        self.endpoint.seen().pop().unwrap()
+        self.endpoint.requests().pop().unwrap()
     }
 
-    /// A request with these field lines, as the endpoint gets it.
+    /// Sends a GET with these field lines and returns it as the endpoint received it.
     #[track_caller]
-    fn with(&self, lines: &str) -> Message {
-        self.send(&format!(
-            "GET / HTTP/1.1\r\nHost: weir.test\r\n{lines}\r\n\r\n"
-        ))
+    fn get(&self, lines: &str) -> Message {
+        self.send(&get_with(lines))
     }
 }
 
-/// Names of fields that are there, in lower case.
+/// A GET with these field lines.
+fn get_with(lines: &str) -> String {
+    format!("GET / HTTP/1.1\r\nHost: weir.test\r\n{lines}\r\n\r\n")
+}
+
+/// Asserts that no field of the request has `text` in its value.
+#[track_caller]
+fn assert_no_value(request: &Message, text: &str) {
+    let found = request.fields.iter().find(|field| field.1.contains(text));
+    assert_eq!(found, None, "{request:?}");
+}
+
+/// The field names of a message in lower case.
 fn names(message: &Message) -> Vec<String> {
     let names = message.fields.iter();
     names.map(|(name, _)| name.to_ascii_lowercase()).collect()
 }
 
-/// Names that CGI, WSGI or PHP fold onto others, each with a byte that they fold.
+/// Names that CGI, WSGI or PHP map onto other names, each with a byte that they replace.
 const ODD: [&str; 17] = [
     "X_User", "x_user", "_x", "x_", "X.User", "X!User", "X#User", "X$User", "X%User", "X&User",
     "X'User", "X*User", "X+User", "X^User", "X`User", "X|User", "X~User",
 ];
 
-/// Odd names that fold onto ones that Weir sets or knows.
+/// Odd names that map onto names that Weir sets or knows.
 const IMPOSTERS: [&str; 20] = [
     "X_Client_Cert_Subject",
     "x_client-cert_san",
@@ -81,22 +98,16 @@ const IMPOSTERS: [&str; 20] = [
 
 #[test]
 fn odd_names_are_dropped_and_counted() {
-    let way = Way::new("", "", "");
+    let edge = Edge::new("", "", "");
     for (sent, name) in (1..).zip(ODD.iter().chain(&IMPOSTERS)) {
-        let request = way.with(&format!("X-Before: 1\r\n{name}: CN=admin\r\nX-After: 2"));
+        let request = edge.get(&format!("X-Before: 1\r\n{name}: CN=admin\r\nX-After: 2"));
         assert_eq!(
             (request.field("X-Before"), request.field("X-After")),
             (Some("1"), Some("2"))
         );
-        assert!(
-            !request
-                .fields
-                .iter()
-                .any(|(_, value)| value.contains("CN=admin")),
-            "{name}: {request:?}"
-        );
+        assert_no_value(&request, "CN=admin");
         eventually("the count", || {
-            let dropped = way
+            let dropped = edge
                 .weir
                 .metric("weir_core_fields_dropped_total{core=\"0\"}");
             (dropped == f64::from(sent)).then_some(())
@@ -106,43 +117,37 @@ fn odd_names_are_dropped_and_counted() {
 
 #[test]
 fn kept_odd_names_pass_unless_they_could_be_taken_for_others() {
-    for way in [
-        Way::new("", "underscores = \"keep\"", ""),
-        Way::new("", "", "underscores = \"keep\""),
-        Way::new("", "underscores = \"drop\"", "underscores = \"keep\""),
+    for edge in [
+        Edge::new("", "underscores = \"keep\"", ""),
+        Edge::new("", "", "underscores = \"keep\""),
+        Edge::new("", "underscores = \"drop\"", "underscores = \"keep\""),
     ] {
         for name in ODD {
-            let request = way.with(&format!("{name}: CN=admin"));
+            let request = edge.get(&format!("{name}: CN=admin"));
             assert_eq!(request.field(name), Some("CN=admin"), "{name}");
         }
         for name in IMPOSTERS {
-            let request = way.with(&format!("{name}: CN=admin"));
-            assert!(
-                !request
-                    .fields
-                    .iter()
-                    .any(|(_, value)| value.contains("CN=admin")),
-                "{name}: {request:?}"
-            );
+            let request = edge.get(&format!("{name}: CN=admin"));
+            assert_no_value(&request, "CN=admin");
         }
-        // Two spellings of one name are one field to some endpoints.
-        let request = way.with("X-User: a\r\nX_User: b\r\nY_Z: c\r\nY.Z: d\r\nZ_Z: e\r\nz_z: f");
+        // To some endpoints these spellings are one field.
+        let request = edge.get("X-User: a\r\nX_User: b\r\nY_Z: c\r\nY.Z: d\r\nZ_Z: e\r\nz_z: f");
         assert_eq!(request.field("X-User"), Some("a"));
         for name in ["X_User", "Y_Z", "Y.Z"] {
             assert_eq!(request.all(name), <[&str; 0]>::default(), "{name}");
         }
         assert_eq!(request.all("Z_Z"), ["e", "f"]);
-        // Connection can still name one.
-        let request = way.with("Connection: x_user\r\nX_User: a\r\nX_Other: b");
+        // `Connection` may still list them.
+        let request = edge.get("Connection: x_user\r\nX_User: a\r\nX_Other: b");
         assert_eq!(
             (request.field("X_User"), request.field("X_Other")),
             (None, Some("b"))
         );
     }
-    let way = Way::new("", "underscores = \"keep\"", "underscores = \"drop\"");
+    let edge = Edge::new("", "underscores = \"keep\"", "underscores = \"drop\"");
     for name in ODD {
         assert_eq!(
-            way.with(&format!("{name}: CN=admin")).field(name),
+            edge.get(&format!("{name}: CN=admin")).field(name),
             None,
             "{name}"
         );
@@ -154,16 +159,12 @@ fn routes_see_what_the_listener_lets_through() {
     let config = |listener: &str| {
         format!(
             "[listen.\"127.0.0.1:0\"]\n{listener}\n\
-             [[route]]\nmatch = {{ path = \"/*\", header = {{ X_Admin = true }} }}\nrespond = \"odd\"\nunderscores_off = 1\n\
+             [[route]]\nmatch = {{ path = \"/*\", header = {{ X_Admin = true }} }}\nrespond = \"odd\"\n\
              [[route]]\nmatch = {{ path = \"/*\", header = {{ X-Forwarded-Proto = \"https\" }} }}\nrespond = \"forged\"\n\
              [[route]]\nmatch = \"/*\"\nrespond = \"plain\"\n"
         )
-        .replace("underscores_off = 1\n", "")
     };
-    let ask = |weir: &Weir, line: &str| {
-        let request = format!("GET / HTTP/1.1\r\nHost: weir.test\r\n{line}\r\n\r\n");
-        weir.ask(request).text()
-    };
+    let ask = |weir: &Weir, line: &str| weir.ask(get_with(line)).text();
     let weir = Weir::start(&config(""));
     assert_eq!(ask(&weir, "X_Admin: 1"), "plain");
     assert_eq!(ask(&weir, "Connection: x_admin\r\nX_Admin: 1"), "plain");
@@ -182,25 +183,18 @@ fn routes_see_what_the_listener_lets_through() {
     assert_eq!(ask(&weir, "X-Forwarded-Proto: https"), "forged");
 }
 
-/// To an endpoint of CGI, `X_Role` is the `X-Role` that a route forbids.
+/// To a CGI endpoint, `X_Role` is the `X-Role` that a route forbids.
 #[test]
-fn odd_names_are_not_taken_for_what_a_route_looks_at() {
+fn odd_names_do_not_pass_for_a_header_that_a_route_matches() {
     for (listener, route) in [
         ("underscores = \"keep\"", ""),
         ("", "underscores = \"keep\""),
     ] {
-        let endpoint = Endpoint::answering(|_| ok("hello"));
-        let weir = Weir::start(&format!(
-            "[listen.\"127.0.0.1:0\"]\n{listen}\n[upstream]\nup = {name:?}\n\
-             [[route]]\nmatch = {{ path = \"/*\", header = {{ X-Role = \"admin\" }} }}\nrespond = 403\n\
-             [[route]]\nmatch = \"/*\"\nto = \"up\"\n{route}\n",
-            listen = listener,
-            name = endpoint.name
-        ));
+        let forbids = "[[route]]\nmatch = { path = \"/*\", header = { X-Role = \"admin\" } }\nrespond = 403\n";
+        let edge = Edge::with_routes("", listener, forbids, route);
         let request = "POST / HTTP/1.1\r\nHost: weir.test\r\nTransfer-Encoding: chunked\r\nX_Role: admin\r\n\
                        x.role: admin\r\nX_Other: a\r\n\r\n0\r\nX_Role: admin\r\n\r\n";
-        assert_eq!(weir.ask(request).text(), "hello");
-        let request = endpoint.only();
+        let request = edge.send(request);
         assert_eq!(request.field("X_Other"), Some("a"));
         for name in ["X_Role", "x.role"] {
             assert_eq!(request.field(name), None, "{name}, {listener} {route}");
@@ -209,7 +203,7 @@ fn odd_names_are_not_taken_for_what_a_route_looks_at() {
     }
 }
 
-/// What only proxies may say.
+/// Names that only trusted proxies may send.
 const FAMILY: [&str; 30] = [
     "X-Forwarded-For",
     "x-forwarded-port",
@@ -244,23 +238,17 @@ const FAMILY: [&str; 30] = [
 ];
 
 #[test]
-fn what_only_proxies_may_say_is_dropped_from_others() {
-    let way = Way::new("trusted_proxies = \"192.0.2.0/24\"", "", "");
+fn proxy_fields_are_dropped_from_untrusted_clients() {
+    let edge = Edge::new("trusted_proxies = \"192.0.2.0/24\"", "", "");
     for name in FAMILY {
         for name in [
             name.to_owned(),
             name.to_ascii_lowercase(),
             name.to_ascii_uppercase(),
         ] {
-            let request = way.with(&format!("{name}: forged\r\nX-Kept: 1"));
+            let request = edge.get(&format!("{name}: forged\r\nX-Kept: 1"));
             assert_eq!(request.field("X-Kept"), Some("1"));
-            assert!(
-                !request
-                    .fields
-                    .iter()
-                    .any(|(_, value)| value.contains("forged")),
-                "{name}: {request:?}"
-            );
+            assert_no_value(&request, "forged");
         }
     }
     for name in [
@@ -269,12 +257,12 @@ fn what_only_proxies_may_say_is_dropped_from_others() {
         "X-Forwarded-Host",
         "X-Forwarded-Proto",
     ] {
-        let request = way.with(&format!("{name}: forged"));
+        let request = edge.get(&format!("{name}: forged"));
         assert_eq!(request.all(name).len(), 1, "{name}");
         assert_ne!(request.field(name), Some("forged"), "{name}");
     }
-    // Names that only begin alike are anybody's.
-    let request = way.with(
+    // Names that merely start alike pass.
+    let request = edge.get(
         "X-Forward: a\r\nX-Real: b\r\nClient-Name: c\r\nX-Origin: d\r\nProxied: e\r\nX-Hostname: f",
     );
     for name in [
@@ -290,9 +278,9 @@ fn what_only_proxies_may_say_is_dropped_from_others() {
 }
 
 #[test]
-fn trusted_proxies_own_the_family_but_for_the_other_spelling() {
-    let way = Way::new("trusted_proxies = \"127.0.0.1\"", "", "");
-    let request = way.with(
+fn trusted_proxies_set_proxy_fields_in_the_configured_spelling() {
+    let edge = Edge::new("trusted_proxies = \"127.0.0.1\"", "", "");
+    let request = edge.get(
         "X-Forwarded-Port: 443\r\nX-Real-IP: 192.0.2.7\r\nX-Request-Id: outer\r\nX-Client-Cert-Subject: CN=a\r\n\
          Forwarded: for=203.0.113.1;host=forged\r\nProxy: forged\r\nX_Forwarded_For: forged",
     );
@@ -305,19 +293,13 @@ fn trusted_proxies_own_the_family_but_for_the_other_spelling() {
     ] {
         assert_eq!(request.all(name), [value], "{name}");
     }
-    assert!(
-        !request
-            .fields
-            .iter()
-            .any(|(_, value)| value.contains("forged")),
-        "{request:?}"
-    );
-    let way = Way::new(
+    assert_no_value(&request, "forged");
+    let edge = Edge::new(
         "trusted_proxies = \"127.0.0.1\"\nforwarded_header = \"forwarded\"",
         "",
         "",
     );
-    let request = way.with(
+    let request = edge.get(
         "X-Forwarded-For: 203.0.113.1\r\nX-Forwarded-Proto: forged\r\nX-Forwarded-Host: forged\r\nX-Forwarded-Port: forged\r\n\
          Forwarded: for=\"[2001:db8::7]:4711\";proto=https;host=\"outer.test\", for=\"[::ffff:127.0.0.1]\"",
     );
@@ -332,20 +314,14 @@ fn trusted_proxies_own_the_family_but_for_the_other_spelling() {
     ] {
         assert_eq!(request.all(name), [value], "{name}");
     }
-    assert!(
-        !request
-            .fields
-            .iter()
-            .any(|(_, value)| value.contains("forged")),
-        "{request:?}"
-    );
-    assert_eq!(way.weir.entry("/").text("client"), "2001:db8::7");
+    assert_no_value(&request, "forged");
+    assert_eq!(edge.weir.entry("/").text("client"), "2001:db8::7");
 }
 
 #[test]
 fn nodes_of_trusted_proxies_are_made_canonical_and_quoted() {
-    let way = Way::new("trusted_proxies = \"127.0.0.1\"", "", "");
-    let request = way.with(
+    let edge = Edge::new("trusted_proxies = \"127.0.0.1\"", "", "");
+    let request = edge.get(
         "X-Forwarded-For: \"evil, [2001:DB8::7]:443, _hidden\r\nX-Forwarded-For: ::ffff:192.0.2.7:1, ::ffff:192.0.2.7, 127.0.0.1:9\r\n\
          X-Forwarded-Host: a.test:81, c\\d\r\nX-Forwarded-Proto: https;x",
     );
@@ -361,13 +337,13 @@ fn nodes_of_trusted_proxies_are_made_canonical_and_quoted() {
         ]
     );
     assert_eq!(request.all("X-Forwarded-Proto"), ["http"]);
-    assert_eq!(way.weir.entry("/").text("client"), "192.0.2.7");
+    assert_eq!(edge.weir.entry("/").text("client"), "192.0.2.7");
 }
 
 #[test]
-fn connection_cannot_name_what_proxies_say() {
-    let way = Way::new("trusted_proxies = \"127.0.0.1\"", "", "");
-    let request = way.with(
+fn connection_cannot_remove_proxy_fields() {
+    let edge = Edge::new("trusted_proxies = \"127.0.0.1\"", "", "");
+    let request = edge.get(
         "Connection: X-Forwarded-For, X-Forwarded-Port, True-Client-IP, X-Client-Cert-Subject, X-Mine\r\n\
          X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Port: 443\r\nTrue-Client-IP: 192.0.2.7\r\nX-Client-Cert-Subject: CN=a\r\nX-Mine: b",
     );
@@ -386,16 +362,13 @@ fn connection_cannot_name_what_proxies_say() {
 }
 
 #[test]
-fn a_trusted_proxy_that_was_asked_over_https_is_not_sent_there() {
+fn a_trusted_proxys_https_request_is_not_redirected() {
     let start = |top: &str| {
         Weir::start(&format!(
             "{top}\n[listen.\"127.0.0.1:0\"]\nredirect_https = true\n[[route]]\nmatch = \"/*\"\nrespond = \"hello\"\n"
         ))
     };
-    let status = |weir: &Weir, lines: &str| {
-        let request = format!("GET / HTTP/1.1\r\nHost: weir.test\r\n{lines}\r\n\r\n");
-        weir.ask(request).status()
-    };
+    let status = |weir: &Weir, lines: &str| weir.ask(get_with(lines)).status();
     let weir = start("");
     for lines in ["X: y", "X-Forwarded-Proto: https", "Forwarded: proto=https"] {
         assert_eq!(status(&weir, lines), 308, "{lines}");
@@ -410,7 +383,7 @@ fn a_trusted_proxy_that_was_asked_over_https_is_not_sent_there() {
         ("X-Forwarded-Proto: httpss", 308),
         ("X_Forwarded_Proto: https", 308),
         ("Forwarded: for=192.0.2.7;proto=https", 308),
-        // The client's own, before what the proxy has added.
+        // The client's own claim, before the proxy's.
         (
             "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https, http",
             308,
@@ -458,13 +431,13 @@ fn peers_on_a_trusted_unix_socket_are_believed() {
         let mut client = Conn::to_unix(&socket);
         client.send("GET /x HTTP/1.1\r\nHost: weir.test\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\r\n");
         assert_eq!(client.response().text(), "hello");
-        let request = endpoint.only();
+        let request = endpoint.only_request();
         let expected = match is_believed {
             true => ["192.0.2.7, unknown", "https"],
             false => ["unknown", "http"],
         };
-        let is = ["X-Forwarded-For", "X-Forwarded-Proto"].map(|name| request.field(name).unwrap());
-        assert_eq!(is, expected, "{trusted}");
+        let got = ["X-Forwarded-For", "X-Forwarded-Proto"].map(|name| request.field(name).unwrap());
+        assert_eq!(got, expected, "{trusted}");
         if is_believed {
             assert_eq!(weir.entry("/x").text("client"), "192.0.2.7");
         }
@@ -472,29 +445,29 @@ fn peers_on_a_trusted_unix_socket_are_believed() {
 }
 
 #[test]
-fn via_is_kept_up_to_as_many_hops_as_a_way_may_have() {
-    let way = Way::new("", "", "");
+fn via_is_kept_up_to_the_hop_limit() {
+    let edge = Edge::new("", "", "");
     let hops = |n: usize| vec!["1.1 other"; n].join(", ");
-    let request = way.with(&format!("Via: {}\r\nVia: 1.1 last (a comment)", hops(31)));
+    let request = edge.get(&format!("Via: {}\r\nVia: 1.1 last (a comment)", hops(31)));
     assert_eq!(request.all("Via")[1], "1.1 last (a comment)");
     let request = format!(
         "GET / HTTP/1.1\r\nHost: weir.test\r\nVia: {}\r\n\r\n",
         hops(33)
     );
-    way.weir
+    edge.weir
         .ask(request)
         .expect_refusal(508, "loop", "proxy_loop_detected");
     let request = format!(
         "GET / HTTP/1.1\r\nHost: weir.test\r\n{}\r\n",
         "Via: 1.1 other\r\n".repeat(33)
     );
-    way.weir
+    edge.weir
         .ask(request)
         .expect_refusal(508, "loop", "proxy_loop_detected");
 }
 
 /// Answers with the names of the request's fields and trailers.
-async fn named(request: Request<Incoming>) -> Response<Body> {
+async fn answer_with_names(request: Request<Incoming>) -> Response<Body> {
     let (head, body) = request.into_parts();
     let trailers = body
         .collect()
@@ -513,22 +486,23 @@ async fn named(request: Request<Incoming>) -> Response<Body> {
     answer(format!("{}\n{}", list(&head.headers), list(&trailers)))
 }
 
-/// Asks through every pairing of protocols with these names in head and trailers, and gives those that have arrived.
-fn arriving(
+/// Sends these names in head and trailers through every pairing of protocols and passes the names that arrive to
+/// `check`.
+fn check_arriving_names(
     keys: &str,
     content_type: &str,
     sent: &[&'static str],
-    check: impl Fn(Speaks, &[&str], &[&str]),
+    check: impl Fn(Protocol, &[&str], &[&str]),
 ) {
     for (down, up) in PAIRS {
         run(async {
-            let server = Server::start(up, named).await;
+            let server = Server::start(up, answer_with_names).await;
             let weir = Weir::start(&routed(keys, std::slice::from_ref(&server.name), ""));
             let mut client = Client::connect(down, weir.address).await;
             let mut asked = request("PUT", "/")
                 .header("te", "trailers")
                 .header("trailer", sent.join(", "));
-            if down == Speaks::Http1 {
+            if down == Protocol::Http1 {
                 asked = asked.header("connection", "te");
             }
             asked = asked.header("content-type", content_type);
@@ -571,8 +545,8 @@ const IN_TRAILERS: [&str; 16] = [
 ];
 
 #[test]
-fn trailers_meet_the_same_table_as_heads_in_every_pairing() {
-    arriving("", "text/plain", &IN_TRAILERS, |down, fields, trailers| {
+fn trailers_are_filtered_like_heads_in_every_pairing() {
+    check_arriving_names("", "text/plain", &IN_TRAILERS, |down, fields, trailers| {
         assert_eq!(trailers, ["x-sum"], "{down:?}");
         let odd = fields.iter().find(|name| name.contains(['_', '.', '!']));
         assert_eq!(odd, None, "{down:?}");
@@ -584,9 +558,9 @@ fn trailers_meet_the_same_table_as_heads_in_every_pairing() {
 }
 
 #[test]
-fn what_trusted_proxies_may_say_they_do_not_say_in_trailers() {
+fn proxy_fields_are_dropped_from_trailers_of_trusted_proxies() {
     let keys = "trusted_proxies = \"127.0.0.1\"";
-    arriving(
+    check_arriving_names(
         keys,
         "text/plain",
         &IN_TRAILERS,
@@ -598,7 +572,7 @@ fn what_trusted_proxies_may_say_they_do_not_say_in_trailers() {
 }
 
 #[test]
-fn calls_of_grpc_keep_underscores_and_dots_that_collide_with_nothing() {
+fn grpc_metadata_keeps_underscores_and_dots_unless_they_collide() {
     let sent = [
         "x_user",
         "a.b",
@@ -609,7 +583,7 @@ fn calls_of_grpc_keep_underscores_and_dots_that_collide_with_nothing() {
         "y_z",
         "x-sum",
     ];
-    arriving(
+    check_arriving_names(
         "",
         "application/grpc+proto",
         &sent,
@@ -631,24 +605,20 @@ fn calls_of_grpc_keep_underscores_and_dots_that_collide_with_nothing() {
 }
 
 #[test]
-fn what_decides_on_a_route_does_not_pass_in_trailers() {
-    let endpoint = Endpoint::answering(|_| ok("hello"));
-    let weir = Weir::start(&format!(
-        "[upstream]\nup = {:?}\n[[route]]\nmatch = {{ path = \"/*\", header = {{ X-Internal = \"1\" }} }}\nrespond = 403\n\
-         [[route]]\nmatch = \"/*\"\nto = \"up\"\n",
-        endpoint.name
-    ));
+fn headers_that_routes_match_are_dropped_from_trailers() {
+    let forbids =
+        "[[route]]\nmatch = { path = \"/*\", header = { X-Internal = \"1\" } }\nrespond = 403\n";
+    let edge = Edge::with_routes("", "", forbids, "");
     let request = "POST / HTTP/1.1\r\nHost: weir.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx-INTERNAL: 1\r\nX-Other: 2\r\n\r\n";
-    assert_eq!(weir.ask(request).text(), "hello");
-    let trailers = &endpoint.only().trailers;
-    assert_eq!(*trailers, [("X-Other".to_owned(), "2".to_owned())]);
+    let trailers = edge.send(request).trailers;
+    assert_eq!(trailers, [("X-Other".to_owned(), "2".to_owned())]);
 }
 
-/// Trailers that a library would not send, in bytes.
+/// Raw trailers that a library would not send.
 #[test]
 fn known_names_are_dropped_from_trailers() {
-    let way = Way::new("", "underscores = \"keep\"", "");
-    let request = way.send(
+    let edge = Edge::new("", "underscores = \"keep\"", "");
+    let request = edge.send(
         "POST / HTTP/1.1\r\nHost: weir.test\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\
          Host: forged\r\nContent-Length: 5\r\nTransfer-Encoding: forged\r\nConnection: forged\r\nAuthorization: forged\r\n\
          Cookie: forged\r\nX-Request-Id: forged\r\nUser-Agent: forged\r\nOrigin: forged\r\nSec-WebSocket-Key: forged\r\n\

@@ -1,4 +1,4 @@
-//! What requests gain and lose on their way to an endpoint.
+//! Fields that Weir adds to, changes in and removes from forwarded requests.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
@@ -7,13 +7,13 @@ use std::net::SocketAddr;
 
 use e2e::*;
 
-/// The request as an endpoint gets it that answers "hello".
+/// Sends a request and returns it as the endpoint received it.
 #[track_caller]
 fn forwarded(keys: &str, request: &str) -> Message {
     let endpoint = Endpoint::answering(|_| ok("hello"));
     let weir = Weir::with(keys, &[&endpoint]);
     assert_eq!(weir.ask(request).text(), "hello");
-    endpoint.only()
+    endpoint.only_request()
 }
 
 #[test]
@@ -28,14 +28,14 @@ fn a_request_is_relayed_and_its_answer_comes_back() {
         (response.text().as_str(), response.field("X-Answer")),
         ("hello", Some("yes"))
     );
-    let request = endpoint.only();
+    let request = endpoint.only_request();
     assert_eq!(request.start, "POST /some/path?q=1 HTTP/1.1");
     assert_eq!(request.field("Host"), Some("weir.test"));
     assert_eq!(request.text(), "a body");
 }
 
 #[test]
-fn fields_of_one_hop_are_removed_with_those_that_connection_names() {
+fn hop_by_hop_fields_and_those_that_connection_names_are_removed() {
     let request = forwarded(
         "",
         "GET / HTTP/1.1\r\nHost: weir.test\r\nConnection: X-Private, keep-alive\r\nConnection: x-other\r\n\
@@ -59,7 +59,7 @@ fn fields_of_one_hop_are_removed_with_those_that_connection_names() {
 }
 
 #[test]
-fn connection_cannot_name_what_endpoints_rely_on() {
+fn connection_cannot_remove_fields_that_endpoints_rely_on() {
     let request = forwarded(
         "",
         "POST / HTTP/1.1\r\nConnection: Host, Content-Length, Authorization, Cookie, X-Forwarded-For, Via, X-Request-Id\r\n\
@@ -111,16 +111,16 @@ fn forwarded_fields_are_set() {
     );
 }
 
-/// A request that says where it comes from.
+/// A request with forwarded fields of its own.
 const CLAIMS: &str = "GET / HTTP/1.1\r\nHost: weir.test\r\nX-Forwarded-For: 192.0.2.7, 10.1.1.1\r\nX-Forwarded-Proto: https\r\n\
     X-Forwarded-Host: outer.test\r\nForwarded: for=192.0.2.7;proto=https\r\nX-Request-Id: outer-id\r\nX-Real-Ip: 192.0.2.7\r\n\r\n";
 
 #[test]
-fn what_a_client_says_of_itself_is_not_believed() {
+fn an_untrusted_client_cannot_set_forwarded_fields() {
     let endpoint = Endpoint::answering(|_| ok("hello"));
     let weir = Weir::to(&[&endpoint]);
     weir.ask(CLAIMS);
-    let request = endpoint.only();
+    let request = endpoint.only_request();
     assert_eq!(request.field("X-Forwarded-For"), Some("127.0.0.1"));
     assert_eq!(request.field("X-Forwarded-Proto"), Some("http"));
     assert_eq!(request.field("X-Forwarded-Host"), Some("weir.test"));
@@ -134,30 +134,30 @@ fn what_a_client_says_of_itself_is_not_believed() {
 }
 
 #[test]
-fn what_a_trusted_proxy_says_is_kept_and_added_to() {
+fn forwarded_fields_of_a_trusted_proxy_are_kept_and_extended() {
     let endpoint = Endpoint::answering(|_| ok("hello"));
     let weir = Weir::with(
         "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]",
         &[&endpoint],
     );
     weir.ask(CLAIMS);
-    let request = endpoint.only();
+    let request = endpoint.only_request();
     assert_eq!(
         request.field("X-Forwarded-For"),
         Some("192.0.2.7, 10.1.1.1, 127.0.0.1")
     );
     assert_eq!(request.field("X-Forwarded-Proto"), Some("https"));
     assert_eq!(request.field("X-Forwarded-Host"), Some("outer.test"));
-    // Made of the former: what balancers do not write themselves, they pass on from clients.
+    // Rebuilt from X-Forwarded-For, because balancers pass on fields that they do not write themselves.
     let elements = "for=192.0.2.7;host=\"outer.test\";proto=https, for=10.1.1.1, \
         for=127.0.0.1;host=\"weir.test\";proto=http";
     assert_eq!(request.all("Forwarded"), [elements]);
     assert_eq!(request.field("X-Request-Id"), Some("outer-id"));
-    // The last address that is no proxy of ours.
+    // The last address that is not a trusted proxy.
     assert_eq!(weir.entry("/").text("client"), "192.0.2.7");
 }
 
-/// Gets an answer and checks that it has one id, that of the log; returns it.
+/// Asserts that answer and log have one and the same id, and returns it.
 #[track_caller]
 fn answered_id(weir: &Weir, request: &str, path: &str) -> String {
     let response = weir.ask(request);
@@ -171,7 +171,7 @@ fn answered_id(weir: &Weir, request: &str, path: &str) -> String {
     ids[0].to_owned()
 }
 
-/// An endpoint that says an id of its own, and three routes that Weir answers itself.
+/// An endpoint that sends its own id, and three routes that Weir answers itself.
 fn with_own_id(keys: &str) -> (Endpoint, Weir) {
     let endpoint = Endpoint::answering(
         |_| "HTTP/1.1 200 OK\r\nX-Request-Id: own\r\nx-request-id: own\r\nContent-Length: 5\r\n\r\nhello",
@@ -187,8 +187,11 @@ fn with_own_id(keys: &str) -> (Endpoint, Weir) {
 fn every_answer_has_the_id_of_log_endpoint_and_body() {
     let (endpoint, weir) = with_own_id("");
     let relayed = answered_id(&weir, &get("/relayed"), "/relayed");
-    assert_eq!(endpoint.only().field("X-Request-Id"), Some(&*relayed));
-    // What a client says by itself is not believed.
+    assert_eq!(
+        endpoint.only_request().field("X-Request-Id"),
+        Some(&*relayed)
+    );
+    // Weir replaces an id from an untrusted client.
     let claimed = get("/claimed").replacen("\r\n", "\r\nX-Request-Id: mine\r\n", 1);
     assert_ne!(answered_id(&weir, &claimed, "/claimed"), "mine");
     let bad = "GET /bad HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 2\r\n\r\n";
@@ -205,7 +208,7 @@ fn every_answer_has_the_id_of_log_endpoint_and_body() {
 }
 
 #[test]
-fn an_id_that_a_trusted_proxy_gives_is_everybodys() {
+fn a_request_id_from_a_trusted_proxy_is_used_everywhere() {
     let (endpoint, weir) = with_own_id("trusted_proxies = \"127.0.0.1\"");
     let given = |path: &str, ids: &str| get(path).replacen("\r\n", &format!("\r\n{ids}"), 1);
     let uuid = "67e55044-10b1-426f-9247-bb680e5fe0c8";
@@ -213,8 +216,8 @@ fn an_id_that_a_trusted_proxy_gives_is_everybodys() {
     for path in ["/relayed", "/fixed", "/a%00"] {
         assert_eq!(answered_id(&weir, &given(path, &one), path), uuid, "{path}");
     }
-    assert_eq!(endpoint.seen()[0].field("X-Request-Id"), Some(uuid));
-    // Nobody's is a text that could pass for something else.
+    assert_eq!(endpoint.requests()[0].field("X-Request-Id"), Some(uuid));
+    // An id with unsafe characters is replaced.
     for (at, ids) in [
         "X-Request-Id: a, b\r\n".to_owned(),
         "X-Request-Id: a\",\"b\r\n".to_owned(),
@@ -227,7 +230,7 @@ fn an_id_that_a_trusted_proxy_gives_is_everybodys() {
         let path = format!("/odd/{at}");
         let id = answered_id(&weir, &given(&path, &ids), &path);
         assert_eq!(id.len(), 32, "{ids}");
-        let sent = endpoint.seen();
+        let sent = endpoint.requests();
         assert_eq!(sent.last().unwrap().all("X-Request-Id"), [&id], "{ids}");
     }
 }
@@ -237,7 +240,7 @@ fn a_listener_may_keep_the_id_to_itself() {
     let listen = "[listen.\"127.0.0.1:0\"]\nrequest_id = false";
     let (endpoint, weir) = with_own_id(listen);
     assert_eq!(weir.ask(get("/")).all("X-Request-Id"), ["own", "own"]);
-    assert!(endpoint.only().field("X-Request-Id").is_some());
+    assert!(endpoint.only_request().field("X-Request-Id").is_some());
     for path in ["/fixed", "/a%00"] {
         assert_eq!(weir.ask(get(path)).field("X-Request-Id"), None, "{path}");
     }
@@ -280,7 +283,7 @@ fn trust_ends_at_the_first_address_that_is_not_a_proxy() {
     assert_eq!(weir.entry("/spoof").text("client"), "192.0.2.2");
     ask("127.0.0.8:0");
     assert_eq!(
-        endpoint.seen()[1].field("X-Forwarded-For"),
+        endpoint.requests()[1].field("X-Forwarded-For"),
         Some("127.0.0.8")
     );
 }
@@ -297,7 +300,7 @@ fn via_is_added_to_what_is_there() {
 
 #[test]
 fn a_loop_is_broken_with_508() {
-    // A file that names its own listener is refused, so the way back has another name here.
+    // A file may not name its own listener, so the loop uses another address.
     let dir = Weir::dir();
     let (socket, alias) = (dir.join("loop.sock"), dir.join("alias.sock"));
     std::os::unix::fs::symlink(&socket, &alias).unwrap();
@@ -312,7 +315,7 @@ fn a_loop_is_broken_with_508() {
 }
 
 #[test]
-fn what_is_forwarded_is_the_original_path() {
+fn the_original_path_is_forwarded() {
     let endpoint = Endpoint::answering(|_| ok("hello"));
     let weir = Weir::to(&[&endpoint]);
     for target in [
@@ -324,7 +327,7 @@ fn what_is_forwarded_is_the_original_path() {
         "/a%20b?c%0Ad",
     ] {
         assert_eq!(weir.ask(get(target)).text(), "hello", "{target}");
-        assert_eq!(endpoint.seen().last().unwrap().target(), target);
+        assert_eq!(endpoint.requests().last().unwrap().target(), target);
     }
 }
 
@@ -354,10 +357,10 @@ fn pipelined_requests_are_answered_in_order() {
 
 #[test]
 fn pipelined_requests_may_go_to_different_upstreams() {
-    // The first answer is the slower one: it waits for the second request's connection in vain.
+    // The first answer is slow. The second must still wait for it.
     let slow = Endpoint::script(|conn| {
         conn.request();
-        // A megabyte takes many turns of the loop.
+        // A megabyte takes many turns of the core's loop.
         conn.send(ok(&"s".repeat(1 << 20)));
         conn.expect_end();
     });
@@ -386,7 +389,7 @@ fn connections_are_kept_on_both_sides() {
         second.response();
     }
     assert_eq!(
-        (endpoint.seen().len(), endpoint.connections()),
+        (endpoint.requests().len(), endpoint.connections()),
         (40, 1),
         "one at a time needs one connection"
     );
@@ -405,7 +408,7 @@ fn connection_close_is_obeyed() {
     );
     client.finish();
     client.expect_end();
-    assert_eq!(endpoint.only().target(), "/");
+    assert_eq!(endpoint.only_request().target(), "/");
 }
 
 #[test]
@@ -487,12 +490,12 @@ fn options_of_the_whole_server_are_for_no_path() {
 #[test]
 fn addresses_of_ipv6_are_written_by_their_rules() {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
-        return; // There is no IPv6 on this machine.
+        return; // This machine has no IPv6.
     }
     let endpoint = Endpoint::answering(|_| ok("hello"));
     let weir = Weir::start(&format!("[listen.\"[::1]:0\"]\n{}", route_to(&[&endpoint])));
     weir.ask("GET / HTTP/1.1\r\nHost: [::1]:8080\r\n\r\n");
-    let request = endpoint.only();
+    let request = endpoint.only_request();
     assert_eq!(request.field("X-Forwarded-For"), Some("::1"));
     assert_eq!(
         request.field("Forwarded"),

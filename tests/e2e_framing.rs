@@ -1,14 +1,14 @@
-//! Requests that leave room for two readings, and those that are too large: answered, closed, never forwarded.
+//! Ambiguous and oversized requests: answered, closed, never forwarded.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
 
 use e2e::*;
 
-/// What hides behind a request that is not understood. It must never be seen as a request.
+/// A request smuggled behind a malformed one. The endpoint must never receive it.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: weir.test\r\n\r\n";
 
-/// A Weir whose only endpoint must not be reached.
+/// A Weir whose endpoint must not be reached.
 struct Fortress {
     weir: Weir,
     endpoint: Endpoint,
@@ -25,12 +25,12 @@ impl Fortress {
         Self { weir, endpoint }
     }
 
-    /// Sends the request and something behind it: one answer comes, then the end.
+    /// Sends the request and a smuggled one. Asserts one answer and then the end.
     #[track_caller]
     fn refuses(&self, request: impl AsRef<[u8]>, status: u16, reason: &str) {
         let mut client = self.weir.connect();
         client.send(&request);
-        // It may have closed already.
+        // Weir may have closed already.
         let _ = client.try_send(SMUGGLED);
         client.finish();
         let response = client.response();
@@ -55,7 +55,7 @@ impl Fortress {
     }
 }
 
-/// A request with these field lines besides Host, and a body of ten bytes.
+/// A request with a ten-byte body and these field lines besides Host.
 fn with_fields(lines: &str) -> String {
     format!("POST / HTTP/1.1\r\nHost: weir.test\r\n{lines}\r\n\r\n0123456789")
 }
@@ -93,7 +93,7 @@ fn content_lengths_that_differ_are_refused_and_equal_ones_are_one() {
     fortress.passes(with_fields("Content-Length: 10, 10"));
     fortress.passes(with_fields("Content-Length: 10 , 10"));
     fortress.passes(with_fields("Content-Length: 010"));
-    for request in fortress.endpoint.seen() {
+    for request in fortress.endpoint.requests() {
         assert_eq!(request.field("Content-Length"), Some("10"));
     }
 }
@@ -196,7 +196,7 @@ fn malformed_fields_are_refused_and_never_dropped() {
             400,
             "bad_request",
         );
-        // As the first line of all, too.
+        // The same on the first line of the head.
         let first = format!("GET / HTTP/1.1\r\n{line}\r\nHost: weir.test\r\n\r\n");
         fortress.refuses(first, 400, "bad_request");
     }
@@ -281,7 +281,7 @@ fn an_absolute_target_overrides_host() {
     ));
     let response = weir.ask("GET http://right.test:81/x?y HTTP/1.1\r\nHost: wrong.test\r\n\r\n");
     assert_eq!(response.text(), "by target");
-    let request = endpoint.only();
+    let request = endpoint.only_request();
     assert_eq!(request.field("Host"), Some("right.test:81"));
     assert_eq!(request.start, "GET /x?y HTTP/1.1");
     let wrong = weir.ask("GET http://wrong.test/x HTTP/1.1\r\nHost: right.test\r\n\r\n");
@@ -296,7 +296,7 @@ fn a_target_that_is_too_long_is_414() {
         "a".repeat(9_000)
     );
     fortress.refuses(request, 414, "target_too_long");
-    // Also when it never ends.
+    // The same for a target that never ends.
     fortress.refuses(
         format!("GET /{}", "a".repeat(40_000)),
         414,
@@ -326,7 +326,7 @@ fn a_head_that_is_too_large_is_431() {
 }
 
 #[test]
-fn what_clients_commonly_send_passes_by_default() {
+fn common_requests_pass_the_default_limits() {
     let fortress = Fortress::new();
     fortress.passes(get(&format!("/{}", "a".repeat(7_999))));
     let fields = "X-Field: value\r\n".repeat(88);
@@ -334,7 +334,7 @@ fn what_clients_commonly_send_passes_by_default() {
     fortress.passes(format!(
         "GET / HTTP/1.1\r\nHost: weir.test\r\n{fields}X-Large: {large}\r\n\r\n"
     ));
-    let request = &fortress.endpoint.seen()[1];
+    let request = &fortress.endpoint.requests()[1];
     assert_eq!(request.all("X-Field").len(), 88);
     assert_eq!(request.field("X-Large"), Some(large.as_str()));
 }
@@ -383,7 +383,7 @@ fn connect_and_trace_are_not_enabled() {
 }
 
 #[test]
-fn what_comes_behind_a_refused_connect_is_no_request() {
+fn bytes_after_a_refused_connect_are_not_a_request() {
     let fortress = Fortress::new();
     for fields in ["", "Connection: keep-alive\r\n", "Content-Length: 0\r\n"] {
         let mut client = fortress.weir.connect();
@@ -424,7 +424,7 @@ fn tls_on_a_plain_listener_is_named() {
     fortress.refuses([&hello[..], &[7; 160]].concat(), 400, "not_http");
 }
 
-/// The body that follows a chunked head, with a script that notes what the endpoint gets.
+/// Sends this body after a chunked head and asserts how Weir ends the exchange.
 #[track_caller]
 fn broken_chunks(body: &str, reason: &str) {
     let (tell, told) = std::sync::mpsc::channel();
@@ -446,7 +446,7 @@ fn broken_chunks(body: &str, reason: &str) {
     client.expect_end();
     drop(weir);
     drop(endpoint);
-    // When the endpoint was reached at all, it has seen an unfinished body.
+    // If the endpoint was reached, it received an incomplete body.
     for (received, _) in told.iter() {
         let received = String::from_utf8_lossy(&received).into_owned();
         assert!(
@@ -514,7 +514,7 @@ fn segmentation_never_matters() {
         client.send_split(chunked, size);
         assert_eq!(client.response().text(), "hello world");
     }
-    let seen = endpoint.seen();
+    let seen = endpoint.requests();
     assert_eq!(seen.len(), 10);
     for pair in seen.chunks(2) {
         assert_eq!(pair[1].trailer("X-Trailer"), Some("end"));
@@ -527,7 +527,7 @@ fn a_later_minor_version_is_served_as_1_1() {
     let weir = Weir::to(&[&endpoint]);
     let response = weir.ask("GET / HTTP/1.2\r\nHost: weir.test\r\n\r\n");
     assert_eq!(response.text(), "reached");
-    assert_eq!(endpoint.only().start, "GET / HTTP/1.1");
+    assert_eq!(endpoint.only_request().start, "GET / HTTP/1.1");
 }
 
 #[test]
@@ -552,5 +552,5 @@ fn a_bad_request_behind_a_good_one_is_answered_in_its_turn() {
     assert_eq!(client.response().status(), 400);
     client.finish();
     client.expect_end();
-    assert_eq!(endpoint.seen().len(), 1);
+    assert_eq!(endpoint.requests().len(), 1);
 }

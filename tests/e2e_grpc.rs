@@ -23,7 +23,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use e2e::Weir;
 use peers::*;
 
-/// Messages are bytes: what gRPC carries is of no matter to a proxy.
+/// Messages are plain bytes, because a proxy does not look into them.
 #[derive(Clone, Default)]
 struct Plain;
 
@@ -66,13 +66,13 @@ type Called<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send
 
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-/// The service. What it is told to do stands in the path; whom it has lost it tells.
+/// The service. The path of a call says what to do. A channel reports calls that end early.
 #[derive(Clone)]
 struct Service {
     lost: UnboundedSender<&'static str>,
 }
 
-/// Tells when it is dropped before its call is over.
+/// Reports if it is dropped before its call is over.
 struct Guard(&'static str, UnboundedSender<&'static str>, bool);
 
 impl Drop for Guard {
@@ -136,7 +136,7 @@ impl ServerStreamingService<Bytes> for Service {
     type ResponseStream = Messages;
     type Future = Called<Messages>;
 
-    /// So many messages of so many bytes; 0 of them have no end.
+    /// Sends `count` messages of `size` bytes; 0 of them means without end.
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         let text = String::from_utf8(request.into_inner().to_vec()).unwrap();
         let (count, len) = text.split_once(' ').unwrap();
@@ -171,7 +171,7 @@ impl StreamingService<Bytes> for Service {
     }
 }
 
-/// An endpoint, and who was lost at it.
+/// An endpoint, and the calls that ended early there.
 async fn endpoint(tls: Option<&Tls>) -> (Server, UnboundedReceiver<&'static str>) {
     let (lost, losses) = unbounded_channel();
     let service = Service { lost };
@@ -190,13 +190,13 @@ async fn endpoint(tls: Option<&Tls>) -> (Server, UnboundedReceiver<&'static str>
         }
     };
     let server = match tls {
-        None => Server::start(Speaks::Http2, handler).await,
-        Some(tls) => Server::start_tls(Speaks::Http2, tls, handler).await,
+        None => Server::start(Protocol::Http2, handler).await,
+        Some(tls) => Server::start_tls(Protocol::Http2, tls, handler).await,
     };
     (server, losses)
 }
 
-/// A client, with Weir and an endpoint behind it.
+/// A client, a Weir and an endpoint.
 struct Rig {
     grpc: Grpc<Channel>,
     weir: Weir,
@@ -267,7 +267,7 @@ fn calls_of_all_four_kinds_pass_in_the_clear_and_over_tls() {
                 (entry.text("version").as_str(), entry.number("status")),
                 ("HTTP/2", 200.0)
             );
-            // Of a client that streams.
+            // Client streaming.
             within(rig.grpc.ready()).await.unwrap();
             let messages: Vec<_> = (0..100).map(|n| pattern(n * 100, n)).collect();
             let sums = messages.iter().fold(0, |all, one| all ^ sum(one));
@@ -277,14 +277,14 @@ fn calls_of_all_four_kinds_pass_in_the_clear_and_over_tls() {
                 .client_streaming(Request::new(upload), path("Upload"), Plain);
             let response = within(response).await.unwrap().into_inner();
             assert_eq!(response, format!("495000 {sums:x}"));
-            // Of a server that streams.
+            // Server streaming.
             let mut download = rig.download("100 5000").await;
             for n in 0..100 {
                 let message = within(download.message()).await.unwrap().unwrap();
                 assert_eq!(message, pattern(5_000, n));
             }
             assert!(within(download.message()).await.unwrap().is_none());
-            // Of both: each word is answered before the next is said.
+            // Bidirectional streaming: each message is answered before the next is sent.
             within(rig.grpc.ready()).await.unwrap();
             let (say, said) = unbounded_channel::<Bytes>();
             let said = tokio_stream::wrappers::UnboundedReceiverStream::new(said);
@@ -332,7 +332,7 @@ fn large_messages_and_metadata_arrive_unchanged() {
 fn an_error_keeps_its_code_and_its_words() {
     run(async {
         let mut rig = Rig::new(false, "").await;
-        // In the head, which is all there is.
+        // In a head without a body (Trailers-Only).
         let status = rig.unary(Request::new("fail".into())).await.unwrap_err();
         assert_eq!(status.code(), Code::FailedPrecondition);
         assert_eq!(status.message(), "not now: 100% \u{fc}ber");
@@ -345,7 +345,7 @@ fn an_error_keeps_its_code_and_its_words() {
             (none.code(), none.message()),
             (Code::Unimplemented, "no such method")
         );
-        // In the trailers, behind a message.
+        // In the trailers after a message.
         within(rig.grpc.ready()).await.unwrap();
         let words = tokio_stream::iter(["well".into(), "fail".into()]);
         let chat = rig.grpc.streaming(Request::new(words), path("Chat"), Plain);
@@ -359,7 +359,8 @@ fn an_error_keeps_its_code_and_its_words() {
     });
 }
 
-/// Every call has a status in log and metrics, wherever it was said, and failed ones are errors in every rate.
+/// Every call has a status in log and metrics, wherever the endpoint put it. Failed calls count as errors in every
+/// rate.
 #[test]
 fn calls_are_logged_and_counted_by_their_status() {
     run(async {
@@ -368,7 +369,7 @@ fn calls_are_logged_and_counted_by_their_status() {
         let count =
             |weir: &Weir, name: &str, label: &str| weir.metric(&format!("{name},{label}}}"));
         rig.unary(Request::new("hello".into())).await.unwrap();
-        // In a head that is all there is, Weir's own among them, and in trailers.
+        // In a Trailers-Only head, including Weir's own, and in trailers.
         rig.unary(Request::new("fail".into())).await.unwrap_err();
         within(rig.grpc.ready()).await.unwrap();
         let words = tokio_stream::iter(["fail".into()]);
@@ -408,7 +409,7 @@ fn calls_are_logged_and_counted_by_their_status() {
                 assert_eq!(count(&rig.weir, name, &label), calls, "{name} {class}");
             }
         }
-        let dead = frames::Dead::bind();
+        let dead = frames::ClosedPort::bind();
         rig.weir
             .reload(&routed("", std::slice::from_ref(&dead.name), ""));
         rig.weir.wait_for("reloaded in");
@@ -423,9 +424,9 @@ fn calls_are_logged_and_counted_by_their_status() {
     });
 }
 
-/// What is no call has no status, and an endpoint that forgets it has ended a call in an unknown way.
+/// An exchange that is not a gRPC call has no status. A call whose endpoint sends none has UNKNOWN.
 #[test]
-fn a_status_that_is_not_said_follows_from_that_of_http() {
+fn a_missing_grpc_status_follows_from_the_http_status() {
     run(async {
         let listener = frames::Listener::bind().await;
         let weir = Weir::start(&routed("", std::slice::from_ref(&listener.name), ""));
@@ -462,10 +463,10 @@ fn a_status_that_is_not_said_follows_from_that_of_http() {
 }
 
 #[test]
-fn a_call_that_nobody_can_take_is_unavailable() {
+fn a_call_without_a_reachable_endpoint_is_unavailable() {
     run(async {
         let mut rig = Rig::new(false, "").await;
-        let dead = frames::Dead::bind();
+        let dead = frames::ClosedPort::bind();
         rig.weir
             .reload(&routed("", std::slice::from_ref(&dead.name), ""));
         rig.weir.wait_for("reloaded in");
@@ -487,12 +488,12 @@ fn a_call_without_a_route_is_unimplemented() {
     });
 }
 
-/// The client says how long it waits, and Weir holds both sides to it.
+/// The client sends its timeout, and Weir enforces it on both sides.
 #[test]
 fn a_deadline_ends_the_call_at_the_client_and_at_the_endpoint() {
     run(async {
         let mut rig = Rig::new(false, "").await;
-        // tonic would count by itself: this client leaves it to Weir.
+        // tonic would enforce the deadline itself; this client leaves it to Weir.
         let mut client = frames::connect(rig.weir.address).await;
         let asked = request("POST", "/test.Echo/Unary")
             .header("te", "trailers")
@@ -510,7 +511,7 @@ fn a_deadline_ends_the_call_at_the_client_and_at_the_endpoint() {
         assert_eq!(within(rig.losses.recv()).await, Some("unary"));
         let entry = rig.weir.entry("/test.Echo/Unary");
         assert_eq!(entry.text("reason"), "total_timeout");
-        // An answer that has begun ends with trailers that say so.
+        // An answer that has begun ends with trailers that carry the status.
         let asked = request("POST", "/test.Echo/Download")
             .header("te", "trailers")
             .header("content-type", "application/grpc+proto")
@@ -543,7 +544,7 @@ fn a_deadline_that_is_met_changes_nothing() {
 }
 
 #[test]
-fn a_call_that_its_client_gives_up_is_given_up_at_the_endpoint() {
+fn a_call_cancelled_by_its_client_is_cancelled_at_the_endpoint() {
     run(async {
         let mut rig = Rig::new(false, "").await;
         let mut other = rig.grpc.clone();
@@ -560,7 +561,7 @@ fn a_call_that_its_client_gives_up_is_given_up_at_the_endpoint() {
         within(download.message()).await.unwrap().unwrap();
         drop(download);
         assert_eq!(within(rig.losses.recv()).await, Some("messages"));
-        // The connections are as good as before.
+        // Both connections are still usable.
         let response = rig.unary(Request::new("hello".into())).await.unwrap();
         assert_eq!(response.into_inner(), "hello");
         assert_eq!(rig.server.connections(), 1);
@@ -597,7 +598,7 @@ fn a_call_that_its_endpoint_resets_is_an_error_for_the_client() {
     });
 }
 
-/// What an endpoint sends on a stream before it fails there.
+/// What the endpoint sends on a stream before it fails there.
 fn begin(send: &mut h2::server::SendResponse<Bytes>, kind: &str) -> h2::SendStream<Bytes> {
     let response = http::Response::builder().header("content-type", kind);
     let mut answer = send
@@ -608,7 +609,8 @@ fn begin(send: &mut h2::server::SendResponse<Bytes>, kind: &str) -> h2::SendStre
     answer
 }
 
-/// Every way to fail within an answer: the call ends with what gRPC makes of the code, behind the messages before it.
+/// For every failure within an answer, the call ends with the status that gRPC derives from the code, after the
+/// messages before it.
 #[test]
 fn an_endpoint_that_fails_within_an_answer_ends_the_call_with_a_status() {
     use h2::Reason;
@@ -647,7 +649,7 @@ fn an_endpoint_that_fails_within_an_answer_ends_the_call_with_a_status() {
             }
             let status = within(messages.message()).await.unwrap_err();
             assert_eq!(status.code(), expected, "{status}");
-            // Weir's own words: it was no reset that the library has put into its own.
+            // Weir's own message, which shows that the status is not the library's reading of a reset.
             assert_eq!(
                 status.message(),
                 "The endpoint's answer ended before it was complete."
@@ -659,7 +661,7 @@ fn an_endpoint_that_fails_within_an_answer_ends_the_call_with_a_status() {
     }
 }
 
-/// A deadline passes while the client takes nothing: the status has to wait for what is before it, but not for ever.
+/// The deadline passes while the client does not read: the status waits behind the data, but not for ever.
 #[test]
 fn a_deadline_that_passes_while_the_client_does_not_read_ends_the_stream() {
     run(async {
@@ -675,7 +677,7 @@ fn a_deadline_that_passes_while_the_client_does_not_read_ends_the_stream() {
             .send_data(Bytes::from_static(b"\0\0\0\0\x060 1000"), true)
             .unwrap();
         let _body = within(response).await.unwrap().into_body();
-        // The endpoint is told at once.
+        // The endpoint's stream is reset at once.
         assert_eq!(within(rig.losses.recv()).await, Some("messages"));
         assert_eq!(
             within(frames::reset_of(&mut stream)).await.unwrap(),
@@ -686,7 +688,7 @@ fn a_deadline_that_passes_while_the_client_does_not_read_ends_the_stream() {
     });
 }
 
-/// What is no gRPC, or has said how long it is, is broken off.
+/// An answer that is not gRPC, or has a Content-Length, is reset.
 #[test]
 fn only_answers_of_grpc_end_with_a_status() {
     for (kind, length) in [("text/plain", None), ("application/grpc", Some("100"))] {
@@ -717,7 +719,7 @@ fn over_http1_a_call_that_fails_within_its_answer_is_broken_off() {
     run(async {
         let listener = frames::Listener::bind().await;
         let weir = Weir::start(&routed("", std::slice::from_ref(&listener.name), ""));
-        let mut client = Client::connect(Speaks::Http1, weir.address).await;
+        let mut client = Client::connect(Protocol::Http1, weir.address).await;
         let asked = request("POST", "/").header("content-type", "application/grpc");
         let sent = client.send(asked.body(Body::empty()).unwrap());
         let sent = tokio::task::spawn_local(sent);

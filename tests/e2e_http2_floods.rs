@@ -1,5 +1,5 @@
-//! What a client of HTTP/2 can do to wear a server out. The connection that does it ends, with the code that says so,
-//! or costs a bounded amount; a guest on the same core is served all the while; and nothing goes on for nobody.
+//! Attacks of HTTP/2 clients. The attacking connection ends with the right error code or costs a bounded amount, a
+//! bystander on the same core is served throughout, and no work continues for a connection that has ended.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use e2e::*;
 use floods::*;
 
-/// What all connections of a test may make the process grow by: what one connection may hold, as `LIFECYCLE.md` has it,
-/// and what the allocator and a build for debugging take beside it.
+/// How much all connections of a test may grow the process: the bound of one connection in `LIFECYCLE.md`, plus the
+/// allocator's and a debug build's overhead.
 const GROWS_BYTES_MAX: u64 = 32 << 20;
 
-/// An endpoint that reads and never answers, and how many connections to it are open.
+/// An endpoint that reads and never answers, and the number of open connections to it.
 fn mute() -> (Endpoint, Arc<AtomicUsize>) {
     let open = Arc::<AtomicUsize>::default();
     let count = open.clone();
@@ -29,7 +29,7 @@ fn mute() -> (Endpoint, Arc<AtomicUsize>) {
     (endpoint, open)
 }
 
-/// An endpoint that reads nothing, until what is returned with it is dropped.
+/// An endpoint that reads nothing until the returned sender is dropped.
 fn deaf() -> (Endpoint, Sender<()>) {
     let (release, wait) = channel::<()>();
     let wait = Mutex::new(wait);
@@ -39,7 +39,7 @@ fn deaf() -> (Endpoint, Sender<()>) {
     (endpoint, release)
 }
 
-/// An endpoint with more to say than anyone takes.
+/// An endpoint whose answers never end.
 fn endless() -> Endpoint {
     Endpoint::script(|conn| {
         if conn.next_request().is_none() {
@@ -50,12 +50,12 @@ fn endless() -> Endpoint {
     })
 }
 
-/// A server with `/good` for guests, `/up` at an endpoint, and an answer of its own for everything else.
+/// A Weir that answers `/good` itself, routes `/up` to an endpoint and answers everything else with an error.
 fn server(keys: &str, endpoint: &Endpoint) -> Arc<Weir> {
     server_at(keys, &endpoint.name)
 }
 
-/// The same for an endpoint by name.
+/// Like `server`, with the endpoint given by its address.
 fn server_at(keys: &str, endpoint: &str) -> Arc<Weir> {
     Arc::new(Weir::start(&format!(
         "{keys}\n[upstream.up]\nservers = [{endpoint:?}]\n\
@@ -65,23 +65,23 @@ fn server_at(keys: &str, endpoint: &str) -> Arc<Weir> {
     )))
 }
 
-/// Lets an attack loose on a server. It says how its connection ended.
+/// Runs an attack against a server. Returns the code with which the attacking connection ended.
 #[track_caller]
 fn survives(weir: &Arc<Weir>, attack: impl FnOnce(&Weir) -> Option<u32>) -> Option<u32> {
-    let guest = Guest::of(weir);
-    guest.is_served();
-    let before = guest.resident_max();
+    let bystander = Bystander::of(weir);
+    bystander.expect_more_answers();
+    let before = bystander.resident_max();
     let code = attack(weir);
-    guest.is_served();
-    let grown = guest.resident_max() - before;
+    bystander.expect_more_answers();
+    let grown = bystander.resident_max() - before;
     println!("grown by {} KiB", grown >> 10);
     assert!(grown < GROWS_BYTES_MAX, "grown by {grown} bytes");
-    drop(guest);
+    drop(bystander);
     is_at_rest(weir);
     code
 }
 
-/// Nothing goes on: every exchange has ended, also at endpoints.
+/// Waits until every exchange has ended, at endpoints too.
 #[track_caller]
 fn is_at_rest(weir: &Weir) {
     eventually("every exchange has ended", || {
@@ -91,7 +91,7 @@ fn is_at_rest(weir: &Weir) {
     assert_eq!(weir.metric("weir_core_panics_total{core=\"0\"}"), 0.0);
 }
 
-/// An attack that is a flood of frames, behind what comes before it.
+/// Runs an attack that floods frames after `before`.
 #[track_caller]
 fn ends_calmly(before: &[u8], what: impl FnMut(u32) -> Vec<u8>) {
     let (endpoint, open) = mute();
@@ -108,7 +108,7 @@ fn ends_calmly(before: &[u8], what: impl FnMut(u32) -> Vec<u8>) {
     });
 }
 
-/// A request on a stream, its message ended or not.
+/// Encodes a request on a stream, with or without END_STREAM in `flags`.
 fn ask(stream: u32, flags: u8, path: &str) -> Vec<u8> {
     let block = request(if flags & END == 0 { "POST" } else { "GET" }, path, &[]);
     frame(HEADERS, flags | END_HEADERS, stream, &block)
@@ -185,7 +185,7 @@ fn data_in_pieces_of_one_byte() {
         let mut peer = Peer::to(weir);
         peer.send(ask(1, 0, "/up"));
         peer.flood(60_000, |_| frame(DATA, 0, 1, b"x"));
-        // As much as fits is taken, or it is too much: never more.
+        // Weir takes what fits its limit or refuses the excess, never more.
         peer.send(number(RST_STREAM, 1, 8));
         peer.get(3, "/hello");
         peer.answer(3).map(|_| NO_ERROR).or(Some(ENHANCE_YOUR_CALM))
@@ -200,7 +200,7 @@ fn more_streams_than_announced() {
 
 #[test]
 fn references_to_large_fields() {
-    // One field that fills the table, then a byte for each time that it is wanted again.
+    // One field that fills the table, then a byte for each reference to it.
     let value = "v".repeat(4_000);
     let mut bomb = request("GET", "/hello", &[]);
     bomb.push(0x40);
@@ -223,7 +223,7 @@ fn references_to_large_fields() {
 fn heads_as_large_as_they_may_be_on_streams_that_stay() {
     let (endpoint, open) = mute();
     let weir = server("limits = { fields = 1000 }", &endpoint);
-    // Crumbs that are joined: what waits is twice what was sent.
+    // Cookie crumbs are joined, so Weir holds twice what was sent.
     let crumb = "c".repeat(150);
     let crumbs: Vec<_> = (0..80).map(|_| ("cookie", crumb.as_str())).collect();
     let large = request("GET", "/up", &crumbs);
@@ -235,7 +235,7 @@ fn heads_as_large_as_they_may_be_on_streams_that_stay() {
         eventually("all were asked", || {
             (open.load(Ordering::SeqCst) == 100).then_some(())
         });
-        // Beyond the list that is taken there is an answer, which says so.
+        // Beyond the limit of the field list Weir answers with an error.
         for stream in 0..100 {
             peer.send(number(RST_STREAM, 2 * stream + 1, 8));
         }
@@ -266,7 +266,7 @@ fn windows_that_open_by_a_byte() {
     let endpoint = endless();
     let weir = server("", &endpoint);
     let code = survives(&weir, |weir| {
-        // The connection's window is used up first, by a stream of its own.
+        // A stream of its own uses up the connection's window first.
         let mut peer = Peer::with(weir.address, &[(4, 0x7fff_ffff)]);
         (0..100).for_each(|n| peer.get(2 * n + 1, "/up"));
         let mut taken = 0;
@@ -278,14 +278,14 @@ fn windows_that_open_by_a_byte() {
             };
             (taken == 65_535).then_some(())
         });
-        // What they let through brings the peer nothing that others would be due for.
+        // The open stream windows let nothing through, because the connection's window is shut.
         peer.flood(5_000, |_| number(WINDOW_UPDATE, 0, 1));
         peer.end()
     });
     assert_eq!(code, Some(ENHANCE_YOUR_CALM));
 }
 
-/// Each holds what one may; together that is more than there is. Those that hold most are sent away.
+/// Each connection holds what one may. Together they exceed the budget, and Weir closes the largest holders.
 #[test]
 fn many_connections_whose_windows_stay_shut() {
     let endpoint = endless();
@@ -316,7 +316,7 @@ fn answers_that_nobody_reads() {
     let endpoint = endless();
     let weir = server("timeouts = { body_stall = \"1s\" }", &endpoint);
     survives(&weir, |weir| {
-        let mut peer = Peer::narrow(weir.address).begun(&[(4, 0x7fff_ffff)]);
+        let mut peer = Peer::narrow(weir.address).start_http2(&[(4, 0x7fff_ffff)]);
         peer.send(number(WINDOW_UPDATE, 0, 0x7fff_0000));
         (0..100).for_each(|n| peer.get(2 * n + 1, "/up"));
         eventually("the connection is given up", || {
@@ -327,8 +327,8 @@ fn answers_that_nobody_reads() {
     });
 }
 
-/// Over a link that is slow for all of them, the last in the order of turns stand still for longer than a client may;
-/// theirs takes all that it can.
+/// Over a link that is slow for all streams, the last ones in order wait longer than `client_stall`. Weir must not end
+/// them, because the client reads all that the link carries.
 #[test]
 fn answers_that_others_go_before_are_not_given_up() {
     const COUNT: u32 = 20;
@@ -351,14 +351,14 @@ fn answers_that_others_go_before_are_not_given_up() {
             taken += frame.payload.len();
         }
         if frame.kind == DATA && taken == 65_535 {
-            // Answers of Weir's own, behind all that.
+            // Answers of Weir's own, queued after all others.
             for n in COUNT..2 * COUNT {
                 let fields = request("GET", "/hello", &[("priority", "u=7")]);
                 peer.send(self::frame(HEADERS, END | END_HEADERS, 2 * n + 1, &fields));
             }
         }
         if taken == room && ended < 2 * COUNT {
-            // The link: as slow as that for a while.
+            // A slow link for a while.
             let is_slow = began.elapsed() < 4 * STALL;
             let more = if is_slow { 4_096 } else { 1 << 20 };
             std::thread::sleep(if is_slow { STALL / 20 } else { Duration::ZERO });
@@ -379,10 +379,10 @@ fn uploads_that_do_not_read_the_answers() {
         &back.address.to_string(),
     );
     survives(&weir, |weir| {
-        let mut peer = Peer::narrow(weir.address).begun(&[(4, 0x7fff_ffff)]);
+        let mut peer = Peer::narrow(weir.address).start_http2(&[(4, 0x7fff_ffff)]);
         peer.send(number(WINDOW_UPDATE, 0, 0x7fff_0000));
         let body = [b'x'; 8_000];
-        // Until it is not taken any more.
+        // Until Weir takes no more.
         peer.flood(20_000, |stream| {
             let data = frame(DATA, END, stream, &body);
             [ask(stream, 0, "/up"), data].concat()
@@ -418,11 +418,11 @@ fn requests_that_do_not_end() {
     });
 }
 
-/// One large piece in each block that was received: what the stream holds back is that, and not the block.
+/// Each received block holds one large piece. A stream that waits holds the piece and not the block.
 #[test]
 fn pieces_hold_no_more_than_they_are() {
     let (endpoint, _) = mute();
-    // All but one wait for a connection.
+    // All requests but one wait for a connection.
     let config = "[upstream.up.pool]\nconnections = 1";
     let weir = server(config, &endpoint);
     survives(&weir, |weir| {
@@ -431,7 +431,7 @@ fn pieces_hold_no_more_than_they_are() {
             (1..16).for_each(|n| {
                 peer.send(ask(2 * n + 1, 0, "/up"));
             });
-            // What is between the pieces is for a stream that is gone, whose data is passed over.
+            // The bytes between the pieces belong to a stream that is gone, so Weir discards them.
             peer.send(ask(1_001, 0, "/hello"));
             assert!(peer.answer(1_001).is_some());
             let filler = frame(DATA, 0, 1_001, &[0; 16_000]);
@@ -454,7 +454,7 @@ fn beginnings_that_do_not_go_on() {
         &endpoint,
     );
     let half = |bytes: Vec<u8>| bytes[..bytes.len() - 1].to_vec();
-    let begun = |rest: &[u8]| {
+    let after_preface = |rest: &[u8]| {
         let ack = frame(SETTINGS, END, 0, &[]);
         [PREFACE, &settings(&[]), &ack, rest].concat()
     };
@@ -465,19 +465,22 @@ fn beginnings_that_do_not_go_on() {
         (PREFACE[..23].to_vec(), None),
         (PREFACE.to_vec(), Some(SETTINGS_TIMEOUT)),
         ([PREFACE, &settings(&[])].concat(), Some(SETTINGS_TIMEOUT)),
-        // A request does not make up for it.
+        // A request does not excuse the missing SETTINGS acknowledgement.
         (
             [PREFACE, &settings(&[]), &ask(1, END, "/up")].concat(),
             Some(SETTINGS_TIMEOUT),
         ),
-        (begun(&half(ask(1, END, "/up"))), calm),
+        (after_preface(&half(ask(1, END, "/up"))), calm),
         (
-            begun(&frame(HEADERS, 0, 1, &request("GET", "/up", &[]))),
+            after_preface(&frame(HEADERS, 0, 1, &request("GET", "/up", &[]))),
             calm,
         ),
-        (begun(&half(frame(PING, 0, 0, b"anybody?"))), Some(NO_ERROR)),
-        (begun(&half(settings(&[(4, 1)]))), Some(NO_ERROR)),
-        (begun(&settings(&[])[..5]), Some(NO_ERROR)),
+        (
+            after_preface(&half(frame(PING, 0, 0, b"anybody?"))),
+            Some(NO_ERROR),
+        ),
+        (after_preface(&half(settings(&[(4, 1)]))), Some(NO_ERROR)),
+        (after_preface(&settings(&[])[..5]), Some(NO_ERROR)),
     ];
     survives(&weir, |weir| {
         let peers = cases.map(|(bytes, expected)| {
@@ -488,7 +491,7 @@ fn beginnings_that_do_not_go_on() {
         for (mut peer, bytes, expected) in peers {
             let shown = String::from_utf8_lossy(&bytes).into_owned();
             match expected {
-                // What was no HTTP/2 yet may be answered in HTTP/1.1.
+                // What is not HTTP/2 yet may get an HTTP/1.1 answer.
                 None => peer.until_end(),
                 code => assert_eq!(peer.end(), code, "{shown:?}"),
             }
@@ -508,7 +511,7 @@ fn a_beginning_in_pieces_is_one() {
         peer.send([&PREFACE[cut..], &settings(&[]), &ask(1, END, "/good")].concat());
         assert_eq!(peer.answer(1), Some((true, b"good".to_vec())), "at {cut}");
     }
-    // What begins alike and is something else stays that.
+    // A request that merely starts like the preface is HTTP/1.1.
     let mut client = weir.connect();
     for piece in [
         "P",
@@ -520,7 +523,7 @@ fn a_beginning_in_pieces_is_one() {
     assert_eq!(client.response().text(), "hello");
 }
 
-/// A server whose endpoint speaks HTTP/2, and what stands behind that.
+/// A Weir whose HTTP/2 endpoint is a second Weir in front of `endpoint`.
 fn two_servers(endpoint: &Endpoint) -> (Arc<Weir>, Weir) {
     let back = Weir::start(&format!(
         "access_log = \"off\"\n[upstream.up]\nservers = [{:?}]\n\
@@ -540,7 +543,7 @@ fn two_servers(endpoint: &Endpoint) -> (Arc<Weir>, Weir) {
 fn answers_that_a_client_does_not_take_hold_back_no_other_clients() {
     let endpoint = endless();
     let (front, _back) = two_servers(&endpoint);
-    // All on one connection to the endpoint, whose window they could use up many times over.
+    // All requests share one connection to the endpoint and could use up its window many times.
     let mut peer = Peer::with(front.address, &[(4, 0)]);
     (0..90).for_each(|n| peer.get(2 * n + 1, "/up"));
     let mut heads = 0;
@@ -548,8 +551,8 @@ fn answers_that_a_client_does_not_take_hold_back_no_other_clients() {
         heads += usize::from(frame.kind == HEADERS);
         (heads == 90).then_some(())
     });
-    let guest = Guest::of(&front);
-    (0..10).for_each(|_| guest.is_served());
+    let bystander = Bystander::of(&front);
+    (0..10).for_each(|_| bystander.expect_more_answers());
     let up = "weir_endpoint_connections_total{upstream=\"back\",endpoint=";
     let page = front.admin("/metrics").text();
     let made = page.lines().find(|line| line.starts_with(up)).unwrap();
@@ -560,8 +563,8 @@ fn answers_that_a_client_does_not_take_hold_back_no_other_clients() {
 fn clients_that_give_up_end_no_connection_that_others_use() {
     let endpoint = Endpoint::answering(|request| ok(&request.text()));
     let (front, _back) = two_servers(&endpoint);
-    let guest = Guest::of(&front);
-    guest.is_served();
+    let bystander = Bystander::of(&front);
+    bystander.expect_more_answers();
     for _ in 0..5 {
         let mut peer = Peer::to(&front);
         for stream in 0..90 {
@@ -571,7 +574,7 @@ fn clients_that_give_up_end_no_connection_that_others_use() {
         peer.get(1_001, "/good");
         assert_eq!(peer.answer(1_001), Some((true, b"good".to_vec())));
     }
-    guest.is_served();
+    bystander.expect_more_answers();
     let page = front.admin("/metrics").text();
     let errors = page
         .lines()
@@ -587,7 +590,7 @@ fn trailers_stay_with_their_request() {
     let weir = server("", &endpoint);
     let mut peer = Peer::to(&weir);
     for round in 0..20 {
-        // One whose trailers nobody takes, because it is taken back.
+        // A request with trailers that its client resets.
         let (first, second) = (8 * round + 1, 8 * round + 3);
         let trailers = frame(
             HEADERS,
@@ -597,7 +600,7 @@ fn trailers_stay_with_their_request() {
         );
         let reset = number(RST_STREAM, first, 8);
         peer.send([ask(first, 0, "/up"), trailers, reset].concat());
-        // One that has a body and no trailers.
+        // A request with a body and no trailers.
         let data = frame(DATA, END, second, b"body");
         peer.send([ask(second, 0, "/up"), data].concat());
         let (is_ok, seen) = peer.answer(second).unwrap();
@@ -627,8 +630,8 @@ fn answers_of_one_urgency_share_if_they_are_of_use_in_parts() {
     assert!(is_even(unsaid), "who knows of none shares: {unsaid:?}");
 }
 
-/// How many frames each of two endless answers gets of a hundred, while the connection lets only a little through at a
-/// time.
+/// The number of frames that each of two endless answers gets of a hundred, while the client opens the connection's
+/// window a little at a time.
 fn shares(priorities: [Option<&str>; 2]) -> [usize; 2] {
     let endpoint = endless();
     let weir = server("", &endpoint);
@@ -647,7 +650,7 @@ fn shares(priorities: [Option<&str>; 2]) -> [usize; 2] {
         taken += if is_data { frame.payload.len() } else { 0 };
         (taken == 65_535).then_some(())
     });
-    // From now on the connection lets a little through at a time: there is always more of both, once they have begun.
+    // From now on the client opens the window a little at a time, so both answers always have more to send.
     let mut next = || {
         peer.send(number(WINDOW_UPDATE, 0, 1_000));
         let stream = peer.find(|frame| (frame.kind == DATA).then_some(frame.stream));
@@ -663,7 +666,7 @@ fn shares(priorities: [Option<&str>; 2]) -> [usize; 2] {
 }
 
 #[test]
-fn floods_are_counted_and_told() {
+fn floods_are_counted_and_logged() {
     let (endpoint, _) = mute();
     let weir = server("", &endpoint);
     let mut peer = Peer::to(&weir);
@@ -671,7 +674,7 @@ fn floods_are_counted_and_told() {
     peer.answer(1);
     peer.send(frame(HEADERS, END | END_HEADERS, 3, &block(&[("a", "b")])));
     peer.send([ask(5, END, "/up"), number(RST_STREAM, 5, 8)].concat());
-    // With one under way the client's GOAWAY is not the end yet.
+    // With a running exchange, the client's GOAWAY does not end the connection yet.
     peer.send([ask(7, END, "/up"), frame(GOAWAY, 0, 0, &[0; 8])].concat());
     peer.flood(1_000, |_| frame(PING, 0, 0, b"anybody?"));
     assert_eq!(peer.end(), Some(ENHANCE_YOUR_CALM));
@@ -692,9 +695,9 @@ fn floods_are_counted_and_told() {
     is_at_rest(&weir);
 }
 
-/// Requests whose connection fails before anybody has looked at them: as many lines, and nothing asked for them.
+/// Requests whose connection fails before Weir reads them: each has a log line, and none reaches an endpoint.
 #[test]
-fn requests_that_come_with_the_end_of_their_connection_are_told() {
+fn requests_that_come_with_the_end_of_their_connection_are_logged() {
     let (endpoint, open) = mute();
     let weir = server("", &endpoint);
     let mut peer = Peer::to(&weir);
@@ -706,7 +709,7 @@ fn requests_that_come_with_the_end_of_their_connection_are_told() {
         .zip((1..).step_by(2))
         .flat_map(|(path, stream)| ask(stream, END, path))
         .collect();
-    // A stream of the server's.
+    // A stream id that only a server may use.
     bytes.extend(ask(2, END, "/hello"));
     peer.send(bytes);
     assert_eq!(peer.end(), Some(PROTOCOL_ERROR));

@@ -1,4 +1,4 @@
-//! How much one peer may take.
+//! Limits on what one peer may use.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
@@ -11,10 +11,10 @@ use e2e::*;
 
 const HELLO: &str = "[[route]]\nmatch = \"/*\"\nrespond = \"hello\"\n";
 
-/// The status that a fresh connection gets.
+/// Sends a request on this connection and returns the status.
 #[track_caller]
 fn status(mut client: Conn) -> u16 {
-    // A connection that is one too many may be closed before its request has come.
+    // Weir may close an excess connection before its request arrives.
     let _ = client.try_send(get("/"));
     client.response().status()
 }
@@ -48,7 +48,7 @@ fn a_listener_takes_so_many_connections() {
         Some("application/problem+json")
     );
     refused.expect_end();
-    // One line says so, by the number that the client was given.
+    // One log line names the connection id that the client was given.
     let entry = weir.entry("");
     assert_eq!(
         (entry.number("status"), entry.text("reason").as_str()),
@@ -65,7 +65,7 @@ fn a_listener_takes_so_many_connections() {
     assert_eq!(weir.metric(exchanges), 0.0, "it was none");
     let name = "weir_reasons_total{listener=\"127.0.0.1:0\",reason=\"connection_limit\"}";
     assert_eq!(weir.metric(name), 1.0);
-    // Those who are here are not disturbed, and one that leaves makes room.
+    // Existing connections go on, and one that closes makes room.
     here[0].send(get("/"));
     assert_eq!(here[0].response().status(), 200);
     here.pop();
@@ -93,7 +93,7 @@ fn a_client_address_has_so_many_connections() {
             .contains("client_limit"),
         "{response:?}"
     );
-    // Another address is another client.
+    // The limit counts each client address separately.
     let elsewhere = SocketAddr::from(([127, 0, 0, 3], 0));
     assert_eq!(status(Conn::from_to(elsewhere, weir.address)), 200);
     drop(first);
@@ -126,7 +126,7 @@ fn a_request_body_has_a_limit_by_route() {
     }
     assert!(
         endpoint
-            .seen()
+            .requests()
             .iter()
             .all(|request| request.target() == "/large" || request.body.len() <= 10)
     );
@@ -151,17 +151,17 @@ fn requests_wait_for_an_endpoint_at_its_limit() {
     for (n, client) in clients.iter().enumerate() {
         client.send(get(&format!("/{n}")));
         eventually("it waits", || {
-            (endpoint.seen().len() == 1 && waiting() == n as f64).then_some(())
+            (endpoint.requests().len() == 1 && waiting() == n as f64).then_some(())
         });
     }
-    // One more than may wait.
+    // One more request than the queue allows.
     weir.ask(get("/refused"))
         .expect_refusal(503, "upstream_limit", "connection_limit_reached");
     assert_eq!(weir.entry("/refused").number("attempts"), 0.0);
     for (n, client) in clients.iter_mut().enumerate() {
         order.send(()).unwrap();
         assert_eq!(client.response().text(), "hello");
-        assert_eq!(endpoint.seen()[n].target(), format!("/{n}"));
+        assert_eq!(endpoint.requests()[n].target(), format!("/{n}"));
         let entry = weir.entry(&format!("/{n}"));
         assert_eq!(entry.number("queue_ms") > 0.0, n > 0, "{entry:?}");
         assert_eq!(entry.number("attempts"), 1.0);
@@ -203,7 +203,7 @@ fn slow_readers_cost_bounded_memory() {
     );
     let grown = weir.resident_bytes().saturating_sub(idle);
     assert!(grown < 32 << 20, "{grown} bytes for {READERS} slow readers");
-    // They are slow, not forgotten.
+    // The clients are slow but still served.
     for reader in &mut readers {
         reader.take(100_000);
     }
@@ -216,7 +216,7 @@ fn stuck_heads_cost_bounded_memory() {
     let idle = weir.resident_bytes();
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| weir.connect()).collect();
     for client in &mut clients {
-        // As much as a head may have, in crumbs.
+        // As large as a head may be, in small pieces.
         client.send_split(
             format!(
                 "GET / HTTP/1.1\r\nHost: weir.test\r\nX-Large: {}",
@@ -225,7 +225,7 @@ fn stuck_heads_cost_bounded_memory() {
             500,
         );
     }
-    // When the last one is served, all before it have been received.
+    // Weir serves the last client only after it has received all heads before.
     let mut last = weir.connect();
     last.send(get("/"));
     last.response();
@@ -253,7 +253,7 @@ fn a_trickled_body_costs_bounded_memory() {
     let idle = weir.resident_bytes();
     let client = weir.connect();
     client.send("PUT / HTTP/1.1\r\nHost: weir.test\r\nContent-Length: 60000\r\n\r\n");
-    // What is kept for another attempt is bounded by what it occupies, not by what it says.
+    // The replay buffer is limited by the memory that it occupies and not by its bytes.
     client.send_split("x".repeat(20_000), 1);
     is_all.recv_timeout(DEADLINE).unwrap();
     let grown = weir.resident_bytes().saturating_sub(idle);
@@ -287,7 +287,7 @@ fn crumbs_in_a_tunnel_cost_bounded_memory() {
         order.send(size).unwrap();
         is_done.recv_timeout(DEADLINE).unwrap();
     };
-    // Fills all buffers of the kernel, until a little stays with Weir: then it still reads.
+    // Fills all kernel buffers until Weir holds a little itself.
     let idle = in_use();
     let stuck = |()| {
         send(16 * 1024);

@@ -1,5 +1,5 @@
-//! Bodies long enough to pass from socket to socket without being looked at: whole, cut short, and given up.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
+//! Bodies long enough that Weir passes them from socket to socket without parsing them: complete, truncated and
+//! cancelled.
 
 mod e2e;
 
@@ -10,7 +10,7 @@ use e2e::*;
 /// Bodies of this length or more pass from socket to socket without being looked at (`SPLICE_BYTES_MIN`).
 const PASSED: usize = weir::limits::SPLICE_BYTES_MIN as usize;
 
-/// Below, at and far above that length, and around the size of a block.
+/// Lengths below, at and far above the threshold, and around the size of a block.
 const LENGTHS: [usize; 9] = [
     1_000,
     PASSED - 1,
@@ -23,14 +23,14 @@ const LENGTHS: [usize; 9] = [
     5_000_000,
 ];
 
-/// Bytes that are not the same anywhere near.
+/// A pattern that does not repeat nearby.
 fn body(len: usize) -> Vec<u8> {
     (0..len)
         .map(|i| (i ^ ((i >> 8) * 7) ^ ((i >> 16) * 31)) as u8)
         .collect()
 }
 
-/// The length that a path names.
+/// The length that the path asks for.
 fn length_in(request: &Message) -> usize {
     request.target().trim_start_matches('/').parse().unwrap()
 }
@@ -54,7 +54,7 @@ fn long_answers_are_whole_and_connections_go_on() {
         client.send(get(&format!("/{len}")));
         assert!(client.response().body == body(len), "{len} bytes");
     }
-    // The next answer follows at once.
+    // The connection serves the next request at once.
     let all: String = LENGTHS.iter().map(|len| get(&format!("/{len}"))).collect();
     client.send(all);
     for len in LENGTHS {

@@ -1,4 +1,4 @@
-//! A process in a small box: those that hold most end, and the kernel has no reason to end all of it.
+//! Weir in a small memory cgroup: it closes the largest holders, so the kernel does not kill it.
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 mod e2e;
@@ -15,7 +15,7 @@ use tokio_rustls::rustls::{ClientConnection, StreamOwned};
 const MIB: u64 = 1 << 20;
 const BOX_BYTES: u64 = 100 * MIB;
 
-/// A memory cgroup below this process's own, where the machine lets a test make one.
+/// A memory cgroup below this process's own, if the machine allows one.
 struct Cgroup {
     dir: PathBuf,
     is_v2: bool,
@@ -57,7 +57,7 @@ impl Cgroup {
         text.trim().parse().unwrap()
     }
 
-    /// How often the kernel has ended a process in it.
+    /// The number of processes in the cgroup that the kernel has killed.
     fn kills(&self) -> u64 {
         let file = if self.is_v2 {
             "memory.events"
@@ -76,7 +76,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// An endpoint whose answers never end while somebody reads them.
+/// An endpoint whose answers go on for as long as the client reads.
 fn endless_endpoint() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -104,7 +104,7 @@ fn slow_readers_over_tls_end_before_the_kernel_ends_weir() {
     let (dir, ca) = (Weir::dir(), Authority::new("test authority"));
     let cert = ca.sign(&["a.test"]).write(&dir, "a");
     let cgroup = Cgroup::make();
-    // Where there is none to be had, the size is given, and what is measured is the process.
+    // Without a cgroup, the configuration gives the size and the test measures the process.
     let limits = match &cgroup {
         Some(_) => String::new(),
         None => "[limits]\nmemory_per_core = \"50MiB\"\n".to_owned(),
@@ -125,14 +125,14 @@ fn slow_readers_over_tls_end_before_the_kernel_ends_weir() {
             );
             let mut command = Command::new("sh");
             command.args(["-c", &run, env!("CARGO_BIN_EXE_weir")]);
-            Weir::start_by(&dir, &config, command)
+            Weir::start_with_command(&dir, &config, command)
         }
     };
     let connect = tls_to(weir.address, &ca);
     let mut readers = Vec::new();
     for n in 0..READERS {
         let mut reader = connect();
-        // Those that were ended to make room may be among them.
+        // Some of these connections may already be closed to make room.
         if reader.write_all(get("/endless").as_bytes()).is_ok() {
             readers.push(reader);
         }
@@ -160,7 +160,7 @@ fn slow_readers_over_tls_end_before_the_kernel_ends_weir() {
             );
         }
     }
-    // Afterwards it serves on.
+    // Weir still serves requests.
     let mut good = connect();
     good.write_all(get("/good").as_bytes()).unwrap();
     let mut start = [0; 12];
@@ -186,7 +186,7 @@ fn connections_that_only_wait_are_counted_too() {
         assert_eq!(&start, b"HTTP/1.1 200");
         Ok::<_, std::io::Error>(())
     };
-    // Each is served, and then waits: together they are more than there is memory for.
+    // Each connection is served and then idles. Together they need more memory than there is.
     let mut waiting = Vec::new();
     for _ in 0..300 {
         let mut client = connect();

@@ -1,5 +1,5 @@
-//! The dashboard and the alerts in `scripts/dist` ask for metrics that there are, and Prometheus' own tool finds
-//! nothing wrong with them or with the page.
+//! The dashboard and the alerts in `scripts/dist` use metrics that exist, and promtool accepts them and the metrics
+//! page.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
@@ -20,7 +20,7 @@ fn dist(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Runs promtool, which `scripts/setup` installs. What it says when something is wrong.
+/// Runs promtool, which `scripts/setup` installs. Returns its output if it fails.
 fn promtool(arguments: &[&str], input: &str) -> Result<(), String> {
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/promtool");
     let program = if installed.exists() {
@@ -45,7 +45,7 @@ fn promtool(arguments: &[&str], input: &str) -> Result<(), String> {
     output.status.success().then_some(()).ok_or(said)
 }
 
-/// Metrics of the reference with their labels.
+/// The metrics of the reference and their labels.
 fn reference() -> HashMap<String, HashSet<String>> {
     let text = include_str!("../src/obs/reference.md");
     let rows = text.lines().filter(|line| line.starts_with("| `"));
@@ -64,7 +64,7 @@ fn reference() -> HashMap<String, HashSet<String>> {
     metrics.collect()
 }
 
-/// Every expression of alerts and dashboard.
+/// All expressions of alerts and dashboard.
 fn expressions() -> Vec<String> {
     let mut all = Vec::new();
     let rules = std::fs::read_to_string(dist("weir.alerts.yml")).unwrap();
@@ -91,7 +91,7 @@ fn expressions() -> Vec<String> {
     all
 }
 
-/// Words of an expression that stand outside of its quotes, and what is in quotes.
+/// The words of an expression outside its quotes, and the quoted ones.
 fn words(expression: &str) -> (Vec<String>, Vec<String>) {
     let (mut bare, mut quoted) = (Vec::new(), Vec::new());
     for (at, part) in expression.split('"').enumerate() {
@@ -114,7 +114,7 @@ fn dashboard_and_alerts_ask_for_what_there_is() {
             .find_map(|suffix| word.strip_suffix(suffix));
         reference.get(word).or_else(|| reference.get(base?))
     };
-    // What is no name of ours: the language, and what Prometheus adds.
+    // Words that are not Weir's: PromQL and labels that Prometheus adds.
     let language: HashSet<_> =
         "sum by rate increase histogram_quantile min max topk time on and or ignoring le \
         instance job 5m 15m 1h $__rate_interval"

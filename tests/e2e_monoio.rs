@@ -1,4 +1,4 @@
-//! The driver for older kernels: what depends on a driver is tested on it as well, with the real binary.
+//! The driver for older kernels runs the tests that depend on a driver, with the real binary.
 #![allow(
     clippy::unwrap_used,
     clippy::duplicate_mod,

@@ -1,4 +1,4 @@
-//! Names of endpoints that are not found, at a start and at a reload.
+//! Endpoint names that cannot be resolved, at a start and at a reload.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use e2e::*;
 
-/// Writes the file of host names.
+/// Writes the hosts file.
 fn hosts(dir: &Path, names: &[&str]) {
     let lines: String = names
         .iter()
@@ -16,7 +16,7 @@ fn hosts(dir: &Path, names: &[&str]) {
     std::fs::write(dir.join("hosts"), lines).unwrap();
 }
 
-/// An upstream of its own behind each path.
+/// A configuration with one upstream behind each path.
 fn routes(upstreams: &[(&str, &[String])]) -> String {
     let upstream = |(name, servers): &(&str, &[String])| {
         format!(
@@ -42,7 +42,7 @@ fn a_name_that_is_not_found_keeps_nothing_from_starting_and_comes_in_later() {
         ("mixed", &[name.clone(), other]),
     ]);
     let weir = Weir::start_with_hosts(&dir, &config);
-    // The other upstream has an endpoint left; the request is not even tried at the name.
+    // The other upstream has a resolved endpoint, and Weir does not try the unresolved one.
     for _ in 0..3 {
         assert_eq!(weir.ask(get("/mixed")).text(), "hello");
         assert_eq!(weir.entry("/mixed").number("attempts"), 1.0);
@@ -77,7 +77,7 @@ fn a_name_that_is_not_found_keeps_nothing_from_starting_and_comes_in_later() {
         (weir.metric(&metric) == 0.0 && !health.contains("not found")).then_some(())
     });
     assert_eq!(weir.metric("weir_reload_total"), 0.0);
-    // It has its share in the other one too.
+    // The new endpoint also gets its share in the other upstream.
     let shared = "weir_endpoint_exchanges_total{upstream=\"mixed\"";
     for _ in 0..4 {
         weir.ask(get("/mixed"));
@@ -85,7 +85,7 @@ fn a_name_that_is_not_found_keeps_nothing_from_starting_and_comes_in_later() {
     let page = weir.admin("/metrics").text();
     let by_name = format!("{shared},endpoint=\"{name}@127.0.0.1\",class=\"2xx\"}} 2");
     assert!(page.contains(&by_name), "{page}");
-    // The plan is the one that a reload makes of the same file.
+    // The plan equals the one that a reload of the same file compiles.
     let plan = || {
         let text = weir.admin("/plan").text();
         text.split_once("\"listeners\"").unwrap().1.to_owned()
@@ -123,13 +123,13 @@ fn a_reload_keeps_the_addresses_of_a_name_that_is_not_found_any_more() {
     eventually("the endpoint", || {
         (weir.ask(get("/gone")).status() == 200).then_some(())
     });
-    // The addresses that were kept are right: only those of the other name are new endpoints, and none are a new plan.
+    // The kept addresses are still right: only the other name's addresses change, and no plan is compiled.
     weir.wait_for("found known.test after ");
     assert_eq!(weir.metric(&kept), 0.0);
     assert_eq!(weir.metric("weir_endpoints_epoch"), 3.0);
     assert_eq!(weir.metric("weir_core_endpoints_epoch{core=\"0\"}"), 3.0);
     assert_eq!(weir.metric("weir_plan_epoch"), 2.0);
-    // Once more without the names: nothing but what the file has is kept.
+    // A file without the names keeps only what it lists.
     hosts(&dir, &[]);
     let reload = |upstreams: &[(&str, &[String])]| {
         let before = weir.metric("weir_reload_total");

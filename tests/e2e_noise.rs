@@ -1,4 +1,4 @@
-//! Bytes that nobody would send on purpose, and more than one thing at once: whatever comes, Weir goes on.
+//! Random bytes and concurrent events: Weir survives both.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use e2e::*;
 use rustix::process::Signal;
 
-/// Requests that noise is made of.
+/// Requests that noise starts from.
 const REQUESTS: [&str; 6] = [
     "GET /a?b=c HTTP/1.1\r\nHost: weir.test\r\nConnection: keep-alive\r\n\r\n",
     "POST /p HTTP/1.1\r\nHost: weir.test\r\nContent-Length: 10\r\n\r\n0123456789",
@@ -20,7 +20,7 @@ const REQUESTS: [&str; 6] = [
     "POST /e HTTP/1.1\r\nHost: weir.test\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc",
 ];
 
-/// Answers that noise is made of.
+/// Answers that noise starts from.
 const ANSWERS: [&str; 6] = [
     "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: x-y\r\nX-Y: 1\r\n\r\n5\r\nhello\r\n0\r\nX-T: 1\r\n\r\n",
@@ -30,7 +30,7 @@ const ANSWERS: [&str; 6] = [
     "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
 ];
 
-/// Some of `texts` one after the other, with a few bytes changed, lost or doubled.
+/// Joins some of `texts` and changes, drops or doubles a few bytes.
 fn noise(random: &mut fastrand::Rng, texts: &[&str]) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..random.usize(1..4))
         .flat_map(|_| random.choice(texts).unwrap().bytes())
@@ -79,7 +79,7 @@ fn noise_from_both_sides_takes_nothing_down() {
                     let mut client = weir.connect();
                     let size = random.usize(1..200);
                     for piece in noise(&mut random, &REQUESTS).chunks(size) {
-                        // It may have been closed for what came before.
+                        // Weir may have closed the connection for earlier bytes.
                         let _ = client.try_send(piece);
                     }
                     match random.u8(0..4) {
@@ -88,7 +88,7 @@ fn noise_from_both_sides_takes_nothing_down() {
                         2 => drop(client.rest()),
                         _ => {
                             client.finish();
-                            // Everything ends: by an answer, by a deadline, by closing.
+                            // Every connection ends: by an answer, a deadline or a close.
                             client.rest();
                         }
                     }
@@ -118,8 +118,8 @@ fn pipelining_without_reading_is_held_back() {
     assert!(grown < 4 << 20, "{grown} bytes for one client");
 }
 
-/// Asks on one connection after the other until told to stop; returns how many answers were as they should be.
-/// Between answers the connection may end; in one it may not.
+/// Sends requests on one connection after the other until `stop`. Returns the number of correct answers. A connection
+/// may end between answers but not within one.
 fn ask_until(weir: &Weir, stop: &AtomicBool) -> usize {
     let mut answers = 0;
     while !stop.load(Ordering::Relaxed) {

@@ -1,11 +1,11 @@
-//! What of a path an endpoint gets to see, and that no form of a path passes by a route that forbids it.
+//! The paths that endpoints receive. No spelling of a path evades a route that forbids it.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
 
 use e2e::*;
 
-/// A Weir that forbids `/admin/*` and sends all else to an endpoint that answers with the target it sees.
+/// A Weir that forbids `/admin/*` and an endpoint that answers with the target that it receives.
 fn guarded(routes: &str) -> (Endpoint, Weir) {
     let endpoint = Endpoint::answering(|request| ok(request.target()));
     let name = &endpoint.name;
@@ -18,7 +18,7 @@ fn guarded(routes: &str) -> (Endpoint, Weir) {
 
 const REST: &str = "[[route]]\nmatch = \"/*\"\nto = \"up\"\n";
 
-/// Refused with this reason, in answer and log alike.
+/// Asserts this reason in answer and log.
 #[track_caller]
 fn refused(weir: &Weir, request: &str, status: u16, reason: &str) {
     let response = weir.ask(request);
@@ -109,11 +109,11 @@ fn a_route_says_what_becomes_of_encoded_slashes() {
     ] {
         assert_eq!(weir.ask(get(asked)).text(), seen, "{asked}");
     }
-    let before = endpoint.seen().len();
+    let before = endpoint.requests().len();
     for path in ["/strict/a%2fb", "/strict/a%5Cb", "/npm/..%2fgitlab/x"] {
         refused(&weir, &get(path), 400, "bad_path");
     }
-    assert_eq!(endpoint.seen().len(), before);
+    assert_eq!(endpoint.requests().len(), before);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_host_is_spelt_in_one_way() {
     assert_eq!(endpoint.connections(), 0);
 }
 
-/// `OPTIONS http://host` means what `OPTIONS *` does (RFC 9112, section 3.2.4), and is no request for `/`.
+/// `OPTIONS http://host` means `OPTIONS *` (RFC 9112, section 3.2.4) and is not a request for `/`.
 #[test]
 fn options_of_a_whole_server_pass_by_no_route() {
     let endpoint = Endpoint::answering(|request| ok(request.target()));

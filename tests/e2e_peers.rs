@@ -1,4 +1,4 @@
-//! Independent clients and servers on both sides: hyper and curl.
+//! Independent HTTP/1.1 peers: hyper on both sides, and curl.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 
-/// A hyper server on a thread of its own. It echoes bodies under the path that was asked for, with their trailers.
+/// A hyper server on its own thread that echoes bodies and trailers.
 struct Hyper {
     address: SocketAddr,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
@@ -83,7 +83,7 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Frames>, Infallible
     Ok(response.body(Frames(frames)).unwrap())
 }
 
-/// A body without a length: hyper sends it in chunks.
+/// A body without a length, which hyper sends in chunks.
 struct Frames(VecDeque<Frame<Bytes>>);
 
 impl hyper::body::Body for Frames {
@@ -110,7 +110,7 @@ fn run<T>(task: impl Future<Output = T>) -> T {
     })
 }
 
-/// A hyper client with a connection of its own.
+/// A hyper client on a new connection.
 async fn client<B>(address: SocketAddr) -> hyper::client::conn::http1::SendRequest<B>
 where
     B: hyper::body::Body<Data = Bytes, Error = Infallible> + 'static,
@@ -234,7 +234,7 @@ fn hyper_sees_a_truncated_answer_as_an_error() {
     }
 }
 
-/// Runs curl with these arguments, and with `input` on its standard input; panics unless it succeeds.
+/// Runs curl with these arguments and this standard input. Panics unless it succeeds.
 #[track_caller]
 fn curl(arguments: &[&str], input: &[u8]) -> String {
     let seconds = DEADLINE.as_secs().to_string();
@@ -248,7 +248,7 @@ fn curl(arguments: &[&str], input: &[u8]) -> String {
         .expect("curl is there: scripts/setup installs it");
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
-    // It may end before it has read all.
+    // curl may exit before it has read all of its input.
     let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
@@ -268,7 +268,7 @@ fn curl_gets_posts_and_uploads() {
     let large_text = String::from_utf8(large.clone()).unwrap();
     assert!(curl(&["-i", &url], b"").contains("x-path: /a/path\r\n"));
     assert_eq!(curl(&["-d", "a=b", &url], b""), "a=b");
-    // More than a megabyte makes curl wait for a 100.
+    // Above a megabyte curl sends Expect: 100-continue.
     assert!(
         curl(
             &["--data-binary", "@-", "-H", "Expect: 100-continue", &url],
@@ -311,7 +311,7 @@ fn curl_follows_redirects_and_shows_answers_of_weir() {
         ),
         "404"
     );
-    // curl resolves dots itself unless told not to.
+    // curl resolves dot segments itself unless told not to.
     assert_eq!(
         curl(&["--path-as-is", &at("/none/../new/./y")], b""),
         "here"

@@ -1,4 +1,4 @@
-//! The process: signals, reload, logs, metrics, exit codes, the other commands.
+//! Signals, reload, logs, metrics, exit codes and the other commands.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
@@ -11,7 +11,8 @@ use std::sync::mpsc::{Sender, channel};
 use e2e::*;
 use rustix::process::Signal;
 
-/// An endpoint whose answers wait for the test: one word on the channel lets one of them go.
+/// An endpoint whose answers wait for the test: each message on the sender releases one. The receiver reports each
+/// request.
 fn waiting(answer: &'static str) -> (Endpoint, Sender<()>, std::sync::mpsc::Receiver<()>) {
     let (go, wait) = channel::<()>();
     let (begun, has_begun) = channel();
@@ -78,7 +79,7 @@ fn sigterm_finishes_what_is_under_way() {
     assert_eq!(weir.admin("/healthz").status(), 200);
     weir.signal(Signal::TERM);
     weir.wait_for("SIGTERM: draining");
-    // Idle connections end at once; there are no new ones; health says why.
+    // Idle connections close at once, new ones are refused, and health says why.
     idle.expect_closed();
     eventually("nobody to listen", || {
         std::net::TcpStream::connect(weir.address)
@@ -99,7 +100,7 @@ fn sigterm_finishes_what_is_under_way() {
     );
     busy.expect_closed();
     assert_eq!(weir.wait().code(), Some(0));
-    // The log is complete.
+    // The log has a line for every request.
     assert_eq!(weir.log.to_end().len(), 2);
 }
 
@@ -155,7 +156,7 @@ fn a_reload_is_for_new_exchanges_on_old_connections_too() {
     assert_eq!(client.response().text(), "two");
     client.send(get("/busy"));
     assert_eq!(client.response().status(), 404);
-    // What had begun ends as it began, by its own plan.
+    // A running exchange keeps its own plan to its end.
     go.send(()).unwrap();
     assert_eq!(busy.response().text(), "old plan");
     busy.send(get("/v"));
@@ -289,7 +290,7 @@ fn a_reload_keeps_connections_to_endpoints_that_stay() {
         client.response();
     }
     weir.reload(&route_to(&[&stays]));
-    // Control says that it has reloaded before the core has read its letter.
+    // Control reports the reload before the core has read its message.
     eventually("the core's new plan", || {
         (weir.metric("weir_core_plan_epoch{core=\"0\"}") == 2.0).then_some(())
     });
@@ -336,7 +337,7 @@ fn the_access_log_says_what_happened() {
         assert!(entry.number(name) >= 0.0, "{name}");
     }
     assert!(entry.number("total_ms") >= entry.number("connect_ms"));
-    let sent = endpoint.only();
+    let sent = endpoint.only_request();
     assert_eq!(
         entry.text("id"),
         sent.field("X-Request-Id").unwrap(),
@@ -576,7 +577,7 @@ fn check_shows_the_place_of_names_and_tests_that_fail() {
         std::fs::write(&path, text).unwrap();
     };
     write(404);
-    // A name that is not found keeps nothing from starting, and is said.
+    // A name that cannot be resolved is reported and does not prevent a start.
     let (code, out, _) = run(&["check", &path]);
     let place = format!(
         " --> {path}:3:27\n  |\n3 | servers = [\"127.0.0.1:9\", \"nowhere.invalid:80\"]\n  |                           ^^^^"
@@ -611,7 +612,7 @@ fn check_shows_the_place_of_names_and_tests_that_fail() {
         code == 3 && err.contains(&place) && err.contains("expected status 200"),
         "{err}"
     );
-    // Who asks why a test fails gets an answer.
+    // `explain` answers why a test fails.
     std::fs::write(
         &path,
         std::fs::read_to_string(&path)
@@ -668,7 +669,7 @@ fn demo_shows_what_to_try() {
     assert_eq!(weir.ask(get("/status?code=503")).status(), 503);
     assert_eq!(weir.ask(get("/big?bytes=1000000")).body.len(), 1_000_000);
     assert_eq!(weir.ask(post("/echo", "back")).text(), "back");
-    // As curl sends a large body: once it is asked for.
+    // curl sends a large body only after 100 Continue.
     let mut patient = weir.connect();
     patient.send("POST /echo HTTP/1.1\r\nHost: weir.test\r\nExpect: 100-continue\r\nContent-Length: 6\r\n\r\n");
     assert_eq!(patient.message_head().status(), 100);

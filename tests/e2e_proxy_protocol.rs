@@ -9,7 +9,7 @@ use e2e::*;
 
 const V1: &str = "PROXY TCP4 192.0.2.7 198.51.100.1 4711 80\r\n";
 
-/// Tells who the client is said to be.
+/// An endpoint that answers with the client's address in X-Forwarded-For.
 fn telling() -> Endpoint {
     Endpoint::answering(|request| ok(request.field("X-Forwarded-For").unwrap_or("nobody")))
 }
@@ -24,7 +24,7 @@ fn refused() -> &'static str {
 }
 
 #[test]
-fn the_client_that_is_named_is_the_client() {
+fn the_header_names_the_client() {
     let endpoint = telling();
     let weir = listening("proxy_protocol = [\"127.0.0.0/8\"]", &endpoint);
     let mut v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x28".to_vec();
@@ -36,7 +36,7 @@ fn the_client_that_is_named_is_the_client() {
     );
     v2.extend([0; 16]);
     v2.extend([0, 1, 0, 2]);
-    // Something that follows the addresses, and is left alone.
+    // A TLV after the addresses, which Weir ignores.
     v2.extend([4, 0, 1, 9]);
     let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec();
     for (number, (header, client)) in [
@@ -62,7 +62,7 @@ fn the_client_that_is_named_is_the_client() {
 }
 
 #[test]
-fn who_does_not_say_it_or_may_not_is_refused() {
+fn a_missing_or_untrusted_header_is_refused() {
     let endpoint = telling();
     let weir = listening(
         "proxy_protocol = [\"127.0.0.0/8\"]\ntimeouts = { head = \"1s\" }",
@@ -78,7 +78,7 @@ fn who_does_not_say_it_or_may_not_is_refused() {
         assert_eq!(conn.rest().0, b"");
     }
     eventually("refusals", || (weir.metric(refused()) == 3.0).then_some(()));
-    // Half a header is no reason to wait for ever.
+    // Weir does not wait for ever for the rest of a header.
     let mut slow = weir.connect();
     slow.send("PROXY TCP4 ");
     assert_eq!(slow.rest().0, b"");
@@ -87,11 +87,11 @@ fn who_does_not_say_it_or_may_not_is_refused() {
     let _ = conn.try_send(format!("{V1}{}", get("/")));
     assert_eq!(conn.rest().0, b"");
     eventually("refusals", || (weir.metric(refused()) == 1.0).then_some(()));
-    assert!(endpoint.seen().is_empty());
+    assert!(endpoint.requests().is_empty());
 }
 
 #[test]
-fn limits_count_the_client_that_is_named() {
+fn limits_count_the_client_in_the_header() {
     let endpoint = telling();
     let keys = "proxy_protocol = [\"127.0.0.1\"]\nconnections_per_client = 1";
     let weir = listening(keys, &endpoint);
@@ -115,7 +115,7 @@ fn limits_count_the_client_that_is_named() {
 }
 
 #[test]
-fn tls_comes_behind_the_header() {
+fn tls_follows_the_header() {
     let (dir, ca) = (Weir::dir(), Authority::new("test"));
     let ca_file = ca.write(&dir.join("ca.pem"));
     let cert = ca.sign(&["a.test"]).write(&dir, "a");
@@ -127,7 +127,7 @@ fn tls_comes_behind_the_header() {
             route_to(&[&endpoint])
         ),
     );
-    // curl sends a header of version 1 that names its own address.
+    // curl sends a version 1 header with its own address.
     let output = Command::new("curl")
         .args(["-sS", "--haproxy-protocol", "--cacert"])
         .arg(&ca_file)
@@ -143,7 +143,7 @@ fn tls_comes_behind_the_header() {
 }
 
 #[test]
-fn endpoints_hear_whose_a_connection_is_and_nobody_shares_it() {
+fn endpoints_get_a_header_and_its_connection_is_not_shared() {
     for (version, begins) in [
         ("v1", &b"PROXY TCP4 127.0.0.1 127.0.0.1 "[..]),
         ("v2", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"),
@@ -182,8 +182,8 @@ fn endpoints_hear_whose_a_connection_is_and_nobody_shares_it() {
 }
 
 #[test]
-fn an_endpoint_over_tls_hears_it_in_the_clear_before() {
-    // nginx and HAProxy read it there too: the header is no part of what is encrypted.
+fn the_header_to_a_tls_endpoint_precedes_the_handshake() {
+    // nginx and HAProxy also read the header before the TLS handshake.
     let endpoint = Endpoint::script(|conn| {
         conn.expect("PROXY TCP4 127.0.0.1 127.0.0.1 ");
         conn.line();

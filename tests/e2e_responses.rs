@@ -1,4 +1,4 @@
-//! Answers of endpoints: how they are framed, when they are complete, and what becomes of those that make no sense.
+//! Endpoints' answers: their framing, their completeness, and malformed ones.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
@@ -7,7 +7,7 @@ use std::sync::mpsc;
 
 use e2e::*;
 
-/// An endpoint that answers every request with these bytes and keeps the connection, and a Weir before it.
+/// An endpoint that answers every request with these bytes and keeps the connection, and a Weir in front of it.
 fn answering(answer: impl Into<Vec<u8>>) -> (Endpoint, Weir) {
     let answer = answer.into();
     let endpoint = Endpoint::answering(move |_| answer.clone());
@@ -15,7 +15,7 @@ fn answering(answer: impl Into<Vec<u8>>) -> (Endpoint, Weir) {
     (endpoint, weir)
 }
 
-/// An endpoint that answers every connection's first request with these bytes and then ends it.
+/// An endpoint that answers the first request of every connection with these bytes and then ends it.
 fn ending(answer: &str, how: End) -> (Endpoint, Weir) {
     let answer = answer.to_owned();
     let endpoint = Endpoint::script(move |conn| {
@@ -30,7 +30,7 @@ fn ending(answer: &str, how: End) -> (Endpoint, Weir) {
     (endpoint, weir)
 }
 
-/// What a client gets for one request until its connection ends.
+/// Sends one request and returns everything until the connection ends.
 #[track_caller]
 fn all_of(weir: &Weir, request: &str) -> (String, End) {
     let mut client = weir.connect();
@@ -73,7 +73,7 @@ fn a_chunked_answer_loses_its_chunks_for_1_0() {
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     assert_eq!((body, end), ("some text", End::Closed));
     assert_eq!(Message::parse(head).field("Transfer-Encoding"), None);
-    // Also when it would like to go on: it cannot know where the answer ends.
+    // Even if the client asks for keep-alive, because it cannot see where the answer ends.
     let (text, _) = all_of(&weir, "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     assert_eq!(Message::parse(head).field("Connection"), Some("close"));
@@ -97,7 +97,7 @@ fn a_1_0_client_may_keep_its_connection_for_an_answer_with_a_length() {
         ("hello", Some("close"))
     );
     client.expect_closed();
-    let seen = endpoint.seen();
+    let seen = endpoint.requests();
     assert!(
         seen.iter().all(|request| request.start == "GET / HTTP/1.1"),
         "{seen:?}"
@@ -130,7 +130,7 @@ fn chunks_keep_their_bytes_and_lose_their_extensions() {
     );
     let mut client = weir.connect();
     client.send(get("/"));
-    // The reader of this test takes no extensions.
+    // This test's parser accepts no extensions.
     assert_eq!(client.response().text(), "one two");
 }
 
@@ -150,7 +150,7 @@ fn trailers_pass_both_ways_and_are_never_merged_into_the_head() {
     );
     assert_eq!(response.trailers, [("X-Seen".to_owned(), "42".to_owned())]);
     assert_eq!(response.field("X-Seen"), None);
-    let request = endpoint.only();
+    let request = endpoint.only_request();
     assert_eq!(
         request.trailers,
         [("X-Checksum".to_owned(), "42".to_owned())]
@@ -219,7 +219,7 @@ fn expect_100_continue_is_relayed() {
     client.send(
         "POST / HTTP/1.1\r\nHost: weir.test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
     );
-    // The body is sent after the 100 has come, and not before.
+    // The client sends the body only after the 100.
     let interim = client.message_head();
     assert_eq!(
         (interim.status(), interim.field("X-Interim")),
@@ -247,7 +247,7 @@ fn an_expectation_may_be_answered_at_once() {
     );
     let response = client.response();
     assert_eq!((response.status(), response.text().as_str()), (413, "no!"));
-    // The body may or may not come now: nobody can tell what follows.
+    // Weir cannot know whether the body follows, so it closes.
     assert_eq!(response.field("Connection"), Some("close"));
     client.finish();
     client.expect_end();
@@ -298,7 +298,7 @@ fn a_truncated_answer_never_looks_complete() {
             let (_endpoint, weir) = ending(answer, how);
             let (text, _) = all_of(&weir, CLOSING);
             assert!(!text.contains("0\r\n\r\n"), "{answer:?}, {how:?}: {text:?}");
-            // A chunk that is cut is passed on as a shorter one, with its own framing.
+            // Weir passes a truncated chunk on as a shorter chunk with its own framing.
             let body = |message: &str| {
                 message
                     .split_once("\r\n\r\n")
@@ -529,7 +529,7 @@ fn connection_of_an_answer_cannot_name_what_others_rely_on() {
 
 #[test]
 fn a_close_delimited_answer_that_ends_by_a_reset_is_truncated() {
-    // The reset must come after the bytes, and not in their stead: the client says when it has them.
+    // The reset must not overtake the bytes, so the client reports when it has them.
     let (seen, has_seen) = mpsc::channel::<()>();
     let has_seen = std::sync::Mutex::new(has_seen);
     let endpoint = Endpoint::script(move |conn| {
@@ -639,7 +639,7 @@ fn bytes_beyond_an_answer_that_wait_in_the_kernel_are_never_the_next_answer() {
 }
 
 #[test]
-fn what_came_of_an_answer_before_it_broke_is_passed_on() {
+fn received_parts_of_a_broken_answer_are_passed_on() {
     let (_endpoint, weir) =
         answering("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nno size\r\n");
     let (text, end) = all_of(&weir, &get("/"));
@@ -660,7 +660,7 @@ fn an_answer_without_a_date_gets_one_and_others_keep_theirs() {
             "HTTP/1.1 200 OK\r\nDATE: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\r\n",
             Some("Sun, 06 Nov 1994 08:49:37 GMT"),
         ),
-        // What is there is not ours to correct.
+        // Weir does not change a Date that exists.
         (
             "HTTP/1.1 200 OK\r\nDate: yesterday\r\nContent-Length: 0\r\n\r\n",
             Some("yesterday"),

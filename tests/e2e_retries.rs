@@ -1,4 +1,4 @@
-//! Which attempts are repeated, at whom, and which never are; connections that wait for the next request.
+//! Which attempts Weir repeats, at which endpoints, and which never; and idle connections.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
@@ -14,19 +14,19 @@ use e2e::*;
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
-/// A PUT may be repeated (RFC 9110 section 9.2.2).
+/// A PUT, which Weir may repeat (RFC 9110, section 9.2.2).
 fn put(path: &str, body: &str) -> String {
     post(path, body).replacen("POST", "PUT", 1)
 }
 
-/// An address that refuses connections. It stays bound to the end of the run, so that no other test gets its port.
+/// An address that refuses connections. It stays bound, so that no other test gets its port.
 fn nobody() -> String {
     let (socket, address) = bound();
     let _ = socket.into_raw_fd();
     address
 }
 
-/// A socket with a port of its own where nobody listens yet.
+/// A bound socket that does not listen yet.
 fn bound() -> (Socket, String) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
@@ -35,19 +35,19 @@ fn bound() -> (Socket, String) {
     (socket, address.to_string())
 }
 
-/// Everything to these servers.
+/// A Weir that routes everything to these servers.
 fn to_servers(keys: &str, servers: &[&str]) -> Weir {
     Weir::start(&format!(
         "{keys}\n[upstream.up]\nservers = {servers:?}\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n"
     ))
 }
 
-/// Takes a whole request and closes without an answer.
+/// An endpoint that reads a whole request and closes without an answer.
 fn mute() -> Endpoint {
     Endpoint::script(|conn| drop(conn.next_request()))
 }
 
-/// Connections to the endpoint that Weir has open.
+/// The number of open connections to the endpoint.
 fn open_to(weir: &Weir, endpoint: &Endpoint) -> f64 {
     let name = &endpoint.name;
     weir.metric(&format!(
@@ -60,11 +60,11 @@ fn the_next_endpoint_is_asked_when_one_refuses() {
     let endpoint = Endpoint::answering(|request| ok(&request.text()));
     let weir = to_servers("", &[&nobody(), &endpoint.name, &nobody()]);
     for n in 0..6 {
-        // Nothing was sent to those that refuse, so a POST goes on as well.
+        // A refusing endpoint received nothing, so a POST may go to the next one.
         assert_eq!(weir.ask(get(&format!("/get/{n}"))).status(), 200);
         assert_eq!(weir.ask(post("/post", "body")).text(), "body");
     }
-    assert_eq!(endpoint.seen().len(), 12);
+    assert_eq!(endpoint.requests().len(), 12);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_request_with_a_body_is_repeated_whole() {
         assert_eq!(weir.ask(put("/", &body)).text(), body);
         let chunked = "PUT / HTTP/1.1\r\nHost: weir.test\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nX-T: 1\r\n\r\n";
         assert_eq!(weir.ask(chunked).text(), "body");
-        assert_eq!(second.seen().last().unwrap().trailer("X-T"), Some("1"));
+        assert_eq!(second.requests().last().unwrap().trailer("X-T"), Some("1"));
     }
     assert!(first.connections() > 0);
 }
@@ -192,7 +192,7 @@ fn nothing_is_repeated_once_an_answer_has_begun() {
 }
 
 #[test]
-fn what_an_endpoint_answers_is_an_answer() {
+fn an_error_status_of_an_endpoint_is_not_retried() {
     let endpoint = Endpoint::answering(|_| "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy");
     let weir = Weir::to(&[&endpoint]);
     let response = weir.ask(get("/"));
@@ -200,7 +200,7 @@ fn what_an_endpoint_answers_is_an_answer() {
         (response.start.as_str(), response.text().as_str()),
         ("HTTP/1.1 503 Busy", "busy")
     );
-    assert_eq!(endpoint.seen().len(), 1);
+    assert_eq!(endpoint.requests().len(), 1);
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn three_connections_are_tried_and_no_more() {
             .expect_refusal(502, "connect_failed", "connection_refused");
         assert_eq!(weir.entry("/").number("attempts"), attempts, "{keys}");
     }
-    // One endpoint is asked again as often as the count says.
+    // A single endpoint is tried `count` more times.
     for (retries, attempts) in [("0", 1.0), ("1", 2.0), ("10", 3.0)] {
         let keys = format!("retries = {{ count = {retries}, backoff = \"1ms\" }}");
         let weir = to_servers(&keys, &servers[..1]);
@@ -233,7 +233,7 @@ fn three_connections_are_tried_and_no_more() {
     }
 }
 
-/// Neither the count nor the budget of retries has a say, and a body is whole.
+/// The count and the budget of retries do not limit failed connects, and the body arrives complete.
 #[test]
 fn a_connection_that_cannot_be_made_fails_no_request_without_retries() {
     let endpoint = Endpoint::answering(|request| ok(&request.text()));
@@ -242,7 +242,7 @@ fn a_connection_that_cannot_be_made_fails_no_request_without_retries() {
     for _ in 0..6 {
         assert_eq!(weir.ask(post("/", &body)).text(), body);
     }
-    // A route may have failover again where its upstream has none.
+    // A route may enable failover that its upstream disables.
     let weir = Weir::start(&format!(
         "[upstream.up]\nservers = [{:?}, {:?}]\nretries = \"off\"\n\
          [[route]]\nmatch = \"/off\"\nto = \"up\"\n\
@@ -304,7 +304,7 @@ fn an_attempt_may_be_bounded_by_itself() {
         assert_eq!(weir.ask(get("/")).text(), "quick");
     }
     assert!(silent.connections() > 0);
-    // Nobody knows what became of a POST.
+    // Weir cannot know whether the endpoint processed a POST.
     let statuses: Vec<_> = (0..2).map(|_| weir.ask(post("/", "x")).status()).collect();
     assert!(
         statuses.contains(&200) && statuses.contains(&504),
@@ -315,7 +315,7 @@ fn an_attempt_may_be_bounded_by_itself() {
 #[test]
 fn a_closed_idle_connection_is_noticed_and_never_picked() {
     let endpoint = Endpoint::script(|conn| {
-        // One answer, no word about closing, and the end.
+        // The endpoint closes after one answer without announcing it.
         if let Some(request) = conn.next_request() {
             conn.send(ok(&request.text()));
         }
@@ -351,8 +351,8 @@ fn an_idle_connection_that_speaks_unasked_is_dropped() {
     }
 }
 
-/// An endpoint that resets its connection on the second request: the end of an idle connection that crosses a request
-/// looks like this.
+/// An endpoint that resets each connection on its second request, like an idle connection that closes while a request
+/// is on its way.
 fn one_per_connection() -> Endpoint {
     Endpoint::script(|conn| {
         if conn.next_request().is_some() {
@@ -367,7 +367,7 @@ fn one_per_connection() -> Endpoint {
 #[test]
 fn a_stale_connection_never_loses_an_idempotent_request() {
     let (first, second) = (one_per_connection(), one_per_connection());
-    // It costs no budget: the endpoint has not failed.
+    // It costs no retry budget, because the endpoint has not failed.
     let weir = Weir::with(
         "retries = { count = 1, budget = \"1%\", budget_min = 0 }",
         &[&first, &second],
@@ -388,7 +388,7 @@ fn a_stale_connection_fails_a_post_rather_than_send_it_twice() {
     let endpoint = Endpoint::script(|conn| {
         if conn.next_request().is_some() {
             conn.send(ok("hello"));
-            // This time the request has arrived.
+            // This time the endpoint has received the request.
             conn.request();
             conn.reset_now();
         }
@@ -440,7 +440,7 @@ fn requests_go_round_by_weight() {
             client.response().text()
         })
         .collect();
-    // Smoothly: each four requests in a row have the shares of all.
+    // Smooth: every four consecutive requests have the shares of all.
     for round in turns.as_bytes().windows(4) {
         let shares = [b'a', b'b', b'c'].map(|name| round.iter().filter(|&&at| at == name).count());
         assert_eq!(shares, [1, 2, 1], "{turns}");
@@ -486,7 +486,7 @@ fn connections_to_an_endpoint_are_bounded() {
     }
     weir.ask(get("/"))
         .expect_refusal(503, "upstream_limit", "connection_limit_reached");
-    // One that leaves makes room.
+    // A client that leaves makes room.
     waiting.remove(1).reset_now();
     eventually("room", || (open_to(&weir, &endpoint) == 1.0).then_some(()));
     waiting.push(weir.connect());
@@ -494,8 +494,7 @@ fn connections_to_an_endpoint_are_bounded() {
     has_begun.recv_timeout(DEADLINE).unwrap();
 }
 
-/// Threads that share nothing else: requests on all cores, and never more of them at the endpoint than it may have
-/// connections.
+/// Requests on all cores: the endpoint never has more connections than the limit.
 #[test]
 fn connections_to_an_endpoint_are_bounded_over_all_cores() {
     for driver in ["auto", "monoio"] {
@@ -550,7 +549,7 @@ fn an_upload_goes_on_at_the_next_endpoint() {
     let weir = Weir::to(&[&endpoint]);
     let mut client = weir.connect();
     client.send("PUT / HTTP/1.1\r\nHost: weir.test\r\nContent-Length: 12\r\n\r\nfirst ");
-    // The first endpoint dies half way; what it had is sent again, and what is still to come goes on.
+    // The first endpoint dies half way. Weir sends the next one what it had and continues with the rest.
     for _ in 0..2 {
         has_begun.recv_timeout(DEADLINE).unwrap();
     }
@@ -559,7 +558,7 @@ fn an_upload_goes_on_at_the_next_endpoint() {
 }
 
 #[test]
-fn an_end_that_is_there_already_fails_no_post() {
+fn a_close_that_has_already_arrived_fails_no_post() {
     let endpoint = Endpoint::script(|conn| {
         if let Some(request) = conn.next_request() {
             conn.send_last(ok(request.target()));
@@ -574,9 +573,9 @@ fn an_end_that_is_there_already_fails_no_post() {
     }
 }
 
-/// Nobody listens at an endpoint, and later somebody does: a line each, however many requests and cores meet that.
+/// An endpoint is down and later recovers: one log line each, however many requests and cores notice.
 #[test]
-fn an_endpoint_that_begins_to_fail_is_told_of_and_so_is_its_recovery() {
+fn failure_and_recovery_of_an_endpoint_are_logged_once() {
     let (socket, address) = bound();
     let weir = Weir::start(&format!(
         "cores = 2\n[upstream.up]\nservers = [{address:?}]\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n"
@@ -609,7 +608,7 @@ fn an_endpoint_that_begins_to_fail_is_told_of_and_so_is_its_recovery() {
 }
 
 #[test]
-fn a_reset_is_told_of_by_what_the_system_says() {
+fn a_reset_is_logged_with_the_systems_error() {
     let endpoint = Endpoint::script(|conn| {
         if conn.next_request().is_some() {
             conn.reset_now();

@@ -1,11 +1,11 @@
-//! Which route takes a request, and the answers that Weir makes itself.
+//! Which route handles a request, and the answers that Weir makes itself.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
 
 use e2e::*;
 
-/// A Weir that answers by the name of the route.
+/// A Weir that answers with the name of the route.
 fn named(routes: &[(&str, &str)]) -> Weir {
     let mut config = String::new();
     for (name, matched) in routes {
@@ -15,7 +15,7 @@ fn named(routes: &[(&str, &str)]) -> Weir {
     Weir::start(&config)
 }
 
-/// The answer to a GET of the path at the host.
+/// Sends a GET for the path at the host and returns the body.
 #[track_caller]
 fn at(weir: &Weir, host: &str, path: &str) -> String {
     let response = weir.ask(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
@@ -229,7 +229,7 @@ fn a_redirect_answers_with_the_new_address() {
     );
     assert_eq!(ask(&get("/old/x/y?z")), to(308, "/new/x/y?z"));
     assert_eq!(ask(&get("/people/ann")), to(301, "/users/ann"));
-    // A body that came along does not get in the way of the next request.
+    // An unread request body does not disturb the next request.
     let mut client = weir.connect();
     client.send(post("/people/bob", "who?") + &get("/people/cat"));
     assert_eq!(client.response().field("Location"), Some("/users/bob"));
@@ -316,7 +316,7 @@ fn a_local_answer_gives_its_reason_in_three_places_that_agree() {
         (entry.number("status"), entry.number("bytes_out")),
         (404.0, response.body.len() as f64)
     );
-    // HEAD gets the head alone.
+    // HEAD gets only the head.
     let mut client = weir.connect();
     client.send("HEAD / HTTP/1.1\r\nHost: weir.test\r\n\r\n");
     assert_eq!(client.message_head().status(), 404);

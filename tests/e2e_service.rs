@@ -1,4 +1,4 @@
-//! Weir as a service: what it tells its manager, the file with its number, whom it belongs to, sockets that it is given.
+//! Weir as a service: notifications to its manager, the pid file, the user, inherited sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
@@ -15,7 +15,7 @@ use rustix::process::Signal;
 
 const ANSWER: &str = "[[route]]\nmatch = \"/*\"\nrespond = \"here\"\n";
 
-/// What a service manager hears.
+/// The socket of a service manager.
 struct Manager(UnixDatagram);
 
 impl Manager {
@@ -35,7 +35,7 @@ impl Manager {
         String::from_utf8(bytes[..n].to_vec()).unwrap()
     }
 
-    /// The next notice that is not for the watchdog, and how many for it came before.
+    /// The next notice that is not for the watchdog, and the number of watchdog notices before it.
     #[track_caller]
     fn next(&self) -> (String, usize) {
         let mut fed = 0;
@@ -66,12 +66,12 @@ fn weir_with(variables: &[(&str, &str)]) -> Command {
 }
 
 #[test]
-fn the_service_manager_hears_of_start_reload_and_end() {
+fn the_service_manager_is_notified_of_start_reload_and_stop() {
     let dir = Weir::dir();
     let path = dir.join("notify");
     let manager = Manager::at(&path);
     let command = weir_with(&[("NOTIFY_SOCKET", path.to_str().unwrap())]);
-    let mut weir = Weir::start_by(
+    let mut weir = Weir::start_with_command(
         &dir,
         &format!("timeouts = {{ grace = \"7s\", drain_delay = \"1ms\" }}\n{ANSWER}"),
         command,
@@ -112,10 +112,10 @@ fn the_manager_may_have_an_abstract_socket_and_need_not_read_it() {
     let socket = UnixDatagram::bind_addr(&address).unwrap();
     let at = format!("@{name}");
     let variables = [("NOTIFY_SOCKET", at.as_str()), ("WATCHDOG_USEC", "2000")];
-    let mut weir = Weir::start_by(&Weir::dir(), ANSWER, weir_with(&variables));
+    let mut weir = Weir::start_with_command(&Weir::dir(), ANSWER, weir_with(&variables));
     let manager = Manager::new(socket);
     manager.expect(&["READY=1", "STATUS="]);
-    // From here on nobody reads, and a thousand times a second something is to be said.
+    // From here on the manager does not read, and Weir has something to send a thousand times a second.
     for n in 0..3 {
         weir.reload(ANSWER);
         eventually("the reload", || {
@@ -130,16 +130,16 @@ fn the_manager_may_have_an_abstract_socket_and_need_not_read_it() {
 #[test]
 fn a_manager_that_is_not_there_is_a_warning() {
     let nowhere = [("NOTIFY_SOCKET", "/nonexistent/notify")];
-    let weir = Weir::start_by(&Weir::dir(), ANSWER, weir_with(&nowhere));
+    let weir = Weir::start_with_command(&Weir::dir(), ANSWER, weir_with(&nowhere));
     weir.wait_for("NOTIFY_SOCKET=/nonexistent/notify: No such file");
     assert_eq!(weir.ask(get("/")).status(), 200);
 }
 
-/// Holds a thread still until it is dropped.
+/// Freezes a thread until it is dropped.
 struct Frozen(std::process::Child);
 
 impl Frozen {
-    /// `None`: this user may not.
+    /// `None`: this user may not trace threads.
     fn thread(id: &str) -> Option<Self> {
         const SEIZE: &str = "
 import ctypes, sys
@@ -182,9 +182,10 @@ fn the_watchdog_is_fed_while_every_core_answers() {
         ("NOTIFY_SOCKET", path.to_str().unwrap()),
         ("WATCHDOG_USEC", "200000"),
     ];
-    let weir = Weir::start_by(&dir, &format!("cores = 2\n{ANSWER}"), weir_with(&variables));
+    let weir =
+        Weir::start_with_command(&dir, &format!("cores = 2\n{ANSWER}"), weir_with(&variables));
     manager.expect(&["READY=1", "STATUS="]);
-    // Nothing comes in, and both cores answer all the same.
+    // Without any requests both cores still answer.
     for _ in 0..5 {
         assert_eq!(manager.notice(), "WATCHDOG=1");
     }
@@ -197,7 +198,7 @@ fn the_watchdog_is_fed_while_every_core_answers() {
         assert!(!rustix::process::geteuid().is_root());
         return;
     };
-    // What was on its way when it froze is read first.
+    // First read the notices sent before the freeze.
     manager.0.set_nonblocking(true).unwrap();
     while manager.0.recv(&mut [0; 64]).is_ok() {}
     manager.0.set_nonblocking(false).unwrap();
@@ -220,7 +221,7 @@ fn a_watchdog_of_another_process_is_not_fed() {
         ("WATCHDOG_USEC", "1000"),
         ("WATCHDOG_PID", "1"),
     ];
-    let mut weir = Weir::start_by(&dir, ANSWER, weir_with(&variables));
+    let mut weir = Weir::start_with_command(&dir, ANSWER, weir_with(&variables));
     manager.expect(&["READY=1", "STATUS="]);
     weir.signal(Signal::TERM);
     assert!(manager.notice().starts_with("STOPPING=1"));
@@ -228,11 +229,11 @@ fn a_watchdog_of_another_process_is_not_fed() {
 }
 
 #[test]
-fn the_file_with_the_number_is_there_while_weir_serves() {
+fn the_pid_file_exists_while_weir_serves() {
     let dir = Weir::dir();
     let file = dir.join("weir.pid");
     let config = format!("pid_file = \"{}\"\n{ANSWER}", file.display());
-    // The number of a process that is gone.
+    // The pid of a process that no longer exists.
     let mut gone = Command::new("true").spawn().unwrap();
     gone.wait().unwrap();
     std::fs::write(&file, format!("{}\n", gone.id())).unwrap();
@@ -247,7 +248,7 @@ fn the_file_with_the_number_is_there_while_weir_serves() {
         "nothing else is left there"
     );
 
-    // Another one does not take it.
+    // A second Weir does not take over the pid file.
     let other = dir.join("other.toml");
     std::fs::write(&other, format!("{config}[listen.\"127.0.0.1:0\"]\n")).unwrap();
     let run = || {
@@ -272,7 +273,7 @@ fn the_file_with_the_number_is_there_while_weir_serves() {
     assert_eq!(weir.wait().code(), Some(0));
     assert!(!file.exists());
 
-    // Nothing else is written over.
+    // Weir overwrites nothing that is not a pid file.
     let precious = dir.join("precious");
     std::fs::write(&precious, "words").unwrap();
     std::os::unix::fs::symlink(&precious, &file).unwrap();
@@ -285,7 +286,7 @@ fn the_file_with_the_number_is_there_while_weir_serves() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("it holds something else"), "{said}");
     assert_eq!(std::fs::read_to_string(&precious).unwrap(), "words");
-    // What a start refuses, check refuses.
+    // `check` refuses what a start refuses.
     let output = Command::new(env!("CARGO_BIN_EXE_weir"))
         .args(["check", other.to_str().unwrap()])
         .output();
@@ -295,10 +296,10 @@ fn the_file_with_the_number_is_there_while_weir_serves() {
     assert!(said.contains("it holds something else"), "{said}");
 }
 
-/// The one user and group that every machine has, by number.
+/// The uid and gid of `nobody`, which every machine has.
 const NOBODY: u32 = 65_534;
 
-/// A directory that every user may enter, with one in it that is nobody's.
+/// A directory that every user may enter, with one inside that belongs to `nobody`.
 fn open_dir(name: &str) -> Scratch {
     let path = std::env::temp_dir().join(format!("weir-{name}-{}", std::process::id()));
     let run = path.join("run");
@@ -322,7 +323,7 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// The fields of these names of every thread of a process: its main one comes first.
+/// These fields of every thread's status, the main thread first.
 fn of_threads(pid: u32, names: [&str; 4]) -> Vec<[String; 4]> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let mut ids: Vec<u32> = tasks
@@ -330,7 +331,7 @@ fn of_threads(pid: u32, names: [&str; 4]) -> Vec<[String; 4]> {
         .collect();
     ids.sort_by_key(|id| (*id != pid, *id));
     let status = |id| std::fs::read_to_string(format!("/proc/{pid}/task/{id}/status"));
-    // One that has just ended has none.
+    // A thread that has just ended has no status.
     let statuses = ids.into_iter().filter_map(|id| status(id).ok());
     statuses
         .map(|status| {
@@ -391,7 +392,7 @@ fn root_becomes_the_user_of_the_file_and_may_bind_low_ports_still() {
     for (n, [uid, gid, groups, permitted]) in threads.iter().enumerate() {
         assert_eq!([uid, gid], [&nobody, &nobody], "thread {n}");
         assert_eq!(groups, "", "thread {n}");
-        // CAP_NET_BIND_SERVICE is the tenth.
+        // CAP_NET_BIND_SERVICE is capability 10.
         let permitted = u64::from_str_radix(permitted, 16).unwrap();
         assert_eq!(permitted | 1 << 10, 1 << 10, "thread {n}");
     }
@@ -409,7 +410,7 @@ fn root_becomes_the_user_of_the_file_and_may_bind_low_ports_still() {
         );
     }
 
-    // As this user it reloads, and binds another port below 1024.
+    // As this user Weir reloads and binds another port below 1024.
     weir.reload(&config("[listen.\"127.0.0.77:802\"]\n"));
     weir.wait_for("reload: listening on 127.0.0.77:802 too");
     weir.wait_for("reloaded in");
@@ -443,7 +444,7 @@ fn no_capability_is_kept_that_no_port_needs() {
 }
 
 #[test]
-fn rings_of_a_user_need_no_larger_limit_of_locked_memory() {
+fn io_uring_needs_no_larger_limit_of_locked_memory() {
     let dir = open_dir("memlock");
     let user = format!("user = \"{NOBODY}\"\ngroup = \"{NOBODY}\"\n");
     let keys = if is_root() { user.as_str() } else { "" };
@@ -453,12 +454,12 @@ fn rings_of_a_user_need_no_larger_limit_of_locked_memory() {
         .args(["-c", limited, env!("CARGO_BIN_EXE_weir")])
         .stdin(Stdio::null());
     let config = format!("cores = 2\n{keys}{ANSWER}[listen.\"127.0.0.1:0\"]\n");
-    let weir = Weir::start_by(&dir.0, &config, command);
+    let weir = Weir::start_with_command(&dir.0, &config, command);
     assert_eq!(weir.ask(get("/")).text(), "here");
 }
 
 #[test]
-fn check_says_what_the_user_may_not_do() {
+fn check_reports_what_the_user_may_not_do() {
     let dir = open_dir("check");
     let closed = dir.0.join("closed");
     std::fs::create_dir(&closed).unwrap();
@@ -501,7 +502,7 @@ fn check_says_what_the_user_may_not_do() {
     assert_eq!(code, Some(0), "{said}");
     assert!(!said.contains("warning"), "{said}");
 
-    // A key in a folder that is closed, and one that is.
+    // An unreadable key in a readable folder, and one in an unreadable folder.
     std::fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
     let (code, said) = check(&nobody, &group);
     assert_eq!(code, Some(3), "{said}");
@@ -517,12 +518,12 @@ fn check_says_what_the_user_may_not_do() {
     let (code, said) = check(&nobody, &group);
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("site.key: Permission denied"), "{said}");
-    // Its group is enough.
+    // The group's permission suffices.
     chown(&key, None, Some(NOBODY)).unwrap();
     std::fs::set_permissions(&key, Permissions::from_mode(0o640)).unwrap();
     assert_eq!(check(&nobody, &group).0, Some(0));
 
-    // Logs and the file with the number.
+    // Logs and the pid file.
     let in_root = format!(
         "{group}pid_file = \"{0}/weir.pid\"\naccess_log = \"{0}/access.log\"\n",
         closed.display()
@@ -544,7 +545,7 @@ fn check_says_what_the_user_may_not_do() {
         "nothing was made"
     );
 
-    // What check refuses, a start refuses.
+    // A start refuses what `check` refuses.
     std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
     let (code, _) = check(&nobody, &group);
     assert_eq!(code, Some(3));
@@ -555,7 +556,7 @@ fn check_says_what_the_user_may_not_do() {
     assert_eq!(output.unwrap().status.code(), Some(3));
 }
 
-/// Runs what follows with the listening sockets that it is told of, as a service manager would.
+/// Runs its arguments with the listening sockets described in the variables, as a service manager would.
 const ACTIVATE: &str = "
 import os, socket, sys
 held = []
@@ -593,7 +594,7 @@ if sys.argv[3] == 'drop':
 os.execve(binary, sys.argv[4:], os.environ)
 ";
 
-/// A port that is free at this address.
+/// A free port at this address.
 fn free_port(ip: &str) -> String {
     let socket = std::net::TcpListener::bind((ip, 0)).unwrap();
     socket.local_addr().unwrap().to_string()
@@ -629,7 +630,7 @@ fn inherited_sockets_are_for_the_listeners_of_their_addresses() {
         let sockets = format!("{front},{},{admin},{other},udp", path.display());
         let mut command = activate(&sockets, "http:local:admin:spare:odd", "keep");
         command.stdin(Stdio::piped());
-        let mut weir = Weir::start_by(&dir, &config, command);
+        let mut weir = Weir::start_with_command(&dir, &config, command);
         for said in [
             format!("inherited socket 3 (http) is for {front}"),
             format!("inherited socket 4 (local) is for unix:{}", path.display()),
@@ -648,7 +649,7 @@ fn inherited_sockets_are_for_the_listeners_of_their_addresses() {
             assert_eq!(unix.response().text(), "here");
         }
         assert_eq!(weir.admin("/healthz").status(), 200);
-        // They are the manager's: it goes on with them when Weir ends, and has lost nothing.
+        // The sockets belong to the manager: after Weir's end they still hold the waiting connections.
         weir.signal(Signal::TERM);
         weir.wait_for("drained");
         let mut kept = Conn::to(front.parse().unwrap());
@@ -657,7 +658,7 @@ fn inherited_sockets_are_for_the_listeners_of_their_addresses() {
         for conn in [&mut kept, &mut local] {
             conn.send(get("/"));
         }
-        // It ends when its standard input does, and the sockets with it.
+        // The helper exits at the end of its standard input and closes the sockets.
         weir.close_stdin();
         assert_eq!(weir.wait().code(), Some(0));
     }
@@ -666,17 +667,17 @@ fn inherited_sockets_are_for_the_listeners_of_their_addresses() {
 #[test]
 fn a_low_port_may_be_inherited_by_a_user_that_could_not_bind_it() {
     if !is_root() {
-        // Nobody else could make such a socket for the test.
+        // Only root can make such a socket for the test.
         return assert!(std::net::TcpListener::bind("127.0.0.86:804").is_err());
     }
     let dir = open_dir("activated");
     let config = format!("{ANSWER}[listen.\"127.0.0.86:804\"]\n");
     let command = activate("127.0.0.86:804", "http", "drop");
-    let weir = Weir::start_by(&dir.0, &config, command);
+    let weir = Weir::start_with_command(&dir.0, &config, command);
     let [effective, ..] = &of_threads(weir.pid(), ["CapEff", "Uid", "Gid", "Groups"])[0];
     assert_eq!(effective, "0000000000000000");
     assert_eq!(weir.ask(get("/")).text(), "here");
-    // A reload does not ask for what only whoever passes the socket on can do.
+    // A reload needs no privilege for an inherited port.
     weir.reload(&config.replace("here", "there"));
     weir.wait_for("reloaded in");
     assert_eq!(weir.ask(get("/")).text(), "there");
@@ -687,7 +688,7 @@ fn sockets_for_another_process_are_left_alone() {
     let address = free_port("127.0.0.84");
     let config = format!("{ANSWER}[listen.\"{address}\"]\n");
     let variables = [("LISTEN_PID", "1"), ("LISTEN_FDS", "1")];
-    let weir = Weir::start_by(&Weir::dir(), &config, weir_with(&variables));
+    let weir = Weir::start_with_command(&Weir::dir(), &config, weir_with(&variables));
     assert_eq!(weir.ask(get("/")).status(), 200);
     assert!(
         !weir

@@ -1,4 +1,4 @@
-//! How Weir starts and ends: drains, and what it tells who watches over it.
+//! Starts and stops: drains, and what Weir tells its supervisors.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
@@ -15,7 +15,8 @@ use rustix::process::Signal;
 
 const ANSWER: &str = "[[route]]\nmatch = \"/*\"\nrespond = \"here\"\n";
 
-/// Clients that connect and ask as fast as they can until nobody listens. Every connection that is made gets an answer.
+/// Clients that connect and send requests in a loop until the listener is gone. Every accepted connection must get an
+/// answer.
 struct Burst {
     clients: Vec<std::thread::JoinHandle<usize>>,
     answered: Arc<AtomicUsize>,
@@ -97,7 +98,7 @@ impl Burst {
 }
 
 #[test]
-fn nobody_who_has_connected_is_reset_when_weir_ends() {
+fn no_connected_client_is_reset_when_weir_stops() {
     for driver in ["ring", "monoio"] {
         let dir = Weir::dir();
         let path = dir.join("front.sock");
@@ -120,7 +121,7 @@ fn nobody_who_has_connected_is_reset_when_weir_ends() {
 }
 
 #[test]
-fn nobody_who_has_connected_is_reset_when_a_reload_takes_a_listener_away() {
+fn no_connected_client_is_reset_when_a_reload_removes_a_listener() {
     let dir = Weir::dir();
     let path = dir.join("front.sock");
     let stays = format!("cores = 2\naccess_log = \"off\"\n{ANSWER}[listen.\"127.0.0.3:0\"]\n");
@@ -142,7 +143,7 @@ fn nobody_who_has_connected_is_reset_when_a_reload_takes_a_listener_away() {
     unix.wait_for_some();
     weir.reload(&stays);
     weir.wait_for("reloaded in");
-    // When a reload is told as done, the address is free for others.
+    // Once Weir reports the reload, other programs may bind the address.
     std::net::TcpListener::bind(address).unwrap();
     tcp.end();
     unix.end();
@@ -161,7 +162,7 @@ fn a_request_on_its_way_when_weir_ends_is_answered() {
     });
     weir.signal(Signal::TERM);
     weir.wait_for("SIGTERM: draining");
-    // That nothing has come on the one yet says that something is coming.
+    // An empty connection may still carry a request.
     used.expect_closed();
     fresh.send(get("/"));
     let response = fresh.response();
@@ -186,7 +187,7 @@ fn weir_serves_on_while_load_balancers_notice() {
         (health.status(), health.text().as_str()),
         (503, "draining\n")
     );
-    // New connections are taken, those that wait go on, and answers say that each ends.
+    // Weir accepts connections, keeps idle ones, and answers with `Connection: close`.
     let mut fresh = weir.connect();
     for client in [&mut fresh, &mut kept] {
         client.send(get("/"));
@@ -197,13 +198,13 @@ fn weir_serves_on_while_load_balancers_notice() {
         );
         client.expect_closed();
     }
-    // Nothing is reloaded any more; logs are reopened.
+    // Weir ignores reloads while it drains, but still reopens logs.
     weir.signal(Signal::HUP);
     weir.wait_for("nothing is reloaded");
     weir.signal(Signal::USR1);
     weir.wait_for("SIGUSR1: reopening logs");
     assert_eq!(weir.ask(get("/")).status(), 200);
-    // Another signal cuts it short.
+    // A second signal ends the delay.
     weir.signal(Signal::TERM);
     weir.wait_for("SIGTERM again: draining");
     assert_eq!(weir.wait().code(), Some(0));

@@ -32,7 +32,7 @@ fn run<T>(task: impl Future<Output = T>) -> T {
     })
 }
 
-/// A server that sends back what it gets; it lives as long as the process.
+/// An echo server that lives as long as the process.
 fn server(issued: &Issued) -> SocketAddr {
     let chain = vec![CertificateDer::from_pem_slice(issued.cert.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();

@@ -1,4 +1,4 @@
-//! Connections that switch protocols, and those that do not.
+//! Protocol upgrades: WebSockets, and those that Weir refuses.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
@@ -14,7 +14,7 @@ const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: weir.test\r\nConnection: Upgr
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
 
-/// An endpoint that switches and then follows the script.
+/// An endpoint that switches protocols and then follows the script.
 fn switching(script: impl Fn(&mut Conn) + Send + Sync + 'static) -> Endpoint {
     Endpoint::script(move |conn| {
         let Some(request) = conn.next_request() else {
@@ -29,7 +29,7 @@ fn switching(script: impl Fn(&mut Conn) + Send + Sync + 'static) -> Endpoint {
     })
 }
 
-/// A client that has switched.
+/// A client that has switched protocols.
 #[track_caller]
 fn switched(weir: &Weir) -> Conn {
     let mut client = weir.connect();
@@ -62,7 +62,7 @@ fn websockets_echo_through_an_independent_library() {
                 _ => {}
             }
         }
-        // The closing handshake goes on until the connection ends.
+        // The closing handshake continues until the connection ends.
         while socket.read().is_ok() {}
     });
     let weir = Weir::start(&format!(
@@ -174,7 +174,7 @@ fn a_reset_in_a_tunnel_ends_both_sides() {
 }
 
 #[test]
-fn a_tunnel_holds_back_whom_the_other_side_does_not_read() {
+fn a_tunnel_applies_backpressure() {
     let (open, gate) = channel::<()>();
     let gate = std::sync::Mutex::new(gate);
     let endpoint = switching(move |conn| {
@@ -197,7 +197,7 @@ fn a_tunnel_holds_back_whom_the_other_side_does_not_read() {
 #[test]
 fn a_silent_tunnel_ends_after_the_idle_time() {
     let endpoint = switching(|conn| {
-        // Words keep it open for longer than the limit.
+        // Traffic keeps the tunnel open beyond the limit.
         for _ in 0..10 {
             conn.expect("ping");
             conn.send("pong");
@@ -245,7 +245,7 @@ fn only_a_websocket_asked_for_in_1_1_is_passed_on() {
         UPGRADE.replace("Upgrade: websocket", "Upgrade: TLS/1.2"),
         UPGRADE.replace("Upgrade: websocket", "Upgrade: IRC/6.9, h2c"),
         UPGRADE.replace("Upgrade: websocket", "Upgrade: websocket\r\nUpgrade: h2c"),
-        // As curl offers it with --http2.
+        // As curl offers h2c with `--http2`.
         UPGRADE
             .replace("Connection: Upgrade", "Connection: Upgrade, HTTP2-Settings")
             .replace(
@@ -267,7 +267,7 @@ fn only_a_websocket_asked_for_in_1_1_is_passed_on() {
 }
 
 #[test]
-fn who_wants_to_leave_http_is_told_that_it_cannot() {
+fn unsupported_upgrades_are_refused() {
     let endpoint = Endpoint::answering(|_| ok("plain"));
     let weir = Weir::to(&[&endpoint]);
     let mut client = weir.connect();
@@ -284,7 +284,7 @@ fn who_wants_to_leave_http_is_told_that_it_cannot() {
         assert_eq!(response.status(), 501, "{request}");
         assert!(response.text().contains("\"unsupported_protocol\""));
     }
-    // The connection goes on, and what Connection does not name asks for nothing.
+    // The connection stays open, and an Upgrade that Connection does not list is ignored.
     client.send(
         UPGRADE
             .replace("Connection: Upgrade", "Connection: keep-alive")

@@ -1,5 +1,5 @@
-//! WebSockets: begun as an upgrade of HTTP/1.1, or as an extended CONNECT of HTTP/2 (RFC 8441), at endpoints of
-//! HTTP/1.1 with a library of their own.
+//! WebSockets, started by an HTTP/1.1 upgrade or an HTTP/2 extended CONNECT (RFC 8441), to HTTP/1.1 endpoints on an
+//! independent library.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::ext::Protocol;
+use h2::ext;
 use h2::{Reason, RecvStream, SendStream};
 use http::Request;
 use hyper_util::rt::TokioIo;
@@ -23,14 +23,14 @@ use tungstenite::{Message as Frame, WebSocket};
 use e2e::{Conn, DEADLINE, Endpoint, Weir, ok};
 use peers::*;
 
-/// An endpoint that answers the handshake by the book and echoes.
+/// An endpoint that accepts the handshake and echoes.
 struct Echo {
     name: String,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Echo {
-    /// Serves so many connections.
+    /// Serves `count` connections.
     fn start(count: usize) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let name = listener.local_addr().unwrap().to_string();
@@ -49,7 +49,7 @@ impl Echo {
         }
     }
 
-    /// Waits for the end of all connections.
+    /// Waits until all connections have ended.
     fn join(&mut self) {
         self.thread.take().unwrap().join().unwrap();
     }
@@ -66,11 +66,11 @@ fn echo(stream: std::net::TcpStream) {
             Err(error) => panic!("{error}"),
         }
     }
-    // The closing handshake goes on until the connection ends.
+    // The closing handshake continues until the connection ends.
     while socket.read().is_ok() {}
 }
 
-/// An extended CONNECT as a browser sends it.
+/// An extended CONNECT as browsers send it.
 fn connect(path: &str) -> Request<()> {
     let mut request = request("CONNECT", path)
         .header("sec-websocket-version", "13")
@@ -80,14 +80,14 @@ fn connect(path: &str) -> Request<()> {
     *request.version_mut() = http::Version::HTTP_2;
     request
         .extensions_mut()
-        .insert(Protocol::from_static("websocket"));
+        .insert(ext::Protocol::from_static("websocket"));
     request
 }
 
-/// A client that may send extended CONNECTs: the server has said so.
-async fn client(weir: &Weir) -> frames::Connected {
+/// An HTTP/2 client whose server has announced extended CONNECT.
+async fn client(weir: &Weir) -> frames::ClientConnection {
     let mut client = frames::connect(weir.address).await;
-    // Its SETTINGS have come once a request was answered.
+    // The server's SETTINGS have arrived once a request is answered.
     client.ask(request("GET", "/none").body(()).unwrap()).await;
     assert!(client.sender.is_extended_connect_protocol_enabled());
     client
@@ -99,8 +99,7 @@ fn to(name: &str, keys: &str) -> Weir {
     ))
 }
 
-/// A stream of HTTP/2 as a pipe for a WebSocket library that knows nothing of it: what is to be sent is taken out of
-/// it, what has come is put in.
+/// An HTTP/2 stream as a pipe for a WebSocket library: the test takes out bytes to send and puts in bytes received.
 #[derive(Default)]
 struct Pipe {
     came: Vec<u8>,
@@ -138,7 +137,7 @@ struct Socket {
 }
 
 impl Socket {
-    async fn open(client: &mut frames::Connected, path: &str) -> Self {
+    async fn open(client: &mut frames::ClientConnection, path: &str) -> Self {
         let (response, stream) = client.send(connect(path), false);
         let response = within(response).await.unwrap();
         assert_eq!(response.status(), 200);
@@ -163,7 +162,7 @@ impl Socket {
             .unwrap();
     }
 
-    /// The next frame; none when the stream has ended in an orderly way.
+    /// The next frame; `None` if the stream has ended in an orderly way.
     async fn read(&mut self) -> Option<Frame> {
         loop {
             match self.socket.read() {
@@ -204,7 +203,7 @@ fn a_websocket_over_http2_echoes_at_an_endpoint_of_http1() {
                 .unwrap();
             stream
         });
-        // Both at once: neither side waits for the other.
+        // Both directions at once: neither side waits for the other.
         let heard = loop {
             match socket.socket.read() {
                 Ok(frame) => break frame,
@@ -221,13 +220,13 @@ fn a_websocket_over_http2_echoes_at_an_endpoint_of_http1() {
         };
         assert!(heard == large);
         socket.stream = within(sending).await.unwrap();
-        // The closing handshake, and then both ends.
+        // The closing handshake, then both ends.
         socket.socket.close(None).unwrap();
         socket.flush().await;
         assert!(matches!(socket.read().await, Some(Frame::Close(_))));
         socket.stream.send_data(Bytes::new(), true).unwrap();
         assert_eq!(within(frames::read(socket.body)).await.unwrap(), "");
-        // Off this thread, which has the client's end still to send.
+        // On another thread, because this one still sends the client's end.
         let ended = tokio::task::spawn_blocking(move || {
             echo.join();
             weir.entry("/chat")
@@ -283,7 +282,7 @@ const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: weir.test\r\nConnection: Upgr
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
 
-/// An endpoint that switches and then follows the script.
+/// An endpoint that switches protocols and then follows the script.
 fn switching(script: impl Fn(&mut Conn) + Send + Sync + 'static) -> Endpoint {
     Endpoint::script(move |conn| {
         let Some(request) = conn.next_request() else {
@@ -304,8 +303,8 @@ fn switching(script: impl Fn(&mut Conn) + Send + Sync + 'static) -> Endpoint {
     })
 }
 
-/// Opens a tunnel and returns both of its directions.
-async fn opened(client: &mut frames::Connected) -> (SendStream<Bytes>, RecvStream) {
+/// Opens a tunnel and returns both directions.
+async fn opened(client: &mut frames::ClientConnection) -> (SendStream<Bytes>, RecvStream) {
     let (response, stream) = client.send(connect("/chat"), false);
     let response = within(response).await.unwrap();
     assert_eq!(response.status(), 200);
@@ -359,21 +358,21 @@ fn a_reset_in_a_tunnel_over_http2_reaches_the_other_side() {
         stream.send_data("hello".into(), false).unwrap();
         let broken = within(frames::read(body)).await.unwrap_err();
         assert!(broken.is_reset() && broken.is_remote(), "{broken}");
-        // The connection is as good as before.
+        // The connection is still usable.
         let (status, _) = client.ask(request("GET", "/none").body(()).unwrap()).await;
         assert_eq!(status, 404);
     });
 }
 
 #[test]
-fn a_tunnel_over_http2_holds_back_whom_the_other_side_does_not_read() {
+fn a_tunnel_over_http2_applies_backpressure() {
     run(async {
         let (open, gate) = std::sync::mpsc::channel::<()>();
         let gate = std::sync::Mutex::new(gate);
         let endpoint = switching(move |conn| {
             gate.lock().unwrap().recv_timeout(DEADLINE).unwrap();
             let received = conn.rest().0.len();
-            // So much that the client has to read it.
+            // Enough that the client has to read it.
             conn.send(vec![b'x'; 3_000_000]);
             conn.send(received.to_string());
             conn.finish();
@@ -396,7 +395,7 @@ fn a_tunnel_over_http2_holds_back_whom_the_other_side_does_not_read() {
         }
         let grown = weir.resident_bytes().saturating_sub(before);
         assert!(grown < 4_000_000, "{grown} bytes for one tunnel");
-        // Others are served all the while.
+        // Other requests are served meanwhile.
         let (status, _) = client.ask(request("GET", "/none").body(()).unwrap()).await;
         assert_eq!(status, 404);
         open.send(()).unwrap();
@@ -410,7 +409,7 @@ fn a_tunnel_over_http2_holds_back_whom_the_other_side_does_not_read() {
 fn a_silent_tunnel_over_http2_ends_after_the_idle_time() {
     run(async {
         let endpoint = switching(|conn| {
-            // Words keep it open for longer than the limit.
+            // Traffic keeps the tunnel open beyond the limit.
             for _ in 0..10 {
                 conn.expect("ping");
                 conn.send("pong");
@@ -425,7 +424,7 @@ fn a_silent_tunnel_over_http2_ends_after_the_idle_time() {
             stream.send_data("ping".into(), false).unwrap();
             assert_eq!(within(body.data()).await.unwrap().unwrap(), "pong");
         }
-        // It did not end by itself: that is to be seen.
+        // The end was not an orderly one, and the client sees that.
         let broken = within(body.data()).await.unwrap().unwrap_err();
         assert!(broken.is_reset() && broken.is_remote(), "{broken}");
     });
@@ -453,7 +452,7 @@ fn an_endpoint_that_refuses_the_handshake_is_heard() {
     });
 }
 
-/// A success of another kind than 101 would be taken for an open tunnel.
+/// Clients take any other success than 101 for an open tunnel.
 #[test]
 fn an_endpoint_that_does_not_switch_is_502() {
     run(async {
@@ -470,7 +469,7 @@ fn an_endpoint_that_does_not_switch_is_502() {
     });
 }
 
-/// Answers an upgrade, then sends back what comes.
+/// Answers an upgrade and echoes.
 async fn switch_and_echo(stream: impl AsyncRead + AsyncWrite + Unpin) {
     let (rx, mut tx) = tokio::io::split(stream);
     let mut rx = tokio::io::BufReader::new(rx);
@@ -480,19 +479,19 @@ async fn switch_and_echo(stream: impl AsyncRead + AsyncWrite + Unpin) {
         assert_ne!(rx.read_line(&mut line).await.unwrap(), 0);
     }
     tx.write_all(SWITCH.as_bytes()).await.unwrap();
-    // Whoever ends it first.
+    // Either side may end first.
     let _ = tokio::io::copy(&mut rx, &mut tx).await;
     let _ = tx.shutdown().await;
 }
 
-/// An endpoint that speaks both, and prefers HTTP/2: requests share a connection of that, and each WebSocket has one of
-/// its own, whichever comes first.
+/// An endpoint that speaks both protocols and prefers HTTP/2: requests share an HTTP/2 connection, and each WebSocket
+/// has its own HTTP/1.1 one, in either order.
 #[test]
 fn a_websocket_at_an_endpoint_that_prefers_http2_has_a_connection_of_http1() {
     run(async {
         let (dir, tls) = (Weir::dir(), Tls::new());
         let (_, trusted) = tls.files(&dir);
-        let acceptor = tls.acceptor_of(&[Speaks::Http2, Speaks::Http1]);
+        let acceptor = tls.acceptor_of(&[Protocol::Http2, Protocol::Http1]);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let name = listener.local_addr().unwrap();
         let shared = Rc::new(Cell::new(0));
@@ -505,7 +504,7 @@ fn a_websocket_at_an_endpoint_that_prefers_http2_has_a_connection_of_http1() {
                     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                         counted.set(counted.get() + 1);
                         let handler = Rc::new(async |_| answer("shared"));
-                        return serve(Speaks::Http2, TokioIo::new(stream), handler).await;
+                        return serve(Protocol::Http2, TokioIo::new(stream), handler).await;
                     }
                     switch_and_echo(stream).await;
                 });
@@ -535,7 +534,7 @@ fn a_websocket_at_an_endpoint_that_prefers_http2_has_a_connection_of_http1() {
             let answer = client.ask(request("GET", "/").body(()).unwrap()).await;
             assert_eq!(answer.0, 200);
             within(upgraded(&weir)).await.unwrap();
-            // From a client of HTTP/2 as well.
+            // The same from an HTTP/2 client.
             let (response, mut stream) = client.send(connect("/chat"), false);
             let response = within(response).await.unwrap();
             assert_eq!(response.status(), 200);
@@ -550,11 +549,11 @@ fn a_websocket_at_an_endpoint_that_prefers_http2_has_a_connection_of_http1() {
     });
 }
 
-/// Where HTTP/2 is all that is spoken, an extended CONNECT would be needed.
+/// An endpoint that speaks only HTTP/2 would need an extended CONNECT.
 #[test]
 fn a_websocket_to_an_endpoint_of_http2_is_502() {
     run(async {
-        let server = Server::start(Speaks::Http2, async |_| answer("no")).await;
+        let server = Server::start(Protocol::Http2, async |_| answer("no")).await;
         let weir = to(&server.name, "");
         let mut client = client(&weir).await;
         let (response, _stream) = client.send(connect("/chat"), false);
@@ -571,7 +570,7 @@ fn a_websocket_to_an_endpoint_of_http2_is_502() {
     });
 }
 
-/// RFC 9220 section 3 has 501 for a protocol that a server does not know.
+/// RFC 9220, section 3: 501 for a protocol that a server does not know.
 #[test]
 fn another_protocol_than_websocket_is_501() {
     run(async {
@@ -580,7 +579,7 @@ fn another_protocol_than_websocket_is_501() {
         let mut client = client(&weir).await;
         for protocol in ["connect-udp", "webtransport", "websockets"] {
             let mut asked = connect("/chat");
-            asked.extensions_mut().insert(Protocol::from(protocol));
+            asked.extensions_mut().insert(ext::Protocol::from(protocol));
             let (response, _stream) = client.send(asked, false);
             let response = within(response).await.unwrap();
             assert_eq!(response.status(), 501);
@@ -621,7 +620,7 @@ fn a_tunnel_over_http2_outlives_a_reload_and_ends_with_the_grace_period() {
     });
 }
 
-/// Over HTTP/2 a key has no meaning; a second one would make the handshake at the endpoint invalid.
+/// Over HTTP/2 a key has no meaning. A second one would break the handshake at the endpoint.
 #[test]
 fn a_key_that_a_client_of_http2_says_is_not_a_second() {
     run(async {

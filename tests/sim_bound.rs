@@ -1,4 +1,4 @@
-//! Connections that endpoints authenticate, under whatever timing: each client gets its own identity or none.
+//! Endpoints that authenticate connections, under random timing: each client gets its own identity or none.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 mod sim;
 
@@ -19,8 +19,8 @@ fn config(connections: usize, idle_ms: usize) -> String {
     )
 }
 
-/// Challenges the first client that it sees, and takes all that follows for that client's. Requests without a name are
-/// answered, and change nothing.
+/// Challenges the first client and attributes everything that follows to it. Answers requests without a name and
+/// changes nothing.
 async fn serve(mut peer: Peer<Sim>, patience: usize) {
     let mut identity: Option<String> = None;
     let mut answers = 0;
@@ -67,7 +67,7 @@ fn each_client_has_its_own_identity_or_none() {
                 for _ in 0..4 {
                     let mut peer = Peer::connect(&net, &at("10.1.0.1:80")).await.unwrap();
                     for _ in 0..1 + rng.below(8) {
-                        // Some never say who they are.
+                        // Some clients never authenticate.
                         let me = match n % 4 {
                             0 => String::new(),
                             _ => format!("X-Me: {name}\r\n"),
@@ -103,7 +103,7 @@ fn each_client_has_its_own_identity_or_none() {
         }
         world.run_for(Duration::from_millis(700));
         let receipts = rig.reload(&second);
-        rig.run_down(&left);
+        rig.run_until_zero(&left);
         drop(receipts);
         assert!(challenged.get() > 0 && known.get() > 0);
         rig.drain(Duration::from_secs(1));

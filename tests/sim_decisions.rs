@@ -1,7 +1,7 @@
-//! A core, `weir explain` and `[[test]]` blocks say the same about the same request, whatever the file.
+//! A core, `weir explain` and `[[test]]` blocks decide alike on random files and requests.
 //!
-//! Files and requests are drawn by chance. A simulated core serves each request; what its client and its endpoints see
-//! is then compared with the text of `explain` and with the verdict of a `[[test]]` block.
+//! Files and requests are random. A simulated core serves each request. The test compares what client and endpoint see
+//! with the text of `explain` and with the verdict of a `[[test]]` block.
 
 #![allow(clippy::unwrap_used)] // What fails here fails the test.
 
@@ -20,7 +20,7 @@ use weir_config::{Config, Position, Test};
 const LISTENERS: [&str; 2] = ["10.1.0.1:80", "10.1.0.1:8080"];
 const UPSTREAMS: [&str; 3] = ["10.2.0.1:8080", "10.2.0.2:8080", "10.2.0.3:8080"];
 
-/// Everything that can become of a drawn request.
+/// Every outcome that a random request can have.
 const KINDS: [&str; 15] = [
     "forwarded",
     "redirected",
@@ -39,22 +39,22 @@ const KINDS: [&str; 15] = [
     "responded",
 ];
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
     /// Weir answered with an error: status, reason, Allow.
     Refused(u16, String, Option<String>),
     /// Weir redirected the client: status, location.
     Redirected(u16, String),
-    /// A route answered by itself: status, route.
+    /// A route's fixed answer: status, route.
     Responded(u16, String),
-    /// An upstream got it: which one, and under which target.
+    /// An upstream received the request: its name and the target.
     Forwarded(String, String),
 }
 
-/// A request by chance.
+/// A random request.
 #[derive(Debug)]
-struct Ask {
+struct DrawnRequest {
     listener: usize,
     method: &'static str,
     host: &'static str,
@@ -69,7 +69,7 @@ fn cores_explain_and_tests_decide_alike() {
         let mut rng = world.rng(1);
         let file = drawn_file(&mut rng);
         let Ok((mut config, _)) = weir_config::parse("drawn.toml", &file) else {
-            return; // Two routes that are one.
+            return; // Two of the routes are equal, which a file may not have.
         };
         files.set(files.get() + 1);
         let plan = Plan::compile(&config).unwrap();
@@ -101,7 +101,7 @@ fn cores_explain_and_tests_decide_alike() {
         }
         rig.drain(std::time::Duration::from_secs(30));
     });
-    // What is drawn reaches everything that a decision can be.
+    // The random requests have reached every kind of decision.
     let mut kinds = kinds.into_inner();
     kinds.sort();
     kinds.dedup();
@@ -110,10 +110,10 @@ fn cores_explain_and_tests_decide_alike() {
     assert_eq!(seen, KINDS);
 }
 
-/// Asks Weir and tells what the client got.
-fn served(world: &World, ask: &Ask, file: &str) -> Outcome {
+/// Sends the request to a simulated core and returns the client's outcome.
+fn served(world: &World, ask: &DrawnRequest, file: &str) -> Outcome {
     let (net, to) = (world.client(), at(LISTENERS[ask.listener]));
-    let (wire, method) = (ask.wire(), ask.method);
+    let (wire, method) = (ask.encode(), ask.method);
     let case = format!("{ask:?}\n{file}");
     world.run(async move {
         let mut peer = Peer::connect(&net, &to).await.unwrap();
@@ -141,7 +141,7 @@ fn served(world: &World, ask: &Ask, file: &str) -> Outcome {
             read_body(&mut peer, &head, head.framing(Framing::None)).await;
         }
         if peer.tx.queued() > 0 {
-            // An early answer: the rest of the body is of no use.
+            // An early answer makes the rest of the body useless.
             peer.reset();
         } else {
             peer.finish();
@@ -151,7 +151,7 @@ fn served(world: &World, ask: &Ask, file: &str) -> Outcome {
     })
 }
 
-/// An endpoint that says what it was asked for.
+/// An endpoint that answers with the target that it received.
 async fn answer_all(mut peer: Peer<Sim>, name: &'static str) {
     while let Some(head) = Head::read(&mut peer).await {
         let framing = head.framing(Framing::None);
@@ -166,8 +166,8 @@ async fn answer_all(mut peer: Peer<Sim>, name: &'static str) {
     }
 }
 
-/// What the text of `explain` says.
-fn outcome_of(text: &str, ask: &Ask) -> Outcome {
+/// The outcome in the text of `explain`.
+fn outcome_of(text: &str, ask: &DrawnRequest) -> Outcome {
     let line = |key: &str| {
         let mut lines = text.lines();
         lines.find_map(|line| line.strip_prefix(&format!("{key:<11}")))
@@ -200,7 +200,7 @@ impl Outcome {
     }
 }
 
-impl Ask {
+impl DrawnRequest {
     fn port(&self) -> Option<u16> {
         (self.listener == 1).then_some(8080)
     }
@@ -221,7 +221,7 @@ impl Ask {
         }
     }
 
-    fn wire(&self) -> String {
+    fn encode(&self) -> String {
         let authority = self.authority();
         let host = self.fields.iter().find(|(name, _)| *name == "Host");
         let host = host.map_or(&*authority, |(_, value)| value);
@@ -259,7 +259,7 @@ impl Ask {
         }
     }
 
-    /// A block that expects this outcome, or another one.
+    /// A `[[test]]` block that expects this outcome, or a wrong one.
     fn test(&self, outcome: &Outcome, config: &Config, is_right: bool) -> Test {
         let fields = self.fields.iter();
         let mut test = Test {
@@ -397,7 +397,7 @@ fn drawn_route(index: usize, rng: &mut Rng, file: &mut String) {
     }
 }
 
-fn drawn_ask(rng: &mut Rng, via: &str) -> Ask {
+fn drawn_ask(rng: &mut Rng, via: &str) -> DrawnRequest {
     let methods = [
         "GET", "GET", "GET", "GET", "HEAD", "POST", "PUT", "OPTIONS", "BREW", "TRACE", "CONNECT",
     ];
@@ -483,7 +483,7 @@ fn drawn_ask(rng: &mut Rng, via: &str) -> Ask {
     if rng.chance(50) {
         fields.extend((0..8).map(|_| ("X-More", "1".to_owned())));
     }
-    Ask {
+    DrawnRequest {
         listener: rng.below(2),
         method,
         host: hosts[rng.below(hosts.len())],
@@ -492,7 +492,7 @@ fn drawn_ask(rng: &mut Rng, via: &str) -> Ask {
     }
 }
 
-/// Adds a field with one of these values, sometimes.
+/// Sometimes adds a field with one of these values.
 fn put(
     fields: &mut Vec<(&'static str, String)>,
     rng: &mut Rng,

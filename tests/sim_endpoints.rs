@@ -6,9 +6,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use sim::client::{Ask, Outcome, ask_all};
-use sim::endpoint::{Answer, Twist};
-use sim::message::Framing;
+use sim::client::{Outcome, ScriptedRequest, ask_all};
 use sim::{Rig, check};
 use weir::io::sim::{Rng, World, at};
 use weir::limits::HOUSEKEEPING_MS;
@@ -31,25 +29,15 @@ const CONFIG: &str = r#"
     to = "other"
 "#;
 
-fn ask(id: u64, path: &'static str, delay_ms: u64) -> Ask {
-    Ask {
-        id,
-        method: "GET",
+fn request(id: u64, path: &'static str, delay_ms: u64) -> ScriptedRequest {
+    ScriptedRequest {
         path,
-        len: 0,
-        framing: Framing::None,
-        answer: Answer {
-            status: 200,
-            len: 1_000,
-            framing: Framing::Length,
-            delay_ms,
-            twist: Twist::None,
-        },
+        ..ScriptedRequest::get(id, delay_ms)
     }
 }
 
-/// Makes requests one after the other over one connection.
-fn run(world: &World, asks: &[Ask], rng: &mut Rng) -> Vec<Outcome> {
+/// Sends requests one after the other over one connection.
+fn run(world: &World, asks: &[ScriptedRequest], rng: &mut Rng) -> Vec<Outcome> {
     let (net, asks, mut rng) = (world.client(), asks.to_vec(), rng.fork());
     world.run(async move { ask_all(&net, &at(FRONT), &asks, &mut rng).await })
 }
@@ -59,7 +47,7 @@ fn are_answered(outcomes: &[Outcome]) -> bool {
     outcomes.all(|outcome| matches!(outcome, Outcome::Answered))
 }
 
-/// The endpoint that has seen a request, if it was seen once.
+/// The endpoint that received a request exactly once.
 fn endpoint_of(rig: &Rig<'_>, id: u64) -> Option<String> {
     assert!(rig.ledger.count(id) <= 1);
     let all = rig.ledger.all();
@@ -75,7 +63,11 @@ fn new_endpoints_move_traffic_under_the_same_plan() {
         for address in [FIRST, SECOND, OTHER] {
             rig.ledger.endpoint(world, address);
         }
-        let outcomes = run(world, &[ask(1, "/", 0), ask(2, "/other", 0)], &mut rng);
+        let outcomes = run(
+            world,
+            &[request(1, "/", 0), request(2, "/other", 0)],
+            &mut rng,
+        );
         assert!(
             matches!(&outcomes[0], Outcome::Refused(503, why) if why == "unresolved"),
             "{outcomes:?}"
@@ -85,14 +77,14 @@ fn new_endpoints_move_traffic_under_the_same_plan() {
             rig.resolve(CONFIG, rig.epoch(), &[("app.test", [10, 2, 0, 1])])
                 .all(),
         );
-        assert!(are_answered(&run(world, &[ask(3, "/", 0)], &mut rng)));
+        assert!(are_answered(&run(world, &[request(3, "/", 0)], &mut rng)));
         assert_eq!(endpoint_of(&rig, 3).as_deref(), Some(FIRST));
 
-        // One exchange is under way while the address changes.
+        // One exchange is running while the address changes.
         let left = Rc::new(Cell::new(1));
         let (net, count, mut slow_rng) = (world.client(), left.clone(), rng.fork());
         world.spawn(async move {
-            let slow = [ask(4, "/", 500)];
+            let slow = [request(4, "/", 500)];
             let outcomes = ask_all(&net, &at(FRONT), &slow, &mut slow_rng).await;
             assert!(are_answered(&outcomes), "{outcomes:?}");
             count.set(0);
@@ -102,10 +94,14 @@ fn new_endpoints_move_traffic_under_the_same_plan() {
             rig.resolve(CONFIG, rig.epoch(), &[("app.test", [10, 2, 0, 2])])
                 .all(),
         );
-        let later = [ask(5, "/", 0), ask(6, "/", 0), ask(7, "/other", 0)];
+        let later = [
+            request(5, "/", 0),
+            request(6, "/", 0),
+            request(7, "/other", 0),
+        ];
         assert!(are_answered(&run(world, &later, &mut rng)));
         assert_eq!(left.get(), 1, "the slow exchange is still under way");
-        rig.run_down(&left);
+        rig.run_until_zero(&left);
         let seen: Vec<_> = (4..8).map(|id| endpoint_of(&rig, id)).collect();
         let seen: Vec<_> = seen.iter().map(Option::as_deref).collect();
         assert_eq!(seen, [Some(FIRST), Some(SECOND), Some(SECOND), Some(OTHER)]);
@@ -121,9 +117,9 @@ fn a_core_that_misses_the_command_reads_the_board() {
         rig.ledger.endpoint(world, FIRST);
         rig.post(CONFIG, &[("app.test", [10, 2, 0, 1])]);
         world.run_for(Duration::from_millis(2 * HOUSEKEEPING_MS));
-        let asks: Vec<_> = (0..4).map(|id| ask(id, "/", 0)).collect();
+        let asks: Vec<_> = (0..4).map(|id| request(id, "/", 0)).collect();
         for ask in asks {
-            // Each on a connection of its own, so that both cores serve some.
+            // Each request has its own connection, so that both cores serve some.
             assert!(are_answered(&run(world, &[ask], &mut rng)));
         }
         rig.drain(Duration::from_secs(5));
@@ -144,7 +140,7 @@ fn endpoints_of_another_plan_are_ignored() {
             rig.resolve(CONFIG, former, &[("app.test", [10, 2, 0, 1])])
                 .all(),
         );
-        let outcomes = run(world, &[ask(1, "/", 0)], &mut rng);
+        let outcomes = run(world, &[request(1, "/", 0)], &mut rng);
         assert!(
             matches!(&outcomes[0], Outcome::Refused(503, why) if why == "unresolved"),
             "{outcomes:?}"
@@ -153,7 +149,7 @@ fn endpoints_of_another_plan_are_ignored() {
             rig.resolve(CONFIG, rig.epoch(), &[("app.test", [10, 2, 0, 1])])
                 .all(),
         );
-        assert!(are_answered(&run(world, &[ask(2, "/", 0)], &mut rng)));
+        assert!(are_answered(&run(world, &[request(2, "/", 0)], &mut rng)));
         rig.drain(Duration::from_secs(5));
     });
 }

@@ -1,6 +1,6 @@
-//! Peers whose next input is always there: a core does a bounded part of it, and then looks at everybody else.
+//! Peers whose next input is always ready: a core processes a bounded part of it and then serves other tasks.
 //!
-//! In these worlds every receive and send is done at once, so that nothing but the core's own measure ends a turn.
+//! In these worlds every receive and send completes at once, so only the core's own bounds end a turn.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 mod sim;
@@ -40,7 +40,7 @@ to = "app"
 const FRONT: &str = "10.1.0.1:80";
 const ENDPOINT: &str = "10.2.0.1:8080";
 
-/// Requests that each of those who pipeline sends at once.
+/// Requests that each pipelining client sends at once.
 const PIPELINED: usize = 1_000;
 
 fn at_once(world: &World) {
@@ -53,7 +53,7 @@ fn at_once(world: &World) {
     });
 }
 
-/// Answers every request at once, whatever is asked.
+/// Answers every request at once.
 fn quick_endpoint(world: &World) {
     world.endpoint(&at(ENDPOINT), |mut peer| async move {
         while Head::read(&mut peer).await.is_some() {
@@ -65,7 +65,7 @@ fn quick_endpoint(world: &World) {
     });
 }
 
-/// Sends all of it at once and counts the answers until there are so many.
+/// Sends all requests at once and counts the answers up to `count`.
 async fn pipeline(net: Sim, request: String, count: usize) {
     let mut peer = Peer::connect(&net, &at(FRONT)).await.unwrap();
     peer.write(request.repeat(count).as_bytes());
@@ -80,7 +80,7 @@ async fn pipeline(net: Sim, request: String, count: usize) {
 }
 
 #[test]
-fn clients_that_pipeline_leave_others_their_turn() {
+fn pipelining_clients_leave_other_clients_their_turn() {
     let requests = [
         "GET /nowhere HTTP/1.1\r\nHost: sim\r\n\r\n",
         "GET /old HTTP/1.1\r\nHost: sim\r\n\r\n",
@@ -103,7 +103,7 @@ fn clients_that_pipeline_leave_others_their_turn() {
                 });
             }
             world.run_until(|| left.get() == 0);
-            // Each exchange receives and sends once at most, and an endpoint is asked as well.
+            // Each exchange receives and sends at most once, and so does its endpoint's connection.
             let most = SHARE_STEPS / EXCHANGE_STEPS * 4;
             assert!(
                 world.most_begun() <= most,
@@ -115,7 +115,7 @@ fn clients_that_pipeline_leave_others_their_turn() {
     }
 }
 
-/// How many turns the core's tasks have while `main` runs.
+/// The number of turns of the core's tasks while `main` runs.
 fn turns_of(world: &World, main: impl Future<Output = ()> + 'static) -> u64 {
     let before = world.turns();
     world.run(main);
@@ -123,7 +123,7 @@ fn turns_of(world: &World, main: impl Future<Output = ()> + 'static) -> u64 {
 }
 
 #[test]
-fn bodies_in_tiny_pieces_leave_others_their_turn() {
+fn bodies_in_tiny_pieces_leave_other_clients_their_turn() {
     const PIECES: usize = 20_000;
     for (path, is_answer) in [("/fixed", false), ("/app", false), ("/app", true)] {
         check(2, |world| {
@@ -159,7 +159,7 @@ fn bodies_in_tiny_pieces_leave_others_their_turn() {
                 if is_answer {
                     peer.read_exact(PIECES * 6).await.unwrap();
                 } else if path == "/fixed" {
-                    // What the answer did not wait for is read before the next request.
+                    // Weir reads the part of the body for which the answer did not wait before the next request.
                     peer.read_exact(4).await.unwrap();
                     peer.write(b"GET /fixed HTTP/1.1\r\nHost: sim\r\n\r\n");
                     assert!(Head::read(&mut peer).await.is_some());
@@ -172,7 +172,7 @@ fn bodies_in_tiny_pieces_leave_others_their_turn() {
     }
 }
 
-/// A frame of HTTP/2.
+/// Encodes an HTTP/2 frame.
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0, 0, payload.len() as u8, kind, flags];
     frame.extend_from_slice(&stream.to_be_bytes());
@@ -181,7 +181,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn frames_that_mean_nothing_any_more_leave_others_their_turn() {
+fn ignored_frames_leave_other_clients_their_turn() {
     const FRAMES: usize = 20_000;
     const PING: &[u8] = b"last one";
     let late = [
@@ -190,7 +190,7 @@ fn frames_that_mean_nothing_any_more_leave_others_their_turn() {
         ("window updates", frame(8, 0, 1, &[0, 0, 0, 1])),
     ];
     for (what, late) in late {
-        // As many as the limits for frames that no client needs let through.
+        // As many frames as the flood limits allow.
         let count = if what == "window updates" {
             900
         } else {
@@ -226,7 +226,7 @@ fn frames_that_mean_nothing_any_more_leave_others_their_turn() {
     }
 }
 
-/// A certificate, with its file and its key's.
+/// The paths of a certificate and its key.
 fn certificate() -> &'static (String, String) {
     static MADE: OnceLock<(String, String)> = OnceLock::new();
     MADE.get_or_init(|| {
@@ -243,7 +243,7 @@ fn certificate() -> &'static (String, String) {
     })
 }
 
-/// A client's side of TLS, whose records are as small as what is written.
+/// A TLS client that makes a record of every write.
 fn tls_client() -> ClientConnection {
     let mut roots = RootCertStore::empty();
     let pem = std::fs::read(&certificate().0).unwrap();
@@ -261,7 +261,7 @@ fn tls_client() -> ClientConnection {
     client
 }
 
-/// Sends what the client has to say, and hears what the other side says, once.
+/// Exchanges pending TLS bytes with the other side once.
 async fn go_on(client: &mut ClientConnection, peer: &mut Peer<Sim>) {
     let mut out = Vec::new();
     while client.wants_write() {
@@ -277,7 +277,7 @@ async fn go_on(client: &mut ClientConnection, peer: &mut Peer<Sim>) {
 }
 
 #[test]
-fn records_of_one_byte_leave_others_their_turn() {
+fn one_byte_tls_records_leave_other_clients_their_turn() {
     let (cert, key) = certificate();
     let tls = format!("[listen.\"10.1.0.1:80\"]\ntls = {{ cert = {cert:?}, key = {key:?} }}\n");
     let config = CONFIG.replace("[listen.\"10.1.0.1:80\"]\n", &tls);

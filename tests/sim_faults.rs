@@ -1,5 +1,5 @@
-//! Proxying in a world where endpoints misbehave and the network breaks. What cannot be had is said; nothing is made
-//! up, nothing is asked twice that must not be, and nothing that can be had is lost.
+//! Endpoints misbehave and the network breaks. Weir reports every failure, invents nothing, repeats nothing that must
+//! not be repeated, and fails no request that it can serve.
 
 mod sim;
 
@@ -7,8 +7,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use sim::client::{Ask, Outcome, ask_all};
-use sim::endpoint::Twist;
+use sim::client::{Outcome, ScriptedRequest, ask_all};
+use sim::endpoint::Behaviour;
 use sim::message::Framing;
 use sim::{Rig, check};
 use weir::io::sim::{End, Reach, World, at};
@@ -27,20 +27,25 @@ to = "app"
 
 const ENDPOINTS: [&str; 2] = ["10.2.0.1:8080", "10.2.0.2:8080"];
 
-/// How often an endpoint may see a request that may be repeated: over a connection that had waited and was dead, then
-/// over a fresh one, and once more because one retry is the default.
+/// How often an endpoint may receive a repeatable request: over a dead idle connection, over a fresh one, and once more
+/// because `retries` defaults to one.
 const SEEN_MAX: usize = 3;
 
-/// Runs some clients with drawn requests, changed by `twist`, and returns what became of each.
-fn run_clients(rig: &Rig<'_>, twist: impl Fn(&mut Ask)) -> Vec<(Ask, Outcome)> {
+/// Runs clients with random requests, changed by `change`, and returns the outcome of each.
+fn run_clients(
+    rig: &Rig<'_>,
+    change: impl Fn(&mut ScriptedRequest),
+) -> Vec<(ScriptedRequest, Outcome)> {
     let world = rig.world;
     let mut rng = world.rng(1);
     let left = Rc::new(Cell::new(0));
     let results = Rc::new(RefCell::new(Vec::new()));
     for client in 0..rng.between(1, 4) as u64 {
         let ids = (client * 100..).take(rng.between(1, 6));
-        let mut asks: Vec<_> = ids.map(|id| Ask::drawn(id, &mut rng)).collect();
-        asks.iter_mut().for_each(&twist);
+        let mut asks: Vec<_> = ids
+            .map(|id| ScriptedRequest::random(id, &mut rng))
+            .collect();
+        asks.iter_mut().for_each(&change);
         let (net, left, results) = (world.client(), left.clone(), results.clone());
         let mut rng = rng.fork();
         left.set(left.get() + 1);
@@ -50,7 +55,7 @@ fn run_clients(rig: &Rig<'_>, twist: impl Fn(&mut Ask)) -> Vec<(Ask, Outcome)> {
             left.set(left.get() - 1);
         });
     }
-    rig.run_down(&left);
+    rig.run_until_zero(&left);
     for id in rig.ledger.all() {
         let twice = id.method == "POST" && rig.ledger.count(id.id) > 1;
         assert!(!twice, "a POST was sent twice: {id:?}");
@@ -67,50 +72,54 @@ fn start(world: &World) -> Rig<'_> {
 }
 
 #[test]
-fn whatever_endpoints_do_clients_get_the_answer_or_see_that_it_is_missing() {
+fn clients_get_the_whole_answer_or_see_that_it_is_incomplete() {
     check(400, |world| {
         let rig = start(world);
         let mut rng = world.rng(2);
         let rng = RefCell::new(rng.fork());
         let results = run_clients(&rig, |ask| {
-            ask.answer.twist = Twist::ALL[rng.borrow_mut().below(Twist::ALL.len())];
-            // An answer that ends with the connection has no other end: cut in an orderly way, it is whole.
-            if ask.answer.twist == Twist::CloseWithin && ask.answer.framing == Framing::Close {
-                ask.answer.twist = Twist::ResetWithin;
+            ask.answer.behaviour = Behaviour::ALL[rng.borrow_mut().below(Behaviour::ALL.len())];
+            // An answer without a length ends with its connection, so an orderly close makes it complete.
+            if ask.answer.behaviour == Behaviour::CloseWithin
+                && ask.answer.framing == Framing::Close
+            {
+                ask.answer.behaviour = Behaviour::ResetWithin;
             }
         });
-        let after_early = |ask: &Ask| {
+        let after_early = |ask: &ScriptedRequest| {
             let mut asks = results.iter().map(|(ask, _)| ask);
-            asks.any(|before| before.id + 1 == ask.id && before.answer.twist == Twist::Early)
+            asks.any(|before| {
+                before.id + 1 == ask.id && before.answer.behaviour == Behaviour::Early
+            })
         };
         for (ask, outcome) in &results {
             let seen = rig.ledger.count(ask.id);
             assert!(seen <= SEEN_MAX, "{seen} times: {ask:?}");
             let right = match outcome {
                 Outcome::Answered => !matches!(
-                    ask.answer.twist,
-                    Twist::CloseBefore | Twist::ResetBefore | Twist::Silent
+                    ask.answer.behaviour,
+                    Behaviour::CloseBefore | Behaviour::ResetBefore | Behaviour::Silent
                 ),
                 Outcome::Truncated => matches!(
-                    ask.answer.twist,
-                    Twist::CloseWithin | Twist::ResetWithin | Twist::Stall
+                    ask.answer.behaviour,
+                    Behaviour::CloseWithin | Behaviour::ResetWithin | Behaviour::Stall
                 ),
                 Outcome::Refused(504, why) => {
-                    ask.answer.twist == Twist::Silent && why == "first_byte_timeout"
+                    ask.answer.behaviour == Behaviour::Silent && why == "first_byte_timeout"
                 }
-                Outcome::Refused(502, why) => match ask.answer.twist {
-                    Twist::CloseBefore | Twist::ResetBefore => why == "upstream_closed",
-                    // The reset overtook the answer's head.
-                    Twist::ResetWithin => true,
-                    // It met the end of a connection that was kept from the request before. Whether it was read
-                    // there nobody knows.
+                Outcome::Refused(502, why) => match ask.answer.behaviour {
+                    Behaviour::CloseBefore | Behaviour::ResetBefore => why == "upstream_closed",
+                    // The reset overtook the head of the answer.
+                    Behaviour::ResetWithin => true,
+                    // The request was sent just as an idle connection closed. Weir cannot know whether the endpoint
+                    // read it.
                     _ => !ask.is_idempotent() && seen == 0 && why == "upstream_closed",
                 },
-                // It met the end of a connection whose last request was answered before it was read in full.
+                // The connection closed because its last request was answered before it was read in full.
                 Outcome::Lost(_) if seen == 0 && after_early(ask) => true,
                 Outcome::Lost(end) => {
-                    let within = [Twist::CloseWithin, Twist::ResetWithin];
-                    *end != End::Orderly && within.contains(&ask.answer.twist)
+                    let within = [Behaviour::CloseWithin, Behaviour::ResetWithin];
+                    *end != End::Orderly && within.contains(&ask.answer.behaviour)
                 }
                 Outcome::Refused(..) => false,
             };
@@ -142,7 +151,7 @@ fn requests_go_to_the_next_endpoint_when_one_cannot_be_reached() {
 }
 
 #[test]
-fn an_upstream_that_is_down_is_said_to_be() {
+fn an_unreachable_upstream_is_reported() {
     check(100, |world| {
         let rig = Rig::start(world, 1, CONFIG);
         for (ask, outcome) in run_clients(&rig, |_| {}) {
@@ -154,13 +163,13 @@ fn an_upstream_that_is_down_is_said_to_be() {
 }
 
 #[test]
-fn connections_that_their_endpoint_closes_while_they_wait_cost_no_request() {
+fn an_idle_connection_that_its_endpoint_closes_costs_no_request() {
     check(300, |world| {
         let rig = start(world);
         let rng = RefCell::new(world.rng(2));
         let results = run_clients(&rig, |ask| {
             if rng.borrow_mut().chance(500) {
-                ask.answer.twist = Twist::CloseSilently;
+                ask.answer.behaviour = Behaviour::CloseSilently;
             }
             if ask.method == "POST" {
                 ask.method = "PUT";
@@ -177,7 +186,7 @@ fn connections_that_their_endpoint_closes_while_they_wait_cost_no_request() {
 }
 
 #[test]
-fn a_network_that_breaks_connections_upstream_is_not_hidden_and_not_made_worse() {
+fn broken_upstream_connections_are_reported() {
     check(400, |world| {
         let rig = start(world);
         for address in ENDPOINTS {
@@ -191,7 +200,7 @@ fn a_network_that_breaks_connections_upstream_is_not_hidden_and_not_made_worse()
                 Outcome::Refused(status, why) => {
                     *status == 502 && matches!(&**why, "upstream_closed" | "response_truncated")
                 }
-                // The answer had begun, though nothing of it was sent yet.
+                // The answer had begun, though the client had not yet received any of it.
                 Outcome::Lost(end) => *end != End::Orderly,
             };
             assert!(right, "{outcome:?}, seen {seen} times: {ask:?}");
@@ -201,7 +210,7 @@ fn a_network_that_breaks_connections_upstream_is_not_hidden_and_not_made_worse()
 }
 
 #[test]
-fn a_network_that_breaks_connections_of_clients_leaves_nothing_behind() {
+fn broken_client_connections_leave_nothing_behind() {
     check(400, |world| {
         world.set_faults_at(&at("10.1.0.1:80"), |faults| faults.reset_permille = 15);
         let rig = start(world);

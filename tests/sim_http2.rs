@@ -1,5 +1,5 @@
-//! HTTP/2 on both sides and on either, in a world where endpoints misbehave and the network breaks: many streams on
-//! few connections, each answered once, unchanged, or visibly not.
+//! HTTP/2 on one or both sides while endpoints misbehave and the network breaks: many streams on few connections, each
+//! answered once and unchanged, or visibly not.
 
 mod sim;
 
@@ -7,8 +7,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use sim::client::{Ask, Outcome};
-use sim::endpoint::Twist;
+use sim::client::{Outcome, ScriptedRequest};
+use sim::endpoint::Behaviour;
 use sim::message::Framing;
 use sim::{Rig, check, client, http2};
 use weir::io::Net;
@@ -17,12 +17,12 @@ use weir::limits::H2_TINY_WINDOW_MS;
 
 const ENDPOINTS: [&str; 2] = ["10.2.0.1:8080", "10.2.0.2:8080"];
 
-/// How often an endpoint may see a request that may be repeated: over a connection that was dead, and as often as the
-/// configuration says.
+/// How often an endpoint may receive a repeatable request: over a dead connection, and as often as the configuration
+/// allows.
 const SEEN_MAX: usize = 1 + 1 + RETRIES;
 const RETRIES: usize = 3;
 
-/// What is spoken on the two sides; at least one of them has HTTP/2.
+/// The protocols of both sides; at least one is HTTP/2.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Sides {
     down: bool,
@@ -52,24 +52,26 @@ fn start(world: &World, sides: Sides) -> Rig<'_> {
     rig
 }
 
-/// Runs some clients with drawn requests, changed by `twist`, and returns what became of each.
+/// Runs clients with random requests, changed by `change`, and returns the outcome of each.
 fn run_clients(
     rig: &Rig<'_>,
     sides: Sides,
-    twist: impl Fn(&mut Ask),
-    wanted: impl Fn(&Ask) -> bool + Copy + 'static,
-) -> Vec<(Ask, Outcome)> {
+    change: impl Fn(&mut ScriptedRequest),
+    wanted: impl Fn(&ScriptedRequest) -> bool + Copy + 'static,
+) -> Vec<(ScriptedRequest, Outcome)> {
     let world = rig.world;
     let mut rng = world.rng(1);
     let left = Rc::new(Cell::new(0));
     let results = Rc::new(RefCell::new(Vec::new()));
     for one in 0..rng.between(1, 3) as u64 {
         let ids = (one * 100..).take(rng.between(1, 25));
-        let mut asks: Vec<_> = ids.map(|id| Ask::drawn(id, &mut rng)).collect();
-        asks.iter_mut().for_each(&twist);
+        let mut asks: Vec<_> = ids
+            .map(|id| ScriptedRequest::random(id, &mut rng))
+            .collect();
+        asks.iter_mut().for_each(&change);
         if sides.up {
-            // There it is no framing of its own.
-            let closes = |ask: &&mut Ask| ask.answer.framing == Framing::Close;
+            // HTTP/2 has no such framing.
+            let closes = |ask: &&mut ScriptedRequest| ask.answer.framing == Framing::Close;
             let asks = asks.iter_mut().filter(closes);
             asks.for_each(|ask| ask.answer.framing = Framing::Chunked);
         }
@@ -87,7 +89,7 @@ fn run_clients(
             left.set(left.get() - 1);
         });
     }
-    rig.run_down(&left);
+    rig.run_until_zero(&left);
     for seen in rig.ledger.all() {
         let twice = seen.method == "POST" && rig.ledger.count(seen.id) > 1;
         assert!(!twice, "a POST was sent twice: {seen:?}");
@@ -120,14 +122,16 @@ fn whatever_endpoints_do_each_stream_gets_the_answer_or_sees_that_it_is_missing(
         };
         let rig = start(world, sides);
         let rng = RefCell::new(world.rng(2));
-        let twist = |ask: &mut Ask| {
-            ask.answer.twist = Twist::ALL[rng.borrow_mut().below(Twist::ALL.len())];
+        let behaviour = |ask: &mut ScriptedRequest| {
+            ask.answer.behaviour = Behaviour::ALL[rng.borrow_mut().below(Behaviour::ALL.len())];
         };
-        let results = run_clients(&rig, sides, twist, |_| true);
-        let after_early = |ask: &Ask| {
+        let results = run_clients(&rig, sides, behaviour, |_| true);
+        let after_early = |ask: &ScriptedRequest| {
             let mut asks = results.iter().map(|(ask, _)| ask);
-            let twists = [Twist::Early, Twist::Stall];
-            asks.any(|before| before.id + 1 == ask.id && twists.contains(&before.answer.twist))
+            let behaviours = [Behaviour::Early, Behaviour::Stall];
+            asks.any(|before| {
+                before.id + 1 == ask.id && behaviours.contains(&before.answer.behaviour)
+            })
         };
         for (ask, outcome) in &results {
             let seen = rig.ledger.count(ask.id);
@@ -135,31 +139,32 @@ fn whatever_endpoints_do_each_stream_gets_the_answer_or_sees_that_it_is_missing(
             let is_bodiless = ask.method == "HEAD"
                 || ask.answer.len == 0
                 || matches!(ask.answer.status, 204 | 304);
-            let right = match (outcome, ask.answer.twist) {
-                // It met the end of a connection of HTTP/1.1 whose last request was answered before it was read in full,
-                // or whose last answer was all there but for its end.
+            let right = match (outcome, ask.answer.behaviour) {
+                // An HTTP/1.1 connection closed because its last request was answered before it was read in full, or
+                // its last answer lacked only its end.
                 (Outcome::Lost(_), _) if seen == 0 && after_early(ask) => !sides.down,
-                (Outcome::Refused(502, why), Twist::CloseBefore | Twist::ResetBefore) => {
+                (Outcome::Refused(502, why), Behaviour::CloseBefore | Behaviour::ResetBefore) => {
                     why == "upstream_closed"
                 }
-                // Which of them depends on whether its windows had room for the request.
-                (Outcome::Refused(504, why), Twist::Silent) => {
+                // Which of the two depends on whether the windows had room for the request.
+                (Outcome::Refused(504, why), Behaviour::Silent) => {
                     ["first_byte_timeout", "upstream_not_reading"].contains(&&**why)
                 }
-                (_, Twist::CloseBefore | Twist::ResetBefore | Twist::Silent) => false,
-                (Outcome::Answered, Twist::CloseWithin | Twist::ResetWithin | Twist::Stall) => {
-                    is_bodiless
-                }
+                (_, Behaviour::CloseBefore | Behaviour::ResetBefore | Behaviour::Silent) => false,
+                (
+                    Outcome::Answered,
+                    Behaviour::CloseWithin | Behaviour::ResetWithin | Behaviour::Stall,
+                ) => is_bodiless,
                 (Outcome::Answered, _) => true,
-                (outcome, Twist::CloseWithin | Twist::ResetWithin) => match outcome {
-                    // The reset overtook the answer's head.
+                (outcome, Behaviour::CloseWithin | Behaviour::ResetWithin) => match outcome {
+                    // The reset overtook the head of the answer.
                     Outcome::Refused(502, why) => {
                         why == "upstream_closed" || why == "response_truncated"
                     }
                     Outcome::Truncated | Outcome::Lost(_) => true,
                     _ => false,
                 },
-                (Outcome::Truncated | Outcome::Lost(_), Twist::Stall) => true,
+                (Outcome::Truncated | Outcome::Lost(_), Behaviour::Stall) => true,
                 _ => false,
             };
             assert!(right, "{outcome:?}, seen {seen} times: {ask:?}");
@@ -223,7 +228,7 @@ fn streams_that_their_client_resets_take_nothing_from_the_others() {
             ..sides(world)
         };
         let rig = start(world, sides);
-        let wanted = |ask: &Ask| !ask.id.is_multiple_of(3);
+        let wanted = |ask: &ScriptedRequest| !ask.id.is_multiple_of(3);
         for (ask, outcome) in run_clients(&rig, sides, |_| {}, wanted) {
             let right = match outcome {
                 Outcome::Answered => true,
@@ -247,7 +252,9 @@ fn streams_that_have_begun_are_finished_while_a_core_drains() {
         let rig = start(world, sides);
         let results = Rc::new(RefCell::new(Vec::new()));
         let mut rng = world.rng(1);
-        let asks: Vec<_> = (0..20).map(|id| Ask::drawn(id, &mut rng)).collect();
+        let asks: Vec<_> = (0..20)
+            .map(|id| ScriptedRequest::random(id, &mut rng))
+            .collect();
         let (net, seen) = (world.client(), results.clone());
         world.spawn(async move {
             let outcomes =
@@ -258,7 +265,7 @@ fn streams_that_have_begun_are_finished_while_a_core_drains() {
         rig.drain(Duration::from_secs(30));
         world.run_until(|| results.borrow().len() == 20);
         for (ask, outcome) in results.take() {
-            // Some were not sent any more.
+            // Some requests were never sent.
             let was_sent = rig.ledger.count(ask.id) > 0;
             let right = match outcome {
                 Outcome::Answered => was_sent,
@@ -270,7 +277,7 @@ fn streams_that_have_begun_are_finished_while_a_core_drains() {
     });
 }
 
-/// One byte after the other is let through. All arrive, and few are a frame of their own.
+/// The window opens one byte at a time. All bytes arrive, most of them in frames with other bytes.
 #[test]
 fn windows_that_open_by_a_byte_are_waited_for() {
     const BYTES: usize = 300;
@@ -318,7 +325,7 @@ fn windows_that_open_by_a_byte_are_waited_for() {
             );
             done.set(0);
         });
-        rig.run_down(&left);
+        rig.run_until_zero(&left);
         rig.drain(Duration::from_secs(30));
     });
 }

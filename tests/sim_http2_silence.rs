@@ -1,4 +1,4 @@
-//! Connections to endpoints of HTTP/2 that fall silent, or were silent for long, in simulated time.
+//! HTTP/2 connections to endpoints that fall silent or were silent for long, in simulated time.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 mod sim;
 
@@ -21,7 +21,7 @@ match = "/*"
 to = "app"
 "#;
 
-/// An endpoint that answers so many requests and PINGs, and then says nothing more to anybody.
+/// An endpoint that answers this many requests and PINGs and then falls silent.
 async fn serve(mut peer: Peer<Sim>, mut answers: usize, mut pings: usize) {
     let Ok(preface) = peer.read_exact(24).await else {
         return;
@@ -53,7 +53,7 @@ async fn serve(mut peer: Peer<Sim>, mut answers: usize, mut pings: usize) {
     }
 }
 
-/// The status line that a client gets, and how long that took.
+/// The status line that a client gets, and the time that it took.
 fn ask(world: &World, method: &'static str) -> (String, Duration) {
     let net = world.client();
     world.run(async move {
@@ -76,9 +76,9 @@ fn a_connection_that_was_silent_for_long_takes_the_next_request() {
             count.set(count.get() + 1);
             serve(peer, usize::MAX, usize::MAX)
         });
-        // Longer than an endpoint may take nothing of what waits, shorter than an unused connection is kept.
+        // Longer than an endpoint may leave sent bytes unread, shorter than an idle connection is kept.
         for _ in 0..3 {
-            // A POST is not repeated, so that nothing is hidden.
+            // Weir does not repeat a POST, so the failure shows.
             assert_eq!(ask(world, "POST").0, "HTTP/1.1 204 No Content");
             world.run_for(Duration::from_secs(45));
         }
@@ -94,7 +94,7 @@ fn an_endpoint_that_gives_no_sign_of_life_is_given_up_with_all_that_was_asked() 
         world.endpoint(&at("10.2.0.1:8080"), |peer| serve(peer, 0, 0));
         let (line, took) = ask(world, "POST");
         assert_eq!(line, "HTTP/1.1 502 Bad Gateway");
-        // Ten seconds of silence, fifteen for a PING; the head of an answer alone may take a minute.
+        // Ten seconds of silence and fifteen for a PING; `first_byte` alone would be a minute.
         let (least, most) = (Duration::from_secs(24), Duration::from_secs(27));
         assert!(least < took && took < most, "{took:?}");
         rig.drain(Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! Cores that drain, reload and share their connections, while clients go on asking.
+//! Cores drain, reload and share connections while clients keep sending requests.
 
 mod sim;
 
@@ -7,8 +7,8 @@ use std::fmt::Write;
 use std::rc::Rc;
 use std::time::Duration;
 
-use sim::client::{Ask, Outcome, ask_all};
-use sim::endpoint::Twist;
+use sim::client::{Outcome, ScriptedRequest, ask_all};
+use sim::endpoint::Behaviour;
 use sim::message::Framing;
 use sim::{Rig, check};
 use weir::io::sim::{End, Peer, Rng, World, at};
@@ -18,8 +18,8 @@ const FRONT: &str = "10.1.0.1:80";
 const SECOND: &str = "10.1.0.2:80";
 const ENDPOINTS: [&str; 3] = ["10.2.0.1:8080", "10.2.0.2:8080", "10.2.0.3:8080"];
 
-/// A configuration by chance: which endpoints, whether there is a second listener, and what else can differ. The
-/// first listener, and a route that serves everything, are always there.
+/// A random configuration: its endpoints, a second listener and other keys vary. The first listener and a route that
+/// matches everything are always there.
 fn drawn_config(rng: &mut Rng) -> String {
     let mut config = format!("[listen.\"{FRONT}\"]\n");
     if rng.chance(500) {
@@ -52,12 +52,12 @@ fn start<'a>(world: &'a World, cores: u32, config: &str) -> Rig<'a> {
     rig
 }
 
-/// Starts clients that make their requests with pauses between, and returns what becomes of them.
+/// Starts clients that pause between requests, and returns their outcomes.
 fn start_clients(rig: &Rig<'_>, to: &str, rng: &mut Rng, pause_ms_max: usize) -> Running {
     let running = Running::default();
     for client in 0..rng.between(2, 6) as u64 {
         let ids = (client * 100..).take(rng.between(2, 8));
-        let asks: Vec<_> = ids.map(|id| Ask::drawn(id, rng)).collect();
+        let asks: Vec<_> = ids.map(|id| ScriptedRequest::random(id, rng)).collect();
         let (net, running, to) = (rig.world.client(), running.clone(), at(to));
         let mut rng = rng.fork();
         running.left.set(running.left.get() + 1);
@@ -78,11 +78,11 @@ fn start_clients(rig: &Rig<'_>, to: &str, rng: &mut Rng, pause_ms_max: usize) ->
 #[derive(Clone, Default)]
 struct Running {
     left: Rc<Cell<usize>>,
-    results: Rc<RefCell<Vec<(Ask, Outcome)>>>,
+    results: Rc<RefCell<Vec<(ScriptedRequest, Outcome)>>>,
 }
 
 #[test]
-fn reloads_are_not_noticed_by_anyone_on_a_listener_that_stays() {
+fn reloads_disturb_no_client_of_a_kept_listener() {
     check(120, |world| {
         let mut rng = world.rng(1);
         let cores = 1 + (world.seed() % 3) as u32;
@@ -95,7 +95,7 @@ fn reloads_are_not_noticed_by_anyone_on_a_listener_that_stays() {
             let has_second = config.contains(SECOND);
             assert_eq!(world.is_listening(&at(SECOND)), has_second, "{config}");
         }
-        rig.run_down(&running.left);
+        rig.run_until_zero(&running.left);
         for (ask, outcome) in running.results.take() {
             assert!(
                 matches!(outcome, Outcome::Answered),
@@ -108,14 +108,14 @@ fn reloads_are_not_noticed_by_anyone_on_a_listener_that_stays() {
 }
 
 #[test]
-fn who_has_connected_when_a_core_drains_gets_an_answer() {
+fn clients_connected_before_a_drain_get_an_answer() {
     check(200, |world| {
         let mut rng = world.rng(1);
         let cores = 1 + (world.seed() % 3) as u32;
         let rig = start(world, cores, &drawn_config(&mut rng));
         let (left, results) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(Vec::new())));
         for id in 0..rng.between(20, 60) as u64 {
-            let ask = Ask::drawn(id, &mut rng);
+            let ask = ScriptedRequest::random(id, &mut rng);
             let (net, left, results) = (world.client(), left.clone(), results.clone());
             let mut rng = rng.fork();
             left.set(left.get() + 1);
@@ -123,7 +123,7 @@ fn who_has_connected_when_a_core_drains_gets_an_answer() {
                 let then = Duration::from_millis(rng.below(500) as u64);
                 net.sleep_until(net.now() + then).await;
                 if let Ok(mut peer) = Peer::connect(&net, &at(FRONT)).await {
-                    peer.write(&ask.wire(&mut rng));
+                    peer.write(&ask.encode(&mut rng));
                     let outcome = ask.read(&mut peer).await.0;
                     results.borrow_mut().push((ask, outcome));
                 }
@@ -132,7 +132,7 @@ fn who_has_connected_when_a_core_drains_gets_an_answer() {
         }
         world.run_for(Duration::from_millis(rng.below(400) as u64));
         rig.drain(Duration::from_secs(60));
-        rig.run_down(&left);
+        rig.run_until_zero(&left);
         for (ask, outcome) in results.take() {
             assert!(
                 matches!(outcome, Outcome::Answered),
@@ -144,7 +144,7 @@ fn who_has_connected_when_a_core_drains_gets_an_answer() {
 }
 
 #[test]
-fn exchanges_that_have_begun_are_finished_while_a_core_drains() {
+fn a_draining_core_finishes_running_exchanges() {
     check(300, |world| {
         let mut rng = world.rng(1);
         let cores = 1 + (world.seed() % 2) as u32;
@@ -152,14 +152,14 @@ fn exchanges_that_have_begun_are_finished_while_a_core_drains() {
         let results = Rc::new(RefCell::new(Vec::new()));
         let left = Rc::new(Cell::new(0));
         for id in 0..rng.between(1, 6) as u64 {
-            let ask = Ask::drawn(id, &mut rng);
+            let ask = ScriptedRequest::random(id, &mut rng);
             let (net, results, left) = (world.client(), results.clone(), left.clone());
             let mut rng = rng.fork();
             left.set(left.get() + 1);
             world.spawn(async move {
                 let outcome = match Peer::connect(&net, &at(FRONT)).await {
                     Ok(mut peer) => {
-                        peer.write(&ask.wire(&mut rng));
+                        peer.write(&ask.encode(&mut rng));
                         Some(ask.read(&mut peer).await.0)
                     }
                     Err(_) => None,
@@ -170,11 +170,11 @@ fn exchanges_that_have_begun_are_finished_while_a_core_drains() {
         }
         world.run_for(Duration::from_micros(rng.below(30_000) as u64));
         rig.drain(Duration::from_secs(30));
-        rig.run_down(&left);
+        rig.run_until_zero(&left);
         for (ask, outcome) in results.take() {
             let seen = rig.ledger.count(ask.id);
             let right = match outcome {
-                // It came too late.
+                // The request came too late.
                 None => seen == 0,
                 Some(Outcome::Lost(_)) => seen == 0,
                 Some(Outcome::Answered) => seen == 1,
@@ -193,11 +193,11 @@ fn exchanges_that_have_begun_are_finished_while_a_core_drains() {
 }
 
 #[test]
-fn a_core_ends_when_the_grace_is_over_whatever_clients_and_endpoints_do() {
+fn a_core_stops_at_the_end_of_the_grace_period() {
     check(200, |world| {
         let rig = Rig::start(world, 1, &drawn_config(&mut world.rng(1)));
         for address in ENDPOINTS {
-            // Takes everything and never answers.
+            // An endpoint that reads everything and never answers.
             world.endpoint(&at(address), |mut peer| async move {
                 while let Ok(Some(_)) = peer.recv().await {}
             });
@@ -247,7 +247,7 @@ fn a_core_ends_when_the_grace_is_over_whatever_clients_and_endpoints_do() {
 }
 
 #[test]
-fn connections_spread_over_cores_and_are_served_wherever_they_go() {
+fn connections_are_spread_over_cores_and_served() {
     check(40, |world| {
         let mut rng = world.rng(1);
         let rig = start(world, 3, &drawn_config(&mut rng));
@@ -255,15 +255,15 @@ fn connections_spread_over_cores_and_are_served_wherever_they_go() {
         let open: Rc<RefCell<Vec<_>>> = Rc::default();
         let left = Rc::new(Cell::new(0));
         for id in 0..60 {
-            let mut ask = Ask::drawn(id, &mut rng);
-            ask.answer.twist = Twist::None;
+            let mut ask = ScriptedRequest::random(id, &mut rng);
+            ask.answer.behaviour = Behaviour::None;
             ask.answer.framing = Framing::Length;
             let (net, open, to, left) = (world.client(), open.clone(), to.clone(), left.clone());
             let mut rng = rng.fork();
             left.set(left.get() + 1);
             world.spawn(async move {
                 let mut peer = Peer::connect(&net, &to).await.unwrap();
-                peer.write(&ask.wire(&mut rng));
+                peer.write(&ask.encode(&mut rng));
                 let (outcome, goes_on) = ask.read(&mut peer).await;
                 assert!(
                     matches!(outcome, Outcome::Answered),
@@ -274,11 +274,11 @@ fn connections_spread_over_cores_and_are_served_wherever_they_go() {
                 left.set(left.get() - 1);
             });
         }
-        rig.run_down(&left);
+        rig.run_until_zero(&left);
         world.run_for(Duration::from_millis(100));
         let connections = [0, 1, 2].map(|core| world.accepted_connections(core));
         assert_eq!(connections.iter().sum::<usize>(), 60);
-        // A quarter over the mean, and as much again: what is on its way to another core is counted nowhere.
+        // A quarter over the mean, doubled: a connection on its way to another core is counted nowhere.
         assert!(connections.iter().all(|&n| n <= 30), "{connections:?}");
         open.borrow_mut().clear();
         rig.drain(Duration::from_secs(30));

@@ -1,4 +1,4 @@
-//! Peers that are slow, stuck or greedy: what they cost is bounded, in memory and in time.
+//! Slow, stuck and greedy peers cost bounded memory and time.
 
 #![allow(clippy::unwrap_used)] // What fails here fails the test.
 
@@ -8,8 +8,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use sim::client::{Ask, Outcome};
-use sim::endpoint::{Answer, Twist};
+use sim::client::{Outcome, ScriptedRequest};
+use sim::endpoint::Behaviour;
 use sim::message::{Framing, Head, body_of};
 use sim::{Rig, check};
 use weir::io::sim::{End, Faults, Peer, World, at};
@@ -38,36 +38,24 @@ to = "app"
 
 const ENDPOINT: &str = "10.2.0.1:8080";
 
-/// What one direction may hold on to: a piece that goes out by reference fills an eighth of its block at least, and
-/// besides what is queued there are a block that is being filled, one that is being sent, and the heads.
+/// What one direction may hold. A piece sent by reference fills at least an eighth of its block. Besides the queue
+/// there are a block being filled, one being sent, and the heads.
 const HELD_MAX: usize = 8 * QUEUED_BYTES_HIGH + 2 * BLOCK_BYTES[2] + 4 * BLOCK_BYTES[0];
 
-/// More than all buffers on the way hold.
+/// More than all buffers on the path hold.
 const LARGE: usize = 2_000_000;
 
 fn front() -> weir::io::Address {
     at("10.1.0.1:80")
 }
 
-fn ask(method: &'static str, len: usize, answer_len: usize) -> Ask {
-    Ask {
-        id: 7,
-        method,
-        path: "/",
-        len,
-        framing: if len > 0 {
-            Framing::Length
-        } else {
-            Framing::None
-        },
-        answer: Answer {
-            status: 200,
-            len: answer_len,
-            framing: Framing::Length,
-            delay_ms: 0,
-            twist: Twist::None,
-        },
+fn request(method: &'static str, len: usize, answer_len: usize) -> ScriptedRequest {
+    let mut request = ScriptedRequest::get(7, 0);
+    (request.method, request.len, request.answer.len) = (method, len, answer_len);
+    if len > 0 {
+        request.framing = Framing::Length;
     }
+    request
 }
 
 #[test]
@@ -81,12 +69,12 @@ fn a_client_that_does_not_read_costs_a_bounded_amount_of_memory() {
             let (net, done, wire) = (
                 world.client(),
                 done.clone(),
-                ask("GET", 0, LARGE).wire(&mut rng),
+                request("GET", 0, LARGE).encode(&mut rng),
             );
             world.spawn(async move {
                 let mut peer = Peer::connect(&net, &front()).await.unwrap();
                 peer.send(&wire).await.unwrap();
-                // Reads nothing for a while, but comes back before patience ends.
+                // Reads nothing for a while and resumes before `client_stall` ends.
                 net.sleep_until(net.now() + Duration::from_secs(3)).await;
                 let head = Head::read(&mut peer).await.unwrap();
                 assert_eq!(head.get("content-length"), Some("2000000"));
@@ -109,9 +97,10 @@ fn a_client_that_does_not_read_costs_a_bounded_amount_of_memory() {
     });
 }
 
-/// More connections than there is memory for what each may hold: those that hold most end, and who reads is served.
+/// More connections than the memory budget allows at full use: Weir ends the largest holders and serves clients that
+/// read.
 #[test]
-fn many_that_do_not_read_cost_no_more_memory_than_they_may() {
+fn many_slow_readers_stay_within_the_memory_budget() {
     const MEMORY: usize = 2 << 20;
     check(12, |world| {
         let config = CONFIG.replace("[limits]\n", "[limits]\nmemory_per_core = \"2MiB\"\n");
@@ -124,14 +113,14 @@ fn many_that_do_not_read_cost_no_more_memory_than_they_may() {
             let (net, shared) = (world.client(), shared.clone());
             let mut rng = world.rng(n);
             world.spawn(async move {
-                // One after the other: what comes between two looks is no more than a few hold.
+                // The clients start one after the other, so that between two checks only a few connections grow.
                 net.sleep_until(net.now() + Duration::from_millis(50 * n))
                     .await;
                 let mut peer = Peer::connect(&net, &front()).await.unwrap();
-                let mut ask = ask("GET", 0, LARGE);
+                let mut ask = request("GET", 0, LARGE);
                 // Framed, so that it does not pass unseen.
                 ask.answer.framing = Framing::Chunked;
-                peer.send(&ask.wire(&mut rng)).await.unwrap();
+                peer.send(&ask.encode(&mut rng)).await.unwrap();
                 while !shared.0.get() {
                     net.sleep_until(net.now() + Duration::from_millis(50)).await;
                 }
@@ -144,7 +133,7 @@ fn many_that_do_not_read_cost_no_more_memory_than_they_may() {
         world.spawn(async move {
             for _ in 0..40 {
                 net.sleep_until(net.now() + Duration::from_millis(50)).await;
-                let asks = [ask("GET", 0, 10_000)];
+                let asks = [request("GET", 0, 10_000)];
                 let outcomes = sim::client::ask_all(&net, &front(), &asks, &mut rng).await;
                 assert!(matches!(outcomes[0], Outcome::Answered), "{outcomes:?}");
                 flag.2.set(flag.2.get() + 1);
@@ -165,16 +154,16 @@ fn many_that_do_not_read_cost_no_more_memory_than_they_may() {
     });
 }
 
-/// All at once, so that no look now and then would notice in time: what is taken in is bounded piece by piece.
+/// All clients start at once, faster than periodic checks notice. Each receive itself is bounded.
 #[test]
-fn a_burst_of_those_that_do_not_read_takes_no_more_memory_than_there_is() {
+fn a_burst_of_slow_readers_stays_within_the_memory_budget() {
     const MEMORY: usize = 2 << 20;
     const READERS: usize = 30;
     check(12, |world| {
         let config = CONFIG.replace("[limits]\n", "[limits]\nmemory_per_core = \"2MiB\"\n");
         let config = config.replace("connections_per_client = 10", "connections_per_client = 40");
         world.set_faults(|faults| {
-            // Everything is there at once, and more of it than there is memory.
+            // All bytes are ready at once and exceed the memory budget.
             *faults = Faults {
                 send_buffer_bytes: 256 * 1024,
                 receive_buffer_bytes: 256 * 1024,
@@ -189,10 +178,10 @@ fn a_burst_of_those_that_do_not_read_takes_no_more_memory_than_there_is() {
             let mut rng = world.rng(n as u64);
             world.spawn(async move {
                 let mut peer = Peer::connect(&net, &front()).await.unwrap();
-                let mut ask = ask("GET", 0, LARGE);
+                let mut ask = request("GET", 0, LARGE);
                 // Framed, so that it does not pass unseen.
                 ask.answer.framing = Framing::Chunked;
-                let _ = peer.send(&ask.wire(&mut rng)).await;
+                let _ = peer.send(&ask.encode(&mut rng)).await;
                 net.sleep_until(net.now() + Duration::from_secs(2)).await;
                 if peer.read_to_end().await.1 != End::Orderly {
                     ended.set(ended.get() + 1);
@@ -205,7 +194,7 @@ fn a_burst_of_those_that_do_not_read_takes_no_more_memory_than_there_is() {
             most.set(most.get().max(core.pool().taken_bytes()));
             left.get() == 0
         });
-        // What each needs to be heard at all, and to be ended, is taken in any case.
+        // Every connection gets the minimum that it needs to receive a request and to be closed.
         let each = IDLE_CONNECTION_BYTES + ACTIVE_CONNECTION_BYTES + 6 * BLOCK_BYTES[0];
         let bound = MEMORY + BLOCK_BYTES[2] + READERS * each;
         assert!(most.get() > MEMORY, "only {} bytes", most.get());
@@ -246,8 +235,8 @@ fn an_endpoint_that_does_not_read_costs_a_bounded_amount_of_memory() {
         });
         let mut rng = world.rng(1);
         let (core, most, done) = (world.core(0), Cell::new(0), Rc::new(Cell::new(false)));
-        let (net, flag, ask) = (world.client(), done.clone(), ask("POST", LARGE, 0));
-        let wire = ask.wire(&mut rng);
+        let (net, flag, ask) = (world.client(), done.clone(), request("POST", LARGE, 0));
+        let wire = ask.encode(&mut rng);
         world.spawn(async move {
             let mut peer = Peer::connect(&net, &front()).await.unwrap();
             peer.write(&wire);
@@ -266,7 +255,7 @@ fn an_endpoint_that_does_not_read_costs_a_bounded_amount_of_memory() {
     });
 }
 
-/// What a client that sends `bytes` and then nothing more gets, and when it is over.
+/// What a client receives that sends `bytes` and then nothing, and when its connection ends.
 fn silent_after(world: &World, bytes: Vec<u8>) -> (Vec<u8>, Duration) {
     let net = world.client();
     world.run(async move {
@@ -279,28 +268,28 @@ fn silent_after(world: &World, bytes: Vec<u8>) -> (Vec<u8>, Duration) {
 }
 
 #[test]
-fn whoever_stands_still_is_told_or_dropped_in_time() {
+fn a_stalled_client_is_answered_or_closed_in_time() {
     check(60, |world| {
         let rig = Rig::start(world, 1, CONFIG);
         rig.ledger.endpoint(world, ENDPOINT);
-        let head = |id: u64, more: &str, twist| {
-            let mut stuck = ask("GET", 0, 5);
-            (stuck.id, stuck.answer.twist) = (id, twist);
-            let mut wire = stuck.wire(&mut world.rng(1));
+        let head = |id: u64, more: &str, behaviour| {
+            let mut stuck = request("GET", 0, 5);
+            (stuck.id, stuck.answer.behaviour) = (id, behaviour);
+            let mut wire = stuck.encode(&mut world.rng(1));
             wire.truncate(wire.len() - 2);
             wire.extend_from_slice(more.as_bytes());
             wire
         };
-        let mut half = head(1, "Content-Length: 9\r\n\r\n", Twist::None);
+        let mut half = head(1, "Content-Length: 9\r\n\r\n", Behaviour::None);
         half.extend_from_slice(&body_of(1, false, 9)[..4]);
         let cases = [
-            // Nothing at all: the time for a head.
+            // No bytes at all: `client_head` ends the connection.
             (Vec::new(), "", 10),
-            (head(2, "", Twist::None), "HTTP/1.1 408 ", 10),
+            (head(2, "", Behaviour::None), "HTTP/1.1 408 ", 10),
             (half, "HTTP/1.1 408 ", 5),
             // The endpoint never answers.
             (
-                head(3, "Connection: close\r\n\r\n", Twist::Silent),
+                head(3, "Connection: close\r\n\r\n", Behaviour::Silent),
                 "HTTP/1.1 504 ",
                 15,
             ),
@@ -334,7 +323,7 @@ fn a_client_that_stops_reading_is_dropped_in_time() {
         let rig = Rig::start(world, 1, CONFIG);
         rig.ledger.endpoint(world, ENDPOINT);
         let mut rng = world.rng(1);
-        let wire = ask("GET", 0, LARGE).wire(&mut rng);
+        let wire = request("GET", 0, LARGE).encode(&mut rng);
         let net = world.client();
         let core = world.core(0);
         let (got, end) = world.run(async move {
@@ -354,7 +343,7 @@ fn a_client_that_stops_reading_is_dropped_in_time() {
 }
 
 #[test]
-fn connections_beyond_the_limits_are_turned_away_and_counted_out_again() {
+fn connections_beyond_the_limits_are_refused_and_no_longer_counted() {
     check(60, |world| {
         let rig = Rig::start(world, 1 + (world.seed() % 2) as u32, CONFIG);
         let open: Rc<RefCell<Vec<_>>> = Rc::default();
@@ -363,7 +352,7 @@ fn connections_beyond_the_limits_are_turned_away_and_counted_out_again() {
             world.run(async move {
                 let mut peer = Peer::connect(&net, &front()).await.unwrap();
                 let wait = net.now() + Duration::from_millis(200);
-                // Who is turned away hears of it at once; who is welcome hears nothing.
+                // Weir closes a refused connection at once and sends an accepted one nothing.
                 let mut late = std::pin::pin!(net.sleep_until(wait));
                 let answer = {
                     let mut head = std::pin::pin!(Head::read(&mut peer));
@@ -388,7 +377,7 @@ fn connections_beyond_the_limits_are_turned_away_and_counted_out_again() {
             open.borrow_mut().clear();
             world.run_for(Duration::from_millis(200));
         }
-        // Forty in ten seconds: the first would otherwise run out of time for a head.
+        // Forty connections in ten seconds; more would let the first exceed the time for a head.
         for i in 0..8 {
             assert_eq!(connect([192, 0, 2, i]), None);
         }
@@ -398,15 +387,15 @@ fn connections_beyond_the_limits_are_turned_away_and_counted_out_again() {
 }
 
 #[test]
-fn an_answer_that_took_longer_than_a_body_may_stand_still_is_relayed() {
+fn an_answer_slower_than_body_stall_is_relayed() {
     check(60, |world| {
         let rig = Rig::start(world, 1, CONFIG);
         rig.ledger.endpoint(world, ENDPOINT);
         let mut rng = world.rng(1);
         for (status, len) in [(204, 0), (200, 40_000)] {
-            let mut slow = ask("GET", 0, len);
+            let mut slow = request("GET", 0, len);
             (slow.answer.status, slow.answer.delay_ms) = (status, 8_000);
-            let (net, wire) = (world.client(), slow.wire(&mut rng));
+            let (net, wire) = (world.client(), slow.encode(&mut rng));
             let outcome = world.run(async move {
                 let mut peer = Peer::connect(&net, &front()).await.unwrap();
                 peer.write(&wire);

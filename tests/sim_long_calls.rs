@@ -1,22 +1,23 @@
-//! Exchanges in which somebody says little or nothing for long: which of them go on, and which are given up. In simulated
-//! time, in every pairing of protocols.
+//! Exchanges in which one side sends little or nothing for long: which continue and which Weir ends. In simulated time,
+//! in every pairing of protocols.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 mod sim;
 
 use std::cell::Cell;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use sim::wire::{Heard, Speaks, Wire};
+use sim::exchange::{PAIRS, Protocol, ScriptedExchange, WireEvent};
 use sim::{Rig, check};
 use weir::io::sim::{Peer, World, at};
 use weir::io::{Instant, Net};
 
 /// The defaults: `first_byte` 60 s, `body_stall` 30 s, `body_rate` 240 B/s.
-fn config(up: Speaks, more: &str) -> String {
+fn config(up: Protocol, more: &str) -> String {
     let scheme = match up {
-        Speaks::Http1 => "http",
-        Speaks::Http2 => "h2c",
+        Protocol::Http1 => "http",
+        Protocol::Http2 => "h2c",
     };
     format!(
         "retries = 0\n{more}\n[listen.\"10.1.0.1:80\"]\n[upstream]\napp = [\"{scheme}://10.2.0.1:8080\"]\n\
@@ -24,54 +25,52 @@ fn config(up: Speaks, more: &str) -> String {
     )
 }
 
-const PAIRINGS: [(Speaks, Speaks); 4] = [
-    (Speaks::Http1, Speaks::Http1),
-    (Speaks::Http1, Speaks::Http2),
-    (Speaks::Http2, Speaks::Http1),
-    (Speaks::Http2, Speaks::Http2),
-];
-
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// What one side does with its end of the exchange, from its beginning on.
-type Script<T> = fn(Wire, Instant) -> std::pin::Pin<Box<dyn Future<Output = T>>>;
+/// What one side does with the exchange. It gets the time at which the exchange began.
+type Script<T> = fn(ScriptedExchange, Instant) -> Step<T>;
 
-/// Runs an exchange in all pairings, and has both sides' findings judged.
-fn in_all_pairings<C: 'static, E: Copy + 'static>(
+type Step<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// The bytes of the body, the last event, and the time from the beginning to that.
+type Report = (usize, WireEvent, Duration);
+
+/// Runs an exchange in every pairing and passes the results of both sides to `judge`.
+fn run_in_all_pairings<C: 'static, E: Copy + 'static>(
     more: &str,
     client: Script<C>,
     endpoint: Script<E>,
-    judge: impl Fn((Speaks, Speaks), C, Option<E>),
+    judge: impl Fn((Protocol, Protocol), C, Option<E>),
 ) {
-    asking_in_all_pairings(Wire::ask, more, client, endpoint, judge);
+    run_request_in_all_pairings(ScriptedExchange::ask, more, client, endpoint, judge);
 }
 
-fn asking_in_all_pairings<C: 'static, E: Copy + 'static>(
-    ask: fn(&mut Wire),
+fn run_request_in_all_pairings<C: 'static, E: Copy + 'static>(
+    ask: fn(&mut ScriptedExchange),
     more: &str,
     client: Script<C>,
     endpoint: Script<E>,
-    judge: impl Fn((Speaks, Speaks), C, Option<E>),
+    judge: impl Fn((Protocol, Protocol), C, Option<E>),
 ) {
-    for (down, up) in PAIRINGS {
+    for (down, up) in PAIRS {
         check(4, |world: &World| {
             let rig = Rig::start(world, 1, &config(up, more));
             let found = Rc::new(Cell::new(None));
-            let finds = found.clone();
+            let result = found.clone();
             world.endpoint(&at("10.2.0.1:8080"), move |peer| {
-                let (net, finds) = (peer.net().clone(), finds.clone());
+                let (net, result) = (peer.net().clone(), result.clone());
                 async move {
-                    let mut wire = Wire::new(peer, up, false);
-                    if wire.hear(Instant::NEVER).await == Heard::Head(0) {
-                        finds.set(Some(endpoint(wire, net.now()).await));
+                    let mut wire = ScriptedExchange::new(peer, up, false);
+                    if wire.hear(Instant::NEVER).await == WireEvent::Head(0) {
+                        result.set(Some(endpoint(wire, net.now()).await));
                     }
                 }
             });
             let net = world.client();
             let outcome = world.run(async move {
-                let mut wire = Wire::connect(&net, &at("10.1.0.1:80"), down).await;
+                let mut wire = ScriptedExchange::connect(&net, &at("10.1.0.1:80"), down).await;
                 ask(&mut wire);
                 let began = net.now();
                 client(wire, began).await
@@ -83,44 +82,65 @@ fn asking_in_all_pairings<C: 'static, E: Copy + 'static>(
     }
 }
 
-/// Hears everything to the end: the bytes of the body, how it ended, and after how long.
-async fn listen(mut wire: Wire, began: Instant) -> (usize, Heard, Duration) {
+/// Reads to the end. Returns the bytes of the body, the last event and the time that it took.
+async fn listen(mut wire: ScriptedExchange, began: Instant) -> Report {
     let mut bytes = 0;
     loop {
         match wire.hear(Instant::NEVER).await {
-            Heard::Data(data) => bytes += data.len(),
-            Heard::Head(1 | 100..=200) => {}
+            WireEvent::Data(data) => bytes += data.len(),
+            WireEvent::Head(1 | 100..=200) => {}
             heard => return (bytes, heard, wire.peer.net().now().since(began)),
         }
     }
 }
 
-/// The same, while a part of the request is sent so often.
+/// Like `listen`, while sending `part` at an interval.
 async fn talk(
-    mut wire: Wire,
+    mut wire: ScriptedExchange,
     began: Instant,
     part: &'static [u8],
     every: Duration,
-) -> (usize, Heard, Duration) {
+) -> Report {
     let (mut bytes, mut next) = (0, began + every);
     loop {
         match wire.hear(next).await {
-            Heard::Nothing => {
+            WireEvent::Nothing => {
                 wire.say(part);
                 next = next + every;
             }
-            Heard::Data(data) => bytes += data.len(),
-            Heard::Head(1 | 100..=200) => {}
+            WireEvent::Data(data) => bytes += data.len(),
+            WireEvent::Head(1 | 100..=200) => {}
             heard => return (bytes, heard, wire.peer.net().now().since(began)),
         }
     }
 }
 
+/// A script that sends nothing more and reads to the end.
+fn listen_only(wire: ScriptedExchange, began: Instant) -> Step<Report> {
+    Box::pin(listen(wire, began))
+}
+
+/// A client's script that ends its request and reads to the end.
+fn end_request(mut wire: ScriptedExchange, began: Instant) -> Step<Report> {
+    wire.end();
+    Box::pin(listen(wire, began))
+}
+
+/// A client's script that uploads 40 bytes a second, far below `body_rate`.
+fn upload_slowly(wire: ScriptedExchange, began: Instant) -> Step<Report> {
+    Box::pin(talk(wire, began, &[b'x'; 40], seconds(1)))
+}
+
+/// An endpoint's script that never answers. Its result is the time until the exchange ended.
+fn time_to_end(wire: ScriptedExchange, began: Instant) -> Step<Duration> {
+    Box::pin(async move { listen(wire, began).await.2 })
+}
+
 #[test]
-fn a_quiet_client_hears_all_that_the_endpoint_says() {
-    in_all_pairings(
+fn a_silent_client_receives_a_slow_answer_to_its_end() {
+    run_in_all_pairings(
         "",
-        |wire, began| Box::pin(listen(wire, began)),
+        listen_only,
         |mut wire, began| {
             Box::pin(async move {
                 wire.answer(200);
@@ -133,21 +153,21 @@ fn a_quiet_client_hears_all_that_the_endpoint_says() {
             })
         },
         |pairing, (bytes, heard, _), _| {
-            assert_eq!((bytes, heard), (150, Heard::End), "{pairing:?}");
+            assert_eq!((bytes, heard), (150, WireEvent::End), "{pairing:?}");
         },
     );
 }
 
 #[test]
-fn an_endpoint_that_has_answered_hears_whatever_little_the_client_says() {
-    in_all_pairings(
+fn a_slow_upload_continues_once_the_answer_has_begun() {
+    run_in_all_pairings(
         "",
-        |wire, began| Box::pin(talk(wire, began, &[b'x'; 40], seconds(1))),
+        upload_slowly,
         |mut wire, began| {
             Box::pin(async move {
                 wire.answer(200);
                 let mut bytes = 0;
-                while let Heard::Data(data) = wire.hear(began + seconds(600)).await {
+                while let WireEvent::Data(data) = wire.hear(began + seconds(600)).await {
                     bytes += data.len();
                 }
                 wire.end();
@@ -156,17 +176,17 @@ fn an_endpoint_that_has_answered_hears_whatever_little_the_client_says() {
             })
         },
         |pairing, (_, heard, _), got| {
-            assert_eq!(heard, Heard::End, "{pairing:?}");
+            assert_eq!(heard, WireEvent::End, "{pairing:?}");
             assert!(got.unwrap() >= 590 * 40, "{pairing:?} {got:?}");
         },
     );
 }
 
 #[test]
-fn an_exchange_in_which_nobody_says_anything_ends() {
-    in_all_pairings(
+fn an_exchange_without_bytes_in_either_direction_ends() {
+    run_in_all_pairings(
         "",
-        |wire, began| Box::pin(listen(wire, began)),
+        listen_only,
         |mut wire, began| {
             Box::pin(async move {
                 wire.answer(200);
@@ -176,41 +196,39 @@ fn an_exchange_in_which_nobody_says_anything_ends() {
             })
         },
         |pairing, (bytes, heard, took), _| {
-            assert_eq!((bytes, heard), (4, Heard::Gone), "{pairing:?}");
+            assert_eq!((bytes, heard), (4, WireEvent::Gone), "{pairing:?}");
             assert!(took >= seconds(40) && took < seconds(42), "{took:?}");
         },
     );
 }
 
 #[test]
-fn an_upload_that_crawls_or_stands_still_before_an_answer_ends() {
-    in_all_pairings(
+fn a_slow_or_stalled_upload_before_an_answer_ends() {
+    run_in_all_pairings(
         "",
-        |wire, began| Box::pin(talk(wire, began, &[b'x'; 40], seconds(1))),
-        |wire, began| Box::pin(async move { listen(wire, began).await.2 }),
+        upload_slowly,
+        time_to_end,
         |pairing, (_, heard, took), _| {
-            let is_told = matches!(heard, Heard::Head(408 | 0) | Heard::End | Heard::Gone);
+            let is_told = matches!(
+                heard,
+                WireEvent::Head(408 | 0) | WireEvent::End | WireEvent::Gone
+            );
             assert!(is_told, "{pairing:?} {heard:?}");
             assert!(took >= seconds(58) && took < seconds(64), "{took:?}");
         },
     );
-    in_all_pairings(
-        "",
-        |wire, began| Box::pin(listen(wire, began)),
-        |wire, began| Box::pin(async move { listen(wire, began).await.2 }),
-        |pairing, (_, _, took), _| {
-            assert!(
-                took >= seconds(29) && took < seconds(32),
-                "{pairing:?} {took:?}"
-            );
-        },
-    );
+    run_in_all_pairings("", listen_only, time_to_end, |pairing, (_, _, took), _| {
+        assert!(
+            took >= seconds(29) && took < seconds(32),
+            "{pairing:?} {took:?}"
+        );
+    });
 }
 
-/// A slow reader gains nothing by a byte of its request now and then.
+/// A client that does not read cannot delay its end by sending a byte now and then.
 #[test]
-fn a_client_that_does_not_read_is_given_up_whatever_it_says() {
-    in_all_pairings(
+fn a_client_that_does_not_read_is_cut_off_even_if_it_sends() {
+    run_in_all_pairings(
         "",
         |mut wire, began| {
             Box::pin(async move {
@@ -227,9 +245,9 @@ fn a_client_that_does_not_read_is_given_up_whatever_it_says() {
                 (0..64).for_each(|_| wire.say(&[b'y'; 64 * 1024 - 1][..16 * 1024 - 1]));
                 loop {
                     match wire.hear(began + seconds(300)).await {
-                        Heard::Data(_) => {}
+                        WireEvent::Data(_) => {}
                         heard => {
-                            assert_eq!(heard, Heard::Gone);
+                            assert_eq!(heard, WireEvent::Gone);
                             return wire.peer.net().now().since(began);
                         }
                     }
@@ -244,13 +262,10 @@ fn a_client_that_does_not_read_is_given_up_whatever_it_says() {
 }
 
 #[test]
-fn interim_answers_begin_the_wait_for_an_answer_anew() {
-    in_all_pairings(
+fn interim_answers_restart_the_wait_for_an_answer() {
+    run_in_all_pairings(
         "",
-        |mut wire, began| {
-            wire.end();
-            Box::pin(listen(wire, began))
-        },
+        end_request,
         |mut wire, began| {
             Box::pin(async move {
                 for n in 1..=20 {
@@ -265,19 +280,16 @@ fn interim_answers_begin_the_wait_for_an_answer_anew() {
             })
         },
         |pairing, (bytes, heard, _), _| {
-            assert_eq!((bytes, heard), (4, Heard::End), "{pairing:?}");
+            assert_eq!((bytes, heard), (4, WireEvent::End), "{pairing:?}");
         },
     );
 }
 
 #[test]
-fn after_an_interim_answer_there_has_to_be_another_in_time() {
-    in_all_pairings(
+fn an_interim_answer_must_be_followed_in_time() {
+    run_in_all_pairings(
         "",
-        |mut wire, began| {
-            wire.end();
-            Box::pin(listen(wire, began))
-        },
+        end_request,
         |mut wire, began| {
             Box::pin(async move {
                 wire.pass(began + seconds(50)).await;
@@ -286,7 +298,7 @@ fn after_an_interim_answer_there_has_to_be_another_in_time() {
             })
         },
         |pairing, (_, heard, took), _| {
-            assert!(heard != Heard::Gone, "{pairing:?} has a local answer");
+            assert!(heard != WireEvent::Gone, "{pairing:?} has a local answer");
             assert!(took >= seconds(109) && took < seconds(112), "{took:?}");
         },
     );
@@ -294,12 +306,9 @@ fn after_an_interim_answer_there_has_to_be_another_in_time() {
 
 #[test]
 fn total_bounds_interim_answers() {
-    in_all_pairings(
+    run_in_all_pairings(
         "timeouts = { total = \"2m\" }",
-        |mut wire, began| {
-            wire.end();
-            Box::pin(listen(wire, began))
-        },
+        end_request,
         |mut wire, began| {
             Box::pin(async move {
                 for n in 1..=20 {
@@ -309,7 +318,7 @@ fn total_bounds_interim_answers() {
             })
         },
         |pairing, (_, heard, took), _| {
-            assert!(heard != Heard::Gone, "{pairing:?} has a local answer");
+            assert!(heard != WireEvent::Gone, "{pairing:?} has a local answer");
             assert!(took >= seconds(119) && took < seconds(122), "{took:?}");
         },
     );
@@ -317,17 +326,14 @@ fn total_bounds_interim_answers() {
 
 #[test]
 fn interim_answers_without_end_are_cut_off() {
-    in_all_pairings(
+    run_in_all_pairings(
         "",
-        |mut wire, began| {
-            wire.end();
-            Box::pin(listen(wire, began))
-        },
+        end_request,
         |mut wire, began| {
             Box::pin(async move {
                 for n in 0..10_000 {
                     wire.answer(102);
-                    if n % 100 == 0 && wire.hear(wire.peer.net().now()).await == Heard::Gone {
+                    if n % 100 == 0 && wire.hear(wire.peer.net().now()).await == WireEvent::Gone {
                         return;
                     }
                 }
@@ -335,17 +341,17 @@ fn interim_answers_without_end_are_cut_off() {
             })
         },
         |pairing, (_, heard, took), _| {
-            assert!(heard != Heard::Gone, "{pairing:?} has a local answer");
+            assert!(heard != WireEvent::Gone, "{pairing:?} has a local answer");
             assert!(took < seconds(5), "{pairing:?} {took:?}");
         },
     );
 }
 
-/// A call whose client has more to say, and waits for an answer first.
+/// The client has more to send and first waits for an answer.
 #[test]
-fn a_call_may_pause_for_as_long_as_an_answer_may_take() {
-    asking_in_all_pairings(
-        Wire::ask_call,
+fn a_grpc_call_may_pause_as_long_as_first_byte_allows() {
+    run_request_in_all_pairings(
+        ScriptedExchange::ask_call,
         "",
         |mut wire, began| {
             wire.say(b"\0\0\0\0\x02hi");
@@ -361,14 +367,14 @@ fn a_call_may_pause_for_as_long_as_an_answer_may_take() {
             })
         },
         |pairing, (bytes, heard, _), _| {
-            assert_eq!((bytes, heard), (7, Heard::End), "{pairing:?}");
+            assert_eq!((bytes, heard), (7, WireEvent::End), "{pairing:?}");
         },
     );
-    asking_in_all_pairings(
-        Wire::ask_call,
+    run_request_in_all_pairings(
+        ScriptedExchange::ask_call,
         "",
-        |wire, began| Box::pin(listen(wire, began)),
-        |wire, began| Box::pin(async move { listen(wire, began).await.2 }),
+        listen_only,
+        time_to_end,
         |pairing, (_, _, took), _| {
             assert!(
                 took >= seconds(59) && took < seconds(62),
@@ -378,18 +384,18 @@ fn a_call_may_pause_for_as_long_as_an_answer_may_take() {
     );
 }
 
-/// Who has asked whether its body is wanted waits for the endpoint, and then has its own time.
+/// The client waits for the endpoint's 100 Continue, and only then do the limits for its body start.
 #[test]
-fn a_client_that_waits_for_100_continue_is_not_late() {
-    asking_in_all_pairings(
-        Wire::ask_first,
+fn the_wait_for_100_continue_is_not_a_stall() {
+    run_request_in_all_pairings(
+        ScriptedExchange::ask_with_expect,
         "",
         |mut wire, began| {
             Box::pin(async move {
-                // The endpoint takes its time, and then the client does.
+                // First the endpoint is slow, then the client.
                 assert!(matches!(
                     wire.hear(Instant::NEVER).await,
-                    Heard::Head(100 | 1)
+                    WireEvent::Head(100 | 1)
                 ));
                 wire.wait(began + seconds(70)).await;
                 wire.say(b"body");
@@ -401,7 +407,7 @@ fn a_client_that_waits_for_100_continue_is_not_late() {
             Box::pin(async move {
                 wire.pass(began + seconds(45)).await;
                 wire.answer(100);
-                while wire.hear(Instant::NEVER).await != Heard::End {}
+                while wire.hear(Instant::NEVER).await != WireEvent::End {}
                 wire.answer(200);
                 wire.say(b"done");
                 wire.end();
@@ -409,16 +415,16 @@ fn a_client_that_waits_for_100_continue_is_not_late() {
             })
         },
         |pairing, (bytes, heard, _), _| {
-            assert_eq!((bytes, heard), (4, Heard::End), "{pairing:?}");
+            assert_eq!((bytes, heard), (4, WireEvent::End), "{pairing:?}");
         },
     );
-    asking_in_all_pairings(
-        Wire::ask_first,
+    run_request_in_all_pairings(
+        ScriptedExchange::ask_with_expect,
         "",
-        |wire, began| Box::pin(listen(wire, began)),
-        |wire, began| Box::pin(async move { listen(wire, began).await.2 }),
+        listen_only,
+        time_to_end,
         |pairing, (_, heard, took), _| {
-            assert!(heard != Heard::Gone, "{pairing:?} has a local answer");
+            assert!(heard != WireEvent::Gone, "{pairing:?} has a local answer");
             assert!(
                 took >= seconds(59) && took < seconds(62),
                 "{pairing:?} {took:?}"
@@ -427,11 +433,11 @@ fn a_client_that_waits_for_100_continue_is_not_late() {
     );
 }
 
-/// The same slow reader, once protocols were switched.
+/// The same client after a protocol switch.
 #[test]
-fn a_client_that_does_not_read_a_tunnel_is_given_up_whatever_it_says() {
+fn a_tunnel_client_that_does_not_read_is_cut_off_even_if_it_sends() {
     check(10, |world| {
-        let rig = Rig::start(world, 1, &config(Speaks::Http1, ""));
+        let rig = Rig::start(world, 1, &config(Protocol::Http1, ""));
         let ended = Rc::new(Cell::new(None));
         let told = ended.clone();
         world.endpoint(&at("10.2.0.1:8080"), move |mut peer| {

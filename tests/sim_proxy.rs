@@ -1,5 +1,4 @@
-//! Proxying in a world without failures, only with every timing, order and size that there can be: all that is asked
-//! must be answered, once, byte for byte.
+//! Proxying without failures, under random timing, order and sizes: every request is answered once, byte for byte.
 
 mod sim;
 
@@ -7,8 +6,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use sim::client::{Ask, Outcome, ask_all, pipeline};
-use sim::endpoint::Twist;
+use sim::client::{Outcome, ScriptedRequest, ask_all, pipeline};
+use sim::endpoint::Behaviour;
 use sim::{Rig, check};
 use weir::io::sim::{World, at};
 
@@ -51,14 +50,17 @@ fn pipelined_requests_are_answered_in_order() {
     });
 }
 
-/// A few clients with a few requests each, all of them to be answered.
-fn run_clients(world: &World, rig: &Rig<'_>, pipelined: bool) -> Vec<Ask> {
+/// A few clients with a few requests each, all of which must be answered.
+fn run_clients(world: &World, rig: &Rig<'_>, pipelined: bool) -> Vec<ScriptedRequest> {
     let mut rng = world.rng(1);
     let left = Rc::new(Cell::new(0));
     let mut all = Vec::new();
     for client in 0..rng.between(1, 4) as u64 {
         let mut ids = (client * 100..).take(rng.between(1, 6));
-        let asks: Vec<_> = ids.by_ref().map(|id| Ask::drawn(id, &mut rng)).collect();
+        let asks: Vec<_> = ids
+            .by_ref()
+            .map(|id| ScriptedRequest::random(id, &mut rng))
+            .collect();
         all.extend(asks.iter().cloned());
         let (net, left, mut rng) = (world.client(), left.clone(), rng.fork());
         left.set(left.get() + 1);
@@ -78,7 +80,7 @@ fn run_clients(world: &World, rig: &Rig<'_>, pipelined: bool) -> Vec<Ask> {
             left.set(left.get() - 1);
         });
     }
-    rig.run_down(&left);
+    rig.run_until_zero(&left);
     all
 }
 
@@ -90,11 +92,11 @@ fn an_early_answer_reaches_a_client_that_still_sends() {
             rig.ledger.endpoint(world, address);
         }
         let mut rng = world.rng(1);
-        let mut ask = Ask::drawn(1, &mut rng);
+        let mut ask = ScriptedRequest::random(1, &mut rng);
         ask.method = "POST";
         ask.framing = sim::message::Framing::Length;
         ask.len = rng.between(1, 2_000_000);
-        ask.answer.twist = Twist::Early;
+        ask.answer.behaviour = Behaviour::Early;
         let net = world.client();
         let asks = vec![ask];
         world.run(async move {

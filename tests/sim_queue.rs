@@ -1,4 +1,4 @@
-//! Endpoints at their limits: who waits is served in order, or told in time; nothing is lost and nobody is overtaken.
+//! Endpoints at their limits: queued requests are served in order or fail in time. None is lost or overtaken.
 
 #![allow(clippy::unwrap_used)] // What fails here fails the test.
 
@@ -8,8 +8,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use sim::client::{Ask, Outcome, ask_all};
-use sim::endpoint::{Answer, Twist};
+use sim::client::{Clients, Finished, Outcome, ScriptedRequest, ask_all};
+use sim::endpoint::Behaviour;
 use sim::message::{Framing, Head};
 use sim::{Rig, check};
 use weir::io::Net;
@@ -18,7 +18,7 @@ use weir::io::sim::{Peer, Reach, World, at};
 const FRONT: &str = "10.1.0.1:80";
 const ENDPOINTS: [&str; 2] = ["10.2.0.1:8080", "10.2.0.2:8080"];
 
-/// One endpoint that may have one connection, which is busy for a second with each request.
+/// One endpoint with one connection, which each request occupies for a second.
 fn config(pool: &str, timeouts: &str) -> String {
     format!(
         "[listen.\"{FRONT}\"]\n[timeouts]\n{timeouts}\n[upstream.app]\nservers = [\"{}\"]\n\
@@ -27,71 +27,50 @@ fn config(pool: &str, timeouts: &str) -> String {
     )
 }
 
-fn ask(id: u64) -> Ask {
-    Ask {
-        id,
-        method: "GET",
-        path: "/",
-        len: 0,
-        framing: Framing::None,
-        answer: Answer {
-            status: 200,
-            len: 5,
-            framing: Framing::Length,
-            delay_ms: 1_000,
-            twist: Twist::None,
-        },
+/// A request that the endpoint answers after a second.
+fn request(id: u64) -> ScriptedRequest {
+    ScriptedRequest::get(id, 1_000)
+}
+
+/// Starts a client that sends one request, 100 ms after the client before it.
+fn start(clients: &Clients, world: &World, request: ScriptedRequest) {
+    let delay = Duration::from_millis(100 * clients.started() as u64);
+    clients.start(world, FRONT, delay, vec![request]);
+}
+
+/// Starts a client for each of the ids.
+fn start_each(clients: &Clients, world: &World, ids: impl IntoIterator<Item = u64>) {
+    for id in ids {
+        start(clients, world, request(id));
     }
 }
 
-/// Clients that ask one after the other, a little apart, and what became of each: seconds after the first began.
-#[derive(Clone, Default)]
-struct Asked {
-    begun: Rc<Cell<usize>>,
-    outcomes: Rc<RefCell<Vec<(u64, u64, String)>>>,
-}
-
-impl Asked {
-    fn ask(&self, world: &World, ask: Ask) {
-        let (net, asked, mut rng) = (world.client(), self.clone(), world.rng(ask.id));
-        let (apart, began) = (100 * self.begun.get() as u64, world.now());
-        self.begun.set(self.begun.get() + 1);
-        world.spawn(async move {
-            net.sleep_until(net.now() + Duration::from_millis(apart))
-                .await;
-            let outcome = ask_all(&net, &at(FRONT), std::slice::from_ref(&ask), &mut rng).await;
-            let text = match &outcome[0] {
-                Outcome::Answered => "answered".to_owned(),
-                Outcome::Refused(status, why) => format!("{status} {why}"),
-                other => format!("{other:?}"),
-            };
-            let seconds = net.now().since(began).as_secs();
-            asked.outcomes.borrow_mut().push((ask.id, seconds, text));
-        });
-    }
-
-    /// Ids, seconds and outcomes, in the order in which they came.
-    fn wait(&self, world: &World) -> Vec<(u64, u64, String)> {
-        world.run_until(|| self.outcomes.borrow().len() == self.begun.get());
-        self.outcomes.take()
-    }
-}
-
+/// Asserts ids, full seconds and outcomes of requests.
 #[track_caller]
-fn assert_outcomes(got: &[(u64, u64, String)], want: &[(u64, u64, &str)]) {
-    let got: Vec<_> = got.iter().map(|(id, s, text)| (*id, *s, &**text)).collect();
+fn assert_outcomes(got: &[Finished], want: &[(u64, u64, &str)]) {
+    let got: Vec<_> = got
+        .iter()
+        .map(|one| (one.id, one.took.as_secs(), &*one.outcome))
+        .collect();
     assert_eq!(got, want, "(id, seconds, outcome)");
 }
 
+/// Waits for all requests and sorts them by id.
+fn wait_sorted(clients: &Clients, world: &World) -> Vec<Finished> {
+    let mut finished = clients.wait(world);
+    finished.sort_by_key(|one| one.id);
+    finished
+}
+
 #[test]
-fn who_waits_is_served_in_order_over_the_one_connection() {
+fn queued_requests_are_served_in_order_over_one_connection() {
     check(40, |world| {
         let rig = Rig::start(world, 1, &config("pending = 10", "queue = \"1m\""));
         let endpoint = rig.ledger.endpoint(world, ENDPOINTS[0]);
-        let asked = Asked::default();
-        (1..=8).for_each(|id| asked.ask(world, ask(id)));
+        let clients = Clients::default();
+        start_each(&clients, world, 1..=8);
         let want: Vec<_> = (1..=8).map(|id| (id, id, "answered")).collect();
-        assert_outcomes(&asked.wait(world), &want);
+        assert_outcomes(&clients.wait(world), &want);
         let order: Vec<_> = rig.ledger.all().iter().map(|seen| seen.id).collect();
         assert_eq!(order, [1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(endpoint.accepted(), 1, "connections");
@@ -100,29 +79,32 @@ fn who_waits_is_served_in_order_over_the_one_connection() {
 }
 
 #[test]
-fn a_waiter_makes_its_own_connection_when_the_one_before_ends() {
+fn a_queued_request_opens_a_connection_when_the_previous_one_ends() {
     check(40, |world| {
         let rig = Rig::start(world, 1, &config("pending = 10", "queue = \"1m\""));
         rig.ledger.endpoint(world, ENDPOINTS[0]);
-        let asked = Asked::default();
-        for (id, twist) in [
-            Twist::Close,
-            Twist::CloseSilently,
-            Twist::CloseBefore,
-            Twist::None,
+        let clients = Clients::default();
+        for (id, behaviour) in [
+            Behaviour::Close,
+            Behaviour::CloseSilently,
+            Behaviour::CloseBefore,
+            Behaviour::None,
         ]
         .into_iter()
         .enumerate()
         {
-            let mut ask = ask(id as u64);
-            (ask.method, ask.answer.twist) = ("POST", twist);
-            asked.ask(world, ask);
+            let mut ask = request(id as u64);
+            (ask.method, ask.answer.behaviour) = ("POST", behaviour);
+            start(&clients, world, ask);
         }
-        let outcomes = asked.wait(world);
-        let refused = outcomes.iter().filter(|(_, _, text)| text != "answered");
-        // A POST may meet the end of a connection that closed without a word, as it may without a queue.
-        for (id, _, text) in refused {
-            assert!(*id == 2 || text == "502 upstream_closed", "{outcomes:?}");
+        let outcomes = clients.wait(world);
+        let refused = outcomes.iter().filter(|one| one.outcome != "answered");
+        // A POST may be sent just as the connection closes without notice, as it may without a queue.
+        for one in refused {
+            assert!(
+                one.id == 2 || one.outcome == "502 upstream_closed",
+                "{outcomes:?}"
+            );
         }
         assert_eq!(outcomes.len(), 4);
         rig.drain(Duration::from_secs(30));
@@ -130,69 +112,68 @@ fn a_waiter_makes_its_own_connection_when_the_one_before_ends() {
 }
 
 #[test]
-fn who_finds_the_queue_full_or_waits_for_too_long_is_told() {
+fn a_full_queue_and_a_queue_timeout_are_503() {
     check(40, |world| {
         let rig = Rig::start(world, 1, &config("pending = 2", "queue = \"1500ms\""));
         rig.ledger.endpoint(world, ENDPOINTS[0]);
-        let asked = Asked::default();
-        (1..=4).for_each(|id| asked.ask(world, ask(id)));
+        let clients = Clients::default();
+        start_each(&clients, world, 1..=4);
         let want = [
             (4, 0, "503 upstream_limit"),
             (1, 1, "answered"),
             (3, 1, "503 queue_timeout"),
             (2, 2, "answered"),
         ];
-        assert_outcomes(&asked.wait(world), &want);
+        assert_outcomes(&clients.wait(world), &want);
         assert_eq!(rig.ledger.count(3) + rig.ledger.count(4), 0);
         rig.drain(Duration::from_secs(30));
     });
 }
 
 #[test]
-fn without_a_queue_one_too_many_is_refused_at_once() {
+fn without_a_queue_an_excess_request_fails_at_once() {
     check(20, |world| {
         let rig = Rig::start(world, 1, &config("pending = 0", ""));
         rig.ledger.endpoint(world, ENDPOINTS[0]);
-        let asked = Asked::default();
-        (1..=2).for_each(|id| asked.ask(world, ask(id)));
+        let clients = Clients::default();
+        start_each(&clients, world, 1..=2);
         let want = [(2, 0, "503 upstream_limit"), (1, 1, "answered")];
-        assert_outcomes(&asked.wait(world), &want);
+        assert_outcomes(&clients.wait(world), &want);
         rig.drain(Duration::from_secs(30));
     });
 }
 
 #[test]
-fn waiting_is_a_part_of_the_total() {
+fn time_in_the_queue_counts_towards_total() {
     check(20, |world| {
         let timeouts = "queue = \"10s\"\ntotal = \"1500ms\"";
         let rig = Rig::start(world, 1, &config("pending = 9", timeouts));
         rig.ledger.endpoint(world, ENDPOINTS[0]);
-        let asked = Asked::default();
-        (1..=3).for_each(|id| asked.ask(world, ask(id)));
+        let clients = Clients::default();
+        start_each(&clients, world, 1..=3);
         let want = [
             (1, 1, "answered"),
             (2, 1, "504 total_timeout"),
             (3, 1, "504 total_timeout"),
         ];
-        let mut outcomes = asked.wait(world);
-        outcomes.sort();
+        let outcomes = wait_sorted(&clients, world);
         assert_outcomes(&outcomes, &want);
         rig.drain(Duration::from_secs(30));
     });
 }
 
 #[test]
-fn who_goes_away_leaves_the_queue() {
+fn a_client_that_leaves_frees_its_place_in_the_queue() {
     check(40, |world| {
         let rig = Rig::start(world, 1, &config("pending = 1", "queue = \"1m\""));
         rig.ledger.endpoint(world, ENDPOINTS[0]);
-        let asked = Asked::default();
-        asked.ask(world, ask(1));
-        // One waits and leaves, by a reset or in the middle of its body.
+        let clients = Clients::default();
+        start(&clients, world, request(1));
+        // A queued client leaves, by a reset or in the middle of its body.
         let (net, by_reset) = (world.client(), world.seed() % 2 == 0);
-        let mut leaver = ask(2);
+        let mut leaver = request(2);
         (leaver.method, leaver.len, leaver.framing) = ("POST", 100, Framing::Length);
-        let mut wire = leaver.wire(&mut world.rng(1));
+        let mut wire = leaver.encode(&mut world.rng(1));
         world.run(async move {
             net.sleep_until(net.now() + Duration::from_millis(100))
                 .await;
@@ -209,17 +190,17 @@ fn who_goes_away_leaves_the_queue() {
             }
         });
         world.run_for(Duration::from_millis(50));
-        asked.ask(world, ask(3));
+        start(&clients, world, request(3));
         let want = [(1, 1, "answered"), (3, 1, "answered")];
-        assert_outcomes(&asked.wait(world), &want);
+        assert_outcomes(&clients.wait(world), &want);
         assert_eq!(rig.ledger.count(2), 0);
         rig.drain(Duration::from_secs(30));
     });
 }
 
-/// While it connects, and before it tries again; and what stands behind in the same segment is served, too.
+/// The client half-closes while Weir connects or waits for a retry. A second request in the same segment is served too.
 #[test]
-fn who_has_only_closed_its_half_is_served() {
+fn a_half_closed_client_is_served() {
     check(40, |world| {
         let config = config("pending = 9", "queue = \"1m\"");
         let config = format!("retries = {{ count = 1, backoff = \"500ms\" }}\n{config}");
@@ -227,11 +208,11 @@ fn who_has_only_closed_its_half_is_served() {
         rig.ledger.endpoint(world, ENDPOINTS[0]);
         world.set_reach(&at(ENDPOINTS[0]), Reach::Refused);
         let (net, mut rng) = (world.client(), world.rng(7));
-        let mut upload = ask(2);
+        let mut upload = request(2);
         (upload.method, upload.len, upload.framing) = ("PUT", 5_000, Framing::Chunked);
-        let wire: Vec<u8> = [upload, ask(3)]
+        let wire: Vec<u8> = [upload, request(3)]
             .iter()
-            .flat_map(|ask| ask.wire(&mut rng))
+            .flat_map(|ask| ask.encode(&mut rng))
             .collect();
         let served = Rc::new(Cell::new(0));
         let count = served.clone();
@@ -255,16 +236,15 @@ fn who_has_only_closed_its_half_is_served() {
 }
 
 #[test]
-fn a_drain_serves_who_waits_and_its_end_tells_the_rest() {
+fn a_drain_serves_queued_requests_and_fails_the_rest_at_its_end() {
     check(40, |world| {
         let rig = Rig::start(world, 1, &config("pending = 9", "queue = \"1m\""));
         rig.ledger.endpoint(world, ENDPOINTS[0]);
-        let asked = Asked::default();
-        (1..=5).for_each(|id| asked.ask(world, ask(id)));
+        let clients = Clients::default();
+        start_each(&clients, world, 1..=5);
         world.run_for(Duration::from_millis(500));
         rig.drain(Duration::from_millis(2_000));
-        let mut outcomes = asked.wait(world);
-        outcomes.sort();
+        let outcomes = wait_sorted(&clients, world);
         let want = [
             (1, 1, "answered"),
             (2, 2, "answered"),
@@ -277,16 +257,15 @@ fn a_drain_serves_who_waits_and_its_end_tells_the_rest() {
 }
 
 #[test]
-fn a_reload_that_gives_more_room_serves_who_waits() {
+fn a_reload_that_raises_the_limit_serves_queued_requests() {
     check(40, |world| {
         let rig = Rig::start(world, 1, &config("pending = 9", "queue = \"1m\""));
         rig.ledger.endpoint(world, ENDPOINTS[0]);
-        let asked = Asked::default();
-        (1..=4).for_each(|id| asked.ask(world, ask(id)));
+        let clients = Clients::default();
+        start_each(&clients, world, 1..=4);
         world.run_for(Duration::from_millis(500));
         rig.reload(&config("pending = 9", "").replace("connections = 1", "connections = 3"));
-        let mut outcomes = asked.wait(world);
-        outcomes.sort();
+        let outcomes = wait_sorted(&clients, world);
         let want = [
             (1, 1, "answered"),
             (2, 1, "answered"),
@@ -299,7 +278,7 @@ fn a_reload_that_gives_more_room_serves_who_waits() {
 }
 
 #[test]
-fn a_request_that_failed_elsewhere_waits_for_the_endpoint_that_it_has_not_tried() {
+fn a_failed_request_waits_for_an_untried_endpoint() {
     check(40, |world| {
         let servers = format!("{ENDPOINTS:?}");
         let config = config("pending = 9", "queue = \"1m\"")
@@ -307,22 +286,22 @@ fn a_request_that_failed_elsewhere_waits_for_the_endpoint_that_it_has_not_tried(
         let rig = Rig::start(world, 1, &config);
         rig.ledger.endpoint(world, ENDPOINTS[0]);
         world.set_reach(&at(ENDPOINTS[1]), Reach::Refused);
-        let asked = Asked::default();
-        (1..=4).for_each(|id| asked.ask(world, ask(id)));
+        let clients = Clients::default();
+        start_each(&clients, world, 1..=4);
         let want: Vec<_> = (1..=4).map(|id| (id, id, "answered")).collect();
-        assert_outcomes(&asked.wait(world), &want);
+        assert_outcomes(&clients.wait(world), &want);
         rig.drain(Duration::from_secs(30));
     });
 }
 
-/// Whatever happens to connections, endpoints and the plan: everybody who waits is served in the end.
+/// Connections end, endpoints misbehave and the plan changes: every queued request is still served.
 #[test]
 fn no_wake_up_is_lost_and_no_limit_exceeded() {
     check(400, |world| {
         let mut rng = world.rng(1);
         let cores = rng.between(1, 4) as u32;
         let drawn = |rng: &mut weir::io::sim::Rng| {
-            // For the whole box: often there are fewer than cores.
+            // The limit counts all cores, and is often below their number.
             let (room, idle) = (rng.between(1, 5), rng.below(3));
             let servers = &ENDPOINTS[..rng.between(1, 2)];
             let config = format!(
@@ -342,15 +321,15 @@ fn no_wake_up_is_lost_and_no_limit_exceeded() {
             let ids = (client * 100..).take(rng.between(1, 4));
             let asks: Vec<_> = ids
                 .map(|id| {
-                    let mut ask = Ask::drawn(id, &mut rng);
+                    let mut ask = ScriptedRequest::random(id, &mut rng);
                     if ask.method == "POST" {
                         ask.method = "PUT";
                     }
-                    // A longer body cannot be sent again when it meets the end of a connection.
+                    // Weir cannot send a longer body again when a connection ends early.
                     ask.len = ask.len.min(50_000);
                     ask.answer.delay_ms = rng.below(200) as u64;
                     if rng.chance(200) {
-                        ask.answer.twist = Twist::CloseSilently;
+                        ask.answer.behaviour = Behaviour::CloseSilently;
                     }
                     ask
                 })
@@ -362,7 +341,7 @@ fn no_wake_up_is_lost_and_no_limit_exceeded() {
             world.spawn(async move {
                 if leaves {
                     let mut peer = Peer::connect(&net, &at(FRONT)).await.unwrap();
-                    peer.send(&asks[0].wire(&mut rng)).await.unwrap();
+                    peer.send(&asks[0].encode(&mut rng)).await.unwrap();
                     let pause = Duration::from_millis(rng.below(300) as u64);
                     net.sleep_until(net.now() + pause).await;
                     peer.reset();
@@ -379,14 +358,14 @@ fn no_wake_up_is_lost_and_no_limit_exceeded() {
         let reloads = world.seed() % 2 == 0;
         let open = || (0..cores).map(|n| world.open_connections(n) - world.accepted_connections(n));
         world.run_until(|| {
-            // A reload may lower the limit below what is open.
+            // A reload may lower the limit below the number of open connections.
             let open: usize = open().sum();
             assert!(reloads || open <= room, "{open} connections, not {room}");
             left.get() == 0 || (reloads && rng.chance(2))
         });
         if left.get() > 0 {
             rig.reload(&drawn(&mut rng).0);
-            rig.run_down(&left);
+            rig.run_until_zero(&left);
         }
         assert!(unserved.borrow().is_empty(), "{:?}", unserved.borrow());
         rig.drain(Duration::from_secs(30));
@@ -394,19 +373,19 @@ fn no_wake_up_is_lost_and_no_limit_exceeded() {
 }
 
 #[test]
-fn uploads_and_pipelined_requests_wait_with_what_they_have_sent() {
+fn queued_uploads_and_pipelined_requests_keep_their_bytes() {
     check(20, |world| {
         let rig = Rig::start(world, 1, &config("pending = 9", "queue = \"1m\""));
         rig.ledger.endpoint(world, ENDPOINTS[0]);
-        let asked = Asked::default();
-        asked.ask(world, ask(1));
-        let mut upload = ask(2);
+        let clients = Clients::default();
+        start(&clients, world, request(1));
+        let mut upload = request(2);
         (upload.method, upload.len, upload.framing) = ("POST", 300_000, Framing::Chunked);
-        asked.ask(world, upload);
+        start(&clients, world, upload);
         let (net, mut rng) = (world.client(), world.rng(7));
-        let wire: Vec<u8> = [ask(3), ask(4)]
+        let wire: Vec<u8> = [request(3), request(4)]
             .iter()
-            .flat_map(|ask| ask.wire(&mut rng))
+            .flat_map(|ask| ask.encode(&mut rng))
             .collect();
         world.run(async move {
             net.sleep_until(net.now() + Duration::from_millis(200))
@@ -420,7 +399,7 @@ fn uploads_and_pipelined_requests_wait_with_what_they_have_sent() {
             }
         });
         let want = [(1, 1, "answered"), (2, 2, "answered")];
-        assert_outcomes(&asked.wait(world), &want);
+        assert_outcomes(&clients.wait(world), &want);
         rig.drain(Duration::from_secs(30));
     });
 }

@@ -1,5 +1,5 @@
-//! TLS under every timing, cut and order of bytes: one Weir speaks TLS to another, plain clients are before it and
-//! plain endpoints behind. All that is asked must be answered, once, byte for byte.
+//! TLS under random timing, cuts and order: plain clients, a Weir that speaks TLS to a second Weir, and plain
+//! endpoints. Every request is answered once, byte for byte.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 mod sim;
@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use sim::client::{Ask, Outcome, ask_all, pipeline};
+use sim::client::{Outcome, ScriptedRequest, ask_all, pipeline};
 use sim::{Rig, check};
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -18,7 +18,7 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 use weir::io::Net;
 use weir::io::sim::{Faults, Peer, World, at};
 
-/// A certificate for the inner Weir. Ed25519: its signatures are of one length, so that a seed gives the same sizes.
+/// A certificate for the inner Weir. Ed25519 signatures have a fixed length, so a seed reproduces all sizes.
 fn certificate() -> &'static str {
     static MADE: OnceLock<String> = OnceLock::new();
     MADE.get_or_init(|| {
@@ -34,8 +34,8 @@ fn certificate() -> &'static str {
     })
 }
 
-/// Between the two it is HTTP/2 in every other world, and in the others HTTP/1.1 behind a header of the PROXY protocol,
-/// which keeps connections from being shared.
+/// Between the two, every other world uses HTTP/2. The others use HTTP/1.1 with a PROXY header, which keeps connections
+/// from being shared.
 fn speaks_http2(world: &World) -> bool {
     world.seed().is_multiple_of(2)
 }
@@ -79,7 +79,7 @@ fn pipelined_requests_over_tls_are_answered_in_order() {
 
 #[test]
 fn a_hello_is_one_wherever_it_is_cut_behind_a_header_of_the_proxy_protocol() {
-    // Bytes in the middle of a hello are anything, the first of a word of HTTP too.
+    // Any byte may begin the second part of a hello, even the first of an HTTP method.
     let cuts = |hello: &[u8]| {
         (1..hello.len())
             .filter(|&at| hello[at].is_ascii_uppercase())
@@ -89,7 +89,7 @@ fn a_hello_is_one_wherever_it_is_cut_behind_a_header_of_the_proxy_protocol() {
         if speaks_http2(world) {
             return;
         }
-        // What is sent at once comes at once here, so that the cut is where it is made.
+        // This world delivers each send as one receive, so the cut stays where the test makes it.
         world.set_faults(|faults| *faults = Faults::none());
         let inner = Rig::start(world, 1, &inner(world));
         let hello = hello();
@@ -111,7 +111,7 @@ fn a_hello_is_one_wherever_it_is_cut_behind_a_header_of_the_proxy_protocol() {
     });
 }
 
-/// What a client says first.
+/// A ClientHello.
 fn hello() -> Vec<u8> {
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
@@ -134,7 +134,9 @@ fn run(world: &World, pipelined: bool) {
     let mut all = Vec::new();
     for client in 0..rng.between(1, 4) as u64 {
         let ids = (client * 100..).take(rng.between(1, 5));
-        let asks: Vec<_> = ids.map(|id| Ask::drawn(id, &mut rng)).collect();
+        let asks: Vec<_> = ids
+            .map(|id| ScriptedRequest::random(id, &mut rng))
+            .collect();
         all.extend(asks.iter().cloned());
         let (net, left, mut rng) = (world.client(), left.clone(), rng.fork());
         left.set(left.get() + 1);
@@ -152,7 +154,7 @@ fn run(world: &World, pipelined: bool) {
             left.set(left.get() - 1);
         });
     }
-    outer.run_down(&left);
+    outer.run_until_zero(&left);
     for ask in &all {
         assert_eq!(inner.ledger.count(ask.id), 1, "{ask:?}");
     }

@@ -1,4 +1,4 @@
-//! The system's allocator with a tally of what chosen threads ask of it.
+//! The system's allocator, counting the allocations of chosen threads.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -8,23 +8,23 @@ thread_local! {
     static TALLY: Cell<Option<&'static AtomicU64>> = const { Cell::new(None) };
 }
 
-/// Counts every allocation and every change of size that this thread makes from now on.
+/// Counts in `tally` every allocation and reallocation of this thread from now on.
 pub(crate) fn count_in(tally: &'static AtomicU64) {
     TALLY.set(Some(tally));
 }
 
-/// What the test's binary has for its global allocator.
+/// The global allocator of the test's binary.
 pub(crate) struct CountingAllocator;
 
 fn count() {
-    // A thread that is ending has no tally any more.
+    // A thread that is ending no longer has its thread-local.
     let tally = TALLY.try_with(Cell::get).ok().flatten();
     if let Some(tally) = tally {
         tally.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-// SAFETY: every call goes on to the system's allocator as it came; counting neither allocates nor touches the memory.
+// SAFETY: every call passes unchanged to the system's allocator. Counting neither allocates nor touches the memory.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();

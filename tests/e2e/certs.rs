@@ -1,4 +1,4 @@
-//! Throw-away certificates.
+//! Certificate authorities and certificates made for one test.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,23 +9,23 @@ use rcgen::{
     SanType, date_time_ymd,
 };
 
-/// An authority that signs what a test needs.
+/// A certificate authority made for one test.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    /// Its own certificate.
+    /// The authority's own certificate, in PEM.
     pub pem: String,
 }
 
 /// A certificate and its key.
 pub struct Issued {
-    /// The certificate.
+    /// The certificate, in PEM.
     pub cert: String,
-    /// Its key.
+    /// The private key, in PEM.
     pub key: String,
 }
 
 impl Authority {
-    /// Makes one of this name.
+    /// Makes an authority with this common name.
     pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -37,25 +37,25 @@ impl Authority {
         Self { issuer, pem }
     }
 
-    /// Its own certificate and key, as a server would have them that shows what `openssl req -x509` has made.
-    pub fn itself(&self) -> Issued {
+    /// The authority's own certificate and key: `openssl req -x509` makes such self-signed certificates for servers.
+    pub fn own_certificate(&self) -> Issued {
         Issued {
             cert: self.pem.clone(),
             key: self.issuer.key().serialize_pem(),
         }
     }
 
-    /// Signs a certificate for these hosts and loopback.
+    /// Signs a certificate for these hosts and for 127.0.0.1.
     pub fn sign(&self, hosts: &[&str]) -> Issued {
         self.sign_until(hosts, 2049)
     }
 
-    /// The same, up to the begin of a year.
+    /// Like `sign`; the certificate expires at the beginning of `year`.
     pub fn sign_until(&self, hosts: &[&str], year: i32) -> Issued {
         self.sign_key(hosts, year, KeyPair::generate().unwrap())
     }
 
-    /// The same, for a few seconds from now on.
+    /// Like `sign`; the certificate expires after `life`.
     pub fn sign_for(&self, hosts: &[&str], life: Duration) -> Issued {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         self.issue(hosts, KeyPair::generate().unwrap(), |params| {
@@ -63,14 +63,14 @@ impl Authority {
         })
     }
 
-    /// The same for a key that is given.
+    /// Like `sign_until`, with a given key.
     pub fn sign_key(&self, hosts: &[&str], year: i32, key: KeyPair) -> Issued {
         self.issue(hosts, key, |params| {
             params.not_after = date_time_ymd(year, 1, 1);
         })
     }
 
-    /// The same, with a serial number.
+    /// Like `sign`, with a serial number.
     pub fn sign_numbered(&self, hosts: &[&str], serial: u64) -> Issued {
         self.issue(hosts, KeyPair::generate().unwrap(), |params| {
             params.serial_number = Some(serial.into());
@@ -78,7 +78,7 @@ impl Authority {
         })
     }
 
-    /// A list of revoked certificates, by their serial numbers.
+    /// Makes a revocation list of these serial numbers.
     pub fn revoke(&self, serials: &[u64]) -> String {
         let revoked = |serial: &u64| RevokedCertParams {
             serial_number: (*serial).into(),
@@ -97,7 +97,7 @@ impl Authority {
         params.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
-    /// A certificate with this subject and these URIs as names.
+    /// Signs a certificate with this subject and with these URIs as its only alternative names.
     pub fn sign_as(&self, subject: &[(DnType, &str)], uris: &[&str]) -> Issued {
         self.issue(&["a.test"], KeyPair::generate().unwrap(), |params| {
             params.distinguished_name = DistinguishedName::new();
@@ -130,7 +130,7 @@ impl Authority {
         }
     }
 
-    /// Writes the authority's certificate.
+    /// Writes the authority's certificate to `path`.
     pub fn write(&self, path: &Path) -> PathBuf {
         std::fs::write(path, &self.pem).unwrap();
         path.to_owned()
@@ -138,13 +138,13 @@ impl Authority {
 }
 
 impl Issued {
-    /// Writes both into a directory, as `NAME.pem` and `NAME.key`, and says how they are configured.
+    /// Writes `NAME.pem` and `NAME.key` into a directory. Returns the keys `cert` and `key` for a configuration.
     pub fn write(&self, dir: &Path, name: &str) -> String {
         let (cert, key) = (
             dir.join(format!("{name}.pem")),
             dir.join(format!("{name}.key")),
         );
-        // In one step each, as whoever replaces a certificate should.
+        // Renaming replaces each file in one step, so Weir never reads half a file.
         for (path, text) in [(&key, &self.key), (&cert, &self.cert)] {
             let fresh = path.with_extension("new");
             std::fs::write(&fresh, text).unwrap();

@@ -1,4 +1,4 @@
-//! A connection of which a test decides every byte.
+//! A TCP or Unix connection on which the test chooses every byte.
 
 use std::io::{ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
@@ -11,41 +11,42 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use super::DEADLINE;
 use super::message::Message;
 
-/// One side of a connection. Reading and writing panic on errors and when [`DEADLINE`] passes; what may fail has a
-/// name of its own.
+/// One side of a connection. Reading and writing panic on errors and after [`DEADLINE`], except for the methods that
+/// return a `Result`.
 pub struct Conn {
     socket: Socket,
     unread: Vec<u8>,
 }
 
-/// How the peer ended its direction.
+/// How the peer ended its sending direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// In an orderly way.
+    /// By an orderly close.
     Closed,
     /// By a reset.
     Reset,
 }
 
 impl Conn {
-    /// Connects.
+    /// Connects to `address`.
     pub fn to(address: SocketAddr) -> Self {
         Self::connect(Domain::for_address(address), &address.into(), |_| {})
     }
 
-    /// Connects, if somebody listens.
+    /// Connects, or returns the error of the connect.
     pub fn try_to(address: SocketAddr) -> std::io::Result<Self> {
         std::net::TcpStream::connect(address).map(|stream| Self::new(stream.into()))
     }
 
-    /// Connects with a receive buffer as small as the kernel allows: a reader that stops is felt at once.
+    /// Connects with the smallest receive buffer that the kernel allows, so that the peer soon notices when the test
+    /// stops reading.
     pub fn narrow(address: SocketAddr) -> Self {
         Self::connect(Domain::for_address(address), &address.into(), |socket| {
             socket.set_recv_buffer_size(4096).unwrap()
         })
     }
 
-    /// Connects from a local address.
+    /// Connects to `address` from the address `local`.
     pub fn from_to(local: SocketAddr, address: SocketAddr) -> Self {
         Self::connect(Domain::for_address(address), &address.into(), |socket| {
             socket.bind(&local.into()).unwrap()
@@ -60,15 +61,15 @@ impl Conn {
     fn connect(domain: Domain, address: &SockAddr, prepare: impl FnOnce(&Socket)) -> Self {
         let socket = Socket::new(domain, Type::STREAM, None).unwrap();
         prepare(&socket);
-        socket.connect(address).expect("somebody listens");
+        socket.connect(address).expect("connect");
         Self::new(socket)
     }
 
-    /// Takes an open socket.
+    /// Wraps an open socket.
     pub fn new(socket: Socket) -> Self {
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         socket.set_write_timeout(Some(DEADLINE)).unwrap();
-        // Unix sockets have no such thing.
+        // Fails on Unix sockets, which have no such option.
         let _ = socket.set_tcp_nodelay(true);
         Self {
             socket,
@@ -76,27 +77,27 @@ impl Conn {
         }
     }
 
-    /// Sends all of it.
+    /// Sends all bytes.
     #[track_caller]
     pub fn send(&self, bytes: impl AsRef<[u8]>) {
-        self.try_send(bytes).expect("the peer takes bytes");
+        self.try_send(bytes).expect("send");
     }
 
-    /// Sends all of it, if the peer takes it.
+    /// Sends all bytes, or returns the error.
     pub fn try_send(&self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         (&self.socket).write_all(bytes.as_ref())
     }
 
-    /// Sends it and closes the sending direction, both in one segment.
+    /// Sends all bytes and closes the sending direction, in one segment.
     #[track_caller]
     pub fn send_last(&self, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref();
         let sent = self.socket.send_with_flags(bytes, MSG_MORE);
-        assert_eq!(sent.expect("the peer takes bytes"), bytes.len());
+        assert_eq!(sent.expect("send"), bytes.len());
         self.finish();
     }
 
-    /// Sends it in pieces of `size` bytes, each in a segment of its own.
+    /// Sends the bytes in pieces of `size`, each in its own segment.
     #[track_caller]
     pub fn send_split(&self, bytes: impl AsRef<[u8]>, size: usize) {
         for piece in bytes.as_ref().chunks(size) {
@@ -104,7 +105,8 @@ impl Conn {
         }
     }
 
-    /// Sends zeros until the peer has taken none for `patience`, or `limit` are sent. Returns how many.
+    /// Sends zeros until the peer has taken none for `patience`, or until `limit` bytes are sent. Returns the number of
+    /// bytes sent.
     pub fn send_until_stuck(&self, limit: usize, patience: Duration) -> usize {
         self.socket.set_write_timeout(Some(patience)).unwrap();
         let (zeros, mut sent) = ([0; 16 * 1024], 0);
@@ -118,20 +120,20 @@ impl Conn {
         sent
     }
 
-    /// Sends all of it unless the peer takes nothing for `patience`; says whether all was taken.
+    /// Sends all bytes unless the peer takes none for `patience`. Returns whether the peer took all of them.
     pub fn send_while_taken(&self, bytes: &str, patience: Duration) -> bool {
         self.socket.set_write_timeout(Some(patience)).unwrap();
         (&self.socket).write_all(bytes.as_bytes()).is_ok()
     }
 
-    /// Sends the piece again and again, a pause between, until the peer answers or closes.
+    /// Sends `piece` repeatedly, with a pause in between, until the peer answers or closes.
     #[track_caller]
     pub fn trickle(&self, piece: &str, pause: Duration) {
         super::eventually("news from the peer", || {
-            if self.has_news() {
+            if self.is_readable() {
                 return Some(());
             }
-            // It may have closed just now: that is news, too.
+            // The peer may close between the check and this send; the next check sees it.
             let _ = self.try_send(piece);
             std::thread::sleep(pause);
             None
@@ -144,19 +146,20 @@ impl Conn {
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
-    /// Breaks the connection off by a reset. Nothing can be done with it afterwards.
+    /// Resets the connection. The value cannot be used afterwards.
     pub fn reset_now(&mut self) {
         self.socket.set_linger(Some(Duration::ZERO)).unwrap();
         self.socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
     }
 
-    /// The next request.
+    /// Reads the next request.
     #[track_caller]
     pub fn request(&mut self) -> Message {
-        self.next_request().expect("a request comes")
+        self.next_request()
+            .expect("the connection ended before a request")
     }
 
-    /// The next request, or `None` when the connection ends before it begins.
+    /// Reads the next request, or returns `None` if the connection ends first.
     #[track_caller]
     pub fn next_request(&mut self) -> Option<Message> {
         if self.unread.is_empty() && self.fill().is_err() {
@@ -167,7 +170,7 @@ impl Conn {
         Some(request)
     }
 
-    /// The next response, or `None` when the connection ends before it begins.
+    /// Reads the next response, or returns `None` if the connection ends first.
     #[track_caller]
     pub fn next_response(&mut self) -> Option<Message> {
         if self.unread.is_empty() && self.fill().is_err() {
@@ -176,7 +179,7 @@ impl Conn {
         Some(self.response())
     }
 
-    /// The next response, to a request that was no HEAD.
+    /// Reads the next response. The request must not have been a HEAD.
     #[track_caller]
     pub fn response(&mut self) -> Message {
         let mut response = self.message_head();
@@ -184,20 +187,20 @@ impl Conn {
         response
     }
 
-    /// The head of the next message; its body, if any, is still to come.
+    /// Reads the head of the next message and leaves its body unread.
     #[track_caller]
     pub fn message_head(&mut self) -> Message {
         Message::parse(&self.head())
     }
 
-    /// The text of the next head, the empty line included.
+    /// Reads the next head as text, including the empty line.
     #[track_caller]
     pub fn head(&mut self) -> String {
         let end = self.find(b"\r\n\r\n");
         String::from_utf8(self.take(end + 4)).expect("heads here are text")
     }
 
-    /// The next line, without its CRLF.
+    /// Reads the next line and strips its CRLF.
     #[track_caller]
     pub fn line(&mut self) -> String {
         let end = self.find(b"\r\n");
@@ -206,7 +209,7 @@ impl Conn {
         String::from_utf8(line).expect("lines here are text")
     }
 
-    /// The next `n` bytes.
+    /// Reads `n` bytes.
     #[track_caller]
     pub fn take(&mut self, n: usize) -> Vec<u8> {
         while self.unread.len() < n {
@@ -222,7 +225,7 @@ impl Conn {
         std::mem::replace(&mut self.unread, rest)
     }
 
-    /// Expects exactly these bytes next.
+    /// Asserts that the next bytes are exactly these.
     #[track_caller]
     pub fn expect(&mut self, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref();
@@ -233,7 +236,7 @@ impl Conn {
         );
     }
 
-    /// All that comes until the end, and how it ended.
+    /// Reads to the end. Returns the bytes and how the connection ended.
     #[track_caller]
     pub fn rest(&mut self) -> (Vec<u8>, End) {
         let end = loop {
@@ -244,12 +247,12 @@ impl Conn {
         (std::mem::take(&mut self.unread), end)
     }
 
-    /// Waits for anything at all; says whether it was bytes.
+    /// Waits until bytes arrive or the connection ends. Returns true for bytes.
     pub fn wait_for_bytes(&mut self) -> bool {
         !self.unread.is_empty() || self.fill().is_ok()
     }
 
-    /// Expects an orderly end with nothing before it.
+    /// Asserts that the peer closes in an orderly way and sends nothing before.
     #[track_caller]
     pub fn expect_closed(&mut self) {
         let (rest, end) = self.rest();
@@ -259,27 +262,27 @@ impl Conn {
         );
     }
 
-    /// Expects the connection to end one way or the other, with nothing before it.
+    /// Asserts that the connection ends, by close or reset, with nothing before.
     #[track_caller]
     pub fn expect_end(&mut self) {
         let (rest, _) = self.rest();
         assert_eq!(String::from_utf8_lossy(&rest), "");
     }
 
-    /// Whether the peer has closed or sent something by now; takes nothing and does not wait.
-    pub fn has_news(&self) -> bool {
+    /// Whether a read would return at once: the peer has sent something or closed. Consumes nothing.
+    pub fn is_readable(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
         let peeked = SockRef::from(&self.socket).recv_with_flags(&mut byte, MSG_PEEK_DONTWAIT);
         !self.unread.is_empty() || !matches!(peeked, Err(e) if e.kind() == ErrorKind::WouldBlock)
     }
 
-    /// Where this side is.
+    /// The local address.
     pub fn local(&self) -> SocketAddr {
         self.socket.local_addr().unwrap().as_socket().unwrap()
     }
 
-    /// Another handle to the same connection, to send while the first one receives. What was received and not yet
-    /// taken stays with the first.
+    /// A second handle to the same connection, so that one thread can send while another receives. Bytes that were
+    /// received and not yet read stay with the first handle.
     pub fn sender(&self) -> Self {
         Self::new(self.socket.try_clone().unwrap())
     }
@@ -304,11 +307,11 @@ impl Conn {
         }
     }
 
-    /// Receives some bytes more.
+    /// Receives more bytes into `unread`.
     #[track_caller]
     fn fill(&mut self) -> Result<(), End> {
         let mut bytes = [0; 64 * 1024];
-        // A machine that is suspended for a moment interrupts whoever waits.
+        // A signal interrupts the read when the machine resumes from suspension.
         let interrupted = |error: &std::io::Error| error.kind() == ErrorKind::Interrupted;
         let received = loop {
             match (&self.socket).read(&mut bytes) {
@@ -333,8 +336,8 @@ impl Conn {
     }
 }
 
-/// As Linux has it: more will follow, so wait with the segment.
+/// Linux's `MSG_MORE`: the kernel holds the segment back because more bytes follow.
 const MSG_MORE: i32 = 0x8000;
 
-/// `MSG_PEEK | MSG_DONTWAIT` as Linux has them.
+/// Linux's `MSG_PEEK | MSG_DONTWAIT`.
 const MSG_PEEK_DONTWAIT: i32 = 0x2 | 0x40;

@@ -1,4 +1,4 @@
-//! Endpoints that do what a script says.
+//! Endpoints that follow a script.
 
 use std::any::Any;
 use std::net::{Ipv4Addr, Shutdown, TcpListener};
@@ -14,9 +14,9 @@ use socket2::Socket;
 use super::conn::Conn;
 use super::message::Message;
 
-/// A listening endpoint. Dropping it waits for its scripts, and fails the test if one of them failed.
+/// A listening endpoint. Dropping it waits for its scripts to return, and fails the test if one of them panicked.
 pub struct Endpoint {
-    /// What goes into `servers`.
+    /// Its address as `servers` lists it.
     pub name: String,
     listener: Socket,
     state: Arc<State>,
@@ -31,19 +31,19 @@ struct State {
 }
 
 impl Endpoint {
-    /// Runs the script on every connection.
+    /// Runs `script` on every connection.
     pub fn script(script: impl Fn(&mut Conn) + Send + Sync + 'static) -> Self {
         Self::numbered(move |conn, _| script(conn))
     }
 
-    /// Runs the script on every connection, with its number: 0 for the first.
+    /// Runs `script` on every connection and passes the connection's number, from 0.
     pub fn numbered(script: impl Fn(&mut Conn, usize) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let name = listener.local_addr().unwrap().to_string();
         Self::start(name, listener.into(), Arc::default(), script)
     }
 
-    /// Answers every request with what `answer` makes of it, on connections that stay open.
+    /// Answers every request with the result of `answer` and keeps connections open.
     pub fn answering<T: AsRef<[u8]>>(
         answer: impl Fn(&Message) -> T + Send + Sync + 'static,
     ) -> Self {
@@ -53,7 +53,7 @@ impl Endpoint {
         Self::start(name, listener.into(), state.clone(), serve(state, answer))
     }
 
-    /// The same on a Unix socket.
+    /// Like `answering`, on a Unix socket.
     pub fn answering_unix<T: AsRef<[u8]>>(
         path: &Path,
         answer: impl Fn(&Message) -> T + Send + Sync + 'static,
@@ -80,28 +80,28 @@ impl Endpoint {
         }
     }
 
-    /// How many connections have been made to it so far.
+    /// The number of connections accepted so far.
     pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
     }
 
-    /// The requests that it has answered, or is about to.
-    pub fn seen(&self) -> Vec<Message> {
+    /// All requests read so far, including one that is just being answered.
+    pub fn requests(&self) -> Vec<Message> {
         self.state.seen.lock().unwrap().clone()
     }
 
-    /// The only request that it has seen.
+    /// The only request so far. Asserts that there is exactly one.
     #[track_caller]
-    pub fn only(&self) -> Message {
-        let mut seen = self.seen();
-        assert_eq!(seen.len(), 1, "requests seen");
+    pub fn only_request(&self) -> Message {
+        let mut seen = self.requests();
+        assert_eq!(seen.len(), 1, "number of requests");
         seen.remove(0)
     }
 }
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        // Ends the accept that is under way, and with it the loop.
+        // Ends the pending accept, and with it the accept loop.
         let _ = self.listener.shutdown(Shutdown::Both);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
@@ -113,7 +113,7 @@ impl Drop for Endpoint {
     }
 }
 
-/// Runs the script on a thread for each connection, until the listener is shut down; waits for all of them.
+/// Runs `script` on a thread for each connection until the listener is shut down, then waits for all threads.
 fn accept<F>(listener: &Socket, state: &Arc<State>, script: &Arc<F>)
 where
     F: Fn(&mut Conn, usize) + Send + Sync + 'static,
@@ -126,7 +126,7 @@ where
             let mut conn = Conn::new(socket);
             let ran = catch_unwind(AssertUnwindSafe(|| script(&mut conn, number)));
             if let Err(panic) = ran {
-                let text = format!("connection {number}: {}", said(&*panic));
+                let text = format!("connection {number}: {}", panic_text(&*panic));
                 state.failures.lock().unwrap().push(text);
             }
         }));
@@ -134,7 +134,7 @@ where
     running.into_iter().for_each(|thread| drop(thread.join()));
 }
 
-/// A plain answer with this body.
+/// A 200 response with this body.
 pub fn ok(body: &str) -> String {
     let length = body.len();
     format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}")
@@ -154,7 +154,7 @@ fn serve<T: AsRef<[u8]>>(
     }
 }
 
-fn said(panic: &(dyn Any + Send)) -> String {
+fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned())

@@ -1,4 +1,4 @@
-//! Lines that a child process writes, while it writes them.
+//! Lines of output of a running child process.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::DEADLINE;
 
-/// What a child has written so far. Clones see the same.
+/// The lines written so far. Clones share them.
 #[derive(Clone, Default)]
 pub struct Lines {
     shared: Arc<(Mutex<Text>, Condvar)>,
@@ -19,7 +19,7 @@ struct Text {
 }
 
 impl Lines {
-    /// Collects until the source ends.
+    /// Collects lines on a thread until the source ends.
     pub fn of(source: impl Read + Send + 'static) -> Self {
         let lines = Self::default();
         let writer = lines.clone();
@@ -34,7 +34,7 @@ impl Lines {
         lines
     }
 
-    /// Waits for the first line that `pick` makes something of.
+    /// Waits for the first line for which `pick` returns a value.
     #[track_caller]
     pub fn wait<T>(&self, what: &str, mut pick: impl FnMut(&str) -> Option<T>) -> T {
         let changed = &self.shared.1;
@@ -57,7 +57,7 @@ impl Lines {
         }
     }
 
-    /// Waits for the end and returns all of it.
+    /// Waits for the end of the output and returns all lines.
     #[track_caller]
     pub fn to_end(&self) -> Vec<String> {
         let (text, _) = self
@@ -69,12 +69,12 @@ impl Lines {
         text.lines.clone()
     }
 
-    /// What there is by now.
+    /// The lines written so far.
     pub fn so_far(&self) -> Vec<String> {
         self.lock().lines.clone()
     }
 
-    /// A failed wait poisons the lock, and what there was is shown all the same.
+    /// A failed wait poisons the lock. The lines are still valid, and the test prints them.
     fn lock(&self) -> MutexGuard<'_, Text> {
         self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! HTTP/1.1 messages as a plain reader sees them.
+//! A small HTTP/1.1 parser, independent of Weir's.
 
 use super::conn::Conn;
 
@@ -7,16 +7,16 @@ use super::conn::Conn;
 pub struct Message {
     /// The request line or status line.
     pub start: String,
-    /// Names as they came, and values.
+    /// Names in their original case, and values.
     pub fields: Vec<(String, String)>,
-    /// The body without its framing.
+    /// The decoded body.
     pub body: Vec<u8>,
-    /// Fields behind a chunked body.
+    /// Trailer fields of a chunked body.
     pub trailers: Vec<(String, String)>,
 }
 
 impl Message {
-    /// Expects an answer of Weir's own that says why, in all the places that it says it in.
+    /// Asserts that Weir itself answered, with this status, and with this reason in the body and in `Proxy-Status`.
     #[track_caller]
     pub fn expect_refusal(&self, status: u16, reason: &str, error: &str) {
         let (body, why) = (self.text(), self.field("Proxy-Status").unwrap_or(""));
@@ -28,7 +28,7 @@ impl Message {
         assert_eq!(media, Some("application/problem+json"));
     }
 
-    /// Reads a head.
+    /// Parses a head.
     #[track_caller]
     pub fn parse(head: &str) -> Self {
         let mut lines = head.trim_end().split("\r\n");
@@ -59,15 +59,15 @@ impl Message {
         self.start.split(' ').nth(1).unwrap_or_default()
     }
 
-    /// The value of a field that is there once at most.
+    /// The value of a field. Asserts that it occurs at most once.
     #[track_caller]
     pub fn field(&self, name: &str) -> Option<&str> {
         let all = self.all(name);
-        assert!(all.len() < 2, "{name} is there more than once: {all:?}");
+        assert!(all.len() < 2, "{name} occurs more than once: {all:?}");
         all.first().copied()
     }
 
-    /// The values of all fields of a name.
+    /// The values of all fields with this name.
     pub fn all(&self, name: &str) -> Vec<&str> {
         let named = |field: &&(String, String)| field.0.eq_ignore_ascii_case(name);
         let values = self.fields.iter().filter(named).map(|(_, value)| &**value);
@@ -106,7 +106,11 @@ impl Message {
             self.body = conn.take(length.parse().unwrap());
         } else if is_response {
             let (body, end) = conn.rest();
-            assert_eq!(end, super::End::Closed, "the body ends by a reset");
+            assert_eq!(
+                end,
+                super::End::Closed,
+                "the connection was reset within the body"
+            );
             self.body = body;
         }
     }

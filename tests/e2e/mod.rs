@@ -1,9 +1,9 @@
-//! What the end-to-end tests share: the real binary as a child process, endpoints that follow a script, and
-//! connections on which a test says and hears every byte. Nothing here knows Weir's own parser or encoder.
+//! Shared by the end-to-end tests: the real binary as a child process, endpoints that follow a script, and connections
+//! on which the test chooses every byte. Nothing here uses Weir's own parser or encoder.
 //!
-//! Everything that waits has a deadline, and nothing waits without one. Declare endpoints before the [`Weir`] that
-//! asks them: it is dropped first then, and their scripts see its connections end.
-// Each binary uses a part of it, and what fails here fails the test.
+//! Every wait has a deadline. Declare endpoints before the [`Weir`] that uses them: Rust then drops Weir first, and the
+//! scripts of the endpoints see its connections end.
+// Each test binary uses a part of this module.
 #![allow(dead_code, unused_imports, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -22,24 +22,24 @@ pub use conn::{Conn, End};
 pub use endpoint::{Endpoint, ok};
 pub use lines::Lines;
 pub use message::Message;
-pub use tls::tls_to;
+pub use tls::{tls_config, tls_connect, tls_roots, tls_to};
 pub use weir::{Entry, Weir, route_to};
 
-/// How long anything may take that is expected to happen. Generous: a machine may be busy.
+/// The deadline of everything that a test expects to happen. Generous, because the machine may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A request without a body, for the path.
+/// A GET request for `path`.
 pub fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: weir.test\r\n\r\n")
 }
 
-/// A request with a body of known length.
+/// A POST request with a body and its Content-Length.
 pub fn post(path: &str, body: &str) -> String {
     let length = body.len();
     format!("POST {path} HTTP/1.1\r\nHost: weir.test\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
-/// Asks again until there is an answer.
+/// Calls `ask` until it returns a value. Panics after [`DEADLINE`].
 #[track_caller]
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
@@ -47,7 +47,7 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(Instant::now() < deadline, "in vain waited for: {what}");
+        assert!(Instant::now() < deadline, "timed out waiting for: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

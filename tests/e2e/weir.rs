@@ -16,13 +16,13 @@ use super::message::Message;
 
 /// A running `weir`. Dropping it kills it.
 pub struct Weir {
-    /// Where its first listener is.
+    /// The address of its first listener.
     pub address: SocketAddr,
-    /// Where its admin listener is.
+    /// The address of its admin listener.
     pub admin: SocketAddr,
-    /// What it says on standard error.
+    /// Its standard error.
     pub stderr: Lines,
-    /// Its access log.
+    /// Its standard output: the access log.
     pub log: Lines,
     dir: PathBuf,
     processor: usize,
@@ -30,39 +30,39 @@ pub struct Weir {
 }
 
 impl Weir {
-    /// Runs `weir run` with this configuration. What every test wants is added: one core, an admin listener, the access
-    /// log on standard output, and a listener on a free port unless the text has its own.
+    /// Runs `weir run` with this configuration. Adds what every test needs, unless the text sets it: one core, an admin
+    /// listener, the access log on standard output, and a listener on a free port.
     #[track_caller]
     pub fn start(config: &str) -> Self {
         Self::start_in(&Self::dir(), config)
     }
 
-    /// A directory for files of a test, empty.
+    /// A new, empty directory for the files of a test.
     pub fn dir() -> PathBuf {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         loop {
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            // Short: the path of a Unix socket has at most 107 bytes.
+            // Short names, because the path of a Unix socket has at most 107 bytes.
             let name = format!("{}-{count}", std::process::id());
             let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
             match std::fs::create_dir(&dir) {
                 Ok(()) => return dir,
-                // A test's whose file is compiled in elsewhere, or one that was killed.
+                // The directory belongs to another binary's test or to a killed run.
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => panic!("{}: {error}", dir.display()),
             }
         }
     }
 
-    /// The same in a directory made by [`Weir::dir`], which goes with it.
+    /// Like `start`, in a directory made by [`Weir::dir`]. Dropping the `Weir` deletes the directory.
     #[track_caller]
     pub fn start_in(dir: &Path, config: &str) -> Self {
-        Self::start_by(dir, config, Command::new(env!("CARGO_BIN_EXE_weir")))
+        Self::start_with_command(dir, config, Command::new(env!("CARGO_BIN_EXE_weir")))
     }
 
-    /// The same by a command that runs what is behind its arguments: `env`, say, with variables and the binary.
+    /// Like `start_in`, run by a command that executes its arguments: `env` with variables and the binary, for example.
     #[track_caller]
-    pub fn start_by(dir: &Path, config: &str, mut command: Command) -> Self {
+    pub fn start_with_command(dir: &Path, config: &str, mut command: Command) -> Self {
         let file = dir.join("weir.toml");
         let processor = processor();
         std::fs::write(&file, complete(config, processor)).unwrap();
@@ -75,8 +75,8 @@ impl Weir {
         weir
     }
 
-    /// The same with names of its own: the file `hosts` in the directory stands for `/etc/hosts`, and no other source of
-    /// names is asked. What is written to it counts from then on.
+    /// Like `start_in`, with the file `hosts` of the directory mounted over `/etc/hosts` and no other source of names.
+    /// Later changes of the file take effect at once.
     #[track_caller]
     pub fn start_with_hosts(dir: &Path, config: &str) -> Self {
         let (file, processor) = (dir.join("weir.toml"), processor());
@@ -96,28 +96,28 @@ impl Weir {
         weir
     }
 
-    /// The same with a limit of open files.
+    /// Like `start`, with a limit on open files.
     #[track_caller]
     pub fn start_with_files(files: u64, config: &str) -> Self {
-        // Not this process's own limit: other tests run in it.
+        // `ulimit` in a shell, because this process runs other tests.
         let mut command = Command::new("sh");
         let run = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
         command.args(["-c", &run, env!("CARGO_BIN_EXE_weir")]);
-        Self::start_by(&Self::dir(), config, command)
+        Self::start_with_command(&Self::dir(), config, command)
     }
 
-    /// Changes the limit of open files while it runs.
+    /// Changes the limit on open files of the running process.
     pub fn limit_files(&self, files: u64) {
         let limit = rustix::process::Rlimit {
             current: Some(files),
-            // Lowered, it could not be raised again.
+            // An unprivileged process could not raise a lowered maximum again.
             maximum: rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum,
         };
         let pid = Pid::from_child(&self.child);
         rustix::process::prlimit(Some(pid), rustix::process::Resource::Nofile, limit).unwrap();
     }
 
-    /// The numbers of its open files, in order.
+    /// The numbers of its open descriptors, sorted.
     pub fn open_files(&self) -> Vec<u64> {
         let dir = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
         let number = |entry: std::io::Result<std::fs::DirEntry>| {
@@ -128,7 +128,7 @@ impl Weir {
         numbers
     }
 
-    /// Runs another command that serves; it has no admin listener that a test knows.
+    /// Runs another command that serves. Its `admin` address is not known.
     #[track_caller]
     pub fn command(arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
@@ -142,7 +142,7 @@ impl Weir {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("the binary runs");
+            .expect("the binary starts");
         let mut weir = Self {
             address: ([127, 0, 0, 1], 0).into(),
             admin: ([127, 0, 0, 2], 0).into(),
@@ -160,24 +160,24 @@ impl Weir {
         weir
     }
 
-    /// Sends everything to these endpoints.
+    /// Starts a Weir that routes everything to these endpoints.
     #[track_caller]
     pub fn to(endpoints: &[&Endpoint]) -> Self {
         Self::with("", endpoints)
     }
 
-    /// Sends everything to these endpoints, with further keys of the top level.
+    /// Like `to`, with further top-level keys.
     #[track_caller]
     pub fn with(keys: &str, endpoints: &[&Endpoint]) -> Self {
         Self::start(&format!("{keys}\n{}", route_to(endpoints)))
     }
 
-    /// A connection to its first listener.
+    /// Connects to its first listener.
     pub fn connect(&self) -> Conn {
         Conn::to(self.address)
     }
 
-    /// Sends these bytes on a connection of their own and returns the response.
+    /// Sends these bytes on a new connection and returns the response.
     #[track_caller]
     pub fn ask(&self, request: impl AsRef<[u8]>) -> Message {
         let mut client = self.connect();
@@ -185,7 +185,7 @@ impl Weir {
         client.response()
     }
 
-    /// Gets a page of the admin listener.
+    /// Requests a page of the admin listener.
     #[track_caller]
     pub fn admin(&self, path: &str) -> Message {
         let mut client = Conn::to(self.admin);
@@ -195,7 +195,7 @@ impl Weir {
         client.response()
     }
 
-    /// The value of a metric; its labels are part of the name, as on the page. 0 when it is not there.
+    /// The value of a metric. `name` includes the labels, as on the page. Returns 0 if the page lacks the metric.
     #[track_caller]
     pub fn metric(&self, name: &str) -> f64 {
         let page = self.admin("/metrics").text();
@@ -212,26 +212,26 @@ impl Weir {
         self.stderr.wait(text, after)
     }
 
-    /// Waits for the line of the access log about the path (with its query).
+    /// Waits for the access log line of this target (path and query).
     #[track_caller]
     pub fn entry(&self, path: &str) -> Entry {
         self.entry_where(path, |entry| entry.target() == path)
     }
 
-    /// Waits for the first line of the access log with this text in a member.
+    /// Waits for the first access log line whose member `name` is `text`.
     #[track_caller]
     pub fn entry_with(&self, name: &str, text: &str) -> Entry {
         self.entry_where(text, |entry| entry.text(name) == text)
     }
 
-    /// Waits for the first line of the access log of which something holds.
+    /// Waits for the first access log line for which `holds` returns true.
     #[track_caller]
     pub fn entry_where(&self, what: &str, holds: impl Fn(&Entry) -> bool) -> Entry {
         let parse = |line: &str| Entry::parse(line).filter(&holds);
         self.log.wait(what, parse)
     }
 
-    /// Replaces the configuration and asks for a reload; does not wait for it.
+    /// Replaces the configuration and sends SIGHUP. Does not wait for the reload.
     pub fn reload(&self, config: &str) {
         std::fs::write(self.dir.join("weir.toml"), complete(config, self.processor)).unwrap();
         self.signal(Signal::HUP);
@@ -242,7 +242,7 @@ impl Weir {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Does something while the process is stopped: what is sent meanwhile is there all at once when it goes on.
+    /// Calls `work` while the process is stopped, so that everything sent meanwhile is there at once when it continues.
     #[track_caller]
     pub fn while_stopped<T>(&self, work: impl FnOnce() -> T) -> T {
         self.signal(Signal::STOP);
@@ -255,24 +255,24 @@ impl Weir {
         done
     }
 
-    /// Waits for the end.
+    /// Waits for the process to exit.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         self.stderr.to_end();
         self.child.wait().unwrap()
     }
 
-    /// Ends its standard input, if that is a pipe.
+    /// Closes its standard input, if that is a pipe.
     pub fn close_stdin(&mut self) {
         self.child.stdin.take();
     }
 
-    /// Its number.
+    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The memory that it has in use, in bytes.
+    /// Its resident memory, in bytes.
     pub fn resident_bytes(&self) -> u64 {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
         let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
@@ -281,7 +281,7 @@ impl Weir {
 }
 
 impl Weir {
-    /// The most memory that it ever had in use, in bytes.
+    /// Its peak resident memory, in bytes.
     pub fn resident_bytes_max(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -307,7 +307,7 @@ impl Drop for Weir {
     }
 }
 
-/// Everything to these endpoints.
+/// An upstream of these endpoints and a route that takes everything.
 pub fn route_to(endpoints: &[&Endpoint]) -> String {
     let servers: Vec<_> = endpoints.iter().map(|endpoint| &endpoint.name).collect();
     format!("[upstream.up]\nservers = {servers:?}\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n")
@@ -318,13 +318,13 @@ pub fn route_to(endpoints: &[&Endpoint]) -> String {
 pub struct Entry(HashMap<String, JsonValue>);
 
 impl Entry {
-    /// Reads a line, if it is one JSON object.
+    /// Parses a line; `None` unless it is one JSON object.
     pub fn parse(line: &str) -> Option<Self> {
         let parsed: JsonValue = line.parse().ok()?;
         parsed.get::<HashMap<_, _>>().cloned().map(Self)
     }
 
-    /// The path with its query, as it was asked for.
+    /// The requested path with its query.
     pub fn target(&self) -> String {
         match self.0.get("query").and_then(JsonValue::get::<String>) {
             Some(query) => format!("{}?{query}", self.text("path")),
@@ -332,21 +332,21 @@ impl Entry {
         }
     }
 
-    /// A member that is a string; empty when it is null.
+    /// A string member; empty if it is null.
     #[track_caller]
     pub fn text(&self, name: &str) -> String {
         let value = self.0.get(name).unwrap_or_else(|| panic!("no {name}"));
         value.get::<String>().cloned().unwrap_or_default()
     }
 
-    /// A member that is a number, or null.
+    /// A number member; `None` if it is null.
     #[track_caller]
     pub fn maybe_number(&self, name: &str) -> Option<f64> {
         let value = self.0.get(name).unwrap_or_else(|| panic!("no {name}"));
         value.get::<f64>().copied()
     }
 
-    /// A member that is a number.
+    /// A number member.
     #[track_caller]
     pub fn number(&self, name: &str) -> f64 {
         let value = self.0.get(name).and_then(JsonValue::get::<f64>);
@@ -363,7 +363,7 @@ fn complete(config: &str, processor: usize) -> String {
     if !has("admin") {
         text += "admin = \"127.0.0.2:0\"\n";
     }
-    // That target holds the tests that run on this driver as well.
+    // The target `e2e_monoio` runs the same tests on this driver.
     if !has("driver") && env!("CARGO_CRATE_NAME") == "e2e_monoio" {
         text += "driver = \"monoio\"\n";
     }
@@ -377,7 +377,7 @@ fn complete(config: &str, processor: usize) -> String {
     text
 }
 
-/// A processor that this process may use, another one each time: tests run side by side.
+/// One of the processors that this process may use, in rotation, because tests run side by side.
 fn processor() -> usize {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let mask = rustix::thread::sched_getaffinity(None).unwrap();

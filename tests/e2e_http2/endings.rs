@@ -1,4 +1,4 @@
-//! Exchanges that one of the two sides gives up, or that break.
+//! Exchanges that one side cancels or that break.
 
 use bytes::Bytes;
 use h2::Reason;
@@ -16,7 +16,7 @@ fn get(path: &str) -> http::Request<()> {
 }
 
 fn to(name: &str) -> Weir {
-    // Nothing may be over because of a time limit.
+    // No exchange may end by a time limit.
     let keys = "timeouts = { first_byte = \"10m\", body_stall = \"10m\" }";
     Weir::start(&routed(keys, &[name.to_owned()], ""))
 }
@@ -62,7 +62,7 @@ fn a_request_that_its_client_resets_is_reset_at_the_endpoint() {
         );
         drop(response);
         assert_eq!(weir.entry("/c").text("reason"), "client_closed");
-        // The connections serve others all the while.
+        // The connections keep serving others.
         respond(&mut other, 200, "still there");
         let body = within(_waiting).await.unwrap().into_body();
         assert_eq!(frames::read(body).await.unwrap(), "still there");
@@ -81,7 +81,7 @@ fn a_request_that_its_client_resets_ends_the_endpoints_connection_of_http1() {
                 conn.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\npart");
             }
             begun.send(()).unwrap();
-            // The end, whatever came of the upload before it.
+            // The stream's end, whatever happened to the upload.
             conn.rest();
             ended.send(path).unwrap();
         });
@@ -149,7 +149,7 @@ fn a_stream_that_its_endpoint_resets_is_502_or_reset_at_the_client() {
         let weir = to(&listener.name);
         let mut client = connect(weir.address).await;
         let post = |path: &str| request("POST", path).body(()).unwrap();
-        // Before an answer; a POST is not repeated.
+        // Before an answer: a POST is not repeated.
         let (response, _) = client.send(post("/before"), true);
         let mut endpoint = listener.accept().await;
         let (_, mut send) = endpoint.next().await;
@@ -168,7 +168,7 @@ fn a_stream_that_its_endpoint_resets_is_502_or_reset_at_the_client() {
             .unwrap_err();
         assert_eq!(broken.reason(), Some(Reason::INTERNAL_ERROR));
         assert_eq!(weir.entry("/within").text("reason"), "response_truncated");
-        // Both connections go on.
+        // Both connections stay open.
         let (response, _) = client.send(get("/after"), true);
         let (_, mut send) = endpoint.next().await;
         respond(&mut send, 200, "well");
@@ -176,7 +176,7 @@ fn a_stream_that_its_endpoint_resets_is_502_or_reset_at_the_client() {
     });
 }
 
-/// How an endpoint ends in the middle of an answer, in HTTP/1.1.
+/// How an HTTP/1.1 endpoint ends in the middle of an answer.
 #[test]
 fn an_endpoint_of_http1_that_dies_in_a_body_never_makes_it_look_whole() {
     for (head, part) in [
@@ -207,7 +207,7 @@ fn an_endpoint_of_http1_that_dies_in_a_body_never_makes_it_look_whole() {
                 let broken = within(body.data()).await.unwrap().unwrap_err();
                 assert!(broken.is_reset() && broken.is_remote(), "{broken}");
                 assert_eq!(weir.entry("/").text("reason"), "response_truncated");
-                // The connection is as good as before.
+                // The connection is still usable.
                 drop(endpoint);
                 let (response, _) = client.send(get("/again"), true);
                 assert_eq!(within(response).await.unwrap().status(), 502);
@@ -218,14 +218,14 @@ fn an_endpoint_of_http1_that_dies_in_a_body_never_makes_it_look_whole() {
 
 #[test]
 fn an_endpoint_of_http2_that_dies_in_bodies_breaks_all_of_them() {
-    for down in [Speaks::Http1, Speaks::Http2] {
+    for down in [Protocol::Http1, Protocol::Http2] {
         run(async {
             let listener = Listener::bind().await;
             let weir = to(&listener.name);
             let mut clients = Vec::new();
             let shared = Client::connect(down, weir.address).await;
             clients.push(shared);
-            if down == Speaks::Http1 {
+            if down == Protocol::Http1 {
                 clients.push(Client::connect(down, weir.address).await);
                 clients.push(Client::connect(down, weir.address).await);
             }
@@ -265,7 +265,7 @@ fn an_endpoint_of_http2_that_dies_in_bodies_breaks_all_of_them() {
     }
 }
 
-/// An answer that is longer or shorter than it said is an error of the stream and not of its connection.
+/// An answer of another length than announced is a stream error and not a connection error.
 #[test]
 fn an_answer_of_another_length_than_announced_is_broken_off() {
     let short = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\nshort";
@@ -289,7 +289,7 @@ fn an_answer_of_another_length_than_announced_is_broken_off() {
 /// The endpoint's error reaches an HTTP/2 client that is still sending.
 #[test]
 fn an_endpoint_that_dies_in_an_upload_is_502() {
-    for up in [Speaks::Http1, Speaks::Http2] {
+    for up in [Protocol::Http1, Protocol::Http2] {
         run(async {
             let (taken, mut was_taken) = unbounded_channel();
             let endpoint = Endpoint::script(move |conn| {
@@ -302,8 +302,8 @@ fn an_endpoint_that_dies_in_an_upload_is_502() {
             });
             let listener = Listener::bind().await;
             let name = match up {
-                Speaks::Http1 => endpoint.name.clone(),
-                Speaks::Http2 => listener.name.clone(),
+                Protocol::Http1 => endpoint.name.clone(),
+                Protocol::Http2 => listener.name.clone(),
             };
             let weir = to(&name);
             let mut client = connect(weir.address).await;
@@ -313,8 +313,8 @@ fn an_endpoint_that_dies_in_an_upload_is_502() {
                 .send_data(Bytes::from_static(b"part"), false)
                 .unwrap();
             match up {
-                Speaks::Http1 => within(was_taken.recv()).await.unwrap(),
-                Speaks::Http2 => {
+                Protocol::Http1 => within(was_taken.recv()).await.unwrap(),
+                Protocol::Http2 => {
                     let mut connection = listener.accept().await;
                     let (mut asked, _send) = connection.next().await;
                     within(asked.body_mut().data()).await.unwrap().unwrap();
@@ -333,7 +333,8 @@ fn an_endpoint_that_dies_in_an_upload_is_502() {
     }
 }
 
-/// What a client of HTTP/1.1 has is whole by its length: neither it nor its next request waits for an end of the stream.
+/// An HTTP/1.1 client sees the end by the length: neither it nor its next request waits for the end of the HTTP/2
+/// stream.
 #[test]
 fn an_answer_that_is_whole_by_its_length_waits_for_no_end() {
     run(async {
@@ -345,7 +346,7 @@ fn an_answer_that_is_whole_by_its_length_waits_for_no_end() {
             std::slice::from_ref(&listener.name),
             upstream,
         ));
-        let mut client = Client::connect(Speaks::Http1, weir.address).await;
+        let mut client = Client::connect(Protocol::Http1, weir.address).await;
         let (mut endpoint, mut open) = (None, Vec::new());
         for (n, method) in ["GET", "HEAD", "GET"].into_iter().enumerate() {
             let asked = request(method, &format!("/{n}"));
@@ -355,7 +356,7 @@ fn an_answer_that_is_whole_by_its_length_waits_for_no_end() {
                 endpoint = Some(listener.accept_with(two.max_concurrent_streams(2)).await);
             }
             if n == 2 {
-                // As many are open as it takes. One that ends makes room.
+                // The maximum number of streams is open. One that ends makes room.
                 let queued = "weir_upstream_queue_waiting{upstream=\"up\"}";
                 let waits = async {
                     while weir.metric(queued) == 0.0 {
@@ -378,7 +379,7 @@ fn an_answer_that_is_whole_by_its_length_waits_for_no_end() {
             let body = body.unwrap().to_bytes();
             assert_eq!(body, if method == "GET" { "part" } else { "" });
         }
-        // The others are told in the end that nobody waits.
+        // The endpoint sees the remaining streams reset, because no client waits.
         for answer in &mut open {
             assert_eq!(frames::reset_of(answer).await.unwrap(), Reason::CANCEL);
         }
@@ -397,7 +398,7 @@ fn an_answer_that_is_whole_by_its_length_survives_a_reset_behind_it() {
     run(async {
         let listener = Listener::bind().await;
         let weir = to(&listener.name);
-        let mut client = Client::connect(Speaks::Http1, weir.address).await;
+        let mut client = Client::connect(Protocol::Http1, weir.address).await;
         let asked = request("GET", "/").body(Body::empty()).unwrap();
         let asked = spawn_local(client.send(asked));
         let mut stream = listener.accept_raw().await;
@@ -419,7 +420,7 @@ fn an_answer_that_is_whole_by_its_length_survives_a_reset_behind_it() {
 }
 
 #[test]
-fn what_has_come_of_an_answer_goes_before_the_reset_that_ends_it() {
+fn received_parts_of_an_answer_precede_its_reset() {
     run(async {
         let listener = Listener::bind().await;
         let weir = to(&listener.name);
@@ -444,9 +445,9 @@ fn what_has_come_of_an_answer_goes_before_the_reset_that_ends_it() {
     });
 }
 
-/// The stream is gone before anyone has looked at its request: the reason is the client's mistake, and not that it left.
+/// The stream is gone before Weir reads its request: the log names the client's mistake and not its leaving.
 #[test]
-fn what_is_wrong_with_a_body_is_told_however_early_it_comes() {
+fn a_body_error_is_logged_even_before_the_request_is_read() {
     let endpoint = Endpoint::answering(|_| crate::e2e::ok(""));
     let weir = Weir::to(&[&endpoint]);
     let mut stream = std::net::TcpStream::connect(weir.address).unwrap();

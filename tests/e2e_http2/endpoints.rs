@@ -1,4 +1,4 @@
-//! Connections to endpoints that exchanges share: how many there are, how they begin, end and are given up.
+//! Shared HTTP/2 connections to endpoints: their number, start, end and loss.
 
 use bytes::Bytes;
 use h2::Reason;
@@ -7,7 +7,9 @@ use tokio::io::AsyncReadExt;
 use tokio::task::spawn_local;
 
 use crate::e2e::Weir;
-use crate::peers::frames::{Accepted, Connected, Dead, Listener, connect, respond};
+use crate::peers::frames::{
+    ClientConnection, ClosedPort, Listener, ServerConnection, connect, respond,
+};
 use crate::peers::*;
 
 fn get(path: &str) -> http::Request<()> {
@@ -19,16 +21,16 @@ fn to(servers: &[&str], keys: &str) -> Weir {
     Weir::start(&routed(keys, &servers, ""))
 }
 
-/// An endpoint, a server before it and a client.
-async fn set_up(keys: &str) -> (Listener, Weir, Connected) {
+/// An endpoint, a Weir and a client.
+async fn set_up(keys: &str) -> (Listener, Weir, ClientConnection) {
     let listener = Listener::bind().await;
     let weir = to(&[&listener.name], keys);
     let client = connect(weir.address).await;
     (listener, weir, client)
 }
 
-/// Answers whatever comes on a connection with a word, until it ends.
-fn serve(mut connection: Accepted, word: &'static str) -> tokio::task::JoinHandle<usize> {
+/// Answers every request on a connection with a word until the connection ends.
+fn serve(mut connection: ServerConnection, word: &'static str) -> tokio::task::JoinHandle<usize> {
     spawn_local(async move {
         let mut count = 0;
         while let Some((request, mut send)) = connection.next_or_end().await {
@@ -43,8 +45,8 @@ fn serve(mut connection: Accepted, word: &'static str) -> tokio::task::JoinHandl
     })
 }
 
-/// Takes so many requests without answering them.
-async fn hold(connection: &mut Accepted, count: usize) -> Vec<SendResponse<Bytes>> {
+/// Accepts `count` requests and does not answer them.
+async fn hold(connection: &mut ServerConnection, count: usize) -> Vec<SendResponse<Bytes>> {
     let mut held = Vec::new();
     for _ in 0..count {
         held.push(connection.next().await.1);
@@ -58,7 +60,7 @@ fn requests_share_a_connection_up_to_what_the_endpoint_takes_and_then_another() 
         let (listener, _weir, mut client) = set_up("").await;
         let mut limited = h2::server::Builder::new();
         limited.max_concurrent_streams(3);
-        // The first tells what the endpoint takes.
+        // The first request teaches Weir the endpoint's limits.
         let warm = client.send(get("/warm"), true).0;
         let mut first = listener.accept_with(&limited).await;
         let (_, mut send) = first.next().await;
@@ -74,7 +76,7 @@ fn requests_share_a_connection_up_to_what_the_endpoint_takes_and_then_another() 
         for response in sent {
             assert_eq!(within(response).await.unwrap().status(), 200);
         }
-        // The older one is used again, and has room.
+        // Weir uses the older connection again, because it has room.
         let last = client.send(get("/last"), true).0;
         let (_, mut send) = first.next().await;
         respond(&mut send, 200, "last");
@@ -82,7 +84,7 @@ fn requests_share_a_connection_up_to_what_the_endpoint_takes_and_then_another() 
     });
 }
 
-/// Nothing is known of the endpoint when all of them come.
+/// Weir knows nothing of the endpoint when all requests come.
 #[test]
 fn a_burst_on_a_cold_upstream_is_within_what_the_endpoint_takes() {
     run(async {
@@ -132,8 +134,8 @@ fn requests_that_an_endpoint_has_begun_are_finished_after_its_goaway_and_later_o
         let mut old = listener.accept().await;
         let (_, mut send) = old.next().await;
         old.go_away();
-        // A PING's round trip later the endpoint has said which stream is the last; a request in between may be
-        // either, and is answered in any case.
+        // After a PING's round trip the endpoint names its last stream. A request in between may go either way and is
+        // answered in any case.
         let between = client.send(get("/between"), true).0;
         let new = spawn_local(async move { serve(listener.accept().await, "new").await });
         let old_served = spawn_local(async move {
@@ -148,14 +150,14 @@ fn requests_that_an_endpoint_has_begun_are_finished_after_its_goaway_and_later_o
         respond(&mut send, 200, "finished");
         let body = within(under_way).await.unwrap().into_body();
         assert_eq!(frames::read(body).await.unwrap(), "finished");
-        // Weir closes the old connection once nothing is on it.
+        // Weir closes the old connection once it carries no stream.
         assert!(within(old_served).await.unwrap().is_none());
         drop(weir);
         within(new).await.unwrap().unwrap();
     });
 }
 
-/// Whatever method: the endpoint says that it has not looked at it.
+/// Any method may be repeated, because the endpoint says that it has not processed the request.
 #[test]
 fn a_refused_request_is_repeated_with_its_body_whatever_its_method() {
     for method in ["GET", "POST", "PATCH"] {
@@ -194,7 +196,7 @@ fn a_request_that_is_refused_for_ever_is_502_and_not_repeated_for_ever() {
     });
 }
 
-/// An answer of the endpoint's that is not its own refusal: a POST may have been carried out.
+/// The endpoint resets a stream with another code than REFUSED_STREAM: it may have processed the POST.
 #[test]
 fn a_post_that_an_endpoint_may_have_seen_is_never_sent_twice() {
     for reason in [Reason::INTERNAL_ERROR, Reason::CANCEL, Reason::NO_ERROR] {
@@ -223,7 +225,7 @@ fn a_connection_that_died_while_it_was_idle_is_not_used() {
             respond(&mut endpoint.next().await.1, 200, "served");
             assert_eq!(within(response).await.unwrap().status(), 200);
             endpoint.vanish().await;
-            // Weir knows once its count says so.
+            // Weir knows once its metric shows it.
             let name = format!(
                 "weir_endpoint_connections_open{{upstream=\"up\",endpoint=\"{}\"}}",
                 listener.name
@@ -237,7 +239,7 @@ fn a_connection_that_died_while_it_was_idle_is_not_used() {
     });
 }
 
-/// The endpoint closes at the very moment when a request is on its way.
+/// The endpoint closes while a request is on its way.
 #[test]
 fn a_request_that_meets_the_end_of_an_idle_connection_is_sent_again_on_a_fresh_one() {
     run(async {
@@ -267,7 +269,7 @@ fn an_unused_connection_is_closed_after_its_time() {
         let mut endpoint = listener.accept().await;
         respond(&mut endpoint.next().await.1, 200, "served");
         within(response).await.unwrap();
-        // In an orderly way.
+        // By an orderly close.
         assert!(endpoint.next_or_end().await.is_none());
         assert!(within(endpoint.task).await.unwrap().is_none());
     });
@@ -276,7 +278,7 @@ fn an_unused_connection_is_closed_after_its_time() {
 #[test]
 fn all_that_wait_for_a_connection_go_to_the_next_endpoint_when_it_fails() {
     run(async {
-        let dead = Dead::bind();
+        let dead = ClosedPort::bind();
         let listener = Listener::bind().await;
         let weir = to(&[&dead.name, &listener.name], "");
         let mut client = connect(weir.address).await;
@@ -294,7 +296,7 @@ fn all_that_wait_for_a_connection_go_to_the_next_endpoint_when_it_fails() {
 #[test]
 fn all_that_wait_for_a_connection_hear_when_there_is_none_to_be_had() {
     run(async {
-        let dead = Dead::bind();
+        let dead = ClosedPort::bind();
         let weir = to(&[&dead.name], "retries = 0");
         let mut client = connect(weir.address).await;
         let sent: Vec<_> = (0..40)
@@ -306,7 +308,7 @@ fn all_that_wait_for_a_connection_hear_when_there_is_none_to_be_had() {
     });
 }
 
-/// HTTP/2 is offered to it and it chooses HTTP/1.1: those that waited for a shared connection have their own.
+/// ALPN offers HTTP/2 and the endpoint chooses HTTP/1.1: requests that waited for the shared connection get their own.
 #[test]
 fn an_https_endpoint_without_http2_serves_a_burst_over_http1() {
     for retries in [0, 1] {
@@ -314,7 +316,7 @@ fn an_https_endpoint_without_http2_serves_a_burst_over_http1() {
             let (dir, tls) = (Weir::dir(), Tls::new());
             let (_, upstream) = tls.files(&dir);
             let server =
-                Server::start_tls(Speaks::Http1, &tls, async |_| answer("by itself")).await;
+                Server::start_tls(Protocol::Http1, &tls, async |_| answer("by itself")).await;
             let keys = format!("retries = {retries}");
             let config = routed(&keys, std::slice::from_ref(&server.name), &upstream);
             let weir = Weir::start_in(&dir, &config);
@@ -329,7 +331,7 @@ fn an_https_endpoint_without_http2_serves_a_burst_over_http1() {
     }
 }
 
-/// What is connected to is no HTTP/2 at all.
+/// The endpoint does not speak HTTP/2.
 #[test]
 fn an_endpoint_that_speaks_something_else_is_502() {
     run(async {
@@ -347,7 +349,7 @@ fn an_endpoint_that_speaks_something_else_is_502() {
     });
 }
 
-/// The endpoint takes the connection and says nothing, not even SETTINGS.
+/// The endpoint accepts the connection and sends nothing, not even SETTINGS.
 #[test]
 fn an_endpoint_that_never_says_a_word_is_504_after_the_time_for_a_first_byte() {
     run(async {
@@ -364,7 +366,7 @@ fn an_endpoint_that_never_says_a_word_is_504_after_the_time_for_a_first_byte() {
         }
         drop(weir);
         let mut said = Vec::new();
-        // By a reset perhaps: nothing that was sent was read.
+        // By close or reset, because the endpoint has read nothing.
         let _ = within(stream.read_to_end(&mut said)).await;
     });
 }
@@ -391,7 +393,7 @@ fn a_broken_frame_of_the_endpoints_ends_its_connection_and_not_the_clients() {
     });
 }
 
-/// A client that leaves takes its stream along and leaves the connection to others.
+/// A client that leaves resets its stream and leaves the connection to others.
 #[test]
 fn a_shared_connection_outlives_clients_that_leave() {
     run(async {
@@ -418,10 +420,10 @@ fn a_shared_connection_outlives_clients_that_leave() {
     });
 }
 
-/// Who waits in the queue is let in as soon as there is room, and not one by one.
-/// Waits until so many requests wait for a place at the endpoint.
+/// Waiting requests start as soon as there is room, and not one by one.
+/// Waits until this many requests wait for a place at the endpoint.
 async fn queued_up(weir: &Weir, count: f64) {
-    // Clients of HTTP/2 are tasks of this thread.
+    // HTTP/2 clients are tasks of this thread, which therefore must not block.
     let reached = async {
         while weir.metric("weir_upstream_queue_waiting{upstream=\"up\"}") != count {
             tokio::task::yield_now().await;
@@ -446,7 +448,7 @@ fn a_place_that_is_not_taken_after_all_is_for_the_next_in_the_queue() {
         let limited = limited.max_concurrent_streams(1);
         let mut endpoint = listener.accept_with(limited).await;
         let (_, mut send) = endpoint.next().await;
-        // It waits like any other, and turns out to be none for this endpoint when its turn comes.
+        // The request waits like any other, and Weir finds in its turn that this endpoint cannot serve it.
         let mut upgrade = weir.connect();
         upgrade.send(
             "GET /upgrade HTTP/1.1\r\nHost: weir.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",

@@ -1,4 +1,4 @@
-//! Windows: who does not read holds back its own stream's sender, and nobody else.
+//! Flow control: a peer that does not read holds back its own stream's sender and no other.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -17,7 +17,7 @@ fn get(path: &str) -> http::Request<()> {
     request("GET", path).body(()).unwrap()
 }
 
-/// An endpoint whose `/large` has no end to speak of.
+/// An endpoint whose `/large` never ends.
 fn large() -> Endpoint {
     Endpoint::script(|conn| {
         while let Some(request) = conn.next_request() {
@@ -54,7 +54,7 @@ fn a_stream_that_its_client_does_not_read_holds_back_no_other_and_little_memory(
     });
 }
 
-/// Its windows are open, but it takes nothing from the connection.
+/// The client's windows are open, but it does not read from the connection.
 #[test]
 fn a_client_that_reads_nothing_at_all_costs_bounded_memory() {
     let endpoint = large();
@@ -62,7 +62,7 @@ fn a_client_that_reads_nothing_at_all_costs_bounded_memory() {
     let before = weir.resident_bytes();
     let client = Conn::narrow(weir.address);
     client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-    // Windows as large as they can be, then 50 requests.
+    // The largest windows, then 50 requests.
     client.send(b"\0\0\x06\x04\0\0\0\0\0\0\x04\x7f\xff\xff\xff");
     client.send(b"\0\0\x04\x08\0\0\0\0\0\x7f\xff\0\0");
     for n in 0..50u8 {
@@ -74,7 +74,7 @@ fn a_client_that_reads_nothing_at_all_costs_bounded_memory() {
     eventually("all of them", || {
         (endpoint.connections() == 50).then_some(())
     });
-    // What comes from endpoints comes in no time; that no more is taken shows in none of it being there.
+    // Weir receives from the endpoint within milliseconds. A quiet second shows that it receives no more.
     let mut last = 0;
     eventually("nothing more to be taken", || {
         let now = weir.resident_bytes();
@@ -89,7 +89,7 @@ fn a_client_that_reads_nothing_at_all_costs_bounded_memory() {
 
 #[test]
 fn an_endpoint_that_does_not_read_holds_back_the_upload_and_no_other_request() {
-    for up in [Speaks::Http1, Speaks::Http2] {
+    for up in [Protocol::Http1, Protocol::Http2] {
         run(async {
             let (go, wait) = std::sync::mpsc::channel::<()>();
             let wait = std::sync::Mutex::new(wait);
@@ -111,8 +111,8 @@ fn an_endpoint_that_does_not_read_holds_back_the_upload_and_no_other_request() {
             });
             let listener = Listener::bind().await;
             let name = match up {
-                Speaks::Http1 => endpoint.name.clone(),
-                Speaks::Http2 => listener.name.clone(),
+                Protocol::Http1 => endpoint.name.clone(),
+                Protocol::Http2 => listener.name.clone(),
             };
             let (release, mut released) = tokio::sync::watch::channel(false);
             let served = spawn_local(async move {
@@ -136,7 +136,7 @@ fn an_endpoint_that_does_not_read_holds_back_the_upload_and_no_other_request() {
             let before = weir.resident_bytes();
             let asked = request("POST", "/upload").body(()).unwrap();
             let (response, mut stream) = client.send(asked, false);
-            // As much as anybody takes.
+            // As much as Weir accepts.
             let mut sent = 0;
             loop {
                 stream.reserve_capacity(64 * 1024);
@@ -166,7 +166,7 @@ fn an_endpoint_that_does_not_read_holds_back_the_upload_and_no_other_request() {
     }
 }
 
-/// Clients have nothing to do with each other, although an endpoint's connection carries the requests of all.
+/// Clients are independent of each other, although one endpoint connection carries all their requests.
 #[test]
 fn clients_that_do_not_read_hold_back_no_other_client_at_the_same_endpoint() {
     const SLOW: usize = 60;
@@ -182,7 +182,7 @@ fn clients_that_do_not_read_hold_back_no_other_client_at_the_same_endpoint() {
                 }
                 let mut stream = send.send_response(Response::new(()), false).unwrap();
                 spawn_local(async move {
-                    // Until the client is gone.
+                    // Until the client has left.
                     while frames::send_all(&mut stream, pattern(1_000_000, 1), false)
                         .await
                         .is_ok()
@@ -207,7 +207,7 @@ fn clients_that_do_not_read_hold_back_no_other_client_at_the_same_endpoint() {
     });
 }
 
-/// A stream whose window has grown because it was read quickly stalls later: what it holds is not all there is.
+/// A stream whose window grew while its client read fast stalls later: it must not hold a whole window.
 #[test]
 fn a_quick_reader_that_stops_holds_back_no_other_client_at_the_same_endpoint() {
     run(async {
@@ -255,9 +255,9 @@ fn a_quick_reader_that_stops_holds_back_no_other_client_at_the_same_endpoint() {
     });
 }
 
-/// Uploads that stand still use up windows of their own and leave the connection's to others.
+/// Stalled uploads use up their own windows and leave the connection's window to others.
 #[test]
-fn uploads_that_nobody_reads_hold_back_no_other_upload_of_the_same_client() {
+fn stalled_uploads_block_no_other_upload_of_the_same_client() {
     run(async {
         let listener = Listener::bind().await;
         let weir = Weir::start(&routed(PATIENT, std::slice::from_ref(&listener.name), ""));

@@ -1,9 +1,9 @@
-//! Clients that leave before their request is at an endpoint: the exchange ends then, and its place is for others.
+//! Clients that leave before their request reaches an endpoint: the exchange ends at once and frees its place.
 
 use h2::Reason;
 
 use crate::e2e::{Conn, Weir};
-use crate::peers::frames::{Connected, Dead, Listener, connect};
+use crate::peers::frames::{ClientConnection, ClosedPort, Listener, connect};
 use crate::peers::*;
 
 /// How a client leaves.
@@ -11,13 +11,13 @@ use crate::peers::*;
 enum Way {
     /// By a reset of its connection.
     Reset,
-    /// The same, with a body that nobody has taken yet.
+    /// The same with a body that Weir has not read.
     ResetWithBody,
-    /// By an end in the middle of its request.
+    /// By closing in the middle of its request.
     Cut,
     /// By a reset of its stream.
     Stream,
-    /// With its connection of HTTP/2.
+    /// By closing its HTTP/2 connection.
     Lost,
 }
 
@@ -29,11 +29,11 @@ const WAYS: [Way; 5] = [
     Way::Lost,
 ];
 
-/// A client that has asked and will leave.
+/// A client that has sent a request and will leave.
 enum Leaver {
     Http1(Conn, Way),
     Http2(
-        Connected,
+        ClientConnection,
         h2::client::ResponseFuture,
         h2::SendStream<bytes::Bytes>,
         Way,
@@ -58,8 +58,8 @@ impl Leaver {
         Self::Http1(client, way)
     }
 
-    /// Leaves; what is returned stays.
-    fn leave(self) -> Option<Connected> {
+    /// Leaves. Returns the connection if it stays open.
+    fn leave(self) -> Option<ClientConnection> {
         match self {
             Self::Http1(client, Way::Cut) => client.finish(),
             Self::Http1(mut client, _) => client.reset_now(),
@@ -72,7 +72,7 @@ impl Leaver {
         None
     }
 
-    /// Leaves, and waits until that is told and so many exchanges go on.
+    /// Leaves, and waits until Weir has logged that and this many exchanges remain.
     async fn leaves(self, weir: &Weir, path: &str, left: f64) {
         let _stays = self.leave();
         active(weir, left).await;
@@ -83,7 +83,7 @@ impl Leaver {
 }
 
 async fn active(weir: &Weir, count: f64) {
-    // Clients of HTTP/2 are tasks of this thread.
+    // HTTP/2 clients are tasks of this thread, which therefore must not block.
     let reached = async {
         while weir.metric("weir_core_exchanges_active{core=\"0\"}") != count {
             tokio::task::yield_now().await;
@@ -93,10 +93,10 @@ async fn active(weir: &Weir, count: f64) {
 }
 
 #[test]
-fn who_leaves_while_a_connection_is_made_leaves_at_once_and_others_go_on() {
+fn a_client_that_leaves_during_a_connect_cancels_only_its_own_request() {
     for way in WAYS {
         run(async {
-            // It takes connections, and never says a word of TLS.
+            // The endpoint accepts connections and never answers the TLS handshake.
             let listener = Listener::bind().await;
             let name = listener.name.replace("h2c", "https");
             let weir = Weir::start(&routed("timeouts = { connect = \"10m\" }", &[name], ""));
@@ -108,7 +108,7 @@ fn who_leaves_while_a_connection_is_made_leaves_at_once_and_others_go_on() {
             let stays = Leaver::ask(&weir, way, "/stays").await;
             active(&weir, 2.0).await;
             maker.leaves(&weir, "/maker", 1.0).await;
-            // Who has waited for it makes one by itself.
+            // A request that waited for the connection opens its own.
             let _another = listener.accept_raw().await;
             stays.leaves(&weir, "/stays", 0.0).await;
             let failed = format!(
@@ -122,10 +122,10 @@ fn who_leaves_while_a_connection_is_made_leaves_at_once_and_others_go_on() {
 }
 
 #[test]
-fn who_leaves_while_a_retry_waits_leaves_at_once() {
+fn a_client_that_leaves_before_a_retry_cancels_it() {
     for way in WAYS {
         run(async {
-            let dead = Dead::bind();
+            let dead = ClosedPort::bind();
             let keys = "retries = { count = 1, backoff = \"10m\" }";
             let weir = Weir::start(&routed(keys, std::slice::from_ref(&dead.name), ""));
             let leaver = Leaver::ask(&weir, way, "/leaver").await;

@@ -1,4 +1,4 @@
-//! HTTP/2 from the outside, with clients and endpoints that are not of this project, beside HTTP/1.1 on either side.
+//! HTTP/2 end to end with independent clients and endpoints, and HTTP/1.1 on either side.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 #[path = "../e2e/mod.rs"]

@@ -1,4 +1,4 @@
-//! Every pairing of protocols does the same with the same exchange.
+//! The same exchange has the same effect in every pairing of protocols.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
@@ -8,8 +8,8 @@ use hyper::body::Incoming;
 use crate::e2e::Weir;
 use crate::peers::*;
 
-/// Runs a test for each pairing: with a client, an endpoint that answers by `handler`, and Weir between them.
-fn for_all_pairs<F, R>(handler: F, keys: &str, test: impl AsyncFn(Speaks, Client, &Weir))
+/// Runs a test for each pairing, with a client, an endpoint that answers by `handler`, and Weir.
+fn for_all_pairs<F, R>(handler: F, keys: &str, test: impl AsyncFn(Protocol, Client, &Weir))
 where
     F: Fn(Request<Incoming>) -> R + Clone + 'static,
     R: Future<Output = Response<Body>> + 'static,
@@ -25,7 +25,7 @@ where
     }
 }
 
-/// Answers with what was asked: the first line and all fields but the body's framing, as text.
+/// Answers with the request's method and target in the first line, then all fields but the body's framing.
 async fn mirror(request: Request<Incoming>) -> Response<Body> {
     let (head, body) = request.into_parts();
     let mut text = format!("{} {}\n", head.method, head.uri.path_and_query().unwrap());
@@ -69,7 +69,7 @@ fn a_get_has_no_body_and_its_answer_is_whole() {
 fn a_head_has_the_length_and_no_body() {
     let handler = |request: Request<Incoming>| async move {
         assert_eq!(request.method(), "HEAD");
-        // What hyper has of a body it would send in HTTP/2.
+        // hyper would send the body in HTTP/2.
         let response = Response::builder().header("content-length", "1234");
         response.body(Body::empty()).unwrap()
     };
@@ -150,7 +150,7 @@ fn a_body_of_unknown_length_arrives_without_one() {
                 "{text}"
             );
         }
-        // None at all, and nothing that says so beforehand.
+        // No body, and no field that announces one.
         let asked = request("PUT", "/")
             .body(Body::streamed(Bytes::new(), 1))
             .unwrap();
@@ -186,7 +186,7 @@ fn trailers_pass_in_both_directions() {
             let mut asked = request("PUT", "/")
                 .header("te", "trailers")
                 .header("trailer", "x-sum, x-more");
-            if down == Speaks::Http1 {
+            if down == Protocol::Http1 {
                 asked = asked.header("connection", "te");
             }
             let body_sent = Body::trailed(body.clone(), 300, trailers.clone());
@@ -199,7 +199,7 @@ fn trailers_pass_in_both_directions() {
 
 #[test]
 fn an_answer_without_a_date_gets_one_in_every_pairing() {
-    // hyper adds one by itself unless it is told not to, so the endpoint is written by hand where it can be.
+    // hyper adds a Date unless told not to, so the HTTP/1.1 endpoint is written by hand.
     let handler = |_: Request<Incoming>| async move {
         let response = Response::builder().header("date", "Sun, 06 Nov 1994 08:49:37 GMT");
         response.body(Body::empty()).unwrap()
@@ -213,7 +213,7 @@ fn an_answer_without_a_date_gets_one_in_every_pairing() {
     run(async {
         let endpoint = crate::e2e::Endpoint::answering(|_| crate::e2e::ok("hello"));
         let weir = Weir::start(&routed("", std::slice::from_ref(&endpoint.name), ""));
-        let mut client = Client::connect(Speaks::Http2, weir.address).await;
+        let mut client = Client::connect(Protocol::Http2, weir.address).await;
         let asked = request("GET", "/").body(Body::empty()).unwrap();
         let response = client.ask(asked).await;
         assert_eq!(response.text(), "hello");
@@ -222,10 +222,10 @@ fn an_answer_without_a_date_gets_one_in_every_pairing() {
     });
 }
 
-/// What a request ended with belongs to it alone, also where the endpoint did not wait for it.
+/// Trailers belong to their own request, even if the endpoint did not wait for them.
 #[test]
-fn trailers_that_nobody_took_are_not_those_of_the_next_request() {
-    for up in [Speaks::Http1, Speaks::Http2] {
+fn unread_trailers_do_not_reach_the_next_request() {
+    for up in [Protocol::Http1, Protocol::Http2] {
         run(async {
             let go = std::rc::Rc::new(tokio::sync::Notify::new());
             let wait = go.clone();
@@ -255,7 +255,7 @@ fn trailers_that_nobody_took_are_not_those_of_the_next_request() {
             let mut trailers = HeaderMap::new();
             trailers.insert("x-secret", "of another request".parse().unwrap());
             stream.send_trailers(trailers).unwrap();
-            // What was sent before was understood before.
+            // Bytes sent before the answer were read before it.
             assert_eq!(client.ask(post("/between")).await, (200, "{}".into()));
             go.notify_one();
             within(frames::read(refused.into_body())).await.unwrap();
@@ -310,9 +310,9 @@ fn large_bodies_arrive_unchanged_both_ways_at_once() {
 #[test]
 fn many_requests_at_once_are_answered_as_their_answers_come() {
     const COUNT: usize = 90;
-    for up in [Speaks::Http1, Speaks::Http2] {
+    for up in [Protocol::Http1, Protocol::Http2] {
         run(async {
-            // Each is answered only after the one asked behind it.
+            // The endpoint answers each request only after the one behind it.
             let (turns, _) = tokio::sync::watch::channel(COUNT);
             let handler = move |request: Request<Incoming>| {
                 let turns = turns.clone();
@@ -326,7 +326,7 @@ fn many_requests_at_once_are_answered_as_their_answers_come() {
             };
             let server = Server::start(up, handler).await;
             let weir = Weir::start(&routed("", std::slice::from_ref(&server.name), ""));
-            let mut client = Client::connect(Speaks::Http2, weir.address).await;
+            let mut client = Client::connect(Protocol::Http2, weir.address).await;
             let mut sent = Vec::new();
             for number in 0..COUNT {
                 let asked = request("GET", &format!("/{number}")).body(Body::empty());
@@ -336,7 +336,7 @@ fn many_requests_at_once_are_answered_as_their_answers_come() {
                 let response = within(task).await.unwrap();
                 assert_eq!(response.text(), format!("answer {number}"));
             }
-            let connections = if up == Speaks::Http2 { 1 } else { COUNT };
+            let connections = if up == Protocol::Http2 { 1 } else { COUNT };
             assert_eq!(server.connections(), connections);
         });
     }
@@ -352,7 +352,11 @@ fn endpoints_are_told_who_asked_and_through_whom() {
             .header("cookie", "a=1; b=2");
         let response = client.ask(asked.body(Body::empty()).unwrap()).await;
         let text = response.text();
-        let version = if down == Speaks::Http1 { "1.1" } else { "2.0" };
+        let version = if down == Protocol::Http1 {
+            "1.1"
+        } else {
+            "2.0"
+        };
         for line in [
             "x-forwarded-for: 127.0.0.1",
             "x-forwarded-proto: http",
@@ -407,7 +411,7 @@ fn weir_answers_by_itself_alike_in_both_protocols() {
         [[route]]\nmatch = \"/empty\"\nrespond = 200\n\
         [[route]]\nmatch = \"/nothing\"\nrespond = 204\n\
         [[route]]\nmatch = \"/up\"\nto = \"up\"\n";
-    for down in [Speaks::Http1, Speaks::Http2] {
+    for down in [Protocol::Http1, Protocol::Http2] {
         run(async {
             let weir = Weir::start(config);
             let mut client = Client::connect(down, weir.address).await;
@@ -423,7 +427,7 @@ fn weir_answers_by_itself_alike_in_both_protocols() {
             let id = weir.entry("/fixed").text("id");
             assert_eq!(response.field("x-request-id"), Some(id.as_str()));
             assert_eq!(response.field("x-pot"), Some("tea"));
-            // What HEAD gets says how long the answer to GET is.
+            // The answer to HEAD has the length of the answer to GET.
             let head = |path: &str| request("HEAD", path).body(Body::empty()).unwrap();
             let response = client.ask(head("/fixed")).await;
             assert_eq!((response.status, response.text()), (418, ""));
@@ -449,8 +453,8 @@ fn weir_answers_by_itself_alike_in_both_protocols() {
                 (fat.body(Body::empty()).unwrap(), 431, "head_too_large"),
                 (get("/up"), 502, "connect_failed"),
             ] {
-                // After some of them HTTP/1.1 closes.
-                if down == Speaks::Http1 {
+                // HTTP/1.1 closes after some of these.
+                if down == Protocol::Http1 {
                     client = Client::connect(down, weir.address).await;
                 }
                 let response = client.ask(asked).await;
@@ -498,7 +502,7 @@ fn tls_with_alpn_carries_every_pairing() {
 
 #[test]
 fn cookie_crumbs_are_one_cookie_for_endpoints() {
-    for up in [Speaks::Http1, Speaks::Http2] {
+    for up in [Protocol::Http1, Protocol::Http2] {
         run(async {
             let server = Server::start(up, mirror).await;
             let weir = Weir::start(&routed("", std::slice::from_ref(&server.name), ""));
@@ -516,7 +520,7 @@ fn cookie_crumbs_are_one_cookie_for_endpoints() {
     }
 }
 
-/// Paths go as they came or as they were matched, and are refused alike, whatever carries them.
+/// Paths are forwarded as received or as matched, and refused alike, in every pairing.
 #[test]
 fn paths_are_the_same_in_both_protocols() {
     let handler = |request: Request<Incoming>| async move {

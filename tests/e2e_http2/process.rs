@@ -1,4 +1,4 @@
-//! The process with HTTP/2: its end, its reload, its log, and tools that everybody has.
+//! The process with HTTP/2: stop, reload and log, and common tools as clients.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -34,7 +34,7 @@ fn sigterm_lets_requests_finish_and_tells_clients_and_endpoints() {
         let response = within(within_body).await.unwrap();
         weir.signal(Signal::TERM);
         weir.wait_for("draining");
-        // A connection without requests ends at once, in an orderly way.
+        // Weir closes an idle connection at once in an orderly way.
         within(idle.task).await.unwrap().unwrap();
         respond(&mut first, 200, "finished");
         answer.send_data(" and all".into(), true).unwrap();
@@ -42,7 +42,7 @@ fn sigterm_lets_requests_finish_and_tells_clients_and_endpoints() {
         assert_eq!(within(frames::read(body)).await.unwrap(), "finished");
         let body = within(frames::read(response.into_body())).await.unwrap();
         assert_eq!(body, "part and all");
-        // It ends because of the GOAWAY, without an error.
+        // The connection ends by the GOAWAY and without an error.
         drop(client.sender);
         within(client.task).await.unwrap().unwrap();
         assert!(endpoint.next_or_end().await.is_none());
@@ -63,7 +63,7 @@ fn a_request_that_crosses_the_goaway_is_answered() {
         let (_, mut first) = endpoint.next().await;
         weir.signal(Signal::TERM);
         weir.wait_for("draining");
-        // This client has not looked at what came.
+        // This client has not read the GOAWAY yet.
         let crossing = client.send(get("/crossing"), true).0;
         respond(&mut endpoint.next().await.1, 200, "crossed");
         let body = within(crossing).await.unwrap().into_body();
@@ -104,14 +104,14 @@ fn a_reload_is_for_new_requests_on_old_connections_too() {
         let under_way = client.send(get("/under-way"), true).0;
         let mut old = old.accept().await;
         let (_, mut send) = old.next().await;
-        let new = Server::start(Speaks::Http2, async |_| answer("new")).await;
+        let new = Server::start(Protocol::Http2, async |_| answer("new")).await;
         weir.reload(&routed("", std::slice::from_ref(&new.name), ""));
         weir.wait_for("reloaded in");
         assert_eq!(client.ask(get("/later")).await, (200, "new".into()));
         respond(&mut send, 200, "old");
         let body = within(under_way).await.unwrap().into_body();
         assert_eq!(within(frames::read(body)).await.unwrap(), "old");
-        // The old endpoint is not in the plan any more: its connection ends.
+        // The plan no longer has the old endpoint, so its connection closes.
         assert!(old.next_or_end().await.is_none());
         assert!(within(old.task).await.unwrap().is_none());
         assert_eq!(client.ask(get("/again")).await, (200, "new".into()));
@@ -139,7 +139,7 @@ fn a_listener_that_goes_ends_its_connections_after_their_requests() {
 
 #[test]
 fn a_line_of_the_log_has_all_figures() {
-    for up in [Speaks::Http1, Speaks::Http2] {
+    for up in [Protocol::Http1, Protocol::Http2] {
         run(async {
             let handler = async |request: Request<Incoming>| {
                 use http_body_util::BodyExt;
@@ -148,7 +148,7 @@ fn a_line_of_the_log_has_all_figures() {
             };
             let server = Server::start(up, handler).await;
             let weir = Weir::start(&routed("", std::slice::from_ref(&server.name), ""));
-            let mut client = Client::connect(Speaks::Http2, weir.address).await;
+            let mut client = Client::connect(Protocol::Http2, weir.address).await;
             let asked = request("PUT", "/a?b").body(Body::of("seven77")).unwrap();
             client.ask(asked).await;
             let entry = weir.entry("/a?b");
@@ -205,13 +205,13 @@ fn a_listener_without_http2_offers_only_http1_by_alpn() {
             .connect_offering(&[b"h2", b"http/1.1"], weir.address)
             .await;
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
-        let mut client = Client::connect_tls(Speaks::Http1, weir.address, &tls).await;
+        let mut client = Client::connect_tls(Protocol::Http1, weir.address, &tls).await;
         let asked = request("GET", "/").body(Body::empty()).unwrap();
         assert_eq!(client.ask(asked).await.text(), "here");
     });
 }
 
-/// However the network cuts what comes first.
+/// The preface may arrive in any pieces.
 #[test]
 fn prior_knowledge_is_understood_in_pieces() {
     let weir = Weir::start("[[route]]\nmatch = \"/*\"\nrespond = \"here\"\n");
@@ -221,7 +221,7 @@ fn prior_knowledge_is_understood_in_pieces() {
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
             size,
         );
-        // Its own SETTINGS come first.
+        // Weir's SETTINGS come first.
         let head = client.take(9);
         assert_eq!(
             (head[3], &head[5..]),
@@ -234,7 +234,7 @@ fn prior_knowledge_is_understood_in_pieces() {
     assert_eq!(client.response().text(), "here");
 }
 
-/// CONNECT has no place in a reverse proxy, nor has a request in absolute-form that means two hosts.
+/// A reverse proxy refuses CONNECT and a request in absolute-form that names two hosts.
 #[test]
 fn a_plain_connect_is_405_and_spares_the_connection() {
     run(async {
@@ -272,7 +272,7 @@ fn a_client_that_resets_without_end_is_sent_away() {
     });
 }
 
-/// Runs a tool with these arguments; panics unless it succeeds.
+/// Runs a tool with these arguments. Panics unless it succeeds.
 #[track_caller]
 fn tool(name: &str, arguments: &[&str], input: &[u8]) -> String {
     let mut child = Command::new(name)
@@ -284,7 +284,7 @@ fn tool(name: &str, arguments: &[&str], input: &[u8]) -> String {
         .unwrap_or_else(|error| panic!("{name}: {error}; scripts/setup installs it"));
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
-    // It may end before it has read all.
+    // The tool may exit before it has read all of its input.
     let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
@@ -306,7 +306,7 @@ fn curl(arguments: &[&str], input: &[u8]) -> String {
     tool("curl", &[&always, arguments].concat(), input)
 }
 
-/// Echoes bodies on a thread of its own while a tool runs.
+/// Echoes bodies on a separate thread while a tool runs.
 fn echoing() -> Endpoint {
     Endpoint::answering(|request| ok(&request.text()))
 }
@@ -332,7 +332,7 @@ fn curl_gets_posts_and_uploads_over_http2() {
         "of unknown length"
     );
     assert!(curl(&[h2, "-I", &url], b"").starts_with("HTTP/2 200"));
-    // An upgrade to h2c is not taken, and the request is answered as it is.
+    // Weir ignores an upgrade to h2c and answers in HTTP/1.1.
     let shown = curl(&["--http2", "-i", "-d", "plain", &url], b"");
     assert!(
         shown.starts_with("HTTP/1.1 200 OK\r\n") && shown.ends_with("plain"),

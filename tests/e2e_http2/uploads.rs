@@ -1,4 +1,4 @@
-//! What happens between a request's head and its end: interim answers, expectations, answers that come early.
+//! Between a request's head and its end: interim answers, expectations and early answers.
 
 use std::future::poll_fn;
 use std::sync::mpsc::channel;
@@ -11,7 +11,7 @@ use tokio::task::spawn_local;
 use crate::e2e::{Conn, Endpoint, Weir, ok};
 use crate::peers::*;
 
-/// The interim answers that come before the final one.
+/// The interim answers before the final one.
 async fn interim(response: &mut h2::client::ResponseFuture) -> Vec<(u16, String)> {
     let mut came = Vec::new();
     while let Some(one) = within(poll_fn(|cx| response.poll_informational(cx))).await {
@@ -40,8 +40,8 @@ fn interim_answers_pass_before_the_final_one() {
             });
             let listener = frames::Listener::bind().await;
             let name = match up {
-                Speaks::Http1 => endpoint.name.clone(),
-                Speaks::Http2 => listener.name.clone(),
+                Protocol::Http1 => endpoint.name.clone(),
+                Protocol::Http2 => listener.name.clone(),
             };
             spawn_local(async move {
                 let mut connection = listener.accept().await;
@@ -55,7 +55,7 @@ fn interim_answers_pass_before_the_final_one() {
             });
             let weir = Weir::start(&routed("", &[name], ""));
             let came = match down {
-                Speaks::Http1 => {
+                Protocol::Http1 => {
                     let (tell, told) = channel();
                     let mut client = Client::connect(down, weir.address).await;
                     let mut asked = request("GET", "/").body(Body::empty()).unwrap();
@@ -67,7 +67,7 @@ fn interim_answers_pass_before_the_final_one() {
                     drop(client);
                     told.try_iter().collect()
                 }
-                Speaks::Http2 => {
+                Protocol::Http2 => {
                     let mut client = frames::connect(weir.address).await;
                     let asked = request("GET", "/").body(()).unwrap();
                     let (mut response, _) = client.send(asked, true);
@@ -91,7 +91,7 @@ fn a_client_that_waits_to_be_asked_for_its_body_is_asked_by_the_endpoint() {
                 while conn.wait_for_bytes() {
                     let head = conn.message_head();
                     assert_eq!(head.field("expect"), Some("100-continue"));
-                    assert!(!conn.has_news(), "the body came unasked");
+                    assert!(!conn.is_readable(), "the body came unasked");
                     conn.send("HTTP/1.1 100 Continue\r\n\r\n");
                     let mut request = head;
                     request.read_body(conn, false);
@@ -100,8 +100,8 @@ fn a_client_that_waits_to_be_asked_for_its_body_is_asked_by_the_endpoint() {
             });
             let listener = frames::Listener::bind().await;
             let name = match up {
-                Speaks::Http1 => endpoint.name.clone(),
-                Speaks::Http2 => listener.name.clone(),
+                Protocol::Http1 => endpoint.name.clone(),
+                Protocol::Http2 => listener.name.clone(),
             };
             spawn_local(async move {
                 let mut connection = listener.accept().await;
@@ -117,7 +117,7 @@ fn a_client_that_waits_to_be_asked_for_its_body_is_asked_by_the_endpoint() {
             });
             let weir = Weir::start(&routed("", &[name], ""));
             match down {
-                Speaks::Http1 => {
+                Protocol::Http1 => {
                     let address = weir.address;
                     let talked = tokio::task::spawn_blocking(move || {
                         let mut client = Conn::to(address);
@@ -130,7 +130,7 @@ fn a_client_that_waits_to_be_asked_for_its_body_is_asked_by_the_endpoint() {
                     });
                     within(talked).await.unwrap();
                 }
-                Speaks::Http2 => {
+                Protocol::Http2 => {
                     let mut client = frames::connect(weir.address).await;
                     let asked = request("POST", "/")
                         .header("expect", "100-continue")
@@ -149,8 +149,9 @@ fn a_client_that_waits_to_be_asked_for_its_body_is_asked_by_the_endpoint() {
     }
 }
 
-/// Endpoints that answer before they have the request, in both protocols: `/keep` reads on and says how much came.
-async fn early(up: Speaks) -> Server {
+/// Endpoints of both protocols that answer before the request is complete. `/keep` keeps reading and reports how much
+/// came.
+async fn early(up: Protocol) -> Server {
     let handler = |request: Request<hyper::body::Incoming>| async move {
         use http_body_util::BodyExt;
         let (pieces, body) = Body::piped(8);
@@ -199,7 +200,7 @@ fn an_answer_may_begin_while_its_request_is_still_sent() {
 
 #[test]
 fn a_refusal_while_uploading_reaches_the_client_and_spares_its_connection() {
-    for up in [Speaks::Http1, Speaks::Http2] {
+    for up in [Protocol::Http1, Protocol::Http2] {
         run(async {
             let server = early(up).await;
             let weir = Weir::start(&routed("", std::slice::from_ref(&server.name), ""));
@@ -207,7 +208,7 @@ fn a_refusal_while_uploading_reaches_the_client_and_spares_its_connection() {
             for _ in 0..3 {
                 let asked = request("POST", "/refuse").body(()).unwrap();
                 let (response, mut stream) = client.send(asked, false);
-                // More than any window, so that nobody gets rid of it without being read.
+                // More than any window, so the client cannot send it all unless the endpoint reads.
                 let upload = spawn_local(async move {
                     frames::send_all(&mut stream, pattern(50_000_000, 1), true).await
                 });
@@ -220,7 +221,7 @@ fn a_refusal_while_uploading_reaches_the_client_and_spares_its_connection() {
                     within(frames::read(response.into_body())).await.unwrap(),
                     "no more"
                 );
-                // The client is told that nobody wants the rest, without blame.
+                // The client sees NO_ERROR: the rest of the body is not needed.
                 let stopped = within(upload).await.unwrap().unwrap_err();
                 assert_eq!(stopped.reason(), Some(h2::Reason::NO_ERROR), "{stopped}");
             }

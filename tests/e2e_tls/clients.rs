@@ -1,4 +1,4 @@
-//! Clients that show certificates.
+//! Client certificates.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -63,7 +63,7 @@ fn clients_show_certificates() {
         edge.weir.entry("/alice").text("client_cert"),
         "CN=alice.test"
     );
-    // Whatever curl calls it, it is refused and counted.
+    // curl's error varies; Weir refuses the client and counts it.
     assert!(ask("eve", &[], "/").is_err());
     assert!(ask("old", &[], "/").is_err());
     assert!(edge.curl(&[], "a.test", "/").is_err());
@@ -104,7 +104,7 @@ fn nothing_in_a_certificate_reads_as_another_item() {
         "https CN=\\C3\\A4\\22\\2CCN=admin\\3B,O=a\\2C O=root\\0d\\0aX-Admin: 1 \
          URI:spiffe://a/b%2CDNS:admin.test, URI:x:%22a%22%3Bb%252Cc%5Cd"
     );
-    // The log keeps what RFC 4514 makes of it, in one JSON string.
+    // The log keeps the RFC 4514 form in one JSON string.
     assert_eq!(
         edge.weir.entry("/").text("client_cert"),
         "CN=\u{e4}\\\"\\,CN=admin\\;,O=a\\, O=root\\0d\\0aX-Admin: 1"
@@ -112,7 +112,7 @@ fn nothing_in_a_certificate_reads_as_another_item() {
 }
 
 #[test]
-fn a_certificate_may_be_optional_and_nobody_makes_one_up() {
+fn an_optional_certificate_cannot_be_forged() {
     let edge = Edge::prepared(|dir, _| {
         let clients = Authority::new("clients");
         let ca = clients.write(&dir.join("clients.pem"));
@@ -132,7 +132,7 @@ fn a_certificate_may_be_optional_and_nobody_makes_one_up() {
     assert_eq!(edge.curl(&spoof, "a.test", "/").unwrap(), "https  ");
 }
 
-/// Has OpenSSL's client ask for a page and end; gives what it says and gets.
+/// Requests a page with OpenSSL's client. Returns its output.
 fn ask_and_leave(address: SocketAddr, arguments: &[&OsStr]) -> String {
     let mut child = Command::new("openssl")
         .args(["s_client", "-ign_eof", "-connect", &address.to_string()])
@@ -143,14 +143,14 @@ fn ask_and_leave(address: SocketAddr, arguments: &[&OsStr]) -> String {
         .spawn()
         .unwrap();
     let request = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
-    // Who is refused may be gone before the request is written.
+    // A refused client may see the end before it writes its request.
     let _ = child.stdin.take().unwrap().write_all(request);
     let output = child.wait_with_output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A ticket proves that its bearer was here before, not that it has shown a certificate: what one listener hands out
-/// must be worth nothing at another that asks for more.
+/// A ticket proves an earlier session and not a certificate: a ticket from one listener must be worthless at another
+/// that demands a certificate.
 #[test]
 fn a_ticket_does_not_stand_in_for_a_certificate() {
     let (dir, ca, clients) = (
@@ -193,7 +193,7 @@ fn a_ticket_does_not_stand_in_for_a_certificate() {
     }
 }
 
-/// Who resumes a session shows no certificate: the one of the session's beginning must not have ended since.
+/// A resumed session shows no certificate, so Weir checks that the original one has not expired since.
 #[test]
 fn a_ticket_does_not_outlive_the_certificate() {
     let (dir, ca, clients) = (
@@ -244,7 +244,7 @@ fn a_ticket_does_not_outlive_the_certificate() {
     assert_eq!(refused, 2.0);
 }
 
-/// A list that changes is read again, and tickets from before are worth nothing.
+/// Weir reads a changed revocation list again and rejects tickets from before.
 #[test]
 fn a_revoked_certificate_is_refused_as_soon_as_the_list_has_it() {
     let clients = Authority::new("clients");

@@ -1,5 +1,5 @@
-//! A Weir that terminates TLS, peers of it, and endpoints that speak TLS.
-#![allow(unreachable_pub)] // As in the other modules that tests share.
+//! A Weir that terminates TLS, clients of it, and TLS endpoints.
+#![allow(unreachable_pub)] // As in the other shared modules.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,27 +8,27 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{
-    ClientConfig, ClientConnection, DEFAULT_VERSIONS, RootCertStore, ServerConfig,
-    ServerConnection, Stream, StreamOwned, SupportedProtocolVersion, crypto::aws_lc_rs,
+    ClientConfig, ClientConnection, DEFAULT_VERSIONS, ServerConfig, ServerConnection, Stream,
+    StreamOwned, SupportedProtocolVersion, crypto::aws_lc_rs,
 };
 
 use crate::e2e::*;
 
-/// A Weir that terminates TLS for `a.test`, in front of an endpoint that tells what it was told.
+/// A Weir that terminates TLS for `a.test`, in front of an endpoint that answers with the fields that it received.
 pub struct Edge {
     pub dir: PathBuf,
     pub ca: Authority,
     pub ca_file: PathBuf,
-    // Before the endpoint, which waits for its connections to end.
+    // Dropped before the endpoint, which waits for its connections to end.
     pub weir: Weir,
     pub endpoint: Endpoint,
 }
 
 impl Edge {
-    /// `tls` are further keys of the listener's table, `more` is further text of the file.
+    /// `tls` has further keys of the listener's TLS table, `more` has further text of the file.
     pub fn start(tls: &str, more: &str) -> Self {
         Self::prepared(|_, _| (tls.to_owned(), more.to_owned()))
     }
@@ -63,7 +63,7 @@ impl Edge {
         }
     }
 
-    /// Runs curl against it; gives standard output, or the exit code.
+    /// Runs curl against it. Returns standard output or the exit code.
     pub fn curl(&self, arguments: &[&str], host: &str, path: &str) -> Result<String, i32> {
         let port = self.weir.address.port();
         let output = Command::new("curl")
@@ -80,7 +80,7 @@ impl Edge {
         }
     }
 
-    /// What OpenSSL's client says about a connection.
+    /// The output of OpenSSL's client for a connection.
     pub fn openssl(&self, arguments: &[&str], input: &str) -> String {
         let mut child = Command::new("openssl")
             .args(["s_client", "-connect", &self.weir.address.to_string()])
@@ -110,7 +110,7 @@ impl Edge {
         connect(self.weir.address, &self.ca.pem)
     }
 
-    /// The same with one version only.
+    /// Connects with one TLS version only.
     pub fn connect_with(
         &self,
         version: &'static SupportedProtocolVersion,
@@ -118,15 +118,15 @@ impl Edge {
         self.connect_offering(version, b"http/1.1")
     }
 
-    /// The same with one protocol only.
+    /// Connects with one ALPN protocol only.
     pub fn connect_offering(
         &self,
         version: &'static SupportedProtocolVersion,
         alpn: &[u8],
     ) -> StreamOwned<ClientConnection, TcpStream> {
-        let mut config = client_with(&self.ca.pem, &[version]);
+        let mut config = tls_config(&self.ca.pem, &[version]);
         config.alpn_protocols = vec![alpn.to_vec()];
-        connect_by(self.weir.address, config)
+        tls_connect(self.weir.address, Arc::new(config))
     }
 
     #[track_caller]
@@ -135,41 +135,13 @@ impl Edge {
     }
 }
 
-/// A connection to `a.test`.
+/// Opens a TLS connection to `a.test`.
 pub fn connect(address: SocketAddr, ca: &str) -> StreamOwned<ClientConnection, TcpStream> {
-    connect_by(address, client(ca))
-}
-
-fn connect_by(
-    address: SocketAddr,
-    config: ClientConfig,
-) -> StreamOwned<ClientConnection, TcpStream> {
-    let tcp = TcpStream::connect(address).unwrap();
-    tcp.set_read_timeout(Some(DEADLINE)).unwrap();
-    tcp.set_nodelay(true).unwrap();
-    let name = ServerName::try_from("a.test").unwrap();
-    let tls = ClientConnection::new(Arc::new(config), name).unwrap();
-    StreamOwned::new(tls, tcp)
-}
-
-fn roots(ca: &str) -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
-        .unwrap();
-    roots
+    tls_connect(address, Arc::new(client(ca)))
 }
 
 pub fn client(ca: &str) -> ClientConfig {
-    client_with(ca, DEFAULT_VERSIONS)
-}
-
-fn client_with(ca: &str, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
-    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(versions)
-        .unwrap()
-        .with_root_certificates(roots(ca))
-        .with_no_client_auth()
+    tls_config(ca, DEFAULT_VERSIONS)
 }
 
 pub fn handshakes(version: &str, resumed: &str) -> String {
@@ -182,7 +154,7 @@ pub fn failures(failure: &str) -> String {
     format!("weir_tls_failures_total{{listener=\"127.0.0.1:0\",failure=\"{failure}\"}}")
 }
 
-/// Sends a request and reads its answer, which is short.
+/// Sends a request and reads its short answer.
 #[track_caller]
 pub fn ask(stream: &mut (impl Read + Write), path: &str) -> String {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
@@ -207,7 +179,7 @@ pub fn ask(stream: &mut (impl Read + Write), path: &str) -> String {
     }
 }
 
-/// An endpoint that speaks TLS with this certificate and follows a script.
+/// A TLS endpoint with this certificate that follows a script.
 pub fn tls_endpoint(
     issued: &Issued,
     alpn: &[&[u8]],
@@ -218,7 +190,7 @@ pub fn tls_endpoint(
     tls_endpoint_with(config, script)
 }
 
-/// What an endpoint speaks TLS with; it asks for certificates of clients if it has an authority for them.
+/// A TLS server configuration. It demands client certificates if `clients` is an authority.
 pub fn server(
     issued: &Issued,
     clients: Option<&Authority>,
@@ -233,7 +205,7 @@ pub fn server(
     let builder = match clients {
         None => builder.with_no_client_auth(),
         Some(clients) => {
-            let roots = Arc::new(roots(&clients.pem));
+            let roots = Arc::new(tls_roots(&clients.pem));
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
             builder.with_client_cert_verifier(verifier.build().unwrap())
         }
@@ -241,7 +213,7 @@ pub fn server(
     builder.with_single_cert(chain, key).unwrap()
 }
 
-/// An endpoint that speaks TLS in this way and follows a script.
+/// A TLS endpoint with this configuration that follows a script.
 pub fn tls_endpoint_with(
     config: ServerConfig,
     script: impl Fn(&mut Stream<'_, ServerConnection, TcpStream>) + Send + Sync + 'static,
@@ -263,7 +235,7 @@ pub fn tls_endpoint_with(
     address
 }
 
-/// Reads one request's head and says whether there was one.
+/// Reads a request's head. Returns false if the connection ends first.
 pub fn read_head(stream: &mut impl Read) -> bool {
     let mut seen = Vec::new();
     let mut byte = [0];

@@ -1,4 +1,4 @@
-//! Endpoints that speak TLS.
+//! TLS to endpoints.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -101,7 +101,7 @@ fn endpoints_are_verified_resumed_and_kept() {
             .iter()
             .any(|line| line.contains("are not verified"))
     );
-    // More at once than one connection can carry: another is made, and its session resumed.
+    // More concurrent requests than one connection carries: Weir opens another and resumes the session.
     let clients: Vec<_> = (0..8).map(|_| weir.connect()).collect();
     clients.iter().for_each(|client| client.send(get("/good")));
     for mut client in clients {
@@ -110,12 +110,12 @@ fn endpoints_are_verified_resumed_and_kept() {
     assert!(resumed.load(Ordering::Relaxed) > 0, "sessions are resumed");
 }
 
-/// `openssl req -x509` makes one by default.
+/// `openssl req -x509` makes such a certificate by default.
 #[test]
 fn a_certificate_that_is_an_authority_is_refused_in_words_that_help() {
     let (dir, ca) = (Weir::dir(), Authority::new("endpoints"));
     let ca_file = ca.write(&dir.join("ca.pem"));
-    let address = tls_endpoint(&ca.itself(), &[], |stream| {
+    let address = tls_endpoint(&ca.own_certificate(), &[], |stream| {
         read_head(stream);
     });
     let weir = Weir::start_in(
@@ -152,7 +152,7 @@ fn an_endpoint_that_cuts_an_answer_off_never_looks_complete() {
             stream.conn.send_close_notify();
             let _ = stream.conn.complete_io(stream.sock);
         }
-        // An attacker can do this to a connection: FIN, but no close_notify.
+        // An attacker can send a FIN, but no close_notify.
         stream.sock.shutdown(std::net::Shutdown::Write).unwrap();
         let _ = stream.sock.read(&mut [0; 64]);
     });
@@ -299,7 +299,7 @@ fn endpoints_are_shown_a_certificate() {
                 "{path} {version:?}"
             );
         }
-        // Another one is shown as soon as the files have changed; a session that began with the former is not taken up.
+        // Weir shows the new certificate as soon as the files change, and does not resume sessions of the old one.
         clients
             .sign(&["weir.test", "fresh.test"])
             .write(&dir, "right");
@@ -312,7 +312,7 @@ fn endpoints_are_shown_a_certificate() {
             .map(|one| one.windows(10).any(|bytes| bytes == b"fresh.test"))
             .collect();
         assert_eq!(names, [false, true]);
-        // What was refused can be set right without a restart.
+        // A corrected file takes effect without a restart.
         clients.sign(&["weir.test"]).write(&dir, "wrong");
         eventually("a change of certificates", || {
             let loaded = weir.metric("weir_certificates_loaded_total");

@@ -1,4 +1,4 @@
-//! How connections over TLS end, and what is said before.
+//! How TLS connections end, and the alerts before the end.
 
 use std::io::{Read, Write};
 
@@ -64,16 +64,16 @@ fn an_upload_that_is_cut_off_is_never_taken_for_whole() {
     assert_eq!(weir.entry("/cut").text("reason"), "client_closed");
 }
 
-/// More than a close with unread bytes would leave unread.
+/// More bytes than a closing socket would leave unread.
 static JUNK: [u8; 200_000] = [b'x'; 200_000];
 
-/// A record of application data that nobody has encrypted.
+/// An unencrypted record of application data.
 const BROKEN: &[u8] = b"\x17\x03\x03\x00\x20xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
 
 #[test]
 fn the_alert_comes_before_the_close_whatever_else_was_sent() {
     let edge = Edge::start("", "[[route]]\nmatch = \"/here\"\nrespond = \"here\"\n");
-    // What they begin with, and the alert: decode_error, record_overflow and unexpected_message.
+    // Their first bytes, and the alerts: decode_error, record_overflow and unexpected_message.
     let unread = [&b"\x16\x03\x01\x01\x00xxxx"[..], &[b'x'; 252]].concat();
     let amid = b"\x16\x03\x01\x00\x06\x01\x00\x01\x00\x03\x03\x17\x03\x01\x00\x01x";
     for (hello, alert) in [
@@ -88,12 +88,12 @@ fn the_alert_comes_before_the_close_whatever_else_was_sent() {
         assert_eq!(bytes, [21, 3, 3, 0, 2, 2, alert], "to {hello:?}");
         assert_eq!(end, End::Closed, "to {hello:?}");
     }
-    // An alert is not answered with another.
+    // Weir does not answer an alert with another.
     let mut client = edge.weir.connect();
     client.send(b"\x15\x03\x01\x00\x02\x02\x28");
     assert_eq!(client.rest(), (Vec::new(), End::Closed));
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-        // Before a request, behind one, in its body, behind one that an endpoint answers, and over HTTP/2.
+        // Before a request, after one, in its body, after one that an endpoint answers, and over HTTP/2.
         for said in [
             "",
             "GET /here HTTP/1.1\r\nHost: a.test\r\n\r\n",
@@ -129,7 +129,7 @@ fn a_client_that_has_said_its_end_is_answered_and_told_ours() {
         for said in ["", "GET /last HTTP/1.1\r\nHost: a.test\r\n\r\n"] {
             let mut stream = edge.connect_with(version);
             stream.conn.complete_io(&mut stream.sock).unwrap();
-            // All in one segment, and something behind the end, which is not looked at.
+            // All in one segment, with bytes after the end that Weir ignores.
             stream.conn.writer().write_all(said.as_bytes()).unwrap();
             stream.conn.send_close_notify();
             let mut bytes = Vec::new();
@@ -153,7 +153,7 @@ fn a_handshake_in_pieces_is_one() {
         let mut stream = edge.connect_with(version);
         let mut hello = Vec::new();
         stream.conn.write_tls(&mut hello).unwrap();
-        // A record for each byte, in segments that cut them.
+        // One record for each byte, in segments that cut records.
         let records: Vec<u8> = hello[5..]
             .iter()
             .flat_map(|byte| [22, 3, 1, 0, 1, *byte])
@@ -168,7 +168,7 @@ fn a_handshake_in_pieces_is_one() {
 #[test]
 fn a_client_that_cannot_verify_our_key_is_told() {
     let edge = Edge::start("", "");
-    // The certificate's key is of P-256.
+    // The certificate has a P-256 key.
     let said = edge.openssl(&["-tls1_2", "-sigalgs", "ECDSA+SHA384"], "");
     assert!(said.contains("alert handshake failure"), "{said}");
     let said = edge.openssl(&["-tls1_3", "-sigalgs", "ECDSA+SHA384"], "");

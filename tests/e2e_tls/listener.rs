@@ -1,4 +1,4 @@
-//! What a listener shows and takes: certificates, versions, sessions, files.
+//! A TLS listener's certificates, versions, sessions and files.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -35,14 +35,14 @@ fn curl_speaks_both_versions_and_requests_are_told_apart_from_plain_ones() {
     assert!(two.text("cipher").contains("GCM") && three.text("cipher").starts_with("TLS13_"));
     edge.wait_for_metric(&handshakes("1.2", "no"), 1.0);
     edge.wait_for_metric(&handshakes("1.3", "no"), 1.0);
-    // A connection carries several requests, and uploads come whole.
+    // A connection carries several requests, and uploads arrive complete.
     let upload = "x".repeat(300_000);
     let file = edge.dir.join("upload");
     std::fs::write(&file, &upload).unwrap();
     let data = format!("@{}", file.display());
     edge.curl(&["--data-binary", &data], "a.test", "/up")
         .unwrap();
-    let seen = edge.endpoint.seen();
+    let seen = edge.endpoint.requests();
     assert_eq!(seen.last().unwrap().text(), upload);
 }
 
@@ -71,13 +71,13 @@ fn the_certificate_follows_the_name() {
         assert_eq!(subject(name), expected, "{name}");
     }
     assert!(edge.openssl(&["-noservername"], "").contains("CN = a.test"));
-    // A name that only one certificate has is verified by clients, and others are refused by them.
+    // Clients verify a name that one certificate has and refuse other names.
     assert!(edge.curl(&[], "other.test", "/").is_ok());
     assert_eq!(edge.curl(&[], "unknown.test", "/"), Err(60));
 }
 
-/// Has OpenSSL make a key, as these arguments say, and a certificate for `host`, that signs itself; both are files of
-/// this name in `dir`. Gives what the configuration says of them.
+/// Makes a key with OpenSSL by these arguments, and a self-signed certificate for `host`, in files `name` of `dir`.
+/// Returns the keys for the configuration.
 fn generate(dir: &Path, file: &str, host: &str, arguments: &str) -> String {
     let (cert, key) = (
         dir.join(format!("{file}.pem")),
@@ -157,7 +157,7 @@ fn keys_of_every_kind_and_form() {
     }
 }
 
-/// What OpenSSL's client says about a connection to a listener whose certificates it does not verify.
+/// The output of OpenSSL's client, which does not verify the listener's certificates.
 fn openssl(address: SocketAddr, arguments: &str) -> String {
     let output = Command::new("openssl")
         .args(["s_client", "-connect", &address.to_string()])
@@ -285,7 +285,7 @@ fn sessions_are_resumed_by_ticket_also_after_a_reload() {
 #[test]
 fn an_ocsp_response_is_stapled() {
     let edge = Edge::prepared(|dir, _| {
-        // Not a good one: the client that asks for it says what it thinks of it, and that is enough.
+        // An invalid staple suffices: the client that asked for it reports it.
         let file = dir.join("a.ocsp");
         std::fs::write(&file, [0x30, 0x03, 0x0a, 0x01, 0x06]).unwrap();
         (format!(", ocsp = {file:?}"), String::new())
@@ -330,14 +330,14 @@ fn a_certificate_is_swapped_under_load_and_a_bad_one_is_not() {
         edge.weir.wait_for("certificates have changed");
         ran(3);
         assert!(edge.curl(&[], "fresh.test", "/").is_ok());
-        // A key that is another's: the former pair stays, and everybody says so.
+        // The key does not match: Weir keeps the previous pair and reports that.
         std::fs::write(edge.dir.join("a.key"), &edge.ca.sign(&["x.test"]).key).unwrap();
         edge.weir.wait_for("cannot be used; the former ones stay");
         ran(3);
         assert!(edge.curl(&[], "fresh.test", "/").is_ok());
         stop.store(true, Ordering::Relaxed);
     });
-    // A look between the two files of a pair finds them not to fit as well.
+    // Reading between the replacement of the two files finds a mismatch as well.
     assert!(edge.weir.metric("weir_certificates_failed_total") >= 1.0);
     let loaded = edge.weir.metric("weir_certificates_loaded_total");
     let health = edge.weir.admin("/healthz?verbose").text();
@@ -345,7 +345,7 @@ fn a_certificate_is_swapped_under_load_and_a_bad_one_is_not() {
         health.contains("it is not the key of the certificate"),
         "{health}"
     );
-    // SIGHUP finds the same, and changes nothing either.
+    // SIGHUP finds the same mismatch and changes nothing either.
     edge.weir.signal(rustix::process::Signal::HUP);
     edge.weir.wait_for("reload failed, nothing has changed");
     assert!(edge.curl(&[], "fresh.test", "/").is_ok());

@@ -1,7 +1,7 @@
-//! Frames of HTTP/2 as a test decides them, and a guest who wants nothing but his answers meanwhile.
+//! HTTP/2 frames that the test composes byte by byte, and a bystander: a well-behaved client on the same core.
 //!
-//! Nothing here knows Weir's own frames or field blocks: fields are sent spelt out, and of answers only what a test
-//! looks for is read.
+//! Nothing here uses Weir's own frames or HPACK coder. Fields are sent as literals, and of answers only the parts that
+//! a test looks for are parsed.
 #![allow(dead_code, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
@@ -27,7 +27,7 @@ pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 pub const PRIORITY_UPDATE: u8 = 16;
 
-/// END_STREAM; of SETTINGS and PING, ACK.
+/// END_STREAM. On SETTINGS and PING the same bit is ACK.
 pub const END: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 pub const PADDED: u8 = 8;
@@ -41,7 +41,7 @@ pub const REFUSED_STREAM: u32 = 7;
 pub const COMPRESSION_ERROR: u32 = 9;
 pub const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// A frame.
+/// Encodes a frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
     bytes.extend([kind, flags]);
@@ -50,12 +50,12 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A frame whose payload is one number: RST_STREAM, WINDOW_UPDATE.
+/// Encodes a frame whose payload is one number: RST_STREAM or WINDOW_UPDATE.
 pub fn number(kind: u8, stream: u32, number: u32) -> Vec<u8> {
     frame(kind, 0, stream, &number.to_be_bytes())
 }
 
-/// SETTINGS.
+/// Encodes a SETTINGS frame.
 pub fn settings(settings: &[(u16, u32)]) -> Vec<u8> {
     let mut payload = Vec::new();
     for (id, value) in settings {
@@ -65,7 +65,7 @@ pub fn settings(settings: &[(u16, u32)]) -> Vec<u8> {
     frame(SETTINGS, 0, 0, &payload)
 }
 
-/// A field block, each field spelt out and put into no table.
+/// Encodes a field block of literals that enter no table.
 pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
@@ -91,7 +91,7 @@ fn length(block: &mut Vec<u8>, len: usize) {
     block.push(rest as u8);
 }
 
-/// The field block of a request, with further fields.
+/// Encodes the field block of a request, with further fields.
 pub fn request(method: &str, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     let pseudo = [
         (":method", method),
@@ -102,7 +102,7 @@ pub fn request(method: &str, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     block(&[&pseudo, fields].concat())
 }
 
-/// A frame that has come.
+/// A received frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     pub kind: u8,
@@ -112,7 +112,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The number that it carries, from the byte `at`.
+    /// The 32-bit number at the byte `at` of the payload.
     pub fn number(&self, at: usize) -> u32 {
         u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
     }
@@ -122,19 +122,19 @@ impl Frame {
     }
 }
 
-/// A client that sends whatever it likes.
+/// An HTTP/2 client that sends any bytes.
 pub struct Peer {
     socket: TcpStream,
     unread: Vec<u8>,
 }
 
 impl Peer {
-    /// Connects, and says nothing yet.
+    /// Connects and sends nothing yet.
     pub fn silent(address: SocketAddr) -> Self {
         Self::new(TcpStream::connect(address).unwrap())
     }
 
-    /// Connects with a small receive buffer, and says nothing yet.
+    /// Connects with a small receive buffer and sends nothing yet.
     pub fn narrow(address: SocketAddr) -> Self {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -152,13 +152,13 @@ impl Peer {
         }
     }
 
-    /// Connects and begins as a client does, with these settings.
+    /// Connects and sends the preface and these settings.
     pub fn with(address: SocketAddr, of: &[(u16, u32)]) -> Self {
-        Self::silent(address).begun(of)
+        Self::silent(address).start_http2(of)
     }
 
-    /// Begins as a client does.
-    pub fn begun(mut self, of: &[(u16, u32)]) -> Self {
+    /// Sends the preface, these settings and the acknowledgement of the server's.
+    pub fn start_http2(mut self, of: &[(u16, u32)]) -> Self {
         self.send([PREFACE, &settings(of)].concat());
         self.send(frame(SETTINGS, END, 0, &[]));
         self
@@ -168,12 +168,13 @@ impl Peer {
         Self::with(weir.address, &[])
     }
 
-    /// Sends all of it, if the peer takes it: it may have had enough.
+    /// Sends all bytes. Returns false if the peer has closed the connection.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.socket.write_all(bytes.as_ref()).is_ok()
     }
 
-    /// Sends it again and again, with streams' numbers from 1, until the peer takes no more or `count` are sent.
+    /// Sends what `what` makes of the stream ids 1, 3, 5 and so on, `count` times or until the peer has closed the
+    /// connection.
     pub fn flood(&mut self, count: u32, mut what: impl FnMut(u32) -> Vec<u8>) {
         let mut all = (0..count).map(|n| what(2 * n + 1));
         loop {
@@ -194,7 +195,7 @@ impl Peer {
         ));
     }
 
-    /// The next frame; `None` at the end of the connection.
+    /// Reads the next frame; `None` at the end of the connection.
     #[track_caller]
     pub fn next(&mut self) -> Option<Frame> {
         let head: Vec<u8> = self.take(9)?;
@@ -209,7 +210,7 @@ impl Peer {
         })
     }
 
-    /// The next frame that `wanted` makes something of.
+    /// Reads frames until `wanted` returns a value; `None` at the end of the connection.
     #[track_caller]
     pub fn find<T>(&mut self, mut wanted: impl FnMut(&Frame) -> Option<T>) -> Option<T> {
         loop {
@@ -219,7 +220,7 @@ impl Peer {
         }
     }
 
-    /// The answer on a stream: whether it is a 200, and its body; `None` if it does not come whole.
+    /// Reads the answer on a stream: whether its status is 200, and its body. `None` if it does not come whole.
     #[track_caller]
     pub fn answer(&mut self, stream: u32) -> Option<(bool, Vec<u8>)> {
         let (mut is_ok, mut body) = (false, Vec::new());
@@ -231,7 +232,7 @@ impl Peer {
                 return None;
             }
             match frame.kind {
-                // `:status: 200` has a byte of its own.
+                // HPACK encodes `:status: 200` as this one byte.
                 HEADERS if body.is_empty() && !is_ok => is_ok = frame.payload.contains(&0x88),
                 DATA => body.extend(&frame.payload),
                 _ => {}
@@ -242,7 +243,7 @@ impl Peer {
         .map(|_| (is_ok, body))
     }
 
-    /// Reads to the end of the connection, which has to come: the code of the last GOAWAY, if there was one.
+    /// Reads to the end of the connection. Returns the code of the last GOAWAY, if there was one.
     #[track_caller]
     pub fn end(&mut self) -> Option<u32> {
         let mut code = None;
@@ -254,7 +255,7 @@ impl Peer {
         code
     }
 
-    /// Reads to the end of the connection, whatever comes before it.
+    /// Reads to the end of the connection, ignoring what comes.
     #[track_caller]
     pub fn until_end(&mut self) {
         while self.fill() {}
@@ -285,9 +286,9 @@ impl Peer {
     }
 }
 
-/// Somebody who asks for `/good` again and again on a connection of his own, over HTTP/2 and over HTTP/1.1 in turn, and
-/// looks at what the process takes meanwhile.
-pub struct Guest {
+/// A client that requests `/good` repeatedly, over HTTP/2 and HTTP/1.1 in turn, and records the process's memory after
+/// each answer.
+pub struct Bystander {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -299,10 +300,10 @@ struct Shared {
     resident: AtomicU64,
 }
 
-impl Guest {
+impl Bystander {
     pub fn of(weir: &Arc<Weir>) -> Self {
         let shared = Arc::<Shared>::default();
-        let (weir, his) = (weir.clone(), shared.clone());
+        let (weir, state) = (weir.clone(), shared.clone());
         let thread = spawn(move || {
             let (mut newer, mut older) = (Peer::to(&weir), weir.connect());
             for stream in (1..).step_by(2) {
@@ -311,10 +312,11 @@ impl Guest {
                 assert_eq!(newer.answer(stream), Some((true, b"good".to_vec())));
                 older.send("GET /good HTTP/1.1\r\nHost: weir.test\r\n\r\n");
                 assert_eq!(older.response().text(), "good");
-                his.answers.fetch_add(1, Ordering::Relaxed);
-                his.resident
+                state.answers.fetch_add(1, Ordering::Relaxed);
+                state
+                    .resident
                     .fetch_max(weir.resident_bytes(), Ordering::Relaxed);
-                if his.leaves.load(Ordering::Relaxed) {
+                if state.leaves.load(Ordering::Relaxed) {
                     return;
                 }
             }
@@ -325,36 +327,36 @@ impl Guest {
         }
     }
 
-    /// Waits until he has got some more answers, each of them right.
+    /// Waits for ten more correct answers.
     #[track_caller]
-    pub fn is_served(&self) {
+    pub fn expect_more_answers(&self) {
         let before = self.shared.answers.load(Ordering::Relaxed);
         let thread = self.thread.as_ref().unwrap();
-        eventually("answers to the guest", || {
+        eventually("answers to the bystander", || {
             let now = self.shared.answers.load(Ordering::Relaxed);
-            assert!(!thread.is_finished(), "the guest got no answer");
+            assert!(!thread.is_finished(), "the bystander got no answer");
             (now >= before + 10).then_some(())
         });
     }
 
-    /// The most memory that he has seen the process use.
+    /// The largest resident memory that the process had between answers.
     pub fn resident_max(&self) -> u64 {
         self.shared.resident.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Guest {
+impl Drop for Bystander {
     fn drop(&mut self) {
         self.shared.leaves.store(true, Ordering::Relaxed);
         let joined = self.thread.take().map(JoinHandle::join);
         assert!(
             std::thread::panicking() || matches!(joined, Some(Ok(()))),
-            "the guest got no answer"
+            "the bystander got no answer"
         );
     }
 }
 
-/// Lets a moment pass in which what was sent is received by itself. Nothing depends on whether it was.
+/// Sleeps 20 ms, so that Weir receives what was sent in a read of its own. Correctness does not depend on it.
 pub fn pause() {
     std::thread::sleep(Duration::from_millis(20));
 }

@@ -1,4 +1,4 @@
-//! Bodies of messages.
+//! Bodies that hyper sends.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -9,19 +9,19 @@ use http::HeaderMap;
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::mpsc;
 
-/// A body that is sent: of known length if it is there from the beginning, else as its pieces come.
+/// A body to send: of known length, or streamed in pieces.
 pub struct Body {
     known: Option<Bytes>,
     pieces: Option<mpsc::Receiver<Frame<Bytes>>>,
 }
 
 impl Body {
-    /// None.
+    /// No body.
     pub fn empty() -> Self {
         Self::of(Bytes::new())
     }
 
-    /// One of known length.
+    /// A body of known length.
     pub fn of(bytes: impl Into<Bytes>) -> Self {
         Self {
             known: Some(bytes.into()).filter(|bytes| !bytes.is_empty()),
@@ -29,12 +29,12 @@ impl Body {
         }
     }
 
-    /// One of unknown length, cut into pieces.
+    /// A body without a known length, cut into pieces of `piece` bytes.
     pub fn streamed(bytes: Bytes, piece: usize) -> Self {
         Self::trailed(bytes, piece, HeaderMap::new())
     }
 
-    /// The same with trailers behind it.
+    /// Like `streamed`, followed by trailers.
     pub fn trailed(bytes: Bytes, piece: usize, trailers: HeaderMap) -> Self {
         let count = bytes.len().div_ceil(piece);
         let (sender, body) = Self::piped(count + 1);
@@ -49,7 +49,7 @@ impl Body {
         body
     }
 
-    /// One whose pieces are sent by and by; so many may wait.
+    /// A body whose pieces the test sends through a channel with `room` places.
     pub fn piped(room: usize) -> (mpsc::Sender<Frame<Bytes>>, Self) {
         let (sender, pieces) = mpsc::channel(room);
         let body = Self {
@@ -89,14 +89,14 @@ impl hyper::body::Body for Body {
     }
 }
 
-/// Bytes that differ from place to place and from seed to seed.
+/// Bytes that depend on their position and on the seed.
 pub fn pattern(len: usize, seed: usize) -> Bytes {
     (0..len)
         .map(|n| ((n * 7 + n / 251 + seed) % 251) as u8)
         .collect()
 }
 
-/// A checksum that depends on the order of the bytes (FNV-1a).
+/// The FNV-1a hash, which depends on the order of the bytes.
 pub fn sum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

@@ -1,4 +1,4 @@
-//! Clients that speak either protocol.
+//! HTTP/1.1 and HTTP/2 clients.
 
 use std::net::SocketAddr;
 
@@ -14,65 +14,65 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 
-use super::{Body, Speaks, Tls, within};
+use super::{Body, Protocol, Tls, within};
 
-/// A connection for requests.
+/// A client's connection.
 pub enum Client {
     Http1(http1::SendRequest<Body>),
     Http2(http2::SendRequest<Body>),
 }
 
-/// A response that was read in full.
+/// A response with its whole body.
 #[derive(Debug)]
-pub struct Whole {
+pub struct FullResponse {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Bytes,
     pub trailers: HeaderMap,
 }
 
-impl Whole {
+impl FullResponse {
     /// The body as text.
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    /// A field as text.
+    /// The value of a field. Asserts that it occurs at most once.
     pub fn field(&self, name: &str) -> Option<&str> {
         let mut all = self.headers.get_all(name).iter();
         let first = all.next().map(|value| value.to_str().unwrap());
-        assert!(all.next().is_none(), "{name} is there more than once");
+        assert!(all.next().is_none(), "{name} occurs more than once");
         first
     }
 }
 
-/// Begins a request.
+/// Starts a request for `http://weir.test` and the path.
 pub fn request(method: &str, path: &str) -> Builder {
     let uri = format!("http://weir.test{path}");
     Request::builder().method(method).uri(uri)
 }
 
 impl Client {
-    /// Connects in the clear.
-    pub async fn connect(speaks: Speaks, address: SocketAddr) -> Self {
+    /// Connects without TLS.
+    pub async fn connect(protocol: Protocol, address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self::over(speaks, TokioIo::new(stream)).await
+        Self::over(protocol, TokioIo::new(stream)).await
     }
 
     /// Connects over TLS, with ALPN.
-    pub async fn connect_tls(speaks: Speaks, address: SocketAddr, tls: &Tls) -> Self {
-        Self::over(speaks, TokioIo::new(tls.connect(speaks, address).await)).await
+    pub async fn connect_tls(protocol: Protocol, address: SocketAddr, tls: &Tls) -> Self {
+        Self::over(protocol, TokioIo::new(tls.connect(protocol, address).await)).await
     }
 
-    async fn over<T: Read + Write + Unpin + Send + 'static>(speaks: Speaks, io: T) -> Self {
-        match speaks {
-            Speaks::Http1 => {
+    async fn over<T: Read + Write + Unpin + Send + 'static>(protocol: Protocol, io: T) -> Self {
+        match protocol {
+            Protocol::Http1 => {
                 let (sender, connection) = within(http1::handshake(io)).await.unwrap();
                 spawn_local(connection);
                 Self::Http1(sender)
             }
-            Speaks::Http2 => {
+            Protocol::Http2 => {
                 let (sender, connection) = within(http2::handshake(Local, io)).await.unwrap();
                 spawn_local(connection);
                 Self::Http2(sender)
@@ -103,12 +103,12 @@ impl Client {
 
     /// Sends a request and reads its response.
     #[track_caller]
-    pub fn ask(&mut self, request: Request<Body>) -> impl Future<Output = Whole> + use<> {
+    pub fn ask(&mut self, request: Request<Body>) -> impl Future<Output = FullResponse> + use<> {
         let sent = self.send(request);
         within(async move { whole(sent.await.unwrap()).await.unwrap() })
     }
 
-    /// Waits until the connection takes another request; an error when it does not.
+    /// Waits until the connection accepts another request; an error if it never does.
     pub async fn ready(&mut self) -> hyper::Result<()> {
         match self {
             Self::Http1(sender) => sender.ready().await,
@@ -124,12 +124,12 @@ impl Client {
     }
 }
 
-/// Reads a response in full.
-pub async fn whole(response: Response<Incoming>) -> hyper::Result<Whole> {
+/// Reads the whole body of a response.
+pub async fn whole(response: Response<Incoming>) -> hyper::Result<FullResponse> {
     let (head, body) = response.into_parts();
     let collected = body.collect().await?;
     let trailers = collected.trailers().cloned().unwrap_or_default();
-    Ok(Whole {
+    Ok(FullResponse {
         status: head.status.as_u16(),
         headers: head.headers,
         body: collected.to_bytes(),

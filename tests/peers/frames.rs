@@ -1,4 +1,4 @@
-//! The h2 crate on both sides: for tests that decide about streams and frames.
+//! Clients and endpoints on the h2 crate, for tests that control streams and frames.
 
 use std::net::SocketAddr;
 
@@ -13,32 +13,31 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use super::within;
 
-/// A request that has come, and the way to answer it.
-pub type Asked = (Request<RecvStream>, SendResponse<Bytes>);
+/// A request and the handle that answers it.
+pub type IncomingRequest = (Request<RecvStream>, SendResponse<Bytes>);
 
-/// A client's connection with the task that runs it, which ends with the connection.
-pub struct Connected {
+/// A client's connection, and the task that drives it to its end.
+pub struct ClientConnection {
     pub sender: SendRequest<Bytes>,
     pub task: JoinHandle<Result<(), h2::Error>>,
 }
 
 /// Connects with prior knowledge.
-pub async fn connect(address: SocketAddr) -> Connected {
+pub async fn connect(address: SocketAddr) -> ClientConnection {
     connect_with(address, &h2::client::Builder::new()).await
 }
 
-/// The same with settings.
-pub async fn connect_with(address: SocketAddr, builder: &h2::client::Builder) -> Connected {
+pub async fn connect_with(address: SocketAddr, builder: &h2::client::Builder) -> ClientConnection {
     let stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let (sender, connection) = within(builder.handshake(stream)).await.unwrap();
     let task = spawn_local(connection);
     let sender = within(sender.ready()).await.unwrap();
-    Connected { sender, task }
+    ClientConnection { sender, task }
 }
 
-impl Connected {
-    /// Sends a request without a body, or with one to come.
+impl ClientConnection {
+    /// Sends the head of a request; `is_end` says that no body follows.
     pub fn send(
         &mut self,
         request: Request<()>,
@@ -56,14 +55,14 @@ impl Connected {
     }
 }
 
-/// An address where nobody listens, and nobody else can.
-pub struct Dead {
+/// A bound port on which nothing listens and which no other process can take.
+pub struct ClosedPort {
     _socket: TcpSocket,
     /// What goes into `servers`.
     pub name: String,
 }
 
-impl Dead {
+impl ClosedPort {
     pub fn bind() -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -75,7 +74,7 @@ impl Dead {
     }
 }
 
-/// A listening endpoint whose connections a test takes one by one.
+/// An endpoint whose connections the test accepts one by one.
 pub struct Listener {
     listener: TcpListener,
     /// What goes into `servers`.
@@ -94,25 +93,24 @@ impl Listener {
         }
     }
 
-    /// Takes the next connection.
-    pub async fn accept(&self) -> Accepted {
+    /// Accepts the next connection.
+    pub async fn accept(&self) -> ServerConnection {
         self.accept_with(&h2::server::Builder::new()).await
     }
 
-    /// The same with settings.
-    pub async fn accept_with(&self, builder: &h2::server::Builder) -> Accepted {
+    pub async fn accept_with(&self, builder: &h2::server::Builder) -> ServerConnection {
         let stream = self.accept_raw().await;
-        Accepted::new(within(builder.handshake(stream)).await.unwrap())
+        ServerConnection::new(within(builder.handshake(stream)).await.unwrap())
     }
 
-    /// Takes the next connection as it is.
+    /// Accepts the next connection without speaking HTTP/2 on it.
     pub async fn accept_raw(&self) -> TcpStream {
         let (stream, _) = within(self.listener.accept()).await.unwrap();
         stream.set_nodelay(true).unwrap();
         stream
     }
 
-    /// Whether a connection waits to be taken.
+    /// Whether a connection waits to be accepted.
     pub async fn has_another(&self) -> bool {
         tokio::task::yield_now().await;
         let polled = std::future::poll_fn(|cx| {
@@ -122,81 +120,81 @@ impl Listener {
     }
 }
 
-/// A connection that was taken: a task runs it and passes on what is asked.
-pub struct Accepted {
-    asked: mpsc::UnboundedReceiver<Asked>,
-    orders: mpsc::UnboundedSender<Order>,
+/// An accepted connection. A task drives it and passes on its requests.
+pub struct ServerConnection {
+    requests: mpsc::UnboundedReceiver<IncomingRequest>,
+    shutdown: mpsc::UnboundedSender<Shutdown>,
     pub task: JoinHandle<Option<h2::Error>>,
 }
 
-enum Order {
+enum Shutdown {
     GoAway,
     Break(Reason),
 }
 
-impl Accepted {
+impl ServerConnection {
     fn new(mut connection: h2::server::Connection<TcpStream, Bytes>) -> Self {
-        let (tell, asked) = mpsc::unbounded_channel();
-        let (orders, mut ordered) = mpsc::unbounded_channel();
+        let (sender, requests) = mpsc::unbounded_channel();
+        let (shutdown, mut shutdowns) = mpsc::unbounded_channel();
         let task = spawn_local(async move {
             loop {
                 tokio::select! {
                     next = connection.accept() => match next {
-                        Some(Ok(next)) => drop(tell.send(next)),
+                        Some(Ok(next)) => drop(sender.send(next)),
                         Some(Err(error)) => return Some(error),
                         None => return None,
                     },
-                    Some(order) = ordered.recv() => match order {
-                        Order::GoAway => connection.graceful_shutdown(),
-                        Order::Break(reason) => connection.abrupt_shutdown(reason),
+                    Some(order) = shutdowns.recv() => match order {
+                        Shutdown::GoAway => connection.graceful_shutdown(),
+                        Shutdown::Break(reason) => connection.abrupt_shutdown(reason),
                     },
                 }
             }
         });
         Self {
-            asked,
-            orders,
+            requests,
+            shutdown,
             task,
         }
     }
 
     /// Waits for the next request.
     #[track_caller]
-    pub fn next(&mut self) -> impl Future<Output = Asked> {
-        let next = within(self.asked.recv());
+    pub fn next(&mut self) -> impl Future<Output = IncomingRequest> {
+        let next = within(self.requests.recv());
         async { next.await.expect("the connection is open") }
     }
 
-    /// The next request, or none when the connection ends before.
-    pub async fn next_or_end(&mut self) -> Option<Asked> {
-        within(self.asked.recv()).await
+    /// Waits for the next request, or `None` if the connection ends first.
+    pub async fn next_or_end(&mut self) -> Option<IncomingRequest> {
+        within(self.requests.recv()).await
     }
 
-    /// Takes no more streams, and ends when those that are open have.
+    /// Sends GOAWAY, accepts no more streams and ends after the open ones.
     pub fn go_away(&self) {
-        self.orders.send(Order::GoAway).unwrap();
+        self.shutdown.send(Shutdown::GoAway).unwrap();
     }
 
-    /// Ends at once, with GOAWAY.
+    /// Sends GOAWAY and ends at once.
     pub fn break_off(&self, reason: Reason) {
-        self.orders.send(Order::Break(reason)).unwrap();
+        self.shutdown.send(Shutdown::Break(reason)).unwrap();
     }
 
-    /// Ends at once, without a word.
+    /// Closes the connection without a GOAWAY.
     pub async fn vanish(self) {
         self.task.abort();
         assert!(self.task.await.unwrap_err().is_cancelled());
     }
 }
 
-/// Answers with a body.
+/// Sends a response with this status and body.
 pub fn respond(send: &mut SendResponse<Bytes>, status: u16, body: impl Into<Bytes>) {
     let response = Response::builder().status(status).body(()).unwrap();
     let mut stream = send.send_response(response, false).unwrap();
     stream.send_data(body.into(), true).unwrap();
 }
 
-/// Reads what is left of a message, and lets its sender go on.
+/// Reads the rest of a body and releases its flow control window.
 pub async fn read(mut body: RecvStream) -> Result<Bytes, h2::Error> {
     let mut whole = Vec::new();
     while let Some(piece) = body.data().await {
@@ -207,7 +205,7 @@ pub async fn read(mut body: RecvStream) -> Result<Bytes, h2::Error> {
     Ok(whole.into())
 }
 
-/// Reads a message to its trailers.
+/// Reads a body and its trailers.
 pub async fn read_to_trailers(body: &mut RecvStream) -> Result<(Bytes, HeaderMap), h2::Error> {
     let mut whole = Vec::new();
     while let Some(piece) = body.data().await {
@@ -219,7 +217,7 @@ pub async fn read_to_trailers(body: &mut RecvStream) -> Result<(Bytes, HeaderMap
     Ok((whole.into(), trailers))
 }
 
-/// Sends all of it as windows allow.
+/// Sends all bytes as the windows allow.
 pub async fn send_all(
     stream: &mut SendStream<Bytes>,
     mut bytes: Bytes,
@@ -229,7 +227,7 @@ pub async fn send_all(
         stream.reserve_capacity(bytes.len().min(64 * 1024));
         let room = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await;
         let Some(room) = room else {
-            // The peer has ended the stream; why, only this tells.
+            // The peer has ended the stream. Only `poll_reset` tells why.
             return Err(reset_of(stream).await?.into());
         };
         let room = room?;
@@ -239,12 +237,12 @@ pub async fn send_all(
     Ok(())
 }
 
-/// Waits until the peer resets a stream that we send on.
+/// Waits until the peer resets a stream on which the test sends.
 pub async fn reset_of(stream: &mut SendStream<Bytes>) -> Result<Reason, h2::Error> {
     within(std::future::poll_fn(|cx| stream.poll_reset(cx))).await
 }
 
-/// Waits until the peer resets a request before it was answered.
+/// Waits until the peer resets a request that is not yet answered.
 pub async fn reset_of_request(send: &mut SendResponse<Bytes>) -> Result<Reason, h2::Error> {
     within(std::future::poll_fn(|cx| send.poll_reset(cx))).await
 }

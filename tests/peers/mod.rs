@@ -1,8 +1,8 @@
-//! Independent peers of both protocols, for tests from the outside: hyper where the protocol is to make no difference,
-//! the h2 crate where a test decides about frames. All of a test's peers live on one thread.
+//! Independent clients and endpoints for both protocols: hyper where the protocol must make no difference, the h2 crate
+//! where a test controls frames. All peers of a test run on one thread.
 //!
-//! Whoever uses this declares the module `e2e` as well.
-// Each binary uses a part of it, and what fails here fails the test.
+//! A test binary that declares this module declares `e2e` too.
+// Each test binary uses a part of this module.
 #![allow(dead_code, unused_imports, unreachable_pub)]
 #![allow(
     clippy::unwrap_used,
@@ -27,22 +27,22 @@ pub use client::{Client, request};
 pub use server::{Server, answer, serve};
 pub use tls::Tls;
 
-/// What is spoken.
+/// The HTTP version on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speaks {
+pub enum Protocol {
     Http1,
     Http2,
 }
 
-/// What clients and endpoints may speak.
-pub const PAIRS: [(Speaks, Speaks); 4] = [
-    (Speaks::Http1, Speaks::Http1),
-    (Speaks::Http1, Speaks::Http2),
-    (Speaks::Http2, Speaks::Http1),
-    (Speaks::Http2, Speaks::Http2),
+/// Every pairing of a client's and an endpoint's protocol.
+pub const PAIRS: [(Protocol, Protocol); 4] = [
+    (Protocol::Http1, Protocol::Http1),
+    (Protocol::Http1, Protocol::Http2),
+    (Protocol::Http2, Protocol::Http1),
+    (Protocol::Http2, Protocol::Http2),
 ];
 
-/// Runs a test with its peers.
+/// Runs a test and its peers.
 pub fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -53,23 +53,23 @@ pub fn run<T>(test: impl Future<Output = T>) -> T {
             .await
             .expect("the test ends in time")
     });
-    // Names may be looked up on threads that nobody waits for.
+    // tokio may still look up names on its blocking threads. Don't wait for them.
     runtime.shutdown_background();
     done
 }
 
-/// Waits for what has to come.
+/// Waits for `future`. Panics after [`DEADLINE`] and names the caller.
 #[track_caller]
 pub fn within<F: Future>(future: F) -> impl Future<Output = F::Output> {
     let place = std::panic::Location::caller();
     async move {
         tokio::time::timeout(DEADLINE, future)
             .await
-            .unwrap_or_else(|_| panic!("it did not come in time, waited for at {place}"))
+            .unwrap_or_else(|_| panic!("timed out at {place}"))
     }
 }
 
-/// A configuration: everything to these endpoints, with more keys of the upstream and the top level before.
+/// A configuration that routes everything to these servers, with further top-level keys and keys of the upstream.
 pub fn routed(keys: &str, servers: &[String], upstream: &str) -> String {
     format!(
         "{keys}\n[upstream.up]\nservers = {servers:?}\n{upstream}\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n"

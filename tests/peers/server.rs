@@ -1,4 +1,4 @@
-//! Endpoints that speak either protocol.
+//! HTTP/1.1 and HTTP/2 endpoints.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -16,71 +16,71 @@ use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, spawn_local};
 
 use super::client::Local;
-use super::{Body, Speaks, Tls};
+use super::{Body, Protocol, Tls};
 
-/// A listening endpoint. It is gone when it is dropped.
+/// A listening endpoint. Dropping it closes its listener.
 pub struct Server {
-    /// What goes into `servers`.
+    /// Its address as `servers` lists it.
     pub name: String,
     pub address: SocketAddr,
     connections: Rc<Cell<usize>>,
     acceptor: AbortHandle,
 }
 
-/// What a handler may answer with.
-pub trait Answers:
+/// A body that a handler may answer with.
+pub trait ResponseBody:
     hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static
 {
 }
 
-impl<B> Answers for B where
+impl<B> ResponseBody for B where
     B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
         + 'static
 {
 }
 
-/// A plain answer.
+/// A 200 response with this body.
 pub fn answer(body: impl Into<Bytes>) -> Response<Body> {
     Response::new(Body::of(body))
 }
 
 impl Server {
-    /// Answers with what `handler` makes of a request.
-    pub async fn start<F, R, B>(speaks: Speaks, handler: F) -> Self
+    /// Answers every request with the result of `handler`.
+    pub async fn start<F, R, B>(protocol: Protocol, handler: F) -> Self
     where
         F: Fn(Request<Incoming>) -> R + 'static,
         R: Future<Output = Response<B>> + 'static,
-        B: Answers,
+        B: ResponseBody,
     {
-        Self::listen(speaks, None, handler).await
+        Self::listen(protocol, None, handler).await
     }
 
-    /// The same over TLS; it offers what it speaks by ALPN.
-    pub async fn start_tls<F, R, B>(speaks: Speaks, tls: &Tls, handler: F) -> Self
+    /// Like `start`, over TLS. ALPN offers only `protocol`.
+    pub async fn start_tls<F, R, B>(protocol: Protocol, tls: &Tls, handler: F) -> Self
     where
         F: Fn(Request<Incoming>) -> R + 'static,
         R: Future<Output = Response<B>> + 'static,
-        B: Answers,
+        B: ResponseBody,
     {
-        Self::listen(speaks, Some(tls.acceptor(speaks)), handler).await
+        Self::listen(protocol, Some(tls.acceptor(protocol)), handler).await
     }
 
     async fn listen<F, R, B>(
-        speaks: Speaks,
+        protocol: Protocol,
         tls: Option<tokio_rustls::TlsAcceptor>,
         handler: F,
     ) -> Self
     where
         F: Fn(Request<Incoming>) -> R + 'static,
         R: Future<Output = Response<B>> + 'static,
-        B: Answers,
+        B: ResponseBody,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let name = match (&tls, speaks) {
+        let name = match (&tls, protocol) {
             (Some(_), _) => format!("https://localhost:{}", address.port()),
-            (None, Speaks::Http1) => address.to_string(),
-            (None, Speaks::Http2) => format!("h2c://{address}"),
+            (None, Protocol::Http1) => address.to_string(),
+            (None, Protocol::Http2) => format!("h2c://{address}"),
         };
         let connections = Rc::new(Cell::new(0));
         let (count, handler) = (connections.clone(), Rc::new(handler));
@@ -91,10 +91,10 @@ impl Server {
                 let (tls, handler) = (tls.clone(), handler.clone());
                 spawn_local(async move {
                     match tls {
-                        None => serve(speaks, TokioIo::new(stream), handler).await,
+                        None => serve(protocol, TokioIo::new(stream), handler).await,
                         Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => serve(speaks, TokioIo::new(stream), handler).await,
-                            Err(error) => eprintln!("the endpoint's handshake: {error}"),
+                            Ok(stream) => serve(protocol, TokioIo::new(stream), handler).await,
+                            Err(error) => eprintln!("TLS handshake at the endpoint: {error}"),
                         },
                     }
                 });
@@ -108,7 +108,7 @@ impl Server {
         }
     }
 
-    /// How many connections have been made to it so far.
+    /// The number of connections accepted so far.
     pub fn connections(&self) -> usize {
         self.connections.get()
     }
@@ -121,26 +121,26 @@ impl Drop for Server {
 }
 
 /// Serves one connection to its end.
-pub async fn serve<T, F, R, B>(speaks: Speaks, io: T, handler: Rc<F>)
+pub async fn serve<T, F, R, B>(protocol: Protocol, io: T, handler: Rc<F>)
 where
     T: Read + Write + Unpin + 'static,
     F: Fn(Request<Incoming>) -> R + 'static,
     R: Future<Output = Response<B>> + 'static,
-    B: Answers,
+    B: ResponseBody,
 {
     let service = service_fn(move |request| {
         let answered = handler(request);
         async move { Ok::<_, Infallible>(answered.await) }
     });
-    // How a connection ends is what tests look at from the other side.
-    match speaks {
-        Speaks::Http1 => drop(
+    // Tests look at the end of a connection from Weir's side, so errors are dropped here.
+    match protocol {
+        Protocol::Http1 => drop(
             http1::Builder::new()
                 .half_close(true)
                 .serve_connection(io, service)
                 .await,
         ),
-        Speaks::Http2 => drop(
+        Protocol::Http2 => drop(
             http2::Builder::new(Local)
                 .serve_connection(io, service)
                 .await,

@@ -1,4 +1,4 @@
-//! A certificate of a test's own, and both sides of TLS that use it.
+//! A certificate made for one test, and TLS clients and acceptors that use it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,9 +11,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::{Speaks, within};
+use super::{Protocol, within};
 
-/// One certificate for `localhost` and `weir.test`, which is its own authority.
+/// A self-signed certificate for `localhost` and `weir.test`.
 pub struct Tls {
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
@@ -31,7 +31,8 @@ impl Tls {
         }
     }
 
-    /// Puts both files into a directory; returns the key `tls` of a listener and the one of an upstream.
+    /// Writes certificate and key into a directory. Returns the key `tls` for a listener and the key `tls` for an
+    /// upstream.
     pub fn files(&self, dir: &Path) -> (String, String) {
         let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
         std::fs::write(&cert, &self.pem.0).unwrap();
@@ -47,15 +48,15 @@ impl Tls {
         &self.pem.0
     }
 
-    /// Connects, and checks what was agreed on.
-    pub async fn connect(&self, speaks: Speaks, address: SocketAddr) -> TlsStream<TcpStream> {
-        let stream = self.connect_offering(&[alpn(speaks)], address).await;
+    /// Connects and asserts that ALPN chose `protocol`.
+    pub async fn connect(&self, protocol: Protocol, address: SocketAddr) -> TlsStream<TcpStream> {
+        let stream = self.connect_offering(&[alpn(protocol)], address).await;
         let agreed = stream.get_ref().1.alpn_protocol();
-        assert_eq!(agreed, Some(alpn(speaks)));
+        assert_eq!(agreed, Some(alpn(protocol)));
         stream
     }
 
-    /// Connects with these protocols offered.
+    /// Connects and offers these protocols by ALPN.
     pub async fn connect_offering(
         &self,
         offered: &[&[u8]],
@@ -74,25 +75,25 @@ impl Tls {
         within(connector.connect(name, stream)).await.unwrap()
     }
 
-    /// A server's side that offers one protocol.
-    pub fn acceptor(&self, speaks: Speaks) -> TlsAcceptor {
-        self.acceptor_of(&[speaks])
+    /// An acceptor whose ALPN offers one protocol.
+    pub fn acceptor(&self, protocol: Protocol) -> TlsAcceptor {
+        self.acceptor_of(&[protocol])
     }
 
-    /// The same for several, in the order of its preference.
-    pub fn acceptor_of(&self, speaks: &[Speaks]) -> TlsAcceptor {
+    /// An acceptor whose ALPN offers these protocols, preferred ones first.
+    pub fn acceptor_of(&self, protocol: &[Protocol]) -> TlsAcceptor {
         let mut config = ServerConfig::builder()
             .with_no_client_auth()
             .with_single_cert(vec![self.certificate.clone()], self.key.clone_key())
             .unwrap();
-        config.alpn_protocols = speaks.iter().map(|&one| alpn(one).to_vec()).collect();
+        config.alpn_protocols = protocol.iter().map(|&one| alpn(one).to_vec()).collect();
         TlsAcceptor::from(Arc::new(config))
     }
 }
 
-fn alpn(speaks: Speaks) -> &'static [u8] {
-    match speaks {
-        Speaks::Http1 => b"http/1.1",
-        Speaks::Http2 => b"h2",
+fn alpn(protocol: Protocol) -> &'static [u8] {
+    match protocol {
+        Protocol::Http1 => b"http/1.1",
+        Protocol::Http2 => b"h2",
     }
 }

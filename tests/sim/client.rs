@@ -1,14 +1,18 @@
-//! Scripted clients: they ask, and judge what they get.
+//! Scripted clients: they send requests and judge the answers.
 
-use weir::io::sim::{End, Peer, Rng, Sim};
-use weir::io::{Address, Tx};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
 
-use super::endpoint::{Answer, Twist};
+use weir::io::sim::{End, Peer, Rng, Sim, World, at};
+use weir::io::{Address, Net, Tx};
+
+use super::endpoint::{Answer, Behaviour};
 use super::message::{Framing, Head, announce, body_of, frame, read_body};
 
-/// One request to be made.
+/// A request, and the answer that the endpoint is to give.
 #[derive(Clone, Debug)]
-pub struct Ask {
+pub struct ScriptedRequest {
     pub id: u64,
     pub method: &'static str,
     pub path: &'static str,
@@ -17,22 +21,22 @@ pub struct Ask {
     pub answer: Answer,
 }
 
-/// What became of it.
+/// What became of a request.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The answer that the endpoint gave, complete and correct.
+    /// The endpoint's answer arrived complete and correct.
     Answered,
-    /// An answer of Weir's own, with its reason.
+    /// Weir answered itself, with this status and reason.
     Refused(u16, String),
-    /// An answer that visibly lacks its end.
+    /// An answer arrived that is visibly incomplete.
     Truncated,
-    /// The connection ended without one.
+    /// The connection ended without an answer.
     Lost(End),
 }
 
-impl Ask {
-    /// A request drawn by chance; its answer is a good one.
-    pub fn drawn(id: u64, rng: &mut Rng) -> Self {
+impl ScriptedRequest {
+    /// A random request. Its answer is not a failure.
+    pub fn random(id: u64, rng: &mut Rng) -> Self {
         let method = ["GET", "GET", "HEAD", "POST", "POST", "PUT", "DELETE"][rng.below(7)];
         let has_body = matches!(method, "POST" | "PUT");
         let framing = match rng.below(2) {
@@ -42,30 +46,53 @@ impl Ask {
         };
         let answer = Answer {
             status: [200, 200, 200, 201, 204, 304, 404, 500][rng.below(8)],
-            len: drawn_len(rng),
+            len: random_len(rng),
             framing: [Framing::Length, Framing::Chunked, Framing::Close][rng.below(3)],
             delay_ms: [0, 0, 0, 20][rng.below(4)],
-            twist: [Twist::None, Twist::None, Twist::Interim, Twist::Close][rng.below(4)],
+            behaviour: [
+                Behaviour::None,
+                Behaviour::None,
+                Behaviour::Interim,
+                Behaviour::Close,
+            ][rng.below(4)],
         };
         Self {
             id,
             method,
             path: "/",
-            len: if has_body { drawn_len(rng) } else { 0 },
+            len: if has_body { random_len(rng) } else { 0 },
             framing,
             answer,
         }
     }
 
-    /// Whether it may be made twice without harm.
+    /// A GET that the endpoint answers after `delay_ms` with five bytes.
+    pub fn get(id: u64, delay_ms: u64) -> Self {
+        Self {
+            id,
+            method: "GET",
+            path: "/",
+            len: 0,
+            framing: Framing::None,
+            answer: Answer {
+                status: 200,
+                len: 5,
+                framing: Framing::Length,
+                delay_ms,
+                behaviour: Behaviour::None,
+            },
+        }
+    }
+
+    /// Whether Weir may repeat the request.
     pub fn is_idempotent(&self) -> bool {
         self.method != "POST"
     }
 
-    /// The request as it goes over the wire.
-    pub fn wire(&self, rng: &mut Rng) -> Vec<u8> {
+    /// The request's bytes.
+    pub fn encode(&self, rng: &mut Rng) -> Vec<u8> {
         let (method, path, id, len) = (self.method, self.path, self.id, self.len);
-        let (answer, framing) = (self.answer.spell(), announce(self.framing, len));
+        let (answer, framing) = (self.answer.encode(), announce(self.framing, len));
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: sim\r\nX-Id: {id}\r\nX-Body: {len}\r\n\
              X-Answer: {answer}\r\n{framing}\r\n"
@@ -77,8 +104,8 @@ impl Ask {
         wire
     }
 
-    /// Reads the answer and judges it: what is wrong in itself panics, what may happen is returned. The flag says
-    /// whether the connection goes on.
+    /// Reads the answer and judges it. A wrong answer panics; every possible outcome is returned. The flag says whether
+    /// the connection stays open.
     pub async fn read(&self, peer: &mut Peer<Sim>) -> (Outcome, bool) {
         let head = loop {
             match Head::read(peer).await {
@@ -88,7 +115,7 @@ impl Ask {
                     let (bytes, end) = peer.read_to_end().await;
                     assert!(
                         bytes.is_empty() || end != End::Orderly,
-                        "half a head, then an end"
+                        "the connection closed within a head"
                     );
                     return (Outcome::Lost(end), false);
                 }
@@ -113,7 +140,7 @@ impl Ask {
         assert_eq!(
             head.get("x-id"),
             Some(&*id.to_string()),
-            "an answer to another request"
+            "the answer belongs to another request"
         );
         let want = match bodiless {
             true => Vec::new(),
@@ -135,7 +162,7 @@ impl Ask {
     }
 }
 
-fn drawn_len(rng: &mut Rng) -> usize {
+fn random_len(rng: &mut Rng) -> usize {
     match rng.below(4) {
         0 => 0,
         1 => rng.size(3_000),
@@ -143,8 +170,13 @@ fn drawn_len(rng: &mut Rng) -> usize {
     }
 }
 
-/// Makes requests one after the other over as few connections as possible.
-pub async fn ask_all(net: &Sim, to: &Address, asks: &[Ask], rng: &mut Rng) -> Vec<Outcome> {
+/// Sends requests one after the other over as few connections as possible.
+pub async fn ask_all(
+    net: &Sim,
+    to: &Address,
+    asks: &[ScriptedRequest],
+    rng: &mut Rng,
+) -> Vec<Outcome> {
     let mut peer = None;
     let mut outcomes = Vec::new();
     for ask in asks {
@@ -152,11 +184,11 @@ pub async fn ask_all(net: &Sim, to: &Address, asks: &[Ask], rng: &mut Rng) -> Ve
             Some(open) => open,
             None => Peer::connect(net, to).await.expect("Weir listens"),
         };
-        open.write(&ask.wire(rng));
+        open.write(&ask.encode(rng));
         let (outcome, goes_on) = ask.read(&mut open).await;
         let whole = matches!(outcome, Outcome::Answered | Outcome::Refused(..));
         outcomes.push(outcome);
-        // Where the answer came before the request was sent, the rest of it is not worth sending.
+        // If the answer came before the request was sent, the rest of the request is not worth sending.
         if goes_on && open.tx.queued() == 0 {
             peer = Some(open);
         } else if !goes_on && whole {
@@ -170,10 +202,15 @@ pub async fn ask_all(net: &Sim, to: &Address, asks: &[Ask], rng: &mut Rng) -> Ve
     outcomes
 }
 
-/// Makes all requests at once over one connection, and reads the answers in their order, as far as there are any.
-pub async fn pipeline(net: &Sim, to: &Address, asks: &[Ask], rng: &mut Rng) -> Vec<Outcome> {
+/// Sends all requests at once over one connection and reads the answers in order, as far as they come.
+pub async fn pipeline(
+    net: &Sim,
+    to: &Address,
+    asks: &[ScriptedRequest],
+    rng: &mut Rng,
+) -> Vec<Outcome> {
     let mut peer = Peer::connect(net, to).await.expect("Weir listens");
-    let wire: Vec<u8> = asks.iter().flat_map(|ask| ask.wire(rng)).collect();
+    let wire: Vec<u8> = asks.iter().flat_map(|ask| ask.encode(rng)).collect();
     peer.write(&wire);
     let mut outcomes = Vec::new();
     for ask in asks {
@@ -189,7 +226,7 @@ pub async fn pipeline(net: &Sim, to: &Address, asks: &[Ask], rng: &mut Rng) -> V
     outcomes
 }
 
-/// After the last answer there is nothing.
+/// Asserts that nothing follows the last answer.
 pub async fn expect_end(mut peer: Peer<Sim>) {
     let (bytes, _) = peer.read_to_end().await;
     assert!(
@@ -197,4 +234,67 @@ pub async fn expect_end(mut peer: Peer<Sim>) {
         "{} bytes after the last answer",
         bytes.len()
     );
+}
+
+/// Clients that run side by side, and the requests that are done.
+#[derive(Clone, Default)]
+pub struct Clients {
+    started: Rc<Cell<usize>>,
+    finished: Rc<RefCell<Vec<Finished>>>,
+}
+
+/// A request that is done.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    pub id: u64,
+    /// Time since the test started its client.
+    pub took: Duration,
+    /// `answered`, or the status and the reason of a refusal.
+    pub outcome: String,
+}
+
+impl Clients {
+    /// Starts a client that waits for `delay` and then sends its requests one after the other.
+    pub fn start(&self, world: &World, to: &str, delay: Duration, requests: Vec<ScriptedRequest>) {
+        let (net, finished, to) = (world.client(), self.finished.clone(), at(to));
+        let (started_at, mut rng) = (world.now(), world.rng(requests[0].id));
+        self.started.set(self.started.get() + requests.len());
+        world.spawn(async move {
+            net.sleep_until(net.now() + delay).await;
+            let outcomes = ask_all(&net, &to, &requests, &mut rng).await;
+            let took = net.now().since(started_at);
+            for (request, outcome) in requests.iter().zip(outcomes) {
+                let outcome = match &outcome {
+                    Outcome::Answered => "answered".to_owned(),
+                    Outcome::Refused(status, why) => format!("{status} {why}"),
+                    other => format!("{other:?}"),
+                };
+                let id = request.id;
+                finished.borrow_mut().push(Finished { id, took, outcome });
+            }
+        });
+    }
+
+    /// The number of requests started so far.
+    pub fn started(&self) -> usize {
+        self.started.get()
+    }
+
+    /// Whether every request is done.
+    pub fn are_done(&self) -> bool {
+        self.finished.borrow().len() == self.started.get()
+    }
+
+    /// Runs until every request is done. Returns them in the order in which they ended.
+    pub fn wait(&self, world: &World) -> Vec<Finished> {
+        world.run_until(|| self.are_done());
+        self.started.set(0);
+        self.finished.take()
+    }
+}
+
+/// How many requests ended with this outcome.
+pub fn count_outcomes(finished: &[Finished], outcome: &str) -> usize {
+    let is_it = |one: &&Finished| one.outcome == outcome;
+    finished.iter().filter(is_it).count()
 }

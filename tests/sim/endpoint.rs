@@ -1,4 +1,4 @@
-//! Scripted endpoints. What to answer stands in the request itself, in `x-answer`; what was seen goes into a ledger.
+//! Scripted endpoints. The request itself says in `x-answer` what to answer. A ledger records the requests.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -9,61 +9,61 @@ use weir::io::{Net, Tx};
 
 use super::message::{Framing, Head, announce, body_of, frame, read_body};
 
-/// All requests that endpoints have seen.
+/// The requests that all endpoints have received.
 #[derive(Clone, Default)]
 pub struct Ledger {
-    seen: Rc<RefCell<Vec<Seen>>>,
+    seen: Rc<RefCell<Vec<SeenRequest>>>,
 }
 
-/// One request as an endpoint saw it.
+/// A request as an endpoint received it.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct SeenRequest {
     pub id: u64,
     pub method: String,
     pub endpoint: String,
-    /// Its body came in full. Not said of requests that were answered before.
+    /// The endpoint read the whole body. False if it answered before.
     pub complete: bool,
 }
 
-/// What an endpoint does with a request.
+/// How an endpoint answers a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
     pub len: usize,
     pub framing: Framing,
-    /// Waits this long before.
+    /// The endpoint waits this long before it answers.
     pub delay_ms: u64,
-    pub twist: Twist,
+    pub behaviour: Behaviour,
 }
 
-/// What goes wrong, or at least differently.
+/// How the endpoint deviates from a plain answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Twist {
-    /// Nothing.
+pub enum Behaviour {
+    /// Not at all.
     None,
-    /// Sends an interim answer before.
+    /// Sends an interim answer first.
     Interim,
     /// Answers without reading the request's body, and closes.
     Early,
-    /// Says `Connection: close` and closes.
+    /// Sends `Connection: close` and closes.
     Close,
-    /// Closes after the answer without having said so.
+    /// Closes after the answer without announcing it.
     CloseSilently,
-    /// Closes as soon as the request is there.
+    /// Closes as soon as it has the request's head.
     CloseBefore,
-    /// Resets as soon as the request is there.
+    /// Resets as soon as it has the request's head.
     ResetBefore,
-    /// Ends in the middle of the answer's body.
+    /// Closes in the middle of the answer's body.
     CloseWithin,
     /// Resets in the middle of the answer's body.
     ResetWithin,
     /// Never answers.
     Silent,
-    /// Stops in the middle of the body and stays.
+    /// Stops in the middle of the body and keeps the connection open.
     Stall,
 }
 
-impl Twist {
+impl Behaviour {
     pub const ALL: [Self; 11] = [
         Self::None,
         Self::Interim,
@@ -81,18 +81,20 @@ impl Twist {
 
 impl Answer {
     /// The value of `x-answer`.
-    pub fn spell(&self) -> String {
+    pub fn encode(&self) -> String {
         let framing = match self.framing {
             Framing::None => 'n',
             Framing::Length => 'l',
             Framing::Chunked => 'c',
             Framing::Close => 'e',
         };
-        let twist = Twist::ALL.iter().position(|&twist| twist == self.twist);
+        let behaviour = Behaviour::ALL
+            .iter()
+            .position(|&behaviour| behaviour == self.behaviour);
         let (status, len, delay) = (self.status, self.len, self.delay_ms);
         format!(
             "{status} {len} {framing} {delay} {}",
-            twist.expect("listed")
+            behaviour.expect("listed")
         )
     }
 
@@ -100,7 +102,7 @@ impl Answer {
         let mut words = text.split(' ');
         let mut number = || words.next().expect("a word").to_owned();
         let (status, len, framing) = (number(), number(), number());
-        let (delay, twist) = (number(), number());
+        let (delay, behaviour) = (number(), number());
         Self {
             status: status.parse().expect("a status"),
             len: len.parse().expect("a length"),
@@ -111,13 +113,13 @@ impl Answer {
                 _ => Framing::Close,
             },
             delay_ms: delay.parse().expect("a delay"),
-            twist: Twist::ALL[twist.parse::<usize>().expect("a twist")],
+            behaviour: Behaviour::ALL[behaviour.parse::<usize>().expect("a behaviour")],
         }
     }
 }
 
 impl Ledger {
-    /// How often a request was seen.
+    /// How often endpoints received a request.
     pub fn count(&self, id: u64) -> usize {
         self.seen
             .borrow()
@@ -126,23 +128,23 @@ impl Ledger {
             .count()
     }
 
-    /// Which endpoints have seen anything.
-    pub fn all(&self) -> Vec<Seen> {
+    /// All requests received so far.
+    pub fn all(&self) -> Vec<SeenRequest> {
         self.seen.borrow().clone()
     }
 
-    pub(super) fn add(&self, seen: Seen) -> usize {
+    pub(super) fn add(&self, seen: SeenRequest) -> usize {
         let mut all = self.seen.borrow_mut();
         all.push(seen);
         all.len() - 1
     }
 
-    /// Notes that a request came in full.
+    /// Records that the endpoint read the whole body.
     pub(super) fn complete(&self, seen: usize) {
         self.seen.borrow_mut()[seen].complete = true;
     }
 
-    /// Starts an endpoint that does as it is told.
+    /// Starts an endpoint that answers as requests ask it to.
     pub fn endpoint(&self, world: &World, address: &str) -> Endpoint {
         let (ledger, name) = (self.clone(), address.to_owned());
         let seed = world.rng(99).next();
@@ -156,18 +158,18 @@ async fn serve(mut peer: Peer<Sim>, ledger: Ledger, endpoint: String, mut rng: R
     while let Some(head) = Head::read(&mut peer).await {
         let id = head.get("x-id").expect("an id").parse().expect("a number");
         let method = head.line.split(' ').next().expect("a method").to_owned();
-        let seen = ledger.add(Seen {
+        let seen = ledger.add(SeenRequest {
             id,
             method: method.clone(),
             endpoint: endpoint.clone(),
             complete: false,
         });
         let answer = Answer::parse(head.get("x-answer").expect("what to answer"));
-        match answer.twist {
-            Twist::CloseBefore => return,
-            Twist::ResetBefore => return peer.reset(),
-            Twist::Silent => return until_closed(peer).await,
-            Twist::Early => {}
+        match answer.behaviour {
+            Behaviour::CloseBefore => return,
+            Behaviour::ResetBefore => return peer.reset(),
+            Behaviour::Silent => return until_closed(peer).await,
+            Behaviour::Early => {}
             _ => {
                 let (body, complete) =
                     read_body(&mut peer, &head, head.framing(Framing::None)).await;
@@ -194,7 +196,7 @@ async fn serve(mut peer: Peer<Sim>, ledger: Ledger, endpoint: String, mut rng: R
     }
 }
 
-/// Answers. Says whether the connection goes on.
+/// Sends the answer. Returns whether the connection stays open.
 async fn reply(peer: &mut Peer<Sim>, id: u64, method: &str, answer: Answer, rng: &mut Rng) -> bool {
     let net = peer.net().clone();
     if answer.delay_ms > 0 {
@@ -202,7 +204,7 @@ async fn reply(peer: &mut Peer<Sim>, id: u64, method: &str, answer: Answer, rng:
         net.sleep_until(until).await;
     }
     let mut wire = String::new();
-    if answer.twist == Twist::Interim {
+    if answer.behaviour == Behaviour::Interim {
         wire += "HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n";
     }
     let (status, len, framing) = (answer.status, answer.len, answer.framing);
@@ -211,7 +213,8 @@ async fn reply(peer: &mut Peer<Sim>, id: u64, method: &str, answer: Answer, rng:
     if !bodiless {
         wire += &announce(framing, len);
     }
-    if matches!(answer.twist, Twist::Close | Twist::Early) || framing == Framing::Close {
+    if matches!(answer.behaviour, Behaviour::Close | Behaviour::Early) || framing == Framing::Close
+    {
         wire += "Connection: close\r\n";
     }
     wire += "\r\n";
@@ -221,8 +224,8 @@ async fn reply(peer: &mut Peer<Sim>, id: u64, method: &str, answer: Answer, rng:
         let mut body = frame(framing, &body_of(id, true, len), rng);
         whole += body.len();
         if matches!(
-            answer.twist,
-            Twist::CloseWithin | Twist::ResetWithin | Twist::Stall
+            answer.behaviour,
+            Behaviour::CloseWithin | Behaviour::ResetWithin | Behaviour::Stall
         ) {
             body.truncate(rng.below(body.len()));
         }
@@ -232,16 +235,17 @@ async fn reply(peer: &mut Peer<Sim>, id: u64, method: &str, answer: Answer, rng:
         return false;
     }
     let cut = wire.len() < whole;
-    match answer.twist {
-        Twist::ResetWithin => peer.tx.abort(),
-        // What is still to come of the request is taken in, so that the answer is not lost by a reset.
-        Twist::Early => {
+    match answer.behaviour {
+        Behaviour::ResetWithin => peer.tx.abort(),
+        // The endpoint reads the rest of the request, because closing with unread bytes would reset the connection and
+        // lose the answer.
+        Behaviour::Early => {
             peer.finish();
             while let Ok(Some(_)) = peer.recv().await {}
         }
-        Twist::Stall if cut => while let Ok(Some(_)) = peer.recv().await {},
-        Twist::Stall => return framing != Framing::Close,
-        Twist::None | Twist::Interim => return framing != Framing::Close,
+        Behaviour::Stall if cut => while let Ok(Some(_)) = peer.recv().await {},
+        Behaviour::Stall => return framing != Framing::Close,
+        Behaviour::None | Behaviour::Interim => return framing != Framing::Close,
         _ => {}
     }
     false

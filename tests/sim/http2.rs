@@ -1,4 +1,4 @@
-//! Clients and endpoints that speak HTTP/2 by means of the h2 crate, over the simulator's connections.
+//! Scripted HTTP/2 clients and endpoints on the h2 crate, over the simulator's connections.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -16,19 +16,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use weir::io::sim::{End, Endpoint, Peer, Rng, Sim, World, at};
 use weir::io::{Address, Net, Rx, Tx};
 
-use super::client::{Ask, Outcome};
-use super::endpoint::{Answer, Ledger, Seen, Twist};
+use super::client::{Outcome, ScriptedRequest};
+use super::endpoint::{Answer, Behaviour, Ledger, SeenRequest};
 use super::message::{Framing, body_of};
 
-/// A simulated connection as the h2 crate wants it.
+/// A simulated connection as the h2 crate needs it.
 struct Io {
-    /// There until the end.
+    /// `None` only in `drop`.
     peer: Option<Peer<Sim>>,
     unread: Vec<u8>,
     is_finished: bool,
 }
 
-/// Bytes that wait to be sent before no more are taken.
+/// Writes wait while this many bytes are unsent.
 const QUEUED_MAX: usize = 64 * 1024;
 
 impl Io {
@@ -46,8 +46,8 @@ impl Io {
 }
 
 impl Drop for Io {
-    /// A close with unread bytes would be a reset, and could destroy what was sent before: after an orderly end the
-    /// rest is read.
+    /// Reads the rest after an orderly end: a close with unread bytes would be a reset and could destroy what was sent
+    /// before.
     fn drop(&mut self) {
         if let Some(mut peer) = self.peer.take()
             && self.is_finished
@@ -101,13 +101,14 @@ impl AsyncWrite for Io {
     }
 }
 
-/// Makes all requests at once over one connection. A request that is not `wanted` to its end is reset somewhere.
+/// Sends all requests at once over one connection. If `wanted` returns false, the client resets the request at a random
+/// point.
 pub async fn ask_all(
     net: &Sim,
     to: &Address,
-    asks: &[Ask],
+    asks: &[ScriptedRequest],
     rng: &mut Rng,
-    wanted: impl Fn(&Ask) -> bool,
+    wanted: impl Fn(&ScriptedRequest) -> bool,
 ) -> Vec<Outcome> {
     let Ok(peer) = Peer::connect(net, to).await else {
         return asks.iter().map(|_| lost()).collect();
@@ -151,14 +152,14 @@ fn lost() -> Outcome {
     Outcome::Lost(End::Failed(io::ErrorKind::ConnectionReset))
 }
 
-impl Ask {
+impl ScriptedRequest {
     fn request(&self) -> Request<()> {
         let mut request = Request::builder()
             .method(self.method)
             .uri(format!("http://sim{}", self.path))
             .header("x-id", self.id)
             .header("x-body", self.len)
-            .header("x-answer", self.answer.spell());
+            .header("x-answer", self.answer.encode());
         if self.framing == Framing::Length {
             request = request.header("content-length", self.len);
         }
@@ -166,9 +167,9 @@ impl Ask {
     }
 }
 
-/// Sends the body and reads the answer, both at once.
+/// Sends the body and reads the answer at the same time.
 async fn exchange(
-    ask: &Ask,
+    ask: &ScriptedRequest,
     response: h2::client::ResponseFuture,
     mut stream: SendStream<Bytes>,
     is_wanted: bool,
@@ -177,7 +178,7 @@ async fn exchange(
     let body = body_of(ask.id, false, ask.len);
     let piece = rng.size(40_000).max(1_000);
     let given_up = (!is_wanted).then(|| rng.below(1 + ask.answer.len));
-    // Whatever is dropped before its end is reset.
+    // Dropping an unfinished stream resets it.
     let mut upload = std::pin::pin!(async move {
         if ask.framing != Framing::None {
             send_body(&mut stream, &body, piece, true).await;
@@ -192,7 +193,7 @@ async fn exchange(
     .await
 }
 
-/// Sends a body in pieces, as far as the peer takes it.
+/// Sends a body in pieces for as long as the peer takes it.
 async fn send_body(stream: &mut SendStream<Bytes>, body: &[u8], piece: usize, is_end: bool) {
     let mut rest = Bytes::copy_from_slice(body);
     while !rest.is_empty() {
@@ -211,9 +212,9 @@ async fn send_body(stream: &mut SendStream<Bytes>, body: &[u8], piece: usize, is
     }
 }
 
-/// Reads the answer and judges it: what is wrong in itself panics, what may happen is returned.
+/// Reads the answer and judges it. A wrong answer panics; every possible outcome is returned.
 async fn judge(
-    ask: &Ask,
+    ask: &ScriptedRequest,
     response: h2::client::ResponseFuture,
     given_up: Option<usize>,
 ) -> Outcome {
@@ -240,7 +241,7 @@ async fn judge(
     };
     let (body, is_whole) = read(response.into_body(), given_up).await;
     if let Some(why) = own {
-        // Reset for what was not read of the request, after all of the answer.
+        // A reset may follow Weir's complete answer, because Weir did not read the rest of the request.
         let why = why.split('"').nth(1).expect("details").to_owned();
         return Outcome::Refused(status, why);
     }
@@ -263,7 +264,7 @@ fn text(value: &http::HeaderValue) -> String {
     value.to_str().expect("ASCII").to_owned()
 }
 
-/// Reads a body, to its end or until enough has come. The flag says whether it was complete.
+/// Reads a body to its end or until `enough` bytes have come. The flag says whether the body was complete.
 async fn read(mut body: RecvStream, enough: Option<usize>) -> (Vec<u8>, bool) {
     let mut whole = Vec::new();
     while let Some(piece) = body.data().await {
@@ -281,7 +282,7 @@ async fn read(mut body: RecvStream, enough: Option<usize>) -> (Vec<u8>, bool) {
 }
 
 impl Ledger {
-    /// Starts an endpoint of HTTP/2 that does as it is told. It takes so many streams at once on a connection.
+    /// Starts an HTTP/2 endpoint that answers as requests ask it to, with a random limit of concurrent streams.
     pub fn endpoint_http2(&self, world: &World, address: &str) -> Endpoint {
         let (ledger, name) = (self.clone(), address.to_owned());
         let mut rng = world.rng(98);
@@ -297,7 +298,7 @@ async fn serve(peer: Peer<Sim>, ledger: Ledger, endpoint: String, streams: u32, 
     let net = peer.net().clone();
     let mut settings = h2::server::Builder::new();
     settings.max_concurrent_streams(streams);
-    // Requests that it does not read are to hold back no others.
+    // A request that the endpoint does not read must not block others.
     settings.initial_connection_window_size(1 << 24);
     let Ok(mut connection) = settings.handshake::<_, Bytes>(Io::new(peer)).await else {
         return;
@@ -323,7 +324,7 @@ async fn serve(peer: Peer<Sim>, ledger: Ledger, endpoint: String, streams: u32, 
     }
 }
 
-/// Does as the request says. An error: the stream is gone.
+/// Answers as the request asks. Returns an error if the stream is gone.
 async fn reply(
     net: &Sim,
     request: Request<RecvStream>,
@@ -336,26 +337,26 @@ async fn reply(
     let field = |name: &str| text(head.headers.get(name).expect(name));
     let id: u64 = field("x-id").parse().expect("a number");
     let answer = Answer::parse(&field("x-answer"));
-    if answer.twist == Twist::CloseBefore {
-        // It has not looked at it, so it has not seen it.
+    if answer.behaviour == Behaviour::CloseBefore {
+        // REFUSED_STREAM means that the endpoint has not processed the request, so the ledger does not list it.
         send.send_reset(Reason::REFUSED_STREAM);
         return Ok(());
     }
-    let seen = ledger.add(Seen {
+    let seen = ledger.add(SeenRequest {
         id,
         method: head.method.to_string(),
         endpoint,
         complete: false,
     });
-    match answer.twist {
-        Twist::ResetBefore => {
+    match answer.behaviour {
+        Behaviour::ResetBefore => {
             send.send_reset(Reason::INTERNAL_ERROR);
             return Ok(());
         }
-        Twist::Silent => {
+        Behaviour::Silent => {
             return poll_fn(|cx| send.poll_reset(cx)).await.map(drop);
         }
-        Twist::Early => {}
+        Behaviour::Early => {}
         _ => {
             let (got, is_whole) = read(body, None).await;
             let want = body_of(id, false, got.len());
@@ -375,7 +376,7 @@ async fn reply(
         net.sleep_until(net.now() + Duration::from_millis(answer.delay_ms))
             .await;
     }
-    if answer.twist == Twist::Interim {
+    if answer.behaviour == Behaviour::Interim {
         let hint = Response::builder().status(103).header("link", "</x>");
         send.send_informational(hint.body(()).expect("a head"))?;
     }
@@ -385,17 +386,17 @@ async fn reply(
         response = response.header("content-length", answer.len);
     }
     let mut stream = send.send_response(response.body(()).expect("a head"), is_bodiless)?;
-    goes.set(goes.get() || answer.twist == Twist::Close);
+    goes.set(goes.get() || answer.behaviour == Behaviour::Close);
     if is_bodiless {
         return Ok(());
     }
     let whole = body_of(id, true, answer.len);
     let piece = rng.size(40_000).max(1_000);
-    match answer.twist {
-        Twist::CloseWithin | Twist::ResetWithin | Twist::Stall => {
+    match answer.behaviour {
+        Behaviour::CloseWithin | Behaviour::ResetWithin | Behaviour::Stall => {
             let cut = rng.below(whole.len().max(1));
             send_body(&mut stream, &whole[..cut], piece, false).await;
-            if answer.twist != Twist::Stall {
+            if answer.behaviour != Behaviour::Stall {
                 stream.send_reset(Reason::INTERNAL_ERROR);
                 return Ok(());
             }

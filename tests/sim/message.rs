@@ -1,17 +1,17 @@
-//! HTTP/1.1 messages as scripts read and write them: strict, simple, and independent of Weir's own parser.
+//! A strict and small HTTP/1.1 reader and writer, independent of Weir's own parser.
 
 use weir::io::sim::{Peer, Rng, Sim};
 
 /// How a body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none, and no field that says so.
+    /// No body and no framing field.
     None,
     /// Content-Length.
     Length,
-    /// Chunked, in chunks of sizes drawn by chance.
+    /// Chunked, with random chunk sizes.
     Chunked,
-    /// It ends with the connection.
+    /// The body ends with the connection.
     Close,
 }
 
@@ -23,7 +23,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// Reads one. `None`: the connection ended or broke before it was complete.
+    /// Reads a head. `None`: the connection ended first.
     pub async fn read(peer: &mut Peer<Sim>) -> Option<Self> {
         let bytes = peer.read_until(b"\r\n\r\n").await.ok()?;
         let text = String::from_utf8(bytes).expect("heads are ASCII here");
@@ -40,15 +40,15 @@ impl Head {
         })
     }
 
-    /// The value of a field that must not come twice.
+    /// The value of a field. Asserts that it occurs at most once.
     pub fn get(&self, name: &str) -> Option<&str> {
         let mut found = self.fields.iter().filter(|(field, _)| field == name);
         let value = found.next().map(|(_, value)| &**value);
-        assert!(found.next().is_none(), "{name} came twice");
+        assert!(found.next().is_none(), "{name} occurs twice");
         value
     }
 
-    /// How the body that follows is framed; what neither field says is `without`.
+    /// The framing of the following body; `without` if no field announces one.
     pub fn framing(&self, without: Framing) -> Framing {
         match (self.get("content-length"), self.get("transfer-encoding")) {
             (None, None) => without,
@@ -113,7 +113,7 @@ async fn end_of_trailers(peer: &mut Peer<Sim>) -> bool {
     }
 }
 
-/// Reads `size` bytes, or what comes of them.
+/// Reads `size` bytes, or as many as come.
 async fn read_part(peer: &mut Peer<Sim>, size: usize, body: &mut Vec<u8>) -> bool {
     match peer.read_exact(size).await {
         Ok(bytes) => {
@@ -136,7 +136,7 @@ pub fn announce(framing: Framing, len: usize) -> String {
     }
 }
 
-/// A body as it goes over the wire, and where in that each byte of the body ends: to cut it short on purpose.
+/// Encodes a body.
 pub fn frame(framing: Framing, body: &[u8], rng: &mut Rng) -> Vec<u8> {
     if framing != Framing::Chunked {
         return body.to_vec();
@@ -154,7 +154,7 @@ pub fn frame(framing: Framing, body: &[u8], rng: &mut Rng) -> Vec<u8> {
     wire
 }
 
-/// The body that belongs to a number; requests and answers have different ones.
+/// The body for an id. Requests and answers have different ones.
 pub fn body_of(id: u64, answer: bool, len: usize) -> Vec<u8> {
     Rng::new(id * 2 + u64::from(answer)).bytes(len)
 }

@@ -1,13 +1,14 @@
-//! Whole cores under the simulator: a rig that runs them, scripted clients and endpoints that know what they must see.
+//! Whole cores under the simulator: a rig that runs them, and scripted clients and endpoints that know what they must
+//! see.
 //!
-//! Clients and endpoints speak HTTP by means of their own, so that Weir is not measured against itself.
+//! Clients and endpoints have their own HTTP code, so that no bug of Weir's hides itself.
 #![allow(dead_code, unreachable_pub, clippy::expect_used, clippy::unwrap_used)]
 
 pub mod client;
 pub mod endpoint;
+pub mod exchange;
 pub mod http2;
 pub mod message;
-pub mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -29,7 +30,7 @@ thread_local! {
     static PANICS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Runs a test in many worlds. A panic anywhere fails it, also one that a core has caught.
+/// Runs a test in `count` simulated worlds. Any panic fails it, even one that a core catches.
 pub fn check(count: u64, test: impl Fn(&World)) {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -40,37 +41,37 @@ pub fn check(count: u64, test: impl Fn(&World)) {
         }));
     });
     sim::check(count, |world| {
-        // Backoff jitter comes from there.
+        // Backoff jitter draws from `fastrand`.
         fastrand::seed(world.seed());
         PANICS.set(0);
         test(world);
-        assert_eq!(PANICS.get(), 0, "something panicked and was caught");
+        assert_eq!(PANICS.get(), 0, "a core caught a panic");
     });
 }
 
-/// Running cores and the way to command them.
+/// Running cores and their mailboxes.
 pub struct Rig<'a> {
     pub world: &'a World,
     pub ledger: Ledger,
-    mails: Vec<MailboxSender<Sim>>,
+    mailboxes: Vec<MailboxSender<Sim>>,
     plan: RefCell<Arc<Plan>>,
     endpoints: RefCell<Arc<EndpointSets>>,
     board: Arc<EndpointBoard>,
 }
 
 impl<'a> Rig<'a> {
-    /// Starts cores with a configuration.
+    /// Starts `cores` cores with a configuration.
     pub fn start(world: &'a World, cores: u32, config: &str) -> Self {
         Self::start_from(world, 0, cores, config)
     }
 
-    /// The same with the cores from this one on: another process beside others.
+    /// Like `start`, numbering the cores from `first`: a second process beside another.
     pub fn start_from(world: &'a World, first: u32, cores: u32, config: &str) -> Self {
         let (plan, endpoints) = compile(config, 1);
-        let (mails, boxes): (Vec<_>, Vec<_>) = (first..first + cores)
+        let (mailboxes, boxes): (Vec<_>, Vec<_>) = (first..first + cores)
             .map(|n| Mailbox::new(&world.core(n)).unwrap())
             .unzip();
-        let shared = SharedState::new(mails.clone());
+        let shared = SharedState::new(mailboxes.clone());
         for (mailbox, n) in boxes.into_iter().zip(first..) {
             let sockets = plan.listeners.iter().zip(0..).map(|(listener, id)| {
                 let socket = world.listen(&listener.address);
@@ -91,27 +92,27 @@ impl<'a> Rig<'a> {
         Self {
             world,
             ledger: Ledger::default(),
-            mails,
+            mailboxes,
             plan: RefCell::new(plan),
             endpoints: RefCell::new(endpoints),
             board: shared.board.clone(),
         }
     }
 
-    /// Lets exchanges finish and then ends; `finish` of the world checks that nothing is left.
+    /// Drains all cores. The world's `finish` then checks that nothing is left.
     pub fn drain(&self, grace: Duration) {
-        for mail in &self.mails {
+        for mail in &self.mailboxes {
             assert!(mail.send(Command::Drain { grace }).is_ok());
         }
     }
 
-    /// Changes to another configuration, as control does it: sockets for the listeners that are new. What is returned
-    /// tells when all cores run it.
+    /// Reloads the configuration as control does, with sockets for new listeners. The receipts tell when all cores use
+    /// it.
     pub fn reload(&self, config: &str) -> Receipts {
         let (receipt, receipts) = Receipts::new();
         let old = self.plan.borrow().clone();
         let (new, endpoints) = compile(config, old.epoch + 1);
-        for mail in &self.mails {
+        for mail in &self.mailboxes {
             let fresh = new.listeners.iter().zip(0..).filter(|(listener, _)| {
                 let mut before = old.listeners.iter();
                 !before.any(|other| other.address == listener.address)
@@ -131,8 +132,8 @@ impl<'a> Rig<'a> {
         receipts
     }
 
-    /// Has names of a configuration resolve to these addresses, as control does it: endpoints alone change, and only on
-    /// cores that run the plan of `epoch`. What is returned tells when all cores use them.
+    /// Resolves names of a configuration to these addresses as control does: only endpoints change, and only on cores
+    /// that run the plan of `epoch`. The receipts tell when all cores use them.
     pub fn resolve(&self, config: &str, epoch: u64, names: &[(&str, [u8; 4])]) -> Receipts {
         let (receipt, receipts) = Receipts::new();
         let old = self.endpoints.borrow().clone();
@@ -140,7 +141,7 @@ impl<'a> Rig<'a> {
         new.share_unchanged(&old);
         new.epoch = old.epoch + 1;
         let new = Arc::new(new);
-        for mail in &self.mails {
+        for mail in &self.mailboxes {
             let command = Command::Endpoints {
                 endpoints: new.clone(),
                 epoch,
@@ -152,7 +153,7 @@ impl<'a> Rig<'a> {
         receipts
     }
 
-    /// The same by the board alone: no core gets a command.
+    /// Like `resolve`, through the board alone, without a command to any core.
     pub fn post(&self, config: &str, names: &[(&str, [u8; 4])]) {
         let mut new = resolve(&parse(config), names);
         new.epoch = self.endpoints.borrow().epoch + 1;
@@ -161,13 +162,13 @@ impl<'a> Rig<'a> {
         *self.endpoints.borrow_mut() = new;
     }
 
-    /// The epoch of the plan that cores run.
+    /// The epoch of the current plan.
     pub fn epoch(&self) -> u64 {
         self.plan.borrow().epoch
     }
 
-    /// Runs until `count` has come down to nothing.
-    pub fn run_down(&self, count: &Rc<Cell<usize>>) {
+    /// Runs until `count` is zero.
+    pub fn run_until_zero(&self, count: &Rc<Cell<usize>>) {
         self.world.run_until(|| count.get() == 0);
     }
 }
@@ -179,7 +180,7 @@ fn parse(config: &str) -> Config {
         .0
 }
 
-/// The endpoints of a configuration; a name that is not among `names` has no address.
+/// Compiles the endpoints of a configuration. Names that `names` lacks have no address.
 fn resolve(config: &Config, names: &[(&str, [u8; 4])]) -> EndpointSets {
     let look_up = |host: &str, port: u16| {
         let found = names.iter().filter(|(name, _)| *name == host);

@@ -1,4 +1,5 @@
-//! Exchanges spoken part by part, in either protocol and on either side: for tests in which it matters who says what when.
+//! Exchanges sent part by part, in either protocol and on either side, for tests about the order and timing of the
+//! parts.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -7,14 +8,22 @@ use std::task::Poll;
 use weir::io::sim::{Peer, Sim};
 use weir::io::{Address, Instant, Net};
 
-/// What is spoken.
+/// The HTTP version on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speaks {
+pub enum Protocol {
     Http1,
     Http2,
 }
 
-/// A frame of HTTP/2.
+/// Every pairing of a client's and an endpoint's protocol.
+pub const PAIRS: [(Protocol, Protocol); 4] = [
+    (Protocol::Http1, Protocol::Http1),
+    (Protocol::Http1, Protocol::Http2),
+    (Protocol::Http2, Protocol::Http1),
+    (Protocol::Http2, Protocol::Http2),
+];
+
+/// An HTTP/2 frame.
 pub struct Frame {
     pub kind: u8,
     pub flags: u8,
@@ -41,42 +50,42 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&head, &stream.to_be_bytes()[..], payload].concat()
 }
 
-/// `:status`, without the table.
+/// The field `:status` as a literal.
 pub fn status_block(status: u16) -> Vec<u8> {
     [&[8, 3], status.to_string().as_bytes()].concat()
 }
 
-/// What was heard.
+/// What the other side sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// A head: of a request (0), an answer, or an interim answer (1 where HTTP/2 spells it in a way that is not read here).
+pub enum WireEvent {
+    /// A head: 0 for a request, else the status. 1 stands for a status whose HTTP/2 encoding is not decoded here.
     Head(u16),
     /// A part of a body.
     Data(Vec<u8>),
     /// The end of the message.
     End,
-    /// The stream was reset, or the connection has ended.
+    /// The other side reset the stream or ended the connection.
     Gone,
-    /// Nothing, by then.
+    /// Nothing came in time.
     Nothing,
 }
 
-/// One side of a connection with one exchange on it.
-pub struct Wire {
+/// One side of a connection that carries one exchange.
+pub struct ScriptedExchange {
     pub peer: Peer<Sim>,
-    speaks: Speaks,
+    speaks: Protocol,
     is_client: bool,
     unread: Vec<u8>,
     has_head: bool,
     has_ended: bool,
-    /// The last part that was heard was the last of its message.
+    /// The last data frame carried END_STREAM, so the next event is `End`.
     ends_next: bool,
-    /// Windows that are used up are opened again.
+    /// Whether this side reopens its flow control windows.
     pub opens_windows: bool,
 }
 
-impl Wire {
-    pub fn new(peer: Peer<Sim>, speaks: Speaks, is_client: bool) -> Self {
+impl ScriptedExchange {
+    pub fn new(peer: Peer<Sim>, speaks: Protocol, is_client: bool) -> Self {
         let mut wire = Self {
             peer,
             speaks,
@@ -87,7 +96,7 @@ impl Wire {
             ends_next: false,
             opens_windows: true,
         };
-        if speaks == Speaks::Http2 {
+        if speaks == Protocol::Http2 {
             if is_client {
                 wire.peer.write(PREFACE);
             }
@@ -96,17 +105,17 @@ impl Wire {
         wire
     }
 
-    pub async fn connect(net: &Sim, to: &Address, speaks: Speaks) -> Self {
-        let peer = Peer::connect(net, to).await.expect("somebody listens");
+    pub async fn connect(net: &Sim, to: &Address, speaks: Protocol) -> Self {
+        let peer = Peer::connect(net, to).await.expect("connect");
         Self::new(peer, speaks, true)
     }
 
-    /// Begins a POST whose body has no length yet.
+    /// Sends the head of a POST with a body of unknown length.
     pub fn ask(&mut self) {
         self.ask_with("", b"");
     }
 
-    /// The same of a call of gRPC.
+    /// Sends the head of a gRPC call.
     pub fn ask_call(&mut self) {
         self.ask_with(
             "Content-Type: application/grpc\r\nTE: trailers\r\n",
@@ -114,31 +123,31 @@ impl Wire {
         );
     }
 
-    /// The same of a request whose body waits for 100 Continue.
-    pub fn ask_first(&mut self) {
+    /// Sends the head of a POST that expects 100 Continue.
+    pub fn ask_with_expect(&mut self) {
         self.ask_with("Expect: 100-continue\r\n", b"\x0f\x14\x0c100-continue");
     }
 
     fn ask_with(&mut self, fields: &str, block: &[u8]) {
         match self.speaks {
-            Speaks::Http1 => self.peer.write(
+            Protocol::Http1 => self.peer.write(
                 format!(
                     "POST / HTTP/1.1\r\nHost: sim\r\nTransfer-Encoding: chunked\r\n{fields}\r\n"
                 )
                 .as_bytes(),
             ),
             // POST, http, /, and the authority.
-            Speaks::Http2 => {
+            Protocol::Http2 => {
                 let block = [b"\x83\x86\x84\x01\x03sim", block].concat();
                 self.peer.write(&frame(HEADERS, END_HEADERS, 1, &block));
             }
         }
     }
 
-    /// Sends the head of an answer, an interim one among them.
+    /// Sends the head of an answer, which may be an interim one.
     pub fn answer(&mut self, status: u16) {
         match self.speaks {
-            Speaks::Http1 => {
+            Protocol::Http1 => {
                 let framing = match status {
                     100..=199 => "",
                     _ => "Transfer-Encoding: chunked\r\n",
@@ -146,34 +155,34 @@ impl Wire {
                 let head = format!("HTTP/1.1 {status} x\r\n{framing}\r\n");
                 self.peer.write(head.as_bytes());
             }
-            Speaks::Http2 => {
+            Protocol::Http2 => {
                 let head = frame(HEADERS, END_HEADERS, 1, &status_block(status));
                 self.peer.write(&head);
             }
         }
     }
 
-    /// Sends a part of a body.
+    /// Sends a part of the body.
     pub fn say(&mut self, data: &[u8]) {
         match self.speaks {
-            Speaks::Http1 => {
+            Protocol::Http1 => {
                 self.peer.write(format!("{:x}\r\n", data.len()).as_bytes());
                 self.peer.write(data);
                 self.peer.write(b"\r\n");
             }
-            Speaks::Http2 => self.peer.write(&frame(DATA, 0, 1, data)),
+            Protocol::Http2 => self.peer.write(&frame(DATA, 0, 1, data)),
         }
     }
 
     /// Ends the message.
     pub fn end(&mut self) {
         match self.speaks {
-            Speaks::Http1 => self.peer.write(b"0\r\n\r\n"),
-            Speaks::Http2 => self.peer.write(&frame(DATA, END_STREAM, 1, &[])),
+            Protocol::Http1 => self.peer.write(b"0\r\n\r\n"),
+            Protocol::Http2 => self.peer.write(&frame(DATA, END_STREAM, 1, &[])),
         }
     }
 
-    /// Sends what was written and lets time pass, without reading anything.
+    /// Sends what was written and waits until `until`, without reading.
     pub async fn wait(&mut self, until: Instant) {
         let net = self.peer.net().clone();
         let mut sleep = pin!(net.sleep_until(until));
@@ -184,36 +193,36 @@ impl Wire {
         .await;
     }
 
-    /// Lets time pass, and hears nothing of what the other side says of the exchange.
+    /// Waits until `until` and discards what the other side sends.
     pub async fn pass(&mut self, until: Instant) {
-        while !matches!(self.hear(until).await, Heard::Nothing | Heard::Gone) {}
+        while !matches!(self.hear(until).await, WireEvent::Nothing | WireEvent::Gone) {}
     }
 
-    /// The next part of what the other side says, unless nothing comes by then.
-    pub async fn hear(&mut self, until: Instant) -> Heard {
+    /// Reads the next event, or `Nothing` if none comes before `until`.
+    pub async fn hear(&mut self, until: Instant) -> WireEvent {
         if std::mem::take(&mut self.ends_next) {
-            return Heard::End;
+            return WireEvent::End;
         }
         loop {
             let heard = match self.speaks {
-                Speaks::Http1 => self.parse(),
-                Speaks::Http2 => self.next_frame().and_then(|frame| self.read(frame)),
+                Protocol::Http1 => self.parse(),
+                Protocol::Http2 => self.next_frame().and_then(|frame| self.read(frame)),
             };
             if let Some(heard) = heard {
                 return heard;
             }
-            if self.speaks == Speaks::Http2 && self.has_frame() {
+            if self.speaks == Protocol::Http2 && self.has_frame() {
                 continue;
             }
             match self.more(until).await {
                 Some(true) => {}
-                Some(false) => return Heard::Gone,
-                None => return Heard::Nothing,
+                Some(false) => return WireEvent::Gone,
+                None => return WireEvent::Nothing,
             }
         }
     }
 
-    /// The next frame, whatever it is about. `Err`: the connection has ended. `Ok(None)`: nothing came by then.
+    /// Reads the next frame of any kind. `Err`: the connection has ended. `Ok(None)`: none came before `until`.
     pub async fn hear_frame(&mut self, until: Instant) -> Result<Option<Frame>, ()> {
         loop {
             if let Some(frame) = self.next_frame() {
@@ -278,21 +287,21 @@ impl Wire {
         Some(frame)
     }
 
-    /// What a frame says of the exchange, if anything.
-    fn read(&mut self, frame: Frame) -> Option<Heard> {
+    /// The event that a frame stands for, if any.
+    fn read(&mut self, frame: Frame) -> Option<WireEvent> {
         let is_end = frame.flags & END_STREAM != 0;
         match frame.kind {
             HEADERS if self.is_client => {
-                // The size of the table may be said first.
+                // A block may start with an update of the dynamic table's size.
                 let mut fields = frame.payload.iter().skip_while(|&&b| b & 0xe0 == 0x20);
                 Some(match fields.next() {
-                    Some(0x88) => Heard::Head(200),
-                    _ if is_end => Heard::End,
-                    _ => Heard::Head(1),
+                    Some(0x88) => WireEvent::Head(200),
+                    _ if is_end => WireEvent::End,
+                    _ => WireEvent::Head(1),
                 })
             }
-            HEADERS => Some(Heard::Head(0)),
-            DATA if frame.payload.is_empty() && is_end => Some(Heard::End),
+            HEADERS => Some(WireEvent::Head(0)),
+            DATA if frame.payload.is_empty() && is_end => Some(WireEvent::End),
             DATA => {
                 if self.opens_windows {
                     let len = (frame.payload.len() as u32).to_be_bytes();
@@ -300,19 +309,19 @@ impl Wire {
                     self.peer.write(&self::frame(WINDOW_UPDATE, 0, 1, &len));
                 }
                 self.ends_next = is_end;
-                Some(Heard::Data(frame.payload))
+                Some(WireEvent::Data(frame.payload))
             }
             PING if frame.flags & ACK == 0 => {
                 self.peer.write(&self::frame(PING, ACK, 0, &frame.payload));
                 None
             }
-            RST_STREAM => Some(Heard::Gone),
+            RST_STREAM => Some(WireEvent::Gone),
             _ => None,
         }
     }
 
-    /// What the bytes of HTTP/1.1 say next.
-    fn parse(&mut self) -> Option<Heard> {
+    /// Parses the next event of HTTP/1.1.
+    fn parse(&mut self) -> Option<WireEvent> {
         if self.has_ended {
             return None;
         }
@@ -325,7 +334,7 @@ impl Wire {
                 false => 0,
             };
             self.has_head = status == 0 || status >= 200;
-            return Some(Heard::Head(status));
+            return Some(WireEvent::Head(status));
         }
         let end = position(&self.unread, b"\r\n")?;
         let len = std::str::from_utf8(&self.unread[..end]).expect("a size");
@@ -336,9 +345,9 @@ impl Wire {
         let chunk: Vec<u8> = self.unread.drain(..end + 2 + len + 2).collect();
         if len == 0 {
             self.has_ended = true;
-            return Some(Heard::End);
+            return Some(WireEvent::End);
         }
-        Some(Heard::Data(chunk[end + 2..end + 2 + len].to_vec()))
+        Some(WireEvent::Data(chunk[end + 2..end + 2 + len].to_vec()))
     }
 }
 
