@@ -67,7 +67,7 @@ impl Session {
 }
 
 /// An endpoint that authenticates connections, and the number of open ones.
-fn authenticating(spelling: &'static str) -> (Endpoint, Arc<AtomicUsize>) {
+fn authenticating_endpoint(spelling: &'static str) -> (Endpoint, Arc<AtomicUsize>) {
     let open = Arc::new(AtomicUsize::new(0));
     let count = open.clone();
     let endpoint = Endpoint::numbered(move |conn, number| {
@@ -83,7 +83,7 @@ fn authenticating(spelling: &'static str) -> (Endpoint, Arc<AtomicUsize>) {
     (endpoint, open)
 }
 
-fn with(credentials: &str) -> String {
+fn request_with(credentials: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: weir.test\r\nAuthorization: {credentials}\r\n\r\n")
 }
 
@@ -100,16 +100,16 @@ fn number_in(challenges: &[&str]) -> usize {
 fn log_in(conn: &mut Conn, name: &str) {
     conn.send(get("/"));
     assert_eq!(conn.response().status(), 401);
-    conn.send(with(&format!("NTLM 1 {name}")));
+    conn.send(request_with(&format!("NTLM 1 {name}")));
     let challenge = conn.response();
     let number = number_in(&challenge.all("WWW-Authenticate"));
-    conn.send(with(&format!("NTLM 3 {name} {number}")));
+    conn.send(request_with(&format!("NTLM 3 {name} {number}")));
     let response = conn.response();
     assert_eq!((response.status(), response.text().as_str()), (200, name));
 }
 
 #[track_caller]
-fn who(conn: &mut Conn) -> String {
+fn identity_of(conn: &mut Conn) -> String {
     conn.send(get("/public"));
     conn.response().text()
 }
@@ -117,16 +117,16 @@ fn who(conn: &mut Conn) -> String {
 #[test]
 fn no_client_gets_anothers_identity() {
     for spelling in SPELLINGS {
-        let (endpoint, open) = authenticating(spelling);
+        let (endpoint, open) = authenticating_endpoint(spelling);
         let weir = Weir::to(&[&endpoint]);
         let (mut a, mut b, mut c) = (weir.connect(), weir.connect(), weir.connect());
         log_in(&mut a, "alice");
-        assert_eq!(who(&mut c), "nobody");
+        assert_eq!(identity_of(&mut c), "nobody");
         log_in(&mut b, "bob");
         for _ in 0..10 {
-            assert_eq!(who(&mut a), "alice");
-            assert_eq!(who(&mut c), "nobody");
-            assert_eq!(who(&mut b), "bob");
+            assert_eq!(identity_of(&mut a), "alice");
+            assert_eq!(identity_of(&mut c), "nobody");
+            assert_eq!(identity_of(&mut b), "bob");
         }
         // The same with concurrent requests.
         for conn in [&a, &b, &c] {
@@ -138,7 +138,7 @@ fn no_client_gets_anothers_identity() {
         drop(a);
         drop(b);
         let mut d = weir.connect();
-        assert_eq!(who(&mut d), "nobody");
+        assert_eq!(identity_of(&mut d), "nobody");
         eventually("only the pooled connection is left", || {
             (open.load(Ordering::SeqCst) == 1).then_some(())
         });
@@ -147,7 +147,7 @@ fn no_client_gets_anothers_identity() {
 
 #[test]
 fn a_reload_changes_no_identity() {
-    let (endpoint, _) = authenticating(SPELLINGS[0]);
+    let (endpoint, _) = authenticating_endpoint(SPELLINGS[0]);
     let other = Endpoint::answering(|_| ok("other"));
     let config = route_to(&[&endpoint]);
     let weir = Weir::start(&config);
@@ -162,16 +162,16 @@ fn a_reload_changes_no_identity() {
     eventually("the new plan", || {
         (weir.ask(get("/new")).text() == "new").then_some(())
     });
-    assert_eq!(who(&mut a), "alice");
-    assert_eq!(who(&mut b), "bob");
+    assert_eq!(identity_of(&mut a), "alice");
+    assert_eq!(identity_of(&mut b), "bob");
     assert_eq!(weir.ask(get("/public")).text(), "nobody");
     assert!(endpoint.connections() <= connections + 1);
     // A plan without the endpoint closes its connections.
     weir.reload(&route_to(&[&other]));
     eventually("the other endpoint", || {
-        (who(&mut a) == "other").then_some(())
+        (identity_of(&mut a) == "other").then_some(())
     });
-    assert_eq!(who(&mut b), "other");
+    assert_eq!(identity_of(&mut b), "other");
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn nothing_that_a_client_sends_binds_a_connection() {
     let mut clients: Vec<_> = (0..20).map(|_| weir.connect()).collect();
     for scheme in ["NTLM", "Negotiate"] {
         for client in &mut clients {
-            client.send(with(&format!("{scheme} TlRMTVNTUAABAAAA")));
+            client.send(request_with(&format!("{scheme} TlRMTVNTUAABAAAA")));
             assert_eq!(client.response().text(), "welcome");
         }
     }
@@ -209,12 +209,12 @@ fn unsolicited_credentials_serve_no_other_client() {
         }
     });
     let weir = Weir::to(&[&endpoint]);
-    assert_eq!(who(&mut weir.connect()), "nobody", "is challenged");
+    assert_eq!(identity_of(&mut weir.connect()), "nobody", "is challenged");
     for name in ["alice", "bob", "carol"] {
         let mut client = weir.connect();
-        client.send(with(&format!("Negotiate {name}")));
+        client.send(request_with(&format!("Negotiate {name}")));
         assert_eq!(client.response().text(), name);
-        assert_eq!(who(&mut weir.connect()), "nobody", "after {name}");
+        assert_eq!(identity_of(&mut weir.connect()), "nobody", "after {name}");
     }
 }
 
@@ -240,10 +240,10 @@ fn an_answer_that_goes_on_or_says_that_it_lasts_binds() {
         });
         let weir = Weir::to(&[&endpoint]);
         let (mut a, mut b) = (weir.connect(), weir.connect());
-        a.send(with("Negotiate YII"));
+        a.send(request_with("Negotiate YII"));
         assert_eq!(a.response().text(), "0");
-        assert_eq!(who(&mut b), "1", "{field}");
-        assert_eq!(who(&mut a), "0", "{field}");
+        assert_eq!(identity_of(&mut b), "1", "{field}");
+        assert_eq!(identity_of(&mut a), "0", "{field}");
     }
 }
 
@@ -267,10 +267,10 @@ fn a_connection_that_the_endpoint_has_closed_is_replaced() {
     log_in(&mut a, "alice");
     a.send(get("/public/last"));
     assert_eq!(a.response().text(), "alice");
-    assert_eq!(who(&mut a), "nobody");
+    assert_eq!(identity_of(&mut a), "nobody");
     // The client can authenticate again.
     log_in(&mut a, "alice");
-    assert_eq!(who(&mut a), "alice");
+    assert_eq!(identity_of(&mut a), "alice");
 }
 
 /// Credentials are valid on one connection only, so every leg of a handshake goes to the same endpoint.
@@ -300,9 +300,9 @@ fn a_leg_of_a_handshake_is_not_repeated_elsewhere() {
     let mut a = weir.connect();
     a.send(get("/"));
     assert_eq!(a.response().status(), 401);
-    a.send(with("NTLM 1 alice"));
+    a.send(request_with("NTLM 1 alice"));
     let number = number_in(&a.response().all("WWW-Authenticate"));
-    a.send(with(&format!("NTLM 3 alice {number}")));
+    a.send(request_with(&format!("NTLM 3 alice {number}")));
     assert_eq!(a.response().status(), 502);
     let seen = seen.lock().unwrap().clone();
     assert_eq!(seen.len(), 3, "{seen:?}");
@@ -315,7 +315,9 @@ fn a_leg_of_a_handshake_is_not_repeated_elsewhere() {
 
 #[test]
 fn each_client_stays_at_its_endpoint() {
-    let endpoints: Vec<_> = (0..3).map(|_| authenticating(SPELLINGS[0]).0).collect();
+    let endpoints: Vec<_> = (0..3)
+        .map(|_| authenticating_endpoint(SPELLINGS[0]).0)
+        .collect();
     let weir = Weir::to(&endpoints.iter().collect::<Vec<_>>());
     let mut clients: Vec<_> = (0..6)
         .map(|n| (format!("client{n}"), weir.connect()))
@@ -325,7 +327,7 @@ fn each_client_stays_at_its_endpoint() {
     }
     for _ in 0..5 {
         for (name, conn) in &mut clients {
-            assert_eq!(who(conn), *name);
+            assert_eq!(identity_of(conn), *name);
         }
     }
     let connections: usize = endpoints.iter().map(Endpoint::connections).sum();
@@ -335,7 +337,7 @@ fn each_client_stays_at_its_endpoint() {
 /// Bound connections count towards the limit and close to make room.
 #[test]
 fn bound_connections_count_towards_the_limit_and_make_room() {
-    let (endpoint, open) = authenticating(SPELLINGS[0]);
+    let (endpoint, open) = authenticating_endpoint(SPELLINGS[0]);
     let weir = Weir::start(&format!(
         "[upstream.up]\nservers = [{:?}]\npool = {{ connections = 3 }}\n\
          [[route]]\nmatch = \"/*\"\nto = \"up\"\n",
@@ -351,8 +353,8 @@ fn bound_connections_count_towards_the_limit_and_make_room() {
     }
     // The last clients keep their connections. The first ones lost theirs and authenticate again.
     log_in(&mut clients[0], "alice");
-    assert_eq!(who(&mut clients[0]), "alice");
-    assert_eq!(who(&mut clients[11]), "nobody");
+    assert_eq!(identity_of(&mut clients[0]), "alice");
+    assert_eq!(identity_of(&mut clients[11]), "nobody");
 }
 
 /// A handshake completes although more clients wait than the limit allows connections.
@@ -392,7 +394,7 @@ fn a_handshake_completes_while_others_wait() {
     for name in ["alice", "bob", "carol"] {
         let mut conn = weir.connect();
         log_in(&mut conn, name);
-        assert_eq!(who(&mut conn), name);
+        assert_eq!(identity_of(&mut conn), name);
     }
     is_over.store(true, Ordering::SeqCst);
     for thread in crowd {
@@ -402,7 +404,7 @@ fn a_handshake_completes_while_others_wait() {
 
 #[test]
 fn an_idle_bound_connection_ends() {
-    let (endpoint, open) = authenticating(SPELLINGS[0]);
+    let (endpoint, open) = authenticating_endpoint(SPELLINGS[0]);
     let weir = Weir::start(&format!(
         "[upstream.up]\nservers = [{:?}]\ntimeouts = {{ upstream_idle = \"300ms\" }}\n\
          [[route]]\nmatch = \"/*\"\nto = \"up\"\n",
@@ -413,7 +415,7 @@ fn an_idle_bound_connection_ends() {
     eventually("it is closed", || {
         (open.load(Ordering::SeqCst) == 0).then_some(())
     });
-    assert_eq!(who(&mut a), "nobody");
+    assert_eq!(identity_of(&mut a), "nobody");
 }
 
 /// Sends a request over either protocol.
@@ -556,8 +558,8 @@ fn bound_connections_work_with_the_proxy_protocol() {
     log_in(&mut a, "alice");
     log_in(&mut b, "bob");
     for _ in 0..3 {
-        assert_eq!(who(&mut a), "alice");
-        assert_eq!(who(&mut b), "bob");
+        assert_eq!(identity_of(&mut a), "alice");
+        assert_eq!(identity_of(&mut b), "bob");
     }
     drop((a, b));
     eventually("both are closed", || {

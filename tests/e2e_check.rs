@@ -38,7 +38,7 @@ fn weir(arguments: &[&str]) -> (Option<i32>, String) {
 }
 
 /// Tries a file with `run`, `check` and a reload of a running process.
-fn refused_by_all(dir: &Path, running: &Weir, text: &str, why: &str) {
+fn assert_refused_by_all(dir: &Path, running: &Weir, text: &str, why: &str) {
     let file = dir.join("other.toml");
     fs::write(&file, text).unwrap();
     let name = file.to_str().unwrap();
@@ -70,19 +70,19 @@ fn overlapping_addresses_are_refused() {
         ("127.0.0.1", "0.0.0.0"),
     ] {
         let text = format!("[listen.\"{a}:{port}\"]\n[listen.\"{b}:{port}\"]\n{ROUTE}");
-        refused_by_all(&dir, &running, &text, "overlaps with the listener");
+        assert_refused_by_all(&dir, &running, &text, "overlaps with the listener");
         let text = format!("admin = \"{b}:{port}\"\n[listen.\"{a}:{port}\"]\n{ROUTE}");
-        refused_by_all(&dir, &running, &text, "overlaps with the listener");
+        assert_refused_by_all(&dir, &running, &text, "overlaps with the listener");
     }
     let text = format!("admin = \"127.0.0.1:{port}\"\n[listen.\"127.0.0.1:{port}\"]\n{ROUTE}");
-    refused_by_all(&dir, &running, &text, "is the address of the listener");
+    assert_refused_by_all(&dir, &running, &text, "is the address of the listener");
     let text = format!("[listen.\"[::ffff:127.0.0.1]:{port}\"]\n{ROUTE}");
-    refused_by_all(&dir, &running, &text, "write \"127.0.0.1:");
+    assert_refused_by_all(&dir, &running, &text, "write \"127.0.0.1:");
     let text = format!(
         "[listen.\"unix:{0}/a\"]\n[listen.\"unix:{0}//x/../a\"]\n{ROUTE}",
         dir.display()
     );
-    refused_by_all(&dir, &running, &text, "a second listener");
+    assert_refused_by_all(&dir, &running, &text, "a second listener");
     // Files that start also reload: listeners of both families, and an admin listener that takes over a port.
     let text = format!(
         "admin = \"127.0.0.2:0\"\n[listen.\"0.0.0.0:{port}\"]\n[listen.\"[::]:{port}\"]\n{ROUTE}"
@@ -146,7 +146,7 @@ fn what_this_machine_lacks_is_refused() {
             "cannot open the access log",
         ),
     ] {
-        refused_by_all(&dir, &running, &text, why);
+        assert_refused_by_all(&dir, &running, &text, why);
     }
     // These would start and then fail.
     let (socket, same) = (path("socket"), path("link/socket"));
@@ -191,9 +191,9 @@ fn a_port_of_another_program_is_refused_and_one_of_the_running_weir_is_not() {
         format!("unix:{}", socket.display()),
     ] {
         let text = format!("[listen.\"{address}\"]\n{ROUTE}");
-        refused_by_all(&dir, &running, &text, "cannot listen on");
+        assert_refused_by_all(&dir, &running, &text, "cannot listen on");
         let text = format!("admin = \"{address}\"\n[listen.\"127.0.0.1:0\"]\n{ROUTE}");
-        refused_by_all(&dir, &running, &text, "admin: cannot listen on");
+        assert_refused_by_all(&dir, &running, &text, "admin: cannot listen on");
     }
     fs::remove_dir_all(dir).unwrap();
 }

@@ -16,7 +16,7 @@ const ROUTES: &str = "[[route]]\nmatch = \"/good\"\nrespond = \"here\"\n";
 /// Asserts that of all requests present when `/good` came, Weir served only a share or two of each connection before
 /// it. A turn polls some tasks a second time.
 #[track_caller]
-fn is_fair(weir: &Weir, share: usize) {
+fn assert_fair(weir: &Weir, share: usize) {
     weir.entry("/good");
     let log = weir.log.so_far();
     let greedy = log.iter().filter(|line| line.contains("/nowhere")).count();
@@ -47,7 +47,7 @@ fn pipelined_requests_of_many_take_turns() {
         good.send(get("/good"));
     });
     assert_eq!(good.response().status(), 200);
-    is_fair(&weir, (SHARE_STEPS / EXCHANGE_STEPS) as usize);
+    assert_fair(&weir, (SHARE_STEPS / EXCHANGE_STEPS) as usize);
     for client in &mut greedy {
         (0..REQUESTS).for_each(|_| assert_eq!(client.response().status(), 404));
     }
@@ -80,7 +80,7 @@ fn pipelined_requests_over_tls_take_turns() {
         }
         good.write_all(get("/good").as_bytes()).unwrap();
     });
-    is_fair(&weir, (SHARE_STEPS / EXCHANGE_STEPS) as usize);
+    assert_fair(&weir, (SHARE_STEPS / EXCHANGE_STEPS) as usize);
 }
 
 /// Encodes an HTTP/2 request for this path.
@@ -119,5 +119,5 @@ fn requests_over_http2_take_turns() {
         }
         good.send(ask_http2(3, "/good"));
     });
-    is_fair(&weir, H2_REQUESTS_AT_ONCE_MAX);
+    assert_fair(&weir, H2_REQUESTS_AT_ONCE_MAX);
 }

@@ -18,7 +18,7 @@ use floods::*;
 const GROWS_BYTES_MAX: u64 = 32 << 20;
 
 /// An endpoint that reads and never answers, and the number of open connections to it.
-fn mute() -> (Endpoint, Arc<AtomicUsize>) {
+fn unanswering_endpoint() -> (Endpoint, Arc<AtomicUsize>) {
     let open = Arc::<AtomicUsize>::default();
     let count = open.clone();
     let endpoint = Endpoint::script(move |conn| {
@@ -30,7 +30,7 @@ fn mute() -> (Endpoint, Arc<AtomicUsize>) {
 }
 
 /// An endpoint that reads nothing until the returned sender is dropped.
-fn deaf() -> (Endpoint, Sender<()>) {
+fn unreading_endpoint() -> (Endpoint, Sender<()>) {
     let (release, wait) = channel::<()>();
     let wait = Mutex::new(wait);
     let endpoint = Endpoint::script(move |_conn| {
@@ -40,7 +40,7 @@ fn deaf() -> (Endpoint, Sender<()>) {
 }
 
 /// An endpoint whose answers never end.
-fn endless() -> Endpoint {
+fn endless_endpoint() -> Endpoint {
     Endpoint::script(|conn| {
         if conn.next_request().is_none() {
             return;
@@ -77,13 +77,13 @@ fn survives(weir: &Arc<Weir>, attack: impl FnOnce(&Weir) -> Option<u32>) -> Opti
     println!("grown by {} KiB", grown >> 10);
     assert!(grown < GROWS_BYTES_MAX, "grown by {grown} bytes");
     drop(bystander);
-    is_at_rest(weir);
+    wait_until_at_rest(weir);
     code
 }
 
 /// Waits until every exchange has ended, at endpoints too.
 #[track_caller]
-fn is_at_rest(weir: &Weir) {
+fn wait_until_at_rest(weir: &Weir) {
     eventually("every exchange has ended", || {
         let active = weir.metric("weir_core_exchanges_active{core=\"0\"}");
         (active == 0.0).then_some(())
@@ -94,7 +94,7 @@ fn is_at_rest(weir: &Weir) {
 /// Runs an attack that floods frames after `before`.
 #[track_caller]
 fn ends_calmly(before: &[u8], what: impl FnMut(u32) -> Vec<u8>) {
-    let (endpoint, open) = mute();
+    let (endpoint, open) = unanswering_endpoint();
     let weir = server("", &endpoint);
     let code = survives(&weir, |weir| {
         let mut peer = Peer::to(weir);
@@ -179,7 +179,7 @@ fn floods_of_frames_that_bring_nothing() {
 
 #[test]
 fn data_in_pieces_of_one_byte() {
-    let (endpoint, _release) = deaf();
+    let (endpoint, _release) = unreading_endpoint();
     let weir = server("", &endpoint);
     let code = survives(&weir, |weir| {
         let mut peer = Peer::to(weir);
@@ -207,7 +207,7 @@ fn references_to_large_fields() {
     bomb.extend(&block(&[("x", &value)])[1..]);
     let bytes = bomb.len();
     bomb.extend(vec![0x80 | 62; 16_000 - bytes]);
-    let (endpoint, _) = mute();
+    let (endpoint, _) = unanswering_endpoint();
     let weir = server("", &endpoint);
     let code = survives(&weir, |weir| {
         let mut peer = Peer::to(weir);
@@ -221,7 +221,7 @@ fn references_to_large_fields() {
 
 #[test]
 fn heads_as_large_as_they_may_be_on_streams_that_stay() {
-    let (endpoint, open) = mute();
+    let (endpoint, open) = unanswering_endpoint();
     let weir = server("limits = { fields = 1000 }", &endpoint);
     // Cookie crumbs are joined, so Weir holds twice what was sent.
     let crumb = "c".repeat(150);
@@ -247,7 +247,7 @@ fn heads_as_large_as_they_may_be_on_streams_that_stay() {
 
 #[test]
 fn windows_that_stay_shut() {
-    let endpoint = endless();
+    let endpoint = endless_endpoint();
     let weir = server("timeouts = { body_stall = \"1s\" }", &endpoint);
     let code = survives(&weir, |weir| {
         let mut peer = Peer::with(weir.address, &[(4, 0)]);
@@ -263,7 +263,7 @@ fn windows_that_stay_shut() {
 
 #[test]
 fn windows_that_open_by_a_byte() {
-    let endpoint = endless();
+    let endpoint = endless_endpoint();
     let weir = server("", &endpoint);
     let code = survives(&weir, |weir| {
         // A stream of its own uses up the connection's window first.
@@ -288,7 +288,7 @@ fn windows_that_open_by_a_byte() {
 /// Each connection holds what one may. Together they exceed the budget, and Weir closes the largest holders.
 #[test]
 fn many_connections_whose_windows_stay_shut() {
-    let endpoint = endless();
+    let endpoint = endless_endpoint();
     let weir = server("limits = { memory_per_core = \"8MiB\" }", &endpoint);
     survives(&weir, |weir| {
         let peers: Vec<_> = (0..12)
@@ -313,7 +313,7 @@ fn many_connections_whose_windows_stay_shut() {
 
 #[test]
 fn answers_that_nobody_reads() {
-    let endpoint = endless();
+    let endpoint = endless_endpoint();
     let weir = server("timeouts = { body_stall = \"1s\" }", &endpoint);
     survives(&weir, |weir| {
         let mut peer = Peer::narrow(weir.address).start_http2(&[(4, 0x7fff_ffff)]);
@@ -396,7 +396,7 @@ fn uploads_that_do_not_read_the_answers() {
 
 #[test]
 fn requests_that_do_not_end() {
-    let (endpoint, open) = mute();
+    let (endpoint, open) = unanswering_endpoint();
     let weir = server("timeouts = { body_stall = \"1s\" }", &endpoint);
     let code = survives(&weir, |weir| {
         let mut peer = Peer::to(weir);
@@ -421,7 +421,7 @@ fn requests_that_do_not_end() {
 /// Each received block holds one large piece. A stream that waits holds the piece and not the block.
 #[test]
 fn pieces_hold_no_more_than_they_are() {
-    let (endpoint, _) = mute();
+    let (endpoint, _) = unanswering_endpoint();
     // All requests but one wait for a connection.
     let config = "[upstream.up.pool]\nconnections = 1";
     let weir = server(config, &endpoint);
@@ -448,7 +448,7 @@ fn pieces_hold_no_more_than_they_are() {
 
 #[test]
 fn beginnings_that_do_not_go_on() {
-    let (endpoint, _) = mute();
+    let (endpoint, _) = unanswering_endpoint();
     let weir = server(
         "timeouts = { head = \"500ms\", idle = \"500ms\" }",
         &endpoint,
@@ -502,7 +502,7 @@ fn beginnings_that_do_not_go_on() {
 
 #[test]
 fn a_beginning_in_pieces_is_one() {
-    let (endpoint, _) = mute();
+    let (endpoint, _) = unanswering_endpoint();
     let weir = server("", &endpoint);
     for cut in 1..PREFACE.len() {
         let mut peer = Peer::silent(weir.address);
@@ -541,7 +541,7 @@ fn two_servers(endpoint: &Endpoint) -> (Arc<Weir>, Weir) {
 
 #[test]
 fn answers_that_a_client_does_not_take_hold_back_no_other_clients() {
-    let endpoint = endless();
+    let endpoint = endless_endpoint();
     let (front, _back) = two_servers(&endpoint);
     // All requests share one connection to the endpoint and could use up its window many times.
     let mut peer = Peer::with(front.address, &[(4, 0)]);
@@ -633,7 +633,7 @@ fn answers_of_one_urgency_share_if_they_are_of_use_in_parts() {
 /// The number of frames that each of two endless answers gets of a hundred, while the client opens the connection's
 /// window a little at a time.
 fn shares(priorities: [Option<&str>; 2]) -> [usize; 2] {
-    let endpoint = endless();
+    let endpoint = endless_endpoint();
     let weir = server("", &endpoint);
     let mut peer = Peer::with(weir.address, &[(4, 0x7fff_ffff)]);
     for (stream, priority) in [1, 3].into_iter().zip(priorities) {
@@ -667,7 +667,7 @@ fn shares(priorities: [Option<&str>; 2]) -> [usize; 2] {
 
 #[test]
 fn floods_are_counted_and_logged() {
-    let (endpoint, _) = mute();
+    let (endpoint, _) = unanswering_endpoint();
     let weir = server("", &endpoint);
     let mut peer = Peer::to(&weir);
     peer.get(1, "/good");
@@ -692,13 +692,13 @@ fn floods_are_counted_and_logged() {
     assert_eq!(metric("stream_errors", ",error=\"missing_pseudo\""), 1.0);
     assert_eq!(metric("goaways", ",by=\"client\""), 1.0);
     assert_eq!(metric("goaways", ",by=\"weir\""), 1.0);
-    is_at_rest(&weir);
+    wait_until_at_rest(&weir);
 }
 
 /// Requests whose connection fails before Weir reads them: each has a log line, and none reaches an endpoint.
 #[test]
 fn requests_that_come_with_the_end_of_their_connection_are_logged() {
-    let (endpoint, open) = mute();
+    let (endpoint, open) = unanswering_endpoint();
     let weir = server("", &endpoint);
     let mut peer = Peer::to(&weir);
     let paths: Vec<_> = (0..50)
@@ -719,5 +719,5 @@ fn requests_that_come_with_the_end_of_their_connection_are_logged() {
         assert_eq!(entry.number("status"), 499.0, "{path}");
     }
     assert_eq!(open.load(Ordering::SeqCst), 0);
-    is_at_rest(&weir);
+    wait_until_at_rest(&weir);
 }

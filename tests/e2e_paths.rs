@@ -20,7 +20,7 @@ const REST: &str = "[[route]]\nmatch = \"/*\"\nto = \"up\"\n";
 
 /// Asserts this reason in answer and log.
 #[track_caller]
-fn refused(weir: &Weir, request: &str, status: u16, reason: &str) {
+fn assert_refused(weir: &Weir, request: &str, status: u16, reason: &str) {
     let response = weir.ask(request);
     assert_eq!(response.status(), status, "{request}");
     let said = format!("\"reason\":\"{reason}\"");
@@ -54,7 +54,7 @@ fn no_form_of_a_path_passes_by_a_route_that_forbids_it() {
         "/admin%252fy",
         "//x/admin/y",
     ] {
-        refused(&weir, &get(path), 400, "bad_path");
+        assert_refused(&weir, &get(path), 400, "bad_path");
     }
     for path in [
         "/admin",
@@ -111,7 +111,7 @@ fn a_route_says_what_becomes_of_encoded_slashes() {
     }
     let before = endpoint.requests().len();
     for path in ["/strict/a%2fb", "/strict/a%5Cb", "/npm/..%2fgitlab/x"] {
-        refused(&weir, &get(path), 400, "bad_path");
+        assert_refused(&weir, &get(path), 400, "bad_path");
     }
     assert_eq!(endpoint.requests().len(), before);
 }
@@ -132,7 +132,7 @@ fn a_rewrite_leads_to_no_other_path() {
         "/api..%5csecret",
         "/go../secret",
     ] {
-        refused(&weir, &get(path), 400, "bad_path");
+        assert_refused(&weir, &get(path), 400, "bad_path");
     }
     assert_eq!(endpoint.connections(), 0);
     assert_eq!(weir.ask(get("/static/a/../b")).text(), "/files//b");
@@ -152,9 +152,9 @@ fn a_host_is_spelt_in_one_way() {
         assert_eq!(weir.ask(ask(host)).status(), 403, "{host}");
     }
     for host in ["a.test..", ".a.test", "a..test", ".", "..", "a.test..:80"] {
-        refused(&weir, &ask(host), 400, "bad_host");
+        assert_refused(&weir, &ask(host), 400, "bad_host");
     }
-    refused(
+    assert_refused(
         &weir,
         "GET http://a.test../ HTTP/1.1\r\nHost: b\r\n\r\n",
         400,
@@ -173,7 +173,7 @@ fn options_of_a_whole_server_pass_by_no_route() {
     ));
     for target in ["*", "http://weir.test"] {
         let request = format!("OPTIONS {target} HTTP/1.1\r\nHost: weir.test\r\n\r\n");
-        refused(&weir, &request, 404, "no_route");
+        assert_refused(&weir, &request, 404, "no_route");
     }
     assert_eq!(endpoint.connections(), 0);
     for target in ["/", "http://weir.test/", "http://weir.test?"] {
@@ -192,7 +192,7 @@ fn no_separator_slips_past_a_query_predicate() {
         assert_eq!(weir.ask(get(target)).status(), 403, "{target}");
     }
     for target in ["/?a;debug=1", "/?a=1;%64ebug=1", "/?debug;a"] {
-        refused(&weir, &get(target), 400, "bad_path");
+        assert_refused(&weir, &get(target), 400, "bad_path");
     }
     assert_eq!(endpoint.connections(), 0);
     assert_eq!(weir.ask(get("/?a;b=debug")).text(), "/?a;b=debug");

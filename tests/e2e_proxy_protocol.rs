@@ -10,7 +10,7 @@ use e2e::*;
 const V1: &str = "PROXY TCP4 192.0.2.7 198.51.100.1 4711 80\r\n";
 
 /// An endpoint that answers with the client's address in X-Forwarded-For.
-fn telling() -> Endpoint {
+fn client_address_echo() -> Endpoint {
     Endpoint::answering(|request| ok(request.field("X-Forwarded-For").unwrap_or("nobody")))
 }
 
@@ -25,7 +25,7 @@ fn refused() -> &'static str {
 
 #[test]
 fn the_header_names_the_client() {
-    let endpoint = telling();
+    let endpoint = client_address_echo();
     let weir = listening("proxy_protocol = [\"127.0.0.0/8\"]", &endpoint);
     let mut v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x28".to_vec();
     v2.extend(
@@ -63,7 +63,7 @@ fn the_header_names_the_client() {
 
 #[test]
 fn a_missing_or_untrusted_header_is_refused() {
-    let endpoint = telling();
+    let endpoint = client_address_echo();
     let weir = listening(
         "proxy_protocol = [\"127.0.0.0/8\"]\ntimeouts = { head = \"1s\" }",
         &endpoint,
@@ -92,7 +92,7 @@ fn a_missing_or_untrusted_header_is_refused() {
 
 #[test]
 fn limits_count_the_client_in_the_header() {
-    let endpoint = telling();
+    let endpoint = client_address_echo();
     let keys = "proxy_protocol = [\"127.0.0.1\"]\nconnections_per_client = 1";
     let weir = listening(keys, &endpoint);
     let ask = |client: &str| {
@@ -119,7 +119,7 @@ fn tls_follows_the_header() {
     let (dir, ca) = (Weir::dir(), Authority::new("test"));
     let ca_file = ca.write(&dir.join("ca.pem"));
     let cert = ca.sign(&["a.test"]).write(&dir, "a");
-    let endpoint = telling();
+    let endpoint = client_address_echo();
     let weir = Weir::start_in(
         &dir,
         &format!(

@@ -20,14 +20,14 @@ fn put(path: &str, body: &str) -> String {
 }
 
 /// An address that refuses connections. It stays bound, so that no other test gets its port.
-fn nobody() -> String {
-    let (socket, address) = bound();
+fn refusing_address() -> String {
+    let (socket, address) = bound_socket();
     let _ = socket.into_raw_fd();
     address
 }
 
 /// A bound socket that does not listen yet.
-fn bound() -> (Socket, String) {
+fn bound_socket() -> (Socket, String) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     socket.bind(&any.into()).unwrap();
@@ -43,7 +43,7 @@ fn to_servers(keys: &str, servers: &[&str]) -> Weir {
 }
 
 /// An endpoint that reads a whole request and closes without an answer.
-fn mute() -> Endpoint {
+fn unanswering_endpoint() -> Endpoint {
     Endpoint::script(|conn| drop(conn.next_request()))
 }
 
@@ -58,7 +58,10 @@ fn open_to(weir: &Weir, endpoint: &Endpoint) -> f64 {
 #[test]
 fn the_next_endpoint_is_asked_when_one_refuses() {
     let endpoint = Endpoint::answering(|request| ok(&request.text()));
-    let weir = to_servers("", &[&nobody(), &endpoint.name, &nobody()]);
+    let weir = to_servers(
+        "",
+        &[&refusing_address(), &endpoint.name, &refusing_address()],
+    );
     for n in 0..6 {
         // A refusing endpoint received nothing, so a POST may go to the next one.
         assert_eq!(weir.ask(get(&format!("/get/{n}"))).status(), 200);
@@ -69,7 +72,11 @@ fn the_next_endpoint_is_asked_when_one_refuses() {
 
 #[test]
 fn failures_and_first_bytes_are_counted_by_endpoint() {
-    let (good, dead, closing) = (Endpoint::answering(|_| ok("hello")), nobody(), mute());
+    let (good, dead, closing) = (
+        Endpoint::answering(|_| ok("hello")),
+        refusing_address(),
+        unanswering_endpoint(),
+    );
     let weir = to_servers(
         "retries = { count = 4, budget_min = 100 }",
         &[&good.name, &dead, &closing.name],
@@ -103,7 +110,7 @@ fn failures_and_first_bytes_are_counted_by_endpoint() {
 
 #[test]
 fn when_all_refuse_it_is_502() {
-    let weir = to_servers("", &[&nobody(), &nobody()]);
+    let weir = to_servers("", &[&refusing_address(), &refusing_address()]);
     weir.ask(get("/"))
         .expect_refusal(502, "connect_failed", "connection_refused");
     let entry = weir.entry("/");
@@ -115,7 +122,10 @@ fn when_all_refuse_it_is_502() {
 
 #[test]
 fn a_get_without_an_answer_is_repeated_at_another_endpoint() {
-    let (first, second) = (mute(), Endpoint::answering(|_| ok("from the other")));
+    let (first, second) = (
+        unanswering_endpoint(),
+        Endpoint::answering(|_| ok("from the other")),
+    );
     let weir = Weir::with(
         "retries = { count = 1, budget_min = 100 }",
         &[&first, &second],
@@ -132,7 +142,10 @@ fn a_get_without_an_answer_is_repeated_at_another_endpoint() {
 
 #[test]
 fn a_request_with_a_body_is_repeated_whole() {
-    let (first, second) = (mute(), Endpoint::answering(|request| ok(&request.text())));
+    let (first, second) = (
+        unanswering_endpoint(),
+        Endpoint::answering(|request| ok(&request.text())),
+    );
     let weir = Weir::with(
         "retries = { count = 1, budget_min = 100 }",
         &[&first, &second],
@@ -149,7 +162,7 @@ fn a_request_with_a_body_is_repeated_whole() {
 
 #[test]
 fn a_body_too_large_to_be_kept_is_not_repeated() {
-    let (first, second) = (mute(), mute());
+    let (first, second) = (unanswering_endpoint(), unanswering_endpoint());
     let weir = Weir::to(&[&first, &second]);
     assert_eq!(weir.ask(put("/", &"x".repeat(100_000))).status(), 502);
     assert_eq!(first.connections() + second.connections(), 1);
@@ -157,7 +170,7 @@ fn a_body_too_large_to_be_kept_is_not_repeated() {
 
 #[test]
 fn a_post_is_never_sent_twice() {
-    let (first, second) = (mute(), mute());
+    let (first, second) = (unanswering_endpoint(), unanswering_endpoint());
     let weir = Weir::with("retries = 5", &[&first, &second]);
     for n in 1..5 {
         let response = weir.ask(post("/", "once"));
@@ -206,7 +219,7 @@ fn an_error_status_of_an_endpoint_is_not_retried() {
 #[test]
 fn retries_may_be_off() {
     for retries in ["0", "\"off\"", "{ count = \"off\" }"] {
-        let endpoint = mute();
+        let endpoint = unanswering_endpoint();
         let weir = Weir::with(&format!("retries = {retries}"), &[&endpoint]);
         assert_eq!(weir.ask(get("/")).status(), 502);
         assert_eq!(endpoint.connections(), 1, "{retries}");
@@ -215,7 +228,7 @@ fn retries_may_be_off() {
 
 #[test]
 fn three_connections_are_tried_and_no_more() {
-    let nobody: Vec<_> = (0..5).map(|_| nobody()).collect();
+    let nobody: Vec<_> = (0..5).map(|_| refusing_address()).collect();
     let servers: Vec<_> = nobody.iter().map(String::as_str).collect();
     for (retries, attempts) in [("0", 3.0), ("1", 3.0), ("10", 3.0), ("\"off\"", 1.0)] {
         let keys = format!("retries = {{ count = {retries}, budget = \"1%\", budget_min = 0 }}");
@@ -237,7 +250,10 @@ fn three_connections_are_tried_and_no_more() {
 #[test]
 fn a_connection_that_cannot_be_made_fails_no_request_without_retries() {
     let endpoint = Endpoint::answering(|request| ok(&request.text()));
-    let weir = to_servers("retries = 0", &[&nobody(), &nobody(), &endpoint.name]);
+    let weir = to_servers(
+        "retries = 0",
+        &[&refusing_address(), &refusing_address(), &endpoint.name],
+    );
     let body = "0123456789".repeat(20_000);
     for _ in 0..6 {
         assert_eq!(weir.ask(post("/", &body)).text(), body);
@@ -247,7 +263,7 @@ fn a_connection_that_cannot_be_made_fails_no_request_without_retries() {
         "[upstream.up]\nservers = [{:?}, {:?}]\nretries = \"off\"\n\
          [[route]]\nmatch = \"/off\"\nto = \"up\"\n\
          [[route]]\nmatch = \"/on\"\nto = \"up\"\nretries = 0\n",
-        nobody(),
+        refusing_address(),
         endpoint.name
     ));
     let mut statuses: Vec<_> = (0..2).map(|_| weir.ask(get("/off")).status()).collect();
@@ -272,7 +288,7 @@ fn retries_may_be_many() {
 
 #[test]
 fn retries_have_a_budget() {
-    let endpoint = mute();
+    let endpoint = unanswering_endpoint();
     let weir = Weir::with(
         "retries = { count = 1, budget = \"10%\", budget_min = 2, backoff = \"1ms\" }",
         &[&endpoint],
@@ -576,7 +592,7 @@ fn a_close_that_has_already_arrived_fails_no_post() {
 /// An endpoint is down and later recovers: one log line each, however many requests and cores notice.
 #[test]
 fn failure_and_recovery_of_an_endpoint_are_logged_once() {
-    let (socket, address) = bound();
+    let (socket, address) = bound_socket();
     let weir = Weir::start(&format!(
         "cores = 2\n[upstream.up]\nservers = [{address:?}]\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n"
     ));

@@ -174,6 +174,11 @@ fn a_wrong_method_is_405_with_what_is_allowed() {
         (response.status(), response.field("Allow")),
         (405, Some("POST, PUT"))
     );
+    assert!(response.text().contains("\"method_not_allowed\""));
+    for method in ["POST", "PUT"] {
+        let allowed = get("/p").replace("GET", method);
+        assert_eq!(weir.ask(allowed).text(), "p");
+    }
     assert_eq!(weir.ask(get("/q")).status(), 404);
 }
 

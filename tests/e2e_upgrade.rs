@@ -5,7 +5,7 @@ mod e2e;
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::*;
 use tungstenite::Message as Frame;
@@ -15,7 +15,7 @@ const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: weir.test\r\nConnection: Upgr
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
 
 /// An endpoint that switches protocols and then follows the script.
-fn switching(script: impl Fn(&mut Conn) + Send + Sync + 'static) -> Endpoint {
+fn switching_endpoint(script: impl Fn(&mut Conn) + Send + Sync + 'static) -> Endpoint {
     Endpoint::script(move |conn| {
         let Some(request) = conn.next_request() else {
             return;
@@ -31,7 +31,7 @@ fn switching(script: impl Fn(&mut Conn) + Send + Sync + 'static) -> Endpoint {
 
 /// A client that has switched protocols.
 #[track_caller]
-fn switched(weir: &Weir) -> Conn {
+fn open_tunnel(weir: &Weir) -> Conn {
     let mut client = weir.connect();
     client.send(UPGRADE);
     let response = client.message_head();
@@ -99,21 +99,21 @@ fn websockets_echo_through_an_independent_library() {
 
 #[test]
 fn a_tunnel_counts_as_a_connection_to_its_endpoint() {
-    let endpoint = switching(|conn| conn.expect_end());
+    let endpoint = switching_endpoint(|conn| conn.expect_end());
     let name = &endpoint.name;
     let weir = Weir::start(&format!(
         "[upstream.up]\nservers = [{name:?}]\npool = {{ connections = 1, pending = 0 }}\n\
          [[route]]\nmatch = \"/*\"\nto = \"up\"\n"
     ));
     let open = format!("weir_endpoint_connections_open{{upstream=\"up\",endpoint=\"{name}\"}}");
-    let client = switched(&weir);
+    let client = open_tunnel(&weir);
     assert_eq!(weir.metric(&open), 1.0);
     assert_eq!(weir.ask(get("/")).status(), 503);
     drop(client);
     eventually("the end of the tunnel", || {
         (weir.metric(&open) == 0.0).then_some(())
     });
-    switched(&weir);
+    open_tunnel(&weir);
 }
 
 #[test]
@@ -135,14 +135,14 @@ fn bytes_behind_the_heads_belong_to_the_new_protocol() {
 
 #[test]
 fn each_direction_of_a_tunnel_ends_by_itself() {
-    let endpoint = switching(|conn| {
+    let endpoint = switching_endpoint(|conn| {
         conn.expect("question");
         conn.expect_closed();
         conn.send("late answer");
         conn.finish();
     });
     let weir = Weir::to(&[&endpoint]);
-    let mut client = switched(&weir);
+    let mut client = open_tunnel(&weir);
     client.send("question");
     client.finish();
     client.expect("late answer");
@@ -152,23 +152,23 @@ fn each_direction_of_a_tunnel_ends_by_itself() {
 #[test]
 fn a_reset_in_a_tunnel_ends_both_sides() {
     let (ended, has_ended) = channel();
-    let endpoint = switching(move |conn| {
+    let endpoint = switching_endpoint(move |conn| {
         conn.take(5);
         conn.expect_end();
         ended.send(()).unwrap();
     });
     let weir = Weir::to(&[&endpoint]);
-    let mut client = switched(&weir);
+    let mut client = open_tunnel(&weir);
     client.send("hello");
     client.reset_now();
     has_ended.recv_timeout(DEADLINE).unwrap();
     drop(weir);
-    let endpoint = switching(|conn| {
+    let endpoint = switching_endpoint(|conn| {
         conn.take(5);
         conn.reset_now();
     });
     let weir = Weir::to(&[&endpoint]);
-    let mut client = switched(&weir);
+    let mut client = open_tunnel(&weir);
     client.send("hello");
     client.expect_end();
 }
@@ -177,13 +177,13 @@ fn a_reset_in_a_tunnel_ends_both_sides() {
 fn a_tunnel_applies_backpressure() {
     let (open, gate) = channel::<()>();
     let gate = std::sync::Mutex::new(gate);
-    let endpoint = switching(move |conn| {
+    let endpoint = switching_endpoint(move |conn| {
         gate.lock().unwrap().recv_timeout(DEADLINE).unwrap();
         let received = conn.rest().0.len();
         conn.send(received.to_string());
     });
     let weir = Weir::to(&[&endpoint]);
-    let mut client = switched(&weir);
+    let mut client = open_tunnel(&weir);
     let before = weir.resident_bytes();
     let sent = client.send_until_stuck(200_000_000, Duration::from_millis(300));
     assert!(sent < 100_000_000, "{sent} bytes were taken");
@@ -196,7 +196,7 @@ fn a_tunnel_applies_backpressure() {
 
 #[test]
 fn a_silent_tunnel_ends_after_the_idle_time() {
-    let endpoint = switching(|conn| {
+    let endpoint = switching_endpoint(|conn| {
         // Traffic keeps the tunnel open beyond the limit.
         for _ in 0..10 {
             conn.expect("ping");
@@ -205,13 +205,20 @@ fn a_silent_tunnel_ends_after_the_idle_time() {
         conn.expect_end();
     });
     let weir = Weir::with("timeouts = { idle = \"1s\" }", &[&endpoint]);
-    let mut client = switched(&weir);
+    let mut client = open_tunnel(&weir);
     for _ in 0..10 {
         std::thread::sleep(Duration::from_millis(150));
         client.send("ping");
         client.expect("pong");
     }
+    let silent_since = Instant::now();
     client.expect_end();
+    let silence = silent_since.elapsed();
+    // The core counts from its own receive, a moment before the client's.
+    assert!(
+        silence > Duration::from_millis(800) && silence < Duration::from_secs(8),
+        "{silence:?}"
+    );
 }
 
 #[test]
@@ -320,26 +327,29 @@ fn a_switch_that_was_not_asked_for_is_502() {
 
 #[test]
 fn a_tunnel_outlives_a_reload_and_ends_with_the_grace_period() {
-    let endpoint = switching(|conn| {
-        for _ in 0..2 {
+    let endpoint = switching_endpoint(|conn| {
+        for _ in 0..3 {
             conn.expect("ping");
             conn.send("pong");
         }
         conn.expect_end();
     });
     let config = format!(
-        "timeouts = {{ grace = \"500ms\" }}\n{}",
+        "timeouts = {{ grace = \"3s\" }}\n{}",
         route_to(&[&endpoint])
     );
     let mut weir = Weir::start(&config);
-    let mut client = switched(&weir);
+    let mut client = open_tunnel(&weir);
     client.send("ping");
     client.expect("pong");
-    weir.reload("timeouts = { grace = \"500ms\" }\n[[route]]\nmatch = \"/*\"\nrespond = 404\n");
+    weir.reload("timeouts = { grace = \"3s\" }\n[[route]]\nmatch = \"/*\"\nrespond = 404\n");
     weir.wait_for("reloaded in");
     client.send("ping");
     client.expect("pong");
     weir.signal(rustix::process::Signal::TERM);
+    weir.wait_for("draining");
+    client.send("ping");
+    client.expect("pong");
     client.expect_end();
     assert_eq!(weir.wait().code(), Some(0));
 }

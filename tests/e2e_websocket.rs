@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::ext;
@@ -283,7 +283,7 @@ const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: weir.test\r\nConnection: Upgr
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
 
 /// An endpoint that switches protocols and then follows the script.
-fn switching(script: impl Fn(&mut Conn) + Send + Sync + 'static) -> Endpoint {
+fn switching_endpoint(script: impl Fn(&mut Conn) + Send + Sync + 'static) -> Endpoint {
     Endpoint::script(move |conn| {
         let Some(request) = conn.next_request() else {
             return;
@@ -304,7 +304,7 @@ fn switching(script: impl Fn(&mut Conn) + Send + Sync + 'static) -> Endpoint {
 }
 
 /// Opens a tunnel and returns both directions.
-async fn opened(client: &mut frames::ClientConnection) -> (SendStream<Bytes>, RecvStream) {
+async fn open_tunnel(client: &mut frames::ClientConnection) -> (SendStream<Bytes>, RecvStream) {
     let (response, stream) = client.send(connect("/chat"), false);
     let response = within(response).await.unwrap();
     assert_eq!(response.status(), 200);
@@ -314,7 +314,7 @@ async fn opened(client: &mut frames::ClientConnection) -> (SendStream<Bytes>, Re
 #[test]
 fn each_direction_of_a_tunnel_over_http2_ends_by_itself() {
     run(async {
-        let endpoint = switching(|conn| {
+        let endpoint = switching_endpoint(|conn| {
             conn.expect("question");
             conn.expect_closed();
             conn.send("late answer");
@@ -322,7 +322,7 @@ fn each_direction_of_a_tunnel_over_http2_ends_by_itself() {
         });
         let weir = to(&endpoint.name, "");
         let mut client = client(&weir).await;
-        let (mut stream, body) = opened(&mut client).await;
+        let (mut stream, body) = open_tunnel(&mut client).await;
         stream.send_data("question".into(), true).unwrap();
         assert_eq!(within(frames::read(body)).await.unwrap(), "late answer");
     });
@@ -332,7 +332,7 @@ fn each_direction_of_a_tunnel_over_http2_ends_by_itself() {
 fn a_reset_in_a_tunnel_over_http2_reaches_the_other_side() {
     run(async {
         let (ended, mut has_ended) = tokio::sync::mpsc::unbounded_channel();
-        let endpoint = switching(move |conn| {
+        let endpoint = switching_endpoint(move |conn| {
             conn.take(5);
             conn.send("heard");
             let (rest, _) = conn.rest();
@@ -341,20 +341,20 @@ fn a_reset_in_a_tunnel_over_http2_reaches_the_other_side() {
         });
         let weir = to(&endpoint.name, "");
         let mut client = client(&weir).await;
-        let (mut stream, mut body) = opened(&mut client).await;
+        let (mut stream, mut body) = open_tunnel(&mut client).await;
         stream.send_data("hello".into(), false).unwrap();
         assert_eq!(within(body.data()).await.unwrap().unwrap(), "heard");
         stream.send_reset(Reason::CANCEL);
         within(has_ended.recv()).await.unwrap();
     });
     run(async {
-        let endpoint = switching(|conn| {
+        let endpoint = switching_endpoint(|conn| {
             conn.take(5);
             conn.reset_now();
         });
         let weir = to(&endpoint.name, "");
         let mut client = client(&weir).await;
-        let (mut stream, body) = opened(&mut client).await;
+        let (mut stream, body) = open_tunnel(&mut client).await;
         stream.send_data("hello".into(), false).unwrap();
         let broken = within(frames::read(body)).await.unwrap_err();
         assert!(broken.is_reset() && broken.is_remote(), "{broken}");
@@ -369,7 +369,7 @@ fn a_tunnel_over_http2_applies_backpressure() {
     run(async {
         let (open, gate) = std::sync::mpsc::channel::<()>();
         let gate = std::sync::Mutex::new(gate);
-        let endpoint = switching(move |conn| {
+        let endpoint = switching_endpoint(move |conn| {
             gate.lock().unwrap().recv_timeout(DEADLINE).unwrap();
             let received = conn.rest().0.len();
             // Enough that the client has to read it.
@@ -379,7 +379,7 @@ fn a_tunnel_over_http2_applies_backpressure() {
         });
         let weir = to(&endpoint.name, "timeouts = { idle = \"10m\" }");
         let mut client = client(&weir).await;
-        let (mut stream, body) = opened(&mut client).await;
+        let (mut stream, body) = open_tunnel(&mut client).await;
         let before = weir.resident_bytes();
         let mut sent = 0;
         loop {
@@ -408,7 +408,7 @@ fn a_tunnel_over_http2_applies_backpressure() {
 #[test]
 fn a_silent_tunnel_over_http2_ends_after_the_idle_time() {
     run(async {
-        let endpoint = switching(|conn| {
+        let endpoint = switching_endpoint(|conn| {
             // Traffic keeps the tunnel open beyond the limit.
             for _ in 0..10 {
                 conn.expect("ping");
@@ -418,15 +418,21 @@ fn a_silent_tunnel_over_http2_ends_after_the_idle_time() {
         });
         let weir = to(&endpoint.name, "timeouts = { idle = \"1s\" }");
         let mut client = client(&weir).await;
-        let (mut stream, mut body) = opened(&mut client).await;
+        let (mut stream, mut body) = open_tunnel(&mut client).await;
         for _ in 0..10 {
             tokio::time::sleep(Duration::from_millis(150)).await;
             stream.send_data("ping".into(), false).unwrap();
             assert_eq!(within(body.data()).await.unwrap().unwrap(), "pong");
         }
+        let silent_since = Instant::now();
         // The end was not an orderly one, and the client sees that.
         let broken = within(body.data()).await.unwrap().unwrap_err();
         assert!(broken.is_reset() && broken.is_remote(), "{broken}");
+        let silence = silent_since.elapsed();
+        assert!(
+            silence > Duration::from_millis(800) && silence < Duration::from_secs(8),
+            "{silence:?}"
+        );
     });
 }
 
@@ -594,20 +600,20 @@ fn another_protocol_than_websocket_is_501() {
 #[test]
 fn a_tunnel_over_http2_outlives_a_reload_and_ends_with_the_grace_period() {
     run(async {
-        let endpoint = switching(|conn| {
-            for _ in 0..2 {
+        let endpoint = switching_endpoint(|conn| {
+            for _ in 0..3 {
                 conn.expect("ping");
                 conn.send("pong");
             }
             conn.expect_end();
         });
-        let mut weir = to(&endpoint.name, "timeouts = { grace = \"500ms\" }");
+        let mut weir = to(&endpoint.name, "timeouts = { grace = \"3s\" }");
         let mut client = client(&weir).await;
-        let (mut stream, mut body) = opened(&mut client).await;
+        let (mut stream, mut body) = open_tunnel(&mut client).await;
         for is_reloaded in [false, true] {
             if is_reloaded {
                 weir.reload(
-                    "timeouts = { grace = \"500ms\" }\n[[route]]\nmatch = \"/*\"\nrespond = 404\n",
+                    "timeouts = { grace = \"3s\" }\n[[route]]\nmatch = \"/*\"\nrespond = 404\n",
                 );
                 weir.wait_for("reloaded in");
             }
@@ -615,6 +621,9 @@ fn a_tunnel_over_http2_outlives_a_reload_and_ends_with_the_grace_period() {
             assert_eq!(within(body.data()).await.unwrap().unwrap(), "pong");
         }
         weir.signal(rustix::process::Signal::TERM);
+        weir.wait_for("draining");
+        stream.send_data("ping".into(), false).unwrap();
+        assert_eq!(within(body.data()).await.unwrap().unwrap(), "pong");
         assert!(within(body.data()).await.is_none_or(|piece| piece.is_err()));
         assert_eq!(weir.wait().code(), Some(0));
     });

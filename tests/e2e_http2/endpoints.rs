@@ -88,7 +88,7 @@ fn requests_share_a_connection_up_to_what_the_endpoint_takes_and_then_another() 
 #[test]
 fn a_burst_on_a_cold_upstream_is_within_what_the_endpoint_takes() {
     run(async {
-        let (listener, _weir, mut client) = set_up("retries = 0").await;
+        let (listener, weir, mut client) = set_up("retries = 0").await;
         let sent: Vec<_> = (0..8)
             .map(|n| client.send(get(&format!("/{n}")), true).0)
             .collect();
@@ -105,6 +105,10 @@ fn a_burst_on_a_cold_upstream_is_within_what_the_endpoint_takes() {
         });
         for response in sent {
             assert_eq!(within(response).await.unwrap().status(), 200);
+        }
+        for n in 0..8 {
+            let attempts = weir.entry(&format!("/{n}")).number("attempts");
+            assert_eq!(attempts, 1.0, "the endpoint refused request {n}");
         }
     });
 }
@@ -211,6 +215,12 @@ fn a_post_that_an_endpoint_may_have_seen_is_never_sent_twice() {
             endpoint.next().await.1.send_reset(reason);
             assert_eq!(within(response).await.unwrap().status(), 502);
             assert_eq!(weir.entry("/").number("attempts"), 1.0);
+            // The next request that the endpoint sees is another one.
+            let after = client.send(get("/after"), true).0;
+            let (seen, mut send) = endpoint.next().await;
+            assert_eq!(seen.uri().path(), "/after");
+            respond(&mut send, 200, "after");
+            within(after).await.unwrap();
         });
     }
 }
@@ -364,6 +374,10 @@ fn an_endpoint_that_never_says_a_word_is_504_after_the_time_for_a_first_byte() {
         for response in sent {
             assert_eq!(within(response).await.unwrap().status(), 504);
         }
+        assert!(
+            !listener.has_another().await,
+            "a connection for each request"
+        );
         drop(weir);
         let mut said = Vec::new();
         // By close or reset, because the endpoint has read nothing.

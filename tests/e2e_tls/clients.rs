@@ -18,6 +18,7 @@ fn clients_show_certificates() {
         let clients = Authority::new("clients");
         let ca = clients.write(&dir.join("clients.pem"));
         clients.sign(&["alice.test"]).write(dir, "alice");
+        clients.sign(&["bob.test"]).write(dir, "bob");
         Authority::new("nobody")
             .sign(&["eve.test"])
             .write(dir, "eve");
@@ -59,6 +60,11 @@ fn clients_show_certificates() {
         );
     }
     assert_eq!(ask("alice", &[], "/alice").unwrap(), "hello alice");
+    assert_eq!(
+        ask("bob", &[], "/alice").unwrap(),
+        "https CN=bob.test DNS:bob.test, IP:127.0.0.1",
+        "the route is alice's"
+    );
     assert_eq!(
         edge.weir.entry("/alice").text("client_cert"),
         "CN=alice.test"
@@ -290,5 +296,6 @@ fn a_revoked_certificate_is_refused_as_soon_as_the_list_has_it() {
     assert!(ask("alice").is_err());
     let said = resume("-sess_in");
     assert!(!said.contains("200 OK"), "{said}");
+    edge.wait_for_metric(&failures("peer_certificate_revoked"), 2.0);
     assert!(ask("bob").is_ok());
 }
