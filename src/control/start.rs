@@ -8,6 +8,7 @@ use weir_config::Config;
 
 use super::admin::Admin;
 use super::certificates::Certificates;
+use super::demo::DemoEndpoints;
 use super::inherited_sockets::InheritedSockets;
 use super::listen::{self, BoundSockets};
 use super::load::LoadedConfig;
@@ -78,10 +79,8 @@ pub(super) async fn start(
         obs: sides,
     };
     let cores = Cores::start(spec).map_err(|error| system::explain_start(&error))?;
-    if let Some(demo) = demo {
-        demo.serve()
-            .map_err(|error| format!("cannot serve the demo's endpoints: {error}"))?;
-    }
+    demo.map_or(Ok(()), DemoEndpoints::serve)
+        .map_err(|error| format!("cannot serve the demo's endpoints: {error}"))?;
     let started = Started {
         addresses: bound.addresses,
         cores: cores.count(),
@@ -103,8 +102,6 @@ pub(super) async fn start(
         reloads: ReloadStats::default(),
         certificates: Certificates::new(tls),
     };
-    let started_ms = process::now_ms();
-    let (state, draining) = (RefCell::new(state), Cell::new(false));
     let control = Rc::new(Control {
         source,
         tickets,
@@ -112,10 +109,10 @@ pub(super) async fn start(
         cores,
         obs,
         manager,
-        state,
-        draining,
+        state: RefCell::new(state),
+        draining: Cell::new(false),
         inherited,
-        started_ms,
+        started_ms: process::now_ms(),
         metrics_pages: SharedPages::default(),
         plan_pages: SharedPages::default(),
     });

@@ -89,33 +89,7 @@ pub(super) fn check(config: &Config, source: &Source) -> Result<Vec<Diagnostic>,
     };
     let found = tried.into_iter().filter_map(|(need, outcome)| {
         let why = outcome.err()?;
-        let path = need.path.display();
-        let name = &process_user.name;
-        let (severity, message, help) = match need.kind {
-            NeedKind::Read => (
-                Severity::Error,
-                format!("user `{name}` cannot read {path}: {why}"),
-                "reloads and certificate renewals run as this user: let it or its group read the file, and enter every \
-                 directory on the path",
-            ),
-            NeedKind::Append => (
-                Severity::Error,
-                format!("user `{name}` cannot write {path}: {why}"),
-                "Weir opens logs as this user: make it the owner of the directory, or of the file if it exists",
-            ),
-            NeedKind::PidFile => (
-                Severity::Error,
-                format!("user `{name}` cannot write {path}: {why}"),
-                "Weir writes it as this user: give the user a directory of its own, such as /run/weir (systemd: \
-                 RuntimeDirectory=weir)",
-            ),
-            NeedKind::Socket => (
-                Severity::Warning,
-                format!("user `{name}` cannot make or remove {path}: {why}"),
-                "the socket's file stays when Weir ends, and a reload cannot create it: give this user a directory of \
-                 its own, such as /run/weir (systemd: RuntimeDirectory=weir)",
-            ),
-        };
+        let (severity, message, help) = need.failure(&process_user.name, &why);
         let excerpt = need.excerpt.as_ref().or(user.excerpt.as_ref()).cloned();
         Some(diagnose(severity, Code::NamedFile, message, &excerpt, help))
     });
@@ -188,6 +162,36 @@ fn named_files(config: &Config) -> impl Iterator<Item = &NamedFile> {
 }
 
 impl UserNeed {
+    /// What to report if the user `name` cannot do it, and what helps.
+    fn failure(&self, name: &str, why: &str) -> (Severity, String, &'static str) {
+        let path = self.path.display();
+        match self.kind {
+            NeedKind::Read => (
+                Severity::Error,
+                format!("user `{name}` cannot read {path}: {why}"),
+                "reloads and certificate renewals run as this user: let it or its group read the file, and enter every \
+                 directory on the path",
+            ),
+            NeedKind::Append => (
+                Severity::Error,
+                format!("user `{name}` cannot write {path}: {why}"),
+                "Weir opens logs as this user: make it the owner of the directory, or of the file if it exists",
+            ),
+            NeedKind::PidFile => (
+                Severity::Error,
+                format!("user `{name}` cannot write {path}: {why}"),
+                "Weir writes it as this user: give the user a directory of its own, such as /run/weir (systemd: \
+                 RuntimeDirectory=weir)",
+            ),
+            NeedKind::Socket => (
+                Severity::Warning,
+                format!("user `{name}` cannot make or remove {path}: {why}"),
+                "the socket's file stays when Weir ends, and a reload cannot create it: give this user a directory of \
+                 its own, such as /run/weir (systemd: RuntimeDirectory=weir)",
+            ),
+        }
+    }
+
     /// Tries it without changing anything.
     fn attempt(&self) -> Result<(), String> {
         let outcome = match self.kind {
