@@ -5,49 +5,23 @@ mod e2e;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use e2e::*;
 
 const ROUTE: &str = "[[route]]\nmatch = \"/*\"\nrespond = \"hello\"\n";
-
-/// Runs a command that must exit on its own.
-fn weir(arguments: &[&str]) -> (Option<i32>, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (stdout, stderr) = (
-        Lines::of(child.stdout.take().unwrap()),
-        Lines::of(child.stderr.take().unwrap()),
-    );
-    let mut status = None;
-    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        eventually("the end", || {
-            status = child.try_wait().unwrap();
-            status.map(|_| ())
-        });
-    }));
-    let _ = child.kill();
-    let said = [stdout.to_end(), stderr.to_end()].concat().join("\n");
-    assert!(ended.is_ok(), "{arguments:?} goes on: {said}");
-    (status.unwrap().code(), said)
-}
 
 /// Tries a file with `run`, `check` and a reload of a running process.
 fn assert_refused_by_all(dir: &Path, running: &Weir, text: &str, why: &str) {
     let file = dir.join("other.toml");
     fs::write(&file, text).unwrap();
     let name = file.to_str().unwrap();
-    let (code, said) = weir(&["check", name]);
+    let (code, said) = run_weir(&["check", name]);
     assert!(
         code == Some(3) && said.contains(why),
         "check: {said}\n{text}"
     );
-    let (code, said) = weir(&["run", name]);
+    let (code, said) = run_weir(&["run", name]);
     assert!(code != Some(0) && said.contains(why), "run: {said}\n{text}");
     let failed = running.metric("weir_reload_failed_total");
     running.reload(text);
@@ -62,7 +36,7 @@ fn assert_refused_by_all(dir: &Path, running: &Weir, text: &str, why: &str) {
 fn overlapping_addresses_are_refused() {
     let dir = Weir::dir();
     // The running process already has the port, so the system would allow the reload.
-    let port = free_port();
+    let port = free_address("127.0.0.8").port();
     let running = Weir::start(&format!("[listen.\"127.0.0.1:{port}\"]\n{ROUTE}"));
     for (a, b) in [
         ("127.0.0.1", "0.0.0.0"),
@@ -90,7 +64,7 @@ fn overlapping_addresses_are_refused() {
     running.reload(&text);
     running.wait_for("reload: listening on ");
     assert_eq!(running.ask(get("/")).text(), "hello");
-    let other = free_port();
+    let other = free_address("127.0.0.8").port();
     running.reload(&format!(
         "admin = \"127.0.0.1:{port}\"\n[listen.\"127.0.0.1:{other}\"]\n{ROUTE}"
     ));
@@ -169,9 +143,9 @@ fn what_this_machine_lacks_is_refused() {
         ),
     ] {
         fs::write(&own, &text).unwrap();
-        let (code, said) = weir(&["check", &own]);
+        let (code, said) = run_weir(&["check", &own]);
         assert!(code == Some(3) && said.contains(why), "{said}\n{text}");
-        let (code, said) = weir(&["check", &own, "--elsewhere"]);
+        let (code, said) = run_weir(&["check", &own, "--elsewhere"]);
         assert_eq!(code, Some(0), "{said}");
     }
     fs::remove_dir_all(dir).unwrap();
@@ -221,7 +195,7 @@ fn an_unwritable_pid_file_is_refused() {
         let name = path("other.toml");
         let text = format!("pid_file = {file:?}\n{more}[listen.\"127.0.0.1:0\"]\n{ROUTE}");
         fs::write(&name, &text).unwrap();
-        let (code, said) = weir(&["check", &name]);
+        let (code, said) = run_weir(&["check", &name]);
         let is_said = said.contains("cannot write pid_file") && said.contains(why);
         assert!(code == Some(3) && is_said, "{said}\n{text}");
     }
@@ -238,10 +212,10 @@ fn a_check_leaves_nothing_behind_and_the_running_process_alone() {
     );
     let file = dir.join("other.toml");
     fs::write(&file, &text).unwrap();
-    let check = || weir(&["check", file.to_str().unwrap()]);
+    let check = || run_weir(&["check", file.to_str().unwrap()]);
     assert_eq!(check().0, Some(0));
     assert!(!socket.exists() && !log.exists());
-    let port = free_port();
+    let port = free_address("127.0.0.8").port();
     let text = format!("{text}[listen.\"127.0.0.1:{port}\"]\n");
     fs::write(&file, &text).unwrap();
     let running = Weir::start_in(&dir, &text);
@@ -283,11 +257,6 @@ fn ten_thousand_failing_tests_are_reported_quickly_and_briefly() {
     fs::remove_dir_all(dir).unwrap();
 }
 
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.8:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 #[test]
 fn explain_and_check_on_another_machine_need_no_key_files() {
     let dir = Weir::dir();
@@ -298,16 +267,16 @@ fn explain_and_check_on_another_machine_need_no_key_files() {
     let text = format!("[listen.\"127.0.0.1:0\"]\n{tls}\n{upstream}{ROUTE}");
     fs::write(&file, text).unwrap();
     let name = file.to_str().unwrap();
-    let (code, said) = weir(&["check", name]);
+    let (code, said) = run_weir(&["check", name]);
     assert!(code == Some(3) && said.contains("no.key"), "{said}");
-    let (code, said) = weir(&["check", name, "--elsewhere"]);
+    let (code, said) = run_weir(&["check", name, "--elsewhere"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("4 missing files"), "{said}");
-    let (code, said) = weir(&["explain", name, "GET", "https://a.test/"]);
+    let (code, said) = run_weir(&["explain", name, "GET", "https://a.test/"]);
     assert!(code == Some(0) && said.contains("answer     200"), "{said}");
     // Key files that exist are still checked.
     fs::write(dir.join("no.key"), "nonsense").unwrap();
-    let (code, said) = weir(&["check", name, "--elsewhere"]);
+    let (code, said) = run_weir(&["check", name, "--elsewhere"]);
     assert!(code == Some(3) && said.contains("no private key"), "{said}");
     fs::remove_dir_all(dir).unwrap();
 }
@@ -338,7 +307,7 @@ fn each_unusable_key_has_its_own_error() {
         (other, "not the key of the certificate"),
     ] {
         fs::write(&key, &text).unwrap();
-        let (code, said) = weir(&["check", file.to_str().unwrap()]);
+        let (code, said) = run_weir(&["check", file.to_str().unwrap()]);
         assert!(code == Some(3) && said.contains(why), "{said}\n{text}");
     }
     fs::remove_dir_all(dir).unwrap();

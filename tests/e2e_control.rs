@@ -6,7 +6,7 @@ mod e2e;
 
 use std::fs;
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -27,8 +27,8 @@ struct Quiet {
 impl Quiet {
     fn start(dir: &Path, keys: &str, stdout: Stdio, stderr: Stdio) -> Self {
         let mut quiet = Self {
-            address: free_address(),
-            admin: free_address(),
+            address: free_address("127.0.0.9"),
+            admin: free_address("127.0.0.9"),
             file: dir.join("weir.toml"),
             child: Command::new("true").spawn().unwrap(),
         };
@@ -114,12 +114,6 @@ impl Drop for Quiet {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A free address on a loopback address that no other test uses.
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.9:0").unwrap();
-    listener.local_addr().unwrap()
 }
 
 /// A full pipe.

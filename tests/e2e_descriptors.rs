@@ -143,6 +143,8 @@ fn unused_connections_to_endpoints_make_room_for_new_ones() {
     });
     client.send(get("/two"));
     assert_eq!(client.response().status(), 200);
+    // The idle connection to the first endpoint made room, and no client had to.
+    assert!(!others.iter().any(Conn::is_readable));
 }
 
 #[test]

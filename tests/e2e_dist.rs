@@ -21,16 +21,6 @@ fn read(name: &str) -> String {
     std::fs::read_to_string(dist(name)).unwrap()
 }
 
-fn weir(arguments: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_weir"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8(said).unwrap())
-}
-
 /// The values of the systemd unit by key, in order.
 fn unit() -> HashMap<String, Vec<String>> {
     let mut values: HashMap<_, Vec<_>> = HashMap::new();
@@ -54,7 +44,7 @@ fn the_unit_says_what_the_binary_understands() {
         let command = of(key);
         let mut words = command.split(' ');
         assert_eq!(words.next(), Some("/usr/bin/weir"));
-        let (code, help) = weir(&["help", words.next().unwrap()]);
+        let (code, help) = run_weir(&["help", words.next().unwrap()]);
         assert_eq!(code, Some(0), "{command}");
         assert!(help.contains(" FILE"), "{help}");
         assert_eq!(words.next(), Some("/etc/weir/weir.toml"));
@@ -73,10 +63,10 @@ fn the_unit_says_what_the_binary_understands() {
 #[test]
 fn the_packaged_file_is_usable() {
     let path = dist("weir.toml");
-    let (code, said) = weir(&["check", "--elsewhere", path.to_str().unwrap()]);
+    let (code, said) = run_weir(&["check", "--elsewhere", path.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{said}");
     assert!(!said.contains("warning"), "{said}");
-    let (code, said) = weir(&[
+    let (code, said) = run_weir(&[
         "explain",
         path.to_str().unwrap(),
         "GET",
@@ -96,7 +86,7 @@ fn the_packaged_file_is_usable() {
         .collect();
     let file = Weir::dir().join("whole.toml");
     std::fs::write(&file, whole).unwrap();
-    let (code, said) = weir(&["check", "--elsewhere", file.to_str().unwrap()]);
+    let (code, said) = run_weir(&["check", "--elsewhere", file.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{said}");
     std::fs::remove_dir_all(file.parent().unwrap()).unwrap();
 }

@@ -594,12 +594,6 @@ if sys.argv[3] == 'drop':
 os.execve(binary, sys.argv[4:], os.environ)
 ";
 
-/// A free port at this address.
-fn free_port(ip: &str) -> String {
-    let socket = std::net::TcpListener::bind((ip, 0)).unwrap();
-    socket.local_addr().unwrap().to_string()
-}
-
 fn activate(sockets: &str, names: &str, holds: &str) -> Command {
     let mut command = Command::new("python3");
     command.args([
@@ -619,9 +613,9 @@ fn inherited_sockets_are_for_the_listeners_of_their_addresses() {
         let dir = Weir::dir();
         let path = dir.join("front.sock");
         let (front, admin, other) = (
-            free_port("127.0.0.81"),
-            free_port("127.0.0.82"),
-            free_port("127.0.0.83"),
+            free_address("127.0.0.81").to_string(),
+            free_address("127.0.0.82").to_string(),
+            free_address("127.0.0.83").to_string(),
         );
         let config = format!(
             "cores = 2\ndriver = \"{driver}\"\nadmin = \"{admin}\"\n{ANSWER}[listen.\"{front}\"]\n[listen.\"unix:{}\"]\n",
@@ -685,7 +679,7 @@ fn a_low_port_may_be_inherited_by_a_user_that_could_not_bind_it() {
 
 #[test]
 fn sockets_for_another_process_are_left_alone() {
-    let address = free_port("127.0.0.84");
+    let address = free_address("127.0.0.84").to_string();
     let config = format!("{ANSWER}[listen.\"{address}\"]\n");
     let variables = [("LISTEN_PID", "1"), ("LISTEN_FDS", "1")];
     let weir = Weir::start_with_command(&Weir::dir(), &config, weir_with(&variables));

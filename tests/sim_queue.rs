@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sim::client::{Clients, Finished, Outcome, ScriptedRequest, ask_all};
 use sim::endpoint::Behaviour;
-use sim::message::{Framing, Head};
+use sim::message::{Framing, Head, body_of};
 use sim::{Rig, check};
 use weir::io::Net;
 use weir::io::sim::{Peer, Reach, World, at};
@@ -392,10 +392,10 @@ fn queued_uploads_and_pipelined_requests_keep_their_bytes() {
                 .await;
             let mut peer = Peer::connect(&net, &at(FRONT)).await.unwrap();
             peer.write(&wire);
-            for id in ["3", "4"] {
+            for id in [3, 4] {
                 let head = Head::read(&mut peer).await.unwrap();
-                assert_eq!(head.get("x-id"), Some(id));
-                peer.read_exact(5).await.unwrap();
+                assert_eq!(head.get("x-id"), Some(&*id.to_string()));
+                assert_eq!(peer.read_exact(5).await.unwrap(), body_of(id, true, 5));
             }
         });
         let want = [(1, 1, "answered"), (2, 2, "answered")];

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tinyjson::JsonValue;
@@ -305,6 +306,40 @@ impl Drop for Weir {
             panic!("a core panicked:\n{}", self.stderr.so_far().join("\n"));
         }
     }
+}
+
+/// Runs `weir` with these arguments. Returns its exit code, and standard output followed by standard error. Fails the
+/// test if it does not exit.
+#[track_caller]
+pub fn run_weir(arguments: &[&str]) -> (Option<i32>, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let (stdout, stderr) = (
+        Lines::of(child.stdout.take().unwrap()),
+        Lines::of(child.stderr.take().unwrap()),
+    );
+    let deadline = Instant::now() + super::DEADLINE;
+    let status = loop {
+        match child.try_wait().unwrap() {
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            status => break status,
+        }
+    };
+    let _ = child.kill();
+    let output = [stdout.to_end(), stderr.to_end()].concat().join("\n");
+    let status = status.unwrap_or_else(|| panic!("{arguments:?} does not exit: {output}"));
+    (status.code(), output)
+}
+
+/// An address with a port that is free now.
+pub fn free_address(ip: &str) -> SocketAddr {
+    let listener = std::net::TcpListener::bind((ip, 0)).unwrap();
+    listener.local_addr().unwrap()
 }
 
 /// An upstream of these endpoints and a route that takes everything.
