@@ -403,7 +403,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     /// Sends the head of an answer that switches protocols, if the client has asked for that protocol.
     fn switch(&mut self) -> Result<Relayed, Fault> {
         self.exchange.record.status = self.up.head.status;
-        let got = self.up.switched_to().ok_or(bad_upgrade())?;
+        let got = self.up.switched_to().ok_or_else(bad_upgrade)?;
         let down = &self.exchange.down;
         let asked = down.request().upgrade.map(|span| span.get(down.block));
         if asked.is_none_or(|asked| !asked.eq_ignore_ascii_case(got.get(&self.up.block))) {

@@ -406,111 +406,119 @@ fn endpoints(view: &CoreView<'_>, page: &mut MetricsPage) {
     }
 }
 
+/// A family with one sample for each core: name, kind, help, value.
+type CoreFamily = (
+    &'static str,
+    MetricKind,
+    &'static str,
+    fn(&CoreShared) -> u64,
+);
+
+const CORE_FAMILIES: [CoreFamily; 15] = [
+    (
+        "weir_core_exchanges_total",
+        MetricKind::Counter,
+        "Exchanges that a core has completed.",
+        |c| c.counts.exchanges_ended.get(),
+    ),
+    (
+        "weir_core_exchanges_active",
+        MetricKind::Gauge,
+        "Exchanges that a core is running.",
+        |c| {
+            c.counts
+                .exchanges_started
+                .get()
+                .saturating_sub(c.counts.exchanges_ended.get())
+        },
+    ),
+    (
+        "weir_core_connections_open",
+        MetricKind::Gauge,
+        "Client connections that a core serves.",
+        |c| {
+            c.counts
+                .connections_opened
+                .get()
+                .saturating_sub(c.counts.connections_closed.get())
+        },
+    ),
+    (
+        "weir_core_handed_on_total",
+        MetricKind::Counter,
+        "Fresh connections that a core has handed to another.",
+        |c| c.counts.handed_on.get(),
+    ),
+    (
+        "weir_core_taken_over_total",
+        MetricKind::Counter,
+        "Fresh connections that a core has taken over from another.",
+        |c| c.counts.taken_over.get(),
+    ),
+    (
+        "weir_core_mailbox_full_total",
+        MetricKind::Counter,
+        "Messages that found another core's mailbox full.",
+        |c| c.counts.mailbox_full.get(),
+    ),
+    (
+        "weir_core_accept_errors_total",
+        MetricKind::Counter,
+        "Failed accepts.",
+        |c| c.counts.accept_errors.get(),
+    ),
+    (
+        "weir_core_shed_total",
+        MetricKind::Counter,
+        "Connections and requests that a core has ended because they used the most of its memory.",
+        |c| c.counts.shed.get(),
+    ),
+    (
+        "weir_core_fields_dropped_total",
+        MetricKind::Counter,
+        "Request fields dropped because of their names.",
+        |c| c.counts.fields_dropped.get(),
+    ),
+    (
+        "weir_core_panics_total",
+        MetricKind::Counter,
+        "Exchanges that panicked; please report these bugs.",
+        |c| c.counts.panics.get(),
+    ),
+    (
+        "weir_core_log_dropped_total",
+        MetricKind::Counter,
+        "Log lines dropped because the log thread was behind.",
+        |c| c.counts.log_dropped.get(),
+    ),
+    (
+        "weir_core_reports_dropped_total",
+        MetricKind::Counter,
+        "Reports to control dropped because it was behind.",
+        |c| c.counts.reports_dropped.get(),
+    ),
+    (
+        "weir_core_pool_used_bytes",
+        MetricKind::Gauge,
+        "Bytes of buffers in use.",
+        |c| c.counts.pool_used_bytes.get(),
+    ),
+    (
+        "weir_core_plan_epoch",
+        MetricKind::Gauge,
+        "The epoch of the plan that a core counts by.",
+        |c| c.counts.plan_epoch.get(),
+    ),
+    (
+        "weir_core_endpoints_epoch",
+        MetricKind::Gauge,
+        "The endpoint sets that a core counts by.",
+        |c| c.counts.endpoints_epoch.get(),
+    ),
+];
+
 fn by_core(cores: &[Arc<CoreShared>], page: &mut MetricsPage) {
-    type Read = fn(&CoreShared) -> u64;
-    let families: [(&'static str, MetricKind, &str, Read); 15] = [
-        (
-            "weir_core_exchanges_total",
-            MetricKind::Counter,
-            "Exchanges that a core has completed.",
-            |c| c.counts.exchanges_ended.get(),
-        ),
-        (
-            "weir_core_exchanges_active",
-            MetricKind::Gauge,
-            "Exchanges that a core is running.",
-            |c| {
-                c.counts
-                    .exchanges_started
-                    .get()
-                    .saturating_sub(c.counts.exchanges_ended.get())
-            },
-        ),
-        (
-            "weir_core_connections_open",
-            MetricKind::Gauge,
-            "Client connections that a core serves.",
-            |c| {
-                c.counts
-                    .connections_opened
-                    .get()
-                    .saturating_sub(c.counts.connections_closed.get())
-            },
-        ),
-        (
-            "weir_core_handed_on_total",
-            MetricKind::Counter,
-            "Fresh connections that a core has handed to another.",
-            |c| c.counts.handed_on.get(),
-        ),
-        (
-            "weir_core_taken_over_total",
-            MetricKind::Counter,
-            "Fresh connections that a core has taken over from another.",
-            |c| c.counts.taken_over.get(),
-        ),
-        (
-            "weir_core_mailbox_full_total",
-            MetricKind::Counter,
-            "Messages that found another core's mailbox full.",
-            |c| c.counts.mailbox_full.get(),
-        ),
-        (
-            "weir_core_accept_errors_total",
-            MetricKind::Counter,
-            "Failed accepts.",
-            |c| c.counts.accept_errors.get(),
-        ),
-        (
-            "weir_core_shed_total",
-            MetricKind::Counter,
-            "Connections and requests that a core has ended because they used the most of its memory.",
-            |c| c.counts.shed.get(),
-        ),
-        (
-            "weir_core_fields_dropped_total",
-            MetricKind::Counter,
-            "Request fields dropped because of their names.",
-            |c| c.counts.fields_dropped.get(),
-        ),
-        (
-            "weir_core_panics_total",
-            MetricKind::Counter,
-            "Exchanges that panicked; please report these bugs.",
-            |c| c.counts.panics.get(),
-        ),
-        (
-            "weir_core_log_dropped_total",
-            MetricKind::Counter,
-            "Log lines dropped because the log thread was behind.",
-            |c| c.counts.log_dropped.get(),
-        ),
-        (
-            "weir_core_reports_dropped_total",
-            MetricKind::Counter,
-            "Reports to control dropped because it was behind.",
-            |c| c.counts.reports_dropped.get(),
-        ),
-        (
-            "weir_core_pool_used_bytes",
-            MetricKind::Gauge,
-            "Bytes of buffers in use.",
-            |c| c.counts.pool_used_bytes.get(),
-        ),
-        (
-            "weir_core_plan_epoch",
-            MetricKind::Gauge,
-            "The epoch of the plan that a core counts by.",
-            |c| c.counts.plan_epoch.get(),
-        ),
-        (
-            "weir_core_endpoints_epoch",
-            MetricKind::Gauge,
-            "The endpoint sets that a core counts by.",
-            |c| c.counts.endpoints_epoch.get(),
-        ),
-    ];
-    for (name, kind, help, read) in families {
+    for (name, kind, help, read) in CORE_FAMILIES {
         page.family(name, kind, help);
         for (index, core) in cores.iter().enumerate() {
             page.sample(&[("core", &index.to_string())], read(core));

@@ -134,7 +134,11 @@ impl<N: Net> Connector<'_, N> {
                     has_waited = true;
                 }
             }
-            poll_fn(|cx| Poll::Ready(*offer = endpoint.take_offer(cx, need))).await;
+            poll_fn(|cx| {
+                *offer = endpoint.take_offer(cx, need);
+                Poll::Ready(())
+            })
+            .await;
             match offer {
                 // The exchange that made a connection for all has failed. If each that waited tried at once, the
                 // endpoint would get as many connections as there are exchanges.
