@@ -1,5 +1,6 @@
 //! Bodies long enough that Weir passes them from socket to socket without parsing them: complete, truncated and
 //! cancelled.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
 
 mod e2e;
 
