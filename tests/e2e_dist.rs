@@ -149,7 +149,8 @@ fn the_seccomp_profile_allows_little() {
     }
 }
 
-/// Runs its arguments with only the system calls that its standard input lists. Their numbers come from the headers of
+/// Runs its arguments with only the system calls that its standard input lists. The C library's headers have
+/// their numbers.
 const CONFINE: &str = r#"
 import ctypes, os, re, struct, sys
 wanted = set(sys.argv[1].split(','))
