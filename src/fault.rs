@@ -114,7 +114,7 @@ reasons! {
     HeadTooLarge "head_too_large" 431 "http_request_error";
     /// The body of the request is larger than the route allows.
     BodyTooLarge "body_too_large" 413 "http_request_denied";
-    /// The method is not allowed here; the Allow field lists those that are.
+    /// The method is not allowed here; the Allow field lists the allowed ones.
     MethodNotAllowed "method_not_allowed" 405 "http_request_denied";
     /// Weir supports no expectation other than 100-continue.
     ExpectationFailed "expectation_failed" 417 "http_request_error";

@@ -28,7 +28,7 @@ pub const RING_SUBMISSIONS: u32 = 256;
 /// that find no room.
 pub const RING_COMPLETIONS: u32 = 4096;
 
-/// Tasks that one iteration of the loop runs besides those that were ready when it began.
+/// Tasks that one iteration of the loop runs besides the tasks that were ready when it began.
 pub const LOOP_WAKES_MAX: usize = 64;
 
 /// Bytes that one connection receives in one iteration of the loop: as many as one splice moves.

@@ -230,7 +230,8 @@ pub fn keep_alive(head: &Head, block: &[u8]) -> bool {
     hop.keeps_alive(head.version)
 }
 
-/// Removes the hop-by-hop fields and those that Connection names. Returns what they said.
+/// Removes the hop-by-hop fields and those that Connection names. Returns their meaning for this
+/// hop.
 ///
 /// Connection cannot remove fields that other rules rely on: Host, Content-Length, credentials,
 /// cookies, Via, the fields of [`guard`](crate::guard). Naming one of these has no effect.

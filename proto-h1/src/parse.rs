@@ -18,7 +18,7 @@ use crate::{scan, target};
 /// What an HTTP/2 client sends first (RFC 9113, section 3.4).
 pub const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How far the parser has come.
+/// The parser's progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// The head needs more bytes.

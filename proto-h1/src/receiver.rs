@@ -17,7 +17,7 @@ pub(crate) struct Receiver {
     decoder: BodyDecoder,
 }
 
-/// How far the current message has come.
+/// The progress of the current message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReceiveState {
     /// The client has sent no request, so no answer is due. A server is never in this state.

@@ -17,7 +17,7 @@ pub struct Sender {
     encoder: BodyEncoder,
 }
 
-/// How far the current message has come.
+/// The progress of the current message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SendState {
     /// There is no message.

@@ -1,4 +1,4 @@
-//! A connection with the bytes that wait on it in either direction.
+//! A connection with its unparsed and unsent bytes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,11 +11,11 @@ use crate::core::Core;
 use crate::io::{Chunk, Net, Pool, Rx};
 use crate::limits::{SPLICE_BYTES_MAX, SPLICE_BYTES_MIN};
 
-/// A connection with what was received and not understood yet, and what was written and not sent yet.
+/// A connection with the bytes that are received and not parsed, and those that are written and not sent.
 pub struct BufferedWire<N: Net> {
-    /// What was written.
+    /// The sending half with the written bytes.
     pub out: Outbox<WireTx<N>>,
-    /// What was received.
+    /// The received bytes.
     pub(super) inbox: Inbox,
     pub(super) rx: WireRx<N>,
     peer: Option<SocketAddr>,
@@ -32,7 +32,7 @@ impl<N: Net> BufferedWire<N> {
         }
     }
 
-    /// The connection. Bytes that still wait are lost.
+    /// Returns the connection and drops the buffered bytes.
     pub(super) fn into_wire(self) -> Wire<N> {
         Wire {
             rx: self.rx,
@@ -46,7 +46,7 @@ impl<N: Net> BufferedWire<N> {
         matches!(self.rx, WireRx::Plain(_))
     }
 
-    /// Counts one step of work. Pending, with a later wake, once the task has spent its share.
+    /// Counts one step of work. Once the task has spent its share, returns `Pending` and wakes the task later.
     pub(super) fn poll_step(&mut self, cx: &Context<'_>, core: &Core<N>) -> Poll<()> {
         if core.share.is_spent() {
             self.rx.wake_later(cx);
@@ -80,10 +80,10 @@ impl<N: Net> BufferedWire<N> {
         }
     }
 
-    /// Splices bytes of a long body to another connection, behind what was written there: see [`Net::poll_pass`].
-    /// Returns how many. At most `left` bytes of the body are left; `sender` is the other connection's.
+    /// Splices bytes of a long body to another connection, behind the bytes written there: see [`Net::poll_pass`].
+    /// Returns how many. At most `left` bytes of the body are left; `sender` frames the body on the other connection.
     ///
-    /// 0: this body cannot pass now. Bytes of it wait in the inbox, the sender frames it, or a side is encrypted.
+    /// 0: splicing is not possible now. The inbox has bytes, the sender adds framing, or a side is encrypted.
     pub(super) fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,
@@ -109,7 +109,7 @@ impl<N: Net> BufferedWire<N> {
     }
 }
 
-/// Whether a body is long enough for a pipe to be worth its system calls.
+/// Whether a body is long enough that splicing saves more than the system calls of a pipe cost.
 fn is_long(body: BodyKind) -> bool {
     match body {
         BodyKind::Length(length) => length >= SPLICE_BYTES_MIN,

@@ -74,7 +74,7 @@ pub struct HeadBuffer {
 pub struct ClientSide<'a, N: Net> {
     /// The facts of the client's connection.
     pub context: &'a ConnectionContext,
-    /// The deadline of what the exchange waits for.
+    /// The deadline of the exchange's current wait.
     pub timer: &'a Timer,
     /// The head of the request; its spans point into the block.
     pub head: &'a mut Head,
@@ -181,7 +181,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Why the client no longer waits for the answer, if Weir knows that already. Receives nothing.
+    /// Why the client no longer waits for the answer, if a receive has already shown that. Receives nothing itself.
     pub fn why_gone(&self) -> Option<Fault> {
         match &self.transport {
             ClientTransport::Http1(_) => None,
@@ -189,8 +189,8 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Whether the client has the whole answer although its end was not sent: the announced length was. Never over
-    /// HTTP/2, where trailers may follow.
+    /// Whether Weir has written as many bytes of the answer as its head announced, so that the client needs no end.
+    /// Always false over HTTP/2, where trailers may follow.
     pub fn has_whole_answer(&mut self) -> bool {
         match &mut self.transport {
             ClientTransport::Http1(connection) => connection.machine.sender().is_whole(),
@@ -207,8 +207,8 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// A count that grows while the client reads. Over HTTP/2 it also grows while the connection sends other streams
-    /// first: the client does not stall then.
+    /// A count that grows while the client reads. Over HTTP/2 the count also grows while the connection sends other
+    /// streams first, because the client does not stall then.
     pub fn progress(&self) -> u64 {
         match &self.transport {
             ClientTransport::Http1(connection) => connection.wire.out.sent(),
@@ -216,7 +216,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Bytes of memory that the request holds. Those queued on a stream of HTTP/2 count for the connection.
+    /// Bytes of memory that the request holds. An HTTP/2 connection itself reports the bytes queued on its streams.
     pub fn held(&self) -> usize {
         let waiting = match &self.transport {
             ClientTransport::Http1(connection) => {
@@ -229,7 +229,8 @@ impl<'a, N: Net> ClientSide<'a, N> {
         self.block.weight() + waiting
     }
 
-    /// Reports the bytes that the request holds, if memory is short. Returns whether it has to end because of them.
+    /// If memory is short, reports the bytes that the request holds. Returns whether the request must end because of
+    /// them.
     #[inline]
     pub fn holds_too_much(&self, core: &Core<N>, held: impl FnOnce() -> usize) -> bool {
         core.holds_too_much(self.timer, held)
@@ -276,7 +277,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Notices if the client goes while the exchange reads nothing from it.
+    /// Checks for the client's departure while the exchange reads nothing from it.
     pub fn poll_watch(&mut self, cx: &mut Context<'_>, core: &Core<N>) -> Result<(), Fault> {
         match &mut self.transport {
             ClientTransport::Http1(connection) => connection.poll_watch(cx, core),
@@ -284,7 +285,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         }
     }
 
-    /// Whether the client went in the middle of its request.
+    /// Whether the client has ended its direction in the middle of its request.
     pub fn is_cut_short(&self) -> bool {
         match &self.transport {
             ClientTransport::Http1(connection) => connection.is_cut_short(),

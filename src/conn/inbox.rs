@@ -1,10 +1,10 @@
-//! Bytes that were received and not parsed yet.
+//! Received bytes that are not parsed yet.
 
 use std::ops::Range;
 
 use crate::io::{Chunk, Pool};
 
-/// Bytes that were received and not parsed yet, always in one piece, because heads are parsed in place.
+/// Received bytes that are not parsed yet. They are always in one piece, because Weir parses heads in place.
 #[derive(Default)]
 pub struct Inbox {
     chunk: Option<Chunk>,
@@ -26,8 +26,8 @@ impl Inbox {
         self.chunk.is_none()
     }
 
-    /// Adds a chunk behind the bytes: by reference if there are none, else by copy. So only heads that arrive in pieces are
-    /// copied, and few of their bytes twice.
+    /// Adds a chunk behind the bytes: by reference if there are none, else by copy. So Weir copies only heads that
+    /// arrive in pieces, and few of their bytes twice.
     pub fn add(&mut self, chunk: Chunk, pool: &Pool) {
         let Some(mut before) = self.chunk.take() else {
             self.chunk = (!chunk.is_empty()).then_some(chunk);

@@ -1,7 +1,7 @@
 //! The bytes that a connection is about to send.
 //!
-//! Heads, framing and small pieces of data are copied into one open block; larger pieces are sent by reference. So a small
-//! answer takes one send, and a large one is not copied.
+//! The outbox copies heads, framing and small pieces of data into one open block, and sends larger pieces by reference.
+//! So a small answer takes one send, and a large one is not copied.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -96,24 +96,24 @@ impl<T: Tx> Outbox<T> {
         self.tx.queued() + self.open.as_ref().map_or(0, OutBlock::len)
     }
 
-    /// Bytes that the kernel has taken since the connection began. They tell progress from a stall.
+    /// Bytes that the kernel has taken since the connection began. A caller tells progress from a stall by them.
     pub fn sent(&self) -> u64 {
         self.pushed - self.tx.queued() as u64
     }
 
-    /// Sends all that was written. Ready once the kernel has taken it.
+    /// Sends the written bytes. Ready once the kernel has taken them.
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.close();
         self.tx.poll_send(cx)
     }
 
-    /// The sending half, behind what was written.
+    /// The sending half, once all written bytes are queued on it.
     pub(super) fn closed(&mut self) -> &mut T {
         self.close();
         &mut self.tx
     }
 
-    /// Counts bytes that were queued on the sending half past the outbox.
+    /// Counts bytes that a caller has queued on the sending half itself.
     pub(super) fn count_passed(&mut self, bytes: usize) {
         self.pushed += bytes as u64;
     }

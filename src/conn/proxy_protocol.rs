@@ -1,5 +1,5 @@
-//! The PROXY protocol, versions 1 and 2: load balancers send its header before a connection's own bytes, and Weir sends
-//! it to endpoints. Source: HAProxy's `doc/proxy-protocol.txt`.
+//! The PROXY protocol, versions 1 and 2. A load balancer sends its header before a connection's own bytes; Weir reads
+//! such headers and sends them to endpoints. Source: HAProxy's `doc/proxy-protocol.txt`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -25,14 +25,14 @@ pub struct ProxyHeader {
     pub source: Option<SocketAddr>,
 }
 
-/// The bytes are no header.
+/// The bytes are not a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadProxyHeader;
 
 /// Reads a header. `Ok(None)`: the bytes are only a part of one.
 ///
 /// # Errors
-/// The bytes are no header, or a malformed one, or one that is too long.
+/// The bytes are not a header, or the header is malformed or too long.
 pub fn read(bytes: &[u8]) -> Result<Option<ProxyHeader>, BadProxyHeader> {
     let begins = |with: &[u8]| {
         let n = bytes.len().min(with.len());
@@ -69,7 +69,7 @@ fn read_v1(bytes: &[u8]) -> Result<Option<ProxyHeader>, BadProxyHeader> {
     let mut words = line.split(' ');
     let family = words.next().unwrap_or_default();
     if family == "UNKNOWN" {
-        // The rest of the line means nothing.
+        // The specification has receivers ignore the rest of the line.
         return header(None);
     }
     let (source, target) = match family {
@@ -125,7 +125,7 @@ fn read_v2(bytes: &[u8]) -> Result<Option<ProxyHeader>, BadProxyHeader> {
         0x00 | 0x31 | 0x32 => None,
         _ => return Err(BadProxyHeader),
     };
-    // TLVs may follow the addresses: they are ignored.
+    // Ignores the TLVs that may follow the addresses.
     let bytes = total;
     Ok(Some(ProxyHeader { bytes, source }))
 }

@@ -2,7 +2,7 @@
 
 use crate::io::Chunk;
 
-/// A part of an endpoint's response. `poll_response` puts heads where its caller says.
+/// A part of an endpoint's response. `poll_response` writes a head into the caller's buffers.
 pub enum ResponsePart {
     /// An interim head (1xx). The final one follows.
     Interim,

@@ -10,23 +10,23 @@ use super::{ClientSide, TunnelEnd};
 use crate::core::Core;
 use crate::io::{Instant, Net};
 
-/// Relays bytes until both directions have ended, one has broken, or nothing has moved for `idle`. A client that takes none
-/// of its queued bytes for `idle` is given up too, whatever it sends meanwhile.
+/// Relays bytes until both directions have ended, one has broken, or nothing has moved for `idle`. Also ends if the
+/// client takes none of its queued bytes for `idle`, whatever the client sends meanwhile.
 pub async fn tunnel<N: Net>(
     core: &Rc<Core<N>>,
     down: &mut ClientSide<'_, N>,
     mut up: impl TunnelEnd<N>,
     idle: Duration,
 ) -> Tunneled {
-    // Heads may still be queued: they do not count.
+    // Heads may still be queued, and they do not count.
     let before = (
         up.sent() + up.queued() as u64,
         down.sent() + down.queued() as u64,
     );
     let (mut there, mut back) = (Direction::default(), Direction::default());
-    let (mut moved, mut last) = (u64::MAX, Instant::default());
+    let (mut moved, mut moved_at) = (u64::MAX, Instant::default());
     let mut is_stalled = false;
-    let (mut taken, mut since) = (u64::MAX, Instant::default());
+    let (mut taken, mut taken_at) = (u64::MAX, Instant::default());
     poll_fn(|cx| {
         down.timer.watch(cx);
         let broken = there.poll(cx, core, down, &mut up).is_err()
@@ -40,12 +40,12 @@ pub async fn tunnel<N: Net>(
         let sent = down.sent();
         let sum = up.sent().wrapping_add(sent);
         if sum != moved {
-            (moved, last) = (sum, now);
+            (moved, moved_at) = (sum, now);
         }
         if down.queued() == 0 || sent != taken {
-            (taken, since) = (sent, now);
+            (taken, taken_at) = (sent, now);
         }
-        let deadline = last.min(since) + idle;
+        let deadline = moved_at.min(taken_at) + idle;
         down.timer.set(deadline);
         if now >= deadline {
             is_stalled = down.queued() > 0;
@@ -68,7 +68,7 @@ pub struct Tunneled {
     pub sent: u64,
     /// Bytes to the client.
     pub received: u64,
-    /// The tunnel gave the client up because it took none of its queued bytes.
+    /// The tunnel ended because the client took none of its queued bytes.
     pub is_stalled: bool,
 }
 
@@ -80,7 +80,10 @@ struct Direction {
 }
 
 impl Direction {
-    /// Moves the bytes that can move now. An error means that the direction has broken.
+    /// Moves the bytes that can move now.
+    ///
+    /// # Errors
+    /// The direction has broken.
     fn poll<N: Net>(
         &mut self,
         cx: &mut Context<'_>,

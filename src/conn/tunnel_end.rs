@@ -1,4 +1,4 @@
-//! One side of an exchange as mere bytes, whatever protocol carries it.
+//! One side of an exchange as raw bytes, over HTTP/1.1 or HTTP/2.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -18,7 +18,7 @@ pub enum Carrier<'a, N: Net> {
     Http2(Option<&'a StreamHandle<N>>),
 }
 
-/// The same, to send and receive on.
+/// A [`Carrier`] to send and receive on.
 pub enum CarrierMut<'a, N: Net> {
     /// A connection of HTTP/1.1.
     Http1(&'a mut BufferedWire<N>),
@@ -26,12 +26,12 @@ pub enum CarrierMut<'a, N: Net> {
     Http2(Option<&'a StreamHandle<N>>),
 }
 
-/// One side of an exchange: it carries a message, or raw bytes once protocols were switched.
+/// One side of an exchange: it carries a message, or raw bytes after a switch of protocols.
 pub trait TunnelEnd<N: Net> {
     /// What carries this side.
     fn carrier(&self) -> Carrier<'_, N>;
 
-    /// The same, to send and receive on.
+    /// What carries this side, to send and receive on.
     fn carrier_mut(&mut self) -> CarrierMut<'_, N>;
 
     /// Bytes that have not left yet.
@@ -43,7 +43,7 @@ pub trait TunnelEnd<N: Net> {
         }
     }
 
-    /// How many bytes may be queued before their source is no longer read.
+    /// From this many queued bytes on, Weir must not read their source.
     #[inline]
     fn queued_high(&self) -> usize {
         match self.carrier() {
@@ -58,7 +58,7 @@ pub trait TunnelEnd<N: Net> {
         self.queued() >= self.queued_high()
     }
 
-    /// Bytes that have left, counted from some time before the exchange. They tell progress from a stall.
+    /// Bytes that have left, counted from some time before the exchange. A caller tells progress from a stall by them.
     #[inline]
     fn sent(&self) -> u64 {
         match self.carrier() {

@@ -1,4 +1,4 @@
-//! A connection, in the clear or over TLS. Its users need not know which.
+//! A connection, in the clear or over TLS. Its callers treat both alike.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ pub struct Wire<N: Net> {
     pub peer: Option<SocketAddr>,
 }
 
-/// The receiving half. TLS is in a box, so that connections in the clear do not take its size.
+/// The receiving half. The state of TLS is boxed, so that connections in the clear stay small.
 pub enum WireRx<N: Net> {
     /// In the clear.
     Plain(N::Rx),
@@ -46,7 +46,7 @@ impl<N: Net> From<Connection<N>> for Wire<N> {
 }
 
 impl<N: Net> Wire<N> {
-    /// The connection below TLS, of a client that does not speak TLS after all.
+    /// The connection below TLS, for a client that turned out not to speak TLS.
     pub fn into_raw(self) -> Option<Connection<N>> {
         let (rx, tx) = match (self.rx, self.tx) {
             (WireRx::Tls(rx), WireTx::Tls(tx)) => rx.into_raw(tx)?,

@@ -118,7 +118,7 @@ impl Resolver {
         ResolvedHosts(hosts.collect())
     }
 
-    /// Splits hosts into those whose outcome is known by now and those to look up.
+    /// Splits hosts into those with a known outcome and those to look up.
     fn begin(&self, hosts: &BTreeSet<String>) -> (HashMap<String, Outcome>, Vec<String>) {
         let mut memory = self.memory();
         let (mut found, mut queue) = (HashMap::new(), Vec::new());

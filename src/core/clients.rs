@@ -1,8 +1,8 @@
 //! How many connections each client address holds, over all cores.
 //!
 //! The table has two rows of counters with different hashes, and the count of an address is the smaller of its two
-//! counters. So memory is bounded whatever addresses connect, and nothing is locked. Two addresses are confused only if
-//! they share a counter in both rows, which makes the count too high, never too low.
+//! counters. So memory is bounded whatever addresses connect, and no core takes a lock. If two addresses share a
+//! counter in both rows, their counts are too high, never too low.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;

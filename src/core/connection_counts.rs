@@ -14,20 +14,20 @@ use crate::limits::{SPREAD_MIN, SPREAD_PERCENT_MAX};
 pub struct ConnectionCounts {
     /// Connections of each core. Only that core writes its own.
     by_core: Box<[AtomicU32]>,
-    /// Connections that one core has handed to another which has not taken them over yet.
+    /// Connections that one core has handed to another, and that the other has not taken over yet.
     in_transit: AtomicU32,
-    by_listener: Mutex<HashMap<Address, Arc<ListenerCounts>>>,
+    by_listener: Mutex<HashMap<Address, Arc<ListenerConnections>>>,
 }
 
 /// The connections of one listener over all cores.
 #[derive(Default)]
-pub(super) struct ListenerCounts {
+pub(super) struct ListenerConnections {
     pub(super) connections: AtomicU32,
     pub(super) clients: Clients,
 }
 
 impl ConnectionCounts {
-    /// For so many cores.
+    /// Makes the counts of this many cores.
     pub fn new(cores: usize) -> Self {
         Self {
             by_core: (0..cores).map(|_| AtomicU32::new(0)).collect(),
@@ -37,7 +37,7 @@ impl ConnectionCounts {
     }
 
     /// The counts of a listener, the same for every core. Takes a lock: call it only to open a listener.
-    pub(super) fn listener(&self, address: &Address) -> Arc<ListenerCounts> {
+    pub(super) fn listener(&self, address: &Address) -> Arc<ListenerConnections> {
         let mut listeners = self
             .by_listener
             .lock()

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::connection_counts::{ConnectionCounts, ListenerCounts};
+use super::connection_counts::{ConnectionCounts, ListenerConnections};
 use crate::io::Address;
 use crate::plan::{ListenerId, ListenerPlan};
 
@@ -17,11 +17,11 @@ pub struct CoreListener {
     pub id: Cell<ListenerId>,
     /// Its settings in the current plan.
     pub plan: RefCell<Rc<ListenerPlan>>,
-    /// Where it listens, which is how a reload recognizes it.
+    /// Where it listens. A reload recognizes the listener by this address.
     pub address: Address,
     /// The listener is closed or closing: connections end after their current exchange.
     is_leaving: Cell<bool>,
-    pub(super) counts: Arc<ListenerCounts>,
+    pub(super) counts: Arc<ListenerConnections>,
 }
 
 impl CoreListener {
@@ -41,7 +41,7 @@ impl CoreListener {
         self.is_leaving.get()
     }
 
-    /// Marks the listener as closing; says whether it was already.
+    /// Marks the listener as closing. Returns whether it was already.
     pub fn leave(&self) -> bool {
         self.is_leaving.replace(true)
     }

@@ -9,7 +9,7 @@ use httpdate::HttpDate;
 /// A date as RFC 9110 section 5.6.7 writes it.
 pub type DateText = [u8; 29];
 
-/// The last date that was formatted. All answers of one second share it.
+/// The date that was formatted last. All answers of one second share it.
 pub(super) struct DateCache {
     /// Seconds since the Unix epoch.
     second: Cell<u64>,

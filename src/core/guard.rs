@@ -20,7 +20,7 @@ pub fn guarded<N: Net, T>(
     let core = core.clone();
     let mut is_first = true;
     poll_fn(move |cx: &mut Context<'_>| {
-        // The first poll runs within a poll of the caller, which has begun its share already.
+        // The first poll runs within the caller's poll, which has its share already.
         if !mem::take(&mut is_first) {
             core.share.renew();
         }

@@ -1,7 +1,7 @@
 //! The memory that a core's connections may take, and what the core does when it runs short.
 //!
-//! Above half of the limit, connections report how much they hold. At the limit, those that hold most end. Below a
-//! quarter, nothing is reported any more.
+//! Above half of the limit, connections report how many bytes they hold. At the limit, the core ends the connections
+//! that hold most. Below a quarter, connections stop reporting.
 
 use std::cell::{Cell, RefCell};
 use std::task::{Context, Waker};
@@ -10,11 +10,11 @@ use super::{Core, Timer};
 use crate::io::Net;
 use crate::limits::POOL_SHARE;
 
-/// How much memory a core may take, and which tasks wait for some.
+/// How much memory a core may take, and which tasks wait for memory.
 #[derive(Default)]
 pub(super) struct Memory {
     max: Cell<usize>,
-    /// More than half of `max` was taken, and no less than a quarter since.
+    /// Connections have taken more than half of `max`, and have not been below a quarter since.
     is_memory_short: Cell<bool>,
     /// `is_memory_short` changes when the bytes taken pass this mark.
     mark: Cell<usize>,
@@ -35,13 +35,13 @@ impl<N: Net> Core<N> {
         self.net.pool().keep(max / POOL_SHARE);
     }
 
-    /// Whether more bytes may be received. Bytes on their way out, or about to be dropped, need no such leave.
+    /// Whether tasks may receive more bytes. They may always send bytes, and receive bytes to drop them.
     #[inline]
     pub fn has_memory(&self) -> bool {
         self.net.pool().has_room()
     }
 
-    /// Whether more bytes may be received; if not, the task is woken once they may.
+    /// Whether the task may receive more bytes; if not, the core wakes the task once it may.
     #[inline]
     pub fn may_take_memory(&self, cx: &Context<'_>) -> bool {
         self.has_memory() || {
@@ -50,7 +50,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Wakes the task once more bytes may be received.
+    /// Wakes the task once it may receive more bytes.
     pub fn wait_for_memory(&self, cx: &Context<'_>) {
         let mut waiting = self.memory.waiting.borrow_mut();
         if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
@@ -64,7 +64,7 @@ impl<N: Net> Core<N> {
         self.memory.is_memory_short.get()
     }
 
-    /// Reports the bytes that a connection or request holds, if memory is short. Says whether it has to end because of
+    /// If memory is short, reports the bytes that a connection or request holds. Returns whether it must end because of
     /// them.
     #[inline]
     pub fn holds_too_much(&self, timer: &Timer, held: impl FnOnce() -> usize) -> bool {
@@ -74,7 +74,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Notices when memory becomes short. Called after each poll of a task.
+    /// Checks whether memory has become short. Called after each poll of a task.
     #[inline]
     pub fn notice_memory_shortage(&self) {
         let memory = &self.memory;
@@ -85,21 +85,21 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// At the limit, ends the connections that hold most; below it, lets the tasks go on that wait for memory. Nothing
-    /// more is received at the limit, so a check every tick is often enough.
+    /// At the limit, ends the connections that hold most; below the limit, wakes the tasks that wait for memory. At the
+    /// limit no task receives more, so a check every tick is often enough.
     pub fn shed_memory(&self) {
         self.notice_memory_shortage();
         let memory = &self.memory;
         let (max, taken) = (memory.max.get(), self.net.pool().taken_bytes());
-        // The two marks differ because a load around a single one would wake every task again and again.
+        // With a single mark, a load around it would wake every task again and again.
         if memory.is_memory_short.get() && taken <= memory.mark.get() {
             memory.is_memory_short.set(false);
             memory.mark.set(max / 2);
             self.timers.forget_held();
         }
         if taken >= max && memory.is_memory_short.get() {
-            let told = self.timers.shed(taken, max / 4 * 3);
-            self.obs.borrow().shed(told);
+            let ended = self.timers.shed(taken, max / 4 * 3);
+            self.obs.borrow().shed(ended);
         } else {
             let waiting = memory.waiting.take();
             waiting.into_iter().for_each(Waker::wake);

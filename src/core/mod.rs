@@ -39,13 +39,13 @@ use memory::Memory;
 
 /// What one core owns.
 pub struct Core<N: Net> {
-    /// Its world: sockets, clock, blocks of memory, tasks.
+    /// The core's I/O: sockets, clock, blocks of memory, tasks.
     pub net: N,
     /// Deadlines of all connections.
     pub timers: Rc<Timers>,
     /// Counters, access log and process log.
     pub obs: Rc<RefCell<CoreObs>>,
-    /// Decides which handshake makes its next costly step.
+    /// Decides which TLS handshake takes its next costly step.
     pub handshake_queue: Rc<HandshakeQueue>,
     /// How much the running task may still do in this poll.
     pub share: Share,
@@ -131,14 +131,14 @@ impl<N: Net> Core<N> {
 
     /// Logs why a client's handshake failed, at most once per [`HANDSHAKE_LOG_INTERVAL_MS`]: anyone can make handshakes fail.
     pub fn log_client_handshake(&self, text: impl FnOnce() -> String) {
-        if self.is_due(&self.client_handshake_logged) {
+        if self.begin_interval(&self.client_handshake_logged) {
             self.obs.borrow().say(LogLevel::Info, &text());
         }
     }
 
     /// Reports to control why TLS with an endpoint failed, at most once per [`HANDSHAKE_LOG_INTERVAL_MS`].
     pub fn report_endpoint_tls(&self, endpoint: impl Display, cause: impl Display) {
-        if self.is_due(&self.endpoint_handshake_reported) {
+        if self.begin_interval(&self.endpoint_handshake_reported) {
             self.obs.borrow().report(CoreReport::EndpointTlsFailed {
                 endpoint: endpoint.to_string(),
                 cause: cause.to_string(),
@@ -146,8 +146,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Whether [`HANDSHAKE_LOG_INTERVAL_MS`] are over since `last`, which is now from here on if they are.
-    fn is_due(&self, last: &Cell<Option<Instant>>) -> bool {
+    /// Whether [`HANDSHAKE_LOG_INTERVAL_MS`] are over since `last`. If they are, sets `last` to now.
+    fn begin_interval(&self, last: &Cell<Option<Instant>>) -> bool {
         let now = self.net.now();
         let pause = Duration::from_millis(HANDSHAKE_LOG_INTERVAL_MS);
         let is_due = last.get().is_none_or(|last| now.since(last) >= pause);
@@ -162,7 +162,7 @@ impl<N: Net> Core<N> {
         self.ending.get()
     }
 
-    /// Has answers over HTTP/1.1 announce the end of their connection from now on.
+    /// From now on, answers over HTTP/1.1 announce the end of their connection.
     pub fn announce_end(&self) {
         self.ending.set(true);
     }
@@ -172,7 +172,7 @@ impl<N: Net> Core<N> {
         self.draining.get()
     }
 
-    /// Has connections end after their current exchange.
+    /// From now on, connections end after their current exchange.
     pub fn drain(&self) {
         self.ending.set(true);
         self.draining.set(true);
@@ -185,7 +185,7 @@ impl<N: Net> Core<N> {
         self.stopping.get()
     }
 
-    /// Has connections end now.
+    /// Ends connections now.
     pub fn stop(&self) {
         self.stopping.set(true);
         self.timers.wake_all();
@@ -213,8 +213,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Whether this core may accept another connection: there is memory, and all cores together have fewer connections
-    /// than the plan allows.
+    /// Whether this core may accept another connection: the core has memory, and all cores together have fewer
+    /// connections than the plan allows.
     pub fn has_room(&self) -> bool {
         self.has_memory() && self.counts.total() < u64::from(self.connections_max.get())
     }
@@ -227,7 +227,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Wakes the accepts that wait for room, if there is room. Room may also have been made on another core.
+    /// Wakes the accepts that wait for room, if there is room. A connection that ends on another core makes room too.
     pub fn offer_room(&self) {
         if !self.waiting_for_room.borrow().is_empty() && self.has_room() {
             self.wake_accepts();
@@ -255,7 +255,7 @@ impl<N: Net> Core<N> {
     }
 }
 
-/// One active connection or stream, counted.
+/// Counts one active connection or stream while it lives.
 pub struct ActiveConnection<N: Net> {
     core: Rc<Core<N>>,
     _charge: Charge,
@@ -267,7 +267,7 @@ impl<N: Net> Drop for ActiveConnection<N> {
     }
 }
 
-/// The deadline that lies `limit` after `now`; `NEVER` without a limit.
+/// The instant `limit` after `now`; `NEVER` without a limit.
 pub fn after(now: Instant, limit: Option<Duration>) -> Instant {
     limit.map_or(Instant::NEVER, |limit| now + limit)
 }

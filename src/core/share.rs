@@ -1,8 +1,8 @@
 //! How much one poll of a task may do.
 //!
-//! A core's loop polls every task that can run, then looks at its I/O. So a client waits for at most one poll of every
-//! other task, and each poll must be bounded. A task that finds more and more input ready stops when its share is spent,
-//! asks to be woken later ([`Rx::wake_later`](crate::io::Rx::wake_later)) and goes on after the others. A core polls one
+//! A core's loop polls every task that can run, then checks its I/O. So a client waits for at most one poll of every
+//! other task, and each poll must be bounded. A task that always finds more input stops when it has spent its share,
+//! asks for a later wake ([`Rx::wake_later`](crate::io::Rx::wake_later)) and goes on after the others. A core polls one
 //! task at a time, so one counter serves all of them.
 
 use std::cell::Cell;

@@ -1,8 +1,9 @@
 //! Deadlines as data: one sleeping task of a core serves the timers of all its connections and requests.
 //!
 //! Each task owns one [`Timer`] and moves its deadline with a plain store, several times a request. The queue changes
-//! only when the new deadline is earlier than the queued one; when a queued time turns out to be too early, it is queued
-//! again. A timer that fires late is never wrong, because its task compares the deadline with the clock.
+//! only when the new deadline is earlier than the queued one. When a queued time comes before its timer's deadline, the
+//! queue takes the deadline instead. Firing early or late does no harm, because the task compares its deadline with the
+//! clock.
 //!
 //! When memory is short, tasks report at their timers how many bytes they hold, and the core asks those that hold most
 //! to end.
@@ -38,11 +39,11 @@ struct Slot {
     queued: Instant,
     waker: Option<Waker>,
     used: bool,
-    /// Bytes that the owner has reported to hold.
+    /// Bytes that the owner holds, as it last reported.
     held: usize,
-    /// The slot, and its generation, that the bytes are charged to.
-    part_of: Option<(u32, u32)>,
-    /// The core asks the owner to end, and the owner has not read that yet.
+    /// The slot, and its generation, that pays for the bytes; `None` if this slot pays itself.
+    charged_to: Option<(u32, u32)>,
+    /// The core asks the owner to end, and the owner has not read the request yet.
     must_shed: bool,
     /// The core has asked the owner to end, so its bytes will soon be free.
     is_leaving: bool,
@@ -57,7 +58,7 @@ impl Default for Slot {
             waker: None,
             used: false,
             held: 0,
-            part_of: None,
+            charged_to: None,
             must_shed: false,
             is_leaving: false,
         }
@@ -65,11 +66,11 @@ impl Default for Slot {
 }
 
 impl Entries {
-    /// The slots that bytes are charged to, and how many.
+    /// The slots that pay for bytes, and for how many.
     fn holders(&self) -> Vec<(usize, usize)> {
         let mut held = vec![0; self.slots.len()];
         for (key, slot) in self.slots.iter().enumerate().filter(|(_, slot)| slot.used) {
-            let whole = slot.part_of.filter(|&(whole, generation)| {
+            let whole = slot.charged_to.filter(|&(whole, generation)| {
                 let whole = &self.slots[whole as usize];
                 whole.used && whole.generation == generation
             });
@@ -123,8 +124,8 @@ impl Timers {
     }
 
     /// Asks the owners that hold most to end: of `taken` bytes, `kept` may stay. Reports differ from the bytes taken,
-    /// because blocks are not full, so owners end until they have freed the same share of all reported bytes. Returns
-    /// how many were asked.
+    /// because blocks are not full. So the core asks owners until they free the same share of all reported bytes.
+    /// Returns how many it has asked.
     pub(super) fn shed(&self, taken: usize, kept: usize) -> u64 {
         let mut entries = self.entries.borrow_mut();
         let holders = entries.holders();
@@ -173,7 +174,7 @@ impl Timers {
             }
             slot.queued = Instant::NEVER;
             if slot.deadline > now {
-                // The deadline was moved later since it was queued.
+                // The owner has moved the deadline to a later time.
                 if slot.deadline != Instant::NEVER {
                     slot.queued = slot.deadline;
                     entries
@@ -215,13 +216,14 @@ impl Timer {
         }
     }
 
-    /// Reports how many bytes of messages the timer's owner holds. When memory runs out, those that hold most must end.
+    /// Reports how many bytes of messages the timer's owner holds. When memory runs out, the core asks the owners that
+    /// hold most to end.
     pub fn report_held(&self, bytes: usize) {
         let mut entries = self.timers.entries.borrow_mut();
         entries.slots[self.key as usize].held = bytes;
     }
 
-    /// Reports that the timer's owner holds nothing any more, and withdraws a request to end.
+    /// Reports that the timer's owner holds no more bytes, and withdraws a request to end.
     pub fn release_held(&self) {
         let mut entries = self.timers.entries.borrow_mut();
         let slot = &mut entries.slots[self.key as usize];
@@ -232,10 +234,10 @@ impl Timer {
     pub fn charge_to(&self, whole: &Self) {
         let mut entries = self.timers.entries.borrow_mut();
         let generation = entries.slots[whole.key as usize].generation;
-        entries.slots[self.key as usize].part_of = Some((whole.key, generation));
+        entries.slots[self.key as usize].charged_to = Some((whole.key, generation));
     }
 
-    /// Whether the core asks the owner to end because it holds too much. Each request is returned once.
+    /// Whether the core asks the owner to end because the owner holds too many bytes. True once for each request.
     pub fn take_shed_request(&self) -> bool {
         let mut entries = self.timers.entries.borrow_mut();
         mem::take(&mut entries.slots[self.key as usize].must_shed)

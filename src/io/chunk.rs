@@ -39,7 +39,7 @@ struct PoolState {
     most: Cell<usize>,
     /// How many bytes of free blocks the pool keeps in each class.
     kept_max: Cell<usize>,
-    /// The fewest free blocks of each class since the last trim; nothing has needed that many.
+    /// The fewest free blocks of each class since the last trim: blocks that the core has not needed since.
     spare: [Cell<usize>; BLOCK_BYTES.len()],
 }
 

@@ -112,7 +112,7 @@ pub trait Net: Clone + 'static {
     type Tx: Tx;
     /// An accepted connection on its way to another core.
     type PackedConnection: Send + 'static;
-    /// What other threads ring to wake this core.
+    /// The doorbell that other threads ring to wake this core.
     type Bell: Bell;
 
     /// The monotonic time, read when an event last woke a task of this core. Deadlines compare with this clock.
@@ -197,8 +197,8 @@ pub trait Net: Clone + 'static {
     /// The runtime refuses the socket.
     fn unpack(&self, parcel: Self::PackedConnection) -> io::Result<Connection<Self>>;
 
-    /// Creates a doorbell and the half that hears it. Each ring arrives there as one byte; rings before the last one
-    /// was heard merge into it.
+    /// Creates a doorbell and the half that receives its rings. Each ring arrives as one byte; a ring merges into the
+    /// last one if the core has not received that yet.
     ///
     /// # Errors
     /// The process is out of descriptors.
@@ -207,7 +207,7 @@ pub trait Net: Clone + 'static {
 
 /// Wakes a core from another thread.
 pub trait Bell: Clone + Send + Sync + 'static {
-    /// Rings. Costs one atomic operation while the core has not heard the last ring.
+    /// Rings. Costs only one atomic operation while the core has not received the last ring.
     fn ring(&self);
 }
 
@@ -218,7 +218,7 @@ pub trait Rx: 'static {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>>;
 
     /// Whether nothing can be received now: no bytes and no end. Unless `ask` is set, the answer may come from the last
-    /// receive. A caller whose receive was only just armed sets `ask`, because that receive has not looked yet.
+    /// receive. A caller whose receive was only just armed sets `ask`, because that receive has no result yet.
     fn is_quiet(&mut self, ask: bool) -> bool {
         let _ = ask;
         true
@@ -227,8 +227,8 @@ pub trait Rx: 'static {
     /// Hints how many bytes the caller expects, so that bulk bodies land in large blocks.
     fn expect(&mut self, bytes: usize);
 
-    /// Wakes the task once the core has looked at its I/O and has run every task that is ready. A task that could go on
-    /// but has used up its share calls this and returns `Pending`. If it woke itself instead, it would starve all I/O.
+    /// Wakes the task once the core has checked its I/O and run every ready task. A task that could go on but has used
+    /// up its share calls this and returns `Pending`. If the task woke itself instead, it would starve all I/O.
     fn wake_later(&mut self, cx: &Context<'_>);
 
     /// Lets every other ready task run first, as [`Rx::wake_later`] does.
@@ -253,7 +253,7 @@ pub trait Tx: 'static {
     fn queued(&self) -> usize;
 
     /// Sends the queued bytes. Ready once the kernel has taken all of them. An error repeats on every later call.
-    /// Sending makes progress only while this is polled; dropping a poll loses nothing.
+    /// Sending makes progress only while the caller polls; dropping a poll loses nothing.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Frees what only a busy connection needs. Call it when nothing will be sent for a while.

@@ -33,7 +33,7 @@ pub struct AccessLog {
     style: LineStyle,
 }
 
-/// Bytes of lines that could not be written.
+/// Bytes of lines that Weir could not write.
 static LOST_BYTES: AtomicU64 = AtomicU64::new(0);
 
 /// The format of lines, and the secrets to replace in them.
@@ -134,7 +134,7 @@ fn write_queued(queue: &LogQueue, mut destination: LogDestination) {
 }
 
 /// A core's ring and counters.
-pub(super) type Source = (rtrb::Consumer<u8>, Arc<CoreShared>);
+pub(super) type CoreSource = (rtrb::Consumer<u8>, Arc<CoreShared>);
 
 /// Control's handle to the log thread.
 pub(super) struct LogThread {
@@ -144,7 +144,7 @@ pub(super) struct LogThread {
     unwritten: Arc<Counter>,
 }
 
-/// The state that control wants of the log thread.
+/// The state that control wants the log thread to reach.
 #[derive(Default)]
 struct LogOrders {
     names: VecDeque<Arc<PlanNames>>,
@@ -154,7 +154,7 @@ struct LogOrders {
 
 impl LogThread {
     pub(super) fn start(
-        sources: Vec<Source>,
+        sources: Vec<CoreSource>,
         names: Arc<PlanNames>,
         log: Option<AccessLog>,
     ) -> io::Result<Self> {
@@ -242,7 +242,7 @@ struct CoreRing {
 }
 
 impl CoreRing {
-    fn new((ring, core): Source) -> Self {
+    fn new((ring, core): CoreSource) -> Self {
         Self {
             ring,
             core,

@@ -36,7 +36,7 @@ impl Counter {
 }
 
 /// A histogram of durations. It has two buckets for each doubling from 64 us to 134 s, so a reading is off by at most a
-/// third, and the round bounds as well.
+/// third. The round bounds split some of these buckets.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Histogram {
@@ -207,7 +207,7 @@ impl Default for HistogramTotal {
     }
 }
 
-/// What a core counts for itself.
+/// Counters for a core as a whole.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub(super) struct CoreCounts {
@@ -242,7 +242,7 @@ pub(super) struct CoreCounts {
     pub(super) endpoints_epoch: Counter,
 }
 
-/// What a core counts by listener.
+/// A core's counters for one listener.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct ListenerCounts {
@@ -267,8 +267,8 @@ pub(super) struct ListenerCounts {
     pub(super) http2: Http2Counts,
 }
 
-/// What a core counts by route. With its handle, each route costs 576 bytes on each core. An exchange touches two or
-/// three cache lines of them.
+/// A core's counters for one route. With its handle, each route costs 576 bytes on each core. An exchange touches two
+/// or three of their cache lines.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct RouteCounts {
@@ -282,7 +282,7 @@ pub(super) struct RouteCounts {
     pub(super) total: Histogram,
 }
 
-/// What a core counts by upstream.
+/// A core's counters for one upstream.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct UpstreamCounts {
@@ -308,7 +308,7 @@ pub(super) struct UpstreamCounts {
     pub(super) first_byte: Histogram,
 }
 
-/// What a core counts by endpoint.
+/// A core's counters for one endpoint.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct EndpointCounts {

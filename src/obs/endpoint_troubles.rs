@@ -15,11 +15,11 @@ use super::{Obs, PlanCounters};
 use crate::fault::Reason;
 use crate::plan::UpstreamId;
 
-/// What the last check found for every endpoint.
+/// The findings of the last check, by endpoint.
 #[derive(Default)]
 pub struct EndpointTroubles {
     endpoints: HashMap<Name, EndpointHistory>,
-    /// The number of checks, which tells endpoints that are gone.
+    /// The number of checks. Endpoints that the last check did not see are gone.
     looks: u64,
 }
 

@@ -153,7 +153,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// What has happened on a client's HTTP/2 connection since the last report.
+/// The events on a client's HTTP/2 connection since the last report.
 #[derive(Clone, Debug, Default)]
 pub struct Http2Tally {
     /// Requests received.

@@ -3,7 +3,7 @@
 
 use super::limits::{CUT_MARK, LOG_FIELD_BYTES_MAX};
 
-/// Instead of a length: the message has no such field.
+/// Takes the place of a length if the message has no such field.
 const ABSENT: u16 = u16::MAX;
 
 /// Appends the value of a field. Several values become one list.

@@ -9,7 +9,7 @@ use super::metrics_page::{MetricKind, MetricsPage};
 /// Kinds of errors, indexed by [`Error::place`].
 pub(super) const ERRORS: usize = Error::ALL.len();
 
-/// What a core counts of HTTP/2 by listener.
+/// A core's HTTP/2 counters for one listener.
 #[derive(Debug)]
 pub(super) struct Http2Counts {
     pub(super) connections: Counter,
@@ -36,7 +36,7 @@ impl Default for Http2Counts {
 }
 
 impl Http2Counts {
-    /// Adds what has happened on a connection.
+    /// Adds the events of a connection.
     pub(super) fn add(&self, tally: &Http2Tally) {
         self.requests.add(tally.requests.into());
         self.resets.add(tally.resets.into());
@@ -47,8 +47,8 @@ impl Http2Counts {
     }
 
     /// Counts the end of a connection.
-    pub(super) fn end(&self, failure: Option<Error>, was_told: bool) {
-        self.goaways_sent.add(was_told.into());
+    pub(super) fn end(&self, failure: Option<Error>, has_sent_goaway: bool) {
+        self.goaways_sent.add(has_sent_goaway.into());
         if let Some(error) = failure {
             self.errors[error.index()].add(1);
         }
@@ -56,10 +56,10 @@ impl Http2Counts {
 }
 
 /// A listener's name, and its counters on each core.
-pub(super) type Listener<'a> = (&'a str, Vec<&'a ListenerCounts>);
+pub(super) type NamedListener<'a> = (&'a str, Vec<&'a ListenerCounts>);
 
 /// Adds the metrics of listeners.
-pub(super) fn listeners(all: &[Listener<'_>], page: &mut MetricsPage) {
+pub(super) fn listeners(all: &[NamedListener<'_>], page: &mut MetricsPage) {
     type Read = fn(&Http2Counts) -> &Counter;
     let families: [(&'static str, &str, Read); 3] = [
         (

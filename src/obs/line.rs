@@ -51,7 +51,7 @@ pub(super) fn dropped(out: &mut String, format: LogFormat, core: usize, lines: u
 }
 
 /// A value in a line.
-enum Value<'a> {
+enum LineValue<'a> {
     Text(Cow<'a, [u8]>),
     Time(u64),
     Number(u64),
@@ -61,7 +61,7 @@ enum Value<'a> {
     None,
 }
 
-impl<'a> Value<'a> {
+impl<'a> LineValue<'a> {
     fn name(name: Option<&'a str>) -> Self {
         name.map_or(Self::None, |name| Self::Text(name.as_bytes().into()))
     }
@@ -81,52 +81,54 @@ fn each_field(
     style: &LineStyle,
     event: &ExchangeEvent<'_>,
     names: Option<&PlanNames>,
-    mut each: impl FnMut(&'static str, Value<'_>),
+    mut each: impl FnMut(&'static str, LineValue<'_>),
 ) {
     let (named, redact) = (ResolvedNames::new(event, names), &style.redact);
-    each("time", Value::Time(event.time_ms));
+    each("time", LineValue::Time(event.time_ms));
     let mut digits = [0; 32];
-    each("id", Value::Text(event.id_text(&mut digits).into()));
+    each("id", LineValue::Text(event.id_text(&mut digits).into()));
     let client = event.client.map(|client| client.to_string());
-    each("client", Value::name(client.as_deref()));
-    each("listener", Value::name(named.listener));
-    each("method", Value::Text(event.method.into()));
-    each("host", Value::Text(event.host.into()));
-    each("path", Value::Text(redact.path(event.path)));
+    each("client", LineValue::name(client.as_deref()));
+    each("listener", LineValue::name(named.listener));
+    each("method", LineValue::Text(event.method.into()));
+    each("host", LineValue::Text(event.host.into()));
+    each("path", LineValue::Text(redact.path(event.path)));
     let query = event.query.map(|query| redact.query(query));
-    each("query", query.map_or(Value::None, Value::Text));
-    each("version", Value::Text(event.version.as_bytes().into()));
+    each("query", query.map_or(LineValue::None, LineValue::Text));
+    each("version", LineValue::Text(event.version.as_bytes().into()));
     let tls = event.tls.as_ref();
-    each("tls", Value::name(tls.map(|tls| tls.version())));
-    each("cipher", Value::name(tls.map(|tls| tls.cipher())));
-    let resumed = tls.map(|tls| Value::Flag(tls.is_resumed));
-    each("resumed", resumed.unwrap_or(Value::None));
-    each("sni", Value::some(event.sni.into()));
-    each("client_cert", Value::some(event.client_cert.into()));
-    each("user_agent", Value::some(event.user_agent.into()));
-    each("referer", Value::some(redact.address(event.referer)));
-    each("status", Value::Number(event.status.into()));
-    let grpc_status = event.grpc_status.map(|status| Value::Number(status.into()));
-    each("grpc_status", grpc_status.unwrap_or(Value::None));
-    each("bytes_in", Value::Number(event.bytes_in));
-    each("bytes_out", Value::Number(event.bytes_out));
-    each("route", Value::name(named.route));
-    each("upstream", Value::name(named.upstream));
-    each("endpoint", Value::name(named.endpoint));
-    each("attempts", Value::Number(event.attempts.into()));
-    each("total_ms", Value::Millis(event.total_us));
-    each("queue_ms", Value::Millis(event.queue_us));
-    each("connect_ms", Value::Millis(event.connect_us));
-    each("first_byte_ms", Value::Millis(event.first_byte_us));
+    each("tls", LineValue::name(tls.map(|tls| tls.version())));
+    each("cipher", LineValue::name(tls.map(|tls| tls.cipher())));
+    let resumed = tls.map(|tls| LineValue::Flag(tls.is_resumed));
+    each("resumed", resumed.unwrap_or(LineValue::None));
+    each("sni", LineValue::some(event.sni.into()));
+    each("client_cert", LineValue::some(event.client_cert.into()));
+    each("user_agent", LineValue::some(event.user_agent.into()));
+    each("referer", LineValue::some(redact.address(event.referer)));
+    each("status", LineValue::Number(event.status.into()));
+    let grpc_status = event
+        .grpc_status
+        .map(|status| LineValue::Number(status.into()));
+    each("grpc_status", grpc_status.unwrap_or(LineValue::None));
+    each("bytes_in", LineValue::Number(event.bytes_in));
+    each("bytes_out", LineValue::Number(event.bytes_out));
+    each("route", LineValue::name(named.route));
+    each("upstream", LineValue::name(named.upstream));
+    each("endpoint", LineValue::name(named.endpoint));
+    each("attempts", LineValue::Number(event.attempts.into()));
+    each("total_ms", LineValue::Millis(event.total_us));
+    each("queue_ms", LineValue::Millis(event.queue_us));
+    each("connect_ms", LineValue::Millis(event.connect_us));
+    each("first_byte_ms", LineValue::Millis(event.first_byte_us));
     let mut name = [0; 8];
     let errno = errno::name(event.errno, &mut name);
     each(
         "errno",
-        errno.map_or(Value::None, |name| Value::Text(name.into())),
+        errno.map_or(LineValue::None, |name| LineValue::Text(name.into())),
     );
     each(
         "reason",
-        Value::name(event.reason.map(|reason| reason.code())),
+        LineValue::name(event.reason.map(|reason| reason.code())),
     );
 }
 
@@ -169,16 +171,16 @@ fn json(out: &mut String, style: &LineStyle, event: &ExchangeEvent<'_>, names: O
         let _ = write!(out, "{before}\"{name}\":");
         before = ',';
         match value {
-            Value::Text(bytes) => text::json(out, &bytes),
-            Value::Time(ms) => {
+            LineValue::Text(bytes) => text::json(out, &bytes),
+            LineValue::Time(ms) => {
                 out.push('"');
                 text::time(out, ms);
                 out.push('"');
             }
-            Value::Number(number) => drop(write!(out, "{number}")),
-            Value::Millis(us) => text::millis(out, us),
-            Value::Flag(flag) => drop(write!(out, "{flag}")),
-            Value::None => out.push_str("null"),
+            LineValue::Number(number) => drop(write!(out, "{number}")),
+            LineValue::Millis(us) => text::millis(out, us),
+            LineValue::Flag(flag) => drop(write!(out, "{flag}")),
+            LineValue::None => out.push_str("null"),
         }
     });
     each_configured_field(style, event, names, |part| match part {
@@ -211,7 +213,7 @@ fn logfmt(
 ) {
     let start = out.len();
     each_field(style, event, names, |name, value| {
-        if matches!(value, Value::None) {
+        if matches!(value, LineValue::None) {
             return;
         }
         if out.len() > start {
@@ -219,12 +221,12 @@ fn logfmt(
         }
         let _ = write!(out, "{name}=");
         match value {
-            Value::Text(bytes) => text::logfmt(out, &bytes),
-            Value::Time(ms) => text::time(out, ms),
-            Value::Number(number) => drop(write!(out, "{number}")),
-            Value::Millis(us) => text::millis(out, us),
-            Value::Flag(flag) => drop(write!(out, "{flag}")),
-            Value::None => {}
+            LineValue::Text(bytes) => text::logfmt(out, &bytes),
+            LineValue::Time(ms) => text::time(out, ms),
+            LineValue::Number(number) => drop(write!(out, "{number}")),
+            LineValue::Millis(us) => text::millis(out, us),
+            LineValue::Flag(flag) => drop(write!(out, "{flag}")),
+            LineValue::None => {}
         }
     });
     each_configured_field(style, event, names, |part| {

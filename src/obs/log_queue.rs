@@ -16,12 +16,12 @@ use super::limits::{LOG_FLUSH_MAX, LOG_POLL, LOG_SPARE_BUFFERS, PIPE_BYTES_AT_ON
 
 /// A bounded queue of text to write.
 pub(super) struct LogQueue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     changed: Condvar,
     bytes_max: usize,
 }
 
-struct State {
+struct QueueState {
     chunks: VecDeque<String>,
     bytes: usize,
     /// Buffers to reuse.
@@ -34,7 +34,7 @@ struct State {
 impl LogQueue {
     pub(super) const fn new(bytes_max: usize) -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(QueueState {
                 chunks: VecDeque::new(),
                 bytes: 0,
                 spare: Vec::new(),
@@ -73,7 +73,7 @@ impl LogQueue {
 
     /// Waits until everything is written, at most for `patience`.
     pub(super) fn wait_written(&self, patience: Duration) {
-        let is_busy = |state: &mut State| state.is_writing || !state.chunks.is_empty();
+        let is_busy = |state: &mut QueueState| state.is_writing || !state.chunks.is_empty();
         drop(
             self.changed
                 .wait_timeout_while(self.lock(), patience, is_busy),
@@ -82,7 +82,7 @@ impl LogQueue {
 
     /// For the writer: waits for the next text. Returns `None` when the queue is closed and empty.
     pub(super) fn next(&self) -> Option<String> {
-        let is_idle = |state: &mut State| state.chunks.is_empty() && state.closed.is_none();
+        let is_idle = |state: &mut QueueState| state.chunks.is_empty() && state.closed.is_none();
         let state = self.changed.wait_while(self.lock(), is_idle);
         let mut state = state.unwrap_or_else(PoisonError::into_inner);
         let text = state.chunks.pop_front()?;
@@ -109,7 +109,7 @@ impl LogQueue {
         closed.is_none_or(|closed| closed.elapsed() < LOG_FLUSH_MAX)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         // No holder of the lock can panic between two statements.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,8 +1,8 @@
 //! Observability: metrics, the access log and the process log. One event feeds both the counters and the access log.
 //!
-//! Each core reports events to its [`CoreObs`]. That adds to counters that only this core writes, and copies one record
-//! into a ring if the access log is on. Control owns the other side, [`Obs`], which reads the counters for `/metrics`
-//! and runs the log thread. Reporting never makes a core block, lock, allocate or call the system.
+//! Each core reports events to its [`CoreObs`], which adds to counters that only this core writes. If the access log is
+//! on, it also copies one record into a ring. Control owns the other side, [`Obs`], which reads the counters for
+//! `/metrics` and runs the log thread. Reporting never makes a core block, lock, allocate or call the system.
 #![forbid(unsafe_code)]
 
 mod access_log;
@@ -115,8 +115,8 @@ impl CoreObs {
         )
     }
 
-    /// Counts and logs a completed exchange that ran under `plan` and `endpoints`. If they have changed since, the
-    /// exchange counts by name.
+    /// Counts and logs a completed exchange that ran under `plan` and `endpoints`. If the core has changed to others
+    /// since, the exchange counts by name.
     pub fn exchange(&self, plan: &Plan, endpoints: &EndpointSets, event: &ExchangeEvent<'_>) {
         self.shared.counts.exchanges_ended.add(1);
         if endpoints.epoch == self.plan_counters.epoch() {
@@ -288,9 +288,14 @@ impl CoreObs {
     }
 
     /// Counts the end of a client's HTTP/2 connection: its error, if any, and whether Weir sent a GOAWAY.
-    pub fn http2_ended(&self, listener: ListenerId, failure: Option<H2Error>, was_told: bool) {
+    pub fn http2_ended(
+        &self,
+        listener: ListenerId,
+        failure: Option<H2Error>,
+        has_sent_goaway: bool,
+    ) {
         if let Some(counts) = self.plan_counters.listener(listener) {
-            counts.http2.end(failure, was_told);
+            counts.http2.end(failure, has_sent_goaway);
         }
     }
 
@@ -420,7 +425,7 @@ impl CoreObs {
         if newest.epoch() == endpoints.epoch {
             self.plan_counters = newest.clone();
         } else {
-            // Control has prepared nothing, as in a test of a single core, or is ahead: the ids are not those it prepared.
+            // Control has prepared no counters, as in a test of a single core, or already those of a later plan.
             let names = PlanNames::of(plan, endpoints, Some(&newest.names));
             self.plan_counters = Arc::new(PlanCounters::new(Arc::new(names), Some(&newest)));
             if newest.epoch() < endpoints.epoch {
@@ -434,7 +439,7 @@ impl CoreObs {
 }
 
 impl Drop for CoreObs {
-    /// Tells control that the core has ended, for whatever cause.
+    /// Reports to control that the core has ended, for any cause.
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Release);
     }

@@ -84,9 +84,10 @@ pub fn say(level: LogLevel, text: impl fmt::Display) {
     }
 }
 
-/// Writes text as it is to standard error, behind the lines of the log, and waits for it: the last words of a process.
+/// Writes the last message of a process to standard error, unchanged and behind the lines of the log, and waits until
+/// it is written.
 pub fn say_last(text: String) {
-    // If the queue is full, the text is lost, as lines are.
+    // If the queue is full, the text is lost, as any line would be.
     let _ = put(text);
     flush();
 }

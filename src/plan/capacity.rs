@@ -48,7 +48,7 @@ enum Bottleneck {
 }
 
 impl Capacity {
-    /// What the file allows on a machine without limits.
+    /// The capacity that the file allows on a machine without limits.
     pub(super) fn unbounded(config: &Config) -> Self {
         Self {
             connections_max: u32::MAX,
@@ -62,7 +62,7 @@ impl Capacity {
         }
     }
 
-    /// What `grants` allow so many cores if the pools allow `pooled` connections to endpoints.
+    /// The capacity that `grants` allow this many cores if the pools allow `pooled` connections to endpoints.
     pub(super) fn of(config: &Config, pooled: u64, grants: Grants, cores: usize) -> Self {
         let mut capacity = Self::unbounded(config);
         capacity.grants = grants;

@@ -20,7 +20,7 @@ impl Plan {
     /// Compiles a configuration. [`EndpointSets::compile`](super::EndpointSets::compile) finds its endpoints.
     ///
     /// # Errors
-    /// All mistakes, not only the first: rewrites and redirects with placeholders that mean nothing there.
+    /// All mistakes, not only the first: rewrites and redirects with placeholders that their match does not define.
     pub fn compile(config: &Config) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut upstreams: Vec<_> = config
@@ -65,8 +65,9 @@ impl Plan {
 }
 
 impl Plan {
-    /// Works out how much of the machine the cores may use. A listener without a limit in the file has none, and
-    /// neither has one client of it: at the machine's limit, clients wait to be accepted, and Weir refuses none.
+    /// Works out how much of the machine the cores may use. A listener without a limit in the file has no limit, and
+    /// neither has one client of it: at the machine's limit, Weir lets clients wait in the accept queue and refuses
+    /// none.
     pub fn fit(&mut self, config: &Config, endpoints: &EndpointSets, grants: Grants, cores: usize) {
         let pooled = endpoints.connections_max(self);
         self.capacity = Capacity::of(config, pooled, grants, cores);
@@ -93,8 +94,8 @@ fn trusted_networks(config: &Config) -> Vec<Cidr> {
     config.trusted_proxies.iter().filter_map(network).collect()
 }
 
-/// The claims that trusted peers may make. Only one spelling counts, because load balancers pass on unchanged what
-/// clients say in the other.
+/// The claims that trusted peers may make. Only one spelling counts, because load balancers pass on a client's field of
+/// the other spelling unchanged.
 fn trusted_claims(config: &Config) -> Claims {
     let spelling = match config.forwarded_header {
         ForwardedHeader::XForwardedFor => Claim::XForwarded,
@@ -215,8 +216,7 @@ fn http2_limits(config: &Config) -> weir_proto_h2::Config {
     }
 }
 
-/// The name for Via: a hash of the listeners, routes and upstreams as the file has them. Resolved addresses are no part
-/// of it.
+/// The name for Via: a hash of the listeners, routes and upstreams as the file writes them, without resolved addresses.
 fn pseudonym(config: &Config) -> Box<str> {
     let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
     for listener in &config.listeners {
@@ -234,7 +234,7 @@ fn pseudonym(config: &Config) -> Box<str> {
     format!("weir-{:08x}", (hash.0 ^ hash.0 >> 32) & 0xffff_ffff).into()
 }
 
-/// A 64-bit FNV-1a hash of what is written to it.
+/// A 64-bit FNV-1a hash of the text written to it.
 struct Fnv(u64);
 
 impl Fnv {

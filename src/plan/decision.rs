@@ -98,8 +98,8 @@ impl From<Reason> for Decision {
 /// Buffers for decisions. Requests reuse them, so warm ones allocate nothing.
 #[derive(Debug, Default)]
 pub struct DecisionBuffers {
-    /// The path that goes upstream, empty if the path goes as it came; or the location of a redirect. It belongs to the
-    /// last decision.
+    /// The path that the last decision sends upstream, empty if the path goes as it came; or the location of its
+    /// redirect.
     pub sent: Vec<u8>,
     view: ViewBuffers,
     paths: PathBuffers,
@@ -128,8 +128,7 @@ impl From<Decision> for Explanation<'_> {
 }
 
 impl Plan {
-    /// Decides what Weir does with a request. [`DecisionBuffers::sent`] then has the path or location that goes with
-    /// it.
+    /// Decides what Weir does with a request. [`DecisionBuffers::sent`] then has the decision's path or location.
     #[must_use]
     pub fn decide(
         &self,
@@ -190,14 +189,14 @@ impl Plan {
         explanation
     }
 
-    /// Refuses a request that no route may take.
+    /// Refuses a request that Weir serves under no route.
     #[inline]
     fn refuse_early(&self, request: &RequestHead<'_>) -> Option<Refusal> {
         match request.head.method {
             //= rfc9220#3
-            // A protocol that is not known is a 501.
+            // Weir answers an unknown protocol with 501.
             _ if request.leaves_http() => Some(Refusal::new(Reason::UnsupportedProtocol)),
-            // A gateway offers neither tunnels nor echoes.
+            // Weir is a gateway: it offers neither tunnels (CONNECT) nor echoes (TRACE).
             Method::Connect | Method::Trace => Some(Refusal {
                 allow: Some(METHODS_SERVED.to_owned()),
                 ..Refusal::new(Reason::MethodNotAllowed)
@@ -207,8 +206,8 @@ impl Plan {
         }
     }
 
-    /// Whether Via shows that the request has passed this Weir before, or more proxies than [`VIA_HOPS_MAX`]: proxies
-    /// that do not recognise themselves send it round for ever.
+    /// Whether Via shows that the request has passed this Weir before, or more than [`VIA_HOPS_MAX`] proxies: proxies
+    /// that do not recognise themselves would pass the request round for ever.
     fn is_loop(&self, request: &RequestHead<'_>) -> bool {
         let is_us = |hop: &[u8]| {
             // A hop is the protocol, the receiver, and perhaps a comment.
@@ -250,7 +249,7 @@ impl ListenerPlan {
     }
 }
 
-/// Writes the location on `port`.
+/// Writes the location at `https` and `port` into `sent`.
 fn redirect_https(port: u16, request: &RequestHead<'_>, sent: &mut Vec<u8>) -> Decision {
     let RequestHead { head, block, .. } = request;
     let host = head.host(block);

@@ -1,7 +1,7 @@
 //! A request taken through the plan without a connection, for `weir explain` and `[[test]]` blocks.
 //!
-//! The head is written out as a client would send it, and goes through the parser, the screening and the decision of
-//! the data path.
+//! [`Plan::dry_run`] writes the head as a client would send it, and passes the head through the parser, the screening
+//! and the decision of the data path.
 
 use std::fmt::Write as _;
 
@@ -35,7 +35,7 @@ pub struct DryRequest<'a> {
 /// What the plan does with a request.
 #[derive(Debug)]
 pub struct DryRun<'p> {
-    /// The decision, with its reasons if they were asked for.
+    /// The decision, with its reasons if the caller asked for them.
     pub explanation: Explanation<'p>,
     /// The names of the fields that the client may not send.
     pub dropped: Vec<String>,
@@ -64,10 +64,10 @@ impl DryRun<'_> {
 }
 
 impl Plan {
-    /// Tries a request. Only with `explains` does every route say why it does not take it.
+    /// Tries a request. With `explains`, the result says for every route why it does not take the request.
     ///
     /// # Errors
-    /// The request cannot be written as one: an argument has a line break.
+    /// The head cannot be written: an argument has a line break.
     pub fn dry_run(&self, request: &DryRequest<'_>, explains: bool) -> Result<DryRun<'_>, String> {
         let text = request.head()?;
         let block = text.as_bytes();
@@ -91,9 +91,9 @@ impl Plan {
             return Ok(run);
         }
         let peer = PeerFacts {
-            // If the file trusts anybody, the request is taken to come from there.
+            // If the file trusts any peer, the dry run assumes that the request comes from one.
             is_trusted: !self.trusted_proxies.is_empty() || listener.trusts_peers,
-            // If every listener redirects and none has the port, something before Weir takes `https`.
+            // If every listener redirects and none has the port, a proxy before Weir serves `https`.
             is_tls: listener.tls.is_some() || reached.is_none(),
         };
         let names = |head: &Head| head.iter().map(|field| field.name).collect::<Vec<_>>();
@@ -137,8 +137,8 @@ impl Plan {
             })
     }
 
-    /// The listener that a request is taken to arrive at: the first with the port. If no listener has the port, as
-    /// behind a translation of addresses, the first that serves requests itself.
+    /// The listener that the dry run assumes: the first with the port. If no listener has the port, as behind a
+    /// translation of addresses, the first that does not redirect to `https`.
     fn listener_for(&self, port: u16) -> Option<&ListenerPlan> {
         let serves = |listener: &&ListenerPlan| listener.redirect_https.is_none();
         self.listeners_at(port)
@@ -160,7 +160,7 @@ impl DryRequest<'_> {
             let _ = write!(text, "{name}: {value}\r\n");
             lines += 1;
         }
-        // A line break in an argument would make another request of it.
+        // A line break in an argument would begin another field or request.
         if text.matches(['\r', '\n']).count() != lines * 2 {
             return Err("a request has no line breaks in it".to_owned());
         }

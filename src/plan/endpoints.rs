@@ -82,8 +82,8 @@ impl EndpointSets {
         Ok(Self { epoch: 0, sets })
     }
 
-    /// Takes over every set that is equal in `old`, which belongs to the same plan. Cores tell by that which upstreams
-    /// have not changed.
+    /// Shares every set that is equal in `old`, which belongs to the same plan. Cores recognise unchanged upstreams by
+    /// the shared sets.
     pub fn share_unchanged(&mut self, old: &Self) {
         for (set, old) in self.sets.iter_mut().zip(&old.sets) {
             if *set == *old {
@@ -172,7 +172,8 @@ impl EndpointSet {
     }
 }
 
-/// The name that an endpoint's certificate must have: what the upstream says, or the host of its address.
+/// The name that an endpoint's certificate must have: the upstream's `server_name`, or the host of the endpoint's
+/// address.
 fn tls_name(
     upstream: &weir_config::Upstream,
     endpoint: &weir_config::Endpoint,

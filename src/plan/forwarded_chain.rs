@@ -1,8 +1,8 @@
 //! The chain of proxies in X-Forwarded-For or in Forwarded (RFC 7239), as a trusted peer sends it.
 //!
-//! In both fields, each proxy appends the peer that it got the request from. So Weir reads them from the end: what
-//! comes before the first hop that no trusted proxy appended may be anything. One parser reads the nodes of both
-//! fields, and endpoints get them in one form.
+//! In both fields, each proxy appends the peer that it got the request from. So Weir reads the fields from the end, and
+//! stops at the first hop that no trusted proxy appended: a client may have made up everything before that hop. One
+//! parser reads the nodes of both fields, and endpoints get the nodes in one form.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -19,7 +19,7 @@ pub enum ForwardedNode<'a> {
     Address(IpAddr),
     /// A name that the proxy made up, with its leading underscore.
     Obfuscated(&'a [u8]),
-    /// The proxy does not know, or the text is not a node.
+    /// The proxy does not know the peer, or the text is not a node.
     Unknown,
 }
 
@@ -201,7 +201,7 @@ impl<'a> ForwardedChain<'a> {
         }
     }
 
-    /// Whether the client's own connection was one of TLS, if the chain names its scheme.
+    /// Whether the client connected over TLS, if the chain names its scheme.
     pub fn is_https(&self) -> Option<bool> {
         let is_secure = |proto: &[u8]| {
             proto.eq_ignore_ascii_case(b"https") || proto.eq_ignore_ascii_case(b"wss")
@@ -246,8 +246,8 @@ fn last_element(list: &[u8]) -> Split<'_> {
     split_last(list, list.iter().rposition(|&byte| byte == b','))
 }
 
-/// Splits the last element off a list whose elements may have quoted commas. Read from the end, a quote that a client
-/// has left open swallows nothing of what a proxy has added behind it.
+/// Splits the last element off a list whose elements may have quoted commas. Reads from the end, so a quote that a
+/// client has left open hides no element that a proxy has added behind it.
 fn last_unquoted(list: &[u8]) -> Split<'_> {
     let mut is_quoted = false;
     let comma = (0..list.len()).rev().find(|&at| {
@@ -268,14 +268,14 @@ fn split_last(list: &[u8], comma: Option<usize>) -> Split<'_> {
     }
 }
 
-/// Says whether an odd number of backslashes stands before a byte.
+/// Whether an odd number of backslashes stands before a byte.
 fn is_escaped(text: &[u8], at: usize) -> bool {
     let before = text.get(..at).unwrap_or_default();
     let slashes = before.iter().rev().take_while(|&&byte| byte == b'\\');
     slashes.count() % 2 == 1
 }
 
-/// Reads an element of Forwarded. One that is not well-formed tells nothing.
+/// Reads an element of Forwarded. A malformed one gives an unknown node.
 //= rfc7239#4
 // forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] )
 fn element(text: &[u8]) -> ForwardedHop<'_> {
@@ -331,8 +331,8 @@ fn first_pair(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// The text of a value, which may be quoted. `None` for quotes that do not fit, or have something escaped in them: no
-/// node, scheme or host needs that.
+/// The text of a value, which may be quoted. `None` for quotes that do not match and for escapes, which no node, scheme
+/// or host needs.
 fn unquoted(text: &[u8]) -> Option<&[u8]> {
     let inner = match text {
         [b'"', inner @ .., b'"'] => inner,
@@ -342,7 +342,7 @@ fn unquoted(text: &[u8]) -> Option<&[u8]> {
     is_clean.then_some(inner)
 }
 
-/// Says whether a text is a scheme of a URI, and no long one.
+/// Whether a text is a scheme of a URI, and not a long one.
 fn is_scheme(text: &[u8]) -> bool {
     let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
     text.len() <= 16

@@ -20,8 +20,8 @@ pub struct KeptListener {
     pub old: ListenerId,
     /// Its id in the new plan.
     pub new: ListenerId,
-    /// Whether a setting differs that takes effect when a socket is bound: the length of the accept queue, or the mode
-    /// of its file.
+    /// Whether a setting differs that takes effect only at a bind: the length of the accept queue, or the mode of a
+    /// Unix socket's file.
     pub socket_changed: bool,
 }
 

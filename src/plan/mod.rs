@@ -1,9 +1,9 @@
 //! The plan: a configuration in the form that cores run.
 //!
-//! The control thread compiles a plan once, so that requests find everything worked out: names are ids, overrides are
-//! merged, patterns are a [`RouteTable`]. A plan is immutable and shared by all cores. An exchange keeps the plan that
-//! it began with. The addresses of endpoints ([`EndpointSets`]) are beside the plan, and so is all that changes while
-//! Weir runs: pools, budgets, counters. These survive a reload by name.
+//! The control thread compiles a plan once, so that cores do not have to for each request: names become ids, overrides
+//! are merged, patterns become a [`RouteTable`]. A plan is immutable, and all cores share it. An exchange keeps the
+//! plan that it began with. The addresses of endpoints ([`EndpointSets`]) live beside the plan, and so does everything
+//! that changes while Weir runs: pools, budgets, counters. These survive a reload by name.
 #![forbid(unsafe_code)]
 
 mod capacity;
@@ -55,10 +55,10 @@ pub struct ListenerId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UpstreamId(pub u32);
 
-/// What all cores run. Made by [`Plan::compile`].
+/// The compiled configuration that all cores run. [`Plan::compile`] makes it.
 #[derive(Debug)]
 pub struct Plan {
-    /// The number of the plan: control gives each a higher one than the plan before. 0 until then.
+    /// The number of the plan: control gives each plan a higher one than the plan before; 0 until then.
     pub epoch: u64,
     /// Addresses that accept connections, in file order.
     pub listeners: Vec<ListenerPlan>,
@@ -68,9 +68,9 @@ pub struct Plan {
     pub table: RouteTable,
     /// Groups of endpoints, in file order.
     pub upstreams: Vec<UpstreamPlan>,
-    /// The name that Weir adds to Via, and that it finds there again if a request loops (RFC 9110, section 7.6.3). It
-    /// follows from the file alone: two boxes in a row have different files, so neither takes the other for itself, and
-    /// a box keeps its name when addresses change.
+    /// The name that Weir adds to Via, and finds there again if a request loops (RFC 9110, section 7.6.3). The name
+    /// follows from the file alone. Two machines in a row have different files, so neither mistakes the other for
+    /// itself, and a machine keeps its name when addresses change.
     pub via: Box<str>,
     /// Peers whose forwarded fields Weir believes.
     pub trusted_proxies: CidrSet,
@@ -117,7 +117,7 @@ impl Plan {
         found.is_ok()
     }
 
-    /// Whether an endpoint may take a name for that of a field that some route matches on.
+    /// Whether an endpoint may confuse this name with that of a field that some route matches on.
     #[cold]
     #[must_use]
     pub fn is_taken_for_matched(&self, name: &[u8]) -> bool {
@@ -187,7 +187,8 @@ pub struct ListenerPlan {
     pub keeps_odd_names: bool,
 }
 
-/// Time limits, with those of the listener, or of the upstream and then the route, over those of the top level.
+/// Merged time limits: a listener's override the top level's; a route's override its upstream's, which override the top
+/// level's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// A request head must be complete within this time.
@@ -212,7 +213,7 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// The time limits `merged`, with the rates that hold beside them.
+    /// Compiles the time limits `merged` and the rates in `limits`.
     fn new(merged: weir_config::Timeouts, limits: weir_config::Limits) -> Self {
         Self {
             head: merged.head,
@@ -239,9 +240,9 @@ pub struct UpstreamPlan {
     pub connections_max: u32,
     /// Requests that may wait for a connection, over all cores.
     pub pending_max: u32,
-    /// Retry rules of requests whose route has none of its own. The budget is the same for all routes.
+    /// Retry rules for routes without rules of their own. All routes share the budget.
     pub retry: RetryPlan,
-    /// Time limits that no route changes, for the pool.
+    /// Time limits without those of a route, for the pool.
     pub timeouts: Timeouts,
     /// How long an endpoint's machine may acknowledge nothing before the kernel gives the connection up: at least the
     /// longest `body_stall` of the routes to this upstream, because the kernel cannot tell a dead machine from an
@@ -270,7 +271,7 @@ pub enum Protocol {
 /// When Weir repeats a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPlan {
-    /// How often Weir may send a request again that it has sent.
+    /// How often Weir may repeat a request that it has sent.
     pub retries_max: u32,
     /// How many connects may fail before the exchange fails. Each goes to another endpoint, if there is one.
     pub connects_max: u32,
@@ -285,7 +286,7 @@ pub struct RetryPlan {
 }
 
 impl RetryPlan {
-    /// The retry rules `merged`.
+    /// Compiles the retry rules `merged`.
     fn new(merged: weir_config::Retries) -> Self {
         Self {
             retries_max: merged.count.unwrap_or(0),
@@ -298,7 +299,7 @@ impl RetryPlan {
     }
 }
 
-/// A mistake in a configuration that only compiling or testing it shows.
+/// A mistake in a configuration that only compiling or testing the plan shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The kind of mistake.

@@ -1,8 +1,8 @@
 //! The path that goes upstream, and the check that no endpoint reads it as the path of another route.
 //!
-//! Weir chooses a route by one reading of the path, and the endpoint may have another reading. If the path led to
-//! another route in that reading, a request could slip past a route that denies access. So every reading in use must
-//! lead to the same route. `config/paths.md` has the rules.
+//! Weir chooses a route by one reading of the path, and the endpoint may have another. If the path led to another route
+//! in the endpoint's reading, a request could slip past a route that denies access. So every reading in use must lead
+//! to the same route. `config/paths.md` has the rules.
 
 use weir_proto_h1::path::{PathAmbiguities, is_plain, normalize_path};
 
@@ -39,8 +39,8 @@ pub enum PathObjection {
         /// The route of that path.
         found: RouteLookup,
     },
-    /// In this reading, the rewritten path is not what the rewrite makes of the path in the same reading: it has dot
-    /// segments, or separators in what was one segment.
+    /// In this reading, the rewritten path differs from the rewrite of the path in the same reading: it has dot
+    /// segments, or separators within what was one segment.
     Rewritten {
         /// The reading.
         by: Reading,
@@ -54,7 +54,7 @@ impl Plan {
     /// route redirects to.
     ///
     /// # Errors
-    /// In some reading, the path is not one of that route.
+    /// In some reading, the path does not lead to that route.
     #[inline]
     pub(super) fn settle_path(
         &self,
@@ -164,8 +164,8 @@ impl Plan {
     }
 }
 
-/// Rewrites the path. In every reading, the rewritten path has to be what the rewrite makes of the path in that
-/// reading, without dot segments: `/files/{rest}` promises that the endpoint only gets paths under `/files/`.
+/// Rewrites the path. In every reading, the rewritten path must equal the rewrite of the path in that reading and have
+/// no dot segments: `/files/{rest}` promises that the endpoint gets only paths under `/files/`.
 fn rewrite(
     route: &RoutePlan,
     pattern: usize,

@@ -56,7 +56,7 @@ pub struct FixedAnswer {
 }
 
 impl RoutePlan {
-    /// Compiles `route` of `config`. The pattern without `..` keeps a new key from being forgotten here.
+    /// Compiles `route` of `config`. The pattern has no `..`, so the compiler points here when a route gets a new key.
     pub(super) fn compile(config: &Config, route: &weir_config::Route) -> Result<Self, Problem> {
         let weir_config::Route {
             name,
@@ -107,7 +107,7 @@ impl RoutePlan {
     }
 
     /// Whether a request is as safe with the other route as with this one: both send it to the same upstream under the
-    /// same limits. The pattern without `..` keeps a new field from being forgotten here.
+    /// same limits. The pattern has no `..`, so the compiler points here when a route gets a new field.
     pub(super) fn is_alike(&self, other: &Self) -> bool {
         let Self {
             target,

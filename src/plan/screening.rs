@@ -1,7 +1,7 @@
-//! Dropping the fields of a request that its peer may not send, before anything is decided.
+//! Drops the fields of a request that its peer may not send, before Weir decides about the request.
 //!
 //! Only `trusted_proxies` may say who sent a request, in the one spelling that `forwarded_header` names. Neither routes
-//! nor endpoints see what anybody else says of that. `config/fields.md` has the rules.
+//! nor endpoints see such fields from other peers. `config/fields.md` has the rules.
 
 use std::net::IpAddr;
 
@@ -9,12 +9,12 @@ use weir_proto_h1::{Claims, FieldId, FieldPolicy, Head, OddNamePolicy};
 
 use super::{ForwardedChain, ListenerPlan, Plan};
 
-/// What Weir knows of the peer that sends a request.
+/// What Weir knows about the peer that sends a request.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerFacts {
     /// Whether the plan believes its forwarded fields: [`Plan::trusts`].
     pub is_trusted: bool,
-    /// Whether its connection is one of TLS.
+    /// Whether the peer's connection uses TLS.
     pub is_tls: bool,
 }
 

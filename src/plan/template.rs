@@ -7,10 +7,10 @@ use crate::route::RequestView;
 
 /// How a route changes the path of requests that go upstream. The query stays as it is.
 #[derive(Clone, Debug)]
-pub struct Rewrite(Change);
+pub struct Rewrite(PathChange);
 
 #[derive(Clone, Debug)]
-enum Change {
+enum PathChange {
     /// Replaces the first bytes of the normal path.
     Prefix { bytes: usize, with: Box<[u8]> },
     /// Builds a new path.
@@ -24,7 +24,7 @@ impl Rewrite {
     /// A placeholder that means nothing here.
     pub(super) fn compile(rewrite: &weir_config::Rewrite, matches: &Match) -> Result<Self, String> {
         Ok(Self(match rewrite {
-            weir_config::Rewrite::Prefix { prefix, with } => Change::Prefix {
+            weir_config::Rewrite::Prefix { prefix, with } => PathChange::Prefix {
                 bytes: prefix.len(),
                 with: with.as_bytes().into(),
             },
@@ -36,24 +36,24 @@ impl Rewrite {
                         "{piece:?} cannot be part of a path; the query is kept as it is"
                     ));
                 }
-                Change::Path(Template::compile(pattern, matches)?)
+                PathChange::Path(Template::compile(pattern, matches)?)
             }
         }))
     }
 
     /// Appends the new path to `out`.
     ///
-    /// `path` matches this pattern of the route and has no dot segments. The parts that the rewrite keeps stay as they
-    /// came. Empty segments do not count as segments. The new path begins with exactly one slash, because an authority
-    /// would follow two.
+    /// `path` matches this pattern of the route and has no dot segments. The rewrite keeps the bytes of the parts that
+    /// it takes over. Empty segments do not count as segments. The new path begins with exactly one slash, because an
+    /// authority would follow two.
     pub fn apply(&self, pattern: usize, path: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
         match &self.0 {
-            Change::Prefix { bytes, with } => {
+            PathChange::Prefix { bytes, with } => {
                 out.extend_from_slice(with);
                 out.extend_from_slice(after_normal_bytes(path, *bytes));
             }
-            Change::Path(template) => template.fill(pattern, b"", path, b"", out),
+            PathChange::Path(template) => template.fill(pattern, b"", path, b"", out),
         }
         match leading_slashes(out.get(start..).unwrap_or_default()) {
             0 => out.insert(start, b'/'),

@@ -31,7 +31,7 @@ struct Node {
     children: Range<u32>,
     /// Length of the key in bytes, from the root of this tree.
     depth: u32,
-    /// Leaf of the patterns that end here, and after them those that go on with a slash and a star.
+    /// Leaf of the patterns that end here, then of the patterns that go on with a slash and a star.
     exact: u32,
     /// Leaf of the patterns that go on with a star.
     star: u32,

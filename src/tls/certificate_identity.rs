@@ -144,7 +144,7 @@ fn seconds(seconds: u64) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
-/// A number of seconds as text, in the largest unit of which there are at least two.
+/// A number of seconds as text, in the largest unit that gives at least two.
 pub(crate) fn span(seconds: i64) -> String {
     let (unit, name) = match seconds {
         s if s >= 2 * DAY => (DAY, "days"),

@@ -159,7 +159,7 @@ impl From<TlsFailure> for io::Error {
     }
 }
 
-/// Describes a rustls error to the person who looks after the certificates.
+/// Describes a rustls error for the operator who maintains the certificates.
 pub(super) fn describe(error: &Error) -> String {
     match error {
         Error::InconsistentKeys(_) => "it is not the key of the certificate".to_owned(),

@@ -27,7 +27,7 @@ pub struct TlsRx<R: Rx, T: Tx> {
     pub(super) identity: OnceCell<Option<Rc<CertificateIdentity>>>,
 }
 
-/// What a connection needs until its handshake is complete.
+/// The state of a connection until its handshake is complete.
 struct PendingHandshake {
     queue: Rc<HandshakeQueue>,
     turn: Option<Rc<HandshakeTurn>>,

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-/// The server name that a client requests, as far as it is known.
+/// The server name that a client requests, as far as the received bytes show it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum RequestedName {
     /// The hello is still incomplete.
@@ -15,7 +15,7 @@ pub(super) enum RequestedName {
     Name(Rc<str>),
 }
 
-/// A hello in more records is not read, because putting it together again for each of its bytes would cost too much.
+/// Weir does not read a hello in more records, because assembling it again for each of its bytes would cost too much.
 const RECORDS_MAX: usize = 4;
 
 /// The content type of handshake records, and the type of a client's hello.

@@ -27,7 +27,7 @@ pub struct TlsServer {
 }
 
 impl TlsServer {
-    /// Starts TLS on a client's connection. `early` is what has arrived on it already.
+    /// Starts TLS on a client's connection. `early` holds the bytes that have arrived already.
     ///
     /// # Errors
     /// rustls rejects the configuration, which loading would have found.

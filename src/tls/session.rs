@@ -281,7 +281,7 @@ impl<T: Tx> Session<T> {
         failure
     }
 
-    /// Fails a session whose handshake had just completed, and discards what came behind the handshake.
+    /// Fails a session whose handshake has just completed, and discards the bytes behind the handshake.
     pub(super) fn refuse(&mut self, failure: TlsFailure) {
         self.fail(failure);
         self.active().plain.clear();
@@ -494,7 +494,7 @@ impl ActiveBuffers {
         }
     }
 
-    /// Takes what a failed connection still has to send: its alert. Reads nothing more.
+    /// Takes the alert of a failed connection, to send it. Reads nothing more.
     fn take_alert<M: UnbufferedConnection>(&mut self, machine: &mut M) {
         while machine.has_output() {
             match machine.process(&mut []).state {

@@ -24,10 +24,10 @@ use crate::tls;
 
 /// Waits on behalf of an exchange that has nothing to send its request on yet.
 pub trait Waiter {
-    /// Waits until `poll` is ready. `None`: it was not by the deadline.
+    /// Waits until `poll` is ready. `None`: the deadline has passed.
     ///
     /// # Errors
-    /// The exchange has to end: its client has gone, or its time is over.
+    /// The exchange must end: its client has gone, or its time is over.
     fn until<T>(
         &mut self,
         deadline: Instant,
@@ -140,7 +140,7 @@ impl<N: Net> Connector<'_, N> {
             })
             .await;
             match offer {
-                // The exchange that made a connection for all has failed. If each that waited tried at once, the
+                // Another exchange has failed to open the connection that all wait for. If each of them tried now, the
                 // endpoint would get as many connections as there are exchanges.
                 Some(ConnectionOffer::Connect(_)) if has_waited && endpoint.refused_shared() => {
                     return Err(Reason::ConnectFailed.into());

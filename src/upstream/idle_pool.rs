@@ -1,8 +1,8 @@
 //! Connections that wait for the next request.
 //!
-//! The newest is used first, so that the others expire. The core's [`IdleReaper`] keeps a receive armed on each. It
-//! drops a connection as soon as the endpoint closes it or sends bytes that answer no request. Whoever takes a
-//! connection out checks it again.
+//! The pool hands out the newest connection first, so that the others expire. The core's [`IdleReaper`] keeps a receive
+//! armed on each connection, and drops it as soon as the endpoint closes it or sends bytes that answer no request. The
+//! pool checks a connection again before it hands it out.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

@@ -280,7 +280,7 @@ impl SlotGrant {
     }
 
     /// Frees the slot, because no request needs it. A request that started to wait just before could not see the slot,
-    /// so it is asked with a new grant.
+    /// so this offers it a new grant.
     pub(super) fn give_back(self) -> Option<Self> {
         let (endpoint, seen) = (self.endpoint.clone(), self.seen);
         drop(self);

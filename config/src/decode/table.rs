@@ -79,8 +79,8 @@ macro_rules! table {
     (@default $mode:ident $kind:ty) => { None };
 }
 
-/// Declares a table that several places of the file share, and whose settings merge: the struct `Name` with all values
-/// and their defaults, and the table `NamePatch` with those that one place sets.
+/// Declares a table that several places of the file may have, and whose settings merge: the struct `Name` with all
+/// values and their defaults, and the table `NamePatch` with the values that one place sets.
 ///
 /// ```text
 /// layer! {

@@ -287,7 +287,7 @@ impl WritableKind for WeightKind {
     }
 }
 
-/// Reports endpoints that an upstream has twice, and those that are listeners of this file.
+/// Reports endpoints that an upstream has twice, and endpoints that are listeners of this file.
 pub(crate) fn check_endpoints(
     servers: Vec<Spanned<Endpoint>>,
     upstream: &Spanned<String>,

@@ -36,7 +36,7 @@ layer! {
         /// SETTINGS frames in ten seconds.
         settings: u32 = "settings" as Count<1, FRAMES_MAX>,
             preset(50, "a client changes them once or twice");
-        /// PING frames in ten seconds, beyond those that go with data.
+        /// PING frames in ten seconds, not counting those sent along with data.
         pings: u32 = "pings" as Count<1, FRAMES_MAX>,
             preset(100, "gRPC clients send one in ten seconds");
         /// DATA frames in ten seconds that neither carry data nor end a message.

@@ -92,7 +92,7 @@ const HEAD_BEFORE_ROUTE: &str =
     "Weir reads the head before it knows the route: set it at the top level";
 const OF_LISTENERS: &str = "connections belong to the listener: set it there or at the top level";
 
-/// The top level's limits; reports those that another one keeps from being reached.
+/// The top level's limits. Reports each limit that another one makes unreachable.
 pub(crate) fn check_limits(
     patch: &LimitsPatch,
     root: &DeTable<'_>,

@@ -90,7 +90,7 @@ impl Listener {
 pub enum Underscores {
     /// Drops them.
     Drop,
-    /// Keeps those that no endpoint could take for a field that Weir sets.
+    /// Keeps them, except names that an endpoint could confuse with a field that Weir sets.
     Keep,
 }
 

@@ -24,9 +24,9 @@ use crate::value::placeholder::is_parameter_name;
 /// The requests that a route takes. All parts must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Match {
-    /// Hosts, at least one, of which the request must have one; the port does not count.
+    /// The request must have one of these hosts, whatever the port. Never empty.
     pub hosts: Vec<HostMatch>,
-    /// Paths, at least one, of which the request's normal path must match one.
+    /// The request's normal path must match one of these. Never empty.
     pub paths: Vec<PathMatch>,
     /// Methods, case-sensitive (RFC 9110 section 9.1); empty for every method.
     pub methods: Vec<String>,
@@ -88,7 +88,7 @@ table! {
         /// A path, a prefix that ends in a star, a template such as `/users/{id}`, or several of these. The default is
         /// any path.
         optional path: Spanned<Option<Vec<PathMatch>>> = "path" as FallibleKind<OneOrMany<PathText>>;
-        /// Methods, of which the request must have one. The default is any method.
+        /// The methods that the route takes. The default is any method.
         optional method: Vec<String> = "method" as OneOrMany<MethodText>;
         /// Header fields that the request must have. A string is the whole value, `true` any value; `false` means that
         /// the request must not have the field.

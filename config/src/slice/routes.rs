@@ -12,7 +12,7 @@ use crate::slice::route_conflicts::RouteConflicts;
 use crate::slice::upstream::UpstreamNames;
 use crate::text::diagnostic::Code;
 
-/// Makes routes of the tables, and reports those that contradict themselves or each other.
+/// Makes routes from the tables. Reports routes that contradict themselves or each other.
 pub(crate) fn check_routes(
     tables: Vec<RawRoute>,
     upstream_names: &UpstreamNames,
@@ -58,7 +58,7 @@ fn keeps_odd_names(listener: &Listener) -> bool {
     listener.underscores == Underscores::Keep
 }
 
-/// The names of all routes, also of those that could not be read.
+/// The names of all routes, also of unreadable ones.
 pub(crate) struct RouteNames {
     all: BTreeSet<String>,
     index: HashMap<String, usize>,
@@ -90,7 +90,7 @@ struct RouteNamer {
 }
 
 impl RouteNamer {
-    /// Starts with the names in the file; reports those that occur twice.
+    /// Starts with the names in the file. Reports names that occur twice.
     fn new(tables: &[RawRoute], cx: &mut Decoder<'_>) -> Self {
         let mut taken = BTreeSet::new();
         let mut lines = HashMap::new();

@@ -235,7 +235,7 @@ impl RawUpstream {
     }
 }
 
-/// The names of all upstreams, in file order, also of those that could not be read.
+/// The names of all upstreams in file order, also of unreadable ones.
 pub(crate) struct UpstreamNames {
     pub(crate) all: Vec<Spanned<String>>,
     index: HashMap<String, usize>,

@@ -185,7 +185,7 @@ impl Diagnostic {
     }
 }
 
-/// A file's text, for diagnostics that are made after the file was read, such as that a name has no address.
+/// A file's text, for diagnostics that come after reading, such as a name without an address.
 #[derive(Debug)]
 pub struct SourceFile<'t>(Source<'t>);
 
@@ -250,7 +250,7 @@ pub fn bounded(mut all: Vec<Diagnostic>) -> Vec<Diagnostic> {
     all
 }
 
-/// A diagnostic that counts those that are not shown, if there are any.
+/// A diagnostic that counts the diagnostics left out, if any.
 pub(crate) fn count_more(file: &str, errors: usize, warnings: usize) -> Option<Diagnostic> {
     let counted = count_words(errors, warnings, " more");
     if counted.is_empty() {

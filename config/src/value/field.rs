@@ -40,7 +40,7 @@ pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_token_octet)
 }
 
-/// Makes names of header fields lower case; reports and leaves out those that are malformed or occur twice.
+/// Makes names of header fields lower case. Reports and leaves out malformed and repeated names.
 pub(crate) fn check_header_names<T>(
     entries: Vec<NamedEntry<T>>,
     cx: &mut Decoder<'_>,

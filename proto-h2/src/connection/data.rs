@@ -20,8 +20,8 @@ pub(super) struct DataFrame {
 }
 
 impl Connection {
-    /// Takes note that the caller has passed on or dropped `bytes` of a stream's data. Sends the
-    /// peer a WINDOW_UPDATE when enough has accumulated. A window that is used up within 100 ms
+    /// Counts `bytes` of a stream's data that the caller has passed on or dropped. Sends the peer a
+    /// WINDOW_UPDATE when enough has accumulated. A window that the peer uses up within 100 ms
     /// doubles, up to [`Config::stream_window_bytes_max`](crate::config::Config). Does nothing for
     /// a stream that is gone.
     pub fn consume(&mut self, stream: StreamKey, bytes: usize, now_ms: u64) {
@@ -130,8 +130,8 @@ impl Connection {
         self.begin_payload(key, frame.len, 0, frame.has(END_STREAM))
     }
 
-    /// Returns whether a stream comes after the last one that the peer was told of. Its frames are
-    /// ignored.
+    /// Returns whether a stream comes after the last one that this side's GOAWAY accepts. This side
+    /// ignores its frames.
     pub(super) fn is_after_last(&self, id: u32) -> bool {
         self.shutdown == super::Shutdown::Final && id > self.last_id && !id.is_multiple_of(2)
     }

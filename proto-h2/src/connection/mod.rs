@@ -32,7 +32,7 @@ use crate::stream::{HalfState, RecentResets, Stream, StreamKey, Streams};
 /// The payload of the PING between the two GOAWAY of a graceful shutdown.
 const SHUTDOWN_PING: [u8; 8] = *b"weirdown";
 
-/// The side of the connection that this is.
+/// This side's role in the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Server,
@@ -74,7 +74,7 @@ pub struct Connection {
     /// The next stream that this side opens.
     next_id: u32,
     shutdown: Shutdown,
-    /// The last stream that a departing peer processes.
+    /// The last stream that the peer processes, as its GOAWAY says.
     peer_last_id: Option<u32>,
     /// False while streams after `peer_last_id` remain to be reported.
     has_reported_unprocessed: bool,
@@ -112,7 +112,7 @@ struct UnfinishedBlock {
     frames: u32,
 }
 
-/// How far this side is with its shutdown.
+/// The progress of this side's shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shutdown {
     Running,
@@ -212,7 +212,7 @@ impl Connection {
     ) -> Result<Received, Error> {
         self.now_ms = now_ms;
         self.floods.advance_to(now_ms);
-        match self.advance(input, &mut sections::HeadBuffer { head, text }) {
+        match self.advance(input, &mut sections::MessageBuffer { head, text }) {
             Ok(received) => Ok(received),
             Err(error) => Err(self.fail(error)),
         }
@@ -369,7 +369,7 @@ impl Connection {
         }
     }
 
-    /// Returns whether the peer was told that the connection will end.
+    /// Returns whether this side has announced the end of the connection.
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
         match self.state {

@@ -5,7 +5,7 @@ use core::mem;
 
 use weir_proto_h1::HTTP2_PREFACE;
 
-use super::sections::HeadBuffer;
+use super::sections::MessageBuffer;
 use super::{Connection, ReadState, Role, SHUTDOWN_PING, Shutdown, UnfinishedBlock};
 use crate::code::ErrorCode;
 use crate::config::{FRAME_BYTES_MAX, OUTPUT_BYTES_MAX};
@@ -31,7 +31,7 @@ impl Connection {
     pub(super) fn advance(
         &mut self,
         input: &[u8],
-        buffer: &mut HeadBuffer<'_>,
+        buffer: &mut MessageBuffer<'_>,
     ) -> Result<Received, Error> {
         let mut rest = input;
         loop {
@@ -165,7 +165,7 @@ impl Connection {
         &mut self,
         frame: &FrameHeader,
         rest: &mut &[u8],
-        buffer: &mut HeadBuffer<'_>,
+        buffer: &mut MessageBuffer<'_>,
     ) -> Result<Progress, Error> {
         let len = frame.len as usize;
         let step = match rest.split_at_checked(len) {
@@ -198,7 +198,7 @@ impl Connection {
         &mut self,
         frame: &FrameHeader,
         payload: &[u8],
-        buffer: &mut HeadBuffer<'_>,
+        buffer: &mut MessageBuffer<'_>,
     ) -> Result<Progress, Error> {
         match frame.kind {
             FrameType::Headers => self.headers(frame, payload, buffer),
@@ -223,7 +223,7 @@ impl Connection {
         &mut self,
         frame: &FrameHeader,
         payload: &[u8],
-        buffer: &mut HeadBuffer<'_>,
+        buffer: &mut MessageBuffer<'_>,
     ) -> Result<Progress, Error> {
         //= rfc9113#5.1.1
         // Clients open streams with odd numbers. Servers open none.
@@ -252,7 +252,7 @@ impl Connection {
         &mut self,
         frame: &FrameHeader,
         payload: &[u8],
-        buffer: &mut HeadBuffer<'_>,
+        buffer: &mut MessageBuffer<'_>,
     ) -> Result<Progress, Error> {
         let Some(mut block) = self.unfinished_block.take() else {
             return Err(Error::BrokenBlock);
@@ -316,7 +316,7 @@ impl Connection {
     /// The stream of a frame that may arrive at any time after the stream was opened; `None` if the
     /// stream is gone.
     //= rfc9113#5.1
-    // An idle stream can only be opened.
+    // The only frame that an idle stream may get is the one that opens it.
     pub(super) fn find_opened(&self, id: u32) -> Result<Option<StreamKey>, Error> {
         let found = self.streams.find(id);
         if found.is_none() && self.is_idle(id) {

@@ -1,4 +1,4 @@
-//! Field blocks to events: heads and trailers.
+//! Turns field blocks into events: heads and trailers.
 
 use alloc::vec::Vec;
 
@@ -16,7 +16,7 @@ use crate::priority::Priority;
 use crate::stream::{HalfState, Stream, StreamKey, UNKNOWN_LENGTH};
 
 /// The caller's buffers for heads and trailers.
-pub(super) struct HeadBuffer<'b> {
+pub(super) struct MessageBuffer<'b> {
     pub(super) head: &'b mut Head,
     /// The bytes that the spans of `head` point into.
     pub(super) text: &'b mut Vec<u8>,
@@ -31,7 +31,7 @@ struct DecodedSection {
 }
 
 impl Connection {
-    /// Handles a whole field block. The block is decoded to its end in any case.
+    /// Handles a whole field block. Decodes the block to its end in any case.
     //= rfc9113#4.3
     // Blocks keep the tables of both sides in step, so even unwanted blocks are decoded.
     pub(super) fn section(
@@ -39,7 +39,7 @@ impl Connection {
         id: u32,
         is_end: bool,
         fragment: &[u8],
-        buffer: &mut HeadBuffer<'_>,
+        buffer: &mut MessageBuffer<'_>,
     ) -> Result<Progress, Error> {
         buffer.head.clear();
         buffer.text.clear();
@@ -85,9 +85,9 @@ impl Connection {
         &mut self,
         fragment: &[u8],
         fields: &mut FieldSection,
-        buffer: &mut HeadBuffer<'_>,
+        buffer: &mut MessageBuffer<'_>,
     ) -> Result<Option<Error>, Error> {
-        let HeadBuffer { head, text } = buffer;
+        let MessageBuffer { head, text } = buffer;
         let take = |text: &[u8], field| fields.take(head, text, &field);
         let max = self.config.list_bytes_max;
         match self.decoder.decode(fragment, text, max, take) {
@@ -98,8 +98,8 @@ impl Connection {
         }
     }
 
-    /// Ignores a frame for a stream that has ended. Unless this side reset it, the peer gets an
-    /// RST_STREAM.
+    /// Ignores a frame for a stream that has ended. Sends the peer an RST_STREAM, unless this side
+    /// has reset the stream.
     pub(super) fn ignore_late_frame(&mut self, id: u32) -> Result<Progress, Error> {
         self.count_reset()?;
         if !self.is_after_last(id) && !self.resets.has(id) {
@@ -112,7 +112,7 @@ impl Connection {
         &mut self,
         id: u32,
         section: &DecodedSection,
-        buffer: &mut HeadBuffer<'_>,
+        buffer: &mut MessageBuffer<'_>,
     ) -> Result<Progress, Error> {
         //= rfc9113#6.8
         // Streams after the last accepted one are ignored.
@@ -128,7 +128,7 @@ impl Connection {
         }
         let DecodedSection { fields, is_end, .. } = section;
         let is_end = *is_end;
-        let HeadBuffer { head, text } = buffer;
+        let MessageBuffer { head, text } = buffer;
         let request = match section.problem {
             None => fields.request(head, text, is_end, &self.config),
             Some(error) => Err(error),
@@ -214,7 +214,7 @@ impl Connection {
         &mut self,
         key: StreamKey,
         section: &DecodedSection,
-        buffer: &mut HeadBuffer<'_>,
+        buffer: &mut MessageBuffer<'_>,
     ) -> Result<Progress, Error> {
         let Some(stream) = self.streams.get_mut(key) else {
             return Ok(Progress::Continue);
@@ -261,7 +261,7 @@ impl Connection {
         &mut self,
         key: StreamKey,
         section: &DecodedSection,
-        buffer: &mut HeadBuffer<'_>,
+        buffer: &mut MessageBuffer<'_>,
     ) -> Result<Progress, Error> {
         let bytes_to_receive = self
             .streams

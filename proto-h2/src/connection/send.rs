@@ -251,7 +251,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Ends a stream in both directions at once. Does nothing if the stream is gone.
+    /// Resets a stream. Does nothing if the stream is gone.
     pub fn reset(&mut self, key: StreamKey, code: ErrorCode) {
         if self.is_open(key) {
             self.queue_reset(key.id(), code);
@@ -259,8 +259,8 @@ impl Connection {
         }
     }
 
-    /// Ends the caller's interest in a stream, in any state. A stream that has not ended in both
-    /// directions is reset: with NO_ERROR if a server has sent its whole response and does not want
+    /// Ends the caller's use of a stream, in any state. Resets a stream that has not ended in both
+    /// directions: with NO_ERROR if a server has sent its whole response and does not want
     /// the rest of the request, otherwise with CANCEL.
     //= rfc9113#8.1
     // After a whole response, a server may stop the request with NO_ERROR.

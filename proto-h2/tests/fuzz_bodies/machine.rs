@@ -28,7 +28,7 @@ const BLOCKS: &[&[u8]] = &[
     b"\x82\x86\x84\x41\x01a\x00\x01x\x7f\x91\x0f",
 ];
 
-/// How far a received message has come.
+/// The progress of a received message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Incoming {
     Head,

@@ -22,18 +22,18 @@ pub struct DownstreamConnection<N: Net> {
     pub wire: BufferedWire<N>,
     /// The protocol's state.
     pub machine: Server,
-    /// Its right to be served.
+    /// The connection's right to be served.
     pub admission: Admission<N>,
-    /// Bytes of an incomplete head that the machine has parsed already.
+    /// How many bytes of an incomplete head the machine has parsed already.
     parsed: usize,
-    /// A head may be no larger.
+    /// The largest head that the listener accepts.
     head_bytes_max: usize,
     /// The client has ended its direction.
     has_ended: bool,
 }
 
 impl<N: Net> DownstreamConnection<N> {
-    /// Wakes a connection up with the first bytes of a request.
+    /// Begins with the first bytes of a request.
     pub fn new(core: &Core<N>, wire: Wire<N>, admission: Admission<N>, first: Chunk) -> Self {
         let limits = admission.listener.plan.borrow().limits;
         let mut wire = BufferedWire::new(wire, core.net.pool());
@@ -64,7 +64,7 @@ impl<N: Net> DownstreamConnection<N> {
         self.wire.rx.let_others_run()
     }
 
-    /// Bytes that were received and not understood yet. A bad request begins with them.
+    /// Received bytes that are not parsed yet. A bad request begins with them.
     pub fn unread(&self) -> &[u8] {
         self.wire.inbox.bytes()
     }
@@ -77,7 +77,7 @@ impl<N: Net> DownstreamConnection<N> {
         }
     }
 
-    /// Receives the rest of a head. `Ok(false)`: the client has closed between requests.
+    /// Receives the rest of a head. `Ok(false)`: the client has closed the connection between requests.
     pub fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -108,9 +108,9 @@ impl<N: Net> DownstreamConnection<N> {
         }
     }
 
-    /// Whether the received bytes may be a whole head, or a bad one. The machine parses from the first byte each time, so a
-    /// head that arrives in pieces of one byte is parsed only when a line ends, when there are twice as many bytes, and
-    /// when there are too many.
+    /// Whether the received bytes may be a whole head, or a bad one. The machine parses from the first byte each time,
+    /// so parsing after each byte of a trickled head would cost quadratic work. Parses when a line ends, when the bytes
+    /// have doubled since the last time, and when they are more than a head may have.
     fn is_worth_parsing(&self) -> bool {
         let bytes = self.wire.inbox.bytes();
         !bytes.is_empty()
@@ -165,7 +165,7 @@ impl<N: Net> DownstreamConnection<N> {
         }
     }
 
-    /// Splices bytes of a long request to its endpoint. Returns how many; 0: they cannot pass now.
+    /// Splices bytes of a long request to its endpoint. Returns how many; 0: splicing is not possible now.
     pub fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,
@@ -180,8 +180,11 @@ impl<N: Net> DownstreamConnection<N> {
         Poll::Ready(counted.map(|()| passed).map_err(|_| internal()))
     }
 
-    /// Watches the client while the exchange reads nothing from it. Keeps up to a block of its body or next request, to
-    /// notice an end behind them. A client that has only ended its direction is served; a broken connection is an error.
+    /// Watches the client while the exchange reads nothing from it. Receives up to a block of the body or of the next
+    /// request, to notice an end behind them. Weir still serves a client that has only ended its direction.
+    ///
+    /// # Errors
+    /// The connection has broken.
     pub fn poll_watch(&mut self, cx: &mut Context<'_>, core: &Core<N>) -> Result<(), Fault> {
         while !self.has_ended && self.wire.inbox.bytes().len() < BLOCK_BYTES[0] {
             match self.wire.poll_fill(cx, core.net.pool()) {
@@ -238,7 +241,7 @@ impl<N: Net> DownstreamConnection<N> {
         Ok(framing)
     }
 
-    /// Writes an interim head, if the client's version of HTTP has those.
+    /// Writes the head of an interim response, if the client's version of HTTP has those.
     pub fn respond_interim(&mut self, head: &Head, block: &[u8]) -> Result<(), Fault> {
         if self
             .machine
@@ -256,7 +259,7 @@ impl<N: Net> DownstreamConnection<N> {
         Ok(())
     }
 
-    /// Writes the head that switches protocols. The bytes behind it are not HTTP.
+    /// Writes the head that switches protocols. The bytes behind that head are not HTTP.
     pub fn respond_switch(
         &mut self,
         head: &Head,
@@ -305,8 +308,8 @@ impl<N: Net> DownstreamConnection<N> {
         self.wire.rx.refusal().is_some()
     }
 
-    /// Whether the connection can be dropped at once: it is in the clear, the last request was read in full, and no bytes
-    /// are behind it.
+    /// Whether dropping the connection loses nothing: it is in the clear, and Weir has received the last request in
+    /// full and no bytes behind it.
     pub fn is_over(&self) -> bool {
         self.is_plain() && self.wire.inbox.is_empty() && self.machine.is_received()
     }

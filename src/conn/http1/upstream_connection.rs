@@ -30,7 +30,7 @@ pub struct UpstreamConnection<N: Net> {
 }
 
 impl<N: Net> UpstreamConnection<N> {
-    /// Takes a connection for one request.
+    /// Begins a request on a connection.
     pub fn new(core: &Core<N>, wire: Wire<N>, is_reused: bool, limits: Limits) -> Self {
         Self {
             wire: BufferedWire::new(wire, core.net.pool()),
@@ -141,7 +141,7 @@ impl<N: Net> UpstreamConnection<N> {
         }
     }
 
-    /// Splices bytes of a long answer to the client. Returns how many; 0: they cannot pass now.
+    /// Splices bytes of a long answer to the client. Returns how many; 0: splicing is not possible now.
     pub fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,
@@ -166,12 +166,12 @@ impl<N: Net> UpstreamConnection<N> {
         self.machine.response().challenges_connection
     }
 
-    /// Hints that so many bytes of the body are still to come.
+    /// Hints how many bytes of the body are still to come.
     pub fn expect(&mut self, bytes: usize) {
         self.wire.rx.expect(bytes);
     }
 
-    /// The fault that a broken answer or a lost connection is.
+    /// The fault for a broken answer or a lost connection.
     fn misbehaved(&self, error: Error, head: &Head) -> Fault {
         match error {
             Error::Truncated if head.is_complete() && self.machine.response().status >= 200 => {
@@ -188,7 +188,7 @@ impl<N: Net> UpstreamConnection<N> {
         }
     }
 
-    /// The fault of a connection that ended before its answer.
+    /// The fault for a connection that ended before its answer.
     pub fn lost(&self) -> Fault {
         let retry = if self.is_silent {
             Retry::IfIdempotent
@@ -205,7 +205,7 @@ impl<N: Net> UpstreamConnection<N> {
         self.errno
     }
 
-    /// Whether the loss may mean only that the endpoint closed an idle connection while the request was on its way.
+    /// Whether the endpoint may have closed the connection as idle while the request was on its way.
     pub fn was_stale(&self) -> bool {
         self.is_reused && self.is_silent
     }
@@ -215,8 +215,8 @@ impl<N: Net> UpstreamConnection<N> {
         self.is_forsaken = true;
     }
 
-    /// Ends the exchange. Returns the connection if the request was sent and the answer read in full, and it may serve
-    /// another request.
+    /// Ends the exchange. Returns the connection if it may serve another request: Weir has sent the request and
+    /// received the answer in full.
     pub fn finish(mut self) -> Option<Wire<N>> {
         let unread = self.wire.inbox.bytes().len();
         let may_serve = !self.is_forsaken
@@ -226,7 +226,7 @@ impl<N: Net> UpstreamConnection<N> {
     }
 }
 
-/// The machine allows no such step: a bug.
+/// A bug in Weir: the machine does not allow the step.
 pub(super) fn internal() -> Fault {
     Fault::local(Phase::Send, Reason::Internal)
 }

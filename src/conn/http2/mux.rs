@@ -1,4 +1,4 @@
-//! What the task of a connection and the tasks of its requests share.
+//! The state that the task of a connection shares with the tasks of its requests.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -145,7 +145,7 @@ impl<N: Net> Mux<N> {
         share: &Share,
     ) -> MuxOutcome {
         let outcome = self.receive_and_send(cx, rx, unread, share);
-        // When the connection ends, every pending request gets a task, so that each is logged.
+        // When the connection ends, every pending request gets a task, which logs it.
         let most = match outcome {
             MuxOutcome::Waits => H2_REQUESTS_AT_ONCE_MAX,
             MuxOutcome::Closed | MuxOutcome::Failed => usize::MAX,

@@ -21,8 +21,8 @@ use crate::limits::{
 };
 use crate::obs::Http2Tally;
 
-/// The state behind the [`Mux`](super::Mux): the protocol's state, what waits in both directions, and who waits for
-/// it.
+/// The state behind the [`Mux`](super::Mux): the protocol's state, the data that waits in both directions, and the
+/// waiting tasks.
 pub(super) struct MuxState<N: Net> {
     pub(super) machine: Connection,
     pub(super) out: Outbox<WireTx<N>>,
@@ -185,7 +185,7 @@ impl<N: Net> MuxState<N> {
             share.spend(1 + more as u32);
             match received.event {
                 Event::NeedMore => {
-                    // The small window may have grown.
+                    // The tiny window of some stream may have grown.
                     self.has_windows_opened |= self.has_tiny_pieces;
                     return Ok(None);
                 }

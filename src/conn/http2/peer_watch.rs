@@ -21,7 +21,7 @@ pub struct PeerWatch {
     block: Option<Instant>,
     /// Since when a stream with data has had only a tiny window.
     tiny: Option<Instant>,
-    /// How much was sent, and since when that number has stood still; `None` while nothing waits.
+    /// How many bytes the peer has taken, and since when it has taken no more; `None` while no bytes wait for it.
     sent: Option<(u64, Instant)>,
     /// When the last stream ended.
     idle: Option<Instant>,
@@ -42,7 +42,7 @@ pub struct PeerLimits {
     pub send_stall: Duration,
     /// How long the connection may have no stream.
     pub idle: Duration,
-    /// The server should close: it announces its end, and stops taking streams `H2_LEAVE_MS` later.
+    /// The connection should end: Weir announces the end, and takes no more streams `H2_DRAIN_MS` later.
     pub is_unwanted: bool,
 }
 

@@ -101,7 +101,7 @@ impl<N: Net> UpstreamStream<N> {
         Ok(())
     }
 
-    /// Bytes of the request that are not framed yet.
+    /// The request's access to its stream; `None` until the request's head is sent.
     pub fn handle(&self) -> Option<&StreamHandle<N>> {
         self.handle.as_ref()
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::task::{Poll, Waker};
 
 use super::faults::Faults;
-use super::kernel::{Env, Event};
+use super::kernel::{Env, KernelEvent};
 use super::trace::{Actor, What};
 
 /// Identifies a connection throughout a run.
@@ -268,7 +268,7 @@ impl Conn {
         self.pipes[side].wire.clear();
         self.ends[side].reset = true;
         let at = env.now + self.faults.delay(&mut env.rng);
-        env.events.push(at, Event::Reset(self.id, 1 - side));
+        env.events.push(at, KernelEvent::Reset(self.id, 1 - side));
     }
 
     /// Breaks the connection for both ends.
@@ -359,7 +359,7 @@ impl Conn {
         if ready && !op.due && matches!(op.stage, Stage::Armed(_)) {
             op.due = true;
             let at = env.now + self.faults.delay(&mut env.rng);
-            env.events.push(at, Event::Recv(self.id, side));
+            env.events.push(at, KernelEvent::Recv(self.id, side));
         }
     }
 
@@ -369,7 +369,7 @@ impl Conn {
         if ready && !op.due && matches!(op.stage, Stage::Armed(_)) {
             op.due = true;
             let at = env.now + self.faults.delay(&mut env.rng);
-            env.events.push(at, Event::Send(self.id, side));
+            env.events.push(at, KernelEvent::Send(self.id, side));
         }
     }
 
@@ -382,7 +382,7 @@ impl Conn {
         if !pipe.moving && (bytes || end) {
             pipe.moving = true;
             let at = env.now + self.faults.delay(&mut env.rng);
-            env.events.push(at, Event::Arrive(self.id, side));
+            env.events.push(at, KernelEvent::Arrive(self.id, side));
         }
     }
 }

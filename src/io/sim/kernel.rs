@@ -60,7 +60,7 @@ impl Env {
 }
 
 /// A future event.
-pub(super) enum Event {
+pub(super) enum KernelEvent {
     /// A sleep ends.
     Wake(Actor, Waker),
     /// A receive may complete.
@@ -82,13 +82,13 @@ pub(super) type EventKey = (u64, u64);
 
 /// All future events.
 pub(super) struct Events {
-    queue: BTreeMap<EventKey, Event>,
+    queue: BTreeMap<EventKey, KernelEvent>,
     ties: Rng,
     count: u64,
 }
 
 impl Events {
-    pub(super) fn push(&mut self, at: u64, event: Event) -> EventKey {
+    pub(super) fn push(&mut self, at: u64, event: KernelEvent) -> EventKey {
         self.count += 1;
         let key = (at, self.ties.next() << 32 | self.count & 0xFFFF_FFFF);
         self.queue.insert(key, event);
@@ -99,7 +99,7 @@ impl Events {
         self.queue.remove(&key);
     }
 
-    pub(super) fn replace(&mut self, key: EventKey, event: Event) {
+    pub(super) fn replace(&mut self, key: EventKey, event: KernelEvent) {
         if let Some(old) = self.queue.get_mut(&key) {
             *old = event;
         }
@@ -180,7 +180,7 @@ impl Kernel {
     }
 
     /// Takes the next due event.
-    pub(super) fn take_due(&mut self) -> Option<Event> {
+    pub(super) fn take_due(&mut self) -> Option<KernelEvent> {
         let (&(at, _), _) = self.env.events.queue.first_key_value()?;
         if at > self.env.now {
             return None;
@@ -188,18 +188,18 @@ impl Kernel {
         self.env.events.queue.pop_first().map(|(_, event)| event)
     }
 
-    pub(super) fn apply(&mut self, event: Event) {
+    pub(super) fn apply(&mut self, event: KernelEvent) {
         match event {
-            Event::Wake(actor, waker) => {
+            KernelEvent::Wake(actor, waker) => {
                 self.env.note(actor, What::Slept, 0, 0);
                 self.env.wakes.push(waker);
             }
-            Event::Recv(id, side) => self.conn(id, |conn, env| conn.on_recv(env, side)),
-            Event::Send(id, side) => self.conn(id, |conn, env| conn.on_send(env, side)),
-            Event::Arrive(id, side) => self.conn(id, |conn, env| conn.on_arrive(env, side)),
-            Event::Reset(id, side) => self.conn(id, |conn, env| conn.on_reset(env, side)),
-            Event::Syn(op, tries) => self.on_syn(op, tries),
-            Event::Complete(op) => self.on_complete(op),
+            KernelEvent::Recv(id, side) => self.conn(id, |conn, env| conn.on_recv(env, side)),
+            KernelEvent::Send(id, side) => self.conn(id, |conn, env| conn.on_send(env, side)),
+            KernelEvent::Arrive(id, side) => self.conn(id, |conn, env| conn.on_arrive(env, side)),
+            KernelEvent::Reset(id, side) => self.conn(id, |conn, env| conn.on_reset(env, side)),
+            KernelEvent::Syn(op, tries) => self.on_syn(op, tries),
+            KernelEvent::Complete(op) => self.on_complete(op),
         }
     }
 
@@ -355,7 +355,7 @@ impl Kernel {
             at = at.saturating_add(more.as_nanos() as u64);
         }
         let op = self.op(actor, OpKind::Connect { to, from });
-        self.env.events.push(at, Event::Syn(op, 0));
+        self.env.events.push(at, KernelEvent::Syn(op, 0));
         op
     }
 
@@ -412,7 +412,7 @@ impl Kernel {
         if let Some(op) = self.ops.get_mut(&id) {
             op.result = Some(result);
             let at = self.env.now + self.faults.delay(&mut self.env.rng);
-            self.env.events.push(at, Event::Complete(id));
+            self.env.events.push(at, KernelEvent::Complete(id));
         }
     }
 
@@ -484,7 +484,7 @@ impl Kernel {
     fn retry_syn(&mut self, id: OpId, tries: u32) {
         let at = self.env.now + (1_000_000_000 << tries);
         if tries < 7 {
-            self.env.events.push(at, Event::Syn(id, tries + 1));
+            self.env.events.push(at, KernelEvent::Syn(id, tries + 1));
         } else {
             self.resolve(id, Err(ErrorKind::TimedOut.into()));
         }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use super::conn::{ConnId, Side};
-use super::kernel::{Event, EventKey, OpId, SharedKernel};
+use super::kernel::{EventKey, KernelEvent, OpId, SharedKernel};
 use super::trace::{Actor, What};
 use super::world::WorldState;
 use crate::io::chunk::advance_queue;
@@ -441,7 +441,7 @@ impl Rx for SimRx {
         let EndHandle { shared, conn, side } = &*self.socket;
         shared.with(|kernel| {
             kernel.conn(*conn, |conn, env| {
-                let event = Event::Wake(conn.actor(*side), cx.waker().clone());
+                let event = KernelEvent::Wake(conn.actor(*side), cx.waker().clone());
                 env.events.push(env.now + LATER_NS, event);
             });
         });
@@ -619,7 +619,7 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Self { net, at, key } = &mut *self;
-        let event = Event::Wake(net.core.actor, cx.waker().clone());
+        let event = KernelEvent::Wake(net.core.actor, cx.waker().clone());
         net.shared().with(|kernel| {
             let env = &mut kernel.env;
             if env.now >= at.0 {

@@ -96,7 +96,7 @@ pub struct World {
 pub(super) struct WorldState {
     seed: u64,
     pub(super) shared: Arc<SharedKernel>,
-    tasks: RefCell<BTreeMap<TaskId, Task>>,
+    tasks: RefCell<BTreeMap<TaskId, SimTask>>,
     last_task: Cell<TaskId>,
     last_script: Cell<u32>,
     cores: RefCell<BTreeMap<u32, Sim>>,
@@ -112,7 +112,7 @@ pub(super) struct WorldState {
     most_begun: Cell<u32>,
 }
 
-struct Task {
+struct SimTask {
     actor: Actor,
     /// The core ends with this task.
     main: bool,
@@ -460,7 +460,7 @@ impl WorldState {
         self.shared.hub.as_kernel(|| waker.waker().wake());
         self.tasks.borrow_mut().insert(
             id,
-            Task {
+            SimTask {
                 actor,
                 main,
                 future: Box::pin(future),
