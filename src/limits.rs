@@ -234,7 +234,7 @@ pub const H2_RECEIVES_MAX: usize = 16;
 /// the file allows more.
 pub const H2_IDLE_WORKERS_MAX: usize = 100;
 
-/// How long Weir still takes requests after it has told an HTTP/2 client that the connection will end: a round trip
+/// How long Weir still takes requests after its first GOAWAY to an HTTP/2 client: a round trip
 /// around the world, and some time to spare.
 pub const H2_DRAIN_MS: u64 = 1_000;
 

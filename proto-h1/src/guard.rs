@@ -117,7 +117,7 @@ pub enum OddNamePolicy {
     /// None.
     #[default]
     Drop,
-    /// Those whose only odd bytes are underscores and dots, which gRPC metadata may contain.
+    /// Names whose only odd bytes are underscores and dots, which gRPC metadata may contain.
     Metadata,
     /// All.
     Keep,

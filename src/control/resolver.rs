@@ -151,7 +151,7 @@ impl Resolver {
         }
     }
 
-    /// The remembered addresses of these hosts. Asks nobody.
+    /// The remembered addresses of these hosts. Sends no queries.
     pub(super) fn recall(&self, hosts: &BTreeSet<String>) -> ResolvedHosts {
         let memory = self.memory();
         let recall = |host: &String| {

@@ -203,7 +203,7 @@ impl UserNeed {
                 outcome => outcome,
             },
             NeedKind::PidFile => {
-                // `preflight` reports a file that nobody could replace.
+                // `preflight` reports a file that no user could replace.
                 if pid_file::read(&self.path, Owner::Any).is_ok() {
                     pid_file::read(&self.path, Owner::Ours)?;
                 }

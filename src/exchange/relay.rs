@@ -522,7 +522,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     }
 }
 
-/// The fault of an endpoint that switched protocols although nobody asked for that, or to another one.
+/// The fault of an endpoint that switched protocols unasked, or to another protocol than asked.
 fn bad_upgrade() -> Fault {
     Fault::upstream(Phase::FirstByte, Reason::BadUpgrade, Retry::Never)
 }

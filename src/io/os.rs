@@ -39,7 +39,7 @@ pub struct PackedConnection {
 }
 
 pub(super) fn owned(fd: i32) -> OwnedFd {
-    // SAFETY: callers pass a descriptor that the system has just given them, so nobody else closes it.
+    // SAFETY: callers pass a descriptor that the system has just given them, so no other code closes it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
@@ -59,7 +59,7 @@ pub(super) fn stop_listening(fd: i32, is_tcp: bool) {
 }
 
 /// Makes a listening TCP socket ignore new SYNs. A shutdown would reset the queue, and a close would reset the
-/// handshakes under way. An ignored client tries again after a second, and is refused if nobody listens by then.
+/// handshakes under way. An ignored client tries again after a second, and is refused if no process listens by then.
 fn ignore_syns(fd: i32) {
     // Offsets count from the TCP header, whose 14th byte holds the flags.
     let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
@@ -244,7 +244,7 @@ impl Doorbell {
 }
 
 impl DoorbellState {
-    /// Records that the core has heard the ring, so that the next ring sends a byte again.
+    /// Records that the core has received the ring, so that the next ring sends a byte again.
     pub(super) fn heard(&self) {
         self.rung.store(false, Ordering::Release);
     }
@@ -253,7 +253,8 @@ impl DoorbellState {
 impl Bell for Doorbell {
     fn ring(&self) {
         if !self.state.rung.swap(true, Ordering::AcqRel) {
-            // A full socket buffer means that rings wait to be heard. A closed one means that the core has ended.
+            // A full socket buffer means that the core has rings to receive. A closed one means that the core has
+            // ended.
             let _ = io::Write::write(&mut &self.state.far, &[1]);
         }
     }

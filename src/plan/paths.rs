@@ -138,7 +138,7 @@ impl Plan {
             }
         }
         // Few endpoints read like this, and such paths are often harmless. So only a route that denies access counts,
-        // and a dot segment that leads out of the route, which nobody encodes twice by accident.
+        // and a dot segment that leads out of the route, which no client encodes twice by accident.
         let authority = after_authority(view.received_path).map(|path| (Reading::LITERAL, path));
         let lax = lax().map(|by| (by, view.received_path));
         for (by, path) in lax.chain(authority) {

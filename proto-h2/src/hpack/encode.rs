@@ -113,7 +113,7 @@ impl Indexing {
 #[derive(Clone, Debug)]
 pub struct Encoder {
     table: DynamicTable,
-    /// The lowest table size since the last block, if the peer must be told.
+    /// The lowest table size since the last block, if this side must still announce it.
     lowest: Option<u32>,
     /// The number of insertions, wrapping. An entry's number is the count before its insertion. The
     /// table never holds 256 entries, so a byte identifies them.

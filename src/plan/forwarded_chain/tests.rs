@@ -90,7 +90,7 @@ fn written(node: ForwardedNode<'_>) -> String {
 }
 
 /// The hops, client, scheme and host of the chain in these lines, with 10.0.0.0/8 trusted.
-fn told(
+fn read_chain(
     spelling: ForwardedHeader,
     lines: &str,
 ) -> (String, Option<String>, Option<String>, Option<String>) {
@@ -202,7 +202,7 @@ fn x_forwarded_for_is_read_from_its_end() {
         // The other field does not count.
         ("Forwarded: for=192.0.2.7;proto=https", "", None, None),
     ] {
-        let (is_hops, is_client, is_proto, _) = told(ForwardedHeader::XForwardedFor, lines);
+        let (is_hops, is_client, is_proto, _) = read_chain(ForwardedHeader::XForwardedFor, lines);
         assert_eq!(
             (is_hops.as_str(), is_client.as_deref(), is_proto.as_deref()),
             (hops, client, proto),
@@ -344,18 +344,18 @@ fn x_forwarded_host_is_a_host() {
         ("user@a.test", None),
         ("a b", None),
     ] {
-        let told = told(
+        let chain = read_chain(
             ForwardedHeader::XForwardedFor,
             &format!("X-Forwarded-Host: {value}"),
         );
-        assert_eq!(told.3.as_deref(), host, "{value}");
+        assert_eq!(chain.3.as_deref(), host, "{value}");
     }
 }
 
 #[test]
 fn forwarded_is_read_from_its_end() {
     for (lines, hops, client, proto, host) in FORWARDED {
-        let is = told(ForwardedHeader::Forwarded, lines);
+        let is = read_chain(ForwardedHeader::Forwarded, lines);
         assert_eq!(
             (
                 is.0.as_str(),
@@ -372,14 +372,14 @@ fn forwarded_is_read_from_its_end() {
 #[test]
 fn only_the_nearest_hops_are_kept() {
     let many: Vec<_> = (0..100).map(|n| format!("192.0.2.{n}")).collect();
-    let (hops, client, ..) = told(
+    let (hops, client, ..) = read_chain(
         ForwardedHeader::XForwardedFor,
         &format!("X-Forwarded-For: {}", many.join(",")),
     );
     assert_eq!(hops, many[100 - FORWARDED_HOPS_MAX..].join(" "));
     assert_eq!(client.as_deref(), Some("192.0.2.99"));
     let trusted = vec!["10.0.0.1"; 100].join(",");
-    let (_, client, ..) = told(
+    let (_, client, ..) = read_chain(
         ForwardedHeader::XForwardedFor,
         &format!("X-Forwarded-For: 192.0.2.7,{trusted}"),
     );
