@@ -27,7 +27,7 @@ use crate::upstream::{
 /// Statuses of answers that lead to another attempt. Routes cannot name any yet.
 const RETRIED_STATUSES: [u16; 0] = [];
 
-/// What becomes of an answer, judged by its head.
+/// The verdict on an answer, from its head.
 pub(super) enum Heard {
     /// The client gets it.
     Pass,
@@ -35,7 +35,7 @@ pub(super) enum Heard {
     Retry(Repeat),
 }
 
-/// The attempts of one exchange: their common settings and what became of them so far.
+/// The attempts of one exchange: their common settings and their outcomes so far.
 pub(super) struct Attempts<'a, N: Net> {
     plan: &'a UpstreamPlan,
     pub(super) route: &'a RoutePlan,
@@ -43,13 +43,13 @@ pub(super) struct Attempts<'a, N: Net> {
     tried: TriedEndpoints,
     pub(super) replay: Replay,
     failures: Failures,
-    /// The current attempt uses a connection that serves this client's connection alone.
+    /// The current attempt uses an endpoint connection that serves this client's connection alone.
     is_bound: bool,
 }
 
 impl<'a, N: Net> Exchange<'a, N> {
-    /// Sends the request to an endpoint of the upstream and relays the answer. Tries again if the attempt fails and may be
-    /// repeated.
+    /// Sends the request to an endpoint of the upstream and relays the answer. If an attempt fails and may be repeated,
+    /// makes another.
     pub(super) async fn forward(
         &mut self,
         route: &'a RoutePlan,
@@ -95,8 +95,8 @@ impl<'a, N: Net> Exchange<'a, N> {
         }
     }
 
-    /// Fails if the client has cancelled. An HTTP/2 client may reset its stream while the request is queued or waits for
-    /// a connection.
+    /// Fails if the client has cancelled. An HTTP/2 client may reset its stream while the request is queued or waits
+    /// for a connection.
     fn check_client_waits(&self) -> Result<(), Fault> {
         self.down.why_gone().map_or(Ok(()), Err)
     }
@@ -110,8 +110,8 @@ impl<'a, N: Net> Exchange<'a, N> {
         credentials.is_some_and(weir_proto_h1::authenticates_connection)
     }
 
-    /// Whether the endpoint has accepted such credentials for all later requests on the connection, as `Persistent-Auth`
-    /// says, which IIS sends.
+    /// Whether the endpoint has accepted such credentials for all later requests on the connection. IIS says so in
+    /// `Persistent-Auth`.
     fn is_authenticated(&self, up: &EndpointSide<N>) -> bool {
         let field = |name| up.head.find_name(name, &up.block);
         self.authenticates()
@@ -119,7 +119,7 @@ impl<'a, N: Net> Exchange<'a, N> {
                 .is_some_and(|field| !field.value.get(&up.block).eq_ignore_ascii_case(b"false"))
     }
 
-    /// Keeps the head of an answer for the log, and its memory for the next answer.
+    /// Keeps the head of an answer for the log, and the head's memory for the next answer.
     fn keep_head(&mut self, up: &mut EndpointSide<N>) {
         self.buffers.up_head = mem::take(&mut up.head);
         self.buffers.up_block = mem::take(&mut up.block);
@@ -127,11 +127,11 @@ impl<'a, N: Net> Exchange<'a, N> {
 }
 
 impl<'a, N: Net> Attempts<'a, N> {
-    /// Makes one attempt. The flag beside a fault says that the endpoint may only have closed an idle connection.
+    /// Makes one attempt. The flag beside a fault is true if the endpoint may merely have closed an idle connection.
     async fn attempt(&mut self, exchange: &mut Exchange<'a, N>) -> Result<Heard, (Fault, bool)> {
-        let before = |fault| (fault, false);
-        exchange.check_client_waits().map_err(before)?;
-        let (endpoint, mut up) = self.begin(exchange).await.map_err(before)?;
+        let not_stale = |fault| (fault, false);
+        exchange.check_client_waits().map_err(not_stale)?;
+        let (endpoint, mut up) = self.begin(exchange).await.map_err(not_stale)?;
         match self.relay(&mut up, exchange).await {
             Ok(Relayed::Answered) => {
                 self.bind(&mut up, &endpoint, exchange);
@@ -155,7 +155,7 @@ impl<'a, N: Net> Attempts<'a, N> {
                 exchange.record.bytes_in += passed.sent;
                 exchange.record.bytes_out += passed.received;
                 match passed.is_stalled {
-                    true => Err(before(Fault::downstream(
+                    true => Err(not_stale(Fault::downstream(
                         Phase::Body,
                         Reason::ClientStalled,
                     ))),
@@ -174,8 +174,8 @@ impl<'a, N: Net> Attempts<'a, N> {
         }
     }
 
-    /// Binds the endpoint's connection to the client's, if the endpoint authenticates connections: no other client may use
-    /// the identity that the connection has now.
+    /// Binds the endpoint's connection to the client's, if the endpoint authenticates connections. The connection then
+    /// has this client's identity, which no other client may use.
     fn bind(
         &self,
         up: &mut EndpointSide<N>,
@@ -294,7 +294,7 @@ impl<'a, N: Net> Attempts<'a, N> {
                 .endpoint
                 .and_then(|i| self.upstream.endpoints.get(i as usize))
         {
-            // A request over HTTP/1.0 may name no host. The endpoint gets its own address.
+            // An HTTP/1.0 request need not name a host. The endpoint gets its own address as the host.
             let host = match &endpoint.address {
                 Address::Ip(address) => address.to_string(),
                 Address::Unix(_) => "localhost".to_owned(),
@@ -320,7 +320,7 @@ impl<'a, N: Net> Attempts<'a, N> {
         poll_fn(|cx| relay.poll(cx)).await
     }
 
-    /// Waits in the upstream's queue, no longer than `queue` over all attempts.
+    /// Waits in the upstream's queue. All waits of the exchange together last at most `timeouts.queue`.
     async fn wait(
         &self,
         need: ConnectionNeed,
@@ -367,7 +367,7 @@ impl<'a, N: Net> Attempts<'a, N> {
         repeat.map_or(Heard::Pass, Heard::Retry)
     }
 
-    /// How the attempt is repeated after this failure. `None`: it is not.
+    /// How to repeat the attempt after this failure. `None`: the exchange fails.
     fn repeat_after(&mut self, exchange: &Exchange<'a, N>, failure: Failure) -> Option<Repeat> {
         if exchange.down.is_answered()
             || !self.replay.is_whole()
@@ -381,9 +381,9 @@ impl<'a, N: Net> Attempts<'a, N> {
             return None;
         }
         let (retry, budget) = (&self.route.retry, &self.upstream.budget);
-        let is_left = self.upstream.has_untried(&self.tried);
+        let has_untried = self.upstream.has_untried(&self.tried);
         self.failures
-            .repeat_after(failure, retry, is_left, || budget.take_retry(retry))
+            .repeat_after(failure, retry, has_untried, || budget.take_retry(retry))
     }
 
     /// Waits before the next attempt: the route's backoff, give or take half.

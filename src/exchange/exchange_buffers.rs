@@ -9,13 +9,13 @@ use crate::conn::ClientBindings;
 use crate::io::Chunk;
 use crate::plan::DecisionBuffers;
 
-/// What exchanges work with. It is reused, so that requests on a warm connection allocate nothing.
+/// The memory that exchanges work in. Exchanges reuse it, so requests on a warm connection allocate nothing.
 pub struct ExchangeBuffers {
     /// Changes to the request on its way to the endpoint.
     pub(super) to_upstream: RequestEdits,
     /// Changes to the answer on its way to the client.
     pub(super) to_client: Edits,
-    /// What the plan decides in, with the path that the endpoint or the redirect gets.
+    /// The memory of the plan's decision, with the path for the endpoint or the location of a redirect.
     pub(super) decision: DecisionBuffers,
     /// The head of the endpoint's answer; its spans point into the block.
     pub(super) up_head: Head,
@@ -23,7 +23,7 @@ pub struct ExchangeBuffers {
     pub(super) up_block: Chunk,
     /// The logged fields of request and answer.
     pub(super) logged: Vec<u8>,
-    /// The connections to endpoints that serve this client's connection alone. Made with the first one.
+    /// The endpoint connections that serve this client's connection alone. `None` until there is one.
     pub bindings: Option<Rc<ClientBindings>>,
 }
 

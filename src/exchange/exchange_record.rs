@@ -1,4 +1,4 @@
-//! What an exchange collects for the event that reports it.
+//! The data that an exchange collects for its event.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use crate::io::Instant;
 use crate::obs::{ExchangeEvent, RequestId};
 use crate::plan::{ListenerId, UpstreamId};
 
-/// What one exchange has collected so far.
+/// The data that one exchange has collected so far.
 pub(super) struct ExchangeRecord {
     /// Weir's id of the request.
     pub(super) id: RequestId,
-    /// The id that a trusted proxy has given the request, in the block of its head; empty if none has. It takes the place
-    /// of Weir's.
+    /// The id that a trusted proxy has given the request, in the block of the request's head; empty if none has. It
+    /// replaces Weir's id.
     pub(super) given_id: Span,
     /// The wall clock when the head was complete, in milliseconds since the Unix epoch.
     pub(super) time_ms: u64,
@@ -45,9 +45,9 @@ pub(super) struct ExchangeRecord {
     pub(super) errno: u16,
     /// The answer is the endpoint's. Its head is in the buffers.
     pub(super) is_relayed: bool,
-    /// Why Weir answered with an error or broke the answer off.
+    /// Why Weir answered with an error, or cut the answer short.
     pub(super) reason: Option<Reason>,
-    /// The `grpc-status` of the answer, or the one that ends an answer that broke off.
+    /// The `grpc-status` of the answer, or the one in the trailers with which Weir ends a truncated answer.
     pub(super) grpc_status: Option<u32>,
 }
 
@@ -83,12 +83,12 @@ impl ExchangeRecord {
 
     /// The status with which a gRPC call ended.
     pub(super) fn grpc_outcome(&self) -> u32 {
-        let said = self.grpc_status;
-        said.unwrap_or_else(|| grpc::implied_status(self.reason, self.status))
+        self.grpc_status
+            .unwrap_or_else(|| grpc::implied_status(self.reason, self.status))
     }
 
-    /// The event of an exchange that is over at `now`. The caller fills in what the request and the facts say.
-    #[inline(always)] // Its caller fills the rest in: a call would copy all of it.
+    /// The event of an exchange that ends at `now`. The caller adds the data of the request and the facts.
+    #[inline(always)] // The caller fills in the rest, and a call would copy the whole event.
     pub(super) fn event(&self, now: Instant, listener: ListenerId) -> ExchangeEvent<'static> {
         let microseconds = |time: Duration| time.as_micros() as u64;
         ExchangeEvent {

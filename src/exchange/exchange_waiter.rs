@@ -1,4 +1,4 @@
-//! How an exchange waits between attempts, and for something to send its request on.
+//! How an exchange waits: between attempts, and for a connection or stream.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -9,10 +9,11 @@ use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Instant, Net};
 use crate::upstream::Waiter;
 
-/// Waits on behalf of an exchange: while its client is there, its time lasts and memory suffices.
+/// Waits on behalf of an exchange. The wait fails if the client leaves, the time of the exchange is over, or memory is
+/// short.
 pub(super) struct ExchangeWaiter<'w, 'a, N: Net> {
     pub(super) exchange: &'w mut Exchange<'a, N>,
-    /// The part of the body that the exchange keeps meanwhile.
+    /// The part of the body that the exchange keeps during the wait. It counts as memory that the exchange holds.
     pub(super) replay: &'w Replay,
 }
 

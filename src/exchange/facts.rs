@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::tls::CertificateIdentity;
 
-/// What an exchange has found out about its client. Edits, decisions and the log read it, and so will policies.
+/// The facts about the client. Edits, decisions and the log read them.
 #[derive(Default)]
 pub(super) struct Facts {
     /// The client's address: the peer's, or the one that a trusted proxy names.

@@ -3,27 +3,28 @@
 use crate::fault::{Fault, Phase, Retry};
 use crate::plan::RetryPlan;
 
-/// How an attempt failed, as far as a repeat depends on it.
+/// The kinds of failure that differ in whether and when Weir repeats the attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// The connection could not be made: refused, unreachable, too late, or without TLS. Nothing was sent.
+    /// Weir could not connect: refused, unreachable, too late, or the TLS handshake failed. The endpoint has got
+    /// nothing of the request.
     NotConnected,
     /// The endpoint says that it has not processed the request (RFC 9113 section 8.7).
     Refused,
-    /// A reused connection ended before the first byte of the answer, and the method is idempotent. The endpoint may have
-    /// closed it before the request arrived.
+    /// A reused connection ended before the first byte of the answer, and the method is idempotent. The endpoint may
+    /// have closed it before the request arrived.
     Stale,
     /// The connection ended, or the attempt ran out of time, before the first byte of the answer, and the method is
     /// idempotent.
     Unanswered,
     /// The endpoint answered with a status that is retried, and the method is idempotent.
     Unwanted,
-    /// Anything else.
+    /// Anything else. Weir does not repeat the attempt.
     Lasting,
 }
 
 impl Failure {
-    /// Classifies a fault. `was_stale`: the connection was reused, and nothing of an answer arrived on it.
+    /// Classifies a fault. `was_stale`: the connection was reused, and no byte of an answer arrived on it.
     pub(super) fn classify(fault: Fault, was_stale: bool, is_idempotent: bool) -> Self {
         match (fault.retry, fault.phase) {
             (Retry::Always, Phase::Connect) => Self::NotConnected,
@@ -35,7 +36,8 @@ impl Failure {
         }
     }
 
-    /// Classifies an answer. `None`: the client gets it. `retried` has the statuses that lead to another attempt.
+    /// Classifies an answer by its status. `None`: the client gets the answer. `retried` has the statuses that lead to
+    /// another attempt.
     #[inline]
     pub(super) fn classify_status(
         status: u16,
@@ -49,7 +51,7 @@ impl Failure {
 /// How an attempt is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Repeat {
-    /// At once: another endpoint is left, or this one has not failed.
+    /// At once, because an endpoint was not tried yet, or because only a stale connection failed.
     AtOnce,
     /// After the route's backoff.
     AfterBackoff,
@@ -58,7 +60,7 @@ pub(super) enum Repeat {
 /// The failures of one exchange so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Failures {
-    /// Connections that could not be made.
+    /// How often Weir could not connect.
     connects: u32,
     /// Repeats that count against `retries_max`.
     repeats: u32,
@@ -66,41 +68,45 @@ pub(super) struct Failures {
 }
 
 impl Failures {
-    /// Whether a reused connection was dead. The next attempt makes a connection of its own.
+    /// Whether a reused connection was dead. If so, the next attempt opens a new one.
     pub(super) fn has_met_stale(self) -> bool {
         self.met_stale
     }
 
-    /// Counts a failure, and says how the attempt is repeated. `None`: it is not. `is_left`: some endpoint was not tried.
+    /// Counts a failure, and returns how to repeat the attempt. `None`: no attempt follows. `has_untried`: some
+    /// endpoint was not tried.
     pub(super) fn repeat_after(
         &mut self,
         failure: Failure,
         plan: &RetryPlan,
-        is_left: bool,
+        has_untried: bool,
         take_from_budget: impl FnOnce() -> bool,
     ) -> Option<Repeat> {
-        let pause = if is_left {
+        let pause = if has_untried {
             Repeat::AtOnce
         } else {
             Repeat::AfterBackoff
         };
-        let counts = self.repeats < plan.retries_max;
+        let is_allowed = self.repeats < plan.retries_max;
         let repeat = match failure {
             Failure::NotConnected => {
                 self.connects += 1;
-                let may_return = self.connects + self.repeats <= plan.retries_max;
-                let goes_on = self.connects < plan.connects_max && (is_left || may_return);
-                return goes_on.then_some(pause);
+                let may_try_again = self.connects + self.repeats <= plan.retries_max;
+                let may_connect =
+                    self.connects < plan.connects_max && (has_untried || may_try_again);
+                return may_connect.then_some(pause);
             }
-            Failure::Refused => counts.then_some(pause),
+            Failure::Refused => is_allowed.then_some(pause),
             Failure::Stale => {
                 if !std::mem::replace(&mut self.met_stale, true) && plan.retries_max > 0 {
                     return Some(Repeat::AtOnce);
                 }
-                counts.then_some(Repeat::AtOnce)
+                is_allowed.then_some(Repeat::AtOnce)
             }
-            Failure::Unwanted => (counts && take_from_budget()).then_some(pause),
-            Failure::Unanswered => (counts && take_from_budget()).then_some(Repeat::AfterBackoff),
+            Failure::Unwanted => (is_allowed && take_from_budget()).then_some(pause),
+            Failure::Unanswered => {
+                (is_allowed && take_from_budget()).then_some(Repeat::AfterBackoff)
+            }
             Failure::Lasting => None,
         }?;
         self.repeats += 1;

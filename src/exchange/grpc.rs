@@ -1,7 +1,7 @@
 //! gRPC: the deadlines that clients set, and errors in the form that gRPC libraries read.
 //!
-//! A gRPC call ends with a `grpc-status`; its HTTP status says little. Weir answers a failed call with one head that has
-//! both ("trailers-only" in gRPC's description of its use of HTTP/2), and ends an answer that breaks off with trailers.
+//! A gRPC call ends with a `grpc-status`; its HTTP status says little. Weir answers a failed call with one head that
+//! has both ("trailers-only" in gRPC's description of its use of HTTP/2), and ends a truncated answer with trailers.
 
 use std::time::Duration;
 
@@ -78,14 +78,14 @@ pub(super) fn status_in_head(head: &Head, block: &[u8]) -> Option<u32> {
     Some(parse_status(field.value.get(block)))
 }
 
-/// The status in the trailers of an answer, or in the fields of an answer of Weir's own.
+/// The status in the trailers of an answer, or in the fields of an answer that Weir writes itself.
 pub(super) fn status_in<'a>(mut fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Option<u32> {
     let is_status = |name: &[u8]| name.eq_ignore_ascii_case(b"grpc-status");
     let (_, value) = fields.find(|(name, _)| is_status(name))?;
     Some(parse_status(value))
 }
 
-/// The status of a call whose answer broke off. If the endpoint reset the stream, its code decides, by the table in
+/// The status of a call whose answer is truncated. If the endpoint reset the stream, its code decides, by the table in
 /// gRPC's description of its use of HTTP/2.
 pub(super) fn status_of_broken(reason: Reason, reset: Option<ErrorCode>) -> u32 {
     match reset {
@@ -108,8 +108,8 @@ const INTERNAL: u32 = 13;
 const UNAVAILABLE: u32 = 14;
 const UNAUTHENTICATED: u32 = 16;
 
-/// The gRPC status of a reason. Most follow from the HTTP status as in gRPC's `http-grpc-status-mapping`; deadlines have
-/// a status that says more.
+/// The gRPC status of a reason. Most follow from the HTTP status as in gRPC's `http-grpc-status-mapping`; deadlines
+/// have a status of their own.
 fn status_of(reason: Reason) -> u32 {
     match reason {
         Reason::TotalTimeout | Reason::FirstByteTimeout | Reason::BodyTimeout => DEADLINE_EXCEEDED,

@@ -1,4 +1,4 @@
-//! The texts of a request and its answer that the access log gets.
+//! The path, query and fields that the access log gets of a request and its answer.
 
 use weir_proto_h1::{FieldId, Head, Span};
 
@@ -6,14 +6,14 @@ use super::Exchange;
 use crate::io::Net;
 use crate::obs::fields;
 
-/// The path and the query of a request as received. For a target that does not parse, a guess.
+/// The path and the query of a request as received. If the target does not parse, the best guess at them.
 pub(super) fn target<'a>(head: &Head, block: &'a [u8]) -> (&'a [u8], Option<&'a [u8]>) {
     let path = head.effective_path(block);
     if matches!(path, [b'/', ..] | b"*") {
         return (path, head.has_query.then(|| head.query.get(block)));
     }
     let target = head.target.get(block);
-    // A password may precede the sign.
+    // Leave out everything before an `@`: it may be a password.
     let start = target.iter().rposition(|&byte| byte == b'@');
     let target = target.get(start.map_or(0, |at| at + 1)..);
     let target = target.unwrap_or_default();
@@ -27,7 +27,8 @@ pub(super) fn target<'a>(head: &Head, block: &'a [u8]) -> (&'a [u8], Option<&'a 
 }
 
 impl<N: Net> Exchange<'_, N> {
-    /// Collects the fields that the configuration wants logged: of the request as received, of the answer as sent.
+    /// Collects the fields that the configuration wants logged: those of the request as received, and those of the
+    /// answer as sent.
     pub(super) fn collect_logged_fields(&mut self) {
         let (names, buffers) = (&self.plan.plan.log_fields, &mut *self.buffers);
         buffers.logged.clear();

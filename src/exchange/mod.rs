@@ -43,13 +43,13 @@ pub use core_plan::CorePlan;
 pub use exchange_buffers::ExchangeBuffers;
 pub use reply::{refuse_connection, report_turned_away};
 
-/// What becomes of a client's connection after an exchange.
+/// How a client's connection goes on after an exchange.
 pub enum AfterExchange {
     /// It takes the next request.
     Next,
     /// It closes in an orderly way.
     Close,
-    /// It breaks off, so that the client sees that something is missing.
+    /// Weir resets it, so that the client sees that its answer is not complete.
     Abort,
 }
 
@@ -59,13 +59,13 @@ struct Exchange<'a, N: Net> {
     /// The plan that was current when the exchange began.
     plan: &'a CorePlan<N>,
     down: ClientSide<'a, N>,
-    /// Memory of the connection's exchanges, with the edits of both directions.
+    /// The memory that the connection's exchanges share, with the edits of both directions.
     buffers: &'a mut ExchangeBuffers,
-    /// Up to here, `to_client` has the edits of any answer to this request. Those of one particular answer follow.
+    /// The mark in `to_client` that ends the edits of every answer to this request. The edits of one answer follow it.
     common_edits: EditsMark,
     route: Option<RouteId>,
     facts: Facts,
-    /// Fields with odd names pass to the endpoint.
+    /// Whether fields with odd names pass to the endpoint.
     keeps_odd_names: bool,
     record: ExchangeRecord,
     /// When the exchange must be over.
@@ -128,7 +128,7 @@ impl<'a, N: Net> Exchange<'a, N> {
         }
     }
 
-    /// Finds out who asks, decides what becomes of the request, and does it.
+    /// Finds out who the client is, decides what to do with the request, and does it.
     async fn serve(&mut self) -> AfterExchange {
         self.facts.identity.clone_from(&self.down.context.identity);
         self.enforce_fields();
@@ -151,7 +151,7 @@ impl<'a, N: Net> Exchange<'a, N> {
         }
     }
 
-    /// Asks the plan what becomes of the request.
+    /// Asks the plan what to do with the request.
     fn decide(&mut self) -> Decision {
         let down = &self.down;
         let request = RequestHead {
@@ -178,7 +178,7 @@ impl<'a, N: Net> Exchange<'a, N> {
         }
     }
 
-    /// Ends an exchange whose answer the client has: the connection goes on if nothing is left of the request.
+    /// Ends an exchange whose answer was sent. The connection stays open if no part of the request is left to read.
     async fn finish(&mut self) -> AfterExchange {
         if !self.down.is_received() && self.down.request().keeps_alive && !self.down.is_http2() {
             self.read_rest_of_body().await;
@@ -193,13 +193,13 @@ impl<'a, N: Net> Exchange<'a, N> {
         }
     }
 
-    /// Begins the edits of one answer. Drops those of an answer that could not be written.
+    /// Begins the edits of one answer. Drops the edits of an earlier answer that could not be written.
     fn begin_answer(&mut self) {
         self.buffers.to_client.rewind(self.common_edits);
     }
 
-    /// Adds the fields of every answer, relayed or Weir's own: its date and the id of the request. Removes another id from
-    /// `head`.
+    /// Adds the fields that every answer gets, relayed or Weir's own: the date and the id of the request. Removes any
+    /// other id from `head`.
     //= rfc9110#6.6.1
     // A relayed answer without Date gets the time at which it was received.
     fn complete_answer(&mut self, head: &mut Head) {
@@ -214,8 +214,7 @@ impl<'a, N: Net> Exchange<'a, N> {
         }
     }
 
-    /// Ends an exchange that failed: with an answer, if none has begun. The answer has the `Allow` field if `allow` is its
-    /// value.
+    /// Ends an exchange that failed. If no answer has begun, sends one, with `allow` as the value of its `Allow` field.
     async fn fail(&mut self, fault: Fault, allow: Option<String>) -> AfterExchange {
         self.record.reason = Some(fault.reason);
         let is_gone = fault.side == Side::Downstream
@@ -242,8 +241,8 @@ impl<'a, N: Net> Exchange<'a, N> {
         }
     }
 
-    /// Ends an answer that has begun and will stay incomplete. A gRPC client gets trailers that say why, if the messages
-    /// before them leave within a moment. Others see the stream or connection break off.
+    /// Ends an answer that has begun and will stay incomplete. A gRPC client gets trailers that say why, if the queued
+    /// messages leave within [`LINGER_MS`]. Other clients get a reset of the stream or connection.
     async fn break_off(&mut self, reason: Reason) -> AfterExchange {
         let status = self.record.grpc_status.filter(|_| self.down.is_http2());
         let Some(status) = status else {
@@ -257,8 +256,8 @@ impl<'a, N: Net> Exchange<'a, N> {
         }
     }
 
-    /// Discards the part of the body that has arrived, without waiting for more. If that is all, the connection stays
-    /// open.
+    /// Discards the part of the body that has arrived, without waiting for more. If that was the whole rest of the
+    /// body, the connection stays open.
     async fn discard_received_body(&mut self) {
         poll_fn(|cx| {
             while !self.down.is_received()
@@ -272,8 +271,8 @@ impl<'a, N: Net> Exchange<'a, N> {
         .await;
     }
 
-    /// Reads the rest of a body that the answer did not wait for, if it is short and arrives soon. The connection stays
-    /// open then, as the answer has promised.
+    /// Reads the rest of a body that the answer did not wait for. If the rest is short and arrives soon, the connection
+    /// stays open, as the answer has promised.
     async fn read_rest_of_body(&mut self) {
         let (core, down) = (self.core, &mut self.down);
         let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
@@ -298,7 +297,7 @@ impl<'a, N: Net> Exchange<'a, N> {
         .await;
     }
 
-    /// Sends what was written to the client. Fails if the client takes nothing for as long as `patience`.
+    /// Sends the bytes queued for the client. Fails if the client takes none of them for `patience`.
     async fn flush(&mut self, patience: Duration) -> Result<(), Fault> {
         let (core, down) = (self.core, &mut self.down);
         let mut deadline = core.net.now() + patience;

@@ -18,8 +18,8 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Begins to watch a direction. It may stand still for `stall`, and must move `rate_bytes_min` bytes a second over a
-    /// window of that length; 0 allows any rate.
+    /// Begins to watch a direction. The direction may stand still for `stall`, and must move `rate_bytes_min` bytes a
+    /// second over each window of that length; 0 allows any rate.
     pub(super) fn new(now: Instant, stall: Duration, rate_bytes_min: u64) -> Self {
         Self {
             stall,
@@ -43,7 +43,7 @@ impl Pace {
         }
     }
 
-    /// Notes that nothing has to move now. The stall and the window begin anew.
+    /// Notes that no byte has to move now. The stall and the window begin anew.
     pub(super) fn restart(&mut self, now: Instant) {
         self.last = now;
         (self.window, self.window_count) = (now, self.count);
@@ -54,7 +54,8 @@ impl Pace {
         now >= self.last + self.stall
     }
 
-    /// When the direction has stood still for too long, or, with `rated`, has been too slow, unless more moves by then.
+    /// The time at which the direction fails unless more bytes move: it has then stood still for too long or, if
+    /// `rated`, moved too slowly.
     pub(super) fn deadline(&mut self, now: Instant, rated: bool) -> Instant {
         let still = self.last + self.stall;
         if rated && self.rate_bytes_min > 0 {

@@ -1,4 +1,4 @@
-//! Moves the request to the endpoint and the answer to the client, both at once, until both are done or one fails.
+//! Moves the request to the endpoint and the answer to the client at the same time, until both are done or one fails.
 
 use std::task::{Context, Poll, ready};
 
@@ -21,18 +21,18 @@ pub(super) struct Relay<'r, 'a, N: Net> {
     attempts: &'r mut Attempts<'a, N>,
     up: &'r mut EndpointSide<N>,
     route: &'a RoutePlan,
-    /// When the answer to this attempt must have begun.
+    /// The deadline for the head of this attempt's answer.
     per_try: Instant,
     upload: Upload,
     download: Download,
-    /// The pace of the request's body before there is an answer.
+    /// The pace of the request's body before the answer begins.
     upload_pace: Pace,
     /// The pace at which the client reads the answer.
     reading_pace: Pace,
-    /// The pace of both directions together once there is an answer.
+    /// The pace of both directions together once the answer has begun.
     common_pace: Pace,
-    /// When the whole request was sent.
-    asked: Instant,
+    /// When the whole request was sent, or the endpoint stopped reading it.
+    sent_at: Instant,
     /// When the wait for an answer began. An interim answer begins it anew.
     waits_since: Instant,
 }
@@ -42,7 +42,7 @@ pub(super) struct Relay<'r, 'a, N: Net> {
 enum Upload {
     Reading,
     Done,
-    /// The endpoint gets no more of it. Its answer may still arrive.
+    /// The endpoint gets no more of the request. The endpoint's answer may still arrive.
     Stopped,
 }
 
@@ -58,7 +58,7 @@ enum Download {
 pub(super) enum Relayed {
     /// The client has the answer.
     Answered,
-    /// The client gets nothing of the answer: another attempt follows.
+    /// The client gets no part of the answer: another attempt follows.
     Rejected(Repeat),
     /// Both sides have switched protocols.
     Switched,
@@ -98,12 +98,12 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             upload_pace: Pace::new(now, upload_stall, rate),
             reading_pace: Pace::new(now, stall, rate),
             common_pace: Pace::new(now, stall, 0),
-            asked: Instant::NEVER,
+            sent_at: Instant::NEVER,
             waits_since,
         }
     }
 
-    /// Sends the part of the body again that former attempts received.
+    /// Sends again the part of the body that earlier attempts have sent.
     pub(super) fn resend(&mut self) -> Result<(), Fault> {
         for piece in &self.attempts.replay.pieces {
             self.up.send_data(piece.clone())?;
@@ -120,7 +120,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         self.poll_upload(cx)?;
         let downloaded = self.poll_download(cx);
         if downloaded.is_err() {
-            // The client still gets the bytes before the fault, as far as there is room.
+            // The client still gets the bytes that arrived before the fault, as far as its connection takes them.
             let _ = self.exchange.down.poll_send(cx);
         }
         match downloaded? {
@@ -132,7 +132,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     /// Moves the request's body from the client to the endpoint.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
         loop {
-            while self.upload == Upload::Reading && self.may_fill_up(cx) {
+            while self.upload == Upload::Reading && self.may_read_request(cx) {
                 match self.splice_upload(cx) {
                     Poll::Ready(passed) if passed? > 0 => continue,
                     Poll::Ready(_) => {}
@@ -152,10 +152,10 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             {
                 // The endpoint reads no more, but it may have answered already.
                 self.upload = Upload::Stopped;
-                self.asked = self.asked.min(self.exchange.core.net.now());
-                self.waits_since = self.waits_since.min(self.asked);
+                self.sent_at = self.sent_at.min(self.exchange.core.net.now());
+                self.waits_since = self.waits_since.min(self.sent_at);
             }
-            let may_read = self.upload == Upload::Reading && self.may_fill_up(cx);
+            let may_read = self.upload == Upload::Reading && self.may_read_request(cx);
             if !(was_full && may_read) {
                 return Ok(());
             }
@@ -165,7 +165,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     /// Moves the answer from the endpoint to the client. Returns how the relay ended, if it has.
     fn poll_download(&mut self, cx: &mut Context<'_>) -> Result<Option<Relayed>, Fault> {
         loop {
-            while self.download != Download::Done && self.may_fill_down(cx) {
+            while self.download != Download::Done && self.may_read_answer(cx) {
                 match self.splice_answer(cx) {
                     Poll::Ready(passed) if passed? > 0 => continue,
                     Poll::Ready(_) => {}
@@ -200,28 +200,29 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                 }
                 _ => {}
             }
-            let may_read = self.download != Download::Done && self.may_fill_down(cx);
+            let may_read = self.download != Download::Done && self.may_read_answer(cx);
             if !(was_full && may_read) {
                 return Ok(None);
             }
         }
     }
 
-    /// Whether to receive more of the request: the endpoint reads it, and memory suffices.
+    /// Whether to receive more of the request: the queue to the endpoint has room, and memory suffices.
     #[inline]
-    fn may_fill_up(&self, cx: &Context<'_>) -> bool {
+    fn may_read_request(&self, cx: &Context<'_>) -> bool {
         !self.up.is_full() && self.exchange.core.may_take_memory(cx)
     }
 
-    /// Whether to receive more of the answer: the client reads it, and memory suffices. A head needs none.
+    /// Whether to receive more of the answer: the queue to the client has room, and memory suffices. A head needs no
+    /// memory.
     #[inline]
-    fn may_fill_down(&self, cx: &Context<'_>) -> bool {
+    fn may_read_answer(&self, cx: &Context<'_>) -> bool {
         !self.exchange.down.is_full()
             && (self.download == Download::Head || self.exchange.core.may_take_memory(cx))
     }
 
-    /// Splices bytes of the request's body to the endpoint and returns how many. 0: the body is kept for another attempt,
-    /// or its length needs checking, or splicing is not possible now.
+    /// Splices bytes of the request's body to the endpoint and returns how many. 0: Weir keeps the body for another
+    /// attempt, has to check its length, or cannot splice now.
     fn splice_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
         let is_kept =
             self.exchange.down.head.method.is_idempotent() && self.attempts.replay.is_whole();
@@ -292,27 +293,27 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         }
         self.up.send_end(self.exchange.down.trailers())?;
         self.upload = Upload::Done;
-        self.asked = self.exchange.core.net.now();
-        self.waits_since = self.asked;
+        self.sent_at = self.exchange.core.net.now();
+        self.waits_since = self.sent_at;
         Ok(())
     }
 
-    /// Handles an answer that arrives before the whole request was sent. The endpoint may misread the rest of the body, so
-    /// no other request uses its connection. If the answer is a refusal, or the client expects 100 (Continue), the rest is
-    /// not sent.
+    /// Handles an answer that arrives before the whole request was sent. The endpoint may misread the rest of the body,
+    /// so no other request uses its connection. If the answer is a refusal, or the client expects 100 (Continue), Weir
+    /// does not send the rest.
     //= rfc9110#10.1.1
     fn answered_early(&mut self) {
         self.up.forsake();
-        let was_asked = self.exchange.down.request().expects_continue;
-        if was_asked {
+        let expects_continue = self.exchange.down.request().expects_continue;
+        if expects_continue {
             self.exchange.down.close_after();
         }
-        if was_asked || self.up.head.status >= 300 {
+        if expects_continue || self.up.head.status >= 300 {
             self.upload = Upload::Stopped;
         }
     }
 
-    /// Whether the client would take this answer for a switch of protocols, which it is not.
+    /// Whether the client would read this answer as a switch of protocols although it is none.
     //= rfc8441#5
     // Any success opens the tunnel that an extended CONNECT asks for.
     fn seems_switched(&self) -> bool {
@@ -335,7 +336,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         }
         let now = self.exchange.core.net.now();
         let record = &mut self.exchange.record;
-        record.first_byte_time = now.since(self.asked.min(now));
+        record.first_byte_time = now.since(self.sent_at.min(now));
         record.status = self.up.head.status;
         if self.exchange.facts.is_grpc_call {
             record.grpc_status = grpc::status_in_head(&self.up.head, &self.up.block);
@@ -372,9 +373,9 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                 self.download = Download::Done;
                 let trailers = self.up.trailers();
                 if self.exchange.facts.is_grpc_call {
-                    let said = grpc::status_in(trailers.iter());
+                    let status = grpc::status_in(trailers.iter());
                     let record = &mut self.exchange.record;
-                    record.grpc_status = said.or(record.grpc_status);
+                    record.grpc_status = status.or(record.grpc_status);
                 }
                 self.exchange.down.send_end(trailers)
             }
@@ -403,21 +404,21 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     /// Sends the head of an answer that switches protocols, if the client has asked for that protocol.
     fn switch(&mut self) -> Result<Relayed, Fault> {
         self.exchange.record.status = self.up.head.status;
-        let got = self.up.switched_to().ok_or_else(bad_upgrade)?;
+        let chosen = self.up.switched_to().ok_or_else(bad_upgrade)?;
         let down = &self.exchange.down;
-        let asked = down.request().upgrade.map(|span| span.get(down.block));
-        if asked.is_none_or(|asked| !asked.eq_ignore_ascii_case(got.get(&self.up.block))) {
+        let wanted = down.request().upgrade.map(|span| span.get(down.block));
+        if wanted.is_none_or(|wanted| !wanted.eq_ignore_ascii_case(chosen.get(&self.up.block))) {
             return Err(bad_upgrade());
         }
         self.begin_answer();
         let (head, block) = (&mut self.up.head, &self.up.block);
         let edits = &self.exchange.buffers.to_client;
         let down = &mut self.exchange.down;
-        let switched = down.respond_switch(head, block, edits, got);
+        let switched = down.respond_switch(head, block, edits, chosen);
         switched.map(|()| Relayed::Switched)
     }
 
-    /// Checks the deadlines, and sets the timer to the next. Returns the fault of one that has passed.
+    /// Checks the deadlines, and sets the timer to the next one. Ready with a fault if a deadline has passed.
     fn poll_clock(&mut self) -> Poll<Fault> {
         let now = self.exchange.core.net.now();
         if self.exchange.core.is_stopping() {
@@ -451,7 +452,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         }
     }
 
-    /// The next deadline while there is no answer: the request must move, then the answer must begin.
+    /// The next deadline before the answer: the request must move, then the answer must begin.
     fn deadline_before_answer(&mut self, now: Instant) -> Result<Instant, Fault> {
         let waits_to_send = self.upload == Upload::Reading && self.waits_since != Instant::NEVER;
         if waits_to_send && self.exchange.record.bytes_in > 0 {
@@ -483,9 +484,10 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         Ok(deadline)
     }
 
-    /// The next deadline once there is an answer. A byte in either direction keeps the exchange alive: streams of events
-    /// and streams in both directions have their own pace. But the client must read what is queued for it, and fast enough.
-    /// Otherwise it could make Weir hold the queue for ever by sending a byte now and then.
+    /// The next deadline once the answer has begun. A byte in either direction keeps the exchange alive, because
+    /// streams of events and streams in both directions have their own pace. But the client must read the bytes queued
+    /// for it, and fast enough. Otherwise a client that sends a byte now and then could make Weir hold the queue for
+    /// ever.
     fn deadline_within_answer(&mut self, now: Instant) -> Result<Instant, Fault> {
         let taken = self.exchange.down.progress();
         let moved =

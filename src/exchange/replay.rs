@@ -11,7 +11,7 @@ pub(super) struct Replay {
     bytes: usize,
     /// The body has ended.
     pub(super) has_end: bool,
-    /// Some of the body is not here.
+    /// A part of the body was not kept.
     is_lost: bool,
 }
 
@@ -44,7 +44,7 @@ impl Replay {
         self.pieces.iter().map(Chunk::weight).sum()
     }
 
-    /// Whether all of the body that was received so far is here.
+    /// Whether every byte of the body received so far was kept.
     pub(super) fn is_whole(&self) -> bool {
         !self.is_lost
     }

@@ -1,4 +1,4 @@
-//! Answers of Weir's own: errors, redirects, fixed responses.
+//! Answers that Weir writes itself: errors, redirects, fixed answers.
 //!
 //! An error says why in three places that agree: the `reason` in the log, `Proxy-Status` (RFC 9209), and an
 //! `application/problem+json` body (RFC 9457) with the id of the request.
@@ -18,7 +18,7 @@ use crate::limits::SMALL_ANSWER_BYTES;
 use crate::obs;
 use crate::plan::{FixedAnswer, ListenerId, Plan};
 
-/// An answer of Weir's own.
+/// An answer that Weir writes itself.
 pub(super) enum Reply<'r> {
     /// A redirect with this status. Its location is in `DecisionBuffers::sent`.
     Redirect(u16),
@@ -34,7 +34,7 @@ pub(super) enum Reply<'r> {
 }
 
 impl<N: Net> Exchange<'_, N> {
-    /// Gives an answer of Weir's own, and sends it.
+    /// Writes an answer and sends it.
     pub(super) async fn reply(&mut self, reply: Reply<'_>) -> Result<(), Fault> {
         if let Reply::Fixed(respond) = &reply
             && respond.body.len() > SMALL_ANSWER_BYTES
@@ -95,7 +95,8 @@ impl<N: Net> Exchange<'_, N> {
         }
         let mut head = Head::with_status(status);
         self.complete_answer(&mut head);
-        // An empty answer ends with its head over HTTP/2. gRPC clients read their status only from such a head.
+        // Over HTTP/2 an empty answer ends with its head. gRPC clients read a status in a head only if the head ends
+        // the answer.
         let kind = match body.len() {
             0 => BodyKind::None,
             len => BodyKind::Length(len as u64),
@@ -134,7 +135,7 @@ fn append_problem_fields(reason: Reason, via: &str, edits: &mut Edits) {
     append_proxy_status(reason, via, edits);
 }
 
-/// Adds the reason in the form that other proxies and their operators read (RFC 9209).
+/// Adds `Proxy-Status`, which other proxies and their operators read (RFC 9209).
 fn append_proxy_status(reason: Reason, via: &str, edits: &mut Edits) {
     let (error, code) = (reason.proxy_status().as_bytes(), reason.code().as_bytes());
     edits.append_pieces(
@@ -150,7 +151,7 @@ fn append_proxy_status(reason: Reason, via: &str, edits: &mut Edits) {
     );
 }
 
-/// Answers and reports a connection that Weir does not serve. Nothing was read on it.
+/// Answers and reports a connection that Weir does not serve. Weir has read no request on it.
 pub fn refuse_connection<N: Net, T: Tx>(
     core: &Core<N>,
     plan: &Plan,

@@ -1,4 +1,4 @@
-//! What a request gains and loses on its way to an endpoint.
+//! The fields that Weir adds to and removes from a request on its way to an endpoint.
 //!
 //! The exchange drops the fields that clients may not send before it chooses a route, so neither routes nor endpoints
 //! see them. Only `trusted_proxies` may say who the client is, in the spelling that `forwarded_header` names. Endpoints
@@ -19,7 +19,8 @@ use crate::plan::{
 use crate::tls::CertificateIdentity;
 
 impl<N: Net> Exchange<'_, N> {
-    /// Drops the fields that the client may not send, and finds out who it is, as far as a trusted proxy says.
+    /// Drops the fields that the client may not send. If the peer is a trusted proxy, takes the client's address and
+    /// scheme from its fields.
     pub(super) fn enforce_fields(&mut self) {
         let (plan, context) = (&*self.plan.plan, self.down.context);
         let listener = context.listener.plan.borrow();
@@ -36,12 +37,12 @@ impl<N: Net> Exchange<'_, N> {
         self.facts.is_https = screened.is_https;
     }
 
-    /// The odd names of request fields that pass.
+    /// Which odd names of request fields pass.
     fn odd_names(&self) -> OddNamePolicy {
         odd_names(self.keeps_odd_names, self.facts.is_grpc_call)
     }
 
-    /// Drops odd names, or restores them, where the route differs from the listener.
+    /// Drops fields with odd names, or restores them, if the route's rule differs from the listener's.
     fn settle_odd_names(&mut self, route: &RoutePlan) {
         let keeps = route.keeps_odd_names.unwrap_or(self.keeps_odd_names);
         let was_kept = std::mem::replace(&mut self.keeps_odd_names, keeps);
@@ -67,7 +68,7 @@ impl<N: Net> Exchange<'_, N> {
         self.record.fields_dropped += self.down.enforce_trailers(odd_names, &matches);
     }
 
-    /// Prepares the edits of the request. All attempts use the same.
+    /// Prepares the edits of the request. All attempts use the same edits.
     pub(super) fn prepare_request(&mut self, route: &RoutePlan) {
         self.settle_odd_names(route);
         let plan = &*self.plan.plan;
@@ -102,7 +103,7 @@ impl<N: Net> Exchange<'_, N> {
     }
 }
 
-/// What the forwarded fields are made from.
+/// The data that Weir makes the forwarded fields from.
 struct Forwarded<'a> {
     /// The hops before a trusted peer, as it reports them.
     chain: Option<&'a ForwardedChain<'a>>,
@@ -124,7 +125,8 @@ const REPLACED: [FieldId; 4] = [
     FieldId::Forwarded,
 ];
 
-/// The changes to the requests of one connection. Those that are the same as in the last request stay.
+/// The changes to the requests of one connection. Changes that are the same as in the last request are kept, not made
+/// again.
 #[derive(Default)]
 pub(super) struct RequestEdits {
     /// All changes to the current request.
@@ -215,7 +217,7 @@ fn forwarded_fields(edits: &mut Edits, with: &Forwarded<'_>) {
     if !host.is_empty() {
         edits.append("X-Forwarded-Host", host);
     }
-    // If the peer reports no hop, its scheme and host are its own.
+    // If the peer reports no hop, the scheme and host that it reports are those of its own hop.
     let (proto, host) = match told {
         Some(_) => (with.scheme.as_bytes(), with.host),
         None => (proto, host),

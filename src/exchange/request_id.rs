@@ -1,4 +1,4 @@
-//! The id of a request: Weir's, or the one that a trusted proxy has given. Log, endpoint and client get the same one.
+//! The id of a request: Weir's own, or the id that a trusted proxy has given. Log, endpoint and client get the same id.
 
 use weir_proto_h1::{FieldId, Head, Span};
 
@@ -34,7 +34,7 @@ fn is_usable(id: &[u8]) -> bool {
 }
 
 impl<N: Net> Exchange<'_, N> {
-    /// Whether answers carry the id of the request. If so, they carry no other.
+    /// Whether answers carry the id of the request. If so, Weir removes any other id from them.
     pub(super) fn shows_request_id(&self) -> bool {
         self.down.context.listener.plan.borrow().shows_request_id
     }

@@ -1,4 +1,4 @@
-//! Listeners on a core: they accept connections, and serve them here or hand them to another core.
+//! The listeners of a core. The core accepts connections, and serves them or hands them to another core.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -21,10 +21,10 @@ use crate::obs::{CoreReport, LogLevel};
 use crate::plan::{ListenerId, ListenerPlan, Plan};
 use crate::tls;
 
-/// A listener that has not been closed yet.
+/// A listener that is open or closing.
 pub(super) struct OpenListener<N: Net> {
     listener: Rc<CoreListener>,
-    /// `None` once it is closing.
+    /// `None` once the listener is closing.
     socket: RefCell<Option<Rc<N::Listener>>>,
 }
 
@@ -59,8 +59,8 @@ impl<N: Net> CoreServer<N> {
         }
     }
 
-    /// Gives listeners their ids and settings in the new plan, and closes those that it does not have. `receipt` is
-    /// dropped when they are closed.
+    /// Gives listeners their ids and settings in the new plan, and closes the listeners that it does not have. Drops
+    /// `receipt` when these are closed.
     pub(super) fn renumber_listeners(self: &Rc<Self>, new: &Plan, receipt: &Receipt) {
         for open in self.listeners.borrow().iter() {
             let listener = &open.listener;
@@ -99,7 +99,7 @@ impl<N: Net> CoreServer<N> {
         }
     }
 
-    /// Closes a listener once every client whose connection was established is accepted.
+    /// Closes a listener after accepting every connection that the kernel has established.
     fn close_listener(self: &Rc<Self>, open: &OpenListener<N>, receipt: Option<Receipt>) {
         if open.listener.leave() {
             return;
@@ -120,8 +120,9 @@ impl<N: Net> CoreServer<N> {
         });
     }
 
-    /// Accepts the connections in a listener's queue, so that no established connection is reset. Handshakes that have
-    /// begun may complete first. At most [`CLOSING_LISTENER_ACCEPTS_MAX`] connections are accepted, for [`CLOSING_LISTENER_MS`].
+    /// Accepts the connections in a listener's queue, so that the kernel resets none of them. First gives TCP
+    /// handshakes that have begun [`LISTENER_SETTLE_MS`] to complete. Accepts at most [`CLOSING_LISTENER_ACCEPTS_MAX`]
+    /// connections, for [`CLOSING_LISTENER_MS`].
     async fn empty_queue(self: &Rc<Self>, listener: &Rc<CoreListener>, socket: &N::Listener) {
         let core = &self.core;
         core.net.stop_listening(socket);
@@ -169,8 +170,8 @@ impl<N: Net> CoreServer<N> {
                     core.obs.borrow().accept_error();
                     let text = format!("accept on {}: {error}", listener.plan.borrow().name);
                     core.obs.borrow().say(LogLevel::Warn, &text);
-                    // One client may have left already, which holds up no other. Two failures in a row mean that the
-                    // core is out of descriptors or memory: clients wait in the kernel's queue meanwhile.
+                    // One failure may be a client that has left already, so accept the next. Two in a row mean that the
+                    // core is out of descriptors or memory, so pause: clients wait in the kernel's queue.
                     if mem::replace(&mut has_failed, true) {
                         let then = core.net.now() + Duration::from_millis(ACCEPT_RETRY_MS);
                         core.net.sleep_until(then).await;
@@ -180,7 +181,7 @@ impl<N: Net> CoreServer<N> {
         }
     }
 
-    /// Serves a fresh connection here, or hands it to another core if this one has more than its share.
+    /// Serves a fresh connection on this core, or hands it to another core if this core has more than its share.
     fn place(self: &Rc<Self>, listener: &Rc<CoreListener>, connection: Connection<N>) {
         let core = &self.core;
         let other = core.counts.less_loaded(core.index);
@@ -222,7 +223,7 @@ impl<N: Net> CoreServer<N> {
         core.counts.end_transfer();
     }
 
-    /// Serves a connection if the limits allow it, else turns it away.
+    /// Serves a connection if the limits allow it, else refuses it.
     fn admit(self: &Rc<Self>, listener: &Rc<CoreListener>, connection: Connection<N>) {
         let core = &self.core;
         let (is_tls, is_behind_balancer) = {
@@ -251,7 +252,7 @@ impl<N: Net> CoreServer<N> {
 }
 
 /// Waits until all cores together have fewer connections than the plan allows. Clients wait in the kernel's queue
-/// meanwhile: accepting a connection only to fail for want of a descriptor helps no client.
+/// meanwhile, because an accepted connection that fails for lack of a descriptor helps no client.
 async fn wait_for_room<N: Net>(core: &Core<N>, listener: &CoreListener) {
     poll_fn(|cx| {
         if listener.is_leaving() || core.has_room() {
@@ -263,7 +264,7 @@ async fn wait_for_room<N: Net>(core: &Core<N>, listener: &CoreListener) {
     .await;
 }
 
-/// Waits until then, or until the core stops.
+/// Waits until `until`, or until the core stops.
 async fn pause<N: Net>(core: &Core<N>, timer: &Timer, until: Instant) {
     timer.set(until);
     poll_fn(|cx| {

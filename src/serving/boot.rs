@@ -29,7 +29,7 @@ pub struct SharedState<N: Net> {
 }
 
 impl<N: Net> SharedState<N> {
-    /// For as many cores as there are mailboxes.
+    /// Makes the shared state of as many cores as there are mailboxes.
     pub fn new(senders: Vec<MailboxSender<N>>) -> Arc<Self> {
         Arc::new(Self {
             counts: Arc::new(ConnectionCounts::new(senders.len())),
@@ -44,7 +44,8 @@ impl<N: Net> SharedState<N> {
         self.senders.len()
     }
 
-    /// Sends notices about connections to endpoints to another core, which is the argument.
+    /// Returns a function that sends a notice to the core with the given index. If that core's mailbox is full, the
+    /// function returns the notice.
     pub(super) fn notice_sender(
         self: &Arc<Self>,
     ) -> Box<dyn Fn(usize, SlotNotice) -> Result<(), SlotNotice>> {
@@ -62,7 +63,7 @@ impl<N: Net> SharedState<N> {
     }
 }
 
-/// What the cores start with.
+/// The parameters of a start.
 pub struct CoreSpec {
     /// The I/O driver.
     pub driver: Driver,
@@ -96,7 +97,7 @@ impl Cores {
     /// Checks that the kernel supports a driver.
     ///
     /// # Errors
-    /// It does not; the error is that of [`Cores::start`].
+    /// The kernel does not support the driver.
     pub fn probe(driver: Driver) -> io::Result<()> {
         match driver {
             Driver::Ring => ring::probe(),
@@ -105,17 +106,17 @@ impl Cores {
         }
     }
 
-    /// Starts one thread for each core and returns once every core can be sent commands.
+    /// Starts one thread for each core, and returns once every core's mailbox takes commands.
     ///
     /// # Errors
     /// The kernel does not support the driver, a thread cannot be started, or descriptors have run out.
     pub fn start(spec: CoreSpec) -> io::Result<Self> {
-        let is_granted = match spec.driver {
+        let uses_ring = match spec.driver {
             Driver::Monoio => false,
             Driver::Ring => ring::probe().map(|()| true)?,
             Driver::Auto => ring::probe().is_ok(),
         };
-        if is_granted {
+        if uses_ring {
             return Self::start_on(spec, Senders::Ring, |boot| {
                 let features = "own driver, single_issuer defer_taskrun".to_owned();
                 ring::run(|net| boot.serve(net, features))
@@ -236,7 +237,7 @@ fn send_to<N: Net>(
     }
 }
 
-/// What a core reports once it runs: how to reach it, and the features of its driver.
+/// The report of a core that runs: its mailbox, and the features of its driver.
 type Ready<N> = io::Result<(MailboxSender<N>, String)>;
 
 /// One core's thread while it starts.
@@ -257,7 +258,7 @@ impl<N: Net> Boot<N> {
         }
         let (index, ready) = (self.index, self.ready.clone());
         if let Err(error) = run(self) {
-            // No one receives the error if the start has already failed for another core.
+            // If the start has already failed because of another core, the receiver is gone.
             let _ = ready.send((index, Err(error)));
         }
     }
@@ -274,7 +275,7 @@ impl<N: Net> Boot<N> {
             }
         };
         drop(self.ready);
-        // Blocks the thread until all cores have started: until then it has nothing else to do.
+        // Blocks the thread until all cores have started, because it has no other work before.
         let Ok(shared) = self.start.recv() else {
             return;
         };
@@ -293,7 +294,7 @@ impl<N: Net> Boot<N> {
     }
 }
 
-/// What one core starts with.
+/// The parameters of one core's start.
 pub struct CoreStart<N: Net> {
     /// The core's index.
     pub index: usize,
@@ -303,7 +304,7 @@ pub struct CoreStart<N: Net> {
     pub endpoints: Arc<EndpointSets>,
     /// The core's counters.
     pub obs: CoreObs,
-    /// What it shares with the others.
+    /// The state that all cores share.
     pub shared: Arc<SharedState<N>>,
     /// Differs by core and process.
     pub seed: u64,
@@ -313,7 +314,7 @@ pub struct CoreStart<N: Net> {
     pub mailbox: Mailbox<N>,
 }
 
-/// Runs a core, in any world, until it has drained or stopped.
+/// Runs a core, on any driver or in the simulator, until it has drained or stopped.
 pub async fn run<N: Net>(net: N, start: CoreStart<N>) {
     let CoreStart {
         index,

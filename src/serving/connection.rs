@@ -1,8 +1,8 @@
 //! The life of a client's connection: it waits, serves requests, waits again or ends.
 //!
-//! A connection that waits is a small future ([`IdleConnection`]). The memory that requests need lives in a box of its
-//! own ([`ExchangeBuffers`]): it is made when bytes arrive and freed when none have arrived for a while. In between, requests on the
-//! connection allocate nothing.
+//! A connection that waits is a small future ([`IdleConnection`]). The memory that requests need is a box beside it
+//! ([`Conversation`]). Weir allocates the box when bytes arrive, and frees it when none have arrived for
+//! [`IDLE_AFTER_MS`]. In between, requests on the connection allocate nothing.
 
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
@@ -40,11 +40,11 @@ pub(super) fn serve<N: Net>(
         early: None,
         bindings: None,
     };
-    // A block and not an `async fn`: a block uses its captures in place, an `async fn` keeps its arguments twice.
+    // An `async` block, because it uses its captures in place; an `async fn` would hold its arguments twice.
     async move {
         server.core.share.renew();
         if has_entry {
-            // In a box: only some listeners need it, and it is soon over.
+            // In a box, because only some listeners need this future, and only for a short time.
             let Some(entered) = Box::pin(enter(&server, idle)).await else {
                 return;
             };
@@ -70,7 +70,7 @@ pub(super) fn serve<N: Net>(
             idle.report_handshake(&server.core);
             let core = &server.core;
             let conversation = Box::pin(converse(server.clone(), idle, first));
-            // The memory of the requests is freed before the connection lingers.
+            // The conversation's memory is free by now, so a lingering connection holds little.
             let ended = match guarded(core, conversation).await {
                 Ok(ConversationEnd::Wait(rested)) => {
                     idle = rested;
@@ -90,8 +90,8 @@ async fn linger<N: Net>(server: Rc<CoreServer<N>>, mut idle: Box<IdleConnection<
     idle.linger(&server.core).await;
 }
 
-/// Receives until the first bytes tell the protocol: the preface of HTTP/2 may arrive in pieces. `None`: the client has
-/// closed, or is too slow.
+/// Receives until the first bytes tell the protocol, because the preface of HTTP/2 may arrive in pieces. `None`: the
+/// client has closed, or is too slow.
 async fn receive_preface<N: Net>(
     core: &Rc<Core<N>>,
     idle: &mut IdleConnection<N>,
@@ -107,7 +107,8 @@ async fn receive_preface<N: Net>(
     inbox.take()
 }
 
-/// Does what comes before HTTP: reads the header of the PROXY protocol, then begins TLS. `None`: one of them failed.
+/// Does the steps that come before HTTP: reads the header of the PROXY protocol, then begins TLS. `None`: a step
+/// failed.
 async fn enter<N: Net>(
     server: &CoreServer<N>,
     mut idle: IdleConnection<N>,
@@ -151,8 +152,8 @@ async fn enter<N: Net>(
     Some(IdleConnection { wire, ..idle })
 }
 
-/// Ends a TLS connection on which no request is expected any more: with a close, or with the reason why its handshake
-/// failed.
+/// Ends a TLS connection that gets no more requests: with a close, or with the alert or answer that says why its
+/// handshake failed.
 async fn leave<N: Net>(server: Rc<CoreServer<N>>, mut idle: IdleConnection<N>) {
     let core = &server.core;
     match idle.report_handshake(core) {
@@ -182,15 +183,15 @@ async fn leave<N: Net>(server: Rc<CoreServer<N>>, mut idle: IdleConnection<N>) {
 
 /// How a conversation ends.
 enum ConversationEnd<N: Net> {
-    /// No request has arrived for a while: the connection waits for one.
+    /// No request has arrived for a while: the connection is idle now.
     Wait(IdleConnection<N>),
-    /// The last answer is queued: the connection ends when the client has read it.
+    /// The last answer is queued: the connection ends when the client has read that answer.
     Linger(IdleConnection<N>),
-    /// The connection is gone, or has to be dropped.
+    /// The connection has ended, or Weir drops it.
     Drop,
 }
 
-/// A connection of HTTP/1.1 with all that requests need.
+/// An HTTP/1.1 connection with the memory that requests need.
 struct Conversation<N: Net> {
     connection: DownstreamConnection<N>,
     context: ConnectionContext,
@@ -218,8 +219,8 @@ impl<N: Net> Conversation<N> {
         }
     }
 
-    /// Keeps only what an idle connection needs.
-    fn rest(self) -> IdleConnection<N> {
+    /// Keeps only the parts that an idle connection needs.
+    fn into_idle(self) -> IdleConnection<N> {
         let (wire, admission) = self.connection.rest();
         IdleConnection {
             wire,
@@ -236,7 +237,7 @@ impl<N: Net> Conversation<N> {
     fn close(self) -> ConversationEnd<N> {
         match self.connection.is_plain() {
             true => ConversationEnd::Drop,
-            false => ConversationEnd::Linger(self.rest()),
+            false => ConversationEnd::Linger(self.into_idle()),
         }
     }
 }
@@ -278,14 +279,14 @@ async fn converse<N: Net>(
         };
         match after {
             AfterExchange::Next => {}
-            // A client that asked for the end sends nothing more that would have to be read.
+            // The client asked for the close and has sent its last byte, so there is nothing left to read.
             AfterExchange::Close if !keeps_alive && connection.is_over() => {
                 return ConversationEnd::Drop;
             }
-            AfterExchange::Close => return ConversationEnd::Linger(conversation.rest()),
-            // TLS has failed: the client gets the alert, and then an orderly end.
+            AfterExchange::Close => return ConversationEnd::Linger(conversation.into_idle()),
+            // TLS has failed: the client gets the alert, then a close.
             AfterExchange::Abort if connection.is_refused() => {
-                return ConversationEnd::Linger(conversation.rest());
+                return ConversationEnd::Linger(conversation.into_idle());
             }
             AfterExchange::Abort => {
                 connection.wire.out.tx.abort();
@@ -297,7 +298,7 @@ async fn converse<N: Net>(
             connection.let_others_run().await;
         }
         if core.active() > WAITING_CONNECTIONS_MAX && !connection.has_more() {
-            return ConversationEnd::Wait(conversation.rest());
+            return ConversationEnd::Wait(conversation.into_idle());
         }
         let wait = core.net.now() + Duration::from_millis(IDLE_AFTER_MS);
         timer.set(wait);
@@ -318,7 +319,7 @@ async fn converse<N: Net>(
         match next.await {
             Some(Some(())) => {}
             Some(None) => return conversation.close(),
-            None => return ConversationEnd::Wait(conversation.rest()),
+            None => return ConversationEnd::Wait(conversation.into_idle()),
         }
     }
 }
@@ -340,7 +341,7 @@ async fn receive_head<N: Net>(
             }
             Poll::Pending => {}
         }
-        // Most heads arrive whole: only the others need the clock.
+        // Most heads arrive whole and never reach this point, so they do not read the clock.
         let now = core.net.now();
         let deadline = *deadline
             .get_or_insert_with(|| now + connection.admission.listener.plan.borrow().timeouts.head);
@@ -360,7 +361,7 @@ async fn receive_head<N: Net>(
     .await
 }
 
-/// Turns away a connection beyond a limit, with an answer that says so.
+/// Refuses a connection beyond a limit, with an answer that gives the reason.
 pub(super) async fn refuse<N: Net>(
     server: Rc<CoreServer<N>>,
     listener: ListenerId,
@@ -377,7 +378,7 @@ pub(super) async fn refuse<N: Net>(
     out.tx.finish();
 }
 
-/// Sends a last answer within [`LINGER_MS`], or gives up.
+/// Sends a last answer, for at most [`LINGER_MS`].
 async fn flush<N: Net, T: Tx>(core: &Core<N>, timer: &Timer, out: &mut Outbox<T>) {
     let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
     timer.set(deadline);
@@ -391,8 +392,8 @@ async fn flush<N: Net, T: Tx>(core: &Core<N>, timer: &Timer, out: &mut Outbox<T>
     .await;
 }
 
-/// Whether the first bytes of a connection are those of HTTP/2: ALPN has chosen it, or the client sends its preface
-/// because it knows already that Weir speaks HTTP/2. `None`: there are too few bytes to tell.
+/// Whether a connection speaks HTTP/2: ALPN has chosen it or, in the clear, the first bytes are the client's preface.
+/// `None`: there are too few bytes to tell.
 //= rfc9113#3.4
 // No request of HTTP/1.1 begins like the preface.
 fn begins_http2<N: Net>(idle: &IdleConnection<N>, first: &[u8]) -> Option<bool> {

@@ -56,12 +56,12 @@ pub(super) async fn serve<N: Net>(
     linger(&connection, &mut rx, &timer).await;
 }
 
-/// What the connection's task needs to start workers.
+/// The state that the connection's task shares with its workers.
 struct ServerConnection<N: Net> {
     server: Rc<CoreServer<N>>,
     mux: Rc<Mux<N>>,
     context: Rc<ConnectionContext>,
-    /// What belongs to the client's connection, whichever stream added it.
+    /// The endpoint connections bound to the client's connection, whichever stream bound them.
     bindings: Rc<ClientBindings>,
 }
 
@@ -107,8 +107,8 @@ async fn converse<N: Net>(
     .await;
 }
 
-/// Sends the last frames, then discards what the client sends until it has closed too: dropping a connection with unread
-/// bytes resets it, which could destroy what was sent.
+/// Sends the last frames, then discards the bytes that the client sends until it has closed too. Dropping a connection
+/// with unread bytes would reset it, and a reset can destroy sent frames before the client reads them.
 async fn linger<N: Net>(connection: &ServerConnection<N>, rx: &mut WireRx<N>, timer: &Timer) {
     let core = &connection.server.core;
     let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
@@ -120,7 +120,7 @@ async fn linger<N: Net>(connection: &ServerConnection<N>, rx: &mut WireRx<N>, ti
             match connection.mux.poll_flush(cx) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => is_sent = true,
-                // TLS has failed: the alert is still to be sent.
+                // TLS has failed: send the alert.
                 Poll::Ready(Err(_)) if rx.refusal().is_some() => is_sent = true,
                 Poll::Ready(Err(_)) => (is_sent, is_finished, has_ended) = (true, true, true),
             }
@@ -148,7 +148,7 @@ async fn linger<N: Net>(connection: &ServerConnection<N>, rx: &mut WireRx<N>, ti
 }
 
 impl<N: Net> ServerConnection<N> {
-    /// Adds to the counters what has happened on the connection.
+    /// Adds the events of the connection to the counters.
     fn count_tally(&self) {
         let tally = self.mux.take_tally();
         if !tally.is_empty() {
@@ -157,7 +157,7 @@ impl<N: Net> ServerConnection<N> {
         }
     }
 
-    /// How the end of the connection ends its streams: the client has left, or Weir has ended the connection because the
+    /// Why the streams end with the connection: the client has left, or Weir has ended the connection because the
     /// client made it hold too much or did not read.
     fn stream_loss(&self) -> StreamLoss {
         match self.mux.failure() {
@@ -168,7 +168,7 @@ impl<N: Net> ServerConnection<N> {
         }
     }
 
-    /// Counts how the connection ended, and logs the client that wore Weir out.
+    /// Counts how the connection ended. If it ended with ENHANCE_YOUR_CALM, logs the client.
     fn report_end(&self) {
         let (failure, was_told) = (self.mux.failure(), self.mux.has_announced_end());
         let obs = self.server.core.obs.borrow();
@@ -186,8 +186,8 @@ impl<N: Net> ServerConnection<N> {
         );
     }
 
-    /// Starts a worker for each request that no worker waits for. Their memory is charged to the connection, whose timer is
-    /// `whole`.
+    /// Starts a worker for each request that no worker waits for. Their memory is charged to the connection, whose
+    /// timer is `whole`.
     fn spawn_workers(&self, whole: &Timer) {
         for _ in 0..self.mux.take_workers_needed() {
             let timer = self.server.core.timers.timer();

@@ -21,19 +21,19 @@ pub struct IdleConnection<N: Net> {
     pub wire: Wire<N>,
     /// Its deadline.
     pub timer: Timer,
-    /// Its right to be served.
+    /// Its place under the limits of the listener and the client.
     pub admission: Admission<N>,
-    /// No request has arrived yet: the deadline for its head counts from the accept.
+    /// Whether no request has arrived yet. The deadline for the first head counts from the accept.
     pub is_new: bool,
-    /// Bytes that arrived behind a header of the PROXY protocol.
+    /// The bytes that arrived behind the PROXY protocol header.
     pub early: Option<Box<Chunk>>,
-    /// The connections to endpoints that belong to this one.
+    /// The endpoint connections that serve this client's connection alone.
     pub bindings: Option<Rc<ClientBindings>>,
 }
 
 impl<N: Net> IdleConnection<N> {
-    /// Waits for the first bytes of a request. `None`: the connection has ended or broken, was idle for too long, or must
-    /// end.
+    /// Waits for the first bytes of a request. `None`: the connection has ended or broken, was idle for too long, or
+    /// must end.
     pub async fn wait(&mut self, core: &Rc<Core<N>>) -> Option<Chunk> {
         if let Some(early) = self.early.take() {
             return Some(*early);
@@ -47,7 +47,7 @@ impl<N: Net> IdleConnection<N> {
         self.wait_until(core, core.net.now() + limit).await
     }
 
-    /// Like [`IdleConnection::wait`], until a deadline.
+    /// Waits like [`IdleConnection::wait`], but until the given deadline.
     pub async fn wait_until(&mut self, core: &Rc<Core<N>>, deadline: Instant) -> Option<Chunk> {
         let mut patience = Patience::new(self, deadline);
         let mut is_first = true;
@@ -62,8 +62,8 @@ impl<N: Net> IdleConnection<N> {
                 Poll::Pending => {}
             }
             if core.is_memory_short() {
-                // An idle connection holds little, but there may be very many; and it should end before an active one that
-                // holds no more.
+                // An idle connection holds little, but there may be very many. And if an active connection holds as
+                // little, the idle one should end first.
                 self.timer.report_held(match (&self.wire.rx, self.is_new) {
                     (WireRx::Tls(_), false) => IDLE_CONNECTION_BYTES + IDLE_TLS_BYTES,
                     _ => IDLE_CONNECTION_BYTES,
@@ -142,8 +142,8 @@ impl<N: Net> IdleConnection<N> {
         Ok(inbox.take().unwrap_or_default())
     }
 
-    /// Ends Weir's direction, then discards what the client sends until the client has closed its own direction. At most
-    /// [`LINGER_BYTES_MAX`] bytes and [`LINGER_MS`].
+    /// Ends Weir's direction, then discards what the client sends until the client has closed its own direction. At
+    /// most [`LINGER_BYTES_MAX`] bytes and [`LINGER_MS`].
     pub async fn linger(&mut self, core: &Rc<Core<N>>) {
         let deadline = core.net.now() + Duration::from_millis(LINGER_MS);
         self.timer.set(deadline);
@@ -167,7 +167,7 @@ impl<N: Net> IdleConnection<N> {
     }
 }
 
-/// How long a idle waits.
+/// The deadline of a wait, which a drain shortens.
 struct Patience {
     deadline: Instant,
     is_shortened: bool,

@@ -1,7 +1,7 @@
 //! A core's mailbox: a bounded lock-free queue and a doorbell.
 //!
-//! Control sends commands; other cores hand connections over. A full queue never blocks the sender, which gets its
-//! message back and counts that.
+//! Control sends commands; other cores hand over connections and send notices. A full queue never blocks the sender: it
+//! gets its message back and counts the failure.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -19,7 +19,7 @@ use crate::plan::{EndpointSets, ListenerId, Plan};
 use crate::tls;
 use crate::upstream::SlotNotice;
 
-/// What control orders a core to do; `S` is a listening socket.
+/// A command from control to a core. `S` is the type of a listening socket.
 pub enum Command<S> {
     /// Run this plan from the next exchange on, and listen on these sockets too.
     Plan {
@@ -29,10 +29,10 @@ pub enum Command<S> {
         endpoints: Arc<EndpointSets>,
         /// Sockets of its new listeners.
         sockets: Vec<(ListenerId, S)>,
-        /// The core drops it once it runs the plan and has closed the listeners that the plan no longer has.
+        /// The core drops the receipt once it runs the plan and has closed the listeners that the plan no longer has.
         receipt: Receipt,
     },
-    /// Have upstreams use these endpoints from the next exchange on. The plan stays. A core that misses the command
+    /// Use these endpoints from the next exchange on. The plan stays. A core that misses the command
     /// finds the endpoints on the [`EndpointBoard`](super::EndpointBoard).
     Endpoints {
         /// By upstream of the plan with this `epoch`.
@@ -42,7 +42,7 @@ pub enum Command<S> {
         /// The core drops it when it uses them.
         receipt: Receipt,
     },
-    /// Drop the receipt: a sign that the core runs.
+    /// Drop the receipt, which shows that the core runs.
     Answer {
         /// The core drops it when it reads the command.
         _receipt: Receipt,
@@ -56,7 +56,7 @@ pub enum Command<S> {
         /// The core drops it when it uses them.
         receipt: Receipt,
     },
-    /// Have answers over HTTP/1.1 announce the end of their connection from now on.
+    /// Write `Connection: close` into HTTP/1.1 answers from now on.
     AnnounceEnd,
     /// Stop accepting, let exchanges finish, end after `grace` at the latest.
     Drain {
@@ -67,7 +67,7 @@ pub enum Command<S> {
     Stop,
 }
 
-/// Goes with a command. The core drops it when it has carried the command out, or when it ends.
+/// Confirms a command. The core drops the receipt when it has carried out the command, or when the core ends.
 #[derive(Clone)]
 pub struct Receipt {
     _held: mpsc::Sender<Infallible>,
@@ -77,7 +77,7 @@ pub struct Receipt {
 pub struct Receipts(mpsc::Receiver<Infallible>);
 
 impl Receipts {
-    /// A receipt to copy for each core, and what waits for all copies.
+    /// Makes a receipt, to copy for each core, and the `Receipts` that wait for all copies.
     pub fn new() -> (Receipt, Self) {
         let (held, all) = mpsc::channel(1);
         (Receipt { _held: held }, Self(all))
@@ -89,7 +89,7 @@ impl Receipts {
     }
 }
 
-/// What a mailbox takes.
+/// A message to a core.
 pub(super) enum MailboxMessage<N: Net> {
     Command(Command<N::Socket>),
     /// A connection that another core has accepted at the listener with this address.
@@ -127,7 +127,7 @@ impl<N: Net> MailboxSender<N> {
             })
     }
 
-    /// Wakes the core, which then lets more handshakes go on.
+    /// Wakes the core, which then lets more TLS handshakes continue.
     pub(super) fn ring(&self) {
         self.bell.ring();
     }
@@ -178,7 +178,7 @@ impl<N: Net> Mailbox<N> {
                 }
             }
             if messages == MAILBOX_MESSAGES_AT_ONCE_MAX {
-                // Other cores may post as fast as this one reads.
+                // Other cores may post as fast as this core reads, so let its other tasks run.
                 self.doorbell.let_others_run().await;
                 continue;
             }

@@ -1,7 +1,8 @@
-//! Serving: the cores, what control tells them, and the life of a client's connection.
+//! Serving: the cores, the commands that control sends them, and the life of a client's connection.
 //!
 //! [`CoreServer`] is one core with everything that serves clients: listeners, the current plan, the mailbox. Other
-//! threads reach it through its [`Mailbox`] only.
+//! threads send messages to its [`Mailbox`]; beside that, they share with it the counters and the board of
+//! [`SharedState`].
 
 // Bytes and indices come from the network: none may panic.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]

@@ -21,9 +21,9 @@ use crate::upstream::CoreUpstreams;
 
 /// One core that serves clients.
 pub struct CoreServer<N: Net> {
-    /// What every layer needs of the core.
+    /// The part of the core that every layer uses.
     pub core: Rc<Core<N>>,
-    /// How this core reaches the others.
+    /// The state that all cores share, with their mailboxes.
     pub(super) shared: Arc<SharedState<N>>,
     pub(super) listeners: RefCell<Vec<OpenListener<N>>>,
     /// This core's connections to endpoints.
@@ -89,7 +89,7 @@ impl<N: Net> CoreServer<N> {
         .await;
     }
 
-    /// Fires timers and watches memory, every tick for as long as the core lives.
+    /// Fires timers and checks the memory limit, every tick for as long as the core lives.
     async fn keep_time(self: Rc<Self>) {
         let core = &self.core;
         loop {
@@ -98,12 +98,12 @@ impl<N: Net> CoreServer<N> {
             core.timers.fire(core.net.now());
             self.upstreams.check_waiting(core.net.now());
             core.shed_memory();
-            // Connections that end on other cores make room here too.
+            // A connection that has ended on another core leaves room for an accept here.
             core.offer_room();
         }
     }
 
-    /// Closes old idle connections, gives spare memory back and reads the board, about once a second.
+    /// Closes idle connections that have expired, returns spare memory and reads the board, about once a second.
     async fn keep_house(self: Rc<Self>) {
         let core = &self.core;
         loop {
@@ -118,7 +118,7 @@ impl<N: Net> CoreServer<N> {
         }
     }
 
-    /// Does what control commands.
+    /// Executes a command from control.
     pub(super) fn execute(self: &Rc<Self>, command: Command<N::Socket>) {
         match command {
             Command::Plan {
@@ -157,7 +157,7 @@ impl<N: Net> CoreServer<N> {
         self.open_listeners(sockets);
     }
 
-    /// Takes over endpoints from the board, if the command about them did not reach this core.
+    /// Takes the endpoints from the board, if the command with them did not reach this core.
     fn read_board(&self) {
         let epoch = self.plan.borrow().endpoints.epoch;
         if let Some(posted) = self.shared.board.newer_than(epoch) {
@@ -165,8 +165,8 @@ impl<N: Net> CoreServer<N> {
         }
     }
 
-    /// Replaces the endpoints of upstreams by newer ones of the same plan. Current exchanges keep theirs; upstreams whose
-    /// endpoints stay are not touched.
+    /// Replaces the endpoint sets by newer ones of the same plan. Current exchanges keep theirs. An upstream whose set
+    /// is the same stays as it is.
     fn change_endpoints(&self, endpoints: Arc<EndpointSets>, plan_epoch: u64) {
         let old = self.plan();
         if old.plan.epoch == plan_epoch && old.endpoints.epoch < endpoints.epoch {
@@ -175,7 +175,7 @@ impl<N: Net> CoreServer<N> {
         }
     }
 
-    /// Makes `new` the current plan and retires what `old` alone has.
+    /// Makes `new` the current plan, and retires the upstreams and endpoints that only `old` has.
     fn replace_plan(&self, old: Rc<CorePlan<N>>, new: CorePlan<N>) -> Rc<CorePlan<N>> {
         old.retire_missing(&new);
         let (plan, endpoints) = (&new.plan, &new.endpoints);

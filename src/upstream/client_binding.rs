@@ -5,7 +5,7 @@
 //! client's connection whose request was challenged until one of the two ends, and counts against the endpoint's limit
 //! like any other. Only the endpoint's answer binds a connection. If a client's request could, clients could use up
 //! the pool. An endpoint that has asked once may accept later credentials without a challenge, so a connection that
-//! carried unasked credentials to it ends with its answer.
+//! carried unasked credentials to that endpoint ends with its answer.
 
 use std::rc::{Rc, Weak};
 use std::task::Context;
@@ -17,7 +17,7 @@ use crate::conn::ClientBindings;
 use crate::io::{Instant, Net};
 use crate::limits::BOUND_KEPT_MS;
 
-/// Lives as long as the bound connection.
+/// Lives as long as the bound connection, which owns it.
 pub struct BindingToken;
 
 /// One endpoint connection of a client's connection, at most one for each upstream. Dropping the binding closes it;
@@ -72,7 +72,7 @@ impl<N: Net> Upstream<N> {
         Some((index, ConnectionOffer::Reuse(leased)))
     }
 
-    /// The endpoint that the client has a connection to, with its number.
+    /// The endpoint that the client has a bound connection to, with its index.
     fn find_bound(
         &self,
         client: &ClientBindings,

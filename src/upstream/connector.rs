@@ -1,6 +1,7 @@
-//! How a request gets the connection or stream that carries it to an endpoint: one that is open already, one that
-//! another exchange is making, or one that is made now, with all that comes before the first request: the header of the
-//! PROXY protocol, TLS, and the choice of the protocol.
+//! Gets the connection or stream that carries a request to an endpoint.
+//!
+//! The connection is open already, another exchange is opening it, or the connector opens it now. Opening includes the
+//! steps before the first request: the header of the PROXY protocol, TLS, and the choice of the protocol.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -22,7 +23,7 @@ use crate::io::{Address, Connection, Instant, Net, Tx, errno};
 use crate::plan::{Protocol, UpstreamPlan};
 use crate::tls;
 
-/// Waits on behalf of an exchange that has nothing to send its request on yet.
+/// Waits on behalf of an exchange that has no connection or stream yet.
 pub trait Waiter {
     /// Waits until `poll` is ready. `None`: the deadline has passed.
     ///
@@ -37,17 +38,17 @@ pub trait Waiter {
 
 /// A connection or stream that carries one request.
 pub enum EndpointLease<N: Net> {
-    /// A connection of HTTP/1.1. `is_reused`: it has carried others.
+    /// An HTTP/1.1 connection. `is_reused`: it has carried other requests.
     Connection {
         leased: LeasedConnection<N>,
         is_reused: bool,
     },
-    /// A stream of HTTP/2.
+    /// An HTTP/2 stream.
     Stream(StreamReservation<N>),
 }
 
 impl<N: Net> EndpointLease<N> {
-    /// Begins a request on it. The head of the answer goes into `head`.
+    /// Begins a request on the connection or stream. The head of the answer goes into `head`.
     pub fn begin(self, core: &Core<N>, limits: Limits, head: Head) -> EndpointSide<N> {
         match self {
             Self::Connection { leased, is_reused } => {
@@ -58,9 +59,9 @@ impl<N: Net> EndpointLease<N> {
     }
 }
 
-/// Why an endpoint gave a request nothing to go on.
+/// Why a request got no connection or stream.
 pub struct ConnectFailure {
-    /// What that means for the exchange.
+    /// The fault for the exchange.
     pub fault: Fault,
     /// The error of the system; 0 if there was none.
     pub errno: u16,
@@ -95,13 +96,14 @@ pub struct Connector<'a, N: Net> {
     pub plan: &'a UpstreamPlan,
     /// The listener that the client connected to: the PROXY protocol names its address.
     pub listener: &'a CoreListener,
-    /// How long making a connection may take.
+    /// How long opening a connection may take.
     pub timeout: Duration,
 }
 
 impl<N: Net> Connector<'_, N> {
-    /// Turns an offer of the endpoint into a lease, and takes it out of `offer`: by value, each future on the way would
-    /// hold it. `None`: the offer has lapsed and the endpoint has no room. Adds the time that connecting takes to `spent`.
+    /// Turns an offer of the endpoint into a lease. `None`: the offer has lapsed and the endpoint has no room. Adds the
+    /// time spent connecting to `spent`. Takes the offer out of `offer`, because each future on the way would hold a
+    /// copy of an offer passed by value.
     pub async fn lease(
         &self,
         endpoint: &Rc<Endpoint<N>>,
@@ -119,8 +121,10 @@ impl<N: Net> Connector<'_, N> {
                     return Ok(Some(EndpointLease::Connection { leased, is_reused }));
                 }
                 Some(ConnectionOffer::Connect(permit)) => {
-                    let made = self.make(endpoint, permit, need, waiter, spent).await;
-                    return made.map(Some);
+                    let opened = self
+                        .open_connection(endpoint, permit, need, waiter, spent)
+                        .await;
+                    return opened.map(Some);
                 }
                 Some(ConnectionOffer::Stream(reservation)) => {
                     if endpoint.shares_connections(need)
@@ -130,7 +134,7 @@ impl<N: Net> Connector<'_, N> {
                     }
                 }
                 Some(ConnectionOffer::Await) => {
-                    self.join(endpoint, waiter, spent).await?;
+                    self.await_connection(endpoint, waiter, spent).await?;
                     has_waited = true;
                 }
             }
@@ -150,8 +154,9 @@ impl<N: Net> Connector<'_, N> {
         }
     }
 
-    /// Makes a connection, for this exchange alone or for others too. Only the handshake may tell which.
-    async fn make(
+    /// Opens a connection, for this exchange alone (HTTP/1.1) or for others too (HTTP/2). Sometimes only the handshake
+    /// tells which.
+    async fn open_connection(
         &self,
         endpoint: &Rc<Endpoint<N>>,
         permit: ConnectionPermit<N>,
@@ -160,19 +165,20 @@ impl<N: Net> Connector<'_, N> {
         spent: &mut Duration,
     ) -> Result<EndpointLease<N>, ConnectFailure> {
         let is_shared = endpoint.shares_connections(need);
-        let joiner = is_shared.then(|| endpoint.begin_connecting());
+        let guard = is_shared.then(|| endpoint.begin_connecting());
         let leased = self.connect(endpoint, permit, need, waiter, spent).await;
-        if let (Some(joiner), Err(failure)) = (&joiner, &leased)
+        if let (Some(guard), Err(failure)) = (&guard, &leased)
             && failure.fault.side != Side::Upstream
         {
-            joiner.abandon();
+            guard.abandon();
         }
         let leased = leased?;
         if speaks_http2(&leased) || (is_shared && !endpoint.uses_tls()) {
-            let reservation = endpoint.begin_http2(self.core, leased, self.plan.http2, joiner);
+            let reservation = endpoint.begin_http2(self.core, leased, self.plan.http2, guard);
             return Ok(EndpointLease::Stream(reservation));
         }
-        // A request that switches protocols did not offer HTTP/2: that the endpoint did not choose it says nothing.
+        // For a request that switches protocols, Weir offers no HTTP/2, so the endpoint's choice says nothing about
+        // later connections.
         if !need.switches_protocols {
             endpoint.protocol.set(Protocol::Http1);
         }
@@ -180,22 +186,22 @@ impl<N: Net> Connector<'_, N> {
         Ok(EndpointLease::Connection { leased, is_reused })
     }
 
-    /// Waits for the connection that another exchange makes.
-    async fn join(
+    /// Waits for the connection that another exchange is opening.
+    async fn await_connection(
         &self,
         endpoint: &Rc<Endpoint<N>>,
         waiter: &mut impl Waiter,
         spent: &mut Duration,
     ) -> Result<(), ConnectFailure> {
         let began = self.core.net.now();
-        let mut listed = None;
-        let joined = waiter.until(began + self.timeout, |cx| {
-            endpoint.poll_connected(cx, &mut listed)
+        let mut registered = None;
+        let connected = waiter.until(began + self.timeout, |cx| {
+            endpoint.poll_connected(cx, &mut registered)
         });
-        let joined = joined.await;
+        let connected = connected.await;
         *spent += self.core.net.now().since(began);
         let late = Fault::upstream(Phase::Connect, Reason::ConnectTimeout, Retry::Always);
-        Ok(joined?.ok_or(late)?)
+        Ok(connected?.ok_or(late)?)
     }
 
     /// Opens a connection within its time.
@@ -233,7 +239,7 @@ impl<N: Net> Connector<'_, N> {
     }
 }
 
-/// Opens a connection to an endpoint, sends the header of the PROXY protocol, and makes the TLS handshake.
+/// Opens a connection to an endpoint, queues the header of the PROXY protocol, and performs the TLS handshake.
 async fn open<N: Net>(
     core: &Rc<Core<N>>,
     endpoint: &Endpoint<N>,
@@ -254,7 +260,7 @@ async fn open<N: Net>(
     }
     match endpoint.tls() {
         None => Ok(connection.into()),
-        // In a box: handshakes are rare, and their state is large.
+        // In a box, because handshakes are rare and their state is large.
         Some(secure) => {
             let shaken = shake_hands(core, secure, connection, &endpoint.name, is_http1_only);
             Ok(Box::pin(shaken).await?)

@@ -1,8 +1,9 @@
-//! One core's part in the limits that all cores share: its endpoint slots, its queues, and the way to the other cores.
+//! One core's part in the limits that all cores share: its endpoint slots, its queues, and its notices to other cores.
 //!
-//! A free slot goes to the request that has waited longest on any core. If that is another core, a [`SlotNotice`]
-//! carries the slot there. A core closes idle connections when requests wait elsewhere. A notice can get lost in a
-//! full mailbox, and another core can see a counter late; [`CoreUpstreams::check_waiting`] corrects both a tick later.
+//! A free slot goes to the request that has waited longest on any core. If that request is on another core, a
+//! [`SlotNotice`] carries the slot there. A core closes idle connections when requests wait elsewhere. A notice can get
+//! lost in a full mailbox, and another core can see a counter late; [`CoreUpstreams::check_waiting`] corrects both a
+//! tick later.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

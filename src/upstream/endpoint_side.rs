@@ -23,8 +23,8 @@ pub struct EndpointSide<N: Net> {
     transport: EndpointTransport<N>,
 }
 
-/// What carries the request, and what was leased for it. The transport closes before its lease is dropped, because
-/// that gives the freed place to others.
+/// The connection or stream that carries the request, and the lease of it. The connection must close before the lease
+/// is dropped, because dropping the lease gives the place to the next request.
 #[expect(
     clippy::large_enum_variant,
     reason = "one lives in each exchange, where a box would be an allocation a request"
@@ -104,7 +104,7 @@ impl<N: Net> EndpointSide<N> {
         }
     }
 
-    /// Memory of the request's queued data and the response's received data.
+    /// The memory that the request's queued data and the response's received data hold.
     pub fn held(&self) -> usize {
         match &self.transport {
             EndpointTransport::Http1(..) => self.queued(),
@@ -136,7 +136,7 @@ impl<N: Net> EndpointSide<N> {
         }
     }
 
-    /// Where a 101's head names the protocol.
+    /// The protocol that the endpoint switched to, as a span of a 101's head.
     pub fn switched_to(&self) -> Option<Span> {
         match &self.transport {
             EndpointTransport::Http1(wire, ..) => wire.switched_to(),
@@ -152,7 +152,7 @@ impl<N: Net> EndpointSide<N> {
         }
     }
 
-    /// A hint that the rest of the body is large.
+    /// Announces that about `bytes` of the body follow, so that receives use blocks of a fitting size.
     pub fn expect(&mut self, bytes: usize) {
         match &mut self.transport {
             EndpointTransport::Http1(wire, ..) => wire.expect(bytes),
@@ -199,7 +199,7 @@ impl<N: Net> EndpointSide<N> {
         }
     }
 
-    /// Whether the response asks for authentication that holds for the connection, or continues it.
+    /// Whether the response begins or continues authentication that holds for the connection.
     pub fn challenges_connection(&self) -> bool {
         match &self.transport {
             EndpointTransport::Http1(wire, ..) => wire.challenges_connection(),

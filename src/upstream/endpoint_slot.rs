@@ -103,16 +103,16 @@ impl<N: Net> EndpointSlot<N> {
     /// The right to open another connection, if the limit allows it.
     #[inline]
     pub(super) fn permit(self: &Rc<Self>) -> Option<ConnectionPermit<N>> {
-        self.count.open().then(|| self.counted())
+        self.count.open().then(|| self.make_permit())
     }
 
     /// Turns a grant from another core into a permit.
     pub(super) fn granted(self: &Rc<Self>, grant: SlotGrant) -> ConnectionPermit<N> {
         grant.keep();
-        self.counted()
+        self.make_permit()
     }
 
-    fn counted(self: &Rc<Self>) -> ConnectionPermit<N> {
+    fn make_permit(self: &Rc<Self>) -> ConnectionPermit<N> {
         ConnectionPermit::new(self.clone())
     }
 
@@ -203,7 +203,7 @@ impl<N: Net> EndpointSlot<N> {
             return None;
         }
         self.may_be_over.set(false);
-        // If there is room, every queued request was offered that.
+        // If the endpoint has room, every queued request has had an offer of it.
         let is_wanted =
             !self.has_room() && self.count.upstream.is_wanted_by_others(self.core.index);
         let age = leased.permit.age(now);
@@ -223,7 +223,7 @@ impl<N: Net> EndpointSlot<N> {
             return self.core.hand_over(SlotGrant::counted(self.count.clone()));
         }
         self.count.close();
-        // A request queued in between found no room.
+        // A request that was queued in between has found no room, so grant the slot now.
         if upstream.has_waiters()
             && let Some(grant) = SlotGrant::new(&self.count)
         {

@@ -16,7 +16,7 @@ use crate::io::{Instant, Net, Rx};
 use crate::limits::IDLE_CLOSED_AT_ONCE;
 use crate::plan::Protocol;
 
-/// A connection that can carry a request at once.
+/// An idle connection.
 pub(super) struct PooledConnection<N: Net> {
     pub(super) leased: LeasedConnection<N>,
     pub(super) since: Instant,
@@ -91,12 +91,11 @@ impl<N: Net> IdlePool<N> {
 /// What an attempt needs of a connection.
 #[derive(Clone, Copy)]
 pub struct ConnectionNeed {
-    /// The client whose connection it must be, where the PROXY protocol tells endpoints who that is.
+    /// If the PROXY protocol tells endpoints the client, the client that the connection must belong to.
     pub owner: Option<SocketAddr>,
-    /// An idle connection will not do, because one was found dead.
+    /// The attempt must open a new connection, because it has found an idle one dead.
     pub must_be_fresh: bool,
-    /// The request cannot be repeated, so the connection is checked once more: the endpoint may have closed it this
-    /// very moment.
+    /// The request cannot be repeated, so Weir checks once more that the endpoint has not just closed the connection.
     pub must_recheck: bool,
     /// The request switches protocols and needs an HTTP/1.1 connection of its own.
     pub switches_protocols: bool,
@@ -119,8 +118,7 @@ impl<N: Net> Endpoint<N> {
         self.protocol.get() == Protocol::Http2 && !(need.switches_protocols && self.uses_tls())
     }
 
-    /// Takes the newest open connection, or else the right to open one. `None`: the endpoint has as many as it may
-    /// have.
+    /// Takes the newest idle connection, or else the right to open one. `None`: the endpoint is at its limit.
     #[inline]
     pub fn take_offer(
         self: &Rc<Self>,
@@ -148,8 +146,8 @@ impl<N: Net> Endpoint<N> {
         }
     }
 
-    /// The right to open a connection. At the limit, an idle connection is closed for it, even one that belongs to
-    /// another client.
+    /// The right to open a connection. At the limit, closes an idle connection for it, even one that serves another
+    /// client only.
     fn permit_or_closed(self: &Rc<Self>) -> Option<ConnectionPermit<N>> {
         let closed = || self.idle.borrow_mut().pop().map(|idle| idle.leased.close());
         let permit = self.slot.permit().or_else(closed);
@@ -258,7 +256,7 @@ impl<N: Net> LeasedConnection<N> {
 /// Closes idle connections that end or expire. Each core has one.
 pub(super) struct IdleReaper<N: Net> {
     waker: Cell<Option<Waker>>,
-    /// Endpoints that had an idle connection at the last check.
+    /// Endpoints that may have an idle connection.
     watched: RefCell<Vec<Weak<Endpoint<N>>>>,
 }
 
@@ -312,13 +310,13 @@ impl<N: Net> IdleReaper<N> {
             };
             let mut keep = |idle: &mut PooledConnection<N>| keep(&endpoint, idle);
             let gone = endpoint.idle.borrow_mut().take_out(&mut keep);
-            let unbound = endpoint
+            let gone_bound = endpoint
                 .bound
                 .borrow_mut()
                 .extract_if(.., |idle| !keep(idle))
                 .collect::<Vec<_>>();
             // Dropping connections may make other tasks use the lists.
-            drop((gone, unbound));
+            drop((gone, gone_bound));
             let is_empty = endpoint.idle.borrow().is_empty() && endpoint.bound.borrow().is_empty();
             endpoint.is_watched.set(!is_empty);
             !is_empty

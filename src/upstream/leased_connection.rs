@@ -9,7 +9,7 @@ use super::endpoint_slot::EndpointSlot;
 use crate::conn::Wire;
 use crate::io::{Instant, Net};
 
-/// The right to one connection. Dropping it grants the right to the next queued request.
+/// The right to one connection. Dropping the permit gives the right to the next queued request.
 pub struct ConnectionPermit<N: Net> {
     slot: Rc<EndpointSlot<N>>,
     /// When the connection was opened.
@@ -54,7 +54,7 @@ impl<N: Net> LeasedConnection<N> {
         matches!(&self.owner, Some(ConnectionOwner::Bound(own)) if Rc::ptr_eq(own, bound))
     }
 
-    /// Closes the connection. Its permit serves for another.
+    /// Closes the connection and returns its permit, which allows another.
     pub(super) fn close(self) -> ConnectionPermit<N> {
         let mut permit = self.permit;
         permit.close();

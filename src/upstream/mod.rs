@@ -1,7 +1,7 @@
 //! Upstreams as one core sees them: their endpoints, the balancer, and the connections to them.
 //!
-//! All of it belongs to one core. An endpoint that is in the old plan and in the new one keeps its connections over a
-//! reload.
+//! All of this belongs to one core. An endpoint that is in both the old and the new plan keeps its connections through
+//! a reload.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -45,11 +45,11 @@ use crate::plan::{EndpointSet, UpstreamId, UpstreamPlan};
 use crate::tls::TlsClient;
 use round_robin::RoundRobin;
 
-/// One upstream on one core, by one plan.
+/// One upstream on one core, as one plan configures it.
 pub struct Upstream<N: Net> {
-    /// Its number in the current plan, for counting.
+    /// Its id in the current plan, which counters use.
     id: Rc<Cell<UpstreamId>>,
-    /// Its name. State survives a reload under it.
+    /// Its name. A reload keeps the state of an upstream that keeps its name.
     pub name: Arc<str>,
     /// The planned endpoints.
     set: Arc<EndpointSet>,
@@ -69,7 +69,8 @@ pub struct Upstream<N: Net> {
 }
 
 impl<N: Net> Upstream<N> {
-    /// Makes this core's side of `plan` with the endpoints of `set`. State of the same name in `old` is kept.
+    /// Makes this core's upstream for `plan` with the endpoints of `set`. Takes over the endpoints and the budget of
+    /// `old`, the upstream of the same name in the former plan.
     pub fn new(
         id: UpstreamId,
         (plan, set): (&UpstreamPlan, &Arc<EndpointSet>),
@@ -138,17 +139,17 @@ impl<N: Net> Upstream<N> {
         }
     }
 
-    /// Its number in the current plan.
+    /// Its id in the current plan.
     pub fn id(&self) -> UpstreamId {
         self.id.get()
     }
 
-    /// Whether it was made with this very set, not an equal one.
+    /// Whether the upstream was made from this same `Arc`.
     pub fn has_set(&self, set: &Arc<EndpointSet>) -> bool {
         Arc::ptr_eq(&self.set, set)
     }
 
-    /// Whether the names of some endpoints were not found.
+    /// Whether the names of some endpoints did not resolve.
     pub fn has_unresolved(&self) -> bool {
         !self.set.unresolved.is_empty()
     }
@@ -174,7 +175,7 @@ impl<N: Net> Upstream<N> {
             .filter(|endpoint| !stays(endpoint))
             .for_each(|endpoint| {
                 endpoint.retire();
-                // An endpoint of the same name with other settings has the slot now.
+                // An endpoint of the same name with other settings may use the slot now.
                 let has_slot = |new: &Self| {
                     let mut slots = new.endpoints.iter().map(|e| &e.slot);
                     slots.any(|slot| Rc::ptr_eq(slot, &endpoint.slot))
@@ -188,8 +189,8 @@ impl<N: Net> Upstream<N> {
         }
     }
 
-    /// Returns the offer of the next endpoint in turn that has one and was not tried. If all were tried, any endpoint
-    /// will do. `None`: every endpoint is at its limit.
+    /// Returns an offer of the next endpoint in turn that has room and was not tried; if all were tried, of the next
+    /// that has room. `None`: every endpoint is at its limit.
     pub fn take_offer(
         &self,
         cx: &mut Context<'_>,

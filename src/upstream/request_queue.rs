@@ -19,7 +19,7 @@ use super::{
 };
 use crate::io::Net;
 
-/// What an attempt can use.
+/// An offer of a connection or stream to an attempt.
 pub enum ConnectionOffer<N: Net> {
     /// An open connection.
     Reuse(LeasedConnection<N>),
@@ -43,7 +43,7 @@ pub(super) struct RequestQueue<N: Net> {
     endpoints: RefCell<Vec<Weak<Endpoint<N>>>>,
 }
 
-/// Distinguishes one plan's upstream from another's.
+/// Identifies the plan that an upstream was made for: marks are the same if their addresses are.
 #[derive(Default)]
 pub(super) struct PlanMark;
 
@@ -211,7 +211,7 @@ impl<N: Net> Upstream<N> {
 }
 
 impl<N: Net> QueuedAttempt<'_, N> {
-    /// Waits for the offer, which comes once.
+    /// Waits for the offer. Each place gets one offer.
     pub fn poll_offer(&mut self, cx: &Context<'_>) -> Poll<(u32, ConnectionOffer<N>)> {
         if let Some(offer) = self.entry.offer.take() {
             return Poll::Ready(offer);

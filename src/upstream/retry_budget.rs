@@ -1,4 +1,4 @@
-//! The retry budget: retries may be a share of the requests, so that they do not bury a failing upstream.
+//! The retry budget: it limits retries to a share of the requests, so that retries do not overload a failing upstream.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::io::Instant;
 use crate::plan::RetryPlan;
 
-/// The window over which the share is taken. (Envoy counts active requests; a window needs no bookkeeping when a
-/// request ends.)
+/// The window over which the budget counts requests and retries. (Envoy counts active requests instead; a window needs
+/// no bookkeeping when a request ends.)
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// One upstream's requests and retries on one core.

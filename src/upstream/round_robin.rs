@@ -8,7 +8,7 @@ pub struct TriedEndpoints {
 }
 
 impl TriedEndpoints {
-    /// Remembers an endpoint. Beyond seven it forgets, so that an endpoint may be tried twice.
+    /// Remembers an endpoint. After seven it remembers no more, so an exchange may try a further endpoint twice.
     pub fn add(&mut self, endpoint: u32) {
         if let Some(free) = self.endpoints.get_mut(self.len as usize) {
             *free = endpoint;
@@ -90,19 +90,19 @@ impl RoundRobin {
         None
     }
 
-    /// Every endpoint earns its weight in each round. The one with the most credit is chosen and pays the sum, as in
-    /// nginx.
+    /// In each round every usable endpoint earns its weight as credit. The endpoint with the most credit is chosen, and
+    /// pays the sum of the weights. nginx does the same.
     fn smooth(&mut self, may: impl Fn(u32) -> bool) -> Option<u32> {
         let mut total = 0;
         let mut best: Option<(usize, i64)> = None;
-        for (i, seat) in self.endpoints.iter_mut().enumerate() {
+        for (i, endpoint) in self.endpoints.iter_mut().enumerate() {
             if !may(i as u32) {
                 continue;
             }
-            seat.credit += seat.weight;
-            total += seat.weight;
-            if best.is_none_or(|(_, credit)| seat.credit > credit) {
-                best = Some((i, seat.credit));
+            endpoint.credit += endpoint.weight;
+            total += endpoint.weight;
+            if best.is_none_or(|(_, credit)| endpoint.credit > credit) {
+                best = Some((i, endpoint.credit));
             }
         }
         let (best, _) = best?;

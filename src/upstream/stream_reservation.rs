@@ -1,8 +1,8 @@
 //! HTTP/2 connections that exchanges share.
 //!
-//! A core opens another connection only when its existing ones allow no more streams. One of the exchanges that need
-//! it opens it. The others wait until the endpoint's SETTINGS say how many streams it allows, so a burst of requests
-//! causes neither a burst of connections nor one of refused streams.
+//! A core opens another connection only when its existing ones allow no more streams. Of the exchanges that need one,
+//! the first opens it. The others wait until the endpoint's SETTINGS say how many streams it allows, so a burst of
+//! requests causes neither a burst of connections nor one of refused streams.
 
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -31,8 +31,8 @@ impl<N: Net> Endpoint<N> {
         self.reserve(mux)
     }
 
-    /// Makes a connection close that was opened before `made_before`, for a request on another core. Returns whether
-    /// there was one.
+    /// Closes one connection that was opened before `made_before`, after its last stream, for a request on another
+    /// core. Returns whether there was one.
     pub(super) fn end_old_shared(&self, made_before: Instant) -> bool {
         let shared = self.shared.borrow();
         let may_end = |mux: &&Rc<Mux<N>>| !mux.is_leaving() && mux.opened_at() < made_before;
@@ -40,7 +40,7 @@ impl<N: Net> Endpoint<N> {
         mux.inspect(|mux| mux.set_leaving(true)).is_some()
     }
 
-    /// Lets connections that were to close take streams again, because no request waits elsewhere any more.
+    /// Cancels the close of connections that have not closed yet, because no request waits on another core any more.
     pub(super) fn reopen_shared(self: &Rc<Self>) {
         let was_leaving = |mux: &&Rc<Mux<N>>| mux.is_leaving();
         let leaving: Vec<_> = self
@@ -72,14 +72,14 @@ impl<N: Net> Endpoint<N> {
         }
     }
 
-    /// Whether the last shared connection failed because of the endpoint.
+    /// Whether there is no shared connection and the endpoint caused the last one to fail.
     pub(super) fn refused_shared(&self) -> bool {
         let is_http2 = self.protocol.get() == Protocol::Http2;
         is_http2 && !self.has_shared_connection() && !self.was_abandoned.get()
     }
 
-    /// Reserves a stream on a shared connection, else gives the right to open one, unless another exchange is doing
-    /// that.
+    /// Reserves a stream on a shared connection, or else returns the right to open one. If another exchange is opening
+    /// one, returns the offer to wait for it.
     pub(super) fn take_shared(self: &Rc<Self>) -> Option<ConnectionOffer<N>> {
         if let Some(mux) = self.find_shared() {
             return Some(ConnectionOffer::Stream(self.reserve(mux)));
@@ -122,14 +122,14 @@ impl<N: Net> Endpoint<N> {
         }
     }
 
-    /// Waits while an exchange opens a shared connection. `listed` belongs to the waiting exchange, `None` at first:
-    /// the connection whose waiters it is registered with.
-    pub fn poll_connected(&self, cx: &mut Context<'_>, listed: &mut Option<u32>) -> Poll<()> {
+    /// Waits while another exchange opens a shared connection. `registered` is state of the caller, `None` at first: it
+    /// says for which opening the caller's waker is registered.
+    pub fn poll_connected(&self, cx: &mut Context<'_>, registered: &mut Option<u32>) -> Poll<()> {
         if !self.is_connecting.get() {
             return Poll::Ready(());
         }
         let joined = self.connections_tried.get();
-        if listed.replace(joined) != Some(joined) {
+        if registered.replace(joined) != Some(joined) {
             self.awaiting_connection
                 .borrow_mut()
                 .push(cx.waker().clone());
@@ -147,7 +147,7 @@ impl<N: Net> Endpoint<N> {
         self.idle_timeout.get()
     }
 
-    /// Wakes the tasks of shared connections, because their settings have changed.
+    /// Wakes the tasks of shared connections, because the endpoint has left the plan.
     pub(super) fn wake_shared(&self) {
         self.shared.borrow().iter().for_each(|mux| mux.wake());
     }
@@ -182,13 +182,14 @@ impl<N: Net> Drop for StreamReservation<N> {
     }
 }
 
-/// Announces a shared connection that is being opened. When the guard is dropped, the waiting exchanges look again.
+/// Announces that an exchange is opening a shared connection. When the guard is dropped, the exchanges that wait for
+/// the connection ask for an offer again.
 pub struct ConnectingGuard<N: Net> {
     endpoint: Rc<Endpoint<N>>,
 }
 
 impl<N: Net> ConnectingGuard<N> {
-    /// Records that the connection was given up, not because of the endpoint.
+    /// Records that the exchange gave up for a reason of its own, not because of the endpoint.
     pub fn abandon(&self) {
         self.endpoint.was_abandoned.set(true);
     }
