@@ -164,7 +164,11 @@ impl std::fmt::Display for Capacity {
         let per_core = show(self.memory_per_core_max as u64);
         let _ = write!(text, "; {per_core} of memory per core");
         if let (Some(cores), Some(memory)) = (self.memory_shared_by, memory_bytes) {
-            let _ = write!(text, " ({cores} cores share {})", show(memory));
+            let memory = show(memory);
+            let _ = match cores {
+                1 => write!(text, " (1 core, {memory} in all)"),
+                _ => write!(text, " ({cores} cores share {memory})"),
+            };
         }
         f.write_str(&text)
     }
@@ -252,6 +256,9 @@ mod tests {
                 .to_string()
                 .contains("1600 connections, limited by 100MiB")
         );
+        assert!(small.to_string().ends_with(" (2 cores share 100MiB)"));
+        let (single, _) = capacity(LISTEN, 1 << 20, 100 * MIB, 1);
+        assert!(single.to_string().ends_with(" (1 core, 100MiB in all)"));
         let (large, _) = capacity(LISTEN, 1 << 20, 1 << 40, 2);
         assert_eq!(large.memory_per_core_max, MEMORY_PER_CORE_MAX);
         let (tiny, _) = capacity(LISTEN, 1 << 20, 8 * MIB, 64);
