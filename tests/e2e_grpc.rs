@@ -525,7 +525,7 @@ fn a_deadline_ends_the_call_at_the_client_and_at_the_endpoint() {
         assert_eq!(trailers["grpc-status"], "4");
         assert_eq!(
             trailers["grpc-message"],
-            "The exchange took longer than it may in total."
+            "The exchange exceeded its total time limit."
         );
         let entry = rig.weir.entry("/test.Echo/Download");
         assert_eq!(entry.text("reason"), "total_timeout");
