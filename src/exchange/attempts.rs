@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::mem;
 use std::rc::Rc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use weir_proto_h1::{FieldId, Head};
@@ -20,8 +20,8 @@ use crate::fault::{Fault, Phase, Reason, Side};
 use crate::io::{Address, Net};
 use crate::plan::{RoutePlan, UpstreamId, UpstreamPlan, is_grpc};
 use crate::upstream::{
-    ConnectFailure, ConnectionNeed, ConnectionOffer, Connector, Endpoint, EndpointSide,
-    TriedEndpoints, Upstream, Waiter,
+    ConnectFailure, ConnectionNeed, ConnectionOffer, Connector, Endpoint, EndpointLease,
+    EndpointSide, TriedEndpoints, Upstream, Waiter,
 };
 
 /// Statuses of answers that lead to another attempt. Routes cannot name any yet.
@@ -33,6 +33,22 @@ pub(super) enum Heard {
     Pass,
     /// Another attempt follows.
     Retry(Repeat),
+}
+
+/// How an attempt failed.
+struct AttemptFailure {
+    fault: Fault,
+    /// The endpoint may only have closed an idle connection.
+    was_stale: bool,
+}
+
+impl From<Fault> for AttemptFailure {
+    fn from(fault: Fault) -> Self {
+        Self {
+            fault,
+            was_stale: false,
+        }
+    }
 }
 
 /// The attempts of one exchange: their common settings and their outcomes so far.
@@ -79,7 +95,7 @@ impl<'a, N: Net> Exchange<'a, N> {
             let repeat = match attempts.attempt(self).await {
                 Ok(Heard::Pass) => return Ok(()),
                 Ok(Heard::Retry(repeat)) => repeat,
-                Err((fault, was_stale)) => {
+                Err(AttemptFailure { fault, was_stale }) => {
                     if !was_stale {
                         attempts.count_failure(&self.record, fault);
                     }
@@ -121,17 +137,18 @@ impl<'a, N: Net> Exchange<'a, N> {
 
     /// Keeps the head of an answer for the log, and the head's memory for the next answer.
     fn keep_head(&mut self, up: &mut EndpointSide<N>) {
-        self.buffers.up_head = mem::take(&mut up.head);
+        mem::swap(&mut self.buffers.up_head, &mut up.head);
         self.buffers.up_block = mem::take(&mut up.block);
     }
 }
 
 impl<'a, N: Net> Attempts<'a, N> {
-    /// Makes one attempt. The flag beside a fault is true if the endpoint may merely have closed an idle connection.
-    async fn attempt(&mut self, exchange: &mut Exchange<'a, N>) -> Result<Heard, (Fault, bool)> {
-        let not_stale = |fault| (fault, false);
-        exchange.check_client_waits().map_err(not_stale)?;
-        let (endpoint, mut up) = self.begin(exchange).await.map_err(not_stale)?;
+    /// Makes one attempt.
+    async fn attempt(&mut self, exchange: &mut Exchange<'a, N>) -> Result<Heard, AttemptFailure> {
+        exchange.check_client_waits()?;
+        let (endpoint, lease) = self.lease(exchange).await?;
+        let head = mem::take(&mut exchange.buffers.up_head);
+        let mut up = lease.begin(exchange.core, self.plan.limits, head);
         match self.relay(&mut up, exchange).await {
             Ok(Relayed::Answered) => {
                 self.bind(&mut up, &endpoint, exchange);
@@ -155,10 +172,7 @@ impl<'a, N: Net> Attempts<'a, N> {
                 exchange.record.bytes_in += passed.sent;
                 exchange.record.bytes_out += passed.received;
                 match passed.is_stalled {
-                    true => Err(not_stale(Fault::downstream(
-                        Phase::Body,
-                        Reason::ClientStalled,
-                    ))),
+                    true => Err(Fault::downstream(Phase::Body, Reason::ClientStalled).into()),
                     false => Ok(Heard::Pass),
                 }
             }
@@ -169,7 +183,7 @@ impl<'a, N: Net> Attempts<'a, N> {
                 exchange.record.errno = up.errno();
                 exchange.keep_head(&mut up);
                 let was_stale = fault.reason == Reason::UpstreamClosed && up.was_stale();
-                Err((fault, was_stale))
+                Err(AttemptFailure { fault, was_stale })
             }
         }
     }
@@ -209,18 +223,23 @@ impl<'a, N: Net> Attempts<'a, N> {
         }
     }
 
-    /// Chooses an endpoint and gets a connection or stream to it.
-    async fn begin(
+    /// Chooses an endpoint and gets a connection or stream to it. If all are at their limit, the request waits.
+    async fn lease(
         &mut self,
         exchange: &mut Exchange<'a, N>,
-    ) -> Result<(Rc<Endpoint<N>>, EndpointSide<N>), Fault> {
+    ) -> Result<(Rc<Endpoint<N>>, EndpointLease<N>), Fault> {
         let need = ConnectionNeed {
             owner: self.plan.proxy_protocol.and(exchange.down.context.address),
             must_be_fresh: self.failures.has_met_stale(),
             must_recheck: !exchange.down.head.method.is_idempotent(),
             switches_protocols: exchange.down.request().upgrade.is_some(),
         };
-        let (mut index, offer) = self.choose(need, exchange).await?;
+        let offered = poll_fn(|cx| Poll::Ready(self.take_offer(cx, need, exchange)));
+        let (mut index, offer) = match offered.await {
+            Some(offered) => offered,
+            // In a box: few requests wait, and every exchange would hold the memory.
+            None => Box::pin(self.wait(need, exchange)).await?,
+        };
         let mut offer = Some(offer);
         exchange.record.attempts += 1;
         exchange.record.errno = 0;
@@ -241,11 +260,7 @@ impl<'a, N: Net> Attempts<'a, N> {
                 .await;
             exchange.record.connect_time += spent;
             match lease {
-                Ok(Some(lease)) => {
-                    let head = mem::take(&mut exchange.buffers.up_head);
-                    let up = lease.begin(exchange.core, self.plan.limits, head);
-                    return Ok((endpoint, up));
-                }
+                Ok(Some(lease)) => return Ok((endpoint, lease)),
                 Ok(None) => {
                     let waited = Box::pin(self.wait(need, exchange)).await?;
                     index = waited.0;
@@ -259,26 +274,17 @@ impl<'a, N: Net> Attempts<'a, N> {
         }
     }
 
-    /// Chooses an endpoint: one with a connection that serves this client alone, else the next in turn. If all are at
-    /// their limit, the request waits.
-    async fn choose(
+    /// Takes the offer of an endpoint: one with a connection that serves this client alone, else the next in turn.
+    fn take_offer(
         &mut self,
+        cx: &mut Context<'_>,
         need: ConnectionNeed,
-        exchange: &mut Exchange<'a, N>,
-    ) -> Result<(u32, ConnectionOffer<N>), Fault> {
+        exchange: &Exchange<'a, N>,
+    ) -> Option<(u32, ConnectionOffer<N>)> {
         let bindings = exchange.buffers.bindings.as_deref();
-        let offered = poll_fn(|cx| {
-            let own = bindings.and_then(|own| self.upstream.take_bound(cx, own, need.must_recheck));
-            Poll::Ready(own.or_else(|| self.upstream.take_offer(cx, &self.tried, need)))
-        });
-        let offered = offered.await;
-        self.is_bound =
-            matches!(&offered, Some((_, ConnectionOffer::Reuse(held))) if held.is_bound());
-        match offered {
-            Some(offered) => Ok(offered),
-            // In a box: few requests wait, and every exchange would hold the memory.
-            None => Box::pin(self.wait(need, exchange)).await,
-        }
+        let own = bindings.and_then(|own| self.upstream.take_bound(cx, own, need.must_recheck));
+        self.is_bound = own.is_some();
+        own.or_else(|| self.upstream.take_offer(cx, &self.tried, need))
     }
 
     /// Sends the request's head and moves both bodies.

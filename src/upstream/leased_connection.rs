@@ -46,7 +46,7 @@ impl<N: Net> LeasedConnection<N> {
     }
 
     /// Whether it is bound to one client's connection.
-    pub fn is_bound(&self) -> bool {
+    pub(super) fn is_bound(&self) -> bool {
         matches!(self.owner, Some(ConnectionOwner::Bound(_)))
     }
 
