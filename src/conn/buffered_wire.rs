@@ -33,6 +33,7 @@ impl<N: Net> BufferedWire<N> {
     }
 
     /// Returns the connection and drops the buffered bytes.
+    #[inline]
     pub(super) fn into_wire(self) -> Wire<N> {
         Wire {
             rx: self.rx,

@@ -47,11 +47,14 @@ impl<N: Net> EndpointSide<N> {
         limits: Limits,
         head: Head,
     ) -> Self {
-        let connection = http1::UpstreamConnection::new(core, leased.wire, reused, limits);
         Self {
             head,
             block: Chunk::default(),
-            transport: EndpointTransport::Http1(connection, leased.permit, leased.owner),
+            transport: EndpointTransport::Http1(
+                http1::UpstreamConnection::new(core, leased.wire, reused, limits),
+                leased.permit,
+                leased.owner,
+            ),
         }
     }
 
