@@ -254,6 +254,12 @@ impl<'a, N: Net> Attempts<'a, N> {
             exchange.record.endpoint = Some(index);
             let endpoint = self.upstream.endpoints.get(index as usize).cloned();
             let endpoint = endpoint.ok_or(Fault::local(Phase::Connect, Reason::Internal))?;
+            let is_reuse = |offer: &mut _| matches!(offer, ConnectionOffer::Reuse(_));
+            if let Some(ConnectionOffer::Reuse(leased)) = offer.take_if(is_reuse) {
+                // Most requests come here. The connector's future would copy the connection several times more.
+                let is_reused = true;
+                return Ok((endpoint, EndpointLease::Connection { leased, is_reused }));
+            }
             let (mut waiter, mut spent) = (self.waiter(exchange), Duration::ZERO);
             let lease = connector
                 .lease(&endpoint, &mut offer, need, &mut waiter, &mut spent)
