@@ -1,6 +1,6 @@
 //! One request and its response, from the complete head to the event that reports it.
 //!
-//! [`Exchange`] owns all that one exchange needs. `Exchange::serve` reads like the life of a request. Decisions are
+//! `Exchange` owns all that one exchange needs. `Exchange::serve` reads like the life of a request. Decisions are
 //! plain functions of the plan and the head; `Relay` moves the bytes.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
