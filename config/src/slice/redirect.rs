@@ -100,14 +100,7 @@ pub(crate) fn check_redirect(
     cx: &mut Decoder<'_>,
 ) {
     let location = &redirect.location;
-    let is_usable = match location.0.first() {
-        Some(TextPiece::Text(text)) => {
-            text.starts_with('/') || text.starts_with("http://") || text.starts_with("https://")
-        }
-        Some(TextPiece::Path) => true,
-        _ => false,
-    };
-    if !is_usable {
+    if !location.begins_with_any(&["/", "http://", "https://"]) {
         cx.error(
             Code::BadValue,
             span.clone(),

@@ -148,12 +148,7 @@ fn check_prefix((prefix, with): (&str, &str), matches: &Match, span: &Span, cx: 
 
 /// Reports a path with placeholders that could not stand in a request.
 fn check_path(path_text: &PlaceholderText, matches: &Match, span: &Span, cx: &mut Decoder<'_>) {
-    let is_usable = match path_text.0.first() {
-        Some(TextPiece::Text(text)) => text.starts_with('/'),
-        Some(TextPiece::Path) => true,
-        _ => false,
-    };
-    if !is_usable {
+    if !path_text.begins_with_any(&["/"]) {
         cx.error(
             Code::BadValue,
             span.clone(),

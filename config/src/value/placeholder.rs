@@ -10,6 +10,18 @@ pub(crate) const RESERVED: [&str; 4] = ["host", "path", "query", "rest"];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlaceholderText(pub Vec<TextPiece>);
 
+impl PlaceholderText {
+    /// Whether the text begins with one of these prefixes, whatever the request. They include `/`, because a path
+    /// begins with it.
+    pub(crate) fn begins_with_any(&self, prefixes: &[&str]) -> bool {
+        match self.0.first() {
+            Some(TextPiece::Text(text)) => prefixes.iter().any(|prefix| text.starts_with(prefix)),
+            Some(TextPiece::Path) => true,
+            _ => false,
+        }
+    }
+}
+
 /// A part of a [`PlaceholderText`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TextPiece {
