@@ -94,31 +94,34 @@ impl<'a, N: Net> ClientSide<'a, N> {
     pub fn http1(
         context: &'a ConnectionContext,
         timer: &'a Timer,
-        HeadBuffer { head, block }: &'a mut HeadBuffer,
+        request: &'a mut HeadBuffer,
         connection: &'a mut http1::DownstreamConnection<N>,
     ) -> Self {
-        Self {
-            context,
-            timer,
-            head,
-            block,
-            transport: ClientTransport::Http1(connection),
-        }
+        Self::new(context, timer, request, ClientTransport::Http1(connection))
     }
 
     /// Serves a request over HTTP/2.
     pub fn http2(
         context: &'a ConnectionContext,
         timer: &'a Timer,
-        HeadBuffer { head, block }: &'a mut HeadBuffer,
+        request: &'a mut HeadBuffer,
         stream: &'a mut http2::DownstreamStream<N>,
+    ) -> Self {
+        Self::new(context, timer, request, ClientTransport::Http2(stream))
+    }
+
+    fn new(
+        context: &'a ConnectionContext,
+        timer: &'a Timer,
+        HeadBuffer { head, block }: &'a mut HeadBuffer,
+        transport: ClientTransport<'a, N>,
     ) -> Self {
         Self {
             context,
             timer,
             head,
             block,
-            transport: ClientTransport::Http2(stream),
+            transport,
         }
     }
 

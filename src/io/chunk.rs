@@ -247,6 +247,11 @@ struct Block {
 }
 
 impl Block {
+    /// Whether one view alone shows the block, so nothing else reads bytes that are written to it.
+    fn has_one_view(&self) -> bool {
+        self.header().views.get() == 1
+    }
+
     fn header(&self) -> &BlockHeader {
         // SAFETY: the block lives as long as a count of it does.
         unsafe { self.header.as_ref() }
@@ -355,11 +360,7 @@ impl Chunk {
     /// Writes `bytes` directly in front of the view and extends the view over them. Does nothing if another view shares
     /// the block or there is no room. Returns whether it wrote.
     pub fn prepend(&mut self, bytes: &[u8]) -> bool {
-        let Some(block) = self
-            .block
-            .as_ref()
-            .filter(|block| block.header().views.get() == 1)
-        else {
+        let Some(block) = self.block.as_ref().filter(|block| block.has_one_view()) else {
             return false;
         };
         if bytes.len() > self.start as usize {
@@ -378,11 +379,7 @@ impl Chunk {
     /// Writes `bytes` directly behind the view and extends the view over them. Does nothing if another view shares the
     /// block or there is no room. Returns whether it wrote.
     pub fn append(&mut self, bytes: &[u8]) -> bool {
-        let Some(block) = self
-            .block
-            .as_ref()
-            .filter(|block| block.header().views.get() == 1)
-        else {
+        let Some(block) = self.block.as_ref().filter(|block| block.has_one_view()) else {
             return false;
         };
         if bytes.len() > block.room() - self.end as usize {
