@@ -1,7 +1,10 @@
-//! What the proxy adds to a head and replaces in it.
+//! What the proxy adds to a head, replaces in it and leaves out of it.
 
 use alloc::vec::Vec;
 
+use crate::encode::{CONNECTION_FIELDS, Sink};
+use crate::field::{FieldId, FieldSet};
+use crate::framing::BODY_FIELDS;
 use crate::head::Span;
 use crate::scan;
 
@@ -12,11 +15,35 @@ use crate::scan;
 #[derive(Clone, Debug, Default)]
 pub struct Edits {
     lines: Vec<u8>,
-    added: Vec<(Span, Span)>,
+    added: Vec<AddedField>,
     text: Vec<u8>,
     path: Option<Span>,
     authority: Option<Span>,
+    /// The known names to leave out. Has [`FieldId::Other`] if `removed_names` is not empty.
+    removed: FieldSet,
+    /// The other names to leave out, each with a colon after it.
+    removed_names: Vec<u8>,
+    /// How many times [`Edits::remove`] was called.
+    removals: u32,
+    /// Whether a removal dropped one of the `added` fields.
+    has_dropped: bool,
 }
+
+/// A field in `lines`. A dropped one stays there, because [`Edits::rewind`] may bring it back.
+#[derive(Clone, Copy, Debug)]
+struct AddedField {
+    name: Span,
+    value: Span,
+    /// The removal that dropped the field, counted from 1; 0 if none did.
+    dropped_by: u32,
+}
+
+/// Fields that the encoders write themselves, so no edit removes them.
+//= rfc9110#7.6.1
+// The framing of a message and the fields for the next hop belong to the connection.
+const FIXED: FieldSet = CONNECTION_FIELDS
+    .with(BODY_FIELDS)
+    .with(FieldSet::of(&[FieldId::Host, FieldId::Http2Settings]));
 
 impl Edits {
     /// Makes an empty set of edits. It allocates when the first edit is added.
@@ -31,6 +58,9 @@ impl Edits {
         self.added.clear();
         self.text.clear();
         (self.path, self.authority) = (None, None);
+        if self.removals > 0 {
+            self.undo_removals(EditsMark::default());
+        }
     }
 
     /// Marks the current state for [`Edits::rewind`]. Fields that many messages share are written
@@ -40,15 +70,80 @@ impl Edits {
         EditsMark {
             lines: self.lines.len(),
             added: self.added.len(),
+            text: self.text.len(),
+            path: self.path,
+            authority: self.authority,
+            removed: self.removed,
+            removed_names: self.removed_names.len(),
+            removals: self.removals,
         }
     }
 
-    /// Goes back to the state at `mark` and drops the replaced path and host.
+    /// Goes back to the state at `mark`. There must have been no rewind to an earlier mark since.
     pub fn rewind(&mut self, mark: EditsMark) {
         self.lines.truncate(mark.lines);
         self.added.truncate(mark.added);
-        self.text.clear();
-        (self.path, self.authority) = (None, None);
+        self.text.truncate(mark.text);
+        (self.path, self.authority) = (mark.path, mark.authority);
+        if self.removals > mark.removals {
+            self.undo_removals(mark);
+        }
+    }
+
+    #[cold]
+    fn undo_removals(&mut self, mark: EditsMark) {
+        self.removed = mark.removed;
+        self.removed_names.truncate(mark.removed_names);
+        self.removals = mark.removals;
+        self.has_dropped = false;
+        for field in &mut self.added {
+            if field.dropped_by > mark.removals {
+                field.dropped_by = 0;
+            }
+            self.has_dropped |= field.dropped_by > 0;
+        }
+    }
+
+    /// Leaves out every field of a name, in any case: those of the message, and those that were
+    /// added before. Fields that are added afterwards are written.
+    ///
+    /// The head is not changed, so callers still see what was received. Framing, hop-by-hop fields
+    /// and Host are not removed, because the encoders write them.
+    pub fn remove(&mut self, name: impl AsRef<[u8]>) {
+        let name = name.as_ref();
+        let id = FieldId::from_name(name);
+        if FIXED.has(id) || !scan::is_token(name) {
+            return;
+        }
+        if id == FieldId::Other && !self.removes_name(name) {
+            self.removed_names.extend_from_slice(name);
+            self.removed_names.push(b':');
+        }
+        self.removed.add(id);
+        self.removals += 1;
+        for field in &mut self.added {
+            let is_named = field.name.get(&self.lines).eq_ignore_ascii_case(name);
+            if is_named && field.dropped_by == 0 {
+                field.dropped_by = self.removals;
+                self.has_dropped = true;
+            }
+        }
+    }
+
+    /// The known names to leave out. If it has [`FieldId::Other`], ask [`Edits::removes_name`]
+    /// about each field with an unknown name.
+    #[inline]
+    #[must_use]
+    pub fn removed(&self) -> FieldSet {
+        self.removed
+    }
+
+    /// Whether fields of this name, which is not a known one, are left out.
+    #[must_use]
+    pub fn removes_name(&self, name: &[u8]) -> bool {
+        self.removed_names
+            .split(|&byte| byte == b':')
+            .any(|removed| removed.eq_ignore_ascii_case(name))
     }
 
     /// Adds a field.
@@ -81,8 +176,7 @@ impl Edits {
         pieces.iter().for_each(|piece| value.put(piece));
         let value_end = self.lines.len();
         self.lines.extend_from_slice(b"\r\n");
-        self.added
-            .push((Span::new(name_at, name_end), Span::new(value_at, value_end)));
+        self.push_added(Span::new(name_at, name_end), Span::new(value_at, value_end));
     }
 
     /// Adds a field whose value `write` produces. The rules of [`Edits::append`] apply; the name
@@ -97,8 +191,7 @@ impl Edits {
         write(&mut ValueWriter(&mut self.lines));
         let value_end = self.lines.len();
         self.lines.extend_from_slice(b"\r\n");
-        self.added
-            .push((Span::new(name_at, name_end), Span::new(value_at, value_end)));
+        self.push_added(Span::new(name_at, name_end), Span::new(value_at, value_end));
     }
 
     /// Adds a field with a value of fixed length, which is cheaper. The rules of [`Edits::append`]
@@ -117,14 +210,22 @@ impl Edits {
         self.lines.extend_from_slice(value);
         self.lines.extend_from_slice(b"\r\n");
         let value = Span::new(value_at, value_at + N);
-        self.added.push((Span::new(name_at, name_end), value));
+        self.push_added(Span::new(name_at, name_end), value);
+    }
+
+    #[inline]
+    fn push_added(&mut self, name: Span, value: Span) {
+        self.added.push(AddedField {
+            name,
+            value,
+            dropped_by: 0,
+        });
     }
 
     /// The names and values of the added fields, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.added
-            .iter()
-            .map(|(name, value)| (name.get(&self.lines), value.get(&self.lines)))
+        let kept = self.added.iter().filter(|field| field.dropped_by == 0);
+        kept.map(|field| (field.name.get(&self.lines), field.value.get(&self.lines)))
     }
 
     /// Replaces the path to forward. The query stays.
@@ -153,10 +254,22 @@ impl Edits {
         self.authority.map(|span| span.get(&self.text))
     }
 
-    /// The added fields as HTTP/1.1 lines.
+    /// Writes the added fields as HTTP/1.1 lines.
     #[inline]
-    pub(crate) fn lines(&self) -> &[u8] {
-        &self.lines
+    pub(crate) fn put_lines<S: Sink>(&self, sink: &mut S) {
+        if self.has_dropped {
+            return self.put_kept_lines(sink);
+        }
+        sink.put(&self.lines);
+    }
+
+    #[cold]
+    fn put_kept_lines<S: Sink>(&self, sink: &mut S) {
+        for field in self.added.iter().filter(|field| field.dropped_by == 0) {
+            // A line ends with CR LF after its value.
+            let (start, end) = (field.name.start, field.value.end + 2);
+            sink.put(Span { start, end }.get(&self.lines));
+        }
     }
 
     fn put_target(&mut self, bytes: &[u8]) -> Span {
@@ -217,6 +330,12 @@ fn push_value(out: &mut Vec<u8>, value: &[u8]) {
 pub struct EditsMark {
     lines: usize,
     added: usize,
+    text: usize,
+    path: Option<Span>,
+    authority: Option<Span>,
+    removed: FieldSet,
+    removed_names: usize,
+    removals: u32,
 }
 
 /// A decimal number, for values made of pieces. Does not allocate.

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use crate::edits::{Decimal, Edits};
 use crate::field::{FieldId, FieldSet};
 use crate::framing::{BODY_FIELDS, BodyKind};
-use crate::head::{Head, Method, Span, TargetForm};
+use crate::head::{Field, Head, Method, Span, TargetForm};
 
 /// Where encoded bytes go.
 pub trait Sink {
@@ -82,8 +82,8 @@ pub fn encode_request<S: Sink>(
         sink.put(host);
         sink.put(b"\r\n");
     }
-    fields(sink, block, head, run, skip);
-    sink.put(edits.lines());
+    fields(sink, block, head, edits, run, skip);
+    edits.put_lines(sink);
     if skip.has(FieldId::ContentLength) {
         body_fields(sink, framing.body);
     }
@@ -114,8 +114,8 @@ pub fn encode_response<S: Sink>(
         status_line(sink, block, head);
         run = fields_start(head);
     }
-    fields(sink, block, head, run, skip);
-    sink.put(edits.lines());
+    fields(sink, block, head, edits, run, skip);
+    edits.put_lines(sink);
     if skip.has(FieldId::ContentLength) {
         body_fields(sink, framing.body);
     }
@@ -124,7 +124,7 @@ pub fn encode_response<S: Sink>(
 }
 
 /// Fields that are never copied, whatever the caller removed: `connection` writes them.
-const CONNECTION_FIELDS: FieldSet = FieldSet::of(&[
+pub(crate) const CONNECTION_FIELDS: FieldSet = FieldSet::of(&[
     FieldId::Connection,
     FieldId::KeepAlive,
     FieldId::ProxyConnection,
@@ -168,13 +168,21 @@ fn fields_end(head: &Head) -> u32 {
 }
 
 /// Copies the runs of remaining lines. The first starts at `run`, which may be the start line.
-fn fields<S: Sink>(sink: &mut S, block: &[u8], head: &Head, run: u32, skip: FieldSet) {
+fn fields<S: Sink>(
+    sink: &mut S,
+    block: &[u8],
+    head: &Head,
+    edits: &Edits,
+    run: u32,
+    skip: FieldSet,
+) {
+    let skip = skip.with(edits.removed());
     if !head.has_wire_lines {
-        return unwired_fields(sink, block, head, skip);
+        return unwired_fields(sink, block, head, edits, skip);
     }
     let mut run = Some(run);
     for field in &head.fields {
-        if field.is_removed || skip.has(field.id) {
+        if field.is_removed || is_skipped(field, block, edits, skip) {
             if let Some(start) = run.take() {
                 put_run(sink, block, start, field.name.start);
             }
@@ -187,6 +195,12 @@ fn fields<S: Sink>(sink: &mut S, block: &[u8], head: &Head, run: u32, skip: Fiel
     }
 }
 
+/// Whether to leave the field out. `skip` has [`FieldId::Other`] only if edits remove such fields.
+#[inline]
+fn is_skipped(field: &Field, block: &[u8], edits: &Edits, skip: FieldSet) -> bool {
+    skip.has(field.id) && (field.id != FieldId::Other || edits.removes_name(field.name.get(block)))
+}
+
 /// Copies the bytes from `start` to `end`, if there are any.
 #[inline]
 fn put_run<S: Sink>(sink: &mut S, block: &[u8], start: u32, end: u32) {
@@ -196,8 +210,9 @@ fn put_run<S: Sink>(sink: &mut S, block: &[u8], start: u32, end: u32) {
 }
 
 /// Writes fields that a parser of another HTTP version found.
-fn unwired_fields<S: Sink>(sink: &mut S, block: &[u8], head: &Head, skip: FieldSet) {
-    for field in head.iter().filter(|field| !skip.has(field.id)) {
+fn unwired_fields<S: Sink>(sink: &mut S, block: &[u8], head: &Head, edits: &Edits, skip: FieldSet) {
+    let kept = |field: &&Field| !is_skipped(field, block, edits, skip);
+    for field in head.iter().filter(kept) {
         sink.put(field.name.get(block));
         sink.put(b": ");
         sink.put(field.value.get(block));

@@ -127,12 +127,14 @@ impl FieldId {
 
 /// A set of known names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct FieldSet(u64);
+pub struct FieldSet(u64);
 
 impl FieldSet {
     pub(crate) const EMPTY: Self = Self(0);
 
-    pub(crate) const fn of(ids: &[FieldId]) -> Self {
+    /// The set of these names.
+    #[must_use]
+    pub const fn of(ids: &[FieldId]) -> Self {
         let mut bits = 0;
         let mut rest = ids;
         while let [id, tail @ ..] = rest {
@@ -142,8 +144,10 @@ impl FieldSet {
         Self(bits)
     }
 
+    /// Whether the set has a name.
     #[inline]
-    pub(crate) const fn has(self, id: FieldId) -> bool {
+    #[must_use]
+    pub const fn has(self, id: FieldId) -> bool {
         self.0 >> id as u8 & 1 != 0
     }
 
@@ -152,8 +156,9 @@ impl FieldSet {
         self.0 & other.0 != 0
     }
 
+    /// Adds a name.
     #[inline]
-    pub(crate) const fn add(&mut self, id: FieldId) {
+    pub const fn add(&mut self, id: FieldId) {
         self.0 |= 1 << id as u8;
     }
 
@@ -173,8 +178,10 @@ impl FieldSet {
         Self(self.0 & !other.0)
     }
 
+    /// The names of both sets.
     #[inline]
-    pub(crate) const fn with(self, other: Self) -> Self {
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 }

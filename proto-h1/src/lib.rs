@@ -94,7 +94,7 @@ pub use edits::{Decimal, Edits, EditsMark};
 pub use encode::{ConnectionOption, Framing, Sink, encode_request, encode_response};
 pub use error::Error;
 pub use event::{Event, Next, Received};
-pub use field::{FieldId, is_token};
+pub use field::{FieldId, FieldSet, is_token};
 pub use framing::{
     BodyKind, HopOptions, MessageKind, keep_alive, request_body, response_body, strip_hop_by_hop,
 };

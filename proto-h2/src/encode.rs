@@ -3,7 +3,9 @@
 use alloc::vec::Vec;
 
 use weir_proto_h1::framing::has_no_body;
-use weir_proto_h1::{BodyKind, Decimal, Edits, Field, FieldId, Head, Method, TargetForm, Trailers};
+use weir_proto_h1::{
+    BodyKind, Decimal, Edits, Field, FieldId, FieldSet, Head, Method, TargetForm, Trailers,
+};
 
 use crate::hpack::{Encoder, FieldName, Indexing, PseudoField};
 
@@ -22,6 +24,19 @@ pub struct Framing<'a> {
     /// one.
     pub protocol: Option<&'a [u8]>,
 }
+
+/// Fields that are never written: those for the next hop alone, and those that HTTP/2 says in
+/// another way.
+const CONNECTION_FIELDS: FieldSet = FieldSet::of(&[
+    FieldId::Connection,
+    FieldId::KeepAlive,
+    FieldId::ProxyConnection,
+    FieldId::TransferEncoding,
+    FieldId::Upgrade,
+    FieldId::Te,
+    FieldId::Host,
+    FieldId::Http2Settings,
+]);
 
 /// Writes a field block.
 pub(crate) struct BlockWriter<'a> {
@@ -150,19 +165,13 @@ impl BlockWriter<'_> {
         body: BodyKind,
         drops_length: bool,
     ) {
+        let mut skip = CONNECTION_FIELDS.with(edits.removed());
+        if drops_length {
+            skip.add(FieldId::ContentLength);
+        }
         for field in head.iter() {
-            let is_skipped = match field.id {
-                FieldId::Connection
-                | FieldId::KeepAlive
-                | FieldId::ProxyConnection
-                | FieldId::TransferEncoding
-                | FieldId::Upgrade
-                | FieldId::Te
-                | FieldId::Host
-                | FieldId::Http2Settings => true,
-                FieldId::ContentLength => drops_length,
-                _ => false,
-            };
+            let is_skipped = skip.has(field.id)
+                && (field.id != FieldId::Other || edits.removes_name(field.name.get(block)));
             if !is_skipped {
                 self.field(field, block);
             }

@@ -125,6 +125,41 @@ fn an_http1_request_becomes_an_http2_request() {
     assert_eq!(sections(&out), [plain(&want)]);
 }
 
+/// Every set of removed names leaves out the same fields as over HTTP/1.1.
+#[test]
+fn removed_fields_are_left_out_as_over_http1() {
+    let block =
+        b"GET /x HTTP/1.1\r\nHost: a\r\nX-A: 1\r\nCookie: c=d\r\nx-a: 2\r\nX-B: 3\r\nAccept: */*\r\n\r\n";
+    let (mut server, mut head) = (Server::new(Limits::default()), Head::new());
+    server.receive(block, &mut head).unwrap();
+    let names = ["X-A", "cookie", "ACCEPT", "x-b", "via", "Host"];
+    for set in 0..1 << names.len() {
+        let mut edits = Edits::new();
+        edits.append("Via", "1.1 weir");
+        edits.append("X-A", "early");
+        for (at, name) in names.iter().enumerate() {
+            if set & 1 << at != 0 {
+                edits.remove(name);
+            }
+        }
+        edits.append("X-A", "late");
+        let (mut lines, mut out) = (Vec::new(), Vec::new());
+        encode_request(&mut lines, block, &head, &edits, &Http1Framing::default());
+        let lines = String::from_utf8(lines).unwrap();
+        let fields = lines.lines().filter_map(|line| line.split_once(": "));
+        let fields = fields.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+        let want: Vec<_> = fields.filter(|(name, _)| name != "host").collect();
+        Connection::client(Config::default())
+            .open(&mut out, block, &head, &edits, &Framing::default())
+            .unwrap();
+        let sections = sections(&out);
+        let written = sections[0].iter().map(|(name, value, _)| (name, value));
+        let written = written.filter(|(name, _)| !name.starts_with(':'));
+        assert!(written.eq(want.iter().map(|(name, value)| (name, value))));
+        assert!(sections[0].iter().any(|(name, ..)| name == ":authority"));
+    }
+}
+
 #[test]
 fn an_http10_request_without_a_host_gets_no_authority() {
     let block = b"GET / HTTP/1.0\r\n\r\n";
