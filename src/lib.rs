@@ -13,6 +13,7 @@ pub mod io;
 pub mod limits;
 pub mod obs;
 pub mod plan;
+pub mod policy;
 pub mod route;
 pub mod serving;
 pub mod tls;
