@@ -71,6 +71,7 @@ pub use value::address::Address;
 pub use value::file_path::NamedFile;
 pub use value::network::Cidr;
 pub use value::placeholder::{PlaceholderText, TextPiece};
+pub use value::regex::RegexPattern;
 
 /// Defaults and bounds that the rest of Weir uses. Each is declared beside its key.
 pub mod limits {

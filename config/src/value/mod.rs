@@ -5,3 +5,4 @@ pub(crate) mod field;
 pub(crate) mod file_path;
 pub(crate) mod network;
 pub(crate) mod placeholder;
+pub(crate) mod regex;

@@ -1,0 +1,87 @@
+//! Regular expressions.
+
+use regex_automata::nfa::thompson::NFA;
+use regex_syntax::Parser;
+
+use crate::decode::kinds::TextKind;
+use crate::text::problem::Problem;
+
+/// The longest regular expression, in bytes.
+const REGEX_TEXT_BYTES_MAX: usize = 4 * 1024;
+
+/// The largest automaton that one regular expression may become, in bytes. Counted repetitions of classes grow quickly.
+const REGEX_AUTOMATON_BYTES_MAX: usize = 1024 * 1024;
+
+/// A regular expression in the syntax of Rust's `regex` crate, which has neither look-around nor back-references, so that
+/// matching takes linear time. It describes whole values.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RegexPattern(String);
+
+impl RegexPattern {
+    /// The expression as the file writes it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The expression with anchors at both ends.
+    #[must_use]
+    pub fn anchored(&self) -> String {
+        anchored(&self.0)
+    }
+}
+
+fn anchored(text: &str) -> String {
+    format!(r"\A(?:{text})\z")
+}
+
+/// A regular expression.
+#[allow(dead_code, reason = "the policies and matches that take one follow")]
+pub(crate) struct RegexText;
+
+impl TextKind for RegexText {
+    type Value = RegexPattern;
+    const NOUN: &'static str = "a regular expression";
+    const EXAMPLES: &'static [&'static str] = &["https://[a-z]+\\.example\\.com"];
+
+    fn parse(text: &str) -> Result<RegexPattern, Problem> {
+        if text.is_empty() {
+            return Err(Problem::new("the regular expression is empty"));
+        }
+        if text.len() > REGEX_TEXT_BYTES_MAX {
+            let message = format!(
+                "the regular expression has {} bytes, the most is {REGEX_TEXT_BYTES_MAX}",
+                text.len()
+            );
+            return Err(Problem::new(message));
+        }
+        // Alone first: `a)|(?:b` would be valid between the parentheses of the anchored form.
+        Parser::new().parse(text).map_err(|error| explain(&error))?;
+        let config = NFA::config().nfa_size_limit(Some(REGEX_AUTOMATON_BYTES_MAX));
+        let built = NFA::compiler().configure(config).build(&anchored(text));
+        built.map_err(|error| match error.size_limit() {
+            Some(_) => Problem::new("the regular expression is too large once compiled")
+                .help("shorten its counted repetitions: each `{n}` stands for n copies"),
+            None => Problem::new("the regular expression cannot be anchored")
+                .help("leave out the comment at its end"),
+        })?;
+        Ok(RegexPattern(text.to_owned()))
+    }
+}
+
+/// What is wrong with an expression, and where.
+fn explain(error: &regex_syntax::Error) -> Problem {
+    let (what, at) = match error {
+        regex_syntax::Error::Parse(error) => (error.kind().to_string(), Some(error.span())),
+        regex_syntax::Error::Translate(error) => (error.kind().to_string(), Some(error.span())),
+        _ => (error.to_string(), None),
+    };
+    let problem = Problem::new(format!("not a regular expression: {what}"));
+    match at.map(|span| (span.start.offset, span.end.offset)) {
+        Some((start, end)) if start < end => problem.at(start, end - start),
+        _ => problem,
+    }
+}
+
+#[cfg(test)]
+mod tests;
