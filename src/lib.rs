@@ -18,3 +18,4 @@ pub mod route;
 pub mod serving;
 pub mod tls;
 pub mod upstream;
+pub mod work_queue;

@@ -300,6 +300,9 @@ pub const RECORDS_AT_ONCE_MAX: usize = 128;
 /// in each, other connections wait less than half a millisecond.
 pub const HANDSHAKE_STEPS_MAX: usize = 4;
 
+/// Steps of other costly work, such as compression, that a core takes before it turns to its other work once.
+pub const WORK_STEPS_MAX: usize = 1;
+
 /// The shortest time between two lines in the process log about failed handshakes, with clients and with endpoints
 /// separately. Metrics count all of them.
 pub const HANDSHAKE_LOG_INTERVAL_MS: u64 = 1_000;

@@ -30,10 +30,12 @@ pub use share::Share;
 pub use timers::{Timer, Timers};
 
 use crate::io::{Charge, Instant, Net};
-use crate::limits::{ACTIVE_CONNECTION_BYTES, HANDSHAKE_LOG_INTERVAL_MS};
+use crate::limits::{
+    ACTIVE_CONNECTION_BYTES, HANDSHAKE_LOG_INTERVAL_MS, HANDSHAKE_STEPS_MAX, WORK_STEPS_MAX,
+};
 use crate::obs::{CoreObs, CoreReport, LogLevel, RequestId};
 use crate::plan::Capacity;
-use crate::tls::HandshakeQueue;
+use crate::work_queue::WorkQueue;
 use date_cache::DateCache;
 use memory::Memory;
 
@@ -46,7 +48,9 @@ pub struct Core<N: Net> {
     /// Counters, access log and process log.
     pub obs: Rc<RefCell<CoreObs>>,
     /// Decides which TLS handshake takes its next costly step.
-    pub handshake_queue: Rc<HandshakeQueue>,
+    pub handshake_queue: Rc<WorkQueue>,
+    /// Decides which exchange takes its next step of other costly work.
+    pub work_queue: Rc<WorkQueue>,
     /// How much the running task may still do in this poll.
     pub share: Share,
     /// Connections of all cores.
@@ -74,19 +78,20 @@ pub struct Core<N: Net> {
 
 impl<N: Net> Core<N> {
     /// Makes a core; `seed` differs by core and process. `ring` rings the core's own doorbell, behind which
-    /// [`HandshakeQueue::grant_next`] is called.
+    /// [`Core::grant_work`] is called.
     pub fn new(
         net: N,
         (index, counts): (usize, Arc<ConnectionCounts>),
         obs: CoreObs,
         seed: u64,
-        ring: impl Fn() + 'static,
+        ring: impl Fn() + Clone + 'static,
     ) -> Rc<Self> {
         Rc::new(Self {
             net,
             timers: Rc::default(),
             obs: Rc::new(RefCell::new(obs)),
-            handshake_queue: HandshakeQueue::new(ring),
+            handshake_queue: WorkQueue::new(HANDSHAKE_STEPS_MAX, ring.clone()),
+            work_queue: WorkQueue::new(WORK_STEPS_MAX, ring),
             share: Share::default(),
             counts,
             index,
@@ -115,6 +120,12 @@ impl<N: Net> Core<N> {
     /// Limits connections of clients, all cores together.
     pub fn set_connections_max(&self, connections: u32) {
         self.connections_max.set(connections);
+    }
+
+    /// Lets the next tasks do costly work, because the core has run everything else.
+    pub fn grant_work(&self) {
+        self.handshake_queue.grant_next();
+        self.work_queue.grant_next();
     }
 
     /// An identifier that no other exchange has.

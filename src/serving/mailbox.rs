@@ -185,7 +185,7 @@ impl<N: Net> Mailbox<N> {
             if !matches!(poll_fn(|cx| self.doorbell.poll_recv(cx)).await, Ok(Some(_))) {
                 return;
             }
-            server.core.handshake_queue.grant_next();
+            server.core.grant_work();
         }
     }
 }

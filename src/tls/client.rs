@@ -12,11 +12,11 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::halves::{TlsRx, TlsTx, halves};
-use super::handshake_queue::HandshakeQueue;
 use super::parameters::AlpnProtocol;
 use super::session::{Session, TlsSide};
 use crate::io::{Pool, Rx, Tx};
 use crate::limits::TLS_SESSIONS_KEPT_MAX;
+use crate::work_queue::WorkQueue;
 
 /// The TLS settings for an upstream's endpoints. Immutable; [`TlsClient::for_core`] makes the copy that a core uses.
 pub struct TlsClient {
@@ -51,7 +51,7 @@ impl TlsClient {
         name: &TlsName,
         (rx, tx): (R, T),
         pool: &Pool,
-        queue: &Rc<HandshakeQueue>,
+        queue: &Rc<WorkQueue>,
         needs_own_connection: bool,
     ) -> io::Result<(TlsRx<R, T>, TlsTx<T>)> {
         let (config, name) = (self.config.clone(), name.0.clone());

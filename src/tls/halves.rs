@@ -7,11 +7,11 @@ use std::task::{Context, Poll, Waker, ready};
 
 use super::certificate_identity::CertificateIdentity;
 use super::failure::TlsFailure;
-use super::handshake_queue::{HandshakeQueue, HandshakeTurn};
 use super::parameters;
 use super::session::{ReadOutcome, Session};
 use crate::io::{Chunk, Rx, Tx};
 use crate::limits::{RECORD_OVERHEAD_BYTES_MAX, RECORDS_AT_ONCE_MAX};
+use crate::work_queue::{WorkQueue, WorkTurn};
 
 /// The receiving half. It runs the handshake on the way to the first bytes.
 pub struct TlsRx<R: Rx, T: Tx> {
@@ -29,8 +29,8 @@ pub struct TlsRx<R: Rx, T: Tx> {
 
 /// The state of a connection until its handshake is complete.
 struct PendingHandshake {
-    queue: Rc<HandshakeQueue>,
-    turn: Option<Rc<HandshakeTurn>>,
+    queue: Rc<WorkQueue>,
+    turn: Option<Rc<WorkTurn>>,
     /// A client sends first, so its handshake starts before bytes arrive.
     speaks_first: bool,
     /// No bytes have arrived, and the first ones may not be TLS.
@@ -45,7 +45,7 @@ pub struct TlsTx<T: Tx> {
 pub(super) fn halves<R: Rx, T: Tx>(
     raw: R,
     session: Session<T>,
-    queue: &Rc<HandshakeQueue>,
+    queue: &Rc<WorkQueue>,
     is_server: bool,
 ) -> (TlsRx<R, T>, TlsTx<T>) {
     let session = Rc::new(RefCell::new(session));

@@ -15,9 +15,9 @@ use rustls::{Error, ServerConfig, SignatureScheme, SupportedCipherSuite};
 
 use super::failure::TlsFailure;
 use super::halves::{TlsRx, TlsTx, halves, speaks_http};
-use super::handshake_queue::HandshakeQueue;
 use super::session::{Session, TlsSide};
 use crate::io::{Chunk, Pool, Rx, Tx};
+use crate::work_queue::WorkQueue;
 
 /// The TLS settings of a listener. Immutable and shared by all cores; a changed file leads to a new one.
 pub struct TlsServer {
@@ -36,7 +36,7 @@ impl TlsServer {
         (rx, tx): (R, T),
         early: Chunk,
         pool: &Pool,
-        queue: &Rc<HandshakeQueue>,
+        queue: &Rc<WorkQueue>,
     ) -> io::Result<(TlsRx<R, T>, TlsTx<T>)> {
         let side =
             UnbufferedServerConnection::new(self.config.clone()).map_err(io::Error::other)?;

@@ -1,36 +1,38 @@
-//! The queue of handshakes that wait for a costly step. A signature costs as much as hundreds of requests, so without a
-//! limit a storm of handshakes would starve the rest of the core.
+//! A queue of tasks that wait to do costly work: a signature, or a piece of compression. Such work costs as much as many
+//! requests, so without a limit a storm of it would starve the rest of the core.
 //!
-//! A core allows [`HANDSHAKE_STEPS_MAX`] steps and then runs everything else that is waiting before it allows more. The
-//! other handshakes wait in order of arrival. To learn when the rest has run, the queue rings the core's own doorbell:
-//! the ring arrives behind everything that came before it.
+//! A core allows a few steps and then runs everything else that is waiting before it allows more. The other tasks wait
+//! in order of arrival. To learn when the rest has run, the queue rings the core's own doorbell: the ring arrives behind
+//! everything that came before it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use crate::limits::HANDSHAKE_STEPS_MAX;
-
-/// The waiting handshakes of one core.
-pub struct HandshakeQueue {
+/// The tasks of one core that wait for a step of costly work.
+pub struct WorkQueue {
+    /// How many steps the core allows before it runs everything else.
+    steps_max: usize,
     taken: Cell<usize>,
-    waiting: RefCell<VecDeque<Rc<HandshakeTurn>>>,
+    waiting: RefCell<VecDeque<Rc<WorkTurn>>>,
     rung: Cell<bool>,
     ring: Box<dyn Fn()>,
 }
 
-/// A handshake's place in the queue. Dropping it leaves the queue.
+/// A task's place in the queue. Dropping it leaves the queue.
 #[derive(Default)]
-pub(super) struct HandshakeTurn {
+pub struct WorkTurn {
     granted: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
-impl HandshakeQueue {
-    /// `ring` must make the core call [`HandshakeQueue::grant_next`] once it has run everything else.
-    pub fn new(ring: impl Fn() + 'static) -> Rc<Self> {
+impl WorkQueue {
+    /// Makes a queue that allows `steps_max` steps at a time. `ring` must make the core call [`WorkQueue::grant_next`]
+    /// once it has run everything else.
+    pub fn new(steps_max: usize, ring: impl Fn() + 'static) -> Rc<Self> {
         Rc::new(Self {
+            steps_max,
             taken: Cell::new(0),
             waiting: RefCell::default(),
             rung: Cell::new(false),
@@ -38,17 +40,17 @@ impl HandshakeQueue {
         })
     }
 
-    /// Lets the next handshakes step, because the core has run everything else.
+    /// Lets the next tasks step, because the core has run everything else.
     pub fn grant_next(&self) {
         if !self.rung.replace(false) {
             return;
         }
         self.taken.set(0);
-        while self.taken.get() < HANDSHAKE_STEPS_MAX {
+        while self.taken.get() < self.steps_max {
             let Some(turn) = self.waiting.borrow_mut().pop_front() else {
                 return;
             };
-            // The connection holds the other count.
+            // The task holds the other count.
             if Rc::strong_count(&turn) > 1 {
                 turn.granted.set(true);
                 let waker = turn.waker.take();
@@ -61,11 +63,7 @@ impl HandshakeQueue {
     }
 
     /// Waits for the right to take one step. `turn` keeps the place in the queue.
-    pub(super) fn poll_turn(
-        &self,
-        cx: &Context<'_>,
-        turn: &mut Option<Rc<HandshakeTurn>>,
-    ) -> Poll<()> {
+    pub fn poll_turn(&self, cx: &Context<'_>, turn: &mut Option<Rc<WorkTurn>>) -> Poll<()> {
         let mut waiting = self.waiting.borrow_mut();
         match turn {
             Some(own) if own.granted.get() => {}
@@ -73,13 +71,13 @@ impl HandshakeQueue {
                 *own.waker.borrow_mut() = Some(cx.waker().clone());
                 return Poll::Pending;
             }
-            None if waiting.is_empty() && self.taken.get() < HANDSHAKE_STEPS_MAX => {
+            None if waiting.is_empty() && self.taken.get() < self.steps_max => {
                 drop(waiting);
                 self.take();
                 return Poll::Ready(());
             }
             None => {
-                let own = Rc::new(HandshakeTurn::default());
+                let own = Rc::new(WorkTurn::default());
                 *own.waker.borrow_mut() = Some(cx.waker().clone());
                 waiting.push_back(own.clone());
                 *turn = Some(own);
@@ -92,7 +90,7 @@ impl HandshakeQueue {
 
     fn take(&self) {
         self.taken.set(self.taken.get() + 1);
-        if self.taken.get() >= HANDSHAKE_STEPS_MAX && !self.rung.replace(true) {
+        if self.taken.get() >= self.steps_max && !self.rung.replace(true) {
             (self.ring)();
         }
     }
@@ -102,24 +100,26 @@ impl HandshakeQueue {
 mod tests {
     use super::*;
 
+    const STEPS_MAX: usize = 4;
+
     #[test]
-    fn handshakes_step_up_to_the_limit_and_then_in_order() {
+    fn tasks_step_up_to_the_limit_and_then_in_order() {
         let rings = Rc::new(Cell::new(0));
         let counted = rings.clone();
-        let queue = HandshakeQueue::new(move || counted.set(counted.get() + 1));
+        let queue = WorkQueue::new(STEPS_MAX, move || counted.set(counted.get() + 1));
         let cx = Context::from_waker(Waker::noop());
-        let mut turns: Vec<Option<Rc<HandshakeTurn>>> = vec![None; 3 * HANDSHAKE_STEPS_MAX];
-        let go = |turns: &mut Vec<Option<Rc<HandshakeTurn>>>| -> Vec<usize> {
-            let ready = |(i, turn): (usize, &mut Option<Rc<HandshakeTurn>>)| {
+        let mut turns: Vec<Option<Rc<WorkTurn>>> = vec![None; 3 * STEPS_MAX];
+        let go = |turns: &mut Vec<Option<Rc<WorkTurn>>>| -> Vec<usize> {
+            let ready = |(i, turn): (usize, &mut Option<Rc<WorkTurn>>)| {
                 queue.poll_turn(&cx, turn).is_ready().then_some(i)
             };
             turns.iter_mut().enumerate().filter_map(ready).collect()
         };
-        let first: Vec<_> = (0..HANDSHAKE_STEPS_MAX).collect();
+        let first: Vec<_> = (0..STEPS_MAX).collect();
         assert_eq!(go(&mut turns), first);
-        assert_eq!(rings.get(), 1, "one ring for all waiting handshakes");
+        assert_eq!(rings.get(), 1, "one ring for all waiting tasks");
         // The first ones have stepped. One of the waiting ones gives up.
-        let mut waiting = turns.split_off(HANDSHAKE_STEPS_MAX);
+        let mut waiting = turns.split_off(STEPS_MAX);
         assert!(go(&mut waiting).is_empty());
         drop(waiting.remove(0));
         queue.grant_next();
