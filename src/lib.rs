@@ -8,6 +8,7 @@ pub mod core;
 pub mod exchange;
 pub mod fault;
 pub mod files;
+pub mod ids;
 #[allow(unsafe_code)]
 pub mod io;
 pub mod limits;

@@ -12,6 +12,7 @@ use crate::plan::{
     Decision, DryRequest, DryRun, EndpointSet, EndpointSets, ListenerPlan, PathObjection, Plan,
     REDIRECT_HTTPS_STATUS, Refusal, RouteId, RoutePlan, RouteTarget, UpstreamPlan, default_port,
 };
+use crate::policy::{StepVerdict, Verdict};
 use crate::route::{ConsideredRoute, RouteLookup, RouteVerdict};
 
 /// How many routes of other hosts and paths are listed without `--all`.
@@ -178,6 +179,7 @@ fn write_route(out: &mut String, plan: &Plan, considered: &ConsideredRoute<'_>) 
 fn write_outcome(out: &mut String, plan: &Plan, endpoints: &EndpointSets, run: &DryRun<'_>) {
     let sent = run.sent.as_deref().unwrap_or_default();
     let route = match &run.explanation.decision {
+        _ if run.route().is_none() && write_steps(out, &run.steps) => return,
         Decision::RedirectHttps => {
             let _ = writeln!(
                 out,
@@ -190,6 +192,9 @@ fn write_outcome(out: &mut String, plan: &Plan, endpoints: &EndpointSets, run: &
     };
     let Some(route) = route else { return };
     let _ = writeln!(out, "route      {}", route.name);
+    if write_steps(out, &run.steps) {
+        return;
+    }
     match &route.target {
         RouteTarget::Upstream(id) => {
             if let Some(upstream) = plan.upstream(*id) {
@@ -206,6 +211,32 @@ fn write_outcome(out: &mut String, plan: &Plan, endpoints: &EndpointSets, run: &
             let bytes = respond.body.len();
             let _ = writeln!(out, "answer     {}, {bytes} bytes, {media}", respond.status);
         }
+    }
+}
+
+/// Writes what each policy says. Returns whether one of them answers the request.
+fn write_steps(out: &mut String, steps: &[StepVerdict]) -> bool {
+    for StepVerdict { kind, verdict } in steps {
+        let text = match verdict {
+            Verdict::Passes(text) => format!("passes: {text}"),
+            Verdict::Refuses(_, text) => format!("refuses: {text}"),
+            Verdict::Answers(_, text) => format!("answers: {text}"),
+            Verdict::WouldCheck(text) => format!("would check: {text}"),
+            Verdict::Does(text) => text.clone(),
+        };
+        let _ = writeln!(out, "policy     {} {text}", kind.key());
+    }
+    match steps.last().map(|last| &last.verdict) {
+        Some(Verdict::Refuses(reason, _)) => {
+            let (status, code, text) = (reason.status(), reason.code(), reason.text());
+            let _ = writeln!(out, "answer     {status}, reason {code}: {text}");
+            true
+        }
+        Some(Verdict::Answers(status, _)) => {
+            let _ = writeln!(out, "answer     {status}");
+            true
+        }
+        _ => false,
     }
 }
 

@@ -79,9 +79,9 @@ impl<'a, N: Net> Exchange<'a, N> {
         let patience = self.facts.is_grpc_call;
         let patience = patience.then(|| grpc::timeout(self.down.head, self.down.block));
         self.prepare_request(route);
-        let now = self.core.net.now();
-        self.deadline = after(now, route.timeouts.total).min(after(now, patience.flatten()));
-        upstream.budget.count_request(now);
+        let began = self.record.began;
+        self.deadline = after(began, route.timeouts.total).min(after(began, patience.flatten()));
+        upstream.budget.count_request(self.core.net.now());
         let mut attempts = Attempts {
             plan,
             route,
@@ -300,11 +300,17 @@ impl<'a, N: Net> Attempts<'a, N> {
         exchange: &mut Exchange<'a, N>,
     ) -> Result<Relayed, Fault> {
         exchange.check_client_waits()?;
+        let endpoint = exchange
+            .record
+            .endpoint
+            .and_then(|i| self.upstream.endpoints.get(i as usize));
+        if !self.route.steps.is_empty()
+            && let Some(endpoint) = endpoint
+        {
+            exchange.edit_request(self.route, &self.plan.name, &endpoint.address);
+        }
         if exchange.down.head.authority.is_empty()
-            && let Some(endpoint) = exchange
-                .record
-                .endpoint
-                .and_then(|i| self.upstream.endpoints.get(i as usize))
+            && let Some(endpoint) = endpoint
         {
             // An HTTP/1.0 request need not name a host. The endpoint gets its own address as the host.
             let host = match &endpoint.address {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::io::Net;
 use crate::plan::{EndpointSets, Plan, UpstreamId};
+use crate::policy::State;
 use crate::upstream::{CoreUpstreams, Upstream};
 
 /// The plan, its endpoints, and the state that one core keeps for them. An exchange keeps the one that it began with.
@@ -15,10 +16,12 @@ pub struct CorePlan<N: Net> {
     pub endpoints: Arc<EndpointSets>,
     /// This core's upstreams, by [`UpstreamId`].
     pub upstreams: Vec<Rc<Upstream<N>>>,
+    /// This core's states of the plan's policies.
+    pub states: Vec<Rc<State>>,
 }
 
 impl<N: Net> CorePlan<N> {
-    /// Makes the core's state of `plan`. Upstreams take over what those of the same name have in `old`.
+    /// Makes the core's state of `plan`. Upstreams and policies take over what those of the same name have in `old`.
     pub fn new(
         plan: Arc<Plan>,
         endpoints: Arc<EndpointSets>,
@@ -31,8 +34,10 @@ impl<N: Net> CorePlan<N> {
             let old = old.and_then(|old| old.upstream(&planned.0.name));
             Rc::new(Upstream::new(UpstreamId(id), planned, old, seed, core))
         });
+        let states = old.map(|old| (&old.plan.states, &old.states[..]));
         Self {
             upstreams: upstreams.collect(),
+            states: plan.states.make_states(states),
             plan,
             endpoints,
         }
@@ -48,6 +53,7 @@ impl<N: Net> CorePlan<N> {
         });
         Self {
             upstreams: upstreams.collect(),
+            states: self.states.clone(),
             plan: self.plan.clone(),
             endpoints,
         }

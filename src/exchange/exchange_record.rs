@@ -9,6 +9,7 @@ use crate::fault::Reason;
 use crate::io::Instant;
 use crate::obs::{ExchangeEvent, RequestId};
 use crate::plan::{ListenerId, UpstreamId};
+use crate::policy::PolicyKind;
 
 /// The data that one exchange has collected so far.
 pub(super) struct ExchangeRecord {
@@ -47,6 +48,8 @@ pub(super) struct ExchangeRecord {
     pub(super) is_relayed: bool,
     /// Why Weir answered with an error, or cut the answer short.
     pub(super) reason: Option<Reason>,
+    /// The policy that answered, or that waited when the exchange failed.
+    pub(super) policy: Option<PolicyKind>,
     /// The `grpc-status` of the answer, or the one in the trailers with which Weir ends a truncated answer.
     pub(super) grpc_status: Option<u32>,
 }
@@ -72,6 +75,7 @@ impl ExchangeRecord {
             errno: 0,
             is_relayed: false,
             reason: None,
+            policy: None,
             grpc_status: None,
         }
     }
@@ -122,6 +126,7 @@ impl ExchangeRecord {
             first_byte_us: microseconds(self.first_byte_time),
             errno: self.errno,
             reason: self.reason,
+            policy: self.policy,
         }
     }
 }

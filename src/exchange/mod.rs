@@ -10,11 +10,11 @@ mod core_plan;
 mod exchange_buffers;
 mod exchange_record;
 mod exchange_waiter;
-mod facts;
 mod failures;
 mod grpc;
 mod logged_fields;
 mod pace;
+mod pipeline;
 mod relay;
 mod replay;
 mod reply;
@@ -26,7 +26,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use weir_proto_h1::{EditsMark, FieldId, Head, Version};
+use weir_proto_h1::{BodyKind, EditsMark, FieldId, Head, Version};
 
 use crate::conn::{ClientSide, RequestPart, TunnelEnd};
 use crate::core::Core;
@@ -34,9 +34,12 @@ use crate::fault::{Fault, Phase, Reason, Side};
 use crate::io::{Chunk, Instant, Net};
 use crate::limits::{LINGER_MS, UNREAD_BYTES_MAX};
 use crate::obs;
-use crate::plan::{Decision, REDIRECT_HTTPS_STATUS, RequestHead, RouteId, RouteTarget, is_grpc};
+use crate::plan::{
+    Decision, ListenerId, REDIRECT_HTTPS_STATUS, RequestHead, RouteId, RouteTarget, is_grpc,
+};
+use crate::policy::Facts;
 use exchange_record::ExchangeRecord;
-use facts::Facts;
+use pipeline::StepsBegun;
 use reply::Reply;
 
 pub use core_plan::CorePlan;
@@ -63,8 +66,13 @@ struct Exchange<'a, N: Net> {
     buffers: &'a mut ExchangeBuffers,
     /// The mark in `to_client` that ends the edits of every answer to this request. The edits of one answer follow it.
     common_edits: EditsMark,
+    /// The mark in `to_upstream` that ends Weir's own edits of the request. Those of the steps follow it.
+    request_end: EditsMark,
+    /// The listener's place in `plan`.
+    listener: ListenerId,
     route: Option<RouteId>,
     facts: Facts,
+    steps_begun: StepsBegun,
     /// Whether fields with odd names pass to the endpoint.
     keeps_odd_names: bool,
     record: ExchangeRecord,
@@ -115,7 +123,10 @@ impl<'a, N: Net> Exchange<'a, N> {
             plan,
             common_edits: buffers.to_client.mark(),
             buffers,
+            request_end: EditsMark::default(),
+            listener: down.context.listener.id.get(),
             route: None,
+            steps_begun: StepsBegun::default(),
             facts: Facts {
                 client: down.context.ip(),
                 is_grpc_call: is_grpc(down.head, down.block),
@@ -136,14 +147,17 @@ impl<'a, N: Net> Exchange<'a, N> {
             self.record.given_id = request_id::take_given(self.down.head, self.down.block);
         }
         let mut allow = None;
-        let served = match self.decide() {
-            Decision::RedirectHttps => self.reply(Reply::Redirect(REDIRECT_HTTPS_STATUS)).await,
-            Decision::Route(id) => self.follow_route(id).await,
-            Decision::Refuse(refusal) => {
-                self.route = refusal.route;
-                allow = refusal.allow;
-                Err(Fault::local(Phase::Route, refusal.reason))
-            }
+        let served = match self.run_listener_steps() {
+            Some(reply) => self.reply(Reply::Step(&reply)).await,
+            None => match self.decide() {
+                Decision::RedirectHttps => self.reply(Reply::Redirect(REDIRECT_HTTPS_STATUS)).await,
+                Decision::Route(id) => self.follow_route(id).await,
+                Decision::Refuse(refusal) => {
+                    self.route = refusal.route;
+                    allow = refusal.allow;
+                    Err(Fault::local(Phase::Route, refusal.reason))
+                }
+            },
         };
         match served {
             Ok(()) => self.finish().await,
@@ -166,11 +180,16 @@ impl<'a, N: Net> Exchange<'a, N> {
         plan.decide(&listener, &request, &mut self.buffers.decision)
     }
 
-    /// Does what the route says.
+    /// Does what the route says, unless one of its policies answers.
     async fn follow_route(&mut self, id: RouteId) -> Result<(), Fault> {
         self.route = Some(id);
         let route = self.plan.plan.route(id);
         let route = route.ok_or(Fault::local(Phase::Route, Reason::Internal))?;
+        if !route.steps.is_empty()
+            && let Some(reply) = self.run_route_steps(route).await?
+        {
+            return self.reply(Reply::Step(&reply)).await;
+        }
         match &route.target {
             RouteTarget::Upstream(upstream) => self.forward(route, *upstream).await,
             RouteTarget::Redirect(redirect) => self.reply(Reply::Redirect(redirect.status)).await,
@@ -198,11 +217,11 @@ impl<'a, N: Net> Exchange<'a, N> {
         self.buffers.to_client.rewind(self.common_edits);
     }
 
-    /// Adds the fields that every answer gets, relayed or Weir's own: the date and the id of the request. Removes any
-    /// other id from `head`.
+    /// Adds the fields that every answer gets, relayed or Weir's own: the date and the id of the request, then what the
+    /// policies say. Removes any other id from `head`. `block` holds `head`, and `body` follows.
     //= rfc9110#6.6.1
     // A relayed answer without Date gets the time at which it was received.
-    fn complete_answer(&mut self, head: &mut Head) {
+    fn complete_answer(&mut self, head: &mut Head, block: &[u8], body: BodyKind) {
         if !head.may_have(FieldId::Date) {
             self.buffers
                 .to_client
@@ -211,6 +230,9 @@ impl<'a, N: Net> Exchange<'a, N> {
         if self.shows_request_id() {
             self.append_request_id();
             head.remove(FieldId::XRequestId);
+        }
+        if self.has_begun_steps() {
+            self.edit_answer(head, block, body);
         }
     }
 

@@ -322,11 +322,12 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             && matches!(self.up.head.status, 200..=299)
     }
 
-    /// Makes the edits of the answer.
-    fn begin_answer(&mut self) {
+    /// Makes the edits of the answer. `body` follows its head.
+    fn begin_answer(&mut self, body: BodyKind) {
         self.exchange.record.is_relayed = true;
         self.exchange.begin_answer();
-        self.exchange.complete_answer(&mut self.up.head);
+        let up = &mut *self.up;
+        self.exchange.complete_answer(&mut up.head, &up.block, body);
     }
 
     /// Sends the head of the answer to the client.
@@ -354,7 +355,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             let high = self.exchange.down.queued_high() as u64;
             self.up.expect(length.min(high) as usize);
         }
-        self.begin_answer();
+        self.begin_answer(body);
         let (head, block) = (&self.up.head, &self.up.block);
         let edits = &self.exchange.buffers.to_client;
         let responded = self.exchange.down.respond(head, block, edits, body);
@@ -410,7 +411,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         if wanted.is_none_or(|wanted| !wanted.eq_ignore_ascii_case(chosen.get(&self.up.block))) {
             return Err(bad_upgrade());
         }
-        self.begin_answer();
+        self.begin_answer(BodyKind::None);
         let (head, block) = (&mut self.up.head, &self.up.block);
         let edits = &self.exchange.buffers.to_client;
         let down = &mut self.exchange.down;

@@ -17,6 +17,7 @@ use crate::io::{Net, Tx};
 use crate::limits::SMALL_ANSWER_BYTES;
 use crate::obs;
 use crate::plan::{FixedAnswer, ListenerId, Plan};
+use crate::policy::StepReply;
 
 /// An answer that Weir writes itself.
 pub(super) enum Reply<'r> {
@@ -24,6 +25,8 @@ pub(super) enum Reply<'r> {
     Redirect(u16),
     /// The fixed answer of a route.
     Fixed(&'r FixedAnswer),
+    /// The answer of a policy.
+    Step(&'r StepReply),
     /// An error.
     Problem {
         /// Why.
@@ -66,22 +69,34 @@ impl<N: Net> Exchange<'_, N> {
                 }
                 (respond.status, &*respond.body)
             }
+            Reply::Step(StepReply {
+                reason: None,
+                status,
+                fields,
+                body,
+            }) => {
+                append_fields(fields, edits);
+                (*status, &body[..])
+            }
+            Reply::Step(StepReply {
+                reason: Some(reason),
+                fields,
+                ..
+            }) => {
+                append_fields(fields, edits);
+                self.record.reason = Some(*reason);
+                problem = self.write_problem(*reason);
+                (problem.0, &problem.1[..])
+            }
             Reply::Problem { reason, allow } => {
                 if let Some(allow) = allow {
                     edits.append("Allow", allow);
                 }
-                if self.down.is_http2() && self.facts.is_grpc_call {
-                    grpc::append_problem(*reason, edits);
-                    (200, &[][..])
-                } else {
-                    let mut digits = [0; 32];
-                    let id = self.record.id_text(self.down.block, &mut digits);
-                    problem = make_problem_body(*reason, id);
-                    append_problem_fields(*reason, &self.plan.plan.via, edits);
-                    (reason.status(), &problem[..])
-                }
+                problem = self.write_problem(*reason);
+                (problem.0, &problem.1[..])
             }
         };
+        let edits = &mut self.buffers.to_client;
         //= rfc9110#8.6
         // An answer to HEAD may announce the length of the answer to GET. Over HTTP/2 an empty answer announces none.
         let is_head = self.down.request().method == Method::Head;
@@ -94,13 +109,13 @@ impl<N: Net> Exchange<'_, N> {
             self.record.grpc_status = grpc::status_in(edits.iter());
         }
         let mut head = Head::with_status(status);
-        self.complete_answer(&mut head);
         // Over HTTP/2 an empty answer ends with its head. gRPC clients read a status in a head only if the head ends
         // the answer.
         let kind = match body.len() {
             0 => BodyKind::None,
             len => BodyKind::Length(len as u64),
         };
+        self.complete_answer(&mut head, &[], kind);
         let edits = &self.buffers.to_client;
         let framing = self.down.respond(&head, &[], edits, kind)?;
         self.record.status = status;
@@ -109,6 +124,25 @@ impl<N: Net> Exchange<'_, N> {
             self.down.send_data(self.core.net.pool().copy(body))?;
         }
         self.down.send_end(&Trailers::default())
+    }
+
+    /// Adds the fields of an error, and returns its status and body.
+    fn write_problem(&mut self, reason: Reason) -> (u16, Vec<u8>) {
+        let edits = &mut self.buffers.to_client;
+        if self.down.is_http2() && self.facts.is_grpc_call {
+            grpc::append_problem(reason, edits);
+            return (200, Vec::new());
+        }
+        append_problem_fields(reason, &self.plan.plan.via, edits);
+        let mut digits = [0; 32];
+        let id = self.record.id_text(self.down.block, &mut digits);
+        (reason.status(), make_problem_body(reason, id))
+    }
+}
+
+fn append_fields(fields: &[(Box<str>, Vec<u8>)], edits: &mut Edits) {
+    for (name, value) in fields {
+        edits.append(&**name, value);
     }
 }
 

@@ -97,8 +97,15 @@ impl<N: Net> Exchange<'_, N> {
         if head.find(FieldId::XRequestId).is_none() {
             to_upstream.append_request_id(self.record.id);
         }
-        if !self.buffers.decision.sent.is_empty() {
-            to_upstream.edits.set_path(&self.buffers.decision.sent);
+        self.request_end = to_upstream.edits.mark();
+        self.replace_path();
+    }
+
+    /// Sets the path that the endpoint gets, if it differs from the one received.
+    pub(super) fn replace_path(&mut self) {
+        let sent = &self.buffers.decision.sent;
+        if !sent.is_empty() {
+            self.buffers.to_upstream.edits.set_path(sent);
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::event::{CLASSES, GRPC_STATUSES};
 use super::http2::{ERRORS, Http2Counts};
 use crate::fault::Reason;
+use crate::policy::PolicyKind;
 use crate::tls::TlsFailure;
 
 /// A number that only its core changes.
@@ -258,6 +259,8 @@ pub(super) struct ListenerCounts {
     pub(super) closed: Counter,
     /// Local answers, broken exchanges and refused connections, by reason.
     pub(super) reasons: [Counter; REASONS],
+    /// Answers of policies, by kind.
+    pub(super) policies: [Counter; POLICIES],
     /// gRPC calls by status.
     pub(super) grpc: [Counter; GRPC_STATUSES],
     /// TLS handshakes: 1.2 and 1.3, each full and resumed.
@@ -343,6 +346,9 @@ pub(super) const FAILURES: usize = TlsFailure::ALL.len();
 /// Reasons, indexed by discriminant.
 pub(super) const REASONS: usize = Reason::ALL.len();
 
+/// Kinds of policies, indexed by discriminant.
+pub(super) const POLICIES: usize = PolicyKind::ALL.len();
+
 const _: () = assert!(size_of::<RouteCounts>() == 512);
 
 macro_rules! zero {
@@ -359,7 +365,7 @@ macro_rules! zero {
 }
 
 zero! {
-    ListenerCounts { exchanges, reasons, grpc, handshakes, tls_failures; bytes_in, bytes_out, opened, closed, http2 }
+    ListenerCounts { exchanges, reasons, policies, grpc, handshakes, tls_failures; bytes_in, bytes_out, opened, closed, http2 }
     RouteCounts { exchanges; bytes_in, bytes_out, total }
     UpstreamCounts { exchanges, reasons, grpc, http2_errors; retries, queued_us, queue_entered, queue_left, connect, first_byte }
     EndpointCounts { exchanges, reasons; opened, closed, reused, failed, answered, failures, last_cause, first_byte }

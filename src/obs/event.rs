@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::fault::Reason;
 use crate::plan::{ListenerId, RouteId, UpstreamId};
+use crate::policy::PolicyKind;
 use crate::tls::TlsParameters;
 
 /// A completed exchange, however it ended. It borrows from the exchange, so reporting it allocates nothing.
@@ -70,6 +71,8 @@ pub struct ExchangeEvent<'a> {
     pub errno: u16,
     /// Why Weir answered by itself or broke the exchange off.
     pub reason: Option<Reason>,
+    /// The policy that answered, or that waited when the exchange failed.
+    pub policy: Option<PolicyKind>,
 }
 
 impl ExchangeEvent<'_> {

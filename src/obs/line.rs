@@ -12,6 +12,7 @@ use super::fields;
 use super::plan_counters::PlanNames;
 use super::process::now_ms;
 use super::text;
+use crate::policy::PolicyKind;
 
 /// Appends the line of an exchange.
 pub(super) fn exchange(
@@ -130,6 +131,7 @@ fn each_field(
         "reason",
         LineValue::name(event.reason.map(|reason| reason.code())),
     );
+    each("policy", LineValue::name(event.policy.map(PolicyKind::key)));
 }
 
 /// Calls `each` for the configured fields of the request and then of the response.
@@ -300,7 +302,11 @@ fn text(out: &mut String, style: &LineStyle, event: &ExchangeEvent<'_>, names: O
         }
     });
     let reason = event.reason.map_or("-", |reason| reason.code());
-    let _ = write!(out, " attempts={} reason={reason} id=", event.attempts);
+    let _ = write!(out, " attempts={} reason={reason}", event.attempts);
+    if let Some(policy) = event.policy {
+        let _ = write!(out, " policy={}", policy.key());
+    }
+    out.push_str(" id=");
     text::plain(out, event.id_text(&mut [0; 32]));
     out.push('\n');
 }

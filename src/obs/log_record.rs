@@ -13,6 +13,7 @@ use super::process::LogLevel;
 use crate::fault::Reason;
 use crate::limits::REQUEST_ID_BYTES_MAX;
 use crate::plan::{ListenerId, RouteId, UpstreamId};
+use crate::policy::PolicyKind;
 use crate::tls::{AlpnProtocol, TlsParameters};
 
 /// A record, as the log thread reads it.
@@ -78,6 +79,7 @@ pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &ExchangeE
     head.u32(event.grpc_status.unwrap_or(NO_ID));
     head.put(&event.errno.to_le_bytes());
     head.put(&[event.reason.map_or(NO_REASON, |reason| reason as u8)]);
+    head.put(&[event.policy.map_or(NO_POLICY, |policy| policy as u8)]);
     head.u32(event.listener.0);
     head.u32(event.route.map_or(NO_ID, |id| id.0));
     head.u32(event.upstream.map_or(NO_ID, |id| id.0));
@@ -168,6 +170,7 @@ fn read(record: &[u8]) -> Option<LogRecord<'_>> {
     let grpc_status = rest.id()?;
     let errno = rest.u16()?;
     let reason = Reason::ALL.get(usize::from(rest.u8()?)).copied();
+    let policy = PolicyKind::ALL.get(usize::from(rest.u8()?)).copied();
     let listener = ListenerId(rest.u32()?);
     let route = rest.id()?.map(RouteId);
     let upstream = rest.id()?.map(UpstreamId);
@@ -226,6 +229,7 @@ fn read(record: &[u8]) -> Option<LogRecord<'_>> {
         first_byte_us,
         errno,
         reason,
+        policy,
     };
     Some(LogRecord::Exchange(epoch, event))
 }
@@ -233,16 +237,18 @@ fn read(record: &[u8]) -> Option<LogRecord<'_>> {
 const KIND_EXCHANGE: u8 = 0;
 const KIND_MESSAGE: u8 = 1;
 const NO_REASON: u8 = u8::MAX;
+const NO_POLICY: u8 = u8::MAX;
 const NO_ID: u32 = u32::MAX;
 const MESSAGE_BYTES: usize = 6;
 /// How many texts a record has.
 const TEXTS: usize = 10;
-const FIXED_BYTES: usize = 2 + 4 + 1 + 4 * 8 + 17 + 1 + 3 + 2 + 1 + 6 * 4 + 6 * 8 + TEXTS * 2;
+const FIXED_BYTES: usize = 2 + 4 + 1 + 4 * 8 + 17 + 1 + 3 + 2 + 2 + 6 * 4 + 6 * 8 + TEXTS * 2;
 
 /// The protocol names that a record can hold; the first stands for all others.
 const VERSIONS: [&str; 5] = ["", "HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/3"];
 
 const _: () = assert!(Reason::ALL.len() < NO_REASON as usize);
+const _: () = assert!(PolicyKind::ALL.len() < NO_POLICY as usize);
 
 /// The start of a text, and a mark if it was cut.
 #[inline]

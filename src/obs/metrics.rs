@@ -10,6 +10,7 @@ use super::metrics_page::{MetricKind, MetricsPage};
 use super::plan_counters::{NameTable, PlanCounters};
 use crate::fault::Reason;
 use crate::plan::{ListenerId, RouteId, UpstreamId};
+use crate::policy::PolicyKind;
 use crate::tls::TlsFailure;
 
 /// Active exchanges and open client connections.
@@ -161,6 +162,14 @@ fn listeners(view: &CoreView<'_>, page: &mut MetricsPage) {
     page.family("weir_reasons_total", MetricKind::Counter, help);
     for (name, counts) in &all {
         reasons(page, ("listener", name), counts, |c| &c.reasons);
+    }
+    let help = "Requests that a policy answered, or that failed while it waited.";
+    page.family("weir_policy_answers_total", MetricKind::Counter, help);
+    for (name, counts) in &all {
+        for kind in PolicyKind::ALL {
+            let seen = sum(counts, |c| &c.policies[*kind as usize]);
+            page.sample(&[("listener", name), ("policy", kind.key())], seen);
+        }
     }
 }
 

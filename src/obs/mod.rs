@@ -153,6 +153,9 @@ impl CoreObs {
             if let Some(reason) = event.reason {
                 counts.reasons[reason as usize].add(1);
             }
+            if let Some(policy) = event.policy {
+                counts.policies[policy as usize].add(1);
+            }
             if let Some(status) = grpc {
                 counts.grpc[status].add(1);
             }

@@ -67,6 +67,7 @@ pub(super) fn event(route: u32) -> ExchangeEvent<'static> {
         first_byte_us: 9_000,
         errno: 0,
         reason: None,
+        policy: None,
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::io::Address;
 use crate::limits::TCP_DEAD_AFTER_MS;
+use crate::policy::{self, StatePlans};
 use crate::route::RouteTable;
 
 impl Plan {
@@ -23,6 +24,7 @@ impl Plan {
     /// All mistakes, not only the first: rewrites and redirects with placeholders that their match does not define.
     pub fn compile(config: &Config) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
+        let mut states = StatePlans::default();
         let mut upstreams: Vec<_> = config
             .upstreams
             .iter()
@@ -32,7 +34,7 @@ impl Plan {
             .routes
             .iter()
             .filter_map(|route| {
-                let compiled = RoutePlan::compile(config, route);
+                let compiled = RoutePlan::compile(config, route, &mut states);
                 compiled.map_err(|problem| problems.push(problem)).ok()
             })
             .collect();
@@ -48,7 +50,8 @@ impl Plan {
         }
         Ok(Self {
             epoch: 0,
-            listeners: compile_listeners(config),
+            listeners: compile_listeners(config, &mut states),
+            states,
             table: RouteTable::from_specs(config.routes.iter().map(|route| &route.matches)),
             via: pseudonym(config),
             routes,
@@ -133,8 +136,9 @@ fn log_fields(config: &Config) -> LogFields {
         })
 }
 
-fn compile_listeners(config: &Config) -> Vec<ListenerPlan> {
+fn compile_listeners(config: &Config, states: &mut StatePlans) -> Vec<ListenerPlan> {
     let compile = |listener: &weir_config::Listener| ListenerPlan {
+        steps: policy::compile_listener(listener, states),
         name: listener.address.to_string().into(),
         address: match &listener.address {
             weir_config::Address::Tcp(address) => Address::Ip(*address),

@@ -101,8 +101,18 @@ pub struct DecisionBuffers {
     /// The path that the last decision sends upstream, empty if the path goes as it came; or the location of its
     /// redirect.
     pub sent: Vec<u8>,
+    /// The index of the path pattern that matches, among those of the route.
+    pub pattern: usize,
     view: ViewBuffers,
     paths: PathBuffers,
+}
+
+impl DecisionBuffers {
+    /// The path of the last request in the form that routes are matched against.
+    #[must_use]
+    pub fn matched_path<'a>(&'a self, head: &Head, block: &'a [u8]) -> &'a [u8] {
+        self.view.path(head, block)
+    }
 }
 
 /// A decision with its reasons.
@@ -136,7 +146,12 @@ impl Plan {
         request: &RequestHead<'_>,
         buffers: &mut DecisionBuffers,
     ) -> Decision {
-        let DecisionBuffers { sent, view, paths } = buffers;
+        let DecisionBuffers {
+            sent,
+            pattern: taken,
+            view,
+            paths,
+        } = buffers;
         sent.clear();
         if let Some(port) = listener.https_port(request) {
             return redirect_https(port, request, sent);
@@ -150,6 +165,7 @@ impl Plan {
         }
         match self.table.find(&view) {
             RouteLookup::Route { id, pattern } => {
+                *taken = pattern;
                 match self.settle_path((id, pattern), &view, sent, paths) {
                     Ok(()) => self.check_size(id, request.hop),
                     Err(objection) => Decision::Refuse(Refusal {

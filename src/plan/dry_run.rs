@@ -4,15 +4,18 @@
 //! and the decision of the data path.
 
 use std::fmt::Write as _;
+use std::ptr;
+use std::rc::Rc;
 
 use weir_proto_h1::{Event, Head, Server};
 
 use super::{
-    Decision, DecisionBuffers, Explanation, ListenerPlan, PeerFacts, Plan, RequestHead, RouteId,
-    RouteTarget, UpstreamId, is_grpc,
+    Decision, DecisionBuffers, Explanation, ListenerId, ListenerPlan, PeerFacts, Plan, RequestHead,
+    RouteId, RouteTarget, UpstreamId, is_grpc,
 };
 use crate::fault::Reason;
-use crate::io::Address;
+use crate::io::{Address, Instant};
+use crate::policy::{Facts, PlannedStep, StepRequest, StepVerdict};
 use crate::tls::CertificateIdentity;
 
 /// A request to try.
@@ -39,11 +42,19 @@ pub struct DryRun<'p> {
     pub explanation: Explanation<'p>,
     /// The names of the fields that the client may not send.
     pub dropped: Vec<String>,
+    /// The verdicts of the policies, up to the first that answers.
+    pub steps: Vec<StepVerdict>,
     /// The path and query that go upstream, if the path does not go as it came; or the location of a redirect.
     pub sent: Option<String>,
 }
 
 impl DryRun<'_> {
+    /// The status with which a policy answers, if one does.
+    #[must_use]
+    pub fn policy_status(&self) -> Option<u16> {
+        self.steps.last()?.verdict.status()
+    }
+
     /// The route that takes the request.
     #[must_use]
     pub fn route(&self) -> Option<RouteId> {
@@ -74,6 +85,7 @@ impl Plan {
         let mut run = DryRun {
             explanation: Decision::from(Reason::Internal).into(),
             dropped: Vec::new(),
+            steps: Vec::new(),
             sent: None,
         };
         let reached = self.listener_for(request.port);
@@ -116,6 +128,15 @@ impl Plan {
             true => self.explain(listener, &request, &mut buffers),
             false => self.decide(listener, &request, &mut buffers).into(),
         };
+        let mut facts = Facts {
+            client: screened.client,
+            trusts_peer: peer.is_trusted,
+            is_https: screened.is_https,
+            is_grpc_call: is_grpc,
+            identity: client.clone().map(Rc::new),
+            ..Facts::default()
+        };
+        run.steps = self.try_steps(run.route(), &request, listener, &buffers, &mut facts);
         let mut sent = buffers.sent;
         if !sent.is_empty() {
             if run.upstream(self).is_some() && head.has_query {
@@ -125,6 +146,60 @@ impl Plan {
             run.sent = Some(lossy(&sent));
         }
         Ok(run)
+    }
+
+    /// The verdicts of the policies that cover a request, up to the first that answers.
+    fn try_steps(
+        &self,
+        route: Option<RouteId>,
+        request: &RequestHead<'_>,
+        listener: &ListenerPlan,
+        decision: &DecisionBuffers,
+        facts: &mut Facts,
+    ) -> Vec<StepVerdict> {
+        let RequestHead {
+            head, block, hop, ..
+        } = *request;
+        let plan = route.and_then(|id| self.route(id));
+        let target = plan.map(|route| &route.target);
+        let is_sent = matches!(target, Some(RouteTarget::Upstream(_)));
+        let place = self
+            .listeners
+            .iter()
+            .position(|each| ptr::eq(each, listener));
+        let view = StepRequest {
+            head,
+            block,
+            hop,
+            peer: None,
+            tls: None,
+            listener: ListenerId(place.unwrap_or_default() as u32),
+            route,
+            pattern: decision.pattern,
+            path: match route {
+                Some(_) => decision.matched_path(head, block),
+                None => &[],
+            },
+            sent_path: match is_sent && !decision.sent.is_empty() {
+                true => &decision.sent,
+                false => head.effective_path(block),
+            },
+            id: b"",
+            now: Instant::default(),
+            wall_ms: 0,
+        };
+        let of_route = plan.map_or(&[][..], |route| &route.steps);
+        let mut verdicts = Vec::new();
+        for PlannedStep { step, .. } in listener.steps.iter().chain(of_route) {
+            let verdict = step.explain(&view, facts);
+            let answers = verdict.status().is_some();
+            let kind = step.kind();
+            verdicts.push(StepVerdict { kind, verdict });
+            if answers {
+                break;
+            }
+        }
+        verdicts
     }
 
     /// The listeners that a client reaches at a port.

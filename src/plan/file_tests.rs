@@ -6,6 +6,7 @@ use super::dry_run::{DryRequest, DryRun, default_port};
 use super::{
     Decision, Plan, Problem, REDIRECT_HTTPS_STATUS, Refusal, RouteId, RouteTarget, UpstreamId,
 };
+use crate::policy::StepVerdict;
 use crate::route::RouteVerdict;
 
 /// How many failing tests are reported one by one. The rest is counted.
@@ -106,6 +107,9 @@ fn run_test(plan: &Plan, test: &Test, is_reported: bool) -> Result<(), String> {
 
 /// The status that Weir answers with itself; `None` if the endpoint gives it.
 fn own_status(plan: &Plan, run: &DryRun<'_>) -> Option<u16> {
+    if let Some(status) = run.policy_status() {
+        return Some(status);
+    }
     match &run.explanation.decision {
         Decision::RedirectHttps => Some(REDIRECT_HTTPS_STATUS),
         Decision::Refuse(refusal) => Some(refusal.reason.status()),
@@ -119,6 +123,11 @@ fn own_status(plan: &Plan, run: &DryRun<'_>) -> Option<u16> {
 
 /// What becomes of the request, in words.
 fn outcome(plan: &Plan, run: &DryRun<'_>) -> String {
+    if let Some(status) = run.policy_status()
+        && let Some(StepVerdict { kind, .. }) = run.steps.last()
+    {
+        return format!("`{}` answers {status}", kind.key());
+    }
     let id = match &run.explanation.decision {
         Decision::RedirectHttps => {
             return format!(

@@ -41,19 +41,12 @@ pub use template::{Redirect, Rewrite};
 use weir_config::{Code, ForwardedHeader, Position};
 use weir_proto_h1::{Claims, is_other_spelling};
 
+pub use crate::ids::{ListenerId, RouteId, UpstreamId};
 use crate::io::Address;
 use crate::limits::CONNECTS_MAX;
-pub use crate::route::RouteId;
+use crate::policy::{PlannedStep, StatePlans};
 use crate::route::RouteTable;
 use crate::tls;
-
-/// A listener's place in [`Plan::listeners`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ListenerId(pub u32);
-
-/// An upstream's place in [`Plan::upstreams`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UpstreamId(pub u32);
 
 /// The compiled configuration that all cores run. [`Plan::compile`] makes it.
 #[derive(Debug)]
@@ -66,6 +59,8 @@ pub struct Plan {
     pub routes: Vec<RoutePlan>,
     /// Finds the route of a request.
     pub table: RouteTable,
+    /// What the steps of routes and listeners keep from request to request.
+    pub states: StatePlans,
     /// Groups of endpoints, in file order.
     pub upstreams: Vec<UpstreamPlan>,
     /// The name that Weir adds to Via, and finds there again if a request loops (RFC 9110, section 7.6.3). The name
@@ -185,6 +180,8 @@ pub struct ListenerPlan {
     pub trusts_peers: bool,
     /// Whether routes and endpoints see fields with odd names, unless the route differs.
     pub keeps_odd_names: bool,
+    /// The policies that cover every request, also those that no route takes.
+    pub steps: Box<[PlannedStep]>,
 }
 
 /// Merged time limits: a listener's override the top level's; a route's override its upstream's, which override the top

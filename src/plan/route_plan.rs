@@ -5,6 +5,7 @@ use std::sync::Arc;
 use weir_config::{Code, Config, EncodedSlash, PathMatch, Target, Underscores};
 
 use super::{Problem, Redirect, RetryPlan, Rewrite, Timeouts, UpstreamId};
+use crate::policy::{self, PlannedStep, StatePlans};
 
 /// The settings of a route.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct RoutePlan {
     pub retry: RetryPlan,
     /// The largest request body, bytes.
     pub body_bytes_max: Option<u64>,
+    /// Its policies, in the order in which they run.
+    pub steps: Box<[PlannedStep]>,
 }
 
 /// What a route does with its requests.
@@ -57,7 +60,11 @@ pub struct FixedAnswer {
 
 impl RoutePlan {
     /// Compiles `route` of `config`. The pattern has no `..`, so the compiler points here when a route gets a new key.
-    pub(super) fn compile(config: &Config, route: &weir_config::Route) -> Result<Self, Problem> {
+    pub(super) fn compile(
+        config: &Config,
+        route: &weir_config::Route,
+        states: &mut StatePlans,
+    ) -> Result<Self, Problem> {
         let weir_config::Route {
             name,
             matches,
@@ -103,6 +110,7 @@ impl RoutePlan {
             timeouts: Timeouts::new(config.timeouts_of(route), limits),
             retry: RetryPlan::new(config.retries_of(route)),
             body_bytes_max: limits.body_bytes,
+            steps: policy::compile_route(config, route, states).map_err(problem)?,
         })
     }
 
@@ -114,6 +122,7 @@ impl RoutePlan {
             rewrite,
             keeps_odd_names,
             body_bytes_max,
+            steps,
             // These only name the route, decide when it takes a request, or limit how long the request may take.
             name: _,
             line: _,
@@ -131,6 +140,8 @@ impl RoutePlan {
             && other.rewrite.is_none()
             && *keeps_odd_names == other.keeps_odd_names
             && *body_bytes_max == other.body_bytes_max
+            && steps.is_empty()
+            && other.steps.is_empty()
             && timeouts.body_rate_bytes_min == other.timeouts.body_rate_bytes_min
     }
 }

@@ -1,8 +1,111 @@
 //! Policies: what Weir does with a request beside sending it to its target.
+//!
+//! A policy is compiled to a [`Step`]. Steps are pure: they see the request, the facts about it and what the core keeps
+//! for them ([`State`]), and they answer with data. The exchange does what they ask for. So `weir explain` and
+//! `[[test]]` blocks run the same code as a core.
+//!
+//! Each policy is one file or folder here, and each function of [`Step`] is one `match` over all of them.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod claims;
+mod compile;
+mod facts;
+mod flow;
 pub mod json;
+mod kind;
+mod request;
+mod state;
+mod verdict;
 
 pub use claims::Claims;
+pub use compile::{compile_listener, compile_route};
+pub use facts::{Facts, Notes};
+pub use flow::{Flow, StepReply, Wait, Woken};
+pub use kind::PolicyKind;
+pub use request::{AnswerView, AttemptFacts, StepRequest};
+pub use state::{Registry, State, StateId, StatePlan, StatePlans};
+pub use verdict::{StepVerdict, Verdict};
+
+use std::rc::Rc;
+
+use weir_proto_h1::Edits;
+
+/// One step of a route or listener, compiled from a policy of the file. Immutable; all cores share it.
+#[derive(Clone, Debug)]
+pub enum Step {}
+
+/// A step, and the state that it uses.
+#[derive(Clone, Debug)]
+pub struct PlannedStep {
+    /// The step.
+    pub step: Step,
+    /// The core's state for it, if it has any.
+    pub state: Option<StateId>,
+}
+
+impl Step {
+    /// The kind of policy. It decides when the step runs.
+    #[must_use]
+    pub fn kind(&self) -> PolicyKind {
+        match *self {}
+    }
+
+    /// Decides whether the request goes on. Does no I/O, and allocates nothing for a request that passes.
+    pub fn run(
+        &self,
+        _state: Option<&State>,
+        _request: &StepRequest<'_>,
+        _facts: &mut Facts,
+    ) -> Flow {
+        match *self {}
+    }
+
+    /// Goes on after [`Flow::Wait`].
+    pub fn resume(
+        &self,
+        _state: Option<&State>,
+        _request: &StepRequest<'_>,
+        _facts: &mut Facts,
+        _woken: Woken,
+    ) -> Flow {
+        match *self {}
+    }
+
+    /// Changes the request on its way to an endpoint, once for each attempt. The fields that Weir itself adds are
+    /// there already.
+    pub fn edit_request(
+        &self,
+        _request: &StepRequest<'_>,
+        _facts: &Facts,
+        _attempt: &AttemptFacts<'_>,
+        _edits: &mut Edits,
+    ) {
+        match *self {}
+    }
+
+    /// Changes an answer before its head leaves. Called for each step that has run, the last first, also when Weir
+    /// itself answers.
+    pub fn edit_answer(
+        &self,
+        _state: Option<&State>,
+        _request: &StepRequest<'_>,
+        _facts: &mut Facts,
+        _answer: &mut AnswerView<'_>,
+    ) {
+        match *self {}
+    }
+
+    /// Says what the step would do with a request, for `weir explain` and `[[test]]` blocks.
+    pub fn explain(&self, _request: &StepRequest<'_>, _facts: &mut Facts) -> Verdict {
+        match *self {}
+    }
+}
+
+impl PlannedStep {
+    /// The state of the step among those of a core.
+    pub fn state<'s>(&self, states: &'s [Rc<State>]) -> Option<&'s State> {
+        let StateId(index) = self.state?;
+        states.get(index as usize).map(Rc::as_ref)
+    }
+}

@@ -41,13 +41,10 @@ pub use predicates::{AllowedMethods, FailedPredicate};
 pub use reading::{Reading, lax_readings, readings};
 pub use request_view::{RequestView, ViewBuffers};
 
+pub use crate::ids::RouteId;
 use host_table::HostTable;
 use path_trees::{PathTreeDrafts, PathTrees};
 use predicates::Predicates;
-
-/// A route's place in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RouteId(pub u32);
 
 /// Finds the route of a request. Immutable.
 #[derive(Debug, Default)]

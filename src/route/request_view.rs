@@ -50,6 +50,8 @@ impl<'a> RequestView<'a> {
 pub struct ViewBuffers {
     host: Vec<u8>,
     path: Vec<u8>,
+    /// Whether the last path was in normal form, so that `path` does not have it.
+    is_path_unchanged: bool,
 }
 
 impl ViewBuffers {
@@ -64,6 +66,7 @@ impl ViewBuffers {
     ) -> Result<RequestView<'a>, Error> {
         let received_path = head.effective_path(block);
         let normal = normalize_path(received_path, &mut self.path)?;
+        self.is_path_unchanged = normal.is_unchanged;
         Ok(RequestView {
             method: head.method_span.get(block),
             host: normal_host(head.host(block), &mut self.host),
@@ -79,6 +82,17 @@ impl ViewBuffers {
             block,
             client: None,
         })
+    }
+}
+
+impl ViewBuffers {
+    /// The normal path of the last view, which was that of `head`.
+    #[must_use]
+    pub fn path<'a>(&'a self, head: &Head, block: &'a [u8]) -> &'a [u8] {
+        match self.is_path_unchanged {
+            true => head.effective_path(block),
+            false => &self.path,
+        }
     }
 }
 

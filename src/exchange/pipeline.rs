@@ -1,0 +1,181 @@
+//! Runs the policies of listeners and routes: their steps, then their edits of requests and answers.
+
+use std::rc::Rc;
+
+use weir_proto_h1::{BodyKind, Edits, Head};
+
+use super::Exchange;
+use super::exchange_waiter::ExchangeWaiter;
+use super::replay::Replay;
+use crate::core::after;
+use crate::fault::Fault;
+use crate::io::{Address, Instant, Net};
+use crate::plan::{RoutePlan, RouteTarget};
+use crate::policy::{
+    AnswerView, AttemptFacts, Facts, Flow, PlannedStep, State, StepReply, StepRequest, Wait, Woken,
+};
+use crate::upstream::Waiter;
+
+/// How many steps have begun. Their edits apply to the answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StepsBegun {
+    listener: usize,
+    route: usize,
+}
+
+/// What steps work on.
+struct StepContext<'c> {
+    request: StepRequest<'c>,
+    facts: &'c mut Facts,
+    states: &'c [Rc<State>],
+    to_upstream: &'c mut Edits,
+    to_client: &'c mut Edits,
+}
+
+impl<'a, N: Net> Exchange<'a, N> {
+    /// Runs the steps of the listener. `Some`: the client gets this answer. These steps never wait.
+    pub(super) fn run_listener_steps(&mut self) -> Option<Box<StepReply>> {
+        for step in self.listener_steps() {
+            self.steps_begun.listener += 1;
+            if let Flow::Reply(reply) = self.run_step(step) {
+                self.record.policy = Some(step.step.kind());
+                return Some(reply);
+            }
+        }
+        None
+    }
+
+    /// Runs the steps of a route. `Some`: the client gets this answer.
+    pub(super) async fn run_route_steps(
+        &mut self,
+        route: &'a RoutePlan,
+    ) -> Result<Option<Box<StepReply>>, Fault> {
+        for step in &route.steps {
+            self.steps_begun.route += 1;
+            let mut flow = self.run_step(step);
+            while let Flow::Wait(wait) = flow {
+                // In a box: few steps wait, and every exchange would hold the memory.
+                let woken = Box::pin(self.wait_for(route, wait)).await;
+                let woken = woken.inspect_err(|_| self.record.policy = Some(step.step.kind()))?;
+                flow = self.with_steps(|on| {
+                    let state = step.state(on.states);
+                    step.step.resume(state, &on.request, on.facts, woken)
+                });
+            }
+            if let Flow::Reply(reply) = flow {
+                self.record.policy = Some(step.step.kind());
+                return Ok(Some(reply));
+            }
+        }
+        Ok(None)
+    }
+
+    fn run_step(&mut self, step: &PlannedStep) -> Flow {
+        self.with_steps(|on| {
+            let state = step.state(on.states);
+            step.step.run(state, &on.request, on.facts)
+        })
+    }
+
+    /// Gets what a step waits for.
+    async fn wait_for(&mut self, route: &RoutePlan, wait: Wait) -> Result<Woken, Fault> {
+        self.deadline = after(self.record.began, route.timeouts.total);
+        match wait {
+            Wait::Turn => {
+                let queue = self.core.work_queue.clone();
+                let (mut turn, replay) = (None, Replay::default());
+                let mut waiter = ExchangeWaiter {
+                    exchange: self,
+                    replay: &replay,
+                };
+                let waited = waiter.until(Instant::NEVER, |cx| queue.poll_turn(cx, &mut turn));
+                waited.await.map(|_| Woken::Turn)
+            }
+        }
+    }
+
+    /// Applies the edits of the route's steps to the request, for an attempt at this endpoint. Drops those for an
+    /// earlier attempt.
+    pub(super) fn edit_request(&mut self, route: &RoutePlan, upstream: &str, endpoint: &Address) {
+        let (attempt, end) = (AttemptFacts { upstream, endpoint }, self.request_end);
+        self.with_steps(|on| {
+            on.to_upstream.rewind(end);
+            for step in &route.steps {
+                step.step
+                    .edit_request(&on.request, on.facts, &attempt, on.to_upstream);
+            }
+        });
+        self.replace_path();
+    }
+
+    /// Applies the edits of the steps to an answer, those of the last step first.
+    pub(super) fn edit_answer(&mut self, head: &mut Head, block: &[u8], body: BodyKind) {
+        let of_route = self.route.and_then(|id| self.plan.plan.route(id));
+        let of_route = of_route.map_or(&[][..], |route| &route.steps);
+        let of_route = of_route.iter().take(self.steps_begun.route);
+        let of_listener = self.listener_steps().iter();
+        let begun = of_listener.take(self.steps_begun.listener).chain(of_route);
+        let is_local = !self.record.is_relayed;
+        self.with_steps(|on| {
+            let mut answer = AnswerView {
+                head,
+                block,
+                edits: on.to_client,
+                is_local,
+                body,
+            };
+            for step in begun.rev() {
+                let state = step.state(on.states);
+                step.step
+                    .edit_answer(state, &on.request, on.facts, &mut answer);
+            }
+        });
+    }
+
+    /// Whether some step may edit the answer.
+    pub(super) fn has_begun_steps(&self) -> bool {
+        self.steps_begun.listener + self.steps_begun.route > 0
+    }
+
+    fn listener_steps(&self) -> &'a [PlannedStep] {
+        let listener = self.plan.plan.listener(self.listener);
+        listener.map_or(&[], |listener| &listener.steps)
+    }
+
+    /// Calls `act` with what steps work on.
+    fn with_steps<T>(&mut self, act: impl FnOnce(StepContext<'_>) -> T) -> T {
+        let (down, decision) = (&self.down, &self.buffers.decision);
+        let (head, block) = (&*down.head, &down.block[..]);
+        let route = self.route.and_then(|id| self.plan.plan.route(id));
+        let target = route.map(|route| &route.target);
+        let is_sent = matches!(target, Some(RouteTarget::Upstream(_)));
+        let mut digits = [0; 32];
+        act(StepContext {
+            request: StepRequest {
+                head,
+                block,
+                hop: down.request(),
+                peer: down.context.address,
+                tls: down.context.tls,
+                listener: self.listener,
+                route: self.route,
+                pattern: decision.pattern,
+                path: match route {
+                    Some(_) => decision.matched_path(head, block),
+                    None => &[],
+                },
+                sent_path: match decision.sent.is_empty() || !is_sent {
+                    true => head.effective_path(block),
+                    false => &decision.sent,
+                },
+                id: self.record.id_text(block, &mut digits),
+                now: self.core.net.now(),
+                wall_ms: self.core.net.wall_ms(),
+            },
+            facts: &mut self.facts,
+            states: &self.plan.states,
+            to_upstream: &mut self.buffers.to_upstream.edits,
+            to_client: &mut self.buffers.to_client,
+        })
+    }
+}

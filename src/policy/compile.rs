@@ -1,0 +1,28 @@
+//! From the policies of a file to the steps of its routes and listeners.
+
+use weir_config::{Config, Listener, Route};
+
+use super::{PlannedStep, StatePlans};
+
+/// Compiles the policies of a route, in the order in which they run.
+///
+/// # Errors
+/// What is wrong, in one sentence without a full stop.
+pub fn compile_route(
+    _config: &Config,
+    _route: &Route,
+    _states: &mut StatePlans,
+) -> Result<Box<[PlannedStep]>, String> {
+    Ok(in_order(Vec::new()))
+}
+
+/// Compiles the policies of a listener, in the order in which they run.
+pub fn compile_listener(_listener: &Listener, _states: &mut StatePlans) -> Box<[PlannedStep]> {
+    in_order(Vec::new())
+}
+
+/// Sorts steps by kind. Those of one kind keep their order.
+fn in_order(mut steps: Vec<PlannedStep>) -> Box<[PlannedStep]> {
+    steps.sort_by_key(|step| step.step.kind());
+    steps.into()
+}

@@ -1,0 +1,31 @@
+//! What steps know about a request and its client.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use super::Claims;
+use crate::tls::CertificateIdentity;
+
+/// The facts about a request that do not stand in its head as they are. Steps add to them; later steps, edits and the
+/// log read them.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// The client's address: the peer's, or the one that a trusted proxy names.
+    pub client: Option<IpAddr>,
+    /// The peer is a trusted proxy, so Weir believes what its fields say about the client.
+    pub trusts_peer: bool,
+    /// The client used TLS, to Weir or to a trusted proxy.
+    pub is_https: bool,
+    /// The request is a gRPC call.
+    pub is_grpc_call: bool,
+    /// The identity in the client's certificate, if it showed one.
+    pub identity: Option<Rc<CertificateIdentity>>,
+    /// What a verified token says about the client. `None` until one is verified.
+    pub claims: Option<Rc<Claims>>,
+    /// What steps keep for their later hooks. `None` until a step keeps something.
+    pub notes: Option<Box<Notes>>,
+}
+
+/// What steps keep during one exchange. Each policy has its own fields.
+#[derive(Debug, Default)]
+pub struct Notes {}
