@@ -48,6 +48,7 @@ pub use resolver::Resolver;
 use crate::io::Address;
 use crate::obs::{Obs, process};
 use crate::plan::{EndpointSets, Plan};
+use crate::policy;
 use crate::serving::Cores;
 use crate::tls::TicketKeys;
 use admin::Admin;
@@ -163,6 +164,7 @@ struct State {
     pid_file: Option<OwnedFile>,
     reloads: ReloadStats,
     certificates: Certificates,
+    policies: policy::Registry,
 }
 
 /// Outcomes of reloads.

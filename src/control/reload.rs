@@ -192,6 +192,7 @@ impl Control {
         // Also if the file names the same log as before, because someone may have moved it away.
         let access_log = access_log::open(config.access_log.clone()).await?;
         let taken = self.tcp_addresses();
+        plan.states.equip(&mut self.state.borrow_mut().policies);
         let state = self.state.borrow();
         plan.epoch = state.plan.epoch + 1;
         endpoints.epoch = state.endpoints.epoch + 1;

@@ -23,6 +23,7 @@ use super::{Control, Options, ReloadStats, Started, State, access_log, cpus, pid
 use crate::io::Address;
 use crate::obs::{Obs, process};
 use crate::plan::{EndpointSets, ListenerId, Plan};
+use crate::policy;
 use crate::serving::{Command, CoreSpec, Cores};
 use crate::tls::TicketKeys;
 
@@ -50,6 +51,8 @@ pub(super) async fn start(
         ..
     } = loaded;
     (plan.epoch, endpoints.epoch) = (1, 1);
+    let mut policies = policy::Registry::default();
+    plan.states.equip(&mut policies);
     let mut signals = Signals::new()?;
     let manager = ServiceManager::from_environment();
     let open_files = system::raise_open_files();
@@ -101,6 +104,7 @@ pub(super) async fn start(
         pid_file: None,
         reloads: ReloadStats::default(),
         certificates: Certificates::new(tls),
+        policies,
     };
     let control = Rc::new(Control {
         source,

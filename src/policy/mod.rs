@@ -24,7 +24,7 @@ pub use facts::{Facts, Notes};
 pub use flow::{Flow, StepReply, Wait, Woken};
 pub use kind::PolicyKind;
 pub use request::{AnswerView, AttemptFacts, StepRequest};
-pub use state::{Registry, State, StateId, StatePlan, StatePlans};
+pub use state::{Registry, SharedByName, State, StateId, StatePlan, StatePlans};
 pub use verdict::{StepVerdict, Verdict};
 
 use std::rc::Rc;

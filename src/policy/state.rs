@@ -1,6 +1,8 @@
 //! What steps keep from request to request: on each core, and over all of them.
 
+use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::{Arc, Weak};
 
 /// The place of a state in [`StatePlans`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +20,39 @@ pub enum StatePlan {}
 #[derive(Debug)]
 pub enum State {}
 
-/// What all cores share, by name. Control owns it, so it survives reloads.
+/// What all cores share for policies. Control owns it and connects each plan to it, so it survives reloads.
 #[derive(Debug, Default)]
 pub struct Registry {}
+
+/// Things that all cores share, by name. They live as long as some plan has them, so a reload that fails leaves none.
+#[derive(Debug)]
+pub struct SharedByName<T>(HashMap<Box<str>, Weak<T>>);
+
+impl<T> Default for SharedByName<T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<T> SharedByName<T> {
+    /// The thing of this name. Makes it if no plan has it.
+    pub fn get_or_make(&mut self, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
+        if let Some(known) = self.0.get(name).and_then(Weak::upgrade) {
+            return known;
+        }
+        self.0.retain(|_, known| known.strong_count() > 0);
+        let made = Arc::new(make());
+        self.0.insert(name.into(), Arc::downgrade(&made));
+        made
+    }
+
+    /// All things that some plan has, with their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Arc<T>)> {
+        self.0
+            .iter()
+            .filter_map(|(name, known)| Some((&**name, known.upgrade()?)))
+    }
+}
 
 impl StatePlans {
     /// Adds a state, or finds the one of the same kind and name.
@@ -67,5 +99,22 @@ impl StatePlan {
     /// Makes the state of one core, or keeps the old one.
     fn make_state(&self, _old: Option<&Rc<State>>) -> Rc<State> {
         match *self {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_things_live_as_long_as_some_plan_has_them() {
+        let mut shared = SharedByName::default();
+        let first = shared.get_or_make("a", || 1);
+        let second = shared.get_or_make("a", || 2);
+        assert!(Arc::ptr_eq(&first, &second));
+        drop((first, second));
+        assert_eq!(*shared.get_or_make("b", || 3), 3);
+        assert_eq!(shared.iter().count(), 0, "no plan has any");
+        assert_eq!(*shared.get_or_make("a", || 4), 4, "the old one is gone");
     }
 }

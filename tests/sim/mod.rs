@@ -18,6 +18,7 @@ use std::time::Duration;
 use weir::io::sim::{self, Sim, World};
 use weir::obs::CoreObs;
 use weir::plan::{EndpointSets, ListenerId, Plan};
+use weir::policy::Registry;
 use weir::serving::{
     self, Command, CoreStart, EndpointBoard, Mailbox, MailboxSender, Receipts, SharedState,
 };
@@ -57,6 +58,7 @@ pub struct Rig<'a> {
     plan: RefCell<Arc<Plan>>,
     endpoints: RefCell<Arc<EndpointSets>>,
     board: Arc<EndpointBoard>,
+    policies: RefCell<Registry>,
 }
 
 impl<'a> Rig<'a> {
@@ -67,7 +69,8 @@ impl<'a> Rig<'a> {
 
     /// Like `start`, numbering the cores from `first`: a second process beside another.
     pub fn start_from(world: &'a World, first: u32, cores: u32, config: &str) -> Self {
-        let (plan, endpoints) = compile(config, 1);
+        let mut policies = Registry::default();
+        let (plan, endpoints) = compile(config, 1, &mut policies);
         let (mailboxes, boxes): (Vec<_>, Vec<_>) = (first..first + cores)
             .map(|n| Mailbox::new(&world.core(n)).unwrap())
             .unzip();
@@ -96,6 +99,7 @@ impl<'a> Rig<'a> {
             plan: RefCell::new(plan),
             endpoints: RefCell::new(endpoints),
             board: shared.board.clone(),
+            policies: RefCell::new(policies),
         }
     }
 
@@ -111,7 +115,7 @@ impl<'a> Rig<'a> {
     pub fn reload(&self, config: &str) -> Receipts {
         let (receipt, receipts) = Receipts::new();
         let old = self.plan.borrow().clone();
-        let (new, endpoints) = compile(config, old.epoch + 1);
+        let (new, endpoints) = compile(config, old.epoch + 1, &mut self.policies.borrow_mut());
         for mail in &self.mailboxes {
             let fresh = new.listeners.iter().zip(0..).filter(|(listener, _)| {
                 let mut before = old.listeners.iter();
@@ -189,13 +193,14 @@ fn resolve(config: &Config, names: &[(&str, [u8; 4])]) -> EndpointSets {
     EndpointSets::compile(config, &look_up).unwrap()
 }
 
-fn compile(config: &str, epoch: u64) -> (Arc<Plan>, Arc<EndpointSets>) {
+fn compile(config: &str, epoch: u64, policies: &mut Registry) -> (Arc<Plan>, Arc<EndpointSets>) {
     let config = parse(config);
     let mut plan = Plan::compile(&config).unwrap();
     let mut endpoints = resolve(&config, &[]);
     let (tls, _) = weir::tls::load(&config, Some(&TicketKeys::default()), "sim.toml")
         .unwrap_or_else(|errors| panic!("{}", weir_config::to_text(&errors)));
     plan.equip(&tls);
+    plan.states.equip(policies);
     (plan.epoch, endpoints.epoch) = (epoch, epoch);
     (Arc::new(plan), Arc::new(endpoints))
 }
