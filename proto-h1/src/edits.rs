@@ -148,8 +148,8 @@ impl Edits {
 
     /// Adds a field.
     ///
-    /// Bytes that a value may not contain become spaces, and bytes that a name may not contain are
-    /// dropped, so an edit cannot end its line (RFC 9110, section 5.5).
+    /// Bytes that a value may not contain become spaces, blanks at its ends are dropped, and so are
+    /// bytes that a name may not contain. So an edit cannot end its line (RFC 9110, section 5.5).
     pub fn append(&mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
         self.append_pieces(name, &[value.as_ref()]);
     }
@@ -174,9 +174,7 @@ impl Edits {
         let value_at = self.lines.len();
         let mut value = ValueWriter(&mut self.lines);
         pieces.iter().for_each(|piece| value.put(piece));
-        let value_end = self.lines.len();
-        self.lines.extend_from_slice(b"\r\n");
-        self.push_added(Span::new(name_at, name_end), Span::new(value_at, value_end));
+        self.end_line(Span::new(name_at, name_end), value_at);
     }
 
     /// Adds a field whose value `write` produces. The rules of [`Edits::append`] apply; the name
@@ -189,9 +187,30 @@ impl Edits {
         self.lines.extend_from_slice(b": ");
         let value_at = self.lines.len();
         write(&mut ValueWriter(&mut self.lines));
-        let value_end = self.lines.len();
+        self.end_line(Span::new(name_at, name_end), value_at);
+    }
+
+    /// Adds a field as [`Edits::append_with`] does, unless its value is empty.
+    pub fn append_unless_empty(&mut self, name: &str, write: impl FnOnce(&mut ValueWriter<'_>)) {
+        let start = self.lines.len();
+        self.append_with(name, write);
+        if self.added.last().is_some_and(|last| last.value.is_empty()) {
+            self.added.pop();
+            self.lines.truncate(start);
+        }
+    }
+
+    /// Ends the line of a field whose value begins at `value_at`.
+    //= rfc9113#8.2.1
+    // A value that begins or ends with a blank makes the message malformed.
+    fn end_line(&mut self, name: Span, mut value_at: usize) {
+        let value = self.lines.get(value_at..).unwrap_or_default();
+        value_at += value.len() - value.trim_ascii_start().len();
+        let blanks = value.len() - value.trim_ascii_end().len();
+        let value_end = (self.lines.len() - blanks).max(value_at);
+        self.lines.truncate(value_end);
         self.lines.extend_from_slice(b"\r\n");
-        self.push_added(Span::new(name_at, name_end), Span::new(value_at, value_end));
+        self.push_added(name, Span::new(value_at, value_end));
     }
 
     /// Adds a field with a value of fixed length, which is cheaper. The rules of [`Edits::append`]
@@ -199,7 +218,8 @@ impl Edits {
     #[inline]
     pub fn append_fixed<const N: usize>(&mut self, name: &str, value: &[u8; N]) {
         debug_assert!(scan::is_token(name.as_bytes()), "a field name is a token");
-        if !scan::is_visible(value) {
+        let has_blank_end = value.first() == Some(&b' ') || value.last() == Some(&b' ');
+        if has_blank_end || !scan::is_visible(value) {
             return self.append(name, value);
         }
         let name_at = self.lines.len();

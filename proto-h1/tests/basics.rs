@@ -80,7 +80,7 @@ fn an_edit_cannot_end_a_line() {
     edits.append("A", "b\r\nC: d\0");
     assert_eq!(
         forward(wire, &edits),
-        "GET / HTTP/1.1\r\nHost: b\r\nA: b  C: d \r\n\r\n"
+        "GET / HTTP/1.1\r\nHost: b\r\nA: b  C: d\r\n\r\n"
     );
 }
 

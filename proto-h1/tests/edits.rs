@@ -86,6 +86,31 @@ fn framing_hop_by_hop_fields_and_host_are_not_removed() {
     assert_eq!(encoded(&head, &edits, &framing), untouched);
 }
 
+/// HTTP/2 peers take a value with a blank at its ends for malformed.
+#[test]
+fn values_have_no_blanks_at_their_ends() {
+    let mut edits = Edits::new();
+    edits.append("A", " a b\r\n");
+    edits.append("B", "\t \0");
+    edits.append_with("C", |value| {
+        value.put(b" ");
+        value.put(b"c");
+        value.put(b"\t");
+    });
+    edits.append_fixed("D", b"d ");
+    edits.append_unless_empty("E", |value| value.put(b" \n"));
+    edits.append_unless_empty("F", |value| value.put(b"f"));
+    let added: Vec<_> = edits.iter().collect();
+    let expected: [(&[u8], &[u8]); 5] = [
+        (b"A", b"a b"),
+        (b"B", b""),
+        (b"C", b"c"),
+        (b"D", b"d"),
+        (b"F", b"f"),
+    ];
+    assert_eq!(added, expected);
+}
+
 /// Each attempt goes back to the edits that all attempts share, the path among them.
 #[test]
 fn a_rewind_restores_path_and_host() {
