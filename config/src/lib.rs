@@ -72,6 +72,8 @@ pub use value::file_path::NamedFile;
 pub use value::network::Cidr;
 pub use value::placeholder::{PlaceholderText, TextPiece};
 pub use value::regex::RegexPattern;
+pub use value::template::{ValuePiece, ValueTemplate};
+pub use value::variable::Variable;
 
 /// Defaults and bounds that the rest of Weir uses. Each is declared beside its key.
 pub mod limits {

@@ -1,8 +1,11 @@
 //! Values that several parts of the file have in common.
 
 pub(crate) mod address;
+pub(crate) mod braces;
 pub(crate) mod field;
 pub(crate) mod file_path;
 pub(crate) mod network;
 pub(crate) mod placeholder;
 pub(crate) mod regex;
+pub(crate) mod template;
+pub(crate) mod variable;

@@ -2,6 +2,7 @@
 
 use crate::decode::kinds::TextKind;
 use crate::text::problem::Problem;
+use crate::value::braces::{BracePiece, split_braces};
 
 /// Names of placeholders; no parameter of a match may have one.
 pub(crate) const RESERVED: [&str; 4] = ["host", "path", "query", "rest"];
@@ -48,53 +49,48 @@ impl TextKind for PlaceholderTextKind {
     const EXAMPLES: &'static [&'static str] = &["https://{host}{path}{query}", "/v2/{rest}"];
 
     fn parse(text: &str) -> Result<PlaceholderText, Problem> {
+        let no_partner = |at| {
+            Problem::new("a brace is missing its partner")
+                .at(at, 1)
+                .help("use braces for {host}, {path}, {query}, {rest} or a parameter of the match")
+        };
         let mut pieces = Vec::new();
-        let mut rest = text;
-        while !rest.is_empty() {
-            let at = text.len() - rest.len();
-            let plain_end = rest.find(['{', '}']).unwrap_or(rest.len());
-            let (plain, after) = rest.split_at(plain_end);
-            if let Some(bad) = plain.find(|c: char| !c.is_ascii_graphic()) {
-                return Err(Problem::new("a URL consists of visible ASCII characters")
-                    .at(
-                        at + bad,
-                        plain[bad..].chars().next().map_or(1, char::len_utf8),
-                    )
-                    .help("write others with a percent sign: \"%20\" is a space"));
-            }
-            if !plain.is_empty() {
-                pieces.push(TextPiece::Text(plain.to_owned()));
-            }
-            if after.is_empty() {
-                break;
-            }
-            let close = after.find('}').filter(|_| after.starts_with('{'));
-            let Some(close) = close else {
-                return Err(Problem::new("a brace is missing its partner")
-                    .at(at + plain_end, 1)
-                    .help(
-                        "use braces for {host}, {path}, {query}, {rest} or a parameter of the match",
-                    ));
-            };
-            let name = &after[1..close];
-            pieces.push(match name {
-                "host" => TextPiece::Host,
-                "path" => TextPiece::Path,
-                "query" => TextPiece::Query,
-                "rest" => TextPiece::Rest,
-                name if is_parameter_name(name) => TextPiece::Parameter(name.to_owned()),
-                _ => {
+        for (at, piece) in split_braces(text).map_err(no_partner)? {
+            pieces.push(match piece {
+                BracePiece::Text(plain) => {
+                    check_graphic(plain, at)?;
+                    TextPiece::Text(plain.to_owned())
+                }
+                // A URL contains no braces.
+                BracePiece::Brace(_) => return Err(no_partner(at)),
+                BracePiece::Name("host") => TextPiece::Host,
+                BracePiece::Name("path") => TextPiece::Path,
+                BracePiece::Name("query") => TextPiece::Query,
+                BracePiece::Name("rest") => TextPiece::Rest,
+                BracePiece::Name(name) if is_parameter_name(name) => {
+                    TextPiece::Parameter(name.to_owned())
+                }
+                BracePiece::Name(name) => {
                     return Err(Problem::new(format!("`{{{name}}}` is not a placeholder"))
-                        .at(at + plain_end, close + 1)
+                        .at(at, piece.length())
                         .help("use {host}, {path}, {query}, {rest} or a parameter of the match"));
                 }
             });
-            rest = &after[close + 1..];
         }
         if pieces.is_empty() {
             return Err(Problem::new("the text is empty"));
         }
         Ok(PlaceholderText(pieces))
+    }
+}
+
+/// Finds characters in `plain`, which begins at `at`, that a URL does not contain.
+fn check_graphic(plain: &str, at: usize) -> Result<(), Problem> {
+    match plain.char_indices().find(|(_, c)| !c.is_ascii_graphic()) {
+        None => Ok(()),
+        Some((offset, bad)) => Err(Problem::new("a URL consists of visible ASCII characters")
+            .at(at + offset, bad.len_utf8())
+            .help("write others with a percent sign: \"%20\" is a space")),
     }
 }
 

@@ -1,0 +1,238 @@
+//! Variables: what a request, its client and the attempt at hand fill into a text.
+
+use std::fmt;
+
+use crate::text::problem::Problem;
+use crate::text::suggest::nearest;
+use crate::value::field::is_token;
+use crate::value::placeholder::is_parameter_name;
+
+/// A variable. A request that has nothing for it makes it an empty text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Variable {
+    /// `{client_ip}`: the client's address, which `trusted_proxies` may name.
+    ClientIp,
+    /// `{client_port}`: the client's port; empty if a trusted proxy names the client.
+    ClientPort,
+    /// `{host}`: the request's host in lower case, without a port.
+    Host,
+    /// `{method}`: the request's method.
+    Method,
+    /// `{path}`: the request's path, with its leading slash.
+    Path,
+    /// `{query}`: the request's query with its question mark, or nothing.
+    Query,
+    /// `{scheme}`: `https` or `http`, as the client used it.
+    Scheme,
+    /// `{request_id}`: the identifier of the request in the access log.
+    RequestId,
+    /// `{header:NAME}`: the first field of this name, in lower case, as the client sent it.
+    Header(String),
+    /// `{cookie:NAME}`: the first cookie of this name.
+    Cookie(String),
+    /// `{param:NAME}`: the segment of the path that this parameter of the match takes.
+    Param(String),
+    /// `{tls_version}`: the version of TLS between client and Weir, such as `TLSv1.3`.
+    TlsVersion,
+    /// `{client_cert:subject}`: the subject of the client's certificate.
+    ClientCertSubject,
+    /// `{upstream}`: the name of the upstream.
+    Upstream,
+    /// `{endpoint}`: the address of the endpoint.
+    Endpoint,
+    /// `{claim:NAME}`: this claim of the client's token.
+    Claim(String),
+}
+
+/// Variables without a name of their own behind a colon.
+const PLAIN: [(&str, Variable); 11] = [
+    ("client_ip", Variable::ClientIp),
+    ("client_port", Variable::ClientPort),
+    ("host", Variable::Host),
+    ("method", Variable::Method),
+    ("path", Variable::Path),
+    ("query", Variable::Query),
+    ("scheme", Variable::Scheme),
+    ("request_id", Variable::RequestId),
+    ("tls_version", Variable::TlsVersion),
+    ("upstream", Variable::Upstream),
+    ("endpoint", Variable::Endpoint),
+];
+
+/// Variables of a family: what stands before the colon, and an example.
+const FAMILIES: [(&str, &str); 6] = [
+    ("header", "{header:User-Agent}"),
+    ("cookie", "{cookie:session}"),
+    ("param", "{param:id}"),
+    ("claim", "{claim:sub}"),
+    ("client_cert", "{client_cert:subject}"),
+    ("env", "{env:REGION}"),
+];
+
+/// What other proxies call a variable.
+const FOREIGN: [(&[&str], &str); 9] = [
+    (
+        &[
+            "remote_addr",
+            "remote_ip",
+            "remote_host",
+            "ip",
+            "src",
+            "client",
+        ],
+        "client_ip",
+    ),
+    (&["remote_port", "port", "src_port"], "client_port"),
+    (
+        &["server_name", "hostname", "http_host", "authority"],
+        "host",
+    ),
+    (&["request_method", "verb"], "method"),
+    (&["uri", "request_uri", "url", "path_info"], "path"),
+    (&["args", "query_string", "qs"], "query"),
+    (&["proto", "protocol", "request_proto"], "scheme"),
+    (&["id", "req_id", "uuid", "unique_id"], "request_id"),
+    (&["server", "backend", "upstream_addr"], "endpoint"),
+];
+
+impl Variable {
+    /// Reads what stands between the braces. `{env:NAME}` is no variable of a request: callers read it before.
+    pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
+        let Some((family, name)) = text.split_once(':') else {
+            let found = PLAIN.iter().find(|(known, _)| *known == text);
+            return found
+                .map(|(_, variable)| variable.clone())
+                .ok_or_else(|| unknown(text));
+        };
+        let bad_name = |what: &str| {
+            Err(Problem::new(format!(
+                "`{name}` is not the name of a {what}"
+            )))
+        };
+        match family {
+            "header" if is_token(name) => Ok(Self::Header(name.to_ascii_lowercase())),
+            "header" => bad_name("header field"),
+            "cookie" if is_token(name) => Ok(Self::Cookie(name.to_owned())),
+            "cookie" => bad_name("cookie"),
+            "param" if is_parameter_name(name) => Ok(Self::Param(name.to_owned())),
+            "param" => bad_name("parameter"),
+            "claim" if !name.is_empty() => Ok(Self::Claim(name.to_owned())),
+            "claim" => bad_name("claim"),
+            "client_cert" if name == "subject" => Ok(Self::ClientCertSubject),
+            "client_cert" => Err(Problem::new(format!("there is no variable `{{{text}}}`"))
+                .help("write {client_cert:subject}")),
+            _ if PLAIN.iter().any(|(known, _)| *known == family) => Err(Problem::new(format!(
+                "`{{{family}}}` has no name behind a colon"
+            ))
+            .help(format!("write {{{family}}}"))),
+            _ => Err(unknown(text)),
+        }
+    }
+}
+
+/// That no variable is called `text`, and what was probably meant.
+fn unknown(text: &str) -> Problem {
+    let problem = Problem::new(format!("there is no variable `{{{text}}}`"));
+    let (family, name) = match text.split_once(':') {
+        Some((family, name)) => (family, Some(name)),
+        None => (text, None),
+    };
+    if let Some((_, example)) = FAMILIES.iter().find(|(known, _)| *known == text) {
+        return problem.help(format!("it has a name behind a colon, such as {example}"));
+    }
+    let mut foreign = FOREIGN.iter();
+    if let Some((_, ours)) = foreign.find(|(theirs, _)| theirs.contains(&text)) {
+        return problem.help(format!("write {{{ours}}}"));
+    }
+    let families = FAMILIES.iter().map(|(known, _)| *known);
+    let near = match name {
+        Some(_) => nearest(family, families.clone()),
+        None => nearest(text, PLAIN.iter().map(|(known, _)| *known)),
+    };
+    match (near, name) {
+        (Some(near), Some(name)) => problem.help(format!("did you mean {{{near}:{name}}}?")),
+        (Some(near), None) => problem.help(format!("did you mean {{{near}}}?")),
+        (None, _) => {
+            let plain = PLAIN.iter().map(|(known, _)| format!("{{{known}}}"));
+            let families = families.map(|known| match known {
+                "client_cert" => "{client_cert:subject}".to_owned(),
+                known => format!("{{{known}:NAME}}"),
+            });
+            let all: Vec<_> = plain.chain(families).collect();
+            problem.help(format!("there are: {}", all.join(", ")))
+        }
+    }
+}
+
+impl fmt::Display for Variable {
+    /// Writes the variable as a file would, braces included.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(name) => write!(f, "{{header:{name}}}"),
+            Self::Cookie(name) => write!(f, "{{cookie:{name}}}"),
+            Self::Param(name) => write!(f, "{{param:{name}}}"),
+            Self::Claim(name) => write!(f, "{{claim:{name}}}"),
+            Self::ClientCertSubject => f.write_str("{client_cert:subject}"),
+            plain => {
+                let known = PLAIN.iter().find(|(_, variable)| variable == plain);
+                write!(f, "{{{}}}", known.map_or("", |(name, _)| name))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variable_reads_what_it_writes() {
+        let named = [
+            "header:x-a",
+            "cookie:Sid",
+            "param:id",
+            "claim:https://a/b",
+            "client_cert:subject",
+        ];
+        let plain = PLAIN.iter().map(|(name, _)| *name);
+        for text in plain.chain(named) {
+            let variable = Variable::parse(text).expect(text);
+            assert_eq!(variable.to_string(), format!("{{{text}}}"));
+        }
+        assert_eq!(
+            Variable::parse("header:X-A"),
+            Ok(Variable::Header("x-a".to_owned()))
+        );
+    }
+
+    #[test]
+    fn advice() {
+        for (text, expected) in [
+            ("client_pi", "did you mean {client_ip}?"),
+            ("heder:X-A", "did you mean {header:X-A}?"),
+            (
+                "header",
+                "it has a name behind a colon, such as {header:User-Agent}",
+            ),
+            ("remote_addr", "write {client_ip}"),
+            ("host:x", "write {host}"),
+            ("client_cert:issuer", "write {client_cert:subject}"),
+        ] {
+            let problem = Variable::parse(text).expect_err(text);
+            assert_eq!(problem.help.as_deref(), Some(expected), "{text}");
+        }
+        for text in [
+            "",
+            ":",
+            "header:",
+            "header:a b",
+            "cookie:",
+            "param:A",
+            "claim:",
+            "Host",
+            "xyzzy",
+        ] {
+            assert!(Variable::parse(text).is_err(), "{text}");
+        }
+    }
+}
