@@ -136,6 +136,18 @@ reasons! {
     NoRoute "no_route" 404 "destination_not_found";
     /// The request has passed this proxy before, or has passed too many proxies.
     Loop "loop" 508 "proxy_loop_detected";
+    /// The request has no token, and the route requires one.
+    TokenMissing "token_missing" 401 "http_request_denied";
+    /// The token is malformed, is not signed by a key of its issuer, is for another audience, or is not valid yet.
+    TokenInvalid "token_invalid" 401 "http_request_denied";
+    /// The token has expired.
+    TokenExpired "token_expired" 401 "http_request_denied";
+    /// The request has several tokens, or several Authorization fields.
+    TokenAmbiguous "token_ambiguous" 400 "http_request_error";
+    /// The token is valid, but does not grant what the route requires.
+    InsufficientScope "insufficient_scope" 403 "http_request_denied";
+    /// Weir has not got the keys of the token's issuer yet, so it cannot verify the token.
+    KeysUnavailable "keys_unavailable" 503 "destination_unavailable";
     /// The client's address already has as many connections as it may have.
     ClientLimit "client_limit" 429 "connection_limit_reached";
     /// The listener, or the whole process, already has as many connections as it may have.

@@ -341,3 +341,20 @@ const _: () = assert!(
     BLOCK_BYTES[1] >= 16_384 + 9,
     "an HTTP/2 frame of default size fits in one block"
 );
+
+/// The longest token that Weir reads, in bytes. Tokens with many groups reach 8 KiB, and heads end at 64 KiB.
+pub const JWT_BYTES_MAX: usize = 16 * 1024;
+
+/// Keys of one issuer. Issuers that rotate have two or three of each type; ALB takes ten.
+pub const JWT_KEYS_MAX: usize = 64;
+
+/// The size of RSA keys, in bits: RFC 7518, section 3.3, and the limit of the cryptographic library.
+pub const RSA_BITS_MIN: usize = 2048;
+/// See [`RSA_BITS_MIN`].
+pub const RSA_BITS_MAX: usize = 8192;
+
+/// Verified tokens that a core keeps for one set of rules.
+pub const JWT_CACHE_TOKENS_MAX: usize = 8 * 1024;
+
+/// Bytes of verified tokens and their claims that a core keeps for one set of rules. A usual token takes 2 KiB.
+pub const JWT_CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;

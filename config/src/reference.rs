@@ -44,8 +44,7 @@ fn section(text: &mut String, table: &TableInfo) {
     // Writing to a string cannot fail.
     let _ = write!(text, "\n## {title}\n\n{}\n\n", words(table.doc));
     text.push_str("| key | value | default | meaning |\n|---|---|---|---|\n");
-    let is_own = |field: &&FieldInfo| field.home_outside(table).is_none();
-    for field in table.fields.iter().filter(is_own) {
+    for field in &table.fields {
         let _ = writeln!(
             text,
             "| `{}` | {} | {} | {} |",
@@ -54,9 +53,6 @@ fn section(text: &mut String, table: &TableInfo) {
             default(field),
             words(field.doc)
         );
-    }
-    if let Some(home) = table.shared_home() {
-        let _ = writeln!(text, "\nAlso all keys of `{home}`.");
     }
     let sources: Vec<_> = table
         .fields

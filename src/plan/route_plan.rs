@@ -77,7 +77,6 @@ impl RoutePlan {
             timeouts: _,
             limits: _,
             retries: _,
-            policies: _,
         } = route;
         let problem = |message: String| Problem {
             code: Code::Plan,

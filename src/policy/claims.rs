@@ -27,6 +27,12 @@ impl Claims {
         find(&self.0, name)
     }
 
+    /// The claim of exactly this name.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&Json> {
+        self.0.get(name)
+    }
+
     /// The claim `name` as text, if it is a string, a number, `true` or `false`.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {

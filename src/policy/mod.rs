@@ -13,6 +13,7 @@ mod compile;
 mod facts;
 mod flow;
 pub mod json;
+pub mod jwt;
 mod kind;
 mod request;
 mod state;

@@ -128,22 +128,7 @@ fn means_off(value: &Value<'_>) -> bool {
 }
 
 /// Keys that Weir plans to have. A file that uses one has no slip in it, so nothing is suggested.
-const PLANNED_KEYS: [&str; 14] = [
-    "cache",
-    "compress",
-    "concurrency",
-    "cors",
-    "errors",
-    "forward_auth",
-    "headers",
-    "health",
-    "ip",
-    "jwt",
-    "limit",
-    "security_headers",
-    "tcp",
-    "udp",
-];
+const PLANNED_KEYS: [&str; 7] = ["health", "jwt", "limit", "tcp", "udp", "cache", "cors"];
 
 /// Reports an unknown key; returns what was suggested in its place.
 fn report_unknown_key(
@@ -158,7 +143,7 @@ fn report_unknown_key(
     }
     let here = cx.here();
     let keys = || known.fields.iter().map(|field| field.key);
-    let all = known.list_keys();
+    let all = keys().collect::<Vec<_>>().join(", ");
     let home = list_tables_with_key(cx.root(), name);
     let dotted = cx.dotted_name(&span);
     let diagnostic = cx.error(
@@ -170,7 +155,7 @@ fn report_unknown_key(
         diagnostic.help(format!("put a name with dots in quotes: {header}"));
         return None;
     }
-    if home.is_empty() && PLANNED_KEYS.contains(&name) {
+    if PLANNED_KEYS.contains(&name) {
         diagnostic.label("this version of Weir does not have it yet");
         return None;
     }

@@ -3,20 +3,18 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::decode::decoder::{Decoder, Spanned};
-use crate::policy::sets::PolicySets;
 use crate::slice::listener::{Listener, Underscores};
 use crate::slice::request_match::{
     warn_of_certificate_name, warn_of_colons, warn_of_dropped_fields, warn_of_no_client_ca,
 };
 use crate::slice::route::{RawRoute, Route, check_route};
 use crate::slice::route_conflicts::RouteConflicts;
+use crate::slice::upstream::UpstreamNames;
 use crate::text::diagnostic::Code;
-use crate::value::upstream_names::UpstreamNames;
 
 /// Makes routes from the tables. Reports routes that contradict themselves or each other.
 pub(crate) fn check_routes(
     tables: Vec<RawRoute>,
-    policy_sets: &mut PolicySets,
     upstream_names: &UpstreamNames,
     listeners: &[Listener],
     cx: &mut Decoder<'_>,
@@ -30,7 +28,7 @@ pub(crate) fn check_routes(
     for table in tables {
         let span = table.matches.span.clone();
         let name = namer.name(&table);
-        let Some(route) = check_route(table, name, policy_sets, upstream_names, cx) else {
+        let Some(route) = check_route(table, name, upstream_names, cx) else {
             continue;
         };
         for path in &route.matches.paths {

@@ -37,8 +37,7 @@ impl ValueKind for NamedFileKind {
     }
 }
 
-/// The path of a file, without what the configuration knows of it.
-pub(crate) struct FilePathText;
+struct FilePathText;
 
 impl TextKind for FilePathText {
     type Value = PathBuf;

@@ -1,6 +1,7 @@
 //! Values that several parts of the file have in common.
 
 pub(crate) mod address;
+pub(crate) mod algorithm;
 pub(crate) mod braces;
 pub(crate) mod field;
 pub(crate) mod file_path;
@@ -8,5 +9,4 @@ pub(crate) mod network;
 pub(crate) mod placeholder;
 pub(crate) mod regex;
 pub(crate) mod template;
-pub(crate) mod upstream_names;
 pub(crate) mod variable;

@@ -1,5 +1,0 @@
-//! `jwt`.
-
-/// Tokens that requests must carry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Jwt {}

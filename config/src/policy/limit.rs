@@ -1,5 +1,0 @@
-//! `limit`.
-
-/// A limit of the rate of requests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Limit {}

@@ -1,0 +1,5 @@
+mod attacks;
+mod keys;
+mod rules;
+mod signer;
+mod vectors;
