@@ -203,6 +203,12 @@ reasons! {
     /// The endpoint speaks HTTP/2 only, which has no upgrade, or it switched protocols unasked or to another protocol
     /// than the client asked for.
     BadUpgrade "bad_upgrade" 502 "http_upgrade_failed";
+    /// The core already makes as many sub-requests as it may.
+    CallLimit "call_limit" 503 "connection_limit_reached";
+    /// The answer to a sub-request has a larger body than Weir keeps.
+    CallTooLarge "call_too_large" 502 "http_response_body_size";
+    /// The authorization server did not answer, failed, or sent an answer that Weir cannot pass on.
+    AuthUnavailable "auth_unavailable" 503 "destination_unavailable";
     /// Weir is shutting down and the grace period is over.
     ShuttingDown "shutting_down" 503 "destination_unavailable";
     /// Weir has a bug. Please report it.

@@ -118,6 +118,26 @@ pub const LINGER_MS: u64 = 2_000;
 /// How many bytes Weir reads from a closing connection and discards.
 pub const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Sub-requests that a core runs at once for clients that wait for them. More are refused, so that a slow
+/// authorization server cannot make a core hold an unbounded number of answers.
+pub const CALLS_MAX: usize = 10_000;
+
+/// Sub-requests that a core runs at once on its own, while no client waits. More are dropped and counted.
+pub const DETACHED_CALLS_MAX: usize = 1_000;
+
+/// The largest answer of an authorization server that clients get: login pages with their pictures inside fit.
+pub const AUTH_BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// Verdicts of an authorization server that a core keeps for one `forward_auth`.
+pub const AUTH_VERDICTS_MAX: usize = 10_000;
+
+/// Memory of these verdicts, with the requests that they are about: 800 bytes for each.
+pub const AUTH_VERDICTS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Memory that a field of a sub-request's answer takes besides its bytes: two pointers with lengths, one capacity, and
+/// what the allocator adds.
+pub const CALL_FIELD_BYTES: usize = 72;
+
 /// How much of a request body Weir reads after it has answered, to keep the connection (Go's server reads 256 KiB).
 pub const UNREAD_BYTES_MAX: usize = 256 * 1024;
 

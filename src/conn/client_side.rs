@@ -1,4 +1,4 @@
-//! The client's side of an exchange, over HTTP/1.1 or HTTP/2.
+//! The client's side of an exchange: over HTTP/1.1, over HTTP/2, or a sub-request of Weir's own.
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -6,9 +6,9 @@ use std::task::{Context, Poll};
 
 use weir_proto_h1::{BodyKind, Edits, Framing, Head, OddNamePolicy, Request, Span, Trailers};
 
-use super::{Carrier, CarrierMut, TunnelEnd, Wire, http1, http2};
+use super::{Carrier, CarrierMut, InnerStream, TunnelEnd, Wire, http1, http2};
 use crate::core::{Core, CoreListener, Timer};
-use crate::fault::Fault;
+use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Chunk, Net};
 use crate::limits::KERNEL_QUEUED_BYTES;
 use crate::tls::{CertificateIdentity, TlsParameters};
@@ -22,6 +22,7 @@ pub enum RequestPart {
 }
 
 /// The facts of a client's connection, which all its requests share.
+#[derive(Clone)]
 pub struct ConnectionContext {
     /// The listener that accepted the connection.
     pub listener: Rc<CoreListener>,
@@ -87,6 +88,8 @@ pub struct ClientSide<'a, N: Net> {
 enum ClientTransport<'a, N: Net> {
     Http1(&'a mut http1::DownstreamConnection<N>),
     Http2(&'a mut http2::DownstreamStream<N>),
+    /// A sub-request: no client waits for its answer.
+    Inner(&'a mut InnerStream),
 }
 
 impl<'a, N: Net> ClientSide<'a, N> {
@@ -108,6 +111,16 @@ impl<'a, N: Net> ClientSide<'a, N> {
         stream: &'a mut http2::DownstreamStream<N>,
     ) -> Self {
         Self::new(context, timer, request, ClientTransport::Http2(stream))
+    }
+
+    /// Sends a sub-request on behalf of a client.
+    pub fn inner(
+        context: &'a ConnectionContext,
+        timer: &'a Timer,
+        request: &'a mut HeadBuffer,
+        stream: &'a mut InnerStream,
+    ) -> Self {
+        Self::new(context, timer, request, ClientTransport::Inner(stream))
     }
 
     fn new(
@@ -135,6 +148,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         match &self.transport {
             ClientTransport::Http1(connection) => connection.machine.request(),
             ClientTransport::Http2(stream) => stream.request(),
+            ClientTransport::Inner(stream) => stream.request(),
         }
     }
 
@@ -143,6 +157,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         match &self.transport {
             ClientTransport::Http1(connection) => connection.machine.trailers(),
             ClientTransport::Http2(stream) => stream.trailers(),
+            ClientTransport::Inner(stream) => stream.trailers(),
         }
     }
 
@@ -157,6 +172,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
                 connection.machine.enforce_trailers(odd_names, matches)
             }
             ClientTransport::Http2(stream) => stream.enforce_trailers(odd_names, matches),
+            ClientTransport::Inner(_) => 0,
         }
     }
 
@@ -165,6 +181,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         match &self.transport {
             ClientTransport::Http1(connection) => connection.machine.is_received(),
             ClientTransport::Http2(stream) => stream.is_received(),
+            ClientTransport::Inner(_) => true,
         }
     }
 
@@ -173,6 +190,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         match &self.transport {
             ClientTransport::Http1(connection) => connection.machine.is_answered(),
             ClientTransport::Http2(stream) => stream.is_answered(),
+            ClientTransport::Inner(stream) => stream.is_answered(),
         }
     }
 
@@ -180,14 +198,14 @@ impl<'a, N: Net> ClientSide<'a, N> {
     pub fn is_idle(&self) -> bool {
         match &self.transport {
             ClientTransport::Http1(connection) => connection.machine.is_idle(),
-            ClientTransport::Http2(_) => false,
+            ClientTransport::Http2(_) | ClientTransport::Inner(_) => false,
         }
     }
 
     /// Why the client no longer waits for the answer, if a receive has already shown that. Receives nothing itself.
     pub fn why_gone(&self) -> Option<Fault> {
         match &self.transport {
-            ClientTransport::Http1(_) => None,
+            ClientTransport::Http1(_) | ClientTransport::Inner(_) => None,
             ClientTransport::Http2(stream) => stream.loss_fault(),
         }
     }
@@ -197,7 +215,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
     pub fn has_whole_answer(&mut self) -> bool {
         match &mut self.transport {
             ClientTransport::Http1(connection) => connection.machine.sender().is_whole(),
-            ClientTransport::Http2(_) => false,
+            ClientTransport::Http2(_) | ClientTransport::Inner(_) => false,
         }
     }
 
@@ -205,8 +223,8 @@ impl<'a, N: Net> ClientSide<'a, N> {
     pub fn close_after(&mut self) {
         match &mut self.transport {
             ClientTransport::Http1(connection) => connection.machine.close_after_response(),
-            // The connection has other requests.
-            ClientTransport::Http2(_) => {}
+            // The connection has other requests, or there is none.
+            ClientTransport::Http2(_) | ClientTransport::Inner(_) => {}
         }
     }
 
@@ -216,6 +234,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         match &self.transport {
             ClientTransport::Http1(connection) => connection.wire.out.sent(),
             ClientTransport::Http2(stream) => stream.progress(),
+            ClientTransport::Inner(_) => 0,
         }
     }
 
@@ -228,6 +247,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
                 queued + kernel + connection.unread().len()
             }
             ClientTransport::Http2(_) => 0,
+            ClientTransport::Inner(stream) => stream.held(),
         };
         self.block.weight() + waiting
     }
@@ -248,6 +268,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         match &mut self.transport {
             ClientTransport::Http1(connection) => connection.poll_body(cx, core, self.head),
             ClientTransport::Http2(stream) => stream.poll_body(cx),
+            ClientTransport::Inner(_) => Poll::Ready(Ok(RequestPart::End)),
         }
     }
 
@@ -261,7 +282,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
     ) -> Poll<Result<usize, Fault>> {
         match &mut self.transport {
             ClientTransport::Http1(from) => from.poll_pass(cx, core, to),
-            ClientTransport::Http2(_) => Poll::Ready(Ok(0)),
+            ClientTransport::Http2(_) | ClientTransport::Inner(_) => Poll::Ready(Ok(0)),
         }
     }
 
@@ -276,7 +297,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
     ) -> Poll<Result<usize, Fault>> {
         match &mut self.transport {
             ClientTransport::Http1(to) => from.poll_pass(cx, core, head, to),
-            ClientTransport::Http2(_) => Poll::Ready(Ok(0)),
+            ClientTransport::Http2(_) | ClientTransport::Inner(_) => Poll::Ready(Ok(0)),
         }
     }
 
@@ -285,6 +306,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         match &mut self.transport {
             ClientTransport::Http1(connection) => connection.poll_watch(cx, core),
             ClientTransport::Http2(stream) => stream.poll_watch(cx),
+            ClientTransport::Inner(_) => Ok(()),
         }
     }
 
@@ -293,7 +315,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         match &self.transport {
             ClientTransport::Http1(connection) => connection.is_cut_short(),
             // `poll_watch` reports that as an error.
-            ClientTransport::Http2(_) => false,
+            ClientTransport::Http2(_) | ClientTransport::Inner(_) => false,
         }
     }
 
@@ -308,6 +330,8 @@ impl<'a, N: Net> ClientSide<'a, N> {
         match &mut self.transport {
             ClientTransport::Http1(connection) => connection.respond(head, block, edits, body),
             ClientTransport::Http2(stream) => stream.respond(head, block, edits, body),
+            // The caller wants the endpoint's own fields.
+            ClientTransport::Inner(stream) => stream.respond(head, block, body),
         }
     }
 
@@ -316,6 +340,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         match &mut self.transport {
             ClientTransport::Http1(connection) => connection.respond_interim(head, block),
             ClientTransport::Http2(stream) => stream.respond_interim(head, block),
+            ClientTransport::Inner(_) => Ok(()),
         }
     }
 
@@ -332,6 +357,8 @@ impl<'a, N: Net> ClientSide<'a, N> {
                 connection.respond_switch(head, block, edits, protocol)
             }
             ClientTransport::Http2(stream) => stream.respond_switch(head, block, edits),
+            // Sub-requests ask for no upgrade.
+            ClientTransport::Inner(_) => Err(Fault::local(Phase::FirstByte, Reason::Internal)),
         }
     }
 
@@ -340,6 +367,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         match &mut self.transport {
             ClientTransport::Http1(connection) => connection.send_data(data),
             ClientTransport::Http2(stream) => stream.send_data(data),
+            ClientTransport::Inner(stream) => stream.send_data(&data),
         }
     }
 
@@ -348,6 +376,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
         match &mut self.transport {
             ClientTransport::Http1(connection) => connection.send_end(trailers),
             ClientTransport::Http2(stream) => stream.send_end(trailers),
+            ClientTransport::Inner(_) => Ok(()),
         }
     }
 
@@ -355,7 +384,7 @@ impl<'a, N: Net> ClientSide<'a, N> {
     pub fn finish(&mut self) -> bool {
         match &mut self.transport {
             ClientTransport::Http1(connection) => connection.finish(),
-            ClientTransport::Http2(_) => true,
+            ClientTransport::Http2(_) | ClientTransport::Inner(_) => true,
         }
     }
 }
@@ -366,6 +395,7 @@ impl<N: Net> TunnelEnd<N> for ClientSide<'_, N> {
         match &self.transport {
             ClientTransport::Http1(connection) => Carrier::Http1(&connection.wire),
             ClientTransport::Http2(stream) => Carrier::Http2(Some(stream.handle())),
+            ClientTransport::Inner(_) => Carrier::Memory,
         }
     }
 
@@ -374,6 +404,7 @@ impl<N: Net> TunnelEnd<N> for ClientSide<'_, N> {
         match &mut self.transport {
             ClientTransport::Http1(connection) => CarrierMut::Http1(&mut connection.wire),
             ClientTransport::Http2(stream) => CarrierMut::Http2(Some(stream.handle())),
+            ClientTransport::Inner(_) => CarrierMut::Memory,
         }
     }
 }

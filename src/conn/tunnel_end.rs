@@ -16,6 +16,8 @@ pub enum Carrier<'a, N: Net> {
     Http1(&'a BufferedWire<N>),
     /// A stream of HTTP/2; `None` before the request has begun.
     Http2(Option<&'a StreamHandle<N>>),
+    /// Memory, which takes every byte at once.
+    Memory,
 }
 
 /// A [`Carrier`] to send and receive on.
@@ -24,6 +26,8 @@ pub enum CarrierMut<'a, N: Net> {
     Http1(&'a mut BufferedWire<N>),
     /// A stream of HTTP/2; `None` before the request has begun.
     Http2(Option<&'a StreamHandle<N>>),
+    /// Memory, which takes every byte at once.
+    Memory,
 }
 
 /// One side of an exchange: it carries a message, or raw bytes after a switch of protocols.
@@ -40,6 +44,7 @@ pub trait TunnelEnd<N: Net> {
         match self.carrier() {
             Carrier::Http1(wire) => wire.out.queued(),
             Carrier::Http2(stream) => stream.map_or(0, StreamHandle::queued_bytes),
+            Carrier::Memory => 0,
         }
     }
 
@@ -47,7 +52,7 @@ pub trait TunnelEnd<N: Net> {
     #[inline]
     fn queued_high(&self) -> usize {
         match self.carrier() {
-            Carrier::Http1(_) => QUEUED_BYTES_HIGH,
+            Carrier::Http1(_) | Carrier::Memory => QUEUED_BYTES_HIGH,
             Carrier::Http2(stream) => stream.map_or(0, StreamHandle::queued_bytes_high),
         }
     }
@@ -64,6 +69,7 @@ pub trait TunnelEnd<N: Net> {
         match self.carrier() {
             Carrier::Http1(wire) => wire.out.sent(),
             Carrier::Http2(stream) => stream.map_or(0, StreamHandle::framed_bytes),
+            Carrier::Memory => 0,
         }
     }
 
@@ -73,7 +79,7 @@ pub trait TunnelEnd<N: Net> {
         match self.carrier_mut() {
             CarrierMut::Http1(wire) => wire.out.poll_send(cx),
             CarrierMut::Http2(Some(stream)) => stream.poll_framed(cx),
-            CarrierMut::Http2(None) => Poll::Ready(Ok(())),
+            CarrierMut::Http2(None) | CarrierMut::Memory => Poll::Ready(Ok(())),
         }
     }
 
@@ -82,7 +88,7 @@ pub trait TunnelEnd<N: Net> {
         match self.carrier_mut() {
             CarrierMut::Http1(wire) => wire.poll_raw(cx),
             CarrierMut::Http2(Some(stream)) => stream.poll_raw(cx),
-            CarrierMut::Http2(None) => Poll::Ready(Ok(None)),
+            CarrierMut::Http2(None) | CarrierMut::Memory => Poll::Ready(Ok(None)),
         }
     }
 
@@ -91,7 +97,7 @@ pub trait TunnelEnd<N: Net> {
         match self.carrier_mut() {
             CarrierMut::Http1(wire) => wire.out.raw(bytes),
             CarrierMut::Http2(Some(stream)) => stream.push(bytes),
-            CarrierMut::Http2(None) => {}
+            CarrierMut::Http2(None) | CarrierMut::Memory => {}
         }
     }
 
@@ -104,7 +110,7 @@ pub trait TunnelEnd<N: Net> {
                 // Dropping a stream before its end is framed would reset it.
                 stream.poll_framed(cx).map(|_| ())
             }
-            CarrierMut::Http2(None) => Poll::Ready(()),
+            CarrierMut::Http2(None) | CarrierMut::Memory => Poll::Ready(()),
         }
     }
 }

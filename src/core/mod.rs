@@ -4,6 +4,7 @@
 //! thread. It knows no plan, no upstream and no exchange: those belong to the layers above.
 
 mod admission;
+mod calls;
 mod clients;
 mod connection_counts;
 mod core_listener;
@@ -21,6 +22,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 pub use admission::Admission;
+pub use calls::{CallPermit, Calls};
 pub use clients::Clients;
 pub use connection_counts::ConnectionCounts;
 pub use core_listener::CoreListener;
@@ -53,6 +55,8 @@ pub struct Core<N: Net> {
     pub work_queue: Rc<WorkQueue>,
     /// How much the running task may still do in this poll.
     pub share: Share,
+    /// The sub-requests that run now.
+    pub calls: Rc<Calls>,
     /// Connections of all cores.
     pub counts: Arc<ConnectionCounts>,
     /// This core's index among them.
@@ -93,6 +97,7 @@ impl<N: Net> Core<N> {
             handshake_queue: WorkQueue::new(HANDSHAKE_STEPS_MAX, ring.clone()),
             work_queue: WorkQueue::new(WORK_STEPS_MAX, ring),
             share: Share::default(),
+            calls: Rc::default(),
             counts,
             index,
             client_handshake_logged: Cell::new(None),

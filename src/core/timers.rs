@@ -230,11 +230,14 @@ impl Timer {
         (slot.held, slot.must_shed, slot.is_leaving) = (0, false, false);
     }
 
-    /// Charges the bytes of this timer's owner to the owner of another timer, for as long as that exists.
+    /// Charges the bytes of this timer's owner to the owner of another timer, or to the one that pays for that owner, for
+    /// as long as it exists.
     pub fn charge_to(&self, whole: &Self) {
         let mut entries = self.timers.entries.borrow_mut();
-        let generation = entries.slots[whole.key as usize].generation;
-        entries.slots[self.key as usize].charged_to = Some((whole.key, generation));
+        let whole_slot = &entries.slots[whole.key as usize];
+        let payer = whole_slot.charged_to;
+        let payer = payer.unwrap_or((whole.key, whole_slot.generation));
+        entries.slots[self.key as usize].charged_to = Some(payer);
     }
 
     /// Whether the core asks the owner to end because the owner holds too many bytes. True once for each request.

@@ -18,7 +18,7 @@ use crate::conn::tunnel;
 use crate::core::after;
 use crate::fault::{Fault, Phase, Reason, Side};
 use crate::io::{Address, Net};
-use crate::plan::{RoutePlan, UpstreamId, UpstreamPlan, is_grpc};
+use crate::plan::{RetryPlan, RoutePlan, Timeouts, UpstreamId, UpstreamPlan, is_grpc};
 use crate::upstream::{
     ConnectFailure, ConnectionNeed, ConnectionOffer, Connector, Endpoint, EndpointLease,
     EndpointSide, TriedEndpoints, Upstream, Waiter,
@@ -54,7 +54,8 @@ impl From<Fault> for AttemptFailure {
 /// The attempts of one exchange: their common settings and their outcomes so far.
 pub(super) struct Attempts<'a, N: Net> {
     plan: &'a UpstreamPlan,
-    pub(super) route: &'a RoutePlan,
+    /// The route of a client's request; `None` for a sub-request, which goes by the upstream's own rules.
+    route: Option<&'a RoutePlan>,
     upstream: &'a Upstream<N>,
     tried: TriedEndpoints,
     pub(super) replay: Replay,
@@ -65,10 +66,10 @@ pub(super) struct Attempts<'a, N: Net> {
 
 impl<'a, N: Net> Exchange<'a, N> {
     /// Sends the request to an endpoint of the upstream and relays the answer. If an attempt fails and may be repeated,
-    /// makes another.
+    /// makes another. A sub-request has no route, and its caller has prepared it.
     pub(super) async fn forward(
         &mut self,
-        route: &'a RoutePlan,
+        route: Option<&'a RoutePlan>,
         upstream: UpstreamId,
     ) -> Result<(), Fault> {
         let internal = Fault::local(Phase::Route, Reason::Internal);
@@ -78,9 +79,9 @@ impl<'a, N: Net> Exchange<'a, N> {
         let upstream = upstream.ok_or(internal)?;
         let patience = self.facts.is_grpc_call;
         let patience = patience.then(|| grpc::timeout(self.down.head, self.down.block));
-        self.prepare_request(route);
-        let began = self.record.began;
-        self.deadline = after(began, route.timeouts.total).min(after(began, patience.flatten()));
+        if let Some(route) = route {
+            self.prepare_request(route);
+        }
         upstream.budget.count_request(self.core.net.now());
         let mut attempts = Attempts {
             plan,
@@ -91,6 +92,12 @@ impl<'a, N: Net> Exchange<'a, N> {
             failures: Failures::default(),
             is_bound: false,
         };
+        let began = self.record.began;
+        let total = after(began, attempts.timeouts().total);
+        self.deadline = self
+            .deadline
+            .min(total)
+            .min(after(began, patience.flatten()));
         loop {
             let repeat = match attempts.attempt(self).await {
                 Ok(Heard::Pass) => return Ok(()),
@@ -143,6 +150,25 @@ impl<'a, N: Net> Exchange<'a, N> {
 }
 
 impl<'a, N: Net> Attempts<'a, N> {
+    /// The time limits of the attempts.
+    #[inline]
+    pub(super) fn timeouts(&self) -> &'a Timeouts {
+        self.route
+            .map_or(&self.plan.timeouts, |route| &route.timeouts)
+    }
+
+    /// The rules of repeated attempts.
+    #[inline]
+    pub(super) fn retry(&self) -> &'a RetryPlan {
+        self.route.map_or(&self.plan.retry, |route| &route.retry)
+    }
+
+    /// The largest request body, bytes.
+    #[inline]
+    pub(super) fn body_bytes_max(&self) -> Option<u64> {
+        self.route.and_then(|route| route.body_bytes_max)
+    }
+
     /// Makes one attempt.
     async fn attempt(&mut self, exchange: &mut Exchange<'a, N>) -> Result<Heard, AttemptFailure> {
         exchange.check_client_waits()?;
@@ -162,13 +188,8 @@ impl<'a, N: Net> Attempts<'a, N> {
             }
             Ok(Relayed::Switched) => {
                 exchange.keep_head(&mut up);
-                let passed = tunnel(
-                    exchange.core,
-                    &mut exchange.down,
-                    up,
-                    self.route.timeouts.idle,
-                )
-                .await;
+                let passed =
+                    tunnel(exchange.core, &mut exchange.down, up, self.timeouts().idle).await;
                 exchange.record.bytes_in += passed.sent;
                 exchange.record.bytes_out += passed.received;
                 match passed.is_stalled {
@@ -247,7 +268,7 @@ impl<'a, N: Net> Attempts<'a, N> {
             core: exchange.core,
             plan: self.plan,
             listener: &exchange.down.context.listener,
-            timeout: self.route.timeouts.connect,
+            timeout: self.timeouts().connect,
         };
         loop {
             self.tried.add(index);
@@ -304,10 +325,11 @@ impl<'a, N: Net> Attempts<'a, N> {
             .record
             .endpoint
             .and_then(|i| self.upstream.endpoints.get(i as usize));
-        if !self.route.steps.is_empty()
+        if let Some(route) = self.route
+            && !route.steps.is_empty()
             && let Some(endpoint) = endpoint
         {
-            exchange.edit_request(self.route, &self.plan.name, &endpoint.address);
+            exchange.edit_request(route, &self.plan.name, &endpoint.address);
         }
         if exchange.down.head.authority.is_empty()
             && let Some(endpoint) = endpoint
@@ -329,7 +351,7 @@ impl<'a, N: Net> Attempts<'a, N> {
             exchange.down.block,
             &exchange.buffers.to_upstream.edits,
         )?;
-        if self.route.retry.retries_max == 0 {
+        if self.retry().retries_max == 0 {
             // The body will not be sent again.
             self.replay.forget();
         }
@@ -354,7 +376,7 @@ impl<'a, N: Net> Attempts<'a, N> {
         }
         let waited = exchange.record.queue_time;
         let began = exchange.core.net.now();
-        let deadline = began + self.route.timeouts.queue.saturating_sub(waited);
+        let deadline = began + self.timeouts().queue.saturating_sub(waited);
         let place = self.upstream.enqueue(&self.tried);
         let mut place = place.ok_or_else(|| fault(Reason::UpstreamLimit))?;
         let mut waiter = self.waiter(exchange);
@@ -398,7 +420,7 @@ impl<'a, N: Net> Attempts<'a, N> {
             // The credentials are valid only on that connection.
             return None;
         }
-        let (retry, budget) = (&self.route.retry, &self.upstream.budget);
+        let (retry, budget) = (self.retry(), &self.upstream.budget);
         let has_untried = self.upstream.has_untried(&self.tried);
         self.failures
             .repeat_after(failure, retry, has_untried, || budget.take_retry(retry))
@@ -406,7 +428,7 @@ impl<'a, N: Net> Attempts<'a, N> {
 
     /// Waits before the next attempt: the route's backoff, give or take half.
     async fn back_off(&self, exchange: &mut Exchange<'a, N>) -> Result<(), Fault> {
-        let backoff = self.route.retry.backoff;
+        let backoff = self.retry().backoff;
         let until = exchange.core.net.now() + backoff.mul_f64(0.5 + fastrand::f64());
         let mut waiter = self.waiter(exchange);
         let waited = waiter.until(until, |_| Poll::<()>::Pending);

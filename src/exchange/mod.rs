@@ -5,6 +5,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod attempts;
+mod call;
 mod certificate_fields;
 mod core_plan;
 mod exchange_buffers;
@@ -42,6 +43,7 @@ use exchange_record::ExchangeRecord;
 use pipeline::StepsBegun;
 use reply::Reply;
 
+pub use call::detach;
 pub use core_plan::CorePlan;
 pub use exchange_buffers::ExchangeBuffers;
 pub use reply::{refuse_connection, report_turned_away};
@@ -115,8 +117,18 @@ impl<'a, N: Net> Exchange<'a, N> {
         down: ClientSide<'a, N>,
         buffers: &'a mut ExchangeBuffers,
     ) -> Self {
-        buffers.to_client.clear();
         core.obs.borrow().exchange_started();
+        Self::begin(core, plan, down, buffers)
+    }
+
+    /// Begins an exchange that is not counted as a client's.
+    fn begin(
+        core: &'a Rc<Core<N>>,
+        plan: &'a CorePlan<N>,
+        down: ClientSide<'a, N>,
+        buffers: &'a mut ExchangeBuffers,
+    ) -> Self {
+        buffers.to_client.clear();
         let now = core.net.now();
         Self {
             core,
@@ -191,7 +203,7 @@ impl<'a, N: Net> Exchange<'a, N> {
             return self.reply(Reply::Step(&reply)).await;
         }
         match &route.target {
-            RouteTarget::Upstream(upstream) => self.forward(route, *upstream).await,
+            RouteTarget::Upstream(upstream) => self.forward(Some(route), *upstream).await,
             RouteTarget::Redirect(redirect) => self.reply(Reply::Redirect(redirect.status)).await,
             RouteTarget::Respond(respond) => self.reply(Reply::Fixed(respond)).await,
         }

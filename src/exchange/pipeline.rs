@@ -91,6 +91,10 @@ impl<'a, N: Net> Exchange<'a, N> {
                 let waited = waiter.until(Instant::NEVER, |cx| queue.poll_turn(cx, &mut turn));
                 waited.await.map(|_| Woken::Turn)
             }
+            Wait::Call(call) => Ok(match self.call(call).await? {
+                Ok(answer) => Woken::Answered(Box::new(answer)),
+                Err(reason) => Woken::CallFailed(reason),
+            }),
         }
     }
 

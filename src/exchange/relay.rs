@@ -12,7 +12,6 @@ use crate::conn::{RequestPart, ResponsePart, TunnelEnd};
 use crate::core::after;
 use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Instant, Net};
-use crate::plan::RoutePlan;
 use crate::upstream::EndpointSide;
 
 /// Moves the bytes of one attempt.
@@ -20,7 +19,6 @@ pub(super) struct Relay<'r, 'a, N: Net> {
     exchange: &'r mut Exchange<'a, N>,
     attempts: &'r mut Attempts<'a, N>,
     up: &'r mut EndpointSide<N>,
-    route: &'a RoutePlan,
     /// The deadline for the head of this attempt's answer.
     per_try: Instant,
     upload: Upload,
@@ -71,15 +69,12 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         up: &'r mut EndpointSide<N>,
         attempts: &'r mut Attempts<'a, N>,
     ) -> Self {
-        let route = attempts.route;
+        let (timeouts, retry) = (attempts.timeouts(), attempts.retry());
         let now = exchange.core.net.now();
-        let (stall, rate) = (
-            route.timeouts.body_stall,
-            route.timeouts.body_rate_bytes_min,
-        );
+        let (stall, rate) = (timeouts.body_stall, timeouts.body_rate_bytes_min);
         // A gRPC client that pauses before it has an answer usually waits for one.
         let upload_stall = match exchange.facts.is_grpc_call {
-            true => stall.max(route.timeouts.first_byte),
+            true => stall.max(timeouts.first_byte),
             false => stall,
         };
         // A client that expects 100 (Continue) waits for the endpoint.
@@ -91,8 +86,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             exchange,
             attempts,
             up,
-            route,
-            per_try: after(now, route.retry.per_try),
+            per_try: after(now, retry.per_try),
             upload: Upload::Reading,
             download: Download::Head,
             upload_pace: Pace::new(now, upload_stall, rate),
@@ -226,7 +220,10 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     fn splice_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
         let is_kept =
             self.exchange.down.head.method.is_idempotent() && self.attempts.replay.is_whole();
-        let fits = match (self.route.body_bytes_max, self.exchange.down.request().body) {
+        let fits = match (
+            self.attempts.body_bytes_max(),
+            self.exchange.down.request().body,
+        ) {
             (None, _) => true,
             (Some(max), BodyKind::Length(length)) => length <= max,
             _ => false,
@@ -271,8 +268,8 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         };
         self.exchange.record.bytes_in += data.len() as u64;
         if self
-            .route
-            .body_bytes_max
+            .attempts
+            .body_bytes_max()
             .is_some_and(|max| self.exchange.record.bytes_in > max)
         {
             return Err(Fault::local(Phase::Body, Reason::BodyTooLarge));
@@ -461,7 +458,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             self.waits_since = Instant::NEVER;
             self.upload_pace.restart(now);
         }
-        let mut deadline = self.waits_since + self.route.timeouts.first_byte;
+        let mut deadline = self.waits_since + self.attempts.timeouts().first_byte;
         if now >= deadline {
             let late = Reason::FirstByteTimeout;
             return Err(Fault::upstream(Phase::FirstByte, late, Retry::Never));

@@ -170,6 +170,11 @@ impl RequestEdits {
         self.host.extend_from_slice(with.host);
     }
 
+    /// Adds Via to a request of Weir's own.
+    pub(super) fn append_via(&mut self, version: Version, plan: &Plan) {
+        via(&mut self.edits, version, plan);
+    }
+
     fn append_request_id(&mut self, id: RequestId) {
         let mut digits = [0; 32];
         id.write_hex(&mut digits);

@@ -231,6 +231,8 @@ pub(super) struct CoreCounts {
     /// Request fields dropped because of their names.
     pub(super) fields_dropped: Counter,
     pub(super) panics: Counter,
+    /// Sub-requests that the core did not make, because it makes as many as it may.
+    pub(super) calls_dropped: Counter,
     /// Log lines dropped because the log thread was behind.
     pub(super) log_dropped: Counter,
     /// Reports to control that were dropped because the queue was full.

@@ -423,7 +423,7 @@ type CoreFamily = (
     fn(&CoreShared) -> u64,
 );
 
-const CORE_FAMILIES: [CoreFamily; 15] = [
+const CORE_FAMILIES: [CoreFamily; 16] = [
     (
         "weir_core_exchanges_total",
         MetricKind::Counter,
@@ -481,6 +481,12 @@ const CORE_FAMILIES: [CoreFamily; 15] = [
         MetricKind::Counter,
         "Connections and requests that a core has ended because they used the most of its memory.",
         |c| c.counts.shed.get(),
+    ),
+    (
+        "weir_core_calls_dropped_total",
+        MetricKind::Counter,
+        "Sub-requests that a core did not make because it makes as many as it may.",
+        |c| c.counts.calls_dropped.get(),
     ),
     (
         "weir_core_fields_dropped_total",

@@ -166,7 +166,33 @@ impl CoreObs {
             counts.bytes_out.add(event.bytes_out);
             counts.total.record(event.total_us);
         }
-        let Some(id) = upstream else { return };
+        if let Some(id) = upstream {
+            self.count_upstream(event, id, endpoint);
+        }
+    }
+
+    /// Counts a completed sub-request that ran under `plan` and `endpoints`, for its upstream and endpoint alone.
+    pub fn call(&self, plan: &Plan, endpoints: &EndpointSets, event: &ExchangeEvent<'_>) {
+        let Some(id) = event.upstream else { return };
+        if endpoints.epoch == self.plan_counters.epoch() {
+            self.count_upstream(event, id, event.endpoint);
+        } else if let Some(now) = self.plan_counters.find_upstream(plan, id) {
+            let endpoint = event
+                .endpoint
+                .and_then(|at| self.plan_counters.find_endpoint((plan, endpoints), id, at));
+            self.count_upstream(event, now, endpoint);
+        }
+    }
+
+    /// Counts a sub-request that the core did not make, because it makes as many as it may.
+    pub fn call_dropped(&self) {
+        self.shared.counts.calls_dropped.add(1);
+    }
+
+    #[inline]
+    fn count_upstream(&self, event: &ExchangeEvent<'_>, id: UpstreamId, endpoint: Option<u32>) {
+        let class = event.class();
+        let grpc = event.grpc_status.map(grpc_place);
         if let Some(counts) = self.plan_counters.upstream(id) {
             counts.exchanges[class].add(1);
             counts.queued_us.add(event.queue_us);

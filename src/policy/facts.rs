@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::Claims;
+use super::forward_auth::AuthNotes;
 use crate::tls::CertificateIdentity;
 
 /// The facts about a request that do not stand in its head as they are. Steps add to them; later steps, edits and the
@@ -28,4 +29,7 @@ pub struct Facts {
 
 /// What steps keep during one exchange. Each policy has its own fields.
 #[derive(Debug, Default)]
-pub struct Notes {}
+pub struct Notes {
+    /// The verdict of `forward_auth`.
+    pub(super) auth: AuthNotes,
+}

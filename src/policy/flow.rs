@@ -1,5 +1,6 @@
 //! What a step answers with, and what the exchange tells a step that has waited.
 
+use super::{Call, CallAnswer};
 use crate::fault::Reason;
 
 /// How a request goes on after a step.
@@ -58,6 +59,8 @@ impl StepReply {
 pub enum Wait {
     /// A turn for work that costs as much as many requests. The core runs everything else between two such works.
     Turn,
+    /// The answer to a sub-request.
+    Call(Box<Call>),
 }
 
 /// What a step gets that has waited.
@@ -65,4 +68,8 @@ pub enum Wait {
 pub enum Woken {
     /// Its turn has come.
     Turn,
+    /// Its sub-request was answered.
+    Answered(Box<CallAnswer>),
+    /// Its sub-request failed before the head of an answer arrived.
+    CallFailed(Reason),
 }

@@ -8,10 +8,12 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+mod call;
 mod claims;
 mod compile;
 mod facts;
 mod flow;
+pub mod forward_auth;
 pub mod json;
 pub mod jwt;
 mod kind;
@@ -19,6 +21,7 @@ mod request;
 mod state;
 mod verdict;
 
+pub use call::{AnswerBody, Call, CallAnswer, CallRequest};
 pub use claims::Claims;
 pub use compile::{compile_listener, compile_route};
 pub use facts::{Facts, Notes};
@@ -29,12 +32,18 @@ pub use state::{Registry, SharedByName, State, StateId, StatePlan, StatePlans};
 pub use verdict::{StepVerdict, Verdict};
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use weir_proto_h1::Edits;
 
+use forward_auth::{ForwardAuth, Verdicts};
+
 /// One step of a route or listener, compiled from a policy of the file. Immutable; all cores share it.
 #[derive(Clone, Debug)]
-pub enum Step {}
+pub enum Step {
+    /// `forward_auth`.
+    ForwardAuth(Arc<ForwardAuth>),
+}
 
 /// A step, and the state that it uses.
 #[derive(Clone, Debug)]
@@ -49,40 +58,43 @@ impl Step {
     /// The kind of policy. It decides when the step runs.
     #[must_use]
     pub fn kind(&self) -> PolicyKind {
-        match *self {}
+        match self {
+            Self::ForwardAuth(_) => PolicyKind::ForwardAuth,
+        }
     }
 
     /// Decides whether the request goes on. Does no I/O, and allocates nothing for a request that passes.
-    pub fn run(
-        &self,
-        _state: Option<&State>,
-        _request: &StepRequest<'_>,
-        _facts: &mut Facts,
-    ) -> Flow {
-        match *self {}
+    pub fn run(&self, state: Option<&State>, request: &StepRequest<'_>, facts: &mut Facts) -> Flow {
+        match self {
+            Self::ForwardAuth(auth) => auth.run(verdicts(state), request, facts),
+        }
     }
 
     /// Goes on after [`Flow::Wait`].
     pub fn resume(
         &self,
-        _state: Option<&State>,
-        _request: &StepRequest<'_>,
-        _facts: &mut Facts,
-        _woken: Woken,
+        state: Option<&State>,
+        request: &StepRequest<'_>,
+        facts: &mut Facts,
+        woken: Woken,
     ) -> Flow {
-        match *self {}
+        match self {
+            Self::ForwardAuth(auth) => auth.resume(verdicts(state), request, facts, woken),
+        }
     }
 
     /// Changes the request on its way to an endpoint, once for each attempt. The fields that Weir itself adds are
     /// there already.
     pub fn edit_request(
         &self,
-        _request: &StepRequest<'_>,
-        _facts: &Facts,
+        request: &StepRequest<'_>,
+        facts: &Facts,
         _attempt: &AttemptFacts<'_>,
-        _edits: &mut Edits,
+        edits: &mut Edits,
     ) {
-        match *self {}
+        match self {
+            Self::ForwardAuth(auth) => auth.edit_request(request, facts, edits),
+        }
     }
 
     /// Changes an answer before its head leaves. Called for each step that has run, the last first, also when Weir
@@ -91,15 +103,27 @@ impl Step {
         &self,
         _state: Option<&State>,
         _request: &StepRequest<'_>,
-        _facts: &mut Facts,
-        _answer: &mut AnswerView<'_>,
+        facts: &mut Facts,
+        answer: &mut AnswerView<'_>,
     ) {
-        match *self {}
+        match self {
+            Self::ForwardAuth(auth) => auth.edit_answer(facts, answer),
+        }
     }
 
     /// Says what the step would do with a request, for `weir explain` and `[[test]]` blocks.
     pub fn explain(&self, _request: &StepRequest<'_>, _facts: &mut Facts) -> Verdict {
-        match *self {}
+        match self {
+            Self::ForwardAuth(auth) => auth.explain(),
+        }
+    }
+}
+
+/// The verdicts that a step of `forward_auth` keeps.
+fn verdicts(state: Option<&State>) -> Option<&Verdicts> {
+    match state {
+        Some(State::ForwardAuth(verdicts)) => Some(verdicts),
+        _ => None,
     }
 }
 

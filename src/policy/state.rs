@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
+use super::forward_auth::{ForwardAuth, Verdicts};
+
 /// The place of a state in [`StatePlans`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateId(pub u32);
@@ -14,11 +16,17 @@ pub struct StatePlans(Vec<StatePlan>);
 
 /// A state that a plan asks for.
 #[derive(Clone, Debug)]
-pub enum StatePlan {}
+pub enum StatePlan {
+    /// The verdicts of `forward_auth` steps with equal settings.
+    ForwardAuth(Arc<ForwardAuth>),
+}
 
 /// What one core keeps for one policy. A state survives a reload if its kind and name stay.
 #[derive(Debug)]
-pub enum State {}
+pub enum State {
+    /// Verdicts of `forward_auth`.
+    ForwardAuth(Verdicts),
+}
 
 /// What all cores share for policies. Control owns it and connects each plan to it, so it survives reloads.
 #[derive(Debug, Default)]
@@ -88,17 +96,26 @@ impl StatePlans {
 
 impl StatePlan {
     /// Whether this is the same state: of the same kind and name.
-    fn is_same(&self, _other: &Self) -> bool {
-        match *self {}
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::ForwardAuth(auth), Self::ForwardAuth(other)) => auth.asks_the_same(other),
+        }
     }
 
     fn equip(&mut self, _registry: &mut Registry) {
-        match *self {}
+        match self {
+            Self::ForwardAuth(_) => {}
+        }
     }
 
     /// Makes the state of one core, or keeps the old one.
-    fn make_state(&self, _old: Option<&Rc<State>>) -> Rc<State> {
-        match *self {}
+    fn make_state(&self, old: Option<&Rc<State>>) -> Rc<State> {
+        if let Some(old) = old {
+            return old.clone();
+        }
+        Rc::new(match self {
+            Self::ForwardAuth(_) => State::ForwardAuth(Verdicts::default()),
+        })
     }
 }
 

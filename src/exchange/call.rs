@@ -1,0 +1,132 @@
+//! Sub-requests: requests of Weir's own to an upstream.
+//!
+//! A sub-request is an [`Exchange`] whose client is memory ([`InnerStream`]). It makes the same attempts as a client's
+//! request, with the upstream's pools, limits, timeouts and retries, but follows no route and runs no policy. So it
+//! cannot cause another sub-request. If it reaches this Weir again, Via gives it away.
+
+use std::rc::Rc;
+
+use weir_proto_h1::Version;
+
+use super::exchange_waiter::ExchangeWaiter;
+use super::replay::Replay;
+use super::{CorePlan, Exchange, ExchangeBuffers};
+use crate::conn::{ClientSide, ConnectionContext, HeadBuffer, InnerStream};
+use crate::core::{CallPermit, Core, Timer, guarded, report_panic};
+use crate::fault::{Fault, Reason};
+use crate::io::{Instant, Net};
+use crate::obs;
+use crate::policy::{Call, CallAnswer};
+use crate::upstream::Waiter;
+
+impl<N: Net> Exchange<'_, N> {
+    /// Sends a sub-request and waits for its answer. The inner result is the call's own: a call that fails does not end
+    /// the exchange. Dropping the future cancels the call.
+    ///
+    /// # Errors
+    /// The exchange must end: its client has gone, its time is over, memory is short, or the core stops.
+    pub(super) async fn call(
+        &mut self,
+        call: Box<Call>,
+    ) -> Result<Result<CallAnswer, Reason>, Fault> {
+        let Some(permit) = self.core.calls.begin_awaited() else {
+            self.core.obs.borrow().call_dropped();
+            return Ok(Err(Reason::CallLimit));
+        };
+        let (core, plan) = (self.core, self.plan);
+        let (context, timer) = (self.down.context, self.down.timer);
+        // In a box: few requests make calls, and every exchange would hold the memory.
+        let mut calling = Box::pin(run(core, plan, (context, Some(timer)), call, permit));
+        let mut waiter = ExchangeWaiter {
+            exchange: self,
+            replay: &Replay::default(),
+        };
+        let called = waiter.until(Instant::NEVER, |cx| calling.as_mut().poll(cx));
+        Ok(called.await?.unwrap_or(Err(Reason::TotalTimeout)))
+    }
+}
+
+/// Sends a sub-request that nobody waits for, in a task of its own. It ends at the latest with the core. Returns whether
+/// it was sent: a core runs a bounded number of them, and counts those that it drops.
+pub fn detach<N: Net>(
+    core: &Rc<Core<N>>,
+    plan: Rc<CorePlan<N>>,
+    context: &ConnectionContext,
+    call: Box<Call>,
+) -> bool {
+    let permit = core.calls.begin_detached();
+    let Some(permit) = permit.filter(|_| !core.is_stopping()) else {
+        core.obs.borrow().call_dropped();
+        return false;
+    };
+    let (its_core, context) = (core.clone(), context.clone());
+    core.net.spawn(async move {
+        let core = &its_core;
+        core.share.renew();
+        let calling = Box::pin(run(core, &plan, (&context, None), call, permit));
+        // The counters of the upstream have the outcome.
+        if let Err(panic) = guarded(core, calling).await {
+            report_panic(core, &*panic);
+        }
+    });
+    true
+}
+
+/// Makes one call on behalf of a client. The timer's owner, if any, pays for the call's memory.
+async fn run<N: Net>(
+    core: &Rc<Core<N>>,
+    plan: &CorePlan<N>,
+    (context, payer): (&ConnectionContext, Option<&Timer>),
+    call: Box<Call>,
+    _permit: CallPermit,
+) -> Result<CallAnswer, Reason> {
+    let Call {
+        upstream,
+        request,
+        timeout,
+        body,
+        body_bytes_max,
+    } = *call;
+    let timer = core.timers.timer();
+    if let Some(payer) = payer {
+        timer.charge_to(payer);
+    }
+    let (head, block) = request.into_parts();
+    let pool = core.net.pool();
+    let mut stream = InnerStream::new(head.method, (body, body_bytes_max), pool);
+    let mut request = HeadBuffer {
+        head,
+        block: pool.copy(&block),
+    };
+    drop(block);
+    let mut buffers = ExchangeBuffers::new(None);
+    let edits = &mut buffers.to_upstream;
+    edits.append_via(Version::Http11, &plan.plan);
+    let down = ClientSide::inner(context, &timer, &mut request, &mut stream);
+    let mut exchange = Exchange::begin(core, plan, down, &mut buffers);
+    exchange.deadline = core.net.now() + timeout;
+    let served = exchange.forward(None, upstream).await;
+    // If the head of an answer has arrived, the caller gets it, and learns why the rest did not.
+    exchange.record.reason = served.err().map(|fault| fault.reason);
+    exchange.report_call();
+    let failure = exchange.record.reason;
+    stream
+        .into_answer(failure)
+        .ok_or(failure.unwrap_or(Reason::Internal))
+}
+
+impl<N: Net> Exchange<'_, N> {
+    /// Hands the event of a sub-request to the counters of its upstream and endpoint. No log has it.
+    fn report_call(&self) {
+        let event = obs::ExchangeEvent {
+            ..self
+                .record
+                .event(self.core.net.now(), self.down.context.listener.id.get())
+        };
+        let obs = self.core.obs.borrow();
+        obs.call(&self.plan.plan, &self.plan.endpoints, &event);
+    }
+}
+
+#[cfg(test)]
+mod tests;
