@@ -272,6 +272,7 @@ impl DrawnRequest {
                 .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
                 .collect(),
             client_cert: Vec::new(),
+            client_ip: None,
             route: None,
             upstream: None,
             status: None,

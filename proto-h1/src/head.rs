@@ -200,6 +200,28 @@ impl Head {
         self.fields.iter().filter(|field| !field.is_removed)
     }
 
+    /// The values of every cookie of this name, as the client wrote them. HTTP/2 clients may split
+    /// the field, and some clients of HTTP/1.1 send several: all of them count.
+    //= rfc6265#4.2.1
+    // Pairs stand in one field with "; " between them. The case of names matters.
+    pub fn cookies<'b>(
+        &self,
+        name: &'b [u8],
+        block: &'b [u8],
+    ) -> impl Iterator<Item = &'b [u8]> + use<'_, 'b> {
+        let fields = self.fields.iter();
+        let is_cookie = |field: &&Field| field.id == FieldId::Cookie && !field.is_refused;
+        let pairs = fields
+            .filter(is_cookie)
+            .flat_map(move |field| field.value.get(block).split(|&byte| byte == b';'));
+        pairs.filter_map(move |pair| {
+            let at = pair.iter().position(|&byte| byte == b'=')?;
+            let (key, value) = pair.split_at_checked(at)?;
+            let value = value.get(1..).unwrap_or_default();
+            (key.trim_ascii() == name).then(|| value.trim_ascii())
+        })
+    }
+
     /// The path of the request. If an absolute target has none, it is `/`, or `*` for OPTIONS
     /// without a query, which asks about the whole server.
     //= rfc9112#3.2.4

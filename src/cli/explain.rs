@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use weir_config::{EncodedSlash, show_duration, show_size};
 
@@ -29,6 +30,8 @@ pub struct Question {
     pub headers: Vec<String>,
     /// Subject and names of the client's certificate. Empty: the client shows none.
     pub client_cert: Vec<String>,
+    /// The client's address, unless fields of a trusted proxy name another.
+    pub client_ip: Option<IpAddr>,
     /// Whether to list every route, including those of other hosts and paths.
     pub all: bool,
 }
@@ -64,13 +67,20 @@ pub fn explain(
         path_and_query: url.path_and_query,
         fields: &fields,
         client_cert: &question.client_cert,
+        client_ip: question.client_ip,
     };
     let run = plan.dry_run(&request, true)?;
     let mut out = String::new();
     // Writing to a string cannot fail.
     let _ = writeln!(out, "request    {} {}", question.method, question.url);
-    if !question.client_cert.is_empty() {
-        let _ = writeln!(out, "client     {}", question.client_cert.join(", "));
+    let address = question.client_ip.map(|address| address.to_string());
+    let client: Vec<&str> = address
+        .as_deref()
+        .into_iter()
+        .chain(question.client_cert.iter().map(String::as_str))
+        .collect();
+    if !client.is_empty() {
+        let _ = writeln!(out, "client     {}", client.join(", "));
     }
     write_listeners(&mut out, plan, url.port);
     if !run.dropped.is_empty() {
@@ -98,7 +108,7 @@ fn write_listeners(out: &mut String, plan: &Plan, port: u16) {
             names.join(", ")
         );
     }
-    for listener in plan.listeners_at(port) {
+    for (_, listener) in plan.listeners_at(port) {
         let ListenerPlan {
             name,
             timeouts,

@@ -121,7 +121,7 @@ how much memory this machine allows, and `FILE: ok` with a summary.
 
 /// `weir explain`.
 pub(super) const EXPLAIN: &str = "\
-Usage: weir explain FILE METHOD URL [-H 'name: value']... [--client-cert TEXT]... [--all]
+Usage: weir explain FILE METHOD URL [OPTION]...
 
 Shows what Weir would do with a request, without sending anything. It runs the code that serves
 requests, and prints the listener, each route with the first predicate that fails, the route that
@@ -130,6 +130,8 @@ takes the request, its upstream and endpoints, the rewritten path, and the time 
   -H, --header 'name: value'   add a field to the request; may be repeated
       --client-cert TEXT       the client shows a certificate with this subject (CN=a,O=Example) or
                                name (DNS:a.example.com); may be repeated
+      --client-ip IP           the client has this address, unless fields of a trusted proxy name
+                               another
   -a, --all                    list every route, including those of other hosts and paths
 
 Example: weir explain edge.toml GET http://api.example.com/v1/users -H 'x-beta: 1'

@@ -185,6 +185,8 @@ impl<'a, N: Net> Exchange<'a, N> {
             block: down.block,
             hop: down.request(),
             client: self.facts.identity.as_deref(),
+            address: self.facts.client,
+            listener: self.listener,
             is_https: self.facts.is_https,
         };
         let listener = down.context.listener.plan.borrow();

@@ -117,11 +117,12 @@ fn trusted_claims(config: &Config) -> Claims {
 }
 
 fn matched_fields(config: &Config) -> Box<[Box<str>]> {
-    let fields = config
-        .routes
-        .iter()
-        .flat_map(|route| &route.matches.headers);
-    let names: BTreeSet<&str> = fields.map(|field| field.name.as_str()).collect();
+    let matches = || config.routes.iter().map(|route| &route.matches);
+    let fields = matches().flat_map(|matches| &matches.headers);
+    let mut names: BTreeSet<&str> = fields.map(|field| field.name.as_str()).collect();
+    if matches().any(|matches| !matches.cookies.is_empty()) {
+        names.insert("cookie");
+    }
     names.into_iter().map(Into::into).collect()
 }
 

@@ -3,10 +3,12 @@
 //! The data path, `weir explain` and `[[test]]` blocks all call [`Plan::decide`] and only carry out or describe what it
 //! returns.
 
+use std::net::IpAddr;
+
 use weir_proto_h1::{BodyKind, FieldId, Head, Method, Request};
 
 use super::paths::{PathBuffers, PathObjection};
-use super::{ListenerPlan, Plan, RouteId, RoutePlan, RouteTarget};
+use super::{ListenerId, ListenerPlan, Plan, RouteId, RoutePlan, RouteTarget};
 use crate::fault::Reason;
 use crate::limits::VIA_HOPS_MAX;
 use crate::route::{ConsideredRoute, RequestView, RouteLookup, ViewBuffers};
@@ -30,6 +32,10 @@ pub struct RequestHead<'a> {
     pub hop: &'a Request,
     /// The client's certificate, if the client has shown one.
     pub client: Option<&'a CertificateIdentity>,
+    /// The client's address: the peer's, or the one that a trusted proxy names.
+    pub address: Option<IpAddr>,
+    /// The listener that the request arrived at.
+    pub listener: ListenerId,
     /// Whether the client used `https`, to Weir or to a trusted proxy.
     pub is_https: bool,
 }
@@ -41,6 +47,8 @@ impl<'a> RequestHead<'a> {
         let view = view.map_err(Reason::from_request)?;
         Ok(RequestView {
             client: self.client,
+            address: self.address,
+            listener: self.listener,
             ..view
         })
     }

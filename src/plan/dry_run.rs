@@ -4,7 +4,7 @@
 //! and the decision of the data path.
 
 use std::fmt::Write as _;
-use std::ptr;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use weir_proto_h1::{Event, Head, Server};
@@ -33,6 +33,9 @@ pub struct DryRequest<'a> {
     pub fields: &'a [(&'a str, &'a str)],
     /// Subject and names of the client's certificate. Empty: the client shows none.
     pub client_cert: &'a [String],
+    /// The client's address, unless fields of a trusted proxy name another. `None`: the client has none, as on a Unix
+    /// socket.
+    pub client_ip: Option<IpAddr>,
 }
 
 /// What the plan does with a request.
@@ -89,7 +92,7 @@ impl Plan {
             sent: None,
         };
         let reached = self.listener_for(request.port);
-        let Some(listener) = reached.or_else(|| self.listeners.first()) else {
+        let Some((id, listener)) = reached.or_else(|| self.listener_ids().next()) else {
             return Ok(run);
         };
         let (mut head, mut server) = (Head::new(), Server::new(listener.limits));
@@ -121,6 +124,8 @@ impl Plan {
             block,
             hop: server.request(),
             client: client.as_ref(),
+            address: screened.client.or(request.client_ip),
+            listener: id,
             is_https: screened.is_https,
         };
         let mut buffers = DecisionBuffers::default();
@@ -129,7 +134,7 @@ impl Plan {
             false => self.decide(listener, &request, &mut buffers).into(),
         };
         let mut facts = Facts {
-            client: screened.client,
+            client: request.address,
             trusts_peer: peer.is_trusted,
             is_https: screened.is_https,
             is_grpc_call: is_grpc,
@@ -163,17 +168,13 @@ impl Plan {
         let plan = route.and_then(|id| self.route(id));
         let target = plan.map(|route| &route.target);
         let is_sent = matches!(target, Some(RouteTarget::Upstream(_)));
-        let place = self
-            .listeners
-            .iter()
-            .position(|each| ptr::eq(each, listener));
         let view = StepRequest {
             head,
             block,
             hop,
             peer: None,
             tls: None,
-            listener: ListenerId(place.unwrap_or_default() as u32),
+            listener: request.listener,
             route,
             pattern: decision.pattern,
             path: match route {
@@ -202,11 +203,14 @@ impl Plan {
         verdicts
     }
 
+    fn listener_ids(&self) -> impl Iterator<Item = (ListenerId, &ListenerPlan)> {
+        (0..).map(ListenerId).zip(&self.listeners)
+    }
+
     /// The listeners that a client reaches at a port.
-    pub fn listeners_at(&self, port: u16) -> impl Iterator<Item = &ListenerPlan> {
-        self.listeners
-            .iter()
-            .filter(move |listener| match &listener.address {
+    pub fn listeners_at(&self, port: u16) -> impl Iterator<Item = (ListenerId, &ListenerPlan)> {
+        self.listener_ids()
+            .filter(move |(_, listener)| match &listener.address {
                 Address::Ip(address) => address.port() == port,
                 Address::Unix(_) => false,
             })
@@ -214,11 +218,11 @@ impl Plan {
 
     /// The listener that the dry run assumes: the first with the port. If no listener has the port, as behind a
     /// translation of addresses, the first that does not redirect to `https`.
-    fn listener_for(&self, port: u16) -> Option<&ListenerPlan> {
-        let serves = |listener: &&ListenerPlan| listener.redirect_https.is_none();
+    fn listener_for(&self, port: u16) -> Option<(ListenerId, &ListenerPlan)> {
+        let serves = |(_, listener): &(_, &ListenerPlan)| listener.redirect_https.is_none();
         self.listeners_at(port)
             .next()
-            .or_else(|| self.listeners.iter().find(serves))
+            .or_else(|| self.listener_ids().find(serves))
     }
 }
 

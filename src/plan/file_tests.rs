@@ -75,6 +75,7 @@ fn run_test(plan: &Plan, test: &Test, is_reported: bool) -> Result<(), String> {
         path_and_query: &test.target,
         fields: &fields,
         client_cert: &test.client_cert,
+        client_ip: test.client_ip,
     };
     let run = plan.dry_run(&request, false)?;
     let outcome = outcome(plan, &run);

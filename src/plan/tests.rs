@@ -295,6 +295,8 @@ fn decide<T>(plan: &Plan, request: &str, host: &str, then: impl FnOnce(Decision,
         block: text.as_bytes(),
         hop: server.request(),
         client: None,
+        address: None,
+        listener: ListenerId(0),
         is_https: false,
     };
     let mut buffers = DecisionBuffers::default();

@@ -10,7 +10,7 @@
 //!    `/users/admin/*` before `/users/{id}/*`, and that before `/users/*`. Text is text also where a star cuts
 //!    a segment short: `/users/a*` comes before `/users/{id}`.
 //!    `/v1/*` also takes `/v1`, after the routes that have that path in full.
-//! 3. **File order**, among the routes of one pattern. Their predicates (method, header, query)
+//! 3. **File order**, among the routes of one pattern. Their predicates (method, listener, source, header and so on)
 //!    are tried one route after the other and do not change the order.
 //!
 //! If the predicates of a route fail, the next candidate follows: of the same pattern, then of the paths after it, then
@@ -74,8 +74,8 @@ impl TableEntry {
 
     /// The methods with which the route would take the request; none if its method is not what fails.
     fn methods_wanted(&self, view: &RequestView<'_>) -> impl Iterator<Item = &str> {
-        let fields_hold = |all: &&Predicates| all.check_fields(view).is_ok();
-        let predicates = self.predicates.as_deref().filter(fields_hold);
+        let others_hold = |all: &&Predicates| all.check_others(view).is_ok();
+        let predicates = self.predicates.as_deref().filter(others_hold);
         predicates.into_iter().flat_map(Predicates::methods)
     }
 }

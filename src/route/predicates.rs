@@ -1,11 +1,13 @@
 //! The predicates of a route: what it requires of a request besides host and path.
 
 use std::fmt;
+use std::net::IpAddr;
 
-use weir_config::{FieldMatch, Match, ValueMatch};
+use weir_config::{Cidr, FieldMatch, Match, ValueMatch};
 use weir_proto_h1::{Field, FieldId, Method};
 
 use super::RequestView;
+use crate::ids::ListenerId;
 use crate::tls::CertificateIdentity;
 
 /// The predicates of one route. All must hold.
@@ -17,8 +19,14 @@ pub(super) struct Predicates {
     headers: Box<[FieldMatch]>,
     /// Conditions on query parameters.
     query: Box<[FieldMatch]>,
+    /// Conditions on cookies.
+    cookies: Box<[FieldMatch]>,
     /// The condition on the client's certificate.
     client: Option<ValueMatch>,
+    /// The listeners. Empty allows every listener.
+    listeners: Box<[ListenerId]>,
+    /// The networks of clients. Empty allows every client.
+    sources: Box<[Cidr]>,
 }
 
 /// The methods that a route allows.
@@ -42,43 +50,73 @@ pub enum FailedPredicate<'t> {
     /// Whether this query parameter meets its condition depends on whether `;` separates parameters. No route takes the
     /// request.
     Separator(&'t FieldMatch),
+    /// A cookie does not meet this condition.
+    Cookie(&'t FieldMatch),
     /// The client's certificate does not meet this condition.
     Client(&'t ValueMatch),
+    /// The request arrived at another listener.
+    Listener,
+    /// The client's address is in none of these networks, or the client has none.
+    Source(&'t [Cidr], Option<IpAddr>),
 }
 
 impl Predicates {
     /// The predicates of a match; `None` if it has none.
     pub(super) fn compile(spec: &Match) -> Option<Box<Self>> {
-        let fields = spec.headers.is_empty() && spec.query.is_empty();
-        if spec.methods.is_empty() && fields && spec.client_cert.is_none() {
+        let Match {
+            hosts: _,
+            paths: _,
+            methods,
+            headers,
+            query,
+            cookies,
+            client_cert,
+            listeners,
+            sources,
+        } = spec;
+        let has_fields = !headers.is_empty() || !query.is_empty() || !cookies.is_empty();
+        let has_client = client_cert.is_some() || !listeners.is_empty() || !sources.is_empty();
+        if methods.is_empty() && !has_fields && !has_client {
             return None;
         }
+        let listener = |index: &usize| ListenerId(u32::try_from(*index).unwrap_or(u32::MAX));
         let bit = |name: &String| bit(Method::from_token(name.as_bytes()));
         Some(Box::new(Self {
             methods: AllowedMethods {
-                common: spec.methods.iter().map(bit).fold(0, |all, bit| all | bit),
-                names: spec
-                    .methods
-                    .iter()
-                    .map(|name| name.as_str().into())
-                    .collect(),
+                common: methods.iter().map(bit).fold(0, |all, bit| all | bit),
+                names: methods.iter().map(|name| name.as_str().into()).collect(),
             },
-            headers: spec.headers.as_slice().into(),
-            query: spec.query.as_slice().into(),
-            client: spec.client_cert.clone(),
+            headers: headers.as_slice().into(),
+            query: query.as_slice().into(),
+            cookies: cookies.as_slice().into(),
+            client: client_cert.clone(),
+            listeners: listeners.iter().map(listener).collect(),
+            sources: sources.as_slice().into(),
         }))
     }
 
-    /// Checks the method, then the fields in file order, then the query, then the certificate.
+    /// Checks the method, then what the client cannot choose freely, then fields, query and cookies.
     pub(super) fn check(&self, view: &RequestView<'_>) -> Result<(), FailedPredicate<'_>> {
         if !self.methods.allow(view.method) {
             return Err(FailedPredicate::Method(&self.methods));
         }
-        self.check_fields(view)
+        self.check_others(view)
     }
 
     /// Checks all predicates but the method.
-    pub(super) fn check_fields(&self, view: &RequestView<'_>) -> Result<(), FailedPredicate<'_>> {
+    pub(super) fn check_others(&self, view: &RequestView<'_>) -> Result<(), FailedPredicate<'_>> {
+        if !self.listeners.is_empty() && !self.listeners.contains(&view.listener) {
+            return Err(FailedPredicate::Listener);
+        }
+        let is_in = |client: IpAddr| self.sources.iter().any(|network| network.contains(client));
+        if !self.sources.is_empty() && !view.address.is_some_and(is_in) {
+            return Err(FailedPredicate::Source(&self.sources, view.address));
+        }
+        if let Some(spec) = &self.client
+            && !holds(spec, texts(view.client))
+        {
+            return Err(FailedPredicate::Client(spec));
+        }
         let header = |spec: &&FieldMatch| !holds(&spec.value, header_values(&spec.name, view));
         if let Some(spec) = self.headers.iter().find(header) {
             return Err(FailedPredicate::Header(spec));
@@ -95,9 +133,10 @@ impl Predicates {
                 return Err(FailedPredicate::Query(spec));
             }
         }
-        match &self.client {
-            Some(spec) if !holds(spec, texts(view.client)) => Err(FailedPredicate::Client(spec)),
-            _ => Ok(()),
+        let cookie = |spec: &&FieldMatch| !holds(&spec.value, cookies(&spec.name, view));
+        match self.cookies.iter().find(cookie) {
+            Some(spec) => Err(FailedPredicate::Cookie(spec)),
+            None => Ok(()),
         }
     }
 
@@ -139,6 +178,15 @@ fn header_values<'a>(
     };
     let fields = view.head.fields.iter().filter(is_it);
     fields.map(move |field| field.value.get(block).iter().copied())
+}
+
+/// The values of every cookie of this name.
+fn cookies<'a>(
+    name: &'a str,
+    view: &RequestView<'a>,
+) -> impl Iterator<Item = impl Iterator<Item = u8> + 'a> {
+    let values = view.head.cookies(name.as_bytes(), view.block);
+    values.map(|value| value.iter().copied())
 }
 
 /// The subject and the names of a certificate.
@@ -209,8 +257,31 @@ impl fmt::Display for FailedPredicate<'_> {
                 "query parameter `{}` depends on whether `;` separates parameters",
                 spec.name
             ),
+            Self::Cookie(spec) => write_spec(f, "cookie", spec),
             Self::Client(spec) => write_value(f, "the client's certificate", spec),
+            Self::Listener => f.write_str("the request arrives at another listener"),
+            Self::Source(networks, client) => write_source(f, networks, *client),
         }
+    }
+}
+
+/// Names the first networks.
+fn write_source(
+    f: &mut fmt::Formatter<'_>,
+    networks: &[Cidr],
+    client: Option<IpAddr>,
+) -> fmt::Result {
+    const SHOWN_MAX: usize = 3;
+    match client {
+        Some(client) => write!(f, "the client {client} is not in ")?,
+        None => f.write_str("the client has no address, and must be in ")?,
+    }
+    let shown = networks.iter().take(SHOWN_MAX);
+    let shown: Vec<String> = shown.map(Cidr::to_string).collect();
+    f.write_str(&shown.join(" or "))?;
+    match networks.len().saturating_sub(SHOWN_MAX) {
+        0 => Ok(()),
+        more => write!(f, " or {more} more"),
     }
 }
 

@@ -1,11 +1,12 @@
 //! A request in the form that routes are matched against.
 
 use std::io::Write as _;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use weir_proto_h1::path::{PathAmbiguities, normalize_path};
 use weir_proto_h1::{Error, Head};
 
+use crate::ids::ListenerId;
 use crate::tls::CertificateIdentity;
 
 /// A request in the form that routes are matched against. Made by [`ViewBuffers::view`].
@@ -29,6 +30,10 @@ pub struct RequestView<'a> {
     pub block: &'a [u8],
     /// The client's certificate, if the client has shown one.
     pub client: Option<&'a CertificateIdentity>,
+    /// The client's address: the peer's, or the one that a trusted proxy names.
+    pub address: Option<IpAddr>,
+    /// The listener that the request arrived at.
+    pub listener: ListenerId,
 }
 
 impl<'a> RequestView<'a> {
@@ -81,6 +86,8 @@ impl ViewBuffers {
             head,
             block,
             client: None,
+            address: None,
+            listener: ListenerId(u32::MAX),
         })
     }
 }

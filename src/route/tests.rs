@@ -5,12 +5,14 @@ mod model;
 use weir_config::{Config, Match};
 use weir_proto_h1::{Event, Head, Server};
 
-use super::{RouteLookup, RouteTable, RouteVerdict, ViewBuffers};
-use crate::route::RouteId;
+use super::{RequestView, RouteLookup, RouteTable, RouteVerdict, ViewBuffers};
+use crate::ids::{ListenerId, RouteId};
 
 /// The matches of routes, written as in a file, one per line. A line in braces is an inline table.
 pub(crate) fn matches(lines: &str) -> Vec<Match> {
-    let mut text = String::from("[listen.\"127.0.0.1:80\"]\n[upstream]\na = \"127.0.0.1:1\"\n");
+    let mut text = String::from(
+        "[listen.\"127.0.0.1:80\"]\n[listen.\"127.0.0.1:81\"]\n[upstream]\na = \"127.0.0.1:1\"\n",
+    );
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let quote = if line.starts_with('{') { "" } else { "\"" };
         text.push_str(&format!(
@@ -26,8 +28,9 @@ pub(crate) fn matches(lines: &str) -> Vec<Match> {
         .collect()
 }
 
-/// Views a request such as `GET http://host/path`, with field lines after it.
-fn ask<T>(request: &str, look_up: impl FnOnce(&super::RequestView<'_>) -> T) -> T {
+/// Views a request such as `GET http://host/path`, with field lines after it. A line such as `@1` means that it arrives
+/// at the second listener, `@10.0.0.1` that this is its client.
+fn ask<T>(request: &str, look_up: impl FnOnce(&RequestView<'_>) -> T) -> T {
     let mut lines = request.lines().map(str::trim);
     let (method, url) = lines.next().and_then(|line| line.split_once(' ')).unwrap();
     let host_and_path = url.strip_prefix("http://").unwrap();
@@ -36,9 +39,17 @@ fn ask<T>(request: &str, look_up: impl FnOnce(&super::RequestView<'_>) -> T) -> 
         None => (host_and_path, url),
     };
     let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
+    let (mut listener, mut address) = (0, None);
     for line in lines {
-        text.push_str(line);
-        text.push_str("\r\n");
+        let Some(fact) = line.strip_prefix('@') else {
+            text.push_str(line);
+            text.push_str("\r\n");
+            continue;
+        };
+        match fact.parse() {
+            Ok(number) => listener = number,
+            Err(_) => address = Some(fact.parse().unwrap()),
+        }
     }
     text.push_str("\r\n");
     let mut head = Head::new();
@@ -51,7 +62,12 @@ fn ask<T>(request: &str, look_up: impl FnOnce(&super::RequestView<'_>) -> T) -> 
     );
     let mut scratch = ViewBuffers::default();
     let view = scratch.view(&head, text.as_bytes());
-    look_up(&view.unwrap_or_else(|error| panic!("{request}: {error}")))
+    let view = view.unwrap_or_else(|error| panic!("{request}: {error}"));
+    look_up(&RequestView {
+        listener: ListenerId(listener),
+        address,
+        ..view
+    })
 }
 
 /// What a table of one path pattern per route finds.
@@ -380,6 +396,83 @@ fn predicates_are_tried_in_file_order() {
             ("PURGE http://h/", r#"{ path = "/*", method = "PURGE" }"#),
             ("HEAD http://h/", "405 PURGE, GET"),
             ("purge http://h/", "405 PURGE, GET"),
+        ],
+    );
+}
+
+#[test]
+fn a_cookie_is_any_of_its_name() {
+    check(
+        r#"{ path = "/*", cookie = { canary = "1", old = false } }
+           { path = "/*", cookie = { canary = { prefix = "b-" } } }
+           { path = "/*", cookie = { Canary = true } }
+           /*"#,
+        &[
+            (
+                "GET http://h/\ncookie: a=b; canary=1",
+                r#"{ path = "/*", cookie = { canary = "1", old = false } }"#,
+            ),
+            (
+                "GET http://h/\ncookie: canary=0;canary = 1 ;x",
+                r#"{ path = "/*", cookie = { canary = "1", old = false } }"#,
+            ),
+            (
+                "GET http://h/\ncookie: canary=0\ncookie: canary=1",
+                r#"{ path = "/*", cookie = { canary = "1", old = false } }"#,
+            ),
+            ("GET http://h/\ncookie: canary=1; old=", "/*"),
+            (
+                "GET http://h/\ncookie: canary=b-=7; canary=x",
+                r#"{ path = "/*", cookie = { canary = { prefix = "b-" } } }"#,
+            ),
+            (
+                "GET http://h/\ncookie: Canary=",
+                r#"{ path = "/*", cookie = { Canary = true } }"#,
+            ),
+            ("GET http://h/\ncookie: canary=\"1\"", "/*"),
+            ("GET http://h/\ncookie: xcanary=1; canary", "/*"),
+            ("GET http://h/\nx-cookie: canary=1", "/*"),
+        ],
+    );
+}
+
+#[test]
+fn listeners_and_sources_are_predicates() {
+    check(
+        r#"{ path = "/*", listener = "127.0.0.1:81", source = "10.0.0.0/8" }
+           { path = "/*", source = ["192.0.2.0/24", "2001:db8::/32", "10.1.0.0/16"], method = "GET" }
+           { path = "/a", listener = ["127.0.0.1:81", "127.0.0.1:80"], method = "PUT" }
+           { path = "/a", listener = "127.0.0.1:81" }"#,
+        &[
+            (
+                "GET http://h/b\n@1\n@10.1.2.3",
+                r#"{ path = "/*", listener = "127.0.0.1:81", source = "10.0.0.0/8" }"#,
+            ),
+            (
+                "GET http://h/b\n@0\n@10.1.2.3",
+                r#"{ path = "/*", source = ["192.0.2.0/24", "2001:db8::/32", "10.1.0.0/16"], method = "GET" }"#,
+            ),
+            (
+                "GET http://h/b\n@2001:db8::1",
+                r#"{ path = "/*", source = ["192.0.2.0/24", "2001:db8::/32", "10.1.0.0/16"], method = "GET" }"#,
+            ),
+            (
+                "GET http://h/b\n@::ffff:192.0.2.1",
+                r#"{ path = "/*", source = ["192.0.2.0/24", "2001:db8::/32", "10.1.0.0/16"], method = "GET" }"#,
+            ),
+            ("PUT http://h/b\n@192.0.2.1\ncontent-length: 0", "405 GET"),
+            ("GET http://h/b\n@192.0.3.1", "404"),
+            ("PUT http://h/b\n@192.0.3.1\ncontent-length: 0", "404"),
+            ("GET http://h/b\n@1", "404"),
+            (
+                "PUT http://h/a\ncontent-length: 0",
+                r#"{ path = "/a", listener = ["127.0.0.1:81", "127.0.0.1:80"], method = "PUT" }"#,
+            ),
+            (
+                "GET http://h/a\n@1",
+                r#"{ path = "/a", listener = "127.0.0.1:81" }"#,
+            ),
+            ("GET http://h/a", "405 PUT"),
         ],
     );
 }

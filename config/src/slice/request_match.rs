@@ -1,5 +1,6 @@
 //! `match` of a route: which requests it takes.
 
+mod cookie;
 mod correction;
 pub(crate) mod host;
 pub(crate) mod path;
@@ -10,15 +11,21 @@ use std::fmt::Display;
 use std::net::IpAddr;
 
 use crate::decode::decoder::{Decoder, Spanned};
-use crate::decode::kinds::{FallibleKind, LongForm, NamedEntries, NamedEntry, OneOrMany, TextKind};
+use crate::decode::kinds::{
+    FallibleKind, LongForm, NamedEntries, NamedEntry, OneOrMany, SpannedKind, TextKind,
+};
 use crate::decode::table::{frame, table};
+use crate::slice::listener::Listener;
+use crate::slice::request_match::cookie::{CookieName, check_cookie_names};
 use crate::slice::request_match::host::{HostMatch, HostText};
 use crate::slice::request_match::path::{PathMatch, PathText, Segment, read_path};
 use crate::slice::request_match::value::{FieldMatch, ValueMatch, ValueMatchKind};
 use crate::text::diagnostic::Code;
 use crate::text::problem::Problem;
 use crate::text::source::Span;
+use crate::value::address::{Address, AddressText};
 use crate::value::field::{FieldName, check_header_names, is_token};
+use crate::value::network::{Cidr, CidrText};
 use crate::value::placeholder::is_parameter_name;
 
 /// The requests that a route takes. All parts must hold.
@@ -34,8 +41,15 @@ pub struct Match {
     pub headers: Vec<FieldMatch>,
     /// Query parameters by name, case-sensitive; all must hold.
     pub query: Vec<FieldMatch>,
+    /// Cookies by name, case-sensitive; all must hold.
+    pub cookies: Vec<FieldMatch>,
     /// What the subject or a name of the client's certificate must be.
     pub client_cert: Option<ValueMatch>,
+    /// Indices in [`Config::listeners`](crate::Config::listeners): the request must arrive at one of these. Empty for
+    /// every listener.
+    pub listeners: Vec<usize>,
+    /// Networks, one of which the client's address must be in. Empty for every client.
+    pub sources: Vec<Cidr>,
 }
 
 impl Match {
@@ -48,12 +62,13 @@ impl Match {
             methods: Vec::new(),
             headers: Vec::new(),
             query: Vec::new(),
+            cookies: Vec::new(),
             client_cert: None,
+            listeners: Vec::new(),
+            sources: Vec::new(),
         }
     }
-}
 
-impl Match {
     /// Every host pattern with every path pattern.
     pub fn patterns(&self) -> impl Iterator<Item = (&HostMatch, &PathMatch)> {
         let with_paths = |host| self.paths.iter().map(move |path| (host, path));
@@ -95,21 +110,94 @@ table! {
         optional header: Vec<NamedEntry<ValueMatch>> = "header" as NamedEntries<FieldName, ValueMatchKind>;
         /// Query parameters that the request must have, written like `header`.
         optional query: Vec<NamedEntry<ValueMatch>> = "query" as NamedEntries<FieldName, ValueMatchKind>;
+        /// Cookies that the request must have, written like `header`. Names and values are compared as the client sends
+        /// them. Of several cookies with one name, any may hold.
+        optional cookie: Vec<NamedEntry<ValueMatch>> = "cookie" as NamedEntries<CookieName, ValueMatchKind>;
         /// The client's certificate: `true` for any, `false` for none, or its subject or one of its names, such as
         /// `DNS:a.example.com`, written like a value of `header`.
         optional client_cert: ValueMatch = "client_cert" as ValueMatchKind;
+        /// The listener at which the request arrives, by its address, or several of these. The default is any listener.
+        optional listener: Spanned<Vec<Spanned<Address>>> = "listener" as SpannedKind<OneOrMany<SpannedKind<AddressText>>>;
+        /// Networks of clients, one of which the client's address must be in. Behind `trusted_proxies`, the client is the
+        /// one that they name. A client without an address, on a Unix socket, is in no network. The default is any
+        /// client.
+        optional source: Spanned<Vec<Spanned<Cidr>>> = "source" as SpannedKind<OneOrMany<SpannedKind<CidrText>>>;
+    }
+}
+
+/// A match as the file has it: names of other parts of the file are not resolved.
+#[derive(Debug, Clone)]
+pub(crate) struct WrittenMatch {
+    /// All that needs no other part of the file.
+    matches: Match,
+    /// The addresses of listeners.
+    listeners: Vec<Spanned<Address>>,
+}
+
+/// The listeners that a match may name.
+pub(crate) struct KnownListeners<'a> {
+    pub(crate) readable: &'a [Listener],
+    /// Whether another listener of the file may be the one that a match names, because it could not be read.
+    pub(crate) may_be_more: bool,
+}
+
+impl WrittenMatch {
+    /// The match; reports addresses that no listener has.
+    pub(crate) fn resolve(&self, known: &KnownListeners<'_>, cx: &mut Decoder<'_>) -> Match {
+        let mut matches = self.matches.clone();
+        for Spanned { value, span } in &self.listeners {
+            let mut addresses = known.readable.iter().map(|each| &each.address);
+            let index = addresses.position(|address| address == value);
+            match index {
+                Some(index) if matches.listeners.contains(&index) => {
+                    let message = format!("listener `{value}` occurs twice");
+                    cx.error(Code::Duplicate, span.clone(), message)
+                        .help("leave one of them out");
+                }
+                Some(index) => matches.listeners.push(index),
+                None if known.may_be_more => {}
+                None => {
+                    let name = Spanned {
+                        value: value.to_string(),
+                        span: span.clone(),
+                    };
+                    let texts = known.readable.iter().map(|each| each.address.to_string());
+                    let texts: Vec<String> = texts.collect();
+                    cx.unknown_name(&name, "listener", texts.iter().map(String::as_str));
+                }
+            }
+        }
+        matches
+    }
+}
+
+impl From<Match> for WrittenMatch {
+    fn from(matches: Match) -> Self {
+        Self {
+            matches,
+            listeners: Vec::new(),
+        }
+    }
+}
+
+impl Display for WrittenMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.matches.fmt(f)
     }
 }
 
 impl LongForm for RawMatch {
-    type Out = Match;
+    type Out = WrittenMatch;
 
-    fn build(table: Self, cx: &mut Decoder<'_>) -> Option<Match> {
+    fn build(table: Self, cx: &mut Decoder<'_>) -> Option<WrittenMatch> {
         let everything = Match::everything();
         let header = check_header_names(table.header.unwrap_or_default(), cx);
         let query = table.query.unwrap_or_default();
+        let cookies = check_cookie_names(table.cookie.unwrap_or_default(), cx);
         let field_match = |(name, value)| FieldMatch { name, value };
-        Some(Match {
+        let sources = check_sources(table.source, cx);
+        let listeners = check_listeners(table.listener, cx);
+        let matches = Match {
             hosts: check_patterns("host", table.host, everything.hosts, cx)?,
             paths: check_patterns("path", table.path, everything.paths, cx)?,
             methods: table.method.unwrap_or_default(),
@@ -119,9 +207,60 @@ impl LongForm for RawMatch {
                 .filter_map(|entry| Some((entry.name.value, entry.value?)))
                 .map(field_match)
                 .collect(),
+            cookies: cookies.into_iter().map(field_match).collect(),
             client_cert: table.client_cert,
-        })
+            listeners: Vec::new(),
+            sources,
+        };
+        Some(WrittenMatch { matches, listeners })
     }
+}
+
+/// The addresses of listeners; reports an empty list.
+fn check_listeners(
+    written: Option<Spanned<Vec<Spanned<Address>>>>,
+    cx: &mut Decoder<'_>,
+) -> Vec<Spanned<Address>> {
+    let Some(Spanned { value, span }) = written else {
+        return Vec::new();
+    };
+    if value.is_empty() {
+        let message = "a match without a listener takes no request";
+        cx.error(Code::BadValue, span, message)
+            .help("to take requests of any listener, leave out `listener`");
+    }
+    value
+}
+
+/// The networks; reports an empty list, and networks that others contain.
+fn check_sources(sources: Option<Spanned<Vec<Spanned<Cidr>>>>, cx: &mut Decoder<'_>) -> Vec<Cidr> {
+    let Some(Spanned { value: all, span }) = sources else {
+        return Vec::new();
+    };
+    if all.is_empty() {
+        let message = "a match without a source takes no request";
+        cx.error(Code::BadValue, span, message)
+            .help("to take any client, leave out `source`");
+    } else if all.len() > PATTERNS_MAX {
+        let message = format!("a route has at most {PATTERNS_MAX} sources");
+        cx.error(Code::BadValue, span, message)
+            .help("name larger networks");
+        return Vec::new();
+    }
+    for (index, narrow) in all.iter().enumerate() {
+        let is_repeat =
+            |(at, wide): &(usize, &Spanned<Cidr>)| wide.value != narrow.value || *at < index;
+        let mut wider = all.iter().enumerate().filter(is_repeat);
+        if let Some((_, wide)) = wider.find(|(_, wide)| wide.value.covers(&narrow.value)) {
+            let message = match wide.value == narrow.value {
+                true => format!("`{}` occurs twice", narrow.value),
+                false => format!("`{}` contains `{}`", wide.value, narrow.value),
+            };
+            cx.warning(Code::NoEffect, narrow.span.clone(), message)
+                .help("leave this one out");
+        }
+    }
+    all.into_iter().map(|each| each.value).collect()
 }
 
 /// The patterns of `key`, or `any` without that key; reports an empty list and repeats. `None` if they could not be

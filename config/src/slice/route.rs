@@ -11,7 +11,7 @@ use crate::slice::limits::{self, LimitsPatch};
 use crate::slice::listener::Underscores;
 use crate::slice::redirect::{RawRedirect, Redirect, check_redirect};
 use crate::slice::request_match::path::PathMatch;
-use crate::slice::request_match::{Match, MatchText, RawMatch};
+use crate::slice::request_match::{KnownListeners, Match, MatchText, RawMatch, WrittenMatch};
 use crate::slice::respond::{RawRespond, Respond, RespondShortForm};
 use crate::slice::retries::{RetriesKind, RetriesPatch};
 use crate::slice::rewrite::{RawReplace, Rewrite, check_rewrite};
@@ -157,7 +157,7 @@ table! {
         /// The requests that the route takes: HOST/PATH. Without a host, it takes every host; `*.` in front of one
         /// stands for one label or more. A star at the end of the path stands for any rest, even none: `/v1/*` takes
         /// `/v1` too, unless another route names that. `{name}` stands for one segment.
-        required matches: Spanned<Option<Match>> = "match" as FallibleKind<ShortOrLong<MatchText, RawMatch>>;
+        required matches: Spanned<Option<WrittenMatch>> = "match" as FallibleKind<ShortOrLong<MatchText, RawMatch>>;
         /// The route's name in logs, metrics and tests; the default is the text of its match. Set it to keep the name
         /// when the match changes.
         optional name: Spanned<String> = "name" as SpannedKind<PlainText>;
@@ -193,9 +193,11 @@ pub(crate) fn check_route(
     table: RawRoute,
     name: String,
     names: &UpstreamNames,
+    listeners: &KnownListeners<'_>,
     cx: &mut Decoder<'_>,
 ) -> Option<Route> {
-    let matches = table.matches.value.clone();
+    let written = table.matches.value.as_ref();
+    let matches = written.map(|written| written.resolve(listeners, cx));
     let rewrite = check_rewrite(
         table.strip.as_ref(),
         table.replace.as_ref(),

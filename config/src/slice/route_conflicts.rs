@@ -154,7 +154,7 @@ fn report_hidden(route: &Route, pattern: &str, first: &Route, span: &Span, cx: &
         };
         let message = format!("the route in line {line} takes the same {what}");
         cx.error(Code::Duplicate, span.clone(), message)
-            .help("the second one never matches: remove one, or tell them apart by method, header or query");
+            .help("the second one never matches: remove one, or tell them apart by method, header, query, cookie, listener or source");
     } else {
         let what = if is_whole {
             "this route".to_owned()
@@ -206,16 +206,28 @@ fn report_shadowed(
 
 /// Whether `wide` takes every request that `narrow` takes, for the same host and path.
 fn covers(wide: &Match, narrow: &Match) -> bool {
-    let has_methods = wide.methods.is_empty()
-        || (!narrow.methods.is_empty() && narrow.methods.iter().all(|m| wide.methods.contains(m)));
-    has_methods
-        && all_implied(&wide.headers, &narrow.headers)
+    is_subset(&narrow.methods, &wide.methods, |narrow, wide| {
+        narrow == wide
+    }) && all_implied(&wide.headers, &narrow.headers)
         && all_implied(&wide.query, &narrow.query)
+        && all_implied(&wide.cookies, &narrow.cookies)
+        && is_subset(&narrow.listeners, &wide.listeners, |narrow, wide| {
+            narrow == wide
+        })
+        && is_subset(&narrow.sources, &wide.sources, |narrow, wide| {
+            wide.covers(narrow)
+        })
         && match (&wide.client_cert, &narrow.client_cert) {
             (None, _) => true,
             (Some(wide), Some(narrow)) => implies(narrow, wide),
             (Some(_), None) => false,
         }
+}
+
+/// Whether `wide` has all that `narrow` has, where an empty list stands for everything.
+fn is_subset<T>(narrow: &[T], wide: &[T], is_in: impl Fn(&T, &T) -> bool) -> bool {
+    let is_covered = |narrow: &T| wide.iter().any(|wide| is_in(narrow, wide));
+    wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(is_covered))
 }
 
 fn all_implied(wide: &[FieldMatch], narrow: &[FieldMatch]) -> bool {

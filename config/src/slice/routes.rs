@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use crate::decode::decoder::{Decoder, Spanned};
 use crate::slice::listener::{Listener, Underscores};
 use crate::slice::request_match::{
-    warn_of_certificate_name, warn_of_colons, warn_of_dropped_fields, warn_of_no_client_ca,
+    KnownListeners, warn_of_certificate_name, warn_of_colons, warn_of_dropped_fields,
+    warn_of_no_client_ca,
 };
 use crate::slice::route::{RawRoute, Route, check_route};
 use crate::slice::route_conflicts::RouteConflicts;
@@ -20,6 +21,10 @@ pub(crate) fn check_routes(
     cx: &mut Decoder<'_>,
 ) -> (Vec<Route>, RouteNames) {
     // A listener that could not be read may have been the one that asks or keeps.
+    let known = KnownListeners {
+        readable: listeners,
+        may_be_more: cx.has_errors(),
+    };
     let is_certificate_asked = cx.has_errors() || listeners.iter().any(asks_for_certificates);
     let is_odd_name_kept = cx.has_errors() || listeners.iter().any(keeps_odd_names);
     let mut namer = RouteNamer::new(&tables, cx);
@@ -28,7 +33,7 @@ pub(crate) fn check_routes(
     for table in tables {
         let span = table.matches.span.clone();
         let name = namer.name(&table);
-        let Some(route) = check_route(table, name, upstream_names, cx) else {
+        let Some(route) = check_route(table, name, upstream_names, &known, cx) else {
             continue;
         };
         for path in &route.matches.paths {

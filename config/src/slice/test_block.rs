@@ -1,5 +1,7 @@
 //! `[[test]]`: a request, and what Weir must do with it.
 
+use std::net::IpAddr;
+
 use crate::decode::decoder::{Decoder, Spanned};
 use crate::decode::kinds::{
     Count, NamedEntries, NamedEntry, OneOrMany, PlainText, SpannedKind, TextKind,
@@ -29,6 +31,8 @@ pub struct Test {
     pub headers: Vec<(String, String)>,
     /// The subject and the names of the client's certificate; empty without one.
     pub client_cert: Vec<String>,
+    /// The client's address, unless fields of a trusted proxy name another; `None` for a client without one.
+    pub client_ip: Option<IpAddr>,
     /// Index in [`Config::routes`](crate::Config::routes) of the route that must take it.
     pub route: Option<usize>,
     /// Index in [`Config::upstreams`](crate::Config::upstreams) of the upstream that must get it.
@@ -50,12 +54,32 @@ table! {
         /// The client's certificate: its subject, such as `CN=a,O=Example`, its names, such as `DNS:a.example.com`, or
         /// several of these. Without the key, the client shows none.
         optional client_cert: Vec<String> = "client_cert" as OneOrMany<PlainText>;
+        /// The client's address, unless `headers` of a trusted proxy name another. Without the key, the client has none,
+        /// as on a Unix socket.
+        optional client_ip: IpAddr = "client_ip" as IpText;
         /// The name of the route that must take the request.
         optional route: Spanned<String> = "route" as SpannedKind<PlainText>;
         /// The name of the upstream that must get the request.
         optional upstream: Spanned<String> = "upstream" as SpannedKind<PlainText>;
         /// The status of the answer that Weir itself must give.
         optional status: u32 = "status" as Count<100, 599>;
+    }
+}
+
+/// An IP address.
+pub(crate) struct IpText;
+
+impl TextKind for IpText {
+    type Value = IpAddr;
+    const NOUN: &'static str = "an IP address";
+    const PATTERN: Option<&'static str> = Some("^[0-9a-fA-F.:]+$");
+    const EXAMPLES: &'static [&'static str] = &["192.0.2.7", "2001:db8::7"];
+
+    fn parse(text: &str) -> Result<IpAddr, Problem> {
+        text.parse().map_err(|_| {
+            Problem::new(format!("`{text}` is not an IP address"))
+                .help("write one without a port and brackets: \"192.0.2.7\"")
+        })
     }
 }
 
@@ -173,6 +197,7 @@ pub(crate) fn check_test(
         target: request.target,
         headers: check_header_names(table.headers.unwrap_or_default(), cx),
         client_cert: table.client_cert.unwrap_or_default(),
+        client_ip: table.client_ip,
         route: route.flatten(),
         upstream: upstream.flatten(),
         status: table.status.and_then(|status| u16::try_from(status).ok()),

@@ -21,6 +21,13 @@ impl Cidr {
     pub fn contains(&self, address: IpAddr) -> bool {
         first_of(address.to_canonical(), self.prefix_bits) == self.network
     }
+
+    /// Whether every address of `narrow` lies in this network.
+    pub(crate) fn covers(&self, narrow: &Self) -> bool {
+        self.network.is_ipv4() == narrow.network.is_ipv4()
+            && self.prefix_bits <= narrow.prefix_bits
+            && first_of(narrow.network, self.prefix_bits) == self.network
+    }
 }
 
 impl fmt::Display for Cidr {

@@ -60,6 +60,7 @@ fn ask(method: &str, url: &str, headers: &[&str]) -> Result<String, String> {
             url,
             headers,
             client_cert: Vec::new(),
+            client_ip: None,
             all: false,
         },
     )
@@ -249,6 +250,7 @@ upstream = "app"
             url: format!("http://a{target}"),
             headers: Vec::new(),
             client_cert: Vec::new(),
+            client_ip: None,
             all: false,
         };
         let text = explain(&plan, &question).unwrap();
@@ -376,6 +378,7 @@ fn routes_of_other_hosts_are_counted_without_all() {
         url: "http://x/healthz".into(),
         headers: Vec::new(),
         client_cert: Vec::new(),
+        client_ip: None,
         all: false,
     };
     let text = explain(&plan, &question).unwrap();
@@ -488,6 +491,7 @@ status = 404
         url: "http://x/".into(),
         headers: Vec::new(),
         client_cert: vec!["DNS:a.example.com".into()],
+        client_ip: None,
         all: false,
     };
     let text = explain(&plan, &question).unwrap();
@@ -533,6 +537,7 @@ status = 200
         url: "http://x/a?b=c".to_owned(),
         headers: Vec::new(),
         client_cert: Vec::new(),
+        client_ip: None,
         all: false,
     };
     let client_cert = vec!["partner.pem".to_owned()];
@@ -605,6 +610,7 @@ fn explain_names_dropped_fields() {
         url: "http://api.example.com:8080/v1/x".to_owned(),
         headers: vec![line.to_owned()],
         client_cert: Vec::new(),
+        client_ip: None,
         all: false,
     };
     let text = |line| explain(&plan(&file).1, &question(line)).unwrap();
