@@ -146,6 +146,7 @@ const DOCUMENTS: &[&str] = &[
     "config/migrating.md",
     "config/operating.md",
     "config/paths.md",
+    "config/policies.md",
     "config/timeouts.md",
     "src/ARCHITECTURE.md",
     "src/INVARIANTS.md",

@@ -1,5 +1,6 @@
 //! The typed configuration: plain data for the plan compiler, in which every name is resolved and every check has passed.
 
+use crate::policy::Policies;
 use crate::slice::access_log::AccessLog;
 use crate::slice::cores::{Cores, Driver};
 use crate::slice::endpoint::Endpoint;
@@ -47,6 +48,8 @@ pub struct Config {
     pub http2: Http2,
     /// Retry rules of the top level.
     pub retries: Retries,
+    /// The policies of the top level alone, for requests without a route.
+    pub policies: Policies,
     /// Listeners, at least one, in file order.
     pub listeners: Vec<Listener>,
     /// Upstreams, in file order.
@@ -94,6 +97,7 @@ impl Config {
             limits: Limits::default(),
             http2: Http2::default(),
             retries: Retries::default(),
+            policies: Policies::default(),
             listeners: vec![Listener::new(listen)],
             upstreams: vec![Upstream::new("default", endpoints)],
             routes: vec![Route::new(

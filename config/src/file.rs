@@ -10,6 +10,9 @@ use crate::decode::kinds::{
 use crate::decode::reader::{find_span, is_empty};
 use crate::decode::shape::ForeignName;
 use crate::decode::table::{frame, table};
+use crate::policy::RawPolicies;
+use crate::policy::level::{Origin, Place};
+use crate::policy::sets::{PolicySetName, PolicySets, RawPolicySet};
 use crate::slice::access_log::{ACCESS_LOG, AccessLog, LogTargetText, RawAccessLog};
 use crate::slice::address_claims::AddressClaims;
 use crate::slice::admin::check_admin;
@@ -26,11 +29,12 @@ use crate::slice::timeouts::{Timeouts, TimeoutsPatch, check_timeouts};
 use crate::slice::trusted_proxies::{
     FORWARDED_HEADER, ForwardedHeader, TrustedPeer, TrustedPeerText, check_trusted_peers,
 };
-use crate::slice::upstream::{RawUpstream, UpstreamName, UpstreamNames, check_upstreams};
+use crate::slice::upstream::{RawUpstream, UpstreamName, check_upstreams};
 use crate::slice::user::{Account, AccountKind, check_group};
 use crate::text::diagnostic::Code;
 use crate::value::address::{Address, AddressText};
 use crate::value::file_path::{AbsoluteFileKind, NamedFile};
+use crate::value::upstream_names::UpstreamNames;
 
 /// The largest file, in bytes.
 pub const FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -50,6 +54,10 @@ const FOREIGN_NAMES: &[ForeignName] = &[
     ),
     (&["location", "router", "routers"], "`[[route]]`"),
     (&["pid", "pidfile"], "`pid_file`"),
+    (
+        &["middleware", "middlewares", "policies", "snippet"],
+        "`[policy.NAME]`",
+    ),
     (
         &["maxconn", "max_connections", "worker_connections"],
         "`limits.connections`",
@@ -100,10 +108,13 @@ table! {
         /// Groups of endpoints that serve the same content. A list is `servers`.
         optional upstreams: Vec<NamedEntry<RawUpstream>> =
             "upstream" as NamedEntries<UpstreamName, ShortOrLong<OneOrMany<SpannedKind<ServerKind>>, RawUpstream>>;
+        /// Sets of policies, for routes that take them by `use`.
+        optional policy_sets: Vec<NamedEntry<RawPolicySet>> = "policy" as NamedEntries<PolicySetName, RawPolicySet>;
         /// What Weir does with which requests; at least one route.
         optional routes: Vec<RawRoute> = "route" as TableArray<RawRoute>;
         /// Requests, and what Weir must do with them. `weir check` runs these tests.
         optional tests: Vec<RawTest> = "test" as TableArray<RawTest>;
+        with policies: RawPolicies;
     }
 }
 
@@ -117,7 +128,9 @@ impl RawFile {
         check_timeouts(&timeouts, &timeouts_span, cx);
         let mut claims = AddressClaims::default();
         let listeners = self.listeners.unwrap_or_default();
-        let listeners = check_listeners(listeners, &limits, &mut claims, cx);
+        let upstreams = self.upstreams.unwrap_or_default();
+        let upstream_names = UpstreamNames::new(&upstreams);
+        let listeners = check_listeners(listeners, &limits, &upstream_names, &mut claims, cx);
         if let Some(admin) = &self.admin {
             check_admin(admin, &mut claims, cx);
         }
@@ -129,11 +142,19 @@ impl RawFile {
         );
         let trusted = self.trusted_proxies.unwrap_or_default();
         let trusted_proxies = check_trusted_peers(trusted, &listeners, cx);
-        let upstreams = self.upstreams.unwrap_or_default();
-        let upstream_names = UpstreamNames::new(&upstreams);
         let upstreams = check_upstreams(upstreams, &listeners, cx);
         let routes = self.routes.unwrap_or_default();
-        let (routes, route_names) = check_routes(routes, &upstream_names, &listeners, cx);
+        let mut sets = PolicySets::new(self.policies, self.policy_sets.unwrap_or_default(), cx);
+        let top = Place {
+            origin: &Origin::Top,
+            span: &self.span,
+            target: None,
+            parameters: None,
+            upstreams: &upstream_names,
+        };
+        let policies = sets.of_top(&top, cx);
+        let (routes, route_names) =
+            check_routes(routes, &mut sets, &upstream_names, &listeners, cx);
         let tests = self.tests.unwrap_or_default().into_iter();
         let tests = tests
             .filter_map(|raw| check_test(raw, &route_names, &upstream_names, cx))
@@ -162,6 +183,7 @@ impl RawFile {
             limits,
             http2: Http2::default().patched(&self.http2.unwrap_or_default()),
             retries: Retries::default().patched(&self.retries.unwrap_or_default()),
+            policies,
             listeners,
             upstreams,
             routes,
@@ -172,6 +194,7 @@ impl RawFile {
         }
         if !cx.has_errors() {
             warn_of_unused(&config, &upstream_names, cx);
+            sets.warn_of_unused(cx);
         }
         config
     }

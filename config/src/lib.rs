@@ -5,8 +5,8 @@
 //! cannot disagree with it.
 //!
 //! Modules, lowest first: `text` (source, diagnostics, units), `decode` (kinds of values, declarations of tables), `value`
-//! (values that several parts of the file share), `slice` (the parts of the file, a module each), `config` and `file` (the
-//! whole). A module imports only from modules below it.
+//! (values that several parts of the file share), `policy` (what routes do beside their target), `slice` (the parts of the
+//! file, a module each), `config` and `file` (the whole). A module imports only from modules below it.
 //!
 //! ```
 //! let text = r#"
@@ -30,6 +30,7 @@
 mod config;
 mod decode;
 mod file;
+mod policy;
 mod reference;
 mod schema;
 mod slice;
@@ -37,6 +38,18 @@ mod text;
 mod value;
 
 pub use config::{Config, KeyPositions};
+pub use policy::compress::Compress;
+pub use policy::concurrency::Concurrency;
+pub use policy::cors::Cors;
+pub use policy::errors::Errors;
+pub use policy::forward_auth::ForwardAuth;
+pub use policy::headers::HeaderRules;
+pub use policy::ip::{IpRules, Networks};
+pub use policy::jwt::Jwt;
+pub use policy::level::Origin;
+pub use policy::limit::Limit;
+pub use policy::security_headers::SecurityHeaders;
+pub use policy::{ListenerPolicies, Policies};
 pub use reference::reference;
 pub use schema::schema;
 pub use slice::access_log::{AccessLog, LogFormat, LogTarget};

@@ -44,7 +44,8 @@ fn section(text: &mut String, table: &TableInfo) {
     // Writing to a string cannot fail.
     let _ = write!(text, "\n## {title}\n\n{}\n\n", words(table.doc));
     text.push_str("| key | value | default | meaning |\n|---|---|---|---|\n");
-    for field in &table.fields {
+    let is_own = |field: &&FieldInfo| field.home_outside(table).is_none();
+    for field in table.fields.iter().filter(is_own) {
         let _ = writeln!(
             text,
             "| `{}` | {} | {} | {} |",
@@ -53,6 +54,9 @@ fn section(text: &mut String, table: &TableInfo) {
             default(field),
             words(field.doc)
         );
+    }
+    if let Some(home) = table.shared_home() {
+        let _ = writeln!(text, "\nAlso all keys of `{home}`.");
     }
     let sources: Vec<_> = table
         .fields

@@ -77,6 +77,7 @@ impl RoutePlan {
             timeouts: _,
             limits: _,
             retries: _,
+            policies: _,
         } = route;
         let problem = |message: String| Problem {
             code: Code::Plan,

@@ -250,6 +250,13 @@ impl<'t> Decoder<'t> {
         span: Option<Span>,
         message: String,
     ) -> &mut Diagnostic {
+        let offset = span.as_ref().map_or(usize::MAX, |span| span.start);
+        // A value that several routes share is checked with each of them.
+        let mut kept = self.diagnostics.iter();
+        if kept.any(|(at, one)| *at == offset && one.severity == severity && one.message == message)
+        {
+            return self.discarded(severity, code, message);
+        }
         let count = match severity {
             Severity::Error => &mut self.errors,
             Severity::Warning => &mut self.warnings,
@@ -259,7 +266,6 @@ impl<'t> Decoder<'t> {
             return self.discarded(severity, code, message);
         }
         count.kept += 1;
-        let offset = span.as_ref().map_or(usize::MAX, |span| span.start);
         let diagnostic = Diagnostic::new(severity, code, self.source, span, message);
         self.diagnostics.push((offset, diagnostic));
         let last = self.diagnostics.len() - 1;
@@ -284,7 +290,7 @@ impl<'t> Decoder<'t> {
         let inner = line.trim().strip_prefix('[')?.split(']').next()?;
         let (table, name) = inner.split_once('.')?;
         let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let is_named = matches!(table, "listen" | "upstream");
+        let is_named = matches!(table, "listen" | "upstream" | "policy");
         (is_named && name.contains('.') && name.chars().all(is_name))
             .then(|| format!("[{table}.\"{name}\"]"))
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod amounts;
 pub(crate) mod decoder;
+pub(crate) mod field_group;
 pub(crate) mod kind;
 pub(crate) mod kinds;
 pub(crate) mod preset;

@@ -128,7 +128,22 @@ fn means_off(value: &Value<'_>) -> bool {
 }
 
 /// Keys that Weir plans to have. A file that uses one has no slip in it, so nothing is suggested.
-const PLANNED_KEYS: [&str; 7] = ["health", "jwt", "limit", "tcp", "udp", "cache", "cors"];
+const PLANNED_KEYS: [&str; 14] = [
+    "cache",
+    "compress",
+    "concurrency",
+    "cors",
+    "errors",
+    "forward_auth",
+    "headers",
+    "health",
+    "ip",
+    "jwt",
+    "limit",
+    "security_headers",
+    "tcp",
+    "udp",
+];
 
 /// Reports an unknown key; returns what was suggested in its place.
 fn report_unknown_key(
@@ -143,7 +158,7 @@ fn report_unknown_key(
     }
     let here = cx.here();
     let keys = || known.fields.iter().map(|field| field.key);
-    let all = keys().collect::<Vec<_>>().join(", ");
+    let all = known.list_keys();
     let home = list_tables_with_key(cx.root(), name);
     let dotted = cx.dotted_name(&span);
     let diagnostic = cx.error(
@@ -155,7 +170,7 @@ fn report_unknown_key(
         diagnostic.help(format!("put a name with dots in quotes: {header}"));
         return None;
     }
-    if PLANNED_KEYS.contains(&name) {
+    if home.is_empty() && PLANNED_KEYS.contains(&name) {
         diagnostic.label("this version of Weir does not have it yet");
         return None;
     }

@@ -58,6 +58,8 @@ pub(crate) struct FieldInfo {
     pub(crate) shape: Shape,
     pub(crate) required: bool,
     pub(crate) default: Option<DefaultInfo>,
+    /// The header of the table whose section of the reference describes the key; `None` for the table's own.
+    pub(crate) home: Option<&'static str>,
 }
 
 /// The default of a key.
@@ -74,9 +76,32 @@ impl TableInfo {
         let known = foreign.find(|(theirs, _)| theirs.contains(&name));
         known.map(|(_, ours)| *ours)
     }
+
+    /// All keys, those that other tables share by the header of the table that describes them.
+    pub(crate) fn list_keys(&self) -> String {
+        let is_own = |field: &&FieldInfo| field.home_outside(self).is_none();
+        let own = self.fields.iter().filter(is_own).map(|field| field.key);
+        let mut text = own.collect::<Vec<_>>().join(", ");
+        if let Some(home) = self.shared_home() {
+            text += &format!(", and those of {home}");
+        }
+        text
+    }
+
+    /// The header of the table that describes the keys which this table shares with others, if there are any.
+    pub(crate) fn shared_home(&self) -> Option<&'static str> {
+        self.fields
+            .iter()
+            .find_map(|field| field.home_outside(self))
+    }
 }
 
 impl FieldInfo {
+    /// The header of the table whose section of the reference describes the key, if that is not `table`.
+    pub(crate) fn home_outside(&self, table: &TableInfo) -> Option<&'static str> {
+        self.home.filter(|home| *home != table.header)
+    }
+
     /// Whether there is none of it without the key.
     pub(crate) fn is_optional(&self) -> bool {
         !self.required && self.default.is_none() && !matches!(self.shape, Shape::Table(_))

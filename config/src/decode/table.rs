@@ -12,6 +12,7 @@
 ///         optional field: Type = "key" as ValueKind;      // becomes Option<Type>
 ///         /// What the key does.
 ///         preset(DEFAULT) field: Type = "key" as ValueKind;
+///         with field: Group;      // further keys, which several tables share
 ///     }
 /// }
 /// ```
@@ -24,7 +25,8 @@ macro_rules! table {
             $(
                 $(#[doc = $field_doc:literal])+
                 $mode:ident $(($preset:expr))? $field:ident: $ty:ty = $key:literal as $kind:ty;
-            )+
+            )*
+            $( with $group_field:ident: $group:ty; )*
         }
     ) => {
         $(#[doc = $doc])+
@@ -34,22 +36,29 @@ macro_rules! table {
             /// The span of the table.
             #[allow(dead_code, reason = "not every table has checks that need it")]
             pub(crate) span: $crate::text::source::Span,
-            $( $(#[doc = $field_doc])+ pub(crate) $field: table!(@type $mode $ty), )+
+            $( $(#[doc = $field_doc])+ pub(crate) $field: table!(@type $mode $ty), )*
+            $(
+                #[doc = concat!("The keys of [`", stringify!($group), "`].")]
+                pub(crate) $group_field: $group,
+            )*
         }
 
         frame! {
             $name, $title, $header, [$($foreign)?], ($($doc),+),
             |reader, cx| {
-                $( let $field = table!(@read $mode $(($preset))? reader, cx, $key, $kind); )+
+                $( let $field = table!(@read $mode $(($preset))? reader, cx, $key, $kind); )*
+                $( let $group_field = <$group as $crate::decode::field_group::FieldGroup>::read(&reader, cx); )*
                 Some(Self {
                     span: reader.span(),
-                    $( $field: table!(@keep $mode $field), )+
+                    $( $field: table!(@keep $mode $field), )*
+                    $( $group_field, )*
                 })
             },
+            [$($group),*],
             $(
                 $key, ($($field_doc),+), $kind,
                 table!(@required $mode), table!(@default $mode $(($preset))? $kind);
-            )+
+            )*
         }
     };
     (@type required $ty:ty) => { $ty };
@@ -131,6 +140,7 @@ macro_rules! layer {
         frame! {
             $patch, $title, $header, [$($foreign)?], ($($doc),+),
             |reader, cx| Some(Self { $( $field: reader.optional::<$kind>($key, cx), )+ }),
+            [],
             $(
                 $key, ($($field_doc),+), $kind,
                 false, table!(@default preset($preset) $kind);
@@ -146,7 +156,8 @@ macro_rules! frame {
     (
         $name:ident, $title:literal, $header:literal, [$($foreign:ident)?], ($($doc:literal),+),
         |$reader:ident, $cx:ident| $made:expr,
-        $( $key:literal, ($($field_doc:literal),+), $kind:ty, $required:expr, $default:expr; )+
+        [$($group:ty),*],
+        $( $key:literal, ($($field_doc:literal),+), $kind:ty, $required:expr, $default:expr; )*
     ) => {
         impl $crate::decode::kind::ValueKind for $name {
             type Value = Self;
@@ -171,13 +182,18 @@ macro_rules! frame {
                     header: $header,
                     doc: concat!($($doc),+),
                     foreign: frame!(@foreign $($foreign)?),
-                    fields: vec![$( $crate::decode::shape::FieldInfo {
-                        key: $key,
-                        doc: concat!($($field_doc),+),
-                        shape: <$kind as $crate::decode::kind::ValueKind>::shape(),
-                        required: $required,
-                        default: $default,
-                    }, )+],
+                    fields: [
+                        vec![$( $crate::decode::shape::FieldInfo {
+                            key: $key,
+                            doc: concat!($($field_doc),+),
+                            shape: <$kind as $crate::decode::kind::ValueKind>::shape(),
+                            required: $required,
+                            default: $default,
+                            home: None,
+                        }, )*],
+                        $( <$group as $crate::decode::field_group::FieldGroup>::fields(), )*
+                    ]
+                    .concat(),
                 }
             }
         }

@@ -9,6 +9,8 @@ use crate::decode::kinds::{
 use crate::decode::preset::{Preset, preset};
 use crate::decode::shape::{ForeignName, Shape};
 use crate::decode::table::{frame, table};
+use crate::policy::level::{Level, Origin, Place};
+use crate::policy::{ListenerPolicies, RawListenerPolicies};
 use crate::slice::address_claims::{
     AddressClaim, AddressClaims, advise_leaving_out, is_same_address,
 };
@@ -20,6 +22,7 @@ use crate::text::problem::Problem;
 use crate::text::source::Span;
 use crate::value::address::{Address, AddressText};
 use crate::value::network::{Cidr, CidrText};
+use crate::value::upstream_names::UpstreamNames;
 
 /// Length of the kernel's accept queue.
 pub const BACKLOG: Preset<u32> = preset(4_096, "Linux `net.core.somaxconn` 4,096");
@@ -59,6 +62,8 @@ pub struct Listener {
     pub underscores: Underscores,
     /// Its overrides; see [`Config::listener_timeouts`](crate::Config::listener_timeouts).
     pub timeouts: TimeoutsPatch,
+    /// Its policies, for all requests.
+    pub policies: ListenerPolicies,
     /// Its position in the file.
     pub position: Position,
 }
@@ -80,6 +85,7 @@ impl Listener {
             mode: None,
             underscores: UNDERSCORES.value,
             timeouts: TimeoutsPatch::default(),
+            policies: ListenerPolicies::default(),
             position: Position::default(),
         }
     }
@@ -153,6 +159,7 @@ table! {
         preset(UNDERSCORES) underscores: Underscores = "underscores" as Choice<Underscores>;
         /// Time limits for connections of this listener. Only `head` and `idle` have an effect.
         optional timeouts: TimeoutsPatch = "timeouts" as InScope<InListener, TimeoutsPatch>;
+        with policies: RawListenerPolicies;
     }
 }
 
@@ -160,6 +167,7 @@ table! {
 pub(crate) fn check_listeners(
     entries: Vec<NamedEntry<RawListener>>,
     limits: &Limits,
+    upstreams: &UpstreamNames,
     claims: &mut AddressClaims,
     cx: &mut Decoder<'_>,
 ) -> Vec<Listener> {
@@ -189,7 +197,7 @@ pub(crate) fn check_listeners(
             continue;
         }
         let Some(raw) = value else { continue };
-        listeners.push(raw.build(address, limits, name.span, cx));
+        listeners.push(raw.build(address, limits, upstreams, name.span, cx));
     }
     listeners
 }
@@ -200,6 +208,7 @@ impl RawListener {
         self,
         address: Address,
         limits: &Limits,
+        upstreams: &UpstreamNames,
         name: Span,
         cx: &mut Decoder<'_>,
     ) -> Listener {
@@ -225,7 +234,20 @@ impl RawListener {
             cx.warning(Code::NoEffect, mode.span.clone(), message)
                 .label("only a Unix socket has a file");
         }
+        let place = Place {
+            origin: &Origin::Listener(address.clone()),
+            span: &self.span,
+            target: None,
+            parameters: None,
+            upstreams,
+        };
+        let own = Level {
+            origin: place.origin,
+            policies: &self.policies,
+        };
+        let policies = ListenerPolicies::combine(&[own], &place, cx);
         Listener {
+            policies,
             address,
             connections,
             connections_per_client: self.connections_per_client.map(|spanned| spanned.value),

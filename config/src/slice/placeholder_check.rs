@@ -62,6 +62,20 @@ pub(crate) fn check_rest(
     }
 }
 
+/// The parameters that every path of `matches` has.
+pub(crate) fn list_parameters(matches: &Match) -> Vec<&str> {
+    let Some((PathMatch::Template { segments, .. }, others)) = matches.paths.split_first() else {
+        return Vec::new();
+    };
+    let names = segments.iter().filter_map(|segment| match segment {
+        Segment::Parameter(name) => Some(name.as_str()),
+        _ => None,
+    });
+    names
+        .filter(|name| others.iter().all(|path| has_parameter(path, name)))
+        .collect()
+}
+
 fn has_star(path: &PathMatch) -> bool {
     matches!(
         path,

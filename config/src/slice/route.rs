@@ -2,13 +2,17 @@
 
 use crate::decode::decoder::{Decoder, Spanned};
 use crate::decode::kinds::{
-    Choice, FallibleKind, InScope, Keywords, PlainText, ShortOrLong, SpannedKind,
+    Choice, FallibleKind, InScope, Keywords, OneOrMany, PlainText, ShortOrLong, SpannedKind,
 };
 use crate::decode::preset::{Preset, preset};
 use crate::decode::shape::ForeignName;
 use crate::decode::table::{frame, table};
+use crate::policy::level::{Origin, Place, TargetKind};
+use crate::policy::sets::PolicySets;
+use crate::policy::{Policies, RawPolicies};
 use crate::slice::limits::{self, LimitsPatch};
 use crate::slice::listener::Underscores;
+use crate::slice::placeholder_check::list_parameters;
 use crate::slice::redirect::{RawRedirect, Redirect, check_redirect};
 use crate::slice::request_match::path::PathMatch;
 use crate::slice::request_match::{KnownListeners, Match, MatchText, RawMatch, WrittenMatch};
@@ -16,9 +20,9 @@ use crate::slice::respond::{RawRespond, Respond, RespondShortForm};
 use crate::slice::retries::{RetriesKind, RetriesPatch};
 use crate::slice::rewrite::{RawReplace, Rewrite, check_rewrite};
 use crate::slice::timeouts::{self, TimeoutsPatch, check_timeouts};
-use crate::slice::upstream::UpstreamNames;
 use crate::text::diagnostic::{Code, Position};
 use crate::value::placeholder::{PlaceholderPathKind, PlaceholderTextKind};
+use crate::value::upstream_names::UpstreamNames;
 
 /// A match, and what Weir does with the requests that it takes.
 ///
@@ -45,6 +49,8 @@ pub struct Route {
     pub limits: LimitsPatch,
     /// Its overrides; see [`Config::retries_of`](crate::Config::retries_of).
     pub retries: RetriesPatch,
+    /// Its policies: those of the top level, of its sets and its own.
+    pub policies: Policies,
     /// Its position in the file.
     pub position: Position,
 }
@@ -63,6 +69,7 @@ impl Route {
             timeouts: TimeoutsPatch::default(),
             limits: LimitsPatch::default(),
             retries: RetriesPatch::default(),
+            policies: Policies::default(),
             position: Position::default(),
         }
     }
@@ -145,6 +152,10 @@ const FOREIGN_NAMES: &[ForeignName] = &[
     ),
     (&["rewrite", "set_path"], "`replace`"),
     (&["strip_prefix"], "`strip`"),
+    (
+        &["middleware", "middlewares", "policy", "policies", "filters"],
+        "`use`",
+    ),
 ];
 
 table! {
@@ -185,6 +196,10 @@ table! {
         optional limits: LimitsPatch = "limits" as InScope<limits::InRoute, LimitsPatch>;
         /// Retry rules that override the upstream's and the top level's. A number is `count`.
         optional retries: RetriesPatch = "retries" as RetriesKind;
+        /// Sets of policies, by their names. Later ones go before earlier ones, and the route's own keys before all of
+        /// them.
+        optional used_sets: Vec<Spanned<String>> = "use" as OneOrMany<SpannedKind<PlainText>>;
+        with policies: RawPolicies;
     }
 }
 
@@ -192,6 +207,7 @@ table! {
 pub(crate) fn check_route(
     table: RawRoute,
     name: String,
+    policy_sets: &mut PolicySets,
     names: &UpstreamNames,
     listeners: &KnownListeners<'_>,
     cx: &mut Decoder<'_>,
@@ -207,7 +223,18 @@ pub(crate) fn check_route(
     let timeouts = table.timeouts.unwrap_or_default();
     check_timeouts(&timeouts, &table.span, cx);
     check_encoded_slash(&table, matches.as_ref(), cx);
+    let parameters = matches.as_ref().map(list_parameters);
+    let place = Place {
+        origin: &Origin::Route(name.clone()),
+        span: &table.span,
+        target: target_kind(&table),
+        parameters: parameters.as_deref(),
+        upstreams: names,
+    };
+    let used_sets = table.used_sets.as_deref().unwrap_or_default();
+    let policies = policy_sets.of_route(used_sets, &table.policies, &place, cx);
     Some(Route {
+        policies,
         position: cx.position(&table.span),
         target: check_target(&table, matches.as_ref(), names, cx)?,
         name,
@@ -219,6 +246,17 @@ pub(crate) fn check_route(
         limits: table.limits.unwrap_or_default(),
         retries: table.retries.unwrap_or_default(),
     })
+}
+
+/// The kind of the route's target; `None` if it has none.
+fn target_kind(table: &RawRoute) -> Option<TargetKind> {
+    let targets = [
+        (table.to.is_some(), TargetKind::Upstream),
+        (table.redirect.is_some(), TargetKind::Redirect),
+        (table.respond.is_some(), TargetKind::Respond),
+    ];
+    let mut given = targets.iter().filter(|(is_there, _)| *is_there);
+    given.next().map(|(_, kind)| *kind)
 }
 
 /// The target of a route; reports a route with none or several, and keys that its target leaves without effect.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::decode::decoder::{Decoder, Spanned};
+use crate::policy::sets::PolicySets;
 use crate::slice::listener::{Listener, Underscores};
 use crate::slice::request_match::{
     KnownListeners, warn_of_certificate_name, warn_of_colons, warn_of_dropped_fields,
@@ -10,12 +11,13 @@ use crate::slice::request_match::{
 };
 use crate::slice::route::{RawRoute, Route, check_route};
 use crate::slice::route_conflicts::RouteConflicts;
-use crate::slice::upstream::UpstreamNames;
 use crate::text::diagnostic::Code;
+use crate::value::upstream_names::UpstreamNames;
 
 /// Makes routes from the tables. Reports routes that contradict themselves or each other.
 pub(crate) fn check_routes(
     tables: Vec<RawRoute>,
+    policy_sets: &mut PolicySets,
     upstream_names: &UpstreamNames,
     listeners: &[Listener],
     cx: &mut Decoder<'_>,
@@ -33,7 +35,8 @@ pub(crate) fn check_routes(
     for table in tables {
         let span = table.matches.span.clone();
         let name = namer.name(&table);
-        let Some(route) = check_route(table, name, upstream_names, &known, cx) else {
+        let route = check_route(table, name, policy_sets, upstream_names, &known, cx);
+        let Some(route) = route else {
             continue;
         };
         for path in &route.matches.paths {

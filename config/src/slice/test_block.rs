@@ -8,11 +8,11 @@ use crate::decode::kinds::{
 };
 use crate::decode::table::{frame, table};
 use crate::slice::routes::RouteNames;
-use crate::slice::upstream::UpstreamNames;
 use crate::text::diagnostic::{Code, Position};
 use crate::text::problem::Problem;
 use crate::value::address::is_host_name;
 use crate::value::field::{FieldName, FieldValueText, check_header_names, is_token};
+use crate::value::upstream_names::UpstreamNames;
 
 /// A request, and what Weir must do with it.
 #[derive(Debug, Clone, PartialEq, Eq)]

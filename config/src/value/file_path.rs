@@ -37,7 +37,8 @@ impl ValueKind for NamedFileKind {
     }
 }
 
-struct FilePathText;
+/// The path of a file, without what the configuration knows of it.
+pub(crate) struct FilePathText;
 
 impl TextKind for FilePathText {
     type Value = PathBuf;

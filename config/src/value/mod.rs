@@ -9,4 +9,5 @@ pub(crate) mod network;
 pub(crate) mod placeholder;
 pub(crate) mod regex;
 pub(crate) mod template;
+pub(crate) mod upstream_names;
 pub(crate) mod variable;

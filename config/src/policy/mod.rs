@@ -1,0 +1,91 @@
+//! Policies: keys that may stand in a route, in a set of policies (`[policy.NAME]`) and at the top level.
+//!
+//! A key means the same at each of these levels. What a route has of a policy is what its levels say together: the top
+//! level, then its sets in the order of `use`, then its own keys. `"off"` takes away what the lower levels say. The
+//! policy says how the remaining settings combine ([`Policy::combine`](level::Policy::combine)):
+//!
+//! - `ip`, `limit` and `concurrency` add up: each setting becomes an entry with its [`Origin`].
+//! - Tables merge by key: the highest level that sets a key decides it.
+//! - Single values replace those below.
+//!
+//! # To add a policy
+//!
+//! 1. Write `policy/NAME.rs`: a public type that says what a route has of the policy, and a kind that reads the key's
+//!    value (a `table!`, mostly with a short form: `ShortOrLong`). Implement [`Policy`](level::Policy) for the kind:
+//!    `combine` makes the public type of the settings of all levels, and checks what depends on the [`Place`]: the
+//!    parameters of the route's match, the names of upstreams. `decode` checks all else, once for each place of the
+//!    file. `no_effect` names the routes on which a setting does nothing, if there are any.
+//! 2. Add a row to `policies!` below. Routes, sets and the top level have the key now, and the compiler wants the new
+//!    field of [`Policies`] wherever these are taken apart.
+//! 3. Export the type in `lib.rs`. Write the key into `examples/everything.toml`, an example of its own, and a section
+//!    of `policies.md`. `WEIR_UPDATE=1 cargo test -p weir-config` writes the reference.
+//!
+//! [`Place`]: level::Place
+
+pub(crate) mod compress;
+pub(crate) mod concurrency;
+pub(crate) mod cors;
+mod declare;
+pub(crate) mod errors;
+pub(crate) mod forward_auth;
+pub(crate) mod headers;
+pub(crate) mod ip;
+pub(crate) mod jwt;
+pub(crate) mod level;
+pub(crate) mod limit;
+pub(crate) mod security_headers;
+pub(crate) mod sets;
+
+use self::compress::Compress;
+use self::concurrency::Concurrency;
+use self::cors::Cors;
+use self::declare::policies;
+use self::errors::Errors;
+use self::forward_auth::ForwardAuth;
+use self::headers::HeaderRules;
+use self::ip::{IpKind, IpRules};
+use self::jwt::Jwt;
+use self::limit::Limit;
+use self::security_headers::SecurityHeaders;
+
+policies! {
+    /// What a route does beside its target, or the top level where no route matches: in the file's words, with all
+    /// levels combined.
+    Policies, RawPolicies, "[policy.NAME]" {
+        planned headers: Option<HeaderRules>;
+
+        /// The clients that may send requests. The client is the one that `trusted_proxies` reveals; any other gets 403.
+        /// Set it to close a route to the world, or to keep single networks out. The rules of all levels must let a
+        /// client in.
+        policy ip: Vec<IpRules> = "ip" as IpKind;
+
+        planned cors: Option<Cors>;
+
+        planned limits: Vec<Limit>;
+
+        planned concurrency: Vec<Concurrency>;
+
+        planned forward_auth: Option<ForwardAuth>;
+
+        planned compress: Option<Compress>;
+
+        planned jwt: Option<Jwt>;
+
+        planned errors: Errors;
+
+        planned security_headers: Option<SecurityHeaders>;
+    }
+}
+
+policies! {
+    /// What a listener does with every request, before Weir chooses a route.
+    ListenerPolicies, RawListenerPolicies, "[listen.\"ADDR\"]" {
+        /// The clients that may send requests to this listener, whatever their routes: also requests without a route,
+        /// and those that `redirect_https` redirects. Any other gets 403. The rules of the route hold as well.
+        policy ip: Vec<IpRules> = "ip" as IpKind;
+
+        planned limits: Vec<Limit>;
+
+        planned concurrency: Vec<Concurrency>;
+    }
+}
