@@ -12,6 +12,7 @@ pub mod ids;
 #[allow(unsafe_code)]
 pub mod io;
 pub mod limits;
+pub mod networks;
 pub mod obs;
 pub mod plan;
 pub mod policy;

@@ -9,11 +9,12 @@ use weir_config::{Cidr, Config, ForwardedHeader, TrustedPeer, Underscores};
 use weir_proto_h1::{Claim, Claims};
 
 use super::{
-    Capacity, CidrSet, EndpointSets, Grants, ListenerPlan, LogFields, Plan, Problem, RetryPlan,
-    RoutePlan, RouteTarget, Timeouts, UpstreamId, UpstreamPlan,
+    Capacity, EndpointSets, Grants, ListenerPlan, LogFields, Plan, Problem, RetryPlan, RoutePlan,
+    RouteTarget, Timeouts, UpstreamId, UpstreamPlan,
 };
 use crate::io::Address;
 use crate::limits::TCP_DEAD_AFTER_MS;
+use crate::networks::NetworkSet;
 use crate::policy::{self, StatePlans};
 use crate::route::RouteTable;
 
@@ -57,7 +58,7 @@ impl Plan {
             routes,
             upstreams,
             log_fields: Arc::new(log_fields(config)),
-            trusted_proxies: CidrSet::new(&trusted_networks(config)),
+            trusted_proxies: NetworkSet::of(&trusted_networks(config)),
             trusted_claims: trusted_claims(config),
             forwarded_header: config.forwarded_header,
             matched_fields: matched_fields(config),
@@ -156,7 +157,7 @@ fn compile_listeners(config: &Config, states: &mut StatePlans) -> Vec<ListenerPl
         tls: None,
         redirect_https: listener.redirect_https,
         proxy_protocol: (!listener.proxy_protocol.is_empty())
-            .then(|| Arc::new(CidrSet::new(&listener.proxy_protocol))),
+            .then(|| Arc::new(NetworkSet::of(&listener.proxy_protocol))),
         mode: listener.mode,
         trusts_peers: config.trusts_all_of(listener),
         keeps_odd_names: listener.underscores == Underscores::Keep,

@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use weir_config::ForwardedHeader;
 use weir_proto_h1::{FieldId, Head, is_authority};
 
-use super::CidrSet;
 use crate::limits::FORWARDED_HOPS_MAX;
+use crate::networks::NetworkSet;
 
 /// A peer as a proxy names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl<'a> ForwardedChain<'a> {
         head: &Head,
         block: &'a [u8],
         spelling: ForwardedHeader,
-        trusted: &CidrSet,
+        trusted: &NetworkSet,
     ) -> Self {
         let mut chain = Self {
             spelling,
@@ -146,7 +146,7 @@ impl<'a> ForwardedChain<'a> {
 
     /// The nearest hop that is not a trusted proxy. If there is none, or a nearer hop has no address, the last hop
     /// before.
-    fn find_origin(&self, trusted: &CidrSet) -> Option<usize> {
+    fn find_origin(&self, trusted: &NetworkSet) -> Option<usize> {
         let mut origin = None;
         for at in 0..self.len {
             let ForwardedNode::Address(address) = self.hop(at)?.node else {

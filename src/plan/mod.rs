@@ -7,7 +7,6 @@
 #![forbid(unsafe_code)]
 
 mod capacity;
-mod cidr_set;
 mod compile;
 mod decision;
 mod dry_run;
@@ -25,7 +24,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use capacity::{Capacity, Grants};
-pub use cidr_set::CidrSet;
 pub use decision::{
     Decision, DecisionBuffers, Explanation, REDIRECT_HTTPS_STATUS, Refusal, RequestHead,
 };
@@ -44,6 +42,7 @@ use weir_proto_h1::{Claims, is_other_spelling};
 pub use crate::ids::{ListenerId, RouteId, UpstreamId};
 use crate::io::Address;
 use crate::limits::CONNECTS_MAX;
+use crate::networks::NetworkSet;
 use crate::policy::{PlannedStep, StatePlans};
 use crate::route::RouteTable;
 use crate::tls;
@@ -68,7 +67,7 @@ pub struct Plan {
     /// itself, and a machine keeps its name when addresses change.
     pub via: Box<str>,
     /// Peers whose forwarded fields Weir believes.
-    pub trusted_proxies: CidrSet,
+    pub trusted_proxies: NetworkSet,
     /// The claims that only these peers may make.
     pub trusted_claims: Claims,
     /// The field in which these peers name the client.
@@ -173,7 +172,7 @@ pub struct ListenerPlan {
     /// The port of `https` that the listener redirects every request to.
     pub redirect_https: Option<u16>,
     /// The peers that must begin each connection with a PROXY protocol header.
-    pub proxy_protocol: Option<Arc<CidrSet>>,
+    pub proxy_protocol: Option<Arc<NetworkSet>>,
     /// The mode of a Unix socket's file; `None` leaves it to the umask.
     pub mode: Option<u32>,
     /// Whether `trusted_proxies` has this listener's Unix socket. Its peers have no address to look up.

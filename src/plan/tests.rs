@@ -8,11 +8,12 @@ use weir_config::Config;
 use weir_proto_h1::{Event, Head, Server};
 
 use super::{
-    CidrSet, Decision, DecisionBuffers, EndpointSets, KeptListener, ListenerDiff, ListenerId, Plan,
-    Refusal, RequestHead, UpstreamId,
+    Decision, DecisionBuffers, EndpointSets, KeptListener, ListenerDiff, ListenerId, Plan, Refusal,
+    RequestHead, UpstreamId,
 };
 use crate::fault::Reason;
 use crate::io::Address;
+use crate::networks::NetworkSet;
 use crate::route::ViewBuffers;
 
 fn config(text: &str) -> Config {
@@ -274,8 +275,8 @@ fn a_set_of_networks_holds_their_union() {
             "{address}"
         );
     }
-    assert!(!set.is_empty() && CidrSet::default().is_empty());
-    assert!(!CidrSet::default().contains([127, 0, 0, 1].into()));
+    assert!(!set.is_empty() && NetworkSet::default().is_empty());
+    assert!(!NetworkSet::default().contains([127, 0, 0, 1].into()));
     assert!(trusted("trusted_proxies = \"0.0.0.0/0\"").contains([1, 2, 3, 4].into()));
 }
 

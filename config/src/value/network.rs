@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use crate::decode::kinds::TextKind;
-use crate::text::problem::Problem;
+use crate::text::problem::{Problem, ValueError};
 
 /// A network in CIDR notation, with host bits of zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,6 +28,14 @@ impl Cidr {
         self.network.is_ipv4() == narrow.network.is_ipv4()
             && self.prefix_bits <= narrow.prefix_bits
             && first_of(narrow.network, self.prefix_bits) == self.network
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        Ok(CidrText::parse(text)?)
     }
 }
 

@@ -97,7 +97,7 @@ fn read_chain(
     let block = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n");
     let mut head = Head::new();
     parse_request(block.as_bytes(), &Limits::default(), &mut head).unwrap();
-    let trusted = CidrSet::new(&[Cidr {
+    let trusted = NetworkSet::of(&[Cidr {
         network: IpAddr::from([10, 0, 0, 0]),
         prefix_bits: 8,
     }]);
