@@ -40,14 +40,15 @@ mod value;
 pub use config::{Config, KeyPositions};
 pub use policy::compress::Compress;
 pub use policy::concurrency::Concurrency;
-pub use policy::cors::Cors;
-pub use policy::errors::Errors;
+pub use policy::cors::{AskedFor, Cors};
+pub use policy::errors::{ErrorAnswer, ErrorContent, ErrorKey, Errors};
 pub use policy::forward_auth::ForwardAuth;
 pub use policy::headers::HeaderRules;
 pub use policy::ip::{IpRules, Networks};
 pub use policy::jwt::Jwt;
 pub use policy::level::Origin;
 pub use policy::limit::Limit;
+pub use policy::origin_pattern::OriginPattern;
 pub use policy::security_headers::SecurityHeaders;
 pub use policy::{ListenerPolicies, Policies};
 pub use reference::reference;
@@ -79,6 +80,7 @@ pub use text::diagnostic::{
     Code, Diagnostic, Excerpt, Position, Severity, SourceFile, bounded, to_json, to_text,
 };
 pub use text::problem::ValueError;
+pub use text::suggest::nearest;
 pub use text::units::{show_duration, show_size};
 pub use value::address::Address;
 pub use value::algorithm::JwtAlgorithm;

@@ -107,3 +107,91 @@ to = "a"
     assert_eq!(origins.len(), 1);
     assert_eq!(origins[0].origin, Origin::Top);
 }
+
+/// The first route's rules, as the file's levels combine them.
+fn cors(top: &str, route: &str) -> Option<weir_config::Cors> {
+    let route = format!("[[route]]\nmatch = \"/\"\nto = \"a\"\n{route}");
+    config(&format!("{top}\n{route}")).routes[0]
+        .policies
+        .cors
+        .clone()
+}
+
+#[test]
+fn tables_of_cors_merge_by_key_and_a_list_replaces_them() {
+    let top = r#"cors = { origins = "https://top.example", credentials = true, max_age = "1h" }"#;
+    let origins = |cors: &weir_config::Cors| {
+        let all = cors.origins.iter().map(ToString::to_string);
+        all.collect::<Vec<_>>().join(" ")
+    };
+    let merged = cors(top, r#"cors = { max_age = "2h", expose = "X-A" }"#).expect("rules");
+    assert_eq!(origins(&merged), "https://top.example");
+    assert!(merged.credentials);
+    assert_eq!(merged.max_age.map(|age| age.as_secs()), Some(7200));
+    assert_eq!(merged.expose, ["X-A"]);
+    let replaced = cors(
+        top,
+        r#"cors = ["https://a.example", "https://*.b.example"]"#,
+    );
+    let replaced = replaced.expect("rules");
+    assert_eq!(origins(&replaced), "https://a.example https://*.b.example");
+    assert!(!replaced.credentials);
+    assert_eq!(replaced.max_age, None);
+    assert_eq!(cors(top, r#"cors = "off""#), None);
+    // The top level alone need not name the origins.
+    let completed = cors(
+        "cors = { credentials = true }",
+        r#"cors = { origins = "null" }"#,
+    );
+    let completed = completed.expect("rules");
+    assert_eq!(origins(&completed), "null");
+    assert!(completed.credentials);
+}
+
+#[test]
+fn errors_merge_by_key() {
+    let text = r#"
+errors = { 502 = { body = "top" }, 5xx = { body = "top" }, no_route = { redirect = "/" } }
+[policy.set]
+errors = { 502 = { body = "set", upstream = true }, 404 = { file = "pages/404.html" } }
+[[route]]
+match = "/"
+to = "a"
+use = "set"
+errors = { 5xx = "off", 404 = { body = "{}", content_type = "application/json" } }
+"#;
+    let config = config(text);
+    let shown = |errors: &weir_config::Errors| {
+        let show = |answer: &weir_config::ErrorAnswer| {
+            let content = match &answer.content {
+                weir_config::ErrorContent::Body { text, content_type } => {
+                    format!("{text} ({content_type})")
+                }
+                weir_config::ErrorContent::File { file, content_type } => {
+                    format!("{} ({content_type})", file.path.display())
+                }
+                weir_config::ErrorContent::Redirect(to) => format!("-> {to}"),
+            };
+            let upstream = if answer.upstream { " upstream" } else { "" };
+            format!("{}: {content}{upstream}", answer.key)
+        };
+        errors.0.iter().map(show).collect::<Vec<_>>()
+    };
+    let plain = "text/plain; charset=utf-8";
+    assert_eq!(
+        shown(&config.routes[0].policies.errors),
+        [
+            "no_route: -> /".to_owned(),
+            "404: {} (application/json)".to_owned(),
+            format!("502: set ({plain}) upstream"),
+        ]
+    );
+    assert_eq!(
+        shown(&config.policies.errors),
+        [
+            "no_route: -> /".to_owned(),
+            format!("502: top ({plain})"),
+            format!("5xx: top ({plain})"),
+        ]
+    );
+}

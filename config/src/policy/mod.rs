@@ -33,14 +33,15 @@ pub(crate) mod ip;
 pub(crate) mod jwt;
 pub(crate) mod level;
 pub(crate) mod limit;
+pub(crate) mod origin_pattern;
 pub(crate) mod security_headers;
 pub(crate) mod sets;
 
 use self::compress::Compress;
 use self::concurrency::Concurrency;
-use self::cors::Cors;
+use self::cors::{Cors, CorsKind};
 use self::declare::policies;
-use self::errors::Errors;
+use self::errors::{Errors, ErrorsKind};
 use self::forward_auth::ForwardAuth;
 use self::headers::HeaderRules;
 use self::ip::{IpKind, IpRules};
@@ -59,7 +60,9 @@ policies! {
         /// client in.
         policy ip: Vec<IpRules> = "ip" as IpKind;
 
-        planned cors: Option<Cors>;
+        /// Which pages of other origins may read answers. A list of origins, or a table. Set it if web pages from another
+        /// host, port or scheme call your service. Weir answers preflights itself.
+        policy cors: Option<Cors> = "cors" as CorsKind;
 
         planned limits: Vec<Limit>;
 
@@ -71,7 +74,9 @@ policies! {
 
         planned jwt: Option<Jwt>;
 
-        planned errors: Errors;
+        /// What clients get in place of error answers, by status (`502`), class (`5xx`) or reason (`no_route`); the most
+        /// specific key wins. Set it to show pages of your own. `"off"` for one key takes away what lower levels say.
+        policy errors: Errors = "errors" as ErrorsKind;
 
         planned security_headers: Option<SecurityHeaders>;
     }

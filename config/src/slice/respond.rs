@@ -3,18 +3,15 @@
 use std::borrow::Cow;
 
 use crate::decode::decoder::{Decoder, Spanned, Value};
-use crate::decode::kind::{ValueKind, WritableKind};
-use crate::decode::kinds::{
-    Count, LongForm, NamedEntries, NamedEntry, PlainText, SpannedKind, TextKind,
-};
+use crate::decode::kind::ValueKind;
+use crate::decode::kinds::{Count, LongForm, NamedEntries, NamedEntry, PlainText, SpannedKind};
 use crate::decode::preset::{Preset, preset};
 use crate::decode::shape::Shape;
 use crate::decode::table::{frame, table};
 use crate::text::diagnostic::Code;
-use crate::text::json::Json;
-use crate::text::problem::Problem;
 use crate::text::source::Span;
-use crate::value::field::{FieldName, FieldValueText, check_header_names, is_token};
+use crate::value::field::{FieldName, FieldValueText, check_header_names};
+use crate::value::media_type::MediaTypeText;
 
 /// A fixed answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,30 +139,4 @@ fn check_body(body: &str, span: Span, cx: &mut Decoder<'_>) -> Option<()> {
     cx.error(Code::BadValue, span, message)
         .help("serve large files from an upstream");
     None
-}
-
-/// A media type.
-pub(crate) struct MediaTypeText;
-
-impl TextKind for MediaTypeText {
-    type Value = Cow<'static, str>;
-    const NOUN: &'static str = "a media type";
-    const PATTERN: Option<&'static str> = Some("^[^/ ]+/[^/ ;]+( *;.*)?$");
-    const EXAMPLES: &'static [&'static str] = &["application/json", "text/html; charset=utf-8"];
-
-    fn parse(text: &str) -> Result<Cow<'static, str>, Problem> {
-        let value = FieldValueText::parse(text)?;
-        let essence = value.split(';').next().unwrap_or("").trim_end();
-        match essence.split_once('/') {
-            Some((kind, subtype)) if is_token(kind) && is_token(subtype) => Ok(value.into()),
-            _ => Err(Problem::new(format!("`{text}` is not a media type"))
-                .help("write one such as \"application/json\"")),
-        }
-    }
-}
-
-impl WritableKind for MediaTypeText {
-    fn to_json(value: &Cow<'static, str>) -> Json {
-        Json::text(value)
-    }
 }

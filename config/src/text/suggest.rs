@@ -5,10 +5,8 @@ const WORD_CHARS_MAX: usize = 64;
 
 /// The candidate nearest to `word`, if it is near enough for a slip: one edit in short words, in longer ones edits of up
 /// to a third of the length.
-pub(crate) fn nearest<'c>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'c str>,
-) -> Option<&'c str> {
+#[must_use]
+pub fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let length = word.chars().count();
     if length > WORD_CHARS_MAX {
         return None;

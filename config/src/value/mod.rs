@@ -5,6 +5,7 @@ pub(crate) mod algorithm;
 pub(crate) mod braces;
 pub(crate) mod field;
 pub(crate) mod file_path;
+pub(crate) mod media_type;
 pub(crate) mod network;
 pub(crate) mod placeholder;
 pub(crate) mod regex;

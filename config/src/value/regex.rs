@@ -1,6 +1,7 @@
 //! Regular expressions.
 
 use regex_automata::nfa::thompson::NFA;
+use regex_automata::nfa::thompson::pikevm::PikeVM;
 use regex_syntax::Parser;
 
 use crate::decode::kinds::TextKind;
@@ -24,6 +25,11 @@ impl RegexPattern {
         &self.0
     }
 
+    /// Whether it describes this value. For checks of a file: it compiles the expression each time.
+    pub(crate) fn matches(&self, value: &str) -> bool {
+        PikeVM::new(&self.anchored()).is_ok_and(|vm| vm.is_match(&mut vm.create_cache(), value))
+    }
+
     /// The expression with anchors at both ends.
     #[must_use]
     pub fn anchored(&self) -> String {
@@ -36,7 +42,6 @@ fn anchored(text: &str) -> String {
 }
 
 /// A regular expression.
-#[allow(dead_code, reason = "the policies and matches that take one follow")]
 pub(crate) struct RegexText;
 
 impl TextKind for RegexText {
