@@ -128,7 +128,7 @@ fn means_off(value: &Value<'_>) -> bool {
 }
 
 /// Keys that Weir plans to have. A file that uses one has no slip in it, so nothing is suggested.
-const PLANNED_KEYS: [&str; 14] = [
+const PLANNED_KEYS: [&str; 13] = [
     "cache",
     "compress",
     "concurrency",
@@ -138,7 +138,6 @@ const PLANNED_KEYS: [&str; 14] = [
     "headers",
     "health",
     "ip",
-    "jwt",
     "limit",
     "security_headers",
     "tcp",

@@ -46,6 +46,7 @@ use self::forward_auth::ForwardAuth;
 use self::headers::HeaderRules;
 use self::ip::{IpKind, IpRules};
 use self::jwt::Jwt;
+use self::jwt::kind::JwtKind;
 use self::limit::Limit;
 use self::security_headers::SecurityHeaders;
 
@@ -72,7 +73,9 @@ policies! {
 
         planned compress: Option<Compress>;
 
-        planned jwt: Option<Jwt>;
+        /// Requests need a valid token (JWT): 401 without, 403 if it does not grant what `require` asks for. Set it to
+        /// verify tokens once, before any endpoint sees the request. [policies.md](policies.md#jwt) says what Weir checks.
+        policy jwt: Option<Jwt> = "jwt" as JwtKind;
 
         /// What clients get in place of error answers, by status (`502`), class (`5xx`) or reason (`no_route`); the most
         /// specific key wins. Set it to show pages of your own. `"off"` for one key takes away what lower levels say.

@@ -3,6 +3,7 @@
 pub(crate) mod address;
 pub(crate) mod algorithm;
 pub(crate) mod braces;
+pub(crate) mod fetch_url;
 pub(crate) mod field;
 pub(crate) mod file_path;
 pub(crate) mod media_type;
