@@ -1,8 +1,11 @@
 //! From the policies of a file to the steps of its routes and listeners.
 
+use std::sync::Arc;
+
 use weir_config::{Config, Listener, Route};
 
-use super::{PlannedStep, StatePlans};
+use super::jwt::{JwtStatePlan, JwtStep};
+use super::{PlannedStep, StatePlan, StatePlans, Step};
 
 /// Compiles the policies of a route, in the order in which they run.
 ///
@@ -10,10 +13,17 @@ use super::{PlannedStep, StatePlans};
 /// What is wrong, in one sentence without a full stop.
 pub fn compile_route(
     _config: &Config,
-    _route: &Route,
-    _states: &mut StatePlans,
+    route: &Route,
+    states: &mut StatePlans,
 ) -> Result<Box<[PlannedStep]>, String> {
-    Ok(in_order(Vec::new()))
+    let mut steps = Vec::new();
+    if let Some(jwt) = &route.policies.jwt {
+        steps.push(PlannedStep {
+            step: Step::Jwt(Arc::new(JwtStep::new(jwt))),
+            state: Some(states.add(StatePlan::Jwt(JwtStatePlan::new(jwt)))),
+        });
+    }
+    Ok(in_order(steps))
 }
 
 /// Compiles the policies of a listener, in the order in which they run.

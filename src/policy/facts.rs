@@ -23,6 +23,8 @@ pub struct Facts {
     pub identity: Option<Rc<CertificateIdentity>>,
     /// What a verified token says about the client. `None` until one is verified.
     pub claims: Option<Rc<Claims>>,
+    /// The issuer of that token, by its place in the route's `jwt`.
+    pub token_issuer: u32,
     /// What steps keep for their later hooks. `None` until a step keeps something.
     pub notes: Option<Box<Notes>>,
 }
@@ -30,6 +32,8 @@ pub struct Facts {
 /// What steps keep during one exchange. Each policy has its own fields.
 #[derive(Debug, Default)]
 pub struct Notes {
+    /// How many keys of the issuer have not verified the token.
+    pub(super) token_tries: usize,
     /// The verdict of `forward_auth`.
     pub(super) auth: AuthNotes,
 }

@@ -37,10 +37,13 @@ use std::sync::Arc;
 use weir_proto_h1::Edits;
 
 use forward_auth::{ForwardAuth, Verdicts};
+use jwt::{JwtState, JwtStep};
 
 /// One step of a route or listener, compiled from a policy of the file. Immutable; all cores share it.
 #[derive(Clone, Debug)]
 pub enum Step {
+    /// `jwt`.
+    Jwt(Arc<JwtStep>),
     /// `forward_auth`.
     ForwardAuth(Arc<ForwardAuth>),
 }
@@ -59,6 +62,7 @@ impl Step {
     #[must_use]
     pub fn kind(&self) -> PolicyKind {
         match self {
+            Self::Jwt(_) => PolicyKind::Jwt,
             Self::ForwardAuth(_) => PolicyKind::ForwardAuth,
         }
     }
@@ -66,6 +70,7 @@ impl Step {
     /// Decides whether the request goes on. Does no I/O, and allocates nothing for a request that passes.
     pub fn run(&self, state: Option<&State>, request: &StepRequest<'_>, facts: &mut Facts) -> Flow {
         match self {
+            Self::Jwt(jwt) => jwt.run(tokens(state), request, facts),
             Self::ForwardAuth(auth) => auth.run(verdicts(state), request, facts),
         }
     }
@@ -79,6 +84,7 @@ impl Step {
         woken: Woken,
     ) -> Flow {
         match self {
+            Self::Jwt(jwt) => jwt.resume(tokens(state), request, facts),
             Self::ForwardAuth(auth) => auth.resume(verdicts(state), request, facts, woken),
         }
     }
@@ -93,6 +99,7 @@ impl Step {
         edits: &mut Edits,
     ) {
         match self {
+            Self::Jwt(jwt) => jwt.edit_request(request, facts, edits),
             Self::ForwardAuth(auth) => auth.edit_request(request, facts, edits),
         }
     }
@@ -107,15 +114,25 @@ impl Step {
         answer: &mut AnswerView<'_>,
     ) {
         match self {
+            Self::Jwt(_) => {}
             Self::ForwardAuth(auth) => auth.edit_answer(facts, answer),
         }
     }
 
     /// Says what the step would do with a request, for `weir explain` and `[[test]]` blocks.
-    pub fn explain(&self, _request: &StepRequest<'_>, _facts: &mut Facts) -> Verdict {
+    pub fn explain(&self, request: &StepRequest<'_>, facts: &mut Facts) -> Verdict {
         match self {
+            Self::Jwt(jwt) => jwt.explain(request, facts),
             Self::ForwardAuth(auth) => auth.explain(),
         }
+    }
+}
+
+/// The keys and tokens that a step of `jwt` keeps.
+fn tokens(state: Option<&State>) -> Option<&JwtState> {
+    match state {
+        Some(State::Jwt(tokens)) => Some(tokens),
+        _ => None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
 use super::forward_auth::{ForwardAuth, Verdicts};
+use super::jwt::{JwtState, JwtStatePlan, KeyBoard};
 
 /// The place of a state in [`StatePlans`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct StatePlans(Vec<StatePlan>);
 /// A state that a plan asks for.
 #[derive(Clone, Debug)]
 pub enum StatePlan {
+    /// Keys and verified tokens of `jwt` steps with the same rules.
+    Jwt(JwtStatePlan),
     /// The verdicts of `forward_auth` steps with equal settings.
     ForwardAuth(Arc<ForwardAuth>),
 }
@@ -24,13 +27,18 @@ pub enum StatePlan {
 /// What one core keeps for one policy. A state survives a reload if its kind and name stay.
 #[derive(Debug)]
 pub enum State {
+    /// Keys and verified tokens.
+    Jwt(JwtState),
     /// Verdicts of `forward_auth`.
     ForwardAuth(Verdicts),
 }
 
 /// What all cores share for policies. Control owns it and connects each plan to it, so it survives reloads.
 #[derive(Debug, Default)]
-pub struct Registry {}
+pub struct Registry {
+    /// The keys of issuers.
+    pub keys: SharedByName<KeyBoard>,
+}
 
 /// Things that all cores share, by name. They live as long as some plan has them, so a reload that fails leaves none.
 #[derive(Debug)]
@@ -80,6 +88,15 @@ impl StatePlans {
         }
     }
 
+    /// The boards of the issuers whose tokens the plan verifies.
+    pub fn key_boards(&self) -> impl Iterator<Item = &Arc<KeyBoard>> {
+        let boards = self.0.iter().filter_map(|state| match state {
+            StatePlan::Jwt(tokens) => Some(tokens.boards()),
+            StatePlan::ForwardAuth(_) => None,
+        });
+        boards.flatten()
+    }
+
     /// Makes the states of one core. `old` has the core's states under the plan before.
     #[must_use]
     pub fn make_states(&self, old: Option<(&Self, &[Rc<State>])>) -> Vec<Rc<State>> {
@@ -98,12 +115,15 @@ impl StatePlan {
     /// Whether this is the same state: of the same kind and name.
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
+            (Self::Jwt(rules), Self::Jwt(other)) => rules.is_same(other),
             (Self::ForwardAuth(auth), Self::ForwardAuth(other)) => auth.asks_the_same(other),
+            _ => false,
         }
     }
 
-    fn equip(&mut self, _registry: &mut Registry) {
+    fn equip(&mut self, registry: &mut Registry) {
         match self {
+            Self::Jwt(tokens) => tokens.equip(&mut registry.keys),
             Self::ForwardAuth(_) => {}
         }
     }
@@ -114,6 +134,7 @@ impl StatePlan {
             return old.clone();
         }
         Rc::new(match self {
+            Self::Jwt(tokens) => State::Jwt(tokens.make()),
             Self::ForwardAuth(_) => State::ForwardAuth(Verdicts::default()),
         })
     }

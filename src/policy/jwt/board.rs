@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::key_set::KeySet;
+use super::source::KeySource;
 
 /// The keys of one issuer. Control posts them; each core has a [`KeyReader`]. It survives reloads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct KeyBoard {
+    source: KeySource,
     /// How often the keys have changed: 0 while there are none.
     version: AtomicU64,
     keys: Mutex<Option<Arc<KeySet>>>,
@@ -17,6 +19,23 @@ pub struct KeyBoard {
 }
 
 impl KeyBoard {
+    /// A board without keys, for keys from this source.
+    #[must_use]
+    pub fn new(source: KeySource) -> Self {
+        Self {
+            source,
+            version: AtomicU64::new(0),
+            keys: Mutex::default(),
+            is_wanted: AtomicBool::new(false),
+        }
+    }
+
+    /// Where the keys come from.
+    #[must_use]
+    pub fn source(&self) -> &KeySource {
+        &self.source
+    }
+
     /// Posts keys. The version moves only if they differ from the keys before. Returns whether it did.
     pub fn post(&self, keys: KeySet) -> bool {
         let mut posted = self.lock();

@@ -13,6 +13,9 @@ mod place;
 mod refusal;
 mod rules;
 mod signature;
+mod source;
+mod state;
+mod step;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -22,6 +25,9 @@ pub use cache::{CachedToken, TokenCache};
 pub use challenge::challenge;
 pub use place::{Found, Place};
 pub use rules::{Audience, Requirement, TokenRules, Tried, Verified};
+pub use source::KeySource;
+pub use state::{JwtState, JwtStatePlan};
+pub use step::JwtStep;
 
 pub use key::{Key, KeyOrigin};
 pub use key_set::{KeySet, ReadKeySet};

@@ -1,5 +1,7 @@
 //! What a token must say, and the verification of one.
 
+use std::fmt;
+
 use super::key_set::KeySet;
 use super::refusal::Refusal;
 use super::token::Token;
@@ -76,12 +78,7 @@ impl TokenRules {
         if self.issuer.is_some() && token.issuer() != self.issuer.as_deref() {
             return Err(Refusal::Issuer);
         }
-        let is_for_us = match &self.audience {
-            Audience::Any => true,
-            Audience::OneOf(names) => names.iter().any(|name| token.is_for(name)),
-            Audience::Nobody => false,
-        };
-        if !is_for_us {
+        if !self.is_for_us(token) {
             return Err(Refusal::Audience);
         }
         if wall_ms >= self.end_ms(token) {
@@ -90,6 +87,16 @@ impl TokenRules {
         match token.times.begins {
             Some(begins) if wall_ms < to_ms(begins - self.leeway_s) => Err(Refusal::NotYet),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether the audience is right.
+    #[must_use]
+    pub fn is_for_us(&self, token: &Token<'_>) -> bool {
+        match &self.audience {
+            Audience::Any => true,
+            Audience::OneOf(names) => names.iter().any(|name| token.is_for(name)),
+            Audience::Nobody => false,
         }
     }
 
@@ -133,6 +140,15 @@ impl Requirement {
         match self {
             Self::Scope(scope) => claims.grants(scope),
             Self::Claim { name, values } => values.iter().any(|value| claims.has(name, value)),
+        }
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scope(scope) => write!(f, "scope `{scope}`"),
+            Self::Claim { name, values } => write!(f, "`{name}` = {}", values.join(" or ")),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use weir_config::JwtAlgorithm as Algorithm;
 
-use super::super::{Key, KeyBoard, KeyOrigin, KeyReader, KeySet, ReadKeySet};
+use super::super::{Key, KeyBoard, KeyOrigin, KeyReader, KeySet, KeySource, ReadKeySet};
 use super::signer::{SECRET, Signer, encode};
 use crate::policy::json::Object;
 
@@ -290,7 +290,13 @@ fn files_have_public_keys_in_pem_and_secrets_as_they_are() {
 
 #[test]
 fn a_board_moves_only_when_keys_change() {
-    let board = Arc::new(KeyBoard::default());
+    let board = Arc::new(KeyBoard::new(KeySource {
+        place: weir_config::JwtKeys::Url(
+            weir_config::FetchUrl::parse("https://issuer.example/keys").unwrap(),
+        ),
+        issuer: None,
+        algorithms: Box::default(),
+    }));
     let reader = KeyReader::new(Arc::clone(&board));
     let count = |reader: &KeyReader| {
         reader.with(|keys, version| (keys.map_or(0, |keys| keys.iter().count()), version))
