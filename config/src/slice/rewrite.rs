@@ -118,9 +118,7 @@ fn check_prefix((prefix, with): (&str, &str), matches: &Match, span: &Span, cx: 
     let with = if with.is_empty() { "/" } else { with };
     for path in &matches.paths {
         let start = path.common_start();
-        // `/v1/*` takes `/v1` too, which is all of it.
-        let is_whole = || start.strip_suffix('/') == prefix.strip_suffix('/');
-        if !start.starts_with(prefix) && !is_whole() {
+        if !start.starts_with(prefix) {
             let message = format!("not every path of this route begins with `{prefix}`");
             cx.error(Code::Conflict, span.clone(), message)
                 .label(format!("the match is `{matches}`"));
