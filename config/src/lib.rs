@@ -64,6 +64,7 @@ pub use slice::pool::Pool;
 pub use slice::redirect::Redirect;
 pub use slice::request_match::host::HostMatch;
 pub use slice::request_match::path::{PathMatch, Segment};
+pub use slice::request_match::path_regex::path_automaton;
 pub use slice::request_match::value::{FieldMatch, ValueMatch};
 pub use slice::request_match::{Match, is_certificate_name};
 pub use slice::respond::Respond;

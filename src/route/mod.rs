@@ -4,8 +4,8 @@
 //!
 //! 1. **Host.** An exact host comes before a wildcard (the longest first), and that before routes
 //!    for any host.
-//! 2. **Path**, among the routes of one host: segment by segment from the left. Where two patterns
-//!    first differ, plain text comes before a parameter, and that before a star. So a path in full
+//! 2. **Path**, among the routes of one host: first those with the whole path as text, then those with a regular
+//!    expression, in file order. The others go segment by segment from the left. Where two patterns first differ, plain text comes before a parameter, and that before a star. So a path in full
 //!    comes before everything else that takes it, `/static/*` before `/{tenant}/*`,
 //!    `/users/admin/*` before `/users/{id}/*`, and that before `/users/*`. Text is text also where a star cuts
 //!    a segment short: `/users/a*` comes before `/users/{id}`.
@@ -22,19 +22,21 @@
 //! One hash look-up for the host (one more for each label when there are wildcards), one walk down a radix tree along
 //! the path (one more for each template on the way), then the predicates. The cost does not depend on the number of
 //! routes, only on the number that share one pattern. At worst, a hostile path visits each template of its host once. A
-//! look-up allocates nothing.
+//! look-up allocates nothing. Regular expressions cost one more step a byte of the path.
 #![forbid(unsafe_code)]
 
 mod explain;
 mod host_table;
+mod path_regexes;
 mod path_trees;
 mod predicates;
 mod reading;
 mod request_view;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use weir_config::Match;
+use weir_config::{Match, PathMatch, RegexPattern};
 
 pub use explain::{ConsideredRoute, ExplainedLookup, RouteVerdict};
 pub use predicates::{AllowedMethods, FailedPredicate};
@@ -43,6 +45,7 @@ pub use request_view::{RequestView, ViewBuffers};
 
 pub use crate::ids::RouteId;
 use host_table::HostTable;
+use path_regexes::PathRegexes;
 use path_trees::{PathTreeDrafts, PathTrees};
 use predicates::Predicates;
 
@@ -51,6 +54,8 @@ use predicates::Predicates;
 pub struct RouteTable {
     hosts: HostTable,
     paths: PathTrees<TableEntry>,
+    /// The regular expressions of each tree; empty if no route has one.
+    regexes: Vec<Option<PathRegexes<TableEntry>>>,
     /// The trees of each route. They show whether the host of a route matches.
     trees: Vec<Box<[u32]>>,
 }
@@ -60,7 +65,9 @@ pub struct RouteTable {
 struct TableEntry {
     route: RouteId,
     /// The index of the path pattern among those of the route.
-    pattern: usize,
+    pattern: u32,
+    /// Whether the pattern is a whole path, which goes before regular expressions.
+    is_whole: bool,
     predicates: Option<Box<Predicates>>,
 }
 
@@ -115,6 +122,7 @@ impl RouteTable {
     pub fn from_specs<'a>(specs: impl IntoIterator<Item = &'a Match>) -> Self {
         let mut hosts_by_name = HostTable::default();
         let mut drafts = PathTreeDrafts::default();
+        let mut regexes: BTreeMap<u32, Vec<(&RegexPattern, TableEntry)>> = BTreeMap::new();
         let mut trees = Vec::new();
         for (route, spec) in (0..).map(RouteId).zip(specs) {
             let hosts = spec.hosts.iter();
@@ -122,13 +130,19 @@ impl RouteTable {
                 .map(|host| hosts_by_name.tree_of(host, || drafts.add()))
                 .collect();
             for tree in &own {
-                for (pattern, path) in spec.paths.iter().enumerate() {
+                for (pattern, path) in (0..).zip(&spec.paths) {
                     let entry = TableEntry {
                         route,
                         pattern,
+                        is_whole: matches!(path, PathMatch::Exact(_)),
                         predicates: Predicates::compile(spec),
                     };
-                    drafts.insert(*tree, path, entry);
+                    match path {
+                        PathMatch::Regex(regex) => {
+                            regexes.entry(*tree).or_default().push((regex, entry));
+                        }
+                        path => drafts.insert(*tree, path, entry),
+                    }
                 }
             }
             trees.push(own);
@@ -136,6 +150,7 @@ impl RouteTable {
         Self {
             hosts: hosts_by_name,
             paths: drafts.finish(),
+            regexes: by_tree(&regexes),
             trees,
         }
     }
@@ -147,7 +162,7 @@ impl RouteTable {
         let flow = self.visit(view, &mut |entry: &TableEntry| match entry.check(view) {
             Ok(()) => ControlFlow::Break(RouteLookup::Route {
                 id: entry.route,
-                pattern: entry.pattern,
+                pattern: entry.pattern as usize,
             }),
             Err(FailedPredicate::Separator(_)) => ControlFlow::Break(RouteLookup::Ambiguous),
             Err(failed) => {
@@ -186,9 +201,42 @@ impl RouteTable {
         view: &RequestView<'_>,
         visit: &mut impl FnMut(&'t TableEntry) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        self.hosts
-            .visit(view.host, |tree| self.paths.visit(tree, view.path, visit))
+        self.hosts.visit(view.host, |tree| {
+            if let Some(Some(regexes)) = self.regexes.get(tree as usize) {
+                return self.visit_with(regexes, tree, view.path, visit);
+            }
+            self.paths.visit(tree, view.path, visit)
+        })
     }
+
+    /// Visits the routes of a tree whose host has regular expressions.
+    fn visit_with<'t, B>(
+        &'t self,
+        regexes: &'t PathRegexes<TableEntry>,
+        tree: u32,
+        path: &[u8],
+        visit: &mut impl FnMut(&'t TableEntry) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        let mut visit_if = |is_whole: bool, entry: &'t TableEntry| match entry.is_whole == is_whole
+        {
+            true => visit(entry),
+            false => ControlFlow::Continue(()),
+        };
+        self.paths
+            .visit_end(tree, path, &mut |entry| visit_if(true, entry))?;
+        regexes.visit(path, &mut |entry| visit_if(false, entry))?;
+        self.paths
+            .visit(tree, path, &mut |entry| visit_if(false, entry))
+    }
+}
+
+/// The regular expressions of each tree up to the last that has some.
+fn by_tree(
+    regexes: &BTreeMap<u32, Vec<(&RegexPattern, TableEntry)>>,
+) -> Vec<Option<PathRegexes<TableEntry>>> {
+    let trees = regexes.last_key_value().map_or(0, |(last, _)| last + 1);
+    let of_tree = |tree: u32| regexes.get(&tree).map(|all| PathRegexes::compile(all));
+    (0..trees).map(of_tree).collect()
 }
 
 #[cfg(test)]

@@ -83,6 +83,20 @@ impl<E> PathTrees<E> {
         ControlFlow::Continue(())
     }
 
+    /// Visits the entries of the patterns that are `path` as a whole, and of those that go on with a slash and a star.
+    pub(super) fn visit_end<'t, B>(
+        &'t self,
+        root: u32,
+        path: &[u8],
+        visit: &mut impl FnMut(&'t E) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        let deepest = self.descend(root, path);
+        match deepest.filter(|node| node.depth as usize == path.len()) {
+            Some(node) => self.visit_leaf(node.exact, visit),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
     /// The deepest node whose key is a prefix of `path`.
     fn descend(&self, root: u32, path: &[u8]) -> Option<&Node> {
         let mut found = None;
@@ -179,6 +193,8 @@ impl<E: Clone> PathTreeDrafts<E> {
                     self.draft(tree, &key).exact.push(entry);
                 }
             }
+            // `PathRegexes` has these.
+            PathMatch::Regex(_) => {}
         }
     }
 
@@ -228,6 +244,10 @@ impl<E: Clone> PathTreeDrafts<E> {
 impl<E> PathTrees<E> {
     /// Builds the tree at `root` from its sorted keys, level by level, so that the children of a node are side by side.
     fn lay_out(&mut self, root: u32, mut keys: Vec<(Vec<u8>, DraftNode<E>)>) {
+        if keys.is_empty() {
+            // A host with regular expressions alone.
+            return;
+        }
         let mut queue = VecDeque::from([(root, 0..keys.len(), 0)]);
         while let Some((id, mut range, above)) = queue.pop_front() {
             // The first and the last key of the range agree up to `depth`. The keys are sorted, so all of them do.

@@ -250,6 +250,52 @@ fn a_star_after_a_slash_takes_the_path_without_the_slash() {
 }
 
 #[test]
+fn expressions_go_between_whole_paths_and_patterns() {
+    check(
+        r#"/a/b
+           { path = "/a/c", method = "PUT" }
+           { path = { regex = "/a/.*" }, method = ["GET", "PUT"] }
+           /a/{x}
+           /a/*
+           { path = { regex = "/[ab]/x" } }
+           { path = ["/a/d", { regex = "/e[0-9]+" }] }
+           { host = "a.b", path = { regex = "/z.*" } }
+           /*"#,
+        &[
+            ("GET http://h/a/b", "/a/b"),
+            ("DELETE http://h/a/b", "/a/b"),
+            ("PUT http://h/a/c", r#"{ path = "/a/c", method = "PUT" }"#),
+            (
+                "GET http://h/a/c",
+                r#"{ path = { regex = "/a/.*" }, method = ["GET", "PUT"] }"#,
+            ),
+            (
+                "GET http://h/a/x",
+                r#"{ path = { regex = "/a/.*" }, method = ["GET", "PUT"] }"#,
+            ),
+            ("DELETE http://h/a/x", r#"{ path = { regex = "/[ab]/x" } }"#),
+            ("DELETE http://h/a/y", "/a/{x}"),
+            (
+                "GET http://h/a/d",
+                r#"{ path = ["/a/d", { regex = "/e[0-9]+" }] }"#,
+            ),
+            (
+                "GET http://h/e12",
+                r#"{ path = ["/a/d", { regex = "/e[0-9]+" }] }"#,
+            ),
+            ("GET http://h/e12/", "/*"),
+            ("GET http://h/a", "/a/*"),
+            (
+                "GET http://a.b/zed",
+                r#"{ host = "a.b", path = { regex = "/z.*" } }"#,
+            ),
+            ("GET http://a.b/a/b", "/a/b"),
+            ("GET http://a.b/b/x", r#"{ path = { regex = "/[ab]/x" } }"#),
+        ],
+    );
+}
+
+#[test]
 fn a_route_may_have_several_hosts_and_paths() {
     check(
         r#"{ host = ["a.b", "*.c"], path = ["/x", "/y/*"] }

@@ -4,6 +4,7 @@ mod cookie;
 mod correction;
 pub(crate) mod host;
 pub(crate) mod path;
+pub(crate) mod path_regex;
 pub(crate) mod value;
 
 use std::fmt;
@@ -12,13 +13,14 @@ use std::net::IpAddr;
 
 use crate::decode::decoder::{Decoder, Spanned};
 use crate::decode::kinds::{
-    FallibleKind, LongForm, NamedEntries, NamedEntry, OneOrMany, SpannedKind, TextKind,
+    FallibleKind, LongForm, NamedEntries, NamedEntry, OneOrMany, ShortOrLong, SpannedKind, TextKind,
 };
 use crate::decode::table::{frame, table};
 use crate::slice::listener::Listener;
 use crate::slice::request_match::cookie::{CookieName, check_cookie_names};
 use crate::slice::request_match::host::{HostMatch, HostText};
 use crate::slice::request_match::path::{PathMatch, PathText, Segment, read_path};
+use crate::slice::request_match::path_regex::RawPathRegex;
 use crate::slice::request_match::value::{FieldMatch, ValueMatch, ValueMatchKind};
 use crate::text::diagnostic::Code;
 use crate::text::problem::Problem;
@@ -100,9 +102,9 @@ table! {
         /// A host, a wildcard (`*.` stands for one label or more), or several of these; `"*"` is any host, which is the
         /// default.
         optional host: Spanned<Option<Vec<HostMatch>>> = "host" as FallibleKind<OneOrMany<HostText>>;
-        /// A path, a prefix that ends in a star, a template such as `/users/{id}`, or several of these. The default is
-        /// any path.
-        optional path: Spanned<Option<Vec<PathMatch>>> = "path" as FallibleKind<OneOrMany<PathText>>;
+        /// A path, a prefix that ends in a star, a template such as `/users/{id}`, a regular expression
+        /// `{ regex = "..." }`, or several of these. The default is any path.
+        optional path: Spanned<Option<Vec<PathMatch>>> = "path" as FallibleKind<OneOrMany<ShortOrLong<PathText, RawPathRegex>>>;
         /// The methods that the route takes. The default is any method.
         optional method: Vec<String> = "method" as OneOrMany<MethodText>;
         /// Header fields that the request must have. A string is the whole value, `true` any value; `false` means that
@@ -394,6 +396,7 @@ pub(crate) fn warn_of_colons(path: &PathMatch, span: &Span, cx: &mut Decoder<'_>
             path.split('/').map(str::to_owned).collect()
         }
         PathMatch::Template { segments, .. } => segments.iter().map(literal).collect(),
+        PathMatch::Regex(_) => return,
     };
     for name in segments.iter().filter_map(|each| each.strip_prefix(':')) {
         if is_parameter_name(name) {

@@ -26,8 +26,8 @@ use crate::value::upstream_names::UpstreamNames;
 
 /// A match, and what Weir does with the requests that it takes.
 ///
-/// Routes are tried in this order: an exact host, then the longest wildcard, then any host; among those, paths are
-/// compared segment by segment from the left, and at the first difference text wins over a parameter and a parameter
+/// Routes are tried in this order: an exact host, then the longest wildcard, then any host; among those, whole paths, then
+/// regular expressions in file order; the other paths are compared segment by segment from the left, and at the first difference text wins over a parameter and a parameter
 /// over a star; among equal patterns, file order. If a route's predicates fail, the next candidate is tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
@@ -161,7 +161,8 @@ const FOREIGN_NAMES: &[ForeignName] = &[
 table! {
     /// A match, and what Weir does with the requests that it takes: exactly one of `to`, `redirect` and `respond`. Weir
     /// tries routes in this order: those for an exact host, then for a wildcard (the longest first), then for any host;
-    /// among them, it compares paths segment by segment from the left, and at the first difference text goes before a
+    /// among them, those with this path in full, then those with a regular expression, in the order of the file; it
+    /// compares the other paths segment by segment from the left, and at the first difference text goes before a
     /// parameter, and a parameter before a star, so `/users/admin/*` goes before `/users/{id}/*`; among equal matches,
     /// the order of the file decides. If a route's predicates fail, Weir tries the next.
     RawRoute, "route", "[[route]]", foreign FOREIGN_NAMES {
@@ -340,7 +341,8 @@ fn check_encoded_slash(table: &RawRoute, matches: Option<&Match>, cx: &mut Decod
     }
     let is_encoded = |path: &&PathMatch| {
         let text = path.to_string();
-        text.contains("%2F") || text.contains("%5C")
+        let is_regex = matches!(path, PathMatch::Regex(_));
+        !is_regex && (text.contains("%2F") || text.contains("%5C"))
     };
     let paths = matches.map_or(&[][..], |matches| &matches.paths);
     if let Some(path) = paths.iter().find(is_encoded)

@@ -28,9 +28,10 @@ pub(crate) struct RouteConflicts {
     spans: Vec<Span>,
 }
 
-/// A pattern without the names of its parameters: patterns with one key take the same hosts and paths. Only routes
-/// with one key can hide each other entirely; of two other routes, the first to be tried is more specific somewhere, and
-/// leaves the rest to the second.
+/// A pattern without the names of its parameters: patterns with one key take the same hosts and paths. Without regular
+/// expressions, only routes with one key can hide each other entirely; of two other routes, the first to be tried is more
+/// specific somewhere, and leaves the rest to the second. Whether an expression takes all paths of another pattern is not
+/// looked at.
 #[derive(PartialEq, Eq, Hash)]
 struct PatternKey(HostMatch, PathMatch);
 

@@ -5,6 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use crate::decode::decoder::{Decoder, Spanned};
 use crate::policy::sets::PolicySets;
 use crate::slice::listener::{Listener, Underscores};
+use crate::slice::request_match::path::PathMatch;
+use crate::slice::request_match::path_regex::PATH_REGEXES_MAX;
 use crate::slice::request_match::{
     KnownListeners, warn_of_certificate_name, warn_of_colons, warn_of_dropped_fields,
     warn_of_no_client_ca,
@@ -53,8 +55,24 @@ pub(crate) fn check_routes(
         routes.push(route);
     }
     conflicts.report_shadowed(&routes, cx);
+    check_regexes(&routes, cx);
     let names = RouteNames::new(namer.taken, &routes);
     (routes, names)
+}
+
+/// Reports more regular expressions over paths than a file may have.
+fn check_regexes(routes: &[Route], cx: &mut Decoder<'_>) {
+    let regexes = routes.iter().flat_map(|route| &route.matches.paths);
+    let count = regexes
+        .filter(|path| matches!(path, PathMatch::Regex(_)))
+        .count();
+    if count > PATH_REGEXES_MAX {
+        let message = format!(
+            "the file has {count} regular expressions in paths, the most is {PATH_REGEXES_MAX}"
+        );
+        cx.file_error(Code::TooMany, message)
+            .help("write paths with stars and parameters where they will do");
+    }
 }
 
 fn asks_for_certificates(listener: &Listener) -> bool {

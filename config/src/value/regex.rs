@@ -2,7 +2,8 @@
 
 use regex_automata::nfa::thompson::NFA;
 use regex_automata::nfa::thompson::pikevm::PikeVM;
-use regex_syntax::Parser;
+use regex_syntax::hir::{Hir, HirKind};
+use regex_syntax::{Parser, ParserBuilder};
 
 use crate::decode::kinds::TextKind;
 use crate::text::problem::Problem;
@@ -34,6 +35,30 @@ impl RegexPattern {
     #[must_use]
     pub fn anchored(&self) -> String {
         anchored(&self.0)
+    }
+
+    /// The beginning of every text that matches as a whole. Empty if there is none, or if it is not ASCII.
+    pub(crate) fn literal_start(&self) -> String {
+        let mut parser = ParserBuilder::new().unicode(false).utf8(false).build();
+        let mut start = Vec::new();
+        if let Ok(hir) = parser.parse(&self.0) {
+            push_literal(&hir, &mut start);
+        }
+        String::from_utf8(start).unwrap_or_default()
+    }
+}
+
+/// Appends the text that every match begins with. Returns whether that is the whole match.
+fn push_literal(hir: &Hir, out: &mut Vec<u8>) -> bool {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => true,
+        HirKind::Literal(literal) => {
+            out.extend_from_slice(&literal.0);
+            true
+        }
+        HirKind::Capture(capture) => push_literal(&capture.sub, out),
+        HirKind::Concat(parts) => parts.iter().all(|part| push_literal(part, out)),
+        HirKind::Class(_) | HirKind::Repetition(_) | HirKind::Alternation(_) => false,
     }
 }
 

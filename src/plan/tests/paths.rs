@@ -176,6 +176,36 @@ fn no_reading_slips_past_a_route_that_denies() {
 }
 
 #[test]
+fn no_reading_slips_past_an_expression_that_denies() {
+    let plan = routes(
+        "[[route]]\nmatch = { path = { regex = '/(admin|internal[0-9]*)(/.*)?' } }\nrespond = 403\n\
+         [[route]]\nmatch = { path = { regex = '/files/[^/]+' } }\nto = \"other\"\n\
+         [[route]]\nmatch = \"/*\"\nto = \"app\"",
+    );
+    let app = Some(RouteId(2));
+    for (target, expected) in [
+        ("/admin", Some(RouteId(0))),
+        ("/x/../%61dmin/y", Some(RouteId(0))),
+        ("//internal12//x", Some(RouteId(0))),
+        ("/files/a", Some(RouteId(1))),
+        ("/files/a/b", app),
+        ("/files/", app),
+        ("/users//a", app),
+        // Some read a path of another route.
+        ("/files/a%2fb", None),
+        ("/files/a;b", Some(RouteId(1))),
+        ("/x/..%2fadmin", None),
+        ("/x/..;/internal7/y", None),
+        ("/admin%5cx", None),
+        ("/admin;x/y", None),
+        ("/admin//../users", None),
+        ("/x/%252e%252e/admin/y", None),
+    ] {
+        assert_eq!(taken(&plan, target), expected, "{target}");
+    }
+}
+
+#[test]
 fn an_encoded_slash_passes_if_all_readings_lead_to_the_route() {
     let npm = routes(
         "[[route]]\nmatch = \"/npm/*\"\nto = \"app\"\n[[route]]\nmatch = \"/gitlab/{project}/raw\"\nto = \"app\"",

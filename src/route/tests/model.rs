@@ -5,18 +5,34 @@ use std::cmp::Reverse;
 
 use weir_config::{FieldMatch, HostMatch, Match, PathMatch, Segment, ValueMatch};
 
-use super::ask;
+use super::{ask, matches};
 use crate::route::RouteId;
 use crate::route::{RouteLookup, RouteTable};
 
 const TABLES: u64 = 2_000;
 const REQUESTS_PER_TABLE: usize = 25;
 
+const REGEXES: [&str; 7] = [
+    "/a",
+    "/a.*",
+    "^/[ab]+$",
+    ".*b",
+    "/(?:a|ab)/[^/]+/?",
+    "/a/(b|c)(/.*)?",
+    "(?:/a?b?)+",
+];
+
 #[test]
 fn the_table_agrees_with_a_naive_matcher() {
     let (mut routed, mut refused, mut missed) = (0, 0, 0);
+    let lines = REGEXES.map(|text| format!("{{ path = {{ regex = '{text}' }} }}\n"));
+    let regexes = matches(&lines.concat());
+    let regexes: Vec<PathMatch> = regexes.into_iter().flat_map(|spec| spec.paths).collect();
     for seed in 1..=TABLES {
-        let mut random = Random(seed);
+        let mut random = Random {
+            state: seed,
+            regexes: regexes.clone(),
+        };
         let specs: Vec<_> = (0..random.below(24)).map(|_| random.spec()).collect();
         let table = RouteTable::from_specs(&specs);
         for _ in 0..REQUESTS_PER_TABLE {
@@ -73,7 +89,12 @@ fn naive(specs: &[Match], request: &Request) -> RouteLookup {
     for (index, spec) in specs.iter().enumerate() {
         for (host, path) in spec.patterns().filter(fits) {
             let pattern = spec.paths.iter().position(|each| each == path).unwrap();
-            let rank = (host_rank(host), path_rank(path), index, pattern);
+            let class = match path {
+                PathMatch::Exact(_) => 0,
+                PathMatch::Regex(_) => 1,
+                PathMatch::Prefix(_) | PathMatch::Template { .. } => 2,
+            };
+            let rank = (host_rank(host), class, path_rank(path), index, pattern);
             candidates.push((rank, (index, pattern), spec));
         }
     }
@@ -135,6 +156,11 @@ fn path_fits(pattern: &PathMatch, path: &str) -> bool {
             return path.starts_with(start.as_str()) || is_bare(pattern, path);
         }
         PathMatch::Template { segments, open } => (segments, *open),
+        PathMatch::Regex(regex) => {
+            // Another implementation than that of the table.
+            let whole = format!("^(?:{})$", regex.as_str());
+            return regex_lite::Regex::new(&whole).unwrap().is_match(path);
+        }
     };
     let parts: Vec<_> = path.split('/').skip(1).collect();
     let is_long_enough = if open {
@@ -171,6 +197,7 @@ fn path_rank(pattern: &PathMatch) -> Vec<u8> {
         PathMatch::Exact(whole) => return vec![TEXT; whole.len()],
         PathMatch::Prefix(start) => return [vec![TEXT; start.len()], vec![STAR]].concat(),
         PathMatch::Template { segments, open } => (segments, *open),
+        PathMatch::Regex(_) => return Vec::new(),
     };
     let mut rank = Vec::new();
     for segment in segments {
@@ -196,15 +223,18 @@ fn value_fits(wanted: &ValueMatch, value: Option<&str>) -> bool {
 }
 
 /// Small words, so that patterns and requests meet often.
-struct Random(u64);
+struct Random {
+    state: u64,
+    regexes: Vec<PathMatch>,
+}
 
 impl Random {
     fn below(&mut self, end: usize) -> usize {
         // xorshift64*.
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % end
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        (self.state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % end
     }
 
     fn pick<T: Clone>(&mut self, of: &[T]) -> T {
@@ -261,6 +291,10 @@ impl Random {
     }
 
     fn pattern(&mut self) -> PathMatch {
+        if self.below(8) == 0 {
+            let index = self.below(self.regexes.len());
+            return self.regexes[index].clone();
+        }
         let mut segments: Vec<_> = (0..self.below(5))
             .map(|place| match self.below(3) {
                 0 => Segment::Parameter(format!("p{place}")),

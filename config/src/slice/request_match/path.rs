@@ -6,6 +6,7 @@ use crate::decode::kinds::TextKind;
 use crate::slice::request_match::correction;
 use crate::text::problem::Problem;
 use crate::value::placeholder::{RESERVED, is_parameter_name};
+use crate::value::regex::RegexPattern;
 
 /// A pattern for the normal path of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,6 +23,8 @@ pub enum PathMatch {
         /// Whether a slash and any rest may follow (`/*`).
         open: bool,
     },
+    /// Every path that this expression describes as a whole.
+    Regex(RegexPattern),
 }
 
 impl fmt::Display for PathMatch {
@@ -38,6 +41,7 @@ impl fmt::Display for PathMatch {
                 }
                 f.write_str(if *open { "/*" } else { "" })
             }
+            Self::Regex(regex) => write!(f, "~{}", regex.as_str()),
         }
     }
 }
@@ -239,13 +243,13 @@ fn push_encoded(out: &mut String, octet: u8) {
     out.push_str(&format!("%{octet:02X}"));
 }
 
-fn hex_octet(digits: &str) -> Option<u8> {
+pub(super) fn hex_octet(digits: &str) -> Option<u8> {
     let hex = digits.bytes().all(|b| b.is_ascii_hexdigit());
     u8::from_str_radix(digits, 16).ok().filter(|_| hex)
 }
 
 //= rfc3986#2.3: unreserved characters mean the same whether encoded or not.
-fn is_unreserved(octet: u8) -> bool {
+pub(super) fn is_unreserved(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'.' | b'_' | b'~')
 }
 
@@ -272,6 +276,7 @@ impl PathMatch {
                 }
                 start
             }
+            Self::Regex(regex) => regex.literal_start(),
         }
     }
 }
